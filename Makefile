@@ -1,0 +1,202 @@
+# node-toolkit: named nodes, pids and messages for the shell.
+#
+#   make                build everything into build/bin
+#   make demo           install what is missing, build, and play two nodes' story live
+#   make check          install what is missing, build, and run every test
+#   make install        into PREFIX (below DESTDIR); make uninstall takes it away again
+#   make lint bench unit clean deps compile_commands.json
+#
+# Knobs: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD V=1, and SAN=address,undefined or SAN=thread, which builds into
+# a directory of its own.  A new tool is a new file cmd/node-NAME.c: nothing here lists them.
+
+VERSION := 0.1.0
+PREFIX  ?= /usr/local
+BUILD   ?= build
+CFLAGS  ?= -O2 -g
+comma   := ,
+O       := $(BUILD)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+Q       := $(if $(V),,@)
+
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+# --- flags -------------------------------------------------------------------------------------------------
+
+WARN   := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wvla
+HARDEN := -fstack-protector-strong $(if $(filter-out -O0,$(filter -O%,$(CFLAGS))),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+GUARD  := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer,$(HARDEN))
+
+# pkg-config is asked once, and only by what needs the answer: `make deps` must work before it is there.
+TOOL_PACKAGES  := libcurl jansson libssl libcrypto
+AGENT_PACKAGES := $(TOOL_PACKAGES) libmicrohttpd gnutls libuv lua5.4
+pkg         = $(or $(shell pkg-config $1),$(error libraries are missing: run `make deps'))
+PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(patsubst -I%,-isystem%,$(call pkg,--cflags $(AGENT_PACKAGES))))$(PKG_CFLAGS)
+TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIBS)
+AGENT_LIBS  = $(eval AGENT_LIBS := $(call pkg,--libs $(AGENT_PACKAGES)) -lm -lpthread -lrt)$(AGENT_LIBS)
+
+DEFINES := -D_GNU_SOURCE -DNODE_VERSION='"$(VERSION)"' -DNODE_SHARE_DIR='"$(PREFIX)/share/node-toolkit"' \
+           -DNODE_LIBEXEC_DIR='"$(PREFIX)/libexec/node-toolkit"'
+COMPILE  = $(CC) -std=gnu11 $(DEFINES) -Ilib $(PKG_CFLAGS) $(WARN) $(GUARD) $(CPPFLAGS) $(CFLAGS)
+LINK     = $(CC) $(GUARD) $(CFLAGS) $(LDFLAGS) -Wl,--as-needed -Wl,-z,relro
+
+# --- what there is -----------------------------------------------------------------------------------------
+
+objects  = $(patsubst %.c,$O/obj/%.o,$(wildcard $1))
+program  = $(patsubst cmd/%.c,$O/bin/%,$1)
+
+LIB      := $(call objects,lib/*/*.c)
+NODEMSG  := $(call objects,lib/base/*.c lib/core/*.c lib/wire/*.c lib/client/*.c)
+SHARED   := $(patsubst %.c,$O/obj/%.o,$(filter-out cmd/node-%.c,$(wildcard cmd/*.c)))
+TOOLS    := $(call program,$(filter-out cmd/node-start.c cmd/node-guard.c,$(wildcard cmd/node-*.c)))
+AGENT    := $(call program,$(wildcard cmd/node-start.c))
+HELPERS  := $(patsubst cmd/%.c,$O/libexec/node-toolkit/%,$(wildcard cmd/node-guard.c))
+HARNESS  := $(patsubst %.c,$O/obj/%.o,$(filter-out tests/unit/test_%.c,$(wildcard tests/unit/*.c)))
+UNIT     := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
+SOURCES  := $(wildcard lib/*/*.c cmd/*.c tests/unit/*.c)
+SUITES   := $(wildcard tests/*.bats)
+SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/bench/run tests/*.bash $(SUITES))
+
+all: $(TOOLS) $(AGENT) $(HELPERS) $O/lib/libnodemsg.a $O/share/node-toolkit
+
+# --- build -------------------------------------------------------------------------------------------------
+
+# Rewritten only when compiler or flags change, so that objects made by others are never kept.
+STAMP = $(subst ','\'',$(COMPILE) / $(LINK))
+$O/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(STAMP)' | cmp -s - $@ || echo '$(STAMP)' >$@
+
+$O/obj/%.o: %.c $O/flags
+	@mkdir -p $(@D)
+	@$(if $(Q),echo '  CC      $<')
+	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
+
+$O/lib/libnodemsg.a: $(NODEMSG)
+$O/lib/libnode.a:    $(LIB)
+$O/lib/libtool.a:    $(SHARED)
+$O/lib/%.a: $O/flags
+	@mkdir -p $(@D)
+	@$(if $(Q),echo '  AR      $@')
+	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
+
+$(TOOLS): LIBS = $(TOOL_LIBS)
+$(TOOLS): $O/bin/%: $O/obj/cmd/%.o $O/lib/libtool.a $O/lib/libnodemsg.a
+
+$(AGENT): LIBS = $(AGENT_LIBS)
+$(AGENT): $O/bin/%: $O/obj/cmd/%.o $O/lib/libtool.a $O/lib/libnode.a
+
+# Started before each command: static, which halves what that costs.
+$(HELPERS): LIBS = $(if $(SAN),,-static)
+$(HELPERS): $O/libexec/node-toolkit/%: $O/obj/cmd/%.o
+
+$(UNIT): LIBS = $(AGENT_LIBS)
+$(UNIT): $O/unit/%: $O/obj/tests/unit/%.o $(HARNESS) $O/lib/libnode.a
+
+$(TOOLS) $(AGENT) $(HELPERS) $(UNIT):
+	@mkdir -p $(@D)
+	@$(if $(Q),echo '  LINK    $@')
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
+
+# An agent finds its Lua modules at ../share/node-toolkit from where it lies, built or installed.
+$O/share/node-toolkit:
+	@mkdir -p $(@D)
+	$(Q)ln -sfn $(CURDIR)/share $@
+
+# --- tests -------------------------------------------------------------------------------------------------
+
+# What comes after `deps' runs in a make of its own: this one read its libraries' flags before they were there.
+AGAIN = +@$(MAKE) $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
+
+check: deps
+	$(AGAIN) all $(UNIT)
+	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT) $(SUITES)
+
+unit: $(UNIT)
+	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT)
+
+demo: deps
+	$(AGAIN) all
+	@BUILD=$(abspath $O) tests/demo
+
+bench: all
+	@$(if $(wildcard tests/bench/run),BUILD=$(abspath $O) tests/bench/run,echo 'there are no benchmarks yet')
+
+lint: compile_commands.json
+	clang-format --dry-run -Werror $(wildcard lib/*/*.[ch] cmd/*.[ch] tests/*/*.[ch])
+	printf "%s\n" $(SOURCES) | xargs -P $(shell nproc) -n 1 clang-tidy --quiet -p .
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability --inline-suppr \
+	  --suppress=missingIncludeSystem --suppress=nullPointerArithmeticRedundantCheck -D_GNU_SOURCE -D__GNUC__ \
+	  -D'json_array_foreach(a,i,v)=while((v=next(a,i=0)))' \
+	  -D'json_object_foreach(o,k,v)=while((k=next(o,v=0)))' -Ilib lib cmd
+	$(if $(SCRIPTS),shellcheck -x -e SC2016,SC2317 $(SCRIPTS))
+	$(if $(wildcard man/*.[1-7]),mandoc -Tlint -Wwarning $(wildcard man/*.[1-7]))
+
+entry = {"directory": "$(CURDIR)", "file": "$1", "command": "$(subst ",\",$(COMPILE)) -c $1"}
+compile_commands.json: $(SOURCES) Makefile
+	@$(file >$@,[$(subst } {,}$(comma) {,$(foreach f,$(SOURCES),$(call entry,$f)))]):
+
+# --- what Debian must have installed -----------------------------------------------------------------------
+
+DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
+        liblua5.4-dev libssl-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq mandoc \
+        openssl procps strace zsh fish
+
+deps:
+	@missing=$$(for p in $(DEPS); do \
+	  dpkg-query -W -f '$${Status}' "$$p" 2>/dev/null | grep -q 'ok installed' || echo "$$p"; done); \
+	[ -z "$$missing" ] && exit 0; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	echo "installing with apt-get:" $$missing; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	$$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends $$missing
+
+# --- install -----------------------------------------------------------------------------------------------
+
+# One table for both ways: mode, directory, files.
+TO := $(DESTDIR)$(PREFIX)
+define INSTALLED
+$(call $1,755,bin,$(TOOLS) $(AGENT))
+$(call $1,755,libexec/node-toolkit,$(HELPERS))
+$(call $1,644,lib,$O/lib/libnodemsg.a)
+$(call $1,644,lib/pkgconfig,$O/nodemsg.pc)
+$(call $1,644,lib/systemd/system,$(filter $O/systemd/system/%,$(UNITS)))
+$(call $1,644,lib/systemd/user,$(filter $O/systemd/user/%,$(UNITS)))
+$(call $1,644,include/node-toolkit/base,lib/base/err.h)
+$(call $1,644,include/node-toolkit,lib/client/nodemsg.h)
+$(call $1,644,share/node-toolkit/node,$(wildcard share/node/*))
+$(call $1,644,share/node-toolkit/examples,$(wildcard share/examples/*))
+$(call $1,644,share/man/man1,$(wildcard man/*.1))
+$(call $1,644,share/man/man3,$(wildcard man/*.3))
+$(call $1,644,share/man/man7,$(wildcard man/*.7))
+$(call $1,644,share/bash-completion/completions,$(wildcard completions/bash/*))
+$(call $1,644,share/zsh/site-functions,$(wildcard completions/zsh/*))
+$(call $1,644,share/fish/vendor_completions.d,$(wildcard completions/fish/*))
+endef
+put  = $(if $3,$(Q)install -d $(TO)/$2 && install -m $1 $3 $(TO)/$2)
+drop = $(if $3,$(Q)rm -f $(addprefix $(TO)/$2/,$(notdir $3)))
+UNITS := $(patsubst share/%,$O/%,$(wildcard share/systemd/*/*.service))
+
+install: all $O/nodemsg.pc $(UNITS)
+	$(call INSTALLED,put)
+
+uninstall:
+	$(call INSTALLED,drop)
+	$(Q)for d in include/node-toolkit/base include/node-toolkit libexec/node-toolkit share/node-toolkit/node \
+	  share/node-toolkit/examples share/node-toolkit; do rmdir $(TO)/$$d 2>/dev/null || :; done
+
+$O/nodemsg.pc: $O/flags
+	@printf '%s\n' 'Name: nodemsg' 'Description: talk to a node of node-toolkit' 'Version: $(VERSION)' \
+	  'Requires: jansson' 'Requires.private: libcurl libssl libcrypto' \
+	  'Cflags: -I$(PREFIX)/include/node-toolkit' 'Libs: -L$(PREFIX)/lib -lnodemsg' >$@
+
+$O/systemd/%: share/systemd/% $O/flags
+	@mkdir -p $(@D)
+	@sed 's|@PREFIX@|$(PREFIX)|g' $< >$@
+
+clean:
+	rm -rf $(BUILD) compile_commands.json
+
+FORCE:
+.PHONY: all check unit demo bench lint deps install uninstall clean FORCE
+-include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d)

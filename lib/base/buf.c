@@ -1,0 +1,85 @@
+/* Invariant: data is NULL and cap 0, or data holds cap bytes, len < cap and data[len] is NUL. */
+#include "base/buf.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BUF_FIRST = 64 };
+
+void buf_finish(struct buf *b) {
+  free(b->data);
+  *b = BUF_INIT;
+}
+
+bool buf_reserve(struct buf *b, size_t n) {
+  if (b->failed) return false;
+  if (n < b->cap - b->len) return true; /* one byte stays for the NUL; 0 - 0 admits nothing */
+  size_t cap = b->cap ? b->cap : BUF_FIRST;
+  while (cap - b->len <= n) {
+    if (cap > SIZE_MAX / 2) return b->failed = true, false;
+    cap *= 2;
+  }
+  char *data = realloc(b->data, cap);
+  if (!data) return b->failed = true, false;
+  b->data = data;
+  b->cap = cap;
+  b->data[b->len] = 0;
+  return true;
+}
+
+void buf_append(struct buf *b, const void *bytes, size_t n) {
+  if (!buf_reserve(b, n)) return;
+  if (n) memcpy(b->data + b->len, bytes, n);
+  b->len += n;
+  b->data[b->len] = 0;
+}
+
+void buf_puts(struct buf *b, const char *text) {
+  buf_append(b, text, strlen(text));
+}
+
+void buf_putc(struct buf *b, char c) {
+  buf_append(b, &c, 1);
+}
+
+void buf_printf(struct buf *b, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  buf_vprintf(b, format, args);
+  va_end(args);
+}
+
+void buf_vprintf(struct buf *b, const char *format, va_list args) {
+  if (!buf_reserve(b, 0)) return;
+  va_list again;
+  va_copy(again, args);
+  size_t room = b->cap - b->len;
+  int n = vsnprintf(b->data + b->len, room, format, args);
+  if (n >= 0 && (size_t)n >= room) {
+    b->data[b->len] = 0; /* a line that does not fit is undone, lest a failure leave half of it */
+    if (buf_reserve(b, (size_t)n)) vsnprintf(b->data + b->len, (size_t)n + 1, format, again);
+  }
+  va_end(again);
+  if (n < 0) b->failed = true;
+  if (!b->failed) b->len += (size_t)n;
+}
+
+void buf_consume(struct buf *b, size_t n) {
+  if (!n) return;
+  b->len -= n;
+  memmove(b->data, b->data + n, b->len + 1);
+}
+
+void buf_clear(struct buf *b) {
+  b->len = 0;
+  b->failed = false;
+  if (b->data) b->data[0] = 0;
+}
+
+char *buf_take(struct buf *b) {
+  char *data = buf_reserve(b, 0) ? b->data : NULL;
+  if (!data) free(b->data);
+  *b = BUF_INIT;
+  return data;
+}

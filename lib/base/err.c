@@ -1,0 +1,55 @@
+/* The table of err.h, unfolded once: row i belongs to code -1 - i. */
+#include "base/err.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct row {
+  const char *wire, *sentence;
+  int http, exit;
+} rows[] = {
+#define X(code, wire, http, exit, sentence) {wire, sentence, http, exit},
+    ERR_TABLE(X)
+#undef X
+};
+
+static const struct row *row_of(int code) {
+  int i = -1 - code;
+  return &rows[i >= 0 && i < ERR_COUNT ? i : ERR_SYSTEM_INDEX];
+}
+
+const char *err_wire(int code) {
+  return row_of(code)->wire;
+}
+int err_http(int code) {
+  return row_of(code)->http;
+}
+int err_exit(int code) {
+  return row_of(code)->exit;
+}
+const char *err_sentence(int code) {
+  return row_of(code)->sentence;
+}
+
+int err_from_wire(const char *wire) {
+  for (int i = 0; i < ERR_COUNT; i++)
+    if (strcmp(rows[i].wire, wire) == 0) return -1 - i;
+  return ERR_SYSTEM;
+}
+
+int(error_set)(struct error *e, int code, const char *format, ...) {
+  if (!e) return code;
+  va_list args;
+  va_start(args, format);
+  char text[sizeof e->text]; /* an argument may be e->text itself */
+  if (vsnprintf(text, sizeof text, format, args) < 0) text[0] = 0;
+  va_end(args);
+  memcpy(e->text, text, sizeof text);
+  e->code = code;
+  return code;
+}
+
+const char *error_text(const struct error *e) {
+  return e->text[0] ? e->text : err_sentence(e->code);
+}

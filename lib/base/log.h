@@ -1,0 +1,13 @@
+/* log: the agent's one logger.  Lines go to a descriptor as "node-start: text\n", one write a line, from any
+ * thread.  Nothing else in lib/ prints. */
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
+
+struct log {
+  int fd;             /* -1: silent */
+  const char *prefix; /* borrowed */
+};
+
+void log_line(const struct log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,21 @@
+/* text: small helpers for numbers, base64, random bytes.  Any thread. */
+#ifndef BASE_TEXT_H
+#define BASE_TEXT_H
+
+#include "base/buf.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A whole decimal number in [low, high] and nothing else; false leaves *out alone. */
+bool text_integer(const char *text, int64_t low, int64_t high, int64_t *out);
+
+/* Base64 of RFC 4648 section 4, with padding.  Decode: false for anything that is not exactly that. */
+void text_base64(struct buf *out, const void *bytes, size_t n);
+bool text_unbase64(struct buf *out, const char *text, size_t n);
+
+/* Is it well-formed UTF-8 (no surrogates, no overlong forms)? */
+bool text_utf8(const char *bytes, size_t n);
+
+#endif
