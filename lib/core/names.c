@@ -1,0 +1,198 @@
+/* Invariant: every entry is in `by_name` under its name and in the chain that `by_pid` has for its pid, so
+ * that the end of a process costs what its own names cost.  A chain's head is the value in `by_pid`; an empty
+ * chain has no key there. */
+#include "core/names.h"
+
+#include "base/map.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct entry {
+  struct entry *prev, *next; /* names of the same pid; after removal, next links what went */
+  npid pid;
+  uint64_t token;
+  char name[];
+};
+
+struct names {
+  pthread_rwlock_t lock;
+  struct map by_name, by_pid;
+};
+
+struct names *names_new(void) {
+  struct names *n = calloc(1, sizeof *n);
+  if (n) pthread_rwlock_init(&n->lock, NULL);
+  return n;
+}
+
+void names_free(struct names *n) {
+  if (!n) return;
+  size_t at = 0;
+  void *entry;
+  while (map_next(&n->by_name, &at, NULL, NULL, &entry)) free(entry);
+  map_finish(&n->by_name);
+  map_finish(&n->by_pid);
+  pthread_rwlock_destroy(&n->lock);
+  free(n);
+}
+
+npid names_whereis(struct names *n, const char *name, uint64_t *token) {
+  pthread_rwlock_rdlock(&n->lock);
+  const struct entry *entry = map_get(&n->by_name, name);
+  npid pid = entry ? entry->pid : NPID_NONE;
+  if (entry && token) *token = entry->token;
+  pthread_rwlock_unlock(&n->lock);
+  return pid;
+}
+
+/* --- under the exclusive lock --- */
+
+static int chain_in(struct names *n, struct entry *entry) {
+  struct entry *head = map_get_id(&n->by_pid, entry->pid);
+  if (map_put_id(&n->by_pid, entry->pid, entry)) return ERR_NOMEM;
+  entry->prev = NULL;
+  entry->next = head;
+  if (head) head->prev = entry;
+  return 0;
+}
+
+static void chain_out(struct names *n, struct entry *entry) {
+  if (entry->next) entry->next->prev = entry->prev;
+  if (entry->prev)
+    entry->prev->next = entry->next;
+  else if (!entry->next)
+    map_remove_id(&n->by_pid, entry->pid);
+  /* The key is there already: putting another value under it takes no memory and cannot fail. */
+  else if (map_put_id(&n->by_pid, entry->pid, entry->next))
+    abort();
+}
+
+static int entry_add(struct names *n, const char *name, npid pid, uint64_t token) {
+  if (n->by_name.len >= NAMES_MAX) return ERR_BUSY;
+  size_t size = strlen(name) + 1;
+  struct entry *entry = malloc(sizeof *entry + size);
+  if (!entry) return ERR_NOMEM;
+  *entry = (struct entry){.pid = pid, .token = token};
+  memcpy(entry->name, name, size);
+  if (map_put(&n->by_name, name, entry)) return free(entry), ERR_NOMEM;
+  if (chain_in(n, entry)) return map_remove(&n->by_name, name), free(entry), ERR_NOMEM;
+  return 0;
+}
+
+static void entry_remove(struct names *n, struct entry *entry) {
+  map_remove(&n->by_name, entry->name);
+  chain_out(n, entry);
+}
+
+/* Gives an entry to another pid; on failure it stays with its own. */
+static int entry_move(struct names *n, struct entry *entry, npid pid, uint64_t token) {
+  if (entry->pid == pid) return entry->token = token, 0;
+  /* The new chain's key is made sure of first, as only that can fail. */
+  struct entry *head = map_get_id(&n->by_pid, pid);
+  if (!head && map_put_id(&n->by_pid, pid, entry)) return ERR_NOMEM;
+  chain_out(n, entry);
+  entry->pid = pid;
+  entry->token = token;
+  if (!head) return entry->prev = entry->next = NULL, 0;
+  return chain_in(n, entry);
+}
+
+/* --- */
+
+int names_register(struct names *n, const char *name, npid pid, uint64_t token) {
+  pthread_rwlock_wrlock(&n->lock);
+  int rc = map_get(&n->by_name, name) ? ERR_NAME_TAKEN : entry_add(n, name, pid, token);
+  pthread_rwlock_unlock(&n->lock);
+  return rc;
+}
+
+int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) {
+  pthread_rwlock_wrlock(&n->lock);
+  struct entry *entry = map_get(&n->by_name, name);
+  npid had = entry ? entry->pid : NPID_NONE;
+  int rc = entry ? entry_move(n, entry, pid, token) : entry_add(n, name, pid, token);
+  pthread_rwlock_unlock(&n->lock);
+  if (rc == 0 && before) *before = had;
+  return rc;
+}
+
+bool names_unregister(struct names *n, const char *name, uint64_t token) {
+  pthread_rwlock_wrlock(&n->lock);
+  struct entry *entry = map_get(&n->by_name, name);
+  bool goes = entry && (!token || entry->token == token);
+  if (goes) entry_remove(n, entry);
+  pthread_rwlock_unlock(&n->lock);
+  if (goes) free(entry);
+  return goes;
+}
+
+void names_each(struct names *n, void (*fn)(void *data, const char *name, npid pid, uint64_t token),
+                void *data) {
+  pthread_rwlock_rdlock(&n->lock);
+  size_t at = 0;
+  void *value;
+  while (map_next(&n->by_name, &at, NULL, NULL, &value)) {
+    const struct entry *entry = value;
+    fn(data, entry->name, entry->pid, entry->token);
+  }
+  pthread_rwlock_unlock(&n->lock);
+}
+
+/* Tells of a chain of removed entries, and frees them. No lock is held. */
+static size_t tell_gone(struct entry *entry, names_gone *gone, void *data) {
+  size_t count = 0;
+  while (entry) {
+    struct entry *next = entry->next;
+    if (gone) gone(data, entry->name, entry->pid, entry->token);
+    free(entry);
+    entry = next;
+    count++;
+  }
+  return count;
+}
+
+size_t names_drop(struct names *n, npid pid, names_gone *gone, void *data) {
+  /* Most processes end without a name: they only share the lock. */
+  pthread_rwlock_rdlock(&n->lock);
+  bool any = map_get_id(&n->by_pid, pid);
+  pthread_rwlock_unlock(&n->lock);
+  if (!any) return 0;
+  pthread_rwlock_wrlock(&n->lock);
+  struct entry *chain = map_remove_id(&n->by_pid, pid);
+  for (struct entry *entry = chain; entry; entry = entry->next) map_remove(&n->by_name, entry->name);
+  pthread_rwlock_unlock(&n->lock);
+  return tell_gone(chain, gone, data);
+}
+
+size_t names_drop_node(struct names *n, uint32_t incarnation, names_gone *gone, void *data) {
+  struct entry *chain = NULL, *doomed = NULL;
+  size_t at = 0;
+  void *value;
+  pthread_rwlock_wrlock(&n->lock);
+  /* A map must not change under a walk, so the walk collects whole pids, linked through their heads' free
+   * prev. */
+  while (map_next(&n->by_pid, &at, NULL, NULL, &value)) {
+    struct entry *head = value;
+    if (npid_incarnation(head->pid) == incarnation) head->prev = doomed, doomed = head;
+  }
+  while (doomed) {
+    struct entry *head = doomed, *last = head;
+    doomed = head->prev;
+    map_remove_id(&n->by_pid, head->pid);
+    for (struct entry *entry = head; entry; entry = entry->next)
+      map_remove(&n->by_name, entry->name), last = entry;
+    last->next = chain;
+    chain = head;
+  }
+  pthread_rwlock_unlock(&n->lock);
+  return tell_gone(chain, gone, data);
+}
+
+size_t names_count(struct names *n) {
+  pthread_rwlock_rdlock(&n->lock);
+  size_t count = n->by_name.len;
+  pthread_rwlock_unlock(&n->lock);
+  return count;
+}

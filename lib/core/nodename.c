@@ -1,0 +1,117 @@
+/* A host whose last label is a number must be an IPv4 address.  Besides catching 10.0.0.500, this is what
+ * lets a pid be told from a node name: in "two@rane.57.3" the host cannot be "rane.57.3". */
+#include "core/nodename.h"
+
+#include "base/text.h"
+#include "core/npid.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+#define DIGITS    "0123456789"
+#define ALNUM     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz" DIGITS
+#define NAME_SET  ALNUM "_-"
+#define LABEL_SET ALNUM "_-"
+
+enum { LABEL_MAX = 63 };
+
+static const char *host_ipv6(const char *host, size_t n) {
+  char address[INET6_ADDRSTRLEN];
+  struct in6_addr ignored;
+  size_t inner = n - 2;
+  if (inner >= sizeof address) return "not an IPv6 address";
+  memcpy(address, host + 1, inner);
+  address[inner] = 0;
+  return inet_pton(AF_INET6, address, &ignored) == 1 ? NULL : "not an IPv6 address";
+}
+
+static const char *host_ipv4(const char *host, size_t n) {
+  char address[INET_ADDRSTRLEN];
+  struct in_addr ignored;
+  if (n >= sizeof address) return "not an IPv4 address";
+  memcpy(address, host, n);
+  address[n] = 0;
+  return inet_pton(AF_INET, address, &ignored) == 1 ? NULL : "not an IPv4 address";
+}
+
+/* Labels of letters, digits, '-' and '_', with dots between (RFC 1123, and the '_' that is met in practice).
+ */
+static const char *host_labels(const char *host, size_t n) {
+  const char *at = host, *end = host + n;
+  for (;;) {
+    size_t label = strspn(at, LABEL_SET);
+    if (label == 0) return at < end && *at != '.' ? "a host has letters, digits, '.', '-'" : "an empty label";
+    if (label > LABEL_MAX) return "a label of more than 63 bytes";
+    if (at[0] == '-' || at[label - 1] == '-') return "a label that starts or ends with '-'";
+    if (at + label == end) return strspn(at, DIGITS) >= label ? host_ipv4(host, n) : NULL;
+    if (at[label] != '.') return "a host has letters, digits, '.', '-'";
+    at += label + 1;
+  }
+}
+
+/* What is wrong with the n bytes of host, or NULL. */
+static const char *host_wrong(const char *host, size_t n) {
+  if (n == 0) return "the host is empty";
+  if (n > NODE_HOST_MAX) return "the host has more than 253 bytes";
+  if (host[0] == '[') return host_ipv6(host, n);
+  return host_labels(host, n);
+}
+
+/* Where the host ends: at the ':' of the hint, or at the end.  NULL: brackets or colons that make no sense.
+ */
+static const char *host_end(const char *host) {
+  if (host[0] != '[') {
+    const char *colon = strchr(host, ':');
+    if (colon && strchr(colon + 1, ':')) return NULL; /* ::1 without its brackets */
+    return colon ? colon : host + strlen(host);
+  }
+  const char *close = strchr(host, ']');
+  return close && (close[1] == ':' || !close[1]) ? close + 1 : NULL;
+}
+
+int nodename_parse(const char *text, struct nodename *out, struct error *e) {
+  size_t name = strspn(text, NAME_SET);
+  if (text[name] != '@')
+    return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: want name@host, the name of A-Z a-z 0-9 _ -",
+                     text);
+  if (name == 0 || name > NODE_NAME_MAX)
+    return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: 1 to 64 bytes stand before the '@'", text);
+  const char *host = text + name + 1, *end = host_end(host);
+  if (!end)
+    return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: an IPv6 address wants [brackets]", text);
+  const char *wrong = host_wrong(host, (size_t)(end - host));
+  if (wrong) return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: %s", text, wrong);
+  int64_t port = 0;
+  if (*end && (end[1] == '-' || !text_integer(end + 1, 1, UINT16_MAX, &port)))
+    return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: a port is a number from 1 to 65535", text);
+  *out = (struct nodename){.port = (uint16_t)port};
+  memcpy(out->full, text, (size_t)(end - text));
+  memcpy(out->host, host, (size_t)(end - host));
+  return 0;
+}
+
+/* The first byte that a process name must not have, or NULL.  U+0080 to U+009F are controls too. */
+static const char *procname_stray(const char *text) {
+  for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
+    bool control = *s < 0x20 || *s == 0x7F || (s[0] == 0xC2 && s[1] < 0xA0);
+    if (control || strchr(" /<>", *s)) return (const char *)s;
+  }
+  return NULL;
+}
+
+static const char *procname_wrong(const char *text) {
+  size_t n = strlen(text);
+  if (n == 0) return "it is empty";
+  if (n > 255) return "it has more than 255 bytes";
+  if (!text_utf8(text, n)) return "it is not UTF-8";
+  if (procname_stray(text)) return "it has a blank, a control character, '/', '<' or '>'";
+  if (text[0] == '-') return "it starts with '-'";
+  if (strcmp(text, ".") == 0 || strcmp(text, "..") == 0) return "it cannot stand in a path";
+  return npid_shaped(text) ? "it looks like a pid" : NULL;
+}
+
+int procname_check(const char *text, struct error *e) {
+  const char *wrong = procname_wrong(text);
+  return wrong ? error_set(e, ERR_BAD_NAME, "%.300s: not a process name: %s", text, wrong) : 0;
+}

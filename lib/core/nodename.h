@@ -1,0 +1,28 @@
+/* nodename: `name@host`, what a node is called.
+ *
+ * name: [A-Za-z0-9_-]{1,64}.  host: a host name, an IPv4 address, or an IPv6 address in brackets; at most 253
+ * bytes.  A name may carry an address hint, `two@rane:4371`, which says where to look and is no part of the
+ * name. */
+#ifndef CORE_NODENAME_H
+#define CORE_NODENAME_H
+
+#include "base/err.h"
+
+#include <stdint.h>
+
+enum { NODE_NAME_MAX = 64, NODE_HOST_MAX = 253, NODENAME_SIZE = NODE_NAME_MAX + 1 + NODE_HOST_MAX + 2 };
+
+struct nodename {
+  char full[NODENAME_SIZE];     /* "two@rane" */
+  char host[NODE_HOST_MAX + 3]; /* "rane", "10.0.0.5", "[::1]" */
+  uint16_t port;                /* the hint, or 0 */
+};
+
+/* Reads text into *out; on failure ERR_BAD_NODE, with e saying what is wrong with which word. */
+int nodename_parse(const char *text, struct nodename *out, struct error *e) MUST_CHECK;
+
+/* A process's registered name: 1 to 255 bytes of UTF-8 without control characters, blanks, '/', '<', '>'; not
+ * starting with '-'; and not shaped like a pid.  0 or ERR_BAD_NAME. */
+int procname_check(const char *text, struct error *e) MUST_CHECK;
+
+#endif

@@ -1,0 +1,234 @@
+/* Invariant of the table: entries [0, count) are complete and never change, in chunks that never move; count
+ * grows last, with release, so whoever sees an index below it sees the entry.  The maps are used under the
+ * lock: `ids` from a name to its first entry, `entries` from Node-ID and creation to the entry's index + 1.
+ */
+#include "core/npid.h"
+
+#include "base/map.h"
+#include "base/text.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK_BITS = 10, CHUNK = 1 << CHUNK_BITS, CHUNKS = NODETAB_MAX / CHUNK };
+
+/* The last index stays unused: with it, a reference could be NPID_NONE. */
+enum { ENTRIES_MAX = NODETAB_MAX - 1 };
+
+struct entry {
+  const char *name; /* shared by all entries of a Node-ID; freed with the first of them */
+  uint32_t creation;
+  uint32_t node_id;
+  bool owns_name;
+};
+
+struct nodetab {
+  _Atomic(struct entry *) chunks[CHUNKS];
+  atomic_uint count;
+  pthread_mutex_t lock; /* of all below, and of growing */
+  struct map ids;
+  struct map entries;
+};
+
+static void *index_pack(uint32_t i) {
+  return (void *)((uintptr_t)i + 1);
+}
+static uint32_t index_unpack(const void *p) {
+  return (uint32_t)((uintptr_t)p - 1);
+}
+static uint64_t entry_key(uint32_t id, uint32_t creation) {
+  return (uint64_t)id << 32 | creation;
+}
+
+static const struct entry *entry_at(const struct nodetab *t, uint32_t i) {
+  if (i >= atomic_load_explicit(&t->count, memory_order_acquire)) return NULL;
+  return &atomic_load_explicit(&t->chunks[i >> CHUNK_BITS], memory_order_relaxed)[i & (CHUNK - 1)];
+}
+
+struct nodetab *nodetab_new(const char *self, uint32_t creation) {
+  struct nodetab *t = calloc(1, sizeof *t);
+  if (!t) return NULL;
+  pthread_mutex_init(&t->lock, NULL);
+  uint32_t ignored;
+  if (nodetab_intern(t, self, creation, &ignored)) return nodetab_free(t), NULL;
+  return t;
+}
+
+void nodetab_free(struct nodetab *t) {
+  if (!t) return;
+  for (uint32_t i = 0; i < atomic_load(&t->count); i++) {
+    const struct entry *entry = entry_at(t, i);
+    if (entry->owns_name) free((char *)(uintptr_t)entry->name);
+  }
+  for (int i = 0; i < CHUNKS; i++) free(atomic_load(&t->chunks[i]));
+  map_finish(&t->ids);
+  map_finish(&t->entries);
+  pthread_mutex_destroy(&t->lock);
+  free(t);
+}
+
+/* The free entry after the last, its chunk made when it is the first there; NULL when memory ran out. */
+static struct entry *entry_vacant(struct nodetab *t, uint32_t i) {
+  struct entry *chunk = atomic_load_explicit(&t->chunks[i >> CHUNK_BITS], memory_order_relaxed);
+  if (!chunk) {
+    chunk = calloc(CHUNK, sizeof *chunk);
+    atomic_store_explicit(&t->chunks[i >> CHUNK_BITS], chunk, memory_order_relaxed);
+  }
+  return chunk ? &chunk[i & (CHUNK - 1)] : NULL;
+}
+
+/* Names an entry: with the name its Node-ID already has, or with a copy under the next Node-ID. */
+static int entry_name(struct nodetab *t, const char *name, struct entry *entry) {
+  void *known = map_get(&t->ids, name);
+  if (known) {
+    const struct entry *first = known;
+    return entry->name = first->name, entry->node_id = first->node_id, entry->owns_name = false, 0;
+  }
+  char *copy = strdup(name);
+  if (!copy) return ERR_NOMEM;
+  entry->name = copy, entry->node_id = (uint32_t)t->ids.len, entry->owns_name = true;
+  if (map_put(&t->ids, name, entry) == 0) return 0;
+  return free(copy), ERR_NOMEM;
+}
+
+static int entry_add(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) {
+  uint32_t i = atomic_load_explicit(&t->count, memory_order_relaxed);
+  if (i >= ENTRIES_MAX) return ERR_BUSY;
+  struct entry *entry = entry_vacant(t, i);
+  if (!entry) return ERR_NOMEM;
+  int rc = entry_name(t, name, entry);
+  if (rc) return rc;
+  entry->creation = creation;
+  if (map_put_id(&t->entries, entry_key(entry->node_id, creation), index_pack(i))) {
+    if (entry->owns_name) map_remove(&t->ids, name), free((char *)(uintptr_t)entry->name);
+    return ERR_NOMEM;
+  }
+  atomic_store_explicit(&t->count, i + 1, memory_order_release);
+  *out = i;
+  return 0;
+}
+
+int nodetab_intern(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) {
+  pthread_mutex_lock(&t->lock);
+  const struct entry *first = map_get(&t->ids, name);
+  void *known = first ? map_get_id(&t->entries, entry_key(first->node_id, creation)) : NULL;
+  int rc = 0;
+  if (known)
+    *out = index_unpack(known);
+  else
+    rc = entry_add(t, name, creation, out);
+  pthread_mutex_unlock(&t->lock);
+  return rc;
+}
+
+static bool entry_find(struct nodetab *t, uint32_t id, uint32_t creation, uint32_t *out) {
+  pthread_mutex_lock(&t->lock);
+  void *known = map_get_id(&t->entries, entry_key(id, creation));
+  pthread_mutex_unlock(&t->lock);
+  if (known) *out = index_unpack(known);
+  return known;
+}
+
+const char *nodetab_name(const struct nodetab *t, uint32_t incarnation) {
+  const struct entry *entry = entry_at(t, incarnation);
+  return entry ? entry->name : "nonode@nohost";
+}
+
+uint32_t nodetab_creation(const struct nodetab *t, uint32_t incarnation) {
+  const struct entry *entry = entry_at(t, incarnation);
+  return entry ? entry->creation : 0;
+}
+
+uint32_t nodetab_node_id(const struct nodetab *t, uint32_t incarnation) {
+  const struct entry *entry = entry_at(t, incarnation);
+  return entry ? entry->node_id : UINT32_MAX;
+}
+
+/* --- text --- */
+
+char *npid_format(const struct nodetab *t, npid p, enum npid_style style, char out[NPID_TEXT_SIZE]) {
+  if (p == NPID_NONE) return memcpy(out, "<none>", sizeof "<none>");
+  uint32_t i = npid_incarnation(p), creation = nodetab_creation(t, i);
+  uint64_t number = npid_number(p);
+  if (style == NPID_SHORT && !npid_is_ref(p)) {
+    snprintf(out, NPID_TEXT_SIZE, "<%" PRIu32 ".%" PRIu64 ".%" PRIu32 ">", nodetab_node_id(t, i), number,
+             creation);
+    return out;
+  }
+  const char *open = style == NPID_BARE ? "" : npid_is_ref(p) ? "#Ref<" : "<";
+  const char *close = style == NPID_BARE ? "" : ">";
+  snprintf(out, NPID_TEXT_SIZE, "%s%s.%" PRIu64 ".%" PRIu32 "%s", open, nodetab_name(t, i), number, creation,
+           close);
+  return out;
+}
+
+/* The three parts of a pid's text. */
+struct parts {
+  char node[NODENAME_SIZE]; /* a node's name, or a Node-ID */
+  bool is_short;
+  uint32_t id;
+  uint64_t number;
+  uint32_t creation;
+};
+
+/* A number as it is printed: no sign, no leading zeros, so that a pid has one spelling. */
+static bool plain_number(const char *text, uint64_t max, uint64_t *out) {
+  int64_t v;
+  if ((text[0] == '0' && text[1]) || !text_integer(text, 0, (int64_t)max, &v)) return false;
+  *out = (uint64_t)v;
+  return true;
+}
+
+/* Cuts off the number after the last dot of text: a host may have dots, so a pid is read from its right. */
+static bool cut_number(char *text, uint64_t max, uint64_t *out) {
+  char *dot = strrchr(text, '.');
+  if (!dot || !plain_number(dot + 1, max, out)) return false;
+  *dot = 0;
+  return true;
+}
+
+static bool parts_read(const char *text, struct parts *out) {
+  char word[NPID_TEXT_SIZE];
+  size_t n = strlen(text);
+  bool framed = n >= 2 && text[0] == '<' && text[n - 1] == '>';
+  if (framed) text++, n -= 2;
+  if (n >= sizeof word) return false;
+  memcpy(word, text, n);
+  word[n] = 0;
+  uint64_t creation, id;
+  if (!cut_number(word, UINT32_MAX, &creation) || !cut_number(word, NPID_NUMBER_MAX, &out->number))
+    return false;
+  out->creation = (uint32_t)creation;
+  out->is_short = plain_number(word, UINT32_MAX, &id);
+  if (out->is_short) return out->id = (uint32_t)id, true;
+  struct nodename name;
+  if (nodename_parse(word, &name, NULL) || name.port) return false;
+  memcpy(out->node, name.full, sizeof out->node);
+  return true;
+}
+
+bool npid_shaped(const char *text) {
+  struct parts ignored;
+  return parts_read(text, &ignored);
+}
+
+int npid_parse(struct nodetab *t, const char *text, npid *out, struct error *e) {
+  struct parts parts;
+  uint32_t i;
+  if (!parts_read(text, &parts))
+    return error_set(e, ERR_BAD_PID, "%.300s: not a pid: want <0.57.3> or <name@host.57.3>", text);
+  if (parts.is_short) {
+    if (!entry_find(t, parts.id, parts.creation, &i))
+      return error_set(e, ERR_NO_PROCESS,
+                       "%.300s: no such process: its node is not known here or has started anew", text);
+  } else {
+    int rc = nodetab_intern(t, parts.node, parts.creation, &i);
+    if (rc) return error_set(e, rc, "%.300s: %s: the table of nodes", text, err_sentence(rc));
+  }
+  *out = npid_make(i, parts.number);
+  return 0;
+}

@@ -1,0 +1,135 @@
+/* term: a tuple of values in flight: immutable, reference-counted, compact, meaningful inside one node.
+ *
+ * Layout: `count` values one after the other, each a tag byte and its payload:
+ *   NIL FALSE TRUE   nothing
+ *   INT              zigzag varint, 64 bits       FLOAT  8 bytes, host order
+ *   STR              varint length, bytes
+ *   LIST             u32 count, that many values  MAP    u32 count, that many (STR, value) pairs
+ *   TABLE            u32 count, (value, value) pairs: a table whose keys are not all strings nor 1..n
+ *   PID REF          8 bytes, an npid
+ *   FN               u32 length, bytes: a closure as the vm writes it; opaque to everyone else
+ * u32 are in host order and may be unaligned.  Values nest at most TERM_DEPTH_MAX deep; a term is at most
+ * TERM_SIZE_MAX bytes.  Terms are made only by the writers below, so readers trust them. */
+#ifndef CORE_TERM_H
+#define CORE_TERM_H
+
+#include "base/err.h"
+#include "core/npid.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum term_tag {
+  TERM_NIL,
+  TERM_FALSE,
+  TERM_TRUE,
+  TERM_INT,
+  TERM_FLOAT,
+  TERM_STR,
+  TERM_LIST,
+  TERM_MAP,
+  TERM_TABLE,
+  TERM_PID,
+  TERM_REF,
+  TERM_FN,
+  TERM_END, /* read_next at the end of the term */
+};
+
+enum { TERM_DEPTH_MAX = 600 }; /* as JSON a TABLE nests three deep, and jansson reads no more than 2048 */
+#define TERM_SIZE_MAX ((size_t)128 << 20)
+
+struct term {
+  atomic_uint refs;
+  uint32_t count; /* values at the top */
+  uint32_t size;  /* bytes */
+  uint8_t bytes[];
+};
+
+/* Any thread: terms are immutable and counted atomically. unref accepts NULL. */
+struct term *term_ref(struct term *t);
+void term_unref(struct term *t);
+
+/* The writer: appends values to a buffer that grows; fails once and for all (nomem, size).  One thread. */
+struct term_writer {
+  uint8_t *data;
+  size_t len, cap;
+  int failed; /* 0, ERR_NOMEM, ERR_TOO_LARGE */
+};
+
+#define TERM_WRITER_INIT ((struct term_writer){0})
+
+void term_writer_finish(struct term_writer *w);
+static inline void term_writer_clear(struct term_writer *w) {
+  w->len = 0, w->failed = 0;
+}
+
+/* Room for n more bytes at data + len; NULL when failed. */
+uint8_t *term_reserve(struct term_writer *w, size_t n);
+
+void term_put_nil(struct term_writer *w);
+void term_put_bool(struct term_writer *w, bool v);
+void term_put_int(struct term_writer *w, int64_t v);
+void term_put_float(struct term_writer *w, double v);
+void term_put_str(struct term_writer *w, const void *bytes, size_t n);
+void term_put_text(struct term_writer *w, const char *text); /* NUL-terminated */
+void term_put_pid(struct term_writer *w, npid p); /* a pid or, by its bit, a ref; NIL for NPID_NONE */
+void term_put_fn(struct term_writer *w, const void *bytes, size_t n);
+
+/* Opens a LIST, MAP or TABLE; returns where its count stands, for term_set_count once it is known. */
+size_t term_open(struct term_writer *w, enum term_tag tag);
+void term_set_count(struct term_writer *w, size_t at, uint32_t count);
+
+/* Appends raw, already encoded values. */
+void term_put_raw(struct term_writer *w, const void *bytes, size_t n);
+
+/* A term of what was written (count values at the top); the writer keeps its memory for the next one.
+ * NULL when the writer failed or memory ran out. */
+struct term *term_from_writer(const struct term_writer *w, uint32_t count);
+
+/* The reader: a cursor over encoded values. */
+struct term_reader {
+  const uint8_t *at, *end;
+};
+static inline struct term_reader term_read(const struct term *t) {
+  return (struct term_reader){t ? t->bytes : NULL, t ? t->bytes + t->size : NULL};
+}
+
+/* One value's head.  Strings and FN point into the term; LIST, MAP and TABLE give their count and the reader
+ * then stands at their first element. */
+struct term_value {
+  enum term_tag tag;
+  union {
+    int64_t i;
+    double d;
+    npid pid;
+    uint32_t count;
+    struct {
+      const char *s; /* not NUL-terminated */
+      uint32_t len;
+    };
+  };
+};
+
+struct term_value term_next(struct term_reader *r);
+
+/* Passes over one whole value; its bytes are [before, r->at). */
+void term_skip(struct term_reader *r);
+
+/* Conveniences for small tuples: a format letter a value: s (const char*), b (int as bool), i (int64_t),
+ * p (npid), n (nothing), l (struct term*: its values as one LIST), t (struct term*: its values spliced in).
+ * NULL when memory ran out. */
+struct term *term_build(const char *format, ...);
+
+/* Reads the next value of the wanted kind; false when it is of another kind (the reader has then moved). */
+bool term_get_str(struct term_reader *r, const char **s, size_t *len);
+bool term_get_pid(struct term_reader *r, npid *out);
+bool term_get_int(struct term_reader *r, int64_t *out);
+
+/* Copies the string value of `key` in the MAP that the reader stands at; finds any value: positions *found at
+ * it.  false when it is no map or has no such key. The reader itself does not move. */
+bool term_map_find(struct term_reader r, const char *key, struct term_reader *found);
+
+#endif
