@@ -1,0 +1,139 @@
+/* JSON values and their text.  jansson prints every real with one fixed precision; here each gets the fewest
+ * digits, from 15 to 17, that read back as itself, so that 0.1 stays 0.1. */
+#include "wire/json.h"
+
+#include "base/text.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- writing --- */
+
+static int sink(const char *bytes, size_t n, void *data) {
+  struct buf *out = data;
+  buf_append(out, bytes, n);
+  return buf_ok(out) ? 0 : -1;
+}
+
+static void write_scalar(struct buf *out, const json_t *v) {
+  if (json_dump_callback(v, sink, out, JSON_ENCODE_ANY)) out->failed = true;
+}
+
+static void write_real(struct buf *out, double d) {
+  char text[32];
+  for (int digits = 15; digits <= 17; digits++) {
+    snprintf(text, sizeof text, "%.*g", digits, d);
+    if (strtod(text, NULL) == d) break;
+  }
+  for (char *s = text; *s; s++)
+    if (*s == ',') *s = '.'; /* a locale's decimal comma */
+  buf_puts(out, text);
+  if (!strpbrk(text, ".e")) buf_puts(out, ".0");
+}
+
+static void write_value(struct buf *out, const json_t *v);
+
+static void write_array(struct buf *out, const json_t *v) {
+  buf_putc(out, '[');
+  for (size_t i = 0; i < json_array_size(v); i++) {
+    if (i) buf_putc(out, ',');
+    write_value(out, json_array_get(v, i));
+  }
+  buf_putc(out, ']');
+}
+
+static void write_key(struct buf *out, const char *key) {
+  json_t *text = json_string_nocheck(key);
+  if (text)
+    write_scalar(out, text);
+  else
+    out->failed = true;
+  json_decref(text);
+}
+
+static void write_object(struct buf *out, const json_t *v) {
+  const char *key;
+  json_t *member;
+  char before = '{';
+  json_object_foreach((json_t *)(uintptr_t)v, key, member) {
+    buf_putc(out, before);
+    write_key(out, key);
+    buf_putc(out, ':');
+    write_value(out, member);
+    before = ',';
+  }
+  buf_puts(out, before == '{' ? "{}" : "}");
+}
+
+static void write_value(struct buf *out, const json_t *v) {
+  if (!v)
+    out->failed = true; /* memory ran out while it was made */
+  else if (json_is_array(v))
+    write_array(out, v);
+  else if (json_is_object(v))
+    write_object(out, v);
+  else if (json_is_real(v))
+    write_real(out, json_real_value(v));
+  else
+    write_scalar(out, v);
+}
+
+void json_line(struct buf *out, const json_t *v) {
+  write_value(out, v);
+  buf_putc(out, '\n');
+}
+
+/* --- reading --- */
+
+json_t *json_parse(const char *text, size_t n, struct error *e) {
+  json_error_t wrong;
+  json_t *v = json_loadb(text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &wrong);
+  if (v) return v;
+  if (json_error_code(&wrong) == json_error_out_of_memory)
+    error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  else
+    error_set(e, ERR_BAD_JSON, "not JSON: line %d, column %d: %s", wrong.line, wrong.column, wrong.text);
+  return NULL;
+}
+
+/* --- problem documents --- */
+
+/* An error's text may quote a user's bytes, or be cut off inside a character: what is not UTF-8 becomes '?'.
+ */
+static json_t *json_detail(const char *text) {
+  char copy[sizeof((struct error *)0)->text];
+  size_t n = strnlen(text, sizeof copy - 1);
+  memcpy(copy, text, n);
+  copy[n] = 0;
+  for (size_t i = 0; !text_utf8(copy, n) && i < n; i++)
+    if ((unsigned char)copy[i] >= 0x80) copy[i] = '?';
+  return json_string_nocheck(copy);
+}
+
+json_t *json_problem(const struct error *e) {
+  return json_pack("{s:s,s:s,s:i,s:s,s:o}", "type", "about:blank", "title", err_sentence(e->code), "status",
+                   err_http(e->code), "code", err_wire(e->code), "detail", json_detail(error_text(e)));
+}
+
+static int plain_error(const char *body, size_t n, long status, struct error *e) {
+  while (n && isspace((unsigned char)*body)) body++, n--;
+  size_t line = 0;
+  while (line < n && line < 200 && (unsigned char)body[line] >= ' ') line++;
+  if (!line) return error_set(e, ERR_SYSTEM, "the answer is HTTP status %ld", status);
+  return error_set(e, ERR_SYSTEM, "the answer is HTTP status %ld: %.*s", status, (int)line, body);
+}
+
+int json_to_error(const char *body, size_t n, long status, struct error *e) {
+  json_t *problem = json_loadb(body ? body : "", body ? n : 0, 0, NULL);
+  const char *code = json_string_value(json_object_get(problem, "code"));
+  const char *detail = json_string_value(json_object_get(problem, "detail"));
+  int rc = code ? err_from_wire(code) : ERR_SYSTEM;
+  if (code)
+    error_set(e, rc, "%s", detail ? detail : err_sentence(rc));
+  else
+    plain_error(body, body ? n : 0, status, e);
+  json_decref(problem);
+  return rc;
+}

@@ -1,0 +1,143 @@
+/* A session counts only when it was made from the PSK.  Three things see to it: no certificate verifies, the
+ * context offers one suite of TLS 1.3, and before the first byte of a request the live session is asked
+ * whether it came from the PSK, also when libcurl uses a connection again. */
+#include "wire/psk.h"
+
+#include <openssl/core_names.h>
+#include <openssl/err.h>
+#include <openssl/kdf.h>
+#include <openssl/params.h>
+#include <openssl/ssl.h>
+#include <string.h>
+
+#define PSK_SUITE "TLS_AES_128_GCM_SHA256"
+#define PSK_INFO  "node-toolkit/1 tls psk"
+
+int psk_derive(const struct cookie *cookie, struct psk *out) {
+  unsigned char key[PSK_SIZE];
+  OSSL_PARAM params[] = {
+      OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char[]){"SHA256"}, 0),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (char *)(uintptr_t)cookie->bytes, cookie->len),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (char[]){PSK_INFO}, sizeof PSK_INFO - 1),
+      OSSL_PARAM_construct_end(),
+  };
+  EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
+  EVP_KDF_CTX *context = kdf ? EVP_KDF_CTX_new(kdf) : NULL;
+  bool good = context && EVP_KDF_derive(context, key, sizeof key, params) == 1;
+  EVP_KDF_CTX_free(context);
+  EVP_KDF_free(kdf);
+  if (good) memcpy(out->key, key, sizeof key);
+  OPENSSL_cleanse(key, sizeof key);
+  return good ? 0 : ERR_TLS;
+}
+
+/* --- what OpenSSL calls during a handshake --- */
+
+/* The session that the handshake on ssl belongs to; NULL once the handshake is done. */
+static struct psk_session *session_of(const SSL *ssl) {
+  return SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+}
+
+/* An external PSK is, to OpenSSL, a TLS 1.3 session that is resumed. */
+static SSL_SESSION *psk_as_session(SSL *ssl, const struct psk *psk) {
+  const SSL_CIPHER *suite = SSL_CIPHER_find(ssl, (const unsigned char[]){0x13, 0x01});
+  SSL_SESSION *session = SSL_SESSION_new();
+  if (suite && session && SSL_SESSION_set1_master_key(session, psk->key, sizeof psk->key) &&
+      SSL_SESSION_set_cipher(session, suite) && SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION))
+    return session;
+  SSL_SESSION_free(session);
+  return NULL;
+}
+
+static int on_client_hello(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *idlen,
+                           SSL_SESSION **out) {
+  (void)md; /* asked for again after a HelloRetryRequest: the suite's hash is SHA-256 each time */
+  struct psk_session *seen = session_of(ssl);
+  *out = seen ? psk_as_session(ssl, seen->psk) : NULL;
+  if (!*out) return 0;
+  *id = (const unsigned char *)PSK_IDENTITY;
+  *idlen = sizeof PSK_IDENTITY - 1;
+  seen->offered = true;
+  return 1;
+}
+
+/* No certificate is good. */
+static int on_certificate(X509_STORE_CTX *store, void *data) {
+  (void)data;
+  const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+  struct psk_session *seen = ssl ? session_of(ssl) : NULL;
+  if (seen) seen->certificate = true;
+  X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
+  return 0;
+}
+
+/* Did the handshake step end because the peer closed or reset the connection, the ClientHello unanswered? */
+static bool is_hung_up(const SSL *ssl, int value) {
+  if (value > 0 || BIO_number_read(SSL_get_rbio(ssl)) > 0) return false;
+  if (ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) return true;
+  return SSL_get_error(ssl, value) == SSL_ERROR_SYSCALL;
+}
+
+static void on_progress(const SSL *ssl, int where, int value) {
+  struct psk_session *seen = session_of(ssl);
+  if (seen && where == SSL_CB_READ_ALERT && value >> 8 == SSL3_AL_FATAL) seen->alert = value & 0xFF;
+  if (seen && where == SSL_CB_CONNECT_EXIT && is_hung_up(ssl, value)) seen->hung_up = true;
+  /* libcurl may keep the connection for longer than the caller keeps the psk_session. */
+  if (where == SSL_CB_HANDSHAKE_DONE) SSL_CTX_set_app_data(SSL_get_SSL_CTX(ssl), NULL);
+}
+
+/* --- what libcurl calls --- */
+
+static CURLcode on_context(CURL *easy, void *context, void *data) {
+  (void)easy;
+  SSL_CTX *ctx = context;
+  if (!SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) ||
+      !SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) || !SSL_CTX_set_ciphersuites(ctx, PSK_SUITE) ||
+      !SSL_CTX_set_app_data(ctx, data))
+    return CURLE_SSL_CIPHER;
+  SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* a ticket would look like the PSK */
+  SSL_CTX_set_psk_use_session_callback(ctx, on_client_hello);
+  SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+  SSL_CTX_set_cert_verify_callback(ctx, on_certificate, NULL);
+  SSL_CTX_set_info_callback(ctx, on_progress);
+  return CURLE_OK;
+}
+
+static bool is_proven(const SSL *ssl) {
+  const SSL_CIPHER *suite = SSL_get_current_cipher(ssl);
+  return SSL_version(ssl) == TLS1_3_VERSION && SSL_session_reused(ssl) == 1 &&
+         SSL_SESSION_get0_peer(SSL_get0_session(ssl)) == NULL && suite &&
+         strcmp(SSL_CIPHER_get_name(suite), PSK_SUITE) == 0;
+}
+
+/* Before a request is written, on a connection new or used again. */
+static int on_request(void *easy, char *address, char *local, int port, int local_port) {
+  (void)address, (void)local, (void)port, (void)local_port;
+  struct curl_tlssessioninfo *tls = NULL;
+  if (curl_easy_getinfo(easy, CURLINFO_TLS_SSL_PTR, &tls) || !tls || tls->backend != CURLSSLBACKEND_OPENSSL)
+    return CURL_PREREQFUNC_ABORT;
+  return tls->internals && is_proven(tls->internals) ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+}
+
+/* libcurl must run on OpenSSL: on another library, the context that it hands out is no SSL_CTX. */
+static bool has_openssl(void) {
+  const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
+  return info->ssl_version && strncmp(info->ssl_version, "OpenSSL/", 8) == 0;
+}
+
+int psk_prepare(CURL *easy, struct psk_session *session) {
+  if (!has_openssl()) return ERR_TLS;
+  /* With VERIFYPEER on, libcurl wants a certificate to show; ours is the check that nothing can pass. */
+  bool failed = curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_context) ||
+                curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, session) ||
+                curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_request) ||
+                curl_easy_setopt(easy, CURLOPT_PREREQDATA, easy) ||
+                curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L) ||
+                curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L) ||
+                curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L) ||
+                curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3) ||
+                curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https") ||
+                curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L) ||
+                curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+  return failed ? ERR_TLS : 0;
+}
