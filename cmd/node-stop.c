@@ -1,0 +1,36 @@
+/* node-stop: stop a node in order, and wait until it is gone. */
+#include "tool.h"
+
+struct options {
+  struct tool_common common;
+};
+
+static const struct tool_option table[] = {TOOL_COMMON(struct options)};
+
+static const struct tool tool = {
+    .name = "node-stop",
+    .synopsis = "[NODE]",
+    .summary =
+        "Stops a node, here (one, or one@host) or elsewhere (name@host), and returns once it is gone.\n",
+    .options = table,
+};
+
+int main(int argc, char **argv) {
+  struct options options = {0};
+  tool_parse(&tool, argc, argv, &options);
+  struct tool_common *common = &options.common;
+  if (common->operands.count > 1 || common->rest.count) tool_usage(&tool, "one NODE at a time");
+  if (common->operands.count && common->node) tool_usage(&tool, "either NODE or -n, not both");
+  if (common->operands.count) common->node = common->operands.at[0];
+
+  struct nodemsg *m = tool_open(&tool, common, NULL);
+  struct error e = {0};
+  int rc = nodemsg_stop(m, &e);
+  int status = rc ? tool_report(&tool, rc, &e) : 0;
+  if (!rc && common->json) {
+    json_auto_t *line = tool_need(json_pack("{s:s}", "node", nodemsg_node(m)));
+    tool_print(line);
+  }
+  nodemsg_close(m);
+  return tool_finish(&tool, status);
+}

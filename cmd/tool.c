@@ -1,0 +1,263 @@
+/* Invariant: a tool's options are known in its table only; getopt's tables and the help are made from it. */
+#include "tool.h"
+
+#include "base/buf.h"
+#include "wire/json.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { LONG_ONLY = 256 /* getopt's value of row i, where the row has no letter: LONG_ONLY + i */ };
+
+void *tool_need(void *value) {
+  if (value) return value;
+  fprintf(stderr, "%s: %s\n", program_invocation_short_name, err_sentence(ERR_NOMEM));
+  exit(err_exit(ERR_NOMEM));
+}
+
+/* --- usage and help ----------------------------------------------------------------------------------------
+ */
+
+static void print_synopsis(const struct tool *tool) {
+  const char *lead = "usage:";
+  for (const char *line = tool->synopsis; *line;) {
+    int n = (int)strcspn(line, "\n");
+    printf("%s %s %.*s\n", lead, tool->name, n, line);
+    line += n + (line[n] == '\n');
+    lead = "      ";
+  }
+}
+
+static void print_option(const struct tool_option *o) {
+  char left[64], letter[8] = "   ";
+  if (o->letter) snprintf(letter, sizeof letter, "-%c,", o->letter);
+  snprintf(left, sizeof left, "%s --%s%s%s", letter, o->name, o->argument ? " " : "",
+           o->argument ? o->argument : "");
+  printf("  %-24s  %s\n", left, o->help);
+}
+
+__attribute__((noreturn)) static void print_help(const struct tool *tool) {
+  print_synopsis(tool);
+  printf("\n%s\n", tool->summary);
+  for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++) print_option(o);
+  exit(tool_finish(tool, 0));
+}
+
+void tool_usage(const struct tool *tool, const char *format, ...) {
+  va_list args;
+  fprintf(stderr, "%s: ", tool->name);
+  va_start(args, format);
+  vfprintf(stderr, format, args);
+  va_end(args);
+  fprintf(stderr, "\ntry: %s -h\n", tool->name);
+  exit(err_exit(ERR_USAGE));
+}
+
+/* --- the parser --------------------------------------------------------------------------------------------
+ */
+
+static size_t count_options(const struct tool *tool) {
+  size_t n = 0;
+  while (tool->options[n].kind != TOOL_END) n++;
+  return n;
+}
+
+/* The leading '-' or '+' is getopt's: operands come as option 1, or end the options; ':' keeps it quiet. */
+static char *short_options(const struct tool *tool) {
+  struct buf s = BUF_INIT;
+  buf_puts(&s, tool->order == TOOL_OPERANDS_FINAL ? "+:" : "-:");
+  for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++)
+    if (o->letter) buf_printf(&s, "%c%s", o->letter, o->argument ? ":" : "");
+  return tool_need(buf_take(&s));
+}
+
+static struct option *long_options(const struct tool *tool) {
+  size_t n = count_options(tool);
+  struct option *table = tool_need(calloc(n + 1, sizeof *table));
+  for (size_t i = 0; i < n; i++) {
+    const struct tool_option *o = &tool->options[i];
+    table[i].name = o->name;
+    table[i].has_arg = o->argument ? required_argument : no_argument;
+    table[i].val = o->letter ? o->letter : LONG_ONLY + (int)i;
+  }
+  return table;
+}
+
+static const struct tool_option *find_option(const struct tool *tool, int value) {
+  if (value >= LONG_ONLY) return &tool->options[value - LONG_ONLY];
+  for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++)
+    if (o->letter && o->letter == value) return o;
+  return NULL;
+}
+
+/* Where all lists of words are, for as long as the program runs: no list can be longer than argv. */
+static struct {
+  const char **slots;
+  size_t each, left;
+} pool;
+
+static void pool_init(const struct tool *tool, int argc) {
+  size_t lists = 2; /* operands and rest */
+  for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++) lists += o->kind == TOOL_WORDS;
+  pool.each = (size_t)argc + 1;
+  pool.left = lists;
+  pool.slots = tool_need(calloc(lists * pool.each, sizeof *pool.slots));
+}
+
+static void begin_words(struct tool_words *words) {
+  if (!words->at) words->at = pool.slots + --pool.left * pool.each;
+}
+
+static void add_word(struct tool_words *words, const char *word) {
+  begin_words(words);
+  words->at[words->count++] = word;
+}
+
+static double read_seconds(const struct tool *tool, const struct tool_option *o, const char *text) {
+  char *end;
+  errno = 0;
+  double value = strtod(text, &end);
+  if (!*text || *end || errno || !isfinite(value) || value < 0)
+    tool_usage(tool, "--%s: %s: not a number of seconds", o->name, text);
+  return value;
+}
+
+static void set_option(const struct tool *tool, const struct tool_option *o, char *values) {
+  void *at = values + o->offset;
+  switch (o->kind) {
+  case TOOL_FLAG: *(bool *)at = true; break;
+  case TOOL_TEXT: *(const char **)at = optarg; break;
+  case TOOL_SECONDS: *(double *)at = read_seconds(tool, o, optarg); break;
+  case TOOL_WORDS: add_word(at, optarg); break;
+  case TOOL_CHOICE: *(const char **)at = o->name; break;
+  case TOOL_VERSION: printf("%s (node-toolkit) %s\n", tool->name, NODE_VERSION); exit(tool_finish(tool, 0));
+  case TOOL_HELP: print_help(tool);
+  case TOOL_END: break;
+  }
+}
+
+/* How many long names begin as word does ("--no"). */
+static int count_matches(const struct tool *tool, const char *word) {
+  int n = 0;
+  for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++)
+    n += strncmp(o->name, word + 2, strcspn(word + 2, "=")) == 0;
+  return n;
+}
+
+/* What getopt has just stumbled over: a cluster of letters leaves it in optopt, a long option in argv. */
+__attribute__((noreturn)) static void mistake(const struct tool *tool, int found, char **argv) {
+  const struct tool_option *o = optopt ? find_option(tool, optopt) : NULL;
+  if (found == ':' && o) tool_usage(tool, "--%s: wants an argument (%s)", o->name, o->argument);
+  if (o) tool_usage(tool, "--%s: takes no argument", o->name);
+  if (optopt) tool_usage(tool, "-%c: no such option", optopt);
+  const char *word = argv[optind - 1];
+  tool_usage(tool, "%s: %s", word,
+             count_matches(tool, word) > 1 ? "may mean several options" : "no such option");
+}
+
+/* Descriptors 0 to 2 must be something, or a socket of ours would become our stdout.  What was closed stays
+ * useless: writing to it fails, and is reported. */
+static void hold_standard_descriptors(void) {
+  int fd;
+  do fd = open("/dev/null", O_RDONLY | O_NOCTTY);
+  while (fd >= 0 && fd <= STDERR_FILENO);
+  if (fd >= 0) close(fd);
+}
+
+void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {
+  hold_standard_descriptors();
+  pool_init(tool, argc);
+  struct tool_common *common = values;
+  char *letters = short_options(tool);
+  struct option *names = long_options(tool);
+  for (int found; (found = getopt_long(argc, argv, letters, names, NULL)) != -1;) {
+    if (found == '?' || found == ':') mistake(tool, found, argv);
+    if (found == 1)
+      add_word(&common->operands, optarg);
+    else
+      set_option(tool, find_option(tool, found), values);
+  }
+  bool ended = optind > 1 && strcmp(argv[optind - 1], "--") == 0;
+  struct tool_words *left = ended && tool->order == TOOL_ANY_ORDER ? &common->rest : &common->operands;
+  if (ended) begin_words(left);
+  for (; optind < argc; optind++) add_word(left, argv[optind]);
+  free(names);
+  free(letters);
+}
+
+/* --- failures ----------------------------------------------------------------------------------------------
+ */
+
+/* Those whose name tells at which stage of reaching a node it went wrong. */
+static bool is_stage(int rc) {
+  static const int stages[] = {ERR_RESOLVE, ERR_TCP, ERR_TLS, ERR_COOKIE, ERR_NAME, ERR_VERSION, ERR_TIMEOUT};
+  for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+    if (stages[i] == rc) return true;
+  return false;
+}
+
+int tool_report(const struct tool *tool, int rc, const struct error *e) {
+  const char *text = e->code ? error_text(e) : err_sentence(rc);
+  char stage[32] = "";
+  if (is_stage(rc)) snprintf(stage, sizeof stage, " (%s)", err_wire(rc));
+  bool told = *stage && strstr(text, stage + 1);
+  fflush(stdout); /* so that what went before stands before it on a terminal */
+  fprintf(stderr, "%s: %s%s\n", tool->name, text, told ? "" : stage);
+  return err_exit(rc);
+}
+
+void tool_fail(const struct tool *tool, int rc, const struct error *e) {
+  exit(tool_finish(tool, tool_report(tool, rc, e)));
+}
+
+struct nodemsg *tool_open(const struct tool *tool, const struct tool_common *common, const char *remote) {
+  struct nodemsg_options options = {
+      .node = common->node, .cookie_file = common->cookie_file, .timeout = common->timeout};
+  struct nodemsg *m = NULL;
+  struct error e = {0};
+  int rc = nodemsg_open_any(&options, remote, &m, &e);
+  if (rc) tool_fail(tool, rc, &e);
+  return m;
+}
+
+char *tool_path(const struct tool *tool, const char *prefix, const char *segment, const char *suffix) {
+  if (!*segment) tool_usage(tool, "an empty word is no name");
+  return tool_need(nodemsg_path(prefix, segment, suffix));
+}
+
+/* --- output ------------------------------------------------------------------------------------------------
+ */
+
+void tool_print(const json_t *object) {
+  struct buf line = BUF_INIT;
+  json_line(&line, object);
+  tool_need(buf_ok(&line) ? line.data : NULL);
+  fwrite(line.data, 1, line.len, stdout);
+  buf_finish(&line);
+}
+
+const char *tool_member(const json_t *object, const char *name) {
+  const char *text = json_string_value(json_object_get(object, name));
+  return text ? text : "";
+}
+
+void tool_print_pid(const struct nodemsg *m, const json_t *object, bool full) {
+  if (full || nodemsg_is_remote(m))
+    printf("<%s>\n", tool_member(object, "pid"));
+  else
+    printf("%s\n", tool_member(object, "short"));
+}
+
+int tool_finish(const struct tool *tool, int status) {
+  bool broken = ferror(stdout);
+  if (!fflush(stdout) && !broken) return status;
+  fprintf(stderr, "%s: standard output: %s\n", tool->name, strerror(errno));
+  return status ? status : 1;
+}

@@ -1,0 +1,177 @@
+/* Invariant: nothing here changes the runtime directory, and no lock is held when a function returns; whether
+ * a node runs is asked of the kernel (its lock) each time, never remembered. */
+#include "client/local.h"
+
+#include "base/buf.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* Somebody else's directory could hold somebody else's sockets: it is refused. */
+static int check_owner(const char *path, struct error *e) {
+  struct stat st;
+  if (stat(path, &st)) {
+    if (errno == ENOENT) return 0;
+    return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
+  }
+  if (!S_ISDIR(st.st_mode)) return error_set(e, ERR_SYSTEM, "%s: not a directory", path);
+  if (st.st_uid != geteuid() || st.st_mode & (S_IWGRP | S_IWOTH))
+    return error_set(e, ERR_PERMISSION,
+                     "%s: this directory must be yours, and nobody else may write to it (chown, chmod 700; "
+                     "or choose another with NODE_RUNTIME_DIR)",
+                     path);
+  return 0;
+}
+
+int local_directory(char *out, size_t size, bool make, struct error *e) {
+  const char *own = getenv("NODE_RUNTIME_DIR"), *session = getenv("XDG_RUNTIME_DIR");
+  char path[sizeof "/tmp/node-" + 20];
+  int n;
+  if (own && *own)
+    n = snprintf(out, size, "%s", own);
+  else if (session && *session)
+    n = snprintf(out, size, "%s/node", session);
+  else {
+    snprintf(path, sizeof path, "/tmp/node-%u", (unsigned)geteuid());
+    n = snprintf(out, size, "%s", geteuid() == 0 ? "/run/node" : path);
+  }
+  if (n < 0 || (size_t)n >= size) return error_set(e, ERR_SYSTEM, "the runtime directory's path is too long");
+  if (make && mkdir(out, 0700) && errno != EEXIST)
+    return error_set(e, ERR_SYSTEM, "%s: %s", out, strerror(errno));
+  return check_owner(out, e);
+}
+
+/* Is the lock in directory `node` (below dir) held?  A shared lock does not disturb other askers. */
+static bool is_running(int dir, const char *node) {
+  struct buf path = BUF_INIT;
+  buf_printf(&path, "%s/lock", node);
+  int fd = buf_ok(&path) ? openat(dir, path.data, O_RDONLY | O_CLOEXEC | O_NOCTTY) : -1;
+  buf_finish(&path);
+  if (fd < 0) return false;
+  bool held = flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
+  close(fd);
+  return held;
+}
+
+static int by_name(const void *a, const void *b) {
+  json_t *const *left = a, *const *right = b;
+  return strcmp(json_string_value(*left), json_string_value(*right));
+}
+
+static int sorted(json_t *array, json_t **out) {
+  size_t n = json_array_size(array);
+  json_t **items = calloc(n ? n : 1, sizeof *items), *result = json_array();
+  if (!items || !result) {
+    free(items);
+    json_decref(result);
+    return ERR_NOMEM;
+  }
+  for (size_t i = 0; i < n; i++) items[i] = json_array_get(array, i);
+  qsort(items, n, sizeof *items, by_name);
+  int failed = 0;
+  for (size_t i = 0; i < n; i++) failed |= json_array_append(result, items[i]);
+  free(items);
+  if (failed) {
+    json_decref(result);
+    return ERR_NOMEM;
+  }
+  *out = result;
+  return 0;
+}
+
+int local_nodes(json_t **out, struct error *e) {
+  char path[4096];
+  int rc = local_directory(path, sizeof path, false, e);
+  if (rc) return rc;
+  json_auto_t *found = json_array();
+  if (!found) return ERR_NOMEM;
+  DIR *dir = opendir(path);
+  for (struct dirent *d; dir && (d = readdir(dir));)
+    if (strchr(d->d_name, '@') && is_running(dirfd(dir), d->d_name) &&
+        json_array_append_new(found, json_string(d->d_name)))
+      rc = ERR_NOMEM;
+  if (dir) closedir(dir);
+  return rc ? rc : sorted(found, out);
+}
+
+/* "one" and "one@rane" both mean one@rane. */
+static bool is_meant(const char *wanted, const char *node) {
+  size_t n = strlen(wanted);
+  return strncmp(wanted, node, n) == 0 && (node[n] == '\0' || (node[n] == '@' && !strchr(wanted, '@')));
+}
+
+/* "one@rane, two@rane" */
+static char *listing(json_t *nodes) {
+  struct buf list = BUF_INIT;
+  size_t i;
+  json_t *node;
+  json_array_foreach(nodes, i, node) {
+    buf_printf(&list, "%s%s", i ? ", " : "", json_string_value(node));
+  }
+  buf_puts(&list, "");
+  return buf_take(&list);
+}
+
+static int none_running(const char *wanted, json_t *nodes, struct error *e) {
+  if (json_array_size(nodes) == 0)
+    return error_set(e, ERR_NO_AGENT,
+                     "%s%sno node is running here; start one with: node-start -d --sname NAME",
+                     wanted ? wanted : "", wanted ? ": " : "");
+  char *list = listing(nodes);
+  error_set(e, ERR_NO_AGENT, "%s: no node of this name is running here, but %s", wanted,
+            list ? list : "others");
+  free(list);
+  return ERR_NO_AGENT;
+}
+
+static int several_running(json_t *nodes, struct error *e) {
+  char *list = listing(nodes);
+  error_set(e, ERR_AMBIGUOUS, "several nodes are running here: %s; choose one with -n NODE or NODE_SELF",
+            list ? list : "more than can be listed");
+  free(list);
+  return ERR_AMBIGUOUS;
+}
+
+int local_choose(const char *wanted, char **out, struct error *e) {
+  json_auto_t *nodes = NULL;
+  int rc = local_nodes(&nodes, e);
+  if (rc) return rc;
+  if (wanted && !*wanted) wanted = NULL;
+  json_auto_t *meant = json_array();
+  size_t i;
+  json_t *node;
+  json_array_foreach(nodes, i, node) {
+    if ((!wanted || is_meant(wanted, json_string_value(node))) && json_array_append(meant, node))
+      return ERR_NOMEM;
+  }
+  if (json_array_size(meant) == 0) return none_running(wanted, nodes, e);
+  if (json_array_size(meant) > 1) return several_running(meant, e);
+  char *name = strdup(json_string_value(json_array_get(meant, 0)));
+  if (!name) return ERR_NOMEM;
+  *out = name;
+  return 0;
+}
+
+char *local_socket(const char *node, struct error *e) {
+  char path[4096];
+  if (local_directory(path, sizeof path, false, e)) return NULL;
+  struct buf out = BUF_INIT;
+  buf_printf(&out, "%s/%s/sock", path, node);
+  if (buf_ok(&out) && out.len >= sizeof((struct sockaddr_un *)NULL)->sun_path) {
+    error_set(e, ERR_SYSTEM, "%s: too long for a socket's path; set NODE_RUNTIME_DIR to a shorter one",
+              out.data);
+    buf_finish(&out);
+    return NULL;
+  }
+  if (!buf_ok(&out)) error_set(e, ERR_NOMEM, "out of memory");
+  return buf_take(&out);
+}

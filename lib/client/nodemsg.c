@@ -1,0 +1,205 @@
+/* Invariant: an open handle has either a socket path (a local node) or a derived key (a remote one), and a
+ * base URL; the cookie itself is forgotten as soon as the key is there. */
+#include "client/nodemsg.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "client/local.h"
+#include "client/remote.h"
+#include "client/transfer.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define TIMEOUT_MAX 1e9 /* seconds: as good as never, and still no overflow */
+
+/* Every failure leaves a sentence. */
+static int settle(int rc, struct error *e) {
+  if (rc && e && e->code != rc) error_set(e, rc, "%s", err_sentence(rc));
+  return rc;
+}
+
+static struct nodemsg *new_handle(const struct nodemsg_options *options) {
+  struct nodemsg *m = calloc(1, sizeof *m);
+  if (!m) return NULL;
+  if (curl_global_init(CURL_GLOBAL_DEFAULT)) {
+    free(m);
+    return NULL;
+  }
+  if (options->timeout > 0)
+    m->deadline =
+        clock_ns() + (int64_t)((options->timeout < TIMEOUT_MAX ? options->timeout : TIMEOUT_MAX) * 1e9);
+  return m;
+}
+
+void nodemsg_close(struct nodemsg *m) {
+  if (!m) return;
+  transfer_finish(m);
+  explicit_bzero(&m->psk, sizeof m->psk);
+  free(m->node);
+  free(m->base);
+  free(m->socket);
+  free(m);
+  curl_global_cleanup();
+}
+
+/* Takes the name. */
+static int open_local(const struct nodemsg_options *options, char *node, struct nodemsg **out,
+                      struct error *e) {
+  struct nodemsg *m = new_handle(options);
+  if (!m) {
+    free(node);
+    return ERR_NOMEM;
+  }
+  m->node = node;
+  m->base = strdup("http://localhost");
+  m->socket = local_socket(node, e);
+  int rc = !m->socket ? ERR_SYSTEM : !m->base ? ERR_NOMEM : transfer_init(m);
+  if (rc) {
+    nodemsg_close(m);
+    return rc;
+  }
+  *out = m;
+  return 0;
+}
+
+static int load_key(const char *cookie_file, struct psk *out, struct error *e) {
+  struct cookie cookie;
+  int rc = cookie_load(cookie_file, &cookie, e);
+  if (rc) return rc;
+  rc = psk_derive(&cookie, out);
+  cookie_finish(&cookie);
+  return rc;
+}
+
+/* The node is told whom we mean: another of the same host then says so. */
+static int add_node_to(struct nodemsg *m) {
+  struct buf field = BUF_INIT;
+  buf_printf(&field, "Node-To: %s", m->node);
+  struct curl_slist *more = buf_ok(&field) ? curl_slist_append(m->headers, field.data) : NULL;
+  buf_finish(&field);
+  if (!more) return ERR_NOMEM;
+  m->headers = more;
+  return 0;
+}
+
+static int open_remote(const struct nodemsg_options *options, const char *text, struct nodemsg **out,
+                       struct error *e) {
+  struct nodename name;
+  int rc = nodename_parse(text, &name, e);
+  if (rc) return rc;
+  struct nodemsg *m = new_handle(options);
+  if (!m) return ERR_NOMEM;
+  rc = load_key(options->cookie_file, &m->psk, e);
+  if (!rc) rc = (m->node = strdup(name.full)) ? add_node_to(m) : ERR_NOMEM;
+  if (!rc) rc = transfer_init(m);
+  if (!rc) rc = remote_find(m, &name, e);
+  if (rc) {
+    nodemsg_close(m);
+    return rc;
+  }
+  *out = m;
+  return 0;
+}
+
+int nodemsg_open_any(const struct nodemsg_options *options, const char *remote, struct nodemsg **out,
+                     struct error *e) {
+  if (options->remote) return settle(open_remote(options, options->remote, out, e), e);
+  const char *wanted = options->node ? options->node : getenv("NODE_SELF");
+  if (wanted && !*wanted) wanted = NULL;
+  char *node = NULL;
+  int rc = local_choose(wanted, &node, e);
+  if (!rc) return settle(open_local(options, node, out, e), e);
+  if (rc == ERR_NO_AGENT && wanted && strchr(wanted, '@')) remote = wanted;
+  if (rc == ERR_NO_AGENT && remote && (!wanted || remote == wanted))
+    rc = open_remote(options, remote, out, e);
+  return settle(rc, e);
+}
+
+int nodemsg_open(const struct nodemsg_options *options, struct nodemsg **out, struct error *e) {
+  return nodemsg_open_any(options, NULL, out, e);
+}
+
+bool nodemsg_is_remote(const struct nodemsg *m) {
+  return !m->socket;
+}
+
+const char *nodemsg_node(const struct nodemsg *m) {
+  return m->node;
+}
+
+int nodemsg_request(struct nodemsg *m, const char *method, const char *path, json_t *body, json_t **out,
+                    struct error *e) {
+  return settle(transfer(m, &(struct exchange){.method = method, .path = path, .body = body}, out, e), e);
+}
+
+int nodemsg_stream(struct nodemsg *m, const char *method, const char *path, json_t *body,
+                   int (*line)(void *data, json_t *value), void *data, struct error *e) {
+  struct exchange x = {.method = method, .path = path, .body = body, .line = line, .data = data};
+  return transfer(m, &x, NULL, e);
+}
+
+/* What to poll for the end of the node: its process where that is ours to see, else our connection to it (of
+ * which only the hang-up counts: TLS may still have something to say). */
+static struct pollfd sign_of_life(struct nodemsg *m, int connection) {
+  struct ucred peer;
+  socklen_t size = sizeof peer;
+  if (m->socket && getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0) {
+    int process = pidfd_open(peer.pid, 0);
+    if (process >= 0) return (struct pollfd){.fd = process, .events = POLLIN};
+  }
+  return (struct pollfd){.fd = dup(connection), .events = POLLRDHUP};
+}
+
+static int wait_gone(struct nodemsg *m, struct pollfd *life, struct error *e) {
+  for (;;) {
+    int64_t left = transfer_left(m);
+    if (left == 0) return error_set(e, ERR_TIMEOUT, "%s: still stopping when the time was up", m->node);
+    int64_t ms = left / 1000000 + 1;
+    int n = poll(life, 1, ms < INT_MAX ? (int)ms : -1);
+    if (n > 0) return 0;
+    if (n < 0 && errno != EINTR) return error_set(e, ERR_SYSTEM, "%s: poll: %s", m->node, strerror(errno));
+  }
+}
+
+int nodemsg_stop(struct nodemsg *m, struct error *e) {
+  int rc = nodemsg_request(m, "GET", "/v1/node", NULL, NULL, e);
+  if (rc) return rc;
+  curl_socket_t connection = CURL_SOCKET_BAD;
+  curl_easy_getinfo(m->easy, CURLINFO_ACTIVESOCKET, &connection);
+  if (connection == CURL_SOCKET_BAD) return error_set(e, ERR_LOST, "%s: the connection was lost", m->node);
+  struct pollfd life = sign_of_life(m, connection);
+  if (life.fd < 0) return error_set(e, ERR_SYSTEM, "%s: %s", m->node, strerror(errno));
+  rc = nodemsg_request(m, "DELETE", "/v1/node", NULL, NULL, e);
+  if (!rc) rc = wait_gone(m, &life, e);
+  close(life.fd);
+  return rc;
+}
+
+char *nodemsg_path(const char *prefix, const char *segment, const char *suffix) {
+  struct buf path = BUF_INIT;
+  buf_puts(&path, prefix);
+  for (const unsigned char *c = (const unsigned char *)segment; *c; c++) {
+    if ((*c >= '0' && *c <= '9') || ((*c | 0x20) >= 'a' && (*c | 0x20) <= 'z') || strchr("-._~@:", *c))
+      buf_putc(&path, (char)*c);
+    else
+      buf_printf(&path, "%%%02X", *c);
+  }
+  if (suffix) buf_puts(&path, suffix);
+  return buf_take(&path);
+}
+
+int nodemsg_runtime_dir(char *out, size_t size, bool make, struct error *e) {
+  return settle(local_directory(out, size, make, e), e);
+}
+
+json_t *nodemsg_local_nodes(void) {
+  json_t *nodes = NULL;
+  return local_nodes(&nodes, NULL) ? NULL : nodes;
+}
