@@ -1,0 +1,66 @@
+/* Invariant: an alarm is in iso->alarms under its ref exactly while its timer is in iso->timers. */
+#include "vm/alarm.h"
+
+#include "base/clock.h"
+#include "vm/isolate.h"
+#include "vm/state.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct alarm {
+  struct timer timer;
+  npid ref, from, to;
+  char *name;
+  struct term *term;
+};
+
+static void alarm_free(struct alarm *a) {
+  term_unref(a->term);
+  free(a->name);
+  free(a);
+}
+
+int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name, struct term *term) {
+  struct alarm *a = calloc(1, sizeof *a);
+  if (!a) return ERR_NOMEM;
+  *a = (struct alarm){.timer = {.at = at, .kind = TIMER_SEND}, .ref = ref, .from = from, .to = to};
+  if (name && !(a->name = strdup(name))) goto fail;
+  if (map_put_id(&iso->alarms, ref, a)) goto fail;
+  if (timers_add(&iso->timers, &a->timer)) {
+    map_remove_id(&iso->alarms, ref);
+    goto fail;
+  }
+  a->term = term;
+  return 0;
+fail:
+  alarm_free(a);
+  return ERR_NOMEM;
+}
+
+int64_t alarm_cancel(struct isolate *iso, npid ref) {
+  struct alarm *a = map_remove_id(&iso->alarms, ref);
+  if (!a) return -1;
+  int64_t left = a->timer.at - clock_ns();
+  timers_remove(&iso->timers, &a->timer);
+  alarm_free(a);
+  return left > 0 ? left : 0;
+}
+
+void alarm_fire(struct isolate *iso, struct timer *t) {
+  struct alarm *a = (struct alarm *)((char *)t - offsetof(struct alarm, timer));
+  map_remove_id(&iso->alarms, a->ref);
+  npid to = a->name ? names_whereis(iso->vm->config.names, a->name, NULL) : a->to;
+  if (to != NPID_NONE) {
+    isolate_signal(iso, SIGNAL_MESSAGE, to, a->from, NPID_NONE, a->term);
+    a->term = NULL;
+  }
+  alarm_free(a);
+}
+
+void alarm_drop_all(struct isolate *iso) {
+  void *value;
+  for (size_t at = 0; map_next(&iso->alarms, &at, NULL, NULL, &value);) alarm_free(value);
+  map_finish(&iso->alarms);
+}

@@ -1,0 +1,58 @@
+/* bind: what Lua code of a process can call; one file a topic, each a table of functions.  Helpers raise. */
+#ifndef VM_BIND_H
+#define VM_BIND_H
+
+#include "core/signal.h"
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+extern const luaL_Reg bind_process[];  /* self spawn link exit … */
+extern const luaL_Reg bind_message[];  /* send receive receive_match sleep … */
+extern const luaL_Reg bind_names[];    /* register whereis … */
+extern const luaL_Reg bind_global[];   /* global.* */
+extern const luaL_Reg bind_node[];     /* node.* */
+extern const luaL_Reg bind_output[];   /* puts print inspect group_leader */
+extern const luaL_Reg bind_command[]; /* exec ls */
+
+
+/* Arguments. */
+npid bind_check_pid(lua_State *L, int arg);
+npid bind_check_ref(lua_State *L, int arg);
+npid bind_to_pid(lua_State *L, int index); /* NPID_NONE when it is none */
+
+/* Milliseconds from now as a deadline; nil or none: TIMER_NEVER. */
+int64_t bind_check_deadline(lua_State *L, int arg);
+
+/* An error's value as text, which stays valid while the value is on the stack; may push. */
+const char *bind_text(lua_State *L, int index);
+
+/* Refuses where the process cannot be suspended (inside a callback of a C function). */
+void bind_check_suspends(lua_State *L, const char *what);
+
+/* Sends a signal of the running process; owns term. */
+void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
+
+/* A CALL of the running process, which waits for the reply: `return bind_call(…)`.  Afterwards then runs, and
+ * calls bind_reply.  Owns term. */
+int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_KContext context);
+
+/* Pushes the reply's values and returns how many; with ok false when the call was refused: then the wire name of
+ * the error and its text. */
+int bind_reply(lua_State *L, bool *ok);
+
+/* The plain `then`: the values, or an error with the text. */
+int bind_results(lua_State *L, int status, lua_KContext context);
+
+/* Output of the running process to a leader, under its window. `return bind_put(…)`. */
+int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, size_t len);
+
+/* io.write. */
+int bind_write(lua_State *L);
+
+/* inspect's text of a value, pushed. */
+void inspect_push(lua_State *L, int index);
+
+#endif

@@ -1,0 +1,309 @@
+/* Messages: send, receive, receive_match, timers. */
+#include "vm/bind.h"
+
+#include "base/clock.h"
+#include "vm/alarm.h"
+#include "vm/copy.h"
+#include "vm/isolate.h"
+#include "vm/process.h"
+#include "vm/state.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { ROOM_RETRY_NS = 2000000, INBOX_MAX = 256 << 20 };
+
+/* --- send --- */
+
+/* A scalar is the same in every process of an isolate, so it needs no copy. */
+static bool all_scalar(lua_State *L, int first, int last) {
+  for (int i = first; i <= last; i++) {
+    int type = lua_type(L, i);
+    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD) return false;
+  }
+  return true;
+}
+
+/* Straight onto the stack of a neighbour that waits for just any message. */
+static bool hand_over(lua_State *L, struct process *to, int first, int last) {
+  int n = last - first + 1;
+  if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->end || !all_scalar(L, first, last)) return false;
+  if (!lua_checkstack(to->L, n + 1) || !lua_checkstack(L, n)) return false;
+  for (int i = first; i <= last; i++) lua_pushvalue(L, i);
+  lua_xmove(L, to->L, n);
+  to->nargs = n;
+  to->direct = true;
+  struct isolate *iso = to->isolate;
+  atomic_store_explicit(&iso->messages, iso->messages + 1, memory_order_relaxed);
+  process_ready(to);
+  return true;
+}
+
+/* Is the way to the receiver at its bound?  Then the sender waits, and tries again. */
+static bool no_room(struct vm *vm, npid to) {
+  const struct inbox *inbox = &vm->host;
+  if (npid_is_local(to) && npid_number(to) != 0) {
+    struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
+    if (!slot) return false;
+    if (atomic_load_explicit(&slot->full, memory_order_relaxed)) return true;
+    void *owner = atomic_load_explicit(&slot->owner, memory_order_relaxed);
+    if (owner != vm_host(vm)) inbox = &((struct isolate *)owner)->inbox;
+  }
+  return atomic_load_explicit(&inbox->bytes, memory_order_relaxed) > INBOX_MAX;
+}
+
+static int send_again(lua_State *L, int status, lua_KContext to);
+
+/* Values from index 2 on go to a pid. */
+static int send_values(lua_State *L, npid to) {
+  struct process *p = process_of(L), *near = isolate_find(p->isolate, to);
+  int last = lua_gettop(L);
+  if (near ? near->full : no_room(p->isolate->vm, to)) {
+    if (to == p->pid) return luaL_error(L, "the mailbox of this process is full");
+    bind_check_suspends(L, "send");
+    process_wait(p, PROCESS_SENDS, clock_ns() + ROOM_RETRY_NS);
+    return lua_yieldk(L, 0, (lua_KContext)to, send_again);
+  }
+  if (!near || !hand_over(L, near, 2, last))
+    bind_signal(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
+  return 0;
+}
+
+static int send_again(lua_State *L, int status, lua_KContext to) {
+  (void)status;
+  return send_values(L, (npid)to);
+}
+
+static npid whereis(lua_State *L, const char *name) {
+  return names_whereis(process_of(L)->isolate->vm->config.names, name, NULL);
+}
+
+/* {name, node} of another node: its kernel, which the name is sent to, is asked for first. */
+static int send_there(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
+  lua_pop(L, n);
+  if (kernel == NPID_NONE) return 0; /* as to a dead pid: the message is lost in silence */
+  struct term_writer *w = &process_of(L)->isolate->writer;
+  lua_geti(L, 1, 1);
+  term_writer_clear(w);
+  term_put_text(w, "send");
+  term_put_text(w, luaL_checkstring(L, -1));
+  lua_pop(L, 1);
+  size_t at = term_open(w, TERM_LIST);
+  int last = lua_gettop(L);
+  copy_out(L, w, "message", 2, last);
+  term_set_count(w, at, (uint32_t)(last - 1));
+  struct term *term = term_from_writer(w, 3);
+  if (!term) return copy_failed(L, w);
+  bind_signal(L, SIGNAL_CALL, kernel, NPID_NONE, term);
+  return 0;
+}
+
+static int send_to_node(lua_State *L) {
+  lua_geti(L, 1, 1);
+  lua_geti(L, 1, 2);
+  if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+    return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
+  const char *name = lua_tostring(L, -2), *node = lua_tostring(L, -1);
+  struct vm *vm = process_of(L)->isolate->vm;
+  bool here = strcmp(node, nodetab_name(vm->config.nodes, 0)) == 0;
+  npid to = here ? whereis(L, name) : NPID_NONE;
+  struct term *ask = here ? NULL : term_build("ss", "connect", node);
+  lua_pop(L, 2);
+  if (!here) return bind_call(L, NPID_KERNEL, ask, send_there, 0);
+  return to == NPID_NONE ? 0 : send_values(L, to);
+}
+
+static int send(lua_State *L) {
+  npid to = bind_to_pid(L, 1);
+  if (to == NPID_NONE && lua_type(L, 1) == LUA_TTABLE) return send_to_node(L);
+  if (to == NPID_NONE && lua_type(L, 1) == LUA_TSTRING) {
+    to = whereis(L, lua_tostring(L, 1));
+    if (to == NPID_NONE) return luaL_error(L, "no process has the name '%s'", lua_tostring(L, 1));
+  }
+  if (to == NPID_NONE) return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
+  return send_values(L, to);
+}
+
+/* --- receive --- */
+
+static int take(lua_State *L, struct process *p, struct signal **link) {
+  struct signal *s = process_take(p, link);
+  struct term_reader r = term_read(s->term);
+  int n = copy_in_all(L, &r);
+  signal_free(s);
+  p->taken = NULL;
+  return n;
+}
+
+/* top: the height of the stack when the wait began. */
+static int received(lua_State *L, int status, lua_KContext top) {
+  (void)status;
+  struct process *p = process_of(L);
+  if (p->direct) {
+    p->direct = false;
+    return lua_gettop(L) - (int)top;
+  }
+  if (p->mailbox.first) return take(L, p, &p->mailbox.first);
+  lua_pushnil(L);
+  return 1;
+}
+
+static int receive(lua_State *L) {
+  struct process *p = process_of(L);
+  if (p->mailbox.first) return take(L, p, &p->mailbox.first);
+  if (lua_isinteger(L, 1) && lua_tointeger(L, 1) == 0) {
+    lua_pushnil(L);
+    return 1;
+  }
+  int64_t deadline = bind_check_deadline(L, 1);
+  bind_check_suspends(L, "receive");
+  process_wait(p, PROCESS_RECEIVES, deadline);
+  return lua_yieldk(L, 0, lua_gettop(L), received);
+}
+
+/* --- receive_match: the stack holds pattern and deadline; p->mailbox.mark says how far it has looked --- */
+
+static bool fits_one(lua_State *L, struct term_reader *r) {
+  struct term_reader peek = *r;
+  struct term_value v = term_next(&peek);
+  size_t n;
+  if (v.tag == TERM_STR) {
+    const char *s = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+    *r = peek;
+    return s && n == v.len && memcmp(s, v.s, n) == 0;
+  }
+  if (v.tag == TERM_LIST || v.tag == TERM_MAP || v.tag == TERM_TABLE || v.tag == TERM_FN || v.tag == TERM_END)
+    return false;
+  copy_in(L, r);
+  bool same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 1);
+  return same;
+}
+
+static bool fits(lua_State *L, const struct term *message) {
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
+  struct term_reader r = term_read(message);
+  bool same = true;
+  for (lua_Integer i = 1; i <= n && same; i++) {
+    lua_rawgeti(L, 1, i);
+    same = fits_one(L, &r);
+    lua_pop(L, 1);
+  }
+  return same;
+}
+
+static int match_called(lua_State *L, int status, lua_KContext context);
+static int match_woken(lua_State *L, int status, lua_KContext context);
+
+static int match_done(struct process *p, int n) {
+  p->mailbox.mark = NULL;
+  return n;
+}
+
+static int match_wait(lua_State *L, struct process *p) {
+  int64_t deadline = lua_tointeger(L, 2);
+  if (deadline != TIMER_NEVER && clock_ns() >= deadline) {
+    lua_pushnil(L);
+    return match_done(p, 1);
+  }
+  bind_check_suspends(L, "receive_match");
+  process_wait(p, PROCESS_MATCHES, deadline);
+  return lua_yieldk(L, 0, 0, match_woken);
+}
+
+/* judged: a predicate's verdict on the message at the mark is at the top. */
+static int match(lua_State *L, bool judged) {
+  struct process *p = process_of(L);
+  struct mailbox *m = &p->mailbox;
+  if (!m->mark) m->mark = &m->first; /* a predicate that received by itself moved it */
+  while (*m->mark) {
+    if (!judged && lua_isfunction(L, 1)) {
+      struct term_reader r = term_read((*m->mark)->term);
+      lua_pushvalue(L, 1);
+      int n = copy_in_all(L, &r);
+      lua_callk(L, n, 1, 0, match_called);
+    }
+    bool hit = lua_isfunction(L, 1) ? lua_toboolean(L, -1) : fits(L, (*m->mark)->term);
+    judged = false;
+    lua_settop(L, 2);
+    if (!m->mark) m->mark = &m->first;
+    if (hit && *m->mark) return match_done(p, take(L, p, m->mark));
+    if (*m->mark) m->mark = &(*m->mark)->next;
+  }
+  return match_wait(L, p);
+}
+
+static int match_called(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return match(L, true);
+}
+
+static int match_woken(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return match(L, false);
+}
+
+static int receive_match(lua_State *L) {
+  if (!lua_istable(L, 1) && !lua_isfunction(L, 1))
+    return luaL_argerror(L, 1, "a list of leading values, or a predicate, expected");
+  int64_t deadline = bind_check_deadline(L, 2);
+  lua_settop(L, 1);
+  lua_pushinteger(L, deadline);
+  process_of(L)->mailbox.mark = &process_of(L)->mailbox.first;
+  return match(L, false);
+}
+
+/* --- time --- */
+
+static int slept(lua_State *L, int status, lua_KContext context) {
+  (void)L, (void)status, (void)context;
+  return 0;
+}
+
+static int sleep_ms(lua_State *L) {
+  int64_t deadline = bind_check_deadline(L, 1);
+  bind_check_suspends(L, "sleep");
+  process_wait(process_of(L), PROCESS_SLEEPS, deadline);
+  return lua_yieldk(L, 0, 0, slept);
+}
+
+static int send_after(lua_State *L) {
+  luaL_checknumber(L, 1);
+  int64_t at = bind_check_deadline(L, 1);
+  npid to = bind_to_pid(L, 2);
+  if (to == NPID_NONE && lua_type(L, 2) != LUA_TSTRING) return luaL_argerror(L, 2, "a pid or a name expected");
+  struct process *p = process_of(L);
+  npid ref = isolate_ref(p->isolate);
+  struct term *term = copy_term(L, "message", 3, lua_gettop(L));
+  if (alarm_set(p->isolate, ref, at, p->pid, to, to == NPID_NONE ? lua_tostring(L, 2) : NULL, term)) {
+    term_unref(term);
+    return luaL_error(L, "out of memory");
+  }
+  copy_push_npid(L, ref);
+  return 1;
+}
+
+static int cancel_timer(lua_State *L) {
+  int64_t left = alarm_cancel(process_of(L)->isolate, bind_check_ref(L, 1));
+  if (left < 0) {
+    lua_pushboolean(L, 0);
+  } else {
+    lua_pushinteger(L, (left + 999999) / 1000000);
+  }
+  return 1;
+}
+
+static int monotonic(lua_State *L) {
+  lua_pushinteger(L, clock_ns());
+  return 1;
+}
+
+const luaL_Reg bind_message[] = {
+    {"send", send},           {"receive", receive},           {"receive_match", receive_match},
+    {"sleep", sleep_ms},      {"send_after", send_after},     {"cancel_timer", cancel_timer},
+    {"monotonic", monotonic}, {NULL, NULL},
+};

@@ -1,0 +1,126 @@
+/* Invariant: a block of n <= HEAP_SMALL_MAX bytes lies in a chunk and is as long as its class,
+ * n rounded up to HEAP_CLASS; a longer one is malloc's.  Lua tells the size at each call, so blocks need no
+ * header.  Under AddressSanitizer every block is malloc's, so that it sees their ends. */
+#include "vm/heap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CHUNK_MIN = 16 << 10, CHUNK_MAX = 256 << 10 };
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SMALL_MAX 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SMALL_MAX 0
+#endif
+#endif
+#ifndef SMALL_MAX
+#define SMALL_MAX ((size_t)HEAP_SMALL_MAX)
+#endif
+
+void heap_init(struct heap *h, size_t limit) {
+  *h = (struct heap){.chunk = CHUNK_MIN, .limit = limit < INT64_MAX ? (int64_t)limit : INT64_MAX};
+}
+
+void heap_finish(struct heap *h) {
+  while (h->chunks) {
+    void *next = *(void **)h->chunks;
+    free(h->chunks);
+    h->chunks = next;
+  }
+  h->at = h->end = NULL;
+}
+
+static size_t class_of(size_t n) { return (n + HEAP_CLASS - 1) / HEAP_CLASS; }
+
+/* The rest of the old chunk goes to the free list that it still fits. */
+static bool grow(struct heap *h) {
+  char *chunk = malloc(h->chunk);
+  if (!chunk) return false;
+  size_t rest = (size_t)(h->end - h->at) / HEAP_CLASS;
+  if (rest > 0) {
+    *(void **)h->at = h->free[rest];
+    h->free[rest] = h->at;
+  }
+  *(void **)chunk = h->chunks;
+  h->chunks = chunk;
+  h->at = chunk + HEAP_CLASS;
+  h->end = chunk + h->chunk;
+  if (h->chunk < CHUNK_MAX) h->chunk *= 2;
+  return true;
+}
+
+static void *take(struct heap *h, size_t n) {
+  if (n > SMALL_MAX) return malloc(n);
+  size_t class = class_of(n);
+  void *block = h->free[class];
+  if (block) {
+    h->free[class] = *(void **)block;
+    return block;
+  }
+  size_t size = class * HEAP_CLASS;
+  if ((size_t)(h->end - h->at) < size && !grow(h)) return NULL;
+  block = h->at;
+  h->at += size;
+  return block;
+}
+
+static void give(struct heap *h, void *block, size_t n) {
+  if (n > SMALL_MAX) {
+    free(block);
+  } else if (block) {
+    *(void **)block = h->free[class_of(n)];
+    h->free[class_of(n)] = block;
+  }
+}
+
+/* A meter drifts up when another process's turn collects this one's garbage.  No process holds more than all of
+ * them do, so the isolate's total corrects it. */
+static bool over_limit(struct heap *h, size_t more) {
+  if (!h->meter || *h->meter + (int64_t)more <= h->limit) return false;
+  if (h->total + (int64_t)more <= h->limit) {
+    *h->meter = h->total;
+    return false;
+  }
+  if (h->refused) h->exceeded = true;
+  h->refused = !h->refused;
+  return true;
+}
+
+static void *resize(struct heap *h, void *block, size_t old_size, size_t new_size) {
+  if (old_size > SMALL_MAX && new_size > SMALL_MAX) return realloc(block, new_size);
+  void *moved = take(h, new_size);
+  if (!moved) return NULL;
+  memcpy(moved, block, old_size < new_size ? old_size : new_size);
+  give(h, block, old_size);
+  return moved;
+}
+
+static void charge(struct heap *h, int64_t bytes) {
+  h->total += bytes;
+  if (h->meter) *h->meter += bytes;
+}
+
+void *heap_alloc(void *ud, void *block, size_t old_size, size_t new_size) {
+  struct heap *h = ud;
+  if (!block) old_size = 0; /* Lua passes the kind of the object there */
+  if (new_size == 0) {
+    give(h, block, old_size);
+    charge(h, -(int64_t)old_size);
+    return NULL;
+  }
+  if (new_size > old_size) {
+    if (over_limit(h, new_size - old_size)) return NULL;
+    h->refused = false;
+  }
+  void *result = block;
+  if (!block) {
+    result = take(h, new_size);
+  } else if (old_size > SMALL_MAX || new_size > SMALL_MAX || class_of(old_size) != class_of(new_size)) {
+    result = resize(h, block, old_size, new_size);
+    if (!result && new_size <= old_size) return block; /* shrinking must not fail; the block just stays long */
+  }
+  if (result) charge(h, (int64_t)new_size - (int64_t)old_size);
+  return result;
+}

@@ -1,0 +1,89 @@
+/* Handler and scheduler share one thread, so plain order of program text is enough between them; the atomics
+ * only tell the compiler (and the other threads, which count ticks of nobody but themselves). */
+#include "vm/preempt.h"
+
+#include "vm/isolate.h"
+#include "vm/process.h"
+#include "vm/sched.h"
+#include "vm/state.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+enum {
+  TICK_SIGNAL = SIGURG, /* ignored by default, so one that comes late does no harm */
+  RETRY = 1000,         /* instructions until the hook looks again where no yield is possible */
+};
+
+static void set_timer(struct scheduler *s, long ns) {
+  struct itimerspec every = {.it_interval = {.tv_nsec = ns}, .it_value = {.tv_nsec = ns}};
+  timer_settime(s->timer, 0, &every, NULL);
+}
+
+/* A process that must end and caught the error that should have ended it has this as its last instruction. */
+static void on_hook(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  struct process *p = process_of(L);
+  if (lua_isyieldable(L)) {
+    lua_sethook(L, NULL, 0, 0);
+    lua_yield(L, 0);
+  } else if (p && p->end) {
+    luaL_error(L, "the process must end");
+  } else {
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, RETRY);
+  }
+}
+
+void preempt_now(lua_State *L) { lua_sethook(L, on_hook, LUA_MASKCOUNT, 1); }
+
+static void on_tick(int number, siginfo_t *info, void *context) {
+  (void)number, (void)context;
+  struct scheduler *s = info->si_value.sival_ptr;
+  if (info->si_code != SI_TIMER || !s) return;
+  int saved = errno;
+  atomic_fetch_add_explicit(&s->ticks, 1, memory_order_relaxed);
+  lua_State *L = atomic_load_explicit(&s->running, memory_order_relaxed);
+  unsigned switches = atomic_load_explicit(&s->switches, memory_order_relaxed);
+  if (atomic_load(&s->asleep)) {
+    atomic_store(&s->ticking, false);
+    set_timer(s, 0);
+  } else if (L && switches == s->seen) {
+    preempt_now(L);
+  }
+  s->seen = switches;
+  if (atomic_load(&s->queued) > 0) sched_kick(s->vm);
+  errno = saved;
+}
+
+int preempt_install(void) {
+  struct sigaction action = {.sa_sigaction = on_tick, .sa_flags = SA_SIGINFO | SA_RESTART};
+  sigemptyset(&action.sa_mask);
+  return sigaction(TICK_SIGNAL, &action, NULL) ? ERR_SYSTEM : 0;
+}
+
+void preempt_init(struct scheduler *s) {
+  sigset_t all;
+  sigfillset(&all);
+  sigdelset(&all, TICK_SIGNAL);
+  pthread_sigmask(SIG_SETMASK, &all, NULL); /* every other signal is the host's */
+  struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TICK_SIGNAL, .sigev_value.sival_ptr = s};
+  event.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
+  s->has_timer = timer_create(CLOCK_MONOTONIC, &event, &s->timer) == 0;
+}
+
+void preempt_arm(struct scheduler *s) {
+  if (!s->has_timer || atomic_exchange(&s->ticking, true)) return;
+  set_timer(s, SCHED_TICK_NS);
+}
+
+void preempt_finish(struct scheduler *s) {
+  if (s->has_timer) timer_delete(s->timer);
+  s->has_timer = false;
+}

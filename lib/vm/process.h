@@ -1,0 +1,121 @@
+/* process: a green thread. Everything here by the scheduler that runs its isolate. */
+#ifndef VM_PROCESS_H
+#define VM_PROCESS_H
+
+#include "base/map.h"
+#include "core/signal.h"
+#include "vm/isolate.h"
+#include "vm/mailbox.h"
+#include "vm/timers.h"
+
+#include <lua.h>
+#include <lauxlib.h>
+#include <stddef.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum process_state {
+  PROCESS_FREE,
+  PROCESS_READY,
+  PROCESS_RUNNING,
+  PROCESS_RECEIVES, /* the next message, whichever it is */
+  PROCESS_MATCHES,  /* a message that fits */
+  PROCESS_SLEEPS,
+  PROCESS_CALLS,    /* waits for the reply to a call */
+  PROCESS_SENDS,    /* waits for room at a receiver */
+};
+
+/* Links and monitors; most processes have none. */
+struct ties {
+  struct map links;    /* pid -> non-NULL */
+  struct map monitors; /* ref -> the pid this process watches */
+  struct map watchers; /* ref -> the pid that watches this process */
+};
+
+struct process {
+  npid pid;
+  struct isolate *isolate;
+  lua_State *L;
+  struct process *next; /* in the ready queue, or in the pool */
+  struct timer timer;   /* of the wait */
+  struct mailbox mailbox;
+  struct ties *ties;
+  struct term *end;     /* [reason], once it must end */
+  struct signal *order; /* what it was spawned to do, until it has begun */
+  struct signal *taken; /* the message being decoded */
+  npid leader;
+  npid call;            /* ref of the pending call, or NPID_NONE */
+  npid callee;          /* whom it went to */
+  struct term *reply;
+  int64_t heap;         /* bytes, as metered */
+  int64_t started;      /* wall clock, microseconds */
+  uint32_t slot;
+  uint32_t output;      /* bytes put since the last flush */
+  int nargs;            /* values on the coroutine's stack for the next resume */
+  uint8_t state;
+  bool direct;          /* those values are the message it waited for */
+  bool timed_out;
+  bool trap_exit;
+  bool link_callee;     /* the reply's pid is to be linked */
+  bool quiet;           /* its error was told otherwise */
+  bool modules;         /* it has required some */
+  bool full;            /* senders were told to wait */
+  bool alive;
+};
+
+/* The process that runs in this coroutine; NULL in the isolate's main thread. */
+static inline struct process *process_of(lua_State *L) { return *(struct process **)lua_getextraspace(L); }
+
+static inline struct process *process_of_timer(struct timer *t) {
+  return (struct process *)((char *)t - offsetof(struct process, timer));
+}
+
+/* A process with an empty stack, known to the table of processes under its number, and counted.  Its globals are
+ * pushed on L, any thread of the isolate.  Raises when memory runs out, so only inside a protected call. */
+struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader);
+
+/* Frees process and pool; the lua_State is being closed. */
+void process_free(struct process *p);
+
+/* Puts it in the ready queue, out of whatever it waits for. */
+void process_ready(struct process *p);
+
+/* Begins a wait; at: TIMER_NEVER or a deadline. Then lua_yield. */
+void process_wait(struct process *p, enum process_state state, int64_t at);
+
+/* Runs it until it waits, is preempted, or ends. */
+void process_run(struct process *p, struct scheduler *s);
+
+/* It must end with [reason]; takes the term.  The first reason stands. */
+void process_doom(struct process *p, struct term *reason);
+
+/* Pushes its globals. */
+void process_push_env(lua_State *L, struct process *p);
+
+/* What a signal does to it; consumes the signal. */
+void process_signal(struct process *p, struct signal *s);
+
+/* Puts a message of the system, or of anybody, in its mailbox. */
+void process_message(struct process *p, struct signal *s);
+
+/* Takes the message that link leads to out of its mailbox; it stays p->taken's until the next one. */
+struct signal *process_take(struct process *p, struct signal **link);
+
+/* Ties; link and monitor are one-sided: the signal to the other side is the caller's. 0 or ERR_NOMEM. */
+int process_link(struct process *p, npid other) MUST_CHECK;
+bool process_unlink(struct process *p, npid other);
+int process_monitor(struct process *p, npid ref, npid other) MUST_CHECK;
+npid process_demonitor(struct process *p, npid ref); /* whom it watched, or NPID_NONE */
+int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;
+void process_unwatch(struct process *p, npid ref);
+
+/* Fires links and monitors to pids of a node that is gone. */
+void process_node_down(struct process *p, uint32_t incarnation, struct term *reason);
+
+/* Tells links and watchers that it ended, and forgets all ties. */
+void process_cut_ties(struct process *p, struct term *reason);
+
+/* [true, MAP], the answer to an "info" call. */
+struct term *process_info(struct process *p);
+
+#endif

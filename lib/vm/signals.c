@@ -1,0 +1,171 @@
+/* What each kind of signal does to a green thread: the rules of the Erlang reference manual, "Processes". */
+#include "vm/process.h"
+
+#include "vm/state.h"
+
+#include <string.h>
+
+static void note_full(struct process *p) {
+  struct ptab_slot *slot = ptab_find(&p->isolate->vm->ptab, npid_number(p->pid));
+  if (slot) atomic_store_explicit(&slot->full, true, memory_order_relaxed);
+  p->full = true;
+}
+
+void process_message(struct process *p, struct signal *s) {
+  struct isolate *iso = p->isolate;
+  mailbox_push(&p->mailbox, s);
+  if (!p->full && mailbox_full(&p->mailbox)) note_full(p);
+  atomic_store_explicit(&iso->messages, iso->messages + 1, memory_order_relaxed);
+  if (p->state == PROCESS_RECEIVES || p->state == PROCESS_MATCHES) process_ready(p);
+}
+
+struct signal *process_take(struct process *p, struct signal **link) {
+  struct signal *s = mailbox_take(&p->mailbox, link);
+  if (p->full && mailbox_roomy(&p->mailbox)) {
+    struct ptab_slot *slot = ptab_find(&p->isolate->vm->ptab, npid_number(p->pid));
+    if (slot) atomic_store_explicit(&slot->full, false, memory_order_relaxed);
+    p->full = false;
+  }
+  signal_free(p->taken);
+  p->taken = s;
+  return s;
+}
+
+/* Turns the signal into a message made of `term`. */
+static void as_message(struct process *p, struct signal *s, struct term *term) {
+  if (!term) {
+    signal_free(s);
+    return;
+  }
+  term_unref(s->term);
+  s->term = term;
+  process_message(p, s);
+}
+
+static bool reason_is(const struct term *reason, const char *word) {
+  struct term_reader r = term_read(reason);
+  struct term_value v = term_next(&r);
+  return v.tag == TERM_STR && v.len == strlen(word) && memcmp(v.s, word, v.len) == 0;
+}
+
+static struct term *reason_of(struct signal *s) {
+  return s->term ? term_ref(s->term) : term_build("s", "normal");
+}
+
+/* The common end of both kinds of exit signal. */
+static void exit_with(struct process *p, struct signal *s, bool self) {
+  if (p->trap_exit) {
+    as_message(p, s, term_build("spt", "EXIT", s->from, s->term));
+    return;
+  }
+  if (self || !reason_is(s->term, "normal")) process_doom(p, reason_of(s));
+  signal_free(s);
+}
+
+static void on_exit(struct process *p, struct signal *s) {
+  if (reason_is(s->term, "kill")) {
+    process_doom(p, term_build("s", "killed"));
+    signal_free(s);
+  } else {
+    exit_with(p, s, s->from == p->pid);
+  }
+}
+
+/* A link that is no longer kept was taken back by unlink: its signal is void. */
+static void on_link_exit(struct process *p, struct signal *s) {
+  if (process_unlink(p, s->from)) {
+    exit_with(p, s, false);
+  } else {
+    signal_free(s);
+  }
+}
+
+static void on_link(struct process *p, struct signal *s) {
+  if (process_link(p, s->from))
+    isolate_signal(p->isolate, SIGNAL_LINK_EXIT, s->from, p->pid, NPID_NONE, term_build("s", "noproc"));
+  signal_free(s);
+}
+
+static void on_unlink(struct process *p, struct signal *s) {
+  process_unlink(p, s->from);
+  signal_free(s);
+}
+
+static void on_monitor(struct process *p, struct signal *s) {
+  if (process_watch(p, s->ref, s->from))
+    isolate_signal(p->isolate, SIGNAL_DOWN, s->from, p->pid, s->ref, term_build("s", "noproc"));
+  signal_free(s);
+}
+
+static void on_demonitor(struct process *p, struct signal *s) {
+  process_unwatch(p, s->ref);
+  signal_free(s);
+}
+
+static void on_down(struct process *p, struct signal *s) {
+  if (process_demonitor(p, s->ref) == NPID_NONE) {
+    signal_free(s);
+    return;
+  }
+  as_message(p, s, term_build("sppt", "DOWN", s->ref, s->from, s->term));
+}
+
+static void on_leader(struct process *p, struct signal *s) {
+  struct term_reader r = term_read(s->term);
+  npid leader;
+  if (term_get_pid(&r, &leader)) p->leader = leader;
+  signal_free(s);
+}
+
+/* Calls to a green thread are answered on its behalf, without running it. */
+static void on_call(struct process *p, struct signal *s) {
+  struct term *answer;
+  if (reason_is(s->term, "flush")) {
+    answer = term_build("b", 1);
+  } else if (reason_is(s->term, "info")) {
+    answer = process_info(p);
+  } else {
+    answer = term_build("bss", 0, "usage", "a green thread answers only \"flush\" and \"info\"");
+  }
+  if (s->ref != NPID_NONE) {
+    isolate_signal(p->isolate, SIGNAL_REPLY, s->from, p->pid, s->ref, answer);
+  } else {
+    term_unref(answer);
+  }
+  signal_free(s);
+}
+
+/* A spawned process is linked as its pid arrives, before any signal that it sends can. */
+static void link_spawned(struct process *p, const struct term *reply) {
+  struct term_reader r = term_read(reply);
+  npid pid;
+  if (term_next(&r).tag == TERM_TRUE && term_get_pid(&r, &pid) && process_link(p, pid))
+    process_doom(p, term_build("s", "memory"));
+}
+
+static void on_reply(struct process *p, struct signal *s) {
+  if (s->ref == p->call && p->call != NPID_NONE) {
+    if (p->link_callee) link_spawned(p, s->term);
+    p->link_callee = false;
+    p->call = NPID_NONE;
+    p->reply = s->term;
+    s->term = NULL;
+    if (p->state == PROCESS_CALLS) process_ready(p);
+  }
+  signal_free(s);
+}
+
+static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = {
+    [SIGNAL_MESSAGE] = process_message, [SIGNAL_EXIT] = on_exit,           [SIGNAL_LINK_EXIT] = on_link_exit,
+    [SIGNAL_LINK] = on_link,            [SIGNAL_UNLINK] = on_unlink,       [SIGNAL_MONITOR] = on_monitor,
+    [SIGNAL_DEMONITOR] = on_demonitor,  [SIGNAL_DOWN] = on_down,           [SIGNAL_LEADER] = on_leader,
+    [SIGNAL_CALL] = on_call,            [SIGNAL_REPLY] = on_reply,
+};
+
+void process_signal(struct process *p, struct signal *s) {
+  if (effects[s->kind]) {
+    effects[s->kind](p, s);
+  } else {
+    signal_free(s);
+  }
+}

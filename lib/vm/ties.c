@@ -1,0 +1,99 @@
+/* Links and monitors of one process.  A link is kept at both ends, a monitor at both ends under its ref; each end
+ * forgets on its own when the other's signal comes.  A signal that refers to a tie no longer kept is void. */
+#include "vm/process.h"
+
+#include <stdlib.h>
+
+static struct ties *ties_of(struct process *p) {
+  if (!p->ties) p->ties = calloc(1, sizeof *p->ties);
+  return p->ties;
+}
+
+/* An npid as the value of a map: never NULL, as the bits are inverted and NPID_NONE is never kept. */
+static void *as_value(npid pid) { return (void *)(uintptr_t)~pid; }
+static npid as_npid(const void *value) { return value ? ~(npid)(uintptr_t)value : NPID_NONE; }
+
+int process_link(struct process *p, npid other) {
+  struct ties *ties = ties_of(p);
+  return ties ? map_put_id(&ties->links, other, as_value(other)) : ERR_NOMEM;
+}
+
+bool process_unlink(struct process *p, npid other) { return p->ties && map_remove_id(&p->ties->links, other); }
+
+int process_monitor(struct process *p, npid ref, npid other) {
+  struct ties *ties = ties_of(p);
+  return ties ? map_put_id(&ties->monitors, ref, as_value(other)) : ERR_NOMEM;
+}
+
+npid process_demonitor(struct process *p, npid ref) {
+  return p->ties ? as_npid(map_remove_id(&p->ties->monitors, ref)) : NPID_NONE;
+}
+
+int process_watch(struct process *p, npid ref, npid watcher) {
+  struct ties *ties = ties_of(p);
+  return ties ? map_put_id(&ties->watchers, ref, as_value(watcher)) : ERR_NOMEM;
+}
+
+void process_unwatch(struct process *p, npid ref) {
+  if (p->ties) map_remove_id(&p->ties->watchers, ref);
+}
+
+static struct term *share(struct term *t) { return t ? term_ref(t) : NULL; }
+
+void process_cut_ties(struct process *p, struct term *reason) {
+  struct ties *ties = p->ties;
+  struct isolate *iso = p->isolate;
+  if (!ties) return;
+  p->ties = NULL;
+  uint64_t key;
+  void *value;
+  for (size_t at = 0; map_next(&ties->links, &at, NULL, &key, NULL);)
+    isolate_signal(iso, SIGNAL_LINK_EXIT, key, p->pid, NPID_NONE, share(reason));
+  for (size_t at = 0; map_next(&ties->watchers, &at, NULL, &key, &value);)
+    isolate_signal(iso, SIGNAL_DOWN, as_npid(value), p->pid, key, share(reason));
+  for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);)
+    if (as_npid(value) != NPID_KERNEL) isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), p->pid, key, NULL);
+  map_finish(&ties->links);
+  map_finish(&ties->watchers);
+  map_finish(&ties->monitors);
+  free(ties);
+}
+
+/* The keys of a map whose pid belongs to a node, as a list for the caller to free; 0 when there are none. */
+static size_t keys_of_node(const struct map *m, uint32_t incarnation, uint64_t **out) {
+  size_t n = 0, at = 0;
+  uint64_t key, *keys = NULL;
+  void *value;
+  while (map_next(m, &at, NULL, &key, &value)) {
+    if (npid_incarnation(as_npid(value)) != incarnation) continue;
+    if (!keys && !(keys = malloc(m->len * sizeof *keys))) return 0;
+    keys[n++] = key;
+  }
+  *out = keys;
+  return n;
+}
+
+/* To the process itself, as if the lost one had sent it. */
+static void fire(struct process *p, enum signal_kind kind, npid from, npid ref, struct term *reason) {
+  isolate_signal(p->isolate, kind, p->pid, from, ref, share(reason));
+}
+
+void process_node_down(struct process *p, uint32_t incarnation, struct term *reason) {
+  uint64_t *keys = NULL;
+  if (p->call != NPID_NONE && npid_incarnation(p->callee) == incarnation && !npid_is_local(p->callee))
+    isolate_signal(p->isolate, SIGNAL_REPLY, p->pid, p->callee, p->call,
+                   term_build("bss", 0, "lost", "the connection to the node was lost"));
+  if (!p->ties) return;
+  size_t n = keys_of_node(&p->ties->links, incarnation, &keys);
+  for (size_t i = 0; i < n; i++) fire(p, SIGNAL_LINK_EXIT, keys[i], NPID_NONE, reason);
+  free(keys);
+  keys = NULL;
+  n = keys_of_node(&p->ties->monitors, incarnation, &keys);
+  for (size_t i = 0; i < n; i++)
+    fire(p, SIGNAL_DOWN, as_npid(map_get_id(&p->ties->monitors, keys[i])), keys[i], reason);
+  free(keys);
+  keys = NULL;
+  n = keys_of_node(&p->ties->watchers, incarnation, &keys);
+  for (size_t i = 0; i < n; i++) process_unwatch(p, keys[i]);
+  free(keys);
+}

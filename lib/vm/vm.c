@@ -1,0 +1,233 @@
+/* The vm's life, and the one way in: vm_deliver.  Whoever holds no lock may deliver; delivering takes none but
+ * those of a scheduler's queue. */
+#include "vm/vm.h"
+
+#include "vm/isolate.h"
+#include "vm/preempt.h"
+#include "vm/process.h"
+#include "vm/spawn.h"
+#include "vm/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* --- life --- */
+
+static size_t path_size(const char *path) {
+  size_t n = 0;
+  while (path && path[n]) n += strlen(path + n) + 1;
+  return n + 1;
+}
+
+static char *path_copy(const char *path) {
+  size_t n = path_size(path);
+  char *copy = malloc(n);
+  if (!copy) return NULL;
+  if (n > 1) memcpy(copy, path, n - 1);
+  copy[n - 1] = '\0';
+  return copy;
+}
+
+static int cores(void) {
+  long n = sysconf(_SC_NPROCESSORS_ONLN);
+  return n < 1 ? 1 : n > 1024 ? 1024 : (int)n;
+}
+
+static int setup(struct vm *vm, const struct vm_config *config) {
+  vm->config = *config;
+  if (vm->config.heap_max == 0) vm->config.heap_max = (size_t)256 << 20;
+  vm->config.path = path_copy(config->path);
+  vm->config.directory = strdup(config->directory ? config->directory : ".");
+  if (!vm->config.path || !vm->config.directory) return ERR_NOMEM;
+  pthread_mutex_init(&vm->lock, NULL);
+  pthread_mutex_init(&vm->sleepers.lock, NULL);
+  atomic_store(&vm->sleepers.next, TIMER_NEVER);
+  atomic_store(&vm->sleepers.covered, TIMER_NEVER);
+  if (pthread_key_create(&vm->self, NULL)) return ERR_SYSTEM;
+  vm->has_self = true;
+  int rc = ptab_init(&vm->ptab);
+  if (rc) return rc;
+  int n = config->schedulers > 0 ? config->schedulers : cores();
+  vm->scheduler = calloc((size_t)n, sizeof *vm->scheduler);
+  if (!vm->scheduler) return ERR_NOMEM;
+  for (; vm->schedulers < n; vm->schedulers++)
+    if ((rc = sched_init(&vm->scheduler[vm->schedulers], vm, vm->schedulers))) return rc;
+  return 0;
+}
+
+struct vm *vm_new(const struct vm_config *config, struct error *e) {
+  struct vm *vm = calloc(1, sizeof *vm);
+  int rc = vm ? setup(vm, config) : ERR_NOMEM;
+  if (rc) {
+    error_set(e, rc, "the process machine cannot be set up: %s", err_sentence(rc));
+    vm_free(vm);
+    return NULL;
+  }
+  return vm;
+}
+
+void vm_set_console(struct vm *vm, npid console) { vm->config.console = console; }
+
+int vm_start(struct vm *vm, struct error *e) {
+  int rc = preempt_install();
+  if (rc) return error_set(e, rc, "no signal handler for the time slices");
+  vm->started = true;
+  for (int i = 0; i < vm->schedulers; i++)
+    if ((rc = sched_start(&vm->scheduler[i]))) return error_set(e, rc, "scheduler thread %d cannot be started", i);
+  return 0;
+}
+
+void vm_stop(struct vm *vm) {
+  atomic_store(&vm->stopping, true);
+  for (int i = 0; i < vm->schedulers; i++) sched_join(&vm->scheduler[i]);
+}
+
+static void free_signals(struct signal *s) {
+  while (s) {
+    struct signal *next = s->next;
+    signal_free(s);
+    s = next;
+  }
+}
+
+void vm_free(struct vm *vm) {
+  if (!vm) return;
+  vm_stop(vm);
+  for (size_t i = 0; i < vm->isolates_len; i++) isolate_free(vm->isolates[i]);
+  free(vm->isolates);
+  for (int i = 0; i < vm->schedulers; i++) sched_finish(&vm->scheduler[i]);
+  free(vm->scheduler);
+  free_signals(inbox_take(&vm->host));
+  timers_finish(&vm->sleepers.timers);
+  ptab_finish(&vm->ptab);
+  if (vm->has_self) pthread_key_delete(vm->self);
+  pthread_mutex_destroy(&vm->sleepers.lock);
+  pthread_mutex_destroy(&vm->lock);
+  free((char *)vm->config.path);
+  free((char *)vm->config.directory);
+  free(vm);
+}
+
+/* --- delivery --- */
+
+static void to_host(struct vm *vm, struct signal *s) {
+  if (inbox_push(&vm->host, s) && vm->config.wake) vm->config.wake(vm->config.data);
+}
+
+void vm_deliver(struct vm *vm, struct signal *s) {
+  uint64_t number = npid_number(s->to);
+  if (s->to != NPID_NONE && (!npid_is_local(s->to) || number == 0)) {
+    to_host(vm, s);
+    return;
+  }
+  struct ptab_slot *slot = s->to == NPID_NONE || npid_is_ref(s->to) ? NULL : ptab_find(&vm->ptab, number);
+  void *owner = slot ? atomic_load_explicit(&slot->owner, memory_order_relaxed) : NULL;
+  if (!owner) {
+    vm_nobody(vm, s);
+  } else if (owner == vm_host(vm)) {
+    to_host(vm, s);
+  } else {
+    struct isolate *iso = owner;
+    if (inbox_push(&iso->inbox, s)) sched_wake(vm, iso);
+  }
+}
+
+void vm_signal(struct vm *vm, enum signal_kind kind, npid to, npid from, npid ref, struct term *term) {
+  struct signal *s = signal_new(kind, to, from, ref, term);
+  if (s) {
+    vm_deliver(vm, s);
+  } else {
+    term_unref(term);
+  }
+}
+
+void vm_nobody(struct vm *vm, struct signal *s) {
+  if (s->from != NPID_NONE && s->kind == SIGNAL_MONITOR) {
+    vm_signal(vm, SIGNAL_DOWN, s->from, s->to, s->ref, term_build("s", "noproc"));
+  } else if (s->from != NPID_NONE && s->kind == SIGNAL_LINK) {
+    vm_signal(vm, SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, term_build("s", "noproc"));
+  } else if (s->from != NPID_NONE && s->kind == SIGNAL_CALL && s->ref != NPID_NONE) {
+    vm_signal(vm, SIGNAL_REPLY, s->from, s->to, s->ref, term_build("bss", 0, "no_process", "no such process"));
+  }
+  signal_free(s);
+}
+
+void vm_node_down(struct vm *vm, uint32_t incarnation, const char *reason) {
+  struct term *term = term_build("s", reason);
+  if (!term) return;
+  pthread_mutex_lock(&vm->lock);
+  for (size_t i = 0; i < vm->isolates_len; i++) {
+    struct signal *s = signal_new(SIGNAL_NODEDOWN, NPID_NONE, npid_make(incarnation, 0), NPID_NONE, term);
+    if (!s) continue;
+    term_ref(term);
+    if (inbox_push(&vm->isolates[i]->inbox, s)) sched_wake(vm, vm->isolates[i]);
+  }
+  pthread_mutex_unlock(&vm->lock);
+  term_unref(term);
+}
+
+/* --- the host's processes --- */
+
+struct signal *vm_host_take(struct vm *vm) { return inbox_take(&vm->host); }
+
+int vm_host_add(struct vm *vm, void *object, npid *out) {
+  uint64_t number;
+  if (ptab_take(&vm->ptab, &number, 1) == 0) return ERR_BUSY;
+  ptab_set(&vm->ptab, number, vm_host(vm), object);
+  *out = npid_make(0, number);
+  return 0;
+}
+
+void vm_host_remove(struct vm *vm, npid pid) {
+  uint64_t number = npid_number(pid);
+  if (!vm_host_process(vm, pid)) return;
+  ptab_clear(&vm->ptab, number);
+  ptab_give(&vm->ptab, &number, 1);
+}
+
+void *vm_host_process(struct vm *vm, npid pid) {
+  if (!npid_is_local(pid) || npid_is_ref(pid)) return NULL;
+  struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(pid));
+  if (!slot || atomic_load_explicit(&slot->owner, memory_order_relaxed) != vm_host(vm)) return NULL;
+  return atomic_load_explicit(&slot->object, memory_order_relaxed);
+}
+
+bool vm_alive(struct vm *vm, npid pid) {
+  return npid_is_local(pid) && !npid_is_ref(pid) && ptab_find(&vm->ptab, npid_number(pid));
+}
+
+npid vm_ref(struct vm *vm) { return npid_as_ref(npid_make(0, vm_refs(vm, 1))); }
+
+/* --- */
+
+void vm_spawn(struct vm *vm, struct signal *call) {
+  uint64_t number = 0;
+  struct isolate *iso = isolate_for_outside(vm);
+  if (!iso || ptab_take(&vm->ptab, &number, 1) == 0) {
+    if (iso) atomic_fetch_sub(&iso->live, 1);
+    vm_signal(vm, SIGNAL_REPLY, call->from, call->to, call->ref,
+              term_build("bss", 0, "busy", iso ? "too many processes" : "out of memory"));
+    signal_free(call);
+    return;
+  }
+  ptab_set(&vm->ptab, number, iso, NULL);
+  call->kind = SIGNAL_SPAWN;
+  call->to = npid_make(0, number);
+  if (inbox_push(&iso->inbox, call)) sched_wake(vm, iso);
+}
+
+void vm_stats(struct vm *vm, struct vm_stats *out) {
+  struct vm_stats stats = {.schedulers = vm->schedulers};
+  pthread_mutex_lock(&vm->lock);
+  for (size_t i = 0; i < vm->isolates_len; i++) {
+    struct isolate *iso = vm->isolates[i];
+    int live = atomic_load(&iso->live);
+    stats.processes += live;
+    stats.isolates += live > 0;
+    stats.spawned += (int64_t)atomic_load_explicit(&iso->spawned, memory_order_relaxed);
+    stats.messages += (int64_t)atomic_load_explicit(&iso->messages, memory_order_relaxed);
+  }
+  pthread_mutex_unlock(&vm->lock);
+  *out = stats;
+}
