@@ -1,0 +1,246 @@
+/* Invariant: what agent_new has made, agent_free unmakes in the opposite order, however far it came; the loop is
+ * run until every handle is closed before anything that handles point to is freed. */
+#include "agent/agent.h"
+
+#include "agent/calls.h"
+#include "agent/command.h"
+#include "agent/console.h"
+#include "agent/fetch.h"
+#include "agent/hosted.h"
+#include "agent/http.h"
+#include "agent/kernel.h"
+#include "agent/mesh.h"
+#include "agent/registry.h"
+#include "agent/runtime.h"
+#include "agent/session.h"
+#include "agent/state.h"
+#include "base/buf.h"
+#include "base/clock.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { STOP_CHECK_MS = 10, STOP_PATIENCE_MS = 8000 };
+
+/* --- signals --------------------------------------------------------------------------------------------- */
+
+static void route(struct agent *a, struct signal *s) {
+  if (!npid_is_local(s->to)) {
+    mesh_send(a, s);
+  } else if (s->to == NPID_KERNEL) {
+    kernel_signal(a, s);
+  } else {
+    struct hosted *p = vm_host_process(a->vm, s->to);
+    if (p) hosted_signal(p, s);
+    else mesh_undeliverable(a, s, ERR_NO_PROCESS, "noproc");
+  }
+}
+
+static void on_wake(uv_async_t *w) {
+  struct agent *a = w->data;
+  for (struct signal *s = vm_host_take(a->vm), *next; s; s = next) {
+    next = s->next;
+    s->next = NULL;
+    route(a, s);
+  }
+}
+
+static void wake(void *data) {
+  struct agent *a = data;
+  uv_async_send(&a->wake);
+}
+
+/* --- stopping -------------------------------------------------------------------------------------------- */
+
+static void on_stop_check(uv_timer_t *t) {
+  struct agent *a = t->data;
+  bool late = clock_ns() - a->stop_since_ns > (int64_t)STOP_PATIENCE_MS * 1000000;
+  if ((commands_left(a) || !http_idle(a) || !console_idle(a)) && !late) return;
+  if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
+  uv_stop(&a->loop);
+}
+
+void agent_stop(struct agent *a) {
+  if (a->stopping) return;
+  a->stopping = true;
+  a->stop_since_ns = clock_ns();
+  log_line(&a->log, "%s is stopping", a->self);
+  http_quiesce(a);
+  commands_stop(a);
+  sessions_stop(a);
+  mesh_stop(a);
+  uv_timer_start(&a->grace, on_stop_check, STOP_CHECK_MS, STOP_CHECK_MS);
+}
+
+static void on_signal(uv_signal_t *s, int number) {
+  (void)number;
+  agent_stop(s->data);
+}
+
+/* --- beginning ------------------------------------------------------------------------------------------- */
+
+/* Centiseconds since 2026: no state is needed to tell two lives of a node apart, and a node cannot be started,
+ * stopped and started again within one. */
+static uint32_t new_creation(void) {
+  uint32_t c = (uint32_t)((clock_wall_us() - INT64_C(1767225600) * 1000000) / 10000);
+  return c ? c : 1;
+}
+
+/* Where require looks: --path, the node's directory, the modules that come with it. */
+static int make_path(const struct agent_config *config, const char *directory, struct buf *out) {
+  for (const char *const *p = config->path; p && *p; p++) buf_append(out, *p, strlen(*p) + 1);
+  buf_append(out, directory, strlen(directory) + 1);
+  buf_printf(out, "%s/node", config->share_dir);
+  buf_append(out, "\0", 2);
+  return buf_ok(out) ? 0 : ERR_NOMEM;
+}
+
+static int make_vm(struct agent *a, struct error *e) {
+  char directory[4096];
+  struct buf path = BUF_INIT;
+  if (!getcwd(directory, sizeof directory)) return error_set(e, ERR_SYSTEM, "the current directory: %s", strerror(errno));
+  int code = make_path(a->config, directory, &path);
+  if (code) return error_set(e, code, "%s", err_sentence(code));
+  struct vm_config config = {.nodes = a->nodes,
+                             .names = a->names,
+                             .globals = a->globals,
+                             .schedulers = a->config->schedulers,
+                             .path = path.data,
+                             .directory = directory,
+                             .console = NPID_NONE,
+                             .wake = wake,
+                             .data = a};
+  a->vm = vm_new(&config, e);
+  buf_finish(&path);
+  return a->vm ? 0 : e->code;
+}
+
+static int make_tables(struct agent *a, struct error *e) {
+  int code = psk_derive(a->config->cookie, &a->psk);
+  a->creation = new_creation();
+  a->nodes = nodetab_new(a->self, a->creation);
+  a->names = names_new();
+  a->globals = names_new();
+  if (!a->nodes || !a->names || !a->globals) code = ERR_NOMEM;
+  if (!code) code = calls_init(a);
+  if (!code) code = mesh_init(a);
+  if (!code) code = registry_init(a);
+  return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
+}
+
+static void start_signals(struct agent *a) {
+  uv_signal_start(&a->on_term, on_signal, SIGTERM);
+  uv_signal_start(&a->on_int, on_signal, SIGINT);
+  uv_unref((uv_handle_t *)&a->on_term);
+  uv_unref((uv_handle_t *)&a->on_int);
+}
+
+static void make_handles(struct agent *a) {
+  uv_async_init(&a->loop, &a->wake, on_wake);
+  uv_signal_init(&a->loop, &a->on_term);
+  uv_signal_init(&a->loop, &a->on_int);
+  uv_timer_init(&a->loop, &a->grace);
+  a->wake.data = a->on_term.data = a->on_int.data = a->grace.data = a;
+}
+
+static int begin(struct agent *a, struct error *e) {
+  int unix_fd, tcp_fd;
+  char note[256];
+  if (runtime_init(a, &unix_fd, &tcp_fd, note, sizeof note, e)) return e->code;
+  int code = make_tables(a, e);
+  if (!code) code = make_vm(a, e);
+  if (!code) code = console_init(a, e);
+  if (!code) {
+    vm_set_console(a->vm, a->console);
+    code = fetch_init(a, e);
+  }
+  if (code) {
+    close(unix_fd);
+    close(tcp_fd);
+    return code;
+  }
+  code = http_init(a, unix_fd, tcp_fd, e);
+  if (!code) code = vm_start(a->vm, e);
+  bool v6 = strchr(a->address, ':');
+  snprintf(a->banner, sizeof a->banner, "%s ready: %s%s%s:%u%s%s", a->self, v6 ? "[" : "", a->address, v6 ? "]" : "", a->port,
+           *note ? "; " : "", note);
+  return code;
+}
+
+int agent_new(const struct agent_config *config, struct agent **out, struct error *e) {
+  struct agent *a = calloc(1, sizeof *a);
+  if (!a) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  a->config = config;
+  a->self = config->name;
+  a->started_ns = clock_ns();
+  a->log = (struct log){2, "node-start"};
+  signal(SIGPIPE, SIG_IGN);
+  curl_global_init(CURL_GLOBAL_DEFAULT);
+  uv_loop_init(&a->loop);
+  make_handles(a);
+  if (begin(a, e)) {
+    agent_free(a);
+    return e->code;
+  }
+  start_signals(a);
+  *out = a;
+  return 0;
+}
+
+const char *agent_banner(const struct agent *a) { return a->banner; }
+
+static void on_joined(void *data, const struct error *e, npid kernel) {
+  (void)kernel;
+  struct agent *a = data;
+  if (e) log_line(&a->log, "--join: %s", error_text(e));
+}
+
+int agent_run(struct agent *a, struct error *e) {
+  for (const char *const *j = a->config->join; j && *j; j++) {
+    struct nodename name;
+    if (nodename_parse(*j, &name, e)) return e->code;
+    mesh_connect(a, &name, on_joined, a);
+  }
+  uv_run(&a->loop, UV_RUN_DEFAULT);
+  return 0;
+}
+
+/* --- the end --------------------------------------------------------------------------------------------- */
+
+static void end_processes(struct agent *a) {
+  struct term *reason = reason_word("shutdown");
+  while (a->processes) hosted_end(a->processes, reason);
+  term_unref(reason);
+}
+
+void agent_free(struct agent *a) {
+  if (!a) return;
+  a->stopping = true;
+  if (a->vm) vm_stop(a->vm);
+  calls_finish(a);
+  http_finish(a);
+  mesh_finish(a);
+  fetch_finish(a);
+  if (a->vm) end_processes(a);
+  registry_finish(a);
+  uv_handle_t *mine[] = {(uv_handle_t *)&a->wake, (uv_handle_t *)&a->on_term, (uv_handle_t *)&a->on_int,
+                         (uv_handle_t *)&a->grace};
+  for (size_t i = 0; i < sizeof mine / sizeof *mine; i++) uv_close(mine[i], NULL);
+  uv_run(&a->loop, UV_RUN_DEFAULT);
+  uv_loop_close(&a->loop);
+  runtime_finish(a);
+  mesh_free(a);
+  fetch_free(a);
+  http_free(a);
+  vm_free(a->vm);
+  names_free(a->names);
+  names_free(a->globals);
+  nodetab_free(a->nodes);
+  curl_global_cleanup();
+  explicit_bzero(&a->psk, sizeof a->psk);
+  free(a);
+}

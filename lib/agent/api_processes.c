@@ -1,0 +1,212 @@
+/* Processes: /v1/processes. */
+#include "agent/api.h"
+#include "agent/hosted.h"
+#include "agent/kernel.h"
+#include "agent/routes.h"
+#include "agent/session.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int api_find_process(struct agent *a, const char *text, npid *out, struct error *e) {
+  if (npid_shaped(text)) {
+    npid pid;
+    int code = npid_parse(a->nodes, text, &pid, e);
+    if (code) return code;
+    if (npid_is_local(pid) && !vm_alive(a->vm, pid)) return error_set(e, ERR_NO_PROCESS, "%s: no such process", text);
+    *out = pid;
+    return 0;
+  }
+  npid pid = names_whereis(a->names, text, NULL);
+  if (pid == NPID_NONE) pid = names_whereis(a->globals, text, NULL);
+  if (pid == NPID_NONE) return error_set(e, ERR_NO_NAME, "%s: no process has this name", text);
+  *out = pid;
+  return 0;
+}
+
+/* --- spawn ----------------------------------------------------------------------------------------------- */
+
+static bool is_string(const json_t *v) { return json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v); }
+static bool is_bool(const json_t *v) { return json_is_boolean(v); }
+static bool is_count(const json_t *v) { return json_is_integer(v) && json_integer_value(v) >= 0; }
+static bool is_list(const json_t *v) { return json_is_array(v); }
+static bool is_map(const json_t *v) { return json_is_object(v); }
+static bool is_text(const json_t *v) { return json_is_string(v); }
+
+static bool is_words(const json_t *v) {
+  for (size_t i = 0; i < json_array_size(v); i++)
+    if (!is_string(json_array_get(v, i))) return false;
+  return json_array_size(v) > 0;
+}
+
+/* The members of a spawn document: what they have to be, and what the spec of vm.h calls them. */
+static const struct member_rule {
+  const char *key, *spec_key;
+  bool (*is)(const json_t *v);
+  const char *want;
+} rules[] = {
+    {"command", "argv", is_words, "a list of one or more strings"},
+    {"lua", "lua", is_text, "a string"},
+    {"chunk", "chunk", is_string, "a string"},
+    {"module", "module", is_string, "a string"},
+    {"function", "function", is_string, "a string"},
+    {"args", "args", is_list, "a list"},
+    {"cwd", "cwd", is_string, "a string"},
+    {"env", "env", is_map, "an object of strings"},
+    {"stdin", "stdin", is_bool, "true or false"},
+    {"timeout_ms", "timeout", is_count, "milliseconds"},
+    {"name", "name", is_string, "a string"},
+    {"node", NULL, is_string, "a node name"},
+    {"attach", NULL, is_bool, "true or false"},
+};
+
+static const struct member_rule *rule_of(const char *key) {
+  for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+    if (!strcmp(rules[i].key, key)) return &rules[i];
+  return NULL;
+}
+
+static int check_what(const json_t *body, struct error *e) {
+  bool command = json_object_get(body, "command"), lua = json_object_get(body, "lua"),
+       module = json_object_get(body, "module"), function = json_object_get(body, "function");
+  if (command + lua + module != 1 || function != module)
+    return error_set(e, ERR_USAGE, "want one of \"command\", \"lua\", or \"module\" with \"function\"");
+  if (command && json_object_get(body, "args"))
+    return error_set(e, ERR_USAGE, "\"args\" are for code; a command's words are all in \"command\"");
+  return 0;
+}
+
+/* The spec of vm.h as a term of one MAP. */
+static int spec_of(struct agent *a, json_t *body, const struct session *session, struct term **out, struct error *e) {
+  struct term_writer w = TERM_WRITER_INIT;
+  const char *key;
+  json_t *v;
+  uint32_t count = 0;
+  if (!json_is_object(body)) return error_set(e, ERR_USAGE, "want a JSON object that says what to spawn");
+  if (check_what(body, e)) return e->code;
+  size_t at = term_open(&w, TERM_MAP);
+  int code = 0;
+  json_object_foreach(body, key, v) {
+    const struct member_rule *rule = rule_of(key);
+    if (!rule) code = error_set(e, ERR_USAGE, "\"%s\": no such member of a spawn", key);
+    else if (!rule->is(v)) code = error_set(e, ERR_BAD_VALUE, "\"%s\" wants %s", key, rule->want);
+    if (code) break;
+    if (!rule->spec_key) continue;
+    term_put_text(&w, rule->spec_key);
+    if ((code = json_to_value(a->nodes, v, JSON_DATA, &w, e))) break;
+    count++;
+  }
+  if (!code && session) {
+    session_describe(session, &w);
+    count += 2;
+  } else if (!code) {
+    term_put_text(&w, "leader");
+    term_put_pid(&w, a->console);
+    count++;
+  }
+  term_set_count(&w, at, count);
+  *out = code ? NULL : term_from_writer(&w, 1);
+  if (!code && !*out) code = error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  term_writer_finish(&w);
+  return code;
+}
+
+static void on_spawned(void *data, const struct error *e, struct term_reader values) {
+  struct request *r = data;
+  npid pid;
+  if (e) respond_error(r, e);
+  else if (!term_get_pid(&values, &pid)) respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
+  else respond_json(r, 201, api_pid(request_agent(r), pid));
+}
+
+void api_spawn(struct request *r) {
+  struct agent *a = request_agent(r);
+  json_t *body = request_body(r);
+  struct error e = {0};
+  struct term *spec = NULL;
+  struct session *session = NULL;
+  bool attach = json_is_true(json_object_get(body, "attach"));
+  if (spec_of(a, body, NULL, &spec, &e)) { /* what is wrong with it, before a session is made */
+    respond_error(r, &e);
+    return;
+  }
+  if (attach) {
+    term_unref(spec);
+    session = session_new(r, json_object_get(body, "command"));
+    if (!session) return;
+    if (spec_of(a, body, session, &spec, &e)) {
+      session_spawned(session, &e, (struct term_reader){0});
+      return;
+    }
+  }
+  const char *node = json_string_value(json_object_get(body, "node"));
+  kernel_spawn(a, node, spec, session ? session_spawned : on_spawned, session ? (void *)session : (void *)r);
+}
+
+/* --- one process ----------------------------------------------------------------------------------------- */
+
+/* The process a request names; false when it has been answered with what is wrong. */
+static bool named_process(struct request *r, npid *out) {
+  struct error e;
+  if (!api_find_process(request_agent(r), request_segment(r), out, &e)) return true;
+  respond_error(r, &e);
+  return false;
+}
+
+void api_process_get(struct request *r) {
+  npid pid;
+  if (!named_process(r, &pid)) return;
+  struct agent *a = request_agent(r);
+  const struct hosted *p = npid_is_local(pid) ? vm_host_process(a->vm, pid) : NULL;
+  json_t *v = api_pid(a, pid);
+  if (v && npid_is_local(pid)) json_object_set_new(v, "kind", json_string(p ? p->class->kind : "thread"));
+  if (v) json_object_set_new(v, "node", json_string(nodetab_name(a->nodes, npid_incarnation(pid))));
+  respond_json(r, 200, v);
+}
+
+/* A reason from a body {"reason": value}; "kill" without one. */
+static struct term *reason_in(struct agent *a, const json_t *body, struct error *e) {
+  const json_t *v = json_object_get(body, "reason");
+  if (!v) return reason_word("kill");
+  struct term *t = NULL;
+  json_t *list = json_pack("[O]", v);
+  int code = list ? json_to_term(a->nodes, list, JSON_DATA, &t, e) : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  json_decref(list);
+  return code ? NULL : t;
+}
+
+void api_process_exit(struct request *r) {
+  npid pid;
+  struct error e;
+  struct agent *a = request_agent(r);
+  if (!named_process(r, &pid)) return;
+  struct term *reason = reason_in(a, request_body(r), &e);
+  if (!reason) {
+    respond_error(r, &e);
+    return;
+  }
+  agent_send(a, SIGNAL_EXIT, pid, NPID_KERNEL, NPID_NONE, reason);
+  term_unref(reason);
+  respond_json(r, 202, api_pid(a, pid));
+}
+
+void api_process_send(struct request *r) {
+  struct agent *a = request_agent(r);
+  json_t *body = request_body(r);
+  npid pid;
+  struct term *t;
+  struct error e;
+  if (!json_is_array(body)) {
+    respond_code(r, ERR_USAGE, "a message is a JSON array of its values");
+    return;
+  }
+  if (!named_process(r, &pid)) return;
+  if (json_to_term(a->nodes, body, JSON_DATA, &t, &e)) {
+    respond_error(r, &e);
+    return;
+  }
+  agent_send(a, SIGNAL_MESSAGE, pid, NPID_KERNEL, NPID_NONE, t);
+  term_unref(t);
+  respond_json(r, 202, api_pid(a, pid));
+}

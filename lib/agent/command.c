@@ -1,0 +1,441 @@
+/* Invariant: a command is a hosted process from its spawn on, and ends (hosted_end) when four things are over:
+ * the OS process, stdout, stderr and the pipe that reports the start.  Its struct outlives that until libuv has
+ * closed all of its handles. */
+#include "agent/command.h"
+
+#include "agent/calls.h"
+#include "agent/hosted.h"
+#include "base/buf.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { IN, OUT, ERR, START, PIPES };
+
+struct command {
+  struct hosted hosted;
+  uv_process_t process;
+  uv_pipe_t pipe[PIPES];
+  uv_timer_t timer;       /* the deadline, then the grace */
+  struct signal *call;    /* not yet answered */
+  int handles;            /* to be closed before the struct may go */
+  int open;               /* of the four things above, those that are not over */
+  bool running;
+  bool stdin_open;
+  int start_errno;
+  struct term *reason;    /* what ended it, when that was a signal of ours */
+  int64_t status;
+  int signal;
+  size_t unflushed;       /* output since the last flush */
+  npid flush;             /* the flush call under way */
+  bool made; /* uv has the process handle */
+};
+
+static const struct hosted_class command_class;
+
+/* --- its end --------------------------------------------------------------------------------------------- */
+
+static struct term *reason_of(const struct command *c) {
+  if (c->reason) return term_ref(c->reason);
+  struct term_writer w = TERM_WRITER_INIT;
+  if (!c->signal && !c->status) return reason_word("normal");
+  size_t at = term_open(&w, TERM_LIST);
+  term_put_text(&w, c->signal ? "signal" : "exit");
+  term_put_int(&w, c->signal ? c->signal : c->status);
+  term_set_count(&w, at, 2);
+  struct term *t = term_from_writer(&w, 1);
+  term_writer_finish(&w);
+  return t;
+}
+
+static void on_closed(uv_handle_t *h) {
+  struct command *c = h->data;
+  if (--c->handles) return;
+  term_unref(c->reason);
+  free(c);
+}
+
+static void close_handle(struct command *c, void *handle) {
+  uv_handle_t *h = handle;
+  h->data = c;
+  if (!uv_is_closing(h)) uv_close(h, on_closed);
+}
+
+/* hosted's last word: the pid is gone, the handles follow. */
+static void command_free(struct hosted *p) {
+  struct command *c = (struct command *)p;
+  for (int i = 0; i < PIPES; i++) close_handle(c, &c->pipe[i]);
+  close_handle(c, &c->timer);
+  if (c->made) close_handle(c, &c->process);
+}
+
+static void refuse_start(struct command *c, int error) {
+  struct signal *call = c->call;
+  struct error e;
+  struct term_reader r = term_read(call->term), argv;
+  const char *word = "";
+  size_t n = 0;
+  c->call = NULL;
+  term_next(&r);
+  if (term_map_find(r, "argv", &argv) && term_next(&argv).count) term_get_str(&argv, &word, &n);
+  bool missing = error == ENOENT;
+  error_set(&e, missing ? ERR_EXEC : ERR_EXEC_DENIED, "%.*s: %s", (int)n, word, missing ? "command not found" : strerror(error));
+  call_refuse(c->hosted.agent, call, &e);
+}
+
+/* One of the four is over. */
+static void one_over(struct command *c) {
+  if (--c->open) return;
+  if (c->call) refuse_start(c, c->start_errno ? c->start_errno : ECHILD);
+  struct term *reason = reason_of(c);
+  hosted_end(&c->hosted, reason);
+  term_unref(reason);
+}
+
+static void on_ended(uv_process_t *process, int64_t status, int sig) {
+  struct command *c = process->data;
+  c->running = false;
+  c->status = status;
+  c->signal = sig;
+  one_over(c);
+}
+
+/* --- ending it ------------------------------------------------------------------------------------------- */
+
+/* The guard hands TERM on to the whole tree, and takes SIGRTMIN for "KILL it all". */
+static void signal_tree(struct command *c, bool kill_it) {
+  if (!c->running) return;
+  bool guarded = c->hosted.agent->config->guard;
+  if (guarded) uv_process_kill(&c->process, kill_it ? SIGRTMIN : SIGTERM);
+  else kill(-c->process.pid, kill_it ? SIGKILL : SIGTERM);
+}
+
+static void on_grace(uv_timer_t *t) { signal_tree(t->data, true); }
+
+static void command_end(struct command *c, bool at_once) {
+  signal_tree(c, at_once);
+  if (!at_once) uv_timer_start(&c->timer, on_grace, COMMAND_GRACE_MS, 0);
+}
+
+static void command_exit(struct hosted *p, struct term *reason, bool kill_it) {
+  struct command *c = (struct command *)p;
+  if (!c->reason) c->reason = term_ref(reason);
+  command_end(c, kill_it);
+}
+
+static void on_deadline(uv_timer_t *t) {
+  struct command *c = t->data;
+  if (!c->reason) c->reason = reason_word("timeout");
+  command_end(c, false);
+}
+
+bool commands_left(const struct agent *a) {
+  for (const struct hosted *p = a->processes; p; p = p->next)
+    if (p->class == &command_class) return true;
+  return false;
+}
+
+void commands_stop(struct agent *a) {
+  struct term *reason = reason_word("shutdown");
+  for (struct hosted *p = a->processes; p; p = p->next)
+    if (p->class == &command_class) command_exit(p, reason, false);
+  term_unref(reason);
+}
+
+/* --- output ---------------------------------------------------------------------------------------------- */
+
+static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *out) {
+  (void)hint;
+  struct command *c = h->data;
+  *out = uv_buf_init(c->hosted.agent->scratch, AGENT_SCRATCH);
+}
+
+static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes);
+
+static void output_pause(struct command *c) {
+  for (int i = OUT; i <= ERR; i++) uv_read_stop((uv_stream_t *)&c->pipe[i]);
+  struct term *t = term_build("s", "flush");
+  c->flush = vm_ref(c->hosted.agent->vm);
+  agent_send(c->hosted.agent, SIGNAL_CALL, c->hosted.leader, c->hosted.pid, c->flush, t);
+  term_unref(t);
+}
+
+static void command_reply(struct hosted *p, const struct signal *s) {
+  struct command *c = (struct command *)p;
+  if (s->ref != c->flush) return;
+  c->flush = NPID_NONE;
+  c->unflushed = 0;
+  for (int i = OUT; i <= ERR; i++)
+    if (!uv_is_closing((uv_handle_t *)&c->pipe[i])) uv_read_start((uv_stream_t *)&c->pipe[i], on_alloc, on_output);
+}
+
+static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
+  struct command *c = stream->data;
+  struct agent *a = c->hosted.agent;
+  if (n < 0) {
+    close_handle(c, stream);
+    one_over(c);
+    return;
+  }
+  if (!n) return;
+  struct term_writer w = TERM_WRITER_INIT;
+  term_put_text(&w, (uv_pipe_t *)stream == &c->pipe[OUT] ? "stdout" : "stderr");
+  term_put_pid(&w, c->hosted.pid);
+  term_put_str(&w, bytes->base, (size_t)n);
+  struct term *t = term_from_writer(&w, 3);
+  agent_send(a, SIGNAL_MESSAGE, c->hosted.leader, c->hosted.pid, NPID_NONE, t);
+  term_unref(t);
+  term_writer_finish(&w);
+  c->unflushed += (size_t)n;
+  if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
+}
+
+/* --- input ----------------------------------------------------------------------------------------------- */
+
+struct input {
+  uv_write_t write;
+  char bytes[];
+};
+
+static void on_written(uv_write_t *w, int status) {
+  (void)status; /* a command that does not read its stdin any more is no error of ours */
+  free(w->data);
+}
+
+/* A message: its strings, one after the other, go to stdin. */
+static void command_message(struct hosted *p, const struct signal *s) {
+  struct command *c = (struct command *)p;
+  struct term_reader r = term_read(s->term);
+  if (!c->stdin_open || uv_is_closing((uv_handle_t *)&c->pipe[IN])) return;
+  while (r.at < r.end) {
+    const char *bytes;
+    size_t n;
+    if (!term_get_str(&r, &bytes, &n)) continue;
+    bool full = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]) + n > COMMAND_STDIN_MAX;
+    struct input *in = full ? NULL : malloc(sizeof *in + n);
+    if (!in) {
+      log_line(&p->agent->log, "%zu bytes for a command's stdin are lost: it does not read", n);
+      continue;
+    }
+    memcpy(in->bytes, bytes, n);
+    in->write.data = in;
+    uv_buf_t b = uv_buf_init(in->bytes, (unsigned)n);
+    if (uv_write(&in->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_written)) free(in);
+  }
+}
+
+/* --- its start ------------------------------------------------------------------------------------------- */
+
+static const struct hosted_class command_class = {.kind = "command",
+                                                  .message = command_message,
+                                                  .exit = command_exit,
+                                                  .reply = command_reply,
+                                                  .free = command_free};
+
+/* The guard's pipe: closed without a byte, the command runs; four bytes, the errno why not. */
+static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
+  struct command *c = stream->data;
+  if (n == (ssize_t)sizeof c->start_errno) memcpy(&c->start_errno, bytes->base, sizeof c->start_errno);
+  if (n >= 0) return;
+  if (!c->start_errno && c->call) {
+    struct term *t = term_build("p", c->hosted.pid);
+    call_answer(c->hosted.agent, c->call, t);
+    term_unref(t);
+    c->call = NULL;
+  }
+  close_handle(c, stream);
+  one_over(c);
+}
+
+struct plan { /* a spec, as uv_spawn wants it */
+  char **argv; /* the guard's words first */
+  char **env;  /* NULL: the agent's */
+  char *cwd;
+  bool with_stdin;
+  npid leader, link, watcher, watch_ref;
+  int64_t timeout_ms;
+  char name[256];
+};
+
+static void words_free(char **words) {
+  for (char **w = words; w && *w; w++) free(*w);
+  free(words);
+}
+
+static void plan_finish(struct plan *p) {
+  words_free(p->argv);
+  words_free(p->env);
+  free(p->cwd);
+}
+
+static char *text_at(struct term_reader r) {
+  const char *s;
+  size_t n;
+  if (!term_get_str(&r, &s, &n) || memchr(s, 0, n)) return NULL;
+  return strndup(s, n);
+}
+
+static int plan_argv(struct plan *p, struct term_reader r, const char *guard, struct error *e) {
+  struct term_value list = term_next(&r);
+  uint32_t extra = guard ? 2 : 0, n = 0;
+  if (list.tag != TERM_LIST || !list.count) return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
+  p->argv = calloc((size_t)list.count + extra + 1, sizeof *p->argv);
+  if (!p->argv) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (guard) {
+    p->argv[n++] = strdup(guard);
+    p->argv[n++] = strdup("--");
+  }
+  for (uint32_t i = 0; i < list.count; i++, term_skip(&r))
+    if (!(p->argv[n++] = text_at(r)))
+      return error_set(e, ERR_BAD_VALUE, "word %u of the command is no string without NUL", i + 1);
+  return 0;
+}
+
+extern char **environ;
+
+/* The agent's environment with the spec's settings in place of or after its own. */
+static int plan_env(struct plan *p, struct term_reader r, struct error *e) {
+  struct term_value map = term_next(&r);
+  size_t base = 0, n = 0;
+  if (map.tag == TERM_LIST && !map.count) return 0; /* an empty table */
+  if (map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
+  while (environ[base]) base++;
+  p->env = calloc(base + map.count + 1, sizeof *p->env);
+  for (size_t i = 0; p->env && i < base; i++, n++) p->env[n] = strdup(environ[i]);
+  for (uint32_t i = 0; p->env && i < map.count; i++) {
+    char *key = text_at(r), *value = NULL, *both = NULL;
+    term_skip(&r);
+    value = text_at(r);
+    term_skip(&r);
+    if (key && value && asprintf(&both, "%s=%s", key, value) < 0) both = NULL;
+    size_t at = 0, len = key ? strlen(key) + 1 : 0;
+    while (both && at < n && strncmp(p->env[at], both, len)) at++;
+    free(key);
+    free(value);
+    if (!both) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
+    free(p->env[at]);
+    p->env[at] = both;
+    if (at == n) n++;
+  }
+  return p->env ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+}
+
+static int plan_read(struct agent *a, struct term_reader spec, struct plan *p, struct error *e) {
+  struct term_reader at;
+  *p = (struct plan){.leader = a->console, .link = NPID_NONE, .watcher = NPID_NONE, .watch_ref = NPID_NONE};
+  if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
+  if (plan_argv(p, at, a->config->guard, e)) return e->code;
+  if (term_map_find(spec, "env", &at) && plan_env(p, at, e)) return e->code;
+  if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at))) return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
+  if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
+  if (term_map_find(spec, "timeout", &at) && !term_get_int(&at, &p->timeout_ms))
+    return error_set(e, ERR_BAD_VALUE, "timeout wants milliseconds");
+  if (term_map_find(spec, "leader", &at)) term_get_pid(&at, &p->leader);
+  if (term_map_find(spec, "link", &at)) term_get_pid(&at, &p->link);
+  if (term_map_find(spec, "monitor", &at) && term_next(&at).tag == TERM_LIST) {
+    struct term_value who = term_next(&at), ref = term_next(&at);
+    if (who.tag == TERM_PID && ref.tag == TERM_REF) p->watcher = who.pid, p->watch_ref = ref.pid;
+  }
+  if (term_map_find(spec, "name", &at)) {
+    char *name = text_at(at);
+    int code = name ? procname_check(name, e) : error_set(e, ERR_BAD_NAME, "a name wants a string");
+    if (!code) snprintf(p->name, sizeof p->name, "%s", name);
+    free(name);
+    return code;
+  }
+  return 0;
+}
+
+static void init_handles(struct command *c) {
+  uv_loop_t *loop = &c->hosted.agent->loop;
+  for (int i = 0; i < PIPES; i++) uv_pipe_init(loop, &c->pipe[i], 0);
+  for (int i = 0; i < PIPES; i++) c->pipe[i].data = c;
+  uv_timer_init(loop, &c->timer);
+  c->timer.data = c->process.data = c;
+  c->handles = PIPES + 1;
+}
+
+/* Even a failed uv_spawn leaves a handle that wants closing. */
+static int start_process(struct command *c, const struct plan *p) {
+  bool guarded = c->hosted.agent->config->guard;
+  const int writable = UV_CREATE_PIPE | UV_WRITABLE_PIPE, readable = UV_CREATE_PIPE | UV_READABLE_PIPE;
+  uv_stdio_container_t stdio[PIPES] = {
+      [IN] = {.flags = p->with_stdin ? (uv_stdio_flags)readable : UV_IGNORE, .data.stream = (uv_stream_t *)&c->pipe[IN]},
+      [OUT] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[OUT]},
+      [ERR] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[ERR]},
+      [START] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[START]},
+  };
+  uv_process_options_t options = {.exit_cb = on_ended,
+                                  .file = p->argv[0],
+                                  .args = p->argv,
+                                  .env = p->env,
+                                  .cwd = p->cwd,
+                                  .flags = guarded ? 0 : UV_PROCESS_DETACHED,
+                                  .stdio_count = guarded ? PIPES : START,
+                                  .stdio = stdio};
+  c->made = true;
+  c->handles++;
+  int failed = uv_spawn(&c->hosted.agent->loop, &c->process, &options);
+  if (failed) return -failed;
+  c->running = true;
+  c->stdin_open = p->with_stdin;
+  c->open = guarded ? 4 : 3;
+  for (int i = OUT; i <= ERR; i++) uv_read_start((uv_stream_t *)&c->pipe[i], on_alloc, on_output);
+  if (guarded) uv_read_start((uv_stream_t *)&c->pipe[START], on_alloc, on_start);
+  if (p->timeout_ms > 0) uv_timer_start(&c->timer, on_deadline, (uint64_t)p->timeout_ms, 0);
+  return 0;
+}
+
+/* Name, link and monitor are in place before the caller is told the pid. */
+static int introduce(struct command *c, const struct plan *p, struct error *e) {
+  int code = 0;
+  if (p->link != NPID_NONE) code = hosted_bond(&c->hosted, p->link, NPID_NONE);
+  if (!code && p->watcher != NPID_NONE) code = hosted_bond(&c->hosted, p->watcher, p->watch_ref);
+  if (!code && *p->name) code = names_register(c->hosted.agent->names, p->name, c->hosted.pid, 0);
+  return code ? error_set(e, code, "%s: %s", *p->name ? p->name : "command", err_sentence(code)) : 0;
+}
+
+static void no_start(struct command *c, const struct error *e) {
+  struct signal *call = c->call;
+  struct term *reason = reason_word("normal");
+  c->call = NULL;
+  c->hosted.bond_count = 0; /* it never was */
+  hosted_end(&c->hosted, reason);
+  term_unref(reason);
+  call_refuse(c->hosted.agent, call, e);
+}
+
+void command_spawn(struct agent *a, struct signal *call, struct term_reader spec) {
+  struct error e = {0};
+  struct plan p;
+  struct command *c = NULL;
+  if (!plan_read(a, spec, &p, &e) && !(c = calloc(1, sizeof *c))) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (c && (e.code = hosted_begin(a, &c->hosted, &command_class, p.leader))) {
+    error_set(&e, e.code, "%s", err_sentence(e.code));
+    free(c);
+    c = NULL;
+  }
+  if (!c) {
+    plan_finish(&p);
+    call_refuse(a, call, &e);
+    return;
+  }
+  c->call = call;
+  c->flush = NPID_NONE;
+  init_handles(c);
+  int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
+  bool guarded = a->config->guard;
+  if (error) error_set(&e, error == ENOENT ? ERR_EXEC : ERR_EXEC_DENIED, "%s: %s", p.cwd ? p.cwd : p.argv[0], strerror(error));
+  plan_finish(&p);
+  if (e.code) {
+    no_start(c, &e);
+  } else if (!guarded) {
+    struct term *t = term_build("p", c->hosted.pid);
+    call_answer(a, c->call, t);
+    term_unref(t);
+    c->call = NULL;
+  }
+}

@@ -1,0 +1,299 @@
+/* Invariant: a request is in the multi handle and in the list from its making to its end, and its `done` runs
+ * after it has left both, from on_done alone.  libcurl's sockets are watched by uv_poll handles of their own,
+ * which outlive the socket until uv has closed them. */
+#include "agent/fetch.h"
+
+#include "base/buf.h"
+#include "wire/json.h"
+
+#include <curl/curl.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ANSWER_MAX = 16 << 20, CONNECT_TIMEOUT_MS = 4000 };
+
+struct fetch {
+  CURLM *multi;
+  uv_timer_t timer;
+  uv_idle_t soon; /* for "at once": a timer of 0 ms set anew as it fires would never let libuv poll */
+  struct fetch_request *requests;
+};
+
+struct fetch_request {
+  struct agent *agent;
+  CURL *easy;
+  struct curl_slist *headers;
+  struct psk_session session;
+  struct buf body, answer;
+  char node[NODENAME_SIZE];
+  const struct fetch_source *source;
+  bool started, told, paused; /* started is told from a clean stack, not from within libcurl */
+  fetch_done *done;
+  void *data;
+  struct fetch_request *next, **link;
+};
+
+struct watch { /* a socket of libcurl's */
+  struct agent *agent;
+  uv_poll_t poll;
+  curl_socket_t fd;
+};
+
+/* --- the loop -------------------------------------------------------------------------------------------- */
+
+static void unlink_request(struct fetch_request *r) {
+  curl_multi_remove_handle(r->agent->fetch->multi, r->easy);
+  *r->link = r->next;
+  if (r->next) r->next->link = r->link;
+}
+
+static void free_request(struct fetch_request *r) {
+  curl_easy_cleanup(r->easy);
+  curl_slist_free_all(r->headers);
+  buf_finish(&r->body);
+  buf_finish(&r->answer);
+  free(r);
+}
+
+/* What a finished transfer means: its error, or 0 with *body set. */
+static int outcome(struct fetch_request *r, CURLcode result, json_t **body, struct error *e) {
+  int code = psk_classify(r->easy, result, &r->session, r->node, e);
+  if (code) return code;
+  long status = 0;
+  curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
+  const char *text = r->answer.data ? r->answer.data : "";
+  if (status < 200 || status > 299) return json_to_error(text, r->answer.len, status, e);
+  *body = r->answer.len ? json_parse(text, r->answer.len, e) : NULL;
+  return r->answer.len && !*body ? ERR_BAD_JSON : 0;
+}
+
+static void on_done(struct fetch_request *r, CURLcode result) {
+  struct error e = {0};
+  json_t *body = NULL;
+  unlink_request(r);
+  int code = outcome(r, result, &body, &e);
+  r->done(r->data, code ? &e : NULL, body);
+  json_decref(body);
+  free_request(r);
+}
+
+static struct fetch_request *started_request(struct agent *a) {
+  for (struct fetch_request *r = a->fetch->requests; r; r = r->next)
+    if (r->started && !r->told) return r;
+  return NULL;
+}
+
+static void check_done(struct agent *a) {
+  CURLMsg *m;
+  int left;
+  for (struct fetch_request *r; (r = started_request(a));) {
+    r->told = true;
+    r->source->started(r->data);
+  }
+  while (a->fetch && (m = curl_multi_info_read(a->fetch->multi, &left))) {
+    if (m->msg != CURLMSG_DONE) continue;
+    struct fetch_request *r = NULL;
+    curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&r);
+    on_done(r, m->data.result);
+  }
+}
+
+static void on_event(uv_poll_t *p, int status, int events) {
+  struct watch *w = p->data;
+  struct agent *a = w->agent;
+  int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
+  int running;
+  curl_multi_socket_action(a->fetch->multi, w->fd, status < 0 ? CURL_CSELECT_ERR : flags, &running);
+  check_done(a);
+}
+
+static void run_timers(struct agent *a) {
+  int running;
+  uv_idle_stop(&a->fetch->soon);
+  curl_multi_socket_action(a->fetch->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+  check_done(a);
+}
+
+static void on_timeout(uv_timer_t *t) { run_timers(t->data); }
+static void on_soon(uv_idle_t *i) { run_timers(i->data); }
+
+static void watch_closed(uv_handle_t *h) { free(h->data); }
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *socket_data) {
+  (void)easy;
+  struct agent *a = cls;
+  struct watch *w = socket_data;
+  if (what == CURL_POLL_REMOVE) {
+    if (!w) return 0;
+    curl_multi_assign(a->fetch->multi, fd, NULL);
+    uv_poll_stop(&w->poll);
+    uv_close((uv_handle_t *)&w->poll, watch_closed);
+    return 0;
+  }
+  if (!w) {
+    w = calloc(1, sizeof *w);
+    if (!w || uv_poll_init_socket(&a->loop, &w->poll, fd)) {
+      free(w);
+      return -1;
+    }
+    w->agent = a;
+    w->fd = fd;
+    w->poll.data = w;
+    curl_multi_assign(a->fetch->multi, fd, w);
+  }
+  int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+  uv_poll_start(&w->poll, events, on_event);
+  return 0;
+}
+
+static int on_timer(CURLM *multi, long ms, void *cls) {
+  (void)multi;
+  struct agent *a = cls;
+  uv_timer_stop(&a->fetch->timer);
+  if (!ms) uv_idle_start(&a->fetch->soon, on_soon);
+  else if (ms > 0) uv_timer_start(&a->fetch->timer, on_timeout, (uint64_t)ms, 0);
+  return 0;
+}
+
+int fetch_init(struct agent *a, struct error *e) {
+  a->fetch = calloc(1, sizeof *a->fetch);
+  if (!a->fetch || !(a->fetch->multi = curl_multi_init())) return error_set(e, ERR_NOMEM, "libcurl does not start");
+  uv_timer_init(&a->loop, &a->fetch->timer);
+  uv_idle_init(&a->loop, &a->fetch->soon);
+  a->fetch->timer.data = a->fetch->soon.data = a;
+  CURLM *m = a->fetch->multi;
+  curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, on_socket);
+  curl_multi_setopt(m, CURLMOPT_SOCKETDATA, a);
+  curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, on_timer);
+  curl_multi_setopt(m, CURLMOPT_TIMERDATA, a);
+  return 0;
+}
+
+void fetch_finish(struct agent *a) {
+  if (!a->fetch) return;
+  while (a->fetch->requests) on_done(a->fetch->requests, CURLE_ABORTED_BY_CALLBACK);
+  curl_multi_cleanup(a->fetch->multi);
+  uv_close((uv_handle_t *)&a->fetch->timer, NULL);
+  uv_close((uv_handle_t *)&a->fetch->soon, NULL);
+}
+
+/* --- requests -------------------------------------------------------------------------------------------- */
+
+static size_t on_answer(char *bytes, size_t size, size_t count, void *cls) {
+  struct fetch_request *r = cls;
+  if (r->answer.len + size * count > ANSWER_MAX) return 0;
+  buf_append(&r->answer, bytes, size * count);
+  return buf_ok(&r->answer) ? size * count : 0;
+}
+
+static size_t on_source(char *out, size_t size, size_t count, void *cls) {
+  struct fetch_request *r = cls;
+  r->started = true;
+  size_t n = r->source->read(r->data, out, size * count);
+  if (n == FETCH_END) return 0;
+  r->paused = !n;
+  return n ? n : CURL_READFUNC_PAUSE;
+}
+
+static bool add_header(struct fetch_request *r, const char *name, const char *value) {
+  struct buf line = BUF_INIT;
+  buf_printf(&line, *value ? "%s: %s" : "%s:", name, value);
+  struct curl_slist *more = buf_ok(&line) ? curl_slist_append(r->headers, line.data) : NULL;
+  buf_finish(&line);
+  if (more) r->headers = more;
+  return more;
+}
+
+static bool set_target(struct fetch_request *r, const struct fetch_target *to, const char *path) {
+  struct buf url = BUF_INIT;
+  buf_printf(&url, "https://%s:%u%s", to->host, to->port, path);
+  bool ok = buf_ok(&url) && curl_easy_setopt(r->easy, CURLOPT_URL, url.data) == CURLE_OK;
+  buf_finish(&url);
+  snprintf(r->node, sizeof r->node, "%s", to->node);
+  return ok && add_header(r, "Node-To", to->node) && add_header(r, "Expect", "");
+}
+
+static struct fetch_request *request_new(struct agent *a, const struct fetch_target *to, const char *method,
+                                         const char *path, fetch_done *done, void *data) {
+  struct fetch_request *r = calloc(1, sizeof *r);
+  if (!r) return NULL;
+  *r = (struct fetch_request){.agent = a, .done = done, .data = data, .easy = curl_easy_init()};
+  r->session.psk = &a->psk;
+  if (!r->easy || psk_prepare(r->easy, &r->session) || !set_target(r, to, path)) {
+    free_request(r);
+    return NULL;
+  }
+  curl_easy_setopt(r->easy, CURLOPT_PRIVATE, r);
+  curl_easy_setopt(r->easy, CURLOPT_CUSTOMREQUEST, method);
+  curl_easy_setopt(r->easy, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(r->easy, CURLOPT_WRITEFUNCTION, on_answer);
+  curl_easy_setopt(r->easy, CURLOPT_WRITEDATA, r);
+  curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
+  curl_easy_setopt(r->easy, CURLOPT_MAXAGE_CONN, 2L);
+  return r;
+}
+
+static struct fetch_request *request_start(struct fetch_request *r) {
+  struct fetch *f = r->agent->fetch;
+  curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers);
+  r->next = f->requests;
+  r->link = &f->requests;
+  if (r->next) r->next->link = &r->next;
+  f->requests = r;
+  curl_multi_add_handle(f->multi, r->easy);
+  return r;
+}
+
+static struct fetch_request *no_memory(struct fetch_request *r, fetch_done *done, void *data) {
+  struct error e;
+  error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (r) free_request(r);
+  done(data, &e, NULL);
+  return NULL;
+}
+
+struct fetch_request *fetch_json(struct agent *a, const struct fetch_target *to, const char *method,
+                                 const char *path, json_t *body, int timeout_ms, fetch_done *done, void *data) {
+  struct fetch_request *r = request_new(a, to, method, path, done, data);
+  if (r && body) json_line(&r->body, body);
+  bool had_body = body;
+  json_decref(body);
+  if (!r || !buf_ok(&r->body) || !add_header(r, "Content-Type", "application/json")) return no_memory(r, done, data);
+  if (had_body) {
+    curl_easy_setopt(r->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body.len);
+    curl_easy_setopt(r->easy, CURLOPT_POSTFIELDS, r->body.data);
+  }
+  curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
+  return request_start(r);
+}
+
+struct fetch_request *fetch_upload(struct agent *a, const struct fetch_target *to, const char *path,
+                                   const struct fetch_source *source, fetch_done *done, void *data) {
+  struct fetch_request *r = request_new(a, to, "POST", path, done, data);
+  if (!r || !add_header(r, "Content-Type", "application/x-ndjson") ||
+      !add_header(r, "Transfer-Encoding", "chunked") || !add_header(r, "Node-From", a->self))
+    return no_memory(r, done, data);
+  r->source = source;
+  curl_easy_setopt(r->easy, CURLOPT_POST, 1L);
+  curl_easy_setopt(r->easy, CURLOPT_READFUNCTION, on_source);
+  curl_easy_setopt(r->easy, CURLOPT_READDATA, r);
+  curl_easy_setopt(r->easy, CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
+  return request_start(r);
+}
+
+void fetch_resume(struct fetch_request *r) {
+  if (!r->paused) return;
+  r->paused = false;
+  curl_easy_pause(r->easy, CURLPAUSE_CONT);
+}
+
+void fetch_cancel(struct fetch_request *r) {
+  if (!r) return;
+  unlink_request(r);
+  free_request(r);
+}
+
+void fetch_free(struct agent *a) {
+  free(a->fetch);
+  a->fetch = NULL;
+}

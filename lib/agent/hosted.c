@@ -1,0 +1,149 @@
+/* Invariant: a hosted process is in agent->processes exactly as long as the vm knows its pid; a bond stands in
+ * `bonds` until it is undone or fires, and fires at most once. */
+#include "agent/hosted.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid ref, struct term *term) {
+  struct signal *s = signal_new(kind, to, from, ref, term_ref(term));
+  if (!s) {
+    term_unref(term);
+    log_line(&a->log, "out of memory: a %s signal is lost", signal_wire(kind));
+    return;
+  }
+  vm_deliver(a->vm, s);
+}
+
+struct term *reason_word(const char *word) { return term_build("s", word); }
+
+bool reason_is(const struct term *reason, const char *word) {
+  struct term_reader r = term_read(reason);
+  const char *s;
+  size_t n;
+  return term_get_str(&r, &s, &n) && n == strlen(word) && !memcmp(s, word, n);
+}
+
+int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) {
+  int code = vm_host_add(a->vm, p, &p->pid);
+  if (code) return code;
+  p->agent = a;
+  p->class = class;
+  p->leader = leader;
+  p->started_ns = clock_ns();
+  p->next = a->processes;
+  p->link = &a->processes;
+  if (p->next) p->next->link = &p->next;
+  a->processes = p;
+  return 0;
+}
+
+void hosted_end(struct hosted *p, struct term *reason) {
+  struct agent *a = p->agent;
+  vm_host_remove(a->vm, p->pid);
+  *p->link = p->next;
+  if (p->next) p->next->link = p->link;
+  names_drop(a->names, p->pid, NULL, NULL);
+  for (size_t i = 0; i < p->bond_count; i++) {
+    const struct bond *b = &p->bonds[i];
+    agent_send(a, b->ref == NPID_NONE ? SIGNAL_LINK_EXIT : SIGNAL_DOWN, b->pid, p->pid, b->ref, reason);
+  }
+  free(p->bonds);
+  p->class->free(p);
+}
+
+int hosted_bond(struct hosted *p, npid pid, npid ref) {
+  for (size_t i = 0; i < p->bond_count; i++)
+    if (p->bonds[i].pid == pid && p->bonds[i].ref == ref) return 0;
+  if (p->bond_count == p->bond_cap) {
+    size_t cap = p->bond_cap ? p->bond_cap * 2 : 4;
+    struct bond *bonds = realloc(p->bonds, cap * sizeof *bonds);
+    if (!bonds) return ERR_NOMEM;
+    p->bonds = bonds;
+    p->bond_cap = cap;
+  }
+  p->bonds[p->bond_count++] = (struct bond){pid, ref};
+  return 0;
+}
+
+/* Takes the bond out; false when there was none. */
+static bool unbond(struct hosted *p, npid pid, npid ref) {
+  for (size_t i = 0; i < p->bond_count; i++) {
+    if (p->bonds[i].pid != pid || p->bonds[i].ref != ref) continue;
+    p->bonds[i] = p->bonds[--p->bond_count];
+    return true;
+  }
+  return false;
+}
+
+/* An exit signal: `normal` is ignored, `kill` cannot be, anything else ends the process (none of the hosted
+ * kinds traps exits). */
+static void exit_signal(struct hosted *p, struct term *reason, bool kill) {
+  if (!kill && reason_is(reason, "normal")) return;
+  struct term *killed = kill ? reason_word("killed") : NULL;
+  struct term *by = killed ? killed : reason;
+  if (p->class->exit) p->class->exit(p, by, kill);
+  else hosted_end(p, by);
+  term_unref(killed);
+}
+
+static void answer(struct hosted *p, struct signal *s) {
+  if (p->class->call && p->class->call(p, s)) return;
+  struct term_reader r = term_read(s->term);
+  const char *op = "";
+  size_t n = 0;
+  bool flush = term_get_str(&r, &op, &n) && n == 5 && !memcmp(op, "flush", 5);
+  struct term *t = flush ? term_build("b", 1)
+                         : term_build("bss", 0, err_wire(ERR_USAGE), "this process does not answer that call");
+  if (s->ref != NPID_NONE) agent_send(p->agent, SIGNAL_REPLY, s->from, p->pid, s->ref, t);
+  term_unref(t);
+  signal_free(s);
+}
+
+void hosted_signal(struct hosted *p, struct signal *s) {
+  switch (s->kind) {
+  case SIGNAL_MESSAGE:
+    if (p->class->message) p->class->message(p, s);
+    break;
+  case SIGNAL_LINK:
+    if (hosted_bond(p, s->from, NPID_NONE)) log_line(&p->agent->log, "out of memory: a link is lost");
+    break;
+  case SIGNAL_MONITOR:
+    if (hosted_bond(p, s->from, s->ref)) log_line(&p->agent->log, "out of memory: a monitor is lost");
+    break;
+  case SIGNAL_UNLINK: unbond(p, s->from, NPID_NONE); break;
+  case SIGNAL_DEMONITOR: unbond(p, s->from, s->ref); break;
+  case SIGNAL_LEADER: {
+    struct term_reader r = term_read(s->term);
+    if (!term_get_pid(&r, &p->leader)) p->leader = p->agent->console;
+    break;
+  }
+  case SIGNAL_DOWN:
+    if (p->class->down) p->class->down(p, s);
+    break;
+  case SIGNAL_REPLY:
+    if (p->class->reply) p->class->reply(p, s);
+    break;
+  case SIGNAL_CALL: answer(p, s); return;
+  case SIGNAL_EXIT: exit_signal(p, s->term, reason_is(s->term, "kill")); break;
+  case SIGNAL_LINK_EXIT:
+    if (unbond(p, s->from, NPID_NONE)) exit_signal(p, s->term, false);
+    break;
+  default: break;
+  }
+  signal_free(s);
+}
+
+void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason) {
+  for (struct hosted *p = a->processes, *next; p; p = next) {
+    next = p->next;
+    for (size_t i = p->bond_count; i-- > 0;) {
+      struct bond b = p->bonds[i];
+      if (npid_incarnation(b.pid) != incarnation) continue;
+      if (b.ref == NPID_NONE) agent_send(a, SIGNAL_LINK_EXIT, p->pid, b.pid, NPID_NONE, reason);
+      else unbond(p, b.pid, b.ref);
+    }
+  }
+}

@@ -1,0 +1,68 @@
+/* http: the node's HTTP server: one plain on its unix socket, one over TLS on its port, one table of routes
+ * behind both (routes.h), one way to answer.
+ *
+ * A handler is called once for each request, with the body read and parsed, and must answer it exactly once:
+ * at once or later, with respond_json, respond_error or respond_stream.  Until it does, the request stays
+ * valid, even when its client is gone.  I/O thread only. */
+#ifndef AGENT_HTTP_H
+#define AGENT_HTTP_H
+
+#include "agent/state.h"
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+enum {
+  HTTP_BODY_MAX = 16 << 20,        /* a request's body; beyond: 413 */
+  HTTP_DISCARD_MAX = 64 << 20,     /* how much of a refused body is read before the connection is cut */
+  HTTP_CONNECTIONS_MAX = 4096,     /* on each of the two servers; more wait in the kernel's backlog */
+  HTTP_STREAM_HIGH = 1 << 20,      /* a stream with more than this pending is full */
+};
+
+struct request;
+struct route;
+
+int http_init(struct agent *a, int unix_fd, int tcp_fd, struct error *e) MUST_CHECK;
+void http_quiesce(struct agent *a);   /* no new connections; streams end */
+bool http_idle(const struct agent *a); /* no request under way */
+void http_finish(struct agent *a);    /* closes its handles; the loop has to run once more before http_free */
+void http_free(struct agent *a);
+
+/* What a handler reads. */
+struct agent *request_agent(const struct request *r);
+const char *request_segment(const struct request *r); /* the NAME or PID of its path, unescaped; NULL: none */
+const char *request_query(const struct request *r, const char *key);
+const char *request_header(const struct request *r, const char *key);
+json_t *request_body(const struct request *r); /* borrowed; NULL: there was none */
+bool request_peer(const struct request *r, char out[64]); /* the address it came from; false on the unix socket */
+
+/* The answers. body is consumed; NULL stands for memory that ran out. */
+void respond_json(struct request *r, unsigned status, json_t *body);
+void respond_text(struct request *r, const char *type, char *text, size_t n); /* text (heap) is consumed */
+void respond_error(struct request *r, const struct error *e);
+void respond_code(struct request *r, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* An answer of JSON lines that goes on until stream_end.  closed(data) runs once: after stream_end, or when
+ * the client is gone (*gone*); the stream is then no more. drained runs when a full stream has emptied. */
+struct stream;
+struct stream_events {
+  void (*closed)(void *data, bool gone);
+  void (*drained)(void *data);
+};
+/* NULL when memory ran out: the request has then been answered with that. */
+struct stream *respond_stream(struct request *r, const struct stream_events *events, void *data);
+void stream_line(struct stream *s, json_t *line); /* consumed */
+bool stream_full(const struct stream *s);
+void stream_end(struct stream *s);
+
+/* A request whose body is taken as it comes: set by the handler of a route marked ROUTE_UPLOAD, which is called
+ * before the body.  data returns non-zero to cut the connection off; closed runs once, whatever happened. */
+struct upload_events {
+  int (*data)(void *data, const char *bytes, size_t n);
+  void (*closed)(void *data);
+};
+void request_upload(struct request *r, const struct upload_events *events, void *data);
+void request_cut(struct request *r); /* ends the connection of an upload; closed follows */
+
+#endif

@@ -1,0 +1,17 @@
+/* kernel: the system process of a node, number 0 of every pid table: it answers the calls of vm.h, from green
+ * threads here and from other nodes.  I/O thread only. */
+#ifndef AGENT_KERNEL_H
+#define AGENT_KERNEL_H
+
+#include "agent/calls.h"
+#include "agent/state.h"
+#include "core/signal.h"
+
+/* A signal to the kernel; consumed. */
+void kernel_signal(struct agent *a, struct signal *s);
+
+/* Asks the kernel of `node` (connected to if need be; NULL: this node) to spawn: spec is one MAP, consumed.
+ * done as for call_start; values: the pid. */
+void kernel_spawn(struct agent *a, const char *node, struct term *spec, call_done *done, void *data);
+
+#endif

@@ -1,0 +1,190 @@
+/* Invariant: a link's `down` runs at most once, and the link is freed right after it; link_open, link_write and
+ * link_close never run it.  A stream of theirs and the link that adopted it point at each other until either
+ * ends, and whoever ends first clears both pointers. */
+#include "agent/link.h"
+
+#include "base/clock.h"
+#include "wire/frame.h"
+#include "wire/lines.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct link {
+  struct agent *agent;
+  const struct link_events *events;
+  void *data;
+  char peer[NODENAME_SIZE];
+  struct fetch_request *out;
+  struct buf queue; /* what ours has yet to say, from `at` */
+  size_t at;
+  struct incoming *in;
+  bool dead;
+  bool spoke; /* since the last tick */
+  int64_t heard_ns;
+};
+
+struct incoming {
+  struct agent *agent;
+  struct request *request;
+  struct lines lines;
+  link_greet *greet;
+  struct link *link; /* NULL until it has said who it is from, and again after the link's end */
+  bool greeted;
+  char address[64];
+};
+
+/* --- the link -------------------------------------------------------------------------------------------- */
+
+static void retire(struct link *l) {
+  fetch_cancel(l->out);
+  if (l->in) {
+    l->in->link = NULL;
+    request_cut(l->in->request);
+  }
+  buf_finish(&l->queue);
+  free(l);
+}
+
+static void lose(struct link *l, const struct error *e) {
+  if (l->dead) return;
+  l->dead = true;
+  l->events->down(l->data, e);
+  retire(l);
+}
+
+static size_t on_read(void *data, char *out, size_t max) {
+  struct link *l = data;
+  size_t left = l->queue.len - l->at, n = left < max ? left : max;
+  if (!n) return 0;
+  memcpy(out, l->queue.data + l->at, n);
+  l->at += n;
+  if (l->at == l->queue.len) {
+    buf_clear(&l->queue);
+    l->at = 0;
+  } else if (l->at > (1u << 20)) {
+    buf_consume(&l->queue, l->at);
+    l->at = 0;
+  }
+  return n;
+}
+
+static void on_started(void *data) {
+  struct link *l = data;
+  l->events->ready(l->data);
+}
+
+static void on_out_done(void *data, const struct error *e, json_t *body) {
+  (void)body;
+  struct link *l = data;
+  struct error closed;
+  l->out = NULL;
+  if (!e) {
+    error_set(&closed, ERR_LOST, "%s: the peer ended the link (lost)", l->peer);
+    e = &closed;
+  }
+  lose(l, e);
+}
+
+static const struct fetch_source link_source = {on_read, on_started};
+
+struct link *link_open(struct agent *a, const struct fetch_target *to, const struct link_events *events, void *data) {
+  struct link *l = calloc(1, sizeof *l);
+  if (!l) return NULL;
+  *l = (struct link){.agent = a, .events = events, .data = data, .heard_ns = clock_ns()};
+  snprintf(l->peer, sizeof l->peer, "%s", to->node);
+  l->dead = true; /* a failure to begin is told by the return alone */
+  l->out = fetch_upload(a, to, "/v1/link", &link_source, on_out_done, l);
+  l->dead = false;
+  if (l->out) return l;
+  free(l);
+  return NULL;
+}
+
+int link_write(struct link *l, const char *bytes, size_t n) {
+  if (l->queue.len - l->at + n > LINK_QUEUE_MAX) return ERR_BUSY;
+  buf_append(&l->queue, bytes, n);
+  if (!buf_ok(&l->queue)) return ERR_NOMEM;
+  l->spoke = true;
+  if (l->out) fetch_resume(l->out);
+  return 0;
+}
+
+void link_tick(struct link *l) {
+  int64_t silence_ms = (clock_ns() - l->heard_ns) / 1000000;
+  if (silence_ms > 4 * (int64_t)l->agent->config->heartbeat_ms) {
+    struct error e;
+    error_set(&e, ERR_TIMEOUT, "%s: silent for %.1f s (timeout)", l->peer, (double)silence_ms / 1000);
+    lose(l, &e);
+    return;
+  }
+  if (!l->spoke && link_write(l, "\n", 1)) return; /* a full queue speaks for itself */
+  l->spoke = false;
+}
+
+void link_close(struct link *l) {
+  if (!l || l->dead) return;
+  l->dead = true;
+  retire(l);
+}
+
+/* --- their stream ---------------------------------------------------------------------------------------- */
+
+void link_adopt(struct link *l, struct incoming *in) {
+  l->in = in;
+  in->link = l;
+  l->heard_ns = clock_ns();
+}
+
+bool link_adopted(const struct link *l) { return l->in; }
+const char *incoming_address(const struct incoming *in) { return in->address; }
+
+static int on_line(void *data, char *text, size_t n) {
+  struct incoming *in = data;
+  if (!n) return 0;
+  if (!in->greeted) {
+    in->greeted = true;
+    return in->greet(in->agent, in, text, n);
+  }
+  if (!in->link) return ERR_LOST;
+  return in->link->events->line(in->link->data, text, n); /* may end the link */
+}
+
+static int on_bytes(void *data, const char *bytes, size_t n) {
+  struct incoming *in = data;
+  if (in->link) in->link->heard_ns = clock_ns();
+  int code = lines_feed(&in->lines, bytes, n, on_line, in);
+  if (!code || !in->link) return code;
+  struct error e;
+  error_set(&e, code, "%s: what it sends is not understood: %s (version)", in->link->peer, err_sentence(code));
+  lose(in->link, &e);
+  return code;
+}
+
+static void on_closed(void *data) {
+  struct incoming *in = data;
+  if (in->link) {
+    struct link *l = in->link;
+    struct error e;
+    l->in = NULL;
+    error_set(&e, ERR_LOST, "%s: connection reset (lost)", l->peer);
+    lose(l, &e);
+  }
+  lines_finish(&in->lines);
+  free(in);
+}
+
+void link_incoming(struct request *r, link_greet *greet) {
+  static const struct upload_events events = {on_bytes, on_closed};
+  struct incoming *in = calloc(1, sizeof *in);
+  if (!in) {
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return;
+  }
+  in->agent = request_agent(r);
+  in->request = r;
+  in->greet = greet;
+  lines_init(&in->lines, FRAME_MAX);
+  if (!request_peer(r, in->address)) in->address[0] = 0;
+  request_upload(r, &events, in);
+}

@@ -1,0 +1,88 @@
+/* Invariant: patterns are disjoint but for their methods, so the first whose path fits decides between "no such
+ * resource" and "not this method". */
+#include "agent/routes.h"
+
+#include "base/buf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const struct route route_table[] = {
+#define X(method, path, handler, flags, summary) {method, path, handler, flags, summary},
+    ROUTE_TABLE(X)
+#undef X
+};
+const size_t route_count = sizeof route_table / sizeof *route_table;
+
+/* Does the path fit? On success [*from, *to) is what the star stands for. */
+static bool fits(const char *pattern, const char *path, const char **from, const char **to) {
+  *from = *to = NULL;
+  for (; *pattern; pattern++) {
+    if (*pattern != '*') {
+      if (*path++ != *pattern) return false;
+      continue;
+    }
+    *from = path;
+    path += strcspn(path, "/");
+    *to = path;
+    if (*from == *to) return false;
+  }
+  return !*path;
+}
+
+static int hex(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+/* Undoes %XX; NULL when memory ran out; *bad when an escape is broken or hides a NUL. */
+static char *unescape(const char *from, const char *to, bool *bad) {
+  char *out = malloc((size_t)(to - from) + 1), *o = out;
+  *bad = false;
+  while (out && from < to) {
+    if (*from != '%') {
+      *o++ = *from++;
+      continue;
+    }
+    int high = to - from > 2 ? hex(from[1]) : -1, low = high < 0 ? -1 : hex(from[2]);
+    if (low < 0 || !(high | low)) {
+      *bad = true;
+      break;
+    }
+    *o++ = (char)(high << 4 | low);
+    from += 3;
+  }
+  if (out) *o = 0;
+  return out;
+}
+
+int route_find(const char *method, const char *path, const struct route **out, char **segment,
+               struct error *e) {
+  struct buf methods = BUF_INIT;
+  const char *from, *to;
+  int code = ERR_NO_ROUTE;
+  for (size_t i = 0; i < route_count; i++) {
+    const struct route *r = &route_table[i];
+    if (!fits(r->path, path, &from, &to)) continue;
+    code = ERR_METHOD;
+    buf_printf(&methods, "%s%s", methods.len ? ", " : "", r->method);
+    if (strcmp(method, r->method)) continue;
+    bool bad = false;
+    char *copy = from ? unescape(from, to, &bad) : NULL;
+    buf_finish(&methods);
+    if (from && !copy) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    if (bad) {
+      free(copy);
+      return error_set(e, ERR_USAGE, "%s: a broken %% escape", path);
+    }
+    *out = r;
+    *segment = copy;
+    return 0;
+  }
+  if (code == ERR_METHOD) error_set(e, code, "%s has no %s, but %s", path, method, buf_ok(&methods) ? methods.data : "others");
+  else error_set(e, code, "%s: no such resource: see node-http(7)", path);
+  buf_finish(&methods);
+  return code;
+}

@@ -1,0 +1,200 @@
+/* Invariant: the lock file is locked from runtime_init to runtime_finish or the death of the process; whoever
+ * holds the lock may remove a socket that it finds. */
+#include "agent/runtime.h"
+
+#include "base/text.h"
+#include "core/nodename.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+struct runtime {
+  char dir[4096];
+  char sock[4200];
+  int lock;
+};
+
+const char *runtime_dir(const struct agent *a) { return a->runtime->dir; }
+
+/* A directory of ours alone: made, or found to be so. */
+static int private_dir(const char *path, struct error *e) {
+  struct stat st;
+  if (mkdir(path, 0700) && errno != EEXIST) return error_set(e, ERR_SYSTEM, "%s: cannot be made: %s", path, strerror(errno));
+  if (lstat(path, &st)) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
+  if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 077)
+    return error_set(e, ERR_PERMISSION, "%s: must be a directory of yours with mode 0700 (try: chmod 700 %s)", path, path);
+  return 0;
+}
+
+static int take_name(struct agent *a, struct runtime *rt, struct error *e) {
+  char path[4200], pid[16] = "";
+  snprintf(path, sizeof path, "%s/lock", rt->dir);
+  rt->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (rt->lock < 0) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
+  if (flock(rt->lock, LOCK_EX | LOCK_NB)) {
+    ssize_t n = read(rt->lock, pid, sizeof pid - 1);
+    pid[n > 0 ? strcspn(pid, "\n") : 0] = 0;
+    return error_set(e, ERR_NAME_TAKEN, "%s is already running%s%s%s: stop it with node-stop, or choose another name",
+                     a->self, *pid ? " (pid " : "", pid, *pid ? ")" : "");
+  }
+  int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+  if (ftruncate(rt->lock, 0) || pwrite(rt->lock, pid, (size_t)n, 0) != n) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
+  return 0;
+}
+
+static int bind_unix(struct runtime *rt, int *out, struct error *e) {
+  struct sockaddr_un sa = {.sun_family = AF_UNIX};
+  if (strlen(rt->sock) >= sizeof sa.sun_path)
+    return error_set(e, ERR_SYSTEM, "%s: longer than the %zu bytes a socket's path may have: set NODE_RUNTIME_DIR to a shorter one",
+                     rt->sock, sizeof sa.sun_path - 1);
+  memcpy(sa.sun_path, rt->sock, strlen(rt->sock) + 1);
+  unlink(rt->sock); /* of a node that was killed: the lock is ours */
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0 || fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&sa, sizeof sa) || chmod(rt->sock, 0600) || listen(fd, 256)) {
+    error_set(e, ERR_SYSTEM, "%s: %s", rt->sock, strerror(errno));
+    if (fd >= 0) close(fd);
+    return e->code;
+  }
+  *out = fd;
+  return 0;
+}
+
+/* --- the port -------------------------------------------------------------------------------------------- */
+
+static int bind_tcp(const struct sockaddr *sa, socklen_t n, int *out) {
+  int one = 1, fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return errno;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (!bind(fd, sa, n) && !listen(fd, 256)) {
+    *out = fd;
+    return 0;
+  }
+  int error = errno;
+  close(fd);
+  return error;
+}
+
+static void set_port(struct sockaddr *sa, uint16_t port) {
+  if (sa->sa_family == AF_INET6) ((struct sockaddr_in6 *)(void *)sa)->sin6_port = htons(port);
+  else ((struct sockaddr_in *)(void *)sa)->sin_port = htons(port);
+}
+
+static void note_address(struct agent *a, int fd) {
+  struct sockaddr_storage sa;
+  socklen_t n = sizeof sa;
+  if (getsockname(fd, (struct sockaddr *)&sa, &n)) return;
+  const struct sockaddr_in *v4 = (const void *)&sa;
+  const struct sockaddr_in6 *v6 = (const void *)&sa;
+  if (sa.ss_family == AF_INET6) inet_ntop(AF_INET6, &v6->sin6_addr, a->address, sizeof a->address);
+  else inet_ntop(AF_INET, &v4->sin_addr, a->address, sizeof a->address);
+  a->port = ntohs(sa.ss_family == AF_INET6 ? v6->sin6_port : v4->sin_port);
+}
+
+/* The first address of a host, brackets or not; false when it does not resolve. */
+static bool resolve(const char *host, struct sockaddr_storage *out, socklen_t *n) {
+  char bare[NODE_HOST_MAX + 3];
+  size_t len = strlen(host);
+  if (*host == '[' && len > 2) snprintf(bare, sizeof bare, "%.*s", (int)len - 2, host + 1);
+  else snprintf(bare, sizeof bare, "%s", host);
+  struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
+  if (getaddrinfo(bare, NULL, &hints, &list)) return false;
+  memcpy(out, list->ai_addr, list->ai_addrlen);
+  *n = list->ai_addrlen;
+  freeaddrinfo(list);
+  return true;
+}
+
+/* ADDR:PORT, ADDR or :PORT in its parts; host is "" and port -1 where absent. Port 0: any the kernel has. */
+static int split_listen(const char *text, char *host, size_t size, int64_t *port, struct error *e) {
+  const char *colon = strrchr(text, ':'), *bracket = strrchr(text, ']');
+  if (colon && bracket && colon < bracket) colon = NULL;
+  size_t n = colon ? (size_t)(colon - text) : strlen(text);
+  *port = -1;
+  if ((colon && !text_integer(colon + 1, 0, 65535, port)) || n >= size)
+    return error_set(e, ERR_USAGE, "--listen %s: want ADDRESS:PORT, ADDRESS or :PORT", text);
+  memcpy(host, text, n);
+  host[n] = 0;
+  return 0;
+}
+
+static int listen_somewhere(struct agent *a, struct sockaddr_storage *sa, socklen_t n, int64_t port, int *out,
+                            struct error *e) {
+  bool any = port < 0;
+  int first = any ? AGENT_PORT_FIRST : (int)port, last = any ? AGENT_PORT_LAST : (int)port, error = 0;
+  for (int p = first; p <= last; p++) {
+    set_port((struct sockaddr *)sa, (uint16_t)p);
+    if (!(error = bind_tcp((struct sockaddr *)sa, n, out))) {
+      note_address(a, *out);
+      return 0;
+    }
+    if (error != EADDRINUSE) break;
+  }
+  if (error == EADDRINUSE && any)
+    return error_set(e, ERR_BUSY, "all ports from %d to %d are in use: free one, or choose with --listen :PORT", first, last);
+  return error_set(e, ERR_SYSTEM, "cannot listen on port %d: %s", first, strerror(error));
+}
+
+static int bind_port(struct agent *a, int *out, char *note, size_t size, struct error *e) {
+  struct nodename name;
+  char host[NODE_HOST_MAX + 3] = "";
+  struct sockaddr_storage sa;
+  socklen_t n;
+  int64_t port = -1;
+  if (nodename_parse(a->self, &name, e)) return e->code;
+  if (a->config->listen && split_listen(a->config->listen, host, sizeof host, &port, e)) return e->code;
+  if (*host && !resolve(host, &sa, &n)) return error_set(e, ERR_RESOLVE, "--listen %s: the address cannot be resolved (resolve)", host);
+  if (!*host && !resolve(name.host, &sa, &n)) {
+    snprintf(note, size, "%s does not resolve on this host: listening on loopback only", name.host);
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    memcpy(&sa, &v4, sizeof v4);
+    n = sizeof v4;
+  }
+  int code = listen_somewhere(a, &sa, n, port, out, e);
+  bool off_loopback = strncmp(a->address, "127.", 4) != 0 && strcmp(a->address, "::1") != 0;
+  if (code || !off_loopback || a->config->cookie->len >= COOKIE_SHORT) return code;
+  close(*out);
+  return error_set(e, ERR_COOKIE, "a cookie of %zu bytes is too short to listen on %s: use %d or more (cookie), or --listen 127.0.0.1",
+                   a->config->cookie->len, a->address, COOKIE_SHORT);
+}
+
+int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size, struct error *e) {
+  struct runtime *rt = a->runtime = calloc(1, sizeof *rt);
+  if (!rt) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  rt->lock = -1;
+  *note = 0;
+  *unix_fd = *tcp_fd = -1;
+  snprintf(rt->dir, sizeof rt->dir, "%s/%s", a->config->runtime_dir, a->self);
+  snprintf(rt->sock, sizeof rt->sock, "%s/sock", rt->dir);
+  int code = private_dir(a->config->runtime_dir, e);
+  if (!code) code = private_dir(rt->dir, e);
+  if (!code) code = take_name(a, rt, e);
+  if (!code) code = bind_port(a, tcp_fd, note, size, e);
+  if (!code) code = bind_unix(rt, unix_fd, e);
+  if (code && *tcp_fd >= 0) close(*tcp_fd);
+  if (code && rt->lock >= 0 && code == ERR_NAME_TAKEN) { /* it is not ours to let go */
+    close(rt->lock);
+    rt->lock = -1;
+  }
+  return code;
+}
+
+void runtime_finish(struct agent *a) {
+  struct runtime *rt = a->runtime;
+  if (!rt) return;
+  if (rt->lock >= 0) {
+    unlink(rt->sock);
+    close(rt->lock);
+  }
+  free(rt);
+  a->runtime = NULL;
+}

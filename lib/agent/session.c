@@ -1,0 +1,203 @@
+/* Invariant: a session is a hosted process until its process is down, could not be spawned, or its client is
+ * gone; the struct goes when both the hosted part and the stream are over. */
+#include "agent/session.h"
+
+#include "agent/api.h"
+#include "agent/calls.h"
+#include "agent/hosted.h"
+#include "agent/mesh.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct session {
+  struct hosted hosted;
+  struct request *request; /* until it is answered */
+  struct stream *stream;
+  bool command; /* what it spawns is one: that ends by TERM, a green thread by kill */
+  bool ended;   /* as a process */
+  npid ref;     /* of the monitor */
+  npid pid;     /* what it spawned */
+  struct signal *flushes;
+};
+
+static void end(struct session *s) {
+  if (s->ended) return;
+  s->ended = true;
+  struct term *reason = reason_word("normal");
+  hosted_end(&s->hosted, reason);
+  term_unref(reason);
+}
+
+static void answer_flushes(struct session *s) {
+  while (s->flushes) {
+    struct signal *call = s->flushes;
+    s->flushes = call->next;
+    call_answer(s->hosted.agent, call, NULL);
+  }
+}
+
+/* --- the stream ------------------------------------------------------------------------------------------ */
+
+/* The lease: nobody listens any more. */
+static void break_lease(struct session *s) {
+  if (s->ended || s->pid == NPID_NONE) return;
+  struct term *reason = reason_word(s->command ? "client_gone" : "kill");
+  agent_send(s->hosted.agent, SIGNAL_EXIT, s->pid, s->hosted.pid, NPID_NONE, reason);
+  term_unref(reason);
+}
+
+static void on_closed(void *data, bool gone) {
+  struct session *s = data;
+  s->stream = NULL;
+  if (gone) break_lease(s);
+  end(s);
+  free(s);
+}
+
+static void on_drained(void *data) { answer_flushes(data); }
+
+static const struct stream_events session_stream = {on_closed, on_drained};
+
+/* --- the process ----------------------------------------------------------------------------------------- */
+
+static void session_message(struct hosted *p, const struct signal *sig) {
+  struct session *s = (struct session *)p;
+  struct term_reader r = term_read(sig->term);
+  const char *name, *bytes;
+  size_t name_n, n;
+  npid from;
+  if (!s->stream || !sig->term || sig->term->count != 3 || !term_get_str(&r, &name, &name_n) ||
+      !term_get_pid(&r, &from) || !term_get_str(&r, &bytes, &n) || name_n != 6)
+    return;
+  const char *key = !memcmp(name, "stdout", 6) ? "stdout" : !memcmp(name, "stderr", 6) ? "stderr" : NULL;
+  if (key) stream_line(s->stream, json_pack("{s:o}", key, json_from_bytes(bytes, n)));
+}
+
+static bool session_call(struct hosted *p, struct signal *call) {
+  struct session *s = (struct session *)p;
+  struct term_reader r = term_read(call->term);
+  const char *op;
+  size_t n;
+  if (!term_get_str(&r, &op, &n) || n != 5 || memcmp(op, "flush", 5)) return false;
+  call->next = s->flushes;
+  s->flushes = call;
+  if (!s->stream || !stream_full(s->stream)) answer_flushes(s);
+  return true;
+}
+
+/* The exit status a reason stands for: design, section 4. */
+static int status_of(const struct term *reason) {
+  static const struct {
+    const char *word;
+    int status;
+  } words[] = {{"normal", 0}, {"shutdown", 143}, {"kill", 137}, {"killed", 137}, {"timeout", 124},
+               {"noconnection", 125}, {"noproc", 125}, {"memory", 1}};
+  for (size_t i = 0; i < sizeof words / sizeof *words; i++)
+    if (reason_is(reason, words[i].word)) return words[i].status;
+  struct term_reader r = term_read(reason);
+  struct term_value list = term_next(&r);
+  const char *word;
+  size_t len;
+  int64_t n;
+  if (list.tag != TERM_LIST || list.count < 2 || !term_get_str(&r, &word, &len) || !term_get_int(&r, &n)) return 1;
+  return len == 6 && !memcmp(word, "signal", 6) ? (int)(128 + n) : (int)(n & 255);
+}
+
+/* The last line: how it ended. */
+static void finish_stream(struct session *s, const struct term *reason) {
+  struct term_reader r = term_read(reason);
+  if (!s->stream) return;
+  json_t *v = reason ? json_from_value(s->hosted.agent->nodes, &r) : json_null();
+  stream_line(s->stream, json_pack("{s:o, s:i}", "exit", v, "status", status_of(reason)));
+  stream_end(s->stream);
+}
+
+static void session_down(struct hosted *p, const struct signal *sig) {
+  struct session *s = (struct session *)p;
+  if (sig->ref != s->ref) return;
+  finish_stream(s, sig->term);
+  end(s);
+}
+
+/* Somebody ended the client: then what it leases ends too. */
+static void session_exit(struct hosted *p, struct term *reason, bool kill) {
+  (void)kill;
+  struct session *s = (struct session *)p;
+  if (s->request) return; /* not attached yet: the spawn comes first */
+  break_lease(s);
+  finish_stream(s, reason);
+  end(s);
+}
+
+static void session_free(struct hosted *p) {
+  struct session *s = (struct session *)p;
+  answer_flushes(s); /* a writer must not wait for who is gone */
+}
+
+static const struct hosted_class session_class = {.kind = "client",
+                                                  .message = session_message,
+                                                  .call = session_call,
+                                                  .exit = session_exit,
+                                                  .down = session_down,
+                                                  .free = session_free};
+
+void sessions_stop(struct agent *a) {
+  struct term *reason = reason_word("shutdown");
+  for (struct hosted *p = a->processes, *next; p; p = next) {
+    next = p->next;
+    if (p->class == &session_class && !((struct session *)p)->command) session_exit(p, reason, false);
+  }
+  term_unref(reason);
+}
+
+/* --- its beginning --------------------------------------------------------------------------------------- */
+
+struct session *session_new(struct request *r, bool command) {
+  struct agent *a = request_agent(r);
+  struct session *s = calloc(1, sizeof *s);
+  int code = s ? hosted_begin(a, &s->hosted, &session_class, a->console) : ERR_NOMEM;
+  if (code) {
+    free(s);
+    respond_code(r, code, "%s", err_sentence(code));
+    return NULL;
+  }
+  s->request = r;
+  s->command = command;
+  s->pid = NPID_NONE;
+  s->ref = vm_ref(a->vm);
+  return s;
+}
+
+void session_describe(const struct session *s, struct term_writer *w) {
+  term_put_text(w, "leader");
+  term_put_pid(w, s->hosted.pid);
+  term_put_text(w, "monitor");
+  size_t at = term_open(w, TERM_LIST);
+  term_put_pid(w, s->hosted.pid);
+  term_put_pid(w, s->ref);
+  term_set_count(w, at, 2);
+}
+
+void session_spawned(void *session, const struct error *e, struct term_reader values) {
+  struct session *s = session;
+  struct agent *a = s->hosted.agent;
+  struct request *r = s->request;
+  s->request = NULL;
+  if (e || !term_get_pid(&values, &s->pid)) {
+    if (e) respond_error(r, e);
+    else respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
+    end(s);
+    free(s);
+    return;
+  }
+  s->stream = respond_stream(r, &session_stream, s);
+  if (!s->stream) {
+    break_lease(s);
+    end(s);
+    free(s);
+    return;
+  }
+  stream_line(s->stream, api_pid(a, s->pid));
+}
