@@ -27,16 +27,18 @@ static const struct tool_option options[] = {
     {0, "sname", "NAME", "call the node NAME@ this host's short name (default: node)", TOOL_TEXT, AT(sname)},
     {0, "name", "NAME@HOST", "call the node so; HOST is where others find it", TOOL_TEXT, AT(name)},
     {'d', "detach", NULL, "run in the background; return once the node answers", TOOL_FLAG, AT(detach)},
-    {0, "console", "FILE", "the console of a detached node (default: console.log in its directory)", TOOL_TEXT, AT(console)},
+    {0, "console", "FILE", "the console of a detached node (default: console.log in its directory)",
+     TOOL_TEXT, AT(console)},
     {0, "cookie", "WORD", "the cookie; wiped from the list of processes", TOOL_TEXT, AT(cookie)},
-    {0, "cookie-file", "FILE", "a file that holds the cookie (default: ~/.node.cookie, made when missing)", TOOL_TEXT,
-     AT(common.cookie_file)},
-    {0, "listen", "ADDR:PORT", "listen there (default: where HOST resolves, a port from 4370 to 4385)", TOOL_TEXT,
-     AT(listen)},
+    {0, "cookie-file", "FILE", "a file that holds the cookie (default: ~/.node.cookie, made when missing)",
+     TOOL_TEXT, AT(common.cookie_file)},
+    {0, "listen", "ADDR:PORT", "listen there (default: where HOST resolves, a port from 4370 to 4385)",
+     TOOL_TEXT, AT(listen)},
     {0, "join", "NODE", "connect to NODE once running; may be repeated", TOOL_WORDS, AT(join)},
     {0, "path", "DIR", "look for Lua modules in DIR; may be repeated", TOOL_WORDS, AT(path)},
     {0, "schedulers", "N", "threads that run green threads (default: one a core)", TOOL_TEXT, AT(schedulers)},
-    {0, "heartbeat", "SEC", "say something to each node this often; four times as long in silence is lost (default: 2)",
+    {0, "heartbeat", "SEC",
+     "say something to each node this often; four times as long in silence is lost (default: 2)",
      TOOL_SECONDS, AT(heartbeat)},
     {0, "no-mesh", NULL, "do not connect to the nodes that a connected node knows", TOOL_FLAG, AT(no_mesh)},
     TOOL_LAST,
@@ -63,15 +65,18 @@ static int choose_name(const struct options *o, char out[NODENAME_SIZE], struct 
   char host[HOST_NAME_MAX + 1] = "", text[HOST_NAME_MAX + 300];
   if (o->name && o->sname) return error_set(e, ERR_USAGE, "--name and --sname exclude each other");
   if (!o->name) {
-    if (gethostname(host, sizeof host - 1)) return error_set(e, ERR_SYSTEM, "this host's name: %s", strerror(errno));
+    if (gethostname(host, sizeof host - 1))
+      return error_set(e, ERR_SYSTEM, "this host's name: %s", strerror(errno));
     host[strcspn(host, ".")] = 0;
     snprintf(text, sizeof text, "%.256s@%s", o->sname ? o->sname : "node", host);
-    if (o->sname && strchr(o->sname, '@')) return error_set(e, ERR_BAD_NODE, "%s: --sname is without a host: use --name", o->sname);
+    if (o->sname && strchr(o->sname, '@'))
+      return error_set(e, ERR_BAD_NODE, "%s: --sname is without a host: use --name", o->sname);
   } else {
     snprintf(text, sizeof text, "%s", o->name);
   }
   int code = nodename_parse(text, &parsed, e);
-  if (!code && parsed.port) return error_set(e, ERR_BAD_NODE, "%s: the port of a node is chosen with --listen", text);
+  if (!code && parsed.port)
+    return error_set(e, ERR_BAD_NODE, "%s: the port of a node is chosen with --listen", text);
   if (!code) snprintf(out, NODENAME_SIZE, "%s", parsed.full);
   return code;
 }
@@ -137,8 +142,8 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   return 0;
 }
 
-/* In the child: a session of its own, and a pipe that says when the node answers. In the parent: waits for that
- * and ends with 0, or as the child did. */
+/* In the child: a session of its own, and a pipe that says when the node answers. In the parent: waits for
+ * that and ends with 0, or as the child did. */
 static int detach(void) {
   int pipe_fd[2], status = 0;
   char ready;
@@ -179,7 +184,8 @@ int main(int argc, char **argv) {
   tool_parse(&tool, argc, argv, &o);
   if (o.common.operands.count) tool_usage(&tool, "%s: a node takes no arguments", o.common.operands.at[0]);
   if (make_setup(&o, &setup, &e)) tool_fail(&tool, e.code, &e);
-  if (o.detach && (ready_fd = detach()) < 0) tool_fail(&tool, error_set(&e, ERR_SYSTEM, "cannot detach: %s", strerror(errno)), &e);
+  if (o.detach && (ready_fd = detach()) < 0)
+    tool_fail(&tool, error_set(&e, ERR_SYSTEM, "cannot detach: %s", strerror(errno)), &e);
   if (agent_new(&setup.config, &agent, &e)) tool_fail(&tool, e.code, &e);
   fprintf(stderr, "%s\n", agent_banner(agent));
   if (o.detach) leave_terminal(&setup, ready_fd);

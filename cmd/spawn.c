@@ -114,12 +114,12 @@ static void put_code(const struct tool *tool, const struct spawn_options *o, jso
   if (o->function) {
     put_function(tool, request, o->function);
   } else if (o->file) {
-    buf_printf(&chunk, "@%s", strcmp(o->file, "-") == 0 ? "stdin" : o->file);
+    buf_printf(&chunk, "%s", strcmp(o->file, "-") == 0 ? "stdin" : o->file);
     put(request, "lua", read_source(tool, o->file));
     put(request, "chunk", json_from_bytes(chunk.data, chunk.len));
   } else {
     put(request, "lua", json_from_bytes(o->code, strlen(o->code)));
-    put(request, "chunk", json_string("=-e"));
+    put(request, "chunk", json_string("-e"));
   }
   buf_finish(&chunk);
   put(request, "args", words_as_json(&o->common.rest));

@@ -1,5 +1,5 @@
-/* Invariant: what agent_new has made, agent_free unmakes in the opposite order, however far it came; the loop is
- * run until every handle is closed before anything that handles point to is freed. */
+/* Invariant: what agent_new has made, agent_free unmakes in the opposite order, however far it came; the loop
+ * is run until every handle is closed before anything that handles point to is freed. */
 #include "agent/agent.h"
 
 #include "agent/calls.h"
@@ -24,9 +24,9 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STOP_CHECK_MS = 10, STOP_PATIENCE_MS = 8000 };
+enum { STOP_CHECK_MS = 10, STOP_PATIENCE_MS = 8000, FAREWELL_MS = 500 };
 
-/* --- signals --------------------------------------------------------------------------------------------- */
+/* --- signals -------------------------------------------------------------------------------------------- */
 
 static void route(struct agent *a, struct signal *s) {
   if (!npid_is_local(s->to)) {
@@ -35,8 +35,10 @@ static void route(struct agent *a, struct signal *s) {
     kernel_signal(a, s);
   } else {
     struct hosted *p = vm_host_process(a->vm, s->to);
-    if (p) hosted_signal(p, s);
-    else mesh_undeliverable(a, s, ERR_NO_PROCESS, "noproc");
+    if (p)
+      hosted_signal(p, s);
+    else
+      mesh_undeliverable(a, s, ERR_NO_PROCESS, "noproc");
   }
 }
 
@@ -54,12 +56,14 @@ static void wake(void *data) {
   uv_async_send(&a->wake);
 }
 
-/* --- stopping -------------------------------------------------------------------------------------------- */
+/* --- stopping ------------------------------------------------------------------------------------------- */
 
 static void on_stop_check(uv_timer_t *t) {
   struct agent *a = t->data;
-  bool late = clock_ns() - a->stop_since_ns > (int64_t)STOP_PATIENCE_MS * 1000000;
+  int64_t ms = (clock_ns() - a->stop_since_ns) / 1000000;
+  bool late = ms > STOP_PATIENCE_MS;
   if ((commands_left(a) || !http_idle(a) || !console_idle(a)) && !late) return;
+  if (!fetch_idle(a) && ms < FAREWELL_MS) return; /* a peer may be dead, and is not waited for */
   if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
   uv_stop(&a->loop);
 }
@@ -81,10 +85,10 @@ static void on_signal(uv_signal_t *s, int number) {
   agent_stop(s->data);
 }
 
-/* --- beginning ------------------------------------------------------------------------------------------- */
+/* --- beginning ------------------------------------------------------------------------------------------ */
 
-/* Centiseconds since 2026: no state is needed to tell two lives of a node apart, and a node cannot be started,
- * stopped and started again within one. */
+/* Centiseconds since 2026: no state is needed to tell two lives of a node apart, and a node cannot be
+ * started, stopped and started again within one. */
 static uint32_t new_creation(void) {
   uint32_t c = (uint32_t)((clock_wall_us() - INT64_C(1767225600) * 1000000) / 10000);
   return c ? c : 1;
@@ -102,7 +106,8 @@ static int make_path(const struct agent_config *config, const char *directory, s
 static int make_vm(struct agent *a, struct error *e) {
   char directory[4096];
   struct buf path = BUF_INIT;
-  if (!getcwd(directory, sizeof directory)) return error_set(e, ERR_SYSTEM, "the current directory: %s", strerror(errno));
+  if (!getcwd(directory, sizeof directory))
+    return error_set(e, ERR_SYSTEM, "the current directory: %s", strerror(errno));
   int code = make_path(a->config, directory, &path);
   if (code) return error_set(e, code, "%s", err_sentence(code));
   struct vm_config config = {.nodes = a->nodes,
@@ -166,8 +171,8 @@ static int begin(struct agent *a, struct error *e) {
   code = http_init(a, unix_fd, tcp_fd, e);
   if (!code) code = vm_start(a->vm, e);
   bool v6 = strchr(a->address, ':');
-  snprintf(a->banner, sizeof a->banner, "%s ready: %s%s%s:%u%s%s", a->self, v6 ? "[" : "", a->address, v6 ? "]" : "", a->port,
-           *note ? "; " : "", note);
+  snprintf(a->banner, sizeof a->banner, "%s ready: %s%s%s:%u%s%s", a->self, v6 ? "[" : "", a->address,
+           v6 ? "]" : "", a->port, *note ? "; " : "", note);
   return code;
 }
 
@@ -191,7 +196,9 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
   return 0;
 }
 
-const char *agent_banner(const struct agent *a) { return a->banner; }
+const char *agent_banner(const struct agent *a) {
+  return a->banner;
+}
 
 static void on_joined(void *data, const struct error *e, npid kernel) {
   (void)kernel;
@@ -209,7 +216,7 @@ int agent_run(struct agent *a, struct error *e) {
   return 0;
 }
 
-/* --- the end --------------------------------------------------------------------------------------------- */
+/* --- the end -------------------------------------------------------------------------------------------- */
 
 static void end_processes(struct agent *a) {
   struct term *reason = reason_word("shutdown");

@@ -1,5 +1,5 @@
-/* api: what the handlers of the HTTP interface share: how things look in its documents, and how they are read.
- * I/O thread only. */
+/* api: what the handlers of the HTTP interface share: how things look in its documents, and how they are
+ * read. I/O thread only. */
 #ifndef AGENT_API_H
 #define AGENT_API_H
 
@@ -8,7 +8,8 @@
 /* {"pid": portable, "short": as printed}: a new object. */
 json_t *api_pid(struct agent *a, npid pid);
 
-/* A pid, or a registered name (local first, then global), as a process. ERR_NO_PROCESS, ERR_NO_NAME, ERR_BAD_PID. */
+/* A pid, or a registered name (local first, then global), as a process. ERR_NO_PROCESS, ERR_NO_NAME,
+ * ERR_BAD_PID. */
 int api_find_process(struct agent *a, const char *text, npid *out, struct error *e) MUST_CHECK;
 
 /* Is the query's key there and neither "0" nor "false"? */

@@ -52,8 +52,10 @@ void api_names_get(struct request *r) {
   uint64_t token = 0;
   if (scope == SCOPE_BAD) return;
   npid pid = names_whereis(table(r, scope), name, &token);
-  if (pid == NPID_NONE) respond_code(r, ERR_NO_NAME, "%s: no process has this name", name);
-  else respond_json(r, 200, name_json(request_agent(r), name, pid, token));
+  if (pid == NPID_NONE)
+    respond_code(r, ERR_NO_NAME, "%s: no process has this name", name);
+  else
+    respond_json(r, 200, name_json(request_agent(r), name, pid, token));
 }
 
 static void respond_named(struct request *r, enum scope scope) {
@@ -69,14 +71,18 @@ static void respond_taken(struct request *r, enum scope scope) {
   const char *name = request_segment(r);
   npid pid = names_whereis(table(r, scope), name, NULL);
   npid_format(a->nodes, pid, NPID_SHORT, text);
-  respond_code(r, ERR_NAME_TAKEN, "%s: the name is taken%s%s", name, pid == NPID_NONE ? "" : " by ", pid == NPID_NONE ? "" : text);
+  respond_code(r, ERR_NAME_TAKEN, "%s: the name is taken%s%s", name, pid == NPID_NONE ? "" : " by ",
+               pid == NPID_NONE ? "" : text);
 }
 
 static void on_registered(void *data, const struct error *e, bool yes) {
   struct request *r = data;
-  if (e) respond_error(r, e);
-  else if (yes) respond_named(r, SCOPE_GLOBAL);
-  else respond_taken(r, SCOPE_GLOBAL);
+  if (e)
+    respond_error(r, e);
+  else if (yes)
+    respond_named(r, SCOPE_GLOBAL);
+  else
+    respond_taken(r, SCOPE_GLOBAL);
 }
 
 /* Local names are for local processes, as in Erlang. */
@@ -86,9 +92,12 @@ static void register_local(struct request *r, npid pid) {
     return;
   }
   int code = names_register(request_agent(r)->names, request_segment(r), pid, 0);
-  if (code == ERR_NAME_TAKEN) respond_taken(r, SCOPE_LOCAL);
-  else if (code) respond_code(r, code, "%s", err_sentence(code));
-  else respond_named(r, SCOPE_LOCAL);
+  if (code == ERR_NAME_TAKEN)
+    respond_taken(r, SCOPE_LOCAL);
+  else if (code)
+    respond_code(r, code, "%s", err_sentence(code));
+  else
+    respond_named(r, SCOPE_LOCAL);
 }
 
 void api_names_put(struct request *r) {
@@ -107,20 +116,27 @@ void api_names_put(struct request *r) {
     respond_error(r, &e);
     return;
   }
-  if (scope == SCOPE_LOCAL) register_local(r, pid);
-  else registry_register(a, request_segment(r), pid, false, on_registered, r);
+  if (scope == SCOPE_LOCAL)
+    register_local(r, pid);
+  else
+    registry_register(a, request_segment(r), pid, false, on_registered, r);
 }
 
 static void on_unregistered(void *data, const struct error *e, bool yes) {
   struct request *r = data;
-  if (e) respond_error(r, e);
-  else if (yes) respond_json(r, 200, json_pack("{s:s}", "name", request_segment(r)));
-  else respond_code(r, ERR_NO_NAME, "%s: no process has this name", request_segment(r));
+  if (e)
+    respond_error(r, e);
+  else if (yes)
+    respond_json(r, 200, json_pack("{s:s}", "name", request_segment(r)));
+  else
+    respond_code(r, ERR_NO_NAME, "%s: no process has this name", request_segment(r));
 }
 
 void api_names_delete(struct request *r) {
   enum scope scope = scope_of(r, request_query(r, "scope"));
   if (scope == SCOPE_BAD) return;
-  if (scope == SCOPE_GLOBAL) registry_unregister(request_agent(r), request_segment(r), on_unregistered, r);
-  else on_unregistered(r, NULL, names_unregister(request_agent(r)->names, request_segment(r), 0));
+  if (scope == SCOPE_GLOBAL)
+    registry_unregister(request_agent(r), request_segment(r), on_unregistered, r);
+  else
+    on_unregistered(r, NULL, names_unregister(request_agent(r)->names, request_segment(r), 0));
 }

@@ -23,7 +23,7 @@ bool api_flag(const struct request *r, const char *key) {
   return v && strcmp(v, "0") != 0 && strcmp(v, "false") != 0;
 }
 
-/* --- this node ------------------------------------------------------------------------------------------- */
+/* --- this node ------------------------------------------------------------------------------------------ */
 
 void api_node_get(struct request *r) {
   struct agent *a = request_agent(r);
@@ -31,11 +31,12 @@ void api_node_get(struct request *r) {
   char directory[4096];
   vm_stats(a->vm, &vm);
   if (!getcwd(directory, sizeof directory)) directory[0] = 0;
-  json_t *v = json_pack("{s:s, s:i, s:I, s:s, s:i, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:s}", "node", a->self, "id", 0,
-                        "creation", (json_int_t)a->creation, "version", a->config->version, "os_pid", (int)getpid(),
-                        "directory", directory, "address", a->address, "port", a->port, "schedulers", vm.schedulers,
-                        "processes", (json_int_t)vm.processes, "isolates", (json_int_t)vm.isolates, "uptime_ms",
-                        (json_int_t)((clock_ns() - a->started_ns) / 1000000), "lua", LUA_VERSION);
+  json_t *v =
+      json_pack("{s:s, s:i, s:I, s:s, s:i, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:s}", "node", a->self, "id", 0,
+                "creation", (json_int_t)a->creation, "version", a->config->version, "os_pid", (int)getpid(),
+                "directory", directory, "address", a->address, "port", a->port, "schedulers", vm.schedulers,
+                "processes", (json_int_t)vm.processes, "isolates", (json_int_t)vm.isolates, "uptime_ms",
+                (json_int_t)((clock_ns() - a->started_ns) / 1000000), "lua", LUA_VERSION);
   respond_json(r, 200, v);
 }
 
@@ -63,17 +64,17 @@ void api_metrics(struct request *r) {
       {"node_uptime_seconds", "gauge", "Seconds since the start.", (clock_ns() - a->started_ns) / 1000000000},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-    buf_printf(&text, "# HELP %s %s\n# TYPE %s %s\n%s %lld\n", rows[i].name, rows[i].help, rows[i].name, rows[i].type,
-               rows[i].name, (long long)rows[i].value);
+    buf_printf(&text, "# HELP %s %s\n# TYPE %s %s\n%s %lld\n", rows[i].name, rows[i].help, rows[i].name,
+               rows[i].type, rows[i].name, (long long)rows[i].value);
   size_t n = text.len;
   respond_text(r, "text/plain; version=0.0.4", buf_take(&text), n);
 }
 
-/* --- other nodes ----------------------------------------------------------------------------------------- */
+/* --- other nodes ---------------------------------------------------------------------------------------- */
 
 static json_t *node_json(const struct member *m) {
-  return json_pack("{s:s, s:i, s:I, s:b, s:b}", "node", m->node, "id", (int)m->id, "creation", (json_int_t)m->creation,
-                   "connected", m->up, "self", m->id == 0);
+  return json_pack("{s:s, s:i, s:I, s:b, s:b}", "node", m->node, "id", (int)m->id, "creation",
+                   (json_int_t)m->creation, "connected", m->up, "self", m->id == 0);
 }
 
 struct listing {
@@ -158,18 +159,22 @@ void api_nodes_get(struct request *r) {
   struct nodename name;
   struct member m;
   if (!named_node(r, &name)) return;
-  if (mesh_find(request_agent(r), name.full, &m) && m.up) respond_json(r, 200, node_json(&m));
-  else respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);
+  if (mesh_find(request_agent(r), name.full, &m) && m.up)
+    respond_json(r, 200, node_json(&m));
+  else
+    respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);
 }
 
 static void on_connected(void *data, const struct error *e, npid kernel) {
   struct request *r = data;
   struct member m = {0};
   struct agent *a = request_agent(r);
-  if (e) respond_error(r, e);
+  if (e)
+    respond_error(r, e);
   else if (kernel == NPID_KERNEL || !mesh_find(a, nodetab_name(a->nodes, npid_incarnation(kernel)), &m))
     respond_json(r, 200, node_json(&(struct member){.node = a->self, .creation = a->creation, .up = true}));
-  else respond_json(r, 200, node_json(&m));
+  else
+    respond_json(r, 200, node_json(&m));
 }
 
 void api_nodes_connect(struct request *r) {
@@ -182,15 +187,19 @@ void api_nodes_part(struct request *r) {
   if (!named_node(r, &name)) return;
   if (mesh_disconnect(request_agent(r), name.full, "disconnected"))
     respond_json(r, 200, json_pack("{s:s, s:b}", "node", name.full, "connected", 0));
-  else respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);
+  else
+    respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);
 }
 
 static void on_pinged(void *data, const struct error *e, struct term_reader values) {
   struct request *r = data;
   int64_t us = 0;
-  if (e) respond_error(r, e);
-  else if (!term_get_int(&values, &us)) respond_code(r, ERR_SYSTEM, "a ping was answered without a time");
-  else respond_json(r, 200, json_pack("{s:s, s:I}", "node", request_segment(r), "rtt_us", (json_int_t)us));
+  if (e)
+    respond_error(r, e);
+  else if (!term_get_int(&values, &us))
+    respond_code(r, ERR_SYSTEM, "a ping was answered without a time");
+  else
+    respond_json(r, 200, json_pack("{s:s, s:I}", "node", request_segment(r), "rtt_us", (json_int_t)us));
 }
 
 void api_nodes_ping(struct request *r) {

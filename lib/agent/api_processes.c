@@ -14,7 +14,8 @@ int api_find_process(struct agent *a, const char *text, npid *out, struct error 
     npid pid;
     int code = npid_parse(a->nodes, text, &pid, e);
     if (code) return code;
-    if (npid_is_local(pid) && !vm_alive(a->vm, pid)) return error_set(e, ERR_NO_PROCESS, "%s: no such process", text);
+    if (npid_is_local(pid) && !vm_alive(a->vm, pid))
+      return error_set(e, ERR_NO_PROCESS, "%s: no such process", text);
     *out = pid;
     return 0;
   }
@@ -25,14 +26,26 @@ int api_find_process(struct agent *a, const char *text, npid *out, struct error 
   return 0;
 }
 
-/* --- spawn ----------------------------------------------------------------------------------------------- */
+/* --- spawn ---------------------------------------------------------------------------------------------- */
 
-static bool is_string(const json_t *v) { return json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v); }
-static bool is_bool(const json_t *v) { return json_is_boolean(v); }
-static bool is_count(const json_t *v) { return json_is_integer(v) && json_integer_value(v) >= 0; }
-static bool is_list(const json_t *v) { return json_is_array(v); }
-static bool is_map(const json_t *v) { return json_is_object(v); }
-static bool is_text(const json_t *v) { return json_is_string(v); }
+static bool is_string(const json_t *v) {
+  return json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v);
+}
+static bool is_bool(const json_t *v) {
+  return json_is_boolean(v);
+}
+static bool is_count(const json_t *v) {
+  return json_is_integer(v) && json_integer_value(v) >= 0;
+}
+static bool is_list(const json_t *v) {
+  return json_is_array(v);
+}
+static bool is_map(const json_t *v) {
+  return json_is_object(v);
+}
+static bool is_text(const json_t *v) {
+  return json_is_string(v);
+}
 
 static bool is_words(const json_t *v) {
   for (size_t i = 0; i < json_array_size(v); i++)
@@ -78,7 +91,8 @@ static int check_what(const json_t *body, struct error *e) {
 }
 
 /* The spec of vm.h as a term of one MAP. */
-static int spec_of(struct agent *a, json_t *body, const struct session *session, struct term **out, struct error *e) {
+static int spec_of(struct agent *a, json_t *body, const struct session *session, struct term **out,
+                   struct error *e) {
   struct term_writer w = TERM_WRITER_INIT;
   const char *key;
   json_t *v;
@@ -89,8 +103,10 @@ static int spec_of(struct agent *a, json_t *body, const struct session *session,
   int code = 0;
   json_object_foreach(body, key, v) {
     const struct member_rule *rule = rule_of(key);
-    if (!rule) code = error_set(e, ERR_USAGE, "\"%s\": no such member of a spawn", key);
-    else if (!rule->is(v)) code = error_set(e, ERR_BAD_VALUE, "\"%s\" wants %s", key, rule->want);
+    if (!rule)
+      code = error_set(e, ERR_USAGE, "\"%s\": no such member of a spawn", key);
+    else if (!rule->is(v))
+      code = error_set(e, ERR_BAD_VALUE, "\"%s\" wants %s", key, rule->want);
     if (code) break;
     if (!rule->spec_key) continue;
     term_put_text(&w, rule->spec_key);
@@ -115,9 +131,12 @@ static int spec_of(struct agent *a, json_t *body, const struct session *session,
 static void on_spawned(void *data, const struct error *e, struct term_reader values) {
   struct request *r = data;
   npid pid;
-  if (e) respond_error(r, e);
-  else if (!term_get_pid(&values, &pid)) respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
-  else respond_json(r, 201, api_pid(request_agent(r), pid));
+  if (e)
+    respond_error(r, e);
+  else if (!term_get_pid(&values, &pid))
+    respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
+  else
+    respond_json(r, 201, api_pid(request_agent(r), pid));
 }
 
 void api_spawn(struct request *r) {
@@ -144,7 +163,7 @@ void api_spawn(struct request *r) {
   kernel_spawn(a, node, spec, session ? session_spawned : on_spawned, session ? (void *)session : (void *)r);
 }
 
-/* --- one process ----------------------------------------------------------------------------------------- */
+/* --- one process ---------------------------------------------------------------------------------------- */
 
 /* The process a request names; false when it has been answered with what is wrong. */
 static bool named_process(struct request *r, npid *out) {
@@ -171,7 +190,8 @@ static struct term *reason_in(struct agent *a, const json_t *body, struct error 
   if (!v) return reason_word("kill");
   struct term *t = NULL;
   json_t *list = json_pack("[O]", v);
-  int code = list ? json_to_term(a->nodes, list, JSON_DATA, &t, e) : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  int code = list ? json_to_term(a->nodes, list, JSON_DATA, &t, e)
+                  : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   json_decref(list);
   return code ? NULL : t;
 }

@@ -1,5 +1,5 @@
-/* Invariant: a call is in the map from call_start until its `done` has been chosen to run; whoever takes it out
- * of the map runs done, so it runs once. */
+/* Invariant: a call is in the map from call_start until its `done` has been chosen to run; whoever takes it
+ * out of the map runs done, so it runs once. */
 #include "agent/calls.h"
 
 #include "agent/hosted.h"
@@ -25,7 +25,9 @@ int calls_init(struct agent *a) {
   return a->calls ? 0 : ERR_NOMEM;
 }
 
-static void call_closed(uv_handle_t *h) { free(h->data); }
+static void call_closed(uv_handle_t *h) {
+  free(h->data);
+}
 
 static void finish(struct call *c, const struct error *e, struct term_reader values) {
   map_remove_id(&c->agent->calls->open, c->ref);
@@ -39,7 +41,9 @@ static void fail(struct call *c, int code, const char *text) {
   finish(c, &e, (struct term_reader){0});
 }
 
-static void on_timeout(uv_timer_t *t) { fail(t->data, ERR_TIMEOUT, "no answer in time (timeout)"); }
+static void on_timeout(uv_timer_t *t) {
+  fail(t->data, ERR_TIMEOUT, "no answer in time (timeout)");
+}
 
 void call_start(struct agent *a, npid to, struct term *args, int timeout_ms, call_done *done, void *data) {
   struct error e;
@@ -47,8 +51,10 @@ void call_start(struct agent *a, npid to, struct term *args, int timeout_ms, cal
   npid ref = vm_ref(a->vm);
   struct signal *s = c ? signal_new(SIGNAL_CALL, to, NPID_KERNEL, ref, args) : NULL;
   if (!s || map_put_id(&a->calls->open, ref, c)) {
-    if (s) signal_free(s);
-    else term_unref(args);
+    if (s)
+      signal_free(s);
+    else
+      term_unref(args);
     free(c);
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     done(data, &e, (struct term_reader){0});

@@ -1,5 +1,5 @@
-/* calls: the kernel asks other processes, and is told once: with the values, the error, or the loss of the node
- * or the time.  And the answers to calls it is asked.  I/O thread only. */
+/* calls: the kernel asks other processes, and is told once: with the values, the error, or the loss of the
+ * node or the time.  And the answers to calls it is asked.  I/O thread only. */
 #ifndef AGENT_CALLS_H
 #define AGENT_CALLS_H
 
@@ -14,8 +14,8 @@ typedef void call_done(void *data, const struct error *e, struct term_reader val
 int calls_init(struct agent *a) MUST_CHECK;
 void calls_finish(struct agent *a); /* the calls still open end with ERR_LOST */
 
-/* Sends [op, …] = args (consumed, may be NULL after a failed build) to `to`.  timeout_ms 0: as long as it takes.  A failure to send is told through
- * done as well, before call_start returns. */
+/* Sends [op, …] = args (consumed, may be NULL after a failed build) to `to`.  timeout_ms 0: as long as it
+ * takes.  A failure to send is told through done as well, before call_start returns. */
 void call_start(struct agent *a, npid to, struct term *args, int timeout_ms, call_done *done, void *data);
 
 /* A REPLY to the kernel (borrowed). */

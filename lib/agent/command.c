@@ -1,6 +1,6 @@
-/* Invariant: a command is a hosted process from its spawn on, and ends (hosted_end) when four things are over:
- * the OS process, stdout, stderr and the pipe that reports the start.  Its struct outlives that until libuv has
- * closed all of its handles. */
+/* Invariant: a command is a hosted process from its spawn on, and ends (hosted_end) when four things are
+ * over: the OS process, stdout, stderr and the pipe that reports the start.  Its struct outlives that until
+ * libuv has closed all of its handles. */
 #include "agent/command.h"
 
 #include "agent/calls.h"
@@ -19,24 +19,24 @@ struct command {
   struct hosted hosted;
   uv_process_t process;
   uv_pipe_t pipe[PIPES];
-  uv_timer_t timer;       /* the deadline, then the grace */
-  struct signal *call;    /* not yet answered */
-  int handles;            /* to be closed before the struct may go */
-  int open;               /* of the four things above, those that are not over */
+  uv_timer_t timer;    /* the deadline, then the grace */
+  struct signal *call; /* not yet answered */
+  int handles;         /* to be closed before the struct may go */
+  int open;            /* of the four things above, those that are not over */
   bool running;
   bool stdin_open;
   int start_errno;
-  struct term *reason;    /* what ended it, when that was a signal of ours */
+  struct term *reason; /* what ended it, when that was a signal of ours */
   int64_t status;
   int signal;
-  size_t unflushed;       /* output since the last flush */
-  npid flush;             /* the flush call under way */
-  bool made; /* uv has the process handle */
+  size_t unflushed; /* output since the last flush */
+  npid flush;       /* the flush call under way */
+  bool made;        /* uv has the process handle */
 };
 
 static const struct hosted_class command_class;
 
-/* --- its end --------------------------------------------------------------------------------------------- */
+/* --- its end -------------------------------------------------------------------------------------------- */
 
 static struct term *reason_of(const struct command *c) {
   if (c->reason) return term_ref(c->reason);
@@ -82,7 +82,8 @@ static void refuse_start(struct command *c, int error) {
   term_next(&r);
   if (term_map_find(r, "argv", &argv) && term_next(&argv).count) term_get_str(&argv, &word, &n);
   bool missing = error == ENOENT;
-  error_set(&e, missing ? ERR_EXEC : ERR_EXEC_DENIED, "%.*s: %s", (int)n, word, missing ? "command not found" : strerror(error));
+  error_set(&e, missing ? ERR_EXEC : ERR_EXEC_DENIED, "%.*s: %s", (int)n, word,
+            missing ? "command not found" : strerror(error));
   call_refuse(c->hosted.agent, call, &e);
 }
 
@@ -103,17 +104,21 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
   one_over(c);
 }
 
-/* --- ending it ------------------------------------------------------------------------------------------- */
+/* --- ending it ------------------------------------------------------------------------------------------ */
 
 /* The guard hands TERM on to the whole tree, and takes SIGRTMIN for "KILL it all". */
 static void signal_tree(struct command *c, bool kill_it) {
   if (!c->running) return;
   bool guarded = c->hosted.agent->config->guard;
-  if (guarded) uv_process_kill(&c->process, kill_it ? SIGRTMIN : SIGTERM);
-  else kill(-c->process.pid, kill_it ? SIGKILL : SIGTERM);
+  if (guarded)
+    uv_process_kill(&c->process, kill_it ? SIGRTMIN : SIGTERM);
+  else
+    kill(-c->process.pid, kill_it ? SIGKILL : SIGTERM);
 }
 
-static void on_grace(uv_timer_t *t) { signal_tree(t->data, true); }
+static void on_grace(uv_timer_t *t) {
+  signal_tree(t->data, true);
+}
 
 static void command_end(struct command *c, bool at_once) {
   signal_tree(c, at_once);
@@ -145,7 +150,7 @@ void commands_stop(struct agent *a) {
   term_unref(reason);
 }
 
-/* --- output ---------------------------------------------------------------------------------------------- */
+/* --- output --------------------------------------------------------------------------------------------- */
 
 static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *out) {
   (void)hint;
@@ -169,7 +174,8 @@ static void command_reply(struct hosted *p, const struct signal *s) {
   c->flush = NPID_NONE;
   c->unflushed = 0;
   for (int i = OUT; i <= ERR; i++)
-    if (!uv_is_closing((uv_handle_t *)&c->pipe[i])) uv_read_start((uv_stream_t *)&c->pipe[i], on_alloc, on_output);
+    if (!uv_is_closing((uv_handle_t *)&c->pipe[i]))
+      uv_read_start((uv_stream_t *)&c->pipe[i], on_alloc, on_output);
 }
 
 static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
@@ -193,7 +199,7 @@ static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
 }
 
-/* --- input ----------------------------------------------------------------------------------------------- */
+/* --- input ---------------------------------------------------------------------------------------------- */
 
 struct input {
   uv_write_t write;
@@ -227,7 +233,7 @@ static void command_message(struct hosted *p, const struct signal *s) {
   }
 }
 
-/* --- its start ------------------------------------------------------------------------------------------- */
+/* --- its start ------------------------------------------------------------------------------------------ */
 
 static const struct hosted_class command_class = {.kind = "command",
                                                   .message = command_message,
@@ -250,7 +256,7 @@ static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   one_over(c);
 }
 
-struct plan { /* a spec, as uv_spawn wants it */
+struct plan {  /* a spec, as uv_spawn wants it */
   char **argv; /* the guard's words first */
   char **env;  /* NULL: the agent's */
   char *cwd;
@@ -281,7 +287,8 @@ static char *text_at(struct term_reader r) {
 static int plan_argv(struct plan *p, struct term_reader r, const char *guard, struct error *e) {
   struct term_value list = term_next(&r);
   uint32_t extra = guard ? 2 : 0, n = 0;
-  if (list.tag != TERM_LIST || !list.count) return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
+  if (list.tag != TERM_LIST || !list.count)
+    return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
   p->argv = calloc((size_t)list.count + extra + 1, sizeof *p->argv);
   if (!p->argv) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (guard) {
@@ -329,7 +336,8 @@ static int plan_read(struct agent *a, struct term_reader spec, struct plan *p, s
   if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
   if (plan_argv(p, at, a->config->guard, e)) return e->code;
   if (term_map_find(spec, "env", &at) && plan_env(p, at, e)) return e->code;
-  if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at))) return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
+  if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
+    return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
   if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
   if (term_map_find(spec, "timeout", &at) && !term_get_int(&at, &p->timeout_ms))
     return error_set(e, ERR_BAD_VALUE, "timeout wants milliseconds");
@@ -363,7 +371,8 @@ static int start_process(struct command *c, const struct plan *p) {
   bool guarded = c->hosted.agent->config->guard;
   const int writable = UV_CREATE_PIPE | UV_WRITABLE_PIPE, readable = UV_CREATE_PIPE | UV_READABLE_PIPE;
   uv_stdio_container_t stdio[PIPES] = {
-      [IN] = {.flags = p->with_stdin ? (uv_stdio_flags)readable : UV_IGNORE, .data.stream = (uv_stream_t *)&c->pipe[IN]},
+      [IN] = {.flags = p->with_stdin ? (uv_stdio_flags)readable : UV_IGNORE,
+              .data.stream = (uv_stream_t *)&c->pipe[IN]},
       [OUT] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[OUT]},
       [ERR] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[ERR]},
       [START] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[START]},
@@ -412,7 +421,8 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   struct error e = {0};
   struct plan p;
   struct command *c = NULL;
-  if (!plan_read(a, spec, &p, &e) && !(c = calloc(1, sizeof *c))) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (!plan_read(a, spec, &p, &e) && !(c = calloc(1, sizeof *c)))
+    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (c && (e.code = hosted_begin(a, &c->hosted, &command_class, p.leader))) {
     error_set(&e, e.code, "%s", err_sentence(e.code));
     free(c);
@@ -428,7 +438,9 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   init_handles(c);
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
   bool guarded = a->config->guard;
-  if (error) error_set(&e, error == ENOENT ? ERR_EXEC : ERR_EXEC_DENIED, "%s: %s", p.cwd ? p.cwd : p.argv[0], strerror(error));
+  if (error)
+    error_set(&e, error == ENOENT ? ERR_EXEC : ERR_EXEC_DENIED, "%s: %s", p.cwd ? p.cwd : p.argv[0],
+              strerror(error));
   plan_finish(&p);
   if (e.code) {
     no_start(c, &e);

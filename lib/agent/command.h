@@ -1,7 +1,7 @@
-/* command: an operating-system command as a process: its output goes to its group leader as messages ("stdout"
- * | "stderr", pid, bytes), what it is sent is written to its stdin, its end is its exit reason: "normal" for
- * status 0, {"exit", n}, {"signal", n}.  An exit signal ends it with TERM and, COMMAND_GRACE_MS later, KILL, to
- * all its processes.  I/O thread only. */
+/* command: an operating-system command as a process: its output goes to its group leader as messages
+ * ("stdout" | "stderr", pid, bytes), what it is sent is written to its stdin, its end is its exit reason:
+ * "normal" for status 0, {"exit", n}, {"signal", n}.  An exit signal ends it with TERM and, COMMAND_GRACE_MS
+ * later, KILL, to all its processes.  I/O thread only. */
 #ifndef AGENT_COMMAND_H
 #define AGENT_COMMAND_H
 

@@ -49,7 +49,8 @@ static void on_wrote(uv_fs_t *w) {
   c->busy = false;
   if (n < 0) {
     c->lost += c->writing.len - c->at;
-    log_line(&c->hosted.agent->log, "console: %zu bytes are lost: %s", c->writing.len - c->at, uv_strerror((int)n));
+    log_line(&c->hosted.agent->log, "console: %zu bytes are lost: %s", c->writing.len - c->at,
+             uv_strerror((int)n));
     c->at = c->writing.len;
   } else {
     c->at += (size_t)n;
@@ -79,7 +80,8 @@ static void write_some(struct console *c) {
 
 static void put(struct console *c, const char *bytes, size_t n) {
   if (c->pending.len + n > CONSOLE_MAX) {
-    if (!c->lost) log_line(&c->hosted.agent->log, "console: output is lost: more than %d bytes wait", CONSOLE_MAX);
+    if (!c->lost)
+      log_line(&c->hosted.agent->log, "console: output is lost: more than %d bytes wait", CONSOLE_MAX);
     c->lost += n;
     return;
   }
@@ -121,7 +123,9 @@ static bool console_call(struct hosted *p, struct signal *s) {
 }
 
 /* The console ends with its node: exit signals pass it by. */
-static void console_exit(struct hosted *p, struct term *reason, bool kill) { (void)p, (void)reason, (void)kill; }
+static void console_exit(struct hosted *p, struct term *reason, bool kill) {
+  (void)p, (void)reason, (void)kill;
+}
 
 static void console_free(struct hosted *p) {
   struct console *c = (struct console *)p;

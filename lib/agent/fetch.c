@@ -39,7 +39,7 @@ struct watch { /* a socket of libcurl's */
   curl_socket_t fd;
 };
 
-/* --- the loop -------------------------------------------------------------------------------------------- */
+/* --- the loop ------------------------------------------------------------------------------------------- */
 
 static void unlink_request(struct fetch_request *r) {
   curl_multi_remove_handle(r->agent->fetch->multi, r->easy);
@@ -114,10 +114,16 @@ static void run_timers(struct agent *a) {
   check_done(a);
 }
 
-static void on_timeout(uv_timer_t *t) { run_timers(t->data); }
-static void on_soon(uv_idle_t *i) { run_timers(i->data); }
+static void on_timeout(uv_timer_t *t) {
+  run_timers(t->data);
+}
+static void on_soon(uv_idle_t *i) {
+  run_timers(i->data);
+}
 
-static void watch_closed(uv_handle_t *h) { free(h->data); }
+static void watch_closed(uv_handle_t *h) {
+  free(h->data);
+}
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *socket_data) {
   (void)easy;
@@ -150,14 +156,17 @@ static int on_timer(CURLM *multi, long ms, void *cls) {
   (void)multi;
   struct agent *a = cls;
   uv_timer_stop(&a->fetch->timer);
-  if (!ms) uv_idle_start(&a->fetch->soon, on_soon);
-  else if (ms > 0) uv_timer_start(&a->fetch->timer, on_timeout, (uint64_t)ms, 0);
+  if (!ms)
+    uv_idle_start(&a->fetch->soon, on_soon);
+  else if (ms > 0)
+    uv_timer_start(&a->fetch->timer, on_timeout, (uint64_t)ms, 0);
   return 0;
 }
 
 int fetch_init(struct agent *a, struct error *e) {
   a->fetch = calloc(1, sizeof *a->fetch);
-  if (!a->fetch || !(a->fetch->multi = curl_multi_init())) return error_set(e, ERR_NOMEM, "libcurl does not start");
+  if (!a->fetch || !(a->fetch->multi = curl_multi_init()))
+    return error_set(e, ERR_NOMEM, "libcurl does not start");
   uv_timer_init(&a->loop, &a->fetch->timer);
   uv_idle_init(&a->loop, &a->fetch->soon);
   a->fetch->timer.data = a->fetch->soon.data = a;
@@ -169,6 +178,10 @@ int fetch_init(struct agent *a, struct error *e) {
   return 0;
 }
 
+bool fetch_idle(const struct agent *a) {
+  return !a->fetch->requests;
+}
+
 void fetch_finish(struct agent *a) {
   if (!a->fetch) return;
   while (a->fetch->requests) on_done(a->fetch->requests, CURLE_ABORTED_BY_CALLBACK);
@@ -177,7 +190,7 @@ void fetch_finish(struct agent *a) {
   uv_close((uv_handle_t *)&a->fetch->soon, NULL);
 }
 
-/* --- requests -------------------------------------------------------------------------------------------- */
+/* --- requests ------------------------------------------------------------------------------------------- */
 
 static size_t on_answer(char *bytes, size_t size, size_t count, void *cls) {
   struct fetch_request *r = cls;
@@ -253,12 +266,14 @@ static struct fetch_request *no_memory(struct fetch_request *r, fetch_done *done
 }
 
 struct fetch_request *fetch_json(struct agent *a, const struct fetch_target *to, const char *method,
-                                 const char *path, json_t *body, int timeout_ms, fetch_done *done, void *data) {
+                                 const char *path, json_t *body, int timeout_ms, fetch_done *done,
+                                 void *data) {
   struct fetch_request *r = request_new(a, to, method, path, done, data);
   if (r && body) json_line(&r->body, body);
   bool had_body = body;
   json_decref(body);
-  if (!r || !buf_ok(&r->body) || !add_header(r, "Content-Type", "application/json")) return no_memory(r, done, data);
+  if (!r || !buf_ok(&r->body) || !add_header(r, "Content-Type", "application/json"))
+    return no_memory(r, done, data);
   if (had_body) {
     curl_easy_setopt(r->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body.len);
     curl_easy_setopt(r->easy, CURLOPT_POSTFIELDS, r->body.data);

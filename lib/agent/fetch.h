@@ -1,6 +1,6 @@
-/* fetch: the node's HTTP client: requests to other nodes, on the loop, over TLS with the cookie's key.  Where to
- * connect is an address and port, or a host name that libcurl resolves in a thread of its own.
- * I/O thread only. */
+/* fetch: the node's HTTP client: requests to other nodes, on the loop, over TLS with the cookie's key.  Where
+ * to connect is an address and port, or a host name that libcurl resolves in a thread of its own. I/O thread
+ * only. */
 #ifndef AGENT_FETCH_H
 #define AGENT_FETCH_H
 
@@ -12,9 +12,11 @@ int fetch_init(struct agent *a, struct error *e) MUST_CHECK;
 void fetch_finish(struct agent *a); /* what is under way ends with an error; closes its handles */
 void fetch_free(struct agent *a);   /* after the loop has run once more */
 
+bool fetch_idle(const struct agent *a); /* nothing under way */
+
 struct fetch_target {
-  const char *node;    /* who is meant: the Node-To header and the name in messages */
-  const char *host;    /* to connect to: a name, or an address (IPv6 in brackets) */
+  const char *node; /* who is meant: the Node-To header and the name in messages */
+  const char *host; /* to connect to: a name, or an address (IPv6 in brackets) */
   uint16_t port;
 };
 
@@ -26,11 +28,12 @@ struct fetch_request;
 
 /* One request with a JSON body (consumed, may be NULL). NULL, after done has run, when it cannot be made. */
 struct fetch_request *fetch_json(struct agent *a, const struct fetch_target *to, const char *method,
-                                 const char *path, json_t *body, int timeout_ms, fetch_done *done, void *data);
+                                 const char *path, json_t *body, int timeout_ms, fetch_done *done,
+                                 void *data);
 
-/* A POST whose body is a stream: source fills out with up to max bytes and returns how many; 0 pauses it until
- * fetch_resume; started runs once the connection stands and the first bytes are asked for.  Ends when source
- * returns FETCH_END, or with an error. */
+/* A POST whose body is a stream: source fills out with up to max bytes and returns how many; 0 pauses it
+ * until fetch_resume; started runs once the connection stands and the first bytes are asked for.  Ends when
+ * source returns FETCH_END, or with an error. */
 #define FETCH_END ((size_t)-1)
 struct fetch_source {
   size_t (*read)(void *data, char *out, size_t max);

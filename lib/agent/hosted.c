@@ -1,5 +1,5 @@
-/* Invariant: a hosted process is in agent->processes exactly as long as the vm knows its pid; a bond stands in
- * `bonds` until it is undone or fires, and fires at most once. */
+/* Invariant: a hosted process is in agent->processes exactly as long as the vm knows its pid; a bond stands
+ * in `bonds` until it is undone or fires, and fires at most once. */
 #include "agent/hosted.h"
 
 #include "base/clock.h"
@@ -8,7 +8,7 @@
 #include <string.h>
 
 void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid ref, struct term *term) {
-  struct signal *s = signal_new(kind, to, from, ref, term_ref(term));
+  struct signal *s = signal_new(kind, to, from, ref, term ? term_ref(term) : NULL);
   if (!s) {
     term_unref(term);
     log_line(&a->log, "out of memory: a %s signal is lost", signal_wire(kind));
@@ -17,7 +17,9 @@ void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid
   vm_deliver(a->vm, s);
 }
 
-struct term *reason_word(const char *word) { return term_build("s", word); }
+struct term *reason_word(const char *word) {
+  return term_build("s", word);
+}
 
 bool reason_is(const struct term *reason, const char *word) {
   struct term_reader r = term_read(reason);
@@ -84,8 +86,10 @@ static void exit_signal(struct hosted *p, struct term *reason, bool kill) {
   if (!kill && reason_is(reason, "normal")) return;
   struct term *killed = kill ? reason_word("killed") : NULL;
   struct term *by = killed ? killed : reason;
-  if (p->class->exit) p->class->exit(p, by, kill);
-  else hosted_end(p, by);
+  if (p->class->exit)
+    p->class->exit(p, by, kill);
+  else
+    hosted_end(p, by);
   term_unref(killed);
 }
 
@@ -95,8 +99,9 @@ static void answer(struct hosted *p, struct signal *s) {
   const char *op = "";
   size_t n = 0;
   bool flush = term_get_str(&r, &op, &n) && n == 5 && !memcmp(op, "flush", 5);
-  struct term *t = flush ? term_build("b", 1)
-                         : term_build("bss", 0, err_wire(ERR_USAGE), "this process does not answer that call");
+  struct term *t = flush
+                       ? term_build("b", 1)
+                       : term_build("bss", 0, err_wire(ERR_USAGE), "this process does not answer that call");
   if (s->ref != NPID_NONE) agent_send(p->agent, SIGNAL_REPLY, s->from, p->pid, s->ref, t);
   term_unref(t);
   signal_free(s);
@@ -142,8 +147,10 @@ void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason
     for (size_t i = p->bond_count; i-- > 0;) {
       struct bond b = p->bonds[i];
       if (npid_incarnation(b.pid) != incarnation) continue;
-      if (b.ref == NPID_NONE) agent_send(a, SIGNAL_LINK_EXIT, p->pid, b.pid, NPID_NONE, reason);
-      else unbond(p, b.pid, b.ref);
+      if (b.ref == NPID_NONE)
+        agent_send(a, SIGNAL_LINK_EXIT, p->pid, b.pid, NPID_NONE, reason);
+      else
+        unbond(p, b.pid, b.ref);
     }
   }
 }

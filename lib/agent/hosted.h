@@ -12,13 +12,13 @@
 struct hosted;
 
 struct hosted_class {
-  const char *kind;                                                /* "command", "client", "console" */
-  void (*message)(struct hosted *p, const struct signal *s);       /* NULL: messages vanish */
-  bool (*call)(struct hosted *p, struct signal *s);                /* true: it took the call and will reply */
-  void (*exit)(struct hosted *p, struct term *reason, bool kill);  /* a signal to end by; NULL: hosted_end */
-  void (*down)(struct hosted *p, const struct signal *s);          /* a process it monitors ended */
-  void (*reply)(struct hosted *p, const struct signal *s);         /* to a call it made */
-  void (*free)(struct hosted *p);                                  /* the last of it; frees p itself */
+  const char *kind;                                               /* "command", "client", "console" */
+  void (*message)(struct hosted *p, const struct signal *s);      /* NULL: messages vanish */
+  bool (*call)(struct hosted *p, struct signal *s);               /* true: it took the call and will reply */
+  void (*exit)(struct hosted *p, struct term *reason, bool kill); /* a signal to end by; NULL: hosted_end */
+  void (*down)(struct hosted *p, const struct signal *s);         /* a process it monitors ended */
+  void (*reply)(struct hosted *p, const struct signal *s);        /* to a call it made */
+  void (*free)(struct hosted *p);                                 /* the last of it; frees p itself */
 };
 
 struct bond { /* a link, or a monitor that `pid` holds on us */

@@ -1,7 +1,8 @@
 /* Invariant: a request is allocated at its first callback and freed by the completion callback; between its
- * handler's return without an answer and that answer its connection is suspended, and a suspended connection is
- * not completed, so a handler may keep the pointer.  A stream is suspended exactly while it has nothing to say;
- * since a suspended connection is not read either, a watcher on its socket tells when the client goes. */
+ * handler's return without an answer and that answer its connection is suspended, and a suspended connection
+ * is not completed, so a handler may keep the pointer.  A stream is suspended exactly while it has nothing to
+ * say; since a suspended connection is not read either, a watcher on its socket tells when the client goes.
+ */
 #include "agent/http.h"
 
 #include "agent/routes.h"
@@ -24,10 +25,10 @@ struct server { /* one MHD daemon on our loop */
   struct MHD_Daemon *daemon;
   uv_poll_t poll;
   uv_timer_t timer;
-  uv_idle_t soon; /* a timer of 0 ms that is set again as it fires would never let libuv poll */
+  uv_idle_t soon;     /* a timer of 0 ms that is set again as it fires would never let libuv poll */
   unsigned fruitless; /* runs in a row that MHD asked for and that did nothing */
   bool active;        /* this run called us */
-  bool remote; /* TLS: its clients have proved the cookie */
+  bool remote;        /* TLS: its clients have proved the cookie */
   struct request *requests;
 };
 
@@ -53,7 +54,7 @@ struct request {
   struct MHD_Connection *conn;
   const struct route *route;
   char *segment;
-  struct buf bytes;   /* the body as it arrives */
+  struct buf bytes; /* the body as it arrives */
   size_t discarded;
   json_t *body;
   struct error refused; /* why the request is answered without a handler */
@@ -76,11 +77,15 @@ static void on_readable(uv_poll_t *p, int status, int events) {
   server_run(s);
 }
 
-static void on_timer(uv_timer_t *t) { server_run(t->data); }
-static void on_soon(uv_idle_t *i) { server_run(i->data); }
+static void on_timer(uv_timer_t *t) {
+  server_run(t->data);
+}
+static void on_soon(uv_idle_t *i) {
+  server_run(i->data);
+}
 
-/* libmicrohttpd 0.9.75 asks to be run at once for as long as a TLS handshake waits for its peer: when a run that
- * it asked for did nothing, the next one comes later and later, until something happens. */
+/* libmicrohttpd 0.9.75 asks to be run at once for as long as a TLS handshake waits for its peer: when a run
+ * that it asked for did nothing, the next one comes later and later, until something happens. */
 static void server_run(struct server *s) {
   uv_idle_stop(&s->soon); /* before the run: what it wakes may want another */
   s->active = false;
@@ -88,10 +93,13 @@ static void server_run(struct server *s) {
   s->fruitless = s->active ? 0 : s->fruitless + 1;
   MHD_UNSIGNED_LONG_LONG ms;
   bool any = MHD_get_timeout(s->daemon, &ms) == MHD_YES;
-  if (any && !ms && s->fruitless > FRUITLESS_MAX) ms = s->fruitless < BACKOFF_MAX_MS ? s->fruitless : BACKOFF_MAX_MS;
+  if (any && !ms && s->fruitless > FRUITLESS_MAX)
+    ms = s->fruitless < BACKOFF_MAX_MS ? s->fruitless : BACKOFF_MAX_MS;
   if (any && !ms) uv_idle_start(&s->soon, on_soon);
-  if (any && ms) uv_timer_start(&s->timer, on_timer, ms, 0);
-  else uv_timer_stop(&s->timer);
+  if (any && ms)
+    uv_timer_start(&s->timer, on_timer, ms, 0);
+  else
+    uv_timer_stop(&s->timer);
 }
 
 /* MHD looks at what was resumed or queued only when it runs: see to it that it does, from a clean stack. */
@@ -100,11 +108,17 @@ static void server_nudge(struct server *s) {
   uv_idle_start(&s->soon, on_soon);
 }
 
-/* --- what a handler reads -------------------------------------------------------------------------------- */
+/* --- what a handler reads ------------------------------------------------------------------------------- */
 
-struct agent *request_agent(const struct request *r) { return r->server->agent; }
-const char *request_segment(const struct request *r) { return r->segment; }
-json_t *request_body(const struct request *r) { return r->body; }
+struct agent *request_agent(const struct request *r) {
+  return r->server->agent;
+}
+const char *request_segment(const struct request *r) {
+  return r->segment;
+}
+json_t *request_body(const struct request *r) {
+  return r->body;
+}
 
 const char *request_query(const struct request *r, const char *key) {
   return MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, key);
@@ -130,7 +144,7 @@ static int request_fd(const struct request *r) {
   return info ? info->connect_fd : -1;
 }
 
-/* --- answers --------------------------------------------------------------------------------------------- */
+/* --- answers -------------------------------------------------------------------------------------------- */
 
 static void answer(struct request *r, unsigned status, struct MHD_Response *response) {
   r->answered = true;
@@ -155,12 +169,16 @@ static void answer_text(struct request *r, unsigned status, const char *type, ch
   answer(r, status, response);
 }
 
-void respond_text(struct request *r, const char *type, char *text, size_t n) { answer_text(r, 200, type, text, n); }
+void respond_text(struct request *r, const char *type, char *text, size_t n) {
+  answer_text(r, 200, type, text, n);
+}
 
 static void answer_json(struct request *r, unsigned status, const char *type, json_t *body) {
   struct buf text = BUF_INIT;
-  if (body) json_line(&text, body);
-  else text.failed = true;
+  if (body)
+    json_line(&text, body);
+  else
+    text.failed = true;
   size_t n = text.len;
   answer_text(r, status, type, buf_take(&text), n);
   json_decref(body);
@@ -184,7 +202,7 @@ void respond_code(struct request *r, int code, const char *format, ...) {
   respond_error(r, &e);
 }
 
-/* --- streams --------------------------------------------------------------------------------------------- */
+/* --- streams -------------------------------------------------------------------------------------------- */
 
 static void stream_wake(struct stream *s) {
   if (!s->suspended) return;
@@ -272,15 +290,19 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
 
 void stream_line(struct stream *s, json_t *line) {
   if (!s->ended) {
-    if (line) json_line(&s->pending, line);
-    else s->pending.failed = true;
+    if (line)
+      json_line(&s->pending, line);
+    else
+      s->pending.failed = true;
     s->was_full = s->was_full || stream_full(s);
     stream_wake(s);
   }
   json_decref(line);
 }
 
-bool stream_full(const struct stream *s) { return s->pending.len > HTTP_STREAM_HIGH; }
+bool stream_full(const struct stream *s) {
+  return s->pending.len > HTTP_STREAM_HIGH;
+}
 
 void stream_end(struct stream *s) {
   s->ended = true;
@@ -295,7 +317,7 @@ static void stream_free(struct stream *s) {
   free(s);
 }
 
-/* --- requests -------------------------------------------------------------------------------------------- */
+/* --- requests ------------------------------------------------------------------------------------------- */
 
 void request_upload(struct request *r, const struct upload_events *events, void *data) {
   r->upload = events;
@@ -346,7 +368,8 @@ static int check_addressee(struct request *r) {
 static int check_body(struct request *r) {
   const char *length = request_header(r, "Content-Length");
   if (length && strtoull(length, NULL, 10) > HTTP_BODY_MAX)
-    return error_set(&r->refused, ERR_TOO_LARGE, "a body of %s bytes: the limit is %d", length, HTTP_BODY_MAX);
+    return error_set(&r->refused, ERR_TOO_LARGE, "a body of %s bytes: the limit is %d", length,
+                     HTTP_BODY_MAX);
   return 0;
 }
 
@@ -360,8 +383,8 @@ static struct request *request_new(struct server *s, struct MHD_Connection *conn
   r->link = &s->requests;
   if (r->next) r->next->link = &r->next;
   s->requests = r;
-  if (check_caller(r) || check_addressee(r) || route_find(method, path, &r->route, &r->segment, &r->refused) ||
-      check_body(r))
+  if (check_caller(r) || check_addressee(r) ||
+      route_find(method, path, &r->route, &r->segment, &r->refused) || check_body(r))
     return r;
   if (r->route->flags & ROUTE_REMOTE_ONLY && !s->remote)
     error_set(&r->refused, ERR_PERMISSION, "%s is for other nodes, over TLS", path);
@@ -395,9 +418,12 @@ static void dispatch(struct request *r) {
     buf_finish(&r->bytes);
   }
   if (r->answered) return;
-  if (r->refused.code) respond_error(r, &r->refused);
-  else if (r->upload || r->route->flags & ROUTE_UPLOAD) respond_json(r, 200, json_object());
-  else r->route->handler(r);
+  if (r->refused.code)
+    respond_error(r, &r->refused);
+  else if (r->upload || r->route->flags & ROUTE_UPLOAD)
+    respond_json(r, 200, json_object());
+  else
+    r->route->handler(r);
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
@@ -433,9 +459,10 @@ static size_t keep_escapes(void *cls, struct MHD_Connection *conn, char *text) {
   return strlen(text);
 }
 
-/* --- lifecycle ------------------------------------------------------------------------------------------- */
+/* --- lifecycle ------------------------------------------------------------------------------------------ */
 
-static int give_psk(void *cls, const struct MHD_Connection *conn, const char *identity, void **key, size_t *n) {
+static int give_psk(void *cls, const struct MHD_Connection *conn, const char *identity, void **key,
+                    size_t *n) {
   (void)conn;
   const struct server *s = cls;
   if (strcmp(identity, PSK_IDENTITY)) return -1;
@@ -457,9 +484,12 @@ static int server_poll(struct server *s, struct error *e) {
   return 0;
 }
 
-static void silent(void *cls, const char *format, va_list args) { (void)cls, (void)format, (void)args; }
+static void silent(void *cls, const char *format, va_list args) {
+  (void)cls, (void)format, (void)args;
+}
 
-/* Seconds until a silent connection is closed: later than a link would be, and than a slow client deserves. */
+/* Seconds until a silent connection is closed: later than a link would be, and than a slow client deserves.
+ */
 static unsigned idle_timeout(const struct agent *a) {
   unsigned link = 8 * (unsigned)(a->config->heartbeat_ms / 1000 + 1);
   return link > IDLE_TIMEOUT_S ? link : IDLE_TIMEOUT_S;
@@ -477,10 +507,10 @@ static int server_start(struct server *s, struct agent *a, int fd, bool remote, 
   };
   s->daemon = MHD_start_daemon(
       flags | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, silent, NULL,
-      MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_LIMIT,
-      (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, idle_timeout(a), MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(128 << 10),
-      MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, remote ? MHD_OPTION_ARRAY : MHD_OPTION_END, tls,
-      MHD_OPTION_END);
+      MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+      MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
+      idle_timeout(a), MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(128 << 10), MHD_OPTION_UNESCAPE_CALLBACK,
+      keep_escapes, NULL, remote ? MHD_OPTION_ARRAY : MHD_OPTION_END, tls, MHD_OPTION_END);
   if (!s->daemon) return error_set(e, ERR_SYSTEM, "the HTTP server does not start: %s", strerror(errno));
   return server_poll(s, e);
 }

@@ -14,19 +14,19 @@
 #include <stddef.h>
 
 enum {
-  HTTP_BODY_MAX = 16 << 20,        /* a request's body; beyond: 413 */
-  HTTP_DISCARD_MAX = 64 << 20,     /* how much of a refused body is read before the connection is cut */
-  HTTP_CONNECTIONS_MAX = 4096,     /* on each of the two servers; more wait in the kernel's backlog */
-  HTTP_STREAM_HIGH = 1 << 20,      /* a stream with more than this pending is full */
+  HTTP_BODY_MAX = 16 << 20,    /* a request's body; beyond: 413 */
+  HTTP_DISCARD_MAX = 64 << 20, /* how much of a refused body is read before the connection is cut */
+  HTTP_CONNECTIONS_MAX = 4096, /* on each of the two servers; more wait in the kernel's backlog */
+  HTTP_STREAM_HIGH = 1 << 20,  /* a stream with more than this pending is full */
 };
 
 struct request;
 struct route;
 
 int http_init(struct agent *a, int unix_fd, int tcp_fd, struct error *e) MUST_CHECK;
-void http_quiesce(struct agent *a);   /* no new connections; streams end */
+void http_quiesce(struct agent *a);    /* no new connections; streams end */
 bool http_idle(const struct agent *a); /* no request under way */
-void http_finish(struct agent *a);    /* closes its handles; the loop has to run once more before http_free */
+void http_finish(struct agent *a); /* closes its handles; the loop has to run once more before http_free */
 void http_free(struct agent *a);
 
 /* What a handler reads. */
@@ -35,7 +35,8 @@ const char *request_segment(const struct request *r); /* the NAME or PID of its 
 const char *request_query(const struct request *r, const char *key);
 const char *request_header(const struct request *r, const char *key);
 json_t *request_body(const struct request *r); /* borrowed; NULL: there was none */
-bool request_peer(const struct request *r, char out[64]); /* the address it came from; false on the unix socket */
+bool request_peer(const struct request *r,
+                  char out[64]); /* the address it came from; false on the unix socket */
 
 /* The answers. body is consumed; NULL stands for memory that ran out. */
 void respond_json(struct request *r, unsigned status, json_t *body);
@@ -56,8 +57,9 @@ void stream_line(struct stream *s, json_t *line); /* consumed */
 bool stream_full(const struct stream *s);
 void stream_end(struct stream *s);
 
-/* A request whose body is taken as it comes: set by the handler of a route marked ROUTE_UPLOAD, which is called
- * before the body.  data returns non-zero to cut the connection off; closed runs once, whatever happened. */
+/* A request whose body is taken as it comes: set by the handler of a route marked ROUTE_UPLOAD, which is
+ * called before the body.  data returns non-zero to cut the connection off; closed runs once, whatever
+ * happened. */
 struct upload_events {
   int (*data)(void *data, const char *bytes, size_t n);
   void (*closed)(void *data);

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- helpers --------------------------------------------------------------------------------------------- */
+/* --- helpers -------------------------------------------------------------------------------------------- */
 
 struct asked { /* a call whose answer is on its way */
   struct agent *agent;
@@ -61,12 +61,14 @@ static bool get_node(struct agent *a, struct signal *call, struct term_reader *r
   return false;
 }
 
-/* --- nodes ----------------------------------------------------------------------------------------------- */
+/* --- nodes ---------------------------------------------------------------------------------------------- */
 
 static void on_connected(void *data, const struct error *e, npid kernel) {
   struct asked *k = data;
-  if (e) call_refuse(k->agent, k->call, e);
-  else answer_take(k->agent, k->call, term_build("p", kernel));
+  if (e)
+    call_refuse(k->agent, k->call, e);
+  else
+    answer_take(k->agent, k->call, term_build("p", kernel));
   free(k);
 }
 
@@ -108,8 +110,10 @@ static void op_nodes(struct agent *a, struct signal *call, struct term_reader r)
 static void on_echo(void *data, const struct error *e, struct term_reader values) {
   (void)values;
   struct asked *k = data;
-  if (e) call_refuse(k->agent, k->call, e);
-  else answer_take(k->agent, k->call, term_build("i", (clock_ns() - k->since_ns) / 1000));
+  if (e)
+    call_refuse(k->agent, k->call, e);
+  else
+    answer_take(k->agent, k->call, term_build("i", (clock_ns() - k->since_ns) / 1000));
   free(k);
 }
 
@@ -176,12 +180,14 @@ static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_r
   call_answer(a, call, NULL);
 }
 
-/* --- names ----------------------------------------------------------------------------------------------- */
+/* --- names ---------------------------------------------------------------------------------------------- */
 
 static void on_named(void *data, const struct error *e, bool yes) {
   struct asked *k = data;
-  if (e) call_refuse(k->agent, k->call, e);
-  else answer_take(k->agent, k->call, term_build("b", (int)yes));
+  if (e)
+    call_refuse(k->agent, k->call, e);
+  else
+    answer_take(k->agent, k->call, term_build("b", (int)yes));
   free(k);
 }
 
@@ -201,8 +207,12 @@ static void do_register(struct agent *a, struct signal *call, struct term_reader
   if (k) registry_register(a, name, pid, force, on_named, k);
 }
 
-static void op_register(struct agent *a, struct signal *call, struct term_reader r) { do_register(a, call, r, false); }
-static void op_re_register(struct agent *a, struct signal *call, struct term_reader r) { do_register(a, call, r, true); }
+static void op_register(struct agent *a, struct signal *call, struct term_reader r) {
+  do_register(a, call, r, false);
+}
+static void op_re_register(struct agent *a, struct signal *call, struct term_reader r) {
+  do_register(a, call, r, true);
+}
 
 static void op_unregister(struct agent *a, struct signal *call, struct term_reader r) {
   char name[256];
@@ -230,12 +240,14 @@ static void op_send(struct agent *a, struct signal *call, struct term_reader r) 
   call_answer(a, call, NULL);
 }
 
-/* --- spawn ----------------------------------------------------------------------------------------------- */
+/* --- spawn ---------------------------------------------------------------------------------------------- */
 
 static void op_spawn(struct agent *a, struct signal *call, struct term_reader r) {
   struct term_reader found;
-  if (term_map_find(r, "argv", &found)) command_spawn(a, call, r);
-  else vm_spawn(a->vm, call);
+  if (term_map_find(r, "argv", &found))
+    command_spawn(a, call, r);
+  else
+    vm_spawn(a->vm, call);
 }
 
 struct spawning {
@@ -262,8 +274,10 @@ void kernel_spawn(struct agent *a, const char *node, struct term *spec, call_don
   struct spawning *k = spec ? malloc(sizeof *k) : NULL;
   struct term *args = k ? term_build("st", "spawn", spec) : NULL;
   term_unref(spec);
-  if (!args) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  else e.code = node ? nodename_parse(node, &name, &e) : 0;
+  if (!args)
+    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  else
+    e.code = node ? nodename_parse(node, &name, &e) : 0;
   if (e.code) {
     term_unref(args);
     free(k);
@@ -271,11 +285,13 @@ void kernel_spawn(struct agent *a, const char *node, struct term *spec, call_don
     return;
   }
   *k = (struct spawning){a, args, done, data};
-  if (node) mesh_connect(a, &name, on_spawn_node, k);
-  else on_spawn_node(k, NULL, NPID_KERNEL);
+  if (node)
+    mesh_connect(a, &name, on_spawn_node, k);
+  else
+    on_spawn_node(k, NULL, NPID_KERNEL);
 }
 
-/* --- the table ------------------------------------------------------------------------------------------- */
+/* --- the table ------------------------------------------------------------------------------------------ */
 
 static const struct op {
   const char *name;

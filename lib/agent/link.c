@@ -1,6 +1,6 @@
-/* Invariant: a link's `down` runs at most once, and the link is freed right after it; link_open, link_write and
- * link_close never run it.  A stream of theirs and the link that adopted it point at each other until either
- * ends, and whoever ends first clears both pointers. */
+/* Invariant: a link's `down` runs at most once, and the link is freed right after it; link_open, link_write
+ * and link_close never run it.  A stream of theirs and the link that adopted it point at each other until
+ * either ends, and whoever ends first clears both pointers. */
 #include "agent/link.h"
 
 #include "base/clock.h"
@@ -19,6 +19,7 @@ struct link {
   struct buf queue; /* what ours has yet to say, from `at` */
   size_t at;
   struct incoming *in;
+  bool parting; /* the queue is the last of ours */
   bool dead;
   bool spoke; /* since the last tick */
   int64_t heard_ns;
@@ -34,7 +35,7 @@ struct incoming {
   char address[64];
 };
 
-/* --- the link -------------------------------------------------------------------------------------------- */
+/* --- the link ------------------------------------------------------------------------------------------- */
 
 static void retire(struct link *l) {
   fetch_cancel(l->out);
@@ -56,7 +57,7 @@ static void lose(struct link *l, const struct error *e) {
 static size_t on_read(void *data, char *out, size_t max) {
   struct link *l = data;
   size_t left = l->queue.len - l->at, n = left < max ? left : max;
-  if (!n) return 0;
+  if (!n) return l->parting ? FETCH_END : 0;
   memcpy(out, l->queue.data + l->at, n);
   l->at += n;
   if (l->at == l->queue.len) {
@@ -88,7 +89,8 @@ static void on_out_done(void *data, const struct error *e, json_t *body) {
 
 static const struct fetch_source link_source = {on_read, on_started};
 
-struct link *link_open(struct agent *a, const struct fetch_target *to, const struct link_events *events, void *data) {
+struct link *link_open(struct agent *a, const struct fetch_target *to, const struct link_events *events,
+                       void *data) {
   struct link *l = calloc(1, sizeof *l);
   if (!l) return NULL;
   *l = (struct link){.agent = a, .events = events, .data = data, .heard_ns = clock_ns()};
@@ -122,13 +124,29 @@ void link_tick(struct link *l) {
   l->spoke = false;
 }
 
+static void nothing_ready(void *data) {
+  (void)data;
+}
+static void nothing_down(void *data, const struct error *e) {
+  (void)data, (void)e;
+}
+
+void link_part(struct link *l, const char *bytes, size_t n) {
+  static const struct link_events nobody = {.ready = nothing_ready, .down = nothing_down};
+  l->events = &nobody;
+  l->parting = true;
+  if (l->in) l->in->link = NULL;
+  l->in = NULL;
+  if (!bytes || link_write(l, bytes, n) || !l->out) link_close(l);
+}
+
 void link_close(struct link *l) {
   if (!l || l->dead) return;
   l->dead = true;
   retire(l);
 }
 
-/* --- their stream ---------------------------------------------------------------------------------------- */
+/* --- their stream --------------------------------------------------------------------------------------- */
 
 void link_adopt(struct link *l, struct incoming *in) {
   l->in = in;
@@ -136,8 +154,12 @@ void link_adopt(struct link *l, struct incoming *in) {
   l->heard_ns = clock_ns();
 }
 
-bool link_adopted(const struct link *l) { return l->in; }
-const char *incoming_address(const struct incoming *in) { return in->address; }
+bool link_adopted(const struct link *l) {
+  return l->in;
+}
+const char *incoming_address(const struct incoming *in) {
+  return in->address;
+}
 
 static int on_line(void *data, char *text, size_t n) {
   struct incoming *in = data;
@@ -146,7 +168,7 @@ static int on_line(void *data, char *text, size_t n) {
     in->greeted = true;
     return in->greet(in->agent, in, text, n);
   }
-  if (!in->link) return ERR_LOST;
+  if (!in->link) return 0;                                /* after the link has parted */
   return in->link->events->line(in->link->data, text, n); /* may end the link */
 }
 
@@ -156,7 +178,8 @@ static int on_bytes(void *data, const char *bytes, size_t n) {
   int code = lines_feed(&in->lines, bytes, n, on_line, in);
   if (!code || !in->link) return code;
   struct error e;
-  error_set(&e, code, "%s: what it sends is not understood: %s (version)", in->link->peer, err_sentence(code));
+  error_set(&e, code, "%s: what it sends is not understood: %s (version)", in->link->peer,
+            err_sentence(code));
   lose(in->link, &e);
   return code;
 }

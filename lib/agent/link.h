@@ -1,5 +1,6 @@
-/* link: the pair of streams between two nodes: ours, a POST /v1/link that we send to the peer, and theirs, one
- * that reaches our server.  Lines go in and come out; what they say is mesh's business.  I/O thread only. */
+/* link: the pair of streams between two nodes: ours, a POST /v1/link that we send to the peer, and theirs,
+ * one that reaches our server.  Lines go in and come out; what they say is mesh's business.  I/O thread only.
+ */
 #ifndef AGENT_LINK_H
 #define AGENT_LINK_H
 
@@ -18,10 +19,11 @@ struct link_events {
 };
 
 /* Begins our stream. NULL when memory ran out. */
-struct link *link_open(struct agent *a, const struct fetch_target *to, const struct link_events *events, void *data);
+struct link *link_open(struct agent *a, const struct fetch_target *to, const struct link_events *events,
+                       void *data);
 
-/* A stream of theirs begins with a line that says who it is from: greet(agent, incoming, line) either adopts it into a link,
- * with link_adopt, or returns non-zero, and it is cut off. */
+/* A stream of theirs begins with a line that says who it is from: greet(agent, incoming, line) either adopts
+ * it into a link, with link_adopt, or returns non-zero, and it is cut off. */
 typedef int link_greet(struct agent *a, struct incoming *in, const char *text, size_t n);
 void link_incoming(struct request *r, link_greet *greet);
 void link_adopt(struct link *l, struct incoming *in);
@@ -35,7 +37,11 @@ int link_write(struct link *l, const char *bytes, size_t n) MUST_CHECK;
 /* Once every heartbeat: says something if nothing was said since, and ends the link after four in silence. */
 void link_tick(struct link *l);
 
-/* Ends it without `down`. Accepts NULL. */
+/* Ends it in order, without `down`: the bytes (a whole line) are the last of ours; what they still send is
+ * read and dropped.  The link takes care of itself from now on. */
+void link_part(struct link *l, const char *bytes, size_t n);
+
+/* Ends it at once, without `down`. Accepts NULL. */
 void link_close(struct link *l);
 
 #endif

@@ -1,9 +1,9 @@
-/* mesh: which nodes this one is connected to, and how it comes to be.  This is the membership interface: who is
- * a member, tell me when that changes, connect, part; nothing outside knows how a member is found.
+/* mesh: which nodes this one is connected to, and how it comes to be.  This is the membership interface: who
+ * is a member, tell me when that changes, connect, part; nothing outside knows how a member is found.
  *
- * Connecting: we offer a link (PUT /v1/link, with who and where we are); the peer opens its stream to us; we open
- * ours to it; each stream begins with a hello line and the global names of its node; once both have come, the
- * node is up.  Both ends may offer at once: each opens only one stream.  I/O thread only. */
+ * Connecting: we offer a link (PUT /v1/link, with who and where we are); the peer opens its stream to us; we
+ * open ours to it; each stream begins with a hello line and the global names of its node; once both have
+ * come, the node is up.  Both ends may offer at once: each opens only one stream.  I/O thread only. */
 #ifndef AGENT_MESH_H
 #define AGENT_MESH_H
 
@@ -13,10 +13,10 @@
 
 #include <jansson.h>
 
-enum { MESH_CONNECT_TIMEOUT_MS = 6000, MESH_QUEUE_MAX = 16 << 20, MESH_PEERS_MAX = 4096, LINK_VERSION = 1 };
+enum { MESH_CONNECT_TIMEOUT_MS = 6000, MESH_QUEUE_MAX = 16 << 20, MESH_PEERS_MAX = 4096 };
 
 int mesh_init(struct agent *a) MUST_CHECK;
-void mesh_stop(struct agent *a); /* parts from all, refuses new ones */
+void mesh_stop(struct agent *a);   /* parts from all, refuses new ones */
 void mesh_finish(struct agent *a); /* closes its handles */
 void mesh_free(struct agent *a);   /* after the loop has run once more */
 

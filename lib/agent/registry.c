@@ -1,6 +1,6 @@
-/* Invariant: agent->globals holds what this node believes; it changes only here.  A claim exists at the arbiter
- * from its admission until all members have answered or failed, and answers once.  The kernel monitors a local
- * process as long as it has a global name. */
+/* Invariant: agent->globals holds what this node believes; it changes only here.  A claim exists at the
+ * arbiter from its admission until all members have answered or failed, and answers once.  The kernel
+ * monitors a local process as long as it has a global name. */
 #include "agent/registry.h"
 
 #include "agent/calls.h"
@@ -30,9 +30,10 @@ void registry_finish(struct agent *a) {
   a->registry = NULL;
 }
 
-/* --- tokens and arbiters --------------------------------------------------------------------------------- */
+/* --- tokens and arbiters -------------------------------------------------------------------------------- */
 
-/* Microseconds since 1970, and more than any token seen: tokens rise, and the older registration has the smaller. */
+/* Microseconds since 1970, and more than any token seen: tokens rise, and the older registration has the
+ * smaller. */
 static uint64_t new_token(struct registry *g) {
   uint64_t now = (uint64_t)clock_wall_us();
   g->last_token = now > g->last_token ? now : g->last_token + 1;
@@ -73,14 +74,16 @@ static npid arbiter(struct agent *a, const char *name) {
   return v.kernel;
 }
 
-/* --- what this node believes ----------------------------------------------------------------------------- */
+/* --- what this node believes ---------------------------------------------------------------------------- */
 
 /* A process of ours has a name: we want to know when it ends. */
 static void watch(struct agent *a, npid pid) {
   struct registry *g = a->registry;
   if (!npid_is_local(pid) || map_get_id(&g->monitored, pid)) return;
-  if (map_put_id(&g->monitored, pid, g)) log_line(&a->log, "out of memory: a name may outlive its process");
-  else agent_send(a, SIGNAL_MONITOR, pid, NPID_KERNEL, vm_ref(a->vm), NULL);
+  if (map_put_id(&g->monitored, pid, g))
+    log_line(&a->log, "out of memory: a name may outlive its process");
+  else
+    agent_send(a, SIGNAL_MONITOR, pid, NPID_KERNEL, vm_ref(a->vm), NULL);
 }
 
 static void tell_loser(struct agent *a, const char *name, npid loser, npid winner) {
@@ -90,7 +93,8 @@ static void tell_loser(struct agent *a, const char *name, npid loser, npid winne
   term_unref(t);
 }
 
-/* Takes a registration over unless an older one stands (force: whatever stands). true: it is the truth now. */
+/* Takes a registration over unless an older one stands (force: whatever stands). true: it is the truth now.
+ */
 static bool believe(struct agent *a, const char *name, npid pid, uint64_t token, bool force) {
   uint64_t standing = 0;
   npid before = names_whereis(a->globals, name, &standing);
@@ -105,7 +109,7 @@ static bool believe(struct agent *a, const char *name, npid pid, uint64_t token,
   return true;
 }
 
-/* --- telling all members --------------------------------------------------------------------------------- */
+/* --- telling all members -------------------------------------------------------------------------------- */
 
 struct round { /* one call to each member; ends when all have answered or failed */
   struct agent *agent;
@@ -125,7 +129,8 @@ static void round_close(struct round *r) {
 
 static void on_told(void *data, const struct error *e, struct term_reader values) {
   struct round *r = data;
-  if (!e && term_next(&values).tag == TERM_FALSE) r->refused = true; /* a lost member has lost its say as well */
+  if (!e && term_next(&values).tag == TERM_FALSE)
+    r->refused = true; /* a lost member has lost its say as well */
   round_close(r);
 }
 
@@ -149,9 +154,11 @@ static void tell_all(struct agent *a, struct term *args, void (*over)(void *data
   round_close(r);
 }
 
-static void nobody_waits(void *data, bool refused) { (void)data, (void)refused; }
+static void nobody_waits(void *data, bool refused) {
+  (void)data, (void)refused;
+}
 
-/* --- registering ----------------------------------------------------------------------------------------- */
+/* --- registering ---------------------------------------------------------------------------------------- */
 
 struct asking { /* a node that wants a name, waiting for the arbiter */
   registry_done *done;
@@ -164,7 +171,8 @@ static void on_verdict(void *data, const struct error *e, struct term_reader val
   free(k);
 }
 
-void registry_register(struct agent *a, const char *name, npid pid, bool force, registry_done *done, void *data) {
+void registry_register(struct agent *a, const char *name, npid pid, bool force, registry_done *done,
+                       void *data) {
   struct asking *k = malloc(sizeof *k);
   struct error e;
   if (!k) {
@@ -173,8 +181,8 @@ void registry_register(struct agent *a, const char *name, npid pid, bool force, 
     return;
   }
   *k = (struct asking){done, data};
-  call_start(a, arbiter(a, name), term_build("sspb", "name_claim", name, pid, (int)force), 2 * REGISTRY_TIMEOUT_MS,
-             on_verdict, k);
+  call_start(a, arbiter(a, name), term_build("sspb", "name_claim", name, pid, (int)force),
+             2 * REGISTRY_TIMEOUT_MS, on_verdict, k);
 }
 
 struct claim { /* at the arbiter: a name on its way to all members */
@@ -236,7 +244,8 @@ void registry_op_claim(struct agent *a, struct signal *call, struct term_reader 
     return;
   }
   uint64_t token = new_token(a->registry);
-  if ((!force && names_whereis(a->globals, c->name, NULL) != NPID_NONE) || !believe(a, c->name, pid, token, force)) {
+  if ((!force && names_whereis(a->globals, c->name, NULL) != NPID_NONE) ||
+      !believe(a, c->name, pid, token, force)) {
     free(c);
     answer_bool(a, call, false);
     return;
@@ -254,18 +263,22 @@ void registry_op_put(struct agent *a, struct signal *call, struct term_reader r)
   char *name = name_of(&r, 0);
   bool ok = name && term_get_pid(&r, &pid) && term_get_int(&r, &token);
   bool force = ok && term_next(&r).tag == TERM_TRUE;
-  if (ok) answer_bool(a, call, believe(a, name, pid, (uint64_t)token, force));
-  else refuse(a, call, "name_put wants a name, a pid and a token");
+  if (ok)
+    answer_bool(a, call, believe(a, name, pid, (uint64_t)token, force));
+  else
+    refuse(a, call, "name_put wants a name, a pid and a token");
   free(name);
 }
 
-/* --- names that go --------------------------------------------------------------------------------------- */
+/* --- names that go -------------------------------------------------------------------------------------- */
 
 void registry_op_drop(struct agent *a, struct signal *call, struct term_reader r) {
   int64_t token = 0;
   char *name = name_of(&r, 0);
-  if (name && term_get_int(&r, &token)) answer_bool(a, call, names_unregister(a->globals, name, (uint64_t)token) || true);
-  else refuse(a, call, "name_drop wants a name and a token");
+  if (name && term_get_int(&r, &token))
+    answer_bool(a, call, names_unregister(a->globals, name, (uint64_t)token) || true);
+  else
+    refuse(a, call, "name_drop wants a name and a token");
   free(name);
 }
 
@@ -279,7 +292,8 @@ static void on_unregistered(void *data, bool refused) {
 void registry_unregister(struct agent *a, const char *name, registry_done *done, void *data) {
   uint64_t token = 0;
   struct asking *k = malloc(sizeof *k);
-  if (!k || names_whereis(a->globals, name, &token) == NPID_NONE || !names_unregister(a->globals, name, token)) {
+  if (!k || names_whereis(a->globals, name, &token) == NPID_NONE ||
+      !names_unregister(a->globals, name, token)) {
     free(k);
     done(data, NULL, false);
     return;
@@ -302,7 +316,7 @@ void registry_node_down(struct agent *a, uint32_t incarnation) {
   names_drop_node(a->globals, incarnation, NULL, NULL);
 }
 
-/* --- when two nodes meet --------------------------------------------------------------------------------- */
+/* --- when two nodes meet -------------------------------------------------------------------------------- */
 
 struct snapshot {
   struct agent *agent;

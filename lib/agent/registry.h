@@ -1,9 +1,10 @@
-/* registry: the cluster's global names.  Every node holds all of them, so whereis is a look into agent->globals.
+/* registry: the cluster's global names.  Every node holds all of them, so whereis is a look into
+ * agent->globals.
  *
- * Registering: the member (up, or we) that ranks highest for the name in rendezvous hashing arbitrates; it gives
- * a token, larger than any it has seen, and answers once all members have the name.  A name goes when its
- * process ends (its node tells the others) or its node is lost (every node sees for itself).  When two parts of a
- * cluster meet, the older registration (smaller token) stays; the loser's process gets the message
+ * Registering: the member (up, or we) that ranks highest for the name in rendezvous hashing arbitrates; it
+ * gives a token, larger than any it has seen, and answers once all members have the name.  A name goes when
+ * its process ends (its node tells the others) or its node is lost (every node sees for itself).  When two
+ * parts of a cluster meet, the older registration (smaller token) stays; the loser's process gets the message
  * ("name_conflict", name, winner).  I/O thread only. */
 #ifndef AGENT_REGISTRY_H
 #define AGENT_REGISTRY_H
@@ -17,10 +18,11 @@ enum { REGISTRY_TIMEOUT_MS = 5000 };
 int registry_init(struct agent *a) MUST_CHECK;
 void registry_finish(struct agent *a);
 
-/* Runs exactly once: e NULL and yes: done; e NULL and not yes: the name is taken (register), or there is no such
- * name (unregister). */
+/* Runs exactly once: e NULL and yes: done; e NULL and not yes: the name is taken (register), or there is no
+ * such name (unregister). */
 typedef void registry_done(void *data, const struct error *e, bool yes);
-void registry_register(struct agent *a, const char *name, npid pid, bool force, registry_done *done, void *data);
+void registry_register(struct agent *a, const char *name, npid pid, bool force, registry_done *done,
+                       void *data);
 void registry_unregister(struct agent *a, const char *name, registry_done *done, void *data);
 
 /* [[name, pid, token], …] of the names of this node's processes; and what another node says of its own. */

@@ -1,5 +1,5 @@
-/* Invariant: patterns are disjoint but for their methods, so the first whose path fits decides between "no such
- * resource" and "not this method". */
+/* Invariant: patterns are disjoint but for their methods, so the first whose path fits decides between "no
+ * such resource" and "not this method". */
 #include "agent/routes.h"
 
 #include "base/buf.h"
@@ -81,8 +81,10 @@ int route_find(const char *method, const char *path, const struct route **out, c
     *segment = copy;
     return 0;
   }
-  if (code == ERR_METHOD) error_set(e, code, "%s has no %s, but %s", path, method, buf_ok(&methods) ? methods.data : "others");
-  else error_set(e, code, "%s: no such resource: see node-http(7)", path);
+  if (code == ERR_METHOD)
+    error_set(e, code, "%s has no %s, but %s", path, method, buf_ok(&methods) ? methods.data : "others");
+  else
+    error_set(e, code, "%s: no such resource: see node-http(7)", path);
   buf_finish(&methods);
   return code;
 }

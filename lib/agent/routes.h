@@ -1,5 +1,5 @@
-/* routes: the one table of what the node's HTTP interface has.  The page node-http(7) is written in its words, and
- * a test holds the two together. */
+/* routes: the one table of what the node's HTTP interface has.  The page node-http(7) is written in its
+ * words, and a test holds the two together. */
 #ifndef AGENT_ROUTES_H
 #define AGENT_ROUTES_H
 
@@ -7,26 +7,35 @@
 
 enum route_flags { ROUTE_UPLOAD = 1, ROUTE_REMOTE_ONLY = 2 };
 
+/* clang-format off */
 /*  method    path ("*": one segment)   handler            flags  what it does */
 #define ROUTE_TABLE(X)                                                                                       \
-  X("GET",    "/v1/node",               api_node_get,      0, "Facts about this node.")                      \
-  X("DELETE", "/v1/node",               api_node_stop,     0, "Stop this node in order.")                    \
-  X("GET",    "/v1/nodes",              api_nodes_list,    0, "The connected nodes; with watch=1 a stream of nodeup and nodedown.") \
-  X("GET",    "/v1/nodes/*",            api_nodes_get,     0, "One connected node.")                         \
-  X("PUT",    "/v1/nodes/*",            api_nodes_connect, 0, "Connect to a node.")                          \
-  X("DELETE", "/v1/nodes/*",            api_nodes_part,    0, "Disconnect from a node.")                     \
-  X("POST",   "/v1/nodes/*/ping",       api_nodes_ping,    0, "Connect if need be, and measure the round trip.") \
-  X("POST",   "/v1/processes",          api_spawn,         0, "Spawn a command or Lua code, here or on another node.") \
-  X("GET",    "/v1/processes/*",        api_process_get,   0, "Is there such a process?")                    \
-  X("DELETE", "/v1/processes/*",        api_process_exit,  0, "Send a process an exit signal.")              \
-  X("POST",   "/v1/processes/*/messages", api_process_send, 0, "Send a message to a pid or a registered name.") \
-  X("GET",    "/v1/names",              api_names_list,    0, "Every registered name.")                      \
-  X("GET",    "/v1/names/*",            api_names_get,     0, "Who has a name.")                             \
-  X("PUT",    "/v1/names/*",            api_names_put,     0, "Give a process a name.")                      \
-  X("DELETE", "/v1/names/*",            api_names_delete,  0, "Take a name away.")                           \
-  X("PUT",    "/v1/link",               api_link_offer,    ROUTE_REMOTE_ONLY, "Between nodes: offer a link.") \
-  X("POST",   "/v1/link",               api_link_stream,   ROUTE_UPLOAD | ROUTE_REMOTE_ONLY, "Between nodes: one direction of a link, a frame a line.") \
-  X("GET",    "/metrics",               api_metrics,       0, "Counters in the Prometheus text format.")
+  X("GET",    "/v1/node",                  api_node_get,       0, "Facts about this node.")                  \
+  X("DELETE", "/v1/node",                  api_node_stop,      0, "Stop this node in order.")                \
+  X("GET",    "/v1/nodes",                 api_nodes_list,     0,                                          \
+    "The connected nodes; with watch=1 a stream of nodeup and nodedown.")                                    \
+  X("GET",    "/v1/nodes/*",               api_nodes_get,      0, "One connected node.")                     \
+  X("PUT",    "/v1/nodes/*",               api_nodes_connect,  0, "Connect to a node.")                      \
+  X("DELETE", "/v1/nodes/*",               api_nodes_part,     0, "Disconnect from a node.")                 \
+  X("POST",   "/v1/nodes/*/ping",          api_nodes_ping,     0,                                          \
+    "Connect if need be, and measure the round trip.")                                                       \
+  X("POST",   "/v1/processes",             api_spawn,          0,                                          \
+    "Spawn a command or Lua code, here or on another node.")                                                 \
+  X("GET",    "/v1/processes/*",           api_process_get,    0, "Is there such a process?")                \
+  X("DELETE", "/v1/processes/*",           api_process_exit,   0, "Send a process an exit signal.")          \
+  X("POST",   "/v1/processes/*/messages",  api_process_send,   0,                                          \
+    "Send a message to a pid or a registered name.")                                                         \
+  X("GET",    "/v1/names",                 api_names_list,     0, "Every registered name.")                  \
+  X("GET",    "/v1/names/*",               api_names_get,      0, "Who has a name.")                         \
+  X("PUT",    "/v1/names/*",               api_names_put,      0, "Give a process a name.")                  \
+  X("DELETE", "/v1/names/*",               api_names_delete,   0, "Take a name away.")                       \
+  X("PUT",    "/v1/link",                  api_link_offer,     ROUTE_REMOTE_ONLY,                          \
+    "Between nodes: offer a link.")                                                                          \
+  X("POST",   "/v1/link",                  api_link_stream,    ROUTE_UPLOAD | ROUTE_REMOTE_ONLY,           \
+    "Between nodes: one direction of a link, a frame a line.")                                               \
+  X("GET",    "/metrics",                  api_metrics,        0,                                          \
+    "Counters in the Prometheus text format.")
+/* clang-format on */
 
 struct route {
   const char *method;
@@ -39,8 +48,8 @@ struct route {
 extern const struct route route_table[];
 extern const size_t route_count;
 
-/* The route of a method and a path (without its query). *segment gets a heap copy of the unescaped segment, or
- * NULL.  ERR_NO_ROUTE, ERR_METHOD (e lists the methods there are), ERR_NOMEM. */
+/* The route of a method and a path (without its query). *segment gets a heap copy of the unescaped segment,
+ * or NULL.  ERR_NO_ROUTE, ERR_METHOD (e lists the methods there are), ERR_NOMEM. */
 int route_find(const char *method, const char *path, const struct route **out, char **segment,
                struct error *e) MUST_CHECK;
 

@@ -24,15 +24,19 @@ struct runtime {
   int lock;
 };
 
-const char *runtime_dir(const struct agent *a) { return a->runtime->dir; }
+const char *runtime_dir(const struct agent *a) {
+  return a->runtime->dir;
+}
 
 /* A directory of ours alone: made, or found to be so. */
 static int private_dir(const char *path, struct error *e) {
   struct stat st;
-  if (mkdir(path, 0700) && errno != EEXIST) return error_set(e, ERR_SYSTEM, "%s: cannot be made: %s", path, strerror(errno));
+  if (mkdir(path, 0700) && errno != EEXIST)
+    return error_set(e, ERR_SYSTEM, "%s: cannot be made: %s", path, strerror(errno));
   if (lstat(path, &st)) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
   if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 077)
-    return error_set(e, ERR_PERMISSION, "%s: must be a directory of yours with mode 0700 (try: chmod 700 %s)", path, path);
+    return error_set(e, ERR_PERMISSION, "%s: must be a directory of yours with mode 0700 (try: chmod 700 %s)",
+                     path, path);
   return 0;
 }
 
@@ -44,23 +48,28 @@ static int take_name(struct agent *a, struct runtime *rt, struct error *e) {
   if (flock(rt->lock, LOCK_EX | LOCK_NB)) {
     ssize_t n = read(rt->lock, pid, sizeof pid - 1);
     pid[n > 0 ? strcspn(pid, "\n") : 0] = 0;
-    return error_set(e, ERR_NAME_TAKEN, "%s is already running%s%s%s: stop it with node-stop, or choose another name",
-                     a->self, *pid ? " (pid " : "", pid, *pid ? ")" : "");
+    return error_set(e, ERR_NAME_TAKEN,
+                     "%s is already running%s%s%s: stop it with node-stop, or choose another name", a->self,
+                     *pid ? " (pid " : "", pid, *pid ? ")" : "");
   }
   int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
-  if (ftruncate(rt->lock, 0) || pwrite(rt->lock, pid, (size_t)n, 0) != n) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
+  if (ftruncate(rt->lock, 0) || pwrite(rt->lock, pid, (size_t)n, 0) != n)
+    return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
   return 0;
 }
 
 static int bind_unix(struct runtime *rt, int *out, struct error *e) {
   struct sockaddr_un sa = {.sun_family = AF_UNIX};
   if (strlen(rt->sock) >= sizeof sa.sun_path)
-    return error_set(e, ERR_SYSTEM, "%s: longer than the %zu bytes a socket's path may have: set NODE_RUNTIME_DIR to a shorter one",
-                     rt->sock, sizeof sa.sun_path - 1);
+    return error_set(
+        e, ERR_SYSTEM,
+        "%s: longer than the %zu bytes a socket's path may have: set NODE_RUNTIME_DIR to a shorter one",
+        rt->sock, sizeof sa.sun_path - 1);
   memcpy(sa.sun_path, rt->sock, strlen(rt->sock) + 1);
   unlink(rt->sock); /* of a node that was killed: the lock is ours */
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0 || fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&sa, sizeof sa) || chmod(rt->sock, 0600) || listen(fd, 256)) {
+  if (fd < 0 || fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&sa, sizeof sa) || chmod(rt->sock, 0600) ||
+      listen(fd, 256)) {
     error_set(e, ERR_SYSTEM, "%s: %s", rt->sock, strerror(errno));
     if (fd >= 0) close(fd);
     return e->code;
@@ -69,7 +78,7 @@ static int bind_unix(struct runtime *rt, int *out, struct error *e) {
   return 0;
 }
 
-/* --- the port -------------------------------------------------------------------------------------------- */
+/* --- the port ------------------------------------------------------------------------------------------- */
 
 static int bind_tcp(const struct sockaddr *sa, socklen_t n, int *out) {
   int one = 1, fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -85,8 +94,10 @@ static int bind_tcp(const struct sockaddr *sa, socklen_t n, int *out) {
 }
 
 static void set_port(struct sockaddr *sa, uint16_t port) {
-  if (sa->sa_family == AF_INET6) ((struct sockaddr_in6 *)(void *)sa)->sin6_port = htons(port);
-  else ((struct sockaddr_in *)(void *)sa)->sin_port = htons(port);
+  if (sa->sa_family == AF_INET6)
+    ((struct sockaddr_in6 *)(void *)sa)->sin6_port = htons(port);
+  else
+    ((struct sockaddr_in *)(void *)sa)->sin_port = htons(port);
 }
 
 static void note_address(struct agent *a, int fd) {
@@ -95,8 +106,10 @@ static void note_address(struct agent *a, int fd) {
   if (getsockname(fd, (struct sockaddr *)&sa, &n)) return;
   const struct sockaddr_in *v4 = (const void *)&sa;
   const struct sockaddr_in6 *v6 = (const void *)&sa;
-  if (sa.ss_family == AF_INET6) inet_ntop(AF_INET6, &v6->sin6_addr, a->address, sizeof a->address);
-  else inet_ntop(AF_INET, &v4->sin_addr, a->address, sizeof a->address);
+  if (sa.ss_family == AF_INET6)
+    inet_ntop(AF_INET6, &v6->sin6_addr, a->address, sizeof a->address);
+  else
+    inet_ntop(AF_INET, &v4->sin_addr, a->address, sizeof a->address);
   a->port = ntohs(sa.ss_family == AF_INET6 ? v6->sin6_port : v4->sin_port);
 }
 
@@ -104,8 +117,10 @@ static void note_address(struct agent *a, int fd) {
 static bool resolve(const char *host, struct sockaddr_storage *out, socklen_t *n) {
   char bare[NODE_HOST_MAX + 3];
   size_t len = strlen(host);
-  if (*host == '[' && len > 2) snprintf(bare, sizeof bare, "%.*s", (int)len - 2, host + 1);
-  else snprintf(bare, sizeof bare, "%s", host);
+  if (*host == '[' && len > 2)
+    snprintf(bare, sizeof bare, "%.*s", (int)len - 2, host + 1);
+  else
+    snprintf(bare, sizeof bare, "%s", host);
   struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *list;
   if (getaddrinfo(bare, NULL, &hints, &list)) return false;
   memcpy(out, list->ai_addr, list->ai_addrlen);
@@ -140,7 +155,9 @@ static int listen_somewhere(struct agent *a, struct sockaddr_storage *sa, sockle
     if (error != EADDRINUSE) break;
   }
   if (error == EADDRINUSE && any)
-    return error_set(e, ERR_BUSY, "all ports from %d to %d are in use: free one, or choose with --listen :PORT", first, last);
+    return error_set(e, ERR_BUSY,
+                     "all ports from %d to %d are in use: free one, or choose with --listen :PORT", first,
+                     last);
   return error_set(e, ERR_SYSTEM, "cannot listen on port %d: %s", first, strerror(error));
 }
 
@@ -152,7 +169,8 @@ static int bind_port(struct agent *a, int *out, char *note, size_t size, struct 
   int64_t port = -1;
   if (nodename_parse(a->self, &name, e)) return e->code;
   if (a->config->listen && split_listen(a->config->listen, host, sizeof host, &port, e)) return e->code;
-  if (*host && !resolve(host, &sa, &n)) return error_set(e, ERR_RESOLVE, "--listen %s: the address cannot be resolved (resolve)", host);
+  if (*host && !resolve(host, &sa, &n))
+    return error_set(e, ERR_RESOLVE, "--listen %s: the address cannot be resolved (resolve)", host);
   if (!*host && !resolve(name.host, &sa, &n)) {
     snprintf(note, size, "%s does not resolve on this host: listening on loopback only", name.host);
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -163,8 +181,10 @@ static int bind_port(struct agent *a, int *out, char *note, size_t size, struct 
   bool off_loopback = strncmp(a->address, "127.", 4) != 0 && strcmp(a->address, "::1") != 0;
   if (code || !off_loopback || a->config->cookie->len >= COOKIE_SHORT) return code;
   close(*out);
-  return error_set(e, ERR_COOKIE, "a cookie of %zu bytes is too short to listen on %s: use %d or more (cookie), or --listen 127.0.0.1",
-                   a->config->cookie->len, a->address, COOKIE_SHORT);
+  return error_set(
+      e, ERR_COOKIE,
+      "a cookie of %zu bytes is too short to listen on %s: use %d or more (cookie), or --listen 127.0.0.1",
+      a->config->cookie->len, a->address, COOKIE_SHORT);
 }
 
 int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size, struct error *e) {

@@ -7,9 +7,11 @@
 
 struct runtime;
 
-/* Takes the name and binds both sockets: *unix_fd and *tcp_fd are then the caller's.  Fills a->address, a->port;
- * note (size bytes) gets what the user should know, or "". ERR_NAME_TAKEN, ERR_SYSTEM, ERR_RESOLVE, ERR_BUSY. */
-int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size, struct error *e) MUST_CHECK;
+/* Takes the name and binds both sockets: *unix_fd and *tcp_fd are then the caller's.  Fills a->address,
+ * a->port; note (size bytes) gets what the user should know, or "". ERR_NAME_TAKEN, ERR_SYSTEM, ERR_RESOLVE,
+ * ERR_BUSY. */
+int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size,
+                 struct error *e) MUST_CHECK;
 
 /* The node's directory. */
 const char *runtime_dir(const struct agent *a);

@@ -38,7 +38,7 @@ static void answer_flushes(struct session *s) {
   }
 }
 
-/* --- the stream ------------------------------------------------------------------------------------------ */
+/* --- the stream ----------------------------------------------------------------------------------------- */
 
 /* The lease: nobody listens any more. */
 static void break_lease(struct session *s) {
@@ -56,11 +56,13 @@ static void on_closed(void *data, bool gone) {
   free(s);
 }
 
-static void on_drained(void *data) { answer_flushes(data); }
+static void on_drained(void *data) {
+  answer_flushes(data);
+}
 
 static const struct stream_events session_stream = {on_closed, on_drained};
 
-/* --- the process ----------------------------------------------------------------------------------------- */
+/* --- the process ---------------------------------------------------------------------------------------- */
 
 static void session_message(struct hosted *p, const struct signal *sig) {
   struct session *s = (struct session *)p;
@@ -92,8 +94,8 @@ static int status_of(const struct term *reason) {
   static const struct {
     const char *word;
     int status;
-  } words[] = {{"normal", 0}, {"shutdown", 143}, {"kill", 137}, {"killed", 137}, {"timeout", 124},
-               {"noconnection", 125}, {"noproc", 125}, {"memory", 1}};
+  } words[] = {{"normal", 0},    {"shutdown", 143},     {"kill", 137},   {"killed", 137},
+               {"timeout", 124}, {"noconnection", 125}, {"noproc", 125}, {"memory", 1}};
   for (size_t i = 0; i < sizeof words / sizeof *words; i++)
     if (reason_is(reason, words[i].word)) return words[i].status;
   struct term_reader r = term_read(reason);
@@ -101,7 +103,8 @@ static int status_of(const struct term *reason) {
   const char *word;
   size_t len;
   int64_t n;
-  if (list.tag != TERM_LIST || list.count < 2 || !term_get_str(&r, &word, &len) || !term_get_int(&r, &n)) return 1;
+  if (list.tag != TERM_LIST || list.count < 2 || !term_get_str(&r, &word, &len) || !term_get_int(&r, &n))
+    return 1;
   return len == 6 && !memcmp(word, "signal", 6) ? (int)(128 + n) : (int)(n & 255);
 }
 
@@ -152,7 +155,7 @@ void sessions_stop(struct agent *a) {
   term_unref(reason);
 }
 
-/* --- its beginning --------------------------------------------------------------------------------------- */
+/* --- its beginning -------------------------------------------------------------------------------------- */
 
 struct session *session_new(struct request *r, bool command) {
   struct agent *a = request_agent(r);
@@ -186,8 +189,10 @@ void session_spawned(void *session, const struct error *e, struct term_reader va
   struct request *r = s->request;
   s->request = NULL;
   if (e || !term_get_pid(&values, &s->pid)) {
-    if (e) respond_error(r, e);
-    else respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
+    if (e)
+      respond_error(r, e);
+    else
+      respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
     end(s);
     free(s);
     return;

@@ -1,6 +1,6 @@
-/* session: a client that is attached to a process it has spawned: the process's group leader, its monitor, and
- * its lease.  Output and end go to the client as a stream of JSON lines; when the client goes, so does the
- * process.  I/O thread only. */
+/* session: a client that is attached to a process it has spawned: the process's group leader, its monitor,
+ * and its lease.  Output and end go to the client as a stream of JSON lines; when the client goes, so does
+ * the process.  I/O thread only. */
 #ifndef AGENT_SESSION_H
 #define AGENT_SESSION_H
 
@@ -9,7 +9,8 @@
 
 struct session;
 
-/* A session for the request, which it will answer. NULL, and the request is answered, when it cannot be made. */
+/* A session for the request, which it will answer. NULL, and the request is answered, when it cannot be made.
+ */
 struct session *session_new(struct request *r, bool command);
 
 /* Leader and monitor, for the spec: "leader": pid, "monitor": [pid, ref] (two pairs of a MAP). */
@@ -18,7 +19,8 @@ void session_describe(const struct session *s, struct term_writer *w);
 /* As call_done: what became of the spawn. */
 void session_spawned(void *session, const struct error *e, struct term_reader values);
 
-/* The node stops: tells the clients of green threads, which end with it. (Those of commands hear of their end.) */
+/* The node stops: tells the clients of green threads, which end with it. (Those of commands hear of their
+ * end.) */
 void sessions_stop(struct agent *a);
 
 #endif

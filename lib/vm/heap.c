@@ -83,7 +83,7 @@ static bool over_limit(struct heap *h, size_t more) {
     *h->meter = h->total;
     return false;
   }
-  if (h->refused) h->exceeded = true;
+  if (h->refused || (int64_t)more > h->limit) h->exceeded = true;
   h->refused = !h->refused;
   return true;
 }

@@ -234,6 +234,8 @@ static int resume(struct process *p, struct scheduler *s) {
   int status = lua_resume(p->L, iso->L, nargs, &nresults);
   atomic_store_explicit(&s->running, NULL, memory_order_relaxed);
   iso->heap.meter = NULL;
+  /* Buffers of the library do not ask twice: an error right after a refusal is one of memory, too. */
+  if (iso->heap.refused && status > LUA_YIELD) iso->heap.exceeded = true;
   iso->heap.refused = false;
   iso->current = NULL;
   return status;
