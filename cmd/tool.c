@@ -97,22 +97,27 @@ static const struct tool_option *find_option(const struct tool *tool, int value)
   return NULL;
 }
 
-/* Where all lists of words are, for as long as the program runs: no list can be longer than argv. */
+/* What the parser needs for as long as the program runs: getopt's tables, and room for all lists of words,
+ * none of which can be longer than argv. */
 static struct {
+  char *letters;
+  struct option *names;
   const char **slots;
   size_t each, left;
-} pool;
+} parser;
 
-static void pool_init(const struct tool *tool, int argc) {
+static void parser_init(const struct tool *tool, int argc) {
   size_t lists = 2; /* operands and rest */
   for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++) lists += o->kind == TOOL_WORDS;
-  pool.each = (size_t)argc + 1;
-  pool.left = lists;
-  pool.slots = tool_need(calloc(lists * pool.each, sizeof *pool.slots));
+  parser.each = (size_t)argc + 1;
+  parser.left = lists;
+  parser.slots = tool_need(calloc(lists * parser.each, sizeof *parser.slots));
+  parser.letters = short_options(tool);
+  parser.names = long_options(tool);
 }
 
 static void begin_words(struct tool_words *words) {
-  if (!words->at) words->at = pool.slots + --pool.left * pool.each;
+  if (!words->at) words->at = parser.slots + --parser.left * parser.each;
 }
 
 static void add_word(struct tool_words *words, const char *word) {
@@ -173,11 +178,9 @@ static void hold_standard_descriptors(void) {
 
 void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {
   hold_standard_descriptors();
-  pool_init(tool, argc);
+  parser_init(tool, argc);
   struct tool_common *common = values;
-  char *letters = short_options(tool);
-  struct option *names = long_options(tool);
-  for (int found; (found = getopt_long(argc, argv, letters, names, NULL)) != -1;) {
+  for (int found; (found = getopt_long(argc, argv, parser.letters, parser.names, NULL)) != -1;) {
     if (found == '?' || found == ':') mistake(tool, found, argv);
     if (found == 1)
       add_word(&common->operands, optarg);
@@ -188,8 +191,6 @@ void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {
   struct tool_words *left = ended && tool->order == TOOL_ANY_ORDER ? &common->rest : &common->operands;
   if (ended) begin_words(left);
   for (; optind < argc; optind++) add_word(left, argv[optind]);
-  free(names);
-  free(letters);
 }
 
 /* --- failures ----------------------------------------------------------------------------------------------

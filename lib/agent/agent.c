@@ -61,6 +61,7 @@ static void wake(void *data) {
 static void on_stop_check(uv_timer_t *t) {
   struct agent *a = t->data;
   int64_t ms = (clock_ns() - a->stop_since_ns) / 1000000;
+  if (!commands_left(a)) http_end_streams(a);
   bool late = ms > STOP_PATIENCE_MS;
   if ((commands_left(a) || !http_idle(a) || !console_idle(a)) && !late) return;
   if (!fetch_idle(a) && ms < FAREWELL_MS) return; /* a peer may be dead, and is not waited for */
@@ -140,16 +141,19 @@ static int make_tables(struct agent *a, struct error *e) {
 static void start_signals(struct agent *a) {
   uv_signal_start(&a->on_term, on_signal, SIGTERM);
   uv_signal_start(&a->on_int, on_signal, SIGINT);
+  uv_signal_start(&a->on_hup, on_signal, SIGHUP);
   uv_unref((uv_handle_t *)&a->on_term);
   uv_unref((uv_handle_t *)&a->on_int);
+  uv_unref((uv_handle_t *)&a->on_hup);
 }
 
 static void make_handles(struct agent *a) {
   uv_async_init(&a->loop, &a->wake, on_wake);
   uv_signal_init(&a->loop, &a->on_term);
   uv_signal_init(&a->loop, &a->on_int);
+  uv_signal_init(&a->loop, &a->on_hup);
   uv_timer_init(&a->loop, &a->grace);
-  a->wake.data = a->on_term.data = a->on_int.data = a->grace.data = a;
+  a->wake.data = a->on_term.data = a->on_int.data = a->on_hup.data = a->grace.data = a;
 }
 
 static int begin(struct agent *a, struct error *e) {
@@ -235,7 +239,7 @@ void agent_free(struct agent *a) {
   if (a->vm) end_processes(a);
   registry_finish(a);
   uv_handle_t *mine[] = {(uv_handle_t *)&a->wake, (uv_handle_t *)&a->on_term, (uv_handle_t *)&a->on_int,
-                         (uv_handle_t *)&a->grace};
+                         (uv_handle_t *)&a->on_hup, (uv_handle_t *)&a->grace};
   for (size_t i = 0; i < sizeof mine / sizeof *mine; i++) uv_close(mine[i], NULL);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);

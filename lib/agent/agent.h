@@ -38,8 +38,8 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
 /* "one@rane ready: …": what to tell the user once agent_new has returned. */
 const char *agent_banner(const struct agent *a);
 
-/* Runs until SIGTERM, SIGINT or a stop request; then stops in order: no new requests, commands ended, links
- * closed. */
+/* Runs until SIGTERM, SIGINT, SIGHUP or a stop request; then stops in order: no new requests, commands ended,
+ * links closed. */
 int agent_run(struct agent *a, struct error *e) MUST_CHECK;
 
 void agent_free(struct agent *a); /* accepts NULL */

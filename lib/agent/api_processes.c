@@ -2,6 +2,7 @@
 #include "agent/api.h"
 #include "agent/hosted.h"
 #include "agent/kernel.h"
+#include "agent/mesh.h"
 #include "agent/routes.h"
 #include "agent/session.h"
 #include "wire/json.h"
@@ -9,12 +10,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of an earlier life of this node, or of one that is connected in a later life. */
+static bool is_stale(struct agent *a, npid pid) {
+  uint32_t incarnation = npid_incarnation(pid);
+  struct member m;
+  if (!nodetab_node_id(a->nodes, incarnation)) return true;
+  return mesh_find(a, nodetab_name(a->nodes, incarnation), &m) && m.up &&
+         npid_incarnation(m.kernel) != incarnation;
+}
+
 int api_find_process(struct agent *a, const char *text, npid *out, struct error *e) {
   if (npid_shaped(text)) {
     npid pid;
     int code = npid_parse(a->nodes, text, &pid, e);
     if (code) return code;
-    if (npid_is_local(pid) && !vm_alive(a->vm, pid))
+    if (npid_is_local(pid) ? !vm_alive(a->vm, pid) : is_stale(a, pid))
       return error_set(e, ERR_NO_PROCESS, "%s: no such process", text);
     *out = pid;
     return 0;
@@ -28,8 +38,12 @@ int api_find_process(struct agent *a, const char *text, npid *out, struct error 
 
 /* --- spawn ---------------------------------------------------------------------------------------------- */
 
+/* Text, or bytes that are no UTF-8. */
+static bool is_text(const json_t *v) {
+  return json_is_string(v) || json_is_string(json_object_get(v, "$bytes"));
+}
 static bool is_string(const json_t *v) {
-  return json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v);
+  return is_text(v) && (!json_is_string(v) || strlen(json_string_value(v)) == json_string_length(v));
 }
 static bool is_bool(const json_t *v) {
   return json_is_boolean(v);
@@ -42,9 +56,6 @@ static bool is_list(const json_t *v) {
 }
 static bool is_map(const json_t *v) {
   return json_is_object(v);
-}
-static bool is_text(const json_t *v) {
-  return json_is_string(v);
 }
 
 static bool is_words(const json_t *v) {
@@ -115,7 +126,7 @@ static int spec_of(struct agent *a, json_t *body, const struct session *session,
   }
   if (!code && session) {
     session_describe(session, &w);
-    count += 2;
+    count += SESSION_PAIRS;
   } else if (!code) {
     term_put_text(&w, "leader");
     term_put_pid(&w, a->console);
@@ -224,6 +235,12 @@ void api_process_send(struct request *r) {
   if (!named_process(r, &pid)) return;
   if (json_to_term(a->nodes, body, JSON_DATA, &t, &e)) {
     respond_error(r, &e);
+    return;
+  }
+  if (!npid_is_local(pid) && nodetab_busy(a->nodes, npid_incarnation(pid))) {
+    term_unref(t);
+    respond_code(r, ERR_BUSY, "%s does not take what is sent to it: too much waits already",
+                 nodetab_name(a->nodes, npid_incarnation(pid)));
     return;
   }
   agent_send(a, SIGNAL_MESSAGE, pid, NPID_KERNEL, NPID_NONE, t);

@@ -160,6 +160,12 @@ static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *out) {
 
 static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes);
 
+static void read_output(struct command *c) {
+  for (int i = OUT; i <= ERR; i++)
+    if (!uv_is_closing((uv_handle_t *)&c->pipe[i]))
+      uv_read_start((uv_stream_t *)&c->pipe[i], on_alloc, on_output);
+}
+
 static void output_pause(struct command *c) {
   for (int i = OUT; i <= ERR; i++) uv_read_stop((uv_stream_t *)&c->pipe[i]);
   struct term *t = term_build("s", "flush");
@@ -173,9 +179,7 @@ static void command_reply(struct hosted *p, const struct signal *s) {
   if (s->ref != c->flush) return;
   c->flush = NPID_NONE;
   c->unflushed = 0;
-  for (int i = OUT; i <= ERR; i++)
-    if (!uv_is_closing((uv_handle_t *)&c->pipe[i]))
-      uv_read_start((uv_stream_t *)&c->pipe[i], on_alloc, on_output);
+  read_output(c);
 }
 
 static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
@@ -241,7 +245,8 @@ static const struct hosted_class command_class = {.kind = "command",
                                                   .reply = command_reply,
                                                   .free = command_free};
 
-/* The guard's pipe: closed without a byte, the command runs; four bytes, the errno why not. */
+/* The guard's pipe: closed without a byte, the command runs; four bytes, the errno why not.  Output is read
+ * from then on only: whoever spawned it knows its pid before its first word. */
 static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   struct command *c = stream->data;
   if (n == (ssize_t)sizeof c->start_errno) memcpy(&c->start_errno, bytes->base, sizeof c->start_errno);
@@ -252,6 +257,7 @@ static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
     term_unref(t);
     c->call = NULL;
   }
+  read_output(c);
   close_handle(c, stream);
   one_over(c);
 }
@@ -392,8 +398,10 @@ static int start_process(struct command *c, const struct plan *p) {
   c->running = true;
   c->stdin_open = p->with_stdin;
   c->open = guarded ? 4 : 3;
-  for (int i = OUT; i <= ERR; i++) uv_read_start((uv_stream_t *)&c->pipe[i], on_alloc, on_output);
-  if (guarded) uv_read_start((uv_stream_t *)&c->pipe[START], on_alloc, on_start);
+  if (guarded)
+    uv_read_start((uv_stream_t *)&c->pipe[START], on_alloc, on_start);
+  else
+    read_output(c);
   if (p->timeout_ms > 0) uv_timer_start(&c->timer, on_deadline, (uint64_t)p->timeout_ms, 0);
   return 0;
 }

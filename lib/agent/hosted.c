@@ -152,5 +152,6 @@ void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason
       else
         unbond(p, b.pid, b.ref);
     }
+    if (p->class->node_down) p->class->node_down(p, incarnation);
   }
 }

@@ -18,6 +18,7 @@ struct hosted_class {
   void (*exit)(struct hosted *p, struct term *reason, bool kill); /* a signal to end by; NULL: hosted_end */
   void (*down)(struct hosted *p, const struct signal *s);         /* a process it monitors ended */
   void (*reply)(struct hosted *p, const struct signal *s);        /* to a call it made */
+  void (*node_down)(struct hosted *p, uint32_t incarnation);      /* a node is lost; may end p */
   void (*free)(struct hosted *p);                                 /* the last of it; frees p itself */
 };
 

@@ -24,8 +24,9 @@ struct request;
 struct route;
 
 int http_init(struct agent *a, int unix_fd, int tcp_fd, struct error *e) MUST_CHECK;
-void http_quiesce(struct agent *a);    /* no new connections; streams end */
-bool http_idle(const struct agent *a); /* no request under way */
+void http_quiesce(struct agent *a);     /* no new connections */
+void http_end_streams(struct agent *a); /* those that would go on for ever */
+bool http_idle(const struct agent *a);  /* no request under way */
 void http_finish(struct agent *a); /* closes its handles; the loop has to run once more before http_free */
 void http_free(struct agent *a);
 

@@ -19,6 +19,7 @@ struct link {
   struct buf queue; /* what ours has yet to say, from `at` */
   size_t at;
   struct incoming *in;
+  bool busy;    /* as last told */
   bool parting; /* the queue is the last of ours */
   bool dead;
   bool spoke; /* since the last tick */
@@ -54,19 +55,31 @@ static void lose(struct link *l, const struct error *e) {
   retire(l);
 }
 
+static size_t waiting(const struct link *l) {
+  return l->queue.len - l->at;
+}
+
+static void check_busy(struct link *l) {
+  bool busy = waiting(l) > (l->busy ? LINK_QUEUE_HIGH / 2 : LINK_QUEUE_HIGH);
+  if (busy == l->busy) return;
+  l->busy = busy;
+  l->events->busy(l->data, busy);
+}
+
 static size_t on_read(void *data, char *out, size_t max) {
   struct link *l = data;
-  size_t left = l->queue.len - l->at, n = left < max ? left : max;
+  size_t left = waiting(l), n = left < max ? left : max;
   if (!n) return l->parting ? FETCH_END : 0;
   memcpy(out, l->queue.data + l->at, n);
   l->at += n;
   if (l->at == l->queue.len) {
     buf_clear(&l->queue);
     l->at = 0;
-  } else if (l->at > (1u << 20)) {
+  } else if (l->at > l->queue.len / 2) { /* so that each byte is moved but once or twice */
     buf_consume(&l->queue, l->at);
     l->at = 0;
   }
+  check_busy(l);
   return n;
 }
 
@@ -104,10 +117,11 @@ struct link *link_open(struct agent *a, const struct fetch_target *to, const str
 }
 
 int link_write(struct link *l, const char *bytes, size_t n) {
-  if (l->queue.len - l->at + n > LINK_QUEUE_MAX) return ERR_BUSY;
+  if (waiting(l) + n > LINK_QUEUE_MAX) return ERR_BUSY;
   buf_append(&l->queue, bytes, n);
   if (!buf_ok(&l->queue)) return ERR_NOMEM;
   l->spoke = true;
+  check_busy(l);
   if (l->out) fetch_resume(l->out);
   return 0;
 }
@@ -127,12 +141,16 @@ void link_tick(struct link *l) {
 static void nothing_ready(void *data) {
   (void)data;
 }
+static void nothing_busy(void *data, bool busy) {
+  (void)data, (void)busy;
+}
 static void nothing_down(void *data, const struct error *e) {
   (void)data, (void)e;
 }
 
 void link_part(struct link *l, const char *bytes, size_t n) {
-  static const struct link_events nobody = {.ready = nothing_ready, .down = nothing_down};
+  static const struct link_events nobody = {
+      .ready = nothing_ready, .busy = nothing_busy, .down = nothing_down};
   l->events = &nobody;
   l->parting = true;
   if (l->in) l->in->link = NULL;

@@ -10,11 +10,15 @@
 struct link;
 struct incoming; /* a stream of theirs */
 
-enum { LINK_QUEUE_MAX = 64 << 20 /* bytes waiting for a peer that does not read */ };
+enum {
+  LINK_QUEUE_MAX = 64 << 20, /* bytes waiting for a peer that does not read */
+  LINK_QUEUE_HIGH = 4 << 20, /* beyond this its senders are asked to wait, until half of it is left */
+};
 
 struct link_events {
   void (*ready)(void *data);                       /* our stream stands */
   int (*line)(void *data, char *text, size_t n);   /* a line of theirs; non-zero ends the link */
+  void (*busy)(void *data, bool busy);             /* the queue is full; has room again */
   void (*down)(void *data, const struct error *e); /* once; the link is gone after it */
 };
 

@@ -26,9 +26,10 @@ static json_t *hello(struct agent *a) {
 }
 
 static void on_ready(void *data);
+static void on_busy(void *data, bool busy);
 static void on_down(void *data, const struct error *e);
 static int on_line(void *data, char *text, size_t n);
-static const struct link_events peer_events = {on_ready, on_line, on_down};
+static const struct link_events peer_events = {on_ready, on_line, on_busy, on_down};
 
 /* Begins our stream unless there is one. */
 static int open_link(struct peer *p, struct error *e) {
@@ -65,6 +66,11 @@ static void begin_sync(struct peer *p) {
   }
   buf_finish(&line);
   peer_flush(p);
+}
+
+static void on_busy(void *data, bool busy) {
+  const struct peer *p = data;
+  nodetab_set_busy(p->agent->nodes, p->incarnation, busy);
 }
 
 static void on_down(void *data, const struct error *e) {

@@ -123,6 +123,10 @@ static void on_wanted(void *data, const struct error *e, npid kernel) {
 }
 
 void mesh_send(struct agent *a, struct signal *s) {
+  if (!nodetab_node_id(a->nodes, npid_incarnation(s->to))) { /* of an earlier life of ours */
+    mesh_undeliverable(a, s, ERR_NO_PROCESS, "noproc");
+    return;
+  }
   struct peer *p = peer_of(a, npid_incarnation(s->to));
   bool current = p && p->incarnation == npid_incarnation(s->to);
   if (current && p->state >= PEER_SYNCING) {
@@ -147,6 +151,12 @@ void mesh_send(struct agent *a, struct signal *s) {
 
 /* --- up and down ---------------------------------------------------------------------------------------- */
 
+/* "two@rane: connection reset" says its name already where a name stands beside it. */
+static const char *without_name(const struct peer *p, const char *text) {
+  size_t n = strlen(p->name.full);
+  return strncmp(text, p->name.full, n) != 0 || strncmp(text + n, ": ", 2) != 0 ? text : text + n + 2;
+}
+
 void peer_down(struct peer *p, const struct error *e) {
   struct agent *a = p->agent;
   bool was_up = p->state == PEER_UP;
@@ -157,6 +167,7 @@ void peer_down(struct peer *p, const struct error *e) {
   p->offer = NULL;
   if (!was_up) p->port = 0; /* where it was looked for it is not */
   p->state = PEER_DOWN;
+  nodetab_set_busy(a->nodes, p->incarnation, false);
   p->ready = p->greeted = false;
   p->joins = 0;
   peer_answer_offer(p, e);
@@ -167,7 +178,7 @@ void peer_down(struct peer *p, const struct error *e) {
     term_unref(reason);
     calls_node_down(a, p->incarnation);
     registry_node_down(a, p->incarnation);
-    tell(a, p->name.full, error_text(e));
+    tell(a, p->name.full, without_name(p, error_text(e)));
   }
   empty_queue(p, ERR_LOST, "noconnection");
   answer_waiters(p, e);

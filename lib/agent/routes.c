@@ -58,20 +58,33 @@ static char *unescape(const char *from, const char *to, bool *bad) {
   return out;
 }
 
+void route_methods(const char *path, struct buf *out) {
+  const char *from, *to;
+  for (size_t i = 0; i < route_count; i++)
+    if (fits(route_table[i].path, path, &from, &to))
+      buf_printf(out, "%s%s", out->len ? ", " : "", route_table[i].method);
+}
+
+static int no_route(const char *method, const char *path, struct error *e) {
+  struct buf methods = BUF_INIT;
+  route_methods(path, &methods);
+  int code = methods.len ? ERR_METHOD : ERR_NO_ROUTE;
+  if (methods.len)
+    error_set(e, code, "%s has no %s, but %s", path, method, methods.data);
+  else
+    error_set(e, code, "%s: no such resource: see node-http(7)", path);
+  buf_finish(&methods);
+  return code;
+}
+
 int route_find(const char *method, const char *path, const struct route **out, char **segment,
                struct error *e) {
-  struct buf methods = BUF_INIT;
   const char *from, *to;
-  int code = ERR_NO_ROUTE;
   for (size_t i = 0; i < route_count; i++) {
     const struct route *r = &route_table[i];
-    if (!fits(r->path, path, &from, &to)) continue;
-    code = ERR_METHOD;
-    buf_printf(&methods, "%s%s", methods.len ? ", " : "", r->method);
-    if (strcmp(method, r->method)) continue;
+    if (strcmp(method, r->method) != 0 || !fits(r->path, path, &from, &to)) continue;
     bool bad = false;
     char *copy = from ? unescape(from, to, &bad) : NULL;
-    buf_finish(&methods);
     if (from && !copy) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     if (bad) {
       free(copy);
@@ -81,10 +94,5 @@ int route_find(const char *method, const char *path, const struct route **out, c
     *segment = copy;
     return 0;
   }
-  if (code == ERR_METHOD)
-    error_set(e, code, "%s has no %s, but %s", path, method, buf_ok(&methods) ? methods.data : "others");
-  else
-    error_set(e, code, "%s: no such resource: see node-http(7)", path);
-  buf_finish(&methods);
-  return code;
+  return no_route(method, path, e);
 }

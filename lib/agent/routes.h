@@ -4,6 +4,7 @@
 #define AGENT_ROUTES_H
 
 #include "agent/http.h"
+#include "base/buf.h"
 
 enum route_flags { ROUTE_UPLOAD = 1, ROUTE_REMOTE_ONLY = 2 };
 
@@ -49,9 +50,12 @@ extern const struct route route_table[];
 extern const size_t route_count;
 
 /* The route of a method and a path (without its query). *segment gets a heap copy of the unescaped segment,
- * or NULL.  ERR_NO_ROUTE, ERR_METHOD (e lists the methods there are), ERR_NOMEM. */
+ * or NULL.  ERR_NO_ROUTE, ERR_METHOD, ERR_NOMEM. */
 int route_find(const char *method, const char *path, const struct route **out, char **segment,
                struct error *e) MUST_CHECK;
+
+/* Appends the methods that a path has, "GET, PUT"; nothing when there is no such path. */
+void route_methods(const char *path, struct buf *out);
 
 #define X(method, path, handler, flags, summary) void handler(struct request *r);
 ROUTE_TABLE(X)

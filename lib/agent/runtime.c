@@ -16,7 +16,10 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
+
+enum { LOCK_TRIES = 10 };
 
 struct runtime {
   char dir[4096];
@@ -40,12 +43,24 @@ static int private_dir(const char *path, struct error *e) {
   return 0;
 }
 
+/* Tools look whether a node lives by taking a shared lock for a moment: that is not somebody who has the
+ * name. */
+static int lock_name(int fd) {
+  const struct timespec moment = {.tv_nsec = 5000000};
+  int failed = flock(fd, LOCK_EX | LOCK_NB);
+  for (int tries = 0; failed && tries < LOCK_TRIES; tries++) {
+    nanosleep(&moment, NULL);
+    failed = flock(fd, LOCK_EX | LOCK_NB);
+  }
+  return failed;
+}
+
 static int take_name(struct agent *a, struct runtime *rt, struct error *e) {
   char path[4200], pid[16] = "";
   snprintf(path, sizeof path, "%s/lock", rt->dir);
   rt->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (rt->lock < 0) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
-  if (flock(rt->lock, LOCK_EX | LOCK_NB)) {
+  if (lock_name(rt->lock)) {
     ssize_t n = read(rt->lock, pid, sizeof pid - 1);
     pid[n > 0 ? strcspn(pid, "\n") : 0] = 0;
     return error_set(e, ERR_NAME_TAKEN,

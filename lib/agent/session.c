@@ -124,6 +124,15 @@ static void session_down(struct hosted *p, const struct signal *sig) {
   end(s);
 }
 
+static void session_node_down(struct hosted *p, uint32_t incarnation) {
+  struct session *s = (struct session *)p;
+  if (s->pid == NPID_NONE || npid_incarnation(s->pid) != incarnation) return;
+  struct term *reason = reason_word("noconnection");
+  finish_stream(s, reason);
+  term_unref(reason);
+  end(s);
+}
+
 /* Somebody ended the client: then what it leases ends too. */
 static void session_exit(struct hosted *p, struct term *reason, bool kill) {
   (void)kill;
@@ -144,6 +153,7 @@ static const struct hosted_class session_class = {.kind = "client",
                                                   .call = session_call,
                                                   .exit = session_exit,
                                                   .down = session_down,
+                                                  .node_down = session_node_down,
                                                   .free = session_free};
 
 void sessions_stop(struct agent *a) {
@@ -175,6 +185,8 @@ struct session *session_new(struct request *r, bool command) {
 
 void session_describe(const struct session *s, struct term_writer *w) {
   term_put_text(w, "leader");
+  term_put_pid(w, s->hosted.pid);
+  term_put_text(w, "link"); /* so that it ends as well when our node is lost to it */
   term_put_pid(w, s->hosted.pid);
   term_put_text(w, "monitor");
   size_t at = term_open(w, TERM_LIST);

@@ -9,11 +9,13 @@
 
 struct session;
 
+enum { SESSION_PAIRS = 3 };
+
 /* A session for the request, which it will answer. NULL, and the request is answered, when it cannot be made.
  */
 struct session *session_new(struct request *r, bool command);
 
-/* Leader and monitor, for the spec: "leader": pid, "monitor": [pid, ref] (two pairs of a MAP). */
+/* What the spec of its process says of it: "leader", "link", "monitor": SESSION_PAIRS pairs of a MAP. */
 void session_describe(const struct session *s, struct term_writer *w);
 
 /* As call_done: what became of the spawn. */

@@ -32,7 +32,7 @@ struct agent {
 
   uv_loop_t loop;
   uv_async_t wake; /* the vm has something for us */
-  uv_signal_t on_term, on_int;
+  uv_signal_t on_term, on_int, on_hup;
   uv_timer_t grace; /* how long a stop may take */
   bool stopping;
   int64_t stop_since_ns;

@@ -24,6 +24,7 @@ struct entry {
   uint32_t creation;
   uint32_t node_id;
   bool owns_name;
+  atomic_bool busy;
 };
 
 struct nodetab {
@@ -44,7 +45,7 @@ static uint64_t entry_key(uint32_t id, uint32_t creation) {
   return (uint64_t)id << 32 | creation;
 }
 
-static const struct entry *entry_at(const struct nodetab *t, uint32_t i) {
+static struct entry *entry_at(const struct nodetab *t, uint32_t i) {
   if (i >= atomic_load_explicit(&t->count, memory_order_acquire)) return NULL;
   return &atomic_load_explicit(&t->chunks[i >> CHUNK_BITS], memory_order_relaxed)[i & (CHUNK - 1)];
 }
@@ -146,6 +147,16 @@ uint32_t nodetab_creation(const struct nodetab *t, uint32_t incarnation) {
 uint32_t nodetab_node_id(const struct nodetab *t, uint32_t incarnation) {
   const struct entry *entry = entry_at(t, incarnation);
   return entry ? entry->node_id : UINT32_MAX;
+}
+
+void nodetab_set_busy(struct nodetab *t, uint32_t incarnation, bool busy) {
+  struct entry *entry = entry_at(t, incarnation);
+  if (entry) atomic_store_explicit(&entry->busy, busy, memory_order_relaxed);
+}
+
+bool nodetab_busy(const struct nodetab *t, uint32_t incarnation) {
+  const struct entry *entry = entry_at(t, incarnation);
+  return entry && atomic_load_explicit(&entry->busy, memory_order_relaxed);
 }
 
 /* --- text --- */

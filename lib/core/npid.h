@@ -67,6 +67,10 @@ const char *nodetab_name(const struct nodetab *t, uint32_t incarnation);
 uint32_t nodetab_creation(const struct nodetab *t, uint32_t incarnation);
 uint32_t nodetab_node_id(const struct nodetab *t, uint32_t incarnation);
 
+/* Is the way to a node full? Senders then wait.  Set by who owns its link, read by all. */
+void nodetab_set_busy(struct nodetab *t, uint32_t incarnation, bool busy);
+bool nodetab_busy(const struct nodetab *t, uint32_t incarnation);
+
 enum npid_style { NPID_SHORT, NPID_FULL, NPID_BARE /* portable without <>, as in JSON */ };
 
 /* Writes the printed form, NUL-terminated, into out and returns out. NPID_NONE prints as "<none>". */

@@ -22,7 +22,8 @@ static void alarm_free(struct alarm *a) {
   free(a);
 }
 
-int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name, struct term *term) {
+int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name,
+              struct term *term) {
   struct alarm *a = calloc(1, sizeof *a);
   if (!a) return ERR_NOMEM;
   *a = (struct alarm){.timer = {.at = at, .kind = TIMER_SEND}, .ref = ref, .from = from, .to = to};

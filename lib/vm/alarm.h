@@ -1,5 +1,5 @@
-/* alarm: a message that is sent later, for send_after.  Belongs to the isolate of the process that set it, not to
- * the process: it goes off even if that one has ended. */
+/* alarm: a message that is sent later, for send_after.  Belongs to the isolate of the process that set it,
+ * not to the process: it goes off even if that one has ended. */
 #ifndef VM_ALARM_H
 #define VM_ALARM_H
 
@@ -10,10 +10,10 @@
 
 struct isolate;
 
-/* To a pid or, when name is not NULL, to whoever has the local name then.  Takes the term; on failure it is still
- * yours. */
-int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name, struct term *term)
-    MUST_CHECK;
+/* To a pid or, when name is not NULL, to whoever has the local name then.  Takes the term; on failure it is
+ * still yours. */
+int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name,
+              struct term *term) MUST_CHECK;
 
 /* The nanoseconds it had left, or -1 when there is no such alarm here. */
 int64_t alarm_cancel(struct isolate *iso, npid ref);

@@ -1,5 +1,5 @@
-/* Invariant: no process can reach a table that another one reads, but through a proxy: reads of the proxy end at
- * the real table's values, which are functions, strings and numbers. */
+/* Invariant: no process can reach a table that another one reads, but through a proxy: reads of the proxy end
+ * at the real table's values, which are functions, strings and numbers. */
 #include "vm/base_env.h"
 
 #include "base/buf.h"
@@ -78,16 +78,18 @@ static const luaL_Reg guarded[] = {
 
 /* --- what is taken over from Lua's libraries --- */
 
-static const char *const base_names[] = {"assert", "error",  "getmetatable", "ipairs", "next",     "pairs", "pcall",
-                                         "rawequal", "rawget", "rawlen",     "select", "tonumber", "tostring", "type",
-                                         "xpcall", "_VERSION", NULL};
-static const char *const string_names[] = {"byte",  "char", "find", "format", "gmatch",   "gsub", "len",     "lower",
-                                           "match", "pack", "rep",  "reverse", "packsize", "sub", "unpack", "upper", NULL};
-static const char *const table_names[] = {"concat", "insert", "move", "pack", "remove", "sort", "unpack", NULL};
-static const char *const math_names[] = {"abs",  "acos", "asin",       "atan", "ceil",      "cos",  "deg",
-                                         "exp",  "floor", "fmod",      "huge", "log",       "max",  "maxinteger",
-                                         "min",  "mininteger", "modf", "pi",   "rad",       "random", "sin",
-                                         "sqrt", "tan",  "tointeger",  "type", "ult",       NULL};
+static const char *const base_names[] = {
+    "assert", "error",  "getmetatable", "ipairs",   "next", "pairs",  "pcall",    "rawequal", "rawget",
+    "rawlen", "select", "tonumber",     "tostring", "type", "xpcall", "_VERSION", NULL};
+static const char *const string_names[] = {"byte",     "char",  "find",   "format", "gmatch", "gsub",
+                                           "len",      "lower", "match",  "pack",   "rep",    "reverse",
+                                           "packsize", "sub",   "unpack", "upper",  NULL};
+static const char *const table_names[] = {"concat", "insert", "move",   "pack",
+                                          "remove", "sort",   "unpack", NULL};
+static const char *const math_names[] = {
+    "abs",  "acos",   "asin", "atan", "ceil",       "cos",       "deg",        "exp",  "floor",
+    "fmod", "huge",   "log",  "max",  "maxinteger", "min",       "mininteger", "modf", "pi",
+    "rad",  "random", "sin",  "sqrt", "tan",        "tointeger", "type",       "ult",  NULL};
 static const char *const utf8_names[] = {"char", "charpattern", "codepoint", "codes", "len", "offset", NULL};
 static const char *const os_names[] = {"clock",  "date", "difftime", "getenv", "remove",
                                        "rename", "time", "tmpname",  NULL};
@@ -122,7 +124,9 @@ static void copy_names(lua_State *L, int from, const char *const *names) {
 
 /* --- proxies --- */
 
-static int refuse_write(lua_State *L) { return luaL_error(L, "the standard library cannot be changed"); }
+static int refuse_write(lua_State *L) {
+  return luaL_error(L, "the standard library cannot be changed");
+}
 
 static int next_pair(lua_State *L) {
   lua_settop(L, 2);
@@ -232,8 +236,8 @@ static void open_libraries(lua_State *L, struct isolate *iso, int base) {
 }
 
 static void open_base(lua_State *L, int base) {
-  static const luaL_Reg *const tables[] = {guarded,       bind_process, bind_message, bind_names,
-                                           bind_output, bind_command};
+  static const luaL_Reg *const tables[] = {guarded,    bind_process, bind_message,
+                                           bind_names, bind_output,  bind_command};
   luaL_requiref(L, LUA_GNAME, luaopen_base, 0);
   int from = lua_gettop(L);
   lua_pushvalue(L, base);

@@ -1,8 +1,8 @@
 /* base_env: the globals that every process of an isolate sees, and what keeps them from being changed.
  *
- * A process's own globals are an empty table whose metatable leads reads to the base table.  Libraries in it are
- * empty tables, too, that lead reads to the real ones; writing to them, their metatables and those of strings and
- * pids is refused. */
+ * A process's own globals are an empty table whose metatable leads reads to the base table.  Libraries in it
+ * are empty tables, too, that lead reads to the real ones; writing to them, their metatables and those of
+ * strings and pids is refused. */
 #ifndef VM_BASE_ENV_H
 #define VM_BASE_ENV_H
 

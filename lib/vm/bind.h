@@ -9,14 +9,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-extern const luaL_Reg bind_process[];  /* self spawn link exit … */
-extern const luaL_Reg bind_message[];  /* send receive receive_match sleep … */
-extern const luaL_Reg bind_names[];    /* register whereis … */
-extern const luaL_Reg bind_global[];   /* global.* */
-extern const luaL_Reg bind_node[];     /* node.* */
-extern const luaL_Reg bind_output[];   /* puts print inspect group_leader */
+extern const luaL_Reg bind_process[]; /* self spawn link exit … */
+extern const luaL_Reg bind_message[]; /* send receive receive_match sleep … */
+extern const luaL_Reg bind_names[];   /* register whereis … */
+extern const luaL_Reg bind_global[];  /* global.* */
+extern const luaL_Reg bind_node[];    /* node.* */
+extern const luaL_Reg bind_output[];  /* puts print inspect group_leader */
 extern const luaL_Reg bind_command[]; /* exec ls */
-
 
 /* Arguments. */
 npid bind_check_pid(lua_State *L, int arg);
@@ -39,8 +38,8 @@ void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct 
  * calls bind_reply.  Owns term. */
 int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_KContext context);
 
-/* Pushes the reply's values and returns how many; with ok false when the call was refused: then the wire name of
- * the error and its text. */
+/* Pushes the reply's values and returns how many; with ok false when the call was refused: then the wire name
+ * of the error and its text. */
 int bind_reply(lua_State *L, bool *ok);
 
 /* The plain `then`: the values, or an error with the text. */

@@ -29,7 +29,8 @@ static void check_field(lua_State *L, const char *name, enum field_kind kind) {
   if (kind != MAP) return;
   lua_pushnil(L);
   while (lua_next(L, -2)) {
-    if (lua_type(L, -2) != LUA_TSTRING || !lua_isstring(L, -1)) luaL_error(L, "exec: 'env' maps names to strings");
+    if (lua_type(L, -2) != LUA_TSTRING || !lua_isstring(L, -1))
+      luaL_error(L, "exec: 'env' maps names to strings");
     lua_pop(L, 1);
   }
 }
@@ -145,7 +146,9 @@ static int exec(lua_State *L) {
 
 /* --- ls --- */
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+static int by_name(const void *a, const void *b) {
+  return strcmp(*(char *const *)a, *(char *const *)b);
+}
 
 /* A relative path starts at the node's directory. */
 static DIR *open_directory(lua_State *L, const char *path) {

@@ -19,7 +19,8 @@ enum { ROOM_RETRY_NS = 2000000, INBOX_MAX = 256 << 20 };
 static bool all_scalar(lua_State *L, int first, int last) {
   for (int i = first; i <= last; i++) {
     int type = lua_type(L, i);
-    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD) return false;
+    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD)
+      return false;
   }
   return true;
 }
@@ -27,7 +28,8 @@ static bool all_scalar(lua_State *L, int first, int last) {
 /* Straight onto the stack of a neighbour that waits for just any message. */
 static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   int n = last - first + 1;
-  if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->end || !all_scalar(L, first, last)) return false;
+  if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->end || !all_scalar(L, first, last))
+    return false;
   if (!lua_checkstack(to->L, n + 1) || !lua_checkstack(L, n)) return false;
   for (int i = first; i <= last; i++) lua_pushvalue(L, i);
   lua_xmove(L, to->L, n);
@@ -49,6 +51,7 @@ static bool no_room(struct vm *vm, npid to) {
     void *owner = atomic_load_explicit(&slot->owner, memory_order_relaxed);
     if (owner != vm_host(vm)) inbox = &((struct isolate *)owner)->inbox;
   }
+  if (!npid_is_local(to) && nodetab_busy(vm->config.nodes, npid_incarnation(to))) return true;
   return atomic_load_explicit(&inbox->bytes, memory_order_relaxed) > INBOX_MAX;
 }
 
@@ -275,7 +278,8 @@ static int send_after(lua_State *L) {
   luaL_checknumber(L, 1);
   int64_t at = bind_check_deadline(L, 1);
   npid to = bind_to_pid(L, 2);
-  if (to == NPID_NONE && lua_type(L, 2) != LUA_TSTRING) return luaL_argerror(L, 2, "a pid or a name expected");
+  if (to == NPID_NONE && lua_type(L, 2) != LUA_TSTRING)
+    return luaL_argerror(L, 2, "a pid or a name expected");
   struct process *p = process_of(L);
   npid ref = isolate_ref(p->isolate);
   struct term *term = copy_term(L, "message", 3, lua_gettop(L));
@@ -303,7 +307,12 @@ static int monotonic(lua_State *L) {
 }
 
 const luaL_Reg bind_message[] = {
-    {"send", send},           {"receive", receive},           {"receive_match", receive_match},
-    {"sleep", sleep_ms},      {"send_after", send_after},     {"cancel_timer", cancel_timer},
-    {"monotonic", monotonic}, {NULL, NULL},
+    {"send", send},
+    {"receive", receive},
+    {"receive_match", receive_match},
+    {"sleep", sleep_ms},
+    {"send_after", send_after},
+    {"cancel_timer", cancel_timer},
+    {"monotonic", monotonic},
+    {NULL, NULL},
 };

@@ -10,7 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct vm *vm_of(lua_State *L) { return process_of(L)->isolate->vm; }
+static struct vm *vm_of(lua_State *L) {
+  return process_of(L)->isolate->vm;
+}
 
 static const char *check_name(lua_State *L, int arg) {
   struct error e = {0};
@@ -37,7 +39,8 @@ static int register_name(lua_State *L) {
 
 static int unregister(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
-  if (!names_unregister(vm_of(L)->config.names, name, 0)) return luaL_error(L, "no process has the name '%s'", name);
+  if (!names_unregister(vm_of(L)->config.names, name, 0))
+    return luaL_error(L, "no process has the name '%s'", name);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -83,11 +86,16 @@ static int list_names(lua_State *L, struct names *names) {
   return whole && status == LUA_OK ? 1 : luaL_error(L, "out of memory");
 }
 
-static int registered(lua_State *L) { return list_names(L, vm_of(L)->config.names); }
+static int registered(lua_State *L) {
+  return list_names(L, vm_of(L)->config.names);
+}
 
 const luaL_Reg bind_names[] = {
-    {"register", register_name}, {"unregister", unregister}, {"whereis", whereis},
-    {"registered", registered},  {NULL, NULL},
+    {"register", register_name},
+    {"unregister", unregister},
+    {"whereis", whereis},
+    {"registered", registered},
+    {NULL, NULL},
 };
 
 /* --- global --- */
@@ -97,8 +105,12 @@ static int global_call(lua_State *L, const char *op) {
   return bind_call(L, NPID_KERNEL, term_build("ssp", op, name, bind_check_pid(L, 2)), bind_results, 0);
 }
 
-static int global_register(lua_State *L) { return global_call(L, "register"); }
-static int global_re_register(lua_State *L) { return global_call(L, "re_register"); }
+static int global_register(lua_State *L) {
+  return global_call(L, "register");
+}
+static int global_re_register(lua_State *L) {
+  return global_call(L, "re_register");
+}
 
 static int global_unregister(lua_State *L) {
   return bind_call(L, NPID_KERNEL, term_build("ss", "unregister", check_name(L, 1)), bind_results, 0);
@@ -109,7 +121,9 @@ static int global_whereis(lua_State *L) {
   return 1;
 }
 
-static int global_names(lua_State *L) { return list_names(L, vm_of(L)->config.globals); }
+static int global_names(lua_State *L) {
+  return list_names(L, vm_of(L)->config.globals);
+}
 
 /* send, with the pid in the place of the name; returns the pid. */
 static int global_sent(lua_State *L, int status, lua_KContext pid) {
@@ -131,8 +145,11 @@ static int global_send(lua_State *L) {
 }
 
 const luaL_Reg bind_global[] = {
-    {"register_name", global_register},     {"re_register_name", global_re_register},
-    {"unregister_name", global_unregister}, {"whereis_name", global_whereis},
-    {"registered_names", global_names},     {"send", global_send},
+    {"register_name", global_register},
+    {"re_register_name", global_re_register},
+    {"unregister_name", global_unregister},
+    {"whereis_name", global_whereis},
+    {"registered_names", global_names},
+    {"send", global_send},
     {NULL, NULL},
 };

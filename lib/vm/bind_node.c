@@ -9,14 +9,18 @@
 
 #include <string.h>
 
-static const char *own_name(lua_State *L) { return nodetab_name(process_of(L)->isolate->vm->config.nodes, 0); }
+static const char *own_name(lua_State *L) {
+  return nodetab_name(process_of(L)->isolate->vm->config.nodes, 0);
+}
 
 static int node_self(lua_State *L) {
   lua_pushstring(L, own_name(L));
   return 1;
 }
 
-static int node_list(lua_State *L) { return bind_call(L, NPID_KERNEL, term_build("s", "nodes"), bind_results, 0); }
+static int node_list(lua_State *L) {
+  return bind_call(L, NPID_KERNEL, term_build("s", "nodes"), bind_results, 0);
+}
 
 /* true, or false and why. */
 static int yes_or_why(lua_State *L, int status, lua_KContext context) {
@@ -56,15 +60,16 @@ static int node_ping(lua_State *L) {
   return bind_call(L, NPID_KERNEL, term_build("ss", "ping", luaL_checkstring(L, 1)), ping_result, 0);
 }
 
-/* With a boolean: messages of every node that comes and goes.  With a name: a monitor of that node's kernel, which
- * fires as the node is lost. */
+/* With a boolean: messages of every node that comes and goes.  With a name: a monitor of that node's kernel,
+ * which fires as the node is lost. */
 static int monitor_kernel(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
   int n = bind_reply(L, &ok);
   struct process *p = process_of(L);
   npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE, ref = isolate_ref(p->isolate);
-  if (process_monitor(p, ref, kernel == NPID_NONE ? NPID_KERNEL : kernel)) return luaL_error(L, "out of memory");
+  if (process_monitor(p, ref, kernel == NPID_NONE ? NPID_KERNEL : kernel))
+    return luaL_error(L, "out of memory");
   if (kernel == NPID_NONE)
     isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", "noconnection"));
   copy_push_npid(L, ref);
@@ -79,8 +84,8 @@ static int node_monitor(lua_State *L) {
 }
 
 /* --- spawning elsewhere ---
- * The stack holds the node's name, then what to run there.  The node's kernel is asked for first, then asked to
- * spawn.  mode: LINK, and MONITOR with the reference at the top of the stack. */
+ * The stack holds the node's name, then what to run there.  The node's kernel is asked for first, then asked
+ * to spawn.  mode: LINK, and MONITOR with the reference at the top of the stack. */
 
 enum { LINK = 1, MONITOR = 2 };
 
@@ -196,14 +201,25 @@ static int spawn_on(lua_State *L, lua_KContext mode) {
   return bind_call(L, NPID_KERNEL, term_build("ss", "connect", name), connected, mode);
 }
 
-static int node_spawn(lua_State *L) { return spawn_on(L, 0); }
-static int node_spawn_link(lua_State *L) { return spawn_on(L, LINK); }
-static int node_spawn_monitor(lua_State *L) { return spawn_on(L, MONITOR); }
+static int node_spawn(lua_State *L) {
+  return spawn_on(L, 0);
+}
+static int node_spawn_link(lua_State *L) {
+  return spawn_on(L, LINK);
+}
+static int node_spawn_monitor(lua_State *L) {
+  return spawn_on(L, MONITOR);
+}
 
 const luaL_Reg bind_node[] = {
-    {"self", node_self},           {"list", node_list},
-    {"connect", node_connect},     {"disconnect", node_disconnect},
-    {"ping", node_ping},           {"monitor", node_monitor},
-    {"spawn", node_spawn},         {"spawn_link", node_spawn_link},
-    {"spawn_monitor", node_spawn_monitor}, {NULL, NULL},
+    {"self", node_self},
+    {"list", node_list},
+    {"connect", node_connect},
+    {"disconnect", node_disconnect},
+    {"ping", node_ping},
+    {"monitor", node_monitor},
+    {"spawn", node_spawn},
+    {"spawn_link", node_spawn_link},
+    {"spawn_monitor", node_spawn_monitor},
+    {NULL, NULL},
 };

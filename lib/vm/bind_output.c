@@ -1,5 +1,5 @@
-/* Output: a message to the group leader.  A process that puts more than the window since its last flush waits until
- * the leader has worked it off, so no console is ever flooded. */
+/* Output: a message to the group leader.  A process that puts more than the window since its last flush waits
+ * until the leader has worked it off, so no console is ever flooded. */
 #include "vm/bind.h"
 
 #include "vm/copy.h"
@@ -53,7 +53,9 @@ static int put_joined(lua_State *L, npid leader, int first, const char *end) {
   return bind_put(L, leader, "stdout", bytes, len);
 }
 
-static int print(lua_State *L) { return put_joined(L, process_of(L)->leader, 1, "\n"); }
+static int print(lua_State *L) {
+  return put_joined(L, process_of(L)->leader, 1, "\n");
+}
 
 /* puts(leader, …): a pid alone is a value to print. */
 static int puts_values(lua_State *L) {
@@ -97,5 +99,6 @@ int bind_write(lua_State *L) {
 }
 
 const luaL_Reg bind_output[] = {
-    {"print", print}, {"puts", puts_values}, {"inspect", inspect}, {"group_leader", group_leader}, {NULL, NULL},
+    {"print", print}, {"puts", puts_values}, {"inspect", inspect}, {"group_leader", group_leader},
+    {NULL, NULL},
 };

@@ -60,7 +60,8 @@ static int monitor(lua_State *L) {
     copy_push_npid(L, ref);
     return 1;
   }
-  if (process_monitor(p, ref, other == NPID_NONE ? NPID_KERNEL : other)) return luaL_error(L, "out of memory");
+  if (process_monitor(p, ref, other == NPID_NONE ? NPID_KERNEL : other))
+    return luaL_error(L, "out of memory");
   if (other == NPID_NONE) {
     isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", "noproc"));
   } else {
@@ -136,10 +137,16 @@ static int alive(lua_State *L) {
 }
 
 const luaL_Reg bind_process[] = {
-    {"self", self},           {"spawn", spawn},
-    {"spawn_link", spawn_link}, {"spawn_monitor", spawn_monitor},
-    {"link", link},           {"unlink", unlink},
-    {"monitor", monitor},     {"demonitor", demonitor},
-    {"exit", exit_process},   {"trap_exit", trap_exit},
-    {"alive", alive},         {NULL, NULL},
+    {"self", self},
+    {"spawn", spawn},
+    {"spawn_link", spawn_link},
+    {"spawn_monitor", spawn_monitor},
+    {"link", link},
+    {"unlink", unlink},
+    {"monitor", monitor},
+    {"demonitor", demonitor},
+    {"exit", exit_process},
+    {"trap_exit", trap_exit},
+    {"alive", alive},
+    {NULL, NULL},
 };

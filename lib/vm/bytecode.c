@@ -1,5 +1,6 @@
-/* The layout is that of lundump.c of Lua 5.4: sizes and ints are big-endian base 128, the last byte marked with
- * 0x80; strings are their size plus one, then bytes. Everything is checked against the end before it is read. */
+/* The layout is that of lundump.c of Lua 5.4: sizes and ints are big-endian base 128, the last byte marked
+ * with 0x80; strings are their size plus one, then bytes. Everything is checked against the end before it is
+ * read. */
 #include "vm/bytecode.h"
 
 #include <lauxlib.h>
@@ -16,9 +17,13 @@ static bool write_buf(lua_State *L, const void *bytes, size_t n, void *out) {
   return !buf_ok(out);
 }
 
-static int writer(lua_State *L, const void *bytes, size_t n, void *out) { return write_buf(L, bytes, n, out); }
+static int writer(lua_State *L, const void *bytes, size_t n, void *out) {
+  return write_buf(L, bytes, n, out);
+}
 
-bool bytecode_dump(lua_State *L, struct buf *out) { return lua_dump(L, writer, out, 0) == 0 && buf_ok(out); }
+bool bytecode_dump(lua_State *L, struct buf *out) {
+  return lua_dump(L, writer, out, 0) == 0 && buf_ok(out);
+}
 
 bool bytecode_header(lua_State *L, struct buf *out) {
   struct buf dump = BUF_INIT;
@@ -125,8 +130,8 @@ const uint8_t *bytecode_body(const uint8_t *at, const uint8_t *end, size_t *upva
 
 /* --- factories --- */
 
-/* `local u1,…,un return function() return u1,…,un end`: the inner function has n upvalues, and the outer one the
- * instructions that make it. */
+/* `local u1,…,un return function() return u1,…,un end`: the inner function has n upvalues, and the outer one
+ * the instructions that make it. */
 static bool template_source(struct buf *out, uint32_t n) {
   for (int pass = 0; pass < 2; pass++) {
     if (pass == 0 && n > 0) buf_puts(out, "local ");
@@ -138,8 +143,8 @@ static bool template_source(struct buf *out, uint32_t n) {
 }
 
 /* Puts the body in the place of the inner function of the template, and binds upvalue i to its local i. */
-static bool splice(const struct buf *template, const uint8_t *body, size_t len, size_t upvalues, uint32_t count,
-                   struct buf *out) {
+static bool splice(const struct buf *template, const uint8_t *body, size_t len, size_t upvalues,
+                   uint32_t count, struct buf *out) {
   const uint8_t *start = (const uint8_t *)template->data;
   struct cursor c = {start + BYTECODE_HEADER + 1, start + template->len, false};
   const uint8_t *ignored;

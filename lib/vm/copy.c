@@ -1,5 +1,5 @@
-/* A table is written in one pass on the guess that its first key makes: 1 a LIST, a string a MAP.  A key that does
- * not fit takes the writer back to the table's start, to write it as what it is. */
+/* A table is written in one pass on the guess that its first key makes: 1 a LIST, a string a MAP.  A key that
+ * does not fit takes the writer back to the table's start, to write it as what it is. */
 #include "vm/copy.h"
 
 #include "vm/bind.h"
@@ -71,8 +71,8 @@ int copy_failed(lua_State *L, const struct term_writer *w) {
 /* --- out --- */
 
 /* *ok turns false at a key that is no string where all should be. */
-static uint32_t put_pairs(struct copier *c, int table, const struct place *up, int depth, bool keys_are_strings,
-                          bool *ok) {
+static uint32_t put_pairs(struct copier *c, int table, const struct place *up, int depth,
+                          bool keys_are_strings, bool *ok) {
   lua_State *L = c->L;
   uint32_t n = 0;
   int key = lua_gettop(L) + 1;
@@ -166,7 +166,9 @@ static void put_value(struct copier *c, int index, const struct place *place, in
     put_table(c, index, place, depth + 1);
     return;
   case LUA_TFUNCTION: break;
-  default: lua_pushfstring(L, "a %s cannot be sent", luaL_typename(L, index)); refuse(c, place, lua_tostring(L, -1));
+  default:
+    lua_pushfstring(L, "a %s cannot be sent", luaL_typename(L, index));
+    refuse(c, place, lua_tostring(L, -1));
   }
   const char *problem = fn_encode(L, index, c->w);
   if (problem) refuse(c, place, problem);
@@ -204,7 +206,9 @@ npid copy_to_npid(lua_State *L, int index) {
   return lua_islightuserdata(L, index) ? (npid)(uintptr_t)lua_touserdata(L, index) : NPID_NONE;
 }
 
-static int preset(uint32_t count) { return count < 1 << 20 ? (int)count : 1 << 20; }
+static int preset(uint32_t count) {
+  return count < 1 << 20 ? (int)count : 1 << 20;
+}
 
 static void in_list(lua_State *L, struct term_reader *r, uint32_t count) {
   lua_createtable(L, preset(count), 0);

@@ -2,9 +2,9 @@
  *
  *   nil, booleans, numbers, strings      as they are
  *   pids and references                  light userdata that hold an npid
- *   tables     keys exactly 1..n: LIST (an empty one too) · all keys strings: MAP · else TABLE; metatables stay
- *   functions, library functions and libraries    FN (fn.h)
- * Anything else, or nesting beyond TERM_DEPTH_MAX (so any cycle), is an error that names the value's place. */
+ *   tables     keys exactly 1..n: LIST (an empty one too) · all keys strings: MAP · else TABLE; metatables
+ * stay functions, library functions and libraries    FN (fn.h) Anything else, or nesting beyond
+ * TERM_DEPTH_MAX (so any cycle), is an error that names the value's place. */
 #ifndef VM_COPY_H
 #define VM_COPY_H
 

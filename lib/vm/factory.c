@@ -1,5 +1,6 @@
-/* Invariant: iso->factories maps the hash of a body to the chain of factories with that hash.  Code that is made
- * at run time could fill the table without end, so at FACTORIES_MAX all are dropped, to be made again on use. */
+/* Invariant: iso->factories maps the hash of a body to the chain of factories with that hash.  Code that is
+ * made at run time could fill the table without end, so at FACTORIES_MAX all are dropped, to be made again on
+ * use. */
 #include "vm/factory.h"
 
 #include "vm/bytecode.h"
@@ -53,7 +54,8 @@ static const char *make(lua_State *L, struct isolate *iso, const uint8_t *body, 
   if (iso->factories.len >= FACTORIES_MAX) factory_drop_all(iso);
   struct factory *f = malloc(sizeof *f + len);
   if (f) {
-    *f = (struct factory){.next = map_get_id(&iso->factories, key), .ref = ref, .upvalues = upvalues, .len = len};
+    *f = (struct factory){
+        .next = map_get_id(&iso->factories, key), .ref = ref, .upvalues = upvalues, .len = len};
     memcpy(f->body, body, len);
   }
   if (!f || map_put_id(&iso->factories, key, f)) {
@@ -65,7 +67,8 @@ static const char *make(lua_State *L, struct isolate *iso, const uint8_t *body, 
   return NULL;
 }
 
-const char *factory_instance(lua_State *L, struct isolate *iso, const uint8_t *body, size_t len, uint32_t *upvalues) {
+const char *factory_instance(lua_State *L, struct isolate *iso, const uint8_t *body, size_t len,
+                             uint32_t *upvalues) {
   uint64_t key = hash(body, len);
   struct factory *f = map_get_id(&iso->factories, key);
   while (f && (f->len != len || memcmp(f->body, body, len) != 0)) f = f->next;

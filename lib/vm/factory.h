@@ -8,9 +8,10 @@
 
 struct isolate;
 
-/* Pushes a fresh instance and returns NULL, with how many upvalues it has; or pushes nothing and returns what is
- * wrong with the body. Raises when memory runs out. */
-const char *factory_instance(lua_State *L, struct isolate *iso, const uint8_t *body, size_t len, uint32_t *upvalues);
+/* Pushes a fresh instance and returns NULL, with how many upvalues it has; or pushes nothing and returns what
+ * is wrong with the body. Raises when memory runs out. */
+const char *factory_instance(lua_State *L, struct isolate *iso, const uint8_t *body, size_t len,
+                             uint32_t *upvalues);
 
 void factory_drop_all(struct isolate *iso);
 

@@ -1,11 +1,11 @@
 /* A value of the payload is one tag byte and
  *   NIL FALSE TRUE GLOBALS   nothing        INT FLOAT   8 bytes       STR NAME   u32 length, bytes
- *   PID       the 8 bytes of its number (bit 63: a reference), u32 creation, u32 length of the node's name, bytes
- *   TABLE     u8 has a metatable, pairs up to a NIL key, then the metatable
- *   FUNCTION  u32 length, body (bytecode.h), u8 count of upvalues, each: u32 cell, and for a new cell its value
- *   BACK      u32 number of a table or function met before
- * Tables and functions are numbered from 1 as they begin, and so are cells: two upvalues with the same cell share
- * one variable.  Numbers are in host order: the bytecode header, checked first, tells the order of bytes. */
+ *   PID       the 8 bytes of its number (bit 63: a reference), u32 creation, u32 length of the node's name,
+ * bytes TABLE     u8 has a metatable, pairs up to a NIL key, then the metatable FUNCTION  u32 length, body
+ * (bytecode.h), u8 count of upvalues, each: u32 cell, and for a new cell its value BACK      u32 number of a
+ * table or function met before Tables and functions are numbered from 1 as they begin, and so are cells: two
+ * upvalues with the same cell share one variable.  Numbers are in host order: the bytecode header, checked
+ * first, tells the order of bytes. */
 #include "vm/fn.h"
 
 #include "vm/bytecode.h"
@@ -41,7 +41,9 @@ static void put_tag(struct encoder *e, enum fn_tag tag) {
   term_put_raw(e->w, &byte, 1);
 }
 
-static void put_u32(struct encoder *e, uint32_t n) { term_put_raw(e->w, &n, sizeof n); }
+static void put_u32(struct encoder *e, uint32_t n) {
+  term_put_raw(e->w, &n, sizeof n);
+}
 
 static void put_bytes(struct encoder *e, enum fn_tag tag, const char *s, size_t n) {
   put_tag(e, tag);
@@ -112,8 +114,8 @@ static void put_upvalue(struct encoder *e, int index, int i, int depth) {
     lua_Debug ar;
     lua_pushvalue(L, index);
     lua_getinfo(L, ">S", &ar);
-    e->problem = lua_pushfstring(L, "the function at %s:%d cannot be sent: '%s': %s", ar.short_src, ar.linedefined,
-                                 name, e->problem);
+    e->problem = lua_pushfstring(L, "the function at %s:%d cannot be sent: '%s': %s", ar.short_src,
+                                 ar.linedefined, name, e->problem);
     lua_replace(L, -2);
     return;
   }
@@ -277,7 +279,9 @@ static const char *get_raw(struct decoder *d, size_t n) {
   return d->at - n;
 }
 
-static uint8_t get_u8(struct decoder *d) { return (uint8_t)*get_raw(d, 1); }
+static uint8_t get_u8(struct decoder *d) {
+  return (uint8_t)*get_raw(d, 1);
+}
 
 static uint32_t get_u32(struct decoder *d) {
   uint32_t n;

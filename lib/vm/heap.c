@@ -32,7 +32,9 @@ void heap_finish(struct heap *h) {
   h->at = h->end = NULL;
 }
 
-static size_t class_of(size_t n) { return (n + HEAP_CLASS - 1) / HEAP_CLASS; }
+static size_t class_of(size_t n) {
+  return (n + HEAP_CLASS - 1) / HEAP_CLASS;
+}
 
 /* The rest of the old chunk goes to the free list that it still fits. */
 static bool grow(struct heap *h) {
@@ -75,8 +77,8 @@ static void give(struct heap *h, void *block, size_t n) {
   }
 }
 
-/* A meter drifts up when another process's turn collects this one's garbage.  No process holds more than all of
- * them do, so the isolate's total corrects it. */
+/* A meter drifts up when another process's turn collects this one's garbage.  No process holds more than all
+ * of them do, so the isolate's total corrects it. */
 static bool over_limit(struct heap *h, size_t more) {
   if (!h->meter || *h->meter + (int64_t)more <= h->limit) return false;
   if (h->total + (int64_t)more <= h->limit) {
@@ -119,7 +121,8 @@ void *heap_alloc(void *ud, void *block, size_t old_size, size_t new_size) {
     result = take(h, new_size);
   } else if (old_size > SMALL_MAX || new_size > SMALL_MAX || class_of(old_size) != class_of(new_size)) {
     result = resize(h, block, old_size, new_size);
-    if (!result && new_size <= old_size) return block; /* shrinking must not fail; the block just stays long */
+    if (!result && new_size <= old_size)
+      return block; /* shrinking must not fail; the block just stays long */
   }
   if (result) charge(h, (int64_t)new_size - (int64_t)old_size);
   return result;

@@ -1,8 +1,9 @@
 /* heap: the memory of one isolate, as the allocator of its lua_State.
  *
- * Small blocks come from free lists by size class, so no lock and no other thread is ever involved; large ones
- * from malloc.  What a process allocates while it runs is charged to its meter.  A process over the limit is
- * refused; Lua then collects garbage and asks once more, and if that did not help, `exceeded` turns true. */
+ * Small blocks come from free lists by size class, so no lock and no other thread is ever involved; large
+ * ones from malloc.  What a process allocates while it runs is charged to its meter.  A process over the
+ * limit is refused; Lua then collects garbage and asks once more, and if that did not help, `exceeded` turns
+ * true. */
 #ifndef VM_HEAP_H
 #define VM_HEAP_H
 
@@ -14,14 +15,14 @@ enum { HEAP_CLASS = 16, HEAP_SMALL_MAX = 1024 };
 
 struct heap {
   void *free[HEAP_SMALL_MAX / HEAP_CLASS + 1];
-  char *at, *end;      /* what is left of the newest chunk */
-  void *chunks;        /* all chunks, linked by their first word */
-  size_t chunk;        /* size of the next one */
-  int64_t total;       /* bytes handed out */
-  int64_t limit;       /* of a meter */
-  int64_t *meter;      /* the running process's account; NULL: the isolate's own work, not limited */
-  bool refused;        /* the last request was refused: the next one follows a full collection */
-  bool exceeded;       /* the running process is over its limit, and collecting did not help */
+  char *at, *end; /* what is left of the newest chunk */
+  void *chunks;   /* all chunks, linked by their first word */
+  size_t chunk;   /* size of the next one */
+  int64_t total;  /* bytes handed out */
+  int64_t limit;  /* of a meter */
+  int64_t *meter; /* the running process's account; NULL: the isolate's own work, not limited */
+  bool refused;   /* the last request was refused: the next one follows a full collection */
+  bool exceeded;  /* the running process is over its limit, and collecting did not help */
 };
 
 void heap_init(struct heap *h, size_t limit);

@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 static const char *const states[] = {
-    [PROCESS_FREE] = "ready",       [PROCESS_READY] = "ready",    [PROCESS_RUNNING] = "running",
+    [PROCESS_FREE] = "ready",       [PROCESS_READY] = "ready",     [PROCESS_RUNNING] = "running",
     [PROCESS_RECEIVES] = "receive", [PROCESS_MATCHES] = "receive", [PROCESS_SLEEPS] = "sleep",
     [PROCESS_CALLS] = "call",       [PROCESS_SENDS] = "send",
 };

@@ -1,5 +1,5 @@
-/* inspect: any value as text a person can read, close to what would be typed.  It calls no metamethod, so it may
- * be used on values of any process at any time. */
+/* inspect: any value as text a person can read, close to what would be typed.  It calls no metamethod, so it
+ * may be used on values of any process at any time. */
 #include "vm/bind.h"
 
 #include "base/buf.h"
@@ -51,7 +51,8 @@ static void put_bytes(struct buf *out, const char *s, size_t n) {
     buf_append(out, quoted.data, quoted.len);
   } else {
     buf_putc(out, '"');
-    for (size_t i = 0; i < n; i++) buf_printf(out, s[i] >= 0x20 && s[i] < 0x7f ? "%c" : "\\x%02x", (unsigned char)s[i]);
+    for (size_t i = 0; i < n; i++)
+      buf_printf(out, s[i] >= 0x20 && s[i] < 0x7f ? "%c" : "\\x%02x", (unsigned char)s[i]);
     buf_putc(out, '"');
   }
   buf_finish(&quoted);
@@ -75,9 +76,9 @@ static void put_pid(struct inspector *in, int index) {
 }
 
 static bool is_word(const char *s, size_t n) {
-  static const char *const reserved[] = {"and",   "break", "do",  "else", "elseif", "end",    "false", "for",
-                                         "function", "goto", "if", "in",  "local",  "nil",    "not",   "or",
-                                         "repeat", "return", "then", "true", "until", "while"};
+  static const char *const reserved[] = {
+      "and", "break", "do",  "else", "elseif", "end",    "false",  "for",  "function", "goto",  "if",
+      "in",  "local", "nil", "not",  "or",     "repeat", "return", "then", "true",     "until", "while"};
   if (n == 0 || isdigit((unsigned char)s[0])) return false;
   for (size_t i = 0; i < n; i++)
     if (!isalnum((unsigned char)s[i]) && s[i] != '_') return false;
@@ -100,7 +101,9 @@ static void put_key(struct inspector *in, int index, int depth) {
 }
 
 /* Numbers before strings before the rest; each in its order. */
-static int rank(int type) { return type == LUA_TNUMBER ? 0 : type == LUA_TSTRING ? 1 : 2; }
+static int rank(int type) {
+  return type == LUA_TNUMBER ? 0 : type == LUA_TSTRING ? 1 : 2;
+}
 
 static int compare(lua_State *L, int a, int b) {
   int ta = lua_type(L, a), tb = lua_type(L, b);
@@ -120,8 +123,10 @@ static void sort_keys(lua_State *L, lua_Integer n) {
       lua_rawgeti(L, list, middle);
       bool before = compare(L, list + 1, list + 2) < 0;
       lua_pop(L, 1);
-      if (before) high = middle;
-      else low = middle + 1;
+      if (before)
+        high = middle;
+      else
+        low = middle + 1;
     }
     for (lua_Integer j = i; j > low; j--) lua_rawgeti(L, list, j - 1), lua_rawseti(L, list, j);
     lua_rawseti(L, list, low);

@@ -1,6 +1,6 @@
-/* Invariant: L is NULL exactly while no process was ever here since it was last closed.  An isolate closes when it
- * is shut, nobody lives in it and nothing is timed; `live` counts a process from before its order is pushed into
- * the inbox, so none is on its way then. */
+/* Invariant: L is NULL exactly while no process was ever here since it was last closed.  An isolate closes
+ * when it is shut, nobody lives in it and nothing is timed; `live` counts a process from before its order is
+ * pushed into the inbox, so none is on its way then. */
 #include "vm/isolate.h"
 
 #include "base/clock.h"
@@ -180,7 +180,8 @@ void isolate_deliver(struct isolate *iso, struct signal *s) {
   }
 }
 
-void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref, struct term *term) {
+void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
+                    struct term *term) {
   struct signal *s = signal_new(kind, to, from, ref, term);
   if (s) {
     isolate_deliver(iso, s);

@@ -1,6 +1,7 @@
-/* isolate: one lua_State with up to ISOLATE_MAX green threads, its inbox, its ready queue and its timers.  At any
- * moment at most one scheduler runs it, and only that thread touches anything here but inbox, state, live and
- * the counters. The struct itself lives as long as the vm: a late signal finds it, and finds nobody in it. */
+/* isolate: one lua_State with up to ISOLATE_MAX green threads, its inbox, its ready queue and its timers.  At
+ * any moment at most one scheduler runs it, and only that thread touches anything here but inbox, state, live
+ * and the counters. The struct itself lives as long as the vm: a late signal finds it, and finds nobody in
+ * it. */
 #ifndef VM_ISOLATE_H
 #define VM_ISOLATE_H
 
@@ -24,13 +25,13 @@ enum { ISOLATE_MAX = 1000, ISOLATE_SMALL = 64, ISOLATE_BATCH = 16, ISOLATE_REFS 
 
 /* Tables in the registry of an isolate, by reference number. */
 struct isolate_refs {
-  int threads; /* process slot -> its coroutine */
-  int envs;    /* process slot -> its globals */
-  int loaded;  /* process slot -> modules it has required */
+  int threads;  /* process slot -> its coroutine */
+  int envs;     /* process slot -> its globals */
+  int loaded;   /* process slot -> modules it has required */
   int env_meta; /* metatable of every process's globals */
-  int names;   /* library function or table -> qualified name */
-  int values;  /* and back */
-  int modules; /* path -> compiled module */
+  int names;    /* library function or table -> qualified name */
+  int values;   /* and back */
+  int modules;  /* path -> compiled module */
 };
 
 struct isolate {
@@ -91,13 +92,14 @@ npid isolate_ref(struct isolate *iso);
 
 /* Delivers from a process of this isolate: within it directly, else by vm_deliver. */
 void isolate_deliver(struct isolate *iso, struct signal *s);
-void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref, struct term *term);
+void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
+                    struct term *term);
 
 /* The live process of this isolate, or NULL. */
 struct process *isolate_find(struct isolate *iso, npid pid);
 
-/* The isolate for one more process of a process of `from` (the caller then counts it in `live`); or of somebody
- * outside the schedulers (counted already).  NULL when memory ran out. */
+/* The isolate for one more process of a process of `from` (the caller then counts it in `live`); or of
+ * somebody outside the schedulers (counted already).  NULL when memory ran out. */
 struct isolate *isolate_for_spawn(struct isolate *from);
 struct isolate *isolate_for_outside(struct vm *vm);
 

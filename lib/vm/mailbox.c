@@ -1,9 +1,12 @@
-/* Invariant: tail is the address of the last message's next, or of first; mark is an address of that kind too. */
+/* Invariant: tail is the address of the last message's next, or of first; mark is an address of that kind
+ * too. */
 #include "vm/mailbox.h"
 
 #include "vm/vm.h"
 
-void mailbox_init(struct mailbox *m) { *m = (struct mailbox){.tail = &m->first}; }
+void mailbox_init(struct mailbox *m) {
+  *m = (struct mailbox){.tail = &m->first};
+}
 
 void mailbox_finish(struct mailbox *m) {
   while (m->first) {

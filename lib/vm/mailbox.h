@@ -1,5 +1,5 @@
-/* mailbox: the queue of messages of one process, oldest first, with a mark up to which a selective receive has
- * looked already.  Does not move in memory: tail and mark point into it. */
+/* mailbox: the queue of messages of one process, oldest first, with a mark up to which a selective receive
+ * has looked already.  Does not move in memory: tail and mark point into it. */
 #ifndef VM_MAILBOX_H
 #define VM_MAILBOX_H
 

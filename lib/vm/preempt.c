@@ -41,7 +41,9 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
   }
 }
 
-void preempt_now(lua_State *L) { lua_sethook(L, on_hook, LUA_MASKCOUNT, 1); }
+void preempt_now(lua_State *L) {
+  lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+}
 
 static void on_tick(int number, siginfo_t *info, void *context) {
   (void)number, (void)context;
@@ -54,7 +56,8 @@ static void on_tick(int number, siginfo_t *info, void *context) {
   if (atomic_load(&s->asleep)) {
     atomic_store(&s->ticking, false);
     set_timer(s, 0);
-  } else if (L && switches == s->seen) {
+  } else if (L && switches == s->seen && switches != s->hooked) {
+    s->hooked = switches; /* once a turn: with a deep stack it takes longer than a tick */
     preempt_now(L);
   }
   s->seen = switches;
@@ -73,7 +76,8 @@ void preempt_init(struct scheduler *s) {
   sigfillset(&all);
   sigdelset(&all, TICK_SIGNAL);
   pthread_sigmask(SIG_SETMASK, &all, NULL); /* every other signal is the host's */
-  struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TICK_SIGNAL, .sigev_value.sival_ptr = s};
+  struct sigevent event = {
+      .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TICK_SIGNAL, .sigev_value.sival_ptr = s};
   event.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
   s->has_timer = timer_create(CLOCK_MONOTONIC, &event, &s->timer) == 0;
 }

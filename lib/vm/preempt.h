@@ -1,9 +1,9 @@
 /* preempt: takes the core from a green thread that keeps it.
  *
- * While a scheduler is busy, a timer signals its thread every millisecond.  When the handler finds the same green
- * thread that ran at the last tick, it sets a count hook on it (lua_sethook may be called from a handler), and
- * the hook yields at the next instruction.  Code that is not signalled runs at full speed.
- * A tick that finds its scheduler asleep turns the timer off, and the next isolate to run turns it on again. */
+ * While a scheduler is busy, a timer signals its thread every millisecond.  When the handler finds the same
+ * green thread that ran at the last tick, it sets a count hook on it (lua_sethook may be called from a
+ * handler), and the hook yields at the next instruction.  Code that is not signalled runs at full speed. A
+ * tick that finds its scheduler asleep turns the timer off, and the next isolate to run turns it on again. */
 #ifndef VM_PREEMPT_H
 #define VM_PREEMPT_H
 

@@ -1,5 +1,5 @@
-/* Each function runs in the process that calls it; none keeps any state.  What they call is bound when the chunk
- * is loaded, so a process that redefines a global does not change them. */
+/* Each function runs in the process that calls it; none keeps any state.  What they call is bound when the
+ * chunk is loaded, so a process that redefines a global does not change them. */
 #include "vm/prelude.h"
 
 const char prelude_source[] =

@@ -1,6 +1,6 @@
-/* Invariant: a process is in the ready queue exactly while its state is READY; its timer is armed only while it
- * waits.  Whoever must end (`end` is set) is made ready, and ends instead of running: so a process dies in one
- * place only, between two resumes, never under the feet of code that runs. */
+/* Invariant: a process is in the ready queue exactly while its state is READY; its timer is armed only while
+ * it waits.  Whoever must end (`end` is set) is made ready, and ends instead of running: so a process dies in
+ * one place only, between two resumes, never under the feet of code that runs. */
 #include "vm/process.h"
 
 #include "base/clock.h"
@@ -191,7 +191,8 @@ static int report(lua_State *L) {
   char pid[NPID_TEXT_SIZE];
   npid_format(p->isolate->vm->config.nodes, p->pid, NPID_SHORT, pid);
   const char *text = lua_pushfstring(L, "process %s ended: %s\n%s\n", pid, message, trace);
-  isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, term_build("sps", "stderr", p->pid, text));
+  isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE,
+                 term_build("sps", "stderr", p->pid, text));
   return 0;
 }
 
@@ -199,7 +200,8 @@ static void say_memory(struct process *p) {
   char pid[NPID_TEXT_SIZE], text[NPID_TEXT_SIZE + 64];
   npid_format(p->isolate->vm->config.nodes, p->pid, NPID_SHORT, pid);
   snprintf(text, sizeof text, "process %s ended: it outgrew its memory limit\n", pid);
-  isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, term_build("sps", "stderr", p->pid, text));
+  isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE,
+                 term_build("sps", "stderr", p->pid, text));
 }
 
 static void fail(struct process *p) {

@@ -21,8 +21,8 @@ enum process_state {
   PROCESS_RECEIVES, /* the next message, whichever it is */
   PROCESS_MATCHES,  /* a message that fits */
   PROCESS_SLEEPS,
-  PROCESS_CALLS,    /* waits for the reply to a call */
-  PROCESS_SENDS,    /* waits for room at a receiver */
+  PROCESS_CALLS, /* waits for the reply to a call */
+  PROCESS_SENDS, /* waits for room at a receiver */
 };
 
 /* Links and monitors; most processes have none. */
@@ -44,34 +44,37 @@ struct process {
   struct signal *order; /* what it was spawned to do, until it has begun */
   struct signal *taken; /* the message being decoded */
   npid leader;
-  npid call;            /* ref of the pending call, or NPID_NONE */
-  npid callee;          /* whom it went to */
+  npid call;   /* ref of the pending call, or NPID_NONE */
+  npid callee; /* whom it went to */
   struct term *reply;
-  int64_t heap;         /* bytes, as metered */
-  int64_t started;      /* wall clock, microseconds */
+  int64_t heap;    /* bytes, as metered */
+  int64_t started; /* wall clock, microseconds */
   uint32_t slot;
-  uint32_t output;      /* bytes put since the last flush */
-  int nargs;            /* values on the coroutine's stack for the next resume */
+  uint32_t output; /* bytes put since the last flush */
+  int nargs;       /* values on the coroutine's stack for the next resume */
   uint8_t state;
-  bool direct;          /* those values are the message it waited for */
+  bool direct; /* those values are the message it waited for */
   bool timed_out;
   bool trap_exit;
-  bool link_callee;     /* the reply's pid is to be linked */
-  bool quiet;           /* its error was told otherwise */
-  bool modules;         /* it has required some */
-  bool full;            /* senders were told to wait */
+  bool link_callee; /* the reply's pid is to be linked */
+  bool quiet;       /* its error was told otherwise */
+  bool modules;     /* it has required some */
+  bool full;        /* senders were told to wait */
   bool alive;
 };
 
 /* The process that runs in this coroutine; NULL in the isolate's main thread. */
-static inline struct process *process_of(lua_State *L) { return *(struct process **)lua_getextraspace(L); }
+static inline struct process *process_of(lua_State *L) {
+  return *(struct process **)lua_getextraspace(L);
+}
 
 static inline struct process *process_of_timer(struct timer *t) {
   return (struct process *)((char *)t - offsetof(struct process, timer));
 }
 
-/* A process with an empty stack, known to the table of processes under its number, and counted.  Its globals are
- * pushed on L, any thread of the isolate.  Raises when memory runs out, so only inside a protected call. */
+/* A process with an empty stack, known to the table of processes under its number, and counted.  Its globals
+ * are pushed on L, any thread of the isolate.  Raises when memory runs out, so only inside a protected call.
+ */
 struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader);
 
 /* Frees process and pool; the lua_State is being closed. */

@@ -1,6 +1,7 @@
-/* Both arrays are reserved address space that the kernel fills in as pages are touched.  Slots are reused in the
- * order in which they fell free, and fresh ones are preferred while less than WINDOW of them (or than twice what
- * is live) are in use: so numbers stay small and rare in their repeats, and memory follows the live count. */
+/* Both arrays are reserved address space that the kernel fills in as pages are touched.  Slots are reused in
+ * the order in which they fell free, and fresh ones are preferred while less than WINDOW of them (or than
+ * twice what is live) are in use: so numbers stay small and rare in their repeats, and memory follows the
+ * live count. */
 #include "vm/ptab.h"
 
 #include "core/npid.h"

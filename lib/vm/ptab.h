@@ -1,9 +1,9 @@
 /* ptab: the table of every process of this node, by number.
  *
- * Any thread may look up, without a lock.  A slot belongs to whoever owns its process: an isolate, or the host.
- * Owners are never freed while the table lives, so a stale one is harmless: it finds no such process and says so.
- * Numbers are taken and given back in batches, under a lock; a number never comes twice (short of 2^44 of them):
- * slot = number mod capacity, and each turn of a slot adds the capacity. */
+ * Any thread may look up, without a lock.  A slot belongs to whoever owns its process: an isolate, or the
+ * host. Owners are never freed while the table lives, so a stale one is harmless: it finds no such process
+ * and says so. Numbers are taken and given back in batches, under a lock; a number never comes twice (short
+ * of 2^44 of them): slot = number mod capacity, and each turn of a slot adds the capacity. */
 #ifndef VM_PTAB_H
 #define VM_PTAB_H
 

@@ -42,7 +42,8 @@ static void check_name(lua_State *L, const char *name) {
 }
 
 /* Pushes the path of the module's file in a directory, if it is there; else leaves where it looked. */
-static bool try_file(lua_State *L, const char *directory, const char *name, const char *suffix, struct stat *st) {
+static bool try_file(lua_State *L, const char *directory, const char *name, const char *suffix,
+                     struct stat *st) {
   const char *file = luaL_gsub(L, name, ".", "/");
   const char *path = lua_pushfstring(L, "%s/%s%s", directory, file, suffix);
   lua_remove(L, -2);
@@ -93,8 +94,9 @@ static bool push_kept(lua_State *L, struct isolate *iso, const char *path, const
     return false;
   }
   const char *kept = lua_tolstring(L, -1, &len);
-  bool same = memcmp(kept, stamp, sizeof *stamp) == 0 &&
-              !factory_instance(L, iso, (const uint8_t *)kept + sizeof *stamp, len - sizeof *stamp, &upvalues);
+  bool same =
+      memcmp(kept, stamp, sizeof *stamp) == 0 &&
+      !factory_instance(L, iso, (const uint8_t *)kept + sizeof *stamp, len - sizeof *stamp, &upvalues);
   if (same) lua_insert(L, -3);
   lua_pop(L, 2);
   return same;
@@ -105,7 +107,8 @@ static void keep(lua_State *L, struct isolate *iso, const char *path, const stru
   struct buf out = BUF_INIT;
   buf_append(&out, stamp, sizeof *stamp);
   struct buf dump = BUF_INIT;
-  if (bytecode_dump(L, &dump)) buf_append(&out, dump.data + BYTECODE_HEADER + 1, dump.len - BYTECODE_HEADER - 1);
+  if (bytecode_dump(L, &dump))
+    buf_append(&out, dump.data + BYTECODE_HEADER + 1, dump.len - BYTECODE_HEADER - 1);
   lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.modules);
   bool whole = buf_ok(&dump) && buf_ok(&out);
   if (whole) lua_pushlstring(L, out.data, out.len);

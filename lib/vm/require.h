@@ -1,5 +1,5 @@
-/* require: Lua modules, found in the directories of vm_config.path and then in the node's own.  Each process loads
- * its own copy; what was compiled is kept for the isolate until the file changes. */
+/* require: Lua modules, found in the directories of vm_config.path and then in the node's own.  Each process
+ * loads its own copy; what was compiled is kept for the isolate until the file changes. */
 #ifndef VM_REQUIRE_H
 #define VM_REQUIRE_H
 

@@ -1,7 +1,7 @@
 /* Invariant: an isolate is linked into a queue exactly while its state is QUEUED.
  *
- * Going to sleep: a scheduler says that it is asleep, then looks once more at all queues.  Whoever queues work
- * from outside looks for sleepers after that.  So one of the two sees the other. */
+ * Going to sleep: a scheduler says that it is asleep, then looks once more at all queues.  Whoever queues
+ * work from outside looks for sleepers after that.  So one of the two sees the other. */
 #include "vm/sched.h"
 
 #include "base/clock.h"
@@ -52,7 +52,9 @@ static struct isolate *find_work(struct scheduler *s) {
   return iso;
 }
 
-struct scheduler *sched_self(struct vm *vm) { return pthread_getspecific(vm->self); }
+struct scheduler *sched_self(struct vm *vm) {
+  return pthread_getspecific(vm->self);
+}
 
 /* --- waking --- */
 
@@ -105,7 +107,9 @@ void sched_requeue(struct scheduler *s, struct isolate *iso) {
 
 /* --- isolates that sleep --- */
 
-static void note_next(struct sleepers *sl) { atomic_store(&sl->next, timers_next(&sl->timers)); }
+static void note_next(struct sleepers *sl) {
+  atomic_store(&sl->next, timers_next(&sl->timers));
+}
 
 void sched_sleep_until(struct isolate *iso, int64_t at) {
   struct sleepers *sl = &iso->vm->sleepers;

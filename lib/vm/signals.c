@@ -156,10 +156,12 @@ static void on_reply(struct process *p, struct signal *s) {
 }
 
 static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = {
-    [SIGNAL_MESSAGE] = process_message, [SIGNAL_EXIT] = on_exit,           [SIGNAL_LINK_EXIT] = on_link_exit,
-    [SIGNAL_LINK] = on_link,            [SIGNAL_UNLINK] = on_unlink,       [SIGNAL_MONITOR] = on_monitor,
-    [SIGNAL_DEMONITOR] = on_demonitor,  [SIGNAL_DOWN] = on_down,           [SIGNAL_LEADER] = on_leader,
-    [SIGNAL_CALL] = on_call,            [SIGNAL_REPLY] = on_reply,
+    [SIGNAL_MESSAGE] = process_message, [SIGNAL_EXIT] = on_exit,
+    [SIGNAL_LINK_EXIT] = on_link_exit,  [SIGNAL_LINK] = on_link,
+    [SIGNAL_UNLINK] = on_unlink,        [SIGNAL_MONITOR] = on_monitor,
+    [SIGNAL_DEMONITOR] = on_demonitor,  [SIGNAL_DOWN] = on_down,
+    [SIGNAL_LEADER] = on_leader,        [SIGNAL_CALL] = on_call,
+    [SIGNAL_REPLY] = on_reply,
 };
 
 void process_signal(struct process *p, struct signal *s) {

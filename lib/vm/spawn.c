@@ -1,5 +1,5 @@
-/* Invariant: p->order is set from the arrival of an order until its code is loaded; a host's order is answered
- * exactly once, when p->order is let go. */
+/* Invariant: p->order is set from the arrival of an order until its code is loaded; a host's order is
+ * answered exactly once, when p->order is let go. */
 #include "vm/spawn.h"
 
 #include "vm/bind.h"
@@ -74,7 +74,9 @@ static int refuse(struct process *p, const char *code, const char *why) {
   return 0;
 }
 
-void spawn_failed(struct process *p, const char *why) { answer(p, term_build("bss", 0, "code", why)); }
+void spawn_failed(struct process *p, const char *why) {
+  answer(p, term_build("bss", 0, "code", why));
+}
 
 void spawn_lost(struct isolate *iso, struct signal *s, const char *why) {
   struct order o = read_order(iso->vm, s);
@@ -188,7 +190,8 @@ static int begin(lua_State *L, struct process *p) {
     const char *name = lua_tostring(L, -1);
     int rc = procname_check(name, &e);
     if (rc == 0) rc = names_register(vm->config.names, name, p->pid, 0);
-    if (rc == ERR_NAME_TAKEN) return refuse(p, err_wire(rc), lua_pushfstring(L, "the name '%s' is taken", name));
+    if (rc == ERR_NAME_TAKEN)
+      return refuse(p, err_wire(rc), lua_pushfstring(L, "the name '%s' is taken", name));
     if (rc) return refuse(p, err_wire(rc), e.code ? e.text : err_sentence(rc));
     lua_pop(L, 1);
   }
@@ -287,7 +290,8 @@ bool spawn_is_function(lua_State *L, int index) {
 static bool all_plain(lua_State *L, int first, int last) {
   for (int i = first; i <= last; i++) {
     int type = lua_type(L, i);
-    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD) return false;
+    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD)
+      return false;
   }
   return true;
 }

@@ -30,8 +30,8 @@ struct vm {
   struct scheduler *scheduler; /* that many */
   pthread_key_t self;          /* the scheduler of this thread, or NULL */
   bool has_self;
-  atomic_int asleep;           /* schedulers that wait for work */
-  atomic_uint rotor;           /* where work from other threads goes next */
+  atomic_int asleep; /* schedulers that wait for work */
+  atomic_uint rotor; /* where work from other threads goes next */
   atomic_bool stopping;
   bool started;
 
@@ -45,10 +45,14 @@ struct vm {
 };
 
 /* The owner, in the table of processes, of the host's own. */
-static inline void *vm_host(struct vm *vm) { return &vm->host; }
+static inline void *vm_host(struct vm *vm) {
+  return &vm->host;
+}
 
 /* The number of a fresh reference: n of them at once, first to first + n - 1. */
-static inline uint64_t vm_refs(struct vm *vm, uint64_t n) { return atomic_fetch_add(&vm->refs, n) + 1; }
+static inline uint64_t vm_refs(struct vm *vm, uint64_t n) {
+  return atomic_fetch_add(&vm->refs, n) + 1;
+}
 
 /* A signal that found nobody: answered as vm.h says at vm_deliver. */
 void vm_nobody(struct vm *vm, struct signal *s);

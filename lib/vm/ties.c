@@ -1,5 +1,6 @@
-/* Links and monitors of one process.  A link is kept at both ends, a monitor at both ends under its ref; each end
- * forgets on its own when the other's signal comes.  A signal that refers to a tie no longer kept is void. */
+/* Links and monitors of one process.  A link is kept at both ends, a monitor at both ends under its ref; each
+ * end forgets on its own when the other's signal comes.  A signal that refers to a tie no longer kept is
+ * void. */
 #include "vm/process.h"
 
 #include <stdlib.h>
@@ -10,15 +11,21 @@ static struct ties *ties_of(struct process *p) {
 }
 
 /* An npid as the value of a map: never NULL, as the bits are inverted and NPID_NONE is never kept. */
-static void *as_value(npid pid) { return (void *)(uintptr_t)~pid; }
-static npid as_npid(const void *value) { return value ? ~(npid)(uintptr_t)value : NPID_NONE; }
+static void *as_value(npid pid) {
+  return (void *)(uintptr_t)~pid;
+}
+static npid as_npid(const void *value) {
+  return value ? ~(npid)(uintptr_t)value : NPID_NONE;
+}
 
 int process_link(struct process *p, npid other) {
   struct ties *ties = ties_of(p);
   return ties ? map_put_id(&ties->links, other, as_value(other)) : ERR_NOMEM;
 }
 
-bool process_unlink(struct process *p, npid other) { return p->ties && map_remove_id(&p->ties->links, other); }
+bool process_unlink(struct process *p, npid other) {
+  return p->ties && map_remove_id(&p->ties->links, other);
+}
 
 int process_monitor(struct process *p, npid ref, npid other) {
   struct ties *ties = ties_of(p);
@@ -38,7 +45,9 @@ void process_unwatch(struct process *p, npid ref) {
   if (p->ties) map_remove_id(&p->ties->watchers, ref);
 }
 
-static struct term *share(struct term *t) { return t ? term_ref(t) : NULL; }
+static struct term *share(struct term *t) {
+  return t ? term_ref(t) : NULL;
+}
 
 void process_cut_ties(struct process *p, struct term *reason) {
   struct ties *ties = p->ties;
@@ -52,7 +61,8 @@ void process_cut_ties(struct process *p, struct term *reason) {
   for (size_t at = 0; map_next(&ties->watchers, &at, NULL, &key, &value);)
     isolate_signal(iso, SIGNAL_DOWN, as_npid(value), p->pid, key, share(reason));
   for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);)
-    if (as_npid(value) != NPID_KERNEL) isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), p->pid, key, NULL);
+    if (as_npid(value) != NPID_KERNEL)
+      isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), p->pid, key, NULL);
   map_finish(&ties->links);
   map_finish(&ties->watchers);
   map_finish(&ties->monitors);

@@ -1,5 +1,5 @@
-/* timers: a binary heap of deadlines.  A timer is embedded in what it wakes and knows its place in the heap, so
- * it is removed in O(log n) without a search.  No locking: one owner. */
+/* timers: a binary heap of deadlines.  A timer is embedded in what it wakes and knows its place in the heap,
+ * so it is removed in O(log n) without a search.  No locking: one owner. */
 #ifndef VM_TIMERS_H
 #define VM_TIMERS_H
 
@@ -30,11 +30,15 @@ int timers_add(struct timers *ts, struct timer *t) MUST_CHECK;
 void timers_remove(struct timers *ts, struct timer *t);
 
 /* The earliest deadline, or TIMER_NEVER. */
-static inline int64_t timers_next(const struct timers *ts) { return ts->len ? ts->heap[0]->at : TIMER_NEVER; }
+static inline int64_t timers_next(const struct timers *ts) {
+  return ts->len ? ts->heap[0]->at : TIMER_NEVER;
+}
 
 /* Takes out the earliest timer that is due, or NULL. */
 struct timer *timers_due(struct timers *ts, int64_t now);
 
-static inline bool timer_armed(const struct timer *t) { return t->place != 0; }
+static inline bool timer_armed(const struct timer *t) {
+  return t->place != 0;
+}
 
 #endif

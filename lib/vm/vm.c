@@ -1,5 +1,5 @@
-/* The vm's life, and the one way in: vm_deliver.  Whoever holds no lock may deliver; delivering takes none but
- * those of a scheduler's queue. */
+/* The vm's life, and the one way in: vm_deliver.  Whoever holds no lock may deliver; delivering takes none
+ * but those of a scheduler's queue. */
 #include "vm/vm.h"
 
 #include "vm/isolate.h"
@@ -67,14 +67,17 @@ struct vm *vm_new(const struct vm_config *config, struct error *e) {
   return vm;
 }
 
-void vm_set_console(struct vm *vm, npid console) { vm->config.console = console; }
+void vm_set_console(struct vm *vm, npid console) {
+  vm->config.console = console;
+}
 
 int vm_start(struct vm *vm, struct error *e) {
   int rc = preempt_install();
   if (rc) return error_set(e, rc, "no signal handler for the time slices");
   vm->started = true;
   for (int i = 0; i < vm->schedulers; i++)
-    if ((rc = sched_start(&vm->scheduler[i]))) return error_set(e, rc, "scheduler thread %d cannot be started", i);
+    if ((rc = sched_start(&vm->scheduler[i])))
+      return error_set(e, rc, "scheduler thread %d cannot be started", i);
   return 0;
 }
 
@@ -148,7 +151,8 @@ void vm_nobody(struct vm *vm, struct signal *s) {
   } else if (s->from != NPID_NONE && s->kind == SIGNAL_LINK) {
     vm_signal(vm, SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, term_build("s", "noproc"));
   } else if (s->from != NPID_NONE && s->kind == SIGNAL_CALL && s->ref != NPID_NONE) {
-    vm_signal(vm, SIGNAL_REPLY, s->from, s->to, s->ref, term_build("bss", 0, "no_process", "no such process"));
+    vm_signal(vm, SIGNAL_REPLY, s->from, s->to, s->ref,
+              term_build("bss", 0, "no_process", "no such process"));
   }
   signal_free(s);
 }
@@ -169,7 +173,9 @@ void vm_node_down(struct vm *vm, uint32_t incarnation, const char *reason) {
 
 /* --- the host's processes --- */
 
-struct signal *vm_host_take(struct vm *vm) { return inbox_take(&vm->host); }
+struct signal *vm_host_take(struct vm *vm) {
+  return inbox_take(&vm->host);
+}
 
 int vm_host_add(struct vm *vm, void *object, npid *out) {
   uint64_t number;
@@ -197,7 +203,9 @@ bool vm_alive(struct vm *vm, npid pid) {
   return npid_is_local(pid) && !npid_is_ref(pid) && ptab_find(&vm->ptab, npid_number(pid));
 }
 
-npid vm_ref(struct vm *vm) { return npid_as_ref(npid_make(0, vm_refs(vm, 1))); }
+npid vm_ref(struct vm *vm) {
+  return npid_as_ref(npid_make(0, vm_refs(vm, 1)));
+}
 
 /* --- */
 

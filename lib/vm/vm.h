@@ -1,8 +1,9 @@
 /* vm: green-thread processes and the schedulers that run them; and the table of every process of this node.
  *
  * A process is whatever has a pid and takes signals.  Green threads live in the vm; the host (the agent's I/O
- * thread) has processes of its own kinds: commands, clients, the console, and the kernel.  Both are reached by
- * the one vm_deliver, from any thread.  What is for the host, or for another node, goes into the host's inbox.
+ * thread) has processes of its own kinds: commands, clients, the console, and the kernel.  Both are reached
+ * by the one vm_deliver, from any thread.  What is for the host, or for another node, goes into the host's
+ * inbox.
  *
  * Threads: vm_new, vm_start, vm_stop, vm_free, vm_host_* by the thread that owns the vm; the rest by any. */
 #ifndef VM_VM_H
@@ -25,10 +26,10 @@ struct vm_config {
   struct names *names;   /* local names; borrowed */
   struct names *globals; /* global names, which the host keeps; borrowed */
   int schedulers;        /* threads; 0: one a core */
-  const char *path;      /* where require looks: directories, NUL-terminated each, an empty one ends; copied */
+  const char *path; /* where require looks: directories, NUL-terminated each, an empty one ends; copied */
   const char *directory; /* the node's directory, absolute; copied */
-  npid console;          /* leader of processes that were given none; set with vm_set_console before vm_start */
-  size_t heap_max;       /* bytes a process may hold; 0: 256 MiB */
+  npid console;    /* leader of processes that were given none; set with vm_set_console before vm_start */
+  size_t heap_max; /* bytes a process may hold; 0: 256 MiB */
   void (*wake)(void *data); /* any thread: the host's inbox is no longer empty */
   void *data;
 };
@@ -68,50 +69,48 @@ npid vm_ref(struct vm *vm);
  *   one of    "lua": source [, "chunk": its name in messages]    ·  "module", "function"  ·  "fn": FN
  *   "args":   LIST                        (for lua: the chunk's `...`)
  *   "leader": pid [, "link": pid] [, "monitor": [pid, ref]] [, "name": local name]
- * A REPLY to the caller follows: [true, pid] once the code is loaded and its process exists (link, monitor and
- * name are in place before it runs), or [false, "code", text] / [false, "name_taken", text] / ….  A "module"
- * is required in the new process before the reply, so that a missing one is an error of the spawn. */
+ * A REPLY to the caller follows: [true, pid] once the code is loaded and its process exists (link, monitor
+ * and name are in place before it runs), or [false, "code", text] / [false, "name_taken", text] / ….  A
+ * "module" is required in the new process before the reply, so that a missing one is an error of the spawn.
+ */
 void vm_spawn(struct vm *vm, struct signal *call);
 
-/* Tells every isolate that a node is gone: links and monitors to its pids fire with reason, calls to it fail. */
+/* Tells every isolate that a node is gone: links and monitors to its pids fire with reason, calls to it fail.
+ */
 void vm_node_down(struct vm *vm, uint32_t incarnation, const char *reason);
 
 struct vm_stats {
-  int64_t processes;  /* live green threads */
+  int64_t processes; /* live green threads */
   int64_t isolates;
-  int64_t spawned;    /* since the start */
-  int64_t messages;   /* delivered to green threads since the start; approximate while running */
+  int64_t spawned;  /* since the start */
+  int64_t messages; /* delivered to green threads since the start; approximate while running */
   int schedulers;
 };
 void vm_stats(struct vm *vm, struct vm_stats *out);
 
 /* --- what green threads ask of the host -------------------------------------------------------------------
- * A CALL to NPID_KERNEL (this node's) or to npid_kernel_of(remote pid), answered by a REPLY to its `from` with
- * its `ref`: [true, values…] or [false, wire name, text].  The green thread's Lua function suspends until then,
- * returns the values, or raises the text.
+ * A CALL to NPID_KERNEL (this node's) or to npid_kernel_of(remote pid), answered by a REPLY to its `from`
+ * with its `ref`: [true, values…] or [false, wire name, text].  The green thread's Lua function suspends
+ * until then, returns the values, or raises the text.
  *
  *   "spawn", spec                     -> pid                 (as above; to a remote kernel: spawn there)
- *   "exec", spec                      -> pid                 spec MAP: "argv": LIST of STR [, "cwd", "env": MAP,
- *                                                            "leader": pid, "link": pid, "monitor": [pid, ref],
- *                                                            "timeout": ms, "name"]
- *   "connect", node                   -> the kernel's pid there (its kernel, number 0)
- *   "disconnect", node                -> boolean
- *   "nodes"                           -> LIST of STR         connected nodes
- *   "ping", node                      -> integer             round trip in microseconds
- *   "monitor_nodes", boolean          -> nothing             "nodeup"/"nodedown" messages to the caller
- *   "register", name, pid             -> boolean             global name; false: taken
- *   "re_register", name, pid          -> true                global name, whoever has it
- *   "unregister", name                -> boolean
- *   "send", name, LIST                -> nothing             to a local name of that node (no reply wanted)
- * whereis of a global name needs no call: vm_config.globals has them all.
+ *   "exec", spec                      -> pid                 spec MAP: "argv": LIST of STR [, "cwd", "env":
+ * MAP, "leader": pid, "link": pid, "monitor": [pid, ref], "timeout": ms, "name"] "connect", node -> the
+ * kernel's pid there (its kernel, number 0) "disconnect", node                -> boolean "nodes" -> LIST of
+ * STR         connected nodes "ping", node                      -> integer             round trip in
+ * microseconds "monitor_nodes", boolean          -> nothing             "nodeup"/"nodedown" messages to the
+ * caller "register", name, pid             -> boolean             global name; false: taken "re_register",
+ * name, pid          -> true                global name, whoever has it "unregister", name                ->
+ * boolean "send", name, LIST                -> nothing             to a local name of that node (no reply
+ * wanted) whereis of a global name needs no call: vm_config.globals has them all.
  *
  * CALL "flush" to a pid that is a group leader: [true] once the output sent before it is below the leader's
  * bound.  A green thread that gets a CALL answers it by itself: "flush" -> [true], "info" -> [true, MAP],
  * anything else -> [false, "usage", …]. */
 
 /* --- output ------------------------------------------------------------------------------------------------
- * puts/print send the message ("stdout", self, bytes) to the group leader, errors ("stderr", self, bytes); after
- * each VM_OUTPUT_WINDOW bytes a process suspends in a "flush" call to the leader. */
+ * puts/print send the message ("stdout", self, bytes) to the group leader, errors ("stderr", self, bytes);
+ * after each VM_OUTPUT_WINDOW bytes a process suspends in a "flush" call to the leader. */
 enum { VM_OUTPUT_WINDOW = 256 << 10 };
 
 #endif

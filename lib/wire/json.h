@@ -49,7 +49,7 @@ void json_line(struct buf *out, const json_t *v);
 /* Parses text of n bytes: a new reference, or NULL with e saying line and column. */
 json_t *json_parse(const char *text, size_t n, struct error *e);
 
-/* RFC 9457: {"type":"about:blank","title":…,"status":…,"code":…,"detail":…}. */
+/* RFC 9457: {"type":"about:blank","title":…,"status":…,"code":…,"exit":…,"detail":…}. */
 json_t *json_problem(const struct error *e);
 /* Back, from a response's body and status; a body that is no problem document becomes ERR_SYSTEM with its
  * first line. Returns e->code. */

@@ -9,12 +9,17 @@ local ticker = {}
 local NAME <const> = "ticker"
 local INTERVAL <const> = 2000
 
--- The process itself: a message is a registration, silence is a tick.
+-- The process itself: a message is a client that comes or has gone, silence is a tick.
 local function generator(interval, clients)
-  local what, pid = receive(interval)
+  local what, pid, gone = receive(interval)
   if what == "register" then
     puts("registering " .. inspect(pid))
+    monitor(pid)
     table.insert(clients, 1, pid)
+  elseif what == "DOWN" then
+    for i = #clients, 1, -1 do
+      if clients[i] == gone then table.remove(clients, i) end
+    end
   elseif what == nil then
     puts("tick")
     for _, client in ipairs(clients) do send(client, "tick") end

@@ -1,0 +1,336 @@
+#!/usr/bin/env bats
+# The HTTP interface, by hand: curl on a node's socket is a full client.
+
+load helper
+
+setup() {
+  node_setup
+  start_node one
+}
+
+# One request; sets status (of HTTP), type and output (the body).
+http() {
+  api one "$@" -o "$T/body" -w '%{http_code} %{content_type}\n' >"$T/status"
+  read -r status type <"$T/status"
+  output=$(tr -d '\0' <"$T/body")
+}
+
+json() { http "$1" "$2" -H 'Content-Type: application/json' --data-binary "$3"; }
+
+# Is the answer a problem document of this status and code, complete and consistent?
+problem() {
+  [ "$status" = "$1" ] || fail "$status, not $1: $output"
+  [ "$type" = application/problem+json ] || fail "$type"
+  jq -e --argjson status "$1" --arg code "$2" '
+    .status == $status and .code == $code and (.title | length > 0) and (.detail | length > 0)' <<<"$output" ||
+    fail "$output"
+}
+
+has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
+
+@test "GET /v1/node: facts" {
+  http GET /v1/node
+  [ "$status $type" = '200 application/json' ]
+  has ".node == \"one@$HOST\" and .id == 0 and (.creation | type) == \"number\" and .port >= 4370"
+  has ".directory == \"$HOME\" and (.lua | startswith(\"Lua 5.4\")) and .schedulers >= 1 and .uptime_ms >= 0"
+  kill -0 "$(jq .os_pid <<<"$output")"
+}
+
+@test "nodes: connect, list, look, ping, part" {
+  start_node two
+  http GET /v1/nodes
+  has '.nodes == []'
+  http PUT "/v1/nodes/two@$HOST"
+  [ "$status" = 200 ]
+  has ".node == \"two@$HOST\" and .connected == true and .id == 1"
+  http GET /v1/nodes
+  has ".nodes | map(.node) == [\"two@$HOST\"]"
+  http GET '/v1/nodes?scope=all'
+  has ".nodes | map(.node) | sort == [\"one@$HOST\", \"two@$HOST\"]"
+  http GET "/v1/nodes/two@$HOST"
+  has '.connected == true'
+  http POST "/v1/nodes/two@$HOST/ping"
+  has '.rtt_us > 0'
+  http DELETE "/v1/nodes/two@$HOST"
+  [ "$status" = 200 ]
+  has '.connected == false'
+  http GET '/v1/nodes?scope=known'
+  has ".nodes | map(select(.node == \"two@$HOST\" and .connected == false)) | length == 1"
+}
+
+@test "nodes: watching is a stream of lines" {
+  start_node two
+  api one GET '/v1/nodes?watch=1' -N >"$T/events" 3>&- &
+  watcher=$!
+  http PUT "/v1/nodes/two@$HOST"
+  wait_until grep -q nodeup "$T/events"
+  http DELETE "/v1/nodes/two@$HOST"
+  wait_until grep -q nodedown "$T/events"
+  kill $watcher
+  run -0 jq -cs 'map([.event, .node])' "$T/events"
+  assert_output "[[\"nodeup\",\"two@$HOST\"],[\"nodedown\",\"two@$HOST\"]]"
+}
+
+@test "nodes: what is not there" {
+  http GET /v1/nodes/nobody@localhost
+  problem 404 not_connected
+  http DELETE /v1/nodes/nobody@localhost
+  problem 404 not_connected
+  http PUT /v1/nodes/no-node
+  problem 400 bad_node_name
+  http PUT "/v1/nodes/nobody@localhost:$(api one GET /v1/node | jq .port)"
+  problem 502 name
+  http PUT /v1/nodes/nobody@nowhere.invalid
+  problem 502 resolve
+}
+
+@test "spawn a command, attached: a stream of its pid, its output, its end" {
+  json POST /v1/processes '{"command": ["sh", "-c", "echo out; exit 7"], "attach": true}'
+  [ "$status $type" = '200 application/x-ndjson' ]
+  run -0 jq -cs '[.[0] | keys] + [.[1:][] | select(.stdout or has("exit"))]' "$T/body"
+  assert_output '[["pid","short"],{"stdout":"out\n"},{"exit":["exit",7],"status":7}]'
+}
+
+@test "spawn: stderr is apart, and what is not UTF-8 is base64" {
+  json POST /v1/processes '{"command": ["sh", "-c", "printf \"\\377\\0\" >&2"], "attach": true}'
+  run -0 jq -rs 'map(.stderr // empty) | .[0]["$bytes"]' "$T/body"
+  assert_output '/wA='
+}
+
+@test "spawn Lua with arguments, and a module's function" {
+  json POST /v1/processes '{"lua": "puts(...)", "args": ["a", "b c"], "attach": true}'
+  run -0 jq -rs 'map(.stdout // empty) | add' "$T/body"
+  assert_output --regexp 'a.b c'
+  json POST /v1/processes '{"module": "ticker", "function": "start", "args": ["60000"]}'
+  [ "$status" = 201 ]
+  has '(.pid | startswith("one@")) and (.short | startswith("<0."))'
+  http GET /v1/names/ticker
+  [ "$status" = 200 ]
+}
+
+@test "spawn, bad requests: each is told what is wrong" {
+  json POST /v1/processes '{"command": ["ls"'
+  problem 400 bad_json
+  json POST /v1/processes ''
+  problem 400 usage
+  json POST /v1/processes '[]'
+  problem 400 usage
+  json POST /v1/processes '{}'
+  problem 400 usage
+  json POST /v1/processes '{"command": ["ls"], "lua": "x()"}'
+  problem 400 usage
+  for command in '"ls"' '[]' '[1]' '[""]' '["a\u0000b"]'; do
+    json POST /v1/processes "{\"command\": $command}"
+    [ "$status" -ge 400 ] && [ "$status" -lt 500 ] || fail "$command: $status $output"
+  done
+  json POST /v1/processes '{"command": ["/no/such/command"], "attach": true}'
+  problem 422 exec
+  has '.exit == 127'
+  json POST /v1/processes '{"command": ["/etc/passwd"]}'
+  problem 422 exec_denied
+  has '.exit == 126'
+  json POST /v1/processes '{"command": ["ls"], "cwd": "/no/such/directory"}'
+  problem 422 exec
+  json POST /v1/processes '{"lua": "x = = 1", "chunk": "=mine.lua"}'
+  problem 422 code
+  has '.detail | contains("mine.lua:1:")'
+  json POST /v1/processes '{"module": "no_such_module", "function": "start"}'
+  problem 422 code
+  has '.detail | contains("no_such_module")'
+  json POST /v1/processes '{"module": "ticker", "function": "no_such_function"}'
+  problem 422 code
+  json POST /v1/processes '{"command": ["ls"], "node": "no-node"}'
+  problem 400 bad_node_name
+  json POST /v1/processes '{"command": ["ls"], "node": "nobody@localhost"}'
+  problem 502 name
+  json POST /v1/processes '{"command": ["ls"], "attach": "yes"}'
+  problem 400 bad_value
+  http GET /v1/node
+  [ "$status" = 200 ]
+}
+
+@test "messages: to a pid in any form, to a name; to nobody" {
+  json POST /v1/processes '{"lua": "while true do puts(inspect((receive()))) end", "name": "echo"}'
+  pid=$(jq -r .pid <<<"$output") short=$(jq -r .short <<<"$output")
+  escaped=${short/</%3C}
+  for to in "$pid" "${escaped/>/%3E}" "${short:1:-1}" echo; do
+    json POST "/v1/processes/$to/messages" "[\"to $to\"]"
+    [ "$status" = 202 ] || fail "$to: $status $output"
+    has ".pid == \"$pid\""
+  done
+  printed() { [ "$(grep -c 'to ' "$NODE_RUNTIME_DIR/one@$HOST/console.log")" -eq 4 ]; }
+  wait_until printed
+  json POST /v1/processes/nobody/messages '[1]'
+  problem 404 no_name
+  json POST "/v1/processes/one@$HOST.99999.1/messages" '[1]'
+  problem 404 no_process
+  json POST /v1/processes/0.99999.1/messages '[1]'
+  problem 404 no_process
+}
+
+@test "messages: every value comes through as it was" {
+  json POST /v1/processes "{\"lua\": \"local m = receive() puts(inspect(m))\", \"attach\": false, \"name\": \"once\"}"
+  json POST /v1/processes/once/messages '{"a": 1}'
+  problem 400 usage
+  json POST /v1/processes/once/messages '[{"$pid": "no pid"}]'
+  problem 400 bad_value
+  json POST /v1/processes/once/messages '[{"$bytes": "%%%"}]'
+  problem 400 bad_value
+  json POST /v1/processes/once/messages '[{"$fn": "AAAA"}]'
+  problem 400 bad_value
+  json POST /v1/processes/once/messages '[1, {"a": [null, 2.0, {"$bytes": "/w=="}]}]'
+  [ "$status" = 202 ]
+}
+
+@test "a message nested too deeply is refused" {
+  deep=$(printf '[%.0s' {1..10000})$(printf ']%.0s' {1..10000})
+  json POST /v1/processes '{"lua": "receive()", "name": "deep"}'
+  json POST /v1/processes/deep/messages "$deep"
+  [ "$status" = 400 ] || [ "$status" = 413 ] || fail "$status $output"
+  http GET /v1/processes/deep
+  http GET /v1/node
+  [ "$status" = 200 ]
+}
+
+@test "processes: look, and end" {
+  json POST /v1/processes '{"lua": "receive()"}'
+  pid=$(jq -r .pid <<<"$output")
+  http GET "/v1/processes/$pid"
+  [ "$status" = 200 ]
+  has ".pid == \"$pid\""
+  json DELETE "/v1/processes/$pid" '{"reason": "kill"}'
+  [ "$status" = 202 ]
+  dead() { http GET "/v1/processes/$pid" && [ "$status" = 404 ]; }
+  wait_until dead
+  problem 404 no_process
+  http GET /v1/processes/no-pid
+  [ "$status" = 400 ] || [ "$status" = 404 ] || fail "$status $output"
+}
+
+@test "names: give, look up, list, take away" {
+  json POST /v1/processes '{"lua": "receive()"}'
+  pid=$(jq -r .pid <<<"$output") short=$(jq -r .short <<<"$output")
+  json PUT /v1/names/thing "{\"pid\": \"$short\", \"scope\": \"global\"}"
+  [ "$status" = 200 ]
+  has ".name == \"thing\" and .pid == \"$pid\" and .token > 0"
+  http GET /v1/names/thing
+  has ".pid == \"$pid\""
+  http GET /v1/names
+  has '.names | map(.name) == ["thing"]'
+  http GET '/v1/names?scope=local'
+  has '.names | map(.name) | index("console") != null'
+  json PUT /v1/names/thing "{\"pid\": \"$short\"}"
+  problem 409 name_taken
+  http DELETE /v1/names/thing
+  [ "$status" = 200 ]
+  http GET /v1/names/thing
+  problem 404 no_name
+  http DELETE /v1/names/thing
+  problem 404 no_name
+}
+
+@test "names: bad requests" {
+  json PUT /v1/names/thing '{"pid": "no pid"}'
+  [ "$status" = 400 ] || problem 404 no_name
+  json PUT /v1/names/thing '{}'
+  [ "$status" = 400 ]
+  json PUT /v1/names/thing '{"pid": 1}'
+  [ "$status" = 400 ]
+  json PUT /v1/names/thing '{"pid": "<0.99999.1>"}'
+  problem 404 no_process
+  json PUT /v1/names/thing "{\"pid\": \"<0.1.1>\", \"scope\": \"universal\"}"
+  [ "$status" = 400 ]
+  json PUT '/v1/names/a%20b' '{"pid": "<0.1.1>"}'
+  problem 400 bad_name
+  json PUT '/v1/names/%3C0.1.1%3E' '{"pid": "<0.1.1>"}'
+  problem 400 bad_name
+}
+
+@test "unknown resources and methods" {
+  for path in / /v1 /v1/ /v2/node /v1/nodes/a/b/c /v1/node/ /v1/no-such; do
+    http GET $path
+    problem 404 no_such_resource
+  done
+  http POST /v1/node -d '{}'
+  problem 405 method
+  has '.detail | contains("GET") and contains("DELETE")'
+  http PATCH /v1/nodes
+  problem 405 method
+  grep -qi '^allow: .*GET' <(api one PATCH /v1/nodes -D - -o /dev/null)
+}
+
+@test "what is for nodes is not for clients" {
+  json PUT /v1/link '{}'
+  [ "$status" = 403 ] || [ "$status" = 404 ] || fail "$status $output"
+}
+
+@test "malformed JSON is told with its line and column" {
+  json POST /v1/processes $'{"command":\n ["ls",]}'
+  problem 400 bad_json
+  has '.detail | test("line 2|2:[0-9]+")'
+  json POST /v1/processes '{"command": ["ls"]} trailing'
+  problem 400 bad_json
+  json POST /v1/processes $'{"command": ["l\xff"]}'
+  problem 400 bad_json
+}
+
+@test "a body beyond 16 MiB is refused, announced or not" {
+  head -c 17000000 /dev/zero | tr '\0' x >"$T/big"
+  http POST /v1/processes --data-binary "@$T/big"
+  problem 413 too_large
+  http POST /v1/processes -H 'Transfer-Encoding: chunked' --data-binary "@$T/big"
+  problem 413 too_large
+  { printf '{"lua": "puts(#(...))", "attach": true, "args": ["'; head -c 16000000 "$T/big"; printf '"]}'; } >"$T/near"
+  http POST /v1/processes --data-binary "@$T/near"
+  [ "$status" = 200 ]
+  grep -qF '{"stdout":"16000000\n"}' "$T/body"
+}
+
+@test "a request for another node is refused with 421" {
+  http GET /v1/node -H 'Node-To: two@elsewhere'
+  problem 421 name
+  http GET /v1/node -H "Node-To: one@$HOST"
+  [ "$status" = 200 ]
+}
+
+@test "what is not HTTP gets no further, and hurts nobody" {
+  perl -MIO::Socket::UNIX -e '
+    my $s = IO::Socket::UNIX->new(shift) or die;
+    print $s "\x16\x03\x01 not http\r\n\r\n";
+    local $/; my $answer = <$s>' "$NODE_RUNTIME_DIR/one@$HOST/sock"
+  http GET /v1/node
+  [ "$status" = 200 ]
+}
+
+@test "a client that goes away takes its process along" {
+  curl -sSN --unix-socket "$NODE_RUNTIME_DIR/one@$HOST/sock" http://node/v1/processes \
+    -d "{\"command\": [\"sh\", \"-c\", \"echo \$\$ >$T/pid; exec sleep 300\"], \"attach\": true}" >/dev/null 3>&- &
+  client=$!
+  wait_until test -s "$T/pid"
+  kill -KILL $client
+  gone() { ! kill -0 "$(cat "$T/pid")" 2>/dev/null; }
+  wait_until gone
+}
+
+@test "many at once" {
+  for i in {1..20}; do
+    api one GET /v1/node -o "$T/answer.$i" &
+  done
+  wait
+  [ "$(jq -r .node "$T"/answer.* | sort | uniq -c | tr -s ' ')" = " 20 one@$HOST" ]
+}
+
+@test "/metrics is Prometheus text" {
+  http GET /metrics
+  [ "$status" = 200 ]
+  [[ $type == text/plain* ]]
+  run ! grep -vE '^#|^[a-z_]+(\{[^}]*\})? [0-9.e+-]+$' "$T/body"
+}
+
+@test "DELETE /v1/node stops it in order" {
+  node=$(api one GET /v1/node | jq .os_pid)
+  http DELETE /v1/node
+  [ "$status" = 202 ]
+  gone() { ! kill -0 "$node" 2>/dev/null; }
+  wait_until gone
+}
