@@ -141,7 +141,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   problem 422 code
   json POST /v1/processes '{"command": ["ls"], "node": "no-node"}'
   problem 400 bad_node_name
-  json POST /v1/processes '{"command": ["ls"], "node": "nobody@localhost"}'
+  json POST /v1/processes '{"command": ["ls"], "node": "nobody@localhost:'"$(api one GET /v1/node | jq .port)"'"}'
   problem 502 name
   json POST /v1/processes '{"command": ["ls"], "attach": "yes"}'
   problem 400 bad_value

@@ -239,10 +239,20 @@ static void command_message(struct hosted *p, const struct signal *s) {
 
 /* --- its start ------------------------------------------------------------------------------------------ */
 
+/* The leader that owes us an answer is gone with its node. */
+static void command_node_down(struct hosted *p, uint32_t incarnation) {
+  struct command *c = (struct command *)p;
+  if (c->flush == NPID_NONE || npid_incarnation(p->leader) != incarnation) return;
+  c->flush = NPID_NONE;
+  c->unflushed = 0;
+  read_output(c);
+}
+
 static const struct hosted_class command_class = {.kind = "command",
                                                   .message = command_message,
                                                   .exit = command_exit,
                                                   .reply = command_reply,
+                                                  .node_down = command_node_down,
                                                   .free = command_free};
 
 /* The guard's pipe: closed without a byte, the command runs; four bytes, the errno why not.  Output is read

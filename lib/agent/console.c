@@ -155,7 +155,6 @@ int console_init(struct agent *a, struct error *e) {
     return error_set(e, ERR_SYSTEM, "%s: the console cannot be opened: %s", file, strerror(errno));
   }
   int code = hosted_begin(a, &c->hosted, &console_class, NPID_NONE);
-  if (!code) code = names_register(a->names, "console", c->hosted.pid, 0);
   if (code) {
     release(c);
     return error_set(e, code, "console: %s", err_sentence(code));
@@ -163,7 +162,8 @@ int console_init(struct agent *a, struct error *e) {
   c->hosted.leader = c->hosted.pid;
   a->console = c->hosted.pid;
   a->console_process = &c->hosted;
-  return 0;
+  code = names_register(a->names, "console", c->hosted.pid, 0);
+  return code ? error_set(e, code, "console: %s", err_sentence(code)) : 0;
 }
 
 bool console_idle(const struct agent *a) {

@@ -140,42 +140,50 @@ static void op_echo(struct agent *a, struct signal *call, struct term_reader r) 
   call_answer(a, call, NULL);
 }
 
-/* A green thread that wants to hear of nodes: a watch that goes with its process. */
+/* A process that wants to hear of nodes: a watch that goes with its process, which the kernel monitors. */
 struct listener {
   struct mesh_watch watch;
   struct agent *agent;
-  npid pid;
+  npid pid, ref;
 };
 
 static void listener_event(void *data, const char *node, const char *why) {
   struct listener *l = data;
-  if (!vm_alive(l->agent->vm, l->pid)) {
-    mesh_unwatch(&l->watch);
-    free(l);
-    return;
-  }
   struct term *t = why ? term_build("sss", "nodedown", node, why) : term_build("ss", "nodeup", node);
   agent_send(l->agent, SIGNAL_MESSAGE, l->pid, NPID_KERNEL, NPID_NONE, t);
   term_unref(t);
 }
 
+static struct listener *find_listener(struct agent *a, npid pid) {
+  for (struct mesh_watch *w = mesh_watches(a); w; w = w->next) {
+    struct listener *l = w->event == listener_event ? w->data : NULL;
+    if (l && l->pid == pid) return l;
+  }
+  return NULL;
+}
+
+static void listener_free(struct listener *l) {
+  if (!l) return;
+  mesh_unwatch(&l->watch);
+  free(l);
+}
+
 static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_reader r) {
   bool on = term_next(&r).tag == TERM_TRUE;
-  struct mesh_watch *found = NULL;
-  for (struct mesh_watch *w = mesh_watches(a); w && !found; w = w->next)
-    if (w->event == listener_event && ((struct listener *)w->data)->pid == call->from) found = w;
-  if (found && !on) {
-    struct listener *l = found->data;
-    mesh_unwatch(found);
-    free(l);
-  } else if (!found && on) {
-    struct listener *l = calloc(1, sizeof *l);
+  struct listener *l = find_listener(a, call->from);
+  if (l && !on) {
+    agent_send(a, SIGNAL_DEMONITOR, l->pid, NPID_KERNEL, l->ref, NULL);
+    listener_free(l);
+  } else if (!l && on) {
+    l = calloc(1, sizeof *l);
     if (!l) {
       refuse(a, call, ERR_NOMEM, err_sentence(ERR_NOMEM));
       return;
     }
-    *l = (struct listener){.agent = a, .pid = call->from, .watch = {.event = listener_event, .data = l}};
+    *l = (struct listener){.agent = a, .pid = call->from, .ref = vm_ref(a->vm)};
+    l->watch = (struct mesh_watch){.event = listener_event, .data = l};
     mesh_watch(a, &l->watch);
+    agent_send(a, SIGNAL_MONITOR, l->pid, NPID_KERNEL, l->ref, NULL);
   }
   call_answer(a, call, NULL);
 }
@@ -330,7 +338,10 @@ void kernel_signal(struct agent *a, struct signal *s) {
   switch (s->kind) {
   case SIGNAL_CALL: on_call(a, s); return;
   case SIGNAL_REPLY: call_reply(a, s); break;
-  case SIGNAL_DOWN: registry_down(a, s); break;
+  case SIGNAL_DOWN:
+    registry_down(a, s);
+    listener_free(find_listener(a, s->from));
+    break;
   default: break; /* the kernel is nobody's link and needs no messages */
   }
   signal_free(s);

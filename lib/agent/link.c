@@ -16,8 +16,7 @@ struct link {
   void *data;
   char peer[NODENAME_SIZE];
   struct fetch_request *out;
-  struct buf queue; /* what ours has yet to say, from `at` */
-  size_t at;
+  struct buf queue; /* what ours has yet to say */
   struct incoming *in;
   bool busy;    /* as last told */
   bool parting; /* the queue is the last of ours */
@@ -56,7 +55,7 @@ static void lose(struct link *l, const struct error *e) {
 }
 
 static size_t waiting(const struct link *l) {
-  return l->queue.len - l->at;
+  return l->queue.len;
 }
 
 static void check_busy(struct link *l) {
@@ -70,15 +69,9 @@ static size_t on_read(void *data, char *out, size_t max) {
   struct link *l = data;
   size_t left = waiting(l), n = left < max ? left : max;
   if (!n) return l->parting ? FETCH_END : 0;
-  memcpy(out, l->queue.data + l->at, n);
-  l->at += n;
-  if (l->at == l->queue.len) {
-    buf_clear(&l->queue);
-    l->at = 0;
-  } else if (l->at > l->queue.len / 2) { /* so that each byte is moved but once or twice */
-    buf_consume(&l->queue, l->at);
-    l->at = 0;
-  }
+  memcpy(out, l->queue.data, n);
+  buf_consume(&l->queue, n);
+  buf_shrink(&l->queue);
   check_busy(l);
   return n;
 }

@@ -191,8 +191,9 @@ static void on_offer_done(void *data, const struct error *e, json_t *body) {
     peer_offer(p);
     return;
   }
+  if (p->link) return; /* the peer has begun meanwhile: that link's fate decides */
   if (telling(e->code) >= telling(p->best.code)) p->best = *e;
-  if (!p->link && telling(e->code) < 100 && ++p->step < steps(p)) {
+  if (telling(e->code) < 100 && ++p->step < steps(p)) {
     peer_offer(p);
     return;
   }

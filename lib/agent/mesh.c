@@ -16,11 +16,26 @@
 
 static void on_deadline(uv_timer_t *t);
 
+/* A peer that was looked for and never found makes room for another. */
+static struct peer *peer_reuse(struct mesh *m, const struct nodename *name) {
+  for (size_t i = 0; i < m->count; i++) {
+    struct peer *p = m->order[i];
+    if (p->state != PEER_DOWN || p->incarnation || p->waiters || p->queue) continue;
+    map_remove(&m->peers, p->name.full);
+    if (map_put(&m->peers, name->full, p)) return NULL;
+    p->name = *name;
+    p->port = 0;
+    return p;
+  }
+  return NULL;
+}
+
 struct peer *peer_get(struct agent *a, const struct nodename *name) {
   struct mesh *m = a->mesh;
   struct peer *p = map_get(&m->peers, name->full);
   if (p) return p;
-  if (m->count == MESH_PEERS_MAX || !(p = calloc(1, sizeof *p))) return NULL;
+  if (m->count == MESH_PEERS_MAX) return peer_reuse(m, name);
+  if (!(p = calloc(1, sizeof *p))) return NULL;
   struct peer **order = realloc(m->order, (m->count + 1) * sizeof(struct peer *));
   if (order) m->order = order;
   if (!order || map_put(&m->peers, name->full, p)) {

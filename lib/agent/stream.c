@@ -80,6 +80,7 @@ static ssize_t stream_read(void *data, uint64_t pos, char *out, size_t max) {
   size_t n = s->pending.len < max ? s->pending.len : max;
   memcpy(out, s->pending.data, n);
   buf_consume(&s->pending, n);
+  buf_shrink(&s->pending);
   if (s->was_full && !stream_full(s)) {
     s->was_full = false;
     if (s->events->drained && !s->ended) s->events->drained(s->data);
@@ -100,6 +101,8 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
   }
   MHD_add_response_header(response, "Content-Type", "application/x-ndjson");
   r->stream = s;
+  /* A client may take its time to read. Whether it is still there, the watcher and TCP's keep-alive tell. */
+  MHD_set_connection_option(r->conn, MHD_CONNECTION_OPTION_TIMEOUT, 0U);
   answer(r, 200, response);
   return s;
 }
@@ -111,6 +114,7 @@ void stream_line(struct stream *s, json_t *line) {
     else
       s->pending.failed = true;
     s->was_full = s->was_full || stream_full(s);
+    if (s->pending.len > HTTP_STREAM_MAX) s->pending.failed = true;
     stream_wake(s);
   }
   json_decref(line);

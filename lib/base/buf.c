@@ -1,4 +1,5 @@
-/* Invariant: data is NULL and cap 0, or data holds cap bytes, len < cap and data[len] is NUL. */
+/* Invariant: data is NULL and cap 0, or data holds cap bytes, len < cap and data[len] is NUL.  The allocation
+ * begins `skipped` bytes before data. */
 #include "base/buf.h"
 
 #include <stdio.h>
@@ -8,13 +9,23 @@
 enum { BUF_FIRST = 64 };
 
 void buf_finish(struct buf *b) {
-  free(b->data);
+  if (b->data) free(b->data - b->skipped);
   *b = BUF_INIT;
+}
+
+/* Gives back the room of what was consumed. */
+static void buf_settle(struct buf *b) {
+  if (!b->skipped) return;
+  b->data = memmove(b->data - b->skipped, b->data, b->len + 1);
+  b->cap += b->skipped;
+  b->skipped = 0;
 }
 
 bool buf_reserve(struct buf *b, size_t n) {
   if (b->failed) return false;
   if (n < b->cap - b->len) return true; /* one byte stays for the NUL; 0 - 0 admits nothing */
+  buf_settle(b);
+  if (n < b->cap - b->len) return true;
   size_t cap = b->cap ? b->cap : BUF_FIRST;
   while (cap - b->len <= n) {
     if (cap > SIZE_MAX / 2) return b->failed = true, false;
@@ -67,19 +78,32 @@ void buf_vprintf(struct buf *b, const char *format, va_list args) {
 
 void buf_consume(struct buf *b, size_t n) {
   if (!n) return;
+  b->data += n;
   b->len -= n;
-  memmove(b->data, b->data + n, b->len + 1);
+  b->cap -= n;
+  b->skipped += n;
+  if (b->skipped > b->len) buf_settle(b); /* each byte is moved less often than it was consumed */
+}
+
+void buf_shrink(struct buf *b) {
+  if (!b->len && !b->failed && b->cap + b->skipped > BUF_KEEP) buf_finish(b);
 }
 
 void buf_clear(struct buf *b) {
   b->len = 0;
   b->failed = false;
   if (b->data) b->data[0] = 0;
+  buf_settle(b);
 }
 
 char *buf_take(struct buf *b) {
   char *data = buf_reserve(b, 0) ? b->data : NULL;
-  if (!data) free(b->data);
+  if (data) {
+    buf_settle(b);
+    data = b->data;
+  } else {
+    buf_finish(b);
+  }
   *b = BUF_INIT;
   return data;
 }

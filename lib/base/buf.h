@@ -13,7 +13,8 @@
 struct buf {
   char *data; /* len bytes, then a NUL that len does not count, once anything was appended */
   size_t len;
-  size_t cap;
+  size_t cap;     /* bytes from data on */
+  size_t skipped; /* bytes before data: consumed, not yet given back */
   bool failed;
 };
 
@@ -31,8 +32,13 @@ void buf_putc(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void buf_vprintf(struct buf *b, const char *format, va_list args) __attribute__((format(printf, 2, 0)));
 
-/* Drops the first n bytes (n <= len). */
+/* Drops the first n bytes (n <= len). What is left moves only now and then, so draining a long buffer in
+ * small steps costs no more than draining it at once. */
 void buf_consume(struct buf *b, size_t n);
+
+/* Once it is empty, gives back memory beyond BUF_KEEP: for buffers that live long and were once large. */
+enum { BUF_KEEP = 256 << 10 };
+void buf_shrink(struct buf *b);
 
 /* Empties the buffer, keeps its memory, forgives a failure. */
 void buf_clear(struct buf *b);

@@ -463,7 +463,7 @@ bool fn_clone(lua_State *L, int index) {
   struct process *p = process_of(L);
   struct isolate *iso = p->isolate;
   int top = lua_gettop(L), count = count_upvalues(L, index);
-  uint32_t upvalues;
+  uint32_t upvalues = 0;
   luaL_checkstack(L, count + 8, NULL);
   process_push_env(L, p);
   bool plain = !lua_iscfunction(L, index);
