@@ -38,7 +38,7 @@ AGENT_LIBS  = $(eval AGENT_LIBS := $(call pkg,--libs $(AGENT_PACKAGES)) -lm -lpt
 DEFINES := -D_GNU_SOURCE -DNODE_VERSION='"$(VERSION)"' -DNODE_SHARE_DIR='"$(PREFIX)/share/node-toolkit"' \
            -DNODE_LIBEXEC_DIR='"$(PREFIX)/libexec/node-toolkit"'
 COMPILE  = $(CC) -std=gnu11 $(DEFINES) -Ilib $(PKG_CFLAGS) $(WARN) $(GUARD) $(CPPFLAGS) $(CFLAGS)
-LINK     = $(CC) $(GUARD) $(CFLAGS) $(LDFLAGS) -Wl,--as-needed -Wl,-z,relro
+LINK     = $(CC) $(GUARD) $(CFLAGS) $(LDFLAGS) -Wl,--as-needed -Wl,-z,relro -Wl,-z,now
 
 # --- what there is -----------------------------------------------------------------------------------------
 
@@ -185,9 +185,9 @@ uninstall:
 	$(Q)for d in include/node-toolkit/base include/node-toolkit libexec/node-toolkit share/node-toolkit/node \
 	  share/node-toolkit/examples share/node-toolkit; do rmdir $(TO)/$$d 2>/dev/null || :; done
 
-$O/nodemsg.pc: $O/flags
+$O/nodemsg.pc: Makefile $O/flags
 	@printf '%s\n' 'Name: nodemsg' 'Description: talk to a node of node-toolkit' 'Version: $(VERSION)' \
-	  'Requires: jansson' 'Requires.private: libcurl libssl libcrypto' \
+	  'Requires: jansson libcurl libssl libcrypto' \
 	  'Cflags: -I$(PREFIX)/include/node-toolkit' 'Libs: -L$(PREFIX)/lib -lnodemsg' >$@
 
 $O/systemd/%: share/systemd/% $O/flags

@@ -146,7 +146,7 @@ static bool template_source(struct buf *out, uint32_t n) {
 static bool splice(const struct buf *template, const uint8_t *body, size_t len, size_t upvalues,
                    uint32_t count, struct buf *out) {
   const uint8_t *start = (const uint8_t *)template->data;
-  struct cursor c = {start + BYTECODE_HEADER + 1, start + template->len, false};
+  struct cursor c = {start + BYTECODE_BODY, start + template->len, false};
   const uint8_t *ignored;
   size_t none;
   skip_front(&c, &ignored, &none);

@@ -13,7 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BYTECODE_HEADER = 31, BYTECODE_UPVALUES_MAX = 180 };
+/* A dump is the header, one byte that counts upvalues, and the body. */
+enum { BYTECODE_HEADER = 31, BYTECODE_BODY = BYTECODE_HEADER + 1, BYTECODE_UPVALUES_MAX = 180 };
 
 /* Appends the whole dump (header, count of upvalues, body) of the function at the top of the stack. */
 bool bytecode_dump(lua_State *L, struct buf *out);

@@ -79,6 +79,7 @@ static void close_state(struct isolate *iso) {
   timers_finish(&iso->timers);
   factory_drop_all(iso);
   term_writer_finish(&iso->writer);
+  buf_finish(&iso->dump);
   lua_close(iso->L);
   iso->L = NULL;
   heap_finish(&iso->heap);

@@ -5,6 +5,7 @@
 #ifndef VM_ISOLATE_H
 #define VM_ISOLATE_H
 
+#include "base/buf.h"
 #include "base/map.h"
 #include "core/signal.h"
 #include "core/term.h"
@@ -20,18 +21,25 @@
 
 struct vm;
 struct process;
+struct factory;
 
-enum { ISOLATE_MAX = 1000, ISOLATE_SMALL = 64, ISOLATE_BATCH = 16, ISOLATE_REFS = 1024 };
+enum { ISOLATE_MAX = 1000, ISOLATE_SMALL = 64, ISOLATE_BATCH = 16, ISOLATE_REFS = 1024, ISOLATE_PROTOS = 64 };
 
 /* Tables in the registry of an isolate, by reference number. */
 struct isolate_refs {
-  int threads;  /* process slot -> its coroutine */
-  int envs;     /* process slot -> its globals */
-  int loaded;   /* process slot -> modules it has required */
-  int env_meta; /* metatable of every process's globals */
-  int names;    /* library function or table -> qualified name */
-  int values;   /* and back */
-  int modules;  /* path -> compiled module */
+  int threads;   /* process slot -> its coroutine */
+  int envs;      /* process slot -> its globals */
+  int loaded;    /* process slot -> modules it has required */
+  int env_meta;  /* metatable of every process's globals */
+  int names;     /* library function or table -> qualified name */
+  int values;    /* and back */
+  int modules;   /* path -> compiled module */
+  int witnesses; /* weak: place in protos -> a closure */
+};
+
+struct isolate_proto {
+  const void *proto;
+  struct factory *factory;
 };
 
 struct isolate {
@@ -55,10 +63,13 @@ struct isolate {
   struct process **slots; /* every process made here, live or pooled */
   uint32_t slots_len, slots_cap;
   struct process *pool;
-  struct term_writer writer; /* scratch of one encoding at a time */
-  uint8_t bytecode[32];      /* header of this Lua's bytecode */
-  struct map factories;      /* of functions, by hash of their bytecode */
-  struct map alarms;         /* of send_after, by ref */
+  struct term_writer writer;                   /* scratch of one encoding at a time */
+  uint8_t bytecode[32];                        /* header of this Lua's bytecode */
+  struct map factories;                        /* of functions, by hash of their bytecode */
+  struct isolate_proto protos[ISOLATE_PROTOS]; /* functions seen lately: factory.c */
+  bool knows_protos;
+  struct buf dump;   /* scratch */
+  struct map alarms; /* of send_after, by ref */
 
   uint64_t numbers[ISOLATE_BATCH], given[ISOLATE_BATCH]; /* process numbers to use, and used */
   uint32_t numbers_len, given_len;

@@ -1,0 +1,68 @@
+# fish completion for node-toolkit: node-connect node-list node-ping node-register node-send node-spawn node-start
+# node-stop node-whereis.  fish finds this file under the name of each tool, which tells it which one is meant.
+#
+# Options come from a tool's own -h, so they cannot drift; names come from the nodes.
+
+set -l tool (status basename | string replace -r '\.fish$' '')
+
+# The nodes that run here: each has a directory.
+function __node_toolkit_local
+    set -l directory /tmp/node-(id -u)
+    test (id -u) = 0; and set directory /run/node
+    set -q XDG_RUNTIME_DIR[1]; and test -n "$XDG_RUNTIME_DIR"; and set directory $XDG_RUNTIME_DIR/node
+    set -q NODE_RUNTIME_DIR[1]; and test -n "$NODE_RUNTIME_DIR"; and set directory $NODE_RUNTIME_DIR
+    for socket in $directory/*@*/sock
+        string replace -r '.*/([^/]+)/sock$' '$1' -- $socket
+    end
+end
+
+function __node_toolkit_nodes
+    node-list --known --timeout 1 2>/dev/null
+    __node_toolkit_local
+end
+
+function __node_toolkit_names
+    begin
+        node-whereis --timeout 1 2>/dev/null
+        node-whereis --local --timeout 1 2>/dev/null
+    end | string replace -r ' .*' ''
+end
+
+function __node_toolkit_pids
+    node-whereis --timeout 1 2>/dev/null | string replace -rf '.* <(.*)>$' '$1'
+end
+
+set -l form '^  (-(?<letter>.),|   ) --(?<name>[a-z-]+)( (?<argument>\S+))?  +(?<help>.*)$'
+for line in ($tool -h 2>/dev/null)
+    string match -rq -- $form $line; or continue
+    set -l option -l $name -d $help
+    test -n "$letter"; and set -a option -s $letter
+    switch "$argument"
+        case NODE
+            set -a option -x -a '(__node_toolkit_local)'
+        case FILE
+            set -a option -r -F
+        case DIR
+            set -a option -x -a '(__fish_complete_directories)'
+        case '?*'
+            set -a option -x
+    end
+    complete -c $tool $option
+end
+
+switch $tool
+    case node-connect node-ping
+        complete -c $tool -f -a '(__node_toolkit_nodes)'
+    case node-stop
+        complete -c $tool -f -a '(__node_toolkit_local)'
+    case node-whereis node-send
+        complete -c $tool -f -a '(__node_toolkit_names)'
+    case node-register
+        complete -c $tool -f -a '(__node_toolkit_names)'
+        complete -c $tool -f -a '(__node_toolkit_pids)'
+    case node-spawn
+        complete -c $tool -f -n 'not contains -- -- (commandline -opc)' -a '(__node_toolkit_nodes)'
+        complete -c $tool -n 'contains -- -- (commandline -opc)' -a '(__fish_complete_subcommand)'
+    case '*'
+        complete -c $tool -f
+end

@@ -1,0 +1,302 @@
+#!/usr/bin/env bats
+# Nodes on hosts of their own: how they find each other, work together, and part.
+
+load helper
+
+setup() {
+  node_setup
+  make_hosts rane dune arra
+}
+
+# What node-list says on a host, on one line.
+list() { on "$1" node-list | sort | paste -sd' '; }
+lists() { [ "$(list "$1")" = "$2" ]; }
+
+whereis_is() { [ "$(on "$1" node-whereis --full "$2")" = "$3" ]; }
+unknown() { [ "$(on "$1" node-whereis "$2" 2>/dev/null)" = "" ]; }
+
+rane_and_dune() {
+  start_node_on rane one "$@"
+  start_node_on dune two "$@"
+}
+
+@test "connect: both see each other; disconnect: both do not" {
+  rane_and_dune
+  run -0 on rane node-connect two@dune
+  assert_output ''
+  lists rane two@dune
+  wait_until lists dune one@rane
+  run -0 on rane node-connect two@dune
+  run -0 on rane node-ping two@dune
+  assert_output --regexp '^two@dune: [0-9.]+ ms$'
+  run -0 on dune node-connect --disconnect one@rane
+  lists dune ''
+  wait_until lists rane ''
+  run -1 on dune node-connect --disconnect one@rane
+}
+
+@test "to connect to one is to connect to all" {
+  rane_and_dune
+  start_node_on arra three
+  on rane node-connect two@dune
+  on arra node-connect two@dune
+  wait_until lists arra 'one@rane two@dune'
+  wait_until lists rane 'three@arra two@dune'
+  wait_until lists dune 'one@rane three@arra'
+}
+
+@test "--no-mesh: to one only" {
+  rane_and_dune
+  start_node_on arra three --no-mesh
+  on rane node-connect two@dune
+  on arra node-connect two@dune
+  lists arra two@dune
+  on arra node-ping two@dune
+  lists rane two@dune
+}
+
+@test "both connect at the same moment" {
+  rane_and_dune
+  for _ in 1 2 3 4 5; do
+    on rane node-connect two@dune &
+    on dune node-connect one@rane
+    wait $!
+    lists rane two@dune
+    lists dune one@rane
+    on rane node-connect --disconnect two@dune
+    wait_until lists dune ''
+  done
+}
+
+@test "spawn: each lists the directory the other was started in" {
+  mkdir "$T/a" "$T/b"
+  touch "$T/a/in-a" "$T/b/in-b"
+  (cd "$T/a" && start_node_on rane one)
+  (cd "$T/b" && start_node_on dune two)
+  run -0 on rane node-spawn two@dune -- ls
+  assert_output in-b
+  run -0 on dune node-spawn one@rane -- ls
+  assert_output in-a
+  run -0 on rane node-spawn two@dune -e 'puts(table.concat(ls(), ","))'
+  assert_output in-b
+  run -0 on dune node-spawn one@rane -e 'puts(table.concat(ls(), ","))'
+  assert_output in-a
+}
+
+@test "spawn on another node: stdout, stderr and status are exact" {
+  rane_and_dune
+  head -c 3000000 /dev/urandom >"$T/bytes"
+  on rane node-spawn two@dune -- sh -c "cat $T/bytes; cat $T/bytes >&2; exit 7" >"$T/out" 2>"$T/err" || status=$?
+  [ "$status" -eq 7 ]
+  cmp "$T/bytes" "$T/out"
+  cmp "$T/bytes" "$T/err"
+  run -143 on rane node-spawn two@dune -- sh -c 'kill $$'
+  run -127 on rane node-spawn two@dune -- no-such-command
+  assert_output --partial no-such-command
+}
+
+@test "spawn -d: output goes to the console of the node that was asked" {
+  rane_and_dune
+  run -0 on rane node-spawn -d two@dune -e 'puts("from", node.self())'
+  assert_output --regexp '^<1\.[0-9]+\.[0-9]+>$'
+  wait_until grep -q two@dune "$(console_of one@rane)"
+  run ! grep -q from "$(console_of two@dune)"
+}
+
+@test "node.spawn ships a closure with its upvalues, and its output comes back" {
+  rane_and_dune
+  run -0 on rane node-spawn -e '
+    local greeting, count = "hello", 41
+    local me = self()
+    node.spawn("two@dune", function()
+      puts(greeting .. " " .. (count + 1) .. " on " .. node.self())
+      send(me, "done")
+    end)
+    assert(receive(5000) == "done")'
+  assert_output 'hello 42 on two@dune'
+}
+
+@test "pids: 0 is always here, the portable form is the same everywhere" {
+  rane_and_dune
+  on rane node-connect two@dune
+  short=$(on dune node-spawn -d --name mine -e 'while true do puts((receive())) end')
+  [[ $short == "<0."* ]]
+  on dune node-register theirs "$short"
+  portable=$(on dune node-whereis --full theirs)
+  [[ $portable == "<two@dune."* ]]
+  whereis_is rane theirs "$portable"
+  [[ $(on rane node-whereis theirs) == "<1."* ]]
+  on rane node-send "$portable" 'by portable pid'
+  on rane node-send "$(on rane node-whereis theirs)" 'by short pid'
+  on rane node-send theirs 'by name'
+  wait_until grep -q 'by name' "$(console_of two@dune)"
+  run -0 grep '^by' "$(console_of two@dune)"
+  assert_line --index 0 --partial 'by portable pid'
+  assert_line --index 1 --partial 'by short pid'
+}
+
+@test "global names: known everywhere at once, taken everywhere, gone with their process" {
+  rane_and_dune
+  start_node_on arra three
+  on rane node-connect two@dune three@arra
+  wait_until lists dune 'one@rane three@arra'
+  wait_until lists arra 'one@rane two@dune'
+  pid=$(on rane node-spawn -d --full -e 'receive()')
+  on rane node-register thing "$pid"
+  for host in rane dune arra; do whereis_is $host thing "$pid"; done
+  other=$(on dune node-spawn -d -e 'receive()')
+  run -1 on dune node-register thing "$other"
+  assert_output --partial thing
+  on arra node-send thing go
+  for host in rane dune arra; do wait_until unknown $host thing; done
+  on dune node-register thing "$other"
+}
+
+@test "of two that register one name at the same moment, one wins and all agree" {
+  rane_and_dune
+  on rane node-connect two@dune
+  for i in 1 2 3 4 5; do
+    a=$(on rane node-spawn -d --full -e 'receive()')
+    b=$(on dune node-spawn -d --full -e 'receive()')
+    on rane node-register "name$i" "$a" 2>/dev/null &
+    won_b=0
+    on dune node-register "name$i" "$b" 2>/dev/null || won_b=$?
+    won_a=0
+    wait $! || won_a=$?
+    [ $((won_a + won_b)) -eq 1 ]
+    winner=$a
+    [ $won_a -eq 0 ] || winner=$b
+    whereis_is rane "name$i" "$winner"
+    whereis_is dune "name$i" "$winner"
+  done
+}
+
+@test "a node that is killed is down at once, with a reason, and its names go" {
+  rane_and_dune
+  on rane node-connect two@dune
+  on dune node-register thing "$(on dune node-spawn -d -e 'receive()')"
+  on rane node-list --watch >"$T/events" 3>&- &
+  watcher=$!
+  wait_until grep -qx 'nodeup two@dune' "$T/events"
+  kill -KILL "$(on dune curl -sS --unix-socket "$T/dune/two@dune/sock" http://node/v1/node | jq .os_pid)"
+  wait_until grep -qE '^nodedown two@dune .+' "$T/events"
+  lists rane ''
+  unknown rane thing
+  kill $watcher
+}
+
+@test "a host that falls silent is noticed by the heartbeat" {
+  rane_and_dune --heartbeat 0.5
+  on rane node-connect two@dune
+  on rane node-list --watch >"$T/events" 3>&- &
+  watcher=$!
+  wait_until grep -qx 'nodeup two@dune' "$T/events"
+  unplug dune
+  PATIENCE=20 wait_until grep -qE '^nodedown two@dune .+' "$T/events"
+  kill $watcher
+  plug dune
+  PATIENCE=20 wait_until on rane node-connect two@dune
+  lists rane two@dune
+}
+
+@test "a node that stops in order says so" {
+  rane_and_dune
+  on rane node-connect two@dune
+  on dune node-stop
+  wait_until lists rane ''
+}
+
+@test "an attached command dies with its tool, on the other host too" {
+  rane_and_dune
+  on rane node-spawn two@dune -- sh -c "echo \$\$ >$T/pid; sleep 300 & wait" 3>&- &
+  tool=$!
+  wait_until test -s "$T/pid"
+  kill -KILL "$(pgrep -P $tool)" # the tool itself, below the function that runs it there
+  gone() { ! kill -0 "$(cat "$T/pid")" 2>/dev/null; }
+  wait_until gone
+}
+
+@test "an attached command is told when its node is lost" {
+  rane_and_dune
+  on rane node-spawn two@dune -- sh -c 'echo up; sleep 300' >"$T/out" 2>"$T/err" 3>&- &
+  tool=$!
+  wait_until grep -qx up "$T/out"
+  kill -KILL "$(on dune curl -sS --unix-socket "$T/dune/two@dune/sock" http://node/v1/node | jq .os_pid)"
+  status=0
+  wait $tool || status=$?
+  [ $status -eq 125 ]
+  grep -q 'two@dune' "$T/err"
+}
+
+@test "each failure to connect names its stage" {
+  start_node_on rane one
+  run -3 on rane node-connect two@nowhere.invalid
+  assert_output --partial resolve
+  run -3 on rane node-connect two@dune
+  assert_output --partial two@dune
+  assert_output --partial tcp
+  start_node_on dune two
+  run -3 on rane node-connect nobody@dune
+  assert_output --partial nobody@dune
+  assert_output --partial '(name)'
+  run -2 on rane node-connect not-a-node
+  assert_output --partial not-a-node
+}
+
+@test "a host that does not answer is a timeout, in time" {
+  start_node_on rane one
+  unplug arra
+  ip netns exec "rane.${T##*.}" ip neigh replace 10.0.0.3 lladdr 02:00:00:00:00:99 dev eth0
+  begin=$EPOCHSECONDS
+  run -5 on rane node-connect --timeout 1 three@arra
+  assert_output --partial timeout
+  [ $((EPOCHSECONDS - begin)) -le 3 ]
+  run -5 on rane node-connect three@arra
+  assert_output --partial three@arra
+  [ $((EPOCHSECONDS - begin)) -le 15 ]
+}
+
+@test "a port that speaks something else is told from a node" {
+  start_node_on rane one
+  on dune perl -MIO::Socket::INET -e '
+    my $s = IO::Socket::INET->new(Listen => 5, LocalAddr => "10.0.0.2:4999", ReuseAddr => 1) or die;
+    while (my $c = $s->accept) { print $c "SSH-2.0-OpenSSH_9.2\r\n"; close $c }' 3>&- &
+  listening() { on dune perl -MIO::Socket::INET -e 'exit !IO::Socket::INET->new("10.0.0.2:4999")'; }
+  wait_until listening
+  run -3 on rane node-connect two@dune:4999
+  assert_output --partial two@dune
+  assert_output --partial tls
+}
+
+@test "without a node here, a node elsewhere is reached with the cookie alone" {
+  start_node_on dune two
+  run -0 on rane node-ping two@dune
+  run -0 on rane node-spawn two@dune -- hostname
+  assert_output dune
+  run -0 on rane node-spawn two@dune -e 'puts(node.self())'
+  assert_output two@dune
+}
+
+@test "the story: ticker on one, clients on both, each on its own console" {
+  rane_and_dune
+  on rane node-connect two@dune
+  on rane node-spawn -d -m ticker.start -- 100
+  on dune node-spawn -d -m client.start
+  on rane node-spawn -d -m client.start
+  ticks() { [ "$(grep -cx "$1" "$(console_of "$2")")" -ge 3 ]; }
+  wait_until ticks tick one@rane
+  wait_until ticks 'tock in client' one@rane
+  wait_until ticks 'tock in client' two@dune
+  grep -qE '^registering <1\.[0-9]+\.[0-9]+>$' "$(console_of one@rane)"
+  grep -qE '^registering <0\.[0-9]+\.[0-9]+>$' "$(console_of one@rane)"
+  run ! grep -qx tick "$(console_of two@dune)"
+}
+
+@test "a console under a global name is the place to print for all" {
+  rane_and_dune
+  on rane node-connect two@dune
+  on dune node-spawn -e 'global.register_name("two", whereis("console"))'
+  on rane node-spawn -e 'puts(global.whereis_name("two"), "printed by one")'
+  wait_until grep -q 'printed by one' "$(console_of two@dune)"
+  run ! grep -q 'printed by one' "$(console_of one@rane)"
+}

@@ -1,0 +1,151 @@
+# What every suite shares.  A test has a directory of its own: its HOME, its cookie, its nodes.  Everything it
+# starts carries that directory in its environment; teardown ends it all, and fails the test when something does
+# not end, or when a sanitizer has complained.
+#
+#   load helper
+#   start_node one [OPTION…]          a detached node, ready
+#   wait_until COMMAND…               for what has no event to wait for: polls it, up to a deadline
+#   make_hosts rane dune              hosts of their own (network namespaces) that resolve each other
+#   on rane COMMAND…                  runs a command there
+#   start_node_on rane one [OPTION…]  a node there; its console is in the file $(console_of one@rane)
+#   api one METHOD PATH [CURL-ARG…]   the HTTP API of a node, by hand
+
+bats_require_minimum_version 1.5.0
+bats_load_library bats-support
+bats_load_library bats-assert
+
+ROOT=$(cd "$BATS_TEST_DIRNAME/.." && pwd)
+BUILD=${BUILD:-$ROOT/build}
+PATIENCE=${SAN:+40}
+
+setup() { node_setup; }
+teardown() { node_teardown; }
+
+node_setup() {
+  # A unix socket's path has 107 bytes: too few for BATS_TEST_TMPDIR.
+  T=$(mktemp -d /tmp/nt.XXXXXX)
+  export HOME=$T/home NODE_RUNTIME_DIR=$T/run PATH=$BUILD/bin:$PATH LC_ALL=C.UTF-8
+  unset NODE_SELF XDG_RUNTIME_DIR http_proxy https_proxy all_proxy
+  mkdir "$HOME"
+  HOST=$(hostname -s)
+  HOSTS=() SWITCH=
+  export ASAN_OPTIONS=log_path=$T/sanitizer:detect_stack_use_after_return=1
+  export UBSAN_OPTIONS=log_path=$T/sanitizer:print_stacktrace=1
+  export TSAN_OPTIONS=log_path=$T/sanitizer:suppressions=$ROOT/tests/tsan.supp
+  cd "$HOME" || return
+}
+
+node_teardown() {
+  local status=0
+  cd /
+  stop_all || status=1
+  remove_hosts
+  if compgen -G "$T/sanitizer.*" >/dev/null; then
+    cat "$T"/sanitizer.*
+    status=1
+  fi
+  rm -rf "$T"
+  return $status
+}
+
+# The processes of this test: those that were started with a runtime directory of its.
+processes() {
+  local files file
+  files=$(grep -lzsF "NODE_RUNTIME_DIR=$T/" /proc/[0-9]*/environ)
+  for file in $files; do
+    [ ! -e "$file" ] || basename "${file%/environ}" # grep itself is in the list
+  done
+}
+
+none_left() { [ -z "$(processes)" ]; }
+
+stop_all() {
+  local pids
+  pids=$(processes)
+  # shellcheck disable=SC2086
+  [ -z "$pids" ] || kill $pids 2>/dev/null
+  wait_until none_left 2>/dev/null && return
+  echo "these did not end on TERM:"
+  ps -o pid,stat,args -p "$(processes | paste -sd,)"
+  # shellcheck disable=SC2046
+  kill -KILL $(processes) 2>/dev/null
+  return 1
+}
+
+wait_until() {
+  local end=$((SECONDS + ${PATIENCE:-10}))
+  until "$@" >/dev/null 2>&1; do
+    if [ $SECONDS -ge $end ]; then
+      echo "waited in vain for: $*" >&2
+      return 1
+    fi
+    sleep 0.02
+  done
+}
+
+# Bats waits for whoever holds its descriptor 3.
+start_node() { node-start -d --sname "$@" 3>&-; }
+
+api() {
+  local node=$1 method=$2 path=$3
+  shift 3
+  curl -sS --max-time 20 --unix-socket "$NODE_RUNTIME_DIR/$node@$HOST/sock" -X "$method" "$@" "http://node$path"
+}
+
+# --- hosts -------------------------------------------------------------------------------------------------
+
+# Each host is a network namespace on one switch, with its own host name; 10.0.0.1, 10.0.0.2, … in order.
+make_hosts() {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  local host n=0 id=${T##*.}
+  SWITCH=switch.$id
+  ip netns add "$SWITCH"
+  ip -n "$SWITCH" link add br0 type bridge
+  ip -n "$SWITCH" link set br0 up
+  for host; do
+    n=$((n + 1))
+    HOSTS+=("$host")
+    ip netns add "$host.$id"
+    mkdir -p "/etc/netns/$host.$id"
+    {
+      echo '127.0.0.1 localhost'
+      local other m=0
+      for other; do echo "10.0.0.$((m += 1)) $other"; done
+    } >"/etc/netns/$host.$id/hosts"
+    ip -n "$SWITCH" link add "p$n" type veth peer name eth0 netns "$host.$id"
+    ip -n "$SWITCH" link set "p$n" master br0 up
+    ip -n "$host.$id" link set lo up
+    ip -n "$host.$id" addr add "10.0.0.$n/24" dev eth0
+    ip -n "$host.$id" link set eth0 up
+  done
+}
+
+remove_hosts() {
+  local host id=${T##*.}
+  for host in "${HOSTS[@]}"; do
+    ip netns del "$host.$id"
+    rm -rf "/etc/netns/$host.$id"
+  done
+  [ -z "$SWITCH" ] || ip netns del "$SWITCH"
+  rmdir --ignore-fail-on-non-empty /etc/netns 2>/dev/null || :
+}
+
+# Runs a command on a host, in a runtime directory of the host's own.
+on() {
+  local host=$1
+  shift
+  ip netns exec "$host.${T##*.}" unshare --uts env NODE_RUNTIME_DIR="$T/$host" \
+    sh -c 'hostname "$0" && exec "$@"' "$host" "$@"
+}
+
+start_node_on() {
+  local host=$1
+  shift
+  on "$host" node-start -d --sname "$@" 3>&-
+}
+
+console_of() { echo "$T/${1#*@}/$1/console.log"; }
+
+# Pulls a host's plug, and puts it back in.
+unplug() { ip -n "$1.${T##*.}" link set eth0 down; }
+plug() { ip -n "$1.${T##*.}" link set eth0 up; }

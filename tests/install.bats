@@ -1,0 +1,66 @@
+#!/usr/bin/env bats
+# What is installed works where it lies, and every tool has what a tool must have.
+
+load helper
+
+make_() { make -s -C "$ROOT" BUILD="${BUILD%/san-*}" SAN="${SAN:-}" DESTDIR="$T/to" "$@" >/dev/null; }
+
+tools() { basename -a "$ROOT"/cmd/node-*.c | sed 's/\.c$//' | grep -vx node-guard; }
+
+@test "install, use, uninstall" {
+  make_ install
+  PATH=$T/to/usr/local/bin:${PATH#*:}
+  [ "$(command -v node-start)" = "$T/to/usr/local/bin/node-start" ]
+  for tool in $(tools); do
+    run -0 "$tool" --version
+    [ -s "$T/to/usr/local/share/man/man1/$tool.1" ]
+    [ -s "$T/to/usr/local/share/bash-completion/completions/$tool" ]
+    [ -s "$T/to/usr/local/share/fish/vendor_completions.d/$tool.fish" ]
+  done
+  [ -x "$T/to/usr/local/libexec/node-toolkit/node-guard" ]
+  start_node one
+  run -0 node-spawn -- echo 'a command'
+  assert_output 'a command'
+  run -0 node-spawn -e 'puts(type(require("ticker").start))'
+  assert_output function
+  node-stop
+  make_ uninstall
+  run -0 find "$T/to" ! -type d
+  assert_output ''
+  run -0 find "$T/to" -name '*node-toolkit*'
+  assert_output ''
+}
+
+@test "a program can be built against nodemsg" {
+  make_ install
+  cat >"$T/list.c" <<'END'
+#include <nodemsg.h>
+#include <stdio.h>
+int main(void) {
+  json_t *names = nodemsg_local_nodes();
+  for (size_t i = 0; i < json_array_size(names); i++) puts(json_string_value(json_array_get(names, i)));
+  json_decref(names);
+  return 0;
+}
+END
+  export PKG_CONFIG_PATH=$T/to/usr/local/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$T/to
+  # shellcheck disable=SC2046
+  "${CC:-cc}" ${SAN:+-fsanitize=$SAN} -Wall -Werror -o "$T/list" "$T/list.c" $(pkg-config --cflags --libs nodemsg)
+  start_node one
+  run -0 "$T/list"
+  assert_output "one@$HOST"
+}
+
+@test "each tool has a page, which has all its options, a suite, and a completion for each shell" {
+  for tool in $(tools); do
+    [ -s "$ROOT/man/$tool.1" ] || fail "no page: $tool"
+    [ -s "$ROOT/tests/$tool.bats" ] || fail "no suite: $tool"
+    mandoc -Tascii "$ROOT/man/$tool.1" | col -b >"$T/page"
+    for option in $("$tool" -h | grep -oE -- '--[a-z][a-z-]+' | sort -u); do
+      grep -qE -- "(^|[^a-z-])$option([^a-z-]|\$)" "$T/page" || fail "$tool: $option is not in its page"
+    done
+    [ -e "$ROOT/completions/bash/$tool" ] || fail "no bash completion: $tool"
+    [ -e "$ROOT/completions/fish/$tool.fish" ] || fail "no fish completion: $tool"
+    grep -qw "$tool" "$ROOT"/completions/zsh/* || fail "no zsh completion: $tool"
+  done
+}

@@ -1,0 +1,73 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+@test "help and version" { has_help node-connect; }
+
+@test "usage errors" {
+  refuses 'which NODE?' node-connect
+  refuses 'which NODE?' node-connect --disconnect
+  refuses 'no such option' node-connect --force "two@$HOST"
+}
+
+@test "no node, several nodes, an unknown node" { needs_node node-connect nobody@localhost; }
+
+@test "bad names are refused, each by its own" {
+  start_node one
+  for name in two @rane two@ 'two words@rane' two@rane:0 two@rane:99999 two@-rane "$(printf 'a%.0s' {1..65})@rane"; do
+    refuses 'not a node name' node-connect "$name"
+    told "$name"
+  done
+}
+
+@test "connects, silently, once or again; parts" {
+  start_node one
+  start_node two
+  export NODE_SELF=one
+  run -0 node-connect "two@$HOST"
+  assert_output ''
+  run -0 node-connect "two@$HOST"
+  run -0 node-list
+  assert_output "two@$HOST"
+  wait_until_lists() { [ "$(node-list -n two)" = "one@$HOST" ]; }
+  wait_until wait_until_lists
+  run -0 node-connect --disconnect "two@$HOST"
+  assert_output ''
+  run -0 node-list
+  assert_output ''
+  says_no 1 "two@$HOST is not connected" node-connect --disconnect "two@$HOST"
+}
+
+@test "a hint says where to look" {
+  start_node one
+  start_node two --listen 127.0.0.1:0
+  port=$(port_of two)
+  run -0 node-connect -n one "two@$HOST:$port"
+  run -0 node-list -n one
+  assert_output "two@$HOST"
+}
+
+@test "--json" {
+  start_node one
+  start_node two
+  run -0 --separate-stderr node-connect -n one --json "two@$HOST"
+  assert_equal "$(jq -r '[.node, .connected] | @tsv' <<<"$output")" "two@$HOST"$'\ttrue'
+}
+
+@test "of several nodes all are tried, and the highest status counts" {
+  start_node one
+  start_node two
+  run -3 node-connect -n one "nine@$HOST:$(port_of one)" "two@$HOST" "eight@nowhere.invalid"
+  assert_output --partial "nine@$HOST"
+  assert_output --partial "(name)"
+  assert_output --partial "eight@nowhere.invalid"
+  assert_output --partial "(resolve)"
+  run -0 node-list -n one
+  assert_output "two@$HOST"
+}
+
+@test "nobody listens there" {
+  start_node one
+  says_no 3 '(tcp)' node-connect "two@127.0.0.1:9"
+}

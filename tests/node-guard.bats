@@ -1,0 +1,149 @@
+#!/usr/bin/env bats
+# The helper the agent runs commands through.
+
+load helper
+
+setup() {
+  node_setup
+  GUARD=$BUILD/libexec/node-toolkit/node-guard
+}
+
+# Bats uses descriptor 3 for itself; the guard takes it for its report.
+guard() { "$GUARD" -- "$@" 3>"$T/report"; }
+
+# How a process ended, as wait(2) tells it: "exit N" or "signal N", with "core" when one was dumped.
+how_it_ended() {
+  perl -e 'system(@ARGV); print $? & 127 ? "signal " . ($? & 127) : "exit " . ($? >> 8), $? & 128 ? " core" : "", "\n"' \
+    "$GUARD" -- "$@" 3>"$T/report"
+}
+
+gone() { ! kill -0 "$1" 2>/dev/null; }
+all_gone() { for pid; do gone "$pid" || return 1; done; }
+
+@test "without a command it says how to use it" {
+  run -125 "$GUARD" ls
+  assert_output 'usage: node-guard -- COMMAND [ARG...]'
+}
+
+@test "arguments arrive as they are" {
+  run -0 guard printf '<%s>' 'a b' '' '*' $'new\nline' '--'
+  assert_output $'<a b><><*><new\nline><-->'
+}
+
+@test "it ends as the command ends: a status, or the same signal, without a core" {
+  ulimit -c unlimited
+  run how_it_ended true
+  assert_output 'exit 0'
+  run how_it_ended sh -c 'exit 127'
+  assert_output 'exit 127'
+  for signal in 15 9 11 6; do
+    run how_it_ended sh -c "kill -$signal \$\$"
+    assert_output "signal $signal"
+  done
+}
+
+@test "why a command cannot run is told apart from its own status" {
+  run -127 guard /no/such/command
+  [ "$(od -An -td4 "$T/report" | tr -d ' ')" = 2 ]
+  touch "$T/plain"
+  run -127 guard "$T/plain"
+  [ "$(od -An -td4 "$T/report" | tr -d ' ')" = 13 ]
+  run -127 guard sh -c 'exit 127'
+  [ ! -s "$T/report" ]
+}
+
+@test "the report closes as soon as the command runs" {
+  mkfifo "$T/fifo"
+  "$GUARD" -- sleep 300 3>"$T/fifo" >/dev/null &
+  run -0 timeout 10 cat "$T/fifo"
+  assert_output ''
+  kill -0 $!
+}
+
+@test "the command's end of a pipe is its alone" {
+  mkfifo "$T/fifo"
+  "$GUARD" -- sh -c 'exec >&-; exec sleep 300' >"$T/fifo" 3>&- &
+  run -0 timeout 10 cat "$T/fifo"
+  kill -0 $!
+}
+
+@test "the command starts with default signals and in a session of its own" {
+  run -0 bash -c 'trap "" INT QUIT HUP; exec "$0" -- grep -E "^Sig(Blk|Ign)" /proc/self/status 3>&-' "$GUARD"
+  assert_output $'SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000'
+  run -0 guard sh -c 'ps -o sid= -o pgid= -p $$ | grep -Ec "^ *$$ +$$$"'
+  assert_output 1
+}
+
+@test "signals are handed on" {
+  for signal in TERM INT HUP USR1 USR2 CONT; do
+    mkfifo "$T/$signal"
+    "$GUARD" -- bash -c "trap 'exit 5' $signal; echo; read -r <>$T/never" >"$T/$signal" 2>/dev/null 3>&- &
+    [ -p "$T/never" ] || mkfifo "$T/never"
+    read -r <"$T/$signal"
+    kill -"$signal" $!
+    status=0
+    wait $! || status=$?
+    [ "$status" -eq 5 ] || fail "$signal: $status"
+  done
+}
+
+@test "what the command leaves behind goes with it" {
+  mkfifo "$T/fifo"
+  run -0 guard bash -c 'exec 4<>"$0"
+    (setsid sh -c "sleep 300 & echo \$\$ \$! >&4; wait" &)
+    read -r daemon child <&4
+    sleep 300 &
+    echo $daemon $child $!' "$T/fifo"
+  read -ra pids <<<"$output"
+  [ ${#pids[@]} -eq 3 ]
+  all_gone "${pids[@]}"
+}
+
+@test "what ignores TERM gets KILL" {
+  run -0 guard bash -c 'trap "" TERM; sleep 300 & echo $!'
+  gone "$output"
+}
+
+@test "when the agent dies, the whole tree goes" {
+  mkfifo "$T/fifo"
+  bash -c '"$0" -- bash -c "setsid sleep 300 & echo \$! \$\$; wait" & wait' "$GUARD" >"$T/fifo" 3>&- &
+  agent=$!
+  read -r orphan command <"$T/fifo"
+  kill -0 "$orphan" "$command"
+  kill -KILL $agent
+  wait_until all_gone "$orphan" "$command"
+}
+
+@test "when the agent dies, what ignores TERM goes too" {
+  mkfifo "$T/fifo"
+  bash -c '"$0" -- bash -c "trap \"\" TERM; sleep 300 & echo \$! \$\$; wait" & wait' "$GUARD" >"$T/fifo" 3>&- &
+  agent=$!
+  read -r orphan command <"$T/fifo"
+  kill -KILL $agent
+  wait_until all_gone "$orphan" "$command"
+}
+
+@test "an agent that died before the guard could look is noticed by its closed pipe" {
+  run -125 perl -MPOSIX -e 'pipe(R, W); dup2(fileno(W), 3); close R; exec @ARGV' "$GUARD" -- touch "$T/ran"
+  [ ! -e "$T/ran" ]
+}
+
+@test "when the guard is killed, so is the command" {
+  mkfifo "$T/fifo"
+  "$GUARD" -- sh -c 'echo $$; exec sleep 300' >"$T/fifo" 3>&- &
+  read -r command <"$T/fifo"
+  kill -KILL $!
+  wait_until gone "$command"
+}
+
+@test "RTMIN ends the whole tree at once" {
+  mkfifo "$T/fifo"
+  "$GUARD" -- bash -c 'trap "" TERM; setsid sleep 300 & echo $! $$; wait' >"$T/fifo" 3>&- &
+  guard=$!
+  read -r orphan command <"$T/fifo"
+  kill -RTMIN $guard
+  status=0
+  wait $guard || status=$?
+  [ $status -eq 137 ]
+  all_gone "$orphan" "$command"
+}

@@ -1,0 +1,118 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+@test "help and version" { has_help node-list; }
+
+@test "usage errors" {
+  refuses 'no such option' node-list --no-such
+  refuses 'no such option' node-list -z
+  refuses 'takes no operands' node-list two@rane
+  refuses 'takes no argument' node-list --self=x
+  refuses 'wants an argument' node-list -n
+  refuses 'not a number of seconds' node-list --timeout soon
+  refuses 'not a number of seconds' node-list --timeout -1
+  refuses '--watch goes alone' node-list --watch --all
+}
+
+@test "no node, several nodes, an unknown node" { needs_node node-list; }
+
+@test "a node alone has no others" {
+  start_node one
+  run -0 node-list
+  assert_output ''
+  run -0 node-list --self
+  assert_output "one@$HOST"
+  run -0 node-list --all
+  assert_output "one@$HOST"
+}
+
+@test "-n and NODE_SELF choose a node, by its name or its first part" {
+  start_node one
+  start_node two
+  run -0 node-list --self -n one
+  assert_output "one@$HOST"
+  run -0 node-list --self --node="two@$HOST"
+  assert_output "two@$HOST"
+  NODE_SELF=two run -0 node-list --self
+  assert_output "two@$HOST"
+  NODE_SELF=two run -0 node-list --self -n one
+  assert_output "one@$HOST"
+}
+
+@test "a node that was killed is none to choose from" {
+  start_node one
+  start_node two
+  kill -KILL "$(api two GET /v1/node | jq .os_pid)"
+  chosen() { node-list; }
+  wait_until chosen
+  run -0 node-list --self
+  assert_output "one@$HOST"
+}
+
+@test "connected nodes: one a line, as a table, as JSON" {
+  start_node one
+  start_node two
+  node-connect -n one "two@$HOST"
+  run -0 node-list -n one
+  assert_output "two@$HOST"
+  run -0 node-list -n one --all
+  assert_line "one@$HOST"
+  assert_line "two@$HOST"
+  run -0 node-list -n one -l
+  assert_line --index 0 --regexp '^ID +NODE +CREATION +STATE$'
+  assert_line --index 1 --regexp "^1 +two@$HOST +[0-9]+ +connected\$"
+  run -0 --separate-stderr node-list -n one --json
+  assert_equal "$(jq -r '[.node, .connected, .self] | @tsv' <<<"$output")" "two@$HOST"$'\ttrue\tfalse'
+}
+
+@test "--known remembers a node that has gone" {
+  start_node one
+  start_node two
+  node-connect -n one "two@$HOST"
+  node-connect -n one --disconnect "two@$HOST"
+  run -0 node-list -n one
+  assert_output ''
+  run -0 node-list -n one --known -l
+  assert_line --regexp "^1 +two@$HOST +[0-9]+ +down\$"
+}
+
+@test "--watch tells as nodes come and go, and ends with its node" {
+  start_node one
+  start_node two
+  node-list -n one --watch >"$T/events" 3>&- &
+  watcher=$!
+  node-connect -n one "two@$HOST"
+  wait_until grep -qx "nodeup two@$HOST" "$T/events"
+  node-connect -n one --disconnect "two@$HOST"
+  wait_until grep -q "^nodedown two@$HOST " "$T/events"
+  node-stop one
+  wait $watcher || [ $? -eq 3 ]
+}
+
+@test "--watch --json, and its end by --timeout" {
+  start_node one
+  start_node two
+  node-connect -n one "two@$HOST"
+  run --separate-stderr -5 node-list -n one --watch --json --timeout 0.5
+  assert_output "{\"event\":\"nodeup\",\"node\":\"two@$HOST\"}"
+  told '(timeout)'
+}
+
+@test "a node elsewhere is asked over HTTPS" {
+  start_node one
+  port=$(port_of one)
+  NODE_RUNTIME_DIR=$T/none run -0 node-list --self -n "one@$HOST:$port"
+  assert_output "one@$HOST"
+  NODE_RUNTIME_DIR=$T/none run -0 node-list --self -n "one@$HOST"
+  assert_output "one@$HOST"
+  NODE_RUNTIME_DIR=$T/none says_no 3 "nine@$HOST" node-list -n "nine@$HOST:$port"
+  told '(name)'
+}
+
+@test "output that cannot be written" {
+  start_node one
+  reports_full_disk node-list --self
+  reports_full_disk node-list -h
+}

@@ -1,0 +1,70 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+@test "help and version" { has_help node-ping; }
+
+@test "usage errors" {
+  refuses 'which NODE?' node-ping
+  refuses 'not a node name' node-ping two
+  refuses 'no such option' node-ping --count "two@$HOST"
+}
+
+@test "several nodes, and none chosen" {
+  start_node one
+  start_node two
+  refuses "several nodes are running here" node-ping "two@$HOST"
+}
+
+@test "a node that answers, through a node" {
+  start_node one
+  start_node two
+  run -0 node-ping -n one "two@$HOST"
+  assert_output --regexp "^two@$HOST: [0-9]+\.[0-9]+ ms\$"
+  run -0 node-list -n one
+  assert_output "two@$HOST"
+  run -0 --separate-stderr node-ping -n one --json "two@$HOST"
+  assert_equal "$(jq -r '[.node, (.rtt_us > 0)] | @tsv' <<<"$output")" "two@$HOST"$'\ttrue'
+}
+
+@test "a node that answers, straight" {
+  start_node one
+  NODE_RUNTIME_DIR=$T/none run -0 node-ping "one@$HOST"
+  assert_output --regexp "^one@$HOST: [0-9]+\.[0-9]+ ms\$"
+}
+
+@test "each stage that can fail, through a node and straight" {
+  start_node one
+  port=$(port_of one)
+  for runtime in "$NODE_RUNTIME_DIR" "$T/none"; do
+    NODE_RUNTIME_DIR=$runtime says_no 3 '(resolve)' node-ping two@nowhere.invalid
+    told two@nowhere.invalid
+    NODE_RUNTIME_DIR=$runtime says_no 3 '(tcp)' node-ping two@127.0.0.1:9
+    NODE_RUNTIME_DIR=$runtime says_no 3 '(name)' node-ping "nine@$HOST:$port"
+  done
+}
+
+@test "the highest status of several" {
+  start_node one
+  start_node two
+  run -3 node-ping -n one "two@$HOST" "nine@$HOST:$(port_of one)"
+  assert_line --regexp "^two@$HOST: "
+  assert_line --partial "nine@$HOST"
+}
+
+@test "a server that says nothing is a timeout, in time" {
+  perl -MIO::Socket::INET -e '$| = 1;
+    my $s = IO::Socket::INET->new(Listen => 5, LocalAddr => "127.0.0.1:0") or die;
+    print $s->sockport, "\n"; my @c; while (my $c = $s->accept) { push @c, $c }' >"$T/port" 3>&- &
+  wait_until test -s "$T/port"
+  begin=$EPOCHSECONDS
+  says_no 5 '(timeout)' node-ping --timeout 0.5 "two@127.0.0.1:$(cat "$T/port")"
+  [ $((EPOCHSECONDS - begin)) -le 3 ]
+}
+
+@test "output that cannot be written" {
+  start_node one
+  start_node two
+  reports_full_disk node-ping -n one "two@$HOST"
+}

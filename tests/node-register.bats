@@ -1,0 +1,91 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+@test "help and version" { has_help node-register; }
+
+@test "usage errors" {
+  refuses 'wants a name and a pid' node-register
+  refuses 'wants a name and a pid' node-register name
+  refuses 'wants a name and a pid' node-register name 0.1.1 more
+  refuses 'wants one name' node-register --unregister
+  refuses 'wants one name' node-register --unregister a b
+}
+
+@test "bad names and bad pids" {
+  for name in '' 'a b' 'a/b' '<a>' 0.1.1 "$(printf 'a\nb')"; do refuses '' node-register "$name" 0.1.1; done
+  for pid in x 1 1.2 '<0.1' 0.-1.1 0.x.1; do refuses 'not a pid' node-register name "$pid"; done
+}
+
+@test "no node, several nodes, an unknown node" { needs_node node-register name 0.1.1; }
+
+@test "yes or no by exit status" {
+  start_node one
+  a=$(node-spawn -d -e 'receive()')
+  b=$(node-spawn -d -e 'receive()')
+  run -0 node-register thing "$a"
+  assert_output ''
+  says_no 1 "thing: the name is taken by $a" node-register thing "$b"
+  run -0 node-whereis thing
+  assert_output "$a"
+  run -0 node-register --unregister thing
+  says_no 1 'thing: no process has this name' node-register --unregister thing
+  run -0 node-register thing "$b"
+}
+
+@test "pids in every form" {
+  start_node one
+  full=$(node-spawn -d --full -e 'receive()')
+  bare=${full//[<>]/}
+  short=0.${bare#*.}
+  for pid in "$full" "$bare" "$short" "<$short>"; do
+    node-register thing "$pid"
+    run -0 node-whereis --full thing
+    assert_output "$full"
+    node-register --unregister thing
+  done
+}
+
+@test "a process that is no more, and one of an earlier life of its node" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  node-send "$pid" go
+  gone() { ! node-send "$pid" again; }
+  wait_until gone
+  says_no 1 'no such process' node-register thing "$pid"
+  node-stop
+  start_node one
+  says_no 1 '' node-register thing "$pid"
+}
+
+@test "the name goes with its process" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  node-register thing "$pid"
+  node-send thing go
+  gone() { ! node-whereis thing; }
+  wait_until gone
+}
+
+@test "--local" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  run -0 node-register --local thing "$pid"
+  run -0 node-whereis --local thing
+  assert_output "$pid"
+  says_no 1 thing node-whereis thing
+  run -0 node-register --local --unregister thing
+  says_no 1 thing node-whereis --local thing
+}
+
+@test "--token rises with each registration" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  first=$(node-register --token thing "$pid")
+  node-register --unregister thing
+  second=$(node-register --token thing "$pid")
+  [ "$second" -gt "$first" ]
+  run -0 --separate-stderr node-whereis --json thing
+  assert_equal "$(jq .token <<<"$output")" "$second"
+}

@@ -1,0 +1,82 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+# A process that says what it gets, in the words of inspect, a line a message.
+listener() { node-spawn -d "$@" -e 'while true do puts(inspect({receive()})) end'; }
+
+heard() { grep -qxF -- "$1" "$(console_file one)"; }
+
+@test "help and version" { has_help node-send; }
+
+@test "usage errors" {
+  refuses 'wants a DEST' node-send
+  refuses 'wants a DEST' node-send dest
+  refuses 'no such option' node-send --no-such dest word
+}
+
+@test "no node, several nodes, an unknown node" { needs_node node-send dest word; }
+
+@test "words are strings, whatever they look like" {
+  start_node one
+  pid=$(listener)
+  run -0 node-send "$pid" register 1 true '' --json -5 -- 'two words' 'ä'
+  assert_output ''
+  wait_until heard '{"register", "1", "true", "", "--json", "-5", "--", "two words", "ä"}'
+}
+
+@test "--json: each word is a value" {
+  start_node one
+  pid=$(listener)
+  node-send --json "$pid" '"tick"' 1 1.0 '[1,"a"]' false
+  wait_until heard '{"tick", 1, 1.0, {1, "a"}, false}'
+  refuses 'tock: ' node-send --json "$pid" tock
+  refuses 'not JSON' node-send --json "$pid" '{"a":'
+}
+
+@test "a name, local and global" {
+  start_node one
+  listener --name here
+  node-send here 'by local name'
+  wait_until heard '{"by local name"}'
+  node-register everywhere "$(node-whereis --local here)"
+  node-send everywhere 'by global name'
+  wait_until heard '{"by global name"}'
+  says_no 1 nobody node-send nobody word
+}
+
+@test "a pid that is dead, or no pid" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  node-send "$pid" go
+  gone() { ! node-send "$pid" again; }
+  wait_until gone
+  says_no 1 'no such process' node-send "$pid" word
+  says_no 1 '' node-send '<0.1.999999>' word
+}
+
+@test "- : a message a line, in order, up to the first bad one" {
+  start_node one
+  pid=$(listener)
+  for i in {1..50}; do echo "[\"line\", $i]"; done | node-send "$pid" -
+  wait_until heard '{"line", 50}'
+  run -0 grep -o '[0-9]*}' "$(console_file one)"
+  assert_output "$(printf '%d}\n' {1..50})"
+  run -2 node-send "$pid" - <<<$'["good"]\n{"a":1}\n["late"]'
+  assert_output --partial 'line 2: not a JSON array'
+  wait_until heard '{"good"}'
+  node-send "$pid" end
+  wait_until heard '{"end"}'
+  run ! heard '{"late"}'
+}
+
+@test "to a process of another node" {
+  start_node one
+  start_node two
+  export NODE_SELF=one
+  pid=$(node-spawn -d "two@$HOST" -e 'while true do puts((receive())) end')
+  [[ $pid == "<1."* ]]
+  node-send "$pid" 'across'
+  wait_until heard across
+}

@@ -1,0 +1,280 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+@test "help and version" { has_help node-spawn; }
+
+@test "usage errors" {
+  refuses 'what is to be run?' node-spawn
+  refuses 'what is to be run?' node-spawn two@rane ls
+  refuses 'what is to be run?' node-spawn two@rane --
+  refuses 'one NODE at a time' node-spawn two@rane three@rane -- ls
+  refuses 'is enough' node-spawn -e 1 -f file
+  refuses 'is enough' node-spawn -m a.b --shell ls
+  refuses 'want MODULE.FUNCTION' node-spawn -m ticker
+  refuses 'want MODULE.FUNCTION' node-spawn -m .start
+  refuses 'want NAME=VALUE' node-spawn --env A -- ls
+  refuses 'want NAME=VALUE' node-spawn --env =A -- ls
+  refuses 'are for commands' node-spawn --cwd / -e 1
+  refuses '--full goes with -d' node-spawn --full -- ls
+  refuses 'not a node name' node-spawn two -- ls
+  refuses 'no such option' node-spawn -x -- ls
+  refuses 'no-such-file' node-spawn -f no-such-file
+  refuses '/: ' node-spawn -f /
+}
+
+@test "no node" {
+  says_no 125 'no node is running here' node-spawn -- ls
+  says_no 3 'no node is running here' node-spawn -d -- ls
+  says_no 3 'no node is running here' node-spawn -e 1
+}
+
+@test "several nodes, and none chosen" {
+  start_node one
+  start_node two
+  says_no 125 'several nodes are running here' node-spawn -- ls
+  says_no 2 'several nodes are running here' node-spawn -d -- ls
+}
+
+# --- commands ----------------------------------------------------------------------------------------------
+
+@test "a command runs in the directory its node was started in" {
+  mkdir "$T/there"
+  (cd "$T/there" && start_node one)
+  run -0 node-spawn -- pwd
+  assert_output "$T/there"
+  run -0 node-spawn --cwd / -- pwd
+  assert_output /
+}
+
+@test "its words travel as they are" {
+  start_node one
+  run -0 node-spawn -- printf '<%s>\n' 'two words' '' '$HOME' '*' "it's" -n -- 'ä'
+  assert_output "$(printf '<%s>\n' 'two words' '' '$HOME' '*' "it's" -n -- 'ä')"
+}
+
+@test "stdout and stderr come back apart and byte for byte" {
+  start_node one
+  head -c 3000000 /dev/urandom >"$T/bytes"
+  node-spawn -- sh -c 'cat "$1"; cat "$1" >&2' sh "$T/bytes" >"$T/out" 2>"$T/err"
+  cmp "$T/bytes" "$T/out"
+  cmp "$T/bytes" "$T/err"
+}
+
+@test "output comes while the command runs" {
+  start_node one
+  mkfifo "$T/go"
+  node-spawn -- sh -c 'echo first; read -r line <"$1"; echo "$line"' sh "$T/go" >"$T/out" 3>&- &
+  tool=$!
+  wait_until grep -qx first "$T/out"
+  echo second >"$T/go"
+  wait $tool
+  run -0 cat "$T/out"
+  assert_output $'first\nsecond'
+}
+
+@test "its exit status is passed on" {
+  start_node one
+  run -0 node-spawn -- true
+  run -1 node-spawn -- false
+  run -77 node-spawn -- sh -c 'exit 77'
+  run -143 node-spawn -- sh -c 'kill -TERM $$'
+  run -137 node-spawn -- sh -c 'kill -KILL $$'
+}
+
+@test "126 and 127: found but not executable, and not found" {
+  start_node one
+  says_no 127 no-such-command node-spawn -- no-such-command
+  touch "$T/plain"
+  says_no 126 "$T/plain" node-spawn -- "$T/plain"
+  says_no 127 no-such-command node-spawn -d -- no-such-command
+}
+
+@test "125: the tool's own failure" {
+  start_node one
+  says_no 125 '(resolve)' node-spawn two@nowhere.invalid -- true
+  says_no 3 '(resolve)' node-spawn -d two@nowhere.invalid -- true
+  says_no 3 '(resolve)' node-spawn two@nowhere.invalid -e 1
+}
+
+@test "--timeout: 124, and the command is gone" {
+  start_node one
+  begin=$EPOCHSECONDS
+  says_no 124 '(timeout)' node-spawn --timeout 0.5 -- sh -c 'echo $$ >"$1"; exec sleep 300' sh "$T/pid"
+  [ $((EPOCHSECONDS - begin)) -le 5 ]
+  gone() { ! kill -0 "$(cat "$T/pid")" 2>/dev/null; }
+  wait_until gone
+}
+
+@test "the command dies with its tool, however that dies" {
+  start_node one
+  gone() { ! kill -0 "$(cat "$T/pid")" 2>/dev/null; }
+  for signal in INT TERM KILL; do
+    rm -f "$T/pid"
+    # In the background bash ignores INT, and so would the tool.
+    env --default-signal=INT node-spawn -- sh -c 'echo $$ >"$1"; sleep 300' sh "$T/pid" 3>&- &
+    tool=$!
+    wait_until test -s "$T/pid"
+    kill -s $signal $tool
+    status=0
+    wait $tool || status=$?
+    [ $status -eq $((128 + $(kill -l $signal))) ]
+    wait_until gone
+  done
+}
+
+@test "a reader that has gone ends it, without a word" {
+  start_node one
+  run -0 bash -c 'node-spawn -- yes 2>"$0" 3>&- | head -n 1; echo "${PIPESTATUS[0]}"' "$T/err"
+  assert_output $'y\n141'
+  run -0 cat "$T/err"
+  assert_output ''
+}
+
+@test "a full disk is reported" {
+  start_node one
+  WANTED=125 reports_full_disk node-spawn -- echo text
+  reports_full_disk node-spawn -d -- true
+}
+
+@test "--env, --shell" {
+  start_node one
+  run -0 node-spawn --env A=1 --env B='two words' --env C= -- sh -c 'echo "$A|$B|$C|"'
+  assert_output '1|two words||'
+  run -0 node-spawn --shell 'echo a b | tr a-z A-Z'
+  assert_output 'A B'
+  run -0 node-spawn --shell 'printf "<%s>" "$@"' -- 'x y' z
+  assert_output '<x y><z>'
+}
+
+@test "-d prints the pid; the output goes to the console of the node" {
+  start_node one
+  run -0 node-spawn -d -- sh -c 'echo to the console; echo and this >&2'
+  assert_output --regexp '^<0\.[0-9]+\.[0-9]+>$'
+  wait_until grep -qx 'to the console' "$(console_file one)"
+  wait_until grep -qx 'and this' "$(console_file one)"
+  run -0 node-spawn -d --full -- true
+  assert_output --regexp "^<one@$HOST\.[0-9]+\.[0-9]+>\$"
+  run -0 --separate-stderr node-spawn -d --json -- true
+  assert_equal "$(jq -r '.short | startswith("<0.")' <<<"$output")" true
+  assert_equal "$(jq -r ".pid | startswith(\"one@$HOST.\")" <<<"$output")" true
+}
+
+@test "--json attached: each event is a line" {
+  start_node one
+  run --separate-stderr -3 node-spawn --json -- sh -c 'echo out; exit 3'
+  assert_equal "$(jq -c 'keys_unsorted' <<<"${lines[0]}")" '["pid","short"]'
+  assert_line '{"stdout":"out\n"}'
+  assert_equal "$(jq -c .status <<<"${lines[-1]}")" 3
+}
+
+@test "--name" {
+  start_node one
+  pid=$(node-spawn -d --name worker -- sleep 300)
+  run -0 node-whereis --local worker
+  assert_output "$pid"
+  says_no 1 'worker' node-spawn -d --name worker -- sleep 300
+  refuses '' node-spawn -d --name 'a b' -- sleep 300
+}
+
+# --- Lua ---------------------------------------------------------------------------------------------------
+
+@test "-e: code, its arguments, its output" {
+  start_node one
+  run -0 node-spawn -e 'puts(...)' -- hello 'two words'
+  assert_output --partial 'hello'
+  assert_output --partial 'two words'
+  run -0 node-spawn -e 'local a, b = ... puts(type(a), b)' -- 1 -x
+  assert_output --partial string
+  assert_output --partial -- -x
+  run -0 node-spawn -e 'puts(node.self())'
+  assert_output "one@$HOST"
+}
+
+@test "an error: 1, with where it happened, on stderr" {
+  start_node one
+  run --separate-stderr -1 node-spawn -e 'error("this went wrong")'
+  assert_output ''
+  told 'this went wrong'
+  told '-e:1'
+}
+
+@test "a syntax error: file and line" {
+  start_node one
+  says_no 1 '-e:1' node-spawn -e 'x ='
+  printf 'local a = 1\n\nif if\n' >bad.lua
+  says_no 1 'bad.lua:3' node-spawn -f bad.lua
+  says_no 1 'bad.lua:3' node-spawn -d -f bad.lua
+}
+
+@test "-f: a file, with arguments; standard input; a first line for the system" {
+  start_node one
+  printf '#!/usr/bin/env -S node-spawn -f\nputs("line", ...)\nerror("three")\n' >script.lua
+  run --separate-stderr -1 node-spawn -f script.lua -- x
+  assert_output --partial line
+  assert_output --partial x
+  told 'script.lua:3'
+  run -0 node-spawn -f - <<<'puts("from stdin")'
+  assert_output 'from stdin'
+}
+
+@test "-m: a function of a module, with parameters; what is missing is named" {
+  mkdir modules
+  printf 'local m = {}\nfunction m.say(a, b) puts(a .. "+" .. b) end\nreturn m\n' >modules/words.lua
+  start_node one --path "$HOME/modules"
+  run -0 node-spawn -m words.say -- one two
+  assert_output one+two
+  says_no 1 'no_such_module' node-spawn -m no_such_module.start
+  says_no 1 'shout' node-spawn -m words.shout
+}
+
+@test "a timeout of attached code has the common status" {
+  start_node one
+  says_no 5 '(timeout)' node-spawn --timeout 0.3 -e 'receive()'
+}
+
+# --- elsewhere ---------------------------------------------------------------------------------------------
+
+@test "on another node, through a node: it is connected to" {
+  start_node one
+  (mkdir "$T/b" && cd "$T/b" && touch in-b && start_node two)
+  export NODE_SELF=one
+  run -0 node-spawn "two@$HOST" -- ls
+  assert_output in-b
+  run -0 node-spawn "two@$HOST" -e 'puts(table.concat(ls(), ","))'
+  assert_output in-b
+  run -5 node-spawn "two@$HOST" -- sh -c 'exit 5'
+  run -0 node-list
+  assert_output "two@$HOST"
+  run -0 node-spawn -d "two@$HOST" -e 'puts("back home")'
+  assert_output --regexp '^<1\.'
+  wait_until grep -qx 'back home' "$(console_file one)"
+}
+
+@test "on another node, straight, where none runs here" {
+  start_node one
+  port=$(port_of one)
+  export NODE_RUNTIME_DIR=$T/none
+  run --separate-stderr -6 node-spawn "one@$HOST" -- sh -c 'echo out; echo err >&2; exit 6'
+  assert_output out
+  told err
+  run -0 node-spawn -d "one@$HOST" -- true
+  assert_output --regexp "^<one@$HOST\."
+  says_no 125 '(name)' node-spawn "nine@$HOST:$port" -- true
+  export NODE_RUNTIME_DIR=$T/run
+}
+
+@test "the node is lost while the command runs: 125, with its name" {
+  start_node one
+  start_node two
+  node-spawn -n one "two@$HOST" -- sh -c 'echo up; exec sleep 300' >"$T/out" 2>"$T/err" 3>&- &
+  tool=$!
+  wait_until grep -qx up "$T/out"
+  kill -KILL "$(api two GET /v1/node | jq .os_pid)"
+  status=0
+  wait $tool || status=$?
+  assert_equal $status 125
+  run -0 cat "$T/err"
+  assert_output --partial "two@$HOST"
+}

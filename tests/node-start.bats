@@ -1,0 +1,317 @@
+#!/usr/bin/env bats
+# A node by itself: how it starts, says so, is refused, and stops.
+
+load helper
+
+ready() { grep -q ready "$T/err"; }
+pid_of() { api "$1" GET /v1/node | jq -e .os_pid; }
+gone() { ! kill -0 "$1" 2>/dev/null; }
+
+# A node in the foreground, in the background; $! is its pid.  Returns once it is ready.
+foreground() {
+  node-start "$@" >"$T/out" 2>"$T/err" 3>&- &
+  wait_until ready
+}
+
+# Waits for the job and sets status.
+ended() {
+  status=0
+  wait "$1" || status=$?
+}
+
+@test "-h and --version" {
+  run -0 node-start -h
+  assert_line --partial 'usage: node-start'
+  for option in --sname --name --detach --console --cookie --cookie-file --listen --join --path --schedulers \
+    --no-mesh --heartbeat; do
+    assert_output --partial -- "$option"
+  done
+  run -0 node-start --version
+  assert_output --regexp '^node-start .*[0-9]+\.[0-9]+\.[0-9]+$'
+}
+
+@test "usage errors say what and end with 2" {
+  run -2 node-start --no-such-option
+  assert_output --partial 'no-such-option'
+  run -2 node-start word
+  assert_output --partial word
+  run -2 node-start --sname
+  run -2 node-start --sname one --name two@rane
+  run -2 node-start --sname one --cookie c --cookie-file f
+  for number in x 0 -1 1.5 99999999999999999999; do
+    run -2 node-start --sname one --schedulers "$number"
+    assert_output --partial 'schedulers'
+  done
+}
+
+@test "bad names are refused, with the name in the message" {
+  for name in 'a b' 'a/b' '' 'ä' "$(printf 'x%.0s' {1..65})" 'one@two@three'; do
+    run -2 node-start --sname "$name"
+    assert_line --partial 'node-start: '
+  done
+  for name in one @rane one@ 'one@ra ne' 'one@[::zz]' 'one@rane:99999'; do
+    run -2 node-start --name "$name"
+    assert_output --partial "${name:0:4}"
+  done
+  none_left
+}
+
+@test "in the foreground: ready, then the terminal's; Ctrl-C stops it in order" {
+  foreground --sname one
+  node=$!
+  run -0 cat "$T/err"
+  assert_output --regexp "one@$HOST ready: [0-9.:]+:43[78][0-9]"
+  run -0 node-list --self
+  assert_output "one@$HOST"
+  kill -INT $node
+  ended $node
+  [ $status -eq 0 ]
+  [ ! -e "$NODE_RUNTIME_DIR/one@$HOST/sock" ]
+}
+
+@test "its output is the console of what it runs" {
+  foreground --sname one
+  node-spawn -d -e 'puts "hello"'
+  wait_until grep -qx hello "$T/out"
+}
+
+@test "TERM and HUP stop it in order" {
+  for signal in TERM HUP; do
+    foreground --sname one
+    node=$!
+    kill -$signal $node
+    ended $node
+    [ $status -eq 0 ]
+    : >"$T/err"
+  done
+}
+
+@test "it stops in order while it runs things, which go with it" {
+  foreground --sname one
+  node=$!
+  node-spawn -d -- sh -c "echo \$\$ >$T/command; trap '' TERM; sleep 300 & wait" >/dev/null
+  node-spawn -d -e 'while true do receive(1) end' >/dev/null
+  wait_until test -s "$T/command"
+  kill -TERM $node
+  ended $node
+  [ $status -eq 0 ]
+  wait_until gone "$(cat "$T/command")"
+}
+
+@test "-d returns when the node answers, and leaves the terminal alone" {
+  run -0 start_node one
+  run -0 node-list --self
+  assert_output "one@$HOST"
+  pid=$(pid_of one)
+  [ "$(readlink "/proc/$pid/fd/0")" = /dev/null ]
+  [ "$(ps -o sid= -p "$pid" | tr -d ' ')" = "$pid" ]
+}
+
+@test "-d: the console goes to console.log in the node's directory, or to --console" {
+  start_node one
+  node-spawn -n one -d -e 'puts "hello from one"'
+  wait_until grep -qx 'hello from one' "$NODE_RUNTIME_DIR/one@$HOST/console.log"
+  start_node two --console "$T/two.log"
+  node-spawn -n two -d -e 'puts "hello from two"'
+  wait_until grep -qx 'hello from two' "$T/two.log"
+  run -125 start_node three --console /no/such/directory/file
+  assert_output --partial '/no/such/directory/file'
+}
+
+@test "-d: what keeps it from starting is said, with its status" {
+  echo short >"$T/cookie"
+  chmod 644 "$T/cookie"
+  run -4 start_node one --cookie-file "$T/cookie"
+  assert_output --partial "$T/cookie"
+  none_left
+}
+
+@test "its socket is its user's alone" {
+  start_node one
+  [ "$(stat -c %a "$NODE_RUNTIME_DIR/one@$HOST")" = 700 ]
+  [ "$(stat -c %a "$NODE_RUNTIME_DIR/one@$HOST/sock")" = 600 ]
+}
+
+@test "a second node of the same name is refused, a node of another is not" {
+  start_node one
+  run -1 start_node one
+  assert_output --partial "one@$HOST is already running (pid $(pid_of one))"
+  run -1 node-start --sname one
+  assert_output --partial "one@$HOST is already running"
+  start_node two
+  [ "$(pid_of one)" != "$(pid_of two)" ]
+}
+
+@test "of many that start at once under one name, one wins" {
+  for i in 1 2 3 4 5 6; do
+    (start_node one >/dev/null 2>&1 && echo 0 >"$T/status.$i" || echo $? >"$T/status.$i") &
+  done
+  wait
+  run -0 sort "$T"/status.*
+  assert_output $'0\n1\n1\n1\n1\n1'
+  run -0 node-ping "one@$HOST"
+}
+
+@test "what a killed node left is not in the way" {
+  start_node one
+  node=$(pid_of one)
+  kill -KILL "$node"
+  wait_until gone "$node"
+  [ -e "$NODE_RUNTIME_DIR/one@$HOST/sock" ]
+  run -3 node-list --self
+  start_node one
+  run -0 node-list --self
+  assert_output "one@$HOST"
+}
+
+@test "creation rises from life to life, so an old pid is refused" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  node-stop
+  wait_until none_left
+  start_node one
+  fresh=$(node-spawn -d -e 'receive()')
+  [ "${pid##*.}" != "${fresh##*.}" ]
+  run -1 node-send "$pid" hello
+  assert_output --partial "$pid"
+}
+
+@test "--cookie works, and is in nobody's sight" {
+  start_node one --cookie 'rather-secret-word'
+  node=$(pid_of one)
+  run ! grep -qsa rather-secret "/proc/$node/cmdline" "/proc/$node/environ"
+  [ ! -e "$HOME/.node.cookie" ]
+}
+
+@test "the default cookie: 256 random bits, made once, for the user alone" {
+  start_node one
+  [ "$(stat -c %a "$HOME/.node.cookie")" = 600 ]
+  run -0 cat "$HOME/.node.cookie"
+  assert_output --regexp '^[0-9a-f]{64}$'
+  start_node two
+  assert_equal "$(cat "$HOME/.node.cookie")" "$output"
+}
+
+@test "a cookie file that others can read is refused" {
+  (umask 077 && echo 'a cookie of some length' >"$T/cookie")
+  for mode in 644 640 604; do
+    chmod $mode "$T/cookie"
+    run -4 start_node one --cookie-file "$T/cookie"
+    assert_output --partial "$T/cookie"
+  done
+  chmod 600 "$T/cookie"
+  start_node one --cookie-file "$T/cookie"
+}
+
+@test "a cookie file that is none is refused" {
+  for file in /no/such/file "$T" /dev/null; do
+    run ! start_node one --cookie-file "$file"
+    assert_output --partial "$file"
+  done
+  : >"$T/empty"
+  chmod 600 "$T/empty"
+  run ! start_node one --cookie-file "$T/empty"
+  assert_output --partial "$T/empty"
+}
+
+@test "a short cookie is refused off loopback" {
+  run ! node-start -d --name one@0.0.0.0 --cookie short
+  assert_output --partial cookie
+  run ! start_node one --cookie short --listen 0.0.0.0
+  assert_output --partial cookie
+  start_node one --cookie short
+}
+
+@test "--listen takes an address, a port, or both" {
+  start_node one --listen 127.0.0.1:0
+  [ "$(api one GET /v1/node | jq -r .address)" = 127.0.0.1 ]
+  port=$(api one GET /v1/node | jq .port)
+  [ "$port" -gt 0 ]
+  run ! start_node two --listen "127.0.0.1:$port"
+  assert_output --partial "$port"
+  for listen in 127.0.0.1:99999 127.0.0.1:x not/an/address; do
+    run ! start_node two --listen "$listen"
+    assert_output --partial "$listen"
+  done
+}
+
+@test "nodes of one host take the first free ports from 4370" {
+  start_node one
+  start_node two
+  a=$(api one GET /v1/node | jq .port) b=$(api two GET /v1/node | jq .port)
+  [ "$a" -ge 4370 ] && [ "$a" -le 4385 ]
+  [ "$b" -gt "$a" ] && [ "$b" -le 4385 ]
+}
+
+@test "an IPv6 host and an IPv4 one" {
+  node-start -d --name 'one@[::1]' 3>&-
+  run -0 node-list --self
+  assert_output 'one@[::1]'
+  node-start -d --name two@127.0.0.1 3>&-
+  run -0 node-connect -n two@127.0.0.1 'one@[::1]'
+}
+
+@test "--join connects, and says what it cannot reach" {
+  start_node one
+  start_node two --join "one@$HOST"
+  is_connected() { [ "$(node-list -n two)" = "one@$HOST" ]; }
+  wait_until is_connected
+  start_node three --join nobody@localhost
+  wait_until grep -q nobody@localhost "$NODE_RUNTIME_DIR/three@$HOST/console.log"
+}
+
+@test "--path is where require looks, first" {
+  mkdir "$T/a" "$T/b"
+  echo 'return { word = "from a" }' >"$T/a/mine.lua"
+  echo 'return { word = "from b" }' >"$T/b/mine.lua"
+  start_node one --path "$T/a" --path "$T/b"
+  run -0 node-spawn -e 'puts(require("mine").word)'
+  assert_output 'from a'
+}
+
+@test "the directory it was started in is where its processes run" {
+  mkdir "$T/place"
+  touch "$T/place/file"
+  (cd "$T/place" && start_node one)
+  run -0 node-spawn -- pwd
+  assert_output "$T/place"
+  run -0 node-spawn -e 'puts(table.concat(ls(), ","))'
+  assert_output file
+}
+
+@test "--schedulers" {
+  start_node one --schedulers 3
+  [ "$(api one GET /v1/node | jq .schedulers)" = 3 ]
+}
+
+@test "several running and none chosen: the message lists them" {
+  start_node one
+  start_node two
+  run -2 node-list
+  assert_output --partial "one@$HOST"
+  assert_output --partial "two@$HOST"
+  NODE_SELF=two run -0 node-list --self
+  assert_output "two@$HOST"
+  run -0 node-list --self --node one
+  assert_output "one@$HOST"
+}
+
+@test "a runtime directory that others can write is refused" {
+  mkdir -m 777 "$NODE_RUNTIME_DIR"
+  run ! start_node one
+  assert_output --partial "$NODE_RUNTIME_DIR"
+}
+
+@test "a runtime directory too long for a socket is refused with its name" {
+  deep=$T/$(printf 'x%.0s' {1..100})
+  NODE_RUNTIME_DIR=$deep run ! start_node one
+  assert_output --partial 'xxx'
+}
+
+@test "idle it is small and does nothing" {
+  [ -z "${SAN:-}" ] || skip 'sanitizers are not small'
+  start_node one
+  node=$(pid_of one)
+  rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$node/status")
+  [ "$rss" -lt 16384 ] || fail "$rss KB"
+}

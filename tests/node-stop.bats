@@ -1,0 +1,50 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+@test "help and version" { has_help node-stop; }
+
+@test "usage errors" {
+  refuses 'one NODE at a time' node-stop one two
+  refuses 'not both' node-stop -n one two
+}
+
+@test "no node, several nodes, an unknown node" { needs_node node-stop; }
+
+@test "the node is gone when it returns" {
+  start_node one
+  lock=$NODE_RUNTIME_DIR/one@$HOST/lock
+  run ! flock --nonblock "$lock" true
+  run -0 node-stop
+  assert_output ''
+  run -0 flock --nonblock "$lock" true
+  says_no 3 'no node is running here' node-list
+  start_node one
+}
+
+@test "one of several, by the first part of its name, with -n, with NODE_SELF" {
+  start_node one
+  start_node two
+  start_node three
+  node-stop one
+  node-stop -n "two@$HOST"
+  NODE_SELF=three run -0 node-stop --json
+  assert_output "{\"node\":\"three@$HOST\"}"
+  says_no 3 'no node is running here' node-list
+}
+
+@test "it takes its commands with it" {
+  start_node one
+  node-spawn -d --shell 'echo $$ >"$1"; sleep 300' -- "$T/pid"
+  wait_until test -s "$T/pid"
+  node-stop
+  gone() { ! kill -0 "$(cat "$T/pid")" 2>/dev/null; }
+  wait_until gone
+}
+
+@test "a node elsewhere, over HTTPS" {
+  start_node one
+  NODE_RUNTIME_DIR=$T/none run -0 node-stop "one@$HOST:$(port_of one)"
+  wait_until flock --nonblock "$NODE_RUNTIME_DIR/one@$HOST/lock" true
+}

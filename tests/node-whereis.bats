@@ -1,0 +1,71 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+PID='<0\.[0-9]+\.[0-9]+>'
+
+@test "help and version" { has_help node-whereis; }
+
+@test "usage errors" {
+  refuses 'one name at a time' node-whereis a b
+  refuses 'a b' node-whereis 'a b'
+  refuses '' node-whereis ''
+}
+
+@test "no node, several nodes, an unknown node" { needs_node node-whereis name; }
+
+@test "a name that nobody has" {
+  start_node one
+  says_no 1 'nobody: no process has this name' node-whereis nobody
+  says_no 1 'nobody: no process has this name' node-whereis --local nobody
+  run -0 node-whereis
+  assert_output ''
+}
+
+@test "a global name, in short, in full, as JSON" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  node-register thing "$pid"
+  run -0 node-whereis thing
+  assert_output --regexp "^$PID\$"
+  assert_output "$pid"
+  run -0 node-whereis --full thing
+  assert_output "<one@$HOST.${pid#<0.}"
+  run -0 --separate-stderr node-whereis --json thing
+  assert_equal "$(jq -r '[.name, "<\(.pid)>", .short] | @tsv' <<<"$output")" \
+    "thing"$'\t'"<one@$HOST.${pid#<0.}"$'\t'"$pid"
+  says_no 1 'thing' node-whereis --local thing
+}
+
+@test "a local name is not global; the console has one" {
+  start_node one
+  run -0 node-whereis --local console
+  assert_output --regexp "^$PID\$"
+  says_no 1 'console' node-whereis console
+}
+
+@test "all names, one a line" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  node-register 'a$(b)"c' "$pid"
+  node-register thing "$pid"
+  run -0 node-whereis
+  assert_line "thing $pid"
+  assert_line 'a$(b)"c '"$pid"
+  run -0 node-whereis --local
+  assert_line --regexp "^console $PID\$"
+  run -0 --separate-stderr node-whereis --json
+  assert_equal "$(jq -r .name <<<"$output" | sort | paste -sd' ')" 'a$(b)"c thing'
+}
+
+@test "a node elsewhere tells portable pids" {
+  start_node one
+  NODE_RUNTIME_DIR=$T/none run -0 node-whereis -n "one@$HOST" --local console
+  assert_output --regexp "^<one@$HOST\.[0-9]+\.[0-9]+>\$"
+}
+
+@test "output that cannot be written" {
+  start_node one
+  reports_full_disk node-whereis --local console
+}

@@ -1,0 +1,54 @@
+#include "base/buf.h"
+
+#include "tap.h"
+
+#include <stdlib.h>
+
+static void test_growth(void) {
+  struct buf b = BUF_INIT;
+  for (int i = 0; i < 1000; i++) buf_putc(&b, (char)('a' + i % 26));
+  ok(buf_ok(&b) && b.len == 1000 && b.data[1000] == 0 && b.data[999] == 'a' + 999 % 26, "grows byte by byte");
+  buf_consume(&b, 990);
+  is(b.data, "cdefghijkl", "consumes from the front");
+  buf_clear(&b);
+  ok(b.len == 0 && b.data[0] == 0, "clears");
+  buf_finish(&b);
+}
+
+static void test_printf(void) {
+  struct buf b = BUF_INIT;
+  buf_puts(&b, "x");
+  buf_printf(&b, "%063d", 7); /* just too long for the first 64 bytes */
+  ok(b.len == 64 && b.data[63] == '7' && b.data[64] == 0, "printf grows at the edge");
+  buf_printf(&b, "%s", "");
+  ok(b.len == 64, "printf of nothing");
+  buf_finish(&b);
+}
+
+static void test_take(void) {
+  struct buf b = BUF_INIT;
+  char *text = buf_take(&b);
+  is(text, "", "an empty buffer is taken as an empty text");
+  free(text);
+  buf_append(&b, "a\0b", 3);
+  text = buf_take(&b);
+  ok(memcmp(text, "a\0b", 4) == 0 && !b.data && !b.len, "take hands over and leaves it empty");
+  free(text);
+}
+
+static void test_failure(void) {
+  struct buf b = BUF_INIT;
+  buf_puts(&b, "kept");
+  ok(!buf_reserve(&b, SIZE_MAX - 64), "a size that cannot be is refused");
+  buf_puts(&b, " not");
+  ok(!buf_ok(&b) && strcmp(b.data, "kept") == 0, "a failed buffer takes no more");
+  ok(buf_take(&b) == NULL && buf_ok(&b), "a failed buffer hands over nothing");
+}
+
+int main(void) {
+  test_growth();
+  test_printf();
+  test_take();
+  test_failure();
+  return tap_end();
+}

@@ -1,0 +1,102 @@
+#include "wire/frame.h"
+
+#include "tap.h"
+
+static struct nodetab *here, *there; /* the tables of one@rane and of two@dune */
+
+/* The frame of a signal that one@rane writes, as two@dune reads it. */
+static struct signal *carry(struct signal *s, struct buf *line) {
+  uint32_t peer = 0;
+  struct signal *out = NULL;
+  struct error e = {0};
+  bool good = nodetab_intern(there, "one@rane", 3, &peer) == 0 && frame_write(here, s, line) == 0 &&
+              frame_read(there, peer, line->data, line->len - 1, &out, &e) == 0;
+  if (!good) printf("# %s\n", e.text);
+  signal_free(s);
+  return out;
+}
+
+static void test_kinds(void) {
+  uint32_t two = 0;
+  int bad = nodetab_intern(here, "two@dune", 5, &two);
+  npid to = npid_make(two, 9), from = npid_make(0, 57), ref = npid_as_ref(npid_make(0, 4));
+  int kinds = 0, same = 0;
+  for (int kind = 0; kind < SIGNAL_KINDS && !bad; kind++) {
+    if (!signal_wire((enum signal_kind)kind)) continue;
+    struct buf line = BUF_INIT;
+    struct term *t = term_build("bs", 1, "two words");
+    struct signal *s = carry(signal_new((enum signal_kind)kind, to, from, ref, t), &line);
+    char text[NPID_TEXT_SIZE];
+    same += s && s->kind == kind && s->to == npid_make(0, 9) && s->term->count == 2 && npid_is_ref(s->ref) &&
+            strcmp(npid_format(there, s->from, NPID_BARE, text), "one@rane.57.3") == 0;
+    kinds++;
+    signal_free(s);
+    buf_finish(&line);
+  }
+  ok(!bad && kinds == SIGNAL_KINDS - 2 && same == kinds, "all %d kinds that travel arrive as they were",
+     kinds);
+}
+
+static void test_line(void) {
+  struct buf line = BUF_INIT;
+  struct term *t = term_build("spn", "hi", npid_make(0, 57));
+  signal_free(carry(signal_new(SIGNAL_MESSAGE, npid_make(1, 9), NPID_NONE, NPID_NONE, t), &line));
+  is(line.data, "[\"message\",\"two@dune.9.5\",null,null,[\"hi\",{\"$pid\":\"one@rane.57.3\"},null]]\n",
+     "a line");
+  buf_clear(&line);
+  struct signal *s =
+      carry(signal_new(SIGNAL_UNLINK, npid_make(1, 9), npid_make(0, 1), NPID_NONE, NULL), &line);
+  is(line.data, "[\"unlink\",\"two@dune.9.5\",\"one@rane.1.3\",null,null]\n", "a line without values");
+  ok(s && !s->term, "arrives without a term");
+  signal_free(s);
+  buf_finish(&line);
+}
+
+static void test_bad(void) {
+  const char *lines[] = {
+      "",
+      "{}",
+      "[]",
+      "[\"message\",\"two@dune.9.5\",null,null]",
+      "[\"message\",\"two@dune.9.5\",null,null,[],1]",
+      "[\"massage\",\"two@dune.9.5\",null,null,[]]",
+      "[7,\"two@dune.9.5\",null,null,[]]",
+      "[\"spawn\",\"two@dune.9.5\",null,null,[]]",
+      "[\"message\",null,null,null,[]]",
+      "[\"message\",\"two@dune.9.4\",null,null,[]]",
+      "[\"message\",\"three@dune.9.5\",null,null,[]]",
+      "[\"message\",\"ticker\",null,null,[]]",
+      "[\"message\",\"two@dune.9.5\",\"two@dune.1.5\",null,[]]",
+      "[\"message\",\"two@dune.9.5\",\"three@dune.1.5\",null,[]]",
+      "[\"message\",\"two@dune.9.5\",\"one@rane.1.2\",null,[]]",
+      "[\"message\",\"two@dune.9.5\",null,\"x\",[]]",
+      "[\"message\",\"two@dune.9.5\",null,null,{}]",
+      "[\"message\",\"two@dune.9.5\",null,null,[{\"$pid\":1}]]",
+      "[\"exit\",\"two@dune.9.5\",\"one@rane.1.3\",null,null]",
+      "[\"exit\",\"two@dune.9.5\",\"one@rane.1.3\",null,[]]",
+      "[\"down\",\"two@dune.9.5\",\"one@rane.1.3\",null,[1]]",
+      "[\"monitor\",\"two@dune.9.5\",\"one@rane.1.3\",null,null]",
+      "[\"call\",\"two@dune.9.5\",\"one@rane.1.3\",null,[]]",
+  };
+  uint32_t peer = 0;
+  if (nodetab_intern(there, "one@rane", 3, &peer)) return;
+  for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+    struct signal *s = NULL;
+    struct error e = {0};
+    int rc = frame_read(there, peer, lines[i], strlen(lines[i]), &s, &e);
+    ok(rc && e.code == rc && e.text[0] && !s, "refused: %s: %s", lines[i], e.text);
+  }
+  struct signal *s = NULL;
+  ok(frame_read(there, peer, "[", 1, &s, NULL) == ERR_BAD_JSON, "nobody need listen");
+}
+
+int main(void) {
+  here = nodetab_new("one@rane", 3);
+  there = nodetab_new("two@dune", 5);
+  test_kinds();
+  test_line();
+  test_bad();
+  nodetab_free(here);
+  nodetab_free(there);
+  return tap_end();
+}

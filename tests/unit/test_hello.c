@@ -1,0 +1,184 @@
+/* Who a node says it is: the hello is written, read back, and refused where it makes no sense. */
+#include "agent/hello.h"
+
+#include "tap.h"
+
+#include <lua.h>
+#include <stdlib.h>
+
+static const struct agent_config config = {.version = "0.1.0", .mesh = true};
+
+/* What of an agent a hello looks at. */
+static struct agent *agent_made(const char *self) {
+  struct agent *a = calloc(1, sizeof *a);
+  *a = (struct agent){.config = &config, .self = self, .creation = 77, .port = 4371};
+  snprintf(a->address, sizeof a->address, "10.0.0.1");
+  return a;
+}
+
+/* A good hello of two@rane. */
+static json_t *hello_made(void) {
+  return json_pack("{s:s, s:i, s:i, s:i, s:s, s:s, s:i, s:b, s:[s]}", "node", "two@rane", "creation", 9,
+                   "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "release", "0.1.0", "address", "10.0.0.2",
+                   "port", 4372, "mesh", 1, "members", "three@dune");
+}
+
+static void test_round_trip(void) {
+  struct agent *two = agent_made("two@rane"), *one = agent_made("one@rane");
+  json_t *v = hello_write(two, json_pack("[s, s]", "three@dune", "four@dune"));
+  struct hello h;
+  struct error e = {0};
+  ok(v && !hello_read(one, v, &h, &e), "what is written can be read: %s", e.text);
+  is(h.name.full, "two@rane", "the name");
+  is(h.address, "10.0.0.1", "the address");
+  ok(h.creation == 77 && h.port == 4371 && h.mesh, "creation, port and mesh");
+  ok(json_array_size(h.members) == 2, "the members");
+  is(json_string_value(json_object_get(v, "release")), "0.1.0",
+     "the release is told, though nobody depends on it");
+  ok(hello_read(two, v, &h, &e) == ERR_NAME, "our own name is refused");
+  json_decref(v);
+  free(one);
+  free(two);
+}
+
+static void test_extremes(void) {
+  struct agent *a = agent_made("one@rane");
+  struct hello h;
+  json_t *v = hello_made();
+  json_object_set_new(v, "creation", json_integer(UINT32_MAX));
+  json_object_set_new(v, "port", json_integer(UINT16_MAX));
+  json_object_set_new(v, "mesh", json_false());
+  json_object_set_new(v, "members", json_array());
+  json_object_set_new(v, "later", json_string("what a later release adds"));
+  ok(!hello_read(a, v, &h, NULL) && h.creation == UINT32_MAX && h.port == UINT16_MAX && !h.mesh,
+     "the largest creation and port, no mesh, no members, a member not known");
+  a->creation = UINT32_MAX;
+  json_t *back = hello_write(a, json_array());
+  ok(json_integer_value(json_object_get(back, "creation")) == UINT32_MAX,
+     "a large creation is written whole");
+  json_decref(back);
+  json_decref(v);
+  free(a);
+}
+
+/* One member in place of the good one (NULL: taken away), and what that is refused with. */
+static const struct wrong {
+  const char *member, *json;
+  int code;
+} wrongs[] = {
+    {"node", NULL, ERR_USAGE},
+    {"node", "7", ERR_USAGE},
+    {"node", "null", ERR_USAGE},
+    {"node", "\"\"", ERR_BAD_NODE},
+    {"node", "\"two\"", ERR_BAD_NODE},
+    {"node", "\"two@\"", ERR_BAD_NODE},
+    {"node", "\"a b@rane\"", ERR_BAD_NODE},
+    {"node", "\"one@rane\"", ERR_NAME},
+    {"node", "\"one@rane:4999\"", ERR_NAME},
+    {"creation", NULL, ERR_USAGE},
+    {"creation", "0", ERR_USAGE},
+    {"creation", "-1", ERR_USAGE},
+    {"creation", "4294967296", ERR_USAGE},
+    {"creation", "1.5", ERR_USAGE},
+    {"creation", "\"9\"", ERR_USAGE},
+    {"version", NULL, ERR_USAGE},
+    {"version", "0", ERR_VERSION},
+    {"version", "2", ERR_VERSION},
+    {"version", "\"1\"", ERR_USAGE},
+    {"lua", NULL, ERR_USAGE},
+    {"lua", "503", ERR_VERSION},
+    {"address", NULL, ERR_USAGE},
+    {"address", "4", ERR_USAGE},
+    {"port", NULL, ERR_USAGE},
+    {"port", "0", ERR_USAGE},
+    {"port", "-4370", ERR_USAGE},
+    {"port", "65536", ERR_USAGE},
+    {"port", "\"4370\"", ERR_USAGE},
+    {"mesh", NULL, ERR_USAGE},
+    {"mesh", "1", ERR_USAGE},
+    {"members", NULL, ERR_USAGE},
+};
+
+static void test_wrong(void) {
+  struct agent *a = agent_made("one@rane");
+  for (size_t i = 0; i < sizeof wrongs / sizeof *wrongs; i++) {
+    const struct wrong *w = &wrongs[i];
+    json_t *v = hello_made();
+    if (w->json)
+      json_object_set_new(v, w->member, json_loads(w->json, JSON_DECODE_ANY, NULL));
+    else
+      json_object_del(v, w->member);
+    struct hello untouched = {.port = 1}, h = untouched;
+    struct error e = {0};
+    int code = hello_read(a, v, &h, &e);
+    ok(code == w->code && e.code == code && *e.text && !memcmp(&h, &untouched, sizeof h), "%s %s: %s",
+       w->member, w->json ? w->json : "left out", error_text(&e));
+    json_decref(v);
+  }
+  free(a);
+}
+
+static void test_no_hello(void) {
+  static const char *const texts[] = {"null", "[]", "{}", "7", "\"two@rane\"", "[{\"node\":\"two@rane\"}]"};
+  struct agent *a = agent_made("one@rane");
+  struct hello h;
+  struct error e;
+  ok(hello_read(a, NULL, &h, &e) == ERR_USAGE && strstr(e.text, "no body"), "nothing at all");
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+    json_t *v = json_loads(texts[i], JSON_DECODE_ANY, NULL);
+    ok(hello_read(a, v, &h, &e) == ERR_USAGE, "%s is no hello", texts[i]);
+    json_decref(v);
+  }
+  free(a);
+}
+
+static void test_version_told(void) {
+  struct agent *a = agent_made("one@rane");
+  struct hello h;
+  struct error e;
+  json_t *v = hello_made();
+  json_object_set_new(v, "version", json_integer(4));
+  ok(hello_read(a, v, &h, &e) == ERR_VERSION && strstr(e.text, "two@rane") && strstr(e.text, "version 4"),
+     "another version: told whose and which: %s", e.text);
+  json_decref(v);
+  free(a);
+}
+
+static void test_address(void) {
+  static const struct {
+    const char *listens, *source, *want;
+  } rows[] = {
+      {"10.0.0.2", "10.0.0.2", "10.0.0.2"},
+      {"10.0.0.2", "192.168.1.9", "10.0.0.2"},
+      {"0.0.0.0", "10.0.0.7", "10.0.0.7"},
+      {"::", "fe80::1", "[fe80::1]"},
+      {"::", "10.0.0.7", "10.0.0.7"},
+      {"fd00::5", "fd00::6", "[fd00::5]"},
+      {"127.0.0.1", "127.0.0.1", "127.0.0.1"},
+      {"127.0.1.1", "127.0.0.1", "127.0.1.1"},
+      {"::1", "::1", "[::1]"},
+      {"127.0.0.1", "10.0.0.2", NULL},
+      {"::1", "fd00::6", NULL},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct hello h = {.address = rows[i].listens};
+    struct error e = {0};
+    char out[80] = "untouched";
+    snprintf(h.name.full, sizeof h.name.full, "two@rane");
+    int code = hello_address(&h, rows[i].source, out, sizeof out, &e);
+    ok(code == (rows[i].want ? 0 : ERR_TCP), "a node that listens on %s and comes from %s", rows[i].listens,
+       rows[i].source);
+    is(out, rows[i].want ? rows[i].want : "untouched", "can be reached where it can");
+    ok(!code || (strstr(e.text, "two@rane") && strstr(e.text, "--listen")), "or is told how");
+  }
+}
+
+int main(void) {
+  test_round_trip();
+  test_extremes();
+  test_wrong();
+  test_no_hello();
+  test_version_told();
+  test_address();
+  return tap_end();
+}

@@ -1,0 +1,74 @@
+#include "base/map.h"
+
+#include "tap.h"
+
+#include <stdlib.h>
+
+enum { KEYS = 512, STEPS = 200000 };
+
+static char marks[KEYS + 1];
+
+/* Any order of puts and removals leaves what a plain array would hold. */
+static void test_against_model(bool names) {
+  struct map m = MAP_INIT;
+  void *model[KEYS] = {0};
+  size_t live = 0;
+  int wrong = 0;
+  srandom(7);
+  for (int i = 0; i < STEPS; i++) {
+    unsigned k = (unsigned)random() % KEYS;
+    char name[32];
+    snprintf(name, sizeof name, "name-of-process-%u", k);
+    void *value = &marks[random() % KEYS];
+    if (random() % 2) {
+      live += !model[k];
+      model[k] = value;
+      wrong += (names ? map_put(&m, name, value) : map_put_id(&m, k, value)) != 0;
+    } else {
+      live -= model[k] != NULL;
+      wrong += (names ? map_remove(&m, name) : map_remove_id(&m, k)) != model[k];
+      model[k] = NULL;
+    }
+    unsigned look = (unsigned)random() % KEYS;
+    snprintf(name, sizeof name, "name-of-process-%u", look);
+    wrong += (names ? map_get(&m, name) : map_get_id(&m, look)) != model[look];
+    wrong += m.len != live;
+  }
+  ok(wrong == 0, "%d random steps with %s keys agree with an array", STEPS, names ? "string" : "integer");
+  ok(m.len * 4 <= m.cap * 3, "at most three quarters full");
+  map_finish(&m);
+}
+
+static void test_walk(void) {
+  struct map m = MAP_INIT;
+  size_t at = 0, seen = 0;
+  int bad = 0;
+  uint64_t id, sum = 0;
+  void *value;
+  ok(!map_next(&m, &at, NULL, NULL, &value), "nothing to walk in an empty map");
+  for (uint64_t i = 0; i < 100; i++) bad += map_put_id(&m, i << 44, &marks[i]) != 0;
+  for (at = 0; map_next(&m, &at, NULL, &id, &value); seen++)
+    sum += id >> 44, bad += value != &marks[id >> 44];
+  ok(seen == 100 && sum == 4950 && !bad, "a walk meets each key once, with its value");
+  map_finish(&m);
+}
+
+static void test_keys(void) {
+  struct map m = MAP_INIT;
+  char name[] = "two";
+  int bad = map_put(&m, name, &marks[1]) + map_put(&m, "", &marks[2]) + map_put_id(&m, 0, &marks[3]);
+  name[0] = 'x';
+  ok(!bad && map_get(&m, "two") == &marks[1] && !map_get(&m, name), "the map has its own copy of a key");
+  ok(map_get(&m, "") == &marks[2] && map_get_id(&m, 0) == &marks[3], "empty and zero are keys, and apart");
+  bad = map_put(&m, "two", &marks[4]);
+  ok(!bad && m.len == 3 && map_get(&m, "two") == &marks[4], "a second put takes the first one's place");
+  map_finish(&m);
+}
+
+int main(void) {
+  test_against_model(true);
+  test_against_model(false);
+  test_walk();
+  test_keys();
+  return tap_end();
+}

@@ -1,0 +1,159 @@
+#include "core/names.h"
+
+#include "tap.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+struct tally {
+  struct names *names;
+  size_t count;
+  uint64_t tokens;
+};
+
+/* Called without the lock: it may look into the table. */
+static void on_gone(void *data, const char *name, npid pid, uint64_t token) {
+  struct tally *t = data;
+  (void)pid;
+  t->count += names_whereis(t->names, name, NULL) == NPID_NONE;
+  t->tokens += token;
+}
+
+static void on_each(void *data, const char *name, npid pid, uint64_t token) {
+  struct tally *t = data;
+  t->count += name[0] && pid != NPID_NONE;
+  t->tokens += token;
+}
+
+static void test_register(struct names *n) {
+  npid a = npid_make(0, 1), b = npid_make(0, 2), before = 0;
+  uint64_t token = 0;
+  ok(names_whereis(n, "x", &token) == NPID_NONE && token == 0, "nobody has it yet");
+  ok(names_register(n, "x", a, 11) == 0 && names_whereis(n, "x", &token) == a && token == 11, "registered");
+  ok(names_register(n, "x", b, 12) == ERR_NAME_TAKEN && names_register(n, "x", a, 12) == ERR_NAME_TAKEN,
+     "taken");
+  ok(names_replace(n, "x", b, 13, &before) == 0 && before == a && names_whereis(n, "x", &token) == b &&
+         token == 13,
+     "replaced");
+  ok(names_drop(n, a, NULL, NULL) == 0 && names_count(n) == 1, "and it is no longer the first one's");
+  ok(names_replace(n, "x", b, 14, &before) == 0 && before == b && names_whereis(n, "x", &token) == b &&
+         token == 14,
+     "replaced by itself: a new token");
+  ok(!names_unregister(n, "x", 13) && names_whereis(n, "x", NULL) == b, "an old token takes nothing away");
+  ok(names_unregister(n, "x", 14) && !names_unregister(n, "x", 0) && names_count(n) == 0,
+     "unregistered once");
+  ok(names_replace(n, "new", a, 1, &before) == 0 && before == NPID_NONE && names_unregister(n, "new", 0),
+     "replacing nobody registers");
+}
+
+static void test_drop(struct names *n) {
+  int bad = 0;
+  char name[32];
+  for (uint64_t i = 0; i < 100; i++) {
+    snprintf(name, sizeof name, "n%d", (int)i);
+    bad += names_register(n, name, npid_make(i % 2 ? 5 : 0, i % 10), i) != 0;
+  }
+  struct tally seen = {.names = n}, gone = {.names = n}, far = {.names = n};
+  names_each(n, on_each, &seen);
+  ok(!bad && seen.count == 100 && seen.tokens == 4950, "each entry is met once");
+  ok(names_drop(n, npid_make(0, 4), on_gone, &gone) == 10 && gone.count == 10 && gone.tokens == 490,
+     "a process's names go together, and are gone when it is told");
+  ok(names_drop(n, npid_make(0, 4), on_gone, &gone) == 0 && gone.count == 10, "only once");
+  ok(names_drop_node(n, 5, on_gone, &far) == 50 && far.count == 50 && far.tokens == 2500,
+     "a node's names go together");
+  ok(names_count(n) == 40 && names_drop_node(n, 0, NULL, NULL) == 40 && names_count(n) == 0,
+     "the others stay until theirs");
+}
+
+/* What the table should hold is kept in an array; chains of every length come and go. */
+static void test_against_model(struct names *n) {
+  enum { KEYS = 60, PIDS = 8, STEPS = 50000 };
+  npid model[KEYS];
+  int wrong = 0;
+  char name[16];
+  srandom(5);
+  for (int k = 0; k < KEYS; k++) model[k] = NPID_NONE;
+  for (int i = 0; i < STEPS; i++) {
+    int k = (int)(random() % KEYS);
+    npid pid = npid_make((uint32_t)random() % 2, (uint64_t)random() % PIDS), before = NPID_NONE;
+    snprintf(name, sizeof name, "k%d", k);
+    switch (random() % 16) {
+    case 0:
+      names_drop(n, pid, NULL, NULL);
+      for (int j = 0; j < KEYS; j++) model[j] = model[j] == pid ? NPID_NONE : model[j];
+      break;
+    case 1:
+    case 2:
+    case 3:
+    case 4:
+    case 5:
+      wrong += names_unregister(n, name, 0) != (model[k] != NPID_NONE);
+      model[k] = NPID_NONE;
+      break;
+    case 6:
+    case 7:
+    case 8:
+    case 9:
+    case 10:
+      wrong += names_replace(n, name, pid, 0, &before) != 0 || before != model[k];
+      model[k] = pid;
+      break;
+    default:
+      wrong += names_register(n, name, pid, 0) != (model[k] == NPID_NONE ? 0 : ERR_NAME_TAKEN);
+      if (model[k] == NPID_NONE) model[k] = pid;
+    }
+    wrong += names_whereis(n, name, NULL) != model[k];
+  }
+  size_t live = 0, left = names_count(n);
+  for (int k = 0; k < KEYS; k++) live += model[k] != NPID_NONE;
+  ok(!wrong && live == left, "%d random steps agree with an array", STEPS);
+  ok(names_drop_node(n, 0, NULL, NULL) + names_drop_node(n, 1, NULL, NULL) == live && !names_count(n),
+     "every chain is whole");
+}
+
+enum { THREADS = 3, ROUNDS = 5000 };
+
+struct worker {
+  struct names *names;
+  npid pid;
+  int wrong;
+};
+
+static void *work(void *data) {
+  struct worker *w = data;
+  char own[32];
+  snprintf(own, sizeof own, "own-%d", (int)npid_number(w->pid));
+  for (uint64_t i = 1; i <= ROUNDS; i++) {
+    w->wrong += names_register(w->names, own, w->pid, i) != 0;
+    w->wrong += names_register(w->names, "shared", w->pid, i) == ERR_NOMEM;
+    names_whereis(w->names, "shared", NULL);
+    w->wrong += names_whereis(w->names, own, NULL) != w->pid;
+    w->wrong += names_drop(w->names, w->pid, NULL, NULL) < 1;
+  }
+  return NULL;
+}
+
+static void test_threads(struct names *n) {
+  pthread_t threads[THREADS];
+  struct worker workers[THREADS];
+  int wrong = 0;
+  for (int i = 0; i < THREADS; i++) {
+    workers[i] = (struct worker){n, npid_make(0, (uint64_t)i + 1), 0};
+    wrong += pthread_create(&threads[i], NULL, work, &workers[i]) != 0;
+  }
+  for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL), wrong += workers[i].wrong;
+  ok(!wrong && names_count(n) == 0, "%d threads register, look up and drop", THREADS);
+}
+
+int main(void) {
+  struct names *n = names_new();
+  test_register(n);
+  test_drop(n);
+  test_against_model(n);
+  test_threads(n);
+  bool left = names_register(n, "left", 1, 1) == 0;
+  ok(left, "freed with an entry in it");
+  names_free(n);
+  names_free(NULL);
+  return tap_end();
+}

@@ -1,0 +1,129 @@
+#include "core/npid.h"
+
+#include "tap.h"
+
+#include <pthread.h>
+
+static void test_table(void) {
+  struct nodetab *t = nodetab_new("one@rane", 3);
+  uint32_t two, again, reborn, three;
+  int bad = nodetab_intern(t, "two@dune", 5, &two) | nodetab_intern(t, "two@dune", 5, &again) |
+            nodetab_intern(t, "two@dune", 6, &reborn) | nodetab_intern(t, "three@dune", 5, &three);
+  ok(!bad && two == again && two != reborn && reborn != three, "one entry for each name and creation");
+  ok(nodetab_node_id(t, 0) == 0 && nodetab_node_id(t, two) == 1 && nodetab_node_id(t, reborn) == 1 &&
+         nodetab_node_id(t, three) == 2,
+     "Node-IDs count names");
+  is(nodetab_name(t, reborn), "two@dune", "an entry's name");
+  ok(nodetab_creation(t, reborn) == 6 && nodetab_creation(t, 0) == 3, "an entry's creation");
+  uint32_t self, past;
+  bad = nodetab_intern(t, "one@rane", 3, &self) | nodetab_intern(t, "one@rane", 2, &past);
+  ok(!bad && self == 0 && past != 0, "this node's earlier life is not this node");
+  nodetab_free(t);
+}
+
+static void test_text(void) {
+  struct nodetab *t = nodetab_new("one@10.0.0.5", 3);
+  char text[NPID_TEXT_SIZE];
+  uint32_t i;
+  npid p = 0, local = npid_make(0, 57);
+  is(npid_format(t, local, NPID_SHORT, text), "<0.57.3>", "short");
+  is(npid_format(t, local, NPID_FULL, text), "<one@10.0.0.5.57.3>", "portable");
+  is(npid_format(t, local, NPID_BARE, text), "one@10.0.0.5.57.3", "bare");
+  is(npid_format(t, npid_as_ref(local), NPID_SHORT, text), "#Ref<one@10.0.0.5.57.3>", "a reference");
+  is(npid_format(t, NPID_NONE, NPID_FULL, text), "<none>", "none");
+  const char *good[] = {"<0.57.3>", "0.57.3", "<one@10.0.0.5.57.3>", "one@10.0.0.5.57.3"};
+  for (size_t k = 0; k < sizeof good / sizeof *good; k++)
+    ok(npid_parse(t, good[k], &p, NULL) == 0 && p == local, "%s reads back", good[k]);
+  ok(npid_parse(t, "<two@[::1].1.4294967295>", &p, NULL) == 0 && npid_number(p) == 1 &&
+         npid_incarnation(p) == 1,
+     "the portable form adds its node");
+  is(npid_format(t, p, NPID_SHORT, text), "<1.1.4294967295>", "which then has a Node-ID");
+  ok(npid_parse(t, text, &p, NULL) == 0 && npid_incarnation(p) == 1, "and a short form");
+  ok(npid_parse(t, "<1.1.8>", &p, NULL) == ERR_NO_PROCESS, "a stale creation is refused");
+  ok(npid_parse(t, "<9.1.3>", &p, NULL) == ERR_NO_PROCESS, "an unknown Node-ID is refused");
+  ok(nodetab_intern(t, "x@y", 1, &i) == 0 && i == 2, "and neither has added a node");
+  ok(npid_parse(t, "<0.17592186044415.3>", &p, NULL) == 0 && npid_number(p) == NPID_NUMBER_MAX,
+     "the last number");
+  nodetab_free(t);
+}
+
+static void test_shape(void) {
+  struct nodetab *t = nodetab_new("one@rane", 3);
+  const char *bad[] = {"",
+                       "<>",
+                       "<0.57>",
+                       "0.57.3.1",
+                       "<0.57.3",
+                       "0.57.3>",
+                       "<a.1.2>",
+                       "<0.-1.3>",
+                       "<0.01.3>",
+                       "<0.1.03>",
+                       "<0.1.4294967296>",
+                       "<0.17592186044416.3>",
+                       "two@rane",
+                       "one@10.0.0.5",
+                       "<0. 1.3>",
+                       "<two@rane:4370.1.3>",
+                       "#Ref<one@rane.1.3>",
+                       "<none>",
+                       "<<0.1.3>>",
+                       "ticker",
+                       "<@rane.1.3>"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    npid p = 77;
+    ok(!npid_shaped(bad[i]) && npid_parse(t, bad[i], &p, NULL) == ERR_BAD_PID && p == 77, "\"%s\" is no pid",
+       bad[i]);
+  }
+  ok(npid_shaped("<7.7.7>") && npid_shaped("two@10.0.0.5.57.3"), "shape needs no table");
+  nodetab_free(t);
+}
+
+enum { ADDERS = 4, NAMES = 3000 };
+
+static void *adder(void *data) {
+  struct nodetab *t = data;
+  char name[32];
+  intptr_t wrong = 0;
+  for (unsigned i = 0; i < NAMES; i++) {
+    uint32_t at = 0;
+    snprintf(name, sizeof name, "n%u@host", i);
+    wrong += nodetab_intern(t, name, i, &at) != 0;
+    wrong += strcmp(nodetab_name(t, at), name) != 0 || nodetab_creation(t, at) != i;
+  }
+  return (void *)wrong;
+}
+
+static void test_threads(void) {
+  struct nodetab *t = nodetab_new("one@rane", 3);
+  pthread_t threads[ADDERS];
+  intptr_t wrong = 0;
+  void *result;
+  uint32_t next;
+  for (int i = 0; i < ADDERS; i++) wrong += pthread_create(&threads[i], NULL, adder, t);
+  for (int i = 0; i < ADDERS; i++) pthread_join(threads[i], &result), wrong += (intptr_t)result;
+  wrong += nodetab_intern(t, "last@host", 1, &next);
+  ok(!wrong && next == NAMES + 1, "%d threads add the same %d nodes once", ADDERS, NAMES);
+  nodetab_free(t);
+}
+
+static void test_full(void) {
+  struct nodetab *t = nodetab_new("one@rane", 0);
+  uint32_t at = 0, creation = 1;
+  int rc = 0;
+  while (!rc) rc = nodetab_intern(t, "two@rane", creation++, &at);
+  ok(rc == ERR_BUSY && at == NODETAB_MAX - 2, "a full table says so");
+  ok(npid_as_ref(npid_make(at, NPID_NUMBER_MAX)) != NPID_NONE, "no reference is NPID_NONE");
+  npid p = 0;
+  ok(npid_parse(t, "three@rane.1.1", &p, NULL) == ERR_BUSY, "and so does a pid of one more node");
+  nodetab_free(t);
+}
+
+int main(void) {
+  test_table();
+  test_text();
+  test_shape();
+  test_threads();
+  test_full();
+  return tap_end();
+}

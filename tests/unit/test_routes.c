@@ -1,0 +1,237 @@
+/* The table of routes, and that node-http(7) says of it all that there is, in its words, and nothing else. */
+#include "agent/routes.h"
+
+#include "base/buf.h"
+
+#include "tap.h"
+
+#include <libgen.h>
+#include <stdlib.h>
+
+/* --- finding a route ------------------------------------------------------------------------------------ */
+
+struct found {
+  int code;
+  const struct route *route;
+  char *segment;
+  struct error e;
+};
+
+static struct found find(const char *method, const char *path) {
+  struct found f = {.route = NULL};
+  f.code = route_find(method, path, &f.route, &f.segment, &f.e);
+  return f;
+}
+
+/* The pattern with something in place of its star. */
+static char *path_of(const struct route *r, const char *instead) {
+  struct buf path = BUF_INIT;
+  for (const char *s = r->path; *s; s++) *s == '*' ? buf_puts(&path, instead) : buf_putc(&path, *s);
+  return buf_take(&path);
+}
+
+static void test_each(void) {
+  for (size_t i = 0; i < route_count; i++) {
+    const struct route *r = &route_table[i];
+    char *path = path_of(r, "two@rane");
+    struct found f = find(r->method, path);
+    ok(!f.code && f.route == r, "%s %s is found", r->method, path);
+    if (strchr(r->path, '*'))
+      is(f.segment, "two@rane", "with its segment");
+    else
+      ok(!f.segment, "without a segment");
+    free(f.segment);
+    free(path);
+  }
+}
+
+static void test_table(void) {
+  for (size_t i = 0; i < route_count; i++) {
+    const struct route *r = &route_table[i];
+    size_t n = strlen(r->summary), same = 0, stars = 0;
+    for (size_t j = 0; j < route_count; j++)
+      same += !strcmp(r->method, route_table[j].method) && !strcmp(r->path, route_table[j].path);
+    for (const char *s = r->path; *s; s++) stars += *s == '*';
+    ok(same == 1 && stars <= 1 && r->handler && n && strchr(".?", r->summary[n - 1]),
+       "%s %s stands there once, with a handler and a sentence", r->method, r->path);
+  }
+}
+
+static void test_segments(void) {
+  static const struct {
+    const char *path, *segment;
+  } good[] = {
+      {"/v1/names/a%20b", "a b"},
+      {"/v1/names/%3C0.57.3%3E", "<0.57.3>"},
+      {"/v1/names/%3c0.57.3%3e", "<0.57.3>"},
+      {"/v1/names/a%2Fb", "a/b"},
+      {"/v1/names/100%25", "100%"},
+      {"/v1/names/%252F", "%2F"},
+      {"/v1/names/%C3%A9", "\xC3\xA9"},
+      {"/v1/names/+", "+"},
+      {"/v1/names/*", "*"},
+  };
+  static const char *const bad[] = {"/v1/names/%",   "/v1/names/a%2",  "/v1/names/%zz",    "/v1/names/%2g",
+                                    "/v1/names/%00", "/v1/names/a%0g", "/v1/names/a%00.b", "/v1/names/%%41"};
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    struct found f = find("GET", good[i].path);
+    is(f.segment, good[i].segment, "%s is unescaped once", good[i].path);
+    free(f.segment);
+  }
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    struct found f = find("GET", bad[i]);
+    ok(f.code == ERR_USAGE && !f.route && !f.segment && strstr(f.e.text, bad[i]), "%s is a broken escape",
+       bad[i]);
+  }
+  struct found f = find("POST", "/v1/processes/%3C0.57.3%3E%/messages");
+  ok(f.code == ERR_USAGE, "an escape does not reach beyond its segment");
+}
+
+static void test_unknown(void) {
+  static const char *const paths[] = {"",
+                                      "/",
+                                      "/v1",
+                                      "/v1/",
+                                      "/v2/node",
+                                      "/v1/node/",
+                                      "/v1/nodes/",
+                                      "/v1/nodes//ping",
+                                      "/v1/nodes/a/b",
+                                      "/v1/nodes/a/ping/",
+                                      "/v1/nodes/a/pin",
+                                      "/v1/nodes/a/pings",
+                                      "/v1/nodes%2Fa",
+                                      "/V1/node",
+                                      "/v1/processes/1/2/messages",
+                                      "v1/node",
+                                      "/metrics/",
+                                      "*"};
+  for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+    struct found f = find("GET", paths[i]);
+    ok(f.code == ERR_NO_ROUTE && f.e.code == ERR_NO_ROUTE && !f.route && !f.segment, "'%s' is no resource",
+       paths[i]);
+  }
+  struct found f = find("GET", "/v1/nothing");
+  ok(strstr(f.e.text, "/v1/nothing") && strstr(f.e.text, "node-http(7)"), "told which, and where to read");
+}
+
+/* Every method that the table has for the path, and no other. */
+static void test_methods(void) {
+  static const char *const methods[] = {"GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "get"};
+  for (size_t i = 0; i < route_count; i++)
+    for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {
+      char *path = path_of(&route_table[i], "x");
+      struct found f = find(methods[m], path);
+      bool has = false, told = true;
+      for (size_t j = 0; j < route_count; j++) {
+        if (strcmp(route_table[j].path, route_table[i].path) != 0) continue;
+        has = has || !strcmp(route_table[j].method, methods[m]);
+        told = told && strstr(f.e.text, route_table[j].method);
+      }
+      ok(has ? !f.code : f.code == ERR_METHOD && told && !f.segment, "%s %s: %s", methods[m], path,
+         has ? "there" : "refused, and told what there is");
+      free(f.segment);
+      free(path);
+    }
+}
+
+/* --- the page ------------------------------------------------------------------------------------------- */
+
+/* The page beside the source this was compiled from, or below $NODE_SOURCE. */
+static char *page_read(void) {
+  const char *root = getenv("NODE_SOURCE");
+  struct buf path = BUF_INIT, text = BUF_INIT;
+  char here[] = __FILE__, chunk[4096];
+  if (root)
+    buf_printf(&path, "%s/man/node-http.7", root);
+  else
+    buf_printf(&path, "%s/../../man/node-http.7", dirname(here));
+  FILE *file = fopen(path.data, "r");
+  ok(file, "%s can be read", path.data);
+  for (size_t n; file && (n = fread(chunk, 1, sizeof chunk, file));) buf_append(&text, chunk, n);
+  if (file) fclose(file);
+  buf_finish(&path);
+  return buf_take(&text);
+}
+
+static bool says(const char *page, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static bool says(const char *page, const char *format, ...) {
+  struct buf text = BUF_INIT;
+  va_list args;
+  va_start(args, format);
+  buf_vprintf(&text, format, args);
+  va_end(args);
+  bool found = strstr(page, text.data);
+  buf_finish(&text);
+  return found;
+}
+
+static void test_page_routes(const char *page) {
+  for (size_t i = 0; i < route_count; i++) {
+    const struct route *r = &route_table[i];
+    ok(says(page, "\n.Ss %s %s\n%s\n", r->method, r->path, r->summary), "the page has %s %s: %s", r->method,
+       r->path, r->summary);
+  }
+}
+
+/* A heading with a path in it is one of a route. */
+static void test_page_headings(const char *page) {
+  size_t headings = 0;
+  for (const char *line = page; (line = strstr(line, "\n.Ss ")); line++) {
+    char method[16], path[64];
+    if (sscanf(line, "\n.Ss %15s %63s", method, path) != 2 || *path != '/') continue;
+    size_t known = 0;
+    for (size_t i = 0; i < route_count; i++)
+      known += !strcmp(route_table[i].method, method) && !strcmp(route_table[i].path, path);
+    ok(known == 1, "%s %s of the page is in the table", method, path);
+    headings++;
+  }
+  ok(headings == route_count, "the page has as many routes as the table");
+}
+
+static const struct problem {
+  int code, http;
+  const char *wire, *sentence;
+} problems[] = {
+#define X(code, wire, http, exit, sentence) {code, http, wire, sentence},
+    ERR_TABLE(X)
+#undef X
+};
+
+/* Two codes are of the tools alone: they are about finding a node to ask. */
+static bool client_sees(int code) {
+  return code != ERR_NO_AGENT && code != ERR_AMBIGUOUS;
+}
+
+static void test_page_problems(const char *page) {
+  size_t rows = 0, seen = 0;
+  for (size_t i = 0; i < sizeof problems / sizeof *problems; i++) {
+    const struct problem *p = &problems[i];
+    bool row = says(page, "\n.It %s Ta %d Ta %s\n", p->wire, p->http, p->sentence);
+    if (client_sees(p->code))
+      ok(row, "the page has %s, %d", p->wire, p->http), seen++;
+    else
+      ok(!says(page, "\n.It %s Ta", p->wire), "the page does not have %s", p->wire);
+  }
+  for (const char *line = page; (line = strstr(line, "\n.It ")); line++) {
+    char wire[32];
+    int http;
+    rows += sscanf(line, "\n.It %31s Ta %d Ta ", wire, &http) == 2 && err_http(err_from_wire(wire)) == http &&
+            !strcmp(err_wire(err_from_wire(wire)), wire);
+  }
+  ok(rows == seen, "and each once");
+}
+
+int main(void) {
+  test_each();
+  test_table();
+  test_segments();
+  test_unknown();
+  test_methods();
+  char *page = page_read();
+  test_page_routes(page);
+  test_page_headings(page);
+  test_page_problems(page);
+  free(page);
+  return tap_end();
+}

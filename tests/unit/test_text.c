@@ -1,0 +1,97 @@
+#include "base/text.h"
+
+#include "tap.h"
+
+static void test_integer(void) {
+  const struct {
+    const char *text;
+    bool good;
+    int64_t value;
+  } cases[] = {
+      {"0", true, 0},     {"65535", true, 65535},
+      {"-5", true, -5},   {"65536", false, 0},
+      {"-6", false, 0},   {"", false, 0},
+      {"-", false, 0},    {"+1", false, 0},
+      {" 1", false, 0},   {"1 ", false, 0},
+      {"0x10", false, 0}, {"1e3", false, 0},
+      {"--1", false, 0},  {"99999999999999999999", false, 0},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    int64_t v = 77;
+    bool good = text_integer(cases[i].text, -5, 65535, &v);
+    ok(good == cases[i].good && v == (good ? cases[i].value : 77), "integer \"%s\"", cases[i].text);
+  }
+  int64_t v;
+  ok(text_integer("-9223372036854775808", INT64_MIN, INT64_MAX, &v) && v == INT64_MIN,
+     "the least 64-bit integer");
+}
+
+static void test_base64(void) {
+  const char *pairs[][2] = {{"", ""},
+                            {"f", "Zg=="},
+                            {"fo", "Zm8="},
+                            {"foo", "Zm9v"},
+                            {"foob", "Zm9vYg=="},
+                            {"fooba", "Zm9vYmE="},
+                            {"foobar", "Zm9vYmFy"}};
+  for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+    struct buf there = BUF_INIT, back = BUF_INIT;
+    text_base64(&there, pairs[i][0], strlen(pairs[i][0]));
+    is(there.data ? there.data : "", pairs[i][1], "base64 of \"%s\" (RFC 4648)", pairs[i][0]);
+    ok(text_unbase64(&back, pairs[i][1], strlen(pairs[i][1])) && strcmp(back.data, pairs[i][0]) == 0,
+       "and back");
+    buf_finish(&there), buf_finish(&back);
+  }
+  const char *bad[] = {
+      "Zg", "Zg=", "Zg===", "Zh==", "Zm9=", "Z===", "====", "Zg==Zg==", "Zm 9v", "Zm9v\n", "Zm-_"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    struct buf out = BUF_INIT;
+    buf_puts(&out, "before");
+    bool good = text_unbase64(&out, bad[i], strlen(bad[i]));
+    ok(!good && strcmp(out.data, "before") == 0, "refused, and nothing appended: case %zu", i);
+    buf_finish(&out);
+  }
+  unsigned char all[256];
+  struct buf there = BUF_INIT, back = BUF_INIT;
+  for (int i = 0; i < 256; i++) all[i] = (unsigned char)i;
+  text_base64(&there, all, sizeof all);
+  ok(text_unbase64(&back, there.data, there.len) && back.len == 256 && !memcmp(back.data, all, 256),
+     "all bytes");
+  buf_finish(&there), buf_finish(&back);
+}
+
+static void test_utf8(void) {
+  const char *good[] = {"",
+                        "plain",
+                        "gr\xC3\xBC\xC3\x9F",
+                        "\xE2\x82\xAC",
+                        "\xF0\x9F\x90\x98",
+                        "\xF4\x8F\xBF\xBF",
+                        "\xED\x9F\xBF",
+                        "\xEE\x80\x80"};
+  const char *bad[] = {"\x80",
+                       "\xC3",
+                       "\xC0\x80",
+                       "\xC1\xBF",
+                       "\xE0\x80\x80",
+                       "\xED\xA0\x80",
+                       "\xF0\x80\x80\x80",
+                       "\xF4\x90\x80\x80",
+                       "\xF5\x80\x80\x80",
+                       "\xFF",
+                       "\xE2\x82",
+                       "a\xC3(",
+                       "\xE2(\xA1"};
+  for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+    ok(text_utf8(good[i], strlen(good[i])), "UTF-8 %zu", i);
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+    ok(!text_utf8(bad[i], strlen(bad[i])), "not UTF-8 %zu", i);
+  ok(text_utf8("a\0b", 3), "NUL is UTF-8");
+}
+
+int main(void) {
+  test_integer();
+  test_base64();
+  test_utf8();
+  return tap_end();
+}

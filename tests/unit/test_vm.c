@@ -1,0 +1,241 @@
+/* The process language, from inside: what a green thread can do, and what it sees. */
+#include "tap.h"
+#include "vm_host.h"
+
+#include <stdlib.h>
+
+#define LEVELS "600" /* TERM_DEPTH_MAX */
+
+static struct host *host;
+
+/* Runs the code and compares all that it put. */
+static void run(const char *what, const char *code, const char *want) {
+  char *got = host_run(host, code);
+  is(got, want, "%s", what);
+  free(got);
+}
+
+static void test_basics(void) {
+  run("puts joins its values with tabs", "puts(1, 'a', nil, true, 1.5)", "1\ta\tnil\ttrue\t1.5\n");
+  run("print does the same", "print('x', 2)", "x\t2\n");
+  run("a process knows its pid",
+      "puts(self() == self(), type(self()), tostring(self()):match('^<0%.%d+%.3>$') ~= nil)",
+      "true\tuserdata\ttrue\n");
+  run("a child answers",
+      "local me = self()\n"
+      "spawn(function(a, b) send(me, 'got', a, b) end, 1, 'two')\n"
+      "puts(receive())",
+      "got\t1\ttwo\n");
+  run("receive times out with nil", "puts(receive(5))  puts(receive(0))", "nil\nnil\n");
+  run("messages come in order", "for i = 1, 5 do send(self(), i) end for i = 1, 5 do puts(receive()) end",
+      "1\n2\n3\n4\n5\n");
+  run("sleep sleeps", "local t = monotonic() sleep(20) puts((monotonic() - t) // 1000000 >= 20)", "true\n");
+  run("a negative timeout is refused", "puts(pcall(function() receive(-1) end))",
+      "false\ttest:1: bad argument #1 to 'receive' (milliseconds expected, 0 or more)\n");
+  run("an absurd timeout waits", "send_after(5, self(), 'x') puts(receive(1e300))", "x\n");
+  run("endless recursion is an error",
+      "local p, r = spawn_monitor(function() local function f() return 1 + f() end f() end)\n"
+      "local why = select(4, receive()) puts(why[1], why[2]:match('stack overflow'))",
+      "error\tstack overflow\n");
+  run("an empty message has no values", "send(self()) puts(select('#', receive()))", "0\n");
+}
+
+static void test_values(void) {
+  run("values come back as they went",
+      "send(self(), nil, true, false, 1, -1, math.maxinteger, math.mininteger, 1.0, 1e300, 'a\\0b', '')\n"
+      "puts(inspect(table.pack(receive())))",
+      "{nil, true, false, 1, -1, 9223372036854775807, -9223372036854775808, 1.0, 1e+300, \"a\\x00b\", \"\", "
+      "n = 11}\n");
+  run("tables are copied",
+      "local t = {1, 2, {a = 'b', [3] = {}}, x = self()}\n"
+      "send(self(), t) local u = receive()\n"
+      "puts(u ~= t, u[1], u[3].a, #u[3][3], u.x == self())",
+      "true\t1\tb\t0\ttrue\n");
+  run("to another isolate too",
+      "local me = self()\n"
+      "for i = 1, 100 do spawn(function() receive() end) end\n"
+      "local p = spawn(function() while true do send(me, receive()) end end)\n"
+      "send(p, {1, {2.5, 'x'}, k = {[true] = p}}, p)\n"
+      "local t, q = receive()\n"
+      "puts(t[1], t[2][1], t[2][2], t.k[true] == p, q == p)",
+      "1\t2.5\tx\ttrue\ttrue\n");
+  run("a userdata is refused with its place",
+      "local f = io.open('/dev/null') puts(pcall(send, self(), 1, {a = {f}}))",
+      "false\tmessage[2].a[1]: a userdata cannot be sent\n");
+  run("a cycle is refused",
+      "local t = {} t.t = t local ok, e = pcall(send, self(), t) puts(ok, e:match(': (.*)'))",
+      "false\tnested too deep, or in a cycle\n");
+  run("10,000 levels are refused",
+      "local t = {} for i = 1, 10000 do t = {t} end local ok, e = pcall(send, self(), t) puts(ok, e:match(': "
+      "(.*)'))",
+      "false\tnested too deep, or in a cycle\n");
+  run("as many levels as a term may have pass",
+      "local t = {} for i = 2, " LEVELS " do t = {t} end send(self(), t) puts(#receive())", "1\n");
+  run("a string of 100 MB passes", "send(self(), ('x'):rep(100 << 20)) puts(#receive())", "104857600\n");
+  run("one beyond the limit is refused", "puts(pcall(send, self(), ('x'):rep(129 << 20)))",
+      "false\tlarger than a message may be (128 MiB)\n");
+}
+
+static void test_functions(void) {
+  run("a function in a message", "local n = 41 send(self(), function(x) return n + x end) puts(receive()(1))",
+      "42\n");
+  run("upvalues are copied, not shared",
+      "local n = 0\n"
+      "local function inc() n = n + 1 return n end\n"
+      "inc()\n"
+      "local me = self() spawn(function() send(me, inc(), inc()) end)\n"
+      "puts(receive()) puts(n)",
+      "2\t3\n1\n");
+  run("two functions share an upvalue on the other side",
+      "local n = 0\n"
+      "local pair = {up = function() n = n + 1 end, get = function() return n end}\n"
+      "local me = self() spawn(function() pair.up() pair.up() send(me, pair.get()) end)\n"
+      "puts(receive(), n)",
+      "2\t0\n");
+  run("recursive and cyclic upvalues",
+      "local function fact(n) return n < 2 and 1 or n * fact(n - 1) end\n"
+      "local t = {} t.t = t\n"
+      "local me = self() spawn(function() send(me, fact(10), t.t.t == t) end)\n"
+      "puts(receive())",
+      "3628800\ttrue\n");
+  run("metatables of upvalues travel",
+      "local C = {} C.__index = C function C:hi() return 'hi ' .. self.n end\n"
+      "local o = setmetatable({n = 'x'}, C)\n"
+      "local me = self() spawn(function() send(me, o:hi()) end) puts(receive())",
+      "hi x\n");
+  run("library functions travel by name",
+      "local fmt, str, s = string.format, string, send\n"
+      "local me = self() spawn(function() s(me, fmt('%03d', 7), str.rep('a', 3)) end) puts(receive())",
+      "007\taaa\n");
+  run("globals are the new process's own",
+      "x = 1 local me = self()\n"
+      "spawn(function() local before = x x = 2 send(me, before, _G.x) end) puts(receive()) puts(x)",
+      "nil\t2\n1\n");
+  run("many instances of one function",
+      "local me = self()\n"
+      "for i = 1, 200 do spawn(function() send(me, i) end) end\n"
+      "local sum = 0 for i = 1, 200 do sum = sum + receive() end puts(sum)",
+      "20100\n");
+  run("a bad upvalue is named",
+      "local f = io.open('/dev/null') local ok, e = pcall(spawn, function() return f end)\n"
+      "puts(ok, e:match('function%[1%]: .*'))",
+      "false\tfunction[1]: the function at test:1 cannot be sent: 'f': a userdata cannot be sent\n");
+  run("a C function that is no library's is refused",
+      "local ok, e = pcall(send, self(), ('x'):gmatch('x')) puts(ok, e)",
+      "false\tmessage[1]: a C function cannot be sent\n");
+}
+
+static void test_match(void) {
+  run("receive_match by leading values keeps the others in order",
+      "send(self(), 'a', 1) send(self(), 'b', 2) send(self(), 'a', 3) send(self(), 'b', 4)\n"
+      "puts(receive_match({'b'})) puts(receive_match({'a', 3})) puts(receive()) puts(receive())",
+      "b\t2\na\t3\na\t1\nb\t4\n");
+  run("by a predicate",
+      "for i = 1, 4 do send(self(), i) end puts(receive_match(function(x) return x > 2 end)) puts(receive())",
+      "3\n1\n");
+  run("a predicate may wait",
+      "send_after(1, self(), 'x') puts(receive_match(function(x) sleep(2) return x == 'x' end))", "x\n");
+  run("it times out", "send(self(), 1) puts(receive_match({2}, 5)) puts(receive())", "nil\n1\n");
+  run("it waits for what comes later",
+      "local me = self() send(me, 'no')\n"
+      "spawn(function() for i = 1, 3 do send(me, 'no', i) sleep(1) end send(me, 'yes') end)\n"
+      "puts(receive_match({'yes'})) local n = 0 while receive(0) do n = n + 1 end puts(n)",
+      "yes\n4\n");
+  run("skipped messages are not looked at again",
+      "local me, looks = self(), 0\n"
+      "for i = 1, 1000 do send(me, 'no') end\n"
+      "spawn(function() for i = 1, 100 do send(me, 'no') sleep(0) end send(me, 'yes') end)\n"
+      "receive_match(function(x) looks = looks + 1 return x == 'yes' end) puts(looks)",
+      "1101\n");
+}
+
+static void test_names(void) {
+  run("register, whereis, send by name, unregister",
+      "puts(register('n1', self()), whereis('n1') == self()) send('n1', 'hello') puts(receive())\n"
+      "puts(inspect(registered())) puts(unregister('n1'), whereis('n1'))",
+      "true\ttrue\nhello\n{\"n1\"}\ntrue\tnil\n");
+  run("a name goes as its process ends",
+      "local p, ref = spawn_monitor(function() register('n2', self()) send(receive(), 'ok') end)\n"
+      "send(p, self()) receive() receive_match({'DOWN'}) puts(whereis('n2'))",
+      "nil\n");
+  run("a name is had once", "register('n3', self()) local ok, e = pcall(register, 'n3', self()) puts(ok, e)",
+      "false\tthe name 'n3' cannot be registered: the name is taken\n");
+  run("sending to nobody's name is an error", "puts(pcall(send, 'nobody', 1))",
+      "false\tno process has the name 'nobody'\n");
+  run("a dead process cannot be named",
+      "local p, ref = spawn_monitor(function() end) receive() puts((pcall(register, 'n4', p)), "
+      "whereis('n4'))",
+      "false\tnil\n");
+  run("bad names are refused", "puts((pcall(register, 'a b', self())))", "false\n");
+  run("global names",
+      "puts(global.register_name('g', self()), global.whereis_name('g') == self())\n"
+      "puts(global.register_name('g', self())) puts(global.send('g', 'x') == self(), receive())\n"
+      "puts(inspect(global.registered_names()), global.unregister_name('g'), global.whereis_name('g'))\n"
+      "puts(pcall(global.send, 'g', 1))",
+      "true\ttrue\nfalse\ntrue\tx\n{\"g\"}\ttrue\tnil\nfalse\tno process has the global name 'g'\n");
+  run("send to {name, node}",
+      "register('n5', self()) send({'n5', node.self()}, 'here') puts(receive())\n"
+      "puts(send({'nobody', node.self()}, 1))",
+      "here\n\n");
+}
+
+static void test_nodes(void) {
+  run("node.self and node.list", "puts(node.self(), inspect(node.list()))", "near@here\t{\"far@there\"}\n");
+  run("node.connect", "puts(node.connect('far@there')) puts(node.connect('x@y'))",
+      "true\nfalse\tthe host name cannot be resolved\n");
+  run("a call's failure is an error", "puts(pcall(node.spawn, 'x@y', function() end))",
+      "false\tthe host name cannot be resolved\n");
+  run("node.spawn on this node",
+      "local me = self() node.spawn(node.self(), function(x) send(me, x) end, 5) puts(receive())", "5\n");
+  run("pcall around a call", "puts(pcall(node.ping, 'x@y'))",
+      "true\tnil\tthe test host does not know this\n");
+}
+
+static void test_time(void) {
+  run("send_after and cancel_timer",
+      "local r = send_after(5, self(), 'late', 1) local c = send_after(5000, self(), 'never')\n"
+      "local left = cancel_timer(c) puts(left > 4000, cancel_timer(c)) puts(receive()) puts(cancel_timer(r))",
+      "true\tfalse\nlate\t1\nfalse\n");
+  run("to a name, resolved then", "send_after(5, 'later', 'x') register('later', self()) puts(receive())",
+      "x\n");
+  run("timers fire in order",
+      "for _, ms in ipairs{15, 5, 10} do send_after(ms, self(), ms) end puts(receive(), (receive()), "
+      "(receive()))",
+      "5\t10\t15\n");
+}
+
+static void test_inspect(void) {
+  run("inspect", "puts(inspect({1, 'a\\n', {x = 1, ['y z'] = 2.0}, [10] = false, f = 0/1}))",
+      "{1, \"a\\n\", {x = 1, [\"y z\"] = 2.0}, [10] = false, f = 0.0}\n");
+  run("inspect of a cycle", "local t = {} t[1] = t puts(inspect(t))", "{{cycle}}\n");
+  run("inspect of deep tables ends", "local t = {} for i = 1, 20 do t = {t} end puts(inspect(t))",
+      "{{{{{{{{{…}}}}}}}}}\n");
+}
+
+static void test_spawning(void) {
+  char why[256];
+  ok(host_spawn(host, "x = = 1", NULL, why) == NPID_NONE, "code that does not compile is refused");
+  is(why, "code: test:1: unexpected symbol near '='", "with file and line");
+  ok(host_spawn(host, "\033Lua", NULL, why) == NPID_NONE, "bytecode is refused");
+  run("load takes text only", "puts(load(string.char(27) .. 'Lua'))",
+      "nil\tattempt to load a binary chunk (mode is 't')\n");
+  run("load has the process's globals", "x = 7 puts(load('return x')())", "7\n");
+  run("a missing module says where it looked",
+      "local ok, e = pcall(require, 'no.such') puts(ok, e:gsub('\\n\\t', '; '))",
+      "false\tmodule 'no.such' not found:; no file '/tmp/no/such.lua'; no file '/tmp/no/such/init.lua'\t2\n");
+}
+
+int main(void) {
+  host = host_new(2, (size_t)1 << 30, NULL);
+  test_basics();
+  test_values();
+  test_functions();
+  test_match();
+  test_names();
+  test_nodes();
+  test_time();
+  test_inspect();
+  test_spawning();
+  host_free(host);
+  return tap_end();
+}

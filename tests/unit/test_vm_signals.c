@@ -1,0 +1,232 @@
+/* The rules of the Erlang reference manual, "Processes", one by one: links, monitors, exits. */
+#include "tap.h"
+#include "vm_host.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+static struct host *host;
+
+/* Each program runs twice: among neighbours of one isolate, and with its children in other isolates. */
+static void run(const char *what, const char *code, const char *want) {
+  static const char crowd[] = "for i = 1, 80 do spawn(function() receive() end) end ";
+  char far[4096];
+  char *got = host_run(host, code);
+  is(got, want, "%s", what);
+  free(got);
+  snprintf(far, sizeof far, "%s%s", crowd, code);
+  got = host_run(host, far);
+  is(got, want, "%s (between isolates)", what);
+  free(got);
+}
+
+static void test_links(void) {
+  run("an error takes linked processes along",
+      "trap_exit(true) local a = spawn_link(function() spawn_link(function() error('x', 0) end) receive() "
+      "end)\n"
+      "local e, p, why = receive() puts(e, p == a, why[1], why[2])",
+      "EXIT\ttrue\terror\tx\n");
+  run("a normal end does not", "local p = spawn_link(function() end) sleep(10) puts('alive')", "alive\n");
+  run("a normal end is told to who traps",
+      "trap_exit(true) local p = spawn_link(function() end) local e, q, why = receive() puts(e, q == p, why)",
+      "EXIT\ttrue\tnormal\n");
+  run("link to a process that is gone: noproc",
+      "trap_exit(true) local p, ref = spawn_monitor(function() end) receive() link(p) local e, q, why = "
+      "receive()\n"
+      "puts(e, q == p, why)",
+      "EXIT\ttrue\tnoproc\n");
+  run("without trapping that ends the caller",
+      "local p, ref = spawn_monitor(function() local q, r = spawn_monitor(function() end) receive() link(q) "
+      "receive() end)\n"
+      "local _, _, _, why = receive() puts(why)",
+      "noproc\n");
+  run("unlink: no signal comes any more",
+      "local p = spawn_link(function() receive() error('x') end) group_leader(self(), p)\n"
+      "unlink(p) send(p, 1) local t = receive() puts(t)",
+      "stderr\n");
+  run("a link works both ways",
+      "local child local p, ref = spawn_monitor(function() local me = self()\n"
+      "  send(receive(), spawn_link(function() receive() end)) receive() end)\n"
+      "send(p, self()) child = receive() local r2 = monitor(child) exit(p, 'why')\n"
+      "puts(select(4, receive_match({'DOWN', r2})))",
+      "why\n");
+  run("two links are one link",
+      "trap_exit(true) local p = spawn_link(function() receive() end) link(p) link(p) exit(p, 'x') "
+      "puts((receive()))\n"
+      "puts(receive(20))",
+      "EXIT\nnil\n");
+  run("a process may link to itself", "link(self()) puts('ok')", "ok\n");
+}
+
+static void test_exits(void) {
+  run("exit(pid, reason) ends it with the reason",
+      "local p, r = spawn_monitor(function() receive() end) exit(p, {'a', 1}) local _, _, q, why = "
+      "receive()\n"
+      "puts(q == p, inspect(why))",
+      "true\t{\"a\", 1}\n");
+  run("exit(pid, 'normal') does not",
+      "local p, r = spawn_monitor(function() receive() end) exit(p, 'normal') puts(receive(20))", "nil\n");
+  run("unless it is its own",
+      "local p, r = spawn_monitor(function() exit(self(), 'normal') receive() end) puts(select(4, "
+      "receive()))",
+      "normal\n");
+  run("who traps gets exit(pid, 'normal') as a message",
+      "local me = self() local p = spawn(function() trap_exit(true) send(me, 'ready') local e, f, why = "
+      "receive()\n"
+      "  send(me, e, f == me, why) end) receive() exit(p, 'normal') puts(receive())",
+      "EXIT\ttrue\tnormal\n");
+  run("kill cannot be trapped, and becomes killed",
+      "local me = self() local p, r = spawn_monitor(function() trap_exit(true) send(me, 'ready')\n"
+      "  while true do receive() end end) receive() exit(p, 'kill') puts(select(4, receive()))",
+      "killed\n");
+  run("killed reaches links, where it can be trapped",
+      "trap_exit(true) local p = spawn_link(function() receive() end) exit(p, 'kill') puts(select(3, "
+      "receive()))",
+      "killed\n");
+  run("kill by way of a link is only a word",
+      "local me = self() local p = spawn(function() trap_exit(true) spawn_link(function() exit('kill') end)\n"
+      "  send(me, (select(3, receive()))) end) puts(receive())",
+      "kill\n");
+  run("exit(reason) ends the caller at once",
+      "local p, r = spawn_monitor(function() exit('bye') puts('never') end) puts(select(4, receive()))",
+      "bye\n");
+  run("pcall does not catch it",
+      "local p, r = spawn_monitor(function() pcall(exit, 'bye') puts('never') end) puts(select(4, "
+      "receive()))",
+      "bye\n");
+  run("nor from within a callback of sort",
+      "local p, r = spawn_monitor(function() pcall(table.sort, {2, 1, 3}, function() exit('bye') end) while "
+      "true do sleep(1) end end)\n"
+      "puts(select(4, receive()))",
+      "bye\n");
+  run("trap_exit tells what it was", "puts(trap_exit(true), trap_exit(false), trap_exit(false))",
+      "false\ttrue\tfalse\n");
+  run("an error's reason has message and traceback",
+      "local p, r = spawn_monitor(function() group_leader(self()) local x = nil + 1 end)\n"
+      "local why = select(4, receive()) puts(#why, why[1], why[2]:match('arithmetic') , why[3]:match('^stack "
+      "traceback'))",
+      "3\terror\tarithmetic\tstack traceback\n");
+#ifndef __SANITIZE_THREAD__ /* which holds signals back until a system call: nothing is preempted there */
+  run("a process in an endless loop can be killed",
+      "local p, r = spawn_monitor(function() while true do end end) sleep(5) exit(p, 'kill') puts(select(4, "
+      "receive()))",
+      "killed\n");
+#endif
+  run("a process waiting for a call can be killed",
+      "local p, r = spawn_monitor(function() node.ping('nowhere@x') end) puts(select(4, receive()))",
+      "normal\n");
+  run("exit to nobody is silent", "local p, r = spawn_monitor(function() end) receive() puts(exit(p, 'x'))",
+      "true\n");
+}
+
+static void test_monitors(void) {
+  run("a monitor fires once",
+      "local p = spawn(function() receive() end) local r = monitor(p) send(p, 1)\n"
+      "local d, ref, q, why = receive() puts(d, ref == r, q == p, why) puts(receive(20))",
+      "DOWN\ttrue\ttrue\tnormal\nnil\n");
+  run("each monitor fires",
+      "local p = spawn(function() receive() end) local a, b = monitor(p), monitor(p) send(p, 1)\n"
+      "local _, x = receive() local _, y = receive() puts(x ~= y, (x == a or x == b) and (y == a or y == b))",
+      "true\ttrue\n");
+  run("of a process that is gone: noproc",
+      "local p, r = spawn_monitor(function() end) receive() local s = monitor(p) local d, ref, q, why = "
+      "receive()\n"
+      "puts(d, ref == s, q == p, why)",
+      "DOWN\ttrue\ttrue\tnoproc\n");
+  run("demonitor: it does not fire",
+      "local p, r = spawn_monitor(function() receive() end) puts(demonitor(r)) send(p, 1) puts(receive(20), "
+      "demonitor(r))",
+      "true\nnil\tfalse\n");
+  run("demonitor with flush takes the message back",
+      "local p, r = spawn_monitor(function() end) sleep(20) demonitor(r, true) puts(receive(0))", "nil\n");
+  run("by name",
+      "local p = spawn(function() receive() end) register('watched', p) local r = monitor('watched')\n"
+      "exit(p, 'x') local _, ref, q, why = receive() puts(ref == r, q == p, why)",
+      "true\ttrue\tx\n");
+  run("by a name that nobody has",
+      "local r = monitor('nobody') local d, ref, q, why = receive() puts(d, ref == r, q, why)",
+      "DOWN\ttrue\tnil\tnoproc\n");
+  run("a monitor goes one way",
+      "local p = spawn(function(q) monitor(q) error('x', 0) end, self()) sleep(10) puts('alive')", "alive\n");
+  run("references are unique",
+      "local p = spawn(function() receive() end) puts(monitor(p) ~= monitor(p), "
+      "inspect(monitor(p)):match('^#Ref<'))",
+      "true\t#Ref<\n");
+}
+
+static void test_order(void) {
+  run("signals between a pair keep their order",
+      "local me = self() local p = spawn(function() for i = 1, 1000 do send(me, i) end exit('end') end) "
+      "local r = monitor(p)\n"
+      "for i = 1, 1000 do local x = receive() if x == 'DOWN' or x ~= i then puts('out of order', i, x) "
+      "return end end\n"
+      "puts((receive()))",
+      "DOWN\n");
+  run("messages sent before an exit signal arrive before it",
+      "local p, r = spawn_monitor(function() local n = 0 while true do local x, who = receive() n = n + 1\n"
+      "  if x == 'last' then send(who, n) end end end)\n"
+      "for i = 1, 100 do send(p, i) end send(p, 'last', self()) exit(p, 'kill')\n"
+      "local x = receive() puts(x == 101 or x == 'DOWN')",
+      "true\n");
+  run("spawn_monitor of an error",
+      "local p, r = spawn_monitor(function() error('boom', 0) end) local _, ref, q, why = receive()\n"
+      "puts(ref == r, q == p, why[2])",
+      "true\ttrue\tboom\n");
+}
+
+static void test_leaders(void) {
+  run("children inherit the leader",
+      "local console, me = group_leader(), self() group_leader(me) spawn(function() puts('hi') end)\n"
+      "local s, p, bytes = receive() group_leader(console) puts(s, inspect(bytes))",
+      "stdout\t\"hi\\n\"\n");
+  run("puts to a leader",
+      "puts(self(), 'x') local s, p, bytes = receive() puts(s, p == self(), inspect(bytes))",
+      "stdout\ttrue\t\"x\\n\"\n");
+  run("a lone pid is printed", "local t = tostring(self()) puts(#t > 5)", "true\n");
+  run("an error is told on stderr of the leader",
+      "local me = self() local p = spawn(function() group_leader(me) error('boom', 0) end)\n"
+      "local s, q, bytes = receive() puts(s, q == p, bytes:match('ended: (.-)\\n'), bytes:match('stack "
+      "traceback'))",
+      "stderr\ttrue\tboom\tstack traceback\n");
+  run("the leader of another",
+      "local me = self() local p = spawn(function() receive() puts('x') end)\n"
+      "group_leader(me, p) send(p, 1) puts((receive()))",
+      "stdout\n");
+  char *got = host_run(host, "for i = 1, 100 do io.write(('x'):rep(9999), '\\n') end");
+  ok(strlen(got) == 1000000, "a megabyte of output goes through the window");
+  free(got);
+}
+
+static void test_nodes(void) {
+  const char *code = "node.monitor('far@there') local p = node.connect('far@there') puts('ready')\n"
+                     "local d, r, q, why = receive() puts(d, why)";
+  npid ref;
+  host_spawn(host, code, &ref, NULL);
+  for (int i = 0; i < 200; i++) {
+    pthread_mutex_lock(&host->lock);
+    bool ready = host->output.len >= 6;
+    pthread_mutex_unlock(&host->lock);
+    if (ready) break;
+    struct timespec ms = {0, 1000000};
+    nanosleep(&ms, NULL);
+  }
+  vm_node_down(host->vm, host->far, "noconnection");
+  struct signal *s = host_wait(host, SIGNAL_DOWN, ref);
+  ok(s, "a process that watches a node is told of its loss");
+  signal_free(s);
+  char *got = host_run(host, "");
+  is(got, "ready\nDOWN\tnoconnection\n", "with the reason");
+  free(got);
+}
+
+int main(void) {
+  host = host_new(2, 0, NULL);
+  test_links();
+  test_exits();
+  test_monitors();
+  test_order();
+  test_leaders();
+  test_nodes();
+  host_free(host);
+  return tap_end();
+}

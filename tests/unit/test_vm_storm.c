@@ -1,0 +1,115 @@
+/* A storm of spawns, sends, links, monitors and exits over several schedulers and from outside, for the
+ * sanitizers to watch; and what must be left of it: nothing. */
+#include "tap.h"
+#include "vm_host.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+#ifdef __SANITIZE_THREAD__ /* ThreadSanitizer makes each tick's signal dear */
+#define ROUNDS "5"
+#else
+#define ROUNDS "30"
+#endif
+
+static const char storm[] =
+    "trap_exit(true)\n"
+    "local me = self()\n"
+    "local function worker(i, peer)\n"
+    "  if peer and i % 3 == 0 then link(peer) end\n"
+    "  if peer and i % 4 == 0 then monitor(peer) end\n"
+    "  if i % 5 == 0 then register('worker' .. tostring(self()):gsub('[<>]', ''), self()) end\n"
+    "  send_after(i % 7, self(), 'later')\n"
+    "  receive(i % 3)\n"
+    "  if i % 11 == 0 then exit('odd') end\n"
+    "  send(me, 'done', i)\n"
+    "  receive_match({'later'}, 5)\n"
+    "end\n"
+    "for round = 1, " ROUNDS " do\n"
+    "  local last\n"
+    "  local waiting = {}\n"
+    "  for i = 1, 150 do\n"
+    "    local pid, ref = spawn_monitor(worker, i, last)\n"
+    "    waiting[ref] = true\n"
+    "    if i % 13 == 0 then exit(pid, 'kill') end\n"
+    "    if i % 17 == 0 then send(pid, {i, {pid}}) end\n"
+    "    last = pid\n"
+    "  end\n"
+    "  while next(waiting) do\n"
+    "    local kind, ref = receive()\n"
+    "    if kind == 'DOWN' then waiting[ref] = nil end\n"
+    "  end\n"
+    "end\n"
+    "puts('calm')\n";
+
+static void test_storm(struct host *h, int programs) {
+  npid refs[8];
+  for (int i = 0; i < programs; i++) host_spawn(h, storm, &refs[i], NULL);
+  for (int i = 0; i < programs; i++) {
+    struct signal *s = host_wait(h, SIGNAL_DOWN, refs[i]);
+    ok(s, "storm %d ends", i + 1);
+    signal_free(s);
+  }
+  char *out = host_run(h, "");
+  size_t calm = 0;
+  for (const char *at = out; (at = strstr(at, "calm")); at++) calm++;
+  ok(calm == (size_t)programs, "all of them in order");
+  free(out);
+}
+
+/* Signals from the outside thread into the storm, many of them to pids that are gone. */
+static void test_outside(struct host *h) {
+  npid ref, refs[50];
+  for (int i = 0; i < 50; i++)
+    host_spawn(h, "for i = 1, 20 do receive(1) spawn(function() receive(1) end) end", &refs[i], NULL);
+  for (uint64_t n = 1; n < 3000; n++) {
+    npid to = npid_make(0, n);
+    if (vm_host_process(h->vm, to)) continue;
+    ref = vm_ref(h->vm);
+    vm_deliver(h->vm, signal_new(SIGNAL_MONITOR, to, h->tester, ref, NULL));
+    vm_deliver(h->vm, signal_new(SIGNAL_MESSAGE, to, h->tester, NPID_NONE, term_build("i", (int64_t)n)));
+    vm_deliver(h->vm, signal_new(SIGNAL_DEMONITOR, to, h->tester, ref, NULL));
+  }
+  int ended = 0;
+  for (int i = 0; i < 50; i++) {
+    struct signal *s = host_wait(h, SIGNAL_DOWN, refs[i]);
+    ended += s != NULL;
+    signal_free(s);
+  }
+  ok(ended == 50, "processes spawned and signalled from outside end");
+}
+
+static int64_t wait_live(struct host *h, int64_t want) {
+  struct vm_stats stats;
+  for (int i = 0; i < 2000; i++) {
+    vm_stats(h->vm, &stats);
+    if (stats.processes == want) break;
+    nanosleep(&(struct timespec){0, 1000000}, NULL);
+  }
+  return stats.processes;
+}
+
+static void test_stop_busy(void) {
+  struct host *h = host_new(4, 0, NULL);
+  npid ref;
+  for (int i = 0; i < 8; i++)
+    host_spawn(
+        h,
+        "local p = self() for i = 1, 90 do spawn(function() while true do send(p, 1) receive(1) end end) end "
+        "while true do receive() end",
+        &ref, NULL);
+  host_free(h);
+  ok(true, "a vm that is busy on all schedulers stops and frees all");
+}
+
+int main(void) {
+  struct host *h = host_new(4, 0, NULL);
+  test_storm(h, 4);
+  test_outside(h);
+  int64_t left = wait_live(h, 0);
+  ok(left == 0, "no process is left (%lld)", (long long)left);
+  ok(names_count(h->names) == 0, "no name is left");
+  host_free(h);
+  test_stop_busy();
+  return tap_end();
+}

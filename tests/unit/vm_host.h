@@ -1,0 +1,44 @@
+/* vm_host: a small host for tests of the vm: a thread that takes what comes to the host's inbox, keeps global
+ * names, prints what processes put into a buffer, and answers calls.  Pids of the made-up node "far@there"
+ * reach it too. */
+#ifndef TESTS_UNIT_VM_HOST_H
+#define TESTS_UNIT_VM_HOST_H
+
+#include "base/buf.h"
+#include "vm/vm.h"
+
+#include <pthread.h>
+
+struct host {
+  struct vm *vm;
+  struct nodetab *nodes;
+  struct names *names, *globals;
+  npid console, tester;
+  uint32_t far; /* incarnation of the other node */
+  pthread_t thread;
+  pthread_mutex_t lock;
+  pthread_cond_t changed;
+  int event;
+  bool stop;
+  struct buf output, errors; /* under lock */
+  struct signal *replies;    /* what came to the tester, newest first; under lock */
+};
+
+struct host *host_new(int schedulers, size_t heap_max, const char *path);
+void host_free(struct host *h);
+
+/* Spawns Lua code; its output goes to the console, and with monitored its end is told to the tester.
+ * NPID_NONE when the spawn was refused: then *why (256 bytes, may be NULL) says "code: text". */
+npid host_spawn(struct host *h, const char *code, npid *monitor, char *why);
+
+/* Runs code to its end, and returns what was put meanwhile (to be freed); "TIMEOUT" after a minute.  The
+ * reason of the end, if it is no "normal", is appended as "[reason]" with strings bare. */
+char *host_run(struct host *h, const char *code);
+
+/* What went to stderr since the last call; to be freed. */
+char *host_errors(struct host *h);
+
+/* Waits for a signal to the tester with this kind and ref; NULL after a minute. The caller frees it. */
+struct signal *host_wait(struct host *h, enum signal_kind kind, npid ref);
+
+#endif
