@@ -1,10 +1,12 @@
 /* Processes: /v1/processes. */
 #include "agent/api.h"
+#include "agent/census.h"
 #include "agent/hosted.h"
 #include "agent/kernel.h"
 #include "agent/mesh.h"
 #include "agent/routes.h"
 #include "agent/session.h"
+#include "base/text.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -171,7 +173,58 @@ void api_spawn(struct request *r) {
     }
   }
   const char *node = json_string_value(json_object_get(body, "node"));
-  kernel_spawn(a, node, spec, session ? session_spawned : on_spawned, session ? (void *)session : (void *)r);
+  struct term *args = term_build("st", "spawn", spec);
+  term_unref(spec);
+  kernel_ask(a, node, args, 0, session ? session_spawned : on_spawned, session ? (void *)session : (void *)r);
+}
+
+/* --- all processes -------------------------------------------------------------------------------------- */
+
+/* One [pid, MAP]: the MAP as it is, with the pid and the leader as people and tools name them, and its age.
+ */
+static json_t *process_row(struct agent *a, struct term_reader *r, int64_t now_ns) {
+  npid pid = NPID_NONE, leader = NPID_NONE;
+  int64_t started = 0;
+  struct term_reader found;
+  char text[NPID_TEXT_SIZE];
+  if (term_next(r).tag != TERM_LIST || !term_get_pid(r, &pid)) return NULL;
+  struct term_reader map = *r;
+  json_t *row = api_pid(a, pid), *info = json_from_value(a->nodes, r);
+  if (term_map_find(map, "leader", &found)) term_get_pid(&found, &leader);
+  if (term_map_find(map, "started", &found)) term_get_int(&found, &started);
+  if (row && info) json_object_update_missing(row, info);
+  json_decref(info);
+  json_object_del(row, "started");
+  json_object_set_new(row, "leader", json_string(npid_format(a->nodes, leader, NPID_SHORT, text)));
+  json_object_set_new(row, "age_ms", json_integer((now_ns - started) / 1000000));
+  return row;
+}
+
+static void on_census(void *data, const struct error *e, struct term_reader r) {
+  struct request *q = data;
+  if (e) {
+    respond_error(q, e);
+    return;
+  }
+  bool truncated = term_next(&r).tag == TERM_TRUE;
+  int64_t now_ns = 0;
+  if (!term_get_int(&r, &now_ns)) now_ns = 0;
+  struct term_value list = term_next(&r);
+  json_t *rows = json_array();
+  for (uint32_t i = 0; list.tag == TERM_LIST && i < list.count; i++)
+    json_array_append_new(rows, process_row(request_agent(q), &r, now_ns));
+  respond_json(q, 200, json_pack("{s:o, s:b}", "processes", rows, "truncated", (int)truncated));
+}
+
+void api_processes_list(struct request *r) {
+  const char *text = request_query(r, "limit");
+  int64_t limit = CENSUS_MAX;
+  if (text && !text_integer(text, 1, CENSUS_MAX, &limit)) {
+    respond_code(r, ERR_USAGE, "limit=%s: want a number from 1 to %d", text, CENSUS_MAX);
+    return;
+  }
+  kernel_ask(request_agent(r), request_query(r, "node"), term_build("si", "processes", limit),
+             2 * CENSUS_TIMEOUT_MS, on_census, r);
 }
 
 /* --- one process ---------------------------------------------------------------------------------------- */

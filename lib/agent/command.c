@@ -215,6 +215,62 @@ static void on_written(uv_write_t *w, int status) {
   free(w->data);
 }
 
+/* Bytes for stdin, answered once they are written: how a stream of them is kept from outrunning the command.
+ */
+struct feed {
+  uv_write_t write;
+  struct agent *agent;
+  struct signal *call;
+};
+
+static void on_fed(uv_write_t *w, int status) {
+  struct feed *f = w->data;
+  struct error e;
+  if (status) error_set(&e, ERR_SYSTEM, "the command's standard input: %s", uv_strerror(status));
+  if (status)
+    call_refuse(f->agent, f->call, &e);
+  else
+    call_answer(f->agent, f->call, NULL);
+  free(f);
+}
+
+static void no_stdin(struct command *c, struct signal *call) {
+  struct error e;
+  error_set(&e, ERR_USAGE, "this command was spawned without a standard input, or has closed it");
+  call_refuse(c->hosted.agent, call, &e);
+}
+
+static void feed(struct command *c, struct signal *call) {
+  struct term_reader r = term_read(call->term);
+  const char *bytes;
+  size_t n;
+  term_skip(&r);
+  struct feed *f = term_get_str(&r, &bytes, &n) ? malloc(sizeof *f) : NULL;
+  if (!f || !c->stdin_open) {
+    free(f);
+    no_stdin(c, call);
+    return;
+  }
+  *f = (struct feed){.agent = c->hosted.agent, .call = call};
+  f->write.data = f;
+  uv_buf_t b = uv_buf_init((char *)(uintptr_t)bytes, (unsigned)n); /* the call keeps them until on_fed */
+  int failed = uv_write(&f->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_fed);
+  if (failed) on_fed(&f->write, failed);
+}
+
+static bool command_call(struct hosted *p, struct signal *call) {
+  struct command *c = (struct command *)p;
+  if (reason_is(call->term, "stdin")) {
+    feed(c, call);
+    return true;
+  }
+  if (!reason_is(call->term, "stdin_eof")) return false;
+  if (c->stdin_open) close_handle(c, &c->pipe[IN]);
+  c->stdin_open = false;
+  call_answer(p->agent, call, NULL);
+  return true;
+}
+
 /* A message: its strings, one after the other, go to stdin. */
 static void command_message(struct hosted *p, const struct signal *s) {
   struct command *c = (struct command *)p;
@@ -250,6 +306,7 @@ static void command_node_down(struct hosted *p, uint32_t incarnation) {
 
 static const struct hosted_class command_class = {.kind = "command",
                                                   .message = command_message,
+                                                  .call = command_call,
                                                   .exit = command_exit,
                                                   .reply = command_reply,
                                                   .node_down = command_node_down,
@@ -285,6 +342,16 @@ struct plan {  /* a spec, as uv_spawn wants it */
 static void words_free(char **words) {
   for (char **w = words; w && *w; w++) free(*w);
   free(words);
+}
+
+/* For people: the words with blanks between them, or NULL. */
+static char *words_joined(char **words) {
+  struct buf b = BUF_INIT;
+  for (char **w = words; *w; w++) {
+    if (b.len) buf_putc(&b, ' ');
+    buf_puts(&b, *w);
+  }
+  return buf_take(&b);
 }
 
 static void plan_finish(struct plan *p) {
@@ -453,6 +520,7 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   }
   c->call = call;
   c->flush = NPID_NONE;
+  c->hosted.what = words_joined(p.argv + (a->config->guard ? 2 : 0));
   init_handles(c);
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
   bool guarded = a->config->guard;

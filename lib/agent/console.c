@@ -112,10 +112,7 @@ static void console_message(struct hosted *p, const struct signal *s) {
 
 static bool console_call(struct hosted *p, struct signal *s) {
   struct console *c = (struct console *)p;
-  struct term_reader r = term_read(s->term);
-  const char *op;
-  size_t n;
-  if (!term_get_str(&r, &op, &n) || n != 5 || memcmp(op, "flush", 5)) return false;
+  if (!reason_is(s->term, "flush")) return false;
   s->next = c->flushes;
   c->flushes = s;
   answer_flushes(c);

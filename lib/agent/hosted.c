@@ -53,6 +53,7 @@ void hosted_end(struct hosted *p, struct term *reason) {
     agent_send(a, b->ref == NPID_NONE ? SIGNAL_LINK_EXIT : SIGNAL_DOWN, b->pid, p->pid, b->ref, reason);
   }
   free(p->bonds);
+  free(p->what);
   p->class->free(p);
 }
 
@@ -93,15 +94,38 @@ static void exit_signal(struct hosted *p, struct term *reason, bool kill) {
   term_unref(killed);
 }
 
+static void put_text(struct term_writer *w, const char *key, const char *value) {
+  term_put_text(w, key);
+  term_put_text(w, value);
+}
+
+/* [true, MAP], with the keys that a green thread has too. */
+static struct term *info(struct hosted *p) {
+  struct term_writer w = TERM_WRITER_INIT;
+  term_put_bool(&w, true);
+  size_t at = term_open(&w, TERM_MAP);
+  put_text(&w, "kind", p->class->kind);
+  put_text(&w, "state", "runs");
+  term_put_text(&w, "leader");
+  term_put_pid(&w, p->leader);
+  term_put_text(&w, "started");
+  term_put_int(&w, p->started_ns);
+  put_text(&w, "what", p->what ? p->what : p->class->kind);
+  term_set_count(&w, at, 5);
+  struct term *t = term_from_writer(&w, 2);
+  term_writer_finish(&w);
+  return t;
+}
+
 static void answer(struct hosted *p, struct signal *s) {
+  struct term *t;
   if (p->class->call && p->class->call(p, s)) return;
-  struct term_reader r = term_read(s->term);
-  const char *op = "";
-  size_t n = 0;
-  bool flush = term_get_str(&r, &op, &n) && n == 5 && !memcmp(op, "flush", 5);
-  struct term *t = flush
-                       ? term_build("b", 1)
-                       : term_build("bss", 0, err_wire(ERR_USAGE), "this process does not answer that call");
+  if (reason_is(s->term, "flush"))
+    t = term_build("b", 1);
+  else if (reason_is(s->term, "info"))
+    t = info(p);
+  else
+    t = term_build("bss", 0, err_wire(ERR_USAGE), "this process does not answer that call");
   if (s->ref != NPID_NONE) agent_send(p->agent, SIGNAL_REPLY, s->from, p->pid, s->ref, t);
   term_unref(t);
   signal_free(s);

@@ -36,6 +36,7 @@ struct hosted {
   struct bond *bonds;
   size_t bond_count, bond_cap;
   int64_t started_ns;
+  char *what; /* one line for people, heap, or NULL: goes with it */
 };
 
 /* Gives p (zeroed storage of the caller) a pid and puts it into the list.  0, ERR_BUSY or ERR_NOMEM. */
@@ -58,7 +59,7 @@ void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid
 
 /* A [word] reason. */
 struct term *reason_word(const char *word);
-/* Is a [reason] the word? */
+/* Is the first value the word? (a reason, or the operation of a call) */
 bool reason_is(const struct term *reason, const char *word);
 
 #endif

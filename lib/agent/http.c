@@ -75,6 +75,19 @@ void request_upload(struct request *r, const struct upload_events *events, void 
   r->upload_data = data;
 }
 
+void request_hold(struct request *r) {
+  if (r->held) return;
+  r->held = true;
+  MHD_suspend_connection(r->conn);
+}
+
+void request_release(struct request *r) {
+  if (!r->held) return;
+  r->held = false;
+  MHD_resume_connection(r->conn);
+  server_nudge(r->server);
+}
+
 void request_cut(struct request *r) {
   r->upload_over = true;
   shutdown(request_fd(r), SHUT_RDWR);
@@ -167,6 +180,10 @@ static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n)
 
 static void dispatch(struct request *r) {
   r->dispatched = true;
+  if (r->server->agent->stopping && !r->refused.code && !r->answered) /* it began to stop as the body came */
+    error_set(&r->refused, ERR_BUSY, "%s is stopping", r->server->agent->self);
+  if (!r->refused.code && !r->upload && r->server->agent->stopping) /* it began while the body came */
+    error_set(&r->refused, ERR_BUSY, "%s is stopping", r->server->agent->self);
   if (!r->refused.code && !r->upload && !r->answered && r->bytes.len) {
     r->body = json_parse(r->bytes.data, r->bytes.len, &r->refused);
     buf_finish(&r->bytes);
@@ -174,6 +191,8 @@ static void dispatch(struct request *r) {
   if (r->answered) return;
   if (r->refused.code)
     answer_refused(r);
+  else if (r->upload && r->upload->done)
+    r->upload->done(r->upload_data);
   else if (r->upload || r->route->flags & ROUTE_UPLOAD)
     respond_json(r, 200, json_object());
   else
@@ -303,6 +322,8 @@ static void server_finish(struct server *s) {
     next = r->next;
     if (r->stream)
       stream_gone(r->stream);
+    else if (r->held)
+      request_release(r);
     else if (r->suspended)
       respond_code(r, ERR_BUSY, "%s is stopping", s->agent->self);
   }

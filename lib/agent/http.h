@@ -64,9 +64,12 @@ void stream_end(struct stream *s);
  * happened. */
 struct upload_events {
   int (*data)(void *data, const char *bytes, size_t n);
+  void (*done)(void *data); /* all has come: answers the request; NULL: an empty object does */
   void (*closed)(void *data);
 };
 void request_upload(struct request *r, const struct upload_events *events, void *data);
-void request_cut(struct request *r); /* ends the connection of an upload; closed follows */
+void request_hold(struct request *r);    /* from `data`: no more of it until request_release */
+void request_release(struct request *r); /* does nothing when it is not held */
+void request_cut(struct request *r);     /* ends the connection of an upload; closed follows */
 
 #endif

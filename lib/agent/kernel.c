@@ -2,6 +2,7 @@
 #include "agent/kernel.h"
 
 #include "agent/calls.h"
+#include "agent/census.h"
 #include "agent/command.h"
 #include "agent/hosted.h"
 #include "agent/mesh.h"
@@ -54,7 +55,7 @@ static bool get_text(struct term_reader *r, char *out, size_t size) {
 }
 
 static bool get_node(struct agent *a, struct signal *call, struct term_reader *r, struct nodename *out) {
-  char text[NODENAME_SIZE + 8];
+  char text[NODENAME_SIZE + 8] = "";
   struct error e;
   if (get_text(r, text, sizeof text) && !nodename_parse(text, out, &e)) return true;
   refuse(a, call, ERR_BAD_NODE, *text ? e.text : err_sentence(ERR_BAD_NODE));
@@ -258,45 +259,45 @@ static void op_spawn(struct agent *a, struct signal *call, struct term_reader r)
     vm_spawn(a->vm, call);
 }
 
-struct spawning {
+struct asking {
   struct agent *agent;
   struct term *args;
+  int timeout_ms;
   call_done *done;
   void *data;
 };
 
-static void on_spawn_node(void *data, const struct error *e, npid kernel) {
-  struct spawning *k = data;
+static void on_node(void *data, const struct error *e, npid kernel) {
+  struct asking *k = data;
   if (e) {
     term_unref(k->args);
     k->done(k->data, e, (struct term_reader){0});
   } else {
-    call_start(k->agent, kernel, k->args, 0, k->done, k->data);
+    call_start(k->agent, kernel, k->args, k->timeout_ms, k->done, k->data);
   }
   free(k);
 }
 
-void kernel_spawn(struct agent *a, const char *node, struct term *spec, call_done *done, void *data) {
+void kernel_ask(struct agent *a, const char *node, struct term *args, int timeout_ms, call_done *done,
+                void *data) {
   struct nodename name;
-  struct error e;
-  struct spawning *k = spec ? malloc(sizeof *k) : NULL;
-  struct term *args = k ? term_build("st", "spawn", spec) : NULL;
-  term_unref(spec);
-  if (!args)
+  struct error e = {0};
+  struct asking *k = args ? malloc(sizeof *k) : NULL;
+  if (!k)
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  else
-    e.code = node ? nodename_parse(node, &name, &e) : 0;
+  else if (node && nodename_parse(node, &name, &e))
+    node = NULL;
   if (e.code) {
     term_unref(args);
     free(k);
     done(data, &e, (struct term_reader){0});
     return;
   }
-  *k = (struct spawning){a, args, done, data};
+  *k = (struct asking){a, args, timeout_ms, done, data};
   if (node)
-    mesh_connect(a, &name, on_spawn_node, k);
+    mesh_connect(a, &name, on_node, k);
   else
-    on_spawn_node(k, NULL, NPID_KERNEL);
+    on_node(k, NULL, NPID_KERNEL);
 }
 
 /* --- the table ------------------------------------------------------------------------------------------ */
@@ -313,6 +314,7 @@ static const struct op {
     {"ping", op_ping},
     {"echo", op_echo},
     {"monitor_nodes", op_monitor_nodes},
+    {"processes", census_op},
     {"register", op_register},
     {"re_register", op_re_register},
     {"unregister", op_unregister},

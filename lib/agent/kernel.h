@@ -10,8 +10,9 @@
 /* A signal to the kernel; consumed. */
 void kernel_signal(struct agent *a, struct signal *s);
 
-/* Asks the kernel of `node` (connected to if need be; NULL: this node) to spawn: spec is one MAP, consumed.
- * done as for call_start; values: the pid. */
-void kernel_spawn(struct agent *a, const char *node, struct term *spec, call_done *done, void *data);
+/* Calls the kernel of `node` (connected to if need be; NULL: this node): args is [op, …], consumed (NULL:
+ * memory ran out).  done as for call_start. */
+void kernel_ask(struct agent *a, const char *node, struct term *args, int timeout_ms, call_done *done,
+                void *data);
 
 #endif

@@ -209,7 +209,7 @@ static void on_closed(void *data) {
 }
 
 void link_incoming(struct request *r, link_greet *greet) {
-  static const struct upload_events events = {on_bytes, on_closed};
+  static const struct upload_events events = {.data = on_bytes, .closed = on_closed};
   struct incoming *in = calloc(1, sizeof *in);
   if (!in) {
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));

@@ -35,7 +35,7 @@ struct request {
   struct buf allow;        /* the methods there are, when it was not one of them */
   struct MHD_Response *response;
   unsigned status;
-  bool dispatched, suspended, answered, upload_over;
+  bool dispatched, suspended, answered, upload_over, held;
   const struct upload_events *upload;
   void *upload_data;
   struct stream *stream;

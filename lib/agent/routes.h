@@ -22,10 +22,18 @@ enum route_flags { ROUTE_UPLOAD = 1, ROUTE_REMOTE_ONLY = 2 };
     "Connect if need be, and measure the round trip.")                                                       \
   X("POST",   "/v1/processes",             api_spawn,          0,                                          \
     "Spawn a command or Lua code, here or on another node.")                                                 \
+  X("GET",    "/v1/processes",             api_processes_list, 0,                                            \
+    "Every process of a node: kind, state, mailbox, memory, age, what it is.")                               \
   X("GET",    "/v1/processes/*",           api_process_get,    0, "Is there such a process?")                \
   X("DELETE", "/v1/processes/*",           api_process_exit,   0, "Send a process an exit signal.")          \
   X("POST",   "/v1/processes/*/messages",  api_process_send,   0,                                          \
     "Send a message to a pid or a registered name.")                                                         \
+  X("POST",   "/v1/processes/*/stdin",     api_process_stdin,  ROUTE_UPLOAD,                                 \
+    "Write the body to a command's standard input as it comes.")                                             \
+  X("GET",    "/v1/processes/*/monitor",   api_process_monitor, 0,                                           \
+    "A stream that tells how a process ended.")                                                              \
+  X("POST",   "/v1/mailboxes",             api_mailbox,        0,                                            \
+    "A mailbox: a stream of its pid, then of each message.")                                                 \
   X("GET",    "/v1/names",                 api_names_list,     0, "Every registered name.")                  \
   X("GET",    "/v1/names/*",               api_names_get,      0, "Who has a name.")                         \
   X("PUT",    "/v1/names/*",               api_names_put,      0, "Give a process a name.")                  \

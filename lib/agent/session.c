@@ -4,6 +4,7 @@
 
 #include "agent/api.h"
 #include "agent/calls.h"
+#include "agent/client.h"
 #include "agent/hosted.h"
 #include "agent/mesh.h"
 #include "wire/json.h"
@@ -79,41 +80,17 @@ static void session_message(struct hosted *p, const struct signal *sig) {
 
 static bool session_call(struct hosted *p, struct signal *call) {
   struct session *s = (struct session *)p;
-  struct term_reader r = term_read(call->term);
-  const char *op;
-  size_t n;
-  if (!term_get_str(&r, &op, &n) || n != 5 || memcmp(op, "flush", 5)) return false;
+  if (!reason_is(call->term, "flush")) return false;
   call->next = s->flushes;
   s->flushes = call;
   if (!s->stream || !stream_full(s->stream)) answer_flushes(s);
   return true;
 }
 
-/* The exit status a reason stands for: design, section 4. */
-static int status_of(const struct term *reason) {
-  static const struct {
-    const char *word;
-    int status;
-  } words[] = {{"normal", 0},    {"shutdown", 143},     {"kill", 137},   {"killed", 137},
-               {"timeout", 124}, {"noconnection", 125}, {"noproc", 125}, {"memory", 1}};
-  for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-    if (reason_is(reason, words[i].word)) return words[i].status;
-  struct term_reader r = term_read(reason);
-  struct term_value list = term_next(&r);
-  const char *word;
-  size_t len;
-  int64_t n;
-  if (list.tag != TERM_LIST || list.count < 2 || !term_get_str(&r, &word, &len) || !term_get_int(&r, &n))
-    return 1;
-  return len == 6 && !memcmp(word, "signal", 6) ? (int)(128 + n) : (int)(n & 255);
-}
-
 /* The last line: how it ended. */
 static void finish_stream(struct session *s, const struct term *reason) {
-  struct term_reader r = term_read(reason);
   if (!s->stream) return;
-  json_t *v = reason ? json_from_value(s->hosted.agent->nodes, &r) : json_null();
-  stream_line(s->stream, json_pack("{s:o, s:i}", "exit", v, "status", status_of(reason)));
+  stream_line(s->stream, client_end(s->hosted.agent, "exit", reason));
   stream_end(s->stream);
 }
 

@@ -6,6 +6,7 @@
 #include "vm/bind.h"
 #include "vm/bytecode.h"
 #include "vm/copy.h"
+#include "vm/factory.h"
 #include "vm/fn.h"
 #include "vm/isolate.h"
 #include "vm/prelude.h"
@@ -316,6 +317,7 @@ static int open_all(lua_State *L) {
   int base = lua_gettop(L);
   open_base(L, base);
   open_libraries(L, iso, base);
+  factory_open(L, iso);
   protect_strings(L);
   open_pids(L);
   open_prelude(L, base);

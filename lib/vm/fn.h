@@ -5,8 +5,7 @@
  * those of the process that receives it; functions and tables of the standard library are found again there
  * by name. Pids are written with their node's name, as only this module reads the bytes.
  *
- * Payload: "FN1", the header of this Lua's bytecode, then one value (see fn.c). It is read only where that
- * header is the same. */
+ * The payload (fn_format.h) is read only where Lua writes the same bytecode. */
 #ifndef VM_FN_H
 #define VM_FN_H
 
@@ -28,6 +27,9 @@ const char *fn_encode(lua_State *L, int index, struct term_writer *w);
 
 /* Pushes the function that the payload describes; raises. */
 void fn_decode(lua_State *L, const char *payload, size_t len);
+
+/* Does the value stand for itself in a copy: neither table nor function, or one of the library? */
+bool fn_is_plain(lua_State *L, int index, struct isolate *iso);
 
 /* Pushes a copy of the function at index for another process of this isolate, if its upvalues are all
  * globals, plain values and library functions; else pushes nothing and returns false.  Its globals are still

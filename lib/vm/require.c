@@ -87,19 +87,22 @@ static struct stamp stamp_of(const struct stat *st) {
 /* Compiled modules are strings: stamp, then bytecode. Pushes an instance if the file has not changed. */
 static bool push_kept(lua_State *L, struct isolate *iso, const char *path, const struct stamp *stamp) {
   size_t len;
-  uint32_t upvalues;
+  const char *problem;
   lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.modules);
   if (lua_getfield(L, -1, path) != LUA_TSTRING) {
     lua_pop(L, 2);
     return false;
   }
   const char *kept = lua_tolstring(L, -1, &len);
-  bool same =
-      memcmp(kept, stamp, sizeof *stamp) == 0 &&
-      !factory_instance(L, iso, (const uint8_t *)kept + sizeof *stamp, len - sizeof *stamp, &upvalues);
-  if (same) lua_insert(L, -3);
+  const struct factory *f = NULL;
+  if (memcmp(kept, stamp, sizeof *stamp) == 0)
+    f = factory_find(L, iso, kept + sizeof *stamp, len - sizeof *stamp, &problem);
+  if (f) {
+    factory_push(L, f);
+    lua_insert(L, -3);
+  }
   lua_pop(L, 2);
-  return same;
+  return f;
 }
 
 /* Keeps the function at the top.  What cannot be kept is compiled again next time. */
@@ -107,8 +110,7 @@ static void keep(lua_State *L, struct isolate *iso, const char *path, const stru
   struct buf out = BUF_INIT;
   buf_append(&out, stamp, sizeof *stamp);
   struct buf dump = BUF_INIT;
-  if (bytecode_dump(L, &dump))
-    buf_append(&out, dump.data + BYTECODE_HEADER + 1, dump.len - BYTECODE_HEADER - 1);
+  if (bytecode_dump(L, &dump)) buf_append(&out, dump.data + BYTECODE_BODY, dump.len - BYTECODE_BODY);
   lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.modules);
   bool whole = buf_ok(&dump) && buf_ok(&out);
   if (whole) lua_pushlstring(L, out.data, out.len);

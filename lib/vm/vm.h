@@ -59,6 +59,12 @@ int vm_host_add(struct vm *vm, void *object, npid *out) MUST_CHECK;
 void vm_host_remove(struct vm *vm, npid pid);
 void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live process of the host */
 
+/* A process of the host takes no more messages for now: green threads that send to it wait. */
+void vm_host_set_full(struct vm *vm, npid pid, bool full);
+
+/* The local pids of up to max live processes of any kind; returns how many. */
+size_t vm_pids(struct vm *vm, npid *out, size_t max);
+
 /* Is there a live process (of any kind) with this local pid? */
 bool vm_alive(struct vm *vm, npid pid);
 
@@ -71,12 +77,10 @@ npid vm_ref(struct vm *vm);
  *   "leader": pid [, "link": pid] [, "monitor": [pid, ref]] [, "name": local name]
  * A REPLY to the caller follows: [true, pid] once the code is loaded and its process exists (link, monitor
  * and name are in place before it runs), or [false, "code", text] / [false, "name_taken", text] / ….  A
- * "module" is required in the new process before the reply, so that a missing one is an error of the spawn.
- */
+ * "module" is required in the new process before the reply: a missing one is an error of the spawn. */
 void vm_spawn(struct vm *vm, struct signal *call);
 
-/* Tells every isolate that a node is gone: links and monitors to its pids fire with reason, calls to it fail.
- */
+/* Tells every isolate that a node is gone: links and monitors to its pids fire with reason, calls fail. */
 void vm_node_down(struct vm *vm, uint32_t incarnation, const char *reason);
 
 struct vm_stats {
@@ -93,16 +97,21 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
  * with its `ref`: [true, values…] or [false, wire name, text].  The green thread's Lua function suspends
  * until then, returns the values, or raises the text.
  *
- *   "spawn", spec                     -> pid                 (as above; to a remote kernel: spawn there)
- *   "exec", spec                      -> pid                 spec MAP: "argv": LIST of STR [, "cwd", "env":
- * MAP, "leader": pid, "link": pid, "monitor": [pid, ref], "timeout": ms, "name"] "connect", node -> the
- * kernel's pid there (its kernel, number 0) "disconnect", node                -> boolean "nodes" -> LIST of
- * STR         connected nodes "ping", node                      -> integer             round trip in
- * microseconds "monitor_nodes", boolean          -> nothing             "nodeup"/"nodedown" messages to the
- * caller "register", name, pid             -> boolean             global name; false: taken "re_register",
- * name, pid          -> true                global name, whoever has it "unregister", name                ->
- * boolean "send", name, LIST                -> nothing             to a local name of that node (no reply
- * wanted) whereis of a global name needs no call: vm_config.globals has them all.
+ *   "spawn", spec             -> pid          (as above; to a remote kernel: spawn there)
+ *   "exec", spec              -> pid          spec MAP: "argv": LIST of STR [, "cwd", "env": MAP, "name",
+ *                                             "leader": pid, "link": pid, "monitor": [pid, ref],
+ *                                             "timeout": ms]
+ *   "connect", node           -> pid          the kernel there (number 0)
+ *   "disconnect", node        -> boolean
+ *   "nodes"                   -> LIST of STR  connected nodes
+ *   "ping", node              -> integer      round trip in microseconds
+ *   "monitor_nodes", boolean  -> nothing      "nodeup"/"nodedown" messages to the caller
+ *   "register", name, pid     -> boolean      global name; false: taken
+ *   "re_register", name, pid  -> true         global name, whoever has it
+ *   "unregister", name        -> boolean
+ *   "send", name, LIST        -> nothing      to a local name of that node (no reply wanted)
+ *
+ * whereis of a global name needs no call: vm_config.globals has them all.
  *
  * CALL "flush" to a pid that is a group leader: [true] once the output sent before it is below the leader's
  * bound.  A green thread that gets a CALL answers it by itself: "flush" -> [true], "info" -> [true, MAP],
