@@ -525,7 +525,10 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
   bool guarded = a->config->guard;
   if (error)
-    error_set(&e, error == ENOENT ? ERR_EXEC : ERR_EXEC_DENIED, "%s: %s", p.cwd ? p.cwd : p.argv[0],
+    error_set(&e, error == ENOENT ? ERR_EXEC : ERR_EXEC_DENIED, "%s: %s",
+              p.cwd    ? p.cwd
+              : p.argv ? p.argv[0]
+                       : "command",
               strerror(error));
   plan_finish(&p);
   if (e.code) {

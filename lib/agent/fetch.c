@@ -184,7 +184,8 @@ bool fetch_idle(const struct agent *a) {
 
 void fetch_finish(struct agent *a) {
   if (!a->fetch) return;
-  while (a->fetch->requests) on_done(a->fetch->requests, CURLE_ABORTED_BY_CALLBACK);
+  while (a->fetch->requests)                                /* on_done takes it out of the list */
+    on_done(a->fetch->requests, CURLE_ABORTED_BY_CALLBACK); // NOLINT(clang-analyzer-unix.Malloc)
   curl_multi_cleanup(a->fetch->multi);
   uv_close((uv_handle_t *)&a->fetch->timer, NULL);
   uv_close((uv_handle_t *)&a->fetch->soon, NULL);

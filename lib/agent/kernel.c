@@ -287,7 +287,7 @@ void kernel_ask(struct agent *a, const char *node, struct term *args, int timeou
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   else if (node && nodename_parse(node, &name, &e))
     node = NULL;
-  if (e.code) {
+  if (e.code || !k) {
     term_unref(args);
     free(k);
     done(data, &e, (struct term_reader){0});

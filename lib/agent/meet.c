@@ -113,7 +113,7 @@ static void join_members(struct peer *p, const struct hello *h) {
 /* The first line of a stream of theirs. */
 static int greet(struct agent *a, struct incoming *in, const char *text, size_t n) {
   struct error e = {0};
-  struct hello h;
+  struct hello h = {0};
   json_t *line = json_parse(text, n, &e);
   int code = line ? hello_read(a, json_object_get(line, "hello"), &h, &e) : e.code;
   struct peer *p = code || a->mesh->stopping ? NULL : peer_get(a, &h.name);
@@ -270,7 +270,7 @@ void api_link_offer(struct request *r) {
   struct peer *p = NULL;
   bool up = false;
   int code = take_offer(r, &p, &up, &e);
-  if (code) {
+  if (code || !p) {
     respond_error(r, &e);
     return;
   }

@@ -254,8 +254,8 @@ void mesh_connect(struct agent *a, const struct nodename *to, mesh_done *done, v
     done(data, NULL, npid_make(p->incarnation, 0));
     return;
   }
-  if (!e.code && add_waiter(p, done, data)) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  if (e.code) {
+  if (p && !e.code && add_waiter(p, done, data)) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (e.code || !p) {
     done(data, &e, NPID_NONE);
     return;
   }

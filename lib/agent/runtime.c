@@ -131,16 +131,17 @@ static void set_port(struct sockaddr *sa, uint16_t port) {
 }
 
 static void note_address(struct agent *a, int fd) {
-  struct sockaddr_storage sa;
+  union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } sa = {.v6 = {0}};
   socklen_t n = sizeof sa;
-  if (getsockname(fd, (struct sockaddr *)&sa, &n)) return;
-  const struct sockaddr_in *v4 = (const void *)&sa;
-  const struct sockaddr_in6 *v6 = (const void *)&sa;
-  if (sa.ss_family == AF_INET6)
-    inet_ntop(AF_INET6, &v6->sin6_addr, a->address, sizeof a->address);
-  else
-    inet_ntop(AF_INET, &v4->sin_addr, a->address, sizeof a->address);
-  a->port = ntohs(sa.ss_family == AF_INET6 ? v6->sin6_port : v4->sin_port);
+  if (getsockname(fd, &sa.any, &n)) return;
+  bool six = sa.any.sa_family == AF_INET6;
+  inet_ntop(sa.any.sa_family, six ? (const void *)&sa.v6.sin6_addr : (const void *)&sa.v4.sin_addr,
+            a->address, sizeof a->address);
+  a->port = ntohs(six ? sa.v6.sin6_port : sa.v4.sin_port);
 }
 
 /* The first address of a host, brackets or not; false when it does not resolve. */
@@ -194,8 +195,8 @@ static int listen_somewhere(struct agent *a, struct sockaddr_storage *sa, sockle
 static int bind_port(struct agent *a, int *out, char *note, size_t size, struct error *e) {
   struct nodename name;
   char host[NODE_HOST_MAX + 3] = "";
-  struct sockaddr_storage sa;
-  socklen_t n;
+  struct sockaddr_storage sa = {0};
+  socklen_t n = 0;
   int64_t port = -1;
   if (nodename_parse(a->self, &name, e)) return e->code;
   if (a->config->listen && split_listen(a->config->listen, host, sizeof host, &port, e)) return e->code;
