@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -49,6 +50,14 @@ static int64_t now_ms(void) {
 static void report(int error) {
   ssize_t n = write(REPORT, &error, sizeof error);
   (void)n;
+}
+
+/* An ignored signal would never be waited for, and the command is to start as from a login shell.  The two
+ * signals that the C library keeps for itself are included, since its posix_spawn leaves them ignored; so the
+ * kernel is asked, for whom a structure of zeros is the default action. */
+static void default_signals(void) {
+  static const uint64_t none[8];
+  for (int s = 1; s < NSIG; s++) syscall(SYS_rt_sigaction, s, none, NULL, sizeof none[0]);
 }
 
 /* In the new process: becomes the command, or ends. */
@@ -171,7 +180,7 @@ int main(int argc, char **argv) {
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_BLOCK, &all, NULL);
-  for (int s = 1; s < NSIG; s++) signal(s, SIG_DFL); /* an ignored signal would never be waited for */
+  default_signals();
   struct guard g = {0};
   if (!start(&g, argv + 2)) return CANNOT;
   watch(&g);

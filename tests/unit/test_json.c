@@ -192,7 +192,7 @@ static void test_problems(void) {
   json_t *problem = json_problem(&e);
   json_line(&out, problem);
   is(out.data,
-     "{\"type\":\"about:blank\",\"title\":\"the name is taken\",\"status\":409,\"code\":\"name_taken\",\"exit\":1,"
+     "{\"type\":\"about:blank\",\"title\":\"the name is taken\",\"status\":409,\"code\":\"name_taken\","
      "\"exit\":1,\"detail\":\"ticker: the name is taken by <0.57.3>\"}\n",
      "a problem document");
   ok(json_to_error(out.data, out.len, 409, &back) == ERR_NAME_TAKEN && strcmp(back.text, e.text) == 0,
