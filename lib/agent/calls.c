@@ -47,7 +47,7 @@ static void on_timeout(uv_timer_t *t) {
 
 void call_start(struct agent *a, npid to, struct term *args, int timeout_ms, call_done *done, void *data) {
   struct error e;
-  struct call *c = args ? calloc(1, sizeof *c) : NULL;
+  struct call *c = args && a->calls ? calloc(1, sizeof *c) : NULL; /* after calls_finish nobody is asked */
   npid ref = vm_ref(a->vm);
   struct signal *s = c ? signal_new(SIGNAL_CALL, to, NPID_KERNEL, ref, args) : NULL;
   if (!s || map_put_id(&a->calls->open, ref, c)) {

@@ -60,6 +60,8 @@ static void on_closed(void *data, bool gone) {
   (void)gone;
   struct client *c = data;
   c->stream = NULL;
+  if (c->ref && !c->ended) /* else whoever lives long would be watched by all that ever asked */
+    agent_send(c->hosted.agent, SIGNAL_DEMONITOR, c->pid, c->hosted.pid, c->ref, NULL);
   end(c);
   free(c);
 }

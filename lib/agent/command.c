@@ -5,7 +5,7 @@
 
 #include "agent/calls.h"
 #include "agent/hosted.h"
-#include "base/buf.h"
+#include "agent/plan.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -329,117 +329,6 @@ static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   one_over(c);
 }
 
-struct plan {  /* a spec, as uv_spawn wants it */
-  char **argv; /* the guard's words first */
-  char **env;  /* NULL: the agent's */
-  char *cwd;
-  bool with_stdin;
-  npid leader, link, watcher, watch_ref;
-  int64_t timeout_ms;
-  char name[256];
-};
-
-static void words_free(char **words) {
-  for (char **w = words; w && *w; w++) free(*w);
-  free(words);
-}
-
-/* For people: the words with blanks between them, or NULL. */
-static char *words_joined(char **words) {
-  struct buf b = BUF_INIT;
-  for (char **w = words; *w; w++) {
-    if (b.len) buf_putc(&b, ' ');
-    buf_puts(&b, *w);
-  }
-  return buf_take(&b);
-}
-
-static void plan_finish(struct plan *p) {
-  words_free(p->argv);
-  words_free(p->env);
-  free(p->cwd);
-}
-
-static char *text_at(struct term_reader r) {
-  const char *s;
-  size_t n;
-  if (!term_get_str(&r, &s, &n) || memchr(s, 0, n)) return NULL;
-  return strndup(s, n);
-}
-
-static int plan_argv(struct plan *p, struct term_reader r, const char *guard, struct error *e) {
-  struct term_value list = term_next(&r);
-  uint32_t extra = guard ? 2 : 0, n = 0;
-  if (list.tag != TERM_LIST || !list.count)
-    return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
-  p->argv = calloc((size_t)list.count + extra + 1, sizeof *p->argv);
-  if (!p->argv) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  if (guard) {
-    p->argv[n++] = strdup(guard);
-    p->argv[n++] = strdup("--");
-  }
-  for (uint32_t i = 0; i < list.count; i++, term_skip(&r))
-    if (!(p->argv[n++] = text_at(r)))
-      return error_set(e, ERR_BAD_VALUE, "word %u of the command is no string without NUL", i + 1);
-  return 0;
-}
-
-extern char **environ;
-
-/* The agent's environment with the spec's settings in place of or after its own. */
-static int plan_env(struct plan *p, struct term_reader r, struct error *e) {
-  struct term_value map = term_next(&r);
-  size_t base = 0, n = 0;
-  if (map.tag == TERM_LIST && !map.count) return 0; /* an empty table */
-  if (map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
-  while (environ[base]) base++;
-  p->env = calloc(base + map.count + 1, sizeof *p->env);
-  for (size_t i = 0; p->env && i < base; i++, n++) p->env[n] = strdup(environ[i]);
-  for (uint32_t i = 0; p->env && i < map.count; i++) {
-    char *key = text_at(r), *value = NULL, *both = NULL;
-    term_skip(&r);
-    value = text_at(r);
-    term_skip(&r);
-    if (key && value && asprintf(&both, "%s=%s", key, value) < 0) both = NULL;
-    size_t at = 0, len = key ? strlen(key) + 1 : 0;
-    while (both && at < n && strncmp(p->env[at], both, len)) at++;
-    free(key);
-    free(value);
-    if (!both) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
-    free(p->env[at]);
-    p->env[at] = both;
-    if (at == n) n++;
-  }
-  return p->env ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-}
-
-static int plan_read(struct agent *a, struct term_reader spec, struct plan *p, struct error *e) {
-  struct term_reader at;
-  *p = (struct plan){.leader = a->console, .link = NPID_NONE, .watcher = NPID_NONE, .watch_ref = NPID_NONE};
-  if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
-  if (plan_argv(p, at, a->config->guard, e)) return e->code;
-  if (term_map_find(spec, "env", &at) && plan_env(p, at, e)) return e->code;
-  if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
-    return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
-  if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
-  if (term_map_find(spec, "timeout", &at) && !term_get_int(&at, &p->timeout_ms))
-    return error_set(e, ERR_BAD_VALUE, "timeout wants milliseconds");
-  if (term_map_find(spec, "leader", &at)) term_get_pid(&at, &p->leader);
-  if (term_map_find(spec, "link", &at)) term_get_pid(&at, &p->link);
-  if (term_map_find(spec, "monitor", &at) && term_next(&at).tag == TERM_LIST) {
-    struct term_value who = term_next(&at), ref = term_next(&at);
-    if (who.tag == TERM_PID && ref.tag == TERM_REF) p->watcher = who.pid, p->watch_ref = ref.pid;
-  }
-  if (term_map_find(spec, "name", &at)) {
-    char *name = text_at(at);
-    int code = name ? procname_check(name, e) : error_set(e, ERR_BAD_NAME, "a name wants a string");
-    if (!code) snprintf(p->name, sizeof p->name, "%s", name);
-    free(name);
-    return code;
-  }
-  return 0;
-}
-
 static void init_handles(struct command *c) {
   uv_loop_t *loop = &c->hosted.agent->loop;
   for (int i = 0; i < PIPES; i++) uv_pipe_init(loop, &c->pipe[i], 0);
@@ -506,7 +395,7 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   struct error e = {0};
   struct plan p;
   struct command *c = NULL;
-  if (!plan_read(a, spec, &p, &e) && !(c = calloc(1, sizeof *c)))
+  if (!plan_read(a, reason_is(call->term, "exec"), spec, &p, &e) && !(c = calloc(1, sizeof *c)))
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (c && (e.code = hosted_begin(a, &c->hosted, &command_class, p.leader))) {
     error_set(&e, e.code, "%s", err_sentence(e.code));
@@ -520,7 +409,7 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   }
   c->call = call;
   c->flush = NPID_NONE;
-  c->hosted.what = words_joined(p.argv + (a->config->guard ? 2 : 0));
+  c->hosted.what = plan_words(a, &p);
   init_handles(c);
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
   bool guarded = a->config->guard;

@@ -113,6 +113,13 @@ static void on_completed(void *cls, struct MHD_Connection *conn, void **state,
   *state = NULL;
 }
 
+/* At its limit MHD stops listening, and looks whether there is room again only as a run begins. */
+static void on_connection(void *cls, struct MHD_Connection *conn, void **context,
+                          enum MHD_ConnectionNotificationCode what) {
+  (void)conn, (void)context;
+  if (what == MHD_CONNECTION_NOTIFY_CLOSED) server_nudge(cls);
+}
+
 /* Who may ask: on the unix socket this node's user and root; over TLS whoever proved the cookie. */
 static int check_caller(struct request *r) {
   if (r->server->remote) return 0;
@@ -279,12 +286,13 @@ static int server_start(struct server *s, struct agent *a, int fd, bool remote, 
       {MHD_OPTION_HTTPS_PRIORITIES, 0, (void *)(intptr_t)PSK_GNUTLS_PRIORITIES},
       {MHD_OPTION_END, 0, NULL},
   };
-  s->daemon = MHD_start_daemon(
-      flags | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, silent, NULL,
-      MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
-      MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-      idle_timeout(a), MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(128 << 10), MHD_OPTION_UNESCAPE_CALLBACK,
-      keep_escapes, NULL, remote ? MHD_OPTION_ARRAY : MHD_OPTION_END, tls, MHD_OPTION_END);
+  s->daemon =
+      MHD_start_daemon(flags | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER,
+                       silent, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+                       NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_CONNECTION_LIMIT,
+                       (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, idle_timeout(a),
+                       MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(128 << 10), MHD_OPTION_UNESCAPE_CALLBACK,
+                       keep_escapes, NULL, remote ? MHD_OPTION_ARRAY : MHD_OPTION_END, tls, MHD_OPTION_END);
   if (!s->daemon) return error_set(e, ERR_SYSTEM, "the HTTP server does not start: %s", strerror(errno));
   return server_poll(s, e);
 }

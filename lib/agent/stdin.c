@@ -1,6 +1,7 @@
 /* POST /v1/processes/PID/stdin: a body that goes to a command's standard input as it comes.
  *
- * Invariant: at most one chunk is under way to the command; until it is written, the request is held. */
+ * Invariant: while bytes are under way to the command, the request is held, and is read no further; but what
+ * libmicrohttpd has read already it may still show, so there can be several calls. */
 #include "agent/api.h"
 #include "agent/calls.h"
 #include "agent/routes.h"
@@ -11,7 +12,7 @@ struct feed {
   struct request *request; /* NULL once it is over */
   npid pid;
   bool keep;     /* the end of the body does not close it */
-  bool busy;     /* a call is under way: the struct stays for its answer */
+  unsigned busy; /* calls under way: the struct stays for their answers */
   bool finished; /* all has come: the next answer is the request's */
   struct error failed;
 };
@@ -23,8 +24,9 @@ static void feed_free(struct feed *f) {
 static void on_answer(void *data, const struct error *e, struct term_reader values) {
   (void)values;
   struct feed *f = data;
-  f->busy = false;
+  f->busy--;
   if (e) f->failed = *e;
+  if (f->busy) return;
   if (!f->request)
     feed_free(f);
   else if (!f->finished)
@@ -43,7 +45,7 @@ static int on_bytes(void *data, const char *bytes, size_t n) {
   term_put_str(&w, bytes, n);
   struct term *t = term_from_writer(&w, 2);
   term_writer_finish(&w);
-  f->busy = true;
+  f->busy++;
   request_hold(f->request);
   call_start(request_agent(f->request), f->pid, t, 0, on_answer, f);
   return 0;
@@ -57,7 +59,7 @@ static void on_done(void *data) {
   } else if (f->keep) {
     respond_json(f->request, 200, json_object());
   } else {
-    f->busy = true;
+    f->busy++;
     call_start(request_agent(f->request), f->pid, term_build("s", "stdin_eof"), 0, on_answer, f);
   }
 }
@@ -67,7 +69,7 @@ static void on_closed(void *data) {
   struct request *r = f->request;
   f->request = NULL;
   if (!f->finished && !f->busy) { /* the client went in the middle: no more will come */
-    f->busy = true;
+    f->busy++;
     call_start(request_agent(r), f->pid, term_build("s", "stdin_eof"), 0, on_answer, f);
     return;
   }

@@ -1,0 +1,112 @@
+/* Invariant: argv and env end with NULL however far they were filled, so plan_finish frees what there is. */
+#include "agent/plan.h"
+
+#include "base/buf.h"
+#include "core/nodename.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void words_free(char **words) {
+  for (char **w = words; w && *w; w++) free(*w);
+  free(words);
+}
+
+void plan_finish(struct plan *p) {
+  words_free(p->argv);
+  words_free(p->env);
+  free(p->cwd);
+}
+
+static char *text_at(struct term_reader r) {
+  const char *s;
+  size_t n;
+  if (!term_get_str(&r, &s, &n) || memchr(s, 0, n)) return NULL;
+  return strndup(s, n);
+}
+
+static int plan_argv(struct plan *p, struct term_reader r, const char *guard, struct error *e) {
+  struct term_value list = term_next(&r);
+  uint32_t extra = guard ? 2 : 0, n = 0;
+  if (list.tag != TERM_LIST || !list.count)
+    return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
+  p->argv = calloc((size_t)list.count + extra + 1, sizeof *p->argv);
+  if (!p->argv) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (guard) {
+    p->argv[n++] = strdup(guard);
+    p->argv[n++] = strdup("--");
+  }
+  for (uint32_t i = 0; i < list.count; i++, term_skip(&r))
+    if (!(p->argv[n++] = text_at(r)))
+      return error_set(e, ERR_BAD_VALUE, "word %u of the command is no string without NUL", i + 1);
+  return 0;
+}
+
+/* The agent's environment with the spec's settings in place of or after its own. */
+static int plan_env(struct plan *p, struct term_reader r, struct error *e) {
+  struct term_value map = term_next(&r);
+  size_t base = 0, n = 0;
+  if (map.tag == TERM_LIST && !map.count) return 0; /* an empty table */
+  if (map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
+  while (environ[base]) base++;
+  p->env = calloc(base + map.count + 1, sizeof *p->env);
+  for (size_t i = 0; p->env && i < base; i++, n++) p->env[n] = strdup(environ[i]);
+  for (uint32_t i = 0; p->env && i < map.count; i++) {
+    char *key = text_at(r), *value = NULL, *both = NULL;
+    term_skip(&r);
+    value = text_at(r);
+    term_skip(&r);
+    if (key && value && asprintf(&both, "%s=%s", key, value) < 0) both = NULL;
+    size_t at = 0, len = key ? strlen(key) + 1 : 0;
+    while (both && at < n && strncmp(p->env[at], both, len)) at++;
+    free(key);
+    free(value);
+    if (!both) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
+    free(p->env[at]);
+    p->env[at] = both;
+    if (at == n) n++;
+  }
+  return p->env ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+}
+
+int plan_read(struct agent *a, bool by_process, struct term_reader spec, struct plan *p, struct error *e) {
+  struct term_reader at;
+  *p = (struct plan){.leader = a->console,
+                     .link = NPID_NONE,
+                     .watcher = NPID_NONE,
+                     .watch_ref = NPID_NONE,
+                     .with_stdin = by_process};
+  if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
+  if (plan_argv(p, at, a->config->guard, e)) return e->code;
+  if (term_map_find(spec, "env", &at) && plan_env(p, at, e)) return e->code;
+  if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
+    return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
+  if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
+  if (term_map_find(spec, "timeout", &at) && !term_get_int(&at, &p->timeout_ms))
+    return error_set(e, ERR_BAD_VALUE, "timeout wants milliseconds");
+  if (term_map_find(spec, "leader", &at)) term_get_pid(&at, &p->leader);
+  if (term_map_find(spec, "link", &at)) term_get_pid(&at, &p->link);
+  if (term_map_find(spec, "monitor", &at) && term_next(&at).tag == TERM_LIST) {
+    struct term_value who = term_next(&at), ref = term_next(&at);
+    if (who.tag == TERM_PID && ref.tag == TERM_REF) p->watcher = who.pid, p->watch_ref = ref.pid;
+  }
+  if (term_map_find(spec, "name", &at)) {
+    char *name = text_at(at);
+    int code = name ? procname_check(name, e) : error_set(e, ERR_BAD_NAME, "a name wants a string");
+    if (!code) snprintf(p->name, sizeof p->name, "%s", name);
+    free(name);
+    return code;
+  }
+  return 0;
+}
+
+char *plan_words(const struct agent *a, const struct plan *p) {
+  struct buf b = BUF_INIT;
+  for (char **w = p->argv + (a->config->guard ? 2 : 0); *w; w++) {
+    if (b.len) buf_putc(&b, ' ');
+    buf_puts(&b, *w);
+  }
+  return buf_take(&b);
+}
