@@ -218,22 +218,29 @@ static int match_wait(lua_State *L, struct process *p) {
   return lua_yieldk(L, 0, 0, match_woken);
 }
 
+static void call_predicate(lua_State *L, const struct term *message) {
+  struct term_reader r = term_read(message);
+  lua_pushvalue(L, 1);
+  int n = copy_in_all(L, &r);
+  lua_callk(L, n, 1, 0, match_called);
+}
+
 /* judged: a predicate's verdict on the message at the mark is at the top. */
 static int match(lua_State *L, bool judged) {
   struct process *p = process_of(L);
   struct mailbox *m = &p->mailbox;
   if (!m->mark) m->mark = &m->first; /* a predicate that received by itself moved it */
   while (*m->mark) {
-    if (!judged && lua_isfunction(L, 1)) {
-      struct term_reader r = term_read((*m->mark)->term);
-      lua_pushvalue(L, 1);
-      int n = copy_in_all(L, &r);
-      lua_callk(L, n, 1, 0, match_called);
+    bool hit = false;
+    if (lua_istable(L, 1)) {
+      hit = fits(L, (*m->mark)->term);
+    } else {
+      if (!judged) call_predicate(L, (*m->mark)->term);
+      hit = lua_toboolean(L, -1);
+      judged = false;
+      lua_settop(L, 2);
+      if (!m->mark) m->mark = &m->first;
     }
-    bool hit = lua_isfunction(L, 1) ? lua_toboolean(L, -1) : fits(L, (*m->mark)->term);
-    judged = false;
-    lua_settop(L, 2);
-    if (!m->mark) m->mark = &m->first;
     if (hit && *m->mark) return match_done(p, take(L, p, m->mark));
     if (*m->mark) m->mark = &(*m->mark)->next;
   }

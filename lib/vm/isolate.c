@@ -113,10 +113,18 @@ struct isolate *isolate_of_sleep(struct timer *t) {
 
 /* --- where new processes go --- */
 
-struct isolate *isolate_for_spawn(struct isolate *from) {
-  if (atomic_load(&from->live) < ISOLATE_SMALL) return from;
-  struct scheduler *s = from->scheduler;
-  struct isolate **open = &s->open[s->spawns++ / SCHED_CHUNK % SCHED_OPEN];
+/* A few processes are spread over the open isolates, so that each may get a core of its own; many go
+ * SCHED_CHUNK at a time into the same one, as those spawned together mostly talk to each other. */
+static struct isolate **open_place(struct scheduler *s) {
+  int n = 2 * s->vm->schedulers < SCHED_OPEN ? 2 * s->vm->schedulers : SCHED_OPEN;
+  for (int few = 1; few <= SCHED_FEW; few++)
+    for (int i = 0; i < n; i++)
+      if (!s->open[i] || atomic_load(&s->open[i]->live) < few) return &s->open[i];
+  return &s->open[s->spawns++ / SCHED_CHUNK % (unsigned)n];
+}
+
+struct isolate *isolate_elsewhere(struct isolate *from) {
+  struct isolate **open = open_place(from->scheduler);
   if (*open && atomic_load(&(*open)->live) < ISOLATE_MAX) return *open;
   struct isolate *fresh = isolate_new(from->vm);
   if (fresh && *open) isolate_shut(*open);

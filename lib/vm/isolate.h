@@ -109,9 +109,10 @@ void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid fr
 /* The live process of this isolate, or NULL. */
 struct process *isolate_find(struct isolate *iso, npid pid);
 
-/* The isolate for one more process of a process of `from` (the caller then counts it in `live`); or of
- * somebody outside the schedulers (counted already).  NULL when memory ran out. */
-struct isolate *isolate_for_spawn(struct isolate *from);
+/* An isolate for one more process of a process of `from`, which is better not put there (the caller then
+ * counts it in `live`); or of somebody outside the schedulers (counted already).  NULL when memory ran out.
+ */
+struct isolate *isolate_elsewhere(struct isolate *from);
 struct isolate *isolate_for_outside(struct vm *vm);
 
 #endif

@@ -31,6 +31,7 @@ void process_ready(struct process *p) {
 void process_wait(struct process *p, enum process_state state, int64_t at) {
   p->state = (uint8_t)state;
   p->timed_out = false;
+  p->spawned = false;
   if (at == TIMER_NEVER) return;
   p->timer.at = at;
   if (timers_add(&p->isolate->timers, &p->timer)) { /* no memory for the heap: the wait ends at once */
@@ -62,7 +63,10 @@ static struct process *make(lua_State *L, struct isolate *iso) {
   lua_rawseti(L, -2, (lua_Integer)slot + 1);
   lua_pop(L, 1);
   struct process *p = calloc(1, sizeof *p);
-  if (!p) luaL_error(L, "out of memory");
+  if (!p) {
+    luaL_error(L, "out of memory");
+    return NULL; /* luaL_error does not return */
+  }
   p->isolate = iso;
   p->L = co;
   p->slot = (uint32_t)slot;

@@ -60,6 +60,7 @@ struct process {
   bool quiet;       /* its error was told otherwise */
   bool modules;     /* it has required some */
   bool full;        /* senders were told to wait */
+  bool spawned;     /* since it last waited */
   bool alive;
 };
 

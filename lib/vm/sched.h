@@ -27,7 +27,7 @@ struct isolate;
 
 enum isolate_state { ISOLATE_IDLE, ISOLATE_QUEUED, ISOLATE_RUNNING, ISOLATE_NOTIFIED };
 
-enum { SCHED_TICK_NS = 1000000, SCHED_OPEN = 4, SCHED_CHUNK = 64 };
+enum { SCHED_TICK_NS = 1000000, SCHED_OPEN = 16, SCHED_FEW = 4, SCHED_CHUNK = 64 };
 
 struct scheduler {
   struct vm *vm;

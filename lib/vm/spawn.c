@@ -322,6 +322,13 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   return q->pid;
 }
 
+/* One child at a time stays with its parent: they will talk.  Who spawns several without waiting in between
+ * wants them to work at the same time, so they go where other cores can take them. */
+static bool stays_home(const struct process *p) {
+  bool alone = !p->spawned || p->isolate->vm->schedulers == 1;
+  return alone && atomic_load(&p->isolate->live) < ISOLATE_SMALL;
+}
+
 static struct term *make_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {
   struct term_writer *w = &p->isolate->writer;
   int last = lua_gettop(L);
@@ -351,7 +358,7 @@ static struct term *make_order(lua_State *L, struct process *p, int first, bool 
 }
 
 static npid send_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {
-  struct isolate *home = p->isolate, *iso = isolate_for_spawn(home);
+  struct isolate *home = p->isolate, *iso = stays_home(p) ? home : isolate_elsewhere(home);
   struct term *term = make_order(L, p, first, link, monitor);
   uint64_t number = iso ? isolate_take_number(home) : 0;
   struct signal *s = number ? signal_new(SIGNAL_SPAWN, npid_make(0, number), p->pid, NPID_NONE, term) : NULL;
@@ -382,8 +389,7 @@ npid spawn_process(lua_State *L, int first, bool link, npid monitor) {
   struct process *p = process_of(L);
   int last = lua_gettop(L);
   npid pid;
-  if (spawn_is_function(L, first) && atomic_load(&p->isolate->live) < ISOLATE_SMALL &&
-      all_plain(L, first + 1, last) && fn_clone(L, first)) {
+  if (spawn_is_function(L, first) && stays_home(p) && all_plain(L, first + 1, last) && fn_clone(L, first)) {
     pid = start_clone(L, p, first + 1, last);
     struct process *q = isolate_find(p->isolate, pid);
     const struct order o = {.link = link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = monitor};
@@ -391,6 +397,7 @@ npid spawn_process(lua_State *L, int first, bool link, npid monitor) {
   } else {
     pid = send_order(L, p, first, link, monitor);
   }
+  p->spawned = true;
   tie_spawned(L, p, pid, link, monitor);
   lua_settop(L, last);
   return pid;

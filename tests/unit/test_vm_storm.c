@@ -89,6 +89,18 @@ static int64_t wait_live(struct host *h, int64_t want) {
   return stats.processes;
 }
 
+/* Children spawned in one go do not all share a core. */
+static void test_spread(void) {
+  struct host *h = host_new(2, 0, NULL);
+  struct vm_stats stats;
+  npid ref;
+  host_spawn(h, "for i = 1, 8 do spawn(function() receive() end) end puts('up') receive()", &ref, NULL);
+  ok(wait_live(h, 9) == 9, "nine processes live");
+  vm_stats(h->vm, &stats);
+  ok(stats.isolates > 1, "in %lld isolates", (long long)stats.isolates);
+  host_free(h);
+}
+
 static void test_stop_busy(void) {
   struct host *h = host_new(4, 0, NULL);
   npid ref;
@@ -110,6 +122,7 @@ int main(void) {
   ok(left == 0, "no process is left (%lld)", (long long)left);
   ok(names_count(h->names) == 0, "no name is left");
   host_free(h);
+  test_spread();
   test_stop_busy();
   return tap_end();
 }
