@@ -4,7 +4,8 @@
 load helper
 load tools
 
-TOOLS='node-connect node-list node-ping node-register node-send node-spawn node-start node-stop node-whereis'
+TOOLS='node-connect node-kill node-list node-monitor node-ping node-ps node-receive node-register node-send node-shell
+node-spawn node-start node-stop node-whereis'
 
 # The long options in a tool's help.
 options_of() { "$1" -h | sed -nE 's/^  (-.,|   ) (--[a-z-]+).*/\2/p' | sort; }

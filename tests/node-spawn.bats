@@ -17,6 +17,8 @@ load tools
   refuses 'want NAME=VALUE' node-spawn --env A -- ls
   refuses 'want NAME=VALUE' node-spawn --env =A -- ls
   refuses 'are for commands' node-spawn --cwd / -e 1
+  refuses '-i is for attached commands' node-spawn -i -e 1
+  refuses '-i is for attached commands' node-spawn -i -d -- cat
   refuses '--full goes with -d' node-spawn --full -- ls
   refuses 'not a node name' node-spawn two -- ls
   refuses 'no such option' node-spawn -x -- ls
@@ -136,6 +138,74 @@ load tools
   start_node one
   WANTED=125 reports_full_disk node-spawn -- echo text
   reports_full_disk node-spawn -d -- true
+}
+
+@test "-i: standard input, byte for byte, and its end" {
+  start_node one
+  head -c 3000000 /dev/urandom >"$T/bytes"
+  node-spawn -i -- cat <"$T/bytes" >"$T/out"
+  cmp "$T/bytes" "$T/out"
+  run -0 node-spawn -i -- wc -c </dev/null
+  assert_output 0
+  run -0 node-spawn -- wc -c <"$T/bytes"
+  assert_output 0
+  run -9 node-spawn -i -- sh -c 'read -r line; exit "$line"' <<<9
+}
+
+@test "-i: a conversation" {
+  start_node one
+  mkfifo "$T/in"
+  node-spawn -i -- sed -u 's/^/heard /' <"$T/in" >"$T/out" 3>&- &
+  tool=$!
+  exec 4>"$T/in"
+  echo one >&4
+  wait_until grep -qx 'heard one' "$T/out"
+  echo two >&4
+  wait_until grep -qx 'heard two' "$T/out"
+  exec 4>&-
+  wait $tool
+}
+
+@test "-i: a command that does not read to the end, and one that ends before any input" {
+  start_node one
+  run -0 bash -c 'yes | node-spawn -i -- head -n 2; echo "${PIPESTATUS[*]}"'
+  assert_output $'y\ny\n141 0'
+  mkfifo "$T/in"
+  exec 4<>"$T/in"
+  run -7 node-spawn -i -- sh -c 'exit 7' <"$T/in"
+  exec 4>&-
+}
+
+@test "-i: what is slow to be read holds the writer back" {
+  start_node one
+  mkfifo "$T/go"
+  yes | head -c 100000000 | tee >(wc -c >"$T/count") |
+    node-spawn -i -- sh -c 'echo ready; read -r line <"$1"; head -c 1000000 | wc -c' sh "$T/go" >"$T/out" 3>&- &
+  wait_until grep -qx ready "$T/out"
+  [ "$(awk '/^VmRSS/ { print $2 }' "/proc/$(api one GET /v1/node | jq .os_pid)/status")" -lt 100000 ]
+  echo >"$T/go"
+  wait $!
+  run -0 cat "$T/out"
+  assert_output $'ready\n1000000'
+  counted() { [ -s "$T/count" ]; }
+  wait_until counted
+  [ "$(cat "$T/count")" -lt 100000000 ]
+}
+
+@test "-i: standard input that cannot be read" {
+  start_node one
+  run --separate-stderr -0 node-spawn -i -- wc -c </
+  assert_output 0
+  told 'standard input: Is a directory'
+}
+
+@test "-i: on another node, through a node and straight" {
+  start_node one
+  start_node two
+  run -0 node-spawn -n one -i "two@$HOST" -- tr a-z A-Z <<<'through one'
+  assert_output 'THROUGH ONE'
+  NODE_RUNTIME_DIR=$T/none run -0 node-spawn -i "two@$HOST" -- tr a-z A-Z <<<'straight'
+  assert_output STRAIGHT
 }
 
 @test "--env, --shell" {

@@ -1,0 +1,89 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+gone() { ! node-send "$1" 'are you there?'; }
+
+@test "help and version" { has_help node-kill; }
+
+@test "usage errors" {
+  refuses 'which PID?' node-kill
+  refuses 'which PID?' node-kill --
+  refuses 'wants an argument' node-kill --reason
+  refuses 'no such option' node-kill --no-such 0.1.1
+  refuses 'an empty word is no name' node-kill -n "$(start_node one >/dev/null; echo one)" ''
+}
+
+@test "no node, several nodes, an unknown node" { needs_node node-kill 0.1.1; }
+
+@test "a green thread, and who is linked to it" {
+  start_node one
+  pid=$(node-spawn -d -e 'register("child", spawn_link(function() receive() end)) trap_exit(true) receive()')
+  wait_until node-whereis --local child
+  child=$(node-whereis --local child)
+  run -0 node-kill "$pid"
+  assert_output ''
+  wait_until gone "$pid"
+  wait_until gone "$child"
+}
+
+@test "kill cannot be trapped; another reason can, and is told" {
+  start_node one
+  pid=$(node-spawn -d -e 'trap_exit(true) while true do puts(inspect({receive()})) end')
+  node-kill --reason 'time to go' "$pid"
+  heard() { grep -q '^{"EXIT", .*, "time to go"}$' "$(console_file one)"; }
+  wait_until heard
+  node-kill "$pid"
+  wait_until gone "$pid"
+}
+
+@test "a command: KILL at once; TERM for another reason, which is how it ended then" {
+  start_node one
+  node-spawn --name asked -- sh -c 'trap "echo asked; exit" TERM; echo ready; while :; do sleep 0.05; done' \
+    >"$T/out" 2>"$T/err" 3>&- &
+  tool=$!
+  wait_until grep -qx ready "$T/out"
+  node-kill --reason please asked
+  wait $tool || [ $? -eq 1 ]
+  run -0 cat "$T/out" "$T/err"
+  assert_line asked
+  assert_line --regexp '^node-spawn: <.*>: please$'
+
+  node-spawn --name stubborn -- sh -c 'trap "" TERM; echo ready; sleep 300' >"$T/out" 2>"$T/err" 3>&- &
+  tool=$!
+  wait_until grep -qx ready "$T/out"
+  node-kill stubborn
+  status=0
+  wait $tool || status=$?
+  assert_equal $status 137
+}
+
+@test "several, some of whom are not there: all others end, status 1" {
+  start_node one
+  a=$(node-spawn -d -e 'receive()')
+  b=$(node-spawn -d -- sleep 300)
+  run --separate-stderr -1 node-kill --json "$a" nobody "$b" 0.999999.1
+  assert_equal "$(jq -r .short <<<"$output")" "$a"$'\n'"$b"
+  told 'nobody: no process has this name'
+  wait_until gone "$a"
+  wait_until gone "$b"
+  says_no 1 'no such process' node-kill "$a"
+}
+
+@test "on another node: through this one, and straight where none runs here" {
+  start_node one
+  start_node two
+  pid=$(node-spawn -n one --full -d "two@$HOST" -e 'receive()')
+  other=$(node-spawn -n two --full -d -e 'receive()')
+  node-kill -n one "$pid"
+  NODE_RUNTIME_DIR=$T/none run -0 node-kill "$other"
+  export NODE_SELF=two
+  wait_until gone "$pid"
+  wait_until gone "$other"
+}
+
+@test "a result that cannot be written" {
+  start_node one
+  reports_full_disk node-kill --json "$(node-spawn -d -e 'trap_exit(true) while true do receive() end')" --reason x
+}

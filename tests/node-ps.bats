@@ -1,0 +1,101 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+# row PID COLUMN: that column of a process's row in the table.
+row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output"; }
+
+@test "help and version" { has_help node-ps; }
+
+@test "usage errors" {
+  refuses 'one NODE at a time' node-ps one@rane two@rane
+  refuses 'one NODE at a time' node-ps -- one@rane
+  refuses 'not a node name' node-ps one
+}
+
+@test "no node, several nodes, an unknown node" { needs_node node-ps; }
+
+@test "a table: what each is, its name, its state, how old" {
+  start_node one
+  thread=$(node-spawn -d --name lua -e 'receive_match{"never"}')
+  command=$(node-spawn -d -- sleep 300)
+  node-receive 2>"$T/pid" >/dev/null 3>&- &
+  wait_until grep -q '>' "$T/pid"
+  node-send "$thread" to the mailbox
+  run -0 node-ps
+  assert_line --index 0 --regexp '^PID +KIND +NAME +STATE +MAIL +MEMORY +AGE +WHAT$'
+  assert_equal "${#lines[@]}" 5
+  assert_line --regexp "^$thread +thread +lua +receive +1 +[0-9.]+K? +[0-9]+s +-e:"
+  assert_line --regexp "^$command +command +.* [0-9]+s +sleep 300\$"
+  assert_equal "$(row "$(cat "$T/pid")" 2)" client
+  assert_line --regexp '> console +'
+  kill $!
+}
+
+@test "they stand in the order of their pids" {
+  start_node one
+  for _ in 1 2 3 4 5; do
+    node-spawn -d -e 'receive()' >/dev/null
+    node-spawn -d -- sleep 300 >/dev/null
+  done
+  run -0 node-ps
+  assert_equal "$(sed 1d <<<"$output" | cut -d. -f2)" "$(seq 1 11)"
+}
+
+@test "memory and a full mailbox show" {
+  start_node one
+  pid=$(node-spawn -d -e 'held = ("x"):rep(5 << 20) register("big", self()) receive_match{"never"}')
+  wait_until node-whereis --local big
+  for i in {1..20}; do echo "[$i]"; done | node-send "$pid" -
+  run -0 node-ps
+  assert_equal "$(row "$pid" 5)" 20
+  assert_equal "$(row "$pid" 6)" 5.0M
+  run -0 --separate-stderr node-ps --json
+  [ "$(jq -s "map(select(.short == \"$pid\"))[0].memory" <<<"$output")" -gt $((5 << 20)) ]
+}
+
+@test "--json: one object a line" {
+  start_node one
+  pid=$(node-spawn -d --full --name lua -e 'receive()')
+  run -0 --separate-stderr node-ps --json
+  assert_equal "$(jq -r 'select(.name == "lua") | "<\(.pid)> \(.kind) \(.mailbox)"' <<<"$output")" "$pid thread 0"
+  assert_equal "$(jq -c 'select(.kind == "thread") | .age_ms >= 0 and .age_ms < 60000' <<<"$output")" true
+}
+
+@test "control characters do not reach the terminal" {
+  start_node one
+  node-spawn -d -- sh -c $'exec sleep 300 # \e[31mred\nand\tmore'
+  run -0 node-ps
+  assert_line --partial '?[31mred?and?more'
+}
+
+@test "another node: through this one, and straight where none runs here" {
+  start_node one
+  start_node two
+  pid=$(node-spawn -n two -d --full -e 'receive()')
+  export NODE_SELF=one
+  run -0 node-ps "two@$HOST"
+  assert_line --regexp '^<1\..* thread '
+  run -0 node-ps --full "two@$HOST"
+  assert_equal "$(row "$pid" 2)" thread
+  run -0 node-ps "one@$HOST"
+  refute_line --partial thread
+  unset NODE_SELF
+  NODE_RUNTIME_DIR=$T/none run -0 node-ps "two@$HOST"
+  assert_equal "$(row "$pid" 2)" thread
+  NODE_SELF=one says_no 3 '(resolve)' node-ps two@nowhere.invalid
+}
+
+@test "a process that is gone is no longer there" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  node-kill "$pid"
+  gone() { ! node-ps | grep -qF "$pid"; }
+  wait_until gone
+}
+
+@test "output that cannot be written" {
+  start_node one
+  reports_full_disk node-ps
+}

@@ -1,0 +1,173 @@
+#!/usr/bin/env bats
+
+load helper
+load tools
+
+# open [OPTION…]: a mailbox in the background, its output in $T/out, its pid in $T/pid; the tool's own in $tool.
+open() {
+  # In the background bash ignores INT, and so would the tool.
+  env --default-signal=INT node-receive "$@" >"$T/out" 2>"$T/pid" 3>&- &
+  tool=$!
+  wait_until grep -q '>' "$T/pid"
+  pid=$(cat "$T/pid")
+}
+
+# ends STATUS: the tool in the background ends with it.
+ends() {
+  local status=0
+  wait "$tool" || status=$?
+  assert_equal "$status" "$1"
+}
+
+@test "help and version" { has_help node-receive; }
+
+@test "usage errors" {
+  refuses 'takes no operands' node-receive word
+  refuses '--local goes with --name' node-receive --local
+  for count in 0 -1 x 1.5 ''; do refuses 'not a number of messages' node-receive --count "$count"; done
+  refuses '' node-receive --name 'a b'
+}
+
+@test "no node, several nodes, an unknown node" { needs_node node-receive; }
+
+@test "its pid first, then each message as it comes" {
+  start_node one
+  open
+  [[ $pid =~ ^'<0.'[0-9]+\.[0-9]+'>'$ ]]
+  node-send "$pid" hello 'two words' 'ä'
+  wait_until grep -qxF '["hello","two words","ä"]' "$T/out"
+  node-send --json "$pid" 1 1.0 null '{"a":[true]}'
+  wait_until grep -qxF '[1,1.0,null,{"a":[true]}]' "$T/out"
+  kill "$tool"
+  ends 143
+}
+
+@test "a message from a process, with its pid to answer to" {
+  start_node one
+  open --name box
+  node-spawn -d -e 'send(global.whereis_name("box"), "ask", self()) puts("answered: " .. receive())'
+  wait_until test -s "$T/out"
+  node-send "$(jq -r '.[1]["$pid"]' "$T/out")" 'thank you'
+  wait_until grep -qx 'answered: thank you' "$(console_file one)"
+  kill "$tool"
+  ends 143
+}
+
+@test "--count: so many in order, and done" {
+  start_node one
+  open --count 3
+  for i in 1 2 3; do echo "[$i]"; done | node-send "$pid" -
+  ends 0
+  run -0 cat "$T/out"
+  assert_output $'[1]\n[2]\n[3]'
+}
+
+@test "--match: those that begin with the words; others do not count" {
+  start_node one
+  open --count 2 --match tick --match 1
+  printf '%s\n' '["tock",1]' '["tick"]' '["tick",1,"a"]' '["tick",1.0]' '[]' '["tick","1"]' | node-send "$pid" -
+  ends 0
+  run -0 cat "$T/out"
+  assert_output $'["tick",1,"a"]\n["tick","1"]'
+}
+
+@test "--timeout: 5" {
+  start_node one
+  run --separate-stderr -5 node-receive --timeout 0.3
+  assert_output ''
+  told '(timeout)'
+}
+
+@test "--name: known in the cluster, gone with it, and not given twice" {
+  start_node one
+  start_node two
+  node-connect -n one "two@$HOST"
+  export NODE_SELF=one
+  open --name log
+  node-send -n two log 'from two'
+  wait_until grep -qxF '["from two"]' "$T/out"
+  says_no 1 'log: the name is taken' node-receive --name log
+  gone() { ! node-whereis -n two log; }
+  for signal in INT TERM KILL; do
+    kill -s $signal "$tool"
+    ends $((128 + $(kill -l $signal)))
+    wait_until gone
+    open --name log
+  done
+  kill "$tool"
+  ends 143
+}
+
+@test "--name --local" {
+  start_node one
+  open --name log --local
+  run -0 node-whereis --local log
+  assert_output "$pid"
+  says_no 1 log node-whereis log
+  kill "$tool"
+  ends 143
+}
+
+@test "a reader that has gone ends it, without a word" {
+  start_node one
+  open_to_head() { node-receive --name log 2>"$T/pid" 3>&- | head -n 1 >"$T/out"; }
+  open_to_head &
+  wait_until grep -q '>' "$T/pid"
+  pid=$(cat "$T/pid")
+  gone() { ! node-send "$pid" more; }
+  wait_until gone
+  run -0 cat "$T/out"
+  assert_output '["more"]'
+  says_no 1 log node-whereis log
+  run -0 cat "$T/pid"
+  assert_output "$pid"
+}
+
+@test "killed by an exit signal, and its node stopping: 3" {
+  start_node one
+  open
+  node-kill "$pid"
+  ends 3
+  run -0 cat "$T/pid"
+  assert_output --partial "one@$HOST: the mailbox has been closed"
+  open
+  node-stop
+  ends 3
+}
+
+@test "a pipeline of many messages runs in constant memory" {
+  [ -z "${SAN:-}" ] || skip 'a sanitizer keeps what is freed'
+  start_node one
+  open --name log
+  size() { awk '/^VmRSS/ { print $2 }' "/proc/$tool/status"; }
+  flood='for i = 1, 50000 do global.send("log", "line", i, ("x"):rep(200)) end'
+  node-spawn -e "$flood"
+  wait_until grep -q '^\["line",50000,' "$T/out"
+  before=$(size)
+  node-spawn -e "$flood $flood global.send('log', 'end')"
+  wait_until grep -qxF '["end"]' "$T/out"
+  assert_equal "$(wc -l <"$T/out")" 150001
+  [ $(($(size) - before)) -lt 1024 ]
+  kill "$tool"
+  ends 143
+}
+
+@test "straight to a node elsewhere: the pid is the portable one" {
+  start_node one
+  port=$(port_of one)
+  NODE_RUNTIME_DIR=$T/none open -n "one@$HOST:$port" --count 1
+  [[ $pid == "<one@$HOST."* ]]
+  node-send "$pid" hello
+  ends 0
+}
+
+@test "output that cannot be written" {
+  start_node one
+  node-receive --name log --count 1 2>"$T/pid" >/dev/full 3>&- &
+  tool=$!
+  wait_until grep -q '>' "$T/pid"
+  node-send log hello
+  ends 1
+  run -0 cat "$T/pid"
+  assert_output --partial 'standard output: No space left on device'
+}
