@@ -31,6 +31,7 @@ struct command {
   int signal;
   size_t unflushed; /* output since the last flush */
   npid flush;       /* the flush call under way */
+  npid flush_to;    /* and whom it went to */
   bool made;        /* uv has the process handle */
 };
 
@@ -96,11 +97,14 @@ static void one_over(struct command *c) {
   term_unref(reason);
 }
 
+static void output_resume(struct command *c);
+
 static void on_ended(uv_process_t *process, int64_t status, int sig) {
   struct command *c = process->data;
   c->running = false;
   c->status = status;
   c->signal = sig;
+  if (c->flush != NPID_NONE) output_resume(c); /* the little that is left in its pipes is not waited for */
   one_over(c);
 }
 
@@ -170,16 +174,20 @@ static void output_pause(struct command *c) {
   for (int i = OUT; i <= ERR; i++) uv_read_stop((uv_stream_t *)&c->pipe[i]);
   struct term *t = term_build("s", "flush");
   c->flush = vm_ref(c->hosted.agent->vm);
-  agent_send(c->hosted.agent, SIGNAL_CALL, c->hosted.leader, c->hosted.pid, c->flush, t);
+  c->flush_to = c->hosted.leader;
+  agent_send(c->hosted.agent, SIGNAL_CALL, c->flush_to, c->hosted.pid, c->flush, t);
   term_unref(t);
+}
+
+static void output_resume(struct command *c) {
+  c->flush = NPID_NONE;
+  c->unflushed = 0;
+  read_output(c);
 }
 
 static void command_reply(struct hosted *p, const struct signal *s) {
   struct command *c = (struct command *)p;
-  if (s->ref != c->flush) return;
-  c->flush = NPID_NONE;
-  c->unflushed = 0;
-  read_output(c);
+  if (s->ref == c->flush) output_resume(c);
 }
 
 static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
@@ -258,6 +266,23 @@ static void feed(struct command *c, struct signal *call) {
   if (failed) on_fed(&f->write, failed);
 }
 
+static void on_shut(uv_shutdown_t *shut, int status) {
+  (void)status;
+  struct command *c = shut->data;
+  free(shut);
+  close_handle(c, &c->pipe[IN]);
+}
+
+/* Closes it once all that was sent is written. */
+static void end_stdin(struct command *c) {
+  uv_shutdown_t *shut = malloc(sizeof *shut);
+  c->stdin_open = false;
+  if (shut) shut->data = c;
+  if (shut && !uv_shutdown(shut, (uv_stream_t *)&c->pipe[IN], on_shut)) return;
+  free(shut);
+  close_handle(c, &c->pipe[IN]);
+}
+
 static bool command_call(struct hosted *p, struct signal *call) {
   struct command *c = (struct command *)p;
   if (reason_is(call->term, "stdin")) {
@@ -265,8 +290,7 @@ static bool command_call(struct hosted *p, struct signal *call) {
     return true;
   }
   if (!reason_is(call->term, "stdin_eof")) return false;
-  if (c->stdin_open) close_handle(c, &c->pipe[IN]);
-  c->stdin_open = false;
+  if (c->stdin_open) end_stdin(c);
   call_answer(p->agent, call, NULL);
   return true;
 }
@@ -298,10 +322,7 @@ static void command_message(struct hosted *p, const struct signal *s) {
 /* The leader that owes us an answer is gone with its node. */
 static void command_node_down(struct hosted *p, uint32_t incarnation) {
   struct command *c = (struct command *)p;
-  if (c->flush == NPID_NONE || npid_incarnation(p->leader) != incarnation) return;
-  c->flush = NPID_NONE;
-  c->unflushed = 0;
-  read_output(c);
+  if (c->flush != NPID_NONE && npid_incarnation(c->flush_to) == incarnation) output_resume(c);
 }
 
 static const struct hosted_class command_class = {.kind = "command",

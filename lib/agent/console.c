@@ -8,17 +8,24 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+enum { CONSOLE_PATIENCE_MS = 100 };
 
 struct console {
   struct hosted hosted;
   int fd;
   bool own_fd;
   struct buf pending, writing;
-  size_t at; /* of writing */
-  uv_fs_t write;
+  size_t at;  /* of writing */
+  bool plain; /* a file: it always takes what it is given */
+  uv_work_t write;
+  ssize_t wrote;
   bool busy, gone;
   size_t lost;
   struct signal *flushes; /* calls that wait for room */
@@ -42,24 +49,34 @@ static void answer_flushes(struct console *c) {
   }
 }
 
-static void on_wrote(uv_fs_t *w) {
+/* In the pool: waits a moment for a terminal or pipe to have room, and writes no more than it surely takes,
+ * so that nobody's silence holds up the node's end. */
+static void do_write(uv_work_t *w) {
   struct console *c = w->data;
-  ssize_t n = w->result;
-  uv_fs_req_cleanup(w);
+  size_t left = c->writing.len - c->at;
+  struct pollfd room = {.fd = c->fd, .events = POLLOUT};
+  c->wrote = 0;
+  if (!c->plain && poll(&room, 1, CONSOLE_PATIENCE_MS) == 0) return;
+  ssize_t n = write(c->fd, c->writing.data + c->at, c->plain || left < PIPE_BUF ? left : PIPE_BUF);
+  c->wrote = n >= 0 ? n : errno == EINTR || errno == EAGAIN ? 0 : -errno;
+}
+
+static void on_wrote(uv_work_t *w, int status) {
+  struct console *c = w->data;
   c->busy = false;
-  if (n < 0) {
-    c->lost += c->writing.len - c->at;
-    log_line(&c->hosted.agent->log, "console: %zu bytes are lost: %s", c->writing.len - c->at,
-             uv_strerror((int)n));
+  if (status || c->wrote < 0) {
+    size_t left = c->writing.len - c->at;
+    c->lost += left;
+    log_line(&c->hosted.agent->log, "console: %zu bytes are lost: %s", left,
+             strerror(status ? ECANCELED : (int)-c->wrote));
     c->at = c->writing.len;
   } else {
-    c->at += (size_t)n;
+    c->at += (size_t)c->wrote;
   }
-  if (c->gone) {
+  if (c->gone)
     release(c);
-    return;
-  }
-  write_some(c);
+  else
+    write_some(c);
 }
 
 static void write_some(struct console *c) {
@@ -73,9 +90,8 @@ static void write_some(struct console *c) {
     answer_flushes(c);
   }
   if (c->at == c->writing.len) return;
-  uv_buf_t b = uv_buf_init(c->writing.data + c->at, (unsigned)(c->writing.len - c->at));
   c->write.data = c;
-  c->busy = !uv_fs_write(&c->hosted.agent->loop, &c->write, c->fd, &b, 1, -1, on_wrote);
+  c->busy = !uv_queue_work(&c->hosted.agent->loop, &c->write, do_write, on_wrote);
 }
 
 static void put(struct console *c, const char *bytes, size_t n) {
@@ -151,6 +167,8 @@ int console_init(struct agent *a, struct error *e) {
     free(c);
     return error_set(e, ERR_SYSTEM, "%s: the console cannot be opened: %s", file, strerror(errno));
   }
+  struct stat st;
+  c->plain = !fstat(c->fd, &st) && S_ISREG(st.st_mode);
   int code = hosted_begin(a, &c->hosted, &console_class, NPID_NONE);
   if (code) {
     release(c);

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 enum { LOCAL, REMOTE, SERVERS };
-enum { FRUITLESS_MAX = 4, BACKOFF_MAX_MS = 20, IDLE_TIMEOUT_S = 60 };
+enum { FRUITLESS_MAX = 4, BACKOFF_MAX_MS = 20 };
 
 struct http {
   struct server servers[SERVERS];
@@ -273,7 +273,7 @@ static void silent(void *cls, const char *format, va_list args) {
  */
 static unsigned idle_timeout(const struct agent *a) {
   unsigned link = 8 * (unsigned)(a->config->heartbeat_ms / 1000 + 1);
-  return link > IDLE_TIMEOUT_S ? link : IDLE_TIMEOUT_S;
+  return link > HTTP_IDLE_TIMEOUT_S ? link : HTTP_IDLE_TIMEOUT_S;
 }
 
 static int server_start(struct server *s, struct agent *a, int fd, bool remote, struct error *e) {
@@ -311,10 +311,17 @@ void http_quiesce(struct agent *a) {
   }
 }
 
+/* A stream ends; an upload that stands still is cut (but a link, which parts in its own way). */
+static void end_request(struct request *r) {
+  if (r->stream) stream_end(r->stream);
+  if (!r->upload || r->dispatched || r->route->flags & ROUTE_REMOTE_ONLY) return;
+  request_cut(r);
+  request_release(r);
+}
+
 void http_end_streams(struct agent *a) {
   for (int i = 0; i < SERVERS; i++)
-    for (struct request *r = a->http->servers[i].requests; r; r = r->next)
-      if (r->stream) stream_end(r->stream);
+    for (struct request *r = a->http->servers[i].requests; r; r = r->next) end_request(r);
 }
 
 bool http_idle(const struct agent *a) {

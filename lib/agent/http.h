@@ -17,6 +17,7 @@ enum {
   HTTP_BODY_MAX = 16 << 20,    /* a request's body; beyond: 413 */
   HTTP_DISCARD_MAX = 64 << 20, /* how much of a refused body is read before the connection is cut */
   HTTP_CONNECTIONS_MAX = 4096, /* on each of the two servers; more wait in the kernel's backlog */
+  HTTP_IDLE_TIMEOUT_S = 60,    /* a connection on which nothing happens */
   HTTP_STREAM_MAX = 64 << 20,  /* a stream with more pending breaks off: its writers did not wait */
   HTTP_STREAM_HIGH = 1 << 20,  /* a stream with more than this pending is full */
 };

@@ -7,6 +7,7 @@
 #include "agent/peer.h"
 #include "agent/registry.h"
 #include "base/buf.h"
+#include "base/clock.h"
 #include "wire/frame.h"
 
 #include <stdlib.h>
@@ -153,7 +154,9 @@ void mesh_send(struct agent *a, struct signal *s) {
     struct error e;
     if (!nodename_parse(nodetab_name(a->nodes, npid_incarnation(s->to)), &name, &e)) p = peer_get(a, &name);
   }
-  if (!p || a->mesh->stopping || p->queued > MESH_QUEUE_MAX || p->state >= PEER_SYNCING) {
+  bool hopeless = p && p->state == PEER_DOWN && p->failed_ns &&
+                  clock_ns() - p->failed_ns < (int64_t)MESH_RETRY_MS * 1000000;
+  if (!p || hopeless || a->mesh->stopping || p->queued > MESH_QUEUE_MAX || p->state >= PEER_SYNCING) {
     mesh_undeliverable(a, s, ERR_NO_PROCESS, p && p->state >= PEER_SYNCING ? "noproc" : "noconnection");
     return;
   }
@@ -181,6 +184,7 @@ void peer_down(struct peer *p, const struct error *e) {
   fetch_cancel(p->offer);
   p->offer = NULL;
   if (!was_up) p->port = 0; /* where it was looked for it is not */
+  p->failed_ns = was_up ? 0 : clock_ns();
   p->state = PEER_DOWN;
   nodetab_set_busy(a->nodes, p->incarnation, false);
   p->ready = p->greeted = false;

@@ -45,6 +45,7 @@ struct peer {
   uv_timer_t deadline;
   struct signal *queue, **queue_end;
   size_t queued;
+  int64_t failed_ns; /* when it last could not be reached: signals do not look for it again at once */
 };
 
 struct mesh {

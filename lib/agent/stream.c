@@ -132,6 +132,7 @@ void stream_end(struct stream *s) {
 void stream_free(struct stream *s) {
   if (!s) return;
   stream_unwatch(s);
+  MHD_set_connection_option(s->request->conn, MHD_CONNECTION_OPTION_TIMEOUT, HTTP_IDLE_TIMEOUT_S);
   s->events->closed(s->data, !s->ended);
   buf_finish(&s->pending);
   free(s);
