@@ -4,6 +4,7 @@
 #include "agent/command.h"
 
 #include "agent/calls.h"
+#include "agent/client.h"
 #include "agent/hosted.h"
 #include "agent/plan.h"
 
@@ -88,11 +89,20 @@ static void refuse_start(struct command *c, int error) {
   call_refuse(c->hosted.agent, call, &e);
 }
 
+/* ("exit_status", pid, status) to the leader: behind the last output, before the links and monitors fire. */
+static void tell_status(struct command *c, const struct term *reason) {
+  struct hosted *p = &c->hosted;
+  struct term *t = term_build("spi", "exit_status", p->pid, (int64_t)client_status(reason));
+  agent_send(p->agent, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, t);
+  term_unref(t);
+}
+
 /* One of the four is over. */
 static void one_over(struct command *c) {
   if (--c->open) return;
   if (c->call) refuse_start(c, c->start_errno ? c->start_errno : ECHILD);
   struct term *reason = reason_of(c);
+  tell_status(c, reason);
   hosted_end(&c->hosted, reason);
   term_unref(reason);
 }

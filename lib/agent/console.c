@@ -118,6 +118,7 @@ static void console_message(struct hosted *p, const struct signal *s) {
     put(c, bytes, n);
     return;
   }
+  if (reason_is(s->term, "exit_status")) return; /* of a command whose leader it is: nobody asked */
   json_t *v = s->term ? json_from_term(p->agent->nodes, s->term) : NULL;
   struct buf line = BUF_INIT;
   if (v) json_line(&line, v);

@@ -101,6 +101,7 @@ static int started(lua_State *L, int status, lua_KContext ref) {
   p->link_callee = false;
   if (ok) {
     lua_settop(L, lua_gettop(L) - n + 1);
+    if (ref) process_monitors_callee(p, (npid)ref, bind_to_pid(L, -1));
     if (ref) copy_push_npid(L, (npid)ref);
     return ref ? 2 : 1;
   }

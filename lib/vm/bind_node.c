@@ -104,6 +104,7 @@ static int spawned(lua_State *L, int status, lua_KContext mode) {
   }
   lua_settop(L, lua_gettop(L) - n + 1);
   if (!(mode & MONITOR)) return 1;
+  process_monitors_callee(p, bind_check_ref(L, -2), bind_to_pid(L, -1));
   lua_insert(L, -2); /* the pid before the reference */
   return 2;
 }

@@ -109,6 +109,10 @@ struct signal *process_take(struct process *p, struct signal **link);
 int process_link(struct process *p, npid other) MUST_CHECK;
 bool process_unlink(struct process *p, npid other);
 int process_monitor(struct process *p, npid ref, npid other) MUST_CHECK;
+
+/* A monitor was put on whoever was asked to spawn; the pid has come: it is this one's, unless it has fired
+ * already. */
+void process_monitors_callee(struct process *p, npid ref, npid pid);
 npid process_demonitor(struct process *p, npid ref); /* whom it watched, or NPID_NONE */
 int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;
 void process_unwatch(struct process *p, npid ref);

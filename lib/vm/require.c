@@ -67,7 +67,6 @@ static const char *find(lua_State *L, const char *name, struct stat *st) {
   luaL_checkstack(L, 200, NULL);
   for (const char *at = config->path; *at && looked < 150; at += strlen(at) + 1, looked++)
     if (try_directory(L, at, name, st)) return lua_tostring(L, -1);
-  if (try_directory(L, config->directory, name, st)) return lua_tostring(L, -1);
   lua_concat(L, looked + 1);
   luaL_error(L, "module '%s' not found:%s", name, lua_tostring(L, -1));
   return NULL;

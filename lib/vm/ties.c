@@ -36,6 +36,11 @@ npid process_demonitor(struct process *p, npid ref) {
   return p->ties ? as_npid(map_remove_id(&p->ties->monitors, ref)) : NPID_NONE;
 }
 
+void process_monitors_callee(struct process *p, npid ref, npid pid) {
+  if (pid == NPID_NONE || process_demonitor(p, ref) == NPID_NONE) return;
+  if (process_monitor(p, ref, pid)) process_doom(p, term_build("s", "memory"));
+}
+
 int process_watch(struct process *p, npid ref, npid watcher) {
   struct ties *ties = ties_of(p);
   return ties ? map_put_id(&ties->watchers, ref, as_value(watcher)) : ERR_NOMEM;
