@@ -128,6 +128,9 @@ bool term_get_str(struct term_reader *r, const char **s, size_t *len);
 bool term_get_pid(struct term_reader *r, npid *out);
 bool term_get_int(struct term_reader *r, int64_t *out);
 
+/* Is the first value this string?  As in a reason or in the name of a call. */
+bool term_is_word(const struct term *t, const char *word);
+
 /* Copies the string value of `key` in the MAP that the reader stands at; finds any value: positions *found at
  * it.  false when it is no map or has no such key. The reader itself does not move. */
 bool term_map_find(struct term_reader r, const char *key, struct term_reader *found);

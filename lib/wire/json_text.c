@@ -113,8 +113,9 @@ static json_t *json_detail(const char *text) {
 }
 
 json_t *json_problem(const struct error *e) {
-  return json_pack("{s:s,s:s,s:i,s:s,s:i,s:o}", "type", "about:blank", "title", err_sentence(e->code), "status",
-                   err_http(e->code), "code", err_wire(e->code), "exit", err_exit(e->code), "detail", json_detail(error_text(e)));
+  return json_pack("{s:s,s:s,s:i,s:s,s:i,s:o}", "type", "about:blank", "title", err_sentence(e->code),
+                   "status", err_http(e->code), "code", err_wire(e->code), "exit", err_exit(e->code),
+                   "detail", json_detail(error_text(e)));
 }
 
 static int plain_error(const char *body, size_t n, long status, struct error *e) {
