@@ -15,7 +15,7 @@ void buf_finish(struct buf *b) {
 
 /* Gives back the room of what was consumed. */
 static void buf_settle(struct buf *b) {
-  if (!b->skipped) return;
+  if (!b->skipped || !b->data) return;
   b->data = memmove(b->data - b->skipped, b->data, b->len + 1);
   b->cap += b->skipped;
   b->skipped = 0;

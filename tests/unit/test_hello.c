@@ -26,7 +26,7 @@ static json_t *hello_made(void) {
 static void test_round_trip(void) {
   struct agent *two = agent_made("two@rane"), *one = agent_made("one@rane");
   json_t *v = hello_write(two, json_pack("[s, s]", "three@dune", "four@dune"));
-  struct hello h;
+  struct hello h = {0};
   struct error e = {0};
   ok(v && !hello_read(one, v, &h, &e), "what is written can be read: %s", e.text);
   is(h.name.full, "two@rane", "the name");
@@ -108,11 +108,12 @@ static void test_wrong(void) {
       json_object_set_new(v, w->member, json_loads(w->json, JSON_DECODE_ANY, NULL));
     else
       json_object_del(v, w->member);
-    struct hello untouched = {.port = 1}, h = untouched;
+    struct hello h = {.port = 1};
     struct error e = {0};
     int code = hello_read(a, v, &h, &e);
-    ok(code == w->code && e.code == code && *e.text && !memcmp(&h, &untouched, sizeof h), "%s %s: %s",
-       w->member, w->json ? w->json : "left out", error_text(&e));
+    ok(code == w->code && e.code == code && *e.text && h.port == 1 && !*h.name.full && !h.address &&
+           !h.members,
+       "%s %s: %s", w->member, w->json ? w->json : "left out", error_text(&e));
     json_decref(v);
   }
   free(a);
