@@ -33,6 +33,7 @@ AGENT_PACKAGES := $(TOOL_PACKAGES) libmicrohttpd gnutls libuv lua5.4
 pkg         = $(or $(shell pkg-config $1),$(error libraries are missing: run `make deps'))
 PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(patsubst -I%,-isystem%,$(call pkg,--cflags $(AGENT_PACKAGES))))$(PKG_CFLAGS)
 TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIBS)
+EDIT_LIBS   = $(eval EDIT_LIBS := $(call pkg,--libs libedit))$(EDIT_LIBS)
 AGENT_LIBS  = $(eval AGENT_LIBS := $(call pkg,--libs $(AGENT_PACKAGES)) -lm -lpthread -lrt)$(AGENT_LIBS)
 
 DEFINES := -D_GNU_SOURCE -DNODE_VERSION='"$(VERSION)"' -DNODE_SHARE_DIR='"$(PREFIX)/share/node-toolkit"' \
@@ -53,7 +54,8 @@ AGENT    := $(call program,$(wildcard cmd/node-start.c))
 HELPERS  := $(patsubst cmd/%.c,$O/libexec/node-toolkit/%,$(wildcard cmd/node-guard.c))
 HARNESS  := $(patsubst %.c,$O/obj/%.o,$(filter-out tests/unit/test_%.c,$(wildcard tests/unit/*.c)))
 UNIT     := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
-SOURCES  := $(wildcard lib/*/*.c cmd/*.c tests/unit/*.c)
+BENCH    := $(patsubst tests/bench/%.c,$O/bench/%,$(wildcard tests/bench/*.c))
+SOURCES  := $(wildcard lib/*/*.c cmd/*.c tests/unit/*.c tests/bench/*.c)
 SUITES   := $(wildcard tests/*.bats)
 SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/bench/run tests/*.bash $(SUITES))
 
@@ -81,6 +83,7 @@ $O/lib/%.a: $O/flags
 	$(Q)rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 $(TOOLS): LIBS = $(TOOL_LIBS)
+$O/bin/node-shell: LIBS = $(TOOL_LIBS) $(EDIT_LIBS)
 $(TOOLS): $O/bin/%: $O/obj/cmd/%.o $O/lib/libtool.a $O/lib/libnodemsg.a
 
 $(AGENT): LIBS = $(AGENT_LIBS)
@@ -90,10 +93,11 @@ $(AGENT): $O/bin/%: $O/obj/cmd/%.o $O/lib/libtool.a $O/lib/libnode.a
 $(HELPERS): LIBS = $(if $(SAN),,-static)
 $(HELPERS): $O/libexec/node-toolkit/%: $O/obj/cmd/%.o
 
-$(UNIT): LIBS = $(AGENT_LIBS)
+$(UNIT) $(BENCH): LIBS = $(AGENT_LIBS)
 $(UNIT): $O/unit/%: $O/obj/tests/unit/%.o $(HARNESS) $O/lib/libnode.a
+$(BENCH): $O/bench/%: $O/obj/tests/bench/%.o $(HARNESS) $O/lib/libnode.a
 
-$(TOOLS) $(AGENT) $(HELPERS) $(UNIT):
+$(TOOLS) $(AGENT) $(HELPERS) $(UNIT) $(BENCH):
 	@mkdir -p $(@D)
 	@$(if $(Q),echo '  LINK    $@')
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
@@ -119,8 +123,8 @@ demo: deps
 	$(AGAIN) all
 	@BUILD=$(abspath $O) tests/demo
 
-bench: all
-	@$(if $(wildcard tests/bench/run),BUILD=$(abspath $O) tests/bench/run,echo 'there are no benchmarks yet')
+bench: $(BENCH)
+	@BUILD=$(abspath $O) tests/bench/run
 
 lint: compile_commands.json
 	clang-format --dry-run -Werror $(wildcard lib/*/*.[ch] cmd/*.[ch] tests/*/*.[ch])
@@ -129,7 +133,7 @@ lint: compile_commands.json
 	  --suppress=missingIncludeSystem --suppress=nullPointerArithmeticRedundantCheck -D_GNU_SOURCE -D__GNUC__ \
 	  -D'json_array_foreach(a,i,v)=while((v=next(a,i=0)))' \
 	  -D'json_object_foreach(o,k,v)=while((k=next(o,v=0)))' -Ilib lib cmd
-	$(if $(SCRIPTS),shellcheck -x -e SC2016,SC2317 $(SCRIPTS))
+	$(if $(SCRIPTS),shellcheck -x -e SC2016,SC2030,SC2031,SC2317 $(SCRIPTS))
 	$(if $(wildcard man/*.[1-7]),mandoc -Tlint -Wwarning $(wildcard man/*.[1-7]))
 
 entry = {"directory": "$(CURDIR)", "file": "$1", "command": "$(subst ",\",$(COMPILE)) -c $1"}
@@ -139,8 +143,8 @@ compile_commands.json: $(SOURCES) Makefile
 # --- what Debian must have installed -----------------------------------------------------------------------
 
 DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
-        liblua5.4-dev libssl-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq mandoc \
-        openssl procps strace zsh fish
+        liblua5.4-dev libssl-dev libedit-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
+        mandoc openssl procps strace zsh fish
 
 deps:
 	@missing=$$(for p in $(DEPS); do \

@@ -237,6 +237,7 @@ void agent_free(struct agent *a) {
   mesh_finish(a);
   fetch_finish(a);
   if (a->vm) end_processes(a);
+  kernel_finish(a);
   registry_finish(a);
   uv_handle_t *mine[] = {(uv_handle_t *)&a->wake, (uv_handle_t *)&a->on_term, (uv_handle_t *)&a->on_int,
                          (uv_handle_t *)&a->on_hup, (uv_handle_t *)&a->grace};

@@ -29,7 +29,7 @@ int client_status(const struct term *reason) {
   } words[] = {{"normal", 0},    {"shutdown", 143},     {"kill", 137},   {"killed", 137},
                {"timeout", 124}, {"noconnection", 125}, {"noproc", 125}, {"memory", 1}};
   for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-    if (reason_is(reason, words[i].word)) return words[i].status;
+    if (term_is_word(reason, words[i].word)) return words[i].status;
   struct term_reader r = term_read(reason);
   struct term_value list = term_next(&r);
   const char *word;

@@ -295,11 +295,11 @@ static void end_stdin(struct command *c) {
 
 static bool command_call(struct hosted *p, struct signal *call) {
   struct command *c = (struct command *)p;
-  if (reason_is(call->term, "stdin")) {
+  if (term_is_word(call->term, "stdin")) {
     feed(c, call);
     return true;
   }
-  if (!reason_is(call->term, "stdin_eof")) return false;
+  if (!term_is_word(call->term, "stdin_eof")) return false;
   if (c->stdin_open) end_stdin(c);
   call_answer(p->agent, call, NULL);
   return true;
@@ -426,7 +426,7 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   struct error e = {0};
   struct plan p;
   struct command *c = NULL;
-  if (!plan_read(a, reason_is(call->term, "exec"), spec, &p, &e) && !(c = calloc(1, sizeof *c)))
+  if (!plan_read(a, term_is_word(call->term, "exec"), spec, &p, &e) && !(c = calloc(1, sizeof *c)))
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (c && (e.code = hosted_begin(a, &c->hosted, &command_class, p.leader))) {
     error_set(&e, e.code, "%s", err_sentence(e.code));

@@ -118,7 +118,7 @@ static void console_message(struct hosted *p, const struct signal *s) {
     put(c, bytes, n);
     return;
   }
-  if (reason_is(s->term, "exit_status")) return; /* of a command whose leader it is: nobody asked */
+  if (term_is_word(s->term, "exit_status")) return; /* of a command whose leader it is: nobody asked */
   json_t *v = s->term ? json_from_term(p->agent->nodes, s->term) : NULL;
   struct buf line = BUF_INIT;
   if (v) json_line(&line, v);
@@ -129,7 +129,7 @@ static void console_message(struct hosted *p, const struct signal *s) {
 
 static bool console_call(struct hosted *p, struct signal *s) {
   struct console *c = (struct console *)p;
-  if (!reason_is(s->term, "flush")) return false;
+  if (!term_is_word(s->term, "flush")) return false;
   s->next = c->flushes;
   c->flushes = s;
   answer_flushes(c);

@@ -5,7 +5,6 @@
 #include "base/clock.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid ref, struct term *term) {
   struct signal *s = signal_new(kind, to, from, ref, term ? term_ref(term) : NULL);
@@ -19,13 +18,6 @@ void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid
 
 struct term *reason_word(const char *word) {
   return term_build("s", word);
-}
-
-bool reason_is(const struct term *reason, const char *word) {
-  struct term_reader r = term_read(reason);
-  const char *s;
-  size_t n;
-  return term_get_str(&r, &s, &n) && n == strlen(word) && !memcmp(s, word, n);
 }
 
 int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) {
@@ -84,7 +76,7 @@ static bool unbond(struct hosted *p, npid pid, npid ref) {
 /* An exit signal: `normal` is ignored, `kill` cannot be, anything else ends the process (none of the hosted
  * kinds traps exits). */
 static void exit_signal(struct hosted *p, struct term *reason, bool kill) {
-  if (!kill && reason_is(reason, "normal")) return;
+  if (!kill && term_is_word(reason, "normal")) return;
   struct term *killed = kill ? reason_word("killed") : NULL;
   struct term *by = killed ? killed : reason;
   if (p->class->exit)
@@ -99,6 +91,20 @@ static void put_text(struct term_writer *w, const char *key, const char *value) 
   term_put_text(w, value);
 }
 
+struct own_name {
+  npid pid;
+  struct term_writer *w;
+  bool found;
+};
+
+static void find_name(void *data, const char *name, npid pid, uint64_t token) {
+  (void)token;
+  struct own_name *n = data;
+  if (pid != n->pid || n->found) return;
+  put_text(n->w, "name", name);
+  n->found = true;
+}
+
 /* [true, MAP], with the keys that a green thread has too. */
 static struct term *info(struct hosted *p) {
   struct term_writer w = TERM_WRITER_INIT;
@@ -111,7 +117,9 @@ static struct term *info(struct hosted *p) {
   term_put_text(&w, "started");
   term_put_int(&w, p->started_ns);
   put_text(&w, "what", p->what ? p->what : p->class->kind);
-  term_set_count(&w, at, 5);
+  struct own_name name = {p->pid, &w, false};
+  names_each(p->agent->names, find_name, &name);
+  term_set_count(&w, at, name.found ? 6 : 5);
   struct term *t = term_from_writer(&w, 2);
   term_writer_finish(&w);
   return t;
@@ -120,9 +128,9 @@ static struct term *info(struct hosted *p) {
 static void answer(struct hosted *p, struct signal *s) {
   struct term *t;
   if (p->class->call && p->class->call(p, s)) return;
-  if (reason_is(s->term, "flush"))
+  if (term_is_word(s->term, "flush"))
     t = term_build("b", 1);
-  else if (reason_is(s->term, "info"))
+  else if (term_is_word(s->term, "info"))
     t = info(p);
   else
     t = term_build("bss", 0, err_wire(ERR_USAGE), "this process does not answer that call");
@@ -156,7 +164,7 @@ void hosted_signal(struct hosted *p, struct signal *s) {
     if (p->class->reply) p->class->reply(p, s);
     break;
   case SIGNAL_CALL: answer(p, s); return;
-  case SIGNAL_EXIT: exit_signal(p, s->term, reason_is(s->term, "kill")); break;
+  case SIGNAL_EXIT: exit_signal(p, s->term, term_is_word(s->term, "kill")); break;
   case SIGNAL_LINK_EXIT:
     if (unbond(p, s->from, NPID_NONE)) exit_signal(p, s->term, false);
     break;

@@ -59,7 +59,5 @@ void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid
 
 /* A [word] reason. */
 struct term *reason_word(const char *word);
-/* Is the first value the word? (a reason, or the operation of a call) */
-bool reason_is(const struct term *reason, const char *word);
 
 #endif

@@ -348,3 +348,10 @@ void kernel_signal(struct agent *a, struct signal *s) {
   }
   signal_free(s);
 }
+
+void kernel_finish(struct agent *a) {
+  for (struct mesh_watch *w = mesh_watches(a), *next; w; w = next) {
+    next = w->next;
+    if (w->event == listener_event) listener_free(w->data);
+  }
+}

@@ -330,7 +330,7 @@ void mesh_unwatch(struct mesh_watch *w) {
 }
 
 struct mesh_watch *mesh_watches(struct agent *a) {
-  return a->mesh->watches;
+  return a->mesh ? a->mesh->watches : NULL;
 }
 
 /* --- lifecycle ------------------------------------------------------------------------------------------ */

@@ -80,7 +80,7 @@ static void session_message(struct hosted *p, const struct signal *sig) {
 
 static bool session_call(struct hosted *p, struct signal *call) {
   struct session *s = (struct session *)p;
-  if (!reason_is(call->term, "flush")) return false;
+  if (!term_is_word(call->term, "flush")) return false;
   call->next = s->flushes;
   s->flushes = call;
   if (!s->stream || !stream_full(s->stream)) answer_flushes(s);

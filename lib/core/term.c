@@ -269,6 +269,13 @@ bool term_get_str(struct term_reader *r, const char **s, size_t *len) {
   return true;
 }
 
+bool term_is_word(const struct term *t, const char *word) {
+  struct term_reader r = term_read(t);
+  const char *s;
+  size_t n;
+  return term_get_str(&r, &s, &n) && n == strlen(word) && memcmp(s, word, n) == 0;
+}
+
 bool term_get_pid(struct term_reader *r, npid *out) {
   struct term_value v;
   if (!get_kind(r, TERM_PID, &v)) return false;

@@ -1,4 +1,5 @@
-/* Invariant: an alarm is in iso->alarms under its ref exactly while its timer is in iso->timers. */
+/* Invariant: an alarm is in iso->alarms under its ref exactly while its timer is in iso->timers; and for as
+ * long vm->alarms leads from the ref to the isolate. */
 #include "vm/alarm.h"
 
 #include "base/clock.h"
@@ -16,6 +17,34 @@ struct alarm {
   struct term *term;
 };
 
+static struct alarm_owners *owners_of(struct vm *vm, npid ref) {
+  return &vm->alarms[npid_number(ref) % VM_ALARM_SHARDS];
+}
+
+static int publish(struct isolate *iso, npid ref) {
+  struct alarm_owners *owners = owners_of(iso->vm, ref);
+  pthread_mutex_lock(&owners->lock);
+  int rc = map_put_id(&owners->isolates, ref, iso);
+  pthread_mutex_unlock(&owners->lock);
+  return rc;
+}
+
+static void withdraw(struct vm *vm, npid ref) {
+  struct alarm_owners *owners = owners_of(vm, ref);
+  pthread_mutex_lock(&owners->lock);
+  map_remove_id(&owners->isolates, ref);
+  pthread_mutex_unlock(&owners->lock);
+}
+
+struct isolate *alarm_owner(struct vm *vm, npid ref) {
+  struct alarm_owners *owners = owners_of(vm, ref);
+  if (!npid_is_local(ref)) return NULL;
+  pthread_mutex_lock(&owners->lock);
+  struct isolate *iso = map_get_id(&owners->isolates, ref);
+  pthread_mutex_unlock(&owners->lock);
+  return iso;
+}
+
 static void alarm_free(struct alarm *a) {
   term_unref(a->term);
   free(a->name);
@@ -29,12 +58,14 @@ int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, con
   *a = (struct alarm){.timer = {.at = at, .kind = TIMER_SEND}, .ref = ref, .from = from, .to = to};
   if (name && !(a->name = strdup(name))) goto fail;
   if (map_put_id(&iso->alarms, ref, a)) goto fail;
-  if (timers_add(&iso->timers, &a->timer)) {
-    map_remove_id(&iso->alarms, ref);
-    goto fail;
-  }
+  if (timers_add(&iso->timers, &a->timer)) goto forget;
+  if (publish(iso, ref)) goto stop;
   a->term = term;
   return 0;
+stop:
+  timers_remove(&iso->timers, &a->timer);
+forget:
+  map_remove_id(&iso->alarms, ref);
 fail:
   alarm_free(a);
   return ERR_NOMEM;
@@ -45,13 +76,25 @@ int64_t alarm_cancel(struct isolate *iso, npid ref) {
   if (!a) return -1;
   int64_t left = a->timer.at - clock_ns();
   timers_remove(&iso->timers, &a->timer);
+  withdraw(iso->vm, ref);
   alarm_free(a);
   return left > 0 ? left : 0;
+}
+
+void alarm_call(struct isolate *iso, struct signal *s) {
+  if (s->kind != SIGNAL_CALL || !term_is_word(s->term, "cancel_timer")) {
+    vm_nobody(iso->vm, s);
+    return;
+  }
+  int64_t left = alarm_cancel(iso, s->to);
+  isolate_signal(iso, SIGNAL_REPLY, s->from, s->to, s->ref, term_build("bi", left >= 0, left));
+  signal_free(s);
 }
 
 void alarm_fire(struct isolate *iso, struct timer *t) {
   struct alarm *a = (struct alarm *)((char *)t - offsetof(struct alarm, timer));
   map_remove_id(&iso->alarms, a->ref);
+  withdraw(iso->vm, a->ref);
   npid to = a->name ? names_whereis(iso->vm->config.names, a->name, NULL) : a->to;
   if (to != NPID_NONE) {
     isolate_signal(iso, SIGNAL_MESSAGE, to, a->from, NPID_NONE, a->term);

@@ -9,6 +9,8 @@
 #include "vm/timers.h"
 
 struct isolate;
+struct signal;
+struct vm;
 
 /* To a pid or, when name is not NULL, to whoever has the local name then.  Takes the term; on failure it is
  * still yours. */
@@ -17,6 +19,14 @@ int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, con
 
 /* The nanoseconds it had left, or -1 when there is no such alarm here. */
 int64_t alarm_cancel(struct isolate *iso, npid ref);
+
+/* The isolate that has the alarm, or NULL: it went off, was cancelled, or is another node's.  Any thread.  By
+ * the time one looks there the alarm may be gone, the isolate is not. */
+struct isolate *alarm_owner(struct vm *vm, npid ref);
+
+/* CALL "cancel_timer" to a ref, which vm_deliver brings to its isolate: [true, nanoseconds left], or [false,
+ * …] when it is gone.  Consumes the signal. */
+void alarm_call(struct isolate *iso, struct signal *s);
 
 /* Its time has come. */
 void alarm_fire(struct isolate *iso, struct timer *t);

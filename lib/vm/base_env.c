@@ -13,6 +13,7 @@
 #include "vm/process.h"
 #include "vm/require.h"
 #include "vm/state.h"
+#include "vm/yielding.h"
 
 #include <lualib.h>
 #include <stdio.h>
@@ -94,17 +95,7 @@ static const char *const math_names[] = {
 static const char *const utf8_names[] = {"char", "charpattern", "codepoint", "codes", "len", "offset", NULL};
 static const char *const os_names[] = {"clock",  "date", "difftime", "getenv", "remove",
                                        "rename", "time", "tmpname",  NULL};
-static const char *const io_names[] = {"open", "type", NULL};
-
-static const struct {
-  const char *name;
-  lua_CFunction open;
-  const char *const *names;
-} libraries[] = {
-    {LUA_STRLIBNAME, luaopen_string, string_names}, {LUA_TABLIBNAME, luaopen_table, table_names},
-    {LUA_MATHLIBNAME, luaopen_math, math_names},    {LUA_UTF8LIBNAME, luaopen_utf8, utf8_names},
-    {LUA_OSLIBNAME, luaopen_os, os_names},          {LUA_IOLIBNAME, luaopen_io, io_names},
-};
+static const char *const io_names[] = {"lines", "open", "type", "write", NULL};
 
 /* io.lines: of a named file only, as there is no input that a process could call its own. */
 static int io_lines(lua_State *L) {
@@ -114,6 +105,35 @@ static int io_lines(lua_State *L) {
   lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
   return lua_gettop(L);
 }
+
+/* It is also where methods of strings are looked up. */
+static void change_string(lua_State *L) {
+  yielding_gsub(L);
+  lua_pushnil(L);
+  lua_setfield(L, -2, "dump");
+}
+
+static void change_io(lua_State *L) {
+  lua_getfield(L, -1, "lines");
+  lua_pushcclosure(L, io_lines, 1);
+  lua_setfield(L, -2, "lines");
+  lua_pushcfunction(L, bind_write);
+  lua_setfield(L, -2, "write");
+}
+
+static const struct {
+  const char *name;
+  lua_CFunction open;
+  const char *const *names;
+  void (*change)(lua_State *L); /* of the opened library, at the top */
+} libraries[] = {
+    {LUA_STRLIBNAME, luaopen_string, string_names, change_string},
+    {LUA_TABLIBNAME, luaopen_table, table_names, yielding_sort},
+    {LUA_MATHLIBNAME, luaopen_math, math_names, NULL},
+    {LUA_UTF8LIBNAME, luaopen_utf8, utf8_names, NULL},
+    {LUA_OSLIBNAME, luaopen_os, os_names, NULL},
+    {LUA_IOLIBNAME, luaopen_io, io_names, change_io},
+};
 
 /* From the table at `from` into the one at the top. */
 static void copy_names(lua_State *L, int from, const char *const *names) {
@@ -216,15 +236,9 @@ static int lazy_global(lua_State *L) {
 static void open_libraries(lua_State *L, struct isolate *iso, int base) {
   for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
     luaL_requiref(L, libraries[i].name, libraries[i].open, 0);
+    if (libraries[i].change) libraries[i].change(L);
     lua_newtable(L);
     copy_names(L, lua_gettop(L) - 1, libraries[i].names);
-    if (strcmp(libraries[i].name, LUA_IOLIBNAME) == 0) {
-      lua_getfield(L, -2, "lines");
-      lua_pushcclosure(L, io_lines, 1);
-      lua_setfield(L, -2, "lines");
-      lua_pushcfunction(L, bind_write);
-      lua_setfield(L, -2, "write");
-    }
     finish_library(L, iso, base, libraries[i].name);
     lua_pop(L, 1);
   }

@@ -52,7 +52,8 @@ static bool no_room(struct vm *vm, npid to) {
     if (owner != vm_host(vm)) inbox = &((struct isolate *)owner)->inbox;
   }
   if (!npid_is_local(to) && nodetab_busy(vm->config.nodes, npid_incarnation(to))) return true;
-  return atomic_load_explicit(&inbox->bytes, memory_order_relaxed) > INBOX_MAX;
+  size_t max = vm->config.mailbox_bytes / 4 < INBOX_MAX ? vm->config.mailbox_bytes / 4 : INBOX_MAX;
+  return atomic_load_explicit(&inbox->bytes, memory_order_relaxed) > max;
 }
 
 static int send_again(lua_State *L, int status, lua_KContext to);
@@ -298,14 +299,29 @@ static int send_after(lua_State *L) {
   return 1;
 }
 
-static int cancel_timer(lua_State *L) {
-  int64_t left = alarm_cancel(process_of(L)->isolate, bind_check_ref(L, 1));
+static int push_left(lua_State *L, int64_t left) {
   if (left < 0) {
     lua_pushboolean(L, 0);
   } else {
     lua_pushinteger(L, (left + 999999) / 1000000);
   }
   return 1;
+}
+
+static int cancelled(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  return push_left(L, ok ? lua_tointeger(L, -n) : -1);
+}
+
+/* A timer that was set in another isolate is cancelled there, by a call. */
+static int cancel_timer(lua_State *L) {
+  struct isolate *iso = process_of(L)->isolate;
+  npid ref = bind_check_ref(L, 1);
+  struct isolate *owner = alarm_owner(iso->vm, ref);
+  if (!owner || owner == iso) return push_left(L, owner ? alarm_cancel(iso, ref) : -1);
+  return bind_call(L, ref, term_build("s", "cancel_timer"), cancelled, 0);
 }
 
 static int monotonic(lua_State *L) {

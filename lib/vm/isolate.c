@@ -214,6 +214,17 @@ static void receive_spawn(struct isolate *iso, struct signal *s) {
   }
 }
 
+static void receive_signal(struct isolate *iso, struct signal *s) {
+  struct process *p = isolate_find(iso, s->to);
+  if (p) {
+    process_signal(p, s);
+  } else if (npid_is_ref(s->to)) {
+    alarm_call(iso, s);
+  } else {
+    vm_nobody(iso->vm, s);
+  }
+}
+
 static void take_inbox(struct isolate *iso) {
   for (struct signal *s = inbox_take(&iso->inbox), *next; s; s = next) {
     next = s->next;
@@ -222,12 +233,7 @@ static void take_inbox(struct isolate *iso) {
     } else if (s->kind == SIGNAL_NODEDOWN) {
       node_down(iso, s);
     } else {
-      struct process *p = isolate_find(iso, s->to);
-      if (p) {
-        process_signal(p, s);
-      } else {
-        vm_nobody(iso->vm, s);
-      }
+      receive_signal(iso, s);
     }
   }
 }

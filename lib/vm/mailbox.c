@@ -2,8 +2,6 @@
  * too. */
 #include "vm/mailbox.h"
 
-#include "vm/vm.h"
-
 void mailbox_init(struct mailbox *m) {
   *m = (struct mailbox){.tail = &m->first};
 }
@@ -25,12 +23,4 @@ struct signal *mailbox_take(struct mailbox *m, struct signal **link) {
   m->bytes -= signal_weight(s);
   m->count--;
   return s;
-}
-
-bool mailbox_full(const struct mailbox *m) {
-  return m->count >= VM_MAILBOX_MAX_COUNT || m->bytes >= VM_MAILBOX_MAX_BYTES;
-}
-
-bool mailbox_roomy(const struct mailbox *m) {
-  return m->count <= VM_MAILBOX_MAX_COUNT / 2 && m->bytes <= VM_MAILBOX_MAX_BYTES / 2;
 }

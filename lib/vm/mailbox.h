@@ -31,8 +31,4 @@ static inline void mailbox_push(struct mailbox *m, struct signal *s) {
 /* Takes out the message that link leads to. */
 struct signal *mailbox_take(struct mailbox *m, struct signal **link);
 
-/* At its bound, or (with bytes) half of it, which is where waiting senders are let in again. */
-bool mailbox_full(const struct mailbox *m);
-bool mailbox_roomy(const struct mailbox *m);
-
 #endif

@@ -104,7 +104,7 @@ struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, 
   p->pid = npid_make(0, number);
   p->leader = leader;
   p->alive = true;
-  p->started = clock_wall_us();
+  p->started = clock_ns();
   ptab_set(&iso->vm->ptab, number, iso, p);
   atomic_store_explicit(&iso->spawned, iso->spawned + 1, memory_order_relaxed);
   return p;
@@ -200,10 +200,12 @@ static int report(lua_State *L) {
   return 0;
 }
 
-static void say_memory(struct process *p) {
+void process_outgrew(struct process *p, const char *what) {
   char pid[NPID_TEXT_SIZE], text[NPID_TEXT_SIZE + 64];
+  if (p->end) return;
   npid_format(p->isolate->vm->config.nodes, p->pid, NPID_SHORT, pid);
-  snprintf(text, sizeof text, "process %s ended: it outgrew its memory limit\n", pid);
+  snprintf(text, sizeof text, "process %s ended: %s\n", pid, what);
+  process_doom(p, term_build("s", "memory"));
   isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE,
                  term_build("sps", "stderr", p->pid, text));
 }
@@ -223,9 +225,7 @@ static void check_memory(struct process *p) {
   struct heap *h = &p->isolate->heap;
   if (!h->exceeded) return;
   h->exceeded = false;
-  if (p->end) return;
-  say_memory(p);
-  process_doom(p, term_build("s", "memory"));
+  process_outgrew(p, "it outgrew its memory limit");
 }
 
 static int resume(struct process *p, struct scheduler *s) {

@@ -48,7 +48,7 @@ struct process {
   npid callee; /* whom it went to */
   struct term *reply;
   int64_t heap;    /* bytes, as metered */
-  int64_t started; /* wall clock, microseconds */
+  int64_t started; /* clock_ns */
   uint32_t slot;
   uint32_t output; /* bytes put since the last flush */
   int nargs;       /* values on the coroutine's stack for the next resume */
@@ -92,6 +92,9 @@ void process_run(struct process *p, struct scheduler *s);
 
 /* It must end with [reason]; takes the term.  The first reason stands. */
 void process_doom(struct process *p, struct term *reason);
+
+/* It must end with the reason "memory"; its leader is told what was too much. */
+void process_outgrew(struct process *p, const char *what);
 
 /* Pushes its globals. */
 void process_push_env(lua_State *L, struct process *p);

@@ -65,6 +65,7 @@ static const char *find(lua_State *L, const char *name, struct stat *st) {
   const struct vm_config *config = &process_of(L)->isolate->vm->config;
   int looked = 0;
   luaL_checkstack(L, 200, NULL);
+  lua_pushliteral(L, "");
   for (const char *at = config->path; *at && looked < 150; at += strlen(at) + 1, looked++)
     if (try_directory(L, at, name, st)) return lua_tostring(L, -1);
   lua_concat(L, looked + 1);

@@ -3,29 +3,39 @@
 
 #include "vm/state.h"
 
-#include <string.h>
+/* Is the mailbox at so many halves of its bound? */
+static bool holds_halves(const struct process *p, uint64_t halves) {
+  const struct vm_config *c = &p->isolate->vm->config;
+  const struct mailbox *m = &p->mailbox;
+  return m->count * UINT64_C(2) >= c->mailbox_count * halves ||
+         m->bytes * UINT64_C(2) >= c->mailbox_bytes * halves;
+}
 
-static void note_full(struct process *p) {
+static void note_full(struct process *p, bool full) {
   struct ptab_slot *slot = ptab_find(&p->isolate->vm->ptab, npid_number(p->pid));
-  if (slot) atomic_store_explicit(&slot->full, true, memory_order_relaxed);
-  p->full = true;
+  if (slot) atomic_store_explicit(&slot->full, full, memory_order_relaxed);
+  p->full = full;
 }
 
 void process_message(struct process *p, struct signal *s) {
   struct isolate *iso = p->isolate;
+  if (p->end) { /* nobody will read it */
+    signal_free(s);
+    return;
+  }
   mailbox_push(&p->mailbox, s);
-  if (!p->full && mailbox_full(&p->mailbox)) note_full(p);
+  if (!p->full && holds_halves(p, 2)) note_full(p, true);
+  if (p->full && holds_halves(p, 4)) {
+    process_outgrew(p, "its mailbox outgrew its bound");
+    return;
+  }
   atomic_store_explicit(&iso->messages, iso->messages + 1, memory_order_relaxed);
   if (p->state == PROCESS_RECEIVES || p->state == PROCESS_MATCHES) process_ready(p);
 }
 
 struct signal *process_take(struct process *p, struct signal **link) {
   struct signal *s = mailbox_take(&p->mailbox, link);
-  if (p->full && mailbox_roomy(&p->mailbox)) {
-    struct ptab_slot *slot = ptab_find(&p->isolate->vm->ptab, npid_number(p->pid));
-    if (slot) atomic_store_explicit(&slot->full, false, memory_order_relaxed);
-    p->full = false;
-  }
+  if (p->full && !holds_halves(p, 1)) note_full(p, false);
   signal_free(p->taken);
   p->taken = s;
   return s;
@@ -42,12 +52,6 @@ static void as_message(struct process *p, struct signal *s, struct term *term) {
   process_message(p, s);
 }
 
-static bool reason_is(const struct term *reason, const char *word) {
-  struct term_reader r = term_read(reason);
-  struct term_value v = term_next(&r);
-  return v.tag == TERM_STR && v.len == strlen(word) && memcmp(v.s, word, v.len) == 0;
-}
-
 static struct term *reason_of(struct signal *s) {
   return s->term ? term_ref(s->term) : term_build("s", "normal");
 }
@@ -58,12 +62,12 @@ static void exit_with(struct process *p, struct signal *s, bool self) {
     as_message(p, s, term_build("spt", "EXIT", s->from, s->term));
     return;
   }
-  if (self || !reason_is(s->term, "normal")) process_doom(p, reason_of(s));
+  if (self || !term_is_word(s->term, "normal")) process_doom(p, reason_of(s));
   signal_free(s);
 }
 
 static void on_exit(struct process *p, struct signal *s) {
-  if (reason_is(s->term, "kill")) {
+  if (term_is_word(s->term, "kill")) {
     process_doom(p, term_build("s", "killed"));
     signal_free(s);
   } else {
@@ -120,9 +124,9 @@ static void on_leader(struct process *p, struct signal *s) {
 /* Calls to a green thread are answered on its behalf, without running it. */
 static void on_call(struct process *p, struct signal *s) {
   struct term *answer;
-  if (reason_is(s->term, "flush")) {
+  if (term_is_word(s->term, "flush")) {
     answer = term_build("b", 1);
-  } else if (reason_is(s->term, "info")) {
+  } else if (term_is_word(s->term, "info")) {
     answer = process_info(p);
   } else {
     answer = term_build("bss", 0, "usage", "a green thread answers only \"flush\" and \"info\"");

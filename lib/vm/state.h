@@ -2,6 +2,7 @@
 #ifndef VM_STATE_H
 #define VM_STATE_H
 
+#include "base/map.h"
 #include "vm/ptab.h"
 #include "vm/sched.h"
 #include "vm/timers.h"
@@ -11,6 +12,13 @@
 #include <stdatomic.h>
 
 struct isolate;
+
+/* Which isolate keeps a timer of send_after, by its ref; in shards, as every isolate writes here. */
+enum { VM_ALARM_SHARDS = 16 };
+struct alarm_owners {
+  pthread_mutex_t lock;
+  struct map isolates;
+};
 
 /* The isolates that sleep until a deadline. */
 struct sleepers {
@@ -36,6 +44,7 @@ struct vm {
   bool started;
 
   struct sleepers sleepers;
+  struct alarm_owners alarms[VM_ALARM_SHARDS];
 
   pthread_mutex_t lock; /* of what follows */
   struct isolate **isolates;

@@ -2,6 +2,7 @@
  * but those of a scheduler's queue. */
 #include "vm/vm.h"
 
+#include "vm/alarm.h"
 #include "vm/isolate.h"
 #include "vm/preempt.h"
 #include "vm/process.h"
@@ -37,11 +38,14 @@ static int cores(void) {
 static int setup(struct vm *vm, const struct vm_config *config) {
   vm->config = *config;
   if (vm->config.heap_max == 0) vm->config.heap_max = (size_t)256 << 20;
+  if (vm->config.mailbox_count == 0) vm->config.mailbox_count = VM_MAILBOX_MAX_COUNT;
+  if (vm->config.mailbox_bytes == 0) vm->config.mailbox_bytes = VM_MAILBOX_MAX_BYTES;
   vm->config.path = path_copy(config->path);
   vm->config.directory = strdup(config->directory ? config->directory : ".");
   if (!vm->config.path || !vm->config.directory) return ERR_NOMEM;
   pthread_mutex_init(&vm->lock, NULL);
   pthread_mutex_init(&vm->sleepers.lock, NULL);
+  for (int i = 0; i < VM_ALARM_SHARDS; i++) pthread_mutex_init(&vm->alarms[i].lock, NULL);
   atomic_store(&vm->sleepers.next, TIMER_NEVER);
   atomic_store(&vm->sleepers.covered, TIMER_NEVER);
   if (pthread_key_create(&vm->self, NULL)) return ERR_SYSTEM;
@@ -106,6 +110,10 @@ void vm_free(struct vm *vm) {
   ptab_finish(&vm->ptab);
   if (vm->has_self) pthread_key_delete(vm->self);
   pthread_mutex_destroy(&vm->sleepers.lock);
+  for (int i = 0; i < VM_ALARM_SHARDS; i++) {
+    map_finish(&vm->alarms[i].isolates);
+    pthread_mutex_destroy(&vm->alarms[i].lock);
+  }
   pthread_mutex_destroy(&vm->lock);
   free((char *)vm->config.path);
   free((char *)vm->config.directory);
@@ -118,14 +126,20 @@ static void to_host(struct vm *vm, struct signal *s) {
   if (inbox_push(&vm->host, s) && vm->config.wake) vm->config.wake(vm->config.data);
 }
 
+/* The isolate (or the host) that has the process, or the timer. */
+static void *owner_of(struct vm *vm, npid to) {
+  if (npid_is_ref(to)) return alarm_owner(vm, to);
+  struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
+  return slot ? atomic_load_explicit(&slot->owner, memory_order_relaxed) : NULL;
+}
+
 void vm_deliver(struct vm *vm, struct signal *s) {
   uint64_t number = npid_number(s->to);
   if (s->to != NPID_NONE && (!npid_is_local(s->to) || number == 0)) {
     to_host(vm, s);
     return;
   }
-  struct ptab_slot *slot = s->to == NPID_NONE || npid_is_ref(s->to) ? NULL : ptab_find(&vm->ptab, number);
-  void *owner = slot ? atomic_load_explicit(&slot->owner, memory_order_relaxed) : NULL;
+  void *owner = s->to == NPID_NONE ? NULL : owner_of(vm, s->to);
   if (!owner) {
     vm_nobody(vm, s);
   } else if (owner == vm_host(vm)) {

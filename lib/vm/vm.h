@@ -26,16 +26,22 @@ struct vm_config {
   struct names *names;   /* local names; borrowed */
   struct names *globals; /* global names, which the host keeps; borrowed */
   int schedulers;        /* threads; 0: one a core */
-  const char *path; /* where require looks: directories, NUL-terminated each, an empty one ends; copied */
+  const char *path; /* where require looks, and nowhere else: directories, NUL-terminated each, an empty one
+                       ends; copied */
   const char *directory; /* the node's directory, absolute; copied */
   npid console;    /* leader of processes that were given none; set with vm_set_console before vm_start */
   size_t heap_max; /* bytes a process may hold; 0: 256 MiB */
+  uint32_t mailbox_count; /* the bound of a mailbox: messages, and what they weigh; 0: those below */
+  size_t mailbox_bytes;
   void (*wake)(void *data); /* any thread: the host's inbox is no longer empty */
   void *data;
 };
 
 enum { VM_PROCESSES_MAX = 1 << 22, VM_MAILBOX_MAX_COUNT = 1 << 24 };
 #define VM_MAILBOX_MAX_BYTES ((size_t)1 << 30)
+
+/* A mailbox at its bound makes green threads of this node that send to it wait.  Senders that cannot wait
+ * (other nodes, the shell, timers) go on; at twice the bound its process ends with the reason "memory". */
 
 struct vm *vm_new(const struct vm_config *config, struct error *e);
 void vm_set_console(struct vm *vm, npid console);

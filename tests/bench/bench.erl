@@ -1,9 +1,11 @@
-%% The same programs on the BEAM: name, tab, nanoseconds an operation.
+%% The programs of bench.lua on the BEAM: name, tab, nanoseconds an operation.  QUICK divides their work by ten.
 -module(bench).
 -export([main/0]).
 
 main() ->
     ring(), spawns(), named(), idle(), pairs(), names(), halt().
+
+scaled(N) -> case os:getenv("QUICK", "") of "" -> N; _ -> N div 10 end.
 
 say(Name, Value) -> io:format("~s\t~.1f~n", [Name, Value]).
 
@@ -16,31 +18,31 @@ forward(Next) ->
 first(Next, Who) ->
     receive {_, N} when N =< 0 -> Who ! done; {What, N} -> Next ! {What, N - 1}, first(Next, Who) end.
 ring() ->
-    Me = self(), M = 1000000,
+    Me = self(), M = scaled(1000000),
     Head = spawn(fun() -> receive {next, Next} -> first(Next, Me) end end),
     P = lists:foldl(fun(_, Next) -> spawn(fun() -> forward(Next) end) end, Head, lists:seq(2, 1000)),
     Head ! {next, P}, timer:sleep(50),
     time("ring", M, fun() -> P ! {token, M}, receive done -> ok end end).
 
 spawns() ->
-    Me = self(), M = 300000,
+    Me = self(), M = scaled(300000),
     time("spawn, reply, exit", M, fun() -> spawns(M, Me) end).
 spawns(0, _) -> ok;
 spawns(I, Me) -> spawn(fun() -> Me ! I end), receive _ -> spawns(I - 1, Me) end.
 
 named() ->
-    Me = self(), M = 300000,
+    Me = self(), M = scaled(300000),
     F = fun(Who, I) -> Who ! I end,
     time("spawn of a named function", M, fun() -> named(M, Me, F) end).
 named(0, _, _) -> ok;
 named(I, Me, F) -> spawn(erlang, apply, [F, [Me, I]]), receive _ -> named(I - 1, Me, F) end.
 
 idle() ->
-    M = 1000000, Before = erlang:memory(total),
+    M = scaled(1000000), Before = erlang:memory(total),
     T = erlang:monotonic_time(nanosecond),
     Ps = spawn_idle(M, []),
-    say("spawn 1 M idle", (erlang:monotonic_time(nanosecond) - T) / M),
-    say("spawn 1 M idle, bytes", (erlang:memory(total) - Before) / M),
+    say("spawn idle", (erlang:monotonic_time(nanosecond) - T) / M),
+    say("idle, bytes", (erlang:memory(total) - Before) / M),
     lists:foreach(fun(P) -> P ! stop end, Ps), timer:sleep(2000).
 spawn_idle(0, Ps) -> Ps;
 spawn_idle(N, Ps) -> spawn_idle(N - 1, [spawn(fun() -> receive _ -> ok end end) | Ps]).
@@ -49,14 +51,14 @@ pong() -> receive {From, N} -> From ! N, if N =:= 0 -> ok; true -> pong() end en
 ping(_, -1) -> ok;
 ping(Q, N) -> Q ! {self(), N}, receive _ -> ping(Q, N - 1) end.
 pairs() ->
-    Me = self(), M = 20000,
+    Me = self(), M = scaled(20000),
     Ps = [spawn(fun() -> Q = spawn(fun pong/0), receive go -> ping(Q, M), Me ! done end end) || _ <- lists:seq(1, 100)],
     timer:sleep(50),
     time("100 pairs of ping-pong", 2 * 100 * M,
          fun() -> [P ! go || P <- Ps], [receive done -> ok end || _ <- Ps] end).
 
 names() ->
-    register(someone, self()), M = 2000000,
+    register(someone, self()), M = scaled(2000000),
     time("whereis", M, fun() -> names(M) end).
 names(0) -> ok;
 names(N) -> whereis(someone), names(N - 1).

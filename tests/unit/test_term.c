@@ -99,6 +99,15 @@ static void test_build(void) {
   term_unref(t), term_unref(inner), term_unref(NULL);
 }
 
+static void test_words(void) {
+  struct term *word = term_build("si", "kill", (int64_t)1), *number = term_build("i", (int64_t)1);
+  ok(term_is_word(word, "kill"), "the first value is the word");
+  ok(!term_is_word(word, "kil") && !term_is_word(word, "kills"), "and no other");
+  ok(!term_is_word(number, "kill") && !term_is_word(NULL, "kill"), "a number is none, nor is nothing");
+  term_unref(word);
+  term_unref(number);
+}
+
 static void test_depth_and_refs(void) {
   struct term_writer w = TERM_WRITER_INIT;
   for (int i = 0; i < 100000; i++) term_set_count(&w, term_open(&w, TERM_LIST), 1);
@@ -133,6 +142,7 @@ int main(void) {
   test_values();
   test_nested();
   test_build();
+  test_words();
   test_depth_and_refs();
   test_limit();
   return tap_end();

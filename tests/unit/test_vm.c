@@ -196,6 +196,15 @@ static void test_time(void) {
       "local r = send_after(5, self(), 'late', 1) local c = send_after(5000, self(), 'never')\n"
       "local left = cancel_timer(c) puts(left > 4000, cancel_timer(c)) puts(receive()) puts(cancel_timer(r))",
       "true\tfalse\nlate\t1\nfalse\n");
+  run("a timer that was set in another isolate can be cancelled",
+      "local me = self() local function set(ms) send(me, send_after(ms, me, 'late')) sleep(20) end\n"
+      "for i = 1, 8 do spawn(set, 60000) end\n"
+      "for i = 1, 8 do local ref = receive() local left = cancel_timer(ref)\n"
+      "  if not (left > 50000 and left <= 60000 and not cancel_timer(ref)) then puts('wrong', left) end end\n"
+      "spawn(set, 0) spawn(set, 0)\n"
+      "for i = 1, 2 do local ref = receive_match(function(x) return x ~= 'late' end)\n"
+      "  receive_match{'late'} puts(cancel_timer(ref)) end",
+      "false\nfalse\n");
   run("to a name, resolved then", "send_after(5, 'later', 'x') register('later', self()) puts(receive())",
       "x\n");
   run("timers fire in order",
@@ -226,7 +235,7 @@ static void test_spawning(void) {
 }
 
 int main(void) {
-  host = host_new(2, (size_t)1 << 30, NULL);
+  host = host_new(2, (size_t)1 << 30, "/tmp\0");
   test_basics();
   test_values();
   test_functions();

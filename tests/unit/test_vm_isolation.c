@@ -3,6 +3,7 @@
 #include "vm_host.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static struct host *host;
 
@@ -29,16 +30,104 @@ static void stall(const char *what, const char *hog) {
   run(what, code, "true\n");
 }
 
+/* Endless code that Lua's library calls. */
+static const char *const callbacks[] = {
+    "table.sort({3, 2, 1}, function() while true do end end)",
+    "table.sort({setmetatable({}, {__lt = function() while true do end end}), {}})",
+    "string.gsub('x', 'x', function() while true do end end)",
+    "string.gsub('x', 'x', setmetatable({}, {__index = function() while true do end end}))",
+};
+
 static void test_preemption(void) {
   stall("an endless loop", "");
   stall("deep recursion", "local function f(n) return n == 0 and 0 or 1 + f(n - 1) end f(10000)");
   stall("a loop of calls", "local x = math.abs(-1)");
   stall("string building", "local s = '' for i = 1, 100 do s = s .. i end");
   stall("an endless loop within pcall", "pcall(function() while true do end end)");
+  stall("a long sort without a callback",
+        "local t = {} for i = 1, 100000 do t[i] = i * 7919 % 100003 end table.sort(t)");
+  for (size_t i = 0; i < sizeof callbacks / sizeof *callbacks; i++) stall(callbacks[i], callbacks[i]);
 }
+
+/* The first child stays in its parent's isolate, so the parent runs on only if the hog is preempted. */
+static void test_callbacks_end(void) {
+  for (size_t i = 0; i < sizeof callbacks / sizeof *callbacks; i++) {
+    char code[512];
+    snprintf(code, sizeof code,
+             "local hog = spawn_monitor(function() pcall(function() %s end) end)\n"
+             "for i = 1, 5 do sleep(1) end exit(hog, 'kill')\n"
+             "local kind, _, from, reason = receive() puts(kind, from == hog, reason)",
+             callbacks[i]);
+    run(callbacks[i], code, "DOWN\ttrue\tkilled\n");
+  }
+}
+
 #else
 static void test_preemption(void) {}
+static void test_callbacks_end(void) {}
 #endif
+
+static void test_callbacks_wait(void) {
+  run("a comparison may wait",
+      "local t = {3, 1, 2} table.sort(t, function(a, b) sleep(1) return a < b end) puts(table.concat(t))",
+      "123\n");
+  run("a replacement may wait for a message",
+      "for i = 1, 3 do send(self(), i) end puts(('abc'):gsub('%a', function(c) return c .. receive() end))",
+      "a1b2c3\t3\n");
+  run("a replacing table's __index may wait",
+      "local t = setmetatable({}, {__index = function(_, k) sleep(1) return k:upper() end})\n"
+      "puts(string.gsub('one two', '(%a)%a', t))",
+      "Oe To\t2\n");
+}
+
+/* As in Lua's own: what is written there is written here. */
+static void test_sort(void) {
+  run("sort sorts by a callback",
+      "local t, n = {}, 5000 for i = 1, n do t[i] = i * 7919 % 5003 end\n"
+      "table.sort(t, function(a, b) return a > b end)\n"
+      "for i = 2, n do if t[i - 1] < t[i] then puts('wrong at', i) end end puts('done')",
+      "done\n");
+  run("and by the elements' __lt",
+      "local mt = {__lt = function(a, b) return a.v < b.v end}\n"
+      "local t = {} for i = 1, 9 do t[i] = setmetatable({v = i * 7 % 10}, mt) end table.sort(t)\n"
+      "for i = 1, 9 do t[i] = t[i].v end puts(table.concat(t))",
+      "123456789\n");
+  run("and many strings",
+      "local t = {} for i = 1, 2000 do t[i] = ('%04d'):format(2001 - i) end\n"
+      "table.sort(t) puts(t[1], t[1000], t[2000])",
+      "0001\t1000\t2000\n");
+  run("an order that contradicts itself is told where sort was called",
+      "local t = {} for i = 1, 200 do t[i] = i end\n"
+      "puts(pcall(function() table.sort(t, function() return true end) end))",
+      "false\ttest:2: invalid order function for sorting\n");
+  run("what cannot be compared", "puts(pcall(table.sort, {1, 'x', 3}))",
+      "false\tattempt to compare string with number\n");
+  run("nor can tables", "puts(pcall(table.sort, {{}, {}}))", "false\tattempt to compare two table values\n");
+  run("and its arguments are checked", "puts(pcall(function() table.sort({1, 2}, 5) end))",
+      "false\ttest:1: bad argument #2 to 'sort' (function expected, got number)\n");
+}
+
+static void test_gsub(void) {
+  run("empty matches count as in Lua", "puts(string.gsub('abc', 'x*', function(m) return '-' end))",
+      "-a-b-c-\t4\n");
+  run("but not where a match just ended",
+      "puts(string.gsub('abab', 'b*', function(m) return '<' .. m .. '>' end))", "<>a<b>a<b>\t3\n");
+  run("an anchor holds once", "puts(string.gsub('aaa', '^a', function() return 'b' end))", "baa\t1\n");
+  run("the limit holds", "puts(string.gsub('aaa', 'a', function() return 'b' end, 2))", "bba\t2\n");
+  run("captures and positions",
+      "puts(string.gsub('k=v', '(%w)=(%w)()', function(a, b, at) return b .. at .. a end))", "v4k\t1\n");
+  run("false and nil keep the match", "puts(string.gsub('ab', '.', function(c) return c == 'a' and 1 end))",
+      "1b\t2\n");
+  run("another value is an error",
+      "puts(pcall(function() string.gsub('x', 'x', function() return {} end) end))",
+      "false\ttest:1: invalid replacement value (a table)\n");
+  run("and so is a bad pattern", "puts(pcall(function() string.gsub('x', '[', function() end) end))",
+      "false\ttest:1: malformed pattern (missing ']')\n");
+  run("a lone bracket too", "puts(pcall(function() string.gsub('x', ')', function() end) end))",
+      "false\ttest:1: invalid pattern capture\n");
+  run("and its arguments are checked", "puts(pcall(function() string.gsub({}, 'x', print) end))",
+      "false\ttest:1: bad argument #1 to 'gsub' (string expected, got table)\n");
+}
 
 static void test_memory(void) {
   run("a process over its limit ends alone, with the reason memory",
@@ -70,6 +159,7 @@ static void test_shared(void) {
       "setmetatable(string, {})",
       "setmetatable(_G, {})",
       "getmetatable('').__index = nil",
+      "(''):dump()",
       "getmetatable(_G).x = 1",
       "getmetatable(string).__index.x = 1",
       "table.insert(string, 1)",
@@ -107,23 +197,70 @@ static void test_shared(void) {
   run("methods of strings work", "puts(('%d'):format(3), ('x'):rep(3))", "3\txxx\n");
 }
 
+#ifdef __SANITIZE_THREAD__
+#define MANY "10000" /* its books grow so slow that more would take minutes */
+#else
+#define MANY "100000"
+#endif
+
 static void test_mailboxes(void) {
   run("a mailbox of many messages",
       "for i = 1, 200000 do send(self(), i) end local sum = 0 for i = 1, 200000 do sum = sum + receive() end "
       "puts(sum)",
       "20000100000\n");
-  run("a hundred thousand processes",
-      "local n, me = 100000, self()\n"
+  run("very many processes",
+      "local n, me = " MANY ", self()\n"
       "for i = 1, n do spawn(function() send(me, receive()) end) end puts('spawned')",
       "spawned\n");
+}
+
+/* The host's messages, count of them, and then a question that comes back once they have arrived. */
+static void flood(struct host *h, npid to, int count) {
+  for (int i = 0; i < count; i++)
+    vm_deliver(h->vm, signal_new(SIGNAL_MESSAGE, to, h->tester, NPID_NONE, term_build("i", (int64_t)i)));
+  npid ref = vm_ref(h->vm);
+  vm_deliver(h->vm, signal_new(SIGNAL_CALL, to, h->tester, ref, term_build("s", "flush")));
+  signal_free(host_wait(h, SIGNAL_REPLY, ref));
+}
+
+static void test_mailbox_bound(void) {
+  enum { BOUND = 10 };
+  struct host *all = host;
+  host = host_new_with(&(struct vm_config){.schedulers = 2, .mailbox_count = BOUND});
+  run("a green thread waits for room",
+      "local slow = spawn_monitor(function() sleep(5) for i = 1, 100 do receive() end end)\n"
+      "for i = 1, 100 do send(slow, i) end puts(select(4, receive()))",
+      "normal\n");
+  npid down, slow = host_spawn(host, "sleep(1e9)", &down, NULL);
+  flood(host, slow, 2 * BOUND - 1);
+  ok(vm_alive(host->vm, slow), "who cannot wait may send on past the bound");
+  flood(host, slow, 1);
+  struct signal *s = host_wait(host, SIGNAL_DOWN, down);
+  ok(s && term_is_word(s->term, "memory"), "at twice the bound the receiver ends");
+  signal_free(s);
+  char *errors = host_errors(host);
+  ok(strstr(errors, " ended: its mailbox outgrew its bound\n"), "and its leader is told so");
+  free(errors);
+  run("timers cannot wait either",
+      "local p = spawn_monitor(function() sleep(1e9) end)\n"
+      "for i = 1, 20 do send_after(0, p, i) end puts(select(4, receive()))",
+      "memory\n");
+  free(host_errors(host));
+  host_free(host);
+  host = all;
 }
 
 int main(void) {
   host = host_new(2, (size_t)32 << 20, NULL);
   test_preemption();
+  test_callbacks_end();
+  test_callbacks_wait();
+  test_sort();
+  test_gsub();
   test_memory();
   test_shared();
   test_mailboxes();
+  test_mailbox_bound();
   host_free(host);
   return tap_end();
 }

@@ -123,6 +123,10 @@ static void *host_main(void *data) {
 }
 
 struct host *host_new(int schedulers, size_t heap_max, const char *path) {
+  return host_new_with(&(struct vm_config){.schedulers = schedulers, .heap_max = heap_max, .path = path});
+}
+
+struct host *host_new_with(const struct vm_config *limits) {
   struct host *h = calloc(1, sizeof *h);
   struct error e = {0};
   h->nodes = nodetab_new("near@here", 3);
@@ -132,15 +136,13 @@ struct host *host_new(int schedulers, size_t heap_max, const char *path) {
   h->event = eventfd(0, EFD_CLOEXEC);
   pthread_mutex_init(&h->lock, NULL);
   pthread_cond_init(&h->changed, NULL);
-  struct vm_config config = {.nodes = h->nodes,
-                             .names = h->names,
-                             .globals = h->globals,
-                             .schedulers = schedulers,
-                             .path = path,
-                             .directory = "/tmp",
-                             .heap_max = heap_max,
-                             .wake = wake,
-                             .data = h};
+  struct vm_config config = *limits;
+  config.nodes = h->nodes;
+  config.names = h->names;
+  config.globals = h->globals;
+  config.directory = "/tmp";
+  config.wake = wake;
+  config.data = h;
   h->vm = vm_new(&config, &e);
   if (!h->vm || vm_host_add(h->vm, &kernel_object, &h->console) ||
       vm_host_add(h->vm, &tester_object, &h->tester))

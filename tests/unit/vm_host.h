@@ -25,6 +25,7 @@ struct host {
 };
 
 struct host *host_new(int schedulers, size_t heap_max, const char *path);
+struct host *host_new_with(const struct vm_config *limits); /* schedulers, path and bounds are read */
 void host_free(struct host *h);
 
 /* Spawns Lua code; its output goes to the console, and with monitored its end is told to the tester.

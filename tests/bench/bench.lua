@@ -1,0 +1,98 @@
+-- The figures of green threads, one program a run: WHICH names it by its place below, SCALE divides how much it
+-- does.  Prints lines of name, tab, nanoseconds an operation (or bytes).  bench.erl has the same programs.
+
+local function say(name, value) puts(string.format('%s\t%.1f', name, value)) end
+
+local function time(name, operations, run)
+  local start = monotonic()
+  run()
+  say(name, (monotonic() - start) / operations)
+end
+
+-- A thousand processes in a ring pass one message on.
+local function ring()
+  local size, hops, me = 1000, 1000000 // SCALE, self()
+  local function forward(next)
+    while true do
+      local what, n = receive()
+      send(next, what, n - 1)
+      if n <= 0 then return end
+    end
+  end
+  local function first(next)
+    while true do
+      local what, n = receive()
+      if n <= 0 then return send(me, 'done') end
+      send(next, what, n - 1)
+    end
+  end
+  local head = spawn(function() first((receive())) end)
+  local p = head
+  for _ = 2, size do p = spawn(forward, p) end
+  send(head, p)
+  sleep(50)
+  time('ring', hops, function() send(p, 'token', hops) receive() end)
+end
+
+local function spawns()
+  local n, me = 300000 // SCALE, self()
+  time('spawn, reply, exit', n, function()
+    for i = 1, n do spawn(function() send(me, i) end) receive() end
+  end)
+end
+
+local function named()
+  local n, me = 300000 // SCALE, self()
+  local function answer(who, i) send(who, i) end
+  time('spawn of a named function', n, function()
+    for i = 1, n do spawn(answer, me, i) receive() end
+  end)
+end
+
+local function resident()
+  local statm <close> = io.open('/proc/self/statm')
+  return tonumber(statm:read('a'):match('%d+ (%d+)')) * 4096
+end
+
+-- The last one answers, so all have been started when it has.
+local function idle()
+  local n, before = 1000000 // SCALE, resident()
+  time('spawn idle', n, function()
+    for _ = 1, n do spawn(function() receive() end) end
+    send(spawn(function() send(receive(), 1) end), self())
+    receive()
+  end)
+  say('idle, bytes', (resident() - before) / n)
+end
+
+local function pairs_of_pingpong()
+  local count, rounds, me = 100, 20000 // SCALE, self()
+  local function pong()
+    while true do
+      local from, n = receive()
+      send(from, n)
+      if n == 0 then return end
+    end
+  end
+  local function ping(q)
+    receive()
+    for i = rounds, 0, -1 do send(q, self(), i) receive() end
+    send(me, 1)
+  end
+  local pings = {}
+  for i = 1, count do pings[i] = spawn(function() ping(spawn(pong)) end) end
+  sleep(50)
+  time('100 pairs of ping-pong', 2 * count * rounds, function()
+    for i = 1, count do send(pings[i], 1) end
+    for _ = 1, count do receive() end
+  end)
+end
+
+local function names()
+  local n = 2000000 // SCALE
+  register('someone', self())
+  time('whereis', n, function() for _ = 1, n do whereis('someone') end end)
+end
+
+local program = ({ring, spawns, named, idle, pairs_of_pingpong, names})[WHICH]
+if program then program() end
