@@ -12,6 +12,8 @@ static const struct tool_option table[] = {
     {0, "shell", "LINE", "run LINE with sh -c there", TOOL_TEXT, offsetof(struct spawn_options, shell)},
     {'d', "detach", NULL, "print the pid and return; output goes to the node's console", TOOL_FLAG,
      offsetof(struct spawn_options, detach)},
+    {'i', "input", NULL, "feed standard input to the command, and close its own at the end", TOOL_FLAG,
+     offsetof(struct spawn_options, input)},
     {0, "full", NULL, "print the portable pid, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct spawn_options, full)},
     {0, "cwd", "DIR", "run the command in DIR of its host", TOOL_TEXT,
@@ -37,11 +39,10 @@ int main(int argc, char **argv) {
   struct spawn_options options = {0};
   tool_parse(&tool, argc, argv, &options);
   json_auto_t *request = spawn_request(&tool, &options);
-  const char *node = options.common.operands.count ? options.common.operands.at[0] : NULL;
 
   struct error e = {0};
   struct nodemsg *m = NULL;
-  int rc = spawn_open(&options, node, request, &m, &e);
+  int rc = spawn_open(&options, request, &m, &e);
   int status = rc ? spawn_failed(&tool, &options, rc, &e) : 0;
   if (!rc && options.detach) status = spawn_detached(&tool, &options, m, request);
   if (!rc && !options.detach) status = spawn_attached(&tool, &options, m, request);

@@ -2,6 +2,8 @@
  * own is ever written to 1 while it is attached. */
 #include "spawn.h"
 
+#include "feed.h"
+
 #include "base/buf.h"
 #include "base/text.h"
 #include "core/nodename.h"
@@ -45,6 +47,7 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
   if (o->common.operands.count > 1)
     tool_usage(tool, "%s: one NODE at a time (a command stands after \"--\")", o->common.operands.at[1]);
   if (!is_command(o) && (o->directory || o->env.count)) tool_usage(tool, "--cwd and --env are for commands");
+  if (o->input && (!is_command(o) || o->detach)) tool_usage(tool, "-i is for attached commands");
   if (o->full && !o->detach) tool_usage(tool, "--full goes with -d");
 
   struct error e = {0};
@@ -134,17 +137,23 @@ json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
     put(request, "command", o->shell ? shell_command(o) : words_as_json(&o->common.rest));
   if (o->directory) put(request, "cwd", json_from_bytes(o->directory, strlen(o->directory)));
   if (o->env.count) put(request, "env", environment(tool, &o->env));
+  if (o->input) put(request, "stdin", json_true());
   if (o->name) put(request, "name", json_string(o->name));
   put(request, "attach", json_boolean(!o->detach));
   return request;
 }
 
-int spawn_open(const struct spawn_options *o, const char *node, json_t *request, struct nodemsg **out,
-               struct error *e) {
+static int open_way(const struct spawn_options *o, struct nodemsg **out, struct error *e) {
+  const char *node = o->common.operands.count ? o->common.operands.at[0] : NULL;
   struct nodemsg_options way = {
       .node = o->common.node, .cookie_file = o->common.cookie_file, .timeout = o->common.timeout};
+  return nodemsg_open_any(&way, node, out, e);
+}
+
+int spawn_open(const struct spawn_options *o, json_t *request, struct nodemsg **out, struct error *e) {
+  const char *node = o->common.operands.count ? o->common.operands.at[0] : NULL;
   struct nodemsg *m = NULL;
-  int rc = nodemsg_open_any(&way, node, &m, e);
+  int rc = open_way(o, &m, e);
   if (rc) return rc;
   struct nodename name;
   bool there = node && nodename_parse(node, &name, NULL) == 0 && strcmp(name.full, nodemsg_node(m)) == 0;
@@ -179,7 +188,9 @@ int spawn_detached(const struct tool *tool, const struct spawn_options *o, struc
 /* The attached process as its stream tells it. */
 struct session {
   const struct tool *tool;
-  bool json; /* the events themselves are wanted */
+  const struct spawn_options *options;
+  struct error *e;
+  struct feed *feed; /* of its standard input */
   char pid[NPID_TEXT_SIZE];
   int status; /* -1 until it has ended */
 };
@@ -218,11 +229,20 @@ static void tell_reason(const struct session *s, const json_t *reason) {
   if (word && strcmp(word, "normal") != 0) fprintf(stderr, "%s: <%s>: %s\n", s->tool->name, s->pid, word);
 }
 
+static int begin(struct session *s, const json_t *event) {
+  snprintf(s->pid, sizeof s->pid, "%s", tool_member(event, "pid"));
+  if (!s->options->input) return 0;
+  struct nodemsg *m = NULL;
+  int rc = open_way(s->options, &m, s->e);
+  return rc ? rc : feed_start(s->tool, m, s->pid, &s->feed, s->e);
+}
+
 static int take_event(void *data, json_t *event) {
   struct session *s = data;
   const json_t *reason = json_object_get(event, "exit");
-  if (!*s->pid) snprintf(s->pid, sizeof s->pid, "%s", tool_member(event, "pid"));
-  if (s->json) {
+  int rc = *s->pid ? 0 : begin(s, event);
+  if (rc) return rc;
+  if (s->options->common.json) {
     pass_on_event(s, event);
   } else {
     pass_on(s, STDOUT_FILENO, json_object_get(event, "stdout"));
@@ -236,8 +256,9 @@ static int take_event(void *data, json_t *event) {
 int spawn_attached(const struct tool *tool, const struct spawn_options *o, struct nodemsg *m,
                    json_t *request) {
   struct error e = {0};
-  struct session s = {.tool = tool, .json = o->common.json, .status = -1};
+  struct session s = {.tool = tool, .options = o, .e = &e, .status = -1};
   int rc = nodemsg_stream(m, "POST", "/v1/processes", request, take_event, &s, &e);
+  feed_stop(s.feed);
   if (s.status >= 0) return s.status;
   if (!rc)
     rc = error_set(&e, ERR_LOST, "%s: the connection was lost before the process ended", nodemsg_node(m));

@@ -9,7 +9,7 @@ struct spawn_options {
   const char *code, *file, *function, *shell; /* at most one; none: the command after "--" */
   const char *directory, *name;
   struct tool_words env;
-  bool detach, full;
+  bool detach, full, input;
 };
 
 /* The body of the request that starts the process (but for its node), from options that belong together:
@@ -17,7 +17,7 @@ struct spawn_options {
 json_t *spawn_request(const struct tool *tool, const struct spawn_options *options);
 
 /* Opens the way: through the local node, where the request gets its "node", or straight to it. */
-int spawn_open(const struct spawn_options *options, const char *node, json_t *request, struct nodemsg **out,
+int spawn_open(const struct spawn_options *options, json_t *request, struct nodemsg **out,
                struct error *e) MUST_CHECK;
 
 /* Both return the exit status, failures being told on stderr. */

@@ -233,6 +233,14 @@ char *tool_path(const struct tool *tool, const char *prefix, const char *segment
   return tool_need(nodemsg_path(prefix, segment, suffix));
 }
 
+/* The name ends where the last two numbers begin. */
+char *tool_home_of(const char *pid) {
+  if (!npid_shaped(pid) || !strchr(pid, '@')) return NULL;
+  char *name = tool_need(strdup(pid + (*pid == '<')));
+  for (int i = 0; i < 2; i++) *strrchr(name, '.') = '\0';
+  return name;
+}
+
 /* --- output ------------------------------------------------------------------------------------------------
  */
 
@@ -249,11 +257,17 @@ const char *tool_member(const json_t *object, const char *name) {
   return text ? text : "";
 }
 
-void tool_print_pid(const struct nodemsg *m, const json_t *object, bool full) {
+char *tool_pid(const struct nodemsg *m, const json_t *object, bool full, char out[NPID_TEXT_SIZE]) {
   if (full || nodemsg_is_remote(m))
-    printf("<%s>\n", tool_member(object, "pid"));
+    snprintf(out, NPID_TEXT_SIZE, "<%s>", tool_member(object, "pid"));
   else
-    printf("%s\n", tool_member(object, "short"));
+    snprintf(out, NPID_TEXT_SIZE, "%s", tool_member(object, "short"));
+  return out;
+}
+
+void tool_print_pid(const struct nodemsg *m, const json_t *object, bool full) {
+  char pid[NPID_TEXT_SIZE];
+  printf("%s\n", tool_pid(m, object, full, pid));
 }
 
 int tool_finish(const struct tool *tool, int status) {

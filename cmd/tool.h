@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "client/nodemsg.h"
+#include "core/npid.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -101,6 +102,10 @@ void tool_fail(const struct tool *tool, int rc, const struct error *e) __attribu
 /* The way to the node that the options mean (nodemsg_open_any); exits when there is none. */
 struct nodemsg *tool_open(const struct tool *tool, const struct tool_common *common, const char *remote);
 
+/* The node that a portable pid names: whom to ask where no node runs here.  A heap string; NULL for any other
+ * word. */
+char *tool_home_of(const char *pid);
+
 /* One JSON object as a line on stdout. */
 void tool_print(const json_t *object);
 
@@ -108,7 +113,10 @@ void tool_print(const json_t *object);
 const char *tool_member(const json_t *object, const char *name);
 
 /* A pid as tools print it: its short form, or the portable one where that is wanted or where the short one
- * would mean nothing here, because it was a node elsewhere that told it. */
+ * would mean nothing here, because it was a node elsewhere that told it.  Returns out. */
+char *tool_pid(const struct nodemsg *m, const json_t *object, bool full, char out[NPID_TEXT_SIZE]);
+
+/* The same, as a line on stdout. */
 void tool_print_pid(const struct nodemsg *m, const json_t *object, bool full);
 
 /* nodemsg_path, or exits. */

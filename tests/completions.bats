@@ -96,6 +96,17 @@ specs_zsh() {
   assert_equal "$(LINE="node-ping two@${HOST:0:1}" complete_bash node-ping two @ "${HOST:0:1}")" "$HOST"
 }
 
+@test "bash: processes, by name and by pid" {
+  start_node one
+  pid=$(node-spawn -d --name worker -e 'receive()')
+  for tool in node-kill node-monitor node-send; do
+    run -0 complete_bash $tool ''
+    assert_line worker
+    assert_line "${pid//[<>]/}"
+  done
+  assert_equal "$(complete_bash node-kill 0.2)" "${pid//[<>]/}"
+}
+
 @test "names that would be code are quoted" {
   start_node one
   node-register '$(touch${IFS}pwned)' "$(node-spawn -d -e 'receive()')"

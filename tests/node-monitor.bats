@@ -140,10 +140,10 @@ ends() {
   export NODE_SELF=one
   pid=$(node-spawn -d "two@$HOST" -e 'exit(receive())')
   watch "$pid"
-  node-send "$pid" done
+  node-send "$pid" finished
   ends 1
   run -0 cat "$T/downs"
-  assert_output "$pid done"
+  assert_output "$pid finished"
   run -125 node-monitor "$pid"
   assert_output "$pid noproc"
 

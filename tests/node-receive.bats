@@ -108,19 +108,32 @@ ends() {
   ends 143
 }
 
-@test "a reader that has gone ends it, without a word" {
+@test "a reader that has gone ends it at once, without a word" {
   start_node one
-  open_to_head() { node-receive --name log 2>"$T/pid" 3>&- | head -n 1 >"$T/out"; }
-  open_to_head &
+  read_one() { node-receive --name log 2>"$T/pid" 3>&- | head -n 1 >"$T/out"; }
+  read_one &
   wait_until grep -q '>' "$T/pid"
-  pid=$(cat "$T/pid")
-  gone() { ! node-send "$pid" more; }
+  box=$(cat "$T/pid")
+  node-send log only
+  gone() { ! node-whereis log; }
   wait_until gone
   run -0 cat "$T/out"
-  assert_output '["more"]'
-  says_no 1 log node-whereis log
+  assert_output '["only"]'
   run -0 cat "$T/pid"
-  assert_output "$pid"
+  assert_output "$box"
+}
+
+@test "the same where SIGPIPE is ignored: 1, and it says so" {
+  start_node one
+  bash -c 'trap "" PIPE; node-receive --name log 2>"$0" | head -n 1; exit "${PIPESTATUS[0]}"' "$T/err" 3>&- &
+  reader=$!
+  wait_until node-whereis log
+  node-send log only
+  status=0
+  wait $reader || status=$?
+  assert_equal $status 1
+  run -0 cat "$T/err"
+  assert_output --partial 'node-receive: standard output: Broken pipe'
 }
 
 @test "killed by an exit signal, and its node stopping: 3" {

@@ -1,5 +1,6 @@
-# fish completion for node-toolkit: node-connect node-list node-ping node-register node-send node-spawn node-start
-# node-stop node-whereis.  fish finds this file under the name of each tool, which tells it which one is meant.
+# fish completion for node-toolkit: node-connect node-kill node-list node-monitor node-ping node-ps node-receive
+# node-register node-send node-shell node-spawn node-start node-stop node-whereis.  fish finds this file under the
+# name of each tool, which tells it which one is meant.
 #
 # Options come from a tool's own -h, so they cannot drift; names come from the nodes.
 
@@ -29,7 +30,7 @@ function __node_toolkit_names
 end
 
 function __node_toolkit_pids
-    node-whereis --timeout 1 2>/dev/null | string replace -rf '.* <(.*)>$' '$1'
+    node-ps --timeout 1 2>/dev/null | string replace -rf '^<(\S*)>.*' '$1'
 end
 
 set -l form '^  (-(?<letter>.),|   ) --(?<name>[a-z-]+)( (?<argument>\S+))?  +(?<help>.*)$'
@@ -51,12 +52,15 @@ for line in ($tool -h 2>/dev/null)
 end
 
 switch $tool
-    case node-connect node-ping
+    case node-connect node-ping node-ps node-shell
         complete -c $tool -f -a '(__node_toolkit_nodes)'
     case node-stop
         complete -c $tool -f -a '(__node_toolkit_local)'
-    case node-whereis node-send
+    case node-whereis
         complete -c $tool -f -a '(__node_toolkit_names)'
+    case node-send node-kill node-monitor
+        complete -c $tool -f -a '(__node_toolkit_names)'
+        complete -c $tool -f -a '(__node_toolkit_pids)'
     case node-register
         complete -c $tool -f -a '(__node_toolkit_names)'
         complete -c $tool -f -a '(__node_toolkit_pids)'

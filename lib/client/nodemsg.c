@@ -145,6 +145,12 @@ int nodemsg_stream(struct nodemsg *m, const char *method, const char *path, json
   return transfer(m, &x, NULL, e);
 }
 
+int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *data, char *bytes, size_t size),
+                   void *data, struct error *e) {
+  struct exchange x = {.method = "POST", .path = path, .read = read, .data = data};
+  return transfer(m, &x, NULL, e);
+}
+
 /* What to poll for the end of the node: its process where that is ours to see, else our connection to it (of
  * which only the hang-up counts: TLS may still have something to say). */
 static struct pollfd sign_of_life(struct nodemsg *m, int connection) {

@@ -14,6 +14,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 struct nodemsg;
 
@@ -51,6 +52,12 @@ int nodemsg_request(struct nodemsg *m, const char *method, const char *path, jso
  * ends the stream and is returned, with *e untouched.  ERR_LOST when it breaks off. */
 int nodemsg_stream(struct nodemsg *m, const char *method, const char *path, json_t *body,
                    int (*line)(void *data, json_t *value), void *data, struct error *e) MUST_CHECK;
+
+/* One POST whose body is a stream of bytes: calls read for the next ones, which says how many it has put into
+ * bytes[size], 0 at the end, or a negative value, which ends the transfer and is returned, with *e
+ * untouched. */
+int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *data, char *bytes, size_t size),
+                   void *data, struct error *e) MUST_CHECK;
 
 /* Stops the node, and returns once it is gone: the process of a local one has ended, the connection to a
  * remote one has closed. */

@@ -24,8 +24,9 @@ struct arrival {
   struct lines lines;
   struct buf answer;
   long status;
-  int rc;            /* why we ended the transfer ourselves */
-  bool line_said_so; /* rc is what x->line returned */
+  int rc;                    /* why we ended the transfer ourselves */
+  bool said_so;              /* rc is what x->line or x->read returned */
+  struct curl_slist *fields; /* of an upload */
   struct error *e;
 };
 
@@ -41,7 +42,7 @@ static int take_line(void *data, char *text, size_t n) {
   json_auto_t *value = json_parse(text, n, a->e);
   if (!value) return ERR_BAD_JSON;
   int rc = a->x->line(a->x->data, value);
-  a->line_said_so = rc != 0;
+  a->said_so = rc != 0;
   return rc;
 }
 
@@ -88,8 +89,45 @@ void transfer_finish(struct nodemsg *m) {
   curl_slist_free_all(m->headers);
 }
 
+/* What goes up, where the body is a stream. */
+static size_t give(char *bytes, size_t size, size_t n, void *data) {
+  struct arrival *a = data;
+  ssize_t got = a->x->read(a->x->data, bytes, size * n);
+  if (got >= 0) return (size_t)got;
+  a->rc = (int)got;
+  a->said_so = true;
+  return CURL_READFUNC_ABORT;
+}
+
+/* The header fields of such a request: the handle's, but for those that tell of its body. */
+static struct curl_slist *upload_fields(const struct nodemsg *m) {
+  static const char type[] = "Content-Type:";
+  struct curl_slist *list = curl_slist_append(NULL, "Transfer-Encoding: chunked");
+  for (const struct curl_slist *field = m->headers; field && list; field = field->next) {
+    bool is_type = strncmp(field->data, type, sizeof type - 1) == 0;
+    struct curl_slist *more =
+        curl_slist_append(list, is_type ? "Content-Type: application/octet-stream" : field->data);
+    if (!more) curl_slist_free_all(list);
+    list = more;
+  }
+  return list;
+}
+
+static int prepare_upload(struct nodemsg *m, struct arrival *a) {
+  a->fields = upload_fields(m);
+  if (!a->fields) return ERR_NOMEM;
+  curl_easy_setopt(m->easy, CURLOPT_POST, 1L);
+  curl_easy_setopt(m->easy, CURLOPT_POSTFIELDS, NULL);
+  curl_easy_setopt(m->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)-1);
+  curl_easy_setopt(m->easy, CURLOPT_READFUNCTION, give);
+  curl_easy_setopt(m->easy, CURLOPT_READDATA, a);
+  curl_easy_setopt(m->easy, CURLOPT_HTTPHEADER, a->fields);
+  return 0;
+}
+
 /* The URL, the method and the body, which stays the caller's. */
-static int prepare(struct nodemsg *m, const struct exchange *x, struct buf *body) {
+static int prepare(struct nodemsg *m, struct arrival *a, struct buf *body) {
+  const struct exchange *x = a->x;
   struct buf url = BUF_INIT;
   buf_puts(&url, m->base);
   buf_puts(&url, x->path);
@@ -98,6 +136,7 @@ static int prepare(struct nodemsg *m, const struct exchange *x, struct buf *body
   if (x->body) json_line(body, x->body);
   if (!ok || !buf_ok(body)) return ERR_NOMEM;
 
+  if (x->read) return prepare_upload(m, a);
   bool has_body = x->body || (strcmp(x->method, "GET") != 0 && strcmp(x->method, "DELETE") != 0);
   if (has_body) {
     curl_easy_setopt(m->easy, CURLOPT_POSTFIELDS, body->data ? body->data : "");
@@ -152,7 +191,7 @@ int transfer(struct nodemsg *m, const struct exchange *x, json_t **out, struct e
   struct arrival a = {.m = m, .x = x, .e = e};
   lines_init(&a.lines, ANSWER_MAX);
 
-  int rc = prepare(m, x, &body);
+  int rc = prepare(m, &a, &body);
   if (!rc) {
     CURLcode result = perform(m, &a);
     curl_easy_getinfo(m->easy, CURLINFO_RESPONSE_CODE, &a.status);
@@ -163,8 +202,10 @@ int transfer(struct nodemsg *m, const struct exchange *x, json_t **out, struct e
     else
       rc = conclude(&a, out, e);
   }
-  if ((rc == ERR_NOMEM || rc == ERR_TOO_LARGE) && !a.line_said_so)
+  if ((rc == ERR_NOMEM || rc == ERR_TOO_LARGE) && !a.said_so)
     error_set(e, rc, "%s: %s", m->node, err_sentence(rc));
+  curl_easy_setopt(m->easy, CURLOPT_HTTPHEADER, m->headers);
+  curl_slist_free_all(a.fields);
   lines_finish(&a.lines);
   buf_finish(&a.answer);
   buf_finish(&body);

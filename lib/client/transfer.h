@@ -8,6 +8,7 @@
 #include <curl/curl.h>
 #include <jansson.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct nodemsg {
   CURL *easy;
@@ -28,13 +29,14 @@ void transfer_finish(struct nodemsg *m);
 struct exchange {
   const char *method;
   const char *path;
-  json_t *body;                           /* borrowed; may be NULL */
-  int (*line)(void *data, json_t *value); /* for a stream; NULL: the answer is one document */
+  json_t *body;                                          /* borrowed; may be NULL */
+  ssize_t (*read)(void *data, char *bytes, size_t size); /* the body's next bytes, instead; or NULL */
+  int (*line)(void *data, json_t *value);                /* for a stream; NULL: the answer is one document */
   void *data;
 };
 
 /* Runs it. For one document *out (unless NULL) is its JSON, NULL when there was none.  The errors are those
- * of nodemsg_request and nodemsg_stream. */
+ * of nodemsg_request, nodemsg_stream and nodemsg_upload. */
 int transfer(struct nodemsg *m, const struct exchange *x, json_t **out, struct error *e) MUST_CHECK;
 
 /* Nanoseconds that are left, INT64_MAX without a deadline, 0 when it has passed. */

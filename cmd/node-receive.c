@@ -1,0 +1,135 @@
+/* node-receive: a mailbox for the shell. */
+#include "tool.h"
+
+#include "base/text.h"
+#include "core/nodename.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct options {
+  struct tool_common common;
+  const char *name, *count;
+  struct tool_words match;
+  bool local, full;
+};
+
+static const struct tool_option table[] = {
+    {0, "name", "NAME", "register the mailbox under this name", TOOL_TEXT, offsetof(struct options, name)},
+    {0, "local", NULL, "the name is for this node only (default: for the whole cluster)", TOOL_FLAG,
+     offsetof(struct options, local)},
+    {0, "match", "WORD", "only messages that begin with these words", TOOL_WORDS,
+     offsetof(struct options, match)},
+    {0, "count", "N", "end after N messages", TOOL_TEXT, offsetof(struct options, count)},
+    {0, "full", NULL, "print the portable pid, <name@host.number.creation>", TOOL_FLAG,
+     offsetof(struct options, full)},
+    TOOL_WAY(struct options)};
+
+static const struct tool tool = {
+    .name = "node-receive",
+    .synopsis = "[--name NAME [--local]] [--match WORD]... [--count N] [--timeout SEC] [-n NODE]",
+    .summary = "Opens a mailbox: prints its pid on standard error, then each message that comes as a JSON "
+               "array, one\n"
+               "a line, on standard output.  The mailbox and its name last as long as the command runs.\n",
+    .options = table,
+};
+
+struct mailbox {
+  const struct options *options;
+  const struct nodemsg *m;
+  int64_t left; /* messages still to come */
+  bool open;    /* its pid has been told */
+};
+
+enum { ENOUGH = 1 /* ends the stream; no error has this code */ };
+
+/* A word is a string, or else a number, true, false or null in JSON's spelling. */
+static bool is_word(const json_t *value, const char *word) {
+  if (json_is_string(value))
+    return json_string_length(value) == strlen(word) && strcmp(json_string_value(value), word) == 0;
+  char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+  bool same = text && strcmp(text, word) == 0;
+  free(text);
+  return same;
+}
+
+static bool is_wanted(const struct tool_words *match, const json_t *message) {
+  if (json_array_size(message) < match->count) return false;
+  for (size_t i = 0; i < match->count; i++)
+    if (!is_word(json_array_get(message, i), match->at[i])) return false;
+  return true;
+}
+
+static int take(void *data, json_t *line) {
+  struct mailbox *box = data;
+  const struct options *options = box->options;
+  if (!box->open) {
+    char pid[NPID_TEXT_SIZE];
+    fprintf(stderr, "%s\n", tool_pid(box->m, line, options->full, pid));
+    box->open = true;
+    return 0;
+  }
+  if (!is_wanted(&options->match, line)) return 0;
+  tool_print(line);
+  if (fflush(stdout)) exit(tool_finish(&tool, 1));
+  return --box->left ? 0 : ENOUGH;
+}
+
+/* A reader that goes is noticed at once, not only by the next message: the name is free then. */
+static void *watch_reader(void *unused) {
+  struct pollfd out = {.fd = STDOUT_FILENO};
+  while (poll(&out, 1, -1) < 0 && errno == EINTR) {
+  }
+  if (!(out.revents & POLLERR)) return unused;
+  kill(getpid(), SIGPIPE);
+  fprintf(stderr, "%s: standard output: %s\n", tool.name, strerror(EPIPE)); /* it was ignored */
+  _exit(1);
+}
+
+static json_t *request(const struct options *options) {
+  json_t *body = tool_need(json_object());
+  if (!options->name) return body;
+  const char *scope = options->local ? "local" : "global";
+  if (json_object_set_new(body, "name", tool_need(json_string(options->name))) ||
+      json_object_set_new(body, "scope", tool_need(json_string(scope))))
+    tool_need(NULL);
+  return body;
+}
+
+/* How many messages: INT64_MAX are as good as no end. */
+static int64_t check(const struct options *options) {
+  int64_t count = INT64_MAX;
+  struct error e = {0};
+  if (options->common.operands.count || options->common.rest.count) tool_usage(&tool, "takes no operands");
+  if (options->local && !options->name) tool_usage(&tool, "--local goes with --name");
+  if (options->count && !text_integer(options->count, 1, INT64_MAX, &count))
+    tool_usage(&tool, "--count: %s: not a number of messages", options->count);
+  int rc = options->name ? procname_check(options->name, &e) : 0;
+  if (rc) tool_fail(&tool, rc, &e);
+  return count;
+}
+
+int main(int argc, char **argv) {
+  struct options options = {0};
+  tool_parse(&tool, argc, argv, &options);
+  struct mailbox box = {.options = &options, .left = check(&options)};
+
+  struct nodemsg *m = tool_open(&tool, &options.common, NULL);
+  json_auto_t *body = request(&options);
+  box.m = m;
+  pthread_t watcher;
+  if (pthread_create(&watcher, NULL, watch_reader, NULL)) tool_need(NULL);
+  pthread_detach(watcher);
+  struct error e = {0};
+  int rc = nodemsg_stream(m, "POST", "/v1/mailboxes", body, take, &box, &e);
+  if (!rc) rc = error_set(&e, ERR_LOST, "%s: the mailbox has been closed", nodemsg_node(m));
+  int status = rc == ENOUGH ? 0 : tool_report(&tool, rc, &e);
+  nodemsg_close(m);
+  return tool_finish(&tool, status);
+}

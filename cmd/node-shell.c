@@ -1,0 +1,282 @@
+/* node-shell: a Lua prompt on a node. */
+#include "evaluator.h"
+#include "prompt.h"
+
+#include "base/buf.h"
+#include "wire/json.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct options {
+  struct tool_common common;
+};
+
+static const struct tool_option table[] = {TOOL_WAY(struct options)};
+
+static const struct tool tool = {
+    .name = "node-shell",
+    .synopsis = "[NODE]",
+    .summary =
+        "A Lua prompt on a node, here (one, or one@host) or elsewhere (name@host).  Where standard input is\n"
+        "no terminal, it is a script: the exit status says whether it went through (0) or failed (1).\n"
+        "Leaving the prompt never stops the node.\n",
+    .options = table,
+};
+
+enum { SCRIPT_MAX = 16 << 20, COMPLETION_MS = 1000 };
+
+struct shell {
+  struct evaluator *ev;
+  struct prompt *prompt; /* NULL: a script */
+  struct buf code;       /* what has been typed of a chunk */
+  int number, shown;     /* of the latest request; what the prompt counts */
+  bool waiting, more;    /* for the answer to it; it said that the chunk goes on */
+  bool over;             /* we have been told to leave */
+  bool midline;          /* the last output did not end its line */
+  int status;            /* of a script */
+  int rc;                /* why it is over */
+  struct error e;
+  json_t *words; /* a completion */
+  size_t typed;
+};
+
+/* --- what comes ------------------------------------------------------------------------------------------
+ */
+
+static void print(struct shell *s, FILE *out, const char *bytes, size_t n) {
+  if (n == 0) return;
+  fwrite(bytes, 1, n, out);
+  if (fflush(out) && out == stdout) exit(tool_finish(&tool, 1));
+  s->midline = bytes[n - 1] != '\n';
+}
+
+static void end_line(struct shell *s) {
+  if (s->midline && s->prompt) print(s, stdout, "\n", 1);
+}
+
+static void print_line(struct shell *s, FILE *out, const json_t *text) {
+  struct buf line = BUF_INIT;
+  end_line(s);
+  if (json_to_bytes(text, &line) == 0) buf_putc(&line, '\n');
+  print(s, out, line.data, buf_ok(&line) ? line.len : 0);
+  buf_finish(&line);
+}
+
+static void take_output(struct shell *s, const json_t *message) {
+  bool error = strcmp(json_string_value(json_array_get(message, 0)), "stderr") == 0;
+  struct buf bytes = BUF_INIT;
+  if (json_to_bytes(json_array_get(message, 2), &bytes) == 0)
+    print(s, error ? stderr : stdout, bytes.data, bytes.len);
+  buf_finish(&bytes);
+}
+
+static void take_value(struct shell *s, const json_t *text) {
+  print_line(s, stdout, text);
+}
+
+static void take_error(struct shell *s, const json_t *text) {
+  print_line(s, stderr, text);
+  s->status = 1;
+}
+
+/* Only a prompt can go on. */
+static void take_more(struct shell *s, const json_t *text) {
+  s->more = s->prompt;
+  if (!s->more) take_error(s, text);
+}
+
+/* The process that ran it has ended; another is there already, without the globals. */
+static void take_gone(struct shell *s, const json_t *reason) {
+  struct buf line = BUF_INIT;
+  const char *word = json_string_value(reason);
+  s->status = !word || strcmp(word, "normal") != 0;
+  buf_printf(&line, "%s: the process that ran this has ended: %s", tool.name, word ? word : "?");
+  json_auto_t *text = tool_need(json_from_bytes(line.data, line.len));
+  if (s->prompt || s->status) print_line(s, stderr, text);
+  buf_finish(&line);
+}
+
+static void take_nothing(struct shell *s, const json_t *text) {
+  (void)s, (void)text;
+}
+
+static const struct {
+  const char *what;
+  void (*take)(struct shell *s, const json_t *text);
+} answers[] = {{"done", take_nothing},
+               {"value", take_value},
+               {"error", take_error},
+               {"more", take_more},
+               {"gone", take_gone}};
+
+static void take_answer(struct shell *s, const json_t *message) {
+  const char *what = json_string_value(json_array_get(message, 2));
+  json_int_t number = json_integer_value(json_array_get(message, 1));
+  if (what && strcmp(what, "words") == 0 && number == s->number) {
+    s->typed = (size_t)json_integer_value(json_array_get(message, 3));
+    s->words = json_deep_copy(json_array_get(message, 4));
+    s->waiting = false;
+  }
+  for (size_t i = 0; what && i < sizeof answers / sizeof *answers; i++) {
+    if (strcmp(what, answers[i].what) != 0) continue;
+    answers[i].take(s, json_array_get(message, 3));
+    if (number == s->number) s->waiting = false;
+  }
+}
+
+static void take_message(struct shell *s, const json_t *message) {
+  const char *kind = json_string_value(json_array_get(message, 0));
+  if (!kind) return;
+  if (strcmp(kind, "shell") == 0) take_answer(s, message);
+  if (strcmp(kind, "stdout") == 0 || strcmp(kind, "stderr") == 0) take_output(s, message);
+}
+
+/* Takes one of what has come; false when no more will come. */
+static bool take(struct shell *s) {
+  json_auto_t *message = NULL;
+  int rc = evaluator_take(s->ev, &message, &s->e);
+  if (rc > 0) take_message(s, message);
+  if (rc < 0) s->rc = rc;
+  return rc >= 0;
+}
+
+static bool come(void *data) {
+  struct shell *s = data;
+  bool more = take(s);
+  end_line(s);
+  return more;
+}
+
+/* --- the prompt ------------------------------------------------------------------------------------------
+ */
+
+static bool sent(struct shell *s, int rc) {
+  s->rc = rc;
+  s->waiting = rc == 0;
+  return rc == 0;
+}
+
+static json_t *complete(void *data, const char *line, size_t len, size_t *typed) {
+  struct shell *s = data;
+  s->words = NULL;
+  if (!sent(s, evaluator_complete(s->ev, ++s->number, line, len, &s->e))) return NULL;
+  while (s->waiting && prompt_wait(s->prompt, COMPLETION_MS) == PROMPT_READY) {
+    prompt_hide(s->prompt);
+    if (!come(s)) break;
+  }
+  s->waiting = false;
+  *typed = s->typed;
+  return s->words;
+}
+
+/* Until the answer is there; Ctrl-C stops what runs, and the answer says so. */
+static void wait_for_answer(struct shell *s) {
+  while (s->waiting && !s->rc && !s->over) {
+    switch (prompt_wait(s->prompt, -1)) {
+    case PROMPT_READY: take(s); break;
+    case PROMPT_OVER: s->over = true; break;
+    default:
+      s->midline = true; /* the terminal shows ^C */
+      s->rc = evaluator_interrupt(s->ev, &s->e);
+    }
+  }
+}
+
+static void run_line(struct shell *s, const char *line) {
+  if (s->code.len) buf_putc(&s->code, '\n');
+  buf_puts(&s->code, line);
+  tool_need(buf_ok(&s->code) ? s : NULL);
+  if (strspn(s->code.data, " \t\n") == s->code.len) {
+    buf_clear(&s->code);
+    return;
+  }
+  s->more = false;
+  if (!sent(s, evaluator_run(s->ev, ++s->number, s->code.data, s->code.len, "=shell", &s->e))) return;
+  wait_for_answer(s);
+  end_line(s);
+  if (s->more) return;
+  buf_clear(&s->code);
+  s->shown++;
+}
+
+static void converse(struct shell *s) {
+  const char *line;
+  char text[NODENAME_SIZE + 32];
+  s->shown = 1;
+  while (!s->rc && !s->over) {
+    if (s->code.len)
+      snprintf(text, sizeof text, "....(%s)%d> ", evaluator_node(s->ev), s->shown);
+    else
+      snprintf(text, sizeof text, "node(%s)%d> ", evaluator_node(s->ev), s->shown);
+    enum prompt_result result = prompt_read(s->prompt, text, &line);
+    if (result == PROMPT_END) return;
+    if (result == PROMPT_ABANDONED)
+      buf_clear(&s->code);
+    else
+      run_line(s, line);
+  }
+}
+
+static void run_prompt(struct shell *s) {
+  struct prompt_events events = {.fd = evaluator_fd(s->ev), .come = come, .complete = complete, .data = s};
+  struct buf history = BUF_INIT;
+  const char *home = getenv("HOME");
+  if (home && *home) buf_printf(&history, "%s/.node_history", home);
+  s->prompt = tool_need(prompt_open(tool.name, history.data, &events));
+  converse(s);
+  prompt_close(s->prompt);
+  buf_finish(&history);
+}
+
+/* --- a script --------------------------------------------------------------------------------------------
+ */
+
+static void read_script(struct shell *s) {
+  char bytes[16384];
+  for (size_t n; s->code.len <= SCRIPT_MAX && (n = fread(bytes, 1, sizeof bytes, stdin)) > 0;) {
+    if (s->code.len == 0 && *bytes == '#') buf_puts(&s->code, "--"); /* that line is for the system */
+    buf_append(&s->code, bytes, n);
+  }
+  tool_need(buf_ok(&s->code) ? s : NULL);
+  if (ferror(stdin))
+    s->rc = error_set(&s->e, ERR_USAGE, "standard input: %s", strerror(errno));
+  else if (s->code.len > SCRIPT_MAX)
+    s->rc = error_set(&s->e, ERR_TOO_LARGE, "standard input: more than 16 MiB of code");
+}
+
+static void run_script(struct shell *s) {
+  const char *code = s->code.data ? s->code.data : "";
+  if (s->rc || !sent(s, evaluator_run(s->ev, ++s->number, code, s->code.len, "=stdin", &s->e))) return;
+  struct pollfd fd = {.fd = evaluator_fd(s->ev), .events = POLLIN};
+  while (s->waiting && (poll(&fd, 1, -1) > 0 || errno == EINTR))
+    if (!take(s)) return;
+}
+
+int main(int argc, char **argv) {
+  struct options options = {0};
+  tool_parse(&tool, argc, argv, &options);
+  struct tool_common *common = &options.common;
+  if (common->operands.count > 1 || common->rest.count) tool_usage(&tool, "one NODE at a time");
+  if (common->operands.count && common->node) tool_usage(&tool, "either NODE or -n, not both");
+  if (common->operands.count) common->node = common->operands.at[0];
+
+  struct shell s = {0};
+  bool script = !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO);
+  int rc = evaluator_open(&tool, common, &s.ev, &s.e);
+  if (rc) tool_fail(&tool, rc, &s.e);
+  if (script) {
+    read_script(&s);
+    run_script(&s);
+  } else {
+    run_prompt(&s);
+  }
+  int status = s.rc ? tool_report(&tool, s.rc, &s.e) : script ? s.status : 0;
+  evaluator_close(s.ev);
+  buf_finish(&s.code);
+  return tool_finish(&tool, status);
+}

@@ -1,0 +1,190 @@
+-- shell: the processes behind node-shell.
+--
+-- The tool holds a mailbox, the client.  A keeper takes the tool's requests; an evaluator, whose group leader is
+-- the client, runs the code.  When the evaluator ends, the keeper starts another; when the client goes, both end.
+--
+--   to the keeper      "eval", n, code, chunk name · "complete", n, line · "interrupt"
+--   to the client      "shell", n, what, …         what: "done" · "value", text · "error", text · "more", error
+--                                                  "words", length of what they complete, list · "gone", reason
+
+-- Code at the prompt may redefine any global: what the shell itself needs is kept aside.
+local send <const>, receive <const>, receive_match <const> = send, receive, receive_match
+local pcall <const>, load <const>, type <const>, pairs <const>, ipairs <const> = pcall, load, type, pairs, ipairs
+local inspect <const>, puts <const>, error <const>, tostring <const> = inspect, puts, error, tostring
+local pack <const>, unpack <const>, concat <const>, sort <const> = table.pack, table.unpack, table.concat, table.sort
+local group_leader <const>, registered <const>, node <const>, global <const> = group_leader, registered, node, global
+local find <const>, match <const>, sub <const>, gsub <const> = string.find, string.match, string.sub, string.gsub
+
+local shell = {}
+
+local PATIENCE <const> = 500 -- ms that an interrupted evaluation has to notice
+
+-- --- evaluation -----------------------------------------------------------------------------------------------
+
+local function text_of(reason)
+  return type(reason) == "string" and reason or inspect(reason)
+end
+
+local function outcome(ok, ...)
+  local values = pack(...)
+  if not ok then return "error", text_of(values[1]) end
+  if values.n == 0 then return "done" end
+  for i = 1, values.n do values[i] = inspect(values[i]) end
+  return "value", concat(values, ", ")
+end
+
+-- An expression shows its values; what breaks off at the end of the text may go on.
+local function evaluate(code, name)
+  local chunk, why = load("return " .. code, name)
+  if not chunk then chunk, why = load(code, name) end
+  if chunk then return outcome(pcall(chunk)) end
+  return find(why, "<eof>$") and "more" or "error", why
+end
+
+-- --- completion -----------------------------------------------------------------------------------------------
+
+local WORDS <const> = [[
+  and break do else elseif end false for function goto if in local nil not or repeat return then true until while
+  assert error getmetatable ipairs load next pairs pcall rawequal rawget rawlen rawset require select setmetatable
+  tonumber tostring type xpcall io math os string table utf8 _G
+  self spawn spawn_link spawn_monitor send receive receive_match link unlink monitor demonitor exit trap_exit
+  register unregister whereis registered group_leader puts print inspect sleep send_after cancel_timer monotonic
+  node global exec sh ls flush]]
+
+local function add_keys(found, t)
+  for key in pairs(t) do
+    if type(key) == "string" and find(key, "^[%a_][%w_]*$") then found[key] = true end
+  end
+end
+
+local function globals()
+  local found = {}
+  for word in string.gmatch(WORDS, "%S+") do found[word] = true end
+  add_keys(found, _G)
+  return found
+end
+
+-- The fields of the table that a path like "node." or "a.b." leads to.
+local function fields(path)
+  local t, found = _G, {}
+  for name in string.gmatch(path, "[%a_][%w_]*") do
+    t = t[name]
+    if type(t) ~= "table" then return found end
+  end
+  add_keys(found, t)
+  return found
+end
+
+-- Within a string: the names of nodes and of processes.
+local function names()
+  local found = {[node.self()] = true}
+  for _, list in ipairs({node.list(), registered(), global.registered_names()}) do
+    for _, name in ipairs(list) do found[name] = true end
+  end
+  return found
+end
+
+local function candidates(line)
+  local strings = gsub(gsub(line, "\\.", ""), "%b\"\"", "")
+  local quoted = match(gsub(strings, "%b''", ""), "[\"']([^\"']*)$")
+  if quoted then return quoted, names() end
+  local path, word = match(line, "([%w_%.:]-)([%a_]?[%w_]*)$")
+  return word, find(path, "[%.:]$") and fields(path) or globals()
+end
+
+local function complete(line)
+  local word, found = candidates(line)
+  local list = {}
+  for name in pairs(found) do
+    if sub(name, 1, #word) == word then list[#list + 1] = name end
+  end
+  sort(list)
+  return "words", #word, list
+end
+
+-- --- the evaluator --------------------------------------------------------------------------------------------
+
+-- What waits at the prompt can be interrupted: there the functions that wait look out for it.
+local function make_interruptible(keeper)
+  local function is_interrupt(from, what) return from == keeper and what == "interrupt" end
+
+  local function pass(from, what, ...)
+    if is_interrupt(from, what) then error("interrupted", 0) end
+    return from, what, ...
+  end
+
+  local function fits(pattern, values)
+    for i, wanted in ipairs(pattern) do
+      if values[i] ~= wanted then return false end
+    end
+    return true
+  end
+
+  function _G.receive(ms) return pass(receive(ms)) end
+
+  function _G.receive_match(pattern, ms)
+    if type(pattern) ~= "table" and type(pattern) ~= "function" then return receive_match(pattern, ms) end
+    return pass(receive_match(function(...)
+      if is_interrupt(...) then return true end
+      if type(pattern) == "function" then return pattern(...) end
+      return fits(pattern, {...})
+    end, ms))
+  end
+
+  function _G.sleep(ms) pass(receive_match(is_interrupt, ms)) end
+end
+
+-- Prints what is in the mailbox, and empties it.
+local function flush()
+  while true do
+    local message = pack(receive(0))
+    if message.n == 1 and message[1] == nil then return end
+    puts(inspect({unpack(message, 1, message.n)}))
+  end
+end
+
+local function evaluator(client, keeper)
+  group_leader(client)
+  make_interruptible(keeper)
+  _G.flush = flush
+  while true do
+    local _, what, n, text, name = receive_match({keeper})
+    if what == "eval" then
+      send(client, "shell", n, evaluate(text, name))
+      send(keeper, "idle", n)
+    elseif what == "complete" then
+      local ok, kind, length, list = pcall(complete, text)
+      send(client, "shell", n, "words", ok and length or 0, ok and list or {})
+    end
+  end
+end
+
+-- --- the keeper -----------------------------------------------------------------------------------------------
+
+-- Serves the client until it goes.
+function shell.start(client)
+  local me, busy = self(), nil
+  local worker = spawn_monitor(evaluator, client, me)
+  monitor(client)
+  while true do
+    local what, a, b, c = receive()
+    if what == "eval" or what == "complete" then
+      if what == "eval" then busy = a end
+      send(worker, me, what, a, b, c)
+    elseif what == "idle" and a == busy then
+      busy = nil
+    elseif what == "interrupt" and busy then
+      send(worker, me, "interrupt")
+      send_after(PATIENCE, me, "overdue", busy)
+    elseif what == "overdue" and a == busy then
+      exit(worker, "kill")
+    elseif what == "DOWN" and b == client then
+      return exit(worker, "kill")
+    elseif what == "DOWN" and b == worker then
+      send(client, "shell", busy or 0, "gone", text_of(c))
+      busy, worker = nil, spawn_monitor(evaluator, client, me)
+    end
+  end
+end
+
+return shell
