@@ -1,0 +1,35 @@
+-- supervised: a worker that keeps failing, and a supervisor that keeps it running, until it is too much.
+--
+--   node-spawn -f share/examples/supervised.lua
+--   node-spawn -f share/examples/supervised.lua -- 5      with five restarts allowed
+
+local supervisor = require("supervisor")
+
+local leader = self()
+
+-- Works for a moment and ends badly.
+local function worker()
+  send(leader, "started", self())
+  exit("out of luck")
+end
+
+local top = assert(supervisor.start({
+  strategy = "one_for_one",
+  max_restarts = math.tointeger(... or 2),
+  max_seconds = 10,
+  children = {
+    {id = "steady", start = function() return spawn_link(receive) end},
+    {id = "unlucky", start = function() return spawn_link(worker) end},
+  },
+}))
+
+local ref = monitor(top)
+local starts = 0
+repeat
+  local kind, _, _, reason = receive()
+  if kind == "started" then
+    starts = starts + 1
+    puts("start " .. starts)
+  end
+  if kind == "DOWN" then puts("the supervisor gave up: " .. inspect(reason)) end
+until kind == "DOWN"

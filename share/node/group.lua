@@ -1,0 +1,261 @@
+-- group: named sets of processes, on all connected nodes.
+--
+--   local group = require("group")
+--   group.join("listeners", self())
+--   for _, pid in ipairs(group.members("listeners")) do send(pid, "hello") end
+--
+-- Each node has one process, named "group", that is started when it is first needed.  It watches the members of its
+-- own node, and tells the others about them; so a change is seen elsewhere a moment later, and in the order in which
+-- its node made it.  A process that ends leaves its groups, and a node that is lost takes its members along.
+--
+-- A process that joined a group twice is in it twice.  The rules are those of Erlang's pg.
+
+local server = require("server")
+
+local group = {}
+
+local NAME <const> = "group"
+
+-- --- memberships -----------------------------------------------------------------------------------------------
+-- A table of memberships is name -> list of pids; there is one for this node, and one for each peer.
+
+local function add(groups, name, pids)
+  local list = groups[name] or {}
+  for _, pid in ipairs(pids) do table.insert(list, pid) end
+  groups[name] = list
+end
+
+local function index_of(list, pid)
+  for i = #list, 1, -1 do
+    if list[i] == pid then return i end
+  end
+end
+
+-- Takes one membership of each pid away; returns the pids that had one.
+local function remove(groups, name, pids)
+  local list, removed = groups[name] or {}, {}
+  for _, pid in ipairs(pids) do
+    local i = index_of(list, pid)
+    if i then table.insert(removed, table.remove(list, i)) end
+  end
+  if #list == 0 then groups[name] = nil end
+  return removed
+end
+
+local function count(groups, pid)
+  local n = 0
+  for _, list in pairs(groups) do
+    for _, member in ipairs(list) do n = n + (member == pid and 1 or 0) end
+  end
+  return n
+end
+
+-- --- the process: peers ----------------------------------------------------------------------------------------
+-- state.peers: pid of another node's process -> its memberships.  A peer is told of every change from the moment it
+-- is one; it becomes one by "discover", and answers with all it has.
+
+local function tell(state, ...)
+  for peer in pairs(state.peers) do server.cast(peer, {...}) end
+end
+
+local function discover(name)
+  send({NAME, name}, "$cast", {"discover", self()})
+end
+
+local function meet(state, peer)
+  if state.peers[peer] then return false end
+  state.peers[peer] = {}
+  state.refs[monitor(peer)] = peer
+  return true
+end
+
+local casts = {}
+
+function casts.discover(state, peer)
+  local is_new = meet(state, peer)
+  server.cast(peer, {"all", self(), state.own})
+  if is_new then server.cast(peer, {"discover", self()}) end
+end
+
+function casts.all(state, peer, groups)
+  meet(state, peer)
+  state.peers[peer] = groups
+end
+
+function casts.join(state, peer, name, pids)
+  if state.peers[peer] then add(state.peers[peer], name, pids) end
+end
+
+function casts.leave(state, peer, name, pids)
+  if state.peers[peer] then remove(state.peers[peer], name, pids) end
+end
+
+-- --- the process: members --------------------------------------------------------------------------------------
+
+local function watch(state, pid)
+  if state.watched[pid] then return end
+  local ref = monitor(pid)
+  state.watched[pid], state.refs[ref] = ref, pid
+end
+
+local function unwatch(state, pid)
+  if count(state.own, pid) > 0 or not state.watched[pid] then return end
+  demonitor(state.watched[pid], true)
+  state.refs[state.watched[pid]], state.watched[pid] = nil, nil
+end
+
+local function leave_all(state, pid)
+  for name, list in pairs(state.own) do
+    local gone = {}
+    for _, member in ipairs(list) do
+      if member == pid then table.insert(gone, pid) end
+    end
+    if #gone > 0 then
+      remove(state.own, name, gone)
+      tell(state, "leave", self(), name, gone)
+    end
+  end
+end
+
+local calls = {}
+
+function calls.join(state, name, pids)
+  for _, pid in ipairs(pids) do watch(state, pid) end
+  add(state.own, name, pids)
+  tell(state, "join", self(), name, pids)
+  return true
+end
+
+function calls.leave(state, name, pids)
+  local removed = remove(state.own, name, pids)
+  for _, pid in ipairs(removed) do unwatch(state, pid) end
+  if #removed > 0 then tell(state, "leave", self(), name, removed) end
+  return #removed > 0
+end
+
+function calls.local_members(state, name)
+  return state.own[name] or {}
+end
+
+function calls.members(state, name)
+  local all = table.move(state.own[name] or {}, 1, #(state.own[name] or {}), 1, {})
+  for _, groups in pairs(state.peers) do
+    if groups[name] then table.move(groups[name], 1, #groups[name], #all + 1, all) end
+  end
+  return all
+end
+
+function calls.which_groups(state)
+  local seen, names = {}, {}
+  local function collect(groups)
+    for name in pairs(groups) do
+      if not seen[name] then table.insert(names, name) end
+      seen[name] = true
+    end
+  end
+  collect(state.own)
+  for _, groups in pairs(state.peers) do collect(groups) end
+  table.sort(names)
+  return names
+end
+
+-- --- the server ------------------------------------------------------------------------------------------------
+
+-- The process outlives whoever needed it first, so it prints on the console.
+function group.init()
+  local console = whereis("console")
+  if console then group_leader(console) end
+  node.monitor(true)
+  for _, name in ipairs(node.list()) do discover(name) end
+  return {own = {}, peers = {}, watched = {}, refs = {}}
+end
+
+function group.handle_call(state, request)
+  return "reply", calls[request[1]](state, request[2], request[3])
+end
+
+function group.handle_cast(state, request)
+  local act = casts[request[1]]
+  if act then act(state, request[2], request[3], request[4]) end
+end
+
+function group.handle_info(state, kind, what)
+  if kind == "nodeup" then return discover(what) end
+  local pid = kind == "DOWN" and state.refs[what]
+  if not pid then return end
+  state.refs[what] = nil
+  if state.peers[pid] then
+    state.peers[pid] = nil
+  else
+    state.watched[pid] = nil
+    leave_all(state, pid)
+  end
+end
+
+-- --- what others call ------------------------------------------------------------------------------------------
+
+-- The process of this node; two that start it at once agree on one.
+local function process()
+  local pid = whereis(NAME)
+  if pid then return pid end
+  local started, reason = server.start("group", {name = NAME})
+  if started then return started end
+  if type(reason) == "table" and reason[1] == "already_started" then return reason[2] end
+  error("group: " .. inspect(reason), 0)
+end
+
+local function ask(...)
+  return server.call(process(), {...}, math.huge)
+end
+
+local function check_name(name)
+  if type(name) ~= "string" then error("group: a name expected, not " .. inspect(name), 3) end
+  return name
+end
+
+-- A pid, or a list of them, as a list.
+local function check_pids(pids)
+  local list = type(pids) == "table" and pids or {pids}
+  for _, pid in ipairs(list) do
+    if type(pid) ~= "userdata" or not pcall(alive, pid) then
+      error("group: a pid of this node expected, not " .. inspect(pid), 3)
+    end
+  end
+  if #list == 0 then error("group: a pid expected", 3) end
+  return list
+end
+
+-- The process (the caller), or each of a list, is a member of the group from now on.  They are processes of this
+-- node.
+function group.join(name, pids)
+  return ask("join", check_name(name), check_pids(pids or self()))
+end
+
+-- It is one no more, or once less; false when it was none.
+function group.leave(name, pids)
+  return ask("leave", check_name(name), check_pids(pids or self()))
+end
+
+-- The members, those of this node first; a process as often as it has joined.
+function group.members(name)
+  return ask("members", check_name(name))
+end
+
+-- Those of this node.
+function group.local_members(name)
+  return ask("local_members", check_name(name))
+end
+
+-- The names of all groups that have members, in order.
+function group.which_groups()
+  return ask("which_groups")
+end
+
+-- Sends a message to every member; returns how many there are.
+function group.send(name, ...)
+  local members = group.members(name)
+  for _, pid in ipairs(members) do send(pid, ...) end
+  return #members
+end
+
+return group

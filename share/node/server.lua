@@ -1,0 +1,277 @@
+-- server: a process that keeps a state and answers requests, one at a time.
+--
+--   local counter = {}
+--   function counter.init(first) return {n = first} end
+--   function counter.handle_call(state, request)
+--     state.n = state.n + request
+--     return "reply", state.n
+--   end
+--
+--   local pid = assert(server.start(counter, {name = "counter"}, 10))
+--   server.call("counter", 5)   --> 15
+--
+-- callbacks is the name of a module, or a table; the server gets a copy of it.  None has to be there:
+--   init(...)                            returns the state; or nil and the reason not to start
+--   handle_call(state, request, from)    returns "reply", value [, state]  or  "noreply" [, state]
+--   handle_cast(state, request)          returns nothing, or "noreply" [, state]
+--   handle_info(state, ...)              any other message, as its values; returns the same
+--   terminate(state, reason)             before the process ends
+-- Each of the handlers may return "stop", reason [, reply].  A state that is not returned stays, so a table is just
+-- changed in place.
+
+local server = {}
+
+local PATIENCE <const> = 5000
+
+-- --- the caller's side -----------------------------------------------------------------------------------------
+
+-- Of a process on another node the name is asked for there.
+local function find_there(name, there)
+  local _, ref = node.spawn_monitor(there, function() exit({"found", whereis(name)}) end)
+  local _, _, _, reason = receive_match({"DOWN", ref})
+  return type(reason) == "table" and reason[1] == "found" and reason[2] or nil
+end
+
+-- The pid, or nil; and what is wrong with dest itself.
+local function locate(dest)
+  if type(dest) == "userdata" then return dest end
+  if type(dest) == "string" then return whereis(dest) or global.whereis_name(dest) end
+  local name, there
+  if type(dest) == "table" then name, there = dest[1], dest[2] end
+  if type(name) ~= "string" or type(there) ~= "string" then
+    return nil, "server: a pid, a name, or {name, node} expected, not " .. inspect(dest)
+  end
+  if there == node.self() then return whereis(name) end
+  return find_there(name, there)
+end
+
+-- The pid of a server: of itself, of a name of this node or else of the cluster, of {name, node}; nil without one.
+function server.whereis(dest)
+  local pid, problem = locate(dest)
+  if problem then error(problem, 2) end
+  return pid
+end
+
+local function find(dest)
+  local pid, problem = locate(dest)
+  if not pid then error(problem or "server: there is no server " .. inspect(dest), 3) end
+  return pid
+end
+
+-- What became of a process, in words.
+local function words(reason)
+  if type(reason) == "table" and reason[1] == "error" then return tostring(reason[2]) end
+  return type(reason) == "string" and reason or inspect(reason)
+end
+
+-- A process of its own waits for the reply, and ends with it as its reason: whatever comes later finds nobody.
+local function await_reply(pid, timeout)
+  monitor(pid)
+  local kind, reply = receive(timeout)
+  exit(kind == "$reply" and {kind, reply} or kind and "down" or "timeout")
+end
+
+-- Sends a request, and returns the reply.  A server that is not there, that ends meanwhile, or that takes longer
+-- than timeout (milliseconds; 5000) is an error.
+function server.call(dest, request, timeout)
+  local pid = find(dest)
+  timeout = timeout or PATIENCE
+  local watch = monitor(pid) -- before the request: it knows the reason of every end
+  local waiter, ref = spawn_monitor(await_reply, pid, timeout)
+  local sent, problem = pcall(send, pid, "$call", {to = waiter, caller = self()}, request)
+  if not sent then
+    demonitor(watch, true)
+    demonitor(ref, true)
+    exit(waiter, "kill")
+    error(problem, 0)
+  end
+  local _, _, _, answer = receive_match({"DOWN", ref})
+  if answer == "down" then _, _, _, problem = receive_match({"DOWN", watch}) end
+  demonitor(watch, true)
+  if type(answer) == "table" and answer[1] == "$reply" then return answer[2] end
+  if answer == "timeout" then error(("server %s: no reply within %s ms"):format(inspect(dest), timeout), 2) end
+  error(("server %s: the call failed: %s"):format(inspect(dest), words(answer == "down" and problem or answer)), 2)
+end
+
+-- Sends a request that has no reply.  As with any message, nobody says whether it arrived.
+function server.cast(dest, request)
+  local pid = server.whereis(dest)
+  if pid then send(pid, "$cast", request) end
+end
+
+-- Answers a call that handle_call left open with "noreply"; any process may.
+function server.reply(from, value)
+  send(from.to, "$reply", value)
+end
+
+-- Asks the server to end, and waits until it has.  Ending for another reason than this one is an error.
+function server.stop(dest, reason, timeout)
+  local pid = find(dest)
+  if reason == nil then reason = "normal" end
+  local ref = monitor(pid)
+  send(pid, "$stop", reason)
+  local kind, _, _, ended = receive_match({"DOWN", ref}, timeout)
+  if not kind then
+    demonitor(ref, true)
+    error(("server %s: still there after %s ms"):format(inspect(dest), timeout), 2)
+  end
+  if inspect(ended) ~= inspect(reason) then
+    error(("server %s: ended: %s"):format(inspect(dest), words(ended)), 2)
+  end
+end
+
+-- --- the server's side -----------------------------------------------------------------------------------------
+
+local function finish(s, reason)
+  if s.callbacks.terminate then s.callbacks.terminate(s.state, reason) end
+  exit(reason)
+end
+
+-- Ends the server with an error, terminate before it.
+local function fail(s, problem)
+  if s.callbacks.terminate then s.callbacks.terminate(s.state, {"error", tostring(problem)}) end
+  error(problem, 0)
+end
+
+-- Errors are caught only where there is a terminate to be called: uncaught, they keep their whole traceback.
+local function guard(s, f, ...)
+  if not s.callbacks.terminate then return f(...) end
+  local function pass(ok, ...)
+    if not ok then fail(s, (...)) end
+    return ...
+  end
+  return pass(pcall(f, ...))
+end
+
+local function keep(s, state)
+  if state ~= nil then s.state = state end
+end
+
+-- What a handler has returned is done.
+local function settle(s, name, from, verdict, value, third)
+  if verdict == "reply" and from then
+    server.reply(from, value)
+    keep(s, third)
+  elseif verdict == "noreply" or (verdict == nil and not from) then
+    keep(s, value)
+  elseif verdict == "stop" then
+    if from and third ~= nil then server.reply(from, third) end
+    finish(s, value)
+  else
+    fail(s, ("server: %s returned %s"):format(name, inspect(verdict)))
+  end
+end
+
+local function handle(s, name, from, ...)
+  local handler = s.callbacks[name]
+  if handler then return settle(s, name, from, guard(s, handler, s.state, ...)) end
+  if name ~= "handle_info" then fail(s, ("server: %s came, and there is no %s"):format(inspect((...)), name)) end
+end
+
+local receives = {
+  ["$call"] = function(s, _, from, request) handle(s, "handle_call", from, request, from) end,
+  ["$cast"] = function(s, _, request) handle(s, "handle_cast", nil, request) end,
+  ["$stop"] = function(s, _, reason) finish(s, reason) end,
+  EXIT = function(s, kind, pid, reason)
+    if pid == s.parent then finish(s, reason) end
+    handle(s, "handle_info", nil, kind, pid, reason)
+  end,
+}
+
+local function dispatch(s, kind, ...)
+  local act = receives[kind]
+  if act then return act(s, kind, ...) end
+  handle(s, "handle_info", nil, kind, ...)
+end
+
+-- nil, or who has the name already.
+local function take_names(options)
+  if options.name and not pcall(register, options.name, self()) then
+    return whereis(options.name) or error(("server: the name %s cannot be taken"):format(inspect(options.name)), 0)
+  end
+  if options.global and not global.register_name(options.global, self()) then
+    return global.whereis_name(options.global)
+      or error(("server: the global name %s cannot be taken"):format(inspect(options.global)), 0)
+  end
+end
+
+-- The body of a server, for start.
+function server.enter(starter, callbacks, options, args)
+  if options.link then link(starter) end
+  local holder = take_names(options)
+  if holder then return send(starter, "$started", self(), holder) end
+  if type(callbacks) == "string" then callbacks = require(callbacks) end
+  local s = {callbacks = callbacks, parent = options.link and starter or nil, state = {}}
+  if callbacks.init then
+    local state, why = callbacks.init(table.unpack(args, 1, args.n))
+    if state == nil and why ~= nil then exit(why) end
+    s.state = state
+  end
+  send(starter, "$started", self())
+  while true do dispatch(s, receive()) end
+end
+
+-- --- starting --------------------------------------------------------------------------------------------------
+
+-- A start that takes too long leaves nothing behind: no process, no message.
+local function give_up(pid, ref)
+  unlink(pid)
+  exit(pid, "kill")
+  receive_match({"DOWN", ref})
+  receive_match({"$started", pid}, 0)
+  return nil, "timeout"
+end
+
+local function await_start(pid, ref, timeout)
+  local kind, _, third, reason = receive_match(function(kind, who)
+    return (kind == "$started" and who == pid) or (kind == "DOWN" and who == ref)
+  end, timeout)
+  if not kind then return give_up(pid, ref) end
+  if kind == "DOWN" then
+    receive_match({"EXIT", pid}, 0)
+    return nil, reason
+  end
+  demonitor(ref, true)
+  if third == nil then return pid end
+  unlink(pid)
+  receive_match({"EXIT", pid}, 0)
+  return nil, {"already_started", third}
+end
+
+local function start(callbacks, options, ...)
+  local kind = type(callbacks)
+  if kind ~= "table" and kind ~= "string" then
+    error("server: a table of callbacks or a module's name expected, not " .. inspect(callbacks), 3)
+  end
+  local starter, args = self(), table.pack(...)
+  -- One closure, so that callbacks which share a variable here share its copy there.
+  local function body() return require("server").enter(starter, callbacks, options, args) end
+  local pid, ref
+  if options.node then
+    pid, ref = node.spawn_monitor(options.node, body)
+  else
+    pid, ref = spawn_monitor(body)
+  end
+  return await_start(pid, ref, options.timeout)
+end
+
+local function with_link(options, wanted)
+  local all = {}
+  for key, value in pairs(options or {}) do all[key] = value end
+  all.link = wanted
+  return all
+end
+
+-- Starts a server; the rest goes to init.  Options: name (of this node), global (of the cluster), node (where; here),
+-- timeout (of init; none).  Returns the pid once init is done; or nil and the reason, {"already_started", pid} when
+-- a name is taken.
+function server.start(callbacks, options, ...)
+  return start(callbacks, with_link(options, false), ...)
+end
+
+-- The same, linked to the caller.
+function server.start_link(callbacks, options, ...)
+  return start(callbacks, with_link(options, true), ...)
+end
+
+return server
