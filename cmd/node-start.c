@@ -14,9 +14,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define HEAP_LEAST (INT64_C(1) << 20)
+#define HEAP_MOST  (INT64_C(1) << 40)
+
 struct options {
   struct tool_common common;
-  const char *sname, *name, *cookie, *console, *listen, *schedulers;
+  const char *sname, *name, *cookie, *console, *listen, *schedulers, *max_heap;
   struct tool_words join, path;
   double heartbeat;
   bool detach, no_mesh;
@@ -37,6 +40,8 @@ static const struct tool_option options[] = {
     {0, "join", "NODE", "connect to NODE once running; may be repeated", TOOL_WORDS, AT(join)},
     {0, "path", "DIR", "look for Lua modules in DIR; may be repeated", TOOL_WORDS, AT(path)},
     {0, "schedulers", "N", "threads that run green threads (default: one a core)", TOOL_TEXT, AT(schedulers)},
+    {0, "max-heap", "SIZE", "memory that a green thread may hold, as 64M or 2G (default: 256M)", TOOL_TEXT,
+     AT(max_heap)},
     {0, "heartbeat", "SEC",
      "say something to each node this often; four times as long in silence is lost (default: 2)",
      TOOL_SECONDS, AT(heartbeat)},
@@ -109,6 +114,22 @@ static int load_cookie(const struct options *o, struct cookie *out, struct error
   return cookie_from_word((char *)(uintptr_t)o->cookie, out, e); /* a word of argv: ours to wipe */
 }
 
+/* 64M, 2G, 500000: bytes, with the suffixes of dd and ulimit's kin. */
+static bool parse_size(const char *text, int64_t low, int64_t high, size_t *out) {
+  static const char suffixes[] = "KMG";
+  char digits[24];
+  int64_t n;
+  size_t len = strlen(text);
+  const char *suffix = len ? strchr(suffixes, text[len - 1]) : NULL;
+  if (!len || len - (suffix != NULL) >= sizeof digits) return false;
+  snprintf(digits, sizeof digits, "%.*s", (int)(len - (suffix != NULL)), text);
+  if (!text_integer(digits, 0, INT64_MAX >> 30, &n)) return false;
+  if (suffix) n <<= 10 * (suffix - suffixes + 1);
+  if (n < low || n > high) return false;
+  *out = (size_t)n;
+  return true;
+}
+
 static int make_setup(const struct options *o, struct setup *s, struct error *e) {
   int64_t schedulers = 0;
   struct nodename ignored;
@@ -116,6 +137,9 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   if (local_directory(s->runtime_dir, sizeof s->runtime_dir, true, e)) return e->code;
   if (o->schedulers && !text_integer(o->schedulers, 1, 256, &schedulers))
     return error_set(e, ERR_USAGE, "--schedulers %s: want a number from 1 to 256", o->schedulers);
+  size_t heap_max = 0;
+  if (o->max_heap && !parse_size(o->max_heap, HEAP_LEAST, HEAP_MOST, &heap_max))
+    return error_set(e, ERR_USAGE, "--max-heap %s: want a size from 1M to 1024G", o->max_heap);
   if (o->heartbeat && (o->heartbeat < 0.1 || o->heartbeat > 3600))
     return error_set(e, ERR_USAGE, "--heartbeat %g: want seconds from 0.1 to 3600", o->heartbeat);
   for (size_t i = 0; i < o->join.count; i++)
@@ -136,6 +160,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .guard = s->guard,
       .console_file = o->detach || o->console ? s->console : NULL,
       .schedulers = (int)schedulers,
+      .heap_max = heap_max,
       .mesh = !o->no_mesh,
       .heartbeat_ms = o->heartbeat ? (int)(o->heartbeat * 1000) : 2000,
   };

@@ -23,7 +23,7 @@ ended() {
   run -0 node-start -h
   assert_line --partial 'usage: node-start'
   for option in --sname --name --detach --console --cookie --cookie-file --listen --join --path --schedulers \
-    --no-mesh --heartbeat; do
+    --max-heap --no-mesh --heartbeat; do
     assert_output --partial -- "$option"
   done
   run -0 node-start --version
@@ -41,6 +41,10 @@ ended() {
   for number in x 0 -1 1.5 99999999999999999999; do
     run -2 node-start --sname one --schedulers "$number"
     assert_output --partial 'schedulers'
+  done
+  for size in x 0 1K -1M 1.5G 9999999999G M ''; do
+    run -2 node-start --sname one --max-heap "$size"
+    assert_output --partial 'max-heap'
   done
 }
 
@@ -282,6 +286,23 @@ ended() {
 @test "--schedulers" {
   start_node one --schedulers 3
   [ "$(api one GET /v1/node | jq .schedulers)" = 3 ]
+}
+
+@test "--max-heap: one that outgrows it ends alone" {
+  start_node one --max-heap 8M
+  run -1 node-spawn -e 'local t = {} for i = 1, 10000000 do t[i] = {i} end'
+  assert_output --partial memory
+  run -0 node-spawn -e 'puts(#("x"):rep(1000000))'
+  assert_output 1000000
+}
+
+@test "a host that does not resolve: loopback only, and it says so" {
+  run -0 node-start -d --name one@nowhere.invalid 3>&-
+  assert_output --partial 'nowhere.invalid does not resolve on this host: listening on loopback only'
+  run -0 node-list -n one --self
+  assert_output one@nowhere.invalid
+  run -0 curl -s --unix-socket "$NODE_RUNTIME_DIR/one@nowhere.invalid/sock" http://node/v1/node
+  [ "$(jq -r .address <<<"$output")" = 127.0.0.1 ]
 }
 
 @test "several running and none chosen: the message lists them" {

@@ -115,6 +115,7 @@ static int make_vm(struct agent *a, struct error *e) {
                              .names = a->names,
                              .globals = a->globals,
                              .schedulers = a->config->schedulers,
+                             .heap_max = a->config->heap_max,
                              .path = path.data,
                              .directory = directory,
                              .console = NPID_NONE,

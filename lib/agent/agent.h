@@ -8,6 +8,7 @@
 #include "core/cookie.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct agent;
@@ -24,6 +25,7 @@ struct agent_config {
   const char *guard;        /* path of the node-guard helper; NULL: run commands directly */
   const char *console_file; /* NULL: descriptor 1 is the console */
   int schedulers;           /* 0: one a core */
+  size_t heap_max;          /* bytes a green thread may hold; 0: 256 MiB */
   bool mesh;                /* connected to one is connected to all */
   int heartbeat_ms;         /* a link is silent for at most this long; it is lost after four times that */
 };
