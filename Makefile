@@ -133,7 +133,7 @@ lint: compile_commands.json
 	  --suppress=missingIncludeSystem --suppress=nullPointerArithmeticRedundantCheck -D_GNU_SOURCE -D__GNUC__ \
 	  -D'json_array_foreach(a,i,v)=while((v=next(a,i=0)))' \
 	  -D'json_object_foreach(o,k,v)=while((k=next(o,v=0)))' -Ilib lib cmd
-	$(if $(SCRIPTS),shellcheck -x -e SC2016,SC2030,SC2031,SC2317 $(SCRIPTS))
+	$(if $(SCRIPTS),shellcheck -x -e SC2016 -e SC2030 -e SC2031 -e SC2317 $(SCRIPTS))
 	$(if $(wildcard man/*.[1-7]),mandoc -Tlint -Wwarning $(wildcard man/*.[1-7]))
 
 entry = {"directory": "$(CURDIR)", "file": "$1", "command": "$(subst ",\",$(COMPILE)) -c $1"}
