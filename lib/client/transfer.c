@@ -136,6 +136,8 @@ static int prepare(struct nodemsg *m, struct arrival *a, struct buf *body) {
   if (x->body) json_line(body, x->body);
   if (!ok || !buf_ok(body)) return ERR_NOMEM;
 
+  /* Always: the handle remembers the method of its last exchange. */
+  if (curl_easy_setopt(m->easy, CURLOPT_CUSTOMREQUEST, x->method)) return ERR_NOMEM;
   if (x->read) return prepare_upload(m, a);
   bool has_body = x->body || (strcmp(x->method, "GET") != 0 && strcmp(x->method, "DELETE") != 0);
   if (has_body) {
@@ -144,7 +146,7 @@ static int prepare(struct nodemsg *m, struct arrival *a, struct buf *body) {
   } else {
     curl_easy_setopt(m->easy, CURLOPT_HTTPGET, 1L);
   }
-  return curl_easy_setopt(m->easy, CURLOPT_CUSTOMREQUEST, x->method) ? ERR_NOMEM : 0;
+  return 0;
 }
 
 /* Why a transfer failed that we did not end ourselves. */
