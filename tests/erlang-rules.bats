@@ -178,6 +178,41 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     send(pid, "go") comes("DOWN", mref, mine, "mine") comes("quiet")'
 }
 
+@test "links and unlinks that cross leave both ends of one mind" {
+  everywhere 'local function party(seed)
+      trap_exit(true)
+      local _, other = receive_match({"with"})
+      for i = 1, 40 do
+        seed = (seed * 1103515245 + 12345) % 2147483648
+        local what = seed // 65536 % 5
+        if what < 2 then link(other) elseif what < 4 then unlink(other) else sleep(0) end
+      end
+      send(other, "even") receive_match({"even"})
+      send(me, self(), "calm")
+      local op = receive_match(function(w) return w == "link" or w == "unlink" or w == "die" end)
+      if op == "die" then exit("end") end
+      local ref = monitor(other)
+      if op == "link" then link(other) else unlink(other) end
+      send(other, "die") receive_match({"DOWN", ref})
+      send(me, self(), receive_match({"EXIT", other}, 0) == (op == "link" and "EXIT" or nil))
+    end
+    for round = 1, 200 do
+      local a, b = spawn(party, round), there(party, round * 7919)
+      send(a, "with", b) send(b, "with", a)
+      receive_match({a}) receive_match({b})
+      if round % 2 == 0 then a, b = b, a end
+      send(a, round % 3 == 0 and "unlink" or "link")
+      comes(a, true)
+    end'
+}
+
+@test "a link made after an unlink stands, whatever of the old one is on its way" {
+  everywhere 'trap_exit(true)
+    for _ = 1, 50 do
+      local pid = there(idle) link(pid) unlink(pid) link(pid) exit(pid, "boom") comes("EXIT", pid, "boom")
+    end silence()'
+}
+
 @test "unlink of a process that is not linked does nothing" {
   everywhere 'local pid, ref = watched(idle) unlink(pid) exit(pid, "x") comes("DOWN", ref, pid, "x")'
 }

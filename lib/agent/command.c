@@ -100,9 +100,11 @@ static void tell_status(struct command *c, const struct term *reason) {
 /* One of the four is over. */
 static void one_over(struct command *c) {
   if (--c->open) return;
-  if (c->call) refuse_start(c, c->start_errno ? c->start_errno : ECHILD);
   struct term *reason = reason_of(c);
-  tell_status(c, reason);
+  if (c->call)
+    refuse_start(c, c->start_errno ? c->start_errno : ECHILD);
+  else
+    tell_status(c, reason);
   hosted_end(&c->hosted, reason);
   term_unref(reason);
 }
@@ -139,9 +141,14 @@ static void command_end(struct command *c, bool at_once) {
   if (!at_once) uv_timer_start(&c->timer, on_grace, COMMAND_GRACE_MS, 0);
 }
 
+/* TERM is a request, and the first reason for it stands; but kill is none, and is told as what it was. */
 static void command_exit(struct hosted *p, struct term *reason, bool kill_it) {
   struct command *c = (struct command *)p;
-  if (!c->reason) c->reason = term_ref(reason);
+  if (!c->running) return; /* what is left of its output is read; how it ended is known */
+  if (kill_it || !c->reason) {
+    term_unref(c->reason);
+    c->reason = term_ref(reason);
+  }
   command_end(c, kill_it);
 }
 
@@ -343,18 +350,25 @@ static const struct hosted_class command_class = {.kind = "command",
                                                   .node_down = command_node_down,
                                                   .free = command_free};
 
+/* Who is linked may be gone by now, and then says so. */
+static void answer_started(struct command *c) {
+  struct hosted *p = &c->hosted;
+  for (size_t i = 0; i < p->bond_count; i++)
+    if (p->bonds[i].ref == NPID_NONE)
+      agent_send(p->agent, SIGNAL_LINK, p->bonds[i].pid, p->pid, NPID_NONE, NULL);
+  struct term *t = term_build("p", p->pid);
+  call_answer(p->agent, c->call, t);
+  term_unref(t);
+  c->call = NULL;
+}
+
 /* The guard's pipe: closed without a byte, the command runs; four bytes, the errno why not.  Output is read
  * from then on only: whoever spawned it knows its pid before its first word. */
 static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   struct command *c = stream->data;
   if (n == (ssize_t)sizeof c->start_errno) memcpy(&c->start_errno, bytes->base, sizeof c->start_errno);
   if (n >= 0) return;
-  if (!c->start_errno && c->call) {
-    struct term *t = term_build("p", c->hosted.pid);
-    call_answer(c->hosted.agent, c->call, t);
-    term_unref(t);
-    c->call = NULL;
-  }
+  if (!c->start_errno && c->call) answer_started(c);
   read_output(c);
   close_handle(c, stream);
   one_over(c);
@@ -454,9 +468,6 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   if (e.code) {
     no_start(c, &e);
   } else if (!guarded) {
-    struct term *t = term_build("p", c->hosted.pid);
-    call_answer(a, c->call, t);
-    term_unref(t);
-    c->call = NULL;
+    answer_started(c);
   }
 }

@@ -150,7 +150,10 @@ void hosted_signal(struct hosted *p, struct signal *s) {
   case SIGNAL_MONITOR:
     if (hosted_bond(p, s->from, s->ref)) log_line(&p->agent->log, "out of memory: a monitor is lost");
     break;
-  case SIGNAL_UNLINK: unbond(p, s->from, NPID_NONE); break;
+  case SIGNAL_UNLINK: /* ours cannot cross it: no hosted process unlinks by itself */
+    unbond(p, s->from, NPID_NONE);
+    agent_send(p->agent, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);
+    break;
   case SIGNAL_DEMONITOR: unbond(p, s->from, s->ref); break;
   case SIGNAL_LEADER: {
     struct term_reader r = term_read(s->term);

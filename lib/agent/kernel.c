@@ -340,6 +340,7 @@ void kernel_signal(struct agent *a, struct signal *s) {
   switch (s->kind) {
   case SIGNAL_CALL: on_call(a, s); return;
   case SIGNAL_REPLY: call_reply(a, s); break;
+  case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
   case SIGNAL_DOWN:
     registry_down(a, s);
     listener_free(find_listener(a, s->from));

@@ -94,6 +94,7 @@ void mesh_undeliverable(struct agent *a, struct signal *s, int code, const char 
   case SIGNAL_LINK:
     agent_send(a, SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, t = reason_word(reason));
     break;
+  case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
   case SIGNAL_CALL:
     t = term_build("bss", 0, err_wire(code), reason);
     if (s->ref != NPID_NONE) agent_send(a, SIGNAL_REPLY, s->from, s->to, s->ref, t);

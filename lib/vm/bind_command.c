@@ -97,15 +97,11 @@ static int started(lua_State *L, int status, lua_KContext ref) {
   (void)status;
   bool ok;
   int n = bind_reply(L, &ok);
-  struct process *p = process_of(L);
-  p->link_callee = false;
   if (ok) {
     lua_settop(L, lua_gettop(L) - n + 1);
-    if (ref) process_monitors_callee(p, (npid)ref, bind_to_pid(L, -1));
     if (ref) copy_push_npid(L, (npid)ref);
     return ref ? 2 : 1;
   }
-  if (ref) process_demonitor(p, (npid)ref);
   luaL_where(L, 1);
   lua_insert(L, -2);
   lua_concat(L, 2);
@@ -141,7 +137,7 @@ static int exec(lua_State *L) {
     term_unref(term);
     return luaL_error(L, "out of memory");
   }
-  p->link_callee = link;
+  p->callee_ref = ref;
   return bind_call(L, NPID_KERNEL, term, started, monitor ? (lua_KContext)ref : 0);
 }
 

@@ -35,15 +35,19 @@ static int spawn_monitor(lua_State *L) {
 static int link(lua_State *L) {
   struct process *p = process_of(L);
   npid other = bind_check_pid(L, 1);
-  if (other == p->pid || (p->ties && map_get_id(&p->ties->links, other))) return 0;
+  if (other == p->pid || process_linked(p, other)) return 0;
   if (process_link(p, other)) return luaL_error(L, "out of memory");
   bind_signal(L, SIGNAL_LINK, other, NPID_NONE, NULL);
   return 0;
 }
 
 static int unlink(lua_State *L) {
+  struct process *p = process_of(L);
   npid other = bind_check_pid(L, 1);
-  if (process_unlink(process_of(L), other)) bind_signal(L, SIGNAL_UNLINK, other, NPID_NONE, NULL);
+  if (!process_linked(p, other)) return 0;
+  npid ref = isolate_ref(p->isolate);
+  if (process_unlink(p, other, ref)) return luaL_error(L, "out of memory");
+  bind_signal(L, SIGNAL_UNLINK, other, ref, NULL);
   return 0;
 }
 

@@ -52,8 +52,8 @@ void vm_free(struct vm *vm);
 /* Hands a signal (always consumed) to the process s->to:
  *   a green thread       its isolate's inbox
  *   a host process, the kernel, any pid of another node    the host's inbox
- *   nobody               answers as Erlang does: MONITOR gets DOWN noproc, LINK gets LINK_EXIT noproc, CALL
- *                        gets REPLY [false, "no_process", …]; the others vanish
+ *   nobody               answers as Erlang does: MONITOR gets DOWN noproc, LINK gets LINK_EXIT noproc, UNLINK
+ *                        gets UNLINK_ACK, CALL gets REPLY [false, "no_process", …]; the others vanish
  * Order from one sender to one receiver is kept. */
 void vm_deliver(struct vm *vm, struct signal *s);
 
