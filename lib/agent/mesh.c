@@ -110,10 +110,13 @@ static void write_frame(struct peer *p, struct signal *s) {
   int code = frame_write(p->agent->nodes, s, &line);
   if (!code) code = link_write(p->link, line.data, line.len);
   buf_finish(&line);
-  if (code)
-    mesh_undeliverable(p->agent, s, code, err_sentence(code));
-  else
+  if (!code) {
     signal_free(s);
+    return;
+  }
+  /* Signals are lost with the connection only, where that is told, and never one from among others. */
+  peer_fail(p, code, err_sentence(code));
+  mesh_undeliverable(p->agent, s, code, "noconnection");
 }
 
 static void empty_queue(struct peer *p, int code, const char *reason) {
@@ -178,7 +181,7 @@ static const char *without_name(const struct peer *p, const char *text) {
 
 void peer_down(struct peer *p, const struct error *e) {
   struct agent *a = p->agent;
-  bool was_up = p->state == PEER_UP;
+  bool was_up = p->state == PEER_UP, spoke = p->state >= PEER_SYNCING;
   struct link *l = p->link;
   p->link = NULL;
   link_close(l);
@@ -191,15 +194,15 @@ void peer_down(struct peer *p, const struct error *e) {
   p->ready = p->greeted = false;
   p->joins = 0;
   peer_answer_offer(p, e);
-  if (was_up) {
+  if (spoke) { /* ties to it may have gone out */
     struct term *reason = reason_word("noconnection");
     vm_node_down(a->vm, p->incarnation, "noconnection");
     hosted_node_down(a, p->incarnation, reason);
     term_unref(reason);
     calls_node_down(a, p->incarnation);
     registry_node_down(a, p->incarnation);
-    tell(a, p->name.full, without_name(p, error_text(e)));
   }
+  if (was_up) tell(a, p->name.full, without_name(p, error_text(e)));
   empty_queue(p, ERR_LOST, "noconnection");
   answer_waiters(p, e);
 }
