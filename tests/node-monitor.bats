@@ -130,7 +130,10 @@ ends() {
   node-kill "$pid"
   gone() { ! node-send "$pid" again; }
   wait_until gone
-  says_no 1 'no such process' node-monitor "$pid"
+  run -1 node-monitor "$pid"
+  assert_output "$pid noproc"
+  run -1 node-monitor --json "$pid"
+  assert_equal "$(jq -c '[.short, .down, .status]' <<<"$output")" "[\"$pid\",\"noproc\",1]"
   says_no 1 'nobody: no process has this name' node-monitor nobody
 }
 
@@ -144,14 +147,16 @@ ends() {
   ends 1
   run -0 cat "$T/downs"
   assert_output "$pid finished"
-  run -125 node-monitor "$pid"
+  run -1 node-monitor "$pid"
   assert_output "$pid noproc"
 
   pid=$(node-spawn -d "two@$HOST" -e 'receive()')
   watch "$pid"
   kill -KILL "$(api two GET /v1/node | jq .os_pid)"
-  ends 125
+  ends 3
   run -0 cat "$T/downs"
+  assert_output "$pid noconnection"
+  run -3 node-monitor "$pid"
   assert_output "$pid noconnection"
 }
 

@@ -249,6 +249,12 @@ static void op_send(struct agent *a, struct signal *call, struct term_reader r) 
   call_answer(a, call, NULL);
 }
 
+/* ["alive", pid]: of this node. */
+static void op_alive(struct agent *a, struct signal *call, struct term_reader r) {
+  npid pid;
+  answer_take(a, call, term_build("b", term_get_pid(&r, &pid) && vm_alive(a->vm, pid)));
+}
+
 /* --- spawn ---------------------------------------------------------------------------------------------- */
 
 static void op_spawn(struct agent *a, struct signal *call, struct term_reader r) {
@@ -319,6 +325,7 @@ static const struct op {
     {"re_register", op_re_register},
     {"unregister", op_unregister},
     {"send", op_send},
+    {"alive", op_alive},
     {"name_claim", registry_op_claim},
     {"name_put", registry_op_put},
     {"name_drop", registry_op_drop},

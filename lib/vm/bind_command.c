@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -59,7 +60,9 @@ static uint32_t put_field(lua_State *L, struct term_writer *w, size_t i) {
     if (fields[i].kind == MAP) {
       put_env(L, w);
     } else if (fields[i].kind == NUMBER) {
-      term_put_int(w, (int64_t)luaL_checknumber(L, -1));
+      lua_Number ms = lua_tonumber(L, -1);
+      if (!(ms >= 0)) luaL_error(L, "exec: '%s' is in milliseconds, 0 or more", fields[i].name);
+      term_put_int(w, ms < 1e15 ? (int64_t)ceil(ms) : 0); /* none, where it is thirty thousand years */
     } else {
       term_put_text(w, lua_tostring(L, -1));
     }
