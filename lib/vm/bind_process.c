@@ -132,12 +132,37 @@ static int trap_exit(lua_State *L) {
   return 1;
 }
 
+static int lives(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  bind_reply(L, &ok);
+  lua_pushboolean(L, ok);
+  return 1;
+}
+
+/* Asked of the process itself, so that all that was sent to it before, an exit signal perhaps, comes first.
+ */
 static int alive(lua_State *L) {
   struct process *p = process_of(L);
   npid other = bind_check_pid(L, 1);
   if (!npid_is_local(other)) return luaL_argerror(L, 1, "a pid of this node expected");
-  lua_pushboolean(L, vm_alive(p->isolate->vm, other));
+  bool here = vm_alive(p->isolate->vm, other);
+  if (here && other != p->pid) return bind_call(L, other, term_build("s", "alive"), lives, 0);
+  lua_pushboolean(L, here);
   return 1;
+}
+
+static int map_or_nil(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  if (ok) return n;
+  lua_pushnil(L);
+  return 1;
+}
+
+static int info(lua_State *L) {
+  return bind_call(L, bind_check_pid(L, 1), term_build("s", "process_info"), map_or_nil, 0);
 }
 
 const luaL_Reg bind_process[] = {
@@ -152,5 +177,6 @@ const luaL_Reg bind_process[] = {
     {"exit", exit_process},
     {"trap_exit", trap_exit},
     {"alive", alive},
+    {"process_info", info},
     {NULL, NULL},
 };

@@ -130,7 +130,10 @@ void process_node_down(struct process *p, uint32_t incarnation, struct term *rea
 /* Tells links and watchers that it ended, and forgets all ties. */
 void process_cut_ties(struct process *p, struct term *reason);
 
-/* [true, MAP], the answer to an "info" call. */
-struct term *process_info(struct process *p);
+/* Writes the pairs links, monitors, monitored_by: LISTs of pids.  Returns how many pairs. */
+uint32_t process_put_ties(const struct process *p, struct term_writer *w);
+
+/* [true, MAP], the answer to an "info" call; with everything, to "process_info". */
+struct term *process_info(struct process *p, bool everything);
 
 #endif

@@ -19,10 +19,6 @@ static void note_full(struct process *p, bool full) {
 
 void process_message(struct process *p, struct signal *s) {
   struct isolate *iso = p->isolate;
-  if (p->end) { /* nobody will read it */
-    signal_free(s);
-    return;
-  }
   mailbox_push(&p->mailbox, s);
   if (!p->full && holds_halves(p, 2)) note_full(p, true);
   if (p->full && holds_halves(p, 4)) {
@@ -130,12 +126,14 @@ static void on_leader(struct process *p, struct signal *s) {
 /* Calls to a green thread are answered on its behalf, without running it. */
 static void on_call(struct process *p, struct signal *s) {
   struct term *answer;
-  if (term_is_word(s->term, "flush")) {
+  if (term_is_word(s->term, "flush") || term_is_word(s->term, "alive")) {
     answer = term_build("b", 1);
   } else if (term_is_word(s->term, "info")) {
-    answer = process_info(p);
+    answer = process_info(p, false);
+  } else if (term_is_word(s->term, "process_info")) {
+    answer = process_info(p, true);
   } else {
-    answer = term_build("bss", 0, "usage", "a green thread answers only \"flush\" and \"info\"");
+    answer = term_build("bss", 0, "usage", "a green thread does not answer this call");
   }
   if (s->ref != NPID_NONE) {
     isolate_signal(p->isolate, SIGNAL_REPLY, s->from, p->pid, s->ref, answer);
@@ -183,7 +181,9 @@ static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = 
 };
 
 void process_signal(struct process *p, struct signal *s) {
-  if (effects[s->kind]) {
+  if (p->end) { /* it has ended, for all that comes after what ends it */
+    vm_nobody(p->isolate->vm, s);
+  } else if (effects[s->kind]) {
     effects[s->kind](p, s);
   } else {
     signal_free(s);

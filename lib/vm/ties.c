@@ -76,6 +76,30 @@ void process_unwatch(struct process *p, npid ref) {
   if (p->ties) map_remove_id(&p->ties->watchers, ref);
 }
 
+/* The pids of one kind: a link's that stands, or whom a ref leads to. */
+static void put_pids(struct term_writer *w, const char *name, const struct map *m) {
+  uint64_t key;
+  uint32_t count = 0;
+  void *value;
+  term_put_text(w, name);
+  size_t list = term_open(w, TERM_LIST);
+  for (size_t at = 0; map_next(m, &at, NULL, &key, &value);) {
+    if (!npid_is_ref(key) && as_npid(value) != key) continue;
+    term_put_pid(w, as_npid(value));
+    count++;
+  }
+  term_set_count(w, list, count);
+}
+
+uint32_t process_put_ties(const struct process *p, struct term_writer *w) {
+  static const struct ties none;
+  const struct ties *ties = p->ties ? p->ties : &none;
+  put_pids(w, "links", &ties->links);
+  put_pids(w, "monitors", &ties->monitors);
+  put_pids(w, "monitored_by", &ties->watchers);
+  return 3;
+}
+
 static struct term *share(struct term *t) {
   return t ? term_ref(t) : NULL;
 }

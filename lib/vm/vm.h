@@ -120,8 +120,10 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
  * whereis of a global name needs no call: vm_config.globals has them all.
  *
  * CALL "flush" to a pid that is a group leader: [true] once the output sent before it is below the leader's
- * bound.  A green thread that gets a CALL answers it by itself: "flush" -> [true], "info" -> [true, MAP],
- * anything else -> [false, "usage", …]. */
+ * bound.  Every process answers some calls by itself: "flush" and "alive" -> [true], "info" and
+ * "process_info"
+ * -> [true, MAP], the latter with its ties; anything else -> [false, "usage", …].  One that an earlier signal
+ * has ended is nobody. */
 
 /* --- output ------------------------------------------------------------------------------------------------
  * puts/print send the message ("stdout", self, bytes) to the group leader, errors ("stderr", self, bytes);
