@@ -266,6 +266,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
 }
 
 @test "an endless loop is terminated by an exit signal as well" {
+  needs_preemption
   everywhere 'local pid, ref = watched(function() while true do end end) exit(pid, "enough")
     comes("DOWN", ref, pid, "enough")'
 }

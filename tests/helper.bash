@@ -8,6 +8,7 @@
 #   make_hosts rane dune              hosts of their own (network namespaces) that resolve each other
 #   on rane COMMAND…                  runs a command there
 #   start_node_on rane one [OPTION…]  a node there; its console is in the file $(console_of one@rane)
+#   needs_preemption                  skips the test where a loop that calls nothing keeps its core
 #   api one METHOD PATH [CURL-ARG…]   the HTTP API of a node, by hand
 
 bats_require_minimum_version 1.5.0
@@ -47,6 +48,9 @@ node_teardown() {
   rm -rf "$T"
   return $status
 }
+
+# ThreadSanitizer holds signals back until the program calls libc: a loop that never does keeps its core there.
+needs_preemption() { [ "${SAN:-}" != thread ] || skip 'nothing is preempted where signals are held back'; }
 
 # The processes of this test: those that were started with a runtime directory of its.
 processes() {

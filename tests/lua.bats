@@ -434,6 +434,7 @@ setmetatable({}, {__gc = print})'
 }
 
 @test "an endless loop keeps nobody waiting" {
+  needs_preemption
   lua 'for _ = 1, 4 do spawn_link(function() while true do end end) end
        for _ = 1, 4 do spawn_link(function() local function f() return f() end f() end) end
        for _ = 1, 20 do sleep(1) end puts("still here")'
