@@ -4,6 +4,8 @@
 #
 #   load helper
 #   start_node one [OPTION…]          a detached node, ready
+#   lua CODE [ARG…]                   runs Lua on the node one, which has to succeed; what it wrote is $output
+#   two_nodes                         a node two, too, that is connected to the node one
 #   wait_until COMMAND…               for what has no event to wait for: polls it, up to a deadline
 #   make_hosts rane dune              hosts of their own (network namespaces) that resolve each other
 #   on rane COMMAND…                  runs a command there
@@ -89,6 +91,17 @@ wait_until() {
 
 # Bats waits for whoever holds its descriptor 3.
 start_node() { node-start -d --sname "$@" 3>&-; }
+
+two_nodes() {
+  start_node two
+  node-connect -n "one@$HOST" "two@$HOST"
+}
+
+lua() {
+  local code=$1
+  shift
+  run -0 node-spawn -n "one@$HOST" --timeout "${PATIENCE:-20}" -e "$code" -- "$@"
+}
 
 api() {
   local node=$1 method=$2 path=$3

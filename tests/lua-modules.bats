@@ -8,17 +8,6 @@ setup() {
   start_node one
 }
 
-lua() {
-  local code=$1
-  shift
-  run -0 node-spawn -n "one@$HOST" --timeout "${PATIENCE:-20}" -e "$code" -- "$@"
-}
-
-two_nodes() {
-  start_node two
-  node-connect -n "one@$HOST" "two@$HOST"
-}
-
 # --- server ------------------------------------------------------------------------------------------------
 
 # A counter with every callback; its terminate tells the process named "test".

@@ -8,20 +8,8 @@ setup() {
   start_node one
 }
 
-# Runs Lua on the node one: its output is $output.
-lua() {
-  local code=$1
-  shift
-  run -0 node-spawn -n "one@$HOST" --timeout "${PATIENCE:-20}" -e "$code" -- "$@"
-}
-
-# The same, where each line of the code is a call that is refused: says how.
+# Each line of the code is a call that is refused: says how.
 refused() { lua 'for line in (...):gmatch("[^\n]+") do puts(select(2, pcall(assert(load(line))))) end' "$1"; }
-
-two_nodes() {
-  start_node two
-  node-connect -n "one@$HOST" "two@$HOST"
-}
 
 # --- spawning ----------------------------------------------------------------------------------------------
 
@@ -51,17 +39,6 @@ two_nodes() {
        spawn(function() add() add() send(me, get()) end)
        puts(receive(), n)'
   assert_output $'3\t1'
-}
-
-@test "spawn_monitor, spawn_link: tied before the first instruction" {
-  lua 'trap_exit(true)
-       local pid, ref = spawn_monitor(function() exit("a") end)
-       local kind, r, p, reason = receive()
-       puts(kind, r == ref, p == pid, reason)
-       pid = spawn_link(function() exit("b") end)
-       kind, p, reason = receive()
-       puts(kind, p == pid, reason)'
-  assert_output $'DOWN\ttrue\ttrue\ta\nEXIT\ttrue\tb'
 }
 
 @test "spawn: what cannot be spawned" {
@@ -175,8 +152,7 @@ local pid, ref = spawn_monitor(function() end) receive() send(pid, 1) error("sen
   stale=$output
   node-stop -n "two@$HOST"
   wait_until test "$(node-list -n "one@$HOST" | wc -l)" = 0
-  start_node two
-  node-connect -n "one@$HOST" "two@$HOST"
+  two_nodes
   run -1 node-send -n "one@$HOST" "$stale" hello
 }
 
