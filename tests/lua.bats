@@ -171,7 +171,8 @@ receive({})
 receive_match({}, -1)
 sleep(-5)
 send_after(-1, self())
-send_after(nil, self())'
+send_after(nil, self())
+sleep()'
   assert_line --index 0 --partial "bad argument #1 to 'receive' (milliseconds expected, 0 or more)"
   assert_line --index 1 --partial "bad argument #1 to 'receive' (milliseconds expected, 0 or more)"
   assert_line --index 2 --partial "bad argument #1 to 'receive' (number expected, got string)"
@@ -180,6 +181,7 @@ send_after(nil, self())'
   assert_line --index 5 --partial "bad argument #1 to 'sleep' (milliseconds expected, 0 or more)"
   assert_line --index 6 --partial "bad argument #1 to 'send_after' (milliseconds expected, 0 or more)"
   assert_line --index 7 --partial "bad argument #1 to 'send_after' (number expected, got nil)"
+  assert_line --index 8 --partial "bad argument #1 to 'sleep' (number expected, got no value)"
   lua 'for _, t in ipairs{1e300, math.huge, math.maxinteger, 1e15, 0.5} do send_after(1, self(), "x") receive(t) end
        puts(receive(0.25))'
   refute_output --partial 'ended'
@@ -574,11 +576,12 @@ exec{"no-such-command"}'
   lua 'local me = self() send(me, "kept")
        spawn(function() for i = 1, 3 do sleep(1) end send(me, "ran") end)
        puts(sh("sleep 0.1; printf %s out; exit 3")) puts(receive(0)) puts(receive(0))
-       puts(sh("kill -9 $$")) puts(sh("echo oops >&2"))'
+       puts(sh("kill -9 $$")) puts(select(2, pcall(sh))) puts(sh("echo oops >&2"))'
   assert_line --index 0 $'out\t3'
   assert_line --index 1 kept
   assert_line --index 2 ran
   assert_line --index 3 $'\t137'
+  assert_line --index 4 --partial "bad argument #1 to 'sh' (string expected)"
   assert_line oops
 }
 

@@ -272,6 +272,7 @@ static int slept(lua_State *L, int status, lua_KContext context) {
 }
 
 static int sleep_ms(lua_State *L) {
+  luaL_checknumber(L, 1); /* without one it would be for ever */
   int64_t deadline = bind_check_deadline(L, 1);
   bind_check_suspends(L, "sleep");
   process_wait(process_of(L), PROCESS_SLEEPS, deadline);
