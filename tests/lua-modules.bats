@@ -88,7 +88,7 @@ LUA
   assert_line --index 0 --regexp '^server <0\.[0-9.]+>: no reply within 20 ms$'
   assert_line --index 1 1
   assert_line --index 2 nil
-  assert_line --regexp '^server .*: the call failed: .*milliseconds expected, 0 or more'
+  assert_line --index 3 'server: milliseconds expected, 0 or more, not -1'
   assert_line --index -1 nil
 }
 
@@ -111,6 +111,48 @@ LUA
   assert_line --regexp 'the call failed: server: handle_call returned nil$'
   assert_line $'terminate\tserver: handle_call returned nil'
   assert_line nil
+}
+
+@test "server: a cast never fails, whoever is there" {
+  two_nodes
+  lua 'local server, two = require("server"), ...
+    for _, dest in ipairs{"nobody", {"nobody", node.self()}, {"nobody", two}, {"x", "three@nowhere.invalid"}} do
+      puts(pcall(server.cast, dest, 1))
+    end
+    puts(select(2, pcall(server.call, {"x", "three@nowhere.invalid"}, 1)))
+    puts(server.whereis({"x", "three@nowhere.invalid"}))
+    puts(pcall(server.start, {}, {node = "three@nowhere.invalid"}))
+    puts(select(2, pcall(server.cast, 5, 1)))' "two@$HOST"
+  for i in 0 1 2 3; do assert_line --index $i true; done
+  assert_line --index 4 --regexp '^server \{"x", "three@nowhere.invalid"\}: three@nowhere.invalid: .*\(resolve\)'
+  assert_line --index 5 --regexp $'^nil\tthree@nowhere.invalid: .*\\(resolve\\)'
+  assert_line --index 6 --regexp $'^true\tnil\tthree@nowhere.invalid: .*\\(resolve\\)'
+  assert_line --index 7 'server: a pid, a name, or {name, node} expected, not 5'
+}
+
+@test "server: casts and messages keep their order, by name and node as well" {
+  two_nodes
+  lua 'local server, two, me = require("server"), ..., self()
+    server.start({handle_cast = function(_, n) send(me, n) end, handle_info = function(_, n) send(me, n) end},
+      {name = "far", node = two})
+    for i = 1, 100, 2 do send({"far", two}, i) server.cast({"far", two}, i + 1) end
+    for i = 1, 100 do local n = receive(5000) if n ~= i then puts(n, "is not", i) end end puts("in order")' "two@$HOST"
+  assert_output 'in order'
+}
+
+@test "server: to call itself is an error, not a wait without end" {
+  lua 'local server = require("server")
+    local pid = server.start({handle_call = function(_, f) return "reply", select(2, pcall(server[f], self(), 1)) end})
+    puts(server.call(pid, "call"), server.call(pid, "stop"))'
+  assert_output $'server: one that waits for itself waits for ever\tserver: one that waits for itself waits for ever'
+}
+
+@test "server: a caller that ends in a call leaves nothing behind" {
+  lua 'local server, me = require("server"), self()
+    server.start({handle_call = function() send(me, "asked") return "noreply" end}, {name = "s"})
+    local caller = spawn(function() server.call("s", 1, math.huge) end) receive() exit(caller, "kill")'
+  threads() { [ "$(node-ps -n "one@$HOST" --json | jq -r .kind | grep -cx thread)" = "$1" ]; }
+  wait_until threads 1
 }
 
 @test "server: what cannot travel is an error of the caller, and leaves nothing behind" {
@@ -175,12 +217,20 @@ nil"
     trap_exit(true)
     puts(server.start_link({init = function() return nil, "no way" end}))
     puts(server.start_link({init = function() sleep(10000) end}, {timeout = 20}))
-    puts(pcall(server.start, 5)) puts(receive(30))'
+    puts(pcall(server.start, 5)) puts(pcall(server.start, {}, {name = "n", timeout = -1}))
+    puts(whereis("n"), receive(30))'
   assert_line $'nil\tno way'
   assert_line $'nil\terror\tbad'
   assert_line $'nil\ttimeout'
   assert_line --partial "server: a table of callbacks or a module's name expected, not 5"
-  assert_line --index -1 nil
+  assert_line --partial 'server: milliseconds expected, 0 or more, not -1'
+  assert_line --index -1 $'nil\tnil'
+}
+
+@test "server: who starts one with a link and traps no exits ends as init fails" {
+  lua 'local pid, ref = spawn_monitor(function() require("server").start_link({init = function() return nil, "no" end}) end)
+    puts(select(4, receive(5000)))'
+  assert_output no
 }
 
 @test "server: start_link ties it to who started it" {
