@@ -398,6 +398,22 @@ p+ t+'
   assert_output $'try 1\ntry 2, try 3, try 4\nf+\tnil\ntry 1\ntry 2, try 3\nshutdown'
 }
 
+@test "supervisor: one that a restart of all has started meanwhile is not started again" {
+  lua 'local supervisor, me, tries, a = require("supervisor"), self(), 0, nil
+    local function waits() exit(receive()) end
+    local sup = assert(supervisor.start({strategy = "one_for_all", max_restarts = 9, children = {
+      {id = "a", start = function() send(me, "a") a = spawn_link(waits) register("a" .. tries, a) return a end},
+      {id = "b", start = function()
+        tries = tries + 1
+        send(me, "b" .. tries)
+        if tries ~= 2 then return spawn_link(waits) end
+        local ref = monitor(a) exit(a, "kill") receive_match({"DOWN", ref})
+        return nil, "not yet"
+      end}}}))
+    send("a0", "boom") for _ = 1, 6 do puts(receive(5000)) end puts(#supervisor.which_children(sup), receive(20))'
+  assert_output $'a\nb1\na\nb2\na\nb3\n2\tnil'
+}
+
 @test "supervisor: shutdown is shutdown, then kill after its time; or kill at once" {
   lua "$SUPERVISOR"'
     local function stubborn(id, shutdown) return {id = id, shutdown = shutdown, start = function()
@@ -447,7 +463,8 @@ true'
     try({children = {{id = 1, start = {5}}}}) try({children = {{id = 1, start = print, restart = "often"}}})
     try({children = {{id = 1, start = print, shutdown = -1}}})
     try({children = {{id = 1, start = print}, {id = 1, start = print}}})
-    puts(select(2, pcall(supervisor.start_child, sup, {id = 2}))) puts(alive(sup))'
+    puts(select(2, pcall(supervisor.start_child, sup, {id = 2}))) puts(alive(sup))
+    try({max_restarts = -1}) try({max_restarts = "3"}) try({max_seconds = 0})'
   assert_line --index 0 'supervisor: a specification is a table: nil'
   assert_line --index 1 'supervisor: no such strategy: "all"'
   assert_line --index 2 'supervisor: a child has no id: {}'
@@ -458,6 +475,9 @@ true'
   assert_line --index 7 'supervisor: two children have the id: 1'
   assert_line --index 8 --partial "supervisor: a child's start is a function"
   assert_line --index 9 true
+  assert_line --index 10 'supervisor: no such max_restarts: -1'
+  assert_line --index 11 'supervisor: no such max_restarts: "3"'
+  assert_line --index 12 'supervisor: no such max_seconds: 0'
 }
 
 @test "supervisor: a tree; the end of the top ends it all, and a server in it says goodbye" {
