@@ -524,9 +524,29 @@ true'
   assert_line --index 3 --partial 'task: it was waited for already'
 }
 
-@test "task: whatever becomes of it is an error in await, and nothing else" {
+@test "task: one that fails takes along who asked for it, even before await; or is an EXIT, and an error in await" {
   lua 'local task = require("task")
-    local function try(f) puts(select(2, pcall(task.await, task.async(f)))) end
+    local function fails() error("boom", 0) end
+    spawn_monitor(function() task.async(fails) receive() end) puts(select(4, receive(5000))[2])
+    spawn_monitor(function() pcall(task.await, task.async(exit, {"my", 1})) receive() end) puts(inspect(select(4, receive(5000))))
+    spawn_monitor(function() task.await(task.async(print)) receive(20) exit("still here") end) puts(select(4, receive(5000)))
+    trap_exit(true)
+    local t = task.async(exit, "gone")
+    puts(select(2, pcall(task.await, t))) local kind, pid, reason = receive(5000) puts(kind, pid == t.pid, reason)
+    puts(task.await(task.async(function() return "fine" end)), receive(20))
+    t = task.async(sleep, 60000) puts(pcall(task.await, t, 0)) puts(receive(20))'
+  assert_line boom
+  assert_line '{"my", 1}'
+  assert_line 'still here'
+  assert_line --regexp '^task <0\.[0-9.]+>: gone$'
+  assert_line $'EXIT\ttrue\tgone'
+  assert_line $'fine\tnil'
+  assert_line --index -1 nil
+}
+
+@test "task: what becomes of one without a link is an error in await, and nothing else" {
+  lua 'local task = require("task")
+    local function try(f) puts(select(2, pcall(task.await, task.async_nolink(f)))) end
     try(function() error("boom", 0) end) try(function() exit({"my", 1}) end) try(function() exit("normal") end)
     try(function() exit(self(), "kill") receive() end)
     try(function() return io.open("/dev/null") end) puts(receive(20))'
@@ -544,14 +564,15 @@ true'
     puts(select(2, pcall(task.await, t, 20))) puts(select(4, receive(5000)))
     t = task.async(function() sleep(60000) end) ref = monitor(t.pid) task.cancel(t) puts(select(4, receive(5000)))
     local me = self()
-    local owner = spawn(function() send(me, require("task").async(function() while true do end end)) receive() end)
-    t = receive() ref = monitor(t.pid) puts(select(2, pcall(task.await, t)))
+    local owner = spawn(function()
+      send(me, "task", require("task").async(function() send(me, "runs") while true do end end)) receive() end)
+    _, t = receive_match({"task"}) receive_match({"runs"}) ref = monitor(t.pid) puts(select(2, pcall(task.await, t)))
     exit(owner, "any") puts(select(4, receive(5000))) puts(receive(20))'
   assert_line --index 0 --regexp '^task .*: not done within 20 ms$'
   assert_line --index 1 killed
   assert_line --index 2 killed
   assert_line --index 3 --partial 'task: another process started it'
-  assert_line --index 4 killed
+  assert_line --index 4 any
   assert_line --index 5 nil
 }
 
@@ -581,20 +602,41 @@ true'
     for _ = 1, 2 do local ref = monitor((receive(5000))) puts((select(4, receive_match({"DOWN", ref}, 5000)))) end
     puts(select(2, pcall(task.map, {1}, function() sleep(60000) end, {timeout = 20}))) puts(receive(20))
     puts(select(2, pcall(task.map, {1}, print, {width = 0})))
+    puts(select(2, pcall(task.map, {1}, print, {timeout = "1"})))
     puts(select(2, pcall(task.map, {1}, print, {nodes = {}})))'
   assert_line 'task: [3]: three'
   assert_line --regexp '^(noproc|killed)$'
   assert_line 'task: [1]: timeout'
   assert_line nil
   assert_line --partial 'task: a width of 1 or more expected'
+  assert_line --partial 'task: a timeout of 0 or more milliseconds expected'
   assert_line --partial 'task: no nodes to work on'
+}
+
+@test "task: map takes the time of each one from its own start" {
+  lua 'local task = require("task")
+    local list = {} for i = 1, 12 do list[i] = i end
+    puts(#task.map(list, function(i) sleep(30) return i end, {width = 2, timeout = 150}))
+    puts(select(2, pcall(task.map, list, function(i) sleep(i == 7 and 60000 or 1) end, {width = 3, timeout = 100})))'
+  assert_output $'12\ntask: [7]: timeout'
+}
+
+@test "task: a node that is lost in the middle of a map is the failure of what ran there" {
+  two_nodes
+  lua 'local task, two, me = require("task"), ..., self()
+    local cutter = spawn(function() receive() receive() node.disconnect(two) end)
+    puts(select(2, pcall(task.map, {1, 2, 3, 4}, function()
+      if node.self() == two then send(cutter, "now") end sleep(60000) end, {nodes = {node.self(), two}})))
+    puts(receive(20))' "two@$HOST"
+  assert_line --regexp '^task: \[[24]\]: noconnection$'
+  assert_line nil
 }
 
 @test "task: on other nodes" {
   two_nodes
   lua 'local task, two = require("task"), ...
     puts(task.await(task.async_on(two, function(x) return node.self(), x end, "x")))
-    puts(select(2, pcall(task.await, task.async_on(two, function() error("far", 0) end))))
+    trap_exit(true) puts(select(2, pcall(task.await, task.async_on(two, function() error("far", 0) end)))) receive()
     local on = {}
     for _, name in ipairs(task.map({1, 2, 3, 4, 5, 6}, function() sleep(20) return node.self() end,
       {nodes = {node.self(), two}, width = 4})) do on[name] = (on[name] or 0) + 1 end
@@ -610,6 +652,7 @@ true'
 @test "task: it ends with the node of its owner, and await with the node of the task" {
   two_nodes
   lua 'local task, two = require("task"), ...
+    trap_exit(true)
     local t = task.async_on(two, function() register("far", self()) sleep(60000) end)
     local me = self()
     node.spawn(two, function() while not whereis("far") do sleep(1) end send(me, "up") end) puts(receive(5000))
