@@ -746,6 +746,27 @@ GROUP=${GROUP//$'\n'/ }
   assert_output 1
 }
 
+@test "group: what the first who asks on a node sees is whole" {
+  two_nodes
+  start_node three --join "one@$HOST"
+  lua 'local group, me = require("group"), self()
+    node.spawn(..., function() require("group").join("g") send(me, "joined") receive() end) puts(receive(5000))
+    group.join("g") receive()' "two@$HOST" &
+  both() { [ "$(node-spawn -n "one@$HOST" -e 'puts(#require("group").members("g"))')" = 2 ]; }
+  wait_until both
+  run -0 node-spawn -n "three@$HOST" -e 'puts(require("group").send("g", "end"))'
+  assert_output 2
+  wait
+}
+
+@test "group: a process that only has the name keeps nobody waiting for long" {
+  two_nodes
+  lua "$GROUP"'
+    node.spawn(..., function() register("group", self()) send(me, "taken") receive_match({"never"}) end) puts(receive(5000))
+    group.join("g") puts(#group.members("g"))' "two@$HOST"
+  assert_output $'taken\n1'
+}
+
 @test "group: its process is started again when it is gone, and learns of the others" {
   two_nodes
   run -0 node-spawn -n "two@$HOST" -d -e 'require("group").join("g") receive()'
