@@ -411,6 +411,26 @@ setmetatable({}, {__gc = print})'
   assert_line --index 5 --partial 'attempt to load a binary chunk'
 }
 
+@test "node-lua(7) tells of every function that is there, and of no other" {
+  readarray -t names < <(sed -nE 's/^\.It Fn ([a-z_.]+).*/\1/p' "$ROOT/man/node-lua.7" | grep -vE '^(init|handle_.*|terminate)$')
+  [ "${#names[@]}" -gt 70 ]
+  lua 'local told, modules = {}, {node = node, global = global}
+    for _, name in ipairs{"server", "supervisor", "task", "group"} do modules[name] = require(name) end
+    for _, name in ipairs{...} do
+      local module, field = name:match("^(.*)%.(.*)$")
+      told[name] = module and modules[module][field] or _G[name] or false
+      if not told[name] then puts("there is no " .. name) end
+    end
+    local callbacks = {init = true, handle_call = true, handle_cast = true, handle_info = true, terminate = true, enter = true}
+    for module, t in pairs(modules) do
+      for field in pairs(t) do
+        local name = module .. "." .. field
+        if told[name] == nil and not callbacks[field] then puts(name .. " is not told of") end
+      end
+    end' "${names[@]}"
+  assert_output ""
+}
+
 @test "an endless loop keeps nobody waiting" {
   needs_preemption
   lua 'for _ = 1, 4 do spawn_link(function() while true do end end) end
