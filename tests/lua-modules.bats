@@ -559,6 +559,7 @@ true'
 }
 
 @test "task: one that takes too long is ended; so is one that is cancelled, or whose owner ends" {
+  needs_preemption
   lua 'local task = require("task")
     local t = task.async(function() sleep(60000) end) local ref = monitor(t.pid)
     puts(select(2, pcall(task.await, t, 20))) puts(select(4, receive(5000)))

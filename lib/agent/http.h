@@ -8,6 +8,7 @@
 #define AGENT_HTTP_H
 
 #include "agent/state.h"
+#include "base/buf.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -60,7 +61,8 @@ struct stream_events {
 };
 /* NULL when memory ran out: the request has then been answered with that. */
 struct stream *respond_stream(struct request *r, const struct stream_events *events, void *data);
-void stream_line(struct stream *s, json_t *line); /* consumed */
+void stream_line(struct stream *s, json_t *line);            /* consumed */
+void stream_text(struct stream *s, const struct buf *lines); /* whole lines of JSON text */
 bool stream_full(const struct stream *s);
 void stream_end(struct stream *s);
 

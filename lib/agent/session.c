@@ -16,12 +16,11 @@ struct session {
   struct hosted hosted;
   struct request *request; /* until it is answered */
   struct stream *stream;
-  bool command; /* what it spawns is one: that ends by TERM, a green thread by kill */
-  bool ended;   /* as a process */
-  npid ref;     /* of the monitor */
-  npid pid;     /* what it spawned */
-  json_t *held; /* output that came while the code was loaded: lines, and their bytes */
-  size_t held_bytes;
+  bool command;    /* what it spawns is one: that ends by TERM, a green thread by kill */
+  bool ended;      /* as a process */
+  npid ref;        /* of the monitor */
+  npid pid;        /* what it spawned */
+  struct buf held; /* lines of output that came while the code was loaded */
   struct signal *flushes;
 };
 
@@ -72,18 +71,9 @@ static void on_drained(void *data) {
 static const struct stream_events session_stream = {on_closed, on_drained};
 
 /* What is loaded cannot be made to wait for a reader that comes when it is. */
-static void hold(struct session *s, json_t *line, size_t n) {
-  if (!s->held) s->held = json_array();
-  s->held_bytes += n;
-  if (json_array_append_new(s->held, line) || s->held_bytes > HTTP_STREAM_MAX) break_lease(s);
-}
-
-static void let_out(struct session *s) {
-  size_t i;
-  json_t *line;
-  json_array_foreach(s->held, i, line) stream_line(s->stream, json_incref(line));
-  json_decref(s->held);
-  s->held = NULL;
+static void hold(struct session *s, const struct buf *line) {
+  buf_append(&s->held, line->data, line->len);
+  if (!buf_ok(&s->held) || s->held.len > HTTP_STREAM_MAX) break_lease(s);
 }
 
 /* --- the process ---------------------------------------------------------------------------------------- */
@@ -97,14 +87,17 @@ static void session_message(struct hosted *p, const struct signal *sig) {
   if (!sig->term || sig->term->count != 3 || !term_get_str(&r, &name, &name_n) || !term_get_pid(&r, &from) ||
       !term_get_str(&r, &bytes, &n) || name_n != 6)
     return;
-  const char *key = !memcmp(name, "stdout", 6) ? "stdout" : !memcmp(name, "stderr", 6) ? "stderr" : NULL;
-  json_t *line = key ? json_pack("{s:o}", key, json_from_bytes(bytes, n)) : NULL;
-  if (line && s->stream)
-    stream_line(s->stream, line);
-  else if (line && s->request)
-    hold(s, line, n);
-  else
-    json_decref(line);
+  bool out = !memcmp(name, "stdout", 6);
+  if (!out && memcmp(name, "stderr", 6)) return;
+  struct buf line = BUF_INIT;
+  buf_puts(&line, out ? "{\"stdout\":" : "{\"stderr\":");
+  json_put_bytes(&line, bytes, n);
+  buf_puts(&line, "}\n");
+  if (s->stream)
+    stream_text(s->stream, &line);
+  else if (s->request)
+    hold(s, &line);
+  buf_finish(&line);
 }
 
 static bool session_call(struct hosted *p, struct signal *call) {
@@ -152,8 +145,7 @@ static void session_exit(struct hosted *p, struct term *reason, bool kill) {
 static void session_free(struct hosted *p) {
   struct session *s = (struct session *)p;
   answer_flushes(s); /* a writer must not wait for who is gone */
-  json_decref(s->held);
-  s->held = NULL;
+  buf_finish(&s->held);
 }
 
 static const struct hosted_class session_class = {.kind = "client",
@@ -227,7 +219,8 @@ void session_spawned(void *session, const struct error *e, struct term_reader va
     respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
   } else if ((s->stream = respond_stream(r, &session_stream, s))) {
     stream_line(s->stream, api_pid(s->hosted.agent, s->pid));
-    let_out(s);
+    stream_text(s->stream, &s->held);
+    buf_finish(&s->held);
     return;
   } else {
     break_lease(s);

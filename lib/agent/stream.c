@@ -71,17 +71,26 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
   return s;
 }
 
+/* Something was appended, or could not be. */
+static void appended(struct stream *s) {
+  s->was_full = s->was_full || stream_full(s);
+  if (s->pending.len > HTTP_STREAM_MAX) s->pending.failed = true;
+  stream_wake(s);
+}
+
 void stream_line(struct stream *s, json_t *line) {
   if (!s->ended) {
-    if (line)
-      json_line(&s->pending, line);
-    else
-      s->pending.failed = true;
-    s->was_full = s->was_full || stream_full(s);
-    if (s->pending.len > HTTP_STREAM_MAX) s->pending.failed = true;
-    stream_wake(s);
+    json_line(&s->pending, line);
+    appended(s);
   }
   json_decref(line);
+}
+
+void stream_text(struct stream *s, const struct buf *lines) {
+  if (s->ended) return;
+  buf_append(&s->pending, lines->data, lines->len);
+  if (!buf_ok(lines)) s->pending.failed = true;
+  appended(s);
 }
 
 bool stream_full(const struct stream *s) {
