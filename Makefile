@@ -125,7 +125,7 @@ demo: deps
 	$(AGAIN) all
 	@BUILD=$(abspath $O) tests/demo
 
-bench: $(BENCH)
+bench: all $(BENCH)
 	@BUILD=$(abspath $O) tests/bench/run
 
 lint: compile_commands.json
