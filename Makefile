@@ -34,7 +34,9 @@ pkg         = $(or $(shell pkg-config $1),$(error libraries are missing: run `ma
 PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(patsubst -I%,-isystem%,$(call pkg,--cflags $(AGENT_PACKAGES))))$(PKG_CFLAGS)
 TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIBS)
 EDIT_LIBS   = $(eval EDIT_LIBS := $(call pkg,--libs libedit))$(EDIT_LIBS)
-AGENT_LIBS  = $(eval AGENT_LIBS := $(call pkg,--libs $(AGENT_PACKAGES)) -lm -lpthread -lrt)$(AGENT_LIBS)
+AGENT_LIBS  = $(eval AGENT_LIBS := $(call pkg,--libs $(AGENT_PACKAGES)) $(MALLOC) -lm -lpthread -lrt)$(AGENT_LIBS)
+# What one scheduler allocates another frees: threads queue for the locks of libc's malloc, not for this one's.
+MALLOC      = $(if $(SAN),,-ljemalloc)
 
 DEFINES := -D_GNU_SOURCE -DNODE_VERSION='"$(VERSION)"' -DNODE_SHARE_DIR='"$(PREFIX)/share/node-toolkit"' \
            -DNODE_LIBEXEC_DIR='"$(PREFIX)/libexec/node-toolkit"'
@@ -123,7 +125,7 @@ demo: deps
 	$(AGAIN) all
 	@BUILD=$(abspath $O) tests/demo
 
-bench: $(BENCH)
+bench: all $(BENCH)
 	@BUILD=$(abspath $O) tests/bench/run
 
 lint: compile_commands.json
@@ -143,7 +145,7 @@ compile_commands.json: $(SOURCES) Makefile
 # --- what Debian must have installed -----------------------------------------------------------------------
 
 DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
-        liblua5.4-dev libssl-dev libedit-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
+        liblua5.4-dev libssl-dev libedit-dev libjemalloc-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
         mandoc openssl procps strace zsh fish
 
 deps:

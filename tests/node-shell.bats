@@ -237,7 +237,7 @@ screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/sc
 }
 
 @test "Ctrl-C: what runs on and on is ended with its process" {
-  [ "${SAN:-}" != thread ] || skip 'a process is not preempted where signals are held back'
+  needs_preemption
   start_node one
   terminal
   type_ 'x = 8\n'

@@ -116,7 +116,11 @@ static void client_begin(struct client *c, const struct stream_events *events, n
 static void mailbox_message(struct hosted *p, const struct signal *s) {
   struct client *c = (struct client *)p;
   if (!c->stream) return;
-  stream_line(c->stream, s->term ? json_from_term(p->agent->nodes, s->term) : json_array());
+  struct buf line = BUF_INIT;
+  json_put_term(&line, p->agent->nodes, s->term);
+  buf_putc(&line, '\n');
+  stream_text(c->stream, &line);
+  buf_finish(&line);
   if (stream_full(c->stream)) vm_host_set_full(p->agent->vm, p->pid, true);
 }
 

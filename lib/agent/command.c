@@ -74,6 +74,8 @@ static void command_free(struct hosted *p) {
   if (c->made) close_handle(c, &c->process);
 }
 
+/* Whoever asked hears of it before links and monitors fire, so that nothing of his does; the name is free
+ * then. */
 static void refuse_start(struct command *c, int error) {
   struct signal *call = c->call;
   struct error e;
@@ -86,6 +88,7 @@ static void refuse_start(struct command *c, int error) {
   bool missing = error == ENOENT;
   error_set(&e, missing ? ERR_EXEC : ERR_EXEC_DENIED, "%.*s: %s", (int)n, word,
             missing ? "command not found" : strerror(error));
+  names_drop(c->hosted.agent->names, c->hosted.pid, NULL, NULL);
   call_refuse(c->hosted.agent, call, &e);
 }
 

@@ -119,12 +119,11 @@ static void console_message(struct hosted *p, const struct signal *s) {
     return;
   }
   if (term_is_word(s->term, "exit_status")) return; /* of a command whose leader it is: nobody asked */
-  json_t *v = s->term ? json_from_term(p->agent->nodes, s->term) : NULL;
   struct buf line = BUF_INIT;
-  if (v) json_line(&line, v);
-  if (v && buf_ok(&line)) put(c, line.data, line.len);
+  json_put_term(&line, p->agent->nodes, s->term);
+  buf_putc(&line, '\n');
+  if (buf_ok(&line)) put(c, line.data, line.len);
   buf_finish(&line);
-  json_decref(v);
 }
 
 static bool console_call(struct hosted *p, struct signal *s) {

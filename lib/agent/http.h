@@ -8,6 +8,7 @@
 #define AGENT_HTTP_H
 
 #include "agent/state.h"
+#include "base/buf.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -41,6 +42,10 @@ json_t *request_body(const struct request *r); /* borrowed; NULL: there was none
 bool request_peer(const struct request *r,
                   char out[64]); /* the address it came from; false on the unix socket */
 
+/* Nobody reads from the connection of a request that is not answered yet, so nobody sees its client go: gone
+ * runs then, once at most, until the request is answered.  0 or ERR_NOMEM. */
+int request_watch(struct request *r, void (*gone)(void *data), void *data) MUST_CHECK;
+
 /* The answers. body is consumed; NULL stands for memory that ran out. */
 void respond_json(struct request *r, unsigned status, json_t *body);
 void respond_text(struct request *r, const char *type, char *text, size_t n); /* text (heap) is consumed */
@@ -56,7 +61,8 @@ struct stream_events {
 };
 /* NULL when memory ran out: the request has then been answered with that. */
 struct stream *respond_stream(struct request *r, const struct stream_events *events, void *data);
-void stream_line(struct stream *s, json_t *line); /* consumed */
+void stream_line(struct stream *s, json_t *line);            /* consumed */
+void stream_text(struct stream *s, const struct buf *lines); /* whole lines of JSON text */
 bool stream_full(const struct stream *s);
 void stream_end(struct stream *s);
 

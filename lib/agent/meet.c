@@ -162,7 +162,9 @@ static int on_line(void *data, char *text, size_t n) {
   if (*text == '{') return control_line(p, text, n);
   struct signal *s;
   struct error e = {0};
-  int code = frame_read(a->nodes, p->incarnation, text, n, &s, &e);
+  struct frames *f = &a->mesh->frames;
+  f->peer = p->incarnation;
+  int code = frame_read(f, text, n, &s, &e);
   if (code) {
     log_line(&a->log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;

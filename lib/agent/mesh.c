@@ -106,10 +106,11 @@ void mesh_undeliverable(struct agent *a, struct signal *s, int code, const char 
 }
 
 static void write_frame(struct peer *p, struct signal *s) {
-  struct buf line = BUF_INIT;
-  int code = frame_write(p->agent->nodes, s, &line);
-  if (!code) code = link_write(p->link, line.data, line.len);
-  buf_finish(&line);
+  struct buf *line = &p->agent->mesh->line;
+  int code = frame_write(p->agent->nodes, s, line);
+  if (!code) code = link_write(p->link, line->data, line->len);
+  buf_clear(line);
+  buf_shrink(line);
   if (!code) {
     signal_free(s);
     return;
@@ -352,6 +353,7 @@ int mesh_init(struct agent *a) {
   uint64_t ms = (uint64_t)a->config->heartbeat_ms;
   uv_timer_init(&a->loop, &a->mesh->heartbeat);
   a->mesh->heartbeat.data = a;
+  a->mesh->frames.nodes = a->nodes;
   uv_timer_start(&a->mesh->heartbeat, on_heartbeat, ms, ms);
   return 0;
 }
@@ -375,6 +377,8 @@ void mesh_free(struct agent *a) {
   if (!m) return;
   for (size_t i = 0; i < m->count; i++) free(m->order[i]);
   free(m->order);
+  frames_finish(&m->frames);
+  buf_finish(&m->line);
   map_finish(&m->peers);
   free(m);
   a->mesh = NULL;

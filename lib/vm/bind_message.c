@@ -78,10 +78,6 @@ static int send_again(lua_State *L, int status, lua_KContext to) {
   return send_values(L, (npid)to);
 }
 
-static npid whereis(lua_State *L, const char *name) {
-  return names_whereis(process_of(L)->isolate->vm->config.names, name, NULL);
-}
-
 /* {name, node} of another node: its kernel, which the name is sent to, is asked for first. */
 static int send_there(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
@@ -111,10 +107,10 @@ static int send_to_node(lua_State *L) {
   lua_geti(L, 1, 2);
   if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
     return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
-  const char *name = lua_tostring(L, -2), *node = lua_tostring(L, -1);
+  const char *node = lua_tostring(L, -1);
   struct vm *vm = process_of(L)->isolate->vm;
   bool here = strcmp(node, nodetab_name(vm->config.nodes, 0)) == 0;
-  npid to = here ? whereis(L, name) : NPID_NONE;
+  npid to = here ? bind_whereis(L, vm->config.names, -2) : NPID_NONE;
   struct term *ask = here ? NULL : term_build("ss", "connect", node);
   lua_pop(L, 2);
   if (!here) return bind_call(L, NPID_KERNEL, ask, send_there, 0);
@@ -125,7 +121,7 @@ static int send(lua_State *L) {
   npid to = bind_to_pid(L, 1);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TTABLE) return send_to_node(L);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TSTRING) {
-    to = whereis(L, lua_tostring(L, 1));
+    to = bind_whereis(L, process_of(L)->isolate->vm->config.names, 1);
     if (to == NPID_NONE) return luaL_error(L, "no process has the name '%s'", lua_tostring(L, 1));
   }
   if (to == NPID_NONE) return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
@@ -276,6 +272,7 @@ static int slept(lua_State *L, int status, lua_KContext context) {
 }
 
 static int sleep_ms(lua_State *L) {
+  luaL_checknumber(L, 1); /* without one it would be for ever */
   int64_t deadline = bind_check_deadline(L, 1);
   bind_check_suspends(L, "sleep");
   process_wait(process_of(L), PROCESS_SLEEPS, deadline);

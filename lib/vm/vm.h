@@ -81,6 +81,7 @@ npid vm_ref(struct vm *vm);
  *   one of    "lua": source [, "chunk": its name in messages]    ·  "module", "function"  ·  "fn": FN
  *   "args":   LIST                        (for lua: the chunk's `...`)
  *   "leader": pid [, "link": pid] [, "monitor": [pid, ref]] [, "name": local name]
+ *   "lease": pid                        a link, asked for with LINK before the code is loaded
  * A REPLY to the caller follows: [true, pid] once the code is loaded and its process exists (link, monitor
  * and name are in place before it runs), or [false, "code", text] / [false, "name_taken", text] / ….  A
  * "module" is required in the new process before the reply: a missing one is an error of the spawn. */
