@@ -92,7 +92,9 @@ static void flush_down(struct process *p, npid ref) {
 
 static int demonitor(lua_State *L) {
   struct process *p = process_of(L);
-  npid ref = bind_check_ref(L, 1), other = process_demonitor(p, ref);
+  npid ref = bind_check_ref(L, 1);
+  if (lua_toboolean(L, 2)) bind_check_takes(L);
+  npid other = process_demonitor(p, ref);
   if (other != NPID_NONE && other != NPID_KERNEL) bind_signal(L, SIGNAL_DEMONITOR, other, ref, NULL);
   if (other == NPID_NONE && lua_toboolean(L, 2)) flush_down(p, ref);
   lua_pushboolean(L, other != NPID_NONE);
