@@ -547,6 +547,23 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     is(select(4, receive_match({"DOWN", ref}, 5000)), "one")'
 }
 
+@test "a command that is owned ends with its owner, as that of sh does, and not the other way" {
+  within 'local function owned(f)
+      local mine, ref = spawn_monitor(f) local _, pid = receive_match({"pid"}, 5000)
+      return mine, ref, pid, monitor(pid) end
+    local function by_exec() group_leader(me) send(me, "pid", (exec{"cat", owned = true})) exit(select(2, receive_match({"go"}))) end
+    for _, why in ipairs{"normal", "boom"} do
+      local mine, ref, pid, cref = owned(by_exec) send(mine, "go", why)
+      is(select(4, receive_match({"DOWN", ref}, 5000)), why)
+      is(select(4, receive_match({"DOWN", cref}, 5000)), "owner_gone") end
+    local mine, ref, pid, cref = owned(by_exec) exit(pid, "x")
+    is(select(4, receive_match({"DOWN", cref}, 5000)), "x") is(alive(mine), true)
+    local waits = spawn(function() sh("sleep 300") end)
+    local shell repeat shell = process_info(waits).monitors[1] until shell and process_info(shell)
+    cref = monitor(shell) exit(waits, "kill") is(select(4, receive_match({"DOWN", cref}, 5000)), "owner_gone")
+    is(sh("echo out; exit 3"), "out\n") is(process_info(me).monitored_by[2], nil)'
+}
+
 @test "a command that cannot be run never was: an error, and neither EXIT, DOWN nor a name" {
   within 'trap_exit(true)
     is(pcall(exec, {"/no/such/command", link = true, monitor = true, name = "n"}), false) is(whereis("n"), nil) silence()'

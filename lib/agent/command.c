@@ -33,6 +33,8 @@ struct command {
   size_t unflushed; /* output since the last flush */
   npid flush;       /* the flush call under way */
   npid flush_to;    /* and whom it went to */
+  npid owner;       /* or NPID_NONE */
+  npid owner_ref;   /* our monitor of it */
   bool made;        /* uv has the process handle */
 };
 
@@ -108,6 +110,8 @@ static void one_over(struct command *c) {
     refuse_start(c, c->start_errno ? c->start_errno : ECHILD);
   else
     tell_status(c, reason);
+  if (c->owner != NPID_NONE)
+    agent_send(c->hosted.agent, SIGNAL_DEMONITOR, c->owner, c->hosted.pid, c->owner_ref, NULL);
   hosted_end(&c->hosted, reason);
   term_unref(reason);
 }
@@ -153,6 +157,13 @@ static void command_exit(struct hosted *p, struct term *reason, bool kill_it) {
     c->reason = term_ref(reason);
   }
   command_end(c, kill_it);
+}
+
+static void command_down(struct hosted *p, const struct signal *s) {
+  struct command *c = (struct command *)p;
+  struct term *reason = reason_word("owner_gone");
+  if (s->ref == c->owner_ref) command_exit(p, reason, false);
+  term_unref(reason);
 }
 
 static void on_deadline(uv_timer_t *t) {
@@ -349,13 +360,15 @@ static const struct hosted_class command_class = {.kind = "command",
                                                   .message = command_message,
                                                   .call = command_call,
                                                   .exit = command_exit,
+                                                  .down = command_down,
                                                   .reply = command_reply,
                                                   .node_down = command_node_down,
                                                   .free = command_free};
 
-/* Who is linked may be gone by now, and then says so. */
+/* Who is linked, or the owner, may be gone by now, and then says so. */
 static void answer_started(struct command *c) {
   struct hosted *p = &c->hosted;
+  if (c->owner != NPID_NONE) agent_send(p->agent, SIGNAL_MONITOR, c->owner, p->pid, c->owner_ref, NULL);
   for (size_t i = 0; i < p->bond_count; i++)
     if (p->bonds[i].ref == NPID_NONE)
       agent_send(p->agent, SIGNAL_LINK, p->bonds[i].pid, p->pid, NPID_NONE, NULL);
@@ -457,6 +470,8 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   }
   c->call = call;
   c->flush = NPID_NONE;
+  c->owner = p.owner;
+  c->owner_ref = vm_ref(a->vm);
   c->hosted.what = plan_words(a, &p);
   init_handles(c);
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);

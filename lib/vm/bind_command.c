@@ -116,7 +116,7 @@ static int exec(lua_State *L) {
   lua_settop(L, 1);
   struct process *p = process_of(L);
   struct term_writer *w = &p->isolate->writer;
-  bool link = flag(L, "link"), monitor = flag(L, "monitor");
+  bool link = flag(L, "link"), monitor = flag(L, "monitor"), owned = flag(L, "owned");
   npid ref = monitor ? isolate_ref(p->isolate) : NPID_NONE;
   term_writer_clear(w);
   term_put_text(w, "exec");
@@ -127,6 +127,7 @@ static int exec(lua_State *L) {
   term_put_text(w, "leader");
   term_put_pid(w, p->pid);
   if (link) term_put_text(w, "link"), term_put_pid(w, p->pid), count++;
+  if (owned) term_put_text(w, "owner"), term_put_pid(w, p->pid), count++;
   if (monitor) {
     term_put_text(w, "monitor");
     size_t pair = term_open(w, TERM_LIST);

@@ -107,7 +107,7 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
  *   "spawn", spec             -> pid          (as above; to a remote kernel: spawn there)
  *   "exec", spec              -> pid          spec MAP: "argv": LIST of STR [, "cwd", "env": MAP, "name",
  *                                             "leader": pid, "link": pid, "monitor": [pid, ref],
- *                                             "timeout": ms]
+ *                                             "owner": pid, which it ends with, "timeout": ms]
  *   "connect", node           -> pid          the kernel there (number 0)
  *   "disconnect", node        -> boolean
  *   "nodes"                   -> LIST of STR  connected nodes
