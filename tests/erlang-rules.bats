@@ -184,6 +184,13 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     end'
 }
 
+@test "the order holds whatever the size of a message" {
+  everywhere 'local pid = there(function()
+      local got = {} for i = 1, 3 do got[i] = #receive() end send(me, got) end)
+    send(pid, "x") send(pid, ("x"):rep(70 << 20)) send(pid, "xx")
+    is(receive(15000), {1, 70 << 20, 2})'
+}
+
 @test "a process can send to itself, in order too" {
   within 'for i = 1, 100 do send(me, i) end trap_exit(true) exit(me, "x") send(me, "last")
     for i = 1, 100 do comes(i) end comes("EXIT", me, "x") comes("last")'

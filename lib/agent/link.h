@@ -35,7 +35,7 @@ bool link_adopted(const struct link *l);
 /* The address an incoming stream comes from. */
 const char *incoming_address(const struct incoming *in);
 
-/* Queues bytes (whole lines), however many. ERR_BUSY where more than LINK_QUEUE_MAX wait already, ERR_NOMEM. */
+/* Queues bytes (whole lines). ERR_BUSY where more than LINK_QUEUE_MAX wait already, ERR_NOMEM. */
 int link_write(struct link *l, const char *bytes, size_t n) MUST_CHECK;
 
 /* Once every heartbeat: says something if nothing was said since, and ends the link after four in silence. */
