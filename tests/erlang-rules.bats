@@ -636,6 +636,24 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   wait_until grep -qx held "$T/held" || { cat "$T/held"; return 1; }
 }
 
+@test "what is sent while a connection is made waits for it: nothing is missing, and the order holds" {
+  node-spawn -n "one@$HOST" -e "$LUA"'
+    local pid = there(function() for i = 1, 60 do is({(receive(9000))}, {i}) end send(me, "fine") end)
+    local long = ("x"):rep(1 << 20)
+    register("ready", me) comes("go")
+    node.disconnect(where)
+    for i = 1, 60 do send(pid, i, long) if i == 3 then register("sending", me) end end
+    is(receive(15000), "fine") puts("held")' -- "two@$HOST" >"$T/held" 2>&1 3>&- &
+  wait_until node-whereis -n "one@$HOST" --local ready
+  local two
+  two=$(api two GET /v1/node | jq .os_pid)
+  kill -STOP "$two"
+  node-send -n "one@$HOST" ready go
+  wait_until node-whereis -n "one@$HOST" --local sending
+  kill -CONT "$two"
+  wait_until grep -qx held "$T/held" || { cat "$T/held"; return 1; }
+}
+
 @test "a connection is closed: as if it were lost, at both ends" {
   across 'trap_exit(true)
     local pid = node.spawn_link(where, function()

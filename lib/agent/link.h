@@ -11,8 +11,9 @@ struct link;
 struct incoming; /* a stream of theirs */
 
 enum {
-  LINK_QUEUE_MAX = 64 << 20, /* bytes waiting for a peer that does not read */
-  LINK_QUEUE_HIGH = 4 << 20, /* beyond this its senders are asked to wait, until half of it is left */
+  LINK_QUEUE_HIGH = 4 << 20, /* bytes for a peer that does not read: its senders are asked to wait, until half
+                                of it is left */
+  LINK_QUEUE_MAX = 1 << 30,  /* it is given up: far above what may be on its way from those who were asked */
 };
 
 struct link_events {

@@ -120,17 +120,24 @@ static void write_frame(struct peer *p, struct signal *s) {
   mesh_undeliverable(p->agent, s, code, "noconnection");
 }
 
+/* Those who send to where it goes wait, or no longer. */
+static void set_busy(struct agent *a, const struct signal *s, bool busy) {
+  nodetab_set_busy(a->nodes, npid_incarnation(s->to), busy);
+}
+
 static void empty_queue(struct peer *p, int code, const char *reason) {
+  struct agent *a = p->agent;
   struct signal *s = p->queue;
   p->queue = NULL;
   p->queue_end = &p->queue;
   p->queued = 0;
+  for (const struct signal *q = s; q; q = q->next) set_busy(a, q, false);
   while (s) {
     struct signal *next = s->next;
     if (code)
-      mesh_undeliverable(p->agent, s, code, reason);
+      mesh_undeliverable(a, s, code, reason);
     else
-      mesh_send(p->agent, s);
+      mesh_send(a, s);
     s = next;
   }
 }
@@ -161,7 +168,7 @@ void mesh_send(struct agent *a, struct signal *s) {
   }
   bool hopeless = p && p->state == PEER_DOWN && p->failed_ns &&
                   clock_ns() - p->failed_ns < (int64_t)MESH_RETRY_MS * 1000000;
-  if (!p || hopeless || a->mesh->stopping || p->queued > MESH_QUEUE_MAX || p->state >= PEER_SYNCING) {
+  if (!p || hopeless || a->mesh->stopping || p->queued > LINK_QUEUE_MAX || p->state >= PEER_SYNCING) {
     mesh_undeliverable(a, s, ERR_NO_PROCESS, p && p->state >= PEER_SYNCING ? "noproc" : "noconnection");
     return;
   }
@@ -169,6 +176,7 @@ void mesh_send(struct agent *a, struct signal *s) {
   *p->queue_end = s;
   p->queue_end = &s->next;
   p->queued += signal_weight(s);
+  if (p->queued > LINK_QUEUE_HIGH) set_busy(a, s, true);
   mesh_connect(a, &p->name, on_wanted, NULL);
 }
 
