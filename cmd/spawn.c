@@ -47,7 +47,7 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
   if (o->common.operands.count > 1)
     tool_usage(tool, "%s: one NODE at a time (a command stands after \"--\")", o->common.operands.at[1]);
   if (!is_command(o) && (o->directory || o->env.count)) tool_usage(tool, "--cwd and --env are for commands");
-  if (o->input && (!is_command(o) || o->detach)) tool_usage(tool, "-i is for attached commands");
+  if (o->input && !is_command(o)) tool_usage(tool, "-i is for commands");
   if (o->full && !o->detach) tool_usage(tool, "--full goes with -d");
 
   struct error e = {0};

@@ -165,6 +165,56 @@ ends() {
   ends 143
 }
 
+@test "a reader that stands still: senders wait, nothing is lost, and little is held" {
+  start_node one
+  agent=$(api one GET /v1/node | jq .os_pid)
+  size() { awk '/^VmRSS/ { print $2 }' "/proc/$agent/status"; }
+  open --name log
+  kill -STOP "$tool"
+  before=$(size)
+  node-spawn -d --name flood -e 'for i = 1, 20000 do global.send("log", "thread", i, ("x"):rep(2000)) end'
+  awk 'BEGIN { x = sprintf("%2000s", ""); for (i = 1; i <= 20000; i++) printf "[\"shell\",%d,\"%s\"]\n", i, x }' |
+    node-send log - 3>&- &
+  sender=$!
+  waits() { [ "$(node-ps --json | jq -r 'select(.name == "flood").state')" = send ]; }
+  wait_until waits
+  says_no 6 'log does not take what is sent to it' node-send log word
+  [ -n "${SAN:-}" ] || [ $(($(size) - before)) -lt 20000 ]
+  kill -0 $sender
+  kill -CONT "$tool"
+  wait $sender
+  all() { [ "$(wc -l <"$T/out")" = 40000 ]; }
+  PATIENCE=60 wait_until all
+  for from in thread shell; do
+    run -0 diff <(seq 20000) <(jq --arg from $from 'select(.[0] == $from)[1]' "$T/out")
+  done
+  kill "$tool"
+  ends 143
+}
+
+@test "a message of 100 MB" {
+  start_node one
+  open --name log --count 2
+  node-spawn -e 'global.send("log", ("x"):rep(100000000)) global.send("log", "more")'
+  ends 0
+  assert_equal "$(wc -c <"$T/out")" $((100000000 + 5 + 9))
+}
+
+@test "a mailbox that is not read, where senders do not wait, is closed" {
+  start_node one
+  open --name log
+  kill -STOP "$tool"
+  node-spawn -e 'for i = 1, 14 do send_after(0, global.whereis_name("log"), ("x"):rep(50000000)) end'
+  gone() { ! node-whereis log; }
+  wait_until gone
+  kill -CONT "$tool"
+  ends 3
+  run -0 cat "$T/pid"
+  assert_output --partial 'node-receive: '
+  run -0 cat "$(console_file one)"
+  assert_output --partial 'a stream is cut: its client does not read'
+}
+
 @test "straight to a node elsewhere: the pid is the portable one" {
   start_node one
   port=$(port_of one)

@@ -26,8 +26,8 @@ int client_status(const struct term *reason) {
   static const struct {
     const char *word;
     int status;
-  } words[] = {{"normal", 0},    {"shutdown", 143},     {"kill", 137},   {"killed", 137},
-               {"timeout", 124}, {"noconnection", 125}, {"noproc", 125}, {"memory", 1}};
+  } words[] = {{"normal", 0},    {"shutdown", 143},     {"kill", 137}, {"killed", 137},
+               {"timeout", 124}, {"noconnection", 125}, {"noproc", 1}, {"memory", 1}};
   for (size_t i = 0; i < sizeof words / sizeof *words; i++)
     if (term_is_word(reason, words[i].word)) return words[i].status;
   struct term_reader r = term_read(reason);
@@ -210,7 +210,9 @@ void api_process_monitor(struct request *r) {
   struct agent *a = request_agent(r);
   struct error e;
   npid pid;
-  if (api_find_process(a, request_segment(r), &pid, &e)) {
+  const char *text =
+      request_segment(r); /* a pid may be of a process that is no more: that is answered by DOWN */
+  if (npid_shaped(text) ? npid_parse(a->nodes, text, &pid, &e) : api_find_process(a, text, &pid, &e)) {
     respond_error(r, &e);
     return;
   }
