@@ -130,7 +130,11 @@ ends() {
   node-kill "$pid"
   gone() { ! node-send "$pid" again; }
   wait_until gone
-  says_no 1 'no such process' node-monitor "$pid"
+  run -1 node-monitor "$pid"
+  assert_output "$pid noproc"
+  run -1 node-monitor --json "$pid"
+  assert_equal "$(jq -c '[.short, .down, .status]' <<<"$output")" "[\"$pid\",\"noproc\",1]"
+  says_no 1 'no such process' node-monitor '<0.1.1>'
   says_no 1 'nobody: no process has this name' node-monitor nobody
 }
 
@@ -144,7 +148,7 @@ ends() {
   ends 1
   run -0 cat "$T/downs"
   assert_output "$pid finished"
-  run -125 node-monitor "$pid"
+  run -1 node-monitor "$pid"
   assert_output "$pid noproc"
 
   pid=$(node-spawn -d "two@$HOST" -e 'receive()')
