@@ -229,7 +229,9 @@ static void run_prompt(struct shell *s) {
   if (home && *home) buf_printf(&history, "%s/.node_history", home);
   s->prompt = tool_need(prompt_open(tool.name, history.data, &events));
   converse(s);
-  prompt_close(s->prompt);
+  int failed = prompt_close(s->prompt);
+  if (failed)
+    fprintf(stderr, "%s: %s: the history is not kept: %s\n", tool.name, history.data, strerror(failed));
   buf_finish(&history);
 }
 
