@@ -165,20 +165,23 @@ ends() {
   ends 143
 }
 
-@test "a reader that stands still: senders wait, nothing is lost, and little is held" {
-  start_node one
-  agent=$(api one GET /v1/node | jq .os_pid)
+# stands_still NODE [NODE]: the reader of a mailbox of the first does, while those of the last flood it.
+stands_still() {
+  export NODE_SELF=$1
+  local to=${2:-$1} sender from agent before
+  agent=$(api "$1" GET /v1/node | jq .os_pid)
   size() { awk '/^VmRSS/ { print $2 }' "/proc/$agent/status"; }
   open --name log
   kill -STOP "$tool"
   before=$(size)
-  node-spawn -d --name flood -e 'for i = 1, 20000 do global.send("log", "thread", i, ("x"):rep(2000)) end'
+  node-spawn -n "$to" -d --name flood -e \
+    'for i = 1, 20000 do global.send("log", "thread", i, ("x"):rep(2000)) end'
   awk 'BEGIN { x = sprintf("%2000s", ""); for (i = 1; i <= 20000; i++) printf "[\"shell\",%d,\"%s\"]\n", i, x }' |
-    node-send log - 3>&- &
+    node-send -n "$to" log - 3>&- &
   sender=$!
-  waits() { [ "$(node-ps --json | jq -r 'select(.name == "flood").state')" = send ]; }
+  waits() { [ "$(node-ps -n "$to" --json | jq -r 'select(.name == "flood").state')" = send ]; }
   wait_until waits
-  says_no 6 'log does not take what is sent to it' node-send log word
+  says_no 6 'log does not take what is sent to it' node-send -n "$to" log word
   [ -n "${SAN:-}" ] || [ $(($(size) - before)) -lt 20000 ]
   kill -0 $sender
   kill -CONT "$tool"
@@ -190,6 +193,18 @@ ends() {
   done
   kill "$tool"
   ends 143
+}
+
+@test "a reader that stands still: senders wait, nothing is lost, and little is held" {
+  start_node one
+  stands_still one
+}
+
+@test "a reader that stands still: senders of another node wait, too" {
+  start_node one
+  start_node two
+  node-connect -n one "two@$HOST"
+  stands_still one two
 }
 
 @test "a message of 100 MB" {

@@ -3,6 +3,7 @@
 #include "agent/calls.h"
 #include "agent/hello.h"
 #include "agent/peer.h"
+#include "agent/pressure.h"
 #include "agent/registry.h"
 #include "agent/routes.h"
 #include "base/buf.h"
@@ -168,6 +169,7 @@ static int on_line(void *data, char *text, size_t n) {
     log_line(&a->log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;
   }
+  pressure_arrived(a, p->incarnation, s);
   vm_deliver(a->vm, s);
   return 0;
 }

@@ -21,6 +21,14 @@ void vm_host_set_full(struct vm *vm, npid pid, bool full) {
   if (slot) atomic_store_explicit(&slot->full, full, memory_order_relaxed);
 }
 
+void vm_hold(struct vm *vm, npid pid, bool held) {
+  held_put(&vm->held, pid, held);
+}
+
+void vm_unhold_node(struct vm *vm, uint32_t incarnation) {
+  held_drop_node(&vm->held, incarnation);
+}
+
 bool vm_has_room(struct vm *vm, npid to) {
   const struct inbox *inbox = &vm->host;
   if (npid_is_local(to) && npid_number(to) != 0) {
@@ -31,6 +39,7 @@ bool vm_has_room(struct vm *vm, npid to) {
     if (owner != vm_host(vm)) inbox = &((struct isolate *)owner)->inbox;
   }
   if (!npid_is_local(to) && nodetab_busy(vm->config.nodes, npid_incarnation(to))) return false;
+  if (!npid_is_local(to) && held_has(&vm->held, to)) return false;
   size_t max = vm->config.mailbox_bytes / 4 < INBOX_MAX ? vm->config.mailbox_bytes / 4 : INBOX_MAX;
   return atomic_load_explicit(&inbox->bytes, memory_order_relaxed) <= max;
 }
