@@ -104,12 +104,14 @@ int main(int argc, char **argv) {
   if (words->count < 2) tool_usage(&tool, "wants a DEST and at least one WORD");
   bool lines = words->count == 2 && strcmp(words->at[1], "-") == 0;
 
-  struct nodemsg *m = tool_open(&tool, &options.common, NULL);
+  char *home = tool_home_of(words->at[0]);
+  struct nodemsg *m = tool_open(&tool, &options.common, home);
   char *path = tool_path(&tool, "/v1/processes/", words->at[0], "/messages");
   struct error e = {0};
   int rc = lines ? send_lines(m, path, &e) : send_words(m, path, &options, &e);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   free(path);
+  free(home);
   nodemsg_close(m);
   return tool_finish(&tool, status);
 }

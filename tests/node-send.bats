@@ -108,6 +108,14 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   wait_until grep -qx 20000 "$T/lines"
 }
 
+@test "straight, where no node runs here, to the node that the pid names" {
+  start_node one
+  pid=$(listener --full)
+  NODE_RUNTIME_DIR=$T/none node-send "$pid" 'from nowhere'
+  wait_until heard '{"from nowhere"}'
+  NODE_RUNTIME_DIR=$T/none says_no 3 'no node is running here' node-send name word
+}
+
 @test "to a process of another node" {
   start_node one
   start_node two
