@@ -207,6 +207,21 @@ stands_still() {
   stands_still one two
 }
 
+@test "what is printed to a mailbox that is not read waits, too" {
+  start_node one
+  open --name log
+  kill -STOP "$tool"
+  node-spawn -d --name flood -e 'group_leader(global.whereis_name("log"))
+    for i = 1, 30000 do puts(("x"):rep(1000)) end'
+  waits() { [ "$(node-ps --json | jq -r 'select(.name == "flood").state')" = call ]; }
+  wait_until waits
+  kill -CONT "$tool"
+  all() { [ "$(wc -l <"$T/out")" = 30000 ]; }
+  PATIENCE=60 wait_until all
+  kill "$tool"
+  ends 143
+}
+
 @test "a message of 100 MB" {
   start_node one
   open --name log --count 2

@@ -281,6 +281,18 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_output 1
 }
 
+@test "whoever floods the terminal can be ended from its prompt" {
+  [ "${SAN:-}" != thread ] || skip 'a process is not preempted where signals are held back'
+  start_node one
+  terminal
+  type_ 'p = spawn(function() while true do puts("flo" .. "od") end end)\n'
+  prompt 2
+  shows flood
+  type_ 'exit(p, "kill")\n'
+  prompt 3
+  leave
+}
+
 @test "Ctrl-C: gives the line up; stops what waits, which keeps its globals" {
   start_node one
   terminal

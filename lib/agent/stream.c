@@ -45,7 +45,8 @@ static ssize_t stream_read(void *data, uint64_t pos, char *out, size_t max) {
   memcpy(out, s->pending.data, n);
   buf_consume(&s->pending, n);
   buf_shrink(&s->pending);
-  if (s->was_full && !stream_full(s)) {
+  if (s->was_full &&
+      s->pending.len <= HTTP_STREAM_HIGH / 2) { /* so that not one writer alone finds the room */
     s->was_full = false;
     if (s->events->drained && !s->ended) s->events->drained(s->data);
   }
