@@ -31,7 +31,7 @@ struct prompt {
 /* --- signals ---------------------------------------------------------------------------------------------
  */
 
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH};
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT};
 enum { SIGNALS = sizeof signals / sizeof *signals };
 
 static volatile sig_atomic_t caught[NSIG];
@@ -117,6 +117,13 @@ static int leave(struct prompt *p, enum prompt_result result) {
   return 0;
 }
 
+/* We were stopped, and who had the terminal meanwhile has left it as it liked. */
+static void resume(EditLine *el) {
+  el_set(el, EL_PREP_TERM, 0);
+  el_set(el, EL_PREP_TERM, 1);
+  el_set(el, EL_REFRESH);
+}
+
 /* What libedit reads by. */
 static int next_character(EditLine *el, wchar_t *out) {
   struct prompt *p = NULL;
@@ -126,6 +133,7 @@ static int next_character(EditLine *el, wchar_t *out) {
     int n = ppoll(fds, 2, NULL, &p->open);
     if (n < 0 && errno != EINTR) return leave(p, PROMPT_END);
     if (was_caught(SIGWINCH)) el_resize(el);
+    if (was_caught(SIGCONT)) resume(el);
     if (is_over()) return leave(p, PROMPT_END);
     if (was_caught(SIGINT)) {
       fputs("^C\n", stdout);

@@ -1,5 +1,5 @@
 /* prompt: lines from a terminal, edited, with history and completion, while other things may be printed
- * above. One at a time in a program; INT, TERM, HUP and WINCH are its own from prompt_open on. */
+ * above. One at a time in a program; INT, TERM, HUP, WINCH and CONT are its own from prompt_open on. */
 #ifndef CMD_PROMPT_H
 #define CMD_PROMPT_H
 

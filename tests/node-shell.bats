@@ -293,6 +293,28 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   leave
 }
 
+@test "stopped and continued, it goes on with its line" {
+  start_node one
+  terminal
+  type_ '40 +'
+  shows '40 +'
+  tool=$(pgrep -x node-shell -s "$(pgrep -P "${shell[tty]}")")
+  pts=$(readlink "/proc/$tool/fd/0")
+  kill -STOP "$tool"
+  stty -F "$pts" sane
+  edits() { stty -F "$pts" -a | grep -q -e -icanon; }
+  run ! edits
+  stopped() { [[ $(ps -o stat= "${shell[tty]}") == T* ]]; }
+  wait_until stopped # script(1) stops as its child does, and continues it as it continues
+  kill -CONT "${shell[tty]}" "$tool"
+  wait_until edits
+  type_ ' 2\n'
+  prompt 2
+  leave
+  run -0 screen
+  assert_line 42
+}
+
 @test "Ctrl-C: gives the line up; stops what waits, which keeps its globals" {
   start_node one
   terminal
