@@ -112,6 +112,17 @@ ends() {
   assert_output "$b normal"$'\n'"$a [\"exit\",3]"$'\n'"$c [\"exit\",2]"
 }
 
+@test "a hundred of them, where a process may have few files" {
+  start_node one
+  node-spawn -e 'for i = 1, 100 do spawn(function() receive() end) end'
+  mapfile -t pids < <(node-ps --json | jq -r 'select(.kind == "thread").short')
+  ulimit -Sn 32
+  watch "${pids[@]}"
+  node-kill "${pids[@]}"
+  ends 137
+  assert_equal "$(grep -c ' killed$' "$T/downs")" 100
+}
+
 @test "--json: the pid in both forms, the reason, the status" {
   start_node one
   pid=$(node-spawn -d -e 'exit({code = receive()})')
