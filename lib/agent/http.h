@@ -54,7 +54,8 @@ void respond_error(struct request *r, const struct error *e);
 void respond_code(struct request *r, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* An answer of JSON lines that goes on until stream_end.  closed(data) runs once: after stream_end, or when
- * the client is gone (*gone*); the stream is then no more. drained runs when a full stream has emptied by half. */
+ * the client is gone (*gone*); the stream is then no more. drained runs when a full stream has emptied by
+ * half. */
 struct stream;
 struct stream_events {
   void (*closed)(void *data, bool gone);
