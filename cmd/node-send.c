@@ -63,11 +63,13 @@ struct stream {
 /* While the receiver takes no more the stream stands, so that its writer waits too. */
 static int send_patiently(const struct stream *s, json_t *message, struct error *e) {
   int rc, ms = 1;
+  struct error busy = {0};
   while ((rc = nodemsg_request(s->m, "POST", s->path, message, NULL, e)) == ERR_BUSY) {
+    busy = *e;
     nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
     if (ms < PATIENCE_MS) ms *= 2;
   }
-  return rc;
+  return rc == ERR_TIMEOUT && busy.code ? error_set(e, rc, "timed out (timeout): %s", busy.text) : rc;
 }
 
 static int send_line(void *data, char *line, size_t n) {

@@ -183,6 +183,7 @@ stands_still() {
   wait_until waits
   says_no 6 'log does not take what is sent to it' node-send -n "$to" log word
   [ -n "${SAN:-}" ] || [ $(($(size) - before)) -lt 20000 ]
+  says_no 5 'line 1: timed out (timeout): log does not take' node-send -n "$to" --timeout 0.3 log - <<<'[]'
   kill -0 $sender
   kill -CONT "$tool"
   wait $sender
