@@ -211,11 +211,17 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   prompt 3
   type_ '1 + )\n'
   prompt 4
+  type_ 'puts("abc)\n'
+  prompt 5
+  type_ '"abc\\\nd"\n'
+  prompt 6
   leave
   run -0 screen
   assert_line 42
   assert_line '{"a", "b"}, "c\nd"'
   assert_line --partial "unexpected symbol near '1'"
+  assert_line --partial 'unfinished string'
+  assert_line '"abc\nd"'
 }
 
 @test "a text with tabs can be pasted" {

@@ -33,7 +33,10 @@ local function outcome(ok, ...)
   return "value", concat(values, ", ")
 end
 
-local function breaks_off(why) return find(why, "<eof>$") end
+-- What is quoted ends with its line, unless that is escaped.
+local function breaks_off(why, code)
+  return find(why, "<eof>$") and (find(code, "\\$") or not find(why, "unfinished string near <eof>$"))
+end
 
 -- An expression shows its values; what breaks off at the end of the text may go on.
 local function evaluate(code, name)
@@ -41,8 +44,8 @@ local function evaluate(code, name)
   local why
   if not chunk then chunk, why = load(code, name) end
   if chunk then return outcome(pcall(chunk)) end
-  if breaks_off(no_value) then why = no_value end
-  return breaks_off(why) and "more" or "error", why
+  if breaks_off(no_value, code) then why = no_value end
+  return breaks_off(why, code) and "more" or "error", why
 end
 
 -- --- completion -----------------------------------------------------------------------------------------------
