@@ -380,7 +380,11 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   prompt 5
   type_ 'node.sp\t\t'
   shows 'spawn_monitor'
+  prompts() { grep -o ')5> ' "$T/screen.$tty" | wc -l; }
+  before=$(prompts)
   type_ '\003'
+  again() { [ "$(prompts)" -gt "$before" ]; }
+  wait_until again # Ctrl-D is one only where a line is edited
   leave
   run -0 screen
   assert_line 5
