@@ -17,8 +17,7 @@ load tools
   refuses 'want NAME=VALUE' node-spawn --env A -- ls
   refuses 'want NAME=VALUE' node-spawn --env =A -- ls
   refuses 'are for commands' node-spawn --cwd / -e 1
-  refuses '-i is for attached commands' node-spawn -i -e 1
-  refuses '-i is for attached commands' node-spawn -i -d -- cat
+  refuses '-i is for commands' node-spawn -i -e 1
   refuses '--full goes with -d' node-spawn --full -- ls
   refuses 'not a node name' node-spawn two -- ls
   refuses 'no such option' node-spawn -x -- ls

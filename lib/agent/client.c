@@ -3,6 +3,7 @@
 #include "agent/client.h"
 
 #include "agent/api.h"
+#include "agent/calls.h"
 #include "agent/hosted.h"
 #include "agent/registry.h"
 #include "agent/routes.h"
@@ -18,6 +19,7 @@ struct client {
   bool ended;
   npid pid, ref; /* what a monitor watches */
   char name[256];
+  struct signal *flushes; /* of those that write to a mailbox: they wait while it is full */
 };
 
 /* --- reasons --- */
@@ -67,8 +69,9 @@ static void on_closed(void *data, bool gone) {
   free(c);
 }
 
+/* The stream's end frees it. */
 static void client_free(struct hosted *p) {
-  (void)p; /* the stream's end frees it */
+  call_answer_all(p->agent, &((struct client *)p)->flushes);
 }
 
 static void client_exit(struct hosted *p, struct term *reason, bool kill) {
@@ -124,14 +127,28 @@ static void mailbox_message(struct hosted *p, const struct signal *s) {
   if (stream_full(c->stream)) vm_host_set_full(p->agent->vm, p->pid, true);
 }
 
+/* It may be the group leader of others, as node-shell's is. */
+static bool mailbox_call(struct hosted *p, struct signal *call) {
+  struct client *c = (struct client *)p;
+  if (!term_is_word(call->term, "flush")) return false;
+  call_defer(&c->flushes, call);
+  if (!c->stream || !stream_full(c->stream)) call_answer_all(p->agent, &c->flushes);
+  return true;
+}
+
 static void on_drained(void *data) {
   struct client *c = data;
-  if (!c->ended) vm_host_set_full(c->hosted.agent->vm, c->hosted.pid, false);
+  if (c->ended) return;
+  vm_host_set_full(c->hosted.agent->vm, c->hosted.pid, false);
+  call_answer_all(c->hosted.agent, &c->flushes);
 }
 
 static const struct stream_events mailbox_stream = {on_closed, on_drained};
-static const struct hosted_class mailbox_class = {
-    .kind = "client", .message = mailbox_message, .exit = client_exit, .free = client_free};
+static const struct hosted_class mailbox_class = {.kind = "client",
+                                                  .message = mailbox_message,
+                                                  .call = mailbox_call,
+                                                  .exit = client_exit,
+                                                  .free = client_free};
 
 static void on_named(void *data, const struct error *e, bool yes) {
   struct client *c = data;

@@ -41,12 +41,7 @@ static void release(struct console *c) {
 }
 
 static void answer_flushes(struct console *c) {
-  if (c->pending.len > CONSOLE_HIGH) return;
-  while (c->flushes) {
-    struct signal *s = c->flushes;
-    c->flushes = s->next;
-    call_answer(c->hosted.agent, s, NULL);
-  }
+  if (c->pending.len <= CONSOLE_HIGH) call_answer_all(c->hosted.agent, &c->flushes);
 }
 
 /* In the pool: waits a moment for a terminal or pipe to have room, and writes no more than it surely takes,
@@ -129,8 +124,7 @@ static void console_message(struct hosted *p, const struct signal *s) {
 static bool console_call(struct hosted *p, struct signal *s) {
   struct console *c = (struct console *)p;
   if (!term_is_word(s->term, "flush")) return false;
-  s->next = c->flushes;
-  c->flushes = s;
+  call_defer(&c->flushes, s);
   answer_flushes(c);
   return true;
 }

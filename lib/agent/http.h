@@ -19,7 +19,8 @@ enum {
   HTTP_DISCARD_MAX = 64 << 20, /* how much of a refused body is read before the connection is cut */
   HTTP_CONNECTIONS_MAX = 4096, /* on each of the two servers; more wait in the kernel's backlog */
   HTTP_IDLE_TIMEOUT_S = 60,    /* a connection on which nothing happens */
-  HTTP_STREAM_MAX = 64 << 20,  /* a stream with more pending breaks off: its writers did not wait */
+  HTTP_STREAM_MAX = 512 << 20, /* a stream with more pending is cut: its writers do not wait.  More than those
+                                  who do can have on its way before they are told to (vm_has_room) */
   HTTP_STREAM_HIGH = 1 << 20,  /* a stream with more than this pending is full */
 };
 
@@ -53,7 +54,8 @@ void respond_error(struct request *r, const struct error *e);
 void respond_code(struct request *r, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* An answer of JSON lines that goes on until stream_end.  closed(data) runs once: after stream_end, or when
- * the client is gone (*gone*); the stream is then no more. drained runs when a full stream has emptied. */
+ * the client is gone (*gone*); the stream is then no more. drained runs when a full stream has emptied by
+ * half. */
 struct stream;
 struct stream_events {
   void (*closed)(void *data, bool gone);
@@ -77,6 +79,6 @@ struct upload_events {
 void request_upload(struct request *r, const struct upload_events *events, void *data);
 void request_hold(struct request *r);    /* from `data`: no more of it until request_release */
 void request_release(struct request *r); /* does nothing when it is not held */
-void request_cut(struct request *r);     /* ends the connection of an upload; closed follows */
+void request_cut(struct request *r);     /* ends the connection of an upload or a stream; closed follows */
 
 #endif

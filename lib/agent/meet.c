@@ -4,6 +4,7 @@
 #include "agent/hello.h"
 #include "agent/kernel.h"
 #include "agent/peer.h"
+#include "agent/pressure.h"
 #include "agent/registry.h"
 #include "agent/routes.h"
 #include "base/buf.h"
@@ -169,6 +170,7 @@ static int on_line(void *data, char *text, size_t n) {
     log_line(&a->log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;
   }
+  pressure_arrived(a, p->incarnation, s);
   /* The kernel passes on what is for names: by way of the host's inbox that would come after what was sent to
    * the same processes by pid later. */
   if (s->to == NPID_KERNEL)

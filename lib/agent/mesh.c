@@ -5,6 +5,7 @@
 #include "agent/calls.h"
 #include "agent/hosted.h"
 #include "agent/peer.h"
+#include "agent/pressure.h"
 #include "agent/registry.h"
 #include "base/buf.h"
 #include "base/clock.h"
@@ -200,6 +201,7 @@ void peer_down(struct peer *p, const struct error *e) {
   p->failed_ns = was_up ? 0 : clock_ns();
   p->state = PEER_DOWN;
   nodetab_set_busy(a->nodes, p->incarnation, false);
+  pressure_node_down(a, p->incarnation);
   p->ready = p->greeted = false;
   p->joins = 0;
   peer_answer_offer(p, e);

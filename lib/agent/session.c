@@ -34,11 +34,7 @@ static void end(struct session *s, struct term *reason) {
 }
 
 static void answer_flushes(struct session *s) {
-  while (s->flushes) {
-    struct signal *call = s->flushes;
-    s->flushes = call->next;
-    call_answer(s->hosted.agent, call, NULL);
-  }
+  call_answer_all(s->hosted.agent, &s->flushes);
 }
 
 /* --- the stream ----------------------------------------------------------------------------------------- */
@@ -104,8 +100,7 @@ static void session_message(struct hosted *p, const struct signal *sig) {
 static bool session_call(struct hosted *p, struct signal *call) {
   struct session *s = (struct session *)p;
   if (!term_is_word(call->term, "flush")) return false;
-  call->next = s->flushes;
-  s->flushes = call;
+  call_defer(&s->flushes, call);
   if (!s->stream || !stream_full(s->stream)) answer_flushes(s);
   return true;
 }

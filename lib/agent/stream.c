@@ -11,7 +11,7 @@ struct stream {
   struct buf pending;
   const struct stream_events *events;
   void *data;
-  bool ended, gone, suspended, was_full;
+  bool ended, gone, broken, suspended, was_full;
 };
 
 static void stream_wake(struct stream *s) {
@@ -34,7 +34,7 @@ static ssize_t stream_read(void *data, uint64_t pos, char *out, size_t max) {
   (void)pos;
   struct stream *s = data;
   s->request->server->active = true;
-  if (s->gone || s->pending.failed) return MHD_CONTENT_READER_END_WITH_ERROR;
+  if (s->gone || s->broken) return MHD_CONTENT_READER_END_WITH_ERROR;
   if (!s->pending.len) {
     if (s->ended) return MHD_CONTENT_READER_END_OF_STREAM;
     s->suspended = true;
@@ -45,7 +45,8 @@ static ssize_t stream_read(void *data, uint64_t pos, char *out, size_t max) {
   memcpy(out, s->pending.data, n);
   buf_consume(&s->pending, n);
   buf_shrink(&s->pending);
-  if (s->was_full && !stream_full(s)) {
+  if (s->was_full &&
+      s->pending.len <= HTTP_STREAM_HIGH / 2) { /* so that not one writer alone finds the room */
     s->was_full = false;
     if (s->events->drained && !s->ended) s->events->drained(s->data);
   }
@@ -71,15 +72,32 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
   return s;
 }
 
-/* Something was appended, or could not be. */
+/* What waits for a client that does not read is never looked at again by MHD: the connection is cut here. */
+static void stream_break(struct stream *s, const char *why) {
+  log_line(&s->request->server->agent->log, "a stream is cut: %s", why);
+  stream_wake(s);
+  s->ended = s->broken = true;
+  request_cut(s->request);
+}
+
+/* May one more be appended?  However long it is: it is what waits already that counts. */
+static bool is_open(struct stream *s) {
+  if (!s->ended && s->pending.len > HTTP_STREAM_MAX)
+    stream_break(s, "its client does not read, and its writers do not wait");
+  return !s->ended;
+}
+
+/* Something was, or could not be. */
 static void appended(struct stream *s) {
   s->was_full = s->was_full || stream_full(s);
-  if (s->pending.len > HTTP_STREAM_MAX) s->pending.failed = true;
-  stream_wake(s);
+  if (buf_ok(&s->pending))
+    stream_wake(s);
+  else
+    stream_break(s, "out of memory");
 }
 
 void stream_line(struct stream *s, json_t *line) {
-  if (!s->ended) {
+  if (is_open(s)) {
     json_line(&s->pending, line);
     appended(s);
   }
@@ -87,7 +105,7 @@ void stream_line(struct stream *s, json_t *line) {
 }
 
 void stream_text(struct stream *s, const struct buf *lines) {
-  if (s->ended) return;
+  if (!is_open(s)) return;
   buf_append(&s->pending, lines->data, lines->len);
   if (!buf_ok(lines)) s->pending.failed = true;
   appended(s);
@@ -105,7 +123,7 @@ void stream_end(struct stream *s) {
 void stream_free(struct stream *s) {
   if (!s) return;
   MHD_set_connection_option(s->request->conn, MHD_CONNECTION_OPTION_TIMEOUT, HTTP_IDLE_TIMEOUT_S);
-  s->events->closed(s->data, !s->ended);
+  s->events->closed(s->data, s->broken || !s->ended);
   buf_finish(&s->pending);
   free(s);
 }

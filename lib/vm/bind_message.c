@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROOM_RETRY_NS = 2000000, INBOX_MAX = 256 << 20 };
+enum { ROOM_RETRY_NS = 2000000 };
 
 /* --- send --- */
 
@@ -41,28 +41,13 @@ static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   return true;
 }
 
-/* Is the way to the receiver at its bound?  Then the sender waits, and tries again. */
-static bool no_room(struct vm *vm, npid to) {
-  const struct inbox *inbox = &vm->host;
-  if (npid_is_local(to) && npid_number(to) != 0) {
-    struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
-    if (!slot) return false;
-    if (atomic_load_explicit(&slot->full, memory_order_relaxed)) return true;
-    void *owner = atomic_load_explicit(&slot->owner, memory_order_relaxed);
-    if (owner != vm_host(vm)) inbox = &((struct isolate *)owner)->inbox;
-  }
-  if (!npid_is_local(to) && nodetab_busy(vm->config.nodes, npid_incarnation(to))) return true;
-  size_t max = vm->config.mailbox_bytes / 4 < INBOX_MAX ? vm->config.mailbox_bytes / 4 : INBOX_MAX;
-  return atomic_load_explicit(&inbox->bytes, memory_order_relaxed) > max;
-}
-
 static int send_again(lua_State *L, int status, lua_KContext to);
 
 /* Values from index 2 on go to a pid. */
 static int send_values(lua_State *L, npid to) {
   struct process *p = process_of(L), *near = isolate_find(p->isolate, to);
   int last = lua_gettop(L);
-  if (near ? near->full : no_room(p->isolate->vm, to)) {
+  if (near ? near->full : !vm_has_room(p->isolate->vm, to)) { /* then it waits, and tries again */
     if (to == p->pid) return luaL_error(L, "the mailbox of this process is full");
     bind_check_suspends(L, "send");
     process_wait(p, PROCESS_SENDS, clock_ns() + ROOM_RETRY_NS);

@@ -81,8 +81,10 @@ json_t *json_parse(const char *text, size_t n, struct error *e) {
   if (v) return v;
   if (json_error_code(&wrong) == json_error_out_of_memory)
     error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  else
+  else if (wrong.line > 1)
     error_set(e, ERR_BAD_JSON, "not JSON: line %d, column %d: %s", wrong.line, wrong.column, wrong.text);
+  else
+    error_set(e, ERR_BAD_JSON, "not JSON: column %d: %s", wrong.column, wrong.text);
   return NULL;
 }
 
