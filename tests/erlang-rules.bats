@@ -48,6 +48,12 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   everywhere 'local pid = there(function() send(me, self(), receive()) end) send(pid, "hello") comes(pid, "hello")'
 }
 
+@test "that there is no such function ends the new process, not its creator" {
+  within 'local pid, ref = spawn_monitor("no.such.module", "f")
+    local kind, r, p, reason = receive(5000)
+    is({kind, r, p, reason[1]}, {"DOWN", ref, pid, "error"})'
+}
+
 @test "a process that has run to its end terminates for the reason normal" {
   everywhere 'local pid, ref = watched(function() end) comes("DOWN", ref, pid, "normal")'
 }
@@ -67,6 +73,23 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   everywhere 'there(function() send(me, group_leader()) end) comes(group_leader())'
 }
 
+@test "alive: what was sent to the process before has come first" {
+  within 'for _ = 1, 300 do local pid = spawn(idle) is(alive(pid), true) exit(pid, "kill") is(alive(pid), false) end
+    for _ = 1, 20 do local pid = spawn(function() while true do end end) exit(pid, "x") is(alive(pid), false) end'
+}
+
+@test "process_info tells of a process, and nothing of one that is no more" {
+  everywhere 'local pid = there(function() trap_exit(true) link(me) monitor(me) send(me, "ready") idle() end)
+    comes("ready") trap_exit(true)
+    local info = process_info(pid)
+    is({info.kind, info.trap_exit, info.links, info.monitors, info.monitored_by}, {"thread", true, {me}, {me}, {}})
+    local found = 0
+    for _, list in ipairs({process_info(me).links, process_info(me).monitored_by}) do
+      for _, p in ipairs(list) do if p == pid then found = found + 1 end end end
+    is(found, 2) unlink(pid) is(process_info(pid).links, {})
+    exit(pid, "kill") is(process_info(pid), nil)'
+}
+
 # --- registered names --------------------------------------------------------------------------------------
 
 @test "a name stands for one process at a time" {
@@ -79,6 +102,42 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
       local pid, ref = spawn_monitor(function() register("n", self()) end)
       comes("DOWN", ref, pid, "normal") is(whereis("n"), nil)
     end'
+}
+
+@test "however a process ends, its names go: on its node and in the cluster" {
+  within 'local function names(pid) register("n", pid) is(global.register_name("g", pid), true) end
+    local function gone() is(whereis("n"), nil)
+      local from = monotonic() while global.whereis_name("g") and monotonic() - from < 5e9 do sleep(1) end
+      is(global.whereis_name("g"), nil) end
+    local function ends(want, f)
+      local pid, ref = spawn_monitor(function() group_leader(me) receive() f() end) names(pid) send(pid, "go")
+      local _, _, _, why = receive_match({"DOWN", ref}, 9000)
+      is(type(why) == "table" and why[1] or why, want) gone() end
+    ends("normal", function() end)
+    ends("x", function() exit("x") end)
+    ends("error", function() error("boom") end)
+    ends("killed", function() exit(self(), "kill") end)
+    ends("linked", function() spawn_link(function() exit("linked") end) receive() end)
+    ends("memory", function() local s = "x" while true do s = s .. s end end)
+    local function command(want, f, ...)
+      local pid, ref = exec{monitor = true, ...} names(pid) f(pid)
+      local _, _, _, why = receive_match({"DOWN", ref}, 9000) is(why, want) gone() end
+    command("normal", function(pid) send(pid, "go\n") end, "sh", "-c", "read -r line")
+    command({"exit", 3}, function(pid) send(pid, "go\n") end, "sh", "-c", "read -r line; exit 3")
+    command("killed", function(pid) exit(pid, "kill") end, "sleep", "300")'
+}
+
+@test "the names of a client go with it, those of a node with the node" {
+  node-receive -n "one@$HOST" --name client >"$T/out" 2>"$T/err" 3>&- &
+  wait_until node-whereis -n "two@$HOST" client
+  kill -KILL $!
+  run_out() { ! node-whereis -n "$1" "$2"; }
+  wait_until run_out "one@$HOST" client
+  wait_until run_out "two@$HOST" client
+  across 'there(function() global.register_name("far", self()) send(me, "ready") receive() end) comes("ready")'
+  run -0 node-whereis -n "one@$HOST" far
+  break_two
+  wait_until run_out "one@$HOST" far
 }
 
 @test "a message to a name that nobody has is an error" {
@@ -109,6 +168,34 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     comes("fine") silence()'
 }
 
+@test "the order holds between what is sent by pid and what is sent by name" {
+  everywhere 'local pid = there(function()
+      register("n", self()) send(me, "ready")
+      for i = 1, 400 do is(receive(5000), i) end send(me, "fine") end)
+    comes("ready")
+    for i = 1, 400, 2 do send({"n", where}, i) send(pid, i + 1) end comes("fine")'
+}
+
+@test "the order holds: a change of the group leader, then a message" {
+  everywhere 'local mine, pid = group_leader(), there(function() while true do comes("go") puts("out") end end)
+    for _ = 1, 20 do
+      group_leader(me, pid) send(pid, "go") comes("stdout", pid, "out\n")
+      group_leader(mine, pid)
+    end'
+}
+
+@test "the order holds whatever the size of a message" {
+  everywhere 'local pid = there(function()
+      local got = {} for i = 1, 3 do got[i] = #receive() end send(me, got) end)
+    send(pid, "x") send(pid, ("x"):rep(70 << 20)) send(pid, "xx")
+    is(receive(15000), {1, 70 << 20, 2})'
+}
+
+@test "a process can send to itself, in order too" {
+  within 'for i = 1, 100 do send(me, i) end trap_exit(true) exit(me, "x") send(me, "last")
+    for i = 1, 100 do comes(i) end comes("EXIT", me, "x") comes("last")'
+}
+
 @test "what a process sent before it terminated arrives before the news of its end" {
   everywhere 'trap_exit(true)
     local pid = node.spawn_link(where, function() for i = 1, 100 do send(me, i) end exit("end") end)
@@ -130,6 +217,50 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     for i = 1, 10000 do send(pid, i) end send(pid, "last") comes("done")'
 }
 
+@test "a message is taken from the middle of the mailbox: the others stay, in order" {
+  everywhere 'there(function()
+      for i = 1, 300 do send(me, i % 3 == 0 and "three" or "other", i) end send(me, "end", 0) end)
+    receive_match({"end"}, 5000)
+    for i = 3, 300, 3 do is({receive_match({"three"}, 0)}, {"three", i}) end
+    is({receive_match(function(_, n) return n > 150 end, 0)}, {"other", 151})
+    for i = 1, 300 do if i % 3 ~= 0 and i ~= 151 then comes("other", i) end end silence()'
+}
+
+@test "a receive that waits looks at no message twice" {
+  within 'local looked = 0
+    for i = 1, 2000 do send(me, "kept", i) end
+    spawn(function() for i = 1, 200 do sleep(0) send(me, "new", i) end send(me, "wanted") end)
+    receive_match(function(word) looked = looked + 1 return word == "wanted" end, 9000)
+    is(looked, 2201) for i = 1, 2000 do is({receive(0)}, {"kept", i}) end'
+}
+
+# --- timers ------------------------------------------------------------------------------------------------
+
+@test "send_after sends then: to a pid, here or elsewhere, or to who has the name by that time" {
+  everywhere 'local pid = there(function() while true do send(me, "got", receive()) end end)
+    send_after(20, pid, "a", {1}) comes("got", "a", {1})
+    send_after(50, "late", "b") register("late", me) comes("b") unregister("late")'
+}
+
+@test "send_after to who is no more, or to a name that nobody has, is silent" {
+  everywhere 'local pid, ref = watched(function() end) comes("DOWN", ref, pid, "normal")
+    send_after(0, pid, "x") send_after(0, "nobody", "x") silence()'
+}
+
+@test "a timer outlives the process that has set it" {
+  within 'spawn(function() send_after(40, me, "still") end) comes("still")'
+}
+
+@test "cancel_timer: the time that was left, and nothing comes; false when it was too late" {
+  within 'local ref = send_after(100000, me, "never") local left = cancel_timer(ref)
+    is(left > 90000 and left <= 100000, true) is(cancel_timer(ref), false)
+    ref = send_after(1, me, "came") comes("came") is(cancel_timer(ref), false)
+    ref = send_after(40, me, "never") is(cancel_timer(ref) ~= false, true) silence()
+    for _ = 1, 90 do spawn(idle) end
+    spawn(function() spawn(idle) spawn(function() send(me, send_after(100000, me, "never")) idle() end) end)
+    ref = receive(5000) is(cancel_timer(ref) > 90000, true) is(cancel_timer(ref), false)'
+}
+
 # --- links -------------------------------------------------------------------------------------------------
 
 @test "a link goes both ways: the other's end reaches the one that linked" {
@@ -144,6 +275,23 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
 @test "spawn_link links as it creates: no end is missed" {
   everywhere 'trap_exit(true)
     for _ = 1, 50 do local pid = node.spawn_link(where, function() exit("x") end) comes("EXIT", pid, "x") end'
+}
+
+@test "a process that is spawned with a link to one that has terminated meanwhile is not left alone" {
+  across 'for i = 1, 100 do
+      local parent, ref = spawn_monitor(function()
+        node.spawn_link(where, function() send(me, "child", self()) receive() end) receive() end)
+      local till = monotonic() + i * 20000 while monotonic() < till do sleep(0) end
+      exit(parent, "kill")
+      local child
+      repeat local kind, a = receive(5000) if kind == "child" then child = a end until kind ~= "child"
+      child = child or select(2, receive_match({"child"}, 20))
+      if child then
+        local cref = monitor(child)
+        local _, _, _, why = receive_match({"DOWN", cref}, 5000)
+        is(why == "killed" or why == "noproc", true)
+      end
+    end'
 }
 
 @test "a link to oneself does nothing" {
@@ -175,6 +323,41 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     pid = ready(function() trap_exit(true) link(mine) send(me, "ready") comes("go") unlink(mine)
       send(mine, "end") is(receive(60), nil) send(me, "quiet") end)
     send(pid, "go") comes("DOWN", mref, mine, "mine") comes("quiet")'
+}
+
+@test "links and unlinks that cross leave both ends of one mind" {
+  everywhere 'local function party(seed)
+      trap_exit(true)
+      local _, other = receive_match({"with"})
+      for i = 1, 40 do
+        seed = (seed * 1103515245 + 12345) % 2147483648
+        local what = seed // 65536 % 5
+        if what < 2 then link(other) elseif what < 4 then unlink(other) else sleep(0) end
+      end
+      send(other, "even") receive_match({"even"})
+      send(me, self(), "calm")
+      local op = receive_match(function(w) return w == "link" or w == "unlink" or w == "die" end)
+      if op == "die" then exit("end") end
+      local ref = monitor(other)
+      if op == "link" then link(other) else unlink(other) end
+      send(other, "die") receive_match({"DOWN", ref})
+      send(me, self(), receive_match({"EXIT", other}, 0) == (op == "link" and "EXIT" or nil))
+    end
+    for round = 1, 200 do
+      local a, b = spawn(party, round), there(party, round * 7919)
+      send(a, "with", b) send(b, "with", a)
+      receive_match({a}) receive_match({b})
+      if round % 2 == 0 then a, b = b, a end
+      send(a, round % 3 == 0 and "unlink" or "link")
+      comes(a, true)
+    end'
+}
+
+@test "a link made after an unlink stands, whatever of the old one is on its way" {
+  everywhere 'trap_exit(true)
+    for _ = 1, 50 do
+      local pid = there(idle) link(pid) unlink(pid) link(pid) exit(pid, "boom") comes("EXIT", pid, "boom")
+    end silence()'
 }
 
 @test "unlink of a process that is not linked does nothing" {
@@ -330,6 +513,89 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     is(kind, "DOWN") is(reason, "noproc")'
 }
 
+@test "a process that an exit signal ends has ended for what comes later: noproc" {
+  everywhere 'trap_exit(true)
+    for _ = 1, 100 do
+      local pid = there(idle) exit(pid, "kill") local ref = monitor(pid) comes("DOWN", ref, pid, "noproc")
+      pid = there(idle) exit(pid, "x") link(pid) comes("EXIT", pid, "noproc")
+    end silence()'
+}
+
+# --- commands and clients are processes --------------------------------------------------------------------
+
+@test "a command: its exit status is the reason for links and monitors" {
+  within 'trap_exit(true)
+    for reason, code in pairs({[{"exit", 7}] = "exit 7", [{"signal", 9}] = "kill -9 $$", normal = "exit 0"}) do
+      local pid, ref = exec{"sh", "-c", code, link = true, monitor = true}
+      receive_match({"exit_status", pid}, 5000)
+      local got = {}
+      for _ = 1, 2 do local m = {receive(5000)} got[m[1]] = {m[#m - 1], m[#m]} end
+      is(got, {EXIT = {pid, reason}, DOWN = {pid, reason}})
+      link(pid) comes("EXIT", pid, "noproc") ref = monitor(pid) comes("DOWN", ref, pid, "noproc") silence()
+    end'
+}
+
+@test "a command is linked like any process: it ends with who is linked, unless for normal or after unlink" {
+  within 'local function command(f)
+      local pid spawn(function() pid = exec{"cat", link = true} send(me, "pid", pid) f(pid) end)
+      pid = select(2, receive_match({"pid"}, 5000)) return pid, monitor(pid) end
+    local pid, ref = command(function() receive(50) exit("boom") end) comes("DOWN", ref, pid, "boom")
+    local function lives(pid, ref) is(receive(100), nil) group_leader(me, pid) send(pid, "x") comes("stdout", pid, "x")
+      exit(pid, "kill") receive_match({"DOWN", ref}, 5000) receive_match({"exit_status"}, 5000) end
+    lives(command(function() end)) lives(command(function(p) unlink(p) exit("boom") end))'
+}
+
+@test "a command: kill ends it for killed, whatever it was asked before; else the first reason stands" {
+  within 'local function command() local pid, ref = exec{"sh", "-c", "trap : TERM; echo up; while :; do sleep 0.02; done",
+        monitor = true} comes("stdout", pid, "up\n") return pid, ref end
+    local pid, ref = command() exit(pid, "please") exit(pid, "now") exit(pid, "kill") exit(pid, "late")
+    is(select(4, receive_match({"DOWN", ref}, 5000)), "killed")
+    pid, ref = exec{"sleep", "300", monitor = true} exit(pid, "normal") exit(pid, "one") exit(pid, "two")
+    is(select(4, receive_match({"DOWN", ref}, 5000)), "one")'
+}
+
+@test "a command that is owned ends with its owner, as that of sh does, and not the other way" {
+  within 'local function owned(f)
+      local mine, ref = spawn_monitor(f) local _, pid = receive_match({"pid"}, 5000)
+      return mine, ref, pid, monitor(pid) end
+    local function by_exec() group_leader(me) send(me, "pid", (exec{"cat", owned = true})) exit(select(2, receive_match({"go"}))) end
+    for _, why in ipairs{"normal", "boom"} do
+      local mine, ref, pid, cref = owned(by_exec) send(mine, "go", why)
+      is(select(4, receive_match({"DOWN", ref}, 5000)), why)
+      is(select(4, receive_match({"DOWN", cref}, 5000)), "owner_gone") end
+    local mine, ref, pid, cref = owned(by_exec) exit(pid, "x")
+    is(select(4, receive_match({"DOWN", cref}, 5000)), "x") is(alive(mine), true)
+    local waits = spawn(function() sh("sleep 300") end)
+    local shell repeat shell = process_info(waits).monitors[1] until shell and process_info(shell)
+    cref = monitor(shell) exit(waits, "kill") is(select(4, receive_match({"DOWN", cref}, 5000)), "owner_gone")
+    is(sh("echo out; exit 3"), "out\n") is(process_info(me).monitored_by[2], nil)'
+}
+
+@test "a command that cannot be run never was: an error, and neither EXIT, DOWN nor a name" {
+  within 'trap_exit(true)
+    is(pcall(exec, {"/no/such/command", link = true, monitor = true, name = "n"}), false) is(whereis("n"), nil) silence()'
+}
+
+@test "a client: links and monitors tell its end, and for what" {
+  client() { node-receive -n "one@$HOST" --name client >"$T/out" 2>"$T/err" 3>&- & wait_until node-whereis -n "two@$HOST" client; }
+  local watch='trap_exit(true) local pid = global.whereis_name("client") link(pid) local ref = monitor(pid)
+    send(pid, "hello") exit(pid, "normal") register("armed", me)
+    local function ends(want) local got = {} for _ = 1, 2 do local m = {receive(5000)} got[m[1]] = m[#m] end
+      is(got, {EXIT = want, DOWN = want}) silence() end '
+  client
+  across "$watch"'exit(pid, {"why"}) ends({"why"})'
+  run -0 cat "$T/out"
+  assert_output '["hello"]'
+  client
+  across "$watch"'exit(pid, "kill") ends("killed")'
+  client
+  local tool=$!
+  node-spawn -n "two@$HOST" -e "$LUA $watch ends('normal') puts('held')" >"$T/held" 2>&1 3>&- &
+  wait_until node-whereis -n "two@$HOST" --local armed
+  kill $tool
+  wait_until grep -qx held "$T/held"
+}
+
 # --- distribution ------------------------------------------------------------------------------------------
 
 @test "a connection is lost: links and monitors across it fire with noconnection, once each" {
@@ -342,6 +608,50 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   wait_until node-whereis -n "one@$HOST" --local watch
   break_two
   wait_until node-whereis -n "one@$HOST" --local held
+}
+
+@test "a node dies while processes are spawned on it: each has its one EXIT or DOWN, or is an error" {
+  node-spawn -n "one@$HOST" -e "$LUA"'
+    local function spawner(spawns)
+      trap_exit(true)
+      local pending, n = {}, 0
+      while true do
+        local ok, pid, ref = pcall(spawns, where, idle)
+        if not ok then break end
+        pending[ref or pid] = pid n = n + 1
+      end
+      for _ = 1, n do
+        local m = {receive(5000)}
+        is({m[1], pending[m[2]], m[#m]}, {m[1], m[1] == "DOWN" and m[3] or m[2], "noconnection"}) pending[m[2]] = nil
+      end
+      silence() is(next(pending), nil) send(me, "counted", n)
+    end
+    for i = 1, 8 do spawn(spawner, i % 2 == 0 and node.spawn_link or node.spawn_monitor) end
+    register("spawning", me)
+    for _ = 1, 8 do is((receive()), "counted") end puts("held")' -- "two@$HOST" >"$T/held" 2>&1 3>&- &
+  wait_until node-whereis -n "one@$HOST" --local spawning
+  many() { [ "$(api two GET /v1/processes | jq '.processes | length')" -gt 300 ]; }
+  wait_until many
+  break_two
+  wait_until grep -qx held "$T/held" || { cat "$T/held"; return 1; }
+}
+
+@test "what is sent while a connection is made waits for it: nothing is missing, and the order holds" {
+  node-spawn -n "one@$HOST" -e "$LUA"'
+    local pid = there(function() for i = 1, 60 do is({(receive(9000))}, {i}) end send(me, "fine") end)
+    local long = ("x"):rep(1 << 20)
+    register("ready", me) comes("go")
+    node.disconnect(where)
+    for i = 1, 60 do send(pid, i, long) if i == 3 then register("sending", me) end end
+    is(receive(15000), "fine") puts("held")' -- "two@$HOST" >"$T/held" 2>&1 3>&- &
+  wait_until node-whereis -n "one@$HOST" --local ready
+  local two
+  two=$(api two GET /v1/node | jq .os_pid)
+  kill -STOP "$two"
+  node-send -n "one@$HOST" ready go
+  wait_until node-whereis -n "one@$HOST" --local sending
+  kill -CONT "$two"
+  wait_until grep -qx held "$T/held" || { cat "$T/held"; return 1; }
 }
 
 @test "a connection is closed: as if it were lost, at both ends" {

@@ -216,6 +216,18 @@ sleep()'
   assert_output $'3\t9\nfalse\tno: 1\n1\t1\n2\t4\n4\t16\n5\t25'
 }
 
+@test "the predicate of a receive_match takes no messages, so that what it has judged is what is taken" {
+  lua 'local me = self()
+       local function refused(f)
+         puts((select(2, pcall(receive_match, function(word) f() return word == "b" end)):gsub("^.-: ", ""))) end
+       send(me, "a") send(me, "b")
+       local _, ref = spawn_monitor(function() end)
+       refused(receive) refused(function() receive_match({"a"}, 0) end) refused(function() demonitor(ref, true) end)
+       puts(receive_match(function(word) sleep(0) return word == "b" end)) puts(receive()) puts((receive()))'
+  local why='the predicate of a receive_match cannot take messages'
+  assert_output "$why"$'\n'"$why"$'\n'"$why"$'\nb\na\nDOWN'
+}
+
 @test "receive_match waits for what comes later, and its timeout holds against a stream of others" {
   lua 'local me = self()
        spawn(function() for i = 1, 50 do send(me, "other", i) sleep(1) end send(me, "mine") end)

@@ -78,9 +78,22 @@ gone() { ! node-send "$1" 'are you there?'; }
   other=$(node-spawn -n two --full -d -e 'receive()')
   node-kill -n one "$pid"
   NODE_RUNTIME_DIR=$T/none run -0 node-kill "$other"
-  export NODE_SELF=two
-  wait_until gone "$pid"
-  wait_until gone "$other"
+  wait_until not_there one "$pid"
+  wait_until not_there two "$other"
+}
+
+not_there() { run -1 node-send -n "$1" "$2" 'are you there?' && [[ $output = *'no such process' ]]; }
+
+@test "one of another node that is no more: 1, as here; a node that cannot be reached: 3" {
+  start_node one
+  start_node two
+  export NODE_SELF=one
+  pid=$(node-spawn -d "two@$HOST" -e 'receive()')
+  node-kill "$pid"
+  wait_until not_there one "$pid"
+  says_no 1 "$pid: no such process" node-kill "$pid"
+  says_no 3 '(resolve)' node-kill two@nowhere.invalid.7.1
+  says_no 3 '(resolve)' node-send two@nowhere.invalid.7.1 hello
 }
 
 @test "a result that cannot be written" {

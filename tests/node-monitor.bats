@@ -165,8 +165,10 @@ ends() {
   pid=$(node-spawn -d "two@$HOST" -e 'receive()')
   watch "$pid"
   kill -KILL "$(api two GET /v1/node | jq .os_pid)"
-  ends 125
+  ends 3
   run -0 cat "$T/downs"
+  assert_output "$pid noconnection"
+  run -3 node-monitor "$pid"
   assert_output "$pid noconnection"
 }
 

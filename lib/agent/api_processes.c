@@ -21,19 +21,24 @@ static bool is_stale(struct agent *a, npid pid) {
          npid_incarnation(m.kernel) != incarnation;
 }
 
-int api_find_process(struct agent *a, const char *text, npid *out, struct error *e) {
-  if (npid_shaped(text)) {
-    npid pid;
-    int code = npid_parse(a->nodes, text, &pid, e);
-    if (code) return code;
-    if (npid_is_local(pid) ? !vm_alive(a->vm, pid) : is_stale(a, pid))
-      return error_set(e, ERR_NO_PROCESS, "%s: no such process", text);
-    *out = pid;
-    return 0;
-  }
+int api_find_pid(struct agent *a, const char *text, npid *out, struct error *e) {
+  if (npid_shaped(text)) return npid_parse(a->nodes, text, out, e);
   npid pid = names_whereis(a->names, text, NULL);
   if (pid == NPID_NONE) pid = names_whereis(a->globals, text, NULL);
   if (pid == NPID_NONE) return error_set(e, ERR_NO_NAME, "%s: no process has this name", text);
+  *out = pid;
+  return 0;
+}
+
+static int no_process(const char *text, struct error *e) {
+  return error_set(e, ERR_NO_PROCESS, "%s: no such process", text);
+}
+
+int api_find_process(struct agent *a, const char *text, npid *out, struct error *e) {
+  npid pid;
+  int code = api_find_pid(a, text, &pid, e);
+  if (code) return code;
+  if (npid_is_local(pid) ? !vm_alive(a->vm, pid) : is_stale(a, pid)) return no_process(text, e);
   *out = pid;
   return 0;
 }
@@ -248,6 +253,53 @@ void api_process_get(struct request *r) {
   respond_json(r, 200, v);
 }
 
+/* A signal to send, once the process is known to be there: that is asked of its node. */
+struct errand {
+  struct request *request;
+  npid pid;
+  enum signal_kind kind;
+  struct term *term;
+};
+
+static void run_errand(const struct errand *k) {
+  struct agent *a = request_agent(k->request);
+  agent_send(a, k->kind, k->pid, NPID_KERNEL, NPID_NONE, k->term);
+  term_unref(k->term);
+  respond_json(k->request, 202, api_pid(a, k->pid));
+}
+
+static void on_alive(void *data, const struct error *e, struct term_reader values) {
+  struct errand *k = data;
+  struct error gone;
+  if (!e && term_next(&values).tag != TERM_TRUE) {
+    no_process(request_segment(k->request), &gone);
+    e = &gone;
+  }
+  if (e) {
+    respond_error(k->request, e);
+    term_unref(k->term);
+  } else {
+    run_errand(k);
+  }
+  free(k);
+}
+
+/* Takes the term. */
+static void send_errand(struct request *r, npid pid, enum signal_kind kind, struct term *t) {
+  struct agent *a = request_agent(r);
+  struct errand now = {r, pid, kind, t}, *k;
+  if (npid_is_local(pid)) {
+    run_errand(&now);
+  } else if ((k = malloc(sizeof *k))) {
+    *k = now;
+    const char *node = nodetab_name(a->nodes, npid_incarnation(pid));
+    kernel_ask(a, node, term_build("sp", "alive", pid), CALL_TIMEOUT_MS, on_alive, k);
+  } else {
+    term_unref(t);
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  }
+}
+
 /* A reason from a body {"reason": value}; "kill" without one. */
 static struct term *reason_in(struct agent *a, const json_t *body, struct error *e) {
   const json_t *v = json_object_get(body, "reason");
@@ -270,9 +322,7 @@ void api_process_exit(struct request *r) {
     respond_error(r, &e);
     return;
   }
-  agent_send(a, SIGNAL_EXIT, pid, NPID_KERNEL, NPID_NONE, reason);
-  term_unref(reason);
-  respond_json(r, 202, api_pid(a, pid));
+  send_errand(r, pid, SIGNAL_EXIT, reason);
 }
 
 void api_process_send(struct request *r) {
@@ -296,7 +346,5 @@ void api_process_send(struct request *r) {
                  request_segment(r));
     return;
   }
-  agent_send(a, SIGNAL_MESSAGE, pid, NPID_KERNEL, NPID_NONE, t);
-  term_unref(t);
-  respond_json(r, 202, api_pid(a, pid));
+  send_errand(r, pid, SIGNAL_MESSAGE, t);
 }

@@ -28,8 +28,8 @@ int client_status(const struct term *reason) {
   static const struct {
     const char *word;
     int status;
-  } words[] = {{"normal", 0},    {"shutdown", 143},     {"kill", 137}, {"killed", 137},
-               {"timeout", 124}, {"noconnection", 125}, {"noproc", 1}, {"memory", 1}};
+  } words[] = {{"normal", 0},   {"shutdown", 143}, {"kill", 137},
+               {"killed", 137}, {"timeout", 124},  {"noconnection", 125}};
   for (size_t i = 0; i < sizeof words / sizeof *words; i++)
     if (term_is_word(reason, words[i].word)) return words[i].status;
   struct term_reader r = term_read(reason);
@@ -42,20 +42,21 @@ int client_status(const struct term *reason) {
   return len == 6 && !memcmp(word, "signal", 6) ? (int)(128 + n) : (int)(n & 255);
 }
 
-json_t *client_end(struct agent *a, const char *key, const struct term *reason) {
+json_t *client_end(struct agent *a, const char *key, const struct term *reason, int status) {
   struct term_reader r = term_read(reason);
   json_t *v = reason ? json_from_value(a->nodes, &r) : json_null();
-  return json_pack("{s:o, s:i}", key, v, "status", client_status(reason));
+  return json_pack("{s:o, s:i}", key, v, "status", status);
 }
 
 /* --- what both have --- */
 
-static void end(struct client *c) {
+/* reason: NULL for normal. */
+static void end(struct client *c, struct term *reason) {
   if (c->ended) return;
   c->ended = true;
-  struct term *reason = reason_word("normal");
-  hosted_end(&c->hosted, reason);
-  term_unref(reason);
+  struct term *normal = reason ? NULL : reason_word("normal");
+  hosted_end(&c->hosted, reason ? reason : normal);
+  term_unref(normal);
 }
 
 static void on_closed(void *data, bool gone) {
@@ -64,7 +65,7 @@ static void on_closed(void *data, bool gone) {
   c->stream = NULL;
   if (c->ref && !c->ended) /* else whoever lives long would be watched by all that ever asked */
     agent_send(c->hosted.agent, SIGNAL_DEMONITOR, c->pid, c->hosted.pid, c->ref, NULL);
-  end(c);
+  end(c, NULL);
   free(c);
 }
 
@@ -74,10 +75,10 @@ static void client_free(struct hosted *p) {
 }
 
 static void client_exit(struct hosted *p, struct term *reason, bool kill) {
-  (void)reason, (void)kill;
+  (void)kill;
   struct client *c = (struct client *)p;
   if (!c->stream) return; /* not yet begun */
-  end(c);
+  end(c, reason);
   stream_end(c->stream);
 }
 
@@ -97,7 +98,7 @@ static struct client *client_new(struct request *r, const struct hosted_class *c
 /* Answers with an error instead of a stream. */
 static void client_refuse(struct client *c, const struct error *e) {
   respond_error(c->request, e);
-  end(c);
+  end(c, NULL);
   free(c);
 }
 
@@ -108,7 +109,7 @@ static void client_begin(struct client *c, const struct stream_events *events, n
   if (c->stream) {
     stream_line(c->stream, api_pid(c->hosted.agent, first));
   } else {
-    end(c);
+    end(c, NULL);
     free(c);
   }
 }
@@ -196,11 +197,19 @@ void api_mailbox(struct request *r) {
 
 /* --- monitors --- */
 
+/* That it was not there, or cannot be known, is not how a process ended: it is said as of any other request.
+ */
+static int down_status(const struct term *reason) {
+  if (term_is_word(reason, "noproc")) return err_exit(ERR_NO_PROCESS);
+  if (term_is_word(reason, "noconnection")) return err_exit(ERR_LOST);
+  return client_status(reason);
+}
+
 static void monitor_end(struct client *c, const struct term *reason) {
   if (!c->stream) return;
-  stream_line(c->stream, client_end(c->hosted.agent, "down", reason));
+  stream_line(c->stream, client_end(c->hosted.agent, "down", reason, down_status(reason)));
   stream_end(c->stream);
-  end(c);
+  end(c, NULL);
 }
 
 static void monitor_down(struct hosted *p, const struct signal *s) {
@@ -227,9 +236,7 @@ void api_process_monitor(struct request *r) {
   struct agent *a = request_agent(r);
   struct error e;
   npid pid;
-  const char *text =
-      request_segment(r); /* a pid may be of a process that is no more: that is answered by DOWN */
-  if (npid_shaped(text) ? npid_parse(a->nodes, text, &pid, &e) : api_find_process(a, text, &pid, &e)) {
+  if (api_find_pid(a, request_segment(r), &pid, &e)) {
     respond_error(r, &e);
     return;
   }

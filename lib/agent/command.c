@@ -33,6 +33,8 @@ struct command {
   size_t unflushed; /* output since the last flush */
   npid flush;       /* the flush call under way */
   npid flush_to;    /* and whom it went to */
+  npid owner;       /* or NPID_NONE */
+  npid owner_ref;   /* our monitor of it */
   bool made;        /* uv has the process handle */
 };
 
@@ -74,6 +76,8 @@ static void command_free(struct hosted *p) {
   if (c->made) close_handle(c, &c->process);
 }
 
+/* Whoever asked hears of it before links and monitors fire, so that nothing of his does; the name is free
+ * then. */
 static void refuse_start(struct command *c, int error) {
   struct signal *call = c->call;
   struct error e;
@@ -86,6 +90,7 @@ static void refuse_start(struct command *c, int error) {
   bool missing = error == ENOENT;
   error_set(&e, missing ? ERR_EXEC : ERR_EXEC_DENIED, "%.*s: %s", (int)n, word,
             missing ? "command not found" : strerror(error));
+  names_drop(c->hosted.agent->names, c->hosted.pid, NULL, NULL);
   call_refuse(c->hosted.agent, call, &e);
 }
 
@@ -100,9 +105,13 @@ static void tell_status(struct command *c, const struct term *reason) {
 /* One of the four is over. */
 static void one_over(struct command *c) {
   if (--c->open) return;
-  if (c->call) refuse_start(c, c->start_errno ? c->start_errno : ECHILD);
   struct term *reason = reason_of(c);
-  tell_status(c, reason);
+  if (c->call)
+    refuse_start(c, c->start_errno ? c->start_errno : ECHILD);
+  else
+    tell_status(c, reason);
+  if (c->owner != NPID_NONE)
+    agent_send(c->hosted.agent, SIGNAL_DEMONITOR, c->owner, c->hosted.pid, c->owner_ref, NULL);
   hosted_end(&c->hosted, reason);
   term_unref(reason);
 }
@@ -139,10 +148,22 @@ static void command_end(struct command *c, bool at_once) {
   if (!at_once) uv_timer_start(&c->timer, on_grace, COMMAND_GRACE_MS, 0);
 }
 
+/* TERM is a request, and the first reason for it stands; but kill is none, and is told as what it was. */
 static void command_exit(struct hosted *p, struct term *reason, bool kill_it) {
   struct command *c = (struct command *)p;
-  if (!c->reason) c->reason = term_ref(reason);
+  if (!c->running) return; /* what is left of its output is read; how it ended is known */
+  if (kill_it || !c->reason) {
+    term_unref(c->reason);
+    c->reason = term_ref(reason);
+  }
   command_end(c, kill_it);
+}
+
+static void command_down(struct hosted *p, const struct signal *s) {
+  struct command *c = (struct command *)p;
+  struct term *reason = reason_word("owner_gone");
+  if (s->ref == c->owner_ref) command_exit(p, reason, false);
+  term_unref(reason);
 }
 
 static void on_deadline(uv_timer_t *t) {
@@ -350,9 +371,23 @@ static const struct hosted_class command_class = {.kind = "command",
                                                   .message = command_message,
                                                   .call = command_call,
                                                   .exit = command_exit,
+                                                  .down = command_down,
                                                   .reply = command_reply,
                                                   .node_down = command_node_down,
                                                   .free = command_free};
+
+/* Who is linked, or the owner, may be gone by now, and then says so. */
+static void answer_started(struct command *c) {
+  struct hosted *p = &c->hosted;
+  if (c->owner != NPID_NONE) agent_send(p->agent, SIGNAL_MONITOR, c->owner, p->pid, c->owner_ref, NULL);
+  for (size_t i = 0; i < p->bond_count; i++)
+    if (p->bonds[i].ref == NPID_NONE)
+      agent_send(p->agent, SIGNAL_LINK, p->bonds[i].pid, p->pid, NPID_NONE, NULL);
+  struct term *t = term_build("p", p->pid);
+  call_answer(p->agent, c->call, t);
+  term_unref(t);
+  c->call = NULL;
+}
 
 /* The guard's pipe: closed without a byte, the command runs; four bytes, the errno why not.  Output is read
  * from then on only: whoever spawned it knows its pid before its first word. */
@@ -360,12 +395,7 @@ static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   struct command *c = stream->data;
   if (n == (ssize_t)sizeof c->start_errno) memcpy(&c->start_errno, bytes->base, sizeof c->start_errno);
   if (n >= 0) return;
-  if (!c->start_errno && c->call) {
-    struct term *t = term_build("p", c->hosted.pid);
-    call_answer(c->hosted.agent, c->call, t);
-    term_unref(t);
-    c->call = NULL;
-  }
+  if (!c->start_errno && c->call) answer_started(c);
   read_output(c);
   close_handle(c, stream);
   one_over(c);
@@ -451,6 +481,8 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   }
   c->call = call;
   c->flush = NPID_NONE;
+  c->owner = p.owner;
+  c->owner_ref = vm_ref(a->vm);
   c->hosted.what = plan_words(a, &p);
   init_handles(c);
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
@@ -465,9 +497,6 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   if (e.code) {
     no_start(c, &e);
   } else if (!guarded) {
-    struct term *t = term_build("p", c->hosted.pid);
-    call_answer(a, c->call, t);
-    term_unref(t);
-    c->call = NULL;
+    answer_started(c);
   }
 }

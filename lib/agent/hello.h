@@ -9,7 +9,7 @@
 
 #include <jansson.h>
 
-enum { LINK_VERSION = 1 };
+enum { LINK_VERSION = 2 };
 
 struct hello {
   struct nodename name;

@@ -105,8 +105,21 @@ static void find_name(void *data, const char *name, npid pid, uint64_t token) {
   n->found = true;
 }
 
+/* The pids of its links, or of who watches it. */
+static void put_bonds(struct term_writer *w, const char *key, const struct hosted *p, bool links) {
+  uint32_t count = 0;
+  term_put_text(w, key);
+  size_t at = term_open(w, TERM_LIST);
+  for (size_t i = 0; i < p->bond_count; i++) {
+    if ((p->bonds[i].ref == NPID_NONE) != links) continue;
+    term_put_pid(w, p->bonds[i].pid);
+    count++;
+  }
+  term_set_count(w, at, count);
+}
+
 /* [true, MAP], with the keys that a green thread has too. */
-static struct term *info(struct hosted *p) {
+static struct term *info(struct hosted *p, bool everything) {
   struct term_writer w = TERM_WRITER_INIT;
   term_put_bool(&w, true);
   size_t at = term_open(&w, TERM_MAP);
@@ -119,7 +132,11 @@ static struct term *info(struct hosted *p) {
   put_text(&w, "what", p->what ? p->what : p->class->kind);
   struct own_name name = {p->pid, &w, false};
   names_each(p->agent->names, find_name, &name);
-  term_set_count(&w, at, name.found ? 6 : 5);
+  if (everything) {
+    put_bonds(&w, "links", p, true);
+    put_bonds(&w, "monitored_by", p, false);
+  }
+  term_set_count(&w, at, 5 + name.found + 2 * everything);
   struct term *t = term_from_writer(&w, 2);
   term_writer_finish(&w);
   return t;
@@ -128,10 +145,12 @@ static struct term *info(struct hosted *p) {
 static void answer(struct hosted *p, struct signal *s) {
   struct term *t;
   if (p->class->call && p->class->call(p, s)) return;
-  if (term_is_word(s->term, "flush"))
+  if (term_is_word(s->term, "flush") || term_is_word(s->term, "alive"))
     t = term_build("b", 1);
   else if (term_is_word(s->term, "info"))
-    t = info(p);
+    t = info(p, false);
+  else if (term_is_word(s->term, "process_info"))
+    t = info(p, true);
   else
     t = term_build("bss", 0, err_wire(ERR_USAGE), "this process does not answer that call");
   if (s->ref != NPID_NONE) agent_send(p->agent, SIGNAL_REPLY, s->from, p->pid, s->ref, t);
@@ -150,7 +169,10 @@ void hosted_signal(struct hosted *p, struct signal *s) {
   case SIGNAL_MONITOR:
     if (hosted_bond(p, s->from, s->ref)) log_line(&p->agent->log, "out of memory: a monitor is lost");
     break;
-  case SIGNAL_UNLINK: unbond(p, s->from, NPID_NONE); break;
+  case SIGNAL_UNLINK: /* ours cannot cross it: no hosted process unlinks by itself */
+    unbond(p, s->from, NPID_NONE);
+    agent_send(p->agent, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);
+    break;
   case SIGNAL_DEMONITOR: unbond(p, s->from, s->ref); break;
   case SIGNAL_LEADER: {
     struct term_reader r = term_read(s->term);

@@ -250,6 +250,12 @@ static void op_send(struct agent *a, struct signal *call, struct term_reader r) 
   call_answer(a, call, NULL);
 }
 
+/* ["alive", pid]: of this node. */
+static void op_alive(struct agent *a, struct signal *call, struct term_reader r) {
+  npid pid;
+  answer_take(a, call, term_build("b", term_get_pid(&r, &pid) && vm_alive(a->vm, pid)));
+}
+
 /* --- spawn ---------------------------------------------------------------------------------------------- */
 
 static void op_spawn(struct agent *a, struct signal *call, struct term_reader r) {
@@ -320,6 +326,7 @@ static const struct op {
     {"re_register", op_re_register},
     {"unregister", op_unregister},
     {"send", op_send},
+    {"alive", op_alive},
     {"hold", pressure_op_hold},
     {"room", pressure_op_room},
     {"name_claim", registry_op_claim},
@@ -343,6 +350,7 @@ void kernel_signal(struct agent *a, struct signal *s) {
   switch (s->kind) {
   case SIGNAL_CALL: on_call(a, s); return;
   case SIGNAL_REPLY: call_reply(a, s); break;
+  case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
   case SIGNAL_DOWN:
     registry_down(a, s);
     listener_free(find_listener(a, s->from));

@@ -110,7 +110,7 @@ struct link *link_open(struct agent *a, const struct fetch_target *to, const str
 }
 
 int link_write(struct link *l, const char *bytes, size_t n) {
-  if (waiting(l) + n > LINK_QUEUE_MAX) return ERR_BUSY;
+  if (waiting(l) > LINK_QUEUE_MAX) return ERR_BUSY;
   buf_append(&l->queue, bytes, n);
   if (!buf_ok(&l->queue)) return ERR_NOMEM;
   l->spoke = true;

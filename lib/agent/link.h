@@ -11,8 +11,9 @@ struct link;
 struct incoming; /* a stream of theirs */
 
 enum {
-  LINK_QUEUE_MAX = 64 << 20, /* bytes waiting for a peer that does not read */
-  LINK_QUEUE_HIGH = 4 << 20, /* beyond this its senders are asked to wait, until half of it is left */
+  LINK_QUEUE_HIGH = 4 << 20, /* bytes for a peer that does not read: its senders are asked to wait, until half
+                                of it is left */
+  LINK_QUEUE_MAX = 1 << 30,  /* it is given up: far above what may be on its way from those who were asked */
 };
 
 struct link_events {
@@ -35,7 +36,7 @@ bool link_adopted(const struct link *l);
 /* The address an incoming stream comes from. */
 const char *incoming_address(const struct incoming *in);
 
-/* Queues bytes (whole lines). ERR_BUSY beyond LINK_QUEUE_MAX, ERR_NOMEM. */
+/* Queues bytes (whole lines). ERR_BUSY where more than LINK_QUEUE_MAX wait already, ERR_NOMEM. */
 int link_write(struct link *l, const char *bytes, size_t n) MUST_CHECK;
 
 /* Once every heartbeat: says something if nothing was said since, and ends the link after four in silence. */

@@ -2,6 +2,7 @@
  * stands or the peer goes down, whichever comes first. */
 #include "agent/calls.h"
 #include "agent/hello.h"
+#include "agent/kernel.h"
 #include "agent/peer.h"
 #include "agent/pressure.h"
 #include "agent/registry.h"
@@ -170,7 +171,12 @@ static int on_line(void *data, char *text, size_t n) {
     return code;
   }
   pressure_arrived(a, p->incarnation, s);
-  vm_deliver(a->vm, s);
+  /* The kernel passes on what is for names: by way of the host's inbox that would come after what was sent to
+   * the same processes by pid later. */
+  if (s->to == NPID_KERNEL)
+    kernel_signal(a, s);
+  else
+    vm_deliver(a->vm, s);
   return 0;
 }
 

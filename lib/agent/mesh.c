@@ -95,6 +95,7 @@ void mesh_undeliverable(struct agent *a, struct signal *s, int code, const char 
   case SIGNAL_LINK:
     agent_send(a, SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, t = reason_word(reason));
     break;
+  case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
   case SIGNAL_CALL:
     t = term_build("bss", 0, err_wire(code), reason);
     if (s->ref != NPID_NONE) agent_send(a, SIGNAL_REPLY, s->from, s->to, s->ref, t);
@@ -111,23 +112,33 @@ static void write_frame(struct peer *p, struct signal *s) {
   if (!code) code = link_write(p->link, line->data, line->len);
   buf_clear(line);
   buf_shrink(line);
-  if (code)
-    mesh_undeliverable(p->agent, s, code, err_sentence(code));
-  else
+  if (!code) {
     signal_free(s);
+    return;
+  }
+  /* Signals are lost with the connection only, where that is told, and never one from among others. */
+  peer_fail(p, code, err_sentence(code));
+  mesh_undeliverable(p->agent, s, code, "noconnection");
+}
+
+/* Those who send to where it goes wait, or no longer. */
+static void set_busy(struct agent *a, const struct signal *s, bool busy) {
+  nodetab_set_busy(a->nodes, npid_incarnation(s->to), busy);
 }
 
 static void empty_queue(struct peer *p, int code, const char *reason) {
+  struct agent *a = p->agent;
   struct signal *s = p->queue;
   p->queue = NULL;
   p->queue_end = &p->queue;
   p->queued = 0;
+  for (const struct signal *q = s; q; q = q->next) set_busy(a, q, false);
   while (s) {
     struct signal *next = s->next;
     if (code)
-      mesh_undeliverable(p->agent, s, code, reason);
+      mesh_undeliverable(a, s, code, reason);
     else
-      mesh_send(p->agent, s);
+      mesh_send(a, s);
     s = next;
   }
 }
@@ -158,7 +169,7 @@ void mesh_send(struct agent *a, struct signal *s) {
   }
   bool hopeless = p && p->state == PEER_DOWN && p->failed_ns &&
                   clock_ns() - p->failed_ns < (int64_t)MESH_RETRY_MS * 1000000;
-  if (!p || hopeless || a->mesh->stopping || p->queued > MESH_QUEUE_MAX || p->state >= PEER_SYNCING) {
+  if (!p || hopeless || a->mesh->stopping || p->queued > LINK_QUEUE_MAX || p->state >= PEER_SYNCING) {
     mesh_undeliverable(a, s, ERR_NO_PROCESS, p && p->state >= PEER_SYNCING ? "noproc" : "noconnection");
     return;
   }
@@ -166,6 +177,7 @@ void mesh_send(struct agent *a, struct signal *s) {
   *p->queue_end = s;
   p->queue_end = &s->next;
   p->queued += signal_weight(s);
+  if (p->queued > LINK_QUEUE_HIGH) set_busy(a, s, true);
   mesh_connect(a, &p->name, on_wanted, NULL);
 }
 
@@ -179,7 +191,7 @@ static const char *without_name(const struct peer *p, const char *text) {
 
 void peer_down(struct peer *p, const struct error *e) {
   struct agent *a = p->agent;
-  bool was_up = p->state == PEER_UP;
+  bool was_up = p->state == PEER_UP, spoke = p->state >= PEER_SYNCING;
   struct link *l = p->link;
   p->link = NULL;
   link_close(l);
@@ -193,15 +205,15 @@ void peer_down(struct peer *p, const struct error *e) {
   p->ready = p->greeted = false;
   p->joins = 0;
   peer_answer_offer(p, e);
-  if (was_up) {
+  if (spoke) { /* ties to it may have gone out */
     struct term *reason = reason_word("noconnection");
     vm_node_down(a->vm, p->incarnation, "noconnection");
     hosted_node_down(a, p->incarnation, reason);
     term_unref(reason);
     calls_node_down(a, p->incarnation);
     registry_node_down(a, p->incarnation);
-    tell(a, p->name.full, without_name(p, error_text(e)));
   }
+  if (was_up) tell(a, p->name.full, without_name(p, error_text(e)));
   empty_queue(p, ERR_LOST, "noconnection");
   answer_waiters(p, e);
 }

@@ -13,12 +13,7 @@
 
 #include <jansson.h>
 
-enum {
-  MESH_CONNECT_TIMEOUT_MS = 6000,
-  MESH_RETRY_MS = 1000,
-  MESH_QUEUE_MAX = 16 << 20,
-  MESH_PEERS_MAX = 4096
-};
+enum { MESH_CONNECT_TIMEOUT_MS = 6000, MESH_RETRY_MS = 1000, MESH_PEERS_MAX = 4096 };
 
 int mesh_init(struct agent *a) MUST_CHECK;
 void mesh_stop(struct agent *a);   /* parts from all, refuses new ones */

@@ -77,6 +77,7 @@ int plan_read(struct agent *a, bool by_process, struct term_reader spec, struct 
                      .link = NPID_NONE,
                      .watcher = NPID_NONE,
                      .watch_ref = NPID_NONE,
+                     .owner = NPID_NONE,
                      .with_stdin = by_process};
   if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
   if (plan_argv(p, at, a->config->guard, e)) return e->code;
@@ -88,6 +89,7 @@ int plan_read(struct agent *a, bool by_process, struct term_reader spec, struct 
     return error_set(e, ERR_BAD_VALUE, "timeout wants milliseconds");
   if (term_map_find(spec, "leader", &at)) term_get_pid(&at, &p->leader);
   if (term_map_find(spec, "link", &at) || term_map_find(spec, "lease", &at)) term_get_pid(&at, &p->link);
+  if (term_map_find(spec, "owner", &at)) term_get_pid(&at, &p->owner);
   if (term_map_find(spec, "monitor", &at) && term_next(&at).tag == TERM_LIST) {
     struct term_value who = term_next(&at), ref = term_next(&at);
     if (who.tag == TERM_PID && ref.tag == TERM_REF) p->watcher = who.pid, p->watch_ref = ref.pid;

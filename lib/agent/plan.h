@@ -11,6 +11,7 @@ struct plan {
   char *cwd;
   bool with_stdin;
   npid leader, link, watcher, watch_ref;
+  npid owner; /* it ends as this one does */
   int64_t timeout_ms;
   char name[256];
 };

@@ -24,12 +24,13 @@ struct session {
   struct signal *flushes;
 };
 
-static void end(struct session *s) {
+/* reason: NULL for normal. */
+static void end(struct session *s, struct term *reason) {
   if (s->ended) return;
   s->ended = true;
-  struct term *reason = reason_word("normal");
-  hosted_end(&s->hosted, reason);
-  term_unref(reason);
+  struct term *normal = reason ? NULL : reason_word("normal");
+  hosted_end(&s->hosted, reason ? reason : normal);
+  term_unref(normal);
 }
 
 static void answer_flushes(struct session *s) {
@@ -56,7 +57,7 @@ static void on_closed(void *data, bool gone) {
   struct session *s = data;
   s->stream = NULL;
   if (gone) break_lease(s);
-  end(s);
+  end(s, NULL);
   free(s);
 }
 
@@ -107,7 +108,7 @@ static bool session_call(struct hosted *p, struct signal *call) {
 /* The last line: how it ended. */
 static void finish_stream(struct session *s, const struct term *reason) {
   if (!s->stream) return;
-  stream_line(s->stream, client_end(s->hosted.agent, "exit", reason));
+  stream_line(s->stream, client_end(s->hosted.agent, "exit", reason, client_status(reason)));
   stream_end(s->stream);
 }
 
@@ -115,7 +116,7 @@ static void session_down(struct hosted *p, const struct signal *sig) {
   struct session *s = (struct session *)p;
   if (sig->ref != s->ref) return;
   finish_stream(s, sig->term);
-  end(s);
+  end(s, NULL);
 }
 
 static void session_node_down(struct hosted *p, uint32_t incarnation) {
@@ -124,7 +125,7 @@ static void session_node_down(struct hosted *p, uint32_t incarnation) {
   struct term *reason = reason_word("noconnection");
   finish_stream(s, reason);
   term_unref(reason);
-  end(s);
+  end(s, NULL);
 }
 
 /* Somebody ended the client: then what it leases ends too. */
@@ -134,7 +135,7 @@ static void session_exit(struct hosted *p, struct term *reason, bool kill) {
   if (s->request) return; /* not attached yet: the spawn comes first */
   break_lease(s);
   finish_stream(s, reason);
-  end(s);
+  end(s, reason);
 }
 
 static void session_free(struct hosted *p) {
@@ -168,7 +169,7 @@ static void on_gone(void *data) {
   struct request *r = s->request;
   s->request = NULL;
   break_lease(s);
-  end(s);
+  end(s, NULL);
   respond_code(r, ERR_LOST, "the client is gone");
 }
 
@@ -220,6 +221,6 @@ void session_spawned(void *session, const struct error *e, struct term_reader va
   } else {
     break_lease(s);
   }
-  end(s);
+  end(s, NULL);
   free(s);
 }

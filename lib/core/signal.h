@@ -17,21 +17,22 @@
 #include <stdbool.h>
 
 /* clang-format off */
-/*  kind              wire name     ref           term */
+/*  kind               wire name      ref           term */
 #define SIGNAL_TABLE(X)                                                                                      \
-  X(SIGNAL_MESSAGE,   "message")   /* -             the message's values */                                  \
-  X(SIGNAL_EXIT,      "exit")      /* -             [reason]: exit(pid, reason) was called */                \
-  X(SIGNAL_LINK_EXIT, "link_exit") /* -             [reason]: a linked process ended */                      \
-  X(SIGNAL_LINK,      "link")      /* -             - */                                                     \
-  X(SIGNAL_UNLINK,    "unlink")    /* -             - */                                                     \
-  X(SIGNAL_MONITOR,   "monitor")   /* the monitor   - */                                                     \
-  X(SIGNAL_DEMONITOR, "demonitor") /* the monitor   - */                                                     \
-  X(SIGNAL_DOWN,      "down")      /* the monitor   [reason] */                                              \
-  X(SIGNAL_LEADER,    "leader")    /* -             [pid]: the new group leader */                           \
-  X(SIGNAL_CALL,      "call")      /* the call      [op, arguments…]; no reply is wanted when ref is NONE */ \
-  X(SIGNAL_REPLY,     "reply")     /* the call      [true, values…] or [false, error's wire name, text] */   \
-  X(SIGNAL_SPAWN,     NULL)        /* the call      [spec]: inside the vm */                                 \
-  X(SIGNAL_NODEDOWN,  NULL)        /* -             [reason]: `from` is the kernel of the lost node */
+  X(SIGNAL_MESSAGE,    "message")     /* -             the message's values */                               \
+  X(SIGNAL_EXIT,       "exit")        /* -             [reason]: exit(pid, reason) was called */             \
+  X(SIGNAL_LINK_EXIT,  "link_exit")   /* -             [reason]: a linked process ended */                   \
+  X(SIGNAL_LINK,       "link")        /* -             - */                                                  \
+  X(SIGNAL_UNLINK,     "unlink")      /* the unlink    - */                                                  \
+  X(SIGNAL_UNLINK_ACK, "unlink_ack")  /* the unlink    -: it has arrived */                                  \
+  X(SIGNAL_MONITOR,    "monitor")     /* the monitor   - */                                                  \
+  X(SIGNAL_DEMONITOR,  "demonitor")   /* the monitor   - */                                                  \
+  X(SIGNAL_DOWN,       "down")        /* the monitor   [reason] */                                           \
+  X(SIGNAL_LEADER,     "leader")      /* -             [pid]: the new group leader */                        \
+  X(SIGNAL_CALL,       "call")        /* the call      [op, arguments…]; ref NONE: no reply is wanted */     \
+  X(SIGNAL_REPLY,      "reply")       /* the call      [true, values…] or [false, wire name, text] */        \
+  X(SIGNAL_SPAWN,      NULL)          /* the call      [spec]: inside the vm */                              \
+  X(SIGNAL_NODEDOWN,   NULL)          /* -             [reason]: `from` is the kernel of the lost node */
 /* clang-format on */
 
 enum signal_kind {

@@ -35,6 +35,9 @@ const char *bind_text(lua_State *L, int index);
 /* Refuses where the process cannot be suspended (inside a callback of a C function). */
 void bind_check_suspends(lua_State *L, const char *what);
 
+/* Refuses to take from the mailbox inside a predicate of receive_match, which looks at it. */
+void bind_check_takes(lua_State *L);
+
 /* Sends a signal of the running process; owns term. */
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
 

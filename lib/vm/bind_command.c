@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -59,7 +60,9 @@ static uint32_t put_field(lua_State *L, struct term_writer *w, size_t i) {
     if (fields[i].kind == MAP) {
       put_env(L, w);
     } else if (fields[i].kind == NUMBER) {
-      term_put_int(w, (int64_t)luaL_checknumber(L, -1));
+      lua_Number ms = lua_tonumber(L, -1);
+      if (!(ms >= 0)) luaL_error(L, "exec: '%s' is in milliseconds, 0 or more", fields[i].name);
+      term_put_int(w, ms < 1e15 ? (int64_t)ceil(ms) : 0); /* none, where it is thirty thousand years */
     } else {
       term_put_text(w, lua_tostring(L, -1));
     }
@@ -97,15 +100,11 @@ static int started(lua_State *L, int status, lua_KContext ref) {
   (void)status;
   bool ok;
   int n = bind_reply(L, &ok);
-  struct process *p = process_of(L);
-  p->link_callee = false;
   if (ok) {
     lua_settop(L, lua_gettop(L) - n + 1);
-    if (ref) process_monitors_callee(p, (npid)ref, bind_to_pid(L, -1));
     if (ref) copy_push_npid(L, (npid)ref);
     return ref ? 2 : 1;
   }
-  if (ref) process_demonitor(p, (npid)ref);
   luaL_where(L, 1);
   lua_insert(L, -2);
   lua_concat(L, 2);
@@ -117,7 +116,7 @@ static int exec(lua_State *L) {
   lua_settop(L, 1);
   struct process *p = process_of(L);
   struct term_writer *w = &p->isolate->writer;
-  bool link = flag(L, "link"), monitor = flag(L, "monitor");
+  bool link = flag(L, "link"), monitor = flag(L, "monitor"), owned = flag(L, "owned");
   npid ref = monitor ? isolate_ref(p->isolate) : NPID_NONE;
   term_writer_clear(w);
   term_put_text(w, "exec");
@@ -128,6 +127,7 @@ static int exec(lua_State *L) {
   term_put_text(w, "leader");
   term_put_pid(w, p->pid);
   if (link) term_put_text(w, "link"), term_put_pid(w, p->pid), count++;
+  if (owned) term_put_text(w, "owner"), term_put_pid(w, p->pid), count++;
   if (monitor) {
     term_put_text(w, "monitor");
     size_t pair = term_open(w, TERM_LIST);
@@ -141,7 +141,7 @@ static int exec(lua_State *L) {
     term_unref(term);
     return luaL_error(L, "out of memory");
   }
-  p->link_callee = link;
+  p->callee_ref = ref;
   return bind_call(L, NPID_KERNEL, term, started, monitor ? (lua_KContext)ref : 0);
 }
 

@@ -115,6 +115,20 @@ static int send(lua_State *L) {
 
 /* --- receive --- */
 
+static int receive_match(lua_State *L);
+
+void bind_check_takes(lua_State *L) {
+  struct mailbox *m = &process_of(L)->mailbox;
+  lua_Debug ar;
+  for (int level = 1; m->mark && lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "f", &ar);
+    if (lua_tocfunction(L, -1) == receive_match)
+      luaL_error(L, "the predicate of a receive_match cannot take messages");
+    lua_pop(L, 1);
+  }
+  m->mark = NULL; /* of one whose predicate failed */
+}
+
 static int take(lua_State *L, struct process *p, struct signal **link) {
   struct signal *s = process_take(p, link);
   struct term_reader r = term_read(s->term);
@@ -139,6 +153,7 @@ static int received(lua_State *L, int status, lua_KContext top) {
 
 static int receive(lua_State *L) {
   struct process *p = process_of(L);
+  if (p->mailbox.mark) bind_check_takes(L);
   if (p->mailbox.first) return take(L, p, &p->mailbox.first);
   if (lua_isinteger(L, 1) && lua_tointeger(L, 1) == 0) {
     lua_pushnil(L);
@@ -211,7 +226,6 @@ static void call_predicate(lua_State *L, const struct term *message) {
 static int match(lua_State *L, bool judged) {
   struct process *p = process_of(L);
   struct mailbox *m = &p->mailbox;
-  if (!m->mark) m->mark = &m->first; /* a predicate that received by itself moved it */
   while (*m->mark) {
     bool hit = false;
     if (lua_istable(L, 1)) {
@@ -221,10 +235,9 @@ static int match(lua_State *L, bool judged) {
       hit = lua_toboolean(L, -1);
       judged = false;
       lua_settop(L, 2);
-      if (!m->mark) m->mark = &m->first;
     }
-    if (hit && *m->mark) return match_done(p, take(L, p, m->mark));
-    if (*m->mark) m->mark = &(*m->mark)->next;
+    if (hit) return match_done(p, take(L, p, m->mark));
+    m->mark = &(*m->mark)->next;
   }
   return match_wait(L, p);
 }
@@ -243,6 +256,7 @@ static int receive_match(lua_State *L) {
   if (!lua_istable(L, 1) && !lua_isfunction(L, 1))
     return luaL_argerror(L, 1, "a list of leading values, or a predicate, expected");
   int64_t deadline = bind_check_deadline(L, 2);
+  bind_check_takes(L);
   lua_settop(L, 1);
   lua_pushinteger(L, deadline);
   process_of(L)->mailbox.mark = &process_of(L)->mailbox.first;

@@ -93,10 +93,7 @@ static int spawned(lua_State *L, int status, lua_KContext mode) {
   (void)status;
   bool ok;
   int n = bind_reply(L, &ok);
-  struct process *p = process_of(L);
-  p->link_callee = false;
   if (!ok) {
-    if (mode & MONITOR) process_demonitor(p, bind_check_ref(L, -n - 1));
     luaL_where(L, 1);
     lua_insert(L, -2);
     lua_concat(L, 2);
@@ -104,7 +101,6 @@ static int spawned(lua_State *L, int status, lua_KContext mode) {
   }
   lua_settop(L, lua_gettop(L) - n + 1);
   if (!(mode & MONITOR)) return 1;
-  process_monitors_callee(p, bind_check_ref(L, -2), bind_to_pid(L, -1));
   lua_insert(L, -2); /* the pid before the reference */
   return 2;
 }
@@ -169,7 +165,7 @@ static int ask_kernel(lua_State *L, npid kernel, lua_KContext mode) {
       return luaL_error(L, "out of memory");
     }
   }
-  p->link_callee = mode & LINK;
+  p->callee_ref = ref;
   return bind_call(L, kernel, term, spawned, mode);
 }
 

@@ -35,15 +35,19 @@ static int spawn_monitor(lua_State *L) {
 static int link(lua_State *L) {
   struct process *p = process_of(L);
   npid other = bind_check_pid(L, 1);
-  if (other == p->pid || (p->ties && map_get_id(&p->ties->links, other))) return 0;
+  if (other == p->pid || process_linked(p, other)) return 0;
   if (process_link(p, other)) return luaL_error(L, "out of memory");
   bind_signal(L, SIGNAL_LINK, other, NPID_NONE, NULL);
   return 0;
 }
 
 static int unlink(lua_State *L) {
+  struct process *p = process_of(L);
   npid other = bind_check_pid(L, 1);
-  if (process_unlink(process_of(L), other)) bind_signal(L, SIGNAL_UNLINK, other, NPID_NONE, NULL);
+  if (!process_linked(p, other)) return 0;
+  npid ref = isolate_ref(p->isolate);
+  if (process_unlink(p, other, ref)) return luaL_error(L, "out of memory");
+  bind_signal(L, SIGNAL_UNLINK, other, ref, NULL);
   return 0;
 }
 
@@ -88,7 +92,9 @@ static void flush_down(struct process *p, npid ref) {
 
 static int demonitor(lua_State *L) {
   struct process *p = process_of(L);
-  npid ref = bind_check_ref(L, 1), other = process_demonitor(p, ref);
+  npid ref = bind_check_ref(L, 1);
+  if (lua_toboolean(L, 2)) bind_check_takes(L);
+  npid other = process_demonitor(p, ref);
   if (other != NPID_NONE && other != NPID_KERNEL) bind_signal(L, SIGNAL_DEMONITOR, other, ref, NULL);
   if (other == NPID_NONE && lua_toboolean(L, 2)) flush_down(p, ref);
   lua_pushboolean(L, other != NPID_NONE);
@@ -128,12 +134,37 @@ static int trap_exit(lua_State *L) {
   return 1;
 }
 
+static int lives(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  bind_reply(L, &ok);
+  lua_pushboolean(L, ok);
+  return 1;
+}
+
+/* Asked of the process itself, so that all that was sent to it before, an exit signal perhaps, comes first.
+ */
 static int alive(lua_State *L) {
   struct process *p = process_of(L);
   npid other = bind_check_pid(L, 1);
   if (!npid_is_local(other)) return luaL_argerror(L, 1, "a pid of this node expected");
-  lua_pushboolean(L, vm_alive(p->isolate->vm, other));
+  bool here = vm_alive(p->isolate->vm, other);
+  if (here && other != p->pid) return bind_call(L, other, term_build("s", "alive"), lives, 0);
+  lua_pushboolean(L, here);
   return 1;
+}
+
+static int map_or_nil(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  if (ok) return n;
+  lua_pushnil(L);
+  return 1;
+}
+
+static int info(lua_State *L) {
+  return bind_call(L, bind_check_pid(L, 1), term_build("s", "process_info"), map_or_nil, 0);
 }
 
 const luaL_Reg bind_process[] = {
@@ -148,5 +179,6 @@ const luaL_Reg bind_process[] = {
     {"exit", exit_process},
     {"trap_exit", trap_exit},
     {"alive", alive},
+    {"process_info", info},
     {NULL, NULL},
 };

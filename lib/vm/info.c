@@ -1,4 +1,4 @@
-/* What is told of a process: the answer to an "info" call. */
+/* What is told of a process: the answer to an "info" or a "process_info" call. */
 #include "vm/process.h"
 
 #include "vm/state.h"
@@ -43,7 +43,7 @@ static void find_name(void *data, const char *name, npid pid, uint64_t token) {
   n->found = true;
 }
 
-struct term *process_info(struct process *p) {
+struct term *process_info(struct process *p, bool everything) {
   struct term_writer w = TERM_WRITER_INIT;
   struct name_of name = {p->pid, &w, false};
   term_put_bool(&w, true);
@@ -56,7 +56,12 @@ struct term *process_info(struct process *p) {
   put_int(&w, "started", p->started);
   put_what(p, &w);
   names_each(p->isolate->vm->config.names, find_name, &name);
-  term_set_count(&w, at, name.found ? 8 : 7);
+  uint32_t count = name.found ? 8 : 7;
+  if (everything) {
+    term_put_text(&w, "trap_exit"), term_put_bool(&w, p->trap_exit);
+    count += 1 + process_put_ties(p, &w);
+  }
+  term_set_count(&w, at, count);
   struct term *t = term_from_writer(&w, 2);
   term_writer_finish(&w);
   return t;

@@ -15,7 +15,7 @@ const char prelude_source[] =
     "-- What the command writes to stderr goes where ours goes.\n"
     "function sh(command)\n"
     "  if type(command) ~= 'string' then error(\"bad argument #1 to 'sh' (string expected)\", 2) end\n"
-    "  local pid, ref = exec{'sh', '-c', command, monitor = true}\n"
+    "  local pid, ref = exec{'sh', '-c', command, monitor = true, owned = true}\n"
     "  local output = {}\n"
     "  local function ours(kind, from)\n"
     "    return from == pid and (kind == 'stdout' or kind == 'stderr' or kind == 'exit_status')\n"

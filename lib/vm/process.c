@@ -70,7 +70,7 @@ static struct process *make(lua_State *L, struct isolate *iso) {
   p->isolate = iso;
   p->L = co;
   p->slot = (uint32_t)slot;
-  p->call = NPID_NONE;
+  p->call = p->callee_ref = NPID_NONE;
   mailbox_init(&p->mailbox);
   lua_sethook(co, NULL, 0, 0);
   *(struct process **)lua_getextraspace(co) = p;
@@ -147,7 +147,12 @@ static void recycle(struct process *p) {
   lua_resetthread(p->L);
   lua_sethook(p->L, NULL, 0, 0);
   clean_env(p);
-  struct process blank = {.isolate = iso, .L = p->L, .slot = p->slot, .call = NPID_NONE, .next = iso->pool};
+  struct process blank = {.isolate = iso,
+                          .L = p->L,
+                          .slot = p->slot,
+                          .call = NPID_NONE,
+                          .callee_ref = NPID_NONE,
+                          .next = iso->pool};
   *p = blank;
   mailbox_init(&p->mailbox);
   iso->pool = p;

@@ -27,7 +27,7 @@ enum process_state {
 
 /* Links and monitors; most processes have none. */
 struct ties {
-  struct map links;    /* pid -> non-NULL */
+  struct map links;    /* pid -> the pid; or the ref of an unlink that is not acknowledged */
   struct map monitors; /* ref -> the pid this process watches */
   struct map watchers; /* ref -> the pid that watches this process */
 };
@@ -44,8 +44,9 @@ struct process {
   struct signal *order; /* what it was spawned to do, until it has begun */
   struct signal *taken; /* the message being decoded */
   npid leader;
-  npid call;   /* ref of the pending call, or NPID_NONE */
-  npid callee; /* whom it went to */
+  npid call;       /* ref of the pending call, or NPID_NONE */
+  npid callee;     /* whom it went to */
+  npid callee_ref; /* a monitor on whom it is to spawn, or NPID_NONE */
   struct term *reply;
   int64_t heap;    /* bytes, as metered */
   int64_t started; /* clock_ns */
@@ -56,11 +57,10 @@ struct process {
   bool direct; /* those values are the message it waited for */
   bool timed_out;
   bool trap_exit;
-  bool link_callee; /* the reply's pid is to be linked */
-  bool quiet;       /* its error was told otherwise */
-  bool modules;     /* it has required some */
-  bool full;        /* senders were told to wait */
-  bool spawned;     /* since it last waited */
+  bool quiet;   /* its error was told otherwise */
+  bool modules; /* it has required some */
+  bool full;    /* senders were told to wait */
+  bool spawned; /* since it last waited */
   bool alive;
 };
 
@@ -108,14 +108,18 @@ void process_message(struct process *p, struct signal *s);
 /* Takes the message that link leads to out of its mailbox; it stays p->taken's until the next one. */
 struct signal *process_take(struct process *p, struct signal **link);
 
-/* Ties; link and monitor are one-sided: the signal to the other side is the caller's. 0 or ERR_NOMEM. */
-int process_link(struct process *p, npid other) MUST_CHECK;
-bool process_unlink(struct process *p, npid other);
-int process_monitor(struct process *p, npid ref, npid other) MUST_CHECK;
+/* Ties, of which these are one side: the signal to the other is the caller's. 0 or ERR_NOMEM.
+ *
+ * A link that does not stand any more is void until the other has acknowledged the unlink (ref). */
+bool process_linked(const struct process *p, npid other);
+int process_link(struct process *p, npid other) MUST_CHECK;    /* by this process, void or not */
+int process_link_by(struct process *p, npid other) MUST_CHECK; /* by the other: nothing, while void */
+int process_unlink(struct process *p, npid other, npid ref) MUST_CHECK; /* one that stands */
+bool process_unlink_by(struct process *p, npid other);
+void process_unlinked(struct process *p, npid other, npid ref); /* acknowledged */
+bool process_link_gone(struct process *p, npid other);          /* the other is gone: did it stand? */
 
-/* A monitor was put on whoever was asked to spawn; the pid has come: it is this one's, unless it has fired
- * already. */
-void process_monitors_callee(struct process *p, npid ref, npid pid);
+int process_monitor(struct process *p, npid ref, npid other) MUST_CHECK;
 npid process_demonitor(struct process *p, npid ref); /* whom it watched, or NPID_NONE */
 int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;
 void process_unwatch(struct process *p, npid ref);
@@ -126,7 +130,10 @@ void process_node_down(struct process *p, uint32_t incarnation, struct term *rea
 /* Tells links and watchers that it ended, and forgets all ties. */
 void process_cut_ties(struct process *p, struct term *reason);
 
-/* [true, MAP], the answer to an "info" call. */
-struct term *process_info(struct process *p);
+/* Writes the pairs links, monitors, monitored_by: LISTs of pids.  Returns how many pairs. */
+uint32_t process_put_ties(const struct process *p, struct term_writer *w);
+
+/* [true, MAP], the answer to an "info" call; with everything, to "process_info". */
+struct term *process_info(struct process *p, bool everything);
 
 #endif

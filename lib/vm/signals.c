@@ -19,10 +19,6 @@ static void note_full(struct process *p, bool full) {
 
 void process_message(struct process *p, struct signal *s) {
   struct isolate *iso = p->isolate;
-  if (p->end) { /* nobody will read it */
-    signal_free(s);
-    return;
-  }
   mailbox_push(&p->mailbox, s);
   if (!p->full && holds_halves(p, 2)) note_full(p, true);
   if (p->full && holds_halves(p, 4)) {
@@ -75,9 +71,9 @@ static void on_exit(struct process *p, struct signal *s) {
   }
 }
 
-/* A link that is no longer kept was taken back by unlink: its signal is void. */
+/* A link that does not stand was taken back by unlink: its signal is void. */
 static void on_link_exit(struct process *p, struct signal *s) {
-  if (process_unlink(p, s->from)) {
+  if (process_link_gone(p, s->from)) {
     exit_with(p, s, false);
   } else {
     signal_free(s);
@@ -85,13 +81,19 @@ static void on_link_exit(struct process *p, struct signal *s) {
 }
 
 static void on_link(struct process *p, struct signal *s) {
-  if (process_link(p, s->from))
+  if (process_link_by(p, s->from))
     isolate_signal(p->isolate, SIGNAL_LINK_EXIT, s->from, p->pid, NPID_NONE, term_build("s", "noproc"));
   signal_free(s);
 }
 
 static void on_unlink(struct process *p, struct signal *s) {
-  process_unlink(p, s->from);
+  process_unlink_by(p, s->from);
+  isolate_signal(p->isolate, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);
+  signal_free(s);
+}
+
+static void on_unlink_ack(struct process *p, struct signal *s) {
+  process_unlinked(p, s->from, s->ref);
   signal_free(s);
 }
 
@@ -124,12 +126,14 @@ static void on_leader(struct process *p, struct signal *s) {
 /* Calls to a green thread are answered on its behalf, without running it. */
 static void on_call(struct process *p, struct signal *s) {
   struct term *answer;
-  if (term_is_word(s->term, "flush")) {
+  if (term_is_word(s->term, "flush") || term_is_word(s->term, "alive")) {
     answer = term_build("b", 1);
   } else if (term_is_word(s->term, "info")) {
-    answer = process_info(p);
+    answer = process_info(p, false);
+  } else if (term_is_word(s->term, "process_info")) {
+    answer = process_info(p, true);
   } else {
-    answer = term_build("bss", 0, "usage", "a green thread answers only \"flush\" and \"info\"");
+    answer = term_build("bss", 0, "usage", "a green thread does not answer this call");
   }
   if (s->ref != NPID_NONE) {
     isolate_signal(p->isolate, SIGNAL_REPLY, s->from, p->pid, s->ref, answer);
@@ -139,18 +143,20 @@ static void on_call(struct process *p, struct signal *s) {
   signal_free(s);
 }
 
-/* A spawned process is linked as its pid arrives, before any signal that it sends can. */
-static void link_spawned(struct process *p, const struct term *reply) {
+/* A monitor was put on whoever was asked to spawn.  It is the new process's as its pid arrives, before any
+ * signal of that can; and nobody's where nothing was spawned. */
+static void settle_monitor(struct process *p, const struct term *reply) {
   struct term_reader r = term_read(reply);
-  npid pid;
-  if (term_next(&r).tag == TERM_TRUE && term_get_pid(&r, &pid) && process_link(p, pid))
+  npid ref = p->callee_ref, pid;
+  p->callee_ref = NPID_NONE;
+  if (ref == NPID_NONE || process_demonitor(p, ref) == NPID_NONE) return;
+  if (term_next(&r).tag == TERM_TRUE && term_get_pid(&r, &pid) && process_monitor(p, ref, pid))
     process_doom(p, term_build("s", "memory"));
 }
 
 static void on_reply(struct process *p, struct signal *s) {
   if (s->ref == p->call && p->call != NPID_NONE) {
-    if (p->link_callee) link_spawned(p, s->term);
-    p->link_callee = false;
+    settle_monitor(p, s->term);
     p->call = NPID_NONE;
     p->reply = s->term;
     s->term = NULL;
@@ -160,16 +166,24 @@ static void on_reply(struct process *p, struct signal *s) {
 }
 
 static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = {
-    [SIGNAL_MESSAGE] = process_message, [SIGNAL_EXIT] = on_exit,
-    [SIGNAL_LINK_EXIT] = on_link_exit,  [SIGNAL_LINK] = on_link,
-    [SIGNAL_UNLINK] = on_unlink,        [SIGNAL_MONITOR] = on_monitor,
-    [SIGNAL_DEMONITOR] = on_demonitor,  [SIGNAL_DOWN] = on_down,
-    [SIGNAL_LEADER] = on_leader,        [SIGNAL_CALL] = on_call,
+    [SIGNAL_MESSAGE] = process_message,
+    [SIGNAL_EXIT] = on_exit,
+    [SIGNAL_LINK_EXIT] = on_link_exit,
+    [SIGNAL_LINK] = on_link,
+    [SIGNAL_UNLINK] = on_unlink,
+    [SIGNAL_UNLINK_ACK] = on_unlink_ack,
+    [SIGNAL_MONITOR] = on_monitor,
+    [SIGNAL_DEMONITOR] = on_demonitor,
+    [SIGNAL_DOWN] = on_down,
+    [SIGNAL_LEADER] = on_leader,
+    [SIGNAL_CALL] = on_call,
     [SIGNAL_REPLY] = on_reply,
 };
 
 void process_signal(struct process *p, struct signal *s) {
-  if (effects[s->kind]) {
+  if (p->end) { /* it has ended, for all that comes after what ends it */
+    vm_nobody(p->isolate->vm, s);
+  } else if (effects[s->kind]) {
     effects[s->kind](p, s);
   } else {
     signal_free(s);

@@ -198,6 +198,8 @@ static int begin(lua_State *L, struct process *p) {
     lua_pop(L, 1);
   }
   if (tie(p, &o)) return refuse(p, "out_of_memory", "out of memory");
+  /* Who is linked may be gone by now, and then says so. */
+  if (o.link != NPID_NONE) isolate_signal(p->isolate, SIGNAL_LINK, o.link, p->pid, NPID_NONE, NULL);
   struct term *term = term_ref(p->order->term); /* the arguments are read after the answer */
   answer(p, term_build("bp", 1, p->pid));
   int nargs = push_arguments(L, o.rest);

@@ -1,6 +1,10 @@
 /* Links and monitors of one process.  A link is kept at both ends, a monitor at both ends under its ref; each
  * end forgets on its own when the other's signal comes.  A signal that refers to a tie no longer kept is
- * void. */
+ * void.
+ *
+ * Both ends may link and unlink at once.  So who unlinks keeps the entry, as void, until the other has
+ * acknowledged: what that one sent before is void with it, its LINK too, as UNLINK will find and undo it.
+ * This is the link protocol of Erlang's distribution, and after any crossing both ends agree. */
 #include "vm/process.h"
 
 #include <stdlib.h>
@@ -18,13 +22,40 @@ static npid as_npid(const void *value) {
   return value ? ~(npid)(uintptr_t)value : NPID_NONE;
 }
 
+/* Of a link: the other's pid while it stands, the ref of the unlink while that is not acknowledged. */
+static npid link_to(const struct process *p, npid other) {
+  return p->ties ? as_npid(map_get_id(&p->ties->links, other)) : NPID_NONE;
+}
+
+bool process_linked(const struct process *p, npid other) {
+  return link_to(p, other) == other;
+}
+
 int process_link(struct process *p, npid other) {
   struct ties *ties = ties_of(p);
   return ties ? map_put_id(&ties->links, other, as_value(other)) : ERR_NOMEM;
 }
 
-bool process_unlink(struct process *p, npid other) {
-  return p->ties && map_remove_id(&p->ties->links, other);
+int process_link_by(struct process *p, npid other) {
+  return link_to(p, other) == NPID_NONE ? process_link(p, other) : 0;
+}
+
+int process_unlink(struct process *p, npid other, npid ref) {
+  return map_put_id(&p->ties->links, other, as_value(ref));
+}
+
+bool process_unlink_by(struct process *p, npid other) {
+  return process_linked(p, other) && map_remove_id(&p->ties->links, other);
+}
+
+void process_unlinked(struct process *p, npid other, npid ref) {
+  if (link_to(p, other) == ref) map_remove_id(&p->ties->links, other);
+}
+
+bool process_link_gone(struct process *p, npid other) {
+  bool stood = process_linked(p, other);
+  if (p->ties) map_remove_id(&p->ties->links, other);
+  return stood;
 }
 
 int process_monitor(struct process *p, npid ref, npid other) {
@@ -36,11 +67,6 @@ npid process_demonitor(struct process *p, npid ref) {
   return p->ties ? as_npid(map_remove_id(&p->ties->monitors, ref)) : NPID_NONE;
 }
 
-void process_monitors_callee(struct process *p, npid ref, npid pid) {
-  if (pid == NPID_NONE || process_demonitor(p, ref) == NPID_NONE) return;
-  if (process_monitor(p, ref, pid)) process_doom(p, term_build("s", "memory"));
-}
-
 int process_watch(struct process *p, npid ref, npid watcher) {
   struct ties *ties = ties_of(p);
   return ties ? map_put_id(&ties->watchers, ref, as_value(watcher)) : ERR_NOMEM;
@@ -48,6 +74,30 @@ int process_watch(struct process *p, npid ref, npid watcher) {
 
 void process_unwatch(struct process *p, npid ref) {
   if (p->ties) map_remove_id(&p->ties->watchers, ref);
+}
+
+/* The pids of one kind: a link's that stands, or whom a ref leads to. */
+static void put_pids(struct term_writer *w, const char *name, const struct map *m) {
+  uint64_t key;
+  uint32_t count = 0;
+  void *value;
+  term_put_text(w, name);
+  size_t list = term_open(w, TERM_LIST);
+  for (size_t at = 0; map_next(m, &at, NULL, &key, &value);) {
+    if (!npid_is_ref(key) && as_npid(value) != key) continue;
+    term_put_pid(w, as_npid(value));
+    count++;
+  }
+  term_set_count(w, list, count);
+}
+
+uint32_t process_put_ties(const struct process *p, struct term_writer *w) {
+  static const struct ties none;
+  const struct ties *ties = p->ties ? p->ties : &none;
+  put_pids(w, "links", &ties->links);
+  put_pids(w, "monitors", &ties->monitors);
+  put_pids(w, "monitored_by", &ties->watchers);
+  return 3;
 }
 
 static struct term *share(struct term *t) {
@@ -61,8 +111,8 @@ void process_cut_ties(struct process *p, struct term *reason) {
   p->ties = NULL;
   uint64_t key;
   void *value;
-  for (size_t at = 0; map_next(&ties->links, &at, NULL, &key, NULL);)
-    isolate_signal(iso, SIGNAL_LINK_EXIT, key, p->pid, NPID_NONE, share(reason));
+  for (size_t at = 0; map_next(&ties->links, &at, NULL, &key, &value);)
+    if (as_npid(value) == key) isolate_signal(iso, SIGNAL_LINK_EXIT, key, p->pid, NPID_NONE, share(reason));
   for (size_t at = 0; map_next(&ties->watchers, &at, NULL, &key, &value);)
     isolate_signal(iso, SIGNAL_DOWN, as_npid(value), p->pid, key, share(reason));
   for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);)
@@ -74,13 +124,14 @@ void process_cut_ties(struct process *p, struct term *reason) {
   free(ties);
 }
 
-/* The keys of a map whose pid belongs to a node, as a list for the caller to free; 0 when there are none. */
+/* The keys of a map whose pid (the key, or what a ref leads to) belongs to a node, as a list for the caller
+ * to free; 0 when there are none. */
 static size_t keys_of_node(const struct map *m, uint32_t incarnation, uint64_t **out) {
   size_t n = 0, at = 0;
   uint64_t key, *keys = NULL;
   void *value;
   while (map_next(m, &at, NULL, &key, &value)) {
-    if (npid_incarnation(as_npid(value)) != incarnation) continue;
+    if (npid_incarnation(npid_is_ref(key) ? as_npid(value) : key) != incarnation) continue;
     if (!keys && !(keys = malloc(m->len * sizeof *keys))) return 0;
     keys[n++] = key;
   }

@@ -166,6 +166,8 @@ void vm_nobody(struct vm *vm, struct signal *s) {
     vm_signal(vm, SIGNAL_DOWN, s->from, s->to, s->ref, term_build("s", "noproc"));
   } else if (s->from != NPID_NONE && s->kind == SIGNAL_LINK) {
     vm_signal(vm, SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, term_build("s", "noproc"));
+  } else if (s->from != NPID_NONE && s->kind == SIGNAL_UNLINK) {
+    vm_signal(vm, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL);
   } else if (s->from != NPID_NONE && s->kind == SIGNAL_CALL && s->ref != NPID_NONE) {
     vm_signal(vm, SIGNAL_REPLY, s->from, s->to, s->ref,
               term_build("bss", 0, "no_process", "no such process"));

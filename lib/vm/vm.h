@@ -53,8 +53,8 @@ void vm_free(struct vm *vm);
 /* Hands a signal (always consumed) to the process s->to:
  *   a green thread       its isolate's inbox
  *   a host process, the kernel, any pid of another node    the host's inbox
- *   nobody               answers as Erlang does: MONITOR gets DOWN noproc, LINK gets LINK_EXIT noproc, CALL
- *                        gets REPLY [false, "no_process", …]; the others vanish
+ *   nobody               answers as Erlang does: MONITOR gets DOWN noproc, LINK gets LINK_EXIT noproc, UNLINK
+ *                        gets UNLINK_ACK, CALL gets REPLY [false, "no_process", …]; the others vanish
  * Order from one sender to one receiver is kept. */
 void vm_deliver(struct vm *vm, struct signal *s);
 
@@ -117,7 +117,7 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
  *   "spawn", spec             -> pid          (as above; to a remote kernel: spawn there)
  *   "exec", spec              -> pid          spec MAP: "argv": LIST of STR [, "cwd", "env": MAP, "name",
  *                                             "leader": pid, "link": pid, "monitor": [pid, ref],
- *                                             "timeout": ms]
+ *                                             "owner": pid, which it ends with, "timeout": ms]
  *   "connect", node           -> pid          the kernel there (number 0)
  *   "disconnect", node        -> boolean
  *   "nodes"                   -> LIST of STR  connected nodes
@@ -131,8 +131,10 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
  * whereis of a global name needs no call: vm_config.globals has them all.
  *
  * CALL "flush" to a pid that is a group leader: [true] once the output sent before it is below the leader's
- * bound.  A green thread that gets a CALL answers it by itself: "flush" -> [true], "info" -> [true, MAP],
- * anything else -> [false, "usage", …]. */
+ * bound.  Every process answers some calls by itself: "flush" and "alive" -> [true], "info" and
+ * "process_info"
+ * -> [true, MAP], the latter with its ties; anything else -> [false, "usage", …].  One that an earlier signal
+ * has ended is nobody. */
 
 /* --- output ------------------------------------------------------------------------------------------------
  * puts/print send the message ("stdout", self, bytes) to the group leader, errors ("stderr", self, bytes);

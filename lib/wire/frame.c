@@ -11,12 +11,20 @@ enum { WRITER_KEEP = 256 << 10 }; /* one large message must not hold its room fo
 #define SHAPE "want [kind, to, from, ref, values]"
 
 static const struct shape {
-  bool ref;        /* must have one */
+  bool ref, from;  /* must have one */
   uint32_t values; /* at least so many */
 } shapes[SIGNAL_KINDS] = {
-    [SIGNAL_EXIT] = {false, 1},     [SIGNAL_LINK_EXIT] = {false, 1}, [SIGNAL_MONITOR] = {true, 0},
-    [SIGNAL_DEMONITOR] = {true, 0}, [SIGNAL_DOWN] = {true, 1},       [SIGNAL_LEADER] = {false, 1},
-    [SIGNAL_CALL] = {false, 1},     [SIGNAL_REPLY] = {true, 1},
+    [SIGNAL_EXIT] = {.values = 1},
+    [SIGNAL_LINK_EXIT] = {.from = true, .values = 1},
+    [SIGNAL_LINK] = {.from = true},
+    [SIGNAL_UNLINK] = {.from = true, .ref = true},
+    [SIGNAL_UNLINK_ACK] = {.from = true, .ref = true},
+    [SIGNAL_MONITOR] = {.from = true, .ref = true},
+    [SIGNAL_DEMONITOR] = {.ref = true},
+    [SIGNAL_DOWN] = {.ref = true, .values = 1},
+    [SIGNAL_LEADER] = {.values = 1},
+    [SIGNAL_CALL] = {.values = 1},
+    [SIGNAL_REPLY] = {.ref = true, .values = 1},
 };
 
 static void write_npid(const struct nodetab *nodes, npid p, struct buf *out) {
@@ -67,6 +75,7 @@ static int read_heads(struct frames *f, struct json_source *in, struct signal *s
     return bad(e, "it is from no process of the peer");
   if ((rc = read_npid(f, in, &s->ref, e))) return rc;
   if (s->ref != NPID_NONE) s->ref = npid_as_ref(s->ref);
+  if (s->from == NPID_NONE && shapes[s->kind].from) return bad(e, "it wants a sender");
   if (s->ref == NPID_NONE && shapes[s->kind].ref) return bad(e, "it wants a reference");
   return 0;
 }

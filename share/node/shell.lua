@@ -55,6 +55,7 @@ local WORDS <const> = [[
   assert error getmetatable ipairs load next pairs pcall rawequal rawget rawlen rawset require select setmetatable
   tonumber tostring type xpcall io math os string table utf8 _G
   self spawn spawn_link spawn_monitor send receive receive_match link unlink monitor demonitor exit trap_exit
+  alive process_info
   register unregister whereis registered group_leader puts print inspect sleep send_after cancel_timer monotonic
   node global exec sh ls flush]]
 

@@ -46,9 +46,8 @@ static void test_line(void) {
   is(line.data, "[\"message\",\"two@dune.9.5\",null,null,[\"hi\",{\"$pid\":\"one@rane.57.3\"},null]]\n",
      "a line");
   buf_clear(&line);
-  struct signal *s =
-      carry(signal_new(SIGNAL_UNLINK, npid_make(1, 9), npid_make(0, 1), NPID_NONE, NULL), &line);
-  is(line.data, "[\"unlink\",\"two@dune.9.5\",\"one@rane.1.3\",null,null]\n", "a line without values");
+  struct signal *s = carry(signal_new(SIGNAL_LINK, npid_make(1, 9), npid_make(0, 1), NPID_NONE, NULL), &line);
+  is(line.data, "[\"link\",\"two@dune.9.5\",\"one@rane.1.3\",null,null]\n", "a line without values");
   ok(s && !s->term, "arrives without a term");
   signal_free(s);
   buf_finish(&line);
@@ -78,6 +77,8 @@ static void test_bad(void) {
       "[\"exit\",\"two@dune.9.5\",\"one@rane.1.3\",null,[]]",
       "[\"down\",\"two@dune.9.5\",\"one@rane.1.3\",null,[1]]",
       "[\"monitor\",\"two@dune.9.5\",\"one@rane.1.3\",null,null]",
+      "[\"link\",\"two@dune.9.5\",null,null,null]",
+      "[\"unlink\",\"two@dune.9.5\",\"one@rane.1.3\",null,null]",
       "[\"call\",\"two@dune.9.5\",\"one@rane.1.3\",null,[]]",
   };
   uint32_t peer = 0;

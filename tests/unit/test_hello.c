@@ -83,7 +83,7 @@ static const struct wrong {
     {"creation", "\"9\"", ERR_USAGE},
     {"version", NULL, ERR_USAGE},
     {"version", "0", ERR_VERSION},
-    {"version", "2", ERR_VERSION},
+    {"version", "99", ERR_VERSION},
     {"version", "\"1\"", ERR_USAGE},
     {"lua", NULL, ERR_USAGE},
     {"lua", "503", ERR_VERSION},

@@ -58,6 +58,47 @@ static void test_links(void) {
   run("a process may link to itself", "link(self()) puts('ok')", "ok\n");
 }
 
+static void from_tester(npid to, enum signal_kind kind, npid ref, struct term *term) {
+  vm_deliver(host->vm, signal_new(kind, to, host->tester, ref, term));
+}
+
+/* The ref of the unlink that the process has sent to the tester. */
+static npid unlinked(void) {
+  struct signal *s = host_wait(host, SIGNAL_UNLINK, NPID_NONE);
+  npid ref = s ? s->ref : NPID_NONE;
+  signal_free(s);
+  return ref;
+}
+
+/* The tester is the other end, and what it sends crosses an unlink. */
+static void test_crossing(void) {
+  const char *code = "trap_exit(true) local _, t = receive()\n"
+                     "local function links() return #process_info(self()).links end\n"
+                     "link(t) unlink(t) receive() puts(links(), receive(0))\n"
+                     "link(t) unlink(t) receive() puts(links(), receive(0))\n"
+                     "link(t) unlink(t) link(t) receive() puts(links()) send(t, 'seen') puts(select('#', "
+                     "receive()), links())";
+  npid ref, p = host_spawn(host, code, &ref, NULL);
+  from_tester(p, SIGNAL_MESSAGE, NPID_NONE, term_build("sp", "with", host->tester));
+  npid first = unlinked();
+  from_tester(p, SIGNAL_LINK, NPID_NONE, NULL); /* before UNLINK came, which has then undone it */
+  from_tester(p, SIGNAL_UNLINK_ACK, first, NULL);
+  from_tester(p, SIGNAL_MESSAGE, NPID_NONE, term_build("s", "on"));
+  npid second = unlinked();
+  from_tester(p, SIGNAL_LINK_EXIT, NPID_NONE, term_build("s", "void")); /* and then nobody acknowledges */
+  from_tester(p, SIGNAL_MESSAGE, NPID_NONE, term_build("s", "on"));
+  npid third = unlinked();
+  from_tester(p, SIGNAL_UNLINK_ACK, second, NULL);
+  from_tester(p, SIGNAL_UNLINK_ACK, third, NULL); /* of a link before the one that stands */
+  from_tester(p, SIGNAL_MESSAGE, NPID_NONE, term_build("s", "on"));
+  signal_free(host_wait(host, SIGNAL_MESSAGE, NPID_NONE));
+  from_tester(p, SIGNAL_LINK_EXIT, NPID_NONE, term_build("s", "boom"));
+  signal_free(host_wait(host, SIGNAL_DOWN, ref));
+  char *got = host_run(host, "");
+  is(got, "0\tnil\n0\tnil\n1\n3\t0\n", "what crosses an unlink is void; a link made after it is not");
+  free(got);
+}
+
 static void test_exits(void) {
   run("exit(pid, reason) ends it with the reason",
       "local p, r = spawn_monitor(function() receive() end) exit(p, {'a', 1}) local _, _, q, why = "
@@ -222,6 +263,7 @@ static void test_nodes(void) {
 int main(void) {
   host = host_new(2, 0, NULL);
   test_links();
+  test_crossing();
   test_exits();
   test_monitors();
   test_order();

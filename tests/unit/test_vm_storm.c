@@ -8,8 +8,10 @@
 
 #ifdef __SANITIZE_THREAD__ /* ThreadSanitizer makes each tick's signal dear */
 #define ROUNDS "5"
+#define PAIRS  "50"
 #else
 #define ROUNDS "30"
+#define PAIRS  "400"
 #endif
 
 static const char storm[] =
@@ -41,6 +43,48 @@ static const char storm[] =
     "  end\n"
     "end\n"
     "puts('calm')\n";
+
+/* Two processes, in isolates of their own, link and unlink each other as they please; when all is calm, both
+ * must think the same: whoever then links (which does nothing for who thinks it is linked) hears of the
+ * other's end, whoever unlinks does not. */
+static const char crossing[] =
+    "local me, crowd = self(), {}\n"
+    "for i = 1, 80 do crowd[i] = spawn(receive) end\n" /* so that children live elsewhere */
+    "local function party(seed)\n"
+    "  trap_exit(true)\n"
+    "  local _, other = receive_match({'with'})\n"
+    "  for i = 1, 60 do\n"
+    "    seed = (seed * 1103515245 + 12345) % 2147483648\n"
+    "    local what = seed // 65536 % 7\n"
+    "    if what < 3 then link(other) elseif what < 6 then unlink(other) else sleep(0) end\n"
+    "  end\n"
+    "  send(other, 'even') receive_match({'even'})\n"
+    "  send(me, self(), 'calm')\n"
+    "  local op = receive_match(function(w) return w == 'link' or w == 'unlink' or w == 'die' end)\n"
+    "  if op == 'die' then exit('end') end\n"
+    "  local ref = monitor(other)\n"
+    "  if op == 'link' then link(other) else unlink(other) end\n"
+    "  send(other, 'die') receive_match({'DOWN', ref})\n"
+    "  send(me, self(), (receive_match({'EXIT', other}, 0) == 'EXIT') == (op == 'link'))\n"
+    "end\n"
+    "local wrong = 0\n"
+    "for pair = 1, " PAIRS " do\n"
+    "  spawn(function() end)\n"
+    "  local a, b = spawn(party, pair), spawn(party, pair * 7919)\n"
+    "  send(a, 'with', b) send(b, 'with', a)\n"
+    "  receive_match({a}) receive_match({b})\n"
+    "  if pair % 2 == 0 then a, b = b, a end\n"
+    "  send(a, pair % 3 == 0 and 'unlink' or 'link')\n"
+    "  if not select(2, receive_match({a})) then wrong = wrong + 1 end\n"
+    "end\n"
+    "for _, pid in ipairs(crowd) do send(pid, 'go') end\n"
+    "puts(wrong)\n";
+
+static void test_crossing(struct host *h) {
+  char *out = host_run(h, crossing);
+  is(out, "0\n", "links and unlinks that cross leave both ends of one mind");
+  free(out);
+}
 
 static void test_storm(struct host *h, int programs) {
   npid refs[8];
@@ -117,6 +161,7 @@ static void test_stop_busy(void) {
 int main(void) {
   struct host *h = host_new(4, 0, NULL);
   test_storm(h, 4);
+  test_crossing(h);
   test_outside(h);
   int64_t left = wait_live(h, 0);
   ok(left == 0, "no process is left (%lld)", (long long)left);

@@ -179,7 +179,7 @@ void host_free(struct host *h) {
 static struct signal *find_reply(struct host *h, enum signal_kind kind, npid ref) {
   for (struct signal **at = &h->replies; *at; at = &(*at)->next) {
     struct signal *s = *at;
-    if (s->kind != kind || s->ref != ref) continue;
+    if (s->kind != kind || (ref != NPID_NONE && s->ref != ref)) continue;
     *at = s->next;
     return s;
   }

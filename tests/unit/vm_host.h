@@ -39,7 +39,8 @@ char *host_run(struct host *h, const char *code);
 /* What went to stderr since the last call; to be freed. */
 char *host_errors(struct host *h);
 
-/* Waits for a signal to the tester with this kind and ref; NULL after a minute. The caller frees it. */
+/* Waits for a signal to the tester with this kind and ref (NPID_NONE: any); NULL after a minute.  The caller
+ * frees it. */
 struct signal *host_wait(struct host *h, enum signal_kind kind, npid ref);
 
 #endif
