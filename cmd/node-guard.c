@@ -1,9 +1,11 @@
-/* node-guard -- COMMAND [ARG…]: runs one command for the agent and answers for its whole tree of processes.
+/* node-guard [FILES] -- COMMAND [ARG…]: runs one command for the agent and answers for its whole tree of
+ * processes.
  *
  * Not a tool for people: the agent starts it (from libexec) wherever it would start a command, and then
  * treats it as the command.  It begins the command in a session of its own, with signals as a login shell
  * gives them, hands every signal it gets on to the command's group, and ends as the command ended: same exit
- * status, or dead of the same signal.
+ * status, or dead of the same signal.  FILES is the soft limit of descriptors that the command gets: the
+ * agent has raised its own.
  *
  * Two things are its own.  SIGRTMIN means "the whole tree, now": SIGKILL to every descendant.  And once the
  * command has ended, or the agent has, whatever is left of the tree gets TERM, and KILL after GRACE_MS: a
@@ -22,6 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -172,17 +175,26 @@ static int end_as(int status) {
   return 128 + WTERMSIG(status);
 }
 
+static void limit_files(const char *number) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files)) return;
+  files.rlim_cur = strtoull(number, NULL, 10);
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
 int main(int argc, char **argv) {
-  if (argc < 3 || strcmp(argv[1], "--") != 0) {
-    dprintf(STDERR_FILENO, "usage: node-guard -- COMMAND [ARG...]\n");
+  int dashes = argc > 2 && strcmp(argv[1], "--") != 0 ? 2 : 1;
+  if (argc < dashes + 2 || strcmp(argv[dashes], "--") != 0) {
+    dprintf(STDERR_FILENO, "usage: node-guard [FILES] -- COMMAND [ARG...]\n");
     return CANNOT;
   }
+  if (dashes == 2) limit_files(argv[1]);
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_BLOCK, &all, NULL);
   default_signals();
   struct guard g = {0};
-  if (!start(&g, argv + 2)) return CANNOT;
+  if (!start(&g, argv + dashes + 1)) return CANNOT;
   watch(&g);
   return end_as(g.status);
 }

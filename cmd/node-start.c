@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -61,7 +62,7 @@ struct setup {
   struct agent_config config;
   struct cookie cookie;
   char name[NODENAME_SIZE], runtime_dir[PATH_MAX], share_dir[PATH_MAX], guard[PATH_MAX];
-  char console[PATH_MAX + NODENAME_SIZE + 16];
+  char console[PATH_MAX + NODENAME_SIZE + 16], files[32];
 };
 
 /* name@host from --name or --sname. */
@@ -130,6 +131,17 @@ static bool parse_size(const char *text, int64_t low, int64_t high, size_t *out)
   return true;
 }
 
+/* A node may use all the descriptors it can have, each connection being one; commands get the limit it was
+ * given, which select(2) and loops over all descriptors may count on. */
+static void raise_files(struct setup *s) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files)) return;
+  snprintf(s->files, sizeof s->files, "%llu", (unsigned long long)files.rlim_cur);
+  s->config.files = s->files;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
 static int make_setup(const struct options *o, struct setup *s, struct error *e) {
   int64_t schedulers = 0;
   struct nodename ignored;
@@ -164,6 +176,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .mesh = !o->no_mesh,
       .heartbeat_ms = o->heartbeat ? (int)(o->heartbeat * 1000) : 2000,
   };
+  raise_files(s);
   return 0;
 }
 

@@ -22,7 +22,7 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
 
 @test "without a command it says how to use it" {
   run -125 "$GUARD" ls
-  assert_output 'usage: node-guard -- COMMAND [ARG...]'
+  assert_output 'usage: node-guard [FILES] -- COMMAND [ARG...]'
 }
 
 @test "arguments arrive as they are" {

@@ -336,3 +336,20 @@ ended() {
   rss=$(awk '/^VmRSS/ { print $2 }' "/proc/$node/status")
   [ "$rss" -lt 16384 ] || fail "$rss KB"
 }
+
+@test "it may have as many descriptors as can be had; its commands get the limit it was given" {
+  [ "$(ulimit -Hn)" = unlimited ] || [ "$(ulimit -Hn)" -gt 600 ] || skip 'the hard limit is low, too'
+  ulimit -Sn 200
+  start_node one
+  local node=$NODE_RUNTIME_DIR/one@$HOST watches clients=()
+  mapfile -t watches < <(yes 'http://node/v1/nodes?watch=1' | head -n 20)
+  for _ in {1..8}; do
+    curl -sNZ --parallel-immediate --unix-socket "$node/sock" "${watches[@]}" &>/dev/null 3>&- &
+    clients+=($!)
+  done
+  many() { [ "$(find "/proc/$(<"$node/lock")/fd" | wc -l)" -gt 300 ]; }
+  wait_until many
+  run -0 node-spawn -- sh -c 'ulimit -Sn'
+  assert_output 200
+  kill "${clients[@]}"
+}

@@ -483,7 +483,7 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   c->flush = NPID_NONE;
   c->owner = p.owner;
   c->owner_ref = vm_ref(a->vm);
-  c->hosted.what = plan_words(a, &p);
+  c->hosted.what = plan_words(&p);
   init_handles(c);
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
   bool guarded = a->config->guard;

@@ -27,17 +27,18 @@ static char *text_at(struct term_reader r) {
   return strndup(s, n);
 }
 
-static int plan_argv(struct plan *p, struct term_reader r, const char *guard, struct error *e) {
+static int plan_argv(struct plan *p, struct term_reader r, const struct agent_config *config,
+                     struct error *e) {
   struct term_value list = term_next(&r);
-  uint32_t extra = guard ? 2 : 0, n = 0;
+  const char *guard[] = {config->guard, config->files, "--"};
+  size_t n = 0;
   if (list.tag != TERM_LIST || !list.count)
     return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
-  p->argv = calloc((size_t)list.count + extra + 1, sizeof *p->argv);
+  p->argv = calloc((size_t)list.count + sizeof guard / sizeof *guard + 1, sizeof *p->argv);
   if (!p->argv) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  if (guard) {
-    p->argv[n++] = strdup(guard);
-    p->argv[n++] = strdup("--");
-  }
+  for (size_t i = 0; config->guard && i < sizeof guard / sizeof *guard; i++)
+    if (guard[i]) p->argv[n++] = strdup(guard[i]);
+  p->first = n;
   for (uint32_t i = 0; i < list.count; i++, term_skip(&r))
     if (!(p->argv[n++] = text_at(r)))
       return error_set(e, ERR_BAD_VALUE, "word %u of the command is no string without NUL", i + 1);
@@ -80,7 +81,7 @@ int plan_read(struct agent *a, bool by_process, struct term_reader spec, struct 
                      .owner = NPID_NONE,
                      .with_stdin = by_process};
   if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
-  if (plan_argv(p, at, a->config->guard, e)) return e->code;
+  if (plan_argv(p, at, a->config, e)) return e->code;
   if (term_map_find(spec, "env", &at) && plan_env(p, at, e)) return e->code;
   if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
     return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
@@ -104,9 +105,9 @@ int plan_read(struct agent *a, bool by_process, struct term_reader spec, struct 
   return 0;
 }
 
-char *plan_words(const struct agent *a, const struct plan *p) {
+char *plan_words(const struct plan *p) {
   struct buf b = BUF_INIT;
-  for (char **w = p->argv + (a->config->guard ? 2 : 0); *w; w++) {
+  for (char **w = p->argv + p->first; *w; w++) {
     if (b.len) buf_putc(&b, ' ');
     buf_puts(&b, *w);
   }

@@ -6,8 +6,9 @@
 #include "core/term.h"
 
 struct plan {
-  char **argv; /* the guard's words first */
-  char **env;  /* NULL: the agent's */
+  char **argv;  /* the guard's words first */
+  size_t first; /* of the command's own */
+  char **env;   /* NULL: the agent's */
   char *cwd;
   bool with_stdin;
   npid leader, link, watcher, watch_ref;
@@ -24,6 +25,6 @@ int plan_read(struct agent *a, bool by_process, struct term_reader spec, struct 
 void plan_finish(struct plan *p);
 
 /* For people: the command's words with blanks between them; heap, or NULL. */
-char *plan_words(const struct agent *a, const struct plan *p);
+char *plan_words(const struct plan *p);
 
 #endif
