@@ -75,14 +75,16 @@ static const luaL_Reg guarded[] = {
     {"rawset", base_rawset},
     {"collectgarbage", base_collectgarbage},
     {"require", require_module},
+    {"tostring", yielding_tostring},
+    {"xpcall", yielding_xpcall},
     {NULL, NULL},
 };
 
 /* --- what is taken over from Lua's libraries --- */
 
-static const char *const base_names[] = {
-    "assert", "error",  "getmetatable", "ipairs",   "next", "pairs",  "pcall",    "rawequal", "rawget",
-    "rawlen", "select", "tonumber",     "tostring", "type", "xpcall", "_VERSION", NULL};
+static const char *const base_names[] = {"assert", "error",    "getmetatable", "ipairs",   "next",
+                                         "pairs",  "pcall",    "rawequal",     "rawget",   "rawlen",
+                                         "select", "tonumber", "type",         "_VERSION", NULL};
 static const char *const string_names[] = {"byte",     "char",  "find",   "format", "gmatch", "gsub",
                                            "len",      "lower", "match",  "pack",   "rep",    "reverse",
                                            "packsize", "sub",   "unpack", "upper",  NULL};
@@ -108,9 +110,16 @@ static int io_lines(lua_State *L) {
 
 /* It is also where methods of strings are looked up. */
 static void change_string(lua_State *L) {
+  yielding_find(L);
   yielding_gsub(L);
+  yielding_format(L);
   lua_pushnil(L);
   lua_setfield(L, -2, "dump");
+}
+
+static void change_table(lua_State *L) {
+  yielding_sort(L);
+  yielding_tables(L);
 }
 
 static void change_io(lua_State *L) {
@@ -128,7 +137,7 @@ static const struct {
   void (*change)(lua_State *L); /* of the opened library, at the top */
 } libraries[] = {
     {LUA_STRLIBNAME, luaopen_string, string_names, change_string},
-    {LUA_TABLIBNAME, luaopen_table, table_names, yielding_sort},
+    {LUA_TABLIBNAME, luaopen_table, table_names, change_table},
     {LUA_MATHLIBNAME, luaopen_math, math_names, NULL},
     {LUA_UTF8LIBNAME, luaopen_utf8, utf8_names, NULL},
     {LUA_OSLIBNAME, luaopen_os, os_names, NULL},
@@ -260,6 +269,7 @@ static void open_base(lua_State *L, int base) {
   lua_getfield(L, from, "load");
   lua_pushcclosure(L, base_load, 1);
   lua_setfield(L, -2, "load");
+  yielding_ipairs(L);
   for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) luaL_setfuncs(L, tables[i], 0);
   lua_settop(L, from - 1);
 }

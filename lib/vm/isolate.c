@@ -284,7 +284,7 @@ void isolate_run(struct isolate *iso, struct scheduler *s) {
     if (!iso->ready_first) fire_timers(iso);
     struct process *p = next_ready(iso);
     if (p) {
-      process_run(p, s);
+      process_run(p);
     } else if (rest(iso)) {
       return;
     }

@@ -88,7 +88,7 @@ void process_ready(struct process *p);
 void process_wait(struct process *p, enum process_state state, int64_t at);
 
 /* Runs it until it waits, is preempted, or ends. */
-void process_run(struct process *p, struct scheduler *s);
+void process_run(struct process *p);
 
 /* It must end with [reason]; takes the term.  The first reason stands. */
 void process_doom(struct process *p, struct term *reason);

@@ -45,10 +45,11 @@ struct scheduler {
   timer_t timer;
   bool has_timer;
   atomic_bool ticking;
-  atomic_uint ticks;            /* counted by the signal handler */
-  _Atomic(lua_State *) running; /* the green thread that has the core */
-  atomic_uint switches;         /* counts green threads run */
-  unsigned seen, hooked;        /* switches at the last tick, and at the last hook; the handler's own */
+  atomic_uint ticks;             /* counted by the signal handler */
+  _Atomic(lua_State *) running;  /* the green thread that has the core */
+  atomic_uint switches;          /* counts green threads run */
+  unsigned seen;                 /* switches at the last tick; the handler's own */
+  atomic_uint hooked, hook_tick; /* switches and ticks at the last hook */
 
   struct isolate *open[SCHED_OPEN]; /* where the processes that this core spawns go, SCHED_CHUNK at a time */
   unsigned spawns;

@@ -30,12 +30,27 @@ static void stall(const char *what, const char *hog) {
   run(what, code, "true\n");
 }
 
-/* Endless code that Lua's library calls. */
+/* Endless code that Lua's library calls, and calls of it that would take for ever. */
 static const char *const callbacks[] = {
     "table.sort({3, 2, 1}, function() while true do end end)",
     "table.sort({setmetatable({}, {__lt = function() while true do end end}), {}})",
     "string.gsub('x', 'x', function() while true do end end)",
     "string.gsub('x', 'x', setmetatable({}, {__index = function() while true do end end}))",
+    "tostring(setmetatable({}, {__tostring = function() while true do end end}))",
+    "puts(setmetatable({}, {__tostring = function() while true do end end}))",
+    "string.format('%s', setmetatable({}, {__tostring = function() while true do end end}))",
+    "xpcall(error, function() while true do end end)",
+    "table.concat(setmetatable({}, {__index = function() while true do end end}), '', 1, 2)",
+    "table.unpack(setmetatable({}, {__index = function() while true do end end}), 1, 2)",
+    "table.insert(setmetatable({}, {__len = function() while true do end end}), 1)",
+    "table.insert(setmetatable({}, {__len = function() return 1e18 end}), 1, 'x')",
+    "table.concat(setmetatable({}, {__index = rawlen}), '', 1, 1e18)",
+    "table.move({}, 1, 1e18, 2)",
+    "for _ in ipairs(setmetatable({}, {__index = function() while true do end end})) do end",
+    "string.find(('a'):rep(1e5), ('a-'):rep(10) .. 'b')",
+    "string.match(('a'):rep(1e5), ('a*'):rep(10) .. 'b')",
+    "string.gsub(('a'):rep(1e5), ('a?'):rep(100) .. 'b', '')",
+    "string.gmatch(('a'):rep(1e5), ('(a+)'):rep(10) .. '%1b')()",
 };
 
 static void test_preemption(void) {
@@ -46,7 +61,6 @@ static void test_preemption(void) {
   stall("an endless loop within pcall", "pcall(function() while true do end end)");
   stall("a long sort without a callback",
         "local t = {} for i = 1, 100000 do t[i] = i * 7919 % 100003 end table.sort(t)");
-  for (size_t i = 0; i < sizeof callbacks / sizeof *callbacks; i++) stall(callbacks[i], callbacks[i]);
 }
 
 /* The first child stays in its parent's isolate, so the parent runs on only if the hog is preempted. */
@@ -62,9 +76,50 @@ static void test_callbacks_end(void) {
   }
 }
 
+/* What still cannot be suspended has a second; whatever it catches. */
+static void test_callbacks_are_cut_off(void) {
+  run("a reader of load that never returns",
+      "local f, why = load(function() while true do pcall(function() while true do end end) end end)\n"
+      "puts(f, why:match('a callback.*'))",
+      "nil\ta callback of a C function ran for more than a second, and cannot be suspended\n");
+}
+
+/* A variable that is to be closed when its process ends. */
+#define CLOSE "local x <close> = setmetatable({}, {__close = function() %s end}) "
+
+static void test_close(void) {
+  static const char *const endless = "while true do end", *const last = "send(owner, 'closed')";
+  static const struct {
+    const char *what, *body, *then, *want;
+  } ends[] = {
+      {"is closed when it fails", last, "error('x', 0)", "closed DOWN error\n"},
+      {"is not when it is killed", last, "exit(self(), 'kill')", "DOWN killed\n"},
+      {"is not when it waits and is killed", last, "send(owner, 'kill me') receive()",
+       "kill me DOWN killed\n"},
+      {"is not when it exits", last, "exit('x')", "DOWN x\n"},
+      {"cannot keep one that is killed", endless, "exit(self(), 'kill')", "DOWN killed\n"},
+      {"cannot keep one that fails", endless, "error('x', 0)", "DOWN error\n"},
+  };
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+    char code[1024];
+    snprintf(code, sizeof code,
+             "local owner, seen = self(), {}\n"
+             "local pid = spawn_monitor(function() " CLOSE "%s end)\n"
+             "while seen[#seen] ~= 'DOWN' do\n"
+             "  local word, _, _, reason = receive() seen[#seen + 1] = word\n"
+             "  if word == 'kill me' then exit(pid, 'kill') end\n"
+             "  if word == 'DOWN' then puts(table.concat(seen, ' ') .. ' ' .. (reason[1] or reason)) end\n"
+             "end",
+             ends[i].body, ends[i].then);
+    run(ends[i].what, code, ends[i].want);
+  }
+}
+
 #else
 static void test_preemption(void) {}
 static void test_callbacks_end(void) {}
+static void test_callbacks_are_cut_off(void) {}
+static void test_close(void) {}
 #endif
 
 static void test_callbacks_wait(void) {
@@ -254,6 +309,8 @@ int main(void) {
   host = host_new(2, (size_t)32 << 20, NULL);
   test_preemption();
   test_callbacks_end();
+  test_callbacks_are_cut_off();
+  test_close();
   test_callbacks_wait();
   test_sort();
   test_gsub();
