@@ -7,6 +7,7 @@
 #include "vm/bytecode.h"
 #include "vm/copy.h"
 #include "vm/factory.h"
+#include "vm/files.h"
 #include "vm/fn.h"
 #include "vm/isolate.h"
 #include "vm/prelude.h"
@@ -99,15 +100,6 @@ static const char *const os_names[] = {"clock",  "date", "difftime", "getenv", "
                                        "rename", "time", "tmpname",  NULL};
 static const char *const io_names[] = {"lines", "open", "type", "write", NULL};
 
-/* io.lines: of a named file only, as there is no input that a process could call its own. */
-static int io_lines(lua_State *L) {
-  luaL_checkstring(L, 1);
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_insert(L, 1);
-  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-  return lua_gettop(L);
-}
-
 /* It is also where methods of strings are looked up. */
 static void change_string(lua_State *L) {
   yielding_find(L);
@@ -123,11 +115,9 @@ static void change_table(lua_State *L) {
 }
 
 static void change_io(lua_State *L) {
-  lua_getfield(L, -1, "lines");
-  lua_pushcclosure(L, io_lines, 1);
-  lua_setfield(L, -2, "lines");
-  lua_pushcfunction(L, bind_write);
-  lua_setfield(L, -2, "write");
+  static const luaL_Reg ours[] = {
+      {"open", files_open}, {"lines", files_lines}, {"write", bind_write}, {NULL, NULL}};
+  luaL_setfuncs(L, ours, 0);
 }
 
 static const struct {
