@@ -57,7 +57,7 @@ struct scheduler {
 
 int sched_init(struct scheduler *s, struct vm *vm, int index) MUST_CHECK;
 int sched_start(struct scheduler *s) MUST_CHECK;
-void sched_join(struct scheduler *s); /* after vm->stopping was set */
+int sched_join(struct scheduler *s, const struct timespec *until) MUST_CHECK; /* after vm->stopping was set */
 void sched_finish(struct scheduler *s);
 
 /* Any thread, after an inbox_push that found the inbox empty, or when a deadline has passed. */
