@@ -31,6 +31,10 @@ const char *bind_text(lua_State *L, int index);
 /* Refuses where the process cannot be suspended (inside a callback of a C function). */
 void bind_check_suspends(lua_State *L, const char *what);
 
+/* After the running process was charged for what is kept for it outside of Lua's heap: ends it if that is
+ * more than it may have. */
+void bind_check_memory(lua_State *L);
+
 /* Sends a signal of the running process; owns term. */
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
 

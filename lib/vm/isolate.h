@@ -66,6 +66,7 @@ struct isolate {
   struct term_writer writer;                   /* scratch of one encoding at a time */
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */
   struct map factories;                        /* of functions, by hash of their bytecode */
+  size_t factory_bytes;                        /* of all bodies together */
   struct isolate_proto protos[ISOLATE_PROTOS]; /* functions seen lately: factory.c */
   bool knows_protos;
   struct buf dump;   /* scratch */

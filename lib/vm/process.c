@@ -110,6 +110,12 @@ struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, 
   return p;
 }
 
+void process_charge(struct process *p, int64_t bytes) {
+  p->heap += bytes;
+  p->outside += bytes;
+  p->isolate->heap.total += bytes;
+}
+
 /* --- death --- */
 
 void process_doom(struct process *p, struct term *reason) {
@@ -169,6 +175,7 @@ static void unwind(struct process *p) {
   lua_resetthread(p->L);
   lua_settop(p->L, 0);
   leave(p);
+  p->isolate->heap.exceeded = false; /* it ends anyway */
 }
 
 static void recycle(struct process *p) {
@@ -196,6 +203,7 @@ static void end(struct process *p) {
   signal_free(p->taken);
   term_unref(p->reply);
   term_unref(reason);
+  process_charge(p, -p->outside);
   isolate_give_number(iso, number);
   recycle(p);
 }
