@@ -2,6 +2,7 @@
 #include "tap.h"
 #include "vm_host.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -198,6 +199,28 @@ static void test_memory(void) {
       "local p, r = spawn_monitor(function() local s = ('x'):rep(1 << 30) sleep(1000) end)\n"
       "puts(select(4, receive()))",
       "memory\n");
+  run("nor do timers, whose messages wait outside of Lua",
+      "local p, r = spawn_monitor(function() while true do send_after(1e9, self(), ('x'):rep(1000)) end "
+      "end)\n"
+      "puts(select(4, receive()))",
+      "memory\n");
+  run("nor monitors",
+      "local p, r = spawn_monitor(function() local p = spawn(function() receive() end)\n"
+      "  while true do monitor(p) end end) puts(select(4, receive()))",
+      "memory\n");
+  run("timers and monitors that are gone do not count",
+      "local p, r = spawn_monitor(function() local p = spawn(function() receive() end)\n"
+      "  for i = 1, 300000 do demonitor(monitor(p)) cancel_timer(send_after(1e9, p, ('x'):rep(1000))) end\n"
+      "  for i = 1, 3000 do send_after(0, p, ('x'):rep(30000)) if i % 100 == 0 then sleep(1) end end end)\n"
+      "puts(select(4, receive()))",
+      "normal\n");
+  run("code that is made at run time is not kept for ever",
+      "for i = 1, 30 do\n"
+      "  spawn_monitor(assert(load('return ' .. i .. ', \"' .. ('x'):rep(2000000) .. '\"'))) receive()\n"
+      "end puts('done')",
+      "done\n");
+  run("inspect shows the beginning of a long string", "puts(#inspect(('x'):rep(10000000)) < 2000000)",
+      "true\n");
   run("garbage is not held against it",
       "local p, r = spawn_monitor(function() for i = 1, 3000 do local s = ('x'):rep(100000 + i) end end)\n"
       "puts(select(4, receive()))",
@@ -305,6 +328,36 @@ static void test_mailbox_bound(void) {
   host = all;
 }
 
+/* A scheduler that is held by a call does not hold up the end of the node. */
+static void test_stop(void) {
+  struct host *h = host_new(2, 0, NULL);
+  npid pid = host_spawn(h, "receive() puts('held')", NULL, NULL);
+  pthread_mutex_lock(&h->gate);
+  vm_deliver(h->vm, signal_new(SIGNAL_MESSAGE, pid, h->tester, NPID_NONE, term_build("s", "go")));
+  while (atomic_load(&h->at_gate) == 0) sched_yield();
+  ok(vm_stop(h->vm) == ERR_TIMEOUT, "vm_stop gives up on a scheduler that is held");
+  pthread_mutex_unlock(&h->gate);
+  ok(vm_stop(h->vm) == 0, "and may be asked again");
+  host_free(h);
+}
+
+static void test_files(void) {
+  run("io.open of what may make its reader wait is refused", "puts((select(2, io.open('/dev/ptmx'))))",
+      "/dev/ptmx: no file but a pipe, a terminal or the like, which may keep its reader waiting; sh() or "
+      "exec() "
+      "can read it\n");
+  run("files are written and read",
+      "local path = os.tmpname() local f = io.open(path, 'w+') f:write('a\\nb\\n') f:seek('set') "
+      "puts(f:read('a'))\n"
+      "puts(io.type(f), f:close(), io.type(f)) for l in io.lines(path) do puts(l) end os.remove(path)",
+      "a\nb\n\nfile\ttrue\tclosed file\na\nb\n");
+  run("a device of memory is one", "puts(#io.open('/dev/zero'):read(2))", "2\n");
+  run("what is not there", "puts(io.open('/no/such')) puts(select(2, pcall(io.lines, '/no/such')))",
+      "nil\t/no/such: No such file or directory\t2\n/no/such: No such file or directory\n");
+  run("a mode that is none", "puts(select(2, pcall(function() io.open('/dev/null', 'rw') end)))",
+      "test:1: bad argument #2 to 'open' (invalid mode)\n");
+}
+
 int main(void) {
   host = host_new(2, (size_t)32 << 20, NULL);
   test_preemption();
@@ -318,6 +371,8 @@ int main(void) {
   test_shared();
   test_mailboxes();
   test_mailbox_bound();
+  test_files();
+  test_stop();
   host_free(host);
   return tap_end();
 }
