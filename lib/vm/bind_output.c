@@ -35,16 +35,14 @@ int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, s
 
 /* Texts from index 2 on, joined by tabs, then a newline; pushed. */
 static const char *join(lua_State *L, size_t *len) {
-  luaL_Buffer b;
-  int last = lua_gettop(L);
-  luaL_buffinit(L, &b);
-  for (int i = 2; i <= last; i++) {
-    if (i > 2) luaL_addchar(&b, '\t');
+  int top = lua_gettop(L), n = top - 1;
+  luaL_checkstack(L, 2 * n + 8, "too many values");
+  for (int i = 2; i <= top; i++) {
     lua_pushvalue(L, i);
-    luaL_addvalue(&b);
+    if (i < top) lua_pushliteral(L, "\t");
   }
-  luaL_addchar(&b, '\n');
-  luaL_pushresult(&b);
+  lua_pushliteral(L, "\n");
+  lua_concat(L, lua_gettop(L) - top);
   return lua_tolstring(L, -1, len);
 }
 
