@@ -254,6 +254,11 @@ static void fire_timers(struct isolate *iso) {
   }
 }
 
+void isolate_catch_up(struct isolate *iso) {
+  take_inbox(iso);
+  fire_timers(iso);
+}
+
 static struct process *next_ready(struct isolate *iso) {
   struct process *p = iso->ready_first;
   if (!p) return NULL;

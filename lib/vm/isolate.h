@@ -107,6 +107,9 @@ void isolate_deliver(struct isolate *iso, struct signal *s);
 void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
                     struct term *term);
 
+/* By whoever runs it: takes what has come, and wakes whose time has come. */
+void isolate_catch_up(struct isolate *iso);
+
 /* The live process of this isolate, or NULL. */
 struct process *isolate_find(struct isolate *iso, npid pid);
 

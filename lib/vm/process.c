@@ -285,7 +285,8 @@ void process_run(struct process *p) {
     if (p->end) {
       /* it ended itself, or was ended while it ran */
     } else if (status == LUA_YIELD) {
-      if (p->state == PROCESS_RUNNING) { /* preempted */
+      if (p->state == PROCESS_RUNNING) { /* preempted: whose time has come meanwhile goes first */
+        isolate_catch_up(p->isolate);
         p->state = PROCESS_FREE;
         process_ready(p);
       }
