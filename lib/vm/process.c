@@ -148,6 +148,8 @@ static void clean_env(struct process *p) {
   lua_pop(L, 1);
 }
 
+enum { WRITER_KEPT = 1 << 20 }; /* bytes of the last message that are kept for the next */
+
 static void enter(struct process *p) {
   struct isolate *iso = p->isolate;
   struct scheduler *s = iso->scheduler;
@@ -164,6 +166,7 @@ static void leave(struct process *p) {
   iso->heap.meter = NULL;
   iso->heap.refused = false;
   iso->current = NULL;
+  if (iso->writer.cap > WRITER_KEPT) term_writer_finish(&iso->writer);
 }
 
 /* Closes what its code has left to be closed.  That calls the process's own functions, so it happens while it
