@@ -240,22 +240,34 @@ static bool match_one(lua_State *L, struct pattern *m) {
 
 /* --- choices --- */
 
+/* Is there another way to match the item?  Then it is the choice's now. */
+static bool choose(struct pattern *m, struct choice *c, const char *end) {
+  switch (c->kind) {
+  case SKIP: return true;
+  case LESS: return c->n > 0 && c->n--;
+  case MORE: return fits(m, c->s, c->item, end) && c->s++;
+  case UNOPEN:
+  case UNCLOSE: break;
+  }
+  return false;
+}
+
 /* Takes the newest choice that is still open; false when there is none. */
 static bool retry(lua_State *L, struct pattern *m) {
-  while (m->choices > 0) {
+  for (; m->choices > 0; m->choices--) {
     struct choice *c = &m->choice[m->choices - 1];
-    const char *end = c->item ? item_end(L, m, c->item) : NULL;
-    bool open = c->kind == SKIP;
-    if (c->kind == UNOPEN) m->level--;
-    if (c->kind == UNCLOSE) m->captures[c->n].len = OPEN;
-    if (c->kind == LESS && c->n > 0) open = true, c->n--;
-    if (c->kind == MORE && fits(m, c->s, c->item, end)) open = true, c->s++;
-    if (open) {
+    if (c->kind == UNOPEN) {
+      m->level--;
+    } else if (c->kind == UNCLOSE) {
+      m->captures[c->n].len = OPEN;
+    } else {
+      const char *end = item_end(L, m, c->item);
+      if (!choose(m, c, end)) continue;
       m->s = c->s + c->n;
       m->p = end + 1;
+      if (c->kind == SKIP) m->choices--;
+      return true;
     }
-    if (!open || c->kind == SKIP) m->choices--;
-    if (open) return true;
   }
   return false;
 }
