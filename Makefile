@@ -4,6 +4,7 @@
 #   make demo           install what is missing, build, and play two nodes' story live
 #   make check          install what is missing, build, and run every test
 #   make install        into PREFIX (below DESTDIR); make uninstall takes it away again
+#   make fuzz           each target of tests/fuzz for FUZZ_SECONDS, by clang's libFuzzer
 #   make lint bench unit clean deps compile_commands.json
 #
 # Knobs: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD V=1, and SAN=address,undefined or SAN=thread, which builds into
@@ -34,7 +35,9 @@ pkg         = $(or $(shell pkg-config $1),$(error libraries are missing: run `ma
 PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(patsubst -I%,-isystem%,$(call pkg,--cflags $(AGENT_PACKAGES))))$(PKG_CFLAGS)
 TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIBS)
 EDIT_LIBS   = $(eval EDIT_LIBS := $(call pkg,--libs libedit))$(EDIT_LIBS)
-AGENT_LIBS  = $(eval AGENT_LIBS := $(call pkg,--libs $(AGENT_PACKAGES)) -lm -lpthread -lrt)$(AGENT_LIBS)
+AGENT_LIBS  = $(eval AGENT_LIBS := $(call pkg,--libs $(AGENT_PACKAGES)) $(MALLOC) -lm -lpthread -lrt)$(AGENT_LIBS)
+# What one scheduler allocates another frees: threads queue for the locks of libc's malloc, not for this one's.
+MALLOC      = $(if $(SAN),,-ljemalloc)
 
 DEFINES := -D_GNU_SOURCE -DNODE_VERSION='"$(VERSION)"' -DNODE_SHARE_DIR='"$(PREFIX)/share/node-toolkit"' \
            -DNODE_LIBEXEC_DIR='"$(PREFIX)/libexec/node-toolkit"'
@@ -54,8 +57,9 @@ AGENT    := $(call program,$(wildcard cmd/node-start.c))
 HELPERS  := $(patsubst cmd/%.c,$O/libexec/node-toolkit/%,$(wildcard cmd/node-guard.c))
 HARNESS  := $(patsubst %.c,$O/obj/%.o,$(filter-out tests/unit/test_%.c,$(wildcard tests/unit/*.c)))
 UNIT     := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
+FUZZ     := $(patsubst tests/fuzz/%.c,$O/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH    := $(patsubst tests/bench/%.c,$O/bench/%,$(wildcard tests/bench/*.c))
-SOURCES  := $(wildcard lib/*/*.c cmd/*.c tests/unit/*.c tests/bench/*.c)
+SOURCES  := $(wildcard lib/*/*.c cmd/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c)
 SUITES   := $(wildcard tests/*.bats)
 SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/bench/run tests/*.bash $(SUITES))
 
@@ -93,11 +97,12 @@ $(AGENT): $O/bin/%: $O/obj/cmd/%.o $O/lib/libtool.a $O/lib/libnode.a
 $(HELPERS): LIBS = $(if $(SAN),,-static)
 $(HELPERS): $O/libexec/node-toolkit/%: $O/obj/cmd/%.o
 
-$(UNIT) $(BENCH): LIBS = $(AGENT_LIBS)
+$(UNIT) $(FUZZ) $(BENCH): LIBS = $(AGENT_LIBS)
 $(UNIT): $O/unit/%: $O/obj/tests/unit/%.o $(HARNESS) $O/lib/libnode.a
+$(FUZZ): $O/fuzz/%: $O/obj/tests/fuzz/%.o $O/obj/tests/fuzz/replay.o $O/lib/libnode.a
 $(BENCH): $O/bench/%: $O/obj/tests/bench/%.o $(HARNESS) $O/lib/libnode.a
 
-$(TOOLS) $(AGENT) $(HELPERS) $(UNIT) $(BENCH):
+$(TOOLS) $(AGENT) $(HELPERS) $(UNIT) $(FUZZ) $(BENCH):
 	@mkdir -p $(@D)
 	@$(if $(Q),echo '  LINK    $@')
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
@@ -113,17 +118,30 @@ $O/share/node-toolkit:
 AGAIN = +@$(MAKE) $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 check: deps
-	$(AGAIN) all $(UNIT)
-	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT) $(SUITES)
+	$(AGAIN) all $(UNIT) $(FUZZ)
+	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT) $(FUZZ) $(SUITES)
 
-unit: $(UNIT)
-	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT)
+unit: $(UNIT) $(FUZZ)
+	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT) $(FUZZ)
+
+# A build of its own, as libFuzzer brings its main.  What it finds is in NAME.found: mend it, and add it to the corpus.
+FUZZ_SECONDS ?= 20
+FUZZER := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
+fuzz:
+	@mkdir -p $O/fuzzer
+	@set -e; for source in tests/fuzz/fuzz_*.c; do \
+	  name=$$(basename $$source .c | sed s/fuzz_//); dir=$O/fuzzer/$$name; mkdir -p $$dir; \
+	  clang -std=gnu11 $(DEFINES) -Ilib $(PKG_CFLAGS) -g -O1 $(FUZZER) -o $$dir.run $$source \
+	    $(wildcard lib/base/*.c lib/core/*.c lib/wire/*.c) $(TOOL_LIBS) -lpthread; \
+	  split -l 1 -a 4 tests/fuzz/$$name.corpus $$dir/given.; \
+	  $$dir.run -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -verbosity=0 -print_final_stats=0 -artifact_prefix=$$dir.found. $$dir; \
+	done
 
 demo: deps
 	$(AGAIN) all
 	@BUILD=$(abspath $O) tests/demo
 
-bench: $(BENCH)
+bench: all $(BENCH)
 	@BUILD=$(abspath $O) tests/bench/run
 
 lint: compile_commands.json
@@ -143,7 +161,7 @@ compile_commands.json: $(SOURCES) Makefile
 # --- what Debian must have installed -----------------------------------------------------------------------
 
 DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
-        liblua5.4-dev libssl-dev libedit-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
+        liblua5.4-dev libssl-dev libedit-dev libjemalloc-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
         mandoc openssl procps strace zsh fish
 
 deps:

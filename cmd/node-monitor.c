@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 struct options {
   struct tool_common common;
@@ -93,12 +94,21 @@ static int watch_end(struct watch *w) {
   return w->status;
 }
 
+/* Each of them takes a few descriptors: as many as we may have. */
+static void raise_limit(void) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files)) return;
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+}
+
 int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *pids = &options.common.operands;
   if (!pids->count || options.common.rest.count) tool_usage(&tool, "which PID?");
 
+  raise_limit();
   struct watch *watches = tool_need(calloc(pids->count, sizeof *watches));
   for (size_t i = 0; i < pids->count; i++) watch_begin(&watches[i], &options, pids->at[i]);
   int status = 0;

@@ -41,21 +41,18 @@ static int ping_through(struct nodemsg *m, const char *node, json_int_t *us, str
 }
 
 static int ping(const struct options *options, const char *node, struct error *e) {
-  const struct tool_common *common = &options->common;
-  struct nodemsg_options way = {
-      .node = common->node, .cookie_file = common->cookie_file, .timeout = common->timeout};
   struct nodename name;
   int rc = nodename_parse(node, &name, e);
   if (rc) return rc;
   struct nodemsg *m = NULL;
-  rc = nodemsg_open_any(&way, node, &m, e);
+  rc = tool_try(&options->common, node, &m, e);
   if (rc) return rc;
   json_int_t us = 0;
   bool straight = nodemsg_is_remote(m) && strcmp(nodemsg_node(m), name.full) == 0;
   rc = straight ? ping_straight(m, &us, e) : ping_through(m, node, &us, e);
   nodemsg_close(m);
   if (rc) return rc;
-  if (common->json) {
+  if (options->common.json) {
     json_auto_t *line = tool_need(json_pack("{s:s, s:I}", "node", name.full, "rtt_us", us));
     tool_print(line);
   } else {

@@ -4,9 +4,12 @@
 #include "base/buf.h"
 #include "core/nodename.h"
 
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
+#include <wctype.h>
 
 struct options {
   struct tool_common common;
@@ -43,8 +46,13 @@ static void put_pid(const struct view *view, const json_t *process, const char *
 static void put_word(const struct view *view, const json_t *process, const char *key, struct buf *out) {
   (void)view;
   const char *word = tool_member(process, key);
-  for (const char *c = *word ? word : "-"; *c; c++)
-    buf_putc(out, (unsigned char)*c < ' ' || *c == 0x7f ? '?' : *c);
+  wchar_t wide;
+  for (const char *c = *word ? word : "-"; *c;) {
+    int n = mbtowc(&wide, c, MB_CUR_MAX);
+    bool shows = n > 0 && iswprint((wint_t)wide);
+    buf_append(out, shows ? c : "?", shows ? (size_t)n : 1);
+    c += n > 0 ? n : 1;
+  }
 }
 
 static void put_count(const struct view *view, const json_t *process, const char *key, struct buf *out) {
@@ -97,12 +105,18 @@ enum { COLUMNS = sizeof columns / sizeof *columns };
 /* --- the table -------------------------------------------------------------------------------------------
  */
 
+/* In columns of a terminal. */
+static int width_of(const char *text) {
+  int width = 0;
+  wchar_t wide;
+  for (int n; (n = mbtowc(&wide, text, MB_CUR_MAX)) > 0; text += n) width += wcwidth(wide);
+  return width;
+}
+
 static void print_cell(int column, int width, const char *text) {
-  const char *end = column + 1 < COLUMNS ? " " : "\n";
-  if (columns[column].right)
-    printf("%*s%s", width, text, end);
-  else
-    printf("%-*s%s", column + 1 < COLUMNS ? width : 0, text, end);
+  bool last = column + 1 == COLUMNS, right = columns[column].right;
+  int space = last ? 0 : width - width_of(text);
+  printf("%*s%s%*s%s", right ? space : 0, "", text, right ? 0 : space, "", last ? "\n" : " ");
 }
 
 /* A cell's text, which lives until the buffer is used again. */
@@ -120,7 +134,7 @@ static void print_table(const struct view *view, const json_t *processes) {
   for (int c = 0; c < COLUMNS; c++) {
     widths[c] = (int)strlen(columns[c].head);
     json_array_foreach(processes, i, process) {
-      int width = (int)strlen(cell(view, c, process, &text));
+      int width = width_of(cell(view, c, process, &text));
       if (width > widths[c]) widths[c] = width;
     }
   }
@@ -185,6 +199,7 @@ static int list(struct nodemsg *m, const struct options *options, const char *pa
 int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
+  setlocale(LC_CTYPE, "C.UTF-8"); /* what is printed is UTF-8, whatever the environment says */
   const struct tool_words *nodes = &options.common.operands;
   if (nodes->count > 1 || options.common.rest.count) tool_usage(&tool, "one NODE at a time");
   struct nodename name;

@@ -23,7 +23,7 @@ static const struct tool_option table[] = {
 static const struct tool tool = {
     .name = "node-register",
     .synopsis =
-        "[--local] [--token] [-n NODE] PROCESS-NAME PID\n--unregister [--local] [-n NODE] PROCESS-NAME",
+        "[--local | --token] [-n NODE] PROCESS-NAME PID\n--unregister [--local] [-n NODE] PROCESS-NAME",
     .summary =
         "Gives a process a name that all connected nodes know, for as long as the process lives; or takes\n"
         "the name away.  The exit status says yes (0) or no (1).\n",
@@ -61,6 +61,8 @@ static void check_words(const struct options *options) {
   struct error e = {0};
   if (options->common.rest.count || words->count != (options->unregister ? 1 : 2))
     tool_usage(&tool, options->unregister ? "wants one name" : "wants a name and a pid");
+  if (options->token && (options->local || options->unregister))
+    tool_usage(&tool, "--token is of a name that is given in the whole cluster");
   int rc = procname_check(words->at[0], &e);
   if (rc) tool_fail(&tool, rc, &e);
   if (options->unregister || npid_shaped(words->at[1])) return;

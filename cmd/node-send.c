@@ -2,11 +2,18 @@
 #include "tool.h"
 
 #include "wire/json.h"
+#include "wire/lines.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+  MESSAGE_MAX = 16 << 20, /* what a node takes as the body of a request */
+  PATIENCE_MS = 64,       /* between two attempts to send, at most */
+};
 
 struct options {
   struct tool_common common; /* its json: each WORD is a JSON value */
@@ -43,23 +50,52 @@ static int send_words(struct nodemsg *m, const char *path, const struct options 
   return rc ? rc : nodemsg_request(m, "POST", path, message, NULL, e);
 }
 
-static int send_line(struct nodemsg *m, const char *path, const char *line, size_t n, int number,
-                     struct error *e) {
+/* --- a stream of messages ----------------------------------------------------------------------------------
+ */
+
+struct stream {
+  struct nodemsg *m;
+  const char *path;
+  long long number; /* of the line */
+  struct error *e;
+};
+
+/* While the receiver takes no more the stream stands, so that its writer waits too. */
+static int send_patiently(const struct stream *s, json_t *message, struct error *e) {
+  int rc, ms = 1;
+  struct error busy = {0};
+  while ((rc = nodemsg_request(s->m, "POST", s->path, message, NULL, e)) == ERR_BUSY) {
+    busy = *e;
+    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
+    if (ms < PATIENCE_MS) ms *= 2;
+  }
+  return rc == ERR_TIMEOUT && busy.code ? error_set(e, rc, "timed out (timeout): %s", busy.text) : rc;
+}
+
+static int send_line(void *data, char *line, size_t n) {
+  struct stream *s = data;
   struct error why = {0};
+  s->number++;
   json_auto_t *message = json_parse(line, n, &why);
-  if (!message) return error_set(e, ERR_BAD_JSON, "line %d: %s", number, error_text(&why));
-  if (!json_is_array(message)) return error_set(e, ERR_BAD_VALUE, "line %d: not a JSON array", number);
-  return nodemsg_request(m, "POST", path, message, NULL, e);
+  int rc = message ? 0 : ERR_BAD_JSON;
+  if (message && !json_is_array(message)) rc = error_set(&why, ERR_BAD_VALUE, "not a JSON array");
+  if (!rc) rc = send_patiently(s, message, &why);
+  return rc ? error_set(s->e, rc, "line %lld: %s", s->number, error_text(&why)) : 0;
 }
 
 static int send_lines(struct nodemsg *m, const char *path, struct error *e) {
-  char *line = NULL;
-  size_t size = 0;
-  int rc = 0, number = 0;
-  for (ssize_t n; !rc && (n = getline(&line, &size, stdin)) >= 0;)
-    rc = send_line(m, path, line, (size_t)n, ++number, e);
-  if (!rc && ferror(stdin)) rc = error_set(e, ERR_SYSTEM, "standard input: %s", strerror(errno));
-  free(line);
+  struct stream s = {.m = m, .path = path, .e = e};
+  struct lines lines;
+  char bytes[16384];
+  int rc = 0;
+  ssize_t n = 0;
+  lines_init(&lines, MESSAGE_MAX);
+  while (!rc && ((n = read(STDIN_FILENO, bytes, sizeof bytes)) > 0 || (n < 0 && errno == EINTR)))
+    if (n > 0) rc = lines_feed(&lines, bytes, (size_t)n, send_line, &s);
+  if (!rc && n < 0) rc = error_set(e, ERR_USAGE, "standard input: %s", strerror(errno));
+  if (!rc && lines.pending.len) rc = send_line(&s, lines.pending.data, lines.pending.len);
+  if (rc && !e->code) rc = error_set(e, rc, "line %lld: %s", s.number + 1, err_sentence(rc));
+  lines_finish(&lines);
   return rc;
 }
 
@@ -70,12 +106,14 @@ int main(int argc, char **argv) {
   if (words->count < 2) tool_usage(&tool, "wants a DEST and at least one WORD");
   bool lines = words->count == 2 && strcmp(words->at[1], "-") == 0;
 
-  struct nodemsg *m = tool_open(&tool, &options.common, NULL);
+  char *home = tool_home_of(words->at[0]);
+  struct nodemsg *m = tool_open(&tool, &options.common, home);
   char *path = tool_path(&tool, "/v1/processes/", words->at[0], "/messages");
   struct error e = {0};
   int rc = lines ? send_lines(m, path, &e) : send_words(m, path, &options, &e);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   free(path);
+  free(home);
   nodemsg_close(m);
   return tool_finish(&tool, status);
 }

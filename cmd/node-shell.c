@@ -1,6 +1,7 @@
 /* node-shell: a Lua prompt on a node. */
 #include "evaluator.h"
 #include "prompt.h"
+#include "source.h"
 
 #include "base/buf.h"
 #include "wire/json.h"
@@ -28,7 +29,7 @@ static const struct tool tool = {
     .options = table,
 };
 
-enum { SCRIPT_MAX = 16 << 20, COMPLETION_MS = 1000 };
+enum { COMPLETION_MS = 1000 };
 
 struct shell {
   struct evaluator *ev;
@@ -229,27 +230,17 @@ static void run_prompt(struct shell *s) {
   if (home && *home) buf_printf(&history, "%s/.node_history", home);
   s->prompt = tool_need(prompt_open(tool.name, history.data, &events));
   converse(s);
-  prompt_close(s->prompt);
+  int failed = prompt_close(s->prompt);
+  if (failed)
+    fprintf(stderr, "%s: %s: the history is not kept: %s\n", tool.name, history.data, strerror(failed));
   buf_finish(&history);
 }
 
 /* --- a script --------------------------------------------------------------------------------------------
  */
 
-static void read_script(struct shell *s) {
-  char bytes[16384];
-  for (size_t n; s->code.len <= SCRIPT_MAX && (n = fread(bytes, 1, sizeof bytes, stdin)) > 0;) {
-    if (s->code.len == 0 && *bytes == '#') buf_puts(&s->code, "--"); /* that line is for the system */
-    buf_append(&s->code, bytes, n);
-  }
-  tool_need(buf_ok(&s->code) ? s : NULL);
-  if (ferror(stdin))
-    s->rc = error_set(&s->e, ERR_USAGE, "standard input: %s", strerror(errno));
-  else if (s->code.len > SCRIPT_MAX)
-    s->rc = error_set(&s->e, ERR_TOO_LARGE, "standard input: more than 16 MiB of code");
-}
-
 static void run_script(struct shell *s) {
+  s->rc = source_read(stdin, "standard input", &s->code, &s->e);
   const char *code = s->code.data ? s->code.data : "";
   if (s->rc || !sent(s, evaluator_run(s->ev, ++s->number, code, s->code.len, "=stdin", &s->e))) return;
   struct pollfd fd = {.fd = evaluator_fd(s->ev), .events = POLLIN};
@@ -261,20 +252,16 @@ int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
   struct tool_common *common = &options.common;
-  if (common->operands.count > 1 || common->rest.count) tool_usage(&tool, "one NODE at a time");
-  if (common->operands.count && common->node) tool_usage(&tool, "either NODE or -n, not both");
-  if (common->operands.count) common->node = common->operands.at[0];
+  tool_take_node(&tool, common);
 
   struct shell s = {0};
   bool script = !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO);
   int rc = evaluator_open(&tool, common, &s.ev, &s.e);
   if (rc) tool_fail(&tool, rc, &s.e);
-  if (script) {
-    read_script(&s);
+  if (script)
     run_script(&s);
-  } else {
+  else
     run_prompt(&s);
-  }
   int status = s.rc ? tool_report(&tool, s.rc, &s.e) : script ? s.status : 0;
   evaluator_close(s.ev);
   buf_finish(&s.code);

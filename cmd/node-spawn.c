@@ -12,7 +12,7 @@ static const struct tool_option table[] = {
     {0, "shell", "LINE", "run LINE with sh -c there", TOOL_TEXT, offsetof(struct spawn_options, shell)},
     {'d', "detach", NULL, "print the pid and return; output goes to the node's console", TOOL_FLAG,
      offsetof(struct spawn_options, detach)},
-    {'i', "input", NULL, "feed standard input to the command, and close its own at the end", TOOL_FLAG,
+    {'i', "input", NULL, "feed standard input to the command; with -d, what node-send sends it", TOOL_FLAG,
      offsetof(struct spawn_options, input)},
     {0, "full", NULL, "print the portable pid, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct spawn_options, full)},

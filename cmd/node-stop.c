@@ -19,9 +19,7 @@ int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
   struct tool_common *common = &options.common;
-  if (common->operands.count > 1 || common->rest.count) tool_usage(&tool, "one NODE at a time");
-  if (common->operands.count && common->node) tool_usage(&tool, "either NODE or -n, not both");
-  if (common->operands.count) common->node = common->operands.at[0];
+  tool_take_node(&tool, common);
 
   struct nodemsg *m = tool_open(&tool, common, NULL);
   struct error e = {0};

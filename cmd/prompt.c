@@ -31,7 +31,7 @@ struct prompt {
 /* --- signals ---------------------------------------------------------------------------------------------
  */
 
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH};
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT};
 enum { SIGNALS = sizeof signals / sizeof *signals };
 
 static volatile sig_atomic_t caught[NSIG];
@@ -69,17 +69,20 @@ static int columns(void) {
   return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-/* Characters of UTF-8: near enough to cells. */
-static int cells(const char *bytes, size_t n) {
-  int cells = 0;
-  for (size_t i = 0; i < n; i++) cells += (bytes[i] & 0xc0) != 0x80;
-  return cells;
+/* Where libedit has its cursor: a wide character does not begin in the last column, a control character is
+ * ^X, what cannot be printed is an escape, a tab goes to the next multiple of 8. */
+static int advance(int at, wchar_t c) {
+  int room = columns() - at % columns(), width = wcwidth(c);
+  if (c == L'\t') return at + 8 - at % columns() % 8;
+  if (width < 0) return at + (c < 0x80 ? 2 : c < 0x10000 ? 8 : 9);
+  return at + (width > room ? room : 0) + width;
 }
 
 void prompt_hide(struct prompt *p) {
-  const LineInfo *line = el_line(p->el);
-  int before = cells(p->text, strlen(p->text)) + cells(line->buffer, (size_t)(line->cursor - line->buffer));
-  int rows = before / columns();
+  const LineInfoW *line = el_wline(p->el);
+  int at = (int)strlen(p->text); /* a node's name is ASCII */
+  for (const wchar_t *c = line->buffer; c < line->cursor; c++) at = advance(at, *c);
+  int rows = at / columns();
   fputs("\r", stdout);
   if (rows) printf("\033[%dA", rows);
   fputs("\033[J", stdout);
@@ -114,6 +117,13 @@ static int leave(struct prompt *p, enum prompt_result result) {
   return 0;
 }
 
+/* We were stopped, and who had the terminal meanwhile has left it as it liked. */
+static void resume(EditLine *el) {
+  el_set(el, EL_PREP_TERM, 0);
+  el_set(el, EL_PREP_TERM, 1);
+  el_set(el, EL_REFRESH);
+}
+
 /* What libedit reads by. */
 static int next_character(EditLine *el, wchar_t *out) {
   struct prompt *p = NULL;
@@ -123,6 +133,7 @@ static int next_character(EditLine *el, wchar_t *out) {
     int n = ppoll(fds, 2, NULL, &p->open);
     if (n < 0 && errno != EINTR) return leave(p, PROMPT_END);
     if (was_caught(SIGWINCH)) el_resize(el);
+    if (was_caught(SIGCONT)) resume(el);
     if (is_over()) return leave(p, PROMPT_END);
     if (was_caught(SIGINT)) {
       fputs("^C\n", stdout);
@@ -188,7 +199,9 @@ static unsigned char complete(EditLine *el, int key) {
   (void)key;
   el_get(el, EL_CLIENTDATA, &p);
   const LineInfo *line = el_line(el);
-  size_t typed = 0;
+  size_t typed = 0, before = (size_t)(line->cursor - line->buffer);
+  if (strspn(line->buffer, " \t") >= before)
+    return el_insertstr(el, "\t") ? CC_ERROR : CC_REFRESH; /* indents */
   json_auto_t *words =
       p->events.complete(p->events.data, line->buffer, (size_t)(line->cursor - line->buffer), &typed);
   size_t common = common_length(words);
@@ -239,21 +252,45 @@ struct prompt *prompt_open(const char *name, const char *file, const struct prom
   return p;
 }
 
-/* What was typed may be nobody else's business. */
-static void save_history(struct prompt *p) {
+/* What was typed may be nobody else's business: mkstemp sees to that. */
+static int write_history(struct prompt *p, char *temporary) {
   HistEvent event;
-  mode_t mask = umask(S_IRWXG | S_IRWXO);
-  history(p->history, &event, H_SAVE, p->file);
-  umask(mask);
+  int fd = mkstemp(temporary);
+  FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
+  if (!f) return errno;
+  errno = 0;
+  bool bad = history(p->history, &event, H_SAVE_FP, f) < 0 || ferror(f);
+  bad |= fclose(f) != 0;
+  return bad ? (errno ? errno : EIO) : 0;
 }
 
-void prompt_close(struct prompt *p) {
-  if (!p) return;
-  if (p->history && p->file && p->el) save_history(p);
+/* Whole, or not at all: a disk that is full does not cost what was there.  Where something else than a file
+ * stands in its place (a link to /dev/null), that is how to say that none is wanted. */
+static int save_history(struct prompt *p) {
+  struct stat st;
+  struct buf temporary = BUF_INIT;
+  char *real = realpath(p->file, NULL);
+  const char *file = real ? real : p->file;
+  int failed = 0;
+  if (stat(file, &st) || S_ISREG(st.st_mode)) {
+    buf_printf(&temporary, "%s.XXXXXX", file);
+    failed = buf_ok(&temporary) ? write_history(p, temporary.data) : ENOMEM;
+    if (!failed && rename(temporary.data, file)) failed = errno;
+    if (failed && temporary.data) unlink(temporary.data);
+  }
+  buf_finish(&temporary);
+  free(real);
+  return failed;
+}
+
+int prompt_close(struct prompt *p) {
+  if (!p) return 0;
+  int failed = p->history && p->file && p->el ? save_history(p) : 0;
   if (p->el) el_end(p->el);
   if (p->history) history_end(p->history);
   buf_finish(&p->line);
   free(p);
+  return failed;
 }
 
 enum prompt_result prompt_read(struct prompt *p, const char *text, const char **line) {

@@ -1,5 +1,5 @@
 /* prompt: lines from a terminal, edited, with history and completion, while other things may be printed
- * above. One at a time in a program; INT, TERM, HUP and WINCH are its own from prompt_open on. */
+ * above. One at a time in a program; INT, TERM, HUP, WINCH and CONT are its own from prompt_open on. */
 #ifndef CMD_PROMPT_H
 #define CMD_PROMPT_H
 
@@ -21,7 +21,8 @@ struct prompt_events {
 
 /* history: a file, or NULL.  NULL: memory ran out, or it is no terminal. */
 struct prompt *prompt_open(const char *name, const char *history, const struct prompt_events *events);
-void prompt_close(struct prompt *p); /* writes the history; accepts NULL */
+/* Accepts NULL.  0, or the errno of why the history could not be written: then it is as it was. */
+int prompt_close(struct prompt *p);
 
 enum prompt_result {
   PROMPT_LINE,

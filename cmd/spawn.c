@@ -3,6 +3,7 @@
 #include "spawn.h"
 
 #include "feed.h"
+#include "source.h"
 
 #include "base/buf.h"
 #include "base/text.h"
@@ -16,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { STATUS_TIMEOUT = 124, STATUS_OWN = 125, SOURCE_MAX = 16 << 20 };
+enum { STATUS_TIMEOUT = 124, STATUS_OWN = 125 };
 
 static bool is_command(const struct spawn_options *o) {
   return !o->code && !o->file && !o->function;
@@ -47,7 +48,7 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
   if (o->common.operands.count > 1)
     tool_usage(tool, "%s: one NODE at a time (a command stands after \"--\")", o->common.operands.at[1]);
   if (!is_command(o) && (o->directory || o->env.count)) tool_usage(tool, "--cwd and --env are for commands");
-  if (o->input && (!is_command(o) || o->detach)) tool_usage(tool, "-i is for attached commands");
+  if (o->input && !is_command(o)) tool_usage(tool, "-i is for commands");
   if (o->full && !o->detach) tool_usage(tool, "--full goes with -d");
 
   struct error e = {0};
@@ -79,26 +80,15 @@ static json_t *environment(const struct tool *tool, const struct tool_words *wor
   return env;
 }
 
-/* A first line that starts with '#' is for the system, not for Lua: it becomes a comment, and keeps its
- * number. */
 static json_t *read_source(const struct tool *tool, const char *file) {
   bool standard = strcmp(file, "-") == 0;
   FILE *in = standard ? stdin : fopen(file, "re");
   struct buf text = BUF_INIT;
-  char chunk[16384];
-  for (size_t n; in && text.len <= SOURCE_MAX && (n = fread(chunk, 1, sizeof chunk, in)) > 0;) {
-    if (text.len == 0 && chunk[0] == '#') buf_puts(&text, "--");
-    buf_append(&text, chunk, n);
-  }
   struct error e = {0};
-  int rc = 0;
-  if (!in || ferror(in))
-    rc = error_set(&e, ERR_USAGE, "%s: %s", file, strerror(errno));
-  else if (text.len > SOURCE_MAX)
-    rc = error_set(&e, ERR_TOO_LARGE, "%s: more than 16 MiB of code", file);
+  int rc = source_read(in, file, &text, &e);
   if (rc) tool_fail(tool, rc, &e);
   if (!standard) fclose(in);
-  json_t *source = tool_need(buf_ok(&text) ? json_from_bytes(text.data ? text.data : "", text.len) : NULL);
+  json_t *source = tool_need(json_from_bytes(text.data ? text.data : "", text.len));
   buf_finish(&text);
   return source;
 }
@@ -144,10 +134,7 @@ json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
 }
 
 static int open_way(const struct spawn_options *o, struct nodemsg **out, struct error *e) {
-  const char *node = o->common.operands.count ? o->common.operands.at[0] : NULL;
-  struct nodemsg_options way = {
-      .node = o->common.node, .cookie_file = o->common.cookie_file, .timeout = o->common.timeout};
-  return nodemsg_open_any(&way, node, out, e);
+  return tool_try(&o->common, o->common.operands.count ? o->common.operands.at[0] : NULL, out, e);
 }
 
 int spawn_open(const struct spawn_options *o, json_t *request, struct nodemsg **out, struct error *e) {

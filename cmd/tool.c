@@ -218,14 +218,25 @@ void tool_fail(const struct tool *tool, int rc, const struct error *e) {
   exit(tool_finish(tool, tool_report(tool, rc, e)));
 }
 
-struct nodemsg *tool_open(const struct tool *tool, const struct tool_common *common, const char *remote) {
+int tool_try(const struct tool_common *common, const char *remote, struct nodemsg **out, struct error *e) {
   struct nodemsg_options options = {
       .node = common->node, .cookie_file = common->cookie_file, .timeout = common->timeout};
+  return nodemsg_open_any(&options, remote, out, e);
+}
+
+struct nodemsg *tool_open(const struct tool *tool, const struct tool_common *common, const char *remote) {
   struct nodemsg *m = NULL;
   struct error e = {0};
-  int rc = nodemsg_open_any(&options, remote, &m, &e);
+  int rc = tool_try(common, remote, &m, &e);
   if (rc) tool_fail(tool, rc, &e);
   return m;
+}
+
+void tool_take_node(const struct tool *tool, struct tool_common *common) {
+  if (common->operands.count > 1 || common->rest.count) tool_usage(tool, "one NODE at a time");
+  if (!common->operands.count) return;
+  if (common->node) tool_usage(tool, "either NODE or -n, not both");
+  common->node = common->operands.at[0];
 }
 
 char *tool_path(const struct tool *tool, const char *prefix, const char *segment, const char *suffix) {

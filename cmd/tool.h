@@ -99,7 +99,14 @@ int tool_report(const struct tool *tool, int rc, const struct error *e);
 /* The same, and exits: with failed where that is not 0. */
 void tool_fail(const struct tool *tool, int rc, const struct error *e) __attribute__((noreturn));
 
-/* The way to the node that the options mean (nodemsg_open_any); exits when there is none. */
+/* Where the only operand there may be is the node to ask: as if -n had named it. */
+void tool_take_node(const struct tool *tool, struct tool_common *common);
+
+/* The way to the node that the options mean (nodemsg_open_any). */
+int tool_try(const struct tool_common *common, const char *remote, struct nodemsg **out,
+             struct error *e) MUST_CHECK;
+
+/* The same; exits when there is none. */
 struct nodemsg *tool_open(const struct tool *tool, const struct tool_common *common, const char *remote);
 
 /* The node that a portable pid names: whom to ask where no node runs here.  A heap string; NULL for any other

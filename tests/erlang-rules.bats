@@ -24,8 +24,7 @@ LUA=${LUA//$'\n'/ }
 setup() {
   node_setup
   start_node one
-  start_node two
-  node-connect -n "one@$HOST" "two@$HOST"
+  two_nodes
 }
 
 within() {
@@ -266,6 +265,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
 }
 
 @test "an endless loop is terminated by an exit signal as well" {
+  needs_preemption
   everywhere 'local pid, ref = watched(function() while true do end end) exit(pid, "enough")
     comes("DOWN", ref, pid, "enough")'
 }
@@ -392,8 +392,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   break_two
   gone() { [ "$(node-list -n "one@$HOST")" = '' ]; }
   wait_until gone
-  start_node two
-  node-connect -n "one@$HOST" "two@$HOST"
+  two_nodes
   node-send -n "one@$HOST" ready go
   held() { node-whereis -n "one@$HOST" --local held-noconnection || node-whereis -n "one@$HOST" --local held-noproc; }
   wait_until held

@@ -4,10 +4,13 @@
 #
 #   load helper
 #   start_node one [OPTION…]          a detached node, ready
+#   lua CODE [ARG…]                   runs Lua on the node one, which has to succeed; what it wrote is $output
+#   two_nodes                         a node two, too, that is connected to the node one
 #   wait_until COMMAND…               for what has no event to wait for: polls it, up to a deadline
 #   make_hosts rane dune              hosts of their own (network namespaces) that resolve each other
 #   on rane COMMAND…                  runs a command there
 #   start_node_on rane one [OPTION…]  a node there; its console is in the file $(console_of one@rane)
+#   needs_preemption                  skips the test where a loop that calls nothing keeps its core
 #   api one METHOD PATH [CURL-ARG…]   the HTTP API of a node, by hand
 
 bats_require_minimum_version 1.5.0
@@ -48,6 +51,9 @@ node_teardown() {
   return $status
 }
 
+# ThreadSanitizer holds signals back until the program calls libc: a loop that never does keeps its core there.
+needs_preemption() { [ "${SAN:-}" != thread ] || skip 'nothing is preempted where signals are held back'; }
+
 # The processes of this test: those that were started with a runtime directory of its.
 processes() {
   local files file
@@ -85,6 +91,17 @@ wait_until() {
 
 # Bats waits for whoever holds its descriptor 3.
 start_node() { node-start -d --sname "$@" 3>&-; }
+
+two_nodes() {
+  start_node two
+  node-connect -n "one@$HOST" "two@$HOST"
+}
+
+lua() {
+  local code=$1
+  shift
+  run -0 node-spawn -n "one@$HOST" --timeout "${PATIENCE:-20}" -e "$code" -- "$@"
+}
 
 api() {
   local node=$1 method=$2 path=$3

@@ -8,17 +8,6 @@ setup() {
   start_node one
 }
 
-lua() {
-  local code=$1
-  shift
-  run -0 node-spawn -n "one@$HOST" --timeout "${PATIENCE:-20}" -e "$code" -- "$@"
-}
-
-two_nodes() {
-  start_node two
-  node-connect -n "one@$HOST" "two@$HOST"
-}
-
 # --- server ------------------------------------------------------------------------------------------------
 
 # A counter with every callback; its terminate tells the process named "test".
@@ -99,7 +88,7 @@ LUA
   assert_line --index 0 --regexp '^server <0\.[0-9.]+>: no reply within 20 ms$'
   assert_line --index 1 1
   assert_line --index 2 nil
-  assert_line --regexp '^server .*: the call failed: .*milliseconds expected, 0 or more'
+  assert_line --index 3 'server: milliseconds expected, 0 or more, not -1'
   assert_line --index -1 nil
 }
 
@@ -122,6 +111,48 @@ LUA
   assert_line --regexp 'the call failed: server: handle_call returned nil$'
   assert_line $'terminate\tserver: handle_call returned nil'
   assert_line nil
+}
+
+@test "server: a cast never fails, whoever is there" {
+  two_nodes
+  lua 'local server, two = require("server"), ...
+    for _, dest in ipairs{"nobody", {"nobody", node.self()}, {"nobody", two}, {"x", "three@nowhere.invalid"}} do
+      puts(pcall(server.cast, dest, 1))
+    end
+    puts(select(2, pcall(server.call, {"x", "three@nowhere.invalid"}, 1)))
+    puts(server.whereis({"x", "three@nowhere.invalid"}))
+    puts(pcall(server.start, {}, {node = "three@nowhere.invalid"}))
+    puts(select(2, pcall(server.cast, 5, 1)))' "two@$HOST"
+  for i in 0 1 2 3; do assert_line --index $i true; done
+  assert_line --index 4 --regexp '^server \{"x", "three@nowhere.invalid"\}: three@nowhere.invalid: .*\(resolve\)'
+  assert_line --index 5 --regexp $'^nil\tthree@nowhere.invalid: .*\\(resolve\\)'
+  assert_line --index 6 --regexp $'^true\tnil\tthree@nowhere.invalid: .*\\(resolve\\)'
+  assert_line --index 7 'server: a pid, a name, or {name, node} expected, not 5'
+}
+
+@test "server: casts and messages keep their order, by name and node as well" {
+  two_nodes
+  lua 'local server, two, me = require("server"), ..., self()
+    server.start({handle_cast = function(_, n) send(me, n) end, handle_info = function(_, n) send(me, n) end},
+      {name = "far", node = two})
+    for i = 1, 100, 2 do send({"far", two}, i) server.cast({"far", two}, i + 1) end
+    for i = 1, 100 do local n = receive(5000) if n ~= i then puts(n, "is not", i) end end puts("in order")' "two@$HOST"
+  assert_output 'in order'
+}
+
+@test "server: to call itself is an error, not a wait without end" {
+  lua 'local server = require("server")
+    local pid = server.start({handle_call = function(_, f) return "reply", select(2, pcall(server[f], self(), 1)) end})
+    puts(server.call(pid, "call"), server.call(pid, "stop"))'
+  assert_output $'server: one that waits for itself waits for ever\tserver: one that waits for itself waits for ever'
+}
+
+@test "server: a caller that ends in a call leaves nothing behind" {
+  lua 'local server, me = require("server"), self()
+    server.start({handle_call = function() send(me, "asked") return "noreply" end}, {name = "s"})
+    local caller = spawn(function() server.call("s", 1, math.huge) end) receive() exit(caller, "kill")'
+  threads() { [ "$(node-ps -n "one@$HOST" --json | jq -r .kind | grep -cx thread)" = "$1" ]; }
+  wait_until threads 1
 }
 
 @test "server: what cannot travel is an error of the caller, and leaves nothing behind" {
@@ -186,12 +217,20 @@ nil"
     trap_exit(true)
     puts(server.start_link({init = function() return nil, "no way" end}))
     puts(server.start_link({init = function() sleep(10000) end}, {timeout = 20}))
-    puts(pcall(server.start, 5)) puts(receive(30))'
+    puts(pcall(server.start, 5)) puts(pcall(server.start, {}, {name = "n", timeout = -1}))
+    puts(whereis("n"), receive(30))'
   assert_line $'nil\tno way'
   assert_line $'nil\terror\tbad'
   assert_line $'nil\ttimeout'
   assert_line --partial "server: a table of callbacks or a module's name expected, not 5"
-  assert_line --index -1 nil
+  assert_line --partial 'server: milliseconds expected, 0 or more, not -1'
+  assert_line --index -1 $'nil\tnil'
+}
+
+@test "server: who starts one with a link and traps no exits ends as init fails" {
+  lua 'local pid, ref = spawn_monitor(function() require("server").start_link({init = function() return nil, "no" end}) end)
+    puts(select(4, receive(5000)))'
+  assert_output no
 }
 
 @test "server: start_link ties it to who started it" {
@@ -359,6 +398,22 @@ p+ t+'
   assert_output $'try 1\ntry 2, try 3, try 4\nf+\tnil\ntry 1\ntry 2, try 3\nshutdown'
 }
 
+@test "supervisor: one that a restart of all has started meanwhile is not started again" {
+  lua 'local supervisor, me, tries, a = require("supervisor"), self(), 0, nil
+    local function waits() exit(receive()) end
+    local sup = assert(supervisor.start({strategy = "one_for_all", max_restarts = 9, children = {
+      {id = "a", start = function() send(me, "a") a = spawn_link(waits) register("a" .. tries, a) return a end},
+      {id = "b", start = function()
+        tries = tries + 1
+        send(me, "b" .. tries)
+        if tries ~= 2 then return spawn_link(waits) end
+        local ref = monitor(a) exit(a, "kill") receive_match({"DOWN", ref})
+        return nil, "not yet"
+      end}}}))
+    send("a0", "boom") for _ = 1, 6 do puts(receive(5000)) end puts(#supervisor.which_children(sup), receive(20))'
+  assert_output $'a\nb1\na\nb2\na\nb3\n2\tnil'
+}
+
 @test "supervisor: shutdown is shutdown, then kill after its time; or kill at once" {
   lua "$SUPERVISOR"'
     local function stubborn(id, shutdown) return {id = id, shutdown = shutdown, start = function()
@@ -408,7 +463,8 @@ true'
     try({children = {{id = 1, start = {5}}}}) try({children = {{id = 1, start = print, restart = "often"}}})
     try({children = {{id = 1, start = print, shutdown = -1}}})
     try({children = {{id = 1, start = print}, {id = 1, start = print}}})
-    puts(select(2, pcall(supervisor.start_child, sup, {id = 2}))) puts(alive(sup))'
+    puts(select(2, pcall(supervisor.start_child, sup, {id = 2}))) puts(alive(sup))
+    try({max_restarts = -1}) try({max_restarts = "3"}) try({max_seconds = 0})'
   assert_line --index 0 'supervisor: a specification is a table: nil'
   assert_line --index 1 'supervisor: no such strategy: "all"'
   assert_line --index 2 'supervisor: a child has no id: {}'
@@ -419,6 +475,9 @@ true'
   assert_line --index 7 'supervisor: two children have the id: 1'
   assert_line --index 8 --partial "supervisor: a child's start is a function"
   assert_line --index 9 true
+  assert_line --index 10 'supervisor: no such max_restarts: -1'
+  assert_line --index 11 'supervisor: no such max_restarts: "3"'
+  assert_line --index 12 'supervisor: no such max_seconds: 0'
 }
 
 @test "supervisor: a tree; the end of the top ends it all, and a server in it says goodbye" {
@@ -465,9 +524,29 @@ true'
   assert_line --index 3 --partial 'task: it was waited for already'
 }
 
-@test "task: whatever becomes of it is an error in await, and nothing else" {
+@test "task: one that fails takes along who asked for it, even before await; or is an EXIT, and an error in await" {
   lua 'local task = require("task")
-    local function try(f) puts(select(2, pcall(task.await, task.async(f)))) end
+    local function fails() error("boom", 0) end
+    spawn_monitor(function() task.async(fails) receive() end) puts(select(4, receive(5000))[2])
+    spawn_monitor(function() pcall(task.await, task.async(exit, {"my", 1})) receive() end) puts(inspect(select(4, receive(5000))))
+    spawn_monitor(function() task.await(task.async(print)) receive(20) exit("still here") end) puts(select(4, receive(5000)))
+    trap_exit(true)
+    local t = task.async(exit, "gone")
+    puts(select(2, pcall(task.await, t))) local kind, pid, reason = receive(5000) puts(kind, pid == t.pid, reason)
+    puts(task.await(task.async(function() return "fine" end)), receive(20))
+    t = task.async(sleep, 60000) puts(pcall(task.await, t, 0)) puts(receive(20))'
+  assert_line boom
+  assert_line '{"my", 1}'
+  assert_line 'still here'
+  assert_line --regexp '^task <0\.[0-9.]+>: gone$'
+  assert_line $'EXIT\ttrue\tgone'
+  assert_line $'fine\tnil'
+  assert_line --index -1 nil
+}
+
+@test "task: what becomes of one without a link is an error in await, and nothing else" {
+  lua 'local task = require("task")
+    local function try(f) puts(select(2, pcall(task.await, task.async_nolink(f)))) end
     try(function() error("boom", 0) end) try(function() exit({"my", 1}) end) try(function() exit("normal") end)
     try(function() exit(self(), "kill") receive() end)
     try(function() return io.open("/dev/null") end) puts(receive(20))'
@@ -480,19 +559,21 @@ true'
 }
 
 @test "task: one that takes too long is ended; so is one that is cancelled, or whose owner ends" {
+  needs_preemption
   lua 'local task = require("task")
     local t = task.async(function() sleep(60000) end) local ref = monitor(t.pid)
     puts(select(2, pcall(task.await, t, 20))) puts(select(4, receive(5000)))
     t = task.async(function() sleep(60000) end) ref = monitor(t.pid) task.cancel(t) puts(select(4, receive(5000)))
     local me = self()
-    local owner = spawn(function() send(me, require("task").async(function() while true do end end)) receive() end)
-    t = receive() ref = monitor(t.pid) puts(select(2, pcall(task.await, t)))
+    local owner = spawn(function()
+      send(me, "task", require("task").async(function() send(me, "runs") while true do end end)) receive() end)
+    _, t = receive_match({"task"}) receive_match({"runs"}) ref = monitor(t.pid) puts(select(2, pcall(task.await, t)))
     exit(owner, "any") puts(select(4, receive(5000))) puts(receive(20))'
   assert_line --index 0 --regexp '^task .*: not done within 20 ms$'
   assert_line --index 1 killed
   assert_line --index 2 killed
   assert_line --index 3 --partial 'task: another process started it'
-  assert_line --index 4 killed
+  assert_line --index 4 any
   assert_line --index 5 nil
 }
 
@@ -522,20 +603,41 @@ true'
     for _ = 1, 2 do local ref = monitor((receive(5000))) puts((select(4, receive_match({"DOWN", ref}, 5000)))) end
     puts(select(2, pcall(task.map, {1}, function() sleep(60000) end, {timeout = 20}))) puts(receive(20))
     puts(select(2, pcall(task.map, {1}, print, {width = 0})))
+    puts(select(2, pcall(task.map, {1}, print, {timeout = "1"})))
     puts(select(2, pcall(task.map, {1}, print, {nodes = {}})))'
   assert_line 'task: [3]: three'
   assert_line --regexp '^(noproc|killed)$'
   assert_line 'task: [1]: timeout'
   assert_line nil
   assert_line --partial 'task: a width of 1 or more expected'
+  assert_line --partial 'task: a timeout of 0 or more milliseconds expected'
   assert_line --partial 'task: no nodes to work on'
+}
+
+@test "task: map takes the time of each one from its own start" {
+  lua 'local task = require("task")
+    local list = {} for i = 1, 12 do list[i] = i end
+    puts(#task.map(list, function(i) sleep(30) return i end, {width = 2, timeout = 150}))
+    puts(select(2, pcall(task.map, list, function(i) sleep(i == 7 and 60000 or 1) end, {width = 3, timeout = 100})))'
+  assert_output $'12\ntask: [7]: timeout'
+}
+
+@test "task: a node that is lost in the middle of a map is the failure of what ran there" {
+  two_nodes
+  lua 'local task, two, me = require("task"), ..., self()
+    local cutter = spawn(function() receive() receive() node.disconnect(two) end)
+    puts(select(2, pcall(task.map, {1, 2, 3, 4}, function()
+      if node.self() == two then send(cutter, "now") end sleep(60000) end, {nodes = {node.self(), two}})))
+    puts(receive(20))' "two@$HOST"
+  assert_line --regexp '^task: \[[24]\]: noconnection$'
+  assert_line nil
 }
 
 @test "task: on other nodes" {
   two_nodes
   lua 'local task, two = require("task"), ...
     puts(task.await(task.async_on(two, function(x) return node.self(), x end, "x")))
-    puts(select(2, pcall(task.await, task.async_on(two, function() error("far", 0) end))))
+    trap_exit(true) puts(select(2, pcall(task.await, task.async_on(two, function() error("far", 0) end)))) receive()
     local on = {}
     for _, name in ipairs(task.map({1, 2, 3, 4, 5, 6}, function() sleep(20) return node.self() end,
       {nodes = {node.self(), two}, width = 4})) do on[name] = (on[name] or 0) + 1 end
@@ -551,6 +653,7 @@ true'
 @test "task: it ends with the node of its owner, and await with the node of the task" {
   two_nodes
   lua 'local task, two = require("task"), ...
+    trap_exit(true)
     local t = task.async_on(two, function() register("far", self()) sleep(60000) end)
     local me = self()
     node.spawn(two, function() while not whereis("far") do sleep(1) end send(me, "up") end) puts(receive(5000))
@@ -642,6 +745,27 @@ GROUP=${GROUP//$'\n'/ }
   run -0 node-spawn -n "two@$HOST" -e 'local group = require("group")
     for _ = 1, 500 do if #group.members("g") == 1 then break end sleep(10) end puts(#group.members("g"))'
   assert_output 1
+}
+
+@test "group: what the first who asks on a node sees is whole" {
+  two_nodes
+  start_node three --join "one@$HOST"
+  lua 'local group, me = require("group"), self()
+    node.spawn(..., function() require("group").join("g") send(me, "joined") receive() end) puts(receive(5000))
+    group.join("g") receive()' "two@$HOST" &
+  both() { [ "$(node-spawn -n "one@$HOST" -e 'puts(#require("group").members("g"))')" = 2 ]; }
+  wait_until both
+  run -0 node-spawn -n "three@$HOST" -e 'puts(require("group").send("g", "end"))'
+  assert_output 2
+  wait
+}
+
+@test "group: a process that only has the name keeps nobody waiting for long" {
+  two_nodes
+  lua "$GROUP"'
+    node.spawn(..., function() register("group", self()) send(me, "taken") receive_match({"never"}) end) puts(receive(5000))
+    group.join("g") puts(#group.members("g"))' "two@$HOST"
+  assert_output $'taken\n1'
 }
 
 @test "group: its process is started again when it is gone, and learns of the others" {

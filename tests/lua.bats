@@ -8,20 +8,8 @@ setup() {
   start_node one
 }
 
-# Runs Lua on the node one: its output is $output.
-lua() {
-  local code=$1
-  shift
-  run -0 node-spawn -n "one@$HOST" --timeout "${PATIENCE:-20}" -e "$code" -- "$@"
-}
-
-# The same, where each line of the code is a call that is refused: says how.
+# Each line of the code is a call that is refused: says how.
 refused() { lua 'for line in (...):gmatch("[^\n]+") do puts(select(2, pcall(assert(load(line))))) end' "$1"; }
-
-two_nodes() {
-  start_node two
-  node-connect -n "one@$HOST" "two@$HOST"
-}
 
 # --- spawning ----------------------------------------------------------------------------------------------
 
@@ -51,17 +39,6 @@ two_nodes() {
        spawn(function() add() add() send(me, get()) end)
        puts(receive(), n)'
   assert_output $'3\t1'
-}
-
-@test "spawn_monitor, spawn_link: tied before the first instruction" {
-  lua 'trap_exit(true)
-       local pid, ref = spawn_monitor(function() exit("a") end)
-       local kind, r, p, reason = receive()
-       puts(kind, r == ref, p == pid, reason)
-       pid = spawn_link(function() exit("b") end)
-       kind, p, reason = receive()
-       puts(kind, p == pid, reason)'
-  assert_output $'DOWN\ttrue\ttrue\ta\nEXIT\ttrue\tb'
 }
 
 @test "spawn: what cannot be spawned" {
@@ -175,8 +152,7 @@ local pid, ref = spawn_monitor(function() end) receive() send(pid, 1) error("sen
   stale=$output
   node-stop -n "two@$HOST"
   wait_until test "$(node-list -n "one@$HOST" | wc -l)" = 0
-  start_node two
-  node-connect -n "one@$HOST" "two@$HOST"
+  two_nodes
   run -1 node-send -n "one@$HOST" "$stale" hello
 }
 
@@ -196,6 +172,7 @@ receive_match({}, -1)
 sleep(-5)
 send_after(-1, self())
 send_after(nil, self())
+sleep()
 receive(-math.huge)
 sleep(0/0)'
   assert_line --index 0 --partial "bad argument #1 to 'receive' (milliseconds expected, 0 or more)"
@@ -206,8 +183,9 @@ sleep(0/0)'
   assert_line --index 5 --partial "bad argument #1 to 'sleep' (milliseconds expected, 0 or more)"
   assert_line --index 6 --partial "bad argument #1 to 'send_after' (milliseconds expected, 0 or more)"
   assert_line --index 7 --partial "bad argument #1 to 'send_after' (number expected, got nil)"
-  assert_line --index 8 --partial "bad argument #1 to 'receive' (milliseconds expected, 0 or more)"
-  assert_line --index 9 --partial "bad argument #1 to 'sleep' (milliseconds expected, 0 or more)"
+  assert_line --index 8 --partial "bad argument #1 to 'sleep' (number expected, got no value)"
+  assert_line --index 9 --partial "bad argument #1 to 'receive' (milliseconds expected, 0 or more)"
+  assert_line --index 10 --partial "bad argument #1 to 'sleep' (milliseconds expected, 0 or more)"
   lua 'for _, t in ipairs{1e308, math.huge, math.maxinteger, 1e15, 0.5} do send_after(1, self(), "x") receive(t) end
        puts(receive(0.25))'
   refute_output --partial 'ended'
@@ -437,7 +415,28 @@ setmetatable({}, {__gc = print})'
   assert_line --index 5 --partial 'attempt to load a binary chunk'
 }
 
+@test "node-lua(7) tells of every function that is there, and of no other" {
+  readarray -t names < <(sed -nE 's/^\.It Fn ([a-z_.]+).*/\1/p' "$ROOT/man/node-lua.7" | grep -vE '^(init|handle_.*|terminate)$')
+  [ "${#names[@]}" -gt 70 ]
+  lua 'local told, modules = {}, {node = node, global = global}
+    for _, name in ipairs{"server", "supervisor", "task", "group"} do modules[name] = require(name) end
+    for _, name in ipairs{...} do
+      local module, field = name:match("^(.*)%.(.*)$")
+      told[name] = module and modules[module][field] or _G[name] or false
+      if not told[name] then puts("there is no " .. name) end
+    end
+    local callbacks = {init = true, handle_call = true, handle_cast = true, handle_info = true, terminate = true, enter = true}
+    for module, t in pairs(modules) do
+      for field in pairs(t) do
+        local name = module .. "." .. field
+        if told[name] == nil and not callbacks[field] then puts(name .. " is not told of") end
+      end
+    end' "${names[@]}"
+  assert_output ""
+}
+
 @test "an endless loop keeps nobody waiting" {
+  needs_preemption
   lua 'for _ = 1, 4 do spawn_link(function() while true do end end) end
        for _ = 1, 4 do spawn_link(function() local function f() return f() end f() end) end
        for _ = 1, 20 do sleep(1) end puts("still here")'
@@ -601,11 +600,12 @@ exec{"no-such-command"}'
   lua 'local me = self() send(me, "kept")
        spawn(function() for i = 1, 3 do sleep(1) end send(me, "ran") end)
        puts(sh("sleep 0.1; printf %s out; exit 3")) puts(receive(0)) puts(receive(0))
-       puts(sh("kill -9 $$")) puts(sh("echo oops >&2"))'
+       puts(sh("kill -9 $$")) puts(select(2, pcall(sh))) puts(sh("echo oops >&2"))'
   assert_line --index 0 $'out\t3'
   assert_line --index 1 kept
   assert_line --index 2 ran
   assert_line --index 3 $'\t137'
+  assert_line --index 4 --partial "bad argument #1 to 'sh' (string expected)"
   assert_line oops
 }
 

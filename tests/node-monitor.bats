@@ -112,6 +112,17 @@ ends() {
   assert_output "$b normal"$'\n'"$a [\"exit\",3]"$'\n'"$c [\"exit\",2]"
 }
 
+@test "a hundred of them, where a process may have few files" {
+  start_node one
+  node-spawn -e 'for i = 1, 100 do spawn(function() receive() end) end'
+  mapfile -t pids < <(node-ps --json | jq -r 'select(.kind == "thread").short')
+  ulimit -Sn 32
+  watch "${pids[@]}"
+  node-kill "${pids[@]}"
+  ends 137
+  assert_equal "$(grep -c ' killed$' "$T/downs")" 100
+}
+
 @test "--json: the pid in both forms, the reason, the status" {
   start_node one
   pid=$(node-spawn -d -e 'exit({code = receive()})')
@@ -130,7 +141,11 @@ ends() {
   node-kill "$pid"
   gone() { ! node-send "$pid" again; }
   wait_until gone
-  says_no 1 'no such process' node-monitor "$pid"
+  run -1 node-monitor "$pid"
+  assert_output "$pid noproc"
+  run -1 node-monitor --json "$pid"
+  assert_equal "$(jq -c '[.short, .down, .status]' <<<"$output")" "[\"$pid\",\"noproc\",1]"
+  says_no 1 'no such process' node-monitor '<0.1.1>'
   says_no 1 'nobody: no process has this name' node-monitor nobody
 }
 
@@ -144,7 +159,7 @@ ends() {
   ends 1
   run -0 cat "$T/downs"
   assert_output "$pid finished"
-  run -125 node-monitor "$pid"
+  run -1 node-monitor "$pid"
   assert_output "$pid noproc"
 
   pid=$(node-spawn -d "two@$HOST" -e 'receive()')

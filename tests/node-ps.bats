@@ -65,9 +65,20 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
 
 @test "control characters do not reach the terminal" {
   start_node one
-  node-spawn -d -- sh -c $'exec sleep 300 # \e[31mred\nand\tmore'
+  node-spawn -d -- sh -c $'exec sleep 300 # \e[31mred\nand\tmore\u009b1m'
   run -0 node-ps
-  assert_line --partial '?[31mred?and?more'
+  assert_line --partial '?[31mred?and?more?1m'
+}
+
+@test "columns stand in line, in whatever script" {
+  start_node one
+  for name in é 漢字; do node-spawn -d --name $name -e 'receive()'; done
+  for locale in C C.UTF-8; do
+    LC_ALL=$locale run -0 node-ps
+    assert_line --regexp '> console console runs '
+    assert_line --regexp '> thread  é {7}receive '
+    assert_line --regexp '> thread  漢字 {4}receive '
+  done
 }
 
 @test "another node: through this one, and straight where none runs here" {

@@ -165,6 +165,89 @@ ends() {
   ends 143
 }
 
+# stands_still NODE [NODE]: the reader of a mailbox of the first does, while those of the last flood it.
+stands_still() {
+  export NODE_SELF=$1
+  local to=${2:-$1} sender from agent before
+  agent=$(api "$1" GET /v1/node | jq .os_pid)
+  size() { awk '/^VmRSS/ { print $2 }' "/proc/$agent/status"; }
+  open --name log
+  kill -STOP "$tool"
+  before=$(size)
+  node-spawn -n "$to" -d --name flood -e \
+    'for i = 1, 20000 do global.send("log", "thread", i, ("x"):rep(2000)) end'
+  awk 'BEGIN { x = sprintf("%2000s", ""); for (i = 1; i <= 20000; i++) printf "[\"shell\",%d,\"%s\"]\n", i, x }' |
+    node-send -n "$to" log - 3>&- &
+  sender=$!
+  waits() { [ "$(node-ps -n "$to" --json | jq -r 'select(.name == "flood").state')" = send ]; }
+  wait_until waits
+  says_no 6 'log does not take what is sent to it' node-send -n "$to" log word
+  [ -n "${SAN:-}" ] || [ $(($(size) - before)) -lt 20000 ]
+  says_no 5 'line 1: timed out (timeout): log does not take' node-send -n "$to" --timeout 0.3 log - <<<'[]'
+  kill -0 $sender
+  kill -CONT "$tool"
+  wait $sender
+  all() { [ "$(wc -l <"$T/out")" = 40000 ]; }
+  PATIENCE=60 wait_until all
+  for from in thread shell; do
+    run -0 diff <(seq 20000) <(jq --arg from $from 'select(.[0] == $from)[1]' "$T/out")
+  done
+  kill "$tool"
+  ends 143
+}
+
+@test "a reader that stands still: senders wait, nothing is lost, and little is held" {
+  start_node one
+  stands_still one
+}
+
+@test "a reader that stands still: senders of another node wait, too" {
+  start_node one
+  start_node two
+  node-connect -n one "two@$HOST"
+  stands_still one two
+}
+
+@test "what is printed to a mailbox that is not read waits, too" {
+  start_node one
+  open --name log
+  kill -STOP "$tool"
+  node-spawn -d --name flood -e 'group_leader(global.whereis_name("log"))
+    for i = 1, 30000 do puts(("x"):rep(1000)) end'
+  waits() { [ "$(node-ps --json | jq -r 'select(.name == "flood").state')" = call ]; }
+  wait_until waits
+  kill -CONT "$tool"
+  all() { [ "$(wc -l <"$T/out")" = 30000 ]; }
+  PATIENCE=60 wait_until all
+  kill "$tool"
+  ends 143
+}
+
+@test "a message of 100 MB" {
+  start_node one
+  open --name log --count 2
+  node-spawn -e 'global.send("log", ("x"):rep(100000000)) global.send("log", "more")'
+  ends 0
+  assert_equal "$(wc -c <"$T/out")" $((100000000 + 5 + 9))
+}
+
+@test "a mailbox that is not read, where senders do not wait, is closed" {
+  [ -z "${SAN:-}" ] || skip 'more than half a GiB is much for a sanitizer'
+  start_node one
+  open --name log
+  kill -STOP "$tool"
+  node-spawn -e 'local log = global.whereis_name("log")
+    for i = 1, 14 do send_after(0, log, ("x"):rep(50000000)) end'
+  gone() { ! node-whereis log; }
+  wait_until gone
+  kill -CONT "$tool"
+  ends 3
+  run -0 cat "$T/pid"
+  assert_output --partial 'node-receive: '
+  run -0 cat "$(console_file one)"
+  assert_output --partial 'a stream is cut: its client does not read'
+}
+
 @test "straight to a node elsewhere: the pid is the portable one" {
   start_node one
   port=$(port_of one)

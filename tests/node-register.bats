@@ -11,6 +11,8 @@ load tools
   refuses 'wants a name and a pid' node-register name 0.1.1 more
   refuses 'wants one name' node-register --unregister
   refuses 'wants one name' node-register --unregister a b
+  refuses '--token is of a name that is given in the whole cluster' node-register --local --token name 0.1.1
+  refuses '--token is of a name that is given in the whole cluster' node-register --unregister --token name
 }
 
 @test "bad names and bad pids" {

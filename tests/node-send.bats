@@ -71,6 +71,51 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   run ! heard '{"late"}'
 }
 
+@test "- : what is said of a line begins with its number; nothing to send" {
+  start_node one
+  pid=$(listener)
+  says_no 2 'line 2: not JSON: column 3: ' node-send "$pid" - <<<$'[1]\n[2,\n[3]'
+  says_no 2 'line 2: not JSON: ' node-send "$pid" - <<<$'[1]\n\n[3]'
+  says_no 2 'line 1: [0]: "$pid" wants a pid' node-send "$pid" - <<<'[{"$pid":"foo"}]'
+  says_no 1 'line 1: nobody: no process has this name' node-send nobody - <<<'[]'
+  says_no 2 'standard input: Is a directory' node-send "$pid" - </
+  run -0 node-send "$pid" - </dev/null
+  run -0 node-send "$pid" - < <(printf '["no newline"]')
+  wait_until heard '{"no newline"}'
+}
+
+@test "- : a line without an end is refused before it fills the memory" {
+  start_node one
+  pid=$(listener)
+  says_no 6 'line 2: larger than the limit' node-send "$pid" - < <(printf '[]\n['; tr '\0' 1 </dev/zero)
+}
+
+@test "to a command: its standard input; one that does not read is busy, and - waits for it" {
+  start_node one
+  pid=$(node-spawn -d -i -- cat)
+  node-send "$pid" $'two\n' $'words\n'
+  wait_until grep -qx words "$(console_file one)"
+  mkfifo "$T/go"
+  pid=$(node-spawn -d -i -- sh -c "read -r line <$T/go; head -n 20000 | wc -l >$T/lines")
+  awk 'BEGIN { x = sprintf("%999s", ""); for (i = 1; i <= 20000; i++) printf "[\"%s\\n\"]\n", x }' |
+    node-send "$pid" - 3>&- &
+  sender=$!
+  full() { run node-send "$pid" '' && [ "$status" = 6 ]; }
+  wait_until full
+  assert_output --partial "does not take what is sent to it"
+  echo >"$T/go"
+  wait $sender
+  wait_until grep -qx 20000 "$T/lines"
+}
+
+@test "straight, where no node runs here, to the node that the pid names" {
+  start_node one
+  pid=$(listener --full)
+  NODE_RUNTIME_DIR=$T/none node-send "$pid" 'from nowhere'
+  wait_until heard '{"from nowhere"}'
+  NODE_RUNTIME_DIR=$T/none says_no 3 'no node is running here' node-send name word
+}
+
 @test "to a process of another node" {
   start_node one
   start_node two

@@ -1,20 +1,26 @@
 #!/usr/bin/env bats
-# What is typed goes to a pseudo-terminal of script(1); what the terminal shows is in $T/screen.
+# What is typed goes to a pseudo-terminal of script(1); what the terminal shows is in $T/screen.$tty, $tty being the
+# terminal that a test is at: 1, or as it says.
 
 load helper
 load tools
 
-# terminal ARG…: node-shell on a terminal, in the background; type and shows talk to it, leave ends it.
+# terminal ARG…: node-shell on a terminal, in the background; type_ and shows talk to it, leave ends it.  $WRAP goes
+# before it.
 terminal() {
+  local fd
   export TERM=xterm
-  mkfifo "$T/keys"
-  script -qefc "node-shell $*" "$T/screen" <"$T/keys" >/dev/null 3>&- &
-  shell=$!
-  exec 4>"$T/keys"
+  rm -f "$T/keys.$tty"
+  mkfifo "$T/keys.$tty"
+  script -qefc "${WRAP:-} node-shell $*" "$T/screen.$tty" <"$T/keys.$tty" >/dev/null 3>&- &
+  shell[tty]=$!
+  exec {fd}>"$T/keys.$tty"
+  keys[tty]=$fd
   shows "node("
 }
-type_() { printf '%b' "$1" >&4; }
-shows() { wait_until grep -qF -- "$1" "$T/screen"; }
+tty=1 shell=() keys=()
+type_() { printf '%b' "$1" >&"${keys[tty]}"; }
+shows() { wait_until grep -qF -- "$1" "$T/screen.$tty"; }
 
 # prompt N: the N-th prompt is there, and nothing after it.
 prompt() { shows ")$1> "; }
@@ -25,14 +31,14 @@ leave() {
   ends 0
 }
 ends() {
-  local status=0
-  wait "$shell" || status=$?
-  exec 4>&-
+  local status=0 fd=${keys[tty]}
+  wait "${shell[tty]}" || status=$?
+  exec {fd}>&-
   assert_equal "$status" "$1"
 }
 
 # What the terminal has shown, without its control sequences; a line that was taken back counts as one.
-screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/screen"; }
+screen() { sed -E 's/\r(\x1b\[[0-9]+A)?\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/screen.$tty"; }
 
 @test "help and version" { has_help node-shell; }
 
@@ -121,35 +127,51 @@ screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/sc
 
 # --- a terminal --------------------------------------------------------------------------------------------
 
-@test "two nodes: connect, a function, spawned there, its output here; and the other way round" {
-  (mkdir "$T/a" && cd "$T/a" && touch in-a && start_node one)
-  (mkdir "$T/b" && cd "$T/b" && touch in-b && start_node two)
-  terminal one
-  type_ "node.connect(\"two@$HOST\")\n"
-  prompt 2
-  type_ 'fun = function() puts(table.concat(ls(), ",")) end\n'
-  prompt 3
-  type_ "node.spawn(\"two@$HOST\", fun)\n"
-  prompt 4
-  shows in-b
+# at N LINE ANSWER…: types LINE at the prompt of terminal N, which shows the answers, each a regular expression for a
+# whole line of what comes after it.
+at() {
+  local answer
+  tty=$1
+  type_ "$2\n"
+  for answer in "${@:3}"; do wait_until answered "$2" "$answer"; done
+  prompt $((lines[tty] = ${lines[tty]:-1} + 1))
+}
+answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' | grep -qxE -- "$2"; }
+
+@test "the story of two nodes, line for line" {
+  local lines=() pid='<[0-9]+\.[0-9]+\.[0-9]+>'
+  (mkdir "$T/a" && cd "$T/a" && touch apples && start_node one)
+  (mkdir "$T/b" && cd "$T/b" && touch bananas blueberries && start_node two)
+  tty=1 terminal one
+  tty=2 terminal two
+
+  at 1 'node.self()' "\"one@$HOST\""
+  at 1 "node.connect(\"two@$HOST\")" true
+  at 1 'fun = function() puts(table.concat(ls(), ",")) end'
+  at 1 "node.spawn(\"two@$HOST\", fun)" '<1\.[0-9]+\.[0-9]+>' 'bananas,blueberries'
+  at 2 'fun = function() puts(table.concat(ls(), ",")) end'
+  at 2 'node.list()' "\{\"one@$HOST\"\}"
+  at 2 "node.spawn(\"one@$HOST\", fun)" '<1\.[0-9]+\.[0-9]+>' 'apples'
+  at 2 'spawn(fun)' '<0\.[0-9]+\.[0-9]+>' 'bananas,blueberries'
+
+  at 1 'ticker = require("ticker")'
+  at 1 'ticker.start(200)' "$pid" tick
+  at 2 'client = require("client")'
+  at 2 'client.start()' "$pid" 'tock in client'
+  tty=1
+  shows 'registering <1.'
+
+  at 1 'global.register_name("two", group_leader())' true
+  at 2 'puts(global.whereis_name("two"), "printed at the first")'
+  tty=1
+  shows 'printed at the first'
+  at 2 'group_leader(global.whereis_name("two"), self())' true
+  at 2 'puts("and " .. "this too")'
+  tty=1
+  shows 'and this too'
   leave
-  run -0 screen
-  assert_line true
-  assert_line --regexp '^<1\.[0-9]+\.[0-9]+>$'
-  assert_line in-b
-  rm "$T/keys"
-  terminal two
-  type_ 'fun = function() puts(table.concat(ls(), ",")) end\n'
-  prompt 2
-  type_ 'node.list()\n'
-  prompt 3
-  type_ "node.spawn(\"one@$HOST\", fun)\n"
-  shows in-a
-  leave
-  run -0 screen
-  assert_line "{\"one@$HOST\"}"
-  run -0 node-list -n one
-  assert_output "two@$HOST"
+  tty=2 leave
+  run ! grep -q -e 'and this too' "$T/screen.2"
 }
 
 @test "several lines; an error; a process that was ended" {
@@ -174,6 +196,43 @@ screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/sc
   assert_line --regexp "^shell:1: attempt to index a nil value \(global 'nothing'\)"
   assert_line 'node-shell: the process that ran this has ended: on purpose'
   assert_line nil
+}
+
+@test "an expression goes on, too" {
+  start_node one
+  terminal
+  type_ '20 +\n'
+  shows '....('
+  type_ '22\n'
+  prompt 2
+  type_ '{"a",\n'
+  type_ '"b"}, [[c\n'
+  type_ 'd]]\n'
+  prompt 3
+  type_ '1 + )\n'
+  prompt 4
+  type_ 'puts("abc)\n'
+  prompt 5
+  type_ '"abc\\\nd"\n'
+  prompt 6
+  leave
+  run -0 screen
+  assert_line 42
+  assert_line '{"a", "b"}, "c\nd"'
+  assert_line --partial "unexpected symbol near '1'"
+  assert_line --partial 'unfinished string'
+  assert_line '"abc\nd"'
+}
+
+@test "a text with tabs can be pasted" {
+  start_node one
+  terminal
+  type_ 'for i = 1, 2 do\n\tif i == 2 then\n \t puts("pasted " .. i)\n\tend\nend\n'
+  prompt 2
+  leave
+  run -0 screen
+  assert_line 'pasted 2'
+  refute_line --partial setmetatable
 }
 
 @test "the mailbox: receive, flush" {
@@ -212,6 +271,56 @@ screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/sc
   assert_line --regexp '2> 20 \+ 22$'
 }
 
+@test "output arrives above a line of wide characters, however many rows it has" {
+  start_node one
+  terminal
+  type_ 'register("slow", spawn(function() receive() puts("from below") end))\n'
+  prompt 2
+  type_ "\"$(printf '漢%.0s' {1..90})\""
+  wait_until grep -q "漢\"" "$T/screen.$tty"
+  node-send slow go
+  shows below
+  type_ ' == nil\n'
+  prompt 3
+  leave
+  run -0 grep -cF $'\r\e[2A\e[J' "$T/screen.$tty" # 180 columns of 80, and some
+  assert_output 1
+}
+
+@test "whoever floods the terminal can be ended from its prompt" {
+  [ "${SAN:-}" != thread ] || skip 'a process is not preempted where signals are held back'
+  start_node one
+  terminal
+  type_ 'p = spawn(function() while true do puts("flo" .. "od") end end)\n'
+  prompt 2
+  shows flood
+  type_ 'exit(p, "kill")\n'
+  prompt 3
+  leave
+}
+
+@test "stopped and continued, it goes on with its line" {
+  start_node one
+  terminal
+  type_ '40 +'
+  shows '40 +'
+  tool=$(pgrep -x node-shell -s "$(pgrep -P "${shell[tty]}")")
+  pts=$(readlink "/proc/$tool/fd/0")
+  kill -STOP "$tool"
+  stty -F "$pts" sane
+  edits() { stty -F "$pts" -a | grep -q -e -icanon; }
+  run ! edits
+  stopped() { [[ $(ps -o stat= "${shell[tty]}") == T* ]]; }
+  wait_until stopped # script(1) stops as its child does, and continues it as it continues
+  kill -CONT "${shell[tty]}" "$tool"
+  wait_until edits
+  type_ ' 2\n'
+  prompt 2
+  leave
+  run -0 screen
+  assert_line 42
+}
+
 @test "Ctrl-C: gives the line up; stops what waits, which keeps its globals" {
   start_node one
   terminal
@@ -223,7 +332,7 @@ screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/sc
   prompt 2
   for wait in 'receive()' 'sleep(1000000)' 'receive_match({"never"})'; do
     type_ "puts(\"begins\") $wait\n"
-    begun() { [ "$(grep -c '^begins' "$T/screen")" = "$1" ]; }
+    begun() { [ "$(grep -c '^begins' "$T/screen.$tty")" = "$1" ]; }
     wait_until begun $((n = ${n:-0} + 1))
     type_ '\003'
     prompt $((n + 2))
@@ -237,13 +346,13 @@ screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/sc
 }
 
 @test "Ctrl-C: what runs on and on is ended with its process" {
-  [ "${SAN:-}" != thread ] || skip 'a process is not preempted where signals are held back'
+  needs_preemption
   start_node one
   terminal
   type_ 'x = 8\n'
   prompt 2
   type_ 'puts("begins") while true do end\n'
-  begun() { grep -q '^begins' "$T/screen"; }
+  begun() { grep -q '^begins' "$T/screen.$tty"; }
   wait_until begun
   type_ '\003'
   prompt 3
@@ -271,7 +380,11 @@ screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/sc
   prompt 5
   type_ 'node.sp\t\t'
   shows 'spawn_monitor'
+  prompts() { grep -o ')5> ' "$T/screen.$tty" | wc -l; }
+  before=$(prompts)
   type_ '\003'
+  again() { [ "$(prompts)" -gt "$before" ]; }
+  wait_until again # Ctrl-D is one only where a line is edited
   leave
   run -0 screen
   assert_line 5
@@ -290,7 +403,6 @@ screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/sc
   leave
   run -0 stat -c %a .node_history
   assert_output 600
-  rm "$T/keys"
   terminal
   type_ '\020\020\n'
   prompt 2
@@ -302,17 +414,55 @@ screen() { sed -E 's/\r\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/sc
   assert_line 42
 }
 
+@test "a history that cannot be written is as it was, and that is said; one that is not wanted" {
+  start_node one
+  HOME=$T/no-home terminal
+  type_ 'x = 1\n'
+  prompt 2
+  leave
+  run -0 screen
+  assert_line "node-shell: $T/no-home/.node_history: the history is not kept: No such file or directory"
+
+  ln -s /dev/null .node_history
+  mode=$(stat -c %a /dev/null)
+  terminal
+  type_ 'x = 1\n'
+  prompt 2
+  leave
+  run ! grep -q 'not kept' "$T/screen.$tty"
+  run -0 stat -c '%a %F' /dev/null .node_history
+  assert_output "$mode character special file"$'\n''777 symbolic link'
+}
+
+@test "a disk that is full does not cost the history" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  start_node one
+  cat >"$T/small" <<'END'
+mount -t tmpfs -o size=8k none "$HOME" && cp "$T/old" "$HOME/.node_history"
+cat /dev/zero >"$HOME/fill" 2>/dev/null
+"$@"
+cp "$HOME/.node_history" "$T/new"
+END
+  { echo _HiStOrY_V2_; printf 'line%d\n' {1..100}; } >"$T/old"
+  export T
+  WRAP="unshare -m sh $T/small" terminal
+  type_ 'x = 1\n'
+  prompt 2
+  leave
+  run -0 screen
+  assert_line "node-shell: $HOME/.node_history: the history is not kept: No space left on device"
+  cmp "$T/old" "$T/new"
+}
+
 @test "leaving by Ctrl-D or a hang-up leaves nothing but the node" {
   start_node one
   terminal
   leave
   alone() { [ "$(node-ps | wc -l)" = 2 ]; }
   wait_until alone
-  rm "$T/keys"
   terminal
-  kill "$shell"
-  wait "$shell" || :
-  exec 4>&-
+  kill "${shell[tty]}"
+  wait "${shell[tty]}" || :
   wait_until alone
   run -0 node-list --self
   assert_output "one@$HOST"

@@ -17,8 +17,7 @@ load tools
   refuses 'want NAME=VALUE' node-spawn --env A -- ls
   refuses 'want NAME=VALUE' node-spawn --env =A -- ls
   refuses 'are for commands' node-spawn --cwd / -e 1
-  refuses '-i is for attached commands' node-spawn -i -e 1
-  refuses '-i is for attached commands' node-spawn -i -d -- cat
+  refuses '-i is for commands' node-spawn -i -e 1
   refuses '--full goes with -d' node-spawn --full -- ls
   refuses 'not a node name' node-spawn two -- ls
   refuses 'no such option' node-spawn -x -- ls
@@ -295,8 +294,28 @@ load tools
   start_node one --path "$HOME/modules"
   run -0 node-spawn -m words.say -- one two
   assert_output one+two
+  printf 'puts("loads") return {run = function() puts("runs") end}\n' >modules/talks.lua
+  run -0 node-spawn -m talks.run
+  assert_output $'loads\nruns'
   says_no 1 'no_such_module' node-spawn -m no_such_module.start
   says_no 1 'shout' node-spawn -m words.shout
+}
+
+@test "-m: a module that never finishes loading ends with its tool, on every node" {
+  mkdir "$T/lib"
+  echo 'while true do receive(1) end' >"$T/lib/endless.lua"
+  start_node one --path "$T/lib"
+  start_node two --path "$T/lib"
+  export NODE_SELF=one@$HOST
+  for node in one two; do
+    node-spawn "$node@$HOST" -m endless.run >"$T/out" 3>&- &
+    tool=$!
+    threads() { [ "$(node-ps "$node@$HOST" | grep -c thread)" = "$1" ]; }
+    wait_until threads 1
+    kill $tool
+    wait $tool || true
+    wait_until threads 0
+  done
 }
 
 @test "a timeout of attached code has the common status" {

@@ -10,6 +10,7 @@
 #include "agent/http.h"
 #include "agent/kernel.h"
 #include "agent/mesh.h"
+#include "agent/pressure.h"
 #include "agent/registry.h"
 #include "agent/runtime.h"
 #include "agent/session.h"
@@ -135,6 +136,7 @@ static int make_tables(struct agent *a, struct error *e) {
   if (!a->nodes || !a->names || !a->globals) code = ERR_NOMEM;
   if (!code) code = calls_init(a);
   if (!code) code = mesh_init(a);
+  if (!code) code = pressure_init(a);
   if (!code) code = registry_init(a);
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
@@ -237,6 +239,7 @@ void agent_free(struct agent *a) {
   calls_finish(a);
   http_finish(a);
   mesh_finish(a);
+  pressure_finish(a);
   fetch_finish(a);
   if (a->vm) end_processes(a);
   kernel_finish(a);
@@ -248,6 +251,7 @@ void agent_free(struct agent *a) {
   uv_loop_close(&a->loop);
   runtime_finish(a);
   mesh_free(a);
+  pressure_free(a);
   fetch_free(a);
   http_free(a);
   if (held) return; /* the rest is still in use, and goes with us */

@@ -44,6 +44,7 @@ bool request_peer(const struct request *r, char out[64]) {
  */
 
 void answer(struct request *r, unsigned status, struct MHD_Response *response) {
+  if (!r->stream) request_unwatch(r);
   r->answered = true;
   r->status = status;
   r->response = response;

@@ -290,10 +290,10 @@ void api_process_send(struct request *r) {
     respond_error(r, &e);
     return;
   }
-  if (!npid_is_local(pid) && nodetab_busy(a->nodes, npid_incarnation(pid))) {
+  if (!vm_has_room(a->vm, pid)) {
     term_unref(t);
     respond_code(r, ERR_BUSY, "%s does not take what is sent to it: too much waits already",
-                 nodetab_name(a->nodes, npid_incarnation(pid)));
+                 request_segment(r));
     return;
   }
   agent_send(a, SIGNAL_MESSAGE, pid, NPID_KERNEL, NPID_NONE, t);

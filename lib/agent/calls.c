@@ -124,3 +124,16 @@ void call_answer(struct agent *a, struct signal *call, struct term *values) {
 void call_refuse(struct agent *a, struct signal *call, const struct error *e) {
   reply(a, call, term_build("bss", 0, err_wire(e->code), error_text(e)));
 }
+
+void call_defer(struct signal **waiting, struct signal *call) {
+  call->next = *waiting;
+  *waiting = call;
+}
+
+void call_answer_all(struct agent *a, struct signal **waiting) {
+  while (*waiting) {
+    struct signal *call = *waiting;
+    *waiting = call->next;
+    call_answer(a, call, NULL);
+  }
+}

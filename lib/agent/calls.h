@@ -28,4 +28,8 @@ void calls_node_down(struct agent *a, uint32_t incarnation);
 void call_answer(struct agent *a, struct signal *call, struct term *values);
 void call_refuse(struct agent *a, struct signal *call, const struct error *e);
 
+/* Calls that are answered together: one more of them (consumed), and the answer to all. */
+void call_defer(struct signal **waiting, struct signal *call);
+void call_answer_all(struct agent *a, struct signal **waiting);
+
 #endif

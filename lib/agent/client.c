@@ -3,6 +3,7 @@
 #include "agent/client.h"
 
 #include "agent/api.h"
+#include "agent/calls.h"
 #include "agent/hosted.h"
 #include "agent/registry.h"
 #include "agent/routes.h"
@@ -18,6 +19,7 @@ struct client {
   bool ended;
   npid pid, ref; /* what a monitor watches */
   char name[256];
+  struct signal *flushes; /* of those that write to a mailbox: they wait while it is full */
 };
 
 /* --- reasons --- */
@@ -26,8 +28,8 @@ int client_status(const struct term *reason) {
   static const struct {
     const char *word;
     int status;
-  } words[] = {{"normal", 0},    {"shutdown", 143},     {"kill", 137},   {"killed", 137},
-               {"timeout", 124}, {"noconnection", 125}, {"noproc", 125}, {"memory", 1}};
+  } words[] = {{"normal", 0},    {"shutdown", 143},     {"kill", 137}, {"killed", 137},
+               {"timeout", 124}, {"noconnection", 125}, {"noproc", 1}, {"memory", 1}};
   for (size_t i = 0; i < sizeof words / sizeof *words; i++)
     if (term_is_word(reason, words[i].word)) return words[i].status;
   struct term_reader r = term_read(reason);
@@ -66,8 +68,9 @@ static void on_closed(void *data, bool gone) {
   free(c);
 }
 
+/* The stream's end frees it. */
 static void client_free(struct hosted *p) {
-  (void)p; /* the stream's end frees it */
+  call_answer_all(p->agent, &((struct client *)p)->flushes);
 }
 
 static void client_exit(struct hosted *p, struct term *reason, bool kill) {
@@ -115,18 +118,36 @@ static void client_begin(struct client *c, const struct stream_events *events, n
 static void mailbox_message(struct hosted *p, const struct signal *s) {
   struct client *c = (struct client *)p;
   if (!c->stream) return;
-  stream_line(c->stream, s->term ? json_from_term(p->agent->nodes, s->term) : json_array());
+  struct buf line = BUF_INIT;
+  json_put_term(&line, p->agent->nodes, s->term);
+  buf_putc(&line, '\n');
+  stream_text(c->stream, &line);
+  buf_finish(&line);
   if (stream_full(c->stream)) vm_host_set_full(p->agent->vm, p->pid, true);
+}
+
+/* It may be the group leader of others, as node-shell's is. */
+static bool mailbox_call(struct hosted *p, struct signal *call) {
+  struct client *c = (struct client *)p;
+  if (!term_is_word(call->term, "flush")) return false;
+  call_defer(&c->flushes, call);
+  if (!c->stream || !stream_full(c->stream)) call_answer_all(p->agent, &c->flushes);
+  return true;
 }
 
 static void on_drained(void *data) {
   struct client *c = data;
-  if (!c->ended) vm_host_set_full(c->hosted.agent->vm, c->hosted.pid, false);
+  if (c->ended) return;
+  vm_host_set_full(c->hosted.agent->vm, c->hosted.pid, false);
+  call_answer_all(c->hosted.agent, &c->flushes);
 }
 
 static const struct stream_events mailbox_stream = {on_closed, on_drained};
-static const struct hosted_class mailbox_class = {
-    .kind = "client", .message = mailbox_message, .exit = client_exit, .free = client_free};
+static const struct hosted_class mailbox_class = {.kind = "client",
+                                                  .message = mailbox_message,
+                                                  .call = mailbox_call,
+                                                  .exit = client_exit,
+                                                  .free = client_free};
 
 static void on_named(void *data, const struct error *e, bool yes) {
   struct client *c = data;
@@ -206,7 +227,9 @@ void api_process_monitor(struct request *r) {
   struct agent *a = request_agent(r);
   struct error e;
   npid pid;
-  if (api_find_process(a, request_segment(r), &pid, &e)) {
+  const char *text =
+      request_segment(r); /* a pid may be of a process that is no more: that is answered by DOWN */
+  if (npid_shaped(text) ? npid_parse(a->nodes, text, &pid, &e) : api_find_process(a, text, &pid, &e)) {
     respond_error(r, &e);
     return;
   }

@@ -25,7 +25,7 @@ struct command {
   int handles;         /* to be closed before the struct may go */
   int open;            /* of the four things above, those that are not over */
   bool running;
-  bool stdin_open;
+  bool stdin_open, stdin_full;
   int start_errno;
   struct term *reason; /* what ended it, when that was a signal of ours */
   int64_t status;
@@ -228,8 +228,18 @@ struct input {
   char bytes[];
 };
 
+/* While much waits to be read by it, those who can wait send it no more. */
+static void note_input(struct command *c) {
+  size_t waits = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]);
+  bool full = waits > (c->stdin_full ? COMMAND_STDIN_HIGH / 2 : COMMAND_STDIN_HIGH);
+  if (full == c->stdin_full) return;
+  c->stdin_full = full;
+  vm_host_set_full(c->hosted.agent->vm, c->hosted.pid, full);
+}
+
 static void on_written(uv_write_t *w, int status) {
   (void)status; /* a command that does not read its stdin any more is no error of ours */
+  note_input(w->handle->data);
   free(w->data);
 }
 
@@ -314,7 +324,7 @@ static void command_message(struct hosted *p, const struct signal *s) {
     const char *bytes;
     size_t n;
     if (!term_get_str(&r, &bytes, &n)) continue;
-    bool full = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]) + n > COMMAND_STDIN_MAX;
+    bool full = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]) > COMMAND_STDIN_MAX;
     struct input *in = full ? NULL : malloc(sizeof *in + n);
     if (!in) {
       log_line(&p->agent->log, "%zu bytes for a command's stdin are lost: it does not read", n);
@@ -325,6 +335,7 @@ static void command_message(struct hosted *p, const struct signal *s) {
     uv_buf_t b = uv_buf_init(in->bytes, (unsigned)n);
     if (uv_write(&in->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_written)) free(in);
   }
+  note_input(c);
 }
 
 /* --- its start ------------------------------------------------------------------------------------------ */

@@ -8,7 +8,11 @@
 #include "agent/state.h"
 #include "core/signal.h"
 
-enum { COMMAND_GRACE_MS = 5000, COMMAND_STDIN_MAX = 16 << 20 /* bytes waiting to be read by it */ };
+enum {
+  COMMAND_GRACE_MS = 5000,
+  COMMAND_STDIN_HIGH = 1 << 20, /* while more bytes wait to be read by it, its senders wait */
+  COMMAND_STDIN_MAX = 16 << 20, /* beyond, what comes from those who do not is lost, and logged */
+};
 
 /* Starts the command of a ["spawn", spec] call (vm.h), spec being the MAP that `spec` stands at; consumes the
  * call.  The reply follows once it runs, or could not. */

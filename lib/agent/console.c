@@ -41,12 +41,7 @@ static void release(struct console *c) {
 }
 
 static void answer_flushes(struct console *c) {
-  if (c->pending.len > CONSOLE_HIGH) return;
-  while (c->flushes) {
-    struct signal *s = c->flushes;
-    c->flushes = s->next;
-    call_answer(c->hosted.agent, s, NULL);
-  }
+  if (c->pending.len <= CONSOLE_HIGH) call_answer_all(c->hosted.agent, &c->flushes);
 }
 
 /* In the pool: waits a moment for a terminal or pipe to have room, and writes no more than it surely takes,
@@ -119,19 +114,17 @@ static void console_message(struct hosted *p, const struct signal *s) {
     return;
   }
   if (term_is_word(s->term, "exit_status")) return; /* of a command whose leader it is: nobody asked */
-  json_t *v = s->term ? json_from_term(p->agent->nodes, s->term) : NULL;
   struct buf line = BUF_INIT;
-  if (v) json_line(&line, v);
-  if (v && buf_ok(&line)) put(c, line.data, line.len);
+  json_put_term(&line, p->agent->nodes, s->term);
+  buf_putc(&line, '\n');
+  if (buf_ok(&line)) put(c, line.data, line.len);
   buf_finish(&line);
-  json_decref(v);
 }
 
 static bool console_call(struct hosted *p, struct signal *s) {
   struct console *c = (struct console *)p;
   if (!term_is_word(s->term, "flush")) return false;
-  s->next = c->flushes;
-  c->flushes = s;
+  call_defer(&c->flushes, s);
   answer_flushes(c);
   return true;
 }

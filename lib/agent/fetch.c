@@ -17,6 +17,8 @@ struct fetch {
   uv_timer_t timer;
   uv_idle_t soon; /* for "at once": a timer of 0 ms set anew as it fires would never let libuv poll */
   struct fetch_request *requests;
+  struct watch *changed; /* watches that may poll for something else than they should */
+  bool acting;           /* libcurl runs, and `changed` is looked at after it */
 };
 
 struct fetch_request {
@@ -37,6 +39,9 @@ struct watch { /* a socket of libcurl's */
   struct agent *agent;
   uv_poll_t poll;
   curl_socket_t fd;
+  int wanted, polled; /* events */
+  bool changed;
+  struct watch *next; /* among the changed */
 };
 
 /* --- the loop ------------------------------------------------------------------------------------------- */
@@ -98,20 +103,42 @@ static void check_done(struct agent *a) {
   }
 }
 
-static void on_event(uv_poll_t *p, int status, int events) {
-  struct watch *w = p->data;
-  struct agent *a = w->agent;
-  int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
+static void on_event(uv_poll_t *p, int status, int events);
+
+/* libcurl waits for room after each piece it sends, when mostly there is room and nothing left to send: it
+ * may try at once, and what it then wants is mostly what it wanted before.  So a message costs no epoll_ctl.
+ */
+static void settle(struct fetch *f) {
+  for (struct watch *w; (w = f->changed);) {
+    int running;
+    f->changed = w->next;
+    w->changed = false;
+    if (w->wanted & ~w->polled & UV_WRITABLE)
+      curl_multi_socket_action(f->multi, w->fd, CURL_CSELECT_OUT, &running);
+    if (w->wanted == w->polled || uv_is_closing((uv_handle_t *)&w->poll)) continue; /* it is freed later */
+    w->polled = w->wanted;
+    uv_poll_start(&w->poll, w->polled, on_event);
+  }
+}
+
+static void act(struct agent *a, curl_socket_t fd, int flags) {
   int running;
-  curl_multi_socket_action(a->fetch->multi, w->fd, status < 0 ? CURL_CSELECT_ERR : flags, &running);
+  a->fetch->acting = true;
+  curl_multi_socket_action(a->fetch->multi, fd, flags, &running);
+  settle(a->fetch);
+  a->fetch->acting = false;
   check_done(a);
 }
 
+static void on_event(uv_poll_t *p, int status, int events) {
+  struct watch *w = p->data;
+  int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
+  act(w->agent, w->fd, status < 0 ? CURL_CSELECT_ERR : flags);
+}
+
 static void run_timers(struct agent *a) {
-  int running;
   uv_idle_stop(&a->fetch->soon);
-  curl_multi_socket_action(a->fetch->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-  check_done(a);
+  act(a, CURL_SOCKET_TIMEOUT, 0);
 }
 
 static void on_timeout(uv_timer_t *t) {
@@ -125,6 +152,22 @@ static void watch_closed(uv_handle_t *h) {
   free(h->data);
 }
 
+static void note_change(struct fetch *f, struct watch *w) {
+  if (w->changed) return;
+  w->changed = true;
+  w->next = f->changed;
+  f->changed = w;
+  if (!f->acting) uv_idle_start(&f->soon, on_soon);
+}
+
+static void forget_change(struct fetch *f, struct watch *w) {
+  for (struct watch **at = &f->changed; *at; at = &(*at)->next) {
+    if (*at != w) continue;
+    *at = w->next;
+    return;
+  }
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *socket_data) {
   (void)easy;
   struct agent *a = cls;
@@ -132,6 +175,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *so
   if (what == CURL_POLL_REMOVE) {
     if (!w) return 0;
     curl_multi_assign(a->fetch->multi, fd, NULL);
+    forget_change(a->fetch, w);
     uv_poll_stop(&w->poll);
     uv_close((uv_handle_t *)&w->poll, watch_closed);
     return 0;
@@ -147,8 +191,8 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *so
     w->poll.data = w;
     curl_multi_assign(a->fetch->multi, fd, w);
   }
-  int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-  uv_poll_start(&w->poll, events, on_event);
+  w->wanted = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+  note_change(a->fetch, w);
   return 0;
 }
 

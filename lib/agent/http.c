@@ -97,6 +97,7 @@ static void request_free(struct request *r) {
   *r->link = r->next;
   if (r->next) r->next->link = r->link;
   if (r->upload) r->upload->closed(r->upload_data);
+  request_unwatch(r);
   stream_free(r->stream);
   buf_finish(&r->bytes);
   buf_finish(&r->allow);

@@ -8,6 +8,7 @@
 #define AGENT_HTTP_H
 
 #include "agent/state.h"
+#include "base/buf.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -18,7 +19,8 @@ enum {
   HTTP_DISCARD_MAX = 64 << 20, /* how much of a refused body is read before the connection is cut */
   HTTP_CONNECTIONS_MAX = 4096, /* on each of the two servers; more wait in the kernel's backlog */
   HTTP_IDLE_TIMEOUT_S = 60,    /* a connection on which nothing happens */
-  HTTP_STREAM_MAX = 64 << 20,  /* a stream with more pending breaks off: its writers did not wait */
+  HTTP_STREAM_MAX = 512 << 20, /* a stream with more pending is cut: its writers do not wait.  More than those
+                                  who do can have on its way before they are told to (vm_has_room) */
   HTTP_STREAM_HIGH = 1 << 20,  /* a stream with more than this pending is full */
 };
 
@@ -41,6 +43,10 @@ json_t *request_body(const struct request *r); /* borrowed; NULL: there was none
 bool request_peer(const struct request *r,
                   char out[64]); /* the address it came from; false on the unix socket */
 
+/* Nobody reads from the connection of a request that is not answered yet, so nobody sees its client go: gone
+ * runs then, once at most, until the request is answered.  0 or ERR_NOMEM. */
+int request_watch(struct request *r, void (*gone)(void *data), void *data) MUST_CHECK;
+
 /* The answers. body is consumed; NULL stands for memory that ran out. */
 void respond_json(struct request *r, unsigned status, json_t *body);
 void respond_text(struct request *r, const char *type, char *text, size_t n); /* text (heap) is consumed */
@@ -48,7 +54,8 @@ void respond_error(struct request *r, const struct error *e);
 void respond_code(struct request *r, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* An answer of JSON lines that goes on until stream_end.  closed(data) runs once: after stream_end, or when
- * the client is gone (*gone*); the stream is then no more. drained runs when a full stream has emptied. */
+ * the client is gone (*gone*); the stream is then no more. drained runs when a full stream has emptied by
+ * half. */
 struct stream;
 struct stream_events {
   void (*closed)(void *data, bool gone);
@@ -56,7 +63,8 @@ struct stream_events {
 };
 /* NULL when memory ran out: the request has then been answered with that. */
 struct stream *respond_stream(struct request *r, const struct stream_events *events, void *data);
-void stream_line(struct stream *s, json_t *line); /* consumed */
+void stream_line(struct stream *s, json_t *line);            /* consumed */
+void stream_text(struct stream *s, const struct buf *lines); /* whole lines of JSON text */
 bool stream_full(const struct stream *s);
 void stream_end(struct stream *s);
 
@@ -71,6 +79,6 @@ struct upload_events {
 void request_upload(struct request *r, const struct upload_events *events, void *data);
 void request_hold(struct request *r);    /* from `data`: no more of it until request_release */
 void request_release(struct request *r); /* does nothing when it is not held */
-void request_cut(struct request *r);     /* ends the connection of an upload; closed follows */
+void request_cut(struct request *r);     /* ends the connection of an upload or a stream; closed follows */
 
 #endif

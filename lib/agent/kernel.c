@@ -6,6 +6,7 @@
 #include "agent/command.h"
 #include "agent/hosted.h"
 #include "agent/mesh.h"
+#include "agent/pressure.h"
 #include "agent/registry.h"
 #include "base/clock.h"
 
@@ -319,6 +320,8 @@ static const struct op {
     {"re_register", op_re_register},
     {"unregister", op_unregister},
     {"send", op_send},
+    {"hold", pressure_op_hold},
+    {"room", pressure_op_room},
     {"name_claim", registry_op_claim},
     {"name_put", registry_op_put},
     {"name_drop", registry_op_drop},

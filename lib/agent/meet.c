@@ -3,6 +3,7 @@
 #include "agent/calls.h"
 #include "agent/hello.h"
 #include "agent/peer.h"
+#include "agent/pressure.h"
 #include "agent/registry.h"
 #include "agent/routes.h"
 #include "base/buf.h"
@@ -161,11 +162,14 @@ static int on_line(void *data, char *text, size_t n) {
   if (*text == '{') return control_line(p, text, n);
   struct signal *s;
   struct error e = {0};
-  int code = frame_read(a->nodes, p->incarnation, text, n, &s, &e);
+  struct frames *f = &a->mesh->frames;
+  f->peer = p->incarnation;
+  int code = frame_read(f, text, n, &s, &e);
   if (code) {
     log_line(&a->log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;
   }
+  pressure_arrived(a, p->incarnation, s);
   vm_deliver(a->vm, s);
   return 0;
 }

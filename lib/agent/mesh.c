@@ -5,6 +5,7 @@
 #include "agent/calls.h"
 #include "agent/hosted.h"
 #include "agent/peer.h"
+#include "agent/pressure.h"
 #include "agent/registry.h"
 #include "base/buf.h"
 #include "base/clock.h"
@@ -105,10 +106,11 @@ void mesh_undeliverable(struct agent *a, struct signal *s, int code, const char 
 }
 
 static void write_frame(struct peer *p, struct signal *s) {
-  struct buf line = BUF_INIT;
-  int code = frame_write(p->agent->nodes, s, &line);
-  if (!code) code = link_write(p->link, line.data, line.len);
-  buf_finish(&line);
+  struct buf *line = &p->agent->mesh->line;
+  int code = frame_write(p->agent->nodes, s, line);
+  if (!code) code = link_write(p->link, line->data, line->len);
+  buf_clear(line);
+  buf_shrink(line);
   if (code)
     mesh_undeliverable(p->agent, s, code, err_sentence(code));
   else
@@ -187,6 +189,7 @@ void peer_down(struct peer *p, const struct error *e) {
   p->failed_ns = was_up ? 0 : clock_ns();
   p->state = PEER_DOWN;
   nodetab_set_busy(a->nodes, p->incarnation, false);
+  pressure_node_down(a, p->incarnation);
   p->ready = p->greeted = false;
   p->joins = 0;
   peer_answer_offer(p, e);
@@ -348,6 +351,7 @@ int mesh_init(struct agent *a) {
   uint64_t ms = (uint64_t)a->config->heartbeat_ms;
   uv_timer_init(&a->loop, &a->mesh->heartbeat);
   a->mesh->heartbeat.data = a;
+  a->mesh->frames.nodes = a->nodes;
   uv_timer_start(&a->mesh->heartbeat, on_heartbeat, ms, ms);
   return 0;
 }
@@ -371,6 +375,8 @@ void mesh_free(struct agent *a) {
   if (!m) return;
   for (size_t i = 0; i < m->count; i++) free(m->order[i]);
   free(m->order);
+  frames_finish(&m->frames);
+  buf_finish(&m->line);
   map_finish(&m->peers);
   free(m);
   a->mesh = NULL;

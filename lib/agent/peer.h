@@ -14,7 +14,9 @@
 #include "agent/http.h"
 #include "agent/link.h"
 #include "agent/mesh.h"
+#include "base/buf.h"
 #include "base/map.h"
+#include "wire/frame.h"
 
 enum peer_state { PEER_DOWN, PEER_CONNECTING, PEER_SYNCING, PEER_UP };
 
@@ -54,6 +56,8 @@ struct mesh {
   size_t count;
   struct mesh_watch *watches;
   uv_timer_t heartbeat;
+  struct frames frames; /* the frame being read */
+  struct buf line;      /* the frame being written */
   bool stopping;
 };
 

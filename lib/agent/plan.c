@@ -87,7 +87,7 @@ int plan_read(struct agent *a, bool by_process, struct term_reader spec, struct 
   if (term_map_find(spec, "timeout", &at) && !term_get_int(&at, &p->timeout_ms))
     return error_set(e, ERR_BAD_VALUE, "timeout wants milliseconds");
   if (term_map_find(spec, "leader", &at)) term_get_pid(&at, &p->leader);
-  if (term_map_find(spec, "link", &at)) term_get_pid(&at, &p->link);
+  if (term_map_find(spec, "link", &at) || term_map_find(spec, "lease", &at)) term_get_pid(&at, &p->link);
   if (term_map_find(spec, "monitor", &at) && term_next(&at).tag == TERM_LIST) {
     struct term_value who = term_next(&at), ref = term_next(&at);
     if (who.tag == TERM_PID && ref.tag == TERM_REF) p->watcher = who.pid, p->watch_ref = ref.pid;

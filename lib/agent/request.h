@@ -39,6 +39,7 @@ struct request {
   const struct upload_events *upload;
   void *upload_data;
   struct stream *stream;
+  struct watch *watch;
 };
 
 /* http.c: what was resumed or queued is looked at when the server runs: it will, from a clean stack. */
@@ -48,6 +49,9 @@ int request_fd(const struct request *r);
 /* answer.c */
 void answer(struct request *r, unsigned status, struct MHD_Response *response); /* response is consumed */
 void answer_refused(struct request *r); /* with what r->refused says */
+
+/* watch.c */
+void request_unwatch(struct request *r);
 
 /* stream.c */
 void stream_gone(struct stream *s); /* nobody listens any more, or may */

@@ -16,10 +16,11 @@ struct session {
   struct hosted hosted;
   struct request *request; /* until it is answered */
   struct stream *stream;
-  bool command; /* what it spawns is one: that ends by TERM, a green thread by kill */
-  bool ended;   /* as a process */
-  npid ref;     /* of the monitor */
-  npid pid;     /* what it spawned */
+  bool command;    /* what it spawns is one: that ends by TERM, a green thread by kill */
+  bool ended;      /* as a process */
+  npid ref;        /* of the monitor */
+  npid pid;        /* what it spawned */
+  struct buf held; /* lines of output that came while the code was loaded */
   struct signal *flushes;
 };
 
@@ -32,21 +33,23 @@ static void end(struct session *s) {
 }
 
 static void answer_flushes(struct session *s) {
-  while (s->flushes) {
-    struct signal *call = s->flushes;
-    s->flushes = call->next;
-    call_answer(s->hosted.agent, call, NULL);
-  }
+  call_answer_all(s->hosted.agent, &s->flushes);
 }
 
 /* --- the stream ----------------------------------------------------------------------------------------- */
 
-/* The lease: nobody listens any more. */
-static void break_lease(struct session *s) {
-  if (s->ended || s->pid == NPID_NONE) return;
+static void let_go(struct session *s, npid pid) {
   struct term *reason = reason_word(s->command ? "client_gone" : "kill");
-  agent_send(s->hosted.agent, SIGNAL_EXIT, s->pid, s->hosted.pid, NPID_NONE, reason);
+  agent_send(s->hosted.agent, SIGNAL_EXIT, pid, s->hosted.pid, NPID_NONE, reason);
   term_unref(reason);
+}
+
+/* The lease: nobody listens any more.  While the code is loaded only the link tells whose it is. */
+static void break_lease(struct session *s) {
+  if (s->ended) return;
+  if (s->pid != NPID_NONE) let_go(s, s->pid);
+  for (size_t i = 0; s->pid == NPID_NONE && i < s->hosted.bond_count; i++)
+    if (s->hosted.bonds[i].ref == NPID_NONE) let_go(s, s->hosted.bonds[i].pid);
 }
 
 static void on_closed(void *data, bool gone) {
@@ -63,6 +66,12 @@ static void on_drained(void *data) {
 
 static const struct stream_events session_stream = {on_closed, on_drained};
 
+/* What is loaded cannot be made to wait for a reader that comes when it is. */
+static void hold(struct session *s, const struct buf *line) {
+  buf_append(&s->held, line->data, line->len);
+  if (!buf_ok(&s->held) || s->held.len > HTTP_STREAM_MAX) break_lease(s);
+}
+
 /* --- the process ---------------------------------------------------------------------------------------- */
 
 static void session_message(struct hosted *p, const struct signal *sig) {
@@ -71,18 +80,26 @@ static void session_message(struct hosted *p, const struct signal *sig) {
   const char *name, *bytes;
   size_t name_n, n;
   npid from;
-  if (!s->stream || !sig->term || sig->term->count != 3 || !term_get_str(&r, &name, &name_n) ||
-      !term_get_pid(&r, &from) || !term_get_str(&r, &bytes, &n) || name_n != 6)
+  if (!sig->term || sig->term->count != 3 || !term_get_str(&r, &name, &name_n) || !term_get_pid(&r, &from) ||
+      !term_get_str(&r, &bytes, &n) || name_n != 6)
     return;
-  const char *key = !memcmp(name, "stdout", 6) ? "stdout" : !memcmp(name, "stderr", 6) ? "stderr" : NULL;
-  if (key) stream_line(s->stream, json_pack("{s:o}", key, json_from_bytes(bytes, n)));
+  bool out = !memcmp(name, "stdout", 6);
+  if (!out && memcmp(name, "stderr", 6)) return;
+  struct buf line = BUF_INIT;
+  buf_puts(&line, out ? "{\"stdout\":" : "{\"stderr\":");
+  json_put_bytes(&line, bytes, n);
+  buf_puts(&line, "}\n");
+  if (s->stream)
+    stream_text(s->stream, &line);
+  else if (s->request)
+    hold(s, &line);
+  buf_finish(&line);
 }
 
 static bool session_call(struct hosted *p, struct signal *call) {
   struct session *s = (struct session *)p;
   if (!term_is_word(call->term, "flush")) return false;
-  call->next = s->flushes;
-  s->flushes = call;
+  call_defer(&s->flushes, call);
   if (!s->stream || !stream_full(s->stream)) answer_flushes(s);
   return true;
 }
@@ -123,6 +140,7 @@ static void session_exit(struct hosted *p, struct term *reason, bool kill) {
 static void session_free(struct hosted *p) {
   struct session *s = (struct session *)p;
   answer_flushes(s); /* a writer must not wait for who is gone */
+  buf_finish(&s->held);
 }
 
 static const struct hosted_class session_class = {.kind = "client",
@@ -144,10 +162,21 @@ void sessions_stop(struct agent *a) {
 
 /* --- its beginning -------------------------------------------------------------------------------------- */
 
+/* The client went before it was answered; session_spawned will find no request. */
+static void on_gone(void *data) {
+  struct session *s = data;
+  struct request *r = s->request;
+  s->request = NULL;
+  break_lease(s);
+  end(s);
+  respond_code(r, ERR_LOST, "the client is gone");
+}
+
 struct session *session_new(struct request *r, bool command) {
   struct agent *a = request_agent(r);
   struct session *s = calloc(1, sizeof *s);
-  int code = s ? hosted_begin(a, &s->hosted, &session_class, a->console) : ERR_NOMEM;
+  int code = s ? request_watch(r, on_gone, s) : ERR_NOMEM;
+  if (!code) code = hosted_begin(a, &s->hosted, &session_class, a->console);
   if (code) {
     free(s);
     respond_code(r, code, "%s", err_sentence(code));
@@ -163,7 +192,7 @@ struct session *session_new(struct request *r, bool command) {
 void session_describe(const struct session *s, struct term_writer *w) {
   term_put_text(w, "leader");
   term_put_pid(w, s->hosted.pid);
-  term_put_text(w, "link"); /* so that it ends as well when our node is lost to it */
+  term_put_text(w, "lease"); /* so that it ends as well when our node is lost to it */
   term_put_pid(w, s->hosted.pid);
   term_put_text(w, "monitor");
   size_t at = term_open(w, TERM_LIST);
@@ -174,24 +203,23 @@ void session_describe(const struct session *s, struct term_writer *w) {
 
 void session_spawned(void *session, const struct error *e, struct term_reader values) {
   struct session *s = session;
-  struct agent *a = s->hosted.agent;
   struct request *r = s->request;
+  bool spawned = !e && term_get_pid(&values, &s->pid);
   s->request = NULL;
-  if (e || !term_get_pid(&values, &s->pid)) {
-    if (e)
-      respond_error(r, e);
-    else
-      respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
-    end(s);
-    free(s);
+  if (!r) { /* its client is gone */
+    if (spawned) let_go(s, s->pid);
+  } else if (e) {
+    respond_error(r, e);
+  } else if (!spawned) {
+    respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
+  } else if ((s->stream = respond_stream(r, &session_stream, s))) {
+    stream_line(s->stream, api_pid(s->hosted.agent, s->pid));
+    stream_text(s->stream, &s->held);
+    buf_finish(&s->held);
     return;
-  }
-  s->stream = respond_stream(r, &session_stream, s);
-  if (!s->stream) {
+  } else {
     break_lease(s);
-    end(s);
-    free(s);
-    return;
   }
-  stream_line(s->stream, api_pid(a, s->pid));
+  end(s);
+  free(s);
 }

@@ -17,6 +17,7 @@ struct fetch;
 struct hosted;
 struct http;
 struct mesh;
+struct pressure;
 struct registry;
 struct runtime;
 
@@ -47,6 +48,7 @@ struct agent {
   struct fetch *fetch;
   struct http *http;
   struct mesh *mesh;
+  struct pressure *pressure;
   struct registry *registry;
   struct hosted *processes; /* a list of all hosted processes */
   npid console;

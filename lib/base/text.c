@@ -84,9 +84,46 @@ static size_t utf8_sequence(const unsigned char *s, size_t n) {
   }
 }
 
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+
+/* Has the word a byte from 0x80 on? */
+static bool word_high(uint64_t w) {
+  return w & EACH(0x80);
+}
+
+/* ... or one below n <= 0x80, where none is high?  ("Bit Twiddling Hacks", Anderson.) */
+static bool word_below(uint64_t w, uint8_t n) {
+  return (w - EACH(n)) & ~w & EACH(0x80);
+}
+
+static bool word_plain(uint64_t w) {
+  return !word_high(w) && !word_below(w, ' ') && !word_below(w ^ EACH('"'), 1) &&
+         !word_below(w ^ EACH('\\'), 1);
+}
+
+static uint64_t word_at(const char *s) {
+  uint64_t w;
+  memcpy(&w, s, sizeof w);
+  return w;
+}
+
+size_t text_plain(const char *bytes, size_t n) {
+  size_t i = 0;
+  while (n - i >= 8 && word_plain(word_at(bytes + i))) i += 8;
+  while (i < n && (unsigned char)bytes[i] >= ' ' && (unsigned char)bytes[i] < 0x80 && bytes[i] != '"' &&
+         bytes[i] != '\\')
+    i++;
+  return i;
+}
+
 bool text_utf8(const char *bytes, size_t n) {
   const unsigned char *s = (const unsigned char *)bytes;
   while (n) {
+    if (n >= 8 && !word_high(word_at((const char *)s))) {
+      s += 8;
+      n -= 8;
+      continue;
+    }
     size_t len = utf8_sequence(s, n);
     if (!len) return false;
     s += len;

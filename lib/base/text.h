@@ -15,6 +15,10 @@ bool text_integer(const char *text, int64_t low, int64_t high, int64_t *out);
 void text_base64(struct buf *out, const void *bytes, size_t n);
 bool text_unbase64(struct buf *out, const char *text, size_t n);
 
+/* How many bytes from the start a JSON string holds as they are, and need no look for UTF-8: printable ASCII
+ * but quote and backslash. */
+size_t text_plain(const char *bytes, size_t n);
+
 /* Is it well-formed UTF-8 (no surrogates, no overlong forms)? */
 bool text_utf8(const char *bytes, size_t n);
 

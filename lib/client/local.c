@@ -95,6 +95,7 @@ int local_nodes(json_t **out, struct error *e) {
   json_auto_t *found = json_array();
   if (!found) return ERR_NOMEM;
   DIR *dir = opendir(path);
+  if (!dir && errno != ENOENT) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
   for (struct dirent *d; dir && (d = readdir(dir));)
     if (strchr(d->d_name, '@') && is_running(dirfd(dir), d->d_name) &&
         json_array_append_new(found, json_string(d->d_name)))

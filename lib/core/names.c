@@ -6,6 +6,7 @@
 #include "base/map.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +19,21 @@ struct entry {
 
 struct names {
   pthread_rwlock_t lock;
+  _Atomic uint64_t version; /* counts the releases of the exclusive lock */
   struct map by_name, by_pid;
 };
+
+static void lock(struct names *n) {
+  pthread_rwlock_wrlock(&n->lock);
+}
+static void unlock(struct names *n) {
+  atomic_fetch_add(&n->version, 1);
+  pthread_rwlock_unlock(&n->lock);
+}
+
+uint64_t names_version(const struct names *n) {
+  return atomic_load_explicit(&n->version, memory_order_acquire);
+}
 
 struct names *names_new(void) {
   struct names *n = calloc(1, sizeof *n);
@@ -102,28 +116,28 @@ static int entry_move(struct names *n, struct entry *entry, npid pid, uint64_t t
 /* --- */
 
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) {
-  pthread_rwlock_wrlock(&n->lock);
+  lock(n);
   int rc = map_get(&n->by_name, name) ? ERR_NAME_TAKEN : entry_add(n, name, pid, token);
-  pthread_rwlock_unlock(&n->lock);
+  unlock(n);
   return rc;
 }
 
 int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) {
-  pthread_rwlock_wrlock(&n->lock);
+  lock(n);
   struct entry *entry = map_get(&n->by_name, name);
   npid had = entry ? entry->pid : NPID_NONE;
   int rc = entry ? entry_move(n, entry, pid, token) : entry_add(n, name, pid, token);
-  pthread_rwlock_unlock(&n->lock);
+  unlock(n);
   if (rc == 0 && before) *before = had;
   return rc;
 }
 
 bool names_unregister(struct names *n, const char *name, uint64_t token) {
-  pthread_rwlock_wrlock(&n->lock);
+  lock(n);
   struct entry *entry = map_get(&n->by_name, name);
   bool goes = entry && (!token || entry->token == token);
   if (goes) entry_remove(n, entry);
-  pthread_rwlock_unlock(&n->lock);
+  unlock(n);
   if (goes) free(entry);
   return goes;
 }
@@ -159,10 +173,10 @@ size_t names_drop(struct names *n, npid pid, names_gone *gone, void *data) {
   bool any = map_get_id(&n->by_pid, pid);
   pthread_rwlock_unlock(&n->lock);
   if (!any) return 0;
-  pthread_rwlock_wrlock(&n->lock);
+  lock(n);
   struct entry *chain = map_remove_id(&n->by_pid, pid);
   for (struct entry *entry = chain; entry; entry = entry->next) map_remove(&n->by_name, entry->name);
-  pthread_rwlock_unlock(&n->lock);
+  unlock(n);
   return tell_gone(chain, gone, data);
 }
 
@@ -170,7 +184,7 @@ size_t names_drop_node(struct names *n, uint32_t incarnation, names_gone *gone, 
   struct entry *chain = NULL, *doomed = NULL;
   size_t at = 0;
   void *value;
-  pthread_rwlock_wrlock(&n->lock);
+  lock(n);
   /* A map must not change under a walk, so the walk collects whole pids, linked through their heads' free
    * prev. */
   while (map_next(&n->by_pid, &at, NULL, NULL, &value)) {
@@ -186,7 +200,7 @@ size_t names_drop_node(struct names *n, uint32_t incarnation, names_gone *gone, 
     last->next = chain;
     chain = head;
   }
-  pthread_rwlock_unlock(&n->lock);
+  unlock(n);
   return tell_gone(chain, gone, data);
 }
 

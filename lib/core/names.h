@@ -20,6 +20,9 @@ void names_free(struct names *n);
 /* Who has the name, or NPID_NONE; *token (may be NULL) gets the registration's token. */
 npid names_whereis(struct names *n, const char *name, uint64_t *token);
 
+/* Changes whenever anything in the table does; an answer of names_whereis holds until then. */
+uint64_t names_version(const struct names *n);
+
 /* Gives pid the name.  ERR_NAME_TAKEN when another has it (or pid itself, as in Erlang), ERR_BUSY when the
  * table is full, ERR_NOMEM. */
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) MUST_CHECK;

@@ -26,6 +26,12 @@ npid bind_check_ref(lua_State *L, int arg) {
   return p;
 }
 
+npid bind_whereis(lua_State *L, struct names *table, int index) {
+  size_t len;
+  const char *name = lua_tolstring(L, index, &len);
+  return whereis_pid(&process_of(L)->isolate->names, table, name, len);
+}
+
 int64_t bind_check_deadline(lua_State *L, int arg) {
   if (lua_isnoneornil(L, arg)) return TIMER_NEVER;
   lua_Number ms = luaL_checknumber(L, arg);

@@ -2,6 +2,7 @@
 #ifndef VM_BIND_H
 #define VM_BIND_H
 
+#include "core/names.h"
 #include "core/signal.h"
 
 #include <lauxlib.h>
@@ -21,6 +22,9 @@ extern const luaL_Reg bind_command[]; /* exec ls */
 npid bind_check_pid(lua_State *L, int arg);
 npid bind_check_ref(lua_State *L, int arg);
 npid bind_to_pid(lua_State *L, int index); /* NPID_NONE when it is none */
+
+/* Who has the name, the string at index; or NPID_NONE. */
+npid bind_whereis(lua_State *L, struct names *table, int index);
 
 /* Milliseconds from now as a deadline; nil or none: TIMER_NEVER. */
 int64_t bind_check_deadline(lua_State *L, int arg);

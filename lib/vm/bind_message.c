@@ -11,7 +11,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROOM_RETRY_NS = 2000000, INBOX_MAX = 256 << 20 };
+enum { ROOM_RETRY_NS = 2000000 };
 
 /* --- send --- */
 
@@ -41,28 +41,13 @@ static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   return true;
 }
 
-/* Is the way to the receiver at its bound?  Then the sender waits, and tries again. */
-static bool no_room(struct vm *vm, npid to) {
-  const struct inbox *inbox = &vm->host;
-  if (npid_is_local(to) && npid_number(to) != 0) {
-    struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
-    if (!slot) return false;
-    if (atomic_load_explicit(&slot->full, memory_order_relaxed)) return true;
-    void *owner = atomic_load_explicit(&slot->owner, memory_order_relaxed);
-    if (owner != vm_host(vm)) inbox = &((struct isolate *)owner)->inbox;
-  }
-  if (!npid_is_local(to) && nodetab_busy(vm->config.nodes, npid_incarnation(to))) return true;
-  size_t max = vm->config.mailbox_bytes / 4 < INBOX_MAX ? vm->config.mailbox_bytes / 4 : INBOX_MAX;
-  return atomic_load_explicit(&inbox->bytes, memory_order_relaxed) > max;
-}
-
 static int send_again(lua_State *L, int status, lua_KContext to);
 
 /* Values from index 2 on go to a pid. */
 static int send_values(lua_State *L, npid to) {
   struct process *p = process_of(L), *near = isolate_find(p->isolate, to);
   int last = lua_gettop(L);
-  if (near ? near->full : no_room(p->isolate->vm, to)) {
+  if (near ? near->full : !vm_has_room(p->isolate->vm, to)) { /* then it waits, and tries again */
     if (to == p->pid) return luaL_error(L, "the mailbox of this process is full");
     bind_check_suspends(L, "send");
     process_wait(p, PROCESS_SENDS, clock_ns() + ROOM_RETRY_NS);
@@ -76,10 +61,6 @@ static int send_values(lua_State *L, npid to) {
 static int send_again(lua_State *L, int status, lua_KContext to) {
   (void)status;
   return send_values(L, (npid)to);
-}
-
-static npid whereis(lua_State *L, const char *name) {
-  return names_whereis(process_of(L)->isolate->vm->config.names, name, NULL);
 }
 
 /* {name, node} of another node: its kernel, which the name is sent to, is asked for first. */
@@ -111,10 +92,10 @@ static int send_to_node(lua_State *L) {
   lua_geti(L, 1, 2);
   if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
     return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
-  const char *name = lua_tostring(L, -2), *node = lua_tostring(L, -1);
+  const char *node = lua_tostring(L, -1);
   struct vm *vm = process_of(L)->isolate->vm;
   bool here = strcmp(node, nodetab_name(vm->config.nodes, 0)) == 0;
-  npid to = here ? whereis(L, name) : NPID_NONE;
+  npid to = here ? bind_whereis(L, vm->config.names, -2) : NPID_NONE;
   struct term *ask = here ? NULL : term_build("ss", "connect", node);
   lua_pop(L, 2);
   if (!here) return bind_call(L, NPID_KERNEL, ask, send_there, 0);
@@ -125,7 +106,7 @@ static int send(lua_State *L) {
   npid to = bind_to_pid(L, 1);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TTABLE) return send_to_node(L);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TSTRING) {
-    to = whereis(L, lua_tostring(L, 1));
+    to = bind_whereis(L, process_of(L)->isolate->vm->config.names, 1);
     if (to == NPID_NONE) return luaL_error(L, "no process has the name '%s'", lua_tostring(L, 1));
   }
   if (to == NPID_NONE) return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
@@ -276,6 +257,7 @@ static int slept(lua_State *L, int status, lua_KContext context) {
 }
 
 static int sleep_ms(lua_State *L) {
+  luaL_checknumber(L, 1); /* without one it would be for ever */
   int64_t deadline = bind_check_deadline(L, 1);
   bind_check_suspends(L, "sleep");
   process_wait(process_of(L), PROCESS_SLEEPS, deadline);

@@ -46,7 +46,8 @@ static int unregister(lua_State *L) {
 }
 
 static int whereis(lua_State *L) {
-  copy_push_npid(L, names_whereis(vm_of(L)->config.names, luaL_checkstring(L, 1), NULL));
+  luaL_checkstring(L, 1);
+  copy_push_npid(L, bind_whereis(L, vm_of(L)->config.names, 1));
   return 1;
 }
 
@@ -117,7 +118,8 @@ static int global_unregister(lua_State *L) {
 }
 
 static int global_whereis(lua_State *L) {
-  copy_push_npid(L, names_whereis(vm_of(L)->config.globals, luaL_checkstring(L, 1), NULL));
+  luaL_checkstring(L, 1);
+  copy_push_npid(L, bind_whereis(L, vm_of(L)->config.globals, 1));
   return 1;
 }
 
@@ -134,7 +136,7 @@ static int global_sent(lua_State *L, int status, lua_KContext pid) {
 
 static int global_send(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
-  npid pid = names_whereis(vm_of(L)->config.globals, name, NULL);
+  npid pid = bind_whereis(L, vm_of(L)->config.globals, 1);
   if (pid == NPID_NONE) return luaL_error(L, "no process has the global name '%s'", name);
   copy_push_npid(L, pid);
   lua_replace(L, 1);

@@ -50,7 +50,7 @@ static int unlink(lua_State *L) {
 /* A name that nobody has is answered as a pid that nobody has. */
 static npid monitored(lua_State *L, int arg) {
   if (lua_type(L, arg) != LUA_TSTRING) return bind_check_pid(L, arg);
-  return names_whereis(process_of(L)->isolate->vm->config.names, lua_tostring(L, arg), NULL);
+  return bind_whereis(L, process_of(L)->isolate->vm->config.names, arg);
 }
 
 static int monitor(lua_State *L) {

@@ -12,6 +12,7 @@
 #include "vm/heap.h"
 #include "vm/sched.h"
 #include "vm/timers.h"
+#include "vm/whereis.h"
 
 #include <lua.h>
 #include <stdatomic.h>
@@ -71,6 +72,7 @@ struct isolate {
   bool knows_protos;
   struct buf dump;   /* scratch */
   struct map alarms; /* of send_after, by ref */
+  struct whereis names;
 
   uint64_t numbers[ISOLATE_BATCH], given[ISOLATE_BATCH]; /* process numbers to use, and used */
   uint32_t numbers_len, given_len;

@@ -3,8 +3,8 @@
 #include "vm/prelude.h"
 
 const char prelude_source[] =
-    "local exec, send, self, group_leader, receive_match, concat, type =\n"
-    "  exec, send, self, group_leader, receive_match, table.concat, type\n"
+    "local exec, send, self, group_leader, receive_match, concat, type, error =\n"
+    "  exec, send, self, group_leader, receive_match, table.concat, type, error\n"
     "\n"
     "local function status_of(reason)\n"
     "  if reason == 'normal' then return 0 end\n"
@@ -14,6 +14,7 @@ const char prelude_source[] =
     "\n"
     "-- What the command writes to stderr goes where ours goes.\n"
     "function sh(command)\n"
+    "  if type(command) ~= 'string' then error(\"bad argument #1 to 'sh' (string expected)\", 2) end\n"
     "  local pid, ref = exec{'sh', '-c', command, monitor = true}\n"
     "  local output = {}\n"
     "  local function ours(kind, from)\n"

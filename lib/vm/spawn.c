@@ -16,7 +16,7 @@
 /* --- orders --- */
 
 struct order {
-  npid leader, link, watcher, ref;
+  npid leader, link, lease, watcher, ref;
   bool host;
   struct term_reader rest; /* what to run; of a host's order: the spec */
 };
@@ -30,13 +30,15 @@ static void read_spec(struct order *o) {
   struct term_reader r;
   find_pid(o->rest, "leader", &o->leader);
   find_pid(o->rest, "link", &o->link);
+  find_pid(o->rest, "lease", &o->lease);
   if (!term_map_find(o->rest, "monitor", &r) || term_next(&r).tag != TERM_LIST) return;
   struct term_value who = term_next(&r), ref = term_next(&r);
   if (who.tag == TERM_PID && ref.tag == TERM_REF) o->watcher = who.pid, o->ref = ref.pid;
 }
 
 static struct order read_order(const struct vm *vm, const struct signal *s) {
-  struct order o = {vm->config.console, NPID_NONE, NPID_NONE, NPID_NONE, false, term_read(s->term)};
+  struct order o = {vm->config.console, NPID_NONE, NPID_NONE,         NPID_NONE,
+                    NPID_NONE,          false,     term_read(s->term)};
   struct term_value first = term_next(&o.rest);
   o.host = first.tag == TERM_STR;
   if (o.host) {
@@ -255,6 +257,15 @@ struct arrival {
   struct signal *order;
 };
 
+/* Who leases it may be gone before the code is loaded, or the code may never be. */
+static void lease(struct process *p, npid to) {
+  if (process_link(p, to)) {
+    process_doom(p, term_build("s", "memory"));
+  } else {
+    isolate_signal(p->isolate, SIGNAL_LINK, to, p->pid, NPID_NONE, NULL);
+  }
+}
+
 /* Protected: nothing is published before the last step that can fail. */
 static int arrive(lua_State *L) {
   struct arrival *a = lua_touserdata(L, 1);
@@ -265,6 +276,7 @@ static int arrive(lua_State *L) {
   lua_pushcfunction(p->L, boot);
   process_ready(p);
   if (!o.host && tie(p, &o)) process_doom(p, term_build("s", "memory"));
+  if (o.lease != NPID_NONE) lease(p, o.lease);
   return 0;
 }
 

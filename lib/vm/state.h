@@ -3,6 +3,7 @@
 #define VM_STATE_H
 
 #include "base/map.h"
+#include "vm/held.h"
 #include "vm/ptab.h"
 #include "vm/sched.h"
 #include "vm/timers.h"
@@ -45,6 +46,8 @@ struct vm {
 
   struct sleepers sleepers;
   struct alarm_owners alarms[VM_ALARM_SHARDS];
+
+  struct held held;
 
   pthread_mutex_t lock; /* of what follows */
   struct isolate **isolates;

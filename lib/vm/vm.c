@@ -44,6 +44,7 @@ static int setup(struct vm *vm, const struct vm_config *config) {
   vm->config.directory = strdup(config->directory ? config->directory : ".");
   if (!vm->config.path || !vm->config.directory) return ERR_NOMEM;
   pthread_mutex_init(&vm->lock, NULL);
+  held_init(&vm->held);
   pthread_mutex_init(&vm->sleepers.lock, NULL);
   for (int i = 0; i < VM_ALARM_SHARDS; i++) pthread_mutex_init(&vm->alarms[i].lock, NULL);
   atomic_store(&vm->sleepers.next, TIMER_NEVER);
@@ -119,6 +120,7 @@ void vm_free(struct vm *vm) {
     map_finish(&vm->alarms[i].isolates);
     pthread_mutex_destroy(&vm->alarms[i].lock);
   }
+  held_finish(&vm->held);
   pthread_mutex_destroy(&vm->lock);
   free((char *)vm->config.path);
   free((char *)vm->config.directory);

@@ -40,8 +40,9 @@ struct vm_config {
 enum { VM_PROCESSES_MAX = 1 << 22, VM_MAILBOX_MAX_COUNT = 1 << 24, VM_STOP_PATIENCE_MS = 3000 };
 #define VM_MAILBOX_MAX_BYTES ((size_t)1 << 30)
 
-/* A mailbox at its bound makes green threads of this node that send to it wait.  Senders that cannot wait
- * (other nodes, the shell, timers) go on; at twice the bound its process ends with the reason "memory". */
+/* A mailbox at its bound makes green threads that send to it wait, and the shell is told that it is busy.
+ * Senders that cannot wait (timers, other nodes until they are told) go on; at twice the bound its process
+ * ends with the reason "memory". */
 
 struct vm *vm_new(const struct vm_config *config, struct error *e);
 void vm_set_console(struct vm *vm, npid console);
@@ -72,6 +73,15 @@ void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live proce
 /* A process of the host takes no more messages for now: green threads that send to it wait. */
 void vm_host_set_full(struct vm *vm, npid pid, bool full);
 
+/* A process of another node takes no more for now, or does again, as its node has told; and all that was told
+ * of a node is void. */
+void vm_hold(struct vm *vm, npid pid, bool held);
+void vm_unhold_node(struct vm *vm, uint32_t incarnation);
+
+/* May more be sent to this pid, of this node or another?  False: what is on its way to it, or waits there, is
+ * at a bound; whoever can wait should, and try again.  Any thread. */
+bool vm_has_room(struct vm *vm, npid to);
+
 /* The local pids of up to max live processes of any kind; returns how many. */
 size_t vm_pids(struct vm *vm, npid *out, size_t max);
 
@@ -85,6 +95,7 @@ npid vm_ref(struct vm *vm);
  *   one of    "lua": source [, "chunk": its name in messages]    ·  "module", "function"  ·  "fn": FN
  *   "args":   LIST                        (for lua: the chunk's `...`)
  *   "leader": pid [, "link": pid] [, "monitor": [pid, ref]] [, "name": local name]
+ *   "lease": pid                        a link, asked for with LINK before the code is loaded
  * A REPLY to the caller follows: [true, pid] once the code is loaded and its process exists (link, monitor
  * and name are in place before it runs), or [false, "code", text] / [false, "name_taken", text] / ….  A
  * "module" is required in the new process before the reply: a missing one is an error of the spawn. */

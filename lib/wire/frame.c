@@ -6,6 +6,10 @@
 
 #include <string.h>
 
+enum { WRITER_KEEP = 256 << 10 }; /* one large message must not hold its room for ever */
+
+#define SHAPE "want [kind, to, from, ref, values]"
+
 static const struct shape {
   bool ref;        /* must have one */
   uint32_t values; /* at least so many */
@@ -23,27 +27,18 @@ static void write_npid(const struct nodetab *nodes, npid p, struct buf *out) {
     buf_printf(out, ",\"%s\"", npid_format(nodes, p, NPID_BARE, text));
 }
 
-/* The values, the closing bracket in place of the newline that json_line ends with, and a newline. */
-static void write_values(const struct nodetab *nodes, const struct term *t, struct buf *out) {
-  if (!t) {
-    buf_puts(out, ",null]\n");
-    return;
-  }
-  json_t *values = json_from_term(nodes, t);
-  buf_putc(out, ',');
-  json_line(out, values);
-  json_decref(values);
-  if (buf_ok(out)) out->data[out->len - 1] = ']';
-  buf_putc(out, '\n');
-}
-
 int frame_write(const struct nodetab *nodes, const struct signal *s, struct buf *out) {
   size_t before = out->len;
   buf_printf(out, "[\"%s\"", signal_wire(s->kind));
   write_npid(nodes, s->to, out);
   write_npid(nodes, s->from, out);
   write_npid(nodes, s->ref, out);
-  write_values(nodes, s->term, out);
+  buf_putc(out, ',');
+  if (s->term)
+    json_put_term(out, nodes, s->term);
+  else
+    buf_puts(out, "null");
+  buf_puts(out, "]\n");
   if (buf_ok(out)) return 0;
   out->failed = false;
   out->len = before;
@@ -56,49 +51,58 @@ static int bad(struct error *e, const char *what) {
 }
 
 /* A pid, or NPID_NONE for null. */
-static int read_npid(struct nodetab *nodes, const json_t *v, npid *out, struct error *e) {
-  if (json_is_null(v)) return *out = NPID_NONE, 0;
-  if (!json_is_string(v)) return bad(e, "a pid is a string or null");
-  return npid_parse(nodes, json_string_value(v), out, e);
+static int read_npid(struct frames *f, struct json_source *s, npid *out, struct error *e) {
+  char text[NPID_TEXT_SIZE];
+  if (!json_eat(s, ',')) return bad(e, SHAPE);
+  if (json_get_word(s, text, sizeof text)) return npid_parse(f->nodes, text, out, e);
+  return json_get_null(s) ? (*out = NPID_NONE, 0) : bad(e, "a pid is a string or null");
 }
 
-static int read_heads(struct nodetab *nodes, uint32_t peer, const json_t *frame, struct signal *s,
-                      struct error *e) {
+static int read_heads(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
   int rc;
-  if ((rc = read_npid(nodes, json_array_get(frame, 1), &s->to, e))) return rc;
+  if ((rc = read_npid(f, in, &s->to, e))) return rc;
   if (!npid_is_local(s->to)) return bad(e, "it is to no process of this node");
-  if ((rc = read_npid(nodes, json_array_get(frame, 2), &s->from, e))) return rc;
-  if (s->from != NPID_NONE && npid_incarnation(s->from) != peer)
+  if ((rc = read_npid(f, in, &s->from, e))) return rc;
+  if (s->from != NPID_NONE && npid_incarnation(s->from) != f->peer)
     return bad(e, "it is from no process of the peer");
-  if ((rc = read_npid(nodes, json_array_get(frame, 3), &s->ref, e))) return rc;
+  if ((rc = read_npid(f, in, &s->ref, e))) return rc;
   if (s->ref != NPID_NONE) s->ref = npid_as_ref(s->ref);
   if (s->ref == NPID_NONE && shapes[s->kind].ref) return bad(e, "it wants a reference");
   return 0;
 }
 
-static int read_signal(struct nodetab *nodes, uint32_t peer, const json_t *frame, struct signal *s,
-                       struct error *e) {
-  const char *wire = json_string_value(json_array_get(frame, 0));
-  int kind = wire ? signal_from_wire(wire) : -1;
-  if (json_array_size(frame) != 5) return bad(e, "want [kind, to, from, ref, values]");
-  if (kind < 0) return bad(e, "its kind is unknown");
-  s->kind = (uint8_t)kind;
-  int rc = read_heads(nodes, peer, frame, s, e);
+static int read_values(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
+  uint32_t count = 0;
+  if (!json_eat(in, ',')) return bad(e, SHAPE);
+  bool none = json_get_null(in);
+  term_writer_clear(&f->writer);
+  int rc = none ? 0 : json_get_values(in, f->nodes, JSON_WITH_CODE, &f->writer, &count, e);
   if (rc) return rc;
-  const json_t *values = json_array_get(frame, 4);
-  if (!json_is_null(values)) rc = json_to_term(nodes, values, JSON_WITH_CODE, &s->term, e);
-  if (rc) return rc;
-  uint32_t count = s->term ? s->term->count : 0;
-  return count < shapes[kind].values ? bad(e, "values are missing") : 0;
+  if (!json_eat(in, ']') || in->at != in->end) return bad(e, SHAPE);
+  if (count < shapes[s->kind].values) return bad(e, "values are missing");
+  if (!none) s->term = term_from_writer(&f->writer, count);
+  if (f->writer.cap > WRITER_KEEP) term_writer_finish(&f->writer);
+  return none || s->term ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
 }
 
-int frame_read(struct nodetab *nodes, uint32_t peer, const char *line, size_t n, struct signal **out,
-               struct error *e) {
-  json_t *frame = json_parse(line, n, e);
-  if (!frame) return e ? e->code : ERR_BAD_JSON;
+static int read_signal(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
+  char wire[16];
+  if (!json_eat(in, '[') || !json_get_word(in, wire, sizeof wire)) return bad(e, SHAPE);
+  int kind = signal_from_wire(wire);
+  if (kind < 0) return bad(e, "its kind is unknown");
+  s->kind = (uint8_t)kind;
+  int rc = read_heads(f, in, s, e);
+  return rc ? rc : read_values(f, in, s, e);
+}
+
+void frames_finish(struct frames *f) {
+  term_writer_finish(&f->writer);
+}
+
+int frame_read(struct frames *f, const char *line, size_t n, struct signal **out, struct error *e) {
+  struct json_source in = {line, line, line + n};
   struct signal *s = signal_new(SIGNAL_MESSAGE, NPID_NONE, NPID_NONE, NPID_NONE, NULL);
-  int rc = s ? read_signal(nodes, peer, frame, s, e) : ERR_NOMEM;
-  json_decref(frame);
+  int rc = s ? read_signal(f, &in, s, e) : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (rc) return signal_free(s), rc;
   *out = s;
   return 0;

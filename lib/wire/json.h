@@ -20,16 +20,43 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-/* The values of a term as a JSON array: a new reference, or NULL when memory ran out. */
-json_t *json_from_term(const struct nodetab *nodes, const struct term *t);
+/* Appends the JSON text of the reader's next value, or of all values of a term as an array; buf_ok tells. */
+void json_put_value(struct buf *out, const struct nodetab *nodes, struct term_reader *r);
+void json_put_term(struct buf *out, const struct nodetab *nodes, const struct term *t);
 
-/* One value, the reader's next. */
-json_t *json_from_value(const struct nodetab *nodes, struct term_reader *r);
+/* A string's that may hold any bytes: "text" or {"$bytes":…}. */
+void json_put_bytes(struct buf *out, const char *s, size_t n);
+
+/* A number's, in the fewest digits that read back as itself. */
+void json_put_real(struct buf *out, double d);
 
 enum json_policy { JSON_DATA, JSON_WITH_CODE /* $fn is allowed: the peer has proved the cookie */ };
 
-/* A JSON array as a term, its elements the term's values; ERR_BAD_VALUE names the path of what cannot be
- * (`[1].a: "$pid" wants a pid`), ERR_TOO_LARGE beyond a term's bounds. */
+/* A cursor over JSON text.  Each of these reads the next value and moves on, or fails and stays:
+ *   json_get_value    appends it to a writer
+ *   json_get_values   an array: appends its elements, and says how many
+ *   json_get_word     a string of less than size bytes without NUL
+ *   json_get_null     null
+ *   json_eat          a character of the grammar
+ * ERR_BAD_VALUE names the path of what cannot be (`[1].a: "$pid" wants a pid`), ERR_BAD_JSON the byte,
+ * ERR_TOO_LARGE a bound of terms.  A key that comes twice in an object is there twice. */
+struct json_source {
+  const char *start, *at, *end;
+};
+int json_get_value(struct json_source *s, struct nodetab *nodes, enum json_policy policy,
+                   struct term_writer *w, struct error *e) MUST_CHECK;
+int json_get_values(struct json_source *s, struct nodetab *nodes, enum json_policy policy,
+                    struct term_writer *w, uint32_t *count, struct error *e) MUST_CHECK;
+bool json_get_word(struct json_source *s, char *out, size_t size);
+bool json_get_null(struct json_source *s);
+bool json_eat(struct json_source *s, char c);
+
+/* --- trees --- */
+
+/* The reader's next value: a new reference, or NULL when memory ran out. */
+json_t *json_from_value(const struct nodetab *nodes, struct term_reader *r);
+
+/* A JSON array as a term, its elements the term's values; errors as above. */
 int json_to_term(struct nodetab *nodes, const json_t *array, enum json_policy policy, struct term **out,
                  struct error *e) MUST_CHECK;
 

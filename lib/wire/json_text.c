@@ -1,5 +1,5 @@
-/* JSON values and their text.  jansson prints every real with one fixed precision; here each gets the fewest
- * digits, from 15 to 17, that read back as itself, so that 0.1 stays 0.1. */
+/* Trees of JSON and their text, and problem documents.  jansson prints every real with one fixed precision,
+ * so reals are printed as json_write.c does. */
 #include "wire/json.h"
 
 #include "base/text.h"
@@ -19,18 +19,6 @@ static int sink(const char *bytes, size_t n, void *data) {
 
 static void write_scalar(struct buf *out, const json_t *v) {
   if (json_dump_callback(v, sink, out, JSON_ENCODE_ANY)) out->failed = true;
-}
-
-static void write_real(struct buf *out, double d) {
-  char text[32];
-  for (int digits = 15; digits <= 17; digits++) {
-    snprintf(text, sizeof text, "%.*g", digits, d);
-    if (strtod(text, NULL) == d) break;
-  }
-  for (char *s = text; *s; s++)
-    if (*s == ',') *s = '.'; /* a locale's decimal comma */
-  buf_puts(out, text);
-  if (!strpbrk(text, ".e")) buf_puts(out, ".0");
 }
 
 static void write_value(struct buf *out, const json_t *v);
@@ -75,7 +63,7 @@ static void write_value(struct buf *out, const json_t *v) {
   else if (json_is_object(v))
     write_object(out, v);
   else if (json_is_real(v))
-    write_real(out, json_real_value(v));
+    json_put_real(out, json_real_value(v));
   else
     write_scalar(out, v);
 }
@@ -93,8 +81,10 @@ json_t *json_parse(const char *text, size_t n, struct error *e) {
   if (v) return v;
   if (json_error_code(&wrong) == json_error_out_of_memory)
     error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  else
+  else if (wrong.line > 1)
     error_set(e, ERR_BAD_JSON, "not JSON: line %d, column %d: %s", wrong.line, wrong.column, wrong.text);
+  else
+    error_set(e, ERR_BAD_JSON, "not JSON: column %d: %s", wrong.column, wrong.text);
   return NULL;
 }
 

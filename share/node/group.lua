@@ -14,7 +14,7 @@ local server = require("server")
 
 local group = {}
 
-local NAME <const> = "group"
+local NAME <const>, PATIENCE <const> = "group", 2000
 
 -- --- memberships -----------------------------------------------------------------------------------------------
 -- A table of memberships is name -> list of pids; there is one for this node, and one for each peer.
@@ -51,30 +51,32 @@ local function count(groups, pid)
 end
 
 -- --- the process: peers ----------------------------------------------------------------------------------------
--- state.peers: pid of another node's process -> its memberships.  A peer is told of every change from the moment it
--- is one; it becomes one by "discover", and answers with all it has.
+-- state.peers: pid of another node's process -> its memberships, or false until it has told them.  A peer is told of
+-- every change from the moment it is one; it becomes one by "discover", and answers with all it has.  Who asks for
+-- members meanwhile waits for that answer, so that what the first to ask on a node sees is whole; but not for ever, as
+-- the name may be somebody else's there.
 
 local function tell(state, ...)
   for peer in pairs(state.peers) do server.cast(peer, {...}) end
 end
 
-local function discover(name)
-  send({NAME, name}, "$cast", {"discover", self()})
+local function discover(process)
+  server.cast(process, {"discover", self()})
 end
 
 local function meet(state, peer)
-  if state.peers[peer] then return false end
-  state.peers[peer] = {}
+  if state.peers[peer] ~= nil then return false end
+  state.peers[peer] = false
   state.refs[monitor(peer)] = peer
+  send_after(PATIENCE, self(), "silent", peer)
   return true
 end
 
 local casts = {}
 
 function casts.discover(state, peer)
-  local is_new = meet(state, peer)
+  if meet(state, peer) then discover(peer) end
   server.cast(peer, {"all", self(), state.own})
-  if is_new then server.cast(peer, {"discover", self()}) end
 end
 
 function casts.all(state, peer, groups)
@@ -166,30 +168,70 @@ function group.init()
   local console = whereis("console")
   if console then group_leader(console) end
   node.monitor(true)
-  for _, name in ipairs(node.list()) do discover(name) end
-  return {own = {}, peers = {}, watched = {}, refs = {}}
+  local state = {own = {}, peers = {}, watched = {}, refs = {}, open = {}}
+  for _, name in ipairs(node.list()) do
+    local peer = server.whereis({NAME, name})
+    if peer and meet(state, peer) then discover(peer) end
+  end
+  return state
 end
 
-function group.handle_call(state, request)
-  return "reply", calls[request[1]](state, request[2], request[3])
+local needs_all = {members = true, which_groups = true}
+
+local function has_all(state)
+  for _, groups in pairs(state.peers) do
+    if not groups then return false end
+  end
+  return true
+end
+
+local function answer(state, request)
+  return calls[request[1]](state, request[2], request[3])
+end
+
+local function answer_open(state)
+  if #state.open == 0 or not has_all(state) then return end
+  for _, open in ipairs(state.open) do server.reply(open.from, answer(state, open.request)) end
+  state.open = {}
+end
+
+function group.handle_call(state, request, from)
+  if not needs_all[request[1]] or has_all(state) then return "reply", answer(state, request) end
+  table.insert(state.open, {from = from, request = request})
+  return "noreply"
 end
 
 function group.handle_cast(state, request)
   local act = casts[request[1]]
   if act then act(state, request[2], request[3], request[4]) end
+  answer_open(state)
+end
+
+local infos = {}
+
+function infos.nodeup(_, name)
+  discover({NAME, name})
+end
+
+function infos.silent(state, peer)
+  if state.peers[peer] == false then state.peers[peer] = {} end
+end
+
+function infos.DOWN(state, ref)
+  local pid = state.refs[ref]
+  state.refs[ref] = nil
+  if state.watched[pid] then
+    state.watched[pid] = nil
+    leave_all(state, pid)
+  elseif pid then
+    state.peers[pid] = nil
+  end
 end
 
 function group.handle_info(state, kind, what)
-  if kind == "nodeup" then return discover(what) end
-  local pid = kind == "DOWN" and state.refs[what]
-  if not pid then return end
-  state.refs[what] = nil
-  if state.peers[pid] then
-    state.peers[pid] = nil
-  else
-    state.watched[pid] = nil
-    leave_all(state, pid)
-  end
+  local act = infos[kind]
+  if act then act(state, what) end
+  answer_open(state)
 end
 
 -- --- what others call ------------------------------------------------------------------------------------------

@@ -25,37 +25,44 @@ local PATIENCE <const> = 5000
 
 -- --- the caller's side -----------------------------------------------------------------------------------------
 
+local function check(dest, level)
+  local kind = type(dest)
+  if kind == "userdata" or kind == "string" then return end
+  if kind == "table" and type(dest[1]) == "string" and type(dest[2]) == "string" then return end
+  error("server: a pid, a name, or {name, node} expected, not " .. inspect(dest), level + 1)
+end
+
 -- Of a process on another node the name is asked for there.
 local function find_there(name, there)
-  local _, ref = node.spawn_monitor(there, function() exit({"found", whereis(name)}) end)
+  local ok, problem, ref = pcall(node.spawn_monitor, there, function() exit({"found", whereis(name)}) end)
+  if not ok then return nil, problem end
   local _, _, _, reason = receive_match({"DOWN", ref})
-  return type(reason) == "table" and reason[1] == "found" and reason[2] or nil
+  if type(reason) == "table" and reason[1] == "found" then return reason[2] end
+  return nil, reason
 end
 
--- The pid, or nil; and what is wrong with dest itself.
-local function locate(dest)
+-- The pid of a server: of itself, of a name of this node or else of the cluster, of {name, node}.  nil without one,
+-- and the reason when its node cannot be asked.
+function server.whereis(dest)
+  check(dest, 2)
   if type(dest) == "userdata" then return dest end
   if type(dest) == "string" then return whereis(dest) or global.whereis_name(dest) end
-  local name, there
-  if type(dest) == "table" then name, there = dest[1], dest[2] end
-  if type(name) ~= "string" or type(there) ~= "string" then
-    return nil, "server: a pid, a name, or {name, node} expected, not " .. inspect(dest)
-  end
-  if there == node.self() then return whereis(name) end
-  return find_there(name, there)
-end
-
--- The pid of a server: of itself, of a name of this node or else of the cluster, of {name, node}; nil without one.
-function server.whereis(dest)
-  local pid, problem = locate(dest)
-  if problem then error(problem, 2) end
-  return pid
+  if dest[2] == node.self() then return whereis(dest[1]) end
+  return find_there(dest[1], dest[2])
 end
 
 local function find(dest)
-  local pid, problem = locate(dest)
-  if not pid then error(problem or "server: there is no server " .. inspect(dest), 3) end
+  check(dest, 3)
+  local pid, problem = server.whereis(dest)
+  if problem then error(("server %s: %s"):format(inspect(dest), problem), 3) end
+  if not pid then error("server: there is no server " .. inspect(dest), 3) end
+  if pid == self() then error("server: one that waits for itself waits for ever", 3) end
   return pid
+end
+
+local function check_ms(ms)
+  if math.type(ms) and ms >= 0 then return ms end
+  error("server: milliseconds expected, 0 or more, not " .. inspect(ms), 3)
 end
 
 -- What became of a process, in words.
@@ -65,8 +72,9 @@ local function words(reason)
 end
 
 -- A process of its own waits for the reply, and ends with it as its reason: whatever comes later finds nobody.
-local function await_reply(pid, timeout)
+local function await_reply(pid, caller, timeout)
   monitor(pid)
+  monitor(caller)
   local kind, reply = receive(timeout)
   exit(kind == "$reply" and {kind, reply} or kind and "down" or "timeout")
 end
@@ -74,10 +82,10 @@ end
 -- Sends a request, and returns the reply.  A server that is not there, that ends meanwhile, or that takes longer
 -- than timeout (milliseconds; 5000) is an error.
 function server.call(dest, request, timeout)
+  timeout = check_ms(timeout or PATIENCE)
   local pid = find(dest)
-  timeout = timeout or PATIENCE
   local watch = monitor(pid) -- before the request: it knows the reason of every end
-  local waiter, ref = spawn_monitor(await_reply, pid, timeout)
+  local waiter, ref = spawn_monitor(await_reply, pid, self(), timeout)
   local sent, problem = pcall(send, pid, "$call", {to = waiter, caller = self()}, request)
   if not sent then
     demonitor(watch, true)
@@ -93,10 +101,11 @@ function server.call(dest, request, timeout)
   error(("server %s: the call failed: %s"):format(inspect(dest), words(answer == "down" and problem or answer)), 2)
 end
 
--- Sends a request that has no reply.  As with any message, nobody says whether it arrived.
+-- Sends a request that has no reply.  As with any message, nobody says whether it arrived; nor waits for that.
 function server.cast(dest, request)
-  local pid = server.whereis(dest)
-  if pid then send(pid, "$cast", request) end
+  check(dest, 2)
+  if type(dest) == "string" then dest = server.whereis(dest) end
+  if dest then send(dest, "$cast", request) end
 end
 
 -- Answers a call that handle_call left open with "noreply"; any process may.
@@ -106,6 +115,7 @@ end
 
 -- Asks the server to end, and waits until it has.  Ending for another reason than this one is an error.
 function server.stop(dest, reason, timeout)
+  timeout = check_ms(timeout or math.huge)
   local pid = find(dest)
   if reason == nil then reason = "normal" end
   local ref = monitor(pid)
@@ -213,45 +223,43 @@ end
 
 -- --- starting --------------------------------------------------------------------------------------------------
 
--- A start that takes too long leaves nothing behind: no process, no message.
-local function give_up(pid, ref)
+-- What is not started leaves nothing behind: no link, no message.
+local function part(pid, ref)
+  demonitor(ref, true)
   unlink(pid)
-  exit(pid, "kill")
-  receive_match({"DOWN", ref})
+  receive_match({"EXIT", pid}, 0)
   receive_match({"$started", pid}, 0)
-  return nil, "timeout"
 end
 
 local function await_start(pid, ref, timeout)
   local kind, _, third, reason = receive_match(function(kind, who)
     return (kind == "$started" and who == pid) or (kind == "DOWN" and who == ref)
   end, timeout)
-  if not kind then return give_up(pid, ref) end
-  if kind == "DOWN" then
-    receive_match({"EXIT", pid}, 0)
-    return nil, reason
+  if kind == "$started" and third == nil then
+    demonitor(ref, true)
+    return pid
   end
-  demonitor(ref, true)
-  if third == nil then return pid end
-  unlink(pid)
-  receive_match({"EXIT", pid}, 0)
-  return nil, {"already_started", third}
+  if not kind then
+    exit(pid, "kill")
+    receive_match({"DOWN", ref})
+  end
+  part(pid, ref)
+  if not kind then return nil, "timeout" end
+  return nil, kind == "DOWN" and reason or {"already_started", third}
 end
 
+-- Called in tail position: its caller's caller is to blame.
 local function start(callbacks, options, ...)
   local kind = type(callbacks)
   if kind ~= "table" and kind ~= "string" then
-    error("server: a table of callbacks or a module's name expected, not " .. inspect(callbacks), 3)
+    error("server: a table of callbacks or a module's name expected, not " .. inspect(callbacks), 2)
   end
+  check_ms(options.timeout or math.huge)
   local starter, args = self(), table.pack(...)
   -- One closure, so that callbacks which share a variable here share its copy there.
   local function body() return require("server").enter(starter, callbacks, options, args) end
-  local pid, ref
-  if options.node then
-    pid, ref = node.spawn_monitor(options.node, body)
-  else
-    pid, ref = spawn_monitor(body)
-  end
+  local ok, pid, ref = pcall(node.spawn_monitor, options.node or node.self(), body)
+  if not ok then return nil, pid end
   return await_start(pid, ref, options.timeout)
 end
 

@@ -33,12 +33,19 @@ local function outcome(ok, ...)
   return "value", concat(values, ", ")
 end
 
+-- What is quoted ends with its line, unless that is escaped.
+local function breaks_off(why, code)
+  return find(why, "<eof>$") and (find(code, "\\$") or not find(why, "unfinished string near <eof>$"))
+end
+
 -- An expression shows its values; what breaks off at the end of the text may go on.
 local function evaluate(code, name)
-  local chunk, why = load("return " .. code, name)
+  local chunk, no_value = load("return " .. code, name)
+  local why
   if not chunk then chunk, why = load(code, name) end
   if chunk then return outcome(pcall(chunk)) end
-  return find(why, "<eof>$") and "more" or "error", why
+  if breaks_off(no_value, code) then why = no_value end
+  return breaks_off(why, code) and "more" or "error", why
 end
 
 -- --- completion -----------------------------------------------------------------------------------------------

@@ -71,14 +71,18 @@ end
 
 local function new_state(spec)
   check(type(spec) == "table", "a specification is a table", spec)
+  local strategy = spec.strategy or "one_for_one"
+  local most, seconds = spec.max_restarts or MAX_RESTARTS, spec.max_seconds or MAX_SECONDS
+  check(strategies[strategy], "no such strategy", strategy)
+  check(math.type(most) and most >= 0, "no such max_restarts", most)
+  check(math.type(seconds) and seconds > 0, "no such max_seconds", seconds)
   local state = {
-    strategy = spec.strategy or "one_for_one",
-    max_restarts = spec.max_restarts or MAX_RESTARTS,
-    window = (spec.max_seconds or MAX_SECONDS) * SECOND,
+    strategy = strategy,
+    max_restarts = most,
+    window = seconds * SECOND,
     children = {},
     restarts = {}, -- when, the latest last
   }
-  check(strategies[state.strategy], "no such strategy", state.strategy)
   for _, child_spec in ipairs(spec.children or {}) do
     local child = new_child(child_spec)
     check(not find(state, child.id), "two children have the id", child.id)
@@ -101,7 +105,7 @@ local function start_child(child)
   if not ok then return nil, {"error", tostring(pid)} end
   if type(pid) ~= "userdata" then return nil, reason or {"bad_return", pid} end
   link(pid)
-  child.pid = pid
+  child.pid, child.restarting = pid, nil
   return true
 end
 
@@ -168,9 +172,8 @@ local restart = {
 -- A child that cannot be started again is tried again, which counts as a restart, too.
 local function revive(state, child, i)
   if not may_restart(state) then return "stop", "shutdown" end
-  child.restarting = true
-  local ok, failed = restart[state.strategy](state, child, i)
   child.restarting = nil
+  local ok, failed = restart[state.strategy](state, child, i)
   if ok then return end
   failed.restarting = true
   server.cast(self(), {"revive", failed.id})

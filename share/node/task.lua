@@ -7,7 +7,8 @@
 --   task.on_nodes(node.list(), function() return sh("uptime") end)
 --
 -- A task is a process of its own, here or on another node: what it is given and what it returns is copied.  It does
--- not outlive the process that asked for it; and when it fails, that is an error in await, and nothing else.
+-- not outlive the process that asked for it.  As in Elixir the two are linked, so that a task which fails takes along
+-- who asked for it; what became of an async_nolink is told by await alone.
 
 local task = {}
 
@@ -22,10 +23,12 @@ local function watch(owner, pid)
 end
 
 -- In the task: the results are the reason it ends for, so they come at most once, and none comes after a demonitor.
-local function work(owner, f, ...)
-  local pid = self()
-  spawn(watch, owner, pid)
-  exit({"returned", table.pack(f(...))})
+local function work(owner, linked, f, ...)
+  spawn(watch, owner, self())
+  if linked then link(owner) end
+  local results = table.pack(f(...))
+  unlink(owner)
+  exit({"returned", results})
 end
 
 local function words(reason)
@@ -41,26 +44,33 @@ end
 
 local function cancel(t)
   demonitor(t.ref, true)
+  unlink(t.pid)
   exit(t.pid, "kill")
+  receive_match({"EXIT", t.pid}, 0)
+end
+
+-- A task; or nil and why it cannot be one.
+local function start(name, linked, f, ...)
+  local ok, pid, ref = pcall(node.spawn_monitor, name, work, self(), linked, f, ...)
+  if not ok then return nil, pid end
+  return {pid = pid, ref = ref, owner = self()}
+end
+
+-- Called in tail position: its caller's caller is to blame.
+local function check(t, problem)
+  return t or error("task: " .. problem, 2)
 end
 
 -- --- one task --------------------------------------------------------------------------------------------------
 
--- Starts f(...) as a task on a node.
-function task.async_on(name, f, ...)
-  local pid, ref
-  if name == node.self() then
-    pid, ref = spawn_monitor(work, self(), f, ...)
-  else
-    pid, ref = node.spawn_monitor(name, work, self(), f, ...)
-  end
-  return {pid = pid, ref = ref, owner = self()}
-end
-
 -- Starts f(...) as a task.
-function task.async(f, ...)
-  return task.async_on(node.self(), f, ...)
-end
+function task.async(f, ...) return check(start(node.self(), true, f, ...)) end
+
+-- The same on a node.
+function task.async_on(name, f, ...) return check(start(name, true, f, ...)) end
+
+-- A task whose failure is an error in await, and nothing else.
+function task.async_nolink(f, ...) return check(start(node.self(), false, f, ...)) end
 
 -- Waits for the task's results, timeout milliseconds (5000) at most.  A task that failed is an error; so is one that
 -- takes longer, which is ended.  Only the process that started a task can wait for it, and once.
@@ -96,53 +106,48 @@ local function idlest(nodes, busy)
   return best
 end
 
--- The next of the running tasks that is over, and the reason; without one, the first whose time has run out.
-local function next_over(running, first, timeout)
-  local left = math.max(0, (running[first].started - monotonic()) / 1e6 + timeout)
+-- The next of the running tasks that is over, and the reason; without one the oldest, when its time has run out.
+local function next_over(running, oldest, timeout)
+  local left = math.max(0, (oldest.started - monotonic()) / 1e6 + timeout)
   local kind, ref, _, reason = receive_match(function(kind, ref) return kind == "DOWN" and running[ref] end, left)
-  if kind then return ref, reason end
-  return first, "timeout"
-end
-
-local function oldest(running)
-  local first
-  for ref, t in pairs(running) do
-    if not first or t.started < running[first].started then first = ref end
-  end
-  return first
+  if kind then return running[ref], reason end
+  cancel(oldest)
+  return oldest, "timeout"
 end
 
 -- Keeps up to width tasks running: begin(i) starts the i-th of n; done(i, ok, results or reason) takes what came of
 -- it, and may return true to end it all.
 local function run(n, width, timeout, begin, done)
-  local running, count, i = {}, 0, 1
-  local stop
-  while not stop and (i <= n or count > 0) do
-    while i <= n and count < width do
-      local ok, t = pcall(begin, i)
-      if ok then
-        t.index, t.started, running[t.ref], count = i, monotonic(), t, count + 1
-      else
-        stop = done(i, false, (tostring(t):gsub("^[^ ]+:%d+: ", "")))
-      end
-      i = i + 1
-      if stop then break end
+  local tasks, running, count = {}, {}, 0 -- by number, and by reference
+  local i, oldest, stop = 1, 1, false
+  local function start_next()
+    local t, problem = begin(i)
+    if t then
+      t.index, t.started = i, monotonic()
+      tasks[i], running[t.ref], count = t, t, count + 1
+    else
+      stop = done(i, false, problem)
     end
-    if count > 0 and not stop then
-      local ref, reason = next_over(running, oldest(running), timeout)
-      local t = running[ref]
-      running[ref], count = nil, count - 1
-      if reason == "timeout" then cancel(t) end
-      stop = done(t.index, outcome(reason))
-    end
+    i = i + 1
   end
-  for _, t in pairs(running) do cancel(t) end
+  local function end_next()
+    while not tasks[oldest] do oldest = oldest + 1 end
+    local t, reason = next_over(running, tasks[oldest], timeout)
+    tasks[t.index], running[t.ref], count = nil, nil, count - 1
+    stop = done(t.index, outcome(reason))
+  end
+  while not stop and (i <= n or count > 0) do
+    if i <= n and count < width then start_next() else end_next() end
+  end
+  for _, t in pairs(tasks) do cancel(t) end
 end
 
-local function width_of(options)
-  local width = options.width or WIDTH
+-- The width and the timeout of options.
+local function bounds(options)
+  local width, timeout = options.width or WIDTH, options.timeout or math.huge
   if math.type(width) ~= "integer" or width < 1 then error("task: a width of 1 or more expected", 3) end
-  return width
+  if not (math.type(timeout) and timeout >= 0) then error("task: a timeout of 0 or more milliseconds expected", 3) end
+  return width, timeout
 end
 
 -- The list of f(value, index) for each value of a list, in order; n is its length, as results may be nil.  Options:
@@ -150,13 +155,13 @@ end
 -- failure is an error, and ends the others.
 function task.map(list, f, options)
   options = options or {}
-  local nodes, width = options.nodes or {node.self()}, width_of(options)
+  local nodes, width, timeout = options.nodes or {node.self()}, bounds(options)
   local results, busy, where, failure = {n = #list}, {}, {}, nil
   if #nodes == 0 then error("task: no nodes to work on", 2) end
-  run(#list, width, options.timeout or math.huge, function(i)
+  run(#list, width, timeout, function(i)
     where[i] = idlest(nodes, busy)
     busy[where[i]] = (busy[where[i]] or 0) + 1
-    return task.async_on(where[i], f, list[i], i)
+    return start(where[i], false, f, list[i], i)
   end, function(i, ok, result)
     busy[where[i]] = busy[where[i]] - 1
     if ok then
@@ -174,9 +179,9 @@ end
 -- Options: width, nodes at a time (16); timeout of each in milliseconds (none).
 function task.on_nodes(nodes, f, options)
   options = options or {}
-  local results, failures = {}, {}
-  run(#nodes, width_of(options), options.timeout or math.huge, function(i)
-    return task.async_on(nodes[i], f)
+  local results, failures, width, timeout = {}, {}, bounds(options)
+  run(#nodes, width, timeout, function(i)
+    return start(nodes[i], false, f)
   end, function(i, ok, result)
     if ok then results[nodes[i]] = result[1] else failures[nodes[i]] = words(result) end
   end)

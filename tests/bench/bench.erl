@@ -3,7 +3,7 @@
 -export([main/0]).
 
 main() ->
-    ring(), spawns(), named(), idle(), pairs(), names(), halt().
+    ring(), spawns(), named(), idle(), pairs(), names(), stall(), halt().
 
 scaled(N) -> case os:getenv("QUICK", "") of "" -> N; _ -> N div 10 end.
 
@@ -62,3 +62,14 @@ names() ->
     time("whereis", M, fun() -> names(M) end).
 names(0) -> ok;
 names(N) -> whereis(someone), names(N - 1).
+
+stall() ->
+    M = scaled(1000000), Ticks = scaled(5000),
+    Me = self(),
+    _ = [spawn(fun() -> Me ! 1, timer:sleep(1000000000) end) || _ <- lists:seq(1, M)],
+    _ = [receive 1 -> ok end || _ <- lists:seq(1, M)],
+    say("longest stall of a ticker", 1.0 * ticks(Ticks, 0)).
+ticks(0, Worst) -> Worst;
+ticks(N, Worst) ->
+    T = erlang:monotonic_time(nanosecond), timer:sleep(1),
+    ticks(N - 1, max(Worst, erlang:monotonic_time(nanosecond) - T - 1000000)).

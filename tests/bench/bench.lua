@@ -94,5 +94,18 @@ local function names()
   time('whereis', n, function() for _ = 1, n do whereis('someone') end end)
 end
 
-local program = ({ring, spawns, named, idle, pairs_of_pingpong, names})[WHICH]
+-- How late a process that sleeps a millisecond at a time wakes at worst, a million others being asleep.
+local function stall()
+  local n, ticks, worst, me = 1000000 // SCALE, 5000 // SCALE, 0, self()
+  for _ = 1, n do spawn(function() send(me, 1) sleep(1e9) end) end
+  for _ = 1, n do receive() end
+  for _ = 1, ticks do
+    local start = monotonic()
+    sleep(1)
+    worst = math.max(worst, monotonic() - start - 1000000)
+  end
+  say('longest stall of a ticker', worst)
+end
+
+local program = ({ring, spawns, named, idle, pairs_of_pingpong, names, stall})[WHICH]
 if program then program() end

@@ -9,8 +9,10 @@ static struct signal *carry(struct signal *s, struct buf *line) {
   uint32_t peer = 0;
   struct signal *out = NULL;
   struct error e = {0};
-  bool good = nodetab_intern(there, "one@rane", 3, &peer) == 0 && frame_write(here, s, line) == 0 &&
-              frame_read(there, peer, line->data, line->len - 1, &out, &e) == 0;
+  bool good = nodetab_intern(there, "one@rane", 3, &peer) == 0 && frame_write(here, s, line) == 0;
+  struct frames frames = {.nodes = there, .peer = peer};
+  good = good && frame_read(&frames, line->data, line->len - 1, &out, &e) == 0;
+  frames_finish(&frames);
   if (!good) printf("# %s\n", e.text);
   signal_free(s);
   return out;
@@ -80,14 +82,16 @@ static void test_bad(void) {
   };
   uint32_t peer = 0;
   if (nodetab_intern(there, "one@rane", 3, &peer)) return;
+  struct frames frames = {.nodes = there, .peer = peer};
   for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
     struct signal *s = NULL;
     struct error e = {0};
-    int rc = frame_read(there, peer, lines[i], strlen(lines[i]), &s, &e);
+    int rc = frame_read(&frames, lines[i], strlen(lines[i]), &s, &e);
     ok(rc && e.code == rc && e.text[0] && !s, "refused: %s: %s", lines[i], e.text);
   }
   struct signal *s = NULL;
-  ok(frame_read(there, peer, "[", 1, &s, NULL) == ERR_BAD_JSON, "nobody need listen");
+  ok(frame_read(&frames, "[", 1, &s, NULL) == ERR_BAD_VALUE, "nobody need listen");
+  frames_finish(&frames);
 }
 
 int main(void) {

@@ -11,10 +11,7 @@ static struct nodetab *nodes;
 /* The JSON text of a term, without the newline; free it. */
 static char *text_of(const struct term *t) {
   struct buf out = BUF_INIT;
-  json_t *v = json_from_term(nodes, t);
-  json_line(&out, v);
-  json_decref(v);
-  if (out.len) out.data[out.len - 1] = 0;
+  json_put_term(&out, nodes, t);
   return buf_take(&out);
 }
 
@@ -121,7 +118,7 @@ static void test_bad(void) {
       {"[{\"$fn\":\"Y29kZQ==\"}]", ERR_BAD_VALUE, "[0]: \"$fn\": compiled code is not taken from clients"},
       {"[{\"$fn2\":1}]", ERR_BAD_VALUE, "[0]: \"$fn2\" means nothing here"},
       {"[{\"$pid\":\"one@rane.1.3\",\"a\":1}]", ERR_BAD_VALUE, "[0]: \"$pid\" means nothing here"},
-      {"[1,", ERR_BAD_JSON, "not JSON: line 1, column 3"},
+      {"[1,", ERR_BAD_JSON, "not JSON: column 3"},
       {"[\n1 2]", ERR_BAD_JSON, "not JSON: line 2"},
       {"[9223372036854775808]", ERR_BAD_JSON, "too big integer"},
       {"[{\"a\":1,\"a\":2}]", ERR_BAD_JSON, "duplicate"},
@@ -229,7 +226,8 @@ static void test_memory(void) {
   json_set_alloc_funcs(scarce, free);
   for (size_t n = 0; !v && n < 1000; n++) {
     allocations_left = n;
-    v = json_from_term(nodes, t);
+    struct term_reader r = term_read(t);
+    v = json_from_value(nodes, &r);
     refused += !v;
   }
   allocations_left = SIZE_MAX;
@@ -237,6 +235,131 @@ static void test_memory(void) {
   json_set_alloc_funcs(malloc, free);
   ok(v && refused > 10, "each of %zu failing allocations ends in NULL", refused);
   term_unref(t);
+}
+
+/* --- the reader of text, beside jansson's --- */
+
+/* Reads the whole text as the values of a term. */
+static int read_text(const char *text, size_t n, struct term **out, struct error *e) {
+  struct json_source s = {text, text, text + n};
+  struct term_writer w = TERM_WRITER_INIT;
+  uint32_t count = 0;
+  int rc = json_get_values(&s, nodes, JSON_WITH_CODE, &w, &count, e);
+  while (!rc && s.at < s.end && strchr(" \n\t\r", *s.at)) s.at++;
+  if (!rc && s.at < s.end) rc = ERR_BAD_JSON;
+  if (!rc) *out = term_from_writer(&w, count);
+  term_writer_finish(&w);
+  return rc;
+}
+
+static unsigned below(unsigned n) {
+  return (unsigned)random() % n;
+}
+
+static void put_random_text(struct term_writer *w) {
+  static const char *const pieces[] = {"plain",
+                                       "\"",
+                                       "\\",
+                                       "\n",
+                                       "\x01",
+                                       "gr\xC3\xBC\xC3\x9F",
+                                       "\xF0\x9F\x90\x9D",
+                                       "$",
+                                       "/",
+                                       "\x7F",
+                                       "0123456789abcdef",
+                                       "\xFF"};
+  char text[256] = "";
+  for (unsigned i = below(8); i; i--) strcat(text, pieces[below(below(9) ? 11 : 12)]);
+  term_put_str(w, text, strlen(text));
+}
+
+static void put_random(struct term_writer *w, int depth) {
+  size_t at;
+  unsigned n = below(5), kind = below(depth > 4 ? 7 : 10);
+  switch (kind) {
+  case 0: term_put_nil(w); return;
+  case 1: term_put_bool(w, below(2)); return;
+  case 2: term_put_int(w, (int64_t)((uint64_t)random() << 33 ^ (uint64_t)random() << 2) >> below(64)); return;
+  case 3: term_put_float(w, (double)random() / (1 + below(1000)) * (below(2) ? 1 : -1e-10)); return;
+  case 4: term_put_pid(w, npid_make(0, 1 + below(1000))); return;
+  case 5:
+  case 6: put_random_text(w); return;
+  case 7:
+    at = term_open(w, TERM_LIST);
+    for (unsigned i = 0; i < n; i++) put_random(w, depth + 1);
+    break;
+  case 8:
+    at = term_open(w, TERM_MAP);
+    for (unsigned i = 0; i < n; i++) put_random_text(w), put_random(w, depth + 1);
+    break;
+  default:
+    at = term_open(w, TERM_TABLE);
+    for (unsigned i = 0; i < n; i++) term_put_int(w, i), put_random(w, depth + 1);
+    break;
+  }
+  term_set_count(w, at, n);
+}
+
+static struct term *random_term(void) {
+  struct term_writer w = TERM_WRITER_INIT;
+  unsigned n = below(6);
+  for (unsigned i = 0; i < n; i++) put_random(&w, 0);
+  struct term *t = term_from_writer(&w, n);
+  term_writer_finish(&w);
+  return t;
+}
+
+static void test_random(void) {
+  int lost = 0, unread = 0;
+  srandom(7);
+  for (int i = 0; i < 3000; i++) {
+    struct term *t = random_term(), *back = NULL;
+    struct error e = {0};
+    char *text = text_of(t);
+    if (read_text(text, strlen(text), &back, &e) || back->size != t->size ||
+        memcmp(back->bytes, t->bytes, t->size) != 0)
+      lost++, printf("# %s: %s\n", e.text, text);
+    json_t *v = json_loads(text, JSON_ALLOW_NUL, NULL);
+    unread += !v;
+    json_decref(v);
+    free(text);
+    term_unref(t), term_unref(back);
+  }
+  ok(!lost, "whatever is written is read back, byte for byte");
+  ok(!unread, "and jansson reads it");
+}
+
+/* Changes a byte or three, from those that mean something. */
+static void spoil(char *text, size_t n) {
+  static const char bytes[] = "[]{},:\"\\ tfn-+.0123456789eEu$\n\x01\xC3\xFF/";
+  for (unsigned i = 1 + below(3); i; i--) text[below((unsigned)n)] = bytes[below(sizeof bytes - 1)];
+}
+
+static void test_spoiled(void) {
+  int differ = 0, good = 0, bad = 0;
+  srandom(11);
+  for (int i = 0; i < 60000; i++) {
+    struct term *t = random_term(), *back = NULL;
+    struct error e = {0};
+    char *text = text_of(t);
+    size_t n = strlen(text);
+    spoil(text, n);
+    json_t *v = json_loadb(text, n, JSON_ALLOW_NUL, NULL);
+    int rc = read_text(text, n, &back, &e);
+    bool syntax = rc == ERR_BAD_JSON, means = json_is_array(v);
+    /* What is JSON may still mean nothing as a value, and jansson takes no NUL in keys. */
+    if (means ? syntax : !rc && !strstr(text, "u0000")) differ++, printf("# %d %s: %s\n", rc, e.text, text);
+    if (rc)
+      bad++;
+    else
+      good++;
+    json_decref(v);
+    free(text);
+    term_unref(t), term_unref(back);
+  }
+  ok(!differ && good > 1000 && bad > 1000,
+     "of spoiled text, what jansson refuses is refused, and the rest is read");
 }
 
 int main(void) {
@@ -249,6 +372,8 @@ int main(void) {
   test_bytes();
   test_problems();
   test_memory();
+  test_random();
+  test_spoiled();
   nodetab_free(nodes);
   return tap_end();
 }

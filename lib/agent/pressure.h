@@ -1,0 +1,27 @@
+/* pressure: who sends to a process that has no room waits, on another node as on this one.
+ *
+ * When a message from another node meets such a process, its node tells the sender's: "hold", pid; and once
+ * there is room, or the process is gone, "room", pid.  In between, that node's green threads and its shell
+ * wait (vm_has_room).  I/O thread only. */
+#ifndef AGENT_PRESSURE_H
+#define AGENT_PRESSURE_H
+
+#include "agent/state.h"
+#include "core/signal.h"
+
+int pressure_init(struct agent *a) MUST_CHECK;
+void pressure_finish(
+    struct agent *a); /* closes its handle; the loop has to run once more before pressure_free */
+void pressure_free(struct agent *a);
+
+/* A signal that the node `from` has sent to this one, before it is delivered. */
+void pressure_arrived(struct agent *a, uint32_t from, const struct signal *s);
+
+/* What was told it, and what it told, is void. */
+void pressure_node_down(struct agent *a, uint32_t incarnation);
+
+/* The calls of the kernel: ["hold" | "room", pid], the pid being one of the caller's node. */
+void pressure_op_hold(struct agent *a, struct signal *call, struct term_reader args);
+void pressure_op_room(struct agent *a, struct signal *call, struct term_reader args);
+
+#endif

@@ -1,0 +1,439 @@
+/* JSON text as terms, without a tree in between.  What is rare in messages, and has many rules (reals, and
+ * strings with \u escapes), is left to jansson.  A `$` object is the one thing JSON cannot say by itself;
+ * `forms` lists them all.  Depth is bounded by TERM_DEPTH_MAX. */
+#include "wire/json.h"
+
+#include "base/text.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* On failure each level puts its step in front of the path, so a good value pays nothing for it. */
+struct decoder {
+  struct nodetab *nodes;
+  enum json_policy policy;
+  struct term_writer *w;
+  const char *start, *at, *end;
+  struct buf scratch; /* an unescaped string, or the bytes of base64 */
+  int depth;
+  char path[160];
+  char wrong[240];
+};
+
+struct text { /* in the source, or in scratch: until the next string is read */
+  const char *s;
+  size_t n;
+};
+
+/* --- errors --- */
+
+static int wrong(struct decoder *d, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static int wrong(struct decoder *d, int code, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  vsnprintf(d->wrong, sizeof d->wrong, format, args);
+  va_end(args);
+  return code;
+}
+
+static int step(struct decoder *d, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static int step(struct decoder *d, int code, const char *format, ...) {
+  char longer[sizeof d->path];
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(longer, sizeof longer, format, args);
+  va_end(args);
+  if (n < 0 || n >= (int)sizeof longer) return code;
+  snprintf(longer + n, sizeof longer - (size_t)n, "%s", d->path);
+  memcpy(d->path, longer, sizeof longer);
+  return code;
+}
+
+static int syntax(struct decoder *d, const char *what) {
+  return wrong(d, ERR_BAD_JSON, "not JSON: byte %zu: %s", (size_t)(d->at - d->start) + 1, what);
+}
+
+/* --- tokens --- */
+
+static void skip_space(struct decoder *d) {
+  while (d->at < d->end && (*d->at == ' ' || *d->at == '\n' || *d->at == '\t' || *d->at == '\r')) d->at++;
+}
+
+/* The next character that is no space; 0 at the end. */
+static char peek(struct decoder *d) {
+  skip_space(d);
+  return d->at < d->end ? *d->at : 0;
+}
+
+static bool eat(struct decoder *d, char c) {
+  if (peek(d) != c) return false;
+  d->at++;
+  return true;
+}
+
+static int word(struct decoder *d, const char *w) {
+  size_t n = strlen(w);
+  if ((size_t)(d->end - d->at) < n || memcmp(d->at, w, n) != 0) return syntax(d, "no such word");
+  d->at += n;
+  return 0;
+}
+
+/* jansson's reading of the token from `from` to here; NULL when it is none. */
+static json_t *ask_jansson(struct decoder *d, const char *from) {
+  return json_loadb(from, (size_t)(d->at - from), JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+}
+
+static char unescaped(char c) {
+  static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+  const char *at = c ? strchr(from, c) : NULL;
+  return at ? to[at - from] : 0;
+}
+
+/* A string with escapes, whose opening quote is at `from`; d->at is at the first escape. */
+static int escaped(struct decoder *d, const char *from, struct text *out) {
+  buf_clear(&d->scratch);
+  bool simple = true;
+  const char *plain = from + 1;
+  for (; d->at < d->end && *d->at != '"'; d->at++) {
+    if ((unsigned char)*d->at < ' ') return syntax(d, "a control character in a string");
+    if (*d->at != '\\') continue;
+    buf_append(&d->scratch, plain, (size_t)(d->at - plain));
+    if (++d->at == d->end) break;
+    char c = unescaped(*d->at);
+    simple = simple && c;
+    buf_putc(&d->scratch, c);
+    plain = d->at + 1;
+  }
+  if (d->at == d->end) return syntax(d, "a string does not end");
+  buf_append(&d->scratch, plain, (size_t)(d->at++ - plain));
+  if (!simple) {
+    json_t *v = ask_jansson(d, from);
+    if (!v) return d->at = from, syntax(d, "a bad escape in a string");
+    buf_clear(&d->scratch);
+    buf_append(&d->scratch, json_string_value(v), json_string_length(v));
+    json_decref(v);
+  }
+  if (!buf_ok(&d->scratch)) return wrong(d, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  *out = (struct text){d->scratch.data, d->scratch.len};
+  return 0;
+}
+
+/* A string; d->at is at its quote. */
+static int string(struct decoder *d, struct text *out) {
+  const char *from = d->at++;
+  bool ascii = true;
+  int rc = 0;
+  for (;;) {
+    d->at += text_plain(d->at, (size_t)(d->end - d->at));
+    if (d->at == d->end || (unsigned char)*d->at < 0x80) break;
+    ascii = false;
+    d->at++;
+  }
+  if (d->at == d->end) return syntax(d, "a string does not end");
+  if (*d->at == '"') {
+    *out = (struct text){from + 1, (size_t)(d->at++ - from - 1)};
+  } else {
+    rc = escaped(d, from, out);
+    ascii = false;
+  }
+  if (rc == 0 && !ascii && !text_utf8(out->s, out->n))
+    return d->at = from, syntax(d, "a string that is no UTF-8");
+  return rc;
+}
+
+static int number(struct decoder *d) {
+  const char *from = d->at;
+  while (d->at < d->end && *d->at && strchr("+-.0123456789Ee", *d->at)) d->at++;
+  size_t n = (size_t)(d->at - from), sign = *from == '-';
+  bool plain = n > sign && n - sign < 19 && (from[sign] != '0' || n - sign == 1);
+  int64_t v = 0;
+  for (size_t i = sign; i < n && plain; i++) {
+    plain = from[i] >= '0' && from[i] <= '9';
+    v = v * 10 + (from[i] - '0');
+  }
+  if (plain) return term_put_int(d->w, sign ? -v : v), 0;
+  json_t *any = ask_jansson(d, from);
+  bool good = json_is_number(any);
+  if (json_is_integer(any))
+    term_put_int(d->w, json_integer_value(any));
+  else if (good)
+    term_put_float(d->w, json_real_value(any));
+  json_decref(any);
+  return good ? 0 : (d->at = from, syntax(d, "no number, or one that is too large"));
+}
+
+/* --- $ forms --- */
+
+static int value(struct decoder *d);
+
+/* The string that a form wants; false when the value is none. */
+static bool form_text(struct decoder *d, struct text *out, int *rc) {
+  return peek(d) == '"' && !(*rc = string(d, out));
+}
+
+static int base64(struct decoder *d, const char *form,
+                  void (*put)(struct term_writer *, const void *, size_t)) {
+  struct text text;
+  struct buf bytes = BUF_INIT;
+  int rc = 0;
+  if (form_text(d, &text, &rc) && text_unbase64(&bytes, text.s, text.n))
+    put(d->w, bytes.data, bytes.len);
+  else if (!rc)
+    rc = wrong(d, ERR_BAD_VALUE, "\"%s\" wants base64", form);
+  buf_finish(&bytes);
+  return rc;
+}
+
+static int read_bytes(struct decoder *d) {
+  return base64(d, "$bytes", term_put_str);
+}
+
+static int read_fn(struct decoder *d) {
+  if (d->policy == JSON_WITH_CODE) return base64(d, "$fn", term_put_fn);
+  return wrong(d, ERR_BAD_VALUE, "\"$fn\": compiled code is not taken from clients");
+}
+
+static int read_float(struct decoder *d) {
+  const struct {
+    const char *text;
+    double value;
+  } floats[] = {{"nan", NAN}, {"inf", INFINITY}, {"-inf", -INFINITY}};
+  struct text text;
+  int rc = 0;
+  if (form_text(d, &text, &rc))
+    for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
+      if (strlen(floats[i].text) == text.n && memcmp(floats[i].text, text.s, text.n) == 0)
+        return term_put_float(d->w, floats[i].value), 0;
+  return rc ? rc : wrong(d, ERR_BAD_VALUE, "\"$float\" wants \"nan\", \"inf\" or \"-inf\"");
+}
+
+static int identity(struct decoder *d, const char *form, npid *out) {
+  struct error e = {0};
+  struct text text;
+  char copy[NPID_TEXT_SIZE];
+  int rc = 0;
+  if (!form_text(d, &text, &rc) || text.n >= sizeof copy || memchr(text.s, 0, text.n))
+    return rc ? rc : wrong(d, ERR_BAD_VALUE, "\"%s\" wants a %s", form, form + 1);
+  memcpy(copy, text.s, text.n);
+  copy[text.n] = 0;
+  rc = npid_parse(d->nodes, copy, out, &e);
+  if (rc == ERR_BAD_PID) return wrong(d, ERR_BAD_VALUE, "\"%s\" wants a %s", form, form + 1);
+  return rc ? wrong(d, rc, "%.200s", error_text(&e)) : 0;
+}
+
+static int read_pid(struct decoder *d) {
+  npid p = NPID_NONE;
+  int rc = identity(d, "$pid", &p);
+  if (rc == 0) term_put_pid(d->w, p);
+  return rc;
+}
+
+static int read_ref(struct decoder *d) {
+  npid p = NPID_NONE;
+  int rc = identity(d, "$ref", &p);
+  if (rc == 0) term_put_pid(d->w, npid_as_ref(p));
+  return rc;
+}
+
+/* [key, value]; *tag gets what kind of value the key is. */
+static int read_pair(struct decoder *d, size_t i, enum term_tag *tag) {
+  static const char want[] = "\"$map\" wants an array of [key, value]";
+  if (!eat(d, '[') || peek(d) == ']') return step(d, wrong(d, ERR_BAD_VALUE, want), "[%zu]", i);
+  size_t key = d->w->len;
+  int rc = value(d);
+  if (rc) return step(d, rc, "[%zu][0]", i);
+  *tag = d->w->data[key];
+  if (*tag == TERM_NIL || !eat(d, ',')) return step(d, wrong(d, ERR_BAD_VALUE, want), "[%zu]", i);
+  if ((rc = value(d))) return step(d, rc, "[%zu][1]", i);
+  return eat(d, ']') ? 0 : step(d, wrong(d, ERR_BAD_VALUE, want), "[%zu]", i);
+}
+
+/* Keys that are all strings make a MAP: it was one that JSON's keys could not say. */
+static int read_pairs(struct decoder *d) {
+  if (!eat(d, '[')) return wrong(d, ERR_BAD_VALUE, "\"$map\" wants an array of [key, value]");
+  size_t at = term_open(d->w, TERM_TABLE), n = 0;
+  bool strings = true;
+  while (!eat(d, ']')) {
+    enum term_tag tag = TERM_NIL;
+    if (n && !eat(d, ',')) return syntax(d, "want , or ]");
+    int rc = read_pair(d, n++, &tag);
+    if (rc) return rc;
+    strings = strings && tag == TERM_STR;
+  }
+  if (d->w->failed) return 0;
+  term_set_count(d->w, at, (uint32_t)n);
+  if (strings && n) d->w->data[at - 1] = TERM_MAP;
+  return 0;
+}
+
+static const struct form {
+  const char *key;
+  int (*read)(struct decoder *d);
+} forms[] = {{"$pid", read_pid},     {"$ref", read_ref}, {"$bytes", read_bytes},
+             {"$float", read_float}, {"$fn", read_fn},   {"$map", read_pairs}};
+
+static const struct form *find_form(struct text key) {
+  for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+    if (strlen(forms[i].key) == key.n && memcmp(forms[i].key, key.s, key.n) == 0) return &forms[i];
+  return NULL;
+}
+
+/* --- values --- */
+
+static int no_meaning(struct decoder *d, const char *key, size_t n) {
+  return wrong(d, ERR_BAD_VALUE, "\"%.*s\" means nothing here: a key that starts with $ is written $$",
+               (int)(n < 80 ? n : 80), key);
+}
+
+/* An object that starts with a form's key must end with its value. */
+static int read_form(struct decoder *d, struct text key) {
+  const struct form *form = find_form(key);
+  if (!form) return no_meaning(d, key.s, key.n);
+  if (!eat(d, ':')) return syntax(d, "want :");
+  int rc = form->read(d);
+  if (rc || eat(d, '}')) return rc;
+  return peek(d) == ',' ? no_meaning(d, form->key, strlen(form->key)) : syntax(d, "want }");
+}
+
+static int member(struct decoder *d, struct text key) {
+  if (key.n && key.s[0] == '$' && (key.n < 2 || key.s[1] != '$')) return no_meaning(d, key.s, key.n);
+  bool more = key.n && key.s[0] == '$';
+  char name[48]; /* for the path: the key itself does not last */
+  snprintf(name, sizeof name, "%.*s", (int)(key.n < 40 ? key.n : 40), key.s);
+  term_put_str(d->w, key.s + more, key.n - more);
+  if (!eat(d, ':')) return syntax(d, "want :");
+  int rc = value(d);
+  return rc ? step(d, rc, ".%s", name) : 0;
+}
+
+static int object(struct decoder *d) {
+  size_t at = 0;
+  uint32_t n = 0;
+  for (d->at++; !eat(d, '}'); n++) {
+    struct text key;
+    if (n && !eat(d, ',')) return syntax(d, "want , or }");
+    if (peek(d) != '"') return syntax(d, "want a key");
+    int rc = string(d, &key);
+    if (rc) return rc;
+    if (n == 0 && key.n > 1 && key.s[0] == '$' && key.s[1] != '$') return read_form(d, key);
+    if (n == 0) at = term_open(d->w, TERM_MAP);
+    if ((rc = member(d, key))) return rc;
+  }
+  if (n == 0) at = term_open(d->w, TERM_MAP);
+  term_set_count(d->w, at, n);
+  return 0;
+}
+
+/* The elements up to the closing bracket; d->at is after the opening one. */
+static int elements(struct decoder *d, uint32_t *count) {
+  uint32_t n = 0;
+  for (; !eat(d, ']'); n++) {
+    if (n && !eat(d, ',')) return syntax(d, "want , or ]");
+    int rc = value(d);
+    if (rc) return step(d, rc, "[%u]", n);
+  }
+  *count = n;
+  return 0;
+}
+
+static int array(struct decoder *d) {
+  size_t at = term_open(d->w, TERM_LIST);
+  uint32_t n = 0;
+  d->at++;
+  int rc = elements(d, &n);
+  if (rc == 0) term_set_count(d->w, at, n);
+  return rc;
+}
+
+static int container(struct decoder *d) {
+  if (d->depth == TERM_DEPTH_MAX)
+    return wrong(d, ERR_TOO_LARGE, "values nest more than %d deep", TERM_DEPTH_MAX);
+  d->depth++;
+  int rc = *d->at == '[' ? array(d) : object(d);
+  d->depth--;
+  return rc;
+}
+
+static int put_string(struct decoder *d) {
+  struct text text;
+  int rc = string(d, &text);
+  if (rc == 0) term_put_str(d->w, text.s, text.n);
+  return rc;
+}
+
+static int scalar(struct decoder *d, char first) {
+  switch (first) {
+  case '"': return put_string(d);
+  case 'n': term_put_nil(d->w); return word(d, "null");
+  case 't': term_put_bool(d->w, true); return word(d, "true");
+  case 'f': term_put_bool(d->w, false); return word(d, "false");
+  case 0: return syntax(d, "it ends too early");
+  default: return number(d);
+  }
+}
+
+static int value(struct decoder *d) {
+  char first = peek(d);
+  int rc = first == '[' || first == '{' ? container(d) : scalar(d, first);
+  if (rc == 0 && d->w->failed) rc = wrong(d, d->w->failed, "%s", err_sentence(d->w->failed));
+  return rc;
+}
+
+/* --- */
+
+static int finish(struct decoder *d, int rc, struct json_source *s, struct error *e) {
+  if (rc == 0) s->at = d->at;
+  buf_finish(&d->scratch);
+  return rc ? error_set(e, rc, "%s%s%s", d->path, d->path[0] ? ": " : "", d->wrong) : 0;
+}
+
+static struct decoder decoder_of(const struct json_source *s, struct nodetab *nodes, enum json_policy policy,
+                                 struct term_writer *w) {
+  return (struct decoder){
+      .nodes = nodes, .policy = policy, .w = w, .start = s->start, .at = s->at, .end = s->end};
+}
+
+int json_get_value(struct json_source *s, struct nodetab *nodes, enum json_policy policy,
+                   struct term_writer *w, struct error *e) {
+  struct decoder d = decoder_of(s, nodes, policy, w);
+  return finish(&d, value(&d), s, e);
+}
+
+int json_get_values(struct json_source *s, struct nodetab *nodes, enum json_policy policy,
+                    struct term_writer *w, uint32_t *count, struct error *e) {
+  struct decoder d = decoder_of(s, nodes, policy, w);
+  d.depth = 1;
+  int rc = eat(&d, '[') ? elements(&d, count) : wrong(&d, ERR_BAD_VALUE, "a message wants a JSON array");
+  if (rc == 0 && w->failed) rc = wrong(&d, w->failed, "%s", err_sentence(w->failed));
+  return finish(&d, rc, s, e);
+}
+
+bool json_eat(struct json_source *s, char c) {
+  struct decoder d = {.at = s->at, .end = s->end};
+  bool there = eat(&d, c);
+  s->at = d.at;
+  return there;
+}
+
+bool json_get_null(struct json_source *s) {
+  struct decoder d = {.at = s->at, .end = s->end};
+  bool there = peek(&d) == 'n' && !word(&d, "null");
+  if (there) s->at = d.at;
+  return there;
+}
+
+bool json_get_word(struct json_source *s, char *out, size_t size) {
+  struct decoder d = decoder_of(s, NULL, JSON_DATA, NULL);
+  struct text text;
+  bool good = peek(&d) == '"' && !string(&d, &text) && text.n < size && !memchr(text.s, 0, text.n);
+  if (good) {
+    memcpy(out, text.s, text.n);
+    out[text.n] = 0;
+    s->at = d.at;
+  }
+  buf_finish(&d.scratch);
+  return good;
+}
