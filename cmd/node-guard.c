@@ -86,6 +86,7 @@ static bool agent_is_gone(const struct guard *g) {
 static bool start(struct guard *g, char **argv) {
   g->agent = getppid();
   fcntl(REPORT, F_SETFD, FD_CLOEXEC);
+  close_range(REPORT + 1, ~0U, 0); /* what libraries of the agent have left open is not the command's */
   setpgid(0, 0); /* the terminal's Ctrl-C is for the agent, which then decides about its commands */
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   prctl(PR_SET_PDEATHSIG, SIGTERM);

@@ -172,7 +172,9 @@ receive_match({}, -1)
 sleep(-5)
 send_after(-1, self())
 send_after(nil, self())
-sleep()'
+sleep()
+receive(-math.huge)
+sleep(0/0)'
   assert_line --index 0 --partial "bad argument #1 to 'receive' (milliseconds expected, 0 or more)"
   assert_line --index 1 --partial "bad argument #1 to 'receive' (milliseconds expected, 0 or more)"
   assert_line --index 2 --partial "bad argument #1 to 'receive' (number expected, got string)"
@@ -182,7 +184,9 @@ sleep()'
   assert_line --index 6 --partial "bad argument #1 to 'send_after' (milliseconds expected, 0 or more)"
   assert_line --index 7 --partial "bad argument #1 to 'send_after' (number expected, got nil)"
   assert_line --index 8 --partial "bad argument #1 to 'sleep' (number expected, got no value)"
-  lua 'for _, t in ipairs{1e300, math.huge, math.maxinteger, 1e15, 0.5} do send_after(1, self(), "x") receive(t) end
+  assert_line --index 9 --partial "bad argument #1 to 'receive' (milliseconds expected, 0 or more)"
+  assert_line --index 10 --partial "bad argument #1 to 'sleep' (milliseconds expected, 0 or more)"
+  lua 'for _, t in ipairs{1e308, math.huge, math.maxinteger, 1e15, 0.5} do send_after(1, self(), "x") receive(t) end
        puts(receive(0.25))'
   refute_output --partial 'ended'
 }
@@ -617,6 +621,22 @@ exec{"no-such-command"}'
   assert_line oops
 }
 
+@test "a command has no descriptors but its own" {
+  lua 'local kept = io.open("/etc/passwd") puts(sh("ls -l /proc/self/fd | grep -c passwd; ls /proc/$$/fd | wc -l"))'
+  assert_line --index 0 0
+  assert_line --index 1 --regexp '^[34]$'
+}
+
+@test "io: what could make its reader wait for ever is refused, and says what can read it" {
+  mkfifo "$T/fifo"
+  lua 'for _, mode in ipairs{"r", "w", "r+"} do puts(select(2, io.open(..., mode))) end
+       puts(select(2, pcall(io.lines, ...)))' "$T/fifo"
+  for i in 0 1 2 3; do
+    assert_line --index $i --partial "$T/fifo: no file but a pipe, a terminal or the like"
+  done
+  node-stop -n "one@$HOST"
+}
+
 @test "ls: sorted names; an error names the directory" {
   mkdir "$T/d" && touch "$T/d/b" "$T/d/a" "$T/d/.hidden"
   lua 'puts(table.concat(ls(...), ",")) puts(select(2, pcall(ls, "/no/such")))' "$T/d"
@@ -638,10 +658,21 @@ exec{"no-such-command"}'
   assert_line --partial "'../x' is not a module's name"
 }
 
+@test "node-stop: whatever green threads do, and however" {
+  local hog
+  for hog in 'string.find(("a"):rep(1e5), ("a-"):rep(10) .. "b")' 'table.move({}, 1, 1e18, 2)' \
+    'tostring(setmetatable({}, {__tostring = function() while true do end end}))' \
+    'load(function() while true do pcall(function() while true do end end) end end)' \
+    'local x <close> = setmetatable({}, {__close = function() while true do end end}) exit("x")'; do
+    run -0 node-spawn -n "one@$HOST" -d -e "$hog"
+  done
+  run -0 timeout 10 node-stop -n "one@$HOST"
+}
+
 @test "callbacks of gsub and sort may wait; where C cannot be left, waiting is refused and nothing else" {
   lua 'send(self(), "b") puts((string.gsub("a", "a", function() return receive(5000) end)))
        local t = {3, 1, 2} table.sort(t, function(a, b) sleep(1) return a < b end) puts(table.concat(t))
-       puts(select(2, pcall(tostring, setmetatable({}, {__tostring = function() receive() end})))) puts("alive")'
+       puts(select(2, load(function() receive() end))) puts("alive")'
   assert_line --index 0 b
   assert_line --index 1 123
   assert_line --index 2 --partial 'receive cannot wait here: a callback of a C function runs'

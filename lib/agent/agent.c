@@ -234,7 +234,8 @@ static void end_processes(struct agent *a) {
 void agent_free(struct agent *a) {
   if (!a) return;
   a->stopping = true;
-  if (a->vm) vm_stop(a->vm);
+  bool held = a->vm && vm_stop(a->vm);
+  if (held) log_line(&a->log, "a green thread does not come back from a call; it is left behind");
   calls_finish(a);
   http_finish(a);
   mesh_finish(a);
@@ -253,6 +254,7 @@ void agent_free(struct agent *a) {
   pressure_free(a);
   fetch_free(a);
   http_free(a);
+  if (held) return; /* the rest is still in use, and goes with us */
   vm_free(a->vm);
   names_free(a->names);
   names_free(a->globals);

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "vm/isolate.h"
+#include "vm/process.h"
 #include "vm/state.h"
 
 #include <stddef.h>
@@ -45,6 +46,15 @@ struct isolate *alarm_owner(struct vm *vm, npid ref) {
   return iso;
 }
 
+enum { OVERHEAD = 128 }; /* its places in tables */
+
+/* As long as the process that set it lives, that one answers for what it takes. */
+static void charge(struct isolate *iso, const struct alarm *a, int sign) {
+  struct process *p = isolate_find(iso, a->from);
+  size_t name = a->name ? strlen(a->name) : 0, term = a->term ? sizeof *a->term + a->term->size : 0;
+  if (p) process_charge(p, sign * (int64_t)(sizeof *a + OVERHEAD + name + term));
+}
+
 static void alarm_free(struct alarm *a) {
   term_unref(a->term);
   free(a->name);
@@ -61,6 +71,7 @@ int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, con
   if (timers_add(&iso->timers, &a->timer)) goto forget;
   if (publish(iso, ref)) goto stop;
   a->term = term;
+  charge(iso, a, 1);
   return 0;
 stop:
   timers_remove(&iso->timers, &a->timer);
@@ -77,6 +88,7 @@ int64_t alarm_cancel(struct isolate *iso, npid ref) {
   int64_t left = a->timer.at - clock_ns();
   timers_remove(&iso->timers, &a->timer);
   withdraw(iso->vm, ref);
+  charge(iso, a, -1);
   alarm_free(a);
   return left > 0 ? left : 0;
 }
@@ -95,6 +107,7 @@ void alarm_fire(struct isolate *iso, struct timer *t) {
   struct alarm *a = (struct alarm *)((char *)t - offsetof(struct alarm, timer));
   map_remove_id(&iso->alarms, a->ref);
   withdraw(iso->vm, a->ref);
+  charge(iso, a, -1);
   npid to = a->name ? names_whereis(iso->vm->config.names, a->name, NULL) : a->to;
   if (to != NPID_NONE) {
     isolate_signal(iso, SIGNAL_MESSAGE, to, a->from, NPID_NONE, a->term);

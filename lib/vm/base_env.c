@@ -7,6 +7,7 @@
 #include "vm/bytecode.h"
 #include "vm/copy.h"
 #include "vm/factory.h"
+#include "vm/files.h"
 #include "vm/fn.h"
 #include "vm/isolate.h"
 #include "vm/prelude.h"
@@ -75,14 +76,16 @@ static const luaL_Reg guarded[] = {
     {"rawset", base_rawset},
     {"collectgarbage", base_collectgarbage},
     {"require", require_module},
+    {"tostring", yielding_tostring},
+    {"xpcall", yielding_xpcall},
     {NULL, NULL},
 };
 
 /* --- what is taken over from Lua's libraries --- */
 
-static const char *const base_names[] = {
-    "assert", "error",  "getmetatable", "ipairs",   "next", "pairs",  "pcall",    "rawequal", "rawget",
-    "rawlen", "select", "tonumber",     "tostring", "type", "xpcall", "_VERSION", NULL};
+static const char *const base_names[] = {"assert", "error",    "getmetatable", "ipairs",   "next",
+                                         "pairs",  "pcall",    "rawequal",     "rawget",   "rawlen",
+                                         "select", "tonumber", "type",         "_VERSION", NULL};
 static const char *const string_names[] = {"byte",     "char",  "find",   "format", "gmatch", "gsub",
                                            "len",      "lower", "match",  "pack",   "rep",    "reverse",
                                            "packsize", "sub",   "unpack", "upper",  NULL};
@@ -97,28 +100,24 @@ static const char *const os_names[] = {"clock",  "date", "difftime", "getenv", "
                                        "rename", "time", "tmpname",  NULL};
 static const char *const io_names[] = {"lines", "open", "type", "write", NULL};
 
-/* io.lines: of a named file only, as there is no input that a process could call its own. */
-static int io_lines(lua_State *L) {
-  luaL_checkstring(L, 1);
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_insert(L, 1);
-  lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-  return lua_gettop(L);
-}
-
 /* It is also where methods of strings are looked up. */
 static void change_string(lua_State *L) {
+  yielding_find(L);
   yielding_gsub(L);
+  yielding_format(L);
   lua_pushnil(L);
   lua_setfield(L, -2, "dump");
 }
 
+static void change_table(lua_State *L) {
+  yielding_sort(L);
+  yielding_tables(L);
+}
+
 static void change_io(lua_State *L) {
-  lua_getfield(L, -1, "lines");
-  lua_pushcclosure(L, io_lines, 1);
-  lua_setfield(L, -2, "lines");
-  lua_pushcfunction(L, bind_write);
-  lua_setfield(L, -2, "write");
+  static const luaL_Reg ours[] = {
+      {"open", files_open}, {"lines", files_lines}, {"write", bind_write}, {NULL, NULL}};
+  luaL_setfuncs(L, ours, 0);
 }
 
 static const struct {
@@ -128,7 +127,7 @@ static const struct {
   void (*change)(lua_State *L); /* of the opened library, at the top */
 } libraries[] = {
     {LUA_STRLIBNAME, luaopen_string, string_names, change_string},
-    {LUA_TABLIBNAME, luaopen_table, table_names, yielding_sort},
+    {LUA_TABLIBNAME, luaopen_table, table_names, change_table},
     {LUA_MATHLIBNAME, luaopen_math, math_names, NULL},
     {LUA_UTF8LIBNAME, luaopen_utf8, utf8_names, NULL},
     {LUA_OSLIBNAME, luaopen_os, os_names, NULL},
@@ -260,6 +259,7 @@ static void open_base(lua_State *L, int base) {
   lua_getfield(L, from, "load");
   lua_pushcclosure(L, base_load, 1);
   lua_setfield(L, -2, "load");
+  yielding_ipairs(L);
   for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) luaL_setfuncs(L, tables[i], 0);
   lua_settop(L, from - 1);
 }

@@ -52,6 +52,15 @@ void bind_check_suspends(lua_State *L, const char *what) {
   if (!lua_isyieldable(L)) luaL_error(L, "%s cannot wait here: a callback of a C function runs", what);
 }
 
+void bind_check_memory(lua_State *L) {
+  struct heap *h = &process_of(L)->isolate->heap;
+  if (!heap_is_over(h)) return;
+  lua_gc(L, LUA_GCCOLLECT);
+  if (!heap_is_over(h)) return;
+  h->exceeded = true;
+  luaL_error(L, "not enough memory");
+}
+
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term) {
   struct process *p = process_of(L);
   struct signal *s = signal_new(kind, to, p->pid, ref, term);

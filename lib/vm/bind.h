@@ -38,6 +38,10 @@ void bind_check_suspends(lua_State *L, const char *what);
 /* Refuses to take from the mailbox inside a predicate of receive_match, which looks at it. */
 void bind_check_takes(lua_State *L);
 
+/* After the running process was charged for what is kept for it outside of Lua's heap: ends it if that is
+ * more than it may have. */
+void bind_check_memory(lua_State *L);
+
 /* Sends a signal of the running process; owns term. */
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
 

@@ -291,6 +291,7 @@ static int send_after(lua_State *L) {
     term_unref(term);
     return luaL_error(L, "out of memory");
   }
+  bind_check_memory(L);
   copy_push_npid(L, ref);
   return 1;
 }

@@ -6,6 +6,7 @@
 #include "vm/isolate.h"
 #include "vm/process.h"
 #include "vm/vm.h"
+#include "vm/yielding.h"
 
 #include <string.h>
 
@@ -32,36 +33,48 @@ int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, s
   return bind_call(L, leader, term_build("s", "flush"), flushed, 0);
 }
 
-/* Values from index first on, joined by tabs, then end; pushed. */
-static const char *join(lua_State *L, int first, const char *end, size_t *len) {
-  luaL_Buffer b;
-  int last = lua_gettop(L);
-  luaL_buffinit(L, &b);
-  for (int i = first; i <= last; i++) {
-    if (i > first) luaL_addchar(&b, '\t');
-    luaL_tolstring(L, i, NULL);
-    luaL_addvalue(&b);
+/* Texts from index 2 on, joined by tabs, then a newline; pushed. */
+static const char *join(lua_State *L, size_t *len) {
+  int top = lua_gettop(L), n = top - 1;
+  luaL_checkstack(L, 2 * n + 8, "too many values");
+  for (int i = 2; i <= top; i++) {
+    lua_pushvalue(L, i);
+    if (i < top) lua_pushliteral(L, "\t");
   }
-  luaL_addstring(&b, end);
-  luaL_pushresult(&b);
+  lua_pushliteral(L, "\n");
+  lua_concat(L, lua_gettop(L) - top);
   return lua_tolstring(L, -1, len);
 }
 
-static int put_joined(lua_State *L, npid leader, int first, const char *end) {
+static int put_next(lua_State *L, int status, lua_KContext i);
+
+/* To the leader at index 1; the values before i are texts already. */
+static int put_values(lua_State *L, int i) {
   size_t len;
-  const char *bytes = join(L, first, end, &len);
-  return bind_put(L, leader, "stdout", bytes, len);
+  int last = lua_gettop(L);
+  for (; i <= last; i++)
+    if (yielding_text(L, i, i, put_next)) yielding_text_done(L, i);
+  const char *bytes = join(L, &len);
+  return bind_put(L, copy_to_npid(L, 1), "stdout", bytes, len);
+}
+
+static int put_next(lua_State *L, int status, lua_KContext i) {
+  (void)status;
+  yielding_text_done(L, (int)i);
+  return put_values(L, (int)i + 1);
 }
 
 static int print(lua_State *L) {
-  return put_joined(L, process_of(L)->leader, 1, "\n");
+  luaL_checkstack(L, 8, "too many values");
+  copy_push_npid(L, process_of(L)->leader);
+  lua_insert(L, 1);
+  return put_values(L, 2);
 }
 
 /* puts(leader, …): a pid alone is a value to print. */
 static int puts_values(lua_State *L) {
   npid leader = lua_gettop(L) > 1 ? bind_to_pid(L, 1) : NPID_NONE;
-  if (leader == NPID_NONE) return print(L);
-  return put_joined(L, leader, 2, "\n");
+  return leader == NPID_NONE ? print(L) : put_values(L, 2);
 }
 
 static int inspect(lua_State *L) {

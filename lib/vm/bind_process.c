@@ -66,6 +66,7 @@ static int monitor(lua_State *L) {
   }
   if (process_monitor(p, ref, other == NPID_NONE ? NPID_KERNEL : other))
     return luaL_error(L, "out of memory");
+  bind_check_memory(L);
   if (other == NPID_NONE) {
     isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", "noproc"));
   } else {

@@ -1,6 +1,6 @@
 /* Invariant: iso->factories maps the hash of a body to the chain of factories with that hash.  Code that is
- * made at run time could fill the table without end, so at FACTORIES_MAX all are dropped, to be made again on
- * use.
+ * made at run time could fill the table without end, so at FACTORIES_MAX, or FACTORY_BYTES_MAX of bodies, all
+ * are dropped, to be made again on use.
  *
  * Dumping a function to learn its body takes longer than all the rest of a spawn.  So the last functions seen
  * are remembered by the address of their prototype, which all closures of one place in the source share.  Lua
@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FACTORIES_MAX = 4096, PROTO_OFFSET = 24 };
+enum { FACTORIES_MAX = 4096, FACTORY_BYTES_MAX = 8 << 20, PROTO_OFFSET = 24 };
 
 static uint64_t hash(const uint8_t *bytes, size_t n) {
   uint64_t h = n * UINT64_C(0x9e3779b97f4a7c15), word;
@@ -41,6 +41,7 @@ void factory_drop_all(struct isolate *iso) {
     }
   }
   map_finish(&iso->factories);
+  iso->factory_bytes = 0;
   memset(iso->protos, 0, sizeof iso->protos);
 }
 
@@ -50,14 +51,18 @@ static struct factory *make(lua_State *L, struct isolate *iso, const uint8_t *bo
   *problem = bytecode_factory(L, body, len, &upvalues);
   if (*problem) return NULL;
   int ref = luaL_ref(L, LUA_REGISTRYINDEX);
-  if (iso->factories.len >= FACTORIES_MAX) factory_drop_all(iso);
+  if (iso->factories.len >= FACTORIES_MAX || iso->factory_bytes + len > FACTORY_BYTES_MAX)
+    factory_drop_all(iso);
   struct factory *f = malloc(sizeof *f + len);
   if (f) {
     *f = (struct factory){
         .next = map_get_id(&iso->factories, key), .ref = ref, .upvalues = upvalues, .len = len};
     memcpy(f->body, body, len);
   }
-  if (f && map_put_id(&iso->factories, key, f) == 0) return f;
+  if (f && map_put_id(&iso->factories, key, f) == 0) {
+    iso->factory_bytes += len;
+    return f;
+  }
   free(f);
   luaL_unref(L, LUA_REGISTRYINDEX, ref);
   *problem = "out of memory";

@@ -77,14 +77,26 @@ static void give(struct heap *h, void *block, size_t n) {
   }
 }
 
+static void charge(struct heap *h, int64_t bytes) {
+  h->total += bytes;
+  if (h->meter) *h->meter += bytes;
+}
+
 /* A meter drifts up when another process's turn collects this one's garbage.  No process holds more than all
  * of them do, so the isolate's total corrects it. */
-static bool over_limit(struct heap *h, size_t more) {
+static bool has_no_room(struct heap *h, size_t more) {
   if (!h->meter || *h->meter + (int64_t)more <= h->limit) return false;
-  if (h->total + (int64_t)more <= h->limit) {
-    *h->meter = h->total;
-    return false;
-  }
+  if (h->total + (int64_t)more > h->limit) return true;
+  *h->meter = h->total;
+  return false;
+}
+
+bool heap_is_over(struct heap *h) {
+  return has_no_room(h, 0);
+}
+
+static bool refuses(struct heap *h, size_t more) {
+  if (!has_no_room(h, more)) return false;
   if (h->refused || (int64_t)more > h->limit) h->exceeded = true;
   h->refused = !h->refused;
   return true;
@@ -99,11 +111,6 @@ static void *resize(struct heap *h, void *block, size_t old_size, size_t new_siz
   return moved;
 }
 
-static void charge(struct heap *h, int64_t bytes) {
-  h->total += bytes;
-  if (h->meter) *h->meter += bytes;
-}
-
 void *heap_alloc(void *ud, void *block, size_t old_size, size_t new_size) {
   struct heap *h = ud;
   if (!block) old_size = 0; /* Lua passes the kind of the object there */
@@ -113,7 +120,7 @@ void *heap_alloc(void *ud, void *block, size_t old_size, size_t new_size) {
     return NULL;
   }
   if (new_size > old_size) {
-    if (over_limit(h, new_size - old_size)) return NULL;
+    if (refuses(h, new_size - old_size)) return NULL;
     h->refused = false;
   }
   void *result = block;

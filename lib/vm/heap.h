@@ -30,6 +30,9 @@ void heap_init(struct heap *h, size_t limit);
 /* After lua_close. */
 void heap_finish(struct heap *h);
 
+/* Is what runs now over its limit? */
+bool heap_is_over(struct heap *h);
+
 /* A lua_Alloc whose ud is the heap. */
 void *heap_alloc(void *ud, void *block, size_t old_size, size_t new_size);
 

@@ -44,6 +44,8 @@ static void put_string(struct buf *out, const char *s, size_t n) {
 }
 
 static void put_bytes(struct buf *out, const char *s, size_t n) {
+  bool cut = n > TEXT_MAX;
+  if (cut) n = TEXT_MAX;
   struct buf quoted = BUF_INIT;
   put_string(&quoted, s, n);
   /* Bytes that are no UTF-8 would garble a terminal. */
@@ -56,6 +58,7 @@ static void put_bytes(struct buf *out, const char *s, size_t n) {
     buf_putc(out, '"');
   }
   buf_finish(&quoted);
+  if (cut) buf_puts(out, "…");
 }
 
 static void put_number(struct inspector *in, int index) {

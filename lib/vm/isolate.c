@@ -254,6 +254,11 @@ static void fire_timers(struct isolate *iso) {
   }
 }
 
+void isolate_catch_up(struct isolate *iso) {
+  take_inbox(iso);
+  fire_timers(iso);
+}
+
 static struct process *next_ready(struct isolate *iso) {
   struct process *p = iso->ready_first;
   if (!p) return NULL;
@@ -284,7 +289,7 @@ void isolate_run(struct isolate *iso, struct scheduler *s) {
     if (!iso->ready_first) fire_timers(iso);
     struct process *p = next_ready(iso);
     if (p) {
-      process_run(p, s);
+      process_run(p);
     } else if (rest(iso)) {
       return;
     }

@@ -67,6 +67,7 @@ struct isolate {
   struct term_writer writer;                   /* scratch of one encoding at a time */
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */
   struct map factories;                        /* of functions, by hash of their bytecode */
+  size_t factory_bytes;                        /* of all bodies together */
   struct isolate_proto protos[ISOLATE_PROTOS]; /* functions seen lately: factory.c */
   bool knows_protos;
   struct buf dump;   /* scratch */
@@ -107,6 +108,9 @@ npid isolate_ref(struct isolate *iso);
 void isolate_deliver(struct isolate *iso, struct signal *s);
 void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
                     struct term *term);
+
+/* By whoever runs it: takes what has come, and wakes whose time has come. */
+void isolate_catch_up(struct isolate *iso);
 
 /* The live process of this isolate, or NULL. */
 struct process *isolate_find(struct isolate *iso, npid pid);

@@ -20,6 +20,7 @@
 enum {
   TICK_SIGNAL = SIGURG, /* ignored by default, so one that comes late does no harm */
   RETRY = 1000,         /* instructions until the hook looks again where no yield is possible */
+  RETRY_SPREAD = 256,   /* varied, lest a loop of callbacks is found in the callback every time */
 };
 
 static void set_timer(struct scheduler *s, long ns) {
@@ -27,22 +28,52 @@ static void set_timer(struct scheduler *s, long ns) {
   timer_settime(s->timer, 0, &every, NULL);
 }
 
-/* A process that must end and caught the error that should have ended it has this as its last instruction. */
-static void on_hook(lua_State *L, lua_Debug *ar) {
-  (void)ar;
-  struct process *p = process_of(L);
-  if (lua_isyieldable(L)) {
-    lua_sethook(L, NULL, 0, 0);
-    lua_yield(L, 0);
-  } else if (p && p->end) {
-    luaL_error(L, "the process must end");
-  } else {
-    lua_sethook(L, on_hook, LUA_MASKCOUNT, RETRY);
-  }
-}
+static void on_hook(lua_State *L, lua_Debug *ar);
 
 void preempt_now(lua_State *L) {
   lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
+}
+
+static unsigned ticks_of(const struct scheduler *s) {
+  return atomic_load_explicit(&s->ticks, memory_order_relaxed);
+}
+
+/* Has the callback kept the core since its turn began?  A hook left over from another turn does not count. */
+static bool overstays(const struct scheduler *s) {
+  unsigned switches = atomic_load_explicit(&s->switches, memory_order_relaxed);
+  return atomic_load_explicit(&s->hooked, memory_order_relaxed) == switches &&
+         ticks_of(s) - atomic_load_explicit(&s->hook_tick, memory_order_relaxed) > PREEMPT_CALLBACK_TICKS;
+}
+
+/* The error comes back at every instruction, so no pcall of the callback's own keeps it for long. */
+static void end_callback(lua_State *L) {
+  const struct process *p = process_of(L);
+  const struct isolate *iso = p->isolate;
+  bool ends = p->end || atomic_load_explicit(&iso->vm->stopping, memory_order_relaxed);
+  if (!ends && !overstays(iso->scheduler)) return;
+  preempt_now(L);
+  luaL_error(L, ends ? "the process must end"
+                     : "a callback of a C function ran for more than a second, and cannot be suspended");
+}
+
+bool preempt_due(lua_State *L) {
+  if (!lua_gethookmask(L)) return false;
+  if (!lua_isyieldable(L)) {
+    end_callback(L);
+    return false;
+  }
+  lua_sethook(L, NULL, 0, 0);
+  return true;
+}
+
+static void on_hook(lua_State *L, lua_Debug *ar) {
+  (void)ar;
+  if (preempt_due(L)) {
+    lua_yield(L, 0);
+  } else {
+    int more = (int)(ticks_of(process_of(L)->isolate->scheduler) % RETRY_SPREAD);
+    lua_sethook(L, on_hook, LUA_MASKCOUNT, RETRY + more);
+  }
 }
 
 static void on_tick(int number, siginfo_t *info, void *context) {
@@ -56,8 +87,10 @@ static void on_tick(int number, siginfo_t *info, void *context) {
   if (atomic_load(&s->asleep)) {
     atomic_store(&s->ticking, false);
     set_timer(s, 0);
-  } else if (L && switches == s->seen && switches != s->hooked) {
-    s->hooked = switches; /* once a turn: with a deep stack it takes longer than a tick */
+  } else if (L && switches == s->seen && switches != atomic_load_explicit(&s->hooked, memory_order_relaxed)) {
+    /* Once a turn: with a deep stack it takes longer than a tick. */
+    atomic_store_explicit(&s->hook_tick, ticks_of(s), memory_order_relaxed);
+    atomic_store_explicit(&s->hooked, switches, memory_order_relaxed);
     preempt_now(L);
   }
   s->seen = switches;

@@ -110,6 +110,12 @@ struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, 
   return p;
 }
 
+void process_charge(struct process *p, int64_t bytes) {
+  p->heap += bytes;
+  p->outside += bytes;
+  p->isolate->heap.total += bytes;
+}
+
 /* --- death --- */
 
 void process_doom(struct process *p, struct term *reason) {
@@ -142,9 +148,41 @@ static void clean_env(struct process *p) {
   lua_pop(L, 1);
 }
 
+enum { WRITER_KEPT = 1 << 20 }; /* bytes of the last message that are kept for the next */
+
+static void enter(struct process *p) {
+  struct isolate *iso = p->isolate;
+  struct scheduler *s = iso->scheduler;
+  p->state = PROCESS_RUNNING;
+  iso->current = p;
+  iso->heap.meter = &p->heap;
+  atomic_store_explicit(&s->switches, s->switches + 1, memory_order_relaxed);
+  atomic_store_explicit(&s->running, p->L, memory_order_relaxed);
+}
+
+static void leave(struct process *p) {
+  struct isolate *iso = p->isolate;
+  atomic_store_explicit(&iso->scheduler->running, NULL, memory_order_relaxed);
+  iso->heap.meter = NULL;
+  iso->heap.refused = false;
+  iso->current = NULL;
+  if (iso->writer.cap > WRITER_KEPT) term_writer_finish(&iso->writer);
+}
+
+/* Closes what its code has left to be closed.  That calls the process's own functions, so it happens while it
+ * is still one.  If it must end, the hook cuts those in Lua off before their first instruction: nobody who
+ * was killed has the last word. */
+static void unwind(struct process *p) {
+  if (p->end) preempt_now(p->L);
+  enter(p);
+  lua_resetthread(p->L);
+  lua_settop(p->L, 0);
+  leave(p);
+  p->isolate->heap.exceeded = false; /* it ends anyway */
+}
+
 static void recycle(struct process *p) {
   struct isolate *iso = p->isolate;
-  lua_resetthread(p->L);
   lua_sethook(p->L, NULL, 0, 0);
   clean_env(p);
   struct process blank = {.isolate = iso,
@@ -163,6 +201,7 @@ static void end(struct process *p) {
   struct isolate *iso = p->isolate;
   uint64_t number = npid_number(p->pid);
   struct term *reason = p->end;
+  unwind(p);
   timers_remove(&iso->timers, &p->timer);
   ptab_clear(&iso->vm->ptab, number);
   names_drop(iso->vm->config.names, p->pid, NULL, NULL);
@@ -172,6 +211,7 @@ static void end(struct process *p) {
   signal_free(p->taken);
   term_unref(p->reply);
   term_unref(reason);
+  process_charge(p, -p->outside);
   isolate_give_number(iso, number);
   recycle(p);
 }
@@ -221,6 +261,7 @@ static void fail(struct process *p) {
   lua_pushcfunction(L, report);
   lua_pushlightuserdata(L, &f);
   if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
+  unwind(p);
   process_doom(p, f.reason ? f.reason : term_build("s", "error"));
 }
 
@@ -233,33 +274,27 @@ static void check_memory(struct process *p) {
   process_outgrew(p, "it outgrew its memory limit");
 }
 
-static int resume(struct process *p, struct scheduler *s) {
+static int resume(struct process *p) {
   struct isolate *iso = p->isolate;
   int nargs = p->nargs, nresults;
   p->nargs = 0;
-  p->state = PROCESS_RUNNING;
-  iso->current = p;
-  iso->heap.meter = &p->heap;
-  atomic_store_explicit(&s->switches, s->switches + 1, memory_order_relaxed);
-  atomic_store_explicit(&s->running, p->L, memory_order_relaxed);
+  enter(p);
   int status = lua_resume(p->L, iso->L, nargs, &nresults);
-  atomic_store_explicit(&s->running, NULL, memory_order_relaxed);
-  iso->heap.meter = NULL;
   /* Buffers of the library do not ask twice: an error right after a refusal is one of memory, too. */
   if (iso->heap.refused && status > LUA_YIELD) iso->heap.exceeded = true;
-  iso->heap.refused = false;
-  iso->current = NULL;
+  leave(p);
   return status;
 }
 
-void process_run(struct process *p, struct scheduler *s) {
+void process_run(struct process *p) {
   if (!p->end) {
-    int status = resume(p, s);
+    int status = resume(p);
     check_memory(p);
     if (p->end) {
       /* it ended itself, or was ended while it ran */
     } else if (status == LUA_YIELD) {
-      if (p->state == PROCESS_RUNNING) { /* preempted */
+      if (p->state == PROCESS_RUNNING) { /* preempted: whose time has come meanwhile goes first */
+        isolate_catch_up(p->isolate);
         p->state = PROCESS_FREE;
         process_ready(p);
       }

@@ -49,6 +49,7 @@ struct process {
   npid callee_ref; /* a monitor on whom it is to spawn, or NPID_NONE */
   struct term *reply;
   int64_t heap;    /* bytes, as metered */
+  int64_t outside; /* bytes of that which are kept for it outside of Lua's heap */
   int64_t started; /* clock_ns */
   uint32_t slot;
   uint32_t output; /* bytes put since the last flush */
@@ -88,13 +89,16 @@ void process_ready(struct process *p);
 void process_wait(struct process *p, enum process_state state, int64_t at);
 
 /* Runs it until it waits, is preempted, or ends. */
-void process_run(struct process *p, struct scheduler *s);
+void process_run(struct process *p);
 
 /* It must end with [reason]; takes the term.  The first reason stands. */
 void process_doom(struct process *p, struct term *reason);
 
 /* It must end with the reason "memory"; its leader is told what was too much. */
 void process_outgrew(struct process *p, const char *what);
+
+/* Bytes that are kept for it outside of Lua's heap, from now on (or, negative, no longer). */
+void process_charge(struct process *p, int64_t bytes);
 
 /* Pushes its globals. */
 void process_push_env(lua_State *L, struct process *p);

@@ -220,11 +220,12 @@ int sched_start(struct scheduler *s) {
   return 0;
 }
 
-void sched_join(struct scheduler *s) {
-  if (!s->running_thread) return;
+int sched_join(struct scheduler *s, const struct timespec *until) {
+  if (!s->running_thread) return 0;
   rouse(s);
-  pthread_join(s->thread, NULL);
+  if (pthread_timedjoin_np(s->thread, NULL, until)) return ERR_TIMEOUT;
   s->running_thread = false;
+  return 0;
 }
 
 void sched_finish(struct scheduler *s) {

@@ -45,10 +45,11 @@ struct scheduler {
   timer_t timer;
   bool has_timer;
   atomic_bool ticking;
-  atomic_uint ticks;            /* counted by the signal handler */
-  _Atomic(lua_State *) running; /* the green thread that has the core */
-  atomic_uint switches;         /* counts green threads run */
-  unsigned seen, hooked;        /* switches at the last tick, and at the last hook; the handler's own */
+  atomic_uint ticks;             /* counted by the signal handler */
+  _Atomic(lua_State *) running;  /* the green thread that has the core */
+  atomic_uint switches;          /* counts green threads run */
+  unsigned seen;                 /* switches at the last tick; the handler's own */
+  atomic_uint hooked, hook_tick; /* switches and ticks at the last hook */
 
   struct isolate *open[SCHED_OPEN]; /* where the processes that this core spawns go, SCHED_CHUNK at a time */
   unsigned spawns;
@@ -56,7 +57,7 @@ struct scheduler {
 
 int sched_init(struct scheduler *s, struct vm *vm, int index) MUST_CHECK;
 int sched_start(struct scheduler *s) MUST_CHECK;
-void sched_join(struct scheduler *s); /* after vm->stopping was set */
+int sched_join(struct scheduler *s, const struct timespec *until) MUST_CHECK; /* after vm->stopping was set */
 void sched_finish(struct scheduler *s);
 
 /* Any thread, after an inbox_push that found the inbox empty, or when a deadline has passed. */

@@ -9,6 +9,9 @@
 
 #include <stdlib.h>
 
+/* What a monitor takes at its two ends; whoever sets it answers for both. */
+enum { MONITOR_BYTES = 128 };
+
 static struct ties *ties_of(struct process *p) {
   if (!p->ties) p->ties = calloc(1, sizeof *p->ties);
   return p->ties;
@@ -60,11 +63,15 @@ bool process_link_gone(struct process *p, npid other) {
 
 int process_monitor(struct process *p, npid ref, npid other) {
   struct ties *ties = ties_of(p);
-  return ties ? map_put_id(&ties->monitors, ref, as_value(other)) : ERR_NOMEM;
+  int rc = ties ? map_put_id(&ties->monitors, ref, as_value(other)) : ERR_NOMEM;
+  if (rc == 0) process_charge(p, MONITOR_BYTES);
+  return rc;
 }
 
 npid process_demonitor(struct process *p, npid ref) {
-  return p->ties ? as_npid(map_remove_id(&p->ties->monitors, ref)) : NPID_NONE;
+  void *other = p->ties ? map_remove_id(&p->ties->monitors, ref) : NULL;
+  if (other) process_charge(p, -MONITOR_BYTES);
+  return as_npid(other);
 }
 
 int process_watch(struct process *p, npid ref, npid watcher) {

@@ -86,9 +86,15 @@ int vm_start(struct vm *vm, struct error *e) {
   return 0;
 }
 
-void vm_stop(struct vm *vm) {
+int vm_stop(struct vm *vm) {
+  struct timespec until;
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += VM_STOP_PATIENCE_MS / 1000;
+  int rc = 0;
   atomic_store(&vm->stopping, true);
-  for (int i = 0; i < vm->schedulers; i++) sched_join(&vm->scheduler[i]);
+  for (int i = 0; i < vm->schedulers; i++)
+    if (sched_join(&vm->scheduler[i], &until)) rc = ERR_TIMEOUT;
+  return rc;
 }
 
 static void free_signals(struct signal *s) {
@@ -100,8 +106,7 @@ static void free_signals(struct signal *s) {
 }
 
 void vm_free(struct vm *vm) {
-  if (!vm) return;
-  vm_stop(vm);
+  if (!vm || vm_stop(vm)) return;
   for (size_t i = 0; i < vm->isolates_len; i++) isolate_free(vm->isolates[i]);
   free(vm->isolates);
   for (int i = 0; i < vm->schedulers; i++) sched_finish(&vm->scheduler[i]);
@@ -124,8 +129,10 @@ void vm_free(struct vm *vm) {
 
 /* --- delivery --- */
 
+/* A scheduler that outlives vm_stop finds the host gone. */
 static void to_host(struct vm *vm, struct signal *s) {
-  if (inbox_push(&vm->host, s) && vm->config.wake) vm->config.wake(vm->config.data);
+  bool gone = atomic_load(&vm->stopping) && sched_self(vm);
+  if (inbox_push(&vm->host, s) && vm->config.wake && !gone) vm->config.wake(vm->config.data);
 }
 
 /* The isolate (or the host) that has the process, or the timer. */

@@ -37,7 +37,7 @@ struct vm_config {
   void *data;
 };
 
-enum { VM_PROCESSES_MAX = 1 << 22, VM_MAILBOX_MAX_COUNT = 1 << 24 };
+enum { VM_PROCESSES_MAX = 1 << 22, VM_MAILBOX_MAX_COUNT = 1 << 24, VM_STOP_PATIENCE_MS = 3000 };
 #define VM_MAILBOX_MAX_BYTES ((size_t)1 << 30)
 
 /* A mailbox at its bound makes green threads that send to it wait, and the shell is told that it is busy.
@@ -47,7 +47,11 @@ enum { VM_PROCESSES_MAX = 1 << 22, VM_MAILBOX_MAX_COUNT = 1 << 24 };
 struct vm *vm_new(const struct vm_config *config, struct error *e);
 void vm_set_console(struct vm *vm, npid console);
 int vm_start(struct vm *vm, struct error *e) MUST_CHECK; /* starts the scheduler threads */
-void vm_stop(struct vm *vm); /* stops them, between two slices of whatever runs, and joins them */
+
+/* Stops them, between two slices of whatever runs, and joins them.  ERR_TIMEOUT when one is held by a call
+ * that cannot be interrupted (a file of a dead server, say) for VM_STOP_PATIENCE_MS: it will call the host no
+ * more, but the vm must stay as it is, and vm_free leaves it so. */
+int vm_stop(struct vm *vm) MUST_CHECK;
 void vm_free(struct vm *vm);
 
 /* Hands a signal (always consumed) to the process s->to:

@@ -2,6 +2,7 @@
 #include "tap.h"
 #include "vm_host.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,23 +31,42 @@ static void stall(const char *what, const char *hog) {
   run(what, code, "true\n");
 }
 
-/* Endless code that Lua's library calls. */
+/* Endless code that Lua's library calls, and calls of it that would take for ever. */
 static const char *const callbacks[] = {
     "table.sort({3, 2, 1}, function() while true do end end)",
     "table.sort({setmetatable({}, {__lt = function() while true do end end}), {}})",
     "string.gsub('x', 'x', function() while true do end end)",
     "string.gsub('x', 'x', setmetatable({}, {__index = function() while true do end end}))",
+    "tostring(setmetatable({}, {__tostring = function() while true do end end}))",
+    "puts(setmetatable({}, {__tostring = function() while true do end end}))",
+    "string.format('%s', setmetatable({}, {__tostring = function() while true do end end}))",
+    "xpcall(error, function() while true do end end)",
+    "table.concat(setmetatable({}, {__index = function() while true do end end}), '', 1, 2)",
+    "table.unpack(setmetatable({}, {__index = function() while true do end end}), 1, 2)",
+    "table.insert(setmetatable({}, {__len = function() while true do end end}), 1)",
+    "table.insert(setmetatable({}, {__len = function() return 1e18 end}), 1, 'x')",
+    "table.concat(setmetatable({}, {__index = rawlen}), '', 1, 1e18)",
+    "table.move({}, 1, 1e18, 2)",
+    "for _ in ipairs(setmetatable({}, {__index = function() while true do end end})) do end",
+    "string.find(('a'):rep(1e5), ('a-'):rep(10) .. 'b')",
+    "string.match(('a'):rep(1e5), ('a*'):rep(10) .. 'b')",
+    "string.gsub(('a'):rep(1e5), ('a?'):rep(100) .. 'b', '')",
+    "string.gmatch(('a'):rep(1e5), ('(a+)'):rep(10) .. '%1b')()",
 };
 
 static void test_preemption(void) {
   stall("an endless loop", "");
+  run("who waits for the time goes before the one that was preempted meanwhile",
+      "local hog, best = spawn(function() while true do end end), math.huge\n"
+      "for i = 1, 50 do local last = monotonic() sleep(0) best = math.min(best, monotonic() - last) end\n"
+      "exit(hog, 'kill') puts(best < 3000000 or best)",
+      "true\n");
   stall("deep recursion", "local function f(n) return n == 0 and 0 or 1 + f(n - 1) end f(10000)");
   stall("a loop of calls", "local x = math.abs(-1)");
   stall("string building", "local s = '' for i = 1, 100 do s = s .. i end");
   stall("an endless loop within pcall", "pcall(function() while true do end end)");
   stall("a long sort without a callback",
         "local t = {} for i = 1, 100000 do t[i] = i * 7919 % 100003 end table.sort(t)");
-  for (size_t i = 0; i < sizeof callbacks / sizeof *callbacks; i++) stall(callbacks[i], callbacks[i]);
 }
 
 /* The first child stays in its parent's isolate, so the parent runs on only if the hog is preempted. */
@@ -62,9 +82,50 @@ static void test_callbacks_end(void) {
   }
 }
 
+/* What still cannot be suspended has a second; whatever it catches. */
+static void test_callbacks_are_cut_off(void) {
+  run("a reader of load that never returns",
+      "local f, why = load(function() while true do pcall(function() while true do end end) end end)\n"
+      "puts(f, why:match('a callback.*'))",
+      "nil\ta callback of a C function ran for more than a second, and cannot be suspended\n");
+}
+
+/* A variable that is to be closed when its process ends. */
+#define CLOSE "local x <close> = setmetatable({}, {__close = function() %s end}) "
+
+static void test_close(void) {
+  static const char *const endless = "while true do end", *const last = "send(owner, 'closed')";
+  static const struct {
+    const char *what, *body, *then, *want;
+  } ends[] = {
+      {"is closed when it fails", last, "error('x', 0)", "closed DOWN error\n"},
+      {"is not when it is killed", last, "exit(self(), 'kill')", "DOWN killed\n"},
+      {"is not when it waits and is killed", last, "send(owner, 'kill me') receive()",
+       "kill me DOWN killed\n"},
+      {"is not when it exits", last, "exit('x')", "DOWN x\n"},
+      {"cannot keep one that is killed", endless, "exit(self(), 'kill')", "DOWN killed\n"},
+      {"cannot keep one that fails", endless, "error('x', 0)", "DOWN error\n"},
+  };
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+    char code[1024];
+    snprintf(code, sizeof code,
+             "local owner, seen = self(), {}\n"
+             "local pid = spawn_monitor(function() " CLOSE "%s end)\n"
+             "while seen[#seen] ~= 'DOWN' do\n"
+             "  local word, _, _, reason = receive() seen[#seen + 1] = word\n"
+             "  if word == 'kill me' then exit(pid, 'kill') end\n"
+             "  if word == 'DOWN' then puts(table.concat(seen, ' ') .. ' ' .. (reason[1] or reason)) end\n"
+             "end",
+             ends[i].body, ends[i].then);
+    run(ends[i].what, code, ends[i].want);
+  }
+}
+
 #else
 static void test_preemption(void) {}
 static void test_callbacks_end(void) {}
+static void test_callbacks_are_cut_off(void) {}
+static void test_close(void) {}
 #endif
 
 static void test_callbacks_wait(void) {
@@ -143,6 +204,28 @@ static void test_memory(void) {
       "local p, r = spawn_monitor(function() local s = ('x'):rep(1 << 30) sleep(1000) end)\n"
       "puts(select(4, receive()))",
       "memory\n");
+  run("nor do timers, whose messages wait outside of Lua",
+      "local p, r = spawn_monitor(function() while true do send_after(1e9, self(), ('x'):rep(1000)) end "
+      "end)\n"
+      "puts(select(4, receive()))",
+      "memory\n");
+  run("nor monitors",
+      "local p, r = spawn_monitor(function() local p = spawn(function() receive() end)\n"
+      "  while true do monitor(p) end end) puts(select(4, receive()))",
+      "memory\n");
+  run("timers and monitors that are gone do not count",
+      "local p, r = spawn_monitor(function() local p = spawn(function() receive() end)\n"
+      "  for i = 1, 300000 do demonitor(monitor(p)) cancel_timer(send_after(1e9, p, ('x'):rep(1000))) end\n"
+      "  for i = 1, 3000 do send_after(0, p, ('x'):rep(30000)) if i % 100 == 0 then sleep(1) end end end)\n"
+      "puts(select(4, receive()))",
+      "normal\n");
+  run("code that is made at run time is not kept for ever",
+      "for i = 1, 30 do\n"
+      "  spawn_monitor(assert(load('return ' .. i .. ', \"' .. ('x'):rep(2000000) .. '\"'))) receive()\n"
+      "end puts('done')",
+      "done\n");
+  run("inspect shows the beginning of a long string", "puts(#inspect(('x'):rep(10000000)) < 2000000)",
+      "true\n");
   run("garbage is not held against it",
       "local p, r = spawn_monitor(function() for i = 1, 3000 do local s = ('x'):rep(100000 + i) end end)\n"
       "puts(select(4, receive()))",
@@ -250,10 +333,42 @@ static void test_mailbox_bound(void) {
   host = all;
 }
 
+/* A scheduler that is held by a call does not hold up the end of the node. */
+static void test_stop(void) {
+  struct host *h = host_new(2, 0, NULL);
+  npid pid = host_spawn(h, "receive() puts('held')", NULL, NULL);
+  pthread_mutex_lock(&h->gate);
+  vm_deliver(h->vm, signal_new(SIGNAL_MESSAGE, pid, h->tester, NPID_NONE, term_build("s", "go")));
+  while (atomic_load(&h->at_gate) == 0) sched_yield();
+  ok(vm_stop(h->vm) == ERR_TIMEOUT, "vm_stop gives up on a scheduler that is held");
+  pthread_mutex_unlock(&h->gate);
+  ok(vm_stop(h->vm) == 0, "and may be asked again");
+  host_free(h);
+}
+
+static void test_files(void) {
+  run("io.open of what may make its reader wait is refused", "puts((select(2, io.open('/dev/ptmx'))))",
+      "/dev/ptmx: no file but a pipe, a terminal or the like, which may keep its reader waiting; sh() or "
+      "exec() "
+      "can read it\n");
+  run("files are written and read",
+      "local path = os.tmpname() local f = io.open(path, 'w+') f:write('a\\nb\\n') f:seek('set') "
+      "puts(f:read('a'))\n"
+      "puts(io.type(f), f:close(), io.type(f)) for l in io.lines(path) do puts(l) end os.remove(path)",
+      "a\nb\n\nfile\ttrue\tclosed file\na\nb\n");
+  run("a device of memory is one", "puts(#io.open('/dev/zero'):read(2))", "2\n");
+  run("what is not there", "puts(io.open('/no/such')) puts(select(2, pcall(io.lines, '/no/such')))",
+      "nil\t/no/such: No such file or directory\t2\n/no/such: No such file or directory\n");
+  run("a mode that is none", "puts(select(2, pcall(function() io.open('/dev/null', 'rw') end)))",
+      "test:1: bad argument #2 to 'open' (invalid mode)\n");
+}
+
 int main(void) {
   host = host_new(2, (size_t)32 << 20, NULL);
   test_preemption();
   test_callbacks_end();
+  test_callbacks_are_cut_off();
+  test_close();
   test_callbacks_wait();
   test_sort();
   test_gsub();
@@ -261,6 +376,8 @@ int main(void) {
   test_shared();
   test_mailboxes();
   test_mailbox_bound();
+  test_files();
+  test_stop();
   host_free(host);
   return tap_end();
 }

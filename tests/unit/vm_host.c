@@ -13,6 +13,10 @@ static char kernel_object, tester_object;
 static void wake(void *data) {
   struct host *h = data;
   uint64_t one = 1;
+  atomic_fetch_add(&h->at_gate, 1);
+  pthread_mutex_lock(&h->gate);
+  pthread_mutex_unlock(&h->gate);
+  atomic_fetch_sub(&h->at_gate, 1);
   ssize_t n = write(h->event, &one, sizeof one);
   (void)n;
 }
@@ -135,6 +139,7 @@ struct host *host_new_with(const struct vm_config *limits) {
   if (nodetab_intern(h->nodes, "far@there", 7, &h->far)) abort();
   h->event = eventfd(0, EFD_CLOEXEC);
   pthread_mutex_init(&h->lock, NULL);
+  pthread_mutex_init(&h->gate, NULL);
   pthread_cond_init(&h->changed, NULL);
   struct vm_config config = *limits;
   config.nodes = h->nodes;
@@ -153,7 +158,7 @@ struct host *host_new_with(const struct vm_config *limits) {
 }
 
 void host_free(struct host *h) {
-  vm_stop(h->vm);
+  if (vm_stop(h->vm)) abort();
   pthread_mutex_lock(&h->lock);
   h->stop = true;
   pthread_mutex_unlock(&h->lock);
@@ -172,6 +177,7 @@ void host_free(struct host *h) {
   buf_finish(&h->errors);
   close(h->event);
   pthread_mutex_destroy(&h->lock);
+  pthread_mutex_destroy(&h->gate);
   pthread_cond_destroy(&h->changed);
   free(h);
 }

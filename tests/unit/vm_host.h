@@ -8,6 +8,7 @@
 #include "vm/vm.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 struct host {
   struct vm *vm;
@@ -16,6 +17,8 @@ struct host {
   npid console, tester;
   uint32_t far; /* incarnation of the other node */
   pthread_t thread;
+  pthread_mutex_t gate; /* who wakes the host passes through it: a test that has it holds schedulers up */
+  atomic_int at_gate;
   pthread_mutex_t lock;
   pthread_cond_t changed;
   int event;
