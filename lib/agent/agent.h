@@ -22,7 +22,7 @@ struct agent_config {
   const struct cookie *cookie;
   const char *version;
   const char *share_dir;    /* holds node/ with the Lua modules */
-  const char *guard;        /* path of the node-guard helper; NULL: run commands directly */
+  const char *guard;        /* path of the node-guard helper, which runs the commands */
   const char *files;        /* the descriptors that commands may have, for the guard; NULL: as many as we */
   const char *console_file; /* NULL: descriptor 1 is the console */
   int schedulers;           /* 0: one a core */

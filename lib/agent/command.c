@@ -131,12 +131,7 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
 
 /* The guard hands TERM on to the whole tree, and takes SIGRTMIN for "KILL it all". */
 static void signal_tree(struct command *c, bool kill_it) {
-  if (!c->running) return;
-  bool guarded = c->hosted.agent->config->guard;
-  if (guarded)
-    uv_process_kill(&c->process, kill_it ? SIGRTMIN : SIGTERM);
-  else
-    kill(-c->process.pid, kill_it ? SIGKILL : SIGTERM);
+  if (c->running) uv_process_kill(&c->process, kill_it ? SIGRTMIN : SIGTERM);
 }
 
 static void on_grace(uv_timer_t *t) {
@@ -412,7 +407,6 @@ static void init_handles(struct command *c) {
 
 /* Even a failed uv_spawn leaves a handle that wants closing. */
 static int start_process(struct command *c, const struct plan *p) {
-  bool guarded = c->hosted.agent->config->guard;
   const int writable = UV_CREATE_PIPE | UV_WRITABLE_PIPE, readable = UV_CREATE_PIPE | UV_READABLE_PIPE;
   uv_stdio_container_t stdio[PIPES] = {
       [IN] = {.flags = p->with_stdin ? (uv_stdio_flags)readable : UV_IGNORE,
@@ -426,8 +420,7 @@ static int start_process(struct command *c, const struct plan *p) {
                                   .args = p->argv,
                                   .env = p->env,
                                   .cwd = p->cwd,
-                                  .flags = guarded ? 0 : UV_PROCESS_DETACHED,
-                                  .stdio_count = guarded ? PIPES : START,
+                                  .stdio_count = PIPES,
                                   .stdio = stdio};
   c->made = true;
   c->handles++;
@@ -435,11 +428,8 @@ static int start_process(struct command *c, const struct plan *p) {
   if (failed) return -failed;
   c->running = true;
   c->stdin_open = p->with_stdin;
-  c->open = guarded ? 4 : 3;
-  if (guarded)
-    uv_read_start((uv_stream_t *)&c->pipe[START], on_alloc, on_start);
-  else
-    read_output(c);
+  c->open = 4;
+  uv_read_start((uv_stream_t *)&c->pipe[START], on_alloc, on_start);
   if (p->timeout_ms > 0) uv_timer_start(&c->timer, on_deadline, (uint64_t)p->timeout_ms, 0);
   return 0;
 }
@@ -486,7 +476,6 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   c->hosted.what = plan_words(&p);
   init_handles(c);
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
-  bool guarded = a->config->guard;
   if (error)
     error_set(&e, error == ENOENT ? ERR_EXEC : ERR_EXEC_DENIED, "%s: %s",
               p.cwd    ? p.cwd
@@ -494,9 +483,5 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
                        : "command",
               strerror(error));
   plan_finish(&p);
-  if (e.code) {
-    no_start(c, &e);
-  } else if (!guarded) {
-    answer_started(c);
-  }
+  if (e.code) no_start(c, &e);
 }

@@ -36,7 +36,7 @@ static int plan_argv(struct plan *p, struct term_reader r, const struct agent_co
     return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
   p->argv = calloc((size_t)list.count + sizeof guard / sizeof *guard + 1, sizeof *p->argv);
   if (!p->argv) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  for (size_t i = 0; config->guard && i < sizeof guard / sizeof *guard; i++)
+  for (size_t i = 0; i < sizeof guard / sizeof *guard; i++)
     if (guard[i]) p->argv[n++] = strdup(guard[i]);
   p->first = n;
   for (uint32_t i = 0; i < list.count; i++, term_skip(&r))

@@ -53,7 +53,8 @@ static int step(struct decoder *d, int code, const char *format, ...) {
 }
 
 static int syntax(struct decoder *d, const char *what) {
-  return wrong(d, ERR_BAD_JSON, "not JSON: byte %zu: %s", (size_t)(d->at - d->start) + 1, what);
+  wrong(d, ERR_BAD_JSON, "not JSON: byte %zu: %s", (size_t)(d->at - d->start) + 1, what);
+  return ERR_BAD_JSON;
 }
 
 /* --- tokens --- */
@@ -116,7 +117,7 @@ static int escaped(struct decoder *d, const char *from, struct text *out) {
     buf_append(&d->scratch, json_string_value(v), json_string_length(v));
     json_decref(v);
   }
-  if (!buf_ok(&d->scratch)) return wrong(d, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (!buf_ok(&d->scratch)) return wrong(d, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM)), ERR_NOMEM;
   *out = (struct text){d->scratch.data, d->scratch.len};
   return 0;
 }

@@ -269,9 +269,10 @@ static void put_random_text(struct term_writer *w) {
                                        "\x7F",
                                        "0123456789abcdef",
                                        "\xFF"};
-  char text[256] = "";
-  for (unsigned i = below(8); i; i--) strcat(text, pieces[below(below(9) ? 11 : 12)]);
-  term_put_str(w, text, strlen(text));
+  struct buf text = BUF_INIT;
+  for (unsigned i = below(8); i; i--) buf_puts(&text, pieces[below(below(9) ? 11 : 12)]);
+  term_put_str(w, text.data, text.len);
+  buf_finish(&text);
 }
 
 static void put_random(struct term_writer *w, int depth) {
