@@ -74,7 +74,8 @@ static void close_state(struct isolate *iso) {
   free(iso->slots);
   iso->slots = NULL;
   iso->slots_len = iso->slots_cap = 0;
-  iso->pool = iso->ready_first = iso->ready_last = NULL;
+  iso->pool = NULL;
+  iso->ready = iso->preempted = (struct queue){NULL, NULL};
   alarm_drop_all(iso);
   timers_finish(&iso->timers);
   factory_drop_all(iso);
@@ -254,18 +255,24 @@ static void fire_timers(struct isolate *iso) {
   }
 }
 
-void isolate_catch_up(struct isolate *iso) {
-  take_inbox(iso);
-  fire_timers(iso);
-}
-
-static struct process *next_ready(struct isolate *iso) {
-  struct process *p = iso->ready_first;
+static struct process *pop(struct queue *q) {
+  struct process *p = q->first;
   if (!p) return NULL;
-  iso->ready_first = p->next;
-  if (!iso->ready_first) iso->ready_last = NULL;
+  q->first = p->next;
+  if (!q->first) q->last = NULL;
   p->state = PROCESS_RUNNING;
   return p;
+}
+
+/* Who was woken does not wait for those that compute, however many they are; but at least every other slice
+ * is theirs. */
+static struct process *next_ready(struct isolate *iso) {
+  struct process *p = iso->owed ? NULL : pop(&iso->ready);
+  if (p) return p;
+  p = pop(&iso->preempted);
+  iso->owed = false;
+  if (p) iso->served = true;
+  return p ? p : pop(&iso->ready);
 }
 
 /* Nothing is ready.  True when the isolate is idle now, and no longer ours. */
@@ -283,10 +290,12 @@ void isolate_run(struct isolate *iso, struct scheduler *s) {
   unsigned tick = atomic_load_explicit(&s->ticks, memory_order_relaxed);
   atomic_exchange(&iso->state, ISOLATE_RUNNING);
   iso->scheduler = s;
+  iso->owed = iso->preempted.first && !iso->served;
+  iso->served = false;
   fire_timers(iso);
   while (atomic_load_explicit(&s->ticks, memory_order_relaxed) == tick && !atomic_load(&iso->vm->stopping)) {
     take_inbox(iso);
-    if (!iso->ready_first) fire_timers(iso);
+    if (!iso->ready.first) fire_timers(iso);
     struct process *p = next_ready(iso);
     if (p) {
       process_run(p);

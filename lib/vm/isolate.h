@@ -1,4 +1,4 @@
-/* isolate: one lua_State with up to ISOLATE_MAX green threads, its inbox, its ready queue and its timers.  At
+/* isolate: one lua_State with up to ISOLATE_MAX green threads, its inbox, its ready queues and its timers. At
  * any moment at most one scheduler runs it, and only that thread touches anything here but inbox, state, live
  * and the counters. The struct itself lives as long as the vm: a late signal finds it, and finds nobody in
  * it. */
@@ -43,6 +43,10 @@ struct isolate_proto {
   struct factory *factory;
 };
 
+struct queue { /* of processes, by their next */
+  struct process *first, *last;
+};
+
 struct isolate {
   struct vm *vm;
   struct isolate *next;       /* in a scheduler's queue */
@@ -59,7 +63,10 @@ struct isolate {
   struct heap heap;
   struct scheduler *scheduler; /* that runs it */
   struct process *current;
-  struct process *ready_first, *ready_last;
+  struct queue ready;     /* woken, or new */
+  struct queue preempted; /* had the core for long, so they come after those */
+  bool served;            /* one of the preempted has run in this slice */
+  bool owed;              /* none has in the last */
   struct timers timers;
   struct process **slots; /* every process made here, live or pooled */
   uint32_t slots_len, slots_cap;
@@ -108,9 +115,6 @@ npid isolate_ref(struct isolate *iso);
 void isolate_deliver(struct isolate *iso, struct signal *s);
 void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
                     struct term *term);
-
-/* By whoever runs it: takes what has come, and wakes whose time has come. */
-void isolate_catch_up(struct isolate *iso);
 
 /* The live process of this isolate, or NULL. */
 struct process *isolate_find(struct isolate *iso, npid pid);

@@ -1,6 +1,6 @@
-/* Invariant: a process is in the ready queue exactly while its state is READY; its timer is armed only while
- * it waits.  Whoever must end (`end` is set) is made ready, and ends instead of running: so a process dies in
- * one place only, between two resumes, never under the feet of code that runs. */
+/* Invariant: a process is in one of the two ready queues exactly while its state is READY; its timer is armed
+ * only while it waits.  Whoever must end (`end` is set) is made ready, and ends instead of running: so a
+ * process dies in one place only, between two resumes, never under the feet of code that runs. */
 #include "vm/process.h"
 
 #include "base/clock.h"
@@ -14,18 +14,22 @@
 
 /* --- the ready queue and waits --- */
 
+static void enqueue(struct queue *q, struct process *p) {
+  p->state = PROCESS_READY;
+  p->next = NULL;
+  if (q->last) {
+    q->last->next = p;
+  } else {
+    q->first = p;
+  }
+  q->last = p;
+}
+
 void process_ready(struct process *p) {
   struct isolate *iso = p->isolate;
   if (p->state == PROCESS_READY || p->state == PROCESS_RUNNING) return;
   timers_remove(&iso->timers, &p->timer);
-  p->state = PROCESS_READY;
-  p->next = NULL;
-  if (iso->ready_last) {
-    iso->ready_last->next = p;
-  } else {
-    iso->ready_first = p;
-  }
-  iso->ready_last = p;
+  enqueue(&iso->ready, p);
 }
 
 void process_wait(struct process *p, enum process_state state, int64_t at) {
@@ -293,11 +297,7 @@ void process_run(struct process *p) {
     if (p->end) {
       /* it ended itself, or was ended while it ran */
     } else if (status == LUA_YIELD) {
-      if (p->state == PROCESS_RUNNING) { /* preempted: whose time has come meanwhile goes first */
-        isolate_catch_up(p->isolate);
-        p->state = PROCESS_FREE;
-        process_ready(p);
-      }
+      if (p->state == PROCESS_RUNNING) enqueue(&p->isolate->preempted, p);
       return;
     } else if (status == LUA_OK) {
       process_doom(p, term_build("s", "normal"));

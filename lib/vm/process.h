@@ -36,7 +36,7 @@ struct process {
   npid pid;
   struct isolate *isolate;
   lua_State *L;
-  struct process *next; /* in the ready queue, or in the pool */
+  struct process *next; /* in a ready queue, or in the pool */
   struct timer timer;   /* of the wait */
   struct mailbox mailbox;
   struct ties *ties;
@@ -82,7 +82,7 @@ struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, 
 /* Frees process and pool; the lua_State is being closed. */
 void process_free(struct process *p);
 
-/* Puts it in the ready queue, out of whatever it waits for. */
+/* Puts it in the queue of the woken, out of whatever it waits for. */
 void process_ready(struct process *p);
 
 /* Begins a wait; at: TIMER_NEVER or a deadline. Then lua_yield. */
