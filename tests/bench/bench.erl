@@ -3,7 +3,7 @@
 -export([main/0]).
 
 main() ->
-    ring(), spawns(), named(), idle(), pairs(), names(), stall(), halt().
+    ring(), spawns(), named(), idle(), pairs(), names(), stall(), beside(), halt().
 
 scaled(N) -> case os:getenv("QUICK", "") of "" -> N; _ -> N div 10 end.
 
@@ -73,3 +73,11 @@ ticks(0, Worst) -> Worst;
 ticks(N, Worst) ->
     T = erlang:monotonic_time(nanosecond), timer:sleep(1),
     ticks(N - 1, max(Worst, erlang:monotonic_time(nanosecond) - T - 1000000)).
+
+spin() -> spin().
+beside() ->
+    Tries = scaled(500),
+    _ = [spawn(fun spin/0) || _ <- lists:seq(1, 10)],
+    Took = lists:sort([begin T = erlang:monotonic_time(nanosecond), timer:sleep(1),
+                             erlang:monotonic_time(nanosecond) - T - 1000000 end || _ <- lists:seq(1, Tries)]),
+    say("wake beside 10 endless loops", 1.0 * lists:nth(Tries div 2 + 1, Took)).
