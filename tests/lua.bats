@@ -659,6 +659,7 @@ exec{"no-such-command"}'
 }
 
 @test "node-stop: whatever green threads do, and however" {
+  needs_preemption
   local hog
   for hog in 'string.find(("a"):rep(1e5), ("a-"):rep(10) .. "b")' 'table.move({}, 1, 1e18, 2)' \
     'tostring(setmetatable({}, {__tostring = function() while true do end end}))' \
