@@ -35,7 +35,9 @@ pkg         = $(or $(shell pkg-config $1),$(error libraries are missing: run `ma
 PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(patsubst -I%,-isystem%,$(call pkg,--cflags $(AGENT_PACKAGES))))$(PKG_CFLAGS)
 TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIBS)
 EDIT_LIBS   = $(eval EDIT_LIBS := $(call pkg,--libs libedit))$(EDIT_LIBS)
-AGENT_LIBS  = $(eval AGENT_LIBS := $(call pkg,--libs $(AGENT_PACKAGES)) $(MALLOC) -lm -lpthread -lrt)$(AGENT_LIBS)
+AGENT_LIBS  = $(eval AGENT_LIBS := $(call static_lua,$(call pkg,--libs $(AGENT_PACKAGES))) $(MALLOC) -lm -lpthread -lrt)$(AGENT_LIBS)
+# Functions travel as bytecode, so which Lua a node has is settled when it is built; and calls of it are the hot path.
+static_lua  = $(patsubst -llua%,-Wl$(comma)-Bstatic -llua% -Wl$(comma)-Bdynamic,$1)
 # What one scheduler allocates another frees: threads queue for the locks of libc's malloc, not for this one's.
 MALLOC      = $(if $(SAN),,-ljemalloc)
 

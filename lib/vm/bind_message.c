@@ -25,13 +25,12 @@ static bool all_scalar(lua_State *L, int first, int last) {
   return true;
 }
 
-/* Straight onto the stack of a neighbour that waits for just any message. */
+/* Straight onto the stack of a neighbour that waits for just any message, and off this one's. */
 static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   int n = last - first + 1;
   if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->end || !all_scalar(L, first, last))
     return false;
-  if (!lua_checkstack(to->L, n + 1) || !lua_checkstack(L, n)) return false;
-  for (int i = first; i <= last; i++) lua_pushvalue(L, i);
+  if (!lua_checkstack(to->L, n + 1)) return false;
   lua_xmove(L, to->L, n);
   to->nargs = n;
   to->direct = true;
@@ -159,10 +158,11 @@ static int receive(lua_State *L) {
     lua_pushnil(L);
     return 1;
   }
-  int64_t deadline = bind_check_deadline(L, 1);
+  int top = lua_gettop(L);
+  int64_t deadline = top > 0 ? bind_check_deadline(L, 1) : TIMER_NEVER;
   bind_check_suspends(L, "receive");
   process_wait(p, PROCESS_RECEIVES, deadline);
-  return lua_yieldk(L, 0, lua_gettop(L), received);
+  return lua_yieldk(L, 0, top, received);
 }
 
 /* --- receive_match: the stack holds pattern and deadline; p->mailbox.mark says how far it has looked --- */
