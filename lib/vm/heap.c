@@ -3,10 +3,17 @@
  * header.  Under AddressSanitizer every block is malloc's, so that it sees their ends. */
 #include "vm/heap.h"
 
+#include <errno.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { CHUNK_MIN = 16 << 10, CHUNK_MAX = 256 << 10 };
+enum { CHUNK_MIN = 16 << 10, CHUNK_MAX = 256 << 10, PAGES = 64 << 10, PAGE = 4 << 10 };
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 #if defined(__SANITIZE_ADDRESS__)
 #define SMALL_MAX 0
@@ -29,7 +36,7 @@ void heap_finish(struct heap *h) {
     free(h->chunks);
     h->chunks = next;
   }
-  h->at = h->end = NULL;
+  h->at = h->end = h->paged = NULL;
 }
 
 static size_t class_of(size_t n) {
@@ -49,8 +56,20 @@ static bool grow(struct heap *h) {
   h->chunks = chunk;
   h->at = chunk + HEAP_CLASS;
   h->end = chunk + h->chunk;
+  h->paged = chunk;
   if (h->chunk < CHUNK_MAX) h->chunk *= 2;
   return true;
+}
+
+/* Asks for many pages at once: one by one, as they are touched, they cost several times as much.  An old
+ * kernel refuses, and gives them one by one. */
+static void page_in(struct heap *h) {
+  uintptr_t from = (uintptr_t)h->paged & ~(uintptr_t)(PAGE - 1), to = from + PAGES;
+  if (to > (uintptr_t)h->end) to = (uintptr_t)h->end & ~(uintptr_t)(PAGE - 1);
+  int saved = errno;
+  if (to > from) madvise((void *)from, to - from, MADV_POPULATE_WRITE);
+  errno = saved;
+  h->paged = to > (uintptr_t)h->at ? (char *)to : h->end;
 }
 
 static void *take(struct heap *h, size_t n) {
@@ -65,6 +84,7 @@ static void *take(struct heap *h, size_t n) {
   if ((size_t)(h->end - h->at) < size && !grow(h)) return NULL;
   block = h->at;
   h->at += size;
+  if (h->at > h->paged) page_in(h);
   return block;
 }
 
