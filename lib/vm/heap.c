@@ -1,6 +1,7 @@
 /* Invariant: a block of n <= HEAP_SMALL_MAX bytes lies in a chunk and is as long as its class,
- * n rounded up to HEAP_CLASS; a longer one is malloc's.  Lua tells the size at each call, so blocks need no
- * header.  Under AddressSanitizer every block is malloc's, so that it sees their ends. */
+ * n rounded up to HEAP_CLASS; a longer one is malloc's.  Chunks are the kernel's, so that those of an isolate
+ * that closes go back to it at once.  Lua tells the size at each call, so blocks need no header.  Under
+ * AddressSanitizer every block is malloc's, so that it sees their ends. */
 #include "vm/heap.h"
 
 #include <errno.h>
@@ -30,11 +31,17 @@ void heap_init(struct heap *h, size_t limit) {
   *h = (struct heap){.chunk = CHUNK_MIN, .limit = limit < INT64_MAX ? (int64_t)limit : INT64_MAX};
 }
 
+/* At the start of a chunk. */
+struct chunk {
+  struct chunk *next;
+  size_t size;
+};
+
 void heap_finish(struct heap *h) {
   while (h->chunks) {
-    void *next = *(void **)h->chunks;
-    free(h->chunks);
-    h->chunks = next;
+    struct chunk *chunk = h->chunks;
+    h->chunks = chunk->next;
+    munmap(chunk, chunk->size);
   }
   h->at = h->end = h->paged = NULL;
 }
@@ -45,18 +52,17 @@ static size_t class_of(size_t n) {
 
 /* The rest of the old chunk goes to the free list that it still fits. */
 static bool grow(struct heap *h) {
-  char *chunk = malloc(h->chunk);
-  if (!chunk) return false;
+  struct chunk *chunk = mmap(NULL, h->chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (chunk == MAP_FAILED) return false;
   size_t rest = (size_t)(h->end - h->at) / HEAP_CLASS;
   if (rest > 0) {
     *(void **)h->at = h->free[rest];
     h->free[rest] = h->at;
   }
-  *(void **)chunk = h->chunks;
+  *chunk = (struct chunk){h->chunks, h->chunk};
   h->chunks = chunk;
-  h->at = chunk + HEAP_CLASS;
-  h->end = chunk + h->chunk;
-  h->paged = chunk;
+  h->at = h->paged = (char *)chunk + sizeof *chunk;
+  h->end = (char *)chunk + h->chunk;
   if (h->chunk < CHUNK_MAX) h->chunk *= 2;
   return true;
 }

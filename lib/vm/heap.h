@@ -17,7 +17,7 @@ struct heap {
   void *free[HEAP_SMALL_MAX / HEAP_CLASS + 1];
   char *at, *end; /* what is left of the newest chunk */
   char *paged;    /* up to where it has been given pages */
-  void *chunks;   /* all chunks, linked by their first word */
+  struct chunk *chunks;
   size_t chunk;   /* size of the next one */
   int64_t total;  /* bytes handed out */
   int64_t limit;  /* of a meter */

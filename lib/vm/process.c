@@ -57,6 +57,13 @@ static int64_t new_slot(struct isolate *iso) {
   return iso->slots_len;
 }
 
+/* Nobody's, with its coroutine. */
+static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_t slot) {
+  *p = (struct process){
+      .isolate = iso, .L = co, .slot = slot, .call = NPID_NONE, .callee_ref = NPID_NONE, .next = iso->pool};
+  mailbox_init(&p->mailbox);
+}
+
 /* The coroutine of a slot stays anchored there, and serves one process after the other. */
 static struct process *make(lua_State *L, struct isolate *iso) {
   int64_t slot = new_slot(iso);
@@ -66,16 +73,12 @@ static struct process *make(lua_State *L, struct isolate *iso) {
   lua_State *co = lua_newthread(L);
   lua_rawseti(L, -2, (lua_Integer)slot + 1);
   lua_pop(L, 1);
-  struct process *p = calloc(1, sizeof *p);
+  struct process *p = heap_alloc(&iso->heap, NULL, 0, sizeof *p);
   if (!p) {
     luaL_error(L, "out of memory");
     return NULL; /* luaL_error does not return */
   }
-  p->isolate = iso;
-  p->L = co;
-  p->slot = (uint32_t)slot;
-  p->call = p->callee_ref = NPID_NONE;
-  mailbox_init(&p->mailbox);
+  blank(p, iso, co, (uint32_t)slot);
   lua_sethook(co, NULL, 0, 0);
   *(struct process **)lua_getextraspace(co) = p;
   iso->slots[iso->slots_len++] = p;
@@ -97,11 +100,7 @@ void process_push_env(lua_State *L, struct process *p) {
 }
 
 struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader) {
-  if (!iso->pool) {
-    struct process *fresh = make(L, iso);
-    fresh->next = iso->pool;
-    iso->pool = fresh;
-  }
+  if (!iso->pool) iso->pool = make(L, iso);
   struct process *p = iso->pool;
   process_push_env(L, p);
   iso->pool = p->next;
@@ -189,14 +188,7 @@ static void recycle(struct process *p) {
   struct isolate *iso = p->isolate;
   lua_sethook(p->L, NULL, 0, 0);
   clean_env(p);
-  struct process blank = {.isolate = iso,
-                          .L = p->L,
-                          .slot = p->slot,
-                          .call = NPID_NONE,
-                          .callee_ref = NPID_NONE,
-                          .next = iso->pool};
-  *p = blank;
-  mailbox_init(&p->mailbox);
+  blank(p, iso, p->L, p->slot);
   iso->pool = p;
   atomic_fetch_sub(&iso->live, 1);
 }
@@ -320,5 +312,5 @@ void process_free(struct process *p) {
   signal_free(p->order);
   signal_free(p->taken);
   term_unref(p->reply);
-  free(p);
+  heap_alloc(&p->isolate->heap, p, sizeof *p, 0);
 }
