@@ -301,6 +301,15 @@ load tools
   says_no 1 'shout' node-spawn -m words.shout
 }
 
+@test "-m: a module that prints on and on while it is loaded is ended" {
+  mkdir "$T/lib"
+  echo 'while true do puts(("x"):rep(100000)) end' >"$T/lib/endless.lua"
+  start_node one --path "$T/lib"
+  says_no 6 '16 MiB' node-spawn -m endless.run
+  none() { [ "$(node-ps | grep -c thread)" = 0 ]; }
+  wait_until none
+}
+
 @test "-m: a module that never finishes loading ends with its tool, on every node" {
   mkdir "$T/lib"
   echo 'while true do receive(1) end' >"$T/lib/endless.lua"

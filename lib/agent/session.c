@@ -67,10 +67,22 @@ static void on_drained(void *data) {
 
 static const struct stream_events session_stream = {on_closed, on_drained};
 
+/* The spawn is given up while its code is loaded; session_spawned will find no request. */
+static void give_up(struct session *s, int code, const char *why) {
+  struct request *r = s->request;
+  s->request = NULL;
+  break_lease(s);
+  end(s, NULL);
+  respond_code(r, code, "%s", why);
+}
+
 /* What is loaded cannot be made to wait for a reader that comes when it is. */
 static void hold(struct session *s, const struct buf *line) {
   buf_append(&s->held, line->data, line->len);
-  if (!buf_ok(&s->held) || s->held.len > HTTP_STREAM_MAX) break_lease(s);
+  if (!buf_ok(&s->held))
+    give_up(s, ERR_NOMEM, err_sentence(ERR_NOMEM));
+  else if (s->held.len > SESSION_HELD_MAX)
+    give_up(s, ERR_TOO_LARGE, "the code prints more than 16 MiB before it is loaded");
 }
 
 /* --- the process ---------------------------------------------------------------------------------------- */
@@ -163,14 +175,8 @@ void sessions_stop(struct agent *a) {
 
 /* --- its beginning -------------------------------------------------------------------------------------- */
 
-/* The client went before it was answered; session_spawned will find no request. */
 static void on_gone(void *data) {
-  struct session *s = data;
-  struct request *r = s->request;
-  s->request = NULL;
-  break_lease(s);
-  end(s, NULL);
-  respond_code(r, ERR_LOST, "the client is gone");
+  give_up(data, ERR_LOST, "the client is gone");
 }
 
 struct session *session_new(struct request *r, bool command) {

@@ -9,7 +9,10 @@
 
 struct session;
 
-enum { SESSION_PAIRS = 3 };
+enum {
+  SESSION_PAIRS = 3,
+  SESSION_HELD_MAX = 16 << 20, /* output of code that is being loaded: its client is not there yet */
+};
 
 /* A session for the request, which it will answer. NULL, and the request is answered, when it cannot be made.
  */
