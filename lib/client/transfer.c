@@ -25,7 +25,7 @@ struct arrival {
   struct buf answer;
   long status;
   int rc;                    /* why we ended the transfer ourselves */
-  bool said_so;              /* rc is what x->line or x->read returned */
+  bool said_so;              /* the failure has its text: from x->line or x->read, or from the node */
   struct curl_slist *fields; /* of an upload */
   struct error *e;
 };
@@ -202,7 +202,7 @@ int transfer(struct nodemsg *m, const struct exchange *x, json_t **out, struct e
     else if (result != CURLE_OK)
       rc = explain(m, result, e);
     else
-      rc = conclude(&a, out, e);
+      rc = conclude(&a, out, e), a.said_so = true;
   }
   if ((rc == ERR_NOMEM || rc == ERR_TOO_LARGE) && !a.said_so)
     error_set(e, rc, "%s: %s", m->node, err_sentence(rc));
