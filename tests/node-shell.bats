@@ -12,7 +12,7 @@ terminal() {
   export TERM=xterm
   rm -f "$T/keys.$tty"
   mkfifo "$T/keys.$tty"
-  script -qefc "${WRAP:-} node-shell $*" "$T/screen.$tty" <"$T/keys.$tty" >/dev/null 3>&- &
+  SHELL=/bin/sh script -qefc "exec ${WRAP:-} node-shell $*" "$T/screen.$tty" <"$T/keys.$tty" >/dev/null 3>&- &
   shell[tty]=$!
   exec {fd}>"$T/keys.$tty"
   keys[tty]=$fd
