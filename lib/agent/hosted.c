@@ -158,17 +158,26 @@ static void answer(struct hosted *p, struct signal *s) {
   signal_free(s);
 }
 
+/* What came by a connection that was lost before it got here ties nobody. */
+static void bind_to(struct hosted *p, const struct signal *s) {
+  struct agent *a = p->agent;
+  bool lost = s->epoch && s->epoch != nodetab_epoch(a->nodes, npid_incarnation(s->from));
+  if (lost && s->kind == SIGNAL_LINK) {
+    struct term *reason = reason_word("noconnection");
+    exit_signal(p, reason, false);
+    term_unref(reason);
+  } else if (!lost && hosted_bond(p, s->from, s->kind == SIGNAL_LINK ? NPID_NONE : s->ref)) {
+    log_line(&a->log, "out of memory: a %s is lost", signal_wire(s->kind));
+  }
+}
+
 void hosted_signal(struct hosted *p, struct signal *s) {
   switch (s->kind) {
   case SIGNAL_MESSAGE:
     if (p->class->message) p->class->message(p, s);
     break;
   case SIGNAL_LINK:
-    if (hosted_bond(p, s->from, NPID_NONE)) log_line(&p->agent->log, "out of memory: a link is lost");
-    break;
-  case SIGNAL_MONITOR:
-    if (hosted_bond(p, s->from, s->ref)) log_line(&p->agent->log, "out of memory: a monitor is lost");
-    break;
+  case SIGNAL_MONITOR: bind_to(p, s); break;
   case SIGNAL_UNLINK: /* ours cannot cross it: no hosted process unlinks by itself */
     unbond(p, s->from, NPID_NONE);
     agent_send(p->agent, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);

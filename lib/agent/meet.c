@@ -170,6 +170,7 @@ static int on_line(void *data, char *text, size_t n) {
     log_line(&a->log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;
   }
+  s->epoch = nodetab_epoch(a->nodes, p->incarnation);
   pressure_arrived(a, p->incarnation, s);
   /* The kernel passes on what is for names: by way of the host's inbox that would come after what was sent to
    * the same processes by pid later. */

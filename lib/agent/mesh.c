@@ -151,9 +151,26 @@ static void on_wanted(void *data, const struct error *e, npid kernel) {
   (void)data, (void)e, (void)kernel;
 }
 
+/* What only ends, undoes or answers something has nothing to do where there is no connection. */
+static bool wants_connection(const struct signal *s) {
+  switch (s->kind) {
+  case SIGNAL_MESSAGE:
+  case SIGNAL_EXIT:
+  case SIGNAL_LINK:
+  case SIGNAL_MONITOR:
+  case SIGNAL_LEADER:
+  case SIGNAL_CALL: return true;
+  default: return false;
+  }
+}
+
 void mesh_send(struct agent *a, struct signal *s) {
   if (!nodetab_node_id(a->nodes, npid_incarnation(s->to))) { /* of an earlier life of ours */
     mesh_undeliverable(a, s, ERR_NO_PROCESS, "noproc");
+    return;
+  }
+  if (s->epoch != nodetab_epoch(a->nodes, npid_incarnation(s->to))) { /* lost with its connection */
+    mesh_undeliverable(a, s, ERR_LOST, "noconnection");
     return;
   }
   struct peer *p = peer_of(a, npid_incarnation(s->to));
@@ -167,8 +184,8 @@ void mesh_send(struct agent *a, struct signal *s) {
     struct error e;
     if (!nodename_parse(nodetab_name(a->nodes, npid_incarnation(s->to)), &name, &e)) p = peer_get(a, &name);
   }
-  bool hopeless = p && p->state == PEER_DOWN && p->failed_ns &&
-                  clock_ns() - p->failed_ns < (int64_t)MESH_RETRY_MS * 1000000;
+  bool failed = p && p->failed_ns && clock_ns() - p->failed_ns < (int64_t)MESH_RETRY_MS * 1000000;
+  bool hopeless = p && p->state == PEER_DOWN && (failed || !wants_connection(s));
   if (!p || hopeless || a->mesh->stopping || p->queued > LINK_QUEUE_MAX || p->state >= PEER_SYNCING) {
     mesh_undeliverable(a, s, ERR_NO_PROCESS, p && p->state >= PEER_SYNCING ? "noproc" : "noconnection");
     return;
@@ -207,7 +224,7 @@ void peer_down(struct peer *p, const struct error *e) {
   peer_answer_offer(p, e);
   if (spoke) { /* ties to it may have gone out */
     struct term *reason = reason_word("noconnection");
-    vm_node_down(a->vm, p->incarnation, "noconnection");
+    vm_node_down(a->vm, p->incarnation, nodetab_part(a->nodes, p->incarnation), "noconnection");
     hosted_node_down(a, p->incarnation, reason);
     term_unref(reason);
     calls_node_down(a, p->incarnation);

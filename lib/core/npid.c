@@ -25,6 +25,7 @@ struct entry {
   uint32_t node_id;
   bool owns_name;
   atomic_bool busy;
+  atomic_uint parted; /* connections that have ended */
 };
 
 struct nodetab {
@@ -157,6 +158,16 @@ void nodetab_set_busy(struct nodetab *t, uint32_t incarnation, bool busy) {
 bool nodetab_busy(const struct nodetab *t, uint32_t incarnation) {
   const struct entry *entry = entry_at(t, incarnation);
   return entry && atomic_load_explicit(&entry->busy, memory_order_relaxed);
+}
+
+uint32_t nodetab_epoch(const struct nodetab *t, uint32_t incarnation) {
+  struct entry *entry = incarnation ? entry_at(t, incarnation) : NULL;
+  return entry ? atomic_load(&entry->parted) + 1 : 0;
+}
+
+uint32_t nodetab_part(struct nodetab *t, uint32_t incarnation) {
+  struct entry *entry = incarnation ? entry_at(t, incarnation) : NULL;
+  return entry ? atomic_fetch_add(&entry->parted, 1) + 1 : 0;
 }
 
 /* --- text --- */

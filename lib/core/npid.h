@@ -67,6 +67,12 @@ const char *nodetab_name(const struct nodetab *t, uint32_t incarnation);
 uint32_t nodetab_creation(const struct nodetab *t, uint32_t incarnation);
 uint32_t nodetab_node_id(const struct nodetab *t, uint32_t incarnation);
 
+/* The connection to a node, by number: what is sent over one never goes out over the next, and what is tied
+ * across one goes with it.  From 1; 0 for this node itself, to which there is none, and for none in
+ * particular.  nodetab_part ends the present one and returns its number; by who owns the link. */
+uint32_t nodetab_epoch(const struct nodetab *t, uint32_t incarnation);
+uint32_t nodetab_part(struct nodetab *t, uint32_t incarnation);
+
 /* Is the way to a node full? Senders then wait.  Set by who owns its link, read by all. */
 void nodetab_set_busy(struct nodetab *t, uint32_t incarnation, bool busy);
 bool nodetab_busy(const struct nodetab *t, uint32_t incarnation);

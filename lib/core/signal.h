@@ -48,6 +48,7 @@ struct signal {
   npid from; /* NPID_NONE when nobody in particular */
   npid ref;  /* NPID_NONE where the kind has none */
   struct term *term;
+  uint32_t epoch; /* of the connection that it goes out by, or came in by; 0: neither, or not yet */
   uint8_t kind;
 };
 

@@ -85,6 +85,7 @@ int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_
   p->callee = to;
   term_unref(p->reply);
   p->reply = NULL;
+  p->call_epoch = isolate_epoch(p->isolate, to);
   process_wait(p, PROCESS_CALLS, TIMER_NEVER);
   struct signal *s = signal_new(SIGNAL_CALL, to, p->pid, ref, term);
   if (!s) {
@@ -93,6 +94,7 @@ int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_
     p->state = PROCESS_RUNNING;
     return luaL_error(L, "out of memory");
   }
+  s->epoch = p->call_epoch;
   isolate_deliver(p->isolate, s);
   return lua_yieldk(L, 0, context, then);
 }

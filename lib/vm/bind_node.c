@@ -72,6 +72,8 @@ static int monitor_kernel(lua_State *L, int status, lua_KContext context) {
     return luaL_error(L, "out of memory");
   if (kernel == NPID_NONE)
     isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", "noconnection"));
+  else if (!npid_is_local(kernel)) /* lost again meanwhile, perhaps: that is told then */
+    bind_signal(L, SIGNAL_MONITOR, kernel, ref, NULL);
   copy_push_npid(L, ref);
   return 1;
 }

@@ -36,8 +36,9 @@ static int link(lua_State *L) {
   struct process *p = process_of(L);
   npid other = bind_check_pid(L, 1);
   if (other == p->pid || process_linked(p, other)) return 0;
-  if (process_link(p, other)) return luaL_error(L, "out of memory");
-  bind_signal(L, SIGNAL_LINK, other, NPID_NONE, NULL);
+  uint32_t epoch = isolate_epoch(p->isolate, other);
+  if (process_link(p, other, epoch)) return luaL_error(L, "out of memory");
+  isolate_link(p->isolate, other, p->pid, epoch);
   return 0;
 }
 

@@ -200,10 +200,21 @@ void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid fr
   }
 }
 
+uint32_t isolate_epoch(const struct isolate *iso, npid to) {
+  return nodetab_epoch(iso->vm->config.nodes, npid_incarnation(to));
+}
+
+void isolate_link(struct isolate *iso, npid to, npid from, uint32_t epoch) {
+  struct signal *s = signal_new(SIGNAL_LINK, to, from, NPID_NONE, NULL);
+  if (!s) return;
+  s->epoch = epoch;
+  isolate_deliver(iso, s);
+}
+
 static void node_down(struct isolate *iso, struct signal *s) {
   uint32_t incarnation = npid_incarnation(s->from);
   for (uint32_t i = 0; i < iso->slots_len; i++)
-    if (iso->slots[i]->alive) process_node_down(iso->slots[i], incarnation, s->term);
+    if (iso->slots[i]->alive) process_node_down(iso->slots[i], incarnation, s->epoch, s->term);
   signal_free(s);
 }
 

@@ -116,6 +116,12 @@ void isolate_deliver(struct isolate *iso, struct signal *s);
 void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
                     struct term *term);
 
+/* The present connection to a pid's node: nodetab_epoch. */
+uint32_t isolate_epoch(const struct isolate *iso, npid to);
+
+/* A LINK that belongs to that connection. */
+void isolate_link(struct isolate *iso, npid to, npid from, uint32_t epoch);
+
 /* The live process of this isolate, or NULL. */
 struct process *isolate_find(struct isolate *iso, npid pid);
 

@@ -27,7 +27,7 @@ enum process_state {
 
 /* Links and monitors; most processes have none. */
 struct ties {
-  struct map links;    /* pid -> the pid; or the ref of an unlink that is not acknowledged */
+  struct map links;    /* pid -> its connection; or the ref of an unlink that is not acknowledged */
   struct map monitors; /* ref -> the pid this process watches */
   struct map watchers; /* ref -> the pid that watches this process */
 };
@@ -52,6 +52,7 @@ struct process {
   int64_t outside; /* bytes of that which are kept for it outside of Lua's heap */
   int64_t started; /* clock_ns */
   uint32_t slot;
+  uint32_t call_epoch; /* of the pending call */
   uint32_t output; /* bytes put since the last flush */
   int nargs;       /* values on the coroutine's stack for the next resume */
   uint8_t state;
@@ -114,10 +115,12 @@ struct signal *process_take(struct process *p, struct signal **link);
 
 /* Ties, of which these are one side: the signal to the other is the caller's. 0 or ERR_NOMEM.
  *
- * A link that does not stand any more is void until the other has acknowledged the unlink (ref). */
+ * A link goes with its connection (epoch; 0 for one within this node).  One that does not stand any more is
+ * void until the other has acknowledged the unlink (ref). */
 bool process_linked(const struct process *p, npid other);
-int process_link(struct process *p, npid other) MUST_CHECK;    /* by this process, void or not */
-int process_link_by(struct process *p, npid other) MUST_CHECK; /* by the other: nothing, while void */
+int process_link(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by this process, void or not */
+int process_link_by(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by the other: nothing, while
+                                                                                  void */
 int process_unlink(struct process *p, npid other, npid ref) MUST_CHECK; /* one that stands */
 bool process_unlink_by(struct process *p, npid other);
 void process_unlinked(struct process *p, npid other, npid ref); /* acknowledged */
@@ -128,8 +131,8 @@ npid process_demonitor(struct process *p, npid ref); /* whom it watched, or NPID
 int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;
 void process_unwatch(struct process *p, npid ref);
 
-/* Fires links and monitors to pids of a node that is gone. */
-void process_node_down(struct process *p, uint32_t incarnation, struct term *reason);
+/* Fires links and monitors across a connection that is gone, or an earlier one. */
+void process_node_down(struct process *p, uint32_t incarnation, uint32_t epoch, struct term *reason);
 
 /* Tells links and watchers that it ended, and forgets all ties. */
 void process_cut_ties(struct process *p, struct term *reason);

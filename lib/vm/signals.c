@@ -81,7 +81,7 @@ static void on_link_exit(struct process *p, struct signal *s) {
 }
 
 static void on_link(struct process *p, struct signal *s) {
-  if (process_link_by(p, s->from))
+  if (process_link_by(p, s->from, s->epoch))
     isolate_signal(p->isolate, SIGNAL_LINK_EXIT, s->from, p->pid, NPID_NONE, term_build("s", "noproc"));
   signal_free(s);
 }

@@ -17,6 +17,7 @@
 
 struct order {
   npid leader, link, lease, watcher, ref;
+  uint32_t epoch; /* of the connection by which it is linked */
   bool host;
   struct term_reader rest; /* what to run; of a host's order: the spec */
 };
@@ -37,12 +38,14 @@ static void read_spec(struct order *o) {
 }
 
 static struct order read_order(const struct vm *vm, const struct signal *s) {
-  struct order o = {vm->config.console, NPID_NONE, NPID_NONE,         NPID_NONE,
-                    NPID_NONE,          false,     term_read(s->term)};
+  struct order o = {vm->config.console, NPID_NONE, NPID_NONE, NPID_NONE,
+                    NPID_NONE,          0,         false,     term_read(s->term)};
   struct term_value first = term_next(&o.rest);
   o.host = first.tag == TERM_STR;
   if (o.host) {
     read_spec(&o);
+    bool came = s->epoch && npid_incarnation(o.link) == npid_incarnation(s->from);
+    o.epoch = came ? s->epoch : nodetab_epoch(vm->config.nodes, npid_incarnation(o.link));
     return o;
   }
   o.leader = first.pid;
@@ -53,7 +56,7 @@ static struct order read_order(const struct vm *vm, const struct signal *s) {
 }
 
 static int tie(struct process *p, const struct order *o) {
-  if (o->link != NPID_NONE && process_link(p, o->link)) return ERR_NOMEM;
+  if (o->link != NPID_NONE && process_link(p, o->link, o->epoch)) return ERR_NOMEM;
   return o->ref != NPID_NONE ? process_watch(p, o->ref, o->watcher) : 0;
 }
 
@@ -199,7 +202,7 @@ static int begin(lua_State *L, struct process *p) {
   }
   if (tie(p, &o)) return refuse(p, "out_of_memory", "out of memory");
   /* Who is linked may be gone by now, and then says so. */
-  if (o.link != NPID_NONE) isolate_signal(p->isolate, SIGNAL_LINK, o.link, p->pid, NPID_NONE, NULL);
+  if (o.link != NPID_NONE) isolate_link(p->isolate, o.link, p->pid, o.epoch);
   struct term *term = term_ref(p->order->term); /* the arguments are read after the answer */
   answer(p, term_build("bp", 1, p->pid));
   int nargs = push_arguments(L, o.rest);
@@ -261,10 +264,11 @@ struct arrival {
 
 /* Who leases it may be gone before the code is loaded, or the code may never be. */
 static void lease(struct process *p, npid to) {
-  if (process_link(p, to)) {
+  uint32_t epoch = isolate_epoch(p->isolate, to);
+  if (process_link(p, to, epoch)) {
     process_doom(p, term_build("s", "memory"));
   } else {
-    isolate_signal(p->isolate, SIGNAL_LINK, to, p->pid, NPID_NONE, NULL);
+    isolate_link(p->isolate, to, p->pid, epoch);
   }
 }
 
@@ -394,7 +398,7 @@ static npid send_order(lua_State *L, struct process *p, int first, bool link, np
 }
 
 static void tie_spawned(lua_State *L, struct process *p, npid pid, bool link, npid monitor) {
-  int rc = link ? process_link(p, pid) : 0;
+  int rc = link ? process_link(p, pid, 0) : 0;
   if (rc == 0 && monitor != NPID_NONE) rc = process_monitor(p, monitor, pid);
   if (rc) luaL_error(L, "out of memory");
 }

@@ -25,22 +25,33 @@ static npid as_npid(const void *value) {
   return value ? ~(npid)(uintptr_t)value : NPID_NONE;
 }
 
-/* Of a link: the other's pid while it stands, the ref of the unlink while that is not acknowledged. */
-static npid link_to(const struct process *p, npid other) {
-  return p->ties ? as_npid(map_get_id(&p->ties->links, other)) : NPID_NONE;
+/* The value of a link: what nobody has as an npid while it stands, the ref of the unlink while that is not
+ * acknowledged. */
+static void *as_standing(uint32_t epoch) {
+  return as_value(npid_make(0, epoch));
+}
+static bool stands(const void *value) {
+  return value && !npid_is_ref(as_npid(value));
+}
+static uint32_t epoch_of(const void *value) {
+  return (uint32_t)as_npid(value);
+}
+
+static void *link_to(const struct process *p, npid other) {
+  return p->ties ? map_get_id(&p->ties->links, other) : NULL;
 }
 
 bool process_linked(const struct process *p, npid other) {
-  return link_to(p, other) == other;
+  return stands(link_to(p, other));
 }
 
-int process_link(struct process *p, npid other) {
+int process_link(struct process *p, npid other, uint32_t epoch) {
   struct ties *ties = ties_of(p);
-  return ties ? map_put_id(&ties->links, other, as_value(other)) : ERR_NOMEM;
+  return ties ? map_put_id(&ties->links, other, as_standing(epoch)) : ERR_NOMEM;
 }
 
-int process_link_by(struct process *p, npid other) {
-  return link_to(p, other) == NPID_NONE ? process_link(p, other) : 0;
+int process_link_by(struct process *p, npid other, uint32_t epoch) {
+  return link_to(p, other) ? 0 : process_link(p, other, epoch);
 }
 
 int process_unlink(struct process *p, npid other, npid ref) {
@@ -52,7 +63,7 @@ bool process_unlink_by(struct process *p, npid other) {
 }
 
 void process_unlinked(struct process *p, npid other, npid ref) {
-  if (link_to(p, other) == ref) map_remove_id(&p->ties->links, other);
+  if (as_npid(link_to(p, other)) == ref) map_remove_id(&p->ties->links, other);
 }
 
 bool process_link_gone(struct process *p, npid other) {
@@ -83,7 +94,7 @@ void process_unwatch(struct process *p, npid ref) {
   if (p->ties) map_remove_id(&p->ties->watchers, ref);
 }
 
-/* The pids of one kind: a link's that stands, or whom a ref leads to. */
+/* The pids of one kind: whom a ref leads to, or of the links those that stand. */
 static void put_pids(struct term_writer *w, const char *name, const struct map *m) {
   uint64_t key;
   uint32_t count = 0;
@@ -91,8 +102,8 @@ static void put_pids(struct term_writer *w, const char *name, const struct map *
   term_put_text(w, name);
   size_t list = term_open(w, TERM_LIST);
   for (size_t at = 0; map_next(m, &at, NULL, &key, &value);) {
-    if (!npid_is_ref(key) && as_npid(value) != key) continue;
-    term_put_pid(w, as_npid(value));
+    if (!npid_is_ref(key) && !stands(value)) continue;
+    term_put_pid(w, npid_is_ref(key) ? as_npid(value) : key);
     count++;
   }
   term_set_count(w, list, count);
@@ -119,7 +130,7 @@ void process_cut_ties(struct process *p, struct term *reason) {
   uint64_t key;
   void *value;
   for (size_t at = 0; map_next(&ties->links, &at, NULL, &key, &value);)
-    if (as_npid(value) == key) isolate_signal(iso, SIGNAL_LINK_EXIT, key, p->pid, NPID_NONE, share(reason));
+    if (stands(value)) isolate_signal(iso, SIGNAL_LINK_EXIT, key, p->pid, NPID_NONE, share(reason));
   for (size_t at = 0; map_next(&ties->watchers, &at, NULL, &key, &value);)
     isolate_signal(iso, SIGNAL_DOWN, as_npid(value), p->pid, key, share(reason));
   for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);)
@@ -151,14 +162,22 @@ static void fire(struct process *p, enum signal_kind kind, npid from, npid ref, 
   isolate_signal(p->isolate, kind, p->pid, from, ref, share(reason));
 }
 
-void process_node_down(struct process *p, uint32_t incarnation, struct term *reason) {
+/* Does this link go by a later connection than the lost one? */
+static bool is_later(const struct process *p, npid other, uint32_t epoch) {
+  const void *value = link_to(p, other);
+  return stands(value) && epoch_of(value) > epoch;
+}
+
+void process_node_down(struct process *p, uint32_t incarnation, uint32_t epoch, struct term *reason) {
   uint64_t *keys = NULL;
-  if (p->call != NPID_NONE && npid_incarnation(p->callee) == incarnation && !npid_is_local(p->callee))
+  bool lost = npid_incarnation(p->callee) == incarnation && p->call_epoch && p->call_epoch <= epoch;
+  if (p->call != NPID_NONE && lost)
     isolate_signal(p->isolate, SIGNAL_REPLY, p->pid, p->callee, p->call,
                    term_build("bss", 0, "lost", "the connection to the node was lost"));
   if (!p->ties) return;
   size_t n = keys_of_node(&p->ties->links, incarnation, &keys);
-  for (size_t i = 0; i < n; i++) fire(p, SIGNAL_LINK_EXIT, keys[i], NPID_NONE, reason);
+  for (size_t i = 0; i < n; i++)
+    if (!is_later(p, keys[i], epoch)) fire(p, SIGNAL_LINK_EXIT, keys[i], NPID_NONE, reason);
   free(keys);
   keys = NULL;
   n = keys_of_node(&p->ties->monitors, incarnation, &keys);

@@ -131,6 +131,7 @@ void vm_free(struct vm *vm) {
 
 /* A scheduler that outlives vm_stop finds the host gone. */
 static void to_host(struct vm *vm, struct signal *s) {
+  if (!s->epoch && !npid_is_local(s->to)) s->epoch = nodetab_epoch(vm->config.nodes, npid_incarnation(s->to));
   bool gone = atomic_load(&vm->stopping) && sched_self(vm);
   if (inbox_push(&vm->host, s) && vm->config.wake && !gone) vm->config.wake(vm->config.data);
 }
@@ -182,7 +183,7 @@ void vm_nobody(struct vm *vm, struct signal *s) {
   signal_free(s);
 }
 
-void vm_node_down(struct vm *vm, uint32_t incarnation, const char *reason) {
+void vm_node_down(struct vm *vm, uint32_t incarnation, uint32_t epoch, const char *reason) {
   struct term *term = term_build("s", reason);
   if (!term) return;
   pthread_mutex_lock(&vm->lock);
@@ -190,6 +191,7 @@ void vm_node_down(struct vm *vm, uint32_t incarnation, const char *reason) {
     struct signal *s = signal_new(SIGNAL_NODEDOWN, NPID_NONE, npid_make(incarnation, 0), NPID_NONE, term);
     if (!s) continue;
     term_ref(term);
+    s->epoch = epoch;
     if (inbox_push(&vm->isolates[i]->inbox, s)) sched_wake(vm, vm->isolates[i]);
   }
   pthread_mutex_unlock(&vm->lock);

@@ -101,8 +101,9 @@ npid vm_ref(struct vm *vm);
  * "module" is required in the new process before the reply: a missing one is an error of the spawn. */
 void vm_spawn(struct vm *vm, struct signal *call);
 
-/* Tells every isolate that a node is gone: links and monitors to its pids fire with reason, calls fail. */
-void vm_node_down(struct vm *vm, uint32_t incarnation, const char *reason);
+/* Tells every isolate that a connection, by its number (nodetab_part), is gone: links and monitors across it
+ * fire with reason, calls fail. */
+void vm_node_down(struct vm *vm, uint32_t incarnation, uint32_t epoch, const char *reason);
 
 struct vm_stats {
   int64_t processes; /* live green threads */

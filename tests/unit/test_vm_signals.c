@@ -238,25 +238,49 @@ static void test_leaders(void) {
   free(got);
 }
 
+/* Waits until so many bytes have been put. */
+static void await_output(size_t bytes) {
+  for (int i = 0; i < 10000; i++) {
+    pthread_mutex_lock(&host->lock);
+    bool there = host->output.len >= bytes;
+    pthread_mutex_unlock(&host->lock);
+    if (there) return;
+    struct timespec ms = {0, 1000000};
+    nanosleep(&ms, NULL);
+  }
+}
+
 static void test_nodes(void) {
   const char *code = "node.monitor('far@there') local p = node.connect('far@there') puts('ready')\n"
                      "local d, r, q, why = receive() puts(d, why)";
   npid ref;
   host_spawn(host, code, &ref, NULL);
-  for (int i = 0; i < 200; i++) {
-    pthread_mutex_lock(&host->lock);
-    bool ready = host->output.len >= 6;
-    pthread_mutex_unlock(&host->lock);
-    if (ready) break;
-    struct timespec ms = {0, 1000000};
-    nanosleep(&ms, NULL);
-  }
-  vm_node_down(host->vm, host->far, "noconnection");
+  await_output(6);
+  vm_node_down(host->vm, host->far, nodetab_part(host->nodes, host->far), "noconnection");
   struct signal *s = host_wait(host, SIGNAL_DOWN, ref);
   ok(s, "a process that watches a node is told of its loss");
   signal_free(s);
   char *got = host_run(host, "");
   is(got, "ready\nDOWN\tnoconnection\n", "with the reason");
+  free(got);
+}
+
+/* A connection is lost, a link is made over the next, and only then the process is told of the loss. */
+static void test_connections(void) {
+  const char *code = "trap_exit(true) puts('ready') local far = receive()\n"
+                     "link(far) puts('linked') local e, p, why = receive() puts(e, p == far, why)\n"
+                     "puts(#process_info(self()).links, receive(0))";
+  npid ref, pid = host_spawn(host, code, &ref, NULL);
+  await_output(6);
+  uint32_t first = nodetab_part(host->nodes, host->far);
+  struct term *far = term_build("p", npid_make(host->far, 9));
+  vm_deliver(host->vm, signal_new(SIGNAL_MESSAGE, pid, NPID_NONE, NPID_NONE, far));
+  await_output(13);
+  vm_node_down(host->vm, host->far, first, "earlier");
+  vm_node_down(host->vm, host->far, nodetab_part(host->nodes, host->far), "noconnection");
+  signal_free(host_wait(host, SIGNAL_DOWN, ref));
+  char *got = host_run(host, "");
+  is(got, "ready\nlinked\nEXIT\ttrue\tnoconnection\n0\tnil\n", "a link goes with its own connection only");
   free(got);
 }
 
@@ -269,6 +293,7 @@ int main(void) {
   test_order();
   test_leaders();
   test_nodes();
+  test_connections();
   host_free(host);
   return tap_end();
 }
