@@ -208,6 +208,30 @@ stands_still() {
   stands_still one two
 }
 
+@test "a reader that stands still: who sends to {name, node} waits, too, and ends without it" {
+  start_node one
+  start_node two
+  node-connect -n one "two@$HOST"
+  export NODE_SELF=one
+  open --name log
+  node-spawn -e 'register("inbox", global.whereis_name("log"))'
+  kill -STOP "$tool"
+  node-spawn -n two -d --name flood -e "for i = 1, 20000 do send({'inbox', 'one@$HOST'}, i, ('x'):rep(2000)) end"
+  doomed=$(node-spawn -n two -d --full --name doomed \
+    -e "while true do send({'inbox', 'one@$HOST'}, 'doomed', ('x'):rep(2000)) end")
+  waits() { [ "$(node-ps -n two --json | jq -r 'select(.name == "flood" or .name == "doomed").state' | sort -u)" = call ]; }
+  wait_until waits
+  node-kill "$doomed"
+  gone() { ! node-ps -n two "$doomed"; }
+  wait_until gone
+  kill -CONT "$tool"
+  all() { [ "$(jq -r '.[0]' "$T/out" | grep -cv doomed)" = 20000 ]; }
+  PATIENCE=60 wait_until all
+  run -0 diff <(seq 20000) <(jq -r '.[0]' "$T/out" | grep -v doomed)
+  kill "$tool"
+  ends 143
+}
+
 @test "what is printed to a mailbox that is not read waits, too" {
   start_node one
   open --name log

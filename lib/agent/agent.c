@@ -239,7 +239,6 @@ void agent_free(struct agent *a) {
   calls_finish(a);
   http_finish(a);
   mesh_finish(a);
-  pressure_finish(a);
   fetch_finish(a);
   if (a->vm) end_processes(a);
   kernel_finish(a);

@@ -340,7 +340,7 @@ void api_process_send(struct request *r) {
     respond_error(r, &e);
     return;
   }
-  if (!vm_has_room(a->vm, pid)) {
+  if (vm_lack(a->vm, pid) != NPID_NONE) {
     term_unref(t);
     respond_code(r, ERR_BUSY, "%s does not take what is sent to it: too much waits already",
                  request_segment(r));

@@ -124,7 +124,7 @@ static void mailbox_message(struct hosted *p, const struct signal *s) {
   buf_putc(&line, '\n');
   stream_text(c->stream, &line);
   buf_finish(&line);
-  if (stream_full(c->stream)) vm_host_set_full(p->agent->vm, p->pid, true);
+  if (stream_full(c->stream)) vm_set_full(p->agent->vm, p->pid, true);
 }
 
 /* It may be the group leader of others, as node-shell's is. */
@@ -139,7 +139,7 @@ static bool mailbox_call(struct hosted *p, struct signal *call) {
 static void on_drained(void *data) {
   struct client *c = data;
   if (c->ended) return;
-  vm_host_set_full(c->hosted.agent->vm, c->hosted.pid, false);
+  vm_set_full(c->hosted.agent->vm, c->hosted.pid, false);
   call_answer_all(c->hosted.agent, &c->flushes);
 }
 

@@ -250,7 +250,7 @@ static void note_input(struct command *c) {
   bool full = waits > (c->stdin_full ? COMMAND_STDIN_HIGH / 2 : COMMAND_STDIN_HIGH);
   if (full == c->stdin_full) return;
   c->stdin_full = full;
-  vm_host_set_full(c->hosted.agent->vm, c->hosted.pid, full);
+  vm_set_full(c->hosted.agent->vm, c->hosted.pid, full);
 }
 
 static void on_written(uv_write_t *w, int status) {

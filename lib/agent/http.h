@@ -20,7 +20,7 @@ enum {
   HTTP_CONNECTIONS_MAX = 4096, /* on each of the two servers; more wait in the kernel's backlog */
   HTTP_IDLE_TIMEOUT_S = 60,    /* a connection on which nothing happens */
   HTTP_STREAM_MAX = 512 << 20, /* a stream with more pending is cut: its writers do not wait.  More than those
-                                  who do can have on its way before they are told to (vm_has_room) */
+                                  who do can have on its way before they are told to (vm_lack) */
   HTTP_STREAM_HIGH = 1 << 20,  /* a stream with more than this pending is full */
 };
 

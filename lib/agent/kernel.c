@@ -234,7 +234,8 @@ static void op_unregister(struct agent *a, struct signal *call, struct term_read
   if (k) registry_unregister(a, name, on_named, k);
 }
 
-/* ["send", name, [values…]]: a message to a local name of this node. */
+/* ["send", name, [values…]]: a message to a local name of this node.  Who wants an answer waits for it until
+ * there is room for more. */
 static void op_send(struct agent *a, struct signal *call, struct term_reader r) {
   char name[256];
   struct term_writer w = TERM_WRITER_INIT;
@@ -247,7 +248,7 @@ static void op_send(struct agent *a, struct signal *call, struct term_reader r) 
     term_unref(t);
   }
   term_writer_finish(&w);
-  call_answer(a, call, NULL);
+  pressure_answer(a, call, to);
 }
 
 /* ["alive", pid]: of this node. */
@@ -350,6 +351,7 @@ void kernel_signal(struct agent *a, struct signal *s) {
   switch (s->kind) {
   case SIGNAL_CALL: on_call(a, s); return;
   case SIGNAL_REPLY: call_reply(a, s); break;
+  case SIGNAL_ROOM: pressure_room(a, s->from); break;
   case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
   case SIGNAL_DOWN:
     registry_down(a, s);

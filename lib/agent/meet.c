@@ -72,7 +72,7 @@ static void begin_sync(struct peer *p) {
 
 static void on_busy(void *data, bool busy) {
   const struct peer *p = data;
-  nodetab_set_busy(p->agent->nodes, p->incarnation, busy);
+  vm_set_busy(p->agent->vm, p->incarnation, busy);
 }
 
 static void on_down(void *data, const struct error *e) {
@@ -171,7 +171,7 @@ static int on_line(void *data, char *text, size_t n) {
     return code;
   }
   s->epoch = nodetab_epoch(a->nodes, p->incarnation);
-  pressure_arrived(a, p->incarnation, s);
+  if (s->kind == SIGNAL_MESSAGE) pressure_arrived(a, p->incarnation, s->to);
   /* The kernel passes on what is for names: by way of the host's inbox that would come after what was sent to
    * the same processes by pid later. */
   if (s->to == NPID_KERNEL)

@@ -123,7 +123,7 @@ static void write_frame(struct peer *p, struct signal *s) {
 
 /* Those who send to where it goes wait, or no longer. */
 static void set_busy(struct agent *a, const struct signal *s, bool busy) {
-  nodetab_set_busy(a->nodes, npid_incarnation(s->to), busy);
+  vm_set_busy(a->vm, npid_incarnation(s->to), busy);
 }
 
 static void empty_queue(struct peer *p, int code, const char *reason) {
@@ -217,7 +217,7 @@ void peer_down(struct peer *p, const struct error *e) {
   if (!was_up) p->port = 0; /* where it was looked for it is not */
   p->failed_ns = was_up ? 0 : clock_ns();
   p->state = PEER_DOWN;
-  nodetab_set_busy(a->nodes, p->incarnation, false);
+  vm_set_busy(a->vm, p->incarnation, false);
   pressure_node_down(a, p->incarnation);
   p->ready = p->greeted = false;
   p->joins = 0;

@@ -1,23 +1,24 @@
-/* Invariant: the timer runs exactly while somebody is held; each of them is told of room once, and is then no
- * longer in the list. */
+/* Invariant: a jam stands from when a process was found to lack room until it is found to have some; all the
+ * while the kernel waits for that process's signal ROOM.  Each node is told "hold" once a jam, and then
+ * "room". */
 #include "agent/pressure.h"
 
 #include "agent/calls.h"
 #include "agent/hosted.h"
+#include "base/map.h"
 
 #include <stdlib.h>
 
-enum { LOOK_MS = 10 /* how often it is seen whether there is room again */ };
-
-struct hold {
-  struct hold *next;
-  npid pid;      /* of this node */
-  uint32_t node; /* which has been told to hold what it sends there */
+struct jam {
+  npid pid; /* of this node */
+  struct room_wait *wait;
+  struct signal *calls; /* to be answered when it is over */
+  size_t nodes_len;
+  uint32_t *nodes; /* that were told to hold what they send there */
 };
 
 struct pressure {
-  struct hold *holds;
-  uv_timer_t look;
+  struct map jams; /* pid → struct jam */
 };
 
 static void tell(struct agent *a, uint32_t node, const char *what, npid pid) {
@@ -26,53 +27,87 @@ static void tell(struct agent *a, uint32_t node, const char *what, npid pid) {
   term_unref(t);
 }
 
-static void settle(struct pressure *p) {
-  if (!p->holds) uv_timer_stop(&p->look);
+static void jam_free(struct agent *a, struct jam *j) {
+  if (!j) return;
+  map_remove_id(&a->pressure->jams, j->pid);
+  vm_leave_room(a->vm, j->wait);
+  call_answer_all(a, &j->calls);
+  free(j->nodes);
+  free(j);
 }
 
-static void on_look(uv_timer_t *timer) {
-  struct agent *a = timer->data;
-  for (struct hold **at = &a->pressure->holds; *at;) {
-    struct hold *h = *at;
-    if (!vm_has_room(a->vm, h->pid)) {
-      at = &h->next;
-      continue;
-    }
-    *at = h->next;
-    tell(a, h->node, "room", h->pid);
-    free(h);
+/* Waits for room.  False when there is some, or no memory to wait with: then the bound of the mailbox holds
+ * alone. */
+static bool await(struct agent *a, struct jam *j) {
+  for (npid lack; (lack = vm_lack(a->vm, j->pid)) != NPID_NONE;) {
+    j->wait = vm_await_room(a->vm, lack, j->pid, NPID_KERNEL);
+    if (!j->wait || vm_lack(a->vm, j->pid) == lack) return j->wait;
+    vm_leave_room(a->vm, j->wait);
+    j->wait = NULL;
   }
-  settle(a->pressure);
-}
-
-static bool is_told(const struct pressure *p, npid pid, uint32_t node) {
-  for (const struct hold *h = p->holds; h; h = h->next)
-    if (h->pid == pid && h->node == node) return true;
   return false;
 }
 
-void pressure_arrived(struct agent *a, uint32_t from, const struct signal *s) {
-  struct pressure *p = a->pressure;
-  if (s->kind != SIGNAL_MESSAGE || vm_has_room(a->vm, s->to) || is_told(p, s->to, from)) return;
-  struct hold *h = malloc(sizeof *h);
-  if (!h) return; /* then the bound of its mailbox holds alone */
-  *h = (struct hold){p->holds, s->to, from};
-  p->holds = h;
-  tell(a, from, "hold", s->to);
-  if (!uv_is_active((uv_handle_t *)&p->look)) uv_timer_start(&p->look, on_look, LOOK_MS, LOOK_MS);
+/* The jam at a process, made when it lacks room; NULL when it does not. */
+static struct jam *jam_at(struct agent *a, npid pid) {
+  struct jam *j = map_get_id(&a->pressure->jams, pid);
+  if (j || vm_lack(a->vm, pid) == NPID_NONE || !(j = calloc(1, sizeof *j))) return j;
+  j->pid = pid;
+  if (!map_put_id(&a->pressure->jams, pid, j) && await(a, j)) return j;
+  jam_free(a, j);
+  return NULL;
+}
+
+static bool is_told(const struct jam *j, uint32_t node) {
+  for (size_t i = 0; i < j->nodes_len; i++)
+    if (j->nodes[i] == node) return true;
+  return false;
+}
+
+void pressure_arrived(struct agent *a, uint32_t from, npid to) {
+  struct jam *j = jam_at(a, to);
+  if (!j || is_told(j, from)) return;
+  uint32_t *nodes = realloc(j->nodes, (j->nodes_len + 1) * sizeof *nodes);
+  if (!nodes) return;
+  j->nodes = nodes;
+  j->nodes[j->nodes_len++] = from;
+  tell(a, from, "hold", to);
+}
+
+void pressure_answer(struct agent *a, struct signal *call, npid to) {
+  struct jam *j = call->ref == NPID_NONE ? NULL : jam_at(a, to);
+  if (j)
+    call_defer(&j->calls, call);
+  else
+    call_answer(a, call, NULL);
+}
+
+void pressure_room(struct agent *a, npid pid) {
+  struct jam *j = map_get_id(&a->pressure->jams, pid);
+  if (!j) return;
+  vm_leave_room(a->vm, j->wait);
+  j->wait = NULL;
+  if (await(a, j)) return;
+  for (size_t i = 0; i < j->nodes_len; i++) tell(a, j->nodes[i], "room", pid);
+  jam_free(a, j);
+}
+
+static void forget(struct jam *j, uint32_t node) {
+  for (size_t i = 0; i < j->nodes_len; i++)
+    if (j->nodes[i] == node) j->nodes[i] = j->nodes[--j->nodes_len];
+  for (struct signal **at = &j->calls, *s; (s = *at);) {
+    if (npid_incarnation(s->from) != node) {
+      at = &s->next;
+      continue;
+    }
+    *at = s->next;
+    signal_free(s);
+  }
 }
 
 void pressure_node_down(struct agent *a, uint32_t incarnation) {
-  for (struct hold **at = &a->pressure->holds; *at;) {
-    struct hold *h = *at;
-    if (h->node != incarnation) {
-      at = &h->next;
-      continue;
-    }
-    *at = h->next;
-    free(h);
-  }
-  settle(a->pressure);
+  void *jam;
+  for (size_t at = 0; map_next(&a->pressure->jams, &at, NULL, NULL, &jam);) forget(jam, incarnation);
   vm_unhold_node(a->vm, incarnation);
 }
 
@@ -99,22 +134,20 @@ void pressure_op_room(struct agent *a, struct signal *call, struct term_reader a
 
 int pressure_init(struct agent *a) {
   a->pressure = calloc(1, sizeof *a->pressure);
-  if (!a->pressure) return ERR_NOMEM;
-  uv_timer_init(&a->loop, &a->pressure->look);
-  a->pressure->look.data = a;
-  return 0;
+  return a->pressure ? 0 : ERR_NOMEM;
 }
 
-void pressure_finish(struct agent *a) {
-  if (a->pressure) uv_close((uv_handle_t *)&a->pressure->look, NULL);
+static struct jam *any_jam(const struct pressure *p) {
+  void *jam = NULL;
+  size_t at = 0;
+  map_next(&p->jams, &at, NULL, NULL, &jam);
+  return jam;
 }
 
 void pressure_free(struct agent *a) {
   if (!a->pressure) return;
-  for (struct hold *h = a->pressure->holds, *next; h; h = next) {
-    next = h->next;
-    free(h);
-  }
+  for (struct jam *j; (j = any_jam(a->pressure));) jam_free(a, j);
+  map_finish(&a->pressure->jams);
   free(a->pressure);
   a->pressure = NULL;
 }

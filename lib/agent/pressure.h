@@ -2,7 +2,7 @@
  *
  * When a message from another node meets such a process, its node tells the sender's: "hold", pid; and once
  * there is room, or the process is gone, "room", pid.  In between, that node's green threads and its shell
- * wait (vm_has_room).  I/O thread only. */
+ * wait (vm_lack).  I/O thread only. */
 #ifndef AGENT_PRESSURE_H
 #define AGENT_PRESSURE_H
 
@@ -10,12 +10,16 @@
 #include "core/signal.h"
 
 int pressure_init(struct agent *a) MUST_CHECK;
-void pressure_finish(
-    struct agent *a); /* closes its handle; the loop has to run once more before pressure_free */
-void pressure_free(struct agent *a);
+void pressure_free(struct agent *a); /* before the vm */
 
-/* A signal that the node `from` has sent to this one, before it is delivered. */
-void pressure_arrived(struct agent *a, uint32_t from, const struct signal *s);
+/* A message that the node `from` has sent to a process of this one, before it is delivered. */
+void pressure_arrived(struct agent *a, uint32_t from, npid to);
+
+/* Answers a call, with nothing, once there is room for more at a process of this node, or it is gone. */
+void pressure_answer(struct agent *a, struct signal *call, npid to);
+
+/* The signal ROOM of a process that lacked it. */
+void pressure_room(struct agent *a, npid pid);
 
 /* What was told it, and what it told, is void. */
 void pressure_node_down(struct agent *a, uint32_t incarnation);

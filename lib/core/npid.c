@@ -152,12 +152,12 @@ uint32_t nodetab_node_id(const struct nodetab *t, uint32_t incarnation) {
 
 void nodetab_set_busy(struct nodetab *t, uint32_t incarnation, bool busy) {
   struct entry *entry = entry_at(t, incarnation);
-  if (entry) atomic_store_explicit(&entry->busy, busy, memory_order_relaxed);
+  if (entry) atomic_store(&entry->busy, busy);
 }
 
 bool nodetab_busy(const struct nodetab *t, uint32_t incarnation) {
   const struct entry *entry = entry_at(t, incarnation);
-  return entry && atomic_load_explicit(&entry->busy, memory_order_relaxed);
+  return entry && atomic_load(&entry->busy);
 }
 
 uint32_t nodetab_epoch(const struct nodetab *t, uint32_t incarnation) {

@@ -55,6 +55,6 @@ struct signal *inbox_take(struct inbox *in) {
     oldest = newest;
     newest = before;
   }
-  atomic_fetch_sub_explicit(&in->bytes, bytes, memory_order_relaxed);
+  atomic_fetch_sub(&in->bytes, bytes);
   return oldest;
 }

@@ -32,7 +32,8 @@
   X(SIGNAL_CALL,       "call")        /* the call      [op, arguments…]; ref NONE: no reply is wanted */     \
   X(SIGNAL_REPLY,      "reply")       /* the call      [true, values…] or [false, wire name, text] */        \
   X(SIGNAL_SPAWN,      NULL)          /* the call      [spec]: inside the vm */                              \
-  X(SIGNAL_NODEDOWN,   NULL)          /* -             [reason]: `from` is the kernel of the lost node */
+  X(SIGNAL_NODEDOWN,   NULL)          /* -             [reason]: `from` is the kernel of the lost node */    \
+  X(SIGNAL_ROOM,       NULL)          /* -             -: `from` may take more again (vm_lack) */
 /* clang-format on */
 
 enum signal_kind {

@@ -11,8 +11,6 @@
 #include <math.h>
 #include <string.h>
 
-enum { ROOM_RETRY_NS = 2000000 };
-
 /* --- send --- */
 
 /* A scalar is the same in every process of an isolate, so it needs no copy. */
@@ -40,16 +38,33 @@ static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   return true;
 }
 
+static npid lack(const struct process *p, const struct process *near, npid to) {
+  if (near) return near->full ? to : NPID_NONE;
+  return vm_lack(p->isolate->vm, to);
+}
+
+/* Enters as who waits for room, as long as there is none. */
+static bool await_room(lua_State *L, struct process *p, const struct process *near, npid to) {
+  struct room *room = &p->isolate->vm->room;
+  for (npid what; (what = lack(p, near, to)) != NPID_NONE;) {
+    if (to == p->pid) luaL_error(L, "the mailbox of this process is full");
+    bind_check_suspends(L, "send");
+    if (!(p->room = room_enter(room, what, to, p->pid))) luaL_error(L, "out of memory");
+    if (lack(p, near, to) == what) return true;
+    room_leave(room, p->room);
+    p->room = NULL;
+  }
+  return false;
+}
+
 static int send_again(lua_State *L, int status, lua_KContext to);
 
 /* Values from index 2 on go to a pid. */
 static int send_values(lua_State *L, npid to) {
   struct process *p = process_of(L), *near = isolate_find(p->isolate, to);
   int last = lua_gettop(L);
-  if (near ? near->full : !vm_has_room(p->isolate->vm, to)) { /* then it waits, and tries again */
-    if (to == p->pid) return luaL_error(L, "the mailbox of this process is full");
-    bind_check_suspends(L, "send");
-    process_wait(p, PROCESS_SENDS, clock_ns() + ROOM_RETRY_NS);
+  if (await_room(L, p, near, to)) {
+    process_wait(p, PROCESS_SENDS, TIMER_NEVER);
     return lua_yieldk(L, 0, (lua_KContext)to, send_again);
   }
   if (!near || !hand_over(L, near, 2, last))
@@ -59,7 +74,31 @@ static int send_values(lua_State *L, npid to) {
 
 static int send_again(lua_State *L, int status, lua_KContext to) {
   (void)status;
+  struct process *p = process_of(L);
+  room_leave(&p->isolate->vm->room, p->room);
+  p->room = NULL;
   return send_values(L, (npid)to);
+}
+
+/* What is sent by name to another node is answered once in a while, when there is room for more. */
+enum { NAMED_WINDOW = 256 << 10 };
+
+static int named_answered(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  bind_reply(L, &ok); /* or lost: then so is the message, in silence */
+  return 0;
+}
+
+static int send_named(lua_State *L, npid kernel, struct term *term) {
+  struct process *p = process_of(L);
+  p->named += (uint32_t)(sizeof(struct signal) + term->size);
+  if (p->named >= NAMED_WINDOW) {
+    p->named = 0;
+    return bind_call(L, kernel, term, named_answered, 0);
+  }
+  bind_signal(L, SIGNAL_CALL, kernel, NPID_NONE, term);
+  return 0;
 }
 
 /* {name, node} of another node: its kernel, which the name is sent to, is asked for first. */
@@ -82,8 +121,7 @@ static int send_there(lua_State *L, int status, lua_KContext context) {
   term_set_count(w, at, (uint32_t)(last - 1));
   struct term *term = term_from_writer(w, 3);
   if (!term) return copy_failed(L, w);
-  bind_signal(L, SIGNAL_CALL, kernel, NPID_NONE, term);
-  return 0;
+  return send_named(L, kernel, term);
 }
 
 static int send_to_node(lua_State *L) {

@@ -238,7 +238,9 @@ static void receive_signal(struct isolate *iso, struct signal *s) {
 }
 
 static void take_inbox(struct isolate *iso) {
-  for (struct signal *s = inbox_take(&iso->inbox), *next; s; s = next) {
+  struct signal *s = inbox_take(&iso->inbox);
+  if (s && atomic_load(&iso->vm->room.inbox_waits)) room_came(iso->vm, room_of_inbox(&iso->inbox));
+  for (struct signal *next; s; s = next) {
     next = s->next;
     if (s->kind == SIGNAL_SPAWN) {
       receive_spawn(iso, s);

@@ -16,30 +16,48 @@ size_t vm_pids(struct vm *vm, npid *out, size_t max) {
   return n;
 }
 
-void vm_host_set_full(struct vm *vm, npid pid, bool full) {
+void vm_set_full(struct vm *vm, npid pid, bool full) {
   struct ptab_slot *slot = npid_is_local(pid) ? ptab_find(&vm->ptab, npid_number(pid)) : NULL;
-  if (slot) atomic_store_explicit(&slot->full, full, memory_order_relaxed);
+  if (slot) atomic_store(&slot->full, full);
+  if (!full) room_came(vm, pid);
+}
+
+void vm_set_busy(struct vm *vm, uint32_t incarnation, bool busy) {
+  nodetab_set_busy(vm->config.nodes, incarnation, busy);
+  if (!busy) room_came(vm, npid_make(incarnation, 0));
 }
 
 void vm_hold(struct vm *vm, npid pid, bool held) {
-  held_put(&vm->held, pid, held);
+  room_hold(&vm->room, pid, held);
+  if (!held) room_came(vm, pid);
 }
 
 void vm_unhold_node(struct vm *vm, uint32_t incarnation) {
-  held_drop_node(&vm->held, incarnation);
+  for (npid pid; (pid = room_held_of(&vm->room, incarnation)) != NPID_NONE;) vm_hold(vm, pid, false);
 }
 
-bool vm_has_room(struct vm *vm, npid to) {
-  const struct inbox *inbox = &vm->host;
-  if (npid_is_local(to) && npid_number(to) != 0) {
-    struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
-    if (!slot) return true;
-    if (atomic_load_explicit(&slot->full, memory_order_relaxed)) return false;
-    void *owner = atomic_load_explicit(&slot->owner, memory_order_relaxed);
-    if (owner != vm_host(vm)) inbox = &((struct isolate *)owner)->inbox;
-  }
-  if (!npid_is_local(to) && nodetab_busy(vm->config.nodes, npid_incarnation(to))) return false;
-  if (!npid_is_local(to) && held_has(&vm->held, to)) return false;
+static npid lack_of_inbox(const struct vm *vm, const struct inbox *in) {
   size_t max = vm->config.mailbox_bytes / 4 < INBOX_MAX ? vm->config.mailbox_bytes / 4 : INBOX_MAX;
-  return atomic_load_explicit(&inbox->bytes, memory_order_relaxed) <= max;
+  return atomic_load(&in->bytes) <= max ? NPID_NONE : room_of_inbox(in);
+}
+
+npid vm_lack(struct vm *vm, npid to) {
+  if (!npid_is_local(to)) {
+    if (nodetab_busy(vm->config.nodes, npid_incarnation(to))) return npid_kernel_of(to);
+    return room_held(&vm->room, to) ? to : lack_of_inbox(vm, &vm->host);
+  }
+  if (npid_number(to) == 0) return lack_of_inbox(vm, &vm->host);
+  struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
+  if (!slot) return NPID_NONE;
+  if (atomic_load(&slot->full)) return to;
+  void *owner = atomic_load_explicit(&slot->owner, memory_order_relaxed);
+  return lack_of_inbox(vm, owner == vm_host(vm) ? &vm->host : &((struct isolate *)owner)->inbox);
+}
+
+struct room_wait *vm_await_room(struct vm *vm, npid lack, npid to, npid who) {
+  return room_enter(&vm->room, lack, to, who);
+}
+
+void vm_leave_room(struct vm *vm, struct room_wait *w) {
+  room_leave(&vm->room, w);
 }

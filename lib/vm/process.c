@@ -199,7 +199,9 @@ static void end(struct process *p) {
   struct term *reason = p->end;
   unwind(p);
   timers_remove(&iso->timers, &p->timer);
+  if (p->full) vm_set_full(iso->vm, p->pid, false);
   ptab_clear(&iso->vm->ptab, number);
+  room_leave(&iso->vm->room, p->room);
   names_drop(iso->vm->config.names, p->pid, NULL, NULL);
   process_cut_ties(p, reason);
   if (p->order) spawn_failed(p, "the process ended before it began");
@@ -312,5 +314,6 @@ void process_free(struct process *p) {
   signal_free(p->order);
   signal_free(p->taken);
   term_unref(p->reply);
+  room_leave(&p->isolate->vm->room, p->room);
   heap_alloc(&p->isolate->heap, p, sizeof *p, 0);
 }

@@ -48,12 +48,14 @@ struct process {
   npid callee;     /* whom it went to */
   npid callee_ref; /* a monitor on whom it is to spawn, or NPID_NONE */
   struct term *reply;
+  struct room_wait *room; /* while it waits for room at a receiver */
   int64_t heap;    /* bytes, as metered */
   int64_t outside; /* bytes of that which are kept for it outside of Lua's heap */
   int64_t started; /* clock_ns */
   uint32_t slot;
   uint32_t call_epoch; /* of the pending call */
   uint32_t output; /* bytes put since the last flush */
+  uint32_t named;  /* bytes sent by name to other nodes since the last answer */
   int nargs;       /* values on the coroutine's stack for the next resume */
   uint8_t state;
   bool direct; /* those values are the message it waited for */

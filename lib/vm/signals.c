@@ -12,9 +12,8 @@ static bool holds_halves(const struct process *p, uint64_t halves) {
 }
 
 static void note_full(struct process *p, bool full) {
-  struct ptab_slot *slot = ptab_find(&p->isolate->vm->ptab, npid_number(p->pid));
-  if (slot) atomic_store_explicit(&slot->full, full, memory_order_relaxed);
   p->full = full;
+  vm_set_full(p->isolate->vm, p->pid, full);
 }
 
 void process_message(struct process *p, struct signal *s) {
@@ -165,6 +164,12 @@ static void on_reply(struct process *p, struct signal *s) {
   signal_free(s);
 }
 
+/* It waits for room, and leaves that wait itself. */
+static void on_room(struct process *p, struct signal *s) {
+  if (p->state == PROCESS_SENDS) process_ready(p);
+  signal_free(s);
+}
+
 static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = {
     [SIGNAL_MESSAGE] = process_message,
     [SIGNAL_EXIT] = on_exit,
@@ -178,6 +183,7 @@ static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = 
     [SIGNAL_LEADER] = on_leader,
     [SIGNAL_CALL] = on_call,
     [SIGNAL_REPLY] = on_reply,
+    [SIGNAL_ROOM] = on_room,
 };
 
 void process_signal(struct process *p, struct signal *s) {

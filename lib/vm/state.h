@@ -3,8 +3,8 @@
 #define VM_STATE_H
 
 #include "base/map.h"
-#include "vm/held.h"
 #include "vm/ptab.h"
+#include "vm/room.h"
 #include "vm/sched.h"
 #include "vm/timers.h"
 #include "vm/vm.h"
@@ -47,7 +47,7 @@ struct vm {
   struct sleepers sleepers;
   struct alarm_owners alarms[VM_ALARM_SHARDS];
 
-  struct held held;
+  struct room room;
 
   pthread_mutex_t lock; /* of what follows */
   struct isolate **isolates;

@@ -44,7 +44,7 @@ static int setup(struct vm *vm, const struct vm_config *config) {
   vm->config.directory = strdup(config->directory ? config->directory : ".");
   if (!vm->config.path || !vm->config.directory) return ERR_NOMEM;
   pthread_mutex_init(&vm->lock, NULL);
-  held_init(&vm->held);
+  room_init(&vm->room);
   pthread_mutex_init(&vm->sleepers.lock, NULL);
   for (int i = 0; i < VM_ALARM_SHARDS; i++) pthread_mutex_init(&vm->alarms[i].lock, NULL);
   atomic_store(&vm->sleepers.next, TIMER_NEVER);
@@ -120,7 +120,7 @@ void vm_free(struct vm *vm) {
     map_finish(&vm->alarms[i].isolates);
     pthread_mutex_destroy(&vm->alarms[i].lock);
   }
-  held_finish(&vm->held);
+  room_finish(&vm->room);
   pthread_mutex_destroy(&vm->lock);
   free((char *)vm->config.path);
   free((char *)vm->config.directory);
@@ -201,7 +201,9 @@ void vm_node_down(struct vm *vm, uint32_t incarnation, uint32_t epoch, const cha
 /* --- the host's processes --- */
 
 struct signal *vm_host_take(struct vm *vm) {
-  return inbox_take(&vm->host);
+  struct signal *all = inbox_take(&vm->host);
+  if (all && atomic_load(&vm->room.inbox_waits)) room_came(vm, room_of_inbox(&vm->host));
+  return all;
 }
 
 int vm_host_add(struct vm *vm, void *object, npid *out) {
@@ -215,6 +217,7 @@ int vm_host_add(struct vm *vm, void *object, npid *out) {
 void vm_host_remove(struct vm *vm, npid pid) {
   uint64_t number = npid_number(pid);
   if (!vm_host_process(vm, pid)) return;
+  vm_set_full(vm, pid, false);
   ptab_clear(&vm->ptab, number);
   ptab_give(&vm->ptab, &number, 1);
 }

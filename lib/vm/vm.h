@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct vm;
+struct room_wait;
 
 struct vm_config {
   struct nodetab *nodes; /* borrowed; entry 0 is this node */
@@ -70,17 +71,29 @@ int vm_host_add(struct vm *vm, void *object, npid *out) MUST_CHECK;
 void vm_host_remove(struct vm *vm, npid pid);
 void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live process of the host */
 
-/* A process of the host takes no more messages for now: green threads that send to it wait. */
-void vm_host_set_full(struct vm *vm, npid pid, bool full);
+/* --- back-pressure: any thread ---------------------------------------------------------------------------
+ *
+ * A process of this node takes no more messages for now, or does again. */
+void vm_set_full(struct vm *vm, npid pid, bool full);
+
+/* The way to a node is full, or no longer. */
+void vm_set_busy(struct vm *vm, uint32_t incarnation, bool busy);
 
 /* A process of another node takes no more for now, or does again, as its node has told; and all that was told
  * of a node is void. */
 void vm_hold(struct vm *vm, npid pid, bool held);
 void vm_unhold_node(struct vm *vm, uint32_t incarnation);
 
-/* May more be sent to this pid, of this node or another?  False: what is on its way to it, or waits there, is
- * at a bound; whoever can wait should, and try again.  Any thread. */
-bool vm_has_room(struct vm *vm, npid to);
+/* What lacks room when more is to be sent to this pid, of this node or another: what is on its way to it, or
+ * waits there, is at a bound.  NPID_NONE: nothing does. */
+npid vm_lack(struct vm *vm, npid to);
+
+/* Who can wait enters, looks at vm_lack again, and waits for the signal ROOM, from `to`; then, or instead, it
+ * leaves, and looks again.  NULL without memory. */
+struct room_wait *vm_await_room(struct vm *vm, npid lack, npid to, npid who);
+void vm_leave_room(struct vm *vm, struct room_wait *w); /* accepts NULL */
+
+/* -------------------------------------------------------------------------------------------------------- */
 
 /* The local pids of up to max live processes of any kind; returns how many. */
 size_t vm_pids(struct vm *vm, npid *out, size_t max);

@@ -334,6 +334,28 @@ static void test_mailbox_bound(void) {
   host = all;
 }
 
+/* What waits in the inbox of an isolate counts as well, and so the senders of other isolates are bounded. */
+static void test_mailbox_bytes(void) {
+  struct host *all = host;
+  host = host_new_with(&(struct vm_config){.schedulers = 2, .mailbox_bytes = 64 << 10});
+  run("however many wait, wherever they are; one of them may be ended",
+      "local me, x = self(), ('x'):rep(1000)\n"
+      "local slow = spawn(function() sleep(20) while true do local tag = receive() send(me, tag) end end)\n"
+      "for i = 1, 8 do spawn(function() for j = 1, 100 do send(slow, 'sent', x) end end) end\n"
+      "local doomed = spawn(function() while true do send(slow, 'doomed', x) end end)\n"
+      "sleep(5) exit(doomed, 'kill')\n"
+      "local n = 0 while n < 800 do if receive() == 'sent' then n = n + 1 end end puts(n, alive(doomed))",
+      "800\tfalse\n");
+  run("a receiver that ends lets them go on",
+      "local me, x = self(), ('x'):rep(1000)\n"
+      "local slow = spawn(function() sleep(20) end)\n"
+      "for i = 1, 20 do spawn(function() for j = 1, 100 do send(slow, x) end send(me, 'done') end) end\n"
+      "for i = 1, 20 do receive() end puts(alive(slow))",
+      "false\n");
+  host_free(host);
+  host = all;
+}
+
 /* A scheduler that is held by a call does not hold up the end of the node. */
 static void test_stop(void) {
   struct host *h = host_new(2, 0, NULL);
@@ -377,6 +399,7 @@ int main(void) {
   test_shared();
   test_mailboxes();
   test_mailbox_bound();
+  test_mailbox_bytes();
   test_files();
   test_stop();
   host_free(host);
