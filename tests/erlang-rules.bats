@@ -251,6 +251,18 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   within 'spawn(function() send_after(40, me, "still") end) comes("still")'
 }
 
+@test "a timer for a process that has terminated is cancelled; one for a name is not" {
+  within 'for _ = 1, 90 do spawn(idle) end
+    local pid, ref = spawn_monitor(function()
+      local other, r = spawn_monitor(idle)
+      local timers = {send_after(100000, self(), "x"), send_after(100000, other, "x")}
+      local named = send_after(100000, "late", "x")
+      exit(other, "kill") receive_match({"DOWN", r}) send(me, timers, named) end)
+    local timers, named = receive(5000)
+    comes("DOWN", ref, pid, "normal")
+    is({cancel_timer(timers[1]), cancel_timer(timers[2])}, {false, false}) is(cancel_timer(named) > 90000, true)'
+}
+
 @test "cancel_timer: the time that was left, and nothing comes; false when it was too late" {
   within 'local ref = send_after(100000, me, "never") local left = cancel_timer(ref)
     is(left > 90000 and left <= 100000, true) is(cancel_timer(ref), false)

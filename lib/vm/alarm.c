@@ -1,5 +1,6 @@
 /* Invariant: an alarm is in iso->alarms under its ref exactly while its timer is in iso->timers; and for as
- * long vm->alarms leads from the ref to the isolate. */
+ * long vm->alarms leads from the ref to the isolate, and one that a process has set for itself is in its list.
+ */
 #include "vm/alarm.h"
 
 #include "base/clock.h"
@@ -13,6 +14,7 @@
 
 struct alarm {
   struct timer timer;
+  struct alarm *next, **link; /* in the list of the process that has set it for itself; link: NULL in none */
   npid ref, from, to;
   char *name;
   struct term *term;
@@ -48,6 +50,24 @@ struct isolate *alarm_owner(struct vm *vm, npid ref) {
 
 enum { OVERHEAD = 128 }; /* its places in tables */
 
+static void chain_in(struct isolate *iso, struct alarm *a) {
+  struct process *p = a->to == a->from ? isolate_find(iso, a->to) : NULL;
+  if (!p) return;
+  a->next = p->alarms;
+  a->link = &p->alarms;
+  if (a->next) a->next->link = &a->next;
+  p->alarms = a;
+}
+
+/* Takes it out of everything. */
+static void retire(struct isolate *iso, struct alarm *a) {
+  map_remove_id(&iso->alarms, a->ref);
+  timers_remove(&iso->timers, &a->timer);
+  withdraw(iso->vm, a->ref);
+  if (a->link) *a->link = a->next;
+  if (a->link && a->next) a->next->link = a->link;
+}
+
 /* As long as the process that set it lives, that one answers for what it takes. */
 static void charge(struct isolate *iso, const struct alarm *a, int sign) {
   struct process *p = isolate_find(iso, a->from);
@@ -71,6 +91,7 @@ int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, con
   if (timers_add(&iso->timers, &a->timer)) goto forget;
   if (publish(iso, ref)) goto stop;
   a->term = term;
+  chain_in(iso, a);
   charge(iso, a, 1);
   return 0;
 stop:
@@ -82,15 +103,28 @@ fail:
   return ERR_NOMEM;
 }
 
+/* Nobody is left to whom it goes. */
+static bool is_void(struct isolate *iso, const struct alarm *a) {
+  return !a->name && npid_is_local(a->to) && !vm_alive(iso->vm, a->to);
+}
+
 int64_t alarm_cancel(struct isolate *iso, npid ref) {
-  struct alarm *a = map_remove_id(&iso->alarms, ref);
+  struct alarm *a = map_get_id(&iso->alarms, ref);
   if (!a) return -1;
   int64_t left = a->timer.at - clock_ns();
-  timers_remove(&iso->timers, &a->timer);
-  withdraw(iso->vm, ref);
+  bool gone = is_void(iso, a);
+  retire(iso, a);
   charge(iso, a, -1);
   alarm_free(a);
+  if (gone) return -1;
   return left > 0 ? left : 0;
+}
+
+void alarm_drop(struct process *p) {
+  for (struct alarm *a; (a = p->alarms);) {
+    retire(p->isolate, a);
+    alarm_free(a);
+  }
 }
 
 void alarm_call(struct isolate *iso, struct signal *s) {
@@ -105,8 +139,7 @@ void alarm_call(struct isolate *iso, struct signal *s) {
 
 void alarm_fire(struct isolate *iso, struct timer *t) {
   struct alarm *a = (struct alarm *)((char *)t - offsetof(struct alarm, timer));
-  map_remove_id(&iso->alarms, a->ref);
-  withdraw(iso->vm, a->ref);
+  retire(iso, a);
   charge(iso, a, -1);
   npid to = a->name ? names_whereis(iso->vm->config.names, a->name, NULL) : a->to;
   if (to != NPID_NONE) {

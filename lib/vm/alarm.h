@@ -1,5 +1,6 @@
 /* alarm: a message that is sent later, for send_after.  Belongs to the isolate of the process that set it,
- * not to the process: it goes off even if that one has ended. */
+ * not to the process: it goes off even if that one has ended.  One whose receiver, a pid, has ended is
+ * cancelled, as in Erlang. */
 #ifndef VM_ALARM_H
 #define VM_ALARM_H
 
@@ -9,6 +10,7 @@
 #include "vm/timers.h"
 
 struct isolate;
+struct process;
 struct signal;
 struct vm;
 
@@ -17,7 +19,7 @@ struct vm;
 int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name,
               struct term *term) MUST_CHECK;
 
-/* The nanoseconds it had left, or -1 when there is no such alarm here. */
+/* The nanoseconds it had left, or -1 when there is no such alarm here, or nobody any more to whom it goes. */
 int64_t alarm_cancel(struct isolate *iso, npid ref);
 
 /* The isolate that has the alarm, or NULL: it went off, was cancelled, or is another node's.  Any thread.  By
@@ -30,6 +32,9 @@ void alarm_call(struct isolate *iso, struct signal *s);
 
 /* Its time has come. */
 void alarm_fire(struct isolate *iso, struct timer *t);
+
+/* Forgets those that a process, which ends, has set for itself. */
+void alarm_drop(struct process *p);
 
 /* Forgets all. */
 void alarm_drop_all(struct isolate *iso);

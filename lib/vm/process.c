@@ -4,6 +4,7 @@
 #include "vm/process.h"
 
 #include "base/clock.h"
+#include "vm/alarm.h"
 #include "vm/bind.h"
 #include "vm/preempt.h"
 #include "vm/spawn.h"
@@ -202,6 +203,7 @@ static void end(struct process *p) {
   if (p->full) vm_set_full(iso->vm, p->pid, false);
   ptab_clear(&iso->vm->ptab, number);
   room_leave(&iso->vm->room, p->room);
+  alarm_drop(p);
   names_drop(iso->vm->config.names, p->pid, NULL, NULL);
   process_cut_ties(p, reason);
   if (p->order) spawn_failed(p, "the process ended before it began");

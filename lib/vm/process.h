@@ -14,6 +14,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct alarm;
+struct room_wait;
+
 enum process_state {
   PROCESS_FREE,
   PROCESS_READY,
@@ -48,6 +51,7 @@ struct process {
   npid callee;     /* whom it went to */
   npid callee_ref; /* a monitor on whom it is to spawn, or NPID_NONE */
   struct term *reply;
+  struct alarm *alarms;   /* that it has set for itself */
   struct room_wait *room; /* while it waits for room at a receiver */
   int64_t heap;    /* bytes, as metered */
   int64_t outside; /* bytes of that which are kept for it outside of Lua's heap */
