@@ -316,5 +316,5 @@ void isolate_run(struct isolate *iso, struct scheduler *s) {
       return;
     }
   }
-  sched_requeue(s, iso);
+  sched_requeue(s, iso, !iso->ready.first, timers_next(&iso->timers));
 }

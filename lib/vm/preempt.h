@@ -1,6 +1,6 @@
 /* preempt: takes the core from a green thread that keeps it.
  *
- * While a scheduler is busy, a timer signals its thread every millisecond.  When the handler finds the same
+ * While a scheduler is busy, a timer signals its thread every SCHED_TICK_NS.  When the handler finds the same
  * green thread that ran at the last tick, it sets a count hook on it (lua_sethook may be called from a
  * handler), and the hook yields at the next instruction.  Code that is not signalled runs at full speed. A
  * tick that finds its scheduler asleep turns the timer off, and the next isolate to run turns it on again.
@@ -11,13 +11,12 @@
 #define VM_PREEMPT_H
 
 #include "base/err.h"
+#include "vm/sched.h"
 
 #include <lua.h>
 #include <stdbool.h>
 
-struct scheduler;
-
-enum { PREEMPT_CALLBACK_TICKS = 1000 }; /* a second */
+enum { PREEMPT_CALLBACK_TICKS = 1000000000 / SCHED_TICK_NS }; /* a second */
 
 /* Once before any thread: the handler of the signal. */
 int preempt_install(void) MUST_CHECK;

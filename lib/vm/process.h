@@ -62,14 +62,14 @@ struct process {
   uint32_t named;  /* bytes sent by name to other nodes since the last answer */
   int nargs;       /* values on the coroutine's stack for the next resume */
   uint8_t state;
-  bool direct; /* those values are the message it waited for */
-  bool timed_out;
-  bool trap_exit;
-  bool quiet;   /* its error was told otherwise */
-  bool modules; /* it has required some */
-  bool full;    /* senders were told to wait */
-  bool spawned; /* since it last waited */
-  bool alive;
+  bool direct : 1; /* those values are the message it waited for */
+  bool timed_out : 1;
+  bool trap_exit : 1;
+  bool quiet : 1;   /* its error was told otherwise */
+  bool modules : 1; /* it has required some */
+  bool full : 1;    /* senders were told to wait */
+  bool spawned : 1; /* since it last waited */
+  bool alive : 1;
 };
 
 /* The process that runs in this coroutine; NULL in the isolate's main thread. */

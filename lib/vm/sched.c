@@ -1,4 +1,5 @@
-/* Invariant: an isolate is linked into a queue exactly while its state is QUEUED.
+/* Invariant: an isolate is linked into a queue exactly while its state is QUEUED (or is about to be, or was
+ * just now): into one of `home`'s, as `computes` says, under whose lock all three change.
  *
  * Going to sleep: a scheduler says that it is asleep, then looks once more at all queues.  Whoever queues
  * work from outside looks for sleepers after that.  So one of the two sees the other. */
@@ -17,33 +18,76 @@
 
 /* --- queues --- */
 
-static void enqueue(struct scheduler *s, struct isolate *iso) {
-  pthread_mutex_lock(&s->lock);
+/* All of these under the lock of the queue's scheduler. */
+static void append(struct isolates *q, struct isolate *iso) {
   iso->next = NULL;
-  if (s->last) {
-    s->last->next = iso;
+  iso->before = q->last;
+  if (q->last) {
+    q->last->next = iso;
   } else {
-    s->first = iso;
+    q->first = iso;
   }
-  s->last = iso;
+  q->last = iso;
+}
+
+static void take_out(struct isolates *q, struct isolate *iso) {
+  if (iso->before) {
+    iso->before->next = iso->next;
+  } else {
+    q->first = iso->next;
+  }
+  if (iso->next) {
+    iso->next->before = iso->before;
+  } else {
+    q->last = iso->before;
+  }
+}
+
+static void enqueue(struct scheduler *s, struct isolate *iso, bool computes) {
+  pthread_mutex_lock(&s->lock);
+  append(computes ? &s->computing : &s->woken, iso);
+  atomic_store(&iso->home, s);
+  atomic_store(&iso->computes, computes);
   atomic_fetch_add(&s->queued, 1);
   pthread_mutex_unlock(&s->lock);
+}
+
+/* Those that compute give way to the woken, but not for ever. */
+static struct isolate *first_of(struct scheduler *s) {
+  unsigned ticks = atomic_load_explicit(&s->ticks, memory_order_relaxed);
+  if (!s->computing.first) s->computed = ticks; /* nobody waits */
+  if (s->woken.first && ticks - s->computed < SCHED_PATIENCE) return s->woken.first;
+  s->computed = ticks;
+  return s->computing.first ? s->computing.first : s->woken.first;
 }
 
 static struct isolate *dequeue(struct scheduler *s) {
   if (atomic_load(&s->queued) == 0) return NULL;
   pthread_mutex_lock(&s->lock);
-  struct isolate *iso = s->first;
+  struct isolate *iso = first_of(s);
   if (iso) {
-    s->first = iso->next;
-    if (!s->first) s->last = NULL;
+    take_out(atomic_load(&iso->computes) ? &s->computing : &s->woken, iso);
+    atomic_store(&iso->home, NULL);
     atomic_fetch_sub(&s->queued, 1);
   }
   pthread_mutex_unlock(&s->lock);
   return iso;
 }
 
-/* Our own work first, then the oldest of the others'. */
+/* Somebody was woken in an isolate that is queued as one that computes. */
+static void promote(struct isolate *iso) {
+  struct scheduler *s = atomic_load(&iso->home);
+  if (!s || !atomic_load(&iso->computes)) return;
+  pthread_mutex_lock(&s->lock);
+  if (atomic_load(&iso->home) == s && atomic_load(&iso->computes)) {
+    take_out(&s->computing, iso);
+    append(&s->woken, iso);
+    atomic_store(&iso->computes, false);
+  }
+  pthread_mutex_unlock(&s->lock);
+}
+
+/* Our own work first, then the others'. */
 static struct isolate *find_work(struct scheduler *s) {
   struct vm *vm = s->vm;
   struct isolate *iso = NULL;
@@ -82,7 +126,7 @@ void sched_kick(struct vm *vm) {
 static void enqueue_from_outside(struct vm *vm, struct isolate *iso) {
   struct scheduler *s = &vm->scheduler[atomic_fetch_add(&vm->rotor, 1) % (unsigned)vm->schedulers];
   for (int i = 0; i < vm->schedulers && !atomic_load(&s->asleep); i++) s = &vm->scheduler[i];
-  enqueue(s, iso);
+  enqueue(s, iso, false);
   if (!rouse(s)) sched_kick(vm);
 }
 
@@ -91,18 +135,21 @@ void sched_wake(struct vm *vm, struct isolate *iso) {
   do {
     next = state == ISOLATE_IDLE ? ISOLATE_QUEUED : state == ISOLATE_RUNNING ? ISOLATE_NOTIFIED : state;
   } while (!atomic_compare_exchange_weak(&iso->state, &state, next));
+  if (state == ISOLATE_QUEUED) promote(iso);
   if (state != ISOLATE_IDLE) return;
   struct scheduler *s = sched_self(vm);
   if (s) {
-    enqueue(s, iso);
+    enqueue(s, iso, false);
   } else {
     enqueue_from_outside(vm, iso);
   }
 }
 
-void sched_requeue(struct scheduler *s, struct isolate *iso) {
+void sched_requeue(struct scheduler *s, struct isolate *iso, bool computes, int64_t deadline) {
+  if (computes && deadline != TIMER_NEVER) sched_sleep_until(iso, deadline);
   atomic_exchange(&iso->state, ISOLATE_QUEUED);
-  enqueue(s, iso);
+  enqueue(s, iso, computes);
+  if (computes && atomic_load(&iso->inbox.head)) promote(iso); /* came before it was queued */
 }
 
 /* --- isolates that sleep --- */

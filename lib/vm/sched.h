@@ -7,8 +7,12 @@
  *   NOTIFIED  running, to look again before it goes idle
  * Every change is a read-modify-write of the one variable, so no wake-up falls between two looks.
  *
+ * An isolate in which somebody was woken, by a message or the clock, comes before those that only compute: who
+ * waits for an event waits for the end of one slice, however many endless loops there are.  After
+ * SCHED_PATIENCE ticks without a turn of theirs one of those comes first.
+ *
  * A woken isolate goes to the waker's own queue: two that talk to each other share a core.  Only work that is
- * still waiting at the next tick (1 ms) calls another scheduler out of its sleep; that one steals it.  With
+ * still waiting at the next tick calls another scheduler out of its sleep; that one steals it.  With
  * nothing to do all threads sleep in ppoll and no timer ticks. */
 #ifndef VM_SCHED_H
 #define VM_SCHED_H
@@ -27,7 +31,11 @@ struct isolate;
 
 enum isolate_state { ISOLATE_IDLE, ISOLATE_QUEUED, ISOLATE_RUNNING, ISOLATE_NOTIFIED };
 
-enum { SCHED_TICK_NS = 1000000, SCHED_OPEN = 16, SCHED_FEW = 4, SCHED_CHUNK = 64 };
+enum { SCHED_TICK_NS = 500000, SCHED_OPEN = 16, SCHED_FEW = 4, SCHED_CHUNK = 64, SCHED_PATIENCE = 8 /* ticks */ };
+
+struct isolates {
+  struct isolate *first, *last;
+};
 
 struct scheduler {
   struct vm *vm;
@@ -35,9 +43,10 @@ struct scheduler {
   pthread_t thread;
   bool running_thread; /* the thread was started */
 
-  pthread_mutex_t lock; /* of the queue */
-  struct isolate *first, *last;
-  atomic_int queued;
+  pthread_mutex_t lock; /* of the queues */
+  struct isolates woken, computing;
+  unsigned computed; /* ticks as one of the latter last came first */
+  atomic_int queued; /* in both */
 
   int event; /* eventfd to sleep on */
   atomic_bool asleep;
@@ -72,7 +81,8 @@ struct scheduler *sched_self(struct vm *vm);
 /* By the scheduler that runs iso: wake it at that time at the latest. */
 void sched_sleep_until(struct isolate *iso, int64_t at);
 
-/* By the scheduler that runs iso: back into its queue, at the end. */
-void sched_requeue(struct scheduler *s, struct isolate *iso);
+/* By the scheduler that runs iso: back into its queue, at the end.  One that only computes comes after those
+ * in which somebody was woken, until somebody is woken in it, or its next deadline has come. */
+void sched_requeue(struct scheduler *s, struct isolate *iso, bool computes, int64_t deadline);
 
 #endif

@@ -54,13 +54,36 @@ static const char *const callbacks[] = {
     "string.gmatch(('a'):rep(1e5), ('(a+)'):rep(10) .. '%1b')()",
 };
 
+/* One isolate is full of those that wait for nothing, beside the one that computes; in others a ring is always woken. */
+static void test_turns(void) {
+  struct host *all = host;
+  host = host_new(1, 0, NULL);
+  run("who computes gets its turns beside those who are woken all the time",
+      "for i = 1, 70 do spawn(function() receive() end) end local ring = {}\n"
+      "for i = 1, 40 do ring[i] = spawn(function() while true do send(receive(), self()) end end) end\n"
+      "for i = 1, 40 do send(ring[i], ring[i % 40 + 1]) end\n"
+      "local n = 0 for i = 1, 3e6 do n = n + i % 7 end\n"
+      "for i = 1, 40 do exit(ring[i], 'kill') end puts('done')",
+      "done\n");
+  host_free(host);
+  host = all;
+}
+
 static void test_preemption(void) {
+  test_turns();
   stall("an endless loop", "");
   run("who was woken goes before all that were preempted",
       "local hogs, best = {}, math.huge\n"
       "for i = 1, 20 do hogs[i] = spawn(function() while true do end end) sleep(0) end\n"
       "for i = 1, 50 do local last = monotonic() sleep(0) best = math.min(best, monotonic() - last) end\n"
       "for i = 1, 20 do exit(hogs[i], 'kill') end puts(best < 3000000 or best)",
+      "true\n");
+  run("and before those that compute in other isolates",
+      "local me, hogs, best = self(), {}, math.huge\n"
+      "for i = 1, 20 do hogs[i] = spawn(function() while true do end end) end\n"
+      "local echo = spawn(function() while true do local to, at = receive() send(to, at) end end)\n"
+      "for i = 1, 50 do send(echo, me, monotonic()) local at = receive() best = math.min(best, monotonic() - at) end\n"
+      "for i = 1, 20 do exit(hogs[i], 'kill') end exit(echo, 'kill') puts(best < 3000000 or best)",
       "true\n");
   stall("deep recursion", "local function f(n) return n == 0 and 0 or 1 + f(n - 1) end f(10000)");
   stall("a loop of calls", "local x = math.abs(-1)");
