@@ -95,7 +95,7 @@ static void register_local(struct request *r, npid pid) {
   if (code == ERR_NAME_TAKEN)
     respond_taken(r, SCOPE_LOCAL);
   else if (code)
-    respond_code(r, code, "%s", err_sentence(code));
+    respond_code(r, code, "%s", names_refusal(code));
   else
     respond_named(r, SCOPE_LOCAL);
 }

@@ -190,7 +190,7 @@ void api_mailbox(struct request *r) {
     registry_register(a, name, c->hosted.pid, false, on_named, c);
   } else {
     int code = names_register(a->names, name, c->hosted.pid, 0);
-    if (code) error_set(&e, code, "%s: %s", name, err_sentence(code));
+    if (code) error_set(&e, code, "%s: %s", name, names_refusal(code));
     on_named(c, code ? &e : NULL, true);
   }
 }

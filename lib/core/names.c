@@ -115,11 +115,23 @@ static int entry_move(struct names *n, struct entry *entry, npid pid, uint64_t t
 
 /* --- */
 
+static bool has_all_it_may(const struct names *n, npid pid) {
+  int count = 0;
+  for (const struct entry *entry = map_get_id(&n->by_pid, pid); entry; entry = entry->next) count++;
+  return count >= NAMES_OF_ONE_MAX;
+}
+
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) {
   lock(n);
-  int rc = map_get(&n->by_name, name) ? ERR_NAME_TAKEN : entry_add(n, name, pid, token);
+  int rc = map_get(&n->by_name, name) ? ERR_NAME_TAKEN : has_all_it_may(n, pid) ? ERR_BUSY : 0;
+  if (!rc) rc = entry_add(n, name, pid, token);
   unlock(n);
   return rc;
+}
+
+const char *names_refusal(int code) {
+  _Static_assert(NAMES_OF_ONE_MAX == 1024 && NAMES_MAX == 1048576, "the words say so");
+  return code == ERR_BUSY ? "a process may have 1024 names, a node 1048576" : err_sentence(code);
 }
 
 int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) {

@@ -12,7 +12,7 @@
 
 struct names;
 
-enum { NAMES_MAX = 1 << 20 };
+enum { NAMES_MAX = 1 << 20, NAMES_OF_ONE_MAX = 1024 };
 
 struct names *names_new(void); /* NULL when memory ran out */
 void names_free(struct names *n);
@@ -24,10 +24,11 @@ npid names_whereis(struct names *n, const char *name, uint64_t *token);
 uint64_t names_version(const struct names *n);
 
 /* Gives pid the name.  ERR_NAME_TAKEN when another has it (or pid itself, as in Erlang), ERR_BUSY when the
- * table is full, ERR_NOMEM. */
+ * table is full or pid has NAMES_OF_ONE_MAX, ERR_NOMEM; names_refusal says that in words. */
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) MUST_CHECK;
+const char *names_refusal(int code);
 
-/* Gives pid the name whoever has it; *before (may be NULL) gets who had it, or NPID_NONE. */
+/* Gives pid the name whoever has it, and however many pid has; *before (may be NULL) gets who had it, or NPID_NONE. */
 int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) MUST_CHECK;
 
 /* Takes the name away; false when nobody had it.  With token != 0 only that registration goes. */

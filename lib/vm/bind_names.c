@@ -28,7 +28,7 @@ static int register_name(lua_State *L) {
   npid pid = bind_check_pid(L, 2);
   if (!npid_is_local(pid)) return luaL_argerror(L, 2, "a pid of this node expected (global names take any)");
   int rc = names_register(vm->config.names, name, pid, 0);
-  if (rc) return luaL_error(L, "the name '%s' cannot be registered: %s", name, err_sentence(rc));
+  if (rc) return luaL_error(L, "the name '%s' cannot be registered: %s", name, names_refusal(rc));
   if (!vm_alive(vm, pid)) {
     names_drop(vm->config.names, pid, NULL, NULL);
     return luaL_error(L, "the name '%s' cannot be registered: no such process", name);

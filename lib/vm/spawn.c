@@ -197,7 +197,7 @@ static int begin(lua_State *L, struct process *p) {
     if (rc == 0) rc = names_register(vm->config.names, name, p->pid, 0);
     if (rc == ERR_NAME_TAKEN)
       return refuse(p, err_wire(rc), lua_pushfstring(L, "the name '%s' is taken", name));
-    if (rc) return refuse(p, err_wire(rc), e.code ? e.text : err_sentence(rc));
+    if (rc) return refuse(p, err_wire(rc), e.code ? e.text : names_refusal(rc));
     lua_pop(L, 1);
   }
   if (tie(p, &o)) return refuse(p, "out_of_memory", "out of memory");

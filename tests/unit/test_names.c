@@ -46,6 +46,22 @@ static void test_register(struct names *n) {
      "replacing nobody registers");
 }
 
+static void test_bound(struct names *n) {
+  npid a = npid_make(0, 1), b = npid_make(0, 2);
+  int good = 0;
+  char name[16];
+  for (int i = 0; i < NAMES_OF_ONE_MAX; i++) {
+    snprintf(name, sizeof name, "n%d", i);
+    good += names_register(n, name, a, 0) == 0;
+  }
+  ok(good == NAMES_OF_ONE_MAX && names_register(n, "more", a, 0) == ERR_BUSY, "a process has %d names at most",
+     NAMES_OF_ONE_MAX);
+  ok(strstr(names_refusal(ERR_BUSY), "1024 names"), "which is told");
+  ok(names_register(n, "more", b, 0) == 0, "another may have more");
+  ok(names_unregister(n, "n7", 0) && names_register(n, "less", a, 0) == 0, "and it, too, once it has fewer");
+  ok(names_drop(n, a, NULL, NULL) == NAMES_OF_ONE_MAX && names_drop(n, b, NULL, NULL) == 1, "all of them go");
+}
+
 static void test_drop(struct names *n) {
   int bad = 0;
   char name[32];
@@ -148,6 +164,7 @@ static void test_threads(struct names *n) {
 int main(void) {
   struct names *n = names_new();
   test_register(n);
+  test_bound(n);
   test_drop(n);
   test_against_model(n);
   test_threads(n);
