@@ -204,7 +204,8 @@ static void on_offer_done(void *data, const struct error *e, json_t *body) {
   }
   if (p->link) return; /* the peer has begun meanwhile: that link's fate decides */
   if (telling(e->code) >= telling(p->best.code)) p->best = *e;
-  if (p->best.code == ERR_COOKIE && e->code == ERR_COOKIE && !p->name.port) { /* whoever that is, it is there */
+  if (p->best.code == ERR_COOKIE && e->code == ERR_COOKIE &&
+      !p->name.port) { /* whoever that is, it is there */
     size_t n = strlen(p->best.text);
     snprintf(p->best.text + n, sizeof p->best.text - n, " (port %d)", p->port);
   }

@@ -28,7 +28,8 @@ uint64_t names_version(const struct names *n);
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) MUST_CHECK;
 const char *names_refusal(int code);
 
-/* Gives pid the name whoever has it, and however many pid has; *before (may be NULL) gets who had it, or NPID_NONE. */
+/* Gives pid the name whoever has it, and however many pid has; *before (may be NULL) gets who had it, or
+ * NPID_NONE. */
 int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) MUST_CHECK;
 
 /* Takes the name away; false when nobody had it.  With token != 0 only that registration goes. */

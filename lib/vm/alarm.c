@@ -1,5 +1,6 @@
 /* Invariant: an alarm is in iso->alarms under its ref exactly while its timer is in iso->timers; and for as
- * long vm->alarms leads from the ref to the isolate, and one that a process has set for itself is in its list.
+ * long vm->alarms leads from the ref to the isolate, and one that a process has set for itself is in its
+ * list.
  */
 #include "vm/alarm.h"
 
@@ -121,7 +122,11 @@ int64_t alarm_cancel(struct isolate *iso, npid ref) {
 }
 
 void alarm_drop(struct process *p) {
-  for (struct alarm *a; (a = p->alarms);) {
+  struct alarm *a = p->alarms;
+  p->alarms = NULL;
+  for (struct alarm *next; a; a = next) {
+    next = a->next;
+    a->link = NULL; /* the list is no more */
     retire(p->isolate, a);
     alarm_free(a);
   }

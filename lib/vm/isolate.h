@@ -49,10 +49,10 @@ struct queue { /* of processes, by their next */
 
 struct isolate {
   struct vm *vm;
-  struct isolate *next, *before; /* in a scheduler's queue */
+  struct isolate *next, *before;    /* in a scheduler's queue */
   _Atomic(struct scheduler *) home; /* whose queue that is */
   atomic_bool computes;             /* which of them */
-  struct isolate *next_spare; /* among the spare ones */
+  struct isolate *next_spare;       /* among the spare ones */
   atomic_int state;
   struct inbox inbox;
   struct timer sleep; /* in vm->sleepers */

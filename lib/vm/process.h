@@ -53,14 +53,14 @@ struct process {
   struct term *reply;
   struct alarm *alarms;   /* that it has set for itself */
   struct room_wait *room; /* while it waits for room at a receiver */
-  int64_t heap;    /* bytes, as metered */
-  int64_t outside; /* bytes of that which are kept for it outside of Lua's heap */
-  int64_t started; /* clock_ns */
+  int64_t heap;           /* bytes, as metered */
+  int64_t outside;        /* bytes of that which are kept for it outside of Lua's heap */
+  int64_t started;        /* clock_ns */
   uint32_t slot;
   uint32_t call_epoch; /* of the pending call */
-  uint32_t output; /* bytes put since the last flush */
-  uint32_t named;  /* bytes sent by name to other nodes since the last answer */
-  int nargs;       /* values on the coroutine's stack for the next resume */
+  uint32_t output;     /* bytes put since the last flush */
+  uint32_t named;      /* bytes sent by name to other nodes since the last answer */
+  int nargs;           /* values on the coroutine's stack for the next resume */
   uint8_t state;
   bool direct : 1; /* those values are the message it waited for */
   bool timed_out : 1;
@@ -127,7 +127,7 @@ bool process_linked(const struct process *p, npid other);
 int process_link(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by this process, void or not */
 int process_link_by(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by the other: nothing, while
                                                                                   void */
-int process_unlink(struct process *p, npid other, npid ref) MUST_CHECK; /* one that stands */
+int process_unlink(struct process *p, npid other, npid ref) MUST_CHECK;        /* one that stands */
 bool process_unlink_by(struct process *p, npid other);
 void process_unlinked(struct process *p, npid other, npid ref); /* acknowledged */
 bool process_link_gone(struct process *p, npid other);          /* the other is gone: did it stand? */

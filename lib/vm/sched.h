@@ -7,8 +7,8 @@
  *   NOTIFIED  running, to look again before it goes idle
  * Every change is a read-modify-write of the one variable, so no wake-up falls between two looks.
  *
- * An isolate in which somebody was woken, by a message or the clock, comes before those that only compute: who
- * waits for an event waits for the end of one slice, however many endless loops there are.  After
+ * An isolate in which somebody was woken, by a message or the clock, comes before those that only compute:
+ * who waits for an event waits for the end of one slice, however many endless loops there are.  After
  * SCHED_PATIENCE ticks without a turn of theirs one of those comes first.
  *
  * A woken isolate goes to the waker's own queue: two that talk to each other share a core.  Only work that is
@@ -31,7 +31,13 @@ struct isolate;
 
 enum isolate_state { ISOLATE_IDLE, ISOLATE_QUEUED, ISOLATE_RUNNING, ISOLATE_NOTIFIED };
 
-enum { SCHED_TICK_NS = 500000, SCHED_OPEN = 16, SCHED_FEW = 4, SCHED_CHUNK = 64, SCHED_PATIENCE = 8 /* ticks */ };
+enum {
+  SCHED_TICK_NS = 500000,
+  SCHED_OPEN = 16,
+  SCHED_FEW = 4,
+  SCHED_CHUNK = 64,
+  SCHED_PATIENCE = 8 /* ticks */
+};
 
 struct isolates {
   struct isolate *first, *last;

@@ -54,8 +54,8 @@ static void test_bound(struct names *n) {
     snprintf(name, sizeof name, "n%d", i);
     good += names_register(n, name, a, 0) == 0;
   }
-  ok(good == NAMES_OF_ONE_MAX && names_register(n, "more", a, 0) == ERR_BUSY, "a process has %d names at most",
-     NAMES_OF_ONE_MAX);
+  ok(good == NAMES_OF_ONE_MAX && names_register(n, "more", a, 0) == ERR_BUSY,
+     "a process has %d names at most", NAMES_OF_ONE_MAX);
   ok(strstr(names_refusal(ERR_BUSY), "1024 names"), "which is told");
   ok(names_register(n, "more", b, 0) == 0, "another may have more");
   ok(names_unregister(n, "n7", 0) && names_register(n, "less", a, 0) == 0, "and it, too, once it has fewer");

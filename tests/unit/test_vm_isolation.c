@@ -54,7 +54,8 @@ static const char *const callbacks[] = {
     "string.gmatch(('a'):rep(1e5), ('(a+)'):rep(10) .. '%1b')()",
 };
 
-/* One isolate is full of those that wait for nothing, beside the one that computes; in others a ring is always woken. */
+/* One isolate is full of those that wait for nothing, beside the one that computes; in others a ring is
+ * always woken. */
 static void test_turns(void) {
   struct host *all = host;
   host = host_new(1, 0, NULL);
@@ -82,7 +83,8 @@ static void test_preemption(void) {
       "local me, hogs, best = self(), {}, math.huge\n"
       "for i = 1, 20 do hogs[i] = spawn(function() while true do end end) end\n"
       "local echo = spawn(function() while true do local to, at = receive() send(to, at) end end)\n"
-      "for i = 1, 50 do send(echo, me, monotonic()) local at = receive() best = math.min(best, monotonic() - at) end\n"
+      "for i = 1, 50 do send(echo, me, monotonic()) local at = receive() best = math.min(best, monotonic() - "
+      "at) end\n"
       "for i = 1, 20 do exit(hogs[i], 'kill') end exit(echo, 'kill') puts(best < 3000000 or best)",
       "true\n");
   stall("deep recursion", "local function f(n) return n == 0 and 0 or 1 + f(n - 1) end f(10000)");
