@@ -88,13 +88,23 @@ static int add_waiter(struct peer *p, mesh_done *done, void *data) {
 
 /* --- signals to it -------------------------------------------------------------------------------------- */
 
+/* The link ends that was to be, and none that was made over a later connection. */
+static void no_link(struct agent *a, const struct signal *s, const char *reason) {
+  struct term *t = reason_word(reason);
+  struct signal *end = t ? signal_new(SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, t) : NULL;
+  if (!end) {
+    term_unref(t);
+    return;
+  }
+  end->epoch = s->epoch;
+  vm_deliver(a->vm, end);
+}
+
 void mesh_undeliverable(struct agent *a, struct signal *s, int code, const char *reason) {
   struct term *t = NULL;
   switch (s->kind) {
   case SIGNAL_MONITOR: agent_send(a, SIGNAL_DOWN, s->from, s->to, s->ref, t = reason_word(reason)); break;
-  case SIGNAL_LINK:
-    agent_send(a, SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, t = reason_word(reason));
-    break;
+  case SIGNAL_LINK: no_link(a, s, reason); break;
   case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
   case SIGNAL_CALL:
     t = term_build("bss", 0, err_wire(code), reason);

@@ -76,10 +76,13 @@ void pressure_arrived(struct agent *a, uint32_t from, npid to) {
 
 void pressure_answer(struct agent *a, struct signal *call, npid to) {
   struct jam *j = call->ref == NPID_NONE ? NULL : jam_at(a, to);
-  if (j)
-    call_defer(&j->calls, call);
-  else
+  if (!j) {
     call_answer(a, call, NULL);
+    return;
+  }
+  term_unref(call->term); /* it may be long, and all that is needed is to whom the answer goes */
+  call->term = NULL;
+  call_defer(&j->calls, call);
 }
 
 void pressure_room(struct agent *a, npid pid) {

@@ -72,6 +72,20 @@ void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct 
   isolate_deliver(p->isolate, s);
 }
 
+void bind_monitor(lua_State *L, npid ref, npid other, const char *gone) {
+  struct process *p = process_of(L);
+  bool nobody = other == NPID_NONE;
+  uint32_t epoch = nobody ? 0 : isolate_epoch(p->isolate, other);
+  if (process_monitor(p, ref, nobody ? NPID_KERNEL : other, epoch)) luaL_error(L, "out of memory");
+  bind_check_memory(L);
+  if (nobody) {
+    isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", gone));
+  } else if (isolate_tie(p->isolate, SIGNAL_MONITOR, other, p->pid, ref, epoch)) {
+    process_demonitor(p, ref);
+    luaL_error(L, "out of memory");
+  }
+}
+
 /* The wait begins before the call goes out: within an isolate the reply comes back at once. */
 int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_KContext context) {
   struct process *p = process_of(L);

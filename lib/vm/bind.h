@@ -45,6 +45,9 @@ void bind_check_memory(lua_State *L);
 /* Sends a signal of the running process; owns term. */
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
 
+/* The running process watches another, under ref; for nobody (NPID_NONE) DOWN comes, with the word `gone`. */
+void bind_monitor(lua_State *L, npid ref, npid other, const char *gone);
+
 /* A CALL of the running process, which waits for the reply: `return bind_call(…)`.  Afterwards then runs, and
  * calls bind_reply.  Owns term. */
 int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_KContext context);

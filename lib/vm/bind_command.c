@@ -137,7 +137,7 @@ static int exec(lua_State *L) {
   term_set_count(w, at, count);
   struct term *term = term_from_writer(w, 2);
   if (!term) return copy_failed(L, w);
-  if (monitor && process_monitor(p, ref, NPID_KERNEL)) {
+  if (monitor && process_monitor(p, ref, NPID_KERNEL, 0)) {
     term_unref(term);
     return luaL_error(L, "out of memory");
   }

@@ -68,12 +68,7 @@ static int monitor_kernel(lua_State *L, int status, lua_KContext context) {
   int n = bind_reply(L, &ok);
   struct process *p = process_of(L);
   npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE, ref = isolate_ref(p->isolate);
-  if (process_monitor(p, ref, kernel == NPID_NONE ? NPID_KERNEL : kernel))
-    return luaL_error(L, "out of memory");
-  if (kernel == NPID_NONE)
-    isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", "noconnection"));
-  else if (!npid_is_local(kernel)) /* lost again meanwhile, perhaps: that is told then */
-    bind_signal(L, SIGNAL_MONITOR, kernel, ref, NULL);
+  bind_monitor(L, ref, kernel, "noconnection"); /* it may be lost again by now: that is told then */
   copy_push_npid(L, ref);
   return 1;
 }
@@ -162,7 +157,7 @@ static int ask_kernel(lua_State *L, npid kernel, lua_KContext mode) {
   struct term *term = spawn_term(L, last, mode & LINK, ref);
   if (ref != NPID_NONE) {
     copy_push_npid(L, ref);
-    if (process_monitor(p, ref, kernel)) {
+    if (process_monitor(p, ref, kernel, 0)) {
       term_unref(term);
       return luaL_error(L, "out of memory");
     }

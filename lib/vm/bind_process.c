@@ -38,7 +38,10 @@ static int link(lua_State *L) {
   if (other == p->pid || process_linked(p, other)) return 0;
   uint32_t epoch = isolate_epoch(p->isolate, other);
   if (process_link(p, other, epoch)) return luaL_error(L, "out of memory");
-  isolate_link(p->isolate, other, p->pid, epoch);
+  if (isolate_tie(p->isolate, SIGNAL_LINK, other, p->pid, NPID_NONE, epoch)) {
+    process_link_gone(p, other);
+    return luaL_error(L, "out of memory");
+  }
   return 0;
 }
 
@@ -65,14 +68,7 @@ static int monitor(lua_State *L) {
     copy_push_npid(L, ref);
     return 1;
   }
-  if (process_monitor(p, ref, other == NPID_NONE ? NPID_KERNEL : other))
-    return luaL_error(L, "out of memory");
-  bind_check_memory(L);
-  if (other == NPID_NONE) {
-    isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", "noproc"));
-  } else {
-    bind_signal(L, SIGNAL_MONITOR, other, ref, NULL);
-  }
+  bind_monitor(L, ref, other, "noproc");
   copy_push_npid(L, ref);
   return 1;
 }

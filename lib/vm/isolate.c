@@ -204,11 +204,12 @@ uint32_t isolate_epoch(const struct isolate *iso, npid to) {
   return nodetab_epoch(iso->vm->config.nodes, npid_incarnation(to));
 }
 
-void isolate_link(struct isolate *iso, npid to, npid from, uint32_t epoch) {
-  struct signal *s = signal_new(SIGNAL_LINK, to, from, NPID_NONE, NULL);
-  if (!s) return;
+int isolate_tie(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref, uint32_t epoch) {
+  struct signal *s = signal_new(kind, to, from, ref, NULL);
+  if (!s) return ERR_NOMEM;
   s->epoch = epoch;
   isolate_deliver(iso, s);
+  return 0;
 }
 
 static void node_down(struct isolate *iso, struct signal *s) {

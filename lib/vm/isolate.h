@@ -121,8 +121,9 @@ void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid fr
 /* The present connection to a pid's node: nodetab_epoch. */
 uint32_t isolate_epoch(const struct isolate *iso, npid to);
 
-/* A LINK that belongs to that connection. */
-void isolate_link(struct isolate *iso, npid to, npid from, uint32_t epoch);
+/* Delivers a LINK or a MONITOR that belongs to that connection.  0 or ERR_NOMEM. */
+int isolate_tie(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
+                uint32_t epoch) MUST_CHECK;
 
 /* The live process of this isolate, or NULL. */
 struct process *isolate_find(struct isolate *iso, npid pid);

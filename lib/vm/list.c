@@ -33,7 +33,12 @@ void vm_hold(struct vm *vm, npid pid, bool held) {
 }
 
 void vm_unhold_node(struct vm *vm, uint32_t incarnation) {
-  for (npid pid; (pid = room_held_of(&vm->room, incarnation)) != NPID_NONE;) vm_hold(vm, pid, false);
+  npid pids[256];
+  size_t n;
+  do {
+    n = room_held_of(&vm->room, incarnation, pids, sizeof pids / sizeof *pids);
+    for (size_t i = 0; i < n; i++) vm_hold(vm, pids[i], false);
+  } while (n > 0);
 }
 
 static npid lack_of_inbox(const struct vm *vm, const struct inbox *in) {
@@ -49,7 +54,9 @@ npid vm_lack(struct vm *vm, npid to) {
   if (npid_number(to) == 0) return lack_of_inbox(vm, &vm->host);
   struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
   if (!slot) return NPID_NONE;
-  if (atomic_load(&slot->full)) return to;
+  bool full = atomic_load(&slot->full), same = ptab_find(&vm->ptab, npid_number(to));
+  if (!same) return NPID_NONE; /* gone meanwhile: that was another's */
+  if (full) return to;
   void *owner = atomic_load_explicit(&slot->owner, memory_order_relaxed);
   return lack_of_inbox(vm, owner == vm_host(vm) ? &vm->host : &((struct isolate *)owner)->inbox);
 }

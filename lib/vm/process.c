@@ -310,6 +310,7 @@ void process_free(struct process *p) {
     map_finish(&p->ties->links);
     map_finish(&p->ties->monitors);
     map_finish(&p->ties->watchers);
+    map_finish(&p->ties->epochs);
     free(p->ties);
   }
   term_unref(p->end);

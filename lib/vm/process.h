@@ -32,6 +32,7 @@ enum process_state {
 struct ties {
   struct map links;    /* pid -> its connection; or the ref of an unlink that is not acknowledged */
   struct map monitors; /* ref -> the pid this process watches */
+  struct map epochs;   /* ref of a monitor -> its connection, if it goes by one */
   struct map watchers; /* ref -> the pid that watches this process */
 };
 
@@ -121,8 +122,8 @@ struct signal *process_take(struct process *p, struct signal **link);
 
 /* Ties, of which these are one side: the signal to the other is the caller's. 0 or ERR_NOMEM.
  *
- * A link goes with its connection (epoch; 0 for one within this node).  One that does not stand any more is
- * void until the other has acknowledged the unlink (ref). */
+ * Links and monitors go with their connection (epoch; 0 within this node).  A link that does not stand any
+ * more is void until the other has acknowledged the unlink (ref). */
 bool process_linked(const struct process *p, npid other);
 int process_link(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by this process, void or not */
 int process_link_by(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by the other: nothing, while
@@ -132,7 +133,9 @@ bool process_unlink_by(struct process *p, npid other);
 void process_unlinked(struct process *p, npid other, npid ref); /* acknowledged */
 bool process_link_gone(struct process *p, npid other);          /* the other is gone: did it stand? */
 
-int process_monitor(struct process *p, npid ref, npid other) MUST_CHECK;
+bool process_link_outlives(const struct process *p, npid other, uint32_t epoch); /* by a later connection? */
+
+int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) MUST_CHECK;
 npid process_demonitor(struct process *p, npid ref); /* whom it watched, or NPID_NONE */
 int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;
 void process_unwatch(struct process *p, npid ref);

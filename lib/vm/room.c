@@ -113,12 +113,12 @@ bool room_held(struct room *r, npid pid) {
   return has;
 }
 
-npid room_held_of(struct room *r, uint32_t incarnation) {
-  npid found = NPID_NONE;
+size_t room_held_of(struct room *r, uint32_t incarnation, npid *out, size_t max) {
+  size_t n = 0;
   uint64_t pid;
   pthread_mutex_lock(&r->lock);
-  for (size_t at = 0; found == NPID_NONE && map_next(&r->held, &at, NULL, &pid, NULL);)
-    if (npid_incarnation(pid) == incarnation) found = pid;
+  for (size_t at = 0; n < max && map_next(&r->held, &at, NULL, &pid, NULL);)
+    if (npid_incarnation(pid) == incarnation) out[n++] = pid;
   pthread_mutex_unlock(&r->lock);
-  return found;
+  return n;
 }

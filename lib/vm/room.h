@@ -43,7 +43,7 @@ void room_came(struct vm *vm, npid lack);
 void room_hold(struct room *r, npid pid, bool held); /* without memory for it nobody is held */
 bool room_held(struct room *r, npid pid);
 
-/* Somebody of that node who is held, or NPID_NONE. */
-npid room_held_of(struct room *r, uint32_t incarnation);
+/* Up to max of those of a node who are held; returns how many. */
+size_t room_held_of(struct room *r, uint32_t incarnation, npid *out, size_t max);
 
 #endif

@@ -53,20 +53,22 @@ static void enqueue(struct scheduler *s, struct isolate *iso, bool computes) {
 }
 
 /* Those that compute give way to the woken, but not for ever. */
-static struct isolate *first_of(struct scheduler *s) {
+static bool computing_is_due(struct scheduler *s) {
   unsigned ticks = atomic_load_explicit(&s->ticks, memory_order_relaxed);
   if (!s->computing.first) s->computed = ticks; /* nobody waits */
-  if (s->woken.first && ticks - s->computed < SCHED_PATIENCE) return s->woken.first;
-  s->computed = ticks;
-  return s->computing.first ? s->computing.first : s->woken.first;
+  return ticks - s->computed >= SCHED_PATIENCE;
 }
 
-static struct isolate *dequeue(struct scheduler *s) {
+enum choice { DUE, WOKEN, COMPUTING }; /* DUE: a woken one, or one that computes when that is due */
+
+static struct isolate *dequeue(struct scheduler *s, enum choice choice) {
   if (atomic_load(&s->queued) == 0) return NULL;
   pthread_mutex_lock(&s->lock);
-  struct isolate *iso = first_of(s);
+  bool computing = choice == DUE ? computing_is_due(s) : choice == COMPUTING;
+  struct isolates *q = computing ? &s->computing : &s->woken;
+  struct isolate *iso = q->first;
   if (iso) {
-    take_out(atomic_load(&iso->computes) ? &s->computing : &s->woken, iso);
+    take_out(q, iso);
     atomic_store(&iso->home, NULL);
     atomic_fetch_sub(&s->queued, 1);
   }
@@ -87,13 +89,23 @@ static void promote(struct isolate *iso) {
   pthread_mutex_unlock(&s->lock);
 }
 
-/* Our own work first, then the others'. */
+/* Our own work first, then the others'; but whoever was woken, anywhere, before those that compute. */
 static struct isolate *find_work(struct scheduler *s) {
   struct vm *vm = s->vm;
-  struct isolate *iso = NULL;
+  struct isolate *iso = dequeue(s, DUE);
+  for (int i = 1; i < vm->schedulers && !iso; i++)
+    iso = dequeue(&vm->scheduler[(s->index + i) % vm->schedulers], WOKEN);
   for (int i = 0; i < vm->schedulers && !iso; i++)
-    iso = dequeue(&vm->scheduler[(s->index + i) % vm->schedulers]);
+    iso = dequeue(&vm->scheduler[(s->index + i) % vm->schedulers], COMPUTING);
   return iso;
+}
+
+/* One that computed has had its turn, however long that was. */
+static void run(struct isolate *iso, struct scheduler *s) {
+  bool computes = atomic_load(&iso->computes);
+  preempt_arm(s);
+  isolate_run(iso, s);
+  if (computes) s->computed = atomic_load_explicit(&s->ticks, memory_order_relaxed);
 }
 
 struct scheduler *sched_self(struct vm *vm) {
@@ -125,7 +137,8 @@ void sched_kick(struct vm *vm) {
 /* From outside, work goes to a scheduler that sleeps, or to each in turn. */
 static void enqueue_from_outside(struct vm *vm, struct isolate *iso) {
   struct scheduler *s = &vm->scheduler[atomic_fetch_add(&vm->rotor, 1) % (unsigned)vm->schedulers];
-  for (int i = 0; i < vm->schedulers && !atomic_load(&s->asleep); i++) s = &vm->scheduler[i];
+  for (int i = 0; i < vm->schedulers && !atomic_load(&s->asleep); i++)
+    if (atomic_load(&vm->scheduler[i].asleep)) s = &vm->scheduler[i];
   enqueue(s, iso, false);
   if (!rouse(s)) sched_kick(vm);
 }
@@ -149,7 +162,8 @@ void sched_requeue(struct scheduler *s, struct isolate *iso, bool computes, int6
   if (computes && deadline != TIMER_NEVER) sched_sleep_until(iso, deadline);
   atomic_exchange(&iso->state, ISOLATE_QUEUED);
   enqueue(s, iso, computes);
-  if (computes && atomic_load(&iso->inbox.head)) promote(iso); /* came before it was queued */
+  bool due = deadline != TIMER_NEVER && deadline <= clock_ns();
+  if (computes && (due || atomic_load(&iso->inbox.head))) promote(iso); /* came before it was queued */
 }
 
 /* --- isolates that sleep --- */
@@ -241,8 +255,7 @@ static void *sched_main(void *data) {
     wake_due(vm, clock_ns());
     struct isolate *iso = find_work(s);
     if (iso) {
-      preempt_arm(s);
-      isolate_run(iso, s);
+      run(iso, s);
     } else {
       fall_asleep(s);
     }

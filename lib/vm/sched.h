@@ -51,7 +51,7 @@ struct scheduler {
 
   pthread_mutex_t lock; /* of the queues */
   struct isolates woken, computing;
-  unsigned computed; /* ticks as one of the latter last came first */
+  unsigned computed; /* ticks at the end of the last turn of one of the latter; the thread's own */
   atomic_int queued; /* in both */
 
   int event; /* eventfd to sleep on */

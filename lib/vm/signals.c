@@ -70,9 +70,14 @@ static void on_exit(struct process *p, struct signal *s) {
   }
 }
 
+/* It came by a connection that was lost, and the link that stands goes by a later one. */
+static bool is_late(const struct process *p, const struct signal *s) {
+  return s->epoch && process_link_outlives(p, s->from, s->epoch);
+}
+
 /* A link that does not stand was taken back by unlink: its signal is void. */
 static void on_link_exit(struct process *p, struct signal *s) {
-  if (process_link_gone(p, s->from)) {
+  if (!is_late(p, s) && process_link_gone(p, s->from)) {
     exit_with(p, s, false);
   } else {
     signal_free(s);
@@ -86,7 +91,7 @@ static void on_link(struct process *p, struct signal *s) {
 }
 
 static void on_unlink(struct process *p, struct signal *s) {
-  process_unlink_by(p, s->from);
+  if (!is_late(p, s)) process_unlink_by(p, s->from);
   isolate_signal(p->isolate, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);
   signal_free(s);
 }
@@ -149,7 +154,7 @@ static void settle_monitor(struct process *p, const struct term *reply) {
   npid ref = p->callee_ref, pid;
   p->callee_ref = NPID_NONE;
   if (ref == NPID_NONE || process_demonitor(p, ref) == NPID_NONE) return;
-  if (term_next(&r).tag == TERM_TRUE && term_get_pid(&r, &pid) && process_monitor(p, ref, pid))
+  if (term_next(&r).tag == TERM_TRUE && term_get_pid(&r, &pid) && process_monitor(p, ref, pid, p->call_epoch))
     process_doom(p, term_build("s", "memory"));
 }
 

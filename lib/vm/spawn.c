@@ -37,6 +37,12 @@ static void read_spec(struct order *o) {
   if (who.tag == TERM_PID && ref.tag == TERM_REF) o->watcher = who.pid, o->ref = ref.pid;
 }
 
+/* The connection by which the order came, when that goes to this pid's node; or the present one. */
+static uint32_t epoch_of(const struct vm *vm, const struct signal *s, npid pid) {
+  bool came = s->epoch && npid_incarnation(pid) == npid_incarnation(s->from);
+  return came ? s->epoch : nodetab_epoch(vm->config.nodes, npid_incarnation(pid));
+}
+
 static struct order read_order(const struct vm *vm, const struct signal *s) {
   struct order o = {vm->config.console, NPID_NONE, NPID_NONE, NPID_NONE,
                     NPID_NONE,          0,         false,     term_read(s->term)};
@@ -44,8 +50,7 @@ static struct order read_order(const struct vm *vm, const struct signal *s) {
   o.host = first.tag == TERM_STR;
   if (o.host) {
     read_spec(&o);
-    bool came = s->epoch && npid_incarnation(o.link) == npid_incarnation(s->from);
-    o.epoch = came ? s->epoch : nodetab_epoch(vm->config.nodes, npid_incarnation(o.link));
+    o.epoch = epoch_of(vm, s, o.link);
     return o;
   }
   o.leader = first.pid;
@@ -202,7 +207,8 @@ static int begin(lua_State *L, struct process *p) {
   }
   if (tie(p, &o)) return refuse(p, "out_of_memory", "out of memory");
   /* Who is linked may be gone by now, and then says so. */
-  if (o.link != NPID_NONE) isolate_link(p->isolate, o.link, p->pid, o.epoch);
+  if (o.link != NPID_NONE && isolate_tie(p->isolate, SIGNAL_LINK, o.link, p->pid, NPID_NONE, o.epoch))
+    return refuse(p, "out_of_memory", "out of memory");
   struct term *term = term_ref(p->order->term); /* the arguments are read after the answer */
   answer(p, term_build("bp", 1, p->pid));
   int nargs = push_arguments(L, o.rest);
@@ -264,12 +270,9 @@ struct arrival {
 
 /* Who leases it may be gone before the code is loaded, or the code may never be. */
 static void lease(struct process *p, npid to) {
-  uint32_t epoch = isolate_epoch(p->isolate, to);
-  if (process_link(p, to, epoch)) {
+  uint32_t epoch = epoch_of(p->isolate->vm, p->order, to);
+  if (process_link(p, to, epoch) || isolate_tie(p->isolate, SIGNAL_LINK, to, p->pid, NPID_NONE, epoch))
     process_doom(p, term_build("s", "memory"));
-  } else {
-    isolate_link(p->isolate, to, p->pid, epoch);
-  }
 }
 
 /* Protected: nothing is published before the last step that can fail. */
@@ -399,7 +402,7 @@ static npid send_order(lua_State *L, struct process *p, int first, bool link, np
 
 static void tie_spawned(lua_State *L, struct process *p, npid pid, bool link, npid monitor) {
   int rc = link ? process_link(p, pid, 0) : 0;
-  if (rc == 0 && monitor != NPID_NONE) rc = process_monitor(p, monitor, pid);
+  if (rc == 0 && monitor != NPID_NONE) rc = process_monitor(p, monitor, pid, 0);
   if (rc) luaL_error(L, "out of memory");
 }
 

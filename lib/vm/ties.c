@@ -72,16 +72,22 @@ bool process_link_gone(struct process *p, npid other) {
   return stood;
 }
 
-int process_monitor(struct process *p, npid ref, npid other) {
+int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) {
   struct ties *ties = ties_of(p);
-  int rc = ties ? map_put_id(&ties->monitors, ref, as_value(other)) : ERR_NOMEM;
-  if (rc == 0) process_charge(p, MONITOR_BYTES);
-  return rc;
+  if (!ties || map_put_id(&ties->monitors, ref, as_value(other))) return ERR_NOMEM;
+  if (epoch && map_put_id(&ties->epochs, ref, as_standing(epoch))) {
+    map_remove_id(&ties->monitors, ref);
+    return ERR_NOMEM;
+  }
+  process_charge(p, MONITOR_BYTES);
+  return 0;
 }
 
 npid process_demonitor(struct process *p, npid ref) {
   void *other = p->ties ? map_remove_id(&p->ties->monitors, ref) : NULL;
-  if (other) process_charge(p, -MONITOR_BYTES);
+  if (!other) return NPID_NONE;
+  map_remove_id(&p->ties->epochs, ref);
+  process_charge(p, -MONITOR_BYTES);
   return as_npid(other);
 }
 
@@ -139,6 +145,7 @@ void process_cut_ties(struct process *p, struct term *reason) {
   map_finish(&ties->links);
   map_finish(&ties->watchers);
   map_finish(&ties->monitors);
+  map_finish(&ties->epochs);
   free(ties);
 }
 
@@ -162,27 +169,34 @@ static void fire(struct process *p, enum signal_kind kind, npid from, npid ref, 
   isolate_signal(p->isolate, kind, p->pid, from, ref, share(reason));
 }
 
-/* Does this link go by a later connection than the lost one? */
-static bool is_later(const struct process *p, npid other, uint32_t epoch) {
+bool process_link_outlives(const struct process *p, npid other, uint32_t epoch) {
   const void *value = link_to(p, other);
   return stands(value) && epoch_of(value) > epoch;
 }
 
+static bool monitor_outlives(const struct process *p, npid ref, uint32_t epoch) {
+  const void *value = map_get_id(&p->ties->epochs, ref);
+  return value && epoch_of(value) > epoch;
+}
+
 void process_node_down(struct process *p, uint32_t incarnation, uint32_t epoch, struct term *reason) {
   uint64_t *keys = NULL;
-  bool lost = npid_incarnation(p->callee) == incarnation && p->call_epoch && p->call_epoch <= epoch;
-  if (p->call != NPID_NONE && lost)
+  bool calls = p->call != NPID_NONE && npid_incarnation(p->callee) == incarnation && p->call_epoch;
+  bool call_lost = calls && p->call_epoch <= epoch;
+  if (call_lost)
     isolate_signal(p->isolate, SIGNAL_REPLY, p->pid, p->callee, p->call,
                    term_build("bss", 0, "lost", "the connection to the node was lost"));
   if (!p->ties) return;
   size_t n = keys_of_node(&p->ties->links, incarnation, &keys);
   for (size_t i = 0; i < n; i++)
-    if (!is_later(p, keys[i], epoch)) fire(p, SIGNAL_LINK_EXIT, keys[i], NPID_NONE, reason);
+    if (!process_link_outlives(p, keys[i], epoch)) fire(p, SIGNAL_LINK_EXIT, keys[i], NPID_NONE, reason);
   free(keys);
   keys = NULL;
   n = keys_of_node(&p->ties->monitors, incarnation, &keys);
-  for (size_t i = 0; i < n; i++)
-    fire(p, SIGNAL_DOWN, as_npid(map_get_id(&p->ties->monitors, keys[i])), keys[i], reason);
+  for (size_t i = 0; i < n; i++) {
+    bool outlives = keys[i] == p->callee_ref ? calls && !call_lost : monitor_outlives(p, keys[i], epoch);
+    if (!outlives) fire(p, SIGNAL_DOWN, as_npid(map_get_id(&p->ties->monitors, keys[i])), keys[i], reason);
+  }
   free(keys);
   keys = NULL;
   n = keys_of_node(&p->ties->watchers, incarnation, &keys);

@@ -268,19 +268,28 @@ static void test_nodes(void) {
 /* A connection is lost, a link is made over the next, and only then the process is told of the loss. */
 static void test_connections(void) {
   const char *code = "trap_exit(true) puts('ready') local far = receive()\n"
-                     "link(far) puts('linked') local e, p, why = receive() puts(e, p == far, why)\n"
+                     "link(far) local ref = monitor(far) puts('linked')\n"
+                     "local e, p, why = receive() puts(e, p == far, why)\n"
+                     "local d, r, q, what = receive() puts(d, r == ref, q == far, what)\n"
                      "puts(#process_info(self()).links, receive(0))";
   npid ref, pid = host_spawn(host, code, &ref, NULL);
   await_output(6);
   uint32_t first = nodetab_part(host->nodes, host->far);
-  struct term *far = term_build("p", npid_make(host->far, 9));
-  vm_deliver(host->vm, signal_new(SIGNAL_MESSAGE, pid, NPID_NONE, NPID_NONE, far));
+  npid other = npid_make(host->far, 9);
+  vm_deliver(host->vm, signal_new(SIGNAL_MESSAGE, pid, NPID_NONE, NPID_NONE, term_build("p", other)));
   await_output(13);
   vm_node_down(host->vm, host->far, first, "earlier");
+  static const enum signal_kind late[] = {SIGNAL_LINK_EXIT, SIGNAL_UNLINK};
+  for (size_t i = 0; i < sizeof late / sizeof *late; i++) { /* what came over the first, and waited */
+    struct signal *s = signal_new(late[i], pid, other, npid_as_ref(other), term_build("s", "late"));
+    s->epoch = first;
+    vm_deliver(host->vm, s);
+  }
   vm_node_down(host->vm, host->far, nodetab_part(host->nodes, host->far), "noconnection");
   signal_free(host_wait(host, SIGNAL_DOWN, ref));
   char *got = host_run(host, "");
-  is(got, "ready\nlinked\nEXIT\ttrue\tnoconnection\n0\tnil\n", "a link goes with its own connection only");
+  is(got, "ready\nlinked\nEXIT\ttrue\tnoconnection\nDOWN\ttrue\ttrue\tnoconnection\n0\tnil\n",
+     "a link and a monitor go with their own connection only");
   free(got);
 }
 
