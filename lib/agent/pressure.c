@@ -30,7 +30,7 @@ static void tell(struct agent *a, uint32_t node, const char *what, npid pid) {
 static void jam_free(struct agent *a, struct jam *j) {
   if (!j) return;
   map_remove_id(&a->pressure->jams, j->pid);
-  vm_leave_room(a->vm, j->wait);
+  vm_leave_room(a->vm, &j->wait);
   call_answer_all(a, &j->calls);
   free(j->nodes);
   free(j);
@@ -39,13 +39,7 @@ static void jam_free(struct agent *a, struct jam *j) {
 /* Waits for room.  False when there is some, or no memory to wait with: then the bound of the mailbox holds
  * alone. */
 static bool await(struct agent *a, struct jam *j) {
-  for (npid lack; (lack = vm_lack(a->vm, j->pid)) != NPID_NONE;) {
-    j->wait = vm_await_room(a->vm, lack, j->pid, NPID_KERNEL);
-    if (!j->wait || vm_lack(a->vm, j->pid) == lack) return j->wait;
-    vm_leave_room(a->vm, j->wait);
-    j->wait = NULL;
-  }
-  return false;
+  return vm_await_room(a->vm, j->pid, NPID_KERNEL, &j->wait) == ERR_BUSY;
 }
 
 /* The jam at a process, made when it lacks room; NULL when it does not. */
@@ -88,8 +82,7 @@ void pressure_answer(struct agent *a, struct signal *call, npid to) {
 void pressure_room(struct agent *a, npid pid) {
   struct jam *j = map_get_id(&a->pressure->jams, pid);
   if (!j) return;
-  vm_leave_room(a->vm, j->wait);
-  j->wait = NULL;
+  vm_leave_room(a->vm, &j->wait);
   if (await(a, j)) return;
   for (size_t i = 0; i < j->nodes_len; i++) tell(a, j->nodes[i], "room", pid);
   jam_free(a, j);

@@ -38,23 +38,15 @@ static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   return true;
 }
 
-static npid lack(const struct process *p, const struct process *near, npid to) {
-  if (near) return near->full ? to : NPID_NONE;
-  return vm_lack(p->isolate->vm, to);
-}
-
-/* Enters as who waits for room, as long as there is none. */
-static bool await_room(lua_State *L, struct process *p, const struct process *near, npid to) {
-  struct room *room = &p->isolate->vm->room;
-  for (npid what; (what = lack(p, near, to)) != NPID_NONE;) {
-    if (to == p->pid) luaL_error(L, "the mailbox of this process is full");
-    bind_check_suspends(L, "send");
-    if (!(p->room = room_enter(room, what, to, p->pid))) luaL_error(L, "out of memory");
-    if (lack(p, near, to) == what) return true;
-    room_leave(room, p->room);
-    p->room = NULL;
-  }
-  return false;
+/* Does it wait for room at the receiver now? */
+static bool awaits_room(lua_State *L, struct process *p, const struct process *near, npid to) {
+  struct vm *vm = p->isolate->vm;
+  if (near ? !near->full : vm_lack(vm, to) == NPID_NONE) return false;
+  if (to == p->pid) luaL_error(L, "the mailbox of this process is full");
+  bind_check_suspends(L, "send");
+  int rc = vm_await_room(vm, to, p->pid, &p->room);
+  if (rc == ERR_NOMEM) luaL_error(L, "out of memory");
+  return rc;
 }
 
 static int send_again(lua_State *L, int status, lua_KContext to);
@@ -63,7 +55,7 @@ static int send_again(lua_State *L, int status, lua_KContext to);
 static int send_values(lua_State *L, npid to) {
   struct process *p = process_of(L), *near = isolate_find(p->isolate, to);
   int last = lua_gettop(L);
-  if (await_room(L, p, near, to)) {
+  if (awaits_room(L, p, near, to)) {
     process_wait(p, PROCESS_SENDS, TIMER_NEVER);
     return lua_yieldk(L, 0, (lua_KContext)to, send_again);
   }
@@ -75,8 +67,7 @@ static int send_values(lua_State *L, npid to) {
 static int send_again(lua_State *L, int status, lua_KContext to) {
   (void)status;
   struct process *p = process_of(L);
-  room_leave(&p->isolate->vm->room, p->room);
-  p->room = NULL;
+  vm_leave_room(p->isolate->vm, &p->room);
   return send_values(L, (npid)to);
 }
 

@@ -61,10 +61,17 @@ npid vm_lack(struct vm *vm, npid to) {
   return lack_of_inbox(vm, owner == vm_host(vm) ? &vm->host : &((struct isolate *)owner)->inbox);
 }
 
-struct room_wait *vm_await_room(struct vm *vm, npid lack, npid to, npid who) {
-  return room_enter(&vm->room, lack, to, who);
+int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) {
+  *out = NULL;
+  for (npid lack; (lack = vm_lack(vm, to)) != NPID_NONE;) {
+    if (!(*out = room_enter(&vm->room, lack, to, who))) return ERR_NOMEM;
+    if (vm_lack(vm, to) == lack) return ERR_BUSY;
+    vm_leave_room(vm, out);
+  }
+  return 0;
 }
 
-void vm_leave_room(struct vm *vm, struct room_wait *w) {
-  room_leave(&vm->room, w);
+void vm_leave_room(struct vm *vm, struct room_wait **w) {
+  room_leave(&vm->room, *w);
+  *w = NULL;
 }

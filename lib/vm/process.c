@@ -202,7 +202,7 @@ static void end(struct process *p) {
   timers_remove(&iso->timers, &p->timer);
   if (p->full) vm_set_full(iso->vm, p->pid, false);
   ptab_clear(&iso->vm->ptab, number);
-  room_leave(&iso->vm->room, p->room);
+  vm_leave_room(iso->vm, &p->room);
   alarm_drop(p);
   names_drop(iso->vm->config.names, p->pid, NULL, NULL);
   process_cut_ties(p, reason);
@@ -317,6 +317,6 @@ void process_free(struct process *p) {
   signal_free(p->order);
   signal_free(p->taken);
   term_unref(p->reply);
-  room_leave(&p->isolate->vm->room, p->room);
+  vm_leave_room(p->isolate->vm, &p->room);
   heap_alloc(&p->isolate->heap, p, sizeof *p, 0);
 }

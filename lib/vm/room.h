@@ -2,8 +2,8 @@
  *
  * What lacks room is known by an npid: a process of this node, or of another that its node has told of; the
  * kernel of a node, when the way there is full; or an inbox (room_of_inbox).  Who finds a lack enters as a
- * waiter, looks again, and waits for the signal ROOM; who ends a lack looks for waiters after that.  So one
- * of the two sees the other. */
+ * waiter, looks again (vm_await_room), and waits for the signal ROOM; who ends a lack looks for waiters after
+ * that.  So one of the two sees the other. */
 #ifndef VM_ROOM_H
 #define VM_ROOM_H
 

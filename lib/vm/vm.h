@@ -88,10 +88,11 @@ void vm_unhold_node(struct vm *vm, uint32_t incarnation);
  * waits there, is at a bound.  NPID_NONE: nothing does. */
 npid vm_lack(struct vm *vm, npid to);
 
-/* Who can wait enters, looks at vm_lack again, and waits for the signal ROOM, from `to`; then, or instead, it
- * leaves, and looks again.  NULL without memory. */
-struct room_wait *vm_await_room(struct vm *vm, npid lack, npid to, npid who);
-void vm_leave_room(struct vm *vm, struct room_wait *w); /* accepts NULL */
+/* Who can wait for room does so here.  0: there is some, and nothing to wait for.  ERR_BUSY: the signal ROOM
+ * goes to `who`, from `to`, once there may be; *out is the caller's, for vm_leave_room after the signal or
+ * instead, and then it looks again.  ERR_NOMEM. */
+int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) MUST_CHECK;
+void vm_leave_room(struct vm *vm, struct room_wait **w); /* sets it to NULL, which it may be already */
 
 /* -------------------------------------------------------------------------------------------------------- */
 
