@@ -19,12 +19,14 @@
 
 enum {
   TICK_SIGNAL = SIGURG, /* ignored by default, so one that comes late does no harm */
+  FIRST_TICK = 2,       /* ticks until the first one */
   RETRY = 1000,         /* instructions until the hook looks again where no yield is possible */
   RETRY_SPREAD = 256,   /* varied, lest a loop of callbacks is found in the callback every time */
 };
 
+/* The first tick comes late: who is busy for a moment only, again and again, mostly sleeps by then. */
 static void set_timer(struct scheduler *s, long ns) {
-  struct itimerspec every = {.it_interval = {.tv_nsec = ns}, .it_value = {.tv_nsec = ns}};
+  struct itimerspec every = {.it_interval = {.tv_nsec = ns}, .it_value = {.tv_nsec = FIRST_TICK * ns}};
   timer_settime(s->timer, 0, &every, NULL);
 }
 
