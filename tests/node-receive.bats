@@ -232,6 +232,26 @@ stands_still() {
   ends 143
 }
 
+@test "a node stops, whoever waits for a reader that stands still" {
+  start_node one
+  start_node two
+  node-connect -n one "two@$HOST"
+  export NODE_SELF=one
+  open --name log
+  node-spawn -e 'register("inbox", global.whereis_name("log"))'
+  kill -STOP "$tool"
+  for to in "global.whereis_name('log')" "{'inbox', 'one@$HOST'}"; do
+    node-spawn -n two -d -e "local to = $to while #node.list() > 0 do send(to, ('x'):rep(2000)) end puts('through')"
+  done
+  wait_for() { [ "$(node-ps -n two --json | jq -r 'select(.kind == "thread").state' | sort | tr '\n' ' ')" = "call send " ]; }
+  wait_until wait_for
+  node-stop -n one
+  through() { [ "$(grep -c through "$(console_file two)")" = 2 ]; }
+  wait_until through
+  kill -CONT "$tool"
+  ends 3
+}
+
 @test "what is printed to a mailbox that is not read waits, too" {
   start_node one
   open --name log

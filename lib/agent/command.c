@@ -440,7 +440,7 @@ static int introduce(struct command *c, const struct plan *p, struct error *e) {
   if (p->link != NPID_NONE) code = hosted_bond(&c->hosted, p->link, NPID_NONE);
   if (!code && p->watcher != NPID_NONE) code = hosted_bond(&c->hosted, p->watcher, p->watch_ref);
   if (!code && *p->name) code = names_register(c->hosted.agent->names, p->name, c->hosted.pid, 0);
-  return code ? error_set(e, code, "%s: %s", *p->name ? p->name : "command", err_sentence(code)) : 0;
+  return code ? error_set(e, code, "%s: %s", *p->name ? p->name : "command", names_refusal(code)) : 0;
 }
 
 static void no_start(struct command *c, const struct error *e) {

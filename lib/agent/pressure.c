@@ -27,11 +27,22 @@ static void tell(struct agent *a, uint32_t node, const char *what, npid pid) {
   term_unref(t);
 }
 
+/* The calls of a node (any, when it is UINT32_MAX) are answered by nobody: it is gone, or we are. */
+static void drop_calls(struct jam *j, uint32_t node) {
+  for (struct signal **at = &j->calls, *s; (s = *at);) {
+    if (node != UINT32_MAX && npid_incarnation(s->from) != node) {
+      at = &s->next;
+      continue;
+    }
+    *at = s->next;
+    signal_free(s);
+  }
+}
+
 static void jam_free(struct agent *a, struct jam *j) {
-  if (!j) return;
   map_remove_id(&a->pressure->jams, j->pid);
   vm_leave_room(a->vm, &j->wait);
-  call_answer_all(a, &j->calls);
+  drop_calls(j, UINT32_MAX);
   free(j->nodes);
   free(j);
 }
@@ -85,20 +96,14 @@ void pressure_room(struct agent *a, npid pid) {
   vm_leave_room(a->vm, &j->wait);
   if (await(a, j)) return;
   for (size_t i = 0; i < j->nodes_len; i++) tell(a, j->nodes[i], "room", pid);
+  call_answer_all(a, &j->calls);
   jam_free(a, j);
 }
 
 static void forget(struct jam *j, uint32_t node) {
   for (size_t i = 0; i < j->nodes_len; i++)
     if (j->nodes[i] == node) j->nodes[i] = j->nodes[--j->nodes_len];
-  for (struct signal **at = &j->calls, *s; (s = *at);) {
-    if (npid_incarnation(s->from) != node) {
-      at = &s->next;
-      continue;
-    }
-    *at = s->next;
-    signal_free(s);
-  }
+  drop_calls(j, node);
 }
 
 void pressure_node_down(struct agent *a, uint32_t incarnation) {

@@ -47,6 +47,7 @@ static npid lack_of_inbox(const struct vm *vm, const struct inbox *in) {
 }
 
 npid vm_lack(struct vm *vm, npid to) {
+  if (npid_is_ref(to)) return NPID_NONE; /* nobody's, but a peer may write it */
   if (!npid_is_local(to)) {
     if (nodetab_busy(vm->config.nodes, npid_incarnation(to))) return npid_kernel_of(to);
     return room_held(&vm->room, to) ? to : lack_of_inbox(vm, &vm->host);
