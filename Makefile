@@ -51,7 +51,7 @@ LINK     = $(CC) $(GUARD) $(CFLAGS) $(LDFLAGS) -Wl,--as-needed -Wl,-z,relro -Wl,
 objects  = $(patsubst %.c,$O/obj/%.o,$(wildcard $1))
 program  = $(patsubst cmd/%.c,$O/bin/%,$1)
 
-LIB      := $(call objects,lib/*/*.c)
+LIB      := $(call objects,lib/*/*.c lib/*/*/*.c)
 NODEMSG  := $(call objects,lib/base/*.c lib/core/*.c lib/wire/*.c lib/client/*.c)
 SHARED   := $(patsubst %.c,$O/obj/%.o,$(filter-out cmd/node-%.c,$(wildcard cmd/*.c)))
 TOOLS    := $(call program,$(filter-out cmd/node-start.c cmd/node-guard.c,$(wildcard cmd/node-*.c)))
@@ -61,7 +61,7 @@ HARNESS  := $(patsubst %.c,$O/obj/%.o,$(filter-out tests/unit/test_%.c,$(wildcar
 UNIT     := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ     := $(patsubst tests/fuzz/%.c,$O/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH    := $(patsubst tests/bench/%.c,$O/bench/%,$(wildcard tests/bench/*.c))
-SOURCES  := $(wildcard lib/*/*.c cmd/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c)
+SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c)
 SUITES   := $(wildcard tests/*.bats)
 SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/bench/run tests/*.bash $(SUITES))
 
@@ -147,7 +147,7 @@ bench: all $(BENCH)
 	@BUILD=$(abspath $O) tests/bench/run
 
 lint: compile_commands.json
-	clang-format --dry-run -Werror $(wildcard lib/*/*.[ch] cmd/*.[ch] tests/*/*.[ch])
+	clang-format --dry-run -Werror $(wildcard lib/*/*.[ch] lib/*/*/*.[ch] cmd/*.[ch] tests/*/*.[ch])
 	printf "%s\n" $(SOURCES) | xargs -P $(shell nproc) -n 1 clang-tidy --quiet -p .
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability --inline-suppr \
 	  --suppress=missingIncludeSystem --suppress=nullPointerArithmeticRedundantCheck -D_GNU_SOURCE -D__GNUC__ \

@@ -2,12 +2,12 @@
  * but those of a scheduler's queue. */
 #include "vm/vm.h"
 
-#include "vm/alarm.h"
-#include "vm/isolate.h"
-#include "vm/preempt.h"
-#include "vm/process.h"
-#include "vm/spawn.h"
-#include "vm/state.h"
+#include "vm/process/alarm.h"
+#include "vm/process/isolate.h"
+#include "vm/sched/preempt.h"
+#include "vm/process/process.h"
+#include "vm/process/spawn.h"
+#include "vm/sched/state.h"
 
 #include <stdlib.h>
 #include <string.h>

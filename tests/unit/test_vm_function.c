@@ -3,7 +3,7 @@
 #include "tap.h"
 #include "vm_host.h"
 
-#include "vm/bytecode.h"
+#include "vm/copy/bytecode.h"
 
 #include <stdlib.h>
 #include <string.h>

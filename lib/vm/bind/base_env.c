@@ -1,0 +1,351 @@
+/* Invariant: no process can reach a table that another one reads, but through a proxy: reads of the proxy end
+ * at the real table's values, which are functions, strings and numbers. */
+#include "vm/bind/base_env.h"
+
+#include "base/buf.h"
+#include "vm/bind/bind.h"
+#include "vm/copy/bytecode.h"
+#include "vm/copy/copy.h"
+#include "vm/copy/factory.h"
+#include "vm/stdlib/files.h"
+#include "vm/copy/fn.h"
+#include "vm/process/isolate.h"
+#include "vm/stdlib/prelude.h"
+#include "vm/process/process.h"
+#include "vm/bind/require.h"
+#include "vm/sched/state.h"
+#include "vm/stdlib/yielding.h"
+
+#include <lualib.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- guarded forms of Lua's own functions --- */
+
+/* A finalizer would run in whatever process happens to collect. */
+static int base_setmetatable(lua_State *L) {
+  int type = lua_type(L, 2);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  if (type != LUA_TNIL && type != LUA_TTABLE) return luaL_typeerror(L, 2, "nil or table");
+  if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
+    return luaL_error(L, "cannot change a protected metatable");
+  if (type == LUA_TTABLE) {
+    lua_pushliteral(L, "__gc");
+    if (lua_rawget(L, 2) != LUA_TNIL) return luaL_error(L, "__gc is not available in a process");
+  }
+  lua_settop(L, 2);
+  lua_setmetatable(L, 1);
+  return 1;
+}
+
+static int base_rawset(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  luaL_checkany(L, 2);
+  luaL_checkany(L, 3);
+  if (fn_is_library(L, 1)) return luaL_error(L, "the standard library cannot be changed");
+  lua_settop(L, 3);
+  lua_rawset(L, 1);
+  return 1;
+}
+
+/* load(chunk, name, mode, globals): text only. Upvalue: Lua's load. */
+static int base_load(lua_State *L) {
+  bool own_globals = lua_gettop(L) < 4;
+  lua_settop(L, 4);
+  lua_pushliteral(L, "t");
+  lua_replace(L, 3);
+  if (own_globals) {
+    process_push_env(L, process_of(L));
+    lua_replace(L, 4);
+  }
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_insert(L, 1);
+  lua_call(L, 4, LUA_MULTRET);
+  return lua_gettop(L);
+}
+
+static int base_collectgarbage(lua_State *L) {
+  const char *what = luaL_optstring(L, 1, "count");
+  if (strcmp(what, "count") != 0) return luaL_argerror(L, 1, "only \"count\" is available in a process");
+  lua_pushnumber(L, (lua_Number)process_of(L)->heap / 1024);
+  return 1;
+}
+
+static const luaL_Reg guarded[] = {
+    {"setmetatable", base_setmetatable},
+    {"rawset", base_rawset},
+    {"collectgarbage", base_collectgarbage},
+    {"require", require_module},
+    {"tostring", yielding_tostring},
+    {"xpcall", yielding_xpcall},
+    {NULL, NULL},
+};
+
+/* --- what is taken over from Lua's libraries --- */
+
+static const char *const base_names[] = {"assert", "error",    "getmetatable", "ipairs",   "next",
+                                         "pairs",  "pcall",    "rawequal",     "rawget",   "rawlen",
+                                         "select", "tonumber", "type",         "_VERSION", NULL};
+static const char *const string_names[] = {"byte",     "char",  "find",   "format", "gmatch", "gsub",
+                                           "len",      "lower", "match",  "pack",   "rep",    "reverse",
+                                           "packsize", "sub",   "unpack", "upper",  NULL};
+static const char *const table_names[] = {"concat", "insert", "move",   "pack",
+                                          "remove", "sort",   "unpack", NULL};
+static const char *const math_names[] = {
+    "abs",  "acos",   "asin", "atan", "ceil",       "cos",       "deg",        "exp",  "floor",
+    "fmod", "huge",   "log",  "max",  "maxinteger", "min",       "mininteger", "modf", "pi",
+    "rad",  "random", "sin",  "sqrt", "tan",        "tointeger", "type",       "ult",  NULL};
+static const char *const utf8_names[] = {"char", "charpattern", "codepoint", "codes", "len", "offset", NULL};
+static const char *const os_names[] = {"clock",  "date", "difftime", "getenv", "remove",
+                                       "rename", "time", "tmpname",  NULL};
+static const char *const io_names[] = {"lines", "open", "type", "write", NULL};
+
+/* It is also where methods of strings are looked up. */
+static void change_string(lua_State *L) {
+  yielding_find(L);
+  yielding_gsub(L);
+  yielding_format(L);
+  lua_pushnil(L);
+  lua_setfield(L, -2, "dump");
+}
+
+static void change_table(lua_State *L) {
+  yielding_sort(L);
+  yielding_tables(L);
+}
+
+static void change_io(lua_State *L) {
+  static const luaL_Reg ours[] = {
+      {"open", files_open}, {"lines", files_lines}, {"write", bind_write}, {NULL, NULL}};
+  luaL_setfuncs(L, ours, 0);
+}
+
+static const struct {
+  const char *name;
+  lua_CFunction open;
+  const char *const *names;
+  void (*change)(lua_State *L); /* of the opened library, at the top */
+} libraries[] = {
+    {LUA_STRLIBNAME, luaopen_string, string_names, change_string},
+    {LUA_TABLIBNAME, luaopen_table, table_names, change_table},
+    {LUA_MATHLIBNAME, luaopen_math, math_names, NULL},
+    {LUA_UTF8LIBNAME, luaopen_utf8, utf8_names, NULL},
+    {LUA_OSLIBNAME, luaopen_os, os_names, NULL},
+    {LUA_IOLIBNAME, luaopen_io, io_names, change_io},
+};
+
+/* From the table at `from` into the one at the top. */
+static void copy_names(lua_State *L, int from, const char *const *names) {
+  for (; *names; names++) {
+    lua_getfield(L, from, *names);
+    lua_setfield(L, -2, *names);
+  }
+}
+
+/* --- proxies --- */
+
+static int refuse_write(lua_State *L) {
+  return luaL_error(L, "the standard library cannot be changed");
+}
+
+static int next_pair(lua_State *L) {
+  lua_settop(L, 2);
+  if (lua_next(L, lua_upvalueindex(1))) return 2;
+  lua_pushnil(L);
+  return 1;
+}
+
+/* pairs of a proxy walks the real table, and never shows it. */
+static int walk(lua_State *L) {
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushcclosure(L, next_pair, 1);
+  return 1;
+}
+
+static void protect_metatable(lua_State *L) {
+  lua_pushboolean(L, 0);
+  lua_setfield(L, -2, "__metatable");
+}
+
+/* The real table at the top is replaced by its proxy. */
+static void make_proxy(lua_State *L) {
+  lua_newtable(L);
+  lua_createtable(L, 0, 4);
+  lua_pushvalue(L, -3);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, refuse_write);
+  lua_setfield(L, -2, "__newindex");
+  lua_pushvalue(L, -3);
+  lua_pushcclosure(L, walk, 1);
+  lua_setfield(L, -2, "__pairs");
+  protect_metatable(L);
+  lua_setmetatable(L, -2);
+  lua_replace(L, -2);
+}
+
+/* --- names of library values, for functions that travel --- */
+
+static void note_name(lua_State *L, struct isolate *iso, const char *name) {
+  int value = lua_gettop(L);
+  if (!lua_isfunction(L, value) && !lua_istable(L, value)) return;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.names);
+  lua_pushvalue(L, value);
+  lua_pushstring(L, name);
+  lua_rawset(L, -3);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.values);
+  lua_pushvalue(L, value);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 2);
+}
+
+static void note_fields(lua_State *L, struct isolate *iso, const char *library) {
+  lua_pushnil(L);
+  while (lua_next(L, -2)) {
+    char name[128];
+    snprintf(name, sizeof name, "%s%s%s", library, *library ? "." : "", lua_tostring(L, -2));
+    note_name(L, iso, name);
+    lua_pop(L, 1);
+  }
+}
+
+/* The library at the top is finished: named, hidden behind a proxy, and put into base (at index base). */
+static void finish_library(lua_State *L, struct isolate *iso, int base, const char *name) {
+  note_fields(L, iso, name);
+  make_proxy(L);
+  lua_setfield(L, base, name);
+}
+
+/* --- the environment --- */
+
+/* Reads of globals that are in neither table: those that are made for each process on first use. */
+static int lazy_global(lua_State *L) {
+  struct process *p = process_of(L);
+  const char *name = p && lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+  if (strcmp(name, "_G") == 0) {
+    process_push_env(L, p);
+    return 1;
+  }
+  if (strcmp(name, "package") != 0) return 0;
+  lua_createtable(L, 0, 1);
+  require_push_loaded(L);
+  lua_setfield(L, -2, "loaded");
+  return 1;
+}
+
+static void open_libraries(lua_State *L, struct isolate *iso, int base) {
+  for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
+    luaL_requiref(L, libraries[i].name, libraries[i].open, 0);
+    if (libraries[i].change) libraries[i].change(L);
+    lua_newtable(L);
+    copy_names(L, lua_gettop(L) - 1, libraries[i].names);
+    finish_library(L, iso, base, libraries[i].name);
+    lua_pop(L, 1);
+  }
+  lua_newtable(L);
+  luaL_setfuncs(L, bind_node, 0);
+  finish_library(L, iso, base, "node");
+  lua_newtable(L);
+  luaL_setfuncs(L, bind_global, 0);
+  finish_library(L, iso, base, "global");
+}
+
+static void open_base(lua_State *L, int base) {
+  static const luaL_Reg *const tables[] = {guarded,    bind_process, bind_message,
+                                           bind_names, bind_output,  bind_command};
+  luaL_requiref(L, LUA_GNAME, luaopen_base, 0);
+  int from = lua_gettop(L);
+  lua_pushvalue(L, base);
+  copy_names(L, from, base_names);
+  lua_getfield(L, from, "load");
+  lua_pushcclosure(L, base_load, 1);
+  lua_setfield(L, -2, "load");
+  yielding_ipairs(L);
+  for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) luaL_setfuncs(L, tables[i], 0);
+  lua_settop(L, from - 1);
+}
+
+static int new_ref(lua_State *L) {
+  lua_newtable(L);
+  return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static void protect_strings(lua_State *L) {
+  lua_pushliteral(L, "");
+  lua_getmetatable(L, -1);
+  protect_metatable(L);
+  lua_pop(L, 2);
+  luaL_getmetatable(L, LUA_FILEHANDLE);
+  protect_metatable(L);
+  lua_pop(L, 1);
+}
+
+static int pid_tostring(lua_State *L) {
+  char text[NPID_TEXT_SIZE];
+  npid p = copy_to_npid(L, 1);
+  lua_pushstring(L, npid_format(isolate_of(L)->vm->config.nodes, p, NPID_SHORT, text));
+  return 1;
+}
+
+/* All pids and references share the one metatable of light userdata. */
+static void open_pids(lua_State *L) {
+  lua_pushlightuserdata(L, NULL);
+  lua_createtable(L, 0, 3);
+  lua_pushcfunction(L, pid_tostring);
+  lua_setfield(L, -2, "__tostring");
+  lua_pushliteral(L, "pid");
+  lua_setfield(L, -2, "__name");
+  protect_metatable(L);
+  lua_setmetatable(L, -2);
+  lua_pop(L, 1);
+}
+
+static void open_env(lua_State *L, struct isolate *iso, int base) {
+  lua_createtable(L, 0, 2);
+  lua_pushcfunction(L, lazy_global);
+  lua_setfield(L, -2, "__index");
+  lua_setmetatable(L, base);
+  lua_createtable(L, 0, 2);
+  lua_pushvalue(L, base);
+  lua_setfield(L, -2, "__index");
+  protect_metatable(L);
+  iso->refs.env_meta = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+static void open_prelude(lua_State *L, int base) {
+  if (luaL_loadbufferx(L, prelude_source, strlen(prelude_source), "=prelude", "t") != LUA_OK) lua_error(L);
+  lua_pushvalue(L, base);
+  lua_setupvalue(L, -2, 1);
+  lua_call(L, 0, 0);
+}
+
+static int open_all(lua_State *L) {
+  struct isolate *iso = lua_touserdata(L, 1);
+  struct isolate_refs *refs = &iso->refs;
+  struct buf header = BUF_INIT;
+  if (!bytecode_header(L, &header)) return luaL_error(L, "no bytecode");
+  memcpy(iso->bytecode, header.data, BYTECODE_HEADER);
+  buf_finish(&header);
+  refs->threads = new_ref(L), refs->envs = new_ref(L), refs->loaded = new_ref(L);
+  refs->names = new_ref(L), refs->values = new_ref(L), refs->modules = new_ref(L);
+  lua_newtable(L);
+  int base = lua_gettop(L);
+  open_base(L, base);
+  open_libraries(L, iso, base);
+  factory_open(L, iso);
+  protect_strings(L);
+  open_pids(L);
+  open_prelude(L, base);
+  lua_pushvalue(L, base);
+  note_fields(L, iso, "");
+  lua_pop(L, 1);
+  open_env(L, iso, base);
+  return 0;
+}
+
+bool base_env_open(lua_State *L, struct isolate *iso) {
+  lua_pushcfunction(L, open_all);
+  lua_pushlightuserdata(L, iso);
+  bool ok = lua_pcall(L, 1, 0, 0) == LUA_OK;
+  lua_settop(L, 0);
+  return ok;
+}

@@ -1,0 +1,139 @@
+/* What the bindings share. */
+#include "vm/bind/bind.h"
+
+#include "base/clock.h"
+#include "vm/copy/copy.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/sched/state.h"
+
+#include <math.h>
+
+npid bind_to_pid(lua_State *L, int index) {
+  npid p = copy_to_npid(L, index);
+  return p != NPID_NONE && npid_is_ref(p) ? NPID_NONE : p;
+}
+
+npid bind_check_pid(lua_State *L, int arg) {
+  npid p = bind_to_pid(L, arg);
+  if (p == NPID_NONE) luaL_typeerror(L, arg, "pid");
+  return p;
+}
+
+npid bind_check_ref(lua_State *L, int arg) {
+  npid p = copy_to_npid(L, arg);
+  if (p == NPID_NONE || !npid_is_ref(p)) luaL_typeerror(L, arg, "reference");
+  return p;
+}
+
+npid bind_whereis(lua_State *L, struct names *table, int index) {
+  size_t len;
+  const char *name = lua_tolstring(L, index, &len);
+  return whereis_pid(&process_of(L)->isolate->names, table, name, len);
+}
+
+int64_t bind_check_deadline(lua_State *L, int arg) {
+  if (lua_isnoneornil(L, arg)) return TIMER_NEVER;
+  lua_Number ms = luaL_checknumber(L, arg);
+  if (!(ms >= 0)) luaL_argerror(L, arg, "milliseconds expected, 0 or more");
+  if (ms >= 1e15) return TIMER_NEVER; /* thirty thousand years */
+  double ns = ms * 1e6;
+  int64_t now = clock_ns();
+  return ns >= (double)(TIMER_NEVER - 1 - now) ? TIMER_NEVER : now + (int64_t)ns;
+}
+
+const char *bind_text(lua_State *L, int index) {
+  if (lua_type(L, index) == LUA_TSTRING) return lua_tostring(L, index);
+  inspect_push(L, lua_absindex(L, index));
+  return lua_tostring(L, -1);
+}
+
+void bind_check_suspends(lua_State *L, const char *what) {
+  if (!lua_isyieldable(L)) luaL_error(L, "%s cannot wait here: a callback of a C function runs", what);
+}
+
+void bind_check_memory(lua_State *L) {
+  struct heap *h = &process_of(L)->isolate->heap;
+  if (!heap_is_over(h)) return;
+  lua_gc(L, LUA_GCCOLLECT);
+  if (!heap_is_over(h)) return;
+  h->exceeded = true;
+  luaL_error(L, "not enough memory");
+}
+
+void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term) {
+  struct process *p = process_of(L);
+  struct signal *s = signal_new(kind, to, p->pid, ref, term);
+  if (!s) {
+    term_unref(term);
+    luaL_error(L, "out of memory");
+    return;
+  }
+  isolate_deliver(p->isolate, s);
+}
+
+void bind_monitor(lua_State *L, npid ref, npid other, const char *gone) {
+  struct process *p = process_of(L);
+  bool nobody = other == NPID_NONE;
+  uint32_t epoch = nobody ? 0 : isolate_epoch(p->isolate, other);
+  if (process_monitor(p, ref, nobody ? NPID_KERNEL : other, epoch)) luaL_error(L, "out of memory");
+  bind_check_memory(L);
+  if (nobody) {
+    isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", gone));
+  } else if (isolate_tie(p->isolate, SIGNAL_MONITOR, other, p->pid, ref, epoch)) {
+    process_demonitor(p, ref);
+    luaL_error(L, "out of memory");
+  }
+}
+
+/* The wait begins before the call goes out: within an isolate the reply comes back at once. */
+int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_KContext context) {
+  struct process *p = process_of(L);
+  if (!lua_isyieldable(L)) {
+    term_unref(term);
+    bind_check_suspends(L, "this");
+  }
+  if (!term) return luaL_error(L, "out of memory");
+  npid ref = isolate_ref(p->isolate);
+  p->call = ref;
+  p->callee = to;
+  term_unref(p->reply);
+  p->reply = NULL;
+  p->call_epoch = isolate_epoch(p->isolate, to);
+  process_wait(p, PROCESS_CALLS, TIMER_NEVER);
+  struct signal *s = signal_new(SIGNAL_CALL, to, p->pid, ref, term);
+  if (!s) {
+    term_unref(term);
+    p->call = NPID_NONE;
+    p->state = PROCESS_RUNNING;
+    return luaL_error(L, "out of memory");
+  }
+  s->epoch = p->call_epoch;
+  isolate_deliver(p->isolate, s);
+  return lua_yieldk(L, 0, context, then);
+}
+
+int bind_reply(lua_State *L, bool *ok) {
+  struct process *p = process_of(L);
+  struct term_reader r = term_read(p->reply);
+  *ok = term_next(&r).tag == TERM_TRUE;
+  int n = copy_in_all(L, &r);
+  term_unref(p->reply);
+  p->reply = NULL;
+  if (*ok || n >= 2) return n;
+  lua_settop(L, lua_gettop(L) - n);
+  lua_pushliteral(L, "system");
+  lua_pushliteral(L, "the call failed");
+  return 2;
+}
+
+int bind_results(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  if (ok) return n;
+  luaL_where(L, 1);
+  lua_insert(L, -2);
+  lua_concat(L, 2);
+  return lua_error(L);
+}

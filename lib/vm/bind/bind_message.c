@@ -1,0 +1,367 @@
+/* Messages: send, receive, receive_match, timers. */
+#include "vm/bind/bind.h"
+
+#include "base/clock.h"
+#include "vm/process/alarm.h"
+#include "vm/copy/copy.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/sched/state.h"
+
+#include <math.h>
+#include <string.h>
+
+/* --- send --- */
+
+/* A scalar is the same in every process of an isolate, so it needs no copy. */
+static bool all_scalar(lua_State *L, int first, int last) {
+  for (int i = first; i <= last; i++) {
+    int type = lua_type(L, i);
+    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD)
+      return false;
+  }
+  return true;
+}
+
+/* Straight onto the stack of a neighbour that waits for just any message, and off this one's. */
+static bool hand_over(lua_State *L, struct process *to, int first, int last) {
+  int n = last - first + 1;
+  if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->end || !all_scalar(L, first, last))
+    return false;
+  if (!lua_checkstack(to->L, n + 1)) return false;
+  lua_xmove(L, to->L, n);
+  to->nargs = n;
+  to->direct = true;
+  struct isolate *iso = to->isolate;
+  atomic_store_explicit(&iso->messages, iso->messages + 1, memory_order_relaxed);
+  process_ready(to);
+  return true;
+}
+
+/* Does it wait for room at the receiver now? */
+static bool awaits_room(lua_State *L, struct process *p, const struct process *near, npid to) {
+  struct vm *vm = p->isolate->vm;
+  if (near ? !near->full : vm_lack(vm, to) == NPID_NONE) return false;
+  if (to == p->pid) luaL_error(L, "the mailbox of this process is full");
+  bind_check_suspends(L, "send");
+  int rc = vm_await_room(vm, to, p->pid, &p->room);
+  if (rc == ERR_NOMEM) luaL_error(L, "out of memory");
+  return rc;
+}
+
+static int send_again(lua_State *L, int status, lua_KContext to);
+
+/* Values from index 2 on go to a pid. */
+static int send_values(lua_State *L, npid to) {
+  struct process *p = process_of(L), *near = isolate_find(p->isolate, to);
+  int last = lua_gettop(L);
+  if (awaits_room(L, p, near, to)) {
+    process_wait(p, PROCESS_SENDS, TIMER_NEVER);
+    return lua_yieldk(L, 0, (lua_KContext)to, send_again);
+  }
+  if (!near || !hand_over(L, near, 2, last))
+    bind_signal(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
+  return 0;
+}
+
+static int send_again(lua_State *L, int status, lua_KContext to) {
+  (void)status;
+  struct process *p = process_of(L);
+  vm_leave_room(p->isolate->vm, &p->room);
+  return send_values(L, (npid)to);
+}
+
+/* What is sent by name to another node is answered once in a while, when there is room for more. */
+enum { NAMED_WINDOW = 256 << 10 };
+
+static int named_answered(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  bind_reply(L, &ok); /* or lost: then so is the message, in silence */
+  return 0;
+}
+
+static int send_named(lua_State *L, npid kernel, struct term *term) {
+  struct process *p = process_of(L);
+  p->named += (uint32_t)(sizeof(struct signal) + term->size);
+  if (p->named >= NAMED_WINDOW) {
+    p->named = 0;
+    return bind_call(L, kernel, term, named_answered, 0);
+  }
+  bind_signal(L, SIGNAL_CALL, kernel, NPID_NONE, term);
+  return 0;
+}
+
+/* {name, node} of another node: its kernel, which the name is sent to, is asked for first. */
+static int send_there(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
+  lua_pop(L, n);
+  if (kernel == NPID_NONE) return 0; /* as to a dead pid: the message is lost in silence */
+  struct term_writer *w = &process_of(L)->isolate->writer;
+  lua_geti(L, 1, 1);
+  term_writer_clear(w);
+  term_put_text(w, "send");
+  term_put_text(w, luaL_checkstring(L, -1));
+  lua_pop(L, 1);
+  size_t at = term_open(w, TERM_LIST);
+  int last = lua_gettop(L);
+  copy_out(L, w, "message", 2, last);
+  term_set_count(w, at, (uint32_t)(last - 1));
+  struct term *term = term_from_writer(w, 3);
+  if (!term) return copy_failed(L, w);
+  return send_named(L, kernel, term);
+}
+
+static int send_to_node(lua_State *L) {
+  lua_geti(L, 1, 1);
+  lua_geti(L, 1, 2);
+  if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
+    return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
+  const char *node = lua_tostring(L, -1);
+  struct vm *vm = process_of(L)->isolate->vm;
+  bool here = strcmp(node, nodetab_name(vm->config.nodes, 0)) == 0;
+  npid to = here ? bind_whereis(L, vm->config.names, -2) : NPID_NONE;
+  struct term *ask = here ? NULL : term_build("ss", "connect", node);
+  lua_pop(L, 2);
+  if (!here) return bind_call(L, NPID_KERNEL, ask, send_there, 0);
+  return to == NPID_NONE ? 0 : send_values(L, to);
+}
+
+static int send(lua_State *L) {
+  npid to = bind_to_pid(L, 1);
+  if (to == NPID_NONE && lua_type(L, 1) == LUA_TTABLE) return send_to_node(L);
+  if (to == NPID_NONE && lua_type(L, 1) == LUA_TSTRING) {
+    to = bind_whereis(L, process_of(L)->isolate->vm->config.names, 1);
+    if (to == NPID_NONE) return luaL_error(L, "no process has the name '%s'", lua_tostring(L, 1));
+  }
+  if (to == NPID_NONE) return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
+  return send_values(L, to);
+}
+
+/* --- receive --- */
+
+static int receive_match(lua_State *L);
+
+void bind_check_takes(lua_State *L) {
+  struct mailbox *m = &process_of(L)->mailbox;
+  lua_Debug ar;
+  for (int level = 1; m->mark && lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "f", &ar);
+    if (lua_tocfunction(L, -1) == receive_match)
+      luaL_error(L, "the predicate of a receive_match cannot take messages");
+    lua_pop(L, 1);
+  }
+  m->mark = NULL; /* of one whose predicate failed */
+}
+
+static int take(lua_State *L, struct process *p, struct signal **link) {
+  struct signal *s = process_take(p, link);
+  struct term_reader r = term_read(s->term);
+  int n = copy_in_all(L, &r);
+  signal_free(s);
+  p->taken = NULL;
+  return n;
+}
+
+/* top: the height of the stack when the wait began. */
+static int received(lua_State *L, int status, lua_KContext top) {
+  (void)status;
+  struct process *p = process_of(L);
+  if (p->direct) {
+    p->direct = false;
+    return lua_gettop(L) - (int)top;
+  }
+  if (p->mailbox.first) return take(L, p, &p->mailbox.first);
+  lua_pushnil(L);
+  return 1;
+}
+
+static int receive(lua_State *L) {
+  struct process *p = process_of(L);
+  if (p->mailbox.mark) bind_check_takes(L);
+  if (p->mailbox.first) return take(L, p, &p->mailbox.first);
+  if (lua_isinteger(L, 1) && lua_tointeger(L, 1) == 0) {
+    lua_pushnil(L);
+    return 1;
+  }
+  int top = lua_gettop(L);
+  int64_t deadline = top > 0 ? bind_check_deadline(L, 1) : TIMER_NEVER;
+  bind_check_suspends(L, "receive");
+  process_wait(p, PROCESS_RECEIVES, deadline);
+  return lua_yieldk(L, 0, top, received);
+}
+
+/* --- receive_match: the stack holds pattern and deadline; p->mailbox.mark says how far it has looked --- */
+
+static bool fits_one(lua_State *L, struct term_reader *r) {
+  struct term_reader peek = *r;
+  struct term_value v = term_next(&peek);
+  size_t n;
+  if (v.tag == TERM_STR) {
+    const char *s = lua_type(L, -1) == LUA_TSTRING ? lua_tolstring(L, -1, &n) : NULL;
+    *r = peek;
+    return s && n == v.len && memcmp(s, v.s, n) == 0;
+  }
+  if (v.tag == TERM_LIST || v.tag == TERM_MAP || v.tag == TERM_TABLE || v.tag == TERM_FN || v.tag == TERM_END)
+    return false;
+  copy_in(L, r);
+  bool same = lua_rawequal(L, -1, -2);
+  lua_pop(L, 1);
+  return same;
+}
+
+static bool fits(lua_State *L, const struct term *message) {
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
+  struct term_reader r = term_read(message);
+  bool same = true;
+  for (lua_Integer i = 1; i <= n && same; i++) {
+    lua_rawgeti(L, 1, i);
+    same = fits_one(L, &r);
+    lua_pop(L, 1);
+  }
+  return same;
+}
+
+static int match_called(lua_State *L, int status, lua_KContext context);
+static int match_woken(lua_State *L, int status, lua_KContext context);
+
+static int match_done(struct process *p, int n) {
+  p->mailbox.mark = NULL;
+  return n;
+}
+
+static int match_wait(lua_State *L, struct process *p) {
+  int64_t deadline = lua_tointeger(L, 2);
+  if (deadline != TIMER_NEVER && clock_ns() >= deadline) {
+    lua_pushnil(L);
+    return match_done(p, 1);
+  }
+  bind_check_suspends(L, "receive_match");
+  process_wait(p, PROCESS_MATCHES, deadline);
+  return lua_yieldk(L, 0, 0, match_woken);
+}
+
+static void call_predicate(lua_State *L, const struct term *message) {
+  struct term_reader r = term_read(message);
+  lua_pushvalue(L, 1);
+  int n = copy_in_all(L, &r);
+  lua_callk(L, n, 1, 0, match_called);
+}
+
+/* judged: a predicate's verdict on the message at the mark is at the top. */
+static int match(lua_State *L, bool judged) {
+  struct process *p = process_of(L);
+  struct mailbox *m = &p->mailbox;
+  while (*m->mark) {
+    bool hit = false;
+    if (lua_istable(L, 1)) {
+      hit = fits(L, (*m->mark)->term);
+    } else {
+      if (!judged) call_predicate(L, (*m->mark)->term);
+      hit = lua_toboolean(L, -1);
+      judged = false;
+      lua_settop(L, 2);
+    }
+    if (hit) return match_done(p, take(L, p, m->mark));
+    m->mark = &(*m->mark)->next;
+  }
+  return match_wait(L, p);
+}
+
+static int match_called(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return match(L, true);
+}
+
+static int match_woken(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return match(L, false);
+}
+
+static int receive_match(lua_State *L) {
+  if (!lua_istable(L, 1) && !lua_isfunction(L, 1))
+    return luaL_argerror(L, 1, "a list of leading values, or a predicate, expected");
+  int64_t deadline = bind_check_deadline(L, 2);
+  bind_check_takes(L);
+  lua_settop(L, 1);
+  lua_pushinteger(L, deadline);
+  process_of(L)->mailbox.mark = &process_of(L)->mailbox.first;
+  return match(L, false);
+}
+
+/* --- time --- */
+
+static int slept(lua_State *L, int status, lua_KContext context) {
+  (void)L, (void)status, (void)context;
+  return 0;
+}
+
+static int sleep_ms(lua_State *L) {
+  luaL_checknumber(L, 1); /* without one it would be for ever */
+  int64_t deadline = bind_check_deadline(L, 1);
+  bind_check_suspends(L, "sleep");
+  process_wait(process_of(L), PROCESS_SLEEPS, deadline);
+  return lua_yieldk(L, 0, 0, slept);
+}
+
+static int send_after(lua_State *L) {
+  luaL_checknumber(L, 1);
+  int64_t at = bind_check_deadline(L, 1);
+  npid to = bind_to_pid(L, 2);
+  if (to == NPID_NONE && lua_type(L, 2) != LUA_TSTRING)
+    return luaL_argerror(L, 2, "a pid or a name expected");
+  struct process *p = process_of(L);
+  npid ref = isolate_ref(p->isolate);
+  struct term *term = copy_term(L, "message", 3, lua_gettop(L));
+  if (alarm_set(p->isolate, ref, at, p->pid, to, to == NPID_NONE ? lua_tostring(L, 2) : NULL, term)) {
+    term_unref(term);
+    return luaL_error(L, "out of memory");
+  }
+  bind_check_memory(L);
+  copy_push_npid(L, ref);
+  return 1;
+}
+
+static int push_left(lua_State *L, int64_t left) {
+  if (left < 0) {
+    lua_pushboolean(L, 0);
+  } else {
+    lua_pushinteger(L, (left + 999999) / 1000000);
+  }
+  return 1;
+}
+
+static int cancelled(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  return push_left(L, ok ? lua_tointeger(L, -n) : -1);
+}
+
+/* A timer that was set in another isolate is cancelled there, by a call. */
+static int cancel_timer(lua_State *L) {
+  struct isolate *iso = process_of(L)->isolate;
+  npid ref = bind_check_ref(L, 1);
+  struct isolate *owner = alarm_owner(iso->vm, ref);
+  if (!owner || owner == iso) return push_left(L, owner ? alarm_cancel(iso, ref) : -1);
+  return bind_call(L, ref, term_build("s", "cancel_timer"), cancelled, 0);
+}
+
+static int monotonic(lua_State *L) {
+  lua_pushinteger(L, clock_ns());
+  return 1;
+}
+
+const luaL_Reg bind_message[] = {
+    {"send", send},
+    {"receive", receive},
+    {"receive_match", receive_match},
+    {"sleep", sleep_ms},
+    {"send_after", send_after},
+    {"cancel_timer", cancel_timer},
+    {"monotonic", monotonic},
+    {NULL, NULL},
+};

@@ -1,0 +1,157 @@
+/* Names: the node's own, at once; the cluster's, by way of the kernel. */
+#include "vm/bind/bind.h"
+
+#include "base/buf.h"
+#include "vm/copy/copy.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/sched/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static struct vm *vm_of(lua_State *L) {
+  return process_of(L)->isolate->vm;
+}
+
+static const char *check_name(lua_State *L, int arg) {
+  struct error e = {0};
+  const char *name = luaL_checkstring(L, arg);
+  if (procname_check(name, &e)) luaL_argerror(L, arg, error_text(&e));
+  return name;
+}
+
+/* A process that ended meanwhile has dropped its names already, and would keep this one for ever. */
+static int register_name(lua_State *L) {
+  struct vm *vm = vm_of(L);
+  const char *name = check_name(L, 1);
+  npid pid = bind_check_pid(L, 2);
+  if (!npid_is_local(pid)) return luaL_argerror(L, 2, "a pid of this node expected (global names take any)");
+  int rc = names_register(vm->config.names, name, pid, 0);
+  if (rc) return luaL_error(L, "the name '%s' cannot be registered: %s", name, names_refusal(rc));
+  if (!vm_alive(vm, pid)) {
+    names_drop(vm->config.names, pid, NULL, NULL);
+    return luaL_error(L, "the name '%s' cannot be registered: no such process", name);
+  }
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int unregister(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  if (!names_unregister(vm_of(L)->config.names, name, 0))
+    return luaL_error(L, "no process has the name '%s'", name);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int whereis(lua_State *L) {
+  luaL_checkstring(L, 1);
+  copy_push_npid(L, bind_whereis(L, vm_of(L)->config.names, 1));
+  return 1;
+}
+
+/* --- lists: collected under the table's lock, pushed after --- */
+
+struct listing {
+  struct buf names; /* NUL-terminated each */
+  size_t count;
+};
+
+static void add_name(void *data, const char *name, npid pid, uint64_t token) {
+  (void)pid, (void)token;
+  struct listing *l = data;
+  buf_append(&l->names, name, strlen(name) + 1);
+  l->count++;
+}
+
+static int push_names(lua_State *L) {
+  const struct listing *l = lua_touserdata(L, 1);
+  const char *at = l->names.data;
+  lua_createtable(L, (int)l->count, 0);
+  for (size_t i = 1; i <= l->count; i++, at += strlen(at) + 1) {
+    lua_pushstring(L, at);
+    lua_rawseti(L, -2, (lua_Integer)i);
+  }
+  return 1;
+}
+
+static int list_names(lua_State *L, struct names *names) {
+  struct listing l = {BUF_INIT, 0};
+  names_each(names, add_name, &l);
+  bool whole = buf_ok(&l.names);
+  lua_pushcfunction(L, push_names);
+  lua_pushlightuserdata(L, &l);
+  int status = whole ? lua_pcall(L, 1, 1, 0) : LUA_ERRMEM;
+  buf_finish(&l.names);
+  return whole && status == LUA_OK ? 1 : luaL_error(L, "out of memory");
+}
+
+static int registered(lua_State *L) {
+  return list_names(L, vm_of(L)->config.names);
+}
+
+const luaL_Reg bind_names[] = {
+    {"register", register_name},
+    {"unregister", unregister},
+    {"whereis", whereis},
+    {"registered", registered},
+    {NULL, NULL},
+};
+
+/* --- global --- */
+
+static int global_call(lua_State *L, const char *op) {
+  const char *name = check_name(L, 1);
+  return bind_call(L, NPID_KERNEL, term_build("ssp", op, name, bind_check_pid(L, 2)), bind_results, 0);
+}
+
+static int global_register(lua_State *L) {
+  return global_call(L, "register");
+}
+static int global_re_register(lua_State *L) {
+  return global_call(L, "re_register");
+}
+
+static int global_unregister(lua_State *L) {
+  return bind_call(L, NPID_KERNEL, term_build("ss", "unregister", check_name(L, 1)), bind_results, 0);
+}
+
+static int global_whereis(lua_State *L) {
+  luaL_checkstring(L, 1);
+  copy_push_npid(L, bind_whereis(L, vm_of(L)->config.globals, 1));
+  return 1;
+}
+
+static int global_names(lua_State *L) {
+  return list_names(L, vm_of(L)->config.globals);
+}
+
+/* send, with the pid in the place of the name; returns the pid. */
+static int global_sent(lua_State *L, int status, lua_KContext pid) {
+  (void)status;
+  copy_push_npid(L, (npid)pid);
+  return 1;
+}
+
+static int global_send(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  npid pid = bind_whereis(L, vm_of(L)->config.globals, 1);
+  if (pid == NPID_NONE) return luaL_error(L, "no process has the global name '%s'", name);
+  copy_push_npid(L, pid);
+  lua_replace(L, 1);
+  lua_pushcfunction(L, bind_message[0].func);
+  lua_insert(L, 1);
+  lua_callk(L, lua_gettop(L) - 1, 0, (lua_KContext)pid, global_sent);
+  return global_sent(L, LUA_OK, (lua_KContext)pid);
+}
+
+const luaL_Reg bind_global[] = {
+    {"register_name", global_register},
+    {"re_register_name", global_re_register},
+    {"unregister_name", global_unregister},
+    {"whereis_name", global_whereis},
+    {"registered_names", global_names},
+    {"send", global_send},
+    {NULL, NULL},
+};

@@ -1,0 +1,219 @@
+/* Nodes: who is there, and processes on them.  All but node.self asks the kernel. */
+#include "vm/bind/bind.h"
+
+#include "vm/copy/copy.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/process/spawn.h"
+#include "vm/sched/state.h"
+
+#include <string.h>
+
+static const char *own_name(lua_State *L) {
+  return nodetab_name(process_of(L)->isolate->vm->config.nodes, 0);
+}
+
+static int node_self(lua_State *L) {
+  lua_pushstring(L, own_name(L));
+  return 1;
+}
+
+static int node_list(lua_State *L) {
+  return bind_call(L, NPID_KERNEL, term_build("s", "nodes"), bind_results, 0);
+}
+
+/* true, or false and why. */
+static int yes_or_why(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  if (ok) {
+    lua_pushboolean(L, 1);
+    return 1;
+  }
+  lua_pushboolean(L, 0);
+  lua_insert(L, -n - 1);
+  lua_remove(L, -n); /* the wire name of the error */
+  return n;
+}
+
+static int node_connect(lua_State *L) {
+  return bind_call(L, NPID_KERNEL, term_build("ss", "connect", luaL_checkstring(L, 1)), yes_or_why, 0);
+}
+
+static int node_disconnect(lua_State *L) {
+  return bind_call(L, NPID_KERNEL, term_build("ss", "disconnect", luaL_checkstring(L, 1)), bind_results, 0);
+}
+
+/* The round trip in microseconds, or nil and why. */
+static int ping_result(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  if (ok) return n;
+  lua_pushnil(L);
+  lua_insert(L, -2);
+  return 2;
+}
+
+static int node_ping(lua_State *L) {
+  return bind_call(L, NPID_KERNEL, term_build("ss", "ping", luaL_checkstring(L, 1)), ping_result, 0);
+}
+
+/* With a boolean: messages of every node that comes and goes.  With a name: a monitor of that node's kernel,
+ * which fires as the node is lost. */
+static int monitor_kernel(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  struct process *p = process_of(L);
+  npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE, ref = isolate_ref(p->isolate);
+  bind_monitor(L, ref, kernel, "noconnection"); /* it may be lost again by now: that is told then */
+  copy_push_npid(L, ref);
+  return 1;
+}
+
+static int node_monitor(lua_State *L) {
+  if (lua_isboolean(L, 1))
+    return bind_call(L, NPID_KERNEL, term_build("sb", "monitor_nodes", lua_toboolean(L, 1)), bind_results, 0);
+  const char *name = luaL_checkstring(L, 1);
+  return bind_call(L, NPID_KERNEL, term_build("ss", "connect", name), monitor_kernel, 0);
+}
+
+/* --- spawning elsewhere ---
+ * The stack holds the node's name, then what to run there.  The node's kernel is asked for first, then asked
+ * to spawn.  mode: LINK, and MONITOR with the reference at the top of the stack. */
+
+enum { LINK = 1, MONITOR = 2 };
+
+static int spawned(lua_State *L, int status, lua_KContext mode) {
+  (void)status;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  if (!ok) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+    return lua_error(L);
+  }
+  lua_settop(L, lua_gettop(L) - n + 1);
+  if (!(mode & MONITOR)) return 1;
+  lua_insert(L, -2); /* the pid before the reference */
+  return 2;
+}
+
+static void put_key_pid(struct term_writer *w, const char *key, npid pid) {
+  term_put_text(w, key);
+  term_put_pid(w, pid);
+}
+
+static void put_monitor(struct term_writer *w, npid self, npid ref) {
+  term_put_text(w, "monitor");
+  size_t at = term_open(w, TERM_LIST);
+  term_put_pid(w, self);
+  term_put_pid(w, ref);
+  term_set_count(w, at, 2);
+}
+
+static void put_code(lua_State *L, struct term_writer *w, bool function) {
+  if (function) {
+    term_put_text(w, "fn");
+    copy_out(L, w, "function", 2, 2);
+  } else {
+    term_put_text(w, "module");
+    copy_out(L, w, "module", 2, 2);
+    term_put_text(w, "function");
+    copy_out(L, w, "function", 3, 3);
+  }
+}
+
+/* ["spawn", spec]; the arguments lie between the code and index last. */
+static struct term *spawn_term(lua_State *L, int last, bool link, npid ref) {
+  struct process *p = process_of(L);
+  struct term_writer *w = &p->isolate->writer;
+  bool function = spawn_is_function(L, 2);
+  int first = function ? 3 : 4;
+  term_writer_clear(w);
+  term_put_text(w, "spawn");
+  size_t at = term_open(w, TERM_MAP);
+  put_code(L, w, function);
+  term_put_text(w, "args");
+  size_t args = term_open(w, TERM_LIST);
+  copy_out(L, w, "argument", first, last);
+  term_set_count(w, args, (uint32_t)(last - first + 1));
+  put_key_pid(w, "leader", p->leader);
+  if (link) put_key_pid(w, "link", p->pid);
+  if (ref != NPID_NONE) put_monitor(w, p->pid, ref);
+  term_set_count(w, at, (uint32_t)((function ? 1 : 2) + 2 + link + (ref != NPID_NONE)));
+  struct term *t = term_from_writer(w, 2);
+  if (!t) copy_failed(L, w);
+  return t;
+}
+
+static int ask_kernel(lua_State *L, npid kernel, lua_KContext mode) {
+  struct process *p = process_of(L);
+  int last = lua_gettop(L);
+  npid ref = mode & MONITOR ? isolate_ref(p->isolate) : NPID_NONE;
+  struct term *term = spawn_term(L, last, mode & LINK, ref);
+  if (ref != NPID_NONE) {
+    copy_push_npid(L, ref);
+    if (process_monitor(p, ref, kernel, 0)) {
+      term_unref(term);
+      return luaL_error(L, "out of memory");
+    }
+  }
+  p->callee_ref = ref;
+  return bind_call(L, kernel, term, spawned, mode);
+}
+
+static int connected(lua_State *L, int status, lua_KContext mode) {
+  bool ok;
+  (void)status;
+  int n = bind_reply(L, &ok);
+  if (!ok) {
+    luaL_where(L, 1);
+    lua_insert(L, -2);
+    lua_concat(L, 2);
+    return lua_error(L);
+  }
+  npid kernel = n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
+  lua_pop(L, n);
+  if (kernel == NPID_NONE) return luaL_error(L, "the node has no kernel");
+  return ask_kernel(L, kernel, mode);
+}
+
+static int spawn_on(lua_State *L, lua_KContext mode) {
+  const char *name = luaL_checkstring(L, 1);
+  spawn_is_function(L, 2);
+  if (strcmp(name, own_name(L)) == 0) {
+    struct process *p = process_of(L);
+    npid ref = mode & MONITOR ? isolate_ref(p->isolate) : NPID_NONE;
+    copy_push_npid(L, spawn_process(L, 2, mode & LINK, ref));
+    if (ref != NPID_NONE) copy_push_npid(L, ref);
+    return mode & MONITOR ? 2 : 1;
+  }
+  return bind_call(L, NPID_KERNEL, term_build("ss", "connect", name), connected, mode);
+}
+
+static int node_spawn(lua_State *L) {
+  return spawn_on(L, 0);
+}
+static int node_spawn_link(lua_State *L) {
+  return spawn_on(L, LINK);
+}
+static int node_spawn_monitor(lua_State *L) {
+  return spawn_on(L, MONITOR);
+}
+
+const luaL_Reg bind_node[] = {
+    {"self", node_self},
+    {"list", node_list},
+    {"connect", node_connect},
+    {"disconnect", node_disconnect},
+    {"ping", node_ping},
+    {"monitor", node_monitor},
+    {"spawn", node_spawn},
+    {"spawn_link", node_spawn_link},
+    {"spawn_monitor", node_spawn_monitor},
+    {NULL, NULL},
+};

@@ -1,0 +1,117 @@
+/* Output: a message to the group leader.  A process that puts more than the window since its last flush waits
+ * until the leader has worked it off, so no console is ever flooded. */
+#include "vm/bind/bind.h"
+
+#include "vm/copy/copy.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/vm.h"
+#include "vm/stdlib/yielding.h"
+
+#include <string.h>
+
+static int flushed(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  lua_pop(L, bind_reply(L, &ok)); /* a leader that is gone takes everything */
+  return 0;
+}
+
+int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, size_t len) {
+  struct process *p = process_of(L);
+  struct term_writer *w = &p->isolate->writer;
+  term_writer_clear(w);
+  term_put_text(w, stream);
+  term_put_pid(w, p->pid);
+  term_put_str(w, bytes, len);
+  struct term *term = term_from_writer(w, 3);
+  if (!term) return copy_failed(L, w);
+  bind_signal(L, SIGNAL_MESSAGE, leader, NPID_NONE, term);
+  p->output = len > UINT32_MAX - p->output ? UINT32_MAX : p->output + (uint32_t)len;
+  if (p->output < VM_OUTPUT_WINDOW || leader == p->pid || !lua_isyieldable(L)) return 0;
+  p->output = 0;
+  return bind_call(L, leader, term_build("s", "flush"), flushed, 0);
+}
+
+/* Texts from index 2 on, joined by tabs, then a newline; pushed. */
+static const char *join(lua_State *L, size_t *len) {
+  int top = lua_gettop(L), n = top - 1;
+  luaL_checkstack(L, 2 * n + 8, "too many values");
+  for (int i = 2; i <= top; i++) {
+    lua_pushvalue(L, i);
+    if (i < top) lua_pushliteral(L, "\t");
+  }
+  lua_pushliteral(L, "\n");
+  lua_concat(L, lua_gettop(L) - top);
+  return lua_tolstring(L, -1, len);
+}
+
+static int put_next(lua_State *L, int status, lua_KContext i);
+
+/* To the leader at index 1; the values before i are texts already. */
+static int put_values(lua_State *L, int i) {
+  size_t len;
+  int last = lua_gettop(L);
+  for (; i <= last; i++)
+    if (yielding_text(L, i, i, put_next)) yielding_text_done(L, i);
+  const char *bytes = join(L, &len);
+  return bind_put(L, copy_to_npid(L, 1), "stdout", bytes, len);
+}
+
+static int put_next(lua_State *L, int status, lua_KContext i) {
+  (void)status;
+  yielding_text_done(L, (int)i);
+  return put_values(L, (int)i + 1);
+}
+
+static int print(lua_State *L) {
+  luaL_checkstack(L, 8, "too many values");
+  copy_push_npid(L, process_of(L)->leader);
+  lua_insert(L, 1);
+  return put_values(L, 2);
+}
+
+/* puts(leader, …): a pid alone is a value to print. */
+static int puts_values(lua_State *L) {
+  npid leader = lua_gettop(L) > 1 ? bind_to_pid(L, 1) : NPID_NONE;
+  return leader == NPID_NONE ? print(L) : put_values(L, 2);
+}
+
+static int inspect(lua_State *L) {
+  luaL_checkany(L, 1);
+  inspect_push(L, 1);
+  return 1;
+}
+
+static int group_leader(lua_State *L) {
+  struct process *p = process_of(L);
+  if (lua_isnoneornil(L, 1)) {
+    copy_push_npid(L, p->leader);
+    return 1;
+  }
+  npid leader = bind_check_pid(L, 1), of = lua_isnoneornil(L, 2) ? p->pid : bind_check_pid(L, 2);
+  bind_signal(L, SIGNAL_LEADER, of, NPID_NONE, term_build("p", leader));
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+/* io.write: to the leader, as there is no file that all processes could share. */
+int bind_write(lua_State *L) {
+  size_t len;
+  luaL_Buffer b;
+  int n = lua_gettop(L);
+  luaL_buffinit(L, &b);
+  for (int i = 1; i <= n; i++) {
+    luaL_checkstring(L, i);
+    lua_pushvalue(L, i);
+    luaL_addvalue(&b);
+  }
+  luaL_pushresult(&b);
+  const char *bytes = lua_tolstring(L, -1, &len);
+  return bind_put(L, process_of(L)->leader, "stdout", bytes, len);
+}
+
+const luaL_Reg bind_output[] = {
+    {"print", print}, {"puts", puts_values}, {"inspect", inspect}, {"group_leader", group_leader},
+    {NULL, NULL},
+};

@@ -1,0 +1,182 @@
+/* Processes: self, spawning, links, monitors, exits. */
+#include "vm/bind/bind.h"
+
+#include "vm/copy/copy.h"
+#include "vm/process/isolate.h"
+#include "vm/sched/preempt.h"
+#include "vm/process/process.h"
+#include "vm/process/spawn.h"
+#include "vm/sched/state.h"
+
+#include <string.h>
+
+static int self(lua_State *L) {
+  copy_push_npid(L, process_of(L)->pid);
+  return 1;
+}
+
+static int spawn(lua_State *L) {
+  copy_push_npid(L, spawn_process(L, 1, false, NPID_NONE));
+  return 1;
+}
+
+static int spawn_link(lua_State *L) {
+  copy_push_npid(L, spawn_process(L, 1, true, NPID_NONE));
+  return 1;
+}
+
+static int spawn_monitor(lua_State *L) {
+  npid ref = isolate_ref(process_of(L)->isolate);
+  copy_push_npid(L, spawn_process(L, 1, false, ref));
+  copy_push_npid(L, ref);
+  return 2;
+}
+
+static int link(lua_State *L) {
+  struct process *p = process_of(L);
+  npid other = bind_check_pid(L, 1);
+  if (other == p->pid || process_linked(p, other)) return 0;
+  uint32_t epoch = isolate_epoch(p->isolate, other);
+  if (process_link(p, other, epoch)) return luaL_error(L, "out of memory");
+  if (isolate_tie(p->isolate, SIGNAL_LINK, other, p->pid, NPID_NONE, epoch)) {
+    process_link_gone(p, other);
+    return luaL_error(L, "out of memory");
+  }
+  return 0;
+}
+
+static int unlink(lua_State *L) {
+  struct process *p = process_of(L);
+  npid other = bind_check_pid(L, 1);
+  if (!process_linked(p, other)) return 0;
+  npid ref = isolate_ref(p->isolate);
+  if (process_unlink(p, other, ref)) return luaL_error(L, "out of memory");
+  bind_signal(L, SIGNAL_UNLINK, other, ref, NULL);
+  return 0;
+}
+
+/* A name that nobody has is answered as a pid that nobody has. */
+static npid monitored(lua_State *L, int arg) {
+  if (lua_type(L, arg) != LUA_TSTRING) return bind_check_pid(L, arg);
+  return bind_whereis(L, process_of(L)->isolate->vm->config.names, arg);
+}
+
+static int monitor(lua_State *L) {
+  struct process *p = process_of(L);
+  npid other = monitored(L, 1), ref = isolate_ref(p->isolate);
+  if (other == p->pid) { /* as in Erlang: oneself is not watched */
+    copy_push_npid(L, ref);
+    return 1;
+  }
+  bind_monitor(L, ref, other, "noproc");
+  copy_push_npid(L, ref);
+  return 1;
+}
+
+/* Takes a DOWN of the monitor that has come already out of the mailbox. */
+static void flush_down(struct process *p, npid ref) {
+  struct signal **at = &p->mailbox.first;
+  while (*at) {
+    struct term_reader r = term_read((*at)->term);
+    struct term_value word = term_next(&r), second = term_next(&r);
+    bool down = word.tag == TERM_STR && word.len == 4 && memcmp(word.s, "DOWN", 4) == 0;
+    if (down && second.tag == TERM_REF && second.pid == ref) {
+      process_take(p, at);
+      return;
+    }
+    at = &(*at)->next;
+  }
+}
+
+static int demonitor(lua_State *L) {
+  struct process *p = process_of(L);
+  npid ref = bind_check_ref(L, 1);
+  if (lua_toboolean(L, 2)) bind_check_takes(L);
+  npid other = process_demonitor(p, ref);
+  if (other != NPID_NONE && other != NPID_KERNEL) bind_signal(L, SIGNAL_DEMONITOR, other, ref, NULL);
+  if (other == NPID_NONE && lua_toboolean(L, 2)) flush_down(p, ref);
+  lua_pushboolean(L, other != NPID_NONE);
+  return 1;
+}
+
+/* Where it cannot yield, the hook raises until the callbacks are left, and yields then. */
+static int leave(lua_State *L) {
+  if (lua_isyieldable(L)) return lua_yield(L, 0);
+  preempt_now(L);
+  return luaL_error(L, "the process ends");
+}
+
+static int exit_process(lua_State *L) {
+  struct process *p = process_of(L);
+  if (lua_gettop(L) < 2) {
+    lua_settop(L, 1);
+    struct term *reason = lua_isnil(L, 1) ? term_build("s", "normal") : copy_term(L, "reason", 1, 1);
+    if (!reason) return luaL_error(L, "out of memory");
+    process_doom(p, reason);
+    return leave(L);
+  }
+  npid to = bind_check_pid(L, 1);
+  lua_settop(L, 2);
+  bind_signal(L, SIGNAL_EXIT, to, NPID_NONE, copy_term(L, "reason", 2, 2));
+  if (p->end) return leave(L);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
+static int trap_exit(lua_State *L) {
+  struct process *p = process_of(L);
+  bool before = p->trap_exit;
+  luaL_checktype(L, 1, LUA_TBOOLEAN);
+  p->trap_exit = lua_toboolean(L, 1);
+  lua_pushboolean(L, before);
+  return 1;
+}
+
+static int lives(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  bind_reply(L, &ok);
+  lua_pushboolean(L, ok);
+  return 1;
+}
+
+/* Asked of the process itself, so that all that was sent to it before, an exit signal perhaps, comes first.
+ */
+static int alive(lua_State *L) {
+  struct process *p = process_of(L);
+  npid other = bind_check_pid(L, 1);
+  if (!npid_is_local(other)) return luaL_argerror(L, 1, "a pid of this node expected");
+  bool here = vm_alive(p->isolate->vm, other);
+  if (here && other != p->pid) return bind_call(L, other, term_build("s", "alive"), lives, 0);
+  lua_pushboolean(L, here);
+  return 1;
+}
+
+static int map_or_nil(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  bool ok;
+  int n = bind_reply(L, &ok);
+  if (ok) return n;
+  lua_pushnil(L);
+  return 1;
+}
+
+static int info(lua_State *L) {
+  return bind_call(L, bind_check_pid(L, 1), term_build("s", "process_info"), map_or_nil, 0);
+}
+
+const luaL_Reg bind_process[] = {
+    {"self", self},
+    {"spawn", spawn},
+    {"spawn_link", spawn_link},
+    {"spawn_monitor", spawn_monitor},
+    {"link", link},
+    {"unlink", unlink},
+    {"monitor", monitor},
+    {"demonitor", demonitor},
+    {"exit", exit_process},
+    {"trap_exit", trap_exit},
+    {"alive", alive},
+    {"process_info", info},
+    {NULL, NULL},
+};

@@ -1,0 +1,171 @@
+#include "vm/bind/require.h"
+
+#include "base/buf.h"
+#include "vm/copy/bytecode.h"
+#include "vm/copy/factory.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/sched/state.h"
+
+#include <lauxlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Stands in the table of loaded modules while one is being loaded. */
+static const char loading = 0;
+
+void require_push_loaded(lua_State *L) {
+  struct process *p = process_of(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, p->isolate->refs.loaded);
+  if (lua_rawgeti(L, -1, (lua_Integer)p->slot + 1) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, -3, (lua_Integer)p->slot + 1);
+    p->modules = true;
+  }
+  lua_replace(L, -2);
+}
+
+/* --- finding --- */
+
+/* A name is words with dots between: it never leaves the directories. */
+static void check_name(lua_State *L, const char *name) {
+  const char *at = name;
+  for (; *at; at++) {
+    bool dot = *at == '.' && at != name && at[1] && at[1] != '.';
+    bool word = (*at >= 'a' && *at <= 'z') || (*at >= 'A' && *at <= 'Z') || (*at >= '0' && *at <= '9') ||
+                *at == '_' || *at == '-';
+    if (!dot && !word) break;
+  }
+  if (*at || at == name) luaL_error(L, "'%s' is not a module's name", name);
+}
+
+/* Pushes the path of the module's file in a directory, if it is there; else leaves where it looked. */
+static bool try_file(lua_State *L, const char *directory, const char *name, const char *suffix,
+                     struct stat *st) {
+  const char *file = luaL_gsub(L, name, ".", "/");
+  const char *path = lua_pushfstring(L, "%s/%s%s", directory, file, suffix);
+  lua_remove(L, -2);
+  if (stat(path, st) == 0 && S_ISREG(st->st_mode)) return true;
+  lua_pushfstring(L, "\n\tno file '%s'", path);
+  lua_remove(L, -2);
+  return false;
+}
+
+static bool try_directory(lua_State *L, const char *directory, const char *name, struct stat *st) {
+  if (try_file(L, directory, name, ".lua", st)) return true;
+  if (try_file(L, directory, name, "/init.lua", st)) return true;
+  lua_concat(L, 2);
+  return false;
+}
+
+/* Pushes the path, or raises with a list of where it looked. */
+static const char *find(lua_State *L, const char *name, struct stat *st) {
+  const struct vm_config *config = &process_of(L)->isolate->vm->config;
+  int looked = 0;
+  luaL_checkstack(L, 200, NULL);
+  lua_pushliteral(L, "");
+  for (const char *at = config->path; *at && looked < 150; at += strlen(at) + 1, looked++)
+    if (try_directory(L, at, name, st)) return lua_tostring(L, -1);
+  lua_concat(L, looked + 1);
+  luaL_error(L, "module '%s' not found:%s", name, lua_tostring(L, -1));
+  return NULL;
+}
+
+/* --- loading --- */
+
+struct stamp {
+  struct timespec changed;
+  uint64_t size, inode;
+};
+
+static struct stamp stamp_of(const struct stat *st) {
+  return (struct stamp){st->st_mtim, (uint64_t)st->st_size, (uint64_t)st->st_ino};
+}
+
+/* Compiled modules are strings: stamp, then bytecode. Pushes an instance if the file has not changed. */
+static bool push_kept(lua_State *L, struct isolate *iso, const char *path, const struct stamp *stamp) {
+  size_t len;
+  const char *problem;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.modules);
+  if (lua_getfield(L, -1, path) != LUA_TSTRING) {
+    lua_pop(L, 2);
+    return false;
+  }
+  const char *kept = lua_tolstring(L, -1, &len);
+  const struct factory *f = NULL;
+  if (memcmp(kept, stamp, sizeof *stamp) == 0)
+    f = factory_find(L, iso, kept + sizeof *stamp, len - sizeof *stamp, &problem);
+  if (f) {
+    factory_push(L, f);
+    lua_insert(L, -3);
+  }
+  lua_pop(L, 2);
+  return f;
+}
+
+/* Keeps the function at the top.  What cannot be kept is compiled again next time. */
+static void keep(lua_State *L, struct isolate *iso, const char *path, const struct stamp *stamp) {
+  struct buf out = BUF_INIT;
+  buf_append(&out, stamp, sizeof *stamp);
+  struct buf dump = BUF_INIT;
+  if (bytecode_dump(L, &dump)) buf_append(&out, dump.data + BYTECODE_BODY, dump.len - BYTECODE_BODY);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.modules);
+  bool whole = buf_ok(&dump) && buf_ok(&out);
+  if (whole) lua_pushlstring(L, out.data, out.len);
+  buf_finish(&dump);
+  buf_finish(&out);
+  if (whole) lua_setfield(L, -2, path);
+  lua_pop(L, 1);
+}
+
+/* Pushes the module's chunk, its globals being those of the process. */
+static void load(lua_State *L, const char *path, const struct stat *st) {
+  struct process *p = process_of(L);
+  struct stamp stamp = stamp_of(st);
+  if (!push_kept(L, p->isolate, path, &stamp)) {
+    if (luaL_loadfilex(L, path, "t") != LUA_OK) lua_error(L);
+    keep(L, p->isolate, path, &stamp);
+  }
+  process_push_env(L, p);
+  lua_setupvalue(L, -2, 1);
+}
+
+/* Stack: name, loaded, …, result. */
+static int loaded(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  if (lua_isnil(L, -1)) {
+    lua_pop(L, 1);
+    lua_pushboolean(L, 1);
+  }
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, -2);
+  lua_rawset(L, 2);
+  return 1;
+}
+
+int require_module(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  struct stat st;
+  lua_settop(L, 1);
+  require_push_loaded(L);
+  lua_pushvalue(L, 1);
+  if (lua_rawget(L, 2) != LUA_TNIL) {
+    if (lua_touserdata(L, -1) == &loading)
+      return luaL_error(L, "module '%s': it requires itself, or failed when it was loaded before", name);
+    return 1;
+  }
+  lua_pop(L, 1);
+  check_name(L, name);
+  const char *path = find(L, name, &st);
+  int file = lua_gettop(L);
+  load(L, path, &st);
+  lua_pushvalue(L, 1);
+  lua_pushlightuserdata(L, (void *)&loading);
+  lua_rawset(L, 2);
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, file);
+  lua_callk(L, 2, 1, 0, loaded);
+  return loaded(L, LUA_OK, 0);
+}

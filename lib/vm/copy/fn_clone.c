@@ -1,0 +1,52 @@
+/* Copies within an isolate, where plain values need no encoding. */
+#include "vm/copy/fn.h"
+
+#include "vm/copy/copy.h"
+#include "vm/copy/factory.h"
+#include "vm/copy/fn_format.h"
+#include "vm/process/process.h"
+#include "vm/sched/state.h"
+
+#include <lauxlib.h>
+#include <string.h>
+
+static int count_upvalues(lua_State *L, int index) {
+  lua_Debug ar;
+  lua_pushvalue(L, index);
+  lua_getinfo(L, ">u", &ar);
+  return ar.nups;
+}
+
+bool fn_clone(lua_State *L, int index) {
+  struct process *p = process_of(L);
+  struct isolate *iso = p->isolate;
+  int top = lua_gettop(L), count = count_upvalues(L, index);
+  luaL_checkstack(L, count + 8, NULL);
+  process_push_env(L, p);
+  bool plain = !lua_iscfunction(L, index);
+  for (int i = 1; i <= count && plain; i++) {
+    lua_getupvalue(L, index, i);
+    plain = lua_rawequal(L, -1, top + 1) || fn_is_plain(L, lua_gettop(L), iso);
+  }
+  if (!plain) {
+    lua_settop(L, top);
+    return false;
+  }
+  const char *problem;
+  const struct factory *f = factory_of(L, iso, index, &problem);
+  if (!f) return luaL_error(L, "%s", problem);
+  factory_push(L, f);
+  lua_replace(L, top + 1); /* in the place of the globals, below the values of its upvalues */
+  for (int i = count; i >= 1; i--) lua_setupvalue(L, top + 1, i);
+  return true;
+}
+
+void fn_set_globals(lua_State *L, int function, int from, int to) {
+  for (int i = 1; lua_getupvalue(L, function, i); i++) {
+    if (lua_rawequal(L, -1, from)) {
+      lua_pushvalue(L, to);
+      lua_setupvalue(L, function, i);
+    }
+    lua_pop(L, 1);
+  }
+}

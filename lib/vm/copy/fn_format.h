@@ -1,0 +1,28 @@
+/* fn_format: the bytes of a function that travels (fn.h).
+ *
+ * "FN1", the header of this Lua's bytecode, and one value. A value is one tag byte and
+ *   NIL FALSE TRUE GLOBALS   nothing
+ *   INT FLOAT                8 bytes
+ *   STR NAME                 u32 length, bytes
+ *   PID       the 8 bytes of its number (bit 63: a reference), u32 creation, its node's name as a STR
+ *   TABLE     u8 has a metatable, pairs up to a NIL key, then the metatable
+ *   FUNCTION  u32 length, body (bytecode.h), u8 upvalues, each: u32 cell, and for a new cell its value
+ *   FLAT      u32 length, body, u8 upvalues, the value of each: where all upvalues are plain
+ *   BACK      u32 number of a table or function met before
+ *
+ * Tables and functions are numbered from 1 as they begin, and so are cells: two upvalues with the same cell
+ * share one variable.  Numbers are in host order: the header, checked first, tells the order of bytes. */
+#ifndef VM_COPY_FN_FORMAT_H
+#define VM_COPY_FN_FORMAT_H
+
+#include "vm/copy/bytecode.h"
+
+#include <stdint.h>
+
+enum fn_tag { NIL, FALSE, TRUE, INT, FLOAT, STR, PID, TABLE, FUNCTION, BACK, NAME, GLOBALS, FLAT };
+
+enum { MAGIC_LEN = 3, HEAD_LEN = MAGIC_LEN + BYTECODE_HEADER, DEPTH_MAX = 180 };
+#define FN_MAGIC "FN1"
+#define REF_BIT  (UINT64_C(1) << 63)
+
+#endif

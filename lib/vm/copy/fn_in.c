@@ -1,0 +1,211 @@
+/* Functions on their way in.  Whatever the bytes say, they are checked before they are believed. */
+#include "vm/copy/fn.h"
+
+#include "vm/copy/copy.h"
+#include "vm/copy/factory.h"
+#include "vm/copy/fn_format.h"
+#include "vm/process/process.h"
+#include "vm/sched/state.h"
+
+#include <lauxlib.h>
+#include <string.h>
+
+struct decoder {
+  lua_State *L;
+  struct process *p;
+  const char *at, *end;
+  int objects; /* stack index: number -> object, -cell -> object * 256 + upvalue */
+  uint32_t n, cells;
+};
+
+static void get(struct decoder *d, int depth);
+
+static const char *get_raw(struct decoder *d, size_t n) {
+  if (n > (size_t)(d->end - d->at)) luaL_error(d->L, "a function is damaged");
+  d->at += n;
+  return d->at - n;
+}
+
+static uint8_t get_u8(struct decoder *d) {
+  return (uint8_t)*get_raw(d, 1);
+}
+
+static uint32_t get_u32(struct decoder *d) {
+  uint32_t n;
+  memcpy(&n, get_raw(d, sizeof n), sizeof n);
+  return n;
+}
+
+static void get_str(struct decoder *d) {
+  uint32_t n = get_u32(d);
+  lua_pushlstring(d->L, get_raw(d, n), n);
+}
+
+static void get_pid(struct decoder *d) {
+  uint64_t number;
+  uint32_t creation, incarnation;
+  char name[NODENAME_SIZE];
+  memcpy(&number, get_raw(d, sizeof number), sizeof number);
+  creation = get_u32(d);
+  uint32_t n = get_u32(d);
+  if (n >= sizeof name) luaL_error(d->L, "a function is damaged");
+  memcpy(name, get_raw(d, n), n);
+  name[n] = '\0';
+  if (nodetab_intern(d->p->isolate->vm->config.nodes, name, creation, &incarnation))
+    luaL_error(d->L, "too many nodes are known");
+  npid pid = npid_make(incarnation, number & NPID_NUMBER_MAX);
+  copy_push_npid(d->L, number & REF_BIT ? npid_as_ref(pid) : pid);
+}
+
+static void get_name(struct decoder *d) {
+  lua_State *L = d->L;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, d->p->isolate->refs.values);
+  get_str(d);
+  lua_pushvalue(L, -1);
+  if (lua_rawget(L, -3) == LUA_TNIL) luaL_error(L, "this node has no '%s'", lua_tostring(L, -2));
+  lua_replace(L, -3);
+  lua_pop(L, 1);
+}
+
+/* The object at the top gets the next number. */
+static uint32_t enter(struct decoder *d) {
+  lua_pushvalue(d->L, -1);
+  lua_rawseti(d->L, d->objects, ++d->n);
+  return d->n;
+}
+
+static void get_meta(struct decoder *d, int depth) {
+  lua_State *L = d->L;
+  get(d, depth);
+  if (!lua_istable(L, -1)) luaL_error(L, "a function is damaged");
+  lua_pushliteral(L, "__gc");
+  if (lua_rawget(L, -2) != LUA_TNIL) luaL_error(L, "a table with a __gc metamethod cannot be sent");
+  lua_pop(L, 1);
+  lua_setmetatable(L, -2);
+}
+
+static void get_table(struct decoder *d, int depth) {
+  lua_State *L = d->L;
+  lua_newtable(L);
+  enter(d);
+  bool has_meta = get_u8(d);
+  for (;;) {
+    get(d, depth);
+    if (lua_isnil(L, -1)) break;
+    get(d, depth);
+    lua_rawset(L, -3); /* a NaN key, which only a damaged payload has, raises */
+  }
+  lua_pop(L, 1);
+  if (has_meta) get_meta(d, depth);
+}
+
+/* Upvalue i of the function at the top becomes the same variable as the cell's first owner's. */
+static void join(struct decoder *d, int i, uint32_t cell) {
+  lua_State *L = d->L;
+  lua_rawgeti(L, d->objects, -(lua_Integer)cell);
+  lua_Integer owner = lua_tointeger(L, -1);
+  lua_rawgeti(L, d->objects, owner >> 8);
+  lua_upvaluejoin(L, -3, i, -1, (int)(owner & 255));
+  lua_pop(L, 2);
+}
+
+static void get_upvalue(struct decoder *d, uint32_t id, int i, int depth) {
+  lua_State *L = d->L;
+  uint32_t cell = get_u32(d);
+  if (cell == 0 || cell > d->cells + 1) luaL_error(L, "a function is damaged");
+  if (cell <= d->cells) {
+    join(d, i, cell);
+    return;
+  }
+  d->cells = cell;
+  lua_pushinteger(L, (lua_Integer)id << 8 | i);
+  lua_rawseti(L, d->objects, -(lua_Integer)cell);
+  get(d, depth);
+  lua_setupvalue(L, -2, i);
+}
+
+/* Pushes an instance; returns how many upvalues it has. */
+static uint32_t get_body(struct decoder *d) {
+  uint32_t len = get_u32(d);
+  const char *body = get_raw(d, len), *problem;
+  const struct factory *f = factory_find(d->L, d->p->isolate, body, len, &problem);
+  if (!f) return (uint32_t)luaL_error(d->L, "%s", problem);
+  if (get_u8(d) != f->upvalues) luaL_error(d->L, "a function is damaged");
+  factory_push(d->L, f);
+  return f->upvalues;
+}
+
+/* Its upvalues refer to nothing that was met before, so the table of that is not there. */
+static void get_flat(struct decoder *d, int depth) {
+  uint32_t upvalues = get_body(d);
+  for (uint32_t i = 1; i <= upvalues; i++) {
+    uint8_t tag = d->at < d->end ? (uint8_t)*d->at : NIL;
+    if (tag == TABLE || tag == FUNCTION || tag == FLAT || tag == BACK)
+      luaL_error(d->L, "a function is damaged");
+    get(d, depth);
+    lua_setupvalue(d->L, -2, (int)i);
+  }
+}
+
+static void get_function(struct decoder *d, int depth) {
+  uint32_t upvalues = get_body(d), id = enter(d);
+  for (uint32_t i = 1; i <= upvalues; i++) get_upvalue(d, id, (int)i, depth);
+}
+
+static void get_number(struct decoder *d, enum fn_tag tag) {
+  union {
+    lua_Integer i;
+    lua_Number d;
+  } v;
+  memcpy(&v, get_raw(d, sizeof v), sizeof v);
+  if (tag == INT) {
+    lua_pushinteger(d->L, v.i);
+  } else {
+    lua_pushnumber(d->L, v.d);
+  }
+}
+
+static void get(struct decoder *d, int depth) {
+  lua_State *L = d->L;
+  luaL_checkstack(L, 8, NULL);
+  if (depth > 4 * DEPTH_MAX) luaL_error(L, "a function is nested too deep");
+  uint8_t tag = get_u8(d);
+  switch (tag) {
+  case NIL: lua_pushnil(L); return;
+  case FALSE:
+  case TRUE: lua_pushboolean(L, tag == TRUE); return;
+  case INT:
+  case FLOAT: get_number(d, tag); return;
+  case STR: get_str(d); return;
+  case PID: get_pid(d); return;
+  case TABLE: get_table(d, depth + 1); return;
+  case FUNCTION: get_function(d, depth + 1); return;
+  case FLAT: get_flat(d, depth + 1); return;
+  case BACK:
+    lua_rawgeti(L, d->objects, get_u32(d));
+    if (lua_isnil(L, -1)) luaL_error(L, "a function is damaged");
+    return;
+  case NAME: get_name(d); return;
+  case GLOBALS: process_push_env(L, d->p); return;
+  default: luaL_error(L, "a function is damaged");
+  }
+}
+
+void fn_decode(lua_State *L, const char *payload, size_t len) {
+  struct process *p = process_of(L);
+  struct decoder d = {.L = L, .p = p, .at = payload, .end = payload + len};
+  luaL_checkstack(L, 8, NULL);
+  if (len < HEAD_LEN || memcmp(payload, FN_MAGIC, MAGIC_LEN) != 0) luaL_error(L, "a function is damaged");
+  d.at += HEAD_LEN;
+  if (memcmp(payload + MAGIC_LEN, p->isolate->bytecode, BYTECODE_HEADER) != 0)
+    luaL_error(L, "a function was made by another Lua than this node's (%s)", LUA_RELEASE);
+  lua_pushnil(L);
+  d.objects = lua_gettop(L);
+  if (d.at < d.end && *d.at != FLAT) {
+    lua_newtable(L);
+    lua_replace(L, d.objects);
+  }
+  get(&d, 0);
+  if (d.at != d.end) luaL_error(L, "a function is damaged");
+  lua_replace(L, d.objects);
+}

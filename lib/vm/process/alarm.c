@@ -1,0 +1,161 @@
+/* Invariant: an alarm is in iso->alarms under its ref exactly while its timer is in iso->timers; and for as
+ * long vm->alarms leads from the ref to the isolate, and one that a process has set for itself is in its
+ * list.
+ */
+#include "vm/process/alarm.h"
+
+#include "base/clock.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/sched/state.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct alarm {
+  struct timer timer;
+  struct alarm *next, **link; /* in the list of the process that has set it for itself; link: NULL in none */
+  npid ref, from, to;
+  char *name;
+  struct term *term;
+};
+
+static struct alarm_owners *owners_of(struct vm *vm, npid ref) {
+  return &vm->alarms[npid_number(ref) % VM_ALARM_SHARDS];
+}
+
+static int publish(struct isolate *iso, npid ref) {
+  struct alarm_owners *owners = owners_of(iso->vm, ref);
+  pthread_mutex_lock(&owners->lock);
+  int rc = map_put_id(&owners->isolates, ref, iso);
+  pthread_mutex_unlock(&owners->lock);
+  return rc;
+}
+
+static void withdraw(struct vm *vm, npid ref) {
+  struct alarm_owners *owners = owners_of(vm, ref);
+  pthread_mutex_lock(&owners->lock);
+  map_remove_id(&owners->isolates, ref);
+  pthread_mutex_unlock(&owners->lock);
+}
+
+struct isolate *alarm_owner(struct vm *vm, npid ref) {
+  struct alarm_owners *owners = owners_of(vm, ref);
+  if (!npid_is_local(ref)) return NULL;
+  pthread_mutex_lock(&owners->lock);
+  struct isolate *iso = map_get_id(&owners->isolates, ref);
+  pthread_mutex_unlock(&owners->lock);
+  return iso;
+}
+
+enum { OVERHEAD = 128 }; /* its places in tables */
+
+static void chain_in(struct isolate *iso, struct alarm *a) {
+  struct process *p = a->to == a->from ? isolate_find(iso, a->to) : NULL;
+  if (!p) return;
+  a->next = p->alarms;
+  a->link = &p->alarms;
+  if (a->next) a->next->link = &a->next;
+  p->alarms = a;
+}
+
+/* Takes it out of everything. */
+static void retire(struct isolate *iso, struct alarm *a) {
+  map_remove_id(&iso->alarms, a->ref);
+  timers_remove(&iso->timers, &a->timer);
+  withdraw(iso->vm, a->ref);
+  if (a->link) *a->link = a->next;
+  if (a->link && a->next) a->next->link = a->link;
+}
+
+/* As long as the process that set it lives, that one answers for what it takes. */
+static void charge(struct isolate *iso, const struct alarm *a, int sign) {
+  struct process *p = isolate_find(iso, a->from);
+  size_t name = a->name ? strlen(a->name) : 0, term = a->term ? sizeof *a->term + a->term->size : 0;
+  if (p) process_charge(p, sign * (int64_t)(sizeof *a + OVERHEAD + name + term));
+}
+
+static void alarm_free(struct alarm *a) {
+  term_unref(a->term);
+  free(a->name);
+  free(a);
+}
+
+int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name,
+              struct term *term) {
+  struct alarm *a = calloc(1, sizeof *a);
+  if (!a) return ERR_NOMEM;
+  *a = (struct alarm){.timer = {.at = at, .kind = TIMER_SEND}, .ref = ref, .from = from, .to = to};
+  if (name && !(a->name = strdup(name))) goto fail;
+  if (map_put_id(&iso->alarms, ref, a)) goto fail;
+  if (timers_add(&iso->timers, &a->timer)) goto forget;
+  if (publish(iso, ref)) goto stop;
+  a->term = term;
+  chain_in(iso, a);
+  charge(iso, a, 1);
+  return 0;
+stop:
+  timers_remove(&iso->timers, &a->timer);
+forget:
+  map_remove_id(&iso->alarms, ref);
+fail:
+  alarm_free(a);
+  return ERR_NOMEM;
+}
+
+/* Nobody is left to whom it goes. */
+static bool is_void(struct isolate *iso, const struct alarm *a) {
+  return !a->name && npid_is_local(a->to) && !vm_alive(iso->vm, a->to);
+}
+
+int64_t alarm_cancel(struct isolate *iso, npid ref) {
+  struct alarm *a = map_get_id(&iso->alarms, ref);
+  if (!a) return -1;
+  int64_t left = a->timer.at - clock_ns();
+  bool gone = is_void(iso, a);
+  retire(iso, a);
+  charge(iso, a, -1);
+  alarm_free(a);
+  if (gone) return -1;
+  return left > 0 ? left : 0;
+}
+
+void alarm_drop(struct process *p) {
+  struct alarm *a = p->alarms;
+  p->alarms = NULL;
+  for (struct alarm *next; a; a = next) {
+    next = a->next;
+    a->link = NULL; /* the list is no more */
+    retire(p->isolate, a);
+    alarm_free(a);
+  }
+}
+
+void alarm_call(struct isolate *iso, struct signal *s) {
+  if (s->kind != SIGNAL_CALL || !term_is_word(s->term, "cancel_timer")) {
+    vm_nobody(iso->vm, s);
+    return;
+  }
+  int64_t left = alarm_cancel(iso, s->to);
+  isolate_signal(iso, SIGNAL_REPLY, s->from, s->to, s->ref, term_build("bi", left >= 0, left));
+  signal_free(s);
+}
+
+void alarm_fire(struct isolate *iso, struct timer *t) {
+  struct alarm *a = (struct alarm *)((char *)t - offsetof(struct alarm, timer));
+  retire(iso, a);
+  charge(iso, a, -1);
+  npid to = a->name ? names_whereis(iso->vm->config.names, a->name, NULL) : a->to;
+  if (to != NPID_NONE) {
+    isolate_signal(iso, SIGNAL_MESSAGE, to, a->from, NPID_NONE, a->term);
+    a->term = NULL;
+  }
+  alarm_free(a);
+}
+
+void alarm_drop_all(struct isolate *iso) {
+  void *value;
+  for (size_t at = 0; map_next(&iso->alarms, &at, NULL, NULL, &value);) alarm_free(value);
+  map_finish(&iso->alarms);
+}

@@ -1,0 +1,68 @@
+/* What is told of a process: the answer to an "info" or a "process_info" call. */
+#include "vm/process/process.h"
+
+#include "vm/sched/state.h"
+
+#include <stdio.h>
+
+static const char *const states[] = {
+    [PROCESS_FREE] = "ready",       [PROCESS_READY] = "ready",     [PROCESS_RUNNING] = "running",
+    [PROCESS_RECEIVES] = "receive", [PROCESS_MATCHES] = "receive", [PROCESS_SLEEPS] = "sleep",
+    [PROCESS_CALLS] = "call",       [PROCESS_SENDS] = "send",
+};
+
+/* The function at the bottom of its stack. */
+static void put_what(struct process *p, struct term_writer *w) {
+  lua_Debug ar;
+  char text[LUA_IDSIZE + 32] = "";
+  for (int level = 0; lua_getstack(p->L, level, &ar); level++) {
+    lua_getinfo(p->L, "S", &ar);
+    if (*ar.what != 'C') snprintf(text, sizeof text, "%s:%d", ar.short_src, ar.linedefined);
+  }
+  term_put_text(w, "what");
+  term_put_text(w, text);
+}
+
+static void put_int(struct term_writer *w, const char *key, int64_t value) {
+  term_put_text(w, key);
+  term_put_int(w, value);
+}
+
+struct name_of {
+  npid pid;
+  struct term_writer *w;
+  bool found;
+};
+
+static void find_name(void *data, const char *name, npid pid, uint64_t token) {
+  (void)token;
+  struct name_of *n = data;
+  if (pid != n->pid || n->found) return;
+  term_put_text(n->w, "name");
+  term_put_text(n->w, name);
+  n->found = true;
+}
+
+struct term *process_info(struct process *p, bool everything) {
+  struct term_writer w = TERM_WRITER_INIT;
+  struct name_of name = {p->pid, &w, false};
+  term_put_bool(&w, true);
+  size_t at = term_open(&w, TERM_MAP);
+  term_put_text(&w, "kind"), term_put_text(&w, "thread");
+  term_put_text(&w, "state"), term_put_text(&w, states[p->state]);
+  term_put_text(&w, "leader"), term_put_pid(&w, p->leader);
+  put_int(&w, "mailbox", p->mailbox.count);
+  put_int(&w, "memory", p->heap > 0 ? p->heap : 0);
+  put_int(&w, "started", p->started);
+  put_what(p, &w);
+  names_each(p->isolate->vm->config.names, find_name, &name);
+  uint32_t count = name.found ? 8 : 7;
+  if (everything) {
+    term_put_text(&w, "trap_exit"), term_put_bool(&w, p->trap_exit);
+    count += 1 + process_put_ties(p, &w);
+  }
+  term_set_count(&w, at, count);
+  struct term *t = term_from_writer(&w, 2);
+  term_writer_finish(&w);
+  return t;
+}

@@ -1,0 +1,321 @@
+/* Invariant: L is NULL exactly while no process was ever here since it was last closed.  An isolate closes
+ * when it is shut, nobody lives in it and nothing is timed; `live` counts a process from before its order is
+ * pushed into the inbox, so none is on its way then. */
+#include "vm/process/isolate.h"
+
+#include "base/clock.h"
+#include "vm/process/alarm.h"
+#include "vm/bind/base_env.h"
+#include "vm/copy/factory.h"
+#include "vm/process/process.h"
+#include "vm/process/spawn.h"
+#include "vm/sched/state.h"
+
+#include <lualib.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+/* --- life --- */
+
+static struct isolate *take_spare(struct vm *vm) {
+  struct isolate *iso = vm->spare;
+  if (iso) vm->spare = iso->next_spare;
+  return iso;
+}
+
+/* Under vm->lock. */
+static struct isolate *new_locked(struct vm *vm) {
+  struct isolate *iso = take_spare(vm);
+  if (!iso) {
+    if (vm->isolates_len == vm->isolates_cap) {
+      size_t cap = vm->isolates_cap ? 2 * vm->isolates_cap : 16;
+      struct isolate **all = realloc(vm->isolates, cap * sizeof(*all));
+      if (!all) return NULL;
+      vm->isolates = all;
+      vm->isolates_cap = cap;
+    }
+    if (!(iso = calloc(1, sizeof *iso))) return NULL;
+    iso->vm = vm;
+    iso->sleep.kind = TIMER_ISOLATE;
+    vm->isolates[vm->isolates_len++] = iso;
+  }
+  atomic_store(&iso->open, true);
+  return iso;
+}
+
+struct isolate *isolate_new(struct vm *vm) {
+  pthread_mutex_lock(&vm->lock);
+  struct isolate *iso = new_locked(vm);
+  pthread_mutex_unlock(&vm->lock);
+  return iso;
+}
+
+void isolate_shut(struct isolate *iso) {
+  atomic_store(&iso->open, false);
+  sched_wake(iso->vm, iso);
+}
+
+static bool open_state(struct isolate *iso) {
+  heap_init(&iso->heap, iso->vm->config.heap_max);
+  iso->L = lua_newstate(heap_alloc, &iso->heap);
+  if (!iso->L) return false;
+  *(struct process **)lua_getextraspace(iso->L) = NULL;
+  if (base_env_open(iso->L, iso)) return true;
+  lua_close(iso->L);
+  heap_finish(&iso->heap);
+  iso->L = NULL;
+  return false;
+}
+
+static void close_state(struct isolate *iso) {
+  if (!iso->L) return;
+  /* Nothing is told any more: processes that still live (the vm is being freed) just go. */
+  for (uint32_t i = 0; i < iso->slots_len; i++) process_free(iso->slots[i]);
+  free(iso->slots);
+  iso->slots = NULL;
+  iso->slots_len = iso->slots_cap = 0;
+  iso->pool = NULL;
+  iso->ready = iso->preempted = (struct queue){NULL, NULL};
+  alarm_drop_all(iso);
+  timers_finish(&iso->timers);
+  factory_drop_all(iso);
+  term_writer_finish(&iso->writer);
+  buf_finish(&iso->dump);
+  lua_close(iso->L);
+  iso->L = NULL;
+  heap_finish(&iso->heap);
+  ptab_give(&iso->vm->ptab, iso->given, iso->given_len);
+  ptab_give(&iso->vm->ptab, iso->numbers, iso->numbers_len);
+  iso->given_len = iso->numbers_len = 0;
+}
+
+void isolate_free(struct isolate *iso) {
+  close_state(iso);
+  for (struct signal *s = inbox_take(&iso->inbox), *next; s; s = next) {
+    next = s->next;
+    signal_free(s);
+  }
+  free(iso);
+}
+
+static void close_if_deserted(struct isolate *iso) {
+  if (!iso->L || atomic_load(&iso->open) || atomic_load(&iso->live) > 0 || iso->timers.len > 0) return;
+  struct vm *vm = iso->vm;
+  close_state(iso);
+  pthread_mutex_lock(&vm->lock);
+  iso->next_spare = vm->spare;
+  vm->spare = iso;
+  pthread_mutex_unlock(&vm->lock);
+}
+
+struct isolate *isolate_of_sleep(struct timer *t) {
+  return (struct isolate *)((char *)t - offsetof(struct isolate, sleep));
+}
+
+/* --- where new processes go --- */
+
+/* A few processes are spread over the open isolates, so that each may get a core of its own; many go
+ * SCHED_CHUNK at a time into the same one, as those spawned together mostly talk to each other. */
+static struct isolate **open_place(struct scheduler *s) {
+  int n = 2 * s->vm->schedulers < SCHED_OPEN ? 2 * s->vm->schedulers : SCHED_OPEN;
+  for (int few = 1; few <= SCHED_FEW; few++)
+    for (int i = 0; i < n; i++)
+      if (!s->open[i] || atomic_load(&s->open[i]->live) < few) return &s->open[i];
+  return &s->open[s->spawns++ / SCHED_CHUNK % (unsigned)n];
+}
+
+struct isolate *isolate_elsewhere(struct isolate *from) {
+  struct isolate **open = open_place(from->scheduler);
+  if (*open && atomic_load(&(*open)->live) < ISOLATE_MAX) return *open;
+  struct isolate *fresh = isolate_new(from->vm);
+  if (fresh && *open) isolate_shut(*open);
+  if (fresh) *open = fresh;
+  return fresh;
+}
+
+struct isolate *isolate_for_outside(struct vm *vm) {
+  struct isolate *full = NULL;
+  pthread_mutex_lock(&vm->lock);
+  if (!vm->open || atomic_load(&vm->open->live) >= ISOLATE_SMALL) {
+    struct isolate *fresh = new_locked(vm);
+    if (fresh) full = vm->open, vm->open = fresh;
+  }
+  struct isolate *iso = vm->open;
+  if (iso) atomic_fetch_add(&iso->live, 1);
+  pthread_mutex_unlock(&vm->lock);
+  if (full) isolate_shut(full);
+  return iso;
+}
+
+uint64_t isolate_take_number(struct isolate *iso) {
+  if (iso->numbers_len == 0) {
+    uint64_t fresh[ISOLATE_BATCH];
+    uint32_t n = (uint32_t)ptab_take(&iso->vm->ptab, fresh, ISOLATE_BATCH);
+    for (uint32_t i = 0; i < n; i++) iso->numbers[i] = fresh[n - 1 - i];
+    iso->numbers_len = n;
+  }
+  return iso->numbers_len ? iso->numbers[--iso->numbers_len] : 0;
+}
+
+void isolate_give_number(struct isolate *iso, uint64_t number) {
+  iso->given[iso->given_len++] = number;
+  if (iso->given_len < ISOLATE_BATCH) return;
+  ptab_give(&iso->vm->ptab, iso->given, iso->given_len);
+  iso->given_len = 0;
+}
+
+npid isolate_ref(struct isolate *iso) {
+  if (iso->ref_next == iso->ref_end) {
+    iso->ref_next = vm_refs(iso->vm, ISOLATE_REFS);
+    iso->ref_end = iso->ref_next + ISOLATE_REFS;
+  }
+  return npid_as_ref(npid_make(0, iso->ref_next++));
+}
+
+/* --- signals --- */
+
+struct process *isolate_find(struct isolate *iso, npid pid) {
+  if (!npid_is_local(pid) || npid_is_ref(pid)) return NULL;
+  struct ptab_slot *slot = ptab_find(&iso->vm->ptab, npid_number(pid));
+  if (!slot || atomic_load_explicit(&slot->owner, memory_order_relaxed) != iso) return NULL;
+  return atomic_load_explicit(&slot->object, memory_order_relaxed);
+}
+
+void isolate_deliver(struct isolate *iso, struct signal *s) {
+  struct process *p = isolate_find(iso, s->to);
+  if (p) {
+    process_signal(p, s);
+  } else {
+    vm_deliver(iso->vm, s);
+  }
+}
+
+void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
+                    struct term *term) {
+  struct signal *s = signal_new(kind, to, from, ref, term);
+  if (s) {
+    isolate_deliver(iso, s);
+  } else {
+    term_unref(term);
+  }
+}
+
+uint32_t isolate_epoch(const struct isolate *iso, npid to) {
+  return nodetab_epoch(iso->vm->config.nodes, npid_incarnation(to));
+}
+
+int isolate_tie(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref, uint32_t epoch) {
+  struct signal *s = signal_new(kind, to, from, ref, NULL);
+  if (!s) return ERR_NOMEM;
+  s->epoch = epoch;
+  isolate_deliver(iso, s);
+  return 0;
+}
+
+static void node_down(struct isolate *iso, struct signal *s) {
+  uint32_t incarnation = npid_incarnation(s->from);
+  for (uint32_t i = 0; i < iso->slots_len; i++)
+    if (iso->slots[i]->alive) process_node_down(iso->slots[i], incarnation, s->epoch, s->term);
+  signal_free(s);
+}
+
+static void receive_spawn(struct isolate *iso, struct signal *s) {
+  if (iso->L || open_state(iso)) {
+    spawn_arrived(iso, s);
+  } else {
+    spawn_lost(iso, s, "out of memory");
+  }
+}
+
+static void receive_signal(struct isolate *iso, struct signal *s) {
+  struct process *p = isolate_find(iso, s->to);
+  if (p) {
+    process_signal(p, s);
+  } else if (npid_is_ref(s->to)) {
+    alarm_call(iso, s);
+  } else {
+    vm_nobody(iso->vm, s);
+  }
+}
+
+static void take_inbox(struct isolate *iso) {
+  struct signal *s = inbox_take(&iso->inbox);
+  if (s && atomic_load(&iso->vm->room.inbox_waits)) room_came(iso->vm, room_of_inbox(&iso->inbox));
+  for (struct signal *next; s; s = next) {
+    next = s->next;
+    if (s->kind == SIGNAL_SPAWN) {
+      receive_spawn(iso, s);
+    } else if (s->kind == SIGNAL_NODEDOWN) {
+      node_down(iso, s);
+    } else {
+      receive_signal(iso, s);
+    }
+  }
+}
+
+/* --- running --- */
+
+static void fire_timers(struct isolate *iso) {
+  if (iso->timers.len == 0) return;
+  int64_t now = clock_ns();
+  for (struct timer *t; (t = timers_due(&iso->timers, now));) {
+    if (t->kind == TIMER_SEND) {
+      alarm_fire(iso, t);
+    } else {
+      struct process *p = process_of_timer(t);
+      p->timed_out = true;
+      process_ready(p);
+    }
+  }
+}
+
+static struct process *pop(struct queue *q) {
+  struct process *p = q->first;
+  if (!p) return NULL;
+  q->first = p->next;
+  if (!q->first) q->last = NULL;
+  p->state = PROCESS_RUNNING;
+  return p;
+}
+
+/* Who was woken does not wait for those that compute, however many they are; but at least every other slice
+ * is theirs. */
+static struct process *next_ready(struct isolate *iso) {
+  struct process *p = iso->owed ? NULL : pop(&iso->ready);
+  if (p) return p;
+  p = pop(&iso->preempted);
+  iso->owed = false;
+  if (p) iso->served = true;
+  return p ? p : pop(&iso->ready);
+}
+
+/* Nothing is ready.  True when the isolate is idle now, and no longer ours. */
+static bool rest(struct isolate *iso) {
+  int64_t next = timers_next(&iso->timers);
+  if (next != TIMER_NEVER) sched_sleep_until(iso, next);
+  close_if_deserted(iso);
+  int running = ISOLATE_RUNNING;
+  if (atomic_compare_exchange_strong(&iso->state, &running, ISOLATE_IDLE)) return true;
+  atomic_exchange(&iso->state, ISOLATE_RUNNING);
+  return false;
+}
+
+void isolate_run(struct isolate *iso, struct scheduler *s) {
+  unsigned tick = atomic_load_explicit(&s->ticks, memory_order_relaxed);
+  atomic_exchange(&iso->state, ISOLATE_RUNNING);
+  iso->scheduler = s;
+  iso->owed = iso->preempted.first && !iso->served;
+  iso->served = false;
+  fire_timers(iso);
+  while (atomic_load_explicit(&s->ticks, memory_order_relaxed) == tick && !atomic_load(&iso->vm->stopping)) {
+    take_inbox(iso);
+    if (!iso->ready.first) fire_timers(iso);
+    struct process *p = next_ready(iso);
+    if (p) {
+      process_run(p);
+    } else if (rest(iso)) {
+      return;
+    }
+  }
+  sched_requeue(s, iso, !iso->ready.first, timers_next(&iso->timers));
+}

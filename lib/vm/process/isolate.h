@@ -1,0 +1,137 @@
+/* isolate: one lua_State with up to ISOLATE_MAX green threads, its inbox, its ready queues and its timers. At
+ * any moment at most one scheduler runs it, and only that thread touches anything here but inbox, state, live
+ * and the counters. The struct itself lives as long as the vm: a late signal finds it, and finds nobody in
+ * it. */
+#ifndef VM_PROCESS_ISOLATE_H
+#define VM_PROCESS_ISOLATE_H
+
+#include "base/buf.h"
+#include "base/map.h"
+#include "core/signal.h"
+#include "core/term.h"
+#include "vm/process/heap.h"
+#include "vm/sched/sched.h"
+#include "vm/sched/timers.h"
+#include "vm/sched/whereis.h"
+
+#include <lua.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct vm;
+struct process;
+struct factory;
+
+enum { ISOLATE_MAX = 1000, ISOLATE_SMALL = 64, ISOLATE_BATCH = 16, ISOLATE_REFS = 1024, ISOLATE_PROTOS = 64 };
+
+/* Tables in the registry of an isolate, by reference number. */
+struct isolate_refs {
+  int threads;   /* process slot -> its coroutine */
+  int envs;      /* process slot -> its globals */
+  int loaded;    /* process slot -> modules it has required */
+  int env_meta;  /* metatable of every process's globals */
+  int names;     /* library function or table -> qualified name */
+  int values;    /* and back */
+  int modules;   /* path -> compiled module */
+  int witnesses; /* weak: place in protos -> a closure */
+};
+
+struct isolate_proto {
+  const void *proto;
+  struct factory *factory;
+};
+
+struct queue { /* of processes, by their next */
+  struct process *first, *last;
+};
+
+struct isolate {
+  struct vm *vm;
+  struct isolate *next, *before;    /* in a scheduler's queue */
+  _Atomic(struct scheduler *) home; /* whose queue that is */
+  atomic_bool computes;             /* which of them */
+  struct isolate *next_spare;       /* among the spare ones */
+  atomic_int state;
+  struct inbox inbox;
+  struct timer sleep; /* in vm->sleepers */
+  atomic_int live;    /* processes here or on their way here */
+  atomic_bool open;   /* new processes may come */
+  _Atomic uint64_t spawned, messages;
+
+  lua_State *L; /* NULL while closed */
+  struct isolate_refs refs;
+  struct heap heap;
+  struct scheduler *scheduler; /* that runs it */
+  struct process *current;
+  struct queue ready;     /* woken, or new */
+  struct queue preempted; /* had the core for long, so they come after those */
+  bool served;            /* one of the preempted has run in this slice */
+  bool owed;              /* none has in the last */
+  struct timers timers;
+  struct process **slots; /* every process made here, live or pooled */
+  uint32_t slots_len, slots_cap;
+  struct process *pool;
+  struct term_writer writer;                   /* scratch of one encoding at a time */
+  uint8_t bytecode[32];                        /* header of this Lua's bytecode */
+  struct map factories;                        /* of functions, by hash of their bytecode */
+  size_t factory_bytes;                        /* of all bodies together */
+  struct isolate_proto protos[ISOLATE_PROTOS]; /* functions seen lately: factory.c */
+  bool knows_protos;
+  struct buf dump;   /* scratch */
+  struct map alarms; /* of send_after, by ref */
+  struct whereis names;
+
+  uint64_t numbers[ISOLATE_BATCH], given[ISOLATE_BATCH]; /* process numbers to use, and used */
+  uint32_t numbers_len, given_len;
+  uint64_t ref_next, ref_end;
+};
+
+/* An open isolate, new or reused; NULL when memory ran out. Any thread. */
+struct isolate *isolate_new(struct vm *vm);
+void isolate_free(struct isolate *iso);
+
+/* No more processes come: it closes once its last one is gone. */
+void isolate_shut(struct isolate *iso);
+
+/* Runs what is ready until nothing is, or the slice is over. */
+void isolate_run(struct isolate *iso, struct scheduler *s);
+
+struct isolate *isolate_of_sleep(struct timer *t);
+
+/* The isolate of any of its threads. */
+static inline struct isolate *isolate_of(lua_State *L) {
+  void *heap;
+  lua_getallocf(L, &heap);
+  return (struct isolate *)((char *)heap - offsetof(struct isolate, heap));
+}
+
+/* A number for a process to come (0: there are too many), and one whose process is gone. */
+uint64_t isolate_take_number(struct isolate *iso);
+void isolate_give_number(struct isolate *iso, uint64_t number);
+
+npid isolate_ref(struct isolate *iso);
+
+/* Delivers from a process of this isolate: within it directly, else by vm_deliver. */
+void isolate_deliver(struct isolate *iso, struct signal *s);
+void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
+                    struct term *term);
+
+/* The present connection to a pid's node: nodetab_epoch. */
+uint32_t isolate_epoch(const struct isolate *iso, npid to);
+
+/* Delivers a LINK or a MONITOR that belongs to that connection.  0 or ERR_NOMEM. */
+int isolate_tie(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
+                uint32_t epoch) MUST_CHECK;
+
+/* The live process of this isolate, or NULL. */
+struct process *isolate_find(struct isolate *iso, npid pid);
+
+/* An isolate for one more process of a process of `from`, which is better not put there (the caller then
+ * counts it in `live`); or of somebody outside the schedulers (counted already).  NULL when memory ran out.
+ */
+struct isolate *isolate_elsewhere(struct isolate *from);
+struct isolate *isolate_for_outside(struct vm *vm);
+
+#endif

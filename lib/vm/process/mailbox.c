@@ -1,0 +1,26 @@
+/* Invariant: tail is the address of the last message's next, or of first; mark is an address of that kind
+ * too. */
+#include "vm/process/mailbox.h"
+
+void mailbox_init(struct mailbox *m) {
+  *m = (struct mailbox){.tail = &m->first};
+}
+
+void mailbox_finish(struct mailbox *m) {
+  while (m->first) {
+    struct signal *s = m->first;
+    m->first = s->next;
+    signal_free(s);
+  }
+  mailbox_init(m);
+}
+
+struct signal *mailbox_take(struct mailbox *m, struct signal **link) {
+  struct signal *s = *link;
+  *link = s->next;
+  if (m->tail == &s->next) m->tail = link;
+  if (m->mark == &s->next) m->mark = link;
+  m->bytes -= signal_weight(s);
+  m->count--;
+  return s;
+}

@@ -1,0 +1,322 @@
+/* Invariant: a process is in one of the two ready queues exactly while its state is READY; its timer is armed
+ * only while it waits.  Whoever must end (`end` is set) is made ready, and ends instead of running: so a
+ * process dies in one place only, between two resumes, never under the feet of code that runs. */
+#include "vm/process/process.h"
+
+#include "base/clock.h"
+#include "vm/process/alarm.h"
+#include "vm/bind/bind.h"
+#include "vm/sched/preempt.h"
+#include "vm/process/spawn.h"
+#include "vm/sched/state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- the ready queue and waits --- */
+
+static void enqueue(struct queue *q, struct process *p) {
+  p->state = PROCESS_READY;
+  p->next = NULL;
+  if (q->last) {
+    q->last->next = p;
+  } else {
+    q->first = p;
+  }
+  q->last = p;
+}
+
+void process_ready(struct process *p) {
+  struct isolate *iso = p->isolate;
+  if (p->state == PROCESS_READY || p->state == PROCESS_RUNNING) return;
+  timers_remove(&iso->timers, &p->timer);
+  enqueue(&iso->ready, p);
+}
+
+void process_wait(struct process *p, enum process_state state, int64_t at) {
+  p->state = (uint8_t)state;
+  p->timed_out = false;
+  p->spawned = false;
+  if (at == TIMER_NEVER) return;
+  p->timer.at = at;
+  if (timers_add(&p->isolate->timers, &p->timer)) { /* no memory for the heap: the wait ends at once */
+    p->timed_out = true;
+    process_ready(p);
+  }
+}
+
+/* --- birth --- */
+
+static int64_t new_slot(struct isolate *iso) {
+  if (iso->slots_len == iso->slots_cap) {
+    uint32_t cap = iso->slots_cap ? 2 * iso->slots_cap : 16;
+    struct process **slots = realloc(iso->slots, cap * sizeof(*slots));
+    if (!slots) return -1;
+    iso->slots = slots;
+    iso->slots_cap = cap;
+  }
+  return iso->slots_len;
+}
+
+/* Nobody's, with its coroutine. */
+static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_t slot) {
+  *p = (struct process){
+      .isolate = iso, .L = co, .slot = slot, .call = NPID_NONE, .callee_ref = NPID_NONE, .next = iso->pool};
+  mailbox_init(&p->mailbox);
+}
+
+/* The coroutine of a slot stays anchored there, and serves one process after the other. */
+static struct process *make(lua_State *L, struct isolate *iso) {
+  int64_t slot = new_slot(iso);
+  luaL_checkstack(L, 8, NULL);
+  if (slot < 0) luaL_error(L, "out of memory");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.threads);
+  lua_State *co = lua_newthread(L);
+  lua_rawseti(L, -2, (lua_Integer)slot + 1);
+  lua_pop(L, 1);
+  struct process *p = heap_alloc(&iso->heap, NULL, 0, sizeof *p);
+  if (!p) {
+    luaL_error(L, "out of memory");
+    return NULL; /* luaL_error does not return */
+  }
+  blank(p, iso, co, (uint32_t)slot);
+  lua_sethook(co, NULL, 0, 0);
+  *(struct process **)lua_getextraspace(co) = p;
+  iso->slots[iso->slots_len++] = p;
+  return p;
+}
+
+void process_push_env(lua_State *L, struct process *p) {
+  struct isolate_refs *refs = &p->isolate->refs;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, refs->envs);
+  if (lua_rawgeti(L, -1, (lua_Integer)p->slot + 1) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, refs->env_meta);
+    lua_setmetatable(L, -2);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, -3, (lua_Integer)p->slot + 1);
+  }
+  lua_replace(L, -2);
+}
+
+struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader) {
+  if (!iso->pool) iso->pool = make(L, iso);
+  struct process *p = iso->pool;
+  process_push_env(L, p);
+  iso->pool = p->next;
+  p->pid = npid_make(0, number);
+  p->leader = leader;
+  p->alive = true;
+  p->started = clock_ns();
+  ptab_set(&iso->vm->ptab, number, iso, p);
+  atomic_store_explicit(&iso->spawned, iso->spawned + 1, memory_order_relaxed);
+  return p;
+}
+
+void process_charge(struct process *p, int64_t bytes) {
+  p->heap += bytes;
+  p->outside += bytes;
+  p->isolate->heap.total += bytes;
+}
+
+/* --- death --- */
+
+void process_doom(struct process *p, struct term *reason) {
+  if (p->end || !reason) {
+    term_unref(reason);
+    return;
+  }
+  p->end = reason;
+  process_ready(p);
+}
+
+/* Globals that were never written serve the next process as they are. */
+static void clean_env(struct process *p) {
+  lua_State *L = p->isolate->L;
+  struct isolate_refs *refs = &p->isolate->refs;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, refs->envs);
+  if (lua_rawgeti(L, -1, (lua_Integer)p->slot + 1) == LUA_TTABLE) {
+    lua_pushnil(L);
+    if (lua_next(L, -2)) {
+      lua_pop(L, 2);
+      lua_pushnil(L);
+      lua_rawseti(L, -3, (lua_Integer)p->slot + 1);
+    }
+  }
+  lua_pop(L, 2);
+  if (!p->modules) return;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, refs->loaded);
+  lua_pushnil(L);
+  lua_rawseti(L, -2, (lua_Integer)p->slot + 1);
+  lua_pop(L, 1);
+}
+
+enum { WRITER_KEPT = 1 << 20 }; /* bytes of the last message that are kept for the next */
+
+static void enter(struct process *p) {
+  struct isolate *iso = p->isolate;
+  struct scheduler *s = iso->scheduler;
+  p->state = PROCESS_RUNNING;
+  iso->current = p;
+  iso->heap.meter = &p->heap;
+  atomic_store_explicit(&s->switches, s->switches + 1, memory_order_relaxed);
+  atomic_store_explicit(&s->running, p->L, memory_order_relaxed);
+}
+
+static void leave(struct process *p) {
+  struct isolate *iso = p->isolate;
+  atomic_store_explicit(&iso->scheduler->running, NULL, memory_order_relaxed);
+  iso->heap.meter = NULL;
+  iso->heap.refused = false;
+  iso->current = NULL;
+  if (iso->writer.cap > WRITER_KEPT) term_writer_finish(&iso->writer);
+}
+
+/* Closes what its code has left to be closed.  That calls the process's own functions, so it happens while it
+ * is still one.  If it must end, the hook cuts those in Lua off before their first instruction: nobody who
+ * was killed has the last word. */
+static void unwind(struct process *p) {
+  if (p->end) preempt_now(p->L);
+  enter(p);
+  lua_resetthread(p->L);
+  lua_settop(p->L, 0);
+  leave(p);
+  p->isolate->heap.exceeded = false; /* it ends anyway */
+}
+
+static void recycle(struct process *p) {
+  struct isolate *iso = p->isolate;
+  lua_sethook(p->L, NULL, 0, 0);
+  clean_env(p);
+  blank(p, iso, p->L, p->slot);
+  iso->pool = p;
+  atomic_fetch_sub(&iso->live, 1);
+}
+
+static void end(struct process *p) {
+  struct isolate *iso = p->isolate;
+  uint64_t number = npid_number(p->pid);
+  struct term *reason = p->end;
+  unwind(p);
+  timers_remove(&iso->timers, &p->timer);
+  if (p->full) vm_set_full(iso->vm, p->pid, false);
+  ptab_clear(&iso->vm->ptab, number);
+  vm_leave_room(iso->vm, &p->room);
+  alarm_drop(p);
+  names_drop(iso->vm->config.names, p->pid, NULL, NULL);
+  process_cut_ties(p, reason);
+  if (p->order) spawn_failed(p, "the process ended before it began");
+  mailbox_finish(&p->mailbox);
+  signal_free(p->taken);
+  term_unref(p->reply);
+  term_unref(reason);
+  process_charge(p, -p->outside);
+  isolate_give_number(iso, number);
+  recycle(p);
+}
+
+/* --- errors --- */
+
+struct failure {
+  struct process *p;
+  struct term *reason;
+};
+
+/* Protected: makes ["error", message, traceback] of the error on the dead coroutine's stack, and tells the
+ * group leader. */
+static int report(lua_State *L) {
+  struct failure *f = lua_touserdata(L, 1);
+  struct process *p = f->p;
+  lua_pushvalue(p->L, -1);
+  lua_xmove(p->L, L, 1);
+  const char *message = bind_text(L, -1);
+  luaL_traceback(L, p->L, NULL, 0);
+  const char *trace = lua_tostring(L, -1);
+  struct term *parts = term_build("sss", "error", message, trace);
+  f->reason = term_build("l", parts);
+  term_unref(parts);
+  if (p->quiet) return 0;
+  char pid[NPID_TEXT_SIZE];
+  npid_format(p->isolate->vm->config.nodes, p->pid, NPID_SHORT, pid);
+  const char *text = lua_pushfstring(L, "process %s ended: %s\n%s\n", pid, message, trace);
+  isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE,
+                 term_build("sps", "stderr", p->pid, text));
+  return 0;
+}
+
+void process_outgrew(struct process *p, const char *what) {
+  char pid[NPID_TEXT_SIZE], text[NPID_TEXT_SIZE + 64];
+  if (p->end) return;
+  npid_format(p->isolate->vm->config.nodes, p->pid, NPID_SHORT, pid);
+  snprintf(text, sizeof text, "process %s ended: %s\n", pid, what);
+  process_doom(p, term_build("s", "memory"));
+  isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE,
+                 term_build("sps", "stderr", p->pid, text));
+}
+
+static void fail(struct process *p) {
+  lua_State *L = p->isolate->L;
+  struct failure f = {p, NULL};
+  lua_pushcfunction(L, report);
+  lua_pushlightuserdata(L, &f);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
+  unwind(p);
+  process_doom(p, f.reason ? f.reason : term_build("s", "error"));
+}
+
+/* --- running --- */
+
+static void check_memory(struct process *p) {
+  struct heap *h = &p->isolate->heap;
+  if (!h->exceeded) return;
+  h->exceeded = false;
+  process_outgrew(p, "it outgrew its memory limit");
+}
+
+static int resume(struct process *p) {
+  struct isolate *iso = p->isolate;
+  int nargs = p->nargs, nresults;
+  p->nargs = 0;
+  enter(p);
+  int status = lua_resume(p->L, iso->L, nargs, &nresults);
+  /* Buffers of the library do not ask twice: an error right after a refusal is one of memory, too. */
+  if (iso->heap.refused && status > LUA_YIELD) iso->heap.exceeded = true;
+  leave(p);
+  return status;
+}
+
+void process_run(struct process *p) {
+  if (!p->end) {
+    int status = resume(p);
+    check_memory(p);
+    if (p->end) {
+      /* it ended itself, or was ended while it ran */
+    } else if (status == LUA_YIELD) {
+      if (p->state == PROCESS_RUNNING) enqueue(&p->isolate->preempted, p);
+      return;
+    } else if (status == LUA_OK) {
+      process_doom(p, term_build("s", "normal"));
+    } else {
+      fail(p);
+    }
+  }
+  if (p->state != PROCESS_READY) end(p); /* else it is queued again, and ends when its turn comes */
+}
+
+void process_free(struct process *p) {
+  mailbox_finish(&p->mailbox);
+  if (p->ties) {
+    map_finish(&p->ties->links);
+    map_finish(&p->ties->monitors);
+    map_finish(&p->ties->watchers);
+    map_finish(&p->ties->epochs);
+    free(p->ties);
+  }
+  term_unref(p->end);
+  signal_free(p->order);
+  signal_free(p->taken);
+  term_unref(p->reply);
+  vm_leave_room(p->isolate->vm, &p->room);
+  heap_alloc(&p->isolate->heap, p, sizeof *p, 0);
+}

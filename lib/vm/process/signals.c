@@ -1,0 +1,202 @@
+/* What each kind of signal does to a green thread: the rules of the Erlang reference manual, "Processes". */
+#include "vm/process/process.h"
+
+#include "vm/sched/state.h"
+
+/* Is the mailbox at so many halves of its bound? */
+static bool holds_halves(const struct process *p, uint64_t halves) {
+  const struct vm_config *c = &p->isolate->vm->config;
+  const struct mailbox *m = &p->mailbox;
+  return m->count * UINT64_C(2) >= c->mailbox_count * halves ||
+         m->bytes * UINT64_C(2) >= c->mailbox_bytes * halves;
+}
+
+static void note_full(struct process *p, bool full) {
+  p->full = full;
+  vm_set_full(p->isolate->vm, p->pid, full);
+}
+
+void process_message(struct process *p, struct signal *s) {
+  struct isolate *iso = p->isolate;
+  mailbox_push(&p->mailbox, s);
+  if (!p->full && holds_halves(p, 2)) note_full(p, true);
+  if (p->full && holds_halves(p, 4)) {
+    process_outgrew(p, "its mailbox outgrew its bound");
+    return;
+  }
+  atomic_store_explicit(&iso->messages, iso->messages + 1, memory_order_relaxed);
+  if (p->state == PROCESS_RECEIVES || p->state == PROCESS_MATCHES) process_ready(p);
+}
+
+struct signal *process_take(struct process *p, struct signal **link) {
+  struct signal *s = mailbox_take(&p->mailbox, link);
+  if (p->full && !holds_halves(p, 1)) note_full(p, false);
+  signal_free(p->taken);
+  p->taken = s;
+  return s;
+}
+
+/* Turns the signal into a message made of `term`. */
+static void as_message(struct process *p, struct signal *s, struct term *term) {
+  if (!term) {
+    signal_free(s);
+    return;
+  }
+  term_unref(s->term);
+  s->term = term;
+  process_message(p, s);
+}
+
+static struct term *reason_of(struct signal *s) {
+  return s->term ? term_ref(s->term) : term_build("s", "normal");
+}
+
+/* The common end of both kinds of exit signal. */
+static void exit_with(struct process *p, struct signal *s, bool self) {
+  if (p->trap_exit) {
+    as_message(p, s, term_build("spt", "EXIT", s->from, s->term));
+    return;
+  }
+  if (self || !term_is_word(s->term, "normal")) process_doom(p, reason_of(s));
+  signal_free(s);
+}
+
+static void on_exit(struct process *p, struct signal *s) {
+  if (term_is_word(s->term, "kill")) {
+    process_doom(p, term_build("s", "killed"));
+    signal_free(s);
+  } else {
+    exit_with(p, s, s->from == p->pid);
+  }
+}
+
+/* It came by a connection that was lost, and the link that stands goes by a later one. */
+static bool is_late(const struct process *p, const struct signal *s) {
+  return s->epoch && process_link_outlives(p, s->from, s->epoch);
+}
+
+/* A link that does not stand was taken back by unlink: its signal is void. */
+static void on_link_exit(struct process *p, struct signal *s) {
+  if (!is_late(p, s) && process_link_gone(p, s->from)) {
+    exit_with(p, s, false);
+  } else {
+    signal_free(s);
+  }
+}
+
+static void on_link(struct process *p, struct signal *s) {
+  if (process_link_by(p, s->from, s->epoch))
+    isolate_signal(p->isolate, SIGNAL_LINK_EXIT, s->from, p->pid, NPID_NONE, term_build("s", "noproc"));
+  signal_free(s);
+}
+
+static void on_unlink(struct process *p, struct signal *s) {
+  if (!is_late(p, s)) process_unlink_by(p, s->from);
+  isolate_signal(p->isolate, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);
+  signal_free(s);
+}
+
+static void on_unlink_ack(struct process *p, struct signal *s) {
+  process_unlinked(p, s->from, s->ref);
+  signal_free(s);
+}
+
+static void on_monitor(struct process *p, struct signal *s) {
+  if (process_watch(p, s->ref, s->from))
+    isolate_signal(p->isolate, SIGNAL_DOWN, s->from, p->pid, s->ref, term_build("s", "noproc"));
+  signal_free(s);
+}
+
+static void on_demonitor(struct process *p, struct signal *s) {
+  process_unwatch(p, s->ref);
+  signal_free(s);
+}
+
+static void on_down(struct process *p, struct signal *s) {
+  if (process_demonitor(p, s->ref) == NPID_NONE) {
+    signal_free(s);
+    return;
+  }
+  as_message(p, s, term_build("sppt", "DOWN", s->ref, s->from, s->term));
+}
+
+static void on_leader(struct process *p, struct signal *s) {
+  struct term_reader r = term_read(s->term);
+  npid leader;
+  if (term_get_pid(&r, &leader)) p->leader = leader;
+  signal_free(s);
+}
+
+/* Calls to a green thread are answered on its behalf, without running it. */
+static void on_call(struct process *p, struct signal *s) {
+  struct term *answer;
+  if (term_is_word(s->term, "flush") || term_is_word(s->term, "alive")) {
+    answer = term_build("b", 1);
+  } else if (term_is_word(s->term, "info")) {
+    answer = process_info(p, false);
+  } else if (term_is_word(s->term, "process_info")) {
+    answer = process_info(p, true);
+  } else {
+    answer = term_build("bss", 0, "usage", "a green thread does not answer this call");
+  }
+  if (s->ref != NPID_NONE) {
+    isolate_signal(p->isolate, SIGNAL_REPLY, s->from, p->pid, s->ref, answer);
+  } else {
+    term_unref(answer);
+  }
+  signal_free(s);
+}
+
+/* A monitor was put on whoever was asked to spawn.  It is the new process's as its pid arrives, before any
+ * signal of that can; and nobody's where nothing was spawned. */
+static void settle_monitor(struct process *p, const struct term *reply) {
+  struct term_reader r = term_read(reply);
+  npid ref = p->callee_ref, pid;
+  p->callee_ref = NPID_NONE;
+  if (ref == NPID_NONE || process_demonitor(p, ref) == NPID_NONE) return;
+  if (term_next(&r).tag == TERM_TRUE && term_get_pid(&r, &pid) && process_monitor(p, ref, pid, p->call_epoch))
+    process_doom(p, term_build("s", "memory"));
+}
+
+static void on_reply(struct process *p, struct signal *s) {
+  if (s->ref == p->call && p->call != NPID_NONE) {
+    settle_monitor(p, s->term);
+    p->call = NPID_NONE;
+    p->reply = s->term;
+    s->term = NULL;
+    if (p->state == PROCESS_CALLS) process_ready(p);
+  }
+  signal_free(s);
+}
+
+/* It waits for room, and leaves that wait itself. */
+static void on_room(struct process *p, struct signal *s) {
+  if (p->state == PROCESS_SENDS) process_ready(p);
+  signal_free(s);
+}
+
+static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = {
+    [SIGNAL_MESSAGE] = process_message,
+    [SIGNAL_EXIT] = on_exit,
+    [SIGNAL_LINK_EXIT] = on_link_exit,
+    [SIGNAL_LINK] = on_link,
+    [SIGNAL_UNLINK] = on_unlink,
+    [SIGNAL_UNLINK_ACK] = on_unlink_ack,
+    [SIGNAL_MONITOR] = on_monitor,
+    [SIGNAL_DEMONITOR] = on_demonitor,
+    [SIGNAL_DOWN] = on_down,
+    [SIGNAL_LEADER] = on_leader,
+    [SIGNAL_CALL] = on_call,
+    [SIGNAL_REPLY] = on_reply,
+    [SIGNAL_ROOM] = on_room,
+};
+
+void process_signal(struct process *p, struct signal *s) {
+  if (p->end) { /* it has ended, for all that comes after what ends it */
+    vm_nobody(p->isolate->vm, s);
+  } else if (effects[s->kind]) {
+    effects[s->kind](p, s);
+  } else {
+    signal_free(s);
+  }
+}

@@ -1,0 +1,205 @@
+/* Links and monitors of one process.  A link is kept at both ends, a monitor at both ends under its ref; each
+ * end forgets on its own when the other's signal comes.  A signal that refers to a tie no longer kept is
+ * void.
+ *
+ * Both ends may link and unlink at once.  So who unlinks keeps the entry, as void, until the other has
+ * acknowledged: what that one sent before is void with it, its LINK too, as UNLINK will find and undo it.
+ * This is the link protocol of Erlang's distribution, and after any crossing both ends agree. */
+#include "vm/process/process.h"
+
+#include <stdlib.h>
+
+/* What a monitor takes at its two ends; whoever sets it answers for both. */
+enum { MONITOR_BYTES = 128 };
+
+static struct ties *ties_of(struct process *p) {
+  if (!p->ties) p->ties = calloc(1, sizeof *p->ties);
+  return p->ties;
+}
+
+/* An npid as the value of a map: never NULL, as the bits are inverted and NPID_NONE is never kept. */
+static void *as_value(npid pid) {
+  return (void *)(uintptr_t)~pid;
+}
+static npid as_npid(const void *value) {
+  return value ? ~(npid)(uintptr_t)value : NPID_NONE;
+}
+
+/* The value of a link: what nobody has as an npid while it stands, the ref of the unlink while that is not
+ * acknowledged. */
+static void *as_standing(uint32_t epoch) {
+  return as_value(npid_make(0, epoch));
+}
+static bool stands(const void *value) {
+  return value && !npid_is_ref(as_npid(value));
+}
+static uint32_t epoch_of(const void *value) {
+  return (uint32_t)as_npid(value);
+}
+
+static void *link_to(const struct process *p, npid other) {
+  return p->ties ? map_get_id(&p->ties->links, other) : NULL;
+}
+
+bool process_linked(const struct process *p, npid other) {
+  return stands(link_to(p, other));
+}
+
+int process_link(struct process *p, npid other, uint32_t epoch) {
+  struct ties *ties = ties_of(p);
+  return ties ? map_put_id(&ties->links, other, as_standing(epoch)) : ERR_NOMEM;
+}
+
+int process_link_by(struct process *p, npid other, uint32_t epoch) {
+  return link_to(p, other) ? 0 : process_link(p, other, epoch);
+}
+
+int process_unlink(struct process *p, npid other, npid ref) {
+  return map_put_id(&p->ties->links, other, as_value(ref));
+}
+
+bool process_unlink_by(struct process *p, npid other) {
+  return process_linked(p, other) && map_remove_id(&p->ties->links, other);
+}
+
+void process_unlinked(struct process *p, npid other, npid ref) {
+  if (as_npid(link_to(p, other)) == ref) map_remove_id(&p->ties->links, other);
+}
+
+bool process_link_gone(struct process *p, npid other) {
+  bool stood = process_linked(p, other);
+  if (p->ties) map_remove_id(&p->ties->links, other);
+  return stood;
+}
+
+int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) {
+  struct ties *ties = ties_of(p);
+  if (!ties || map_put_id(&ties->monitors, ref, as_value(other))) return ERR_NOMEM;
+  if (epoch && map_put_id(&ties->epochs, ref, as_standing(epoch))) {
+    map_remove_id(&ties->monitors, ref);
+    return ERR_NOMEM;
+  }
+  process_charge(p, MONITOR_BYTES);
+  return 0;
+}
+
+npid process_demonitor(struct process *p, npid ref) {
+  void *other = p->ties ? map_remove_id(&p->ties->monitors, ref) : NULL;
+  if (!other) return NPID_NONE;
+  map_remove_id(&p->ties->epochs, ref);
+  process_charge(p, -MONITOR_BYTES);
+  return as_npid(other);
+}
+
+int process_watch(struct process *p, npid ref, npid watcher) {
+  struct ties *ties = ties_of(p);
+  return ties ? map_put_id(&ties->watchers, ref, as_value(watcher)) : ERR_NOMEM;
+}
+
+void process_unwatch(struct process *p, npid ref) {
+  if (p->ties) map_remove_id(&p->ties->watchers, ref);
+}
+
+/* The pids of one kind: whom a ref leads to, or of the links those that stand. */
+static void put_pids(struct term_writer *w, const char *name, const struct map *m) {
+  uint64_t key;
+  uint32_t count = 0;
+  void *value;
+  term_put_text(w, name);
+  size_t list = term_open(w, TERM_LIST);
+  for (size_t at = 0; map_next(m, &at, NULL, &key, &value);) {
+    if (!npid_is_ref(key) && !stands(value)) continue;
+    term_put_pid(w, npid_is_ref(key) ? as_npid(value) : key);
+    count++;
+  }
+  term_set_count(w, list, count);
+}
+
+uint32_t process_put_ties(const struct process *p, struct term_writer *w) {
+  static const struct ties none;
+  const struct ties *ties = p->ties ? p->ties : &none;
+  put_pids(w, "links", &ties->links);
+  put_pids(w, "monitors", &ties->monitors);
+  put_pids(w, "monitored_by", &ties->watchers);
+  return 3;
+}
+
+static struct term *share(struct term *t) {
+  return t ? term_ref(t) : NULL;
+}
+
+void process_cut_ties(struct process *p, struct term *reason) {
+  struct ties *ties = p->ties;
+  struct isolate *iso = p->isolate;
+  if (!ties) return;
+  p->ties = NULL;
+  uint64_t key;
+  void *value;
+  for (size_t at = 0; map_next(&ties->links, &at, NULL, &key, &value);)
+    if (stands(value)) isolate_signal(iso, SIGNAL_LINK_EXIT, key, p->pid, NPID_NONE, share(reason));
+  for (size_t at = 0; map_next(&ties->watchers, &at, NULL, &key, &value);)
+    isolate_signal(iso, SIGNAL_DOWN, as_npid(value), p->pid, key, share(reason));
+  for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);)
+    if (as_npid(value) != NPID_KERNEL)
+      isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), p->pid, key, NULL);
+  map_finish(&ties->links);
+  map_finish(&ties->watchers);
+  map_finish(&ties->monitors);
+  map_finish(&ties->epochs);
+  free(ties);
+}
+
+/* The keys of a map whose pid (the key, or what a ref leads to) belongs to a node, as a list for the caller
+ * to free; 0 when there are none. */
+static size_t keys_of_node(const struct map *m, uint32_t incarnation, uint64_t **out) {
+  size_t n = 0, at = 0;
+  uint64_t key, *keys = NULL;
+  void *value;
+  while (map_next(m, &at, NULL, &key, &value)) {
+    if (npid_incarnation(npid_is_ref(key) ? as_npid(value) : key) != incarnation) continue;
+    if (!keys && !(keys = malloc(m->len * sizeof *keys))) return 0;
+    keys[n++] = key;
+  }
+  *out = keys;
+  return n;
+}
+
+/* To the process itself, as if the lost one had sent it. */
+static void fire(struct process *p, enum signal_kind kind, npid from, npid ref, struct term *reason) {
+  isolate_signal(p->isolate, kind, p->pid, from, ref, share(reason));
+}
+
+bool process_link_outlives(const struct process *p, npid other, uint32_t epoch) {
+  const void *value = link_to(p, other);
+  return stands(value) && epoch_of(value) > epoch;
+}
+
+static bool monitor_outlives(const struct process *p, npid ref, uint32_t epoch) {
+  const void *value = map_get_id(&p->ties->epochs, ref);
+  return value && epoch_of(value) > epoch;
+}
+
+void process_node_down(struct process *p, uint32_t incarnation, uint32_t epoch, struct term *reason) {
+  uint64_t *keys = NULL;
+  bool calls = p->call != NPID_NONE && npid_incarnation(p->callee) == incarnation && p->call_epoch;
+  bool call_lost = calls && p->call_epoch <= epoch;
+  if (call_lost)
+    isolate_signal(p->isolate, SIGNAL_REPLY, p->pid, p->callee, p->call,
+                   term_build("bss", 0, "lost", "the connection to the node was lost"));
+  if (!p->ties) return;
+  size_t n = keys_of_node(&p->ties->links, incarnation, &keys);
+  for (size_t i = 0; i < n; i++)
+    if (!process_link_outlives(p, keys[i], epoch)) fire(p, SIGNAL_LINK_EXIT, keys[i], NPID_NONE, reason);
+  free(keys);
+  keys = NULL;
+  n = keys_of_node(&p->ties->monitors, incarnation, &keys);
+  for (size_t i = 0; i < n; i++) {
+    bool outlives = keys[i] == p->callee_ref ? calls && !call_lost : monitor_outlives(p, keys[i], epoch);
+    if (!outlives) fire(p, SIGNAL_DOWN, as_npid(map_get_id(&p->ties->monitors, keys[i])), keys[i], reason);
+  }
+  free(keys);
+  keys = NULL;
+  n = keys_of_node(&p->ties->watchers, incarnation, &keys);
+  for (size_t i = 0; i < n; i++) process_unwatch(p, keys[i]);
+  free(keys);
+}

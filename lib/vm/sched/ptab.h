@@ -1,0 +1,49 @@
+/* ptab: the table of every process of this node, by number.
+ *
+ * Any thread may look up, without a lock.  A slot belongs to whoever owns its process: an isolate, or the
+ * host. Owners are never freed while the table lives, so a stale one is harmless: it finds no such process
+ * and says so. Numbers are taken and given back in batches, under a lock; a number never comes twice (short
+ * of 2^44 of them): slot = number mod capacity, and each turn of a slot adds the capacity. */
+#ifndef VM_SCHED_PTAB_H
+#define VM_SCHED_PTAB_H
+
+#include "base/err.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ptab_slot {
+  _Atomic uint64_t number; /* 0: nobody */
+  _Atomic(void *) owner;
+  _Atomic(void *) object; /* the owner's business */
+  atomic_bool full;       /* its mailbox is at its bound: senders wait */
+};
+
+struct ptab {
+  struct ptab_slot *slots;
+  uint64_t *free; /* ring of the next numbers of free slots, oldest first */
+  uint32_t head, count;
+  uint32_t fresh; /* slots from here on were never used */
+  pthread_mutex_t lock;
+};
+
+int ptab_init(struct ptab *t) MUST_CHECK;
+void ptab_finish(struct ptab *t);
+
+/* Takes up to n numbers; returns how many there were. */
+size_t ptab_take(struct ptab *t, uint64_t *out, size_t n);
+
+/* Gives back numbers whose processes are gone (or never were). */
+void ptab_give(struct ptab *t, const uint64_t *numbers, size_t n);
+
+/* Publishes a process under a number that was taken; and withdraws it. */
+void ptab_set(struct ptab *t, uint64_t number, void *owner, void *object);
+void ptab_clear(struct ptab *t, uint64_t number);
+
+/* The slot of a live process, or NULL. */
+struct ptab_slot *ptab_find(struct ptab *t, uint64_t number);
+
+#endif

@@ -1,0 +1,44 @@
+/* timers: a binary heap of deadlines.  A timer is embedded in what it wakes and knows its place in the heap,
+ * so it is removed in O(log n) without a search.  No locking: one owner. */
+#ifndef VM_SCHED_TIMERS_H
+#define VM_SCHED_TIMERS_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum timer_kind { TIMER_WAIT, TIMER_SEND, TIMER_ISOLATE };
+
+struct timer {
+  int64_t at;     /* ns of CLOCK_MONOTONIC */
+  uint32_t place; /* 1-based; 0: not in a heap */
+  uint8_t kind;
+};
+
+struct timers {
+  struct timer **heap;
+  uint32_t len, cap;
+};
+
+#define TIMER_NEVER INT64_MAX
+
+void timers_finish(struct timers *ts);
+
+/* Adds t, which is in no heap.  0 or ERR_NOMEM. */
+int timers_add(struct timers *ts, struct timer *t) MUST_CHECK;
+void timers_remove(struct timers *ts, struct timer *t);
+
+/* The earliest deadline, or TIMER_NEVER. */
+static inline int64_t timers_next(const struct timers *ts) {
+  return ts->len ? ts->heap[0]->at : TIMER_NEVER;
+}
+
+/* Takes out the earliest timer that is due, or NULL. */
+struct timer *timers_due(struct timers *ts, int64_t now);
+
+static inline bool timer_armed(const struct timer *t) {
+  return t->place != 0;
+}
+
+#endif

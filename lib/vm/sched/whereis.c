@@ -1,0 +1,17 @@
+/* Invariant: a place whose version is its table's holds what the table says.  The version is read before the
+ * table is asked: a change in between makes the answer too new for it, never too old. */
+#include "vm/sched/whereis.h"
+
+#include <string.h>
+
+npid whereis_pid(struct whereis *known, struct names *table, const char *name, size_t len) {
+  struct whereis_place *at = &known->places[(uintptr_t)name / 16 % WHEREIS_PLACES];
+  uint64_t version = names_version(table);
+  if (at->version == version && at->table == table && at->len == len && memcmp(at->name, name, len) == 0)
+    return at->pid;
+  npid pid = memchr(name, '\0', len) ? NPID_NONE : names_whereis(table, name, NULL);
+  if (len > sizeof at->name) return pid;
+  *at = (struct whereis_place){table, version, pid, len, ""};
+  memcpy(at->name, name, len);
+  return pid;
+}

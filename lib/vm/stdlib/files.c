@@ -1,0 +1,101 @@
+/* io.open and io.lines of what answers at once.  A FIFO, a terminal or a socket may keep its reader for as
+ * long as somebody likes, and with it a scheduler thread; commands have descriptors for those. */
+#include "vm/stdlib/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <lauxlib.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+enum { MEMORY_DEVICES = 1 }; /* the major number of /dev/null and its kin */
+
+static int close_file(lua_State *L) {
+  luaL_Stream *s = luaL_checkudata(L, 1, LUA_FILEHANDLE);
+  return luaL_fileresult(L, fclose(s->f) == 0, NULL);
+}
+
+/* As a handle that is closed until s->f is set, which the collector passes over. */
+static luaL_Stream *push_handle(lua_State *L) {
+  luaL_Stream *s = lua_newuserdatauv(L, sizeof *s, 0);
+  *s = (luaL_Stream){NULL, NULL};
+  luaL_setmetatable(L, LUA_FILEHANDLE);
+  return s;
+}
+
+/* r, w or a; then perhaps +; then perhaps b. */
+static bool is_mode(const char *mode) {
+  if (!*mode || !strchr("rwa", *mode++)) return false;
+  if (*mode == '+') mode++;
+  return strspn(mode, "b") == strlen(mode);
+}
+
+static int flags_of(const char *mode) {
+  int flags = strchr(mode, '+') ? O_RDWR : *mode == 'r' ? O_RDONLY : O_WRONLY;
+  if (*mode != 'r') flags |= O_CREAT | (*mode == 'w' ? O_TRUNC : O_APPEND);
+  return flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+}
+
+static bool answers_at_once(const struct stat *st) {
+  return S_ISREG(st->st_mode) || S_ISDIR(st->st_mode) || S_ISBLK(st->st_mode) ||
+         (S_ISCHR(st->st_mode) && major(st->st_rdev) == MEMORY_DEVICES);
+}
+
+static int refuse(lua_State *L, const char *path) {
+  luaL_pushfail(L);
+  lua_pushfstring(
+      L,
+      "%s: no file but a pipe, a terminal or the like, which may keep its reader waiting; sh() or "
+      "exec() can read it",
+      path);
+  lua_pushinteger(L, EINVAL);
+  return 3;
+}
+
+/* Pushes the open file, or nil, what is wrong, and its number; returns how many. */
+static int open_file(lua_State *L, const char *path, const char *mode) {
+  struct stat st;
+  luaL_Stream *s = push_handle(L);
+  int fd = open(path, flags_of(mode), 0666);
+  if (fd < 0) return errno == ENXIO ? refuse(L, path) : luaL_fileresult(L, 0, path);
+  if (fstat(fd, &st) == 0 && !answers_at_once(&st)) {
+    close(fd);
+    return refuse(L, path);
+  }
+  if (!(s->f = fdopen(fd, mode))) {
+    int saved = errno;
+    close(fd);
+    errno = saved;
+    return luaL_fileresult(L, 0, path);
+  }
+  s->closef = close_file;
+  return 1;
+}
+
+int files_open(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1), *mode = luaL_optstring(L, 2, "r");
+  luaL_argcheck(L, is_mode(mode), 2, "invalid mode");
+  return open_file(L, path, mode);
+}
+
+/* The iterator, and the file for the loop to close. Of a named file only, as there is no input that a process
+ * could call its own. */
+int files_lines(lua_State *L) {
+  const char *path = luaL_checkstring(L, 1);
+  int formats = lua_gettop(L) - 1;
+  if (open_file(L, path, "r") > 1) return luaL_error(L, "%s", lua_tostring(L, -2));
+  lua_replace(L, 1);
+  lua_getfield(L, 1, "lines");
+  lua_insert(L, 2);
+  lua_pushvalue(L, 1);
+  lua_insert(L, 3);
+  lua_call(L, formats + 1, 1);
+  lua_pushnil(L);
+  lua_pushnil(L);
+  lua_pushvalue(L, 1);
+  return 4;
+}

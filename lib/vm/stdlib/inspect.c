@@ -1,0 +1,263 @@
+/* inspect: any value as text a person can read, close to what would be typed.  It calls no metamethod, so it
+ * may be used on values of any process at any time. */
+#include "vm/bind/bind.h"
+
+#include "base/buf.h"
+#include "base/text.h"
+#include "vm/copy/copy.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/sched/state.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEPTH_MAX = 8, ITEMS_MAX = 1000, TEXT_MAX = 1 << 20 };
+
+struct inspector {
+  lua_State *L;
+  struct buf *out;
+  int open[DEPTH_MAX + 1]; /* stack indices of the tables around */
+};
+
+static void put(struct inspector *in, int index, int depth);
+
+static void put_string(struct buf *out, const char *s, size_t n) {
+  static const char named[] = "\a\b\f\n\r\t\v", letters[] = "abfnrtv";
+  buf_putc(out, '"');
+  for (size_t i = 0; i < n; i++) {
+    unsigned char c = (unsigned char)s[i];
+    const char *name = c ? strchr(named, c) : NULL;
+    if (name) {
+      buf_printf(out, "\\%c", letters[name - named]);
+    } else if (c == '"' || c == '\\') {
+      buf_printf(out, "\\%c", c);
+    } else if (c < 0x20 || c == 0x7f) {
+      buf_printf(out, "\\x%02x", c);
+    } else {
+      buf_putc(out, (char)c);
+    }
+  }
+  buf_putc(out, '"');
+}
+
+static void put_bytes(struct buf *out, const char *s, size_t n) {
+  bool cut = n > TEXT_MAX;
+  if (cut) n = TEXT_MAX;
+  struct buf quoted = BUF_INIT;
+  put_string(&quoted, s, n);
+  /* Bytes that are no UTF-8 would garble a terminal. */
+  if (buf_ok(&quoted) && text_utf8(quoted.data, quoted.len)) {
+    buf_append(out, quoted.data, quoted.len);
+  } else {
+    buf_putc(out, '"');
+    for (size_t i = 0; i < n; i++)
+      buf_printf(out, s[i] >= 0x20 && s[i] < 0x7f ? "%c" : "\\x%02x", (unsigned char)s[i]);
+    buf_putc(out, '"');
+  }
+  buf_finish(&quoted);
+  if (cut) buf_puts(out, "…");
+}
+
+static void put_number(struct inspector *in, int index) {
+  lua_Number d = lua_tonumber(in->L, index);
+  if (lua_isinteger(in->L, index)) {
+    buf_printf(in->out, "%lld", (long long)lua_tointeger(in->L, index));
+  } else if (isfinite(d) && floor(d) == d && fabs(d) < 1e15) {
+    buf_printf(in->out, "%.1f", d);
+  } else {
+    buf_printf(in->out, "%.14g", d);
+  }
+}
+
+static void put_pid(struct inspector *in, int index) {
+  char text[NPID_TEXT_SIZE];
+  const struct isolate *iso = isolate_of(in->L);
+  buf_puts(in->out, npid_format(iso->vm->config.nodes, copy_to_npid(in->L, index), NPID_SHORT, text));
+}
+
+static bool is_word(const char *s, size_t n) {
+  static const char *const reserved[] = {
+      "and", "break", "do",  "else", "elseif", "end",    "false",  "for",  "function", "goto",  "if",
+      "in",  "local", "nil", "not",  "or",     "repeat", "return", "then", "true",     "until", "while"};
+  if (n == 0 || isdigit((unsigned char)s[0])) return false;
+  for (size_t i = 0; i < n; i++)
+    if (!isalnum((unsigned char)s[i]) && s[i] != '_') return false;
+  for (size_t i = 0; i < sizeof reserved / sizeof *reserved; i++)
+    if (strcmp(s, reserved[i]) == 0) return false;
+  return true;
+}
+
+static void put_key(struct inspector *in, int index, int depth) {
+  size_t n;
+  const char *s = lua_type(in->L, index) == LUA_TSTRING ? lua_tolstring(in->L, index, &n) : NULL;
+  if (s && is_word(s, n)) {
+    buf_append(in->out, s, n);
+  } else {
+    buf_putc(in->out, '[');
+    put(in, index, depth);
+    buf_putc(in->out, ']');
+  }
+  buf_puts(in->out, " = ");
+}
+
+/* Numbers before strings before the rest; each in its order. */
+static int rank(int type) {
+  return type == LUA_TNUMBER ? 0 : type == LUA_TSTRING ? 1 : 2;
+}
+
+static int compare(lua_State *L, int a, int b) {
+  int ta = lua_type(L, a), tb = lua_type(L, b);
+  if (rank(ta) != rank(tb)) return rank(ta) - rank(tb);
+  if (rank(ta) == 2) return 0;
+  return lua_compare(L, a, b, LUA_OPLT) ? -1 : lua_compare(L, b, a, LUA_OPLT);
+}
+
+/* Sorts the list of keys at the top by insertion into a binary-searched place: few keys, no callbacks. */
+static void sort_keys(lua_State *L, lua_Integer n) {
+  int list = lua_gettop(L);
+  for (lua_Integer i = 2; i <= n; i++) {
+    lua_rawgeti(L, list, i);
+    lua_Integer low = 1, high = i;
+    while (low < high) {
+      lua_Integer middle = (low + high) / 2;
+      lua_rawgeti(L, list, middle);
+      bool before = compare(L, list + 1, list + 2) < 0;
+      lua_pop(L, 1);
+      if (before)
+        high = middle;
+      else
+        low = middle + 1;
+    }
+    for (lua_Integer j = i; j > low; j--) lua_rawgeti(L, list, j - 1), lua_rawseti(L, list, j);
+    lua_rawseti(L, list, low);
+  }
+}
+
+static bool in_list(lua_State *L, int key, lua_Integer n) {
+  return lua_isinteger(L, key) && lua_tointeger(L, key) >= 1 && lua_tointeger(L, key) <= n;
+}
+
+static void separate(struct inspector *in, bool *first) {
+  if (!*first) buf_puts(in->out, ", ");
+  *first = false;
+}
+
+static lua_Integer collect_keys(lua_State *L, int table, lua_Integer listed) {
+  lua_Integer n = 0;
+  lua_newtable(L);
+  lua_pushnil(L);
+  while (lua_next(L, table)) {
+    lua_pop(L, 1);
+    if (in_list(L, lua_gettop(L), listed)) continue;
+    if (n == ITEMS_MAX) {
+      lua_pop(L, 1);
+      break;
+    }
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, -3, ++n);
+  }
+  return n;
+}
+
+static void put_items(struct inspector *in, int table, int depth) {
+  lua_State *L = in->L;
+  bool first = true;
+  lua_Integer listed = (lua_Integer)lua_rawlen(L, table), shown = listed < ITEMS_MAX ? listed : ITEMS_MAX;
+  for (lua_Integer i = 1; i <= shown && in->out->len < TEXT_MAX; i++) {
+    separate(in, &first);
+    lua_rawgeti(L, table, i);
+    put(in, lua_gettop(L), depth);
+    lua_pop(L, 1);
+  }
+  lua_Integer n = collect_keys(L, table, listed);
+  sort_keys(L, n);
+  int keys = lua_gettop(L);
+  for (lua_Integer i = 1; i <= n && in->out->len < TEXT_MAX; i++) {
+    separate(in, &first);
+    lua_rawgeti(L, keys, i);
+    put_key(in, keys + 1, depth);
+    lua_pushvalue(L, keys + 1);
+    lua_rawget(L, table);
+    put(in, keys + 2, depth);
+    lua_pop(L, 2);
+  }
+  lua_pop(L, 1);
+  if (shown < listed || n == ITEMS_MAX || in->out->len >= TEXT_MAX) buf_puts(in->out, ", …");
+}
+
+static void put_table(struct inspector *in, int index, int depth) {
+  lua_State *L = in->L;
+  if (depth >= DEPTH_MAX) {
+    buf_puts(in->out, "{…}");
+    return;
+  }
+  for (int i = 0; i < depth; i++) {
+    if (lua_rawequal(L, in->open[i], index)) {
+      buf_puts(in->out, "{cycle}");
+      return;
+    }
+  }
+  in->open[depth] = index;
+  buf_putc(in->out, '{');
+  put_items(in, index, depth + 1);
+  buf_putc(in->out, '}');
+}
+
+static void put_function(struct inspector *in, int index) {
+  lua_Debug ar;
+  lua_pushvalue(in->L, index);
+  lua_getinfo(in->L, ">S", &ar);
+  if (*ar.what == 'C') {
+    buf_puts(in->out, "<function>");
+  } else {
+    buf_printf(in->out, "<function %s:%d>", ar.short_src, ar.linedefined);
+  }
+}
+
+static void put(struct inspector *in, int index, int depth) {
+  lua_State *L = in->L;
+  size_t n;
+  const char *s;
+  if (!lua_checkstack(L, 12)) return;
+  switch (lua_type(L, index)) {
+  case LUA_TNIL: buf_puts(in->out, "nil"); return;
+  case LUA_TBOOLEAN: buf_puts(in->out, lua_toboolean(L, index) ? "true" : "false"); return;
+  case LUA_TNUMBER: put_number(in, index); return;
+  case LUA_TSTRING:
+    s = lua_tolstring(L, index, &n);
+    put_bytes(in->out, s, n);
+    return;
+  case LUA_TLIGHTUSERDATA: put_pid(in, index); return;
+  case LUA_TTABLE: put_table(in, index, depth); return;
+  case LUA_TFUNCTION: put_function(in, index); return;
+  default: buf_printf(in->out, "<%s>", luaL_typename(L, index));
+  }
+}
+
+static int free_buf(lua_State *L) {
+  buf_finish(lua_touserdata(L, 1));
+  return 0;
+}
+
+/* The text grows in a buffer that the collector frees if memory runs out on the way. */
+void inspect_push(lua_State *L, int index) {
+  luaL_checkstack(L, 20, NULL);
+  index = lua_absindex(L, index);
+  struct buf *out = lua_newuserdatauv(L, sizeof *out, 0);
+  int top = lua_gettop(L);
+  *out = BUF_INIT;
+  if (luaL_newmetatable(L, "inspect")) {
+    lua_pushcfunction(L, free_buf);
+    lua_setfield(L, -2, "__gc");
+  }
+  lua_setmetatable(L, top);
+  struct inspector in = {.L = L, .out = out};
+  put(&in, index, 0);
+  if (!buf_ok(out)) luaL_error(L, "out of memory");
+  lua_pushlstring(L, out->data, out->len);
+  buf_finish(out);
+  lua_replace(L, top);
+}

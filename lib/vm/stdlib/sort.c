@@ -1,0 +1,161 @@
+/* The algorithm is that of Lua's ltablib.c, step by step, so that elements that compare equal end up where
+ * they do there; but it is in Lua, where a comparison is an ordinary call.  That costs no time: calls from
+ * Lua to Lua are cheaper than those from C.
+ *
+ * Invariant of partition: t[lo..i) <= pivot <= t(j..up]. */
+#include "vm/stdlib/yielding.h"
+
+#include <lauxlib.h>
+#include <limits.h>
+#include <stdbool.h>
+
+enum { FEW = 1000 }; /* so many plain values are sorted in far less than a time slice */
+
+/* Upvalues of sort. */
+enum { ORIGINAL = 1, SORT_PLAIN, SORT_BY, LESS };
+
+/* A function that sorts t[lo..up], false when the order contradicts itself.  An unlucky split makes random
+ * other than 0: then long ranges take their pivot from anywhere in their middle half. */
+/* clang-format off */
+#define SORTER(LESS)                                                                                         \
+  "(function()\n"                                                                                            \
+  "  local function sort(t, lo, up, random, less)\n"                                                         \
+  "    while lo < up do\n"                                                                                   \
+  "      local a, b = t[lo], t[up]\n"                                                                        \
+  "      if " LESS("b", "a") " then t[lo], t[up] = b, a end\n"                                               \
+  "      if up - lo == 1 then return true end\n"                                                             \
+  "      local p = (lo + up) // 2\n"                                                                         \
+  "      if up - lo >= 100 and random ~= 0 then\n"                                                           \
+  "        local quarter = (up - lo) // 4\n"                                                                 \
+  "        p = random % (2 * quarter) + lo + quarter\n"                                                      \
+  "      end\n"                                                                                              \
+  "      a, b = t[p], t[lo]\n"                                                                               \
+  "      if " LESS("a", "b") " then t[p], t[lo] = b, a\n"                                                    \
+  "      else\n"                                                                                             \
+  "        b = t[up]\n"                                                                                      \
+  "        if " LESS("b", "a") " then t[p], t[up] = b, a end\n"                                              \
+  "      end\n"                                                                                              \
+  "      if up - lo == 2 then return true end\n"                                                             \
+  "      local pivot = t[p]\n"                                                                               \
+  "      t[p], t[up - 1] = t[up - 1], pivot\n"                                                               \
+  "      local i, j = lo + 1, up - 2\n"                                                                      \
+  "      while true do\n"                                                                                    \
+  "        a = t[i]\n"                                                                                       \
+  "        while " LESS("a", "pivot") " do\n"                                                                \
+  "          if i == up - 1 then return false end\n"                                                         \
+  "          i = i + 1\n"                                                                                    \
+  "          a = t[i]\n"                                                                                     \
+  "        end\n"                                                                                            \
+  "        b = t[j]\n"                                                                                       \
+  "        while " LESS("pivot", "b") " do\n"                                                                \
+  "          if j < i then return false end\n"                                                               \
+  "          j = j - 1\n"                                                                                    \
+  "          b = t[j]\n"                                                                                     \
+  "        end\n"                                                                                            \
+  "        if j < i then break end\n"                                                                        \
+  "        t[i], t[j] = b, a\n"                                                                              \
+  "        i, j = i + 1, j - 1\n"                                                                            \
+  "      end\n"                                                                                              \
+  "      t[up - 1], t[i] = a, pivot\n"                                                                       \
+  "      local short\n"                                                                                      \
+  "      if i - lo < up - i then\n"                                                                          \
+  "        if not sort(t, lo, i - 1, random, less) then return false end\n"                                  \
+  "        lo, short = i + 1, i - lo\n"                                                                      \
+  "      else\n"                                                                                             \
+  "        if not sort(t, i + 1, up, random, less) then return false end\n"                                  \
+  "        up, short = i - 1, up - i\n"                                                                      \
+  "      end\n"                                                                                              \
+  "      if (up - lo) // 128 > short then random = random * 6364136223846793005 + 1442695040888963407 end\n" \
+  "    end\n"                                                                                                \
+  "    return true\n"                                                                                        \
+  "  end\n"                                                                                                  \
+  "  return sort\n"                                                                                          \
+  "end)()\n"
+/* clang-format on */
+
+#define OPERATOR(a, b) a " < " b
+#define CALL(a, b)     "less(" a ", " b ")"
+
+static const char source[] = "return " SORTER(OPERATOR) ", " SORTER(CALL);
+
+static int compared(lua_State *L, int status, lua_KContext context) {
+  (void)L, (void)status, (void)context;
+  return 1;
+}
+
+/* The operator, with its metamethod called so that it can yield. */
+static int less(lua_State *L) {
+  int type = lua_type(L, 1);
+  bool plain = type == lua_type(L, 2) && (type == LUA_TNUMBER || type == LUA_TSTRING);
+  if (plain || (luaL_getmetafield(L, 1, "__lt") == LUA_TNIL && luaL_getmetafield(L, 2, "__lt") == LUA_TNIL)) {
+    lua_pushboolean(L, lua_compare(L, 1, 2, LUA_OPLT));
+    return 1;
+  }
+  lua_insert(L, 1);
+  lua_callk(L, 2, 1, 0, compared);
+  return 1;
+}
+
+static int sorted(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return lua_toboolean(L, -1) ? 0 : luaL_error(L, "invalid order function for sorting");
+}
+
+/* Numbers only or strings only compare without a call; with a table among them it is that one's __lt. */
+enum order { ORDER_PLAIN, ORDER_CALLS, ORDER_MIXED };
+
+static enum order order_of(lua_State *L, lua_Integer n) {
+  if (lua_getmetatable(L, 1)) {
+    lua_pop(L, 1);
+    return ORDER_CALLS;
+  }
+  enum order order = ORDER_PLAIN;
+  int first = lua_rawgeti(L, 1, 1);
+  lua_pop(L, 1);
+  for (lua_Integer i = 1; i <= n; i++) {
+    int type = lua_rawgeti(L, 1, i);
+    lua_pop(L, 1);
+    if (type == LUA_TTABLE || type == LUA_TUSERDATA) return ORDER_CALLS;
+    if (type != first || (type != LUA_TNUMBER && type != LUA_TSTRING)) order = ORDER_MIXED;
+  }
+  return order;
+}
+
+/* The sorters are compiled on first use, as most isolates never do. */
+static void push_sorter(lua_State *L, int which) {
+  if (lua_isnil(L, lua_upvalueindex(which))) {
+    if (luaL_loadbufferx(L, source, sizeof source - 1, "=sort", "t") != LUA_OK) lua_error(L);
+    lua_call(L, 0, 2);
+    lua_replace(L, lua_upvalueindex(SORT_BY));
+    lua_replace(L, lua_upvalueindex(SORT_PLAIN));
+  }
+  lua_pushvalue(L, lua_upvalueindex(which));
+}
+
+/* What is wrong with its arguments, Lua's own says best. */
+static int sort(lua_State *L) {
+  lua_CFunction original = lua_tocfunction(L, lua_upvalueindex(ORIGINAL));
+  bool by = lua_isfunction(L, 2);
+  lua_Integer n = lua_istable(L, 1) ? luaL_len(L, 1) : 0;
+  if (n < 2 || n >= INT_MAX || (!by && !lua_isnoneornil(L, 2))) return original(L);
+  lua_settop(L, 2);
+  enum order order = by ? ORDER_CALLS : order_of(L, n);
+  if (order == ORDER_MIXED || (order == ORDER_PLAIN && n <= FEW)) return original(L);
+  push_sorter(L, order == ORDER_PLAIN ? SORT_PLAIN : SORT_BY);
+  lua_pushvalue(L, 1);
+  lua_pushinteger(L, 1);
+  lua_pushinteger(L, n);
+  lua_pushinteger(L, 0);
+  lua_pushvalue(L, by ? 2 : lua_upvalueindex(LESS));
+  lua_callk(L, 5, 1, 0, sorted);
+  return sorted(L, LUA_OK, 0);
+}
+
+void yielding_sort(lua_State *L) {
+  lua_getfield(L, -1, "sort");
+  lua_pushnil(L);
+  lua_pushnil(L);
+  lua_pushcfunction(L, less);
+  lua_pushcclosure(L, sort, 4);
+  lua_setfield(L, -2, "sort");
+}
