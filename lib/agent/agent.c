@@ -2,18 +2,18 @@
  * is run until every handle is closed before anything that handles point to is freed. */
 #include "agent/agent.h"
 
-#include "agent/calls.h"
-#include "agent/command.h"
-#include "agent/console.h"
-#include "agent/fetch.h"
-#include "agent/hosted.h"
-#include "agent/http.h"
-#include "agent/kernel.h"
-#include "agent/mesh.h"
-#include "agent/pressure.h"
-#include "agent/registry.h"
+#include "agent/kernel/rpc.h"
+#include "agent/process/command.h"
+#include "agent/process/console.h"
+#include "agent/mesh/dial.h"
+#include "agent/process/hosted.h"
+#include "agent/http/server.h"
+#include "agent/kernel/kernel.h"
+#include "agent/mesh/mesh.h"
+#include "agent/mesh/flow.h"
+#include "agent/kernel/registry.h"
 #include "agent/runtime.h"
-#include "agent/session.h"
+#include "agent/api/attach.h"
 #include "agent/state.h"
 #include "base/buf.h"
 #include "base/clock.h"
@@ -65,7 +65,7 @@ static void on_stop_check(uv_timer_t *t) {
   if (!commands_left(a)) http_end_streams(a);
   bool late = ms > STOP_PATIENCE_MS;
   if ((commands_left(a) || !http_idle(a) || !console_idle(a)) && !late) return;
-  if (!fetch_idle(a) && ms < FAREWELL_MS) return; /* a peer may be dead, and is not waited for */
+  if (!dial_idle(a) && ms < FAREWELL_MS) return; /* a peer may be dead, and is not waited for */
   if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
   uv_stop(&a->loop);
 }
@@ -77,7 +77,7 @@ void agent_stop(struct agent *a) {
   log_line(&a->log, "%s is stopping", a->self);
   http_quiesce(a);
   commands_stop(a);
-  sessions_stop(a);
+  attach_stop_all(a);
   mesh_stop(a);
   uv_timer_start(&a->grace, on_stop_check, STOP_CHECK_MS, STOP_CHECK_MS);
 }
@@ -134,9 +134,9 @@ static int make_tables(struct agent *a, struct error *e) {
   a->names = names_new();
   a->globals = names_new();
   if (!a->nodes || !a->names || !a->globals) code = ERR_NOMEM;
-  if (!code) code = calls_init(a);
+  if (!code) code = rpc_init(a);
   if (!code) code = mesh_init(a);
-  if (!code) code = pressure_init(a);
+  if (!code) code = flow_init(a);
   if (!code) code = registry_init(a);
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
@@ -168,7 +168,7 @@ static int begin(struct agent *a, struct error *e) {
   if (!code) code = console_init(a, e);
   if (!code) {
     vm_set_console(a->vm, a->console);
-    code = fetch_init(a, e);
+    code = dial_init(a, e);
   }
   if (code) {
     close(unix_fd);
@@ -236,10 +236,10 @@ void agent_free(struct agent *a) {
   a->stopping = true;
   bool held = a->vm && vm_stop(a->vm);
   if (held) log_line(&a->log, "a green thread does not come back from a call; it is left behind");
-  calls_finish(a);
+  rpc_finish(a);
   http_finish(a);
   mesh_finish(a);
-  fetch_finish(a);
+  dial_finish(a);
   if (a->vm) end_processes(a);
   kernel_finish(a);
   registry_finish(a);
@@ -250,8 +250,8 @@ void agent_free(struct agent *a) {
   uv_loop_close(&a->loop);
   runtime_finish(a);
   mesh_free(a);
-  pressure_free(a);
-  fetch_free(a);
+  flow_free(a);
+  dial_free(a);
   http_free(a);
   if (held) return; /* the rest is still in use, and goes with us */
   vm_free(a->vm);

@@ -12,12 +12,12 @@
 
 #include <uv.h>
 
-struct calls;
-struct fetch;
+struct rpc;
+struct dialler;
 struct hosted;
 struct http;
 struct mesh;
-struct pressure;
+struct flow;
 struct registry;
 struct runtime;
 
@@ -44,11 +44,11 @@ struct agent {
   struct vm *vm;
 
   struct runtime *runtime;
-  struct calls *calls;
-  struct fetch *fetch;
+  struct rpc *rpc;
+  struct dialler *dialler;
   struct http *http;
   struct mesh *mesh;
-  struct pressure *pressure;
+  struct flow *flow;
   struct registry *registry;
   struct hosted *processes; /* a list of all hosted processes */
   npid console;

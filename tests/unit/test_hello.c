@@ -1,5 +1,5 @@
 /* Who a node says it is: the hello is written, read back, and refused where it makes no sense. */
-#include "agent/hello.h"
+#include "agent/mesh/hello.h"
 
 #include "tap.h"
 

@@ -1,5 +1,5 @@
 /* The table of routes, and that node-http(7) says of it all that there is, in its words, and nothing else. */
-#include "agent/routes.h"
+#include "agent/http/routes.h"
 
 #include "base/buf.h"
 

@@ -1,0 +1,232 @@
+/* Invariant: a session is a hosted process until its process is down, could not be spawned, or its client is
+ * gone; the struct goes when both the hosted part and the stream are over. */
+#include "agent/api/attach.h"
+
+#include "agent/api/api.h"
+#include "agent/kernel/rpc.h"
+#include "agent/api/client.h"
+#include "agent/process/hosted.h"
+#include "agent/mesh/mesh.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct attachment {
+  struct hosted hosted;
+  struct request *request; /* until it is answered */
+  struct stream *stream;
+  bool command;    /* what it spawns is one: that ends by TERM, a green thread by kill */
+  bool ended;      /* as a process */
+  npid ref;        /* of the monitor */
+  npid pid;        /* what it spawned */
+  struct buf held; /* lines of output that came while the code was loaded */
+  struct signal *flushes;
+};
+
+/* reason: NULL for normal. */
+static void end(struct attachment *s, struct term *reason) {
+  if (s->ended) return;
+  s->ended = true;
+  struct term *normal = reason ? NULL : reason_word("normal");
+  hosted_end(&s->hosted, reason ? reason : normal);
+  term_unref(normal);
+}
+
+static void answer_flushes(struct attachment *s) {
+  rpc_answer_all(s->hosted.agent, &s->flushes);
+}
+
+/* --- the stream ----------------------------------------------------------------------------------------- */
+
+static void let_go(struct attachment *s, npid pid) {
+  struct term *reason = reason_word(s->command ? "client_gone" : "kill");
+  agent_send(s->hosted.agent, SIGNAL_EXIT, pid, s->hosted.pid, NPID_NONE, reason);
+  term_unref(reason);
+}
+
+/* The lease: nobody listens any more.  While the code is loaded only the link tells whose it is. */
+static void break_lease(struct attachment *s) {
+  if (s->ended) return;
+  if (s->pid != NPID_NONE) let_go(s, s->pid);
+  for (size_t i = 0; s->pid == NPID_NONE && i < s->hosted.bond_count; i++)
+    if (s->hosted.bonds[i].ref == NPID_NONE) let_go(s, s->hosted.bonds[i].pid);
+}
+
+static void on_closed(void *data, bool gone) {
+  struct attachment *s = data;
+  s->stream = NULL;
+  if (gone) break_lease(s);
+  end(s, NULL);
+  free(s);
+}
+
+static void on_drained(void *data) {
+  answer_flushes(data);
+}
+
+static const struct stream_events attach_stream = {on_closed, on_drained};
+
+/* The spawn is given up while its code is loaded; attach_spawned will find no request. */
+static void give_up(struct attachment *s, int code, const char *why) {
+  struct request *r = s->request;
+  s->request = NULL;
+  break_lease(s);
+  end(s, NULL);
+  respond_code(r, code, "%s", why);
+}
+
+/* What is loaded cannot be made to wait for a reader that comes when it is. */
+static void hold(struct attachment *s, const struct buf *line) {
+  buf_append(&s->held, line->data, line->len);
+  if (!buf_ok(&s->held))
+    give_up(s, ERR_NOMEM, err_sentence(ERR_NOMEM));
+  else if (s->held.len > ATTACH_HELD_MAX)
+    give_up(s, ERR_TOO_LARGE, "the code prints more than 16 MiB before it is loaded");
+}
+
+/* --- the process ---------------------------------------------------------------------------------------- */
+
+static void attach_message(struct hosted *p, const struct signal *sig) {
+  struct attachment *s = (struct attachment *)p;
+  struct term_reader r = term_read(sig->term);
+  const char *name, *bytes;
+  size_t name_n, n;
+  npid from;
+  if (!sig->term || sig->term->count != 3 || !term_get_str(&r, &name, &name_n) || !term_get_pid(&r, &from) ||
+      !term_get_str(&r, &bytes, &n) || name_n != 6)
+    return;
+  bool out = !memcmp(name, "stdout", 6);
+  if (!out && memcmp(name, "stderr", 6)) return;
+  struct buf line = BUF_INIT;
+  buf_puts(&line, out ? "{\"stdout\":" : "{\"stderr\":");
+  json_put_bytes(&line, bytes, n);
+  buf_puts(&line, "}\n");
+  if (s->stream)
+    stream_text(s->stream, &line);
+  else if (s->request)
+    hold(s, &line);
+  buf_finish(&line);
+}
+
+static bool attach_call(struct hosted *p, struct signal *call) {
+  struct attachment *s = (struct attachment *)p;
+  if (!term_is_word(call->term, "flush")) return false;
+  rpc_defer(&s->flushes, call);
+  if (!s->stream || !stream_full(s->stream)) answer_flushes(s);
+  return true;
+}
+
+/* The last line: how it ended. */
+static void finish_stream(struct attachment *s, const struct term *reason) {
+  if (!s->stream) return;
+  stream_line(s->stream, client_end(s->hosted.agent, "exit", reason, client_status(reason)));
+  stream_end(s->stream);
+}
+
+static void attach_down(struct hosted *p, const struct signal *sig) {
+  struct attachment *s = (struct attachment *)p;
+  if (sig->ref != s->ref) return;
+  finish_stream(s, sig->term);
+  end(s, NULL);
+}
+
+static void attach_node_down(struct hosted *p, uint32_t incarnation) {
+  struct attachment *s = (struct attachment *)p;
+  if (s->pid == NPID_NONE || npid_incarnation(s->pid) != incarnation) return;
+  struct term *reason = reason_word("noconnection");
+  finish_stream(s, reason);
+  term_unref(reason);
+  end(s, NULL);
+}
+
+/* Somebody ended the client: then what it leases ends too. */
+static void attach_exit(struct hosted *p, struct term *reason, bool kill) {
+  (void)kill;
+  struct attachment *s = (struct attachment *)p;
+  if (s->request) return; /* not attached yet: the spawn comes first */
+  break_lease(s);
+  finish_stream(s, reason);
+  end(s, reason);
+}
+
+static void attach_free(struct hosted *p) {
+  struct attachment *s = (struct attachment *)p;
+  answer_flushes(s); /* a writer must not wait for who is gone */
+  buf_finish(&s->held);
+}
+
+static const struct hosted_class attach_class = {.kind = "client",
+                                                 .message = attach_message,
+                                                 .call = attach_call,
+                                                 .exit = attach_exit,
+                                                 .down = attach_down,
+                                                 .node_down = attach_node_down,
+                                                 .free = attach_free};
+
+void attach_stop_all(struct agent *a) {
+  struct term *reason = reason_word("shutdown");
+  for (struct hosted *p = a->processes, *next; p; p = next) {
+    next = p->next;
+    if (p->class == &attach_class && !((struct attachment *)p)->command) attach_exit(p, reason, false);
+  }
+  term_unref(reason);
+}
+
+/* --- its beginning -------------------------------------------------------------------------------------- */
+
+static void on_gone(void *data) {
+  give_up(data, ERR_LOST, "the client is gone");
+}
+
+struct attachment *attach_new(struct request *r, bool command) {
+  struct agent *a = request_agent(r);
+  struct attachment *s = calloc(1, sizeof *s);
+  int code = s ? request_on_disconnect(r, on_gone, s) : ERR_NOMEM;
+  if (!code) code = hosted_begin(a, &s->hosted, &attach_class, a->console);
+  if (code) {
+    free(s);
+    respond_code(r, code, "%s", err_sentence(code));
+    return NULL;
+  }
+  s->request = r;
+  s->command = command;
+  s->pid = NPID_NONE;
+  s->ref = vm_ref(a->vm);
+  return s;
+}
+
+void attach_describe(const struct attachment *s, struct term_writer *w) {
+  term_put_text(w, "leader");
+  term_put_pid(w, s->hosted.pid);
+  term_put_text(w, "lease"); /* so that it ends as well when our node is lost to it */
+  term_put_pid(w, s->hosted.pid);
+  term_put_text(w, "monitor");
+  size_t at = term_open(w, TERM_LIST);
+  term_put_pid(w, s->hosted.pid);
+  term_put_pid(w, s->ref);
+  term_set_count(w, at, 2);
+}
+
+void attach_spawned(void *session, const struct error *e, struct term_reader values) {
+  struct attachment *s = session;
+  struct request *r = s->request;
+  bool spawned = !e && term_get_pid(&values, &s->pid);
+  s->request = NULL;
+  if (!r) { /* its client is gone */
+    if (spawned) let_go(s, s->pid);
+  } else if (e) {
+    respond_error(r, e);
+  } else if (!spawned) {
+    respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
+  } else if ((s->stream = respond_stream(r, &attach_stream, s))) {
+    stream_line(s->stream, api_pid(s->hosted.agent, s->pid));
+    stream_text(s->stream, &s->held);
+    buf_finish(&s->held);
+    return;
+  } else {
+    break_lease(s);
+  }
+  end(s, NULL);
+  free(s);
+}

@@ -1,0 +1,142 @@
+/* Registered names: /v1/names. */
+#include "agent/api/api.h"
+#include "agent/kernel/registry.h"
+#include "agent/http/routes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum scope { SCOPE_BAD, SCOPE_GLOBAL, SCOPE_LOCAL };
+
+static enum scope scope_of(struct request *r, const char *text) {
+  if (!text || !strcmp(text, "global")) return SCOPE_GLOBAL;
+  if (!strcmp(text, "local")) return SCOPE_LOCAL;
+  respond_code(r, ERR_USAGE, "scope %s: want global or local", text);
+  return SCOPE_BAD;
+}
+
+static struct names *table(struct request *r, enum scope scope) {
+  struct agent *a = request_agent(r);
+  return scope == SCOPE_LOCAL ? a->names : a->globals;
+}
+
+static json_t *name_json(struct agent *a, const char *name, npid pid, uint64_t token) {
+  json_t *v = api_pid(a, pid);
+  if (v) json_object_set_new(v, "name", json_string(name));
+  if (v && token) json_object_set_new(v, "token", json_integer((json_int_t)token));
+  return v;
+}
+
+struct listing {
+  struct agent *agent;
+  json_t *names;
+};
+
+static void add_name(void *data, const char *name, npid pid, uint64_t token) {
+  struct listing *l = data;
+  json_array_append_new(l->names, name_json(l->agent, name, pid, token));
+}
+
+void api_names_list(struct request *r) {
+  enum scope scope = scope_of(r, request_query(r, "scope"));
+  struct listing l = {request_agent(r), NULL};
+  if (scope == SCOPE_BAD) return;
+  l.names = json_array();
+  names_each(table(r, scope), add_name, &l);
+  respond_json(r, 200, json_pack("{s:o}", "names", l.names));
+}
+
+void api_names_get(struct request *r) {
+  enum scope scope = scope_of(r, request_query(r, "scope"));
+  const char *name = request_segment(r);
+  uint64_t token = 0;
+  if (scope == SCOPE_BAD) return;
+  npid pid = names_whereis(table(r, scope), name, &token);
+  if (pid == NPID_NONE)
+    respond_code(r, ERR_NO_NAME, "%s: no process has this name", name);
+  else
+    respond_json(r, 200, name_json(request_agent(r), name, pid, token));
+}
+
+static void respond_named(struct request *r, enum scope scope) {
+  uint64_t token = 0;
+  const char *name = request_segment(r);
+  npid pid = names_whereis(table(r, scope), name, &token);
+  respond_json(r, 200, name_json(request_agent(r), name, pid, token));
+}
+
+static void respond_taken(struct request *r, enum scope scope) {
+  struct agent *a = request_agent(r);
+  char text[NPID_TEXT_SIZE];
+  const char *name = request_segment(r);
+  npid pid = names_whereis(table(r, scope), name, NULL);
+  npid_format(a->nodes, pid, NPID_SHORT, text);
+  respond_code(r, ERR_NAME_TAKEN, "%s: the name is taken%s%s", name, pid == NPID_NONE ? "" : " by ",
+               pid == NPID_NONE ? "" : text);
+}
+
+static void on_registered(void *data, const struct error *e, bool yes) {
+  struct request *r = data;
+  if (e)
+    respond_error(r, e);
+  else if (yes)
+    respond_named(r, SCOPE_GLOBAL);
+  else
+    respond_taken(r, SCOPE_GLOBAL);
+}
+
+/* Local names are for local processes, as in Erlang. */
+static void register_local(struct request *r, npid pid) {
+  if (!npid_is_local(pid)) {
+    respond_code(r, ERR_BAD_PID, "a local name is for a process of this node: see the scope global");
+    return;
+  }
+  int code = names_register(request_agent(r)->names, request_segment(r), pid, 0);
+  if (code == ERR_NAME_TAKEN)
+    respond_taken(r, SCOPE_LOCAL);
+  else if (code)
+    respond_code(r, code, "%s", names_refusal(code));
+  else
+    respond_named(r, SCOPE_LOCAL);
+}
+
+void api_names_put(struct request *r) {
+  struct agent *a = request_agent(r);
+  const json_t *body = request_body(r);
+  const char *text = json_string_value(json_object_get(body, "pid"));
+  enum scope scope = scope_of(r, json_string_value(json_object_get(body, "scope")));
+  struct error e;
+  npid pid;
+  if (scope == SCOPE_BAD) return;
+  if (!text) {
+    respond_code(r, ERR_USAGE, "want a JSON object with \"pid\", and \"scope\" global or local");
+    return;
+  }
+  if (procname_check(request_segment(r), &e) || api_find_process(a, text, &pid, &e)) {
+    respond_error(r, &e);
+    return;
+  }
+  if (scope == SCOPE_LOCAL)
+    register_local(r, pid);
+  else
+    registry_register(a, request_segment(r), pid, false, on_registered, r);
+}
+
+static void on_unregistered(void *data, const struct error *e, bool yes) {
+  struct request *r = data;
+  if (e)
+    respond_error(r, e);
+  else if (yes)
+    respond_json(r, 200, json_pack("{s:s}", "name", request_segment(r)));
+  else
+    respond_code(r, ERR_NO_NAME, "%s: no process has this name", request_segment(r));
+}
+
+void api_names_delete(struct request *r) {
+  enum scope scope = scope_of(r, request_query(r, "scope"));
+  if (scope == SCOPE_BAD) return;
+  if (scope == SCOPE_GLOBAL)
+    registry_unregister(request_agent(r), request_segment(r), on_unregistered, r);
+  else
+    on_unregistered(r, NULL, names_unregister(request_agent(r)->names, request_segment(r), 0));
+}

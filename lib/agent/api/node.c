@@ -1,0 +1,209 @@
+/* The node itself and the nodes it is connected to: /v1/node, /v1/nodes, /metrics. */
+#include "agent/api/api.h"
+#include "agent/kernel/rpc.h"
+#include "agent/mesh/mesh.h"
+#include "agent/http/routes.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "wire/json.h"
+
+#include <lua.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+json_t *api_pid(struct agent *a, npid pid) {
+  char full[NPID_TEXT_SIZE], brief[NPID_TEXT_SIZE];
+  return json_pack("{s:s, s:s}", "pid", npid_format(a->nodes, pid, NPID_BARE, full), "short",
+                   npid_format(a->nodes, pid, NPID_SHORT, brief));
+}
+
+bool api_flag(const struct request *r, const char *key) {
+  const char *v = request_query(r, key);
+  return v && strcmp(v, "0") != 0 && strcmp(v, "false") != 0;
+}
+
+/* --- this node ------------------------------------------------------------------------------------------ */
+
+void api_node_get(struct request *r) {
+  struct agent *a = request_agent(r);
+  struct vm_stats vm;
+  char directory[4096];
+  vm_stats(a->vm, &vm);
+  if (!getcwd(directory, sizeof directory)) directory[0] = 0;
+  json_t *v =
+      json_pack("{s:s, s:i, s:I, s:s, s:i, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:s}", "node", a->self, "id", 0,
+                "creation", (json_int_t)a->creation, "version", a->config->version, "os_pid", (int)getpid(),
+                "directory", directory, "address", a->address, "port", a->port, "schedulers", vm.schedulers,
+                "processes", (json_int_t)vm.processes, "isolates", (json_int_t)vm.isolates, "uptime_ms",
+                (json_int_t)((clock_ns() - a->started_ns) / 1000000), "lua", LUA_VERSION);
+  respond_json(r, 200, v);
+}
+
+void api_node_stop(struct request *r) {
+  struct agent *a = request_agent(r);
+  respond_json(r, 202, json_pack("{s:s}", "node", a->self));
+  agent_stop(a);
+}
+
+void api_metrics(struct request *r) {
+  struct agent *a = request_agent(r);
+  struct vm_stats vm;
+  struct buf text = BUF_INIT;
+  vm_stats(a->vm, &vm);
+  const struct {
+    const char *name, *type, *help;
+    int64_t value;
+  } rows[] = {
+      {"node_processes", "gauge", "Live green threads.", vm.processes},
+      {"node_isolates", "gauge", "Isolates that host them.", vm.isolates},
+      {"node_schedulers", "gauge", "Scheduler threads.", vm.schedulers},
+      {"node_spawned_total", "counter", "Green threads spawned.", vm.spawned},
+      {"node_messages_total", "counter", "Messages delivered to green threads.", vm.messages},
+      {"node_global_names", "gauge", "Names in the global registry.", (int64_t)names_count(a->globals)},
+      {"node_uptime_seconds", "gauge", "Seconds since the start.", (clock_ns() - a->started_ns) / 1000000000},
+  };
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+    buf_printf(&text, "# HELP %s %s\n# TYPE %s %s\n%s %lld\n", rows[i].name, rows[i].help, rows[i].name,
+               rows[i].type, rows[i].name, (long long)rows[i].value);
+  size_t n = text.len;
+  respond_text(r, "text/plain; version=0.0.4", buf_take(&text), n);
+}
+
+/* --- other nodes ---------------------------------------------------------------------------------------- */
+
+static json_t *node_json(const struct member *m) {
+  return json_pack("{s:s, s:i, s:I, s:b, s:b}", "node", m->node, "id", (int)m->id, "creation",
+                   (json_int_t)m->creation, "connected", m->up, "self", m->id == 0);
+}
+
+struct listing {
+  json_t *nodes;
+  bool known; /* those that are not up as well */
+};
+
+static void add_node(void *data, const struct member *m) {
+  struct listing *l = data;
+  if (m->up || l->known) json_array_append_new(l->nodes, node_json(m));
+}
+
+struct watcher { /* a client that follows nodeup and nodedown */
+  struct mesh_subscriber watch;
+  struct stream *stream;
+};
+
+static void on_watch_event(void *data, const char *node, const char *why) {
+  struct watcher *w = data;
+  stream_line(w->stream, why ? json_pack("{s:s, s:s, s:s}", "event", "nodedown", "node", node, "reason", why)
+                             : json_pack("{s:s, s:s}", "event", "nodeup", "node", node));
+}
+
+static void on_watcher_closed(void *data, bool gone) {
+  (void)gone;
+  struct watcher *w = data;
+  mesh_unsubscribe(&w->watch);
+  free(w);
+}
+
+static void tell_up(void *data, const struct member *m) {
+  if (m->up) on_watch_event(data, m->node, NULL);
+}
+
+static void watch_nodes(struct request *r) {
+  static const struct stream_events events = {on_watcher_closed, NULL};
+  struct watcher *w = calloc(1, sizeof *w);
+  if (!w) {
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return;
+  }
+  w->watch = (struct mesh_subscriber){.event = on_watch_event, .data = w};
+  w->stream = respond_stream(r, &events, w);
+  if (!w->stream) {
+    free(w);
+    return;
+  }
+  mesh_subscribe(request_agent(r), &w->watch);
+  mesh_each(request_agent(r), tell_up, w);
+}
+
+void api_nodes_list(struct request *r) {
+  struct agent *a = request_agent(r);
+  const char *scope = request_query(r, "scope");
+  if (!scope) scope = "connected";
+  if (api_flag(r, "watch")) {
+    watch_nodes(r);
+    return;
+  }
+  if (strcmp(scope, "connected") != 0 && strcmp(scope, "all") != 0 && strcmp(scope, "known") != 0) {
+    respond_code(r, ERR_USAGE, "scope=%s: want connected, all or known", scope);
+    return;
+  }
+  struct listing l = {json_array(), !strcmp(scope, "known")};
+  if (strcmp(scope, "connected") != 0) {
+    struct member self = {.node = a->self, .creation = a->creation, .up = true};
+    json_array_append_new(l.nodes, node_json(&self));
+  }
+  mesh_each(a, add_node, &l);
+  respond_json(r, 200, json_pack("{s:o}", "nodes", l.nodes));
+}
+
+/* The node a request names; false when it has been answered with what is wrong. */
+static bool named_node(struct request *r, struct nodename *out) {
+  struct error e;
+  if (!nodename_parse(request_segment(r), out, &e)) return true;
+  respond_error(r, &e);
+  return false;
+}
+
+void api_nodes_get(struct request *r) {
+  struct nodename name;
+  struct member m;
+  if (!named_node(r, &name)) return;
+  if (mesh_find(request_agent(r), name.full, &m) && m.up)
+    respond_json(r, 200, node_json(&m));
+  else
+    respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);
+}
+
+static void on_connected(void *data, const struct error *e, npid kernel) {
+  struct request *r = data;
+  struct member m = {0};
+  struct agent *a = request_agent(r);
+  if (e)
+    respond_error(r, e);
+  else if (kernel == NPID_KERNEL || !mesh_find(a, nodetab_name(a->nodes, npid_incarnation(kernel)), &m))
+    respond_json(r, 200, node_json(&(struct member){.node = a->self, .creation = a->creation, .up = true}));
+  else
+    respond_json(r, 200, node_json(&m));
+}
+
+void api_nodes_connect(struct request *r) {
+  struct nodename name;
+  if (named_node(r, &name)) mesh_connect(request_agent(r), &name, on_connected, r);
+}
+
+void api_nodes_part(struct request *r) {
+  struct nodename name;
+  if (!named_node(r, &name)) return;
+  if (mesh_disconnect(request_agent(r), name.full, "disconnected"))
+    respond_json(r, 200, json_pack("{s:s, s:b}", "node", name.full, "connected", 0));
+  else
+    respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);
+}
+
+static void on_pinged(void *data, const struct error *e, struct term_reader values) {
+  struct request *r = data;
+  int64_t us = 0;
+  if (e)
+    respond_error(r, e);
+  else if (!term_get_int(&values, &us))
+    respond_code(r, ERR_SYSTEM, "a ping was answered without a time");
+  else
+    respond_json(r, 200, json_pack("{s:s, s:I}", "node", request_segment(r), "rtt_us", (json_int_t)us));
+}
+
+void api_nodes_ping(struct request *r) {
+  struct nodename name;
+  if (!named_node(r, &name)) return;
+  rpc_call(request_agent(r), NPID_KERNEL, term_build("ss", "ping", request_segment(r)), 0, on_pinged, r);
+}

@@ -1,0 +1,350 @@
+/* Processes: /v1/processes. */
+#include "agent/api/api.h"
+#include "agent/kernel/census.h"
+#include "agent/process/hosted.h"
+#include "agent/kernel/kernel.h"
+#include "agent/mesh/mesh.h"
+#include "agent/http/routes.h"
+#include "agent/api/attach.h"
+#include "base/text.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Of an earlier life of this node, or of one that is connected in a later life. */
+static bool is_stale(struct agent *a, npid pid) {
+  uint32_t incarnation = npid_incarnation(pid);
+  struct member m;
+  if (!nodetab_node_id(a->nodes, incarnation)) return true;
+  return mesh_find(a, nodetab_name(a->nodes, incarnation), &m) && m.up &&
+         npid_incarnation(m.kernel) != incarnation;
+}
+
+int api_find_pid(struct agent *a, const char *text, npid *out, struct error *e) {
+  if (npid_shaped(text)) return npid_parse(a->nodes, text, out, e);
+  npid pid = names_whereis(a->names, text, NULL);
+  if (pid == NPID_NONE) pid = names_whereis(a->globals, text, NULL);
+  if (pid == NPID_NONE) return error_set(e, ERR_NO_NAME, "%s: no process has this name", text);
+  *out = pid;
+  return 0;
+}
+
+static int no_process(const char *text, struct error *e) {
+  return error_set(e, ERR_NO_PROCESS, "%s: no such process", text);
+}
+
+int api_find_process(struct agent *a, const char *text, npid *out, struct error *e) {
+  npid pid;
+  int code = api_find_pid(a, text, &pid, e);
+  if (code) return code;
+  if (npid_is_local(pid) ? !vm_alive(a->vm, pid) : is_stale(a, pid)) return no_process(text, e);
+  *out = pid;
+  return 0;
+}
+
+/* --- spawn ---------------------------------------------------------------------------------------------- */
+
+/* Text, or bytes that are no UTF-8. */
+static bool is_text(const json_t *v) {
+  return json_is_string(v) || json_is_string(json_object_get(v, "$bytes"));
+}
+static bool is_string(const json_t *v) {
+  return is_text(v) && (!json_is_string(v) || strlen(json_string_value(v)) == json_string_length(v));
+}
+static bool is_bool(const json_t *v) {
+  return json_is_boolean(v);
+}
+static bool is_count(const json_t *v) {
+  return json_is_integer(v) && json_integer_value(v) >= 0;
+}
+static bool is_list(const json_t *v) {
+  return json_is_array(v);
+}
+static bool is_map(const json_t *v) {
+  return json_is_object(v);
+}
+
+static bool is_words(const json_t *v) {
+  for (size_t i = 0; i < json_array_size(v); i++)
+    if (!is_string(json_array_get(v, i))) return false;
+  return json_array_size(v) > 0;
+}
+
+/* The members of a spawn document: what they have to be, and what the spec of vm.h calls them. */
+static const struct member_rule {
+  const char *key, *spec_key;
+  bool (*is)(const json_t *v);
+  const char *want;
+} rules[] = {
+    {"command", "argv", is_words, "a list of one or more strings"},
+    {"lua", "lua", is_text, "a string"},
+    {"chunk", "chunk", is_string, "a string"},
+    {"module", "module", is_string, "a string"},
+    {"function", "function", is_string, "a string"},
+    {"args", "args", is_list, "a list"},
+    {"cwd", "cwd", is_string, "a string"},
+    {"env", "env", is_map, "an object of strings"},
+    {"stdin", "stdin", is_bool, "true or false"},
+    {"timeout_ms", "timeout", is_count, "milliseconds"},
+    {"name", "name", is_string, "a string"},
+    {"node", NULL, is_string, "a node name"},
+    {"attach", NULL, is_bool, "true or false"},
+};
+
+static const struct member_rule *rule_of(const char *key) {
+  for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+    if (!strcmp(rules[i].key, key)) return &rules[i];
+  return NULL;
+}
+
+static int check_what(const json_t *body, struct error *e) {
+  bool command = json_object_get(body, "command"), lua = json_object_get(body, "lua"),
+       module = json_object_get(body, "module"), function = json_object_get(body, "function");
+  if (command + lua + module != 1 || function != module)
+    return error_set(e, ERR_USAGE, "want one of \"command\", \"lua\", or \"module\" with \"function\"");
+  if (command && json_object_get(body, "args"))
+    return error_set(e, ERR_USAGE, "\"args\" are for code; a command's words are all in \"command\"");
+  return 0;
+}
+
+/* The spec of vm.h as a term of one MAP. */
+static int spec_of(struct agent *a, json_t *body, const struct attachment *session, struct term **out,
+                   struct error *e) {
+  struct term_writer w = TERM_WRITER_INIT;
+  const char *key;
+  json_t *v;
+  uint32_t count = 0;
+  if (!json_is_object(body)) return error_set(e, ERR_USAGE, "want a JSON object that says what to spawn");
+  if (check_what(body, e)) return e->code;
+  size_t at = term_open(&w, TERM_MAP);
+  int code = 0;
+  json_object_foreach(body, key, v) {
+    const struct member_rule *rule = rule_of(key);
+    if (!rule)
+      code = error_set(e, ERR_USAGE, "\"%s\": no such member of a spawn", key);
+    else if (!rule->is(v))
+      code = error_set(e, ERR_BAD_VALUE, "\"%s\" wants %s", key, rule->want);
+    if (code) break;
+    if (!rule->spec_key) continue;
+    term_put_text(&w, rule->spec_key);
+    if ((code = json_to_value(a->nodes, v, JSON_DATA, &w, e))) break;
+    count++;
+  }
+  if (!code && session) {
+    attach_describe(session, &w);
+    count += ATTACH_PAIRS;
+  } else if (!code) {
+    term_put_text(&w, "leader");
+    term_put_pid(&w, a->console);
+    count++;
+  }
+  term_set_count(&w, at, count);
+  *out = code ? NULL : term_from_writer(&w, 1);
+  if (!code && !*out) code = error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  term_writer_finish(&w);
+  return code;
+}
+
+static void on_spawned(void *data, const struct error *e, struct term_reader values) {
+  struct request *r = data;
+  npid pid;
+  if (e)
+    respond_error(r, e);
+  else if (!term_get_pid(&values, &pid))
+    respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
+  else
+    respond_json(r, 201, api_pid(request_agent(r), pid));
+}
+
+void api_spawn(struct request *r) {
+  struct agent *a = request_agent(r);
+  json_t *body = request_body(r);
+  struct error e = {0};
+  struct term *spec = NULL;
+  struct attachment *session = NULL;
+  bool attach = json_is_true(json_object_get(body, "attach"));
+  if (spec_of(a, body, NULL, &spec, &e)) { /* what is wrong with it, before a session is made */
+    respond_error(r, &e);
+    return;
+  }
+  if (attach) {
+    term_unref(spec);
+    session = attach_new(r, json_object_get(body, "command"));
+    if (!session) return;
+    if (spec_of(a, body, session, &spec, &e)) {
+      attach_spawned(session, &e, (struct term_reader){0});
+      return;
+    }
+  }
+  const char *node = json_string_value(json_object_get(body, "node"));
+  struct term *args = term_build("st", "spawn", spec);
+  term_unref(spec);
+  kernel_ask(a, node, args, 0, session ? attach_spawned : on_spawned, session ? (void *)session : (void *)r);
+}
+
+/* --- all processes -------------------------------------------------------------------------------------- */
+
+/* One [pid, MAP]: the MAP as it is, with the pid and the leader as people and tools name them, and its age.
+ */
+static json_t *process_row(struct agent *a, struct term_reader *r, int64_t now_ns) {
+  npid pid = NPID_NONE, leader = NPID_NONE;
+  int64_t started = 0;
+  struct term_reader found;
+  char text[NPID_TEXT_SIZE];
+  if (term_next(r).tag != TERM_LIST || !term_get_pid(r, &pid)) return NULL;
+  struct term_reader map = *r;
+  json_t *row = api_pid(a, pid), *info = json_from_value(a->nodes, r);
+  if (term_map_find(map, "leader", &found)) term_get_pid(&found, &leader);
+  if (term_map_find(map, "started", &found)) term_get_int(&found, &started);
+  if (row && info) json_object_update_missing(row, info);
+  json_decref(info);
+  json_object_del(row, "started");
+  json_object_set_new(row, "leader", json_string(npid_format(a->nodes, leader, NPID_SHORT, text)));
+  json_object_set_new(row, "age_ms", json_integer((now_ns - started) / 1000000));
+  return row;
+}
+
+static void on_census(void *data, const struct error *e, struct term_reader r) {
+  struct request *q = data;
+  if (e) {
+    respond_error(q, e);
+    return;
+  }
+  bool truncated = term_next(&r).tag == TERM_TRUE;
+  int64_t now_ns = 0;
+  if (!term_get_int(&r, &now_ns)) now_ns = 0;
+  struct term_value list = term_next(&r);
+  json_t *rows = json_array();
+  for (uint32_t i = 0; list.tag == TERM_LIST && i < list.count; i++)
+    json_array_append_new(rows, process_row(request_agent(q), &r, now_ns));
+  respond_json(q, 200, json_pack("{s:o, s:b}", "processes", rows, "truncated", (int)truncated));
+}
+
+void api_processes_list(struct request *r) {
+  const char *text = request_query(r, "limit");
+  int64_t limit = CENSUS_MAX;
+  if (text && !text_integer(text, 1, CENSUS_MAX, &limit)) {
+    respond_code(r, ERR_USAGE, "limit=%s: want a number from 1 to %d", text, CENSUS_MAX);
+    return;
+  }
+  kernel_ask(request_agent(r), request_query(r, "node"), term_build("si", "processes", limit),
+             2 * CENSUS_TIMEOUT_MS, on_census, r);
+}
+
+/* --- one process ---------------------------------------------------------------------------------------- */
+
+/* The process a request names; false when it has been answered with what is wrong. */
+static bool named_process(struct request *r, npid *out) {
+  struct error e;
+  if (!api_find_process(request_agent(r), request_segment(r), out, &e)) return true;
+  respond_error(r, &e);
+  return false;
+}
+
+void api_process_get(struct request *r) {
+  npid pid;
+  if (!named_process(r, &pid)) return;
+  struct agent *a = request_agent(r);
+  const struct hosted *p = npid_is_local(pid) ? vm_host_process(a->vm, pid) : NULL;
+  json_t *v = api_pid(a, pid);
+  if (v && npid_is_local(pid)) json_object_set_new(v, "kind", json_string(p ? p->class->kind : "thread"));
+  if (v) json_object_set_new(v, "node", json_string(nodetab_name(a->nodes, npid_incarnation(pid))));
+  respond_json(r, 200, v);
+}
+
+/* A signal to send, once the process is known to be there: that is asked of its node. */
+struct errand {
+  struct request *request;
+  npid pid;
+  enum signal_kind kind;
+  struct term *term;
+};
+
+static void run_errand(const struct errand *k) {
+  struct agent *a = request_agent(k->request);
+  agent_send(a, k->kind, k->pid, NPID_KERNEL, NPID_NONE, k->term);
+  term_unref(k->term);
+  respond_json(k->request, 202, api_pid(a, k->pid));
+}
+
+static void on_alive(void *data, const struct error *e, struct term_reader values) {
+  struct errand *k = data;
+  struct error gone;
+  if (!e && term_next(&values).tag != TERM_TRUE) {
+    no_process(request_segment(k->request), &gone);
+    e = &gone;
+  }
+  if (e) {
+    respond_error(k->request, e);
+    term_unref(k->term);
+  } else {
+    run_errand(k);
+  }
+  free(k);
+}
+
+/* Takes the term. */
+static void send_errand(struct request *r, npid pid, enum signal_kind kind, struct term *t) {
+  struct agent *a = request_agent(r);
+  struct errand now = {r, pid, kind, t}, *k;
+  if (npid_is_local(pid)) {
+    run_errand(&now);
+  } else if ((k = malloc(sizeof *k))) {
+    *k = now;
+    const char *node = nodetab_name(a->nodes, npid_incarnation(pid));
+    kernel_ask(a, node, term_build("sp", "alive", pid), RPC_TIMEOUT_MS, on_alive, k);
+  } else {
+    term_unref(t);
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  }
+}
+
+/* A reason from a body {"reason": value}; "kill" without one. */
+static struct term *reason_in(struct agent *a, const json_t *body, struct error *e) {
+  const json_t *v = json_object_get(body, "reason");
+  if (!v) return reason_word("kill");
+  struct term *t = NULL;
+  json_t *list = json_pack("[O]", v);
+  int code = list ? json_to_term(a->nodes, list, JSON_DATA, &t, e)
+                  : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  json_decref(list);
+  return code ? NULL : t;
+}
+
+void api_process_exit(struct request *r) {
+  npid pid;
+  struct error e;
+  struct agent *a = request_agent(r);
+  if (!named_process(r, &pid)) return;
+  struct term *reason = reason_in(a, request_body(r), &e);
+  if (!reason) {
+    respond_error(r, &e);
+    return;
+  }
+  send_errand(r, pid, SIGNAL_EXIT, reason);
+}
+
+void api_process_send(struct request *r) {
+  struct agent *a = request_agent(r);
+  json_t *body = request_body(r);
+  npid pid;
+  struct term *t;
+  struct error e;
+  if (!json_is_array(body)) {
+    respond_code(r, ERR_USAGE, "a message is a JSON array of its values");
+    return;
+  }
+  if (!named_process(r, &pid)) return;
+  if (json_to_term(a->nodes, body, JSON_DATA, &t, &e)) {
+    respond_error(r, &e);
+    return;
+  }
+  if (vm_lack(a->vm, pid) != NPID_NONE) {
+    term_unref(t);
+    respond_code(r, ERR_BUSY, "%s does not take what is sent to it: too much waits already",
+                 request_segment(r));
+    return;
+  }
+  send_errand(r, pid, SIGNAL_MESSAGE, t);
+}

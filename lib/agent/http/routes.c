@@ -1,0 +1,98 @@
+/* Invariant: patterns are disjoint but for their methods, so the first whose path fits decides between "no
+ * such resource" and "not this method". */
+#include "agent/http/routes.h"
+
+#include "base/buf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const struct route route_table[] = {
+#define X(method, path, handler, flags, summary) {method, path, handler, flags, summary},
+    ROUTE_TABLE(X)
+#undef X
+};
+const size_t route_count = sizeof route_table / sizeof *route_table;
+
+/* Does the path fit? On success [*from, *to) is what the star stands for. */
+static bool fits(const char *pattern, const char *path, const char **from, const char **to) {
+  *from = *to = NULL;
+  for (; *pattern; pattern++) {
+    if (*pattern != '*') {
+      if (*path++ != *pattern) return false;
+      continue;
+    }
+    *from = path;
+    path += strcspn(path, "/");
+    *to = path;
+    if (*from == *to) return false;
+  }
+  return !*path;
+}
+
+static int hex(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+/* Undoes %XX; NULL when memory ran out; *bad when an escape is broken or hides a NUL. */
+static char *unescape(const char *from, const char *to, bool *bad) {
+  char *out = malloc((size_t)(to - from) + 1), *o = out;
+  *bad = false;
+  while (out && from < to) {
+    if (*from != '%') {
+      *o++ = *from++;
+      continue;
+    }
+    int high = to - from > 2 ? hex(from[1]) : -1, low = high < 0 ? -1 : hex(from[2]);
+    if (low < 0 || !(high | low)) {
+      *bad = true;
+      break;
+    }
+    *o++ = (char)(high << 4 | low);
+    from += 3;
+  }
+  if (out) *o = 0;
+  return out;
+}
+
+void route_methods(const char *path, struct buf *out) {
+  const char *from, *to;
+  for (size_t i = 0; i < route_count; i++)
+    if (fits(route_table[i].path, path, &from, &to))
+      buf_printf(out, "%s%s", out->len ? ", " : "", route_table[i].method);
+}
+
+static int no_route(const char *method, const char *path, struct error *e) {
+  struct buf methods = BUF_INIT;
+  route_methods(path, &methods);
+  int code = methods.len ? ERR_METHOD : ERR_NO_ROUTE;
+  if (methods.len)
+    error_set(e, code, "%s has no %s, but %s", path, method, methods.data);
+  else
+    error_set(e, code, "%s: no such resource: see node-http(7)", path);
+  buf_finish(&methods);
+  return code;
+}
+
+int route_find(const char *method, const char *path, const struct route **out, char **segment,
+               struct error *e) {
+  const char *from, *to;
+  for (size_t i = 0; i < route_count; i++) {
+    const struct route *r = &route_table[i];
+    if (strcmp(method, r->method) != 0 || !fits(r->path, path, &from, &to)) continue;
+    bool bad = false;
+    char *copy = from ? unescape(from, to, &bad) : NULL;
+    if (from && !copy) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    if (bad) {
+      free(copy);
+      return error_set(e, ERR_USAGE, "%s: a broken %% escape", path);
+    }
+    *out = r;
+    *segment = copy;
+    return 0;
+  }
+  return no_route(method, path, e);
+}

@@ -1,0 +1,129 @@
+/* Invariant: a stream's connection is suspended exactly while the stream has nothing to say; that is why its
+ * request is watched. */
+#include "agent/http/request.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct stream {
+  struct request *request;
+  struct buf pending;
+  const struct stream_events *events;
+  void *data;
+  bool ended, gone, broken, suspended, was_full;
+};
+
+static void stream_wake(struct stream *s) {
+  if (!s->suspended) return;
+  s->suspended = false;
+  MHD_resume_connection(s->request->conn);
+  server_nudge(s->request->server);
+}
+
+void stream_gone(struct stream *s) {
+  s->gone = true;
+  stream_wake(s);
+}
+
+static void on_gone(void *stream) {
+  stream_gone(stream);
+}
+
+static ssize_t stream_read(void *data, uint64_t pos, char *out, size_t max) {
+  (void)pos;
+  struct stream *s = data;
+  s->request->server->active = true;
+  if (s->gone || s->broken) return MHD_CONTENT_READER_END_WITH_ERROR;
+  if (!s->pending.len) {
+    if (s->ended) return MHD_CONTENT_READER_END_OF_STREAM;
+    s->suspended = true;
+    MHD_suspend_connection(s->request->conn);
+    return 0;
+  }
+  size_t n = s->pending.len < max ? s->pending.len : max;
+  memcpy(out, s->pending.data, n);
+  buf_consume(&s->pending, n);
+  buf_shrink(&s->pending);
+  if (s->was_full &&
+      s->pending.len <= HTTP_STREAM_HIGH / 2) { /* so that not one writer alone finds the room */
+    s->was_full = false;
+    if (s->events->drained && !s->ended) s->events->drained(s->data);
+  }
+  return (ssize_t)n;
+}
+
+struct stream *respond_stream(struct request *r, const struct stream_events *events, void *data) {
+  struct stream *s = calloc(1, sizeof *s);
+  struct MHD_Response *response =
+      s ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 64 << 10, stream_read, s, NULL) : NULL;
+  if (s) *s = (struct stream){.request = r, .events = events, .data = data};
+  if (!response || request_on_disconnect(r, on_gone, s)) {
+    if (response) MHD_destroy_response(response);
+    free(s);
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return NULL;
+  }
+  MHD_add_response_header(response, "Content-Type", "application/x-ndjson");
+  r->stream = s;
+  /* A client may take its time to read. Whether it is still there, the watcher and TCP's keep-alive tell. */
+  MHD_set_connection_option(r->conn, MHD_CONNECTION_OPTION_TIMEOUT, 0U);
+  answer(r, 200, response);
+  return s;
+}
+
+/* What waits for a client that does not read is never looked at again by MHD: the connection is cut here. */
+static void stream_break(struct stream *s, const char *why) {
+  log_line(&s->request->server->agent->log, "a stream is cut: %s", why);
+  stream_wake(s);
+  s->ended = s->broken = true;
+  request_cut(s->request);
+}
+
+/* May one more be appended?  However long it is: it is what waits already that counts. */
+static bool is_open(struct stream *s) {
+  if (!s->ended && s->pending.len > HTTP_STREAM_MAX)
+    stream_break(s, "its client does not read, and its writers do not wait");
+  return !s->ended;
+}
+
+/* Something was, or could not be. */
+static void appended(struct stream *s) {
+  s->was_full = s->was_full || stream_full(s);
+  if (buf_ok(&s->pending))
+    stream_wake(s);
+  else
+    stream_break(s, "out of memory");
+}
+
+void stream_line(struct stream *s, json_t *line) {
+  if (is_open(s)) {
+    json_line(&s->pending, line);
+    appended(s);
+  }
+  json_decref(line);
+}
+
+void stream_text(struct stream *s, const struct buf *lines) {
+  if (!is_open(s)) return;
+  buf_append(&s->pending, lines->data, lines->len);
+  if (!buf_ok(lines)) s->pending.failed = true;
+  appended(s);
+}
+
+bool stream_full(const struct stream *s) {
+  return s->pending.len > HTTP_STREAM_HIGH;
+}
+
+void stream_end(struct stream *s) {
+  s->ended = true;
+  stream_wake(s);
+}
+
+void stream_free(struct stream *s) {
+  if (!s) return;
+  MHD_set_connection_option(s->request->conn, MHD_CONNECTION_OPTION_TIMEOUT, HTTP_IDLE_TIMEOUT_S);
+  s->events->closed(s->data, s->broken || !s->ended);
+  buf_finish(&s->pending);
+  free(s);
+}

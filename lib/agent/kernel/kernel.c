@@ -1,0 +1,370 @@
+/* Invariant: each call is answered exactly once, by the operation that took it. */
+#include "agent/kernel/kernel.h"
+
+#include "agent/kernel/rpc.h"
+#include "agent/kernel/census.h"
+#include "agent/process/command.h"
+#include "agent/process/hosted.h"
+#include "agent/mesh/mesh.h"
+#include "agent/mesh/flow.h"
+#include "agent/kernel/registry.h"
+#include "base/clock.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- helpers -------------------------------------------------------------------------------------------- */
+
+struct asked { /* a call whose answer is on its way */
+  struct agent *agent;
+  struct signal *call;
+  int64_t since_ns;
+};
+
+static struct asked *asked_new(struct agent *a, struct signal *call) {
+  struct asked *k = malloc(sizeof *k);
+  if (k) {
+    *k = (struct asked){a, call, clock_ns()};
+    return k;
+  }
+  struct error e;
+  error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  rpc_refuse(a, call, &e);
+  return NULL;
+}
+
+/* Answers with the values of a term that is consumed. */
+static void answer_take(struct agent *a, struct signal *call, struct term *t) {
+  rpc_answer(a, call, t);
+  term_unref(t);
+}
+
+static void refuse(struct agent *a, struct signal *call, int code, const char *text) {
+  struct error e;
+  error_set(&e, code, "%s", text);
+  rpc_refuse(a, call, &e);
+}
+
+/* The next value as a NUL-terminated string in out; false when it is no string or too long. */
+static bool get_text(struct term_reader *r, char *out, size_t size) {
+  const char *s;
+  size_t n;
+  if (!term_get_str(r, &s, &n) || n >= size || memchr(s, 0, n)) return false;
+  memcpy(out, s, n);
+  out[n] = 0;
+  return true;
+}
+
+static bool get_node(struct agent *a, struct signal *call, struct term_reader *r, struct nodename *out) {
+  char text[NODENAME_SIZE + 8] = "";
+  struct error e;
+  if (get_text(r, text, sizeof text) && !nodename_parse(text, out, &e)) return true;
+  refuse(a, call, ERR_BAD_NODE, *text ? e.text : err_sentence(ERR_BAD_NODE));
+  return false;
+}
+
+/* --- nodes ---------------------------------------------------------------------------------------------- */
+
+static void on_connected(void *data, const struct error *e, npid kernel) {
+  struct asked *k = data;
+  if (e)
+    rpc_refuse(k->agent, k->call, e);
+  else
+    answer_take(k->agent, k->call, term_build("p", kernel));
+  free(k);
+}
+
+static void op_connect(struct agent *a, struct signal *call, struct term_reader r) {
+  struct nodename name;
+  if (!get_node(a, call, &r, &name)) return;
+  struct asked *k = asked_new(a, call);
+  if (k) mesh_connect(a, &name, on_connected, k);
+}
+
+static void op_disconnect(struct agent *a, struct signal *call, struct term_reader r) {
+  struct nodename name;
+  if (!get_node(a, call, &r, &name)) return;
+  answer_take(a, call, term_build("b", (int)mesh_disconnect(a, name.full, "disconnected")));
+}
+
+struct listing {
+  struct term_writer w;
+  uint32_t count;
+};
+
+static void add_node(void *data, const struct member *m) {
+  struct listing *l = data;
+  if (!m->up) return;
+  term_put_text(&l->w, m->node);
+  l->count++;
+}
+
+static void op_nodes(struct agent *a, struct signal *call, struct term_reader r) {
+  (void)r;
+  struct listing l = {0};
+  size_t at = term_open(&l.w, TERM_LIST);
+  mesh_each(a, add_node, &l);
+  term_set_count(&l.w, at, l.count);
+  answer_take(a, call, term_from_writer(&l.w, 1));
+  term_writer_finish(&l.w);
+}
+
+static void on_echo(void *data, const struct error *e, struct term_reader values) {
+  (void)values;
+  struct asked *k = data;
+  if (e)
+    rpc_refuse(k->agent, k->call, e);
+  else
+    answer_take(k->agent, k->call, term_build("i", (clock_ns() - k->since_ns) / 1000));
+  free(k);
+}
+
+static void on_ping_connected(void *data, const struct error *e, npid kernel) {
+  struct asked *k = data;
+  if (e) {
+    rpc_refuse(k->agent, k->call, e);
+    free(k);
+    return;
+  }
+  k->since_ns = clock_ns();
+  rpc_call(k->agent, kernel, term_build("s", "echo"), RPC_TIMEOUT_MS, on_echo, k);
+}
+
+static void op_ping(struct agent *a, struct signal *call, struct term_reader r) {
+  struct nodename name;
+  if (!get_node(a, call, &r, &name)) return;
+  struct asked *k = asked_new(a, call);
+  if (k) mesh_connect(a, &name, on_ping_connected, k);
+}
+
+static void op_echo(struct agent *a, struct signal *call, struct term_reader r) {
+  (void)r;
+  rpc_answer(a, call, NULL);
+}
+
+/* A process that wants to hear of nodes: a watch that goes with its process, which the kernel monitors. */
+struct listener {
+  struct mesh_subscriber watch;
+  struct agent *agent;
+  npid pid, ref;
+};
+
+static void listener_event(void *data, const char *node, const char *why) {
+  struct listener *l = data;
+  struct term *t = why ? term_build("sss", "nodedown", node, why) : term_build("ss", "nodeup", node);
+  agent_send(l->agent, SIGNAL_MESSAGE, l->pid, NPID_KERNEL, NPID_NONE, t);
+  term_unref(t);
+}
+
+static struct listener *find_listener(struct agent *a, npid pid) {
+  for (struct mesh_subscriber *w = mesh_subscribers(a); w; w = w->next) {
+    struct listener *l = w->event == listener_event ? w->data : NULL;
+    if (l && l->pid == pid) return l;
+  }
+  return NULL;
+}
+
+static void listener_free(struct listener *l) {
+  if (!l) return;
+  mesh_unsubscribe(&l->watch);
+  free(l);
+}
+
+static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_reader r) {
+  bool on = term_next(&r).tag == TERM_TRUE;
+  struct listener *l = find_listener(a, call->from);
+  if (l && !on) {
+    agent_send(a, SIGNAL_DEMONITOR, l->pid, NPID_KERNEL, l->ref, NULL);
+    listener_free(l);
+  } else if (!l && on) {
+    l = calloc(1, sizeof *l);
+    if (!l) {
+      refuse(a, call, ERR_NOMEM, err_sentence(ERR_NOMEM));
+      return;
+    }
+    *l = (struct listener){.agent = a, .pid = call->from, .ref = vm_ref(a->vm)};
+    l->watch = (struct mesh_subscriber){.event = listener_event, .data = l};
+    mesh_subscribe(a, &l->watch);
+    agent_send(a, SIGNAL_MONITOR, l->pid, NPID_KERNEL, l->ref, NULL);
+  }
+  rpc_answer(a, call, NULL);
+}
+
+/* --- names ---------------------------------------------------------------------------------------------- */
+
+static void on_named(void *data, const struct error *e, bool yes) {
+  struct asked *k = data;
+  if (e)
+    rpc_refuse(k->agent, k->call, e);
+  else
+    answer_take(k->agent, k->call, term_build("b", (int)yes));
+  free(k);
+}
+
+static void do_register(struct agent *a, struct signal *call, struct term_reader r, bool force) {
+  char name[256] = "";
+  npid pid;
+  struct error e;
+  if (!get_text(&r, name, sizeof name) || procname_check(name, &e)) {
+    refuse(a, call, ERR_BAD_NAME, *name ? e.text : err_sentence(ERR_BAD_NAME));
+    return;
+  }
+  if (!term_get_pid(&r, &pid)) {
+    refuse(a, call, ERR_BAD_PID, err_sentence(ERR_BAD_PID));
+    return;
+  }
+  struct asked *k = asked_new(a, call);
+  if (k) registry_register(a, name, pid, force, on_named, k);
+}
+
+static void op_register(struct agent *a, struct signal *call, struct term_reader r) {
+  do_register(a, call, r, false);
+}
+static void op_re_register(struct agent *a, struct signal *call, struct term_reader r) {
+  do_register(a, call, r, true);
+}
+
+static void op_unregister(struct agent *a, struct signal *call, struct term_reader r) {
+  char name[256];
+  if (!get_text(&r, name, sizeof name)) {
+    refuse(a, call, ERR_BAD_NAME, err_sentence(ERR_BAD_NAME));
+    return;
+  }
+  struct asked *k = asked_new(a, call);
+  if (k) registry_unregister(a, name, on_named, k);
+}
+
+/* ["send", name, [values…]]: a message to a local name of this node.  Who wants an answer waits for it until
+ * there is room for more. */
+static void op_send(struct agent *a, struct signal *call, struct term_reader r) {
+  char name[256];
+  struct term_writer w = TERM_WRITER_INIT;
+  npid to = get_text(&r, name, sizeof name) ? names_whereis(a->names, name, NULL) : NPID_NONE;
+  struct term_value list = term_next(&r);
+  if (to != NPID_NONE && list.tag == TERM_LIST) {
+    term_put_raw(&w, r.at, (size_t)(r.end - r.at));
+    struct term *t = term_from_writer(&w, list.count);
+    agent_send(a, SIGNAL_MESSAGE, to, call->from, NPID_NONE, t);
+    term_unref(t);
+  }
+  term_writer_finish(&w);
+  flow_answer(a, call, to);
+}
+
+/* ["alive", pid]: of this node. */
+static void op_alive(struct agent *a, struct signal *call, struct term_reader r) {
+  npid pid;
+  answer_take(a, call, term_build("b", term_get_pid(&r, &pid) && vm_alive(a->vm, pid)));
+}
+
+/* --- spawn ---------------------------------------------------------------------------------------------- */
+
+static void op_spawn(struct agent *a, struct signal *call, struct term_reader r) {
+  struct term_reader found;
+  if (term_map_find(r, "argv", &found))
+    command_spawn(a, call, r);
+  else
+    vm_spawn(a->vm, call);
+}
+
+struct asking {
+  struct agent *agent;
+  struct term *args;
+  int timeout_ms;
+  rpc_done *done;
+  void *data;
+};
+
+static void on_node(void *data, const struct error *e, npid kernel) {
+  struct asking *k = data;
+  if (e) {
+    term_unref(k->args);
+    k->done(k->data, e, (struct term_reader){0});
+  } else {
+    rpc_call(k->agent, kernel, k->args, k->timeout_ms, k->done, k->data);
+  }
+  free(k);
+}
+
+void kernel_ask(struct agent *a, const char *node, struct term *args, int timeout_ms, rpc_done *done,
+                void *data) {
+  struct nodename name;
+  struct error e = {0};
+  struct asking *k = args ? malloc(sizeof *k) : NULL;
+  if (!k)
+    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  else if (node && nodename_parse(node, &name, &e))
+    node = NULL;
+  if (e.code || !k) {
+    term_unref(args);
+    free(k);
+    done(data, &e, (struct term_reader){0});
+    return;
+  }
+  *k = (struct asking){a, args, timeout_ms, done, data};
+  if (node)
+    mesh_connect(a, &name, on_node, k);
+  else
+    on_node(k, NULL, NPID_KERNEL);
+}
+
+/* --- the table ------------------------------------------------------------------------------------------ */
+
+static const struct op {
+  const char *name;
+  void (*run)(struct agent *a, struct signal *call, struct term_reader args);
+} ops[] = {
+    {"spawn", op_spawn},
+    {"exec", op_spawn},
+    {"connect", op_connect},
+    {"disconnect", op_disconnect},
+    {"nodes", op_nodes},
+    {"ping", op_ping},
+    {"echo", op_echo},
+    {"monitor_nodes", op_monitor_nodes},
+    {"processes", census_op},
+    {"register", op_register},
+    {"re_register", op_re_register},
+    {"unregister", op_unregister},
+    {"send", op_send},
+    {"alive", op_alive},
+    {"hold", flow_op_hold},
+    {"room", flow_op_room},
+    {"name_claim", registry_op_claim},
+    {"name_put", registry_op_put},
+    {"name_drop", registry_op_drop},
+};
+
+static void on_call(struct agent *a, struct signal *s) {
+  struct term_reader r = term_read(s->term);
+  char name[32] = "";
+  if (get_text(&r, name, sizeof name))
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+      if (!strcmp(ops[i].name, name)) {
+        ops[i].run(a, s, r);
+        return;
+      }
+  refuse(a, s, ERR_USAGE, "the node does not know this call");
+}
+
+void kernel_signal(struct agent *a, struct signal *s) {
+  switch (s->kind) {
+  case SIGNAL_CALL: on_call(a, s); return;
+  case SIGNAL_REPLY: rpc_reply(a, s); break;
+  case SIGNAL_ROOM: flow_room(a, s->from); break;
+  case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
+  case SIGNAL_DOWN:
+    registry_down(a, s);
+    listener_free(find_listener(a, s->from));
+    break;
+  default: break; /* the kernel is nobody's link and needs no messages */
+  }
+  signal_free(s);
+}
+
+void kernel_finish(struct agent *a) {
+  for (struct mesh_subscriber *w = mesh_subscribers(a), *next; w; w = next) {
+    next = w->next;
+    if (w->event == listener_event) listener_free(w->data);
+  }
+}

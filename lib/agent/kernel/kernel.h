@@ -1,0 +1,21 @@
+/* kernel: the system process of a node, number 0 of every pid table: it answers the calls of vm.h, from green
+ * threads here and from other nodes.  I/O thread only. */
+#ifndef AGENT_KERNEL_H
+#define AGENT_KERNEL_H
+
+#include "agent/kernel/rpc.h"
+#include "agent/state.h"
+#include "core/signal.h"
+
+/* A signal to the kernel; consumed. */
+void kernel_signal(struct agent *a, struct signal *s);
+
+/* Calls the kernel of `node` (connected to if need be; NULL: this node): args is [op, …], consumed (NULL:
+ * memory ran out).  done as for rpc_call. */
+void kernel_ask(struct agent *a, const char *node, struct term *args, int timeout_ms, rpc_done *done,
+                void *data);
+
+/* The node ends: what the kernel keeps for processes goes. */
+void kernel_finish(struct agent *a);
+
+#endif

@@ -1,0 +1,42 @@
+/* registry: the cluster's global names.  Every node holds all of them, so whereis is a look into
+ * agent->globals.
+ *
+ * Registering: the member (up, or we) that ranks highest for the name in rendezvous hashing arbitrates; it
+ * gives a token, larger than any it has seen, and answers once all members have the name.  A name goes when
+ * its process ends (its node tells the others) or its node is lost (every node sees for itself).  When two
+ * parts of a cluster meet, the older registration (smaller token) stays; the loser's process gets the message
+ * ("name_conflict", name, winner).  I/O thread only. */
+#ifndef AGENT_KERNEL_REGISTRY_H
+#define AGENT_KERNEL_REGISTRY_H
+
+#include "agent/state.h"
+
+#include <jansson.h>
+
+enum { REGISTRY_TIMEOUT_MS = 5000 };
+
+int registry_init(struct agent *a) MUST_CHECK;
+void registry_finish(struct agent *a);
+
+/* Runs exactly once: e NULL and yes: done; e NULL and not yes: the name is taken (register), or there is no
+ * such name (unregister). */
+typedef void registry_done(void *data, const struct error *e, bool yes);
+void registry_register(struct agent *a, const char *name, npid pid, bool force, registry_done *done,
+                       void *data);
+void registry_unregister(struct agent *a, const char *name, registry_done *done, void *data);
+
+/* [[name, pid, token], …] of the names of this node's processes; and what another node says of its own. */
+json_t *registry_snapshot(struct agent *a);
+void registry_merge(struct agent *a, const json_t *names);
+
+void registry_node_down(struct agent *a, uint32_t incarnation);
+
+/* A DOWN that the kernel got (borrowed): the names of a process of ours go. */
+void registry_down(struct agent *a, const struct signal *s);
+
+/* The kernel's operations (kernel.c): the call is consumed. */
+void registry_op_claim(struct agent *a, struct signal *call, struct term_reader args);
+void registry_op_put(struct agent *a, struct signal *call, struct term_reader args);
+void registry_op_drop(struct agent *a, struct signal *call, struct term_reader args);
+
+#endif

@@ -1,0 +1,139 @@
+/* Invariant: a call is in the map from rpc_call until its `done` has been chosen to run; whoever takes it
+ * out of the map runs done, so it runs once. */
+#include "agent/kernel/rpc.h"
+
+#include "agent/process/hosted.h"
+#include "base/map.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct call {
+  struct agent *agent;
+  npid ref, to;
+  rpc_done *done;
+  void *data;
+  uv_timer_t timer;
+};
+
+struct rpc {
+  struct map open; /* ref → struct call */
+};
+
+int rpc_init(struct agent *a) {
+  a->rpc = calloc(1, sizeof *a->rpc);
+  return a->rpc ? 0 : ERR_NOMEM;
+}
+
+static void call_closed(uv_handle_t *h) {
+  free(h->data);
+}
+
+static void finish(struct call *c, const struct error *e, struct term_reader values) {
+  map_remove_id(&c->agent->rpc->open, c->ref);
+  c->done(c->data, e, values);
+  uv_close((uv_handle_t *)&c->timer, call_closed);
+}
+
+static void fail(struct call *c, int code, const char *text) {
+  struct error e;
+  error_set(&e, code, "%s", text);
+  finish(c, &e, (struct term_reader){0});
+}
+
+static void on_timeout(uv_timer_t *t) {
+  fail(t->data, ERR_TIMEOUT, "no answer in time (timeout)");
+}
+
+void rpc_call(struct agent *a, npid to, struct term *args, int timeout_ms, rpc_done *done, void *data) {
+  struct error e;
+  struct call *c = args && a->rpc ? calloc(1, sizeof *c) : NULL; /* after rpc_finish nobody is asked */
+  npid ref = vm_ref(a->vm);
+  struct signal *s = c ? signal_new(SIGNAL_CALL, to, NPID_KERNEL, ref, args) : NULL;
+  if (!s || map_put_id(&a->rpc->open, ref, c)) {
+    if (s)
+      signal_free(s);
+    else
+      term_unref(args);
+    free(c);
+    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    done(data, &e, (struct term_reader){0});
+    return;
+  }
+  *c = (struct call){.agent = a, .ref = ref, .to = to, .done = done, .data = data};
+  uv_timer_init(&a->loop, &c->timer);
+  c->timer.data = c;
+  if (timeout_ms) uv_timer_start(&c->timer, on_timeout, (uint64_t)timeout_ms, 0);
+  vm_deliver(a->vm, s);
+}
+
+void rpc_reply(struct agent *a, const struct signal *s) {
+  struct call *c = map_get_id(&a->rpc->open, s->ref);
+  if (!c) return;
+  struct term_reader r = term_read(s->term);
+  if (term_next(&r).tag == TERM_TRUE) {
+    finish(c, NULL, r);
+    return;
+  }
+  const char *wire = NULL, *text = NULL;
+  size_t wire_n = 0, text_n = 0;
+  char word[64] = "";
+  struct error e;
+  if (term_get_str(&r, &wire, &wire_n) && wire_n < sizeof word) memcpy(word, wire, wire_n);
+  if (!term_get_str(&r, &text, &text_n)) text = "", text_n = 0;
+  error_set(&e, err_from_wire(word), "%.*s", (int)text_n, text);
+  finish(c, &e, (struct term_reader){0});
+}
+
+/* The first open call that goes to the incarnation (any, when it is UINT32_MAX). */
+static struct call *open_call(struct agent *a, uint32_t incarnation) {
+  void *value;
+  for (size_t at = 0; map_next(&a->rpc->open, &at, NULL, NULL, &value);) {
+    struct call *c = value;
+    if (incarnation == UINT32_MAX || npid_incarnation(c->to) == incarnation) return c;
+  }
+  return NULL;
+}
+
+void rpc_node_down(struct agent *a, uint32_t incarnation) {
+  for (struct call *c; (c = open_call(a, incarnation));) {
+    char text[NODENAME_SIZE + 64];
+    snprintf(text, sizeof text, "%s: the connection was lost (lost)", nodetab_name(a->nodes, incarnation));
+    fail(c, ERR_LOST, text);
+  }
+}
+
+void rpc_finish(struct agent *a) {
+  if (!a->rpc) return;
+  for (struct call *c; (c = open_call(a, UINT32_MAX));) fail(c, ERR_LOST, "this node is stopping (lost)");
+  map_finish(&a->rpc->open);
+  free(a->rpc);
+  a->rpc = NULL;
+}
+
+static void reply(struct agent *a, struct signal *call, struct term *t) {
+  if (call->ref != NPID_NONE) agent_send(a, SIGNAL_REPLY, call->from, call->to, call->ref, t);
+  term_unref(t);
+  signal_free(call);
+}
+
+void rpc_answer(struct agent *a, struct signal *call, struct term *values) {
+  reply(a, call, values ? term_build("bt", 1, values) : term_build("b", 1));
+}
+
+void rpc_refuse(struct agent *a, struct signal *call, const struct error *e) {
+  reply(a, call, term_build("bss", 0, err_wire(e->code), error_text(e)));
+}
+
+void rpc_defer(struct signal **waiting, struct signal *call) {
+  call->next = *waiting;
+  *waiting = call;
+}
+
+void rpc_answer_all(struct agent *a, struct signal **waiting) {
+  while (*waiting) {
+    struct signal *call = *waiting;
+    *waiting = call->next;
+    rpc_answer(a, call, NULL);
+  }
+}

@@ -1,0 +1,154 @@
+/* Invariant: a jam stands from when a process was found to lack room until it is found to have some; all the
+ * while the kernel waits for that process's signal ROOM.  Each node is told "hold" once a jam, and then
+ * "room". */
+#include "agent/mesh/flow.h"
+
+#include "agent/kernel/rpc.h"
+#include "agent/process/hosted.h"
+#include "base/map.h"
+
+#include <stdlib.h>
+
+struct jam {
+  npid pid; /* of this node */
+  struct room_wait *wait;
+  struct signal *calls; /* to be answered when it is over */
+  size_t nodes_len;
+  uint32_t *nodes; /* that were told to hold what they send there */
+};
+
+struct flow {
+  struct map jams; /* pid → struct jam */
+};
+
+static void tell(struct agent *a, uint32_t node, const char *what, npid pid) {
+  struct term *t = term_build("sp", what, pid);
+  agent_send(a, SIGNAL_CALL, npid_make(node, 0), NPID_KERNEL, NPID_NONE, t);
+  term_unref(t);
+}
+
+/* The calls of a node (any, when it is UINT32_MAX) are answered by nobody: it is gone, or we are. */
+static void drop_calls(struct jam *j, uint32_t node) {
+  for (struct signal **at = &j->calls, *s; (s = *at);) {
+    if (node != UINT32_MAX && npid_incarnation(s->from) != node) {
+      at = &s->next;
+      continue;
+    }
+    *at = s->next;
+    signal_free(s);
+  }
+}
+
+static void jam_free(struct agent *a, struct jam *j) {
+  map_remove_id(&a->flow->jams, j->pid);
+  vm_leave_room(a->vm, &j->wait);
+  drop_calls(j, UINT32_MAX);
+  free(j->nodes);
+  free(j);
+}
+
+/* Waits for room.  False when there is some, or no memory to wait with: then the bound of the mailbox holds
+ * alone. */
+static bool await(struct agent *a, struct jam *j) {
+  return vm_await_room(a->vm, j->pid, NPID_KERNEL, &j->wait) == ERR_BUSY;
+}
+
+/* The jam at a process, made when it lacks room; NULL when it does not. */
+static struct jam *jam_at(struct agent *a, npid pid) {
+  struct jam *j = map_get_id(&a->flow->jams, pid);
+  if (j || vm_lack(a->vm, pid) == NPID_NONE || !(j = calloc(1, sizeof *j))) return j;
+  j->pid = pid;
+  if (!map_put_id(&a->flow->jams, pid, j) && await(a, j)) return j;
+  jam_free(a, j);
+  return NULL;
+}
+
+static bool is_told(const struct jam *j, uint32_t node) {
+  for (size_t i = 0; i < j->nodes_len; i++)
+    if (j->nodes[i] == node) return true;
+  return false;
+}
+
+void flow_arrived(struct agent *a, uint32_t from, npid to) {
+  struct jam *j = jam_at(a, to);
+  if (!j || is_told(j, from)) return;
+  uint32_t *nodes = realloc(j->nodes, (j->nodes_len + 1) * sizeof *nodes);
+  if (!nodes) return;
+  j->nodes = nodes;
+  j->nodes[j->nodes_len++] = from;
+  tell(a, from, "hold", to);
+}
+
+void flow_answer(struct agent *a, struct signal *call, npid to) {
+  struct jam *j = call->ref == NPID_NONE ? NULL : jam_at(a, to);
+  if (!j) {
+    rpc_answer(a, call, NULL);
+    return;
+  }
+  term_unref(call->term); /* it may be long, and all that is needed is to whom the answer goes */
+  call->term = NULL;
+  rpc_defer(&j->calls, call);
+}
+
+void flow_room(struct agent *a, npid pid) {
+  struct jam *j = map_get_id(&a->flow->jams, pid);
+  if (!j) return;
+  vm_leave_room(a->vm, &j->wait);
+  if (await(a, j)) return;
+  for (size_t i = 0; i < j->nodes_len; i++) tell(a, j->nodes[i], "room", pid);
+  rpc_answer_all(a, &j->calls);
+  jam_free(a, j);
+}
+
+static void forget(struct jam *j, uint32_t node) {
+  for (size_t i = 0; i < j->nodes_len; i++)
+    if (j->nodes[i] == node) j->nodes[i] = j->nodes[--j->nodes_len];
+  drop_calls(j, node);
+}
+
+void flow_node_down(struct agent *a, uint32_t incarnation) {
+  void *jam;
+  for (size_t at = 0; map_next(&a->flow->jams, &at, NULL, NULL, &jam);) forget(jam, incarnation);
+  vm_unhold_node(a->vm, incarnation);
+}
+
+/* --- the other side ---------------------------------------------------------------------------------------
+ */
+
+static void note(struct agent *a, struct signal *call, struct term_reader r, bool held) {
+  npid pid;
+  bool theirs = term_get_pid(&r, &pid) && npid_incarnation(pid) == npid_incarnation(call->from);
+  if (theirs && !npid_is_local(pid)) vm_hold(a->vm, pid, held);
+  rpc_answer(a, call, NULL);
+}
+
+void flow_op_hold(struct agent *a, struct signal *call, struct term_reader args) {
+  note(a, call, args, true);
+}
+
+void flow_op_room(struct agent *a, struct signal *call, struct term_reader args) {
+  note(a, call, args, false);
+}
+
+/* --- its life ---------------------------------------------------------------------------------------------
+ */
+
+int flow_init(struct agent *a) {
+  a->flow = calloc(1, sizeof *a->flow);
+  return a->flow ? 0 : ERR_NOMEM;
+}
+
+static struct jam *any_jam(const struct flow *p) {
+  void *jam = NULL;
+  size_t at = 0;
+  map_next(&p->jams, &at, NULL, NULL, &jam);
+  return jam;
+}
+
+void flow_free(struct agent *a) {
+  if (!a->flow) return;
+  for (struct jam *j; (j = any_jam(a->flow));) jam_free(a, j);
+  map_finish(&a->flow->jams);
+  free(a->flow);
+  a->flow = NULL;
+}

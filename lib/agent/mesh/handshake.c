@@ -1,0 +1,302 @@
+/* Invariant: a peer's link is opened here alone, at most one at a time; `offered` is answered when our stream
+ * stands or the peer goes down, whichever comes first. */
+#include "agent/kernel/rpc.h"
+#include "agent/mesh/hello.h"
+#include "agent/kernel/kernel.h"
+#include "agent/mesh/peer.h"
+#include "agent/mesh/flow.h"
+#include "agent/kernel/registry.h"
+#include "agent/http/routes.h"
+#include "base/buf.h"
+#include "wire/frame.h"
+#include "wire/json.h"
+
+#include <string.h>
+
+static int steps(const struct peer *p);
+
+/* --- hello ---------------------------------------------------------------------------------------------- */
+
+/* Who we are, and whom we know. */
+static json_t *hello(struct agent *a) {
+  json_t *members = json_array();
+  for (size_t i = 0; i < a->mesh->count; i++) {
+    const struct peer *p = a->mesh->order[i];
+    if (p->state == PEER_UP) json_array_append_new(members, json_string(p->name.full));
+  }
+  return hello_write(a, members);
+}
+
+static void on_ready(void *data);
+static void on_busy(void *data, bool busy);
+static void on_down(void *data, const struct error *e);
+static int on_line(void *data, char *text, size_t n);
+static const struct transport_events peer_events = {on_ready, on_line, on_busy, on_down};
+
+/* Begins our stream unless there is one. */
+static int open_link(struct peer *p, struct error *e) {
+  if (p->link) return 0;
+  struct dial_target to = {p->name.full, p->address, p->port};
+  p->ready = p->greeted = false;
+  p->link = transport_open(p->agent, &to, &peer_events, p);
+  struct buf line = BUF_INIT;
+  json_t *v = p->link ? json_pack("{s:o}", "hello", hello(p->agent)) : NULL;
+  if (v) json_line(&line, v);
+  json_decref(v);
+  int code = !v || !buf_ok(&line) ? ERR_NOMEM : transport_write(p->link, line.data, line.len);
+  buf_finish(&line);
+  if (!code) return 0;
+  transport_close(p->link);
+  p->link = NULL;
+  return error_set(e, code, "%s: %s", p->name.full, err_sentence(code));
+}
+
+/* Both hellos are through: our names go out, then whatever waited. */
+static void begin_sync(struct peer *p) {
+  if (!p->ready || !p->greeted || p->state != PEER_CONNECTING) return;
+  struct buf line = BUF_INIT;
+  json_t *v = json_pack("{s:o}", "names", registry_snapshot(p->agent));
+  if (v) json_line(&line, v);
+  json_decref(v);
+  p->state = PEER_SYNCING;
+  if (!v || !buf_ok(&line) || transport_write(p->link, line.data, line.len)) {
+    struct error e;
+    error_set(&e, ERR_NOMEM, "%s: %s", p->name.full, err_sentence(ERR_NOMEM));
+    buf_finish(&line);
+    peer_down(p, &e);
+    return;
+  }
+  buf_finish(&line);
+  peer_flush(p);
+}
+
+static void on_busy(void *data, bool busy) {
+  const struct peer *p = data;
+  vm_set_busy(p->agent->vm, p->incarnation, busy);
+}
+
+static void on_down(void *data, const struct error *e) {
+  struct peer *p = data;
+  p->link = NULL;
+  peer_down(p, e);
+}
+
+static void on_ready(void *data) {
+  struct peer *p = data;
+  p->ready = true;
+  peer_answer_offer(p, NULL);
+  begin_sync(p);
+}
+
+static void on_joined(void *data, const struct error *e, npid kernel) {
+  (void)kernel;
+  struct peer *p = data;
+  if (e) log_line(&p->agent->log, "a member of %s's: %s", p->name.full, error_text(e));
+  if (p->joins && !--p->joins) peer_check_up(p);
+}
+
+static void join_members(struct peer *p, const struct hello *h) {
+  size_t i;
+  json_t *v;
+  if (!h->mesh || !p->agent->config->mesh) return;
+  p->joins = 1; /* so that it does not reach 0 while we count */
+  json_array_foreach(h->members, i, v) {
+    struct nodename name;
+    const char *text = json_string_value(v);
+    if (!text || nodename_parse(text, &name, NULL) || !strcmp(name.full, p->agent->self)) continue;
+    const struct peer *known = map_get(&p->agent->mesh->peers, name.full);
+    if (known && known->state != PEER_DOWN) continue;
+    p->joins++;
+    mesh_connect(p->agent, &name, on_joined, p);
+  }
+  p->joins--;
+}
+
+/* The first line of a stream of theirs. */
+static int greet(struct agent *a, struct incoming *in, const char *text, size_t n) {
+  struct error e = {0};
+  struct hello h = {0};
+  json_t *line = json_parse(text, n, &e);
+  int code = line ? hello_read(a, json_object_get(line, "hello"), &h, &e) : e.code;
+  struct peer *p = code || a->mesh->stopping ? NULL : peer_get(a, &h.name);
+  if (p && p->link && transport_adopted(p->link)) peer_fail(p, ERR_LOST, "it began anew (lost)");
+  uint32_t incarnation = 0;
+  if (p) code = nodetab_intern(a->nodes, h.name.full, h.creation, &incarnation);
+  if (p && !code && !p->link &&
+      !(code = hello_address(&h, incoming_address(in), p->address, sizeof p->address, &e))) {
+    p->port = h.port;
+    code = open_link(p, &e);
+  }
+  if (p && !code) {
+    if (p->state == PEER_DOWN) peer_begin(p);
+    p->incarnation = incarnation;
+    p->greeted = true;
+    transport_adopt(p->link, in);
+    join_members(p, &h);
+    begin_sync(p);
+  }
+  if (code) log_line(&a->log, "a link from %s is refused: %s", incoming_address(in), error_text(&e));
+  json_decref(line);
+  return p ? code : ERR_PERMISSION;
+}
+
+/* A line that is no frame: the names of its node, or its farewell. */
+static int control_line(struct peer *p, const char *text, size_t n) {
+  struct error e;
+  json_t *line = json_parse(text, n, &e), *names = json_object_get(line, "names");
+  const char *bye = json_string_value(json_object_get(line, "bye"));
+  if (names && p->state == PEER_SYNCING) {
+    registry_merge(p->agent, names);
+    peer_up(p);
+  } else if (bye) {
+    char what[128];
+    snprintf(what, sizeof what, "%.100s", bye);
+    peer_fail(p, ERR_LOST, what);
+  }
+  json_decref(line);
+  return names || bye ? 0 : ERR_BAD_JSON;
+}
+
+static int on_line(void *data, char *text, size_t n) {
+  struct peer *p = data;
+  struct agent *a = p->agent;
+  if (*text == '{') return control_line(p, text, n);
+  struct signal *s;
+  struct error e = {0};
+  struct frames *f = &a->mesh->frames;
+  f->peer = p->incarnation;
+  int code = frame_read(f, text, n, &s, &e);
+  if (code) {
+    log_line(&a->log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
+    return code;
+  }
+  s->epoch = nodetab_epoch(a->nodes, p->incarnation);
+  if (s->kind == SIGNAL_MESSAGE) flow_arrived(a, p->incarnation, s->to);
+  /* The kernel passes on what is for names: by way of the host's inbox that would come after what was sent to
+   * the same processes by pid later. */
+  if (s->to == NPID_KERNEL)
+    kernel_signal(a, s);
+  else
+    vm_deliver(a->vm, s);
+  return 0;
+}
+
+/* --- connecting ----------------------------------------------------------------------------------------- */
+
+/* Which failure tells the user most, when several ports were tried. */
+static int telling(int code) {
+  if (!code) return 0;
+  static const int order[] = {ERR_TCP, ERR_NAME, ERR_TLS, ERR_LOST, ERR_COOKIE};
+  for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+    if (order[i] == code) return (int)i + 1;
+  return 100;
+}
+
+static void on_offer_done(void *data, const struct error *e, json_t *body) {
+  struct peer *p = data;
+  p->offer = NULL;
+  if (p->state != PEER_CONNECTING) return;
+  if (!e) {
+    if (!json_is_true(json_object_get(body, "up")) || p->link) return; /* its hello is on the way */
+    p->reset = true; /* it believes in a link that we have not: it is to begin anew */
+    peer_offer(p);
+    return;
+  }
+  if (p->link) return; /* the peer has begun meanwhile: that link's fate decides */
+  if (telling(e->code) >= telling(p->best.code)) p->best = *e;
+  if (p->best.code == ERR_COOKIE && e->code == ERR_COOKIE &&
+      !p->name.port) { /* whoever that is, it is there */
+    size_t n = strlen(p->best.text);
+    snprintf(p->best.text + n, sizeof p->best.text - n, " (port %d)", p->port);
+  }
+  if (telling(e->code) < 100 && ++p->step < steps(p)) {
+    peer_offer(p);
+    return;
+  }
+  struct error best = p->best;
+  peer_down(p, &best);
+}
+
+/* The ports to try: the hint alone; or the one that was right before, and then the range. */
+static int steps(const struct peer *p) {
+  return p->name.port ? 1 : 1 + AGENT_PORT_LAST - AGENT_PORT_FIRST + 1;
+}
+
+static uint16_t step_port(const struct peer *p) {
+  if (p->name.port) return p->name.port;
+  if (!p->step) return p->port ? p->port : AGENT_PORT_FIRST;
+  return (uint16_t)(AGENT_PORT_FIRST + p->step - 1);
+}
+
+void peer_offer(struct peer *p) {
+  if (!p->step && !p->name.port && !p->port) p->step = 1;
+  struct dial_target to = {p->name.full, p->name.host, step_port(p)};
+  snprintf(p->address, sizeof p->address, "%s", p->name.host);
+  p->port = to.port;
+  json_t *body = hello(p->agent);
+  if (body) json_object_set_new(body, "reset", json_boolean(p->reset));
+  p->offer = dial_json(p->agent, &to, "PUT", "/v1/link", body, MESH_CONNECT_TIMEOUT_MS, on_offer_done, p);
+}
+
+/* --- the routes of a link ------------------------------------------------------------------------------- */
+
+void peer_answer_offer(struct peer *p, const struct error *e) {
+  struct request *r = p->offered;
+  p->offered = NULL;
+  if (!r) return;
+  if (!e) {
+    respond_json(r, 200, json_pack("{s:s, s:b}", "node", p->agent->self, "up", 0));
+    return;
+  }
+  struct error back = *e;
+  back.code = ERR_LOST;
+  snprintf(back.text, sizeof back.text, "%s cannot reach back: %s", p->agent->self, error_text(e));
+  respond_error(r, &back);
+}
+
+static int take_offer(struct request *r, struct peer **out, bool *up, struct error *e) {
+  struct agent *a = request_agent(r);
+  struct hello h;
+  char source[64];
+  json_t *body = request_body(r);
+  if (hello_read(a, body, &h, e)) return e->code;
+  if (a->mesh->stopping) return error_set(e, ERR_BUSY, "%s is stopping", a->self);
+  struct peer *p = peer_get(a, &h.name);
+  if (!p) return error_set(e, ERR_BUSY, "%s has no room for more than %d nodes", a->self, MESH_PEERS_MAX);
+  bool same = p->state >= PEER_SYNCING && nodetab_creation(a->nodes, p->incarnation) == h.creation;
+  *up = same && !json_is_true(json_object_get(body, "reset"));
+  *out = p;
+  if (*up) return 0;
+  if (p->state >= PEER_SYNCING)
+    peer_fail(p, ERR_LOST, same ? "it began anew (lost)" : "it was restarted (lost)");
+  if (p->offered)
+    return error_set(e, ERR_BUSY, "%s: an offer of this node is already being answered", h.name.full);
+  if (!p->link) {
+    if (!request_peer(r, source) || hello_address(&h, source, p->address, sizeof p->address, e))
+      return e->code ? e->code : ERR_SYSTEM;
+    p->port = h.port;
+    if (open_link(p, e)) return e->code;
+  }
+  if (p->state == PEER_DOWN) peer_begin(p);
+  return 0;
+}
+
+void api_link_offer(struct request *r) {
+  struct error e = {0};
+  struct peer *p = NULL;
+  bool up = false;
+  int code = take_offer(r, &p, &up, &e);
+  if (code || !p) {
+    respond_error(r, &e);
+    return;
+  }
+  p->offered = up ? NULL : r;
+  if (up)
+    respond_json(r, 200, json_pack("{s:s, s:b}", "node", p->agent->self, "up", 1));
+  else if (p->ready)
+    peer_answer_offer(p, NULL);
+}
+
+void api_link_stream(struct request *r) {
+  transport_incoming(r, greet);
+}

@@ -1,0 +1,56 @@
+#include "agent/mesh/hello.h"
+
+#include <lua.h>
+#include <string.h>
+
+json_t *hello_write(const struct agent *a, json_t *members) {
+  return json_pack("{s:s, s:I, s:i, s:i, s:s, s:s, s:i, s:b, s:o}", "node", a->self, "creation",
+                   (json_int_t)a->creation, "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "release",
+                   a->config->version, "address", a->address, "port", a->port, "mesh", a->config->mesh,
+                   "members", members);
+}
+
+int hello_read(const struct agent *a, json_t *v, struct hello *out, struct error *e) {
+  const char *node;
+  json_int_t creation;
+  int version, lua, port, mesh;
+  json_t *members;
+  json_error_t why;
+  struct hello h;
+  if (!v || json_unpack_ex(v, &why, 0, "{s:s, s:I, s:i, s:i, s:s, s:i, s:b, s:o}", "node", &node, "creation",
+                           &creation, "version", &version, "lua", &lua, "address", &h.address, "port", &port,
+                           "mesh", &mesh, "members", &members))
+    return error_set(e, ERR_USAGE, "a hello is not understood: %s", v ? why.text : "no body");
+  if (version != LINK_VERSION || lua != LUA_VERSION_NUM)
+    return error_set(e, ERR_VERSION, "%s: link version %d with Lua %d, this node has %d with %d (version)",
+                     node, version, lua, LINK_VERSION, LUA_VERSION_NUM);
+  if (nodename_parse(node, &h.name, e)) return e->code;
+  if (!strcmp(h.name.full, a->self))
+    return error_set(e, ERR_NAME, "%s: that is this node's own name (name)", node);
+  if (creation < 1 || creation > UINT32_MAX || port < 1 || port > UINT16_MAX)
+    return error_set(e, ERR_USAGE, "%s: a hello with creation %lld and port %d", node, (long long)creation,
+                     port);
+  h.creation = (uint32_t)creation;
+  h.port = (uint16_t)port;
+  h.mesh = mesh;
+  h.members = members;
+  *out = h;
+  return 0;
+}
+
+static bool loopback(const char *address) {
+  return !strncmp(address, "127.", 4) || !strcmp(address, "::1");
+}
+
+int hello_address(const struct hello *h, const char *source, char *out, size_t size, struct error *e) {
+  bool any = !strcmp(h->address, "0.0.0.0") || !strcmp(h->address, "::");
+  if (loopback(h->address) && !loopback(source))
+    return error_set(
+        e, ERR_TCP,
+        "%s listens on loopback (%s) only, and cannot be reached back from another host (tcp): start it "
+        "with --name NAME@ADDRESS or --listen ADDRESS",
+        h->name.full, h->address);
+  const char *to = any ? source : h->address;
+  snprintf(out, size, strchr(to, ':') ? "[%s]" : "%s", to);
+  return 0;
+}

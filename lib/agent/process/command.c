@@ -1,0 +1,487 @@
+/* Invariant: a command is a hosted process from its spawn on, and ends (hosted_end) when four things are
+ * over: the OS process, stdout, stderr and the pipe that reports the start.  Its struct outlives that until
+ * libuv has closed all of its handles. */
+#include "agent/process/command.h"
+
+#include "agent/kernel/rpc.h"
+#include "agent/api/client.h"
+#include "agent/process/hosted.h"
+#include "agent/process/command_spec.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { IN, OUT, ERR, START, PIPES };
+
+struct command {
+  struct hosted hosted;
+  uv_process_t process;
+  uv_pipe_t pipe[PIPES];
+  uv_timer_t timer;    /* the deadline, then the grace */
+  struct signal *call; /* not yet answered */
+  int handles;         /* to be closed before the struct may go */
+  int open;            /* of the four things above, those that are not over */
+  bool running;
+  bool stdin_open, stdin_full;
+  int start_errno;
+  struct term *reason; /* what ended it, when that was a signal of ours */
+  int64_t status;
+  int signal;
+  size_t unflushed; /* output since the last flush */
+  npid flush;       /* the flush call under way */
+  npid flush_to;    /* and whom it went to */
+  npid owner;       /* or NPID_NONE */
+  npid owner_ref;   /* our monitor of it */
+  bool made;        /* uv has the process handle */
+};
+
+static const struct hosted_class command_class;
+
+/* --- its end -------------------------------------------------------------------------------------------- */
+
+static struct term *reason_of(const struct command *c) {
+  if (c->reason) return term_ref(c->reason);
+  struct term_writer w = TERM_WRITER_INIT;
+  if (!c->signal && !c->status) return reason_word("normal");
+  size_t at = term_open(&w, TERM_LIST);
+  term_put_text(&w, c->signal ? "signal" : "exit");
+  term_put_int(&w, c->signal ? c->signal : c->status);
+  term_set_count(&w, at, 2);
+  struct term *t = term_from_writer(&w, 1);
+  term_writer_finish(&w);
+  return t;
+}
+
+static void on_closed(uv_handle_t *h) {
+  struct command *c = h->data;
+  if (--c->handles) return;
+  term_unref(c->reason);
+  free(c);
+}
+
+static void close_handle(struct command *c, void *handle) {
+  uv_handle_t *h = handle;
+  h->data = c;
+  if (!uv_is_closing(h)) uv_close(h, on_closed);
+}
+
+/* hosted's last word: the pid is gone, the handles follow. */
+static void command_free(struct hosted *p) {
+  struct command *c = (struct command *)p;
+  for (int i = 0; i < PIPES; i++) close_handle(c, &c->pipe[i]);
+  close_handle(c, &c->timer);
+  if (c->made) close_handle(c, &c->process);
+}
+
+/* Whoever asked hears of it before links and monitors fire, so that nothing of his does; the name is free
+ * then. */
+static void refuse_start(struct command *c, int error) {
+  struct signal *call = c->call;
+  struct error e;
+  struct term_reader r = term_read(call->term), argv;
+  const char *word = "";
+  size_t n = 0;
+  c->call = NULL;
+  term_next(&r);
+  if (term_map_find(r, "argv", &argv) && term_next(&argv).count) term_get_str(&argv, &word, &n);
+  bool missing = error == ENOENT;
+  error_set(&e, missing ? ERR_EXEC : ERR_EXEC_DENIED, "%.*s: %s", (int)n, word,
+            missing ? "command not found" : strerror(error));
+  names_drop(c->hosted.agent->names, c->hosted.pid, NULL, NULL);
+  rpc_refuse(c->hosted.agent, call, &e);
+}
+
+/* ("exit_status", pid, status) to the leader: behind the last output, before the links and monitors fire. */
+static void tell_status(struct command *c, const struct term *reason) {
+  struct hosted *p = &c->hosted;
+  struct term *t = term_build("spi", "exit_status", p->pid, (int64_t)client_status(reason));
+  agent_send(p->agent, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, t);
+  term_unref(t);
+}
+
+/* One of the four is over. */
+static void one_over(struct command *c) {
+  if (--c->open) return;
+  struct term *reason = reason_of(c);
+  if (c->call)
+    refuse_start(c, c->start_errno ? c->start_errno : ECHILD);
+  else
+    tell_status(c, reason);
+  if (c->owner != NPID_NONE)
+    agent_send(c->hosted.agent, SIGNAL_DEMONITOR, c->owner, c->hosted.pid, c->owner_ref, NULL);
+  hosted_end(&c->hosted, reason);
+  term_unref(reason);
+}
+
+static void output_resume(struct command *c);
+
+static void on_ended(uv_process_t *process, int64_t status, int sig) {
+  struct command *c = process->data;
+  c->running = false;
+  c->status = status;
+  c->signal = sig;
+  if (c->flush != NPID_NONE) output_resume(c); /* the little that is left in its pipes is not waited for */
+  one_over(c);
+}
+
+/* --- ending it ------------------------------------------------------------------------------------------ */
+
+/* The guard hands TERM on to the whole tree, and takes SIGRTMIN for "KILL it all". */
+static void signal_tree(struct command *c, bool kill_it) {
+  if (c->running) uv_process_kill(&c->process, kill_it ? SIGRTMIN : SIGTERM);
+}
+
+static void on_grace(uv_timer_t *t) {
+  signal_tree(t->data, true);
+}
+
+static void command_end(struct command *c, bool at_once) {
+  signal_tree(c, at_once);
+  if (!at_once) uv_timer_start(&c->timer, on_grace, COMMAND_GRACE_MS, 0);
+}
+
+/* TERM is a request, and the first reason for it stands; but kill is none, and is told as what it was. */
+static void command_exit(struct hosted *p, struct term *reason, bool kill_it) {
+  struct command *c = (struct command *)p;
+  if (!c->running) return; /* what is left of its output is read; how it ended is known */
+  if (kill_it || !c->reason) {
+    term_unref(c->reason);
+    c->reason = term_ref(reason);
+  }
+  command_end(c, kill_it);
+}
+
+static void command_down(struct hosted *p, const struct signal *s) {
+  struct command *c = (struct command *)p;
+  struct term *reason = reason_word("owner_gone");
+  if (s->ref == c->owner_ref) command_exit(p, reason, false);
+  term_unref(reason);
+}
+
+static void on_deadline(uv_timer_t *t) {
+  struct command *c = t->data;
+  if (!c->reason) c->reason = reason_word("timeout");
+  command_end(c, false);
+}
+
+bool commands_left(const struct agent *a) {
+  for (const struct hosted *p = a->processes; p; p = p->next)
+    if (p->class == &command_class) return true;
+  return false;
+}
+
+void commands_stop(struct agent *a) {
+  struct term *reason = reason_word("shutdown");
+  for (struct hosted *p = a->processes; p; p = p->next)
+    if (p->class == &command_class) command_exit(p, reason, false);
+  term_unref(reason);
+}
+
+/* --- output --------------------------------------------------------------------------------------------- */
+
+static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *out) {
+  (void)hint;
+  struct command *c = h->data;
+  *out = uv_buf_init(c->hosted.agent->scratch, AGENT_SCRATCH);
+}
+
+static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes);
+
+static void read_output(struct command *c) {
+  for (int i = OUT; i <= ERR; i++)
+    if (!uv_is_closing((uv_handle_t *)&c->pipe[i]))
+      uv_read_start((uv_stream_t *)&c->pipe[i], on_alloc, on_output);
+}
+
+static void output_pause(struct command *c) {
+  for (int i = OUT; i <= ERR; i++) uv_read_stop((uv_stream_t *)&c->pipe[i]);
+  struct term *t = term_build("s", "flush");
+  c->flush = vm_ref(c->hosted.agent->vm);
+  c->flush_to = c->hosted.leader;
+  agent_send(c->hosted.agent, SIGNAL_CALL, c->flush_to, c->hosted.pid, c->flush, t);
+  term_unref(t);
+}
+
+static void output_resume(struct command *c) {
+  c->flush = NPID_NONE;
+  c->unflushed = 0;
+  read_output(c);
+}
+
+static void command_reply(struct hosted *p, const struct signal *s) {
+  struct command *c = (struct command *)p;
+  if (s->ref == c->flush) output_resume(c);
+}
+
+static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
+  struct command *c = stream->data;
+  struct agent *a = c->hosted.agent;
+  if (n < 0) {
+    close_handle(c, stream);
+    one_over(c);
+    return;
+  }
+  if (!n) return;
+  struct term_writer w = TERM_WRITER_INIT;
+  term_put_text(&w, (uv_pipe_t *)stream == &c->pipe[OUT] ? "stdout" : "stderr");
+  term_put_pid(&w, c->hosted.pid);
+  term_put_str(&w, bytes->base, (size_t)n);
+  struct term *t = term_from_writer(&w, 3);
+  agent_send(a, SIGNAL_MESSAGE, c->hosted.leader, c->hosted.pid, NPID_NONE, t);
+  term_unref(t);
+  term_writer_finish(&w);
+  c->unflushed += (size_t)n;
+  if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
+}
+
+/* --- input ---------------------------------------------------------------------------------------------- */
+
+struct input {
+  uv_write_t write;
+  char bytes[];
+};
+
+/* While much waits to be read by it, those who can wait send it no more. */
+static void note_input(struct command *c) {
+  size_t waits = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]);
+  bool full = waits > (c->stdin_full ? COMMAND_STDIN_HIGH / 2 : COMMAND_STDIN_HIGH);
+  if (full == c->stdin_full) return;
+  c->stdin_full = full;
+  vm_set_full(c->hosted.agent->vm, c->hosted.pid, full);
+}
+
+static void on_written(uv_write_t *w, int status) {
+  (void)status; /* a command that does not read its stdin any more is no error of ours */
+  note_input(w->handle->data);
+  free(w->data);
+}
+
+/* Bytes for stdin, answered once they are written: how a stream of them is kept from outrunning the command.
+ */
+struct feed {
+  uv_write_t write;
+  struct agent *agent;
+  struct signal *call;
+};
+
+static void on_fed(uv_write_t *w, int status) {
+  struct feed *f = w->data;
+  struct error e;
+  if (status) error_set(&e, ERR_SYSTEM, "the command's standard input: %s", uv_strerror(status));
+  if (status)
+    rpc_refuse(f->agent, f->call, &e);
+  else
+    rpc_answer(f->agent, f->call, NULL);
+  free(f);
+}
+
+static void no_stdin(struct command *c, struct signal *call) {
+  struct error e;
+  error_set(&e, ERR_USAGE, "this command was spawned without a standard input, or has closed it");
+  rpc_refuse(c->hosted.agent, call, &e);
+}
+
+static void feed(struct command *c, struct signal *call) {
+  struct term_reader r = term_read(call->term);
+  const char *bytes;
+  size_t n;
+  term_skip(&r);
+  struct feed *f = term_get_str(&r, &bytes, &n) ? malloc(sizeof *f) : NULL;
+  if (!f || !c->stdin_open) {
+    free(f);
+    no_stdin(c, call);
+    return;
+  }
+  *f = (struct feed){.agent = c->hosted.agent, .call = call};
+  f->write.data = f;
+  uv_buf_t b = uv_buf_init((char *)(uintptr_t)bytes, (unsigned)n); /* the call keeps them until on_fed */
+  int failed = uv_write(&f->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_fed);
+  if (failed) on_fed(&f->write, failed);
+}
+
+static void on_shut(uv_shutdown_t *shut, int status) {
+  (void)status;
+  struct command *c = shut->data;
+  free(shut);
+  close_handle(c, &c->pipe[IN]);
+}
+
+/* Closes it once all that was sent is written. */
+static void end_stdin(struct command *c) {
+  uv_shutdown_t *shut = malloc(sizeof *shut);
+  c->stdin_open = false;
+  if (shut) shut->data = c;
+  if (shut && !uv_shutdown(shut, (uv_stream_t *)&c->pipe[IN], on_shut)) return;
+  free(shut);
+  close_handle(c, &c->pipe[IN]);
+}
+
+static bool command_call(struct hosted *p, struct signal *call) {
+  struct command *c = (struct command *)p;
+  if (term_is_word(call->term, "stdin")) {
+    feed(c, call);
+    return true;
+  }
+  if (!term_is_word(call->term, "stdin_eof")) return false;
+  if (c->stdin_open) end_stdin(c);
+  rpc_answer(p->agent, call, NULL);
+  return true;
+}
+
+/* A message: its strings, one after the other, go to stdin. */
+static void command_message(struct hosted *p, const struct signal *s) {
+  struct command *c = (struct command *)p;
+  struct term_reader r = term_read(s->term);
+  if (!c->stdin_open || uv_is_closing((uv_handle_t *)&c->pipe[IN])) return;
+  while (r.at < r.end) {
+    const char *bytes;
+    size_t n;
+    if (!term_get_str(&r, &bytes, &n)) continue;
+    bool full = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]) > COMMAND_STDIN_MAX;
+    struct input *in = full ? NULL : malloc(sizeof *in + n);
+    if (!in) {
+      log_line(&p->agent->log, "%zu bytes for a command's stdin are lost: it does not read", n);
+      continue;
+    }
+    memcpy(in->bytes, bytes, n);
+    in->write.data = in;
+    uv_buf_t b = uv_buf_init(in->bytes, (unsigned)n);
+    if (uv_write(&in->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_written)) free(in);
+  }
+  note_input(c);
+}
+
+/* --- its start ------------------------------------------------------------------------------------------ */
+
+/* The leader that owes us an answer is gone with its node. */
+static void command_node_down(struct hosted *p, uint32_t incarnation) {
+  struct command *c = (struct command *)p;
+  if (c->flush != NPID_NONE && npid_incarnation(c->flush_to) == incarnation) output_resume(c);
+}
+
+static const struct hosted_class command_class = {.kind = "command",
+                                                  .message = command_message,
+                                                  .call = command_call,
+                                                  .exit = command_exit,
+                                                  .down = command_down,
+                                                  .reply = command_reply,
+                                                  .node_down = command_node_down,
+                                                  .free = command_free};
+
+/* Who is linked, or the owner, may be gone by now, and then says so. */
+static void answer_started(struct command *c) {
+  struct hosted *p = &c->hosted;
+  if (c->owner != NPID_NONE) agent_send(p->agent, SIGNAL_MONITOR, c->owner, p->pid, c->owner_ref, NULL);
+  for (size_t i = 0; i < p->bond_count; i++)
+    if (p->bonds[i].ref == NPID_NONE)
+      agent_send(p->agent, SIGNAL_LINK, p->bonds[i].pid, p->pid, NPID_NONE, NULL);
+  struct term *t = term_build("p", p->pid);
+  rpc_answer(p->agent, c->call, t);
+  term_unref(t);
+  c->call = NULL;
+}
+
+/* The guard's pipe: closed without a byte, the command runs; four bytes, the errno why not.  Output is read
+ * from then on only: whoever spawned it knows its pid before its first word. */
+static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
+  struct command *c = stream->data;
+  if (n == (ssize_t)sizeof c->start_errno) memcpy(&c->start_errno, bytes->base, sizeof c->start_errno);
+  if (n >= 0) return;
+  if (!c->start_errno && c->call) answer_started(c);
+  read_output(c);
+  close_handle(c, stream);
+  one_over(c);
+}
+
+static void init_handles(struct command *c) {
+  uv_loop_t *loop = &c->hosted.agent->loop;
+  for (int i = 0; i < PIPES; i++) uv_pipe_init(loop, &c->pipe[i], 0);
+  for (int i = 0; i < PIPES; i++) c->pipe[i].data = c;
+  uv_timer_init(loop, &c->timer);
+  c->timer.data = c->process.data = c;
+  c->handles = PIPES + 1;
+}
+
+/* Even a failed uv_spawn leaves a handle that wants closing. */
+static int start_process(struct command *c, const struct command_spec *p) {
+  const int writable = UV_CREATE_PIPE | UV_WRITABLE_PIPE, readable = UV_CREATE_PIPE | UV_READABLE_PIPE;
+  uv_stdio_container_t stdio[PIPES] = {
+      [IN] = {.flags = p->with_stdin ? (uv_stdio_flags)readable : UV_IGNORE,
+              .data.stream = (uv_stream_t *)&c->pipe[IN]},
+      [OUT] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[OUT]},
+      [ERR] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[ERR]},
+      [START] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[START]},
+  };
+  uv_process_options_t options = {.exit_cb = on_ended,
+                                  .file = p->argv[0],
+                                  .args = p->argv,
+                                  .env = p->env,
+                                  .cwd = p->cwd,
+                                  .stdio_count = PIPES,
+                                  .stdio = stdio};
+  c->made = true;
+  c->handles++;
+  int failed = uv_spawn(&c->hosted.agent->loop, &c->process, &options);
+  if (failed) return -failed;
+  c->running = true;
+  c->stdin_open = p->with_stdin;
+  c->open = 4;
+  uv_read_start((uv_stream_t *)&c->pipe[START], on_alloc, on_start);
+  if (p->timeout_ms > 0) uv_timer_start(&c->timer, on_deadline, (uint64_t)p->timeout_ms, 0);
+  return 0;
+}
+
+/* Name, link and monitor are in place before the caller is told the pid. */
+static int introduce(struct command *c, const struct command_spec *p, struct error *e) {
+  int code = 0;
+  if (p->link != NPID_NONE) code = hosted_bond(&c->hosted, p->link, NPID_NONE);
+  if (!code && p->watcher != NPID_NONE) code = hosted_bond(&c->hosted, p->watcher, p->watch_ref);
+  if (!code && *p->name) code = names_register(c->hosted.agent->names, p->name, c->hosted.pid, 0);
+  return code ? error_set(e, code, "%s: %s", *p->name ? p->name : "command", names_refusal(code)) : 0;
+}
+
+static void no_start(struct command *c, const struct error *e) {
+  struct signal *call = c->call;
+  struct term *reason = reason_word("normal");
+  c->call = NULL;
+  c->hosted.bond_count = 0; /* it never was */
+  hosted_end(&c->hosted, reason);
+  term_unref(reason);
+  rpc_refuse(c->hosted.agent, call, e);
+}
+
+void command_spawn(struct agent *a, struct signal *call, struct term_reader spec) {
+  struct error e = {0};
+  struct command_spec p;
+  struct command *c = NULL;
+  if (!command_spec_read(a, term_is_word(call->term, "exec"), spec, &p, &e) && !(c = calloc(1, sizeof *c)))
+    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (c && (e.code = hosted_begin(a, &c->hosted, &command_class, p.leader))) {
+    error_set(&e, e.code, "%s", err_sentence(e.code));
+    free(c);
+    c = NULL;
+  }
+  if (!c) {
+    command_spec_finish(&p);
+    rpc_refuse(a, call, &e);
+    return;
+  }
+  c->call = call;
+  c->flush = NPID_NONE;
+  c->owner = p.owner;
+  c->owner_ref = vm_ref(a->vm);
+  c->hosted.what = command_spec_words(&p);
+  init_handles(c);
+  int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
+  if (error)
+    error_set(&e, error == ENOENT ? ERR_EXEC : ERR_EXEC_DENIED, "%s: %s",
+              p.cwd    ? p.cwd
+              : p.argv ? p.argv[0]
+                       : "command",
+              strerror(error));
+  command_spec_finish(&p);
+  if (e.code) no_start(c, &e);
+}

@@ -1,0 +1,117 @@
+/* Invariant: argv and env end with NULL however far they were filled, so command_spec_finish frees what there
+ * is. */
+#include "agent/process/command_spec.h"
+
+#include "base/buf.h"
+#include "core/nodename.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void words_free(char **words) {
+  for (char **w = words; w && *w; w++) free(*w);
+  free(words);
+}
+
+void command_spec_finish(struct command_spec *p) {
+  words_free(p->argv);
+  words_free(p->env);
+  free(p->cwd);
+}
+
+static char *text_at(struct term_reader r) {
+  const char *s;
+  size_t n;
+  if (!term_get_str(&r, &s, &n) || memchr(s, 0, n)) return NULL;
+  return strndup(s, n);
+}
+
+static int command_spec_argv(struct command_spec *p, struct term_reader r, const struct agent_config *config,
+                             struct error *e) {
+  struct term_value list = term_next(&r);
+  const char *guard[] = {config->guard, config->files, "--"};
+  size_t n = 0;
+  if (list.tag != TERM_LIST || !list.count)
+    return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
+  p->argv = calloc((size_t)list.count + sizeof guard / sizeof *guard + 1, sizeof *p->argv);
+  if (!p->argv) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  for (size_t i = 0; i < sizeof guard / sizeof *guard; i++)
+    if (guard[i]) p->argv[n++] = strdup(guard[i]);
+  p->first = n;
+  for (uint32_t i = 0; i < list.count; i++, term_skip(&r))
+    if (!(p->argv[n++] = text_at(r)))
+      return error_set(e, ERR_BAD_VALUE, "word %u of the command is no string without NUL", i + 1);
+  return 0;
+}
+
+/* The agent's environment with the spec's settings in place of or after its own. */
+static int command_spec_env(struct command_spec *p, struct term_reader r, struct error *e) {
+  struct term_value map = term_next(&r);
+  size_t base = 0, n = 0;
+  if (map.tag == TERM_LIST && !map.count) return 0; /* an empty table */
+  if (map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
+  while (environ[base]) base++;
+  p->env = calloc(base + map.count + 1, sizeof *p->env);
+  for (size_t i = 0; p->env && i < base; i++, n++) p->env[n] = strdup(environ[i]);
+  for (uint32_t i = 0; p->env && i < map.count; i++) {
+    char *key = text_at(r), *value = NULL, *both = NULL;
+    term_skip(&r);
+    value = text_at(r);
+    term_skip(&r);
+    if (key && value && asprintf(&both, "%s=%s", key, value) < 0) both = NULL;
+    size_t at = 0, len = key ? strlen(key) + 1 : 0;
+    while (both && at < n && strncmp(p->env[at], both, len)) at++;
+    free(key);
+    free(value);
+    if (!both) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
+    free(p->env[at]);
+    p->env[at] = both;
+    if (at == n) n++;
+  }
+  return p->env ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+}
+
+int command_spec_read(struct agent *a, bool by_process, struct term_reader spec, struct command_spec *p,
+                      struct error *e) {
+  struct term_reader at;
+  *p = (struct command_spec){.leader = a->console,
+                             .link = NPID_NONE,
+                             .watcher = NPID_NONE,
+                             .watch_ref = NPID_NONE,
+                             .owner = NPID_NONE,
+                             .with_stdin = by_process};
+  if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
+  if (command_spec_argv(p, at, a->config, e)) return e->code;
+  if (term_map_find(spec, "env", &at) && command_spec_env(p, at, e)) return e->code;
+  if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
+    return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
+  if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
+  if (term_map_find(spec, "timeout", &at) && !term_get_int(&at, &p->timeout_ms))
+    return error_set(e, ERR_BAD_VALUE, "timeout wants milliseconds");
+  if (term_map_find(spec, "leader", &at)) term_get_pid(&at, &p->leader);
+  if (term_map_find(spec, "link", &at) || term_map_find(spec, "lease", &at)) term_get_pid(&at, &p->link);
+  if (term_map_find(spec, "owner", &at)) term_get_pid(&at, &p->owner);
+  if (term_map_find(spec, "monitor", &at) && term_next(&at).tag == TERM_LIST) {
+    struct term_value who = term_next(&at), ref = term_next(&at);
+    if (who.tag == TERM_PID && ref.tag == TERM_REF) p->watcher = who.pid, p->watch_ref = ref.pid;
+  }
+  if (term_map_find(spec, "name", &at)) {
+    char *name = text_at(at);
+    int code = name ? procname_check(name, e) : error_set(e, ERR_BAD_NAME, "a name wants a string");
+    if (!code) snprintf(p->name, sizeof p->name, "%s", name);
+    free(name);
+    return code;
+  }
+  return 0;
+}
+
+char *command_spec_words(const struct command_spec *p) {
+  struct buf b = BUF_INIT;
+  for (char **w = p->argv + p->first; *w; w++) {
+    if (b.len) buf_putc(&b, ' ');
+    buf_puts(&b, *w);
+  }
+  return buf_take(&b);
+}

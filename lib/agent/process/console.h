@@ -1,0 +1,20 @@
+/* console: the process that is the node's own output, the group leader of what was spawned without another,
+ * and the local name "console".  It writes to descriptor 1 (a terminal, a pipe) or to a file, in libuv's
+ * thread pool, one write at a time, so that a slow terminal or a full disk holds up nobody.  I/O thread only.
+ */
+#ifndef AGENT_PROCESS_CONSOLE_H
+#define AGENT_PROCESS_CONSOLE_H
+
+#include "agent/state.h"
+
+enum {
+  CONSOLE_HIGH = 4 << 20 /* pending bytes beyond which a writer's flush has to wait */,
+  CONSOLE_MAX = 64 << 20 /* and beyond which output is counted as lost */
+};
+
+int console_init(struct agent *a, struct error *e) MUST_CHECK;
+
+/* Nothing left to be written? (while stopping) */
+bool console_idle(const struct agent *a);
+
+#endif

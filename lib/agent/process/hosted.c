@@ -1,0 +1,220 @@
+/* Invariant: a hosted process is in agent->processes exactly as long as the vm knows its pid; a bond stands
+ * in `bonds` until it is undone or fires, and fires at most once. */
+#include "agent/process/hosted.h"
+
+#include "base/clock.h"
+
+#include <stdlib.h>
+
+void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid ref, struct term *term) {
+  struct signal *s = signal_new(kind, to, from, ref, term ? term_ref(term) : NULL);
+  if (!s) {
+    term_unref(term);
+    log_line(&a->log, "out of memory: a %s signal is lost", signal_wire(kind));
+    return;
+  }
+  vm_deliver(a->vm, s);
+}
+
+struct term *reason_word(const char *word) {
+  return term_build("s", word);
+}
+
+int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) {
+  int code = vm_host_add(a->vm, p, &p->pid);
+  if (code) return code;
+  p->agent = a;
+  p->class = class;
+  p->leader = leader;
+  p->started_ns = clock_ns();
+  p->next = a->processes;
+  p->pprev = &a->processes;
+  if (p->next) p->next->pprev = &p->next;
+  a->processes = p;
+  return 0;
+}
+
+void hosted_end(struct hosted *p, struct term *reason) {
+  struct agent *a = p->agent;
+  vm_host_remove(a->vm, p->pid);
+  *p->pprev = p->next;
+  if (p->next) p->next->pprev = p->pprev;
+  names_drop(a->names, p->pid, NULL, NULL);
+  for (size_t i = 0; i < p->bond_count; i++) {
+    const struct bond *b = &p->bonds[i];
+    agent_send(a, b->ref == NPID_NONE ? SIGNAL_LINK_EXIT : SIGNAL_DOWN, b->pid, p->pid, b->ref, reason);
+  }
+  free(p->bonds);
+  free(p->what);
+  p->class->free(p);
+}
+
+int hosted_bond(struct hosted *p, npid pid, npid ref) {
+  for (size_t i = 0; i < p->bond_count; i++)
+    if (p->bonds[i].pid == pid && p->bonds[i].ref == ref) return 0;
+  if (p->bond_count == p->bond_cap) {
+    size_t cap = p->bond_cap ? p->bond_cap * 2 : 4;
+    struct bond *bonds = realloc(p->bonds, cap * sizeof *bonds);
+    if (!bonds) return ERR_NOMEM;
+    p->bonds = bonds;
+    p->bond_cap = cap;
+  }
+  p->bonds[p->bond_count++] = (struct bond){pid, ref};
+  return 0;
+}
+
+/* Takes the bond out; false when there was none. */
+static bool unbond(struct hosted *p, npid pid, npid ref) {
+  for (size_t i = 0; i < p->bond_count; i++) {
+    if (p->bonds[i].pid != pid || p->bonds[i].ref != ref) continue;
+    p->bonds[i] = p->bonds[--p->bond_count];
+    return true;
+  }
+  return false;
+}
+
+/* An exit signal: `normal` is ignored, `kill` cannot be, anything else ends the process (none of the hosted
+ * kinds traps exits). */
+static void exit_signal(struct hosted *p, struct term *reason, bool kill) {
+  if (!kill && term_is_word(reason, "normal")) return;
+  struct term *killed = kill ? reason_word("killed") : NULL;
+  struct term *by = killed ? killed : reason;
+  if (p->class->exit)
+    p->class->exit(p, by, kill);
+  else
+    hosted_end(p, by);
+  term_unref(killed);
+}
+
+static void put_text(struct term_writer *w, const char *key, const char *value) {
+  term_put_text(w, key);
+  term_put_text(w, value);
+}
+
+struct own_name {
+  npid pid;
+  struct term_writer *w;
+  bool found;
+};
+
+static void find_name(void *data, const char *name, npid pid, uint64_t token) {
+  (void)token;
+  struct own_name *n = data;
+  if (pid != n->pid || n->found) return;
+  put_text(n->w, "name", name);
+  n->found = true;
+}
+
+/* The pids of its links, or of who watches it. */
+static void put_bonds(struct term_writer *w, const char *key, const struct hosted *p, bool links) {
+  uint32_t count = 0;
+  term_put_text(w, key);
+  size_t at = term_open(w, TERM_LIST);
+  for (size_t i = 0; i < p->bond_count; i++) {
+    if ((p->bonds[i].ref == NPID_NONE) != links) continue;
+    term_put_pid(w, p->bonds[i].pid);
+    count++;
+  }
+  term_set_count(w, at, count);
+}
+
+/* [true, MAP], with the keys that a green thread has too. */
+static struct term *info(struct hosted *p, bool everything) {
+  struct term_writer w = TERM_WRITER_INIT;
+  term_put_bool(&w, true);
+  size_t at = term_open(&w, TERM_MAP);
+  put_text(&w, "kind", p->class->kind);
+  put_text(&w, "state", "runs");
+  term_put_text(&w, "leader");
+  term_put_pid(&w, p->leader);
+  term_put_text(&w, "started");
+  term_put_int(&w, p->started_ns);
+  put_text(&w, "what", p->what ? p->what : p->class->kind);
+  struct own_name name = {p->pid, &w, false};
+  names_each(p->agent->names, find_name, &name);
+  if (everything) {
+    put_bonds(&w, "links", p, true);
+    put_bonds(&w, "monitored_by", p, false);
+  }
+  term_set_count(&w, at, 5 + name.found + 2 * everything);
+  struct term *t = term_from_writer(&w, 2);
+  term_writer_finish(&w);
+  return t;
+}
+
+static void answer(struct hosted *p, struct signal *s) {
+  struct term *t;
+  if (p->class->call && p->class->call(p, s)) return;
+  if (term_is_word(s->term, "flush") || term_is_word(s->term, "alive"))
+    t = term_build("b", 1);
+  else if (term_is_word(s->term, "info"))
+    t = info(p, false);
+  else if (term_is_word(s->term, "process_info"))
+    t = info(p, true);
+  else
+    t = term_build("bss", 0, err_wire(ERR_USAGE), "this process does not answer that call");
+  if (s->ref != NPID_NONE) agent_send(p->agent, SIGNAL_REPLY, s->from, p->pid, s->ref, t);
+  term_unref(t);
+  signal_free(s);
+}
+
+/* What came by a connection that was lost before it got here ties nobody. */
+static void bind_to(struct hosted *p, const struct signal *s) {
+  struct agent *a = p->agent;
+  bool lost = s->epoch && s->epoch != nodetab_epoch(a->nodes, npid_incarnation(s->from));
+  if (lost && s->kind == SIGNAL_LINK) {
+    struct term *reason = reason_word("noconnection");
+    exit_signal(p, reason, false);
+    term_unref(reason);
+  } else if (!lost && hosted_bond(p, s->from, s->kind == SIGNAL_LINK ? NPID_NONE : s->ref)) {
+    log_line(&a->log, "out of memory: a %s is lost", signal_wire(s->kind));
+  }
+}
+
+void hosted_signal(struct hosted *p, struct signal *s) {
+  switch (s->kind) {
+  case SIGNAL_MESSAGE:
+    if (p->class->message) p->class->message(p, s);
+    break;
+  case SIGNAL_LINK:
+  case SIGNAL_MONITOR: bind_to(p, s); break;
+  case SIGNAL_UNLINK: /* ours cannot cross it: no hosted process unlinks by itself */
+    unbond(p, s->from, NPID_NONE);
+    agent_send(p->agent, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);
+    break;
+  case SIGNAL_DEMONITOR: unbond(p, s->from, s->ref); break;
+  case SIGNAL_LEADER: {
+    struct term_reader r = term_read(s->term);
+    if (!term_get_pid(&r, &p->leader)) p->leader = p->agent->console;
+    break;
+  }
+  case SIGNAL_DOWN:
+    if (p->class->down) p->class->down(p, s);
+    break;
+  case SIGNAL_REPLY:
+    if (p->class->reply) p->class->reply(p, s);
+    break;
+  case SIGNAL_CALL: answer(p, s); return;
+  case SIGNAL_EXIT: exit_signal(p, s->term, term_is_word(s->term, "kill")); break;
+  case SIGNAL_LINK_EXIT:
+    if (unbond(p, s->from, NPID_NONE)) exit_signal(p, s->term, false);
+    break;
+  default: break;
+  }
+  signal_free(s);
+}
+
+void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason) {
+  for (struct hosted *p = a->processes, *next; p; p = next) {
+    next = p->next;
+    for (size_t i = p->bond_count; i-- > 0;) {
+      struct bond b = p->bonds[i];
+      if (npid_incarnation(b.pid) != incarnation) continue;
+      if (b.ref == NPID_NONE)
+        agent_send(a, SIGNAL_LINK_EXIT, p->pid, b.pid, NPID_NONE, reason);
+      else
+        unbond(p, b.pid, b.ref);
+    }
+    if (p->class->node_down) p->class->node_down(p, incarnation);
+  }
+}
