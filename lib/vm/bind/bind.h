@@ -48,6 +48,14 @@ void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct 
 /* The running process watches another, under ref; for nobody (NPID_NONE) DOWN comes, with the word `gone`. */
 void bind_monitor(lua_State *L, npid ref, npid other, const char *gone);
 
+/* For the running process: spawns what the stack says from index first on, a function and its arguments or
+ * the names of a module and one of its functions and the arguments.  Ties to it are made on both sides;
+ * monitor: a fresh reference, or NPID_NONE.  Raises. */
+npid bind_spawn(lua_State *L, int first, bool link, npid monitor);
+
+/* Is there a function, or a module's and a function's name, at index? Raises if not. */
+bool bind_is_function(lua_State *L, int index);
+
 /* A CALL of the running process, which waits for the reply: `return bind_call(…)`.  Afterwards then runs, and
  * calls bind_reply.  Owns term. */
 int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_KContext context);

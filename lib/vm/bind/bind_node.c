@@ -4,7 +4,6 @@
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
-#include "vm/process/spawn.h"
 #include "vm/sched/state.h"
 
 #include <string.h>
@@ -131,7 +130,7 @@ static void put_code(lua_State *L, struct term_writer *w, bool function) {
 static struct term *spawn_term(lua_State *L, int last, bool link, npid ref) {
   struct process *p = process_of(L);
   struct term_writer *w = &p->isolate->writer;
-  bool function = spawn_is_function(L, 2);
+  bool function = bind_is_function(L, 2);
   int first = function ? 3 : 4;
   term_writer_clear(w);
   term_put_text(w, "spawn");
@@ -184,11 +183,11 @@ static int connected(lua_State *L, int status, lua_KContext mode) {
 
 static int spawn_on(lua_State *L, lua_KContext mode) {
   const char *name = luaL_checkstring(L, 1);
-  spawn_is_function(L, 2);
+  bind_is_function(L, 2);
   if (strcmp(name, own_name(L)) == 0) {
     struct process *p = process_of(L);
     npid ref = mode & MONITOR ? isolate_ref(p->isolate) : NPID_NONE;
-    copy_push_npid(L, spawn_process(L, 2, mode & LINK, ref));
+    copy_push_npid(L, bind_spawn(L, 2, mode & LINK, ref));
     if (ref != NPID_NONE) copy_push_npid(L, ref);
     return mode & MONITOR ? 2 : 1;
   }

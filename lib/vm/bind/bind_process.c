@@ -5,7 +5,6 @@
 #include "vm/process/isolate.h"
 #include "vm/sched/preempt.h"
 #include "vm/process/process.h"
-#include "vm/process/spawn.h"
 #include "vm/sched/state.h"
 
 #include <string.h>
@@ -16,18 +15,18 @@ static int self(lua_State *L) {
 }
 
 static int spawn(lua_State *L) {
-  copy_push_npid(L, spawn_process(L, 1, false, NPID_NONE));
+  copy_push_npid(L, bind_spawn(L, 1, false, NPID_NONE));
   return 1;
 }
 
 static int spawn_link(lua_State *L) {
-  copy_push_npid(L, spawn_process(L, 1, true, NPID_NONE));
+  copy_push_npid(L, bind_spawn(L, 1, true, NPID_NONE));
   return 1;
 }
 
 static int spawn_monitor(lua_State *L) {
   npid ref = isolate_ref(process_of(L)->isolate);
-  copy_push_npid(L, spawn_process(L, 1, false, ref));
+  copy_push_npid(L, bind_spawn(L, 1, false, ref));
   copy_push_npid(L, ref);
   return 2;
 }

@@ -1,25 +1,38 @@
-/* spawn: how a process comes to be, and its first steps.
+/* spawn: orders for a new process, from their arrival in an isolate to the answer.
  *
- * Within an isolate a function with plain upvalues is cloned straight onto the new coroutine.  Everything
- * else is an order: a SPAWN signal to the pid that the process will have, which carries what to run as a
- * term: [leader, link, ref or nil, FN or nil, module, function, LIST of arguments]     from a green thread
+ * An order is a SPAWN signal to the pid that the process will have.  It carries what to run as a term:
+ *   [leader, link, ref or nil, FN or nil, module, function, LIST of arguments]     from a green thread
  *   ["spawn", spec]                                                                from the host (vm_spawn)
- */
+ * The order makes a process whose first steps (bind/boot.h) load the code. */
 #ifndef VM_PROCESS_SPAWN_H
 #define VM_PROCESS_SPAWN_H
 
+#include "base/err.h"
 #include "core/signal.h"
+#include "core/term.h"
 
-#include <lua.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct isolate;
 struct process;
+struct vm;
 
-/* For the running process: spawns what the stack says from index first on, a function and its arguments or
- * the names of a module and one of its functions and the arguments.  Ties to it are made on both sides;
- * monitor: a fresh reference, or NPID_NONE.  Raises. */
-npid spawn_process(lua_State *L, int first, bool link, npid monitor);
+struct spawn_order {
+  npid leader, link, lease, watcher, ref;
+  uint32_t epoch; /* of the connection by which it is linked */
+  bool host;
+  struct term_reader rest; /* what to run; of a host's order: the spec */
+};
+
+/* Reads the order that a signal carries. */
+struct spawn_order spawn_read_order(const struct vm *vm, const struct signal *s);
+
+/* Makes the new process's side of the link and of the monitor that the order asks for.  0 or ERR_NOMEM. */
+int spawn_tie(struct process *p, const struct spawn_order *o) MUST_CHECK;
+
+/* Answers the order of the process, if its sender waits, and frees the order; owns term. */
+void spawn_answer(struct process *p, struct term *term);
 
 /* An order has reached its isolate; consumes it. */
 void spawn_arrived(struct isolate *iso, struct signal *order);
@@ -29,8 +42,5 @@ void spawn_lost(struct isolate *iso, struct signal *order, const char *why);
 
 /* A process ends before its order has begun: whoever waits for the reply is told. */
 void spawn_failed(struct process *p, const char *why);
-
-/* Is there a function, or a module's and a function's name, at index? Raises if not. */
-bool spawn_is_function(lua_State *L, int index);
 
 #endif

@@ -1,0 +1,133 @@
+/* Spawning on this node: a function with plain upvalues is cloned straight onto a new coroutine of the
+ * spawner's isolate.  Everything else is an order (process/spawn.h). */
+#include "vm/bind/bind.h"
+
+#include "vm/copy/copy.h"
+#include "vm/copy/fn.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/process/spawn.h"
+#include "vm/sched/state.h"
+
+bool bind_is_function(lua_State *L, int index) {
+  if (lua_isfunction(L, index)) return true;
+  if (lua_type(L, index) != LUA_TSTRING || lua_type(L, index + 1) != LUA_TSTRING)
+    luaL_argerror(L, index, "a function, or a module's and a function's name, expected");
+  return false;
+}
+
+static bool all_plain(lua_State *L, int first, int last) {
+  for (int i = first; i <= last; i++) {
+    int type = lua_type(L, i);
+    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD)
+      return false;
+  }
+  return true;
+}
+
+/* The clone at the top and the arguments from first on move to a new coroutine of this isolate. */
+static npid start_clone(lua_State *L, struct process *p, int first, int last) {
+  struct isolate *iso = p->isolate;
+  int clone = lua_gettop(L);
+  process_push_env(L, p);
+  uint64_t number = isolate_take_number(iso);
+  if (!number) luaL_error(L, "too many processes");
+  int64_t *meter = iso->heap.meter;
+  iso->heap.meter = NULL;
+  struct process *q = process_new(L, iso, number, p->leader);
+  iso->heap.meter = meter;
+  atomic_fetch_add(&iso->live, 1);
+  fn_set_globals(L, clone, clone + 1, clone + 2);
+  lua_pushvalue(L, clone);
+  for (int i = first; i <= last; i++) lua_pushvalue(L, i);
+  int n = last - first + 1;
+  if (lua_checkstack(q->L, n + 1)) {
+    lua_xmove(L, q->L, n + 1);
+    q->nargs = n;
+    process_ready(q);
+  } else {
+    process_doom(q, term_build("s", "memory"));
+  }
+  return q->pid;
+}
+
+/* One child at a time stays with its parent: they will talk.  Who spawns several without waiting in between
+ * wants them to work at the same time, so they go where other cores can take them. */
+static bool stays_home(const struct process *p) {
+  bool alone = !p->spawned || p->isolate->vm->schedulers == 1;
+  return alone && atomic_load(&p->isolate->live) < ISOLATE_SMALL;
+}
+
+static struct term *make_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {
+  struct term_writer *w = &p->isolate->writer;
+  int last = lua_gettop(L);
+  bool function = bind_is_function(L, first);
+  int args = first + (function ? 1 : 2);
+  term_writer_clear(w);
+  term_put_pid(w, p->leader);
+  term_put_bool(w, link);
+  if (monitor != NPID_NONE) {
+    term_put_pid(w, monitor);
+  } else {
+    term_put_nil(w);
+  }
+  if (function) {
+    copy_out(L, w, "function", first, first);
+    term_put_nil(w), term_put_nil(w);
+  } else {
+    term_put_nil(w);
+    copy_out(L, w, "module", first, first + 1);
+  }
+  size_t at = term_open(w, TERM_LIST);
+  copy_out(L, w, "argument", args, last);
+  term_set_count(w, at, (uint32_t)(last - args + 1));
+  struct term *t = term_from_writer(w, 7);
+  if (!t) copy_failed(L, w);
+  return t;
+}
+
+static npid send_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {
+  struct isolate *home = p->isolate, *iso = stays_home(p) ? home : isolate_elsewhere(home);
+  struct term *term = make_order(L, p, first, link, monitor);
+  uint64_t number = iso ? isolate_take_number(home) : 0;
+  struct signal *s = number ? signal_new(SIGNAL_SPAWN, npid_make(0, number), p->pid, NPID_NONE, term) : NULL;
+  if (!s) {
+    term_unref(term);
+    if (number) isolate_give_number(home, number);
+    luaL_error(L, iso && !number ? "too many processes" : "out of memory");
+    return NPID_NONE;
+  }
+  npid pid = s->to;
+  ptab_set(&home->vm->ptab, number, iso, NULL);
+  atomic_fetch_add(&iso->live, 1);
+  if (iso == home) {
+    spawn_arrived(iso, s);
+  } else if (inbox_push(&iso->inbox, s)) {
+    sched_wake(home->vm, iso);
+  }
+  return pid;
+}
+
+static void tie_spawned(lua_State *L, struct process *p, npid pid, bool link, npid monitor) {
+  int rc = link ? process_link(p, pid, 0) : 0;
+  if (rc == 0 && monitor != NPID_NONE) rc = process_monitor(p, monitor, pid, 0);
+  if (rc) luaL_error(L, "out of memory");
+}
+
+npid bind_spawn(lua_State *L, int first, bool link, npid monitor) {
+  struct process *p = process_of(L);
+  int last = lua_gettop(L);
+  npid pid;
+  if (bind_is_function(L, first) && stays_home(p) && all_plain(L, first + 1, last) && fn_clone(L, first)) {
+    pid = start_clone(L, p, first + 1, last);
+    struct process *q = isolate_find(p->isolate, pid);
+    const struct spawn_order o = {.link = link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = monitor};
+    if (spawn_tie(q, &o)) process_doom(q, term_build("s", "memory"));
+  } else {
+    pid = send_order(L, p, first, link, monitor);
+  }
+  p->spawned = true;
+  tie_spawned(L, p, pid, link, monitor);
+  lua_settop(L, last);
+  return pid;
+}

@@ -1,0 +1,175 @@
+/* An order stays in p->order until its code is loaded; then it is answered, which frees it. */
+#include "vm/bind/boot.h"
+
+#include "vm/bind/bind.h"
+#include "vm/bind/require.h"
+#include "vm/copy/copy.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/process/spawn.h"
+#include "vm/sched/state.h"
+
+#include <lauxlib.h>
+#include <string.h>
+
+/* The order is refused: the process ends without a word, as its caller is told why. */
+static int refuse(struct process *p, const char *code, const char *why) {
+  spawn_answer(p, term_build("bss", 0, code, why));
+  p->quiet = true;
+  process_doom(p, term_build("s", "normal"));
+  return 0;
+}
+
+static int finished(lua_State *L, int status, lua_KContext context) {
+  (void)L, (void)status, (void)context;
+  return 0;
+}
+
+static int run(lua_State *L, int nargs) {
+  lua_callk(L, nargs, 0, 0, finished);
+  return 0;
+}
+
+/* The module is at the top: its function takes its place. NULL, or what is wrong. */
+static const char *pick_function(lua_State *L, const char *module, const char *function) {
+  if (lua_istable(L, -1)) {
+    lua_pushstring(L, function);
+    lua_gettable(L, -2);
+    lua_replace(L, -2);
+    if (lua_isfunction(L, -1)) return NULL;
+  }
+  return lua_pushfstring(L, "module '%s' has no function '%s'", module, function);
+}
+
+static void push_str(lua_State *L, struct term_reader *r) {
+  struct term_value v = term_next(r);
+  lua_pushlstring(L, v.s, v.len);
+}
+
+/* Stack: module's name, function's name, module. */
+static int boot_module(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  struct process *p = process_of(L);
+  const char *problem = pick_function(L, lua_tostring(L, 1), lua_tostring(L, 2));
+  if (problem) return luaL_error(L, "%s", problem);
+  struct term_reader r = spawn_read_order(p->isolate->vm, p->order).rest;
+  term_skip(&r), term_skip(&r), term_skip(&r);
+  uint32_t n = term_next(&r).count;
+  copy_in_all(L, &r);
+  spawn_answer(p, NULL);
+  return run(L, (int)n);
+}
+
+static int boot_host(lua_State *L, struct process *p);
+
+/* In the new process: an error here ends it as any other error would. */
+int boot_process(lua_State *L) {
+  struct process *p = process_of(L);
+  struct spawn_order o = spawn_read_order(p->isolate->vm, p->order);
+  if (o.host) return boot_host(L, p);
+  struct term_reader peek = o.rest;
+  if (term_next(&peek).tag == TERM_FN) {
+    copy_in(L, &o.rest);
+    term_skip(&o.rest), term_skip(&o.rest);
+    uint32_t n = term_next(&o.rest).count;
+    copy_in_all(L, &o.rest);
+    spawn_answer(p, NULL);
+    return run(L, (int)n);
+  }
+  term_skip(&o.rest);
+  push_str(L, &o.rest);
+  push_str(L, &o.rest);
+  lua_pushcfunction(L, require_module);
+  lua_pushvalue(L, 1);
+  lua_callk(L, 1, 1, 0, boot_module);
+  return boot_module(L, LUA_OK, 0);
+}
+
+/* --- a host's order --- */
+
+static bool find_text(lua_State *L, struct term_reader spec, const char *key) {
+  struct term_reader r;
+  struct term_value v;
+  if (!term_map_find(spec, key, &r) || (v = term_next(&r)).tag != TERM_STR) return false;
+  lua_pushlstring(L, v.s, v.len);
+  return true;
+}
+
+static int push_arguments(lua_State *L, struct term_reader spec) {
+  struct term_reader r;
+  struct term_value list;
+  if (!term_map_find(spec, "args", &r) || (list = term_next(&r)).tag != TERM_LIST) return 0;
+  luaL_checkstack(L, (int)(list.count < 100000 ? list.count : 100000) + 8, "too many arguments");
+  for (uint32_t i = 0; i < list.count; i++) copy_in(L, &r);
+  return (int)list.count;
+}
+
+/* The function is at the top.  Name, ties and reply come before its first instruction. */
+static int begin(lua_State *L, struct process *p) {
+  struct vm *vm = p->isolate->vm;
+  struct spawn_order o = spawn_read_order(vm, p->order);
+  struct error e = {0};
+  if (find_text(L, o.rest, "name")) {
+    const char *name = lua_tostring(L, -1);
+    int rc = procname_check(name, &e);
+    if (rc == 0) rc = names_register(vm->config.names, name, p->pid, 0);
+    if (rc == ERR_NAME_TAKEN)
+      return refuse(p, err_wire(rc), lua_pushfstring(L, "the name '%s' is taken", name));
+    if (rc) return refuse(p, err_wire(rc), e.code ? e.text : names_refusal(rc));
+    lua_pop(L, 1);
+  }
+  if (spawn_tie(p, &o)) return refuse(p, "out_of_memory", "out of memory");
+  /* Who is linked may be gone by now, and then says so. */
+  if (o.link != NPID_NONE && isolate_tie(p->isolate, SIGNAL_LINK, o.link, p->pid, NPID_NONE, o.epoch))
+    return refuse(p, "out_of_memory", "out of memory");
+  struct term *term = term_ref(p->order->term); /* the arguments are read after the answer */
+  spawn_answer(p, term_build("bp", 1, p->pid));
+  int nargs = push_arguments(L, o.rest);
+  term_unref(term);
+  return run(L, nargs);
+}
+
+static int load_source(lua_State *L, struct process *p, struct term_reader spec) {
+  size_t n;
+  const char *source = lua_tolstring(L, -1, &n);
+  const char *chunk = find_text(L, spec, "chunk") ? lua_tostring(L, -1) : "lua";
+  if (luaL_loadbufferx(L, source, n, lua_pushfstring(L, "@%s", chunk), "t") != LUA_OK)
+    return refuse(p, "code", bind_text(L, -1));
+  process_push_env(L, p);
+  lua_setupvalue(L, -2, 1);
+  return begin(L, p);
+}
+
+static int decode_function(lua_State *L) {
+  struct term_reader *r = lua_touserdata(L, 1);
+  copy_in(L, r);
+  return 1;
+}
+
+static int load_function(lua_State *L, struct process *p, struct term_reader fn) {
+  lua_pushcfunction(L, decode_function);
+  lua_pushlightuserdata(L, &fn);
+  if (lua_pcall(L, 1, 1, 0) != LUA_OK) return refuse(p, "code", bind_text(L, -1));
+  if (!lua_isfunction(L, -1)) return refuse(p, "code", "'fn' is no function");
+  return begin(L, p);
+}
+
+/* Stack: module's name, function's name, module or error. */
+static int host_module(lua_State *L, int status, lua_KContext context) {
+  (void)context;
+  struct process *p = process_of(L);
+  if (status != LUA_OK && status != LUA_YIELD) return refuse(p, "code", bind_text(L, -1));
+  const char *problem = pick_function(L, lua_tostring(L, 1), lua_tostring(L, 2));
+  return problem ? refuse(p, "code", problem) : begin(L, p);
+}
+
+static int boot_host(lua_State *L, struct process *p) {
+  struct term_reader spec = spawn_read_order(p->isolate->vm, p->order).rest, fn;
+  if (find_text(L, spec, "lua")) return load_source(L, p, spec);
+  if (term_map_find(spec, "fn", &fn)) return load_function(L, p, fn);
+  if (!find_text(L, spec, "module") || !find_text(L, spec, "function"))
+    return refuse(p, "usage", "a spawn wants \"lua\", \"fn\", or \"module\" and \"function\"");
+  lua_pushcfunction(L, require_module);
+  lua_pushvalue(L, 1);
+  return host_module(L, lua_pcallk(L, 1, 1, 0, 0, host_module), 0);
+}
