@@ -10,7 +10,7 @@
 #include "agent/http/server.h"
 #include "agent/kernel/kernel.h"
 #include "agent/mesh/mesh.h"
-#include "agent/mesh/flow.h"
+#include "agent/kernel/flow.h"
 #include "agent/kernel/registry.h"
 #include "agent/runtime.h"
 #include "agent/api/attach.h"

@@ -6,7 +6,7 @@
 #include "agent/process/command.h"
 #include "agent/process/hosted.h"
 #include "agent/mesh/mesh.h"
-#include "agent/mesh/flow.h"
+#include "agent/kernel/flow.h"
 #include "agent/kernel/registry.h"
 #include "base/clock.h"
 

@@ -4,7 +4,7 @@
 #include "agent/mesh/hello.h"
 #include "agent/kernel/kernel.h"
 #include "agent/mesh/peer.h"
-#include "agent/mesh/flow.h"
+#include "agent/kernel/flow.h"
 #include "agent/kernel/registry.h"
 #include "agent/http/routes.h"
 #include "base/buf.h"

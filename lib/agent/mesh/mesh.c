@@ -5,7 +5,7 @@
 #include "agent/kernel/rpc.h"
 #include "agent/process/hosted.h"
 #include "agent/mesh/peer.h"
-#include "agent/mesh/flow.h"
+#include "agent/kernel/flow.h"
 #include "agent/kernel/registry.h"
 #include "base/buf.h"
 #include "base/clock.h"

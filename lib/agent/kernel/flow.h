@@ -1,10 +1,10 @@
-/* pressure: who sends to a process that has no room waits, on another node as on this one.
+/* flow: who sends to a process that has no room waits, on another node as on this one.
  *
  * When a message from another node meets such a process, its node tells the sender's: "hold", pid; and once
  * there is room, or the process is gone, "room", pid.  In between, that node's green threads and its shell
  * wait (vm_lack).  I/O thread only. */
-#ifndef AGENT_MESH_FLOW_H
-#define AGENT_MESH_FLOW_H
+#ifndef AGENT_KERNEL_FLOW_H
+#define AGENT_KERNEL_FLOW_H
 
 #include "agent/state.h"
 #include "core/signal.h"

@@ -1,7 +1,7 @@
 /* Invariant: a jam stands from when a process was found to lack room until it is found to have some; all the
  * while the kernel waits for that process's signal ROOM.  Each node is told "hold" once a jam, and then
  * "room". */
-#include "agent/mesh/flow.h"
+#include "agent/kernel/flow.h"
 
 #include "agent/kernel/rpc.h"
 #include "agent/process/hosted.h"
