@@ -31,8 +31,6 @@ struct agent_config {
   int heartbeat_ms;         /* a link is silent for at most this long; it is lost after four times that */
 };
 
-enum { AGENT_PORT_FIRST = 4370, AGENT_PORT_LAST = 4385 };
-
 /* Makes the node: takes its name on this host (ERR_NAME_TAKEN when a node of that name runs), binds its
  * socket and port, starts its schedulers.  On failure nothing is left behind. All pointers of config must
  * outlive the agent. */

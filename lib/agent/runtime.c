@@ -176,7 +176,7 @@ static int split_listen(const char *text, char *host, size_t size, int64_t *port
 static int listen_somewhere(struct agent *a, struct sockaddr_storage *sa, socklen_t n, int64_t port, int *out,
                             struct error *e) {
   bool any = port < 0;
-  int first = any ? AGENT_PORT_FIRST : (int)port, last = any ? AGENT_PORT_LAST : (int)port, error = 0;
+  int first = any ? NODE_PORT_FIRST : (int)port, last = any ? NODE_PORT_LAST : (int)port, error = 0;
   for (int p = first; p <= last; p++) {
     set_port((struct sockaddr *)sa, (uint16_t)p);
     if (!(error = bind_tcp((struct sockaddr *)sa, n, out))) {

@@ -1,33 +1,23 @@
-/* Invariant: m->base is the place asked last; it is the node's own when remote_find returned 0. */
+/* Invariant: m->base is the URL asked last; it is the node's own when remote_find returned 0. */
 #include "client/remote.h"
 
 #include "base/buf.h"
+#include "wire/scan.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The failures after which the next port is asked, the most telling first: what is reported in the end. */
-static const int go_on[] = {ERR_COOKIE, ERR_NAME, ERR_VERSION, ERR_TLS, ERR_LOST, ERR_TIMEOUT, ERR_TCP};
-enum { GO_ON = sizeof go_on / sizeof *go_on };
-
-static int rank(int code) {
-  int i = 0;
-  while (i < GO_ON && go_on[i] != code) i++;
-  return i;
-}
-
-/* A refusal says that the host is there; a host that is silent or out of reach is so on every port. */
-static bool is_host_there(struct nodemsg *m, int code) {
+/* Has the host taken or refused the connection? */
+static bool is_reached(struct nodemsg *m) {
   long system = 0;
   curl_off_t connected = 0;
   curl_easy_getinfo(m->easy, CURLINFO_OS_ERRNO, &system);
   curl_easy_getinfo(m->easy, CURLINFO_CONNECT_TIME_T, &connected);
-  if (code == ERR_TCP) return system == ECONNREFUSED || connected > 0;
-  return code != ERR_TIMEOUT || (connected > 0 && transfer_left(m) > 0);
+  return system == ECONNREFUSED || connected > 0 || m->session.offered;
 }
 
-/* Not every server looks at Node-To: the answer must come from the node that was meant. */
+/* A server that is no node does not know the Node-To field: the answer itself must name the node. */
 static int check_name(const char *name, json_t *answer, struct error *e) {
   const char *node = json_string_value(json_object_get(answer, "node"));
   if (!node) return error_set(e, ERR_VERSION, "%s: what answers there is no node", name);
@@ -47,15 +37,13 @@ static int ask(struct nodemsg *m, const struct nodename *name, int port, struct 
 }
 
 int remote_find(struct nodemsg *m, const struct nodename *name, struct error *e) {
-  int first = name->port ? name->port : NODE_PORT_FIRST, last = name->port ? name->port : NODE_PORT_LAST;
-  struct error best = {0};
-  for (int port = first; port <= last; port++) {
-    struct error now = {0};
-    int rc = ask(m, name, port, &now);
-    if (rc == 0) return 0;
-    if (!best.code || rank(rc) < rank(best.code) || rank(rc) == GO_ON) best = now;
-    if (rank(rc) == GO_ON || !is_host_there(m, rc)) break;
-  }
-  if (e) *e = best;
-  return best.code;
+  struct scan scan;
+  struct error failure;
+  scan_start(&scan, name->port, 0);
+  do {
+    failure = (struct error){0};
+    if (ask(m, name, scan.port, &failure) == 0) return 0;
+  } while (scan_next(&scan, &failure, is_reached(m)) && transfer_left(m) > 0);
+  if (e) *e = scan.best;
+  return scan.best.code;
 }

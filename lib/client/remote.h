@@ -1,16 +1,13 @@
-/* remote: finds a node on its host.  There is no port mapper: the ports are asked in turn, and a node of
- * another name, or anything else that speaks there, means "go on".  Inside of nodemsg: one owner, one thread.
- */
+/* remote: finds a node on its host: a blocking scan (wire/scan.h) of the host's ports.  Internal to nodemsg:
+ * one owner, one thread. */
 #ifndef CLIENT_REMOTE_H
 #define CLIENT_REMOTE_H
 
 #include "client/transfer.h"
 #include "core/nodename.h"
 
-enum { NODE_PORT_FIRST = 4370, NODE_PORT_LAST = 4385 };
-
-/* Sets m->base to where the node answers (only name->port is asked when there is one); m is else ready for
- * transfers.  The failure is that of the port which came closest. */
+/* Sets m->base to the URL at which the node answers.  m must otherwise be ready for transfers.  The error is
+ * the most telling one of the ports that were asked. */
 int remote_find(struct nodemsg *m, const struct nodename *name, struct error *e) MUST_CHECK;
 
 #endif

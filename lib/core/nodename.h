@@ -10,6 +10,10 @@
 
 #include <stdint.h>
 
+/* Where a node listens that was given no port, and hence where a node is looked for whose name has no hint.
+ */
+enum { NODE_PORT_FIRST = 4370, NODE_PORT_LAST = 4385 };
+
 enum { NODE_NAME_MAX = 64, NODE_HOST_MAX = 253, NODENAME_SIZE = NODE_NAME_MAX + 1 + NODE_HOST_MAX + 2 };
 
 struct nodename {

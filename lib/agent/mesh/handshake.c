@@ -13,8 +13,6 @@
 
 #include <string.h>
 
-static int steps(const struct peer *p);
-
 /* --- hello ---------------------------------------------------------------------------------------------- */
 
 /* Who we are, and whom we know. */
@@ -183,15 +181,6 @@ static int on_line(void *data, char *text, size_t n) {
 
 /* --- connecting ----------------------------------------------------------------------------------------- */
 
-/* Which failure tells the user most, when several ports were tried. */
-static int telling(int code) {
-  if (!code) return 0;
-  static const int order[] = {ERR_TCP, ERR_NAME, ERR_TLS, ERR_LOST, ERR_COOKIE};
-  for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-    if (order[i] == code) return (int)i + 1;
-  return 100;
-}
-
 static void on_offer_done(void *data, const struct error *e, json_t *body) {
   struct peer *p = data;
   p->offer = NULL;
@@ -203,34 +192,16 @@ static void on_offer_done(void *data, const struct error *e, json_t *body) {
     return;
   }
   if (p->link) return; /* the peer has begun meanwhile: that link's fate decides */
-  if (telling(e->code) >= telling(p->best.code)) p->best = *e;
-  if (p->best.code == ERR_COOKIE && e->code == ERR_COOKIE &&
-      !p->name.port) { /* whoever that is, it is there */
-    size_t n = strlen(p->best.text);
-    snprintf(p->best.text + n, sizeof p->best.text - n, " (port %d)", p->port);
-  }
-  if (telling(e->code) < 100 && ++p->step < steps(p)) {
+  if (scan_next(&p->scan, e, e->code != ERR_TIMEOUT)) {
     peer_offer(p);
     return;
   }
-  struct error best = p->best;
+  struct error best = p->scan.best;
   peer_down(p, &best);
 }
 
-/* The ports to try: the hint alone; or the one that was right before, and then the range. */
-static int steps(const struct peer *p) {
-  return p->name.port ? 1 : 1 + AGENT_PORT_LAST - AGENT_PORT_FIRST + 1;
-}
-
-static uint16_t step_port(const struct peer *p) {
-  if (p->name.port) return p->name.port;
-  if (!p->step) return p->port ? p->port : AGENT_PORT_FIRST;
-  return (uint16_t)(AGENT_PORT_FIRST + p->step - 1);
-}
-
 void peer_offer(struct peer *p) {
-  if (!p->step && !p->name.port && !p->port) p->step = 1;
-  struct dial_target to = {p->name.full, p->name.host, step_port(p)};
+  struct dial_target to = {p->name.full, p->name.host, p->scan.port};
   snprintf(p->address, sizeof p->address, "%s", p->name.host);
   p->port = to.port;
   json_t *body = hello(p->agent);

@@ -259,7 +259,7 @@ void peer_up(struct peer *p) {
 
 void peer_begin(struct peer *p) {
   p->state = PEER_CONNECTING;
-  p->best.code = p->step = 0;
+  scan_start(&p->scan, p->name.port, p->port);
   p->reset = false;
   uv_timer_start(&p->deadline, on_deadline, MESH_CONNECT_TIMEOUT_MS, 0);
 }
@@ -271,8 +271,8 @@ static void on_deadline(uv_timer_t *t) {
     answer_waiters(p, NULL);
     return;
   }
-  if (p->best.code)
-    e = p->best;
+  if (p->scan.best.code)
+    e = p->scan.best;
   else
     error_set(&e, ERR_TIMEOUT, "%s: no answer within %d s (timeout)", p->name.full,
               MESH_CONNECT_TIMEOUT_MS / 1000);

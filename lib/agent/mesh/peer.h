@@ -17,6 +17,7 @@
 #include "base/buf.h"
 #include "base/map.h"
 #include "wire/frame.h"
+#include "wire/scan.h"
 
 enum peer_state { PEER_DOWN, PEER_CONNECTING, PEER_SYNCING, PEER_UP };
 
@@ -35,9 +36,8 @@ struct peer {
   uint16_t port;                   /* 0: not known */
 
   struct dial_request *offer; /* ours, under way */
-  int step;                   /* which of the ports is being tried */
+  struct scan scan;           /* of the ports at which our offer is made */
   bool reset;                 /* our offer asks the peer to forget the link it believes in */
-  struct error best;          /* the most telling failure among the ports tried */
   struct request *offered;    /* theirs, not yet answered */
   struct transport *link;
   bool ready, greeted; /* our stream stands; theirs has said hello */

@@ -1,0 +1,59 @@
+/* Invariant: best.code is 0, or best is the first of the most telling failures so far. */
+#include "wire/scan.h"
+
+#include "core/nodename.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* The failures after which the next port is asked, the most telling first.  Any other failure ends the scan
+ * and is the one reported: either no port can do better (ERR_RESOLVE), or the node that was meant has
+ * answered (a problem document such as ERR_BUSY). */
+static const int telling[] = {
+    ERR_COOKIE,  /* a node, which may be the one that is meant: its name cannot be asked */
+    ERR_NAME,    /* a node of another name */
+    ERR_VERSION, /* it has the cookie's key and is no node of this protocol */
+    ERR_TLS,     /* a stranger */
+    ERR_LOST,    /* it took the connection and broke it off */
+    ERR_TIMEOUT, /* it took the connection and said nothing */
+    ERR_TCP,     /* nobody listens */
+};
+enum { TELLING = sizeof telling / sizeof *telling };
+
+/* 0 is the most telling; TELLING stands for all codes that end a scan. */
+static int rank(int code) {
+  int i = 0;
+  while (i < TELLING && telling[i] != code) i++;
+  return i;
+}
+
+void scan_start(struct scan *s, uint16_t hint, uint16_t known) {
+  *s = (struct scan){.hint = hint, .known = known};
+  s->port = hint ? hint : known ? known : NODE_PORT_FIRST;
+}
+
+/* A refused cookie is worth looking up: the user is told at which port, unless it was the user who named it.
+ */
+static void keep(struct scan *s, const struct error *e) {
+  s->best = *e;
+  if (e->code != ERR_COOKIE || s->hint) return;
+  size_t n = strnlen(s->best.text, sizeof s->best.text);
+  snprintf(s->best.text + n, sizeof s->best.text - n, " (port %d)", s->port);
+}
+
+/* The port to ask after s->port, or 0 after the last.  The range leaves out the known port, which was asked
+ * before it; so s->port is the known port at the first step alone. */
+static int port_after(const struct scan *s) {
+  if (s->hint) return 0;
+  int next = s->port == s->known ? NODE_PORT_FIRST : s->port + 1;
+  if (next == s->known) next++;
+  return next <= NODE_PORT_LAST ? next : 0;
+}
+
+bool scan_next(struct scan *s, const struct error *e, bool reached) {
+  bool goes_on = rank(e->code) < TELLING && (reached || (e->code != ERR_TCP && e->code != ERR_TIMEOUT));
+  if (!s->best.code || rank(e->code) < rank(s->best.code) || rank(e->code) == TELLING) keep(s, e);
+  int next = goes_on ? port_after(s) : 0;
+  if (next) s->port = (uint16_t)next;
+  return next;
+}

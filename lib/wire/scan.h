@@ -1,0 +1,32 @@
+/* scan: where a node may listen on its host.  There is no port mapper, so a host's ports are asked in turn,
+ * until one answers as the node that is meant.  This module says which port is asked, whether another port is
+ * asked after a failure, and which failure the user is told in the end.  The requests are the caller's.
+ *
+ * The ports: the hint of the node's name alone, where it has one; else the port at which the node was last
+ * found, where there is one, and then NODE_PORT_FIRST to NODE_PORT_LAST.
+ *
+ * One owner, no locking, no memory of its own. */
+#ifndef WIRE_SCAN_H
+#define WIRE_SCAN_H
+
+#include "base/err.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct scan {
+  uint16_t port;  /* the one to ask now */
+  uint16_t hint;  /* the only one to ask, or 0 */
+  uint16_t known; /* asked before the range, or 0 */
+  struct error best;
+};
+
+/* Starts a scan: s->port is the first port to ask.  hint and known may be 0. */
+void scan_start(struct scan *s, uint16_t hint, uint16_t known);
+
+/* Takes the failure of s->port.  True: s->port is now the next port to ask.  False: the scan has failed, and
+ * s->best is the error to report.  `reached` says whether the host itself reacted, by taking or by refusing
+ * the connection: a host that does not react on one port does not react on the next. */
+bool scan_next(struct scan *s, const struct error *e, bool reached);
+
+#endif
