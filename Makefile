@@ -100,7 +100,7 @@ $(HELPERS): LIBS = $(if $(SAN),,-static)
 $(HELPERS): $O/libexec/node-toolkit/%: $O/obj/cmd/%.o
 
 $(UNIT) $(FUZZ) $(BENCH): LIBS = $(AGENT_LIBS)
-$(UNIT): $O/unit/%: $O/obj/tests/unit/%.o $(HARNESS) $O/lib/libnode.a
+$(UNIT): $O/unit/%: $O/obj/tests/unit/%.o $(HARNESS) $O/lib/libtool.a $O/lib/libnode.a
 $(FUZZ): $O/fuzz/%: $O/obj/tests/fuzz/%.o $O/obj/tests/fuzz/replay.o $O/lib/libnode.a
 $(BENCH): $O/bench/%: $O/obj/tests/bench/%.o $(HARNESS) $O/lib/libnode.a
 

@@ -1,4 +1,5 @@
 /* node-list: which nodes are connected. */
+#include "table.h"
 #include "tool.h"
 
 #include <stdio.h>
@@ -26,65 +27,68 @@ static const struct tool tool = {
     .options = table,
 };
 
-static const char *state_of(const json_t *node) {
-  if (json_is_true(json_object_get(node, "self"))) return "self";
-  return json_is_true(json_object_get(node, "connected")) ? "connected" : "down";
+static void put_state(const struct table *t, const json_t *node, const char *key, struct buf *out) {
+  (void)t, (void)key;
+  bool self = json_is_true(json_object_get(node, "self"));
+  bool connected = json_is_true(json_object_get(node, "connected"));
+  buf_puts(out, self ? "self" : connected ? "connected" : "down");
 }
 
-static void print_node(const struct options *options, const json_t *node) {
-  if (options->common.json)
-    tool_print(node);
-  else if (options->details)
-    printf("%-4lld %-24s %-10lld %s\n", (long long)json_integer_value(json_object_get(node, "id")),
-           tool_member(node, "node"), (long long)json_integer_value(json_object_get(node, "creation")),
-           state_of(node));
-  else
-    printf("%s\n", tool_member(node, "node"));
-}
+static const struct table_column names[] = {{.key = "node", .put = table_text}, TABLE_LAST};
 
-static void print_head(const struct options *options) {
-  if (options->details && !options->common.json)
-    printf("%-4s %-24s %-10s %s\n", "ID", "NODE", "CREATION", "STATE");
-}
+static const struct table_column details[] = {{"ID", "id", table_integer, .least = 4},
+                                              {"NODE", "node", table_text, .least = 24},
+                                              {"CREATION", "creation", table_integer, .least = 10},
+                                              {.head = "STATE", .put = put_state},
+                                              TABLE_LAST};
 
-/* The node's own facts, as an entry of the list. */
-static int list_self(struct nodemsg *m, const struct options *options, struct error *e) {
+static const struct table_column events[] = {{.key = "event", .put = table_text},
+                                             {.key = "node", .put = table_text},
+                                             {.key = "reason", .put = table_text},
+                                             TABLE_LAST};
+
+/* The facts about the node itself, in the form of an entry of the list. */
+static int list_self(struct nodemsg *m, struct table *nodes, struct error *e) {
   json_auto_t *self = NULL;
   int rc = nodemsg_request(m, "GET", "/v1/node", NULL, &self, e);
   if (rc) return rc;
   json_auto_t *entry = tool_need(json_pack(
       "{s:O*, s:O*, s:O*, s:b, s:b}", "node", json_object_get(self, "node"), "id",
       json_object_get(self, "id"), "creation", json_object_get(self, "creation"), "connected", 0, "self", 1));
-  print_head(options);
-  print_node(options, entry);
+  table_row(nodes, entry);
   return 0;
+}
+
+static int list_scope(struct nodemsg *m, const char *scope, struct table *nodes, struct error *e) {
+  json_auto_t *answer = NULL;
+  char *path = tool_path(&tool, "/v1/nodes?scope=", scope, NULL);
+  int rc = nodemsg_request(m, "GET", path, NULL, &answer, e);
+  free(path);
+  if (!rc) table_rows(nodes, json_object_get(answer, "nodes"));
+  return rc;
 }
 
 static int list(struct nodemsg *m, const struct options *options, struct error *e) {
-  json_auto_t *answer = NULL;
-  char *path = tool_path(&tool, "/v1/nodes?scope=", options->scope ? options->scope : "connected", NULL);
-  int rc = nodemsg_request(m, "GET", path, NULL, &answer, e);
-  free(path);
-  if (rc) return rc;
-  print_head(options);
-  size_t i;
-  json_t *node;
-  json_array_foreach(json_object_get(answer, "nodes"), i, node) {
-    print_node(options, node);
-  }
-  return 0;
+  const char *scope = options->scope ? options->scope : "connected";
+  struct table nodes = {.columns = options->details ? details : names,
+                        .json = options->common.json,
+                        .headed = options->details};
+  table_begin(&nodes);
+  int rc = strcmp(scope, "self") == 0 ? list_self(m, &nodes, e) : list_scope(m, scope, &nodes, e);
+  if (!rc) table_end(&nodes);
+  return rc;
 }
 
 static int print_event(void *data, json_t *event) {
-  const struct options *options = data;
-  const char *reason = tool_member(event, "reason");
-  if (options->common.json)
-    tool_print(event);
-  else
-    printf("%s %s%s%s\n", tool_member(event, "event"), tool_member(event, "node"), *reason ? " " : "",
-           reason);
+  table_row(data, event);
   if (fflush(stdout)) exit(tool_finish(&tool, 1));
   return 0;
+}
+
+static int watch(struct nodemsg *m, const struct options *options, struct error *e) {
+  struct table lines = {.columns = events, .json = options->common.json};
+  table_begin(&lines);
+  return nodemsg_stream(m, "GET", "/v1/nodes?watch=1", NULL, print_event, &lines, e);
 }
 
 int main(int argc, char **argv) {
@@ -95,13 +99,7 @@ int main(int argc, char **argv) {
 
   struct nodemsg *m = tool_open(&tool, &options.common, NULL);
   struct error e = {0};
-  int rc;
-  if (options.watch)
-    rc = nodemsg_stream(m, "GET", "/v1/nodes?watch=1", NULL, print_event, &options, &e);
-  else if (options.scope && strcmp(options.scope, "self") == 0)
-    rc = list_self(m, &options, &e);
-  else
-    rc = list(m, &options, &e);
+  int rc = options.watch ? watch(m, &options, &e) : list(m, &options, &e);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   nodemsg_close(m);
   return tool_finish(&tool, status);

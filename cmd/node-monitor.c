@@ -1,7 +1,6 @@
 /* node-monitor: how processes end. */
+#include "table.h"
 #include "tool.h"
-
-#include "base/buf.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -24,40 +23,40 @@ static const struct tool tool = {
     .options = table,
 };
 
-/* One process and the thread that waits for it, over a connection of its own. */
-struct watch {
+/* A reason that is a string of one line as it is; any other reason as JSON. */
+static void put_reason(const struct table *t, const json_t *row, const char *key, struct buf *out) {
+  (void)t;
+  const json_t *reason = json_object_get(row, key);
+  const char *word = json_string_value(reason);
+  bool plain = word && *word && strlen(word) == json_string_length(reason);
+  for (const char *c = word; plain && *c; c++) plain = (unsigned char)*c >= ' ';
+  char *text = plain ? NULL : tool_need(json_dumps(reason, JSON_ENCODE_ANY | JSON_COMPACT));
+  buf_puts(out, plain ? word : text);
+  free(text);
+}
+
+static const struct table_column columns[] = {
+    {.put = table_pid}, {.key = "down", .put = put_reason}, TABLE_LAST};
+
+/* One process, and the thread that waits for its end on a connection of its own. */
+struct waiter {
   const struct options *options;
   struct nodemsg *m;
   char *path;
   pthread_t thread;
-  json_t *process; /* its pid, once it is watched */
-  int status;      /* -1 until it has ended */
+  json_t *process; /* the stream's first line, its pid; NULL until that has come */
+  int status;      /* -1 until the process has ended */
 };
 
-/* A word as it is; whatever would not be one line, or is no string, as JSON. */
-static char *reason_text(const json_t *reason) {
-  const char *word = json_string_value(reason);
-  if (!word) return json_dumps(reason, JSON_ENCODE_ANY | JSON_COMPACT);
-  bool plain = *word && strlen(word) == json_string_length(reason);
-  for (const char *c = word; *c; c++) plain = plain && (unsigned char)*c >= ' ';
-  return plain ? strdup(word) : json_dumps(reason, JSON_ENCODE_ANY);
-}
-
-static void print_down(const struct watch *w, json_t *line) {
-  if (w->options->common.json) {
-    if (json_object_update(w->process, line)) tool_need(NULL);
-    tool_print(w->process);
-  } else {
-    char pid[NPID_TEXT_SIZE];
-    char *reason = tool_need(reason_text(json_object_get(line, "down")));
-    printf("%s %s\n", tool_pid(w->m, w->process, false, pid), reason);
-    free(reason);
-  }
+static void print_down(const struct waiter *w, json_t *line) {
+  struct table lines = {.columns = columns, .m = w->m, .json = w->options->common.json};
+  if (json_object_update(w->process, line)) tool_need(NULL);
+  table_row(&lines, w->process);
   if (fflush(stdout)) exit(tool_finish(&tool, 1));
 }
 
 static int take(void *data, json_t *line) {
-  struct watch *w = data;
+  struct waiter *w = data;
   if (!w->process) {
     w->process = json_incref(line);
     return 0;
@@ -68,7 +67,7 @@ static int take(void *data, json_t *line) {
 }
 
 static void *wait_for(void *data) {
-  struct watch *w = data;
+  struct waiter *w = data;
   struct error e = {0};
   int rc = nodemsg_stream(w->m, "GET", w->path, NULL, take, w, &e);
   if (!rc && w->status < 0)
@@ -77,16 +76,16 @@ static void *wait_for(void *data) {
   return NULL;
 }
 
-static void watch_begin(struct watch *w, const struct options *options, const char *pid) {
+static void waiter_begin(struct waiter *w, const struct options *options, const char *pid) {
   char *home = tool_home_of(pid);
-  *w = (struct watch){.options = options, .status = -1};
+  *w = (struct waiter){.options = options, .status = -1};
   w->path = tool_path(&tool, "/v1/processes/", pid, "/monitor");
   w->m = tool_open(&tool, &options->common, home);
   free(home);
   if (pthread_create(&w->thread, NULL, wait_for, w)) tool_need(NULL);
 }
 
-static int watch_end(struct watch *w) {
+static int waiter_end(struct waiter *w) {
   pthread_join(w->thread, NULL);
   nodemsg_close(w->m);
   json_decref(w->process);
@@ -94,7 +93,7 @@ static int watch_end(struct watch *w) {
   return w->status;
 }
 
-/* Each of them takes a few descriptors: as many as we may have. */
+/* Raises the soft limit of descriptors to the hard one: each process takes a connection of its own. */
 static void raise_limit(void) {
   struct rlimit files;
   if (getrlimit(RLIMIT_NOFILE, &files)) return;
@@ -109,13 +108,13 @@ int main(int argc, char **argv) {
   if (!pids->count || options.common.rest.count) tool_usage(&tool, "which PID?");
 
   raise_limit();
-  struct watch *watches = tool_need(calloc(pids->count, sizeof *watches));
-  for (size_t i = 0; i < pids->count; i++) watch_begin(&watches[i], &options, pids->at[i]);
+  struct waiter *waiters = tool_need(calloc(pids->count, sizeof *waiters));
+  for (size_t i = 0; i < pids->count; i++) waiter_begin(&waiters[i], &options, pids->at[i]);
   int status = 0;
   for (size_t i = 0; i < pids->count; i++) {
-    int ended = watch_end(&watches[i]);
+    int ended = waiter_end(&waiters[i]);
     if (ended > status) status = ended;
   }
-  free(watches);
+  free(waiters);
   return tool_finish(&tool, status);
 }

@@ -1,4 +1,5 @@
 /* node-whereis: the pid behind a name. */
+#include "table.h"
 #include "tool.h"
 
 #include "core/nodename.h"
@@ -27,26 +28,21 @@ static const struct tool tool = {
     .options = table,
 };
 
-static int list(struct nodemsg *m, const struct options *options, const char *scope, struct error *e) {
+static const struct table_column pairs[] = {
+    {.key = "name", .put = table_text}, {.put = table_pid}, TABLE_LAST};
+
+static const struct table_column pid_alone[] = {{.put = table_pid}, TABLE_LAST};
+
+static int list(struct nodemsg *m, const char *scope, struct table *names, struct error *e) {
   json_auto_t *answer = NULL;
   char *path = tool_path(&tool, "/v1/names?scope=", scope, NULL);
   int rc = nodemsg_request(m, "GET", path, NULL, &answer, e);
   free(path);
-  if (rc) return rc;
-  size_t i;
-  json_t *entry;
-  json_array_foreach(json_object_get(answer, "names"), i, entry) {
-    if (options->common.json) {
-      tool_print(entry);
-    } else {
-      printf("%s ", tool_member(entry, "name"));
-      tool_print_pid(m, entry, options->full);
-    }
-  }
-  return 0;
+  if (!rc) table_rows(names, json_object_get(answer, "names"));
+  return rc;
 }
 
-static int look_up(struct nodemsg *m, const struct options *options, const char *name, const char *scope,
+static int look_up(struct nodemsg *m, const char *name, const char *scope, struct table *names,
                    struct error *e) {
   json_auto_t *entry = NULL;
   char *query = tool_path(&tool, "?scope=", scope, NULL);
@@ -54,26 +50,27 @@ static int look_up(struct nodemsg *m, const struct options *options, const char 
   int rc = nodemsg_request(m, "GET", path, NULL, &entry, e);
   free(query);
   free(path);
-  if (rc) return rc;
-  if (options->common.json)
-    tool_print(entry);
-  else
-    tool_print_pid(m, entry, options->full);
-  return 0;
+  if (!rc) table_row(names, entry);
+  return rc;
 }
 
 int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
-  const struct tool_words *names = &options.common.operands;
-  if (names->count > 1 || options.common.rest.count) tool_usage(&tool, "one name at a time");
+  const struct tool_words *words = &options.common.operands;
+  const char *name = words->count ? words->at[0] : NULL;
+  if (words->count > 1 || options.common.rest.count) tool_usage(&tool, "one name at a time");
   const char *scope = options.local ? "local" : "global";
   struct error e = {0};
-  int rc = names->count ? procname_check(names->at[0], &e) : 0;
+  int rc = name ? procname_check(name, &e) : 0;
   if (rc) tool_fail(&tool, rc, &e);
 
   struct nodemsg *m = tool_open(&tool, &options.common, NULL);
-  rc = names->count ? look_up(m, &options, names->at[0], scope, &e) : list(m, &options, scope, &e);
+  struct table names = {
+      .columns = name ? pid_alone : pairs, .m = m, .full = options.full, .json = options.common.json};
+  table_begin(&names);
+  rc = name ? look_up(m, name, scope, &names, &e) : list(m, scope, &names, &e);
+  table_end(&names);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   nodemsg_close(m);
   return tool_finish(&tool, status);

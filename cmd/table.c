@@ -1,0 +1,188 @@
+/* Invariant: every cell is text in UTF-8, and its width is counted in columns of a terminal: table_begin sets
+ * the locale that mbtowc and wcwidth need, whatever the environment says. */
+#include "table.h"
+
+#include <locale.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <wchar.h>
+#include <wctype.h>
+
+/* --- texts of members ------------------------------------------------------------------------------------
+ */
+
+void table_text(const struct table *table, const json_t *row, const char *key, struct buf *out) {
+  (void)table;
+  buf_puts(out, tool_member(row, key));
+}
+
+void table_word(const struct table *table, const json_t *row, const char *key, struct buf *out) {
+  (void)table;
+  const char *word = tool_member(row, key);
+  wchar_t wide;
+  for (const char *c = *word ? word : "-"; *c;) {
+    int n = mbtowc(&wide, c, MB_CUR_MAX);
+    bool shows = n > 0 && iswprint((wint_t)wide);
+    buf_append(out, shows ? c : "?", shows ? (size_t)n : 1);
+    c += n > 0 ? n : 1;
+  }
+}
+
+void table_integer(const struct table *table, const json_t *row, const char *key, struct buf *out) {
+  (void)table;
+  const json_t *n = json_object_get(row, key);
+  if (n)
+    buf_printf(out, "%lld", (long long)json_integer_value(n));
+  else
+    buf_putc(out, '-');
+}
+
+void table_bytes(const struct table *table, const json_t *row, const char *key, struct buf *out) {
+  (void)table;
+  const json_t *bytes = json_object_get(row, key);
+  double n = json_number_value(bytes);
+  const char *unit = "\0KMGT";
+  for (; n >= 999.5 && unit[1]; unit++) n /= 1024;
+  if (!bytes)
+    buf_putc(out, '-');
+  else
+    buf_printf(out, *unit && n < 9.95 ? "%.1f%.1s" : "%.0f%.1s", n, unit);
+}
+
+void table_age(const struct table *table, const json_t *row, const char *key, struct buf *out) {
+  (void)table;
+  static const struct {
+    long long seconds;
+    char letter;
+  } units[] = {{86400, 'd'}, {3600, 'h'}, {60, 'm'}, {1, 's'}};
+  long long age = json_integer_value(json_object_get(row, key)) / 1000;
+  size_t i = 0;
+  while (i + 1 < sizeof units / sizeof *units && age < units[i].seconds) i++;
+  buf_printf(out, "%lld%c", age / units[i].seconds, units[i].letter);
+}
+
+void table_pid(const struct table *table, const json_t *row, const char *key, struct buf *out) {
+  char pid[NPID_TEXT_SIZE];
+  (void)key;
+  buf_puts(out, tool_pid(table->m, row, table->full, pid));
+}
+
+/* --- lines -----------------------------------------------------------------------------------------------
+ */
+
+static void write_line(struct buf *line) {
+  buf_putc(line, '\n');
+  tool_need(buf_ok(line) ? line->data : NULL);
+  fwrite(line->data, 1, line->len, stdout);
+  buf_clear(line);
+}
+
+/* The cells that are not empty, separated by one blank. */
+static void print_row(const struct table *table, const json_t *row) {
+  struct buf line = BUF_INIT;
+  for (const struct table_column *c = table->columns; c->put; c++) {
+    size_t before = line.len;
+    if (before) buf_putc(&line, ' ');
+    size_t start = line.len;
+    c->put(table, row, c->key, &line);
+    if (line.len == start) line.len = before;
+  }
+  write_line(&line);
+  buf_finish(&line);
+}
+
+/* --- columns ---------------------------------------------------------------------------------------------
+ */
+
+static int width_of(const char *text) {
+  int width = 0;
+  wchar_t wide;
+  for (int n; (n = mbtowc(&wide, text, MB_CUR_MAX)) > 0; text += n) {
+    int columns = wcwidth(wide);
+    width += columns > 0 ? columns : 0;
+  }
+  return width;
+}
+
+/* The text of a cell, or of the heading when row is NULL; valid until the next call with this buffer. */
+static const char *cell(const struct table *table, const struct table_column *c, const json_t *row,
+                        struct buf *text) {
+  buf_clear(text);
+  if (!row) return c->head;
+  c->put(table, row, c->key, text);
+  tool_need(buf_ok(text) ? text : NULL);
+  return text->len ? text->data : "";
+}
+
+static int column_width(const struct table *table, const struct table_column *c) {
+  struct buf text = BUF_INIT;
+  int widest = width_of(c->head);
+  size_t i;
+  json_t *row;
+  if (c->least > widest) widest = c->least;
+  json_array_foreach(table->rows, i, row) {
+    int width = width_of(cell(table, c, row, &text));
+    if (width > widest) widest = width;
+  }
+  buf_finish(&text);
+  return widest;
+}
+
+static void put_padded(struct buf *line, const struct table_column *c, int width, const char *text) {
+  bool last = !c[1].put;
+  int space = last ? 0 : width - width_of(text);
+  buf_printf(line, "%*s%s%*s%s", c->right ? space : 0, "", text, c->right ? 0 : space, "", last ? "" : " ");
+}
+
+/* The line of a row, or of the headings when row is NULL. */
+static void print_aligned(const struct table *table, const int *widths, const json_t *row) {
+  struct buf line = BUF_INIT, text = BUF_INIT;
+  for (const struct table_column *c = table->columns; c->put; c++)
+    put_padded(&line, c, widths[c - table->columns], cell(table, c, row, &text));
+  write_line(&line);
+  buf_finish(&text);
+  buf_finish(&line);
+}
+
+/* --- the table -------------------------------------------------------------------------------------------
+ */
+
+void table_begin(struct table *table) {
+  setlocale(LC_CTYPE, "C.UTF-8");
+  if (table->headed && !table->json) table->rows = tool_need(json_array());
+}
+
+void table_row(struct table *table, json_t *row) {
+  if (table->json) {
+    tool_print(row);
+  } else if (table->rows) {
+    if (json_array_append(table->rows, row)) tool_need(NULL);
+  } else {
+    print_row(table, row);
+  }
+}
+
+void table_rows(struct table *table, const json_t *rows) {
+  size_t i;
+  json_t *row;
+  json_array_foreach(rows, i, row) {
+    table_row(table, row);
+  }
+}
+
+void table_end(struct table *table) {
+  if (!table->rows) return;
+  size_t n = 0, i;
+  json_t *row;
+  while (table->columns[n].put) n++;
+  int *widths = tool_need(calloc(n, sizeof *widths));
+  for (size_t c = 0; c < n; c++) widths[c] = column_width(table, &table->columns[c]);
+  print_aligned(table, widths, NULL);
+  json_array_foreach(table->rows, i, row) {
+    print_aligned(table, widths, row);
+  }
+  free(widths);
+  json_decref(table->rows);
+  table->rows = NULL;
+}
