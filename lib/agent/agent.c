@@ -2,21 +2,22 @@
  * is run until every handle is closed before anything that handles point to is freed. */
 #include "agent/agent.h"
 
+#include "agent/api/attach.h"
+#include "agent/http/server.h"
+#include "agent/kernel/flow.h"
+#include "agent/kernel/kernel.h"
+#include "agent/kernel/registry.h"
 #include "agent/kernel/rpc.h"
+#include "agent/mesh/dial.h"
+#include "agent/mesh/mesh.h"
 #include "agent/process/command.h"
 #include "agent/process/console.h"
-#include "agent/mesh/dial.h"
 #include "agent/process/hosted.h"
-#include "agent/http/server.h"
-#include "agent/kernel/kernel.h"
-#include "agent/mesh/mesh.h"
-#include "agent/kernel/flow.h"
-#include "agent/kernel/registry.h"
 #include "agent/runtime.h"
-#include "agent/api/attach.h"
 #include "agent/state.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "core/reason.h"
 
 #include <curl/curl.h>
 #include <errno.h>

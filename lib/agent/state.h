@@ -3,7 +3,7 @@
 #ifndef AGENT_STATE_H
 #define AGENT_STATE_H
 
-#include "agent/agent.h"
+#include "agent/config.h"
 #include "base/log.h"
 #include "core/names.h"
 #include "core/npid.h"

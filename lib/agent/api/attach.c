@@ -3,10 +3,11 @@
 #include "agent/api/attach.h"
 
 #include "agent/api/api.h"
-#include "agent/kernel/rpc.h"
 #include "agent/api/client.h"
+#include "agent/kernel/rpc.h"
 #include "agent/process/hosted.h"
-#include "agent/mesh/mesh.h"
+#include "agent/send.h"
+#include "core/reason.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -34,7 +35,7 @@ static void end(struct attachment *s, struct term *reason) {
 }
 
 static void answer_flushes(struct attachment *s) {
-  rpc_answer_all(s->hosted.agent, &s->flushes);
+  call_answer_all(s->hosted.agent, &s->flushes);
 }
 
 /* --- the stream ----------------------------------------------------------------------------------------- */
@@ -112,7 +113,7 @@ static void attach_message(struct hosted *p, const struct signal *sig) {
 static bool attach_call(struct hosted *p, struct signal *call) {
   struct attachment *s = (struct attachment *)p;
   if (!term_is_word(call->term, "flush")) return false;
-  rpc_defer(&s->flushes, call);
+  call_defer(&s->flushes, call);
   if (!s->stream || !stream_full(s->stream)) answer_flushes(s);
   return true;
 }
@@ -120,7 +121,7 @@ static bool attach_call(struct hosted *p, struct signal *call) {
 /* The last line: how it ended. */
 static void finish_stream(struct attachment *s, const struct term *reason) {
   if (!s->stream) return;
-  stream_line(s->stream, client_end(s->hosted.agent, "exit", reason, client_status(reason)));
+  stream_line(s->stream, client_end(s->hosted.agent, "exit", reason, reason_status(reason)));
   stream_end(s->stream);
 }
 

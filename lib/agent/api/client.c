@@ -3,10 +3,11 @@
 #include "agent/api/client.h"
 
 #include "agent/api/api.h"
-#include "agent/kernel/rpc.h"
-#include "agent/process/hosted.h"
-#include "agent/kernel/registry.h"
 #include "agent/http/routes.h"
+#include "agent/kernel/registry.h"
+#include "agent/process/hosted.h"
+#include "agent/send.h"
+#include "core/reason.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -23,24 +24,6 @@ struct client {
 };
 
 /* --- reasons --- */
-
-int client_status(const struct term *reason) {
-  static const struct {
-    const char *word;
-    int status;
-  } words[] = {{"normal", 0},   {"shutdown", 143}, {"kill", 137},
-               {"killed", 137}, {"timeout", 124},  {"noconnection", 125}};
-  for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-    if (term_is_word(reason, words[i].word)) return words[i].status;
-  struct term_reader r = term_read(reason);
-  struct term_value list = term_next(&r);
-  const char *word;
-  size_t len;
-  int64_t n;
-  if (list.tag != TERM_LIST || list.count < 2 || !term_get_str(&r, &word, &len) || !term_get_int(&r, &n))
-    return 1;
-  return len == 6 && !memcmp(word, "signal", 6) ? (int)(128 + n) : (int)(n & 255);
-}
 
 json_t *client_end(struct agent *a, const char *key, const struct term *reason, int status) {
   struct term_reader r = term_read(reason);
@@ -71,7 +54,7 @@ static void on_closed(void *data, bool gone) {
 
 /* The stream's end frees it. */
 static void client_free(struct hosted *p) {
-  rpc_answer_all(p->agent, &((struct client *)p)->flushes);
+  call_answer_all(p->agent, &((struct client *)p)->flushes);
 }
 
 static void client_exit(struct hosted *p, struct term *reason, bool kill) {
@@ -131,8 +114,8 @@ static void mailbox_message(struct hosted *p, const struct signal *s) {
 static bool mailbox_call(struct hosted *p, struct signal *call) {
   struct client *c = (struct client *)p;
   if (!term_is_word(call->term, "flush")) return false;
-  rpc_defer(&c->flushes, call);
-  if (!c->stream || !stream_full(c->stream)) rpc_answer_all(p->agent, &c->flushes);
+  call_defer(&c->flushes, call);
+  if (!c->stream || !stream_full(c->stream)) call_answer_all(p->agent, &c->flushes);
   return true;
 }
 
@@ -140,7 +123,7 @@ static void on_drained(void *data) {
   struct client *c = data;
   if (c->ended) return;
   vm_set_full(c->hosted.agent->vm, c->hosted.pid, false);
-  rpc_answer_all(c->hosted.agent, &c->flushes);
+  call_answer_all(c->hosted.agent, &c->flushes);
 }
 
 static const struct stream_events mailbox_stream = {on_closed, on_drained};
@@ -202,7 +185,7 @@ void api_mailbox(struct request *r) {
 static int down_status(const struct term *reason) {
   if (term_is_word(reason, "noproc")) return err_exit(ERR_NO_PROCESS);
   if (term_is_word(reason, "noconnection")) return err_exit(ERR_LOST);
-  return client_status(reason);
+  return reason_status(reason);
 }
 
 static void monitor_end(struct client *c, const struct term *reason) {

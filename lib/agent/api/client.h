@@ -9,7 +9,7 @@
 
 /* The exit status that a reason ([reason], or NULL) stands for, as the shell has them: 0 normal, n for
  * {"exit", n}, 128+n for {"signal", n}, 124 timeout, 125 a lost process, 137 killed, 143 shutdown, else 1. */
-int client_status(const struct term *reason);
+int reason_status(const struct term *reason);
 
 /* {key: the reason as a value, "status": n}: a new object. */
 json_t *client_end(struct agent *a, const char *key, const struct term *reason, int status);

@@ -1,12 +1,14 @@
 /* Processes: /v1/processes. */
 #include "agent/api/api.h"
+#include "agent/api/attach.h"
+#include "agent/http/routes.h"
 #include "agent/kernel/census.h"
-#include "agent/process/hosted.h"
 #include "agent/kernel/kernel.h"
 #include "agent/mesh/mesh.h"
-#include "agent/http/routes.h"
-#include "agent/api/attach.h"
+#include "agent/process/hosted.h"
+#include "agent/send.h"
 #include "base/text.h"
+#include "core/reason.h"
 #include "wire/json.h"
 
 #include <stdlib.h>

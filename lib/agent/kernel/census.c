@@ -2,6 +2,7 @@
 #include "agent/kernel/census.h"
 
 #include "agent/kernel/rpc.h"
+#include "agent/send.h"
 #include "base/clock.h"
 
 #include <stdlib.h>
@@ -24,9 +25,7 @@ struct asked {
 static void census_close(struct census *c) {
   if (--c->open) return;
   term_set_count(&c->list, c->at, c->count);
-  struct term *t = term_from_writer(&c->list, 3);
-  rpc_answer(c->agent, c->call, t);
-  term_unref(t);
+  call_answer_take(c->agent, c->call, term_from_writer(&c->list, 3));
   term_writer_finish(&c->list);
   free(c);
 }
@@ -61,11 +60,9 @@ void census_op(struct agent *a, struct signal *call, struct term_reader args) {
   struct census *c = calloc(1, sizeof *c);
   npid *pids = calloc((size_t)limit + 1, sizeof *pids);
   if (!c || !pids) {
-    struct error e;
-    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     free(c);
     free(pids);
-    rpc_refuse(a, call, &e);
+    call_refuse_code(a, call, ERR_NOMEM, NULL);
     return;
   }
   *c = (struct census){.agent = a, .call = call, .open = 1};

@@ -3,8 +3,7 @@
  * "room". */
 #include "agent/kernel/flow.h"
 
-#include "agent/kernel/rpc.h"
-#include "agent/process/hosted.h"
+#include "agent/send.h"
 #include "base/map.h"
 
 #include <stdlib.h>
@@ -27,10 +26,10 @@ static void tell(struct agent *a, uint32_t node, const char *what, npid pid) {
   term_unref(t);
 }
 
-/* The calls of a node (any, when it is UINT32_MAX) are answered by nobody: it is gone, or we are. */
+/* Frees the calls of a lost node: nobody waits for their answer. */
 static void drop_calls(struct jam *j, uint32_t node) {
   for (struct signal **at = &j->calls, *s; (s = *at);) {
-    if (node != UINT32_MAX && npid_incarnation(s->from) != node) {
+    if (npid_incarnation(s->from) != node) {
       at = &s->next;
       continue;
     }
@@ -42,7 +41,7 @@ static void drop_calls(struct jam *j, uint32_t node) {
 static void jam_free(struct agent *a, struct jam *j) {
   map_remove_id(&a->flow->jams, j->pid);
   vm_leave_room(a->vm, &j->wait);
-  drop_calls(j, UINT32_MAX);
+  call_drop_all(&j->calls);
   free(j->nodes);
   free(j);
 }
@@ -82,12 +81,12 @@ void flow_arrived(struct agent *a, uint32_t from, npid to) {
 void flow_answer(struct agent *a, struct signal *call, npid to) {
   struct jam *j = call->ref == NPID_NONE ? NULL : jam_at(a, to);
   if (!j) {
-    rpc_answer(a, call, NULL);
+    call_answer(a, call, NULL);
     return;
   }
   term_unref(call->term); /* it may be long, and all that is needed is to whom the answer goes */
   call->term = NULL;
-  rpc_defer(&j->calls, call);
+  call_defer(&j->calls, call);
 }
 
 void flow_room(struct agent *a, npid pid) {
@@ -96,7 +95,7 @@ void flow_room(struct agent *a, npid pid) {
   vm_leave_room(a->vm, &j->wait);
   if (await(a, j)) return;
   for (size_t i = 0; i < j->nodes_len; i++) tell(a, j->nodes[i], "room", pid);
-  rpc_answer_all(a, &j->calls);
+  call_answer_all(a, &j->calls);
   jam_free(a, j);
 }
 
@@ -119,7 +118,7 @@ static void note(struct agent *a, struct signal *call, struct term_reader r, boo
   npid pid;
   bool theirs = term_get_pid(&r, &pid) && npid_incarnation(pid) == npid_incarnation(call->from);
   if (theirs && !npid_is_local(pid)) vm_hold(a->vm, pid, held);
-  rpc_answer(a, call, NULL);
+  call_answer(a, call, NULL);
 }
 
 void flow_op_hold(struct agent *a, struct signal *call, struct term_reader args) {

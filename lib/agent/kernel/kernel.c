@@ -1,13 +1,13 @@
 /* Invariant: each call is answered exactly once, by the operation that took it. */
 #include "agent/kernel/kernel.h"
 
-#include "agent/kernel/rpc.h"
 #include "agent/kernel/census.h"
-#include "agent/process/command.h"
-#include "agent/process/hosted.h"
-#include "agent/mesh/mesh.h"
 #include "agent/kernel/flow.h"
 #include "agent/kernel/registry.h"
+#include "agent/kernel/rpc.h"
+#include "agent/mesh/mesh.h"
+#include "agent/process/command.h"
+#include "agent/send.h"
 #include "base/clock.h"
 
 #include <stdlib.h>
@@ -27,22 +27,8 @@ static struct asked *asked_new(struct agent *a, struct signal *call) {
     *k = (struct asked){a, call, clock_ns()};
     return k;
   }
-  struct error e;
-  error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  rpc_refuse(a, call, &e);
+  call_refuse_code(a, call, ERR_NOMEM, NULL);
   return NULL;
-}
-
-/* Answers with the values of a term that is consumed. */
-static void answer_take(struct agent *a, struct signal *call, struct term *t) {
-  rpc_answer(a, call, t);
-  term_unref(t);
-}
-
-static void refuse(struct agent *a, struct signal *call, int code, const char *text) {
-  struct error e;
-  error_set(&e, code, "%s", text);
-  rpc_refuse(a, call, &e);
 }
 
 /* The next value as a NUL-terminated string in out; false when it is no string or too long. */
@@ -59,7 +45,7 @@ static bool get_node(struct agent *a, struct signal *call, struct term_reader *r
   char text[NODENAME_SIZE + 8] = "";
   struct error e;
   if (get_text(r, text, sizeof text) && !nodename_parse(text, out, &e)) return true;
-  refuse(a, call, ERR_BAD_NODE, *text ? e.text : err_sentence(ERR_BAD_NODE));
+  call_refuse_code(a, call, ERR_BAD_NODE, *text ? e.text : NULL);
   return false;
 }
 
@@ -68,9 +54,9 @@ static bool get_node(struct agent *a, struct signal *call, struct term_reader *r
 static void on_connected(void *data, const struct error *e, npid kernel) {
   struct asked *k = data;
   if (e)
-    rpc_refuse(k->agent, k->call, e);
+    call_refuse(k->agent, k->call, e);
   else
-    answer_take(k->agent, k->call, term_build("p", kernel));
+    call_answer_take(k->agent, k->call, term_build("p", kernel));
   free(k);
 }
 
@@ -84,7 +70,7 @@ static void op_connect(struct agent *a, struct signal *call, struct term_reader 
 static void op_disconnect(struct agent *a, struct signal *call, struct term_reader r) {
   struct nodename name;
   if (!get_node(a, call, &r, &name)) return;
-  answer_take(a, call, term_build("b", (int)mesh_disconnect(a, name.full, "disconnected")));
+  call_answer_take(a, call, term_build("b", (int)mesh_disconnect(a, name.full, "disconnected")));
 }
 
 struct listing {
@@ -105,7 +91,7 @@ static void op_nodes(struct agent *a, struct signal *call, struct term_reader r)
   size_t at = term_open(&l.w, TERM_LIST);
   mesh_each(a, add_node, &l);
   term_set_count(&l.w, at, l.count);
-  answer_take(a, call, term_from_writer(&l.w, 1));
+  call_answer_take(a, call, term_from_writer(&l.w, 1));
   term_writer_finish(&l.w);
 }
 
@@ -113,16 +99,16 @@ static void on_echo(void *data, const struct error *e, struct term_reader values
   (void)values;
   struct asked *k = data;
   if (e)
-    rpc_refuse(k->agent, k->call, e);
+    call_refuse(k->agent, k->call, e);
   else
-    answer_take(k->agent, k->call, term_build("i", (clock_ns() - k->since_ns) / 1000));
+    call_answer_take(k->agent, k->call, term_build("i", (clock_ns() - k->since_ns) / 1000));
   free(k);
 }
 
 static void on_ping_connected(void *data, const struct error *e, npid kernel) {
   struct asked *k = data;
   if (e) {
-    rpc_refuse(k->agent, k->call, e);
+    call_refuse(k->agent, k->call, e);
     free(k);
     return;
   }
@@ -139,7 +125,7 @@ static void op_ping(struct agent *a, struct signal *call, struct term_reader r) 
 
 static void op_echo(struct agent *a, struct signal *call, struct term_reader r) {
   (void)r;
-  rpc_answer(a, call, NULL);
+  call_answer(a, call, NULL);
 }
 
 /* A process that wants to hear of nodes: a watch that goes with its process, which the kernel monitors. */
@@ -179,7 +165,7 @@ static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_r
   } else if (!l && on) {
     l = calloc(1, sizeof *l);
     if (!l) {
-      refuse(a, call, ERR_NOMEM, err_sentence(ERR_NOMEM));
+      call_refuse_code(a, call, ERR_NOMEM, NULL);
       return;
     }
     *l = (struct listener){.agent = a, .pid = call->from, .ref = vm_ref(a->vm)};
@@ -187,7 +173,7 @@ static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_r
     mesh_subscribe(a, &l->watch);
     agent_send(a, SIGNAL_MONITOR, l->pid, NPID_KERNEL, l->ref, NULL);
   }
-  rpc_answer(a, call, NULL);
+  call_answer(a, call, NULL);
 }
 
 /* --- names ---------------------------------------------------------------------------------------------- */
@@ -195,9 +181,9 @@ static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_r
 static void on_named(void *data, const struct error *e, bool yes) {
   struct asked *k = data;
   if (e)
-    rpc_refuse(k->agent, k->call, e);
+    call_refuse(k->agent, k->call, e);
   else
-    answer_take(k->agent, k->call, term_build("b", (int)yes));
+    call_answer_take(k->agent, k->call, term_build("b", (int)yes));
   free(k);
 }
 
@@ -206,11 +192,11 @@ static void do_register(struct agent *a, struct signal *call, struct term_reader
   npid pid;
   struct error e;
   if (!get_text(&r, name, sizeof name) || procname_check(name, &e)) {
-    refuse(a, call, ERR_BAD_NAME, *name ? e.text : err_sentence(ERR_BAD_NAME));
+    call_refuse_code(a, call, ERR_BAD_NAME, *name ? e.text : NULL);
     return;
   }
   if (!term_get_pid(&r, &pid)) {
-    refuse(a, call, ERR_BAD_PID, err_sentence(ERR_BAD_PID));
+    call_refuse_code(a, call, ERR_BAD_PID, NULL);
     return;
   }
   struct asked *k = asked_new(a, call);
@@ -227,7 +213,7 @@ static void op_re_register(struct agent *a, struct signal *call, struct term_rea
 static void op_unregister(struct agent *a, struct signal *call, struct term_reader r) {
   char name[256];
   if (!get_text(&r, name, sizeof name)) {
-    refuse(a, call, ERR_BAD_NAME, err_sentence(ERR_BAD_NAME));
+    call_refuse_code(a, call, ERR_BAD_NAME, NULL);
     return;
   }
   struct asked *k = asked_new(a, call);
@@ -254,7 +240,7 @@ static void op_send(struct agent *a, struct signal *call, struct term_reader r) 
 /* ["alive", pid]: of this node. */
 static void op_alive(struct agent *a, struct signal *call, struct term_reader r) {
   npid pid;
-  answer_take(a, call, term_build("b", term_get_pid(&r, &pid) && vm_alive(a->vm, pid)));
+  call_answer_take(a, call, term_build("b", term_get_pid(&r, &pid) && vm_alive(a->vm, pid)));
 }
 
 /* --- spawn ---------------------------------------------------------------------------------------------- */
@@ -344,7 +330,7 @@ static void on_call(struct agent *a, struct signal *s) {
         ops[i].run(a, s, r);
         return;
       }
-  refuse(a, s, ERR_USAGE, "the node does not know this call");
+  call_refuse_code(a, s, ERR_USAGE, "the node does not know this call");
 }
 
 void kernel_signal(struct agent *a, struct signal *s) {

@@ -4,8 +4,8 @@
 #include "agent/kernel/registry.h"
 
 #include "agent/kernel/rpc.h"
-#include "agent/process/hosted.h"
 #include "agent/mesh/mesh.h"
+#include "agent/send.h"
 #include "base/clock.h"
 #include "base/map.h"
 #include "wire/json.h"
@@ -194,13 +194,11 @@ struct claim { /* at the arbiter: a name on its way to all members */
 
 static void on_claim_told(void *data, bool refused) {
   struct claim *c = data;
-  struct term *t = term_build("b", !refused);
   if (refused) {
     names_unregister(c->agent->globals, c->name, c->token);
     tell_all(c->agent, term_build("ssi", "name_drop", c->name, (int64_t)c->token), nobody_waits, NULL);
   }
-  rpc_answer(c->agent, c->call, t);
-  term_unref(t);
+  call_answer_take(c->agent, c->call, term_build("b", !refused));
   free(c);
 }
 
@@ -215,16 +213,8 @@ static char *name_of(struct term_reader *r, size_t extra) {
   return out;
 }
 
-static void refuse(struct agent *a, struct signal *call, const char *what) {
-  struct error e;
-  error_set(&e, ERR_USAGE, "%s", what);
-  rpc_refuse(a, call, &e);
-}
-
 static void answer_bool(struct agent *a, struct signal *call, bool yes) {
-  struct term *t = term_build("b", (int)yes);
-  rpc_answer(a, call, t);
-  term_unref(t);
+  call_answer_take(a, call, term_build("b", (int)yes));
 }
 
 void registry_op_claim(struct agent *a, struct signal *call, struct term_reader r) {
@@ -232,15 +222,13 @@ void registry_op_claim(struct agent *a, struct signal *call, struct term_reader 
   struct claim *c = (struct claim *)name_of(&r, sizeof *c);
   if (!c || !term_get_pid(&r, &pid)) {
     free(c);
-    refuse(a, call, "name_claim wants a name and a pid");
+    call_refuse_code(a, call, ERR_USAGE, "name_claim wants a name and a pid");
     return;
   }
   bool force = term_next(&r).tag == TERM_TRUE;
   if (npid_is_local(pid) && !vm_alive(a->vm, pid)) {
-    struct error e;
     free(c);
-    error_set(&e, ERR_NO_PROCESS, "%s", err_sentence(ERR_NO_PROCESS));
-    rpc_refuse(a, call, &e);
+    call_refuse_code(a, call, ERR_NO_PROCESS, NULL);
     return;
   }
   uint64_t token = new_token(a->registry);
@@ -266,7 +254,7 @@ void registry_op_put(struct agent *a, struct signal *call, struct term_reader r)
   if (ok)
     answer_bool(a, call, believe(a, name, pid, (uint64_t)token, force));
   else
-    refuse(a, call, "name_put wants a name, a pid and a token");
+    call_refuse_code(a, call, ERR_USAGE, "name_put wants a name, a pid and a token");
   free(name);
 }
 
@@ -278,7 +266,7 @@ void registry_op_drop(struct agent *a, struct signal *call, struct term_reader r
   if (name && term_get_int(&r, &token))
     answer_bool(a, call, names_unregister(a->globals, name, (uint64_t)token) || true);
   else
-    refuse(a, call, "name_drop wants a name and a token");
+    call_refuse_code(a, call, ERR_USAGE, "name_drop wants a name and a token");
   free(name);
 }
 

@@ -2,7 +2,6 @@
  * out of the map runs done, so it runs once. */
 #include "agent/kernel/rpc.h"
 
-#include "agent/process/hosted.h"
 #include "base/map.h"
 
 #include <stdlib.h>
@@ -109,31 +108,4 @@ void rpc_finish(struct agent *a) {
   map_finish(&a->rpc->open);
   free(a->rpc);
   a->rpc = NULL;
-}
-
-static void reply(struct agent *a, struct signal *call, struct term *t) {
-  if (call->ref != NPID_NONE) agent_send(a, SIGNAL_REPLY, call->from, call->to, call->ref, t);
-  term_unref(t);
-  signal_free(call);
-}
-
-void rpc_answer(struct agent *a, struct signal *call, struct term *values) {
-  reply(a, call, values ? term_build("bt", 1, values) : term_build("b", 1));
-}
-
-void rpc_refuse(struct agent *a, struct signal *call, const struct error *e) {
-  reply(a, call, term_build("bss", 0, err_wire(e->code), error_text(e)));
-}
-
-void rpc_defer(struct signal **waiting, struct signal *call) {
-  call->next = *waiting;
-  *waiting = call;
-}
-
-void rpc_answer_all(struct agent *a, struct signal **waiting) {
-  while (*waiting) {
-    struct signal *call = *waiting;
-    *waiting = call->next;
-    rpc_answer(a, call, NULL);
-  }
 }

@@ -24,12 +24,4 @@ void rpc_reply(struct agent *a, const struct signal *s);
 /* Fails what is open with a lost node. */
 void rpc_node_down(struct agent *a, uint32_t incarnation);
 
-/* Answers a call, and frees the signal: with values (borrowed; NULL: none), or with an error. */
-void rpc_answer(struct agent *a, struct signal *call, struct term *values);
-void rpc_refuse(struct agent *a, struct signal *call, const struct error *e);
-
-/* Calls that are answered together: one more of them (consumed), and the answer to all. */
-void rpc_defer(struct signal **waiting, struct signal *call);
-void rpc_answer_all(struct agent *a, struct signal **waiting);
-
 #endif

@@ -2,13 +2,15 @@
  * peer_begin, peer_up and peer_down here, and to SYNCING in meet.c. */
 #include "agent/mesh/mesh.h"
 
-#include "agent/kernel/rpc.h"
-#include "agent/process/hosted.h"
-#include "agent/mesh/peer.h"
 #include "agent/kernel/flow.h"
 #include "agent/kernel/registry.h"
+#include "agent/kernel/rpc.h"
+#include "agent/mesh/peer.h"
+#include "agent/process/hosted.h"
+#include "agent/send.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "core/reason.h"
 #include "wire/frame.h"
 
 #include <stdlib.h>

@@ -3,10 +3,10 @@
  * libuv has closed all of its handles. */
 #include "agent/process/command.h"
 
-#include "agent/kernel/rpc.h"
-#include "agent/api/client.h"
-#include "agent/process/hosted.h"
 #include "agent/process/command_spec.h"
+#include "agent/process/hosted.h"
+#include "agent/send.h"
+#include "core/reason.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -43,16 +43,7 @@ static const struct hosted_class command_class;
 /* --- its end -------------------------------------------------------------------------------------------- */
 
 static struct term *reason_of(const struct command *c) {
-  if (c->reason) return term_ref(c->reason);
-  struct term_writer w = TERM_WRITER_INIT;
-  if (!c->signal && !c->status) return reason_word("normal");
-  size_t at = term_open(&w, TERM_LIST);
-  term_put_text(&w, c->signal ? "signal" : "exit");
-  term_put_int(&w, c->signal ? c->signal : c->status);
-  term_set_count(&w, at, 2);
-  struct term *t = term_from_writer(&w, 1);
-  term_writer_finish(&w);
-  return t;
+  return c->reason ? term_ref(c->reason) : reason_exit(c->status, c->signal);
 }
 
 static void on_closed(uv_handle_t *h) {
@@ -91,13 +82,13 @@ static void refuse_start(struct command *c, int error) {
   error_set(&e, missing ? ERR_EXEC : ERR_EXEC_DENIED, "%.*s: %s", (int)n, word,
             missing ? "command not found" : strerror(error));
   names_drop(c->hosted.agent->names, c->hosted.pid, NULL, NULL);
-  rpc_refuse(c->hosted.agent, call, &e);
+  call_refuse(c->hosted.agent, call, &e);
 }
 
 /* ("exit_status", pid, status) to the leader: behind the last output, before the links and monitors fire. */
 static void tell_status(struct command *c, const struct term *reason) {
   struct hosted *p = &c->hosted;
-  struct term *t = term_build("spi", "exit_status", p->pid, (int64_t)client_status(reason));
+  struct term *t = term_build("spi", "exit_status", p->pid, (int64_t)reason_status(reason));
   agent_send(p->agent, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, t);
   term_unref(t);
 }
@@ -272,16 +263,15 @@ static void on_fed(uv_write_t *w, int status) {
   struct error e;
   if (status) error_set(&e, ERR_SYSTEM, "the command's standard input: %s", uv_strerror(status));
   if (status)
-    rpc_refuse(f->agent, f->call, &e);
+    call_refuse(f->agent, f->call, &e);
   else
-    rpc_answer(f->agent, f->call, NULL);
+    call_answer(f->agent, f->call, NULL);
   free(f);
 }
 
 static void no_stdin(struct command *c, struct signal *call) {
-  struct error e;
-  error_set(&e, ERR_USAGE, "this command was spawned without a standard input, or has closed it");
-  rpc_refuse(c->hosted.agent, call, &e);
+  call_refuse_code(c->hosted.agent, call, ERR_USAGE,
+                   "this command was spawned without a standard input, or has closed it");
 }
 
 static void feed(struct command *c, struct signal *call) {
@@ -327,7 +317,7 @@ static bool command_call(struct hosted *p, struct signal *call) {
   }
   if (!term_is_word(call->term, "stdin_eof")) return false;
   if (c->stdin_open) end_stdin(c);
-  rpc_answer(p->agent, call, NULL);
+  call_answer(p->agent, call, NULL);
   return true;
 }
 
@@ -378,9 +368,7 @@ static void answer_started(struct command *c) {
   for (size_t i = 0; i < p->bond_count; i++)
     if (p->bonds[i].ref == NPID_NONE)
       agent_send(p->agent, SIGNAL_LINK, p->bonds[i].pid, p->pid, NPID_NONE, NULL);
-  struct term *t = term_build("p", p->pid);
-  rpc_answer(p->agent, c->call, t);
-  term_unref(t);
+  call_answer_take(p->agent, c->call, term_build("p", p->pid));
   c->call = NULL;
 }
 
@@ -450,7 +438,7 @@ static void no_start(struct command *c, const struct error *e) {
   c->hosted.bond_count = 0; /* it never was */
   hosted_end(&c->hosted, reason);
   term_unref(reason);
-  rpc_refuse(c->hosted.agent, call, e);
+  call_refuse(c->hosted.agent, call, e);
 }
 
 void command_spawn(struct agent *a, struct signal *call, struct term_reader spec) {
@@ -466,7 +454,7 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   }
   if (!c) {
     command_spec_finish(&p);
-    rpc_refuse(a, call, &e);
+    call_refuse(a, call, &e);
     return;
   }
   c->call = call;

@@ -1,8 +1,8 @@
 /* Invariant: at most one write is under way; `writing` holds its bytes, `pending` what came since. */
 #include "agent/process/console.h"
 
-#include "agent/kernel/rpc.h"
 #include "agent/process/hosted.h"
+#include "agent/send.h"
 #include "base/buf.h"
 #include "wire/json.h"
 
@@ -41,7 +41,7 @@ static void release(struct console *c) {
 }
 
 static void answer_flushes(struct console *c) {
-  if (c->pending.len <= CONSOLE_HIGH) rpc_answer_all(c->hosted.agent, &c->flushes);
+  if (c->pending.len <= CONSOLE_HIGH) call_answer_all(c->hosted.agent, &c->flushes);
 }
 
 /* In the pool: waits a moment for a terminal or pipe to have room, and writes no more than it surely takes,
@@ -124,7 +124,7 @@ static void console_message(struct hosted *p, const struct signal *s) {
 static bool console_call(struct hosted *p, struct signal *s) {
   struct console *c = (struct console *)p;
   if (!term_is_word(s->term, "flush")) return false;
-  rpc_defer(&c->flushes, s);
+  call_defer(&c->flushes, s);
   answer_flushes(c);
   return true;
 }
@@ -136,11 +136,7 @@ static void console_exit(struct hosted *p, struct term *reason, bool kill) {
 
 static void console_free(struct hosted *p) {
   struct console *c = (struct console *)p;
-  while (c->flushes) {
-    struct signal *s = c->flushes;
-    c->flushes = s->next;
-    signal_free(s);
-  }
+  call_drop_all(&c->flushes);
   c->gone = true;
   if (!c->busy) release(c);
 }

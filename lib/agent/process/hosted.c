@@ -2,23 +2,11 @@
  * in `bonds` until it is undone or fires, and fires at most once. */
 #include "agent/process/hosted.h"
 
+#include "agent/send.h"
 #include "base/clock.h"
+#include "core/reason.h"
 
 #include <stdlib.h>
-
-void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid ref, struct term *term) {
-  struct signal *s = signal_new(kind, to, from, ref, term ? term_ref(term) : NULL);
-  if (!s) {
-    term_unref(term);
-    log_line(&a->log, "out of memory: a %s signal is lost", signal_wire(kind));
-    return;
-  }
-  vm_deliver(a->vm, s);
-}
-
-struct term *reason_word(const char *word) {
-  return term_build("s", word);
-}
 
 int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) {
   int code = vm_host_add(a->vm, p, &p->pid);

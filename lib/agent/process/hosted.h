@@ -54,10 +54,4 @@ int hosted_bond(struct hosted *p, npid pid, npid ref) MUST_CHECK;
 /* Fires what p has with the pids of a lost node. */
 void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason);
 
-/* Sends a signal of p's; term is borrowed.  Out of memory: the signal is logged as lost. */
-void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid ref, struct term *term);
-
-/* A [word] reason. */
-struct term *reason_word(const char *word);
-
 #endif
