@@ -223,4 +223,4 @@ clean:
 
 FORCE:
 .PHONY: all check unit demo bench lint deps install uninstall clean FORCE
--include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d)
+-include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d $O/obj/*/*/*/*.d)
