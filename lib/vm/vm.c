@@ -1,5 +1,4 @@
-/* The vm's life, and the one way in: vm_deliver.  Whoever holds no lock may deliver; delivering takes none
- * but those of a scheduler's queue. */
+/* The vm's life, and what the host asks of it. */
 #include "vm/vm.h"
 
 #include "vm/process/alarm.h"
@@ -44,7 +43,7 @@ static int setup(struct vm *vm, const struct vm_config *config) {
   vm->config.directory = strdup(config->directory ? config->directory : ".");
   if (!vm->config.path || !vm->config.directory) return ERR_NOMEM;
   pthread_mutex_init(&vm->lock, NULL);
-  room_init(&vm->room);
+  waits_init(&vm->waits);
   pthread_mutex_init(&vm->sleepers.lock, NULL);
   for (int i = 0; i < VM_ALARM_SHARDS; i++) pthread_mutex_init(&vm->alarms[i].lock, NULL);
   atomic_store(&vm->sleepers.next, TIMER_NEVER);
@@ -120,68 +119,14 @@ void vm_free(struct vm *vm) {
     map_finish(&vm->alarms[i].isolates);
     pthread_mutex_destroy(&vm->alarms[i].lock);
   }
-  room_finish(&vm->room);
+  waits_finish(&vm->waits);
   pthread_mutex_destroy(&vm->lock);
   free((char *)vm->config.path);
   free((char *)vm->config.directory);
   free(vm);
 }
 
-/* --- delivery --- */
-
-/* A scheduler that outlives vm_stop finds the host gone. */
-static void to_host(struct vm *vm, struct signal *s) {
-  if (!s->epoch && !npid_is_local(s->to)) s->epoch = nodetab_epoch(vm->config.nodes, npid_incarnation(s->to));
-  bool gone = atomic_load(&vm->stopping) && sched_self(vm);
-  if (inbox_push(&vm->host, s) && vm->config.wake && !gone) vm->config.wake(vm->config.data);
-}
-
-/* The isolate (or the host) that has the process, or the timer. */
-static void *owner_of(struct vm *vm, npid to) {
-  if (npid_is_ref(to)) return alarm_owner(vm, to);
-  struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
-  return slot ? atomic_load_explicit(&slot->owner, memory_order_relaxed) : NULL;
-}
-
-void vm_deliver(struct vm *vm, struct signal *s) {
-  uint64_t number = npid_number(s->to);
-  if (s->to != NPID_NONE && (!npid_is_local(s->to) || number == 0)) {
-    to_host(vm, s);
-    return;
-  }
-  void *owner = s->to == NPID_NONE ? NULL : owner_of(vm, s->to);
-  if (!owner) {
-    vm_nobody(vm, s);
-  } else if (owner == vm_host(vm)) {
-    to_host(vm, s);
-  } else {
-    struct isolate *iso = owner;
-    if (inbox_push(&iso->inbox, s)) sched_wake(vm, iso);
-  }
-}
-
-void vm_signal(struct vm *vm, enum signal_kind kind, npid to, npid from, npid ref, struct term *term) {
-  struct signal *s = signal_new(kind, to, from, ref, term);
-  if (s) {
-    vm_deliver(vm, s);
-  } else {
-    term_unref(term);
-  }
-}
-
-void vm_nobody(struct vm *vm, struct signal *s) {
-  if (s->from != NPID_NONE && s->kind == SIGNAL_MONITOR) {
-    vm_signal(vm, SIGNAL_DOWN, s->from, s->to, s->ref, term_build("s", "noproc"));
-  } else if (s->from != NPID_NONE && s->kind == SIGNAL_LINK) {
-    vm_signal(vm, SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, term_build("s", "noproc"));
-  } else if (s->from != NPID_NONE && s->kind == SIGNAL_UNLINK) {
-    vm_signal(vm, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL);
-  } else if (s->from != NPID_NONE && s->kind == SIGNAL_CALL && s->ref != NPID_NONE) {
-    vm_signal(vm, SIGNAL_REPLY, s->from, s->to, s->ref,
-              term_build("bss", 0, "no_process", "no such process"));
-  }
-  signal_free(s);
-}
+/* --- the loss of a node --- */
 
 void vm_node_down(struct vm *vm, uint32_t incarnation, uint32_t epoch, const char *reason) {
   struct term *term = term_build("s", reason);
@@ -202,7 +147,7 @@ void vm_node_down(struct vm *vm, uint32_t incarnation, uint32_t epoch, const cha
 
 struct signal *vm_host_take(struct vm *vm) {
   struct signal *all = inbox_take(&vm->host);
-  if (all && atomic_load(&vm->room.inbox_waits)) room_came(vm, room_of_inbox(&vm->host));
+  if (all && atomic_load(&vm->waits.for_inbox)) vm_inbox_taken(vm, &vm->host);
   return all;
 }
 
@@ -229,15 +174,19 @@ void *vm_host_process(struct vm *vm, npid pid) {
   return atomic_load_explicit(&slot->object, memory_order_relaxed);
 }
 
-bool vm_alive(struct vm *vm, npid pid) {
-  return npid_is_local(pid) && !npid_is_ref(pid) && ptab_find(&vm->ptab, npid_number(pid));
-}
+/* --- the table of processes --- */
 
-npid vm_ref(struct vm *vm) {
-  return npid_as_ref(npid_make(0, vm_refs(vm, 1)));
+size_t vm_pids(struct vm *vm, npid *out, size_t max) {
+  pthread_mutex_lock(&vm->ptab.lock);
+  uint32_t used = vm->ptab.fresh;
+  pthread_mutex_unlock(&vm->ptab.lock);
+  size_t n = 0;
+  for (uint32_t i = 0; i < used && n < max; i++) {
+    uint64_t number = atomic_load_explicit(&vm->ptab.slots[i].number, memory_order_acquire);
+    if (number) out[n++] = npid_make(0, number);
+  }
+  return n;
 }
-
-/* --- */
 
 void vm_spawn(struct vm *vm, struct signal *call) {
   uint64_t number = 0;

@@ -10,36 +10,17 @@
 #define VM_VM_H
 
 #include "base/err.h"
-#include "core/names.h"
 #include "core/npid.h"
 #include "core/signal.h"
-#include "core/term.h"
+#include "vm/config.h"
+#include "vm/sched/deliver.h"
+#include "vm/sched/room.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct vm;
-struct room_wait;
-
-struct vm_config {
-  struct nodetab *nodes; /* borrowed; entry 0 is this node */
-  struct names *names;   /* local names; borrowed */
-  struct names *globals; /* global names, which the host keeps; borrowed */
-  int schedulers;        /* threads; 0: one a core */
-  const char *path; /* where require looks, and nowhere else: directories, NUL-terminated each, an empty one
-                       ends; copied */
-  const char *directory; /* the node's directory, absolute; copied */
-  npid console;    /* leader of processes that were given none; set with vm_set_console before vm_start */
-  size_t heap_max; /* bytes a process may hold; 0: 256 MiB */
-  uint32_t mailbox_count; /* the bound of a mailbox: messages, and what they weigh; 0: those below */
-  size_t mailbox_bytes;
-  void (*wake)(void *data); /* any thread: the host's inbox is no longer empty */
-  void *data;
-};
-
-enum { VM_PROCESSES_MAX = 1 << 22, VM_MAILBOX_MAX_COUNT = 1 << 24, VM_STOP_PATIENCE_MS = 3000 };
-#define VM_MAILBOX_MAX_BYTES ((size_t)1 << 30)
 
 /* A mailbox at its bound makes green threads that send to it wait, and the shell is told that it is busy.
  * Senders that cannot wait (timers, other nodes until they are told) go on; at twice the bound its process
@@ -55,14 +36,6 @@ int vm_start(struct vm *vm, struct error *e) MUST_CHECK; /* starts the scheduler
 int vm_stop(struct vm *vm) MUST_CHECK;
 void vm_free(struct vm *vm);
 
-/* Hands a signal (always consumed) to the process s->to:
- *   a green thread       its isolate's inbox
- *   a host process, the kernel, any pid of another node    the host's inbox
- *   nobody               answers as Erlang does: MONITOR gets DOWN noproc, LINK gets LINK_EXIT noproc, UNLINK
- *                        gets UNLINK_ACK, CALL gets REPLY [false, "no_process", …]; the others vanish
- * Order from one sender to one receiver is kept. */
-void vm_deliver(struct vm *vm, struct signal *s);
-
 /* The host's inbox: everything, oldest first, linked by next; the caller owns it. */
 struct signal *vm_host_take(struct vm *vm);
 
@@ -71,39 +44,8 @@ int vm_host_add(struct vm *vm, void *object, npid *out) MUST_CHECK;
 void vm_host_remove(struct vm *vm, npid pid);
 void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live process of the host */
 
-/* --- back-pressure: any thread ---------------------------------------------------------------------------
- *
- * A process of this node takes no more messages for now, or does again. */
-void vm_set_full(struct vm *vm, npid pid, bool full);
-
-/* The way to a node is full, or no longer. */
-void vm_set_busy(struct vm *vm, uint32_t incarnation, bool busy);
-
-/* A process of another node takes no more for now, or does again, as its node has told; and all that was told
- * of a node is void. */
-void vm_hold(struct vm *vm, npid pid, bool held);
-void vm_unhold_node(struct vm *vm, uint32_t incarnation);
-
-/* What lacks room when more is to be sent to this pid, of this node or another: what is on its way to it, or
- * waits there, is at a bound.  NPID_NONE: nothing does. */
-npid vm_lack(struct vm *vm, npid to);
-
-/* Who can wait for room does so here.  0: there is some, and nothing to wait for.  ERR_BUSY: the signal ROOM
- * goes to `who`, from `to`, once there may be; *out is the caller's, for vm_leave_room after the signal or
- * instead, and then it looks again.  ERR_NOMEM. */
-int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) MUST_CHECK;
-void vm_leave_room(struct vm *vm, struct room_wait **w); /* sets it to NULL, which it may be already */
-
-/* -------------------------------------------------------------------------------------------------------- */
-
 /* The local pids of up to max live processes of any kind; returns how many. */
 size_t vm_pids(struct vm *vm, npid *out, size_t max);
-
-/* Is there a live process (of any kind) with this local pid? */
-bool vm_alive(struct vm *vm, npid pid);
-
-/* A unique reference. */
-npid vm_ref(struct vm *vm);
 
 /* Starts a green thread from a CALL whose term is ["spawn", spec]; consumes the signal.  spec is a MAP:
  *   one of    "lua": source [, "chunk": its name in messages]    ·  "module", "function"  ·  "fn": FN
@@ -158,6 +100,5 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
 /* --- output ------------------------------------------------------------------------------------------------
  * puts/print send the message ("stdout", self, bytes) to the group leader, errors ("stderr", self, bytes);
  * after each VM_OUTPUT_WINDOW bytes a process suspends in a "flush" call to the leader. */
-enum { VM_OUTPUT_WINDOW = 256 << 10 };
 
 #endif

@@ -13,7 +13,6 @@
 #include "vm/stdlib/prelude.h"
 #include "vm/process/process.h"
 #include "vm/bind/require.h"
-#include "vm/sched/state.h"
 #include "vm/stdlib/yielding.h"
 
 #include <lualib.h>
@@ -282,7 +281,7 @@ static void protect_strings(lua_State *L) {
 static int pid_tostring(lua_State *L) {
   char text[NPID_TEXT_SIZE];
   npid p = copy_to_npid(L, 1);
-  lua_pushstring(L, npid_format(isolate_of(L)->vm->config.nodes, p, NPID_SHORT, text));
+  lua_pushstring(L, npid_format(isolate_of(L)->config->nodes, p, NPID_SHORT, text));
   return 1;
 }
 

@@ -4,7 +4,6 @@
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -153,7 +152,7 @@ static int by_name(const void *a, const void *b) {
 
 /* A relative path starts at the node's directory. */
 static DIR *open_directory(lua_State *L, const char *path) {
-  int base = open(isolate_of(L)->vm->config.directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int base = open(isolate_of(L)->config->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   int fd = openat(base, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   int saved = errno;
   if (base >= 0) close(base);

@@ -6,7 +6,7 @@
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
+#include "vm/sched/room.h"
 
 #include <math.h>
 #include <string.h>
@@ -121,9 +121,9 @@ static int send_to_node(lua_State *L) {
   if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
     return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
   const char *node = lua_tostring(L, -1);
-  struct vm *vm = process_of(L)->isolate->vm;
-  bool here = strcmp(node, nodetab_name(vm->config.nodes, 0)) == 0;
-  npid to = here ? bind_whereis(L, vm->config.names, -2) : NPID_NONE;
+  const struct vm_config *config = process_of(L)->isolate->config;
+  bool here = strcmp(node, nodetab_name(config->nodes, 0)) == 0;
+  npid to = here ? bind_whereis(L, config->names, -2) : NPID_NONE;
   struct term *ask = here ? NULL : term_build("ss", "connect", node);
   lua_pop(L, 2);
   if (!here) return bind_call(L, NPID_KERNEL, ask, send_there, 0);
@@ -134,7 +134,7 @@ static int send(lua_State *L) {
   npid to = bind_to_pid(L, 1);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TTABLE) return send_to_node(L);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TSTRING) {
-    to = bind_whereis(L, process_of(L)->isolate->vm->config.names, 1);
+    to = bind_whereis(L, process_of(L)->isolate->config->names, 1);
     if (to == NPID_NONE) return luaL_error(L, "no process has the name '%s'", lua_tostring(L, 1));
   }
   if (to == NPID_NONE) return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");

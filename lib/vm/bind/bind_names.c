@@ -5,13 +5,13 @@
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
+#include "vm/sched/deliver.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static struct vm *vm_of(lua_State *L) {
-  return process_of(L)->isolate->vm;
+static const struct vm_config *config_of(lua_State *L) {
+  return process_of(L)->isolate->config;
 }
 
 static const char *check_name(lua_State *L, int arg) {
@@ -23,14 +23,15 @@ static const char *check_name(lua_State *L, int arg) {
 
 /* A process that ended meanwhile has dropped its names already, and would keep this one for ever. */
 static int register_name(lua_State *L) {
-  struct vm *vm = vm_of(L);
+  struct vm *vm = process_of(L)->isolate->vm;
+  struct names *names = config_of(L)->names;
   const char *name = check_name(L, 1);
   npid pid = bind_check_pid(L, 2);
   if (!npid_is_local(pid)) return luaL_argerror(L, 2, "a pid of this node expected (global names take any)");
-  int rc = names_register(vm->config.names, name, pid, 0);
+  int rc = names_register(names, name, pid, 0);
   if (rc) return luaL_error(L, "the name '%s' cannot be registered: %s", name, names_refusal(rc));
   if (!vm_alive(vm, pid)) {
-    names_drop(vm->config.names, pid, NULL, NULL);
+    names_drop(names, pid, NULL, NULL);
     return luaL_error(L, "the name '%s' cannot be registered: no such process", name);
   }
   lua_pushboolean(L, 1);
@@ -39,7 +40,7 @@ static int register_name(lua_State *L) {
 
 static int unregister(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
-  if (!names_unregister(vm_of(L)->config.names, name, 0))
+  if (!names_unregister(config_of(L)->names, name, 0))
     return luaL_error(L, "no process has the name '%s'", name);
   lua_pushboolean(L, 1);
   return 1;
@@ -47,7 +48,7 @@ static int unregister(lua_State *L) {
 
 static int whereis(lua_State *L) {
   luaL_checkstring(L, 1);
-  copy_push_npid(L, bind_whereis(L, vm_of(L)->config.names, 1));
+  copy_push_npid(L, bind_whereis(L, config_of(L)->names, 1));
   return 1;
 }
 
@@ -88,7 +89,7 @@ static int list_names(lua_State *L, struct names *names) {
 }
 
 static int registered(lua_State *L) {
-  return list_names(L, vm_of(L)->config.names);
+  return list_names(L, config_of(L)->names);
 }
 
 const luaL_Reg bind_names[] = {
@@ -119,12 +120,12 @@ static int global_unregister(lua_State *L) {
 
 static int global_whereis(lua_State *L) {
   luaL_checkstring(L, 1);
-  copy_push_npid(L, bind_whereis(L, vm_of(L)->config.globals, 1));
+  copy_push_npid(L, bind_whereis(L, config_of(L)->globals, 1));
   return 1;
 }
 
 static int global_names(lua_State *L) {
-  return list_names(L, vm_of(L)->config.globals);
+  return list_names(L, config_of(L)->globals);
 }
 
 /* send, with the pid in the place of the name; returns the pid. */
@@ -136,7 +137,7 @@ static int global_sent(lua_State *L, int status, lua_KContext pid) {
 
 static int global_send(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
-  npid pid = bind_whereis(L, vm_of(L)->config.globals, 1);
+  npid pid = bind_whereis(L, config_of(L)->globals, 1);
   if (pid == NPID_NONE) return luaL_error(L, "no process has the global name '%s'", name);
   copy_push_npid(L, pid);
   lua_replace(L, 1);

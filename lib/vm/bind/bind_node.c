@@ -4,12 +4,11 @@
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
 
 #include <string.h>
 
 static const char *own_name(lua_State *L) {
-  return nodetab_name(process_of(L)->isolate->vm->config.nodes, 0);
+  return nodetab_name(process_of(L)->isolate->config->nodes, 0);
 }
 
 static int node_self(lua_State *L) {

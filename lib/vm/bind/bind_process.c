@@ -5,7 +5,7 @@
 #include "vm/process/isolate.h"
 #include "vm/sched/preempt.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
+#include "vm/sched/deliver.h"
 
 #include <string.h>
 
@@ -57,7 +57,7 @@ static int unlink(lua_State *L) {
 /* A name that nobody has is answered as a pid that nobody has. */
 static npid monitored(lua_State *L, int arg) {
   if (lua_type(L, arg) != LUA_TSTRING) return bind_check_pid(L, arg);
-  return bind_whereis(L, process_of(L)->isolate->vm->config.names, arg);
+  return bind_whereis(L, process_of(L)->isolate->config->names, arg);
 }
 
 static int monitor(lua_State *L) {

@@ -7,7 +7,6 @@
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/spawn.h"
-#include "vm/sched/state.h"
 
 #include <lauxlib.h>
 #include <string.h>
@@ -52,7 +51,7 @@ static int boot_module(lua_State *L, int status, lua_KContext context) {
   struct process *p = process_of(L);
   const char *problem = pick_function(L, lua_tostring(L, 1), lua_tostring(L, 2));
   if (problem) return luaL_error(L, "%s", problem);
-  struct term_reader r = spawn_read_order(p->isolate->vm, p->order).rest;
+  struct term_reader r = spawn_read_order(p->isolate->config, p->order).rest;
   term_skip(&r), term_skip(&r), term_skip(&r);
   uint32_t n = term_next(&r).count;
   copy_in_all(L, &r);
@@ -65,7 +64,7 @@ static int boot_host(lua_State *L, struct process *p);
 /* In the new process: an error here ends it as any other error would. */
 int boot_process(lua_State *L) {
   struct process *p = process_of(L);
-  struct spawn_order o = spawn_read_order(p->isolate->vm, p->order);
+  struct spawn_order o = spawn_read_order(p->isolate->config, p->order);
   if (o.host) return boot_host(L, p);
   struct term_reader peek = o.rest;
   if (term_next(&peek).tag == TERM_FN) {
@@ -106,13 +105,13 @@ static int push_arguments(lua_State *L, struct term_reader spec) {
 
 /* The function is at the top.  Name, ties and reply come before its first instruction. */
 static int begin(lua_State *L, struct process *p) {
-  struct vm *vm = p->isolate->vm;
-  struct spawn_order o = spawn_read_order(vm, p->order);
+  const struct vm_config *config = p->isolate->config;
+  struct spawn_order o = spawn_read_order(config, p->order);
   struct error e = {0};
   if (find_text(L, o.rest, "name")) {
     const char *name = lua_tostring(L, -1);
     int rc = procname_check(name, &e);
-    if (rc == 0) rc = names_register(vm->config.names, name, p->pid, 0);
+    if (rc == 0) rc = names_register(config->names, name, p->pid, 0);
     if (rc == ERR_NAME_TAKEN)
       return refuse(p, err_wire(rc), lua_pushfstring(L, "the name '%s' is taken", name));
     if (rc) return refuse(p, err_wire(rc), e.code ? e.text : names_refusal(rc));
@@ -164,7 +163,7 @@ static int host_module(lua_State *L, int status, lua_KContext context) {
 }
 
 static int boot_host(lua_State *L, struct process *p) {
-  struct term_reader spec = spawn_read_order(p->isolate->vm, p->order).rest, fn;
+  struct term_reader spec = spawn_read_order(p->isolate->config, p->order).rest, fn;
   if (find_text(L, spec, "lua")) return load_source(L, p, spec);
   if (term_map_find(spec, "fn", &fn)) return load_function(L, p, fn);
   if (!find_text(L, spec, "module") || !find_text(L, spec, "function"))

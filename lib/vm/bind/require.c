@@ -5,7 +5,6 @@
 #include "vm/copy/factory.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
 
 #include <lauxlib.h>
 #include <string.h>
@@ -62,7 +61,7 @@ static bool try_directory(lua_State *L, const char *directory, const char *name,
 
 /* Pushes the path, or raises with a list of where it looked. */
 static const char *find(lua_State *L, const char *name, struct stat *st) {
-  const struct vm_config *config = &process_of(L)->isolate->vm->config;
+  const struct vm_config *config = process_of(L)->isolate->config;
   int looked = 0;
   luaL_checkstack(L, 200, NULL);
   lua_pushliteral(L, "");

@@ -5,7 +5,6 @@
 #include "vm/copy/factory.h"
 #include "vm/copy/fn_format.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
 
 #include <lauxlib.h>
 #include <string.h>

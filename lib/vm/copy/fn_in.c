@@ -5,7 +5,6 @@
 #include "vm/copy/factory.h"
 #include "vm/copy/fn_format.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
 
 #include <lauxlib.h>
 #include <string.h>
@@ -51,7 +50,7 @@ static void get_pid(struct decoder *d) {
   if (n >= sizeof name) luaL_error(d->L, "a function is damaged");
   memcpy(name, get_raw(d, n), n);
   name[n] = '\0';
-  if (nodetab_intern(d->p->isolate->vm->config.nodes, name, creation, &incarnation))
+  if (nodetab_intern(d->p->isolate->config->nodes, name, creation, &incarnation))
     luaL_error(d->L, "too many nodes are known");
   npid pid = npid_make(incarnation, number & NPID_NUMBER_MAX);
   copy_push_npid(d->L, number & REF_BIT ? npid_as_ref(pid) : pid);

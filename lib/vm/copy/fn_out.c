@@ -5,7 +5,6 @@
 #include "vm/copy/factory.h"
 #include "vm/copy/fn_format.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
 
 #include <lauxlib.h>
 #include <string.h>
@@ -37,7 +36,7 @@ static void put_bytes(struct encoder *e, enum fn_tag tag, const char *s, size_t 
 }
 
 static void put_pid(struct encoder *e, npid p) {
-  const struct nodetab *nodes = e->iso->vm->config.nodes;
+  const struct nodetab *nodes = e->iso->config->nodes;
   uint32_t incarnation = npid_incarnation(p), creation = nodetab_creation(nodes, incarnation);
   uint64_t number = npid_number(p) | (npid_is_ref(p) ? REF_BIT : 0);
   const char *name = nodetab_name(nodes, incarnation);

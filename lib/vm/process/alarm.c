@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
+#include "vm/sched/deliver.h"
 #include "vm/sched/state.h"
 
 #include <stddef.h>
@@ -146,7 +147,7 @@ void alarm_fire(struct isolate *iso, struct timer *t) {
   struct alarm *a = (struct alarm *)((char *)t - offsetof(struct alarm, timer));
   retire(iso, a);
   charge(iso, a, -1);
-  npid to = a->name ? names_whereis(iso->vm->config.names, a->name, NULL) : a->to;
+  npid to = a->name ? names_whereis(iso->config->names, a->name, NULL) : a->to;
   if (to != NPID_NONE) {
     isolate_signal(iso, SIGNAL_MESSAGE, to, a->from, NPID_NONE, a->term);
     a->term = NULL;

@@ -1,8 +1,6 @@
 /* What is told of a process: the answer to an "info" or a "process_info" call. */
 #include "vm/process/process.h"
 
-#include "vm/sched/state.h"
-
 #include <stdio.h>
 
 static const char *const states[] = {
@@ -55,7 +53,7 @@ struct term *process_info(struct process *p, bool everything) {
   put_int(&w, "memory", p->heap > 0 ? p->heap : 0);
   put_int(&w, "started", p->started);
   put_what(p, &w);
-  names_each(p->isolate->vm->config.names, find_name, &name);
+  names_each(p->isolate->config->names, find_name, &name);
   uint32_t count = name.found ? 8 : 7;
   if (everything) {
     term_put_text(&w, "trap_exit"), term_put_bool(&w, p->trap_exit);

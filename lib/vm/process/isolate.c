@@ -9,6 +9,8 @@
 #include "vm/copy/factory.h"
 #include "vm/process/process.h"
 #include "vm/process/spawn.h"
+#include "vm/sched/deliver.h"
+#include "vm/sched/room.h"
 #include "vm/sched/state.h"
 
 #include <lualib.h>
@@ -36,6 +38,7 @@ static struct isolate *new_locked(struct vm *vm) {
     }
     if (!(iso = calloc(1, sizeof *iso))) return NULL;
     iso->vm = vm;
+    iso->config = &vm->config;
     iso->sleep.kind = TIMER_ISOLATE;
     vm->isolates[vm->isolates_len++] = iso;
   }
@@ -56,7 +59,7 @@ void isolate_shut(struct isolate *iso) {
 }
 
 static bool open_state(struct isolate *iso) {
-  heap_init(&iso->heap, iso->vm->config.heap_max);
+  heap_init(&iso->heap, iso->config->heap_max);
   iso->L = lua_newstate(heap_alloc, &iso->heap);
   if (!iso->L) return false;
   *(struct process **)lua_getextraspace(iso->L) = NULL;
@@ -201,7 +204,7 @@ void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid fr
 }
 
 uint32_t isolate_epoch(const struct isolate *iso, npid to) {
-  return nodetab_epoch(iso->vm->config.nodes, npid_incarnation(to));
+  return nodetab_epoch(iso->config->nodes, npid_incarnation(to));
 }
 
 int isolate_tie(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref, uint32_t epoch) {
@@ -240,7 +243,7 @@ static void receive_signal(struct isolate *iso, struct signal *s) {
 
 static void take_inbox(struct isolate *iso) {
   struct signal *s = inbox_take(&iso->inbox);
-  if (s && atomic_load(&iso->vm->room.inbox_waits)) room_came(iso->vm, room_of_inbox(&iso->inbox));
+  if (s && atomic_load(&iso->vm->waits.for_inbox)) vm_inbox_taken(iso->vm, &iso->inbox);
   for (struct signal *next; s; s = next) {
     next = s->next;
     if (s->kind == SIGNAL_SPAWN) {

@@ -9,6 +9,7 @@
 #include "base/map.h"
 #include "core/signal.h"
 #include "core/term.h"
+#include "vm/config.h"
 #include "vm/process/heap.h"
 #include "vm/sched/sched.h"
 #include "vm/sched/timers.h"
@@ -49,6 +50,7 @@ struct queue { /* of processes, by their next */
 
 struct isolate {
   struct vm *vm;
+  const struct vm_config *config;
   struct isolate *next, *before;    /* in a scheduler's queue */
   _Atomic(struct scheduler *) home; /* whose queue that is */
   atomic_bool computes;             /* which of them */

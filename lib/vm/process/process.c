@@ -8,6 +8,7 @@
 #include "vm/bind/bind.h"
 #include "vm/sched/preempt.h"
 #include "vm/process/spawn.h"
+#include "vm/sched/room.h"
 #include "vm/sched/state.h"
 
 #include <stdlib.h>
@@ -204,7 +205,7 @@ static void end(struct process *p) {
   ptab_clear(&iso->vm->ptab, number);
   vm_leave_room(iso->vm, &p->room);
   alarm_drop(p);
-  names_drop(iso->vm->config.names, p->pid, NULL, NULL);
+  names_drop(iso->config->names, p->pid, NULL, NULL);
   process_cut_ties(p, reason);
   if (p->order) spawn_failed(p, "the process ended before it began");
   mailbox_finish(&p->mailbox);
@@ -238,7 +239,7 @@ static int report(lua_State *L) {
   term_unref(parts);
   if (p->quiet) return 0;
   char pid[NPID_TEXT_SIZE];
-  npid_format(p->isolate->vm->config.nodes, p->pid, NPID_SHORT, pid);
+  npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid);
   const char *text = lua_pushfstring(L, "process %s ended: %s\n%s\n", pid, message, trace);
   isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE,
                  term_build("sps", "stderr", p->pid, text));
@@ -248,7 +249,7 @@ static int report(lua_State *L) {
 void process_outgrew(struct process *p, const char *what) {
   char pid[NPID_TEXT_SIZE], text[NPID_TEXT_SIZE + 64];
   if (p->end) return;
-  npid_format(p->isolate->vm->config.nodes, p->pid, NPID_SHORT, pid);
+  npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid);
   snprintf(text, sizeof text, "process %s ended: %s\n", pid, what);
   process_doom(p, term_build("s", "memory"));
   isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE,

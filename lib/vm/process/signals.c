@@ -1,11 +1,13 @@
 /* What each kind of signal does to a green thread: the rules of the Erlang reference manual, "Processes". */
 #include "vm/process/process.h"
 
+#include "vm/sched/deliver.h"
+#include "vm/sched/room.h"
 #include "vm/sched/state.h"
 
 /* Is the mailbox at so many halves of its bound? */
 static bool holds_halves(const struct process *p, uint64_t halves) {
-  const struct vm_config *c = &p->isolate->vm->config;
+  const struct vm_config *c = p->isolate->config;
   const struct mailbox *m = &p->mailbox;
   return m->count * UINT64_C(2) >= c->mailbox_count * halves ||
          m->bytes * UINT64_C(2) >= c->mailbox_bytes * halves;

@@ -5,6 +5,7 @@
 #include "vm/bind/boot.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
+#include "vm/sched/deliver.h"
 #include "vm/sched/state.h"
 
 #include <lauxlib.h>
@@ -27,19 +28,19 @@ static void read_spec(struct spawn_order *o) {
 }
 
 /* The connection by which the order came, when that goes to this pid's node; or the present one. */
-static uint32_t epoch_of(const struct vm *vm, const struct signal *s, npid pid) {
+static uint32_t epoch_of(const struct vm_config *config, const struct signal *s, npid pid) {
   bool came = s->epoch && npid_incarnation(pid) == npid_incarnation(s->from);
-  return came ? s->epoch : nodetab_epoch(vm->config.nodes, npid_incarnation(pid));
+  return came ? s->epoch : nodetab_epoch(config->nodes, npid_incarnation(pid));
 }
 
-struct spawn_order spawn_read_order(const struct vm *vm, const struct signal *s) {
-  struct spawn_order o = {vm->config.console, NPID_NONE, NPID_NONE, NPID_NONE,
-                          NPID_NONE,          0,         false,     term_read(s->term)};
+struct spawn_order spawn_read_order(const struct vm_config *config, const struct signal *s) {
+  struct spawn_order o = {config->console, NPID_NONE, NPID_NONE, NPID_NONE,
+                          NPID_NONE,       0,         false,     term_read(s->term)};
   struct term_value first = term_next(&o.rest);
   o.host = first.tag == TERM_STR;
   if (o.host) {
     read_spec(&o);
-    o.epoch = epoch_of(vm, s, o.link);
+    o.epoch = epoch_of(config, s, o.link);
     return o;
   }
   o.leader = first.pid;
@@ -70,7 +71,7 @@ void spawn_failed(struct process *p, const char *why) {
 }
 
 void spawn_lost(struct isolate *iso, struct signal *s, const char *why) {
-  struct spawn_order o = spawn_read_order(iso->vm, s);
+  struct spawn_order o = spawn_read_order(iso->config, s);
   uint64_t number = npid_number(s->to);
   ptab_clear(&iso->vm->ptab, number);
   ptab_give(&iso->vm->ptab, &number, 1);
@@ -95,7 +96,7 @@ struct arrival {
 
 /* Who leases it may be gone before the code is loaded, or the code may never be. */
 static void lease(struct process *p, npid to) {
-  uint32_t epoch = epoch_of(p->isolate->vm, p->order, to);
+  uint32_t epoch = epoch_of(p->isolate->config, p->order, to);
   if (process_link(p, to, epoch) || isolate_tie(p->isolate, SIGNAL_LINK, to, p->pid, NPID_NONE, epoch))
     process_doom(p, term_build("s", "memory"));
 }
@@ -103,7 +104,7 @@ static void lease(struct process *p, npid to) {
 /* Protected: nothing is published before the last step that can fail. */
 static int arrive(lua_State *L) {
   struct arrival *a = lua_touserdata(L, 1);
-  struct spawn_order o = spawn_read_order(a->iso->vm, a->order);
+  struct spawn_order o = spawn_read_order(a->iso->config, a->order);
   struct process *p = process_new(L, a->iso, npid_number(a->order->to), o.leader);
   p->order = a->order;
   a->order = NULL;

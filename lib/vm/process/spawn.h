@@ -16,7 +16,7 @@
 
 struct isolate;
 struct process;
-struct vm;
+struct vm_config;
 
 struct spawn_order {
   npid leader, link, lease, watcher, ref;
@@ -26,7 +26,7 @@ struct spawn_order {
 };
 
 /* Reads the order that a signal carries. */
-struct spawn_order spawn_read_order(const struct vm *vm, const struct signal *s);
+struct spawn_order spawn_read_order(const struct vm_config *config, const struct signal *s);
 
 /* Makes the new process's side of the link and of the monitor that the order asks for.  0 or ERR_NOMEM. */
 int spawn_tie(struct process *p, const struct spawn_order *o) MUST_CHECK;

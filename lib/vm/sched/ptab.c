@@ -5,7 +5,7 @@
 #include "vm/sched/ptab.h"
 
 #include "core/npid.h"
-#include "vm/vm.h"
+#include "vm/config.h"
 
 #include <sys/mman.h>
 

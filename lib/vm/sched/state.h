@@ -3,11 +3,12 @@
 #define VM_SCHED_STATE_H
 
 #include "base/map.h"
+#include "core/signal.h"
+#include "vm/config.h"
 #include "vm/sched/ptab.h"
-#include "vm/sched/room.h"
 #include "vm/sched/sched.h"
 #include "vm/sched/timers.h"
-#include "vm/vm.h"
+#include "vm/sched/waits.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -47,7 +48,7 @@ struct vm {
   struct sleepers sleepers;
   struct alarm_owners alarms[VM_ALARM_SHARDS];
 
-  struct room room;
+  struct waits waits;
 
   pthread_mutex_t lock; /* of what follows */
   struct isolate **isolates;
@@ -65,11 +66,5 @@ static inline void *vm_host(struct vm *vm) {
 static inline uint64_t vm_refs(struct vm *vm, uint64_t n) {
   return atomic_fetch_add(&vm->refs, n) + 1;
 }
-
-/* A signal that found nobody: answered as vm.h says at vm_deliver. */
-void vm_nobody(struct vm *vm, struct signal *s);
-
-/* Makes a signal and delivers it; without memory it is lost, as on a broken connection.  Owns term. */
-void vm_signal(struct vm *vm, enum signal_kind kind, npid to, npid from, npid ref, struct term *term);
 
 #endif

@@ -1,124 +1,115 @@
-/* Invariant: a wait is in the list of what it waits for until it leaves, or is told: then its signal, made as
- * it entered so that memory is never missing, is on its way.  waits and inbox_waits count those in lists, and
- * held_count is the length of held; all change under the lock only. */
-#include "vm/sched/room.h"
-
-#include "vm/sched/state.h"
+/* Invariant: a wait is in the list of its key until its owner leaves or the key has room.  Its signal is made
+ * when the wait is entered, so that memory for it cannot be missing later; the signal is NULL once it is on
+ * its way.  count and for_inbox count the waits that are in lists, held_count is the length of held; all of
+ * them change only under the lock. */
+#include "vm/sched/waits.h"
 
 #include <stdlib.h>
 
 struct room_wait {
-  struct room_wait *next, *before;
-  struct signal *signal; /* NULL once it is on its way */
-  npid lack;
+  struct room_wait *next, *prev; /* waits for the same key, newest first */
+  struct signal *signal;
+  npid key;
 };
 
-void room_init(struct room *r) {
-  *r = (struct room){.held = MAP_INIT, .lacking = MAP_INIT};
-  pthread_mutex_init(&r->lock, NULL);
+void waits_init(struct waits *w) {
+  *w = (struct waits){.held = MAP_INIT, .by_key = MAP_INIT};
+  pthread_mutex_init(&w->lock, NULL);
 }
 
-void room_finish(struct room *r) {
-  map_finish(&r->held);
-  map_finish(&r->lacking);
-  pthread_mutex_destroy(&r->lock);
+void waits_finish(struct waits *w) {
+  map_finish(&w->held);
+  map_finish(&w->by_key);
+  pthread_mutex_destroy(&w->lock);
 }
 
-npid room_of_inbox(const struct inbox *in) {
+npid waits_key_of_inbox(const struct inbox *in) {
   return npid_as_ref((npid)(uintptr_t)in);
 }
 
 /* --- waiting --- */
 
-/* Under the lock, as is remove_wait. */
-static int insert_wait(struct room *r, struct room_wait *w) {
-  struct room_wait *first = map_get_id(&r->lacking, w->lack);
-  if (map_put_id(&r->lacking, w->lack, w)) return ERR_NOMEM;
-  w->next = first;
-  if (first) first->before = w;
-  atomic_fetch_add(&r->waits, 1);
-  if (npid_is_ref(w->lack)) atomic_fetch_add(&r->inbox_waits, 1);
+/* Called under the lock, as is remove_wait. */
+static int insert_wait(struct waits *w, struct room_wait *wait) {
+  struct room_wait *first = map_get_id(&w->by_key, wait->key);
+  if (map_put_id(&w->by_key, wait->key, wait)) return ERR_NOMEM;
+  wait->next = first;
+  if (first) first->prev = wait;
+  atomic_fetch_add(&w->count, 1);
+  if (npid_is_ref(wait->key)) atomic_fetch_add(&w->for_inbox, 1);
   return 0;
 }
 
-static void remove_wait(struct room *r, struct room_wait *w) {
-  if (w->next) w->next->before = w->before;
-  if (w->before)
-    w->before->next = w->next;
-  else if (!w->next || map_put_id(&r->lacking, w->lack, w->next)) /* in place of w: that takes no memory */
-    map_remove_id(&r->lacking, w->lack);
-  atomic_fetch_sub(&r->waits, 1);
-  if (npid_is_ref(w->lack)) atomic_fetch_sub(&r->inbox_waits, 1);
+static void remove_wait(struct waits *w, struct room_wait *wait) {
+  if (wait->next) wait->next->prev = wait->prev;
+  if (wait->prev)
+    wait->prev->next = wait->next;
+  else if (!wait->next || map_put_id(&w->by_key, wait->key, wait->next)) /* replaces, so needs no memory */
+    map_remove_id(&w->by_key, wait->key);
+  atomic_fetch_sub(&w->count, 1);
+  if (npid_is_ref(wait->key)) atomic_fetch_sub(&w->for_inbox, 1);
 }
 
-struct room_wait *room_enter(struct room *r, npid lack, npid to, npid who) {
-  struct room_wait *w = calloc(1, sizeof *w);
-  if (!w) return NULL;
-  w->lack = lack;
-  w->signal = signal_new(SIGNAL_ROOM, who, to, NPID_NONE, NULL);
-  pthread_mutex_lock(&r->lock);
-  int code = w->signal ? insert_wait(r, w) : ERR_NOMEM;
-  pthread_mutex_unlock(&r->lock);
-  if (!code) return w;
-  signal_free(w->signal);
-  free(w);
+struct room_wait *waits_enter(struct waits *w, npid key, npid to, npid who) {
+  struct room_wait *wait = calloc(1, sizeof *wait);
+  if (!wait) return NULL;
+  wait->key = key;
+  wait->signal = signal_new(SIGNAL_ROOM, who, to, NPID_NONE, NULL);
+  pthread_mutex_lock(&w->lock);
+  int code = wait->signal ? insert_wait(w, wait) : ERR_NOMEM;
+  pthread_mutex_unlock(&w->lock);
+  if (!code) return wait;
+  signal_free(wait->signal);
+  free(wait);
   return NULL;
 }
 
-void room_leave(struct room *r, struct room_wait *w) {
-  if (!w) return;
-  pthread_mutex_lock(&r->lock);
-  if (w->signal) remove_wait(r, w);
-  pthread_mutex_unlock(&r->lock);
-  signal_free(w->signal);
-  free(w);
+void waits_leave(struct waits *w, struct room_wait *wait) {
+  if (!wait) return;
+  pthread_mutex_lock(&w->lock);
+  if (wait->signal) remove_wait(w, wait);
+  pthread_mutex_unlock(&w->lock);
+  signal_free(wait->signal);
+  free(wait);
 }
 
-void room_came(struct vm *vm, npid lack) {
-  struct room *r = &vm->room;
+struct signal *waits_end(struct waits *w, npid key) {
   struct signal *told = NULL;
-  if (!atomic_load(&r->waits)) return;
-  pthread_mutex_lock(&r->lock);
-  for (struct room_wait *w; (w = map_get_id(&r->lacking, lack));) { /* newest first */
-    remove_wait(r, w);
-    w->signal->next = told;
-    told = w->signal;
-    w->signal = NULL;
+  if (!atomic_load(&w->count)) return NULL;
+  pthread_mutex_lock(&w->lock);
+  for (struct room_wait *wait; (wait = map_get_id(&w->by_key, key));) { /* newest first */
+    remove_wait(w, wait);
+    wait->signal->next = told;
+    told = wait->signal;
+    wait->signal = NULL;
   }
-  pthread_mutex_unlock(&r->lock);
-  for (struct signal *next; told; told = next) {
-    next = told->next;
-    vm_deliver(vm, told);
-  }
+  pthread_mutex_unlock(&w->lock);
+  return told;
 }
 
 /* --- processes of other nodes --- */
 
-static void recount(struct room *r) {
-  atomic_store(&r->held_count, r->held.len);
+void waits_hold(struct waits *w, npid pid, bool held) {
+  pthread_mutex_lock(&w->lock);
+  if (!held || map_put_id(&w->held, pid, w)) map_remove_id(&w->held, pid);
+  atomic_store(&w->held_count, w->held.len);
+  pthread_mutex_unlock(&w->lock);
 }
 
-void room_hold(struct room *r, npid pid, bool held) {
-  pthread_mutex_lock(&r->lock);
-  if (!held || map_put_id(&r->held, pid, r)) map_remove_id(&r->held, pid);
-  recount(r);
-  pthread_mutex_unlock(&r->lock);
-}
-
-bool room_held(struct room *r, npid pid) {
-  if (!atomic_load(&r->held_count)) return false;
-  pthread_mutex_lock(&r->lock);
-  bool has = map_get_id(&r->held, pid);
-  pthread_mutex_unlock(&r->lock);
+bool waits_held(struct waits *w, npid pid) {
+  if (!atomic_load(&w->held_count)) return false;
+  pthread_mutex_lock(&w->lock);
+  bool has = map_get_id(&w->held, pid);
+  pthread_mutex_unlock(&w->lock);
   return has;
 }
 
-size_t room_held_of(struct room *r, uint32_t incarnation, npid *out, size_t max) {
+size_t waits_held_of(struct waits *w, uint32_t incarnation, npid *out, size_t max) {
   size_t n = 0;
   uint64_t pid;
-  pthread_mutex_lock(&r->lock);
-  for (size_t at = 0; n < max && map_next(&r->held, &at, NULL, &pid, NULL);)
+  pthread_mutex_lock(&w->lock);
+  for (size_t at = 0; n < max && map_next(&w->held, &at, NULL, &pid, NULL);)
     if (npid_incarnation(pid) == incarnation) out[n++] = pid;
-  pthread_mutex_unlock(&r->lock);
+  pthread_mutex_unlock(&w->lock);
   return n;
 }

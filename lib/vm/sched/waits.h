@@ -1,49 +1,53 @@
-/* room: who takes no more messages for now, and who waits until they do.  Any thread.
+/* waits: who waits for room at a receiver, and which processes of other nodes have none.  Any thread.
  *
- * What lacks room is known by an npid: a process of this node, or of another that its node has told of; the
- * kernel of a node, when the way there is full; or an inbox (room_of_inbox).  Who finds a lack enters as a
- * waiter, looks again (vm_await_room), and waits for the signal ROOM; who ends a lack looks for waiters after
- * that.  So one of the two sees the other. */
-#ifndef VM_SCHED_ROOM_H
-#define VM_SCHED_ROOM_H
+ * What lacks room is named by an npid, its key: a process of this node; a process of another node that its
+ * node has reported full; the kernel of a node, when the connection to that node is full; or an inbox
+ * (waits_key_of_inbox). */
+#ifndef VM_SCHED_WAITS_H
+#define VM_SCHED_WAITS_H
 
+#include "base/err.h"
 #include "base/map.h"
 #include "core/npid.h"
 #include "core/signal.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
-struct vm;
 struct room_wait;
 
-struct room {
-  atomic_size_t waits, inbox_waits; /* of these the ones for an inbox */
-  atomic_size_t held_count;         /* of held: mostly none, and then nobody takes the lock */
-  pthread_mutex_t lock;             /* of all below */
-  struct map held;    /* the processes of other nodes that take no more, as their nodes have told */
-  struct map lacking; /* npid -> the newest of those that wait for it */
+struct waits {
+  atomic_size_t count, for_inbox; /* all waits, and those of them whose key is an inbox */
+  atomic_size_t held_count;       /* of held; mostly 0, and then nobody takes the lock */
+  pthread_mutex_t lock;           /* of the maps */
+  struct map held;                /* the full processes of other nodes */
+  struct map by_key;              /* key -> the newest of its waits */
 };
 
-void room_init(struct room *r);
-void room_finish(struct room *r);
+void waits_init(struct waits *w);
+void waits_finish(struct waits *w);
 
-/* The npid by which an inbox is known here: nobody's. */
-npid room_of_inbox(const struct inbox *in);
+/* The key of an inbox: a reference that no process has. */
+npid waits_key_of_inbox(const struct inbox *in);
 
-/* Waits for the end of a lack: then the signal ROOM goes to `who`, once, from `to`.  The wait is the
- * caller's, who ends it with room_leave, after the signal or instead.  NULL without memory. */
-struct room_wait *room_enter(struct room *r, npid lack, npid to, npid who);
-void room_leave(struct room *r, struct room_wait *w); /* accepts NULL */
+/* Adds a wait for the key.  When the key has room again, the signal ROOM goes to `who`, once, from `to`.  The
+ * caller owns the wait and ends it with waits_leave, after the signal or instead of it.  NULL when memory ran
+ * out. */
+struct room_wait *waits_enter(struct waits *w, npid key, npid to, npid who);
+void waits_leave(struct waits *w, struct room_wait *wait); /* accepts NULL */
 
-/* A lack has ended (seq_cst, before this call): whoever waits for it is told. */
-void room_came(struct vm *vm, npid lack);
+/* The key has room again (stored with seq_cst before this call).  Returns the signals ROOM of all that waited
+ * for it, oldest wait first, linked by next: the caller delivers them. */
+struct signal *waits_end(struct waits *w, npid key) MUST_CHECK;
 
-/* See vm_hold. */
-void room_hold(struct room *r, npid pid, bool held); /* without memory for it nobody is held */
-bool room_held(struct room *r, npid pid);
+/* Notes that a process of another node is full, or no longer.  When memory runs out it is not noted. */
+void waits_hold(struct waits *w, npid pid, bool held);
+bool waits_held(struct waits *w, npid pid);
 
-/* Up to max of those of a node who are held; returns how many. */
-size_t room_held_of(struct room *r, uint32_t incarnation, npid *out, size_t max);
+/* Up to max of the full processes of one node; returns how many. */
+size_t waits_held_of(struct waits *w, uint32_t incarnation, npid *out, size_t max);
 
 #endif

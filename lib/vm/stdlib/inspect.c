@@ -7,7 +7,6 @@
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
-#include "vm/sched/state.h"
 
 #include <ctype.h>
 #include <math.h>
@@ -75,7 +74,7 @@ static void put_number(struct inspector *in, int index) {
 static void put_pid(struct inspector *in, int index) {
   char text[NPID_TEXT_SIZE];
   const struct isolate *iso = isolate_of(in->L);
-  buf_puts(in->out, npid_format(iso->vm->config.nodes, copy_to_npid(in->L, index), NPID_SHORT, text));
+  buf_puts(in->out, npid_format(iso->config->nodes, copy_to_npid(in->L, index), NPID_SHORT, text));
 }
 
 static bool is_word(const char *s, size_t n) {

@@ -1,0 +1,35 @@
+/* config: what a vm is given when it is made, and the bounds of every vm. */
+#ifndef VM_CONFIG_H
+#define VM_CONFIG_H
+
+#include "core/names.h"
+#include "core/npid.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct vm_config {
+  struct nodetab *nodes; /* borrowed; entry 0 is this node */
+  struct names *names;   /* local names; borrowed */
+  struct names *globals; /* global names, which the host keeps; borrowed */
+  int schedulers;        /* threads; 0: one a core */
+  const char *path;      /* where require looks, and nowhere else: directories, each NUL-terminated, the last
+                            one empty; copied */
+  const char *directory; /* the node's directory, absolute; copied */
+  npid console;    /* leader of processes that were given none; set with vm_set_console before vm_start */
+  size_t heap_max; /* bytes a process may hold; 0: 256 MiB */
+  uint32_t mailbox_count;   /* the bound of a mailbox in messages; 0: VM_MAILBOX_MAX_COUNT */
+  size_t mailbox_bytes;     /* and in bytes (signal_weight); 0: VM_MAILBOX_MAX_BYTES */
+  void (*wake)(void *data); /* called by any thread when the host's inbox is no longer empty */
+  void *data;
+};
+
+enum {
+  VM_PROCESSES_MAX = 1 << 22, /* live processes of all kinds */
+  VM_MAILBOX_MAX_COUNT = 1 << 24,
+  VM_STOP_PATIENCE_MS = 3000,  /* how long vm_stop waits for the scheduler threads */
+  VM_OUTPUT_WINDOW = 256 << 10 /* bytes a process puts before it waits for its leader */
+};
+#define VM_MAILBOX_MAX_BYTES ((size_t)1 << 30)
+
+#endif

@@ -1,0 +1,68 @@
+/* Delivering takes no lock but those of a scheduler's queue, so whoever holds none of these may deliver. */
+#include "vm/sched/deliver.h"
+
+#include "vm/process/alarm.h"
+#include "vm/process/isolate.h"
+#include "vm/sched/state.h"
+
+/* A scheduler that outlives vm_stop finds the host gone. */
+static void to_host(struct vm *vm, struct signal *s) {
+  if (!s->epoch && !npid_is_local(s->to)) s->epoch = nodetab_epoch(vm->config.nodes, npid_incarnation(s->to));
+  bool gone = atomic_load(&vm->stopping) && sched_self(vm);
+  if (inbox_push(&vm->host, s) && vm->config.wake && !gone) vm->config.wake(vm->config.data);
+}
+
+/* The isolate (or the host) that has the process, or the timer. */
+static void *owner_of(struct vm *vm, npid to) {
+  if (npid_is_ref(to)) return alarm_owner(vm, to);
+  struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
+  return slot ? atomic_load_explicit(&slot->owner, memory_order_relaxed) : NULL;
+}
+
+void vm_deliver(struct vm *vm, struct signal *s) {
+  uint64_t number = npid_number(s->to);
+  if (s->to != NPID_NONE && (!npid_is_local(s->to) || number == 0)) {
+    to_host(vm, s);
+    return;
+  }
+  void *owner = s->to == NPID_NONE ? NULL : owner_of(vm, s->to);
+  if (!owner) {
+    vm_nobody(vm, s);
+  } else if (owner == vm_host(vm)) {
+    to_host(vm, s);
+  } else {
+    struct isolate *iso = owner;
+    if (inbox_push(&iso->inbox, s)) sched_wake(vm, iso);
+  }
+}
+
+void vm_signal(struct vm *vm, enum signal_kind kind, npid to, npid from, npid ref, struct term *term) {
+  struct signal *s = signal_new(kind, to, from, ref, term);
+  if (s) {
+    vm_deliver(vm, s);
+  } else {
+    term_unref(term);
+  }
+}
+
+void vm_nobody(struct vm *vm, struct signal *s) {
+  if (s->from != NPID_NONE && s->kind == SIGNAL_MONITOR) {
+    vm_signal(vm, SIGNAL_DOWN, s->from, s->to, s->ref, term_build("s", "noproc"));
+  } else if (s->from != NPID_NONE && s->kind == SIGNAL_LINK) {
+    vm_signal(vm, SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, term_build("s", "noproc"));
+  } else if (s->from != NPID_NONE && s->kind == SIGNAL_UNLINK) {
+    vm_signal(vm, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL);
+  } else if (s->from != NPID_NONE && s->kind == SIGNAL_CALL && s->ref != NPID_NONE) {
+    vm_signal(vm, SIGNAL_REPLY, s->from, s->to, s->ref,
+              term_build("bss", 0, "no_process", "no such process"));
+  }
+  signal_free(s);
+}
+
+bool vm_alive(struct vm *vm, npid pid) {
+  return npid_is_local(pid) && !npid_is_ref(pid) && ptab_find(&vm->ptab, npid_number(pid));
+}
+
+npid vm_ref(struct vm *vm) {
+  return npid_as_ref(npid_make(0, vm_refs(vm, 1)));
+}

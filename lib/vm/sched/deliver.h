@@ -1,0 +1,34 @@
+/* deliver: the one way to a process.  Any thread. */
+#ifndef VM_SCHED_DELIVER_H
+#define VM_SCHED_DELIVER_H
+
+#include "core/npid.h"
+#include "core/signal.h"
+#include "core/term.h"
+
+#include <stdbool.h>
+
+struct vm;
+
+/* Hands a signal (always consumed) to the process s->to:
+ *   a green thread       its isolate's inbox
+ *   a host process, the kernel, any pid of another node    the host's inbox
+ *   nobody               vm_nobody answers
+ * Order from one sender to one receiver is kept. */
+void vm_deliver(struct vm *vm, struct signal *s);
+
+/* Makes a signal and delivers it; without memory it is lost, as on a broken connection.  Owns term. */
+void vm_signal(struct vm *vm, enum signal_kind kind, npid to, npid from, npid ref, struct term *term);
+
+/* Consumes a signal whose receiver does not exist, and answers it as Erlang does: MONITOR gets DOWN noproc,
+ * LINK gets LINK_EXIT noproc, UNLINK gets UNLINK_ACK, CALL gets REPLY [false, "no_process", …]; the others
+ * get no answer. */
+void vm_nobody(struct vm *vm, struct signal *s);
+
+/* Is there a live process (of any kind) with this local pid? */
+bool vm_alive(struct vm *vm, npid pid);
+
+/* A unique reference. */
+npid vm_ref(struct vm *vm);
+
+#endif

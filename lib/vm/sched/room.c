@@ -1,0 +1,84 @@
+/* A sender enters its wait and then looks at the receiver once more (vm_await_room); who makes room stores
+ * that first and looks for waits after it (tell).  Both are seq_cst, so one of the two sees the other, and no
+ * wait is missed. */
+#include "vm/sched/room.h"
+
+#include "vm/sched/deliver.h"
+#include "vm/process/isolate.h" /* for now */
+#include "vm/sched/state.h"
+
+enum { INBOX_MAX = 256 << 20 }; /* bytes on their way to one isolate, or to the host */
+
+/* Delivers the signal ROOM to all that wait for the key. */
+static void tell(struct vm *vm, npid key) {
+  struct signal *s = waits_end(&vm->waits, key);
+  for (struct signal *next; s; s = next) {
+    next = s->next;
+    vm_deliver(vm, s);
+  }
+}
+
+void vm_set_full(struct vm *vm, npid pid, bool full) {
+  struct ptab_slot *slot = npid_is_local(pid) ? ptab_find(&vm->ptab, npid_number(pid)) : NULL;
+  if (slot) atomic_store(&slot->full, full);
+  if (!full) tell(vm, pid);
+}
+
+void vm_set_busy(struct vm *vm, uint32_t incarnation, bool busy) {
+  nodetab_set_busy(vm->config.nodes, incarnation, busy);
+  if (!busy) tell(vm, npid_make(incarnation, 0));
+}
+
+void vm_hold(struct vm *vm, npid pid, bool held) {
+  waits_hold(&vm->waits, pid, held);
+  if (!held) tell(vm, pid);
+}
+
+void vm_unhold_node(struct vm *vm, uint32_t incarnation) {
+  npid pids[256];
+  size_t n;
+  do {
+    n = waits_held_of(&vm->waits, incarnation, pids, sizeof pids / sizeof *pids);
+    for (size_t i = 0; i < n; i++) vm_hold(vm, pids[i], false);
+  } while (n > 0);
+}
+
+void vm_inbox_taken(struct vm *vm, const struct inbox *in) {
+  tell(vm, waits_key_of_inbox(in));
+}
+
+static npid lack_of_inbox(const struct vm *vm, const struct inbox *in) {
+  size_t max = vm->config.mailbox_bytes / 4 < INBOX_MAX ? vm->config.mailbox_bytes / 4 : INBOX_MAX;
+  return atomic_load(&in->bytes) <= max ? NPID_NONE : waits_key_of_inbox(in);
+}
+
+npid vm_lack(struct vm *vm, npid to) {
+  if (npid_is_ref(to)) return NPID_NONE; /* no process has it, but a peer may send it */
+  if (!npid_is_local(to)) {
+    if (nodetab_busy(vm->config.nodes, npid_incarnation(to))) return npid_kernel_of(to);
+    return waits_held(&vm->waits, to) ? to : lack_of_inbox(vm, &vm->host);
+  }
+  if (npid_number(to) == 0) return lack_of_inbox(vm, &vm->host);
+  struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
+  if (!slot) return NPID_NONE;
+  bool full = atomic_load(&slot->full), same = ptab_find(&vm->ptab, npid_number(to));
+  if (!same) return NPID_NONE; /* the process ended meanwhile: `full` may be of the next one in its slot */
+  if (full) return to;
+  void *owner = atomic_load_explicit(&slot->owner, memory_order_relaxed);
+  return lack_of_inbox(vm, owner == vm_host(vm) ? &vm->host : &((struct isolate *)owner)->inbox);
+}
+
+int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) {
+  *out = NULL;
+  for (npid key; (key = vm_lack(vm, to)) != NPID_NONE;) {
+    if (!(*out = waits_enter(&vm->waits, key, to, who))) return ERR_NOMEM;
+    if (vm_lack(vm, to) == key) return ERR_BUSY;
+    vm_leave_room(vm, out);
+  }
+  return 0;
+}
+
+void vm_leave_room(struct vm *vm, struct room_wait **w) {
+  waits_leave(&vm->waits, *w);
+  *w = NULL;
+}

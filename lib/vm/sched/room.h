@@ -1,0 +1,48 @@
+/* room: back-pressure.  Which receivers take no more messages for now, and waits until they do.  Any thread.
+ *
+ * Four things can lack room: the mailbox of a process of this node, the inbox of an isolate or of the host, a
+ * process of another node that its node has reported full, and the connection to another node.  Green threads
+ * that send there suspend; the shell is told that the receiver is busy.  Senders that cannot wait (timers,
+ * and other nodes until they are told) go on; a process whose mailbox reaches twice its bound ends with the
+ * reason "memory". */
+#ifndef VM_SCHED_ROOM_H
+#define VM_SCHED_ROOM_H
+
+#include "base/err.h"
+#include "core/npid.h"
+#include "core/signal.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct room_wait;
+struct vm;
+
+/* Marks a process of this node as full or not. */
+void vm_set_full(struct vm *vm, npid pid, bool full);
+
+/* Marks the connection to a node as full or not. */
+void vm_set_busy(struct vm *vm, uint32_t incarnation, bool busy);
+
+/* Marks a process of another node as full or not, as its node has reported. */
+void vm_hold(struct vm *vm, npid pid, bool held);
+
+/* Forgets what a node has reported of its processes. */
+void vm_unhold_node(struct vm *vm, uint32_t incarnation);
+
+/* The key (waits.h) of what lacks room for one more message to this pid, of this node or another; NPID_NONE
+ * when nothing does. */
+npid vm_lack(struct vm *vm, npid to);
+
+/* Waits until there may be room at `to`.
+ *   0          there is room: no wait was made
+ *   ERR_BUSY   the signal ROOM will go to `who`, from `to`, once there may be room.  *out is the caller's to
+ *              end with vm_leave_room, after the signal or instead of it; then the caller looks again
+ *   ERR_NOMEM */
+int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) MUST_CHECK;
+void vm_leave_room(struct vm *vm, struct room_wait **w); /* *w may be NULL, and is NULL afterwards */
+
+/* An inbox was just emptied: tells who waits for room in it. */
+void vm_inbox_taken(struct vm *vm, const struct inbox *in);
+
+#endif
