@@ -13,8 +13,10 @@
 #include "agent/process/command.h"
 #include "agent/process/console.h"
 #include "agent/process/hosted.h"
+#include "agent/mesh/transport.h"
 #include "agent/runtime.h"
 #include "agent/state.h"
+#include "agent/wiring.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "core/reason.h"
@@ -32,7 +34,7 @@ enum { STOP_CHECK_MS = 10, STOP_PATIENCE_MS = 8000, FAREWELL_MS = 500 };
 
 static void route(struct agent *a, struct signal *s) {
   if (!npid_is_local(s->to)) {
-    mesh_send(a, s);
+    mesh_send(a->mesh, s);
   } else if (s->to == NPID_KERNEL) {
     kernel_signal(a, s);
   } else {
@@ -40,7 +42,7 @@ static void route(struct agent *a, struct signal *s) {
     if (p)
       hosted_signal(p, s);
     else
-      mesh_undeliverable(a, s, ERR_NO_PROCESS, "noproc");
+      agent_undeliverable(a, s, ERR_NO_PROCESS, "noproc");
   }
 }
 
@@ -66,7 +68,7 @@ static void on_stop_check(uv_timer_t *t) {
   if (!commands_left(a)) http_end_streams(a);
   bool late = ms > STOP_PATIENCE_MS;
   if ((commands_left(a) || !http_idle(a) || !console_idle(a)) && !late) return;
-  if (!dial_idle(a) && ms < FAREWELL_MS) return; /* a peer may be dead, and is not waited for */
+  if (!dialler_idle(a->dialler) && ms < FAREWELL_MS) return; /* a peer may be dead, and is not waited for */
   if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
   uv_stop(&a->loop);
 }
@@ -79,7 +81,7 @@ void agent_stop(struct agent *a) {
   http_quiesce(a);
   commands_stop(a);
   attach_stop_all(a);
-  mesh_stop(a);
+  mesh_stop(a->mesh);
   uv_timer_start(&a->grace, on_stop_check, STOP_CHECK_MS, STOP_CHECK_MS);
 }
 
@@ -136,9 +138,26 @@ static int make_tables(struct agent *a, struct error *e) {
   a->globals = names_new();
   if (!a->nodes || !a->names || !a->globals) code = ERR_NOMEM;
   if (!code) code = rpc_init(a);
-  if (!code) code = mesh_init(a);
   if (!code) code = flow_init(a);
   if (!code) code = registry_init(a);
+  return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
+}
+
+static int make_mesh(struct agent *a, struct error *e) {
+  a->dialler = dialler_new(&a->loop, &a->psk, a->self, e);
+  if (!a->dialler) return e->code;
+  struct mesh_config config = {.loop = &a->loop,
+                               .nodes = a->nodes,
+                               .log = &a->log,
+                               .self = a->self,
+                               .creation = a->creation,
+                               .address = a->address,
+                               .port = a->port,
+                               .mesh = a->config->mesh,
+                               .heartbeat_ms = a->config->heartbeat_ms,
+                               .transport = &transport_http,
+                               .carrier = a->dialler};
+  int code = mesh_new(&config, &agent_mesh_events, a, &a->mesh);
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
 
@@ -169,7 +188,7 @@ static int begin(struct agent *a, struct error *e) {
   if (!code) code = console_init(a, e);
   if (!code) {
     vm_set_console(a->vm, a->console);
-    code = dial_init(a, e);
+    code = make_mesh(a, e);
   }
   if (code) {
     close(unix_fd);
@@ -218,7 +237,7 @@ int agent_run(struct agent *a, struct error *e) {
   for (const char *const *j = a->config->join; j && *j; j++) {
     struct nodename name;
     if (nodename_parse(*j, &name, e)) return e->code;
-    mesh_connect(a, &name, on_joined, a);
+    mesh_connect(a->mesh, &name, on_joined, a);
   }
   uv_run(&a->loop, UV_RUN_DEFAULT);
   return 0;
@@ -239,8 +258,8 @@ void agent_free(struct agent *a) {
   if (held) log_line(&a->log, "a green thread does not come back from a call; it is left behind");
   rpc_finish(a);
   http_finish(a);
-  mesh_finish(a);
-  dial_finish(a);
+  mesh_finish(a->mesh);
+  dialler_finish(a->dialler);
   if (a->vm) end_processes(a);
   kernel_finish(a);
   registry_finish(a);
@@ -250,9 +269,10 @@ void agent_free(struct agent *a) {
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);
   runtime_finish(a);
-  mesh_free(a);
+  mesh_free(a->mesh);
+  a->mesh = NULL;
   flow_free(a);
-  dial_free(a);
+  dialler_free(a->dialler);
   http_free(a);
   if (held) return; /* the rest is still in use, and goes with us */
   vm_free(a->vm);

@@ -4,45 +4,36 @@
 #include "tap.h"
 
 #include <lua.h>
-#include <stdlib.h>
 
-static const struct agent_config config = {.version = "0.1.0", .mesh = true};
-
-/* What of an agent a hello looks at. */
-static struct agent *agent_made(const char *self) {
-  struct agent *a = calloc(1, sizeof *a);
-  *a = (struct agent){.config = &config, .self = self, .creation = 77, .port = 4371};
-  snprintf(a->address, sizeof a->address, "10.0.0.1");
-  return a;
+/* What a node says of itself. */
+static struct mesh_config node_made(const char *self) {
+  return (struct mesh_config){
+      .self = self, .creation = 77, .address = "10.0.0.1", .port = 4371, .mesh = true};
 }
 
 /* A good hello of two@rane. */
 static json_t *hello_made(void) {
-  return json_pack("{s:s, s:i, s:i, s:i, s:s, s:s, s:i, s:b, s:[s]}", "node", "two@rane", "creation", 9,
-                   "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "release", "0.1.0", "address", "10.0.0.2",
-                   "port", 4372, "mesh", 1, "members", "three@dune");
+  return json_pack("{s:s, s:i, s:i, s:i, s:s, s:i, s:b, s:[s]}", "node", "two@rane", "creation", 9, "version",
+                   LINK_VERSION, "lua", LUA_VERSION_NUM, "address", "10.0.0.2", "port", 4372, "mesh", 1,
+                   "members", "three@dune");
 }
 
 static void test_round_trip(void) {
-  struct agent *two = agent_made("two@rane"), *one = agent_made("one@rane");
-  json_t *v = hello_write(two, json_pack("[s, s]", "three@dune", "four@dune"));
+  struct mesh_config two = node_made("two@rane"), one = node_made("one@rane");
+  json_t *v = hello_write(&two, json_pack("[s, s]", "three@dune", "four@dune"));
   struct hello h = {0};
   struct error e = {0};
-  ok(v && !hello_read(one, v, &h, &e), "what is written can be read: %s", e.text);
+  ok(v && !hello_read(&one, v, &h, &e), "what is written can be read: %s", e.text);
   is(h.name.full, "two@rane", "the name");
   is(h.address, "10.0.0.1", "the address");
   ok(h.creation == 77 && h.port == 4371 && h.mesh, "creation, port and mesh");
   ok(json_array_size(h.members) == 2, "the members");
-  is(json_string_value(json_object_get(v, "release")), "0.1.0",
-     "the release is told, though nobody depends on it");
-  ok(hello_read(two, v, &h, &e) == ERR_NAME, "our own name is refused");
+  ok(hello_read(&two, v, &h, &e) == ERR_NAME, "our own name is refused");
   json_decref(v);
-  free(one);
-  free(two);
 }
 
 static void test_extremes(void) {
-  struct agent *a = agent_made("one@rane");
+  struct mesh_config a = node_made("one@rane");
   struct hello h;
   json_t *v = hello_made();
   json_object_set_new(v, "creation", json_integer(UINT32_MAX));
@@ -50,15 +41,14 @@ static void test_extremes(void) {
   json_object_set_new(v, "mesh", json_false());
   json_object_set_new(v, "members", json_array());
   json_object_set_new(v, "later", json_string("what a later release adds"));
-  ok(!hello_read(a, v, &h, NULL) && h.creation == UINT32_MAX && h.port == UINT16_MAX && !h.mesh,
+  ok(!hello_read(&a, v, &h, NULL) && h.creation == UINT32_MAX && h.port == UINT16_MAX && !h.mesh,
      "the largest creation and port, no mesh, no members, a member not known");
-  a->creation = UINT32_MAX;
-  json_t *back = hello_write(a, json_array());
+  a.creation = UINT32_MAX;
+  json_t *back = hello_write(&a, json_array());
   ok(json_integer_value(json_object_get(back, "creation")) == UINT32_MAX,
      "a large creation is written whole");
   json_decref(back);
   json_decref(v);
-  free(a);
 }
 
 /* One member in place of the good one (NULL: taken away), and what that is refused with. */
@@ -100,7 +90,7 @@ static const struct wrong {
 };
 
 static void test_wrong(void) {
-  struct agent *a = agent_made("one@rane");
+  struct mesh_config a = node_made("one@rane");
   for (size_t i = 0; i < sizeof wrongs / sizeof *wrongs; i++) {
     const struct wrong *w = &wrongs[i];
     json_t *v = hello_made();
@@ -110,39 +100,36 @@ static void test_wrong(void) {
       json_object_del(v, w->member);
     struct hello h = {.port = 1};
     struct error e = {0};
-    int code = hello_read(a, v, &h, &e);
+    int code = hello_read(&a, v, &h, &e);
     ok(code == w->code && e.code == code && *e.text && h.port == 1 && !*h.name.full && !h.address &&
            !h.members,
        "%s %s: %s", w->member, w->json ? w->json : "left out", error_text(&e));
     json_decref(v);
   }
-  free(a);
 }
 
 static void test_no_hello(void) {
   static const char *const texts[] = {"null", "[]", "{}", "7", "\"two@rane\"", "[{\"node\":\"two@rane\"}]"};
-  struct agent *a = agent_made("one@rane");
+  struct mesh_config a = node_made("one@rane");
   struct hello h;
   struct error e;
-  ok(hello_read(a, NULL, &h, &e) == ERR_USAGE && strstr(e.text, "no body"), "nothing at all");
+  ok(hello_read(&a, NULL, &h, &e) == ERR_USAGE && strstr(e.text, "no body"), "nothing at all");
   for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
     json_t *v = json_loads(texts[i], JSON_DECODE_ANY, NULL);
-    ok(hello_read(a, v, &h, &e) == ERR_USAGE, "%s is no hello", texts[i]);
+    ok(hello_read(&a, v, &h, &e) == ERR_USAGE, "%s is no hello", texts[i]);
     json_decref(v);
   }
-  free(a);
 }
 
 static void test_version_told(void) {
-  struct agent *a = agent_made("one@rane");
+  struct mesh_config a = node_made("one@rane");
   struct hello h;
   struct error e;
   json_t *v = hello_made();
   json_object_set_new(v, "version", json_integer(4));
-  ok(hello_read(a, v, &h, &e) == ERR_VERSION && strstr(e.text, "two@rane") && strstr(e.text, "version 4"),
+  ok(hello_read(&a, v, &h, &e) == ERR_VERSION && strstr(e.text, "two@rane") && strstr(e.text, "version 4"),
      "another version: told whose and which: %s", e.text);
   json_decref(v);
-  free(a);
 }
 
 static void test_address(void) {

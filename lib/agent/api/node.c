@@ -122,8 +122,8 @@ static void watch_nodes(struct request *r) {
     free(w);
     return;
   }
-  mesh_subscribe(request_agent(r), &w->watch);
-  mesh_each(request_agent(r), tell_up, w);
+  mesh_subscribe(request_agent(r)->mesh, &w->watch);
+  mesh_each(request_agent(r)->mesh, tell_up, w);
 }
 
 void api_nodes_list(struct request *r) {
@@ -143,7 +143,7 @@ void api_nodes_list(struct request *r) {
     struct member self = {.node = a->self, .creation = a->creation, .up = true};
     json_array_append_new(l.nodes, node_json(&self));
   }
-  mesh_each(a, add_node, &l);
+  mesh_each(a->mesh, add_node, &l);
   respond_json(r, 200, json_pack("{s:o}", "nodes", l.nodes));
 }
 
@@ -159,7 +159,7 @@ void api_nodes_get(struct request *r) {
   struct nodename name;
   struct member m;
   if (!named_node(r, &name)) return;
-  if (mesh_find(request_agent(r), name.full, &m) && m.up)
+  if (mesh_find(request_agent(r)->mesh, name.full, &m) && m.up)
     respond_json(r, 200, node_json(&m));
   else
     respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);
@@ -171,7 +171,7 @@ static void on_connected(void *data, const struct error *e, npid kernel) {
   struct agent *a = request_agent(r);
   if (e)
     respond_error(r, e);
-  else if (kernel == NPID_KERNEL || !mesh_find(a, nodetab_name(a->nodes, npid_incarnation(kernel)), &m))
+  else if (kernel == NPID_KERNEL || !mesh_find(a->mesh, nodetab_name(a->nodes, npid_incarnation(kernel)), &m))
     respond_json(r, 200, node_json(&(struct member){.node = a->self, .creation = a->creation, .up = true}));
   else
     respond_json(r, 200, node_json(&m));
@@ -179,13 +179,13 @@ static void on_connected(void *data, const struct error *e, npid kernel) {
 
 void api_nodes_connect(struct request *r) {
   struct nodename name;
-  if (named_node(r, &name)) mesh_connect(request_agent(r), &name, on_connected, r);
+  if (named_node(r, &name)) mesh_connect(request_agent(r)->mesh, &name, on_connected, r);
 }
 
 void api_nodes_part(struct request *r) {
   struct nodename name;
   if (!named_node(r, &name)) return;
-  if (mesh_disconnect(request_agent(r), name.full, "disconnected"))
+  if (mesh_disconnect(request_agent(r)->mesh, name.full, "disconnected"))
     respond_json(r, 200, json_pack("{s:s, s:b}", "node", name.full, "connected", 0));
   else
     respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);

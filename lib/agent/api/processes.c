@@ -19,7 +19,7 @@ static bool is_stale(struct agent *a, npid pid) {
   uint32_t incarnation = npid_incarnation(pid);
   struct member m;
   if (!nodetab_node_id(a->nodes, incarnation)) return true;
-  return mesh_find(a, nodetab_name(a->nodes, incarnation), &m) && m.up &&
+  return mesh_find(a->mesh, nodetab_name(a->nodes, incarnation), &m) && m.up &&
          npid_incarnation(m.kernel) != incarnation;
 }
 

@@ -64,13 +64,13 @@ static void op_connect(struct agent *a, struct signal *call, struct term_reader 
   struct nodename name;
   if (!get_node(a, call, &r, &name)) return;
   struct asked *k = asked_new(a, call);
-  if (k) mesh_connect(a, &name, on_connected, k);
+  if (k) mesh_connect(a->mesh, &name, on_connected, k);
 }
 
 static void op_disconnect(struct agent *a, struct signal *call, struct term_reader r) {
   struct nodename name;
   if (!get_node(a, call, &r, &name)) return;
-  call_answer_take(a, call, term_build("b", (int)mesh_disconnect(a, name.full, "disconnected")));
+  call_answer_take(a, call, term_build("b", (int)mesh_disconnect(a->mesh, name.full, "disconnected")));
 }
 
 struct listing {
@@ -89,7 +89,7 @@ static void op_nodes(struct agent *a, struct signal *call, struct term_reader r)
   (void)r;
   struct listing l = {0};
   size_t at = term_open(&l.w, TERM_LIST);
-  mesh_each(a, add_node, &l);
+  mesh_each(a->mesh, add_node, &l);
   term_set_count(&l.w, at, l.count);
   call_answer_take(a, call, term_from_writer(&l.w, 1));
   term_writer_finish(&l.w);
@@ -120,7 +120,7 @@ static void op_ping(struct agent *a, struct signal *call, struct term_reader r) 
   struct nodename name;
   if (!get_node(a, call, &r, &name)) return;
   struct asked *k = asked_new(a, call);
-  if (k) mesh_connect(a, &name, on_ping_connected, k);
+  if (k) mesh_connect(a->mesh, &name, on_ping_connected, k);
 }
 
 static void op_echo(struct agent *a, struct signal *call, struct term_reader r) {
@@ -143,7 +143,7 @@ static void listener_event(void *data, const char *node, const char *why) {
 }
 
 static struct listener *find_listener(struct agent *a, npid pid) {
-  for (struct mesh_subscriber *w = mesh_subscribers(a); w; w = w->next) {
+  for (struct mesh_subscriber *w = mesh_subscribers(a->mesh); w; w = w->next) {
     struct listener *l = w->event == listener_event ? w->data : NULL;
     if (l && l->pid == pid) return l;
   }
@@ -170,7 +170,7 @@ static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_r
     }
     *l = (struct listener){.agent = a, .pid = call->from, .ref = vm_ref(a->vm)};
     l->watch = (struct mesh_subscriber){.event = listener_event, .data = l};
-    mesh_subscribe(a, &l->watch);
+    mesh_subscribe(a->mesh, &l->watch);
     agent_send(a, SIGNAL_MONITOR, l->pid, NPID_KERNEL, l->ref, NULL);
   }
   call_answer(a, call, NULL);
@@ -289,7 +289,7 @@ void kernel_ask(struct agent *a, const char *node, struct term *args, int timeou
   }
   *k = (struct asking){a, args, timeout_ms, done, data};
   if (node)
-    mesh_connect(a, &name, on_node, k);
+    mesh_connect(a->mesh, &name, on_node, k);
   else
     on_node(k, NULL, NPID_KERNEL);
 }
@@ -349,7 +349,7 @@ void kernel_signal(struct agent *a, struct signal *s) {
 }
 
 void kernel_finish(struct agent *a) {
-  for (struct mesh_subscriber *w = mesh_subscribers(a), *next; w; w = next) {
+  for (struct mesh_subscriber *w = mesh_subscribers(a->mesh), *next; w; w = next) {
     next = w->next;
     if (w->event == listener_event) listener_free(w->data);
   }

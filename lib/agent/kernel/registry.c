@@ -70,7 +70,7 @@ static void consider(void *data, const struct member *m) {
 
 static npid arbiter(struct agent *a, const char *name) {
   struct election v = {name, rank(name, a->self), NPID_KERNEL};
-  mesh_each(a, consider, &v);
+  mesh_each(a->mesh, consider, &v);
   return v.kernel;
 }
 
@@ -150,7 +150,7 @@ static void tell_all(struct agent *a, struct term *args, void (*over)(void *data
     return;
   }
   *r = (struct round){.agent = a, .args = args, .open = 1, .over = over, .data = data};
-  mesh_each(a, tell_one, r);
+  mesh_each(a->mesh, tell_one, r);
   round_close(r);
 }
 

@@ -13,6 +13,9 @@
 enum { ANSWER_MAX = 16 << 20, CONNECT_TIMEOUT_MS = 4000 };
 
 struct dialler {
+  uv_loop_t *loop;
+  const struct psk *psk;
+  const char *self;
   CURLM *multi;
   uv_timer_t timer;
   uv_idle_t soon; /* for "at once": a timer of 0 ms set anew as it fires would never let libuv poll */
@@ -22,7 +25,7 @@ struct dialler {
 };
 
 struct dial_request {
-  struct agent *agent;
+  struct dialler *dialler;
   CURL *easy;
   struct curl_slist *headers;
   struct psk_session session;
@@ -36,7 +39,7 @@ struct dial_request {
 };
 
 struct dial_socket { /* a socket of libcurl's */
-  struct agent *agent;
+  struct dialler *dialler;
   uv_poll_t poll;
   curl_socket_t fd;
   int wanted, polled; /* events */
@@ -47,7 +50,7 @@ struct dial_socket { /* a socket of libcurl's */
 /* --- the loop ------------------------------------------------------------------------------------------- */
 
 static void unlink_request(struct dial_request *r) {
-  curl_multi_remove_handle(r->agent->dialler->multi, r->easy);
+  curl_multi_remove_handle(r->dialler->multi, r->easy);
   *r->pprev = r->next;
   if (r->next) r->next->pprev = r->pprev;
 }
@@ -82,20 +85,20 @@ static void on_done(struct dial_request *r, CURLcode result) {
   free_request(r);
 }
 
-static struct dial_request *started_request(struct agent *a) {
-  for (struct dial_request *r = a->dialler->requests; r; r = r->next)
+static struct dial_request *started_request(struct dialler *f) {
+  for (struct dial_request *r = f->requests; r; r = r->next)
     if (r->started && !r->told) return r;
   return NULL;
 }
 
-static void check_done(struct agent *a) {
+static void check_done(struct dialler *f) {
   CURLMsg *m;
   int left;
-  for (struct dial_request *r; (r = started_request(a));) {
+  for (struct dial_request *r; (r = started_request(f));) {
     r->told = true;
     r->source->started(r->data);
   }
-  while (a->dialler && (m = curl_multi_info_read(a->dialler->multi, &left))) {
+  while ((m = curl_multi_info_read(f->multi, &left))) {
     if (m->msg != CURLMSG_DONE) continue;
     struct dial_request *r = NULL;
     curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&r);
@@ -117,28 +120,29 @@ static void settle(struct dialler *f) {
       curl_multi_socket_action(f->multi, w->fd, CURL_CSELECT_OUT, &running);
     if (w->wanted == w->polled || uv_is_closing((uv_handle_t *)&w->poll)) continue; /* it is freed later */
     w->polled = w->wanted;
-    uv_poll_start(&w->poll, w->polled, on_event);
+    if (uv_poll_start(&w->poll, w->polled, on_event))
+      curl_multi_socket_action(f->multi, w->fd, CURL_CSELECT_ERR, &running);
   }
 }
 
-static void act(struct agent *a, curl_socket_t fd, int flags) {
+static void act(struct dialler *f, curl_socket_t fd, int flags) {
   int running;
-  a->dialler->acting = true;
-  curl_multi_socket_action(a->dialler->multi, fd, flags, &running);
-  settle(a->dialler);
-  a->dialler->acting = false;
-  check_done(a);
+  f->acting = true;
+  curl_multi_socket_action(f->multi, fd, flags, &running);
+  settle(f);
+  f->acting = false;
+  check_done(f);
 }
 
 static void on_event(uv_poll_t *p, int status, int events) {
   struct dial_socket *w = p->data;
   int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
-  act(w->agent, w->fd, status < 0 ? CURL_CSELECT_ERR : flags);
+  act(w->dialler, w->fd, status < 0 ? CURL_CSELECT_ERR : flags);
 }
 
-static void run_timers(struct agent *a) {
-  uv_idle_stop(&a->dialler->soon);
-  act(a, CURL_SOCKET_TIMEOUT, 0);
+static void run_timers(struct dialler *f) {
+  uv_idle_stop(&f->soon);
+  act(f, CURL_SOCKET_TIMEOUT, 0);
 }
 
 static void on_timeout(uv_timer_t *t) {
@@ -168,71 +172,89 @@ static void forget_change(struct dialler *f, struct dial_socket *w) {
   }
 }
 
+static struct dial_socket *socket_new(struct dialler *f, curl_socket_t fd) {
+  struct dial_socket *w = calloc(1, sizeof *w);
+  if (!w || uv_poll_init_socket(f->loop, &w->poll, fd)) {
+    free(w);
+    return NULL;
+  }
+  w->dialler = f;
+  w->fd = fd;
+  w->poll.data = w;
+  if (!curl_multi_assign(f->multi, fd, w)) return w;
+  uv_close((uv_handle_t *)&w->poll, watch_closed);
+  return NULL;
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *socket_data) {
   (void)easy;
-  struct agent *a = cls;
+  struct dialler *f = cls;
   struct dial_socket *w = socket_data;
   if (what == CURL_POLL_REMOVE) {
     if (!w) return 0;
-    curl_multi_assign(a->dialler->multi, fd, NULL);
-    forget_change(a->dialler, w);
+    curl_multi_assign(f->multi, fd, NULL);
+    forget_change(f, w);
     uv_poll_stop(&w->poll);
     uv_close((uv_handle_t *)&w->poll, watch_closed);
     return 0;
   }
-  if (!w) {
-    w = calloc(1, sizeof *w);
-    if (!w || uv_poll_init_socket(&a->loop, &w->poll, fd)) {
-      free(w);
-      return -1;
-    }
-    w->agent = a;
-    w->fd = fd;
-    w->poll.data = w;
-    curl_multi_assign(a->dialler->multi, fd, w);
-  }
+  if (!w && !(w = socket_new(f, fd))) return -1;
   w->wanted = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-  note_change(a->dialler, w);
+  note_change(f, w);
   return 0;
 }
 
 static int on_timer(CURLM *multi, long ms, void *cls) {
   (void)multi;
-  struct agent *a = cls;
-  uv_timer_stop(&a->dialler->timer);
+  struct dialler *f = cls;
+  uv_timer_stop(&f->timer);
   if (!ms)
-    uv_idle_start(&a->dialler->soon, on_soon);
+    uv_idle_start(&f->soon, on_soon);
   else if (ms > 0)
-    uv_timer_start(&a->dialler->timer, on_timeout, (uint64_t)ms, 0);
+    uv_timer_start(&f->timer, on_timeout, (uint64_t)ms, 0);
   return 0;
 }
 
-int dial_init(struct agent *a, struct error *e) {
-  a->dialler = calloc(1, sizeof *a->dialler);
-  if (!a->dialler || !(a->dialler->multi = curl_multi_init()))
-    return error_set(e, ERR_NOMEM, "libcurl does not start");
-  uv_timer_init(&a->loop, &a->dialler->timer);
-  uv_idle_init(&a->loop, &a->dialler->soon);
-  a->dialler->timer.data = a->dialler->soon.data = a;
-  CURLM *m = a->dialler->multi;
-  curl_multi_setopt(m, CURLMOPT_SOCKETFUNCTION, on_socket);
-  curl_multi_setopt(m, CURLMOPT_SOCKETDATA, a);
-  curl_multi_setopt(m, CURLMOPT_TIMERFUNCTION, on_timer);
-  curl_multi_setopt(m, CURLMOPT_TIMERDATA, a);
-  return 0;
+static bool set_callbacks(struct dialler *f) {
+  return !curl_multi_setopt(f->multi, CURLMOPT_SOCKETFUNCTION, on_socket) &&
+         !curl_multi_setopt(f->multi, CURLMOPT_SOCKETDATA, f) &&
+         !curl_multi_setopt(f->multi, CURLMOPT_TIMERFUNCTION, on_timer) &&
+         !curl_multi_setopt(f->multi, CURLMOPT_TIMERDATA, f);
 }
 
-bool dial_idle(const struct agent *a) {
-  return !a->dialler->requests;
+struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, struct error *e) {
+  struct dialler *f = calloc(1, sizeof *f);
+  if (f) f->multi = curl_multi_init();
+  if (!f || !f->multi || !set_callbacks(f)) {
+    if (f) curl_multi_cleanup(f->multi);
+    free(f);
+    error_set(e, ERR_NOMEM, "libcurl does not start");
+    return NULL;
+  }
+  f->loop = loop;
+  f->psk = psk;
+  f->self = self;
+  uv_timer_init(loop, &f->timer);
+  uv_idle_init(loop, &f->soon);
+  f->timer.data = f->soon.data = f;
+  return f;
 }
 
-void dial_finish(struct agent *a) {
-  if (!a->dialler) return;
-  while (a->dialler->requests)                                /* on_done takes it out of the list */
-    on_done(a->dialler->requests, CURLE_ABORTED_BY_CALLBACK); // NOLINT(clang-analyzer-unix.Malloc)
-  curl_multi_cleanup(a->dialler->multi);
-  uv_close((uv_handle_t *)&a->dialler->timer, NULL);
-  uv_close((uv_handle_t *)&a->dialler->soon, NULL);
+bool dialler_idle(const struct dialler *f) {
+  return !f->requests;
+}
+
+void dialler_finish(struct dialler *f) {
+  if (!f) return;
+  while (f->requests)                                /* on_done takes it out of the list */
+    on_done(f->requests, CURLE_ABORTED_BY_CALLBACK); // NOLINT(clang-analyzer-unix.Malloc)
+  curl_multi_cleanup(f->multi);
+  uv_close((uv_handle_t *)&f->timer, NULL);
+  uv_close((uv_handle_t *)&f->soon, NULL);
+}
+
+void dialler_free(struct dialler *f) {
+  free(f);
 }
 
 /* --- requests ------------------------------------------------------------------------------------------- */
@@ -271,88 +293,89 @@ static bool set_target(struct dial_request *r, const struct dial_target *to, con
   return ok && add_header(r, "Node-To", to->node) && add_header(r, "Expect", "");
 }
 
-static struct dial_request *request_new(struct agent *a, const struct dial_target *to, const char *method,
+static struct dial_request *no_request(struct dial_request *r, struct error *e) {
+  if (r) free_request(r);
+  error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  return NULL;
+}
+
+static bool set_common(struct dial_request *r, const char *method) {
+  return !curl_easy_setopt(r->easy, CURLOPT_PRIVATE, r) &&
+         !curl_easy_setopt(r->easy, CURLOPT_CUSTOMREQUEST, method) &&
+         !curl_easy_setopt(r->easy, CURLOPT_NOSIGNAL, 1L) &&
+         !curl_easy_setopt(r->easy, CURLOPT_WRITEFUNCTION, on_answer) &&
+         !curl_easy_setopt(r->easy, CURLOPT_WRITEDATA, r) &&
+         !curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS) &&
+         !curl_easy_setopt(r->easy, CURLOPT_MAXAGE_CONN, 2L);
+}
+
+static struct dial_request *request_new(struct dialler *f, const struct dial_target *to, const char *method,
                                         const char *path, dial_done *done, void *data) {
   struct dial_request *r = calloc(1, sizeof *r);
   if (!r) return NULL;
-  *r = (struct dial_request){.agent = a, .done = done, .data = data, .easy = curl_easy_init()};
-  r->session.psk = &a->psk;
-  if (!r->easy || psk_prepare(r->easy, &r->session) || !set_target(r, to, path)) {
-    free_request(r);
-    return NULL;
-  }
-  curl_easy_setopt(r->easy, CURLOPT_PRIVATE, r);
-  curl_easy_setopt(r->easy, CURLOPT_CUSTOMREQUEST, method);
-  curl_easy_setopt(r->easy, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(r->easy, CURLOPT_WRITEFUNCTION, on_answer);
-  curl_easy_setopt(r->easy, CURLOPT_WRITEDATA, r);
-  curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
-  curl_easy_setopt(r->easy, CURLOPT_MAXAGE_CONN, 2L);
-  return r;
+  *r = (struct dial_request){.dialler = f, .done = done, .data = data, .easy = curl_easy_init()};
+  r->session.psk = f->psk;
+  if (r->easy && !psk_prepare(r->easy, &r->session) && set_target(r, to, path) && set_common(r, method))
+    return r;
+  free_request(r);
+  return NULL;
 }
 
-static struct dial_request *request_start(struct dial_request *r) {
-  struct dialler *f = r->agent->dialler;
-  curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers);
+static struct dial_request *request_start(struct dial_request *r, struct error *e) {
+  struct dialler *f = r->dialler;
+  if (curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers) || curl_multi_add_handle(f->multi, r->easy))
+    return no_request(r, e);
   r->next = f->requests;
   r->pprev = &f->requests;
   if (r->next) r->next->pprev = &r->next;
   f->requests = r;
-  curl_multi_add_handle(f->multi, r->easy);
   return r;
 }
 
-static struct dial_request *no_memory(struct dial_request *r, dial_done *done, void *data) {
-  struct error e;
-  error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  if (r) free_request(r);
-  done(data, &e, NULL);
-  return NULL;
+static bool set_body(struct dial_request *r, json_t *body) {
+  if (!body) return true;
+  json_line(&r->body, body);
+  return buf_ok(&r->body) &&
+         !curl_easy_setopt(r->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body.len) &&
+         !curl_easy_setopt(r->easy, CURLOPT_POSTFIELDS, r->body.data);
 }
 
-struct dial_request *dial_json(struct agent *a, const struct dial_target *to, const char *method,
-                               const char *path, json_t *body, int timeout_ms, dial_done *done, void *data) {
-  struct dial_request *r = request_new(a, to, method, path, done, data);
-  if (r && body) json_line(&r->body, body);
-  bool had_body = body;
+struct dial_request *dial_json(struct dialler *f, const struct dial_target *to, const char *method,
+                               const char *path, json_t *body, int timeout_ms, dial_done *done, void *data,
+                               struct error *e) {
+  struct dial_request *r = request_new(f, to, method, path, done, data);
+  bool good = r && set_body(r, body) && add_header(r, "Content-Type", "application/json") &&
+              !curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
   json_decref(body);
-  if (!r || !buf_ok(&r->body) || !add_header(r, "Content-Type", "application/json"))
-    return no_memory(r, done, data);
-  if (had_body) {
-    curl_easy_setopt(r->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body.len);
-    curl_easy_setopt(r->easy, CURLOPT_POSTFIELDS, r->body.data);
-  }
-  curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
-  return request_start(r);
+  return good ? request_start(r, e) : no_request(r, e);
 }
 
-struct dial_request *dial_upload(struct agent *a, const struct dial_target *to, const char *path,
-                                 const struct dial_source *source, dial_done *done, void *data) {
-  struct dial_request *r = request_new(a, to, "POST", path, done, data);
-  if (!r || !add_header(r, "Content-Type", "application/x-ndjson") ||
-      !add_header(r, "Transfer-Encoding", "chunked") || !add_header(r, "Node-From", a->self))
-    return no_memory(r, done, data);
+static bool set_upload(struct dial_request *r) {
+  return add_header(r, "Content-Type", "application/x-ndjson") &&
+         add_header(r, "Transfer-Encoding", "chunked") && add_header(r, "Node-From", r->dialler->self) &&
+         !curl_easy_setopt(r->easy, CURLOPT_POST, 1L) &&
+         !curl_easy_setopt(r->easy, CURLOPT_READFUNCTION, on_source) &&
+         !curl_easy_setopt(r->easy, CURLOPT_READDATA, r) &&
+         !curl_easy_setopt(r->easy, CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
+}
+
+struct dial_request *dial_upload(struct dialler *f, const struct dial_target *to, const char *path,
+                                 const struct dial_source *source, dial_done *done, void *data,
+                                 struct error *e) {
+  struct dial_request *r = request_new(f, to, "POST", path, done, data);
+  if (!r || !set_upload(r)) return no_request(r, e);
   r->source = source;
-  curl_easy_setopt(r->easy, CURLOPT_POST, 1L);
-  curl_easy_setopt(r->easy, CURLOPT_READFUNCTION, on_source);
-  curl_easy_setopt(r->easy, CURLOPT_READDATA, r);
-  curl_easy_setopt(r->easy, CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
-  return request_start(r);
+  return request_start(r, e);
 }
 
-void dial_resume(struct dial_request *r) {
-  if (!r->paused) return;
+int dial_resume(struct dial_request *r) {
+  if (!r->paused) return 0;
   r->paused = false;
-  curl_easy_pause(r->easy, CURLPAUSE_CONT);
+  return curl_easy_pause(r->easy, CURLPAUSE_CONT) ? ERR_NOMEM : 0;
 }
 
 void dial_cancel(struct dial_request *r) {
   if (!r) return;
   unlink_request(r);
   free_request(r);
-}
-
-void dial_free(struct agent *a) {
-  free(a->dialler);
-  a->dialler = NULL;
 }

@@ -1,21 +1,29 @@
-/* fetch: the node's HTTP client: requests to other nodes, on the loop, over TLS with the cookie's key.  Where
- * to connect is an address and port, or a host name that libcurl resolves in a thread of its own. I/O thread
- * only. */
+/* dial: the node's HTTP client: sends requests to other nodes, over TLS with the cookie's key, on the loop.
+ * libcurl resolves a host name in a thread of its own.  I/O thread only. */
 #ifndef AGENT_MESH_DIAL_H
 #define AGENT_MESH_DIAL_H
 
-#include "agent/state.h"
+#include "base/err.h"
+#include "wire/psk.h"
 
 #include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
 
-int dial_init(struct agent *a, struct error *e) MUST_CHECK;
-void dial_finish(struct agent *a); /* what is under way ends with an error; closes its handles */
-void dial_free(struct agent *a);   /* after the loop has run once more */
+struct dialler;
 
-bool dial_idle(const struct agent *a); /* nothing under way */
+/* psk is the key that both ends prove; self is this node's name, for the Node-From header.  All three are
+ * borrowed.  NULL with *e set. */
+struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, struct error *e);
+bool dialler_idle(const struct dialler *f); /* no request is under way */
+/* Ends each request with an error (its done runs) and closes the handles; dialler_free after the loop has run
+ * once more.  Both accept NULL. */
+void dialler_finish(struct dialler *f);
+void dialler_free(struct dialler *f);
 
 struct dial_target {
-  const char *node; /* who is meant: the Node-To header and the name in messages */
+  const char *node; /* the node that is meant: for the Node-To header and for messages */
   const char *host; /* to connect to: a name, or an address (IPv6 in brackets) */
   uint16_t port;
 };
@@ -26,21 +34,24 @@ typedef void dial_done(void *data, const struct error *e, json_t *body);
 
 struct dial_request;
 
-/* One request with a JSON body (consumed, may be NULL). NULL, after done has run, when it cannot be made. */
-struct dial_request *dial_json(struct agent *a, const struct dial_target *to, const char *method,
-                               const char *path, json_t *body, int timeout_ms, dial_done *done, void *data);
+/* Sends one request with a JSON body (consumed, may be NULL).  NULL with *e set: it cannot be made, and done
+ * never runs. */
+struct dial_request *dial_json(struct dialler *f, const struct dial_target *to, const char *method,
+                               const char *path, json_t *body, int timeout_ms, dial_done *done, void *data,
+                               struct error *e);
 
-/* A POST whose body is a stream: source fills out with up to max bytes and returns how many; 0 pauses it
- * until dial_resume; started runs once the connection stands and the first bytes are asked for.  Ends when
- * source returns DIAL_END, or with an error. */
+/* A POST whose body is a stream.  read fills out with up to max bytes and returns how many: 0 pauses the
+ * stream until dial_resume, DIAL_END ends it.  started runs once, when the connection stands and libcurl has
+ * asked for the first bytes.  NULL with *e set: it cannot be made, and done never runs. */
 #define DIAL_END ((size_t)-1)
 struct dial_source {
   size_t (*read)(void *data, char *out, size_t max);
   void (*started)(void *data);
 };
-struct dial_request *dial_upload(struct agent *a, const struct dial_target *to, const char *path,
-                                 const struct dial_source *source, dial_done *done, void *data);
-void dial_resume(struct dial_request *r);
+struct dial_request *dial_upload(struct dialler *f, const struct dial_target *to, const char *path,
+                                 const struct dial_source *source, dial_done *done, void *data,
+                                 struct error *e);
+int dial_resume(struct dial_request *r) MUST_CHECK; /* 0 or ERR_NOMEM */
 
 /* Ends a request; done does not run. Accepts NULL. Not from within source callbacks. */
 void dial_cancel(struct dial_request *r);

@@ -1,12 +1,7 @@
 /* Invariant: a peer's link is opened here alone, at most one at a time; `offered` is answered when our stream
  * stands or the peer goes down, whichever comes first. */
-#include "agent/kernel/rpc.h"
 #include "agent/mesh/hello.h"
-#include "agent/kernel/kernel.h"
 #include "agent/mesh/peer.h"
-#include "agent/kernel/flow.h"
-#include "agent/kernel/registry.h"
-#include "agent/http/routes.h"
 #include "base/buf.h"
 #include "wire/frame.h"
 #include "wire/json.h"
@@ -16,13 +11,13 @@
 /* --- hello ---------------------------------------------------------------------------------------------- */
 
 /* Who we are, and whom we know. */
-static json_t *hello(struct agent *a) {
+static json_t *hello(struct mesh *m) {
   json_t *members = json_array();
-  for (size_t i = 0; i < a->mesh->count; i++) {
-    const struct peer *p = a->mesh->order[i];
+  for (size_t i = 0; i < m->count; i++) {
+    const struct peer *p = m->order[i];
     if (p->state == PEER_UP) json_array_append_new(members, json_string(p->name.full));
   }
-  return hello_write(a, members);
+  return hello_write(&m->config, members);
 }
 
 static void on_ready(void *data);
@@ -34,17 +29,19 @@ static const struct transport_events peer_events = {on_ready, on_line, on_busy, 
 /* Begins our stream unless there is one. */
 static int open_link(struct peer *p, struct error *e) {
   if (p->link) return 0;
+  const struct mesh_config *c = &p->mesh->config;
   struct dial_target to = {p->name.full, p->address, p->port};
   p->ready = p->greeted = false;
-  p->link = transport_open(p->agent, &to, &peer_events, p);
+  p->link = c->transport->open(c->carrier, &to, &peer_events, p, e);
+  if (!p->link) return e->code;
   struct buf line = BUF_INIT;
-  json_t *v = p->link ? json_pack("{s:o}", "hello", hello(p->agent)) : NULL;
+  json_t *v = json_pack("{s:o}", "hello", hello(p->mesh));
   if (v) json_line(&line, v);
   json_decref(v);
-  int code = !v || !buf_ok(&line) ? ERR_NOMEM : transport_write(p->link, line.data, line.len);
+  int code = !v || !buf_ok(&line) ? ERR_NOMEM : c->transport->write(p->link, line.data, line.len);
   buf_finish(&line);
   if (!code) return 0;
-  transport_close(p->link);
+  c->transport->close(p->link);
   p->link = NULL;
   return error_set(e, code, "%s: %s", p->name.full, err_sentence(code));
 }
@@ -53,11 +50,12 @@ static int open_link(struct peer *p, struct error *e) {
 static void begin_sync(struct peer *p) {
   if (!p->ready || !p->greeted || p->state != PEER_CONNECTING) return;
   struct buf line = BUF_INIT;
-  json_t *v = json_pack("{s:o}", "names", registry_snapshot(p->agent));
+  struct mesh *m = p->mesh;
+  json_t *v = json_pack("{s:o}", "names", m->events->snapshot(m->data));
   if (v) json_line(&line, v);
   json_decref(v);
   p->state = PEER_SYNCING;
-  if (!v || !buf_ok(&line) || transport_write(p->link, line.data, line.len)) {
+  if (!v || !buf_ok(&line) || m->config.transport->write(p->link, line.data, line.len)) {
     struct error e;
     error_set(&e, ERR_NOMEM, "%s: %s", p->name.full, err_sentence(ERR_NOMEM));
     buf_finish(&line);
@@ -70,7 +68,7 @@ static void begin_sync(struct peer *p) {
 
 static void on_busy(void *data, bool busy) {
   const struct peer *p = data;
-  vm_set_busy(p->agent->vm, p->incarnation, busy);
+  p->mesh->events->busy(p->mesh->data, p->incarnation, busy);
 }
 
 static void on_down(void *data, const struct error *e) {
@@ -89,39 +87,41 @@ static void on_ready(void *data) {
 static void on_joined(void *data, const struct error *e, npid kernel) {
   (void)kernel;
   struct peer *p = data;
-  if (e) log_line(&p->agent->log, "a member of %s's: %s", p->name.full, error_text(e));
+  if (e) log_line(p->mesh->config.log, "a member of %s's: %s", p->name.full, error_text(e));
   if (p->joins && !--p->joins) peer_check_up(p);
 }
 
 static void join_members(struct peer *p, const struct hello *h) {
   size_t i;
   json_t *v;
-  if (!h->mesh || !p->agent->config->mesh) return;
+  if (!h->mesh || !p->mesh->config.mesh) return;
   p->joins = 1; /* so that it does not reach 0 while we count */
   json_array_foreach(h->members, i, v) {
     struct nodename name;
     const char *text = json_string_value(v);
-    if (!text || nodename_parse(text, &name, NULL) || !strcmp(name.full, p->agent->self)) continue;
-    const struct peer *known = map_get(&p->agent->mesh->peers, name.full);
+    if (!text || nodename_parse(text, &name, NULL) || !strcmp(name.full, p->mesh->config.self)) continue;
+    const struct peer *known = map_get(&p->mesh->peers, name.full);
     if (known && known->state != PEER_DOWN) continue;
     p->joins++;
-    mesh_connect(p->agent, &name, on_joined, p);
+    mesh_connect(p->mesh, &name, on_joined, p);
   }
   p->joins--;
 }
 
 /* The first line of a stream of theirs. */
-static int greet(struct agent *a, struct incoming *in, const char *text, size_t n) {
+int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
+  struct mesh *m = mesh;
+  const struct mesh_config *c = &m->config;
+  const char *source = c->transport->source(in);
   struct error e = {0};
   struct hello h = {0};
   json_t *line = json_parse(text, n, &e);
-  int code = line ? hello_read(a, json_object_get(line, "hello"), &h, &e) : e.code;
-  struct peer *p = code || a->mesh->stopping ? NULL : peer_get(a, &h.name);
-  if (p && p->link && transport_adopted(p->link)) peer_fail(p, ERR_LOST, "it began anew (lost)");
+  int code = line ? hello_read(c, json_object_get(line, "hello"), &h, &e) : e.code;
+  struct peer *p = code || m->stopping ? NULL : peer_get(m, &h.name);
+  if (p && p->link && c->transport->adopted(p->link)) peer_fail(p, ERR_LOST, "it began anew (lost)");
   uint32_t incarnation = 0;
-  if (p) code = nodetab_intern(a->nodes, h.name.full, h.creation, &incarnation);
-  if (p && !code && !p->link &&
-      !(code = hello_address(&h, incoming_address(in), p->address, sizeof p->address, &e))) {
+  if (p) code = nodetab_intern(c->nodes, h.name.full, h.creation, &incarnation);
+  if (p && !code && !p->link && !(code = hello_address(&h, source, p->address, sizeof p->address, &e))) {
     p->port = h.port;
     code = open_link(p, &e);
   }
@@ -129,11 +129,11 @@ static int greet(struct agent *a, struct incoming *in, const char *text, size_t 
     if (p->state == PEER_DOWN) peer_begin(p);
     p->incarnation = incarnation;
     p->greeted = true;
-    transport_adopt(p->link, in);
+    c->transport->adopt(p->link, in);
     join_members(p, &h);
     begin_sync(p);
   }
-  if (code) log_line(&a->log, "a link from %s is refused: %s", incoming_address(in), error_text(&e));
+  if (code) log_line(c->log, "a link from %s is refused: %s", source, error_text(&e));
   json_decref(line);
   return p ? code : ERR_PERMISSION;
 }
@@ -144,7 +144,7 @@ static int control_line(struct peer *p, const char *text, size_t n) {
   json_t *line = json_parse(text, n, &e), *names = json_object_get(line, "names");
   const char *bye = json_string_value(json_object_get(line, "bye"));
   if (names && p->state == PEER_SYNCING) {
-    registry_merge(p->agent, names);
+    p->mesh->events->synced(p->mesh->data, names);
     peer_up(p);
   } else if (bye) {
     char what[128];
@@ -157,25 +157,19 @@ static int control_line(struct peer *p, const char *text, size_t n) {
 
 static int on_line(void *data, char *text, size_t n) {
   struct peer *p = data;
-  struct agent *a = p->agent;
+  struct mesh *m = p->mesh;
   if (*text == '{') return control_line(p, text, n);
   struct signal *s;
   struct error e = {0};
-  struct frames *f = &a->mesh->frames;
+  struct frames *f = &m->frames;
   f->peer = p->incarnation;
   int code = frame_read(f, text, n, &s, &e);
   if (code) {
-    log_line(&a->log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
+    log_line(m->config.log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;
   }
-  s->epoch = nodetab_epoch(a->nodes, p->incarnation);
-  if (s->kind == SIGNAL_MESSAGE) flow_arrived(a, p->incarnation, s->to);
-  /* The kernel passes on what is for names: by way of the host's inbox that would come after what was sent to
-   * the same processes by pid later. */
-  if (s->to == NPID_KERNEL)
-    kernel_signal(a, s);
-  else
-    vm_deliver(a->vm, s);
+  s->epoch = nodetab_epoch(m->config.nodes, p->incarnation);
+  m->events->signal(m->data, s);
   return 0;
 }
 
@@ -204,47 +198,43 @@ void peer_offer(struct peer *p) {
   struct dial_target to = {p->name.full, p->name.host, p->scan.port};
   snprintf(p->address, sizeof p->address, "%s", p->name.host);
   p->port = to.port;
-  json_t *body = hello(p->agent);
+  const struct mesh_config *c = &p->mesh->config;
+  struct error e;
+  json_t *body = hello(p->mesh);
   if (body) json_object_set_new(body, "reset", json_boolean(p->reset));
-  p->offer = dial_json(p->agent, &to, "PUT", "/v1/link", body, MESH_CONNECT_TIMEOUT_MS, on_offer_done, p);
+  p->offer = c->transport->offer(c->carrier, &to, body, c->connect_timeout_ms, on_offer_done, p, &e);
+  if (!p->offer) peer_down(p, &e);
 }
 
-/* --- the routes of a link ------------------------------------------------------------------------------- */
+/* --- the peer offers ------------------------------------------------------------------------------------ */
 
 void peer_answer_offer(struct peer *p, const struct error *e) {
-  struct request *r = p->offered;
-  p->offered = NULL;
-  if (!r) return;
-  if (!e) {
-    respond_json(r, 200, json_pack("{s:s, s:b}", "node", p->agent->self, "up", 0));
-    return;
-  }
-  struct error back = *e;
-  back.code = ERR_LOST;
-  snprintf(back.text, sizeof back.text, "%s cannot reach back: %s", p->agent->self, error_text(e));
-  respond_error(r, &back);
+  mesh_answer *answer = p->answer;
+  p->answer = NULL;
+  if (!answer) return;
+  struct error back;
+  if (e) error_set(&back, ERR_LOST, "%s cannot reach back: %s", p->mesh->config.self, error_text(e));
+  answer(p->answer_data, e ? &back : NULL, false);
 }
 
-static int take_offer(struct request *r, struct peer **out, bool *up, struct error *e) {
-  struct agent *a = request_agent(r);
+static int take_offer(struct mesh *m, json_t *hello, const char *source, struct peer **out, bool *up,
+                      struct error *e) {
+  const struct mesh_config *c = &m->config;
   struct hello h;
-  char source[64];
-  json_t *body = request_body(r);
-  if (hello_read(a, body, &h, e)) return e->code;
-  if (a->mesh->stopping) return error_set(e, ERR_BUSY, "%s is stopping", a->self);
-  struct peer *p = peer_get(a, &h.name);
-  if (!p) return error_set(e, ERR_BUSY, "%s has no room for more than %d nodes", a->self, MESH_PEERS_MAX);
-  bool same = p->state >= PEER_SYNCING && nodetab_creation(a->nodes, p->incarnation) == h.creation;
-  *up = same && !json_is_true(json_object_get(body, "reset"));
+  if (hello_read(c, hello, &h, e)) return e->code;
+  if (m->stopping) return error_set(e, ERR_BUSY, "%s is stopping", c->self);
+  struct peer *p = peer_get(m, &h.name);
+  if (!p) return error_set(e, ERR_BUSY, "%s has no room for more than %d nodes", c->self, MESH_PEERS_MAX);
+  bool same = p->state >= PEER_SYNCING && nodetab_creation(c->nodes, p->incarnation) == h.creation;
+  *up = same && !json_is_true(json_object_get(hello, "reset"));
   *out = p;
   if (*up) return 0;
   if (p->state >= PEER_SYNCING)
     peer_fail(p, ERR_LOST, same ? "it began anew (lost)" : "it was restarted (lost)");
-  if (p->offered)
+  if (p->answer)
     return error_set(e, ERR_BUSY, "%s: an offer of this node is already being answered", h.name.full);
   if (!p->link) {
-    if (!request_peer(r, source) || hello_address(&h, source, p->address, sizeof p->address, e))
-      return e->code ? e->code : ERR_SYSTEM;
+    if (hello_address(&h, source, p->address, sizeof p->address, e)) return e->code;
     p->port = h.port;
     if (open_link(p, e)) return e->code;
   }
@@ -252,22 +242,16 @@ static int take_offer(struct request *r, struct peer **out, bool *up, struct err
   return 0;
 }
 
-void api_link_offer(struct request *r) {
+void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer *answer, void *data) {
   struct error e = {0};
   struct peer *p = NULL;
   bool up = false;
-  int code = take_offer(r, &p, &up, &e);
-  if (code || !p) {
-    respond_error(r, &e);
+  int code = take_offer(m, hello, source, &p, &up, &e);
+  if (code || !p || up) {
+    answer(data, code || !p ? &e : NULL, up);
     return;
   }
-  p->offered = up ? NULL : r;
-  if (up)
-    respond_json(r, 200, json_pack("{s:s, s:b}", "node", p->agent->self, "up", 1));
-  else if (p->ready)
-    peer_answer_offer(p, NULL);
-}
-
-void api_link_stream(struct request *r) {
-  transport_incoming(r, greet);
+  p->answer = answer;
+  p->answer_data = data;
+  if (p->ready) peer_answer_offer(p, NULL);
 }

@@ -3,14 +3,13 @@
 #include <lua.h>
 #include <string.h>
 
-json_t *hello_write(const struct agent *a, json_t *members) {
-  return json_pack("{s:s, s:I, s:i, s:i, s:s, s:s, s:i, s:b, s:o}", "node", a->self, "creation",
-                   (json_int_t)a->creation, "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "release",
-                   a->config->version, "address", a->address, "port", a->port, "mesh", a->config->mesh,
-                   "members", members);
+json_t *hello_write(const struct mesh_config *us, json_t *members) {
+  return json_pack("{s:s, s:I, s:i, s:i, s:s, s:i, s:b, s:o}", "node", us->self, "creation",
+                   (json_int_t)us->creation, "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "address",
+                   us->address, "port", us->port, "mesh", us->mesh, "members", members);
 }
 
-int hello_read(const struct agent *a, json_t *v, struct hello *out, struct error *e) {
+int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) {
   const char *node;
   json_int_t creation;
   int version, lua, port, mesh;
@@ -25,7 +24,7 @@ int hello_read(const struct agent *a, json_t *v, struct hello *out, struct error
     return error_set(e, ERR_VERSION, "%s: link version %d with Lua %d, this node has %d with %d (version)",
                      node, version, lua, LINK_VERSION, LUA_VERSION_NUM);
   if (nodename_parse(node, &h.name, e)) return e->code;
-  if (!strcmp(h.name.full, a->self))
+  if (!strcmp(h.name.full, us->self))
     return error_set(e, ERR_NAME, "%s: that is this node's own name (name)", node);
   if (creation < 1 || creation > UINT32_MAX || port < 1 || port > UINT16_MAX)
     return error_set(e, ERR_USAGE, "%s: a hello with creation %lld and port %d", node, (long long)creation,

@@ -1,10 +1,9 @@
 /* hello: who a node is and where it can be reached: the body of the offer of a link, and the first line of
- * each stream: {"hello": {"node", "creation", "version", "lua", "release", "address", "port", "mesh",
- * "members"}}. */
+ * each stream: {"hello": {"node", "creation", "version", "lua", "address", "port", "mesh", "members"}}. */
 #ifndef AGENT_MESH_HELLO_H
 #define AGENT_MESH_HELLO_H
 
-#include "agent/state.h"
+#include "agent/mesh/mesh.h"
 #include "core/nodename.h"
 
 #include <jansson.h>
@@ -21,10 +20,10 @@ struct hello {
 };
 
 /* Ours: a new reference; members is consumed. NULL when memory ran out. */
-json_t *hello_write(const struct agent *a, json_t *members);
+json_t *hello_write(const struct mesh_config *us, json_t *members);
 
 /* Theirs: out points into v. ERR_USAGE, ERR_VERSION, ERR_BAD_NODE, ERR_NAME (it is our own name). */
-int hello_read(const struct agent *a, json_t *v, struct hello *out, struct error *e) MUST_CHECK;
+int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) MUST_CHECK;
 
 /* Where a node that came from the address `source` can be reached: ERR_TCP when it listens on its loopback
  * only and is not on this host. */

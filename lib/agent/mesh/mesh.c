@@ -2,15 +2,9 @@
  * peer_begin, peer_up and peer_down here, and to SYNCING in meet.c. */
 #include "agent/mesh/mesh.h"
 
-#include "agent/kernel/flow.h"
-#include "agent/kernel/registry.h"
-#include "agent/kernel/rpc.h"
 #include "agent/mesh/peer.h"
-#include "agent/process/hosted.h"
-#include "agent/send.h"
 #include "base/buf.h"
 #include "base/clock.h"
-#include "core/reason.h"
 #include "wire/frame.h"
 
 #include <stdlib.h>
@@ -34,8 +28,7 @@ static struct peer *peer_reuse(struct mesh *m, const struct nodename *name) {
   return NULL;
 }
 
-struct peer *peer_get(struct agent *a, const struct nodename *name) {
-  struct mesh *m = a->mesh;
+struct peer *peer_get(struct mesh *m, const struct nodename *name) {
   struct peer *p = map_get(&m->peers, name->full);
   if (p) return p;
   if (m->count == MESH_PEERS_MAX) return peer_reuse(m, name);
@@ -47,21 +40,21 @@ struct peer *peer_get(struct agent *a, const struct nodename *name) {
     return NULL;
   }
   m->order[m->count++] = p;
-  p->agent = a;
+  p->mesh = m;
   p->name = *name;
   p->queue_end = &p->queue;
-  uv_timer_init(&a->loop, &p->deadline);
+  uv_timer_init(m->config.loop, &p->deadline);
   p->deadline.data = p;
   return p;
 }
 
-static struct peer *peer_of(struct agent *a, uint32_t incarnation) {
-  return map_get(&a->mesh->peers, nodetab_name(a->nodes, incarnation));
+static struct peer *peer_of(struct mesh *m, uint32_t incarnation) {
+  return map_get(&m->peers, nodetab_name(m->config.nodes, incarnation));
 }
 
-static void tell(struct agent *a, const char *node, const char *why) {
-  log_line(&a->log, why ? "%s is down: %s" : "%s is up%s", node, why ? why : "");
-  for (struct mesh_subscriber *w = a->mesh->watches, *next; w; w = next) {
+static void tell(struct mesh *m, const char *node, const char *why) {
+  log_line(m->config.log, why ? "%s is down: %s" : "%s is up%s", node, why ? why : "");
+  for (struct mesh_subscriber *w = m->subscribers, *next; w; w = next) {
     next = w->next;
     w->event(w->data, node, why);
   }
@@ -90,38 +83,15 @@ static int add_waiter(struct peer *p, mesh_done *done, void *data) {
 
 /* --- signals to it -------------------------------------------------------------------------------------- */
 
-/* The link ends that was to be, and none that was made over a later connection. */
-static void no_link(struct agent *a, const struct signal *s, const char *reason) {
-  struct term *t = reason_word(reason);
-  struct signal *end = t ? signal_new(SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, t) : NULL;
-  if (!end) {
-    term_unref(t);
-    return;
-  }
-  end->epoch = s->epoch;
-  vm_deliver(a->vm, end);
-}
-
-void mesh_undeliverable(struct agent *a, struct signal *s, int code, const char *reason) {
-  struct term *t = NULL;
-  switch (s->kind) {
-  case SIGNAL_MONITOR: agent_send(a, SIGNAL_DOWN, s->from, s->to, s->ref, t = reason_word(reason)); break;
-  case SIGNAL_LINK: no_link(a, s, reason); break;
-  case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
-  case SIGNAL_CALL:
-    t = term_build("bss", 0, err_wire(code), reason);
-    if (s->ref != NPID_NONE) agent_send(a, SIGNAL_REPLY, s->from, s->to, s->ref, t);
-    break;
-  default: break;
-  }
-  term_unref(t);
-  signal_free(s);
+static void undeliverable(struct mesh *m, struct signal *s, int code, const char *reason) {
+  m->events->undeliverable(m->data, s, code, reason);
 }
 
 static void write_frame(struct peer *p, struct signal *s) {
-  struct buf *line = &p->agent->mesh->line;
-  int code = frame_write(p->agent->nodes, s, line);
-  if (!code) code = transport_write(p->link, line->data, line->len);
+  struct mesh *m = p->mesh;
+  struct buf *line = &m->line;
+  int code = frame_write(m->config.nodes, s, line);
+  if (!code) code = m->config.transport->write(p->link, line->data, line->len);
   buf_clear(line);
   buf_shrink(line);
   if (!code) {
@@ -130,27 +100,27 @@ static void write_frame(struct peer *p, struct signal *s) {
   }
   /* Signals are lost with the connection only, where that is told, and never one from among others. */
   peer_fail(p, code, err_sentence(code));
-  mesh_undeliverable(p->agent, s, code, "noconnection");
+  undeliverable(m, s, code, "noconnection");
 }
 
 /* Those who send to where it goes wait, or no longer. */
-static void set_busy(struct agent *a, const struct signal *s, bool busy) {
-  vm_set_busy(a->vm, npid_incarnation(s->to), busy);
+static void set_busy(struct mesh *m, const struct signal *s, bool busy) {
+  m->events->busy(m->data, npid_incarnation(s->to), busy);
 }
 
 static void empty_queue(struct peer *p, int code, const char *reason) {
-  struct agent *a = p->agent;
+  struct mesh *m = p->mesh;
   struct signal *s = p->queue;
   p->queue = NULL;
   p->queue_end = &p->queue;
   p->queued = 0;
-  for (const struct signal *q = s; q; q = q->next) set_busy(a, q, false);
+  for (const struct signal *q = s; q; q = q->next) set_busy(m, q, false);
   while (s) {
     struct signal *next = s->next;
     if (code)
-      mesh_undeliverable(a, s, code, reason);
+      undeliverable(m, s, code, reason);
     else
-      mesh_send(a, s);
+      mesh_send(m, s);
     s = next;
   }
 }
@@ -176,17 +146,19 @@ static bool wants_connection(const struct signal *s) {
   }
 }
 
-void mesh_send(struct agent *a, struct signal *s) {
-  if (!nodetab_node_id(a->nodes, npid_incarnation(s->to))) { /* of an earlier life of ours */
-    mesh_undeliverable(a, s, ERR_NO_PROCESS, "noproc");
+void mesh_send(struct mesh *m, struct signal *s) {
+  struct nodetab *nodes = m->config.nodes;
+  uint32_t incarnation = npid_incarnation(s->to);
+  if (!nodetab_node_id(nodes, incarnation)) { /* of an earlier life of ours */
+    undeliverable(m, s, ERR_NO_PROCESS, "noproc");
     return;
   }
-  if (s->epoch != nodetab_epoch(a->nodes, npid_incarnation(s->to))) { /* lost with its connection */
-    mesh_undeliverable(a, s, ERR_LOST, "noconnection");
+  if (s->epoch != nodetab_epoch(nodes, incarnation)) { /* lost with its connection */
+    undeliverable(m, s, ERR_LOST, "noconnection");
     return;
   }
-  struct peer *p = peer_of(a, npid_incarnation(s->to));
-  bool current = p && p->incarnation == npid_incarnation(s->to);
+  struct peer *p = peer_of(m, incarnation);
+  bool current = p && p->incarnation == incarnation;
   if (current && p->state >= PEER_SYNCING) {
     write_frame(p, s);
     return;
@@ -194,20 +166,20 @@ void mesh_send(struct agent *a, struct signal *s) {
   if (!p) { /* a pid we were told of, of a node we never met */
     struct nodename name;
     struct error e;
-    if (!nodename_parse(nodetab_name(a->nodes, npid_incarnation(s->to)), &name, &e)) p = peer_get(a, &name);
+    if (!nodename_parse(nodetab_name(nodes, incarnation), &name, &e)) p = peer_get(m, &name);
   }
   bool failed = p && p->failed_ns && clock_ns() - p->failed_ns < (int64_t)MESH_RETRY_MS * 1000000;
   bool hopeless = p && p->state == PEER_DOWN && (failed || !wants_connection(s));
-  if (!p || hopeless || a->mesh->stopping || p->queued > TRANSPORT_QUEUE_MAX || p->state >= PEER_SYNCING) {
-    mesh_undeliverable(a, s, ERR_NO_PROCESS, p && p->state >= PEER_SYNCING ? "noproc" : "noconnection");
+  if (!p || hopeless || m->stopping || p->queued > TRANSPORT_QUEUE_MAX || p->state >= PEER_SYNCING) {
+    undeliverable(m, s, ERR_NO_PROCESS, p && p->state >= PEER_SYNCING ? "noproc" : "noconnection");
     return;
   }
   s->next = NULL;
   *p->queue_end = s;
   p->queue_end = &s->next;
   p->queued += signal_weight(s);
-  if (p->queued > TRANSPORT_QUEUE_HIGH) set_busy(a, s, true);
-  mesh_connect(a, &p->name, on_wanted, NULL);
+  if (p->queued > TRANSPORT_QUEUE_HIGH) set_busy(m, s, true);
+  mesh_connect(m, &p->name, on_wanted, NULL);
 }
 
 /* --- up and down ---------------------------------------------------------------------------------------- */
@@ -219,30 +191,24 @@ static const char *without_name(const struct peer *p, const char *text) {
 }
 
 void peer_down(struct peer *p, const struct error *e) {
-  struct agent *a = p->agent;
+  struct mesh *m = p->mesh;
   bool was_up = p->state == PEER_UP, spoke = p->state >= PEER_SYNCING;
   struct transport *l = p->link;
   p->link = NULL;
-  transport_close(l);
-  dial_cancel(p->offer);
+  m->config.transport->close(l);
+  m->config.transport->withdraw(p->offer);
   p->offer = NULL;
   if (!was_up) p->port = 0; /* where it was looked for it is not */
   p->failed_ns = was_up ? 0 : clock_ns();
   p->state = PEER_DOWN;
-  vm_set_busy(a->vm, p->incarnation, false);
-  flow_node_down(a, p->incarnation);
   p->ready = p->greeted = false;
   p->joins = 0;
   peer_answer_offer(p, e);
   if (spoke) { /* ties to it may have gone out */
-    struct term *reason = reason_word("noconnection");
-    vm_node_down(a->vm, p->incarnation, nodetab_part(a->nodes, p->incarnation), "noconnection");
-    hosted_node_down(a, p->incarnation, reason);
-    term_unref(reason);
-    rpc_node_down(a, p->incarnation);
-    registry_node_down(a, p->incarnation);
+    uint32_t epoch = nodetab_part(m->config.nodes, p->incarnation);
+    m->events->down(m->data, p->incarnation, epoch, "noconnection");
   }
-  if (was_up) tell(a, p->name.full, without_name(p, error_text(e)));
+  if (was_up) tell(m, p->name.full, without_name(p, error_text(e)));
   empty_queue(p, ERR_LOST, "noconnection");
   answer_waiters(p, e);
 }
@@ -255,7 +221,7 @@ void peer_fail(struct peer *p, int code, const char *what) {
 
 void peer_up(struct peer *p) {
   p->state = PEER_UP;
-  tell(p->agent, p->name.full, NULL);
+  tell(p->mesh, p->name.full, NULL);
   peer_check_up(p);
 }
 
@@ -263,7 +229,7 @@ void peer_begin(struct peer *p) {
   p->state = PEER_CONNECTING;
   scan_start(&p->scan, p->name.port, p->port);
   p->reset = false;
-  uv_timer_start(&p->deadline, on_deadline, MESH_CONNECT_TIMEOUT_MS, 0);
+  uv_timer_start(&p->deadline, on_deadline, (uint64_t)p->mesh->config.connect_timeout_ms, 0);
 }
 
 static void on_deadline(uv_timer_t *t) {
@@ -276,8 +242,8 @@ static void on_deadline(uv_timer_t *t) {
   if (p->scan.best.code)
     e = p->scan.best;
   else
-    error_set(&e, ERR_TIMEOUT, "%s: no answer within %d s (timeout)", p->name.full,
-              MESH_CONNECT_TIMEOUT_MS / 1000);
+    error_set(&e, ERR_TIMEOUT, "%s: no answer within %g s (timeout)", p->name.full,
+              p->mesh->config.connect_timeout_ms / 1000.0);
   peer_down(p, &e);
 }
 
@@ -287,16 +253,16 @@ void peer_check_up(struct peer *p) {
 
 /* --- connecting and parting ----------------------------------------------------------------------------- */
 
-void mesh_connect(struct agent *a, const struct nodename *to, mesh_done *done, void *data) {
+void mesh_connect(struct mesh *m, const struct nodename *to, mesh_done *done, void *data) {
   struct error e = {0};
   struct peer *p = NULL;
-  if (!strcmp(to->full, a->self)) {
+  if (!strcmp(to->full, m->config.self)) {
     done(data, NULL, NPID_KERNEL);
     return;
   }
-  if (a->mesh->stopping)
-    error_set(&e, ERR_BUSY, "%s is stopping", a->self);
-  else if (!(p = peer_get(a, to)))
+  if (m->stopping)
+    error_set(&e, ERR_BUSY, "%s is stopping", m->config.self);
+  else if (!(p = peer_get(m, to)))
     error_set(&e, ERR_BUSY, "no room for more than %d nodes", MESH_PEERS_MAX);
   if (p && p->state == PEER_UP && !p->joins) {
     done(data, NULL, npid_make(p->incarnation, 0));
@@ -322,14 +288,14 @@ static void part(struct peer *p, const char *reason) {
     struct buf line = BUF_INIT;
     buf_printf(&line, "{\"bye\":\"%s\"}\n", reason);
     p->link = NULL;
-    transport_part(l, line.data, line.len);
+    p->mesh->config.transport->part(l, line.data, line.len);
     buf_finish(&line);
   }
   peer_down(p, &e);
 }
 
-bool mesh_disconnect(struct agent *a, const char *node, const char *reason) {
-  struct peer *p = map_get(&a->mesh->peers, node);
+bool mesh_disconnect(struct mesh *m, const char *node, const char *reason) {
+  struct peer *p = map_get(&m->peers, node);
   if (!p || p->state != PEER_UP) return false;
   part(p, reason);
   return true;
@@ -338,7 +304,7 @@ bool mesh_disconnect(struct agent *a, const char *node, const char *reason) {
 /* --- members -------------------------------------------------------------------------------------------- */
 
 static struct member member_of(const struct peer *p) {
-  const struct nodetab *nodes = p->agent->nodes;
+  const struct nodetab *nodes = p->mesh->config.nodes;
   return (struct member){.node = p->name.full,
                          .kernel = npid_make(p->incarnation, 0),
                          .creation = nodetab_creation(nodes, p->incarnation),
@@ -346,73 +312,77 @@ static struct member member_of(const struct peer *p) {
                          .up = p->state == PEER_UP};
 }
 
-void mesh_each(struct agent *a, void (*fn)(void *data, const struct member *m), void *data) {
-  for (size_t i = 0; i < a->mesh->count; i++) {
-    if (!a->mesh->order[i]->incarnation) continue;
-    struct member m = member_of(a->mesh->order[i]);
-    fn(data, &m);
+void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data) {
+  for (size_t i = 0; i < m->count; i++) {
+    if (!m->order[i]->incarnation) continue;
+    struct member member = member_of(m->order[i]);
+    fn(data, &member);
   }
 }
 
-bool mesh_find(struct agent *a, const char *node, struct member *out) {
-  const struct peer *p = map_get(&a->mesh->peers, node);
+bool mesh_find(struct mesh *m, const char *node, struct member *out) {
+  const struct peer *p = map_get(&m->peers, node);
   if (!p || !p->incarnation) return false;
   *out = member_of(p);
   return true;
 }
 
-void mesh_subscribe(struct agent *a, struct mesh_subscriber *w) {
-  w->next = a->mesh->watches;
-  w->pprev = &a->mesh->watches;
-  if (w->next) w->next->pprev = &w->next;
-  a->mesh->watches = w;
+void mesh_subscribe(struct mesh *m, struct mesh_subscriber *s) {
+  s->next = m->subscribers;
+  s->pprev = &m->subscribers;
+  if (s->next) s->next->pprev = &s->next;
+  m->subscribers = s;
 }
 
-void mesh_unsubscribe(struct mesh_subscriber *w) {
-  *w->pprev = w->next;
-  if (w->next) w->next->pprev = w->pprev;
+void mesh_unsubscribe(struct mesh_subscriber *s) {
+  *s->pprev = s->next;
+  if (s->next) s->next->pprev = s->pprev;
 }
 
-struct mesh_subscriber *mesh_subscribers(struct agent *a) {
-  return a->mesh ? a->mesh->watches : NULL;
+struct mesh_subscriber *mesh_subscribers(struct mesh *m) {
+  return m ? m->subscribers : NULL;
 }
 
 /* --- lifecycle ------------------------------------------------------------------------------------------ */
 
 static void on_heartbeat(uv_timer_t *t) {
-  struct agent *a = t->data;
-  for (size_t i = 0; i < a->mesh->count; i++)
-    if (a->mesh->order[i]->link && a->mesh->order[i]->state >= PEER_SYNCING)
-      transport_tick(a->mesh->order[i]->link);
+  struct mesh *m = t->data;
+  for (size_t i = 0; i < m->count; i++)
+    if (m->order[i]->link && m->order[i]->state >= PEER_SYNCING)
+      m->config.transport->tick(m->order[i]->link, m->config.heartbeat_ms);
 }
 
-int mesh_init(struct agent *a) {
-  a->mesh = calloc(1, sizeof *a->mesh);
-  if (!a->mesh) return ERR_NOMEM;
-  uint64_t ms = (uint64_t)a->config->heartbeat_ms;
-  uv_timer_init(&a->loop, &a->mesh->heartbeat);
-  a->mesh->heartbeat.data = a;
-  a->mesh->frames.nodes = a->nodes;
-  uv_timer_start(&a->mesh->heartbeat, on_heartbeat, ms, ms);
+int mesh_new(const struct mesh_config *config, const struct mesh_events *events, void *data,
+             struct mesh **out) {
+  struct mesh *m = calloc(1, sizeof *m);
+  if (!m) return ERR_NOMEM;
+  m->config = *config;
+  if (!m->config.connect_timeout_ms) m->config.connect_timeout_ms = MESH_CONNECT_TIMEOUT_MS;
+  m->events = events;
+  m->data = data;
+  m->frames.nodes = config->nodes;
+  uint64_t ms = (uint64_t)config->heartbeat_ms;
+  uv_timer_init(config->loop, &m->heartbeat);
+  m->heartbeat.data = m;
+  uv_timer_start(&m->heartbeat, on_heartbeat, ms, ms);
+  *out = m;
   return 0;
 }
 
-void mesh_stop(struct agent *a) {
-  a->mesh->stopping = true;
-  for (size_t i = 0; i < a->mesh->count; i++)
-    if (a->mesh->order[i]->state != PEER_DOWN) part(a->mesh->order[i], "stopped");
+void mesh_stop(struct mesh *m) {
+  m->stopping = true;
+  for (size_t i = 0; i < m->count; i++)
+    if (m->order[i]->state != PEER_DOWN) part(m->order[i], "stopped");
 }
 
-void mesh_finish(struct agent *a) {
-  struct mesh *m = a->mesh;
+void mesh_finish(struct mesh *m) {
   if (!m) return;
-  mesh_stop(a);
+  mesh_stop(m);
   uv_close((uv_handle_t *)&m->heartbeat, NULL);
   for (size_t i = 0; i < m->count; i++) uv_close((uv_handle_t *)&m->order[i]->deadline, NULL);
 }
 
-void mesh_free(struct agent *a) {
-  struct mesh *m = a->mesh;
+void mesh_free(struct mesh *m) {
   if (!m) return;
   for (size_t i = 0; i < m->count; i++) free(m->order[i]);
   free(m->order);
@@ -420,5 +390,4 @@ void mesh_free(struct agent *a) {
   buf_finish(&m->line);
   map_finish(&m->peers);
   free(m);
-  a->mesh = NULL;
 }

@@ -1,38 +1,93 @@
-/* mesh: which nodes this one is connected to, and how it comes to be.  This is the membership interface: who
- * is a member, tell me when that changes, connect, part; nothing outside knows how a member is found.
+/* mesh: the membership of this node: which nodes it is connected to, how a connection comes to be, and what
+ * signals go over it.  Nothing outside knows how a member is found.
  *
- * Connecting: we offer a link (PUT /v1/link, with who and where we are); the peer opens its stream to us; we
- * open ours to it; each stream begins with a hello line and the global names of its node; once both have
- * come, the node is up.  Both ends may offer at once: each opens only one stream.  I/O thread only. */
+ * Connecting: this node offers a link (PUT /v1/link with its hello: who it is and where it listens); the peer
+ * opens its stream to this node; this node opens its stream to the peer.  Each stream begins with a hello
+ * line and the global names of its node; the peer is up once both have come.  Both ends may offer at once:
+ * each opens only one stream.
+ *
+ * The mesh knows its users by a table of events and what carries its bytes by a table of functions
+ * (transport.h), both given at mesh_new; it calls neither a vm nor HTTP by name.  I/O thread only. */
 #ifndef AGENT_MESH_H
 #define AGENT_MESH_H
 
-#include "agent/state.h"
+#include "base/log.h"
 #include "core/nodename.h"
+#include "core/npid.h"
 #include "core/signal.h"
 
 #include <jansson.h>
+#include <uv.h>
 
-enum { MESH_CONNECT_TIMEOUT_MS = 6000, MESH_RETRY_MS = 1000, MESH_PEERS_MAX = 4096 };
+enum {
+  MESH_CONNECT_TIMEOUT_MS = 6000, /* for all ports of a peer together */
+  MESH_RETRY_MS = 1000,           /* signals do not look again for a peer that was just not reached */
+  MESH_PEERS_MAX = 4096,
+};
 
-int mesh_init(struct agent *a) MUST_CHECK;
-void mesh_stop(struct agent *a);   /* parts from all, refuses new ones */
-void mesh_finish(struct agent *a); /* closes its handles */
-void mesh_free(struct agent *a);   /* after the loop has run once more */
+struct mesh;
+struct incoming;        /* a stream that a peer has opened to this node (transport.h) */
+struct transport_class; /* what carries links (transport.h) */
 
-/* Runs exactly once: e is NULL when the node is up, and kernel is its kernel's pid. */
+/* What the mesh tells its user.  No event may call mesh_finish or mesh_free; all else is allowed. */
+struct mesh_events {
+  /* The global names of this node's processes, the first thing a peer is told; NULL: out of memory. */
+  json_t *(*snapshot)(void *data);
+  /* What the peer has said of its own names; runs before the peer is up. */
+  void (*synced)(void *data, const json_t *names);
+  /* A signal (the callee's) that came from the peer; its epoch is that of the connection. */
+  void (*signal)(void *data, struct signal *s);
+  /* A signal (the callee's) that cannot reach its receiver: its sender is to be answered. */
+  void (*undeliverable)(void *data, struct signal *s, int code, const char *reason);
+  /* The queue to that node is full, or has room again. */
+  void (*busy)(void *data, uint32_t incarnation, bool busy);
+  /* The connection of that number to a peer that signals may have gone to or come from is lost. */
+  void (*down)(void *data, uint32_t incarnation, uint32_t epoch, const char *reason);
+};
+
+/* Copied; what it points at is borrowed. */
+struct mesh_config {
+  uv_loop_t *loop;
+  struct nodetab *nodes;
+  const struct log *log;
+  const char *self; /* name@host */
+  uint32_t creation;
+  const char *address; /* where this node listens */
+  uint16_t port;
+  bool mesh; /* members of a peer are connected to as well */
+  int heartbeat_ms;
+  int connect_timeout_ms; /* 0: MESH_CONNECT_TIMEOUT_MS */
+  const struct transport_class *transport;
+  void *carrier; /* for its open and offer */
+};
+
+/* 0 or ERR_NOMEM.  data goes to the events. */
+int mesh_new(const struct mesh_config *config, const struct mesh_events *events, void *data,
+             struct mesh **out) MUST_CHECK;
+void mesh_stop(struct mesh *m);   /* parts from all peers, refuses new ones */
+void mesh_finish(struct mesh *m); /* closes its handles; accepts NULL */
+void mesh_free(struct mesh *m);   /* after the loop has run once more; accepts NULL */
+
+/* Connects to a node.  done runs exactly once, maybe before mesh_connect returns: e is NULL when the node is
+ * up, and kernel is its kernel's pid. */
 typedef void mesh_done(void *data, const struct error *e, npid kernel);
-void mesh_connect(struct agent *a, const struct nodename *to, mesh_done *done, void *data);
+void mesh_connect(struct mesh *m, const struct nodename *to, mesh_done *done, void *data);
 
 /* Parts from a node; false when it is not up. */
-bool mesh_disconnect(struct agent *a, const char *node, const char *reason);
+bool mesh_disconnect(struct mesh *m, const char *node, const char *reason);
 
-/* Sends a signal to a pid of another node, connecting first if need be; consumed. What cannot be delivered is
- * answered as if its process did not exist. */
-void mesh_send(struct agent *a, struct signal *s);
+/* Sends a signal (consumed) to a pid of another node, connecting first if need be. */
+void mesh_send(struct mesh *m, struct signal *s);
 
-/* Answers a signal whose receiver is not there, as Erlang does; consumed. */
-void mesh_undeliverable(struct agent *a, struct signal *s, int code, const char *reason);
+/* A peer offers a link: hello is the offer (borrowed), source the address it came from.  answer runs exactly
+ * once, maybe before mesh_offered returns: e is NULL when this node's stream to the peer stands, or (up) when
+ * the peer was up already. */
+typedef void mesh_answer(void *data, const struct error *e, bool up);
+void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer *answer, void *data);
+
+/* The first line of a stream that a peer has opened (a transport_greet; mesh is the struct mesh).  Non-zero:
+ * the stream is to be cut. */
+int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n);
 
 struct member {
   const char *node; /* name@host */
@@ -41,18 +96,19 @@ struct member {
   bool up;
 };
 /* Every node ever met (up or not), in the order of meeting. */
-void mesh_each(struct agent *a, void (*fn)(void *data, const struct member *m), void *data);
+void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data);
 /* false when it was never met. */
-bool mesh_find(struct agent *a, const char *node, struct member *out);
+bool mesh_find(struct mesh *m, const char *node, struct member *out);
 
-/* Tells of every change from now on; why is NULL for a nodeup. */
+/* A subscriber is told of each nodeup (why is NULL) and nodedown from now on.  It may unsubscribe itself in
+ * its event, no other.  Storage of the caller. */
 struct mesh_subscriber {
   void (*event)(void *data, const char *node, const char *why);
   void *data;
   struct mesh_subscriber *next, **pprev;
 };
-void mesh_subscribe(struct agent *a, struct mesh_subscriber *w); /* storage of the caller */
-void mesh_unsubscribe(struct mesh_subscriber *w);
-struct mesh_subscriber *mesh_subscribers(struct agent *a); /* the first of the list */
+void mesh_subscribe(struct mesh *m, struct mesh_subscriber *s);
+void mesh_unsubscribe(struct mesh_subscriber *s);
+struct mesh_subscriber *mesh_subscribers(struct mesh *m); /* the first of the list; NULL when m is */
 
 #endif

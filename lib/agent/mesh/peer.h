@@ -11,7 +11,6 @@
 #define AGENT_MESH_PEER_H
 
 #include "agent/mesh/dial.h"
-#include "agent/http/server.h"
 #include "agent/mesh/transport.h"
 #include "agent/mesh/mesh.h"
 #include "base/buf.h"
@@ -28,7 +27,7 @@ struct waiter {
 };
 
 struct peer {
-  struct agent *agent;
+  struct mesh *mesh;
   struct nodename name;
   enum peer_state state;
   uint32_t incarnation;            /* of the last hello; 0: never met */
@@ -38,7 +37,8 @@ struct peer {
   struct dial_request *offer; /* ours, under way */
   struct scan scan;           /* of the ports at which our offer is made */
   bool reset;                 /* our offer asks the peer to forget the link it believes in */
-  struct request *offered;    /* theirs, not yet answered */
+  mesh_answer *answer;        /* to their offer, not yet given */
+  void *answer_data;
   struct transport *link;
   bool ready, greeted; /* our stream stands; theirs has said hello */
 
@@ -51,10 +51,13 @@ struct peer {
 };
 
 struct mesh {
+  struct mesh_config config;
+  const struct mesh_events *events;
+  void *data;       /* for the events */
   struct map peers; /* name → struct peer */
   struct peer **order;
   size_t count;
-  struct mesh_subscriber *watches;
+  struct mesh_subscriber *subscribers;
   uv_timer_t heartbeat;
   struct frames frames; /* the frame being read */
   struct buf line;      /* the frame being written */
@@ -62,7 +65,7 @@ struct mesh {
 };
 
 /* The peer of that name, made when new; NULL when there is no room. */
-struct peer *peer_get(struct agent *a, const struct nodename *name);
+struct peer *peer_get(struct mesh *m, const struct nodename *name);
 
 /* DOWN → CONNECTING, with the deadline running. */
 void peer_begin(struct peer *p);

@@ -1,5 +1,5 @@
-/* Invariant: a link's `down` runs at most once, and the link is freed right after it; transport_open,
- * transport_write and transport_close never run it.  A stream of theirs and the link that adopted it point at
+/* Invariant: a link's `down` runs at most once, and the link is freed right after it; open, write and close
+ * never run it.  A stream of theirs and the link that adopted it point at
  * each other until either ends, and whoever ends first clears both pointers. */
 #include "agent/mesh/transport.h"
 
@@ -11,7 +11,6 @@
 #include <string.h>
 
 struct transport {
-  struct agent *agent;
   const struct transport_events *events;
   void *data;
   char peer[NODENAME_SIZE];
@@ -26,10 +25,11 @@ struct transport {
 };
 
 struct incoming {
-  struct agent *agent;
-  struct request *request;
   struct lines lines;
   transport_greet *greet;
+  void *data;
+  void (*cut)(void *request);
+  void *request;
   struct transport *link; /* NULL until it has said who it is from, and again after the link's end */
   bool greeted;
   char address[64];
@@ -41,7 +41,7 @@ static void retire(struct transport *l) {
   dial_cancel(l->out);
   if (l->in) {
     l->in->link = NULL;
-    request_cut(l->in->request);
+    l->in->cut(l->in->request);
   }
   buf_finish(&l->queue);
   free(l);
@@ -95,33 +95,33 @@ static void on_out_done(void *data, const struct error *e, json_t *body) {
 
 static const struct dial_source transport_source = {on_read, on_started};
 
-struct transport *transport_open(struct agent *a, const struct dial_target *to,
-                                 const struct transport_events *events, void *data) {
+static struct transport *transport_open(void *carrier, const struct dial_target *to,
+                                        const struct transport_events *events, void *data, struct error *e) {
   struct transport *l = calloc(1, sizeof *l);
-  if (!l) return NULL;
-  *l = (struct transport){.agent = a, .events = events, .data = data, .heard_ns = clock_ns()};
+  if (!l) {
+    error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return NULL;
+  }
+  *l = (struct transport){.events = events, .data = data, .heard_ns = clock_ns()};
   snprintf(l->peer, sizeof l->peer, "%s", to->node);
-  l->dead = true; /* a failure to begin is told by the return alone */
-  l->out = dial_upload(a, to, "/v1/link", &transport_source, on_out_done, l);
-  l->dead = false;
+  l->out = dial_upload(carrier, to, "/v1/link", &transport_source, on_out_done, l, e);
   if (l->out) return l;
   free(l);
   return NULL;
 }
 
-int transport_write(struct transport *l, const char *bytes, size_t n) {
+static int transport_write(struct transport *l, const char *bytes, size_t n) {
   if (waiting(l) > TRANSPORT_QUEUE_MAX) return ERR_BUSY;
   buf_append(&l->queue, bytes, n);
   if (!buf_ok(&l->queue)) return ERR_NOMEM;
   l->spoke = true;
   check_busy(l);
-  if (l->out) dial_resume(l->out);
-  return 0;
+  return l->out ? dial_resume(l->out) : 0;
 }
 
-void transport_tick(struct transport *l) {
+static void transport_tick(struct transport *l, int heartbeat_ms) {
   int64_t silence_ms = (clock_ns() - l->heard_ns) / 1000000;
-  if (silence_ms > 4 * (int64_t)l->agent->config->heartbeat_ms) {
+  if (silence_ms > 4 * (int64_t)heartbeat_ms) {
     struct error e;
     error_set(&e, ERR_TIMEOUT, "%s: silent for %.1f s (timeout)", l->peer, (double)silence_ms / 1000);
     lose(l, &e);
@@ -129,6 +129,12 @@ void transport_tick(struct transport *l) {
   }
   if (!l->spoke && transport_write(l, "\n", 1)) return; /* a full queue speaks for itself */
   l->spoke = false;
+}
+
+static void transport_close(struct transport *l) {
+  if (!l || l->dead) return;
+  l->dead = true;
+  retire(l);
 }
 
 static void nothing_ready(void *data) {
@@ -141,7 +147,7 @@ static void nothing_down(void *data, const struct error *e) {
   (void)data, (void)e;
 }
 
-void transport_part(struct transport *l, const char *bytes, size_t n) {
+static void transport_part(struct transport *l, const char *bytes, size_t n) {
   static const struct transport_events nobody = {
       .ready = nothing_ready, .busy = nothing_busy, .down = nothing_down};
   l->events = &nobody;
@@ -151,24 +157,18 @@ void transport_part(struct transport *l, const char *bytes, size_t n) {
   if (!bytes || transport_write(l, bytes, n) || !l->out) transport_close(l);
 }
 
-void transport_close(struct transport *l) {
-  if (!l || l->dead) return;
-  l->dead = true;
-  retire(l);
-}
-
 /* --- their stream --------------------------------------------------------------------------------------- */
 
-void transport_adopt(struct transport *l, struct incoming *in) {
+static void transport_adopt(struct transport *l, struct incoming *in) {
   l->in = in;
   in->link = l;
   l->heard_ns = clock_ns();
 }
 
-bool transport_adopted(const struct transport *l) {
+static bool transport_adopted(const struct transport *l) {
   return l->in;
 }
-const char *incoming_address(const struct incoming *in) {
+static const char *incoming_source(const struct incoming *in) {
   return in->address;
 }
 
@@ -177,14 +177,14 @@ static int on_line(void *data, char *text, size_t n) {
   if (!n) return 0;
   if (!in->greeted) {
     in->greeted = true;
-    return in->greet(in->agent, in, text, n);
+    return in->greet(in->data, in, text, n);
   }
   if (!in->link) return 0;                                /* after the link has parted */
   return in->link->events->line(in->link->data, text, n); /* may end the link */
 }
 
-static int on_bytes(void *data, const char *bytes, size_t n) {
-  struct incoming *in = data;
+int incoming_bytes(void *incoming, const char *bytes, size_t n) {
+  struct incoming *in = incoming;
   if (in->link) in->link->heard_ns = clock_ns();
   int code = lines_feed(&in->lines, bytes, n, on_line, in);
   if (!code || !in->link) return code;
@@ -195,8 +195,8 @@ static int on_bytes(void *data, const char *bytes, size_t n) {
   return code;
 }
 
-static void on_closed(void *data) {
-  struct incoming *in = data;
+void incoming_closed(void *incoming) {
+  struct incoming *in = incoming;
   if (in->link) {
     struct transport *l = in->link;
     struct error e;
@@ -208,17 +208,32 @@ static void on_closed(void *data) {
   free(in);
 }
 
-void transport_incoming(struct request *r, transport_greet *greet) {
-  static const struct upload_events events = {.data = on_bytes, .closed = on_closed};
+struct incoming *incoming_new(const char *address, transport_greet *greet, void *data,
+                              void (*cut)(void *request), void *request) {
   struct incoming *in = calloc(1, sizeof *in);
-  if (!in) {
-    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-    return;
-  }
-  in->agent = request_agent(r);
-  in->request = r;
-  in->greet = greet;
+  if (!in) return NULL;
+  *in = (struct incoming){.greet = greet, .data = data, .cut = cut, .request = request};
   lines_init(&in->lines, FRAME_MAX);
-  if (!request_peer(r, in->address)) in->address[0] = 0;
-  request_upload(r, &events, in);
+  snprintf(in->address, sizeof in->address, "%s", address);
+  return in;
 }
+
+/* --- the class ------------------------------------------------------------------------------------------ */
+
+static struct dial_request *offer(void *carrier, const struct dial_target *to, json_t *hello, int timeout_ms,
+                                  dial_done *done, void *data, struct error *e) {
+  return dial_json(carrier, to, "PUT", "/v1/link", hello, timeout_ms, done, data, e);
+}
+
+const struct transport_class transport_http = {
+    .offer = offer,
+    .withdraw = dial_cancel,
+    .open = transport_open,
+    .write = transport_write,
+    .tick = transport_tick,
+    .part = transport_part,
+    .close = transport_close,
+    .adopt = transport_adopt,
+    .adopted = transport_adopted,
+    .source = incoming_source,
+};

@@ -1,0 +1,13 @@
+/* wiring: what the mesh tells the other parts of a node: the one place where they meet.  I/O thread only. */
+#ifndef AGENT_WIRING_H
+#define AGENT_WIRING_H
+
+#include "agent/mesh/mesh.h"
+#include "agent/state.h"
+
+extern const struct mesh_events agent_mesh_events; /* their data is the struct agent */
+
+/* Answers a signal (consumed) whose receiver is not there, as Erlang does. */
+void agent_undeliverable(struct agent *a, struct signal *s, int code, const char *reason);
+
+#endif
