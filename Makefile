@@ -5,22 +5,29 @@
 #   make check          install what is missing, build, and run every test
 #   make install        into PREFIX (below DESTDIR); make uninstall takes it away again
 #   make fuzz           each target of tests/fuzz for FUZZ_SECONDS, by clang's libFuzzer
-#   make lint bench unit clean deps compile_commands.json
+#   make unit           build and run the unit tests, and replay the fuzz targets' corpora
+#   make lint bench clean deps compile_commands.json
 #
-# Knobs: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD V=1, and SAN=address,undefined or SAN=thread, which builds into
-# a directory of its own.  A new tool is a new file cmd/node-NAME.c: nothing here lists them.
+# Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD V=1.  Two make a build in a directory of its own:
+#   SAN=address,undefined or SAN=thread   compiles with these sanitizers
+#   LUA=checked                           links a Lua with its assertions and API checks on, built from Debian's source
+# A new tool is a new file cmd/node-NAME.c: this file lists no tools.
 
 VERSION := 0.1.0
 PREFIX  ?= /usr/local
 BUILD   ?= build
 CFLAGS  ?= -O2 -g
 comma   := ,
-O       := $(BUILD)$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+O       := $(BUILD)$(if $(LUA),/lua-$(LUA))$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 Q       := $(if $(V),,@)
 
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .SECONDARY:
+
+ifneq ($(filter-out checked,$(LUA)),)
+$(error LUA=$(LUA): the only other Lua is LUA=checked)
+endif
 
 # --- flags -------------------------------------------------------------------------------------------------
 
@@ -37,7 +44,8 @@ TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIB
 EDIT_LIBS   = $(eval EDIT_LIBS := $(call pkg,--libs libedit))$(EDIT_LIBS)
 AGENT_LIBS  = $(eval AGENT_LIBS := $(call static_lua,$(call pkg,--libs $(AGENT_PACKAGES))) $(MALLOC) -lm -lpthread -lrt)$(AGENT_LIBS)
 # Functions travel as bytecode, so which Lua a node has is settled when it is built; and calls of it are the hot path.
-static_lua  = $(patsubst -llua%,-Wl$(comma)-Bstatic -llua% -Wl$(comma)-Bdynamic,$1)
+static_lua  = $(patsubst -llua%,$(if $(LUA),$(LUA_LIB),-Wl$(comma)-Bstatic -llua% -Wl$(comma)-Bdynamic),$1)
+LUA_LIB     = $(if $(LUA),$O/lua/liblua.a)
 # What one scheduler allocates another frees: threads queue for the locks of libc's malloc, not for this one's.
 MALLOC      = $(if $(SAN),,-ljemalloc)
 
@@ -104,10 +112,24 @@ $(UNIT): $O/unit/%: $O/obj/tests/unit/%.o $(HARNESS) $O/lib/libtool.a $O/lib/lib
 $(FUZZ): $O/fuzz/%: $O/obj/tests/fuzz/%.o $O/obj/tests/fuzz/replay.o $O/lib/libnode.a
 $(BENCH): $O/bench/%: $O/obj/tests/bench/%.o $(HARNESS) $O/lib/libnode.a
 
+$(AGENT) $(UNIT) $(FUZZ) $(BENCH): | $(LUA_LIB)
+
 $(TOOLS) $(AGENT) $(HELPERS) $(UNIT) $(FUZZ) $(BENCH):
 	@mkdir -p $(@D)
 	@$(if $(Q),echo '  LINK    $@')
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
+
+# The checked Lua is the installed version with the installed headers, so it reads and writes the same bytecode.
+$(BUILD)/lua-source: tests/lua-source
+	tests/lua-source $@
+
+$O/lua/liblua.a: $O/flags | $(BUILD)/lua-source
+	@mkdir -p $(@D)
+	@$(if $(Q),echo '  LUA     $@')
+	$(Q)rm -f $@ $(@D)/*.o && cd $(@D) && \
+	  ls $(abspath $(BUILD))/lua-source/src/*.c | grep -v '/luac\?\.c$$' | xargs -P $(shell nproc) -n 4 \
+	    $(CC) -std=gnu99 -DLUA_COMPAT_5_3 -DLUA_USE_LINUX -DLUA_USE_APICHECK -DLUAI_ASSERT $(GUARD) $(CFLAGS) -c && \
+	  $(AR) rcs $(@F) *.o
 
 # An agent finds its Lua modules at ../share/node-toolkit from where it lies, built or installed.
 $O/share/node-toolkit:
@@ -164,7 +186,7 @@ compile_commands.json: $(SOURCES) Makefile
 
 DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
         liblua5.4-dev libssl-dev libedit-dev libjemalloc-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
-        mandoc openssl procps strace zsh fish
+        mandoc openssl procps strace zsh fish $(if $(LUA),dpkg-dev)
 
 deps:
 	@missing=$$(for p in $(DEPS); do \
