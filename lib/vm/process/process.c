@@ -229,6 +229,7 @@ struct failure {
 static int report(lua_State *L) {
   struct failure *f = lua_touserdata(L, 1);
   struct process *p = f->p;
+  if (!lua_checkstack(p->L, 1)) return 0; /* copied, not moved: __close functions get the error, too */
   lua_pushvalue(p->L, -1);
   lua_xmove(p->L, L, 1);
   const char *message = bind_text(L, -1);
