@@ -1,5 +1,5 @@
-/* Invariant: the thread has at most one message to hand over, and reads on only when that is taken; a message
- * is never shared between the two threads. */
+/* Invariant: the thread hands over one message at a time, and reads the next only when that one was taken;
+ * each message is a deep copy, so the two threads share no JSON value. */
 #include "evaluator.h"
 
 #include "wire/json.h"
@@ -15,9 +15,10 @@
 
 struct evaluator {
   struct nodemsg *requests, *stream;
-  char *mailbox, *keeper; /* paths */
+  char *mailbox; /* path of our mailbox */
+  char *keeper;  /* path of the messages to the process that keeps the evaluating one */
   pthread_t thread;
-  int come; /* an eventfd: message or over is set */
+  int come; /* an eventfd, readable while message or over is set */
   pthread_mutex_t lock;
   pthread_cond_t taken;
   json_t *message;
@@ -59,7 +60,7 @@ static void *read_stream(void *data) {
   return NULL;
 }
 
-/* Signals are for the other one, which may be waiting for them. */
+/* Starts the thread with all signals blocked: they are for the main thread, which may wait for them. */
 static void begin_thread(struct evaluator *ev) {
   sigset_t all, old;
   sigfillset(&all);
@@ -69,7 +70,7 @@ static void begin_thread(struct evaluator *ev) {
   tool_need(failed ? NULL : ev);
 }
 
-/* --- what comes ------------------------------------------------------------------------------------------
+/* --- messages ------------------------------------------------------------------------------------------
  */
 
 int evaluator_fd(const struct evaluator *ev) {
@@ -82,7 +83,7 @@ int evaluator_take(struct evaluator *ev, json_t **out, struct error *e) {
   ev->message = NULL;
   int rc = message ? 1 : ev->over ? ev->rc : 0;
   eventfd_t ignored;
-  if (!ev->over) eventfd_read(ev->come, &ignored); /* an end stays readable */
+  if (!ev->over) eventfd_read(ev->come, &ignored); /* the end of the stream stays readable */
   if (message) *out = message;
   if (rc < 0) *e = ev->e;
   pthread_cond_signal(&ev->taken);
@@ -93,7 +94,7 @@ int evaluator_take(struct evaluator *ev, json_t **out, struct error *e) {
 /* --- requests --------------------------------------------------------------------------------------------
  */
 
-/* Takes the message. */
+/* Takes the reference to message. */
 static int request(struct evaluator *ev, json_t *message, struct error *e) {
   int rc = nodemsg_request(ev->requests, "POST", ev->keeper, tool_need(message), NULL, e);
   json_decref(message);
@@ -117,10 +118,11 @@ const char *evaluator_node(const struct evaluator *ev) {
   return nodemsg_node(ev->requests);
 }
 
-/* --- its life --------------------------------------------------------------------------------------------
+/* --- start and end
+ * --------------------------------------------------------------------------------------------
  */
 
-/* The first thing that comes is the pid of our mailbox. */
+/* Waits for the first message, the pid of our mailbox. */
 static int take_first(struct evaluator *ev, json_t **out, struct error *e) {
   int rc = 0;
   struct pollfd come = {.fd = ev->come, .events = POLLIN};
@@ -161,8 +163,9 @@ int evaluator_open(const struct tool *tool, const struct tool_common *common, st
   return 0;
 }
 
-/* Without its mailbox the stream ends, and with it the keeper.  A node that cannot be asked to end it has
- * closed the stream by itself, or is silent: then the thread is left to its fate. */
+/* Ends the mailbox, which ends the stream and its thread, and the keeper, which is linked to it.  When the
+ * request fails, the node is silent and the thread may wait for ever: the thread and its memory are left to
+ * the end of the program. */
 void evaluator_close(struct evaluator *ev) {
   if (!ev) return;
   pthread_mutex_lock(&ev->lock);

@@ -1,7 +1,8 @@
-/* evaluator: code run by a process of a node (share/node/shell.lua), and what comes back: its output, that of
- * the processes it has started, and answers.
+/* evaluator: runs Lua code on a node, in a process that share/node/shell.lua starts, and receives its
+ * answers, its output, and the output of the processes that it starts.
  *
- * Two connections: one for requests, one whose stream is read by a thread.  All calls by one thread. */
+ * It holds two connections: one for requests, and one for the stream of a mailbox, which a thread of its own
+ * reads. All functions are for the main thread. */
 #ifndef CMD_EVALUATOR_H
 #define CMD_EVALUATOR_H
 
@@ -9,26 +10,28 @@
 
 struct evaluator;
 
-/* Starts it.  ERR_… as the stage fails, or the node has no such module. */
+/* Starts the process.  Fails as connecting to the node does, or when the node has no module "shell". */
 int evaluator_open(const struct tool *tool, const struct tool_common *common, struct evaluator **out,
                    struct error *e) MUST_CHECK;
-/* Ends it: the process goes, and those it has started stay.  Accepts NULL. */
+/* Ends the process; those that it has started go on.  Accepts NULL. */
 void evaluator_close(struct evaluator *ev);
 
 const char *evaluator_node(const struct evaluator *ev);
 
-/* Requests.  Answers come with the number that was given. */
+/* Requests.  An answer carries the number of its request. */
 int evaluator_run(struct evaluator *ev, int number, const char *code, size_t len, const char *chunk,
                   struct error *e) MUST_CHECK;
 int evaluator_complete(struct evaluator *ev, int number, const char *line, size_t len,
                        struct error *e) MUST_CHECK;
 int evaluator_interrupt(struct evaluator *ev, struct error *e) MUST_CHECK;
 
-/* Readable (poll) when there is something to take. */
+/* A descriptor that is readable (poll) while there is something to take. */
 int evaluator_fd(const struct evaluator *ev);
 
-/* What has come, the oldest first: 1 and a new reference in *out: ["stdout"|"stderr", pid, bytes], or
- * ["shell", number, what, …] as shell.lua has them; 0 when there is nothing now; or why no more will come. */
+/* Takes the oldest message.  Returns 1 and a new reference in *out: ["stdout"|"stderr", pid, bytes], or the
+ * answer
+ * ["shell", number, what, …] that shell.lua documents; 0 when no message is there; or the error that ended
+ * the stream. */
 int evaluator_take(struct evaluator *ev, json_t **out, struct error *e) MUST_CHECK;
 
 #endif

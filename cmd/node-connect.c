@@ -1,4 +1,4 @@
-/* node-connect: connect a node to others, or part from them. */
+/* node-connect: connects a node to others, or disconnects it from them. */
 #include "tool.h"
 
 #include "core/nodename.h"
@@ -10,28 +10,34 @@ struct options {
   bool disconnect;
 };
 
-static const struct tool_option table[] = {
-    {0, "disconnect", NULL, "part from the nodes", TOOL_FLAG, offsetof(struct options, disconnect)},
-    TOOL_COMMON(struct options)};
+static const struct tool_option table[] = {{0, "disconnect", NULL, "disconnect from each NODE instead",
+                                            TOOL_FLAG, offsetof(struct options, disconnect)},
+                                           TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-connect",
-    .synopsis = "[-n NODE] NODE...\n--disconnect [-n NODE] NODE...",
+    .synopsis = "[OPTION...] NODE...\n--disconnect [OPTION...] NODE...",
     .summary =
-        "Connects a node to others (name@host, or name@host:port), and to all that they are connected to;\n"
-        "or parts it from them.\n",
+        "Connects the local node to each NODE (name@host, or name@host:port), and to all nodes that NODE is\n"
+        "connected to; or disconnects it from each NODE.\n",
     .options = table,
 };
 
-static int act(struct nodemsg *m, const struct options *options, const char *node, struct error *e) {
+struct connecting {
+  struct nodemsg *m;
+  const struct options *options;
+};
+
+static int connect_one(void *data, const char *node, struct error *e) {
+  const struct connecting *c = data;
   struct nodename name;
   int rc = nodename_parse(node, &name, e);
   if (rc) return rc;
   char *path = tool_path(&tool, "/v1/nodes/", node, NULL);
   json_auto_t *answer = NULL;
-  rc = nodemsg_request(m, options->disconnect ? "DELETE" : "PUT", path, NULL, &answer, e);
+  rc = nodemsg_request(c->m, c->options->disconnect ? "DELETE" : "PUT", path, NULL, &answer, e);
   free(path);
-  if (!rc && options->common.json) tool_print(answer);
+  if (!rc && c->options->common.json) tool_print(answer);
   return rc;
 }
 
@@ -39,16 +45,10 @@ int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *nodes = &options.common.operands;
-  if (!nodes->count || options.common.rest.count) tool_usage(&tool, "which NODE?");
+  if (!nodes->count || options.common.rest.count) tool_usage(&tool, "NODE is missing");
 
-  struct nodemsg *m = tool_open(&tool, &options.common, NULL);
-  int status = 0;
-  for (size_t i = 0; i < nodes->count; i++) {
-    struct error e = {0};
-    int rc = act(m, &options, nodes->at[i], &e);
-    int failed = rc ? tool_report(&tool, rc, &e) : 0;
-    if (failed > status) status = failed;
-  }
-  nodemsg_close(m);
+  struct connecting c = {.m = tool_open(&tool, &options.common, NULL), .options = &options};
+  int status = tool_each(&tool, nodes, connect_one, &c);
+  nodemsg_close(c.m);
   return tool_finish(&tool, status);
 }

@@ -1,22 +1,23 @@
-/* node-guard [FILES] -- COMMAND [ARG…]: runs one command for the agent and answers for its whole tree of
- * processes.
+/* node-guard [FILES] -- COMMAND [ARG…]: runs one command for the agent, and ends every process that the
+ * command leaves behind.
  *
- * Not a tool for people: the agent starts it (from libexec) wherever it would start a command, and then
- * treats it as the command.  It begins the command in a session of its own, with signals as a login shell
- * gives them, hands every signal it gets on to the command's group, and ends as the command ended: same exit
- * status, or dead of the same signal.  FILES is the soft limit of descriptors that the command gets: the
- * agent has raised its own.
+ * The agent starts this helper (from libexec) for each command, and treats it as the command.  The guard
+ * starts the command in a session of its own with the default signal dispositions, passes every signal that
+ * it gets on to the command's process group, and ends as the command ended: with the same exit status, or by
+ * the same signal.  FILES is the soft limit of descriptors for the command, since the agent has raised its
+ * own.
  *
- * Two things are its own.  SIGRTMIN means "the whole tree, now": SIGKILL to every descendant.  And once the
- * command has ended, or the agent has, whatever is left of the tree gets TERM, and KILL after GRACE_MS: a
- * node leaves no orphans, however it dies.
+ * The guard itself acts on two events.  SIGRTMIN makes it send SIGKILL to every descendant at once.  When the
+ * command or the agent has ended, every process that is left gets SIGTERM, and SIGKILL after GRACE_MS: a node
+ * leaves no processes behind, however it ends.
  *
- * Descriptor 3, when it is open, is a pipe to the agent: it closes without a byte once the command runs, or
- * carries the errno (one int) that says why it could not.  That way no exit status is taken from the command.
+ * Descriptor 3, when it is open, is a pipe to the agent.  It closes without a byte when the command runs;
+ * when the command cannot be run, it carries the errno (one int).  So every exit status is free for the
+ * command.
  *
- * Invariant: the guard is the subreaper of all it started, so every descendant is its child, or will be as
- * soon as what stands between has ended.  A child that was not waited for keeps its pid, so no signal sent to
- * one of `children` can hit a stranger. */
+ * Invariant: the guard is the subreaper of its descendants, so each of them is its child, or becomes its
+ * child when its parents have ended.  A child that was not yet waited for keeps its pid, so a signal to one
+ * of `children` never reaches a process that is not a descendant. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -37,10 +38,10 @@ enum { REPORT = 3, GRACE_MS = 2000, TICK_MS = 50, CANNOT = 125, NOT_FOUND = 127 
 
 struct guard {
   pid_t agent;     /* our parent, as long as it lives */
-  pid_t command;   /* 0 once it was waited for */
+  pid_t command;   /* 0 when it was waited for */
   int status;      /* of the command, as wait(2) gives it */
-  bool alone;      /* nothing of the tree is left */
-  int64_t kill_at; /* when patience ends, in ms; 0: nothing has to go yet */
+  bool alone;      /* no descendant is left */
+  int64_t kill_at; /* when SIGKILL follows SIGTERM, in ms; 0: nothing is being ended yet */
 };
 
 static int64_t now_ms(void) {
@@ -49,26 +50,27 @@ static int64_t now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Tells the agent why nothing runs.  It may be gone: then nobody is left to tell. */
+/* Sends the errno to the agent.  The write fails when the agent is gone, which does not matter. */
 static void report(int error) {
   ssize_t n = write(REPORT, &error, sizeof error);
   (void)n;
 }
 
-/* An ignored signal would never be waited for, and the command is to start as from a login shell.  The two
- * signals that the C library keeps for itself are included, since its posix_spawn leaves them ignored; so the
- * kernel is asked, for whom a structure of zeros is the default action. */
+/* Sets every signal to its default action: sigwaitinfo never returns an ignored signal, and the command is to
+ * start as from a login shell.  This includes the two signals that the C library reserves, which its
+ * posix_spawn leaves ignored; hence the system call, to which a structure of zeros means the default action.
+ */
 static void default_signals(void) {
   static const uint64_t none[8];
   for (int s = 1; s < NSIG; s++) syscall(SYS_rt_sigaction, s, none, NULL, sizeof none[0]);
 }
 
-/* In the new process: becomes the command, or ends. */
+/* In the new process: executes the command, or exits. */
 static void become(char **argv, pid_t guard) {
   sigset_t none;
   sigemptyset(&none);
   setsid();
-  /* Against a KILL of the guard itself, the only signal it cannot hand on. */
+  /* Ends the command when the guard gets SIGKILL, the one signal that the guard cannot pass on. */
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != guard) _exit(CANNOT);
   sigprocmask(SIG_SETMASK, &none, NULL);
@@ -77,7 +79,7 @@ static void become(char **argv, pid_t guard) {
   _exit(NOT_FOUND);
 }
 
-/* Has the agent gone before PR_SET_PDEATHSIG could see it?  Then nobody reads the report pipe any more. */
+/* Did the agent end before PR_SET_PDEATHSIG was set?  Then the pipe has no reader. */
 static bool agent_is_gone(const struct guard *g) {
   struct pollfd p = {.fd = REPORT};
   return getppid() != g->agent || (poll(&p, 1, 0) == 1 && (p.revents & POLLERR));
@@ -86,8 +88,8 @@ static bool agent_is_gone(const struct guard *g) {
 static bool start(struct guard *g, char **argv) {
   g->agent = getppid();
   fcntl(REPORT, F_SETFD, FD_CLOEXEC);
-  close_range(REPORT + 1, ~0U, 0); /* what libraries of the agent have left open is not the command's */
-  setpgid(0, 0); /* the terminal's Ctrl-C is for the agent, which then decides about its commands */
+  close_range(REPORT + 1, ~0U, 0); /* descriptors that libraries of the agent have left open */
+  setpgid(0, 0); /* Ctrl-C of the terminal goes to the agent only, which ends its commands itself */
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (agent_is_gone(g)) return false;
@@ -95,12 +97,12 @@ static bool start(struct guard *g, char **argv) {
   g->command = fork();
   if (g->command == 0) become(argv, self);
   if (g->command < 0) report(errno);
-  /* The pipes are the command's now: their ends must be seen when it closes them, not when we end. */
+  /* Only the command keeps the pipes open, so their readers see the end when the command closes them. */
   for (int fd = 0; fd <= REPORT; fd++) close(fd);
   return g->command > 0;
 }
 
-/* Sends a signal to every child that was orphaned below the command. */
+/* Sends a signal to every child except the command: the descendants whose parents have ended. */
 static void signal_orphans(const struct guard *g, int signal) {
   FILE *children = fopen("/proc/thread-self/children", "re");
   for (int pid; children && fscanf(children, "%d", &pid) == 1;)
@@ -108,13 +110,13 @@ static void signal_orphans(const struct guard *g, int signal) {
   if (children) fclose(children);
 }
 
-/* And one to the command's group.  Only while its leader has not been waited for: afterwards the number may
- * be someone else's. */
+/* Sends a signal to the command's group, but not after the command was waited for: then the number may belong
+ * to another group. */
 static void signal_group(const struct guard *g, int signal) {
   if (g->command) kill(-g->command, signal);
 }
 
-/* Waits for all that has ended; true when anything had. */
+/* Waits for every child that has ended; true when there was one. */
 static bool reap(struct guard *g) {
   bool any = false;
   int status;
@@ -129,7 +131,8 @@ static bool reap(struct guard *g) {
   return any;
 }
 
-/* A signal came: hands it on, unless it says that the agent is gone, which is sweep's business. */
+/* Passes a signal on to the command.  A signal that comes because the agent has ended is not passed on: sweep
+ * ends the command. */
 static void handle(struct guard *g, int signal) {
   if (signal == SIGCHLD || signal < 0) return;
   if (signal == SIGRTMIN)
@@ -138,7 +141,8 @@ static void handle(struct guard *g, int signal) {
     signal_group(g, signal);
 }
 
-/* What has to go gets TERM when its time comes, or as it becomes ours; KILL when patience ended. */
+/* Ends what is left: SIGTERM at the first call, and to each descendant that becomes a child later; SIGKILL
+ * after GRACE_MS. */
 static void sweep(struct guard *g, bool ended) {
   bool first = !g->kill_at;
   if (first) g->kill_at = now_ms() + GRACE_MS;
@@ -147,8 +151,9 @@ static void sweep(struct guard *g, bool ended) {
   if (first || signal == SIGKILL || ended) signal_orphans(g, signal);
 }
 
-/* Waits until the command and everything below it have ended; gives up on what even KILL does not end. */
-static void watch(struct guard *g) {
+/* Waits until the command and all descendants have ended; gives up on those that SIGKILL does not end in
+ * GRACE_MS. */
+static void wait_for_tree(struct guard *g) {
   static const struct timespec tick = {.tv_nsec = TICK_MS * 1000000};
   sigset_t all;
   sigfillset(&all);
@@ -161,7 +166,7 @@ static void watch(struct guard *g) {
   }
 }
 
-/* Ends as the command did, so that whoever waits for the guard learns the truth. */
+/* Ends as the command ended: with its exit status, or by its signal, without a second core dump. */
 static int end_as(int status) {
   if (WIFEXITED(status)) return WEXITSTATUS(status);
   struct rlimit no_core = {0, 0};
@@ -196,6 +201,6 @@ int main(int argc, char **argv) {
   default_signals();
   struct guard g = {0};
   if (!start(&g, argv + dashes + 1)) return CANNOT;
-  watch(&g);
+  wait_for_tree(&g);
   return end_as(g.status);
 }

@@ -1,4 +1,4 @@
-/* node-kill: end processes. */
+/* node-kill: sends exit signals to processes. */
 #include "tool.h"
 
 #include "wire/json.h"
@@ -12,25 +12,32 @@ struct options {
 };
 
 static const struct tool_option table[] = {{0, "reason", "WORD",
-                                            "why (default: kill, which no process can trap)", TOOL_TEXT,
-                                            offsetof(struct options, reason)},
+                                            "the reason (default: kill, which no process can trap)",
+                                            TOOL_TEXT, offsetof(struct options, reason)},
                                            TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-kill",
-    .synopsis = "[--reason WORD] [-n NODE] PID...",
-    .summary = "Sends processes (pids, or registered names) an exit signal.  The exit status says whether\n"
-               "all of them were there (0) or not (1).\n",
+    .synopsis = "[--reason WORD] [OPTION...] PID...",
+    .summary =
+        "Sends an exit signal to each PID (a pid, or a registered name).  The exit status is 0 when all\n"
+        "of these processes exist, and 1 when one does not.\n",
     .options = table,
 };
 
-static int kill_process(struct nodemsg *m, const struct options *options, const char *pid, json_t *body,
-                        struct error *e) {
+struct killing {
+  struct nodemsg *m;
+  bool json;
+  json_t *body;
+};
+
+static int kill_one(void *data, const char *pid, struct error *e) {
+  const struct killing *k = data;
   char *path = tool_path(&tool, "/v1/processes/", pid, NULL);
   json_auto_t *answer = NULL;
-  int rc = nodemsg_request(m, "DELETE", path, body, &answer, e);
+  int rc = nodemsg_request(k->m, "DELETE", path, k->body, &answer, e);
   free(path);
-  if (!rc && options->common.json) tool_print(answer);
+  if (!rc && k->json) tool_print(answer);
   return rc;
 }
 
@@ -38,20 +45,15 @@ int main(int argc, char **argv) {
   struct options options = {.reason = "kill"};
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *pids = &options.common.operands;
-  if (!pids->count || options.common.rest.count) tool_usage(&tool, "which PID?");
+  if (!pids->count || options.common.rest.count) tool_usage(&tool, "PID is missing");
 
   char *home = tool_home_of(pids->at[0]);
-  struct nodemsg *m = tool_open(&tool, &options.common, home);
+  struct killing k = {.m = tool_open(&tool, &options.common, home), .json = options.common.json};
   json_t *reason = tool_need(json_from_bytes(options.reason, strlen(options.reason)));
-  json_auto_t *body = tool_need(json_pack("{s:o}", "reason", reason));
-  int status = 0;
-  for (size_t i = 0; i < pids->count; i++) {
-    struct error e = {0};
-    int rc = kill_process(m, &options, pids->at[i], body, &e);
-    int failed = rc ? tool_report(&tool, rc, &e) : 0;
-    if (failed > status) status = failed;
-  }
+  k.body = tool_need(json_pack("{s:o}", "reason", reason));
+  int status = tool_each(&tool, pids, kill_one, &k);
+  json_decref(k.body);
   free(home);
-  nodemsg_close(m);
+  nodemsg_close(k.m);
   return tool_finish(&tool, status);
 }

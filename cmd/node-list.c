@@ -1,4 +1,4 @@
-/* node-list: which nodes are connected. */
+/* node-list: lists the nodes that are connected. */
 #include "table.h"
 #include "tool.h"
 
@@ -13,17 +13,21 @@ struct options {
 };
 
 static const struct tool_option table[] = {
-    {0, "self", NULL, "the node itself, and nothing else", TOOL_CHOICE, offsetof(struct options, scope)},
-    {0, "all", NULL, "the connected nodes and the node itself", TOOL_CHOICE, offsetof(struct options, scope)},
-    {0, "known", NULL, "every node it has ever met", TOOL_CHOICE, offsetof(struct options, scope)},
-    {'l', "long", NULL, "a table: id, name, creation, state", TOOL_FLAG, offsetof(struct options, details)},
-    {0, "watch", NULL, "stay, and tell as nodes come and go", TOOL_FLAG, offsetof(struct options, watch)},
+    {0, "self", NULL, "list the node itself only", TOOL_CHOICE, offsetof(struct options, scope)},
+    {0, "all", NULL, "list the connected nodes and the node itself", TOOL_CHOICE,
+     offsetof(struct options, scope)},
+    {0, "known", NULL, "list the node itself and every node it has ever met", TOOL_CHOICE,
+     offsetof(struct options, scope)},
+    {'l', "long", NULL, "print a table: id, name, creation, state", TOOL_FLAG,
+     offsetof(struct options, details)},
+    {0, "watch", NULL, "print a line whenever a node connects or is lost, until interrupted", TOOL_FLAG,
+     offsetof(struct options, watch)},
     TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-list",
-    .synopsis = "[--self | --all | --known] [-l] [-n NODE]\n--watch [-n NODE]",
-    .summary = "Lists the nodes that are connected to a node, one a line.\n",
+    .synopsis = "[--self | --all | --known] [-l] [OPTION...]\n--watch [OPTION...]",
+    .summary = "Lists the nodes that the local node is connected to, one a line.\n",
     .options = table,
 };
 
@@ -94,8 +98,10 @@ static int watch(struct nodemsg *m, const struct options *options, struct error 
 int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
-  if (options.common.operands.count || options.common.rest.count) tool_usage(&tool, "takes no operands");
-  if (options.watch && (options.scope || options.details)) tool_usage(&tool, "--watch goes alone");
+  if (options.common.operands.count || options.common.rest.count)
+    tool_usage(&tool, "this tool takes no operands");
+  if (options.watch && (options.scope || options.details))
+    tool_usage(&tool, "--watch excludes --self, --all, --known and -l");
 
   struct nodemsg *m = tool_open(&tool, &options.common, NULL);
   struct error e = {0};

@@ -1,4 +1,4 @@
-/* node-monitor: how processes end. */
+/* node-monitor: waits until processes end, and prints why they ended. */
 #include "table.h"
 #include "tool.h"
 
@@ -16,10 +16,10 @@ static const struct tool_option table[] = {TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-monitor",
-    .synopsis = "[-n NODE] PID...",
-    .summary =
-        "Waits until processes (pids, or registered names) end, and prints the reason of each as it ends.\n"
-        "Exits with how they ended: the highest status of all.\n",
+    .synopsis = "[OPTION...] PID...",
+    .summary = "Waits until each PID (a pid, or a registered name) has ended, and prints its reason.  The "
+               "exit status\n"
+               "is the highest of theirs.\n",
     .options = table,
 };
 
@@ -105,7 +105,7 @@ int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *pids = &options.common.operands;
-  if (!pids->count || options.common.rest.count) tool_usage(&tool, "which PID?");
+  if (!pids->count || options.common.rest.count) tool_usage(&tool, "PID is missing");
 
   raise_limit();
   struct waiter *waiters = tool_need(calloc(pids->count, sizeof *waiters));

@@ -1,4 +1,4 @@
-/* node-ps: the processes of a node. */
+/* node-ps: lists the processes of a node. */
 #include "table.h"
 #include "tool.h"
 
@@ -20,7 +20,7 @@ static const struct tool_option table[] = {{0, "full", NULL,
 
 static const struct tool tool = {
     .name = "node-ps",
-    .synopsis = "[--full] [-n NODE] [NODE]",
+    .synopsis = "[--full] [OPTION...] [NODE]",
     .summary = "Lists the processes of NODE (name@host), or of the local node, as a table.\n",
     .options = table,
 };
@@ -37,10 +37,8 @@ static const struct table_column columns[] = {{.head = "PID", .put = table_pid},
 
 /* Asks the connected node for its own processes, or to fetch those of another node. */
 static char *path_to(const struct nodemsg *m, const char *node) {
-  struct nodename name;
-  bool there = node && nodename_parse(node, &name, NULL) == 0 && strcmp(name.full, nodemsg_node(m)) == 0;
-  return node && !there ? tool_path(&tool, "/v1/processes?node=", node, NULL)
-                        : tool_need(strdup("/v1/processes"));
+  return node && !tool_is_node(m, node) ? tool_path(&tool, "/v1/processes?node=", node, NULL)
+                                        : tool_need(strdup("/v1/processes"));
 }
 
 static int compare(const void *a, const void *b) {
@@ -80,7 +78,7 @@ int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *nodes = &options.common.operands;
-  if (nodes->count > 1 || options.common.rest.count) tool_usage(&tool, "one NODE at a time");
+  if (nodes->count > 1 || options.common.rest.count) tool_usage(&tool, "at most one NODE can be given");
   struct nodename name;
   struct error e = {0};
   const char *node = nodes->count ? nodes->at[0] : NULL;

@@ -1,4 +1,4 @@
-/* node-receive: a mailbox for the shell. */
+/* node-receive: opens a mailbox and prints the messages that arrive. */
 #include "tool.h"
 
 #include "base/text.h"
@@ -22,34 +22,34 @@ struct options {
 
 static const struct tool_option table[] = {
     {0, "name", "NAME", "register the mailbox under this name", TOOL_TEXT, offsetof(struct options, name)},
-    {0, "local", NULL, "the name is for this node only (default: for the whole cluster)", TOOL_FLAG,
+    {0, "local", NULL, "make it a local name, known on this node only (default: a global name)", TOOL_FLAG,
      offsetof(struct options, local)},
-    {0, "match", "WORD", "only messages that begin with these words", TOOL_WORDS,
+    {0, "match", "WORD", "print only messages that begin with this word; may be repeated", TOOL_WORDS,
      offsetof(struct options, match)},
-    {0, "count", "N", "end after N messages", TOOL_TEXT, offsetof(struct options, count)},
+    {0, "count", "N", "end after N messages were printed", TOOL_TEXT, offsetof(struct options, count)},
     {0, "full", NULL, "print the portable pid, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct options, full)},
-    TOOL_WAY(struct options)};
+    TOOL_CONNECTION(struct options)};
 
 static const struct tool tool = {
     .name = "node-receive",
-    .synopsis = "[--name NAME [--local]] [--match WORD]... [--count N] [--timeout SEC] [-n NODE]",
-    .summary = "Opens a mailbox: prints its pid on standard error, then each message that comes as a JSON "
-               "array, one\n"
-               "a line, on standard output.  The mailbox and its name last as long as the command runs.\n",
+    .synopsis = "[--name NAME [--local]] [--match WORD]... [--count N] [OPTION...]",
+    .summary =
+        "Opens a mailbox, and prints its pid on standard error, then each message on standard output, as\n"
+        "a JSON array in one line.  The mailbox and its name exist as long as the tool runs.\n",
     .options = table,
 };
 
 struct mailbox {
   const struct options *options;
   const struct nodemsg *m;
-  int64_t left; /* messages still to come */
-  bool open;    /* its pid has been told */
+  int64_t left; /* how many messages are still to be printed */
+  bool open;    /* the pid has been printed */
 };
 
 enum { ENOUGH = 1 /* ends the stream; no error has this code */ };
 
-/* A word is a string, or else a number, true, false or null in JSON's spelling. */
+/* Is the value the string `word`, or a number, true, false or null that JSON writes as `word`? */
 static bool is_word(const json_t *value, const char *word) {
   if (json_is_string(value))
     return json_string_length(value) == strlen(word) && strcmp(json_string_value(value), word) == 0;
@@ -81,14 +81,15 @@ static int take(void *data, json_t *line) {
   return --box->left ? 0 : ENOUGH;
 }
 
-/* A reader that goes is noticed at once, not only by the next message: the name is free then. */
-static void *watch_reader(void *unused) {
+/* The thread that ends the program as soon as nobody reads standard output, so that the name of the mailbox
+ * is free without waiting for the next message. */
+static void *end_with_reader(void *unused) {
   struct pollfd out = {.fd = STDOUT_FILENO};
   while (poll(&out, 1, -1) < 0 && errno == EINTR) {
   }
   if (!(out.revents & POLLERR)) return unused;
   kill(getpid(), SIGPIPE);
-  fprintf(stderr, "%s: standard output: %s\n", tool.name, strerror(EPIPE)); /* it was ignored */
+  fprintf(stderr, "%s: standard output: %s\n", tool.name, strerror(EPIPE)); /* SIGPIPE is ignored */
   _exit(1);
 }
 
@@ -102,14 +103,15 @@ static json_t *request(const struct options *options) {
   return body;
 }
 
-/* How many messages: INT64_MAX are as good as no end. */
+/* Checks the options, and returns after how many messages the tool ends; INT64_MAX means never. */
 static int64_t check(const struct options *options) {
   int64_t count = INT64_MAX;
   struct error e = {0};
-  if (options->common.operands.count || options->common.rest.count) tool_usage(&tool, "takes no operands");
-  if (options->local && !options->name) tool_usage(&tool, "--local goes with --name");
+  if (options->common.operands.count || options->common.rest.count)
+    tool_usage(&tool, "this tool takes no operands");
+  if (options->local && !options->name) tool_usage(&tool, "--local requires --name");
   if (options->count && !text_integer(options->count, 1, INT64_MAX, &count))
-    tool_usage(&tool, "--count: %s: not a number of messages", options->count);
+    tool_usage(&tool, "--count: %s: not a number of messages, which is 1 or more", options->count);
   int rc = options->name ? procname_check(options->name, &e) : 0;
   if (rc) tool_fail(&tool, rc, &e);
   return count;
@@ -123,12 +125,14 @@ int main(int argc, char **argv) {
   struct nodemsg *m = tool_open(&tool, &options.common, NULL);
   json_auto_t *body = request(&options);
   box.m = m;
-  pthread_t watcher;
-  if (pthread_create(&watcher, NULL, watch_reader, NULL)) tool_need(NULL);
-  pthread_detach(watcher);
+  pthread_t thread;
+  if (pthread_create(&thread, NULL, end_with_reader, NULL)) tool_need(NULL);
+  pthread_detach(thread);
   struct error e = {0};
   int rc = nodemsg_stream(m, "POST", "/v1/mailboxes", body, take, &box, &e);
-  if (!rc) rc = error_set(&e, ERR_LOST, "%s: the mailbox has been closed", nodemsg_node(m));
+  if (!rc)
+    rc = error_set(&e, ERR_LOST, "%s: the mailbox was closed: its node stopped, or its process was ended",
+                   nodemsg_node(m));
   int status = rc == ENOUGH ? 0 : tool_report(&tool, rc, &e);
   nodemsg_close(m);
   return tool_finish(&tool, status);

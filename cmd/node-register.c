@@ -1,4 +1,4 @@
-/* node-register: give a process a name, or take the name away. */
+/* node-register: registers a process under a name, or removes the name. */
 #include "tool.h"
 
 #include "core/nodename.h"
@@ -13,20 +13,19 @@ struct options {
 };
 
 static const struct tool_option table[] = {
-    {0, "local", NULL, "on this node only (default: in the whole cluster)", TOOL_FLAG,
+    {0, "local", NULL, "a local name, known on this node only (default: a global name)", TOOL_FLAG,
      offsetof(struct options, local)},
-    {0, "token", NULL, "print the registration's token, which rises with each", TOOL_FLAG,
+    {0, "token", NULL, "print the token of the registration, a number that only grows", TOOL_FLAG,
      offsetof(struct options, token)},
-    {0, "unregister", NULL, "take the name away", TOOL_FLAG, offsetof(struct options, unregister)},
+    {0, "unregister", NULL, "remove the name instead", TOOL_FLAG, offsetof(struct options, unregister)},
     TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-register",
-    .synopsis =
-        "[--local | --token] [-n NODE] PROCESS-NAME PID\n--unregister [--local] [-n NODE] PROCESS-NAME",
+    .synopsis = "[--local | --token] [OPTION...] NAME PID\n--unregister [--local] [OPTION...] NAME",
     .summary =
-        "Gives a process a name that all connected nodes know, for as long as the process lives; or takes\n"
-        "the name away.  The exit status says yes (0) or no (1).\n",
+        "Registers the process PID under NAME on all connected nodes, for as long as the process lives; or\n"
+        "removes NAME.  The exit status is 0 when that was done, and 1 when it was refused.\n",
     .options = table,
 };
 
@@ -55,14 +54,15 @@ static int unregister(struct nodemsg *m, const struct options *options, const ch
   return rc;
 }
 
-/* A word that cannot be what it should is no question for a node. */
+/* Checks the words before a node is asked; exits when they cannot be a name and a pid. */
 static void check_words(const struct options *options) {
   const struct tool_words *words = &options->common.operands;
   struct error e = {0};
   if (options->common.rest.count || words->count != (options->unregister ? 1 : 2))
-    tool_usage(&tool, options->unregister ? "wants one name" : "wants a name and a pid");
+    tool_usage(&tool,
+               options->unregister ? "expected one operand: NAME" : "expected two operands: NAME and PID");
   if (options->token && (options->local || options->unregister))
-    tool_usage(&tool, "--token is of a name that is given in the whole cluster");
+    tool_usage(&tool, "--token excludes --local and --unregister: only a new global name has one");
   int rc = procname_check(words->at[0], &e);
   if (rc) tool_fail(&tool, rc, &e);
   if (options->unregister || npid_shaped(words->at[1])) return;

@@ -1,4 +1,4 @@
-/* node-send: a message to a process. */
+/* node-send: sends messages to a process. */
 #include "tool.h"
 
 #include "wire/json.h"
@@ -11,24 +11,24 @@
 #include <unistd.h>
 
 enum {
-  MESSAGE_MAX = 16 << 20, /* what a node takes as the body of a request */
-  PATIENCE_MS = 64,       /* between two attempts to send, at most */
+  MESSAGE_MAX = 16 << 20, /* the longest body of a request that a node takes */
+  PAUSE_MAX_MS = 64,      /* the longest pause between two attempts to send one message */
 };
 
 struct options {
-  struct tool_common common; /* its json: each WORD is a JSON value */
+  struct tool_common common; /* common.json: each WORD is a JSON value */
 };
 
 static const struct tool_option table[] = {{0, "json", NULL, "each WORD is a JSON value, not a string",
                                             TOOL_FLAG, offsetof(struct options, common.json)},
-                                           TOOL_WAY(struct options)};
+                                           TOOL_CONNECTION(struct options)};
 
 static const struct tool tool = {
     .name = "node-send",
-    .synopsis = "[--json] [-n NODE] DEST WORD...\n[-n NODE] DEST -",
-    .summary =
-        "Sends a process (a pid, or a registered name) one message of the given words; or, with -, one for\n"
-        "each line of standard input, which is a JSON array.  Options stand before DEST.\n",
+    .synopsis = "[--json] [OPTION...] DEST WORD...\n[OPTION...] DEST -",
+    .summary = "Sends one message, the words, to the process DEST (a pid, or a registered name).  With -, "
+               "sends each\n"
+               "line of standard input, a JSON array, as one message.  Options must stand before DEST.\n",
     .options = table,
     .order = TOOL_OPERANDS_FINAL,
 };
@@ -56,18 +56,19 @@ static int send_words(struct nodemsg *m, const char *path, const struct options 
 struct stream {
   struct nodemsg *m;
   const char *path;
-  long long number; /* of the line */
+  long long number; /* of the current line */
   struct error *e;
 };
 
-/* While the receiver takes no more the stream stands, so that its writer waits too. */
-static int send_patiently(const struct stream *s, json_t *message, struct error *e) {
+/* Tries until the receiver takes the message.  Meanwhile no line is read, so the writer of standard input
+ * waits. */
+static int send_when_taken(const struct stream *s, json_t *message, struct error *e) {
   int rc, ms = 1;
   struct error busy = {0};
   while ((rc = nodemsg_request(s->m, "POST", s->path, message, NULL, e)) == ERR_BUSY) {
     busy = *e;
     nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
-    if (ms < PATIENCE_MS) ms *= 2;
+    if (ms < PAUSE_MAX_MS) ms *= 2;
   }
   return rc == ERR_TIMEOUT && busy.code ? error_set(e, rc, "timed out (timeout): %s", busy.text) : rc;
 }
@@ -79,7 +80,7 @@ static int send_line(void *data, char *line, size_t n) {
   json_auto_t *message = json_parse(line, n, &why);
   int rc = message ? 0 : ERR_BAD_JSON;
   if (message && !json_is_array(message)) rc = error_set(&why, ERR_BAD_VALUE, "not a JSON array");
-  if (!rc) rc = send_patiently(s, message, &why);
+  if (!rc) rc = send_when_taken(s, message, &why);
   return rc ? error_set(s->e, rc, "line %lld: %s", s->number, error_text(&why)) : 0;
 }
 
@@ -103,7 +104,7 @@ int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
-  if (words->count < 2) tool_usage(&tool, "wants a DEST and at least one WORD");
+  if (words->count < 2) tool_usage(&tool, "DEST and at least one WORD are needed");
   bool lines = words->count == 2 && strcmp(words->at[1], "-") == 0;
 
   char *home = tool_home_of(words->at[0]);

@@ -1,4 +1,6 @@
-/* node-shell: a Lua prompt on a node. */
+/* node-shell: a Lua prompt on a node, or a script for it.
+ *
+ * Invariant: at most one request waits for its answer; answers carry the number of their request. */
 #include "evaluator.h"
 #include "prompt.h"
 #include "source.h"
@@ -17,36 +19,40 @@ struct options {
   struct tool_common common;
 };
 
-static const struct tool_option table[] = {TOOL_WAY(struct options)};
+static const struct tool_option table[] = {TOOL_CONNECTION(struct options)};
 
 static const struct tool tool = {
     .name = "node-shell",
-    .synopsis = "[NODE]",
+    .synopsis = "[OPTION...] [NODE]",
     .summary =
-        "A Lua prompt on a node, here (one, or one@host) or elsewhere (name@host).  Where standard input is\n"
-        "no terminal, it is a script: the exit status says whether it went through (0) or failed (1).\n"
-        "Leaving the prompt never stops the node.\n",
+        "Opens a Lua prompt on NODE, which runs here (name, or name@host) or elsewhere (name@host).  When\n"
+        "standard input is not a terminal, runs it as a script: the exit status is 0 when the script "
+        "succeeds,\n"
+        "and 1 when it fails.  Leaving the prompt does not stop the node.\n",
     .options = table,
 };
 
-enum { COMPLETION_MS = 1000 };
+enum { COMPLETION_MS = 1000 /* how long the prompt waits for the words of a completion */ };
 
 struct shell {
   struct evaluator *ev;
-  struct prompt *prompt; /* NULL: a script */
-  struct buf code;       /* what has been typed of a chunk */
-  int number, shown;     /* of the latest request; what the prompt counts */
-  bool waiting, more;    /* for the answer to it; it said that the chunk goes on */
-  bool over;             /* we have been told to leave */
-  bool midline;          /* the last output did not end its line */
-  int status;            /* of a script */
-  int rc;                /* why it is over */
+  struct prompt *prompt; /* NULL: a script runs */
+  struct buf code;       /* the lines of the chunk so far */
+  int number;            /* of the latest request */
+  int shown;             /* the number that the prompt shows */
+  bool waiting;          /* the latest request has no answer yet */
+  bool more;             /* the answer was that the chunk is not complete */
+  bool over;             /* TERM or HUP has come */
+  bool midline;          /* the last output did not end with a newline */
+  int status;            /* the exit status of a script */
+  int rc;                /* not 0: the node is lost, and e says why */
   struct error e;
-  json_t *words; /* a completion */
+  json_t *words; /* the answer to a completion: words, of which `typed` bytes are typed already */
   size_t typed;
 };
 
-/* --- what comes ------------------------------------------------------------------------------------------
+/* --- messages from the evaluator
+ * ------------------------------------------------------------------------------------------
  */
 
 static void print(struct shell *s, FILE *out, const char *bytes, size_t n) {
@@ -85,18 +91,19 @@ static void take_error(struct shell *s, const json_t *text) {
   s->status = 1;
 }
 
-/* Only a prompt can go on. */
+/* The chunk is not complete: a prompt asks for another line, a script has failed. */
 static void take_more(struct shell *s, const json_t *text) {
   s->more = s->prompt;
   if (!s->more) take_error(s, text);
 }
 
-/* The process that ran it has ended; another is there already, without the globals. */
+/* The process that ran the code has ended.  Its keeper has started another one, which has none of the
+ * globals. */
 static void take_gone(struct shell *s, const json_t *reason) {
   struct buf line = BUF_INIT;
   const char *word = json_string_value(reason);
   s->status = !word || strcmp(word, "normal") != 0;
-  buf_printf(&line, "%s: the process that ran this has ended: %s", tool.name, word ? word : "?");
+  buf_printf(&line, "%s: the process that ran this code has ended: %s", tool.name, word ? word : "?");
   json_auto_t *text = tool_need(json_from_bytes(line.data, line.len));
   if (s->prompt || s->status) print_line(s, stderr, text);
   buf_finish(&line);
@@ -137,7 +144,7 @@ static void take_message(struct shell *s, const json_t *message) {
   if (strcmp(kind, "stdout") == 0 || strcmp(kind, "stderr") == 0) take_output(s, message);
 }
 
-/* Takes one of what has come; false when no more will come. */
+/* Takes one message, if there is one; false when no more will come. */
 static bool take(struct shell *s) {
   json_auto_t *message = NULL;
   int rc = evaluator_take(s->ev, &message, &s->e);
@@ -146,7 +153,7 @@ static bool take(struct shell *s) {
   return rc >= 0;
 }
 
-static bool come(void *data) {
+static bool take_at_prompt(void *data) {
   struct shell *s = data;
   bool more = take(s);
   end_line(s);
@@ -156,6 +163,7 @@ static bool come(void *data) {
 /* --- the prompt ------------------------------------------------------------------------------------------
  */
 
+/* Notes how the sending of a request went; true when it was sent. */
 static bool sent(struct shell *s, int rc) {
   s->rc = rc;
   s->waiting = rc == 0;
@@ -168,14 +176,14 @@ static json_t *complete(void *data, const char *line, size_t len, size_t *typed)
   if (!sent(s, evaluator_complete(s->ev, ++s->number, line, len, &s->e))) return NULL;
   while (s->waiting && prompt_wait(s->prompt, COMPLETION_MS) == PROMPT_READY) {
     prompt_hide(s->prompt);
-    if (!come(s)) break;
+    if (!take_at_prompt(s)) break;
   }
   s->waiting = false;
   *typed = s->typed;
   return s->words;
 }
 
-/* Until the answer is there; Ctrl-C stops what runs, and the answer says so. */
+/* Waits for the answer.  Ctrl-C interrupts the code, which the answer then reports. */
 static void wait_for_answer(struct shell *s) {
   while (s->waiting && !s->rc && !s->over) {
     switch (prompt_wait(s->prompt, -1)) {
@@ -224,7 +232,8 @@ static void converse(struct shell *s) {
 }
 
 static void run_prompt(struct shell *s) {
-  struct prompt_events events = {.fd = evaluator_fd(s->ev), .come = come, .complete = complete, .data = s};
+  struct prompt_events events = {
+      .fd = evaluator_fd(s->ev), .come = take_at_prompt, .complete = complete, .data = s};
   struct buf history = BUF_INIT;
   const char *home = getenv("HOME");
   if (home && *home) buf_printf(&history, "%s/.node_history", home);
@@ -232,7 +241,7 @@ static void run_prompt(struct shell *s) {
   converse(s);
   int failed = prompt_close(s->prompt);
   if (failed)
-    fprintf(stderr, "%s: %s: the history is not kept: %s\n", tool.name, history.data, strerror(failed));
+    fprintf(stderr, "%s: %s: the history was not saved: %s\n", tool.name, history.data, strerror(failed));
   buf_finish(&history);
 }
 

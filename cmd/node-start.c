@@ -1,4 +1,4 @@
-/* node-start: runs a node, in the foreground with its terminal as console, or detached. */
+/* node-start: runs a node, in the foreground with the terminal as its console, or detached. */
 #include "agent/agent.h"
 #include "base/text.h"
 #include "client/local.h"
@@ -28,36 +28,41 @@ struct options {
 
 #define AT(member) offsetof(struct options, member)
 static const struct tool_option options[] = {
-    {0, "sname", "NAME", "call the node NAME@ this host's short name (default: node)", TOOL_TEXT, AT(sname)},
-    {0, "name", "NAME@HOST", "call the node so; HOST is where others find it", TOOL_TEXT, AT(name)},
-    {'d', "detach", NULL, "run in the background; return once the node answers", TOOL_FLAG, AT(detach)},
-    {0, "console", "FILE", "the console of a detached node (default: console.log in its directory)",
-     TOOL_TEXT, AT(console)},
-    {0, "cookie", "WORD", "the cookie; wiped from the list of processes", TOOL_TEXT, AT(cookie)},
-    {0, "cookie-file", "FILE", "a file that holds the cookie (default: ~/.node.cookie, made when missing)",
-     TOOL_TEXT, AT(common.cookie_file)},
-    {0, "listen", "ADDR:PORT", "listen there (default: where HOST resolves, a port from 4370 to 4385)",
-     TOOL_TEXT, AT(listen)},
-    {0, "join", "NODE", "connect to NODE once running; may be repeated", TOOL_WORDS, AT(join)},
+    {0, "sname", "NAME", "name the node NAME@HOST, HOST being the short name of this host (default: node)",
+     TOOL_TEXT, AT(sname)},
+    {0, "name", "NAME@HOST", "name the node NAME@HOST; other nodes connect to HOST", TOOL_TEXT, AT(name)},
+    {'d', "detach", NULL, "run in the background; return when the node is ready", TOOL_FLAG, AT(detach)},
+    {0, "console", "FILE",
+     "append the console to FILE (default with -d: console.log in the node's directory)", TOOL_TEXT,
+     AT(console)},
+    {0, "cookie", "WORD", "the cookie; it is wiped from the list of processes", TOOL_TEXT, AT(cookie)},
+    {0, "cookie-file", "FILE",
+     "the file with the cookie (default: ~/.node.cookie, which is made when missing)", TOOL_TEXT,
+     AT(common.cookie_file)},
+    {0, "listen", "ADDR:PORT",
+     "where to listen (default: the address of HOST, the first free port of 4370 to 4385)", TOOL_TEXT,
+     AT(listen)},
+    {0, "join", "NODE", "connect to NODE when running; may be repeated", TOOL_WORDS, AT(join)},
     {0, "path", "DIR", "look for Lua modules in DIR; may be repeated", TOOL_WORDS, AT(path)},
-    {0, "schedulers", "N", "threads that run green threads (default: one a core)", TOOL_TEXT, AT(schedulers)},
-    {0, "max-heap", "SIZE", "memory that a green thread may hold, as 64M or 2G (default: 256M)", TOOL_TEXT,
-     AT(max_heap)},
-    {0, "heartbeat", "SEC",
-     "say something to each node this often; four times as long in silence is lost (default: 2)",
+    {0, "schedulers", "N", "how many threads run green threads (default: one for each core)", TOOL_TEXT,
+     AT(schedulers)},
+    {0, "max-heap", "SIZE", "how much memory a green thread may hold, such as 64M or 2G (default: 256M)",
+     TOOL_TEXT, AT(max_heap)},
+    {0, "heartbeat", "SEC", "send a heartbeat this often; a node is lost after four silent ones (default: 2)",
      TOOL_SECONDS, AT(heartbeat)},
-    {0, "no-mesh", NULL, "do not connect to the nodes that a connected node knows", TOOL_FLAG, AT(no_mesh)},
+    {0, "no-mesh", NULL, "do not connect to the nodes that a connected node is connected to", TOOL_FLAG,
+     AT(no_mesh)},
     TOOL_LAST,
 };
 
 static const struct tool tool = {
     .name = "node-start",
-    .synopsis = "[OPTION]...",
-    .summary = "Run a node: an agent with a name, which hosts processes and connects to other nodes.\n",
+    .synopsis = "[--sname NAME | --name NAME@HOST] [-d] [OPTION...]",
+    .summary = "Starts a node: a named agent that runs processes and connects to other nodes.\n",
     .options = options,
 };
 
-/* What points into it lives as long as the node. */
+/* The configuration, and the texts that it points to; lives as long as the node. */
 struct setup {
   struct agent_config config;
   struct cookie cookie;
@@ -65,18 +70,18 @@ struct setup {
   char console[PATH_MAX + NODENAME_SIZE + 16], files[32];
 };
 
-/* name@host from --name or --sname. */
+/* Makes name@host from --name or --sname. */
 static int choose_name(const struct options *o, char out[NODENAME_SIZE], struct error *e) {
   struct nodename parsed;
   char host[HOST_NAME_MAX + 1] = "", text[HOST_NAME_MAX + 300];
   if (o->name && o->sname) return error_set(e, ERR_USAGE, "--name and --sname exclude each other");
   if (!o->name) {
     if (gethostname(host, sizeof host - 1))
-      return error_set(e, ERR_SYSTEM, "this host's name: %s", strerror(errno));
+      return error_set(e, ERR_SYSTEM, "cannot read the name of this host: %s", strerror(errno));
     host[strcspn(host, ".")] = 0;
     snprintf(text, sizeof text, "%.256s@%s", o->sname ? o->sname : "node", host);
     if (o->sname && strchr(o->sname, '@'))
-      return error_set(e, ERR_BAD_NODE, "%s: --sname is without a host: use --name", o->sname);
+      return error_set(e, ERR_BAD_NODE, "%s: --sname takes a name without a host; use --name", o->sname);
   } else {
     snprintf(text, sizeof text, "%s", o->name);
   }
@@ -87,8 +92,8 @@ static int choose_name(const struct options *o, char out[NODENAME_SIZE], struct 
   return code;
 }
 
-/* What belongs to the program lies relative to it, in the build tree and installed; else where it was to be
- * installed. */
+/* The path of a file that comes with the program: at `relative` from the program's directory, in the build
+ * tree as well as installed; `installed` when nothing is there. */
 static void beside_program(const char *relative, const char *installed, char out[PATH_MAX]) {
   char exe[PATH_MAX], path[PATH_MAX + 64];
   ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
@@ -102,7 +107,7 @@ static void beside_program(const char *relative, const char *installed, char out
   snprintf(out, PATH_MAX, "%s", installed);
 }
 
-/* A list of words with the NULL at its end that agent_config wants. */
+/* A copy of the list that ends with NULL, even when it is empty, as agent_config expects. */
 static const char *const *terminated(const struct tool_words *words) {
   const char **list = tool_need(calloc(words->count + 1, sizeof *list));
   if (words->count) memcpy(list, words->at, words->count * sizeof *list);
@@ -112,10 +117,11 @@ static const char *const *terminated(const struct tool_words *words) {
 static int load_cookie(const struct options *o, struct cookie *out, struct error *e) {
   if (!o->cookie) return cookie_load(o->common.cookie_file, out, e);
   if (o->common.cookie_file) return error_set(e, ERR_USAGE, "--cookie and --cookie-file exclude each other");
-  return cookie_from_word((char *)(uintptr_t)o->cookie, out, e); /* a word of argv: ours to wipe */
+  return cookie_from_word((char *)(uintptr_t)o->cookie, out,
+                          e); /* a word of argv, which cookie_from_word wipes */
 }
 
-/* 64M, 2G, 500000: bytes, with the suffixes of dd and ulimit's kin. */
+/* Parses a number of bytes: 500000, 64M, 2G. */
 static bool parse_size(const char *text, int64_t low, int64_t high, size_t *out) {
   static const char suffixes[] = "KMG";
   char digits[24];
@@ -131,8 +137,9 @@ static bool parse_size(const char *text, int64_t low, int64_t high, size_t *out)
   return true;
 }
 
-/* A node may use all the descriptors it can have, each connection being one; commands get the limit it was
- * given, which select(2) and loops over all descriptors may count on. */
+/* Raises the soft limit of descriptors to the hard one, since each connection takes one.  Commands get the
+ * old soft limit, because programs that use select(2), or that close all descriptors in a loop, rely on a low
+ * one. */
 static void raise_files(struct setup *s) {
   struct rlimit files;
   if (getrlimit(RLIMIT_NOFILE, &files)) return;
@@ -148,12 +155,12 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   if (load_cookie(o, &s->cookie, e) || choose_name(o, s->name, e)) return e->code;
   if (local_directory(s->runtime_dir, sizeof s->runtime_dir, true, e)) return e->code;
   if (o->schedulers && !text_integer(o->schedulers, 1, 256, &schedulers))
-    return error_set(e, ERR_USAGE, "--schedulers %s: want a number from 1 to 256", o->schedulers);
+    return error_set(e, ERR_USAGE, "--schedulers %s: expected a number from 1 to 256", o->schedulers);
   size_t heap_max = 0;
   if (o->max_heap && !parse_size(o->max_heap, HEAP_LEAST, HEAP_MOST, &heap_max))
-    return error_set(e, ERR_USAGE, "--max-heap %s: want a size from 1M to 1024G", o->max_heap);
+    return error_set(e, ERR_USAGE, "--max-heap %s: expected a size from 1M to 1024G", o->max_heap);
   if (o->heartbeat && (o->heartbeat < 0.1 || o->heartbeat > 3600))
-    return error_set(e, ERR_USAGE, "--heartbeat %g: want seconds from 0.1 to 3600", o->heartbeat);
+    return error_set(e, ERR_USAGE, "--heartbeat %g: expected seconds from 0.1 to 3600", o->heartbeat);
   for (size_t i = 0; i < o->join.count; i++)
     if (nodename_parse(o->join.at[i], &ignored, e)) return e->code;
   beside_program("share/node-toolkit", NODE_SHARE_DIR, s->share_dir);
@@ -180,8 +187,9 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   return 0;
 }
 
-/* In the child: a session of its own, and a pipe that says when the node answers. In the parent: waits for
- * that and ends with 0, or as the child did. */
+/* Forks.  The child gets a session of its own; detach returns the pipe on which it must report that the node
+ * is ready. The parent waits for that report and exits with 0, or with the status of the child when that ends
+ * first. */
 static int detach(void) {
   int pipe_fd[2], status = 0;
   char ready;
@@ -199,7 +207,8 @@ static int detach(void) {
   exit(WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : 1);
 }
 
-/* The detached node lets go of the terminal: its standard streams are its console from now on. */
+/* Makes the console the standard output and error of the detached node, and reports that the node is ready.
+ */
 static void leave_terminal(const struct setup *s, int ready_fd) {
   int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
   int console = open(s->console, O_WRONLY | O_APPEND | O_CLOEXEC);
@@ -209,7 +218,7 @@ static void leave_terminal(const struct setup *s, int ready_fd) {
     dup2(console, STDERR_FILENO);
   }
   ssize_t n = write(ready_fd, "+", 1);
-  (void)n; /* nobody waits any more */
+  (void)n; /* the parent may have been killed */
   close(ready_fd);
 }
 
@@ -220,7 +229,7 @@ int main(int argc, char **argv) {
   struct error e = {0};
   int ready_fd = -1;
   tool_parse(&tool, argc, argv, &o);
-  if (o.common.operands.count) tool_usage(&tool, "%s: a node takes no arguments", o.common.operands.at[0]);
+  if (o.common.operands.count) tool_usage(&tool, "%s: this tool takes no operands", o.common.operands.at[0]);
   if (make_setup(&o, &setup, &e)) tool_fail(&tool, e.code, &e);
   if (o.detach && (ready_fd = detach()) < 0)
     tool_fail(&tool, error_set(&e, ERR_SYSTEM, "cannot detach: %s", strerror(errno)), &e);

@@ -1,4 +1,4 @@
-/* node-stop: stop a node in order, and wait until it is gone. */
+/* node-stop: stops a node, and waits until it has stopped. */
 #include "tool.h"
 
 struct options {
@@ -9,9 +9,10 @@ static const struct tool_option table[] = {TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-stop",
-    .synopsis = "[NODE]",
+    .synopsis = "[OPTION...] [NODE]",
     .summary =
-        "Stops a node, here (one, or one@host) or elsewhere (name@host), and returns once it is gone.\n",
+        "Stops NODE, which runs here (name, or name@host) or elsewhere (name@host), and returns once it has\n"
+        "stopped.  Without NODE, stops the local node.\n",
     .options = table,
 };
 

@@ -1,4 +1,4 @@
-/* node-whereis: the pid behind a name. */
+/* node-whereis: prints the pid that a name is registered for. */
 #include "table.h"
 #include "tool.h"
 
@@ -13,7 +13,7 @@ struct options {
 };
 
 static const struct tool_option table[] = {
-    {0, "local", NULL, "names of this node only (default: those of the whole cluster)", TOOL_FLAG,
+    {0, "local", NULL, "look at the local names of the node (default: the global names)", TOOL_FLAG,
      offsetof(struct options, local)},
     {0, "full", NULL, "print portable pids, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct options, full)},
@@ -21,10 +21,10 @@ static const struct tool_option table[] = {
 
 static const struct tool tool = {
     .name = "node-whereis",
-    .synopsis = "[--local] [--full] [-n NODE] [PROCESS-NAME]",
-    .summary =
-        "Prints the pid of the process that is registered under a name; without a name, all names and their\n"
-        "pids, one a line.\n",
+    .synopsis = "[--local] [--full] [OPTION...] [NAME]",
+    .summary = "Prints the pid of the process that is registered under NAME; without NAME, all names and "
+               "their pids,\n"
+               "one pair a line.\n",
     .options = table,
 };
 
@@ -59,7 +59,7 @@ int main(int argc, char **argv) {
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
   const char *name = words->count ? words->at[0] : NULL;
-  if (words->count > 1 || options.common.rest.count) tool_usage(&tool, "one name at a time");
+  if (words->count > 1 || options.common.rest.count) tool_usage(&tool, "at most one NAME can be given");
   const char *scope = options.local ? "local" : "global";
   struct error e = {0};
   int rc = name ? procname_check(name, &e) : 0;

@@ -1,4 +1,4 @@
-/* Invariant: the signals are blocked but while we wait in ppoll, so libedit is never entered by one. */
+/* Invariant: the signals are unblocked only inside ppoll, so no handler ever interrupts libedit. */
 #include "prompt.h"
 
 #include "base/buf.h"
@@ -24,7 +24,7 @@ struct prompt {
   struct prompt_events events;
   const char *text;
   struct buf line;
-  sigset_t open; /* the mask while we wait */
+  sigset_t open; /* the signal mask inside ppoll */
   enum prompt_result result;
 };
 
@@ -69,8 +69,9 @@ static int columns(void) {
   return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-/* Where libedit has its cursor: a wide character does not begin in the last column, a control character is
- * ^X, what cannot be printed is an escape, a tab goes to the next multiple of 8. */
+/* The position after the character c at position `at`, counted as libedit does: a wide character does not
+ * begin in the last column, a control character is shown as ^X, a character that cannot be printed as an
+ * escape, and a tab moves to the next multiple of 8. */
 static int advance(int at, wchar_t c) {
   int room = columns() - at % columns(), width = wcwidth(c);
   if (c == L'\t') return at + 8 - at % columns() % 8;
@@ -80,7 +81,7 @@ static int advance(int at, wchar_t c) {
 
 void prompt_hide(struct prompt *p) {
   const LineInfoW *line = el_wline(p->el);
-  int at = (int)strlen(p->text); /* a node's name is ASCII */
+  int at = (int)strlen(p->text); /* a node name is ASCII */
   for (const wchar_t *c = line->buffer; c < line->cursor; c++) at = advance(at, *c);
   int rows = at / columns();
   fputs("\r", stdout);
@@ -98,7 +99,7 @@ static char *prompt_text(EditLine *el) {
 /* --- waiting ---------------------------------------------------------------------------------------------
  */
 
-/* One character; 1 when there is one, 0 at the end, as libedit wants it. */
+/* Reads one character.  Returns 1, or 0 at the end of input, as libedit expects. */
 static int read_character(wchar_t *out) {
   mbstate_t state = {0};
   for (;;) {
@@ -107,7 +108,7 @@ static int read_character(wchar_t *out) {
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) return 0;
     size_t used = mbrtowc(out, &byte, 1, &state);
-    if (used == (size_t)-1) *out = L'?'; /* not of this locale */
+    if (used == (size_t)-1) *out = L'?'; /* not valid in this locale */
     if (used != (size_t)-2) return 1;
   }
 }
@@ -117,14 +118,14 @@ static int leave(struct prompt *p, enum prompt_result result) {
   return 0;
 }
 
-/* We were stopped, and who had the terminal meanwhile has left it as it liked. */
+/* The program was stopped and goes on: sets the terminal up again, since others have used it meanwhile. */
 static void resume(EditLine *el) {
   el_set(el, EL_PREP_TERM, 0);
   el_set(el, EL_PREP_TERM, 1);
   el_set(el, EL_REFRESH);
 }
 
-/* What libedit reads by. */
+/* libedit calls this to read a character. */
 static int next_character(EditLine *el, wchar_t *out) {
   struct prompt *p = NULL;
   el_get(el, EL_CLIENTDATA, &p);
@@ -176,7 +177,7 @@ static size_t common_length(const json_t *words) {
   return n;
 }
 
-/* In columns, below the line. */
+/* Prints the words in columns, below the line. */
 static void list_words(const json_t *words) {
   int width = 0, used = 0;
   size_t i;
@@ -201,7 +202,7 @@ static unsigned char complete(EditLine *el, int key) {
   const LineInfo *line = el_line(el);
   size_t typed = 0, before = (size_t)(line->cursor - line->buffer);
   if (strspn(line->buffer, " \t") >= before)
-    return el_insertstr(el, "\t") ? CC_ERROR : CC_REFRESH; /* indents */
+    return el_insertstr(el, "\t") ? CC_ERROR : CC_REFRESH; /* nothing typed yet: a tab indents */
   json_auto_t *words =
       p->events.complete(p->events.data, line->buffer, (size_t)(line->cursor - line->buffer), &typed);
   size_t common = common_length(words);
@@ -252,7 +253,7 @@ struct prompt *prompt_open(const char *name, const char *file, const struct prom
   return p;
 }
 
-/* What was typed may be nobody else's business: mkstemp sees to that. */
+/* Writes a new file that only this user can read: mkstemp makes it with mode 0600. */
 static int write_history(struct prompt *p, char *temporary) {
   HistEvent event;
   int fd = mkstemp(temporary);
@@ -264,8 +265,8 @@ static int write_history(struct prompt *p, char *temporary) {
   return bad ? (errno ? errno : EIO) : 0;
 }
 
-/* Whole, or not at all: a disk that is full does not cost what was there.  Where something else than a file
- * stands in its place (a link to /dev/null), that is how to say that none is wanted. */
+/* Replaces the history in one step, so that a full disk does not destroy the old one.  When the path is not a
+ * regular file, such as a link to /dev/null, nothing is written: this is how a user turns the history off. */
 static int save_history(struct prompt *p) {
   struct stat st;
   struct buf temporary = BUF_INIT;

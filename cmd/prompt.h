@@ -1,5 +1,6 @@
-/* prompt: lines from a terminal, edited, with history and completion, while other things may be printed
- * above. One at a time in a program; INT, TERM, HUP, WINCH and CONT are its own from prompt_open on. */
+/* prompt: reads lines from a terminal, with editing, history and completion; meanwhile the tool may print
+ * above the line.  There is at most one prompt in a program; it handles INT, TERM, HUP, WINCH and CONT from
+ * prompt_open on. All functions are for the main thread. */
 #ifndef CMD_PROMPT_H
 #define CMD_PROMPT_H
 
@@ -10,36 +11,40 @@
 struct prompt;
 
 struct prompt_events {
-  int fd; /* watched while a line is typed */
-  /* There is something to be read from fd.  What it prints ends with a newline; false ends the line. */
+  int fd; /* polled while a line is typed */
+  /* Called when fd is readable.  What it prints must end with a newline.  False ends the line. */
   bool (*come)(void *data);
-  /* What line[len], the part before the cursor, can go on with: an array of words (a new reference), of which
-   * the last *typed bytes of the line are the beginning; NULL: nothing. */
+  /* Called for TAB with the part of the line before the cursor.  Returns an array of words (a new reference),
+   * each of which begins with the last *typed bytes of the line; NULL when there are none. */
   json_t *(*complete)(void *data, const char *line, size_t len, size_t *typed);
   void *data;
 };
 
-/* history: a file, or NULL.  NULL: memory ran out, or it is no terminal. */
+/* history is the file to keep, or NULL.  Returns NULL when memory ran out or standard input is not a
+ * terminal. */
 struct prompt *prompt_open(const char *name, const char *history, const struct prompt_events *events);
-/* Accepts NULL.  0, or the errno of why the history could not be written: then it is as it was. */
+/* Writes the history and frees the prompt.  Returns 0, or the errno when the history could not be written,
+ * which then is unchanged.  Accepts NULL. */
 int prompt_close(struct prompt *p);
 
 enum prompt_result {
   PROMPT_LINE,
   PROMPT_ABANDONED, /* Ctrl-C */
-  PROMPT_END,       /* Ctrl-D, TERM, HUP, or come said so */
+  PROMPT_END,       /* Ctrl-D, TERM, HUP, or come returned false */
 };
 
-/* One line, without its newline, valid until the next call. */
+/* Reads one line with `text` as the prompt.  *line has no newline, and is valid until the next call. */
 enum prompt_result prompt_read(struct prompt *p, const char *text, const char **line);
 
-/* Takes the line that is being typed off the screen, so that something can be printed; it is drawn again
- * once the callback has returned. */
+/* Erases the line that is being typed from the screen, so that a callback can print; it is drawn again when
+ * the callback has returned. */
 void prompt_hide(struct prompt *p);
 
 enum prompt_wait { PROMPT_READY, PROMPT_INTERRUPTED, PROMPT_OVER, PROMPT_OVERDUE };
 
-/* Between two lines: waits for events->fd, Ctrl-C, TERM or HUP, or so many milliseconds (-1: for ever). */
+/* Waits, between two lines, until events->fd is readable, Ctrl-C, TERM or HUP comes, or `ms` milliseconds are
+ * over
+ * (-1: without limit). */
 enum prompt_wait prompt_wait(struct prompt *p, int ms);
 
 #endif

@@ -1,4 +1,4 @@
-/* Invariant: no more than SOURCE_MAX and a chunk is ever held. */
+/* Invariant: the buffer never holds more than SOURCE_MAX bytes and one chunk. */
 #include "source.h"
 
 #include <errno.h>
@@ -11,6 +11,6 @@ int source_read(FILE *in, const char *name, struct buf *out, struct error *e) {
     buf_append(out, chunk, n);
   }
   if (!in || ferror(in)) return error_set(e, ERR_USAGE, "%s: %s", name, strerror(errno));
-  if (out->len > SOURCE_MAX) return error_set(e, ERR_TOO_LARGE, "%s: more than 16 MiB of code", name);
+  if (out->len > SOURCE_MAX) return error_set(e, ERR_TOO_LARGE, "%s: the code is larger than 16 MiB", name);
   return buf_ok(out) ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
 }

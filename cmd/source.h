@@ -1,4 +1,4 @@
-/* source: Lua code as the tools read it. */
+/* source: reads Lua code from a file. */
 #ifndef CMD_SOURCE_H
 #define CMD_SOURCE_H
 
@@ -9,9 +9,9 @@
 
 enum { SOURCE_MAX = 16 << 20 };
 
-/* Appends all that `in` has to *out (empty before).  A first line that begins with '#' is for the system, not
- * for Lua: it becomes a comment, and keeps its number.  `name` is what messages call it.  in may be NULL:
- * then it could not be opened, and errno says why. */
+/* Reads all of `in` into *out, which is empty before.  A first line that begins with '#' (as in #!/bin/sh)
+ * becomes a Lua comment, so line numbers stay right.  Messages call the file `name`.  When `in` is NULL, the
+ * file could not be opened, and errno says why.  ERR_USAGE, ERR_TOO_LARGE, ERR_NOMEM. */
 int source_read(FILE *in, const char *name, struct buf *out, struct error *e) MUST_CHECK;
 
 #endif

@@ -1,7 +1,9 @@
-/* Invariant: a tool's options are known in its table only; getopt's tables and the help are made from it. */
+/* Invariant: the table of a tool is the only list of its options; getopt's tables and the help are made from
+ * it. */
 #include "tool.h"
 
 #include "base/buf.h"
+#include "core/nodename.h"
 #include "wire/json.h"
 
 #include <errno.h>
@@ -69,7 +71,8 @@ static size_t count_options(const struct tool *tool) {
   return n;
 }
 
-/* The leading '-' or '+' is getopt's: operands come as option 1, or end the options; ':' keeps it quiet. */
+/* getopt's string of letters.  With '-' in front it returns operands as option 1, with '+' it stops at the
+ * first operand; ':' makes it print nothing. */
 static char *short_options(const struct tool *tool) {
   struct buf s = BUF_INIT;
   buf_puts(&s, tool->order == TOOL_OPERANDS_FINAL ? "+:" : "-:");
@@ -97,8 +100,8 @@ static const struct tool_option *find_option(const struct tool *tool, int value)
   return NULL;
 }
 
-/* What the parser needs for as long as the program runs: getopt's tables, and room for all lists of words,
- * none of which can be longer than argv. */
+/* What lives as long as the program: getopt's tables, and one array for all lists of words.  A list has
+ * `each` slots, since it cannot be longer than argv; `left` counts the lists that are not yet in use. */
 static struct {
   char *letters;
   struct option *names;
@@ -148,7 +151,7 @@ static void set_option(const struct tool *tool, const struct tool_option *o, cha
   }
 }
 
-/* How many long names begin as word does ("--no"). */
+/* How many long options begin with the word ("--no")? */
 static int count_matches(const struct tool *tool, const char *word) {
   int n = 0;
   for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++)
@@ -156,20 +159,20 @@ static int count_matches(const struct tool *tool, const char *word) {
   return n;
 }
 
-/* What getopt has just stumbled over: a cluster of letters leaves it in optopt, a long option in argv. */
+/* Reports what getopt refused.  It is in optopt for a letter or a known long option, else in argv. */
 __attribute__((noreturn)) static void mistake(const struct tool *tool, int found, char **argv) {
   const struct tool_option *o = optopt ? find_option(tool, optopt) : NULL;
-  if (found == ':' && o) tool_usage(tool, "--%s: wants an argument (%s)", o->name, o->argument);
-  if (o) tool_usage(tool, "--%s: takes no argument", o->name);
+  if (found == ':' && o) tool_usage(tool, "--%s needs an argument: %s", o->name, o->argument);
+  if (o) tool_usage(tool, "--%s takes no argument", o->name);
   if (optopt) tool_usage(tool, "-%c: no such option", optopt);
   const char *word = argv[optind - 1];
   tool_usage(tool, "%s: %s", word,
-             count_matches(tool, word) > 1 ? "may mean several options" : "no such option");
+             count_matches(tool, word) > 1 ? "several options begin like this" : "no such option");
 }
 
-/* Descriptors 0 to 2 must be something, or a socket of ours would become our stdout.  What was closed stays
- * useless: writing to it fails, and is reported. */
-static void hold_standard_descriptors(void) {
+/* Opens /dev/null for reading as each of the descriptors 0 to 2 that is closed; else the next socket would
+ * become our stdout.  Writing to such a descriptor still fails, and is reported. */
+static void fill_standard_descriptors(void) {
   int fd;
   do fd = open("/dev/null", O_RDONLY | O_NOCTTY);
   while (fd >= 0 && fd <= STDERR_FILENO);
@@ -177,7 +180,7 @@ static void hold_standard_descriptors(void) {
 }
 
 void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {
-  hold_standard_descriptors();
+  fill_standard_descriptors();
   parser_init(tool, argc);
   struct tool_common *common = values;
   for (int found; (found = getopt_long(argc, argv, parser.letters, parser.names, NULL)) != -1;) {
@@ -196,7 +199,7 @@ void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {
 /* --- failures ----------------------------------------------------------------------------------------------
  */
 
-/* Those whose name tells at which stage of reaching a node it went wrong. */
+/* Is the wire name of this error a stage at which reaching a node fails? */
 static bool is_stage(int rc) {
   static const int stages[] = {ERR_RESOLVE, ERR_TCP, ERR_TLS, ERR_COOKIE, ERR_NAME, ERR_VERSION, ERR_TIMEOUT};
   for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
@@ -208,9 +211,9 @@ int tool_report(const struct tool *tool, int rc, const struct error *e) {
   const char *text = e->code ? error_text(e) : err_sentence(rc);
   char stage[32] = "";
   if (is_stage(rc)) snprintf(stage, sizeof stage, " (%s)", err_wire(rc));
-  bool told = *stage && strstr(text, stage + 1);
-  fflush(stdout); /* so that what went before stands before it on a terminal */
-  fprintf(stderr, "%s: %s%s\n", tool->name, text, told ? "" : stage);
+  bool named = *stage && strstr(text, stage + 1);
+  fflush(stdout); /* keeps the order of results and messages on a terminal */
+  fprintf(stderr, "%s: %s%s\n", tool->name, text, named ? "" : stage);
   return err_exit(rc);
 }
 
@@ -233,18 +236,35 @@ struct nodemsg *tool_open(const struct tool *tool, const struct tool_common *com
 }
 
 void tool_take_node(const struct tool *tool, struct tool_common *common) {
-  if (common->operands.count > 1 || common->rest.count) tool_usage(tool, "one NODE at a time");
+  if (common->operands.count > 1 || common->rest.count) tool_usage(tool, "at most one NODE can be given");
   if (!common->operands.count) return;
-  if (common->node) tool_usage(tool, "either NODE or -n, not both");
+  if (common->node) tool_usage(tool, "the node can be given as NODE or with -n, not both");
   common->node = common->operands.at[0];
 }
 
+bool tool_is_node(const struct nodemsg *m, const char *node) {
+  struct nodename name;
+  return nodename_parse(node, &name, NULL) == 0 && strcmp(name.full, nodemsg_node(m)) == 0;
+}
+
+int tool_each(const struct tool *tool, const struct tool_words *words,
+              int (*act)(void *data, const char *word, struct error *e), void *data) {
+  int highest = 0;
+  for (size_t i = 0; i < words->count; i++) {
+    struct error e = {0};
+    int rc = act(data, words->at[i], &e);
+    int status = rc ? tool_report(tool, rc, &e) : 0;
+    if (status > highest) highest = status;
+  }
+  return highest;
+}
+
 char *tool_path(const struct tool *tool, const char *prefix, const char *segment, const char *suffix) {
-  if (!*segment) tool_usage(tool, "an empty word is no name");
+  if (!*segment) tool_usage(tool, "an empty word is not a name");
   return tool_need(nodemsg_path(prefix, segment, suffix));
 }
 
-/* The name ends where the last two numbers begin. */
+/* The name is followed by a dot and the process number, a dot and the creation. */
 char *tool_home_of(const char *pid) {
   if (!npid_shaped(pid) || !strchr(pid, '@')) return NULL;
   char *name = tool_need(strdup(pid + (*pid == '<')));

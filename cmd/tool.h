@@ -1,8 +1,11 @@
-/* tool: what all the commands have in common.
+/* tool: what all tools share: the parser of options, the help, the connection to a node, messages, output.
  *
- * A tool is one constant `struct tool`: its table of options feeds the parser and -h, and through -h the
- * completions, so the three cannot drift.  Values go into a struct of the tool's own, whose first member is
- * `struct tool_common`.  Everything here belongs to the one thread of a main. */
+ * A tool is one constant `struct tool`.  Its table of options is the only list of them: the parser and -h are
+ * made from it, the completions of the shells read -h, and tests/completions.bats compares the man page with
+ * it.  The parser stores values in a struct of the tool, whose first member is a `struct tool_common`.
+ *
+ * Only the main thread calls these functions, except tool_path, tool_report, tool_print, tool_pid and
+ * tool_need, which any thread may call. */
 #ifndef CMD_TOOL_H
 #define CMD_TOOL_H
 
@@ -19,7 +22,7 @@ enum tool_kind {
   TOOL_FLAG,    /* bool: true */
   TOOL_TEXT,    /* const char *: the argument */
   TOOL_SECONDS, /* double: the argument, 0 or more */
-  TOOL_WORDS,   /* struct tool_words: one more argument */
+  TOOL_WORDS,   /* struct tool_words: appends the argument */
   TOOL_CHOICE,  /* const char *: the option's own name */
   TOOL_HELP,    /* prints the help and exits */
   TOOL_VERSION, /* prints the version and exits */
@@ -28,20 +31,20 @@ enum tool_kind {
 struct tool_option {
   char letter;          /* 0: has only the long name */
   const char *name;     /* long name, without the dashes */
-  const char *argument; /* what -h calls it; NULL: takes none */
+  const char *argument; /* the argument's name in -h; NULL: the option takes no argument */
   const char *help;     /* one line */
   enum tool_kind kind;
-  size_t offset; /* of its value in the tool's struct */
+  size_t offset; /* of the value in the tool's struct */
 };
 
 enum tool_order {
   TOOL_ANY_ORDER,      /* options may follow operands, up to "--" */
-  TOOL_OPERANDS_FINAL, /* the first operand ends the options: what follows it is taken as it is */
+  TOOL_OPERANDS_FINAL, /* the first operand ends the options: all words after it are operands */
 };
 
 struct tool {
   const char *name;     /* "node-list" */
-  const char *synopsis; /* what follows the name in the usage; a line for each form */
+  const char *synopsis; /* the usage, without the name; one line for each form */
   const char *summary;  /* one or more lines, each ends with \n */
   const struct tool_option *options;
   enum tool_order order;
@@ -52,28 +55,29 @@ struct tool_words {
   size_t count;
 };
 
-/* What every tool takes, and the operands that are left. */
+/* The options that every tool takes, and the words that are not options. */
 struct tool_common {
   const char *node;
   const char *cookie_file;
   double timeout;
   bool json;
-  struct tool_words operands; /* those before "--" */
-  struct tool_words rest;     /* those after it; at is NULL when there was no "--" */
+  struct tool_words operands; /* the words before "--" */
+  struct tool_words rest;     /* the words after "--"; at is NULL when there was no "--" */
 };
 
-/* The rows of the options that every tool takes; `type` is the tool's struct, which has `common` first. */
+/* The rows of the options that every tool takes; `type` is the tool's struct, whose first member is `common`.
+ */
 /* clang-format off */
 #define TOOL_COMMON(type)                                                                                    \
   {0, "json", NULL, "print one JSON object a line", TOOL_FLAG, offsetof(type, common.json)},                 \
-  TOOL_WAY(type)
+  TOOL_CONNECTION(type)
 
-/* The same without --json, which means something else to some. */
-#define TOOL_WAY(type)                                                                                       \
-  {'n', "node", "NODE", "ask this local node (default: $NODE_SELF, or the only one)", TOOL_TEXT,             \
+/* The same without --json, for tools where that option means something else. */
+#define TOOL_CONNECTION(type)                                                                                    \
+  {'n', "node", "NODE", "the node to ask (default: $NODE_SELF, else the only local node)", TOOL_TEXT,             \
    offsetof(type, common.node)},                                                                             \
-  {0, "timeout", "SEC", "give up after so many seconds", TOOL_SECONDS, offsetof(type, common.timeout)},      \
-  {0, "cookie-file", "FILE", "the cookie for a node elsewhere (default: ~/.node.cookie)", TOOL_TEXT,         \
+  {0, "timeout", "SEC", "give up after SEC seconds", TOOL_SECONDS, offsetof(type, common.timeout)},      \
+  {0, "cookie-file", "FILE", "the cookie for a remote node (default: ~/.node.cookie)", TOOL_TEXT,         \
    offsetof(type, common.cookie_file)},                                                                      \
   TOOL_LAST
 
@@ -84,43 +88,54 @@ struct tool_common {
   {0, NULL, NULL, NULL, TOOL_END, 0}
 /* clang-format on */
 
-/* Reads argv into *values, which begins with a struct tool_common.  -h, --version and mistakes end the
- * program here.  Lists of words end with NULL, and live as long as the program. */
+/* Parses argv into *values, which begins with a struct tool_common.  Exits on -h, on --version and on a
+ * mistake. Lists of words end with NULL, and live as long as the program. */
 void tool_parse(const struct tool *tool, int argc, char **argv, void *values);
 
-/* "node-list: TEXT" and where the help is, on stderr; exits 2. */
+/* Prints "node-list: TEXT" and how to get help on stderr, and exits 2. */
 void tool_usage(const struct tool *tool, const char *format, ...)
     __attribute__((noreturn, format(printf, 2, 3)));
 
-/* "node-list: TEXT" on stderr, TEXT being the error's, with the stage (tcp, tls, cookie, …) where it failed.
- * Returns the exit status that goes with it. */
+/* Prints "node-list: TEXT (STAGE)" on stderr: the text of the error, and the stage (tcp, tls, cookie, …) at
+ * which a node could not be reached.  Returns the exit status of the error. */
 int tool_report(const struct tool *tool, int rc, const struct error *e);
 
-/* The same, and exits: with failed where that is not 0. */
+/* The same, and exits with that status. */
 void tool_fail(const struct tool *tool, int rc, const struct error *e) __attribute__((noreturn));
 
-/* Where the only operand there may be is the node to ask: as if -n had named it. */
+/* For tools whose only operand is the node to ask: stores the operand as if it were the argument of -n. Exits
+ * with a usage error when there are more words, or both. */
 void tool_take_node(const struct tool *tool, struct tool_common *common);
 
-/* The way to the node that the options mean (nodemsg_open_any). */
+/* Opens a connection to the node that the options name; `remote`, when it is not NULL, is the node to ask
+ * where no local node runs (nodemsg_open_any). */
 int tool_try(const struct tool_common *common, const char *remote, struct nodemsg **out,
              struct error *e) MUST_CHECK;
 
-/* The same; exits when there is none. */
+/* The same, and exits when that fails. */
 struct nodemsg *tool_open(const struct tool *tool, const struct tool_common *common, const char *remote);
 
-/* The node that a portable pid names: whom to ask where no node runs here.  A heap string; NULL for any other
- * word. */
+/* Is m connected to the node of this name, so that it need not pass the request on to another? */
+bool tool_is_node(const struct nodemsg *m, const char *node);
+
+/* Calls act for each word, reports each failure, and goes on with the next word.  Returns the highest exit
+ * status. */
+int tool_each(const struct tool *tool, const struct tool_words *words,
+              int (*act)(void *data, const char *word, struct error *e), void *data);
+
+/* The node name in a portable pid, a heap string; NULL for any other word.  It is the `remote` of tool_open.
+ */
 char *tool_home_of(const char *pid);
 
-/* One JSON object as a line on stdout. */
+/* Prints a JSON object as one line on stdout, with one write to its buffer. */
 void tool_print(const json_t *object);
 
-/* A string member of an object, "" when it has none. */
+/* The string in a member of an object; "" when there is no such string. */
 const char *tool_member(const json_t *object, const char *name);
 
-/* A pid as tools print it: its short form, or the portable one where that is wanted or where the short one
- * would mean nothing here, because it was a node elsewhere that told it.  Returns out. */
+/* The pid in the members "pid" and "short" of an object, as tools print it: the short form, or the portable
+ * one when `full` is set or when the node that answered is remote, where its short form means nothing to
+ * local nodes. Returns out. */
 char *tool_pid(const struct nodemsg *m, const json_t *object, bool full, char out[NPID_TEXT_SIZE]);
 
 /* The same, as a line on stdout. */
@@ -129,11 +144,11 @@ void tool_print_pid(const struct nodemsg *m, const json_t *object, bool full);
 /* nodemsg_path, or exits. */
 char *tool_path(const struct tool *tool, const char *prefix, const char *segment, const char *suffix);
 
-/* A value that must not be NULL: memory ran out. */
+/* Returns value; exits with the error "out of memory" when it is NULL. */
 void *tool_need(void *value);
 
-/* The end of every main: what is still buffered for stdout gets out, or the failure is reported and 1
- * returned instead of status. */
+/* The last call of every main: flushes stdout and returns status.  When stdout could not be written, reports
+ * that, and returns 1 where status is 0. */
 int tool_finish(const struct tool *tool, int status);
 
 #endif

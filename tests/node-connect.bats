@@ -6,8 +6,8 @@ load tools
 @test "help and version" { has_help node-connect; }
 
 @test "usage errors" {
-  refuses 'which NODE?' node-connect
-  refuses 'which NODE?' node-connect --disconnect
+  refuses 'NODE is missing' node-connect
+  refuses 'NODE is missing' node-connect --disconnect
   refuses 'no such option' node-connect --force "two@$HOST"
 }
 

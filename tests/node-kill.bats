@@ -8,11 +8,11 @@ gone() { ! node-send "$1" 'are you there?'; }
 @test "help and version" { has_help node-kill; }
 
 @test "usage errors" {
-  refuses 'which PID?' node-kill
-  refuses 'which PID?' node-kill --
-  refuses 'wants an argument' node-kill --reason
+  refuses 'PID is missing' node-kill
+  refuses 'PID is missing' node-kill --
+  refuses 'needs an argument' node-kill --reason
   refuses 'no such option' node-kill --no-such 0.1.1
-  refuses 'an empty word is no name' node-kill -n "$(start_node one >/dev/null; echo one)" ''
+  refuses 'an empty word is not a name' node-kill -n "$(start_node one >/dev/null; echo one)" ''
 }
 
 @test "no node, several nodes, an unknown node" { needs_node node-kill 0.1.1; }

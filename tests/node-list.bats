@@ -10,10 +10,10 @@ load tools
   refuses 'no such option' node-list -z
   refuses 'takes no operands' node-list two@rane
   refuses 'takes no argument' node-list --self=x
-  refuses 'wants an argument' node-list -n
+  refuses 'needs an argument' node-list -n
   refuses 'not a number of seconds' node-list --timeout soon
   refuses 'not a number of seconds' node-list --timeout -1
-  refuses '--watch goes alone' node-list --watch --all
+  refuses '--watch excludes --self' node-list --watch --all
 }
 
 @test "no node, several nodes, an unknown node" { needs_node node-list; }

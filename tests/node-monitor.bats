@@ -27,8 +27,8 @@ ends() {
 @test "help and version" { has_help node-monitor; }
 
 @test "usage errors" {
-  refuses 'which PID?' node-monitor
-  refuses 'which PID?' node-monitor --
+  refuses 'PID is missing' node-monitor
+  refuses 'PID is missing' node-monitor --
   refuses 'no such option' node-monitor --no-such 0.1.1
 }
 

@@ -6,7 +6,7 @@ load tools
 @test "help and version" { has_help node-ping; }
 
 @test "usage errors" {
-  refuses 'which NODE?' node-ping
+  refuses 'NODE is missing' node-ping
   refuses 'not a node name' node-ping two
   refuses 'no such option' node-ping --count "two@$HOST"
 }

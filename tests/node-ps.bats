@@ -9,8 +9,8 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
 @test "help and version" { has_help node-ps; }
 
 @test "usage errors" {
-  refuses 'one NODE at a time' node-ps one@rane two@rane
-  refuses 'one NODE at a time' node-ps -- one@rane
+  refuses 'at most one NODE' node-ps one@rane two@rane
+  refuses 'at most one NODE' node-ps -- one@rane
   refuses 'not a node name' node-ps one
 }
 

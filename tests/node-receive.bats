@@ -23,7 +23,7 @@ ends() {
 
 @test "usage errors" {
   refuses 'takes no operands' node-receive word
-  refuses '--local goes with --name' node-receive --local
+  refuses '--local requires --name' node-receive --local
   for count in 0 -1 x 1.5 ''; do refuses 'not a number of messages' node-receive --count "$count"; done
   refuses '' node-receive --name 'a b'
 }
@@ -142,7 +142,7 @@ ends() {
   node-kill "$pid"
   ends 3
   run -0 cat "$T/pid"
-  assert_output --partial "one@$HOST: the mailbox has been closed"
+  assert_output --partial "one@$HOST: the mailbox was closed: its node stopped"
   open
   node-stop
   ends 3

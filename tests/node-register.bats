@@ -6,13 +6,13 @@ load tools
 @test "help and version" { has_help node-register; }
 
 @test "usage errors" {
-  refuses 'wants a name and a pid' node-register
-  refuses 'wants a name and a pid' node-register name
-  refuses 'wants a name and a pid' node-register name 0.1.1 more
-  refuses 'wants one name' node-register --unregister
-  refuses 'wants one name' node-register --unregister a b
-  refuses '--token is of a name that is given in the whole cluster' node-register --local --token name 0.1.1
-  refuses '--token is of a name that is given in the whole cluster' node-register --unregister --token name
+  refuses 'expected two operands: NAME and PID' node-register
+  refuses 'expected two operands: NAME and PID' node-register name
+  refuses 'expected two operands: NAME and PID' node-register name 0.1.1 more
+  refuses 'expected one operand: NAME' node-register --unregister
+  refuses 'expected one operand: NAME' node-register --unregister a b
+  refuses '--token excludes --local and --unregister' node-register --local --token name 0.1.1
+  refuses '--token excludes --local and --unregister' node-register --unregister --token name
 }
 
 @test "bad names and bad pids" {

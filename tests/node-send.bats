@@ -11,8 +11,8 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
 @test "help and version" { has_help node-send; }
 
 @test "usage errors" {
-  refuses 'wants a DEST' node-send
-  refuses 'wants a DEST' node-send dest
+  refuses 'DEST and at least one WORD' node-send
+  refuses 'DEST and at least one WORD' node-send dest
   refuses 'no such option' node-send --no-such dest word
 }
 

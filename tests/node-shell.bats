@@ -43,9 +43,9 @@ screen() { sed -E 's/\r(\x1b\[[0-9]+A)?\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g;
 @test "help and version" { has_help node-shell; }
 
 @test "usage errors" {
-  refuses 'one NODE at a time' node-shell one two
-  refuses 'one NODE at a time' node-shell -- one
-  refuses 'either NODE or -n, not both' node-shell -n one two
+  refuses 'at most one NODE' node-shell one two
+  refuses 'at most one NODE' node-shell -- one
+  refuses 'as NODE or with -n, not both' node-shell -n one two
 }
 
 @test "no node, several nodes, an unknown node" { needs_node node-shell; }
@@ -90,7 +90,7 @@ screen() { sed -E 's/\r(\x1b\[[0-9]+A)?\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g;
 @test "a script that ends its process" {
   start_node one
   run --separate-stderr -1 node-shell <<<'exit("out of ink")'
-  told 'node-shell: the process that ran this has ended: out of ink'
+  told 'node-shell: the process that ran this code has ended: out of ink'
   run -0 node-shell <<<'exit("normal")'
   assert_output ''
 }
@@ -194,7 +194,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   run -0 screen
   assert_line 42
   assert_line --regexp "^shell:1: attempt to index a nil value \(global 'nothing'\)"
-  assert_line 'node-shell: the process that ran this has ended: on purpose'
+  assert_line 'node-shell: the process that ran this code has ended: on purpose'
   assert_line nil
 }
 
@@ -360,7 +360,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   prompt 4
   leave
   run -0 screen
-  assert_line 'node-shell: the process that ran this has ended: killed'
+  assert_line 'node-shell: the process that ran this code has ended: killed'
   assert_line nil
 }
 
@@ -421,7 +421,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   prompt 2
   leave
   run -0 screen
-  assert_line "node-shell: $T/no-home/.node_history: the history is not kept: No such file or directory"
+  assert_line "node-shell: $T/no-home/.node_history: the history was not saved: No such file or directory"
 
   ln -s /dev/null .node_history
   mode=$(stat -c %a /dev/null)
@@ -450,7 +450,7 @@ END
   prompt 2
   leave
   run -0 screen
-  assert_line "node-shell: $HOME/.node_history: the history is not kept: No space left on device"
+  assert_line "node-shell: $HOME/.node_history: the history was not saved: No space left on device"
   cmp "$T/old" "$T/new"
 }
 

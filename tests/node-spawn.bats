@@ -6,19 +6,19 @@ load tools
 @test "help and version" { has_help node-spawn; }
 
 @test "usage errors" {
-  refuses 'what is to be run?' node-spawn
-  refuses 'what is to be run?' node-spawn two@rane ls
-  refuses 'what is to be run?' node-spawn two@rane --
-  refuses 'one NODE at a time' node-spawn two@rane three@rane -- ls
-  refuses 'is enough' node-spawn -e 1 -f file
-  refuses 'is enough' node-spawn -m a.b --shell ls
-  refuses 'want MODULE.FUNCTION' node-spawn -m ticker
-  refuses 'want MODULE.FUNCTION' node-spawn -m .start
-  refuses 'want NAME=VALUE' node-spawn --env A -- ls
-  refuses 'want NAME=VALUE' node-spawn --env =A -- ls
-  refuses 'are for commands' node-spawn --cwd / -e 1
-  refuses '-i is for commands' node-spawn -i -e 1
-  refuses '--full goes with -d' node-spawn --full -- ls
+  refuses 'nothing to run' node-spawn
+  refuses 'nothing to run' node-spawn two@rane ls
+  refuses 'nothing to run' node-spawn two@rane --
+  refuses 'at most one NODE' node-spawn two@rane three@rane -- ls
+  refuses 'exclude each other' node-spawn -e 1 -f file
+  refuses 'exclude each other' node-spawn -m a.b --shell ls
+  refuses 'expected MODULE.FUNCTION' node-spawn -m ticker
+  refuses 'expected MODULE.FUNCTION' node-spawn -m .start
+  refuses 'expected NAME=VALUE' node-spawn --env A -- ls
+  refuses 'expected NAME=VALUE' node-spawn --env =A -- ls
+  refuses 'apply to commands only' node-spawn --cwd / -e 1
+  refuses '-i applies to commands only' node-spawn -i -e 1
+  refuses '--full requires -d' node-spawn --full -- ls
   refuses 'not a node name' node-spawn two -- ls
   refuses 'no such option' node-spawn -x -- ls
   refuses 'no-such-file' node-spawn -f no-such-file

@@ -6,7 +6,7 @@ load tools
 @test "help and version" { has_help node-stop; }
 
 @test "usage errors" {
-  refuses 'one NODE at a time' node-stop one two
+  refuses 'at most one NODE' node-stop one two
   refuses 'not both' node-stop -n one two
 }
 

@@ -8,7 +8,7 @@ PID='<0\.[0-9]+\.[0-9]+>'
 @test "help and version" { has_help node-whereis; }
 
 @test "usage errors" {
-  refuses 'one name at a time' node-whereis a b
+  refuses 'at most one NAME' node-whereis a b
   refuses 'a b' node-whereis 'a b'
   refuses '' node-whereis ''
 }

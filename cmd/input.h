@@ -1,0 +1,19 @@
+/* input: sends the standard input of this program to the standard input of a command on a node, on a thread
+ * and a connection of its own. */
+#ifndef CMD_INPUT_H
+#define CMD_INPUT_H
+
+#include "tool.h"
+
+struct input;
+
+/* Starts to send standard input to the command `pid` through m.  Takes m over, also when it fails; *out is
+ * untouched then. */
+int input_start(const struct tool *tool, struct nodemsg *m, const char *pid, struct input **out,
+                struct error *e) MUST_CHECK;
+
+/* Stops reading standard input, and waits for the thread.  Call it when the command has ended.  Accepts NULL.
+ */
+void input_stop(struct input *in);
+
+#endif

@@ -1,0 +1,127 @@
+/* Invariant: options that contradict each other never become a request: check_usage ends the program first.
+ */
+#include "spawn_request.h"
+
+#include "source.h"
+
+#include "base/buf.h"
+#include "base/text.h"
+#include "core/nodename.h"
+#include "wire/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool spawn_is_command(const struct spawn_options *o) {
+  return !o->code && !o->file && !o->function;
+}
+
+static void put(json_t *object, const char *key, json_t *value) {
+  if (json_object_set_new(object, key, tool_need(value))) tool_need(NULL);
+}
+
+static void append(json_t *array, const char *word) {
+  if (json_array_append_new(array, tool_need(json_from_bytes(word, strlen(word))))) tool_need(NULL);
+}
+
+static json_t *words_as_json(const struct tool_words *words) {
+  json_t *array = tool_need(json_array());
+  for (size_t i = 0; i < words->count; i++) append(array, words->at[i]);
+  return array;
+}
+
+static void check_usage(const struct tool *tool, const struct spawn_options *o) {
+  int ways = !!o->code + !!o->file + !!o->function + !!o->shell;
+  if (ways > 1) tool_usage(tool, "-e, -f, -m and --shell exclude each other");
+  if (ways == 0 && !o->common.rest.count)
+    tool_usage(tool, "nothing to run: give a command after \"--\", as in node-spawn [NODE] -- COMMAND");
+  if (o->common.operands.count > 1)
+    tool_usage(tool, "%s: at most one NODE can be given; a command stands after \"--\"",
+               o->common.operands.at[1]);
+  if (!spawn_is_command(o) && (o->directory || o->env.count))
+    tool_usage(tool, "--cwd and --env apply to commands only");
+  if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
+  if (o->full && !o->detach) tool_usage(tool, "--full requires -d");
+
+  struct error e = {0};
+  struct nodename node;
+  int rc = o->common.operands.count ? nodename_parse(o->common.operands.at[0], &node, &e) : 0;
+  if (!rc && o->name) rc = procname_check(o->name, &e);
+  if (rc) tool_fail(tool, rc, &e);
+}
+
+/* sh -c LINE sh ARG…: "sh" is the line's $0, and the arguments are its $1, $2, …. */
+static json_t *shell_command(const struct spawn_options *o) {
+  json_t *argv = tool_need(json_array());
+  const char *head[] = {"sh", "-c", o->shell, "sh"};
+  for (size_t i = 0; i < sizeof head / sizeof *head; i++) append(argv, head[i]);
+  for (size_t i = 0; i < o->common.rest.count; i++) append(argv, o->common.rest.at[i]);
+  return argv;
+}
+
+static json_t *environment(const struct tool *tool, const struct tool_words *words) {
+  json_t *env = tool_need(json_object());
+  for (size_t i = 0; i < words->count; i++) {
+    const char *equals = strchr(words->at[i], '=');
+    if (!equals || equals == words->at[i] || !text_utf8(words->at[i], (size_t)(equals - words->at[i])))
+      tool_usage(tool, "--env: %s: expected NAME=VALUE", words->at[i]);
+    char *key = tool_need(strndup(words->at[i], (size_t)(equals - words->at[i])));
+    put(env, key, json_from_bytes(equals + 1, strlen(equals + 1)));
+    free(key);
+  }
+  return env;
+}
+
+static json_t *read_source(const struct tool *tool, const char *file) {
+  bool standard = strcmp(file, "-") == 0;
+  FILE *in = standard ? stdin : fopen(file, "re");
+  struct buf text = BUF_INIT;
+  struct error e = {0};
+  int rc = source_read(in, file, &text, &e);
+  if (rc) tool_fail(tool, rc, &e);
+  if (!standard) fclose(in);
+  json_t *source = tool_need(json_from_bytes(text.data ? text.data : "", text.len));
+  buf_finish(&text);
+  return source;
+}
+
+/* "a.b.start" is the function start of the module a.b. */
+static void put_function(const struct tool *tool, json_t *request, const char *text) {
+  const char *dot = strrchr(text, '.');
+  if (!dot || dot == text || !dot[1] || !text_utf8(text, strlen(text)))
+    tool_usage(tool, "-m: %s: expected MODULE.FUNCTION", text);
+  put(request, "module", json_stringn(text, (size_t)(dot - text)));
+  put(request, "function", json_string(dot + 1));
+}
+
+static void put_code(const struct tool *tool, const struct spawn_options *o, json_t *request) {
+  struct buf chunk = BUF_INIT;
+  if (o->function) {
+    put_function(tool, request, o->function);
+  } else if (o->file) {
+    buf_printf(&chunk, "%s", strcmp(o->file, "-") == 0 ? "stdin" : o->file);
+    put(request, "lua", read_source(tool, o->file));
+    put(request, "chunk", json_from_bytes(chunk.data, chunk.len));
+  } else {
+    put(request, "lua", json_from_bytes(o->code, strlen(o->code)));
+    put(request, "chunk", json_string("-e"));
+  }
+  buf_finish(&chunk);
+  put(request, "args", words_as_json(&o->common.rest));
+}
+
+json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
+  check_usage(tool, o);
+  json_t *request = tool_need(json_object());
+  if (!spawn_is_command(o))
+    put_code(tool, o, request);
+  else
+    put(request, "command", o->shell ? shell_command(o) : words_as_json(&o->common.rest));
+  if (o->directory) put(request, "cwd", json_from_bytes(o->directory, strlen(o->directory)));
+  if (o->env.count) put(request, "env", environment(tool, &o->env));
+  if (o->input) put(request, "stdin", json_true());
+  if (o->name) put(request, "name", json_string(o->name));
+  put(request, "attach", json_boolean(!o->detach));
+  return request;
+}
