@@ -3,6 +3,7 @@
 #include "agent/agent.h"
 
 #include "agent/api/attach.h"
+#include "agent/api/routes.h"
 #include "agent/http/server.h"
 #include "agent/kernel/flow.h"
 #include "agent/kernel/kernel.h"
@@ -10,10 +11,10 @@
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/dial.h"
 #include "agent/mesh/mesh.h"
+#include "agent/mesh/transport.h"
 #include "agent/process/command.h"
 #include "agent/process/console.h"
 #include "agent/process/hosted.h"
-#include "agent/mesh/transport.h"
 #include "agent/runtime.h"
 #include "agent/state.h"
 #include "agent/wiring.h"
@@ -65,9 +66,9 @@ static void wake(void *data) {
 static void on_stop_check(uv_timer_t *t) {
   struct agent *a = t->data;
   int64_t ms = (clock_ns() - a->stop_since_ns) / 1000000;
-  if (!commands_left(a)) http_end_streams(a);
+  if (!commands_left(a)) server_end_streams(a);
   bool late = ms > STOP_PATIENCE_MS;
-  if ((commands_left(a) || !http_idle(a) || !console_idle(a)) && !late) return;
+  if ((commands_left(a) || !server_idle(a) || !console_idle(a)) && !late) return;
   if (!dialler_idle(a->dialler) && ms < FAREWELL_MS) return; /* a peer may be dead, and is not waited for */
   if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
   uv_stop(&a->loop);
@@ -78,7 +79,7 @@ void agent_stop(struct agent *a) {
   a->stopping = true;
   a->stop_since_ns = clock_ns();
   log_line(&a->log, "%s is stopping", a->self);
-  http_quiesce(a);
+  server_quiesce(a);
   commands_stop(a);
   attach_stop_all(a);
   mesh_stop(a->mesh);
@@ -195,7 +196,7 @@ static int begin(struct agent *a, struct error *e) {
     close(tcp_fd);
     return code;
   }
-  code = http_init(a, unix_fd, tcp_fd, e);
+  code = server_init(a, &api_routes, unix_fd, tcp_fd, e);
   if (!code) code = vm_start(a->vm, e);
   bool v6 = strchr(a->address, ':');
   snprintf(a->banner, sizeof a->banner, "%s ready: %s%s%s:%u%s%s", a->self, v6 ? "[" : "", a->address,
@@ -257,7 +258,7 @@ void agent_free(struct agent *a) {
   bool held = a->vm && vm_stop(a->vm);
   if (held) log_line(&a->log, "a green thread does not come back from a call; it is left behind");
   rpc_finish(a);
-  http_finish(a);
+  server_finish(a);
   mesh_finish(a->mesh);
   dialler_finish(a->dialler);
   if (a->vm) end_processes(a);
@@ -273,7 +274,7 @@ void agent_free(struct agent *a) {
   a->mesh = NULL;
   flow_free(a);
   dialler_free(a->dialler);
-  http_free(a);
+  server_free(a);
   if (held) return; /* the rest is still in use, and goes with us */
   vm_free(a->vm);
   names_free(a->names);

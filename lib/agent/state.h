@@ -15,7 +15,7 @@
 struct rpc;
 struct dialler;
 struct hosted;
-struct http;
+struct server;
 struct mesh;
 struct flow;
 struct registry;
@@ -46,7 +46,7 @@ struct agent {
   struct runtime *runtime;
   struct rpc *rpc;
   struct dialler *dialler;
-  struct http *http;
+  struct server *server;
   struct mesh *mesh;
   struct flow *flow;
   struct registry *registry;

@@ -1,6 +1,7 @@
 /* The table of err.h, unfolded once: row i belongs to code -1 - i. */
 #include "base/err.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,6 +49,12 @@ int(error_set)(struct error *e, int code, const char *format, ...) {
   memcpy(e->text, text, sizeof text);
   e->code = code;
   return code;
+}
+
+int error_system(struct error *e, int number, const char *what) {
+  const char *remedy = number == EMFILE ? " (raise the limit, which `ulimit -n' shows)" : "";
+  return error_set(e, ERR_SYSTEM, "%s: %s%s", what, number ? strerror(number) : "the reason is not known",
+                   remedy);
 }
 
 const char *error_text(const struct error *e) {

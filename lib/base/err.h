@@ -68,6 +68,10 @@ struct error {
  */
 int error_set(struct error *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* ERR_SYSTEM with "what: " and the sentence of an errno (0: not known); where descriptors ran out, also how
+ * to have more.  Returns ERR_SYSTEM. */
+int error_system(struct error *e, int number, const char *what);
+
 #ifdef __clang_analyzer__ /* which does not see that the answer is the code, hence never 0 */
 #define error_set(e, code, ...) ((error_set)(e, code, __VA_ARGS__), (code))
 #endif

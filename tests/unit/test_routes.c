@@ -1,5 +1,5 @@
 /* The table of routes, and that node-http(7) says of it all that there is, in its words, and nothing else. */
-#include "agent/http/routes.h"
+#include "agent/api/routes.h"
 
 #include "base/buf.h"
 
@@ -19,7 +19,7 @@ struct found {
 
 static struct found find(const char *method, const char *path) {
   struct found f = {.route = NULL};
-  f.code = route_find(method, path, &f.route, &f.segment, &f.e);
+  f.code = route_find(&api_routes, method, path, &f.route, &f.segment, &f.e);
   return f;
 }
 
@@ -31,8 +31,8 @@ static char *path_of(const struct route *r, const char *instead) {
 }
 
 static void test_each(void) {
-  for (size_t i = 0; i < route_count; i++) {
-    const struct route *r = &route_table[i];
+  for (size_t i = 0; i < api_routes.count; i++) {
+    const struct route *r = &api_routes.at[i];
     char *path = path_of(r, "two@rane");
     struct found f = find(r->method, path);
     ok(!f.code && f.route == r, "%s %s is found", r->method, path);
@@ -46,11 +46,11 @@ static void test_each(void) {
 }
 
 static void test_table(void) {
-  for (size_t i = 0; i < route_count; i++) {
-    const struct route *r = &route_table[i];
+  for (size_t i = 0; i < api_routes.count; i++) {
+    const struct route *r = &api_routes.at[i];
     size_t n = strlen(r->summary), same = 0, stars = 0;
-    for (size_t j = 0; j < route_count; j++)
-      same += !strcmp(r->method, route_table[j].method) && !strcmp(r->path, route_table[j].path);
+    for (size_t j = 0; j < api_routes.count; j++)
+      same += !strcmp(r->method, api_routes.at[j].method) && !strcmp(r->path, api_routes.at[j].path);
     for (const char *s = r->path; *s; s++) stars += *s == '*';
     ok(same == 1 && stars <= 1 && r->handler && n && strchr(".?", r->summary[n - 1]),
        "%s %s stands there once, with a handler and a sentence", r->method, r->path);
@@ -118,15 +118,15 @@ static void test_unknown(void) {
 /* Every method that the table has for the path, and no other. */
 static void test_methods(void) {
   static const char *const methods[] = {"GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "get"};
-  for (size_t i = 0; i < route_count; i++)
+  for (size_t i = 0; i < api_routes.count; i++)
     for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {
-      char *path = path_of(&route_table[i], "x");
+      char *path = path_of(&api_routes.at[i], "x");
       struct found f = find(methods[m], path);
       bool has = false, told = true;
-      for (size_t j = 0; j < route_count; j++) {
-        if (strcmp(route_table[j].path, route_table[i].path) != 0) continue;
-        has = has || !strcmp(route_table[j].method, methods[m]);
-        told = told && strstr(f.e.text, route_table[j].method);
+      for (size_t j = 0; j < api_routes.count; j++) {
+        if (strcmp(api_routes.at[j].path, api_routes.at[i].path) != 0) continue;
+        has = has || !strcmp(api_routes.at[j].method, methods[m]);
+        told = told && strstr(f.e.text, api_routes.at[j].method);
       }
       ok(has ? !f.code : f.code == ERR_METHOD && told && !f.segment, "%s %s: %s", methods[m], path,
          has ? "there" : "refused, and told what there is");
@@ -167,8 +167,8 @@ static bool says(const char *page, const char *format, ...) {
 }
 
 static void test_page_routes(const char *page) {
-  for (size_t i = 0; i < route_count; i++) {
-    const struct route *r = &route_table[i];
+  for (size_t i = 0; i < api_routes.count; i++) {
+    const struct route *r = &api_routes.at[i];
     ok(says(page, "\n.Ss %s %s\n%s\n", r->method, r->path, r->summary), "the page has %s %s: %s", r->method,
        r->path, r->summary);
   }
@@ -181,12 +181,12 @@ static void test_page_headings(const char *page) {
     char method[16], path[64];
     if (sscanf(line, "\n.Ss %15s %63s", method, path) != 2 || *path != '/') continue;
     size_t known = 0;
-    for (size_t i = 0; i < route_count; i++)
-      known += !strcmp(route_table[i].method, method) && !strcmp(route_table[i].path, path);
+    for (size_t i = 0; i < api_routes.count; i++)
+      known += !strcmp(api_routes.at[i].method, method) && !strcmp(api_routes.at[i].path, path);
     ok(known == 1, "%s %s of the page is in the table", method, path);
     headings++;
   }
-  ok(headings == route_count, "the page has as many routes as the table");
+  ok(headings == api_routes.count, "the page has as many routes as the table");
 }
 
 static const struct problem {

@@ -2,8 +2,7 @@
  * gone; the struct goes when both the hosted part and the stream are over. */
 #include "agent/api/attach.h"
 
-#include "agent/api/api.h"
-#include "agent/api/client.h"
+#include "agent/api/document.h"
 #include "agent/kernel/rpc.h"
 #include "agent/process/hosted.h"
 #include "agent/send.h"
@@ -29,9 +28,7 @@ struct attachment {
 static void end(struct attachment *s, struct term *reason) {
   if (s->ended) return;
   s->ended = true;
-  struct term *normal = reason ? NULL : reason_word("normal");
-  hosted_end(&s->hosted, reason ? reason : normal);
-  term_unref(normal);
+  hosted_end(&s->hosted, reason);
 }
 
 static void answer_flushes(struct attachment *s) {
@@ -121,7 +118,7 @@ static bool attach_call(struct hosted *p, struct signal *call) {
 /* The last line: how it ended. */
 static void finish_stream(struct attachment *s, const struct term *reason) {
   if (!s->stream) return;
-  stream_line(s->stream, client_end(s->hosted.agent, "exit", reason, reason_status(reason)));
+  stream_line(s->stream, document_end(s->hosted.agent, "exit", reason, reason_status(reason)));
   stream_end(s->stream);
 }
 
@@ -221,7 +218,7 @@ void attach_spawned(void *session, const struct error *e, struct term_reader val
   } else if (!spawned) {
     respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
   } else if ((s->stream = respond_stream(r, &attach_stream, s))) {
-    stream_line(s->stream, api_pid(s->hosted.agent, s->pid));
+    stream_line(s->stream, document_pid(s->hosted.agent, s->pid));
     stream_text(s->stream, &s->held);
     buf_finish(&s->held);
     return;

@@ -1,17 +1,37 @@
-/* client: shell tools as processes: a mailbox, whose messages go to the tool as a stream of JSON lines; and a
- * monitor, which tells it how a process ended.  Each is a process of kind "client" for as long as its tool
- * stays connected.  Also what an exit reason means as an exit status.  I/O thread only. */
+/* client: what a mailbox and a monitor share: a process of the kind "client" that lives as long as the tool
+ * which asked for it stays connected, and that answers its request with a stream.  Private to mailbox.c and
+ * monitor.c. I/O thread only. */
 #ifndef AGENT_API_CLIENT_H
 #define AGENT_API_CLIENT_H
 
 #include "agent/http/server.h"
-#include "core/term.h"
+#include "agent/process/hosted.h"
 
-/* The exit status that a reason ([reason], or NULL) stands for, as the shell has them: 0 normal, n for
- * {"exit", n}, 128+n for {"signal", n}, 124 timeout, 125 a lost process, 137 killed, 143 shutdown, else 1. */
-int reason_status(const struct term *reason);
+struct client { /* the first member of a mailbox and of a monitor */
+  struct hosted hosted;
+  struct request *request; /* until it is answered */
+  struct stream *stream;   /* from then on, until it is closed */
+  bool ended;              /* no longer a process */
+};
 
-/* {key: the reason as a value, "status": n}: a new object. */
-json_t *client_end(struct agent *a, const char *key, const struct term *reason, int status);
+/* A process for a request, in zeroed storage of `size` bytes.  NULL, and the request is answered with the
+ * error, when it cannot be made. */
+struct client *client_new(struct request *r, size_t size, const struct hosted_class *class);
+
+/* Answers the request with a stream whose first line is the pid `first`; when that fails, ends and frees the
+ * client.  The stream's `closed` ends with client_closed. */
+void client_begin(struct client *c, const struct stream_events *events, npid first);
+
+/* Answers the request with an error; ends and frees the client. */
+void client_refuse(struct client *c, const struct error *e);
+
+/* Ends the process, once, with reason (borrowed; NULL: "normal").  The struct stays for its stream. */
+void client_end(struct client *c, struct term *reason);
+
+/* The stream is closed: ends the process, frees the client. */
+void client_closed(struct client *c);
+
+/* hosted_class.exit: an exit signal ends the process and its stream. */
+void client_exit(struct hosted *p, struct term *reason, bool kill);
 
 #endif

@@ -1,5 +1,6 @@
 /* link: the two routes by which nodes meet, as calls of the mesh. */
-#include "agent/http/routes.h"
+#include "agent/api/routes.h"
+#include "agent/http/server.h"
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/transport.h"
 

@@ -1,7 +1,8 @@
 /* Registered names: /v1/names. */
-#include "agent/api/api.h"
+#include "agent/api/document.h"
+#include "agent/api/lookup.h"
+#include "agent/api/routes.h"
 #include "agent/kernel/registry.h"
-#include "agent/http/routes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +22,7 @@ static struct names *table(struct request *r, enum scope scope) {
 }
 
 static json_t *name_json(struct agent *a, const char *name, npid pid, uint64_t token) {
-  json_t *v = api_pid(a, pid);
+  json_t *v = document_pid(a, pid);
   if (v) json_object_set_new(v, "name", json_string(name));
   if (v && token) json_object_set_new(v, "token", json_integer((json_int_t)token));
   return v;
@@ -112,7 +113,7 @@ void api_names_put(struct request *r) {
     respond_code(r, ERR_USAGE, "want a JSON object with \"pid\", and \"scope\" global or local");
     return;
   }
-  if (procname_check(request_segment(r), &e) || api_find_process(a, text, &pid, &e)) {
+  if (procname_check(request_segment(r), &e) || lookup_process(a, text, &pid, &e)) {
     respond_error(r, &e);
     return;
   }

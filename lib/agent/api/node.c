@@ -1,8 +1,8 @@
 /* The node itself and the nodes it is connected to: /v1/node, /v1/nodes, /metrics. */
-#include "agent/api/api.h"
+#include "agent/api/routes.h"
+#include "agent/http/server.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
-#include "agent/http/routes.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "wire/json.h"
@@ -11,17 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-json_t *api_pid(struct agent *a, npid pid) {
-  char full[NPID_TEXT_SIZE], brief[NPID_TEXT_SIZE];
-  return json_pack("{s:s, s:s}", "pid", npid_format(a->nodes, pid, NPID_BARE, full), "short",
-                   npid_format(a->nodes, pid, NPID_SHORT, brief));
-}
-
-bool api_flag(const struct request *r, const char *key) {
-  const char *v = request_query(r, key);
-  return v && strcmp(v, "0") != 0 && strcmp(v, "false") != 0;
-}
 
 /* --- this node ------------------------------------------------------------------------------------------ */
 
@@ -130,7 +119,7 @@ void api_nodes_list(struct request *r) {
   struct agent *a = request_agent(r);
   const char *scope = request_query(r, "scope");
   if (!scope) scope = "connected";
-  if (api_flag(r, "watch")) {
+  if (request_flag(r, "watch")) {
     watch_nodes(r);
     return;
   }

@@ -1,7 +1,8 @@
 /* Processes: /v1/processes. */
-#include "agent/api/api.h"
 #include "agent/api/attach.h"
-#include "agent/http/routes.h"
+#include "agent/api/document.h"
+#include "agent/api/lookup.h"
+#include "agent/api/routes.h"
 #include "agent/kernel/census.h"
 #include "agent/kernel/kernel.h"
 #include "agent/mesh/mesh.h"
@@ -13,37 +14,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-/* Of an earlier life of this node, or of one that is connected in a later life. */
-static bool is_stale(struct agent *a, npid pid) {
-  uint32_t incarnation = npid_incarnation(pid);
-  struct member m;
-  if (!nodetab_node_id(a->nodes, incarnation)) return true;
-  return mesh_find(a->mesh, nodetab_name(a->nodes, incarnation), &m) && m.up &&
-         npid_incarnation(m.kernel) != incarnation;
-}
-
-int api_find_pid(struct agent *a, const char *text, npid *out, struct error *e) {
-  if (npid_shaped(text)) return npid_parse(a->nodes, text, out, e);
-  npid pid = names_whereis(a->names, text, NULL);
-  if (pid == NPID_NONE) pid = names_whereis(a->globals, text, NULL);
-  if (pid == NPID_NONE) return error_set(e, ERR_NO_NAME, "%s: no process has this name", text);
-  *out = pid;
-  return 0;
-}
-
-static int no_process(const char *text, struct error *e) {
-  return error_set(e, ERR_NO_PROCESS, "%s: no such process", text);
-}
-
-int api_find_process(struct agent *a, const char *text, npid *out, struct error *e) {
-  npid pid;
-  int code = api_find_pid(a, text, &pid, e);
-  if (code) return code;
-  if (npid_is_local(pid) ? !vm_alive(a->vm, pid) : is_stale(a, pid)) return no_process(text, e);
-  *out = pid;
-  return 0;
-}
 
 /* --- spawn ---------------------------------------------------------------------------------------------- */
 
@@ -156,7 +126,7 @@ static void on_spawned(void *data, const struct error *e, struct term_reader val
   else if (!term_get_pid(&values, &pid))
     respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
   else
-    respond_json(r, 201, api_pid(request_agent(r), pid));
+    respond_json(r, 201, document_pid(request_agent(r), pid));
 }
 
 void api_spawn(struct request *r) {
@@ -196,7 +166,7 @@ static json_t *process_row(struct agent *a, struct term_reader *r, int64_t now_n
   char text[NPID_TEXT_SIZE];
   if (term_next(r).tag != TERM_LIST || !term_get_pid(r, &pid)) return NULL;
   struct term_reader map = *r;
-  json_t *row = api_pid(a, pid), *info = json_from_value(a->nodes, r);
+  json_t *row = document_pid(a, pid), *info = json_from_value(a->nodes, r);
   if (term_map_find(map, "leader", &found)) term_get_pid(&found, &leader);
   if (term_map_find(map, "started", &found)) term_get_int(&found, &started);
   if (row && info) json_object_update_missing(row, info);
@@ -236,20 +206,12 @@ void api_processes_list(struct request *r) {
 
 /* --- one process ---------------------------------------------------------------------------------------- */
 
-/* The process a request names; false when it has been answered with what is wrong. */
-static bool named_process(struct request *r, npid *out) {
-  struct error e;
-  if (!api_find_process(request_agent(r), request_segment(r), out, &e)) return true;
-  respond_error(r, &e);
-  return false;
-}
-
 void api_process_get(struct request *r) {
   npid pid;
-  if (!named_process(r, &pid)) return;
+  if (!lookup_named(r, &pid)) return;
   struct agent *a = request_agent(r);
   const struct hosted *p = npid_is_local(pid) ? vm_host_process(a->vm, pid) : NULL;
-  json_t *v = api_pid(a, pid);
+  json_t *v = document_pid(a, pid);
   if (v && npid_is_local(pid)) json_object_set_new(v, "kind", json_string(p ? p->class->kind : "thread"));
   if (v) json_object_set_new(v, "node", json_string(nodetab_name(a->nodes, npid_incarnation(pid))));
   respond_json(r, 200, v);
@@ -267,14 +229,14 @@ static void run_errand(const struct errand *k) {
   struct agent *a = request_agent(k->request);
   agent_send(a, k->kind, k->pid, NPID_KERNEL, NPID_NONE, k->term);
   term_unref(k->term);
-  respond_json(k->request, 202, api_pid(a, k->pid));
+  respond_json(k->request, 202, document_pid(a, k->pid));
 }
 
 static void on_alive(void *data, const struct error *e, struct term_reader values) {
   struct errand *k = data;
   struct error gone;
   if (!e && term_next(&values).tag != TERM_TRUE) {
-    no_process(request_segment(k->request), &gone);
+    lookup_no_process(request_segment(k->request), &gone);
     e = &gone;
   }
   if (e) {
@@ -318,7 +280,7 @@ void api_process_exit(struct request *r) {
   npid pid;
   struct error e;
   struct agent *a = request_agent(r);
-  if (!named_process(r, &pid)) return;
+  if (!lookup_named(r, &pid)) return;
   struct term *reason = reason_in(a, request_body(r), &e);
   if (!reason) {
     respond_error(r, &e);
@@ -337,7 +299,7 @@ void api_process_send(struct request *r) {
     respond_code(r, ERR_USAGE, "a message is a JSON array of its values");
     return;
   }
-  if (!named_process(r, &pid)) return;
+  if (!lookup_named(r, &pid)) return;
   if (json_to_term(a->nodes, body, JSON_DATA, &t, &e)) {
     respond_error(r, &e);
     return;

@@ -2,9 +2,9 @@
  *
  * Invariant: while bytes are under way to the command, the request is held, and is read no further; but what
  * libmicrohttpd has read already it may still show, so there can be several calls. */
-#include "agent/api/api.h"
+#include "agent/api/lookup.h"
+#include "agent/api/routes.h"
 #include "agent/kernel/rpc.h"
-#include "agent/http/routes.h"
 
 #include <stdlib.h>
 
@@ -84,8 +84,8 @@ void api_process_stdin(struct request *r) {
     return;
   }
   f->request = r;
-  f->keep = api_flag(r, "keep");
-  int code = api_find_process(request_agent(r), request_segment(r), &f->pid, &f->failed);
+  f->keep = request_flag(r, "keep");
+  int code = lookup_process(request_agent(r), request_segment(r), &f->pid, &f->failed);
   (void)code; /* told once the body is over */
   request_upload(r, &events, f);
 }

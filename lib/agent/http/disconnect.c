@@ -47,7 +47,7 @@ static struct disconnect *disconnect_new(uv_loop_t *loop, int socket) {
 }
 
 int request_on_disconnect(struct request *r, void (*gone)(void *data), void *data) {
-  if (!r->disconnect) r->disconnect = disconnect_new(&r->server->agent->loop, request_fd(r));
+  if (!r->disconnect) r->disconnect = disconnect_new(&r->listener->agent->loop, request_fd(r));
   if (!r->disconnect) return ERR_NOMEM;
   r->disconnect->gone = gone;
   r->disconnect->data = data;

@@ -1,29 +1,31 @@
-/* request: a request and the server it came to; shared by http.c (servers and requests), answer.c and
- * stream.c, and private to them. */
+/* request: a request and the listener it came to.  Private to http/: handlers see server.h. */
 #ifndef AGENT_HTTP_REQUEST_H
 #define AGENT_HTTP_REQUEST_H
 
-#include "agent/http/server.h"
 #include "agent/http/routes.h"
+#include "agent/http/server.h"
 #include "base/buf.h"
 
 #include <microhttpd.h>
 
-struct server { /* one MHD daemon on our loop */
+struct listener { /* one MHD daemon on our loop: the unix socket, or the port */
   struct agent *agent;
+  const struct routes *routes;
+  int fd; /* the listening socket until a daemon has it, then -1 */
   struct MHD_Daemon *daemon;
   uv_poll_t poll;
   uv_timer_t timer;
   uv_idle_t soon;     /* a timer of 0 ms that is set again as it fires would never let libuv poll */
-  unsigned fruitless; /* runs in a row that MHD asked for and that did nothing */
-  bool active;        /* this run called us */
-  bool remote;        /* TLS: its clients have proved the cookie */
+  bool polled;        /* libuv has `poll` */
+  unsigned fruitless; /* runs in a row that MHD asked for and in which it did nothing */
+  bool active;        /* in this run MHD has called us */
+  bool remote;        /* TLS: whoever has connected has proved the cookie */
   struct request *requests;
 };
 
 struct request {
-  struct request *next, **pprev; /* in its server's list */
-  struct server *server;
+  struct request *next, **pprev; /* in its listener's list */
+  struct listener *listener;
   struct MHD_Connection *conn;
   const struct route *route;
   char *segment;
@@ -42,19 +44,27 @@ struct request {
   struct disconnect *disconnect;
 };
 
-/* http.c: what was resumed or queued is looked at when the server runs: it will, from a clean stack. */
-void server_nudge(struct server *s);
-int request_fd(const struct request *r);
+/* request.c: for MHD: a request has begun, or a part of its body has come (n bytes) or all of it (0 bytes);
+ * and it is over. */
+enum MHD_Result request_on_part(void *listener, struct MHD_Connection *conn, const char *url,
+                                const char *method, const char *version, const char *bytes, size_t *n,
+                                void **state);
+void request_on_completed(void *listener, struct MHD_Connection *conn, void **state,
+                          enum MHD_RequestTerminationCode code);
+int request_fd(const struct request *r); /* the socket of its connection */
 
-/* answer.c */
-void answer(struct request *r, unsigned status, struct MHD_Response *response); /* response is consumed */
-void answer_refused(struct request *r); /* with what r->refused says */
+/* server.c: MHD runs soon, from a clean stack, and looks at what was resumed or queued. */
+void listener_nudge(struct listener *l);
 
-/* watch.c */
+/* response.c: answers a request with a response, which is consumed, or with the problem in r->refused. */
+void answer(struct request *r, unsigned status, struct MHD_Response *response);
+void answer_refused(struct request *r);
+
+/* disconnect.c */
 void request_forget_disconnect(struct request *r);
 
 /* stream.c */
-void stream_gone(struct stream *s); /* nobody listens any more, or may */
+void stream_gone(struct stream *s); /* its client is gone, or the node ends: the connection is closed */
 void stream_free(struct stream *s); /* accepts NULL; runs `closed` */
 
 #endif

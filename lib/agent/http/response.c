@@ -1,47 +1,10 @@
 /* Invariant: a request is answered once; when it was suspended, answering is what resumes it. */
 #include "agent/http/request.h"
+
 #include "wire/json.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-
-/* --- what a handler reads ---------------------------------------------------------------------------------
- */
-
-struct agent *request_agent(const struct request *r) {
-  return r->server->agent;
-}
-const char *request_segment(const struct request *r) {
-  return r->segment;
-}
-json_t *request_body(const struct request *r) {
-  return r->body;
-}
-
-const char *request_query(const struct request *r, const char *key) {
-  return MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, key);
-}
-
-const char *request_header(const struct request *r, const char *key) {
-  return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, key);
-}
-
-bool request_peer(const struct request *r, char out[64]) {
-  const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
-  if (!info || !info->client_addr) return false;
-  const struct sockaddr *sa = info->client_addr;
-  if (sa->sa_family == AF_INET)
-    return inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, out, 64);
-  if (sa->sa_family == AF_INET6)
-    return inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, out, 64);
-  return false;
-}
-
-/* --- answers ----------------------------------------------------------------------------------------------
- */
 
 void answer(struct request *r, unsigned status, struct MHD_Response *response) {
   if (!r->stream) request_forget_disconnect(r);
@@ -51,7 +14,7 @@ void answer(struct request *r, unsigned status, struct MHD_Response *response) {
   if (!r->suspended) return;
   r->suspended = false;
   MHD_resume_connection(r->conn);
-  server_nudge(r->server);
+  listener_nudge(r->listener);
 }
 
 static void answer_text(struct request *r, unsigned status, const char *type, char *text, size_t n) {

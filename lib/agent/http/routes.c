@@ -1,18 +1,10 @@
-/* Invariant: patterns are disjoint but for their methods, so the first whose path fits decides between "no
- * such resource" and "not this method". */
+/* Invariant: no path fits two rows of a table that differ in more than their method, so the methods of all
+ * rows that a path fits are the methods of that path. */
 #include "agent/http/routes.h"
 
-#include "base/buf.h"
-
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-
-const struct route route_table[] = {
-#define X(method, path, handler, flags, summary) {method, path, handler, flags, summary},
-    ROUTE_TABLE(X)
-#undef X
-};
-const size_t route_count = sizeof route_table / sizeof *route_table;
 
 /* Does the path fit? On success [*from, *to) is what the star stands for. */
 static bool fits(const char *pattern, const char *path, const char **from, const char **to) {
@@ -58,16 +50,16 @@ static char *unescape(const char *from, const char *to, bool *bad) {
   return out;
 }
 
-void route_methods(const char *path, struct buf *out) {
+void route_methods(const struct routes *routes, const char *path, struct buf *out) {
   const char *from, *to;
-  for (size_t i = 0; i < route_count; i++)
-    if (fits(route_table[i].path, path, &from, &to))
-      buf_printf(out, "%s%s", out->len ? ", " : "", route_table[i].method);
+  for (size_t i = 0; i < routes->count; i++)
+    if (fits(routes->at[i].path, path, &from, &to))
+      buf_printf(out, "%s%s", out->len ? ", " : "", routes->at[i].method);
 }
 
-static int no_route(const char *method, const char *path, struct error *e) {
+static int no_route(const struct routes *routes, const char *method, const char *path, struct error *e) {
   struct buf methods = BUF_INIT;
-  route_methods(path, &methods);
+  route_methods(routes, path, &methods);
   int code = methods.len ? ERR_METHOD : ERR_NO_ROUTE;
   if (methods.len)
     error_set(e, code, "%s has no %s, but %s", path, method, methods.data);
@@ -77,11 +69,11 @@ static int no_route(const char *method, const char *path, struct error *e) {
   return code;
 }
 
-int route_find(const char *method, const char *path, const struct route **out, char **segment,
-               struct error *e) {
+int route_find(const struct routes *routes, const char *method, const char *path, const struct route **out,
+               char **segment, struct error *e) {
   const char *from, *to;
-  for (size_t i = 0; i < route_count; i++) {
-    const struct route *r = &route_table[i];
+  for (size_t i = 0; i < routes->count; i++) {
+    const struct route *r = &routes->at[i];
     if (strcmp(method, r->method) != 0 || !fits(r->path, path, &from, &to)) continue;
     bool bad = false;
     char *copy = from ? unescape(from, to, &bad) : NULL;
@@ -94,5 +86,5 @@ int route_find(const char *method, const char *path, const struct route **out, c
     *segment = copy;
     return 0;
   }
-  return no_route(method, path, e);
+  return no_route(routes, method, path, e);
 }

@@ -1,72 +1,39 @@
-/* routes: the one table of what the node's HTTP interface has.  The page node-http(7) is written in its
- * words, and a test holds the two together. */
+/* routes: what an HTTP server answers to: rows of a method, a path and the handler that is called.  Whoever
+ * starts the server gives it its table (api/routes.h).  Any thread: tables are constant. */
 #ifndef AGENT_HTTP_ROUTES_H
 #define AGENT_HTTP_ROUTES_H
 
-#include "agent/http/server.h"
 #include "base/buf.h"
+#include "base/err.h"
 
-enum route_flags { ROUTE_UPLOAD = 1, ROUTE_REMOTE_ONLY = 2 };
+#include <stddef.h>
 
-/* clang-format off */
-/*  method    path ("*": one segment)   handler            flags  what it does */
-#define ROUTE_TABLE(X)                                                                                       \
-  X("GET",    "/v1/node",                  api_node_get,       0, "Facts about this node.")                  \
-  X("DELETE", "/v1/node",                  api_node_stop,      0, "Stop this node in order.")                \
-  X("GET",    "/v1/nodes",                 api_nodes_list,     0,                                          \
-    "The connected nodes; with watch=1 a stream of nodeup and nodedown.")                                    \
-  X("GET",    "/v1/nodes/*",               api_nodes_get,      0, "One connected node.")                     \
-  X("PUT",    "/v1/nodes/*",               api_nodes_connect,  0, "Connect to a node.")                      \
-  X("DELETE", "/v1/nodes/*",               api_nodes_part,     0, "Disconnect from a node.")                 \
-  X("POST",   "/v1/nodes/*/ping",          api_nodes_ping,     0,                                          \
-    "Connect if need be, and measure the round trip.")                                                       \
-  X("POST",   "/v1/processes",             api_spawn,          0,                                          \
-    "Spawn a command or Lua code, here or on another node.")                                                 \
-  X("GET",    "/v1/processes",             api_processes_list, 0,                                            \
-    "Every process of a node: kind, state, mailbox, memory, age, what it is.")                               \
-  X("GET",    "/v1/processes/*",           api_process_get,    0, "Is there such a process?")                \
-  X("DELETE", "/v1/processes/*",           api_process_exit,   0, "Send a process an exit signal.")          \
-  X("POST",   "/v1/processes/*/messages",  api_process_send,   0,                                          \
-    "Send a message to a pid or a registered name.")                                                         \
-  X("POST",   "/v1/processes/*/stdin",     api_process_stdin,  ROUTE_UPLOAD,                                 \
-    "Write the body to a command's standard input as it comes.")                                             \
-  X("GET",    "/v1/processes/*/monitor",   api_process_monitor, 0,                                           \
-    "A stream that tells how a process ended.")                                                              \
-  X("POST",   "/v1/mailboxes",             api_mailbox,        0,                                            \
-    "A mailbox: a stream of its pid, then of each message.")                                                 \
-  X("GET",    "/v1/names",                 api_names_list,     0, "Every registered name.")                  \
-  X("GET",    "/v1/names/*",               api_names_get,      0, "Who has a name.")                         \
-  X("PUT",    "/v1/names/*",               api_names_put,      0, "Give a process a name.")                  \
-  X("DELETE", "/v1/names/*",               api_names_delete,   0, "Take a name away.")                       \
-  X("PUT",    "/v1/link",                  api_link_offer,     ROUTE_REMOTE_ONLY,                          \
-    "Between nodes: offer a link.")                                                                          \
-  X("POST",   "/v1/link",                  api_link_stream,    ROUTE_UPLOAD | ROUTE_REMOTE_ONLY,           \
-    "Between nodes: one direction of a link, a frame a line.")                                               \
-  X("GET",    "/metrics",                  api_metrics,        0,                                          \
-    "Counters in the Prometheus text format.")
-/* clang-format on */
+struct request;
+
+enum route_flags {
+  ROUTE_UPLOAD = 1,      /* the handler is called before the body, which it takes as it comes */
+  ROUTE_REMOTE_ONLY = 2, /* refused on the unix socket */
+};
 
 struct route {
   const char *method;
-  const char *path;
+  const char *path; /* with at most one "*", which stands for one segment */
   void (*handler)(struct request *r);
   unsigned flags;
   const char *summary;
 };
 
-extern const struct route route_table[];
-extern const size_t route_count;
+struct routes {
+  const struct route *at;
+  size_t count;
+};
 
-/* The route of a method and a path (without its query). *segment gets a heap copy of the unescaped segment,
- * or NULL.  ERR_NO_ROUTE, ERR_METHOD, ERR_NOMEM. */
-int route_find(const char *method, const char *path, const struct route **out, char **segment,
-               struct error *e) MUST_CHECK;
+/* The route of a method and a path (without its query).  *segment gets a heap copy of the unescaped segment,
+ * or NULL where the path has no star.  ERR_NO_ROUTE, ERR_METHOD, ERR_USAGE (a broken escape), ERR_NOMEM. */
+int route_find(const struct routes *routes, const char *method, const char *path, const struct route **out,
+               char **segment, struct error *e) MUST_CHECK;
 
-/* Appends the methods that a path has, "GET, PUT"; nothing when there is no such path. */
-void route_methods(const char *path, struct buf *out);
-
-#define X(method, path, handler, flags, summary) void handler(struct request *r);
-ROUTE_TABLE(X)
-#undef X
+/* Appends the methods that a path has, as "GET, PUT"; nothing when no route has this path. */
+void route_methods(const struct routes *routes, const char *path, struct buf *out);
 
 #endif

@@ -18,7 +18,7 @@ static void stream_wake(struct stream *s) {
   if (!s->suspended) return;
   s->suspended = false;
   MHD_resume_connection(s->request->conn);
-  server_nudge(s->request->server);
+  listener_nudge(s->request->listener);
 }
 
 void stream_gone(struct stream *s) {
@@ -33,7 +33,7 @@ static void on_gone(void *stream) {
 static ssize_t stream_read(void *data, uint64_t pos, char *out, size_t max) {
   (void)pos;
   struct stream *s = data;
-  s->request->server->active = true;
+  s->request->listener->active = true;
   if (s->gone || s->broken) return MHD_CONTENT_READER_END_WITH_ERROR;
   if (!s->pending.len) {
     if (s->ended) return MHD_CONTENT_READER_END_OF_STREAM;
@@ -74,7 +74,7 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
 
 /* What waits for a client that does not read is never looked at again by MHD: the connection is cut here. */
 static void stream_break(struct stream *s, const char *why) {
-  log_line(&s->request->server->agent->log, "a stream is cut: %s", why);
+  log_line(&s->request->listener->agent->log, "a stream is cut: %s", why);
   stream_wake(s);
   s->ended = s->broken = true;
   request_cut(s->request);

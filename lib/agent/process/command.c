@@ -433,11 +433,9 @@ static int introduce(struct command *c, const struct command_spec *p, struct err
 
 static void no_start(struct command *c, const struct error *e) {
   struct signal *call = c->call;
-  struct term *reason = reason_word("normal");
   c->call = NULL;
   c->hosted.bond_count = 0; /* it never was */
-  hosted_end(&c->hosted, reason);
-  term_unref(reason);
+  hosted_end(&c->hosted, NULL);
   call_refuse(c->hosted.agent, call, e);
 }
 

@@ -24,6 +24,8 @@ int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *c
 
 void hosted_end(struct hosted *p, struct term *reason) {
   struct agent *a = p->agent;
+  struct term *normal = reason ? NULL : reason_word("normal");
+  if (!reason) reason = normal;
   vm_host_remove(a->vm, p->pid);
   *p->pprev = p->next;
   if (p->next) p->next->pprev = p->pprev;
@@ -32,9 +34,10 @@ void hosted_end(struct hosted *p, struct term *reason) {
     const struct bond *b = &p->bonds[i];
     agent_send(a, b->ref == NPID_NONE ? SIGNAL_LINK_EXIT : SIGNAL_DOWN, b->pid, p->pid, b->ref, reason);
   }
+  term_unref(normal);
   free(p->bonds);
   free(p->what);
-  p->class->free(p);
+  if (p->class->free) p->class->free(p);
 }
 
 int hosted_bond(struct hosted *p, npid pid, npid ref) {

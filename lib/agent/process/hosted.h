@@ -42,7 +42,9 @@ struct hosted {
 /* Gives p (zeroed storage of the caller) a pid and puts it into the list.  0, ERR_BUSY or ERR_NOMEM. */
 int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) MUST_CHECK;
 
-/* Ends it: links and monitors fire with reason (borrowed: [reason]), its names go, class->free runs. */
+/* Ends it: links and monitors fire with reason (borrowed: [reason]; NULL: "normal"), its names go,
+ * class->free runs.
+ */
 void hosted_end(struct hosted *p, struct term *reason);
 
 /* A signal for p; consumed. */

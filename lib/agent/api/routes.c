@@ -1,0 +1,11 @@
+/* Invariant: two rows of the table either have the same path and different methods, or paths of which none
+ * fits both. */
+#include "agent/api/routes.h"
+
+static const struct route table[] = {
+#define X(method, path, handler, flags, summary) {method, path, handler, flags, summary},
+    ROUTE_TABLE(X)
+#undef X
+};
+
+const struct routes api_routes = {table, sizeof table / sizeof *table};

@@ -1,0 +1,52 @@
+/* routes: the one table of what the HTTP interface of a node has.  The page node-http(7) is written in its
+ * words, and tests/unit/test_routes.c compares the two. */
+#ifndef AGENT_API_ROUTES_H
+#define AGENT_API_ROUTES_H
+
+#include "agent/http/routes.h"
+
+/* clang-format off */
+/*  method    path ("*": one segment)   handler            flags  what it does */
+#define ROUTE_TABLE(X)                                                                                       \
+  X("GET",    "/v1/node",                  api_node_get,       0, "Facts about this node.")                  \
+  X("DELETE", "/v1/node",                  api_node_stop,      0, "Stop this node in order.")                \
+  X("GET",    "/v1/nodes",                 api_nodes_list,     0,                                          \
+    "The connected nodes; with watch=1 a stream of nodeup and nodedown.")                                    \
+  X("GET",    "/v1/nodes/*",               api_nodes_get,      0, "One connected node.")                     \
+  X("PUT",    "/v1/nodes/*",               api_nodes_connect,  0, "Connect to a node.")                      \
+  X("DELETE", "/v1/nodes/*",               api_nodes_part,     0, "Disconnect from a node.")                 \
+  X("POST",   "/v1/nodes/*/ping",          api_nodes_ping,     0,                                          \
+    "Connect if need be, and measure the round trip.")                                                       \
+  X("POST",   "/v1/processes",             api_spawn,          0,                                          \
+    "Spawn a command or Lua code, here or on another node.")                                                 \
+  X("GET",    "/v1/processes",             api_processes_list, 0,                                            \
+    "Every process of a node: kind, state, mailbox, memory, age, what it is.")                               \
+  X("GET",    "/v1/processes/*",           api_process_get,    0, "Is there such a process?")                \
+  X("DELETE", "/v1/processes/*",           api_process_exit,   0, "Send a process an exit signal.")          \
+  X("POST",   "/v1/processes/*/messages",  api_process_send,   0,                                          \
+    "Send a message to a pid or a registered name.")                                                         \
+  X("POST",   "/v1/processes/*/stdin",     api_process_stdin,  ROUTE_UPLOAD,                                 \
+    "Write the body to a command's standard input as it comes.")                                             \
+  X("GET",    "/v1/processes/*/monitor",   api_process_monitor, 0,                                           \
+    "A stream that tells how a process ended.")                                                              \
+  X("POST",   "/v1/mailboxes",             api_mailbox,        0,                                            \
+    "A mailbox: a stream of its pid, then of each message.")                                                 \
+  X("GET",    "/v1/names",                 api_names_list,     0, "Every registered name.")                  \
+  X("GET",    "/v1/names/*",               api_names_get,      0, "Who has a name.")                         \
+  X("PUT",    "/v1/names/*",               api_names_put,      0, "Give a process a name.")                  \
+  X("DELETE", "/v1/names/*",               api_names_delete,   0, "Take a name away.")                       \
+  X("PUT",    "/v1/link",                  api_link_offer,     ROUTE_REMOTE_ONLY,                          \
+    "Between nodes: offer a link.")                                                                          \
+  X("POST",   "/v1/link",                  api_link_stream,    ROUTE_UPLOAD | ROUTE_REMOTE_ONLY,           \
+    "Between nodes: one direction of a link, a frame a line.")                                               \
+  X("GET",    "/metrics",                  api_metrics,        0,                                          \
+    "Counters in the Prometheus text format.")
+/* clang-format on */
+
+extern const struct routes api_routes;
+
+#define X(method, path, handler, flags, summary) void handler(struct request *r);
+ROUTE_TABLE(X)
+#undef X
+
+#endif

@@ -1,0 +1,214 @@
+/* Invariant: a request is allocated at MHD's first callback for it and freed by the completion callback.
+ * While its handler has returned without an answer, the connection is suspended, and MHD does not complete a
+ * suspended connection: so a handler may keep the pointer until it answers. */
+#include "agent/http/request.h"
+
+#include "wire/json.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* --- what a handler reads --- */
+
+struct agent *request_agent(const struct request *r) {
+  return r->listener->agent;
+}
+const char *request_segment(const struct request *r) {
+  return r->segment;
+}
+json_t *request_body(const struct request *r) {
+  return r->body;
+}
+
+const char *request_query(const struct request *r, const char *key) {
+  return MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, key);
+}
+
+const char *request_header(const struct request *r, const char *key) {
+  return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, key);
+}
+
+bool request_flag(const struct request *r, const char *key) {
+  const char *v = request_query(r, key);
+  return v && strcmp(v, "0") != 0 && strcmp(v, "false") != 0;
+}
+
+bool request_peer(const struct request *r, char out[64]) {
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+  if (!info || !info->client_addr) return false;
+  const struct sockaddr *sa = info->client_addr;
+  if (sa->sa_family == AF_INET)
+    return inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, out, 64);
+  if (sa->sa_family == AF_INET6)
+    return inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr, out, 64);
+  return false;
+}
+
+/* --- bodies that are taken as they come --- */
+
+int request_fd(const struct request *r) {
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
+  return info ? info->connect_fd : -1;
+}
+
+void request_upload(struct request *r, const struct upload_events *events, void *data) {
+  r->upload = events;
+  r->upload_data = data;
+}
+
+void request_hold(struct request *r) {
+  if (r->held) return;
+  r->held = true;
+  MHD_suspend_connection(r->conn);
+}
+
+void request_release(struct request *r) {
+  if (!r->held) return;
+  r->held = false;
+  MHD_resume_connection(r->conn);
+  listener_nudge(r->listener);
+}
+
+void request_cut(struct request *r) {
+  r->upload_over = true;
+  shutdown(request_fd(r), SHUT_RDWR);
+}
+
+/* --- its life --- */
+
+static void request_free(struct request *r) {
+  *r->pprev = r->next;
+  if (r->next) r->next->pprev = r->pprev;
+  if (r->upload) r->upload->closed(r->upload_data);
+  request_forget_disconnect(r);
+  stream_free(r->stream);
+  buf_finish(&r->bytes);
+  buf_finish(&r->allow);
+  json_decref(r->body);
+  free(r->segment);
+  if (r->response) MHD_destroy_response(r->response);
+  free(r);
+}
+
+void request_on_completed(void *cls, struct MHD_Connection *conn, void **state,
+                          enum MHD_RequestTerminationCode code) {
+  (void)cls, (void)conn, (void)code;
+  if (*state) request_free(*state);
+  *state = NULL;
+}
+
+/* Who may ask: on the unix socket this node's user and root; over TLS whoever proved the cookie. */
+static int check_caller(struct request *r) {
+  if (r->listener->remote) return 0;
+  struct ucred peer;
+  socklen_t n = sizeof peer;
+  if (getsockopt(request_fd(r), SOL_SOCKET, SO_PEERCRED, &peer, &n))
+    return error_set(&r->refused, ERR_SYSTEM, "cannot tell who is asking: %s", strerror(errno));
+  if (peer.uid == geteuid() || peer.uid == 0) return 0;
+  return error_set(&r->refused, ERR_PERMISSION, "this node belongs to another user");
+}
+
+static int check_addressee(struct request *r) {
+  const char *to = request_header(r, "Node-To"), *self = r->listener->agent->self;
+  if (!to || !strcmp(to, self)) return 0;
+  r->refused_status = MHD_HTTP_MISDIRECTED_REQUEST;
+  return error_set(&r->refused, ERR_NAME, "%s: not here: this is %s (name)", to, self);
+}
+
+static int check_body(struct request *r) {
+  const char *length = request_header(r, "Content-Length");
+  if (length && strtoull(length, NULL, 10) > HTTP_BODY_MAX)
+    return error_set(&r->refused, ERR_TOO_LARGE, "a body of %s bytes: the limit is %d", length,
+                     HTTP_BODY_MAX);
+  return 0;
+}
+
+static struct request *request_new(struct listener *l, struct MHD_Connection *conn, const char *method,
+                                   const char *path) {
+  struct request *r = calloc(1, sizeof *r);
+  if (!r) return NULL;
+  r->listener = l;
+  r->conn = conn;
+  r->next = l->requests;
+  r->pprev = &l->requests;
+  if (r->next) r->next->pprev = &r->next;
+  l->requests = r;
+  if (check_caller(r) || check_addressee(r)) return r;
+  int code = route_find(l->routes, method, path, &r->route, &r->segment, &r->refused);
+  if (code == ERR_METHOD) route_methods(l->routes, path, &r->allow);
+  if (code || check_body(r)) return r;
+  if (r->route->flags & ROUTE_REMOTE_ONLY && !l->remote)
+    error_set(&r->refused, ERR_PERMISSION, "%s is for other nodes, over TLS", path);
+  else if (l->agent->stopping)
+    error_set(&r->refused, ERR_BUSY, "%s is stopping", l->agent->self);
+  else if (r->route->flags & ROUTE_UPLOAD)
+    r->route->handler(r);
+  return r;
+}
+
+static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n) {
+  if (r->upload) {
+    if (!r->upload_over && r->upload->data(r->upload_data, bytes, n)) r->upload_over = true;
+    return r->upload_over ? MHD_NO : MHD_YES;
+  }
+  if (!r->refused.code && r->bytes.len + n > HTTP_BODY_MAX)
+    error_set(&r->refused, ERR_TOO_LARGE, "the body is larger than the limit of %d bytes", HTTP_BODY_MAX);
+  if (!r->refused.code) {
+    buf_append(&r->bytes, bytes, n);
+    if (!buf_ok(&r->bytes)) error_set(&r->refused, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return MHD_YES;
+  }
+  r->discarded += n;
+  return r->discarded > HTTP_DISCARD_MAX ? MHD_NO : MHD_YES;
+}
+
+static void dispatch(struct request *r) {
+  r->dispatched = true;
+  if (r->listener->agent->stopping && !r->refused.code && !r->answered) /* since the first callback */
+    error_set(&r->refused, ERR_BUSY, "%s is stopping", r->listener->agent->self);
+  if (!r->refused.code && !r->upload && !r->answered && r->bytes.len) {
+    r->body = json_parse(r->bytes.data, r->bytes.len, &r->refused);
+    buf_finish(&r->bytes);
+  }
+  if (r->answered) return;
+  if (r->refused.code)
+    answer_refused(r);
+  else if (r->upload && r->upload->done)
+    r->upload->done(r->upload_data);
+  else if (r->upload || r->route->flags & ROUTE_UPLOAD)
+    respond_json(r, 200, json_object());
+  else
+    r->route->handler(r);
+}
+
+enum MHD_Result request_on_part(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
+                                const char *version, const char *bytes, size_t *n, void **state) {
+  (void)version;
+  struct request *r = *state;
+  ((struct listener *)cls)->active = true;
+  if (!r) {
+    *state = r = request_new(cls, conn, method, url);
+    return r ? MHD_YES : MHD_NO;
+  }
+  if (*n) {
+    enum MHD_Result result = take_body(r, bytes, *n);
+    *n = 0;
+    return result;
+  }
+  if (!r->dispatched) dispatch(r);
+  if (!r->answered) {
+    r->suspended = true;
+    MHD_suspend_connection(conn);
+    return MHD_YES;
+  }
+  struct MHD_Response *response = r->response;
+  r->response = NULL;
+  enum MHD_Result result = MHD_queue_response(conn, r->status, response);
+  MHD_destroy_response(response);
+  return result;
+}
