@@ -32,6 +32,10 @@ static struct nodemsg *new_handle(const struct nodemsg_options *options) {
     free(m);
     return NULL;
   }
+  if (!(m->easy = curl_easy_init())) {
+    nodemsg_close(m);
+    return NULL;
+  }
   if (options->timeout > 0)
     m->deadline =
         clock_ns() + (int64_t)((options->timeout < TIMEOUT_MAX ? options->timeout : TIMEOUT_MAX) * 1e9);
@@ -40,7 +44,7 @@ static struct nodemsg *new_handle(const struct nodemsg_options *options) {
 
 void nodemsg_close(struct nodemsg *m) {
   if (!m) return;
-  transfer_finish(m);
+  curl_easy_cleanup(m->easy);
   explicit_bzero(&m->psk, sizeof m->psk);
   free(m->node);
   free(m->base);
@@ -60,7 +64,7 @@ static int open_local(const struct nodemsg_options *options, char *node, struct 
   m->node = node;
   m->base = strdup("http://localhost");
   m->socket = local_socket(node, e);
-  int rc = !m->socket ? ERR_SYSTEM : !m->base ? ERR_NOMEM : transfer_init(m);
+  int rc = !m->socket ? ERR_SYSTEM : !m->base ? ERR_NOMEM : 0;
   if (rc) {
     nodemsg_close(m);
     return rc;
@@ -78,17 +82,6 @@ static int load_key(const char *cookie_file, struct psk *out, struct error *e) {
   return rc;
 }
 
-/* The node is told whom we mean: another of the same host then says so. */
-static int add_node_to(struct nodemsg *m) {
-  struct buf field = BUF_INIT;
-  buf_printf(&field, "Node-To: %s", m->node);
-  struct curl_slist *more = buf_ok(&field) ? curl_slist_append(m->headers, field.data) : NULL;
-  buf_finish(&field);
-  if (!more) return ERR_NOMEM;
-  m->headers = more;
-  return 0;
-}
-
 static int open_remote(const struct nodemsg_options *options, const char *text, struct nodemsg **out,
                        struct error *e) {
   struct nodename name;
@@ -97,8 +90,7 @@ static int open_remote(const struct nodemsg_options *options, const char *text, 
   struct nodemsg *m = new_handle(options);
   if (!m) return ERR_NOMEM;
   rc = load_key(options->cookie_file, &m->psk, e);
-  if (!rc) rc = (m->node = strdup(name.full)) ? add_node_to(m) : ERR_NOMEM;
-  if (!rc) rc = transfer_init(m);
+  if (!rc) rc = (m->node = strdup(name.full)) ? 0 : ERR_NOMEM;
   if (!rc) rc = remote_find(m, &name, e);
   if (rc) {
     nodemsg_close(m);
@@ -136,19 +128,20 @@ const char *nodemsg_node(const struct nodemsg *m) {
 
 int nodemsg_request(struct nodemsg *m, const char *method, const char *path, json_t *body, json_t **out,
                     struct error *e) {
-  return settle(transfer(m, &(struct exchange){.method = method, .path = path, .body = body}, out, e), e);
+  return settle(transfer(m, &(struct exchange_request){.method = method, .path = path, .body = body}, out, e),
+                e);
 }
 
 int nodemsg_stream(struct nodemsg *m, const char *method, const char *path, json_t *body,
                    int (*line)(void *data, json_t *value), void *data, struct error *e) {
-  struct exchange x = {.method = method, .path = path, .body = body, .line = line, .data = data};
-  return transfer(m, &x, NULL, e);
+  struct exchange_request r = {.method = method, .path = path, .body = body, .line = line, .data = data};
+  return transfer(m, &r, NULL, e);
 }
 
 int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *data, char *bytes, size_t size),
                    void *data, struct error *e) {
-  struct exchange x = {.method = "POST", .path = path, .read = read, .data = data};
-  return transfer(m, &x, NULL, e);
+  struct exchange_request r = {.method = "POST", .path = path, .read = read, .data = data};
+  return transfer(m, &r, NULL, e);
 }
 
 /* What to poll for the end of the node: its process where that is ours to see, else our connection to it (of

@@ -4,18 +4,8 @@
 #include "base/buf.h"
 #include "wire/scan.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Has the host taken or refused the connection? */
-static bool is_reached(struct nodemsg *m) {
-  long system = 0;
-  curl_off_t connected = 0;
-  curl_easy_getinfo(m->easy, CURLINFO_OS_ERRNO, &system);
-  curl_easy_getinfo(m->easy, CURLINFO_CONNECT_TIME_T, &connected);
-  return system == ECONNREFUSED || connected > 0 || m->session.offered;
-}
 
 /* A server that is no node does not know the Node-To field: the answer itself must name the node. */
 static int check_name(const char *name, json_t *answer, struct error *e) {
@@ -32,7 +22,7 @@ static int ask(struct nodemsg *m, const struct nodename *name, int port, struct 
   m->base = buf_take(&base);
   if (!m->base) return error_set(e, ERR_NOMEM, "%s: out of memory", name->full);
   json_auto_t *answer = NULL;
-  int rc = transfer(m, &(struct exchange){.method = "GET", .path = "/v1/node"}, &answer, e);
+  int rc = transfer(m, &(struct exchange_request){.method = "GET", .path = "/v1/node"}, &answer, e);
   return rc ? rc : check_name(name->full, answer, e);
 }
 
@@ -43,7 +33,7 @@ int remote_find(struct nodemsg *m, const struct nodename *name, struct error *e)
   do {
     failure = (struct error){0};
     if (ask(m, name, scan.port, &failure) == 0) return 0;
-  } while (scan_next(&scan, &failure, is_reached(m)) && transfer_left(m) > 0);
+  } while (scan_next(&scan, &failure, m->reached) && transfer_left(m) > 0);
   if (e) *e = scan.best;
   return scan.best.code;
 }

@@ -137,7 +137,6 @@ int psk_prepare(CURL *easy, struct psk_session *session) {
                 curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L) ||
                 curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3) ||
                 curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https") ||
-                curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L) ||
-                curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+                curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
   return failed ? ERR_TLS : 0;
 }

@@ -3,14 +3,18 @@
  * which outlive the socket until uv has closed them. */
 #include "agent/mesh/dial.h"
 
-#include "base/buf.h"
-#include "wire/json.h"
+#include "core/nodename.h"
+#include "wire/exchange.h"
 
 #include <curl/curl.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-enum { ANSWER_MAX = 16 << 20, CONNECT_TIMEOUT_MS = 4000 };
+enum {
+  ANSWER_MAX = 16 << 20,
+  CONNECT_TIMEOUT_MS = 4000,
+  IDLE_S = 2, /* a connection kept for longer may be one that its node has closed */
+};
 
 struct dialler {
   uv_loop_t *loop;
@@ -27,9 +31,7 @@ struct dialler {
 struct dial_request {
   struct dialler *dialler;
   CURL *easy;
-  struct curl_slist *headers;
-  struct psk_session session;
-  struct buf body, answer;
+  struct exchange exchange;
   char node[NODENAME_SIZE];
   const struct dial_source *source;
   bool started, told, paused; /* started is told from a clean stack, not from within libcurl */
@@ -57,30 +59,16 @@ static void unlink_request(struct dial_request *r) {
 
 static void free_request(struct dial_request *r) {
   curl_easy_cleanup(r->easy);
-  curl_slist_free_all(r->headers);
-  buf_finish(&r->body);
-  buf_finish(&r->answer);
+  exchange_finish(&r->exchange);
   free(r);
-}
-
-/* What a finished transfer means: its error, or 0 with *body set. */
-static int outcome(struct dial_request *r, CURLcode result, json_t **body, struct error *e) {
-  int code = psk_classify(r->easy, result, &r->session, r->node, e);
-  if (code) return code;
-  long status = 0;
-  curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
-  const char *text = r->answer.data ? r->answer.data : "";
-  if (status < 200 || status > 299) return json_to_error(text, r->answer.len, status, e);
-  *body = r->answer.len ? json_parse(text, r->answer.len, e) : NULL;
-  return r->answer.len && !*body ? ERR_BAD_JSON : 0;
 }
 
 static void on_done(struct dial_request *r, CURLcode result) {
   struct error e = {0};
   json_t *body = NULL;
   unlink_request(r);
-  int code = outcome(r, result, &body, &e);
-  r->done(r->data, code ? &e : NULL, body);
+  int code = exchange_outcome(&r->exchange, result, &body, &e);
+  r->done(r->data, code ? &e : NULL, exchange_reached(&r->exchange), body);
   json_decref(body);
   free_request(r);
 }
@@ -259,113 +247,74 @@ void dialler_free(struct dialler *f) {
 
 /* --- requests ------------------------------------------------------------------------------------------- */
 
-static size_t on_answer(char *bytes, size_t size, size_t count, void *cls) {
-  struct dial_request *r = cls;
-  if (r->answer.len + size * count > ANSWER_MAX) return 0;
-  buf_append(&r->answer, bytes, size * count);
-  return buf_ok(&r->answer) ? size * count : 0;
-}
-
-static size_t on_source(char *out, size_t size, size_t count, void *cls) {
-  struct dial_request *r = cls;
+/* The next bytes of a body that is a stream. */
+static ssize_t on_read(void *data, char *bytes, size_t size) {
+  struct dial_request *r = data;
   r->started = true;
-  size_t n = r->source->read(r->data, out, size * count);
+  size_t n = r->source->read(r->data, bytes, size);
   if (n == DIAL_END) return 0;
   r->paused = !n;
-  return n ? n : CURL_READFUNC_PAUSE;
+  return n ? (ssize_t)n : EXCHANGE_PAUSE;
 }
 
-static bool add_header(struct dial_request *r, const char *name, const char *value) {
-  struct buf line = BUF_INIT;
-  buf_printf(&line, *value ? "%s: %s" : "%s:", name, value);
-  struct curl_slist *more = buf_ok(&line) ? curl_slist_append(r->headers, line.data) : NULL;
-  buf_finish(&line);
-  if (more) r->headers = more;
-  return more;
+static int no_memory(const struct dial_request *r, struct error *e) {
+  return error_set(e, ERR_NOMEM, "%s: %s", r->node, err_sentence(ERR_NOMEM));
 }
 
-static bool set_target(struct dial_request *r, const struct dial_target *to, const char *path) {
-  struct buf url = BUF_INIT;
-  buf_printf(&url, "https://%s:%u%s", to->host, to->port, path);
-  bool ok = buf_ok(&url) && curl_easy_setopt(r->easy, CURLOPT_URL, url.data) == CURLE_OK;
-  buf_finish(&url);
-  snprintf(r->node, sizeof r->node, "%s", to->node);
-  return ok && add_header(r, "Node-To", to->node) && add_header(r, "Expect", "");
-}
-
-static struct dial_request *no_request(struct dial_request *r, struct error *e) {
-  if (r) free_request(r);
-  error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  return NULL;
-}
-
-static bool set_common(struct dial_request *r, const char *method) {
-  return !curl_easy_setopt(r->easy, CURLOPT_PRIVATE, r) &&
-         !curl_easy_setopt(r->easy, CURLOPT_CUSTOMREQUEST, method) &&
-         !curl_easy_setopt(r->easy, CURLOPT_NOSIGNAL, 1L) &&
-         !curl_easy_setopt(r->easy, CURLOPT_WRITEFUNCTION, on_answer) &&
-         !curl_easy_setopt(r->easy, CURLOPT_WRITEDATA, r) &&
-         !curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS) &&
-         !curl_easy_setopt(r->easy, CURLOPT_MAXAGE_CONN, 2L);
-}
-
-static struct dial_request *request_new(struct dialler *f, const struct dial_target *to, const char *method,
-                                        const char *path, dial_done *done, void *data) {
-  struct dial_request *r = calloc(1, sizeof *r);
-  if (!r) return NULL;
-  *r = (struct dial_request){.dialler = f, .done = done, .data = data, .easy = curl_easy_init()};
-  r->session.psk = f->psk;
-  if (r->easy && !psk_prepare(r->easy, &r->session) && set_target(r, to, path) && set_common(r, method))
-    return r;
-  free_request(r);
-  return NULL;
-}
-
-static struct dial_request *request_start(struct dial_request *r, struct error *e) {
+/* Prepares and starts a request; what `given` leaves open is the same for all requests of a node. */
+static int request_start(struct dial_request *r, const struct dial_target *to, struct exchange_request given,
+                         struct error *e) {
   struct dialler *f = r->dialler;
-  if (curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers) || curl_multi_add_handle(f->multi, r->easy))
-    return no_request(r, e);
+  char base[sizeof "https://:65535" + NODE_HOST_MAX + 3];
+  snprintf(r->node, sizeof r->node, "%s", to->node);
+  snprintf(base, sizeof base, "https://%s:%u", to->host, to->port);
+  given.node = r->node;
+  given.base = base;
+  given.psk = f->psk;
+  given.data = r;
+  given.answer_max = ANSWER_MAX;
+  given.connect_ms = CONNECT_TIMEOUT_MS;
+  given.idle_s = IDLE_S;
+  if (!(r->easy = curl_easy_init())) return no_memory(r, e);
+  int code = exchange_prepare(&r->exchange, r->easy, &given, e);
+  if (code) return code;
+  if (curl_multi_add_handle(f->multi, r->easy)) return no_memory(r, e);
   r->next = f->requests;
   r->pprev = &f->requests;
   if (r->next) r->next->pprev = &r->next;
   f->requests = r;
-  return r;
+  return 0;
 }
 
-static bool set_body(struct dial_request *r, json_t *body) {
-  if (!body) return true;
-  json_line(&r->body, body);
-  return buf_ok(&r->body) &&
-         !curl_easy_setopt(r->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body.len) &&
-         !curl_easy_setopt(r->easy, CURLOPT_POSTFIELDS, r->body.data);
+static struct dial_request *request_new(struct dialler *f, const struct dial_target *to,
+                                        const struct dial_source *source, struct exchange_request given,
+                                        dial_done *done, void *data, struct error *e) {
+  struct dial_request *r = calloc(1, sizeof *r);
+  if (!r) {
+    error_set(e, ERR_NOMEM, "%s: %s", to->node, err_sentence(ERR_NOMEM));
+    return NULL;
+  }
+  *r = (struct dial_request){.dialler = f, .source = source, .done = done, .data = data};
+  if (!request_start(r, to, given, e)) return r;
+  free_request(r);
+  return NULL;
 }
 
 struct dial_request *dial_json(struct dialler *f, const struct dial_target *to, const char *method,
                                const char *path, json_t *body, int timeout_ms, dial_done *done, void *data,
                                struct error *e) {
-  struct dial_request *r = request_new(f, to, method, path, done, data);
-  bool good = r && set_body(r, body) && add_header(r, "Content-Type", "application/json") &&
-              !curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
+  struct exchange_request given = {.method = method, .path = path, .body = body, .timeout_ms = timeout_ms};
+  struct dial_request *r = request_new(f, to, NULL, given, done, data, e);
   json_decref(body);
-  return good ? request_start(r, e) : no_request(r, e);
-}
-
-static bool set_upload(struct dial_request *r) {
-  return add_header(r, "Content-Type", "application/x-ndjson") &&
-         add_header(r, "Transfer-Encoding", "chunked") && add_header(r, "Node-From", r->dialler->self) &&
-         !curl_easy_setopt(r->easy, CURLOPT_POST, 1L) &&
-         !curl_easy_setopt(r->easy, CURLOPT_READFUNCTION, on_source) &&
-         !curl_easy_setopt(r->easy, CURLOPT_READDATA, r) &&
-         !curl_easy_setopt(r->easy, CURLOPT_UPLOAD_BUFFERSIZE, 256L << 10);
+  return r;
 }
 
 struct dial_request *dial_upload(struct dialler *f, const struct dial_target *to, const char *path,
                                  const struct dial_source *source, dial_done *done, void *data,
                                  struct error *e) {
-  struct dial_request *r = request_new(f, to, "POST", path, done, data);
-  if (!r || !set_upload(r)) return no_request(r, e);
-  r->source = source;
-  return request_start(r, e);
+  struct exchange_request given = {
+      .method = "POST", .path = path, .from = f->self, .read = on_read, .type = "application/x-ndjson"};
+  return request_new(f, to, source, given, done, data, e);
 }
 
 int dial_resume(struct dial_request *r) {

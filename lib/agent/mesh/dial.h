@@ -28,9 +28,10 @@ struct dial_target {
   uint16_t port;
 };
 
-/* Runs exactly once, unless the request was cancelled.  e: NULL after a 2xx answer, whose JSON (borrowed, may
- * be NULL) is body; else the problem the peer answered with, or the stage that failed. */
-typedef void dial_done(void *data, const struct error *e, json_t *body);
+/* Runs exactly once, unless the request was cancelled.  After a 2xx answer e is NULL, and body its JSON
+ * (borrowed, may be NULL).  Else e is the problem the peer answered with, or the stage that failed, and
+ * `reached` says whether the host took or refused the connection (for scan_next). */
+typedef void dial_done(void *data, const struct error *e, bool reached, json_t *body);
 
 struct dial_request;
 

@@ -175,7 +175,7 @@ static int on_line(void *data, char *text, size_t n) {
 
 /* --- connecting ----------------------------------------------------------------------------------------- */
 
-static void on_offer_done(void *data, const struct error *e, json_t *body) {
+static void on_offer_done(void *data, const struct error *e, bool reached, json_t *body) {
   struct peer *p = data;
   p->offer = NULL;
   if (p->state != PEER_CONNECTING) return;
@@ -186,7 +186,7 @@ static void on_offer_done(void *data, const struct error *e, json_t *body) {
     return;
   }
   if (p->link) return; /* the peer has begun meanwhile: that link's fate decides */
-  if (scan_next(&p->scan, e, e->code != ERR_TIMEOUT)) {
+  if (scan_next(&p->scan, e, reached)) {
     peer_offer(p);
     return;
   }

@@ -81,8 +81,8 @@ static void on_started(void *data) {
   l->events->ready(l->data);
 }
 
-static void on_out_done(void *data, const struct error *e, json_t *body) {
-  (void)body;
+static void on_out_done(void *data, const struct error *e, bool reached, json_t *body) {
+  (void)reached, (void)body;
   struct transport *l = data;
   struct error closed;
   l->out = NULL;

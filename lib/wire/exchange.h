@@ -1,0 +1,91 @@
+/* exchange: one HTTP request to a node and its answer, on a libcurl easy handle.
+ *
+ * Here is all that a tool's requests and an agent's have in common: header fields, method, body, TLS with the
+ * cookie's key, the bound on the answer, time limits, and what the end of a transfer means.  The caller owns
+ * the easy handle and runs the transfer between two calls: curl_easy_perform in a tool, a multi handle on the
+ * agent's loop.
+ *
+ *   exchange_prepare, the transfer, exchange_outcome, exchange_finish; the last also where an earlier one
+ * failed
+ *
+ * Proxies that the environment names are not used: a node is no web page.  One owner, one thread.  A struct
+ * exchange must stay where it is from prepare to finish. */
+#ifndef WIRE_EXCHANGE_H
+#define WIRE_EXCHANGE_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "wire/lines.h"
+#include "wire/psk.h"
+
+#include <curl/curl.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Strings and body are borrowed by exchange_prepare; node, socket and data until exchange_finish. */
+struct exchange_request {
+  const char *node;   /* full name of the node that is meant: for messages, and over TCP the Node-To field */
+  const char *base;   /* the URL before the path: "https://rane:4370"; "http://localhost" with a socket */
+  const char *socket; /* path of the node's unix socket, or NULL: TCP */
+  const struct psk *psk; /* the key for https; NULL: plain HTTP.  Borrowed until exchange_finish */
+  const char *method;    /* "GET", "PUT", … */
+  const char *path;      /* with its escapes: "/v1/nodes" */
+  const char *from;      /* the Node-From field, or NULL */
+
+  const json_t *body; /* or NULL */
+  /* The body as a stream, instead: puts up to size bytes into bytes[] and returns how many; 0 ends the body;
+   * EXCHANGE_PAUSE pauses it until curl_easy_pause(easy, CURLPAUSE_CONT); a negative code ends the transfer,
+   * and exchange_outcome returns that code. */
+  ssize_t (*read)(void *data, char *bytes, size_t size);
+  const char *type; /* Content-Type of the stream; a JSON body has its own */
+
+  /* Where the answer is a stream of JSON lines: is called for each line but empty ones, with a borrowed
+   * value. Anything but 0 ends the transfer, and exchange_outcome returns it.  NULL: the answer is one
+   * document. */
+  int (*line)(void *data, json_t *value);
+  void *data; /* for read and line; also the easy handle's CURLOPT_PRIVATE */
+
+  size_t answer_max; /* bytes of the document, or of one line: more is ERR_TOO_LARGE */
+  long connect_ms;   /* for resolving, TCP and TLS together */
+  long timeout_ms;   /* for all of it; 0: no limit */
+  long idle_s;       /* a kept connection idle for longer is not used again; 0: libcurl's default */
+};
+
+#define EXCHANGE_PAUSE ((ssize_t)CURL_READFUNC_PAUSE)
+
+struct exchange {
+  CURL *easy;
+  CURLcode setup; /* the first failure of curl_easy_setopt */
+  struct exchange_request request;
+  struct curl_slist *headers;
+  struct psk_session session;
+  struct buf body, answer;
+  struct lines lines;
+  CURLcode result;     /* of the transfer */
+  long status;         /* 0: no answer has begun */
+  int stopped;         /* why a callback has ended the transfer, or 0 */
+  bool told;           /* it was read or line, which have told their caller why */
+  struct error reason; /* what is wrong with a line that is not JSON */
+};
+
+/* Sets up the easy handle for one request; whatever was set on it before is forgotten, except connections.
+ * ERR_NOMEM, ERR_TLS (libcurl runs on another TLS library than OpenSSL), ERR_SYSTEM (libcurl refuses an
+ * option). */
+int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_request *request,
+                     struct error *e) MUST_CHECK;
+
+/* What the transfer's result means.  0 after a 2xx answer: *answer is a new reference to its JSON, NULL when
+ * it was empty or a stream of lines.  Else the code of the node's problem document, the stage that failed
+ * (wire/psk.h; ERR_NO_AGENT when nobody listens on the socket), ERR_VERSION when the answer is not a node's,
+ * ERR_LOST when a stream broke off inside a line, ERR_TOO_LARGE, ERR_NOMEM.  *e is told all of them but what
+ * read and line returned. */
+int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struct error *e) MUST_CHECK;
+
+/* After exchange_outcome: did the host react, by taking or refusing the connection?  For wire/scan.h. */
+bool exchange_reached(const struct exchange *x);
+
+/* Frees what the exchange holds.  The easy handle may not run again before the next exchange_prepare. */
+void exchange_finish(struct exchange *x);
+
+#endif

@@ -1,0 +1,326 @@
+/* Exchanges with a server that reads whole requests and answers each with the next text of a list. */
+#include "wire/exchange.h"
+
+#include "tap.h"
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* --- the server --- */
+
+enum { ANSWERS = 4 };
+
+struct server {
+  int fd, port;
+  pthread_t thread;
+  const char *answers[ANSWERS + 1]; /* each is a whole answer; "~" at its end: then closes the connection */
+  struct buf requests[ANSWERS];
+  int answered, connections;
+};
+
+/* Has the request ended, with its body? */
+static bool is_whole(const struct buf *request) {
+  const char *end = request->data ? strstr(request->data, "\r\n\r\n") : NULL;
+  if (!end) return false;
+  if (strstr(request->data, "chunked")) return strstr(end, "0\r\n\r\n") != NULL;
+  const char *length = strstr(request->data, "Content-Length: ");
+  return strlen(end + 4) >= (length ? strtoul(length + 16, NULL, 10) : 0);
+}
+
+static bool read_request(int fd, struct buf *request) {
+  char bytes[4096];
+  while (!is_whole(request)) {
+    ssize_t n = read(fd, bytes, sizeof bytes);
+    if (n <= 0) return false;
+    buf_append(request, bytes, (size_t)n);
+  }
+  return true;
+}
+
+static void *serve(void *data) {
+  struct server *s = data;
+  int fd = -1;
+  for (const char **answer = s->answers; *answer; answer++) {
+    if (fd < 0) fd = accept(s->fd, NULL, NULL), s->connections++;
+    size_t n = strlen(*answer);
+    bool closes = (*answer)[n - 1] == '~';
+    read_request(fd, &s->requests[s->answered++]);
+    if (write(fd, *answer, n - closes) < 0 || closes) close(fd), fd = -1;
+  }
+  if (fd >= 0) close(fd);
+  return NULL;
+}
+
+static void server_start(struct server *s, const char *first, const char *second) {
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct timeval patience = {20, 0};
+  socklen_t n = sizeof at;
+  *s = (struct server){.answers = {first, second}};
+  s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience); /* of accept and read */
+  if (bind(s->fd, (struct sockaddr *)&at, n) || listen(s->fd, 4) ||
+      getsockname(s->fd, (struct sockaddr *)&at, &n) || pthread_create(&s->thread, NULL, serve, s))
+    abort();
+  s->port = ntohs(at.sin_port);
+}
+
+/* What the server has heard is looked at only after this. */
+static void server_join(struct server *s) {
+  pthread_join(s->thread, NULL);
+  close(s->fd);
+}
+
+static void server_free(struct server *s) {
+  for (int i = 0; i < ANSWERS; i++) buf_finish(&s->requests[i]);
+}
+
+static bool heard(const struct server *s, int i, const char *text) {
+  return s->requests[i].data && strstr(s->requests[i].data, text);
+}
+
+/* --- the client --- */
+
+struct trial {
+  CURL *easy;
+  char base[64];
+  struct exchange_request request;
+  struct error e;
+  json_t *answer;
+  bool reached;
+};
+
+static void trial_init(struct trial *t, int port) {
+  *t = (struct trial){.easy = curl_easy_init()};
+  snprintf(t->base, sizeof t->base, "http://127.0.0.1:%d", port);
+  t->request = (struct exchange_request){.node = "two@rane",
+                                         .base = t->base,
+                                         .method = "GET",
+                                         .path = "/v1/node",
+                                         .answer_max = 1 << 20,
+                                         .connect_ms = 20000,
+                                         .timeout_ms = 20000};
+}
+
+static void trial_finish(struct trial *t) {
+  json_decref(t->answer);
+  curl_easy_cleanup(t->easy);
+}
+
+static int run(struct trial *t) {
+  struct exchange x;
+  json_decref(t->answer);
+  t->answer = NULL;
+  t->e = (struct error){0};
+  int rc = exchange_prepare(&x, t->easy, &t->request, &t->e);
+  if (!rc) {
+    rc = exchange_outcome(&x, curl_easy_perform(t->easy), &t->answer, &t->e);
+    t->reached = exchange_reached(&x);
+  }
+  exchange_finish(&x);
+  return rc;
+}
+
+/* --- requests --- */
+
+#define OK(body, length) "HTTP/1.1 200 OK\r\nContent-Length: " #length "\r\n\r\n" body
+
+static void test_request(void) {
+  struct server s;
+  struct trial t;
+  json_t *body = json_pack("{s:i}", "a", 1);
+  server_start(&s, OK("{\"b\":2}", 7), OK("", 0));
+  trial_init(&t, s.port);
+  t.request.method = "PUT", t.request.path = "/v1/link", t.request.from = "one@rane", t.request.body = body;
+  ok(run(&t) == 0 && json_integer_value(json_object_get(t.answer, "b")) == 2, "a document, past a proxy: %s",
+     t.e.text);
+  t.request.method = "GET", t.request.path = "/v1/node", t.request.from = NULL, t.request.body = NULL;
+  ok(run(&t) == 0 && !t.answer && t.reached, "another on the same handle, with an empty answer: %s",
+     t.e.text);
+  trial_finish(&t);
+  server_join(&s);
+  ok(s.connections == 1, "both go over one connection");
+  ok(heard(&s, 0, "PUT /v1/link HTTP/1.1\r\n") && heard(&s, 0, "\r\n\r\n{\"a\":1}\n"),
+     "method, path, version and body");
+  ok(heard(&s, 0, "Node-To: two@rane\r\n") && heard(&s, 0, "Node-From: one@rane\r\n") &&
+         heard(&s, 0, "Content-Type: application/json\r\n") && !heard(&s, 0, "Expect"),
+     "the header fields");
+  ok(heard(&s, 1, "GET /v1/node HTTP/1.1\r\n") && !heard(&s, 1, "Content-Length") &&
+         !heard(&s, 1, "Node-From") && !heard(&s, 1, "{"),
+     "the second has nothing of the first");
+  server_free(&s);
+  json_decref(body);
+}
+
+static void test_no_body(void) {
+  struct server s;
+  struct trial t;
+  server_start(&s, OK("", 0), OK("", 0));
+  trial_init(&t, s.port);
+  t.request.method = "POST";
+  ok(run(&t) == 0, "a POST without a body: %s", t.e.text);
+  t.request.method = "DELETE";
+  ok(run(&t) == 0, "a DELETE without a body: %s", t.e.text);
+  trial_finish(&t);
+  server_join(&s);
+  ok(heard(&s, 0, "Content-Length: 0\r\n") && heard(&s, 1, "DELETE /v1/node") &&
+         !heard(&s, 1, "Content-Length"),
+     "the POST alone says that its body is empty");
+  server_free(&s);
+}
+
+/* Gives "one", pauses once, gives "two", ends; or fails where it would end. */
+struct source {
+  int step, fails;
+};
+
+static ssize_t read_source(void *data, char *bytes, size_t size) {
+  struct source *s = data;
+  if (size < 3) abort();
+  switch (s->step++) {
+  case 0: return memcpy(bytes, "one", 3), 3;
+  case 1: return EXCHANGE_PAUSE;
+  case 2: return memcpy(bytes, "two", 3), 3;
+  default: return s->fails;
+  }
+}
+
+/* Runs an upload to its end, and takes it out of its pause whenever it stands still. */
+static int run_paused(struct trial *t) {
+  struct exchange x;
+  CURLM *multi = curl_multi_init();
+  CURLMsg *m = NULL;
+  int running = 1, left;
+  int rc = exchange_prepare(&x, t->easy, &t->request, &t->e);
+  curl_multi_add_handle(multi, t->easy);
+  for (int i = 0; i < 2000 && running; i++) {
+    curl_multi_perform(multi, &running);
+    if (((struct source *)t->request.data)->step == 2) curl_easy_pause(t->easy, CURLPAUSE_CONT);
+    if (running) curl_multi_poll(multi, NULL, 0, 10, NULL);
+  }
+  m = curl_multi_info_read(multi, &left);
+  if (!rc) rc = m ? exchange_outcome(&x, m->data.result, &t->answer, &t->e) : ERR_TIMEOUT;
+  curl_multi_remove_handle(multi, t->easy);
+  curl_multi_cleanup(multi);
+  exchange_finish(&x);
+  return rc;
+}
+
+static void test_upload(void) {
+  struct server s;
+  struct trial t;
+  struct source good = {0}, bad = {.step = 2, .fails = ERR_EXEC};
+  server_start(&s, OK("", 0), OK("", 0) "~");
+  trial_init(&t, s.port);
+  t.request.method = "POST", t.request.read = read_source, t.request.type = "application/x-ndjson";
+  t.request.data = &good;
+  ok(run_paused(&t) == 0 && good.step == 4, "a body that is a stream, with a pause: %s", t.e.text);
+  t.request.data = &bad;
+  ok(run(&t) == ERR_EXEC && !t.e.code, "a failure of its source is returned, and no other is told");
+  trial_finish(&t);
+  server_join(&s);
+  ok(heard(&s, 0, "POST /v1/node HTTP/1.1\r\n") && heard(&s, 0, "Transfer-Encoding: chunked\r\n") &&
+         heard(&s, 0, "Content-Type: application/x-ndjson\r\n") && heard(&s, 0, "3\r\none\r\n3\r\ntwo\r\n0"),
+     "goes out in chunks");
+  server_free(&s);
+}
+
+/* --- outcomes --- */
+
+static int take_line(void *data, json_t *value) {
+  struct buf *seen = data;
+  buf_printf(seen, "%lld,", (long long)json_integer_value(value));
+  return json_is_string(value) ? ERR_EXEC : 0;
+}
+
+static void test_outcomes(void) {
+  static const struct {
+    const char *what, *answer;
+    bool lines;
+    int code;
+    const char *text; /* which the error contains; NULL: the error is untouched */
+  } cases[] = {
+      {"a problem document",
+       "HTTP/1.1 404 Not Found\r\nContent-Length: 45\r\n\r\n"
+       "{\"code\":\"no_process\",\"detail\":\"nine is gone\"}~",
+       false, ERR_NO_PROCESS, "nine is gone"},
+      {"a refusal that is no problem document", "HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\noops~", false,
+       ERR_SYSTEM, "HTTP status 500: oops"},
+      {"a redirection", "HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n~", false, ERR_VERSION,
+       "no node (HTTP status 302)"},
+      {"what is no JSON", OK("<html>", 6) "~", false, ERR_VERSION, "not JSON"},
+      {"what is no HTTP", "SSH-2.0-OpenSSH_9.2\r\n~", false, ERR_VERSION, "does not speak HTTP/1.1"},
+      {"half a document", OK("half", 100) "~", false, ERR_LOST, "two@rane: the connection was lost"},
+      {"no answer", "~", false, ERR_LOST, "lost"},
+      {"a long document", OK("123456789", 9) "~", false, ERR_TOO_LARGE, "two@rane: larger than the limit"},
+      {"lines", OK("1\n\n2\n", 5) "~", true, 0, NULL},
+      {"half a line", OK("1\n2", 3) "~", true, ERR_LOST, "breaks off in the middle of a line"},
+      {"a line that is no JSON", OK("1\n{\n", 4) "~", true, ERR_BAD_JSON, "not JSON"},
+      {"a long line", OK("123456789\n", 10) "~", true, ERR_TOO_LARGE, "two@rane: larger than the limit"},
+      {"more than the bound in short lines", OK("1\n2\n3\n4\n5\n", 10) "~", true, 0, NULL},
+      {"a line that its reader refuses", OK("\"a\"\n1\n", 6) "~", true, ERR_EXEC, NULL},
+      {"a refusal where lines are wanted", "HTTP/1.1 404 Not Found\r\nContent-Length: 8\r\n\r\ngone\n...~",
+       true, ERR_SYSTEM, "HTTP status 404: gone"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct server s;
+    struct trial t;
+    struct buf seen = BUF_INIT;
+    server_start(&s, cases[i].answer, NULL);
+    trial_init(&t, s.port);
+    t.request.answer_max = cases[i].code == ERR_TOO_LARGE || cases[i].lines ? 8 : 1 << 20;
+    if (cases[i].lines) t.request.line = take_line, t.request.data = &seen;
+    int rc = run(&t);
+    bool told = cases[i].text ? t.e.code == rc && strstr(t.e.text, cases[i].text) : !t.e.code;
+    ok(rc == cases[i].code && told && t.reached, "%s: %s", cases[i].what, t.e.text);
+    if (i == 8) is(seen.data, "1,2,", "each line is read, but the empty one");
+    trial_finish(&t);
+    server_join(&s);
+    server_free(&s);
+    buf_finish(&seen);
+  }
+}
+
+static void test_nobody(void) {
+  struct server s;
+  struct trial t;
+  struct psk psk = {{0}};
+  server_start(&s, NULL, NULL); /* it listens, and answers none */
+  trial_init(&t, s.port);
+  t.request.timeout_ms = 100;
+  ok(run(&t) == ERR_TIMEOUT && t.reached, "a silent server is reached: %s", t.e.text);
+  server_join(&s);
+  ok(run(&t) == ERR_TCP && t.reached, "a closed port is reached: %s", t.e.text);
+  t.request.base = "http://no..host";
+  ok(run(&t) == ERR_RESOLVE && !t.reached, "an unknown host is not: %s", t.e.text);
+  t.request.base = "http://localhost", t.request.socket = "/nowhere/sock";
+  ok(run(&t) == ERR_NO_AGENT && strstr(t.e.text, "two@rane: the node does not answer on /nowhere/sock"),
+     "a socket that is not there: %s", t.e.text);
+  t.request.base = t.base, t.request.socket = NULL, t.request.psk = &psk;
+  ok(run(&t) != 0 && t.e.code != ERR_TCP, "with a key, plain HTTP is refused: %s", t.e.text);
+  t.request.psk = NULL;
+  char *path = malloc(9000001);
+  memset(path, 'x', 9000000);
+  path[9000000] = 0;
+  t.request.path = path;
+  ok(run(&t) == ERR_SYSTEM && strstr(t.e.text, "two@rane: libcurl does not take the request"),
+     "an option that libcurl refuses: %s", t.e.text);
+  free(path);
+  trial_finish(&t);
+}
+
+int main(void) {
+  setenv("http_proxy", "http://127.0.0.1:9", 1);
+  setenv("ALL_PROXY", "http://127.0.0.1:9", 1);
+  unsetenv("no_proxy"), unsetenv("NO_PROXY");
+  curl_global_init(CURL_GLOBAL_DEFAULT);
+  test_request();
+  test_no_body();
+  test_upload();
+  test_outcomes();
+  test_nobody();
+  curl_global_cleanup();
+  return tap_end();
+}
