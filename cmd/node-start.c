@@ -1,8 +1,8 @@
 /* node-start: runs a node, in the foreground with the terminal as its console, or detached. */
 #include "agent/agent.h"
 #include "base/text.h"
-#include "client/local.h"
 #include "core/nodename.h"
+#include "core/rundir.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -153,7 +153,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   int64_t schedulers = 0;
   struct nodename ignored;
   if (load_cookie(o, &s->cookie, e) || choose_name(o, s->name, e)) return e->code;
-  if (local_directory(s->runtime_dir, sizeof s->runtime_dir, true, e)) return e->code;
+  if (rundir_find(s->runtime_dir, sizeof s->runtime_dir, e) || rundir_make(s->runtime_dir, e)) return e->code;
   if (o->schedulers && !text_integer(o->schedulers, 1, 256, &schedulers))
     return error_set(e, ERR_USAGE, "--schedulers %s: expected a number from 1 to 256", o->schedulers);
   size_t heap_max = 0;

@@ -317,10 +317,27 @@ ended() {
   assert_output "one@$HOST"
 }
 
-@test "a runtime directory that others can write is refused" {
+@test "a runtime directory that others can write, or a symbolic link, is refused, by nodes and by tools" {
   mkdir -m 777 "$NODE_RUNTIME_DIR"
-  run ! start_node one
-  assert_output --partial "$NODE_RUNTIME_DIR"
+  run -4 start_node one
+  assert_output --partial "$NODE_RUNTIME_DIR: must be a directory"
+  run -4 node-list
+  assert_output --partial "$NODE_RUNTIME_DIR: must be a directory"
+  chmod 700 "$NODE_RUNTIME_DIR"
+  ln -s "$NODE_RUNTIME_DIR" "$T/link"
+  for link in "$T/link" "$T/link/"; do
+    NODE_RUNTIME_DIR=$link run -4 start_node one
+    assert_output --partial "$T/link: must be a directory"
+    NODE_RUNTIME_DIR=$link run -4 node-list
+    assert_output --partial "$T/link: must be a directory"
+  done
+}
+
+@test "a runtime directory that others can read is as good to nodes as to tools" {
+  mkdir -m 755 "$NODE_RUNTIME_DIR" "$NODE_RUNTIME_DIR/one@$HOST"
+  start_node one
+  run -0 node-list --self
+  assert_output "one@$HOST"
 }
 
 @test "a runtime directory too long for a socket is refused with its name" {

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "core/nodename.h"
+#include "core/rundir.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -15,7 +16,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,22 +27,6 @@ struct runtime {
   char sock[4200];
   int lock;
 };
-
-const char *runtime_dir(const struct agent *a) {
-  return a->runtime->dir;
-}
-
-/* A directory of ours alone: made, or found to be so. */
-static int private_dir(const char *path, struct error *e) {
-  struct stat st;
-  if (mkdir(path, 0700) && errno != EEXIST)
-    return error_set(e, ERR_SYSTEM, "%s: cannot be made: %s", path, strerror(errno));
-  if (lstat(path, &st)) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
-  if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 077)
-    return error_set(e, ERR_PERMISSION, "%s: must be a directory of yours with mode 0700 (try: chmod 700 %s)",
-                     path, path);
-  return 0;
-}
 
 /* Tools look whether a node lives by taking a shared lock for a moment: that is not somebody who has the
  * name. */
@@ -226,8 +210,8 @@ int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t 
   *unix_fd = *tcp_fd = -1;
   snprintf(rt->dir, sizeof rt->dir, "%s/%s", a->config->runtime_dir, a->self);
   snprintf(rt->sock, sizeof rt->sock, "%s/sock", rt->dir);
-  int code = private_dir(a->config->runtime_dir, e);
-  if (!code) code = private_dir(rt->dir, e);
+  int code = rundir_make(a->config->runtime_dir, e);
+  if (!code) code = rundir_make(rt->dir, e);
   if (!code) code = take_name(a, rt, e);
   if (!code) code = bind_port(a, tcp_fd, note, size, e);
   if (!code) code = bind_unix(rt, unix_fd, e);

@@ -13,9 +13,6 @@ struct runtime;
 int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size,
                  struct error *e) MUST_CHECK;
 
-/* The node's directory. */
-const char *runtime_dir(const struct agent *a);
-
 /* Takes the socket away and lets go of the name. */
 void runtime_finish(struct agent *a);
 

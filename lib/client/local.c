@@ -3,6 +3,7 @@
 #include "client/local.h"
 
 #include "base/buf.h"
+#include "core/rundir.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -12,42 +13,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Somebody else's directory could hold somebody else's sockets: it is refused. */
-static int check_owner(const char *path, struct error *e) {
-  struct stat st;
-  if (stat(path, &st)) {
-    if (errno == ENOENT) return 0;
-    return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
-  }
-  if (!S_ISDIR(st.st_mode)) return error_set(e, ERR_SYSTEM, "%s: not a directory", path);
-  if (st.st_uid != geteuid() || st.st_mode & (S_IWGRP | S_IWOTH))
-    return error_set(e, ERR_PERMISSION,
-                     "%s: this directory must be yours, and nobody else may write to it (chown, chmod 700; "
-                     "or choose another with NODE_RUNTIME_DIR)",
-                     path);
-  return 0;
-}
-
-int local_directory(char *out, size_t size, bool make, struct error *e) {
-  const char *own = getenv("NODE_RUNTIME_DIR"), *session = getenv("XDG_RUNTIME_DIR");
-  char path[sizeof "/tmp/node-" + 20];
-  int n;
-  if (own && *own)
-    n = snprintf(out, size, "%s", own);
-  else if (session && *session)
-    n = snprintf(out, size, "%s/node", session);
-  else {
-    snprintf(path, sizeof path, "/tmp/node-%u", (unsigned)geteuid());
-    n = snprintf(out, size, "%s", geteuid() == 0 ? "/run/node" : path);
-  }
-  if (n < 0 || (size_t)n >= size) return error_set(e, ERR_SYSTEM, "the runtime directory's path is too long");
-  if (make && mkdir(out, 0700) && errno != EEXIST)
-    return error_set(e, ERR_SYSTEM, "%s: %s", out, strerror(errno));
-  return check_owner(out, e);
+static int directory(char *out, size_t size, struct error *e) {
+  int code = rundir_find(out, size, e);
+  return code ? code : rundir_check(out, e);
 }
 
 /* Is the lock in directory `node` (below dir) held?  A shared lock does not disturb other askers. */
@@ -90,7 +61,7 @@ static int sorted(json_t *array, json_t **out) {
 
 int local_nodes(json_t **out, struct error *e) {
   char path[4096];
-  int rc = local_directory(path, sizeof path, false, e);
+  int rc = directory(path, sizeof path, e);
   if (rc) return rc;
   json_auto_t *found = json_array();
   if (!found) return ERR_NOMEM;
@@ -164,7 +135,7 @@ int local_choose(const char *wanted, char **out, struct error *e) {
 
 char *local_socket(const char *node, struct error *e) {
   char path[4096];
-  if (local_directory(path, sizeof path, false, e)) return NULL;
+  if (directory(path, sizeof path, e)) return NULL;
   struct buf out = BUF_INIT;
   buf_printf(&out, "%s/%s/sock", path, node);
   if (buf_ok(&out) && out.len >= sizeof((struct sockaddr_un *)NULL)->sun_path) {

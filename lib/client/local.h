@@ -1,4 +1,4 @@
-/* local: the nodes that run on this host for this user, found in the runtime directory.
+/* local: the nodes that run on this host for this user, found in the runtime directory (core/rundir.h).
  *
  * Each node has a directory there, named by its full name; a node is running for as long as the file `lock`
  * in it is locked (flock) by its agent.  What else lies there, left by a node that was killed, means nothing.
@@ -9,13 +9,6 @@
 #include "base/err.h"
 
 #include <jansson.h>
-#include <stdbool.h>
-#include <stddef.h>
-
-/* Where the nodes' directories are: $NODE_RUNTIME_DIR, else $XDG_RUNTIME_DIR/node, else /run/node for root,
- * else /tmp/node-UID.  With make, it is created (mode 0700).  ERR_PERMISSION when it is there and is not this
- * user's own, or others may write to it; ERR_SYSTEM. */
-int local_directory(char *out, size_t size, bool make, struct error *e) MUST_CHECK;
 
 /* The full names of the running nodes, sorted: a JSON array, in *out. ERR_PERMISSION, ERR_NOMEM. */
 int local_nodes(json_t **out, struct error *e) MUST_CHECK;

@@ -7,6 +7,7 @@
 #include "client/local.h"
 #include "client/remote.h"
 #include "client/transfer.h"
+#include "core/rundir.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -195,7 +196,9 @@ char *nodemsg_path(const char *prefix, const char *segment, const char *suffix) 
 }
 
 int nodemsg_runtime_dir(char *out, size_t size, bool make, struct error *e) {
-  return settle(local_directory(out, size, make, e), e);
+  int code = rundir_find(out, size, e);
+  if (!code) code = make ? rundir_make(out, e) : rundir_check(out, e);
+  return settle(code, e);
 }
 
 json_t *nodemsg_local_nodes(void) {

@@ -1,0 +1,46 @@
+/* Invariant: a path that rundir_check has accepted can be replaced only by this user or root, as long as its
+ * parent is theirs or sticky, like /tmp. */
+#include "core/rundir.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* lstat follows a symbolic link whose name ends with a slash. */
+static void drop_slashes(char *path) {
+  for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
+}
+
+int rundir_find(char *out, size_t size, struct error *e) {
+  const char *own = getenv("NODE_RUNTIME_DIR"), *session = getenv("XDG_RUNTIME_DIR");
+  int n;
+  if (own && *own)
+    n = snprintf(out, size, "%s", own);
+  else if (session && *session)
+    n = snprintf(out, size, "%s/node", session);
+  else if (geteuid() == 0)
+    n = snprintf(out, size, "/run/node");
+  else
+    n = snprintf(out, size, "/tmp/node-%u", (unsigned)geteuid());
+  if (n < 0 || (size_t)n >= size) return error_set(e, ERR_SYSTEM, "the runtime directory's path is too long");
+  drop_slashes(out);
+  return 0;
+}
+
+int rundir_check(const char *path, struct error *e) {
+  struct stat st;
+  if (lstat(path, &st)) return errno == ENOENT ? 0 : error_system(e, errno, path);
+  if (S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & (S_IWGRP | S_IWOTH))) return 0;
+  return error_set(e, ERR_PERMISSION,
+                   "%s: must be a directory (no symbolic link) of yours that nobody else may write to "
+                   "(chmod 700, or choose another with NODE_RUNTIME_DIR)",
+                   path);
+}
+
+int rundir_make(const char *path, struct error *e) {
+  if (mkdir(path, 0700) && errno != EEXIST) return error_system(e, errno, path);
+  return rundir_check(path, e);
+}

@@ -1,0 +1,21 @@
+/* rundir: the runtime directory, which holds a directory for each node of this user on this host, with the
+ * node's socket and lock.  Here is where it lies and whom it may belong to; any thread.
+ *
+ * Whoever can write to it could put a socket of theirs in the place of a node's.  So it, and each directory
+ * in it, is a directory (no symbolic link) that belongs to this user and that nobody else may write to. */
+#ifndef CORE_RUNDIR_H
+#define CORE_RUNDIR_H
+
+#include "base/err.h"
+
+/* Where it lies, whether or not it exists: $NODE_RUNTIME_DIR, else $XDG_RUNTIME_DIR/node, else /run/node for
+ * root, else /tmp/node-UID.  ERR_SYSTEM when the path is longer than out. */
+int rundir_find(char *out, size_t size, struct error *e) MUST_CHECK;
+
+/* 0 when the directory is as it must be, or does not exist.  ERR_PERMISSION, ERR_SYSTEM. */
+int rundir_check(const char *path, struct error *e) MUST_CHECK;
+
+/* Makes the directory, with mode 0700, when it does not exist; then rundir_check. */
+int rundir_make(const char *path, struct error *e) MUST_CHECK;
+
+#endif
