@@ -2,7 +2,7 @@
 #include "tool.h"
 
 #include "base/text.h"
-#include "core/nodename.h"
+#include "core/procname.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -1,7 +1,7 @@
 /* node-register: registers a process under a name, or removes the name. */
 #include "tool.h"
 
-#include "core/nodename.h"
+#include "core/procname.h"
 #include "core/npid.h"
 
 #include <stdio.h>

@@ -2,7 +2,7 @@
 #include "table.h"
 #include "tool.h"
 
-#include "core/nodename.h"
+#include "core/procname.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/text.h"
 #include "core/nodename.h"
+#include "core/procname.h"
 #include "wire/json.h"
 
 #include <stdio.h>

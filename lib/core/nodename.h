@@ -25,8 +25,4 @@ struct nodename {
 /* Reads text into *out; on failure ERR_BAD_NODE, with e saying what is wrong with which word. */
 int nodename_parse(const char *text, struct nodename *out, struct error *e) MUST_CHECK;
 
-/* A process's registered name: 1 to 255 bytes of UTF-8 without control characters, blanks, '/', '<', '>'; not
- * starting with '-'; and not shaped like a pid.  0 or ERR_BAD_NAME. */
-int procname_check(const char *text, struct error *e) MUST_CHECK;
-
 #endif

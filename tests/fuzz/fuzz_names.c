@@ -2,6 +2,7 @@
 #include "fuzz.h"
 
 #include "core/nodename.h"
+#include "core/procname.h"
 #include "core/npid.h"
 
 #include <stdlib.h>

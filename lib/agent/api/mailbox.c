@@ -6,6 +6,7 @@
 #include "agent/api/routes.h"
 #include "agent/kernel/registry.h"
 #include "agent/send.h"
+#include "core/procname.h"
 #include "wire/json.h"
 
 #include <stdio.h>

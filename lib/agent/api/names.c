@@ -3,6 +3,7 @@
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
 #include "agent/kernel/registry.h"
+#include "core/procname.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -9,6 +9,7 @@
 #include "agent/process/command.h"
 #include "agent/send.h"
 #include "base/clock.h"
+#include "core/procname.h"
 
 #include <stdlib.h>
 #include <string.h>

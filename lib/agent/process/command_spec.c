@@ -3,7 +3,7 @@
 #include "agent/process/command_spec.h"
 
 #include "base/buf.h"
-#include "core/nodename.h"
+#include "core/procname.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,6 +2,7 @@
 #include "vm/bind/bind.h"
 
 #include "base/buf.h"
+#include "core/procname.h"
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"

@@ -1,6 +1,7 @@
 /* An order stays in p->order until its code is loaded; then it is answered, which frees it. */
 #include "vm/bind/boot.h"
 
+#include "core/procname.h"
 #include "vm/bind/bind.h"
 #include "vm/bind/require.h"
 #include "vm/copy/copy.h"
