@@ -1,105 +1,226 @@
-/* Invariant: a peer's link is opened here alone, at most one at a time; `offered` is answered when our stream
- * stands or the peer goes down, whichever comes first. */
+/* Invariant: a peer's state changes in peer_event alone, and as the table says.  A peer has a transport from
+ * PEER_OPENING on, and one at most; it has an unanswered offer of its peer's in PEER_OPENING and PEER_GREETED
+ * alone.
+ *
+ * Orderings: an action runs before its state changes, and may refuse the event, in which case nothing has
+ * changed.  An action that raises a further event stands in a cell that keeps the state.  What follows from a
+ * state (ENTER below) runs after the change, so that it may send signals.  The transport calls nothing back
+ * before its open and offer have returned. */
+#include "agent/mesh/handshake.h"
+
 #include "agent/mesh/hello.h"
-#include "agent/mesh/peer.h"
-#include "base/buf.h"
-#include "wire/frame.h"
 #include "wire/json.h"
 
 #include <string.h>
 
-/* --- hello ---------------------------------------------------------------------------------------------- */
+static const struct mesh_config *config_of(const struct peer *p) {
+  return &p->mesh->config;
+}
 
-/* Who we are, and whom we know. */
-static json_t *hello(struct mesh *m) {
+static const struct transport_class *carrier_of(const struct peer *p) {
+  return p->mesh->config.transport;
+}
+
+void peer_fail(struct peer *p, int code, const char *what) {
+  struct error e;
+  error_set(&e, code, "%s: %s", p->name.full, what);
+  peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
+}
+
+/* {key: value} as a line; value is consumed, and may be NULL when memory ran out. */
+static int write_line(struct peer *p, const char *key, json_t *value) {
+  struct buf line = BUF_INIT;
+  json_t *v = json_pack("{s:o}", key, value);
+  if (v) json_line(&line, v);
+  json_decref(v);
+  int code = !v || !buf_ok(&line) ? ERR_NOMEM : carrier_of(p)->write(p->transport, line.data, line.len);
+  buf_finish(&line);
+  return code;
+}
+
+/* --- our offer ------------------------------------------------------------------------------------------ */
+
+/* This node's hello, with the members that it has. */
+static json_t *make_hello(const struct mesh *m) {
   json_t *members = json_array();
-  for (size_t i = 0; i < m->count; i++) {
-    const struct peer *p = m->order[i];
-    if (p->state == PEER_UP) json_array_append_new(members, json_string(p->name.full));
-  }
+  for (size_t i = 0; i < m->count; i++)
+    if (m->all[i]->state == PEER_UP) json_array_append_new(members, json_string(m->all[i]->name.full));
   return hello_write(&m->config, members);
 }
 
-static void on_ready(void *data);
-static void on_busy(void *data, bool busy);
-static void on_down(void *data, const struct error *e);
-static int on_line(void *data, char *text, size_t n);
-static const struct transport_events peer_events = {on_ready, on_line, on_busy, on_down};
-
-/* Begins our stream unless there is one. */
-static int open_link(struct peer *p, struct error *e) {
-  if (p->link) return 0;
-  const struct mesh_config *c = &p->mesh->config;
-  struct dial_target to = {p->name.full, p->address, p->port};
-  p->ready = p->greeted = false;
-  p->link = c->transport->open(c->carrier, &to, &peer_events, p, e);
-  if (!p->link) return e->code;
-  struct buf line = BUF_INIT;
-  json_t *v = json_pack("{s:o}", "hello", hello(p->mesh));
-  if (v) json_line(&line, v);
-  json_decref(v);
-  int code = !v || !buf_ok(&line) ? ERR_NOMEM : c->transport->write(p->link, line.data, line.len);
-  buf_finish(&line);
-  if (!code) return 0;
-  c->transport->close(p->link);
-  p->link = NULL;
-  return error_set(e, code, "%s: %s", p->name.full, err_sentence(code));
+static void on_offer_done(void *data, const struct error *e, bool reached, json_t *body) {
+  struct peer *p = data;
+  bool known = json_is_true(json_object_get(body, "up"));
+  p->offer = NULL;
+  peer_event(p,
+             e       ? PEER_REFUSED
+             : known ? PEER_KNOWN
+                     : PEER_TAKEN,
+             &(struct peer_detail){.why = e, .reached = reached});
 }
 
-/* Both hellos are through: our names go out, then whatever waited. */
-static void begin_sync(struct peer *p) {
-  if (!p->ready || !p->greeted || p->state != PEER_CONNECTING) return;
-  struct buf line = BUF_INIT;
-  struct mesh *m = p->mesh;
-  json_t *v = json_pack("{s:o}", "names", m->events->snapshot(m->data));
-  if (v) json_line(&line, v);
-  json_decref(v);
-  p->state = PEER_SYNCING;
-  if (!v || !buf_ok(&line) || m->config.transport->write(p->link, line.data, line.len)) {
-    struct error e;
-    error_set(&e, ERR_NOMEM, "%s: %s", p->name.full, err_sentence(ERR_NOMEM));
-    buf_finish(&line);
-    peer_down(p, &e);
-    return;
-  }
-  buf_finish(&line);
-  peer_flush(p);
+static void send_offer(struct peer *p) {
+  const struct mesh_config *c = config_of(p);
+  struct dial_target to = {p->name.full, p->name.host, p->scan.port};
+  struct error e;
+  snprintf(p->address, sizeof p->address, "%s", p->name.host);
+  p->port = to.port;
+  json_t *hello = make_hello(p->mesh);
+  if (hello) json_object_set_new(hello, "reset", json_boolean(p->state == PEER_RESETTING));
+  p->offer = c->transport->offer(c->carrier, &to, hello, c->connect_timeout_ms, on_offer_done, p, &e);
+  if (!p->offer) peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
+}
+
+/* A failed port: offers at the next one, or gives up with the most telling failure. */
+static int try_next_port(struct peer *p, struct peer_detail *d) {
+  if (scan_next(&p->scan, d->why, d->reached))
+    send_offer(p);
+  else
+    peer_event(p, PEER_LOST, &(struct peer_detail){.why = &p->scan.best});
+  return 0;
+}
+
+static int offer_again(struct peer *p, struct peer_detail *d) {
+  (void)d;
+  send_offer(p);
+  return 0;
+}
+
+/* --- our stream ----------------------------------------------------------------------------------------- */
+
+static void on_opened(void *data) {
+  peer_event(data, PEER_OPENED, &(struct peer_detail){0});
 }
 
 static void on_busy(void *data, bool busy) {
   const struct peer *p = data;
-  p->mesh->events->busy(p->mesh->data, p->incarnation, busy);
+  if (p->state >= PEER_SYNCING) p->mesh->events->busy(p->mesh->data, p->incarnation, busy);
 }
 
 static void on_down(void *data, const struct error *e) {
   struct peer *p = data;
-  p->link = NULL;
-  peer_down(p, e);
+  p->transport = NULL; /* it frees itself */
+  peer_event(p, PEER_LOST, &(struct peer_detail){.why = e});
 }
 
-static void on_ready(void *data) {
-  struct peer *p = data;
-  p->ready = true;
-  peer_answer_offer(p, NULL);
-  begin_sync(p);
+static int on_line(void *data, char *text, size_t n);
+static const struct transport_events transport_events = {on_opened, on_line, on_busy, on_down};
+
+/* Opens our stream to where the peer says that it listens; our hello is the first line. */
+static int open_stream(struct peer *p, struct peer_detail *d) {
+  const struct mesh_config *c = config_of(p);
+  if (hello_address(d->hello, d->source, p->address, sizeof p->address, d->refusal)) return d->refusal->code;
+  p->port = d->hello->port;
+  struct dial_target to = {p->name.full, p->address, p->port};
+  p->transport = c->transport->open(c->carrier, &to, &transport_events, p, d->refusal);
+  if (!p->transport) return d->refusal->code;
+  int code = write_line(p, "hello", make_hello(p->mesh));
+  if (!code) return 0;
+  c->transport->close(p->transport);
+  p->transport = NULL;
+  return error_set(d->refusal, code, "%s: %s", p->name.full, err_sentence(code));
+}
+
+/* Answers the peer's offer, if there is one: that our stream stands (why is NULL), or that it does not. */
+static void answer_offer(struct peer *p, const struct error *why) {
+  mesh_answer *answer = p->answer;
+  struct error e;
+  p->answer = NULL;
+  if (!answer) return;
+  if (why) error_set(&e, ERR_LOST, "%s cannot reach back: %s", config_of(p)->self, error_text(why));
+  answer(p->answer_data, why ? &e : NULL, false);
+}
+
+static int say_opened(struct peer *p, struct peer_detail *d) {
+  (void)d;
+  answer_offer(p, NULL);
+  return 0;
+}
+
+/* --- the peer's offer ----------------------------------------------------------------------------------- */
+
+/* One offer of a peer is answered at a time. */
+static int refuse_second(struct peer *p, struct peer_detail *d) {
+  if (!p->answer) return 0;
+  return error_set(d->refusal, ERR_BUSY, "%s: an offer of this node is already being answered", p->name.full);
+}
+
+/* The peer offers although it is connected: it may not know that, or have begun anew. */
+static int renew_by_offer(struct peer *p, struct peer_detail *d) {
+  bool same = nodetab_creation(config_of(p)->nodes, p->incarnation) == d->hello->creation;
+  d->known = same && !d->reset;
+  if (d->known) return 0;
+  peer_fail(p, ERR_LOST, same ? "it began anew (lost)" : "it was restarted (lost)");
+  return peer_event(p, PEER_OFFER, d);
+}
+
+static int take_offer(struct mesh *m, json_t *offer, struct peer_detail *d, struct peer **out) {
+  struct hello h;
+  if (hello_read(&m->config, offer, &h, d->refusal)) return d->refusal->code;
+  if (m->stopping) return error_set(d->refusal, ERR_BUSY, "%s is stopping", m->config.self);
+  *out = peer_get(m, &h.name);
+  if (!*out)
+    return error_set(d->refusal, ERR_BUSY, "%s has no room for more than %d nodes", m->config.self,
+                     MESH_PEERS_MAX);
+  d->hello = &h;
+  d->reset = json_is_true(json_object_get(offer, "reset"));
+  int code = peer_event(*out, PEER_OFFER, d);
+  d->hello = NULL;
+  return code;
+}
+
+void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer *answer, void *data) {
+  struct error e = {0};
+  struct peer_detail d = {.source = source, .refusal = &e};
+  struct peer *p = NULL;
+  if (take_offer(m, hello, &d, &p)) {
+    answer(data, &e, false);
+    return;
+  }
+  if (d.known || p->state == PEER_OPEN) { /* there is nothing to wait for */
+    answer(data, NULL, d.known);
+    return;
+  }
+  p->answer = answer;
+  p->answer_data = data;
+}
+
+/* --- the peer's stream ---------------------------------------------------------------------------------- */
+
+static int greet(struct peer *p, struct peer_detail *d) {
+  const struct mesh_config *c = config_of(p);
+  uint32_t incarnation;
+  int code = nodetab_intern(c->nodes, p->name.full, d->hello->creation, &incarnation);
+  if (code) return error_set(d->refusal, code, "%s: %s", p->name.full, err_sentence(code));
+  if (!p->transport && (code = open_stream(p, d))) return code;
+  p->incarnation = incarnation;
+  c->transport->adopt(p->transport, d->stream);
+  return 0;
+}
+
+/* A peer whose stream stands opens another one: it has begun anew. */
+static int renew_by_hello(struct peer *p, struct peer_detail *d) {
+  peer_fail(p, ERR_LOST, "it began anew (lost)");
+  return peer_event(p, PEER_HELLO, d);
 }
 
 static void on_joined(void *data, const struct error *e, npid kernel) {
   (void)kernel;
   struct peer *p = data;
-  if (e) log_line(p->mesh->config.log, "a member of %s's: %s", p->name.full, error_text(e));
-  if (p->joins && !--p->joins) peer_check_up(p);
+  if (e) log_line(config_of(p)->log, "a member that %s named: %s", p->name.full, error_text(e));
+  if (p->joins && !--p->joins) peer_check_joined(p);
 }
 
+/* Connects to the members that the peer has and this node has not. */
 static void join_members(struct peer *p, const struct hello *h) {
   size_t i;
   json_t *v;
-  if (!h->mesh || !p->mesh->config.mesh) return;
-  p->joins = 1; /* so that it does not reach 0 while we count */
+  if (!h->mesh || !config_of(p)->mesh) return;
+  p->joins = 1; /* keeps the count above 0 until all have been asked for */
   json_array_foreach(h->members, i, v) {
     struct nodename name;
     const char *text = json_string_value(v);
-    if (!text || nodename_parse(text, &name, NULL) || !strcmp(name.full, p->mesh->config.self)) continue;
+    if (!text || nodename_parse(text, &name, NULL) || !strcmp(name.full, config_of(p)->self)) continue;
     const struct peer *known = map_get(&p->mesh->peers, name.full);
     if (known && known->state != PEER_DOWN) continue;
     p->joins++;
@@ -108,62 +229,56 @@ static void join_members(struct peer *p, const struct hello *h) {
   p->joins--;
 }
 
-/* The first line of a stream of theirs. */
 int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
   struct mesh *m = mesh;
-  const struct mesh_config *c = &m->config;
-  const char *source = c->transport->source(in);
   struct error e = {0};
   struct hello h = {0};
+  struct peer_detail d = {
+      .hello = &h, .source = m->config.transport->source(in), .stream = in, .refusal = &e};
+  struct peer *p = NULL;
   json_t *line = json_parse(text, n, &e);
-  int code = line ? hello_read(c, json_object_get(line, "hello"), &h, &e) : e.code;
-  struct peer *p = code || m->stopping ? NULL : peer_get(m, &h.name);
-  if (p && p->link && c->transport->adopted(p->link)) peer_fail(p, ERR_LOST, "it began anew (lost)");
-  uint32_t incarnation = 0;
-  if (p) code = nodetab_intern(c->nodes, h.name.full, h.creation, &incarnation);
-  if (p && !code && !p->link && !(code = hello_address(&h, source, p->address, sizeof p->address, &e))) {
-    p->port = h.port;
-    code = open_link(p, &e);
-  }
-  if (p && !code) {
-    if (p->state == PEER_DOWN) peer_begin(p);
-    p->incarnation = incarnation;
-    p->greeted = true;
-    c->transport->adopt(p->link, in);
-    join_members(p, &h);
-    begin_sync(p);
-  }
-  if (code) log_line(c->log, "a link from %s is refused: %s", source, error_text(&e));
+  int code = line ? hello_read(&m->config, json_object_get(line, "hello"), &h, &e) : e.code;
+  if (!code && m->stopping) code = error_set(&e, ERR_BUSY, "%s is stopping", m->config.self);
+  if (!code && !(p = peer_get(m, &h.name)))
+    code = error_set(&e, ERR_BUSY, "no room for more than %d nodes", MESH_PEERS_MAX);
+  if (p) code = peer_event(p, PEER_HELLO, &d);
+  if (p && !code && p->state != PEER_DOWN) join_members(p, &h);
+  if (code) log_line(m->config.log, "a stream from %s is refused: %s", d.source, error_text(&e));
   json_decref(line);
-  return p ? code : ERR_PERMISSION;
+  return code;
 }
 
-/* A line that is no frame: the names of its node, or its farewell. */
+/* --- lines of the peer ---------------------------------------------------------------------------------- */
+
+static int merge_names(struct peer *p, struct peer_detail *d) {
+  p->mesh->events->synced(p->mesh->data, d->names);
+  return 0;
+}
+
+/* A line that is no frame: {"names": …} or {"bye": why}. */
 static int control_line(struct peer *p, const char *text, size_t n) {
   struct error e;
   json_t *line = json_parse(text, n, &e), *names = json_object_get(line, "names");
   const char *bye = json_string_value(json_object_get(line, "bye"));
-  if (names && p->state == PEER_SYNCING) {
-    p->mesh->events->synced(p->mesh->data, names);
-    peer_up(p);
-  } else if (bye) {
-    char what[128];
-    snprintf(what, sizeof what, "%.100s", bye);
-    peer_fail(p, ERR_LOST, what);
-  }
+  if (bye) error_set(&e, ERR_LOST, "%s: %.100s", p->name.full, bye);
+  if (names || bye)
+    peer_event(p, names ? PEER_NAMES : PEER_BYE, &(struct peer_detail){.names = names, .why = &e});
   json_decref(line);
   return names || bye ? 0 : ERR_BAD_JSON;
 }
 
+/* A frame comes behind the peer's names, and a peer sends these when both streams stand: never before
+ * SYNCING.
+ */
 static int on_line(void *data, char *text, size_t n) {
   struct peer *p = data;
   struct mesh *m = p->mesh;
   if (*text == '{') return control_line(p, text, n);
+  if (p->state < PEER_SYNCING) return ERR_BAD_VALUE;
   struct signal *s;
   struct error e = {0};
-  struct frames *f = &m->frames;
-  f->peer = p->incarnation;
-  int code = frame_read(f, text, n, &s, &e);
+  m->frames.peer = p->incarnation;
+  int code = frame_read(&m->frames, text, n, &s, &e);
   if (code) {
     log_line(m->config.log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;
@@ -173,85 +288,123 @@ static int on_line(void *data, char *text, size_t n) {
   return 0;
 }
 
-/* --- connecting ----------------------------------------------------------------------------------------- */
+/* --- up and down ---------------------------------------------------------------------------------------- */
 
-static void on_offer_done(void *data, const struct error *e, bool reached, json_t *body) {
-  struct peer *p = data;
-  p->offer = NULL;
-  if (p->state != PEER_CONNECTING) return;
-  if (!e) {
-    if (!json_is_true(json_object_get(body, "up")) || p->link) return; /* its hello is on the way */
-    p->reset = true; /* it believes in a link that we have not: it is to begin anew */
-    peer_offer(p);
-    return;
-  }
-  if (p->link) return; /* the peer has begun meanwhile: that link's fate decides */
-  if (scan_next(&p->scan, e, reached)) {
-    peer_offer(p);
-    return;
-  }
-  struct error best = p->scan.best;
-  peer_down(p, &best);
-}
-
-void peer_offer(struct peer *p) {
-  struct dial_target to = {p->name.full, p->name.host, p->scan.port};
-  snprintf(p->address, sizeof p->address, "%s", p->name.host);
-  p->port = to.port;
-  const struct mesh_config *c = &p->mesh->config;
-  struct error e;
-  json_t *body = hello(p->mesh);
-  if (body) json_object_set_new(body, "reset", json_boolean(p->reset));
-  p->offer = c->transport->offer(c->carrier, &to, body, c->connect_timeout_ms, on_offer_done, p, &e);
-  if (!p->offer) peer_down(p, &e);
-}
-
-/* --- the peer offers ------------------------------------------------------------------------------------ */
-
-void peer_answer_offer(struct peer *p, const struct error *e) {
-  mesh_answer *answer = p->answer;
-  p->answer = NULL;
-  if (!answer) return;
-  struct error back;
-  if (e) error_set(&back, ERR_LOST, "%s cannot reach back: %s", p->mesh->config.self, error_text(e));
-  answer(p->answer_data, e ? &back : NULL, false);
-}
-
-static int take_offer(struct mesh *m, json_t *hello, const char *source, struct peer **out, bool *up,
-                      struct error *e) {
-  const struct mesh_config *c = &m->config;
-  struct hello h;
-  if (hello_read(c, hello, &h, e)) return e->code;
-  if (m->stopping) return error_set(e, ERR_BUSY, "%s is stopping", c->self);
-  struct peer *p = peer_get(m, &h.name);
-  if (!p) return error_set(e, ERR_BUSY, "%s has no room for more than %d nodes", c->self, MESH_PEERS_MAX);
-  bool same = p->state >= PEER_SYNCING && nodetab_creation(c->nodes, p->incarnation) == h.creation;
-  *up = same && !json_is_true(json_object_get(hello, "reset"));
-  *out = p;
-  if (*up) return 0;
-  if (p->state >= PEER_SYNCING)
-    peer_fail(p, ERR_LOST, same ? "it began anew (lost)" : "it was restarted (lost)");
-  if (p->answer)
-    return error_set(e, ERR_BUSY, "%s: an offer of this node is already being answered", h.name.full);
-  if (!p->link) {
-    if (hello_address(&h, source, p->address, sizeof p->address, e)) return e->code;
-    p->port = h.port;
-    if (open_link(p, e)) return e->code;
-  }
-  if (p->state == PEER_DOWN) peer_begin(p);
+/* The members of a peer that is up may take longer than the deadline: those who wait have waited enough. */
+static int stop_waiting(struct peer *p, struct peer_detail *d) {
+  (void)d;
+  peer_tell_waiters(p, NULL);
   return 0;
 }
 
-void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer *answer, void *data) {
-  struct error e = {0};
-  struct peer *p = NULL;
-  bool up = false;
-  int code = take_offer(m, hello, source, &p, &up, &e);
-  if (code || !p || up) {
-    answer(data, code || !p ? &e : NULL, up);
-    return;
+/* The last line of our stream says why; the transport is on its own from then on. */
+static int say_bye(struct peer *p, struct peer_detail *d) {
+  struct buf line = BUF_INIT;
+  buf_printf(&line, "{\"bye\":\"%s\"}\n", d->reason);
+  carrier_of(p)->part(p->transport, line.data, line.len);
+  p->transport = NULL;
+  buf_finish(&line);
+  return 0;
+}
+
+static void enter_syncing(struct peer *p) {
+  int code = write_line(p, "names", p->mesh->events->snapshot(p->mesh->data));
+  if (code)
+    peer_fail(p, code, err_sentence(code));
+  else
+    peer_send_queue(p);
+}
+
+static void enter_down(struct peer *p, enum peer_state from, const struct error *why) {
+  struct error e = *why; /* it may be the peer's own, which a new connection changes */
+  carrier_of(p)->close(p->transport);
+  p->transport = NULL;
+  carrier_of(p)->withdraw(p->offer);
+  p->offer = NULL;
+  answer_offer(p, &e);
+  peer_enter_down(p, from, &e);
+}
+
+/* --- the table ------------------------------------------------------------------------------------------ */
+
+typedef int action(struct peer *p, struct peer_detail *d);
+
+/* An event in a state: the action that it runs, and the state it leads to (0: the same).  An event without a
+ * cell changes nothing: it comes too late, or twice. */
+struct cell {
+  action *action;
+  enum peer_state next;
+};
+
+/* What happens alike in all states that have, or have not, a transport. */
+#define WITHOUT_TRANSPORT [PEER_OFFER] = {open_stream, PEER_OPENING}, [PEER_HELLO] = {greet, PEER_GREETED}
+#define CONNECTING                                                                                           \
+  [PEER_LOST] = {NULL, PEER_DOWN}, [PEER_DEADLINE] = {NULL, PEER_DOWN}, [PEER_PART] = {NULL, PEER_DOWN}
+
+/* clang-format off */
+static const struct cell table[PEER_STATES][PEER_EVENTS] = {
+    [PEER_DOWN]      = {[PEER_WANTED]  = {NULL, PEER_OFFERING},
+                        WITHOUT_TRANSPORT},
+    [PEER_OFFERING]  = {[PEER_TAKEN]   = {NULL, PEER_AWAITING},
+                        [PEER_KNOWN]   = {NULL, PEER_RESETTING},
+                        [PEER_REFUSED] = {try_next_port, 0},
+                        WITHOUT_TRANSPORT, CONNECTING},
+    [PEER_RESETTING] = {[PEER_TAKEN]   = {NULL, PEER_AWAITING},
+                        [PEER_KNOWN]   = {offer_again, 0},
+                        [PEER_REFUSED] = {try_next_port, 0},
+                        WITHOUT_TRANSPORT, CONNECTING},
+    [PEER_AWAITING]  = {WITHOUT_TRANSPORT, CONNECTING},
+    [PEER_OPENING]   = {[PEER_OFFER]   = {refuse_second, 0},
+                        [PEER_HELLO]   = {greet, PEER_GREETED},
+                        [PEER_OPENED]  = {say_opened, PEER_OPEN},
+                        CONNECTING},
+    [PEER_OPEN]      = {[PEER_HELLO]   = {greet, PEER_SYNCING},
+                        CONNECTING},
+    [PEER_GREETED]   = {[PEER_OFFER]   = {refuse_second, 0},
+                        [PEER_HELLO]   = {renew_by_hello, 0},
+                        [PEER_OPENED]  = {say_opened, PEER_SYNCING},
+                        [PEER_BYE]     = {NULL, PEER_DOWN},
+                        CONNECTING},
+    [PEER_SYNCING]   = {[PEER_OFFER]   = {renew_by_offer, 0},
+                        [PEER_HELLO]   = {renew_by_hello, 0},
+                        [PEER_NAMES]   = {merge_names, PEER_UP},
+                        [PEER_BYE]     = {NULL, PEER_DOWN},
+                        [PEER_LOST]    = {NULL, PEER_DOWN},
+                        [PEER_DEADLINE] = {NULL, PEER_DOWN},
+                        [PEER_PART]    = {say_bye, PEER_DOWN}},
+    [PEER_UP]        = {[PEER_OFFER]   = {renew_by_offer, 0},
+                        [PEER_HELLO]   = {renew_by_hello, 0},
+                        [PEER_BYE]     = {NULL, PEER_DOWN},
+                        [PEER_LOST]    = {NULL, PEER_DOWN},
+                        [PEER_DEADLINE] = {stop_waiting, 0},
+                        [PEER_PART]    = {say_bye, PEER_DOWN}},
+};
+/* clang-format on */
+
+/* What follows from a new state. */
+static void enter(struct peer *p, enum peer_state from, const struct peer_detail *d) {
+  switch (p->state) {
+  case PEER_OFFERING:
+  case PEER_RESETTING: send_offer(p); break;
+  case PEER_SYNCING: enter_syncing(p); break;
+  case PEER_UP: peer_enter_up(p); break;
+  case PEER_DOWN: enter_down(p, from, d->why); break;
+  default: break;
   }
-  p->answer = answer;
-  p->answer_data = data;
-  if (p->ready) peer_answer_offer(p, NULL);
+}
+
+enum peer_state handshake_next(enum peer_state state, enum peer_event event) {
+  enum peer_state next = table[state][event].next;
+  return next ? next : state;
+}
+
+int peer_event(struct peer *p, enum peer_event event, struct peer_detail *d) {
+  const struct cell *cell = &table[p->state][event];
+  enum peer_state from = p->state;
+  int code = cell->action ? cell->action(p, d) : 0;
+  if (code || !cell->next) return code;
+  p->state = cell->next;
+  if (from == PEER_DOWN) peer_leave_down(p);
+  enter(p, from, d);
+  return 0;
 }

@@ -1,24 +1,76 @@
-/* peer: a node as the mesh sees it; shared by mesh.c (who is a member) and meet.c (how two nodes meet), and
- * private to them.
+/* peer: a node as the mesh sees it, and the states in which a connection to it can be.  Shared by mesh.c (the
+ * members) and handshake.c (how two nodes meet), and private to them and to their tests.
  *
- *   DOWN ──mesh_connect, a signal──▶ CONNECTING ──their hello──▶ SYNCING ──their names──▶ UP ──▶ DOWN
- *     └──────────their offer─────────────▲
+ *              wanted              taken
+ *        DOWN ───────▶ OFFERING ──────────▶ AWAITING
+ *                          │ known             ▲
+ *                          ▼         taken     │
+ *                      RESETTING ──────────────┘
  *
- * A peer has a link from the moment our stream to it is begun, and an incarnation from its hello on.  Signals
- * wait in the peer's queue while it is CONNECTING and are written to the link from SYNCING on, behind our
- * names. */
+ *        DOWN, OFFERING, RESETTING, AWAITING ──offer──▶ OPENING ──opened──▶ OPEN
+ *                 │                                        │                  │ hello
+ *                 │                                        │ hello            ▼            names
+ *                 └───────────────hello────────────────▶ GREETED ──opened─▶ SYNCING ───────────────▶ UP
+ *
+ *        every state but DOWN ──lost, part──▶ DOWN      GREETED, SYNCING, UP ──bye──▶ DOWN
+ *        every state but DOWN and UP ──deadline──▶ DOWN
+ *
+ * A peer that is connected (GREETED, SYNCING, UP) and sends a hello, or (SYNCING, UP) offers again, has begun
+ * anew: its link is lost, and its hello or offer counts as in DOWN.  The table in handshake.c has every state
+ * and event. */
 #ifndef AGENT_MESH_PEER_H
 #define AGENT_MESH_PEER_H
 
-#include "agent/mesh/dial.h"
-#include "agent/mesh/transport.h"
 #include "agent/mesh/mesh.h"
+#include "agent/mesh/transport.h"
 #include "base/buf.h"
 #include "base/map.h"
 #include "wire/frame.h"
 #include "wire/scan.h"
 
-enum peer_state { PEER_DOWN, PEER_CONNECTING, PEER_SYNCING, PEER_UP };
+enum peer_state { /* from PEER_OPENING on a peer has a transport, and before it has none */
+                  PEER_DOWN = 1,
+                  PEER_OFFERING,  /* our offer is under way, at one of the peer's ports after the other */
+                  PEER_RESETTING, /* the same; the offer asks the peer to forget a link that this node does
+                                     not have */
+                  PEER_AWAITING,  /* the peer has taken our offer; its stream is expected */
+                  PEER_OPENING,   /* our stream is being opened */
+                  PEER_OPEN,      /* our stream stands; the peer's is expected */
+                  PEER_GREETED,   /* the peer's stream stands; ours is being opened */
+                  PEER_SYNCING,   /* both stand, and our names are sent; the peer's names are expected */
+                  PEER_UP,
+                  PEER_STATES
+};
+
+enum peer_event {
+  PEER_WANTED,   /* somebody on this node wants the connection */
+  PEER_TAKEN,    /* the answer to our offer: the peer opens its stream */
+  PEER_KNOWN,    /* the answer to our offer: the peer believes that it has a link to this node already */
+  PEER_REFUSED,  /* our offer has failed at one port */
+  PEER_OFFER,    /* the peer offers a link */
+  PEER_HELLO,    /* a stream of the peer has come, with its hello */
+  PEER_OPENED,   /* our stream stands */
+  PEER_NAMES,    /* the peer has sent its names */
+  PEER_BYE,      /* the peer has said why it parts */
+  PEER_LOST,     /* the transport has failed, or none can be made */
+  PEER_DEADLINE, /* the time to connect is over */
+  PEER_PART,     /* this node parts from the peer */
+  PEER_EVENTS
+};
+
+/* What an event brings. */
+struct peer_detail {
+  const struct error *why;   /* REFUSED, BYE, LOST, DEADLINE, PART: what those who wait are told */
+  bool reached;              /* REFUSED: the host has taken or refused the connection */
+  const char *reason;        /* PART: what the peer is told */
+  const struct hello *hello; /* OFFER, HELLO: borrowed */
+  const char *source;        /* OFFER, HELLO: the address that it came from */
+  bool reset;                /* OFFER: the peer has no link to this node */
+  struct incoming *stream;   /* HELLO */
+  const json_t *names;       /* NAMES */
+  struct error *refusal;     /* OFFER, HELLO: filled when peer_event fails */
+  bool known;                /* OFFER, out: the peer is connected, and nothing is to be done */
+};
 
 struct waiter {
   struct waiter *next;
@@ -30,61 +82,52 @@ struct peer {
   struct mesh *mesh;
   struct nodename name;
   enum peer_state state;
-  uint32_t incarnation;            /* of the last hello; 0: never met */
-  char address[NODE_HOST_MAX + 3]; /* where its link goes: a host, or an address, in brackets where IPv6 */
-  uint16_t port;                   /* 0: not known */
+  uint32_t incarnation;            /* of its last hello; 0: never met */
+  char address[NODE_HOST_MAX + 3]; /* where our stream goes: a host name, or an address, IPv6 in brackets */
+  uint16_t port;                   /* where it listens; 0: not known */
 
-  struct dial_request *offer; /* ours, under way */
-  struct scan scan;           /* of the ports at which our offer is made */
-  bool reset;                 /* our offer asks the peer to forget the link it believes in */
-  mesh_answer *answer;        /* to their offer, not yet given */
+  struct scan scan;           /* OFFERING, RESETTING: the port that is tried, and the failures so far */
+  struct dial_request *offer; /* ours; may still be unanswered when the peer has opened its stream already */
+  mesh_answer *answer;        /* OPENING, GREETED: to the peer's offer, given when our stream stands */
   void *answer_data;
-  struct transport *link;
-  bool ready, greeted; /* our stream stands; theirs has said hello */
+  struct transport *transport;
 
-  struct waiter *waiters;
-  int joins; /* connections to its members that the waiters also wait for */
+  struct waiter *waiters; /* who wants to know when it is up and its members are, too */
+  int joins;              /* members of the peer that are still being connected to */
   uv_timer_t deadline;
-  struct signal *queue, **queue_end;
-  size_t queued;
-  int64_t failed_ns; /* when it last could not be reached: signals do not look for it again at once */
+  struct signal *queue, **queue_end; /* signals to it, until SYNCING */
+  size_t queued;                     /* their weight */
+  int64_t failed_ns;                 /* when a connection last failed; 0: it did not */
 };
 
 struct mesh {
   struct mesh_config config;
   const struct mesh_events *events;
-  void *data;       /* for the events */
-  struct map peers; /* name → struct peer */
-  struct peer **order;
+  void *data;        /* for the events */
+  struct map peers;  /* name → struct peer */
+  struct peer **all; /* in the order in which they were first heard of */
   size_t count;
   struct mesh_subscriber *subscribers;
   uv_timer_t heartbeat;
-  struct frames frames; /* the frame being read */
-  struct buf line;      /* the frame being written */
+  struct frames frames; /* scratch: the frame being read */
+  struct buf line;      /* scratch: the frame being written */
   bool stopping;
 };
 
-/* The peer of that name, made when new; NULL when there is no room. */
+/* The peer of that name, made when new; NULL when there is no room for it. */
 struct peer *peer_get(struct mesh *m, const struct nodename *name);
 
-/* DOWN → CONNECTING, with the deadline running. */
-void peer_begin(struct peer *p);
+/* What happens on the way from one state to another (handshake.c calls them). */
+void peer_leave_down(struct peer *p); /* starts the deadline and the scan */
+void peer_enter_up(struct peer *p);   /* tells the subscribers and those who wait */
+void peer_enter_down(struct peer *p, enum peer_state from, const struct error *why); /* gives everything up */
 
-/* SYNCING → UP: everyone is told. */
-void peer_up(struct peer *p);
+/* Tells those who wait that the peer is up, once its members are connected to as well. */
+void peer_check_joined(struct peer *p);
+/* Tells those who wait: why is NULL when the peer is up. */
+void peer_tell_waiters(struct peer *p, const struct error *why);
 
-/* Back to DOWN from wherever it is: everyone is told why. */
-void peer_down(struct peer *p, const struct error *e);
-void peer_fail(struct peer *p, int code, const char *what);
-
-/* Answers those who wait for it, once it is up and its members have joined. */
-void peer_check_up(struct peer *p);
-
-/* Sends what has waited. */
-void peer_flush(struct peer *p);
-
-/* meet.c: offers it a link; and answers its own offer: with the failure, or that our stream stands. */
-void peer_offer(struct peer *p);
-void peer_answer_offer(struct peer *p, const struct error *e);
+/* Writes the queued signals to the transport. */
+void peer_send_queue(struct peer *p);
 
 #endif

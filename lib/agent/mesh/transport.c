@@ -165,9 +165,6 @@ static void transport_adopt(struct transport *l, struct incoming *in) {
   l->heard_ns = clock_ns();
 }
 
-static bool transport_adopted(const struct transport *l) {
-  return l->in;
-}
 static const char *incoming_source(const struct incoming *in) {
   return in->address;
 }
@@ -234,6 +231,5 @@ const struct transport_class transport_http = {
     .part = transport_part,
     .close = transport_close,
     .adopt = transport_adopt,
-    .adopted = transport_adopted,
     .source = incoming_source,
 };

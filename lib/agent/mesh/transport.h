@@ -48,9 +48,8 @@ struct transport_class {
   /* Ends it at once, without `down`.  Accepts NULL. */
   void (*close)(struct transport *l);
 
-  /* Makes a stream of theirs one half of the transport; true for a transport that has one. */
+  /* Makes a stream of theirs the other half of a transport that has none. */
   void (*adopt)(struct transport *l, struct incoming *in);
-  bool (*adopted)(const struct transport *l);
 
   /* The address that a stream of theirs comes from; "" when unknown. */
   const char *(*source)(const struct incoming *in);
