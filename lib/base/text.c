@@ -15,56 +15,6 @@ bool text_integer(const char *text, int64_t low, int64_t high, int64_t *out) {
   return true;
 }
 
-static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-void text_base64(struct buf *out, const void *bytes, size_t n) {
-  const unsigned char *in = bytes;
-  if (!buf_reserve(out, (n / 3 + 1) * 4)) return;
-  for (; n; in += n < 3 ? n : 3, n -= n < 3 ? n : 3) {
-    uint32_t v = (uint32_t)in[0] << 16 | (n > 1 ? (uint32_t)in[1] << 8 : 0) | (n > 2 ? in[2] : 0u);
-    char quad[4] = {alphabet[v >> 18], alphabet[v >> 12 & 63], alphabet[v >> 6 & 63], alphabet[v & 63]};
-    if (n < 3) quad[3] = '=';
-    if (n < 2) quad[2] = '=';
-    buf_append(out, quad, sizeof quad);
-  }
-}
-
-static int sextet(char c) {
-  if (c >= 'A' && c <= 'Z') return c - 'A';
-  if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-  if (c >= '0' && c <= '9') return c - '0' + 52;
-  return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-/* Four characters, of which the last `pad` are '='; the bits that padding leaves over must be zero. */
-static bool unquad(struct buf *out, const char *quad, int pad) {
-  uint32_t v = 0;
-  for (int i = 0; i < 4 - pad; i++) {
-    int s = sextet(quad[i]);
-    if (s < 0) return false;
-    v = v << 6 | (uint32_t)s;
-  }
-  v <<= 6 * pad;
-  if (v & ((1u << 8 * pad) - 1)) return false;
-  char bytes[3] = {(char)(v >> 16), (char)(v >> 8), (char)v};
-  buf_append(out, bytes, (size_t)(3 - pad));
-  return true;
-}
-
-bool text_unbase64(struct buf *out, const char *text, size_t n) {
-  size_t before = out->len;
-  if (n % 4 || !buf_reserve(out, n / 4 * 3)) return false;
-  for (size_t i = 0; i < n; i += 4) {
-    bool last = i + 4 == n;
-    int pad = last && text[i + 3] == '=' ? 1 + (text[i + 2] == '=') : 0;
-    if (unquad(out, text + i, pad)) continue;
-    out->len = before;
-    out->data[before] = 0;
-    return false;
-  }
-  return true;
-}
-
 /* Length of the well-formed sequence at s, or 0 (Unicode 15, table 3-7). */
 static size_t utf8_sequence(const unsigned char *s, size_t n) {
   if (s[0] < 0x80) return 1;

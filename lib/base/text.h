@@ -1,8 +1,6 @@
-/* text: small helpers for numbers, base64, random bytes.  Any thread. */
+/* text: numbers in text, and the bytes of strings.  Any thread. */
 #ifndef BASE_TEXT_H
 #define BASE_TEXT_H
-
-#include "base/buf.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -10,10 +8,6 @@
 
 /* A whole decimal number in [low, high] and nothing else; false leaves *out alone. */
 bool text_integer(const char *text, int64_t low, int64_t high, int64_t *out);
-
-/* Base64 of RFC 4648 section 4, with padding.  Decode: false for anything that is not exactly that. */
-void text_base64(struct buf *out, const void *bytes, size_t n);
-bool text_unbase64(struct buf *out, const char *text, size_t n);
 
 /* How many bytes from the start a JSON string holds as they are, and need no look for UTF-8: printable ASCII
  * but quote and backslash. */

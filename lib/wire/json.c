@@ -3,12 +3,13 @@
 #include "wire/json.h"
 
 #include "base/text.h"
+#include "wire/base64.h"
 
 /* --- bytes --- */
 
 static json_t *base64(const void *bytes, size_t n) {
   struct buf text = BUF_INIT;
-  text_base64(&text, bytes, n);
+  base64_encode(&text, bytes, n);
   json_t *v = buf_ok(&text) ? json_stringn_nocheck(text.data ? text.data : "", text.len) : NULL;
   buf_finish(&text);
   return v;
@@ -26,7 +27,7 @@ int json_to_bytes(const json_t *v, struct buf *out) {
   }
   if (json_object_size(v) != 1) return ERR_BAD_VALUE;
   const json_t *text = json_object_get(v, "$bytes");
-  bool good = json_is_string(text) && text_unbase64(out, json_string_value(text), json_string_length(text));
+  bool good = json_is_string(text) && base64_decode(out, json_string_value(text), json_string_length(text));
   return good ? 0 : ERR_BAD_VALUE;
 }
 

@@ -4,6 +4,7 @@
 #include "wire/json.h"
 
 #include "base/text.h"
+#include "wire/base64.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -180,7 +181,7 @@ static int base64(struct decoder *d, const char *form,
   struct text text;
   struct buf bytes = BUF_INIT;
   int rc = 0;
-  if (form_text(d, &text, &rc) && text_unbase64(&bytes, text.s, text.n))
+  if (form_text(d, &text, &rc) && base64_decode(&bytes, text.s, text.n))
     put(d->w, bytes.data, bytes.len);
   else if (!rc)
     rc = wrong(d, ERR_BAD_VALUE, "\"%s\" wants base64", form);

@@ -3,6 +3,7 @@
 #include "wire/json.h"
 
 #include "base/text.h"
+#include "wire/base64.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -13,12 +14,15 @@
 static const char short_escapes[] = {
     ['"'] = '"', ['\\'] = '\\', ['\b'] = 'b', ['\f'] = 'f', ['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
 
+/* Puts a quote, a backslash or a control character. */
 static void put_escaped(struct buf *out, unsigned char c) {
+  static const char hex[] = "0123456789ABCDEF";
   if (c < sizeof short_escapes && short_escapes[c]) {
     char two[2] = {'\\', short_escapes[c]};
     buf_append(out, two, sizeof two);
   } else {
-    buf_printf(out, "\\u%04X", c);
+    char six[6] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+    buf_append(out, six, sizeof six);
   }
 }
 
@@ -37,7 +41,7 @@ static void put_text(struct buf *out, const char *s, size_t n) {
 
 static void put_base64(struct buf *out, const char *form, const void *bytes, size_t n) {
   buf_puts(out, form);
-  text_base64(out, bytes, n);
+  base64_encode(out, bytes, n);
   buf_puts(out, "\"}");
 }
 

@@ -26,40 +26,6 @@ static void test_integer(void) {
      "the least 64-bit integer");
 }
 
-static void test_base64(void) {
-  const char *pairs[][2] = {{"", ""},
-                            {"f", "Zg=="},
-                            {"fo", "Zm8="},
-                            {"foo", "Zm9v"},
-                            {"foob", "Zm9vYg=="},
-                            {"fooba", "Zm9vYmE="},
-                            {"foobar", "Zm9vYmFy"}};
-  for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
-    struct buf there = BUF_INIT, back = BUF_INIT;
-    text_base64(&there, pairs[i][0], strlen(pairs[i][0]));
-    is(there.data ? there.data : "", pairs[i][1], "base64 of \"%s\" (RFC 4648)", pairs[i][0]);
-    ok(text_unbase64(&back, pairs[i][1], strlen(pairs[i][1])) && strcmp(back.data, pairs[i][0]) == 0,
-       "and back");
-    buf_finish(&there), buf_finish(&back);
-  }
-  const char *bad[] = {
-      "Zg", "Zg=", "Zg===", "Zh==", "Zm9=", "Z===", "====", "Zg==Zg==", "Zm 9v", "Zm9v\n", "Zm-_"};
-  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-    struct buf out = BUF_INIT;
-    buf_puts(&out, "before");
-    bool good = text_unbase64(&out, bad[i], strlen(bad[i]));
-    ok(!good && strcmp(out.data, "before") == 0, "refused, and nothing appended: case %zu", i);
-    buf_finish(&out);
-  }
-  unsigned char all[256];
-  struct buf there = BUF_INIT, back = BUF_INIT;
-  for (int i = 0; i < 256; i++) all[i] = (unsigned char)i;
-  text_base64(&there, all, sizeof all);
-  ok(text_unbase64(&back, there.data, there.len) && back.len == 256 && !memcmp(back.data, all, 256),
-     "all bytes");
-  buf_finish(&there), buf_finish(&back);
-}
-
 static void test_utf8(void) {
   const char *good[] = {"",
                         "plain",
@@ -91,7 +57,6 @@ static void test_utf8(void) {
 
 int main(void) {
   test_integer();
-  test_base64();
   test_utf8();
   return tap_end();
 }
