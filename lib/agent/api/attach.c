@@ -6,6 +6,7 @@
 #include "agent/kernel/rpc.h"
 #include "agent/process/hosted.h"
 #include "agent/send.h"
+#include "core/output.h"
 #include "core/reason.h"
 #include "wire/json.h"
 
@@ -87,18 +88,11 @@ static void hold(struct attachment *s, const struct buf *line) {
 
 static void attach_message(struct hosted *p, const struct signal *sig) {
   struct attachment *s = (struct attachment *)p;
-  struct term_reader r = term_read(sig->term);
-  const char *name, *bytes;
-  size_t name_n, n;
-  npid from;
-  if (!sig->term || sig->term->count != 3 || !term_get_str(&r, &name, &name_n) || !term_get_pid(&r, &from) ||
-      !term_get_str(&r, &bytes, &n) || name_n != 6)
-    return;
-  bool out = !memcmp(name, "stdout", 6);
-  if (!out && memcmp(name, "stderr", 6)) return;
+  struct output o;
+  if (!output_read(sig->term, &o)) return;
   struct buf line = BUF_INIT;
-  buf_puts(&line, out ? "{\"stdout\":" : "{\"stderr\":");
-  json_put_bytes(&line, bytes, n);
+  buf_puts(&line, o.is_stderr ? "{\"stderr\":" : "{\"stdout\":");
+  json_put_bytes(&line, o.bytes, o.n);
   buf_puts(&line, "}\n");
   if (s->stream)
     stream_text(s->stream, &line);

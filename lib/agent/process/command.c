@@ -6,6 +6,7 @@
 #include "agent/process/command_spec.h"
 #include "agent/process/hosted.h"
 #include "agent/send.h"
+#include "core/output.h"
 #include "core/reason.h"
 
 #include <errno.h>
@@ -216,14 +217,13 @@ static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
     return;
   }
   if (!n) return;
-  struct term_writer w = TERM_WRITER_INIT;
-  term_put_text(&w, (uv_pipe_t *)stream == &c->pipe[OUT] ? "stdout" : "stderr");
-  term_put_pid(&w, c->hosted.pid);
-  term_put_str(&w, bytes->base, (size_t)n);
-  struct term *t = term_from_writer(&w, 3);
+  struct output o = {.is_stderr = (uv_pipe_t *)stream == &c->pipe[ERR],
+                     .from = c->hosted.pid,
+                     .bytes = bytes->base,
+                     .n = (size_t)n};
+  struct term *t = output_message(&o);
   agent_send(a, SIGNAL_MESSAGE, c->hosted.leader, c->hosted.pid, NPID_NONE, t);
   term_unref(t);
-  term_writer_finish(&w);
   c->unflushed += (size_t)n;
   if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
 }

@@ -4,6 +4,7 @@
 #include "agent/process/hosted.h"
 #include "agent/send.h"
 #include "base/buf.h"
+#include "core/output.h"
 #include "wire/json.h"
 
 #include <errno.h>
@@ -103,14 +104,9 @@ static void put(struct console *c, const char *bytes, size_t n) {
 /* Output of a process is written as it is; any other message as one line of JSON. */
 static void console_message(struct hosted *p, const struct signal *s) {
   struct console *c = (struct console *)p;
-  struct term_reader r = term_read(s->term);
-  const char *stream, *bytes;
-  size_t stream_n, n;
-  npid from;
-  if (s->term && s->term->count == 3 && term_get_str(&r, &stream, &stream_n) && stream_n == 6 &&
-      (!memcmp(stream, "stdout", 6) || !memcmp(stream, "stderr", 6)) && term_get_pid(&r, &from) &&
-      term_get_str(&r, &bytes, &n)) {
-    put(c, bytes, n);
+  struct output o;
+  if (output_read(s->term, &o)) {
+    put(c, o.bytes, o.n);
     return;
   }
   if (term_is_word(s->term, "exit_status")) return; /* of a command whose leader it is: nobody asked */
