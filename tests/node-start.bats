@@ -346,6 +346,33 @@ ended() {
   assert_output --partial 'xxx'
 }
 
+@test "with too few descriptors it says what is lacking and leaves nothing; with enough it answers" {
+  local n started=0 refused=0
+  for n in {4..40}; do
+    : >"$T/err"
+    prlimit --nofile="$n" node-start --sname "n$n" --cookie a-cookie-of-its-own >/dev/null 2>"$T/err" 3>&- &
+    node=$!
+    wait_until grep -q . "$T/err"
+    if ready; then
+      started=$((started + 1))
+      run -0 api "n$n" GET /v1/node
+      kill $node
+      ended $node
+      [ $status -eq 0 ]
+    else
+      refused=$((refused + 1))
+      ended $node
+      [ $status -eq 125 ]
+      run -0 cat "$T/err"
+      assert_output --regexp '^node-start: .*: Too many open files \(raise the limit'
+    fi
+    [ ! -e "$NODE_RUNTIME_DIR/n$n@$HOST/sock" ]
+  done
+  [ $started -gt 0 ]
+  [ $refused -gt 5 ]
+  none_left
+}
+
 @test "idle it is small and does nothing" {
   [ -z "${SAN:-}" ] || skip 'sanitizers are not small'
   start_node one

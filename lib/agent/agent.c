@@ -24,12 +24,13 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { STOP_CHECK_MS = 10, STOP_PATIENCE_MS = 8000, FAREWELL_MS = 500 };
+enum { STOP_CHECK_MS = 10, STOP_PATIENCE_MS = 8000, FAREWELL_MS = 500, SPARE_FILES = 8 };
 
 /* --- signals -------------------------------------------------------------------------------------------- */
 
@@ -162,22 +163,42 @@ static int make_mesh(struct agent *a, struct error *e) {
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
 
-static void start_signals(struct agent *a) {
-  uv_signal_start(&a->on_term, on_signal, SIGTERM);
-  uv_signal_start(&a->on_int, on_signal, SIGINT);
-  uv_signal_start(&a->on_hup, on_signal, SIGHUP);
-  uv_unref((uv_handle_t *)&a->on_term);
-  uv_unref((uv_handle_t *)&a->on_int);
-  uv_unref((uv_handle_t *)&a->on_hup);
+/* Stopping signals do not keep the loop alive. */
+static int watch_signal(struct agent *a, uv_signal_t *handle, int number) {
+  int failed = uv_signal_init(&a->loop, handle);
+  if (failed) return failed;
+  a->handles[a->handle_count++] = (uv_handle_t *)handle;
+  handle->data = a;
+  uv_unref((uv_handle_t *)handle);
+  return uv_signal_start(handle, on_signal, number);
 }
 
-static void make_handles(struct agent *a) {
-  uv_async_init(&a->loop, &a->wake, on_wake);
-  uv_signal_init(&a->loop, &a->on_term);
-  uv_signal_init(&a->loop, &a->on_int);
-  uv_signal_init(&a->loop, &a->on_hup);
-  uv_timer_init(&a->loop, &a->grace);
-  a->wake.data = a->on_term.data = a->on_int.data = a->on_hup.data = a->grace.data = a;
+/* 0 when the process may open SPARE_FILES more descriptors, else the errno of why not. */
+static int check_spare_files(void) {
+  int fd[SPARE_FILES], n = 0, error = 0;
+  while (n < SPARE_FILES && (fd[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0) n++;
+  if (n < SPARE_FILES) error = errno;
+  while (n > 0) close(fd[--n]);
+  return error;
+}
+
+/* Asks for descriptors first: libuv 1.44 aborts the process when it has none for its signals. */
+static int make_loop(struct agent *a, struct error *e) {
+  int error = check_spare_files();
+  if (!error) error = -uv_loop_init(&a->loop);
+  return error ? error_system(e, error, "the event loop cannot be made") : 0;
+}
+
+static int make_handles(struct agent *a, struct error *e) {
+  int failed = uv_timer_init(&a->loop, &a->grace);
+  if (!failed) a->handles[a->handle_count++] = (uv_handle_t *)&a->grace;
+  if (!failed && !(failed = uv_async_init(&a->loop, &a->wake, on_wake)))
+    a->handles[a->handle_count++] = (uv_handle_t *)&a->wake;
+  a->grace.data = a->wake.data = a;
+  if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM);
+  if (!failed) failed = watch_signal(a, &a->on_int, SIGINT);
+  if (!failed) failed = watch_signal(a, &a->on_hup, SIGHUP);
+  return failed ? error_system(e, -failed, "the event loop cannot be made") : 0;
 }
 
 static int begin(struct agent *a, struct error *e) {
@@ -198,6 +219,8 @@ static int begin(struct agent *a, struct error *e) {
   }
   code = server_init(a, &api_routes, unix_fd, tcp_fd, e);
   if (!code) code = vm_start(a->vm, e);
+  int error = code ? 0 : check_spare_files();
+  if (error) code = error_system(e, error, "too few descriptors are left for connections");
   bool v6 = strchr(a->address, ':');
   snprintf(a->banner, sizeof a->banner, "%s ready: %s%s%s:%u%s%s", a->self, v6 ? "[" : "", a->address,
            v6 ? "]" : "", a->port, *note ? "; " : "", note);
@@ -213,13 +236,14 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
   a->log = (struct log){2, "node-start"};
   signal(SIGPIPE, SIG_IGN);
   curl_global_init(CURL_GLOBAL_DEFAULT);
-  uv_loop_init(&a->loop);
-  make_handles(a);
-  if (begin(a, e)) {
+  if (make_loop(a, e)) {
+    free(a);
+    return e->code;
+  }
+  if (make_handles(a, e) || begin(a, e)) {
     agent_free(a);
     return e->code;
   }
-  start_signals(a);
   *out = a;
   return 0;
 }
@@ -264,9 +288,7 @@ void agent_free(struct agent *a) {
   if (a->vm) end_processes(a);
   kernel_finish(a);
   registry_finish(a);
-  uv_handle_t *mine[] = {(uv_handle_t *)&a->wake, (uv_handle_t *)&a->on_term, (uv_handle_t *)&a->on_int,
-                         (uv_handle_t *)&a->on_hup, (uv_handle_t *)&a->grace};
-  for (size_t i = 0; i < sizeof mine / sizeof *mine; i++) uv_close(mine[i], NULL);
+  for (int i = 0; i < a->handle_count; i++) uv_close(a->handles[i], NULL);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);
   runtime_finish(a);

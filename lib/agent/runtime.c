@@ -44,7 +44,7 @@ static int take_name(struct agent *a, struct runtime *rt, struct error *e) {
   char path[4200], pid[16] = "";
   snprintf(path, sizeof path, "%s/lock", rt->dir);
   rt->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (rt->lock < 0) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
+  if (rt->lock < 0) return error_system(e, errno, path);
   if (lock_name(rt->lock)) {
     ssize_t n = read(rt->lock, pid, sizeof pid - 1);
     pid[n > 0 ? strcspn(pid, "\n") : 0] = 0;
@@ -53,8 +53,7 @@ static int take_name(struct agent *a, struct runtime *rt, struct error *e) {
                      *pid ? " (pid " : "", pid, *pid ? ")" : "");
   }
   int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
-  if (ftruncate(rt->lock, 0) || pwrite(rt->lock, pid, (size_t)n, 0) != n)
-    return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
+  if (ftruncate(rt->lock, 0) || pwrite(rt->lock, pid, (size_t)n, 0) != n) return error_system(e, errno, path);
   return 0;
 }
 
@@ -70,7 +69,7 @@ static int bind_unix(struct runtime *rt, int *out, struct error *e) {
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0 || fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&sa, sizeof sa) || chmod(rt->sock, 0600) ||
       listen(fd, 256)) {
-    error_set(e, ERR_SYSTEM, "%s: %s", rt->sock, strerror(errno));
+    error_system(e, errno, rt->sock);
     if (fd >= 0) close(fd);
     return e->code;
   }
@@ -173,7 +172,9 @@ static int listen_somewhere(struct agent *a, struct sockaddr_storage *sa, sockle
     return error_set(e, ERR_BUSY,
                      "all ports from %d to %d are in use: free one, or choose with --listen :PORT", first,
                      last);
-  return error_set(e, ERR_SYSTEM, "cannot listen on port %d: %s", first, strerror(error));
+  char what[64];
+  snprintf(what, sizeof what, "cannot listen on port %d", first);
+  return error_system(e, error, what);
 }
 
 static int bind_port(struct agent *a, int *out, char *note, size_t size, struct error *e) {

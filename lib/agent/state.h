@@ -34,7 +34,9 @@ struct agent {
   uv_loop_t loop;
   uv_async_t wake; /* the vm has something for us */
   uv_signal_t on_term, on_int, on_hup;
-  uv_timer_t grace; /* how long a stop may take */
+  uv_timer_t grace;        /* how long a stop may take */
+  uv_handle_t *handles[5]; /* those of them that are initialised */
+  int handle_count;
   bool stopping;
   int64_t stop_since_ns;
 

@@ -8,6 +8,7 @@
 #include "vm/process/spawn.h"
 #include "vm/sched/state.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -64,7 +65,10 @@ struct vm *vm_new(const struct vm_config *config, struct error *e) {
   struct vm *vm = calloc(1, sizeof *vm);
   int rc = vm ? setup(vm, config) : ERR_NOMEM;
   if (rc) {
-    error_set(e, rc, "the process machine cannot be set up: %s", err_sentence(rc));
+    if (rc == ERR_SYSTEM)
+      error_system(e, errno, "the schedulers cannot be set up");
+    else
+      error_set(e, rc, "the schedulers cannot be set up: %s", err_sentence(rc));
     vm_free(vm);
     return NULL;
   }
