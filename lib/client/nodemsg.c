@@ -7,6 +7,7 @@
 #include "client/local.h"
 #include "client/remote.h"
 #include "client/transfer.h"
+#include "wire/url.h"
 #include "core/rundir.h"
 
 #include <errno.h>
@@ -185,12 +186,7 @@ int nodemsg_stop(struct nodemsg *m, struct error *e) {
 char *nodemsg_path(const char *prefix, const char *segment, const char *suffix) {
   struct buf path = BUF_INIT;
   buf_puts(&path, prefix);
-  for (const unsigned char *c = (const unsigned char *)segment; *c; c++) {
-    if ((*c >= '0' && *c <= '9') || ((*c | 0x20) >= 'a' && (*c | 0x20) <= 'z') || strchr("-._~@:", *c))
-      buf_putc(&path, (char)*c);
-    else
-      buf_printf(&path, "%%%02X", *c);
-  }
+  url_escape(&path, segment);
   if (suffix) buf_puts(&path, suffix);
   return buf_take(&path);
 }

@@ -2,8 +2,9 @@
  * rows that a path fits are the methods of that path. */
 #include "agent/http/routes.h"
 
+#include "wire/url.h"
+
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Does the path fit? On success [*from, *to) is what the star stands for. */
@@ -20,34 +21,6 @@ static bool fits(const char *pattern, const char *path, const char **from, const
     if (*from == *to) return false;
   }
   return !*path;
-}
-
-static int hex(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
-/* Undoes %XX; NULL when memory ran out; *bad when an escape is broken or hides a NUL. */
-static char *unescape(const char *from, const char *to, bool *bad) {
-  char *out = malloc((size_t)(to - from) + 1), *o = out;
-  *bad = false;
-  while (out && from < to) {
-    if (*from != '%') {
-      *o++ = *from++;
-      continue;
-    }
-    int high = to - from > 2 ? hex(from[1]) : -1, low = high < 0 ? -1 : hex(from[2]);
-    if (low < 0 || !(high | low)) {
-      *bad = true;
-      break;
-    }
-    *o++ = (char)(high << 4 | low);
-    from += 3;
-  }
-  if (out) *o = 0;
-  return out;
 }
 
 void route_methods(const struct routes *routes, const char *path, struct buf *out) {
@@ -75,15 +48,15 @@ int route_find(const struct routes *routes, const char *method, const char *path
   for (size_t i = 0; i < routes->count; i++) {
     const struct route *r = &routes->at[i];
     if (strcmp(method, r->method) != 0 || !fits(r->path, path, &from, &to)) continue;
-    bool bad = false;
-    char *copy = from ? unescape(from, to, &bad) : NULL;
-    if (from && !copy) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-    if (bad) {
-      free(copy);
-      return error_set(e, ERR_USAGE, "%s: a broken %% escape", path);
+    struct buf plain = BUF_INIT;
+    int code = from ? url_unescape(&plain, from, (size_t)(to - from)) : 0;
+    if (code) {
+      buf_finish(&plain);
+      return code == ERR_NOMEM ? error_set(e, code, "%s", err_sentence(code))
+                               : error_set(e, code, "%s: a broken %% escape", path);
     }
     *out = r;
-    *segment = copy;
+    *segment = from ? buf_take(&plain) : NULL;
     return 0;
   }
   return no_route(routes, method, path, e);
