@@ -53,7 +53,8 @@ static uint8_t *writer_grow(struct term_writer *w, size_t n) {
   return data + w->len;
 }
 
-uint8_t *term_reserve(struct term_writer *w, size_t n) {
+/* Room for n more bytes at data + len, or NULL once the writer has failed. */
+static uint8_t *reserve(struct term_writer *w, size_t n) {
   if (!w->failed && n <= w->cap - w->len && n <= TERM_SIZE_MAX - w->len && w->data) return w->data + w->len;
   return writer_grow(w, n);
 }
@@ -65,14 +66,14 @@ static uint8_t *varint_put(uint8_t *at, uint64_t v) {
 }
 
 static void put_tag(struct term_writer *w, enum term_tag tag) {
-  uint8_t *at = term_reserve(w, 1);
+  uint8_t *at = reserve(w, 1);
   if (!at) return;
   *at = (uint8_t)tag;
   w->len++;
 }
 
 static void put_word(struct term_writer *w, enum term_tag tag, const void *word) {
-  uint8_t *at = term_reserve(w, 9);
+  uint8_t *at = reserve(w, 9);
   if (!at) return;
   *at = (uint8_t)tag;
   memcpy(at + 1, word, 8);
@@ -88,7 +89,7 @@ void term_put_bool(struct term_writer *w, bool v) {
 }
 
 void term_put_int(struct term_writer *w, int64_t v) {
-  uint8_t *at = term_reserve(w, 1 + VARINT_MAX);
+  uint8_t *at = reserve(w, 1 + VARINT_MAX);
   if (!at) return;
   *at = TERM_INT;
   uint64_t zigzag = (uint64_t)v << 1 ^ (v < 0 ? UINT64_MAX : 0);
@@ -104,7 +105,7 @@ void term_put_str(struct term_writer *w, const void *bytes, size_t n) {
     if (!w->failed) w->failed = ERR_TOO_LARGE;
     return;
   }
-  uint8_t *start = term_reserve(w, 1 + VARINT_MAX + n);
+  uint8_t *start = reserve(w, 1 + VARINT_MAX + n);
   if (!start) return;
   *start = TERM_STR;
   uint8_t *at = varint_put(start + 1, n);
@@ -128,7 +129,7 @@ void term_put_fn(struct term_writer *w, const void *bytes, size_t n) {
     if (!w->failed) w->failed = ERR_TOO_LARGE;
     return;
   }
-  uint8_t *at = term_reserve(w, 5 + n);
+  uint8_t *at = reserve(w, 5 + n);
   if (!at) return;
   uint32_t len = (uint32_t)n;
   *at = TERM_FN;
@@ -138,7 +139,7 @@ void term_put_fn(struct term_writer *w, const void *bytes, size_t n) {
 }
 
 size_t term_open(struct term_writer *w, enum term_tag tag) {
-  uint8_t *at = term_reserve(w, 5);
+  uint8_t *at = reserve(w, 5);
   if (!at) return 0;
   *at = (uint8_t)tag;
   memset(at + 1, 0, 4);
@@ -151,7 +152,7 @@ void term_set_count(struct term_writer *w, size_t at, uint32_t count) {
 }
 
 void term_put_raw(struct term_writer *w, const void *bytes, size_t n) {
-  uint8_t *at = term_reserve(w, n);
+  uint8_t *at = reserve(w, n);
   if (!at) return;
   if (n) memcpy(at, bytes, n);
   w->len += n;

@@ -66,9 +66,6 @@ static inline void term_writer_clear(struct term_writer *w) {
   w->len = 0, w->failed = 0;
 }
 
-/* Room for n more bytes at data + len; NULL when failed. */
-uint8_t *term_reserve(struct term_writer *w, size_t n);
-
 void term_put_nil(struct term_writer *w);
 void term_put_bool(struct term_writer *w, bool v);
 void term_put_int(struct term_writer *w, int64_t v);

@@ -11,14 +11,10 @@ struct cursor {
   bool bad;
 };
 
-static bool write_buf(lua_State *L, const void *bytes, size_t n, void *out) {
+static int writer(lua_State *L, const void *bytes, size_t n, void *out) {
   (void)L;
   buf_append(out, bytes, n);
   return !buf_ok(out);
-}
-
-static int writer(lua_State *L, const void *bytes, size_t n, void *out) {
-  return write_buf(L, bytes, n, out);
 }
 
 bool bytecode_dump(lua_State *L, struct buf *out) {
