@@ -1,0 +1,523 @@
+#include "mesh_net.h"
+
+#include "agent/mesh/hello.h"
+
+#include <lua.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct net_step {
+  struct net_step *next;
+  enum net_kind kind;
+  const void *stream; /* steps of one stream keep their order */
+  void *of;
+  char *text; /* of a line */
+};
+
+/* --- steps ---------------------------------------------------------------------------------------------- */
+
+uint64_t net_random(struct net *net, uint64_t below) {
+  net->seed ^= net->seed << 13;
+  net->seed ^= net->seed >> 7;
+  net->seed ^= net->seed << 17;
+  return net->seed % below;
+}
+
+static void push(struct net *net, enum net_kind kind, const void *stream, void *of, const char *text,
+                 size_t n) {
+  struct net_step *s = calloc(1, sizeof *s);
+  *s = (struct net_step){.kind = kind, .stream = stream, .of = of};
+  if (text) s->text = strndup(text, n);
+  *net->end = s;
+  net->end = &s->next;
+}
+
+static struct net_step *take(struct net *net, struct net_step **at) {
+  struct net_step *s = *at;
+  *at = s->next;
+  if (net->end == &s->next) net->end = at;
+  return s;
+}
+
+/* Lines that a broken connection has not carried over. */
+static void drop_lines(struct net *net, const void *stream) {
+  for (struct net_step **at = &net->first; *at;) {
+    if ((*at)->stream != stream || (*at)->kind != NET_LINE) {
+      at = &(*at)->next;
+      continue;
+    }
+    struct net_step *s = take(net, at);
+    free(s->text);
+    free(s);
+  }
+}
+
+/* --- the transport -------------------------------------------------------------------------------------- */
+
+static struct net_node *node_at(struct net *net, uint16_t port) {
+  for (int i = 0; i < NET_NODES; i++)
+    if (net->node[i].alive && net->node[i].port == port) return &net->node[i];
+  return NULL;
+}
+
+static struct dial_request *fake_offer(void *carrier, const struct dial_target *to, json_t *hello,
+                                       int timeout_ms, dial_done *done, void *data, struct error *e) {
+  (void)timeout_ms, (void)e;
+  struct net_node *from = carrier;
+  struct dial_request *o = calloc(1, sizeof *o);
+  *o = (struct dial_request){
+      .next = from->net->offers, .from = from, .port = to->port, .hello = hello, .done = done, .data = data};
+  snprintf(o->node, sizeof o->node, "%s", to->node);
+  from->net->offers = o;
+  push(from->net, NET_OFFER, o, o, NULL, 0);
+  return o;
+}
+
+static void fake_withdraw(struct dial_request *o) {
+  if (o) o->done = NULL;
+}
+
+static void on_answer(void *data, const struct error *e, bool up) {
+  struct dial_request *o = data;
+  if (e) o->e = *e;
+  o->up = up;
+  push(o->from->net, NET_ANSWER, o, o, NULL, 0);
+}
+
+static void run_offer(struct net *net, struct dial_request *o) {
+  struct net_node *to = node_at(net, o->port);
+  struct error e;
+  if (!to)
+    error_set(&e, ERR_TCP, "%s: connection refused (tcp)", o->node);
+  else if (strcmp(to->name, o->node) != 0)
+    error_set(&e, ERR_NAME, "%s: %s is there (name)", o->node, to->name);
+  else {
+    mesh_offered(to->mesh, o->hello, "127.0.0.1", on_answer, o);
+    return;
+  }
+  on_answer(o, &e, false);
+}
+
+static void run_answer(struct dial_request *o) {
+  dial_done *done = o->done;
+  o->done = NULL;
+  if (!done) return;
+  json_t *body = json_pack("{s:b}", "up", (int)o->up);
+  done(o->data, o->e.code ? &o->e : NULL, true, o->e.code ? NULL : body);
+  json_decref(body);
+}
+
+static struct transport *fake_open(void *carrier, const struct dial_target *to,
+                                   const struct transport_events *events, void *data, struct error *e) {
+  (void)e;
+  struct net_node *from = carrier;
+  struct transport *l = calloc(1, sizeof *l);
+  *l = (struct transport){
+      .next = from->net->transports, .from = from, .port = to->port, .events = events, .data = data};
+  snprintf(l->node, sizeof l->node, "%s", to->node);
+  from->net->transports = l;
+  push(from->net, NET_OPEN, l, l, NULL, 0);
+  return l;
+}
+
+static int fake_write(struct transport *l, const char *bytes, size_t n) {
+  if (l->write_code) return l->write_code;
+  buf_append(&l->text, bytes, n);
+  push(l->from->net, NET_LINE, l, l, bytes, n - 1); /* one line a call */
+  return 0;
+}
+
+/* The near end is gone: the far end reads an end, and what it sends breaks. */
+static void retire(struct transport *l) {
+  struct net *net = l->from->net;
+  if (l->in) {
+    l->in->transport = NULL;
+    l->in->cut = true;
+    if (l->in->of) push(net, NET_CUT, l->in, l->in->of, NULL, 0);
+    l->in = NULL;
+  }
+  if (net->seed && net_random(net, 2)) drop_lines(net, l);
+  push(net, NET_END, l, l, NULL, 0);
+}
+
+void net_lose(struct transport *l, int code, const char *what) {
+  struct error e;
+  if (l->closed) return;
+  l->closed = true;
+  error_set(&e, code, "%s: %s", l->node, what);
+  l->events->down(l->data, &e);
+  retire(l);
+}
+
+static void fake_close(struct transport *l) {
+  if (!l || l->closed) return;
+  l->closed = true;
+  retire(l);
+}
+
+static void fake_part(struct transport *l, const char *bytes, size_t n) {
+  if (l->from->crashing) {
+    fake_close(l);
+    return;
+  }
+  l->closed = l->parted = true;
+  if (l->in) l->in->transport = NULL;
+  l->in = NULL;
+  if (!fake_write(l, bytes, n)) push(l->from->net, NET_END, l, l, NULL, 0);
+}
+
+static void fake_adopt(struct transport *l, struct incoming *in) {
+  l->in = in;
+  in->transport = l;
+}
+
+static void fake_tick(struct transport *l, int heartbeat_ms) {
+  (void)heartbeat_ms;
+  l->from->ticks++;
+}
+
+static const char *fake_source(const struct incoming *in) {
+  (void)in;
+  return "127.0.0.1";
+}
+
+static const struct transport_class fake = {.offer = fake_offer,
+                                            .withdraw = fake_withdraw,
+                                            .open = fake_open,
+                                            .write = fake_write,
+                                            .tick = fake_tick,
+                                            .part = fake_part,
+                                            .close = fake_close,
+                                            .adopt = fake_adopt,
+                                            .source = fake_source};
+
+struct incoming *net_incoming(struct net_node *at) {
+  struct incoming *in = calloc(1, sizeof *in);
+  *in = (struct incoming){.next = at->net->incoming, .at = at, .life = at->life};
+  return at->net->incoming = in;
+}
+
+static void run_open(struct net *net, struct transport *l) {
+  if (l->closed) return;
+  struct net_node *to = node_at(net, l->port);
+  if (!to || strcmp(to->name, l->node) != 0) {
+    net_lose(l, ERR_TCP, "connection refused (tcp)");
+    return;
+  }
+  l->out = net_incoming(to);
+  l->out->of = l;
+  l->events->ready(l->data);
+}
+
+static void cut(struct net *net, struct incoming *in) {
+  if (in->cut) return;
+  in->cut = true;
+  push(net, NET_CUT, in, in->of, NULL, 0);
+}
+
+static void run_line(struct net *net, struct transport *l, char *text) {
+  struct incoming *in = l->out;
+  if (!in || in->cut || !in->at->alive || in->at->life != in->life) return;
+  bool first = !in->greeted;
+  in->greeted = true;
+  if (first) {
+    if (mesh_greet(in->at->mesh, in, text, strlen(text))) cut(net, in);
+  } else if (in->transport) {
+    int code = in->transport->events->line(in->transport->data, text, strlen(text));
+    if (code && in->transport) net_lose(in->transport, code, "what it sends is not understood");
+  }
+}
+
+static void run_end(struct transport *l) {
+  struct incoming *in = l->out;
+  if (!in || !in->transport) return;
+  struct transport *near = in->transport;
+  in->transport = NULL;
+  near->in = NULL;
+  net_lose(near, ERR_LOST, "connection reset (lost)");
+}
+
+static void run(struct net *net, struct net_step *s) {
+  net->steps++;
+  switch (s->kind) {
+  case NET_OFFER: run_offer(net, s->of); break;
+  case NET_ANSWER: run_answer(s->of); break;
+  case NET_OPEN: run_open(net, s->of); break;
+  case NET_LINE: run_line(net, s->of, s->text); break;
+  case NET_END: run_end(s->of); break;
+  case NET_CUT: net_lose(s->of, ERR_LOST, "the peer ended the link (lost)"); break;
+  }
+  free(s->text);
+  free(s);
+}
+
+/* Is it the first step of its stream? */
+static bool is_due(const struct net *net, const struct net_step *s) {
+  for (const struct net_step *other = net->first; other != s; other = other->next)
+    if (other->stream == s->stream) return false;
+  return true;
+}
+
+bool net_step(struct net *net) {
+  size_t count = 0, pick;
+  for (struct net_step *s = net->first; s; s = s->next) count += is_due(net, s);
+  if (!count) return false;
+  pick = net->seed ? net_random(net, count) : 0;
+  for (struct net_step **at = &net->first; *at; at = &(*at)->next) {
+    if (!is_due(net, *at) || pick--) continue;
+    run(net, take(net, at));
+    return true;
+  }
+  return false;
+}
+
+bool net_step_of(struct net *net, enum net_kind kind) {
+  for (struct net_step **at = &net->first; *at; at = &(*at)->next) {
+    if ((*at)->kind != kind || !is_due(net, *at)) continue;
+    run(net, take(net, at));
+    return true;
+  }
+  return false;
+}
+
+bool net_run(struct net *net) {
+  for (int i = 0; i < 100000; i++)
+    if (!net_step(net)) return true;
+  return false;
+}
+
+/* --- the user of a mesh --------------------------------------------------------------------------------- */
+
+static struct net_node *node_named(struct net *net, const char *name) {
+  for (int i = 0; i < NET_NODES; i++)
+    if (net->node[i].name && !strcmp(net->node[i].name, name)) return &net->node[i];
+  return NULL;
+}
+
+static int64_t number_of(const struct signal *s) {
+  struct term_reader r = term_read(s->term);
+  int64_t n = 0;
+  return term_get_int(&r, &n) ? n : 0;
+}
+
+static json_t *on_snapshot(void *data) {
+  struct net_node *n = data;
+  return n->no_memory ? NULL : json_pack("[s]", n->name);
+}
+
+static void on_synced(void *data, const json_t *names) {
+  struct net_node *n = data;
+  n->synced += json_array_size(names) == 1;
+}
+
+/* Between two messages that came by one connection, those are missing alone that their sender was told of. */
+static void on_signal(void *data, struct signal *s) {
+  struct net_node *n = data;
+  uint32_t incarnation = npid_incarnation(s->from);
+  struct net_node *from = node_named(n->net, nodetab_name(n->nodes, incarnation));
+  struct net_pair *pair = &from->to[n - n->net->node];
+  uint64_t connection = ((uint64_t)(unsigned)n->life << 52) | (uint64_t)incarnation << 32 | s->epoch;
+  int number = (int)number_of(s);
+  if (number <= pair->last) pair->gaps++;
+  if (pair->connection == connection)
+    for (int i = pair->last + 1; i < number; i++) pair->gaps += !pair->refused[i];
+  pair->last = number;
+  pair->connection = connection;
+  pair->received++;
+  signal_free(s);
+}
+
+static void on_undeliverable(void *data, struct signal *s, int code, const char *reason) {
+  (void)code, (void)reason;
+  struct net_node *n = data;
+  struct net_node *to = node_named(n->net, nodetab_name(n->nodes, npid_incarnation(s->to)));
+  if (to && s->kind == SIGNAL_MESSAGE) n->to[to - n->net->node].refused[number_of(s)] = true;
+  n->refused++;
+  signal_free(s);
+}
+
+static void on_busy(void *data, uint32_t incarnation, bool busy) {
+  struct net_node *n = data;
+  if (!incarnation) n->self_downs++;
+  n->busy = busy;
+}
+
+static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char *reason) {
+  (void)reason;
+  struct net_node *n = data;
+  if (!incarnation || epoch + 1 != nodetab_epoch(n->nodes, incarnation)) n->self_downs++;
+  n->downs++;
+}
+
+static const struct mesh_events events = {.snapshot = on_snapshot,
+                                          .synced = on_synced,
+                                          .signal = on_signal,
+                                          .undeliverable = on_undeliverable,
+                                          .busy = on_busy,
+                                          .down = on_down};
+
+/* --- nodes ---------------------------------------------------------------------------------------------- */
+
+struct net *net_new(uint64_t seed) {
+  struct net *net = calloc(1, sizeof *net);
+  net->seed = seed;
+  net->end = &net->first;
+  return net;
+}
+
+struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, int connect_timeout_ms) {
+  struct net_node *n = &net->node[i];
+  uint32_t creation = n->creation + 1;
+  n->net = net;
+  n->name = name;
+  n->port = (uint16_t)(4370 + i);
+  n->creation = creation;
+  n->log = (struct log){-1, ""};
+  n->nodes = nodetab_new(name, creation);
+  n->life++;
+  n->alive = true;
+  n->crashing = false;
+  uv_loop_init(&n->loop);
+  struct mesh_config config = {.loop = &n->loop,
+                               .nodes = n->nodes,
+                               .log = &n->log,
+                               .self = name,
+                               .creation = creation,
+                               .address = "127.0.0.1",
+                               .port = n->port,
+                               .mesh = mesh,
+                               .heartbeat_ms = 1,
+                               .connect_timeout_ms = connect_timeout_ms,
+                               .transport = &fake,
+                               .carrier = n};
+  if (mesh_new(&config, &events, n, &n->mesh)) abort();
+  return n;
+}
+
+void net_stop(struct net_node *n) {
+  if (!n->alive) return;
+  mesh_finish(n->mesh);
+  n->alive = false;
+  uv_run(&n->loop, UV_RUN_DEFAULT);
+  if (uv_loop_close(&n->loop)) abort();
+  mesh_free(n->mesh);
+  nodetab_free(n->nodes);
+  n->mesh = NULL;
+  n->nodes = NULL;
+}
+
+void net_crash(struct net_node *n) {
+  n->crashing = true;
+  net_stop(n);
+}
+
+void net_free(struct net *net) {
+  for (int i = 0; i < NET_NODES; i++) net_stop(&net->node[i]);
+  while (net->first) {
+    struct net_step *s = take(net, &net->first);
+    free(s->text);
+    free(s);
+  }
+  for (struct dial_request *o; (o = net->offers);) {
+    net->offers = o->next;
+    json_decref(o->hello);
+    free(o);
+  }
+  for (struct transport *l; (l = net->transports);) {
+    net->transports = l->next;
+    buf_finish(&l->text);
+    free(l);
+  }
+  for (struct incoming *in; (in = net->incoming);) {
+    net->incoming = in->next;
+    free(in);
+  }
+  free(net);
+}
+
+static void on_connected(void *data, const struct error *e, npid kernel) {
+  (void)kernel;
+  struct net_node *n = data;
+  n->outcomes++;
+  n->last = e ? *e : (struct error){0};
+  const char *again = n->again;
+  n->again = NULL;
+  if (again) net_connect_at(n, again);
+}
+
+void net_connect(struct net_node *from, const struct net_node *to) {
+  net_connect_at(from, to->name);
+}
+
+void net_connect_at(struct net_node *from, const char *text) {
+  struct nodename name;
+  if (nodename_parse(text, &name, NULL)) abort();
+  from->connects++;
+  mesh_connect(from->mesh, &name, on_connected, from);
+}
+
+void net_send(struct net_node *from, const struct net_node *to) {
+  struct net_pair *pair = &from->to[to - from->net->node];
+  uint32_t incarnation;
+  if (nodetab_intern(from->nodes, to->name, to->creation, &incarnation) || pair->sent + 1 == NET_MESSAGES)
+    abort();
+  struct term *t = term_build("i", (int64_t)++pair->sent);
+  struct signal *s = signal_new(SIGNAL_MESSAGE, npid_make(incarnation, 7), npid_make(0, 5), NPID_NONE, t);
+  s->epoch = nodetab_epoch(from->nodes, incarnation);
+  mesh_send(from->mesh, s);
+}
+
+struct peer *net_peer(const struct net_node *of, const char *name) {
+  return map_get(&of->mesh->peers, name);
+}
+
+enum peer_state net_state(const struct net_node *of, const struct net_node *peer) {
+  const struct peer *p = net_peer(of, peer->name);
+  return p ? p->state : PEER_DOWN;
+}
+
+void net_deadlines(struct net_node *n) {
+  struct error e;
+  for (size_t i = 0; i < n->mesh->count; i++) {
+    error_set(&e, ERR_TIMEOUT, "%s: no answer", n->mesh->all[i]->name.full);
+    if (n->mesh->all[i]->state != PEER_UP)
+      peer_event(n->mesh->all[i], PEER_DEADLINE, &(struct peer_detail){.why = &e});
+  }
+}
+
+json_t *net_hello(const char *name, uint32_t creation) {
+  return json_pack("{s:s, s:I, s:i, s:i, s:s, s:i, s:b, s:[]}", "node", name, "creation",
+                   (json_int_t)creation, "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "address",
+                   "127.0.0.1", "port", 4999, "mesh", 1, "members");
+}
+
+/* --- invariants ----------------------------------------------------------------------------------------- */
+
+static const char *broken_peer(const struct peer *p) {
+  bool answers = p->state == PEER_OPENING || p->state == PEER_GREETED;
+  if ((p->transport != NULL) != (p->state >= PEER_OPENING))
+    return "a transport from OPENING on, and not before";
+  if (p->transport && p->transport->closed) return "its transport lives";
+  if (p->answer && !answers) return "an unanswered offer of the peer's in OPENING and GREETED alone";
+  if (p->queue && (p->state == PEER_DOWN || p->state >= PEER_SYNCING))
+    return "a queue while connecting alone";
+  if (p->state == PEER_DOWN && (p->offer || p->waiters)) return "nothing under way when down";
+  if (p->waiters && !uv_is_active((const uv_handle_t *)&p->deadline)) return "a deadline for those who wait";
+  if (p->state >= PEER_GREETED && !p->incarnation) return "an incarnation from the hello on";
+  return NULL;
+}
+
+const char *net_broken(const struct net_node *n) {
+  if (!n->alive) return NULL;
+  if (n->self_downs) return "no loss of this node itself, and each of the connection that was";
+  for (int i = 0; i < NET_NODES; i++)
+    if (n->to[i].gaps) return "messages in order, and none lost from among others";
+  int offers = 0;
+  for (const struct dial_request *o = n->net->offers; o; o = o->next) offers += o->from == n && o->done;
+  for (size_t i = 0; i < n->mesh->count; i++) {
+    const char *what = broken_peer(n->mesh->all[i]);
+    if (what) return what;
+    offers -= n->mesh->all[i]->offer != NULL;
+  }
+  return offers ? "each offer under way is a peer's" : NULL;
+}

@@ -1,0 +1,124 @@
+/* mesh_net: a made-up network for tests of the mesh: several meshes in one program, without vm, HTTP or
+ * sockets.
+ *
+ * What a mesh hands to its transport becomes a step that waits: an offer on its way, its answer, a stream
+ * being opened, a line, an end.  A test runs the steps one at a time.  Steps of one stream keep their order;
+ * which stream is next is chosen by the net's seed (0: the oldest step), so a schedule can be repeated.  One
+ * thread.
+ */
+#ifndef TESTS_UNIT_MESH_NET_H
+#define TESTS_UNIT_MESH_NET_H
+
+#include "agent/mesh/handshake.h"
+
+enum { NET_NODES = 4, NET_MESSAGES = 4096 };
+
+struct net_pair { /* messages from one node to another, numbered from 1 */
+  int sent, received, last;
+  uint64_t connection; /* by which the last one came */
+  bool refused[NET_MESSAGES];
+  int gaps; /* messages that are missing though their connection was not lost, or that came out of order */
+};
+
+struct net_node {
+  struct net *net;
+  const char *name; /* name@host */
+  uint16_t port;
+  uint32_t creation;
+  bool alive, crashing, no_memory; /* no_memory: its snapshot fails */
+  int life;
+  uv_loop_t loop;
+  struct nodetab *nodes;
+  struct mesh *mesh;
+  struct log log;
+  struct net_pair to[NET_NODES];
+  int connects, outcomes; /* net_connect, and how many of them have ended */
+  struct error last;      /* outcome */
+  const char *again;      /* the next outcome connects to this node, once */
+  int synced, downs, self_downs, ticks, busy, refused;
+};
+
+struct net {
+  struct net_node node[NET_NODES];
+  uint64_t seed;
+  unsigned long steps;
+  struct net_step *first, **end;
+  struct dial_request *offers;  /* newest first */
+  struct transport *transports; /* newest first */
+  struct incoming *incoming;    /* newest first */
+};
+
+/* A network without nodes. */
+struct net *net_new(uint64_t seed);
+void net_free(struct net *net); /* stops the nodes first */
+uint64_t net_random(struct net *net, uint64_t below);
+
+/* Starts node i, named name, at port 4370 + i, with a creation of its own.  The mesh flag and the time to
+ * connect (0: the usual) are the config's. */
+struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, int connect_timeout_ms);
+void net_stop(struct net_node *n);  /* in order */
+void net_crash(struct net_node *n); /* its connections break, and nobody is told why */
+
+/* Runs one step; false when there is none.  net_run runs them all, and fails after very many. */
+bool net_step(struct net *net);
+bool net_run(struct net *net);
+/* Runs one step of a kind, the oldest; false when there is none. */
+enum net_kind { NET_OFFER, NET_ANSWER, NET_OPEN, NET_LINE, NET_END, NET_CUT };
+bool net_step_of(struct net *net, enum net_kind kind);
+
+void net_connect(struct net_node *from, const struct net_node *to);
+void net_connect_at(struct net_node *from,
+                    const char *name); /* with a port behind it, which is tried alone */
+void net_send(struct net_node *from, const struct net_node *to); /* the next message */
+/* The state in which `of` sees `peer`. */
+enum peer_state net_state(const struct net_node *of, const struct net_node *peer);
+struct peer *net_peer(const struct net_node *of, const char *name);
+/* Fires the deadline of every peer that is neither down nor up. */
+void net_deadlines(struct net_node *n);
+
+/* What the mesh was given: to be called by tests that play the peer themselves. */
+struct dial_request {
+  struct dial_request *next;
+  struct net_node *from;
+  char node[NODENAME_SIZE];
+  uint16_t port;
+  json_t *hello;
+  dial_done *done; /* NULL once it has run, or the offer was withdrawn */
+  void *data;
+  struct error e;
+  bool up;
+};
+
+struct transport {
+  struct transport *next;
+  struct net_node *from;
+  char node[NODENAME_SIZE];
+  uint16_t port;
+  const struct transport_events *events;
+  void *data;
+  struct incoming *in, *out; /* theirs that it adopted; the far end of ours */
+  struct buf text;           /* all that was written */
+  bool closed, parted;
+  int write_code; /* what writing fails with */
+};
+
+struct incoming {
+  struct incoming *next;
+  struct net_node *at; /* the node that reads */
+  int life;
+  struct transport *of, *transport; /* whose stream it is; which transport has adopted it */
+  bool greeted, cut;
+};
+
+/* Ends a transport as a broken connection does. */
+void net_lose(struct transport *l, int code, const char *what);
+/* A stream to the node whose far end is the test. */
+struct incoming *net_incoming(struct net_node *at);
+
+/* A hello of a node that is not in the net. */
+json_t *net_hello(const char *name, uint32_t creation);
+
+/* Holds for every peer of the node at all times. NULL, or what does not hold. */
+const char *net_broken(const struct net_node *n);
+
+#endif
