@@ -1,85 +1,9 @@
-/* Exchanges with a server that reads whole requests and answers each with the next text of a list. */
 #include "wire/exchange.h"
 
+#include "http_server.h"
 #include "tap.h"
 
-#include <arpa/inet.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
-/* --- the server --- */
-
-enum { ANSWERS = 4 };
-
-struct server {
-  int fd, port;
-  pthread_t thread;
-  const char *answers[ANSWERS + 1]; /* each is a whole answer; "~" at its end: then closes the connection */
-  struct buf requests[ANSWERS];
-  int answered, connections;
-};
-
-/* Has the request ended, with its body? */
-static bool is_whole(const struct buf *request) {
-  const char *end = request->data ? strstr(request->data, "\r\n\r\n") : NULL;
-  if (!end) return false;
-  if (strstr(request->data, "chunked")) return strstr(end, "0\r\n\r\n") != NULL;
-  const char *length = strstr(request->data, "Content-Length: ");
-  return strlen(end + 4) >= (length ? strtoul(length + 16, NULL, 10) : 0);
-}
-
-static bool read_request(int fd, struct buf *request) {
-  char bytes[4096];
-  while (!is_whole(request)) {
-    ssize_t n = read(fd, bytes, sizeof bytes);
-    if (n <= 0) return false;
-    buf_append(request, bytes, (size_t)n);
-  }
-  return true;
-}
-
-static void *serve(void *data) {
-  struct server *s = data;
-  int fd = -1;
-  for (const char **answer = s->answers; *answer; answer++) {
-    if (fd < 0) fd = accept(s->fd, NULL, NULL), s->connections++;
-    size_t n = strlen(*answer);
-    bool closes = (*answer)[n - 1] == '~';
-    read_request(fd, &s->requests[s->answered++]);
-    if (write(fd, *answer, n - closes) < 0 || closes) close(fd), fd = -1;
-  }
-  if (fd >= 0) close(fd);
-  return NULL;
-}
-
-static void server_start(struct server *s, const char *first, const char *second) {
-  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  struct timeval patience = {20, 0};
-  socklen_t n = sizeof at;
-  *s = (struct server){.answers = {first, second}};
-  s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience); /* of accept and read */
-  if (bind(s->fd, (struct sockaddr *)&at, n) || listen(s->fd, 4) ||
-      getsockname(s->fd, (struct sockaddr *)&at, &n) || pthread_create(&s->thread, NULL, serve, s))
-    abort();
-  s->port = ntohs(at.sin_port);
-}
-
-/* What the server has heard is looked at only after this. */
-static void server_join(struct server *s) {
-  pthread_join(s->thread, NULL);
-  close(s->fd);
-}
-
-static void server_free(struct server *s) {
-  for (int i = 0; i < ANSWERS; i++) buf_finish(&s->requests[i]);
-}
-
-static bool heard(const struct server *s, int i, const char *text) {
-  return s->requests[i].data && strstr(s->requests[i].data, text);
-}
 
 /* --- the client --- */
 
@@ -125,13 +49,11 @@ static int run(struct trial *t) {
 
 /* --- requests --- */
 
-#define OK(body, length) "HTTP/1.1 200 OK\r\nContent-Length: " #length "\r\n\r\n" body
-
 static void test_request(void) {
-  struct server s;
+  struct http_server s;
   struct trial t;
   json_t *body = json_pack("{s:i}", "a", 1);
-  server_start(&s, OK("{\"b\":2}", 7), OK("", 0));
+  http_server_start(&s, HTTP_OK("{\"b\":2}", 7), HTTP_OK("", 0));
   trial_init(&t, s.port);
   t.request.method = "PUT", t.request.path = "/v1/link", t.request.from = "one@rane", t.request.body = body;
   ok(run(&t) == 0 && json_integer_value(json_object_get(t.answer, "b")) == 2, "a document, past a proxy: %s",
@@ -140,35 +62,37 @@ static void test_request(void) {
   ok(run(&t) == 0 && !t.answer && t.reached, "another on the same handle, with an empty answer: %s",
      t.e.text);
   trial_finish(&t);
-  server_join(&s);
+  http_server_join(&s);
   ok(s.connections == 1, "both go over one connection");
-  ok(heard(&s, 0, "PUT /v1/link HTTP/1.1\r\n") && heard(&s, 0, "\r\n\r\n{\"a\":1}\n"),
+  ok(http_server_heard(&s, 0, "PUT /v1/link HTTP/1.1\r\n") && http_server_heard(&s, 0, "\r\n\r\n{\"a\":1}\n"),
      "method, path, version and body");
-  ok(heard(&s, 0, "Node-To: two@rane\r\n") && heard(&s, 0, "Node-From: one@rane\r\n") &&
-         heard(&s, 0, "Content-Type: application/json\r\n") && !heard(&s, 0, "Expect"),
+  ok(http_server_heard(&s, 0, "Node-To: two@rane\r\n") &&
+         http_server_heard(&s, 0, "Node-From: one@rane\r\n") &&
+         http_server_heard(&s, 0, "Content-Type: application/json\r\n") &&
+         !http_server_heard(&s, 0, "Expect"),
      "the header fields");
-  ok(heard(&s, 1, "GET /v1/node HTTP/1.1\r\n") && !heard(&s, 1, "Content-Length") &&
-         !heard(&s, 1, "Node-From") && !heard(&s, 1, "{"),
+  ok(http_server_heard(&s, 1, "GET /v1/node HTTP/1.1\r\n") && !http_server_heard(&s, 1, "Content-Length") &&
+         !http_server_heard(&s, 1, "Node-From") && !http_server_heard(&s, 1, "{"),
      "the second has nothing of the first");
-  server_free(&s);
+  http_server_free(&s);
   json_decref(body);
 }
 
 static void test_no_body(void) {
-  struct server s;
+  struct http_server s;
   struct trial t;
-  server_start(&s, OK("", 0), OK("", 0));
+  http_server_start(&s, HTTP_OK("", 0), HTTP_OK("", 0));
   trial_init(&t, s.port);
   t.request.method = "POST";
   ok(run(&t) == 0, "a POST without a body: %s", t.e.text);
   t.request.method = "DELETE";
   ok(run(&t) == 0, "a DELETE without a body: %s", t.e.text);
   trial_finish(&t);
-  server_join(&s);
-  ok(heard(&s, 0, "Content-Length: 0\r\n") && heard(&s, 1, "DELETE /v1/node") &&
-         !heard(&s, 1, "Content-Length"),
+  http_server_join(&s);
+  ok(http_server_heard(&s, 0, "Content-Length: 0\r\n") && http_server_heard(&s, 1, "DELETE /v1/node") &&
+         !http_server_heard(&s, 1, "Content-Length"),
      "the POST alone says that its body is empty");
-  server_free(&s);
+  http_server_free(&s);
 }
 
 /* Gives "one", pauses once, gives "two", ends; or fails where it would end. */
@@ -209,10 +133,10 @@ static int run_paused(struct trial *t) {
 }
 
 static void test_upload(void) {
-  struct server s;
+  struct http_server s;
   struct trial t;
   struct source good = {0}, bad = {.step = 2, .fails = ERR_EXEC};
-  server_start(&s, OK("", 0), OK("", 0) "~");
+  http_server_start(&s, HTTP_OK("", 0), HTTP_OK("", 0) "~");
   trial_init(&t, s.port);
   t.request.method = "POST", t.request.read = read_source, t.request.type = "application/x-ndjson";
   t.request.data = &good;
@@ -220,11 +144,13 @@ static void test_upload(void) {
   t.request.data = &bad;
   ok(run(&t) == ERR_EXEC && !t.e.code, "a failure of its source is returned, and no other is told");
   trial_finish(&t);
-  server_join(&s);
-  ok(heard(&s, 0, "POST /v1/node HTTP/1.1\r\n") && heard(&s, 0, "Transfer-Encoding: chunked\r\n") &&
-         heard(&s, 0, "Content-Type: application/x-ndjson\r\n") && heard(&s, 0, "3\r\none\r\n3\r\ntwo\r\n0"),
+  http_server_join(&s);
+  ok(http_server_heard(&s, 0, "POST /v1/node HTTP/1.1\r\n") &&
+         http_server_heard(&s, 0, "Transfer-Encoding: chunked\r\n") &&
+         http_server_heard(&s, 0, "Content-Type: application/x-ndjson\r\n") &&
+         http_server_heard(&s, 0, "3\r\none\r\n3\r\ntwo\r\n0"),
      "goes out in chunks");
-  server_free(&s);
+  http_server_free(&s);
 }
 
 /* --- outcomes --- */
@@ -250,25 +176,26 @@ static void test_outcomes(void) {
        ERR_SYSTEM, "HTTP status 500: oops"},
       {"a redirection", "HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 0\r\n\r\n~", false, ERR_VERSION,
        "no node (HTTP status 302)"},
-      {"what is no JSON", OK("<html>", 6) "~", false, ERR_VERSION, "not JSON"},
+      {"what is no JSON", HTTP_OK("<html>", 6) "~", false, ERR_VERSION, "not JSON"},
       {"what is no HTTP", "SSH-2.0-OpenSSH_9.2\r\n~", false, ERR_VERSION, "does not speak HTTP/1.1"},
-      {"half a document", OK("half", 100) "~", false, ERR_LOST, "two@rane: the connection was lost"},
+      {"half a document", HTTP_OK("half", 100) "~", false, ERR_LOST, "two@rane: the connection was lost"},
       {"no answer", "~", false, ERR_LOST, "lost"},
-      {"a long document", OK("123456789", 9) "~", false, ERR_TOO_LARGE, "two@rane: larger than the limit"},
-      {"lines", OK("1\n\n2\n", 5) "~", true, 0, NULL},
-      {"half a line", OK("1\n2", 3) "~", true, ERR_LOST, "breaks off in the middle of a line"},
-      {"a line that is no JSON", OK("1\n{\n", 4) "~", true, ERR_BAD_JSON, "not JSON"},
-      {"a long line", OK("123456789\n", 10) "~", true, ERR_TOO_LARGE, "two@rane: larger than the limit"},
-      {"more than the bound in short lines", OK("1\n2\n3\n4\n5\n", 10) "~", true, 0, NULL},
-      {"a line that its reader refuses", OK("\"a\"\n1\n", 6) "~", true, ERR_EXEC, NULL},
+      {"a long document", HTTP_OK("123456789", 9) "~", false, ERR_TOO_LARGE,
+       "two@rane: larger than the limit"},
+      {"lines", HTTP_OK("1\n\n2\n", 5) "~", true, 0, NULL},
+      {"half a line", HTTP_OK("1\n2", 3) "~", true, ERR_LOST, "breaks off in the middle of a line"},
+      {"a line that is no JSON", HTTP_OK("1\n{\n", 4) "~", true, ERR_BAD_JSON, "not JSON"},
+      {"a long line", HTTP_OK("123456789\n", 10) "~", true, ERR_TOO_LARGE, "two@rane: larger than the limit"},
+      {"more than the bound in short lines", HTTP_OK("1\n2\n3\n4\n5\n", 10) "~", true, 0, NULL},
+      {"a line that its reader refuses", HTTP_OK("\"a\"\n1\n", 6) "~", true, ERR_EXEC, NULL},
       {"a refusal where lines are wanted", "HTTP/1.1 404 Not Found\r\nContent-Length: 8\r\n\r\ngone\n...~",
        true, ERR_SYSTEM, "HTTP status 404: gone"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    struct server s;
+    struct http_server s;
     struct trial t;
     struct buf seen = BUF_INIT;
-    server_start(&s, cases[i].answer, NULL);
+    http_server_start(&s, cases[i].answer, NULL);
     trial_init(&t, s.port);
     t.request.answer_max = cases[i].code == ERR_TOO_LARGE || cases[i].lines ? 8 : 1 << 20;
     if (cases[i].lines) t.request.line = take_line, t.request.data = &seen;
@@ -277,21 +204,21 @@ static void test_outcomes(void) {
     ok(rc == cases[i].code && told && t.reached, "%s: %s", cases[i].what, t.e.text);
     if (i == 8) is(seen.data, "1,2,", "each line is read, but the empty one");
     trial_finish(&t);
-    server_join(&s);
-    server_free(&s);
+    http_server_join(&s);
+    http_server_free(&s);
     buf_finish(&seen);
   }
 }
 
 static void test_nobody(void) {
-  struct server s;
+  struct http_server s;
   struct trial t;
   struct psk psk = {{0}};
-  server_start(&s, NULL, NULL); /* it listens, and answers none */
+  http_server_start(&s, NULL, NULL); /* it listens, and answers none */
   trial_init(&t, s.port);
   t.request.timeout_ms = 100;
   ok(run(&t) == ERR_TIMEOUT && t.reached, "a silent server is reached: %s", t.e.text);
-  server_join(&s);
+  http_server_join(&s);
   ok(run(&t) == ERR_TCP && t.reached, "a closed port is reached: %s", t.e.text);
   t.request.base = "http://no..host";
   ok(run(&t) == ERR_RESOLVE && !t.reached, "an unknown host is not: %s", t.e.text);
