@@ -41,7 +41,7 @@ static void *serve(void *data) {
     size_t n = strlen(*answer);
     bool closes = (*answer)[n - 1] == '~';
     read_request(fd, &s->requests[s->answered++]);
-    if (write(fd, *answer, n - closes) < 0 || closes) close(fd), fd = -1;
+    if (send(fd, *answer, n - closes, MSG_NOSIGNAL) < 0 || closes) close(fd), fd = -1;
   }
   if (fd >= 0) close(fd);
   return NULL;
