@@ -270,9 +270,13 @@ int agent_run(struct agent *a, struct error *e) {
 
 /* --- the end -------------------------------------------------------------------------------------------- */
 
+static void end_process(struct hosted *p, void *reason) {
+  hosted_end(p, reason);
+}
+
 static void end_processes(struct agent *a) {
   struct term *reason = reason_word("shutdown");
-  while (a->processes) hosted_end(a->processes, reason);
+  hosted_each(a, NULL, end_process, reason);
   term_unref(reason);
 }
 

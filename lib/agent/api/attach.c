@@ -156,12 +156,13 @@ static const struct hosted_class attach_class = {.kind = "client",
                                                  .node_down = attach_node_down,
                                                  .free = attach_free};
 
+static void stop(struct hosted *p, void *reason) {
+  if (!((struct attachment *)p)->command) attach_exit(p, reason, false);
+}
+
 void attach_stop_all(struct agent *a) {
   struct term *reason = reason_word("shutdown");
-  for (struct hosted *p = a->processes, *next; p; p = next) {
-    next = p->next;
-    if (p->class == &attach_class && !((struct attachment *)p)->command) attach_exit(p, reason, false);
-  }
+  hosted_each(a, &attach_class, stop, reason);
   term_unref(reason);
 }
 

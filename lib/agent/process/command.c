@@ -160,15 +160,16 @@ static void on_deadline(uv_timer_t *t) {
 }
 
 bool commands_left(const struct agent *a) {
-  for (const struct hosted *p = a->processes; p; p = p->next)
-    if (p->class == &command_class) return true;
-  return false;
+  return hosted_any(a, &command_class);
+}
+
+static void stop(struct hosted *p, void *reason) {
+  command_exit(p, reason, false);
 }
 
 void commands_stop(struct agent *a) {
   struct term *reason = reason_word("shutdown");
-  for (struct hosted *p = a->processes; p; p = p->next)
-    if (p->class == &command_class) command_exit(p, reason, false);
+  hosted_each(a, &command_class, stop, reason);
   term_unref(reason);
 }
 

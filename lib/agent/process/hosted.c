@@ -40,6 +40,20 @@ void hosted_end(struct hosted *p, struct term *reason) {
   if (p->class->free) p->class->free(p);
 }
 
+void hosted_each(struct agent *a, const struct hosted_class *class, void (*fn)(struct hosted *p, void *data),
+                 void *data) {
+  for (struct hosted *p = a->processes, *next; p; p = next) {
+    next = p->next;
+    if (!class || p->class == class) fn(p, data);
+  }
+}
+
+bool hosted_any(const struct agent *a, const struct hosted_class *class) {
+  for (const struct hosted *p = a->processes; p; p = p->next)
+    if (p->class == class) return true;
+  return false;
+}
+
 int hosted_bond(struct hosted *p, npid pid, npid ref) {
   for (size_t i = 0; i < p->bond_count; i++)
     if (p->bonds[i].pid == pid && p->bonds[i].ref == ref) return 0;
@@ -195,17 +209,25 @@ void hosted_signal(struct hosted *p, struct signal *s) {
   signal_free(s);
 }
 
-void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason) {
-  for (struct hosted *p = a->processes, *next; p; p = next) {
-    next = p->next;
-    for (size_t i = p->bond_count; i-- > 0;) {
-      struct bond b = p->bonds[i];
-      if (npid_incarnation(b.pid) != incarnation) continue;
-      if (b.ref == NPID_NONE)
-        agent_send(a, SIGNAL_LINK_EXIT, p->pid, b.pid, NPID_NONE, reason);
-      else
-        unbond(p, b.pid, b.ref);
-    }
-    if (p->class->node_down) p->class->node_down(p, incarnation);
+struct lost_node {
+  uint32_t incarnation;
+  struct term *reason;
+};
+
+static void lose_node(struct hosted *p, void *data) {
+  const struct lost_node *lost = data;
+  for (size_t i = p->bond_count; i-- > 0;) {
+    struct bond b = p->bonds[i];
+    if (npid_incarnation(b.pid) != lost->incarnation) continue;
+    if (b.ref == NPID_NONE)
+      agent_send(p->agent, SIGNAL_LINK_EXIT, p->pid, b.pid, NPID_NONE, lost->reason);
+    else
+      unbond(p, b.pid, b.ref);
   }
+  if (p->class->node_down) p->class->node_down(p, lost->incarnation);
+}
+
+void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason) {
+  struct lost_node lost = {incarnation, reason};
+  hosted_each(a, NULL, lose_node, &lost);
 }

@@ -47,6 +47,12 @@ int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *c
  */
 void hosted_end(struct hosted *p, struct term *reason);
 
+/* Calls fn for every process of a class (NULL: of any); fn may end the process that it is called for, and no
+ * other. */
+void hosted_each(struct agent *a, const struct hosted_class *class, void (*fn)(struct hosted *p, void *data),
+                 void *data);
+bool hosted_any(const struct agent *a, const struct hosted_class *class); /* is there a process of it? */
+
 /* A signal for p; consumed. */
 void hosted_signal(struct hosted *p, struct signal *s);
 
