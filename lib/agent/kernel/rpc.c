@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define STOPPING "this node is stopping (lost)"
+
 struct call {
   struct agent *agent;
   npid ref, to;
@@ -44,19 +46,27 @@ static void on_timeout(uv_timer_t *t) {
   fail(t->data, ERR_TIMEOUT, "no answer in time (timeout)");
 }
 
-void rpc_call(struct agent *a, npid to, struct term *args, int timeout_ms, rpc_done *done, void *data) {
+/* Tells that a call was not sent. */
+static void refuse(struct term *args, int code, const char *text, rpc_done *done, void *data) {
   struct error e;
-  struct call *c = args && a->rpc ? calloc(1, sizeof *c) : NULL; /* after rpc_finish nobody is asked */
+  term_unref(args);
+  error_set(&e, code, "%s", text);
+  done(data, &e, (struct term_reader){0});
+}
+
+void rpc_call(struct agent *a, npid to, struct term *args, int timeout_ms, rpc_done *done, void *data) {
+  if (!a->rpc) {
+    refuse(args, ERR_LOST, STOPPING, done, data);
+    return;
+  }
+  struct call *c = args ? calloc(1, sizeof *c) : NULL;
   npid ref = vm_ref(a->vm);
   struct signal *s = c ? signal_new(SIGNAL_CALL, to, NPID_KERNEL, ref, args) : NULL;
+  if (s) args = NULL; /* the signal has it */
   if (!s || map_put_id(&a->rpc->open, ref, c)) {
-    if (s)
-      signal_free(s);
-    else
-      term_unref(args);
+    signal_free(s);
     free(c);
-    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-    done(data, &e, (struct term_reader){0});
+    refuse(args, ERR_NOMEM, err_sentence(ERR_NOMEM), done, data);
     return;
   }
   *c = (struct call){.agent = a, .ref = ref, .to = to, .done = done, .data = data};
@@ -104,7 +114,7 @@ void rpc_node_down(struct agent *a, uint32_t incarnation) {
 
 void rpc_finish(struct agent *a) {
   if (!a->rpc) return;
-  for (struct call *c; (c = open_call(a, UINT32_MAX));) fail(c, ERR_LOST, "this node is stopping (lost)");
+  for (struct call *c; (c = open_call(a, UINT32_MAX));) fail(c, ERR_LOST, STOPPING);
   map_finish(&a->rpc->open);
   free(a->rpc);
   a->rpc = NULL;

@@ -1,0 +1,121 @@
+/* Flow control between nodes: senders on another node wait while a process here has no room, and the other
+ * way round. */
+#include "agent/kernel/flow.h"
+
+#include "agent_host.h"
+#include "tap.h"
+
+#include <stdlib.h>
+
+static const char *sent(struct agent_host *h, uint32_t node) {
+  static char text[256];
+  struct signal *s = agent_host_sent(h, SIGNAL_CALL);
+  if (!s) return "nothing";
+  if (npid_incarnation(s->to) == node && s->ref == NPID_NONE)
+    agent_host_text(h, s->term, text);
+  else
+    snprintf(text, sizeof text, "to another");
+  signal_free(s);
+  return text;
+}
+
+static const char *said(struct agent_host *h, const char *what, npid pid) {
+  static char text[256], name[NPID_TEXT_SIZE];
+  snprintf(text, sizeof text, "%s %s", what, npid_format(h->agent.nodes, pid, NPID_BARE, name));
+  return text;
+}
+
+static void test_hold_and_room(struct agent_host *h) {
+  struct witness w;
+  witness_begin(h, &w);
+  npid pid = w.hosted.pid;
+  flow_arrived(&h->agent, h->far, pid);
+  is(sent(h, h->far), "nothing", "a message to a process with room changes nothing");
+  for (int jam = 1; jam <= 2; jam++) {
+    vm_set_full(h->agent.vm, pid, true);
+    flow_arrived(&h->agent, h->far, pid);
+    is(sent(h, h->far), said(h, "hold", pid),
+       "jam %d: to one without room, its sender's node is told to hold", jam);
+    flow_arrived(&h->agent, h->far, pid);
+    is(sent(h, h->far), "nothing", "once");
+    flow_arrived(&h->agent, h->farther, pid);
+    is(sent(h, h->farther), said(h, "hold", pid), "and so is each other node");
+    vm_set_full(h->agent.vm, pid, false);
+    is(sent(h, h->far), said(h, "room", pid), "once there is room, each is told");
+    is(sent(h, h->farther), said(h, "room", pid), "also the other");
+    is(sent(h, h->far), "nothing", "and nothing more");
+  }
+  vm_set_full(h->agent.vm, pid, true);
+  flow_arrived(&h->agent, h->far, pid);
+  sent(h, h->far);
+  witness_end(&w);
+  is(sent(h, h->far), said(h, "room", pid), "the end of the process is room, too");
+}
+
+static void test_answers(struct agent_host *h) {
+  struct witness w;
+  char text[256];
+  witness_begin(h, &w);
+  if (names_register(h->agent.names, "sink", w.hosted.pid, 0)) abort();
+  struct term *list = term_build("s", "hello");
+  agent_host_call(h, h->far, term_build("ssl", "send", "sink", list), text);
+  is(text, "true", "a message to a name is answered at once where there is room");
+  is(w.message, "hello", "and arrives");
+  vm_set_full(h->agent.vm, w.hosted.pid, true);
+  agent_host_call(h, h->far, term_build("ssl", "send", "sink", list), text);
+  is(text, "", "without room the answer waits");
+  agent_host_call(h, h->farther, term_build("ssl", "send", "sink", list), text);
+  is(text, "", "each of them");
+  flow_node_down(&h->agent, h->farther);
+  vm_set_full(h->agent.vm, w.hosted.pid, false);
+  struct signal *s = agent_host_sent(h, SIGNAL_REPLY);
+  ok(s && npid_incarnation(s->to) == h->far, "it comes once there is room");
+  signal_free(s);
+  s = agent_host_sent(h, SIGNAL_REPLY);
+  ok(!s, "a node that was lost meanwhile gets none");
+  signal_free(s);
+  term_unref(list);
+  witness_end(&w);
+}
+
+static void test_lost_node(struct agent_host *h) {
+  struct witness w;
+  witness_begin(h, &w);
+  vm_set_full(h->agent.vm, w.hosted.pid, true);
+  flow_arrived(&h->agent, h->far, w.hosted.pid);
+  flow_arrived(&h->agent, h->farther, w.hosted.pid);
+  sent(h, h->far), sent(h, h->farther);
+  flow_node_down(&h->agent, h->far);
+  vm_set_full(h->agent.vm, w.hosted.pid, false);
+  is(sent(h, h->farther), said(h, "room", w.hosted.pid), "room is told to the nodes that are there");
+  is(sent(h, h->far), "nothing", "and not to a lost one");
+  witness_end(&w);
+}
+
+/* What the other node says of its own process. */
+static void test_other_side(struct agent_host *h) {
+  struct vm *vm = h->agent.vm;
+  npid theirs = npid_make(h->far, 57), others = npid_make(h->farther, 57);
+  char text[256];
+  agent_host_call(h, h->far, term_build("sp", "hold", theirs), text);
+  is(text, "true", "hold is answered");
+  ok(vm_lack(vm, theirs) != NPID_NONE, "and senders to that process wait");
+  ok(vm_lack(vm, npid_make(h->far, 58)) == NPID_NONE, "to no other");
+  agent_host_call(h, h->far, term_build("sp", "room", theirs), text);
+  ok(vm_lack(vm, theirs) == NPID_NONE, "until it says room");
+  agent_host_call(h, h->far, term_build("sp", "hold", others), text);
+  ok(vm_lack(vm, others) == NPID_NONE, "a node cannot hold the processes of another");
+  agent_host_call(h, h->far, term_build("sp", "hold", theirs), text);
+  flow_node_down(&h->agent, h->far);
+  ok(vm_lack(vm, theirs) == NPID_NONE, "what a lost node has said is void");
+}
+
+int main(void) {
+  struct agent_host *h = agent_host_new();
+  test_hold_and_room(h);
+  test_answers(h);
+  test_lost_node(h);
+  test_other_side(h);
+  agent_host_free(h);
+  return tap_end();
+}

@@ -1,0 +1,102 @@
+/* The calls that the kernel answers without other nodes, and the census of processes. */
+#include "agent/kernel/kernel.h"
+
+#include "agent/kernel/census.h"
+#include "agent_host.h"
+#include "tap.h"
+
+#include <stdlib.h>
+
+static const char *call(struct agent_host *h, struct term *args) {
+  static char text[256];
+  agent_host_call(h, h->far, args, text);
+  return text;
+}
+
+static bool refused(const char *text, const char *wire) {
+  return !strncmp(text, "false ", 6) && !strncmp(text + 6, wire, strlen(wire)) &&
+         text[6 + strlen(wire)] == ' ';
+}
+
+static void test_small_calls(struct agent_host *h) {
+  struct witness w;
+  witness_begin(h, &w);
+  is(call(h, term_build("s", "echo")), "true", "echo");
+  is(call(h, term_build("sp", "alive", w.hosted.pid)), "true true", "a process is alive");
+  witness_end(&w);
+  is(call(h, term_build("sp", "alive", w.hosted.pid)), "true false", "and is not, once it has ended");
+  is(call(h, term_build("s", "nodes")), "true []", "no other node is connected");
+  is(call(h, term_build("ss", "disconnect", "far@there")), "true false", "so there is none to part from");
+  ok(refused(call(h, term_build("ss", "disconnect", "odd")), "bad_node_name"), "a bad node name is refused");
+  ok(refused(call(h, term_build("s", "no such call")), "usage"), "a call that is not known is refused");
+  ok(refused(call(h, term_build("i", (int64_t)7)), "usage"), "and so is one without a name");
+  ok(refused(call(h, NULL), "usage"), "and one without anything");
+}
+
+static void test_names(struct agent_host *h) {
+  struct witness w;
+  witness_begin(h, &w);
+  is(call(h, term_build("ssp", "register", "db", w.hosted.pid)), "true true", "a name is registered");
+  is(call(h, term_build("ssp", "register", "db", w.hosted.pid)), "true false", "once");
+  is(call(h, term_build("ssp", "re_register", "db", w.hosted.pid)), "true true", "or by force");
+  ok(refused(call(h, term_build("ssp", "register", "", w.hosted.pid)), "bad_name"), "a name is not empty");
+  ok(refused(call(h, term_build("ss", "register", "db")), "bad_pid"), "and belongs to a pid");
+  is(call(h, term_build("ss", "unregister", "db")), "true true", "it is taken away");
+  is(call(h, term_build("ss", "unregister", "db")), "true false", "once");
+  witness_end(&w);
+  agent_host_pump(h);
+}
+
+struct found {
+  struct agent_host *host;
+  bool done;
+  char text[256];
+};
+
+static void on_census(void *data, const struct error *e, struct term_reader r) {
+  struct found *f = data;
+  f->done = true;
+  struct term_value truncated = term_next(&r), now = term_next(&r), list = term_next(&r);
+  if (e || now.tag != TERM_INT || list.tag != TERM_LIST) return;
+  struct term_reader what = r;
+  npid pid = NPID_NONE;
+  char text[NPID_TEXT_SIZE] = "", kind[16] = "";
+  const char *s;
+  size_t n;
+  if (list.count && term_next(&what).tag == TERM_LIST && term_get_pid(&what, &pid))
+    npid_format(f->host->agent.nodes, pid, NPID_BARE, text);
+  if (term_map_find(what, "kind", &what) && term_get_str(&what, &s, &n))
+    snprintf(kind, sizeof kind, "%.*s", (int)n, s);
+  snprintf(f->text, sizeof f->text, "%u%s %s %s", list.count, truncated.tag == TERM_TRUE ? "+" : "", kind,
+           text);
+}
+
+static const char *census(struct agent_host *h, int64_t limit) {
+  static struct found f;
+  f = (struct found){.host = h};
+  rpc_call(&h->agent, NPID_KERNEL, term_build("si", "processes", limit), 0, on_census, &f);
+  return agent_host_until(h, &f.done) ? f.text : "no answer";
+}
+
+static void test_census(struct agent_host *h) {
+  struct witness w[2];
+  char want[NPID_TEXT_SIZE + 32], pid[NPID_TEXT_SIZE];
+  ok(!strncmp(census(h, CENSUS_MAX), "0 ", 2), "a census of nobody");
+  witness_begin(h, &w[0]);
+  snprintf(want, sizeof want, "1 witness %s", npid_format(h->agent.nodes, w[0].hosted.pid, NPID_BARE, pid));
+  is(census(h, CENSUS_MAX), want, "of one: it says who and what it is");
+  witness_begin(h, &w[1]);
+  ok(!strncmp(census(h, 1), "1+ witness ", 11), "of more than the limit: it says that there are more");
+  ok(!strncmp(census(h, 2), "2 witness ", 10), "of as many as the limit");
+  witness_end(&w[0]);
+  witness_end(&w[1]);
+}
+
+int main(void) {
+  struct agent_host *h = agent_host_new();
+  test_small_calls(h);
+  test_names(h);
+  test_census(h);
+  agent_host_free(h);
+  return tap_end();
+}
