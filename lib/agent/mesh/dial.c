@@ -1,6 +1,9 @@
-/* Invariant: a request is in the multi handle and in the list from its making to its end, and its `done` runs
- * after it has left both, from on_done alone.  libcurl's sockets are watched by uv_poll handles of their own,
- * which outlive the socket until uv has closed them. */
+/* Invariant: a request is in the multi handle and in the dialler's list from dial_json or dial_upload until
+ * its end, and its `done` runs in finish_request alone, when it has left both.  Each socket of libcurl has a
+ * uv_poll handle, which is freed once uv has closed it, later than the socket.
+ *
+ * Orderings: of the user's callbacks only the source's read runs within libcurl.  `started` and `done` run
+ * after libcurl has returned (tell_users), so that they may start and cancel requests. */
 #include "agent/mesh/dial.h"
 
 #include "core/nodename.h"
@@ -22,10 +25,11 @@ struct dialler {
   const char *self;
   CURLM *multi;
   uv_timer_t timer;
-  uv_idle_t soon; /* for "at once": a timer of 0 ms set anew as it fires would never let libuv poll */
+  /* For a timeout of 0 ms: a timer of 0 ms that is set again as it fires keeps libuv from polling. */
+  uv_idle_t soon;
   struct dial_request *requests;
-  struct dial_socket *changed; /* watches that may poll for something else than they should */
-  bool acting;                 /* libcurl runs, and `changed` is looked at after it */
+  struct dial_socket *changed; /* sockets whose wanted events may differ from those polled for */
+  bool acting;                 /* libcurl runs; settle follows it */
 };
 
 struct dial_request {
@@ -34,19 +38,21 @@ struct dial_request {
   struct exchange exchange;
   char node[NODENAME_SIZE];
   const struct dial_source *source;
-  bool started, told, paused; /* started is told from a clean stack, not from within libcurl */
+  bool started; /* libcurl has asked for the first bytes */
+  bool told;    /* the user knows that */
+  bool paused;  /* until dial_resume */
   dial_done *done;
   void *data;
   struct dial_request *next, **pprev;
 };
 
-struct dial_socket { /* a socket of libcurl's */
+struct dial_socket {
   struct dialler *dialler;
   uv_poll_t poll;
   curl_socket_t fd;
-  int wanted, polled; /* events */
-  bool changed;
-  struct dial_socket *next; /* among the changed */
+  int wanted, polled; /* events: by libcurl; by uv_poll */
+  bool changed;       /* it is in the list */
+  struct dial_socket *next;
 };
 
 /* --- the loop ------------------------------------------------------------------------------------------- */
@@ -63,7 +69,7 @@ static void free_request(struct dial_request *r) {
   free(r);
 }
 
-static void on_done(struct dial_request *r, CURLcode result) {
+static void finish_request(struct dial_request *r, CURLcode result) {
   struct error e = {0};
   json_t *body = NULL;
   unlink_request(r);
@@ -73,53 +79,55 @@ static void on_done(struct dial_request *r, CURLcode result) {
   free_request(r);
 }
 
-static struct dial_request *started_request(struct dialler *f) {
-  for (struct dial_request *r = f->requests; r; r = r->next)
+static struct dial_request *started_request(struct dialler *d) {
+  for (struct dial_request *r = d->requests; r; r = r->next)
     if (r->started && !r->told) return r;
   return NULL;
 }
 
-static void check_done(struct dialler *f) {
+/* Tells the users of requests which have started, and then which have ended. */
+static void tell_users(struct dialler *d) {
   CURLMsg *m;
   int left;
-  for (struct dial_request *r; (r = started_request(f));) {
+  for (struct dial_request *r; (r = started_request(d));) {
     r->told = true;
     r->source->started(r->data);
   }
-  while ((m = curl_multi_info_read(f->multi, &left))) {
+  while ((m = curl_multi_info_read(d->multi, &left))) {
     if (m->msg != CURLMSG_DONE) continue;
     struct dial_request *r = NULL;
     curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&r);
-    on_done(r, m->data.result);
+    finish_request(r, m->data.result);
   }
 }
 
 static void on_event(uv_poll_t *p, int status, int events);
 
-/* libcurl waits for room after each piece it sends, when mostly there is room and nothing left to send: it
- * may try at once, and what it then wants is mostly what it wanted before.  So a message costs no epoll_ctl.
- */
-static void settle(struct dialler *f) {
-  for (struct dial_socket *w; (w = f->changed);) {
+/* Polls for what libcurl wants.  After each piece that it sends, libcurl wants to know when the socket is
+ * writable again; mostly it is, and nothing is left to send.  So libcurl may try at once, and wants then what
+ * is polled for already: a message costs no epoll_ctl.  A socket that cannot be polled has failed. */
+static void settle(struct dialler *d) {
+  for (struct dial_socket *w; (w = d->changed);) {
     int running;
-    f->changed = w->next;
+    d->changed = w->next;
     w->changed = false;
     if (w->wanted & ~w->polled & UV_WRITABLE)
-      curl_multi_socket_action(f->multi, w->fd, CURL_CSELECT_OUT, &running);
-    if (w->wanted == w->polled || uv_is_closing((uv_handle_t *)&w->poll)) continue; /* it is freed later */
+      curl_multi_socket_action(d->multi, w->fd, CURL_CSELECT_OUT, &running);
+    if (w->wanted == w->polled || uv_is_closing((uv_handle_t *)&w->poll))
+      continue; /* closed, and not yet freed */
     w->polled = w->wanted;
     if (uv_poll_start(&w->poll, w->polled, on_event))
-      curl_multi_socket_action(f->multi, w->fd, CURL_CSELECT_ERR, &running);
+      curl_multi_socket_action(d->multi, w->fd, CURL_CSELECT_ERR, &running);
   }
 }
 
-static void act(struct dialler *f, curl_socket_t fd, int flags) {
+static void act(struct dialler *d, curl_socket_t fd, int flags) {
   int running;
-  f->acting = true;
-  curl_multi_socket_action(f->multi, fd, flags, &running);
-  settle(f);
-  f->acting = false;
-  check_done(f);
+  d->acting = true;
+  curl_multi_socket_action(d->multi, fd, flags, &running);
+  settle(d);
+  d->acting = false;
+  tell_users(d);
 }
 
 static void on_event(uv_poll_t *p, int status, int events) {
@@ -128,9 +136,9 @@ static void on_event(uv_poll_t *p, int status, int events) {
   act(w->dialler, w->fd, status < 0 ? CURL_CSELECT_ERR : flags);
 }
 
-static void run_timers(struct dialler *f) {
-  uv_idle_stop(&f->soon);
-  act(f, CURL_SOCKET_TIMEOUT, 0);
+static void run_timers(struct dialler *d) {
+  uv_idle_stop(&d->soon);
+  act(d, CURL_SOCKET_TIMEOUT, 0);
 }
 
 static void on_timeout(uv_timer_t *t) {
@@ -140,109 +148,109 @@ static void on_soon(uv_idle_t *i) {
   run_timers(i->data);
 }
 
-static void watch_closed(uv_handle_t *h) {
+static void free_socket(uv_handle_t *h) {
   free(h->data);
 }
 
-static void note_change(struct dialler *f, struct dial_socket *w) {
+static void note_change(struct dialler *d, struct dial_socket *w) {
   if (w->changed) return;
   w->changed = true;
-  w->next = f->changed;
-  f->changed = w;
-  if (!f->acting) uv_idle_start(&f->soon, on_soon);
+  w->next = d->changed;
+  d->changed = w;
+  if (!d->acting) uv_idle_start(&d->soon, on_soon);
 }
 
-static void forget_change(struct dialler *f, struct dial_socket *w) {
-  for (struct dial_socket **at = &f->changed; *at; at = &(*at)->next) {
+static void forget_change(struct dialler *d, struct dial_socket *w) {
+  for (struct dial_socket **at = &d->changed; *at; at = &(*at)->next) {
     if (*at != w) continue;
     *at = w->next;
     return;
   }
 }
 
-static struct dial_socket *socket_new(struct dialler *f, curl_socket_t fd) {
+static struct dial_socket *socket_new(struct dialler *d, curl_socket_t fd) {
   struct dial_socket *w = calloc(1, sizeof *w);
-  if (!w || uv_poll_init_socket(f->loop, &w->poll, fd)) {
+  if (!w || uv_poll_init_socket(d->loop, &w->poll, fd)) {
     free(w);
     return NULL;
   }
-  w->dialler = f;
+  w->dialler = d;
   w->fd = fd;
   w->poll.data = w;
-  if (!curl_multi_assign(f->multi, fd, w)) return w;
-  uv_close((uv_handle_t *)&w->poll, watch_closed);
+  if (!curl_multi_assign(d->multi, fd, w)) return w;
+  uv_close((uv_handle_t *)&w->poll, free_socket);
   return NULL;
 }
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *socket_data) {
   (void)easy;
-  struct dialler *f = cls;
+  struct dialler *d = cls;
   struct dial_socket *w = socket_data;
   if (what == CURL_POLL_REMOVE) {
     if (!w) return 0;
-    curl_multi_assign(f->multi, fd, NULL);
-    forget_change(f, w);
+    curl_multi_assign(d->multi, fd, NULL);
+    forget_change(d, w);
     uv_poll_stop(&w->poll);
-    uv_close((uv_handle_t *)&w->poll, watch_closed);
+    uv_close((uv_handle_t *)&w->poll, free_socket);
     return 0;
   }
-  if (!w && !(w = socket_new(f, fd))) return -1;
+  if (!w && !(w = socket_new(d, fd))) return -1;
   w->wanted = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-  note_change(f, w);
+  note_change(d, w);
   return 0;
 }
 
 static int on_timer(CURLM *multi, long ms, void *cls) {
   (void)multi;
-  struct dialler *f = cls;
-  uv_timer_stop(&f->timer);
+  struct dialler *d = cls;
+  uv_timer_stop(&d->timer);
   if (!ms)
-    uv_idle_start(&f->soon, on_soon);
+    uv_idle_start(&d->soon, on_soon);
   else if (ms > 0)
-    uv_timer_start(&f->timer, on_timeout, (uint64_t)ms, 0);
+    uv_timer_start(&d->timer, on_timeout, (uint64_t)ms, 0);
   return 0;
 }
 
-static bool set_callbacks(struct dialler *f) {
-  return !curl_multi_setopt(f->multi, CURLMOPT_SOCKETFUNCTION, on_socket) &&
-         !curl_multi_setopt(f->multi, CURLMOPT_SOCKETDATA, f) &&
-         !curl_multi_setopt(f->multi, CURLMOPT_TIMERFUNCTION, on_timer) &&
-         !curl_multi_setopt(f->multi, CURLMOPT_TIMERDATA, f);
+static bool set_callbacks(struct dialler *d) {
+  return !curl_multi_setopt(d->multi, CURLMOPT_SOCKETFUNCTION, on_socket) &&
+         !curl_multi_setopt(d->multi, CURLMOPT_SOCKETDATA, d) &&
+         !curl_multi_setopt(d->multi, CURLMOPT_TIMERFUNCTION, on_timer) &&
+         !curl_multi_setopt(d->multi, CURLMOPT_TIMERDATA, d);
 }
 
 struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, struct error *e) {
-  struct dialler *f = calloc(1, sizeof *f);
-  if (f) f->multi = curl_multi_init();
-  if (!f || !f->multi || !set_callbacks(f)) {
-    if (f) curl_multi_cleanup(f->multi);
-    free(f);
+  struct dialler *d = calloc(1, sizeof *d);
+  if (d) d->multi = curl_multi_init();
+  if (!d || !d->multi || !set_callbacks(d)) {
+    if (d) curl_multi_cleanup(d->multi);
+    free(d);
     error_set(e, ERR_NOMEM, "libcurl does not start");
     return NULL;
   }
-  f->loop = loop;
-  f->psk = psk;
-  f->self = self;
-  uv_timer_init(loop, &f->timer);
-  uv_idle_init(loop, &f->soon);
-  f->timer.data = f->soon.data = f;
-  return f;
+  d->loop = loop;
+  d->psk = psk;
+  d->self = self;
+  uv_timer_init(loop, &d->timer);
+  uv_idle_init(loop, &d->soon);
+  d->timer.data = d->soon.data = d;
+  return d;
 }
 
-bool dialler_idle(const struct dialler *f) {
-  return !f->requests;
+bool dialler_idle(const struct dialler *d) {
+  return !d->requests;
 }
 
-void dialler_finish(struct dialler *f) {
-  if (!f) return;
-  while (f->requests)                                /* on_done takes it out of the list */
-    on_done(f->requests, CURLE_ABORTED_BY_CALLBACK); // NOLINT(clang-analyzer-unix.Malloc)
-  curl_multi_cleanup(f->multi);
-  uv_close((uv_handle_t *)&f->timer, NULL);
-  uv_close((uv_handle_t *)&f->soon, NULL);
+void dialler_finish(struct dialler *d) {
+  if (!d) return;
+  while (d->requests)                                       /* finish_request takes it out of the list */
+    finish_request(d->requests, CURLE_ABORTED_BY_CALLBACK); // NOLINT(clang-analyzer-unix.Malloc)
+  curl_multi_cleanup(d->multi);
+  uv_close((uv_handle_t *)&d->timer, NULL);
+  uv_close((uv_handle_t *)&d->soon, NULL);
 }
 
-void dialler_free(struct dialler *f) {
-  free(f);
+void dialler_free(struct dialler *d) {
+  free(d);
 }
 
 /* --- requests ------------------------------------------------------------------------------------------- */
@@ -264,13 +272,13 @@ static int no_memory(const struct dial_request *r, struct error *e) {
 /* Prepares and starts a request; what `given` leaves open is the same for all requests of a node. */
 static int request_start(struct dial_request *r, const struct dial_target *to, struct exchange_request given,
                          struct error *e) {
-  struct dialler *f = r->dialler;
+  struct dialler *d = r->dialler;
   char base[sizeof "https://:65535" + NODE_HOST_MAX + 3];
   snprintf(r->node, sizeof r->node, "%s", to->node);
   snprintf(base, sizeof base, "https://%s:%u", to->host, to->port);
   given.node = r->node;
   given.base = base;
-  given.psk = f->psk;
+  given.psk = d->psk;
   given.data = r;
   given.answer_max = ANSWER_MAX;
   given.connect_ms = CONNECT_TIMEOUT_MS;
@@ -278,15 +286,15 @@ static int request_start(struct dial_request *r, const struct dial_target *to, s
   if (!(r->easy = curl_easy_init())) return no_memory(r, e);
   int code = exchange_prepare(&r->exchange, r->easy, &given, e);
   if (code) return code;
-  if (curl_multi_add_handle(f->multi, r->easy)) return no_memory(r, e);
-  r->next = f->requests;
-  r->pprev = &f->requests;
+  if (curl_multi_add_handle(d->multi, r->easy)) return no_memory(r, e);
+  r->next = d->requests;
+  r->pprev = &d->requests;
   if (r->next) r->next->pprev = &r->next;
-  f->requests = r;
+  d->requests = r;
   return 0;
 }
 
-static struct dial_request *request_new(struct dialler *f, const struct dial_target *to,
+static struct dial_request *request_new(struct dialler *d, const struct dial_target *to,
                                         const struct dial_source *source, struct exchange_request given,
                                         dial_done *done, void *data, struct error *e) {
   struct dial_request *r = calloc(1, sizeof *r);
@@ -294,33 +302,35 @@ static struct dial_request *request_new(struct dialler *f, const struct dial_tar
     error_set(e, ERR_NOMEM, "%s: %s", to->node, err_sentence(ERR_NOMEM));
     return NULL;
   }
-  *r = (struct dial_request){.dialler = f, .source = source, .done = done, .data = data};
+  *r = (struct dial_request){.dialler = d, .source = source, .done = done, .data = data};
   if (!request_start(r, to, given, e)) return r;
   free_request(r);
   return NULL;
 }
 
-struct dial_request *dial_json(struct dialler *f, const struct dial_target *to, const char *method,
+struct dial_request *dial_json(struct dialler *d, const struct dial_target *to, const char *method,
                                const char *path, json_t *body, int timeout_ms, dial_done *done, void *data,
                                struct error *e) {
   struct exchange_request given = {.method = method, .path = path, .body = body, .timeout_ms = timeout_ms};
-  struct dial_request *r = request_new(f, to, NULL, given, done, data, e);
+  struct dial_request *r = request_new(d, to, NULL, given, done, data, e);
   json_decref(body);
   return r;
 }
 
-struct dial_request *dial_upload(struct dialler *f, const struct dial_target *to, const char *path,
+struct dial_request *dial_upload(struct dialler *d, const struct dial_target *to, const char *path,
                                  const struct dial_source *source, dial_done *done, void *data,
                                  struct error *e) {
   struct exchange_request given = {
-      .method = "POST", .path = path, .from = f->self, .read = on_read, .type = "application/x-ndjson"};
-  return request_new(f, to, source, given, done, data, e);
+      .method = "POST", .path = path, .from = d->self, .read = on_read, .type = "application/x-ndjson"};
+  return request_new(d, to, source, given, done, data, e);
 }
 
+/* Of curl_easy_pause's failures that of memory alone is one: a transfer that has ended cannot be resumed, and
+ * its end is told by `done`. */
 int dial_resume(struct dial_request *r) {
   if (!r->paused) return 0;
   r->paused = false;
-  return curl_easy_pause(r->easy, CURLPAUSE_CONT) ? ERR_NOMEM : 0;
+  return curl_easy_pause(r->easy, CURLPAUSE_CONT) == CURLE_OUT_OF_MEMORY ? ERR_NOMEM : 0;
 }
 
 void dial_cancel(struct dial_request *r) {

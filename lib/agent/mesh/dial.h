@@ -16,11 +16,11 @@ struct dialler;
 /* psk is the key that both ends prove; self is this node's name, for the Node-From header.  All three are
  * borrowed.  NULL with *e set. */
 struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, struct error *e);
-bool dialler_idle(const struct dialler *f); /* no request is under way */
+bool dialler_idle(const struct dialler *d); /* no request is under way */
 /* Ends each request with an error (its done runs) and closes the handles; dialler_free after the loop has run
  * once more.  Both accept NULL. */
-void dialler_finish(struct dialler *f);
-void dialler_free(struct dialler *f);
+void dialler_finish(struct dialler *d);
+void dialler_free(struct dialler *d);
 
 struct dial_target {
   const char *node; /* the node that is meant: for the Node-To header and for messages */
@@ -37,7 +37,7 @@ struct dial_request;
 
 /* Sends one request with a JSON body (consumed, may be NULL).  NULL with *e set: it cannot be made, and done
  * never runs. */
-struct dial_request *dial_json(struct dialler *f, const struct dial_target *to, const char *method,
+struct dial_request *dial_json(struct dialler *d, const struct dial_target *to, const char *method,
                                const char *path, json_t *body, int timeout_ms, dial_done *done, void *data,
                                struct error *e);
 
@@ -49,12 +49,12 @@ struct dial_source {
   size_t (*read)(void *data, char *out, size_t max);
   void (*started)(void *data);
 };
-struct dial_request *dial_upload(struct dialler *f, const struct dial_target *to, const char *path,
+struct dial_request *dial_upload(struct dialler *d, const struct dial_target *to, const char *path,
                                  const struct dial_source *source, dial_done *done, void *data,
                                  struct error *e);
 int dial_resume(struct dial_request *r) MUST_CHECK; /* 0 or ERR_NOMEM */
 
-/* Ends a request; done does not run. Accepts NULL. Not from within source callbacks. */
+/* Ends a request; done does not run.  Accepts NULL.  Not from within the source's read. */
 void dial_cancel(struct dial_request *r);
 
 #endif

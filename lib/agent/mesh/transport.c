@@ -1,6 +1,6 @@
-/* Invariant: a link's `down` runs at most once, and the link is freed right after it; open, write and close
- * never run it.  A stream of theirs and the link that adopted it point at
- * each other until either ends, and whoever ends first clears both pointers. */
+/* Invariant: the event `down` runs at most once, and the transport is freed right after it; open, write, part
+ * and close never run it.  An incoming stream and the transport that has adopted it point at each other until
+ * one of them ends, which clears both pointers. */
 #include "agent/mesh/transport.h"
 
 #include "base/clock.h"
@@ -15,13 +15,13 @@ struct transport {
   void *data;
   char peer[NODENAME_SIZE];
   struct dial_request *out;
-  struct buf queue; /* what ours has yet to say */
+  struct buf queue; /* lines that libcurl has not taken yet */
   struct incoming *in;
-  bool busy;    /* as last told */
-  bool parting; /* the queue is the last of ours */
-  bool dead;
-  bool spoke; /* since the last tick */
-  int64_t heard_ns;
+  bool busy;        /* as the event last said */
+  bool parting;     /* our stream ends behind the queue */
+  bool dead;        /* down has run, or nobody wants it */
+  bool spoke;       /* something was written since the last tick */
+  int64_t heard_ns; /* when the last bytes came in */
 };
 
 struct incoming {
@@ -30,111 +30,111 @@ struct incoming {
   void *data;
   void (*cut)(void *request);
   void *request;
-  struct transport *link; /* NULL until it has said who it is from, and again after the link's end */
-  bool greeted;
+  struct transport *transport; /* has adopted it; NULL before that, and after that one's end */
+  bool greeted;                /* its first line has come */
   char address[64];
 };
 
-/* --- the link ------------------------------------------------------------------------------------------- */
+/* --- our stream ----------------------------------------------------------------------------------------- */
 
-static void retire(struct transport *l) {
-  dial_cancel(l->out);
-  if (l->in) {
-    l->in->link = NULL;
-    l->in->cut(l->in->request);
+static void retire(struct transport *t) {
+  dial_cancel(t->out);
+  if (t->in) {
+    t->in->transport = NULL;
+    t->in->cut(t->in->request);
   }
-  buf_finish(&l->queue);
-  free(l);
+  buf_finish(&t->queue);
+  free(t);
 }
 
-static void lose(struct transport *l, const struct error *e) {
-  if (l->dead) return;
-  l->dead = true;
-  l->events->down(l->data, e);
-  retire(l);
+static void lose(struct transport *t, const struct error *e) {
+  if (t->dead) return;
+  t->dead = true;
+  t->events->down(t->data, e);
+  retire(t);
 }
 
-static size_t waiting(const struct transport *l) {
-  return l->queue.len;
+static size_t waiting(const struct transport *t) {
+  return t->queue.len;
 }
 
-static void check_busy(struct transport *l) {
-  bool busy = waiting(l) > (l->busy ? TRANSPORT_QUEUE_HIGH / 2 : TRANSPORT_QUEUE_HIGH);
-  if (busy == l->busy) return;
-  l->busy = busy;
-  l->events->busy(l->data, busy);
+static void check_busy(struct transport *t) {
+  bool busy = waiting(t) > (t->busy ? TRANSPORT_QUEUE_HIGH / 2 : TRANSPORT_QUEUE_HIGH);
+  if (busy == t->busy) return;
+  t->busy = busy;
+  t->events->busy(t->data, busy);
 }
 
 static size_t on_read(void *data, char *out, size_t max) {
-  struct transport *l = data;
-  size_t left = waiting(l), n = left < max ? left : max;
-  if (!n) return l->parting ? DIAL_END : 0;
-  memcpy(out, l->queue.data, n);
-  buf_consume(&l->queue, n);
-  buf_shrink(&l->queue);
-  check_busy(l);
+  struct transport *t = data;
+  size_t left = waiting(t), n = left < max ? left : max;
+  if (!n) return t->parting ? DIAL_END : 0;
+  memcpy(out, t->queue.data, n);
+  buf_consume(&t->queue, n);
+  buf_shrink(&t->queue);
+  check_busy(t);
   return n;
 }
 
 static void on_started(void *data) {
-  struct transport *l = data;
-  l->events->ready(l->data);
+  struct transport *t = data;
+  t->events->ready(t->data);
 }
 
 static void on_out_done(void *data, const struct error *e, bool reached, json_t *body) {
   (void)reached, (void)body;
-  struct transport *l = data;
+  struct transport *t = data;
   struct error closed;
-  l->out = NULL;
+  t->out = NULL;
   if (!e) {
-    error_set(&closed, ERR_LOST, "%s: the peer ended the link (lost)", l->peer);
+    error_set(&closed, ERR_LOST, "%s: the peer ended the link (lost)", t->peer);
     e = &closed;
   }
-  lose(l, e);
+  lose(t, e);
 }
 
 static const struct dial_source transport_source = {on_read, on_started};
 
 static struct transport *transport_open(void *carrier, const struct dial_target *to,
                                         const struct transport_events *events, void *data, struct error *e) {
-  struct transport *l = calloc(1, sizeof *l);
-  if (!l) {
+  struct transport *t = calloc(1, sizeof *t);
+  if (!t) {
     error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return NULL;
   }
-  *l = (struct transport){.events = events, .data = data, .heard_ns = clock_ns()};
-  snprintf(l->peer, sizeof l->peer, "%s", to->node);
-  l->out = dial_upload(carrier, to, "/v1/link", &transport_source, on_out_done, l, e);
-  if (l->out) return l;
-  free(l);
+  *t = (struct transport){.events = events, .data = data, .heard_ns = clock_ns()};
+  snprintf(t->peer, sizeof t->peer, "%s", to->node);
+  t->out = dial_upload(carrier, to, "/v1/link", &transport_source, on_out_done, t, e);
+  if (t->out) return t;
+  free(t);
   return NULL;
 }
 
-static int transport_write(struct transport *l, const char *bytes, size_t n) {
-  if (waiting(l) > TRANSPORT_QUEUE_MAX) return ERR_BUSY;
-  buf_append(&l->queue, bytes, n);
-  if (!buf_ok(&l->queue)) return ERR_NOMEM;
-  l->spoke = true;
-  check_busy(l);
-  return l->out ? dial_resume(l->out) : 0;
+static int transport_write(struct transport *t, const char *bytes, size_t n) {
+  if (waiting(t) > TRANSPORT_QUEUE_MAX) return ERR_BUSY;
+  buf_append(&t->queue, bytes, n);
+  if (!buf_ok(&t->queue)) return ERR_NOMEM;
+  t->spoke = true;
+  check_busy(t);
+  return t->out ? dial_resume(t->out) : 0;
 }
 
-static void transport_tick(struct transport *l, int heartbeat_ms) {
-  int64_t silence_ms = (clock_ns() - l->heard_ns) / 1000000;
+static void transport_tick(struct transport *t, int heartbeat_ms) {
+  int64_t silence_ms = (clock_ns() - t->heard_ns) / 1000000;
   if (silence_ms > 4 * (int64_t)heartbeat_ms) {
     struct error e;
-    error_set(&e, ERR_TIMEOUT, "%s: silent for %.1f s (timeout)", l->peer, (double)silence_ms / 1000);
-    lose(l, &e);
+    error_set(&e, ERR_TIMEOUT, "%s: silent for %.1f s (timeout)", t->peer, (double)silence_ms / 1000);
+    lose(t, &e);
     return;
   }
-  if (!l->spoke && transport_write(l, "\n", 1)) return; /* a full queue speaks for itself */
-  l->spoke = false;
+  if (!t->spoke && transport_write(t, "\n", 1)) return; /* the queue is full: lines are on their way */
+  t->spoke = false;
 }
 
-static void transport_close(struct transport *l) {
-  if (!l || l->dead) return;
-  l->dead = true;
-  retire(l);
+static void transport_close(struct transport *t) {
+  if (!t || t->dead) return;
+  t->dead = true;
+  retire(t);
 }
 
 static void nothing_ready(void *data) {
@@ -147,22 +147,24 @@ static void nothing_down(void *data, const struct error *e) {
   (void)data, (void)e;
 }
 
-static void transport_part(struct transport *l, const char *bytes, size_t n) {
+/* The transport waits for the end of its own stream; on_out_done frees it. */
+static void transport_part(struct transport *t, const char *bytes, size_t n) {
   static const struct transport_events nobody = {
       .ready = nothing_ready, .busy = nothing_busy, .down = nothing_down};
-  l->events = &nobody;
-  l->parting = true;
-  if (l->in) l->in->link = NULL;
-  l->in = NULL;
-  if (!bytes || transport_write(l, bytes, n) || !l->out) transport_close(l);
+  t->events = &nobody;
+  t->parting = true;
+  if (t->in) t->in->transport = NULL;
+  t->in = NULL;
+  if (!bytes || transport_write(t, bytes, n) || !t->out) transport_close(t);
 }
 
-/* --- their stream --------------------------------------------------------------------------------------- */
+/* --- the peer's stream
+ * --------------------------------------------------------------------------------------- */
 
-static void transport_adopt(struct transport *l, struct incoming *in) {
-  l->in = in;
-  in->link = l;
-  l->heard_ns = clock_ns();
+static void transport_adopt(struct transport *t, struct incoming *in) {
+  t->in = in;
+  in->transport = t;
+  t->heard_ns = clock_ns();
 }
 
 static const char *incoming_source(const struct incoming *in) {
@@ -176,30 +178,30 @@ static int on_line(void *data, char *text, size_t n) {
     in->greeted = true;
     return in->greet(in->data, in, text, n);
   }
-  if (!in->link) return 0;                                /* after the link has parted */
-  return in->link->events->line(in->link->data, text, n); /* may end the link */
+  if (!in->transport) return 0;                                     /* the transport has parted */
+  return in->transport->events->line(in->transport->data, text, n); /* may end the transport */
 }
 
 int incoming_bytes(void *incoming, const char *bytes, size_t n) {
   struct incoming *in = incoming;
-  if (in->link) in->link->heard_ns = clock_ns();
+  if (in->transport) in->transport->heard_ns = clock_ns();
   int code = lines_feed(&in->lines, bytes, n, on_line, in);
-  if (!code || !in->link) return code;
+  if (!code || !in->transport) return code;
   struct error e;
-  error_set(&e, code, "%s: what it sends is not understood: %s (version)", in->link->peer,
+  error_set(&e, code, "%s: what it sends is not understood: %s (version)", in->transport->peer,
             err_sentence(code));
-  lose(in->link, &e);
+  lose(in->transport, &e);
   return code;
 }
 
 void incoming_closed(void *incoming) {
   struct incoming *in = incoming;
-  if (in->link) {
-    struct transport *l = in->link;
+  if (in->transport) {
+    struct transport *t = in->transport;
     struct error e;
-    l->in = NULL;
-    error_set(&e, ERR_LOST, "%s: connection reset (lost)", l->peer);
-    lose(l, &e);
+    t->in = NULL;
+    error_set(&e, ERR_LOST, "%s: connection reset (lost)", t->peer);
+    lose(t, &e);
   }
   lines_finish(&in->lines);
   free(in);

@@ -1,72 +1,73 @@
-/* transport: the pair of HTTP streams that carries a link between two nodes: ours, a POST /v1/link that this
- * node sends to the peer, and theirs, one that the peer sends to this node's server.  Lines go in and come
- * out; what they mean is the mesh's business.  I/O thread only. */
+/* transport: the pair of HTTP streams that carries the link between two nodes.  One half is a POST /v1/link
+ * that this node sends to the peer (dial.h), the other one that the peer sends to this node's server (an
+ * `incoming` stream).  A transport carries lines; what they mean is the mesh's business.  I/O thread only. */
 #ifndef AGENT_MESH_TRANSPORT_H
 #define AGENT_MESH_TRANSPORT_H
 
 #include "agent/mesh/dial.h"
 
 struct transport;
-struct incoming; /* a stream of theirs */
+struct incoming;
 
 enum {
-  TRANSPORT_QUEUE_HIGH = 4 << 20, /* bytes for a peer that does not read: its senders are asked to wait, until
-                                half of it is left */
-  TRANSPORT_QUEUE_MAX =
-      1 << 30, /* it is given up: far above what may be on its way from those who were asked */
+  /* Bytes that wait for a peer: above HIGH the transport is busy, until half of HIGH is left.  Above MAX
+   * writing fails: senders that suspend while the transport is busy do not get there. */
+  TRANSPORT_QUEUE_HIGH = 4 << 20,
+  TRANSPORT_QUEUE_MAX = 1 << 30,
 };
 
 struct transport_events {
-  void (*ready)(void *data);                       /* our stream stands */
-  int (*line)(void *data, char *text, size_t n);   /* a line of theirs; non-zero ends the transport */
-  void (*busy)(void *data, bool busy);             /* the queue is full; has room again */
-  void (*down)(void *data, const struct error *e); /* once; the transport is gone after it */
+  void (*ready)(void *data);                       /* this node's stream stands */
+  int (*line)(void *data, char *text, size_t n);   /* a line of the peer; non-zero loses the transport */
+  void (*busy)(void *data, bool busy);             /* its queue is above HIGH, or has room again */
+  void (*down)(void *data, const struct error *e); /* it is lost; the last event: it frees itself */
 };
 
-/* What carries links.  carrier is a struct dialler for transport_http, below; a test brings its own. */
+/* What carries links, as a table of functions: transport_http below, or a test's own.  No event runs before
+ * open or offer have returned. */
 struct transport_class {
-  /* Sends our hello (consumed) to a node; as dial_json. */
+  /* Sends a hello (consumed) to a node, and gets its answer; as dial_json. */
   struct dial_request *(*offer)(void *carrier, const struct dial_target *to, json_t *hello, int timeout_ms,
                                 dial_done *done, void *data, struct error *e);
-  void (*withdraw)(struct dial_request *offer); /* ends the offer; its done does not run; accepts NULL */
+  void (*withdraw)(struct dial_request *offer); /* done does not run; accepts NULL */
 
-  /* Begins our stream.  NULL with *e set.  No event runs before it has returned. */
+  /* Opens this node's stream.  NULL with *e set; no event runs then. */
   struct transport *(*open)(void *carrier, const struct dial_target *to,
                             const struct transport_events *events, void *data, struct error *e);
 
-  /* Queues bytes (whole lines).  ERR_BUSY where more than TRANSPORT_QUEUE_MAX wait already, ERR_NOMEM. */
-  int (*write)(struct transport *l, const char *bytes, size_t n) MUST_CHECK;
+  /* Queues whole lines.  ERR_BUSY when more than TRANSPORT_QUEUE_MAX wait already, ERR_NOMEM. */
+  int (*write)(struct transport *t, const char *bytes, size_t n) MUST_CHECK;
 
-  /* Once every heartbeat: sends an empty line if nothing was sent since the last, and ends the transport
-   * after four heartbeats of silence. */
-  void (*tick)(struct transport *l, int heartbeat_ms);
+  /* To be called at each heartbeat: sends an empty line unless something was written since the last, and
+   * loses the transport when the peer was silent for more than four heartbeats. */
+  void (*tick)(struct transport *t, int heartbeat_ms);
 
-  /* Ends it in order, without `down`: the bytes (a whole line) are the last of ours; what the peer still
-   * sends is read and dropped.  The transport frees itself. */
-  void (*part)(struct transport *l, const char *bytes, size_t n);
+  /* Ends it in order: the bytes (a whole line; NULL: none) are the last of this node's stream.  No event
+   * runs any more; what the peer still sends is dropped.  The transport frees itself. */
+  void (*part)(struct transport *t, const char *bytes, size_t n);
 
-  /* Ends it at once, without `down`.  Accepts NULL. */
-  void (*close)(struct transport *l);
+  /* Ends it at once, without an event, and frees it.  Accepts NULL. */
+  void (*close)(struct transport *t);
 
-  /* Makes a stream of theirs the other half of a transport that has none. */
-  void (*adopt)(struct transport *l, struct incoming *in);
+  /* Makes an incoming stream the second half of a transport that has none. */
+  void (*adopt)(struct transport *t, struct incoming *in);
 
-  /* The address that a stream of theirs comes from; "" when unknown. */
+  /* The address that an incoming stream comes from; "" when unknown. */
   const char *(*source)(const struct incoming *in);
 };
-extern const struct transport_class transport_http;
+extern const struct transport_class transport_http; /* its carrier is a struct dialler */
 
-/* A stream of theirs begins with a line that says who it is from: greet(data, incoming, line) either adopts
- * the stream into a transport or returns non-zero, and the stream is cut off. */
+/* The first line of an incoming stream says which node it is from: greet adopts the stream into a transport
+ * and returns 0, or returns non-zero, and the stream is cut. */
 typedef int transport_greet(void *data, struct incoming *in, const char *text, size_t n);
 
-/* A stream of theirs, from the address; cut(request) ends its connection, after which incoming_closed has to
- * follow.  NULL when memory ran out. */
+/* An incoming stream from that address.  cut(request) is called once at most, to end its connection;
+ * incoming_closed has to follow.  NULL when memory ran out. */
 struct incoming *incoming_new(const char *address, transport_greet *greet, void *data,
                               void (*cut)(void *request), void *request);
-/* Bytes of it: 0, or non-zero when the stream is to be cut off. */
+/* Bytes that have come in.  0, or non-zero when the stream is to be cut. */
 int incoming_bytes(void *incoming, const char *bytes, size_t n);
-/* It has ended, and is freed. */
+/* The stream has ended: loses the transport that has adopted it, and frees the stream. */
 void incoming_closed(void *incoming);
 
 #endif
