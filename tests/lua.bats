@@ -608,6 +608,19 @@ exec{"no-such-command"}'
   assert_line --index 6 --partial 'no-such-command: command not found'
 }
 
+@test "exec: a spec is data, whose metamethods do not run; what one would send harms no node" {
+  lua 'local sink = spawn(function() while true do receive() end end)
+       local n = 32767
+       local spec = setmetatable({}, {__len = function() return n end, __index = function(_, k)
+         if k == n then send(sink, "exec", {aaaa = "zz"}) return "" end
+         if type(k) == "number" then return "a" end
+       end})
+       puts(select(2, pcall(function() exec(spec) end)))'
+  assert_output --partial "bad argument #1 to 'exec' (a list with the command and its arguments expected)"
+  lua 'puts("the node lives")'
+  assert_output 'the node lives'
+}
+
 @test "sh: output and status; other messages stay, other processes go on" {
   lua 'local me = self() send(me, "kept")
        spawn(function() for i = 1, 3 do sleep(1) end send(me, "ran") end)

@@ -51,9 +51,16 @@ static void put_env(lua_State *L, struct term_writer *w) {
   term_set_count(w, at, count);
 }
 
+/* Pushes a field of the spec.  The spec is data: it is read without metamethods, none of which may run during
+ * an encoding. */
+static int get_field(lua_State *L, const char *name) {
+  lua_pushstring(L, name);
+  return lua_rawget(L, 1);
+}
+
 static uint32_t put_field(lua_State *L, struct term_writer *w, size_t i) {
   uint32_t put = 0;
-  if (lua_getfield(L, 1, fields[i].name) != LUA_TNIL) {
+  if (get_field(L, fields[i].name) != LUA_TNIL) {
     check_field(L, fields[i].name, fields[i].kind);
     term_put_text(w, fields[i].name);
     if (fields[i].kind == MAP) {
@@ -72,12 +79,12 @@ static uint32_t put_field(lua_State *L, struct term_writer *w, size_t i) {
 }
 
 static void put_argv(lua_State *L, struct term_writer *w) {
-  lua_Integer n = luaL_len(L, 1);
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
   if (n < 1) luaL_argerror(L, 1, "a list with the command and its arguments expected");
   term_put_text(w, "argv");
   size_t at = term_open(w, TERM_LIST), len;
   for (lua_Integer i = 1; i <= n; i++) {
-    lua_geti(L, 1, i);
+    lua_rawgeti(L, 1, i);
     if (!lua_isstring(L, -1)) luaL_error(L, "exec: argument %I is a %s", i, luaL_typename(L, -1));
     const char *word = lua_tolstring(L, -1, &len);
     if (strlen(word) != len) luaL_error(L, "exec: argument %I has a NUL byte", i);
@@ -88,7 +95,7 @@ static void put_argv(lua_State *L, struct term_writer *w) {
 }
 
 static bool flag(lua_State *L, const char *name) {
-  lua_getfield(L, 1, name);
+  get_field(L, name);
   bool set = lua_toboolean(L, -1);
   lua_pop(L, 1);
   return set;
@@ -114,10 +121,10 @@ static int exec(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
   struct process *p = process_of(L);
-  struct term_writer *w = &p->isolate->writer;
   bool link = flag(L, "link"), monitor = flag(L, "monitor"), owned = flag(L, "owned");
   npid ref = monitor ? isolate_ref(p->isolate) : NPID_NONE;
-  term_writer_clear(w);
+  struct copy c = copy_begin(L);
+  struct term_writer *w = c.w;
   term_put_text(w, "exec");
   size_t at = term_open(w, TERM_MAP);
   put_argv(L, w);
@@ -134,8 +141,7 @@ static int exec(lua_State *L) {
     term_set_count(w, pair, 2), count++;
   }
   term_set_count(w, at, count);
-  struct term *term = term_from_writer(w, 2);
-  if (!term) return copy_failed(L, w);
+  struct term *term = copy_end(&c, 2);
   if (monitor && process_monitor(p, ref, NPID_KERNEL, 0)) {
     term_unref(term);
     return luaL_error(L, "out of memory");

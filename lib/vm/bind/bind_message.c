@@ -92,7 +92,8 @@ static int send_named(lua_State *L, npid kernel, struct term *term) {
   return 0;
 }
 
-/* {name, node} of another node: its kernel, which the name is sent to, is asked for first. */
+/* To a name on another node: the name is at index 1.  The pid of the node's kernel, which delivers to the
+ * name, is asked for first. */
 static int send_there(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
@@ -100,24 +101,20 @@ static int send_there(lua_State *L, int status, lua_KContext context) {
   npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
   lua_pop(L, n);
   if (kernel == NPID_NONE) return 0; /* as to a dead pid: the message is lost in silence */
-  struct term_writer *w = &process_of(L)->isolate->writer;
-  lua_geti(L, 1, 1);
-  term_writer_clear(w);
-  term_put_text(w, "send");
-  term_put_text(w, luaL_checkstring(L, -1));
-  lua_pop(L, 1);
-  size_t at = term_open(w, TERM_LIST);
   int last = lua_gettop(L);
-  copy_out(L, w, "message", 2, last);
-  term_set_count(w, at, (uint32_t)(last - 1));
-  struct term *term = term_from_writer(w, 3);
-  if (!term) return copy_failed(L, w);
-  return send_named(L, kernel, term);
+  struct copy c = copy_begin(L);
+  term_put_text(c.w, "send");
+  term_put_text(c.w, lua_tostring(L, 1));
+  size_t at = term_open(c.w, TERM_LIST);
+  copy_out(&c, "message", 2, last);
+  term_set_count(c.w, at, (uint32_t)(last - 1));
+  return send_named(L, kernel, copy_end(&c, 3));
 }
 
+/* {name, node} is data: it is read without metamethods. */
 static int send_to_node(lua_State *L) {
-  lua_geti(L, 1, 1);
-  lua_geti(L, 1, 2);
+  lua_rawgeti(L, 1, 1);
+  lua_rawgeti(L, 1, 2);
   if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
     return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
   const char *node = lua_tostring(L, -1);
@@ -125,7 +122,8 @@ static int send_to_node(lua_State *L) {
   bool here = strcmp(node, nodetab_name(config->nodes, 0)) == 0;
   npid to = here ? bind_whereis(L, config->names, -2) : NPID_NONE;
   struct term *ask = here ? NULL : term_build("ss", "connect", node);
-  lua_pop(L, 2);
+  lua_pop(L, 1);
+  lua_replace(L, 1); /* the name takes the place of the pair */
   if (!here) return bind_call(L, NPID_KERNEL, ask, send_there, 0);
   return to == NPID_NONE ? 0 : send_values(L, to);
 }

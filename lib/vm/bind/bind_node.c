@@ -113,39 +113,36 @@ static void put_monitor(struct term_writer *w, npid self, npid ref) {
   term_set_count(w, at, 2);
 }
 
-static void put_code(lua_State *L, struct term_writer *w, bool function) {
+static void put_code(const struct copy *c, bool function) {
   if (function) {
-    term_put_text(w, "fn");
-    copy_out(L, w, "function", 2, 2);
+    term_put_text(c->w, "fn");
+    copy_out(c, "function", 2, 2);
   } else {
-    term_put_text(w, "module");
-    copy_out(L, w, "module", 2, 2);
-    term_put_text(w, "function");
-    copy_out(L, w, "function", 3, 3);
+    term_put_text(c->w, "module");
+    copy_out(c, "module", 2, 2);
+    term_put_text(c->w, "function");
+    copy_out(c, "function", 3, 3);
   }
 }
 
 /* ["spawn", spec]; the arguments lie between the code and index last. */
 static struct term *spawn_term(lua_State *L, int last, bool link, npid ref) {
   struct process *p = process_of(L);
-  struct term_writer *w = &p->isolate->writer;
   bool function = bind_is_function(L, 2);
   int first = function ? 3 : 4;
-  term_writer_clear(w);
-  term_put_text(w, "spawn");
-  size_t at = term_open(w, TERM_MAP);
-  put_code(L, w, function);
-  term_put_text(w, "args");
-  size_t args = term_open(w, TERM_LIST);
-  copy_out(L, w, "argument", first, last);
-  term_set_count(w, args, (uint32_t)(last - first + 1));
-  put_key_pid(w, "leader", p->leader);
-  if (link) put_key_pid(w, "link", p->pid);
-  if (ref != NPID_NONE) put_monitor(w, p->pid, ref);
-  term_set_count(w, at, (uint32_t)((function ? 1 : 2) + 2 + link + (ref != NPID_NONE)));
-  struct term *t = term_from_writer(w, 2);
-  if (!t) copy_failed(L, w);
-  return t;
+  struct copy c = copy_begin(L);
+  term_put_text(c.w, "spawn");
+  size_t at = term_open(c.w, TERM_MAP);
+  put_code(&c, function);
+  term_put_text(c.w, "args");
+  size_t args = term_open(c.w, TERM_LIST);
+  copy_out(&c, "argument", first, last);
+  term_set_count(c.w, args, (uint32_t)(last - first + 1));
+  put_key_pid(c.w, "leader", p->leader);
+  if (link) put_key_pid(c.w, "link", p->pid);
+  if (ref != NPID_NONE) put_monitor(c.w, p->pid, ref);
+  term_set_count(c.w, at, (uint32_t)((function ? 1 : 2) + 2 + link + (ref != NPID_NONE)));
+  return copy_end(&c, 2);
 }
 
 static int ask_kernel(lua_State *L, npid kernel, lua_KContext mode) {

@@ -18,14 +18,11 @@ static int flushed(lua_State *L, int status, lua_KContext context) {
 
 int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, size_t len) {
   struct process *p = process_of(L);
-  struct term_writer *w = &p->isolate->writer;
-  term_writer_clear(w);
-  term_put_text(w, stream);
-  term_put_pid(w, p->pid);
-  term_put_str(w, bytes, len);
-  struct term *term = term_from_writer(w, 3);
-  if (!term) return copy_failed(L, w);
-  bind_signal(L, SIGNAL_MESSAGE, leader, NPID_NONE, term);
+  struct copy c = copy_begin(L);
+  term_put_text(c.w, stream);
+  term_put_pid(c.w, p->pid);
+  term_put_str(c.w, bytes, len);
+  bind_signal(L, SIGNAL_MESSAGE, leader, NPID_NONE, copy_end(&c, 3));
   p->output = len > UINT32_MAX - p->output ? UINT32_MAX : p->output + (uint32_t)len;
   if (p->output < VM_OUTPUT_WINDOW || leader == p->pid || !lua_isyieldable(L)) return 0;
   p->output = 0;

@@ -59,31 +59,28 @@ static bool stays_home(const struct process *p) {
 }
 
 static struct term *make_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {
-  struct term_writer *w = &p->isolate->writer;
   int last = lua_gettop(L);
   bool function = bind_is_function(L, first);
   int args = first + (function ? 1 : 2);
-  term_writer_clear(w);
-  term_put_pid(w, p->leader);
-  term_put_bool(w, link);
+  struct copy c = copy_begin(L);
+  term_put_pid(c.w, p->leader);
+  term_put_bool(c.w, link);
   if (monitor != NPID_NONE) {
-    term_put_pid(w, monitor);
+    term_put_pid(c.w, monitor);
   } else {
-    term_put_nil(w);
+    term_put_nil(c.w);
   }
   if (function) {
-    copy_out(L, w, "function", first, first);
-    term_put_nil(w), term_put_nil(w);
+    copy_out(&c, "function", first, first);
+    term_put_nil(c.w), term_put_nil(c.w);
   } else {
-    term_put_nil(w);
-    copy_out(L, w, "module", first, first + 1);
+    term_put_nil(c.w);
+    copy_out(&c, "module", first, first + 1);
   }
-  size_t at = term_open(w, TERM_LIST);
-  copy_out(L, w, "argument", args, last);
-  term_set_count(w, at, (uint32_t)(last - args + 1));
-  struct term *t = term_from_writer(w, 7);
-  if (!t) copy_failed(L, w);
-  return t;
+  size_t at = term_open(c.w, TERM_LIST);
+  copy_out(&c, "argument", args, last);
+  term_set_count(c.w, at, (uint32_t)(last - args + 1));
+  return copy_end(&c, 7);
 }
 
 static npid send_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {

@@ -63,11 +63,6 @@ static void refuse(struct copier *c, const struct place *place, const char *prob
   lua_error(L);
 }
 
-int copy_failed(lua_State *L, const struct term_writer *w) {
-  return luaL_error(L, w->failed == ERR_TOO_LARGE ? "larger than a message may be (%d MiB)" : "out of memory",
-                    (int)(TERM_SIZE_MAX >> 20));
-}
-
 /* --- out --- */
 
 /* *ok turns false at a key that is no string where all should be. */
@@ -174,22 +169,38 @@ static void put_value(struct copier *c, int index, const struct place *place, in
   if (problem) refuse(c, place, problem);
 }
 
-void copy_out(lua_State *L, struct term_writer *w, const char *what, int first, int last) {
-  struct copier c = {L, w, what};
+struct copy copy_begin(lua_State *L) {
+  struct isolate *iso = process_of(L)->isolate;
+  term_writer_clear(&iso->writer);
+  return (struct copy){L, &iso->writer, ++iso->encodings};
+}
+
+static void raise_failure(const struct copy *c) {
+  luaL_error(c->L, c->w->failed == ERR_TOO_LARGE ? "larger than a message may be (%d MiB)" : "out of memory",
+             (int)(TERM_SIZE_MAX >> 20));
+}
+
+struct term *copy_end(const struct copy *c, uint32_t count) {
+  if (c->number != isolate_of(c->L)->encodings)
+    luaL_error(c->L, "another message was begun before the end of this one");
+  struct term *t = term_from_writer(c->w, count);
+  if (!t) raise_failure(c);
+  return t;
+}
+
+void copy_out(const struct copy *c, const char *what, int first, int last) {
+  struct copier out = {c->L, c->w, what};
   for (int i = first; i <= last; i++) {
     struct place place = {NULL, 0, i - first + 1};
-    put_value(&c, i, &place, 0);
+    put_value(&out, i, &place, 0);
   }
-  if (w->failed) copy_failed(L, w);
+  if (c->w->failed) raise_failure(c);
 }
 
 struct term *copy_term(lua_State *L, const char *what, int first, int last) {
-  struct term_writer *w = &process_of(L)->isolate->writer;
-  term_writer_clear(w);
-  copy_out(L, w, what, first, last);
-  struct term *t = term_from_writer(w, last < first ? 0 : (uint32_t)(last - first + 1));
-  if (!t) copy_failed(L, w);
-  return t;
+  struct copy c = copy_begin(L);
+  copy_out(&c, what, first, last);
+  return copy_end(&c, last < first ? 0 : (uint32_t)(last - first + 1));
 }
 
 /* --- in --- */

@@ -11,11 +11,31 @@
 #include "core/term.h"
 
 #include <lua.h>
+#include <stdint.h>
+
+/* One encoding: a term is written to the isolate's one writer, and then taken from it.
+ *
+ * Between copy_begin and copy_end no code of a process may run, since that code could begin an encoding of
+ * its own: no lua_call, and no operation that may call a metamethod (lua_gettable, lua_getfield, luaL_len …).
+ * A caller collects what it needs first, or reads it raw.  If another encoding began all the same, copy_end
+ * raises an error, and the damaged term is never sent.  An encoding that an error leaves needs no copy_end.
+ */
+struct copy {
+  lua_State *L;
+  struct term_writer *w; /* for term_put_… */
+  uint32_t number;       /* of this encoding */
+};
+
+struct copy copy_begin(lua_State *L);
+
+/* A term of what was written, `count` values at the top.  Raises when memory runs out, or when the term is
+ * larger than a term may be. */
+struct term *copy_end(const struct copy *c, uint32_t count);
 
 /* Appends the values at stack indices first..last; raises.  what: "message", "argument": for errors. */
-void copy_out(lua_State *L, struct term_writer *w, const char *what, int first, int last);
+void copy_out(const struct copy *c, const char *what, int first, int last);
 
-/* A term of those values; raises. Uses the isolate's writer. */
+/* A term of those values alone; raises. */
 struct term *copy_term(lua_State *L, const char *what, int first, int last);
 
 /* Pushes the next value; or all that are left, and returns how many. Raises when memory runs out. */
@@ -25,8 +45,5 @@ int copy_in_all(lua_State *L, struct term_reader *r);
 /* A pid or reference as a Lua value, and back; NPID_NONE pushes nil, and is returned for other values. */
 void copy_push_npid(lua_State *L, npid p);
 npid copy_to_npid(lua_State *L, int index);
-
-/* Raises what made the writer fail. */
-int copy_failed(lua_State *L, const struct term_writer *w);
 
 #endif

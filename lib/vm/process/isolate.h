@@ -75,7 +75,8 @@ struct isolate {
   struct process **slots; /* every process made here, live or pooled */
   uint32_t slots_len, slots_cap;
   struct process *pool;
-  struct term_writer writer;                   /* scratch of one encoding at a time */
+  struct term_writer writer;                   /* of one encoding at a time: copy/copy.h */
+  uint32_t encodings;                          /* that have begun */
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */
   struct map factories;                        /* of functions, by hash of their bytecode */
   size_t factory_bytes;                        /* of all bodies together */
