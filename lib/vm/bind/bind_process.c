@@ -161,7 +161,8 @@ static int map_or_nil(lua_State *L, int status, lua_KContext context) {
 }
 
 static int info(lua_State *L) {
-  return bind_call(L, bind_check_pid(L, 1), term_build("s", "process_info"), map_or_nil, 0);
+  npid pid = bind_check_pid(L, 1); /* before there is a term, which an error would leak */
+  return bind_call(L, pid, term_build("s", "process_info"), map_or_nil, 0);
 }
 
 const luaL_Reg bind_process[] = {
