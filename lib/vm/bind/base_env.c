@@ -10,7 +10,7 @@
 #include "vm/stdlib/files.h"
 #include "vm/copy/fn.h"
 #include "vm/process/isolate.h"
-#include "vm/stdlib/prelude.h"
+#include "vm/bind/prelude.h"
 #include "vm/process/process.h"
 #include "vm/bind/require.h"
 #include "vm/stdlib/yielding.h"
@@ -70,13 +70,44 @@ static int base_collectgarbage(lua_State *L) {
   return 1;
 }
 
+/* Stack: handler, and what it returned, or what was wrong with it. */
+static int xpcall_handled(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  lua_pushboolean(L, 0);
+  lua_replace(L, 1);
+  return 2;
+}
+
+/* Stack: handler, and the results, or the error. */
+static int xpcall_finished(lua_State *L, int status, lua_KContext context) {
+  (void)context;
+  if (status == LUA_OK || status == LUA_YIELD) {
+    lua_pushboolean(L, 1);
+    lua_replace(L, 1);
+    return lua_gettop(L);
+  }
+  lua_pushvalue(L, 1);
+  lua_insert(L, 2);
+  return xpcall_handled(L, lua_pcallk(L, 1, 1, 0, 0, xpcall_handled), 0);
+}
+
+/* The handler runs where the error has arrived, not where the error arose: the handler could not see a
+ * difference, as processes have no debug library. */
+static int base_xpcall(lua_State *L) {
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_pushvalue(L, 2);
+  lua_insert(L, 1);
+  lua_remove(L, 3);
+  return xpcall_finished(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, 0, xpcall_finished), 0);
+}
+
 static const luaL_Reg guarded[] = {
     {"setmetatable", base_setmetatable},
     {"rawset", base_rawset},
     {"collectgarbage", base_collectgarbage},
     {"require", require_module},
     {"tostring", yielding_tostring},
-    {"xpcall", yielding_xpcall},
+    {"xpcall", base_xpcall},
     {NULL, NULL},
 };
 

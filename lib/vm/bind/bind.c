@@ -5,6 +5,7 @@
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
+#include "vm/stdlib/inspect.h"
 
 #include <math.h>
 
@@ -41,9 +42,18 @@ int64_t bind_check_deadline(lua_State *L, int arg) {
   return ns >= (double)(TIMER_NEVER - 1 - now) ? TIMER_NEVER : now + (int64_t)ns;
 }
 
+static void put_pid(lua_State *L, int index, struct buf *out) {
+  char text[NPID_TEXT_SIZE];
+  buf_puts(out, npid_format(isolate_of(L)->config->nodes, copy_to_npid(L, index), NPID_SHORT, text));
+}
+
+void bind_inspect(lua_State *L, int index) {
+  inspect_push(L, index, put_pid);
+}
+
 const char *bind_text(lua_State *L, int index) {
   if (lua_type(L, index) == LUA_TSTRING) return lua_tostring(L, index);
-  inspect_push(L, lua_absindex(L, index));
+  bind_inspect(L, index);
   return lua_tostring(L, -1);
 }
 

@@ -73,7 +73,7 @@ int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, s
 /* io.write. */
 int bind_write(lua_State *L);
 
-/* inspect's text of a value, pushed. */
-void inspect_push(lua_State *L, int index);
+/* Pushes inspect's text of the value at index, with pids and references as this node writes them. */
+void bind_inspect(lua_State *L, int index);
 
 #endif

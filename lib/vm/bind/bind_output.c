@@ -75,7 +75,7 @@ static int puts_values(lua_State *L) {
 
 static int inspect(lua_State *L) {
   luaL_checkany(L, 1);
-  inspect_push(L, 1);
+  bind_inspect(L, 1);
   return 1;
 }
 

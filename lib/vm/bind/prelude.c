@@ -1,6 +1,6 @@
 /* Each function runs in the process that calls it; none keeps any state.  What they call is bound when the
  * chunk is loaded, so a process that redefines a global does not change them. */
-#include "vm/stdlib/prelude.h"
+#include "vm/bind/prelude.h"
 
 const char prelude_source[] =
     "local exec, send, self, group_leader, receive_match, concat, type, error =\n"

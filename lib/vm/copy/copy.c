@@ -2,7 +2,6 @@
  * does not fit takes the writer back to the table's start, to write it as what it is. */
 #include "vm/copy/copy.h"
 
-#include "vm/bind/bind.h"
 #include "vm/copy/fn.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"

@@ -1,14 +1,11 @@
-/* inspect: any value as text a person can read, close to what would be typed.  It calls no metamethod, so it
- * may be used on values of any process at any time. */
-#include "vm/bind/bind.h"
+/* The stack holds, for each table that is open, the table, the list of its keys, and one key with its value.
+ */
+#include "vm/stdlib/inspect.h"
 
-#include "base/buf.h"
 #include "base/text.h"
-#include "vm/copy/copy.h"
-#include "vm/process/isolate.h"
-#include "vm/process/process.h"
 
 #include <ctype.h>
+#include <lauxlib.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +15,7 @@ enum { DEPTH_MAX = 8, ITEMS_MAX = 1000, TEXT_MAX = 1 << 20 };
 struct inspector {
   lua_State *L;
   struct buf *out;
+  inspect_handle *handle;
   int open[DEPTH_MAX + 1]; /* stack indices of the tables around */
 };
 
@@ -69,12 +67,6 @@ static void put_number(struct inspector *in, int index) {
   } else {
     buf_printf(in->out, "%.14g", d);
   }
-}
-
-static void put_pid(struct inspector *in, int index) {
-  char text[NPID_TEXT_SIZE];
-  const struct isolate *iso = isolate_of(in->L);
-  buf_puts(in->out, npid_format(iso->config->nodes, copy_to_npid(in->L, index), NPID_SHORT, text));
 }
 
 static bool is_word(const char *s, size_t n) {
@@ -229,7 +221,7 @@ static void put(struct inspector *in, int index, int depth) {
     s = lua_tolstring(L, index, &n);
     put_bytes(in->out, s, n);
     return;
-  case LUA_TLIGHTUSERDATA: put_pid(in, index); return;
+  case LUA_TLIGHTUSERDATA: in->handle(L, index, in->out); return;
   case LUA_TTABLE: put_table(in, index, depth); return;
   case LUA_TFUNCTION: put_function(in, index); return;
   default: buf_printf(in->out, "<%s>", luaL_typename(L, index));
@@ -242,7 +234,7 @@ static int free_buf(lua_State *L) {
 }
 
 /* The text grows in a buffer that the collector frees if memory runs out on the way. */
-void inspect_push(lua_State *L, int index) {
+void inspect_push(lua_State *L, int index, inspect_handle *handle) {
   luaL_checkstack(L, 20, NULL);
   index = lua_absindex(L, index);
   struct buf *out = lua_newuserdatauv(L, sizeof *out, 0);
@@ -253,7 +245,7 @@ void inspect_push(lua_State *L, int index) {
     lua_setfield(L, -2, "__gc");
   }
   lua_setmetatable(L, top);
-  struct inspector in = {.L = L, .out = out};
+  struct inspector in = {.L = L, .out = out, .handle = handle};
   put(&in, index, 0);
   if (!buf_ok(out)) luaL_error(L, "out of memory");
   lua_pushlstring(L, out->data, out->len);

@@ -1,4 +1,4 @@
-/* What makes text of values, and so may call a __tostring; and xpcall. */
+/* What makes text of values, and so may call a __tostring. */
 #include "vm/stdlib/yielding.h"
 
 #include <ctype.h>
@@ -81,35 +81,4 @@ void yielding_format(lua_State *L) {
   lua_getfield(L, -1, "format");
   lua_pushcclosure(L, format, 1);
   lua_setfield(L, -2, "format");
-}
-
-/* --- xpcall --- */
-
-/* Stack: handler, and what it returned, or what was wrong with it. */
-static int handled(lua_State *L, int status, lua_KContext context) {
-  (void)status, (void)context;
-  lua_pushboolean(L, 0);
-  lua_replace(L, 1);
-  return 2;
-}
-
-/* Stack: handler, and the results, or the error. */
-static int finished(lua_State *L, int status, lua_KContext context) {
-  (void)context;
-  if (status == LUA_OK || status == LUA_YIELD) {
-    lua_pushboolean(L, 1);
-    lua_replace(L, 1);
-    return lua_gettop(L);
-  }
-  lua_pushvalue(L, 1);
-  lua_insert(L, 2);
-  return handled(L, lua_pcallk(L, 1, 1, 0, 0, handled), 0);
-}
-
-int yielding_xpcall(lua_State *L) {
-  luaL_checktype(L, 2, LUA_TFUNCTION);
-  lua_pushvalue(L, 2);
-  lua_insert(L, 1);
-  lua_remove(L, 3);
-  return finished(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, 0, finished), 0);
 }

@@ -20,9 +20,6 @@ void yielding_ipairs(lua_State *L); /* ipairs, of the basic functions */
 
 int yielding_tostring(lua_State *L);
 
-/* Its handler runs where the error has arrived, not where it arose: it could not see a difference. */
-int yielding_xpcall(lua_State *L);
-
 /* Turns the value at index into its text, in its place: false when that is done.  Otherwise its __tostring
  * was called, and what it has returned is at the top for yielding_text_done; had it to wait, `then` goes on.
  */
