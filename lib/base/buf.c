@@ -1,5 +1,5 @@
-/* Invariant: data is NULL and cap 0, or data holds cap bytes, len < cap and data[len] is NUL.  The allocation
- * begins `skipped` bytes before data. */
+/* Invariant: data is NULL and cap 0; or cap bytes are allocated from data on, len < cap, and data[len] is
+ * NUL. The allocation begins `skipped` bytes before data. */
 #include "base/buf.h"
 
 #include <stdio.h>
@@ -13,7 +13,7 @@ void buf_finish(struct buf *b) {
   *b = BUF_INIT;
 }
 
-/* Gives back the room of what was consumed. */
+/* Moves the bytes to the start of the allocation, over those that were consumed. */
 static void buf_settle(struct buf *b) {
   if (!b->skipped || !b->data) return;
   b->data = memmove(b->data - b->skipped, b->data, b->len + 1);
@@ -23,7 +23,7 @@ static void buf_settle(struct buf *b) {
 
 bool buf_reserve(struct buf *b, size_t n) {
   if (b->failed) return false;
-  if (n < b->cap - b->len) return true; /* one byte stays for the NUL; 0 - 0 admits nothing */
+  if (n < b->cap - b->len) return true; /* < and not <=: one byte is for the NUL */
   buf_settle(b);
   if (n < b->cap - b->len) return true;
   size_t cap = b->cap ? b->cap : BUF_FIRST;
@@ -68,7 +68,7 @@ void buf_vprintf(struct buf *b, const char *format, va_list args) {
   size_t room = b->cap - b->len;
   int n = vsnprintf(b->data + b->len, room, format, args);
   if (n >= 0 && (size_t)n >= room) {
-    b->data[b->len] = 0; /* a line that does not fit is undone, lest a failure leave half of it */
+    b->data[b->len] = 0; /* undoes what did fit: if no more memory can be had, nothing is appended */
     if (buf_reserve(b, (size_t)n)) vsnprintf(b->data + b->len, (size_t)n + 1, format, again);
   }
   va_end(again);
@@ -82,7 +82,7 @@ void buf_consume(struct buf *b, size_t n) {
   b->len -= n;
   b->cap -= n;
   b->skipped += n;
-  if (b->skipped > b->len) buf_settle(b); /* each byte is moved less often than it was consumed */
+  if (b->skipped > b->len) buf_settle(b); /* fewer bytes are moved than were consumed since the last move */
 }
 
 void buf_shrink(struct buf *b) {

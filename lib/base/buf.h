@@ -1,7 +1,7 @@
-/* buf: a growable byte buffer that remembers its first failure.
+/* buf: a byte buffer that grows and remembers its first failure.
  *
- * Appending never has to be checked one by one: when memory runs out the buffer turns `failed`, further
- * appends do nothing, and the user asks once at the end (buf_ok).  Owned by the caller; no locking. */
+ * The caller need not check each append: when memory runs out, the buffer is marked `failed`, later appends
+ * do nothing, and buf_ok at the end tells.  One owner, no locking. */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 
@@ -11,19 +11,19 @@
 #include <stdint.h>
 
 struct buf {
-  char *data; /* len bytes, then a NUL that len does not count, once anything was appended */
+  char *data; /* NULL before the first append; then len bytes and a NUL, which len does not count */
   size_t len;
-  size_t cap;     /* bytes from data on */
-  size_t skipped; /* bytes before data: consumed, not yet given back */
+  size_t cap;     /* bytes allocated from data on */
+  size_t skipped; /* bytes allocated before data: what buf_consume dropped and has not yet reclaimed */
   bool failed;
 };
 
 #define BUF_INIT ((struct buf){0})
 
-/* Frees what the buffer holds and leaves it empty and usable. */
+/* Frees the memory; the buffer is then empty and usable. */
 void buf_finish(struct buf *b);
 
-/* Makes room for n more bytes; false (and failed) when memory ran out. */
+/* Makes room for n more bytes.  False when the buffer has failed, now or before. */
 bool buf_reserve(struct buf *b, size_t n);
 
 void buf_append(struct buf *b, const void *bytes, size_t n);
@@ -32,19 +32,20 @@ void buf_putc(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void buf_vprintf(struct buf *b, const char *format, va_list args) __attribute__((format(printf, 2, 0)));
 
-/* Drops the first n bytes (n <= len). What is left moves only now and then, so draining a long buffer in
- * small steps costs no more than draining it at once. */
+/* Drops the first n bytes (n <= len).  The rest is moved only when more bytes were dropped than are left, so
+ * that draining a long buffer in small steps takes linear time. */
 void buf_consume(struct buf *b, size_t n);
 
-/* Once it is empty, gives back memory beyond BUF_KEEP: for buffers that live long and were once large. */
+/* Frees the memory of an empty buffer that has more than BUF_KEEP bytes: for buffers that live long and were
+ * large once. */
 enum { BUF_KEEP = 256 << 10 };
 void buf_shrink(struct buf *b);
 
-/* Empties the buffer, keeps its memory, forgives a failure. */
+/* Empties the buffer and clears `failed`; the memory stays allocated. */
 void buf_clear(struct buf *b);
 
-/* Hands the NUL-terminated bytes over to the caller (free()), or NULL when the buffer failed; the buffer is
- * empty afterwards. */
+/* Returns the NUL-terminated bytes, which the caller frees, or NULL when the buffer has failed; the buffer is
+ * then empty. */
 char *buf_take(struct buf *b);
 
 static inline bool buf_ok(const struct buf *b) {

@@ -1,4 +1,4 @@
-/* clock: the two clocks, in plain integers.  Any thread. */
+/* clock: the system's two clocks as integers.  Any thread. */
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 
@@ -12,7 +12,7 @@ static inline int64_t clock_ns(void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-/* CLOCK_REALTIME in microseconds since 1970: for stamps that another host reads. */
+/* CLOCK_REALTIME in microseconds since 1970: for time stamps that another host reads. */
 static inline int64_t clock_wall_us(void) {
   struct timespec t;
   clock_gettime(CLOCK_REALTIME, &t);

@@ -1,4 +1,4 @@
-/* The table of err.h, unfolded once: row i belongs to code -1 - i. */
+/* Row i of the table belongs to code -1 - i. */
 #include "base/err.h"
 
 #include <errno.h>

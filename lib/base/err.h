@@ -1,9 +1,9 @@
-/* err: the one list of what can go wrong.
+/* err: the one table of errors.
  *
- * A fallible function returns 0 or one of these codes, all negative.  Each code has a wire name (the stable
- * `code` of a problem document), an HTTP status, the exit status of a tool that ends with it, and a sentence.
- * Where a code alone does not say enough, the function also takes a `struct error *` and puts what, where and
- * how to mend into it; a NULL one is allowed. */
+ * A function that can fail returns 0 or one of these codes, which are all negative.  A code has a wire name
+ * (the `code` of a problem document, which does not change), an HTTP status, the exit status of a tool that
+ * ends with it, and a sentence.  A function that can say more than the code also takes a `struct error *`,
+ * which may be NULL, and writes into it what failed, where, and what the user can do. */
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
@@ -58,25 +58,25 @@ enum {
 #undef X
 };
 
-/* What a failure says beyond its code.  Storage of the caller; text is always NUL-terminated. */
+/* A code and the text that belongs to it.  The caller owns it; the text is always NUL-terminated. */
 struct error {
-  int code; /* 0 when nothing was set */
+  int code; /* 0: no error was set */
   char text[512];
 };
 
-/* Fills *e (unless NULL) with code and the formatted text, and returns code: `return error_set(e, ERR_…, …)`.
- */
+/* Writes code and text into *e (unless e is NULL) and returns code: `return error_set(e, ERR_…, …)`.  An
+ * argument may be e->text itself. */
 int error_set(struct error *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* ERR_SYSTEM with "what: " and the sentence of an errno (0: not known); where descriptors ran out, also how
  * to have more.  Returns ERR_SYSTEM. */
 int error_system(struct error *e, int number, const char *what);
 
-#ifdef __clang_analyzer__ /* which does not see that the answer is the code, hence never 0 */
+#ifdef __clang_analyzer__ /* it does not see that error_set returns the code, which is never 0 */
 #define error_set(e, code, ...) ((error_set)(e, code, __VA_ARGS__), (code))
 #endif
 
-/* The table's columns; a code that is not in it reads as ERR_SYSTEM. */
+/* The columns of the table; a code that is not in it counts as ERR_SYSTEM. */
 const char *err_wire(int code);
 int err_http(int code);
 int err_exit(int code);
@@ -85,7 +85,7 @@ const char *err_sentence(int code);
 /* The code with this wire name; ERR_SYSTEM when there is none. */
 int err_from_wire(const char *wire);
 
-/* e->text when there is one, else the sentence of its code. */
+/* e->text, or the sentence of e->code when the text is empty. */
 const char *error_text(const struct error *e);
 
 #endif

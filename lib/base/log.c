@@ -1,4 +1,4 @@
-/* A line is put together first and written once, so that lines of two threads never mix. */
+/* Each line is written by one write(), so that the lines of two threads do not mix. */
 #include "base/log.h"
 
 #include "base/buf.h"
@@ -11,7 +11,7 @@ static void write_all(int fd, const char *bytes, size_t n) {
   while (n) {
     ssize_t done = write(fd, bytes, n);
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return; /* there is nobody to tell */
+    if (done < 0) return; /* an error of the log has no place to be reported */
     bytes += done;
     n -= (size_t)done;
   }

@@ -1,5 +1,5 @@
-/* log: the agent's one logger.  Lines go to a descriptor as "node-start: text\n", one write a line, from any
- * thread.  Nothing else in lib/ prints. */
+/* log: the agent's log.  log_line writes "node-start: text\n" to a descriptor.  Any thread.  Nothing else in
+ * lib/ prints. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 

@@ -1,6 +1,6 @@
-/* Invariant: a slot is free when its value is NULL; between a key's home slot and the slot it is in, none is
- * free; at least a quarter of the slots is. A string key is owned by its slot; an integer key has name NULL.
- */
+/* Invariant: a slot is free when its value is NULL.  No slot between a key's home slot (hash & (cap - 1)) and
+ * the slot that holds the key is free.  At least a quarter of all slots is free.  A slot owns its string key;
+ * an integer key has name NULL. */
 #include "base/map.h"
 
 #include "base/err.h"
@@ -28,7 +28,7 @@ static uint64_t mix(uint64_t x) {
   return x ^ x >> 32;
 }
 
-/* Eight bytes at a time: names are short, and whereis is on the way of every send to a name. */
+/* Hashes eight bytes at a time: each send to a name looks the name up. */
 static uint64_t hash_bytes(const char *bytes, size_t n) {
   uint64_t h = n, word;
   for (; n >= sizeof word; bytes += sizeof word, n -= sizeof word) {
@@ -52,7 +52,7 @@ static bool slot_has(const struct map_slot *s, const struct key *k) {
   return k->name ? strcmp(s->name, k->name) == 0 : s->id == k->id;
 }
 
-/* The slot of the key, or the free one where it would go; NULL in a map without slots. */
+/* The slot of the key, or the free slot where it belongs; NULL when the map has no slots yet. */
 static struct map_slot *find(const struct map *m, const struct key *k) {
   if (!m->cap) return NULL;
   size_t i = k->hash & (m->cap - 1);
@@ -65,7 +65,7 @@ static void *get(const struct map *m, struct key k) {
   return s ? s->value : NULL;
 }
 
-/* Puts a slot whose key is not there yet into the first free one from its home. */
+/* Copies a slot, whose key is not in the map, into the first free slot from its home on. */
 static void place(struct map *m, const struct map_slot *s) {
   size_t i = s->hash & (m->cap - 1);
   while (m->slots[i].value) i = (i + 1) & (m->cap - 1);
@@ -84,7 +84,7 @@ static int grow(struct map *m) {
   return 0;
 }
 
-/* Under a key that is there already, this cannot fail. */
+/* Cannot fail when the key is in the map. */
 static int put(struct map *m, struct key k, void *value) {
   struct map_slot *s = find(m, &k), fresh = {NULL, k.hash, k.id, value};
   if (s && s->value) return s->value = value, 0;
@@ -103,7 +103,7 @@ static void *take(struct map *m, struct key k) {
   size_t mask = m->cap - 1, hole = (size_t)(s - m->slots);
   for (size_t i = (hole + 1) & mask; m->slots[i].value; i = (i + 1) & mask) {
     size_t home = m->slots[i].hash & mask;
-    if (((i - home) & mask) < ((i - hole) & mask)) continue; /* its home lies after the hole */
+    if (((i - home) & mask) < ((i - hole) & mask)) continue; /* its home lies behind the hole: it stays */
     m->slots[hole] = m->slots[i];
     hole = i;
   }

@@ -1,5 +1,5 @@
-/* map: a hash table from byte strings or 64-bit integers to pointers.  Open addressing with linear probing;
- * at most 3/4 full; deletion shifts back, so there are no tombstones.  No locking: one owner. */
+/* map: a hash table from C strings or 64-bit integers to pointers.  Open addressing with linear probing, at
+ * most 3/4 full; a removal moves later slots back, so there are no tombstones.  One owner, no locking. */
 #ifndef BASE_MAP_H
 #define BASE_MAP_H
 
@@ -16,24 +16,24 @@ struct map {
 
 #define MAP_INIT ((struct map){0})
 
-/* Frees keys and table, not the values. */
+/* Frees the keys and the table, but not the values. */
 void map_finish(struct map *m);
 
 /* The value under a key, or NULL. */
 void *map_get(const struct map *m, const char *key);
 void *map_get_id(const struct map *m, uint64_t key);
 
-/* Puts a value (not NULL) under a key, in place of what was there; the string is copied.  0 or ERR_NOMEM, and
- * never that when the key is there already. */
+/* Stores a value (not NULL) under a key and replaces the value that was there; the string is copied.  0 or
+ * ERR_NOMEM; replacing a value cannot fail. */
 int map_put(struct map *m, const char *key, void *value) __attribute__((warn_unused_result));
 int map_put_id(struct map *m, uint64_t key, void *value) __attribute__((warn_unused_result));
 
-/* Takes the key out and returns its value, or NULL. */
+/* Removes the key and returns its value, or NULL when there was none. */
 void *map_remove(struct map *m, const char *key);
 void *map_remove_id(struct map *m, uint64_t key);
 
-/* Walks the table: start with *at = 0; false at the end.  Do not change the map while walking.
- * *name is NULL for an integer key, *id 0 for a string one; either may be a NULL pointer. */
+/* Visits each entry: start with *at = 0; returns false after the last one.  The map must not change in
+ * between. *name is NULL for an integer key, *id is 0 for a string; name, id and value may be NULL. */
 bool map_next(const struct map *m, size_t *at, const char **name, uint64_t *id, void **value);
 
 #endif

@@ -1,4 +1,4 @@
-/* Readers here are strict: whatever is not exactly the format is refused, and then *out is untouched. */
+/* The bytes are looked at eight at a time where they can be: strings are the bulk of most messages. */
 #include "base/text.h"
 
 #include <errno.h>
@@ -15,7 +15,7 @@ bool text_integer(const char *text, int64_t low, int64_t high, int64_t *out) {
   return true;
 }
 
-/* Length of the well-formed sequence at s, or 0 (Unicode 15, table 3-7). */
+/* The length of the well-formed UTF-8 sequence at s, or 0 (Unicode 15, table 3-7). */
 static size_t utf8_sequence(const unsigned char *s, size_t n) {
   if (s[0] < 0x80) return 1;
   size_t len = s[0] >= 0xC2 && s[0] <= 0xDF   ? 2
@@ -36,12 +36,13 @@ static size_t utf8_sequence(const unsigned char *s, size_t n) {
 
 #define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
 
-/* Has the word a byte from 0x80 on? */
+/* Has the word a byte of at least 0x80? */
 static bool word_high(uint64_t w) {
   return w & EACH(0x80);
 }
 
-/* ... or one below n <= 0x80, where none is high?  ("Bit Twiddling Hacks", Anderson.) */
+/* Has the word, whose bytes are all below 0x80, a byte below n <= 0x80?  ("Bit Twiddling Hacks", Anderson.)
+ */
 static bool word_below(uint64_t w, uint8_t n) {
   return (w - EACH(n)) & ~w & EACH(0x80);
 }

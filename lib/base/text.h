@@ -1,4 +1,4 @@
-/* text: numbers in text, and the bytes of strings.  Any thread. */
+/* text: decimal numbers, UTF-8, and what JSON takes as it is.  Any thread. */
 #ifndef BASE_TEXT_H
 #define BASE_TEXT_H
 
@@ -6,14 +6,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A whole decimal number in [low, high] and nothing else; false leaves *out alone. */
+/* Reads text that is a decimal number in [low, high] and nothing else.  False, with *out untouched,
+ * otherwise. */
 bool text_integer(const char *text, int64_t low, int64_t high, int64_t *out);
 
-/* How many bytes from the start a JSON string holds as they are, and need no look for UTF-8: printable ASCII
- * but quote and backslash. */
+/* How many bytes at the start are printable ASCII other than quote and backslash: a JSON string holds them
+ * without escapes, and they are UTF-8. */
 size_t text_plain(const char *bytes, size_t n);
 
-/* Is it well-formed UTF-8 (no surrogates, no overlong forms)? */
+/* Are the n bytes well-formed UTF-8 (no surrogates, no overlong forms)? */
 bool text_utf8(const char *bytes, size_t n);
 
 #endif

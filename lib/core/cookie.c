@@ -1,6 +1,6 @@
-/* The secret is held by its file, by the struct, and for moments by buffers on the stack that are wiped.  A
- * new cookie file appears under its name whole or not at all, so two nodes that start together agree on one.
- */
+/* Invariant: besides the file and the caller's struct, the secret is only in buffers on the stack, which are
+ * overwritten before the function returns.  A new cookie file gets its name when it is complete, and only if
+ * no other file has that name, so nodes that start at the same time use the same cookie. */
 #include "core/cookie.h"
 
 #include <errno.h>
@@ -48,7 +48,7 @@ static int check_file(const char *path, const struct stat *st, struct error *e) 
   return 0;
 }
 
-/* Up to n bytes; -1 with errno when reading fails. */
+/* Reads up to n bytes and returns how many; -1 with errno set when reading fails. */
 static ssize_t read_full(int fd, char *out, size_t n) {
   size_t have = 0;
   while (have < n) {
@@ -63,7 +63,7 @@ static ssize_t read_full(int fd, char *out, size_t n) {
 
 static int read_cookie(const char *path, int fd, struct cookie *out, struct error *e) {
   struct stat st;
-  char bytes[COOKIE_MAX + 2]; /* the longest cookie, its newline */
+  char bytes[COOKIE_MAX + 2]; /* one more than the longest cookie with its newline, to notice a longer one */
   if (fstat(fd, &st) < 0) return failed(path, errno, e);
   int rc = check_file(path, &st, e);
   if (rc) return rc;
@@ -76,7 +76,7 @@ static int read_cookie(const char *path, int fd, struct cookie *out, struct erro
 }
 
 static int load_file(const char *path, struct cookie *out, struct error *e) {
-  /* NONBLOCK: a FIFO of that name must not hang us before fstat sees it. */
+  /* O_NONBLOCK: to open a FIFO without it would block; fstat then refuses it. */
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) return failed(path, errno, e);
   int rc = read_cookie(path, fd, out, e);
@@ -84,7 +84,7 @@ static int load_file(const char *path, struct cookie *out, struct error *e) {
   return rc;
 }
 
-/* 256 random bits in hex and a newline, or -1 with errno. */
+/* Writes 256 random bits in hex and a newline; -1 with errno set on failure. */
 static int write_secret(int fd) {
   unsigned char secret[SECRET_BYTES];
   char line[2 * SECRET_BYTES + 2];
@@ -98,8 +98,8 @@ static int write_secret(int fd) {
   return n == (ssize_t)sizeof line - 1 ? fsync(fd) : -1;
 }
 
-/* link fails when another node was quicker, and then its cookie is the one; a filesystem without hard links
- * has renameat2 for the same. */
+/* Gives the new file its name, unless a file of that name exists: then another node was first, and its cookie
+ * is used.  renameat2 does the same on a file system without hard links. */
 static int publish(const char *temporary, const char *path) {
   if (link(temporary, path) == 0 || errno == EEXIST) return 0;
   if (errno != EPERM && errno != EOPNOTSUPP && errno != EMLINK) return -1;

@@ -1,6 +1,7 @@
-/* Invariant: every entry is in `by_name` under its name and in the chain that `by_pid` has for its pid, so
- * that the end of a process costs what its own names cost.  A chain's head is the value in `by_pid`; an empty
- * chain has no key there. */
+/* Invariant: each entry is in `by_name` under its name, and in the chain of its pid, whose head is the value
+ * in `by_pid`.  A pid without names has no key in `by_pid`.  So the end of a process costs time for its own
+ * names only.
+ */
 #include "core/names.h"
 
 #include "base/map.h"
@@ -11,7 +12,8 @@
 #include <string.h>
 
 struct entry {
-  struct entry *prev, *next; /* names of the same pid; after removal, next links what went */
+  struct entry *prev,
+      *next; /* in the chain of the pid; next also links the entries that names_drop has removed */
   npid pid;
   uint64_t token;
   char name[];
@@ -19,7 +21,7 @@ struct entry {
 
 struct names {
   pthread_rwlock_t lock;
-  _Atomic uint64_t version; /* counts the releases of the exclusive lock */
+  _Atomic uint64_t version; /* how often the exclusive lock was released */
   struct map by_name, by_pid;
 };
 
@@ -78,7 +80,7 @@ static void chain_out(struct names *n, struct entry *entry) {
     entry->prev->next = entry->next;
   else if (!entry->next)
     map_remove_id(&n->by_pid, entry->pid);
-  /* The key is there already: putting another value under it takes no memory and cannot fail. */
+  /* The key is in the map: replacing its value cannot fail. */
   else if (map_put_id(&n->by_pid, entry->pid, entry->next))
     abort();
 }
@@ -100,10 +102,10 @@ static void entry_remove(struct names *n, struct entry *entry) {
   chain_out(n, entry);
 }
 
-/* Gives an entry to another pid; on failure it stays with its own. */
+/* Moves an entry to another pid; on failure the entry is unchanged. */
 static int entry_move(struct names *n, struct entry *entry, npid pid, uint64_t token) {
   if (entry->pid == pid) return entry->token = token, 0;
-  /* The new chain's key is made sure of first, as only that can fail. */
+  /* First the key of the new chain: this step alone can fail. */
   struct entry *head = map_get_id(&n->by_pid, pid);
   if (!head && map_put_id(&n->by_pid, pid, entry)) return ERR_NOMEM;
   chain_out(n, entry);
@@ -166,7 +168,7 @@ void names_each(struct names *n, void (*fn)(void *data, const char *name, npid p
   pthread_rwlock_unlock(&n->lock);
 }
 
-/* Tells of a chain of removed entries, and frees them. No lock is held. */
+/* Calls gone for each entry of a removed chain, and frees the entries.  The lock is not held. */
 static size_t tell_gone(struct entry *entry, names_gone *gone, void *data) {
   size_t count = 0;
   while (entry) {
@@ -180,7 +182,7 @@ static size_t tell_gone(struct entry *entry, names_gone *gone, void *data) {
 }
 
 size_t names_drop(struct names *n, npid pid, names_gone *gone, void *data) {
-  /* Most processes end without a name: they only share the lock. */
+  /* Most processes have no name when they end: for them the shared lock suffices. */
   pthread_rwlock_rdlock(&n->lock);
   bool any = map_get_id(&n->by_pid, pid);
   pthread_rwlock_unlock(&n->lock);
@@ -197,8 +199,8 @@ size_t names_drop_node(struct names *n, uint32_t incarnation, names_gone *gone, 
   size_t at = 0;
   void *value;
   lock(n);
-  /* A map must not change under a walk, so the walk collects whole pids, linked through their heads' free
-   * prev. */
+  /* The map must not change while map_next visits it.  So the heads of the chains to remove are collected
+   * first, linked by their `prev`, which is NULL in a head. */
   while (map_next(&n->by_pid, &at, NULL, NULL, &value)) {
     struct entry *head = value;
     if (npid_incarnation(head->pid) == incarnation) head->prev = doomed, doomed = head;

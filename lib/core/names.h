@@ -1,6 +1,6 @@
-/* names: a table of process names, shared by all threads of a node.  One such table holds the node's local
- * names, another the cluster's global ones: there every entry also carries the token of its registration.
- * A reader takes a shared lock, a writer an exclusive one; entries are copied out, never lent. */
+/* names: a table from process names to pids.  A node has two: one of its local names, and one of the
+ * cluster's global names, where each entry also has the token of its registration.  Any thread: readers take
+ * a shared lock, writers an exclusive one, and results are copies. */
 #ifndef CORE_NAMES_H
 #define CORE_NAMES_H
 
@@ -17,30 +17,33 @@ enum { NAMES_MAX = 1 << 20, NAMES_OF_ONE_MAX = 1024 };
 struct names *names_new(void); /* NULL when memory ran out */
 void names_free(struct names *n);
 
-/* Who has the name, or NPID_NONE; *token (may be NULL) gets the registration's token. */
+/* The pid that has the name, or NPID_NONE.  *token (unless NULL) gets the token of the registration. */
 npid names_whereis(struct names *n, const char *name, uint64_t *token);
 
-/* Changes whenever anything in the table does; an answer of names_whereis holds until then. */
+/* A number that changes with each change of the table.  An answer of names_whereis stays right until then. */
 uint64_t names_version(const struct names *n);
 
-/* Gives pid the name.  ERR_NAME_TAKEN when another has it (or pid itself, as in Erlang), ERR_BUSY when the
- * table is full or pid has NAMES_OF_ONE_MAX, ERR_NOMEM; names_refusal says that in words. */
+/* Registers pid under the name.  ERR_NAME_TAKEN: another process has the name, or pid itself has it (as in
+ * Erlang). ERR_BUSY: the table has NAMES_MAX entries, or pid has NAMES_OF_ONE_MAX.  ERR_NOMEM.  names_refusal
+ * is the sentence that explains the code. */
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) MUST_CHECK;
 const char *names_refusal(int code);
 
-/* Gives pid the name whoever has it, and however many pid has; *before (may be NULL) gets who had it, or
- * NPID_NONE. */
+/* Registers pid under the name, also when another process has the name or pid has NAMES_OF_ONE_MAX names.
+ * *before (unless NULL) gets the pid that had the name, or NPID_NONE.  ERR_BUSY, ERR_NOMEM. */
 int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) MUST_CHECK;
 
-/* Takes the name away; false when nobody had it.  With token != 0 only that registration goes. */
+/* Removes the name; with a token other than 0, only if it is that registration's.  False: nothing was
+ * removed. */
 bool names_unregister(struct names *n, const char *name, uint64_t token);
 
-/* Calls fn for each entry under the shared lock; fn must not call back into the table. */
+/* Calls fn for each entry, with the shared lock held: fn must not use the table. */
 void names_each(struct names *n, void (*fn)(void *data, const char *name, npid pid, uint64_t token),
                 void *data);
 
-/* Takes away every name of the pid (names_drop) or of every pid of an incarnation (names_drop_node); calls
- * gone (may be NULL) for each after the lock is released.  Returns how many went. */
+/* Removes all names of a pid (names_drop), or of all pids of a node's incarnation (names_drop_node), and
+ * returns how many.  Then calls gone (unless NULL) for each; the lock is not held, so gone may use the table.
+ */
 typedef void names_gone(void *data, const char *name, npid pid, uint64_t token);
 size_t names_drop(struct names *n, npid pid, names_gone *gone, void *data);
 size_t names_drop_node(struct names *n, uint32_t incarnation, names_gone *gone, void *data);

@@ -1,5 +1,5 @@
-/* A host whose last label is a number must be an IPv4 address.  Besides catching 10.0.0.500, this is what
- * lets a pid be told from a node name: in "two@rane.57.3" the host cannot be "rane.57.3". */
+/* A host whose last label is a number must be an IPv4 address.  This refuses 10.0.0.500, and it tells a pid
+ * from a node name: "two@rane.57.3" is a pid, because "rane.57.3" is no host. */
 #include "core/nodename.h"
 
 #include "base/text.h"
@@ -34,8 +34,8 @@ static const char *host_ipv4(const char *host, size_t n) {
   return inet_pton(AF_INET, address, &ignored) == 1 ? NULL : "not an IPv4 address";
 }
 
-/* Labels of letters, digits, '-' and '_', with dots between (RFC 1123, and the '_' that is met in practice).
- */
+/* What is wrong with a host name, or NULL.  Labels of letters, digits and '-', with dots between them (RFC
+ * 1123); '_' too, which many hosts have. */
 static const char *host_labels(const char *host, size_t n) {
   const char *at = host, *end = host + n;
   for (;;) {
@@ -49,7 +49,7 @@ static const char *host_labels(const char *host, size_t n) {
   }
 }
 
-/* What is wrong with the n bytes of host, or NULL. */
+/* What is wrong with a host of n bytes, or NULL. */
 static const char *host_wrong(const char *host, size_t n) {
   if (n == 0) return "the host is empty";
   if (n > NODE_HOST_MAX) return "the host has more than 253 bytes";
@@ -57,12 +57,12 @@ static const char *host_wrong(const char *host, size_t n) {
   return host_labels(host, n);
 }
 
-/* Where the host ends: at the ':' of the hint, or at the end.  NULL: brackets or colons that make no sense.
- */
+/* Where the host ends: at the ':' of the hint, or at the end of the text.  NULL: an IPv6 address without
+ * brackets, or text behind a bracket. */
 static const char *host_end(const char *host) {
   if (host[0] != '[') {
     const char *colon = strchr(host, ':');
-    if (colon && strchr(colon + 1, ':')) return NULL; /* ::1 without its brackets */
+    if (colon && strchr(colon + 1, ':')) return NULL; /* ::1 without brackets */
     return colon ? colon : host + strlen(host);
   }
   const char *close = strchr(host, ']');

@@ -1,7 +1,7 @@
-/* nodename: `name@host`, what a node is called.
+/* nodename: the name of a node, `name@host`.
  *
  * name: [A-Za-z0-9_-]{1,64}.  host: a host name, an IPv4 address, or an IPv6 address in brackets; at most 253
- * bytes.  A name may carry an address hint, `two@rane:4371`, which says where to look and is no part of the
+ * bytes. A port may follow, as in `two@rane:4371`: a hint where the node listens, which is not part of the
  * name. */
 #ifndef CORE_NODENAME_H
 #define CORE_NODENAME_H
@@ -10,8 +10,8 @@
 
 #include <stdint.h>
 
-/* Where a node listens that was given no port, and hence where a node is looked for whose name has no hint.
- */
+/* A node that was given no port listens on one of these ports; a node whose name has no hint is looked for on
+ * them. */
 enum { NODE_PORT_FIRST = 4370, NODE_PORT_LAST = 4385 };
 
 enum { NODE_NAME_MAX = 64, NODE_HOST_MAX = 253, NODENAME_SIZE = NODE_NAME_MAX + 1 + NODE_HOST_MAX + 2 };
@@ -22,7 +22,7 @@ struct nodename {
   uint16_t port;                /* the hint, or 0 */
 };
 
-/* Reads text into *out; on failure ERR_BAD_NODE, with e saying what is wrong with which word. */
+/* Reads text into *out.  ERR_BAD_NODE: *e quotes the text and says what is wrong with it. */
 int nodename_parse(const char *text, struct nodename *out, struct error *e) MUST_CHECK;
 
 #endif

@@ -1,7 +1,7 @@
-/* Invariant of the table: entries [0, count) are complete and never change, in chunks that never move; count
- * grows last, with release, so whoever sees an index below it sees the entry.  The maps are used under the
- * lock: `ids` from a name to its first entry, `entries` from Node-ID and creation to the entry's index + 1.
- */
+/* Invariant: name, creation and Node-ID of the entries [0, count) never change, and their chunks never move.
+ * An entry is complete before count grows (release), so a thread that reads an index below count (acquire)
+ * sees the entry.  The maps are used with the lock held: `ids` from a name to its first entry, `entries` from
+ * Node-ID and creation to the entry's index + 1. */
 #include "core/npid.h"
 
 #include "base/map.h"
@@ -16,7 +16,7 @@
 
 enum { CHUNK_BITS = 10, CHUNK = 1 << CHUNK_BITS, CHUNKS = NODETAB_MAX / CHUNK };
 
-/* The last index stays unused: with it, a reference could be NPID_NONE. */
+/* The last index is not used: a reference with that index and the highest number would equal NPID_NONE. */
 enum { ENTRIES_MAX = NODETAB_MAX - 1 };
 
 struct entry {
@@ -25,13 +25,13 @@ struct entry {
   uint32_t node_id;
   bool owns_name;
   atomic_bool busy;
-  atomic_uint parted; /* connections that have ended */
+  atomic_uint parted; /* how many connections have ended */
 };
 
 struct nodetab {
   _Atomic(struct entry *) chunks[CHUNKS];
   atomic_uint count;
-  pthread_mutex_t lock; /* of all below, and of growing */
+  pthread_mutex_t lock; /* for adding entries, and for the maps */
   struct map ids;
   struct map entries;
 };
@@ -73,7 +73,8 @@ void nodetab_free(struct nodetab *t) {
   free(t);
 }
 
-/* The free entry after the last, its chunk made when it is the first there; NULL when memory ran out. */
+/* The storage of entry i, the first unused one; allocates the chunk when i is its first entry.  NULL when
+ * memory ran out. */
 static struct entry *entry_vacant(struct nodetab *t, uint32_t i) {
   struct entry *chunk = atomic_load_explicit(&t->chunks[i >> CHUNK_BITS], memory_order_relaxed);
   if (!chunk) {
@@ -83,7 +84,8 @@ static struct entry *entry_vacant(struct nodetab *t, uint32_t i) {
   return chunk ? &chunk[i & (CHUNK - 1)] : NULL;
 }
 
-/* Names an entry: with the name its Node-ID already has, or with a copy under the next Node-ID. */
+/* Sets name and Node-ID of an entry: those of the first entry with that name, or a copy of the name and the
+ * next Node-ID. */
 static int entry_name(struct nodetab *t, const char *name, struct entry *entry) {
   void *known = map_get(&t->ids, name);
   if (known) {
@@ -197,7 +199,7 @@ struct parts {
   uint32_t creation;
 };
 
-/* A number as it is printed: no sign, no leading zeros, so that a pid has one spelling. */
+/* Reads a number without sign and leading zeros, so that each pid has one spelling. */
 static bool plain_number(const char *text, uint64_t max, uint64_t *out) {
   int64_t v;
   if ((text[0] == '0' && text[1]) || !text_integer(text, 0, (int64_t)max, &v)) return false;
@@ -205,7 +207,9 @@ static bool plain_number(const char *text, uint64_t max, uint64_t *out) {
   return true;
 }
 
-/* Cuts off the number after the last dot of text: a host may have dots, so a pid is read from its right. */
+/* Reads the number behind the last dot of text, and cuts it off.  A pid is read from its end, as a host may
+ * have dots.
+ */
 static bool cut_number(char *text, uint64_t max, uint64_t *out) {
   char *dot = strrchr(text, '.');
   if (!dot || !plain_number(dot + 1, max, out)) return false;

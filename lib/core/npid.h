@@ -1,15 +1,16 @@
-/* npid: the identity of a process or a reference, in 64 bits; and the table of nodes its bits point into.
+/* npid: a pid or a reference in 64 bits; and the table of nodes, into which part of the bits is an index.
  *
  *   63      62 … 44         43 … 0
  *   is_ref  incarnation     number
  *
- * `incarnation` indexes the node table: one entry for each (node name, creation) this agent has heard of;
- * entry 0 is this node itself, so a local pid needs no lookup.  A pid compares, hashes and copies as an
- * integer, and a pid of an earlier life of a node differs from one of a later life.  Number 0 is the node's
- * kernel: the system process that answers calls (spawn, names, …) from other processes and nodes.
+ * `incarnation` is an index into the node table, which has an entry for each pair (node name, creation) that
+ * this agent has heard of.  Entry 0 is this node, so a local pid needs no lookup.  Pids are compared, hashed
+ * and copied as integers; the pids of a node before and after its restart differ.  Number 0 is the node's
+ * kernel: the system process that answers calls (spawn, names, …) of other processes and nodes.
  *
- * Printed: short `<Node-ID.Number.Creation>`, where Node-ID is 0 for this node and otherwise counts node
- * names in the order in which this agent came to know them; portable `<two@rane.57.3>`. References print as
+ * As text, a pid is short, `<Node-ID.Number.Creation>`, or portable, `<two@rane.57.3>`.  The Node-ID is 0 for
+ * this node; other node names have 1, 2, … in the order in which this agent came to know them.  A reference
+ * is printed as
  * `#Ref<two@rane.9.3>`. */
 #ifndef CORE_NPID_H
 #define CORE_NPID_H
@@ -23,7 +24,7 @@
 typedef uint64_t npid;
 
 enum { NPID_NUMBER_BITS = 44, NPID_INCARNATION_BITS = 19, NPID_TEXT_SIZE = NODENAME_SIZE + 48 };
-#define NPID_NONE       ((npid)UINT64_MAX) /* no process: an absent sender, an unset leader */
+#define NPID_NONE       ((npid)UINT64_MAX) /* no process: no sender, no leader */
 #define NPID_KERNEL     ((npid)0)          /* this node's own kernel */
 #define NPID_NUMBER_MAX ((UINT64_C(1) << NPID_NUMBER_BITS) - 1)
 
@@ -49,45 +50,47 @@ static inline npid npid_kernel_of(npid p) {
   return npid_make(npid_incarnation(p), 0);
 }
 
-/* The table of nodes.  Entries are only ever added, so what a reader got stays valid until nodetab_free.
- * Adding takes a lock, reading does not.  Any thread. */
+/* The table of nodes.  Entries are added and never removed, so a result stays valid until nodetab_free.  Any
+ * thread: adding takes a lock, reading does not. */
 struct nodetab;
 
 enum { NODETAB_MAX = 1 << NPID_INCARNATION_BITS };
 
-/* A table whose entry 0 is this node. NULL when memory ran out. */
+/* A table whose entry 0 is this node; NULL when memory ran out. */
 struct nodetab *nodetab_new(const char *self, uint32_t creation);
 void nodetab_free(struct nodetab *t);
 
-/* The entry for (name, creation), added when new.  0, ERR_BUSY when the table is full, ERR_NOMEM. */
+/* Stores the index of the entry for (name, creation) in *out, and adds the entry when it is new.  ERR_BUSY:
+ * the table is full.  ERR_NOMEM. */
 int nodetab_intern(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) MUST_CHECK;
 
-/* Name, creation and Node-ID of an entry (incarnation < what intern gave out). */
+/* Name, creation and Node-ID of an entry; "nonode@nohost", 0 and UINT32_MAX for an index without an entry. */
 const char *nodetab_name(const struct nodetab *t, uint32_t incarnation);
 uint32_t nodetab_creation(const struct nodetab *t, uint32_t incarnation);
 uint32_t nodetab_node_id(const struct nodetab *t, uint32_t incarnation);
 
-/* The connection to a node, by number: what is sent over one never goes out over the next, and what is tied
- * across one goes with it.  From 1; 0 for this node itself, to which there is none, and for none in
- * particular.  nodetab_part ends the present one and returns its number; by who owns the link. */
+/* The number of the present connection to a node, from 1 on; 0 for this node itself.  A signal that was sent
+ * for one connection is not sent over the next, and links and monitors between the nodes end with the
+ * connection. nodetab_part ends the present connection and returns its number; only the mesh calls it. */
 uint32_t nodetab_epoch(const struct nodetab *t, uint32_t incarnation);
 uint32_t nodetab_part(struct nodetab *t, uint32_t incarnation);
 
-/* Is the way to a node full? Senders then wait.  Set by who owns its link, read by all. */
+/* Is the queue of the connection to a node full?  Senders then suspend.  The mesh sets it, senders read it.
+ */
 void nodetab_set_busy(struct nodetab *t, uint32_t incarnation, bool busy);
 bool nodetab_busy(const struct nodetab *t, uint32_t incarnation);
 
 enum npid_style { NPID_SHORT, NPID_FULL, NPID_BARE /* portable without <>, as in JSON */ };
 
-/* Writes the printed form, NUL-terminated, into out and returns out. NPID_NONE prints as "<none>". */
+/* Writes the text of a pid or reference into out, NUL-terminated, and returns out.  NPID_NONE is "<none>". */
 char *npid_format(const struct nodetab *t, npid p, enum npid_style style, char out[NPID_TEXT_SIZE]);
 
-/* Reads either form, with or without <>.  A short form must name a Node-ID and a creation in the table
- * (ERR_NO_PROCESS otherwise: such a pid is stale); the portable form adds its node.  ERR_BAD_PID when it is
- * not shaped like a pid, ERR_BUSY when the table is full. */
+/* Reads either form of a pid, with or without <>.  ERR_BAD_PID: the text is not a pid.  ERR_NO_PROCESS: the
+ * Node-ID and creation of a short form are not in the table, so the pid is stale.  A portable form adds its
+ * node to the table: ERR_BUSY when the table is full, ERR_NOMEM. */
 int npid_parse(struct nodetab *t, const char *text, npid *out, struct error *e) MUST_CHECK;
 
-/* Is the text shaped like a pid (either form)? So that a word can be told from a name. */
+/* Has the text the form of a pid, short or portable?  Tells a pid from a name. */
 bool npid_shaped(const char *text);
 
 #endif

@@ -7,7 +7,8 @@
 
 #include <string.h>
 
-/* The first byte that a process name must not have, or NULL.  U+0080 to U+009F are controls too. */
+/* The first byte that a process name must not have, or NULL.  U+0080 to U+009F are control characters, too.
+ */
 static const char *procname_stray(const char *text) {
   for (const unsigned char *s = (const unsigned char *)text; *s; s++) {
     bool control = *s < 0x20 || *s == 0x7F || (s[0] == 0xC2 && s[1] < 0xA0);

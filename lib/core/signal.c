@@ -1,6 +1,6 @@
-/* The inbox is a stack that writers push onto and the reader takes whole, then turns over: one writer's
- * signals keep their order, and with no pop of single ones there is no ABA.  `bytes` grows before a signal is
- * in and shrinks after it is out, so it never runs below zero. */
+/* The inbox is a stack: writers push, and the reader takes the whole stack and reverses it, so that the
+ * signals of one writer keep their order.  As single signals are never popped, there is no ABA problem.
+ * `bytes` is raised before a signal is pushed and lowered after it is taken, so it is never below zero. */
 #include "core/signal.h"
 
 #include <stdlib.h>

@@ -1,12 +1,12 @@
-/* signal: what one process does to another.  Everything that reaches a process, from the same isolate,
- * another thread, the shell or another node, is one of these, handed to deliver (vm.h).  The kinds and their
- * meaning are those of the Erlang reference manual, "Processes: Signals", with CALL and REPLY for the system
- * processes.
+/* signal: what one process sends to another.  Whatever reaches a process, from its own isolate, another
+ * thread, the shell or another node, is a signal that was given to vm_deliver.  The kinds mean what the
+ * Erlang reference manual says in "Processes: Signals"; CALL and REPLY are added for calls of a node's
+ * kernel.
  *
- * Order between one pair of processes is kept: signals from A to B take one path and none overtakes.
+ * Signals from one process to another arrive in the order in which they were sent.
  *
- * An inbox is where signals cross threads: many writers, one reader, lock-free, never full (bounds are kept
- * by the senders, who look at `bytes`). */
+ * An inbox takes signals from one thread to another: many writers, one reader, no lock, no bound of its own
+ * (senders look at `bytes`). */
 #ifndef CORE_SIGNAL_H
 #define CORE_SIGNAL_H
 
@@ -20,19 +20,19 @@
 /*  kind               wire name      ref           term */
 #define SIGNAL_TABLE(X)                                                                                      \
   X(SIGNAL_MESSAGE,    "message")     /* -             the message's values */                               \
-  X(SIGNAL_EXIT,       "exit")        /* -             [reason]: exit(pid, reason) was called */             \
+  X(SIGNAL_EXIT,       "exit")        /* -             [reason]: a call of exit(pid, reason) */                \
   X(SIGNAL_LINK_EXIT,  "link_exit")   /* -             [reason]: a linked process ended */                   \
   X(SIGNAL_LINK,       "link")        /* -             - */                                                  \
   X(SIGNAL_UNLINK,     "unlink")      /* the unlink    - */                                                  \
-  X(SIGNAL_UNLINK_ACK, "unlink_ack")  /* the unlink    -: it has arrived */                                  \
+  X(SIGNAL_UNLINK_ACK, "unlink_ack")  /* the unlink    -: the unlink has arrived */                          \
   X(SIGNAL_MONITOR,    "monitor")     /* the monitor   - */                                                  \
   X(SIGNAL_DEMONITOR,  "demonitor")   /* the monitor   - */                                                  \
   X(SIGNAL_DOWN,       "down")        /* the monitor   [reason] */                                           \
   X(SIGNAL_LEADER,     "leader")      /* -             [pid]: the new group leader */                        \
-  X(SIGNAL_CALL,       "call")        /* the call      [op, arguments…]; ref NONE: no reply is wanted */     \
+  X(SIGNAL_CALL,       "call")        /* the call      [op, arguments…]; without a ref there is no reply */  \
   X(SIGNAL_REPLY,      "reply")       /* the call      [true, values…] or [false, wire name, text] */        \
-  X(SIGNAL_SPAWN,      NULL)          /* the call      [spec]: inside the vm */                              \
-  X(SIGNAL_NODEDOWN,   NULL)          /* -             [reason]: `from` is the kernel of the lost node */    \
+  X(SIGNAL_SPAWN,      NULL)          /* the call      [spec]; inside the vm only */                         \
+  X(SIGNAL_NODEDOWN,   NULL)          /* -             [reason]; `from` is the kernel of the lost node */    \
   X(SIGNAL_ROOM,       NULL)          /* -             -: `from` may take more again (vm_lack) */
 /* clang-format on */
 
@@ -46,35 +46,39 @@ enum signal_kind {
 struct signal {
   struct signal *next;
   npid to;
-  npid from; /* NPID_NONE when nobody in particular */
-  npid ref;  /* NPID_NONE where the kind has none */
+  npid from; /* NPID_NONE: no process sent it */
+  npid ref;  /* NPID_NONE: the kind has none */
   struct term *term;
-  uint32_t epoch; /* of the connection that it goes out by, or came in by; 0: neither, or not yet */
+  uint32_t epoch; /* number of the connection it is sent over or has come by (nodetab_epoch); 0: none, or not
+                     yet set */
   uint8_t kind;
 };
 
-/* A signal that owns one reference to term (which may be NULL): on failure (NULL) the term is still yours. */
+/* A signal that takes over the caller's reference to term (which may be NULL).  NULL when memory ran out; the
+ * reference is then still the caller's. */
 struct signal *signal_new(enum signal_kind kind, npid to, npid from, npid ref, struct term *term);
 void signal_free(struct signal *s); /* accepts NULL */
 
-/* What it weighs against a bound. */
+/* The bytes that a signal counts against bounds. */
 static inline size_t signal_weight(const struct signal *s) {
   return sizeof *s + (s->term ? sizeof *s->term + s->term->size : 0);
 }
 
-/* Wire name of a kind (NULL for those that never travel), and back (-1 when unknown). */
+/* The wire name of a kind, NULL for a kind that never leaves its node; and the kind of a wire name, -1 when
+ * there is none. */
 const char *signal_wire(enum signal_kind kind);
 int signal_from_wire(const char *wire);
 
 struct inbox {
   _Atomic(struct signal *) head; /* newest first */
-  atomic_size_t bytes;           /* weight of what is in it */
+  atomic_size_t bytes;           /* sum of signal_weight over its signals */
 };
 
-/* Any thread. True when the inbox was empty: the writer then wakes the reader. */
+/* Any thread.  True when the inbox was empty: the caller must then wake the reader. */
 bool inbox_push(struct inbox *in, struct signal *s);
 
-/* The reader only.  Takes everything, oldest first, linked by `next`; NULL when there is nothing. */
+/* The reader only.  Removes all signals and returns them, oldest first, linked by `next`; NULL when there are
+ * none. */
 struct signal *inbox_take(struct inbox *in);
 
 #endif

@@ -1,5 +1,5 @@
-/* Invariant: the bytes of a term are whole values, `count` of them at the top; lengths and counts inside
- * never point past its end.  The writer keeps len <= TERM_SIZE_MAX. */
+/* Invariant: the bytes of a term are complete values, `count` of them at the top; no length or count in them
+ * reaches beyond its end.  The writer keeps len <= TERM_SIZE_MAX. */
 #include "core/term.h"
 
 #include <stdarg.h>
@@ -16,7 +16,7 @@ struct term *term_ref(struct term *t) {
 
 void term_unref(struct term *t) {
   if (!t) return;
-  /* The sole owner, which is the common case of a message received once, needs no locked instruction. */
+  /* The only owner needs no locked instruction; most messages have one owner when they are received. */
   if (atomic_load_explicit(&t->refs, memory_order_acquire) != 1 &&
       atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
     return;
@@ -165,7 +165,7 @@ static void build_list(struct term_writer *w, const struct term *t) {
   term_set_count(w, at, t->count);
 }
 
-/* Writes the one value, or with 't' the values, that a format letter asks for; returns how many. */
+/* Writes the value of a format letter, or with 't' the values, and returns how many. */
 static uint32_t build_one(struct term_writer *w, char letter, va_list *args) {
   const struct term *t;
   switch (letter) {
@@ -243,7 +243,7 @@ struct term_value term_next(struct term_reader *r) {
 }
 
 void term_skip(struct term_reader *r) {
-  for (uint64_t left = 1; left; left--) { /* a count instead of recursion: depth costs nothing */
+  for (uint64_t left = 1; left; left--) { /* a counter instead of recursion, so that depth needs no stack */
     struct term_value v = term_next(r);
     if (v.tag == TERM_LIST)
       left += v.count;
@@ -254,8 +254,7 @@ void term_skip(struct term_reader *r) {
   }
 }
 
-/* The value must be passed over whole when it is of the wrong kind, so that the reader stays between values.
- */
+/* Reads a value of this kind, or skips a value of another kind completely. */
 static bool get_kind(struct term_reader *r, enum term_tag tag, struct term_value *out) {
   if (r->at == r->end || *r->at != tag) return term_skip(r), false;
   *out = term_next(r);

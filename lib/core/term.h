@@ -1,15 +1,15 @@
-/* term: a tuple of values in flight: immutable, reference-counted, compact, meaningful inside one node.
+/* term: a tuple of values on its way between processes of one node: immutable, counted, compact.
  *
- * Layout: `count` values one after the other, each a tag byte and its payload:
+ * Layout: `count` values one after the other, each a tag byte and then:
  *   NIL FALSE TRUE   nothing
  *   INT              zigzag varint, 64 bits       FLOAT  8 bytes, host order
  *   STR              varint length, bytes
  *   LIST             u32 count, that many values  MAP    u32 count, that many (STR, value) pairs
  *   TABLE            u32 count, (value, value) pairs: a table whose keys are not all strings nor 1..n
  *   PID REF          8 bytes, an npid
- *   FN               u32 length, bytes: a closure as the vm writes it; opaque to everyone else
- * u32 are in host order and may be unaligned.  Values nest at most TERM_DEPTH_MAX deep; a term is at most
- * TERM_SIZE_MAX bytes.  Terms are made only by the writers below, so readers trust them. */
+ *   FN               u32 length, bytes: a closure as the vm writes it; only the vm reads it
+ * u32 are in host order and may be unaligned.  Values nest at most TERM_DEPTH_MAX deep, and a term has at
+ * most TERM_SIZE_MAX bytes.  Terms come from the writer below only, so the reader does not check them. */
 #ifndef CORE_TERM_H
 #define CORE_TERM_H
 
@@ -35,7 +35,7 @@ enum term_tag {
   TERM_PID,
   TERM_REF,
   TERM_FN,
-  TERM_END, /* read_next at the end of the term */
+  TERM_END, /* what term_next returns at the end of the term */
 };
 
 enum { TERM_DEPTH_MAX = 600 }; /* as JSON a TABLE nests three deep, and jansson reads no more than 2048 */
@@ -48,11 +48,12 @@ struct term {
   uint8_t bytes[];
 };
 
-/* Any thread: terms are immutable and counted atomically. unref accepts NULL. */
+/* Any thread: terms are immutable and their counter is atomic.  term_unref accepts NULL. */
 struct term *term_ref(struct term *t);
 void term_unref(struct term *t);
 
-/* The writer: appends values to a buffer that grows; fails once and for all (nomem, size).  One thread. */
+/* The writer: appends values to a buffer that grows.  After the first failure, which stays in `failed`, later
+ * calls do nothing.  One thread. */
 struct term_writer {
   uint8_t *data;
   size_t len, cap;
@@ -72,21 +73,23 @@ void term_put_int(struct term_writer *w, int64_t v);
 void term_put_float(struct term_writer *w, double v);
 void term_put_str(struct term_writer *w, const void *bytes, size_t n);
 void term_put_text(struct term_writer *w, const char *text); /* NUL-terminated */
-void term_put_pid(struct term_writer *w, npid p); /* a pid or, by its bit, a ref; NIL for NPID_NONE */
+void term_put_pid(struct term_writer *w,
+                  npid p); /* a PID, or a REF when its is_ref bit is set; NIL for NPID_NONE */
 void term_put_fn(struct term_writer *w, const void *bytes, size_t n);
 
-/* Opens a LIST, MAP or TABLE; returns where its count stands, for term_set_count once it is known. */
+/* Begins a LIST, MAP or TABLE; returns the position of its count, for term_set_count when the count is known.
+ */
 size_t term_open(struct term_writer *w, enum term_tag tag);
 void term_set_count(struct term_writer *w, size_t at, uint32_t count);
 
-/* Appends raw, already encoded values. */
+/* Appends values that are already encoded. */
 void term_put_raw(struct term_writer *w, const void *bytes, size_t n);
 
-/* A term of what was written (count values at the top); the writer keeps its memory for the next one.
- * NULL when the writer failed or memory ran out. */
+/* A term of the values written, `count` of them at the top.  The writer keeps its memory and its values. NULL
+ * when the writer has failed or memory ran out. */
 struct term *term_from_writer(const struct term_writer *w, uint32_t count);
 
-/* The reader: a cursor over encoded values. */
+/* The reader: a position in encoded values. */
 struct term_reader {
   const uint8_t *at, *end;
 };
@@ -94,8 +97,8 @@ static inline struct term_reader term_read(const struct term *t) {
   return (struct term_reader){t ? t->bytes : NULL, t ? t->bytes + t->size : NULL};
 }
 
-/* One value's head.  Strings and FN point into the term; LIST, MAP and TABLE give their count and the reader
- * then stands at their first element. */
+/* One value.  STR and FN point into the term.  LIST, MAP and TABLE have only their count here: the reader is
+ * then at their first element. */
 struct term_value {
   enum term_tag tag;
   union {
@@ -112,24 +115,25 @@ struct term_value {
 
 struct term_value term_next(struct term_reader *r);
 
-/* Passes over one whole value; its bytes are [before, r->at). */
+/* Skips one value with all that is in it. */
 void term_skip(struct term_reader *r);
 
-/* Conveniences for small tuples: a format letter a value: s (const char*), b (int as bool), i (int64_t),
- * p (npid), n (nothing), l (struct term*: its values as one LIST), t (struct term*: its values spliced in).
- * NULL when memory ran out. */
+/* Builds a small tuple; each letter of the format is a value: s (const char *), b (int: a boolean), i
+ * (int64_t), p (npid), n (no argument: NIL), l (struct term *: its values as one LIST), t (struct term *: its
+ * values one by one). NULL when memory ran out. */
 struct term *term_build(const char *format, ...);
 
-/* Reads the next value of the wanted kind; false when it is of another kind (the reader has then moved). */
+/* Reads the next value, which must be of this kind.  False when it is of another kind; the reader has then
+ * skipped it. */
 bool term_get_str(struct term_reader *r, const char **s, size_t *len);
 bool term_get_pid(struct term_reader *r, npid *out);
 bool term_get_int(struct term_reader *r, int64_t *out);
 
-/* Is the first value this string?  As in a reason or in the name of a call. */
+/* Is the first value this string? */
 bool term_is_word(const struct term *t, const char *word);
 
-/* Copies the string value of `key` in the MAP that the reader stands at; finds any value: positions *found at
- * it.  false when it is no map or has no such key. The reader itself does not move. */
+/* Sets *found to the value of a key in the MAP that r is at.  False when r is not at a MAP or the key is
+ * missing. */
 bool term_map_find(struct term_reader r, const char *key, struct term_reader *found);
 
 #endif

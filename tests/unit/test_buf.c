@@ -18,7 +18,7 @@ static void test_growth(void) {
 static void test_printf(void) {
   struct buf b = BUF_INIT;
   buf_puts(&b, "x");
-  buf_printf(&b, "%063d", 7); /* just too long for the first 64 bytes */
+  buf_printf(&b, "%063d", 7); /* one byte too long for the first allocation of 64 */
   ok(b.len == 64 && b.data[63] == '7' && b.data[64] == 0, "printf grows at the edge");
   buf_printf(&b, "%s", "");
   ok(b.len == 64, "printf of nothing");
@@ -28,21 +28,21 @@ static void test_printf(void) {
 static void test_take(void) {
   struct buf b = BUF_INIT;
   char *text = buf_take(&b);
-  is(text, "", "an empty buffer is taken as an empty text");
+  is(text, "", "buf_take of an empty buffer is an empty text");
   free(text);
   buf_append(&b, "a\0b", 3);
   text = buf_take(&b);
-  ok(memcmp(text, "a\0b", 4) == 0 && !b.data && !b.len, "take hands over and leaves it empty");
+  ok(memcmp(text, "a\0b", 4) == 0 && !b.data && !b.len, "buf_take returns the bytes and leaves the buffer empty");
   free(text);
 }
 
 static void test_failure(void) {
   struct buf b = BUF_INIT;
   buf_puts(&b, "kept");
-  ok(!buf_reserve(&b, SIZE_MAX - 64), "a size that cannot be is refused");
+  ok(!buf_reserve(&b, SIZE_MAX - 64), "a size that no machine has is refused");
   buf_puts(&b, " not");
-  ok(!buf_ok(&b) && strcmp(b.data, "kept") == 0, "a failed buffer takes no more");
-  ok(buf_take(&b) == NULL && buf_ok(&b), "a failed buffer hands over nothing");
+  ok(!buf_ok(&b) && strcmp(b.data, "kept") == 0, "a failed buffer ignores appends");
+  ok(buf_take(&b) == NULL && buf_ok(&b), "buf_take of a failed buffer is NULL");
 }
 
 int main(void) {

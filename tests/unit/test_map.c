@@ -8,7 +8,7 @@ enum { KEYS = 512, STEPS = 200000 };
 
 static char marks[KEYS + 1];
 
-/* Any order of puts and removals leaves what a plain array would hold. */
+/* After random puts and removals, the map holds what an array holds after the same steps. */
 static void test_against_model(bool names) {
   struct map m = MAP_INIT;
   void *model[KEYS] = {0};
@@ -45,11 +45,11 @@ static void test_walk(void) {
   int bad = 0;
   uint64_t id, sum = 0;
   void *value;
-  ok(!map_next(&m, &at, NULL, NULL, &value), "nothing to walk in an empty map");
+  ok(!map_next(&m, &at, NULL, NULL, &value), "an empty map has no entries to visit");
   for (uint64_t i = 0; i < 100; i++) bad += map_put_id(&m, i << 44, &marks[i]) != 0;
   for (at = 0; map_next(&m, &at, NULL, &id, &value); seen++)
     sum += id >> 44, bad += value != &marks[id >> 44];
-  ok(seen == 100 && sum == 4950 && !bad, "a walk meets each key once, with its value");
+  ok(seen == 100 && sum == 4950 && !bad, "map_next visits each key once, with its value");
   map_finish(&m);
 }
 
@@ -59,9 +59,9 @@ static void test_keys(void) {
   int bad = map_put(&m, name, &marks[1]) + map_put(&m, "", &marks[2]) + map_put_id(&m, 0, &marks[3]);
   name[0] = 'x';
   ok(!bad && map_get(&m, "two") == &marks[1] && !map_get(&m, name), "the map has its own copy of a key");
-  ok(map_get(&m, "") == &marks[2] && map_get_id(&m, 0) == &marks[3], "empty and zero are keys, and apart");
+  ok(map_get(&m, "") == &marks[2] && map_get_id(&m, 0) == &marks[3], "the empty string and 0 are two different keys");
   bad = map_put(&m, "two", &marks[4]);
-  ok(!bad && m.len == 3 && map_get(&m, "two") == &marks[4], "a second put takes the first one's place");
+  ok(!bad && m.len == 3 && map_get(&m, "two") == &marks[4], "a second put replaces the value");
   map_finish(&m);
 }
 
