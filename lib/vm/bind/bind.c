@@ -129,20 +129,37 @@ int bind_reply(lua_State *L, bool *ok) {
   int n = copy_in_all(L, &r);
   term_unref(p->reply);
   p->reply = NULL;
-  if (*ok || n >= 2) return n;
-  lua_settop(L, lua_gettop(L) - n);
+  if (*ok) return n;
+  if (n >= 2) {
+    lua_pop(L, n - 2);
+    return 2;
+  }
+  lua_pop(L, n);
   lua_pushliteral(L, "system");
   lua_pushliteral(L, "the call failed");
   return 2;
 }
 
-int bind_results(lua_State *L, int status, lua_KContext context) {
-  (void)status, (void)context;
+int bind_take_reply(lua_State *L) {
   bool ok;
   int n = bind_reply(L, &ok);
-  if (ok) return n;
-  luaL_where(L, 1);
-  lua_insert(L, -2);
-  lua_concat(L, 2);
-  return lua_error(L);
+  return ok ? n : luaL_error(L, "%s", lua_tostring(L, -1));
+}
+
+int bind_results(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  return bind_take_reply(L);
+}
+
+void bind_put_pid(struct term_writer *w, const char *key, npid pid) {
+  term_put_text(w, key);
+  term_put_pid(w, pid);
+}
+
+void bind_put_monitor(struct term_writer *w, npid self, npid ref) {
+  term_put_text(w, "monitor");
+  size_t at = term_open(w, TERM_LIST);
+  term_put_pid(w, self);
+  term_put_pid(w, ref);
+  term_set_count(w, at, 2);
 }

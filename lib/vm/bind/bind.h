@@ -60,12 +60,20 @@ bool bind_is_function(lua_State *L, int index);
  * calls bind_reply.  Owns term. */
 int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_KContext context);
 
-/* Pushes the reply's values and returns how many; with ok false when the call was refused: then the wire name
- * of the error and its text. */
+/* Pushes the values of the reply and returns their number.  *ok is false when the call was refused: the
+ * values are then two, the wire name of the error and its text. */
 int bind_reply(lua_State *L, bool *ok);
+
+/* The same, where a refusal is an error of the caller: raises its text, with the caller's position. */
+int bind_take_reply(lua_State *L);
 
 /* The plain `then`: the values, or an error with the text. */
 int bind_results(lua_State *L, int status, lua_KContext context);
+
+/* Pairs of the MAPs that the kernel takes: a pid under a key; and who watches the new process, under which
+ * reference. */
+void bind_put_pid(struct term_writer *w, const char *key, npid pid);
+void bind_put_monitor(struct term_writer *w, npid self, npid ref);
 
 /* Output of the running process to a leader, under its window. `return bind_put(…)`. */
 int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, size_t len);

@@ -101,20 +101,13 @@ static bool flag(lua_State *L, const char *name) {
   return set;
 }
 
-/* The pid; with monitor the reference too, which lies at the top of the stack. */
+/* The pid; with monitor the reference too. */
 static int started(lua_State *L, int status, lua_KContext ref) {
   (void)status;
-  bool ok;
-  int n = bind_reply(L, &ok);
-  if (ok) {
-    lua_settop(L, lua_gettop(L) - n + 1);
-    if (ref) copy_push_npid(L, (npid)ref);
-    return ref ? 2 : 1;
-  }
-  luaL_where(L, 1);
-  lua_insert(L, -2);
-  lua_concat(L, 2);
-  return lua_error(L);
+  int n = bind_take_reply(L);
+  lua_settop(L, lua_gettop(L) - n + 1);
+  if (ref) copy_push_npid(L, (npid)ref);
+  return ref ? 2 : 1;
 }
 
 static int exec(lua_State *L) {
@@ -130,16 +123,10 @@ static int exec(lua_State *L) {
   put_argv(L, w);
   uint32_t count = 2;
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) count += put_field(L, w, i);
-  term_put_text(w, "leader");
-  term_put_pid(w, p->pid);
-  if (link) term_put_text(w, "link"), term_put_pid(w, p->pid), count++;
-  if (owned) term_put_text(w, "owner"), term_put_pid(w, p->pid), count++;
-  if (monitor) {
-    term_put_text(w, "monitor");
-    size_t pair = term_open(w, TERM_LIST);
-    term_put_pid(w, p->pid), term_put_pid(w, ref);
-    term_set_count(w, pair, 2), count++;
-  }
+  bind_put_pid(w, "leader", p->pid);
+  if (link) bind_put_pid(w, "link", p->pid), count++;
+  if (owned) bind_put_pid(w, "owner", p->pid), count++;
+  if (monitor) bind_put_monitor(w, p->pid, ref), count++;
   term_set_count(w, at, count);
   struct term *term = copy_end(&c, 2);
   if (monitor && process_monitor(p, ref, NPID_KERNEL, 0)) {

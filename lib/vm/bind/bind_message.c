@@ -13,20 +13,10 @@
 
 /* --- send --- */
 
-/* A scalar is the same in every process of an isolate, so it needs no copy. */
-static bool all_scalar(lua_State *L, int first, int last) {
-  for (int i = first; i <= last; i++) {
-    int type = lua_type(L, i);
-    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD)
-      return false;
-  }
-  return true;
-}
-
 /* Straight onto the stack of a neighbour that waits for just any message, and off this one's. */
 static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   int n = last - first + 1;
-  if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->end || !all_scalar(L, first, last))
+  if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->end || !copy_all_scalar(L, first, last))
     return false;
   if (!lua_checkstack(to->L, n + 1)) return false;
   lua_xmove(L, to->L, n);

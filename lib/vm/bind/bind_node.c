@@ -24,15 +24,11 @@ static int node_list(lua_State *L) {
 static int yes_or_why(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
-  int n = bind_reply(L, &ok);
-  if (ok) {
-    lua_pushboolean(L, 1);
-    return 1;
-  }
-  lua_pushboolean(L, 0);
-  lua_insert(L, -n - 1);
-  lua_remove(L, -n); /* the wire name of the error */
-  return n;
+  bind_reply(L, &ok);
+  lua_pushboolean(L, ok);
+  if (ok) return 1;
+  lua_replace(L, -3); /* in the place of the error's wire name, below its text */
+  return 2;
 }
 
 static int node_connect(lua_State *L) {
@@ -50,7 +46,7 @@ static int ping_result(lua_State *L, int status, lua_KContext context) {
   int n = bind_reply(L, &ok);
   if (ok) return n;
   lua_pushnil(L);
-  lua_insert(L, -2);
+  lua_replace(L, -3);
   return 2;
 }
 
@@ -86,31 +82,11 @@ enum { LINK = 1, MONITOR = 2 };
 
 static int spawned(lua_State *L, int status, lua_KContext mode) {
   (void)status;
-  bool ok;
-  int n = bind_reply(L, &ok);
-  if (!ok) {
-    luaL_where(L, 1);
-    lua_insert(L, -2);
-    lua_concat(L, 2);
-    return lua_error(L);
-  }
+  int n = bind_take_reply(L);
   lua_settop(L, lua_gettop(L) - n + 1);
   if (!(mode & MONITOR)) return 1;
   lua_insert(L, -2); /* the pid before the reference */
   return 2;
-}
-
-static void put_key_pid(struct term_writer *w, const char *key, npid pid) {
-  term_put_text(w, key);
-  term_put_pid(w, pid);
-}
-
-static void put_monitor(struct term_writer *w, npid self, npid ref) {
-  term_put_text(w, "monitor");
-  size_t at = term_open(w, TERM_LIST);
-  term_put_pid(w, self);
-  term_put_pid(w, ref);
-  term_set_count(w, at, 2);
 }
 
 static void put_code(const struct copy *c, bool function) {
@@ -138,9 +114,9 @@ static struct term *spawn_term(lua_State *L, int last, bool link, npid ref) {
   size_t args = term_open(c.w, TERM_LIST);
   copy_out(&c, "argument", first, last);
   term_set_count(c.w, args, (uint32_t)(last - first + 1));
-  put_key_pid(c.w, "leader", p->leader);
-  if (link) put_key_pid(c.w, "link", p->pid);
-  if (ref != NPID_NONE) put_monitor(c.w, p->pid, ref);
+  bind_put_pid(c.w, "leader", p->leader);
+  if (link) bind_put_pid(c.w, "link", p->pid);
+  if (ref != NPID_NONE) bind_put_monitor(c.w, p->pid, ref);
   term_set_count(c.w, at, (uint32_t)((function ? 1 : 2) + 2 + link + (ref != NPID_NONE)));
   return copy_end(&c, 2);
 }
@@ -162,15 +138,8 @@ static int ask_kernel(lua_State *L, npid kernel, lua_KContext mode) {
 }
 
 static int connected(lua_State *L, int status, lua_KContext mode) {
-  bool ok;
   (void)status;
-  int n = bind_reply(L, &ok);
-  if (!ok) {
-    luaL_where(L, 1);
-    lua_insert(L, -2);
-    lua_concat(L, 2);
-    return lua_error(L);
-  }
+  int n = bind_take_reply(L);
   npid kernel = n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
   lua_pop(L, n);
   if (kernel == NPID_NONE) return luaL_error(L, "the node has no kernel");

@@ -16,15 +16,6 @@ bool bind_is_function(lua_State *L, int index) {
   return false;
 }
 
-static bool all_plain(lua_State *L, int first, int last) {
-  for (int i = first; i <= last; i++) {
-    int type = lua_type(L, i);
-    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD)
-      return false;
-  }
-  return true;
-}
-
 /* The clone at the top and the arguments from first on move to a new coroutine of this isolate. */
 static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   struct isolate *iso = p->isolate;
@@ -115,7 +106,8 @@ npid bind_spawn(lua_State *L, int first, bool link, npid monitor) {
   struct process *p = process_of(L);
   int last = lua_gettop(L);
   npid pid;
-  if (bind_is_function(L, first) && stays_home(p) && all_plain(L, first + 1, last) && fn_clone(L, first)) {
+  if (bind_is_function(L, first) && stays_home(p) && copy_all_scalar(L, first + 1, last) &&
+      fn_clone(L, first)) {
     pid = start_clone(L, p, first + 1, last);
     struct process *q = isolate_find(p->isolate, pid);
     const struct spawn_order o = {.link = link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = monitor};

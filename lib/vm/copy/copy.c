@@ -51,15 +51,13 @@ static void refuse(struct copier *c, const struct place *place, const char *prob
   lua_State *L = c->L;
   luaL_Buffer b;
   luaL_checkstack(L, 20, NULL);
-  luaL_where(L, 1);
   luaL_buffinit(L, &b);
   luaL_addstring(&b, c->what);
   add_place(L, &b, cut(place, 16));
   luaL_addstring(&b, ": ");
   luaL_addstring(&b, problem);
   luaL_pushresult(&b);
-  lua_concat(L, 2);
-  lua_error(L);
+  luaL_error(L, "%s", lua_tostring(L, -1));
 }
 
 /* --- out --- */

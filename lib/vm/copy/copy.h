@@ -11,6 +11,7 @@
 #include "core/term.h"
 
 #include <lua.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* One encoding: a term is written to the isolate's one writer, and then taken from it.
@@ -41,6 +42,17 @@ struct term *copy_term(lua_State *L, const char *what, int first, int last);
 /* Pushes the next value; or all that are left, and returns how many. Raises when memory runs out. */
 void copy_in(lua_State *L, struct term_reader *r);
 int copy_in_all(lua_State *L, struct term_reader *r);
+
+/* Are the values at stack indices first..last all scalars: the same in every process of an isolate, so that
+ * they need no copy? */
+static inline bool copy_all_scalar(lua_State *L, int first, int last) {
+  for (int i = first; i <= last; i++) {
+    int type = lua_type(L, i);
+    if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD)
+      return false;
+  }
+  return true;
+}
 
 /* A pid or reference as a Lua value, and back; NPID_NONE pushes nil, and is returned for other values. */
 void copy_push_npid(lua_State *L, npid p);

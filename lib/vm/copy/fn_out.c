@@ -252,9 +252,8 @@ const char *fn_encode(lua_State *L, int index, struct term_writer *w) {
   return NULL;
 }
 
-bool fn_is_plain(lua_State *L, int index, struct isolate *iso) {
-  int type = lua_type(L, index);
-  if (type != LUA_TFUNCTION && type != LUA_TTABLE) return type != LUA_TUSERDATA && type != LUA_TTHREAD;
+/* Is the function or table one of the library's, which have names? */
+static bool has_name(lua_State *L, int index, const struct isolate *iso) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.names);
   lua_pushvalue(L, index);
   bool named = lua_rawget(L, -2) == LUA_TSTRING;
@@ -262,13 +261,14 @@ bool fn_is_plain(lua_State *L, int index, struct isolate *iso) {
   return named;
 }
 
+bool fn_is_plain(lua_State *L, int index, struct isolate *iso) {
+  int type = lua_type(L, index);
+  if (type != LUA_TFUNCTION && type != LUA_TTABLE) return type != LUA_TUSERDATA && type != LUA_TTHREAD;
+  return has_name(L, index, iso);
+}
+
 bool fn_is_library(lua_State *L, int index) {
   if (!lua_getmetatable(L, index)) return false;
   lua_pop(L, 1);
-  struct process *p = process_of(L);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, p->isolate->refs.names);
-  lua_pushvalue(L, index);
-  bool named = lua_rawget(L, -2) == LUA_TSTRING;
-  lua_pop(L, 2);
-  return named;
+  return has_name(L, index, process_of(L)->isolate);
 }
