@@ -1,5 +1,6 @@
-/* Invariant: a session is a hosted process until its process is down, could not be spawned, or its client is
- * gone; the struct goes when both the hosted part and the stream are over. */
+/* Invariant: an attachment is a hosted process until its process is down or could not be spawned, or its tool
+ * has hung up.  The struct is freed when its stream is closed, or by attach_spawned when there is no stream.
+ */
 #include "agent/api/attach.h"
 
 #include "agent/api/document.h"
@@ -17,15 +18,15 @@ struct attachment {
   struct hosted hosted;
   struct request *request; /* until it is answered */
   struct stream *stream;
-  bool command;    /* what it spawns is one: that ends by TERM, a green thread by kill */
-  bool ended;      /* as a process */
-  npid ref;        /* of the monitor */
-  npid pid;        /* what it spawned */
+  bool command;    /* it spawns a command, which is ended by "client_gone" (TERM); a green thread by "kill" */
+  bool ended;      /* it is no longer a process */
+  npid ref;        /* of its monitor of the process */
+  npid pid;        /* the process; NPID_NONE until the spawn has succeeded */
   struct buf held; /* lines of output that came while the code was loaded */
-  struct signal *flushes;
+  struct signal *flushes; /* calls that wait until the stream is no longer full */
 };
 
-/* reason: NULL for normal. */
+/* Ends the process, once, with reason (borrowed; NULL: "normal"). */
 static void end(struct attachment *s, struct term *reason) {
   if (s->ended) return;
   s->ended = true;
@@ -44,7 +45,8 @@ static void let_go(struct attachment *s, npid pid) {
   term_unref(reason);
 }
 
-/* The lease: nobody listens any more.  While the code is loaded only the link tells whose it is. */
+/* The tool has hung up: ends the process.  While its code is loaded the pid is not known yet, but the process
+ * has linked itself to the attachment. */
 static void break_lease(struct attachment *s) {
   if (s->ended) return;
   if (s->pid != NPID_NONE) let_go(s, s->pid);
@@ -66,7 +68,8 @@ static void on_drained(void *data) {
 
 static const struct stream_events attach_stream = {on_closed, on_drained};
 
-/* The spawn is given up while its code is loaded; attach_spawned will find no request. */
+/* Answers the request with an error while the code is still being loaded.  attach_spawned then finds no
+ * request. */
 static void give_up(struct attachment *s, int code, const char *why) {
   struct request *r = s->request;
   s->request = NULL;
@@ -75,7 +78,8 @@ static void give_up(struct attachment *s, int code, const char *why) {
   respond_code(r, code, "%s", why);
 }
 
-/* What is loaded cannot be made to wait for a reader that comes when it is. */
+/* Keeps a line of output until the stream begins.  Code that is loaded cannot wait for room: the stream
+ * begins only when it has been loaded. */
 static void hold(struct attachment *s, const struct buf *line) {
   buf_append(&s->held, line->data, line->len);
   if (!buf_ok(&s->held))
@@ -109,7 +113,7 @@ static bool attach_call(struct hosted *p, struct signal *call) {
   return true;
 }
 
-/* The last line: how it ended. */
+/* Writes the last line, which says how the process ended. */
 static void finish_stream(struct attachment *s, const struct term *reason) {
   if (!s->stream) return;
   stream_line(s->stream, document_end(s->hosted.agent, "exit", reason, reason_status(reason)));
@@ -132,11 +136,11 @@ static void attach_node_down(struct hosted *p, uint32_t incarnation) {
   end(s, NULL);
 }
 
-/* Somebody ended the client: then what it leases ends too. */
+/* An exit signal to the attachment ends its process too. */
 static void attach_exit(struct hosted *p, struct term *reason, bool kill) {
   (void)kill;
   struct attachment *s = (struct attachment *)p;
-  if (s->request) return; /* not attached yet: the spawn comes first */
+  if (s->request) return; /* the spawn is under way */
   break_lease(s);
   finish_stream(s, reason);
   end(s, reason);
@@ -144,7 +148,7 @@ static void attach_exit(struct hosted *p, struct term *reason, bool kill) {
 
 static void attach_free(struct hosted *p) {
   struct attachment *s = (struct attachment *)p;
-  answer_flushes(s); /* a writer must not wait for who is gone */
+  answer_flushes(s);
   buf_finish(&s->held);
 }
 
@@ -192,7 +196,7 @@ struct attachment *attach_new(struct request *r, bool command) {
 void attach_describe(const struct attachment *s, struct term_writer *w) {
   term_put_text(w, "leader");
   term_put_pid(w, s->hosted.pid);
-  term_put_text(w, "lease"); /* so that it ends as well when our node is lost to it */
+  term_put_text(w, "lease"); /* so that the process ends, too, when it loses the connection to this node */
   term_put_pid(w, s->hosted.pid);
   term_put_text(w, "monitor");
   size_t at = term_open(w, TERM_LIST);
@@ -201,12 +205,12 @@ void attach_describe(const struct attachment *s, struct term_writer *w) {
   term_set_count(w, at, 2);
 }
 
-void attach_spawned(void *session, const struct error *e, struct term_reader values) {
-  struct attachment *s = session;
+void attach_spawned(void *attachment, const struct error *e, struct term_reader values) {
+  struct attachment *s = attachment;
   struct request *r = s->request;
   bool spawned = !e && term_get_pid(&values, &s->pid);
   s->request = NULL;
-  if (!r) { /* its client is gone */
+  if (!r) { /* give_up has answered it */
     if (spawned) let_go(s, s->pid);
   } else if (e) {
     respond_error(r, e);

@@ -1,6 +1,6 @@
-/* session: a client that is attached to a process it has spawned: the process's group leader, its monitor,
- * and its lease.  Output and end go to the client as a stream of JSON lines; when the client goes, so does
- * the process.  I/O thread only. */
+/* attach: the attached session of node-spawn.  An attachment is a process of the kind "client" that is the
+ * group leader of the process which it spawns, monitors it, and holds its lease: output and end go to the
+ * tool as a stream of JSON lines, and when the tool hangs up, the process is ended.  I/O thread only. */
 #ifndef AGENT_API_ATTACH_H
 #define AGENT_API_ATTACH_H
 
@@ -11,21 +11,23 @@ struct attachment;
 
 enum {
   ATTACH_PAIRS = 3,
-  ATTACH_HELD_MAX = 16 << 20, /* output of code that is being loaded: its client is not there yet */
+  ATTACH_HELD_MAX =
+      16 << 20, /* bytes of output that code prints while it is loaded, before the stream begins */
 };
 
-/* A session for the request, which it will answer. NULL, and the request is answered, when it cannot be made.
- */
+/* An attachment that will answer the request.  NULL, and the request is answered with the error, when it
+ * cannot be made.  command: it is for a command, not for a green thread. */
 struct attachment *attach_new(struct request *r, bool command);
 
-/* What the spec of its process says of it: "leader", "link", "monitor": ATTACH_PAIRS pairs of a MAP. */
+/* Writes what the spec of the process says of the attachment: ATTACH_PAIRS pairs of a MAP ("leader", "lease",
+ * "monitor"). */
 void attach_describe(const struct attachment *s, struct term_writer *w);
 
-/* As rpc_done: what became of the spawn. */
-void attach_spawned(void *session, const struct error *e, struct term_reader values);
+/* An rpc_done: the spawn has succeeded, or not. */
+void attach_spawned(void *attachment, const struct error *e, struct term_reader values);
 
-/* The node stops: tells the clients of green threads, which end with it. (Those of commands hear of their
- * end.) */
+/* The node stops: ends the attachments of green threads, since green threads end with their node without a
+ * DOWN. Commands are ended one by one, and their DOWN ends their attachments. */
 void attach_stop_all(struct agent *a);
 
 #endif

@@ -1,91 +1,92 @@
-/* POST /v1/processes/PID/stdin: a body that goes to a command's standard input as it comes.
+/* POST /v1/processes/PID/stdin: the body is written to a command's standard input as it comes.
  *
- * Invariant: while bytes are under way to the command, the request is held, and is read no further; but what
- * libmicrohttpd has read already it may still show, so there can be several calls. */
+ * Invariant: while a "stdin" call is under way to the command, the request is held, so that MHD reads no more
+ * of the body.  What MHD had read before, it may still hand over, so several calls can be under way. */
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
 #include "agent/kernel/rpc.h"
 
 #include <stdlib.h>
 
-struct feed {
+struct body {
   struct request *request; /* NULL once it is over */
   npid pid;
-  bool keep;     /* the end of the body does not close it */
-  unsigned busy; /* calls under way: the struct stays for their answers */
-  bool finished; /* all has come: the next answer is the request's */
-  struct error failed;
+  bool keep;           /* the end of the body does not close the standard input */
+  unsigned calls;      /* under way; the struct is freed after their answers */
+  bool complete;       /* all of the body has come: the next answer answers the request */
+  struct error failed; /* why the process was not found, or a call was refused */
 };
 
-static void feed_free(struct feed *f) {
-  if (!f->request && !f->busy) free(f);
+static void body_free(struct body *b) {
+  if (!b->request && !b->calls) free(b);
 }
 
 static void on_answer(void *data, const struct error *e, struct term_reader values) {
   (void)values;
-  struct feed *f = data;
-  f->busy--;
-  if (e) f->failed = *e;
-  if (f->busy) return;
-  if (!f->request)
-    feed_free(f);
-  else if (!f->finished)
-    request_release(f->request);
-  else if (f->failed.code)
-    respond_error(f->request, &f->failed);
+  struct body *b = data;
+  b->calls--;
+  if (e) b->failed = *e;
+  if (b->calls) return;
+  if (!b->request)
+    body_free(b);
+  else if (!b->complete)
+    request_release(b->request);
+  else if (b->failed.code)
+    respond_error(b->request, &b->failed);
   else
-    respond_json(f->request, 200, json_object());
+    respond_json(b->request, 200, json_object());
 }
 
 static int on_bytes(void *data, const char *bytes, size_t n) {
-  struct feed *f = data;
-  if (f->failed.code) return 0; /* the rest is read, so that the answer can be */
+  struct body *b = data;
+  if (b->failed.code)
+    return 0; /* reads the rest, since a client reads the answer only after it has sent all */
   struct term_writer w = TERM_WRITER_INIT;
   term_put_text(&w, "stdin");
   term_put_str(&w, bytes, n);
   struct term *t = term_from_writer(&w, 2);
   term_writer_finish(&w);
-  f->busy++;
-  request_hold(f->request);
-  rpc_call(request_agent(f->request), f->pid, t, 0, on_answer, f);
+  b->calls++;
+  request_hold(b->request);
+  rpc_call(request_agent(b->request), b->pid, t, 0, on_answer, b);
   return 0;
 }
 
 static void on_done(void *data) {
-  struct feed *f = data;
-  f->finished = true;
-  if (f->failed.code) {
-    respond_error(f->request, &f->failed);
-  } else if (f->keep) {
-    respond_json(f->request, 200, json_object());
+  struct body *b = data;
+  b->complete = true;
+  if (b->failed.code) {
+    respond_error(b->request, &b->failed);
+  } else if (b->keep) {
+    respond_json(b->request, 200, json_object());
   } else {
-    f->busy++;
-    rpc_call(request_agent(f->request), f->pid, term_build("s", "stdin_eof"), 0, on_answer, f);
+    b->calls++;
+    rpc_call(request_agent(b->request), b->pid, term_build("s", "stdin_eof"), 0, on_answer, b);
   }
 }
 
 static void on_closed(void *data) {
-  struct feed *f = data;
-  struct request *r = f->request;
-  f->request = NULL;
-  if (!f->finished && !f->busy) { /* the client went in the middle: no more will come */
-    f->busy++;
-    rpc_call(request_agent(r), f->pid, term_build("s", "stdin_eof"), 0, on_answer, f);
+  struct body *b = data;
+  struct request *r = b->request;
+  b->request = NULL;
+  if (!b->complete && !b->calls) { /* the client has hung up in the middle of the body */
+    b->calls++;
+    rpc_call(request_agent(r), b->pid, term_build("s", "stdin_eof"), 0, on_answer, b);
     return;
   }
-  feed_free(f);
+  body_free(b);
 }
 
 void api_process_stdin(struct request *r) {
   static const struct upload_events events = {.data = on_bytes, .done = on_done, .closed = on_closed};
-  struct feed *f = calloc(1, sizeof *f);
-  if (!f) {
+  struct body *b = calloc(1, sizeof *b);
+  if (!b) {
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return;
   }
-  f->request = r;
-  f->keep = request_flag(r, "keep");
-  int code = lookup_process(request_agent(r), request_segment(r), &f->pid, &f->failed);
-  (void)code; /* told once the body is over */
-  request_upload(r, &events, f);
+  b->request = r;
+  b->keep = request_flag(r, "keep");
+  int code = lookup_process(request_agent(r), request_segment(r), &b->pid, &b->failed);
+  (void)code; /* b->failed keeps it until the body is complete */
+  request_upload(r, &events, b);
 }

@@ -1,5 +1,7 @@
-/* Invariant: a watch tells at most once, and never after request_forget_disconnect.  It polls a duplicate of
- * the socket, which so never meets MHD's own epoll. */
+/* The disconnect watch: tells that an HTTP client has hung up.
+ *
+ * Invariant: a watch calls `gone` at most once, and never after request_forget_disconnect.  It polls a
+ * duplicate of the socket, because the socket itself is in MHD's epoll set and MHD closes it. */
 #include "agent/http/request.h"
 
 #include <fcntl.h>
@@ -14,36 +16,36 @@ struct disconnect {
 };
 
 static void on_closed(uv_handle_t *h) {
-  struct disconnect *w = h->data;
-  close(w->fd);
-  free(w);
+  struct disconnect *d = h->data;
+  close(d->fd);
+  free(d);
 }
 
 void request_forget_disconnect(struct request *r) {
-  struct disconnect *w = r->disconnect;
-  if (!w) return;
+  struct disconnect *d = r->disconnect;
+  if (!d) return;
   r->disconnect = NULL;
-  uv_close((uv_handle_t *)&w->poll, on_closed);
+  uv_close((uv_handle_t *)&d->poll, on_closed);
 }
 
 static void on_disconnect(uv_poll_t *p, int status, int events) {
   (void)status, (void)events;
-  struct disconnect *w = p->data;
+  struct disconnect *d = p->data;
   uv_poll_stop(p);
-  w->gone(w->data);
+  d->gone(d->data);
 }
 
 static struct disconnect *disconnect_new(uv_loop_t *loop, int socket) {
-  struct disconnect *w = calloc(1, sizeof *w);
-  if (!w) return NULL;
-  w->fd = fcntl(socket, F_DUPFD_CLOEXEC, 0);
-  if (w->fd < 0 || uv_poll_init(loop, &w->poll, w->fd)) {
-    if (w->fd >= 0) close(w->fd);
-    free(w);
+  struct disconnect *d = calloc(1, sizeof *d);
+  if (!d) return NULL;
+  d->fd = fcntl(socket, F_DUPFD_CLOEXEC, 0);
+  if (d->fd < 0 || uv_poll_init(loop, &d->poll, d->fd)) {
+    if (d->fd >= 0) close(d->fd);
+    free(d);
     return NULL;
   }
-  w->poll.data = w;
-  return w;
+  d->poll.data = d;
+  return d;
 }
 
 int request_on_disconnect(struct request *r, void (*gone)(void *data), void *data) {
@@ -51,6 +53,5 @@ int request_on_disconnect(struct request *r, void (*gone)(void *data), void *dat
   if (!r->disconnect) return ERR_NOMEM;
   r->disconnect->gone = gone;
   r->disconnect->data = data;
-  uv_poll_start(&r->disconnect->poll, UV_DISCONNECT, on_disconnect);
-  return 0;
+  return uv_poll_start(&r->disconnect->poll, UV_DISCONNECT, on_disconnect) ? ERR_NOMEM : 0;
 }

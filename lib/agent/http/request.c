@@ -102,13 +102,14 @@ void request_on_completed(void *cls, struct MHD_Connection *conn, void **state,
   *state = NULL;
 }
 
-/* Who may ask: on the unix socket this node's user and root; over TLS whoever proved the cookie. */
+/* The unix socket serves the user of this node and root; TLS serves whoever has proved the cookie. */
 static int check_caller(struct request *r) {
   if (r->listener->remote) return 0;
   struct ucred peer;
   socklen_t n = sizeof peer;
   if (getsockopt(request_fd(r), SOL_SOCKET, SO_PEERCRED, &peer, &n))
-    return error_set(&r->refused, ERR_SYSTEM, "cannot tell who is asking: %s", strerror(errno));
+    return error_set(&r->refused, ERR_SYSTEM, "the user of this connection cannot be told: %s",
+                     strerror(errno));
   if (peer.uid == geteuid() || peer.uid == 0) return 0;
   return error_set(&r->refused, ERR_PERMISSION, "this node belongs to another user");
 }
@@ -117,7 +118,7 @@ static int check_addressee(struct request *r) {
   const char *to = request_header(r, "Node-To"), *self = r->listener->agent->self;
   if (!to || !strcmp(to, self)) return 0;
   r->refused_status = MHD_HTTP_MISDIRECTED_REQUEST;
-  return error_set(&r->refused, ERR_NAME, "%s: not here: this is %s (name)", to, self);
+  return error_set(&r->refused, ERR_NAME, "%s is not here: this node is %s (name)", to, self);
 }
 
 static int check_body(struct request *r) {
@@ -169,7 +170,7 @@ static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n)
 
 static void dispatch(struct request *r) {
   r->dispatched = true;
-  if (r->listener->agent->stopping && !r->refused.code && !r->answered) /* since the first callback */
+  if (r->listener->agent->stopping && !r->refused.code && !r->answered) /* stopping began as the body came */
     error_set(&r->refused, ERR_BUSY, "%s is stopping", r->listener->agent->self);
   if (!r->refused.code && !r->upload && !r->answered && r->bytes.len) {
     r->body = json_parse(r->bytes.data, r->bytes.len, &r->refused);

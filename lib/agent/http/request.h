@@ -8,17 +8,18 @@
 
 #include <microhttpd.h>
 
-struct listener { /* one MHD daemon on our loop: the unix socket, or the port */
+struct listener { /* one MHD daemon on the node's loop, for the unix socket or for the port */
   struct agent *agent;
   const struct routes *routes;
   int fd; /* the listening socket until a daemon has it, then -1 */
   struct MHD_Daemon *daemon;
   uv_poll_t poll;
   uv_timer_t timer;
-  uv_idle_t soon;     /* a timer of 0 ms that is set again as it fires would never let libuv poll */
+  uv_idle_t soon;     /* runs MHD at once.  A timer of 0 ms that is set anew as it fires would keep libuv from
+                         polling */
   bool polled;        /* libuv has `poll` */
   unsigned fruitless; /* runs in a row that MHD asked for and in which it did nothing */
-  bool active;        /* in this run MHD has called us */
+  bool active;        /* in this run MHD has called a callback */
   bool remote;        /* TLS: whoever has connected has proved the cookie */
   struct request *requests;
 };
@@ -30,14 +31,18 @@ struct request {
   const struct route *route;
   char *segment;
   struct buf bytes; /* the body as it arrives */
-  size_t discarded;
+  size_t discarded; /* bytes of a body that is too large */
   json_t *body;
-  struct error refused;    /* why the request is answered without a handler */
-  unsigned refused_status; /* where that is not the error's own */
-  struct buf allow;        /* the methods there are, when it was not one of them */
+  struct error refused;    /* why it is answered without a handler; code 0: it is not */
+  unsigned refused_status; /* the HTTP status of that, where it is not the error's own; else 0 */
+  struct buf allow;        /* for ERR_METHOD: the methods that its path has */
   struct MHD_Response *response;
   unsigned status;
-  bool dispatched, suspended, answered, upload_over, held;
+  bool dispatched;  /* all of the body has come */
+  bool suspended;   /* its connection waits for an answer */
+  bool answered;    /* `response` has been given */
+  bool held;        /* the connection of an upload waits for request_release */
+  bool upload_over; /* what still comes of an upload is not wanted */
   const struct upload_events *upload;
   void *upload_data;
   struct stream *stream;

@@ -1,4 +1,4 @@
-/* Invariant: a request is answered once; when it was suspended, answering is what resumes it. */
+/* Invariant: a request is answered once.  When its connection is suspended, the answer resumes it. */
 #include "agent/http/request.h"
 
 #include "wire/json.h"

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Does the path fit? On success [*from, *to) is what the star stands for. */
+/* Does a path fit a pattern?  If so, the pattern's star stands for [*from, *to), or is not there (NULL). */
 static bool fits(const char *pattern, const char *path, const char **from, const char **to) {
   *from = *to = NULL;
   for (; *pattern; pattern++) {
@@ -35,7 +35,7 @@ static int no_route(const struct routes *routes, const char *method, const char 
   route_methods(routes, path, &methods);
   int code = methods.len ? ERR_METHOD : ERR_NO_ROUTE;
   if (methods.len)
-    error_set(e, code, "%s has no %s, but %s", path, method, methods.data);
+    error_set(e, code, "%s does not have the method %s; it has %s", path, method, methods.data);
   else
     error_set(e, code, "%s: no such resource: see node-http(7)", path);
   buf_finish(&methods);
@@ -52,8 +52,10 @@ int route_find(const struct routes *routes, const char *method, const char *path
     int code = from ? url_unescape(&plain, from, (size_t)(to - from)) : 0;
     if (code) {
       buf_finish(&plain);
-      return code == ERR_NOMEM ? error_set(e, code, "%s", err_sentence(code))
-                               : error_set(e, code, "%s: a broken %% escape", path);
+      return code == ERR_NOMEM
+                 ? error_set(e, code, "%s", err_sentence(code))
+                 : error_set(e, code, "%s: a %% that is not followed by two hexadecimal digits, or that stands for NUL",
+                             path);
     }
     *out = r;
     *segment = from ? buf_take(&plain) : NULL;

@@ -1,5 +1,5 @@
-/* Invariant: a stream's connection is suspended exactly while the stream has nothing to say; that is why its
- * request is watched. */
+/* Invariant: a stream's connection is suspended exactly while nothing of the stream is pending.  MHD does not
+ * look at a suspended connection, so a disconnect watch tells when the client hangs up. */
 #include "agent/http/request.h"
 #include "wire/json.h"
 
@@ -45,8 +45,7 @@ static ssize_t stream_read(void *data, uint64_t pos, char *out, size_t max) {
   memcpy(out, s->pending.data, n);
   buf_consume(&s->pending, n);
   buf_shrink(&s->pending);
-  if (s->was_full &&
-      s->pending.len <= HTTP_STREAM_HIGH / 2) { /* so that not one writer alone finds the room */
+  if (s->was_full && s->pending.len <= HTTP_STREAM_HIGH / 2) { /* there is room for more than one writer */
     s->was_full = false;
     if (s->events->drained && !s->ended) s->events->drained(s->data);
   }
@@ -66,13 +65,14 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
   }
   MHD_add_response_header(response, "Content-Type", "application/x-ndjson");
   r->stream = s;
-  /* A client may take its time to read. Whether it is still there, the watcher and TCP's keep-alive tell. */
+  /* A client may read as slowly as it likes: the disconnect watch and TCP's keep-alive tell when it is gone.
+   */
   MHD_set_connection_option(r->conn, MHD_CONNECTION_OPTION_TIMEOUT, 0U);
   answer(r, 200, response);
   return s;
 }
 
-/* What waits for a client that does not read is never looked at again by MHD: the connection is cut here. */
+/* Cuts the connection.  MHD would do nothing about a client that does not read. */
 static void stream_break(struct stream *s, const char *why) {
   log_line(&s->request->listener->agent->log, "a stream is cut: %s", why);
   stream_wake(s);
@@ -80,14 +80,15 @@ static void stream_break(struct stream *s, const char *why) {
   request_cut(s->request);
 }
 
-/* May one more be appended?  However long it is: it is what waits already that counts. */
+/* May a line be appended?  Only what is pending already counts against HTTP_STREAM_MAX: a line may be long.
+ */
 static bool is_open(struct stream *s) {
   if (!s->ended && s->pending.len > HTTP_STREAM_MAX)
-    stream_break(s, "its client does not read, and its writers do not wait");
+    stream_break(s, "its client does not read, and too much waits for it");
   return !s->ended;
 }
 
-/* Something was, or could not be. */
+/* Something was appended, or memory ran out. */
 static void appended(struct stream *s) {
   s->was_full = s->was_full || stream_full(s);
   if (buf_ok(&s->pending))
