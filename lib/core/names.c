@@ -63,6 +63,15 @@ npid names_whereis(struct names *n, const char *name, uint64_t *token) {
   return pid;
 }
 
+bool names_of(struct names *n, npid pid, char *out, size_t size) {
+  pthread_rwlock_rdlock(&n->lock);
+  const struct entry *entry = map_get_id(&n->by_pid, pid);
+  bool found = entry && strlen(entry->name) < size;
+  if (found) memcpy(out, entry->name, strlen(entry->name) + 1);
+  pthread_rwlock_unlock(&n->lock);
+  return found;
+}
+
 /* --- under the exclusive lock --- */
 
 static int chain_in(struct names *n, struct entry *entry) {

@@ -20,6 +20,10 @@ void names_free(struct names *n);
 /* The pid that has the name, or NPID_NONE.  *token (unless NULL) gets the token of the registration. */
 npid names_whereis(struct names *n, const char *name, uint64_t *token);
 
+/* One of the names of a pid, the one that it was given last, as a NUL-terminated string in out; false, with
+ * out unchanged, when the pid has none, or the name is longer than out. */
+bool names_of(struct names *n, npid pid, char *out, size_t size);
+
 /* A number that changes with each change of the table.  An answer of names_whereis stays right until then. */
 uint64_t names_version(const struct names *n);
 

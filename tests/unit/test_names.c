@@ -46,6 +46,18 @@ static void test_register(struct names *n) {
      "replacing nobody registers");
 }
 
+static void test_of(struct names *n) {
+  char out[8] = "as was";
+  ok(!names_of(n, 7, out, sizeof out) && !strcmp(out, "as was"), "a pid without a name");
+  bool given = !names_register(n, "one", 7, 0) && !names_register(n, "two", 7, 0);
+  ok(given && names_of(n, 7, out, sizeof out) && !strcmp(out, "two"), "of several names the last is told");
+  names_unregister(n, "two", 0);
+  ok(names_of(n, 7, out, sizeof out) && !strcmp(out, "one"), "or what is left");
+  ok(!names_of(n, 7, out, 3) && !strcmp(out, "one"), "a name that does not fit is not told");
+  names_drop(n, 7, NULL, NULL);
+  ok(!names_of(n, 7, out, sizeof out), "and nothing once they are gone");
+}
+
 static void test_bound(struct names *n) {
   npid a = npid_make(0, 1), b = npid_make(0, 2);
   int good = 0;
@@ -164,6 +176,7 @@ static void test_threads(struct names *n) {
 int main(void) {
   struct names *n = names_new();
   test_register(n);
+  test_of(n);
   test_bound(n);
   test_drop(n);
   test_against_model(n);

@@ -96,20 +96,6 @@ static void put_text(struct term_writer *w, const char *key, const char *value) 
   term_put_text(w, value);
 }
 
-struct own_name {
-  npid pid;
-  struct term_writer *w;
-  bool found;
-};
-
-static void find_name(void *data, const char *name, npid pid, uint64_t token) {
-  (void)token;
-  struct own_name *n = data;
-  if (pid != n->pid || n->found) return;
-  put_text(n->w, "name", name);
-  n->found = true;
-}
-
 /* The pids of its links, or of who watches it. */
 static void put_bonds(struct term_writer *w, const char *key, const struct hosted *p, bool links) {
   uint32_t count = 0;
@@ -135,13 +121,14 @@ static struct term *info(struct hosted *p, bool everything) {
   term_put_text(&w, "started");
   term_put_int(&w, p->started_ns);
   put_text(&w, "what", p->what ? p->what : p->class->kind);
-  struct own_name name = {p->pid, &w, false};
-  names_each(p->agent->names, find_name, &name);
+  char name[256];
+  bool named = names_of(p->agent->names, p->pid, name, sizeof name);
+  if (named) put_text(&w, "name", name);
   if (everything) {
     put_bonds(&w, "links", p, true);
     put_bonds(&w, "monitored_by", p, false);
   }
-  term_set_count(&w, at, 5 + name.found + 2 * everything);
+  term_set_count(&w, at, 5 + named + 2 * everything);
   struct term *t = term_from_writer(&w, 2);
   term_writer_finish(&w);
   return t;

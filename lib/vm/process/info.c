@@ -26,24 +26,9 @@ static void put_int(struct term_writer *w, const char *key, int64_t value) {
   term_put_int(w, value);
 }
 
-struct name_of {
-  npid pid;
-  struct term_writer *w;
-  bool found;
-};
-
-static void find_name(void *data, const char *name, npid pid, uint64_t token) {
-  (void)token;
-  struct name_of *n = data;
-  if (pid != n->pid || n->found) return;
-  term_put_text(n->w, "name");
-  term_put_text(n->w, name);
-  n->found = true;
-}
-
 struct term *process_info(struct process *p, bool everything) {
   struct term_writer w = TERM_WRITER_INIT;
-  struct name_of name = {p->pid, &w, false};
+  char name[256];
   term_put_bool(&w, true);
   size_t at = term_open(&w, TERM_MAP);
   term_put_text(&w, "kind"), term_put_text(&w, "thread");
@@ -53,8 +38,9 @@ struct term *process_info(struct process *p, bool everything) {
   put_int(&w, "memory", p->heap > 0 ? p->heap : 0);
   put_int(&w, "started", p->started);
   put_what(p, &w);
-  names_each(p->isolate->config->names, find_name, &name);
-  uint32_t count = name.found ? 8 : 7;
+  bool named = names_of(p->isolate->config->names, p->pid, name, sizeof name);
+  if (named) term_put_text(&w, "name"), term_put_text(&w, name);
+  uint32_t count = named ? 8 : 7;
   if (everything) {
     term_put_text(&w, "trap_exit"), term_put_bool(&w, p->trap_exit);
     count += 1 + process_put_ties(p, &w);
