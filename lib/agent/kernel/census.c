@@ -1,4 +1,5 @@
-/* Invariant: a census ends when every process asked has answered, ended or run out of time. */
+/* Invariant: a census is answered when the call "info" to each process has ended: by its answer, by the end
+ * of the process, or by the timeout. */
 #include "agent/kernel/census.h"
 
 #include "agent/kernel/rpc.h"
@@ -11,13 +12,13 @@ struct census {
   struct agent *agent;
   struct signal *call;
   struct term_writer list;
-  size_t at; /* where the list's count stands */
+  size_t at; /* where the count of the LIST stands in `list` */
   uint32_t count;
-  size_t open;
+  size_t open; /* calls under way, and 1 while they are being made */
   bool truncated;
 };
 
-struct asked {
+struct question { /* a call "info" under way */
   struct census *census;
   npid pid;
 };
@@ -31,7 +32,7 @@ static void census_close(struct census *c) {
 }
 
 static void on_info(void *data, const struct error *e, struct term_reader values) {
-  struct asked *k = data;
+  struct question *k = data;
   struct census *c = k->census;
   const uint8_t *from = values.at;
   if (!e && from < values.end) {
@@ -47,9 +48,9 @@ static void on_info(void *data, const struct error *e, struct term_reader values
 }
 
 static void ask(struct census *c, npid pid) {
-  struct asked *k = malloc(sizeof *k);
+  struct question *k = malloc(sizeof *k);
   if (!k) return;
-  *k = (struct asked){c, pid};
+  *k = (struct question){c, pid};
   c->open++;
   rpc_call(c->agent, pid, term_build("s", "info"), CENSUS_TIMEOUT_MS, on_info, k);
 }

@@ -1,4 +1,5 @@
-/* census: what every process of this node says of itself: the kernel's call "processes".  I/O thread only. */
+/* census: the kernel's call "processes": asks every process of this node for its "info", and answers with all
+ * of it. I/O thread only. */
 #ifndef AGENT_KERNEL_CENSUS_H
 #define AGENT_KERNEL_CENSUS_H
 
@@ -7,8 +8,9 @@
 
 enum { CENSUS_MAX = 10000, CENSUS_TIMEOUT_MS = 2000 };
 
-/* ["processes", limit] -> truncated (boolean), this node's clock in ns, LIST of [pid, MAP]; who ends
- * meanwhile is left out. Consumes the call. */
+/* ["processes", limit] -> truncated (boolean: there are more than limit), the time of this node's clock in
+ * ns, LIST of [pid, MAP].  A process that ends meanwhile, or does not answer within CENSUS_TIMEOUT_MS, is
+ * left out.  Consumes the call. */
 void census_op(struct agent *a, struct signal *call, struct term_reader args);
 
 #endif

@@ -1,6 +1,6 @@
-/* Invariant: a jam stands from when a process was found to lack room until it is found to have some; all the
- * while the kernel waits for that process's signal ROOM.  Each node is told "hold" once a jam, and then
- * "room". */
+/* Invariant: a jam exists from the moment when a process is found to lack room until it is found to have
+ * room.  All the while the kernel waits for the signal ROOM of that process.  Within one jam a node is told
+ * "hold" once, and "room" once. */
 #include "agent/kernel/flow.h"
 
 #include "agent/send.h"
@@ -9,11 +9,11 @@
 #include <stdlib.h>
 
 struct jam {
-  npid pid; /* of this node */
+  npid pid; /* the process, of this node */
   struct room_wait *wait;
-  struct signal *calls; /* to be answered when it is over */
+  struct signal *calls; /* to be answered when the jam is over */
   size_t nodes_len;
-  uint32_t *nodes; /* that were told to hold what they send there */
+  uint32_t *nodes; /* incarnations of the nodes that were told "hold" */
 };
 
 struct flow {
@@ -46,13 +46,13 @@ static void jam_free(struct agent *a, struct jam *j) {
   free(j);
 }
 
-/* Waits for room.  False when there is some, or no memory to wait with: then the bound of the mailbox holds
- * alone. */
+/* Has the kernel wait for ROOM.  False when there is room, or no memory: without memory only the bound of the
+ * mailbox holds senders back. */
 static bool await(struct agent *a, struct jam *j) {
   return vm_await_room(a->vm, j->pid, NPID_KERNEL, &j->wait) == ERR_BUSY;
 }
 
-/* The jam at a process, made when it lacks room; NULL when it does not. */
+/* The jam at a process, which is made if the process lacks room; NULL if it does not. */
 static struct jam *jam_at(struct agent *a, npid pid) {
   struct jam *j = map_get_id(&a->flow->jams, pid);
   if (j || vm_lack(a->vm, pid) == NPID_NONE || !(j = calloc(1, sizeof *j))) return j;
@@ -84,7 +84,8 @@ void flow_answer(struct agent *a, struct signal *call, npid to) {
     call_answer(a, call, NULL);
     return;
   }
-  term_unref(call->term); /* it may be long, and all that is needed is to whom the answer goes */
+  term_unref(
+      call->term); /* frees the message, which may be long: the answer needs only the call's pids and ref */
   call->term = NULL;
   call_defer(&j->calls, call);
 }

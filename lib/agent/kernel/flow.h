@@ -1,8 +1,9 @@
-/* flow: who sends to a process that has no room waits, on another node as on this one.
+/* flow: flow control between nodes.  A sender waits while the receiver has no room, on another node as on
+ * this one.
  *
- * When a message from another node meets such a process, its node tells the sender's: "hold", pid; and once
- * there is room, or the process is gone, "room", pid.  In between, that node's green threads and its shell
- * wait (vm_lack).  I/O thread only. */
+ * When a message from another node arrives for a process that has no room, this node sends the call ["hold",
+ * pid] to that node's kernel, and ["room", pid] once there is room or the process has ended.  In between,
+ * green threads and tools of that node that send to the process wait (vm_lack).  I/O thread only. */
 #ifndef AGENT_KERNEL_FLOW_H
 #define AGENT_KERNEL_FLOW_H
 
@@ -12,19 +13,21 @@
 int flow_init(struct agent *a) MUST_CHECK;
 void flow_free(struct agent *a); /* before the vm */
 
-/* A message that the node `from` has sent to a process of this one, before it is delivered. */
+/* A message from the node `from` (an incarnation) is about to be delivered to the process `to` of this node.
+ */
 void flow_arrived(struct agent *a, uint32_t from, npid to);
 
-/* Answers a call, with nothing, once there is room for more at a process of this node, or it is gone. */
+/* Answers a call (consumed), without values, once the process `to` of this node has room or has ended: at
+ * once when that is so already. */
 void flow_answer(struct agent *a, struct signal *call, npid to);
 
-/* The signal ROOM of a process that lacked it. */
+/* The kernel got the signal ROOM: the process has room again, or has ended. */
 void flow_room(struct agent *a, npid pid);
 
-/* What was told it, and what it told, is void. */
+/* A node is lost: nothing more is told to it, and what it has told of its processes is void. */
 void flow_node_down(struct agent *a, uint32_t incarnation);
 
-/* The calls of the kernel: ["hold" | "room", pid], the pid being one of the caller's node. */
+/* The calls "hold" and "room" of another node (consumed): the pid in args is a process of that node. */
 void flow_op_hold(struct agent *a, struct signal *call, struct term_reader args);
 void flow_op_room(struct agent *a, struct signal *call, struct term_reader args);
 

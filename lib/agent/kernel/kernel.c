@@ -16,16 +16,16 @@
 
 /* --- helpers -------------------------------------------------------------------------------------------- */
 
-struct asked { /* a call whose answer is on its way */
+struct pending { /* a call that is answered once something has happened elsewhere */
   struct agent *agent;
   struct signal *call;
   int64_t since_ns;
 };
 
-static struct asked *asked_new(struct agent *a, struct signal *call) {
-  struct asked *k = malloc(sizeof *k);
+static struct pending *pending_new(struct agent *a, struct signal *call) {
+  struct pending *k = malloc(sizeof *k);
   if (k) {
-    *k = (struct asked){a, call, clock_ns()};
+    *k = (struct pending){a, call, clock_ns()};
     return k;
   }
   call_refuse_code(a, call, ERR_NOMEM, NULL);
@@ -53,7 +53,7 @@ static bool get_node(struct agent *a, struct signal *call, struct term_reader *r
 /* --- nodes ---------------------------------------------------------------------------------------------- */
 
 static void on_connected(void *data, const struct error *e, npid kernel) {
-  struct asked *k = data;
+  struct pending *k = data;
   if (e)
     call_refuse(k->agent, k->call, e);
   else
@@ -64,7 +64,7 @@ static void on_connected(void *data, const struct error *e, npid kernel) {
 static void op_connect(struct agent *a, struct signal *call, struct term_reader r) {
   struct nodename name;
   if (!get_node(a, call, &r, &name)) return;
-  struct asked *k = asked_new(a, call);
+  struct pending *k = pending_new(a, call);
   if (k) mesh_connect(a->mesh, &name, on_connected, k);
 }
 
@@ -98,7 +98,7 @@ static void op_nodes(struct agent *a, struct signal *call, struct term_reader r)
 
 static void on_echo(void *data, const struct error *e, struct term_reader values) {
   (void)values;
-  struct asked *k = data;
+  struct pending *k = data;
   if (e)
     call_refuse(k->agent, k->call, e);
   else
@@ -107,7 +107,7 @@ static void on_echo(void *data, const struct error *e, struct term_reader values
 }
 
 static void on_ping_connected(void *data, const struct error *e, npid kernel) {
-  struct asked *k = data;
+  struct pending *k = data;
   if (e) {
     call_refuse(k->agent, k->call, e);
     free(k);
@@ -120,7 +120,7 @@ static void on_ping_connected(void *data, const struct error *e, npid kernel) {
 static void op_ping(struct agent *a, struct signal *call, struct term_reader r) {
   struct nodename name;
   if (!get_node(a, call, &r, &name)) return;
-  struct asked *k = asked_new(a, call);
+  struct pending *k = pending_new(a, call);
   if (k) mesh_connect(a->mesh, &name, on_ping_connected, k);
 }
 
@@ -129,50 +129,51 @@ static void op_echo(struct agent *a, struct signal *call, struct term_reader r) 
   call_answer(a, call, NULL);
 }
 
-/* A process that wants to hear of nodes: a watch that goes with its process, which the kernel monitors. */
-struct listener {
-  struct mesh_subscriber watch;
+/* A process that has called node.monitor_nodes: a subscriber of the mesh.  The kernel monitors the process,
+ * and its DOWN ends the subscription. */
+struct follower {
+  struct mesh_subscriber subscriber;
   struct agent *agent;
   npid pid, ref;
 };
 
-static void listener_event(void *data, const char *node, const char *why) {
-  struct listener *l = data;
+static void follower_event(void *data, const char *node, const char *why) {
+  struct follower *f = data;
   struct term *t = why ? term_build("sss", "nodedown", node, why) : term_build("ss", "nodeup", node);
-  agent_send(l->agent, SIGNAL_MESSAGE, l->pid, NPID_KERNEL, NPID_NONE, t);
+  agent_send(f->agent, SIGNAL_MESSAGE, f->pid, NPID_KERNEL, NPID_NONE, t);
   term_unref(t);
 }
 
-static struct listener *find_listener(struct agent *a, npid pid) {
-  for (struct mesh_subscriber *w = mesh_subscribers(a->mesh); w; w = w->next) {
-    struct listener *l = w->event == listener_event ? w->data : NULL;
-    if (l && l->pid == pid) return l;
+static struct follower *find_follower(struct agent *a, npid pid) {
+  for (struct mesh_subscriber *s = mesh_subscribers(a->mesh); s; s = s->next) {
+    struct follower *f = s->event == follower_event ? s->data : NULL;
+    if (f && f->pid == pid) return f;
   }
   return NULL;
 }
 
-static void listener_free(struct listener *l) {
-  if (!l) return;
-  mesh_unsubscribe(&l->watch);
-  free(l);
+static void follower_free(struct follower *f) {
+  if (!f) return;
+  mesh_unsubscribe(&f->subscriber);
+  free(f);
 }
 
 static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_reader r) {
   bool on = term_next(&r).tag == TERM_TRUE;
-  struct listener *l = find_listener(a, call->from);
-  if (l && !on) {
-    agent_send(a, SIGNAL_DEMONITOR, l->pid, NPID_KERNEL, l->ref, NULL);
-    listener_free(l);
-  } else if (!l && on) {
-    l = calloc(1, sizeof *l);
-    if (!l) {
+  struct follower *f = find_follower(a, call->from);
+  if (f && !on) {
+    agent_send(a, SIGNAL_DEMONITOR, f->pid, NPID_KERNEL, f->ref, NULL);
+    follower_free(f);
+  } else if (!f && on) {
+    f = calloc(1, sizeof *f);
+    if (!f) {
       call_refuse_code(a, call, ERR_NOMEM, NULL);
       return;
     }
-    *l = (struct listener){.agent = a, .pid = call->from, .ref = vm_ref(a->vm)};
-    l->watch = (struct mesh_subscriber){.event = listener_event, .data = l};
-    mesh_subscribe(a->mesh, &l->watch);
-    agent_send(a, SIGNAL_MONITOR, l->pid, NPID_KERNEL, l->ref, NULL);
+    *f = (struct follower){.agent = a, .pid = call->from, .ref = vm_ref(a->vm)};
+    f->subscriber = (struct mesh_subscriber){.event = follower_event, .data = f};
+    mesh_subscribe(a->mesh, &f->subscriber);
+    agent_send(a, SIGNAL_MONITOR, f->pid, NPID_KERNEL, f->ref, NULL);
   }
   call_answer(a, call, NULL);
 }
@@ -180,7 +181,7 @@ static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_r
 /* --- names ---------------------------------------------------------------------------------------------- */
 
 static void on_named(void *data, const struct error *e, bool yes) {
-  struct asked *k = data;
+  struct pending *k = data;
   if (e)
     call_refuse(k->agent, k->call, e);
   else
@@ -200,7 +201,7 @@ static void do_register(struct agent *a, struct signal *call, struct term_reader
     call_refuse_code(a, call, ERR_BAD_PID, NULL);
     return;
   }
-  struct asked *k = asked_new(a, call);
+  struct pending *k = pending_new(a, call);
   if (k) registry_register(a, name, pid, force, on_named, k);
 }
 
@@ -217,12 +218,12 @@ static void op_unregister(struct agent *a, struct signal *call, struct term_read
     call_refuse_code(a, call, ERR_BAD_NAME, NULL);
     return;
   }
-  struct asked *k = asked_new(a, call);
+  struct pending *k = pending_new(a, call);
   if (k) registry_unregister(a, name, on_named, k);
 }
 
-/* ["send", name, [values…]]: a message to a local name of this node.  Who wants an answer waits for it until
- * there is room for more. */
+/* ["send", name, [values…]]: a message to a local name of this node.  A caller that wants an answer waits for
+ * it until there is room for more. */
 static void op_send(struct agent *a, struct signal *call, struct term_reader r) {
   char name[256];
   struct term_writer w = TERM_WRITER_INIT;
@@ -238,7 +239,7 @@ static void op_send(struct agent *a, struct signal *call, struct term_reader r) 
   flow_answer(a, call, to);
 }
 
-/* ["alive", pid]: of this node. */
+/* ["alive", pid]: does this process of this node exist? */
 static void op_alive(struct agent *a, struct signal *call, struct term_reader r) {
   npid pid;
   call_answer_take(a, call, term_build("b", term_get_pid(&r, &pid) && vm_alive(a->vm, pid)));
@@ -254,7 +255,7 @@ static void op_spawn(struct agent *a, struct signal *call, struct term_reader r)
     vm_spawn(a->vm, call);
 }
 
-struct asking {
+struct outgoing { /* a call whose node is being connected to */
   struct agent *agent;
   struct term *args;
   int timeout_ms;
@@ -263,7 +264,7 @@ struct asking {
 };
 
 static void on_node(void *data, const struct error *e, npid kernel) {
-  struct asking *k = data;
+  struct outgoing *k = data;
   if (e) {
     term_unref(k->args);
     k->done(k->data, e, (struct term_reader){0});
@@ -277,7 +278,7 @@ void kernel_ask(struct agent *a, const char *node, struct term *args, int timeou
                 void *data) {
   struct nodename name;
   struct error e = {0};
-  struct asking *k = args ? malloc(sizeof *k) : NULL;
+  struct outgoing *k = args ? malloc(sizeof *k) : NULL;
   if (!k)
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   else if (node && nodename_parse(node, &name, &e))
@@ -288,7 +289,7 @@ void kernel_ask(struct agent *a, const char *node, struct term *args, int timeou
     done(data, &e, (struct term_reader){0});
     return;
   }
-  *k = (struct asking){a, args, timeout_ms, done, data};
+  *k = (struct outgoing){a, args, timeout_ms, done, data};
   if (node)
     mesh_connect(a->mesh, &name, on_node, k);
   else
@@ -331,7 +332,7 @@ static void on_call(struct agent *a, struct signal *s) {
         ops[i].run(a, s, r);
         return;
       }
-  call_refuse_code(a, s, ERR_USAGE, "the node does not know this call");
+  call_refuse_code(a, s, ERR_USAGE, "this node does not know this call");
 }
 
 void kernel_signal(struct agent *a, struct signal *s) {
@@ -342,16 +343,16 @@ void kernel_signal(struct agent *a, struct signal *s) {
   case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
   case SIGNAL_DOWN:
     registry_down(a, s);
-    listener_free(find_listener(a, s->from));
+    follower_free(find_follower(a, s->from));
     break;
-  default: break; /* the kernel is nobody's link and needs no messages */
+  default: break; /* the kernel is linked to no process, and takes no messages */
   }
   signal_free(s);
 }
 
 void kernel_finish(struct agent *a) {
-  for (struct mesh_subscriber *w = mesh_subscribers(a->mesh), *next; w; w = next) {
-    next = w->next;
-    if (w->event == listener_event) listener_free(w->data);
+  for (struct mesh_subscriber *s = mesh_subscribers(a->mesh), *next; s; s = next) {
+    next = s->next;
+    if (s->event == follower_event) follower_free(s->data);
   }
 }

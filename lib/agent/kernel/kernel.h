@@ -15,7 +15,7 @@ void kernel_signal(struct agent *a, struct signal *s);
 void kernel_ask(struct agent *a, const char *node, struct term *args, int timeout_ms, rpc_done *done,
                 void *data);
 
-/* The node ends: what the kernel keeps for processes goes. */
+/* The node ends: the subscriptions of processes to nodeup and nodedown end. */
 void kernel_finish(struct agent *a);
 
 #endif

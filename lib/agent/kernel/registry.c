@@ -1,6 +1,6 @@
-/* Invariant: agent->globals holds what this node believes; it changes only here.  A claim exists at the
- * arbiter from its admission until all members have answered or failed, and answers once.  The kernel
- * monitors a local process as long as it has a global name. */
+/* Invariant: agent->globals holds the registrations that this node knows; it changes only here.  A
+ * claim exists at the arbiter from its admission until all members have answered or failed, and is answered
+ * once.  The kernel monitors a process of this node from its first global name to its end. */
 #include "agent/kernel/registry.h"
 
 #include "agent/kernel/rpc.h"
@@ -14,7 +14,7 @@
 #include <string.h>
 
 struct registry {
-  struct map monitored; /* npid of a local process with a name → itself */
+  struct map monitored; /* pid of a process of this node that the kernel monitors → any value */
   uint64_t last_token;
 };
 
@@ -74,10 +74,10 @@ static npid arbiter(struct agent *a, const char *name) {
   return v.kernel;
 }
 
-/* --- what this node believes ---------------------------------------------------------------------------- */
+/* --- the table of registrations --- */
 
-/* A process of ours has a name: we want to know when it ends. */
-static void watch(struct agent *a, npid pid) {
+/* Monitors a process of this node that has a name, once. */
+static void monitor(struct agent *a, npid pid) {
   struct registry *g = a->registry;
   if (!npid_is_local(pid) || map_get_id(&g->monitored, pid)) return;
   if (map_put_id(&g->monitored, pid, g))
@@ -93,9 +93,9 @@ static void tell_loser(struct agent *a, const char *name, npid loser, npid winne
   term_unref(t);
 }
 
-/* Takes a registration over unless an older one stands (force: whatever stands). true: it is the truth now.
- */
-static bool believe(struct agent *a, const char *name, npid pid, uint64_t token, bool force) {
+/* Takes a registration into the table, unless the table has an older one of that name (with force: in any
+ * case), and tells the loser of a conflict.  True: it is in the table. */
+static bool adopt(struct agent *a, const char *name, npid pid, uint64_t token, bool force) {
   uint64_t standing = 0;
   npid before = names_whereis(a->globals, name, &standing);
   saw_token(a->registry, token);
@@ -105,13 +105,13 @@ static bool believe(struct agent *a, const char *name, npid pid, uint64_t token,
   }
   if (names_replace(a->globals, name, pid, token, NULL)) return false;
   if (before != NPID_NONE && before != pid && !force) tell_loser(a, name, before, pid);
-  watch(a, pid);
+  monitor(a, pid);
   return true;
 }
 
 /* --- telling all members -------------------------------------------------------------------------------- */
 
-struct round { /* one call to each member; ends when all have answered or failed */
+struct round { /* one call to each member; it is over when all have answered or failed */
   struct agent *agent;
   struct term *args;
   int open;
@@ -130,7 +130,7 @@ static void round_close(struct round *r) {
 static void on_told(void *data, const struct error *e, struct term_reader values) {
   struct round *r = data;
   if (!e && term_next(&values).tag == TERM_FALSE)
-    r->refused = true; /* a lost member has lost its say as well */
+    r->refused = true; /* an error does not count: a member that is lost cannot refuse */
   round_close(r);
 }
 
@@ -141,7 +141,8 @@ static void tell_one(void *data, const struct member *m) {
   rpc_call(r->agent, m->kernel, term_ref(r->args), REGISTRY_TIMEOUT_MS, on_told, r);
 }
 
-/* args is consumed (NULL: memory ran out, and so it is when this fails; over then runs as refused). */
+/* Calls every member with args (consumed).  `over` runs once all have answered; when memory runs out, or args
+ * is NULL, it runs at once, with refused. */
 static void tell_all(struct agent *a, struct term *args, void (*over)(void *data, bool refused), void *data) {
   struct round *r = args ? malloc(sizeof *r) : NULL;
   if (!r) {
@@ -154,38 +155,39 @@ static void tell_all(struct agent *a, struct term *args, void (*over)(void *data
   round_close(r);
 }
 
-static void nobody_waits(void *data, bool refused) {
+static void ignore_outcome(void *data, bool refused) {
   (void)data, (void)refused;
 }
 
 /* --- registering ---------------------------------------------------------------------------------------- */
 
-struct asking { /* a node that wants a name, waiting for the arbiter */
+struct pending { /* a registration that waits for the arbiter, or an unregistration that waits for the members
+                  */
   registry_done *done;
   void *data;
 };
 
 static void on_verdict(void *data, const struct error *e, struct term_reader values) {
-  struct asking *k = data;
+  struct pending *k = data;
   k->done(k->data, e, !e && term_next(&values).tag == TERM_TRUE);
   free(k);
 }
 
 void registry_register(struct agent *a, const char *name, npid pid, bool force, registry_done *done,
                        void *data) {
-  struct asking *k = malloc(sizeof *k);
+  struct pending *k = malloc(sizeof *k);
   struct error e;
   if (!k) {
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     done(data, &e, false);
     return;
   }
-  *k = (struct asking){done, data};
+  *k = (struct pending){done, data};
   rpc_call(a, arbiter(a, name), term_build("sspb", "name_claim", name, pid, (int)force),
            2 * REGISTRY_TIMEOUT_MS, on_verdict, k);
 }
 
-struct claim { /* at the arbiter: a name on its way to all members */
+struct claim { /* at the arbiter: a registration that is being told to all members */
   struct agent *agent;
   struct signal *call;
   uint64_t token;
@@ -196,7 +198,7 @@ static void on_claim_told(void *data, bool refused) {
   struct claim *c = data;
   if (refused) {
     names_unregister(c->agent->globals, c->name, c->token);
-    tell_all(c->agent, term_build("ssi", "name_drop", c->name, (int64_t)c->token), nobody_waits, NULL);
+    tell_all(c->agent, term_build("ssi", "name_drop", c->name, (int64_t)c->token), ignore_outcome, NULL);
   }
   call_answer_take(c->agent, c->call, term_build("b", !refused));
   free(c);
@@ -233,7 +235,7 @@ void registry_op_claim(struct agent *a, struct signal *call, struct term_reader 
   }
   uint64_t token = new_token(a->registry);
   if ((!force && names_whereis(a->globals, c->name, NULL) != NPID_NONE) ||
-      !believe(a, c->name, pid, token, force)) {
+      !adopt(a, c->name, pid, token, force)) {
     free(c);
     answer_bool(a, call, false);
     return;
@@ -252,7 +254,7 @@ void registry_op_put(struct agent *a, struct signal *call, struct term_reader r)
   bool ok = name && term_get_pid(&r, &pid) && term_get_int(&r, &token);
   bool force = ok && term_next(&r).tag == TERM_TRUE;
   if (ok)
-    answer_bool(a, call, believe(a, name, pid, (uint64_t)token, force));
+    answer_bool(a, call, adopt(a, name, pid, (uint64_t)token, force));
   else
     call_refuse_code(a, call, ERR_USAGE, "name_put wants a name, a pid and a token");
   free(name);
@@ -272,27 +274,27 @@ void registry_op_drop(struct agent *a, struct signal *call, struct term_reader r
 
 static void on_unregistered(void *data, bool refused) {
   (void)refused;
-  struct asking *k = data;
+  struct pending *k = data;
   k->done(k->data, NULL, true);
   free(k);
 }
 
 void registry_unregister(struct agent *a, const char *name, registry_done *done, void *data) {
   uint64_t token = 0;
-  struct asking *k = malloc(sizeof *k);
+  struct pending *k = malloc(sizeof *k);
   if (!k || names_whereis(a->globals, name, &token) == NPID_NONE ||
       !names_unregister(a->globals, name, token)) {
     free(k);
     done(data, NULL, false);
     return;
   }
-  *k = (struct asking){done, data};
+  *k = (struct pending){done, data};
   tell_all(a, term_build("ssi", "name_drop", name, (int64_t)token), on_unregistered, k);
 }
 
 static void on_gone(void *data, const char *name, npid pid, uint64_t token) {
   (void)pid;
-  tell_all(data, term_build("ssi", "name_drop", name, (int64_t)token), nobody_waits, NULL);
+  tell_all(data, term_build("ssi", "name_drop", name, (int64_t)token), ignore_outcome, NULL);
 }
 
 void registry_down(struct agent *a, const struct signal *s) {
@@ -333,6 +335,6 @@ void registry_merge(struct agent *a, const json_t *names) {
     json_int_t token;
     npid pid;
     if (json_unpack(v, "[s, s, I]", &name, &text, &token) || npid_parse(a->nodes, text, &pid, NULL)) continue;
-    believe(a, name, pid, (uint64_t)token, false);
+    adopt(a, name, pid, (uint64_t)token, false);
   }
 }

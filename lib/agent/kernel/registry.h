@@ -25,16 +25,18 @@ void registry_register(struct agent *a, const char *name, npid pid, bool force, 
                        void *data);
 void registry_unregister(struct agent *a, const char *name, registry_done *done, void *data);
 
-/* [[name, pid, token], …] of the names of this node's processes; and what another node says of its own. */
+/* The snapshot that a peer gets when a link comes up: [[name, pid, token], …] of the names of this node's
+ * processes. registry_merge takes a peer's snapshot (borrowed). */
 json_t *registry_snapshot(struct agent *a);
 void registry_merge(struct agent *a, const json_t *names);
 
 void registry_node_down(struct agent *a, uint32_t incarnation);
 
-/* A DOWN that the kernel got (borrowed): the names of a process of ours go. */
+/* The kernel got a DOWN (borrowed): removes the names of that process of this node, here and on the members.
+ */
 void registry_down(struct agent *a, const struct signal *s);
 
-/* The kernel's operations (kernel.c): the call is consumed. */
+/* The calls "name_claim", "name_put" and "name_drop" of members; each consumes the call. */
 void registry_op_claim(struct agent *a, struct signal *call, struct term_reader args);
 void registry_op_put(struct agent *a, struct signal *call, struct term_reader args);
 void registry_op_drop(struct agent *a, struct signal *call, struct term_reader args);

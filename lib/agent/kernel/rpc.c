@@ -1,5 +1,5 @@
-/* Invariant: a call is in the map from rpc_call until its `done` has been chosen to run; whoever takes it
- * out of the map runs done, so it runs once. */
+/* Invariant: a call is in the map from rpc_call until its end.  finish alone takes it out of the map, and
+ * runs its `done` once. */
 #include "agent/kernel/rpc.h"
 
 #include "base/map.h"
@@ -94,7 +94,7 @@ void rpc_reply(struct agent *a, const struct signal *s) {
   finish(c, &e, (struct term_reader){0});
 }
 
-/* The first open call that goes to the incarnation (any, when it is UINT32_MAX). */
+/* An open call to a node's incarnation (UINT32_MAX: to any); NULL when there is none. */
 static struct call *open_call(struct agent *a, uint32_t incarnation) {
   void *value;
   for (size_t at = 0; map_next(&a->rpc->open, &at, NULL, NULL, &value);) {

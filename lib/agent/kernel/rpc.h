@@ -1,5 +1,6 @@
-/* calls: the kernel asks other processes, and is told once: with the values, the error, or the loss of the
- * node or the time.  And the answers to calls it is asked.  I/O thread only. */
+/* rpc: calls that the kernel makes, to kernels of other nodes and to processes of this one.  Each ends
+ * exactly once: with the values of the reply, with its error, or with the loss of the node, a timeout or the
+ * end of this node.  I/O thread only. */
 #ifndef AGENT_KERNEL_RPC_H
 #define AGENT_KERNEL_RPC_H
 
@@ -8,20 +9,20 @@
 
 enum { RPC_TIMEOUT_MS = 5000 };
 
-/* Runs exactly once.  e is NULL on success; values then stands at the first of the reply's values. */
+/* Runs exactly once.  e is NULL on success; values then stands at the first value of the reply. */
 typedef void rpc_done(void *data, const struct error *e, struct term_reader values);
 
 int rpc_init(struct agent *a) MUST_CHECK;
 void rpc_finish(struct agent *a); /* the calls still open end with ERR_LOST */
 
-/* Sends [op, …] = args (consumed, may be NULL after a failed build) to `to`.  timeout_ms 0: as long as it
- * takes.  A failure to send is told through done as well, before rpc_call returns. */
+/* Sends args, [op, …] (consumed; NULL: memory ran out), to the process `to`.  timeout_ms 0: without a
+ * timeout.  When the call cannot be sent, done runs with the error before rpc_call returns. */
 void rpc_call(struct agent *a, npid to, struct term *args, int timeout_ms, rpc_done *done, void *data);
 
 /* A REPLY to the kernel (borrowed). */
 void rpc_reply(struct agent *a, const struct signal *s);
 
-/* Fails what is open with a lost node. */
+/* Ends the open calls to a lost node with ERR_LOST. */
 void rpc_node_down(struct agent *a, uint32_t incarnation);
 
 #endif
