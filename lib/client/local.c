@@ -1,5 +1,5 @@
-/* Invariant: nothing here changes the runtime directory, and no lock is held when a function returns; whether
- * a node runs is asked of the kernel (its lock) each time, never remembered. */
+/* Invariant: these functions change nothing in the runtime directory and hold no lock when they return.
+ * Whether a node runs is tested by its lock each time. */
 #include "client/local.h"
 
 #include "base/buf.h"
@@ -21,7 +21,8 @@ static int directory(char *out, size_t size, struct error *e) {
   return code ? code : rundir_check(out, e);
 }
 
-/* Is the lock in directory `node` (below dir) held?  A shared lock does not disturb other askers. */
+/* Is the lock of the node held?  The test takes a shared lock, so that several programs can test at the same
+ * time. */
 static bool is_running(int dir, const char *node) {
   struct buf path = BUF_INIT;
   buf_printf(&path, "%s/lock", node);
@@ -75,13 +76,13 @@ int local_nodes(json_t **out, struct error *e) {
   return rc ? rc : sorted(found, out);
 }
 
-/* "one" and "one@rane" both mean one@rane. */
+/* Does `wanted`, as "one" or "one@rane", mean the node one@rane? */
 static bool is_meant(const char *wanted, const char *node) {
   size_t n = strlen(wanted);
   return strncmp(wanted, node, n) == 0 && (node[n] == '\0' || (node[n] == '@' && !strchr(wanted, '@')));
 }
 
-/* "one@rane, two@rane" */
+/* The names as "one@rane, two@rane"; NULL when memory ran out. */
 static char *listing(json_t *nodes) {
   struct buf list = BUF_INIT;
   size_t i;

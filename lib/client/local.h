@@ -1,8 +1,8 @@
-/* local: the nodes that run on this host for this user, found in the runtime directory (core/rundir.h).
+/* local: the nodes that run on this host for this user.
  *
- * Each node has a directory there, named by its full name; a node is running for as long as the file `lock`
- * in it is locked (flock) by its agent.  What else lies there, left by a node that was killed, means nothing.
- * Nothing is shared: any thread. */
+ * In the runtime directory (core/rundir.h) each node has a directory, which has the node's full name.  The
+ * node runs as long as its agent holds the lock (flock) on the file `lock` in it; the directory alone may be
+ * left from a node that was killed. Any thread. */
 #ifndef CLIENT_LOCAL_H
 #define CLIENT_LOCAL_H
 
@@ -10,14 +10,16 @@
 
 #include <jansson.h>
 
-/* The full names of the running nodes, sorted: a JSON array, in *out. ERR_PERMISSION, ERR_NOMEM. */
+/* Stores the full names of the running nodes, sorted, as a JSON array in *out.  ERR_PERMISSION, ERR_SYSTEM,
+ * ERR_NOMEM. */
 int local_nodes(json_t **out, struct error *e) MUST_CHECK;
 
-/* Which of the running nodes is meant: wanted is a full name, or its part before '@'; NULL or "" stands for
- * the only one. *out is a heap string.  ERR_NO_AGENT, ERR_AMBIGUOUS (e lists them). */
+/* Chooses a running node: `wanted` is its full name, or the part before '@'; NULL or "" stands for the only
+ * running node. *out is a string that the caller frees.  ERR_NO_AGENT: there is no such node.  ERR_AMBIGUOUS:
+ * there are several, and *e lists them.  And the errors of local_nodes. */
 int local_choose(const char *wanted, char **out, struct error *e) MUST_CHECK;
 
-/* The path of a node's socket: a heap string, or NULL with e set. */
+/* The path of a node's socket, which the caller frees; NULL with *e set when it cannot be made. */
 char *local_socket(const char *node, struct error *e);
 
 #endif

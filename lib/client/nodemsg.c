@@ -1,5 +1,5 @@
-/* Invariant: an open handle has either a socket path (a local node) or a derived key (a remote one), and a
- * base URL; the cookie itself is forgotten as soon as the key is there. */
+/* Invariant: an open handle has a base URL, and either a socket path (local node) or a key (node on another
+ * host).  The cookie is overwritten when the key is derived. */
 #include "client/nodemsg.h"
 
 #include "base/buf.h"
@@ -19,9 +19,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define TIMEOUT_MAX 1e9 /* seconds: as good as never, and still no overflow */
+#define TIMEOUT_MAX 1e9 /* seconds: 31 years, which do not overflow the deadline */
 
-/* Every failure leaves a sentence. */
+/* Gives a failure the sentence of its code when *e has no text for it. */
 static int settle(int rc, struct error *e) {
   if (rc && e && e->code != rc) error_set(e, rc, "%s", err_sentence(rc));
   return rc;
@@ -55,7 +55,7 @@ void nodemsg_close(struct nodemsg *m) {
   curl_global_cleanup();
 }
 
-/* Takes the name. */
+/* Takes over `node`. */
 static int open_local(const struct nodemsg_options *options, char *node, struct nodemsg **out,
                       struct error *e) {
   struct nodemsg *m = new_handle(options);
@@ -146,8 +146,8 @@ int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *da
   return transfer(m, &r, NULL, e);
 }
 
-/* What to poll for the end of the node: its process where that is ours to see, else our connection to it (of
- * which only the hang-up counts: TLS may still have something to say). */
+/* The descriptor to poll for the end of the node: the process of a local node, else the connection.  On a
+ * connection only the hang-up counts, as TLS may still send records. */
 static struct pollfd sign_of_life(struct nodemsg *m, int connection) {
   struct ucred peer;
   socklen_t size = sizeof peer;

@@ -1,11 +1,11 @@
-/* nodemsg: talk to a node from C: the messaging library that the tools share.
+/* nodemsg: talks to a node from C.  The tools use this library.
  *
- * A `struct nodemsg` is a way to one node: the unix socket of a local one, or HTTPS with the cookie to one on
- * another host.  Calls block, up to the deadline; JSON goes in and comes out; failures come as an error code
- * (base/err.h) and a sentence that says what, where and how to mend: a `struct error *` is always filled when
- * the return is not 0, and may be NULL.  One thread at a time may use a handle.
+ * A `struct nodemsg` is a handle for one node: it is reached by its unix socket when it runs on this host,
+ * else by HTTPS with the cookie.  Calls block until they are done or the deadline has passed.  Requests and
+ * answers are JSON.  A call that fails returns a code (base/err.h) and, unless `e` is NULL, writes into *e
+ * what failed, where, and what the user can do.  One thread at a time may use a handle.
  *
- * SIGPIPE and all other signals are left as the program has them. */
+ * The library does not change how the program handles signals, SIGPIPE included. */
 #ifndef NODEMSG_H
 #define NODEMSG_H
 
@@ -19,59 +19,62 @@
 struct nodemsg;
 
 struct nodemsg_options {
-  const char *node;   /* which node: the name of a local one, or its part before '@'; a full name that is not
-                         running here is looked for on its host; NULL: $NODE_SELF, else the only local one */
-  const char *remote; /* not a local node: reach this one (name@host[:port]) over HTTPS */
+  const char *node; /* the name of a local node, or its part before '@'; the full name of a node that does not
+                       run here: it is looked for on its host.  NULL: $NODE_SELF, else the only local node */
+  const char
+      *remote; /* unless NULL: look for no local node, but reach this one (name@host[:port]) over HTTPS */
   const char *cookie_file; /* for HTTPS; NULL: ~/.node.cookie */
-  double timeout;          /* seconds, the deadline of everything done with the handle; 0: none */
+  double timeout;          /* seconds that all calls with the handle may take together; 0: no limit */
 };
 
-/* Finds the node; does not yet connect to a local one.  ERR_NO_AGENT, ERR_AMBIGUOUS (the error lists them),
- * for a remote the stage that failed. */
+/* Finds the node; connects to it only when it is on another host.  ERR_NO_AGENT: no such node runs here.
+ * ERR_AMBIGUOUS: several do, and *e lists them.  For a node on another host: the stage that failed. */
 int nodemsg_open(const struct nodemsg_options *options, struct nodemsg **out, struct error *e) MUST_CHECK;
 
-/* A local node; but where none was asked for and none is running, straight to `remote` (unless NULL): what
- * the tools do that need no agent. */
+/* As nodemsg_open; but when options name no node and none runs here, opens `remote` (unless NULL) over HTTPS.
+ * For tools that work without a local node. */
 int nodemsg_open_any(const struct nodemsg_options *options, const char *remote, struct nodemsg **out,
                      struct error *e) MUST_CHECK;
 void nodemsg_close(struct nodemsg *m); /* accepts NULL */
 
-/* Is the handle straight to a remote node? */
+/* Does the handle reach its node over HTTPS? */
 bool nodemsg_is_remote(const struct nodemsg *m);
 
-/* The full name of the node the handle leads to. */
+/* The full name of the handle's node; valid until nodemsg_close. */
 const char *nodemsg_node(const struct nodemsg *m);
 
-/* One request.  method "GET", "PUT", …; path with its escapes ("/v1/nodes"); body may be NULL.  On success
- * *out (unless NULL) is a new reference to the answer's JSON (NULL when there is none).  On failure the
- * node's problem document, or the stage at which the transfer failed, is in *e. */
+/* Makes one request.  method is "GET", "PUT", …; path has its escapes ("/v1/nodes"); body is borrowed and may
+ * be NULL.  On success *out (unless out is NULL) is a new reference to the answer's JSON, or NULL when the
+ * answer is empty.  On failure *e has the node's problem document or the stage that failed. */
 int nodemsg_request(struct nodemsg *m, const char *method, const char *path, json_t *body, json_t **out,
                     struct error *e) MUST_CHECK;
 
-/* One request whose answer is a stream of JSON lines: calls line (value borrowed) for each; a non-zero return
- * ends the stream and is returned, with *e untouched.  ERR_LOST when it breaks off. */
+/* Makes one request whose answer is a stream of JSON lines, and calls line with each value (borrowed).  When
+ * line does not return 0, the stream ends, and that value is returned with *e untouched.  ERR_LOST: the
+ * connection broke. */
 int nodemsg_stream(struct nodemsg *m, const char *method, const char *path, json_t *body,
                    int (*line)(void *data, json_t *value), void *data, struct error *e) MUST_CHECK;
 
-/* One POST whose body is a stream of bytes: calls read for the next ones, which says how many it has put into
- * bytes[size], 0 at the end, or a negative value, which ends the transfer and is returned, with *e
- * untouched. */
+/* Makes one POST request whose body is a stream of bytes, and calls read for the next ones: read puts up to
+ * size bytes into bytes[] and returns how many, or 0 at the end.  When read returns a negative value, the
+ * transfer ends, and that value is returned with *e untouched. */
 int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *data, char *bytes, size_t size),
                    void *data, struct error *e) MUST_CHECK;
 
-/* Stops the node, and returns once it is gone: the process of a local one has ended, the connection to a
- * remote one has closed. */
+/* Stops the node and waits for its end: until the process of a local node has ended, or the connection to a
+ * node on another host has closed. */
 int nodemsg_stop(struct nodemsg *m, struct error *e) MUST_CHECK;
 
-/* prefix, then the segment with its escapes, then suffix (which may be NULL): "/v1/nodes/" + "two@rane" +
- * "/ping".  A heap string, or NULL when memory ran out. */
+/* Joins prefix, the escaped segment, and suffix (which may be NULL), for example "/v1/nodes/", "two@rane" and
+ * "/ping".  The caller frees the string; NULL when memory ran out. */
 char *nodemsg_path(const char *prefix, const char *segment, const char *suffix);
 
-/* The runtime directory that holds the local nodes' sockets (see node-toolkit(7)): fills out[size]. */
+/* Stores the path of the runtime directory, which holds the sockets of the local nodes (see node-toolkit(7)),
+ * in out[size]. With make, the directory is created if it does not exist. */
 int nodemsg_runtime_dir(char *out, size_t size, bool make, struct error *e) MUST_CHECK;
 
-/* The names of the nodes that run here for this user, sorted: a JSON array of strings. NULL: out of memory,
- * or the runtime directory is not to be trusted. */
+/* The names of the nodes that run here for this user, sorted: a new JSON array of strings.  NULL: memory ran
+ * out, or the runtime directory cannot be read or belongs to another user. */
 json_t *nodemsg_local_nodes(void);
 
 #endif

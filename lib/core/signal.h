@@ -20,7 +20,7 @@
 /*  kind               wire name      ref           term */
 #define SIGNAL_TABLE(X)                                                                                      \
   X(SIGNAL_MESSAGE,    "message")     /* -             the message's values */                               \
-  X(SIGNAL_EXIT,       "exit")        /* -             [reason]: a call of exit(pid, reason) */                \
+  X(SIGNAL_EXIT,       "exit")        /* -             [reason]: a call of exit(pid, reason) */              \
   X(SIGNAL_LINK_EXIT,  "link_exit")   /* -             [reason]: a linked process ended */                   \
   X(SIGNAL_LINK,       "link")        /* -             - */                                                  \
   X(SIGNAL_UNLINK,     "unlink")      /* the unlink    - */                                                  \
@@ -33,7 +33,7 @@
   X(SIGNAL_REPLY,      "reply")       /* the call      [true, values…] or [false, wire name, text] */        \
   X(SIGNAL_SPAWN,      NULL)          /* the call      [spec]; inside the vm only */                         \
   X(SIGNAL_NODEDOWN,   NULL)          /* -             [reason]; `from` is the kernel of the lost node */    \
-  X(SIGNAL_ROOM,       NULL)          /* -             -: `from` may take more again (vm_lack) */
+  X(SIGNAL_ROOM,       NULL)          /* -             -: `from` has room for messages again */
 /* clang-format on */
 
 enum signal_kind {

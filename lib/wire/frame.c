@@ -1,18 +1,18 @@
-/* frame_write stands beside frame_read; `shapes` says what a signal of each kind must bring, so that a peer's
- * nonsense ends here and the receivers need not look twice. */
+/* A signal that frame_read returns has all that `shapes` demands of its kind: receivers do not check again.
+ */
 #include "wire/frame.h"
 
 #include "wire/json.h"
 
 #include <string.h>
 
-enum { WRITER_KEEP = 256 << 10 }; /* one large message must not hold its room for ever */
+enum { WRITER_KEEP = 256 << 10 }; /* after a larger message the writer's memory is freed */
 
 #define SHAPE "want [kind, to, from, ref, values]"
 
 static const struct shape {
-  bool ref, from;  /* must have one */
-  uint32_t values; /* at least so many */
+  bool ref, from;  /* must not be null */
+  uint32_t values; /* how many there must be at least */
 } shapes[SIGNAL_KINDS] = {
     [SIGNAL_EXIT] = {.values = 1},
     [SIGNAL_LINK_EXIT] = {.from = true, .values = 1},
@@ -58,7 +58,7 @@ static int bad(struct error *e, const char *what) {
   return error_set(e, ERR_BAD_VALUE, "a bad frame: %s", what);
 }
 
-/* A pid, or NPID_NONE for null. */
+/* Reads a comma and a pid, or null: NPID_NONE. */
 static int read_npid(struct frames *f, struct json_source *s, npid *out, struct error *e) {
   char text[NPID_TEXT_SIZE];
   if (!json_eat(s, ',')) return bad(e, SHAPE);
@@ -75,8 +75,8 @@ static int read_heads(struct frames *f, struct json_source *in, struct signal *s
     return bad(e, "it is from no process of the peer");
   if ((rc = read_npid(f, in, &s->ref, e))) return rc;
   if (s->ref != NPID_NONE) s->ref = npid_as_ref(s->ref);
-  if (s->from == NPID_NONE && shapes[s->kind].from) return bad(e, "it wants a sender");
-  if (s->ref == NPID_NONE && shapes[s->kind].ref) return bad(e, "it wants a reference");
+  if (s->from == NPID_NONE && shapes[s->kind].from) return bad(e, "it needs a sender");
+  if (s->ref == NPID_NONE && shapes[s->kind].ref) return bad(e, "it needs a reference");
   return 0;
 }
 

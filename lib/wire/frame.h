@@ -1,9 +1,9 @@
-/* frame: a signal as one line of NDJSON on a link between two nodes, and back.
+/* frame: a signal as one line of JSON on the link between two nodes.
  *
  *   ["message", to, from, ref, values]\n     to, from, ref: "two@rane.57.3" or null; values: array or null
  *
- * Kinds are signal_wire's.  An empty line is a heartbeat.  The first line of a link is the hello, an object
- * (agent/link.h). */
+ * The first string is signal_wire of the kind.  A link also carries empty lines (heartbeats) and JSON objects
+ * (the hello, the names, the farewell): these are the mesh's, not this module's.  One owner, no locking. */
 #ifndef WIRE_FRAME_H
 #define WIRE_FRAME_H
 
@@ -11,21 +11,22 @@
 #include "base/err.h"
 #include "core/signal.h"
 
-enum { FRAME_MAX = 256 << 20 }; /* bytes of one line: a full term in base64, with room */
+enum { FRAME_MAX = 256 << 20 }; /* bytes of one line: enough for a term of TERM_SIZE_MAX in base64 */
 
-/* Appends the line to out. 0 or ERR_NOMEM (out is then as before). */
+/* Appends the line to out.  0, or ERR_NOMEM with out as it was. */
 int frame_write(const struct nodetab *nodes, const struct signal *s, struct buf *out) MUST_CHECK;
 
-/* What is read from one peer. */
+/* The state of reading from one peer. */
 struct frames {
   struct nodetab *nodes;
-  uint32_t peer;             /* its incarnation */
-  struct term_writer writer; /* scratch */
+  uint32_t peer;             /* the peer's incarnation */
+  struct term_writer writer; /* keeps its memory from line to line */
 };
 void frames_finish(struct frames *f);
 
-/* Reads one line (without its newline). `from` must be a pid of the peer's incarnation and `to` one of this
- * node's: anything else is ERR_BAD_VALUE, so a peer cannot speak for others.  The signal is the caller's. */
+/* Reads one line (without its newline); the signal is the caller's.  ERR_BAD_VALUE: the line is not such an
+ * array; `from` is not a pid of the peer's incarnation, so a peer cannot speak for other nodes; or `to` is
+ * not a pid of this node.  Else the errors of json_get_values. */
 int frame_read(struct frames *f, const char *line, size_t n, struct signal **out, struct error *e) MUST_CHECK;
 
 #endif

@@ -1,5 +1,5 @@
-/* Terms as trees of JSON and back, by way of their text: there is one writer and one reader of values,
- * json_write.c and json_read.c. */
+/* Trees go through JSON text, so that each rule about values is written once: in json_write.c and
+ * json_read.c. */
 #include "wire/json.h"
 
 #include "base/text.h"

@@ -1,14 +1,14 @@
-/* json: terms as JSON and back (design: names, pids, values), and problem documents.
+/* json: terms as JSON and back (node-http(7) describes the form), and problem documents.
  *
  *   null true false 12 1.0 "text"    NIL, booleans, INT, FLOAT (1 and 1.0 stay apart), STR
- *   [ … ]  { … }                     LIST, MAP; a user's key that starts with '$' gets one more '$' in front
+ *   [ … ]  { … }                     LIST, MAP; a key that starts with '$' gets one more '$' in front
  *   {"$bytes":"base64"}              a STR that is not UTF-8
  *   {"$float":"nan"|"inf"|"-inf"}    the floats that JSON lacks
  *   {"$map":[[key,value],…]}         TABLE
  *   {"$pid":"two@rane.57.3"}  {"$ref":"two@rane.9.3"}
- *   {"$fn":"base64"}                 FN: accepted only where the caller allows it (a link, never a client)
+ *   {"$fn":"base64"}                 FN: read with JSON_WITH_CODE only (from a node, never from a client)
  *
- * Any thread; nothing is shared but the node table. */
+ * Any thread. */
 #ifndef WIRE_JSON_H
 #define WIRE_JSON_H
 
@@ -20,26 +20,29 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-/* Appends the JSON text of the reader's next value, or of all values of a term as an array; buf_ok tells. */
+/* Appends the JSON text of the reader's next value, or of all values of a term as an array (NULL: []); buf_ok
+ * tells whether memory sufficed. */
 void json_put_value(struct buf *out, const struct nodetab *nodes, struct term_reader *r);
 void json_put_term(struct buf *out, const struct nodetab *nodes, const struct term *t);
 
-/* A string's that may hold any bytes: "text" or {"$bytes":…}. */
+/* Appends a string of any bytes: "text" or {"$bytes":…}. */
 void json_put_bytes(struct buf *out, const char *s, size_t n);
 
-/* A number's, in the fewest digits that read back as itself. */
+/* Appends a finite number, in the fewest digits (15 to 17) that read back as the same number. */
 void json_put_real(struct buf *out, double d);
 
-enum json_policy { JSON_DATA, JSON_WITH_CODE /* $fn is allowed: the peer has proved the cookie */ };
+enum json_policy {
+  JSON_DATA,
+  JSON_WITH_CODE /* $fn is read: the sender is a node, which has proved the cookie */
+};
 
-/* A cursor over JSON text.  Each of these reads the next value and moves on, or fails and stays:
- *   json_get_value    appends it to a writer
- *   json_get_values   an array: appends its elements, and says how many
- *   json_get_word     a string of less than size bytes without NUL
- *   json_get_null     null
- *   json_eat          a character of the grammar
- * ERR_BAD_VALUE names the path of what cannot be (`[1].a: "$pid" wants a pid`), ERR_BAD_JSON the byte,
- * ERR_TOO_LARGE a bound of terms.  A key that comes twice in an object is there twice. */
+/* A position in JSON text.  Each function reads what comes next and moves behind it; on failure it does not
+ * move. json_get_value    any value: appends it to the writer json_get_values   an array: appends its
+ * elements to the writer, and stores how many in *count json_get_word     a string of less than size bytes
+ * without NUL json_get_null     null json_eat          a character of JSON's grammar; spaces before it are
+ * skipped in any case ERR_BAD_VALUE: *e has the path of the value that is wrong (`[1].a: "$pid" wants a
+ * pid`).  ERR_BAD_JSON: *e has the position of the byte.  ERR_TOO_LARGE: a bound of terms.  ERR_NOMEM; from a
+ * pid also ERR_BUSY and ERR_NO_PROCESS.  A key that an object has twice is twice in the MAP. */
 struct json_source {
   const char *start, *at, *end;
 };
@@ -53,33 +56,33 @@ bool json_eat(struct json_source *s, char c);
 
 /* --- trees --- */
 
-/* The reader's next value: a new reference, or NULL when memory ran out. */
+/* The reader's next value as a tree: a new reference, or NULL when memory ran out. */
 json_t *json_from_value(const struct nodetab *nodes, struct term_reader *r);
 
-/* A JSON array as a term, its elements the term's values; errors as above. */
+/* The elements of a JSON array as the values of a term; errors as above. */
 int json_to_term(struct nodetab *nodes, const json_t *array, enum json_policy policy, struct term **out,
                  struct error *e) MUST_CHECK;
 
-/* One value, appended to a writer. */
+/* Appends one value to a writer; errors as above. */
 int json_to_value(struct nodetab *nodes, const json_t *v, enum json_policy policy, struct term_writer *w,
                   struct error *e) MUST_CHECK;
 
-/* A string that may hold any bytes: "text" or {"$bytes":…}. */
+/* A string of any bytes as "text" or {"$bytes":…}; NULL when memory ran out. */
 json_t *json_from_bytes(const void *bytes, size_t n);
-/* Back: appends the bytes to out; ERR_BAD_VALUE when v is neither. */
+/* Appends the bytes of such a string to out; ERR_BAD_VALUE when v is neither form. */
 int json_to_bytes(const json_t *v, struct buf *out) MUST_CHECK;
 
-/* One line of JSON text (compact, keys in order of insertion) and a newline, appended to out; buf_ok tells.
- */
+/* Appends v as one line of JSON text (no spaces, keys in order of insertion) and a newline.  buf_ok is false
+ * when memory ran out, or when v is NULL because it did. */
 void json_line(struct buf *out, const json_t *v);
 
-/* Parses text of n bytes: a new reference, or NULL with e saying line and column. */
+/* Parses n bytes of text: a new reference, or NULL with the line and column in *e. */
 json_t *json_parse(const char *text, size_t n, struct error *e);
 
 /* RFC 9457: {"type":"about:blank","title":…,"status":…,"code":…,"exit":…,"detail":…}. */
 json_t *json_problem(const struct error *e);
-/* Back, from a response's body and status; a body that is no problem document becomes ERR_SYSTEM with its
- * first line. Returns e->code. */
+/* Reads the error from the body and HTTP status of an answer.  A body that is no problem document is
+ * ERR_SYSTEM with its first line as text.  Returns the code. */
 int json_to_error(const char *body, size_t n, long status, struct error *e);
 
 #endif

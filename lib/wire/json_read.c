@@ -1,6 +1,6 @@
-/* JSON text as terms, without a tree in between.  What is rare in messages, and has many rules (reals, and
- * strings with \u escapes), is left to jansson.  A `$` object is the one thing JSON cannot say by itself;
- * `forms` lists them all.  Depth is bounded by TERM_DEPTH_MAX. */
+/* Reads JSON text into a term writer, without a tree.  Reals and strings with \u escapes are rare in messages
+ * and have many rules: jansson reads them.  `forms` lists all objects whose `$` key has a meaning.  The
+ * recursion is bounded by TERM_DEPTH_MAX. */
 #include "wire/json.h"
 
 #include "base/text.h"
@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* On failure each level puts its step in front of the path, so a good value pays nothing for it. */
+/* The path of a wrong value is made on the way out: each level puts its step in front.  So a good value costs
+ * nothing for it. */
 struct decoder {
   struct nodetab *nodes;
   enum json_policy policy;
@@ -24,7 +25,7 @@ struct decoder {
   char wrong[240];
 };
 
-struct text { /* in the source, or in scratch: until the next string is read */
+struct text { /* points into the source or into scratch; valid until the next string is read */
   const char *s;
   size_t n;
 };
@@ -64,7 +65,7 @@ static void skip_space(struct decoder *d) {
   while (d->at < d->end && (*d->at == ' ' || *d->at == '\n' || *d->at == '\t' || *d->at == '\r')) d->at++;
 }
 
-/* The next character that is no space; 0 at the end. */
+/* Skips spaces and returns the next character, or 0 at the end. */
 static char peek(struct decoder *d) {
   skip_space(d);
   return d->at < d->end ? *d->at : 0;
@@ -83,7 +84,7 @@ static int word(struct decoder *d, const char *w) {
   return 0;
 }
 
-/* jansson's reading of the token from `from` to here; NULL when it is none. */
+/* The value that jansson reads between `from` and d->at; NULL when that is no JSON. */
 static json_t *ask_jansson(struct decoder *d, const char *from) {
   return json_loadb(from, (size_t)(d->at - from), JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
 }
@@ -94,7 +95,8 @@ static char unescaped(char c) {
   return at ? to[at - from] : 0;
 }
 
-/* A string with escapes, whose opening quote is at `from`; d->at is at the first escape. */
+/* Reads a string that has escapes.  Its opening quote is at `from`, and d->at is at the first byte that is
+ * not plain. */
 static int escaped(struct decoder *d, const char *from, struct text *out) {
   buf_clear(&d->scratch);
   bool simple = true;
@@ -123,7 +125,7 @@ static int escaped(struct decoder *d, const char *from, struct text *out) {
   return 0;
 }
 
-/* A string; d->at is at its quote. */
+/* Reads a string; d->at is at its opening quote. */
 static int string(struct decoder *d, struct text *out) {
   const char *from = d->at++;
   bool ascii = true;
@@ -171,7 +173,7 @@ static int number(struct decoder *d) {
 
 static int value(struct decoder *d);
 
-/* The string that a form wants; false when the value is none. */
+/* Reads the string that a form must have; false when the value is no string, or a bad one (*rc). */
 static bool form_text(struct decoder *d, struct text *out, int *rc) {
   return peek(d) == '"' && !(*rc = string(d, out));
 }
@@ -240,7 +242,7 @@ static int read_ref(struct decoder *d) {
   return rc;
 }
 
-/* [key, value]; *tag gets what kind of value the key is. */
+/* Reads [key, value]; *tag gets the tag of the key. */
 static int read_pair(struct decoder *d, size_t i, enum term_tag *tag) {
   static const char want[] = "\"$map\" wants an array of [key, value]";
   if (!eat(d, '[') || peek(d) == ']') return step(d, wrong(d, ERR_BAD_VALUE, want), "[%zu]", i);
@@ -253,7 +255,8 @@ static int read_pair(struct decoder *d, size_t i, enum term_tag *tag) {
   return eat(d, ']') ? 0 : step(d, wrong(d, ERR_BAD_VALUE, want), "[%zu]", i);
 }
 
-/* Keys that are all strings make a MAP: it was one that JSON's keys could not say. */
+/* When all keys are strings, the pairs are a MAP, with a key that cannot be a key of a JSON object (put_map).
+ */
 static int read_pairs(struct decoder *d) {
   if (!eat(d, '[')) return wrong(d, ERR_BAD_VALUE, "\"$map\" wants an array of [key, value]");
   size_t at = term_open(d->w, TERM_TABLE), n = 0;
@@ -290,7 +293,7 @@ static int no_meaning(struct decoder *d, const char *key, size_t n) {
                (int)(n < 80 ? n : 80), key);
 }
 
-/* An object that starts with a form's key must end with its value. */
+/* Reads an object whose first key is a form's; it must have no other key. */
 static int read_form(struct decoder *d, struct text key) {
   const struct form *form = find_form(key);
   if (!form) return no_meaning(d, key.s, key.n);
@@ -303,7 +306,7 @@ static int read_form(struct decoder *d, struct text key) {
 static int member(struct decoder *d, struct text key) {
   if (key.n && key.s[0] == '$' && (key.n < 2 || key.s[1] != '$')) return no_meaning(d, key.s, key.n);
   bool more = key.n && key.s[0] == '$';
-  char name[48]; /* for the path: the key itself does not last */
+  char name[48]; /* a copy for the path: `key` is not valid after the next string */
   snprintf(name, sizeof name, "%.*s", (int)(key.n < 40 ? key.n : 40), key.s);
   term_put_str(d->w, key.s + more, key.n - more);
   if (!eat(d, ':')) return syntax(d, "want :");
@@ -329,7 +332,7 @@ static int object(struct decoder *d) {
   return 0;
 }
 
-/* The elements up to the closing bracket; d->at is after the opening one. */
+/* Reads the elements and the closing bracket; d->at is behind the opening bracket. */
 static int elements(struct decoder *d, uint32_t *count) {
   uint32_t n = 0;
   for (; !eat(d, ']'); n++) {

@@ -1,5 +1,5 @@
-/* Trees of JSON and their text, and problem documents.  jansson prints every real with one fixed precision,
- * so reals are printed as json_write.c does. */
+/* Trees of JSON and their text, and problem documents.  jansson prints reals with a fixed number of digits,
+ * so they are printed by json_put_real. */
 #include "wire/json.h"
 
 #include "base/text.h"
@@ -57,7 +57,7 @@ static void write_object(struct buf *out, const json_t *v) {
 
 static void write_value(struct buf *out, const json_t *v) {
   if (!v)
-    out->failed = true; /* memory ran out while it was made */
+    out->failed = true; /* memory ran out when the tree was made */
   else if (json_is_array(v))
     write_array(out, v);
   else if (json_is_object(v))
@@ -90,8 +90,8 @@ json_t *json_parse(const char *text, size_t n, struct error *e) {
 
 /* --- problem documents --- */
 
-/* An error's text may quote a user's bytes, or be cut off inside a character: what is not UTF-8 becomes '?'.
- */
+/* The text of an error as a JSON string.  The text may quote bytes of a user or end inside a character: when
+ * it is not UTF-8, bytes from 0x80 on become '?' until it is. */
 static json_t *json_detail(const char *text) {
   char copy[sizeof((struct error *)0)->text];
   size_t n = strnlen(text, sizeof copy - 1);

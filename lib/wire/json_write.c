@@ -1,5 +1,5 @@
-/* Terms as JSON text, straight from their bytes: a message between nodes takes this way, and a tree of its
- * values would cost more than all the rest.  json_read.c stands beside it, value for value. */
+/* Writes JSON text from the bytes of a term, without a tree: for a message between nodes, a tree costs more
+ * than all other work together.  json_read.c reads each form that is written here. */
 #include "wire/json.h"
 
 #include "base/text.h"
@@ -26,7 +26,7 @@ static void put_escaped(struct buf *out, unsigned char c) {
   }
 }
 
-/* "text", which is UTF-8. */
+/* Puts "text"; the bytes must be UTF-8. */
 static void put_text(struct buf *out, const char *s, size_t n) {
   buf_putc(out, '"');
   for (size_t plain; n; s += plain, n -= plain) {
@@ -52,7 +52,7 @@ void json_put_bytes(struct buf *out, const char *s, size_t n) {
     put_base64(out, "{\"$bytes\":\"", s, n);
 }
 
-/* The fewest digits, from 15 to 17, that read back as the number itself, so that 0.1 stays 0.1. */
+/* 17 digits always read back as the same number; fewer may, so that 0.1 stays 0.1. */
 void json_put_real(struct buf *out, double d) {
   char text[32];
   for (int digits = 15; digits <= 17; digits++) {
@@ -60,7 +60,7 @@ void json_put_real(struct buf *out, double d) {
     if (strtod(text, NULL) == d) break;
   }
   for (char *s = text; *s; s++)
-    if (*s == ',') *s = '.'; /* a locale's decimal comma */
+    if (*s == ',') *s = '.'; /* printf uses the decimal comma of the locale */
   buf_puts(out, text);
   if (!strpbrk(text, ".e")) buf_puts(out, ".0");
 }
@@ -98,7 +98,7 @@ static void put_pairs(struct buf *out, const struct nodetab *nodes, struct term_
   buf_puts(out, "]}");
 }
 
-/* Can all keys of a map be keys of a JSON object?  jansson takes no NUL there. */
+/* Can all keys of a map be keys of a JSON object?  jansson refuses a NUL in a key. */
 static bool keys_are_text(struct term_reader r, uint32_t count) {
   for (; count; count--, term_skip(&r)) {
     struct term_value key = term_next(&r);
@@ -107,7 +107,7 @@ static bool keys_are_text(struct term_reader r, uint32_t count) {
   return true;
 }
 
-/* A key that starts with '$' gets one more in front. */
+/* Puts a key, with one more '$' in front when it starts with '$'. */
 static void put_key(struct buf *out, const char *s, size_t n) {
   size_t at = out->len;
   put_text(out, s, n);

@@ -1,9 +1,9 @@
-/* Invariant: between two feeds, pending holds no newline. */
+/* Invariant: between two calls of lines_feed, pending has no newline. */
 #include "wire/lines.h"
 
 #include <string.h>
 
-enum { LINES_KEEP = 64 << 10 }; /* one huge line must not hold its memory for as long as the stream lives */
+enum { LINES_KEEP = 64 << 10 }; /* after a longer line the memory is freed */
 
 void lines_init(struct lines *l, size_t max) {
   *l = (struct lines){.max = max};
@@ -32,6 +32,6 @@ int lines_feed(struct lines *l, const char *bytes, size_t n, int (*line)(void *d
     seen = start = (size_t)(newline - text) + 1;
   }
   if (!rc && l->pending.len - start > l->max) rc = ERR_TOO_LARGE;
-  settle(l, rc ? l->pending.len : start); /* what follows a stop is dropped: nobody wants it */
+  settle(l, rc ? l->pending.len : start); /* after a stop, the rest is dropped */
   return rc;
 }

@@ -1,6 +1,6 @@
-/* A session counts only when it was made from the PSK.  Three things see to it: no certificate verifies, the
- * context offers one suite of TLS 1.3, and before the first byte of a request the live session is asked
- * whether it came from the PSK, also when libcurl uses a connection again. */
+/* Invariant: a request is sent only over a session that was made from the PSK.  Three checks ensure it: each
+ * certificate is refused; the context offers one cipher suite of TLS 1.3; and before each request on_request
+ * asks the session whether it came from the PSK, also on a connection that libcurl uses again. */
 #include "wire/psk.h"
 
 #include <openssl/core_names.h>
@@ -38,7 +38,7 @@ static struct psk_session *session_of(const SSL *ssl) {
   return SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
 }
 
-/* An external PSK is, to OpenSSL, a TLS 1.3 session that is resumed. */
+/* OpenSSL takes an external PSK as a TLS 1.3 session to resume. */
 static SSL_SESSION *psk_as_session(SSL *ssl, const struct psk *psk) {
   const SSL_CIPHER *suite = SSL_CIPHER_find(ssl, (const unsigned char[]){0x13, 0x01});
   SSL_SESSION *session = SSL_SESSION_new();
@@ -51,7 +51,8 @@ static SSL_SESSION *psk_as_session(SSL *ssl, const struct psk *psk) {
 
 static int on_client_hello(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *idlen,
                            SSL_SESSION **out) {
-  (void)md; /* asked for again after a HelloRetryRequest: the suite's hash is SHA-256 each time */
+  (void)
+      md; /* set when OpenSSL calls again after a HelloRetryRequest: always SHA-256, the hash of the suite */
   struct psk_session *seen = session_of(ssl);
   *out = seen ? psk_as_session(ssl, seen->psk) : NULL;
   if (!*out) return 0;
@@ -61,7 +62,7 @@ static int on_client_hello(SSL *ssl, const EVP_MD *md, const unsigned char **id,
   return 1;
 }
 
-/* No certificate is good. */
+/* Refuses each certificate. */
 static int on_certificate(X509_STORE_CTX *store, void *data) {
   (void)data;
   const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
@@ -71,7 +72,8 @@ static int on_certificate(X509_STORE_CTX *store, void *data) {
   return 0;
 }
 
-/* Did the handshake step end because the peer closed or reset the connection, the ClientHello unanswered? */
+/* Has the handshake failed because the peer closed or reset the connection before it answered the
+ * ClientHello? */
 static bool is_hung_up(const SSL *ssl, int value) {
   if (value > 0 || BIO_number_read(SSL_get_rbio(ssl)) > 0) return false;
   if (ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_UNEXPECTED_EOF_WHILE_READING) return true;
@@ -82,7 +84,7 @@ static void on_progress(const SSL *ssl, int where, int value) {
   struct psk_session *seen = session_of(ssl);
   if (seen && where == SSL_CB_READ_ALERT && value >> 8 == SSL3_AL_FATAL) seen->alert = value & 0xFF;
   if (seen && where == SSL_CB_CONNECT_EXIT && is_hung_up(ssl, value)) seen->hung_up = true;
-  /* libcurl may keep the connection for longer than the caller keeps the psk_session. */
+  /* The connection may outlive the psk_session. */
   if (where == SSL_CB_HANDSHAKE_DONE) SSL_CTX_set_app_data(SSL_get_SSL_CTX(ssl), NULL);
 }
 
@@ -95,7 +97,8 @@ static CURLcode on_context(CURL *easy, void *context, void *data) {
       !SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) || !SSL_CTX_set_ciphersuites(ctx, PSK_SUITE) ||
       !SSL_CTX_set_app_data(ctx, data))
     return CURLE_SSL_CIPHER;
-  SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* a ticket would look like the PSK */
+  SSL_CTX_set_session_cache_mode(ctx,
+                                 SSL_SESS_CACHE_OFF); /* a resumed ticket could not be told from the PSK */
   SSL_CTX_set_psk_use_session_callback(ctx, on_client_hello);
   SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
   SSL_CTX_set_cert_verify_callback(ctx, on_certificate, NULL);
@@ -110,7 +113,7 @@ static bool is_proven(const SSL *ssl) {
          strcmp(SSL_CIPHER_get_name(suite), PSK_SUITE) == 0;
 }
 
-/* Before a request is written, on a connection new or used again. */
+/* Runs before a request is sent, on a new connection and on one used again. */
 static int on_request(void *easy, char *address, char *local, int port, int local_port) {
   (void)address, (void)local, (void)port, (void)local_port;
   struct curl_tlssessioninfo *tls = NULL;
@@ -119,7 +122,7 @@ static int on_request(void *easy, char *address, char *local, int port, int loca
   return tls->internals && is_proven(tls->internals) ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
-/* libcurl must run on OpenSSL: on another library, the context that it hands out is no SSL_CTX. */
+/* On another TLS library, the context that libcurl passes to on_context is no SSL_CTX. */
 static bool has_openssl(void) {
   const curl_version_info_data *info = curl_version_info(CURLVERSION_NOW);
   return info->ssl_version && strncmp(info->ssl_version, "OpenSSL/", 8) == 0;
@@ -127,7 +130,8 @@ static bool has_openssl(void) {
 
 int psk_prepare(CURL *easy, struct psk_session *session) {
   if (!has_openssl()) return ERR_TLS;
-  /* With VERIFYPEER on, libcurl wants a certificate to show; ours is the check that nothing can pass. */
+  /* With VERIFYPEER, libcurl fails when the peer shows no certificate.  on_certificate refuses those that are
+   * shown. */
   bool failed = curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, on_context) ||
                 curl_easy_setopt(easy, CURLOPT_SSL_CTX_DATA, session) ||
                 curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_request) ||

@@ -1,6 +1,6 @@
-/* psk: the cookie as the proof of both ends of a TLS 1.3 session (RFC 8446, external PSK with ECDHE;
- * TLS_AES_128_GCM_SHA256 pinned).  Client side OpenSSL under libcurl, server side GnuTLS under libmicrohttpd.
- * There are no certificates: a client that is shown one refuses it. */
+/* psk: TLS 1.3 in which both ends prove the cookie (RFC 8446: external PSK with ECDHE, TLS_AES_128_GCM_SHA256
+ * only).  The client is libcurl on OpenSSL, the server libmicrohttpd on GnuTLS.  There are no certificates: a
+ * client refuses a server that shows one.  Any thread. */
 #ifndef WIRE_PSK_H
 #define WIRE_PSK_H
 
@@ -12,8 +12,8 @@
 
 enum { PSK_SIZE = 32 };
 #define PSK_IDENTITY "node-toolkit/1"
-/* What a server offers: one suite, one way of proof.  GnuTLS wants a signature algorithm even where none is
- * used. */
+/* The GnuTLS priorities of a server: one cipher suite, and the PSK as the only proof.  GnuTLS demands a
+ * signature algorithm although none is used. */
 #define PSK_GNUTLS_PRIORITIES                                                                                \
   "NONE:+VERS-TLS1.3:+AES-128-GCM:+AEAD:+ECDHE-PSK:+GROUP-X25519:+GROUP-SECP256R1:+SIGN-ECDSA-SECP256R1-"    \
   "SHA256"
@@ -22,28 +22,30 @@ struct psk {
   unsigned char key[PSK_SIZE]; /* HKDF-SHA-256 of the cookie, info "node-toolkit/1 tls psk" */
 };
 
+/* Derives the key.  0, or ERR_TLS when OpenSSL cannot. */
 int psk_derive(const struct cookie *cookie, struct psk *out) MUST_CHECK;
 
-/* What one TLS client session saw, for psk_classify; lives as long as the easy handle's transfer.  (A
- * connection that libcurl keeps for later does not look back at it.) */
+/* What a client's TLS handshake has seen, for psk_classify.  Must stay valid until the transfer ends; a
+ * connection that libcurl keeps after that does not use it. */
 struct psk_session {
   const struct psk *psk; /* borrowed */
-  bool offered;          /* the PSK was put into a ClientHello */
-  bool certificate;      /* the peer showed a certificate, which was refused */
-  /* The peer closed instead of answering the ClientHello: this is how libmicrohttpd refuses a PSK, without an
-   * alert.  It is taken for a refused cookie, though a stranger that hangs up looks the same. */
+  bool offered;          /* a ClientHello with the PSK was made */
+  bool certificate;      /* the peer showed a certificate and was refused */
+  /* The peer closed the connection instead of answering the ClientHello.  libmicrohttpd refuses a PSK like
+   * this, without an alert, so this counts as a refused cookie; a stranger that hangs up looks the same. */
   bool hung_up;
   int alert; /* the fatal alert the peer sent, or 0 */
 };
 
-/* Sets up the easy handle for an https URL whose peer proves the PSK; takes its SSL_CTX and PREREQ callbacks.
- * Handles that share connections must share the PSK.  0 or ERR_TLS when libcurl lacks what it
- * takes (a TLS library other than OpenSSL). */
+/* Sets up the easy handle for https with a peer that must prove the PSK.  Uses the handle's SSL_CTX and
+ * PREREQ callbacks. Handles that share connections must have the same PSK.  0, or ERR_TLS when libcurl runs
+ * on another TLS library than OpenSSL. */
 int psk_prepare(CURL *easy, struct psk_session *session) MUST_CHECK;
 
-/* What a finished transfer's result means: 0, or the stage that failed (ERR_RESOLVE, ERR_TCP, ERR_TLS,
- * ERR_COOKIE, ERR_TIMEOUT, ERR_LOST) with e told what, where (`peer`, as the user named it) and how to mend.
- * session may be NULL for a plain transfer. */
+/* What the result of a transfer means: 0, or the stage that failed (ERR_RESOLVE, ERR_TCP, ERR_TLS,
+ * ERR_COOKIE, ERR_TIMEOUT, ERR_LOST, ERR_VERSION), ERR_NOMEM, ERR_SYSTEM.  *e then says what failed, with
+ * which peer (`peer`, as the user named it), and what the user can do.  session is NULL for a transfer
+ * without TLS. */
 int psk_classify(CURL *easy, CURLcode result, const struct psk_session *session, const char *peer,
                  struct error *e);
 

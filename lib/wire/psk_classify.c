@@ -1,4 +1,4 @@
-/* A failed transfer as the stage that failed.  Every text says who, what, (the stage), and how to mend it. */
+/* Each text has the peer, what failed, the stage in parentheses, and what the user can check. */
 #include "wire/psk.h"
 
 #include <ctype.h>
@@ -70,7 +70,7 @@ static int tls(const struct failure *f, struct error *e) {
 static const char *timed_out_while(const struct failure *f) {
   curl_off_t resolved = 0, secured = 0;
   curl_easy_getinfo(f->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
-  /* For TLS, libcurl's own time of connecting is not there until the handshake is done. */
+  /* Over TLS, libcurl knows this time only after the handshake. */
   curl_off_t connected = f->session && f->session->offered;
   if (!connected) curl_easy_getinfo(f->easy, CURLINFO_CONNECT_TIME_T, &connected);
   curl_easy_getinfo(f->easy, CURLINFO_APPCONNECT_TIME_T, &secured);
@@ -92,8 +92,8 @@ static int alien(const struct failure *f, struct error *e) {
                    "%s: what answers there does not speak HTTP/1.1 (version): is this a node?", f->peer);
 }
 
-/* on_request of psk.c refuses a session that did not come from the PSK; else the caller itself has stopped.
- */
+/* With TLS, on_request in psk.c has refused a session that did not come from the PSK; without, a callback of
+ * the caller has ended the transfer. */
 static int aborted(const struct failure *f, struct error *e) {
   if (!f->session) return error_set(e, ERR_SYSTEM, "%s: the transfer was stopped", f->peer);
   return error_set(e, ERR_TLS, "%s: the TLS session does not prove the cookie (tls)", f->peer);

@@ -1,6 +1,6 @@
-/* scan: where a node may listen on its host.  There is no port mapper, so a host's ports are asked in turn,
- * until one answers as the node that is meant.  This module says which port is asked, whether another port is
- * asked after a failure, and which failure the user is told in the end.  The requests are the caller's.
+/* scan: at which port of its host a node listens.  There is no port mapper, so the ports are asked in turn
+ * until the node that is meant answers.  This module decides which port is asked, whether another port is
+ * asked after a failure, and which failure is reported.  The caller makes the requests.
  *
  * The ports: the hint of the node's name alone, where it has one; else the port at which the node was last
  * found, where there is one, and then NODE_PORT_FIRST to NODE_PORT_LAST.

@@ -30,7 +30,8 @@ static void test_file(void) {
   ok(cookie_load(in_home("plain"), &c, &e) == 0 && c.len == 7, "a file is read");
   is(c.bytes, "monster", "without its newline");
   put("two", "a\n\n", 3, 0400);
-  ok(cookie_load(in_home("two"), &c, &e) == 0 && c.len == 2, "only one newline goes; 0400 is strict enough");
+  ok(cookie_load(in_home("two"), &c, &e) == 0 && c.len == 2,
+     "only one newline is removed; mode 0400 is accepted");
   put("open", "monster\n", 8, 0640);
   c.len = 99;
   ok(cookie_load(in_home("open"), &c, &e) == ERR_PERMISSION && c.len == 99,
@@ -81,10 +82,11 @@ static void test_default(void) {
   ok(stat(in_home(".node.cookie"), &st) == 0 && (st.st_mode & 0777) == 0600, "with mode 0600");
   ok(cookie_load(NULL, &again, NULL) == 0 && strcmp(c.bytes, again.bytes) == 0, "and found again");
   unlink(in_home(".node.cookie"));
-  ok(cookie_load(NULL, &again, NULL) == 0 && strcmp(c.bytes, again.bytes) != 0, "another one is another");
+  ok(cookie_load(NULL, &again, NULL) == 0 && strcmp(c.bytes, again.bytes) != 0,
+     "a new file has a new cookie");
 }
 
-/* Processes that start together, without a cookie, end up with one. */
+/* Processes that start at the same time, without a cookie file, all get the same cookie. */
 static void test_race(void) {
   enum { RACERS = 8, ROUNDS = 20 };
   int torn = 0;
@@ -100,7 +102,7 @@ static void test_race(void) {
         int bad = read(start[0], &go, 1) != 0 || cookie_load(NULL, &c, NULL) != 0;
         _exit(bad || write(answers[1], c.bytes, 64) != 64);
       }
-    close(start[0]), close(start[1]), close(answers[1]); /* the start: the pipe's end */
+    close(start[0]), close(start[1]), close(answers[1]); /* closing the pipe starts all racers */
     char first[64], next[64];
     int got = read(answers[0], first, 64) == 64;
     while (read(answers[0], next, 64) == 64) got++, torn += memcmp(first, next, 64) != 0;

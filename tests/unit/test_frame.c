@@ -4,7 +4,7 @@
 
 static struct nodetab *here, *there; /* the tables of one@rane and of two@dune */
 
-/* The frame of a signal that one@rane writes, as two@dune reads it. */
+/* Writes a signal as one@rane, and reads the frame as two@dune. */
 static struct signal *carry(struct signal *s, struct buf *line) {
   uint32_t peer = 0;
   struct signal *out = NULL;

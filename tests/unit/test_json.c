@@ -8,7 +8,7 @@
 
 static struct nodetab *nodes;
 
-/* The JSON text of a term, without the newline; free it. */
+/* The JSON text of a term without the newline; the caller frees it. */
 static char *text_of(const struct term *t) {
   struct buf out = BUF_INIT;
   json_put_term(&out, nodes, t);
@@ -24,7 +24,7 @@ static int term_of(const char *text, enum json_policy policy, struct term **out,
   return rc;
 }
 
-/* JSON that is its own normal form: read, and written again, it is the same. */
+/* Texts that json_put_term writes exactly as they were read. */
 static void test_round_trips(void) {
   const char *cases[] = {
       "[]",
@@ -133,7 +133,7 @@ static void test_bad(void) {
   }
 }
 
-/* Opens `depth` tables one in another, the deepest empty. */
+/* A value of `depth` nested tables; the innermost is empty. */
 static struct term *deep_tables(int depth) {
   struct term_writer w = TERM_WRITER_INIT;
   for (int i = 0; i < depth; i++) {
@@ -208,7 +208,7 @@ static void test_problems(void) {
      back.text);
 }
 
-/* Every allocation that a walk needs is inside jansson or buf; NULL in the middle must come out as NULL. */
+/* An allocation of jansson or buf that fails in the middle of a conversion makes the result NULL. */
 static size_t allocations_left = SIZE_MAX;
 static void *scarce(size_t n) {
   if (!allocations_left) return NULL;
@@ -331,7 +331,7 @@ static void test_random(void) {
   ok(!unread, "and jansson reads it");
 }
 
-/* Changes a byte or three, from those that mean something. */
+/* Replaces one to three bytes by bytes that have a meaning in JSON. */
 static void spoil(char *text, size_t n) {
   static const char bytes[] = "[]{},:\"\\ tfn-+.0123456789eEu$\n\x01\xC3\xFF/";
   for (unsigned i = 1 + below(3); i; i--) text[below((unsigned)n)] = bytes[below(sizeof bytes - 1)];
@@ -349,7 +349,7 @@ static void test_spoiled(void) {
     json_t *v = json_loadb(text, n, JSON_ALLOW_NUL, NULL);
     int rc = read_text(text, n, &back, &e);
     bool syntax = rc == ERR_BAD_JSON, means = json_is_array(v);
-    /* What is JSON may still mean nothing as a value, and jansson takes no NUL in keys. */
+    /* Valid JSON may still be no value, and jansson refuses a NUL in a key. */
     if (means ? syntax : !rc && !strstr(text, "u0000")) differ++, printf("# %d %s: %s\n", rc, e.text, text);
     if (rc)
       bad++;

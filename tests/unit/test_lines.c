@@ -6,7 +6,7 @@
 
 struct seen {
   struct buf text; /* each line, then '|' */
-  size_t stop_at;  /* stops at the line of this length */
+  size_t stop_at;  /* the callback stops at a line of this length */
   int unterminated;
 };
 
@@ -18,7 +18,7 @@ static int on_line(void *data, char *text, size_t n) {
   return n == s->stop_at ? 77 : 0;
 }
 
-/* However the stream is cut, the lines are the same. */
+/* The lines do not depend on where the stream is cut. */
 static void test_cuts(void) {
   const char stream[] = "one\n\nthree and more\nlast\nunfinished";
   int wrong = 0;

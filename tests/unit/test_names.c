@@ -11,7 +11,7 @@ struct tally {
   uint64_t tokens;
 };
 
-/* Called without the lock: it may look into the table. */
+/* Looks into the table: the lock must not be held. */
 static void on_gone(void *data, const char *name, npid pid, uint64_t token) {
   struct tally *t = data;
   (void)pid;
@@ -93,7 +93,7 @@ static void test_drop(struct names *n) {
      "the others stay until theirs");
 }
 
-/* What the table should hold is kept in an array; chains of every length come and go. */
+/* Random steps on the table and on an array that models it; chains get all lengths. */
 static void test_against_model(struct names *n) {
   enum { KEYS = 60, PIDS = 8, STEPS = 50000 };
   npid model[KEYS];

@@ -1,4 +1,5 @@
-/* Real servers on loopback, ports from the kernel: the one a node runs, and the impostors. */
+/* The client against real servers on loopback, at ports that the kernel chose: one as a node has it, and
+ * strangers. */
 #include "wire/psk.h"
 
 #include "tap.h"
@@ -82,7 +83,7 @@ static char *pem_of(BIO *bio) {
   return text;
 }
 
-/* A server of the web, with a certificate of its own making. */
+/* An HTTPS server with a self-signed certificate. */
 static struct MHD_Daemon *serve_web(void) {
   EVP_PKEY *key = EVP_EC_gen("P-256");
   X509 *certificate = X509_new();
@@ -104,7 +105,7 @@ static struct MHD_Daemon *serve_web(void) {
       {MHD_OPTION_HTTPS_MEM_CERT, 0, certificate_pem},
       {MHD_OPTION_END, 0, NULL},
   };
-  struct MHD_Daemon *daemon = serve(MHD_USE_TLS, options); /* which keeps nothing of the texts */
+  struct MHD_Daemon *daemon = serve(MHD_USE_TLS, options); /* it copies the texts */
   free(key_pem), free(certificate_pem);
   EVP_PKEY_free(key);
   X509_free(certificate);
@@ -115,7 +116,7 @@ static int port_of(struct MHD_Daemon *daemon) {
   return MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_BIND_PORT)->port;
 }
 
-/* A listening socket on loopback, and its port. */
+/* Returns a listening socket on loopback; *port gets its port. */
 static int listen_on(int *port) {
   struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   socklen_t n = sizeof at;
@@ -159,7 +160,7 @@ static CURL *visitor(const char *url) {
   return easy;
 }
 
-/* Prepares, performs and classifies once more on an easy handle. */
+/* Prepares, performs and classifies a transfer on a handle that may have been used before. */
 static int again(CURL *easy, const struct psk *psk, struct visit *v) {
   *v = (struct visit){.easy = easy, .session.psk = psk};
   curl_easy_setopt(easy, CURLOPT_WRITEDATA, v);
@@ -206,7 +207,7 @@ static void test_right(void) {
   is(v.suite, "TLSv1.3 TLS_AES_128_GCM_SHA256", "the client's session");
   is(v.body, "TLS1.3 AES-128-GCM group X25519 certificate no",
      "the server's session: with ECDHE, without certificate");
-  memset(&v, 0xA5, sizeof v); /* the first session's storage is no longer looked at */
+  memset(&v, 0xA5, sizeof v); /* the connection must not use the first psk_session any more */
   ok(again(easy, &right, &second) == 0 && !second.session.offered && second.len,
      "a connection is used again");
   curl_easy_cleanup(easy);
@@ -229,7 +230,7 @@ static void test_wrong(void) {
   MHD_stop_daemon(node);
 }
 
-/* A server that says one thing to whatever it hears, then goes away. */
+/* A server that answers whatever it reads with one text, and closes the connection. */
 struct parrot {
   int fd, port;
   const char *says;
@@ -286,7 +287,7 @@ static void test_impostors(void) {
   MHD_stop_daemon(plain), MHD_stop_daemon(web);
 }
 
-/* One handshake of a server that knows no TLS 1.3. */
+/* A server of TLS 1.2 that does one handshake. */
 static void *old_server(void *data) {
   SSL_CTX *context = SSL_CTX_new(TLS_server_method());
   SSL_CTX_set_max_proto_version(context, TLS1_2_VERSION);
@@ -311,7 +312,7 @@ static void test_old(void) {
   close(fd);
 }
 
-/* A connection that libcurl has at hand, made without our callbacks, is asked for its proof too. */
+/* A connection that was made without the PSK is not used for a request that needs it. */
 static void test_unproven_reuse(void) {
   struct MHD_Daemon *web = serve_web();
   struct visit v;

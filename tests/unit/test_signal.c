@@ -54,7 +54,7 @@ static void *write_many(void *data) {
   return (void *)lost;
 }
 
-/* One reader, several writers: nothing is lost, and each writer's signals keep their order. */
+/* With several writers and a reader, no signal is lost, and the signals of each writer keep their order. */
 static void test_threads(void) {
   struct inbox in = {.bytes = 0};
   pthread_t threads[WRITERS];
