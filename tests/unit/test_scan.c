@@ -116,6 +116,7 @@ static void test_cookie_port(void) {
   is(s.best.text, "cookie", "unless the user named the port");
   struct error full = failure(ERR_COOKIE);
   memset(full.text, 'x', sizeof full.text - 1);
+  full.text[sizeof full.text - 1] = 0;
   scan_start(&s, 0, 0);
   scan_next(&s, &full, true);
   ok(strlen(s.best.text) == sizeof full.text - 1, "a text that fills its room stays as it is");
