@@ -32,7 +32,8 @@ static void test_take(void) {
   free(text);
   buf_append(&b, "a\0b", 3);
   text = buf_take(&b);
-  ok(memcmp(text, "a\0b", 4) == 0 && !b.data && !b.len, "buf_take returns the bytes and leaves the buffer empty");
+  ok(memcmp(text, "a\0b", 4) == 0 && !b.data && !b.len,
+     "buf_take returns the bytes and leaves the buffer empty");
   free(text);
 }
 

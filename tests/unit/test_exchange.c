@@ -102,11 +102,11 @@ struct source {
 
 static ssize_t read_source(void *data, char *bytes, size_t size) {
   struct source *s = data;
-  if (size < 3) abort();
+  if (size < 4) abort();
   switch (s->step++) {
-  case 0: return memcpy(bytes, "one", 3), 3;
+  case 0: return snprintf(bytes, size, "one");
   case 1: return EXCHANGE_PAUSE;
-  case 2: return memcpy(bytes, "two", 3), 3;
+  case 2: return snprintf(bytes, size, "two");
   default: return s->fails;
   }
 }

@@ -59,7 +59,8 @@ static void test_keys(void) {
   int bad = map_put(&m, name, &marks[1]) + map_put(&m, "", &marks[2]) + map_put_id(&m, 0, &marks[3]);
   name[0] = 'x';
   ok(!bad && map_get(&m, "two") == &marks[1] && !map_get(&m, name), "the map has its own copy of a key");
-  ok(map_get(&m, "") == &marks[2] && map_get_id(&m, 0) == &marks[3], "the empty string and 0 are two different keys");
+  ok(map_get(&m, "") == &marks[2] && map_get_id(&m, 0) == &marks[3],
+     "the empty string and 0 are two different keys");
   bad = map_put(&m, "two", &marks[4]);
   ok(!bad && m.len == 3 && map_get(&m, "two") == &marks[4], "a second put replaces the value");
   map_finish(&m);

@@ -104,8 +104,10 @@ static void test_stream(void) {
 
 static ssize_t give(void *data, char *bytes, size_t size) {
   int *left = data;
-  if (size < 4) abort();
-  return *left > 0 ? (*left)--, memcpy(bytes, "more", 4), 4 : *left;
+  if (size < 5) abort();
+  if (*left <= 0) return *left;
+  (*left)--;
+  return snprintf(bytes, size, "more");
 }
 
 static void test_upload(void) {
