@@ -1,5 +1,5 @@
-/* Invariant: what agent_new has made, agent_free unmakes in the opposite order, however far it came; the loop
- * is run until every handle is closed before anything that handles point to is freed. */
+/* Invariant: agent_free undoes what agent_new has made, however far that came.  It first closes all handles
+ * and runs the loop until they are closed, and only then frees what handles point to. */
 #include "agent/agent.h"
 
 #include "agent/api/attach.h"
@@ -70,7 +70,7 @@ static void on_stop_check(uv_timer_t *t) {
   if (!commands_left(a)) server_end_streams(a);
   bool late = ms > STOP_PATIENCE_MS;
   if ((commands_left(a) || !server_idle(a) || !console_idle(a)) && !late) return;
-  if (!dialler_idle(a->dialler) && ms < FAREWELL_MS) return; /* a peer may be dead, and is not waited for */
+  if (!dialler_idle(a->dialler) && ms < FAREWELL_MS) return; /* farewells to peers; a peer may be dead */
   if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
   uv_stop(&a->loop);
 }
@@ -94,14 +94,15 @@ static void on_signal(uv_signal_t *s, int number) {
 
 /* --- beginning ------------------------------------------------------------------------------------------ */
 
-/* Centiseconds since 2026: no state is needed to tell two lives of a node apart, and a node cannot be
- * started, stopped and started again within one. */
+/* The creation tells the incarnations of a node apart: centiseconds since 2026.  That needs no file, and a
+ * node cannot be started, stopped and started again within one centisecond. */
 static uint32_t new_creation(void) {
   uint32_t c = (uint32_t)((clock_wall_us() - INT64_C(1767225600) * 1000000) / 10000);
   return c ? c : 1;
 }
 
-/* Where require looks: --path, the node's directory, the modules that come with it. */
+/* The directories in which require looks: those of --path, the directory of the node, the modules of
+ * node-toolkit. */
 static int make_path(const struct agent_config *config, const char *directory, struct buf *out) {
   for (const char *const *p = config->path; p && *p; p++) buf_append(out, *p, strlen(*p) + 1);
   buf_append(out, directory, strlen(directory) + 1);
@@ -284,7 +285,8 @@ void agent_free(struct agent *a) {
   if (!a) return;
   a->stopping = true;
   bool held = a->vm && vm_stop(a->vm);
-  if (held) log_line(&a->log, "a green thread does not come back from a call; it is left behind");
+  if (held)
+    log_line(&a->log, "a green thread is held by a call into C that does not return; it is abandoned");
   rpc_finish(a);
   server_finish(a);
   mesh_finish(a->mesh);
@@ -301,7 +303,7 @@ void agent_free(struct agent *a) {
   flow_free(a);
   dialler_free(a->dialler);
   server_free(a);
-  if (held) return; /* the rest is still in use, and goes with us */
+  if (held) return; /* the held thread still uses the rest, which ends with the OS process */
   vm_free(a->vm);
   names_free(a->names);
   names_free(a->globals);

@@ -1,5 +1,6 @@
-/* agent: a node.  One I/O thread (this one) with a libuv loop, on which everything of this directory runs,
- * and the vm's scheduler threads.  Nothing here blocks once agent_run has begun; nothing here runs user code.
+/* agent: a node.  It has one I/O thread, the caller's, with a libuv loop on which everything in lib/agent
+ * runs, and the scheduler threads of the vm.  Nothing in lib/agent blocks once agent_run has begun, and
+ * nothing there runs user code.
  */
 #ifndef AGENT_AGENT_H
 #define AGENT_AGENT_H
@@ -10,8 +11,9 @@
 struct agent;
 
 /* Makes the node: takes its name on this host (ERR_NAME_TAKEN when a node of that name runs), binds its
- * socket and port, starts its schedulers.  On failure nothing is left behind. All pointers of config must
- * outlive the agent. */
+ * socket and port, starts its schedulers.  On failure nothing is left behind.  config and what it points to
+ * must outlive the agent. ERR_SYSTEM where the system refuses, as for lack of descriptors; the errors of
+ * runtime_init. */
 int agent_new(const struct agent_config *config, struct agent **out, struct error *e) MUST_CHECK;
 
 /* "one@rane ready: …": what to tell the user once agent_new has returned. */

@@ -1,5 +1,5 @@
-/* Invariant: the lock file is locked from runtime_init to runtime_finish or the death of the process; whoever
- * holds the lock may remove a socket that it finds. */
+/* Invariant: the lock file is locked from runtime_init until runtime_finish or the end of the OS process.
+ * Only the holder of the lock removes or makes the socket. */
 #include "agent/runtime.h"
 
 #include "base/text.h"
@@ -28,8 +28,8 @@ struct runtime {
   int lock;
 };
 
-/* Tools look whether a node lives by taking a shared lock for a moment: that is not somebody who has the
- * name. */
+/* A tool that looks whether a node runs takes a shared lock for a moment; so a lock that is held is tried
+ * again before it counts as a node. */
 static int lock_name(int fd) {
   const struct timespec moment = {.tv_nsec = 5000000};
   int failed = flock(fd, LOCK_EX | LOCK_NB);
@@ -65,7 +65,7 @@ static int bind_unix(struct runtime *rt, int *out, struct error *e) {
         "%s: longer than the %zu bytes a socket's path may have: set NODE_RUNTIME_DIR to a shorter one",
         rt->sock, sizeof sa.sun_path - 1);
   memcpy(sa.sun_path, rt->sock, strlen(rt->sock) + 1);
-  unlink(rt->sock); /* of a node that was killed: the lock is ours */
+  unlink(rt->sock); /* left by a node that was killed: this node has the lock */
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0 || fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&sa, sizeof sa) || chmod(rt->sock, 0600) ||
       listen(fd, 256)) {
@@ -79,7 +79,8 @@ static int bind_unix(struct runtime *rt, int *out, struct error *e) {
 
 /* --- the port ------------------------------------------------------------------------------------------- */
 
-/* A client whose host has vanished is noticed within half a minute: accepted sockets inherit this. */
+/* Keep-alive notices within half a minute that a client's host is gone.  Accepted sockets inherit these
+ * settings. */
 static void keep_alive(int fd) {
   static const struct {
     int level, name, value;
@@ -127,7 +128,7 @@ static void note_address(struct agent *a, int fd) {
   a->port = ntohs(six ? sa.v6.sin6_port : sa.v4.sin_port);
 }
 
-/* The first address of a host, brackets or not; false when it does not resolve. */
+/* The first address of a host, which may stand in brackets; false when it does not resolve. */
 static bool resolve(const char *host, struct sockaddr_storage *out, socklen_t *n) {
   char bare[NODE_HOST_MAX + 3];
   size_t len = strlen(host);
@@ -143,7 +144,9 @@ static bool resolve(const char *host, struct sockaddr_storage *out, socklen_t *n
   return true;
 }
 
-/* ADDR:PORT, ADDR or :PORT in its parts; host is "" and port -1 where absent. Port 0: any the kernel has. */
+/* Splits ADDR:PORT, ADDR or :PORT; host is "" and port -1 where the text has none.  Port 0: one that the
+ * kernel chooses.
+ */
 static int split_listen(const char *text, char *host, size_t size, int64_t *port, struct error *e) {
   const char *colon = strrchr(text, ':'), *bracket = strrchr(text, ']');
   if (colon && bracket && colon < bracket) colon = NULL;
@@ -217,7 +220,8 @@ int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t 
   if (!code) code = bind_port(a, tcp_fd, note, size, e);
   if (!code) code = bind_unix(rt, unix_fd, e);
   if (code && *tcp_fd >= 0) close(*tcp_fd);
-  if (code && rt->lock >= 0 && code == ERR_NAME_TAKEN) { /* it is not ours to let go */
+  if (code && rt->lock >= 0 &&
+      code == ERR_NAME_TAKEN) { /* runtime_finish must not remove the other node's socket */
     close(rt->lock);
     rt->lock = -1;
   }

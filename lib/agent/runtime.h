@@ -1,19 +1,19 @@
-/* runtime: a node's place on its host: its directory, its name (held by a lock, so that a name is free the
- * moment its node is dead), its socket, and the port it listens on. */
+/* runtime: a node's place on its host: its directory in the runtime directory (core/rundir.h), its name, its
+ * unix socket and its port.  The name is held by a file lock, so it is free again as soon as the node has
+ * ended, however it ends. */
 #ifndef AGENT_RUNTIME_H
 #define AGENT_RUNTIME_H
 
 #include "agent/state.h"
 
-struct runtime;
-
-/* Takes the name and binds both sockets: *unix_fd and *tcp_fd are then the caller's.  Fills a->address,
- * a->port; note (size bytes) gets what the user should know, or "". ERR_NAME_TAKEN, ERR_SYSTEM, ERR_RESOLVE,
- * ERR_BUSY. */
+/* Takes the name and binds both sockets: *unix_fd and *tcp_fd are then the caller's.  Fills a->address and
+ * a->port; note (size bytes) gets a sentence that the user should see, or "".  ERR_NAME_TAKEN,
+ * ERR_PERMISSION, ERR_RESOLVE, ERR_COOKIE, ERR_USAGE, ERR_BUSY, ERR_SYSTEM.  After a failure, too,
+ * runtime_finish is due. */
 int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size,
                  struct error *e) MUST_CHECK;
 
-/* Takes the socket away and lets go of the name. */
+/* Removes the socket and releases the name. */
 void runtime_finish(struct agent *a);
 
 #endif

@@ -1,5 +1,8 @@
-/* state: what the parts of a node share.  Owned by agent.c; read by everyone on the I/O thread; the parts
- * themselves are opaque and are changed only through their own headers. */
+/* state: what the parts of a node share.  agent.c makes, owns and frees it.  Every part may read it, on the
+ * I/O thread. Who changes what: a part that is a pointer to an opaque struct is made, changed and freed by
+ * the functions of its own header; `processes` by process/hosted.c, `console` and `console_process` by
+ * process/console.c, `globals` by kernel/registry.c, `address` and `port` by runtime.c; everything else by
+ * agent.c. */
 #ifndef AGENT_STATE_H
 #define AGENT_STATE_H
 
@@ -32,7 +35,7 @@ struct agent {
   struct psk psk;
 
   uv_loop_t loop;
-  uv_async_t wake; /* the vm has something for us */
+  uv_async_t wake; /* the vm has signals for the host */
   uv_signal_t on_term, on_int, on_hup;
   uv_timer_t grace;        /* how long a stop may take */
   uv_handle_t *handles[5]; /* those of them that are initialised */
@@ -41,8 +44,8 @@ struct agent {
   int64_t stop_since_ns;
 
   struct nodetab *nodes;
-  struct names *names;   /* local */
-  struct names *globals; /* the cluster's, kept by registry */
+  struct names *names;   /* local names; changed under its own lock, by scheduler threads too */
+  struct names *globals; /* global names, of the whole cluster; scheduler threads only read it */
   struct vm *vm;
 
   struct runtime *runtime;
@@ -52,17 +55,17 @@ struct agent {
   struct mesh *mesh;
   struct flow *flow;
   struct registry *registry;
-  struct hosted *processes; /* a list of all hosted processes */
-  npid console;
+  struct hosted *processes; /* the list of all hosted processes: hosted_each */
+  npid console;             /* leader of what is spawned without another */
   struct hosted *console_process;
 
-  char address[64]; /* where it listens */
+  char address[64]; /* the IP address that it listens on */
   uint16_t port;
   char banner[640];
-  char scratch[AGENT_SCRATCH]; /* what a read callback is given to fill; free again when it returns */
+  char scratch[AGENT_SCRATCH]; /* buffer for a read callback of libuv; free again when the callback returns */
 };
 
-/* Begins an orderly stop; more calls do nothing. */
+/* Begins an orderly stop (agent_run then returns).  Further calls do nothing. */
 void agent_stop(struct agent *a);
 
 #endif

@@ -68,7 +68,7 @@ static json_t *node_json(const struct member *m) {
 
 struct listing {
   json_t *nodes;
-  bool known; /* those that are not up as well */
+  bool known; /* also the nodes that are not up */
 };
 
 static void add_node(void *data, const struct member *m) {
@@ -76,43 +76,43 @@ static void add_node(void *data, const struct member *m) {
   if (m->up || l->known) json_array_append_new(l->nodes, node_json(m));
 }
 
-struct watcher { /* a client that follows nodeup and nodedown */
-  struct mesh_subscriber watch;
+struct follower { /* a client that gets nodeup and nodedown as a stream */
+  struct mesh_subscriber subscriber;
   struct stream *stream;
 };
 
-static void on_watch_event(void *data, const char *node, const char *why) {
-  struct watcher *w = data;
-  stream_line(w->stream, why ? json_pack("{s:s, s:s, s:s}", "event", "nodedown", "node", node, "reason", why)
+static void on_change(void *data, const char *node, const char *why) {
+  struct follower *f = data;
+  stream_line(f->stream, why ? json_pack("{s:s, s:s, s:s}", "event", "nodedown", "node", node, "reason", why)
                              : json_pack("{s:s, s:s}", "event", "nodeup", "node", node));
 }
 
-static void on_watcher_closed(void *data, bool gone) {
+static void on_follower_closed(void *data, bool gone) {
   (void)gone;
-  struct watcher *w = data;
-  mesh_unsubscribe(&w->watch);
-  free(w);
+  struct follower *f = data;
+  mesh_unsubscribe(&f->subscriber);
+  free(f);
 }
 
 static void tell_up(void *data, const struct member *m) {
-  if (m->up) on_watch_event(data, m->node, NULL);
+  if (m->up) on_change(data, m->node, NULL);
 }
 
-static void watch_nodes(struct request *r) {
-  static const struct stream_events events = {on_watcher_closed, NULL};
-  struct watcher *w = calloc(1, sizeof *w);
-  if (!w) {
+static void follow_nodes(struct request *r) {
+  static const struct stream_events events = {on_follower_closed, NULL};
+  struct follower *f = calloc(1, sizeof *f);
+  if (!f) {
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return;
   }
-  w->watch = (struct mesh_subscriber){.event = on_watch_event, .data = w};
-  w->stream = respond_stream(r, &events, w);
-  if (!w->stream) {
-    free(w);
+  f->subscriber = (struct mesh_subscriber){.event = on_change, .data = f};
+  f->stream = respond_stream(r, &events, f);
+  if (!f->stream) {
+    free(f);
     return;
   }
-  mesh_subscribe(request_agent(r)->mesh, &w->watch);
-  mesh_each(request_agent(r)->mesh, tell_up, w);
+  mesh_subscribe(request_agent(r)->mesh, &f->subscriber);
+  mesh_each(request_agent(r)->mesh, tell_up, f);
 }
 
 void api_nodes_list(struct request *r) {
@@ -120,7 +120,7 @@ void api_nodes_list(struct request *r) {
   const char *scope = request_query(r, "scope");
   if (!scope) scope = "connected";
   if (request_flag(r, "watch")) {
-    watch_nodes(r);
+    follow_nodes(r);
     return;
   }
   if (strcmp(scope, "connected") != 0 && strcmp(scope, "all") != 0 && strcmp(scope, "known") != 0) {
@@ -136,7 +136,8 @@ void api_nodes_list(struct request *r) {
   respond_json(r, 200, json_pack("{s:o}", "nodes", l.nodes));
 }
 
-/* The node a request names; false when it has been answered with what is wrong. */
+/* Reads the node name in the path of a request.  False: it is none, and the request has been answered with
+ * that. */
 static bool named_node(struct request *r, struct nodename *out) {
   struct error e;
   if (!nodename_parse(request_segment(r), out, &e)) return true;

@@ -17,7 +17,7 @@
 
 /* --- spawn ---------------------------------------------------------------------------------------------- */
 
-/* Text, or bytes that are no UTF-8. */
+/* A JSON string, or {"$bytes": …}, which stands for bytes that are not UTF-8. */
 static bool is_text(const json_t *v) {
   return json_is_string(v) || json_is_string(json_object_get(v, "$bytes"));
 }
@@ -43,7 +43,7 @@ static bool is_words(const json_t *v) {
   return json_array_size(v) > 0;
 }
 
-/* The members of a spawn document: what they have to be, and what the spec of vm.h calls them. */
+/* The members of a spawn document: the values that they may have, and their keys in the spec of vm.h. */
 static const struct member_rule {
   const char *key, *spec_key;
   bool (*is)(const json_t *v);
@@ -80,8 +80,9 @@ static int check_what(const json_t *body, struct error *e) {
   return 0;
 }
 
-/* The spec of vm.h as a term of one MAP. */
-static int spec_of(struct agent *a, json_t *body, const struct attachment *session, struct term **out,
+/* Makes the spec of vm.h of a spawn document: a term of one MAP.  attachment: who leads, leases and monitors
+ * the process; NULL: the console leads it. */
+static int spec_of(struct agent *a, json_t *body, const struct attachment *attachment, struct term **out,
                    struct error *e) {
   struct term_writer w = TERM_WRITER_INIT;
   const char *key;
@@ -103,8 +104,8 @@ static int spec_of(struct agent *a, json_t *body, const struct attachment *sessi
     if ((code = json_to_value(a->nodes, v, JSON_DATA, &w, e))) break;
     count++;
   }
-  if (!code && session) {
-    attach_describe(session, &w);
+  if (!code && attachment) {
+    attach_describe(attachment, &w);
     count += ATTACH_PAIRS;
   } else if (!code) {
     term_put_text(&w, "leader");
@@ -134,31 +135,32 @@ void api_spawn(struct request *r) {
   json_t *body = request_body(r);
   struct error e = {0};
   struct term *spec = NULL;
-  struct attachment *session = NULL;
+  struct attachment *attachment = NULL;
   bool attach = json_is_true(json_object_get(body, "attach"));
-  if (spec_of(a, body, NULL, &spec, &e)) { /* what is wrong with it, before a session is made */
+  if (spec_of(a, body, NULL, &spec, &e)) { /* checks the body before an attachment is made */
     respond_error(r, &e);
     return;
   }
   if (attach) {
     term_unref(spec);
-    session = attach_new(r, json_object_get(body, "command"));
-    if (!session) return;
-    if (spec_of(a, body, session, &spec, &e)) {
-      attach_spawned(session, &e, (struct term_reader){0});
+    attachment = attach_new(r, json_object_get(body, "command"));
+    if (!attachment) return;
+    if (spec_of(a, body, attachment, &spec, &e)) {
+      attach_spawned(attachment, &e, (struct term_reader){0});
       return;
     }
   }
   const char *node = json_string_value(json_object_get(body, "node"));
   struct term *args = term_build("st", "spawn", spec);
   term_unref(spec);
-  kernel_ask(a, node, args, 0, session ? attach_spawned : on_spawned, session ? (void *)session : (void *)r);
+  kernel_ask(a, node, args, 0, attachment ? attach_spawned : on_spawned,
+             attachment ? (void *)attachment : (void *)r);
 }
 
 /* --- all processes -------------------------------------------------------------------------------------- */
 
-/* One [pid, MAP]: the MAP as it is, with the pid and the leader as people and tools name them, and its age.
- */
+/* Reads one [pid, MAP] of a census: the object of the MAP, with the pid in both forms, the leader in its
+ * short form, and the age instead of the start. */
 static json_t *process_row(struct agent *a, struct term_reader *r, int64_t now_ns) {
   npid pid = NPID_NONE, leader = NPID_NONE;
   int64_t started = 0;
@@ -217,7 +219,7 @@ void api_process_get(struct request *r) {
   respond_json(r, 200, v);
 }
 
-/* A signal to send, once the process is known to be there: that is asked of its node. */
+/* A signal that is sent once the node of the process has said that the process is alive. */
 struct errand {
   struct request *request;
   npid pid;
@@ -248,7 +250,7 @@ static void on_alive(void *data, const struct error *e, struct term_reader value
   free(k);
 }
 
-/* Takes the term. */
+/* Sends the signal (its term is consumed) and answers the request, at once for a process of this node. */
 static void send_errand(struct request *r, npid pid, enum signal_kind kind, struct term *t) {
   struct agent *a = request_agent(r);
   struct errand now = {r, pid, kind, t}, *k;
@@ -264,7 +266,7 @@ static void send_errand(struct request *r, npid pid, enum signal_kind kind, stru
   }
 }
 
-/* A reason from a body {"reason": value}; "kill" without one. */
+/* The reason in a body {"reason": value}; without one, "kill". */
 static struct term *reason_in(struct agent *a, const json_t *body, struct error *e) {
   const json_t *v = json_object_get(body, "reason");
   if (!v) return reason_word("kill");

@@ -1,6 +1,6 @@
 /* Invariant: a command is a hosted process from its spawn on, and ends (hosted_end) when four things are
- * over: the OS process, stdout, stderr and the pipe that reports the start.  Its struct outlives that until
- * libuv has closed all of its handles. */
+ * over: the OS process, the pipes of stdout and stderr, and the pipe by which the guard reports the start.
+ * Its struct is freed when libuv has closed all of its handles. */
 #include "agent/process/command.h"
 
 #include "agent/process/command_spec.h"
@@ -21,22 +21,22 @@ struct command {
   struct hosted hosted;
   uv_process_t process;
   uv_pipe_t pipe[PIPES];
-  uv_timer_t timer;    /* the deadline, then the grace */
-  struct signal *call; /* not yet answered */
-  int handles;         /* to be closed before the struct may go */
-  int open;            /* of the four things above, those that are not over */
-  bool running;
+  uv_timer_t timer;    /* for the deadline, and for the grace between TERM and KILL */
+  struct signal *call; /* the call that spawned it, until it is answered */
+  int handles;         /* of libuv, not closed yet */
+  int open;            /* of the four things above, how many are not over */
+  bool running;        /* the OS process has not ended */
   bool stdin_open, stdin_full;
-  int start_errno;
-  struct term *reason; /* what ended it, when that was a signal of ours */
-  int64_t status;
+  int start_errno;     /* why the guard could not start the command; 0: it could */
+  struct term *reason; /* why this node has ended it; NULL: it has not */
+  int64_t status;      /* how the OS process ended */
   int signal;
-  size_t unflushed; /* output since the last flush */
-  npid flush;       /* the flush call under way */
-  npid flush_to;    /* and whom it went to */
-  npid owner;       /* or NPID_NONE */
-  npid owner_ref;   /* our monitor of it */
-  bool made;        /* uv has the process handle */
+  size_t unflushed; /* bytes of output since the last flush */
+  npid flush;       /* ref of the call "flush" under way; output is not read meanwhile */
+  npid flush_to;    /* the leader that the call went to */
+  npid owner;       /* the process that it ends with, or NPID_NONE */
+  npid owner_ref;   /* of the monitor of the owner */
+  bool made;        /* libuv has the process handle */
 };
 
 static const struct hosted_class command_class;
@@ -60,7 +60,7 @@ static void close_handle(struct command *c, void *handle) {
   if (!uv_is_closing(h)) uv_close(h, on_closed);
 }
 
-/* hosted's last word: the pid is gone, the handles follow. */
+/* hosted_class.free: closes the handles; the last of them frees the struct. */
 static void command_free(struct hosted *p) {
   struct command *c = (struct command *)p;
   for (int i = 0; i < PIPES; i++) close_handle(c, &c->pipe[i]);
@@ -68,8 +68,8 @@ static void command_free(struct hosted *p) {
   if (c->made) close_handle(c, &c->process);
 }
 
-/* Whoever asked hears of it before links and monitors fire, so that nothing of his does; the name is free
- * then. */
+/* The command could not be started.  The call is refused, and the name is free again, before hosted_end makes
+ * the caller's link and monitor fire: the caller has undone both when it reads the refusal. */
 static void refuse_start(struct command *c, int error) {
   struct signal *call = c->call;
   struct error e;
@@ -86,7 +86,7 @@ static void refuse_start(struct command *c, int error) {
   call_refuse(c->hosted.agent, call, &e);
 }
 
-/* ("exit_status", pid, status) to the leader: behind the last output, before the links and monitors fire. */
+/* Tells the leader ("exit_status", pid, status), after the last output and before links and monitors fire. */
 static void tell_status(struct command *c, const struct term *reason) {
   struct hosted *p = &c->hosted;
   struct term *t = term_build("spi", "exit_status", p->pid, (int64_t)reason_status(reason));
@@ -94,7 +94,7 @@ static void tell_status(struct command *c, const struct term *reason) {
   term_unref(t);
 }
 
-/* One of the four is over. */
+/* One of the four things is over; the last ends the command. */
 static void one_over(struct command *c) {
   if (--c->open) return;
   struct term *reason = reason_of(c);
@@ -115,13 +115,14 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
   c->running = false;
   c->status = status;
   c->signal = sig;
-  if (c->flush != NPID_NONE) output_resume(c); /* the little that is left in its pipes is not waited for */
+  if (c->flush != NPID_NONE) output_resume(c); /* its pipes hold little now: no flow control */
   one_over(c);
 }
 
 /* --- ending it ------------------------------------------------------------------------------------------ */
 
-/* The guard hands TERM on to the whole tree, and takes SIGRTMIN for "KILL it all". */
+/* The guard (cmd/node-guard.c) passes TERM on to the whole tree of processes; on SIGRTMIN it sends them KILL.
+ */
 static void signal_tree(struct command *c, bool kill_it) {
   if (c->running) uv_process_kill(&c->process, kill_it ? SIGRTMIN : SIGTERM);
 }
@@ -135,10 +136,10 @@ static void command_end(struct command *c, bool at_once) {
   if (!at_once) uv_timer_start(&c->timer, on_grace, COMMAND_GRACE_MS, 0);
 }
 
-/* TERM is a request, and the first reason for it stands; but kill is none, and is told as what it was. */
+/* The first reason for TERM is the exit reason of the command, unless a kill comes later. */
 static void command_exit(struct hosted *p, struct term *reason, bool kill_it) {
   struct command *c = (struct command *)p;
-  if (!c->running) return; /* what is left of its output is read; how it ended is known */
+  if (!c->running) return; /* it has ended already; only its output is still being read */
   if (kill_it || !c->reason) {
     term_unref(c->reason);
     c->reason = term_ref(reason);
@@ -236,7 +237,8 @@ struct input {
   char bytes[];
 };
 
-/* While much waits to be read by it, those who can wait send it no more. */
+/* Tells the vm whether the command takes more: senders that can wait do so while much is pending for its
+ * stdin. */
 static void note_input(struct command *c) {
   size_t waits = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]);
   bool full = waits > (c->stdin_full ? COMMAND_STDIN_HIGH / 2 : COMMAND_STDIN_HIGH);
@@ -246,21 +248,20 @@ static void note_input(struct command *c) {
 }
 
 static void on_written(uv_write_t *w, int status) {
-  (void)status; /* a command that does not read its stdin any more is no error of ours */
+  (void)status; /* a command may stop reading its standard input */
   note_input(w->handle->data);
   free(w->data);
 }
 
-/* Bytes for stdin, answered once they are written: how a stream of them is kept from outrunning the command.
- */
-struct feed {
+/* A call "stdin": it is answered once its bytes are written, which is the flow control of its caller. */
+struct fed {
   uv_write_t write;
   struct agent *agent;
   struct signal *call;
 };
 
 static void on_fed(uv_write_t *w, int status) {
-  struct feed *f = w->data;
+  struct fed *f = w->data;
   struct error e;
   if (status) error_set(&e, ERR_SYSTEM, "the command's standard input: %s", uv_strerror(status));
   if (status)
@@ -275,20 +276,21 @@ static void no_stdin(struct command *c, struct signal *call) {
                    "this command was spawned without a standard input, or has closed it");
 }
 
-static void feed(struct command *c, struct signal *call) {
+static void feed_stdin(struct command *c, struct signal *call) {
   struct term_reader r = term_read(call->term);
   const char *bytes;
   size_t n;
   term_skip(&r);
-  struct feed *f = term_get_str(&r, &bytes, &n) ? malloc(sizeof *f) : NULL;
+  struct fed *f = term_get_str(&r, &bytes, &n) ? malloc(sizeof *f) : NULL;
   if (!f || !c->stdin_open) {
     free(f);
     no_stdin(c, call);
     return;
   }
-  *f = (struct feed){.agent = c->hosted.agent, .call = call};
+  *f = (struct fed){.agent = c->hosted.agent, .call = call};
   f->write.data = f;
-  uv_buf_t b = uv_buf_init((char *)(uintptr_t)bytes, (unsigned)n); /* the call keeps them until on_fed */
+  uv_buf_t b =
+      uv_buf_init((char *)(uintptr_t)bytes, (unsigned)n); /* they stay in the call, which on_fed frees */
   int failed = uv_write(&f->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_fed);
   if (failed) on_fed(&f->write, failed);
 }
@@ -300,7 +302,7 @@ static void on_shut(uv_shutdown_t *shut, int status) {
   close_handle(c, &c->pipe[IN]);
 }
 
-/* Closes it once all that was sent is written. */
+/* Closes the standard input once all that was sent is written. */
 static void end_stdin(struct command *c) {
   uv_shutdown_t *shut = malloc(sizeof *shut);
   c->stdin_open = false;
@@ -313,7 +315,7 @@ static void end_stdin(struct command *c) {
 static bool command_call(struct hosted *p, struct signal *call) {
   struct command *c = (struct command *)p;
   if (term_is_word(call->term, "stdin")) {
-    feed(c, call);
+    feed_stdin(c, call);
     return true;
   }
   if (!term_is_word(call->term, "stdin_eof")) return false;
@@ -322,7 +324,7 @@ static bool command_call(struct hosted *p, struct signal *call) {
   return true;
 }
 
-/* A message: its strings, one after the other, go to stdin. */
+/* Writes the strings of a message, one after the other, to the standard input. */
 static void command_message(struct hosted *p, const struct signal *s) {
   struct command *c = (struct command *)p;
   struct term_reader r = term_read(s->term);
@@ -334,7 +336,8 @@ static void command_message(struct hosted *p, const struct signal *s) {
     bool full = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]) > COMMAND_STDIN_MAX;
     struct input *in = full ? NULL : malloc(sizeof *in + n);
     if (!in) {
-      log_line(&p->agent->log, "%zu bytes for a command's stdin are lost: it does not read", n);
+      log_line(&p->agent->log,
+               "%zu bytes for the standard input of a command are lost: it does not read them", n);
       continue;
     }
     memcpy(in->bytes, bytes, n);
@@ -347,7 +350,7 @@ static void command_message(struct hosted *p, const struct signal *s) {
 
 /* --- its start ------------------------------------------------------------------------------------------ */
 
-/* The leader that owes us an answer is gone with its node. */
+/* A lost node takes the answer to a flush along: output goes on. */
 static void command_node_down(struct hosted *p, uint32_t incarnation) {
   struct command *c = (struct command *)p;
   if (c->flush != NPID_NONE && npid_incarnation(c->flush_to) == incarnation) output_resume(c);
@@ -362,7 +365,9 @@ static const struct hosted_class command_class = {.kind = "command",
                                                   .node_down = command_node_down,
                                                   .free = command_free};
 
-/* Who is linked, or the owner, may be gone by now, and then says so. */
+/* The command runs.  Its owner and its linked processes may have ended meanwhile: MONITOR and LINK make the
+ * vm say so.
+ */
 static void answer_started(struct command *c) {
   struct hosted *p = &c->hosted;
   if (c->owner != NPID_NONE) agent_send(p->agent, SIGNAL_MONITOR, c->owner, p->pid, c->owner_ref, NULL);
@@ -373,8 +378,8 @@ static void answer_started(struct command *c) {
   c->call = NULL;
 }
 
-/* The guard's pipe: closed without a byte, the command runs; four bytes, the errno why not.  Output is read
- * from then on only: whoever spawned it knows its pid before its first word. */
+/* The guard's pipe.  Closed without a byte: the command runs.  Four bytes: the errno of why it does not.
+ * Output is read only from then on, so that the caller knows the pid before the first output arrives. */
 static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   struct command *c = stream->data;
   if (n == (ssize_t)sizeof c->start_errno) memcpy(&c->start_errno, bytes->base, sizeof c->start_errno);
@@ -394,7 +399,7 @@ static void init_handles(struct command *c) {
   c->handles = PIPES + 1;
 }
 
-/* Even a failed uv_spawn leaves a handle that wants closing. */
+/* Returns 0 or an errno.  After a failed uv_spawn, too, the process handle has to be closed. */
 static int start_process(struct command *c, const struct command_spec *p) {
   const int writable = UV_CREATE_PIPE | UV_WRITABLE_PIPE, readable = UV_CREATE_PIPE | UV_READABLE_PIPE;
   uv_stdio_container_t stdio[PIPES] = {
@@ -423,11 +428,11 @@ static int start_process(struct command *c, const struct command_spec *p) {
   return 0;
 }
 
-/* Name, link and monitor are in place before the caller is told the pid. */
+/* Puts the name, the link and the monitor of the spec in place, before the caller is told the pid. */
 static int introduce(struct command *c, const struct command_spec *p, struct error *e) {
   int code = 0;
   if (p->link != NPID_NONE) code = hosted_bond(&c->hosted, p->link, NPID_NONE);
-  if (!code && p->watcher != NPID_NONE) code = hosted_bond(&c->hosted, p->watcher, p->watch_ref);
+  if (!code && p->monitor != NPID_NONE) code = hosted_bond(&c->hosted, p->monitor, p->monitor_ref);
   if (!code && *p->name) code = names_register(c->hosted.agent->names, p->name, c->hosted.pid, 0);
   return code ? error_set(e, code, "%s: %s", *p->name ? p->name : "command", names_refusal(code)) : 0;
 }
@@ -435,7 +440,7 @@ static int introduce(struct command *c, const struct command_spec *p, struct err
 static void no_start(struct command *c, const struct error *e) {
   struct signal *call = c->call;
   c->call = NULL;
-  c->hosted.bond_count = 0; /* it never was */
+  c->hosted.bond_count = 0; /* it never ran: no link or monitor fires */
   hosted_end(&c->hosted, NULL);
   call_refuse(c->hosted.agent, call, e);
 }

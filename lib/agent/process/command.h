@@ -1,7 +1,8 @@
-/* command: an operating-system command as a process: its output goes to its group leader as messages
- * ("stdout" | "stderr", pid, bytes), what it is sent is written to its stdin, its end is its exit reason:
- * "normal" for status 0, {"exit", n}, {"signal", n}.  An exit signal ends it with TERM and, COMMAND_GRACE_MS
- * later, KILL, to all its processes.  I/O thread only. */
+/* command: an operating-system command as a process.  Its output goes to its group leader as messages
+ * (core/output.h); the strings of a message to it are written to its standard input; how it ends is its exit
+ * reason (reason_exit).  An exit signal sends TERM, and COMMAND_GRACE_MS later KILL, to the command and all
+ * processes below it.  I/O thread only.
+ */
 #ifndef AGENT_PROCESS_COMMAND_H
 #define AGENT_PROCESS_COMMAND_H
 
@@ -10,16 +11,18 @@
 
 enum {
   COMMAND_GRACE_MS = 5000,
-  COMMAND_STDIN_HIGH = 1 << 20, /* while more bytes wait to be read by it, its senders wait */
-  COMMAND_STDIN_MAX = 16 << 20, /* beyond, what comes from those who do not is lost, and logged */
+  COMMAND_STDIN_HIGH =
+      1 << 20, /* with more bytes pending for its standard input, senders that can wait, wait */
+  COMMAND_STDIN_MAX =
+      16 << 20, /* with more bytes pending, messages from other senders are dropped, and logged */
 };
 
-/* Starts the command of a ["spawn", spec] call (vm.h), spec being the MAP that `spec` stands at; consumes the
- * call.  The reply follows once it runs, or could not. */
+/* Starts the command of a call ["spawn" | "exec", MAP] (vm.h); the reader `spec` stands at the MAP.  Consumes
+ * the call, which is answered once the command runs or has failed to start. */
 void command_spawn(struct agent *a, struct signal *call, struct term_reader spec);
 
-/* Asks every command to end. */
+/* Sends every command an exit signal with the reason "shutdown". */
 void commands_stop(struct agent *a);
-bool commands_left(const struct agent *a);
+bool commands_left(const struct agent *a); /* does any command still run? */
 
 #endif

@@ -1,5 +1,6 @@
-/* Invariant: argv and env end with NULL however far they were filled, so command_spec_finish frees what there
- * is. */
+/* Invariant: argv and env end with NULL however far they are filled, so command_spec_finish can free them at
+ * any time.
+ */
 #include "agent/process/command_spec.h"
 
 #include "base/buf.h"
@@ -42,15 +43,15 @@ static int command_spec_argv(struct command_spec *p, struct term_reader r, const
   p->first = n;
   for (uint32_t i = 0; i < list.count; i++, term_skip(&r))
     if (!(p->argv[n++] = text_at(r)))
-      return error_set(e, ERR_BAD_VALUE, "word %u of the command is no string without NUL", i + 1);
+      return error_set(e, ERR_BAD_VALUE, "word %u of the command must be a string without NUL", i + 1);
   return 0;
 }
 
-/* The agent's environment with the spec's settings in place of or after its own. */
+/* Sets env: the environment of the node, with the variables of the spec replaced or added. */
 static int command_spec_env(struct command_spec *p, struct term_reader r, struct error *e) {
   struct term_value map = term_next(&r);
   size_t base = 0, n = 0;
-  if (map.tag == TERM_LIST && !map.count) return 0; /* an empty table */
+  if (map.tag == TERM_LIST && !map.count) return 0; /* an empty Lua table travels as a LIST */
   if (map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
   while (environ[base]) base++;
   p->env = calloc(base + map.count + 1, sizeof *p->env);
@@ -78,8 +79,8 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
   struct term_reader at;
   *p = (struct command_spec){.leader = a->console,
                              .link = NPID_NONE,
-                             .watcher = NPID_NONE,
-                             .watch_ref = NPID_NONE,
+                             .monitor = NPID_NONE,
+                             .monitor_ref = NPID_NONE,
                              .owner = NPID_NONE,
                              .with_stdin = by_process};
   if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
@@ -95,7 +96,7 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
   if (term_map_find(spec, "owner", &at)) term_get_pid(&at, &p->owner);
   if (term_map_find(spec, "monitor", &at) && term_next(&at).tag == TERM_LIST) {
     struct term_value who = term_next(&at), ref = term_next(&at);
-    if (who.tag == TERM_PID && ref.tag == TERM_REF) p->watcher = who.pid, p->watch_ref = ref.pid;
+    if (who.tag == TERM_PID && ref.tag == TERM_REF) p->monitor = who.pid, p->monitor_ref = ref.pid;
   }
   if (term_map_find(spec, "name", &at)) {
     char *name = text_at(at);

@@ -1,4 +1,4 @@
-/* plan: the spec of a command (vm.h: "exec") as uv_spawn wants it.  I/O thread only. */
+/* command_spec: the spec of a command (vm.h: "exec"), in the form that uv_spawn takes.  I/O thread only. */
 #ifndef AGENT_PROCESS_COMMAND_SPEC_H
 #define AGENT_PROCESS_COMMAND_SPEC_H
 
@@ -6,25 +6,27 @@
 #include "core/term.h"
 
 struct command_spec {
-  char **argv;  /* the guard's words first */
-  size_t first; /* of the command's own */
-  char **env;   /* NULL: the agent's */
+  char **argv;  /* the words of the guard, then those of the command */
+  size_t first; /* index of the command's first word */
+  char **env;   /* NULL: that of the node */
   char *cwd;
   bool with_stdin;
-  npid leader, link, watcher, watch_ref;
-  npid owner; /* it ends as this one does */
+  npid leader, link;
+  npid monitor, monitor_ref; /* the process that monitors it, and the ref */
+  npid owner;                /* the process with which it ends */
   int64_t timeout_ms;
   char name[256];
 };
 
-/* Reads the MAP that spec stands at. A command that another process runs (by_process) has a stdin to be sent
- * to; one from the shell has it when it asks. On failure too, command_spec_finish is due. ERR_USAGE,
- * ERR_BAD_VALUE, ERR_BAD_NAME, ERR_NOMEM. */
+/* Reads the MAP that spec stands at.  A command that a green thread runs (by_process) has a pipe as its
+ * standard input unless the spec says no; one from the shell has it only if the spec says so.  After a
+ * failure, too, command_spec_finish is due.  ERR_USAGE, ERR_BAD_VALUE, ERR_BAD_NAME, ERR_NOMEM. */
 int command_spec_read(struct agent *a, bool by_process, struct term_reader spec, struct command_spec *out,
                       struct error *e) MUST_CHECK;
 void command_spec_finish(struct command_spec *p);
 
-/* For people: the command's words with blanks between them; heap, or NULL. */
+/* The words of the command with blanks between them, for people: a heap string, or NULL when memory ran out.
+ */
 char *command_spec_words(const struct command_spec *p);
 
 #endif

@@ -1,4 +1,5 @@
-/* Invariant: at most one write is under way; `writing` holds its bytes, `pending` what came since. */
+/* Invariant: at most one write is under way, in the thread pool.  `writing` holds its bytes, which the loop
+ * does not touch meanwhile; `pending` holds what came since. */
 #include "agent/process/console.h"
 
 #include "agent/process/hosted.h"
@@ -23,13 +24,13 @@ struct console {
   int fd;
   bool own_fd;
   struct buf pending, writing;
-  size_t at;  /* of writing */
-  bool plain; /* a file: it always takes what it is given */
+  size_t at;  /* bytes of `writing` that are written */
+  bool plain; /* a regular file: writing to it does not wait for a reader */
   uv_work_t write;
   ssize_t wrote;
   bool busy, gone;
   size_t lost;
-  struct signal *flushes; /* calls that wait for room */
+  struct signal *flushes; /* calls "flush" that wait until less is pending */
 };
 
 static void write_some(struct console *c);
@@ -101,7 +102,7 @@ static void put(struct console *c, const char *bytes, size_t n) {
   write_some(c);
 }
 
-/* Output of a process is written as it is; any other message as one line of JSON. */
+/* Writes the output of a process as it is, and any other message as a line of JSON. */
 static void console_message(struct hosted *p, const struct signal *s) {
   struct console *c = (struct console *)p;
   struct output o;
@@ -109,7 +110,7 @@ static void console_message(struct hosted *p, const struct signal *s) {
     put(c, o.bytes, o.n);
     return;
   }
-  if (term_is_word(s->term, "exit_status")) return; /* of a command whose leader it is: nobody asked */
+  if (term_is_word(s->term, "exit_status")) return; /* a command that the console leads has ended */
   struct buf line = BUF_INIT;
   json_put_term(&line, p->agent->nodes, s->term);
   buf_putc(&line, '\n');
@@ -125,7 +126,7 @@ static bool console_call(struct hosted *p, struct signal *s) {
   return true;
 }
 
-/* The console ends with its node: exit signals pass it by. */
+/* Exit signals do not end the console: it ends with its node. */
 static void console_exit(struct hosted *p, struct term *reason, bool kill) {
   (void)p, (void)reason, (void)kill;
 }

@@ -8,13 +8,13 @@
 #include "agent/state.h"
 
 enum {
-  CONSOLE_HIGH = 4 << 20 /* pending bytes beyond which a writer's flush has to wait */,
-  CONSOLE_MAX = 64 << 20 /* and beyond which output is counted as lost */
+  CONSOLE_HIGH = 4 << 20, /* with more bytes pending, calls "flush" wait, and so their callers */
+  CONSOLE_MAX = 64 << 20, /* what would make more bytes pending is dropped, and logged */
 };
 
 int console_init(struct agent *a, struct error *e) MUST_CHECK;
 
-/* Nothing left to be written? (while stopping) */
+/* Has everything been written? */
 bool console_idle(const struct agent *a);
 
 #endif

@@ -68,7 +68,7 @@ int hosted_bond(struct hosted *p, npid pid, npid ref) {
   return 0;
 }
 
-/* Takes the bond out; false when there was none. */
+/* Removes a bond; false when there was none. */
 static bool unbond(struct hosted *p, npid pid, npid ref) {
   for (size_t i = 0; i < p->bond_count; i++) {
     if (p->bonds[i].pid != pid || p->bonds[i].ref != ref) continue;
@@ -78,8 +78,8 @@ static bool unbond(struct hosted *p, npid pid, npid ref) {
   return false;
 }
 
-/* An exit signal: `normal` is ignored, `kill` cannot be, anything else ends the process (none of the hosted
- * kinds traps exits). */
+/* An exit signal: "normal" is ignored, anything else ends the process.  "kill" arrives as "killed".  No
+ * hosted process traps exits. */
 static void exit_signal(struct hosted *p, struct term *reason, bool kill) {
   if (!kill && term_is_word(reason, "normal")) return;
   struct term *killed = kill ? reason_word("killed") : NULL;
@@ -96,7 +96,7 @@ static void put_text(struct term_writer *w, const char *key, const char *value) 
   term_put_text(w, value);
 }
 
-/* The pids of its links, or of who watches it. */
+/* A key with the LIST of the pids that it is linked with, or that monitor it. */
 static void put_bonds(struct term_writer *w, const char *key, const struct hosted *p, bool links) {
   uint32_t count = 0;
   term_put_text(w, key);
@@ -109,7 +109,8 @@ static void put_bonds(struct term_writer *w, const char *key, const struct hoste
   term_set_count(w, at, count);
 }
 
-/* [true, MAP], with the keys that a green thread has too. */
+/* The reply to "info" or (everything) "process_info": [true, MAP] with the keys that a green thread has too.
+ */
 static struct term *info(struct hosted *p, bool everything) {
   struct term_writer w = TERM_WRITER_INIT;
   term_put_bool(&w, true);
@@ -150,7 +151,8 @@ static void answer(struct hosted *p, struct signal *s) {
   signal_free(s);
 }
 
-/* What came by a connection that was lost before it got here ties nobody. */
+/* LINK or MONITOR.  One that came over a connection which has been lost since makes no bond: the sender's
+ * side has already been told that the node is down. */
 static void bind_to(struct hosted *p, const struct signal *s) {
   struct agent *a = p->agent;
   bool lost = s->epoch && s->epoch != nodetab_epoch(a->nodes, npid_incarnation(s->from));
@@ -170,7 +172,7 @@ void hosted_signal(struct hosted *p, struct signal *s) {
     break;
   case SIGNAL_LINK:
   case SIGNAL_MONITOR: bind_to(p, s); break;
-  case SIGNAL_UNLINK: /* ours cannot cross it: no hosted process unlinks by itself */
+  case SIGNAL_UNLINK: /* no UNLINK of a hosted process can be under way, since none unlinks by itself */
     unbond(p, s->from, NPID_NONE);
     agent_send(p->agent, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);
     break;

@@ -1,8 +1,8 @@
-/* hosted: processes of the agent's own kinds: commands, clients and the console.
+/* hosted: the processes that live on the I/O thread: commands, clients and the console.
  *
- * Each has a pid and takes signals as a green thread does; what is common to all (links, monitors, names, the
- * rules of exit signals: Erlang reference manual, "Processes: Exit signals") is here, what differs is a class
- * of callbacks.  A hosted process lives until hosted_end.  I/O thread only. */
+ * Each has a pid and takes signals as a green thread does.  What all have in common is here (links, monitors,
+ * names, the rules of exit signals: Erlang reference manual, "Processes: Exit signals"); what differs is a
+ * class of callbacks. A hosted process lives until hosted_end.  I/O thread only. */
 #ifndef AGENT_PROCESS_HOSTED_H
 #define AGENT_PROCESS_HOSTED_H
 
@@ -12,17 +12,18 @@
 struct hosted;
 
 struct hosted_class {
-  const char *kind;                                               /* "command", "client", "console" */
-  void (*message)(struct hosted *p, const struct signal *s);      /* NULL: messages vanish */
-  bool (*call)(struct hosted *p, struct signal *s);               /* true: it took the call and will reply */
-  void (*exit)(struct hosted *p, struct term *reason, bool kill); /* a signal to end by; NULL: hosted_end */
-  void (*down)(struct hosted *p, const struct signal *s);         /* a process it monitors ended */
-  void (*reply)(struct hosted *p, const struct signal *s);        /* to a call it made */
-  void (*node_down)(struct hosted *p, uint32_t incarnation);      /* a node is lost; may end p */
-  void (*free)(struct hosted *p);                                 /* the last of it; frees p itself */
+  const char *kind;                                          /* "command", "client", "console" */
+  void (*message)(struct hosted *p, const struct signal *s); /* NULL: messages vanish */
+  bool (*call)(struct hosted *p, struct signal *s);          /* true: it took the call and will reply */
+  void (*exit)(struct hosted *p, struct term *reason,
+               bool kill); /* an exit signal that it has to end by; NULL: hosted_end */
+  void (*down)(struct hosted *p, const struct signal *s);    /* a process it monitors ended */
+  void (*reply)(struct hosted *p, const struct signal *s);   /* to a call it made */
+  void (*node_down)(struct hosted *p, uint32_t incarnation); /* a node is lost; may end p */
+  void (*free)(struct hosted *p); /* after hosted_end: frees what is its own, and p; may be NULL */
 };
 
-struct bond { /* a link, or a monitor that `pid` holds on us */
+struct bond { /* a link with `pid`, or a monitor by which `pid` monitors the hosted process */
   npid pid;
   npid ref; /* NPID_NONE for a link */
 };
@@ -36,7 +37,7 @@ struct hosted {
   struct bond *bonds;
   size_t bond_count, bond_cap;
   int64_t started_ns;
-  char *what; /* one line for people, heap, or NULL: goes with it */
+  char *what; /* one line for people (heap; freed by hosted_end), or NULL: the kind */
 };
 
 /* Gives p (zeroed storage of the caller) a pid and puts it into the list.  0, ERR_BUSY or ERR_NOMEM. */
@@ -59,7 +60,8 @@ void hosted_signal(struct hosted *p, struct signal *s);
 /* Adds a link or a monitor (ref) of pid on p. */
 int hosted_bond(struct hosted *p, npid pid, npid ref) MUST_CHECK;
 
-/* Fires what p has with the pids of a lost node. */
+/* A node is lost: links with its processes fire with reason (borrowed), monitors of its processes are
+ * removed, and each class is told. */
 void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason);
 
 #endif
