@@ -4,9 +4,10 @@
 --   group.join("listeners", self())
 --   for _, pid in ipairs(group.members("listeners")) do send(pid, "hello") end
 --
--- Each node has one process, named "group", that is started when it is first needed.  It watches the members of its
--- own node, and tells the others about them; so a change is seen elsewhere a moment later, and in the order in which
--- its node made it.  A process that ends leaves its groups, and a node that is lost takes its members along.
+-- Each node has one process, named "group", that is started when it is first needed.  It monitors the members of its
+-- own node, and tells its peers, the same processes of the other nodes, of each change; so other nodes see a change a
+-- moment later, and the changes of one node in their order.  A process that ends leaves its groups; when the connection
+-- to a node is lost, its members are removed.
 --
 -- A process that joined a group twice is in it twice.  The rules are those of Erlang's pg.
 
@@ -31,7 +32,7 @@ local function index_of(list, pid)
   end
 end
 
--- Takes one membership of each pid away; returns the pids that had one.
+-- Removes one membership of each pid; returns the pids that had one.
 local function remove(groups, name, pids)
   local list, removed = groups[name] or {}, {}
   for _, pid in ipairs(pids) do
@@ -51,10 +52,10 @@ local function count(groups, pid)
 end
 
 -- --- the process: peers ----------------------------------------------------------------------------------------
--- state.peers: pid of another node's process -> its memberships, or false until it has told them.  A peer is told of
--- every change from the moment it is one; it becomes one by "discover", and answers with all it has.  Who asks for
--- members meanwhile waits for that answer, so that what the first to ask on a node sees is whole; but not for ever, as
--- the name may be somebody else's there.
+-- state.peers: pid of another node's process -> its memberships, or false until it has sent them.  A process that sends
+-- "discover" becomes a peer: it gets all memberships of this node, and from then on every change.  A request for
+-- members waits until every peer has sent its memberships, so that the first answer on a node is complete; but at most
+-- PATIENCE milliseconds a peer, as another program may have the name "group" there.
 
 local function tell(state, ...)
   for peer in pairs(state.peers) do server.cast(peer, {...}) end
@@ -163,7 +164,7 @@ end
 
 -- --- the server ------------------------------------------------------------------------------------------------
 
--- The process outlives whoever needed it first, so it prints on the console.
+-- The process outlives the one that started it, so its group leader is the console.
 function group.init()
   local console = whereis("console")
   if console then group_leader(console) end
@@ -236,7 +237,7 @@ end
 
 -- --- what others call ------------------------------------------------------------------------------------------
 
--- The process of this node; two that start it at once agree on one.
+-- The process of this node; it is started if it does not run.  When two start it at once, both get the same pid.
 local function process()
   local pid = whereis(NAME)
   if pid then return pid end
@@ -255,7 +256,7 @@ local function check_name(name)
   return name
 end
 
--- A pid, or a list of them, as a list.
+-- Returns a pid, or a list of them, as a list.
 local function check_pids(pids)
   local list = type(pids) == "table" and pids or {pids}
   for _, pid in ipairs(list) do
@@ -267,33 +268,39 @@ local function check_pids(pids)
   return list
 end
 
--- The process (the caller), or each of a list, is a member of the group from now on.  They are processes of this
--- node.
+--- group.join(name, [pids])
+-- Makes the caller, a process of this node, or each of a list of those a member of a group.
 function group.join(name, pids)
   return ask("join", check_name(name), check_pids(pids or self()))
 end
 
--- It is one no more, or once less; false when it was none.
+--- group.leave(name, [pids])
+-- Removes one membership of each process, and returns false when there was none.
 function group.leave(name, pids)
   return ask("leave", check_name(name), check_pids(pids or self()))
 end
 
--- The members, those of this node first; a process as often as it has joined.
+--- group.members(name)
+-- Returns a list of all members of a group, those of this node first.
+-- A process is in it as often as it has joined.
 function group.members(name)
   return ask("members", check_name(name))
 end
 
--- Those of this node.
+--- group.local_members(name)
+-- Returns a list of the members of a group on this node.
 function group.local_members(name)
   return ask("local_members", check_name(name))
 end
 
--- The names of all groups that have members, in order.
+--- group.which_groups()
+-- Returns a sorted list of the names of the groups that have members.
 function group.which_groups()
   return ask("which_groups")
 end
 
--- Sends a message to every member; returns how many there are.
+--- group.send(name, ...)
+-- Sends a message to all members of a group, and returns their number.
 function group.send(name, ...)
   local members = group.members(name)
   for _, pid in ipairs(members) do send(pid, ...) end

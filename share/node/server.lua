@@ -10,14 +10,17 @@
 --   local pid = assert(server.start(counter, {name = "counter"}, 10))
 --   server.call("counter", 5)   --> 15
 --
--- callbacks is the name of a module, or a table; the server gets a copy of it.  None has to be there:
+-- The callbacks are a module's name, or a table, of which the server gets a copy.  Each callback is optional:
 --   init(...)                            returns the state; or nil and the reason not to start
 --   handle_call(state, request, from)    returns "reply", value [, state]  or  "noreply" [, state]
 --   handle_cast(state, request)          returns nothing, or "noreply" [, state]
---   handle_info(state, ...)              any other message, as its values; returns the same
---   terminate(state, reason)             before the process ends
--- Each of the handlers may return "stop", reason [, reply].  A state that is not returned stays, so a table is just
--- changed in place.
+--   handle_info(state, ...)              gets the values of any other message; returns as handle_cast does
+--   terminate(state, reason)             runs before the process ends
+-- Each of the handlers may return "stop", reason [, reply].  A handler that returns no state keeps the old one, so
+-- it may change a table in place.
+--
+-- A line that begins with three dashes says how a function is called, and the line below it what the function does:
+-- node-lua(7) says the same.
 
 local server = {}
 
@@ -32,7 +35,7 @@ local function check(dest, level)
   error("server: a pid, a name, or {name, node} expected, not " .. inspect(dest), level + 1)
 end
 
--- Of a process on another node the name is asked for there.
+-- Looks a name up on another node, by a process that runs there.
 local function find_there(name, there)
   local ok, problem, ref = pcall(node.spawn_monitor, there, function() exit({"found", whereis(name)}) end)
   if not ok then return nil, problem end
@@ -41,8 +44,9 @@ local function find_there(name, there)
   return nil, reason
 end
 
--- The pid of a server: of itself, of a name of this node or else of the cluster, of {name, node}.  nil without one,
--- and the reason when its node cannot be asked.
+--- server.whereis(server)
+-- Returns the pid of a server, or nil, and the reason when its node cannot be asked.
+-- A name is looked up on this node first, then in the cluster.
 function server.whereis(dest)
   check(dest, 2)
   if type(dest) == "userdata" then return dest end
@@ -65,13 +69,14 @@ local function check_ms(ms)
   error("server: milliseconds expected, 0 or more, not " .. inspect(ms), 3)
 end
 
--- What became of a process, in words.
+-- The reason for which a process ended, as text.
 local function words(reason)
   if type(reason) == "table" and reason[1] == "error" then return tostring(reason[2]) end
   return type(reason) == "string" and reason or inspect(reason)
 end
 
--- A process of its own waits for the reply, and ends with it as its reason: whatever comes later finds nobody.
+-- The body of a process that waits for the reply, and ends with the reply as its exit reason.  A reply that comes
+-- after the process has ended is dropped, so the caller never sees it.
 local function await_reply(pid, caller, timeout)
   monitor(pid)
   monitor(caller)
@@ -79,12 +84,13 @@ local function await_reply(pid, caller, timeout)
   exit(kind == "$reply" and {kind, reply} or kind and "down" or "timeout")
 end
 
--- Sends a request, and returns the reply.  A server that is not there, that ends meanwhile, or that takes longer
--- than timeout (milliseconds; 5000) is an error.
+--- server.call(server, request, [ms])
+-- Sends a request to a server, and returns the reply.
+-- Errors are: there is no such server; it ends before the reply; no reply has come after ms (5000) milliseconds.
 function server.call(dest, request, timeout)
   timeout = check_ms(timeout or PATIENCE)
   local pid = find(dest)
-  local watch = monitor(pid) -- before the request: it knows the reason of every end
+  local watch = monitor(pid) -- before the request, so that its DOWN has the reason of any end
   local waiter, ref = spawn_monitor(await_reply, pid, self(), timeout)
   local sent, problem = pcall(send, pid, "$call", {to = waiter, caller = self()}, request)
   if not sent then
@@ -101,19 +107,25 @@ function server.call(dest, request, timeout)
   error(("server %s: the call failed: %s"):format(inspect(dest), words(answer == "down" and problem or answer)), 2)
 end
 
--- Sends a request that has no reply.  As with any message, nobody says whether it arrived; nor waits for that.
+--- server.cast(server, request)
+-- Sends a request that gets no reply.
+-- As with any message, the caller is not told whether the request arrived.
 function server.cast(dest, request)
   check(dest, 2)
   if type(dest) == "string" then dest = server.whereis(dest) end
   if dest then send(dest, "$cast", request) end
 end
 
--- Answers a call that handle_call left open with "noreply"; any process may.
+--- server.reply(from, value)
+-- Replies to a call for which handle_call returned "noreply".
+-- Any process may do so.
 function server.reply(from, value)
   send(from.to, "$reply", value)
 end
 
--- Asks the server to end, and waits until it has.  Ending for another reason than this one is an error.
+--- server.stop(server, [reason], [ms])
+-- Asks a server to end, and waits until it has ended.
+-- An end for another reason than the one given is an error.
 function server.stop(dest, reason, timeout)
   timeout = check_ms(timeout or math.huge)
   local pid = find(dest)
@@ -137,13 +149,14 @@ local function finish(s, reason)
   exit(reason)
 end
 
--- Ends the server with an error, terminate before it.
+-- Calls terminate, then ends the server with an error.
 local function fail(s, problem)
   if s.callbacks.terminate then s.callbacks.terminate(s.state, {"error", tostring(problem)}) end
   error(problem, 0)
 end
 
--- Errors are caught only where there is a terminate to be called: uncaught, they keep their whole traceback.
+-- Calls f.  Its error is caught only where there is a terminate to call: an error that is not caught keeps its whole
+-- traceback.
 local function guard(s, f, ...)
   if not s.callbacks.terminate then return f(...) end
   local function pass(ok, ...)
@@ -157,7 +170,7 @@ local function keep(s, state)
   if state ~= nil then s.state = state end
 end
 
--- What a handler has returned is done.
+-- Carries out what a handler has returned.
 local function settle(s, name, from, verdict, value, third)
   if verdict == "reply" and from then
     server.reply(from, value)
@@ -194,7 +207,7 @@ local function dispatch(s, kind, ...)
   handle(s, "handle_info", nil, kind, ...)
 end
 
--- nil, or who has the name already.
+-- Takes the names of the options; returns the pid that has one of them already, or nil.
 local function take_names(options)
   if options.name and not pcall(register, options.name, self()) then
     return whereis(options.name) or error(("server: the name %s cannot be taken"):format(inspect(options.name)), 0)
@@ -205,7 +218,7 @@ local function take_names(options)
   end
 end
 
--- The body of a server, for start.
+-- The body of a server process; not for callers of this module.
 function server.enter(starter, callbacks, options, args)
   if options.link then link(starter) end
   local holder = take_names(options)
@@ -223,7 +236,7 @@ end
 
 -- --- starting --------------------------------------------------------------------------------------------------
 
--- What is not started leaves nothing behind: no link, no message.
+-- Removes the link and the messages of a server that did not start.
 local function part(pid, ref)
   demonitor(ref, true)
   unlink(pid)
@@ -248,7 +261,7 @@ local function await_start(pid, ref, timeout)
   return nil, kind == "DOWN" and reason or {"already_started", third}
 end
 
--- Called in tail position: its caller's caller is to blame.
+-- Is called in tail position, so that level 2 of its errors is the caller of this module.
 local function start(callbacks, options, ...)
   local kind = type(callbacks)
   if kind ~= "table" and kind ~= "string" then
@@ -256,7 +269,7 @@ local function start(callbacks, options, ...)
   end
   check_ms(options.timeout or math.huge)
   local starter, args = self(), table.pack(...)
-  -- One closure, so that callbacks which share a variable here share its copy there.
+  -- One closure, so that callbacks that share a variable here share one copy of it in the server.
   local function body() return require("server").enter(starter, callbacks, options, args) end
   local ok, pid, ref = pcall(node.spawn_monitor, options.node or node.self(), body)
   if not ok then return nil, pid end
@@ -270,14 +283,17 @@ local function with_link(options, wanted)
   return all
 end
 
--- Starts a server; the rest goes to init.  Options: name (of this node), global (of the cluster), node (where; here),
--- timeout (of init; none).  Returns the pid once init is done; or nil and the reason, {"already_started", pid} when
--- a name is taken.
+--- server.start(callbacks, [options], [...])
+-- Starts a server, and returns its pid once init has returned, or nil and the reason.
+-- The arguments after the options go to init.  Options: name (on this node), global (name in the cluster), node (the
+-- node to run on; this one), timeout (milliseconds that init may take; no limit).  The reason is
+-- {"already_started", pid} when a name is taken.
 function server.start(callbacks, options, ...)
   return start(callbacks, with_link(options, false), ...)
 end
 
--- The same, linked to the caller.
+--- server.start_link(callbacks, [options], [...])
+-- Starts a server that is linked to the caller, and returns as server.start does.
 function server.start_link(callbacks, options, ...)
   return start(callbacks, with_link(options, true), ...)
 end

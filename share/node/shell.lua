@@ -1,13 +1,14 @@
 -- shell: the processes behind node-shell.
 --
--- The tool holds a mailbox, the client.  A keeper takes the tool's requests; an evaluator, whose group leader is
--- the client, runs the code.  When the evaluator ends, the keeper starts another; when the client goes, both end.
+-- The client is the mailbox that the tool holds.  The keeper takes the requests of the tool; the evaluator, whose group
+-- leader is the client, runs the code.  When the evaluator ends, the keeper starts another; when the client ends, both
+-- end.
 --
 --   to the keeper      "eval", n, code, chunk name · "complete", n, line · "interrupt"
 --   to the client      "shell", n, what, …         what: "done" · "value", text · "error", text · "more", error
 --                                                  "words", length of what they complete, list · "gone", reason
 
--- Code at the prompt may redefine any global: what the shell itself needs is kept aside.
+-- Code at the prompt may redefine any global, so the shell uses copies made when it is loaded.
 local send <const>, receive <const>, receive_match <const> = send, receive, receive_match
 local pcall <const>, load <const>, type <const>, pairs <const>, ipairs <const> = pcall, load, type, pairs, ipairs
 local inspect <const>, puts <const>, error <const>, tostring <const> = inspect, puts, error, tostring
@@ -17,7 +18,7 @@ local find <const>, match <const>, sub <const>, gsub <const> = string.find, stri
 
 local shell = {}
 
-local PATIENCE <const> = 500 -- ms that an interrupted evaluation has to notice
+local PATIENCE <const> = 500 -- milliseconds from the interrupt of an evaluation to the kill of its process
 
 -- --- evaluation -----------------------------------------------------------------------------------------------
 
@@ -33,12 +34,13 @@ local function outcome(ok, ...)
   return "value", concat(values, ", ")
 end
 
--- What is quoted ends with its line, unless that is escaped.
+-- Does the code end in the middle of a statement?  A quoted string ends on its line, unless a
+-- backslash ends the line.
 local function breaks_off(why, code)
   return find(why, "<eof>$") and (find(code, "\\$") or not find(why, "unfinished string near <eof>$"))
 end
 
--- An expression shows its values; what breaks off at the end of the text may go on.
+-- An expression returns its values; "more" says that the code ends in the middle of a statement.
 local function evaluate(code, name)
   local chunk, no_value = load("return " .. code, name)
   local why
@@ -72,7 +74,7 @@ local function globals()
   return found
 end
 
--- The fields of the table that a path like "node." or "a.b." leads to.
+-- The fields of the table that a path such as "node." or "a.b." names.
 local function fields(path)
   local t, found = _G, {}
   for name in string.gmatch(path, "[%a_][%w_]*") do
@@ -83,7 +85,7 @@ local function fields(path)
   return found
 end
 
--- Within a string: the names of nodes and of processes.
+-- What completes a word within a string: the names of nodes and of processes.
 local function names()
   local found = {[node.self()] = true}
   for _, list in ipairs({node.list(), registered(), global.registered_names()}) do
@@ -112,7 +114,7 @@ end
 
 -- --- the evaluator --------------------------------------------------------------------------------------------
 
--- What waits at the prompt can be interrupted: there the functions that wait look out for it.
+-- Replaces the functions that wait by forms that an interrupt ends: those of the code at the prompt.
 local function make_interruptible(keeper)
   local function is_interrupt(from, what) return from == keeper and what == "interrupt" end
 
@@ -142,7 +144,7 @@ local function make_interruptible(keeper)
   function _G.sleep(ms) pass(receive_match(is_interrupt, ms)) end
 end
 
--- Prints what is in the mailbox, and empties it.
+-- Prints and removes all messages in the mailbox.
 local function flush()
   while true do
     local message = pack(receive(0))
@@ -169,7 +171,7 @@ end
 
 -- --- the keeper -----------------------------------------------------------------------------------------------
 
--- Serves the client until it goes.
+-- Serves the client until it ends.
 function shell.start(client)
   local me, busy = self(), nil
   local worker = spawn_monitor(evaluator, client, me)

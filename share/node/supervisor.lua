@@ -10,14 +10,17 @@
 --   }, {name = "top"})
 --
 -- A supervisor's specification: strategy, one of "one_for_one" (the default), "rest_for_one", "one_for_all";
--- max_restarts (3) in max_seconds (5), of which one more ends it all; children, in the order of their start.
+-- max_restarts (3) in max_seconds (5): one restart more in that time ends the supervisor and all children; children,
+-- in the order of their start.
 --
 -- A child's specification:
 --   id         any value that is equal to itself
---   start      {module, function, arguments…} or a function, or {function, arguments…}: called in the supervisor,
+--   start      {module, function, arguments…} or a function, or {function, arguments…}: the supervisor calls it, and
 --              it returns the pid; or nil and the reason
---   restart    "permanent" (the default), "transient": unless it ended normally, "temporary": never
---   shutdown   milliseconds (5000) from "shutdown" to "kill", math.huge for children that are supervisors, or "kill"
+--   restart    when the child is started again: "permanent" (the default): always, "transient": unless it ended
+--              normally, "temporary": never
+--   shutdown   milliseconds (5000) from the exit signal "shutdown" to "kill", math.huge for children that are
+--              supervisors; or "kill", to send that at once
 --
 -- The rules are those of Erlang's supervisor.
 
@@ -43,7 +46,7 @@ local function is_start(start)
   return type(start[1]) == "function" or (type(start[1]) == "string" and type(start[2]) == "string")
 end
 
--- A child: its specification with nothing left out, and its pid while it runs.
+-- A child: its specification with all defaults, and its pid while it runs.
 local function new_child(spec)
   check(type(spec) == "table", "a child's specification is a table", spec)
   local child = {
@@ -81,7 +84,7 @@ local function new_state(spec)
     max_restarts = most,
     window = seconds * SECOND,
     children = {},
-    restarts = {}, -- when, the latest last
+    restarts = {}, -- their times, the latest last
   }
   for _, child_spec in ipairs(spec.children or {}) do
     local child = new_child(child_spec)
@@ -99,7 +102,7 @@ local function call_start(start)
   return require(start[1])[start[2]](table.unpack(start, 3))
 end
 
--- true; or nil and the reason.
+-- Returns true; or nil and the reason.
 local function start_child(child)
   local ok, pid, reason = pcall(call_start, child.start)
   if not ok then return nil, {"error", tostring(pid)} end
@@ -109,7 +112,7 @@ local function start_child(child)
   return true
 end
 
--- The child may have ended by itself: then its EXIT is here, and is none of our business any more.
+-- The child may have ended by itself: then its EXIT is in the mailbox, and is removed.
 local function stop_child(child)
   local pid, ref = child.pid, monitor(child.pid)
   child.pid = nil
@@ -123,7 +126,7 @@ local function stop_child(child)
   receive_match({"DOWN", ref})
 end
 
--- Stops the children from index first on, the last one first; temporary ones are then forgotten.
+-- Stops the children from index first on, the last one first, and removes temporary ones.
 local function stop_from(state, first)
   for i = #state.children, first, -1 do
     local child = state.children[i]
@@ -132,7 +135,8 @@ local function stop_from(state, first)
   end
 end
 
--- Starts those from index first on that do not run.  true; or nil, the child that could not be started, the reason.
+-- Starts the children from index first on that do not run.  Returns true; or nil, the child that could not be started,
+-- and the reason.
 local function start_from(state, first)
   for i = first, #state.children do
     local child = state.children[i]
@@ -146,7 +150,7 @@ end
 
 -- --- restarting ------------------------------------------------------------------------------------------------
 
--- Notes a restart; false when there were too many within the window.
+-- Records a restart; returns false when there were too many within the window.
 local function may_restart(state)
   local now, recent = monotonic(), {}
   for _, at in ipairs(state.restarts) do
@@ -169,7 +173,7 @@ local restart = {
   end,
 }
 
--- A child that cannot be started again is tried again, which counts as a restart, too.
+-- Restarts a child.  When that fails, the supervisor tries again, which counts as another restart.
 local function revive(state, child, i)
   if not may_restart(state) then return "stop", "shutdown" end
   child.restarting = nil
@@ -253,7 +257,7 @@ function requests.delete_child(state, id)
   return {true}
 end
 
--- A bad argument is the caller's error, not the supervisor's.
+-- Returns a bad argument as an error to the caller, so that it does not end the supervisor.
 function supervisor.handle_call(state, request)
   local ok, answer = pcall(requests[request[1]], state, request[2])
   return "reply", ok and answer or {error = answer}
@@ -276,20 +280,23 @@ end
 
 -- --- what others call ------------------------------------------------------------------------------------------
 
--- Starts a supervisor and its children; options are those of server.start.  Returns the pid, or nil and the reason:
--- {"shutdown", {"failed_to_start_child", id, reason}} when a child cannot be started.
+--- supervisor.start_link(spec, [options])
+-- Starts a supervisor, which is linked to the caller, and its children, and returns its pid, or nil and the reason.
+-- The options are those of server.start.  The reason is {"shutdown", {"failed_to_start_child", id, reason}} when a
+-- child cannot be started.
 function supervisor.start_link(spec, options)
-  new_state(spec) -- what is wrong with it is the caller's error
+  new_state(spec) -- raises an error of the caller when the specification is wrong
   return server.start_link("supervisor", options, spec)
 end
 
--- The same, not linked to the caller.
+--- supervisor.start(spec, [options])
+-- Starts a supervisor and its children, and returns as supervisor.start_link does.
 function supervisor.start(spec, options)
   new_state(spec)
   return server.start("supervisor", options, spec)
 end
 
--- Stopping a child may take as long as the child was given for it.
+-- Waits without a limit, as the supervisor may have to wait for the end of a child.
 local function ask(sup, what, value)
   local answer = server.call(sup, {what, value}, math.huge)
   if answer.error then error(answer.error, 0) end
@@ -297,22 +304,34 @@ local function ask(sup, what, value)
   return answer[1]
 end
 
--- A list of {id, pid, restart, restarting}, in the order of their start; pid is nil while one does not run.
+
+--- supervisor.which_children(sup)
+-- Returns a list of the children in the order of their start.
+-- Each is {id=, pid=, restart=, restarting=}; pid is nil while the child does not run.
 function supervisor.which_children(sup) return ask(sup, "which_children") end
 
--- Adds a child.  Returns its pid; or nil and the reason, {"already_started", pid} and "already_present" among them.
+--- supervisor.start_child(sup, child)
+-- Adds a child, and returns its pid, or nil and the reason.
+-- Among the reasons are {"already_started", pid} and "already_present".
 function supervisor.start_child(sup, spec) return ask(sup, "start_child", spec) end
 
--- Stops a child; its specification stays, unless it is temporary.  true; or nil, "not_found".
+--- supervisor.terminate_child(sup, id)
+-- Stops a child, and returns true, or nil and the reason.
+-- The supervisor keeps its specification, unless it is temporary.  The reason is "not_found".
 function supervisor.terminate_child(sup, id) return ask(sup, "terminate_child", id) end
 
--- Starts one that was stopped, or ended.  Its pid; or nil and "not_found", "running", "restarting" or the reason.
+--- supervisor.restart_child(sup, id)
+-- Starts a child that does not run, and returns its pid, or nil and the reason.
+-- Among the reasons are "not_found", "running" and "restarting".
 function supervisor.restart_child(sup, id) return ask(sup, "restart_child", id) end
 
--- Forgets a child that does not run.  true; or nil and "not_found", "running", "restarting".
+--- supervisor.delete_child(sup, id)
+-- Removes the specification of a child that does not run, and returns true, or nil and the reason.
+-- The reason is "not_found", "running" or "restarting".
 function supervisor.delete_child(sup, id) return ask(sup, "delete_child", id) end
 
--- Ends the supervisor, its children before it.
+--- supervisor.stop(sup, [reason], [ms])
+-- Ends the children, the last one first, and then the supervisor.
 function supervisor.stop(sup, reason, timeout) return server.stop(sup, reason or "shutdown", timeout) end
 
 return supervisor

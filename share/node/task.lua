@@ -1,4 +1,4 @@
--- task: work on the side, and what came of it.
+-- task: work that runs beside the caller, and its results.
 --
 --   local task = require("task")
 --   local t = task.async(function(n) return n * n end, 7)
@@ -6,15 +6,15 @@
 --   task.map({"a", "b", "c"}, string.upper)                --> {"A", "B", "C"}
 --   task.on_nodes(node.list(), function() return sh("uptime") end)
 --
--- A task is a process of its own, here or on another node: what it is given and what it returns is copied.  It does
--- not outlive the process that asked for it.  As in Elixir the two are linked, so that a task which fails takes along
--- who asked for it; what became of an async_nolink is told by await alone.
+-- A task is a process, here or on another node: its arguments and its results are copied.  It ends when its owner, the
+-- process that started it, ends.  As in Elixir the two are linked, so that the failure of a task ends its owner, too;
+-- the failure of a task of async_nolink is an error of await alone.
 
 local task = {}
 
 local PATIENCE <const>, WIDTH <const> = 5000, 16
 
--- Runs beside a task: ends it when its owner ends.
+-- The body of a process beside each task: ends the task when its owner ends.
 local function watch(owner, pid)
   local watched = monitor(owner)
   monitor(pid)
@@ -22,7 +22,7 @@ local function watch(owner, pid)
   if ref == watched then exit(pid, "kill") end
 end
 
--- In the task: the results are the reason it ends for, so they come at most once, and none comes after a demonitor.
+-- The body of a task.  The results are its exit reason, so that they come at most once, and not after a demonitor.
 local function work(owner, linked, f, ...)
   spawn(watch, owner, self())
   if linked then link(owner) end
@@ -36,7 +36,7 @@ local function words(reason)
   return type(reason) == "string" and reason or inspect(reason)
 end
 
--- true and the packed results; or false and the reason.
+-- Returns true and the packed results; or false and the reason.
 local function outcome(reason)
   if type(reason) == "table" and reason[1] == "returned" then return true, reason[2] end
   return false, reason
@@ -49,31 +49,36 @@ local function cancel(t)
   receive_match({"EXIT", t.pid}, 0)
 end
 
--- A task; or nil and why it cannot be one.
+-- Returns a task; or nil and why it cannot be started.
 local function start(name, linked, f, ...)
   local ok, pid, ref = pcall(node.spawn_monitor, name, work, self(), linked, f, ...)
   if not ok then return nil, pid end
   return {pid = pid, ref = ref, owner = self()}
 end
 
--- Called in tail position: its caller's caller is to blame.
+-- Is called in tail position, so that level 2 of its error is the caller of this module.
 local function check(t, problem)
   return t or error("task: " .. problem, 2)
 end
 
 -- --- one task --------------------------------------------------------------------------------------------------
 
--- Starts f(...) as a task.
+--- task.async(f, ...)
+-- Starts a task that is linked to the caller, and returns it.
 function task.async(f, ...) return check(start(node.self(), true, f, ...)) end
 
--- The same on a node.
+--- task.async_on(node, f, ...)
+-- Starts a task on a node that is linked to the caller, and returns it.
 function task.async_on(name, f, ...) return check(start(name, true, f, ...)) end
 
--- A task whose failure is an error in await, and nothing else.
+--- task.async_nolink(f, ...)
+-- Starts a task whose failure is an error of task.await alone, and returns it.
 function task.async_nolink(f, ...) return check(start(node.self(), false, f, ...)) end
 
--- Waits for the task's results, timeout milliseconds (5000) at most.  A task that failed is an error; so is one that
--- takes longer, which is ended.  Only the process that started a task can wait for it, and once.
+--- task.await(task, [ms])
+-- Waits for a task, and returns its results.
+-- A task that failed is an error; so is one that takes longer than ms (5000) milliseconds, which is then ended.  Only
+-- the owner can wait for a task, and only once.
 function task.await(t, timeout)
   if t.owner ~= self() then error("task: another process started it", 2) end
   if t.over then error("task: it was waited for already", 2) end
@@ -89,7 +94,8 @@ function task.await(t, timeout)
   return table.unpack(results, 1, results.n)
 end
 
--- Ends a task that nobody will wait for.
+--- task.cancel(task)
+-- Ends a task whose results are not wanted.
 function task.cancel(t)
   if not t.over then cancel(t) end
   t.over = true
@@ -97,7 +103,7 @@ end
 
 -- --- many tasks ------------------------------------------------------------------------------------------------
 
--- The node that has the least to do for us.
+-- The node on which the fewest of these tasks run.
 local function idlest(nodes, busy)
   local best = nodes[1]
   for _, name in ipairs(nodes) do
@@ -106,7 +112,8 @@ local function idlest(nodes, busy)
   return best
 end
 
--- The next of the running tasks that is over, and the reason; without one the oldest, when its time has run out.
+-- Waits for the end of any of the running tasks; returns that task and the reason.  When the time of the oldest runs
+-- out first, ends and returns that one.
 local function next_over(running, oldest, timeout)
   local left = math.max(0, (oldest.started - monotonic()) / 1e6 + timeout)
   local kind, ref, _, reason = receive_match(function(kind, ref) return kind == "DOWN" and running[ref] end, left)
@@ -115,8 +122,8 @@ local function next_over(running, oldest, timeout)
   return oldest, "timeout"
 end
 
--- Keeps up to width tasks running: begin(i) starts the i-th of n; done(i, ok, results or reason) takes what came of
--- it, and may return true to end it all.
+-- Keeps up to width tasks running: begin(i) starts the i-th of n; done(i, ok, results or reason) is called at the end
+-- of each, and may return true to end all others.
 local function run(n, width, timeout, begin, done)
   local tasks, running, count = {}, {}, 0 -- by number, and by reference
   local i, oldest, stop = 1, 1, false
@@ -150,9 +157,11 @@ local function bounds(options)
   return width, timeout
 end
 
--- The list of f(value, index) for each value of a list, in order; n is its length, as results may be nil.  Options:
--- width, tasks at a time (16); nodes, a list of where (here); timeout of each in milliseconds (none).  The first
--- failure is an error, and ends the others.
+--- task.map(list, f, [options])
+-- Calls f(value, index) in a task for each value of a list, and returns the list of the results, in order.
+-- The field n of that list is its length, as results may be nil.  Options: width, tasks at a time (16); nodes, a list
+-- of where they run (this node); timeout of each in milliseconds (no limit).  The first failure is an error, and ends
+-- the other tasks.
 function task.map(list, f, options)
   options = options or {}
   local nodes, width, timeout = options.nodes or {node.self()}, bounds(options)
@@ -175,8 +184,9 @@ function task.map(list, f, options)
   return results
 end
 
--- f() on each of the nodes.  Returns two tables by the node's name: what f returned there, and why it failed there.
--- Options: width, nodes at a time (16); timeout of each in milliseconds (none).
+--- task.on_nodes(nodes, f, [options])
+-- Calls f() on each of the nodes, and returns two tables by the node's name: of the results, and of the failures.
+-- Options: width, nodes at a time (16); timeout of each in milliseconds (no limit).
 function task.on_nodes(nodes, f, options)
   options = options or {}
   local results, failures, width, timeout = {}, {}, bounds(options)

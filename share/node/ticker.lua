@@ -1,5 +1,5 @@
--- ticker: a server that ticks.  It has the global name "ticker"; whoever registers with it gets "tick" each time no
--- message came for an interval.
+-- ticker: a process that ticks.  It has the global name "ticker".  It sends "tick" to each process that has registered
+-- with it whenever it has got no message for an interval.
 --
 --   node-spawn -d -m ticker.start             every 2 seconds
 --   node-spawn -d -m ticker.start -- 300      every 300 ms
@@ -9,7 +9,7 @@ local ticker = {}
 local NAME <const> = "ticker"
 local INTERVAL <const> = 2000
 
--- The process itself: a message is a client that comes or has gone, silence is a tick.
+-- The body of the process: a message adds or removes a client; when none comes for an interval, it ticks.
 local function generator(interval, clients)
   local what, pid, gone = receive(interval)
   if what == "register" then
@@ -27,7 +27,7 @@ local function generator(interval, clients)
   return generator(interval, clients)
 end
 
--- Starts the ticker and names it; returns its pid.  Fails when there is one in the cluster already.
+-- Starts the ticker under its global name, and returns its pid.  A second ticker in the cluster is an error.
 function ticker.start(interval)
   local ms = tonumber(interval or INTERVAL)
   if not ms or ms < 1 then error("ticker: an interval in milliseconds expected, not " .. inspect(interval), 0) end
@@ -39,7 +39,7 @@ function ticker.start(interval)
   return pid
 end
 
--- From now on the process gets the ticks.
+-- Registers a process, which gets the ticks from then on.
 function ticker.register(pid)
   global.send(NAME, "register", pid)
 end

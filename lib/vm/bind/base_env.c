@@ -102,13 +102,8 @@ static int base_xpcall(lua_State *L) {
 }
 
 static const luaL_Reg guarded[] = {
-    {"setmetatable", base_setmetatable},
-    {"rawset", base_rawset},
-    {"collectgarbage", base_collectgarbage},
-    {"require", require_module},
-    {"tostring", yielding_tostring},
-    {"xpcall", base_xpcall},
-    {NULL, NULL},
+    {"setmetatable", base_setmetatable}, {"rawset", base_rawset}, {"collectgarbage", base_collectgarbage},
+    {"tostring", yielding_tostring},     {"xpcall", base_xpcall}, {NULL, NULL},
 };
 
 /* --- what is taken over from Lua's libraries --- */
@@ -271,17 +266,35 @@ static void open_libraries(lua_State *L, struct isolate *iso, int base) {
     finish_library(L, iso, base, libraries[i].name);
     lua_pop(L, 1);
   }
-  lua_newtable(L);
-  luaL_setfuncs(L, bind_node, 0);
-  finish_library(L, iso, base, "node");
-  lua_newtable(L);
-  luaL_setfuncs(L, bind_global, 0);
-  finish_library(L, iso, base, "global");
+}
+
+const struct bind_library bind_libraries[] = {
+    {"", bind_process}, {"", bind_message},  {"", bind_names},        {"", bind_output}, {"", bind_command},
+    {"", bind_require}, {"node", bind_node}, {"global", bind_global}, {NULL, NULL},
+};
+
+/* The bindings' own functions: globals go into base, those of a library into a table of it. */
+static void open_bindings(lua_State *L, struct isolate *iso, int base) {
+  for (const struct bind_library *library = bind_libraries; library->functions; library++) {
+    if (*library->name) {
+      lua_newtable(L);
+    } else {
+      lua_pushvalue(L, base);
+    }
+    for (const struct bind_function *f = library->functions; f->name; f++) {
+      if (!f->call) continue;
+      lua_pushcfunction(L, f->call);
+      lua_setfield(L, -2, f->name);
+    }
+    if (*library->name) {
+      finish_library(L, iso, base, library->name);
+    } else {
+      lua_pop(L, 1);
+    }
+  }
 }
 
 static void open_base(lua_State *L, int base) {
-  static const luaL_Reg *const tables[] = {guarded,    bind_process, bind_message,
-                                           bind_names, bind_output,  bind_command};
   luaL_requiref(L, LUA_GNAME, luaopen_base, 0);
   int from = lua_gettop(L);
   lua_pushvalue(L, base);
@@ -290,7 +303,7 @@ static void open_base(lua_State *L, int base) {
   lua_pushcclosure(L, base_load, 1);
   lua_setfield(L, -2, "load");
   yielding_ipairs(L);
-  for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) luaL_setfuncs(L, tables[i], 0);
+  luaL_setfuncs(L, guarded, 0);
   lua_settop(L, from - 1);
 }
 
@@ -361,6 +374,7 @@ static int open_all(lua_State *L) {
   int base = lua_gettop(L);
   open_base(L, base);
   open_libraries(L, iso, base);
+  open_bindings(L, iso, base);
   factory_open(L, iso);
   protect_strings(L);
   open_pids(L);

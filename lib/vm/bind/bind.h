@@ -10,13 +10,36 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-extern const luaL_Reg bind_process[]; /* self spawn link exit … */
-extern const luaL_Reg bind_message[]; /* send receive receive_match sleep … */
-extern const luaL_Reg bind_names[];   /* register whereis … */
-extern const luaL_Reg bind_global[];  /* global.* */
-extern const luaL_Reg bind_node[];    /* node.* */
-extern const luaL_Reg bind_output[];  /* puts print inspect group_leader */
-extern const luaL_Reg bind_command[]; /* exec ls */
+/* A function of the language.  Its row registers the function, and says how to call it and what it does.
+ *
+ * usage has one call a line, with optional arguments in [brackets].  In node-lua(7) the function's entry has
+ * the same calls and begins with the same sentence: tests/unit/test_bind_rows.c compares the two. */
+struct bind_function {
+  const char *name;
+  lua_CFunction call; /* NULL: the prelude defines the function */
+  const char *usage, *sentence;
+};
+
+/* Each table ends with a row without a name. */
+extern const struct bind_function bind_process[]; /* self spawn link exit … */
+extern const struct bind_function bind_message[]; /* send receive receive_match sleep … */
+extern const struct bind_function bind_names[];   /* register whereis … */
+extern const struct bind_function bind_global[];  /* global.* */
+extern const struct bind_function bind_node[];    /* node.* */
+extern const struct bind_function bind_output[];  /* puts print inspect group_leader */
+extern const struct bind_function bind_command[]; /* exec sh ls */
+extern const struct bind_function bind_require[]; /* require */
+
+/* All of these tables, each with the library that the functions are in ("": they are globals).  The last
+ * entry has no functions. */
+struct bind_library {
+  const char *name;
+  const struct bind_function *functions;
+};
+extern const struct bind_library bind_libraries[];
+
+/* send, for global.send. */
+int bind_send(lua_State *L);
 
 /* Arguments. */
 npid bind_check_pid(lua_State *L, int arg);

@@ -202,4 +202,10 @@ static int ls(lua_State *L) {
   return whole && status == LUA_OK ? 1 : luaL_error(L, "out of memory");
 }
 
-const luaL_Reg bind_command[] = {{"exec", exec}, {"ls", ls}, {NULL, NULL}};
+const struct bind_function bind_command[] = {
+    {"exec", exec, "exec(spec)", "Runs a command, and returns its pid."},
+    {"sh", NULL, "sh(command)",
+     "Runs a line of shell, and returns what it wrote to stdout and its exit status."},
+    {"ls", ls, "ls([directory])", "Returns the sorted names in a directory."},
+    {NULL, NULL, NULL, NULL},
+};

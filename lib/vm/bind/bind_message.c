@@ -118,7 +118,7 @@ static int send_to_node(lua_State *L) {
   return to == NPID_NONE ? 0 : send_values(L, to);
 }
 
-static int send(lua_State *L) {
+int bind_send(lua_State *L) {
   npid to = bind_to_pid(L, 1);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TTABLE) return send_to_node(L);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TSTRING) {
@@ -343,13 +343,20 @@ static int monotonic(lua_State *L) {
   return 1;
 }
 
-const luaL_Reg bind_message[] = {
-    {"send", send},
-    {"receive", receive},
-    {"receive_match", receive_match},
-    {"sleep", sleep_ms},
-    {"send_after", send_after},
-    {"cancel_timer", cancel_timer},
-    {"monotonic", monotonic},
-    {NULL, NULL},
+const struct bind_function bind_message[] = {
+    {"send", bind_send, "send(dest, ...)",
+     "Sends a message, which consists of all the values after the destination."},
+    {"receive", receive, "receive([ms])",
+     "Takes the oldest message and returns its values, or returns nil when none has come in time."},
+    {"receive_match", receive_match, "receive_match(pattern, [ms])",
+     "Takes the oldest message that matches, and leaves all others in their order."},
+    {"sleep", sleep_ms, "sleep(ms)", "Waits for the given milliseconds."},
+    {"send_after", send_after, "send_after(ms, dest, ...)",
+     "Sends a message after the given milliseconds, and returns a reference at once."},
+    {"cancel_timer", cancel_timer, "cancel_timer(ref)",
+     "Cancels a message of send_after, and returns the milliseconds that were left, or false when it is too "
+     "late."},
+    {"monotonic", monotonic, "monotonic()",
+     "Returns the time in nanoseconds by a clock that never goes back."},
+    {NULL, NULL, NULL, NULL},
 };

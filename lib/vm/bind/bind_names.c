@@ -93,12 +93,12 @@ static int registered(lua_State *L) {
   return list_names(L, config_of(L)->names);
 }
 
-const luaL_Reg bind_names[] = {
-    {"register", register_name},
-    {"unregister", unregister},
-    {"whereis", whereis},
-    {"registered", registered},
-    {NULL, NULL},
+const struct bind_function bind_names[] = {
+    {"register", register_name, "register(name, pid)", "Gives a process of this node a name on this node."},
+    {"unregister", unregister, "unregister(name)", "Removes a name from this node."},
+    {"whereis", whereis, "whereis(name)", "Returns the pid that has the name on this node, or nil."},
+    {"registered", registered, "registered()", "Returns a list of all names on this node."},
+    {NULL, NULL, NULL, NULL},
 };
 
 /* --- global --- */
@@ -142,18 +142,24 @@ static int global_send(lua_State *L) {
   if (pid == NPID_NONE) return luaL_error(L, "no process has the global name '%s'", name);
   copy_push_npid(L, pid);
   lua_replace(L, 1);
-  lua_pushcfunction(L, bind_message[0].func);
+  lua_pushcfunction(L, bind_send);
   lua_insert(L, 1);
   lua_callk(L, lua_gettop(L) - 1, 0, (lua_KContext)pid, global_sent);
   return global_sent(L, LUA_OK, (lua_KContext)pid);
 }
 
-const luaL_Reg bind_global[] = {
-    {"register_name", global_register},
-    {"re_register_name", global_re_register},
-    {"unregister_name", global_unregister},
-    {"whereis_name", global_whereis},
-    {"registered_names", global_names},
-    {"send", global_send},
-    {NULL, NULL},
+const struct bind_function bind_global[] = {
+    {"register_name", global_register, "global.register_name(name, pid)",
+     "Gives a process a name in the whole cluster, and returns true, or false when the name is taken."},
+    {"re_register_name", global_re_register, "global.re_register_name(name, pid)",
+     "Gives a process a name in the whole cluster, which whoever had the name loses."},
+    {"unregister_name", global_unregister, "global.unregister_name(name)",
+     "Removes a name from the cluster, and returns whether a process had it."},
+    {"whereis_name", global_whereis, "global.whereis_name(name)",
+     "Returns the pid that has the name in the cluster, or nil."},
+    {"registered_names", global_names, "global.registered_names()",
+     "Returns a list of all names in the cluster."},
+    {"send", global_send, "global.send(name, ...)",
+     "Sends a message to the process that has the name in the cluster, and returns its pid."},
+    {NULL, NULL, NULL, NULL},
 };

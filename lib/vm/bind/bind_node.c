@@ -169,15 +169,24 @@ static int node_spawn_monitor(lua_State *L) {
   return spawn_on(L, MONITOR);
 }
 
-const luaL_Reg bind_node[] = {
-    {"self", node_self},
-    {"list", node_list},
-    {"connect", node_connect},
-    {"disconnect", node_disconnect},
-    {"ping", node_ping},
-    {"monitor", node_monitor},
-    {"spawn", node_spawn},
-    {"spawn_link", node_spawn_link},
-    {"spawn_monitor", node_spawn_monitor},
-    {NULL, NULL},
+const struct bind_function bind_node[] = {
+    {"self", node_self, "node.self()", "Returns the name of this node."},
+    {"list", node_list, "node.list()", "Returns a list of the nodes to which this node is connected."},
+    {"connect", node_connect, "node.connect(name)",
+     "Connects this node to another, and returns true, or false and why not."},
+    {"disconnect", node_disconnect, "node.disconnect(name)",
+     "Closes the connection to a node, and returns whether there was one."},
+    {"ping", node_ping, "node.ping(name)",
+     "Returns the round trip to a node in microseconds, or nil and why there is none."},
+    {"monitor", node_monitor, "node.monitor(boolean)\nnode.monitor(name)",
+     "Subscribes the caller to all nodes that come and go, or monitors one node and returns a reference."},
+    {"spawn", node_spawn, "node.spawn(name, f, ...)\nnode.spawn(name, module, function, ...)",
+     "Starts a process on a node, and returns its pid."},
+    {"spawn_link", node_spawn_link,
+     "node.spawn_link(name, f, ...)\nnode.spawn_link(name, module, function, ...)",
+     "Starts a process on a node that is linked to the caller, and returns its pid."},
+    {"spawn_monitor", node_spawn_monitor,
+     "node.spawn_monitor(name, f, ...)\nnode.spawn_monitor(name, module, function, ...)",
+     "Starts a process on a node that the caller monitors, and returns its pid and the reference."},
+    {NULL, NULL, NULL, NULL},
 };

@@ -107,7 +107,15 @@ int bind_write(lua_State *L) {
   return bind_put(L, process_of(L)->leader, "stdout", bytes, len);
 }
 
-const luaL_Reg bind_output[] = {
-    {"print", print}, {"puts", puts_values}, {"inspect", inspect}, {"group_leader", group_leader},
-    {NULL, NULL},
+const struct bind_function bind_output[] = {
+    {"print", print, "print(...)",
+     "Writes the values as a line, with tabs between them, to the group leader."},
+    {"puts", puts_values, "puts(...)\nputs(pid, ...)",
+     "Writes the values as a line, with tabs between them, to the group leader, or to the process given "
+     "first."},
+    {"inspect", inspect, "inspect(value)", "Returns the value as text, as it would be written in Lua."},
+    {"group_leader", group_leader, "group_leader()\ngroup_leader(leader, [pid])",
+     "Returns the group leader, which takes the caller's output, or gives the caller or another process a "
+     "new one."},
+    {NULL, NULL, NULL, NULL},
 };

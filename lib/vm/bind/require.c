@@ -1,6 +1,7 @@
 #include "vm/bind/require.h"
 
 #include "base/buf.h"
+#include "vm/bind/bind.h"
 #include "vm/copy/bytecode.h"
 #include "vm/copy/factory.h"
 #include "vm/process/isolate.h"
@@ -168,3 +169,8 @@ int require_module(lua_State *L) {
   lua_callk(L, 2, 1, 0, loaded);
   return loaded(L, LUA_OK, 0);
 }
+
+const struct bind_function bind_require[] = {
+    {"require", require_module, "require(module)", "Loads a module, once in each process, and returns it."},
+    {NULL, NULL, NULL, NULL},
+};
