@@ -1,5 +1,5 @@
-/* hello: who a node is and where it can be reached: the body of the offer of a link, and the first line of
- * each stream: {"hello": {"node", "creation", "version", "lua", "address", "port", "mesh", "members"}}. */
+/* hello: who a node is and where it listens: the body of an offer, and the first line of each stream,
+ * {"hello": {"node", "creation", "version", "lua", "address", "port", "mesh", "members"}}.  Any thread. */
 #ifndef AGENT_MESH_HELLO_H
 #define AGENT_MESH_HELLO_H
 
@@ -8,25 +8,26 @@
 
 #include <jansson.h>
 
-enum { LINK_VERSION = 2 };
+enum { LINK_VERSION = 2 }; /* of what nodes say to each other; nodes of two versions do not meet */
 
 struct hello {
   struct nodename name;
   uint32_t creation;
-  const char *address; /* where it listens */
+  const char *address; /* where it listens; "0.0.0.0" and "::" stand for all of its addresses */
   uint16_t port;
-  bool mesh;
-  const json_t *members; /* names of the nodes it is connected to */
+  bool mesh;             /* it connects to the members of its peers */
+  const json_t *members; /* array: the names of the nodes that it is connected to */
 };
 
-/* Ours: a new reference; members is consumed. NULL when memory ran out. */
+/* The hello of this node: a new reference; members is consumed.  NULL when memory ran out. */
 json_t *hello_write(const struct mesh_config *us, json_t *members);
 
-/* Theirs: out points into v. ERR_USAGE, ERR_VERSION, ERR_BAD_NODE, ERR_NAME (it is our own name). */
+/* Reads the hello of a peer; out points into v.  ERR_USAGE (it is not understood), ERR_VERSION (another link
+ * version or another Lua), ERR_BAD_NODE, ERR_NAME (it has this node's own name). */
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) MUST_CHECK;
 
-/* Where a node that came from the address `source` can be reached: ERR_TCP when it listens on its loopback
- * only and is not on this host. */
+/* Writes the host part of a URL at which a peer can be reached whose hello came from the address `source`.
+ * ERR_TCP when the peer listens on loopback only, and is on another host. */
 int hello_address(const struct hello *h, const char *source, char *out, size_t size,
                   struct error *e) MUST_CHECK;
 

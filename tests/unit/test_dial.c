@@ -1,0 +1,256 @@
+/* Requests to a server on loopback that proves the cookie as a node's does, on a loop of the test's. */
+#include "agent/mesh/dial.h"
+
+#include "tap.h"
+
+#include <arpa/inet.h>
+#include <gnutls/gnutls.h>
+#include <microhttpd.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct psk right, wrong;
+
+/* --- the server, in a thread of its own ----------------------------------------------------------------- */
+
+static int give_psk(void *data, const struct MHD_Connection *connection, const char *identity, void **key,
+                    size_t *n) {
+  (void)data, (void)connection;
+  if (strcmp(identity, PSK_IDENTITY) != 0 || !(*key = malloc(PSK_SIZE))) return -1;
+  memcpy(*key, right.key, PSK_SIZE);
+  *n = PSK_SIZE;
+  return 0;
+}
+
+struct body {
+  size_t n;
+  char bytes[256];
+};
+
+static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status, const char *text) {
+  struct MHD_Response *r =
+      MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY);
+  enum MHD_Result rc = MHD_queue_response(connection, status, r);
+  MHD_destroy_response(r);
+  return rc;
+}
+
+/* /problem is refused; all else is answered with what was asked: [method, Node-To, Node-From, body]. */
+static enum MHD_Result on_request(void *data, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *version, const char *upload, size_t *n,
+                                  void **state) {
+  (void)data, (void)version;
+  if (!*state) return (*state = calloc(1, sizeof(struct body))) ? MHD_YES : MHD_NO;
+  struct body *body = *state;
+  for (; *n; (*n)--, upload++)
+    if (body->n < sizeof body->bytes - 1) body->bytes[body->n++] = *upload;
+  if (upload) return MHD_YES;
+  if (!strcmp(url, "/problem"))
+    return answer(connection, 503, "{\"code\": \"busy\", \"detail\": \"too many\"}");
+  const char *to = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Node-To");
+  const char *from = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Node-From");
+  json_t *v = json_pack("[s, s, s, s]", method, to ? to : "", from ? from : "", body->bytes);
+  char *text = json_dumps(v, 0);
+  enum MHD_Result rc = answer(connection, 200, text);
+  json_decref(v);
+  free(text);
+  return rc;
+}
+
+static void on_over(void *data, struct MHD_Connection *connection, void **state,
+                    enum MHD_RequestTerminationCode code) {
+  (void)data, (void)connection, (void)code;
+  free(*state);
+}
+
+static void silent(void *data, const char *format, va_list args) {
+  (void)data, (void)format, (void)args;
+}
+
+static struct MHD_Daemon *serve(void) {
+  const struct sockaddr_in loopback = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  return MHD_start_daemon(MHD_USE_TLS | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+                          on_request, NULL, MHD_OPTION_EXTERNAL_LOGGER, silent, NULL, MHD_OPTION_SOCK_ADDR,
+                          &loopback, MHD_OPTION_NOTIFY_COMPLETED, on_over, NULL, MHD_OPTION_HTTPS_CRED_TYPE,
+                          GNUTLS_CRD_PSK, MHD_OPTION_GNUTLS_PSK_CRED_HANDLER, give_psk, NULL,
+                          MHD_OPTION_HTTPS_PRIORITIES, PSK_GNUTLS_PRIORITIES, MHD_OPTION_END);
+}
+
+static uint16_t port_of(struct MHD_Daemon *daemon) {
+  return MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_BIND_PORT)->port;
+}
+
+/* A listening socket that nobody accepts from. */
+static int listen_on(uint16_t *port) {
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t n = sizeof at;
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (bind(fd, (struct sockaddr *)&at, n) || listen(fd, 4) || getsockname(fd, (struct sockaddr *)&at, &n))
+    abort();
+  *port = ntohs(at.sin_port);
+  return fd;
+}
+
+/* --- the client ----------------------------------------------------------------------------------------- */
+
+struct client {
+  uv_loop_t loop;
+  uv_timer_t patience; /* ends a test that went wrong */
+  struct dialler *dialler;
+  int done, started;
+  bool reached;
+  struct error e;
+  char body[512];
+  const char *const *pieces; /* of an upload; "" pauses it; NULL ends it */
+  struct dial_request *upload;
+};
+
+static void on_impatient(uv_timer_t *t) {
+  (void)t;
+  printf("Bail out! nothing happens\n");
+  exit(1);
+}
+
+static struct client *client_new(const struct psk *psk) {
+  struct client *c = calloc(1, sizeof *c);
+  struct error e;
+  uv_loop_init(&c->loop);
+  uv_timer_init(&c->loop, &c->patience);
+  uv_timer_start(&c->patience, on_impatient, 20000, 0);
+  c->dialler = dialler_new(&c->loop, psk, "one@a", &e);
+  if (!c->dialler) abort();
+  return c;
+}
+
+static void client_free(struct client *c, bool finished) {
+  if (!finished) dialler_finish(c->dialler);
+  uv_close((uv_handle_t *)&c->patience, NULL);
+  uv_run(&c->loop, UV_RUN_DEFAULT);
+  ok(!uv_loop_close(&c->loop), "no handle is left behind");
+  dialler_free(c->dialler);
+  free(c);
+}
+
+static void on_done(void *data, const struct error *e, bool reached, json_t *body) {
+  struct client *c = data;
+  char *text = body ? json_dumps(body, JSON_ENCODE_ANY) : NULL;
+  c->done++;
+  c->reached = reached;
+  c->e = e ? *e : (struct error){0};
+  c->upload = NULL;
+  snprintf(c->body, sizeof c->body, "%s", text ? text : "");
+  free(text);
+}
+
+static struct dial_request *ask(struct client *c, uint16_t port, const char *path, json_t *body) {
+  struct dial_target to = {"two@b", "127.0.0.1", port};
+  struct error e;
+  return dial_json(c->dialler, &to, "PUT", path, body, 15000, on_done, c, &e);
+}
+
+static void wait_for_done(struct client *c) {
+  for (int before = c->done; c->done == before;) uv_run(&c->loop, UV_RUN_ONCE);
+}
+
+/* --- tests ---------------------------------------------------------------------------------------------- */
+
+static void test_json(uint16_t port) {
+  struct client *c = client_new(&right);
+  ok(dialler_idle(c->dialler), "at first nothing is under way");
+  ok(ask(c, port, "/x", json_pack("{s:i}", "a", 1)) && !c->done && !dialler_idle(c->dialler),
+     "a request takes its time");
+  wait_for_done(c);
+  is(c->body, "[\"PUT\", \"two@b\", \"\", \"{\\\"a\\\":1}\\n\"]", "it says whom it means, and its body");
+  ok(!c->e.code && dialler_idle(c->dialler), "it has ended well");
+  ok(ask(c, port, "/x", NULL) != NULL, "a request without a body");
+  wait_for_done(c);
+  is(c->body, "[\"PUT\", \"two@b\", \"\", \"\"]", "has none");
+  ask(c, port, "/problem", NULL);
+  wait_for_done(c);
+  ok(c->e.code == ERR_BUSY && strstr(c->e.text, "too many"), "a refusal is told: %s", c->e.text);
+  client_free(c, false);
+}
+
+static void test_refused(uint16_t port) {
+  struct client *c = client_new(&wrong);
+  uint16_t silent_port;
+  int fd = listen_on(&silent_port);
+  close(fd);
+  ask(c, silent_port, "/x", NULL);
+  wait_for_done(c);
+  ok(c->e.code == ERR_TCP && c->reached, "a port at which nobody listens: %s", c->e.text);
+  ask(c, port, "/x", NULL);
+  wait_for_done(c);
+  ok(c->e.code == ERR_COOKIE && c->reached, "another cookie: %s", c->e.text);
+  client_free(c, false);
+}
+
+static size_t on_read(void *data, char *out, size_t max) {
+  struct client *c = data;
+  if (!*c->pieces) return DIAL_END;
+  size_t n = strlen(*c->pieces);
+  if (n > max) abort();
+  memcpy(out, *c->pieces++, n);
+  return n;
+}
+
+static void on_started(void *data) {
+  struct client *c = data;
+  c->started++;
+}
+
+static const struct dial_source source = {on_read, on_started};
+
+static void upload(struct client *c, uint16_t port, const char *const *pieces) {
+  struct dial_target to = {"two@b", "127.0.0.1", port};
+  struct error e;
+  c->pieces = pieces;
+  c->upload = dial_upload(c->dialler, &to, "/x", &source, on_done, c, &e);
+  if (!c->upload) abort();
+}
+
+static void test_upload(uint16_t port) {
+  static const char *const pieces[] = {"one\n", "", "two\n", NULL};
+  struct client *c = client_new(&right);
+  upload(c, port, pieces);
+  while (c->pieces != pieces + 2) uv_run(&c->loop, UV_RUN_ONCE);
+  ok(c->started == 1 && !c->done, "a stream starts, and pauses");
+  ok(!dial_resume(c->upload), "it goes on");
+  wait_for_done(c);
+  is(c->body, "[\"POST\", \"two@b\", \"one@a\", \"one\\ntwo\\n\"]", "all of it arrives, with who sends it");
+  ok(c->started == 1 && c->done == 1, "it has started once, and ended once");
+  client_free(c, false);
+}
+
+static void test_cancel(uint16_t port) {
+  static const char *const pieces[] = {"one\n", "", NULL};
+  struct client *c = client_new(&right);
+  uint16_t silent_port;
+  int fd = listen_on(&silent_port);
+  dial_cancel(ask(c, silent_port, "/x", NULL));
+  dial_cancel(NULL);
+  upload(c, port, pieces);
+  while (!c->started) uv_run(&c->loop, UV_RUN_ONCE);
+  dial_cancel(c->upload);
+  ok(dialler_idle(c->dialler) && !c->done, "a request that is cancelled is told to nobody");
+  ask(c, silent_port, "/x", NULL);
+  dialler_finish(c->dialler);
+  ok(c->done == 1 && c->e.code, "one that is under way at the end is: %s", c->e.text);
+  client_free(c, true);
+  close(fd);
+}
+
+int main(void) {
+  struct cookie cookie = {.bytes = "monster", .len = 7}, other = {.bytes = "Monster", .len = 7};
+  curl_global_init(CURL_GLOBAL_DEFAULT);
+  if (psk_derive(&cookie, &right) || psk_derive(&other, &wrong)) return 1;
+  struct MHD_Daemon *daemon = serve();
+  if (!daemon) return 1;
+  test_json(port_of(daemon));
+  test_refused(port_of(daemon));
+  test_upload(port_of(daemon));
+  test_cancel(port_of(daemon));
+  MHD_stop_daemon(daemon);
+  curl_global_cleanup();
+  return tap_end();
+}
