@@ -592,9 +592,9 @@ static void test_lost_member(void) {
   net_run(net);
   net_crash(one); /* which two has not noticed yet */
   net_connect(three, two);
-  while (net_state(three, two) != PEER_UP && net_step_of(net, NET_OFFER) | net_step_of(net, NET_ANSWER) |
-                                                 net_step_of(net, NET_OPEN) | net_step_of(net, NET_LINE)) {
-  }
+  static const enum net_kind all_but_ends[] = {NET_OFFER, NET_ANSWER, NET_OPEN, NET_LINE};
+  for (int idle = 0; net_state(three, two) != PEER_UP && idle < 4;)
+    idle = net_step_of(net, all_but_ends[idle]) ? 0 : idle + 1;
   ok(net_run(net) && three->outcomes == 1 && !three->last.code && net_state(three, two) == PEER_UP,
      "a member that cannot be reached holds nobody up for good");
   net_free(net);
