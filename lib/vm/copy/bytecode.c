@@ -1,6 +1,6 @@
 /* The layout is that of lundump.c of Lua 5.4: sizes and ints are big-endian base 128, the last byte marked
  * with 0x80; strings are their size plus one, then bytes. Everything is checked against the end before it is
- * read. */
+ * read, since the bytes may come from any peer. */
 #include "vm/copy/bytecode.h"
 
 #include <lauxlib.h>
@@ -67,7 +67,7 @@ static void skip_string(struct cursor *c) {
   if (n > 0) skip(c, n - 1);
 }
 
-/* By the variant tags of lobject.h. */
+/* A constant begins with its variant tag (lobject.h). */
 static void skip_constant(struct cursor *c) {
   switch (byte(c)) {
   case LUA_TNIL:
@@ -90,7 +90,7 @@ static void skip_debug(struct cursor *c) {
 
 enum { NESTING_MAX = 200 };
 
-/* The part of a function before its inner functions. */
+/* Skips the part of a function before its inner functions. */
 static void skip_front(struct cursor *c, const uint8_t **upvalues, size_t *count) {
   skip_string(c);
   size(c), size(c);
@@ -138,7 +138,8 @@ static bool template_source(struct buf *out, uint32_t n) {
   return buf_ok(out);
 }
 
-/* Puts the body in the place of the inner function of the template, and binds upvalue i to its local i. */
+/* Writes the template with the body in the place of its inner function, and binds upvalue i of the body to
+ * local i of the template. */
 static bool splice(const struct buf *template, const uint8_t *body, size_t len, size_t upvalues,
                    uint32_t count, struct buf *out) {
   const uint8_t *start = (const uint8_t *)template->data;

@@ -1,8 +1,8 @@
-/* bytecode: what string.dump writes, as the format of Lua 5.4 lays it out.
+/* bytecode: the format of Lua 5.4 that string.dump writes.
  *
- * A function travels without the dump's header.  To make many instances of one function without loading it
- * each time, its body is set into a small template as the inner function: a factory, each call of which
- * returns a fresh instance with upvalues of its own. */
+ * A function travels as its body: the dump without header and count of upvalues.  To make many instances of
+ * one function without loading its body each time, the body is put into a small template as its inner
+ * function.  The template is a factory: each call of it returns a fresh instance with upvalues of its own. */
 #ifndef VM_COPY_BYTECODE_H
 #define VM_COPY_BYTECODE_H
 
@@ -19,15 +19,15 @@ enum { BYTECODE_HEADER = 31, BYTECODE_BODY = BYTECODE_HEADER + 1, BYTECODE_UPVAL
 /* Appends the whole dump (header, count of upvalues, body) of the function at the top of the stack. */
 bool bytecode_dump(lua_State *L, struct buf *out);
 
-/* The header that this Lua writes: BYTECODE_HEADER bytes appended to out. */
+/* Appends the header that this Lua writes: BYTECODE_HEADER bytes.  Both return false when memory runs out. */
 bool bytecode_header(lua_State *L, struct buf *out);
 
-/* Walks over a body in [at, end): NULL when it is not whole, else where it ends; *upvalues gets the offset of
- * the first of its *count upvalue descriptions. */
+/* Walks over a body that begins at `at`.  Returns its end, or NULL when it is damaged or does not end before
+ * `end`. *upvalues gets the offset of the first of its *count upvalue descriptions. */
 const uint8_t *bytecode_body(const uint8_t *at, const uint8_t *end, size_t *upvalues, uint32_t *count);
 
 /* Pushes a factory of instances of the body, and returns NULL; or pushes nothing and returns what is wrong.
- * *upvalues gets how many they have. Raises when memory runs out. */
+ * *upvalues gets the number of upvalues of an instance.  Raises when memory of Lua runs out. */
 const char *bytecode_factory(lua_State *L, const uint8_t *body, size_t len, uint32_t *upvalues);
 
 #endif

@@ -1,5 +1,5 @@
-/* A table is written in one pass on the guess that its first key makes: 1 a LIST, a string a MAP.  A key that
- * does not fit takes the writer back to the table's start, to write it as what it is. */
+/* A table that is no LIST is first written as a MAP.  At the first key that is no string, the writer goes
+ * back to the start of the table and writes it again as a TABLE. */
 #include "vm/copy/copy.h"
 
 #include "vm/copy/fn.h"
@@ -8,7 +8,8 @@
 
 #include <lauxlib.h>
 
-/* Where a value stands: a chain of keys up to the argument's number, on the C stack. */
+/* The place of a value, for errors: the chain of keys that lead to it, up to the number of the argument.
+ * Lives on the C stack. */
 struct place {
   const struct place *up;
   int key; /* stack index of the key; 0: use number */
@@ -39,7 +40,7 @@ static void add_place(lua_State *L, luaL_Buffer *b, const struct place *place) {
   }
 }
 
-/* The innermost keys of a deep place are left out: a path of a thousand keys helps nobody. */
+/* The first `keep` keys of a place: a path of a thousand keys would not help the reader of an error. */
 static const struct place *cut(const struct place *place, int keep) {
   int depth = 0;
   for (const struct place *at = place; at; at = at->up) depth++;
@@ -62,7 +63,8 @@ static void refuse(struct copier *c, const struct place *place, const char *prob
 
 /* --- out --- */
 
-/* *ok turns false at a key that is no string where all should be. */
+/* Writes all pairs of the table, and returns their number.  Stops with *ok false at the first key that is no
+ * string, when keys_are_strings. */
 static uint32_t put_pairs(struct copier *c, int table, const struct place *up, int depth,
                           bool keys_are_strings, bool *ok) {
   lua_State *L = c->L;
@@ -85,7 +87,7 @@ static uint32_t put_pairs(struct copier *c, int table, const struct place *up, i
   return n;
 }
 
-/* Is every key an integer in 1..n, n being how many there are? */
+/* Are the keys exactly the integers 1..n? */
 static bool is_list(lua_State *L, int table, lua_Integer n) {
   lua_Integer seen = 0;
   lua_pushnil(L);
@@ -232,7 +234,7 @@ static void in_pairs(lua_State *L, struct term_reader *r, uint32_t count) {
     copy_in(L, r);
     copy_in(L, r);
     if (lua_isnil(L, -2) || (lua_type(L, -2) == LUA_TNUMBER && lua_tonumber(L, -2) != lua_tonumber(L, -2))) {
-      lua_pop(L, 2); /* a key that Lua has no place for, from a peer that has */
+      lua_pop(L, 2); /* nil or NaN, which a peer can send but a Lua table cannot have as a key */
     } else {
       lua_rawset(L, -3);
     }

@@ -1,10 +1,18 @@
+/* clang-format off */
 /* copy: Lua values into terms and back.
  *
- *   nil, booleans, numbers, strings      as they are
- *   pids and references                  light userdata that hold an npid
- *   tables     keys exactly 1..n: LIST (an empty one too) · all keys strings: MAP · else TABLE; metatables
- * stay functions, library functions and libraries    FN (fn.h) Anything else, or nesting beyond
- * TERM_DEPTH_MAX (so any cycle), is an error that names the value's place. */
+ *   nil, booleans, numbers, strings          the same in a term
+ *   pids and references                      light userdata that hold an npid: PID, REF
+ *   tables with the keys 1..n, or empty      LIST
+ *   tables whose keys are all strings        MAP
+ *   other tables                             TABLE
+ *   functions, library functions, libraries  FN (fn.h)
+ *
+ * A table loses its metatable.  Any other value, and nesting beyond TERM_DEPTH_MAX (so any cycle), is an
+ * error that names the place of the value.
+ *
+ * By the thread that runs the isolate, for the process that runs. */
+/* clang-format on */
 #ifndef VM_COPY_H
 #define VM_COPY_H
 
@@ -33,13 +41,16 @@ struct copy copy_begin(lua_State *L);
  * larger than a term may be. */
 struct term *copy_end(const struct copy *c, uint32_t count);
 
-/* Appends the values at stack indices first..last; raises.  what: "message", "argument": for errors. */
+/* Appends the values at stack indices first..last.  Raises when one cannot be copied; `what` ("message",
+ * "argument") is how the error calls the values. */
 void copy_out(const struct copy *c, const char *what, int first, int last);
 
-/* A term of those values alone; raises. */
+/* One whole encoding: a term of the values at stack indices first..last.  Raises as copy_out and copy_end do.
+ */
 struct term *copy_term(lua_State *L, const char *what, int first, int last);
 
-/* Pushes the next value; or all that are left, and returns how many. Raises when memory runs out. */
+/* Pushes the next value of the term; or all that are left, and returns their number.  Raises when memory runs
+ * out, and when a function cannot be loaded here. */
 void copy_in(lua_State *L, struct term_reader *r);
 int copy_in_all(lua_State *L, struct term_reader *r);
 
@@ -54,7 +65,8 @@ static inline bool copy_all_scalar(lua_State *L, int first, int last) {
   return true;
 }
 
-/* A pid or reference as a Lua value, and back; NPID_NONE pushes nil, and is returned for other values. */
+/* Pushes a pid or reference, or nil for NPID_NONE; reads one from the stack, NPID_NONE for any other value.
+ */
 void copy_push_npid(lua_State *L, npid p);
 npid copy_to_npid(lua_State *L, int index);
 

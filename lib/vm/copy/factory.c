@@ -1,6 +1,6 @@
-/* Invariant: iso->factories maps the hash of a body to the chain of factories with that hash.  Code that is
- * made at run time could fill the table without end, so at FACTORIES_MAX, or FACTORY_BYTES_MAX of bodies, all
- * are dropped, to be made again on use.
+/* Invariant: iso->factories maps the hash of a body to the chain of factories with that hash.  Programs
+ * that make code at run time could fill the table without end, so at FACTORIES_MAX factories, or
+ * FACTORY_BYTES_MAX bytes of bodies, all factories are dropped; each is made again when it is used.
  *
  * Dumping a function to learn its body takes longer than all the rest of a spawn.  So the last functions seen
  * are remembered by the address of their prototype, which all closures of one place in the source share.  Lua
@@ -90,7 +90,8 @@ static const void *proto_of(lua_State *L, int index) {
   return proto;
 }
 
-/* Two closures of one function share what is there, a third of another function does not. */
+/* Trial: two closures of one function must have the same word at PROTO_OFFSET, and a closure of another
+ * function a different one. */
 void factory_open(lua_State *L, struct isolate *iso) {
   static const char trial[] = "local function f() return function() return f end end\n"
                               "return f(), f(), function() return f end";
@@ -110,7 +111,7 @@ void factory_open(lua_State *L, struct isolate *iso) {
   iso->refs.witnesses = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-/* The witness is a closure of the remembered prototype, if one of those seen still lives. */
+/* Is a closure of the remembered prototype still alive?  The witness is one, held by a weak table. */
 static bool has_witness(lua_State *L, const struct isolate *iso, size_t place, const void *proto) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.witnesses);
   bool lives = lua_rawgeti(L, -1, (lua_Integer)place + 1) == LUA_TFUNCTION && proto_of(L, -1) == proto;

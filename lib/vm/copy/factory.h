@@ -1,5 +1,8 @@
-/* factory: instances of functions by their bytecode; in each isolate one factory (bytecode.h) a distinct
- * body. */
+/* factory: fresh instances of a function, by its bytecode.  An isolate keeps one factory (bytecode.h) for
+ * each distinct body, so that it loads the body once.
+ *
+ * By the thread that runs the isolate.  A pointer to a factory is valid until the next call of factory_find
+ * or factory_of, which may drop all factories. */
 #ifndef VM_COPY_FACTORY_H
 #define VM_COPY_FACTORY_H
 
@@ -17,17 +20,19 @@ struct factory {
   uint8_t body[];
 };
 
-/* The factory of a body; NULL and *problem when it cannot be. Raises when memory runs out. */
+/* The factory of a body, which is made if there is none; NULL and *problem when the body is damaged, or when
+ * memory runs out.  Raises when memory of Lua runs out. */
 struct factory *factory_find(lua_State *L, struct isolate *iso, const void *body, size_t len,
                              const char **problem);
 
-/* The factory of the Lua function at index. */
+/* The factory of the Lua function at index; fails as factory_find does. */
 struct factory *factory_of(lua_State *L, struct isolate *iso, int index, const char **problem);
 
 /* Pushes a fresh instance. */
 void factory_push(lua_State *L, const struct factory *f);
 
-/* Finds out whether factory_of may tell functions apart by their prototype's address. */
+/* When an isolate opens: finds out whether factory_of may tell functions apart by the address of their
+ * prototype. When it closes: drops all factories. */
 void factory_open(lua_State *L, struct isolate *iso);
 void factory_drop_all(struct isolate *iso);
 

@@ -1,11 +1,13 @@
-/* fn: functions that travel.
+/* fn: functions as the payload of an FN value, and copies of functions within an isolate.
  *
  * A function is copied with everything it reaches through its upvalues: values, tables (shared and cyclic
  * ones keep their shape), other functions, and upvalues that several functions share.  Its globals become
- * those of the process that receives it; functions and tables of the standard library are found again there
- * by name. Pids are written with their node's name, as only this module reads the bytes.
+ * those of the receiving process.  Functions and tables of the standard library are written as their names.
+ * A pid is written with its node's name, since the bytes of an FN value pass through JSON unread.
  *
- * The payload (fn_format.h) is read only where Lua writes the same bytecode. */
+ * A node reads the payload (fn_format.h) only if its Lua writes the same header of bytecode.
+ *
+ * By the thread that runs the isolate, for the process that runs. */
 #ifndef VM_COPY_FN_H
 #define VM_COPY_FN_H
 
@@ -21,22 +23,22 @@ struct process;
 /* Is the value a table of the standard library (or the library itself)? */
 bool fn_is_library(lua_State *L, int index);
 
-/* Appends the function (or library) at index as an FN value; NULL, or what is wrong (a string that lives
- * until the stack is unwound). */
+/* Appends the function (or library) at index as an FN value.  Returns NULL, or why it cannot be sent: a
+ * string that is valid while what fn_encode has pushed stays on the stack. */
 const char *fn_encode(lua_State *L, int index, struct term_writer *w);
 
-/* Pushes the function that the payload describes; raises. */
+/* Pushes the function that the payload describes.  Raises when the payload is damaged, or of another Lua. */
 void fn_decode(lua_State *L, const char *payload, size_t len);
 
-/* Does the value stand for itself in a copy: neither table nor function, or one of the library? */
+/* Is the value its own copy within an isolate: neither table nor function, or one of the library? */
 bool fn_is_plain(lua_State *L, int index, struct isolate *iso);
 
-/* Pushes a copy of the function at index for another process of this isolate, if its upvalues are all
- * globals, plain values and library functions; else pushes nothing and returns false.  Its globals are still
- * those of the running process.  Raises when memory runs out. */
+/* Pushes a copy of the function at index for another process of this isolate, if each of its upvalues is
+ * plain (fn_is_plain) or the table of globals; else pushes nothing and returns false.  The copy still has the
+ * globals of the running process: fn_set_globals changes them.  Raises when memory runs out. */
 bool fn_clone(lua_State *L, int index);
 
-/* Upvalues of the function that are the table at `from` become the one at `to` (indices from the bottom). */
+/* Sets each upvalue of the function that is the table at `from` to the table at `to` (positive indices). */
 void fn_set_globals(lua_State *L, int function, int from, int to);
 
 #endif

@@ -1,4 +1,5 @@
-/* Copies within an isolate, where plain values need no encoding. */
+/* Within an isolate a function is copied without an encoding: a fresh instance gets the same plain upvalues.
+ */
 #include "vm/copy/fn.h"
 
 #include "vm/copy/copy.h"

@@ -1,4 +1,5 @@
-/* fn_format: the bytes of a function that travels (fn.h).
+/* clang-format off */
+/* fn_format: the payload of an FN value (fn.h).
  *
  * "FN1", the header of this Lua's bytecode, and one value. A value is one tag byte and
  *   NIL FALSE TRUE GLOBALS   nothing
@@ -7,11 +8,13 @@
  *   PID       the 8 bytes of its number (bit 63: a reference), u32 creation, its node's name as a STR
  *   TABLE     u8 has a metatable, pairs up to a NIL key, then the metatable
  *   FUNCTION  u32 length, body (bytecode.h), u8 upvalues, each: u32 cell, and for a new cell its value
- *   FLAT      u32 length, body, u8 upvalues, the value of each: where all upvalues are plain
+ *   FLAT      u32 length, body, u8 upvalues, the value of each: a function whose upvalues are plain or globals
  *   BACK      u32 number of a table or function met before
  *
  * Tables and functions are numbered from 1 as they begin, and so are cells: two upvalues with the same cell
- * share one variable.  Numbers are in host order: the header, checked first, tells the order of bytes. */
+ * share one variable.  Numbers are in host order: the header of the bytecode, which is checked first, differs where
+ * that is another. */
+/* clang-format on */
 #ifndef VM_COPY_FN_FORMAT_H
 #define VM_COPY_FN_FORMAT_H
 

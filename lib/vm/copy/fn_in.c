@@ -1,4 +1,5 @@
-/* Functions on their way in.  Whatever the bytes say, they are checked before they are believed. */
+/* Decodes functions.  The bytes may come from any peer: each length, number and tag is checked before it is
+ * used. */
 #include "vm/copy/fn.h"
 
 #include "vm/copy/copy.h"
@@ -66,7 +67,7 @@ static void get_name(struct decoder *d) {
   lua_pop(L, 1);
 }
 
-/* The object at the top gets the next number. */
+/* Gives the next number to the object at the top. */
 static uint32_t enter(struct decoder *d) {
   lua_pushvalue(d->L, -1);
   lua_rawseti(d->L, d->objects, ++d->n);
@@ -98,7 +99,7 @@ static void get_table(struct decoder *d, int depth) {
   if (has_meta) get_meta(d, depth);
 }
 
-/* Upvalue i of the function at the top becomes the same variable as the cell's first owner's. */
+/* Makes upvalue i of the function at the top the same variable as the upvalue that had the cell first. */
 static void join(struct decoder *d, int i, uint32_t cell) {
   lua_State *L = d->L;
   lua_rawgeti(L, d->objects, -(lua_Integer)cell);
@@ -134,7 +135,7 @@ static uint32_t get_body(struct decoder *d) {
   return f->upvalues;
 }
 
-/* Its upvalues refer to nothing that was met before, so the table of that is not there. */
+/* No upvalue of a FLAT function refers to an object that came before, so there is no table of objects. */
 static void get_flat(struct decoder *d, int depth) {
   uint32_t upvalues = get_body(d);
   for (uint32_t i = 1; i <= upvalues; i++) {

@@ -1,4 +1,5 @@
-/* Functions on their way out.  What is met is numbered in a Lua table as it begins. */
+/* Encodes functions.  A Lua table, `seen`, has the number of each object and each cell that was met before;
+ * an object gets its number before its contents are written, so that a cycle refers to that number. */
 #include "vm/copy/fn.h"
 
 #include "vm/copy/copy.h"
@@ -47,7 +48,8 @@ static void put_pid(struct encoder *e, npid p) {
   term_put_raw(e->w, name, strlen(name));
 }
 
-/* The number that seen[key at the top] has, popping the key; or, when it has none, gives it the next. */
+/* Pops a key.  If `seen` has a number for it: *out, and returns false.  Else gives it the next number, and
+ * returns true. */
 static bool number(struct encoder *e, uint32_t *counter, uint32_t *out) {
   lua_State *L = e->L;
   lua_pushvalue(L, -1);
@@ -125,7 +127,7 @@ static void put_table(struct encoder *e, int index, int depth) {
   if (!e->problem) lua_pop(L, 1);
 }
 
-/* A library function or table goes by its name. */
+/* Writes a library function or table as its name. */
 static bool put_name(struct encoder *e, int index) {
   lua_State *L = e->L;
   int type = lua_type(L, index);
@@ -139,7 +141,7 @@ static bool put_name(struct encoder *e, int index) {
   return name;
 }
 
-/* One that was met before goes by its number, and the globals by their tag. */
+/* Writes an object that was met before as its number, and the globals as their tag. */
 static bool put_known(struct encoder *e, int index) {
   uint32_t id;
   lua_pushvalue(e->L, index);
@@ -197,7 +199,7 @@ static void put(struct encoder *e, int index, int depth) {
   }
 }
 
-/* Globals and values that stand for themselves need no table of what was seen. */
+/* Is each upvalue plain, or the globals?  Then the function needs no table of what was met before. */
 static bool is_flat(struct encoder *e, int index, int env) {
   lua_State *L = e->L;
   bool flat = lua_isfunction(L, index) && !lua_iscfunction(L, index);

@@ -1,5 +1,5 @@
-/* io.open and io.lines of what answers at once.  A FIFO, a terminal or a socket may keep its reader for as
- * long as somebody likes, and with it a scheduler thread; commands have descriptors for those. */
+/* A read of a FIFO, a terminal or a socket may block, and with it a scheduler thread, so only files whose
+ * reads return at once can be opened.  A command, which has descriptors of its own, can read the others. */
 #include "vm/stdlib/files.h"
 
 #include <errno.h>
@@ -19,7 +19,8 @@ static int close_file(lua_State *L) {
   return luaL_fileresult(L, fclose(s->f) == 0, NULL);
 }
 
-/* As a handle that is closed until s->f is set, which the collector passes over. */
+/* Pushes a file handle without a file.  With closef NULL it counts as closed, so the collector does not close
+ * it. */
 static luaL_Stream *push_handle(lua_State *L) {
   luaL_Stream *s = lua_newuserdatauv(L, sizeof *s, 0);
   *s = (luaL_Stream){NULL, NULL};
@@ -27,7 +28,7 @@ static luaL_Stream *push_handle(lua_State *L) {
   return s;
 }
 
-/* r, w or a; then perhaps +; then perhaps b. */
+/* One of r, w, a; then + or not; then b or not. */
 static bool is_mode(const char *mode) {
   if (!*mode || !strchr("rwa", *mode++)) return false;
   if (*mode == '+') mode++;
@@ -56,7 +57,7 @@ static int refuse(lua_State *L, const char *path) {
   return 3;
 }
 
-/* Pushes the open file, or nil, what is wrong, and its number; returns how many. */
+/* Pushes the open file, or nil, the error's text and its number; returns the number of values. */
 static int open_file(lua_State *L, const char *path, const char *mode) {
   struct stat st;
   luaL_Stream *s = push_handle(L);
@@ -82,8 +83,8 @@ int files_open(lua_State *L) {
   return open_file(L, path, mode);
 }
 
-/* The iterator, and the file for the loop to close. Of a named file only, as there is no input that a process
- * could call its own. */
+/* Returns the iterator, and the file for the loop to close.  A path is required: a process has no standard
+ * input. */
 int files_lines(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   int formats = lua_gettop(L) - 1;

@@ -1,7 +1,7 @@
-/* find, match and gmatch.  What is light, and what is wrong with the arguments, is left to Lua's own; the
- * rest is searched in steps.
+/* string.find, match, gmatch and rep.  Lua's own functions do the light searches, and raise the errors of
+ * arguments; the other searches go in steps (pattern.h), between which the process may yield.
  *
- * Stack of a search: the arguments, then its pattern. */
+ * Stack of a search: the arguments, then the search. */
 #include "vm/stdlib/yielding.h"
 
 #include "vm/stdlib/pattern.h"
@@ -17,7 +17,8 @@ static int original(lua_State *L) {
   return lua_tocfunction(L, lua_upvalueindex(ORIGINAL))(L);
 }
 
-/* Numbers become strings in their place, as luaL_checkstring makes them. */
+/* Are both arguments strings or numbers?  Numbers become strings in their place, as luaL_checkstring makes
+ * them. */
 static bool has_strings(lua_State *L) {
   return lua_tostring(L, 1) && lua_tostring(L, 2);
 }
@@ -64,7 +65,7 @@ static int begin(lua_State *L, enum search_kind kind) {
   return search(L, LUA_OK, kind);
 }
 
-/* The C library's search is linear, Lua's is not. */
+/* A search for plain text: memmem takes linear time, Lua's own search does not. */
 static int find_plain(lua_State *L) {
   size_t at, len, n;
   const char *s = lua_tolstring(L, 1, &len), *what = lua_tolstring(L, 2, &n), *found = NULL;
@@ -97,7 +98,7 @@ static int match(lua_State *L) {
 
 /* --- gmatch --- */
 
-/* Upvalues of its iterator. */
+/* Upvalues of the iterator of gmatch. */
 enum { SUBJECT = 1, PATTERN, SEARCH, AT, LAST };
 
 static int next_match(lua_State *L, int status, lua_KContext context) {
@@ -117,7 +118,7 @@ static int next_match(lua_State *L, int status, lua_KContext context) {
       return pattern_push_captures(L, m, true);
     }
     if ((size_t)from == lua_rawlen(L, lua_upvalueindex(SUBJECT))) return 0;
-    pattern_from(m, (size_t)from + 1); /* an empty match where the last one ended does not count */
+    pattern_from(m, (size_t)from + 1); /* an empty match at the end of the last match does not count */
   }
 }
 
@@ -142,7 +143,7 @@ static int gmatch(lua_State *L) {
 
 /* --- rep --- */
 
-/* Nothing, however often, is nothing; Lua's own counts it. */
+/* An empty string repeated is empty.  Lua's own function would loop over all repetitions. */
 static int rep(lua_State *L) {
   bool plain = lua_type(L, 1) == LUA_TSTRING && (lua_isnoneornil(L, 3) || lua_type(L, 3) == LUA_TSTRING);
   int counted;

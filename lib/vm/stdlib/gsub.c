@@ -1,8 +1,8 @@
-/* What calls nothing and is light is left to Lua's own.  What is built lives in a userdata of the process, as
- * nothing of C survives a yield.
+/* string.gsub.  Lua's own function does the light searches whose replacement calls no function.  For the
+ * others the result is built in a userdata, as no C variable survives a yield.
  *
- * Stack of a call: 1 subject, 2 pattern, 3 replacement, 4 limit, 5 state, 6 search; above it what one step
- * needs.  Invariant: text holds what becomes of subject[0, at). */
+ * Stack of a call: 1 subject, 2 pattern, 3 replacement, 4 limit, 5 state, 6 search; above that the values of
+ * one step.  Invariant: text holds the result for subject[0, at). */
 #include "vm/stdlib/yielding.h"
 
 #include "vm/stdlib/pattern.h"
@@ -103,7 +103,7 @@ static void replace_by_text(lua_State *L) {
   state_of(L)->changed = true;
 }
 
-/* Puts the call that asks for the replacement above the search: returns how many arguments it has. */
+/* Pushes the function that returns the replacement, and its arguments; returns their number. */
 static int prepare(lua_State *L) {
   bool function = lua_isfunction(L, 3);
   lua_pushvalue(L, function ? 3 : lua_upvalueindex(INDEX));
@@ -113,7 +113,7 @@ static int prepare(lua_State *L) {
   return 2;
 }
 
-/* What the call returned is at the top. */
+/* The replacement that the call returned is at the top; nil or false keeps the match. */
 static void replace_by_value(lua_State *L) {
   size_t n;
   if (!lua_toboolean(L, -1)) {
@@ -129,7 +129,7 @@ static void replace_by_value(lua_State *L) {
 
 /* --- the loop --- */
 
-/* The match is replaced: the next one is looked for behind it. */
+/* After a replacement: the search for the next match begins behind this one. */
 static void pass(lua_State *L) {
   struct gsub *g = state_of(L);
   g->at = g->last = pattern_match_to(search_of(L));
@@ -151,7 +151,7 @@ static int replaced(lua_State *L, int status, lua_KContext context) {
   return go_on(L);
 }
 
-/* The match that was found; an empty one where the last one ended does not count. */
+/* Does the match that was found count?  An empty match at the end of the last match does not. */
 static bool counts(lua_State *L) {
   struct gsub *g = state_of(L);
   if (pattern_match_to(search_of(L)) == g->last) return false;
@@ -186,7 +186,7 @@ static int go_on(lua_State *L) {
   }
 }
 
-/* Is it a replacement that may call?  A table without a metatable is read, no more. */
+/* May this replacement call a function?  A table without a metatable is only read. */
 static bool may_call(lua_State *L, int index) {
   if (lua_isfunction(L, index)) return true;
   if (!lua_istable(L, index) || !lua_getmetatable(L, index)) return false;
@@ -194,7 +194,7 @@ static bool may_call(lua_State *L, int index) {
   return true;
 }
 
-/* What is wrong with its arguments, Lua's own says best. */
+/* Can Lua's own function do it?  Also when an argument is wrong: that function raises the right error. */
 static bool is_light(lua_State *L) {
   size_t n;
   const char *pattern = lua_tolstring(L, 2, &n);

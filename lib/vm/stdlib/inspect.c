@@ -1,5 +1,6 @@
-/* The stack holds, for each table that is open, the table, the list of its keys, and one key with its value.
- */
+/* The stack holds, for each table around the present value, the table, the sorted list of its keys, and one
+ * key with its value.  The text grows in a userdata, which the collector frees if an error leaves
+ * inspect_push. */
 #include "vm/stdlib/inspect.h"
 
 #include "base/text.h"
@@ -45,7 +46,7 @@ static void put_bytes(struct buf *out, const char *s, size_t n) {
   if (cut) n = TEXT_MAX;
   struct buf quoted = BUF_INIT;
   put_string(&quoted, s, n);
-  /* Bytes that are no UTF-8 would garble a terminal. */
+  /* Bytes that are not UTF-8 are written as escapes: a terminal would show garbage. */
   if (buf_ok(&quoted) && text_utf8(quoted.data, quoted.len)) {
     buf_append(out, quoted.data, quoted.len);
   } else {
@@ -94,7 +95,7 @@ static void put_key(struct inspector *in, int index, int depth) {
   buf_puts(in->out, " = ");
 }
 
-/* Numbers before strings before the rest; each in its order. */
+/* The order of keys: numbers, then strings, each in their order, then all others in any order. */
 static int rank(int type) {
   return type == LUA_TNUMBER ? 0 : type == LUA_TSTRING ? 1 : 2;
 }
@@ -106,7 +107,8 @@ static int compare(lua_State *L, int a, int b) {
   return lua_compare(L, a, b, LUA_OPLT) ? -1 : lua_compare(L, b, a, LUA_OPLT);
 }
 
-/* Sorts the list of keys at the top by insertion into a binary-searched place: few keys, no callbacks. */
+/* Sorts the list of n keys at the top: binary insertion, as table.sort could call back, and there are few
+ * keys. */
 static void sort_keys(lua_State *L, lua_Integer n) {
   int list = lua_gettop(L);
   for (lua_Integer i = 2; i <= n; i++) {
@@ -233,7 +235,6 @@ static int free_buf(lua_State *L) {
   return 0;
 }
 
-/* The text grows in a buffer that the collector frees if memory runs out on the way. */
 void inspect_push(lua_State *L, int index, inspect_handle *handle) {
   luaL_checkstack(L, 20, NULL);
   index = lua_absindex(L, index);

@@ -1,8 +1,9 @@
-/* What matches is what Lua's lstrlib.c matches.  Where that one recurses, a choice is kept: the items of a
- * pattern are not nested, so no item has more than one, and the pattern's length bounds them all.
+/* This matches what Lua's lstrlib.c matches.  Where lstrlib.c recurses, this pushes a choice.  The items of a
+ * pattern are not nested, so each item has at most one choice, and the pattern's length bounds the stack of
+ * choices.
  *
- * Invariant: pattern[0, p) matches subject[start, s) with the choices on the stack; those below the top are
- * to be tried, newest first, when what follows does not match. */
+ * Invariant: pattern[0, p) matches subject[start, s) with the choices on the stack; when
+ * the rest of the pattern does not match, the choices are tried, newest first. */
 #include "vm/stdlib/pattern.h"
 
 #include <ctype.h>
@@ -21,16 +22,16 @@ enum {
 };
 
 enum choice_kind {
-  SKIP,    /* an optional item that was there: go on as if it was not */
-  LESS,    /* a greedy repetition of n: one less */
-  MORE,    /* a lazy repetition: one more */
-  UNOPEN,  /* no choice: a capture was begun */
-  UNCLOSE, /* no choice: capture n was closed */
+  SKIP,    /* an optional item that matched: match without it */
+  LESS,    /* a greedy repetition, of n now: match with one less */
+  MORE,    /* a lazy repetition: match with one more */
+  UNOPEN,  /* not a choice: undoes the opening of a capture */
+  UNCLOSE, /* not a choice: undoes the closing of capture n */
 };
 
 struct choice {
   enum choice_kind kind;
-  const char *s, *item; /* where the item's first repetition is, and the item */
+  const char *s, *item; /* the subject at the item's first repetition; the item */
   size_t n;
 };
 
@@ -50,7 +51,7 @@ struct pattern {
   struct choice choice[];
 };
 
-/* What looks at many bytes at once counts as more than the one step it is. */
+/* A step that looks at many bytes counts as several steps. */
 static void charge(struct pattern *m, ptrdiff_t bytes) {
   m->steps -= bytes / 16 < STEPS ? (int)(bytes / 16) : STEPS;
 }
@@ -209,7 +210,7 @@ static bool match_item(lua_State *L, struct pattern *m) {
   }
 }
 
-/* Counts the repetitions that there are, as far as the steps go. */
+/* Counts the repetitions of the greedy item, until the steps of this turn are used up. */
 static void count_greedy(lua_State *L, struct pattern *m) {
   struct choice *c = &m->choice[m->choices - 1];
   const char *end = item_end(L, m, m->greedy);
@@ -238,7 +239,7 @@ static bool match_one(lua_State *L, struct pattern *m) {
 
 /* --- choices --- */
 
-/* Is there another way to match the item?  Then it is the choice's now. */
+/* Moves the choice to the next way to match its item; false when there is none. */
 static bool choose(struct pattern *m, struct choice *c, const char *end) {
   switch (c->kind) {
   case SKIP: return true;
@@ -250,7 +251,7 @@ static bool choose(struct pattern *m, struct choice *c, const char *end) {
   return false;
 }
 
-/* Takes the newest choice that is still open; false when there is none. */
+/* Goes back to the newest choice that has another way; false when none has. */
 static bool retry(lua_State *L, struct pattern *m) {
   for (; m->choices > 0; m->choices--) {
     struct choice *c = &m->choice[m->choices - 1];
@@ -278,7 +279,7 @@ static void begin(struct pattern *m, const char *start) {
   m->greedy = NULL;
 }
 
-/* A match that fails from here is tried from the next character. */
+/* One step.  A match that fails at one character of the subject is tried from the next. */
 static enum pattern_state step(lua_State *L, struct pattern *m) {
   if (m->greedy) {
     count_greedy(L, m);
@@ -367,8 +368,8 @@ int pattern_push_captures(lua_State *L, const struct pattern *m, bool whole) {
   return n;
 }
 
-/* What an item of the pattern multiplies the work with: each length of a repetition may be tried from each
- * place. */
+/* The factor by which an item of the pattern may multiply the work: a repetition may be tried with each
+ * length from each place. */
 static size_t factor(const char *p, size_t n) {
   if (*p == ESCAPE) return p[1] == 'b' || isdigit((unsigned char)p[1]) ? n : 1;
   return *p == '?' ? 2 : *p == '*' || *p == '+' || *p == '-' ? n : 1;

@@ -1,6 +1,6 @@
 /* The algorithm is that of Lua's ltablib.c, step by step, so that elements that compare equal end up where
- * they do there; but it is in Lua, where a comparison is an ordinary call.  That costs no time: calls from
- * Lua to Lua are cheaper than those from C.
+ * they do there; but it is written in Lua, where a comparison is an ordinary call, which can yield.
+ * That costs no time: a call from Lua to Lua is cheaper than one from C.
  *
  * Invariant of partition: t[lo..i) <= pivot <= t(j..up]. */
 #include "vm/stdlib/yielding.h"
@@ -9,13 +9,14 @@
 #include <limits.h>
 #include <stdbool.h>
 
-enum { FEW = 1000 }; /* so many plain values are sorted in far less than a time slice */
+enum { FEW = 1000 }; /* this many plain values are sorted in far less than a time slice */
 
 /* Upvalues of sort. */
 enum { ORIGINAL = 1, SORT_PLAIN, SORT_BY, LESS };
 
-/* A function that sorts t[lo..up], false when the order contradicts itself.  An unlucky split makes random
- * other than 0: then long ranges take their pivot from anywhere in their middle half. */
+/* A function that sorts t[lo..up]; it returns false when the order function contradicts itself.  After a very
+ * uneven split, random is not 0: long ranges then take their pivot from a random place in their middle half.
+ */
 /* clang-format off */
 #define SORTER(LESS)                                                                                         \
   "(function()\n"                                                                                            \
@@ -83,7 +84,7 @@ static int compared(lua_State *L, int status, lua_KContext context) {
   return 1;
 }
 
-/* The operator, with its metamethod called so that it can yield. */
+/* The operator <, whose metamethod is called so that it can yield. */
 static int less(lua_State *L) {
   int type = lua_type(L, 1);
   bool plain = type == lua_type(L, 2) && (type == LUA_TNUMBER || type == LUA_TSTRING);
@@ -101,7 +102,8 @@ static int sorted(lua_State *L, int status, lua_KContext context) {
   return lua_toboolean(L, -1) ? 0 : luaL_error(L, "invalid order function for sorting");
 }
 
-/* Numbers only or strings only compare without a call; with a table among them it is that one's __lt. */
+/* Do the elements compare without a call (all numbers, or all strings), with calls of __lt, or is it an
+ * error? */
 enum order { ORDER_PLAIN, ORDER_CALLS, ORDER_MIXED };
 
 static enum order order_of(lua_State *L, lua_Integer n) {
@@ -121,7 +123,7 @@ static enum order order_of(lua_State *L, lua_Integer n) {
   return order;
 }
 
-/* The sorters are compiled on first use, as most isolates never do. */
+/* The sorters are compiled on first use: most isolates never sort a long table. */
 static void push_sorter(lua_State *L, int which) {
   if (lua_isnil(L, lua_upvalueindex(which))) {
     if (luaL_loadbufferx(L, source, sizeof source - 1, "=sort", "t") != LUA_OK) lua_error(L);
@@ -132,7 +134,7 @@ static void push_sorter(lua_State *L, int which) {
   lua_pushvalue(L, lua_upvalueindex(which));
 }
 
-/* What is wrong with its arguments, Lua's own says best. */
+/* Lua's own function sorts few plain values, and raises the errors of arguments. */
 static int sort(lua_State *L) {
   lua_CFunction original = lua_tocfunction(L, lua_upvalueindex(ORIGINAL));
   bool by = lua_isfunction(L, 2);

@@ -1,17 +1,19 @@
-/* concat, insert, move, remove, unpack and ipairs, written in Lua: there a metamethod is an ordinary call,
- * and a long loop can be interrupted.  Lua's own do the plain and short. */
+/* table.concat, insert, move, remove, unpack and ipairs, written in Lua: there the call of a metamethod can
+ * yield, and a long loop can be preempted.  Lua's own functions do the short work on tables without a
+ * metatable. */
 #include "vm/stdlib/yielding.h"
 
 #include <lauxlib.h>
 #include <stdbool.h>
 
-enum { FEW = 1000 }; /* so many elements are done with in far less than a time slice */
+enum { FEW = 1000 }; /* this many elements take far less than a time slice */
 
-/* Upvalues of each. */
+/* Upvalues of each function. */
 enum { ORIGINAL = 1, WHICH };
 enum { CONCAT, INSERT, MOVE, REMOVE, UNPACK, IPAIRS };
 
-/* Called by C called by the code that an error is to point at: the third level.  Arguments are checked. */
+/* C calls these functions, and user code calls C: level 3 of an error is the user code.  C has checked the
+ * arguments. */
 static const char source[] =
     "local concat, unpack = table.concat, table.unpack\n"
     "local error, type, select = _G.error, _G.type, _G.select\n"
@@ -76,7 +78,7 @@ static const char source[] =
     "  ipairs = function(t) return next_item, t, 0 end,\n"
     "}\n";
 
-/* --- what is left to Lua's own --- */
+/* --- can Lua's own function do it? --- */
 
 static bool has_metatable(lua_State *L, int index) {
   if (!lua_getmetatable(L, index)) return false;
@@ -84,12 +86,12 @@ static bool has_metatable(lua_State *L, int index) {
   return true;
 }
 
-/* From first to last, which are n or more apart? */
+/* Are first and last n or more apart? */
 static bool apart(lua_Integer first, lua_Integer last, lua_Integer n) {
   return first <= last && (lua_Unsigned)last - (lua_Unsigned)first >= (lua_Unsigned)n;
 }
 
-/* An argument as an integer, in its place. */
+/* Replaces an argument by its integer; returns `otherwise` for nil or none. */
 static lua_Integer get(lua_State *L, int arg, lua_Integer otherwise) {
   if (lua_isnoneornil(L, arg)) return otherwise;
   lua_Integer n = luaL_checkinteger(L, arg);
@@ -118,7 +120,7 @@ static bool remove_is_long(lua_State *L) {
   return apart(get(L, 2, length(L)), length(L), FEW) || has_metatable(L, 1);
 }
 
-/* What Lua's own refuses, it is to refuse. */
+/* Not long when an argument is out of range: Lua's own function raises the error. */
 static bool move_is_long(lua_State *L) {
   for (int arg = 2; arg <= 4; arg++) luaL_checkinteger(L, arg);
   lua_Integer f = get(L, 2, 0), e = get(L, 3, 0), t = get(L, 4, 0);
@@ -128,7 +130,7 @@ static bool move_is_long(lua_State *L) {
   return apart(f, e, FEW) || has_metatable(L, 1) || has_metatable(L, into);
 }
 
-/* A plain one, however long, is done with before the stack is full. */
+/* Not long without a metatable: the size of the stack bounds the number of elements. */
 static bool unpack_is_long(lua_State *L) {
   get(L, 2, 0), get(L, 3, 0);
   return has_metatable(L, 1);
@@ -138,7 +140,7 @@ static bool ipairs_is_long(lua_State *L) {
   return has_metatable(L, 1);
 }
 
-/* --- */
+/* --- the functions --- */
 
 static const struct {
   const char *name;
@@ -149,7 +151,7 @@ static const struct {
     [UNPACK] = {"unpack", unpack_is_long}, [IPAIRS] = {"ipairs", ipairs_is_long},
 };
 
-/* Compiled on first use, as most isolates never do. */
+/* Compiled on first use: most isolates never need it. */
 static void push_ours(lua_State *L, const char *name) {
   if (lua_rawgetp(L, LUA_REGISTRYINDEX, source) != LUA_TTABLE) {
     lua_pop(L, 1);
@@ -179,14 +181,14 @@ static int call(lua_State *L) {
   return results(L, LUA_OK, 0);
 }
 
-/* To append is what most calls are for. */
+/* Appending, which most calls do, has a path of its own. */
 static int insert(lua_State *L) {
   if (lua_gettop(L) != 2 || !lua_istable(L, 1) || has_metatable(L, 1)) return call(L);
   lua_rawseti(L, 1, length(L) + 1);
   return 0;
 }
 
-/* In the library at the top. */
+/* Replaces a function of the library at the top. */
 static void replace(lua_State *L, int which, lua_CFunction ours) {
   lua_getfield(L, -1, functions[which].name);
   lua_pushinteger(L, which);

@@ -1,4 +1,4 @@
-/* What makes text of values, and so may call a __tostring. */
+/* Functions that make text of values: they call __tostring so that it can yield. */
 #include "vm/stdlib/yielding.h"
 
 #include <ctype.h>
@@ -41,7 +41,8 @@ int yielding_tostring(lua_State *L) {
 
 /* --- format --- */
 
-/* The index of the next argument from `from` on that a %s takes, or 0. Every conversion takes one. */
+/* The index of the next argument, from `from` on, that belongs to a %s; or 0.  Every conversion has one
+ * argument. */
 static int next_text(lua_State *L, int from) {
   int arg = 2;
   for (const char *p = lua_tostring(L, 1); (p = strchr(p, '%')); arg++) {

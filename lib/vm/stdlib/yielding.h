@@ -1,9 +1,11 @@
-/* yielding: functions of Lua's library that take long or call back, in forms that can be suspended:
- * preempted, ended, or made to wait.
+/* yielding: functions of Lua's library that take long or call functions, in forms during which a process can
+ * be suspended: preempted, ended, or made to wait.
  *
- * Lua's own call back from C, where no coroutine can yield, and some of them compute for as long as their
- * arguments ask for.  These give the same results and the same errors.  What is short and calls nothing is
- * still left to Lua's own. */
+ * Lua's own functions call back from C, where no coroutine can yield, and some compute for as long as their
+ * arguments ask for.  The functions here return the same results and raise the same errors.  They leave short
+ * work that calls nothing to Lua's own functions.
+ *
+ * This room knows no process: it asks Lua's hook whether to yield. */
 #ifndef VM_STDLIB_YIELDING_H
 #define VM_STDLIB_YIELDING_H
 
@@ -18,11 +20,13 @@ void yielding_gsub(lua_State *L);   /* string.gsub */
 void yielding_format(lua_State *L); /* string.format */
 void yielding_ipairs(lua_State *L); /* ipairs, of the basic functions */
 
+/* tostring, as a Lua function. */
 int yielding_tostring(lua_State *L);
 
-/* Turns the value at index into its text, in its place: false when that is done.  Otherwise its __tostring
- * was called, and what it has returned is at the top for yielding_text_done; had it to wait, `then` goes on.
- */
+/* Replaces the value at index by its text, and returns false.  If the value has a __tostring, calls that
+ * instead, and returns true with the result at the top, which yielding_text_done checks and puts in the place
+ * of the value.  When the __tostring yields, `then` runs after it with context, and must call
+ * yielding_text_done. */
 bool yielding_text(lua_State *L, int index, lua_KContext context, lua_KFunction then);
 void yielding_text_done(lua_State *L, int index);
 
