@@ -327,6 +327,18 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   run ! grep -vE '^#|^[a-z_]+(\{[^}]*\})? [0-9.e+-]+$' "$T/body"
 }
 
+@test "the values of a query are unescaped" {
+  start_node one
+  for node in "one@$HOST" "one%40$HOST" "%6f%6E%65%40$HOST"; do
+    run -0 api one GET "/v1/processes?node=$node&limit=%31"
+    assert_output --partial '"name":"console"'
+  done
+  for broken in 'one%4' 'one%zz' 'one%00'; do
+    run -0 api one GET "/v1/processes?node=$broken"
+    assert_output --partial '"code":"bad_node_name"'
+  done
+}
+
 @test "DELETE /v1/node stops it in order" {
   node=$(api one GET /v1/node | jq .os_pid)
   http DELETE /v1/node

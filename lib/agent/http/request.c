@@ -4,6 +4,7 @@
 #include "agent/http/request.h"
 
 #include "wire/json.h"
+#include "wire/url.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,15 +26,27 @@ json_t *request_body(const struct request *r) {
   return r->body;
 }
 
-const char *request_query(const struct request *r, const char *key) {
-  return MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, key);
+/* MHD gives a value as it came (keep_escapes).  A value with a broken escape is returned as it came. */
+const char *request_query(struct request *r, const char *key) {
+  const char *raw = MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, key);
+  if (!raw || !strchr(raw, '%')) return raw;
+  struct buf plain = BUF_INIT;
+  struct query *q = url_unescape(&plain, raw, strlen(raw)) ? NULL : malloc(sizeof *q + plain.len + 1);
+  if (q) {
+    memcpy(q->value, plain.data, plain.len);
+    q->value[plain.len] = 0;
+    q->next = r->queries;
+    r->queries = q;
+  }
+  buf_finish(&plain);
+  return q ? q->value : raw;
 }
 
 const char *request_header(const struct request *r, const char *key) {
   return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, key);
 }
 
-bool request_flag(const struct request *r, const char *key) {
+bool request_flag(struct request *r, const char *key) {
   const char *v = request_query(r, key);
   return v && strcmp(v, "0") != 0 && strcmp(v, "false") != 0;
 }
@@ -91,6 +104,10 @@ static void request_free(struct request *r) {
   buf_finish(&r->allow);
   json_decref(r->body);
   free(r->segment);
+  for (struct query *q; (q = r->queries);) {
+    r->queries = q->next;
+    free(q);
+  }
   if (r->response) MHD_destroy_response(r->response);
   free(r);
 }

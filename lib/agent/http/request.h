@@ -24,14 +24,20 @@ struct listener { /* one MHD daemon on the node's loop, for the unix socket or f
   struct request *requests;
 };
 
+struct query { /* an unescaped value of the query */
+  struct query *next;
+  char value[];
+};
+
 struct request {
   struct request *next, **pprev; /* in its listener's list */
   struct listener *listener;
   struct MHD_Connection *conn;
   const struct route *route;
   char *segment;
-  struct buf bytes; /* the body as it arrives */
-  size_t discarded; /* bytes of a body that is too large */
+  struct query *queries; /* what request_query has returned */
+  struct buf bytes;      /* the body as it arrives */
+  size_t discarded;      /* bytes of a body that is too large */
   json_t *body;
   struct error refused;    /* why it is answered without a handler; code 0: it is not */
   unsigned refused_status; /* the HTTP status of that, where it is not the error's own; else 0 */

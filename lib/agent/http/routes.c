@@ -54,8 +54,10 @@ int route_find(const struct routes *routes, const char *method, const char *path
       buf_finish(&plain);
       return code == ERR_NOMEM
                  ? error_set(e, code, "%s", err_sentence(code))
-                 : error_set(e, code, "%s: a %% that is not followed by two hexadecimal digits, or that stands for NUL",
-                             path);
+                 : error_set(
+                       e, code,
+                       "%s: a %% that is not followed by two hexadecimal digits, or that stands for NUL",
+                       path);
     }
     *out = r;
     *segment = from ? buf_take(&plain) : NULL;

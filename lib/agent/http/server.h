@@ -42,8 +42,9 @@ void server_free(struct agent *a);
 struct agent *request_agent(const struct request *r);
 const char *
 request_segment(const struct request *r); /* what the route's "*" stands for, unescaped; or NULL */
-const char *request_query(const struct request *r, const char *key);
-bool request_flag(const struct request *r, const char *key); /* a query key that is neither "0" nor "false" */
+const char *request_query(struct request *r,
+                          const char *key);            /* unescaped; NULL when the query has no such key */
+bool request_flag(struct request *r, const char *key); /* a query key that is neither "0" nor "false" */
 const char *request_header(const struct request *r, const char *key);
 json_t *request_body(const struct request *r); /* NULL when there was none */
 bool request_peer(const struct request *r,
