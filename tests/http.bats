@@ -328,7 +328,6 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
 }
 
 @test "the values of a query are unescaped" {
-  start_node one
   for node in "one@$HOST" "one%40$HOST" "%6f%6E%65%40$HOST"; do
     run -0 api one GET "/v1/processes?node=$node&limit=%31"
     assert_output --partial '"name":"console"'
