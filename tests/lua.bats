@@ -645,7 +645,7 @@ exec{"no-such-command"}'
   lua 'for _, mode in ipairs{"r", "w", "r+"} do puts(select(2, io.open(..., mode))) end
        puts(select(2, pcall(io.lines, ...)))' "$T/fifo"
   for i in 0 1 2 3; do
-    assert_line --index $i --partial "$T/fifo: no file but a pipe, a terminal or the like"
+    assert_line --index $i --partial "$T/fifo: a pipe, a terminal or the like"
   done
   node-stop -n "one@$HOST"
 }

@@ -1,5 +1,5 @@
-/* Invariant: no process can reach a table that another one reads, but through a proxy: reads of the proxy end
- * at the real table's values, which are functions, strings and numbers. */
+/* Invariant: a process reaches a table that other processes read only through a proxy.  A read of the proxy
+ * returns a value of the real table, which is a function, a string or a number. */
 #include "vm/bind/base_env.h"
 
 #include "base/buf.h"
@@ -21,7 +21,7 @@
 
 /* --- guarded forms of Lua's own functions --- */
 
-/* A finalizer would run in whatever process happens to collect. */
+/* setmetatable refuses __gc: a finalizer would run in whichever process collects garbage. */
 static int base_setmetatable(lua_State *L) {
   int type = lua_type(L, 2);
   luaL_checktype(L, 1, LUA_TTABLE);
@@ -47,7 +47,8 @@ static int base_rawset(lua_State *L) {
   return 1;
 }
 
-/* load(chunk, name, mode, globals): text only. Upvalue: Lua's load. */
+/* load(chunk, name, mode, globals): text only; globals are those of the process by default.  Upvalue: Lua's
+ * load. */
 static int base_load(lua_State *L) {
   bool own_globals = lua_gettop(L) < 4;
   lua_settop(L, 4);
@@ -70,7 +71,7 @@ static int base_collectgarbage(lua_State *L) {
   return 1;
 }
 
-/* Stack: handler, and what it returned, or what was wrong with it. */
+/* Stack: the handler, and its result, or its own error. */
 static int xpcall_handled(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   lua_pushboolean(L, 0);
@@ -78,7 +79,7 @@ static int xpcall_handled(lua_State *L, int status, lua_KContext context) {
   return 2;
 }
 
-/* Stack: handler, and the results, or the error. */
+/* Stack: the handler, and the results, or the error. */
 static int xpcall_finished(lua_State *L, int status, lua_KContext context) {
   (void)context;
   if (status == LUA_OK || status == LUA_YIELD) {
@@ -91,8 +92,8 @@ static int xpcall_finished(lua_State *L, int status, lua_KContext context) {
   return xpcall_handled(L, lua_pcallk(L, 1, 1, 0, 0, xpcall_handled), 0);
 }
 
-/* The handler runs where the error has arrived, not where the error arose: the handler could not see a
- * difference, as processes have no debug library. */
+/* The handler runs after the stack is unwound, so that it can yield.  It cannot tell the difference, as
+ * processes have no debug library. */
 static int base_xpcall(lua_State *L) {
   luaL_checktype(L, 2, LUA_TFUNCTION);
   lua_pushvalue(L, 2);
@@ -106,7 +107,7 @@ static const luaL_Reg guarded[] = {
     {"tostring", yielding_tostring},     {"xpcall", base_xpcall}, {NULL, NULL},
 };
 
-/* --- what is taken over from Lua's libraries --- */
+/* --- which of Lua's functions a process has --- */
 
 static const char *const base_names[] = {"assert", "error",    "getmetatable", "ipairs",   "next",
                                          "pairs",  "pcall",    "rawequal",     "rawget",   "rawlen",
@@ -125,7 +126,7 @@ static const char *const os_names[] = {"clock",  "date", "difftime", "getenv", "
                                        "rename", "time", "tmpname",  NULL};
 static const char *const io_names[] = {"lines", "open", "type", "write", NULL};
 
-/* It is also where methods of strings are looked up. */
+/* Lua looks up the methods of strings in this table, too. */
 static void change_string(lua_State *L) {
   yielding_find(L);
   yielding_gsub(L);
@@ -149,7 +150,7 @@ static const struct {
   const char *name;
   lua_CFunction open;
   const char *const *names;
-  void (*change)(lua_State *L); /* of the opened library, at the top */
+  void (*change)(lua_State *L); /* changes the opened library, at the top */
 } libraries[] = {
     {LUA_STRLIBNAME, luaopen_string, string_names, change_string},
     {LUA_TABLIBNAME, luaopen_table, table_names, change_table},
@@ -159,7 +160,7 @@ static const struct {
     {LUA_IOLIBNAME, luaopen_io, io_names, change_io},
 };
 
-/* From the table at `from` into the one at the top. */
+/* Copies the named fields of the table at `from` into the table at the top. */
 static void copy_names(lua_State *L, int from, const char *const *names) {
   for (; *names; names++) {
     lua_getfield(L, from, *names);
@@ -180,7 +181,7 @@ static int next_pair(lua_State *L) {
   return 1;
 }
 
-/* pairs of a proxy walks the real table, and never shows it. */
+/* pairs of a proxy walks the real table, but does not return it. */
 static int walk(lua_State *L) {
   lua_pushvalue(L, lua_upvalueindex(1));
   lua_pushcclosure(L, next_pair, 1);
@@ -192,7 +193,7 @@ static void protect_metatable(lua_State *L) {
   lua_setfield(L, -2, "__metatable");
 }
 
-/* The real table at the top is replaced by its proxy. */
+/* Replaces the table at the top by a proxy for it. */
 static void make_proxy(lua_State *L) {
   lua_newtable(L);
   lua_createtable(L, 0, 4);
@@ -208,7 +209,7 @@ static void make_proxy(lua_State *L) {
   lua_replace(L, -2);
 }
 
-/* --- names of library values, for functions that travel --- */
+/* --- names of library values, by which functions that travel refer to them --- */
 
 static void note_name(lua_State *L, struct isolate *iso, const char *name) {
   int value = lua_gettop(L);
@@ -233,7 +234,8 @@ static void note_fields(lua_State *L, struct isolate *iso, const char *library) 
   }
 }
 
-/* The library at the top is finished: named, hidden behind a proxy, and put into base (at index base). */
+/* Pops the library at the top: gives names to its values, and puts a proxy for it into the table at index
+ * base. */
 static void finish_library(lua_State *L, struct isolate *iso, int base, const char *name) {
   note_fields(L, iso, name);
   make_proxy(L);
@@ -242,7 +244,7 @@ static void finish_library(lua_State *L, struct isolate *iso, int base, const ch
 
 /* --- the environment --- */
 
-/* Reads of globals that are in neither table: those that are made for each process on first use. */
+/* __index of the base table: globals that are made for each process when it first uses them. */
 static int lazy_global(lua_State *L) {
   struct process *p = process_of(L);
   const char *name = p && lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
@@ -273,7 +275,8 @@ const struct bind_library bind_libraries[] = {
     {"", bind_require}, {"node", bind_node}, {"global", bind_global}, {NULL, NULL},
 };
 
-/* The bindings' own functions: globals go into base, those of a library into a table of it. */
+/* The functions of the bindings: globals go into the base table, those of a library into a table of its own.
+ */
 static void open_bindings(lua_State *L, struct isolate *iso, int base) {
   for (const struct bind_library *library = bind_libraries; library->functions; library++) {
     if (*library->name) {

@@ -1,8 +1,8 @@
-/* base_env: the globals that every process of an isolate sees, and what keeps them from being changed.
+/* base_env: the globals that every process of an isolate reads, and that none can change.
  *
- * A process's own globals are an empty table whose metatable leads reads to the base table.  Libraries in it
- * are empty tables, too, that lead reads to the real ones; writing to them, their metatables and those of
- * strings and pids is refused. */
+ * The globals of a process are a table of its own, empty at first, whose metatable sends reads to the base
+ * table.  Each library in the base table is a proxy: an empty table that sends reads to the real library and
+ * refuses writes.  The metatables of proxies, strings, files and pids cannot be read or changed. */
 #ifndef VM_BIND_BASE_ENV_H
 #define VM_BIND_BASE_ENV_H
 
@@ -11,7 +11,7 @@
 
 struct isolate;
 
-/* Sets up a new lua_State; false when memory ran out. */
+/* Prepares a new lua_State for its first process; false when memory ran out. */
 bool base_env_open(lua_State *L, struct isolate *iso);
 
 #endif

@@ -1,4 +1,5 @@
-/* What the bindings share. */
+/* Helpers that several bindings use.  A binding that may wait yields as its last act, and goes on in a
+ * continuation. */
 #include "vm/bind/bind.h"
 
 #include "base/clock.h"
@@ -95,7 +96,8 @@ void bind_monitor(lua_State *L, npid ref, npid other, const char *gone) {
   }
 }
 
-/* The wait begins before the call goes out: within an isolate the reply comes back at once. */
+/* The wait begins before the call is delivered, as a receiver in the same isolate replies during the
+ * delivery. */
 int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_KContext context) {
   struct process *p = process_of(L);
   if (!lua_isyieldable(L)) {

@@ -1,4 +1,7 @@
-/* bind: what Lua code of a process can call; one file a topic, each a table of functions.  Helpers raise. */
+/* bind: the functions of the process language that are in C: a file a topic, each with a table of rows; and
+ * the helpers that they share, which raise errors of Lua.
+ *
+ * By the thread that runs the isolate, for the process that runs. */
 #ifndef VM_BIND_H
 #define VM_BIND_H
 
@@ -10,7 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A function of the language.  Its row registers the function, and says how to call it and what it does.
+/* A row: it registers a function of the language, and says how to call the function and what it does.
  *
  * usage has one call a line, with optional arguments in [brackets].  In node-lua(7) the function's entry has
  * the same calls and begins with the same sentence: tests/unit/test_bind_rows.c compares the two. */
@@ -38,70 +41,79 @@ struct bind_library {
 };
 extern const struct bind_library bind_libraries[];
 
-/* send, for global.send. */
+/* send, which global.send calls. */
 int bind_send(lua_State *L);
 
-/* Arguments. */
+/* Arguments: a pid, a reference, of this or another node; bind_check_… raise for any other value. */
 npid bind_check_pid(lua_State *L, int arg);
 npid bind_check_ref(lua_State *L, int arg);
-npid bind_to_pid(lua_State *L, int index); /* NPID_NONE when it is none */
+npid bind_to_pid(lua_State *L, int index); /* NPID_NONE for any other value */
 
-/* Who has the name, the string at index; or NPID_NONE. */
+/* The pid that has the name, the string at index, in the table; or NPID_NONE. */
 npid bind_whereis(lua_State *L, struct names *table, int index);
 
-/* Milliseconds from now as a deadline; nil or none: TIMER_NEVER. */
+/* An argument of milliseconds from now as a deadline by clock_ns; nil or none: TIMER_NEVER. */
 int64_t bind_check_deadline(lua_State *L, int arg);
 
-/* An error's value as text, which stays valid while the value is on the stack; may push. */
+/* The text of an error's value: the string itself, or what inspect says of it, which is then pushed.  Valid
+ * as long as that is on the stack. */
 const char *bind_text(lua_State *L, int index);
 
-/* Refuses where the process cannot be suspended (inside a callback of a C function). */
+/* Raises when the process cannot be suspended: inside a callback of a C function.  what: the function that
+ * would wait. */
 void bind_check_suspends(lua_State *L, const char *what);
 
-/* Refuses to take from the mailbox inside a predicate of receive_match, which looks at it. */
+/* Raises inside a predicate of receive_match: to take messages there would change the mailbox under its
+ * search. */
 void bind_check_takes(lua_State *L);
 
-/* After the running process was charged for what is kept for it outside of Lua's heap: ends it if that is
- * more than it may have. */
+/* To be called after process_charge: raises, and ends the process, when it has more memory than it may have.
+ */
 void bind_check_memory(lua_State *L);
 
 /* Sends a signal of the running process; owns term. */
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
 
-/* The running process watches another, under ref; for nobody (NPID_NONE) DOWN comes, with the word `gone`. */
+/* The running process monitors another under ref.  If there is no other (NPID_NONE), a DOWN comes at once,
+ * with the reason `gone`. */
 void bind_monitor(lua_State *L, npid ref, npid other, const char *gone);
 
-/* For the running process: spawns what the stack says from index first on, a function and its arguments or
- * the names of a module and one of its functions and the arguments.  Ties to it are made on both sides;
- * monitor: a fresh reference, or NPID_NONE.  Raises. */
+/* Spawns a process of this node, and returns its pid.  The stack has from index first on a function and its
+ * arguments, or the names of a module and one of its functions, and the arguments.  link: link it to the
+ * running process; monitor: a fresh reference under which the running process monitors it, or NPID_NONE. Both
+ * sides of these ties are made. */
 npid bind_spawn(lua_State *L, int first, bool link, npid monitor);
 
-/* Is there a function, or a module's and a function's name, at index? Raises if not. */
+/* Returns true for a function at index, false for the names of a module and a function from index on; raises
+ * for any other value. */
 bool bind_is_function(lua_State *L, int index);
 
-/* A CALL of the running process, which waits for the reply: `return bind_call(…)`.  Afterwards then runs, and
- * calls bind_reply.  Owns term. */
+/* Sends a CALL of the running process, which then waits for the reply.  To be used as `return bind_call(…)`:
+ * when the reply has come, `then` runs with context, and calls bind_reply or bind_take_reply.  Owns term
+ * (NULL: raises). */
 int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_KContext context);
 
 /* Pushes the values of the reply and returns their number.  *ok is false when the call was refused: the
  * values are then two, the wire name of the error and its text. */
 int bind_reply(lua_State *L, bool *ok);
 
-/* The same, where a refusal is an error of the caller: raises its text, with the caller's position. */
+/* The same for calls whose refusal is an error of the Lua caller: raises its text, with the position of that
+ * caller. */
 int bind_take_reply(lua_State *L);
 
-/* The plain `then`: the values, or an error with the text. */
+/* A `then` that returns the values of the reply, or raises. */
 int bind_results(lua_State *L, int status, lua_KContext context);
 
-/* Pairs of the MAPs that the kernel takes: a pid under a key; and who watches the new process, under which
- * reference. */
+/* Write pairs of the MAPs that the kernel takes: a pid under a key; and "monitor", the pid and the reference
+ * of a monitor on the new process. */
 void bind_put_pid(struct term_writer *w, const char *key, npid pid);
 void bind_put_monitor(struct term_writer *w, npid self, npid ref);
 
-/* Output of the running process to a leader, under its window. `return bind_put(…)`. */
+/* Sends output of the running process to a leader, and waits where too much has been sent (VM_OUTPUT_WINDOW).
+ * To be used as `return bind_put(…)`. */
 int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, size_t len);
 
-/* io.write. */
+/* io.write, as a Lua function. */
 int bind_write(lua_State *L);
 
 /* Pushes inspect's text of the value at index, with pids and references as this node writes them. */

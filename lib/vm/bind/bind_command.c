@@ -1,4 +1,5 @@
-/* Commands and the directory. */
+/* exec and ls.  exec asks the kernel to run a command, by a MAP that names the command and its ties to the
+ * caller. */
 #include "vm/bind/bind.h"
 
 #include "vm/copy/copy.h"
@@ -35,7 +36,7 @@ static void check_field(lua_State *L, const char *name, enum field_kind kind) {
   }
 }
 
-/* An empty table would be a LIST: env is always a MAP. */
+/* env is always a MAP, also when it is empty, which copy_out would write as a LIST. */
 static void put_env(lua_State *L, struct term_writer *w) {
   size_t at = term_open(w, TERM_MAP), n;
   uint32_t count = 0;
@@ -68,7 +69,8 @@ static uint32_t put_field(lua_State *L, struct term_writer *w, size_t i) {
     } else if (fields[i].kind == NUMBER) {
       lua_Number ms = lua_tonumber(L, -1);
       if (!(ms >= 0)) luaL_error(L, "exec: '%s' is in milliseconds, 0 or more", fields[i].name);
-      term_put_int(w, ms < 1e15 ? (int64_t)ceil(ms) : 0); /* none, where it is thirty thousand years */
+      term_put_int(w, ms < 1e15 ? (int64_t)ceil(ms)
+                                : 0); /* from thirty thousand years on: 0, which is no limit */
     } else {
       term_put_text(w, lua_tostring(L, -1));
     }
@@ -101,7 +103,7 @@ static bool flag(lua_State *L, const char *name) {
   return set;
 }
 
-/* The pid; with monitor the reference too. */
+/* Returns the pid; with monitor the reference, too. */
 static int started(lua_State *L, int status, lua_KContext ref) {
   (void)status;
   int n = bind_take_reply(L);
@@ -143,7 +145,7 @@ static int by_name(const void *a, const void *b) {
   return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* A relative path starts at the node's directory. */
+/* A relative path starts at the directory of the node. */
 static DIR *open_directory(lua_State *L, const char *path) {
   int base = open(isolate_of(L)->config->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   int fd = openat(base, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

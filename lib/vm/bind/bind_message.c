@@ -1,4 +1,7 @@
-/* Messages: send, receive, receive_match, timers. */
+/* Messages: send, receive, receive_match, timers.
+ *
+ * While a receive_match searches, p->mailbox.mark is the link to the next message it looks at; nothing is
+ * taken from the mailbox meanwhile, so the link stays valid. */
 #include "vm/bind/bind.h"
 
 #include "base/clock.h"
@@ -13,7 +16,8 @@
 
 /* --- send --- */
 
-/* Straight onto the stack of a neighbour that waits for just any message, and off this one's. */
+/* Moves a message of scalars from this stack straight to that of a process of the same isolate that waits in
+ * receive; false when that is not possible.  Such a message needs no term. */
 static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   int n = last - first + 1;
   if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->end || !copy_all_scalar(L, first, last))
@@ -28,7 +32,7 @@ static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   return true;
 }
 
-/* Does it wait for room at the receiver now? */
+/* Must the sender wait for room at the receiver?  Then it is registered to be woken (p->room). */
 static bool awaits_room(lua_State *L, struct process *p, const struct process *near, npid to) {
   struct vm *vm = p->isolate->vm;
   if (near ? !near->full : vm_lack(vm, to) == NPID_NONE) return false;
@@ -41,7 +45,7 @@ static bool awaits_room(lua_State *L, struct process *p, const struct process *n
 
 static int send_again(lua_State *L, int status, lua_KContext to);
 
-/* Values from index 2 on go to a pid. */
+/* Sends the values from index 2 on to a pid. */
 static int send_values(lua_State *L, npid to) {
   struct process *p = process_of(L), *near = isolate_find(p->isolate, to);
   int last = lua_gettop(L);
@@ -61,13 +65,14 @@ static int send_again(lua_State *L, int status, lua_KContext to) {
   return send_values(L, (npid)to);
 }
 
-/* What is sent by name to another node is answered once in a while, when there is room for more. */
+/* Flow control of messages to names on other nodes: after this many bytes, the sender makes a call, and waits
+ * for its reply, which comes when there is room for more. */
 enum { NAMED_WINDOW = 256 << 10 };
 
 static int named_answered(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
-  bind_reply(L, &ok); /* or lost: then so is the message, in silence */
+  bind_reply(L, &ok); /* when the node is lost, the message is, too, in silence */
   return 0;
 }
 
@@ -142,7 +147,7 @@ void bind_check_takes(lua_State *L) {
       luaL_error(L, "the predicate of a receive_match cannot take messages");
     lua_pop(L, 1);
   }
-  m->mark = NULL; /* of one whose predicate failed */
+  m->mark = NULL; /* a receive_match whose predicate raised an error has left it */
 }
 
 static int take(lua_State *L, struct process *p, struct signal **link) {
@@ -154,7 +159,8 @@ static int take(lua_State *L, struct process *p, struct signal **link) {
   return n;
 }
 
-/* top: the height of the stack when the wait began. */
+/* Returns the message after a wait, or nil.  top: the height of the stack when the wait began; a message that
+ * was handed over lies above it. */
 static int received(lua_State *L, int status, lua_KContext top) {
   (void)status;
   struct process *p = process_of(L);
@@ -182,7 +188,7 @@ static int receive(lua_State *L) {
   return lua_yieldk(L, 0, top, received);
 }
 
-/* --- receive_match: the stack holds pattern and deadline; p->mailbox.mark says how far it has looked --- */
+/* --- receive_match: the stack holds the pattern and the deadline --- */
 
 static bool fits_one(lua_State *L, struct term_reader *r) {
   struct term_reader peek = *r;
@@ -239,7 +245,8 @@ static void call_predicate(lua_State *L, const struct term *message) {
   lua_callk(L, n, 1, 0, match_called);
 }
 
-/* judged: a predicate's verdict on the message at the mark is at the top. */
+/* Searches from the mark on.  judged: the predicate was called for the message at the mark, and its result is
+ * at the top. */
 static int match(lua_State *L, bool judged) {
   struct process *p = process_of(L);
   struct mailbox *m = &p->mailbox;
@@ -288,7 +295,7 @@ static int slept(lua_State *L, int status, lua_KContext context) {
 }
 
 static int sleep_ms(lua_State *L) {
-  luaL_checknumber(L, 1); /* without one it would be for ever */
+  luaL_checknumber(L, 1); /* nil would mean for ever */
   int64_t deadline = bind_check_deadline(L, 1);
   bind_check_suspends(L, "sleep");
   process_wait(process_of(L), PROCESS_SLEEPS, deadline);
@@ -329,7 +336,7 @@ static int cancelled(lua_State *L, int status, lua_KContext context) {
   return push_left(L, ok ? lua_tointeger(L, -n) : -1);
 }
 
-/* A timer that was set in another isolate is cancelled there, by a call. */
+/* A timer belongs to the isolate in which it was set; another isolate cancels it by a call. */
 static int cancel_timer(lua_State *L) {
   struct isolate *iso = process_of(L)->isolate;
   npid ref = bind_check_ref(L, 1);

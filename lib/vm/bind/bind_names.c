@@ -1,4 +1,5 @@
-/* Names: the node's own, at once; the cluster's, by way of the kernel. */
+/* Names on this node, which are read and changed at once; and global names, which are read at once, but
+ * changed by a call of the kernel. */
 #include "vm/bind/bind.h"
 
 #include "base/buf.h"
@@ -22,7 +23,8 @@ static const char *check_name(lua_State *L, int arg) {
   return name;
 }
 
-/* A process that ended meanwhile has dropped its names already, and would keep this one for ever. */
+/* A process may end between the check and the registration; having dropped its names already, it would keep
+ * this one for ever.  So its life is checked again after the registration. */
 static int register_name(lua_State *L) {
   struct vm *vm = process_of(L)->isolate->vm;
   struct names *names = config_of(L)->names;
@@ -53,7 +55,7 @@ static int whereis(lua_State *L) {
   return 1;
 }
 
-/* --- lists: collected under the table's lock, pushed after --- */
+/* --- lists: collected under the table's lock, pushed when it is released, as a push may raise --- */
 
 struct listing {
   struct buf names; /* NUL-terminated each */
@@ -129,7 +131,7 @@ static int global_names(lua_State *L) {
   return list_names(L, config_of(L)->globals);
 }
 
-/* send, with the pid in the place of the name; returns the pid. */
+/* Calls send with the pid in the place of the name, and returns the pid. */
 static int global_sent(lua_State *L, int status, lua_KContext pid) {
   (void)status;
   copy_push_npid(L, (npid)pid);

@@ -1,4 +1,4 @@
-/* Nodes: who is there, and processes on them.  All but node.self asks the kernel. */
+/* node.*: nodes, and processes on them.  All functions but node.self call the kernel. */
 #include "vm/bind/bind.h"
 
 #include "vm/copy/copy.h"
@@ -20,7 +20,7 @@ static int node_list(lua_State *L) {
   return bind_call(L, NPID_KERNEL, term_build("s", "nodes"), bind_results, 0);
 }
 
-/* true, or false and why. */
+/* Returns true, or false and why. */
 static int yes_or_why(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
@@ -39,7 +39,7 @@ static int node_disconnect(lua_State *L) {
   return bind_call(L, NPID_KERNEL, term_build("ss", "disconnect", luaL_checkstring(L, 1)), bind_results, 0);
 }
 
-/* The round trip in microseconds, or nil and why. */
+/* Returns the round trip in microseconds, or nil and why. */
 static int ping_result(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
@@ -54,15 +54,14 @@ static int node_ping(lua_State *L) {
   return bind_call(L, NPID_KERNEL, term_build("ss", "ping", luaL_checkstring(L, 1)), ping_result, 0);
 }
 
-/* With a boolean: messages of every node that comes and goes.  With a name: a monitor of that node's kernel,
- * which fires as the node is lost. */
+/* node.monitor of a name is a monitor of that node's kernel, whose DOWN comes when the node is lost. */
 static int monitor_kernel(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
   int n = bind_reply(L, &ok);
   struct process *p = process_of(L);
   npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE, ref = isolate_ref(p->isolate);
-  bind_monitor(L, ref, kernel, "noconnection"); /* it may be lost again by now: that is told then */
+  bind_monitor(L, ref, kernel, "noconnection"); /* when the node is lost by now, its DOWN comes at once */
   copy_push_npid(L, ref);
   return 1;
 }
@@ -75,8 +74,9 @@ static int node_monitor(lua_State *L) {
 }
 
 /* --- spawning elsewhere ---
- * The stack holds the node's name, then what to run there.  The node's kernel is asked for first, then asked
- * to spawn.  mode: LINK, and MONITOR with the reference at the top of the stack. */
+ * The stack holds the node's name, then what to run there.  The first call connects the node
+ * and returns the pid of its kernel; the second goes to that kernel, and spawns.  mode: LINK, MONITOR, or
+ * both; with MONITOR the reference is at the top of the stack during the second call. */
 
 enum { LINK = 1, MONITOR = 2 };
 
@@ -101,7 +101,7 @@ static void put_code(const struct copy *c, bool function) {
   }
 }
 
-/* ["spawn", spec]; the arguments lie between the code and index last. */
+/* ["spawn", spec]; the arguments are on the stack behind the code, up to index last. */
 static struct term *spawn_term(lua_State *L, int last, bool link, npid ref) {
   struct process *p = process_of(L);
   bool function = bind_is_function(L, 2);

@@ -1,5 +1,6 @@
-/* Output: a message to the group leader.  A process that puts more than the window since its last flush waits
- * until the leader has worked it off, so no console is ever flooded. */
+/* Output is a message to the group leader.  A process that has sent VM_OUTPUT_WINDOW bytes since its last
+ * "flush" makes that call, and waits for the reply, which comes when the leader has handled all output before
+ * it. */
 #include "vm/bind/bind.h"
 
 #include "vm/copy/copy.h"
@@ -12,7 +13,7 @@
 static int flushed(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
-  lua_pop(L, bind_reply(L, &ok)); /* a leader that is gone takes everything */
+  lua_pop(L, bind_reply(L, &ok)); /* a leader that has ended refuses the call: output to it is dropped */
   return 0;
 }
 
@@ -29,7 +30,7 @@ int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, s
   return bind_call(L, leader, term_build("s", "flush"), flushed, 0);
 }
 
-/* Texts from index 2 on, joined by tabs, then a newline; pushed. */
+/* Pushes the texts from index 2 on, joined by tabs, with a newline at the end. */
 static const char *join(lua_State *L, size_t *len) {
   int top = lua_gettop(L), n = top - 1;
   luaL_checkstack(L, 2 * n + 8, "too many values");
@@ -44,7 +45,7 @@ static const char *join(lua_State *L, size_t *len) {
 
 static int put_next(lua_State *L, int status, lua_KContext i);
 
-/* To the leader at index 1; the values before i are texts already. */
+/* Sends the values from index 2 on to the leader at index 1.  Those before index i are texts already. */
 static int put_values(lua_State *L, int i) {
   size_t len;
   int last = lua_gettop(L);
@@ -67,7 +68,7 @@ static int print(lua_State *L) {
   return put_values(L, 2);
 }
 
-/* puts(leader, …): a pid alone is a value to print. */
+/* puts(leader, …) needs a value behind the leader: a pid alone is a value to print. */
 static int puts_values(lua_State *L) {
   npid leader = lua_gettop(L) > 1 ? bind_to_pid(L, 1) : NPID_NONE;
   return leader == NPID_NONE ? print(L) : put_values(L, 2);
@@ -91,7 +92,7 @@ static int group_leader(lua_State *L) {
   return 1;
 }
 
-/* io.write: to the leader, as there is no file that all processes could share. */
+/* io.write writes to the group leader: a process has no standard output. */
 int bind_write(lua_State *L) {
   size_t len;
   luaL_Buffer b;

@@ -1,4 +1,4 @@
-/* Processes: self, spawning, links, monitors, exits. */
+/* Processes: self, spawning, links, monitors, exit signals. */
 #include "vm/bind/bind.h"
 
 #include "vm/copy/copy.h"
@@ -54,7 +54,7 @@ static int unlink(lua_State *L) {
   return 0;
 }
 
-/* A name that nobody has is answered as a pid that nobody has. */
+/* The pid to monitor, or NPID_NONE for a name that no process has: both give the same DOWN. */
 static npid monitored(lua_State *L, int arg) {
   if (lua_type(L, arg) != LUA_TSTRING) return bind_check_pid(L, arg);
   return bind_whereis(L, process_of(L)->isolate->config->names, arg);
@@ -63,7 +63,7 @@ static npid monitored(lua_State *L, int arg) {
 static int monitor(lua_State *L) {
   struct process *p = process_of(L);
   npid other = monitored(L, 1), ref = isolate_ref(p->isolate);
-  if (other == p->pid) { /* as in Erlang: oneself is not watched */
+  if (other == p->pid) { /* as in Erlang, a monitor of oneself does nothing */
     copy_push_npid(L, ref);
     return 1;
   }
@@ -72,7 +72,7 @@ static int monitor(lua_State *L) {
   return 1;
 }
 
-/* Takes a DOWN of the monitor that has come already out of the mailbox. */
+/* Removes the DOWN of a monitor from the mailbox, if it has arrived. */
 static void flush_down(struct process *p, npid ref) {
   struct signal **at = &p->mailbox.first;
   while (*at) {
@@ -98,7 +98,8 @@ static int demonitor(lua_State *L) {
   return 1;
 }
 
-/* Where it cannot yield, the hook raises until the callbacks are left, and yields then. */
+/* Leaves the code of a process that ends.  Where the code cannot yield, the hook raises an error at every
+ * instruction, until the callbacks of C functions are left. */
 static int leave(lua_State *L) {
   if (lua_isyieldable(L)) return lua_yield(L, 0);
   preempt_now(L);
@@ -139,8 +140,7 @@ static int lives(lua_State *L, int status, lua_KContext context) {
   return 1;
 }
 
-/* Asked of the process itself, so that all that was sent to it before, an exit signal perhaps, comes first.
- */
+/* Calls the process itself, so that signals sent to it before, such as an exit signal, arrive first. */
 static int alive(lua_State *L) {
   struct process *p = process_of(L);
   npid other = bind_check_pid(L, 1);
@@ -161,7 +161,7 @@ static int map_or_nil(lua_State *L, int status, lua_KContext context) {
 }
 
 static int info(lua_State *L) {
-  npid pid = bind_check_pid(L, 1); /* before there is a term, which an error would leak */
+  npid pid = bind_check_pid(L, 1); /* before the term is made: an error would leak it */
   return bind_call(L, pid, term_build("s", "process_info"), map_or_nil, 0);
 }
 

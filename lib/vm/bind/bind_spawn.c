@@ -16,7 +16,8 @@ bool bind_is_function(lua_State *L, int index) {
   return false;
 }
 
-/* The clone at the top and the arguments from first on move to a new coroutine of this isolate. */
+/* Starts a process of this isolate.  The clone at the top of the stack and the arguments go straight to its
+ * coroutine. */
 static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   struct isolate *iso = p->isolate;
   int clone = lua_gettop(L);
@@ -42,8 +43,9 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   return q->pid;
 }
 
-/* One child at a time stays with its parent: they will talk.  Who spawns several without waiting in between
- * wants them to work at the same time, so they go where other cores can take them. */
+/* Is the new process to run in the isolate of its parent?  A single child stays with its parent, as they will
+ * probably talk.  When a process spawns several without waiting in between, they are probably to work at the
+ * same time, so they go to other isolates, which other cores can run. */
 static bool stays_home(const struct process *p) {
   bool alone = !p->spawned || p->isolate->vm->schedulers == 1;
   return alone && atomic_load(&p->isolate->live) < ISOLATE_SMALL;

@@ -12,7 +12,8 @@
 #include <lauxlib.h>
 #include <string.h>
 
-/* The order is refused: the process ends without a word, as its caller is told why. */
+/* Refuses the order: its sender gets the reason, so the process ends without a message to its group leader.
+ */
 static int refuse(struct process *p, const char *code, const char *why) {
   spawn_answer(p, term_build("bss", 0, code, why));
   p->quiet = true;
@@ -30,7 +31,7 @@ static int run(lua_State *L, int nargs) {
   return 0;
 }
 
-/* The module is at the top: its function takes its place. NULL, or what is wrong. */
+/* Replaces the module at the top by one of its functions.  Returns NULL, or what is wrong. */
 static const char *pick_function(lua_State *L, const char *module, const char *function) {
   if (lua_istable(L, -1)) {
     lua_pushstring(L, function);
@@ -46,7 +47,7 @@ static void push_str(lua_State *L, struct term_reader *r) {
   lua_pushlstring(L, v.s, v.len);
 }
 
-/* Stack: module's name, function's name, module. */
+/* Stack: the module's name, the function's name, the module. */
 static int boot_module(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   struct process *p = process_of(L);
@@ -62,7 +63,7 @@ static int boot_module(lua_State *L, int status, lua_KContext context) {
 
 static int boot_host(lua_State *L, struct process *p);
 
-/* In the new process: an error here ends it as any other error would. */
+/* An error raised here ends the new process as an error of its code would. */
 int boot_process(lua_State *L) {
   struct process *p = process_of(L);
   struct spawn_order o = spawn_read_order(p->isolate->config, p->order);
@@ -104,7 +105,8 @@ static int push_arguments(lua_State *L, struct term_reader spec) {
   return (int)list.count;
 }
 
-/* The function is at the top.  Name, ties and reply come before its first instruction. */
+/* Calls the function at the top.  Before its first instruction the process has its name and ties, and the
+ * order is answered. */
 static int begin(lua_State *L, struct process *p) {
   const struct vm_config *config = p->isolate->config;
   struct spawn_order o = spawn_read_order(config, p->order);
@@ -119,10 +121,11 @@ static int begin(lua_State *L, struct process *p) {
     lua_pop(L, 1);
   }
   if (spawn_tie(p, &o)) return refuse(p, "out_of_memory", "out of memory");
-  /* Who is linked may be gone by now, and then says so. */
+  /* The linked process may have ended by now; it, or its node, then answers the LINK with an exit signal. */
   if (o.link != NPID_NONE && isolate_tie(p->isolate, SIGNAL_LINK, o.link, p->pid, NPID_NONE, o.epoch))
     return refuse(p, "out_of_memory", "out of memory");
-  struct term *term = term_ref(p->order->term); /* the arguments are read after the answer */
+  struct term *term =
+      term_ref(p->order->term); /* spawn_answer frees the order, but its arguments are read after it */
   spawn_answer(p, term_build("bp", 1, p->pid));
   int nargs = push_arguments(L, o.rest);
   term_unref(term);
@@ -154,7 +157,7 @@ static int load_function(lua_State *L, struct process *p, struct term_reader fn)
   return begin(L, p);
 }
 
-/* Stack: module's name, function's name, module or error. */
+/* Stack: the module's name, the function's name, the module or an error. */
 static int host_module(lua_State *L, int status, lua_KContext context) {
   (void)context;
   struct process *p = process_of(L);

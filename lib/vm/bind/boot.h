@@ -5,7 +5,7 @@
 
 #include <lua.h>
 
-/* A C function for the coroutine of the new process. */
+/* The C function that the coroutine of a new process starts with. */
 int boot_process(lua_State *L);
 
 #endif

@@ -1,5 +1,6 @@
-/* Each function runs in the process that calls it; none keeps any state.  What they call is bound when the
- * chunk is loaded, so a process that redefines a global does not change them. */
+/* A function of the prelude runs in the process that calls it, and keeps no state.  The functions that it
+ * calls are upvalues, set when the chunk is loaded, so a process that redefines a global does not change it.
+ */
 #include "vm/bind/prelude.h"
 
 const char prelude_source[] =
@@ -12,7 +13,7 @@ const char prelude_source[] =
     "  return reason[1] == 'signal' and 128 + reason[2] or reason[2]\n"
     "end\n"
     "\n"
-    "-- What the command writes to stderr goes where ours goes.\n"
+    "-- What the command writes to stderr goes to the group leader of the caller.\n"
     "function sh(command)\n"
     "  if type(command) ~= 'string' then error(\"bad argument #1 to 'sh' (string expected)\", 2) end\n"
     "  local pid, ref = exec{'sh', '-c', command, monitor = true, owned = true}\n"

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Stands in the table of loaded modules while one is being loaded. */
+/* Its address is the value of a module in the table of loaded modules while the module is being loaded. */
 static const char loading = 0;
 
 void require_push_loaded(lua_State *L) {
@@ -29,7 +29,7 @@ void require_push_loaded(lua_State *L) {
 
 /* --- finding --- */
 
-/* A name is words with dots between: it never leaves the directories. */
+/* A name is words with dots between, so that the path of its file is always below the directory. */
 static void check_name(lua_State *L, const char *name) {
   const char *at = name;
   for (; *at; at++) {
@@ -41,7 +41,8 @@ static void check_name(lua_State *L, const char *name) {
   if (*at || at == name) luaL_error(L, "'%s' is not a module's name", name);
 }
 
-/* Pushes the path of the module's file in a directory, if it is there; else leaves where it looked. */
+/* Pushes the path of the module's file in a directory, if it is there; else a line that says where it looked.
+ */
 static bool try_file(lua_State *L, const char *directory, const char *name, const char *suffix,
                      struct stat *st) {
   const char *file = luaL_gsub(L, name, ".", "/");
@@ -60,7 +61,7 @@ static bool try_directory(lua_State *L, const char *directory, const char *name,
   return false;
 }
 
-/* Pushes the path, or raises with a list of where it looked. */
+/* Pushes the path of the module's file, or raises an error that lists where it looked. */
 static const char *find(lua_State *L, const char *name, struct stat *st) {
   const struct vm_config *config = process_of(L)->isolate->config;
   int looked = 0;
@@ -84,7 +85,8 @@ static struct stamp stamp_of(const struct stat *st) {
   return (struct stamp){st->st_mtim, (uint64_t)st->st_size, (uint64_t)st->st_ino};
 }
 
-/* Compiled modules are strings: stamp, then bytecode. Pushes an instance if the file has not changed. */
+/* A compiled module is kept as a string: the stamp of its file, then bytecode.  Pushes an instance of it, if
+ * the file has not changed since. */
 static bool push_kept(lua_State *L, struct isolate *iso, const char *path, const struct stamp *stamp) {
   size_t len;
   const char *problem;
@@ -105,7 +107,8 @@ static bool push_kept(lua_State *L, struct isolate *iso, const char *path, const
   return f;
 }
 
-/* Keeps the function at the top.  What cannot be kept is compiled again next time. */
+/* Keeps the bytecode of the function at the top.  Where memory runs out, the module is compiled again next
+ * time. */
 static void keep(lua_State *L, struct isolate *iso, const char *path, const struct stamp *stamp) {
   struct buf out = BUF_INIT;
   buf_append(&out, stamp, sizeof *stamp);
@@ -120,7 +123,7 @@ static void keep(lua_State *L, struct isolate *iso, const char *path, const stru
   lua_pop(L, 1);
 }
 
-/* Pushes the module's chunk, its globals being those of the process. */
+/* Pushes the chunk of the module, with the globals of the process. */
 static void load(lua_State *L, const char *path, const struct stat *st) {
   struct process *p = process_of(L);
   struct stamp stamp = stamp_of(st);
@@ -132,7 +135,8 @@ static void load(lua_State *L, const char *path, const struct stat *st) {
   lua_setupvalue(L, -2, 1);
 }
 
-/* Stack: name, loaded, …, result. */
+/* Enters the result of the chunk (true for nil) into the table of loaded modules.  Stack: name, that table,
+ * …, result. */
 static int loaded(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   if (lua_isnil(L, -1)) {

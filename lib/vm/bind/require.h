@@ -1,5 +1,5 @@
-/* require: Lua modules, found in the directories of vm_config.path and then in the node's own.  Each process
- * loads its own copy; what was compiled is kept for the isolate until the file changes. */
+/* require: modules in Lua, from the directories of vm_config.path.  Each process loads its own copy; the
+ * isolate keeps the bytecode until the file changes. */
 #ifndef VM_BIND_REQUIRE_H
 #define VM_BIND_REQUIRE_H
 

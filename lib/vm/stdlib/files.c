@@ -49,9 +49,7 @@ static bool answers_at_once(const struct stat *st) {
 static int refuse(lua_State *L, const char *path) {
   luaL_pushfail(L);
   lua_pushfstring(
-      L,
-      "%s: no file but a pipe, a terminal or the like, which may keep its reader waiting; sh() or "
-      "exec() can read it",
+      L, "%s: a pipe, a terminal or the like, whose reader might wait for ever; sh() or exec() can read it",
       path);
   lua_pushinteger(L, EINVAL);
   return 3;
