@@ -2,11 +2,15 @@
  * that make code at run time could fill the table without end, so at FACTORIES_MAX factories, or
  * FACTORY_BYTES_MAX bytes of bodies, all factories are dropped; each is made again when it is used.
  *
- * Dumping a function to learn its body takes longer than all the rest of a spawn.  So the last functions seen
- * are remembered by the address of their prototype, which all closures of one place in the source share.  Lua
- * has no call that tells it: it is read from where Lua 5.4 keeps it in a closure, after a trial on opening
- * has shown that it is there.  An address means what it meant as long as a closure of it lives: a weak table
- * tells. */
+ * Dumping a function to learn its body takes longer than the rest of a spawn.  So the last functions seen are
+ * remembered by the address of their prototype, which all closures of one place in the source share.  Lua has
+ * no call that returns that address: it is read from where Lua 5.4 keeps it in a closure, after a trial when
+ * the isolate opens has shown that it is there.  The address stands for that prototype as long as a closure
+ * of it lives, which a weak table tells.
+ *
+ * A weak table from closure to factory, which needs no layout of Lua, was measured: it is 56 % slower where
+ * each spawn makes its closure anew (spawn(function() … end)), 10 % with idle processes, 2 % with one named
+ * function. */
 #include "vm/copy/factory.h"
 
 #include "vm/copy/bytecode.h"
