@@ -6,6 +6,7 @@
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
+#include "vm/process/ties.h"
 #include "vm/stdlib/inspect.h"
 
 #include <math.h>

@@ -9,6 +9,7 @@
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
+#include "vm/process/signals.h"
 #include "vm/sched/room.h"
 
 #include <math.h>

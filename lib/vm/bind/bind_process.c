@@ -5,6 +5,8 @@
 #include "vm/process/isolate.h"
 #include "vm/sched/preempt.h"
 #include "vm/process/process.h"
+#include "vm/process/signals.h"
+#include "vm/process/ties.h"
 #include "vm/sched/deliver.h"
 
 #include <string.h>

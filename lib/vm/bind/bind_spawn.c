@@ -5,9 +5,10 @@
 #include "vm/copy/copy.h"
 #include "vm/copy/fn.h"
 #include "vm/process/isolate.h"
+#include "vm/process/placement.h"
 #include "vm/process/process.h"
 #include "vm/process/spawn.h"
-#include "vm/sched/state.h"
+#include "vm/process/ties.h"
 
 bool bind_is_function(lua_State *L, int index) {
   if (lua_isfunction(L, index)) return true;
@@ -43,14 +44,6 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   return q->pid;
 }
 
-/* Is the new process to run in the isolate of its parent?  A single child stays with its parent, as they will
- * probably talk.  When a process spawns several without waiting in between, they are probably to work at the
- * same time, so they go to other isolates, which other cores can run. */
-static bool stays_home(const struct process *p) {
-  bool alone = !p->spawned || p->isolate->vm->schedulers == 1;
-  return alone && atomic_load(&p->isolate->live) < ISOLATE_SMALL;
-}
-
 static struct term *make_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {
   int last = lua_gettop(L);
   bool function = bind_is_function(L, first);
@@ -77,24 +70,15 @@ static struct term *make_order(lua_State *L, struct process *p, int first, bool 
 }
 
 static npid send_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {
-  struct isolate *home = p->isolate, *iso = stays_home(p) ? home : isolate_elsewhere(home);
-  struct term *term = make_order(L, p, first, link, monitor);
-  uint64_t number = iso ? isolate_take_number(home) : 0;
-  struct signal *s = number ? signal_new(SIGNAL_SPAWN, npid_make(0, number), p->pid, NPID_NONE, term) : NULL;
-  if (!s) {
-    term_unref(term);
-    if (number) isolate_give_number(home, number);
-    luaL_error(L, iso && !number ? "too many processes" : "out of memory");
-    return NPID_NONE;
-  }
-  npid pid = s->to;
-  ptab_set(&home->vm->ptab, number, iso, NULL);
-  atomic_fetch_add(&iso->live, 1);
-  if (iso == home) {
-    spawn_arrived(iso, s);
-  } else if (inbox_push(&iso->inbox, s)) {
-    sched_wake(home->vm, iso);
-  }
+  struct isolate *to = placement_is_home(p) ? p->isolate : placement_elsewhere(p->isolate);
+  struct term *order = make_order(L, p, first, link, monitor);
+  npid pid = NPID_NONE;
+  int rc = ERR_NOMEM;
+  if (to)
+    rc = spawn_send(p, to, order, &pid);
+  else
+    term_unref(order);
+  if (rc) luaL_error(L, rc == ERR_BUSY ? "too many processes" : "out of memory");
   return pid;
 }
 
@@ -108,7 +92,7 @@ npid bind_spawn(lua_State *L, int first, bool link, npid monitor) {
   struct process *p = process_of(L);
   int last = lua_gettop(L);
   npid pid;
-  if (bind_is_function(L, first) && stays_home(p) && copy_all_scalar(L, first + 1, last) &&
+  if (bind_is_function(L, first) && placement_is_home(p) && copy_all_scalar(L, first + 1, last) &&
       fn_clone(L, first)) {
     pid = start_clone(L, p, first + 1, last);
     struct process *q = isolate_find(p->isolate, pid);

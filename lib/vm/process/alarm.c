@@ -1,5 +1,5 @@
 /* Invariant: an alarm is in iso->alarms under its ref exactly while its timer is in iso->timers; and for as
- * long vm->alarms leads from the ref to the isolate, and one that a process has set for itself is in its
+ * long refs.h leads from the ref to the isolate, and one that a process has set for itself is in its
  * list.
  */
 #include "vm/process/alarm.h"
@@ -22,32 +22,9 @@ struct alarm {
   struct term *term;
 };
 
-static struct alarm_owners *owners_of(struct vm *vm, npid ref) {
-  return &vm->alarms[npid_number(ref) % VM_ALARM_SHARDS];
-}
-
-static int publish(struct isolate *iso, npid ref) {
-  struct alarm_owners *owners = owners_of(iso->vm, ref);
-  pthread_mutex_lock(&owners->lock);
-  int rc = map_put_id(&owners->isolates, ref, iso);
-  pthread_mutex_unlock(&owners->lock);
-  return rc;
-}
-
-static void withdraw(struct vm *vm, npid ref) {
-  struct alarm_owners *owners = owners_of(vm, ref);
-  pthread_mutex_lock(&owners->lock);
-  map_remove_id(&owners->isolates, ref);
-  pthread_mutex_unlock(&owners->lock);
-}
-
 struct isolate *alarm_owner(struct vm *vm, npid ref) {
-  struct alarm_owners *owners = owners_of(vm, ref);
-  if (!npid_is_local(ref)) return NULL;
-  pthread_mutex_lock(&owners->lock);
-  struct isolate *iso = map_get_id(&owners->isolates, ref);
-  pthread_mutex_unlock(&owners->lock);
-  return iso;
+  struct runnable *owner = refs_owner(&vm->refs, ref);
+  return owner ? isolate_of_runnable(owner) : NULL;
 }
 
 enum { OVERHEAD = 128 }; /* its places in tables */
@@ -65,7 +42,7 @@ static void chain_in(struct isolate *iso, struct alarm *a) {
 static void retire(struct isolate *iso, struct alarm *a) {
   map_remove_id(&iso->alarms, a->ref);
   timers_remove(&iso->timers, &a->timer);
-  withdraw(iso->vm, a->ref);
+  refs_release(&iso->vm->refs, a->ref);
   if (a->link) *a->link = a->next;
   if (a->link && a->next) a->next->link = a->link;
 }
@@ -87,11 +64,11 @@ int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, con
               struct term *term) {
   struct alarm *a = calloc(1, sizeof *a);
   if (!a) return ERR_NOMEM;
-  *a = (struct alarm){.timer = {.at = at, .kind = TIMER_SEND}, .ref = ref, .from = from, .to = to};
+  *a = (struct alarm){.timer = {.at = at, .alarm = true}, .ref = ref, .from = from, .to = to};
   if (name && !(a->name = strdup(name))) goto fail;
   if (map_put_id(&iso->alarms, ref, a)) goto fail;
   if (timers_add(&iso->timers, &a->timer)) goto forget;
-  if (publish(iso, ref)) goto stop;
+  if (refs_claim(&iso->vm->refs, ref, &iso->runnable)) goto stop;
   a->term = term;
   chain_in(iso, a);
   charge(iso, a, 1);

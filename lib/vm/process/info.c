@@ -1,5 +1,8 @@
 /* What is told of a process: the answer to an "info" or a "process_info" call. */
+#include "vm/process/info.h"
+
 #include "vm/process/process.h"
+#include "vm/process/ties.h"
 
 #include <stdio.h>
 

@@ -5,10 +5,11 @@
 
 #include "base/clock.h"
 #include "vm/process/alarm.h"
-#include "vm/bind/base_env.h"
-#include "vm/copy/factory.h"
+#include "vm/process/placement.h"
 #include "vm/process/process.h"
+#include "vm/process/signals.h"
 #include "vm/process/spawn.h"
+#include "vm/process/ties.h"
 #include "vm/sched/deliver.h"
 #include "vm/sched/room.h"
 #include "vm/sched/state.h"
@@ -19,43 +20,18 @@
 
 /* --- life --- */
 
-static struct isolate *take_spare(struct vm *vm) {
-  struct isolate *iso = vm->spare;
-  if (iso) vm->spare = iso->next_spare;
-  return iso;
-}
-
-/* Under vm->lock. */
-static struct isolate *new_locked(struct vm *vm) {
-  struct isolate *iso = take_spare(vm);
-  if (!iso) {
-    if (vm->isolates_len == vm->isolates_cap) {
-      size_t cap = vm->isolates_cap ? 2 * vm->isolates_cap : 16;
-      struct isolate **all = realloc(vm->isolates, cap * sizeof(*all));
-      if (!all) return NULL;
-      vm->isolates = all;
-      vm->isolates_cap = cap;
-    }
-    if (!(iso = calloc(1, sizeof *iso))) return NULL;
-    iso->vm = vm;
-    iso->config = &vm->config;
-    iso->sleep.kind = TIMER_ISOLATE;
-    vm->isolates[vm->isolates_len++] = iso;
-  }
-  atomic_store(&iso->open, true);
-  return iso;
-}
-
-struct isolate *isolate_new(struct vm *vm) {
-  pthread_mutex_lock(&vm->lock);
-  struct isolate *iso = new_locked(vm);
-  pthread_mutex_unlock(&vm->lock);
+struct isolate *isolate_new(struct vm *vm, const struct isolate_hooks *hooks) {
+  struct isolate *iso = calloc(1, sizeof *iso);
+  if (!iso) return NULL;
+  iso->vm = vm;
+  iso->config = &vm->config;
+  iso->hooks = hooks;
   return iso;
 }
 
 void isolate_shut(struct isolate *iso) {
   atomic_store(&iso->open, false);
-  sched_wake(iso->vm, iso);
+  sched_wake(&iso->vm->sched, &iso->runnable);
 }
 
 static bool open_state(struct isolate *iso) {
@@ -63,7 +39,7 @@ static bool open_state(struct isolate *iso) {
   iso->L = lua_newstate(heap_alloc, &iso->heap);
   if (!iso->L) return false;
   *(struct process **)lua_getextraspace(iso->L) = NULL;
-  if (base_env_open(iso->L, iso)) return true;
+  if (iso->hooks->open(iso->L, iso)) return true;
   lua_close(iso->L);
   heap_finish(&iso->heap);
   iso->L = NULL;
@@ -81,7 +57,7 @@ static void close_state(struct isolate *iso) {
   iso->ready = iso->preempted = (struct queue){NULL, NULL};
   alarm_drop_all(iso);
   timers_finish(&iso->timers);
-  factory_drop_all(iso);
+  iso->hooks->close(iso);
   term_writer_finish(&iso->writer);
   buf_finish(&iso->dump);
   lua_close(iso->L);
@@ -94,7 +70,7 @@ static void close_state(struct isolate *iso) {
 
 void isolate_free(struct isolate *iso) {
   close_state(iso);
-  for (struct signal *s = inbox_take(&iso->inbox), *next; s; s = next) {
+  for (struct signal *s = inbox_take(&iso->runnable.inbox), *next; s; s = next) {
     next = s->next;
     signal_free(s);
   }
@@ -103,52 +79,11 @@ void isolate_free(struct isolate *iso) {
 
 static void close_if_deserted(struct isolate *iso) {
   if (!iso->L || atomic_load(&iso->open) || atomic_load(&iso->live) > 0 || iso->timers.len > 0) return;
-  struct vm *vm = iso->vm;
   close_state(iso);
-  pthread_mutex_lock(&vm->lock);
-  iso->next_spare = vm->spare;
-  vm->spare = iso;
-  pthread_mutex_unlock(&vm->lock);
+  placement_spare(iso->vm->placement, iso);
 }
 
-struct isolate *isolate_of_sleep(struct timer *t) {
-  return (struct isolate *)((char *)t - offsetof(struct isolate, sleep));
-}
-
-/* --- where new processes go --- */
-
-/* A few processes are spread over the open isolates, so that each may get a core of its own; many go
- * SCHED_CHUNK at a time into the same one, as those spawned together mostly talk to each other. */
-static struct isolate **open_place(struct scheduler *s) {
-  int n = 2 * s->vm->schedulers < SCHED_OPEN ? 2 * s->vm->schedulers : SCHED_OPEN;
-  for (int few = 1; few <= SCHED_FEW; few++)
-    for (int i = 0; i < n; i++)
-      if (!s->open[i] || atomic_load(&s->open[i]->live) < few) return &s->open[i];
-  return &s->open[s->spawns++ / SCHED_CHUNK % (unsigned)n];
-}
-
-struct isolate *isolate_elsewhere(struct isolate *from) {
-  struct isolate **open = open_place(from->scheduler);
-  if (*open && atomic_load(&(*open)->live) < ISOLATE_MAX) return *open;
-  struct isolate *fresh = isolate_new(from->vm);
-  if (fresh && *open) isolate_shut(*open);
-  if (fresh) *open = fresh;
-  return fresh;
-}
-
-struct isolate *isolate_for_outside(struct vm *vm) {
-  struct isolate *full = NULL;
-  pthread_mutex_lock(&vm->lock);
-  if (!vm->open || atomic_load(&vm->open->live) >= ISOLATE_SMALL) {
-    struct isolate *fresh = new_locked(vm);
-    if (fresh) full = vm->open, vm->open = fresh;
-  }
-  struct isolate *iso = vm->open;
-  if (iso) atomic_fetch_add(&iso->live, 1);
-  pthread_mutex_unlock(&vm->lock);
-  if (full) isolate_shut(full);
-  return iso;
-}
+/* --- numbers of processes and references --- */
 
 uint64_t isolate_take_number(struct isolate *iso) {
   if (iso->numbers_len == 0) {
@@ -169,7 +104,7 @@ void isolate_give_number(struct isolate *iso, uint64_t number) {
 
 npid isolate_ref(struct isolate *iso) {
   if (iso->ref_next == iso->ref_end) {
-    iso->ref_next = vm_refs(iso->vm, ISOLATE_REFS);
+    iso->ref_next = refs_take(&iso->vm->refs, ISOLATE_REFS);
     iso->ref_end = iso->ref_next + ISOLATE_REFS;
   }
   return npid_as_ref(npid_make(0, iso->ref_next++));
@@ -180,8 +115,12 @@ npid isolate_ref(struct isolate *iso) {
 struct process *isolate_find(struct isolate *iso, npid pid) {
   if (!npid_is_local(pid) || npid_is_ref(pid)) return NULL;
   struct ptab_slot *slot = ptab_find(&iso->vm->ptab, npid_number(pid));
-  if (!slot || atomic_load_explicit(&slot->owner, memory_order_relaxed) != iso) return NULL;
+  if (!slot || atomic_load_explicit(&slot->owner, memory_order_relaxed) != &iso->runnable) return NULL;
   return atomic_load_explicit(&slot->object, memory_order_relaxed);
+}
+
+void isolate_push(struct isolate *iso, struct signal *s) {
+  if (inbox_push(&iso->runnable.inbox, s)) sched_wake(&iso->vm->sched, &iso->runnable);
 }
 
 void isolate_deliver(struct isolate *iso, struct signal *s) {
@@ -242,8 +181,8 @@ static void receive_signal(struct isolate *iso, struct signal *s) {
 }
 
 static void take_inbox(struct isolate *iso) {
-  struct signal *s = inbox_take(&iso->inbox);
-  if (s && atomic_load(&iso->vm->waits.for_inbox)) vm_inbox_taken(iso->vm, &iso->inbox);
+  struct signal *s = inbox_take(&iso->runnable.inbox);
+  if (s && atomic_load(&iso->vm->waits.for_inbox)) vm_inbox_taken(iso->vm, &iso->runnable.inbox);
   for (struct signal *next; s; s = next) {
     next = s->next;
     if (s->kind == SIGNAL_SPAWN) {
@@ -262,7 +201,7 @@ static void fire_timers(struct isolate *iso) {
   if (iso->timers.len == 0) return;
   int64_t now = clock_ns();
   for (struct timer *t; (t = timers_due(&iso->timers, now));) {
-    if (t->kind == TIMER_SEND) {
+    if (t->alarm) {
       alarm_fire(iso, t);
     } else {
       struct process *p = process_of_timer(t);
@@ -292,25 +231,21 @@ static struct process *next_ready(struct isolate *iso) {
   return p ? p : pop(&iso->ready);
 }
 
-/* Nothing is ready.  True when the isolate is idle now, and no longer ours. */
+/* Nothing is ready.  True when the isolate is idle now, and other threads may run it. */
 static bool rest(struct isolate *iso) {
   int64_t next = timers_next(&iso->timers);
-  if (next != TIMER_NEVER) sched_sleep_until(iso, next);
+  if (next != TIMER_NEVER) sched_sleep_until(&iso->runnable, next);
   close_if_deserted(iso);
-  int running = ISOLATE_RUNNING;
-  if (atomic_compare_exchange_strong(&iso->state, &running, ISOLATE_IDLE)) return true;
-  atomic_exchange(&iso->state, ISOLATE_RUNNING);
-  return false;
+  return sched_rest(&iso->runnable);
 }
 
-void isolate_run(struct isolate *iso, struct scheduler *s) {
-  unsigned tick = atomic_load_explicit(&s->ticks, memory_order_relaxed);
-  atomic_exchange(&iso->state, ISOLATE_RUNNING);
-  iso->scheduler = s;
+void isolate_run(struct runnable *r, struct scheduler *s) {
+  struct isolate *iso = isolate_of_runnable(r);
+  unsigned begin = sched_ticks(s);
   iso->owed = iso->preempted.first && !iso->served;
   iso->served = false;
   fire_timers(iso);
-  while (atomic_load_explicit(&s->ticks, memory_order_relaxed) == tick && !atomic_load(&iso->vm->stopping)) {
+  while (!sched_slice_over(s, begin)) {
     take_inbox(iso);
     if (!iso->ready.first) fire_timers(iso);
     struct process *p = next_ready(iso);
@@ -320,5 +255,5 @@ void isolate_run(struct isolate *iso, struct scheduler *s) {
       return;
     }
   }
-  sched_requeue(s, iso, !iso->ready.first, timers_next(&iso->timers));
+  sched_requeue(r, !iso->ready.first, timers_next(&iso->timers));
 }

@@ -21,11 +21,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct vm;
+struct isolate;
 struct process;
+struct vm;
 struct factory;
 
-enum { ISOLATE_MAX = 1000, ISOLATE_SMALL = 64, ISOLATE_BATCH = 16, ISOLATE_REFS = 1024, ISOLATE_PROTOS = 64 };
+enum { ISOLATE_BATCH = 16, ISOLATE_REFS = 1024, ISOLATE_PROTOS = 64 };
+
+/* The language that the processes of an isolate run: bind/ implements it, vm.c hands it in. */
+struct isolate_hooks {
+  /* Fills a new lua_State with the language; false when memory ran out. */
+  bool (*open)(lua_State *L, struct isolate *iso);
+  /* Frees what the language keeps in the isolate outside of L, before L is closed. */
+  void (*close)(struct isolate *iso);
+  /* The first function of a process that an order has made (spawn.h). */
+  lua_CFunction boot;
+  /* The error value at index as text, which stays valid while the value is on the stack; may push. */
+  const char *(*text)(lua_State *L, int index);
+};
 
 /* Tables in the registry of an isolate, by reference number. */
 struct isolate_refs {
@@ -49,23 +62,18 @@ struct queue { /* of processes, by their next */
 };
 
 struct isolate {
+  struct runnable runnable; /* first: a scheduler knows the isolate by it */
   struct vm *vm;
-  const struct vm_config *config;
-  struct isolate *next, *before;    /* in a scheduler's queue */
-  _Atomic(struct scheduler *) home; /* whose queue that is */
-  atomic_bool computes;             /* which of them */
-  struct isolate *next_spare;       /* among the spare ones */
-  atomic_int state;
-  struct inbox inbox;
-  struct timer sleep; /* in vm->sleepers */
-  atomic_int live;    /* processes here or on their way here */
-  atomic_bool open;   /* new processes may come */
+  const struct vm_config *config; /* of the vm */
+  const struct isolate_hooks *hooks;
+  struct isolate *next_spare; /* placement.c's */
+  atomic_int live;            /* processes here or on their way here */
+  atomic_bool open;           /* new processes may come */
   _Atomic uint64_t spawned, messages;
 
   lua_State *L; /* NULL while closed */
   struct isolate_refs refs;
   struct heap heap;
-  struct scheduler *scheduler; /* that runs it */
   struct process *current;
   struct queue ready;     /* woken, or new */
   struct queue preempted; /* had the core for long, so they come after those */
@@ -91,17 +99,24 @@ struct isolate {
   uint64_t ref_next, ref_end;
 };
 
-/* An open isolate, new or reused; NULL when memory ran out. Any thread. */
-struct isolate *isolate_new(struct vm *vm);
+/* A closed isolate without processes; NULL when memory ran out.  Any thread. */
+struct isolate *isolate_new(struct vm *vm, const struct isolate_hooks *hooks);
+
+/* After the schedulers have ended: frees it with the processes that still live in it. */
 void isolate_free(struct isolate *iso);
 
-/* No more processes come: it closes once its last one is gone. */
+/* No more processes come: the isolate closes once its last one is gone.  Any thread. */
 void isolate_shut(struct isolate *iso);
 
-/* Runs what is ready until nothing is, or the slice is over. */
-void isolate_run(struct isolate *iso, struct scheduler *s);
+/* Pushes a signal for the isolate, or for a process in it, into its inbox.  Any thread. */
+void isolate_push(struct isolate *iso, struct signal *s);
 
-struct isolate *isolate_of_sleep(struct timer *t);
+/* What a scheduler calls (schedulers.run): runs what is ready until nothing is, or the slice is over. */
+void isolate_run(struct runnable *r, struct scheduler *s);
+
+static inline struct isolate *isolate_of_runnable(struct runnable *r) {
+  return (struct isolate *)r;
+}
 
 /* The isolate of any of its threads. */
 static inline struct isolate *isolate_of(lua_State *L) {
@@ -130,11 +145,5 @@ int isolate_tie(struct isolate *iso, enum signal_kind kind, npid to, npid from, 
 
 /* The live process of this isolate, or NULL. */
 struct process *isolate_find(struct isolate *iso, npid pid);
-
-/* An isolate for one more process of a process of `from`, which is better not put there (the caller then
- * counts it in `live`); or of somebody outside the schedulers (counted already).  NULL when memory ran out.
- */
-struct isolate *isolate_elsewhere(struct isolate *from);
-struct isolate *isolate_for_outside(struct vm *vm);
 
 #endif

@@ -5,9 +5,9 @@
 
 #include "base/clock.h"
 #include "vm/process/alarm.h"
-#include "vm/bind/bind.h"
 #include "vm/sched/preempt.h"
 #include "vm/process/spawn.h"
+#include "vm/process/ties.h"
 #include "vm/sched/room.h"
 #include "vm/sched/state.h"
 
@@ -61,8 +61,13 @@ static int64_t new_slot(struct isolate *iso) {
 
 /* Nobody's, with its coroutine. */
 static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_t slot) {
-  *p = (struct process){
-      .isolate = iso, .L = co, .slot = slot, .call = NPID_NONE, .callee_ref = NPID_NONE, .next = iso->pool};
+  *p = (struct process){.preemptible = {.runnable = &iso->runnable},
+                        .isolate = iso,
+                        .L = co,
+                        .slot = slot,
+                        .call = NPID_NONE,
+                        .callee_ref = NPID_NONE,
+                        .next = iso->pool};
   mailbox_init(&p->mailbox);
 }
 
@@ -110,7 +115,7 @@ struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, 
   p->leader = leader;
   p->alive = true;
   p->started = clock_ns();
-  ptab_set(&iso->vm->ptab, number, iso, p);
+  ptab_set(&iso->vm->ptab, number, &iso->runnable, p);
   atomic_store_explicit(&iso->spawned, iso->spawned + 1, memory_order_relaxed);
   return p;
 }
@@ -129,6 +134,7 @@ void process_doom(struct process *p, struct term *reason) {
     return;
   }
   p->end = reason;
+  p->preemptible.must_end = true;
   process_ready(p);
 }
 
@@ -157,17 +163,15 @@ enum { WRITER_KEPT = 1 << 20 }; /* bytes of the last message that are kept for t
 
 static void enter(struct process *p) {
   struct isolate *iso = p->isolate;
-  struct scheduler *s = iso->scheduler;
   p->state = PROCESS_RUNNING;
   iso->current = p;
   iso->heap.meter = &p->heap;
-  atomic_store_explicit(&s->switches, s->switches + 1, memory_order_relaxed);
-  atomic_store_explicit(&s->running, p->L, memory_order_relaxed);
+  preempt_enter(iso->runnable.scheduler, p->L);
 }
 
 static void leave(struct process *p) {
   struct isolate *iso = p->isolate;
-  atomic_store_explicit(&iso->scheduler->running, NULL, memory_order_relaxed);
+  preempt_leave(iso->runnable.scheduler);
   iso->heap.meter = NULL;
   iso->heap.refused = false;
   iso->current = NULL;
@@ -232,7 +236,7 @@ static int report(lua_State *L) {
   if (!lua_checkstack(p->L, 1)) return 0; /* copied, not moved: __close functions get the error, too */
   lua_pushvalue(p->L, -1);
   lua_xmove(p->L, L, 1);
-  const char *message = bind_text(L, -1);
+  const char *message = p->isolate->hooks->text(L, -1);
   luaL_traceback(L, p->L, NULL, 0);
   const char *trace = lua_tostring(L, -1);
   struct term *parts = term_build("sss", "error", message, trace);
@@ -308,13 +312,7 @@ void process_run(struct process *p) {
 
 void process_free(struct process *p) {
   mailbox_finish(&p->mailbox);
-  if (p->ties) {
-    map_finish(&p->ties->links);
-    map_finish(&p->ties->monitors);
-    map_finish(&p->ties->watchers);
-    map_finish(&p->ties->epochs);
-    free(p->ties);
-  }
+  process_free_ties(p);
   term_unref(p->end);
   signal_free(p->order);
   signal_free(p->taken);

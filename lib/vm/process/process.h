@@ -2,10 +2,10 @@
 #ifndef VM_PROCESS_H
 #define VM_PROCESS_H
 
-#include "base/map.h"
 #include "core/signal.h"
 #include "vm/process/isolate.h"
 #include "vm/process/mailbox.h"
+#include "vm/sched/preempt.h"
 #include "vm/sched/timers.h"
 
 #include <lua.h>
@@ -16,6 +16,7 @@
 
 struct alarm;
 struct room_wait;
+struct ties;
 
 enum process_state {
   PROCESS_FREE,
@@ -28,15 +29,8 @@ enum process_state {
   PROCESS_SENDS, /* waits for room at a receiver */
 };
 
-/* Links and monitors; most processes have none. */
-struct ties {
-  struct map links;    /* pid -> its connection; or the ref of an unlink that is not acknowledged */
-  struct map monitors; /* ref -> the pid this process watches */
-  struct map epochs;   /* ref of a monitor -> its connection, if it goes by one */
-  struct map watchers; /* ref -> the pid that watches this process */
-};
-
 struct process {
+  struct preemptible preemptible; /* first: the extra space of its coroutine leads there */
   npid pid;
   struct isolate *isolate;
   lua_State *L;
@@ -110,46 +104,5 @@ void process_charge(struct process *p, int64_t bytes);
 
 /* Pushes its globals. */
 void process_push_env(lua_State *L, struct process *p);
-
-/* What a signal does to it; consumes the signal. */
-void process_signal(struct process *p, struct signal *s);
-
-/* Puts a message of the system, or of anybody, in its mailbox. */
-void process_message(struct process *p, struct signal *s);
-
-/* Takes the message that link leads to out of its mailbox; it stays p->taken's until the next one. */
-struct signal *process_take(struct process *p, struct signal **link);
-
-/* Ties, of which these are one side: the signal to the other is the caller's. 0 or ERR_NOMEM.
- *
- * Links and monitors go with their connection (epoch; 0 within this node).  A link that does not stand any
- * more is void until the other has acknowledged the unlink (ref). */
-bool process_linked(const struct process *p, npid other);
-int process_link(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by this process, void or not */
-int process_link_by(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by the other: nothing, while
-                                                                                  void */
-int process_unlink(struct process *p, npid other, npid ref) MUST_CHECK;        /* one that stands */
-bool process_unlink_by(struct process *p, npid other);
-void process_unlinked(struct process *p, npid other, npid ref); /* acknowledged */
-bool process_link_gone(struct process *p, npid other);          /* the other is gone: did it stand? */
-
-bool process_link_outlives(const struct process *p, npid other, uint32_t epoch); /* by a later connection? */
-
-int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) MUST_CHECK;
-npid process_demonitor(struct process *p, npid ref); /* whom it watched, or NPID_NONE */
-int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;
-void process_unwatch(struct process *p, npid ref);
-
-/* Fires links and monitors across a connection that is gone, or an earlier one. */
-void process_node_down(struct process *p, uint32_t incarnation, uint32_t epoch, struct term *reason);
-
-/* Tells links and watchers that it ended, and forgets all ties. */
-void process_cut_ties(struct process *p, struct term *reason);
-
-/* Writes the pairs links, monitors, monitored_by: LISTs of pids.  Returns how many pairs. */
-uint32_t process_put_ties(const struct process *p, struct term_writer *w);
-
-/* [true, MAP], the answer to an "info" call; with everything, to "process_info". */
-struct term *process_info(struct process *p, bool everything);
 
 #endif

@@ -1,10 +1,12 @@
 /* What each kind of signal does to a green thread: the rules of the Erlang reference manual, "Processes". */
+#include "vm/process/signals.h"
+
+#include "vm/process/info.h"
 #include "vm/process/process.h"
+#include "vm/process/ties.h"
 
 #include "vm/sched/deliver.h"
 #include "vm/sched/room.h"
-#include "vm/sched/state.h"
-
 /* Is the mailbox at so many halves of its bound? */
 static bool holds_halves(const struct process *p, uint64_t halves) {
   const struct vm_config *c = p->isolate->config;

@@ -2,9 +2,9 @@
  * answered exactly once, when p->order is let go. */
 #include "vm/process/spawn.h"
 
-#include "vm/bind/boot.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
+#include "vm/process/ties.h"
 #include "vm/sched/deliver.h"
 #include "vm/sched/state.h"
 
@@ -108,7 +108,7 @@ static int arrive(lua_State *L) {
   struct process *p = process_new(L, a->iso, npid_number(a->order->to), o.leader);
   p->order = a->order;
   a->order = NULL;
-  lua_pushcfunction(p->L, boot_process);
+  lua_pushcfunction(p->L, a->iso->hooks->boot);
   process_ready(p);
   if (!o.host && spawn_tie(p, &o)) process_doom(p, term_build("s", "memory"));
   if (o.lease != NPID_NONE) lease(p, o.lease);
@@ -123,4 +123,26 @@ void spawn_arrived(struct isolate *iso, struct signal *order) {
   if (lua_pcall(L, 1, 0, 0) == LUA_OK) return;
   lua_pop(L, 1);
   if (a.order) spawn_lost(iso, a.order, "out of memory");
+}
+
+/* --- the spawner's side --- */
+
+int spawn_send(struct process *p, struct isolate *to, struct term *order, npid *out) {
+  struct isolate *home = p->isolate;
+  uint64_t number = isolate_take_number(home);
+  struct signal *s = number ? signal_new(SIGNAL_SPAWN, npid_make(0, number), p->pid, NPID_NONE, order) : NULL;
+  if (!s) {
+    term_unref(order);
+    if (number) isolate_give_number(home, number);
+    return number ? ERR_NOMEM : ERR_BUSY;
+  }
+  *out = s->to;
+  ptab_set(&home->vm->ptab, number, &to->runnable, NULL);
+  atomic_fetch_add(&to->live, 1);
+  if (to == home) {
+    spawn_arrived(to, s);
+  } else {
+    isolate_push(to, s);
+  }
+  return 0;
 }

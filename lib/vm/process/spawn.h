@@ -34,6 +34,10 @@ int spawn_tie(struct process *p, const struct spawn_order *o) MUST_CHECK;
 /* Answers the order of the process, if its sender waits, and frees the order; owns term. */
 void spawn_answer(struct process *p, struct term *term);
 
+/* Sends an order of the running process to an isolate: a new process is made there.  Owns the order; *out
+ * gets the pid that the process will have.  ERR_BUSY: there are too many processes; ERR_NOMEM. */
+int spawn_send(struct process *p, struct isolate *to, struct term *order, npid *out) MUST_CHECK;
+
 /* An order has reached its isolate; consumes it. */
 void spawn_arrived(struct isolate *iso, struct signal *order);
 

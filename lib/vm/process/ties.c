@@ -5,6 +5,8 @@
  * Both ends may link and unlink at once.  So who unlinks keeps the entry, as void, until the other has
  * acknowledged: what that one sent before is void with it, its LINK too, as UNLINK will find and undo it.
  * This is the link protocol of Erlang's distribution, and after any crossing both ends agree. */
+#include "vm/process/ties.h"
+
 #include "vm/process/process.h"
 
 #include <stdlib.h>
@@ -124,6 +126,14 @@ uint32_t process_put_ties(const struct process *p, struct term_writer *w) {
   return 3;
 }
 
+static void ties_free(struct ties *ties) {
+  map_finish(&ties->links);
+  map_finish(&ties->watchers);
+  map_finish(&ties->monitors);
+  map_finish(&ties->epochs);
+  free(ties);
+}
+
 static struct term *share(struct term *t) {
   return t ? term_ref(t) : NULL;
 }
@@ -142,11 +152,11 @@ void process_cut_ties(struct process *p, struct term *reason) {
   for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);)
     if (as_npid(value) != NPID_KERNEL)
       isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), p->pid, key, NULL);
-  map_finish(&ties->links);
-  map_finish(&ties->watchers);
-  map_finish(&ties->monitors);
-  map_finish(&ties->epochs);
-  free(ties);
+  ties_free(ties);
+}
+
+void process_free_ties(struct process *p) {
+  if (p->ties) ties_free(p->ties);
 }
 
 /* The keys of a map whose pid (the key, or what a ref leads to) belongs to a node, as a list for the caller

@@ -1,20 +1,19 @@
-/* Delivering takes no lock but those of a scheduler's queue, so whoever holds none of these may deliver. */
+/* Delivering takes no lock but that of a scheduler's queue and, for a reference, of its shard (refs.h): a
+ * caller that holds other locks may deliver. */
 #include "vm/sched/deliver.h"
 
-#include "vm/process/alarm.h"
-#include "vm/process/isolate.h"
 #include "vm/sched/state.h"
 
-/* A scheduler that outlives vm_stop finds the host gone. */
+/* A scheduler that runs on after vm_stop has given up must not call the host, which may be gone. */
 static void to_host(struct vm *vm, struct signal *s) {
   if (!s->epoch && !npid_is_local(s->to)) s->epoch = nodetab_epoch(vm->config.nodes, npid_incarnation(s->to));
-  bool gone = atomic_load(&vm->stopping) && sched_self(vm);
-  if (inbox_push(&vm->host, s) && vm->config.wake && !gone) vm->config.wake(vm->config.data);
+  bool gone = atomic_load(&vm->sched.stopping) && sched_self(&vm->sched);
+  if (inbox_push(&vm->host.inbox, s) && vm->config.wake && !gone) vm->config.wake(vm->config.data);
 }
 
-/* The isolate (or the host) that has the process, or the timer. */
-static void *owner_of(struct vm *vm, npid to) {
-  if (npid_is_ref(to)) return alarm_owner(vm, to);
+/* The runnable that has the process or the reference, the host's one included; or NULL. */
+static struct runnable *owner_of(struct vm *vm, npid to) {
+  if (npid_is_ref(to)) return refs_owner(&vm->refs, to);
   struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
   return slot ? atomic_load_explicit(&slot->owner, memory_order_relaxed) : NULL;
 }
@@ -25,14 +24,13 @@ void vm_deliver(struct vm *vm, struct signal *s) {
     to_host(vm, s);
     return;
   }
-  void *owner = s->to == NPID_NONE ? NULL : owner_of(vm, s->to);
+  struct runnable *owner = s->to == NPID_NONE ? NULL : owner_of(vm, s->to);
   if (!owner) {
     vm_nobody(vm, s);
-  } else if (owner == vm_host(vm)) {
+  } else if (owner == &vm->host) {
     to_host(vm, s);
-  } else {
-    struct isolate *iso = owner;
-    if (inbox_push(&iso->inbox, s)) sched_wake(vm, iso);
+  } else if (inbox_push(&owner->inbox, s)) {
+    sched_wake(&vm->sched, owner);
   }
 }
 
@@ -64,5 +62,5 @@ bool vm_alive(struct vm *vm, npid pid) {
 }
 
 npid vm_ref(struct vm *vm) {
-  return npid_as_ref(npid_make(0, vm_refs(vm, 1)));
+  return npid_as_ref(npid_make(0, refs_take(&vm->refs, 1)));
 }

@@ -1,15 +1,12 @@
-/* Handler and scheduler share one thread, so plain order of program text is enough between them; the atomics
- * only tell the compiler (and the other threads, which count ticks of nobody but themselves). */
+/* The signal handler runs on the scheduler's own thread, so program order is enough between the two: the
+ * relaxed atomics are for the compiler, and for other threads that read ticks or asleep. */
 #include "vm/sched/preempt.h"
 
-#include "vm/process/isolate.h"
-#include "vm/process/process.h"
-#include "vm/sched/sched.h"
-#include "vm/sched/state.h"
-
 #include <errno.h>
+#include <lauxlib.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -18,13 +15,13 @@
 #endif
 
 enum {
-  TICK_SIGNAL = SIGURG, /* ignored by default, so one that comes late does no harm */
+  TICK_SIGNAL = SIGURG, /* ignored by default, so a late one does no harm */
   FIRST_TICK = 2,       /* ticks until the first one */
-  RETRY = 1000,         /* instructions until the hook looks again where no yield is possible */
-  RETRY_SPREAD = 256,   /* varied, lest a loop of callbacks is found in the callback every time */
+  RETRY = 1000,         /* instructions until the hook looks again where it could not yield */
+  RETRY_SPREAD = 256,   /* added at random, so that it does not meet a loop in its callback every time */
 };
 
-/* The first tick comes late: who is busy for a moment only, again and again, mostly sleeps by then. */
+/* The first tick comes late: a scheduler that is busy for short moments mostly sleeps again by then. */
 static void set_timer(struct scheduler *s, long ns) {
   struct itimerspec every = {.it_interval = {.tv_nsec = ns}, .it_value = {.tv_nsec = FIRST_TICK * ns}};
   timer_settime(s->timer, 0, &every, NULL);
@@ -36,23 +33,25 @@ void preempt_now(lua_State *L) {
   lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
 }
 
-static unsigned ticks_of(const struct scheduler *s) {
-  return atomic_load_explicit(&s->ticks, memory_order_relaxed);
+static const struct preemptible *preemptible_of(lua_State *L) {
+  return *(struct preemptible **)lua_getextraspace(L);
 }
 
-/* Has the callback kept the core since its turn began?  A hook left over from another turn does not count. */
+/* Has the callback kept the core for too long since its turn began?  A hook that is left over from another
+ * turn does not count. */
 static bool overstays(const struct scheduler *s) {
   unsigned switches = atomic_load_explicit(&s->switches, memory_order_relaxed);
   return atomic_load_explicit(&s->hooked, memory_order_relaxed) == switches &&
-         ticks_of(s) - atomic_load_explicit(&s->hook_tick, memory_order_relaxed) > PREEMPT_CALLBACK_TICKS;
+         sched_ticks(s) - atomic_load_explicit(&s->hook_tick, memory_order_relaxed) > PREEMPT_CALLBACK_TICKS;
 }
 
-/* The error comes back at every instruction, so no pcall of the callback's own keeps it for long. */
+/* Raises in a callback that has overstayed, or whose green thread must end.  The hook stays, so the error
+ * comes back at every instruction, and no pcall inside the callback keeps it for long. */
 static void end_callback(lua_State *L) {
-  const struct process *p = process_of(L);
-  const struct isolate *iso = p->isolate;
-  bool ends = p->end || atomic_load_explicit(&iso->vm->stopping, memory_order_relaxed);
-  if (!ends && !overstays(iso->scheduler)) return;
+  const struct preemptible *p = preemptible_of(L);
+  const struct scheduler *s = p->runnable->scheduler;
+  bool ends = p->must_end || atomic_load_explicit(&s->all->stopping, memory_order_relaxed);
+  if (!ends && !overstays(s)) return;
   preempt_now(L);
   luaL_error(L, ends ? "the process must end"
                      : "a callback of a C function ran for more than a second, and cannot be suspended");
@@ -73,7 +72,7 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
   if (preempt_due(L)) {
     lua_yield(L, 0);
   } else {
-    int more = (int)(ticks_of(process_of(L)->isolate->scheduler) % RETRY_SPREAD);
+    int more = (int)(sched_ticks(preemptible_of(L)->runnable->scheduler) % RETRY_SPREAD);
     lua_sethook(L, on_hook, LUA_MASKCOUNT, RETRY + more);
   }
 }
@@ -90,13 +89,13 @@ static void on_tick(int number, siginfo_t *info, void *context) {
     atomic_store(&s->ticking, false);
     set_timer(s, 0);
   } else if (L && switches == s->seen && switches != atomic_load_explicit(&s->hooked, memory_order_relaxed)) {
-    /* Once a turn: with a deep stack it takes longer than a tick. */
-    atomic_store_explicit(&s->hook_tick, ticks_of(s), memory_order_relaxed);
+    /* Once a turn: on a deep stack lua_sethook takes longer than a tick. */
+    atomic_store_explicit(&s->hook_tick, sched_ticks(s), memory_order_relaxed);
     atomic_store_explicit(&s->hooked, switches, memory_order_relaxed);
     preempt_now(L);
   }
   s->seen = switches;
-  if (atomic_load(&s->queued) > 0) sched_kick(s->vm);
+  if (atomic_load(&s->queued) > 0) sched_kick(s->all);
   errno = saved;
 }
 
@@ -106,7 +105,20 @@ int preempt_install(void) {
   return sigaction(TICK_SIGNAL, &action, NULL) ? ERR_SYSTEM : 0;
 }
 
-void preempt_init(struct scheduler *s) {
+/* EAGAIN means that the timer's signal has no place among the user's pending signals. */
+static int no_timer(const struct scheduler *s, int code, struct error *e) {
+  struct rlimit limit;
+  if (code != EAGAIN || getrlimit(RLIMIT_SIGPENDING, &limit))
+    return error_set(e, ERR_SYSTEM, "scheduler %d has no timer for its time slices: %s", s->index,
+                     strerror(code));
+  return error_set(
+      e, ERR_SYSTEM,
+      "scheduler %d has no timer for its time slices: every scheduler takes one pending signal, and "
+      "this user may have %llu: raise `ulimit -i`, or start fewer schedulers",
+      s->index, (unsigned long long)limit.rlim_cur);
+}
+
+int preempt_init(struct scheduler *s, struct error *e) {
   sigset_t all;
   sigfillset(&all);
   sigdelset(&all, TICK_SIGNAL);
@@ -114,7 +126,9 @@ void preempt_init(struct scheduler *s) {
   struct sigevent event = {
       .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TICK_SIGNAL, .sigev_value.sival_ptr = s};
   event.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
-  s->has_timer = timer_create(CLOCK_MONOTONIC, &event, &s->timer) == 0;
+  if (timer_create(CLOCK_MONOTONIC, &event, &s->timer)) return no_timer(s, errno, e);
+  s->has_timer = true;
+  return 0;
 }
 
 void preempt_arm(struct scheduler *s) {

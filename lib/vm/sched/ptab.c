@@ -69,7 +69,7 @@ void ptab_give(struct ptab *t, const uint64_t *numbers, size_t n) {
   pthread_mutex_unlock(&t->lock);
 }
 
-void ptab_set(struct ptab *t, uint64_t number, void *owner, void *object) {
+void ptab_set(struct ptab *t, uint64_t number, struct runnable *owner, void *object) {
   struct ptab_slot *slot = &t->slots[number % CAPACITY];
   atomic_store_explicit(&slot->owner, owner, memory_order_relaxed);
   atomic_store_explicit(&slot->object, object, memory_order_relaxed);

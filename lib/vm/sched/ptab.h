@@ -15,9 +15,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct runnable;
+
 struct ptab_slot {
   _Atomic uint64_t number; /* 0: nobody */
-  _Atomic(void *) owner;
+  _Atomic(struct runnable *) owner;
   _Atomic(void *) object; /* the owner's business */
   atomic_bool full;       /* its mailbox is at its bound: senders wait */
 };
@@ -40,7 +42,7 @@ size_t ptab_take(struct ptab *t, uint64_t *out, size_t n);
 void ptab_give(struct ptab *t, const uint64_t *numbers, size_t n);
 
 /* Publishes a process under a number that was taken; and withdraws it. */
-void ptab_set(struct ptab *t, uint64_t number, void *owner, void *object);
+void ptab_set(struct ptab *t, uint64_t number, struct runnable *owner, void *object);
 void ptab_clear(struct ptab *t, uint64_t number);
 
 /* The slot of a live process, or NULL. */

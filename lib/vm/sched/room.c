@@ -4,7 +4,6 @@
 #include "vm/sched/room.h"
 
 #include "vm/sched/deliver.h"
-#include "vm/process/isolate.h" /* for now */
 #include "vm/sched/state.h"
 
 enum { INBOX_MAX = 256 << 20 }; /* bytes on their way to one isolate, or to the host */
@@ -56,16 +55,15 @@ npid vm_lack(struct vm *vm, npid to) {
   if (npid_is_ref(to)) return NPID_NONE; /* no process has it, but a peer may send it */
   if (!npid_is_local(to)) {
     if (nodetab_busy(vm->config.nodes, npid_incarnation(to))) return npid_kernel_of(to);
-    return waits_held(&vm->waits, to) ? to : lack_of_inbox(vm, &vm->host);
+    return waits_held(&vm->waits, to) ? to : lack_of_inbox(vm, &vm->host.inbox);
   }
-  if (npid_number(to) == 0) return lack_of_inbox(vm, &vm->host);
+  if (npid_number(to) == 0) return lack_of_inbox(vm, &vm->host.inbox);
   struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
   if (!slot) return NPID_NONE;
   bool full = atomic_load(&slot->full), same = ptab_find(&vm->ptab, npid_number(to));
   if (!same) return NPID_NONE; /* the process ended meanwhile: `full` may be of the next one in its slot */
   if (full) return to;
-  void *owner = atomic_load_explicit(&slot->owner, memory_order_relaxed);
-  return lack_of_inbox(vm, owner == vm_host(vm) ? &vm->host : &((struct isolate *)owner)->inbox);
+  return lack_of_inbox(vm, &atomic_load_explicit(&slot->owner, memory_order_relaxed)->inbox);
 }
 
 int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) {

@@ -1,115 +1,124 @@
-/* Invariant: an isolate is linked into a queue exactly while its state is QUEUED (or is about to be, or was
- * just now): into one of `home`'s, as `computes` says, under whose lock all three change.
+/* Invariant: a runnable is linked into a queue exactly while its state is QUEUED, or is about to become
+ * QUEUED, or has just ceased to be: into one of `home`'s queues, which of them `computes` says.  Links, home
+ * and computes change under that scheduler's lock.
  *
- * Going to sleep: a scheduler says that it is asleep, then looks once more at all queues.  Whoever queues
- * work from outside looks for sleepers after that.  So one of the two sees the other. */
+ * Going to sleep: a scheduler says that it is asleep, then looks at all queues once more.  Whoever queues
+ * work from another thread looks for sleeping schedulers after that.  So one of the two sees the other. */
 #include "vm/sched/sched.h"
 
 #include "base/clock.h"
-#include "vm/process/isolate.h"
 #include "vm/sched/preempt.h"
-#include "vm/sched/state.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <semaphore.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 /* --- queues --- */
 
-/* All of these under the lock of the queue's scheduler. */
-static void append(struct isolates *q, struct isolate *iso) {
-  iso->next = NULL;
-  iso->before = q->last;
+/* append and take_out are called under the lock of the queue's scheduler. */
+static void append(struct run_queue *q, struct runnable *r) {
+  r->next = NULL;
+  r->prev = q->last;
   if (q->last) {
-    q->last->next = iso;
+    q->last->next = r;
   } else {
-    q->first = iso;
+    q->first = r;
   }
-  q->last = iso;
+  q->last = r;
 }
 
-static void take_out(struct isolates *q, struct isolate *iso) {
-  if (iso->before) {
-    iso->before->next = iso->next;
+static void take_out(struct run_queue *q, struct runnable *r) {
+  if (r->prev) {
+    r->prev->next = r->next;
   } else {
-    q->first = iso->next;
+    q->first = r->next;
   }
-  if (iso->next) {
-    iso->next->before = iso->before;
+  if (r->next) {
+    r->next->prev = r->prev;
   } else {
-    q->last = iso->before;
+    q->last = r->prev;
   }
 }
 
-static void enqueue(struct scheduler *s, struct isolate *iso, bool computes) {
+static void enqueue(struct scheduler *s, struct runnable *r, bool computes) {
   pthread_mutex_lock(&s->lock);
-  append(computes ? &s->computing : &s->woken, iso);
-  atomic_store(&iso->home, s);
-  atomic_store(&iso->computes, computes);
+  append(computes ? &s->computing : &s->woken, r);
+  atomic_store(&r->home, s);
+  atomic_store(&r->computes, computes);
   atomic_fetch_add(&s->queued, 1);
   pthread_mutex_unlock(&s->lock);
 }
 
-/* Those that compute give way to the woken, but not for ever. */
+/* Have the computing runnables waited for SCHED_PATIENCE ticks? */
 static bool computing_is_due(struct scheduler *s) {
-  unsigned ticks = atomic_load_explicit(&s->ticks, memory_order_relaxed);
-  if (!s->computing.first) s->computed = ticks; /* nobody waits */
+  unsigned ticks = sched_ticks(s);
+  if (!s->computing.first) s->computed = ticks; /* none waits */
   return ticks - s->computed >= SCHED_PATIENCE;
 }
 
-enum choice { DUE, WOKEN, COMPUTING }; /* DUE: a woken one, or one that computes when that is due */
+enum choice { DUE, WOKEN, COMPUTING }; /* DUE: a woken one, or a computing one when those have waited */
 
-static struct isolate *dequeue(struct scheduler *s, enum choice choice) {
+static struct runnable *dequeue(struct scheduler *s, enum choice choice) {
   if (atomic_load(&s->queued) == 0) return NULL;
   pthread_mutex_lock(&s->lock);
   bool computing = choice == DUE ? computing_is_due(s) : choice == COMPUTING;
-  struct isolates *q = computing ? &s->computing : &s->woken;
-  struct isolate *iso = q->first;
-  if (iso) {
-    take_out(q, iso);
-    atomic_store(&iso->home, NULL);
+  struct run_queue *q = computing ? &s->computing : &s->woken;
+  struct runnable *r = q->first;
+  if (r) {
+    take_out(q, r);
+    atomic_store(&r->home, NULL);
     atomic_fetch_sub(&s->queued, 1);
   }
   pthread_mutex_unlock(&s->lock);
-  return iso;
+  return r;
 }
 
-/* Somebody was woken in an isolate that is queued as one that computes. */
-static void promote(struct isolate *iso) {
-  struct scheduler *s = atomic_load(&iso->home);
-  if (!s || !atomic_load(&iso->computes)) return;
+/* A runnable that is queued as computing was woken: moves it to the woken ones. */
+static void promote(struct runnable *r) {
+  struct scheduler *s = atomic_load(&r->home);
+  if (!s || !atomic_load(&r->computes)) return;
   pthread_mutex_lock(&s->lock);
-  if (atomic_load(&iso->home) == s && atomic_load(&iso->computes)) {
-    take_out(&s->computing, iso);
-    append(&s->woken, iso);
-    atomic_store(&iso->computes, false);
+  if (atomic_load(&r->home) == s && atomic_load(&r->computes)) {
+    take_out(&s->computing, r);
+    append(&s->woken, r);
+    atomic_store(&r->computes, false);
   }
   pthread_mutex_unlock(&s->lock);
 }
 
-/* Our own work first, then the others'; but whoever was woken, anywhere, before those that compute. */
-static struct isolate *find_work(struct scheduler *s) {
-  struct vm *vm = s->vm;
-  struct isolate *iso = dequeue(s, DUE);
-  for (int i = 1; i < vm->schedulers && !iso; i++)
-    iso = dequeue(&vm->scheduler[(s->index + i) % vm->schedulers], WOKEN);
-  for (int i = 0; i < vm->schedulers && !iso; i++)
-    iso = dequeue(&vm->scheduler[(s->index + i) % vm->schedulers], COMPUTING);
-  return iso;
+/* The next runnable: a woken one of this scheduler, of any other, a computing one of this, of any other. */
+static struct runnable *find_work(struct scheduler *s) {
+  struct schedulers *all = s->all;
+  struct runnable *r = dequeue(s, DUE);
+  for (int i = 1; i < all->count && !r; i++) r = dequeue(&all->scheduler[(s->index + i) % all->count], WOKEN);
+  for (int i = 0; i < all->count && !r; i++)
+    r = dequeue(&all->scheduler[(s->index + i) % all->count], COMPUTING);
+  return r;
 }
 
-/* One that computed has had its turn, however long that was. */
-static void run(struct isolate *iso, struct scheduler *s) {
-  bool computes = atomic_load(&iso->computes);
+static void run_turn(struct runnable *r, struct scheduler *s) {
+  bool computes = atomic_load(&r->computes);
   preempt_arm(s);
-  isolate_run(iso, s);
-  if (computes) s->computed = atomic_load_explicit(&s->ticks, memory_order_relaxed);
+  atomic_exchange(&r->state, RUNNABLE_RUNNING);
+  r->scheduler = s;
+  s->all->run(r, s);
+  if (computes) s->computed = sched_ticks(s);
 }
 
-struct scheduler *sched_self(struct vm *vm) {
-  return pthread_getspecific(vm->self);
+bool sched_step(struct scheduler *s) {
+  struct runnable *r = find_work(s);
+  if (r) run_turn(r, s);
+  return r;
+}
+
+struct scheduler *sched_self(struct schedulers *all) {
+  return pthread_getspecific(all->self);
 }
 
 /* --- waking --- */
@@ -122,86 +131,99 @@ static bool claim(struct scheduler *s) {
 
 static bool rouse(struct scheduler *s) {
   if (!claim(s)) return false;
-  atomic_fetch_sub(&s->vm->asleep, 1);
+  atomic_fetch_sub(&s->all->asleep, 1);
   uint64_t one = 1;
-  ssize_t n = write(s->event, &one, sizeof one); /* cannot fail: the counter never nears its limit */
+  ssize_t n = write(s->event, &one, sizeof one); /* cannot fail: the counter stays far below its limit */
   return n == sizeof one;
 }
 
-void sched_kick(struct vm *vm) {
-  if (atomic_load(&vm->asleep) == 0) return;
-  for (int i = 0; i < vm->schedulers; i++)
-    if (rouse(&vm->scheduler[i])) return;
+void sched_kick(struct schedulers *all) {
+  if (atomic_load(&all->asleep) == 0) return;
+  for (int i = 0; i < all->count; i++)
+    if (rouse(&all->scheduler[i])) return;
 }
 
-/* From outside, work goes to a scheduler that sleeps, or to each in turn. */
-static void enqueue_from_outside(struct vm *vm, struct isolate *iso) {
-  struct scheduler *s = &vm->scheduler[atomic_fetch_add(&vm->rotor, 1) % (unsigned)vm->schedulers];
-  for (int i = 0; i < vm->schedulers && !atomic_load(&s->asleep); i++)
-    if (atomic_load(&vm->scheduler[i].asleep)) s = &vm->scheduler[i];
-  enqueue(s, iso, false);
-  if (!rouse(s)) sched_kick(vm);
+/* Work from a thread that is no scheduler goes to a sleeping scheduler, or to each in turn. */
+static void enqueue_from_outside(struct schedulers *all, struct runnable *r) {
+  struct scheduler *s = &all->scheduler[atomic_fetch_add(&all->rotor, 1) % (unsigned)all->count];
+  for (int i = 0; i < all->count && !atomic_load(&s->asleep); i++)
+    if (atomic_load(&all->scheduler[i].asleep)) s = &all->scheduler[i];
+  enqueue(s, r, false);
+  if (!rouse(s)) sched_kick(all);
 }
 
-void sched_wake(struct vm *vm, struct isolate *iso) {
-  int state = atomic_load_explicit(&iso->state, memory_order_relaxed), next;
+void sched_wake(struct schedulers *all, struct runnable *r) {
+  int state = atomic_load_explicit(&r->state, memory_order_relaxed), next;
   do {
-    next = state == ISOLATE_IDLE ? ISOLATE_QUEUED : state == ISOLATE_RUNNING ? ISOLATE_NOTIFIED : state;
-  } while (!atomic_compare_exchange_weak(&iso->state, &state, next));
-  if (state == ISOLATE_QUEUED) promote(iso);
-  if (state != ISOLATE_IDLE) return;
-  struct scheduler *s = sched_self(vm);
+    next = state == RUNNABLE_IDLE ? RUNNABLE_QUEUED : state == RUNNABLE_RUNNING ? RUNNABLE_NOTIFIED : state;
+  } while (!atomic_compare_exchange_weak(&r->state, &state, next));
+  if (state == RUNNABLE_QUEUED) promote(r);
+  if (state != RUNNABLE_IDLE) return;
+  struct scheduler *s = sched_self(all);
   if (s) {
-    enqueue(s, iso, false);
+    enqueue(s, r, false);
   } else {
-    enqueue_from_outside(vm, iso);
+    enqueue_from_outside(all, r);
   }
 }
 
-void sched_requeue(struct scheduler *s, struct isolate *iso, bool computes, int64_t deadline) {
-  if (computes && deadline != TIMER_NEVER) sched_sleep_until(iso, deadline);
-  atomic_exchange(&iso->state, ISOLATE_QUEUED);
-  enqueue(s, iso, computes);
-  bool due = deadline != TIMER_NEVER && deadline <= clock_ns();
-  if (computes && (due || atomic_load(&iso->inbox.head))) promote(iso); /* came before it was queued */
+/* --- the end of a turn --- */
+
+bool sched_rest(struct runnable *r) {
+  int running = RUNNABLE_RUNNING;
+  if (atomic_compare_exchange_strong(&r->state, &running, RUNNABLE_IDLE)) return true;
+  atomic_exchange(&r->state, RUNNABLE_RUNNING);
+  return false;
 }
 
-/* --- isolates that sleep --- */
+void sched_requeue(struct runnable *r, bool computes, int64_t deadline) {
+  if (computes && deadline != TIMER_NEVER) sched_sleep_until(r, deadline);
+  atomic_exchange(&r->state, RUNNABLE_QUEUED);
+  enqueue(r->scheduler, r, computes);
+  bool due = deadline != TIMER_NEVER && deadline <= clock_ns();
+  if (computes && (due || atomic_load(&r->inbox.head))) promote(r); /* woken before it was queued */
+}
+
+/* --- deadlines --- */
 
 static void note_next(struct sleepers *sl) {
   atomic_store(&sl->next, timers_next(&sl->timers));
 }
 
-void sched_sleep_until(struct isolate *iso, int64_t at) {
-  struct sleepers *sl = &iso->vm->sleepers;
+void sched_sleep_until(struct runnable *r, int64_t at) {
+  struct sleepers *sl = &r->scheduler->all->sleepers;
   pthread_mutex_lock(&sl->lock);
-  if (!timer_armed(&iso->sleep) || at < iso->sleep.at) {
-    timers_remove(&sl->timers, &iso->sleep);
-    iso->sleep.at = at;
-    /* Without memory for the heap the isolate stays awake instead: slow, but never late. */
-    if (timers_add(&sl->timers, &iso->sleep)) atomic_store(&iso->state, ISOLATE_NOTIFIED);
+  if (!timer_armed(&r->sleep) || at < r->sleep.at) {
+    timers_remove(&sl->timers, &r->sleep);
+    r->sleep.at = at;
+    /* Without memory for its place among the timers r stays awake instead: slow, but never late. */
+    if (timers_add(&sl->timers, &r->sleep)) atomic_store(&r->state, RUNNABLE_NOTIFIED);
     note_next(sl);
   }
   pthread_mutex_unlock(&sl->lock);
 }
 
-/* Wakes the isolates whose time has come. */
-static void wake_due(struct vm *vm, int64_t now) {
-  struct sleepers *sl = &vm->sleepers;
+static struct runnable *runnable_of_sleep(struct timer *t) {
+  return (struct runnable *)((char *)t - offsetof(struct runnable, sleep));
+}
+
+/* Wakes the runnables whose deadline has come. */
+static void wake_due(struct schedulers *all, int64_t now) {
+  struct sleepers *sl = &all->sleepers;
   if (now < atomic_load(&sl->next)) return;
   pthread_mutex_lock(&sl->lock);
   struct timer *t;
-  while ((t = timers_due(&sl->timers, now))) sched_wake(vm, isolate_of_sleep(t));
+  while ((t = timers_due(&sl->timers, now))) sched_wake(all, runnable_of_sleep(t));
   note_next(sl);
   pthread_mutex_unlock(&sl->lock);
 }
 
 /* --- a scheduler's sleep --- */
 
-static bool work_waits(struct vm *vm) {
-  if (atomic_load(&vm->stopping)) return true;
-  for (int i = 0; i < vm->schedulers; i++)
-    if (atomic_load(&vm->scheduler[i].queued) > 0) return true;
+static bool work_waits(struct schedulers *all) {
+  if (atomic_load(&all->stopping)) return true;
+  for (int i = 0; i < all->count; i++)
+    if (atomic_load(&all->scheduler[i].queued) > 0) return true;
   return false;
 }
 
@@ -217,7 +239,8 @@ static void wait_event(struct scheduler *s, int64_t until) {
   ppoll(&fd, 1, timeout, NULL);
 }
 
-/* One sleeper is enough to keep the deadlines: the first whose alarm would be the earliest. */
+/* The deadline by which this scheduler must wake, or TIMER_NEVER when another sleeping scheduler wakes by
+ * then: one is enough for all deadlines. */
 static int64_t cover(struct sleepers *sl) {
   int64_t next = atomic_load(&sl->next), covered = atomic_load(&sl->covered);
   while (next < covered)
@@ -230,66 +253,114 @@ static void uncover(struct sleepers *sl, int64_t mine) {
 }
 
 static void fall_asleep(struct scheduler *s) {
-  struct vm *vm = s->vm;
-  int64_t until = cover(&vm->sleepers);
-  atomic_fetch_add(&vm->asleep, 1);
+  struct schedulers *all = s->all;
+  int64_t until = cover(&all->sleepers);
+  atomic_fetch_add(&all->asleep, 1);
   atomic_store(&s->asleep, true);
-  if (!work_waits(vm)) wait_event(s, until);
-  uncover(&vm->sleepers, until);
+  if (!work_waits(all)) wait_event(s, until);
+  uncover(&all->sleepers, until);
   if (claim(s)) {
-    atomic_fetch_sub(&vm->asleep, 1);
-  } else { /* roused: eat the event, which is there or about to be */
+    atomic_fetch_sub(&all->asleep, 1);
+  } else { /* another thread has roused s: takes its event, which is there or about to be */
     uint64_t n;
     while (read(s->event, &n, sizeof n) < 0 && errno == EINTR) continue;
   }
 }
 
+/* --- life --- */
+
+struct start {
+  struct scheduler *s;
+  struct error *e;
+  int code;
+  sem_t done; /* code and *e are final; the thread uses this struct no more */
+};
+
 static void *sched_main(void *data) {
-  struct scheduler *s = data;
-  struct vm *vm = s->vm;
-  pthread_setspecific(vm->self, s);
+  struct start *start = data;
+  struct scheduler *s = start->s;
+  struct schedulers *all = s->all;
+  pthread_setspecific(all->self, s);
   prctl(PR_SET_NAME, "scheduler");
   prctl(PR_SET_TIMERSLACK, 1UL);
-  preempt_init(s);
-  while (!atomic_load(&vm->stopping)) {
-    wake_due(vm, clock_ns());
-    struct isolate *iso = find_work(s);
-    if (iso) {
-      run(iso, s);
-    } else {
-      fall_asleep(s);
-    }
+  int code = start->code = preempt_init(s, start->e);
+  sem_post(&start->done);
+  if (code) return NULL;
+  while (!atomic_load(&all->stopping)) {
+    wake_due(all, clock_ns());
+    if (!sched_step(s)) fall_asleep(s);
   }
   preempt_finish(s);
   return NULL;
 }
 
-/* --- life --- */
+static int start_one(struct scheduler *s, struct error *e) {
+  struct start start = {.s = s, .e = e};
+  sem_init(&start.done, 0, 0);
+  int failed = pthread_create(&s->thread, NULL, sched_main, &start);
+  if (failed) {
+    start.code =
+        error_set(e, ERR_SYSTEM, "scheduler thread %d cannot be started: %s", s->index, strerror(failed));
+  } else {
+    s->has_thread = true;
+    while (sem_wait(&start.done)) continue; /* EINTR */
+  }
+  sem_destroy(&start.done);
+  return start.code;
+}
 
-int sched_init(struct scheduler *s, struct vm *vm, int index) {
-  *s = (struct scheduler){.vm = vm, .index = index};
-  s->event = eventfd(0, EFD_CLOEXEC);
+int sched_start(struct schedulers *all, struct error *e) {
+  int rc = preempt_install();
+  if (rc) return error_set(e, rc, "no signal handler for the time slices");
+  for (int i = 0; i < all->count && rc == 0; i++) rc = start_one(&all->scheduler[i], e);
+  return rc;
+}
+
+static int join(struct scheduler *s, const struct timespec *until) {
+  if (!s->has_thread) return 0;
+  rouse(s);
+  if (pthread_timedjoin_np(s->thread, NULL, until)) return ERR_TIMEOUT;
+  s->has_thread = false;
+  return 0;
+}
+
+int sched_stop(struct schedulers *all, const struct timespec *until) {
+  int rc = 0;
+  atomic_store(&all->stopping, true);
+  for (int i = 0; i < all->count; i++)
+    if (join(&all->scheduler[i], until)) rc = ERR_TIMEOUT;
+  return rc;
+}
+
+static int init_one(struct scheduler *s, struct schedulers *all, int index) {
+  *s = (struct scheduler){.all = all, .index = index, .event = eventfd(0, EFD_CLOEXEC)};
   if (s->event < 0) return ERR_SYSTEM;
   pthread_mutex_init(&s->lock, NULL);
   return 0;
 }
 
-int sched_start(struct scheduler *s) {
-  if (pthread_create(&s->thread, NULL, sched_main, s)) return ERR_SYSTEM;
-  s->running_thread = true;
-  return 0;
+int sched_init(struct schedulers *all, int count, void (*run)(struct runnable *, struct scheduler *)) {
+  int rc = 0;
+  *all = (struct schedulers){.run = run};
+  pthread_mutex_init(&all->sleepers.lock, NULL);
+  atomic_store(&all->sleepers.next, TIMER_NEVER);
+  atomic_store(&all->sleepers.covered, TIMER_NEVER);
+  if (pthread_key_create(&all->self, NULL)) return ERR_SYSTEM;
+  all->has_self = true;
+  all->scheduler = calloc((size_t)count, sizeof *all->scheduler);
+  if (!all->scheduler) return ERR_NOMEM;
+  for (; all->count < count && rc == 0; all->count += !rc)
+    rc = init_one(&all->scheduler[all->count], all, all->count);
+  return rc;
 }
 
-int sched_join(struct scheduler *s, const struct timespec *until) {
-  if (!s->running_thread) return 0;
-  rouse(s);
-  if (pthread_timedjoin_np(s->thread, NULL, until)) return ERR_TIMEOUT;
-  s->running_thread = false;
-  return 0;
-}
-
-void sched_finish(struct scheduler *s) {
-  if (s->event < 0) return;
-  close(s->event);
-  pthread_mutex_destroy(&s->lock);
+void sched_finish(struct schedulers *all) {
+  for (int i = 0; i < all->count; i++) {
+    close(all->scheduler[i].event);
+    pthread_mutex_destroy(&all->scheduler[i].lock);
+  }
+  free(all->scheduler);
+  timers_finish(&all->sleepers.timers);
+  if (all->has_self) pthread_key_delete(all->self);
+  pthread_mutex_destroy(&all->sleepers.lock);
 }

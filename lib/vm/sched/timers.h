@@ -8,12 +8,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum timer_kind { TIMER_WAIT, TIMER_SEND, TIMER_ISOLATE };
-
 struct timer {
   int64_t at;     /* ns of CLOCK_MONOTONIC */
   uint32_t place; /* 1-based; 0: not in a heap */
-  uint8_t kind;
+  bool alarm;     /* it is in a struct alarm; else in a process or a runnable */
 };
 
 struct timers {

@@ -1,0 +1,134 @@
+/* Invariant: every isolate is in `all` from its making until the vm is freed, so a late signal still finds
+ * it. Only a scheduler's own thread uses its entry of cores; everything else changes under the lock. */
+#include "vm/process/placement.h"
+
+#include "vm/process/process.h"
+#include "vm/sched/state.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Where the processes that one scheduler spawns go.  On cache lines of its own. */
+struct core {
+  _Alignas(64) struct isolate *open[PLACEMENT_OPEN];
+  unsigned spawns;
+};
+
+struct placement {
+  struct vm *vm;
+  const struct isolate_hooks *hooks;
+  struct core *cores; /* one a scheduler */
+  pthread_mutex_t lock;
+  struct isolate **all;
+  size_t len, cap;
+  struct isolate *spare;   /* closed ones, linked by next_spare */
+  struct isolate *outside; /* where processes from outside the schedulers go now */
+};
+
+struct placement *placement_new(struct vm *vm, const struct isolate_hooks *hooks) {
+  size_t size = (size_t)vm->sched.count * sizeof(struct core);
+  struct placement *pl = malloc(sizeof *pl);
+  struct core *cores = aligned_alloc(_Alignof(struct core), size);
+  if (!pl || !cores) {
+    free(pl);
+    free(cores);
+    return NULL;
+  }
+  memset(cores, 0, size);
+  *pl = (struct placement){.vm = vm, .hooks = hooks, .cores = cores};
+  pthread_mutex_init(&pl->lock, NULL);
+  return pl;
+}
+
+void placement_free(struct placement *pl) {
+  if (!pl) return;
+  for (size_t i = 0; i < pl->len; i++) isolate_free(pl->all[i]);
+  free(pl->all);
+  free(pl->cores);
+  pthread_mutex_destroy(&pl->lock);
+  free(pl);
+}
+
+/* --- the set: under the lock --- */
+
+static struct isolate *take_spare(struct placement *pl) {
+  struct isolate *iso = pl->spare;
+  if (iso) pl->spare = iso->next_spare;
+  return iso;
+}
+
+static struct isolate *add(struct placement *pl) {
+  if (pl->len == pl->cap) {
+    size_t cap = pl->cap ? 2 * pl->cap : 16;
+    struct isolate **all = realloc(pl->all, cap * sizeof(*all));
+    if (!all) return NULL;
+    pl->all = all;
+    pl->cap = cap;
+  }
+  struct isolate *iso = isolate_new(pl->vm, pl->hooks);
+  if (iso) pl->all[pl->len++] = iso;
+  return iso;
+}
+
+static struct isolate *open_one(struct placement *pl) {
+  struct isolate *iso = take_spare(pl);
+  if (!iso) iso = add(pl);
+  if (iso) atomic_store(&iso->open, true);
+  return iso;
+}
+
+void placement_spare(struct placement *pl, struct isolate *iso) {
+  pthread_mutex_lock(&pl->lock);
+  iso->next_spare = pl->spare;
+  pl->spare = iso;
+  pthread_mutex_unlock(&pl->lock);
+}
+
+void placement_each(struct placement *pl, void (*fn)(struct isolate *iso, void *data), void *data) {
+  pthread_mutex_lock(&pl->lock);
+  for (size_t i = 0; i < pl->len; i++) fn(pl->all[i], data);
+  pthread_mutex_unlock(&pl->lock);
+}
+
+/* --- where a new process goes --- */
+
+bool placement_is_home(const struct process *p) {
+  const struct isolate *iso = p->isolate;
+  bool alone = !p->spawned || iso->vm->sched.count == 1;
+  return alone && atomic_load(&iso->live) < PLACEMENT_SMALL;
+}
+
+static struct isolate **choose(struct core *core, int schedulers) {
+  int n = 2 * schedulers < PLACEMENT_OPEN ? 2 * schedulers : PLACEMENT_OPEN;
+  for (int few = 1; few <= PLACEMENT_FEW; few++)
+    for (int i = 0; i < n; i++)
+      if (!core->open[i] || atomic_load(&core->open[i]->live) < few) return &core->open[i];
+  return &core->open[core->spawns++ / PLACEMENT_CHUNK % (unsigned)n];
+}
+
+struct isolate *placement_elsewhere(struct isolate *from) {
+  struct placement *pl = from->vm->placement;
+  struct isolate **open = choose(&pl->cores[from->runnable.scheduler->index], from->vm->sched.count);
+  if (*open && atomic_load(&(*open)->live) < PLACEMENT_MAX) return *open;
+  pthread_mutex_lock(&pl->lock);
+  struct isolate *fresh = open_one(pl);
+  pthread_mutex_unlock(&pl->lock);
+  if (fresh && *open) isolate_shut(*open);
+  if (fresh) *open = fresh;
+  return fresh;
+}
+
+struct isolate *placement_from_outside(struct placement *pl) {
+  struct isolate *full = NULL;
+  pthread_mutex_lock(&pl->lock);
+  if (!pl->outside || atomic_load(&pl->outside->live) >= PLACEMENT_SMALL) {
+    struct isolate *fresh = open_one(pl);
+    if (fresh) full = pl->outside, pl->outside = fresh;
+  }
+  struct isolate *iso = pl->outside;
+  if (iso) atomic_fetch_add(&iso->live, 1);
+  pthread_mutex_unlock(&pl->lock);
+  if (full) isolate_shut(full);
+  return iso;
+}

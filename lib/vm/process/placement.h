@@ -1,0 +1,49 @@
+/* placement: all isolates of a vm, and which of them a new process goes into.
+ *
+ * One child at a time stays in its parent's isolate, since the two will talk.  A process that spawns several
+ * without waiting in between wants them to work at the same time: they go into isolates that other schedulers
+ * can take.  A few processes are spread, so that each may get a core of its own; many go PLACEMENT_CHUNK at a
+ * time into the same isolate, since those that are spawned together mostly talk to each other.  Processes
+ * that come from outside the schedulers (from the shell, from other nodes) fill one isolate after the other.
+ */
+#ifndef VM_PROCESS_PLACEMENT_H
+#define VM_PROCESS_PLACEMENT_H
+
+#include "vm/process/isolate.h"
+
+#include <stdbool.h>
+
+struct placement;
+
+enum {
+  PLACEMENT_MAX = 1000, /* processes in one isolate: a collector's pause grows with what a lua_State holds */
+  PLACEMENT_SMALL = 64, /* up to so many, children and processes from outside are put into an isolate */
+  PLACEMENT_OPEN = 16,  /* isolates that one scheduler spreads what it spawns over */
+  PLACEMENT_FEW = 4,    /* processes an isolate gets before the next one gets more */
+  PLACEMENT_CHUNK = 64
+};
+
+/* For all schedulers of the vm (after sched_init); NULL when memory ran out. */
+struct placement *placement_new(struct vm *vm, const struct isolate_hooks *hooks);
+
+/* After the schedulers have ended: frees all isolates with what lives in them.  Accepts NULL. */
+void placement_free(struct placement *pl);
+
+/* Does the next child of the running process belong into its own isolate? */
+bool placement_is_home(const struct process *p);
+
+/* An isolate for a child of the running process of `from` that does not belong there; the caller counts the
+ * child in `live`.  NULL when memory ran out.  By the scheduler that runs `from`. */
+struct isolate *placement_elsewhere(struct isolate *from);
+
+/* An isolate for a process from outside the schedulers, which is counted in `live` already.  NULL when memory
+ * ran out.  Any thread. */
+struct isolate *placement_from_outside(struct placement *pl);
+
+/* Takes back an isolate that has closed, for another use.  By the scheduler that runs it. */
+void placement_spare(struct placement *pl, struct isolate *iso);
+
+/* Calls fn for every isolate, closed ones too, under the lock of the set.  Any thread. */
+void placement_each(struct placement *pl, void (*fn)(struct isolate *iso, void *data), void *data);
+
+#endif
