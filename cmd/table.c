@@ -176,7 +176,7 @@ void table_end(struct table *table) {
   size_t n = 0, i;
   json_t *row;
   while (table->columns[n].put) n++;
-  int *widths = tool_need(calloc(n, sizeof *widths));
+  int *widths = tool_need(calloc(n + 1, sizeof *widths));
   for (size_t c = 0; c < n; c++) widths[c] = column_width(table, &table->columns[c]);
   print_aligned(table, widths, NULL);
   json_array_foreach(table->rows, i, row) {

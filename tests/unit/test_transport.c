@@ -305,7 +305,8 @@ static void test_busy(void) {
   for (int i = 0; i < TRANSPORT_QUEUE_HIGH / PIECE; i++)
     if (transport_http.write(u.transport, piece, PIECE)) abort();
   ok(!u.busy, "a queue at its mark is not busy");
-  if (transport_http.write(u.transport, "\n", 1) || transport_http.write(u.transport, "\n", 1)) abort();
+  for (int i = 0; i < 2; i++)
+    if (transport_http.write(u.transport, "\n", 1)) abort();
   ok(u.busy == 1, "above it, it is, and says so once");
   size_t left = TRANSPORT_QUEUE_HIGH + 2;
   for (; left > TRANSPORT_QUEUE_HIGH / 2 + 1; left--)

@@ -173,7 +173,7 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
   struct error e = {0};
   struct peer_detail d = {.source = source, .refusal = &e};
   struct peer *p = NULL;
-  if (take_offer(m, hello, &d, &p)) {
+  if (take_offer(m, hello, &d, &p) || !p) {
     answer(data, &e, false);
     return;
   }
@@ -316,7 +316,8 @@ static void enter_syncing(struct peer *p) {
 }
 
 static void enter_down(struct peer *p, enum peer_state from, const struct error *why) {
-  struct error e = *why; /* it may be the peer's own, which a new connection changes */
+  struct error e = {.code = ERR_LOST};
+  if (why) e = *why; /* a copy: it may be the peer's own, which a new connection changes */
   carrier_of(p)->close(p->transport);
   p->transport = NULL;
   carrier_of(p)->withdraw(p->offer);

@@ -158,8 +158,7 @@ static void transport_part(struct transport *t, const char *bytes, size_t n) {
   if (!bytes || transport_write(t, bytes, n) || !t->out) transport_close(t);
 }
 
-/* --- the peer's stream
- * --------------------------------------------------------------------------------------- */
+/* --- the peer's stream --- */
 
 static void transport_adopt(struct transport *t, struct incoming *in) {
   t->in = in;

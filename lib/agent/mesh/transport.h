@@ -36,7 +36,7 @@ struct transport_class {
                             const struct transport_events *events, void *data, struct error *e);
 
   /* Queues whole lines.  ERR_BUSY when more than TRANSPORT_QUEUE_MAX wait already, ERR_NOMEM. */
-  int (*write)(struct transport *t, const char *bytes, size_t n) MUST_CHECK;
+  MUST_CHECK int (*write)(struct transport *t, const char *bytes, size_t n);
 
   /* To be called at each heartbeat: sends an empty line unless something was written since the last, and
    * loses the transport when the peer was silent for more than four heartbeats. */

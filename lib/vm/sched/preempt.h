@@ -31,8 +31,7 @@ struct preemptible {
 /* Installs the handler of the signal; once, before any scheduler thread. */
 int preempt_install(void) MUST_CHECK;
 
-/* --- by a scheduler's own thread
- * ---------------------------------------------------------------------------- */
+/* --- by a scheduler's own thread --- */
 
 /* Makes the timer; an error says which limit is in the way. */
 int preempt_init(struct scheduler *s, struct error *e) MUST_CHECK;

@@ -102,8 +102,7 @@ struct schedulers {
   struct sleepers sleepers;
 };
 
-/* --- life: by the thread that owns the vm
- * ------------------------------------------------------------------- */
+/* --- life: by the thread that owns the vm --- */
 
 int sched_init(struct schedulers *all, int count,
                void (*run)(struct runnable *, struct scheduler *)) MUST_CHECK;

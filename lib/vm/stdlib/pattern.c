@@ -300,7 +300,8 @@ static bool is_due(lua_State *L) {
     lua_sethook(L, NULL, 0, 0);
     return true;
   }
-  lua_Debug event = {.event = LUA_HOOKCOUNT};
+  lua_Debug event = {0};
+  event.event = LUA_HOOKCOUNT;
   lua_gethook(L)(L, &event); /* raises, when the callback has had its time or its process must end */
   return false;
 }
