@@ -397,3 +397,11 @@ ended() {
   assert_output 200
   kill "${clients[@]}"
 }
+
+@test "a node whose schedulers get no timer refuses to start" {
+  run -125 bash -c 'ulimit -i 0; exec node-start --sname timerless --cookie a-cookie-of-its-own'
+  assert_output --partial 'has no timer for its time slices'
+  assert_output --partial 'ulimit -i'
+  [ ! -e "$NODE_RUNTIME_DIR/timerless@$HOST/sock" ]
+  none_left
+}

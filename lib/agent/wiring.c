@@ -50,9 +50,9 @@ static void on_synced(void *data, const json_t *names) {
   registry_merge(data, names);
 }
 
-static void on_signal(void *data, struct signal *s) {
+static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
   struct agent *a = data;
-  if (s->kind == SIGNAL_MESSAGE) flow_arrived(a, npid_incarnation(s->from), s->to);
+  if (s->kind == SIGNAL_MESSAGE) flow_arrived(a, incarnation, s->to);
   if (s->to == NPID_KERNEL)
     kernel_signal(a, s);
   else

@@ -311,9 +311,8 @@ static void on_synced(void *data, const json_t *names) {
 }
 
 /* Between two messages that came by one connection, those are missing alone that their sender was told of. */
-static void on_signal(void *data, struct signal *s) {
+static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
   struct net_node *n = data;
-  uint32_t incarnation = npid_incarnation(s->from);
   struct net_node *from = node_named(n->net, nodetab_name(n->nodes, incarnation));
   struct net_pair *pair = &from->to[n - n->net->node];
   uint64_t connection = ((uint64_t)(unsigned)n->life << 52) | (uint64_t)incarnation << 32 | s->epoch;

@@ -284,7 +284,7 @@ static int on_line(void *data, char *text, size_t n) {
     return code;
   }
   s->epoch = nodetab_epoch(m->config.nodes, p->incarnation);
-  m->events->signal(m->data, s);
+  m->events->signal(m->data, p->incarnation, s);
   return 0;
 }
 

@@ -35,8 +35,9 @@ struct mesh_events {
   json_t *(*snapshot)(void *data);
   /* What the peer has said of its own names; runs before the peer is up. */
   void (*synced)(void *data, const json_t *names);
-  /* A signal (the callee's) that came from the peer; its epoch is that of the connection. */
-  void (*signal)(void *data, struct signal *s);
+  /* A signal (the callee's) that came from the peer of that incarnation; its epoch is that of the connection.
+   */
+  void (*signal)(void *data, uint32_t incarnation, struct signal *s);
   /* A signal (the callee's) that cannot reach its receiver: its sender is to be answered. */
   void (*undeliverable)(void *data, struct signal *s, int code, const char *reason);
   /* The queue to that node is full, or has room again. */

@@ -1,9 +1,11 @@
 /* ptab: the table of every process of this node, by number.
  *
  * Any thread may look up, without a lock.  A slot belongs to whoever owns its process: an isolate, or the
- * host. Owners are never freed while the table lives, so a stale one is harmless: it finds no such process
- * and says so. Numbers are taken and given back in batches, under a lock; a number never comes twice (short
- * of 2^44 of them): slot = number mod capacity, and each turn of a slot adds the capacity. */
+ * host.  Owners are never freed while the table lives, so a stale one is harmless: it finds no such process
+ * and says so.  Numbers are taken and given back in batches, under a lock: slot = number mod capacity (2^22),
+ * and each use of a slot adds the capacity, up to NPID_NUMBER_MAX; then the slot begins again.  So a number
+ * comes again when its slot has been used 2^22 times: after 2^37 processes at the earliest, since at least
+ * 2^15 slots are used in turn. */
 #ifndef VM_SCHED_PTAB_H
 #define VM_SCHED_PTAB_H
 
