@@ -108,6 +108,8 @@ $(HELPERS): LIBS = $(if $(SAN),,-static)
 $(HELPERS): $O/libexec/node-toolkit/%: $O/obj/cmd/%.o
 
 $(UNIT) $(FUZZ) $(BENCH): LIBS = $(AGENT_LIBS)
+# This program fails each allocation in turn: the linker puts its own functions in place of the allocator's.
+$O/unit/test_nomem: LIBS = $(AGENT_LIBS) $(foreach f,malloc calloc realloc strdup,-Wl$(comma)--wrap=$f)
 $(UNIT): $O/unit/%: $O/obj/tests/unit/%.o $(HARNESS) $O/lib/libtool.a $O/lib/libnode.a
 $(FUZZ): $O/fuzz/%: $O/obj/tests/fuzz/%.o $O/obj/tests/fuzz/replay.o $O/lib/libnode.a
 $(BENCH): $O/bench/%: $O/obj/tests/bench/%.o $(HARNESS) $O/lib/libnode.a

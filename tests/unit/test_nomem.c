@@ -1,0 +1,227 @@
+/* Memory that runs out: the Nth allocation fails, for N = 1, 2, 3 and so on until a run needs fewer than N.
+ * Each run does representative work and undoes it; none may crash, hang or leak (the sanitizers say so).  The
+ * linker puts the functions below in place of the allocator's (see the Makefile). */
+#include "agent_host.h"
+
+#include "agent/kernel/registry.h"
+#include "base/buf.h"
+#include "core/names.h"
+#include "tap.h"
+#include "vm/sched/state.h"
+#include "vm/vm.h"
+#include "wire/frame.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+/* --- the allocator --- */
+
+static long count, fail_at; /* of allocations since the run began; 0: none fails */
+
+static bool fails(void) {
+  return fail_at && ++count == fail_at;
+}
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *block, size_t n);
+char *__real_strdup(const char *s);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *block, size_t n);
+char *__wrap_strdup(const char *s);
+
+void *__wrap_malloc(size_t n) {
+  return fails() ? NULL : __real_malloc(n);
+}
+void *__wrap_calloc(size_t n, size_t size) {
+  return fails() ? NULL : __real_calloc(n, size);
+}
+void *__wrap_realloc(void *block, size_t n) {
+  return fails() ? NULL : __real_realloc(block, n);
+}
+char *__wrap_strdup(const char *s) {
+  return fails() ? NULL : __real_strdup(s);
+}
+
+enum { RUNS_MAX = 20000 };
+
+/* work: true when all of it could be done. */
+static void try_all(const char *what, bool (*work)(void)) {
+  long n = 0, done = 0;
+  do {
+    fail_at = ++n;
+    count = 0;
+    alarm(20);
+    done += work();
+    alarm(0);
+  } while (count >= n && n < RUNS_MAX);
+  fail_at = 0;
+  ok(work(), "%s: with all memory it works", what);
+  ok(n > 5 && n < RUNS_MAX, "%s: each of %ld allocations has failed once", what, n - 1);
+  ok(done < n, "%s: and that was noticed at least once", what);
+}
+
+/* --- terms, JSON and frames --- */
+
+static bool round_trip(struct nodetab *nodes, struct frames *f) {
+  static const char text[] = "[1,2.5,\"text\",[true,null],{\"a\":{\"$pid\":\"<two@rane.57.3>\"}}]";
+  static const char frame[] = "[\"message\",\"<one@rane.5.2>\",\"<two@rane.7.3>\",null,[\"text\",{\"a\":1}]]";
+  struct error e = {0};
+  struct term *t = NULL;
+  struct signal *s = NULL, *back = NULL;
+  struct buf line = BUF_INIT;
+  json_t *v = json_parse(text, strlen(text), &e);
+  bool good = v && !json_to_term(nodes, v, JSON_DATA, &t, &e);
+  json_decref(v);
+  if (good && (s = signal_new(SIGNAL_MESSAGE, npid_make(1, 5), npid_make(0, 6), NPID_NONE, t))) t = NULL;
+  good = s && !frame_write(nodes, s, &line);
+  if (good) {
+    f->peer = 1;
+    good = !frame_read(f, frame, strlen(frame), &back, &e);
+  }
+  signal_free(back);
+  signal_free(s);
+  term_unref(t);
+  buf_finish(&line);
+  return good;
+}
+
+static bool work_wire(void) {
+  struct nodetab *nodes = nodetab_new("one@rane", 2);
+  uint32_t two;
+  struct frames f = {.nodes = nodes};
+  bool good = nodes && !nodetab_intern(nodes, "two@rane", 3, &two) && round_trip(nodes, &f);
+  frames_finish(&f);
+  nodetab_free(nodes);
+  return good;
+}
+
+/* --- tables of names --- */
+
+static bool work_names(void) {
+  struct names *names = names_new();
+  bool good = names;
+  for (uint64_t i = 1; good && i <= 40; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "name%d", (int)i);
+    good = !names_register(names, name, npid_make(0, i % 7 + 1), i);
+  }
+  if (names) names_drop(names, npid_make(0, 3), NULL, NULL);
+  names_free(names);
+  return good;
+}
+
+/* --- a vm, whose one scheduler is stepped by hand --- */
+
+static const char program[] =
+    "local up = {1, {2, 'three'}} "
+    "local parent = self() "
+    "local function child(n) link(parent) send(parent, n, up, function() return up end) end "
+    "trap_exit(true) "
+    "for i = 1, 5 do local pid = spawn(child, i) monitor(pid) end "
+    "register('here', self()) send_after(100000, self(), 'late') "
+    "local s = {} for i = 1, 50 do s[i] = ('x'):rep(i * 10) end "
+    "for i = 1, 15 do end "
+    "puts('done ' .. #table.concat(s) .. inspect(up))";
+
+static bool ran;
+
+static void take_host(struct vm *vm) {
+  for (struct signal *s = vm_host_take(vm), *next; s; s = next) {
+    next = s->next;
+    const char *bytes;
+    size_t n;
+    npid from;
+    struct term_reader r = {0};
+    if (s->term) r = term_read(s->term);
+    if (s->kind == SIGNAL_MESSAGE && s->term && term_get_str(&r, &bytes, &n) && term_get_pid(&r, &from) &&
+        term_get_str(&r, &bytes, &n) && n >= 4 && !memcmp(bytes, "done", 4))
+      ran = true;
+    signal_free(s);
+  }
+}
+
+static void run_vm(struct vm *vm, npid console) {
+  struct term_writer w = TERM_WRITER_INIT;
+  term_put_text(&w, "spawn");
+  size_t at = term_open(&w, TERM_MAP);
+  term_put_text(&w, "lua");
+  term_put_text(&w, program);
+  term_put_text(&w, "leader");
+  term_put_pid(&w, console);
+  term_set_count(&w, at, 2);
+  struct term *t = term_from_writer(&w, 2);
+  term_writer_finish(&w);
+  struct signal *s = t ? signal_new(SIGNAL_CALL, NPID_KERNEL, console, vm_ref(vm), t) : NULL;
+  if (!s) {
+    term_unref(t);
+    return;
+  }
+  vm_spawn(vm, s);
+  for (int i = 0; i < 100000 && sched_step(&vm->sched.scheduler[0]); i++) take_host(vm);
+  take_host(vm);
+}
+
+static bool work_vm(void) {
+  struct nodetab *nodes = nodetab_new("one@rane", 2);
+  struct names *names = names_new(), *globals = names_new();
+  struct vm_config config = {
+      .nodes = nodes, .names = names, .globals = globals, .schedulers = 1, .directory = "/tmp"};
+  struct error e;
+  int object;
+  npid console;
+  ran = false;
+  struct vm *vm = nodes && names && globals ? vm_new(&config, &e) : NULL;
+  if (vm && !vm_host_add(vm, &object, &console)) {
+    vm_set_console(vm, console);
+    run_vm(vm, console);
+  }
+  vm_free(vm);
+  nodetab_free(nodes);
+  names_free(names);
+  names_free(globals);
+  return ran;
+}
+
+/* --- the registry of a node without peers --- */
+
+static void note(void *data, const struct error *e, bool yes) {
+  *(bool *)data = !e && yes;
+}
+
+static bool work_registry(void) {
+  long armed = fail_at;
+  struct witness w = {0};
+  bool taken = false, given = false;
+  fail_at = 0; /* the harness needs its memory */
+  struct agent_host *h = agent_host_new();
+  witness_begin(h, &w);
+  fail_at = armed;
+  registry_register(&h->agent, "one", w.hosted.pid, false, note, &taken);
+  agent_host_pump(h);
+  json_t *names = registry_snapshot(&h->agent);
+  bool told = json_array_size(names) == 1;
+  json_decref(names);
+  json_t *theirs = json_pack("[[s, s, i]]", "two", "<far@there.5.7>", 9);
+  registry_merge(&h->agent, theirs);
+  json_decref(theirs);
+  bool merged = names_whereis(h->agent.globals, "two", NULL) != NPID_NONE;
+  registry_node_down(&h->agent, h->far);
+  registry_unregister(&h->agent, "one", note, &given);
+  agent_host_pump(h);
+  fail_at = 0;
+  witness_end(&w);
+  agent_host_free(h);
+  return taken && told && merged && given;
+}
+
+int main(void) {
+  json_set_alloc_funcs(__wrap_malloc, free);
+  try_all("wire", work_wire);
+  try_all("names", work_names);
+  try_all("vm", work_vm);
+  try_all("registry", work_registry);
+  return tap_end();
+}
