@@ -1,16 +1,17 @@
 #!/usr/bin/env bats
-# The completions of each shell, loaded by that shell itself; and the manuals: both must know every option.
+# The completions of each shell, loaded by that shell itself, and the man pages: both are compared with each tool's -h.
 
 load helper
 load tools
 
+# Every tool; a test below compares this list with what was built.
 TOOLS='node-connect node-kill node-list node-monitor node-ping node-ps node-receive node-register node-send node-shell
 node-spawn node-start node-stop node-whereis'
 
 # The long options in a tool's help.
 options_of() { "$1" -h | sed -nE 's/^  (-.,|   ) (--[a-z-]+).*/\2/p' | sort; }
 
-@test "the tools tell their options" {
+@test "-h of every tool lists its options" {
   for tool in $TOOLS; do options_of "$tool" | grep -qx -- --help; done
 }
 
@@ -69,6 +70,7 @@ specs_zsh() {
 }
 
 @test "every tool has its file in each shell" {
+  assert_equal "$(basename -a "$BUILD"/bin/node-* | xargs)" "$(xargs <<<"$TOOLS")"
   for tool in "$BUILD"/bin/node-*; do
     tool=${tool##*/}
     [ -f "$ROOT/completions/bash/$tool" ] || fail "bash: $tool"
@@ -77,13 +79,59 @@ specs_zsh() {
   done
 }
 
-@test "every option of every tool is in its manual, and nothing else" {
-  for tool in "$BUILD"/bin/node-*; do
-    tool=${tool##*/}
-    assert_equal "$(sed -nE 's/^\.It (0 , )?(Fl . , )?Fl (-[a-z-]+).*/-\3/p' "$ROOT/man/$tool.1" | sort)" \
-      "$(options_of "$tool")"
+# --- the man pages -----------------------------------------------------------------------------------------
+
+# The options in a tool's help, and those in its page: "-n --node NODE" a line; "-" where there is no letter.
+help_options() { "$1" -h | sed -nE 's/^  (-(.),|   ) (--[a-z-]+( [^ ]+)?)  .*/-\2 \3/p' | sort; }
+page_options() {
+  sed -nE 's/^\.It Fl ([a-z]) , Fl -([a-z-]+)(.*)/-\1 --\2\3/p; s/^\.It Fl -([a-z-]+)(.*)/- --\1\2/p' "$ROOT/man/$1.1" |
+    sed -E 's/ : Ns Ar /:/; s/ Ar / /' | sort
+}
+
+# What a page says from the option -n on, which is the same in all tools.
+common_options() { sed -n '/^\.It Fl n , Fl -node/,/^\.El/p' "$ROOT/man/$1.1"; }
+
+@test "every page has the options of its tool, with the same letters and arguments, and no other" {
+  for tool in $TOOLS; do
+    assert_equal "$tool: $(page_options "$tool")" "$tool: $(help_options "$tool")"
+    [ "$tool" = node-start ] || assert_equal "$(common_options "$tool")" "$(common_options node-list)"
   done
 }
+
+# The forms of use in a tool's help, and those in its page, in one line.
+help_synopsis() { "$1" -h | sed '/^$/q; s/^usage://' | tr -s ' \n' ' '; }
+page_synopsis() {
+  mandoc -Tascii -O width=200 "$ROOT/man/$1.1" | col -b | sed '1,/^SYNOPSIS/d; /^DESCRIPTION/,$d' | tr -s ' \n' ' ' |
+    sed 's/ \.\.\./.../g'
+}
+
+@test "every page has the synopsis of its tool" {
+  for tool in $TOOLS; do
+    assert_equal "$(page_synopsis "$tool")" "$(help_synopsis "$tool")"
+  done
+}
+
+# The statuses in the section EXIT STATUS of a page.
+page_statuses() {
+  sed '1,/^\.Sh EXIT STATUS/d' "$ROOT/man/$1" | sed '/^\.Sh/,$d' | sed -nE 's/^\.It ([0-9]+)( , ([0-9]+))?$/\1 \3/p' |
+    xargs -n 1 | sort -un
+}
+
+@test "every exit status of a page exists: in the table of errors, or as timeout(1) has it" {
+  exits=$(sed -nE 's/^ *X\(ERR_.*, +([0-9]+), "[^"]*"\).*/\1/p' "$ROOT/lib/base/err.h" | sort -un)
+  assert_equal "$(xargs <<<"$exits")" '1 2 3 4 5 6 125 126 127'
+  for page in "$ROOT"/man/node-*.1; do
+    page=${page##*/}
+    page_statuses "$page" >"$T/statuses"
+    grep -qx 0 "$T/statuses" || fail "$page does not say what 0 means"
+    grep -qx 2 "$T/statuses" || fail "$page does not say what 2 means"
+    assert_equal "$page: $(grep -vxFf <(printf '%s\n' 0 124 "$exits") "$T/statuses")" "$page: "
+  done
+  # The overview has them all.
+  assert_equal "$(page_statuses node-toolkit.7 | xargs)" "$(printf '%s\n' 0 124 "$exits" | sort -n | xargs)"
+}
+
+# --- names of nodes and processes --------------------------------------------------------------------------
 
 @test "bash: nodes, across the @" {
   start_node one
