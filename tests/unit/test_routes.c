@@ -190,10 +190,10 @@ static void test_page_headings(const char *page) {
 }
 
 static const struct problem {
-  int code, http;
+  int code, http, exit;
   const char *wire, *sentence;
 } problems[] = {
-#define X(code, wire, http, exit, sentence) {code, http, wire, sentence},
+#define X(code, wire, http, exit, sentence) {code, http, exit, wire, sentence},
     ERR_TABLE(X)
 #undef X
 };
@@ -207,9 +207,9 @@ static void test_page_problems(const char *page) {
   size_t rows = 0, seen = 0;
   for (size_t i = 0; i < sizeof problems / sizeof *problems; i++) {
     const struct problem *p = &problems[i];
-    bool row = says(page, "\n.It %s Ta %d Ta %s\n", p->wire, p->http, p->sentence);
+    bool row = says(page, "\n.It %s Ta %d Ta %d Ta %s\n", p->wire, p->http, p->exit, p->sentence);
     if (client_sees(p->code))
-      ok(row, "the page has %s, %d", p->wire, p->http), seen++;
+      ok(row, "the page has %s, %d, %d", p->wire, p->http, p->exit), seen++;
     else
       ok(!says(page, "\n.It %s Ta", p->wire), "the page does not have %s", p->wire);
   }

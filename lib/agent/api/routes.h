@@ -16,29 +16,29 @@
   X("PUT",    "/v1/nodes/*",               api_nodes_connect,  0, "Connect to a node.")                      \
   X("DELETE", "/v1/nodes/*",               api_nodes_part,     0, "Disconnect from a node.")                 \
   X("POST",   "/v1/nodes/*/ping",          api_nodes_ping,     0,                                          \
-    "Connect if need be, and measure the round trip.")                                                       \
+    "Connect if needed, and measure one round trip.")                                                       \
   X("POST",   "/v1/processes",             api_spawn,          0,                                          \
     "Spawn a command or Lua code, here or on another node.")                                                 \
   X("GET",    "/v1/processes",             api_processes_list, 0,                                            \
-    "Every process of a node: kind, state, mailbox, memory, age, what it is.")                               \
-  X("GET",    "/v1/processes/*",           api_process_get,    0, "Is there such a process?")                \
+    "The processes of a node: kind, state, mailbox, memory, age, what each runs.")                               \
+  X("GET",    "/v1/processes/*",           api_process_get,    0, "Look up one process.")                \
   X("DELETE", "/v1/processes/*",           api_process_exit,   0, "Send a process an exit signal.")          \
   X("POST",   "/v1/processes/*/messages",  api_process_send,   0,                                          \
     "Send a message to a pid or a registered name.")                                                         \
   X("POST",   "/v1/processes/*/stdin",     api_process_stdin,  ROUTE_UPLOAD,                                 \
-    "Write the body to a command's standard input as it comes.")                                             \
+    "Write the body to the standard input of a command, as it arrives.")                                             \
   X("GET",    "/v1/processes/*/monitor",   api_process_monitor, 0,                                           \
-    "A stream that tells how a process ended.")                                                              \
+    "A stream that tells how a process ends.")                                                              \
   X("POST",   "/v1/mailboxes",             api_mailbox,        0,                                            \
-    "A mailbox: a stream of its pid, then of each message.")                                                 \
-  X("GET",    "/v1/names",                 api_names_list,     0, "Every registered name.")                  \
-  X("GET",    "/v1/names/*",               api_names_get,      0, "Who has a name.")                         \
-  X("PUT",    "/v1/names/*",               api_names_put,      0, "Give a process a name.")                  \
-  X("DELETE", "/v1/names/*",               api_names_delete,   0, "Take a name away.")                       \
+    "Open a mailbox: a stream of its pid, then of each message.")                                                 \
+  X("GET",    "/v1/names",                 api_names_list,     0, "The registered names.")                  \
+  X("GET",    "/v1/names/*",               api_names_get,      0, "The process that has a name.")                         \
+  X("PUT",    "/v1/names/*",               api_names_put,      0, "Register a process under a name.")                  \
+  X("DELETE", "/v1/names/*",               api_names_delete,   0, "Remove a name.")                       \
   X("PUT",    "/v1/link",                  api_link_offer,     ROUTE_REMOTE_ONLY,                          \
     "Between nodes: offer a link.")                                                                          \
   X("POST",   "/v1/link",                  api_link_stream,    ROUTE_UPLOAD | ROUTE_REMOTE_ONLY,           \
-    "Between nodes: one direction of a link, a frame a line.")                                               \
+    "Between nodes: one direction of a link, one frame a line.")                                               \
   X("GET",    "/metrics",                  api_metrics,        0,                                          \
     "Counters in the Prometheus text format.")
 /* clang-format on */
