@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
-# The README's tour does what it says: each command is typed as it stands there, on a host called rane, and its
-# output is the README's, but for the numbers.
+# Runs each command of the tour in the README, on a host named rane, and compares the output with the README's; numbers
+# may differ.
 
 load helper
 

@@ -1,12 +1,12 @@
 # fish completion for node-toolkit: node-connect node-kill node-list node-monitor node-ping node-ps node-receive
-# node-register node-send node-shell node-spawn node-start node-stop node-whereis.  fish finds this file under the
-# name of each tool, which tells it which one is meant.
+# node-register node-send node-shell node-spawn node-start node-stop node-whereis.  fish loads this file by links that
+# have the names of the tools, and the name of the link says which tool to complete.
 #
-# Options come from a tool's own -h, so they cannot drift; names come from the nodes.
+# Options are read from -h of the tool, and names of nodes and processes from the running nodes.
 
 set -l tool (status basename | string replace -r '\.fish$' '')
 
-# The nodes that run here: each has a directory.
+# Prints the nodes that run here: each has a directory with a socket.
 function __node_toolkit_local
     set -l directory /tmp/node-(id -u)
     test (id -u) = 0; and set directory /run/node

@@ -1,9 +1,9 @@
--- counter: a server with a name, and what becomes of its callers when it fails.
+-- counter: a server with a global name; a bad request is an error of the caller, and the server goes on.
 --
 --   node-start --path share/examples …
 --   node-spawn -d -m counter.start -- 10        the counter starts at 10, and has the global name "counter"
 --   node-spawn -m counter.show -- 5             adds 5 and prints the sum, on any node of the cluster
---   node-spawn -m counter.show -- five          an error of the caller; the counter has not noticed
+--   node-spawn -m counter.show -- five          an error in the caller; the counter goes on
 
 local server = require("server")
 
@@ -20,7 +20,7 @@ function counter.handle_call(state, n)
   return "reply", state.sum
 end
 
--- --- what others call ------------------------------------------------------------------------------------------
+-- --- functions for other processes ------------------------------------------------------------------------------------------
 
 function counter.start(first)
   local pid, reason = server.start("counter", {global = "counter"}, math.tointeger(first or 0))

@@ -1,8 +1,8 @@
--- news: whoever listens, on whatever node, gets what anybody says.
+-- news: a group of listeners on all nodes; each of them gets every message to the group.
 --
---   node-spawn -f share/examples/news.lua                     listens, and prints
+--   node-spawn -f share/examples/news.lua                     listens, and prints each message
 --   node-spawn two@rane -f share/examples/news.lua            listens on another node
---   node-spawn -f share/examples/news.lua -- 'dinner is ready'   says it, and to how many
+--   node-spawn -f share/examples/news.lua -- 'dinner is ready'   sends a message, and prints to how many
 
 local group = require("group")
 

@@ -1,13 +1,13 @@
--- supervised: a worker that keeps failing, and a supervisor that keeps it running, until it is too much.
+-- supervised: a worker that always fails, and a supervisor that restarts it until the limit of restarts is reached.
 --
 --   node-spawn -f share/examples/supervised.lua
---   node-spawn -f share/examples/supervised.lua -- 5      with five restarts allowed
+--   node-spawn -f share/examples/supervised.lua -- 5      allows five restarts
 
 local supervisor = require("supervisor")
 
 local leader = self()
 
--- Works for a moment and ends badly.
+-- Reports that it has started, and fails.
 local function worker()
   send(leader, "started", self())
   exit("out of luck")

@@ -1,7 +1,7 @@
--- uptime: asks all nodes at once, and says which have not answered.
+-- uptime: runs a command on all nodes at the same time, and prints the output or the failure of each.
 --
 --   node-spawn -f share/examples/uptime.lua
---   node-spawn -f share/examples/uptime.lua -- 'df -h /'      any command
+--   node-spawn -f share/examples/uptime.lua -- 'df -h /'      runs another command
 
 local task = require("task")
 
