@@ -1,7 +1,7 @@
 # node-toolkit: named nodes, pids and messages for the shell.
 #
 #   make                build everything into build/bin
-#   make demo           install what is missing, build, and play two nodes' story live
+#   make demo           install what is missing, build, and show two nodes at work
 #   make check          install what is missing, build, and run every test
 #   make install        into PREFIX (below DESTDIR); make uninstall takes it away again
 #   make fuzz           each target of tests/fuzz for FUZZ_SECONDS, by clang's libFuzzer

@@ -35,7 +35,7 @@ rane_and_dune() {
   run -1 on dune node-connect --disconnect one@rane
 }
 
-@test "to connect to one is to connect to all" {
+@test "connecting to one node connects to all" {
   rane_and_dune
   start_node_on arra three
   on rane node-connect two@dune
@@ -45,7 +45,7 @@ rane_and_dune() {
   wait_until lists dune 'one@rane three@arra'
 }
 
-@test "--no-mesh: to one only" {
+@test "--no-mesh: connects to one node only" {
   rane_and_dune
   start_node_on arra three --no-mesh
   on rane node-connect two@dune
@@ -83,7 +83,7 @@ rane_and_dune() {
   assert_output in-a
 }
 
-@test "spawn on another node: stdout, stderr and status are exact" {
+@test "spawn on another node: stdout, stderr and status are unchanged" {
   rane_and_dune
   head -c 3000000 /dev/urandom >"$T/bytes"
   on rane node-spawn two@dune -- sh -c "cat $T/bytes; cat $T/bytes >&2; exit 7" >"$T/out" 2>"$T/err" || status=$?
@@ -116,7 +116,7 @@ rane_and_dune() {
   assert_output 'hello 42 on two@dune'
 }
 
-@test "pids: 0 is always here, the portable form is the same everywhere" {
+@test "pids: 0 is the local node, the portable form is the same everywhere" {
   rane_and_dune
   on rane node-connect two@dune
   short=$(on dune node-spawn -d --name mine -e 'while true do puts((receive())) end')
@@ -135,7 +135,7 @@ rane_and_dune() {
   assert_line --index 1 --partial 'by short pid'
 }
 
-@test "global names: known everywhere at once, taken everywhere, gone with their process" {
+@test "global names: known and taken on every node, removed as their process ends" {
   rane_and_dune
   start_node_on arra three
   on rane node-connect two@dune three@arra
@@ -152,7 +152,7 @@ rane_and_dune() {
   on dune node-register thing "$other"
 }
 
-@test "of two that register one name at the same moment, one wins and all agree" {
+@test "of two processes that register one name at the same time, one succeeds and all nodes agree" {
   rane_and_dune
   on rane node-connect two@dune
   for i in 1 2 3 4 5; do
@@ -171,7 +171,7 @@ rane_and_dune() {
   done
 }
 
-@test "a node that is killed is down at once, with a reason, and its names go" {
+@test "a node that is killed is lost at once, with a reason, and its names are removed" {
   rane_and_dune
   on rane node-connect two@dune
   on dune node-register thing "$(on dune node-spawn -d -e 'receive()')"
@@ -185,7 +185,7 @@ rane_and_dune() {
   kill $watcher
 }
 
-@test "a host that falls silent is noticed by the heartbeat" {
+@test "a host that falls silent is lost after four heartbeats" {
   rane_and_dune --heartbeat 0.5
   on rane node-connect two@dune
   on rane node-list --watch >"$T/events" 3>&- &
@@ -199,14 +199,14 @@ rane_and_dune() {
   lists rane two@dune
 }
 
-@test "a node that stops in order says so" {
+@test "a node that is stopped says goodbye" {
   rane_and_dune
   on rane node-connect two@dune
   on dune node-stop
   wait_until lists rane ''
 }
 
-@test "an attached command dies with its tool, on the other host too" {
+@test "an attached command is ended with its tool, also on another host" {
   rane_and_dune
   on rane node-spawn two@dune -- sh -c "echo \$\$ >$T/pid; sleep 300 & wait" 3>&- &
   tool=$!
@@ -216,7 +216,7 @@ rane_and_dune() {
   wait_until gone
 }
 
-@test "an attached command is told when its node is lost" {
+@test "an attached tool reports that the node of its command is lost" {
   rane_and_dune
   on rane node-spawn two@dune -- sh -c 'echo up; sleep 300' >"$T/out" 2>"$T/err" 3>&- &
   tool=$!
@@ -243,7 +243,7 @@ rane_and_dune() {
   assert_output --partial not-a-node
 }
 
-@test "a host that does not answer is a timeout, in time" {
+@test "a host that does not answer is a timeout" {
   start_node_on rane one
   unplug arra
   ip netns exec "rane.${T##*.}" ip neigh replace 10.0.0.3 lladdr 02:00:00:00:00:99 dev eth0
@@ -256,7 +256,7 @@ rane_and_dune() {
   [ $((EPOCHSECONDS - begin)) -le 15 ]
 }
 
-@test "a port that speaks something else is told from a node" {
+@test "a port that does not belong to a node is recognised" {
   start_node_on rane one
   on dune perl -MIO::Socket::INET -e '
     my $s = IO::Socket::INET->new(Listen => 5, LocalAddr => "10.0.0.2:4999", ReuseAddr => 1) or die;
@@ -268,7 +268,7 @@ rane_and_dune() {
   assert_output --partial tls
 }
 
-@test "without a node here, a node elsewhere is reached with the cookie alone" {
+@test "without a local node, a remote node is reached with the cookie" {
   start_node_on dune two
   run -0 on rane node-ping two@dune
   run -0 on rane node-spawn two@dune -- hostname
@@ -277,7 +277,7 @@ rane_and_dune() {
   assert_output two@dune
 }
 
-@test "the story: ticker on one, clients on both, each on its own console" {
+@test "ticker on one node, clients on both, each prints on its own console" {
   rane_and_dune
   on rane node-connect two@dune
   on rane node-spawn -d -m ticker.start -- 100
@@ -292,7 +292,7 @@ rane_and_dune() {
   run ! grep -qx tick "$(console_of two@dune)"
 }
 
-@test "a console under a global name is the place to print for all" {
+@test "every node can print on a console that has a global name" {
   rane_and_dune
   on rane node-connect two@dune
   on dune node-spawn -e 'global.register_name("two", whereis("console"))'

@@ -155,7 +155,7 @@ page_statuses() {
   assert_equal "$(complete_bash node-kill 0.2)" "${pid//[<>]/}"
 }
 
-@test "names that would be code are quoted" {
+@test "names that a shell would run as code are quoted" {
   start_node one
   node-register '$(touch${IFS}pwned)' "$(node-spawn -d -e 'receive()')"
   run -0 complete_bash node-whereis ''
@@ -164,7 +164,7 @@ page_statuses() {
   [ ! -e pwned ]
 }
 
-@test "bash and fish: what follows -- is a command" {
+@test "bash and fish: the words after -- are a command" {
   run -0 complete_bash node-spawn -- env --unse
   assert_output --partial --unset
   run -0 complete_fish 'node-spawn -- base6'

@@ -48,13 +48,13 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   everywhere 'local pid = there(function() send(me, self(), receive()) end) send(pid, "hello") comes(pid, "hello")'
 }
 
-@test "that there is no such function ends the new process, not its creator" {
+@test "a missing function ends the new process, not its creator" {
   within 'local pid, ref = spawn_monitor("no.such.module", "f")
     local kind, r, p, reason = receive(5000)
     is({kind, r, p, reason[1]}, {"DOWN", ref, pid, "error"})'
 }
 
-@test "a process that has run to its end terminates for the reason normal" {
+@test "a process whose function returns ends with the reason normal" {
   everywhere 'local pid, ref = watched(function() end) comes("DOWN", ref, pid, "normal")'
 }
 
@@ -73,12 +73,12 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   everywhere 'there(function() send(me, group_leader()) end) comes(group_leader())'
 }
 
-@test "alive: what was sent to the process before has come first" {
+@test "alive: earlier signals to the process take effect first" {
   within 'for _ = 1, 300 do local pid = spawn(idle) is(alive(pid), true) exit(pid, "kill") is(alive(pid), false) end
     for _ = 1, 20 do local pid = spawn(function() while true do end end) exit(pid, "x") is(alive(pid), false) end'
 }
 
-@test "process_info tells of a process, and nothing of one that is no more" {
+@test "process_info describes a process; nil for one that has ended" {
   everywhere 'local pid = there(function() trap_exit(true) link(me) monitor(me) send(me, "ready") idle() end)
     comes("ready") trap_exit(true)
     local info = process_info(pid)
@@ -97,14 +97,14 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     is(pcall(register, "n", other), false) is(pcall(register, "n", me), false) is(whereis("n"), me)'
 }
 
-@test "a name is unregistered as its process terminates, before anyone is told" {
+@test "a name is removed as its process ends, before links and monitors report the end" {
   within 'for _ = 1, 200 do
       local pid, ref = spawn_monitor(function() register("n", self()) end)
       comes("DOWN", ref, pid, "normal") is(whereis("n"), nil)
     end'
 }
 
-@test "however a process ends, its names go: on its node and in the cluster" {
+@test "the names of a process are removed, local and global, however it ends" {
   within 'local function names(pid) register("n", pid) is(global.register_name("g", pid), true) end
     local function gone() is(whereis("n"), nil)
       local from = monotonic() while global.whereis_name("g") and monotonic() - from < 5e9 do sleep(1) end
@@ -127,7 +127,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     command("killed", function(pid) exit(pid, "kill") end, "sleep", "300")'
 }
 
-@test "the names of a client go with it, those of a node with the node" {
+@test "the names of a client are removed as it ends, those of a node as it is lost" {
   node-receive -n "one@$HOST" --name client >"$T/out" 2>"$T/err" 3>&- &
   wait_until node-whereis -n "two@$HOST" client
   kill -KILL $!
@@ -144,7 +144,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   within 'is(pcall(send, "nobody", 1), false)'
 }
 
-@test "a message to {name, node} that nobody has is lost in silence" {
+@test "a message to {name, node} that no process has is dropped without an error" {
   everywhere 'send({"nobody", where}, 1) silence()'
 }
 
@@ -212,7 +212,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     send(pid, 1) exit(pid, "kill") unlink(pid) group_leader(me, pid) silence()'
 }
 
-@test "sending is asynchronous: nobody has to receive" {
+@test "sending does not wait for a receive" {
   everywhere 'local pid = there(function() receive_match({"last"}) send(me, "done") end)
     for i = 1, 10000 do send(pid, i) end send(pid, "last") comes("done")'
 }
@@ -226,7 +226,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     for i = 1, 300 do if i % 3 ~= 0 and i ~= 151 then comes("other", i) end end silence()'
 }
 
-@test "a receive that waits looks at no message twice" {
+@test "a waiting receive compares each message once" {
   within 'local looked = 0
     for i = 1, 2000 do send(me, "kept", i) end
     spawn(function() for i = 1, 200 do sleep(0) send(me, "new", i) end send(me, "wanted") end)
@@ -236,13 +236,13 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
 
 # --- timers ------------------------------------------------------------------------------------------------
 
-@test "send_after sends then: to a pid, here or elsewhere, or to who has the name by that time" {
+@test "send_after: to a pid on any node, or to the process that has the name when the time comes" {
   everywhere 'local pid = there(function() while true do send(me, "got", receive()) end end)
     send_after(20, pid, "a", {1}) comes("got", "a", {1})
     send_after(50, "late", "b") register("late", me) comes("b") unregister("late")'
 }
 
-@test "send_after to who is no more, or to a name that nobody has, is silent" {
+@test "send_after to an ended process, or to a name that no process has, is no error" {
   everywhere 'local pid, ref = watched(function() end) comes("DOWN", ref, pid, "normal")
     send_after(0, pid, "x") send_after(0, "nobody", "x") silence()'
 }
@@ -263,7 +263,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     is({cancel_timer(timers[1]), cancel_timer(timers[2])}, {false, false}) is(cancel_timer(named) > 90000, true)'
 }
 
-@test "cancel_timer: the time that was left, and nothing comes; false when it was too late" {
+@test "cancel_timer returns the time left and stops the message; false when it was too late" {
   within 'local ref = send_after(100000, me, "never") local left = cancel_timer(ref)
     is(left > 90000 and left <= 100000, true) is(cancel_timer(ref), false)
     ref = send_after(1, me, "came") comes("came") is(cancel_timer(ref), false)
@@ -337,7 +337,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     send(pid, "go") comes("DOWN", mref, mine, "mine") comes("quiet")'
 }
 
-@test "links and unlinks that cross leave both ends of one mind" {
+@test "after links and unlinks that cross, both ends agree" {
   everywhere 'local function party(seed)
       trap_exit(true)
       local _, other = receive_match({"with"})
@@ -365,7 +365,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     end'
 }
 
-@test "a link made after an unlink stands, whatever of the old one is on its way" {
+@test "a link made after an unlink stays, though signals of the old one are still on their way" {
   everywhere 'trap_exit(true)
     for _ = 1, 50 do
       local pid = there(idle) link(pid) unlink(pid) link(pid) exit(pid, "boom") comes("EXIT", pid, "boom")
@@ -390,7 +390,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     comes("DOWN", ref, pid, "boom")'
 }
 
-@test "so it passes on from link to link" {
+@test "an exit signal spreads from link to link" {
   everywhere 'local pid, ref = watched(function()
       spawn_link(function() spawn_link(function() spawn_link(function() exit("deep") end) receive() end) receive() end)
       receive() end)
@@ -489,7 +489,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     end silence()'
 }
 
-@test "monitors go one way: the end of the one that watches means nothing to the watched" {
+@test "a monitor goes one way: the end of the monitoring process does not affect the other" {
   everywhere 'local pid = there(function() send(me, receive()) end)
     local mine, ref = spawn_monitor(function() monitor(pid) exit("boom") end) comes("DOWN", ref, mine, "boom")
     send(pid, "still here") comes("still here")'
@@ -500,11 +500,11 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     is(demonitor(a), true) exit(pid, "x") comes("DOWN", b, pid, "x") silence()'
 }
 
-@test "spawn_monitor watches from the beginning: no end is missed" {
+@test "spawn_monitor monitors from the start: no end is missed" {
   everywhere 'for _ = 1, 50 do local pid, ref = watched(function() exit("x") end) comes("DOWN", ref, pid, "x") end'
 }
 
-@test "after demonitor there comes no DOWN, unless it is here already; with true that goes, too" {
+@test "after demonitor no DOWN arrives; one that had arrived stays, unless flush is true" {
   everywhere 'local pid, ref = watched(idle) is(demonitor(ref), true) is(demonitor(ref), false)
     exit(pid, "x") silence()
     local function here() local seen
@@ -518,14 +518,14 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     comes("DOWN", ref, pid, "x")'
 }
 
-@test "a monitor by name watches who has it now; nobody: noproc" {
+@test "a monitor by name is of the process that has the name now; noproc when none has it" {
   within 'local pid = spawn(function() register("n", self()) send(me, "ready") receive() end) comes("ready")
     local ref = monitor("n") unregister("n") exit(pid, "x") comes("DOWN", ref, pid, "x")
     local kind, r, _, reason = (function(ref) local k, r, p, why = receive(5000) is(r, ref) return k, r, p, why end)(monitor("nobody"))
     is(kind, "DOWN") is(reason, "noproc")'
 }
 
-@test "a process that an exit signal ends has ended for what comes later: noproc" {
+@test "after the exit signal that ends a process, later links and monitors get noproc" {
   everywhere 'trap_exit(true)
     for _ = 1, 100 do
       local pid = there(idle) exit(pid, "kill") local ref = monitor(pid) comes("DOWN", ref, pid, "noproc")
@@ -547,7 +547,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     end'
 }
 
-@test "a command is linked like any process: it ends with who is linked, unless for normal or after unlink" {
+@test "a command ends with a linked process, unless the reason is normal or after unlink" {
   within 'local function command(f)
       local pid spawn(function() pid = exec{"cat", link = true} send(me, "pid", pid) f(pid) end)
       pid = select(2, receive_match({"pid"}, 5000)) return pid, monitor(pid) end
@@ -557,7 +557,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     lives(command(function() end)) lives(command(function(p) unlink(p) exit("boom") end))'
 }
 
-@test "a command: kill ends it for killed, whatever it was asked before; else the first reason stands" {
+@test "a command: kill always gives the reason killed; else the first reason stays" {
   within 'local function command() local pid, ref = exec{"sh", "-c", "trap : TERM; echo up; while :; do sleep 0.02; done",
         monitor = true} comes("stdout", pid, "up\n") return pid, ref end
     local pid, ref = command() exit(pid, "please") exit(pid, "now") exit(pid, "kill") exit(pid, "late")
@@ -583,12 +583,12 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     is(sh("echo out; exit 3"), "out\n") is(process_info(me).monitored_by[2], nil)'
 }
 
-@test "a command that cannot be run never was: an error, and neither EXIT, DOWN nor a name" {
+@test "a command that cannot be run: an error, and no EXIT, no DOWN, no name" {
   within 'trap_exit(true)
     is(pcall(exec, {"/no/such/command", link = true, monitor = true, name = "n"}), false) is(whereis("n"), nil) silence()'
 }
 
-@test "a client: links and monitors tell its end, and for what" {
+@test "a client: links and monitors report its end, with the reason" {
   client() { node-receive -n "one@$HOST" --name client >"$T/out" 2>"$T/err" 3>&- & wait_until node-whereis -n "two@$HOST" client; }
   local watch='trap_exit(true) local pid = global.whereis_name("client") link(pid) local ref = monitor(pid)
     send(pid, "hello") exit(pid, "normal") register("armed", me)
@@ -703,7 +703,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   wait_until node-whereis -n "one@$HOST" --local held
 }
 
-@test "a node that comes back is another one: what was tied to the first stays gone" {
+@test "a node that starts again is a new one: links and monitors of the first do not come back" {
   run -0 node-spawn -n "one@$HOST" -d -e "$LUA"'
     local pid, ref = watched(idle) register("ready", me)
     comes("DOWN", ref, pid, "noconnection") comes("go")

@@ -36,7 +36,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   kill -0 "$(jq .os_pid <<<"$output")"
 }
 
-@test "nodes: connect, list, look, ping, part" {
+@test "nodes: connect, list, look up, ping, disconnect" {
   start_node two
   http GET /v1/nodes
   has '.nodes == []'
@@ -58,7 +58,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   has ".nodes | map(select(.node == \"two@$HOST\" and .connected == false)) | length == 1"
 }
 
-@test "nodes: watching is a stream of lines" {
+@test "nodes: watch=1 is a stream of lines" {
   start_node two
   api one GET '/v1/nodes?watch=1' -N >"$T/events" 3>&- &
   watcher=$!
@@ -71,7 +71,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   assert_output "[[\"nodeup\",\"two@$HOST\"],[\"nodedown\",\"two@$HOST\"]]"
 }
 
-@test "nodes: what is not there" {
+@test "nodes: a node that is not connected" {
   http GET /v1/nodes/nobody@localhost
   problem 404 not_connected
   http DELETE /v1/nodes/nobody@localhost
@@ -91,7 +91,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   assert_output '[["pid","short"],{"stdout":"out\n"},{"exit":["exit",7],"status":7}]'
 }
 
-@test "spawn: stderr is apart, and what is not UTF-8 is base64" {
+@test "spawn: stderr is separate, and bytes that are not UTF-8 are base64" {
   json POST /v1/processes '{"command": ["sh", "-c", "printf \"\\377\\0\" >&2"], "attach": true}'
   run -0 jq -rs 'map(.stderr // empty) | .[0]["$bytes"]' "$T/body"
   assert_output '/wA='
@@ -108,7 +108,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   [ "$status" = 200 ]
 }
 
-@test "spawn, bad requests: each is told what is wrong" {
+@test "spawn: a bad request is answered with what is wrong" {
   json POST /v1/processes '{"command": ["ls"'
   problem 400 bad_json
   json POST /v1/processes ''
@@ -168,7 +168,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   problem 404 no_process
 }
 
-@test "messages: every value comes through as it was" {
+@test "messages: every value arrives unchanged" {
   json POST /v1/processes "{\"lua\": \"local m = receive() puts(inspect(m))\", \"attach\": false, \"name\": \"once\"}"
   json POST /v1/processes/once/messages '{"a": 1}'
   problem 400 usage
@@ -192,7 +192,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   [ "$status" = 200 ]
 }
 
-@test "processes: look, and end" {
+@test "processes: look up, and end" {
   json POST /v1/processes '{"lua": "receive()"}'
   pid=$(jq -r .pid <<<"$output")
   http GET "/v1/processes/$pid"
@@ -207,7 +207,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   [ "$status" = 400 ] || [ "$status" = 404 ] || fail "$status $output"
 }
 
-@test "names: give, look up, list, take away" {
+@test "names: register, look up, list, remove" {
   json POST /v1/processes '{"lua": "receive()"}'
   pid=$(jq -r .pid <<<"$output") short=$(jq -r .short <<<"$output")
   json PUT /v1/names/thing "{\"pid\": \"$short\", \"scope\": \"global\"}"
@@ -259,12 +259,12 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   grep -qi '^allow: .*GET' <(api one PATCH /v1/nodes -D - -o /dev/null)
 }
 
-@test "what is for nodes is not for clients" {
+@test "requests for nodes are refused on the unix socket" {
   json PUT /v1/link '{}'
   [ "$status" = 403 ] || [ "$status" = 404 ] || fail "$status $output"
 }
 
-@test "malformed JSON is told with its line and column" {
+@test "malformed JSON is reported with line and column" {
   json POST /v1/processes $'{"command":\n ["ls",]}'
   problem 400 bad_json
   has '.detail | test("line 2|2:[0-9]+")'
@@ -293,7 +293,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   [ "$status" = 200 ]
 }
 
-@test "what is not HTTP gets no further, and hurts nobody" {
+@test "bytes that are not HTTP are refused, and do no harm" {
   perl -MIO::Socket::UNIX -e '
     my $s = IO::Socket::UNIX->new(shift) or die;
     print $s "\x16\x03\x01 not http\r\n\r\n";
@@ -302,7 +302,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   [ "$status" = 200 ]
 }
 
-@test "a client that goes away takes its process along" {
+@test "a client that disconnects ends its process" {
   curl -sSN --unix-socket "$NODE_RUNTIME_DIR/one@$HOST/sock" http://node/v1/processes \
     -d "{\"command\": [\"sh\", \"-c\", \"echo \$\$ >$T/pid; exec sleep 300\"], \"attach\": true}" >/dev/null 3>&- &
   client=$!
@@ -312,7 +312,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   wait_until gone
 }
 
-@test "many at once" {
+@test "many requests at the same time" {
   for i in {1..20}; do
     api one GET /v1/node -o "$T/answer.$i" &
   done

@@ -92,7 +92,7 @@ LUA
   assert_line --index -1 nil
 }
 
-@test "server: one that is dead, dies in the call, or is not there is an error at once" {
+@test "server: a call to one that has ended, ends meanwhile or never existed is an error at once" {
   lua "$COUNTER"'
     local function try(dest, what) puts(select(2, pcall(server.call, dest, what, math.huge))) end
     local pid = server.start(counter)
@@ -113,7 +113,7 @@ LUA
   assert_line nil
 }
 
-@test "server: a cast never fails, whoever is there" {
+@test "server: a cast never fails" {
   two_nodes
   lua 'local server, two = require("server"), ...
     for _, dest in ipairs{"nobody", {"nobody", node.self()}, {"nobody", two}, {"x", "three@nowhere.invalid"}} do
@@ -147,7 +147,7 @@ LUA
   assert_output $'server: one that waits for itself waits for ever\tserver: one that waits for itself waits for ever'
 }
 
-@test "server: a caller that ends in a call leaves nothing behind" {
+@test "server: a caller that ends during a call leaves nothing behind" {
   lua 'local server, me = require("server"), self()
     server.start({handle_call = function() send(me, "asked") return "noreply" end}, {name = "s"})
     local caller = spawn(function() server.call("s", 1, math.huge) end) receive() exit(caller, "kill")'
@@ -155,7 +155,7 @@ LUA
   wait_until threads 1
 }
 
-@test "server: what cannot travel is an error of the caller, and leaves nothing behind" {
+@test "server: a value that cannot be sent is an error of the caller, and leaves nothing behind" {
   lua "$COUNTER"'
     local pid = server.start(counter)
     puts(select(2, pcall(server.call, pid, {x = io.open("/dev/null")})))
@@ -227,13 +227,13 @@ nil"
   assert_line --index -1 $'nil\tnil'
 }
 
-@test "server: who starts one with a link and traps no exits ends as init fails" {
+@test "server: start_link: a failing init ends a caller that does not trap exits" {
   lua 'local pid, ref = spawn_monitor(function() require("server").start_link({init = function() return nil, "no" end}) end)
     puts(select(4, receive(5000)))'
   assert_output no
 }
 
-@test "server: start_link ties it to who started it" {
+@test "server: start_link links it to the caller" {
   lua "$COUNTER"'
     local pid, ref = spawn_monitor(function() server.start_link(counter, {name = "c"}) send("test", "up") receive() end)
     puts(receive()) local s = monitor("c") exit(pid, "boom") puts(select(4, receive_match({"DOWN", s})))
@@ -356,7 +356,7 @@ p+ t+'
   assert_output $'end b, start b\nend b, start b\nend b\nshutdown\tfalse\tnil\nshutdown'
 }
 
-@test "supervisor: restarts that are long past do not count" {
+@test "supervisor: old restarts do not count" {
   lua "$SUPERVISOR"'
     local sup = assert(supervisor.start({max_restarts = 1, max_seconds = 0.05, children = {child("a")}}))
     events(1)
@@ -398,7 +398,7 @@ p+ t+'
   assert_output $'try 1\ntry 2, try 3, try 4\nf+\tnil\ntry 1\ntry 2, try 3\nshutdown'
 }
 
-@test "supervisor: one that a restart of all has started meanwhile is not started again" {
+@test "supervisor: a child that a restart of all has started already is not started again" {
   lua 'local supervisor, me, tries, a = require("supervisor"), self(), 0, nil
     local function waits() exit(receive()) end
     local sup = assert(supervisor.start({strategy = "one_for_all", max_restarts = 9, children = {
@@ -498,7 +498,7 @@ true'
   assert_line --partial $'shutdown\tnil\tnil'
 }
 
-@test "supervisor: it dies with who started it, and its children with it" {
+@test "supervisor: it ends with the process that started it, and its children with it" {
   two_nodes
   lua "$SUPERVISOR"'
     local me = self()
@@ -524,7 +524,7 @@ true'
   assert_line --index 3 --partial 'task: it was waited for already'
 }
 
-@test "task: one that fails takes along who asked for it, even before await; or is an EXIT, and an error in await" {
+@test "task: a failure ends the caller even before await; or is an EXIT, and an error in await" {
   lua 'local task = require("task")
     local function fails() error("boom", 0) end
     spawn_monitor(function() task.async(fails) receive() end) puts(select(4, receive(5000))[2])
@@ -544,7 +544,7 @@ true'
   assert_line --index -1 nil
 }
 
-@test "task: what becomes of one without a link is an error in await, and nothing else" {
+@test "task: the failure of one without a link is an error in await only" {
   lua 'local task = require("task")
     local function try(f) puts(select(2, pcall(task.await, task.async_nolink(f)))) end
     try(function() error("boom", 0) end) try(function() exit({"my", 1}) end) try(function() exit("normal") end)
@@ -734,7 +734,7 @@ GROUP=${GROUP//$'\n'/ }
   assert_output $'joined\t2\t1\t1\nto all\n2\t1\t2\n1\n0\tg'
 }
 
-@test "group: a node that is lost takes its members along, and brings them back" {
+@test "group: the members of a lost node leave, and come back with it" {
   two_nodes
   run -0 node-spawn -n "two@$HOST" -d -e 'require("group").join("g") receive()'
   lua "$GROUP"'
@@ -747,7 +747,7 @@ GROUP=${GROUP//$'\n'/ }
   assert_output 1
 }
 
-@test "group: what the first who asks on a node sees is whole" {
+@test "group: the first list that a node gives is complete" {
   two_nodes
   start_node three --join "one@$HOST"
   lua 'local group, me = require("group"), self()
@@ -760,7 +760,7 @@ GROUP=${GROUP//$'\n'/ }
   wait
 }
 
-@test "group: a process that only has the name keeps nobody waiting for long" {
+@test "group: another process that has the name of the group server delays callers for a bounded time" {
   two_nodes
   lua "$GROUP"'
     node.spawn(..., function() register("group", self()) send(me, "taken") receive_match({"never"}) end) puts(receive(5000))

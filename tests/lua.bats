@@ -393,7 +393,7 @@ group_leader(5)'
 
 # --- isolation ---------------------------------------------------------------------------------------------
 
-@test "each process has its own globals, and no hold on the library" {
+@test "each process has its own globals, and cannot change the libraries" {
   lua 'x = 1
        spawn(function(me) send(me, x) x = 2 end, self()) puts(receive()) puts(x)'
   assert_output $'nil\n1'
@@ -411,13 +411,13 @@ setmetatable({}, {__gc = print})'
   assert_line --index 5 --partial '__gc is not available'
 }
 
-@test "a global that is written over is so for its process alone" {
+@test "a global that is replaced is replaced in its process only" {
   lua 'spawn_monitor(function() print = nil string = nil send = nil end) receive()
        spawn_monitor(function() puts(string.upper("whole")) print("still here") end) receive()'
   assert_output $'WHOLE\nstill here'
 }
 
-@test "what is not there" {
+@test "functions of Lua that are missing" {
   lua 'for _, name in ipairs{"coroutine", "debug", "dofile", "loadfile"} do puts(name, _G[name]) end
        puts(os.exit, os.execute, os.setlocale, io.popen, io.stdin, io.read, string.dump, package.loadlib)
        puts(select(2, load("\27Lua", "x", "b")))'
@@ -447,7 +447,7 @@ setmetatable({}, {__gc = print})'
   assert_output ""
 }
 
-@test "an endless loop keeps nobody waiting" {
+@test "an endless loop does not delay other processes" {
   needs_preemption
   lua 'for _ = 1, 4 do spawn_link(function() while true do end end) end
        for _ = 1, 4 do spawn_link(function() local function f() return f() end f() end) end
@@ -455,7 +455,7 @@ setmetatable({}, {__gc = print})'
   assert_output 'still here'
 }
 
-@test "who outgrows the memory limit dies alone, of memory" {
+@test "a process that exceeds the memory limit ends alone, with the reason memory" {
   lua 'spawn_monitor(function() local t = {} while true do t[#t + 1] = ("x"):rep(1 << 20) .. #t end end)
        puts(select(4, receive(20000)))'
   assert_line memory
@@ -504,7 +504,7 @@ setmetatable({}, {__gc = print})'
 
 # --- nodes -------------------------------------------------------------------------------------------------
 
-@test "node.*: who is there" {
+@test "node.*: names of this node and of connected ones" {
   two_nodes
   lua 'local two = ...
        puts(node.self(), table.concat(node.list(), ","))
@@ -608,7 +608,7 @@ exec{"no-such-command"}'
   assert_line --index 6 --partial 'no-such-command: command not found'
 }
 
-@test "exec: a spec is data, whose metamethods do not run; what one would send harms no node" {
+@test "exec: the metamethods of a spec do not run" {
   lua 'local sink = spawn(function() while true do receive() end end)
        local n = 32767
        local spec = setmetatable({}, {__len = function() return n end, __index = function(_, k)
@@ -640,7 +640,7 @@ exec{"no-such-command"}'
   assert_line --index 1 --regexp '^[34]$'
 }
 
-@test "io: what could make its reader wait for ever is refused, and says what can read it" {
+@test "io: a file whose reader could block for ever is refused, and the error says how to read it" {
   mkfifo "$T/fifo"
   lua 'for _, mode in ipairs{"r", "w", "r+"} do puts(select(2, io.open(..., mode))) end
        puts(select(2, pcall(io.lines, ...)))' "$T/fifo"
@@ -671,7 +671,7 @@ exec{"no-such-command"}'
   assert_line --partial "'../x' is not a module's name"
 }
 
-@test "node-stop: whatever green threads do, and however" {
+@test "node-stop ends a node whatever its green threads do" {
   needs_preemption
   local hog
   for hog in 'string.find(("a"):rep(1e5), ("a-"):rep(10) .. "b")' 'table.move({}, 1, 1e18, 2)' \
@@ -683,7 +683,7 @@ exec{"no-such-command"}'
   run -0 timeout 10 node-stop -n "one@$HOST"
 }
 
-@test "callbacks of gsub and sort may wait; where C cannot be left, waiting is refused and nothing else" {
+@test "callbacks of gsub and sort may wait; inside other C functions only waiting is refused" {
   lua 'send(self(), "b") puts((string.gsub("a", "a", function() return receive(5000) end)))
        local t = {3, 1, 2} table.sort(t, function(a, b) sleep(1) return a < b end) puts(table.concat(t))
        puts(select(2, load(function() receive() end))) puts("alive")'

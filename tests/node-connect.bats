@@ -13,7 +13,7 @@ load tools
 
 @test "no node, several nodes, an unknown node" { needs_node node-connect nobody@localhost; }
 
-@test "bad names are refused, each by its own" {
+@test "bad names are refused, each with its name in the message" {
   start_node one
   for name in two @rane two@ 'two words@rane' two@rane:0 two@rane:99999 two@-rane "$(printf 'a%.0s' {1..65})@rane"; do
     refuses 'not a node name' node-connect "$name"
@@ -21,7 +21,7 @@ load tools
   done
 }
 
-@test "connects, silently, once or again; parts" {
+@test "connects without output, once or again; disconnects" {
   start_node one
   start_node two
   export NODE_SELF=one
@@ -39,7 +39,7 @@ load tools
   says_no 1 "two@$HOST is not connected" node-connect --disconnect "two@$HOST"
 }
 
-@test "a hint says where to look" {
+@test "a port in the name says where to look" {
   start_node one
   start_node two --listen 127.0.0.1:0
   port=$(port_of two)
@@ -67,7 +67,7 @@ load tools
   assert_output "two@$HOST"
 }
 
-@test "nobody listens there" {
+@test "no program listens on the port" {
   start_node one
   says_no 3 '(tcp)' node-connect "two@127.0.0.1:9"
 }

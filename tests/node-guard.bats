@@ -42,7 +42,7 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   done
 }
 
-@test "why a command cannot run is told apart from its own status" {
+@test "a command that cannot run is reported apart from its exit status" {
   run -127 guard /no/such/command
   [ "$(od -An -td4 "$T/report" | tr -d ' ')" = 2 ]
   touch "$T/plain"
@@ -60,7 +60,7 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   kill -0 $!
 }
 
-@test "the command's end of a pipe is its alone" {
+@test "only the command holds its end of a pipe" {
   mkfifo "$T/fifo"
   "$GUARD" -- sh -c 'exec >&-; exec sleep 300' >"$T/fifo" 3>&- &
   run -0 timeout 10 cat "$T/fifo"
@@ -74,7 +74,7 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   assert_output 1
 }
 
-@test "signals are handed on" {
+@test "signals are passed on to the command" {
   for signal in TERM INT HUP USR1 USR2 CONT; do
     mkfifo "$T/$signal"
     "$GUARD" -- bash -c "trap 'exit 5' $signal; echo; read -r <>$T/never" >"$T/$signal" 2>/dev/null 3>&- &
@@ -87,7 +87,7 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   done
 }
 
-@test "what the command leaves behind goes with it" {
+@test "processes that the command leaves behind are ended" {
   mkfifo "$T/fifo"
   run -0 guard bash -c 'exec 4<>"$0"
     (setsid sh -c "sleep 300 & echo \$\$ \$! >&4; wait" &)
@@ -104,7 +104,7 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   gone "$output"
 }
 
-@test "when the agent dies, the whole tree goes" {
+@test "when the agent dies, all descendants are ended" {
   mkfifo "$T/fifo"
   bash -c '"$0" -- bash -c "setsid sleep 300 & echo \$! \$\$; wait" & wait' "$GUARD" >"$T/fifo" 3>&- &
   agent=$!
@@ -114,7 +114,7 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   wait_until all_gone "$orphan" "$command"
 }
 
-@test "when the agent dies, what ignores TERM goes too" {
+@test "when the agent dies, descendants that ignore TERM are ended too" {
   mkfifo "$T/fifo"
   bash -c '"$0" -- bash -c "trap \"\" TERM; sleep 300 & echo \$! \$\$; wait" & wait' "$GUARD" >"$T/fifo" 3>&- &
   agent=$!

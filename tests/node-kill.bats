@@ -17,7 +17,7 @@ gone() { ! node-send "$1" 'are you there?'; }
 
 @test "no node, several nodes, an unknown node" { needs_node node-kill 0.1.1; }
 
-@test "a green thread, and who is linked to it" {
+@test "a green thread, and a process that is linked to it" {
   start_node one
   pid=$(node-spawn -d -e 'register("child", spawn_link(function() receive() end)) trap_exit(true) receive()')
   wait_until node-whereis --local child
@@ -28,7 +28,7 @@ gone() { ! node-send "$1" 'are you there?'; }
   wait_until gone "$child"
 }
 
-@test "kill cannot be trapped; another reason can, and is told" {
+@test "kill cannot be trapped; another reason can, and becomes a message" {
   start_node one
   pid=$(node-spawn -d -e 'trap_exit(true) while true do puts(inspect({receive()})) end')
   node-kill --reason 'time to go' "$pid"
@@ -38,7 +38,7 @@ gone() { ! node-send "$1" 'are you there?'; }
   wait_until gone "$pid"
 }
 
-@test "a command: KILL at once; TERM for another reason, which is how it ended then" {
+@test "a command: KILL for kill; TERM for another reason, which is its reason then" {
   start_node one
   node-spawn --name asked -- sh -c 'trap "echo asked; exit" TERM; echo ready; while :; do sleep 0.05; done' \
     >"$T/out" 2>"$T/err" 3>&- &
@@ -59,7 +59,7 @@ gone() { ! node-send "$1" 'are you there?'; }
   assert_equal $status 137
 }
 
-@test "several, some of whom are not there: all others end, status 1" {
+@test "several, some of which do not exist: all others end, status 1" {
   start_node one
   a=$(node-spawn -d -e 'receive()')
   b=$(node-spawn -d -- sleep 300)
@@ -71,7 +71,7 @@ gone() { ! node-send "$1" 'are you there?'; }
   says_no 1 'no such process' node-kill "$a"
 }
 
-@test "on another node: through this one, and straight where none runs here" {
+@test "on another node: through the local node, and directly where none runs here" {
   start_node one
   start_node two
   pid=$(node-spawn -n one --full -d "two@$HOST" -e 'receive()')
@@ -84,7 +84,7 @@ gone() { ! node-send "$1" 'are you there?'; }
 
 not_there() { run -1 node-send -n "$1" "$2" 'are you there?' && [[ $output = *'no such process' ]]; }
 
-@test "one of another node that is no more: 1, as here; a node that cannot be reached: 3" {
+@test "an ended process of another node: 1; a node that cannot be reached: 3" {
   start_node one
   start_node two
   export NODE_SELF=one

@@ -41,7 +41,7 @@ load tools
   assert_output "one@$HOST"
 }
 
-@test "a node that was killed is none to choose from" {
+@test "a node that was killed does not count as running" {
   start_node one
   start_node two
   kill -KILL "$(api two GET /v1/node | jq .os_pid)"
@@ -78,7 +78,7 @@ load tools
   assert_line --regexp "^1 +two@$HOST +[0-9]+ +down\$"
 }
 
-@test "--watch tells as nodes come and go, and ends with its node" {
+@test "--watch prints nodes that connect and that are lost, and ends with its node" {
   start_node one
   start_node two
   node-list -n one --watch >"$T/events" 3>&- &
@@ -100,7 +100,7 @@ load tools
   told '(timeout)'
 }
 
-@test "a node elsewhere is asked over HTTPS" {
+@test "a remote node is asked over HTTPS" {
   start_node one
   port=$(port_of one)
   NODE_RUNTIME_DIR=$T/none run -0 node-list --self -n "one@$HOST:$port"

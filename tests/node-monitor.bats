@@ -34,7 +34,7 @@ ends() {
 
 @test "no node, several nodes, an unknown node" { needs_node node-monitor 0.1.1; }
 
-@test "a green thread that ends in order: 0" {
+@test "a green thread that ends normally: 0" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
   watch "$pid"
@@ -112,7 +112,7 @@ ends() {
   assert_output "$b normal"$'\n'"$a [\"exit\",3]"$'\n'"$c [\"exit\",2]"
 }
 
-@test "a hundred of them, where a process may have few files" {
+@test "a hundred processes, with a low limit of descriptors" {
   start_node one
   node-spawn -e 'for i = 1, 100 do spawn(function() receive() end) end'
   mapfile -t pids < <(node-ps --json | jq -r 'select(.kind == "thread").short')
@@ -135,7 +135,7 @@ ends() {
   assert_equal "$(jq -r '.pid | startswith("one@")' "$T/downs")" true
 }
 
-@test "one that is no more" {
+@test "a process that has ended" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
   node-kill "$pid"
@@ -172,7 +172,7 @@ ends() {
   assert_output "$pid noconnection"
 }
 
-@test "--timeout: 5; the process does not mind" {
+@test "--timeout: 5; the process goes on" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
   says_no 5 '(timeout)' node-monitor --timeout 0.3 "$pid"
@@ -189,7 +189,7 @@ ends() {
   assert_output --partial "one@$HOST: the connection was lost before the process ended"
 }
 
-@test "straight, where no node runs here" {
+@test "directly, where no node runs here" {
   start_node one
   pid=$(node-spawn --full -d -e 'exit(receive())')
   NODE_RUNTIME_DIR=$T/none node-monitor "$pid" >"$T/downs" 3>&- &

@@ -28,13 +28,13 @@ load tools
   assert_equal "$(jq -r '[.node, (.rtt_us > 0)] | @tsv' <<<"$output")" "two@$HOST"$'\ttrue'
 }
 
-@test "a node that answers, straight" {
+@test "a node that answers, asked directly" {
   start_node one
   NODE_RUNTIME_DIR=$T/none run -0 node-ping "one@$HOST"
   assert_output --regexp "^one@$HOST: [0-9]+\.[0-9]+ ms\$"
 }
 
-@test "each stage that can fail, through a node and straight" {
+@test "each stage that can fail, through a node and directly" {
   start_node one
   port=$(port_of one)
   for runtime in "$NODE_RUNTIME_DIR" "$T/none"; do
@@ -53,7 +53,7 @@ load tools
   assert_line --partial "nine@$HOST"
 }
 
-@test "a server that says nothing is a timeout, in time" {
+@test "a server that never answers is a timeout" {
   perl -MIO::Socket::INET -e '$| = 1;
     my $s = IO::Socket::INET->new(Listen => 5, LocalAddr => "127.0.0.1:0") or die;
     print $s->sockport, "\n"; my @c; while (my $c = $s->accept) { push @c, $c }' >"$T/port" 3>&- &

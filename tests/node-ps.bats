@@ -16,7 +16,7 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
 
 @test "no node, several nodes, an unknown node" { needs_node node-ps; }
 
-@test "a table: what each is, its name, its state, how old" {
+@test "a table of kinds, names, states and ages" {
   start_node one
   thread=$(node-spawn -d --name lua -e 'receive_match{"never"}')
   command=$(node-spawn -d -- sleep 300)
@@ -33,7 +33,7 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   kill $!
 }
 
-@test "they stand in the order of their pids" {
+@test "rows are in the order of the pids" {
   start_node one
   for _ in 1 2 3 4 5; do
     node-spawn -d -e 'receive()' >/dev/null
@@ -43,7 +43,7 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   assert_equal "$(sed 1d <<<"$output" | cut -d. -f2)" "$(seq 1 11)"
 }
 
-@test "memory and a full mailbox show" {
+@test "memory and waiting messages are shown" {
   start_node one
   pid=$(node-spawn -d -e 'held = ("x"):rep(5 << 20) register("big", self()) receive_match{"never"}')
   wait_until node-whereis --local big
@@ -70,7 +70,7 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   assert_line --partial '?[31mred?and?more?1m'
 }
 
-@test "columns stand in line, in whatever script" {
+@test "columns are aligned in every script" {
   start_node one
   for name in é 漢字; do node-spawn -d --name $name -e 'receive()'; done
   for locale in C C.UTF-8; do
@@ -81,7 +81,7 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   done
 }
 
-@test "another node: through this one, and straight where none runs here" {
+@test "another node: through the local node, and directly where none runs here" {
   start_node one
   start_node two
   pid=$(node-spawn -n two -d --full -e 'receive()')
@@ -98,7 +98,7 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   NODE_SELF=one says_no 3 '(resolve)' node-ps two@nowhere.invalid
 }
 
-@test "a process that is gone is no longer there" {
+@test "a process that has ended is not listed" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
   node-kill "$pid"

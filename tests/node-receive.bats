@@ -30,7 +30,7 @@ ends() {
 
 @test "no node, several nodes, an unknown node" { needs_node node-receive; }
 
-@test "its pid first, then each message as it comes" {
+@test "the pid first, then each message as it arrives" {
   start_node one
   open
   [[ $pid =~ ^'<0.'[0-9]+\.[0-9]+'>'$ ]]
@@ -53,7 +53,7 @@ ends() {
   ends 143
 }
 
-@test "--count: so many in order, and done" {
+@test "--count: ends after that many messages, in order" {
   start_node one
   open --count 3
   for i in 1 2 3; do echo "[$i]"; done | node-send "$pid" -
@@ -62,7 +62,7 @@ ends() {
   assert_output $'[1]\n[2]\n[3]'
 }
 
-@test "--match: those that begin with the words; others do not count" {
+@test "--match: messages that begin with the words; others do not count" {
   start_node one
   open --count 2 --match tick --match 1
   printf '%s\n' '["tock",1]' '["tick"]' '["tick",1,"a"]' '["tick",1.0]' '[]' '["tick","1"]' | node-send "$pid" -
@@ -78,7 +78,7 @@ ends() {
   told '(timeout)'
 }
 
-@test "--name: known in the cluster, gone with it, and not given twice" {
+@test "--name: a global name, removed as the tool ends, and not given twice" {
   start_node one
   start_node two
   node-connect -n one "two@$HOST"
@@ -108,7 +108,7 @@ ends() {
   ends 143
 }
 
-@test "a reader that has gone ends it at once, without a word" {
+@test "a closed standard output ends it at once, without a message" {
   start_node one
   read_one() { node-receive --name log 2>"$T/pid" 3>&- | head -n 1 >"$T/out"; }
   read_one &
@@ -123,7 +123,7 @@ ends() {
   assert_output "$box"
 }
 
-@test "the same where SIGPIPE is ignored: 1, and it says so" {
+@test "the same where SIGPIPE is ignored: 1, with a message" {
   start_node one
   bash -c 'trap "" PIPE; node-receive --name log 2>"$0" | head -n 1; exit "${PIPESTATUS[0]}"' "$T/err" 3>&- &
   reader=$!
@@ -196,19 +196,19 @@ stands_still() {
   ends 143
 }
 
-@test "a reader that stands still: senders wait, nothing is lost, and little is held" {
+@test "a reader that stops reading: senders wait, no message is lost, and memory stays small" {
   start_node one
   stands_still one
 }
 
-@test "a reader that stands still: senders of another node wait, too" {
+@test "a reader that stops reading: senders of another node wait, too" {
   start_node one
   start_node two
   node-connect -n one "two@$HOST"
   stands_still one two
 }
 
-@test "a reader that stands still: who sends to {name, node} waits, too, and ends without it" {
+@test "a reader that stops reading: a sender to {name, node} waits, too, and can be ended" {
   start_node one
   start_node two
   node-connect -n one "two@$HOST"
@@ -232,7 +232,7 @@ stands_still() {
   ends 143
 }
 
-@test "a node stops, whoever waits for a reader that stands still" {
+@test "a node stops although senders wait for a reader that has stopped reading" {
   start_node one
   start_node two
   node-connect -n one "two@$HOST"
@@ -252,7 +252,7 @@ stands_still() {
   ends 3
 }
 
-@test "what is printed to a mailbox that is not read waits, too" {
+@test "a process that prints to a mailbox that is not read waits, too" {
   start_node one
   open --name log
   kill -STOP "$tool"
@@ -292,7 +292,7 @@ stands_still() {
   assert_output --partial 'a stream is cut: its client does not read'
 }
 
-@test "straight to a node elsewhere: the pid is the portable one" {
+@test "directly on a remote node: the pid has the portable form" {
   start_node one
   port=$(port_of one)
   NODE_RUNTIME_DIR=$T/none open -n "one@$HOST:$port" --count 1

@@ -22,7 +22,7 @@ load tools
 
 @test "no node, several nodes, an unknown node" { needs_node node-register name 0.1.1; }
 
-@test "yes or no by exit status" {
+@test "the exit status says whether the name was registered" {
   start_node one
   a=$(node-spawn -d -e 'receive()')
   b=$(node-spawn -d -e 'receive()')
@@ -49,7 +49,7 @@ load tools
   done
 }
 
-@test "a process that is no more, and one of an earlier life of its node" {
+@test "a process that has ended, and one of an earlier creation of its node" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
   node-send "$pid" go
@@ -61,7 +61,7 @@ load tools
   says_no 1 '' node-register thing "$pid"
 }
 
-@test "the name goes with its process" {
+@test "the name is removed as its process ends" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
   node-register thing "$pid"

@@ -46,7 +46,7 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   says_no 1 nobody node-send nobody word
 }
 
-@test "a pid that is dead, or no pid" {
+@test "the pid of an ended process, and a word that is no pid" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
   node-send "$pid" go
@@ -71,7 +71,7 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   run ! heard '{"late"}'
 }
 
-@test "- : what is said of a line begins with its number; nothing to send" {
+@test "- : a message about a line begins with its number; empty input sends nothing" {
   start_node one
   pid=$(listener)
   says_no 2 'line 2: not JSON: column 3: ' node-send "$pid" - <<<$'[1]\n[2,\n[3]'
@@ -108,7 +108,7 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   wait_until grep -qx 20000 "$T/lines"
 }
 
-@test "straight, where no node runs here, to the node that the pid names" {
+@test "directly to the node that the pid names, where no node runs here" {
   start_node one
   pid=$(listener --full)
   NODE_RUNTIME_DIR=$T/none node-send "$pid" 'from nowhere'

@@ -52,7 +52,7 @@ screen() { sed -E 's/\r(\x1b\[[0-9]+A)?\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g;
 
 # --- a script ----------------------------------------------------------------------------------------------
 
-@test "a script: one chunk; 0 when it went through, 1 when it failed" {
+@test "a script: one chunk; 0 when it succeeds, 1 when it fails" {
   start_node one
   run -0 --separate-stderr node-shell <<<$'local a = 1\nfor i = 1, 2 do\n  puts(a + i)\nend'
   assert_output $'2\n3'
@@ -78,7 +78,7 @@ screen() { sed -E 's/\r(\x1b\[[0-9]+A)?\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g;
   assert_output "\"one@$HOST\""
 }
 
-@test "a script with a first line for the system; its stderr; a large one" {
+@test "a script with a #! line; its stderr; a large one" {
   start_node one
   run -0 node-shell <<<$'#!/usr/bin/env node-shell\nputs("ran")'
   assert_output ran
@@ -95,7 +95,7 @@ screen() { sed -E 's/\r(\x1b\[[0-9]+A)?\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g;
   assert_output ''
 }
 
-@test "NODE: another one here, and one elsewhere" {
+@test "NODE: another local node, and a remote one" {
   start_node one
   start_node two
   run -0 node-shell two <<<'node.self()'
@@ -119,7 +119,7 @@ screen() { sed -E 's/\r(\x1b\[[0-9]+A)?\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g;
   run -0 node-list --self
 }
 
-@test "what a script has started goes on after it" {
+@test "processes that a script has started go on after it" {
   start_node one
   run -0 node-shell <<<'register("stays", spawn(function() receive() end))'
   run -0 node-whereis --local stays
@@ -198,7 +198,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_line nil
 }
 
-@test "an expression goes on, too" {
+@test "an expression can have several lines, too" {
   start_node one
   terminal
   type_ '20 +\n'
@@ -287,7 +287,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_output 1
 }
 
-@test "whoever floods the terminal can be ended from its prompt" {
+@test "a process that floods the terminal can be ended from the prompt" {
   [ "${SAN:-}" != thread ] || skip 'a process is not preempted where signals are held back'
   start_node one
   terminal
@@ -321,7 +321,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_line 42
 }
 
-@test "Ctrl-C: gives the line up; stops what waits, which keeps its globals" {
+@test "Ctrl-C: drops the line; interrupts code that waits, which keeps its globals" {
   start_node one
   terminal
   type_ 'x = 7 nonsense'
@@ -345,7 +345,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_line 8
 }
 
-@test "Ctrl-C: what runs on and on is ended with its process" {
+@test "Ctrl-C: code that runs for ever is ended with its process" {
   needs_preemption
   start_node one
   terminal
@@ -393,7 +393,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_line --regexp '^spawn +spawn_link +spawn_monitor'
 }
 
-@test "the history is kept in ~/.node_history, for its user alone" {
+@test "the history is in ~/.node_history, which only its user can read" {
   start_node one
   terminal
   type_ 'first_line = 1\n'
@@ -414,7 +414,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_line 42
 }
 
-@test "a history that cannot be written is as it was, and that is said; one that is not wanted" {
+@test "a history that cannot be written stays as it was, with a message; a link to /dev/null keeps none" {
   start_node one
   HOME=$T/no-home terminal
   type_ 'x = 1\n'
@@ -434,7 +434,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_output "$mode character special file"$'\n''777 symbolic link'
 }
 
-@test "a disk that is full does not cost the history" {
+@test "a full disk does not destroy the history" {
   [ "$(id -u)" = 0 ] || skip 'needs root'
   start_node one
   cat >"$T/small" <<'END'

@@ -49,13 +49,13 @@ load tools
   assert_output /
 }
 
-@test "its words travel as they are" {
+@test "its arguments arrive unchanged" {
   start_node one
   run -0 node-spawn -- printf '<%s>\n' 'two words' '' '$HOME' '*' "it's" -n -- 'ä'
   assert_output "$(printf '<%s>\n' 'two words' '' '$HOME' '*' "it's" -n -- 'ä')"
 }
 
-@test "stdout and stderr come back apart and byte for byte" {
+@test "stdout and stderr come back separately and byte for byte" {
   start_node one
   head -c 3000000 /dev/urandom >"$T/bytes"
   node-spawn -- sh -c 'cat "$1"; cat "$1" >&2' sh "$T/bytes" >"$T/out" 2>"$T/err"
@@ -63,7 +63,7 @@ load tools
   cmp "$T/bytes" "$T/err"
 }
 
-@test "output comes while the command runs" {
+@test "output arrives while the command runs" {
   start_node one
   mkfifo "$T/go"
   node-spawn -- sh -c 'echo first; read -r line <"$1"; echo "$line"' sh "$T/go" >"$T/out" 3>&- &
@@ -108,7 +108,7 @@ load tools
   wait_until gone
 }
 
-@test "the command dies with its tool, however that dies" {
+@test "the command is ended with its tool, however the tool ends" {
   start_node one
   gone() { ! kill -0 "$(cat "$T/pid")" 2>/dev/null; }
   for signal in INT TERM KILL; do
@@ -125,7 +125,7 @@ load tools
   done
 }
 
-@test "a reader that has gone ends it, without a word" {
+@test "a closed standard output ends it, without a message" {
   start_node one
   run -0 bash -c 'node-spawn -- yes 2>"$0" 3>&- | head -n 1; echo "${PIPESTATUS[0]}"' "$T/err"
   assert_output $'y\n141'
@@ -175,7 +175,7 @@ load tools
   exec 4>&-
 }
 
-@test "-i: what is slow to be read holds the writer back" {
+@test "-i: a command that reads slowly makes the writer wait" {
   start_node one
   mkfifo "$T/go"
   yes | head -c 100000000 | tee >(wc -c >"$T/count") |
@@ -198,7 +198,7 @@ load tools
   told 'standard input: Is a directory'
 }
 
-@test "-i: on another node, through a node and straight" {
+@test "-i: on another node, through a node and directly" {
   start_node one
   start_node two
   run -0 node-spawn -n one -i "two@$HOST" -- tr a-z A-Z <<<'through one'
@@ -277,7 +277,7 @@ load tools
   says_no 1 'bad.lua:3' node-spawn -d -f bad.lua
 }
 
-@test "-f: a file, with arguments; standard input; a first line for the system" {
+@test "-f: a file, with arguments; standard input; a #! line" {
   start_node one
   printf '#!/usr/bin/env -S node-spawn -f\nputs("line", ...)\nerror("three")\n' >script.lua
   run --separate-stderr -1 node-spawn -f script.lua -- x
@@ -334,7 +334,7 @@ load tools
 
 # --- elsewhere ---------------------------------------------------------------------------------------------
 
-@test "on another node, through a node: it is connected to" {
+@test "on another node, through the local node, which connects to it" {
   start_node one
   (mkdir "$T/b" && cd "$T/b" && touch in-b && start_node two)
   export NODE_SELF=one
@@ -350,7 +350,7 @@ load tools
   wait_until grep -qx 'back home' "$(console_file one)"
 }
 
-@test "on another node, straight, where none runs here" {
+@test "on another node, directly, where none runs here" {
   start_node one
   port=$(port_of one)
   export NODE_RUNTIME_DIR=$T/none

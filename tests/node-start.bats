@@ -60,7 +60,7 @@ ended() {
   none_left
 }
 
-@test "in the foreground: ready, then the terminal's; Ctrl-C stops it in order" {
+@test "in the foreground: reports ready, prints to the terminal; Ctrl-C stops it" {
   foreground --sname one
   node=$!
   run -0 cat "$T/err"
@@ -73,7 +73,7 @@ ended() {
   [ ! -e "$NODE_RUNTIME_DIR/one@$HOST/sock" ]
 }
 
-@test "its output is the console of what it runs" {
+@test "its standard output is the console" {
   foreground --sname one
   node-spawn -d -e 'puts "hello"'
   wait_until grep -qx hello "$T/out"
@@ -90,7 +90,7 @@ ended() {
   done
 }
 
-@test "it stops in order while it runs things, which go with it" {
+@test "it stops while it runs processes, which it ends" {
   foreground --sname one
   node=$!
   node-spawn -d -- sh -c "echo \$\$ >$T/command; trap '' TERM; sleep 300 & wait" >/dev/null
@@ -122,7 +122,7 @@ ended() {
   assert_output --partial '/no/such/directory/file'
 }
 
-@test "-d: what keeps it from starting is said, with its status" {
+@test "-d: reports why it cannot start, with its status" {
   echo short >"$T/cookie"
   chmod 644 "$T/cookie"
   run -4 start_node one --cookie-file "$T/cookie"
@@ -130,13 +130,13 @@ ended() {
   none_left
 }
 
-@test "its socket is its user's alone" {
+@test "only its user can use its socket" {
   start_node one
   [ "$(stat -c %a "$NODE_RUNTIME_DIR/one@$HOST")" = 700 ]
   [ "$(stat -c %a "$NODE_RUNTIME_DIR/one@$HOST/sock")" = 600 ]
 }
 
-@test "a second node of the same name is refused, a node of another is not" {
+@test "a second node of the same name is refused, a node of another name is not" {
   start_node one
   run -1 start_node one
   assert_output --partial "one@$HOST is already running (pid $(pid_of one))"
@@ -156,7 +156,7 @@ ended() {
   run -0 node-ping "one@$HOST"
 }
 
-@test "what a killed node left is not in the way" {
+@test "files that a killed node left do not prevent a start" {
   start_node one
   node=$(pid_of one)
   kill -KILL "$node"
@@ -168,7 +168,7 @@ ended() {
   assert_output "one@$HOST"
 }
 
-@test "creation rises from life to life, so an old pid is refused" {
+@test "the creation rises with each start, so an old pid is refused" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
   node-stop
@@ -180,7 +180,7 @@ ended() {
   assert_output --partial "$pid"
 }
 
-@test "--cookie works, and is in nobody's sight" {
+@test "--cookie works, and is not visible to others" {
   start_node one --cookie 'rather-secret-word'
   node=$(pid_of one)
   run ! grep -qsa rather-secret "/proc/$node/cmdline" "/proc/$node/environ"
@@ -207,7 +207,7 @@ ended() {
   start_node one --cookie-file "$T/cookie"
 }
 
-@test "a cookie file that is none is refused" {
+@test "a cookie file that is not a regular file is refused" {
   for file in /no/such/file "$T" /dev/null; do
     run ! start_node one --cookie-file "$file"
     assert_output --partial "$file"
@@ -255,7 +255,7 @@ ended() {
   run -0 node-connect -n two@127.0.0.1 'one@[::1]'
 }
 
-@test "--join connects, and says what it cannot reach" {
+@test "--join connects, and reports nodes that it cannot reach" {
   start_node one
   start_node two --join "one@$HOST"
   is_connected() { [ "$(node-list -n two)" = "one@$HOST" ]; }
@@ -288,7 +288,7 @@ ended() {
   [ "$(api one GET /v1/node | jq .schedulers)" = 3 ]
 }
 
-@test "--max-heap: one that outgrows it ends alone" {
+@test "--max-heap: a green thread that exceeds it ends alone" {
   start_node one --max-heap 8M
   run -1 node-spawn -e 'local t = {} for i = 1, 10000000 do t[i] = {i} end'
   assert_output --partial memory
@@ -381,7 +381,7 @@ ended() {
   [ "$rss" -lt 16384 ] || fail "$rss KB"
 }
 
-@test "it may have as many descriptors as can be had; its commands get the limit it was given" {
+@test "it raises its limit of descriptors; its commands get the old limit" {
   [ "$(ulimit -Hn)" = unlimited ] || [ "$(ulimit -Hn)" -gt 600 ] || skip 'the hard limit is low, too'
   ulimit -Sn 200
   start_node one

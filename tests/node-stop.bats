@@ -12,7 +12,7 @@ load tools
 
 @test "no node, several nodes, an unknown node" { needs_node node-stop; }
 
-@test "the node is gone when it returns" {
+@test "the node has stopped when it returns" {
   start_node one
   lock=$NODE_RUNTIME_DIR/one@$HOST/lock
   run ! flock --nonblock "$lock" true
@@ -34,7 +34,7 @@ load tools
   says_no 3 'no node is running here' node-list
 }
 
-@test "it takes its commands with it" {
+@test "it ends the commands of the node" {
   start_node one
   node-spawn -d --shell 'echo $$ >"$1"; sleep 300' -- "$T/pid"
   wait_until test -s "$T/pid"
@@ -43,7 +43,7 @@ load tools
   wait_until gone
 }
 
-@test "a node elsewhere, over HTTPS" {
+@test "a remote node, over HTTPS" {
   start_node one
   NODE_RUNTIME_DIR=$T/none run -0 node-stop "one@$HOST:$(port_of one)"
   wait_until flock --nonblock "$NODE_RUNTIME_DIR/one@$HOST/lock" true

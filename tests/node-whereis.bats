@@ -15,7 +15,7 @@ PID='<0\.[0-9]+\.[0-9]+>'
 
 @test "no node, several nodes, an unknown node" { needs_node node-whereis name; }
 
-@test "a name that nobody has" {
+@test "a name that no process has" {
   start_node one
   says_no 1 'nobody: no process has this name' node-whereis nobody
   says_no 1 'nobody: no process has this name' node-whereis --local nobody
@@ -59,7 +59,7 @@ PID='<0\.[0-9]+\.[0-9]+>'
   assert_equal "$(jq -r .name <<<"$output" | sort | paste -sd' ')" 'a$(b)"c thing'
 }
 
-@test "a node elsewhere tells portable pids" {
+@test "a remote node gives portable pids" {
   start_node one
   NODE_RUNTIME_DIR=$T/none run -0 node-whereis -n "one@$HOST" --local console
   assert_output --regexp "^<one@$HOST\.[0-9]+\.[0-9]+>\$"

@@ -35,7 +35,7 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   refute_output --partial $COOKIE
 }
 
-@test "the cookie is not in what the HTTP interface tells" {
+@test "the cookie is not in any answer of the HTTP interface" {
   start_node one --cookie $COOKIE
   for path in /v1/node /v1/nodes /v1/names /metrics; do
     run -0 api one GET $path
@@ -44,7 +44,7 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   run ! grep -rsa $COOKIE "$NODE_RUNTIME_DIR"
 }
 
-@test "neither cookie nor messages are on the wire" {
+@test "neither the cookie nor messages are readable on the network" {
   make_hosts rane dune
   # Every frame that passes the host's interfaces: ETH_P_ALL on a packet socket.
   on rane perl -e '$| = 1; socket(S, 17, 3, unpack("S", pack("n", 3))) or die $!; print "up\n";
@@ -80,7 +80,7 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   assert_output ''
 }
 
-@test "without a node here, a wrong cookie file is refused alike" {
+@test "without a local node, a wrong cookie file is refused as well" {
   start_node one --cookie $COOKIE
   (umask 077 && echo another-horse-altogether >"$T/cookie")
   NODE_RUNTIME_DIR=$T/none run -4 node-ping --cookie-file "$T/cookie" "one@$HOST:$(number one .port)"
@@ -109,7 +109,7 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   run ! grep -qaE 'HTTP|/v1/' "$T/server"
 }
 
-@test "who has the key gets in; TLS 1.3 with AES-128-GCM it is" {
+@test "a client with the key is served, over TLS 1.3 with AES-128-GCM" {
   start_node one --cookie $COOKIE
   request=$'GET /v1/node HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n'
   # Unlike s_client it reads on after the end of its input: the node closes the connection once it has answered.
@@ -124,7 +124,7 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   refute_output --partial '"node"'
 }
 
-@test "who has not, does not: no key, another key, another identity, old TLS, no TLS" {
+@test "a client without the key is refused: no key, another key, another identity, old TLS, no TLS" {
   start_node one --cookie $COOKIE
   port=$(number one .port) request=$'GET /v1/node HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n'
   run ! s_client <<<"$request"
@@ -141,7 +141,7 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   run -0 node-ping "one@$HOST"
 }
 
-@test "a connection that never says anything does not keep others out" {
+@test "a silent connection does not block others" {
   start_node one --cookie $COOKIE
   start_node two --cookie $COOKIE
   exec {a}<>"/dev/tcp/127.0.0.1/$(number one .port)" {b}<>"/dev/tcp/127.0.0.1/$(number one .port)"
@@ -159,7 +159,7 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   refute_output --partial '"node"'
 }
 
-@test "where a node listens: where its own host resolves, no further" {
+@test "a node listens only on the address of its host name" {
   start_node one
   run -0 bash -c 'ss -Hltn "sport = $1" | tr -s " " | cut -d" " -f4' ss "$(number one .port)"
   assert_output "$(api one GET /v1/node | jq -r '"\(.address):\(.port)"')"
