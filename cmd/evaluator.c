@@ -29,8 +29,7 @@ struct evaluator {
 
 enum { CLOSED = 1 /* ends the stream; no error has this code */ };
 
-/* --- the thread ------------------------------------------------------------------------------------------
- */
+/* --- the thread ---------------------------------------------------------------------------------------- */
 
 static int hand_over(void *data, json_t *line) {
   struct evaluator *ev = data;
@@ -70,8 +69,7 @@ static void begin_thread(struct evaluator *ev) {
   tool_need(failed ? NULL : ev);
 }
 
-/* --- messages ------------------------------------------------------------------------------------------
- */
+/* --- messages ------------------------------------------------------------------------------------------ */
 
 int evaluator_fd(const struct evaluator *ev) {
   return ev->come;
@@ -91,8 +89,7 @@ int evaluator_take(struct evaluator *ev, json_t **out, struct error *e) {
   return rc;
 }
 
-/* --- requests --------------------------------------------------------------------------------------------
- */
+/* --- requests ------------------------------------------------------------------------------------------ */
 
 /* Takes the reference to message. */
 static int request(struct evaluator *ev, json_t *message, struct error *e) {

@@ -50,8 +50,7 @@ static int send_words(struct nodemsg *m, const char *path, const struct options 
   return rc ? rc : nodemsg_request(m, "POST", path, message, NULL, e);
 }
 
-/* --- a stream of messages ----------------------------------------------------------------------------------
- */
+/* --- a stream of messages ------------------------------------------------------------------------------ */
 
 struct stream {
   struct nodemsg *m;

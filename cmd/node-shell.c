@@ -160,8 +160,7 @@ static bool take_at_prompt(void *data) {
   return more;
 }
 
-/* --- the prompt ------------------------------------------------------------------------------------------
- */
+/* --- the prompt ---------------------------------------------------------------------------------------- */
 
 /* Notes how the sending of a request went; true when it was sent. */
 static bool sent(struct shell *s, int rc) {
@@ -245,8 +244,7 @@ static void run_prompt(struct shell *s) {
   buf_finish(&history);
 }
 
-/* --- a script --------------------------------------------------------------------------------------------
- */
+/* --- a script ------------------------------------------------------------------------------------------ */
 
 static void run_script(struct shell *s) {
   s->rc = source_read(stdin, "standard input", &s->code, &s->e);

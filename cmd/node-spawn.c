@@ -88,8 +88,7 @@ static int spawn_detached(const struct spawn_options *o, struct nodemsg *m, json
   return 0;
 }
 
-/* --- an attached process ---------------------------------------------------------------------------------
- */
+/* --- an attached process ------------------------------------------------------------------------------- */
 
 /* What the stream of the attached process has told so far. */
 struct attachment {

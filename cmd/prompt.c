@@ -28,8 +28,7 @@ struct prompt {
   enum prompt_result result;
 };
 
-/* --- signals ---------------------------------------------------------------------------------------------
- */
+/* --- signals ------------------------------------------------------------------------------------------- */
 
 static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH, SIGCONT};
 enum { SIGNALS = sizeof signals / sizeof *signals };
@@ -61,8 +60,7 @@ static bool is_over(void) {
   return caught[SIGTERM] || caught[SIGHUP];
 }
 
-/* --- drawing ---------------------------------------------------------------------------------------------
- */
+/* --- drawing ------------------------------------------------------------------------------------------- */
 
 static int columns(void) {
   struct winsize size;
@@ -96,8 +94,7 @@ static char *prompt_text(EditLine *el) {
   return (char *)p->text;
 }
 
-/* --- waiting ---------------------------------------------------------------------------------------------
- */
+/* --- waiting ------------------------------------------------------------------------------------------- */
 
 /* Reads one character.  Returns 1, or 0 at the end of input, as libedit expects. */
 static int read_character(wchar_t *out) {
@@ -162,8 +159,7 @@ enum prompt_wait prompt_wait(struct prompt *p, int ms) {
   }
 }
 
-/* --- completion ------------------------------------------------------------------------------------------
- */
+/* --- completion ---------------------------------------------------------------------------------------- */
 
 static size_t common_length(const json_t *words) {
   const char *first = json_string_value(json_array_get(words, 0));
@@ -217,8 +213,7 @@ static unsigned char complete(EditLine *el, int key) {
   return CC_REDISPLAY;
 }
 
-/* --- the prompt ------------------------------------------------------------------------------------------
- */
+/* --- the prompt ---------------------------------------------------------------------------------------- */
 
 static void set_up(struct prompt *p) {
   el_set(p->el, EL_CLIENTDATA, p);

@@ -9,8 +9,7 @@
 #include <wchar.h>
 #include <wctype.h>
 
-/* --- texts of members ------------------------------------------------------------------------------------
- */
+/* --- texts of members ---------------------------------------------------------------------------------- */
 
 void table_text(const struct table *table, const json_t *row, const char *key, struct buf *out) {
   (void)table;
@@ -68,8 +67,7 @@ void table_pid(const struct table *table, const json_t *row, const char *key, st
   buf_puts(out, tool_pid(table->m, row, table->full, pid));
 }
 
-/* --- lines -----------------------------------------------------------------------------------------------
- */
+/* --- lines --------------------------------------------------------------------------------------------- */
 
 static void write_line(struct buf *line) {
   buf_putc(line, '\n');
@@ -92,8 +90,7 @@ static void print_row(const struct table *table, const json_t *row) {
   buf_finish(&line);
 }
 
-/* --- columns ---------------------------------------------------------------------------------------------
- */
+/* --- columns ------------------------------------------------------------------------------------------- */
 
 static int width_of(const char *text) {
   int width = 0;
@@ -145,8 +142,7 @@ static void print_aligned(const struct table *table, const int *widths, const js
   buf_finish(&line);
 }
 
-/* --- the table -------------------------------------------------------------------------------------------
- */
+/* --- the table ----------------------------------------------------------------------------------------- */
 
 void table_begin(struct table *table) {
   setlocale(LC_CTYPE, "C.UTF-8");

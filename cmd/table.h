@@ -58,8 +58,7 @@ void table_rows(struct table *table, const json_t *rows);
 /* Prints what was kept. */
 void table_end(struct table *table);
 
-/* --- texts of members ------------------------------------------------------------------------------------
- */
+/* --- texts of members ---------------------------------------------------------------------------------- */
 
 /* A string as it is; nothing for what is not a string. */
 table_put table_text;

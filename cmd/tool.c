@@ -24,8 +24,7 @@ void *tool_need(void *value) {
   exit(err_exit(ERR_NOMEM));
 }
 
-/* --- usage and help ----------------------------------------------------------------------------------------
- */
+/* --- usage and help ------------------------------------------------------------------------------------ */
 
 static void print_synopsis(const struct tool *tool) {
   const char *lead = "usage:";
@@ -62,8 +61,7 @@ void tool_usage(const struct tool *tool, const char *format, ...) {
   exit(err_exit(ERR_USAGE));
 }
 
-/* --- the parser --------------------------------------------------------------------------------------------
- */
+/* --- the parser ---------------------------------------------------------------------------------------- */
 
 static size_t count_options(const struct tool *tool) {
   size_t n = 0;
@@ -196,8 +194,7 @@ void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {
   for (; optind < argc; optind++) add_word(left, argv[optind]);
 }
 
-/* --- failures ----------------------------------------------------------------------------------------------
- */
+/* --- failures ------------------------------------------------------------------------------------------ */
 
 /* Is the wire name of this error a stage at which reaching a node fails? */
 static bool is_stage(int rc) {
@@ -272,8 +269,7 @@ char *tool_home_of(const char *pid) {
   return name;
 }
 
-/* --- output ------------------------------------------------------------------------------------------------
- */
+/* --- output -------------------------------------------------------------------------------------------- */
 
 void tool_print(const json_t *object) {
   struct buf line = BUF_INIT;
