@@ -115,9 +115,7 @@ const char *evaluator_node(const struct evaluator *ev) {
   return nodemsg_node(ev->requests);
 }
 
-/* --- start and end
- * --------------------------------------------------------------------------------------------
- */
+/* --- start and end ------------------------------------------------------------------------------------- */
 
 /* Waits for the first message, the pid of our mailbox. */
 static int take_first(struct evaluator *ev, json_t **out, struct error *e) {

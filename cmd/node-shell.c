@@ -51,9 +51,7 @@ struct shell {
   size_t typed;
 };
 
-/* --- messages from the evaluator
- * ------------------------------------------------------------------------------------------
- */
+/* --- messages from the evaluator ----------------------------------------------------------------------- */
 
 static void print(struct shell *s, FILE *out, const char *bytes, size_t n) {
   if (n == 0) return;
