@@ -141,12 +141,106 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   run -0 node-ping "one@$HOST"
 }
 
-@test "a silent connection does not block others" {
+# Opens N connections to a port, says the bytes of a file on each, and again whenever the node has closed one; says
+# "ready" once all are open.
+flood() { # PORT N FILE
+  rm -f "$T/flood"
+  perl -MIO::Socket::INET -e '
+    my ($port, $n, $file) = @ARGV;
+    open(F, "<", $file) or die; my $bytes = join("", <F>); $SIG{PIPE} = "IGNORE"; $| = 1;
+    sub opened { my $s = IO::Socket::INET->new("127.0.0.1:$port") or return; syswrite($s, $bytes) if length $bytes; $s }
+    my @open = map { opened() } 1 .. $n;
+    print "ready\n";
+    while (1) {
+      my $ended = "";
+      vec($ended, fileno($_), 1) = 1 for grep { $_ } @open;
+      next unless select($ended, undef, undef, 0.1);
+      for my $s (grep { $_ } @open) {
+        next unless vec($ended, fileno($s), 1);
+        close $s;
+        $s = opened();
+      }
+    }' "$@" >"$T/flood" 3>&- &
+  wait_until grep -q ready "$T/flood"
+}
+
+# The first message of a client with another cookie, in $T/hello.
+record_hello() {
+  serve 4396 perl -MIO::Socket::INET -e '
+    my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1:4396", Listen => 1, ReuseAddr => 1) or die;
+    my $s = $l->accept; sysread($s, my $b, 4096); open(F, ">", shift); print F $b' "$T/hello"
+  run ! openssl s_client -connect 127.0.0.1:4396 -tls1_3 -psk "$(psk_of another)" -psk_identity node-toolkit/1
+  wait_until test -s "$T/hello"
+}
+
+refused() { api one GET /metrics | sed -n "s/^node_refused_handshakes_total{reason=\"$1\"} //p"; }
+unproved() { api one GET /metrics | sed -n 's/^node_unproved_connections //p'; }
+
+@test "floods of connections without the cookie lock nobody out" {
   start_node one --cookie $COOKIE
   start_node two --cookie $COOKIE
-  exec {a}<>"/dev/tcp/127.0.0.1/$(number one .port)" {b}<>"/dev/tcp/127.0.0.1/$(number one .port)"
-  run -0 node-connect --timeout 5 -n two "one@$HOST"
-  exec {a}>&- {b}>&-
+  record_hello
+  head -c 100 "$T/hello" >"$T/half"
+  : >"$T/nothing"
+  (umask 077 && echo $COOKIE >"$T/cookie")
+  port=$(number one .port)
+  for kind in nothing half hello; do
+    flood "$port" 500 "$T/$kind"
+    flooder=$!
+    [ "$(unproved)" -le 256 ]
+    run -0 node-ping --timeout 2 -n one "one@$HOST"
+    run -0 node-connect --timeout 2 -n two "one@$HOST"
+    run -0 node-connect --disconnect -n two "one@$HOST"
+    NODE_RUNTIME_DIR=$T/none run -0 node-ping --timeout 2 --cookie-file "$T/cookie" "one@$HOST:$port"
+    kill $flooder
+  done
+  [ "$(refused crowded)" -ge 244 ] && [ "$(refused cookie)" -ge 500 ]
+  [ "$(grep -c 'from 127.0.0.1 is refused' "$NODE_RUNTIME_DIR/one@$HOST/console.log")" -eq 1 ]
+}
+
+@test "who has not proved the cookie after 5 s is closed" {
+  start_node one --cookie $COOKIE
+  exec {a}<>"/dev/tcp/127.0.0.1/$(number one .port)"
+  printf '\x16\x03\x01\x01' >&"$a"
+  run timeout 10 cat <&"$a" # a reset, as its bytes were not read
+  [ "$status" -ne 124 ]
+  exec {a}>&-
+  [ "$(refused timeout)" -eq 1 ]
+  run -0 cat "$NODE_RUNTIME_DIR/one@$HOST/console.log"
+  assert_output --partial 'from 127.0.0.1 is refused: it has not proved the cookie in time'
+}
+
+@test "a message that was recorded opens no session" {
+  start_node one --cookie $COOKIE
+  serve 4396 perl -MIO::Socket::INET -e '
+    my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1:4396", Listen => 1, ReuseAddr => 1) or die;
+    my $s = $l->accept; sysread($s, my $b, 4096); open(F, ">", shift); print F $b' "$T/hello"
+  run ! openssl s_client -connect 127.0.0.1:4396 -tls1_3 -psk "$(psk_of $COOKIE)" -psk_identity node-toolkit/1
+  wait_until test -s "$T/hello"
+  exec {a}<>"/dev/tcp/127.0.0.1/$(number one .port)"
+  cat "$T/hello" >&"$a"
+  SECONDS=0
+  run -0 timeout 10 cat <&"$a"
+  exec {a}>&-
+  [ $SECONDS -le 7 ]
+  [ "$(refused timeout)" -eq 1 ]
+  [ "$(unproved)" -eq 0 ]
+}
+
+@test "refused handshakes are counted by reason, and logged with the remedy" {
+  start_node one --cookie $COOKIE
+  start_node two --cookie another-horse-altogether
+  run -4 node-connect -n two "one@$HOST:$(number one .port)"
+  run ! s_client -psk "$(psk_of $COOKIE)" -psk_identity somebody-else
+  run ! s_client
+  run ! curl -s --max-time 10 "http://127.0.0.1:$(number one .port)/v1/node"
+  exec {a}<>"/dev/tcp/127.0.0.1/$(number one .port)" && exec {a}>&-
+  for reason in cookie identity no_key not_tls hung_up; do
+    counted() { [ "$(refused $reason)" -eq 1 ]; }
+    wait_until counted
+  done
+  run -0 cat "$NODE_RUNTIME_DIR/one@$HOST/console.log"
+  assert_output --regexp 'from 127.0.0.1 is refused: .*both nodes need the same cookie: see ~/.node.cookie'
 }
 
 @test "another user is refused, even where file modes would let them in" {

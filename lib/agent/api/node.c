@@ -35,11 +35,21 @@ void api_node_stop(struct request *r) {
   agent_stop(a);
 }
 
+static void add_refused(struct buf *text, const struct server_stats *server) {
+  static const char name[] = "node_refused_handshakes_total";
+  buf_printf(text, "# HELP %s Connections refused before they had proved the cookie.\n# TYPE %s counter\n",
+             name, name);
+  for (int i = 0; i < REFUSAL_REASONS; i++)
+    buf_printf(text, "%s{reason=\"%s\"} %lld\n", name, refusal_label(i), (long long)server->refused[i]);
+}
+
 void api_metrics(struct request *r) {
   struct agent *a = request_agent(r);
   struct vm_stats vm;
   struct buf text = BUF_INIT;
+  struct server_stats server;
   vm_stats(a->vm, &vm);
+  server_stats(a, &server);
   const struct {
     const char *name, *type, *help;
     int64_t value;
@@ -50,11 +60,15 @@ void api_metrics(struct request *r) {
       {"node_spawned_total", "counter", "Green threads spawned.", vm.spawned},
       {"node_messages_total", "counter", "Messages delivered to green threads.", vm.messages},
       {"node_global_names", "gauge", "Names in the global registry.", (int64_t)names_count(a->globals)},
+      {"node_connections", "gauge", "Connections to the port that have proved the cookie.",
+       server.connections},
+      {"node_unproved_connections", "gauge", "Connections to the port that have not.", server.unproved},
       {"node_uptime_seconds", "gauge", "Seconds since the start.", (clock_ns() - a->started_ns) / 1000000000},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
     buf_printf(&text, "# HELP %s %s\n# TYPE %s %s\n%s %lld\n", rows[i].name, rows[i].help, rows[i].name,
                rows[i].type, rows[i].name, (long long)rows[i].value);
+  add_refused(&text, &server);
   size_t n = text.len;
   respond_text(r, "text/plain; version=0.0.4", buf_take(&text), n);
 }

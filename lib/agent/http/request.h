@@ -2,6 +2,7 @@
 #ifndef AGENT_HTTP_REQUEST_H
 #define AGENT_HTTP_REQUEST_H
 
+#include "agent/http/gate.h"
 #include "agent/http/routes.h"
 #include "agent/http/server.h"
 #include "base/buf.h"
@@ -11,8 +12,10 @@
 struct listener { /* one MHD daemon on the node's loop, for the unix socket or for the port */
   struct agent *agent;
   const struct routes *routes;
-  int fd; /* the listening socket until a daemon has it, then -1 */
+  int fd; /* the listening socket until the gate has it, then -1 */
+  struct gate *gate;
   struct MHD_Daemon *daemon;
+  int connections; /* that MHD has */
   uv_poll_t poll;
   uv_timer_t timer;
   uv_idle_t soon;     /* runs MHD at once.  A timer of 0 ms that is set anew as it fires would keep libuv from

@@ -16,6 +16,7 @@ enum { FRUITLESS_MAX = 4, BACKOFF_MAX_MS = 20 };
 
 struct server {
   struct listener listeners[LISTENERS];
+  struct refusals refusals;
 };
 
 /* --- running MHD on the loop --- */
@@ -62,12 +63,52 @@ void listener_nudge(struct listener *l) {
 
 /* --- what MHD calls --- */
 
-/* At its limit of connections MHD stops listening; only at the beginning of a run does it see that there is
- * room again. */
+static int socket_of(struct MHD_Connection *conn) {
+  return MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+}
+
+/* A handshake is done once the client's Finished message is read. */
+static int on_handshake(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
+                        const gnutls_datum_t *message) {
+  (void)type, (void)when, (void)message;
+  struct MHD_Connection *conn = gnutls_session_get_ptr(session); /* MHD sets it */
+  const struct listener *l =
+      MHD_get_connection_info(conn, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+  struct guest *guest = incoming ? gate_guest(l->gate, socket_of(conn)) : NULL;
+  if (guest) gate_proved(guest);
+  return 0;
+}
+
+static void on_begin(struct listener *l, struct MHD_Connection *conn) {
+  l->connections++;
+  if (!l->remote) return;
+  const union MHD_ConnectionInfo *info = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+  gnutls_handshake_set_hook_function(info->tls_session, GNUTLS_HANDSHAKE_FINISHED, GNUTLS_HOOK_POST,
+                                     on_handshake);
+}
+
+static void on_end(struct listener *l, struct MHD_Connection *conn) {
+  l->connections--;
+  struct guest *guest = gate_guest(l->gate, socket_of(conn));
+  if (guest) gate_left(guest);
+}
+
+/* MHD tells of the end before it closes the socket. */
 static void on_connection(void *cls, struct MHD_Connection *conn, void **context,
                           enum MHD_ConnectionNotificationCode what) {
-  (void)conn, (void)context;
-  if (what == MHD_CONNECTION_NOTIFY_CLOSED) listener_nudge(cls);
+  struct listener *l = *context = cls;
+  if (what == MHD_CONNECTION_NOTIFY_STARTED)
+    on_begin(l, conn);
+  else
+    on_end(l, conn);
+  gate_pause(l->gate, l->connections - gate_entered(l->gate) >= HTTP_CONNECTIONS_MAX);
+}
+
+static bool enter(void *data, int fd, const struct sockaddr *from, socklen_t n) {
+  struct listener *l = data;
+  bool taken = MHD_add_connection(l->daemon, fd, from, n) == MHD_YES;
+  listener_nudge(l);
+  return taken;
 }
 
 /* Keeps MHD from unescaping a URL before its path is cut into segments: "%2F" is no separator. */
@@ -102,7 +143,8 @@ static unsigned idle_timeout(const struct agent *a) {
 }
 
 static struct MHD_Daemon *daemon_start(struct listener *l) {
-  unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | (l->remote ? MHD_USE_TLS : 0);
+  unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET |
+                   (l->remote ? MHD_USE_TLS : 0);
   struct MHD_OptionItem tls[] = {
       {MHD_OPTION_HTTPS_CRED_TYPE, GNUTLS_CRD_PSK, NULL},
       {MHD_OPTION_GNUTLS_PSK_CRED_HANDLER, (intptr_t)give_psk, l},
@@ -111,25 +153,36 @@ static struct MHD_Daemon *daemon_start(struct listener *l) {
   };
   return MHD_start_daemon(
       flags | MHD_USE_ERROR_LOG, 0, NULL, NULL, request_on_part, l, MHD_OPTION_EXTERNAL_LOGGER, silent, NULL,
-      MHD_OPTION_LISTEN_SOCKET, l->fd, MHD_OPTION_NOTIFY_COMPLETED, request_on_completed, NULL,
-      MHD_OPTION_NOTIFY_CONNECTION, on_connection, l, MHD_OPTION_CONNECTION_LIMIT,
-      (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, idle_timeout(l->agent),
-      MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)(128 << 10), MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes,
-      NULL, l->remote ? MHD_OPTION_ARRAY : MHD_OPTION_END, tls, MHD_OPTION_END);
+      MHD_OPTION_NOTIFY_COMPLETED, request_on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, l,
+      MHD_OPTION_CONNECTION_LIMIT, (unsigned)(HTTP_CONNECTIONS_MAX + 2 * GATE_ENTERED_MAX),
+      MHD_OPTION_CONNECTION_TIMEOUT, idle_timeout(l->agent), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+      (size_t)(128 << 10), MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
+      l->remote ? MHD_OPTION_ARRAY : MHD_OPTION_END, tls, MHD_OPTION_END);
+}
+
+static int open_gate(struct listener *l, struct error *e) {
+  struct gate_config config = {.loop = &l->agent->loop,
+                               .psk = l->remote ? &l->agent->psk : NULL,
+                               .refusals = &l->agent->server->refusals,
+                               .enter = enter,
+                               .data = l};
+  int fd = l->fd;
+  l->fd = -1;
+  l->gate = gate_new(&config, fd, e);
+  return l->gate ? 0 : e->code;
 }
 
 static int listener_start(struct listener *l, struct error *e) {
   errno = 0;
   l->daemon = daemon_start(l);
   if (!l->daemon) return error_system(e, errno, "the HTTP server cannot be started");
-  l->fd = -1;
   const union MHD_DaemonInfo *info = MHD_get_daemon_info(l->daemon, MHD_DAEMON_INFO_EPOLL_FD);
   int failed = info ? uv_poll_init(&l->agent->loop, &l->poll, info->epoll_fd) : UV_EINVAL;
   if (failed) return error_system(e, -failed, "the HTTP server's sockets cannot be watched");
   l->polled = true;
   l->poll.data = l;
   failed = uv_poll_start(&l->poll, UV_READABLE, on_readable);
-  return failed ? error_system(e, -failed, "the HTTP server's sockets cannot be watched") : 0;
+  return failed ? error_system(e, -failed, "the HTTP server's sockets cannot be watched") : open_gate(l, e);
 }
 
 /* The handles that cannot fail come first, so that listener_finish may close them whatever fails later. */
@@ -148,6 +201,7 @@ int server_init(struct agent *a, const struct routes *routes, int unix_fd, int t
     close(tcp_fd);
     return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   }
+  s->refusals.log = &a->log;
   listener_init(&s->listeners[LOCAL], a, routes, unix_fd, false);
   listener_init(&s->listeners[REMOTE], a, routes, tcp_fd, true);
   int code = listener_start(&s->listeners[LOCAL], e);
@@ -155,10 +209,7 @@ int server_init(struct agent *a, const struct routes *routes, int unix_fd, int t
 }
 
 void server_quiesce(struct agent *a) {
-  for (int i = 0; i < LISTENERS; i++) {
-    int fd = MHD_quiesce_daemon(a->server->listeners[i].daemon);
-    if (fd >= 0) close(fd);
-  }
+  for (int i = 0; i < LISTENERS; i++) gate_close(a->server->listeners[i].gate);
 }
 
 /* Ends a stream, and cuts an upload whose body is not complete.  The streams of links are spared: mesh ends
@@ -198,6 +249,7 @@ static void daemon_stop(struct listener *l) {
 
 static void listener_finish(struct listener *l) {
   if (l->daemon) daemon_stop(l);
+  gate_finish(l->gate);
   if (l->fd >= 0) close(l->fd);
   if (l->polled) uv_close((uv_handle_t *)&l->poll, NULL);
   uv_close((uv_handle_t *)&l->timer, NULL);
@@ -208,7 +260,15 @@ void server_finish(struct agent *a) {
   for (int i = 0; a->server && i < LISTENERS; i++) listener_finish(&a->server->listeners[i]);
 }
 
+void server_stats(const struct agent *a, struct server_stats *out) {
+  const struct server *s = a->server;
+  memcpy(out->refused, s->refusals.counts, sizeof out->refused);
+  out->unproved = gate_guests(s->listeners[REMOTE].gate);
+  out->connections = s->listeners[REMOTE].connections - gate_entered(s->listeners[REMOTE].gate);
+}
+
 void server_free(struct agent *a) {
+  for (int i = 0; a->server && i < LISTENERS; i++) gate_free(a->server->listeners[i].gate);
   free(a->server);
   a->server = NULL;
 }

@@ -7,6 +7,7 @@
 #ifndef AGENT_HTTP_SERVER_H
 #define AGENT_HTTP_SERVER_H
 
+#include "agent/http/refusals.h"
 #include "agent/state.h"
 #include "base/buf.h"
 
@@ -17,7 +18,8 @@
 enum {
   HTTP_BODY_MAX = 16 << 20,    /* bytes of a request's body; a longer one is refused with 413 */
   HTTP_DISCARD_MAX = 64 << 20, /* bytes of a refused body that are read before the connection is cut */
-  HTTP_CONNECTIONS_MAX = 4096, /* on the socket and on the port each; more wait in the kernel's backlog */
+  HTTP_CONNECTIONS_MAX = 4096, /* on the socket, and on the port of those that have proved the cookie; more
+                                  wait in the kernel's backlog */
   HTTP_IDLE_TIMEOUT_S = 60,    /* a connection on which nothing happens for so long is closed */
   HTTP_STREAM_HIGH = 1 << 20,  /* a stream with more bytes pending is full: writers that can wait, wait */
   HTTP_STREAM_MAX =
@@ -37,6 +39,14 @@ void server_end_streams(struct agent *a); /* ends the answers that would go on f
 bool server_idle(const struct agent *a);  /* no request is under way */
 void server_finish(struct agent *a);      /* closes its handles; the loop runs once more before server_free */
 void server_free(struct agent *a);
+
+/* What has become of the connections to the port. */
+struct server_stats {
+  int64_t refused[REFUSAL_REASONS]; /* before they had proved the cookie, since the start */
+  int unproved;                     /* now: those that have not yet proved the cookie (agent/http/gate.h) */
+  int connections;                  /* now: those that have */
+};
+void server_stats(const struct agent *a, struct server_stats *out);
 
 /* What a handler reads.  What is returned is borrowed, and valid as long as the request. */
 struct agent *request_agent(const struct request *r);

@@ -1,0 +1,19 @@
+/* psk_client: the first message of a real client, libcurl on OpenSSL as nodes and tools have it.  Main thread
+ * only. */
+#ifndef TESTS_UNIT_PSK_CLIENT_H
+#define TESTS_UNIT_PSK_CLIENT_H
+
+#include "wire/client_hello.h"
+
+struct psk_client {
+  const struct psk *psk; /* given; NULL: one that offers no PSK */
+  int port, alert;       /* alert: what it was refused with */
+  CURLcode result;
+  struct error e; /* what it makes of the refusal */
+};
+
+/* Writes a client's whole ClientHello to out and returns its size; the client is answered with the alert for
+ * `verdict`, or hung up on.  Aborts when there are no sockets. */
+size_t psk_client_hello(struct psk_client *c, enum client_hello verdict, unsigned char out[CLIENT_HELLO_MAX]);
+
+#endif

@@ -1,0 +1,81 @@
+/* The first message of the client that nodes have (libcurl on OpenSSL), and what is made of it. */
+#include "wire/client_hello.h"
+
+#include "psk_client.h"
+#include "tap.h"
+
+#include <stdlib.h>
+
+/* --- tests ---------------------------------------------------------------------------------------------- */
+
+static struct psk right, wrong;
+
+static void test_client(void) {
+  unsigned char hello[CLIENT_HELLO_MAX];
+  struct psk_client c = {.psk = &right};
+  size_t n = psk_client_hello(&c, CLIENT_HELLO_COOKIE, hello);
+  ok(n > 100, "a client's first message is a record of %zu bytes", n);
+  ok(client_hello_check(hello, n, &right) == CLIENT_HELLO_PROVED, "which proves the cookie");
+  ok(client_hello_check(hello, n, &wrong) == CLIENT_HELLO_COOKIE, "and not another one");
+  ok(c.e.code == ERR_COOKIE && c.alert == 51, "the alert tells the client so: %s", c.e.text);
+  psk_client_hello(&c, CLIENT_HELLO_IDENTITY, hello);
+  ok(c.e.code == ERR_COOKIE && c.alert == 115, "the alert for another identity: %s", c.e.text);
+  psk_client_hello(&c, CLIENT_HELLO_NO_KEY, hello);
+  ok(c.e.code == ERR_TLS && c.alert == 40, "the alert for no key: %s", c.e.text);
+  c.psk = NULL;
+  n = psk_client_hello(&c, CLIENT_HELLO_ALIEN, hello);
+  ok(n && client_hello_check(hello, n, &right) == CLIENT_HELLO_NO_KEY, "a client without a key offers none");
+}
+
+/* No byte of the message can be changed, and nothing can be left out or added. */
+static void test_changed(void) {
+  unsigned char hello[CLIENT_HELLO_MAX + 1];
+  struct psk_client c = {.psk = &right};
+  size_t n = psk_client_hello(&c, CLIENT_HELLO_COOKIE, hello), passed = 0;
+  for (size_t i = CLIENT_HELLO_HEAD; i < n; i++) {
+    hello[i] ^= 1;
+    passed += client_hello_check(hello, n, &right) == CLIENT_HELLO_PROVED;
+    hello[i] ^= 1;
+  }
+  ok(passed == 0, "with one bit changed it proves nothing: %zu of %zu do", passed, n);
+  for (size_t i = 0; i < n; i++) {
+    unsigned char *exact = malloc(i + 1); /* a sanitizer sees what is read behind it */
+    memcpy(exact, hello, i);
+    passed += client_hello_check(exact, i, &right) == CLIENT_HELLO_PROVED;
+    free(exact);
+  }
+  ok(passed == 0, "cut short, it proves nothing");
+  hello[n] = 0;
+  ok(client_hello_check(hello, n + 1, &right) == CLIENT_HELLO_ALIEN, "nor with a byte behind it");
+  /* The identity stands in it as text, and the byte behind it is the age's. */
+  unsigned char *identity = memmem(hello, n, PSK_IDENTITY, sizeof PSK_IDENTITY - 1);
+  if (!ok(identity != NULL, "it has the identity")) return;
+  identity[0] ^= 1;
+  ok(client_hello_check(hello, n, &right) == CLIENT_HELLO_IDENTITY, "with another identity it is told");
+}
+
+static void test_size(void) {
+  static const struct {
+    unsigned char head[CLIENT_HELLO_HEAD];
+    size_t size;
+  } cases[] = {{{22, 3, 1, 1, 0}, 261},        {{22, 3, 3, 0, 42}, 47},     {{22, 3, 1, 0, 41}, 0},
+               {{22, 3, 1, 16, 0}, 0},         {{22, 3, 1, 15, 251}, 4096}, {{22, 3, 1, 255, 255}, 0},
+               {{'G', 'E', 'T', ' ', '/'}, 0}, {{21, 3, 3, 0, 2}, 0},       {{22, 2, 0, 1, 0}, 0}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    ok(client_hello_size(cases[i].head) == cases[i].size, "a head that begins with %d, %d: %zu bytes",
+       cases[i].head[0], cases[i].head[1], cases[i].size);
+  unsigned char out[CLIENT_HELLO_ALERT];
+  ok(!client_hello_alert(CLIENT_HELLO_ALIEN, out), "who speaks no TLS gets no alert");
+}
+
+int main(void) {
+  struct cookie good = {.bytes = "a-secret-of-two-nodes", .len = 21},
+                bad = {.bytes = "another-secret-here", .len = 19};
+  curl_global_init(CURL_GLOBAL_DEFAULT);
+  if (psk_derive(&good, &right) || psk_derive(&bad, &wrong)) return 1;
+  test_client();
+  test_changed();
+  test_size();
+  curl_global_cleanup();
+  return tap_end();
+}
