@@ -236,7 +236,7 @@ unproved() { api one GET /metrics | sed -n 's/^node_unproved_connections //p'; }
   run ! curl -s --max-time 10 "http://127.0.0.1:$(number one .port)/v1/node"
   exec {a}<>"/dev/tcp/127.0.0.1/$(number one .port)" && exec {a}>&-
   for reason in cookie identity no_key not_tls hung_up; do
-    counted() { [ "$(refused $reason)" -eq 1 ]; }
+    counted() { [ "$(refused "$reason")" -eq 1 ]; }
     wait_until counted
   done
   run -0 cat "$NODE_RUNTIME_DIR/one@$HOST/console.log"

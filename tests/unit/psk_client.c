@@ -37,7 +37,7 @@ size_t psk_client_hello(struct psk_client *c, enum client_hello verdict,
   int fd = accept(listening, NULL, NULL);
   ssize_t n = recv(fd, out, CLIENT_HELLO_HEAD, MSG_WAITALL);
   size_t whole = n == CLIENT_HELLO_HEAD ? client_hello_size(out) : 0;
-  if (whole) n = recv(fd, out + CLIENT_HELLO_HEAD, whole - CLIENT_HELLO_HEAD, MSG_WAITALL);
+  if (whole && recv(fd, out + CLIENT_HELLO_HEAD, whole - CLIENT_HELLO_HEAD, MSG_WAITALL) < 0) abort();
   unsigned char alert[CLIENT_HELLO_ALERT];
   size_t alert_n = client_hello_alert(verdict, alert);
   if (alert_n && send(fd, alert, alert_n, MSG_NOSIGNAL) != (ssize_t)alert_n) abort();

@@ -172,12 +172,12 @@ static void unlist(struct guest *v) {
   set_timer(g);
 }
 
-/* Ends a WAITING guest; libuv still has its handle. */
+/* Ends a WAITING guest.  libuv holds it until its handle is closed, which is later. */
 static void drop(struct guest *v) {
   unlist(v);
+  v->holders--;
   uv_close((uv_handle_t *)&v->poll, on_poll_closed);
   close(v->fd);
-  let_go(v);
 }
 
 /* Refuses a guest, in whatever state.  The server closes the socket of an ENTERED one: it sees its end. */
