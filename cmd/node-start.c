@@ -1,6 +1,7 @@
 /* node-start: runs a node, in the foreground with the terminal as its console, or detached. */
 #include "agent/agent.h"
 #include "base/text.h"
+#include "core/cookie_file.h"
 #include "core/nodename.h"
 #include "core/rundir.h"
 #include "tool.h"
@@ -11,7 +12,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,8 +37,10 @@ static const struct tool_option options[] = {
     {'d', "detach", NULL, "run in the background; return when the node is ready", TOOL_FLAG, AT(detach)},
     {0, "console", "FILE", "append the console to FILE (default with -d: console.log in its directory)",
      TOOL_TEXT, AT(console)},
-    {0, "cookie", "WORD", "the cookie; it is wiped from the list of processes", TOOL_TEXT, AT(cookie)},
-    {0, "cookie-file", "FILE", "the file with the cookie (default: ~/.node.cookie, made when missing)",
+    {0, "cookie", "WORD", "the cookie; others may see it for a moment: a file or $NODE_COOKIE is safer",
+     TOOL_TEXT, AT(cookie)},
+    {0, "cookie-file", "FILE",
+     "the file with the cookie, or - (default: $NODE_COOKIE, else ~/.node.cookie, made when missing)",
      TOOL_TEXT, AT(common.cookie_file)},
     {0, "listen", "ADDR:PORT", "where to listen (default: the address of HOST, a free port of 4370 to 4385)",
      TOOL_TEXT, AT(listen)},
@@ -62,7 +67,8 @@ static const struct tool tool = {
 /* The configuration, and the texts that it points to; lives as long as the node. */
 struct setup {
   struct agent_config config;
-  struct cookie cookie;
+  struct cookies cookies;
+  char cookie_file[PATH_MAX];
   char name[NODENAME_SIZE], runtime_dir[PATH_MAX], share_dir[PATH_MAX], guard[PATH_MAX];
   char console[PATH_MAX + NODENAME_SIZE + 16], files[32];
 };
@@ -111,12 +117,61 @@ static const char *const *terminated(const struct tool_words *words) {
   return list;
 }
 
-static int load_cookie(const struct options *o, struct cookie *out, struct error *e) {
-  if (!o->cookie) return cookie_load(o->common.cookie_file, out, e);
-  if (o->common.cookie_file) return error_set(e, ERR_USAGE, "--cookie and --cookie-file exclude each other");
-  return cookie_from_word((char *)(uintptr_t)o->cookie, out,
-                          e); /* a word of argv, which cookie_from_word wipes */
+/* --- the cookie ----------------------------------------------------------------------------------------- */
+
+/* Puts copies in the place of the words of --cookie, and overwrites the words themselves, which every user of
+ * the host can read in the list of processes.  They were readable there since the program was started, while
+ * its libraries were loaded. */
+static void hide_words(int argc, char **argv) {
+  static const char option[] = "--cookie";
+  const size_t n = sizeof option - 1;
+  for (int i = 1; i < argc; i++) {
+    bool next = i > 1 && strcmp(argv[i - 1], option) == 0, joined = strncmp(argv[i], "--cookie=", n + 1) == 0;
+    char *word = next ? argv[i] : joined ? argv[i] + n + 1 : NULL;
+    if (!word) continue;
+    argv[i] = tool_need(strdup(argv[i]));
+    explicit_bzero(word, strlen(word));
+  }
 }
+
+/* Overwrites and removes NODE_COOKIE, so that the node's commands do not inherit it, and /proc/PID/environ
+ * does not show it. */
+static void hide_variable(void) {
+  char *word = getenv(COOKIE_VARIABLE);
+  if (word) explicit_bzero(word, strlen(word));
+  unsetenv(COOKIE_VARIABLE);
+}
+
+/* Only here is a cookie made that nobody has asked for.  Of nodes that start at the same time, one makes it.
+ */
+static int make_missing(const char *path, struct error *e) {
+  struct stat st;
+  if (!lstat(path, &st) || errno != ENOENT) return 0;
+  int code = cookie_file_make(path, e);
+  return code == ERR_NAME_TAKEN ? 0 : code;
+}
+
+static int find_cookies(const struct options *o, struct cookie_source *out, struct error *e) {
+  if (o->cookie && o->common.cookie_file)
+    return error_set(e, ERR_USAGE, "--cookie and --cookie-file exclude each other");
+  if (!o->cookie) return cookie_find(o->common.cookie_file, out, e);
+  *out = (struct cookie_source){.word = o->cookie, .what = "--cookie"};
+  return 0;
+}
+
+static int load_cookies(const struct options *o, struct setup *s, struct error *e) {
+  struct cookie_source from;
+  int code = find_cookies(o, &from, e);
+  if (!code && from.standard) code = make_missing(from.path, e);
+  if (!code) code = cookie_load(&from, &s->cookies, e);
+  if (!code && !from.word && strcmp(from.path, "-") != 0 && !realpath(from.path, s->cookie_file))
+    code = error_system(e, errno, from.path);
+  if (o->cookie) explicit_bzero((char *)(uintptr_t)o->cookie, strlen(o->cookie)); /* hide_words made it */
+  hide_variable();
+  return code;
+}
+
+/* --- the rest of the configuration ---------------------------------------------------------------------- */
 
 /* Parses a number of bytes: 500000, 64M, 2G. */
 static bool parse_size(const char *text, int64_t low, int64_t high, size_t *out) {
@@ -149,7 +204,7 @@ static void raise_files(struct setup *s) {
 static int make_setup(const struct options *o, struct setup *s, struct error *e) {
   int64_t schedulers = 0;
   struct nodename ignored;
-  if (load_cookie(o, &s->cookie, e) || choose_name(o, s->name, e)) return e->code;
+  if (load_cookies(o, s, e) || choose_name(o, s->name, e)) return e->code;
   if (rundir_find(s->runtime_dir, sizeof s->runtime_dir, e) || rundir_make(s->runtime_dir, e)) return e->code;
   if (o->schedulers && !text_integer(o->schedulers, 1, 256, &schedulers))
     return error_set(e, ERR_USAGE, "--schedulers %s: expected a number from 1 to 256", o->schedulers);
@@ -170,7 +225,8 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .listen = o->listen,
       .path = terminated(&o->path),
       .join = terminated(&o->join),
-      .cookie = &s->cookie,
+      .cookies = &s->cookies,
+      .cookie_file = *s->cookie_file ? s->cookie_file : NULL,
       .version = NODE_VERSION,
       .share_dir = s->share_dir,
       .guard = s->guard,
@@ -225,6 +281,8 @@ int main(int argc, char **argv) {
   struct agent *agent;
   struct error e = {0};
   int ready_fd = -1;
+  hide_words(argc, argv);
+  prctl(PR_SET_DUMPABLE, 0); /* no core file, and no other process of the user, reads its memory */
   tool_parse(&tool, argc, argv, &o);
   if (o.common.operands.count) tool_usage(&tool, "%s: this tool takes no operands", o.common.operands.at[0]);
   if (make_setup(&o, &setup, &e)) tool_fail(&tool, e.code, &e);
@@ -235,7 +293,6 @@ int main(int argc, char **argv) {
   if (o.detach) leave_terminal(&setup, ready_fd);
   int code = agent_run(agent, &e);
   agent_free(agent);
-  cookie_finish(&setup.cookie);
   if (code) tool_fail(&tool, code, &e);
   free((void *)(uintptr_t)setup.config.path);
   free((void *)(uintptr_t)setup.config.join);

@@ -77,7 +77,7 @@ struct tool_common {
   {'n', "node", "NODE", "the node to ask (default: $NODE_SELF, else the only local node)", TOOL_TEXT,             \
    offsetof(type, common.node)},                                                                             \
   {0, "timeout", "SEC", "give up after SEC seconds", TOOL_SECONDS, offsetof(type, common.timeout)},      \
-  {0, "cookie-file", "FILE", "the cookie for a remote node (default: ~/.node.cookie)", TOOL_TEXT,         \
+  {0, "cookie-file", "FILE", "the cookie for a remote node (default: $NODE_COOKIE, else ~/.node.cookie)", TOOL_TEXT,         \
    offsetof(type, common.cookie_file)},                                                                      \
   TOOL_LAST
 

@@ -24,6 +24,13 @@ psk_of() {
     tr -d ':\n'
 }
 
+# The identity that names a cookie.
+identity_of() {
+  printf node-toolkit/1:
+  openssl kdf -keylen 8 -kdfopt digest:SHA2-256 -kdfopt "key:$1" -kdfopt 'info:node-toolkit/1 fingerprint' HKDF |
+    tr -d ':\n' | tr A-F a-f
+}
+
 s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -quiet -no_ign_eof "$@"; }
 
 @test "the cookie is in no process's arguments nor environment" {
@@ -103,7 +110,7 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
 @test "a server with another key is refused" {
   start_node one --cookie $COOKIE
   serve 4398 openssl s_server -accept 127.0.0.1:4398 -nocert -psk "$(psk_of another)" \
-    -psk_identity node-toolkit/1 -tls1_3 -ciphersuites TLS_AES_128_GCM_SHA256
+    -psk_identity "$(identity_of $COOKIE)" -tls1_3 -ciphersuites TLS_AES_128_GCM_SHA256
   run -4 node-connect two@127.0.0.1:4398
   assert_output --partial cookie
   run ! grep -qaE 'HTTP|/v1/' "$T/server"
@@ -114,12 +121,12 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   request=$'GET /v1/node HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n'
   # Unlike s_client it reads on after the end of its input: the node closes the connection once it has answered.
   run -0 timeout 30 openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -quiet -ign_eof \
-    -psk "$(psk_of $COOKIE)" -psk_identity node-toolkit/1 <<<"$request"
+    -psk "$(psk_of $COOKIE)" -psk_identity "$(identity_of $COOKIE)" <<<"$request"
   assert_output --partial '"node":"one@'
   run openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -psk "$(psk_of $COOKIE)" \
-    -psk_identity node-toolkit/1 </dev/null
+    -psk_identity "$(identity_of $COOKIE)" </dev/null
   assert_output --partial 'TLSv1.3, Cipher is TLS_AES_128_GCM_SHA256'
-  run ! s_client -psk "$(psk_of $COOKIE)" -psk_identity node-toolkit/1 \
+  run ! s_client -psk "$(psk_of $COOKIE)" -psk_identity "$(identity_of $COOKIE)" \
     -ciphersuites TLS_CHACHA20_POLY1305_SHA256 <<<"$request"
   refute_output --partial '"node"'
 }
@@ -129,7 +136,7 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   port=$(number one .port) request=$'GET /v1/node HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n'
   run ! s_client <<<"$request"
   refute_output --partial '"node"'
-  run ! s_client -psk "$(psk_of another)" -psk_identity node-toolkit/1 <<<"$request"
+  run ! s_client -psk "$(psk_of another)" -psk_identity "$(identity_of $COOKIE)" <<<"$request"
   refute_output --partial '"node"'
   run ! s_client -psk "$(psk_of $COOKIE)" -psk_identity somebody-else <<<"$request"
   refute_output --partial '"node"'
@@ -169,7 +176,7 @@ record_hello() {
   serve 4396 perl -MIO::Socket::INET -e '
     my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1:4396", Listen => 1, ReuseAddr => 1) or die;
     my $s = $l->accept; sysread($s, my $b, 4096); open(F, ">", shift); print F $b' "$T/hello"
-  run ! openssl s_client -connect 127.0.0.1:4396 -tls1_3 -psk "$(psk_of another)" -psk_identity node-toolkit/1
+  run ! openssl s_client -connect 127.0.0.1:4396 -tls1_3 -psk "$(psk_of another)" -psk_identity "$(identity_of another)"
   wait_until test -s "$T/hello"
 }
 
@@ -215,7 +222,7 @@ unproved() { api one GET /metrics | sed -n 's/^node_unproved_connections //p'; }
   serve 4396 perl -MIO::Socket::INET -e '
     my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1:4396", Listen => 1, ReuseAddr => 1) or die;
     my $s = $l->accept; sysread($s, my $b, 4096); open(F, ">", shift); print F $b' "$T/hello"
-  run ! openssl s_client -connect 127.0.0.1:4396 -tls1_3 -psk "$(psk_of $COOKIE)" -psk_identity node-toolkit/1
+  run ! openssl s_client -connect 127.0.0.1:4396 -tls1_3 -psk "$(psk_of $COOKIE)" -psk_identity "$(identity_of $COOKIE)"
   wait_until test -s "$T/hello"
   exec {a}<>"/dev/tcp/127.0.0.1/$(number one .port)"
   cat "$T/hello" >&"$a"

@@ -1,6 +1,6 @@
-# fish completion for node-toolkit: node-connect node-kill node-list node-monitor node-ping node-ps node-receive
-# node-register node-send node-shell node-spawn node-start node-stop node-whereis.  fish loads this file by links that
-# have the names of the tools, and the name of the link says which tool to complete.
+# fish completion for node-toolkit: node-connect node-cookie node-kill node-list node-monitor node-ping node-ps
+# node-receive node-register node-send node-shell node-spawn node-start node-stop node-whereis.  fish loads this file by
+# links that have the names of the tools, and the name of the link says which tool to complete.
 #
 # Options are read from -h of the tool, and names of nodes and processes from the running nodes.
 
@@ -54,6 +54,8 @@ end
 switch $tool
     case node-connect node-ping node-ps node-shell
         complete -c $tool -f -a '(__node_toolkit_nodes)'
+    case node-cookie
+        complete -c $tool -f -n 'not __fish_seen_subcommand_from add' -a 'add make promote reload retire show'
     case node-stop
         complete -c $tool -f -a '(__node_toolkit_local)'
     case node-whereis

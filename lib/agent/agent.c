@@ -3,6 +3,7 @@
 #include "agent/agent.h"
 
 #include "agent/api/attach.h"
+#include "agent/api/cookies.h"
 #include "agent/api/routes.h"
 #include "agent/http/server.h"
 #include "agent/kernel/flow.h"
@@ -134,7 +135,7 @@ static int make_vm(struct agent *a, struct error *e) {
 }
 
 static int make_tables(struct agent *a, struct error *e) {
-  int code = psk_derive(a->config->cookie, &a->psk);
+  int code = 0;
   a->creation = new_creation();
   a->nodes = nodetab_new(a->self, a->creation);
   a->names = names_new();
@@ -147,7 +148,7 @@ static int make_tables(struct agent *a, struct error *e) {
 }
 
 static int make_mesh(struct agent *a, struct error *e) {
-  a->dialler = dialler_new(&a->loop, &a->psk, a->self, e);
+  a->dialler = dialler_new(&a->loop, &a->psks.all[0], a->self, e);
   if (!a->dialler) return e->code;
   struct mesh_config config = {.loop = &a->loop,
                                .nodes = a->nodes,
@@ -205,7 +206,7 @@ static int make_handles(struct agent *a, struct error *e) {
 static int begin(struct agent *a, struct error *e) {
   int unix_fd, tcp_fd;
   char note[256];
-  if (runtime_init(a, &unix_fd, &tcp_fd, note, sizeof note, e)) return e->code;
+  if (cookie_reader_init(a, e) || runtime_init(a, &unix_fd, &tcp_fd, note, sizeof note, e)) return e->code;
   int code = make_tables(a, e);
   if (!code) code = make_vm(a, e);
   if (!code) code = console_init(a, e);
@@ -288,6 +289,7 @@ void agent_free(struct agent *a) {
   if (held)
     log_line(&a->log, "a green thread is held by a call into C that does not return; it is abandoned");
   rpc_finish(a);
+  cookie_reader_stop(a);
   server_finish(a);
   mesh_finish(a->mesh);
   dialler_finish(a->dialler);
@@ -298,6 +300,7 @@ void agent_free(struct agent *a) {
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);
   runtime_finish(a);
+  cookie_reader_free(a);
   mesh_free(a->mesh);
   a->mesh = NULL;
   flow_free(a);
@@ -309,6 +312,5 @@ void agent_free(struct agent *a) {
   names_free(a->globals);
   nodetab_free(a->nodes);
   curl_global_cleanup();
-  explicit_bzero(&a->psk, sizeof a->psk);
   free(a);
 }

@@ -15,7 +15,8 @@ struct agent_config {
                          of the range */
   const char *const *path; /* directories for require; NULL ends; may be NULL */
   const char *const *join; /* nodes to connect to once running; NULL ends; may be NULL */
-  const struct cookie *cookie;
+  struct cookies *cookies; /* agent_new derives the keys from them, and overwrites them */
+  const char *cookie_file; /* the absolute path of the file they are from; NULL: they are from no file */
   const char *version;
   const char *share_dir; /* holds node/ with the Lua modules */
   const char *guard;     /* path of node-guard, which runs the commands */

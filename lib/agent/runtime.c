@@ -197,13 +197,7 @@ static int bind_port(struct agent *a, int *out, char *note, size_t size, struct 
     n = sizeof v4;
   }
   int code = listen_somewhere(a, &sa, n, port, out, e);
-  bool off_loopback = strncmp(a->address, "127.", 4) != 0 && strcmp(a->address, "::1") != 0;
-  if (code || !off_loopback || a->config->cookie->len >= COOKIE_SHORT) return code;
-  close(*out);
-  return error_set(
-      e, ERR_COOKIE,
-      "a cookie of %zu bytes is too short to listen on %s: use %d or more (cookie), or --listen 127.0.0.1",
-      a->config->cookie->len, a->address, COOKIE_SHORT);
+  return code ? code : psk_set_check(&a->psks, a->address, e);
 }
 
 int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size, struct error *e) {

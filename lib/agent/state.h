@@ -1,8 +1,8 @@
 /* state: what the parts of a node share.  agent.c makes, owns and frees it.  Every part may read it, on the
  * I/O thread. Who changes what: a part that is a pointer to an opaque struct is made, changed and freed by
  * the functions of its own header; `processes` by process/hosted.c, `console` and `console_process` by
- * process/console.c, `globals` by kernel/registry.c, `address` and `port` by runtime.c; everything else by
- * agent.c. */
+ * process/console.c, `globals` by kernel/registry.c, `psks` by api/cookies.c, `address` and `port` by
+ * runtime.c; everything else by agent.c. */
 #ifndef AGENT_STATE_H
 #define AGENT_STATE_H
 
@@ -23,6 +23,7 @@ struct mesh;
 struct flow;
 struct registry;
 struct runtime;
+struct cookie_reader;
 
 enum { AGENT_SCRATCH = 64 << 10 };
 
@@ -32,7 +33,7 @@ struct agent {
   uint32_t creation;
   int64_t started_ns;
   struct log log;
-  struct psk psk;
+  struct psk_set psks; /* changed by api/cookies.c */
 
   uv_loop_t loop;
   uv_async_t wake; /* the vm has signals for the host */
@@ -55,6 +56,7 @@ struct agent {
   struct mesh *mesh;
   struct flow *flow;
   struct registry *registry;
+  struct cookie_reader *cookie_reader;
   struct hosted *processes; /* the list of all hosted processes: hosted_each */
   npid console;             /* leader of what is spawned without another */
   struct hosted *console_process;

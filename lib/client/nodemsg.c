@@ -7,8 +7,9 @@
 #include "client/local.h"
 #include "client/remote.h"
 #include "client/transfer.h"
-#include "wire/url.h"
+#include "core/cookie_file.h"
 #include "core/rundir.h"
+#include "wire/url.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -76,11 +77,13 @@ static int open_local(const struct nodemsg_options *options, char *node, struct 
 }
 
 static int load_key(const char *cookie_file, struct psk *out, struct error *e) {
-  struct cookie cookie;
-  int rc = cookie_load(cookie_file, &cookie, e);
+  struct cookie_source from;
+  struct cookies cookies;
+  int rc = cookie_find(cookie_file, &from, e);
+  if (!rc) rc = cookie_load(&from, &cookies, e);
   if (rc) return rc;
-  rc = psk_derive(&cookie, out);
-  cookie_finish(&cookie);
+  rc = psk_derive(&cookies.all[0], out);
+  cookies_finish(&cookies);
   return rc;
 }
 

@@ -23,7 +23,7 @@ struct nodemsg_options {
                        run here: it is looked for on its host.  NULL: $NODE_SELF, else the only local node */
   const char
       *remote; /* unless NULL: look for no local node, but reach this one (name@host[:port]) over HTTPS */
-  const char *cookie_file; /* for HTTPS; NULL: ~/.node.cookie */
+  const char *cookie_file; /* for HTTPS; NULL: $NODE_COOKIE, else ~/.node.cookie */
   double timeout;          /* seconds that all calls with the handle may take together; 0: no limit */
 };
 

@@ -109,18 +109,23 @@ static enum client_hello find_psk(struct span message, struct span *out) {
   return extensions.broken ? CLIENT_HELLO_ALIEN : CLIENT_HELLO_NO_KEY;
 }
 
-/* Finds our identity among those that are offered; *index is its place. */
-static bool find_identity(struct span identities, size_t *index) {
+/* Finds the first identity of a cookie that is accepted among those that are offered: *psk is its key, and
+ * *index its place. */
+static enum client_hello find_identity(struct span identities, const struct psk_set *psks,
+                                       const struct psk **psk, size_t *index) {
+  const size_t ours = sizeof PSK_IDENTITY - 1;
+  enum client_hello verdict = CLIENT_HELLO_IDENTITY;
   for (*index = 0; identities.n && !identities.broken; ++*index) {
     struct span name = vector(&identities, 2);
     take(&identities, TICKET_AGE);
-    if (!identities.broken && name.n == sizeof PSK_IDENTITY - 1 && !memcmp(name.at, PSK_IDENTITY, name.n))
-      return true;
+    if (identities.broken) break;
+    if ((*psk = psk_set_find(psks, name.at, name.n))) return CLIENT_HELLO_PROVED;
+    if (name.n >= ours && !memcmp(name.at, PSK_IDENTITY, ours)) verdict = CLIENT_HELLO_COOKIE;
   }
-  return false;
+  return verdict;
 }
 
-enum client_hello client_hello_check(const unsigned char *record, size_t n, const struct psk *psk) {
+enum client_hello client_hello_check(const unsigned char *record, size_t n, const struct psk_set *psks) {
   struct span all = {record, n, n < CLIENT_HELLO_HEAD}, key = {0};
   take(&all, CLIENT_HELLO_HEAD);
   struct span whole = all;
@@ -132,8 +137,10 @@ enum client_hello client_hello_check(const unsigned char *record, size_t n, cons
   struct span identities = vector(&key, 2);
   size_t covered = (size_t)(key.at - whole.at), index;
   struct span binders = vector(&key, 2), binder = {0};
+  const struct psk *psk = NULL;
   if (key.broken || key.n) return CLIENT_HELLO_ALIEN;
-  if (!find_identity(identities, &index)) return CLIENT_HELLO_IDENTITY;
+  found = find_identity(identities, psks, &psk, &index);
+  if (found != CLIENT_HELLO_PROVED) return found;
   for (size_t i = 0; i <= index; i++) binder = vector(&binders, 1);
   unsigned char want[DIGEST];
   if (binders.broken || !make_binder(psk, whole.at, covered, want)) return CLIENT_HELLO_ALIEN;

@@ -18,19 +18,19 @@ enum {
 };
 
 enum client_hello {
-  CLIENT_HELLO_PROVED,   /* its binder was made with the cookie */
+  CLIENT_HELLO_PROVED,   /* its binder was made with the cookie that its identity names */
   CLIENT_HELLO_ALIEN,    /* it is no ClientHello, a broken one, or one of more than CLIENT_HELLO_MAX bytes */
   CLIENT_HELLO_NO_KEY,   /* it offers no PSK: another program, or an older TLS */
   CLIENT_HELLO_IDENTITY, /* it offers a PSK for something else than PSK_IDENTITY */
-  CLIENT_HELLO_COOKIE,   /* it was made with another cookie */
+  CLIENT_HELLO_COOKIE,   /* it names a cookie that is not in the set, or was made with another one */
 };
 
 /* The size of the record whose first CLIENT_HELLO_HEAD bytes these are; 0 when it is no record with a whole
  * ClientHello in it, or a longer one than CLIENT_HELLO_MAX. */
 size_t client_hello_size(const unsigned char head[CLIENT_HELLO_HEAD]);
 
-/* Judges a whole record, as long as client_hello_size says. */
-enum client_hello client_hello_check(const unsigned char *record, size_t n, const struct psk *psk);
+/* Judges a whole record, as long as client_hello_size says, by the cookies that are accepted. */
+enum client_hello client_hello_check(const unsigned char *record, size_t n, const struct psk_set *psks);
 
 /* Writes the record of the fatal alert with which a server refuses such a ClientHello, and returns its size;
  * 0 when there is no alert for it. */

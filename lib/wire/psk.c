@@ -3,32 +3,78 @@
  * asks the session whether it came from the PSK, also on a connection that libcurl uses again. */
 #include "wire/psk.h"
 
+#include "core/loopback.h"
+
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 #include <openssl/ssl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
-#define PSK_SUITE "TLS_AES_128_GCM_SHA256"
-#define PSK_INFO  "node-toolkit/1 tls psk"
+#define PSK_SUITE      "TLS_AES_128_GCM_SHA256"
+#define PSK_INFO       "node-toolkit/1 tls psk"
+#define PSK_PRINT_INFO "node-toolkit/1 fingerprint"
 
-int psk_derive(const struct cookie *cookie, struct psk *out) {
-  unsigned char key[PSK_SIZE];
+/* HKDF-SHA-256 of the cookie. */
+static bool derive(const struct cookie *cookie, const char *info, unsigned char *out, size_t n) {
   OSSL_PARAM params[] = {
       OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char[]){"SHA256"}, 0),
       OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, (char *)(uintptr_t)cookie->bytes, cookie->len),
-      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (char[]){PSK_INFO}, sizeof PSK_INFO - 1),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, (char *)(uintptr_t)info, strlen(info)),
       OSSL_PARAM_construct_end(),
   };
   EVP_KDF *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
   EVP_KDF_CTX *context = kdf ? EVP_KDF_CTX_new(kdf) : NULL;
-  bool good = context && EVP_KDF_derive(context, key, sizeof key, params) == 1;
+  bool good = context && EVP_KDF_derive(context, out, n, params) == 1;
   EVP_KDF_CTX_free(context);
   EVP_KDF_free(kdf);
-  if (good) memcpy(out->key, key, sizeof key);
-  OPENSSL_cleanse(key, sizeof key);
+  return good;
+}
+
+int psk_derive(const struct cookie *cookie, struct psk *out) {
+  struct psk psk = {.is_short = cookie->len < COOKIE_SHORT};
+  unsigned char print[PSK_FINGERPRINT / 2];
+  bool good = derive(cookie, PSK_INFO, psk.key, sizeof psk.key) &&
+              derive(cookie, PSK_PRINT_INFO, print, sizeof print);
+  char *at = stpcpy(psk.identity, PSK_IDENTITY);
+  for (size_t i = 0; good && i < sizeof print; i++) snprintf(at + 2 * i, 3, "%02x", print[i]);
+  if (good) *out = psk;
+  OPENSSL_cleanse(&psk, sizeof psk);
   return good ? 0 : ERR_TLS;
+}
+
+const char *psk_fingerprint(const struct psk *psk) {
+  return psk->identity + sizeof PSK_IDENTITY - 1;
+}
+
+int psk_set_derive(const struct cookies *cookies, struct psk_set *out) {
+  struct psk_set set = {.count = cookies->count};
+  int code = 0;
+  for (size_t i = 0; !code && i < set.count; i++) code = psk_derive(&cookies->all[i], &set.all[i]);
+  if (!code) *out = set;
+  OPENSSL_cleanse(&set, sizeof set);
+  return code;
+}
+
+const struct psk *psk_set_find(const struct psk_set *set, const void *identity, size_t n) {
+  for (size_t i = 0; i < set->count; i++) {
+    const char *name = set->all[i].identity;
+    if (strlen(name) == n && memcmp(name, identity, n) == 0) return &set->all[i];
+  }
+  return NULL;
+}
+
+int psk_set_check(const struct psk_set *set, const char *address, struct error *e) {
+  bool any = false;
+  for (size_t i = 0; i < set->count; i++) any |= set->all[i].is_short;
+  if (!any || loopback_text(address)) return 0;
+  return error_set(e, ERR_COOKIE,
+                   "a cookie of fewer than %d bytes is too short to listen on %s (cookie): make a longer one"
+                   " with node-cookie, or listen on loopback only: --listen 127.0.0.1",
+                   COOKIE_SHORT, address);
 }
 
 /* --- what OpenSSL calls during a handshake --- */
@@ -56,8 +102,8 @@ static int on_client_hello(SSL *ssl, const EVP_MD *md, const unsigned char **id,
   struct psk_session *seen = session_of(ssl);
   *out = seen ? psk_as_session(ssl, seen->psk) : NULL;
   if (!*out) return 0;
-  *id = (const unsigned char *)PSK_IDENTITY;
-  *idlen = sizeof PSK_IDENTITY - 1;
+  *id = (const unsigned char *)seen->psk->identity;
+  *idlen = strlen(seen->psk->identity);
   seen->offered = true;
   return 1;
 }
@@ -106,6 +152,14 @@ static CURLcode on_context(CURL *easy, void *context, void *data) {
   return CURLE_OK;
 }
 
+/* With a short cookie: makes a socket for a loopback address only.  Nothing is sent to any other. */
+static curl_socket_t on_socket(void *session, curlsocktype purpose, struct curl_sockaddr *to) {
+  (void)purpose;
+  if (loopback_address(&to->addr)) return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+  ((struct psk_session *)session)->too_short = true;
+  return CURL_SOCKET_BAD;
+}
+
 static bool is_proven(const SSL *ssl) {
   const SSL_CIPHER *suite = SSL_get_current_cipher(ssl);
   return SSL_version(ssl) == TLS1_3_VERSION && SSL_session_reused(ssl) == 1 &&
@@ -142,5 +196,8 @@ int psk_prepare(CURL *easy, struct psk_session *session) {
                 curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_3) ||
                 curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https") ||
                 curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+  if (session->psk->is_short)
+    failed = failed || curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_socket) ||
+             curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, session);
   return failed ? ERR_TLS : 0;
 }

@@ -1,6 +1,11 @@
 /* psk: TLS 1.3 in which both ends prove the cookie (RFC 8446: external PSK with ECDHE, TLS_AES_128_GCM_SHA256
  * only).  The client is libcurl on OpenSSL, the server libmicrohttpd on GnuTLS.  There are no certificates: a
- * client refuses a server that shows one.  Any thread. */
+ * client refuses a server that shows one.
+ *
+ * A server has a set of keys, one for each cookie that it accepts.  The client says which one it means by the
+ * PSK identity, which is sent in the clear: PSK_IDENTITY and the cookie's fingerprint.  A fingerprint tells
+ * nothing about a cookie of random bits; a word can be guessed from it, as it can from the handshake itself.
+ * Any thread. */
 #ifndef WIRE_PSK_H
 #define WIRE_PSK_H
 
@@ -10,8 +15,8 @@
 #include <curl/curl.h>
 #include <stdbool.h>
 
-enum { PSK_SIZE = 32 };
-#define PSK_IDENTITY "node-toolkit/1"
+enum { PSK_SIZE = 32, PSK_FINGERPRINT = 16 /* hexadecimal digits */ };
+#define PSK_IDENTITY "node-toolkit/1:" /* a fingerprint follows */
 /* The GnuTLS priorities of a server: one cipher suite, and the PSK as the only proof.  GnuTLS demands a
  * signature algorithm although none is used. */
 #define PSK_GNUTLS_PRIORITIES                                                                                \
@@ -20,16 +25,39 @@ enum { PSK_SIZE = 32 };
 
 struct psk {
   unsigned char key[PSK_SIZE]; /* HKDF-SHA-256 of the cookie, info "node-toolkit/1 tls psk" */
+  /* PSK_IDENTITY, and 8 bytes in hex: HKDF-SHA-256 of the cookie, info "node-toolkit/1 fingerprint" */
+  char identity[sizeof PSK_IDENTITY + PSK_FINGERPRINT];
+  bool is_short; /* the cookie is shorter than COOKIE_SHORT: the key is for loopback addresses only */
 };
 
-/* Derives the key.  0, or ERR_TLS when OpenSSL cannot. */
+/* Derives key and identity.  0, or ERR_TLS when OpenSSL cannot. */
 int psk_derive(const struct cookie *cookie, struct psk *out) MUST_CHECK;
+
+/* The part of the identity that names the cookie. */
+const char *psk_fingerprint(const struct psk *psk);
+
+/* The keys of a set of cookies: a node dials with the first, and accepts each. */
+struct psk_set {
+  struct psk all[COOKIES_MAX];
+  size_t count;
+};
+
+/* Derives the keys of a set.  0 or ERR_TLS; *out is untouched on failure. */
+int psk_set_derive(const struct cookies *cookies, struct psk_set *out) MUST_CHECK;
+
+/* The key that a client means by an identity of n bytes; NULL when no cookie of the set has it. */
+const struct psk *psk_set_find(const struct psk_set *set, const void *identity, size_t n);
+
+/* May a server with these keys listen on this IP address?  ERR_COOKIE when one of the cookies is short and
+ * the address, as text, is not a loopback address. */
+int psk_set_check(const struct psk_set *set, const char *address, struct error *e) MUST_CHECK;
 
 /* What a client's TLS handshake has seen, for psk_classify.  Must stay valid until the transfer ends; a
  * connection that libcurl keeps after that does not use it. */
 struct psk_session {
   const struct psk *psk; /* borrowed */
   bool offered;          /* a ClientHello with the PSK was made */
+  bool too_short;        /* the cookie is short, and the peer's address no loopback address: no connection */
   bool certificate;      /* the peer showed a certificate and was refused */
   /* The peer closed the connection instead of answering the ClientHello.  libmicrohttpd refuses a PSK like
    * this, without an alert, so this counts as a refused cookie; a stranger that hangs up looks the same. */
@@ -38,8 +66,8 @@ struct psk_session {
 };
 
 /* Sets up the easy handle for https with a peer that must prove the PSK.  Uses the handle's SSL_CTX and
- * PREREQ callbacks. Handles that share connections must have the same PSK.  0, or ERR_TLS when libcurl runs
- * on another TLS library than OpenSSL. */
+ * PREREQ callbacks, and for a short cookie its OPENSOCKET callback.  Handles that share connections must have
+ * the same PSK.  0, or ERR_TLS when libcurl runs on another TLS library than OpenSSL. */
 int psk_prepare(CURL *easy, struct psk_session *session) MUST_CHECK;
 
 /* What the result of a transfer means: 0, or the stage that failed (ERR_RESOLVE, ERR_TCP, ERR_TLS,

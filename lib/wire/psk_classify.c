@@ -29,7 +29,17 @@ static const char *remedy_of(long number) {
   }
 }
 
+/* The code ends the scan of a host's ports: at no port is it otherwise. */
+static int short_cookie(const struct failure *f, struct error *e) {
+  return error_set(
+      e, ERR_PERMISSION,
+      "%s: a cookie of fewer than %d bytes is used with loopback addresses only (cookie), since it"
+      " could be guessed from the handshake: make a longer one with node-cookie",
+      f->peer, COOKIE_SHORT);
+}
+
 static int tcp(const struct failure *f, struct error *e) {
+  if (f->session && f->session->too_short) return short_cookie(f, e);
   long number = 0;
   char reason[128] = "no connection";
   curl_easy_getinfo(f->easy, CURLINFO_OS_ERRNO, &number);

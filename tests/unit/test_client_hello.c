@@ -9,14 +9,24 @@
 /* --- tests ---------------------------------------------------------------------------------------------- */
 
 static struct psk right, wrong;
+static struct psk_set accepted, others, both; /* right; wrong; wrong and right */
 
 static void test_client(void) {
   unsigned char hello[CLIENT_HELLO_MAX];
   struct psk_client c = {.psk = &right};
   size_t n = psk_client_hello(&c, CLIENT_HELLO_COOKIE, hello);
   ok(n > 100, "a client's first message is a record of %zu bytes", n);
-  ok(client_hello_check(hello, n, &right) == CLIENT_HELLO_PROVED, "which proves the cookie");
-  ok(client_hello_check(hello, n, &wrong) == CLIENT_HELLO_COOKIE, "and not another one");
+  ok(client_hello_check(hello, n, &accepted) == CLIENT_HELLO_PROVED, "which proves the cookie");
+  ok(client_hello_check(hello, n, &others) == CLIENT_HELLO_COOKIE, "and not another one");
+  ok(client_hello_check(hello, n, &both) == CLIENT_HELLO_PROVED,
+     "nor the first of two, but the one it names");
+  struct psk forged = wrong;
+  memcpy(forged.identity, right.identity, sizeof forged.identity);
+  c.psk = &forged;
+  unsigned char forgery[CLIENT_HELLO_MAX];
+  size_t forgery_n = psk_client_hello(&c, CLIENT_HELLO_COOKIE, forgery);
+  ok(client_hello_check(forgery, forgery_n, &both) == CLIENT_HELLO_COOKIE,
+     "the name of one cookie does not go with the key of the other");
   ok(c.e.code == ERR_COOKIE && c.alert == 51, "the alert tells the client so: %s", c.e.text);
   psk_client_hello(&c, CLIENT_HELLO_IDENTITY, hello);
   ok(c.e.code == ERR_COOKIE && c.alert == 115, "the alert for another identity: %s", c.e.text);
@@ -24,7 +34,8 @@ static void test_client(void) {
   ok(c.e.code == ERR_TLS && c.alert == 40, "the alert for no key: %s", c.e.text);
   c.psk = NULL;
   n = psk_client_hello(&c, CLIENT_HELLO_ALIEN, hello);
-  ok(n && client_hello_check(hello, n, &right) == CLIENT_HELLO_NO_KEY, "a client without a key offers none");
+  ok(n && client_hello_check(hello, n, &accepted) == CLIENT_HELLO_NO_KEY,
+     "a client without a key offers none");
 }
 
 /* No byte of the message can be changed, and nothing can be left out or added. */
@@ -34,25 +45,28 @@ static void test_changed(void) {
   size_t n = psk_client_hello(&c, CLIENT_HELLO_COOKIE, hello), passed = 0;
   for (size_t i = CLIENT_HELLO_HEAD; i < n; i++) {
     hello[i] ^= 1;
-    passed += client_hello_check(hello, n, &right) == CLIENT_HELLO_PROVED;
+    passed += client_hello_check(hello, n, &accepted) == CLIENT_HELLO_PROVED;
     hello[i] ^= 1;
   }
   ok(passed == 0, "with one bit changed it proves nothing: %zu of %zu do", passed, n);
   for (size_t i = 0; i < n; i++) {
     unsigned char *exact = malloc(i + 1); /* a sanitizer sees what is read behind it */
     memcpy(exact, hello, i);
-    passed += client_hello_check(exact, i, &right) == CLIENT_HELLO_PROVED;
+    passed += client_hello_check(exact, i, &accepted) == CLIENT_HELLO_PROVED;
     free(exact);
   }
   ok(passed == 0, "cut short, it proves nothing");
   hello[n] = 0;
-  ok(client_hello_check(hello, n + 1, &right) == CLIENT_HELLO_ALIEN, "nor with a byte behind it");
+  ok(client_hello_check(hello, n + 1, &accepted) == CLIENT_HELLO_ALIEN, "nor with a byte behind it");
   /* The identity stands in it as text, and the byte behind it is the age's. */
   unsigned char *identity = memmem(hello, n, PSK_IDENTITY, sizeof PSK_IDENTITY - 1);
   ok(identity != NULL, "it has the identity");
   if (!identity) return;
+  identity[sizeof PSK_IDENTITY - 1] ^= 1;
+  ok(client_hello_check(hello, n, &accepted) == CLIENT_HELLO_COOKIE,
+     "with another fingerprint it is another cookie");
   identity[0] ^= 1;
-  ok(client_hello_check(hello, n, &right) == CLIENT_HELLO_IDENTITY, "with another identity it is told");
+  ok(client_hello_check(hello, n, &accepted) == CLIENT_HELLO_IDENTITY, "with another identity it is told");
 }
 
 static void test_size(void) {
@@ -74,6 +88,9 @@ int main(void) {
                 bad = {.bytes = "another-secret-here", .len = 19};
   curl_global_init(CURL_GLOBAL_DEFAULT);
   if (psk_derive(&good, &right) || psk_derive(&bad, &wrong)) return 1;
+  accepted = (struct psk_set){.all = {right}, .count = 1};
+  others = (struct psk_set){.all = {wrong}, .count = 1};
+  both = (struct psk_set){.all = {wrong, right}, .count = 2};
   test_client();
   test_changed();
   test_size();

@@ -16,7 +16,7 @@ static struct psk right, wrong;
 static int give_psk(void *data, const struct MHD_Connection *connection, const char *identity, void **key,
                     size_t *n) {
   (void)data, (void)connection;
-  if (strcmp(identity, PSK_IDENTITY) != 0 || !(*key = malloc(PSK_SIZE))) return -1;
+  if (strcmp(identity, right.identity) != 0 || !(*key = malloc(PSK_SIZE))) return -1;
   memcpy(*key, right.key, PSK_SIZE);
   *n = PSK_SIZE;
   return 0;

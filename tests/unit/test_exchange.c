@@ -213,7 +213,7 @@ static void test_outcomes(void) {
 static void test_nobody(void) {
   struct http_server s;
   struct trial t;
-  struct psk psk = {{0}};
+  struct psk psk = {.is_short = false};
   http_server_start(&s, NULL, NULL); /* it listens, and answers none */
   trial_init(&t, s.port);
   t.request.timeout_ms = 100;

@@ -16,6 +16,7 @@
 enum { CLIENTS = 64 };
 
 static struct psk right, wrong;
+static struct psk_set accepted; /* by the gate */
 static unsigned char good[CLIENT_HELLO_MAX], bad[CLIENT_HELLO_MAX];
 static size_t good_n, bad_n;
 
@@ -78,7 +79,7 @@ static bool reaches(struct place *p, int guests, int entered) {
   return gate_guests(p->gate) == guests && p->entered == entered;
 }
 
-static void start(struct place *p, const struct psk *psk, int guests_max, int proof_ms) {
+static void start(struct place *p, const struct psk_set *psks, int guests_max, int proof_ms) {
   *p = (struct place){.at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}};
   socklen_t size = sizeof p->at;
   struct error e;
@@ -94,7 +95,7 @@ static void start(struct place *p, const struct psk *psk, int guests_max, int pr
   p->patience.data = p->turns.data = p;
   uv_check_start(&p->turns, on_turn);
   struct gate_config config = {.loop = &p->loop,
-                               .psk = psk,
+                               .psks = psks,
                                .refusals = &p->refusals,
                                .enter = enter,
                                .data = p,
@@ -153,7 +154,7 @@ static bool closed(int fd, ssize_t n) {
 
 static void test_enter(void) {
   struct place p;
-  start(&p, &right, 0, 0);
+  start(&p, &accepted, 0, 0);
   client(&p, 2, good, good_n);
   ok(reaches(&p, 1, 1), "who proves the cookie enters, and is a guest until the handshake is done");
   struct guest *v = gate_guest(p.gate, p.inside[0]);
@@ -174,7 +175,7 @@ static void test_enter(void) {
 
 static void test_refused(void) {
   struct place p;
-  start(&p, &right, 0, 0);
+  start(&p, &accepted, 0, 0);
   int fd = client(&p, 2, bad, bad_n);
   ok(settles(&p, REFUSAL_COOKIE, 1) && closed(fd, CLIENT_HELLO_ALERT), "another cookie gets an alert");
   fd = client(&p, 2, "GET / HTTP/1.1\r\n\r\n", 18);
@@ -200,7 +201,7 @@ static void test_refused(void) {
 static void test_crowds(void) {
   struct place p;
   int first[6];
-  start(&p, &right, 16, 0); /* 4 an address */
+  start(&p, &accepted, 16, 0); /* 4 an address */
   for (int i = 0; i < 6; i++) first[i] = client(&p, 2, "", 0);
   ok(settles(&p, REFUSAL_CROWDED, 2) && gate_guests(p.gate) == 4, "an address has 4 guests of 16 at most");
   ok(closed(first[0], 0) && closed(first[1], 0) && !closed(first[2], 0), "its oldest make room");
@@ -219,7 +220,7 @@ static void test_crowds(void) {
 
 static void test_time(void) {
   struct place p;
-  start(&p, &right, 0, 300);
+  start(&p, &accepted, 0, 300);
   int64_t from = clock_ns();
   client(&p, 2, "", 0);
   client(&p, 2, good, good_n / 2);
@@ -238,7 +239,7 @@ static void test_time(void) {
 /* Waiting costs nothing: the loop sleeps. */
 static void test_idle(void) {
   struct place p;
-  start(&p, &right, 0, 0);
+  start(&p, &accepted, 0, 0);
   for (int i = 0; i < 8; i++) client(&p, 2, good, good_n - 1 - (size_t)i);
   reaches(&p, 8, 0);
   run(&p, 20, NULL, 0);
@@ -251,7 +252,7 @@ static void test_descriptors(void) {
   struct place p;
   struct rlimit limit, low;
   getrlimit(RLIMIT_NOFILE, &limit);
-  start(&p, &right, 0, 0);
+  start(&p, &accepted, 0, 0);
   for (int i = 0; i < 4; i++) client(&p, 2 + i, "", 0);
   int beyond = p.clients[3] + 1;
   low = limit;
@@ -269,7 +270,7 @@ static void test_descriptors(void) {
 
   low.rlim_cur = 64; /* the gate keeps 16 of them */
   setrlimit(RLIMIT_NOFILE, &low);
-  start(&p, &right, 0, 0);
+  start(&p, &accepted, 0, 0);
   int used[64], n = 0;
   while (n < 64 && (n == 0 || used[n - 1] < 46)) used[n] = dup(0), n++;
   client(&p, 2, "", 0);
@@ -299,7 +300,7 @@ static void test_socket(void) {
 static void test_log(void) {
   struct place p;
   const int64_t s = 1000000000, t = 1000 * s;
-  start(&p, &right, 0, 0);
+  start(&p, &accepted, 0, 0);
   for (int i = 0; i < 10; i++) refusals_note(&p.refusals, REFUSAL_COOKIE, 7, "10.0.0.7", t + i * s);
   ok(strstr(logged(&p), "10.0.0.7 is refused: "), "the first is logged");
   refusals_note(&p.refusals, REFUSAL_TIMEOUT, 7, "10.0.0.7", t + 60 * s);
@@ -321,6 +322,7 @@ int main(void) {
                 two = {.bytes = "another-secret-here", .len = 19};
   curl_global_init(CURL_GLOBAL_DEFAULT);
   if (psk_derive(&one, &right) || psk_derive(&two, &wrong)) return 1;
+  accepted = (struct psk_set){.all = {right}, .count = 1};
   good_n = psk_client_hello(&(struct psk_client){.psk = &right}, CLIENT_HELLO_ALIEN, good);
   bad_n = psk_client_hello(&(struct psk_client){.psk = &wrong}, CLIENT_HELLO_ALIEN, bad);
   test_enter();

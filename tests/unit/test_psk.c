@@ -17,16 +17,17 @@
 #include <unistd.h>
 
 static struct psk right, wrong;
+static struct psk_set accepted; /* by the server of a node; the first is `right` */
 
 /* --- servers --- */
 
 static int give_psk(void *data, const struct MHD_Connection *connection, const char *identity, void **key,
                     size_t *n) {
   (void)data, (void)connection;
-  if (strcmp(identity, PSK_IDENTITY)) return -1;
-  *key = malloc(PSK_SIZE);
+  const struct psk *psk = psk_set_find(&accepted, identity, strlen(identity));
+  *key = psk ? malloc(PSK_SIZE) : NULL;
   if (!*key) return -1;
-  memcpy(*key, right.key, PSK_SIZE);
+  memcpy(*key, psk->key, PSK_SIZE);
   *n = PSK_SIZE;
   return 0;
 }
@@ -193,6 +194,99 @@ static void test_derive(void) {
   for (int i = 0; i < PSK_SIZE; i++) snprintf(hex + 2 * i, 3, "%02x", a.key[i]);
   is(hex, "de2df8cf263949be13a2373214d3f5847ee4fb24f7f303f2340a6efa492ec5ac",
      "the key is the one RFC 5869 gives");
+  is(a.identity, "node-toolkit/1:9065e6ee330d5618",
+     "the identity has the fingerprint, derived in the same way");
+  is(psk_fingerprint(&a), "9065e6ee330d5618", "which is told by itself");
+}
+
+static struct cookie cookie_of(const char *word) {
+  struct cookie c = {.len = strlen(word)};
+  memcpy(c.bytes, word, c.len);
+  return c;
+}
+
+static struct psk_set set_of(const char *first, const char *second) {
+  struct cookies cookies = {.all = {cookie_of(first)}, .count = second ? 2 : 1};
+  struct psk_set set = {.count = 0};
+  if (second) cookies.all[1] = cookie_of(second);
+  if (psk_set_derive(&cookies, &set)) set.count = 0;
+  return set;
+}
+
+static const struct psk *find(const struct psk_set *set, const char *identity) {
+  return psk_set_find(set, identity, strlen(identity));
+}
+
+static void test_set(void) {
+  struct psk_set two = set_of("a-cookie-long-enough", "another-long-enough-one");
+  struct psk_set none = {.count = 0};
+  struct psk other;
+  struct cookie c = cookie_of("a-third-one-of-some-length");
+  const char *first = two.all[0].identity;
+  ok(two.count == 2 && find(&two, first) == &two.all[0] && find(&two, two.all[1].identity) == &two.all[1],
+     "each key of a set is found by its identity");
+  ok(!psk_derive(&c, &other) && !find(&two, other.identity) && !find(&two, PSK_IDENTITY) && !find(&two, "") &&
+         !find(&none, first) && !psk_set_find(&two, first, strlen(first) - 1) &&
+         !psk_set_find(&two, first, strlen(first) + 1),
+     "no other identity is found");
+}
+
+/* A short cookie is for loopback addresses: for a server's address, and for the address that is dialled. */
+static void test_short(void) {
+  static const struct {
+    const char *address;
+    bool loopback;
+  } cases[] = {{"127.0.0.1", true}, {"127.255.0.3", true},      {"::1", true},   {"::ffff:127.0.0.1", true},
+               {"10.0.0.1", false}, {"0.0.0.0", false},         {"::", false},   {"128.0.0.1", false},
+               {"fe80::1", false},  {"::ffff:10.0.0.1", false}, {"rane", false}, {"", false}};
+  struct psk_set lone = set_of("short", NULL), mixed = set_of("a-cookie-long-enough", "short"),
+                 edge = set_of("fifteen-letters", NULL), fine = set_of("sixteen-letters!", NULL);
+  ok(lone.all[0].is_short && mixed.all[1].is_short && !mixed.all[0].is_short && edge.all[0].is_short &&
+         !fine.all[0].is_short,
+     "fewer than 16 bytes are short");
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct error e = {0};
+    int code = cases[i].loopback ? 0 : ERR_COOKIE;
+    ok(psk_set_check(&lone, cases[i].address, &e) == code &&
+           psk_set_check(&mixed, cases[i].address, NULL) == code &&
+           psk_set_check(&fine, cases[i].address, NULL) == 0,
+       "listening on %s with a short one%s%s", cases[i].address, code ? ": " : "", e.text);
+  }
+}
+
+static void test_short_dialled(void) {
+  struct MHD_Daemon *node = serve_node();
+  struct visit v;
+  accepted = set_of("short", NULL);
+  ok(visit("127.0.0.1", port_of(node), &accepted.all[0], &v) == 0, "a short cookie is used on loopback: %s",
+     v.e.text);
+  /* An address of documentation (RFC 5737): the refusal comes before anything is sent there. */
+  ok(visit("192.0.2.1", 4370, &accepted.all[0], &v) == ERR_PERMISSION && v.session.too_short &&
+         !v.session.offered,
+     "elsewhere it is not: %s", v.e.text);
+  ok(strstr(v.e.text, "fewer than 16 bytes") && strstr(v.e.text, "(cookie)"), "and the message says why");
+  MHD_stop_daemon(node);
+  accepted = set_of("a-secret-of-two-nodes", NULL);
+}
+
+/* The server accepts two cookies, and the client's identity says which of them is meant. */
+static void test_two(void) {
+  struct MHD_Daemon *node = serve_node();
+  struct visit v;
+  struct psk_set old = accepted;
+  accepted = set_of("a-new-secret-of-theirs", "a-secret-of-two-nodes");
+  ok(visit("127.0.0.1", port_of(node), &accepted.all[0], &v) == 0, "the first cookie is accepted: %s",
+     v.e.text);
+  ok(visit("127.0.0.1", port_of(node), &right, &v) == 0, "the second one too: %s", v.e.text);
+  struct psk forged = wrong;
+  memcpy(forged.identity, right.identity, sizeof forged.identity);
+  ok(visit("127.0.0.1", port_of(node), &forged, &v) == ERR_COOKIE,
+     "the identity of one with the key of another is not: %s", v.e.text);
+  accepted = set_of("a-new-secret-of-theirs", NULL);
+  ok(visit("127.0.0.1", port_of(node), &right, &v) == ERR_COOKIE, "nor is one that has been retired: %s",
+     v.e.text);
+  accepted = old;
+  MHD_stop_daemon(node);
 }
 
 static void test_right(void) {
@@ -352,7 +446,12 @@ int main(void) {
                 bad = {.bytes = "another-secret-here", .len = 19};
   curl_global_init(CURL_GLOBAL_DEFAULT);
   if (psk_derive(&good, &right) || psk_derive(&bad, &wrong)) return 1;
+  accepted = (struct psk_set){.all = {right}, .count = 1};
   test_derive();
+  test_set();
+  test_short();
+  test_short_dialled();
+  test_two();
   test_right();
   test_wrong();
   test_strangers();

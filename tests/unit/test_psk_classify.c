@@ -18,6 +18,7 @@ static const struct {
     {CURLE_COULDNT_CONNECT, {0}, false, ERR_TCP, "no connection (tcp)"},
     {CURLE_SSL_CONNECT_ERROR, {0}, false, ERR_TLS, "does not speak TLS as nodes do (tls)"},
     {CURLE_SSL_CONNECT_ERROR, {.offered = true}, false, ERR_TLS, "does not speak TLS as nodes do (tls)"},
+    {CURLE_COULDNT_CONNECT, {.too_short = true}, false, ERR_PERMISSION, "fewer than 16 bytes"},
     {CURLE_SSL_CONNECT_ERROR, {.offered = true, .hung_up = true}, false, ERR_COOKIE, "the cookie is refused"},
     {CURLE_SSL_CONNECT_ERROR,
      {.offered = true, .alert = SSL_AD_DECRYPT_ERROR},

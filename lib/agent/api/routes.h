@@ -10,6 +10,9 @@
 #define ROUTE_TABLE(X)                                                                                       \
   X("GET",    "/v1/node",                  api_node_get,       0, "Facts about this node.")                  \
   X("DELETE", "/v1/node",                  api_node_stop,      0, "Stop this node in order.")                \
+  X("GET",    "/v1/cookies",               api_cookies_get,    0,                                          \
+    "The fingerprints of the cookies that this node uses.")                                                  \
+  X("POST",   "/v1/cookies/reload",        api_cookies_reload, 0, "Read the cookie file again.")             \
   X("GET",    "/v1/nodes",                 api_nodes_list,     0,                                          \
     "The connected nodes; with watch=1 a stream of nodeup and nodedown.")                                    \
   X("GET",    "/v1/nodes/*",               api_nodes_get,      0, "One connected node.")                     \

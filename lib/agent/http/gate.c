@@ -275,7 +275,7 @@ static void look(struct guest *v, int events) {
   if (n >= CLIENT_HELLO_HEAD && !size) {
     refuse(v, REFUSAL_ALIEN);
   } else if (size && (size_t)n >= size) {
-    enum client_hello verdict = client_hello_check(bytes, size, v->gate->config.psk);
+    enum client_hello verdict = client_hello_check(bytes, size, v->gate->config.psks);
     if (verdict != CLIENT_HELLO_PROVED) {
       send_alert(v, verdict);
       refuse(v, refusal_of(verdict));
@@ -361,12 +361,12 @@ static bool accept_one(struct gate *g) {
     return !g->shortage;
   }
   if (fd >= g->files && !push_out(g)) {
-    if (g->config.psk) note(g, REFUSAL_DESCRIPTORS, &from);
+    if (g->config.psks) note(g, REFUSAL_DESCRIPTORS, &from);
     close(fd);
     shortage(g);
     return false;
   }
-  if (g->config.psk)
+  if (g->config.psks)
     receive_guest(g, fd, &from, n);
   else
     g->config.enter(g->config.data, fd, &from.any, n);
@@ -389,7 +389,7 @@ static int least(int a, int b) {
 static void set_bounds(struct gate *g) {
   struct rlimit r;
   int files = getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur > 1 << 20 ? 1 << 20 : (int)r.rlim_cur;
-  g->files = files - (g->config.psk ? least(GATE_RESERVE, files / 4) : least(GATE_RESERVE_LOCAL, files / 8));
+  g->files = files - (g->config.psks ? least(GATE_RESERVE, files / 4) : least(GATE_RESERVE_LOCAL, files / 8));
   int max = g->config.guests_max ? g->config.guests_max : GATE_GUESTS_MAX;
   g->waiting_max = least(max, files / 4);
   g->address_max = least(GATE_ADDRESS_MAX, g->waiting_max / 4);

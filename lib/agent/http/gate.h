@@ -45,7 +45,8 @@ struct guest;
 
 struct gate_config {
   uv_loop_t *loop;
-  const struct psk *psk;     /* borrowed; NULL: the node's socket, whose connections need no proof */
+  const struct psk_set
+      *psks; /* borrowed, and may change; NULL: the node's socket, whose connections need no proof */
   struct refusals *refusals; /* borrowed */
   /* Gives a socket to the HTTP server, which owns it from then on, also when false says that it has no room.
    * The server has been told once gate_proved or gate_left is called. */

@@ -121,10 +121,10 @@ static int give_psk(void *cls, const struct MHD_Connection *conn, const char *id
                     size_t *n) {
   (void)conn;
   const struct listener *l = cls;
-  if (strcmp(identity, PSK_IDENTITY)) return -1;
-  *key = malloc(PSK_SIZE); /* MHD frees it */
+  const struct psk *psk = psk_set_find(&l->agent->psks, identity, strlen(identity));
+  *key = psk ? malloc(PSK_SIZE) : NULL; /* MHD frees it */
   if (!*key) return -1;
-  memcpy(*key, l->agent->psk.key, PSK_SIZE);
+  memcpy(*key, psk->key, PSK_SIZE);
   *n = PSK_SIZE;
   return 0;
 }
@@ -162,7 +162,7 @@ static struct MHD_Daemon *daemon_start(struct listener *l) {
 
 static int open_gate(struct listener *l, struct error *e) {
   struct gate_config config = {.loop = &l->agent->loop,
-                               .psk = l->remote ? &l->agent->psk : NULL,
+                               .psks = l->remote ? &l->agent->psks : NULL,
                                .refusals = &l->agent->server->refusals,
                                .enter = enter,
                                .data = l};
