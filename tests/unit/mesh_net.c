@@ -112,8 +112,12 @@ static struct transport *fake_open(void *carrier, const struct dial_target *to,
   (void)e;
   struct net_node *from = carrier;
   struct transport *l = calloc(1, sizeof *l);
-  *l = (struct transport){
-      .next = from->net->transports, .from = from, .port = to->port, .events = events, .data = data};
+  *l = (struct transport){.next = from->net->transports,
+                          .from = from,
+                          .port = to->port,
+                          .events = events,
+                          .data = data,
+                          .life.heard_ms = (int64_t)from->net->now};
   snprintf(l->node, sizeof l->node, "%s", to->node);
   from->net->transports = l;
   push(from->net, NET_OPEN, l, l, NULL, 0);
@@ -169,11 +173,11 @@ static void fake_part(struct transport *l, const char *bytes, size_t n) {
 static void fake_adopt(struct transport *l, struct incoming *in) {
   l->in = in;
   in->transport = l;
+  l->life.heard_ms = (int64_t)l->from->net->now;
 }
 
-static void fake_tick(struct transport *l, int heartbeat_ms) {
-  (void)heartbeat_ms;
-  l->from->ticks++;
+static void fake_life(const struct transport *l, struct transport_life *out) {
+  *out = l->life;
 }
 
 static const char *fake_source(const struct incoming *in) {
@@ -185,7 +189,7 @@ static const struct transport_class fake = {.offer = fake_offer,
                                             .withdraw = fake_withdraw,
                                             .open = fake_open,
                                             .write = fake_write,
-                                            .tick = fake_tick,
+                                            .life = fake_life,
                                             .part = fake_part,
                                             .close = fake_close,
                                             .adopt = fake_adopt,
@@ -223,6 +227,7 @@ static void run_line(struct net *net, struct transport *l, char *text) {
   if (first) {
     if (mesh_greet(in->at->mesh, in, text, strlen(text))) cut(net, in);
   } else if (in->transport) {
+    in->transport->life.heard_ms = (int64_t)net->now;
     int code = in->transport->events->line(in->transport->data, text, strlen(text));
     if (code && in->transport) net_lose(in->transport, code, "what it sends is not understood");
   }
@@ -251,8 +256,25 @@ static void run(struct net *net, struct net_step *s) {
   free(s);
 }
 
+static bool cut_off(const struct net *net, const struct net_node *from, const struct net_node *to) {
+  if (!to) return false;
+  return from->frozen || to->frozen || net->cut[from - net->node][to - net->node];
+}
+
+/* Is it held up by a cut, or a node that is frozen? */
+static bool is_held(struct net *net, const struct net_step *s) {
+  const struct dial_request *o = s->of;
+  const struct transport *l = s->of;
+  bool offer = s->kind == NET_OFFER || s->kind == NET_ANSWER;
+  const struct net_node *from = offer ? o->from : l->from;
+  const struct net_node *to = node_at(net, offer ? o->port : l->port);
+  bool there = cut_off(net, from, to), back = to && cut_off(net, to, from);
+  return s->kind == NET_LINE || s->kind == NET_END ? there : s->kind == NET_CUT ? back : there || back;
+}
+
 /* Is it the first step of its stream? */
-static bool is_due(const struct net *net, const struct net_step *s) {
+static bool is_due(struct net *net, const struct net_step *s) {
+  if (is_held(net, s)) return false;
   for (const struct net_step *other = net->first; other != s; other = other->next)
     if (other->stream == s->stream) return false;
   return true;
@@ -284,6 +306,56 @@ bool net_run(struct net *net) {
   for (int i = 0; i < 100000; i++)
     if (!net_step(net)) return true;
   return false;
+}
+
+/* --- time --- */
+
+struct earliest {
+  struct net_node *node;
+  uv_timer_t *timer;
+  uint64_t due;
+};
+
+static void look_at(uv_handle_t *h, void *data) {
+  struct earliest *e = data;
+  if (h->type != UV_TIMER || !uv_is_active(h) || uv_is_closing(h)) return;
+  uint64_t due = uv_now(h->loop) + uv_timer_get_due_in((uv_timer_t *)h);
+  if (e->timer && due >= e->due) return;
+  e->timer = (uv_timer_t *)h;
+  e->due = due;
+}
+
+static void set_clocks(struct net *net, uint64_t now) {
+  net->now = now;
+  for (int i = 0; i < NET_NODES; i++)
+    if (net->node[i].alive && !net->node[i].frozen) net->node[i].loop.time = now;
+}
+
+/* As uv_run does with a timer that is due. */
+static void fire(uv_timer_t *t) {
+  uv_timer_stop(t);
+  if (uv_timer_get_repeat(t)) uv_timer_again(t);
+  t->timer_cb(t);
+}
+
+bool net_pass(struct net *net, int ms) {
+  uint64_t until = net->now + (uint64_t)ms;
+  for (int i = 0; i < 100000; i++) {
+    struct earliest e = {0};
+    if (!net_run(net)) return false;
+    for (int j = 0; j < NET_NODES; j++)
+      if (net->node[j].alive && !net->node[j].frozen) uv_walk(&net->node[j].loop, look_at, &e);
+    if (!e.timer || e.due > until) break;
+    set_clocks(net, e.due > net->now ? e.due : net->now);
+    fire(e.timer);
+  }
+  set_clocks(net, until);
+  return net_run(net);
+}
+
+void net_cut(struct net_node *from, const struct net_node *to, bool cut) {
+  struct net *net = from->net;
+  net->cut[from - net->node][to - net->node] = cut;
 }
 
 /* --- the user of a mesh --------------------------------------------------------------------------------- */
@@ -348,7 +420,28 @@ static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char
   n->downs++;
 }
 
-static const struct mesh_events events = {.snapshot = on_snapshot,
+static void on_suspected(void *data, uint32_t incarnation, bool suspected) {
+  struct net_node *n = data;
+  (void)incarnation;
+  n->suspicions += suspected;
+  n->relieved += !suspected;
+}
+
+static void on_beat(void *data, json_t *fields) {
+  struct net_node *n = data;
+  json_object_set_new(fields, "from", json_string(n->name));
+}
+
+static void on_peer_beat(void *data, uint32_t incarnation, const json_t *fields) {
+  struct net_node *n = data;
+  const char *from = json_string_value(json_object_get(fields, "from"));
+  n->beats += from && !strcmp(from, nodetab_name(n->nodes, incarnation));
+}
+
+static const struct mesh_events events = {.suspected = on_suspected,
+                                          .beat = on_beat,
+                                          .peer_beat = on_peer_beat,
+                                          .snapshot = on_snapshot,
                                           .synced = on_synced,
                                           .signal = on_signal,
                                           .undeliverable = on_undeliverable,
@@ -360,6 +453,7 @@ static const struct mesh_events events = {.snapshot = on_snapshot,
 struct net *net_new(uint64_t seed) {
   struct net *net = calloc(1, sizeof *net);
   net->seed = seed;
+  net->now = 1000;
   net->end = &net->first;
   return net;
 }
@@ -376,7 +470,9 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
   n->life++;
   n->alive = true;
   n->crashing = false;
+  n->frozen = false;
   uv_loop_init(&n->loop);
+  n->loop.time = net->now;
   struct mesh_config config = {.loop = &n->loop,
                                .nodes = n->nodes,
                                .log = &n->log,
@@ -385,7 +481,7 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                .address = "127.0.0.1",
                                .port = n->port,
                                .mesh = mesh,
-                               .heartbeat_ms = 1,
+                               .heartbeat_ms = NET_HEARTBEAT,
                                .connect_timeout_ms = connect_timeout_ms,
                                .transport = &fake,
                                .carrier = n};

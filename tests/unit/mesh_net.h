@@ -11,7 +11,7 @@
 
 #include "agent/mesh/handshake.h"
 
-enum { NET_NODES = 4, NET_MESSAGES = 4096 };
+enum { NET_NODES = 4, NET_MESSAGES = 4096, NET_HEARTBEAT = 100 };
 
 struct net_pair { /* messages from one node to another, numbered from 1 */
   int sent, received, last;
@@ -35,11 +35,15 @@ struct net_node {
   int connects, outcomes; /* net_connect, and how many of them have ended */
   struct error last;      /* outcome */
   const char *again;      /* the next outcome connects to this node, once */
-  int synced, downs, self_downs, ticks, busy, refused;
+  int synced, downs, self_downs, busy, refused;
+  int suspicions, relieved, beats; /* events: suspected and not any more; beats of peers */
+  bool frozen;                     /* what is sent to it waits, and its timers do not fire */
 };
 
 struct net {
   struct net_node node[NET_NODES];
+  bool cut[NET_NODES][NET_NODES]; /* bytes of the first node do not reach the second; they wait */
+  uint64_t now;                   /* of all clocks, in ms */
   uint64_t seed;
   unsigned long steps;
   struct net_step *first, **end;
@@ -54,7 +58,7 @@ void net_free(struct net *net); /* stops the nodes first */
 uint64_t net_random(struct net *net, uint64_t below);
 
 /* Starts node i, named name, at port 4370 + i, with a creation of its own.  The mesh flag and the time to
- * connect (0: the usual) are the config's. */
+ * connect (0: the usual) are the config's; a heartbeat is NET_HEARTBEAT. */
 struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, int connect_timeout_ms);
 void net_stop(struct net_node *n);  /* in order */
 void net_crash(struct net_node *n); /* its connections break, and nobody is told why */
@@ -62,6 +66,12 @@ void net_crash(struct net_node *n); /* its connections break, and nobody is told
 /* Runs one step; false when there is none.  net_run runs them all, and fails after very many. */
 bool net_step(struct net *net);
 bool net_run(struct net *net);
+/* Lets time pass: fires the timers of all nodes as they are due, and runs all steps in between.  False when
+ * steps never end. */
+bool net_pass(struct net *net, int ms);
+/* Cuts one direction between two nodes, or heals it.  Connections are made in both directions or not at all.
+ */
+void net_cut(struct net_node *from, const struct net_node *to, bool cut);
 /* Runs one step of a kind, the oldest; false when there is none. */
 enum net_kind { NET_OFFER, NET_ANSWER, NET_OPEN, NET_LINE, NET_END, NET_CUT };
 bool net_step_of(struct net *net, enum net_kind kind);
@@ -99,6 +109,7 @@ struct transport {
   struct incoming *in, *out; /* theirs that it adopted; the far end of ours */
   struct buf text;           /* all that was written */
   bool closed, parted;
+  struct transport_life life;
   int write_code; /* what writing fails with */
 };
 

@@ -1,6 +1,8 @@
 /* The mesh over a made-up network (mesh_net.h): how nodes meet and part, in any order of what happens. */
 #include "mesh_net.h"
 
+#include "agent/mesh/liveness.h"
+
 #include "tap.h"
 
 #include <stdlib.h>
@@ -342,8 +344,9 @@ static void test_again(void) {
 static void test_deadline(void) {
   struct net *net = net_new(0);
   struct net_node *one = net_start(net, 0, "one@a", true, 1);
-  net_connect(one, &(struct net_node){.name = "two@b"});
-  for (int i = 0; !one->outcomes && i < 10000; i++) uv_run(&one->loop, UV_RUN_ONCE);
+  net_cut(one, net_start(net, 1, "two@b", true, 0), true);
+  net_connect_at(one, "two@b:4371");
+  net_pass(net, 1);
   ok(one->last.code == ERR_TIMEOUT, "who is silent is given up: %s", one->last.text);
   is(one->last.text, "two@b: no answer within 0.001 s (timeout)", "the time is told");
   net_free(net);
@@ -373,9 +376,110 @@ static void test_heartbeat(void) {
   struct net *net = two_nodes(&one, &two);
   net_connect(one, two);
   net_run(net);
-  for (int i = 0; one->ticks < 3 && i < 10000; i++) uv_run(&one->loop, UV_RUN_ONCE);
-  ok(one->ticks == 3, "a link that is up hears each heartbeat");
+  net_pass(net, 3 * NET_HEARTBEAT);
+  ok(one->beats == 3 && two->beats == 3,
+     "each heartbeat is told to the user of the peer, with fields of its own");
+  ok(net_pass(net, 100 * NET_HEARTBEAT) && !one->suspicions && !two->suspicions && !one->downs,
+     "a link on which nothing else is said is never suspected");
   net_free(net);
+}
+
+static bool loses(const struct net_node *n, const char *peer) {
+  return net_peer(n, peer)->state != PEER_UP;
+}
+
+/* Nothing of the one reaches the other; the other way round all is well. */
+static void test_one_way(void) {
+  for (int cut_other = 0; cut_other < 2; cut_other++) {
+    struct net_node *one, *two;
+    struct net *net = two_nodes(&one, &two);
+    net_connect(one, two);
+    net_run(net);
+    net_pass(net, 5 * NET_HEARTBEAT / 2);
+    net_cut(cut_other ? two : one, cut_other ? one : two, true);
+    net_pass(net, NET_HEARTBEAT * 3 / 2 + 10);
+    ok(one->suspicions == 1 && two->suspicions == 1, "a cut of one direction: both ends suspect it soon");
+    net_pass(net, NET_HEARTBEAT * 3 / 2 - 20);
+    ok(!loses(one, "two@b") && !loses(two, "one@a"), "before four heartbeats nothing is lost");
+    net_pass(net, NET_HEARTBEAT + 20);
+    ok(loses(one, "two@b") && loses(two, "one@a"), "after four both have lost it");
+    ok(one->downs == 1 && two->downs == 1, "once");
+    net_free(net);
+  }
+}
+
+static void test_suspicion_ends(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two);
+  struct member m;
+  net_connect(one, two);
+  net_run(net);
+  net_cut(two, one, true);
+  net_pass(net, 3 * NET_HEARTBEAT);
+  ok(one->suspicions == 1 && mesh_find(one->mesh, "two@b", &m) && m.up && m.suspected,
+     "a silent peer is suspected, and shown as such");
+  net_cut(two, one, false);
+  net_pass(net, 1);
+  ok(one->relieved == 1 && mesh_find(one->mesh, "two@b", &m) && m.up && !m.suspected, "until it is heard");
+  ok(net_pass(net, 10 * NET_HEARTBEAT) && !one->downs && !two->downs && one->suspicions == 1,
+     "and the link goes on");
+  net_free(net);
+}
+
+static void test_frozen(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two);
+  net_connect(one, two);
+  net_run(net);
+  two->frozen = true;
+  net_pass(net, 7 * NET_HEARTBEAT / 2);
+  two->frozen = false;
+  ok(net_pass(net, 10 * NET_HEARTBEAT) && !one->downs && !two->downs,
+     "a node that was stopped reads what has come before it judges its peers");
+  two->frozen = true;
+  net_pass(net, 4 * NET_HEARTBEAT + 10);
+  ok(loses(one, "two@b"), "one that is stopped for longer is lost");
+  two->frozen = false;
+  net_pass(net, 10);
+  ok(loses(two, "one@a"), "and sees that as it goes on");
+  net_free(net);
+}
+
+/* Beats without an answer do not count while many bytes move. */
+static void test_bulk(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two);
+  net_connect(one, two);
+  net_run(net);
+  struct transport_life *life = &net_peer(one, "two@b")->transport->life;
+  net_cut(two, one, true); /* its answers wait behind a large line, of which pieces come in */
+  for (int i = 0; i < 40; i++) {
+    net_pass(net, NET_HEARTBEAT / 2);
+    life->heard_ms = (int64_t)net->now;
+    life->in += 4 * (uint64_t)LIVENESS_BULK;
+  }
+  ok(!one->downs && !one->suspicions, "a large message is a sign of life, from the first to the last byte");
+  net_pass(net, 5 * NET_HEARTBEAT);
+  ok(one->downs == 1, "and no longer");
+  net_free(net);
+}
+
+static void test_beat_lines(void) {
+  static const char *const bad[] = {"{\"beat\":1}", "{\"beat\":{}}", "{\"pong\":\"x\"}", "{\"pong\":99}",
+                                    "{ \"beat\":{\"n\":1}}"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    struct puppet *t = puppet_in(PEER_UP);
+    ok(!say_line(t, bad[i]), "%s is refused", bad[i]);
+    puppet_free(t);
+  }
+  struct puppet *t = puppet_in(PEER_UP);
+  size_t before = t->peer->transport->text.len;
+  ok(say_line(t, "{\"beat\":{\"n\":7,\"later\":[1]}}"), "a beat is taken");
+  is(t->peer->transport->text.data + before, "{\"pong\":7}\n", "and answered");
+  puppet_free(t);
+  t = puppet_in(PEER_GREETED);
+  ok(!say_line(t, "{\"beat\":{\"n\":7}}"), "none comes before both streams stand");
+  puppet_free(t);
 }
 
 /* --- hellos that are refused ---------------------------------------------------------------------------- */
@@ -764,6 +868,11 @@ int main(void) {
   test_deadline();
   test_slow_member();
   test_heartbeat();
+  test_one_way();
+  test_suspicion_ends();
+  test_frozen();
+  test_bulk();
+  test_beat_lines();
   test_refused();
   test_loopback_only();
   test_many();

@@ -23,6 +23,7 @@ struct dialler {
   bool refuses;
   char method[16], path[32];
   int resumed, cancelled;
+  size_t backlog;
 };
 
 static struct dialler dialler;
@@ -61,6 +62,11 @@ int dial_resume(struct dial_request *r) {
   if (r->paused) dialler.resumed++;
   r->paused = false;
   return 0;
+}
+
+size_t dial_backlog(const struct dial_request *r) {
+  (void)r;
+  return dialler.backlog;
 }
 
 void dial_cancel(struct dial_request *r) {
@@ -318,21 +324,25 @@ static void test_busy(void) {
   finish(&u);
 }
 
-static void test_tick(void) {
+static void test_life(void) {
   struct user u;
   bool ended;
+  struct transport_life before, after;
   struct incoming *in = open_both(&u);
-  transport_http.tick(u.transport, 100000);
-  is(pull(100, &ended), "\n", "a heartbeat is an empty line");
-  if (write_text(&u, "a\n")) abort();
-  transport_http.tick(u.transport, 100000);
-  is(pull(100, &ended), "a\n", "unless a line was written");
-  transport_http.tick(u.transport, 100000);
-  is(pull(100, &ended), "\n", "since the last");
-  int64_t until = clock_ns() + INT64_C(10000000000);
-  while (u.transport && clock_ns() < until) transport_http.tick(u.transport, 1);
-  ok(u.downs == 1 && u.why.code == ERR_TIMEOUT, "a peer that is silent for four heartbeats is lost: %s",
-     u.why.text);
+  transport_http.life(u.transport, &before);
+  if (write_text(&u, "abcdef\n")) abort();
+  transport_http.life(u.transport, &after);
+  ok(after.waiting == 7 && after.out == before.out, "what was written waits");
+  pull(4, &ended);
+  dialler.backlog = 3;
+  transport_http.life(u.transport, &after);
+  ok(after.waiting == 6 && after.out == before.out + 1, "until the peer's host has it");
+  int64_t until = clock_ns() / 1000000 + 3;
+  while (clock_ns() / 1000000 < until) {
+  }
+  if (incoming_bytes(in, "no line", 7)) abort();
+  transport_http.life(u.transport, &after);
+  ok(after.heard_ms >= until && after.in == before.in + 7, "any byte is a sign of life");
   incoming_closed(in);
   finish(&u);
 }
@@ -346,6 +356,6 @@ int main(void) {
   test_close();
   test_part();
   test_busy();
-  test_tick();
+  test_life();
   return tap_end();
 }

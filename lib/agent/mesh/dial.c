@@ -10,8 +10,10 @@
 #include "wire/exchange.h"
 
 #include <curl/curl.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 
 enum {
   ANSWER_MAX = 16 << 20,
@@ -38,9 +40,10 @@ struct dial_request {
   struct exchange exchange;
   char node[NODENAME_SIZE];
   const struct dial_source *source;
-  bool started; /* libcurl has asked for the first bytes */
-  bool told;    /* the user knows that */
-  bool paused;  /* until dial_resume */
+  bool started;     /* libcurl has asked for the first bytes */
+  bool told;        /* the user knows that */
+  bool paused;      /* until dial_resume */
+  curl_socket_t fd; /* its connection's, as libcurl has last said; or CURL_SOCKET_BAD */
   dial_done *done;
   void *data;
   struct dial_request *next, **pprev;
@@ -182,10 +185,17 @@ static struct dial_socket *socket_new(struct dialler *d, curl_socket_t fd) {
   return NULL;
 }
 
+/* Of two sockets that race to connect, libcurl names the winner last. */
+static void note_socket(CURL *easy, curl_socket_t fd, bool polled) {
+  struct dial_request *r = NULL;
+  curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&r);
+  if (r && (polled || r->fd == fd)) r->fd = polled ? fd : CURL_SOCKET_BAD;
+}
+
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *socket_data) {
-  (void)easy;
   struct dialler *d = cls;
   struct dial_socket *w = socket_data;
+  note_socket(easy, fd, what != CURL_POLL_REMOVE);
   if (what == CURL_POLL_REMOVE) {
     if (!w) return 0;
     curl_multi_assign(d->multi, fd, NULL);
@@ -302,7 +312,8 @@ static struct dial_request *request_new(struct dialler *d, const struct dial_tar
     error_set(e, ERR_NOMEM, "%s: %s", to->node, err_sentence(ERR_NOMEM));
     return NULL;
   }
-  *r = (struct dial_request){.dialler = d, .source = source, .done = done, .data = data};
+  *r = (struct dial_request){
+      .dialler = d, .source = source, .done = done, .data = data, .fd = CURL_SOCKET_BAD};
   if (!request_start(r, to, given, e)) return r;
   free_request(r);
   return NULL;
@@ -331,6 +342,11 @@ int dial_resume(struct dial_request *r) {
   if (!r->paused) return 0;
   r->paused = false;
   return curl_easy_pause(r->easy, CURLPAUSE_CONT) == CURLE_OUT_OF_MEMORY ? ERR_NOMEM : 0;
+}
+
+size_t dial_backlog(const struct dial_request *r) {
+  int n;
+  return r->fd == CURL_SOCKET_BAD || ioctl(r->fd, SIOCOUTQ, &n) ? 0 : (size_t)n;
 }
 
 void dial_cancel(struct dial_request *r) {

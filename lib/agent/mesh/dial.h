@@ -54,6 +54,9 @@ struct dial_request *dial_upload(struct dialler *d, const struct dial_target *to
                                  struct error *e);
 int dial_resume(struct dial_request *r) MUST_CHECK; /* 0 or ERR_NOMEM */
 
+/* Bytes that libcurl has sent and the other host has not acknowledged; 0 when that is not known. */
+size_t dial_backlog(const struct dial_request *r);
+
 /* Ends a request; done does not run.  Accepts NULL.  Not from within the source's read. */
 void dial_cancel(struct dial_request *r);
 

@@ -9,6 +9,7 @@
 #include "agent/mesh/handshake.h"
 
 #include "agent/mesh/hello.h"
+#include "agent/mesh/liveness.h"
 #include "wire/json.h"
 
 #include <string.h>
@@ -255,16 +256,51 @@ static int merge_names(struct peer *p, struct peer_detail *d) {
   return 0;
 }
 
-/* A line that is no frame: {"names": …} or {"bye": why}. */
-static int control_line(struct peer *p, const char *text, size_t n) {
+static int take_names(struct peer *p, const json_t *names) {
+  return peer_event(p, PEER_NAMES, &(struct peer_detail){.names = names});
+}
+
+static int take_bye(struct peer *p, const json_t *why) {
   struct error e;
-  json_t *line = json_parse(text, n, &e), *names = json_object_get(line, "names");
-  const char *bye = json_string_value(json_object_get(line, "bye"));
-  if (bye) error_set(&e, ERR_LOST, "%s: %.100s", p->name.full, bye);
-  if (names || bye)
-    peer_event(p, names ? PEER_NAMES : PEER_BYE, &(struct peer_detail){.names = names, .why = &e});
+  if (!json_is_string(why)) return ERR_BAD_VALUE;
+  error_set(&e, ERR_LOST, "%s: %.100s", p->name.full, json_string_value(why));
+  return peer_event(p, PEER_BYE, &(struct peer_detail){.why = &e});
+}
+
+/* The lines that are no frames: objects of one member each. */
+static const struct control {
+  const char *key;
+  enum peer_state first; /* in an earlier state of the peer the line is an error */
+  size_t max;            /* bytes of the line */
+  int (*take)(struct peer *p, const json_t *value);
+} controls[] = {
+    {"names", PEER_GREETED, FRAME_MAX, take_names},
+    {"bye", PEER_GREETED, 4 << 10, take_bye},
+    {"beat", PEER_SYNCING, 64 << 10, liveness_take_beat},
+    {"pong", PEER_SYNCING, 1 << 10, liveness_take_pong},
+};
+enum { CONTROLS = sizeof controls / sizeof *controls };
+
+/* {"key": …}: the key is read before the line is parsed, which may be long. */
+static const struct control *control_of(const char *text, size_t n) {
+  for (int i = 0; i < CONTROLS; i++) {
+    size_t len = strlen(controls[i].key);
+    if (n > len + 3 && !memcmp(text, "{\"", 2) && !memcmp(text + 2, controls[i].key, len) &&
+        text[len + 2] == '"')
+      return &controls[i];
+  }
+  return NULL;
+}
+
+static int control_line(struct peer *p, const char *text, size_t n) {
+  const struct control *c = control_of(text, n);
+  struct error e;
+  if (!c || p->state < c->first) return ERR_BAD_VALUE;
+  if (n > c->max) return ERR_TOO_LARGE;
+  json_t *line = json_parse(text, n, &e), *value = json_object_get(line, c->key);
+  int code = value ? c->take(p, value) : ERR_BAD_JSON;
   json_decref(line);
-  return names || bye ? 0 : ERR_BAD_JSON;
+  return code;
 }
 
 /* A frame comes behind the peer's names, and a peer sends these when both streams stand: never before
@@ -273,6 +309,7 @@ static int control_line(struct peer *p, const char *text, size_t n) {
 static int on_line(void *data, char *text, size_t n) {
   struct peer *p = data;
   struct mesh *m = p->mesh;
+  if (p->suspected) liveness_line(p);
   if (*text == '{') return control_line(p, text, n);
   if (p->state < PEER_SYNCING) return ERR_BAD_VALUE;
   struct signal *s;
@@ -308,6 +345,7 @@ static int say_bye(struct peer *p, struct peer_detail *d) {
 }
 
 static void enter_syncing(struct peer *p) {
+  liveness_start(p);
   int code = write_line(p, "names", p->mesh->events->snapshot(p->mesh->data));
   if (code)
     peer_fail(p, code, err_sentence(code));
@@ -318,6 +356,7 @@ static void enter_syncing(struct peer *p) {
 static void enter_down(struct peer *p, enum peer_state from, const struct error *why) {
   struct error e = {.code = ERR_LOST};
   if (why) e = *why; /* a copy: it may be the peer's own, which a new connection changes */
+  liveness_stop(p);
   carrier_of(p)->close(p->transport);
   p->transport = NULL;
   carrier_of(p)->withdraw(p->offer);

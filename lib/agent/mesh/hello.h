@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-enum { LINK_VERSION = 2 }; /* of what nodes say to each other; nodes of two versions do not meet */
+enum { LINK_VERSION = 3 }; /* of what nodes say to each other; nodes of two versions do not meet */
 
 struct hello {
   struct nodename name;

@@ -8,6 +8,7 @@
 #include "agent/mesh/mesh.h"
 
 #include "agent/mesh/handshake.h"
+#include "agent/mesh/liveness.h"
 #include "base/clock.h"
 
 #include <stdlib.h>
@@ -54,6 +55,7 @@ static struct peer *add_peer(struct mesh *m, const struct nodename *name) {
   p->queue_end = &p->queue;
   uv_timer_init(m->config.loop, &p->deadline);
   p->deadline.data = p;
+  liveness_init(p);
   return p;
 }
 
@@ -322,7 +324,8 @@ static struct member member_of(const struct peer *p) {
                          .kernel = npid_make(p->incarnation, 0),
                          .creation = nodetab_creation(nodes, p->incarnation),
                          .id = nodetab_node_id(nodes, p->incarnation),
-                         .up = p->state == PEER_UP};
+                         .up = p->state == PEER_UP,
+                         .suspected = p->state == PEER_UP && p->suspected};
 }
 
 void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data) {
@@ -343,10 +346,7 @@ bool mesh_find(struct mesh *m, const char *node, struct member *out) {
 /* --- the mesh's life ------------------------------------------------------------------------------------ */
 
 static void on_heartbeat(uv_timer_t *t) {
-  struct mesh *m = t->data;
-  for (size_t i = 0; i < m->count; i++)
-    if (m->all[i]->state >= PEER_SYNCING)
-      m->config.transport->tick(m->all[i]->transport, m->config.heartbeat_ms);
+  liveness_beat(t->data);
 }
 
 int mesh_new(const struct mesh_config *config, const struct mesh_events *events, void *data,
@@ -375,7 +375,10 @@ void mesh_finish(struct mesh *m) {
   if (!m) return;
   mesh_stop(m);
   uv_close((uv_handle_t *)&m->heartbeat, NULL);
-  for (size_t i = 0; i < m->count; i++) uv_close((uv_handle_t *)&m->all[i]->deadline, NULL);
+  for (size_t i = 0; i < m->count; i++) {
+    uv_close((uv_handle_t *)&m->all[i]->deadline, NULL);
+    uv_close((uv_handle_t *)&m->all[i]->liveness, NULL);
+  }
 }
 
 void mesh_free(struct mesh *m) {

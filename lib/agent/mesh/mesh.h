@@ -42,6 +42,14 @@ struct mesh_events {
   void (*undeliverable)(void *data, struct signal *s, int code, const char *reason);
   /* The queue to that node is full, or has room again. */
   void (*busy)(void *data, uint32_t incarnation, bool busy);
+  /* Whether the peer is suspected has changed: it was quiet for 1.5 heartbeats, or is heard again.  A peer
+   * that goes down is told by `down` alone.  May be NULL, as may the next two. */
+  void (*suspected)(void *data, uint32_t incarnation, bool suspected);
+  /* Puts what all peers are to be told into the beat (borrowed), which goes out every heartbeat.  "n" and
+   * "members" are the mesh's. */
+  void (*beat)(void *data, json_t *fields);
+  /* The beat (borrowed) of a peer that is up. */
+  void (*peer_beat)(void *data, uint32_t incarnation, const json_t *fields);
   /* The connection of that number to a peer that signals may have gone to or come from is lost. */
   void (*down)(void *data, uint32_t incarnation, uint32_t epoch, const char *reason);
 };
@@ -95,6 +103,7 @@ struct member {
   npid kernel;
   uint32_t creation, id;
   bool up;
+  bool suspected; /* up, and quiet for more than 1.5 heartbeats */
 };
 /* Every node ever met (up or not), in the order of meeting. */
 void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data);

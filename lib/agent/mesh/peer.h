@@ -72,6 +72,8 @@ struct peer_detail {
   bool known;                /* OFFER, out: the peer is connected, and nothing is to be done */
 };
 
+enum { PEER_BEATS = 8 };
+
 struct waiter {
   struct waiter *next;
   mesh_done *done;
@@ -95,6 +97,15 @@ struct peer {
   struct waiter *waiters; /* who wants to know when it is up and its members are, too */
   int joins;              /* members of the peer that are still being connected to */
   uv_timer_t deadline;
+
+  /* liveness.c, from SYNCING on */
+  uv_timer_t liveness;
+  uint64_t asked;             /* number of the oldest beat that the peer has not answered */
+  int64_t asked_ms;           /* when that was sent; 0: each was answered */
+  struct transport_life life; /* as of the last beat */
+  bool suspected;             /* quiet for more than 1.5 heartbeats */
+  bool second_look;           /* it seems lost, and is judged when the sockets have been read */
+
   struct signal *queue, **queue_end; /* signals to it, until SYNCING */
   size_t queued;                     /* their weight */
   int64_t failed_ns;                 /* when a connection last failed; 0: it did not */
@@ -109,8 +120,10 @@ struct mesh {
   size_t count;
   struct mesh_subscriber *subscribers;
   uv_timer_t heartbeat;
-  struct frames frames; /* scratch: the frame being read */
-  struct buf line;      /* scratch: the frame being written */
+  uint64_t beats;              /* sent so far */
+  int64_t beat_ms[PEER_BEATS]; /* when the last of them were sent, each at its number modulo PEER_BEATS */
+  struct frames frames;        /* scratch: the frame being read */
+  struct buf line;             /* scratch: the frame being written */
   bool stopping;
 };
 

@@ -20,8 +20,8 @@ struct transport {
   bool busy;        /* as the event last said */
   bool parting;     /* our stream ends behind the queue */
   bool dead;        /* down has run, or nobody wants it */
-  bool spoke;       /* something was written since the last tick */
-  int64_t heard_ns; /* when the last bytes came in */
+  int64_t heard_ms; /* when the last bytes came in */
+  uint64_t in_bytes, written;
 };
 
 struct incoming {
@@ -102,7 +102,7 @@ static struct transport *transport_open(void *carrier, const struct dial_target 
     error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return NULL;
   }
-  *t = (struct transport){.events = events, .data = data, .heard_ns = clock_ns()};
+  *t = (struct transport){.events = events, .data = data, .heard_ms = clock_ns() / 1000000};
   snprintf(t->peer, sizeof t->peer, "%s", to->node);
   t->out = dial_upload(carrier, to, "/v1/link", &transport_source, on_out_done, t, e);
   if (t->out) return t;
@@ -114,21 +114,16 @@ static int transport_write(struct transport *t, const char *bytes, size_t n) {
   if (waiting(t) > TRANSPORT_QUEUE_MAX) return ERR_BUSY;
   buf_append(&t->queue, bytes, n);
   if (!buf_ok(&t->queue)) return ERR_NOMEM;
-  t->spoke = true;
+  t->written += n;
   check_busy(t);
   return t->out ? dial_resume(t->out) : 0;
 }
 
-static void transport_tick(struct transport *t, int heartbeat_ms) {
-  int64_t silence_ms = (clock_ns() - t->heard_ns) / 1000000;
-  if (silence_ms > 4 * (int64_t)heartbeat_ms) {
-    struct error e;
-    error_set(&e, ERR_TIMEOUT, "%s: silent for %.1f s (timeout)", t->peer, (double)silence_ms / 1000);
-    lose(t, &e);
-    return;
-  }
-  if (!t->spoke && transport_write(t, "\n", 1)) return; /* the queue is full: lines are on their way */
-  t->spoke = false;
+static void transport_life(const struct transport *t, struct transport_life *out) {
+  size_t left = waiting(t) + (t->out ? dial_backlog(t->out) : 0);
+  if (left > t->written) left = t->written; /* the backlog counts what TLS and HTTP add */
+  *out = (struct transport_life){
+      .heard_ms = t->heard_ms, .in = t->in_bytes, .out = t->written - left, .waiting = left};
 }
 
 static void transport_close(struct transport *t) {
@@ -163,7 +158,7 @@ static void transport_part(struct transport *t, const char *bytes, size_t n) {
 static void transport_adopt(struct transport *t, struct incoming *in) {
   t->in = in;
   in->transport = t;
-  t->heard_ns = clock_ns();
+  t->heard_ms = clock_ns() / 1000000;
 }
 
 static const char *incoming_source(const struct incoming *in) {
@@ -183,7 +178,10 @@ static int on_line(void *data, char *text, size_t n) {
 
 int incoming_bytes(void *incoming, const char *bytes, size_t n) {
   struct incoming *in = incoming;
-  if (in->transport) in->transport->heard_ns = clock_ns();
+  if (in->transport) {
+    in->transport->heard_ms = clock_ns() / 1000000;
+    in->transport->in_bytes += n;
+  }
   int code = lines_feed(&in->lines, bytes, n, on_line, in);
   if (!code || !in->transport) return code;
   struct error e;
@@ -228,7 +226,7 @@ const struct transport_class transport_http = {
     .withdraw = dial_cancel,
     .open = transport_open,
     .write = transport_write,
-    .tick = transport_tick,
+    .life = transport_life,
     .part = transport_part,
     .close = transport_close,
     .adopt = transport_adopt,

@@ -23,6 +23,14 @@ struct transport_events {
   void (*down)(void *data, const struct error *e); /* it is lost; the last event: it frees itself */
 };
 
+/* How the bytes of a transport move; see mesh/liveness.h for what follows from it. */
+struct transport_life {
+  int64_t heard_ms; /* when the last bytes came in, or the transport was opened (CLOCK_MONOTONIC) */
+  uint64_t in;      /* bytes that have come in */
+  uint64_t out;     /* bytes that the peer's host has acknowledged, nearly */
+  size_t waiting;   /* bytes that it has not */
+};
+
 /* What carries links, as a table of functions: transport_http below, or a test's own.  No event runs before
  * open or offer have returned. */
 struct transport_class {
@@ -38,9 +46,8 @@ struct transport_class {
   /* Queues whole lines.  ERR_BUSY when more than TRANSPORT_QUEUE_MAX wait already, ERR_NOMEM. */
   MUST_CHECK int (*write)(struct transport *t, const char *bytes, size_t n);
 
-  /* To be called at each heartbeat: sends an empty line unless something was written since the last, and
-   * loses the transport when the peer was silent for more than four heartbeats. */
-  void (*tick)(struct transport *t, int heartbeat_ms);
+  /* What the connections say of the peer's life.  Any state. */
+  void (*life)(const struct transport *t, struct transport_life *out);
 
   /* Ends it in order: the bytes (a whole line; NULL: none) are the last of this node's stream.  No event
    * runs any more; what the peer still sends is dropped.  The transport frees itself. */

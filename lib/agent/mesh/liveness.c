@@ -1,0 +1,149 @@
+/* Invariant: the timer of a peer runs from SYNCING until DOWN, and then alone.  `asked` is the number of the
+ * oldest beat that the peer has not answered, and asked_ms the time at which it was sent; asked_ms is 0 when
+ * each was answered.
+ *
+ * Orderings: a process that was stopped, or kept from running, finds its timers due before it has read what
+ * lies in its sockets.  So a peer that seems lost is judged at a second look, one turn of the loop later, and
+ * the sockets are read between the two.  All times are the loop's (monotonic): a wall clock that jumps
+ * changes nothing. */
+#include "agent/mesh/liveness.h"
+
+#include "agent/mesh/handshake.h"
+#include "wire/json.h"
+
+#include <string.h>
+
+static int64_t now_ms(const struct mesh *m) {
+  return (int64_t)uv_now(m->config.loop);
+}
+
+static struct transport_life life_of(const struct peer *p) {
+  struct transport_life life;
+  p->mesh->config.transport->life(p->transport, &life);
+  return life;
+}
+
+/* The beat before the oldest one without an answer has arrived; the link may have died right behind it. */
+static int64_t asked_since(const struct peer *p) {
+  return p->asked_ms ? p->asked_ms - p->mesh->config.heartbeat_ms : INT64_MAX;
+}
+
+static int64_t quiet_since(const struct peer *p) {
+  int64_t heard = life_of(p).heard_ms, asked = asked_since(p);
+  return asked < heard ? asked : heard;
+}
+
+/* When many bytes have moved since the last beat, an answer may wait behind them. */
+static void excuse_bulk(struct peer *p) {
+  struct transport_life before = p->life, life = life_of(p);
+  bool in = life.in - before.in > LIVENESS_BULK;
+  bool out = before.waiting > LIVENESS_BULK && life.out > before.out;
+  if (p->asked_ms && (in || out)) p->asked_ms = now_ms(p->mesh) + p->mesh->config.heartbeat_ms;
+}
+
+static void set_suspected(struct peer *p, bool suspected) {
+  const struct mesh *m = p->mesh;
+  if (p->suspected == suspected) return;
+  p->suspected = suspected;
+  if (p->state == PEER_UP && m->events->suspected) m->events->suspected(m->data, p->incarnation, suspected);
+}
+
+static void lose(struct peer *p, int64_t quiet_ms) {
+  char what[96];
+  bool deaf = asked_since(p) < life_of(p).heard_ms;
+  snprintf(what, sizeof what, deaf ? "no answer for %.1f s (timeout)" : "silent for %.1f s (timeout)",
+           (double)quiet_ms / 1000);
+  peer_fail(p, ERR_TIMEOUT, what);
+}
+
+static void on_due(uv_timer_t *t) {
+  struct peer *p = t->data;
+  excuse_bulk(p);
+  int64_t heartbeat = p->mesh->config.heartbeat_ms, since = quiet_since(p), quiet = now_ms(p->mesh) - since;
+  int64_t suspect = heartbeat * 3 / 2, lost = heartbeat * LIVENESS_LOST, next;
+  if (quiet >= lost && p->second_look) {
+    lose(p, quiet);
+    return;
+  }
+  p->second_look = quiet >= lost;
+  set_suspected(p, quiet >= suspect);
+  next = p->second_look ? 1 : (p->suspected ? lost : suspect) - quiet;
+  if (p->suspected && next > heartbeat / 4) next = heartbeat / 4; /* bytes inside a line end a suspicion */
+  uv_timer_start(t, on_due, next > 0 ? (uint64_t)next : 1, 0);
+}
+
+void liveness_init(struct peer *p) {
+  uv_timer_init(p->mesh->config.loop, &p->liveness);
+  p->liveness.data = p;
+}
+
+void liveness_start(struct peer *p) {
+  p->asked_ms = 0;
+  p->suspected = p->second_look = false;
+  p->life = life_of(p);
+  uv_timer_start(&p->liveness, on_due, (uint64_t)p->mesh->config.heartbeat_ms * 3 / 2, 0);
+}
+
+void liveness_stop(struct peer *p) {
+  uv_timer_stop(&p->liveness);
+  p->suspected = false;
+}
+
+void liveness_line(struct peer *p) {
+  if (p->suspected && now_ms(p->mesh) - quiet_since(p) < p->mesh->config.heartbeat_ms * 3 / 2)
+    set_suspected(p, false);
+}
+
+/* --- beats ---------------------------------------------------------------------------------------------- */
+
+/* Beats that find the queue full are not missed: lines are on their way. */
+static void send_line(struct peer *p, const struct buf *line) {
+  int code = buf_ok(line) ? p->mesh->config.transport->write(p->transport, line->data, line->len) : 0;
+  if (code == ERR_NOMEM) peer_fail(p, code, err_sentence(code));
+}
+
+void liveness_beat(struct mesh *m) {
+  struct buf line = BUF_INIT;
+  int64_t now = now_ms(m);
+  json_t *fields = json_pack("{s:I}", "n", (json_int_t)++m->beats);
+  if (fields && m->events->beat) m->events->beat(m->data, fields);
+  json_t *v = json_pack("{s:o}", "beat", fields);
+  if (v) json_line(&line, v);
+  json_decref(v);
+  m->beat_ms[m->beats % PEER_BEATS] = now;
+  for (size_t i = 0; i < m->count && line.len; i++) {
+    struct peer *p = m->all[i];
+    if (p->state < PEER_SYNCING) continue;
+    if (!p->asked_ms) {
+      p->asked = m->beats;
+      p->asked_ms = now;
+    }
+    excuse_bulk(p);
+    p->life = life_of(p);
+    send_line(p, &line);
+  }
+  buf_finish(&line);
+}
+
+int liveness_take_beat(struct peer *p, const json_t *fields) {
+  const json_t *n = json_object_get(fields, "n");
+  struct buf line = BUF_INIT;
+  if (!json_is_integer(n)) return ERR_BAD_VALUE;
+  buf_printf(&line, "{\"pong\":%lld}\n", (long long)json_integer_value(n));
+  send_line(p, &line);
+  buf_finish(&line);
+  const struct mesh *m = p->mesh;
+  if (p->state == PEER_UP && m->events->peer_beat) m->events->peer_beat(m->data, p->incarnation, fields);
+  return 0;
+}
+
+int liveness_take_pong(struct peer *p, const json_t *number) {
+  const struct mesh *m = p->mesh;
+  uint64_t n = (uint64_t)json_integer_value(number);
+  if (!json_is_integer(number) || n > m->beats) return ERR_BAD_VALUE;
+  if (!p->asked_ms || n < p->asked) return 0;
+  p->asked = n + 1;
+  p->asked_ms = n == m->beats || m->beats - n >= PEER_BEATS ? 0 : m->beat_ms[p->asked % PEER_BEATS];
+  liveness_line(p);
+  return 0;
+}
