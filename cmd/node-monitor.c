@@ -1,4 +1,5 @@
 /* node-monitor: waits until processes end, and prints why they ended. */
+#include "base/text.h"
 #include "table.h"
 #include "tool.h"
 
@@ -31,7 +32,8 @@ static void put_reason(const struct table *t, const json_t *row, const char *key
   bool plain = word && *word && strlen(word) == json_string_length(reason);
   for (const char *c = word; plain && *c; c++) plain = (unsigned char)*c >= ' ';
   char *text = plain ? NULL : tool_need(json_dumps(reason, JSON_ENCODE_ANY | JSON_COMPACT));
-  buf_puts(out, plain ? word : text);
+  const char *shown = plain ? word : text;
+  buf_escape(out, shown, strlen(shown));
   free(text);
 }
 

@@ -6,6 +6,7 @@
 #include "spawn_request.h"
 
 #include "base/buf.h"
+#include "base/text.h"
 #include "core/nodename.h"
 #include "core/npid.h"
 #include "wire/json.h"
@@ -132,7 +133,11 @@ static void pass_on_event(const json_t *event) {
 /* Prints a reason that the exit status does not tell: "killed", "noconnection", …. */
 static void report_reason(const struct attachment *a, const json_t *reason) {
   const char *word = json_string_value(reason);
-  if (word && strcmp(word, "normal") != 0) fprintf(stderr, "%s: <%s>: %s\n", tool.name, a->pid, word);
+  if (!word || !strcmp(word, "normal")) return;
+  struct buf text = BUF_INIT;
+  buf_escape(&text, word, strlen(word));
+  fprintf(stderr, "%s: <%s>: %s\n", tool.name, a->pid, buf_ok(&text) ? text.data : "?");
+  buf_finish(&text);
 }
 
 /* The first line of the stream: the pid. */

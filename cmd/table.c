@@ -2,6 +2,8 @@
  * the locale that mbtowc and wcwidth need, whatever the environment says. */
 #include "table.h"
 
+#include "base/text.h"
+
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +15,8 @@
 
 void table_text(const struct table *table, const json_t *row, const char *key, struct buf *out) {
   (void)table;
-  buf_puts(out, tool_member(row, key));
+  const char *text = tool_member(row, key);
+  buf_escape(out, text, strlen(text));
 }
 
 void table_word(const struct table *table, const json_t *row, const char *key, struct buf *out) {

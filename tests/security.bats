@@ -250,6 +250,23 @@ unproved() { api one GET /metrics | sed -n 's/^node_unproved_connections //p'; }
   assert_output --regexp 'from 127.0.0.1 is refused: .*both nodes need the same cookie: see ~/.node.cookie'
 }
 
+@test "control characters of a peer or a client reach neither terminal nor log" {
+  start_node one --cookie $COOKIE
+  run node-connect $'two\e[31m@rane\nforged: line'
+  assert_output --partial 'two\x1B[31m@rane\nforged: line: not a node name'
+  serve 4395 perl -MIO::Socket::UNIX -e 'use IO::Socket::INET;
+    my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1:4395", Listen => 1, ReuseAddr => 1) or die;
+    my $s = $l->accept; sysread($s, my $b, 4096); print $s "HTTP/1.1 418 \e[31mred\r\n\r\n\e[31mred\n"'
+  NODE_RUNTIME_DIR=$T/none run node-ping --timeout 5 --cookie-file <(echo $COOKIE) two@127.0.0.1:4395
+  refute_output --partial $'\e'
+  run -0 node-spawn -d -e $'exit("over\e[31m\nforged: line")'
+  run node-monitor "$output"
+  refute_output --partial $'\e'
+  run node-spawn -e $'exit("over\e[31m\nforged: line")'
+  refute_output --partial $'\e'
+  run ! grep -aq $'\e' "$NODE_RUNTIME_DIR/one@$HOST/console.log"
+}
+
 @test "another user is refused, even where file modes would let them in" {
   [ "$(id -u)" = 0 ] || skip 'needs root'
   start_node one --cookie $COOKIE

@@ -1,8 +1,9 @@
 /* Row i of the table belongs to code -1 - i. */
 #include "base/err.h"
 
+#include "base/text.h"
+
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -39,15 +40,20 @@ int err_from_wire(const char *wire) {
   return ERR_SYSTEM;
 }
 
-int(error_set)(struct error *e, int code, const char *format, ...) {
+int error_vset(struct error *e, int code, const char *format, va_list args) {
   if (!e) return code;
+  char text[sizeof e->text + 1]; /* one byte more than fits, so that text_escape marks text that was cut */
+  if (vsnprintf(text, sizeof text, format, args) < 0) text[0] = 0;
+  text_escape(e->text, sizeof e->text, text, strlen(text));
+  e->code = code;
+  return code;
+}
+
+int(error_set)(struct error *e, int code, const char *format, ...) {
   va_list args;
   va_start(args, format);
-  char text[sizeof e->text]; /* an argument may be e->text itself */
-  if (vsnprintf(text, sizeof text, format, args) < 0) text[0] = 0;
+  error_vset(e, code, format, args);
   va_end(args);
-  memcpy(e->text, text, sizeof text);
-  e->code = code;
   return code;
 }
 

@@ -7,6 +7,7 @@
 #ifndef BASE_ERR_H
 #define BASE_ERR_H
 
+#include <stdarg.h>
 #include <stddef.h>
 
 #define MUST_CHECK __attribute__((warn_unused_result))
@@ -65,8 +66,11 @@ struct error {
 };
 
 /* Writes code and text into *e (unless e is NULL) and returns code: `return error_set(e, ERR_…, …)`.  An
- * argument may be e->text itself. */
+ * argument may be e->text itself, or text of anybody: the whole is escaped (text_escape in base/text.h), so
+ * that an error can be logged and printed wherever it comes from. */
 int error_set(struct error *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int error_vset(struct error *e, int code, const char *format, va_list args)
+    __attribute__((format(printf, 3, 0)));
 
 /* ERR_SYSTEM with "what: " and the sentence of an errno (0: not known); where descriptors ran out, also how
  * to have more.  Returns ERR_SYSTEM. */

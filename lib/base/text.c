@@ -2,6 +2,7 @@
 #include "base/text.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -81,4 +82,80 @@ bool text_utf8(const char *bytes, size_t n) {
     n -= len;
   }
   return true;
+}
+
+/* --- text of others ------------------------------------------------------------------------------------- */
+
+enum { ESCAPE_MAX = 12 };
+
+/* The code point of a well-formed sequence of UTF-8. */
+static uint32_t code_point(const unsigned char *s, size_t len) {
+  static const unsigned char first_bits[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+  uint32_t c = s[0] & first_bits[len];
+  for (size_t i = 1; i < len; i++) c = c << 6 | (s[i] & 0x3F);
+  return c;
+}
+
+/* Does a terminal obey this character from 0x80 on, or could a reader take it for something else? */
+static bool is_unseen(uint32_t c) {
+  static const struct {
+    uint32_t first, last;
+  } ranges[] = {{0x80, 0x9F},     /* C1 controls */
+                {0x200B, 0x200F}, /* of no width; direction */
+                {0x2028, 0x202E}, /* ends of lines and paragraphs; direction */
+                {0x2060, 0x206F}, /* the same */
+                {0xFEFF, 0xFEFF}, /* byte order mark */
+                {0xFFF9, 0xFFFB}, /* annotations */
+                {0xE0000, 0xE0FFF} /* tags */};
+  for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++)
+    if (c >= ranges[i].first && c <= ranges[i].last) return true;
+  return false;
+}
+
+/* Writes what stands for the first character of bytes to out, and returns how many bytes the character has.
+ */
+static size_t escape_one(const char *bytes, size_t n, char out[ESCAPE_MAX + 1]) {
+  static const char letters[] = {['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
+  const unsigned char *s = (const unsigned char *)bytes;
+  size_t len = utf8_sequence(s, n);
+  uint32_t c = len ? code_point(s, len) : s[0];
+  if (!len || c < ' ' || c == 0x7F) {
+    char letter = c < sizeof letters ? letters[c] : 0;
+    snprintf(out, ESCAPE_MAX + 1, letter ? "\\%c" : "\\x%02X", letter ? (unsigned)letter : (unsigned)c);
+    return 1;
+  }
+  if (is_unseen(c)) {
+    snprintf(out, ESCAPE_MAX + 1, "\\u%04X", (unsigned)c);
+  } else {
+    memcpy(out, bytes, len);
+    out[len] = 0;
+  }
+  return len;
+}
+
+size_t text_escape(char *out, size_t size, const char *bytes, size_t n) {
+  static const char more[] = "...";
+  char one[ESCAPE_MAX + 1];
+  size_t at = 0, cut = 0; /* cut: the last place behind which `more` fits */
+  for (size_t i = 0; i < n;) {
+    i += escape_one(bytes + i, n - i, one);
+    size_t len = strlen(one);
+    if (at + len >= size) {
+      memcpy(out + cut, more, sizeof more);
+      return cut + sizeof more - 1;
+    }
+    memcpy(out + at, one, len);
+    at += len;
+    if (at + sizeof more <= size) cut = at;
+  }
+  out[at] = 0;
+  return at;
+}
+
+void buf_escape(struct buf *b, const char *bytes, size_t n) {
+  char one[ESCAPE_MAX + 1];
+  for (size_t i = 0; i < n;) {
+    i += escape_one(bytes + i, n - i, one);
+    buf_puts(b, one);
+  }
 }

@@ -1,6 +1,9 @@
-/* text: decimal numbers, UTF-8, and what JSON takes as it is.  Any thread. */
+/* text: decimal numbers, UTF-8, what JSON takes as it is, and text of others that is to be shown.  Any
+ * thread. */
 #ifndef BASE_TEXT_H
 #define BASE_TEXT_H
+
+#include "base/buf.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,5 +19,16 @@ size_t text_plain(const char *bytes, size_t n);
 
 /* Are the n bytes well-formed UTF-8 (no surrogates, no overlong forms)? */
 bool text_utf8(const char *bytes, size_t n);
+
+/* Text that comes from somebody else (a peer, a client, a file) is escaped before it is logged or printed to
+ * a terminal.  What could act on a terminal or begin a line of its own becomes visible: control characters
+ * are written as \n, \t, \r or \xHH, those of Unicode (U+0080 to U+009F, line ends, directions of writing) as
+ * \uHHHH, and bytes that are no UTF-8 as \xHH.  A backslash stays as it is, so escaping text again changes
+ * nothing.
+ *
+ * text_escape writes at most size - 1 bytes and a NUL; text that is longer ends in "...".  Returns the length
+ * of what was written.  out must not overlap bytes.  buf_escape appends all of it. */
+size_t text_escape(char *out, size_t size, const char *bytes, size_t n);
+void buf_escape(struct buf *b, const char *bytes, size_t n);
 
 #endif

@@ -90,22 +90,11 @@ json_t *json_parse(const char *text, size_t n, struct error *e) {
 
 /* --- problem documents --- */
 
-/* The text of an error as a JSON string.  The text may quote bytes of a user or end inside a character: when
- * it is not UTF-8, bytes from 0x80 on become '?' until it is. */
-static json_t *json_detail(const char *text) {
-  char copy[sizeof((struct error *)0)->text];
-  size_t n = strnlen(text, sizeof copy - 1);
-  memcpy(copy, text, n);
-  copy[n] = 0;
-  for (size_t i = 0; !text_utf8(copy, n) && i < n; i++)
-    if ((unsigned char)copy[i] >= 0x80) copy[i] = '?';
-  return json_string_nocheck(copy);
-}
-
+/* error_set has made the text UTF-8. */
 json_t *json_problem(const struct error *e) {
   return json_pack("{s:s,s:s,s:i,s:s,s:i,s:o}", "type", "about:blank", "title", err_sentence(e->code),
                    "status", err_http(e->code), "code", err_wire(e->code), "exit", err_exit(e->code),
-                   "detail", json_detail(error_text(e)));
+                   "detail", json_string_nocheck(error_text(e)));
 }
 
 static int plain_error(const char *body, size_t n, long status, struct error *e) {

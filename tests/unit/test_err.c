@@ -22,6 +22,9 @@ static void test_error(void) {
   is(e.text, "again: two: refused", "an argument may be the old text");
   error_set(&e, ERR_TCP, "%0600d", 1);
   ok(strlen(e.text) == sizeof e.text - 1, "a long text is cut");
+  ok(!strcmp(e.text + sizeof e.text - 5, "0..."), "and says so");
+  error_set(&e, ERR_TCP, "two: %s", "\033[31mred\nline");
+  is(e.text, "two: \\x1B[31mred\\nline", "control characters are escaped");
   e = (struct error){.code = ERR_NO_NAME};
   is(error_text(&e), "no process has this name", "without a text: the sentence of the code");
   ok(error_set(NULL, ERR_NOMEM, "x") == ERR_NOMEM, "e may be NULL");

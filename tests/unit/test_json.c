@@ -198,7 +198,7 @@ static void test_problems(void) {
   buf_finish(&out);
   error_set(&e, ERR_BAD_NAME, "\xFF: no");
   problem = json_problem(&e);
-  is(json_string_value(json_object_get(problem, "detail")), "?: no",
+  is(json_string_value(json_object_get(problem, "detail")), "\\xFF: no",
      "a text that is not UTF-8 still makes a document");
   json_decref(problem);
   const char *page = "  <html>teapot\n</html>";

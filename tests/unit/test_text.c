@@ -55,8 +55,48 @@ static void test_utf8(void) {
   ok(text_utf8("a\0b", 3), "NUL is UTF-8");
 }
 
+static void test_escape(void) {
+  static const struct {
+    const char *given, *shown;
+  } cases[] = {{"plain text, \"quoted\" \\ and ünï cødé €", "plain text, \"quoted\" \\ and ünï cødé €"},
+               {"\033[2J\033]0;title\a", "\\x1B[2J\\x1B]0;title\\x07"},
+               {"two\nlines\r\tand a tab\x7F", "two\\nlines\\r\\tand a tab\\x7F"},
+               {"\xC2\x9B"
+                "31m",
+                "\\u009B31m"},
+               {"\xFF\xC3(\xE2\x82", "\\xFF\\xC3(\\xE2\\x82"},
+               {"a\xE2\x80\xAE"
+                "b\xE2\x80\xA8",
+                "a\\u202Eb\\u2028"},
+               {"", ""}};
+  char out[128], again[128];
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    size_t n = text_escape(out, sizeof out, cases[i].given, strlen(cases[i].given));
+    is(out, cases[i].shown, "shown: %s", cases[i].shown);
+    text_escape(again, sizeof again, out, n);
+    is(again, out, "and again the same");
+    struct buf b = BUF_INIT;
+    buf_escape(&b, cases[i].given, strlen(cases[i].given));
+    is(b.data ? b.data : "", cases[i].shown, "into a buffer");
+    buf_finish(&b);
+  }
+  text_escape(out, sizeof out, "a\0b", 3);
+  is(out, "a\\x00b", "a NUL shows");
+  char small[12];
+  ok(text_escape(small, sizeof small, "12345678901", 11) == 11, "text that fits is whole");
+  is(small, "12345678901", "to the last byte");
+  text_escape(small, sizeof small, "123456789012", 12);
+  is(small, "12345678...", "longer text is cut");
+  text_escape(small, sizeof small, "1234567\n\n\n\n", 11);
+  is(small, "1234567...", "between two characters");
+  char megabyte[1 << 12];
+  memset(megabyte, '\033', sizeof megabyte);
+  ok(text_escape(small, sizeof small, megabyte, sizeof megabyte) < sizeof small, "long text fits, too");
+}
+
 int main(void) {
   test_integer();
   test_utf8();
+  test_escape();
   return tap_end();
 }

@@ -61,10 +61,10 @@ void respond_error(struct request *r, const struct error *e) {
 }
 
 void respond_code(struct request *r, int code, const char *format, ...) {
-  struct error e = {.code = code};
+  struct error e;
   va_list args;
   va_start(args, format);
-  vsnprintf(e.text, sizeof e.text, format, args);
+  error_vset(&e, code, format, args);
   va_end(args);
   respond_error(r, &e);
 }
