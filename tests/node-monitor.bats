@@ -61,6 +61,13 @@ ends() {
   run -0 cat "$T/downs"
   assert_output "$pid \"two\\nlines\""
 
+  pid=$(node-spawn -d -e 'exit(receive())')
+  watch "$pid"
+  node-send "$pid" $'a\u202eb\u009b31m\x7f'
+  ends 1
+  run -0 cat "$T/downs"
+  assert_output "$pid a\\u202Eb\\u009B31m\\x7F"
+
   pid=$(node-spawn -d -e 'receive() error("broken")')
   watch "$pid"
   node-send "$pid" go
