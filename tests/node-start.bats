@@ -187,6 +187,42 @@ ended() {
   [ ! -e "$HOME/.node.cookie" ]
 }
 
+@test "--cookie-file -: the cookie from standard input" {
+  echo a-cookie-of-some-length | start_node one --cookie-file -
+  start_node two --cookie a-cookie-of-some-length
+  run -0 node-connect -n one "two@$HOST"
+  [ ! -e "$HOME/.node.cookie" ]
+  run -4 start_node three --cookie-file - </dev/null
+  assert_output --partial 'standard input: the cookie is empty'
+  (umask 077 && echo in-a-file-named-dash >./-)
+  run -0 start_node three --cookie-file ./-
+}
+
+@test "NODE_COOKIE: the cookie from the environment, where no option names one" {
+  NODE_COOKIE=a-cookie-of-some-length start_node one
+  start_node two --cookie a-cookie-of-some-length
+  run -0 node-connect -n one "two@$HOST"
+  [ ! -e "$HOME/.node.cookie" ]
+  (umask 077 && echo a-file-of-some-length >"$T/cookie")
+  NODE_COOKIE=a-cookie-of-some-length start_node three --cookie-file "$T/cookie"
+  run -4 node-connect -n three "one@$HOST:$(api one GET /v1/node | jq .port)"
+  run -0 node-spawn -n three -- env
+  refute_output --partial NODE_COOKIE
+  NODE_COOKIE='' run -4 start_node four
+  assert_output --partial 'NODE_COOKIE: the cookie is empty'
+}
+
+@test "two cookies in the file: the first is dialled with, both are accepted" {
+  (umask 077 && printf 'the-first-of-two-cookies\nthe-second-of-two-cookies\n' >"$T/both")
+  start_node both --cookie-file "$T/both"
+  start_node second --cookie the-second-of-two-cookies
+  run -4 node-connect -n both "second@$HOST:$(api second GET /v1/node | jq .port)"
+  run -3 node-connect -n second "both@$HOST:$(api both GET /v1/node | jq .port)" # it is accepted, and dialled back
+  assert_output --partial "both@$HOST cannot reach back: second@$HOST: the cookie is refused"
+  start_node first --cookie the-first-of-two-cookies
+  run -0 node-connect -n first "both@$HOST"
+}
+
 @test "the default cookie: 256 random bits, made once, for the user alone" {
   start_node one
   [ "$(stat -c %a "$HOME/.node.cookie")" = 600 ]

@@ -42,9 +42,125 @@ s_client() { openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -
   refute_output --partial $COOKIE
 }
 
+# in_memory PID WORD: how often the word stands in what the process can read; only root can look.
+in_memory() {
+  perl -e 'my ($pid, $word) = @ARGV; my $n = 0;
+    open(my $maps, "<", "/proc/$pid/maps") or die $!; open(my $mem, "<:raw", "/proc/$pid/mem") or die $!;
+    while (<$maps>) {
+      /^([0-9a-f]+)-([0-9a-f]+) r.*/ && !/\[vv/ or next;
+      my ($at, $end, $tail) = (hex $1, hex $2, "");
+      next if $at >= 1 << 47;
+      while ($at < $end) {
+        my $size = $end - $at < 1 << 20 ? $end - $at : 1 << 20;
+        sysseek($mem, $at, 0); my $got = sysread($mem, my $bytes, $size) or last;
+        my $all = $tail . $bytes;
+        $n++ while $all =~ /\Q$word/g;
+        $tail = substr($bytes, -length($word) + 1);
+        $at += $got;
+      }
+    }
+    print "$n\n"' "$@"
+}
+
+@test "a node keeps no cookie in its memory, from wherever it has it" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  case ${SAN:-} in *address* | *thread*) skip 'shadow memory takes too long to read' ;; esac
+  start_node word --cookie $COOKIE
+  NODE_COOKIE=$COOKIE start_node variable
+  echo $COOKIE | start_node input --cookie-file -
+  (umask 077 && echo $COOKIE >"$T/cookie")
+  start_node file --cookie-file "$T/cookie"
+  (umask 077 && printf '%s\n' another-one-of-some-length $COOKIE >"$T/cookie")
+  node-cookie reload -n file
+  for node in word variable input file; do
+    pid=$(api $node GET /v1/node | jq .os_pid)
+    assert_equal "$node: $(in_memory "$pid" $COOKIE)" "$node: 0"
+    assert_not_equal "$(in_memory "$pid" "$node@$HOST")" 0 # the search finds what is there
+  done
+}
+
+@test "commands do not inherit the cookie" {
+  NODE_COOKIE=$COOKIE start_node one
+  run -0 node-spawn -- env
+  assert_line "NODE_RUNTIME_DIR=$NODE_RUNTIME_DIR"
+  refute_output --partial NODE_COOKIE
+  node-spawn -d -- sleep 300
+  run ! grep -lsa $COOKIE /proc/[0-9]*/cmdline /proc/[0-9]*/environ
+}
+
+@test "a node that crashes leaves no core file; its commands may" {
+  cd "$T"
+  ulimit -c unlimited 2>/dev/null || skip 'core files are limited'
+  cores() { find "$T" -maxdepth 1 -name 'core*' | wc -l; }
+  bash -c 'kill -ABRT $$' || :
+  [ "$(cores)" = 1 ] || skip 'core files go elsewhere on this system'
+  rm "$T"/core*
+  start_node one --cookie $COOKIE
+  run -134 node-spawn -- bash -c 'kill -ABRT $$'
+  assert_equal "$(cores)" 1
+  rm "$T"/core*
+  pid=$(number one .os_pid)
+  kill -ABRT "$pid"
+  gone() { ! kill -0 "$pid"; }
+  wait_until gone
+  assert_equal "$(cores)" 0
+}
+
+@test "another process of the same user cannot read a node's memory or environment" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  setpriv --reuid 65534 test -x "$BUILD/bin/node-start" || skip 'another user cannot run the programs here'
+  chmod 711 "$T"
+  install -d -o 65534 "$T/user"
+  user() { setpriv --reuid 65534 --clear-groups env HOME="$T/user" NODE_RUNTIME_DIR="$T/user/run" "$@"; }
+  cd /
+  user node-start -d --sname one 3>&-
+  pid=$(user node-spawn -n one -- sh -c 'cat "$NODE_RUNTIME_DIR"/one@*/lock')
+  run -0 user cat "/proc/$pid/cmdline" # that is the right process
+  for file in mem environ maps; do
+    run ! user head -c 1 "/proc/$pid/$file"
+    assert_output --partial 'Permission denied'
+  done
+  run -0 user node-stop
+}
+
+@test "a short cookie is dialled with on loopback only" {
+  make_hosts rane dune
+  on dune perl -MIO::Socket::INET -e '
+    my $l = IO::Socket::INET->new(LocalAddr => "0.0.0.0:4370", Listen => 5, ReuseAddr => 1) or die;
+    $| = 1; print "up\n"; while (my $s = $l->accept) { print "somebody\n" }' >"$T/heard" 3>&- &
+  listener=$!
+  wait_until grep -q up "$T/heard"
+  (umask 077 && echo short >"$T/cookie")
+  start_node_on rane one --cookie-file "$T/cookie" --listen 127.0.0.1
+  run -4 on rane node-connect two@dune
+  assert_output --partial 'two@dune: a cookie of fewer than 16 bytes is used with loopback addresses only (cookie)'
+  run -4 on rane env NODE_RUNTIME_DIR="$T/none" node-ping --cookie-file "$T/cookie" two@dune
+  assert_output --partial 'loopback addresses only'
+  on rane node-start -d --name two@127.0.0.1 --cookie-file "$T/cookie" 3>&-
+  run -0 on rane node-connect -n one two@127.0.0.1
+  on rane bash -c 'exec 4<>/dev/tcp/dune/4370' # who connects is heard
+  wait_until grep -q somebody "$T/heard"
+  kill $listener
+  assert_equal "$(grep -c somebody "$T/heard")" 1
+}
+
+@test "a tool makes no cookie: it says where to get it; on the socket it needs none" {
+  start_node one --cookie $COOKIE
+  address=one@$HOST:$(number one .port)
+  for tool in 'node-ping' 'node-list -n' 'node-stop' 'node-cookie show -n'; do
+    # shellcheck disable=SC2086
+    NODE_RUNTIME_DIR=$T/none run -4 $tool "$address"
+    assert_output --partial 'there is no cookie here: copy ~/.node.cookie from that host'
+  done
+  run -0 node-list -n one --self
+  run -0 node-spawn -n one -- true
+  assert_equal "$(ls -A "$HOME")" ''
+  NODE_RUNTIME_DIR=$T/none NODE_COOKIE=$COOKIE run -0 node-ping "$address"
+}
+
 @test "the cookie is not in any answer of the HTTP interface" {
   start_node one --cookie $COOKIE
-  for path in /v1/node /v1/nodes /v1/names /metrics; do
+  for path in /v1/node /v1/nodes /v1/names /v1/cookies /metrics; do
     run -0 api one GET $path
     refute_output --partial $COOKIE
   done
