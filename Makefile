@@ -65,11 +65,12 @@ SHARED   := $(patsubst %.c,$O/obj/%.o,$(filter-out cmd/node-%.c,$(wildcard cmd/*
 TOOLS    := $(call program,$(filter-out cmd/node-start.c cmd/node-guard.c,$(wildcard cmd/node-*.c)))
 AGENT    := $(call program,$(wildcard cmd/node-start.c))
 HELPERS  := $(patsubst cmd/%.c,$O/libexec/node-toolkit/%,$(wildcard cmd/node-guard.c))
+TSAN     := $(if $(findstring thread,$(SAN)),$O/obj/tests/tsan/longjmp.o)
 HARNESS  := $(patsubst %.c,$O/obj/%.o,$(filter-out tests/unit/test_%.c,$(wildcard tests/unit/*.c)))
 UNIT     := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ     := $(patsubst tests/fuzz/%.c,$O/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH    := $(patsubst tests/bench/%.c,$O/bench/%,$(wildcard tests/bench/*.c))
-SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c)
+SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c)
 SUITES   := $(wildcard tests/*.bats)
 SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/bench/run tests/*.bash $(SUITES))
 
@@ -114,7 +115,7 @@ $(UNIT): $O/unit/%: $O/obj/tests/unit/%.o $(HARNESS) $O/lib/libtool.a $O/lib/lib
 $(FUZZ): $O/fuzz/%: $O/obj/tests/fuzz/%.o $O/obj/tests/fuzz/replay.o $O/lib/libnode.a
 $(BENCH): $O/bench/%: $O/obj/tests/bench/%.o $(HARNESS) $O/lib/libnode.a
 
-$(AGENT) $(UNIT) $(FUZZ) $(BENCH): | $(LUA_LIB)
+$(AGENT) $(UNIT) $(FUZZ) $(BENCH): $(TSAN) | $(LUA_LIB)
 
 $(TOOLS) $(AGENT) $(HELPERS) $(UNIT) $(FUZZ) $(BENCH):
 	@mkdir -p $(@D)

@@ -34,7 +34,7 @@ node_setup() {
   HOSTS=() SWITCH=
   export ASAN_OPTIONS=log_path=$T/sanitizer:detect_stack_use_after_return=1
   export UBSAN_OPTIONS=log_path=$T/sanitizer:print_stacktrace=1
-  export TSAN_OPTIONS=log_path=$T/sanitizer:suppressions=$ROOT/tests/tsan.supp
+  export TSAN_OPTIONS=log_path=$T/sanitizer:suppressions=$ROOT/tests/tsan/suppressions
   cd "$HOME" || return
 }
 
