@@ -12,7 +12,12 @@ struct output {
   size_t n;
 };
 
-/* The message: a new reference; NULL when memory ran out or the bytes are too many. */
+enum { OUTPUT_VALUES = 3 }; /* at the top of the message */
+
+/* Writes the message's values to a writer that the caller already has. */
+void output_put(struct term_writer *w, const struct output *o);
+
+/* The message as a term: a new reference; NULL when memory ran out or the bytes are too many. */
 struct term *output_message(const struct output *o);
 
 /* Reads a message (NULL: none); false, with *out as it was, when it is not of this form. */

@@ -109,10 +109,6 @@ int bind_results(lua_State *L, int status, lua_KContext context);
 void bind_put_pid(struct term_writer *w, const char *key, npid pid);
 void bind_put_monitor(struct term_writer *w, npid self, npid ref);
 
-/* Sends output of the running process to a leader, and waits where too much has been sent (VM_OUTPUT_WINDOW).
- * To be used as `return bind_put(…)`. */
-int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, size_t len);
-
 /* io.write, as a Lua function. */
 int bind_write(lua_State *L);
 

@@ -3,6 +3,7 @@
  * it. */
 #include "vm/bind/bind.h"
 
+#include "core/output.h"
 #include "vm/copy/copy.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
@@ -17,13 +18,14 @@ static int flushed(lua_State *L, int status, lua_KContext context) {
   return 0;
 }
 
-int bind_put(lua_State *L, npid leader, const char *stream, const char *bytes, size_t len) {
+/* Sends output of the running process to a leader, and waits when VM_OUTPUT_WINDOW bytes have been sent since
+ * the last flush.  To be used as `return put_bytes(…)`. */
+static int put_bytes(lua_State *L, npid leader, const char *bytes, size_t len) {
   struct process *p = process_of(L);
+  struct output o = {.from = p->pid, .bytes = bytes, .n = len};
   struct copy c = copy_begin(L);
-  term_put_text(c.w, stream);
-  term_put_pid(c.w, p->pid);
-  term_put_str(c.w, bytes, len);
-  bind_signal(L, SIGNAL_MESSAGE, leader, NPID_NONE, copy_end(&c, 3));
+  output_put(c.w, &o);
+  bind_signal(L, SIGNAL_MESSAGE, leader, NPID_NONE, copy_end(&c, OUTPUT_VALUES));
   p->output = len > UINT32_MAX - p->output ? UINT32_MAX : p->output + (uint32_t)len;
   if (p->output < VM_OUTPUT_WINDOW || leader == p->pid || !lua_isyieldable(L)) return 0;
   p->output = 0;
@@ -52,7 +54,7 @@ static int put_values(lua_State *L, int i) {
   for (; i <= last; i++)
     if (yielding_text(L, i, i, put_next)) yielding_text_done(L, i);
   const char *bytes = join(L, &len);
-  return bind_put(L, copy_to_npid(L, 1), "stdout", bytes, len);
+  return put_bytes(L, copy_to_npid(L, 1), bytes, len);
 }
 
 static int put_next(lua_State *L, int status, lua_KContext i) {
@@ -105,7 +107,7 @@ int bind_write(lua_State *L) {
   }
   luaL_pushresult(&b);
   const char *bytes = lua_tolstring(L, -1, &len);
-  return bind_put(L, process_of(L)->leader, "stdout", bytes, len);
+  return put_bytes(L, process_of(L)->leader, bytes, len);
 }
 
 const struct bind_function bind_output[] = {

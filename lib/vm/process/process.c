@@ -4,6 +4,7 @@
 #include "vm/process/process.h"
 
 #include "base/clock.h"
+#include "core/output.h"
 #include "vm/process/alarm.h"
 #include "vm/sched/preempt.h"
 #include "vm/process/spawn.h"
@@ -223,6 +224,12 @@ static void end(struct process *p) {
 
 /* --- errors --- */
 
+/* Sends the text to the group leader, as output to stderr. */
+static void put_error(struct process *p, const char *text) {
+  struct output o = {.is_stderr = true, .from = p->pid, .bytes = text, .n = strlen(text)};
+  isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, output_message(&o));
+}
+
 struct failure {
   struct process *p;
   struct term *reason;
@@ -246,8 +253,7 @@ static int report(lua_State *L) {
   char pid[NPID_TEXT_SIZE];
   npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid);
   const char *text = lua_pushfstring(L, "process %s ended: %s\n%s\n", pid, message, trace);
-  isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE,
-                 term_build("sps", "stderr", p->pid, text));
+  put_error(p, text);
   return 0;
 }
 
@@ -257,8 +263,7 @@ void process_outgrew(struct process *p, const char *what) {
   npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid);
   snprintf(text, sizeof text, "process %s ended: %s\n", pid, what);
   process_doom(p, term_build("s", "memory"));
-  isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE,
-                 term_build("sps", "stderr", p->pid, text));
+  put_error(p, text);
 }
 
 static void fail(struct process *p) {
