@@ -72,7 +72,7 @@ FUZZ     := $(patsubst tests/fuzz/%.c,$O/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH    := $(patsubst tests/bench/%.c,$O/bench/%,$(wildcard tests/bench/*.c))
 SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c)
 SUITES   := $(wildcard tests/*.bats)
-SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/bench/run tests/*.bash $(SUITES))
+SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/arrows tests/bench/run tests/*.bash $(SUITES))
 
 all: $(TOOLS) $(AGENT) $(HELPERS) $O/lib/libnodemsg.a $O/share/node-toolkit
 
@@ -172,6 +172,7 @@ bench: all $(BENCH)
 	@BUILD=$(abspath $O) tests/bench/run
 
 lint: compile_commands.json
+	tests/arrows
 	clang-format --dry-run -Werror $(wildcard lib/*/*.[ch] lib/*/*/*.[ch] cmd/*.[ch] tests/*/*.[ch])
 	printf "%s\n" $(SOURCES) | xargs -P $(shell nproc) -n 1 clang-tidy --quiet -p .
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability --inline-suppr \
