@@ -91,7 +91,7 @@ static int send_lines(struct nodemsg *m, const char *path, struct error *e) {
   ssize_t n = 0;
   lines_init(&lines, MESSAGE_MAX);
   while (!rc && ((n = read(STDIN_FILENO, bytes, sizeof bytes)) > 0 || (n < 0 && errno == EINTR)))
-    if (n > 0) rc = lines_feed(&lines, bytes, (size_t)n, send_line, &s);
+    if (n > 0) rc = lines_split(&lines, bytes, (size_t)n, send_line, &s);
   if (!rc && n < 0) rc = error_set(e, ERR_USAGE, "standard input: %s", strerror(errno));
   if (!rc && lines.pending.len) rc = send_line(&s, lines.pending.data, lines.pending.len);
   if (rc && !e->code) rc = error_set(e, rc, "line %lld: %s", s.number + 1, err_sentence(rc));

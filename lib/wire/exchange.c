@@ -99,7 +99,7 @@ static int on_line(void *data, char *text, size_t n) {
 
 static int take(struct exchange *x, const char *bytes, size_t n) {
   if (!x->status) curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &x->status);
-  if (x->request.line && x->status < 300) return lines_feed(&x->lines, bytes, n, on_line, x);
+  if (x->request.line && x->status < 300) return lines_split(&x->lines, bytes, n, on_line, x);
   if (n > x->request.answer_max - x->answer.len) return ERR_TOO_LARGE;
   buf_append(&x->answer, bytes, n);
   return buf_ok(&x->answer) ? 0 : ERR_NOMEM;

@@ -1,4 +1,4 @@
-/* Invariant: between two calls of lines_feed, pending has no newline. */
+/* Invariant: between two calls of lines_split, pending has no newline. */
 #include "wire/lines.h"
 
 #include <string.h>
@@ -18,8 +18,8 @@ static void settle(struct lines *l, size_t used) {
   if (!l->pending.len && l->pending.cap > LINES_KEEP) buf_finish(&l->pending);
 }
 
-int lines_feed(struct lines *l, const char *bytes, size_t n, int (*line)(void *data, char *text, size_t n),
-               void *data) {
+int lines_split(struct lines *l, const char *bytes, size_t n, int (*line)(void *data, char *text, size_t n),
+                void *data) {
   size_t start = 0, seen = l->pending.len;
   buf_append(&l->pending, bytes, n);
   if (!buf_ok(&l->pending)) return ERR_NOMEM;

@@ -1,4 +1,4 @@
-/* lines: cuts a stream of bytes into lines.  One owner, no locking. */
+/* lines: cuts a stream of bytes into lines.  One thread at a time: it takes no lock. */
 #ifndef WIRE_LINES_H
 #define WIRE_LINES_H
 
@@ -13,10 +13,10 @@ struct lines {
 void lines_init(struct lines *l, size_t max);
 void lines_finish(struct lines *l);
 
-/* Takes n bytes of the stream, and calls line for each line that ends in them, without the newline; a NUL
- * follows the text.  When line does not return 0, the rest of the bytes is dropped and that value returned.
- * Else 0, ERR_TOO_LARGE or ERR_NOMEM. */
-int lines_feed(struct lines *l, const char *bytes, size_t n, int (*line)(void *data, char *text, size_t n),
-               void *data) MUST_CHECK;
+/* Appends n bytes of the stream, and calls line() for each line that ends in them; the text has no newline,
+ * and a NUL follows it.  When line() returns another value than 0, lines_split drops the rest of the bytes
+ * and returns that value.  Else it returns 0, ERR_TOO_LARGE or ERR_NOMEM. */
+int lines_split(struct lines *l, const char *bytes, size_t n, int (*line)(void *data, char *text, size_t n),
+                void *data) MUST_CHECK;
 
 #endif

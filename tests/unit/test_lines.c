@@ -28,7 +28,7 @@ static void test_cuts(void) {
     lines_init(&l, 14);
     for (size_t at = 0; at < sizeof stream - 1; at += cut) {
       size_t n = sizeof stream - 1 - at < cut ? sizeof stream - 1 - at : cut;
-      wrong += lines_feed(&l, stream + at, n, on_line, &s) != 0;
+      wrong += lines_split(&l, stream + at, n, on_line, &s) != 0;
     }
     wrong +=
         strcmp(s.text.data, "one||three and more|last|") != 0 || strcmp(l.pending.data, "unfinished") != 0;
@@ -43,10 +43,10 @@ static void test_bounds(void) {
   struct lines l;
   struct seen s = {.stop_at = SIZE_MAX};
   lines_init(&l, 4);
-  ok(lines_feed(&l, "1234\n12345\n", 11, on_line, &s) == ERR_TOO_LARGE, "a line beyond the limit");
+  ok(lines_split(&l, "1234\n12345\n", 11, on_line, &s) == ERR_TOO_LARGE, "a line beyond the limit");
   is(s.text.data, "1234|", "what came before it was read");
   lines_finish(&l), lines_init(&l, 4);
-  ok(lines_feed(&l, "1234", 4, on_line, &s) == 0 && lines_feed(&l, "5", 1, on_line, &s) == ERR_TOO_LARGE,
+  ok(lines_split(&l, "1234", 4, on_line, &s) == 0 && lines_split(&l, "5", 1, on_line, &s) == ERR_TOO_LARGE,
      "an unfinished line beyond the limit need not end to be refused");
   lines_finish(&l);
   buf_finish(&s.text);
@@ -56,7 +56,7 @@ static void test_stop(void) {
   struct lines l;
   struct seen s = {.stop_at = 2};
   lines_init(&l, 10);
-  ok(lines_feed(&l, "a\nbb\nc\n", 7, on_line, &s) == 77, "what the callback returns stops it");
+  ok(lines_split(&l, "a\nbb\nc\n", 7, on_line, &s) == 77, "what the callback returns stops it");
   is(s.text.data, "a|bb|", "and nothing after that line is called");
   ok(l.pending.len == 0, "nor kept");
   lines_finish(&l);
@@ -71,7 +71,8 @@ static void test_memory(void) {
   memset(big, 'x', HUGE_LINE);
   big[HUGE_LINE - 1] = '\n';
   lines_init(&l, HUGE_LINE);
-  ok(lines_feed(&l, big, HUGE_LINE, on_line, &s) == 0 && s.text.len == HUGE_LINE && l.pending.cap < HUGE_LINE,
+  ok(lines_split(&l, big, HUGE_LINE, on_line, &s) == 0 && s.text.len == HUGE_LINE &&
+         l.pending.cap < HUGE_LINE,
      "a huge line's memory is given back");
   free(big);
   lines_finish(&l);

@@ -182,7 +182,7 @@ int incoming_bytes(void *incoming, const char *bytes, size_t n) {
     in->transport->heard_ms = clock_ns() / 1000000;
     in->transport->in_bytes += n;
   }
-  int code = lines_feed(&in->lines, bytes, n, on_line, in);
+  int code = lines_split(&in->lines, bytes, n, on_line, in);
   if (!code || !in->transport) return code;
   struct error e;
   error_set(&e, code, "%s: what it sends is not understood: %s (version)", in->transport->peer,

@@ -253,15 +253,15 @@ static void on_written(uv_write_t *w, int status) {
   free(w->data);
 }
 
-/* A call "stdin": it is answered once its bytes are written, which is the flow control of its caller. */
-struct fed {
+/* A call "stdin".  The reply goes out when the bytes are written, so the caller waits for the command. */
+struct stdin_write {
   uv_write_t write;
   struct agent *agent;
   struct signal *call;
 };
 
-static void on_fed(uv_write_t *w, int status) {
-  struct fed *f = w->data;
+static void on_stdin_written(uv_write_t *w, int status) {
+  struct stdin_write *f = w->data;
   struct error e;
   if (status) error_set(&e, ERR_SYSTEM, "the command's standard input: %s", uv_strerror(status));
   if (status)
@@ -276,23 +276,23 @@ static void no_stdin(struct command *c, struct signal *call) {
                    "this command was spawned without a standard input, or has closed it");
 }
 
-static void feed_stdin(struct command *c, struct signal *call) {
+static void write_stdin(struct command *c, struct signal *call) {
   struct term_reader r = term_read(call->term);
   const char *bytes;
   size_t n;
   term_skip(&r);
-  struct fed *f = term_get_str(&r, &bytes, &n) ? malloc(sizeof *f) : NULL;
+  struct stdin_write *f = term_get_str(&r, &bytes, &n) ? malloc(sizeof *f) : NULL;
   if (!f || !c->stdin_open) {
     free(f);
     no_stdin(c, call);
     return;
   }
-  *f = (struct fed){.agent = c->hosted.agent, .call = call};
+  *f = (struct stdin_write){.agent = c->hosted.agent, .call = call};
   f->write.data = f;
-  uv_buf_t b =
-      uv_buf_init((char *)(uintptr_t)bytes, (unsigned)n); /* they stay in the call, which on_fed frees */
-  int failed = uv_write(&f->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_fed);
-  if (failed) on_fed(&f->write, failed);
+  uv_buf_t b = uv_buf_init((char *)(uintptr_t)bytes,
+                           (unsigned)n); /* they stay in the call, which on_stdin_written frees */
+  int failed = uv_write(&f->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_stdin_written);
+  if (failed) on_stdin_written(&f->write, failed);
 }
 
 static void on_shut(uv_shutdown_t *shut, int status) {
@@ -315,7 +315,7 @@ static void end_stdin(struct command *c) {
 static bool command_call(struct hosted *p, struct signal *call) {
   struct command *c = (struct command *)p;
   if (term_is_word(call->term, "stdin")) {
-    feed_stdin(c, call);
+    write_stdin(c, call);
     return true;
   }
   if (!term_is_word(call->term, "stdin_eof")) return false;
