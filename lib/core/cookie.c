@@ -76,17 +76,13 @@ void cookies_promote(struct cookies *set, size_t at) {
   struct cookie first = set->all[at];
   memmove(&set->all[1], &set->all[0], at * sizeof *set->all);
   set->all[0] = first;
-  cookie_finish(&first);
+  explicit_bzero(&first, sizeof first);
 }
 
 void cookies_remove(struct cookies *set, size_t at) {
   set->count--;
   memmove(&set->all[at], &set->all[at + 1], (set->count - at) * sizeof *set->all);
-  cookie_finish(&set->all[set->count]);
-}
-
-void cookie_finish(struct cookie *c) {
-  explicit_bzero(c, sizeof *c);
+  explicit_bzero(&set->all[set->count], sizeof *set->all);
 }
 
 void cookies_finish(struct cookies *set) {

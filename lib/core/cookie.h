@@ -55,8 +55,7 @@ void cookies_promote(struct cookies *set, size_t at);
 /* Removes the cookie at this place, and wipes what was kept of it. */
 void cookies_remove(struct cookies *set, size_t at);
 
-/* Overwrite the struct with zeros. */
-void cookie_finish(struct cookie *c);
+/* Overwrites the set with zeros. */
 void cookies_finish(struct cookies *set);
 
 #endif

@@ -42,7 +42,7 @@ const char *request_query(struct request *r, const char *key) {
   return q ? q->value : raw;
 }
 
-const char *request_header(const struct request *r, const char *key) {
+static const char *header(const struct request *r, const char *key) {
   return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, key);
 }
 
@@ -132,14 +132,14 @@ static int check_caller(struct request *r) {
 }
 
 static int check_addressee(struct request *r) {
-  const char *to = request_header(r, "Node-To"), *self = r->listener->agent->self;
+  const char *to = header(r, "Node-To"), *self = r->listener->agent->self;
   if (!to || !strcmp(to, self)) return 0;
   r->refused_status = MHD_HTTP_MISDIRECTED_REQUEST;
   return error_set(&r->refused, ERR_NAME, "%s is not here: this node is %s (name)", to, self);
 }
 
 static int check_body(struct request *r) {
-  const char *length = request_header(r, "Content-Length");
+  const char *length = header(r, "Content-Length");
   if (length && strtoull(length, NULL, 10) > HTTP_BODY_MAX)
     return error_set(&r->refused, ERR_TOO_LARGE, "a body of %s bytes: the limit is %d", length,
                      HTTP_BODY_MAX);

@@ -55,8 +55,7 @@ request_segment(const struct request *r); /* what the route's "*" stands for, un
 const char *request_query(struct request *r,
                           const char *key);            /* unescaped; NULL when the query has no such key */
 bool request_flag(struct request *r, const char *key); /* a query key that is neither "0" nor "false" */
-const char *request_header(const struct request *r, const char *key);
-json_t *request_body(const struct request *r); /* NULL when there was none */
+json_t *request_body(const struct request *r);         /* NULL when there was none */
 bool request_peer(const struct request *r,
                   char out[64]); /* the client's IP address; false on the unix socket */
 

@@ -112,7 +112,9 @@ static void skip_function(struct cursor *c, int depth) {
   skip_debug(c);
 }
 
-const uint8_t *bytecode_body(const uint8_t *at, const uint8_t *end, size_t *upvalues, uint32_t *count) {
+/* Walks over a body that begins at `at`.  Returns its end, or NULL when the body is damaged or does not end
+ * before `end`.  *upvalues gets the offset of the first of its *count upvalue descriptions. */
+static const uint8_t *walk_body(const uint8_t *at, const uint8_t *end, size_t *upvalues, uint32_t *count) {
   struct cursor front = {at, end, false}, whole = front;
   const uint8_t *descriptions;
   size_t n;
@@ -175,9 +177,9 @@ static const char *build(lua_State *L, const uint8_t *body, size_t len, size_t u
 }
 
 const char *bytecode_factory(lua_State *L, const uint8_t *body, size_t len, uint32_t *upvalues) {
-  size_t at;
-  uint32_t count;
-  if (bytecode_body(body, body + len, &at, &count) != body + len) return "a function is damaged";
+  size_t at = 0;
+  uint32_t count = 0;
+  if (walk_body(body, body + len, &at, &count) != body + len) return "a function is damaged";
   if (count > BYTECODE_UPVALUES_MAX) return "a function has too many upvalues";
   struct buf source = BUF_INIT, template = BUF_INIT, chunk = BUF_INIT;
   const char *problem = build(L, body, len, at, count, &source, &template, &chunk);

@@ -22,10 +22,6 @@ bool bytecode_dump(lua_State *L, struct buf *out);
 /* Appends the header that this Lua writes: BYTECODE_HEADER bytes.  Both return false when memory runs out. */
 bool bytecode_header(lua_State *L, struct buf *out);
 
-/* Walks over a body that begins at `at`.  Returns its end, or NULL when it is damaged or does not end before
- * `end`. *upvalues gets the offset of the first of its *count upvalue descriptions. */
-const uint8_t *bytecode_body(const uint8_t *at, const uint8_t *end, size_t *upvalues, uint32_t *count);
-
 /* Pushes a factory of instances of the body, and returns NULL; or pushes nothing and returns what is wrong.
  * *upvalues gets the number of upvalues of an instance.  Raises when memory of Lua runs out. */
 const char *bytecode_factory(lua_State *L, const uint8_t *body, size_t len, uint32_t *upvalues);

@@ -20,7 +20,7 @@ static void note_full(struct process *p, bool full) {
   vm_set_full(p->isolate->vm, p->pid, full);
 }
 
-void process_message(struct process *p, struct signal *s) {
+static void add_message(struct process *p, struct signal *s) {
   struct isolate *iso = p->isolate;
   mailbox_push(&p->mailbox, s);
   if (!p->full && holds_halves(p, 2)) note_full(p, true);
@@ -48,7 +48,7 @@ static void as_message(struct process *p, struct signal *s, struct term *term) {
   }
   term_unref(s->term);
   s->term = term;
-  process_message(p, s);
+  add_message(p, s);
 }
 
 static struct term *reason_of(struct signal *s) {
@@ -180,18 +180,10 @@ static void on_room(struct process *p, struct signal *s) {
 }
 
 static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = {
-    [SIGNAL_MESSAGE] = process_message,
-    [SIGNAL_EXIT] = on_exit,
-    [SIGNAL_LINK_EXIT] = on_link_exit,
-    [SIGNAL_LINK] = on_link,
-    [SIGNAL_UNLINK] = on_unlink,
-    [SIGNAL_UNLINK_ACK] = on_unlink_ack,
-    [SIGNAL_MONITOR] = on_monitor,
-    [SIGNAL_DEMONITOR] = on_demonitor,
-    [SIGNAL_DOWN] = on_down,
-    [SIGNAL_LEADER] = on_leader,
-    [SIGNAL_CALL] = on_call,
-    [SIGNAL_REPLY] = on_reply,
+    [SIGNAL_MESSAGE] = add_message, [SIGNAL_EXIT] = on_exit,           [SIGNAL_LINK_EXIT] = on_link_exit,
+    [SIGNAL_LINK] = on_link,        [SIGNAL_UNLINK] = on_unlink,       [SIGNAL_UNLINK_ACK] = on_unlink_ack,
+    [SIGNAL_MONITOR] = on_monitor,  [SIGNAL_DEMONITOR] = on_demonitor, [SIGNAL_DOWN] = on_down,
+    [SIGNAL_LEADER] = on_leader,    [SIGNAL_CALL] = on_call,           [SIGNAL_REPLY] = on_reply,
     [SIGNAL_ROOM] = on_room,
 };
 

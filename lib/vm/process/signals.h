@@ -9,9 +9,6 @@ struct process;
 /* What a signal does to it; consumes the signal. */
 void process_signal(struct process *p, struct signal *s);
 
-/* Puts a message of the system, or of anybody, in its mailbox. */
-void process_message(struct process *p, struct signal *s);
-
 /* Takes the message that link leads to out of its mailbox; it stays p->taken's until the next one. */
 struct signal *process_take(struct process *p, struct signal **link);
 

@@ -57,7 +57,8 @@ static void end_callback(lua_State *L) {
                      : "a callback of a C function ran for more than a second, and cannot be suspended");
 }
 
-bool preempt_due(lua_State *L) {
+/* Returns true when the hook is to yield now.  Raises in a callback that must end. */
+static bool must_yield(lua_State *L) {
   if (!lua_gethookmask(L)) return false;
   if (!lua_isyieldable(L)) {
     end_callback(L);
@@ -69,7 +70,7 @@ bool preempt_due(lua_State *L) {
 
 static void on_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
-  if (preempt_due(L)) {
+  if (must_yield(L)) {
     lua_yield(L, 0);
   } else {
     int more = (int)(sched_ticks(preemptible_of(L)->runnable->scheduler) % RETRY_SPREAD);

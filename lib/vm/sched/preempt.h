@@ -52,8 +52,4 @@ static inline void preempt_leave(struct scheduler *s) {
 /* Makes the green thread yield at its next instruction, or fail there if it must end. */
 void preempt_now(lua_State *L);
 
-/* For a C function that computes for long, between two steps of it: true when it is to yield now.  Raises
- * when it cannot yield and must end, or has had its time. */
-bool preempt_due(lua_State *L);
-
 #endif
