@@ -1,18 +1,23 @@
 /* Invariant: a request is in the multi handle and in the dialler's list from dial_json or dial_upload until
- * its end, and its `done` runs in finish_request alone, when it has left both.  Each socket of libcurl has a
- * uv_poll handle, which is freed once uv has closed it, later than the socket.
+ * its end, and its `done` runs in finish_request or fail_request, when it has left both.  Each socket of
+ * libcurl has a uv_poll handle, which is freed once uv has closed it, later than the socket.  libcurl never
+ * looks up a host name: it would start a thread for each, and wait for that thread when the request ends.  A
+ * request for a host name waits outside of libcurl until resolve.h has the addresses.
  *
  * Orderings: of the user's callbacks only the source's read runs within libcurl.  `started` and `done` run
  * after libcurl has returned (tell_users), so that they may start and cancel requests. */
 #include "agent/mesh/dial.h"
 
+#include "agent/mesh/resolve.h"
 #include "core/nodename.h"
 #include "wire/exchange.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 enum {
@@ -26,6 +31,7 @@ struct dialler {
   const struct psk *psk;
   const char *self;
   CURLM *multi;
+  struct resolver *resolver;
   uv_timer_t timer;
   /* For a timeout of 0 ms: a timer of 0 ms that is set again as it fires keeps libuv from polling. */
   uv_idle_t soon;
@@ -39,6 +45,12 @@ struct dial_request {
   CURL *easy;
   struct exchange exchange;
   char node[NODENAME_SIZE];
+  struct lookup *lookup; /* of the host's addresses, until they are known */
+  struct curl_slist *addresses;
+  uint64_t since_ms; /* of uv_now, when the request was made */
+  int timeout_ms;
+  char host[NODE_HOST_MAX + 3];
+  uint16_t port;
   const struct dial_source *source;
   bool started;     /* libcurl has asked for the first bytes */
   bool told;        /* the user knows that */
@@ -61,7 +73,10 @@ struct dial_socket {
 /* --- the loop ------------------------------------------------------------------------------------------- */
 
 static void unlink_request(struct dial_request *r) {
-  curl_multi_remove_handle(r->dialler->multi, r->easy);
+  if (r->lookup)
+    resolve_cancel(r->lookup);
+  else
+    curl_multi_remove_handle(r->dialler->multi, r->easy);
   *r->pprev = r->next;
   if (r->next) r->next->pprev = r->pprev;
 }
@@ -69,7 +84,15 @@ static void unlink_request(struct dial_request *r) {
 static void free_request(struct dial_request *r) {
   curl_easy_cleanup(r->easy);
   exchange_finish(&r->exchange);
+  curl_slist_free_all(r->addresses);
   free(r);
+}
+
+/* Ends a request that libcurl has not ended. */
+static void fail_request(struct dial_request *r, const struct error *e) {
+  unlink_request(r);
+  r->done(r->data, e, false, NULL);
+  free_request(r);
 }
 
 static void finish_request(struct dial_request *r, CURLcode result) {
@@ -237,6 +260,12 @@ struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *
     error_set(e, ERR_NOMEM, "libcurl does not start");
     return NULL;
   }
+  if (!(d->resolver = resolver_new(loop, getaddrinfo))) {
+    curl_multi_cleanup(d->multi);
+    free(d);
+    error_set(e, ERR_NOMEM, "no thread can resolve host names");
+    return NULL;
+  }
   d->loop = loop;
   d->psk = psk;
   d->self = self;
@@ -252,14 +281,19 @@ bool dialler_idle(const struct dialler *d) {
 
 void dialler_finish(struct dialler *d) {
   if (!d) return;
-  while (d->requests)                                       /* finish_request takes it out of the list */
-    finish_request(d->requests, CURLE_ABORTED_BY_CALLBACK); // NOLINT(clang-analyzer-unix.Malloc)
+  for (struct dial_request *r; (r = d->requests);) { /* fail_request takes it out of the list */
+    struct error e;
+    error_set(&e, ERR_BUSY, "%s: given up, as %s is stopping (busy)", r->node, d->self);
+    fail_request(r, &e); // NOLINT(clang-analyzer-unix.Malloc)
+  }
   curl_multi_cleanup(d->multi);
+  resolver_finish(d->resolver);
   uv_close((uv_handle_t *)&d->timer, NULL);
   uv_close((uv_handle_t *)&d->soon, NULL);
 }
 
 void dialler_free(struct dialler *d) {
+  if (d) resolver_free(d->resolver);
   free(d);
 }
 
@@ -279,6 +313,44 @@ static int no_memory(const struct dial_request *r, struct error *e) {
   return error_set(e, ERR_NOMEM, "%s: %s", r->node, err_sentence(ERR_NOMEM));
 }
 
+/* Gives the request to libcurl. */
+static int request_send(struct dial_request *r, struct error *e) {
+  return curl_multi_add_handle(r->dialler->multi, r->easy) ? no_memory(r, e) : 0;
+}
+
+/* What is left of a time limit, at least 1 ms; 0: there is none. */
+static long time_left(const struct dial_request *r, int limit_ms) {
+  long left = limit_ms - (long)(uv_now(r->dialler->loop) - r->since_ms);
+  if (!limit_ms) return 0;
+  return left > 0 ? left : 1;
+}
+
+/* The host's addresses are known, or not to be had. */
+static void on_resolved(void *data, int code, const char *addresses) {
+  struct dial_request *r = data;
+  struct error e;
+  char entry[sizeof r->host + RESOLVE_TEXT_SIZE + 16];
+  r->lookup = NULL;
+  if (code) {
+    finish_request(r, code == ERR_TIMEOUT ? CURLE_OPERATION_TIMEDOUT : CURLE_COULDNT_RESOLVE_HOST);
+    return;
+  }
+  snprintf(entry, sizeof entry, "+%s:%u:%s", r->host, r->port, addresses);
+  r->addresses = curl_slist_append(NULL, entry);
+  bool failed = !r->addresses || curl_easy_setopt(r->easy, CURLOPT_RESOLVE, r->addresses) ||
+                curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, time_left(r, CONNECT_TIMEOUT_MS)) ||
+                curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, time_left(r, r->timeout_ms));
+  if (failed || request_send(r, &e)) {
+    no_memory(r, &e);
+    fail_request(r, &e);
+  }
+}
+
+static bool is_address(const char *host) {
+  struct in_addr ignored;
+  return *host == '[' || inet_pton(AF_INET, host, &ignored) == 1;
+}
+
 /* Prepares and starts a request; what `given` leaves open is the same for all requests of a node. */
 static int request_start(struct dial_request *r, const struct dial_target *to, struct exchange_request given,
                          struct error *e) {
@@ -296,7 +368,15 @@ static int request_start(struct dial_request *r, const struct dial_target *to, s
   if (!(r->easy = curl_easy_init())) return no_memory(r, e);
   int code = exchange_prepare(&r->exchange, r->easy, &given, e);
   if (code) return code;
-  if (curl_multi_add_handle(d->multi, r->easy)) return no_memory(r, e);
+  snprintf(r->host, sizeof r->host, "%s", to->host);
+  r->port = to->port;
+  r->since_ms = uv_now(d->loop);
+  r->timeout_ms = (int)given.timeout_ms;
+  if (is_address(to->host))
+    code = request_send(r, e);
+  else if (!(r->lookup = resolve(d->resolver, to->host, CONNECT_TIMEOUT_MS, on_resolved, r, e)))
+    code = e->code;
+  if (code) return code;
   r->next = d->requests;
   r->pprev = &d->requests;
   if (r->next) r->next->pprev = &r->next;

@@ -1,5 +1,5 @@
 /* dial: the node's HTTP client: sends requests to other nodes, over TLS with the cookie's key, on the loop.
- * libcurl resolves a host name in a thread of its own.  I/O thread only. */
+ * Host names are looked up by mesh/resolve.h.  I/O thread only. */
 #ifndef AGENT_MESH_DIAL_H
 #define AGENT_MESH_DIAL_H
 

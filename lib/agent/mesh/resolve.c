@@ -1,0 +1,326 @@
+/* Invariant: a name is in the map `names` from its first lookup until its answer is taken, and in one of
+ * three stages: it waits in the pool's list, a thread has it, or it is in the pool's list of answers.  The
+ * pool is shared with the threads, under its lock, and is freed by the last who has it; the rest is the I/O
+ * thread's. A name without lookups is taken out of the waiting list at once; one that a thread has stays
+ * until the thread is done.
+ *
+ * Orderings: all lookups of a resolver are in the order of their deadlines as long as they have the same time
+ * limit; a shorter one after a longer one is noticed late, which the only user does not do. */
+#include "agent/mesh/resolve.h"
+
+#include "base/map.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/queue.h>
+
+enum { STACK_SIZE = 512 << 10 };
+
+enum stage { WAITING, RUNNING, ANSWERED };
+
+struct lookup {
+  struct resolver *resolver;
+  struct name *name;
+  uint64_t until_ms; /* of uv_now */
+  resolve_done *done;
+  void *data;
+  TAILQ_ENTRY(lookup) in_name, in_resolver;
+};
+TAILQ_HEAD(lookups, lookup);
+
+struct name {
+  struct lookups lookups; /* of the I/O thread */
+  TAILQ_ENTRY(name) next; /* in the pool's list of waiting names or of answers */
+  enum stage stage;       /* under the pool's lock */
+  bool found;             /* the answer */
+  char addresses[RESOLVE_TEXT_SIZE];
+  char host[];
+};
+TAILQ_HEAD(names_list, name);
+
+struct pool {
+  pthread_mutex_t lock;
+  resolve_query *query;
+  uv_async_t *answered; /* NULL: the resolver is gone */
+  struct names_list waiting, answers;
+  int threads;
+  int holders; /* the threads and the resolver */
+};
+
+struct resolver {
+  uv_loop_t *loop;
+  struct pool *pool;
+  uv_async_t answered;
+  uv_timer_t timer;
+  struct map names;
+  struct lookups lookups; /* in the order of their deadlines */
+};
+
+/* --- the threads ---------------------------------------------------------------------------------------- */
+
+static void pool_let_go(struct pool *p) {
+  bool last = !--p->holders;
+  pthread_mutex_unlock(&p->lock);
+  if (!last) return;
+  for (struct name *n; (n = TAILQ_FIRST(&p->answers));) {
+    TAILQ_REMOVE(&p->answers, n, next);
+    free(n);
+  }
+  pthread_mutex_destroy(&p->lock);
+  free(p);
+}
+
+static void add_address(char out[RESOLVE_TEXT_SIZE], const struct sockaddr *at) {
+  char text[INET6_ADDRSTRLEN + 4] = "";
+  size_t n = strlen(out);
+  if (at->sa_family == AF_INET) {
+    inet_ntop(AF_INET, &((const struct sockaddr_in *)(const void *)at)->sin_addr, text, sizeof text);
+  } else if (at->sa_family == AF_INET6) {
+    inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)at)->sin6_addr, text + 1,
+              sizeof text - 2);
+    text[0] = '[';
+    memcpy(text + strlen(text), "]", 2);
+  }
+  if (*text && n + 1 + strlen(text) < RESOLVE_TEXT_SIZE)
+    snprintf(out + n, RESOLVE_TEXT_SIZE - n, "%s%s", n ? "," : "", text);
+}
+
+static void look_up(const struct pool *p, struct name *n) {
+  const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+  struct addrinfo *list = NULL;
+  if (p->query(n->host, NULL, &hints, &list)) return;
+  for (const struct addrinfo *at = list; at; at = at->ai_next) add_address(n->addresses, at->ai_addr);
+  freeaddrinfo(list);
+  n->found = *n->addresses;
+}
+
+/* Looks up names until none waits. */
+static void *thread_run(void *data) {
+  struct pool *p = data;
+  pthread_mutex_lock(&p->lock);
+  for (struct name *n; p->answered && (n = TAILQ_FIRST(&p->waiting));) {
+    TAILQ_REMOVE(&p->waiting, n, next);
+    n->stage = RUNNING;
+    pthread_mutex_unlock(&p->lock);
+    look_up(p, n);
+    pthread_mutex_lock(&p->lock);
+    n->stage = ANSWERED;
+    TAILQ_INSERT_TAIL(&p->answers, n, next);
+    if (p->answered) uv_async_send(p->answered);
+  }
+  p->threads--;
+  pool_let_go(p);
+  return NULL;
+}
+
+/* Starts a thread, which gets no signals.  The lock is held. */
+static bool thread_start(struct pool *p) {
+  pthread_t thread;
+  pthread_attr_t how;
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_attr_init(&how);
+  pthread_attr_setdetachstate(&how, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&how, STACK_SIZE);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  bool started = !pthread_create(&thread, &how, thread_run, p);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&how);
+  if (!started) return false;
+  p->threads++;
+  p->holders++;
+  return true;
+}
+
+/* Lets a thread look up a name, now or when one is free; false when there is none and none can be started. */
+static bool hand_over(struct pool *p, struct name *n) {
+  pthread_mutex_lock(&p->lock);
+  bool served = (p->threads < RESOLVE_THREADS && thread_start(p)) || p->threads;
+  if (served) TAILQ_INSERT_TAIL(&p->waiting, n, next);
+  pthread_mutex_unlock(&p->lock);
+  return served;
+}
+
+/* Takes a name back that no thread has begun with; true when the I/O thread may free it. */
+static bool take_back(struct pool *p, struct name *n) {
+  pthread_mutex_lock(&p->lock);
+  bool waiting = n->stage == WAITING;
+  if (waiting) TAILQ_REMOVE(&p->waiting, n, next);
+  pthread_mutex_unlock(&p->lock);
+  return waiting;
+}
+
+static struct name *take_answer(struct pool *p) {
+  pthread_mutex_lock(&p->lock);
+  struct name *n = TAILQ_FIRST(&p->answers);
+  if (n) TAILQ_REMOVE(&p->answers, n, next);
+  pthread_mutex_unlock(&p->lock);
+  return n;
+}
+
+/* --- lookups -------------------------------------------------------------------------------------------- */
+
+static void on_timer(uv_timer_t *t);
+
+static void set_timer(struct resolver *r) {
+  const struct lookup *l = TAILQ_FIRST(&r->lookups);
+  uint64_t now = uv_now(r->loop);
+  if (l)
+    uv_timer_start(&r->timer, on_timer, l->until_ms > now ? l->until_ms - now : 0, 0);
+  else
+    uv_timer_stop(&r->timer);
+}
+
+/* Takes a lookup out of all lists and frees it. */
+static void forget(struct lookup *l) {
+  TAILQ_REMOVE(&l->name->lookups, l, in_name);
+  TAILQ_REMOVE(&l->resolver->lookups, l, in_resolver);
+  free(l);
+}
+
+/* Nobody may want the name any more. */
+static void release(struct resolver *r, struct name *n) {
+  if (!TAILQ_EMPTY(&n->lookups) || !take_back(r->pool, n)) return;
+  map_remove(&r->names, n->host);
+  free(n);
+}
+
+static void end(struct lookup *l, int code, const char *addresses) {
+  resolve_done *done = l->done;
+  void *data = l->data;
+  forget(l);
+  done(data, code, addresses);
+}
+
+static void on_answered(uv_async_t *a) {
+  struct resolver *r = a->data;
+  for (struct name *n; (n = take_answer(r->pool));) {
+    map_remove(&r->names, n->host); /* whoever asks from now on gets a new answer */
+    for (struct lookup *l; (l = TAILQ_FIRST(&n->lookups));)
+      // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): `end` takes the lookup out of the list
+      end(l, n->found ? 0 : ERR_RESOLVE, n->found ? n->addresses : NULL);
+    free(n);
+  }
+  set_timer(r);
+}
+
+static void on_timer(uv_timer_t *t) {
+  struct resolver *r = t->data;
+  /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): `forget` takes the lookup out of the list */
+  for (struct lookup *l; (l = TAILQ_FIRST(&r->lookups)) && l->until_ms <= uv_now(r->loop);) {
+    struct name *n = l->name;
+    resolve_done *done = l->done;
+    void *data = l->data;
+    forget(l);
+    release(r, n);
+    done(data, ERR_TIMEOUT, NULL);
+  }
+  set_timer(r);
+}
+
+static struct name *name_new(struct resolver *r, const char *host, struct error *e) {
+  size_t size = strlen(host) + 1;
+  if (r->names.len >= RESOLVE_NAMES_MAX) {
+    error_set(e, ERR_BUSY, "%s: a bound was hit: %d host names wait to be resolved (busy)", host,
+              RESOLVE_NAMES_MAX);
+    return NULL;
+  }
+  struct name *n = calloc(1, sizeof *n + size);
+  if (!n || map_put(&r->names, host, n)) {
+    free(n);
+    error_set(e, ERR_NOMEM, "%s: %s", host, err_sentence(ERR_NOMEM));
+    return NULL;
+  }
+  memcpy(n->host, host, size);
+  TAILQ_INIT(&n->lookups);
+  if (hand_over(r->pool, n)) return n;
+  map_remove(&r->names, host);
+  free(n);
+  error_set(e, ERR_BUSY, "%s: no thread can be started to resolve the host name (busy)", host);
+  return NULL;
+}
+
+struct lookup *resolve(struct resolver *r, const char *host, int timeout_ms, resolve_done *done, void *data,
+                       struct error *e) {
+  struct lookup *l = malloc(sizeof *l);
+  if (!l) {
+    error_set(e, ERR_NOMEM, "%s: %s", host, err_sentence(ERR_NOMEM));
+    return NULL;
+  }
+  struct name *n = map_get(&r->names, host);
+  if (!n && !(n = name_new(r, host, e))) {
+    free(l);
+    return NULL;
+  }
+  *l = (struct lookup){.resolver = r,
+                       .name = n,
+                       .until_ms = uv_now(r->loop) + (uint64_t)timeout_ms,
+                       .done = done,
+                       .data = data};
+  TAILQ_INSERT_TAIL(&n->lookups, l, in_name);
+  TAILQ_INSERT_TAIL(&r->lookups, l, in_resolver);
+  if (TAILQ_FIRST(&r->lookups) == l) set_timer(r);
+  return l;
+}
+
+void resolve_cancel(struct lookup *l) {
+  if (!l) return;
+  struct resolver *r = l->resolver;
+  struct name *n = l->name;
+  forget(l);
+  release(r, n);
+  set_timer(r);
+}
+
+/* --- its life ------------------------------------------------------------------------------------------- */
+
+static struct pool *pool_new(resolve_query *query) {
+  struct pool *p = calloc(1, sizeof *p);
+  if (!p) return NULL;
+  pthread_mutex_init(&p->lock, NULL);
+  p->query = query;
+  p->holders = 1;
+  TAILQ_INIT(&p->waiting);
+  TAILQ_INIT(&p->answers);
+  return p;
+}
+
+struct resolver *resolver_new(uv_loop_t *loop, resolve_query *query) {
+  struct resolver *r = calloc(1, sizeof *r);
+  if (!r || !(r->pool = pool_new(query)) || uv_async_init(loop, &r->answered, on_answered)) {
+    if (r && r->pool) pthread_mutex_destroy(&r->pool->lock), free(r->pool);
+    free(r);
+    return NULL;
+  }
+  r->loop = loop;
+  r->pool->answered = &r->answered;
+  uv_timer_init(loop, &r->timer);
+  r->answered.data = r->timer.data = r;
+  TAILQ_INIT(&r->lookups);
+  return r;
+}
+
+void resolver_finish(struct resolver *r) {
+  if (!r) return;
+  struct pool *p = r->pool;
+  /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): resolve_cancel takes the lookup out of the list */
+  for (struct lookup *l; (l = TAILQ_FIRST(&r->lookups));) resolve_cancel(l);
+  pthread_mutex_lock(&p->lock);
+  p->answered = NULL;
+  pool_let_go(p); /* with the lock, which it gives back; names that threads have are freed with the pool */
+  r->pool = NULL;
+  uv_close((uv_handle_t *)&r->answered, NULL);
+  uv_close((uv_handle_t *)&r->timer, NULL);
+}
+
+void resolver_free(struct resolver *r) {
+  if (!r) return;
+  map_finish(&r->names);
+  free(r);
+}

@@ -1,0 +1,44 @@
+/* resolve: the addresses of host names, by getaddrinfo in a few threads.
+ *
+ * getaddrinfo blocks for as long as DNS does not answer, and cannot be stopped.  So at most RESOLVE_THREADS
+ * run it at a time, however many names are asked for; the other names wait in the order in which they came.
+ * A name that is asked for while it waits or is being looked up is looked up once.  A lookup that has waited
+ * for its time limit ends with ERR_TIMEOUT, wherever it stands.  I/O thread only. */
+#ifndef AGENT_MESH_RESOLVE_H
+#define AGENT_MESH_RESOLVE_H
+
+#include "base/err.h"
+
+#include <netdb.h>
+#include <uv.h>
+
+enum {
+  RESOLVE_THREADS = 8,      /* they end when no name waits */
+  RESOLVE_NAMES_MAX = 4096, /* that wait or are being looked up */
+  RESOLVE_TEXT_SIZE = 512   /* of a host's addresses; further ones are left out */
+};
+
+struct resolver;
+struct lookup;
+
+/* What the threads call: getaddrinfo, or a test's own. */
+typedef int resolve_query(const char *host, const char *service, const struct addrinfo *hints,
+                          struct addrinfo **out);
+
+/* NULL when memory ran out.  finish ends each lookup without its `done`; free after the loop has run once
+ * more. Both accept NULL.  A thread that still waits for DNS then ends on its own, without the resolver. */
+struct resolver *resolver_new(uv_loop_t *loop, resolve_query *query);
+void resolver_finish(struct resolver *r);
+void resolver_free(struct resolver *r);
+
+/* Runs once, later than resolve has returned: with 0 and the addresses ("10.0.0.5,[::1]", borrowed), or with
+ * ERR_RESOLVE, ERR_TIMEOUT or ERR_NOMEM and NULL. */
+typedef void resolve_done(void *data, int code, const char *addresses);
+
+/* Asks for the addresses of a host name.  NULL with *e set: ERR_BUSY (RESOLVE_NAMES_MAX, or no thread can be
+ * started), ERR_NOMEM; done then never runs. */
+struct lookup *resolve(struct resolver *r, const char *host, int timeout_ms, resolve_done *done, void *data,
+                       struct error *e);
+void resolve_cancel(struct lookup *l); /* done does not run; accepts NULL */
+
+#endif
