@@ -232,7 +232,7 @@ files() { (shopt -s nullglob && echo "$FILE"*); }
   start_node one
   for i in {1..30}; do api one POST /v1/cookies/reload >"$T/answer.$i" & done
   node-cookie add >/dev/null
-  wait $(jobs -p)
+  for i in $(jobs -p); do wait "$i"; done
   for i in {1..30}; do jq -e '.cookies | length >= 1' "$T/answer.$i" >/dev/null; done
   assert_equal "$(node-cookie show -n one)" "$(node-cookie show)"
 }

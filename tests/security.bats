@@ -182,6 +182,8 @@ in_memory() {
   on dune node-spawn one@rane -e 'global.register_name("a-name-in-confidence", self()) receive(10)'
   wait_until grep -qa 'node-toolkit/1' "$T/wire" # the identity, in the clear by design: we do see the traffic
   kill $sniffer
+  grep -qa "$(identity_of $COOKIE)" "$T/wire" # the first message of a connection names the cookie,
+  grep -qa dune "$T/wire"                     # and the host, where it was dialled by name
   run ! grep -qaE "$COOKIE|in-confidence|two@dune" "$T/wire"
   key=$(psk_of $COOKIE)
   pattern=$(perl -e 'print "\\x$_" for unpack("(A2)*", shift)' "$key")
@@ -239,9 +241,12 @@ in_memory() {
   run -0 timeout 30 openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -quiet -ign_eof \
     -psk "$(psk_of $COOKIE)" -psk_identity "$(identity_of $COOKIE)" <<<"$request"
   assert_output --partial '"node":"one@'
-  run openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -psk "$(psk_of $COOKIE)" \
-    -psk_identity "$(identity_of $COOKIE)" </dev/null
+  run timeout 30 openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -ign_eof \
+    -psk "$(psk_of $COOKIE)" -psk_identity "$(identity_of $COOKIE)" <<<"$request"
   assert_output --partial 'TLSv1.3, Cipher is TLS_AES_128_GCM_SHA256'
+  assert_output --partial 'Server Temp Key'
+  assert_output --partial '"node":"one@'
+  refute_output --partial 'Session Ticket' # nothing outlives the cookie that a connection was made with
   run ! s_client -psk "$(psk_of $COOKIE)" -psk_identity "$(identity_of $COOKIE)" \
     -ciphersuites TLS_CHACHA20_POLY1305_SHA256 <<<"$request"
   refute_output --partial '"node"'
