@@ -21,7 +21,8 @@
  * receive; false when that is not possible.  Such a message needs no term. */
 static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   int n = last - first + 1;
-  if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->end || !copy_all_scalar(L, first, last))
+  if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->preemptible.end ||
+      !copy_all_scalar(L, first, last))
     return false;
   if (!lua_checkstack(to->L, n + 1)) return false;
   lua_xmove(L, to->L, n);

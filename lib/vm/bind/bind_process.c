@@ -120,7 +120,7 @@ static int exit_process(lua_State *L) {
   npid to = bind_check_pid(L, 1);
   lua_settop(L, 2);
   bind_signal(L, SIGNAL_EXIT, to, NPID_NONE, copy_term(L, "reason", 2, 2));
-  if (p->end) return leave(L);
+  if (p->preemptible.end) return leave(L);
   lua_pushboolean(L, 1);
   return 1;
 }

@@ -114,6 +114,7 @@ void isolate_push(struct isolate *iso, struct signal *s);
 /* What a scheduler calls (schedulers.run): runs what is ready until nothing is, or the slice is over. */
 void isolate_run(struct runnable *r, struct scheduler *s);
 
+_Static_assert(offsetof(struct isolate, runnable) == 0, "a pointer to an isolate is one to its runnable");
 static inline struct isolate *isolate_of_runnable(struct runnable *r) {
   return (struct isolate *)r;
 }

@@ -63,7 +63,6 @@ static int64_t new_slot(struct isolate *iso) {
 /* Nobody's, with its coroutine. */
 static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_t slot) {
   *p = (struct process){.preemptible = {.runnable = &iso->runnable},
-                        .isolate = iso,
                         .L = co,
                         .slot = slot,
                         .call = NPID_NONE,
@@ -130,12 +129,11 @@ void process_charge(struct process *p, int64_t bytes) {
 /* --- death --- */
 
 void process_doom(struct process *p, struct term *reason) {
-  if (p->end || !reason) {
+  if (p->preemptible.end || !reason) {
     term_unref(reason);
     return;
   }
-  p->end = reason;
-  p->preemptible.must_end = true;
+  p->preemptible.end = reason;
   process_ready(p);
 }
 
@@ -183,7 +181,7 @@ static void leave(struct process *p) {
  * is still one.  If it must end, the hook cuts those in Lua off before their first instruction: nobody who
  * was killed has the last word. */
 static void unwind(struct process *p) {
-  if (p->end) preempt_now(p->L);
+  if (p->preemptible.end) preempt_now(p->L);
   enter(p);
   lua_resetthread(p->L);
   lua_settop(p->L, 0);
@@ -203,7 +201,7 @@ static void recycle(struct process *p) {
 static void end(struct process *p) {
   struct isolate *iso = p->isolate;
   uint64_t number = npid_number(p->pid);
-  struct term *reason = p->end;
+  struct term *reason = p->preemptible.end;
   unwind(p);
   timers_remove(&iso->timers, &p->timer);
   if (p->full) vm_set_full(iso->vm, p->pid, false);
@@ -259,7 +257,7 @@ static int report(lua_State *L) {
 
 void process_outgrew(struct process *p, const char *what) {
   char pid[NPID_TEXT_SIZE], text[NPID_TEXT_SIZE + 64];
-  if (p->end) return;
+  if (p->preemptible.end) return;
   npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid);
   snprintf(text, sizeof text, "process %s ended: %s\n", pid, what);
   process_doom(p, term_build("s", "memory"));
@@ -298,10 +296,10 @@ static int resume(struct process *p) {
 }
 
 void process_run(struct process *p) {
-  if (!p->end) {
+  if (!p->preemptible.end) {
     int status = resume(p);
     check_memory(p);
-    if (p->end) {
+    if (p->preemptible.end) {
       /* it ended itself, or was ended while it ran */
     } else if (status == LUA_YIELD) {
       if (p->state == PROCESS_RUNNING) enqueue(&p->isolate->preempted, p);
@@ -318,7 +316,7 @@ void process_run(struct process *p) {
 void process_free(struct process *p) {
   mailbox_finish(&p->mailbox);
   process_free_ties(p);
-  term_unref(p->end);
+  term_unref(p->preemptible.end);
   signal_free(p->order);
   signal_free(p->taken);
   term_unref(p->reply);

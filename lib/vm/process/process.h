@@ -30,15 +30,16 @@ enum process_state {
 };
 
 struct process {
-  struct preemptible preemptible; /* first: the extra space of its coroutine leads there */
+  union { /* first: the extra space of the coroutine leads there */
+    struct preemptible preemptible;
+    struct isolate *isolate; /* the same pointer as preemptible.runnable, the isolate's first member */
+  };
   npid pid;
-  struct isolate *isolate;
   lua_State *L;
   struct process *next; /* in a ready queue, or in the pool */
   struct timer timer;   /* of the wait */
   struct mailbox mailbox;
   struct ties *ties;
-  struct term *end;     /* [reason], once it must end */
   struct signal *order; /* what it was spawned to do, until it has begun */
   struct signal *taken; /* the message being decoded */
   npid leader;

@@ -188,7 +188,7 @@ static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = 
 };
 
 void process_signal(struct process *p, struct signal *s) {
-  if (p->end) { /* it has ended, for all that comes after what ends it */
+  if (p->preemptible.end) { /* it has ended, for all that comes after what ends it */
     vm_nobody(p->isolate->vm, s);
   } else if (effects[s->kind]) {
     effects[s->kind](p, s);

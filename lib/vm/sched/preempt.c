@@ -50,7 +50,7 @@ static bool overstays(const struct scheduler *s) {
 static void end_callback(lua_State *L) {
   const struct preemptible *p = preemptible_of(L);
   const struct scheduler *s = p->runnable->scheduler;
-  bool ends = p->must_end || atomic_load_explicit(&s->all->stopping, memory_order_relaxed);
+  bool ends = p->end || atomic_load_explicit(&s->all->stopping, memory_order_relaxed);
   if (!ends && !overstays(s)) return;
   preempt_now(L);
   luaL_error(L, ends ? "the process must end"

@@ -25,7 +25,7 @@ enum { PREEMPT_CALLBACK_TICKS = 1000000000 / SCHED_TICK_NS }; /* a second */
  * well. */
 struct preemptible {
   struct runnable *runnable; /* whose scheduler runs it */
-  bool must_end;             /* it is not to run on */
+  struct term *end;          /* why it must end; NULL: it may run on */
 };
 
 /* Installs the handler of the signal; once, before any scheduler thread. */
