@@ -393,6 +393,43 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_line --regexp '^spawn +spawn_link +spawn_monitor'
 }
 
+# words LINE: what completes LINE, a word a line, as the shell module tells its client.
+words() {
+  node-shell <<END
+local keeper = spawn("shell", "start", self())
+send(keeper, "complete", 1, "$1")
+local _, _, _, _, list = receive_match({"shell", 1, "words"})
+puts(table.concat(list, "\\n"))
+exit(keeper, "kill")
+END
+}
+
+@test "TAB knows every function of the language: those of node-lua(7), and Lua's own" {
+  local name prefix man=$BATS_TEST_DIRNAME/../man/node-lua.7
+  start_node one
+  for prefix in '' node. global.; do
+    run -0 words "$prefix"
+    grep -oP "^\\.It Fn $prefix\\K[a-z_]+(?= |$)" "$man" | grep -vxE 'init|handle_.*|terminate' | sort -u >functions
+    [ -s functions ]
+    while read -r name; do assert_line "$name"; done <functions
+  done
+  run -0 words ''
+  for name in and while collectgarbage math node global flush package _G _VERSION; do assert_line "$name"; done
+  run -0 words string.
+  assert_line gsub
+}
+
+@test "pairs(_G) visits the language and the process's own globals, which replace those of the same name" {
+  start_node one
+  run -0 node-shell <<'END'
+mine, tostring = 5, "my own"
+local all, count = {}, 0
+for name, value in pairs(_G) do all[name] = value count = count + (name == "tostring" and 1 or 0) end
+puts(all.mine, all.tostring, count, all.send == send, all._G == _G, all.package ~= nil, rawget(_G, "send"))
+END
+  assert_output $'5\tmy own\t1\ttrue\ttrue\ttrue\tnil'
+}
+
 @test "the history is in ~/.node_history, which only its user can read" {
   start_node one
   terminal

@@ -14,7 +14,8 @@ local pcall <const>, load <const>, type <const>, pairs <const>, ipairs <const> =
 local inspect <const>, puts <const>, error <const>, tostring <const> = inspect, puts, error, tostring
 local pack <const>, unpack <const>, concat <const>, sort <const> = table.pack, table.unpack, table.concat, table.sort
 local group_leader <const>, registered <const>, node <const>, global <const> = group_leader, registered, node, global
-local find <const>, match <const>, sub <const>, gsub <const> = string.find, string.match, string.sub, string.gsub
+local find <const>, match <const>, sub <const> = string.find, string.match, string.sub
+local gsub <const>, gmatch <const> = string.gsub, string.gmatch
 
 local shell = {}
 
@@ -52,14 +53,9 @@ end
 
 -- --- completion -----------------------------------------------------------------------------------------------
 
-local WORDS <const> = [[
-  and break do else elseif end false for function goto if in local nil not or repeat return then true until while
-  assert error getmetatable ipairs load next pairs pcall rawequal rawget rawlen rawset require select setmetatable
-  tonumber tostring type xpcall io math os string table utf8 _G
-  self spawn spawn_link spawn_monitor send receive receive_match link unlink monitor demonitor exit trap_exit
-  alive process_info
-  register unregister whereis registered group_leader puts print inspect sleep send_after cancel_timer monotonic
-  node global exec sh ls flush]]
+-- Lua's keywords; every other word comes from the tables that the code at the prompt can name.
+local KEYWORDS <const> = [[
+  and break do else elseif end false for function goto if in local nil not or repeat return then true until while]]
 
 local function add_keys(found, t)
   for key in pairs(t) do
@@ -69,7 +65,7 @@ end
 
 local function globals()
   local found = {}
-  for word in string.gmatch(WORDS, "%S+") do found[word] = true end
+  for word in gmatch(KEYWORDS, "%S+") do found[word] = true end
   add_keys(found, _G)
   return found
 end
@@ -77,7 +73,7 @@ end
 -- The fields of the table that a path such as "node." or "a.b." names.
 local function fields(path)
   local t, found = _G, {}
-  for name in string.gmatch(path, "[%a_][%w_]*") do
+  for name in gmatch(path, "[%a_][%w_]*") do
     t = t[name]
     if type(t) ~= "table" then return found end
   end

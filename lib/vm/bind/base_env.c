@@ -244,18 +244,54 @@ static void finish_library(lua_State *L, struct isolate *iso, int base, const ch
 
 /* --- the environment --- */
 
-/* __index of the base table: globals that are made for each process when it first uses them. */
-static int lazy_global(lua_State *L) {
-  struct process *p = process_of(L);
-  const char *name = p && lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
-  if (strcmp(name, "_G") == 0) {
-    process_push_env(L, p);
-    return 1;
-  }
-  if (strcmp(name, "package") != 0) return 0;
+static void push_package(lua_State *L, struct process *p) {
+  (void)p;
   lua_createtable(L, 0, 1);
   require_push_loaded(L);
   lua_setfield(L, -2, "loaded");
+}
+
+/* Globals that are made for each process when it first uses them. */
+static const struct {
+  const char *name;
+  void (*push)(lua_State *L, struct process *p);
+} lazy[] = {{"_G", process_push_env}, {"package", push_package}};
+enum { LAZY_COUNT = sizeof lazy / sizeof *lazy };
+
+/* __index of the base table. */
+static int lazy_global(lua_State *L) {
+  struct process *p = process_of(L);
+  const char *name = p && lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : "";
+  for (int i = 0; i < LAZY_COUNT; i++) {
+    if (strcmp(name, lazy[i].name) != 0) continue;
+    lazy[i].push(L, p);
+    return 1;
+  }
+  return 0;
+}
+
+/* Copies all fields of the table at index `from` into the table at index `to`. */
+static void copy_fields(lua_State *L, int from, int to) {
+  lua_pushnil(L);
+  while (lua_next(L, from)) {
+    lua_pushvalue(L, -2);
+    lua_insert(L, -2);
+    lua_rawset(L, to);
+  }
+}
+
+/* pairs of a process's globals walks a copy of all that it can name: the base table, the lazy globals, and
+ * then its own, which replace those of the same name.  Upvalue: the base table. */
+static int walk_globals(lua_State *L) {
+  lua_settop(L, 1);
+  lua_newtable(L);
+  copy_fields(L, lua_upvalueindex(1), 2);
+  for (int i = 0; i < LAZY_COUNT; i++) {
+    lazy[i].push(L, process_of(L));
+    lua_setfield(L, 2, lazy[i].name);
+  }
+  copy_fields(L, 1, 2);
+  lua_pushcclosure(L, next_pair, 1);
   return 1;
 }
 
@@ -350,9 +386,12 @@ static void open_env(lua_State *L, struct isolate *iso, int base) {
   lua_pushcfunction(L, lazy_global);
   lua_setfield(L, -2, "__index");
   lua_setmetatable(L, base);
-  lua_createtable(L, 0, 2);
+  lua_createtable(L, 0, 3);
   lua_pushvalue(L, base);
   lua_setfield(L, -2, "__index");
+  lua_pushvalue(L, base);
+  lua_pushcclosure(L, walk_globals, 1);
+  lua_setfield(L, -2, "__pairs");
   protect_metatable(L);
   iso->refs.env_meta = luaL_ref(L, LUA_REGISTRYINDEX);
 }
