@@ -192,6 +192,19 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   [ "$status" = 200 ]
 }
 
+@test "pids of nodes that were never met have a bound, and leave room for nodes that connect" {
+  json POST /v1/processes '{"lua": "while true do receive() end", "name": "sink"}'
+  jq -nc '[range(70000) | {"$pid": "n\(.)@invented.7.1"}]' >"$T/pids"
+  http POST /v1/processes/sink/messages --data-binary "@$T/pids"
+  problem 503 busy
+  has '.detail | contains("a bound was hit")'
+  run -0 api one GET /metrics
+  assert_line 'node_heard_nodes 65536'
+  two_nodes
+  json POST /v1/processes/sink/messages "[{\"\$pid\": \"$(node-spawn -n "two@$HOST" -d -e 'receive()' | tr -d '<>')\"}]"
+  [ "$status" = 202 ] || fail "$status $output"
+}
+
 @test "processes: look up, and end" {
   json POST /v1/processes '{"lua": "receive()"}'
   pid=$(jq -r .pid <<<"$output")

@@ -16,14 +16,16 @@
 
 enum { CHUNK_BITS = 10, CHUNK = 1 << CHUNK_BITS, CHUNKS = NODETAB_MAX / CHUNK };
 
-/* The last index is not used: a reference with that index and the highest number would equal NPID_NONE. */
-enum { ENTRIES_MAX = NODETAB_MAX - 1 };
+/* The last index is not used: a reference with that index and the highest number would equal NPID_NONE; nor
+ * is the one before, NODETAB_NOWHERE. */
+enum { ENTRIES_MAX = NODETAB_NOWHERE };
 
 struct entry {
   const char *name; /* shared by all entries of a Node-ID; freed with the first of them */
   uint32_t creation;
   uint32_t node_id;
   bool owns_name;
+  bool met; /* under the lock */
   atomic_bool busy;
   atomic_uint parted; /* how many connections have ended */
 };
@@ -31,10 +33,14 @@ struct entry {
 struct nodetab {
   _Atomic(struct entry *) chunks[CHUNKS];
   atomic_uint count;
+  atomic_uint heard; /* entries that are not met */
+  _Atomic(uint64_t) refused;
   pthread_mutex_t lock; /* for adding entries, and for the maps */
   struct map ids;
   struct map entries;
 };
+
+#define NOWHERE "nonode@nohost"
 
 static void *index_pack(uint32_t i) {
   return (void *)((uintptr_t)i + 1);
@@ -56,7 +62,7 @@ struct nodetab *nodetab_new(const char *self, uint32_t creation) {
   if (!t) return NULL;
   pthread_mutex_init(&t->lock, NULL);
   uint32_t ignored;
-  if (nodetab_intern(t, self, creation, &ignored)) return nodetab_free(t), NULL;
+  if (nodetab_meet(t, self, creation, &ignored)) return nodetab_free(t), NULL;
   return t;
 }
 
@@ -111,22 +117,56 @@ static int entry_add(struct nodetab *t, const char *name, uint32_t creation, uin
     if (entry->owns_name) map_remove(&t->ids, name), free((char *)(uintptr_t)entry->name);
     return ERR_NOMEM;
   }
+  atomic_fetch_add(&t->heard, 1);
   atomic_store_explicit(&t->count, i + 1, memory_order_release);
   *out = i;
   return 0;
 }
 
-int nodetab_intern(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) {
-  pthread_mutex_lock(&t->lock);
+/* The entry of a node, or NULL.  The lock is held. */
+static struct entry *entry_known(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) {
   const struct entry *first = map_get(&t->ids, name);
   void *known = first ? map_get_id(&t->entries, entry_key(first->node_id, creation)) : NULL;
+  if (!known) return NULL;
+  *out = index_unpack(known);
+  return entry_at(t, *out);
+}
+
+static bool is_nowhere(const char *name, uint32_t creation) {
+  return !creation && !strcmp(name, NOWHERE);
+}
+
+int nodetab_intern(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) {
   int rc = 0;
-  if (known)
-    *out = index_unpack(known);
-  else
-    rc = entry_add(t, name, creation, out);
+  if (is_nowhere(name, creation)) return *out = NODETAB_NOWHERE, 0;
+  pthread_mutex_lock(&t->lock);
+  if (!entry_known(t, name, creation, out))
+    rc = atomic_load(&t->heard) < NODETAB_HEARD_MAX ? entry_add(t, name, creation, out) : ERR_BUSY;
+  pthread_mutex_unlock(&t->lock);
+  if (rc == ERR_BUSY) atomic_fetch_add(&t->refused, 1);
+  return rc;
+}
+
+int nodetab_meet(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) {
+  uint32_t i;
+  pthread_mutex_lock(&t->lock);
+  struct entry *entry = entry_known(t, name, creation, &i);
+  int rc = entry ? 0 : entry_add(t, name, creation, &i);
+  if (!rc) {
+    entry = entry_at(t, i);
+    if (!entry->met) atomic_fetch_sub(&t->heard, 1);
+    entry->met = true;
+    *out = i;
+  }
   pthread_mutex_unlock(&t->lock);
   return rc;
+}
+
+uint32_t nodetab_heard(const struct nodetab *t) {
+  return atomic_load(&t->heard);
+}
+uint64_t nodetab_refused(const struct nodetab *t) {
+  return atomic_load(&t->refused);
 }
 
 static bool entry_find(struct nodetab *t, uint32_t id, uint32_t creation, uint32_t *out) {
@@ -139,7 +179,7 @@ static bool entry_find(struct nodetab *t, uint32_t id, uint32_t creation, uint32
 
 const char *nodetab_name(const struct nodetab *t, uint32_t incarnation) {
   const struct entry *entry = entry_at(t, incarnation);
-  return entry ? entry->name : "nonode@nohost";
+  return entry ? entry->name : NOWHERE;
 }
 
 uint32_t nodetab_creation(const struct nodetab *t, uint32_t incarnation) {
@@ -242,19 +282,52 @@ bool npid_shaped(const char *text) {
   return parts_read(text, &ignored);
 }
 
-int npid_parse(struct nodetab *t, const char *text, npid *out, struct error *e) {
+/* Finds a node by its name and creation, or adds it. */
+typedef int intern(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out);
+
+static int parts_find(struct nodetab *t, const struct parts *parts, const char *text, intern *by,
+                      uint32_t *out, struct error *e) {
+  int rc;
+  if (parts->is_short)
+    rc = entry_find(t, parts->id, parts->creation, out) ? 0 : ERR_NO_PROCESS;
+  else
+    rc = by(t, parts->node, parts->creation, out);
+  if (rc == ERR_NO_PROCESS)
+    return error_set(e, rc, "%.300s: no such process: its node is not known here or has started anew", text);
+  if (rc == ERR_BUSY)
+    return error_set(e, rc, "%.300s: a bound was hit: %d nodes are known by pids alone, and were never met",
+                     text, NODETAB_HEARD_MAX);
+  return rc ? error_set(e, rc, "%.300s: %s", text, err_sentence(rc)) : 0;
+}
+
+static int find_only(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) {
+  pthread_mutex_lock(&t->lock);
+  bool known = entry_known(t, name, creation, out);
+  pthread_mutex_unlock(&t->lock);
+  return known ? 0 : ERR_NO_PROCESS;
+}
+
+static int intern_or_nowhere(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) {
+  int rc = nodetab_intern(t, name, creation, out);
+  return rc == ERR_BUSY ? *out = NODETAB_NOWHERE, 0 : rc;
+}
+
+static int parse(struct nodetab *t, const char *text, intern *by, npid *out, struct error *e) {
   struct parts parts;
   uint32_t i;
   if (!parts_read(text, &parts))
     return error_set(e, ERR_BAD_PID, "%.300s: not a pid: want <0.57.3> or <name@host.57.3>", text);
-  if (parts.is_short) {
-    if (!entry_find(t, parts.id, parts.creation, &i))
-      return error_set(e, ERR_NO_PROCESS,
-                       "%.300s: no such process: its node is not known here or has started anew", text);
-  } else {
-    int rc = nodetab_intern(t, parts.node, parts.creation, &i);
-    if (rc) return error_set(e, rc, "%.300s: %s: the table of nodes", text, err_sentence(rc));
-  }
-  *out = npid_make(i, parts.number);
-  return 0;
+  int rc = parts_find(t, &parts, text, by, &i, e);
+  if (!rc) *out = npid_make(i, parts.number);
+  return rc;
+}
+
+int npid_parse(struct nodetab *t, const char *text, npid *out, struct error *e) {
+  return parse(t, text, nodetab_intern, out, e);
+}
+int npid_parse_foreign(struct nodetab *t, const char *text, npid *out, struct error *e) {
+  return parse(t, text, intern_or_nowhere, out, e);
+}
+int npid_parse_known(struct nodetab *t, const char *text, npid *out, struct error *e) {
+  return parse(t, text, find_only, out, e);
 }

@@ -50,19 +50,35 @@ static inline npid npid_kernel_of(npid p) {
   return npid_make(npid_incarnation(p), 0);
 }
 
-/* The table of nodes.  Entries are added and never removed, so a result stays valid until nodetab_free.  Any
- * thread: adding takes a lock, reading does not. */
+/* The table of nodes.  Entries are added and never removed, so a result stays valid until nodetab_free, and
+ * an index never comes to mean another node: pids with the index may be anywhere, in messages, tables and
+ * functions.  Any thread: adding takes a lock, reading does not.
+ *
+ * A node is *heard of* by a pid that somebody has sent, and *met* once it has connected.  Anybody can make up
+ * pids, so nodes that were heard of and not met have a bound of their own, NODETAB_HEARD_MAX; the rest of the
+ * table is for nodes that were met.  A node that is met counts as heard of no more. */
 struct nodetab;
 
-enum { NODETAB_MAX = 1 << NPID_INCARNATION_BITS };
+enum {
+  NODETAB_MAX = 1 << NPID_INCARNATION_BITS,
+  NODETAB_HEARD_MAX = 1 << 16,
+  /* Stands for each node for which there was no room.  No entry has this index, so its name is nonode@nohost
+   * with the creation 0; nothing can be sent to its pids. */
+  NODETAB_NOWHERE = NODETAB_MAX - 2
+};
 
 /* A table whose entry 0 is this node; NULL when memory ran out. */
 struct nodetab *nodetab_new(const char *self, uint32_t creation);
 void nodetab_free(struct nodetab *t);
 
 /* Stores the index of the entry for (name, creation) in *out, and adds the entry when it is new.  ERR_BUSY:
- * the table is full.  ERR_NOMEM. */
+ * there is no room: for one more node that is heard of, or in the whole table.  ERR_NOMEM. */
 int nodetab_intern(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) MUST_CHECK;
+int nodetab_meet(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) MUST_CHECK;
+
+/* How many nodes were heard of and not met; and how often there was no room for one more. */
+uint32_t nodetab_heard(const struct nodetab *t);
+uint64_t nodetab_refused(const struct nodetab *t);
 
 /* Name, creation and Node-ID of an entry; "nonode@nohost", 0 and UINT32_MAX for an index without an entry. */
 const char *nodetab_name(const struct nodetab *t, uint32_t incarnation);
@@ -87,8 +103,15 @@ char *npid_format(const struct nodetab *t, npid p, enum npid_style style, char o
 
 /* Reads either form of a pid, with or without <>.  ERR_BAD_PID: the text is not a pid.  ERR_NO_PROCESS: the
  * Node-ID and creation of a short form are not in the table, so the pid is stale.  A portable form adds its
- * node to the table: ERR_BUSY when the table is full, ERR_NOMEM. */
+ * node to the table: ERR_BUSY when there is no room for it, ERR_NOMEM. */
 int npid_parse(struct nodetab *t, const char *text, npid *out, struct error *e) MUST_CHECK;
+
+/* The same for a pid in a message of another node, which must not be lost: a pid whose node has no room in
+ * the table becomes one of NODETAB_NOWHERE. */
+int npid_parse_foreign(struct nodetab *t, const char *text, npid *out, struct error *e) MUST_CHECK;
+
+/* The same for a pid whose node must be in the table already, and is not added: else ERR_NO_PROCESS. */
+int npid_parse_known(struct nodetab *t, const char *text, npid *out, struct error *e) MUST_CHECK;
 
 /* Has the text the form of a pid, short or portable?  Tells a pid from a name. */
 bool npid_shaped(const char *text);

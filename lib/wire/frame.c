@@ -58,22 +58,26 @@ static int bad(struct error *e, const char *what) {
   return error_set(e, ERR_BAD_VALUE, "a bad frame: %s", what);
 }
 
+typedef int parse(struct nodetab *t, const char *text, npid *out, struct error *e);
+
 /* Reads a comma and a pid, or null: NPID_NONE. */
-static int read_npid(struct frames *f, struct json_source *s, npid *out, struct error *e) {
+static int read_npid(struct frames *f, struct json_source *s, parse *by, npid *out, struct error *e) {
   char text[NPID_TEXT_SIZE];
   if (!json_eat(s, ',')) return bad(e, SHAPE);
-  if (json_get_word(s, text, sizeof text)) return npid_parse(f->nodes, text, out, e);
+  if (json_get_word(s, text, sizeof text)) return by(f->nodes, text, out, e);
   return json_get_null(s) ? (*out = NPID_NONE, 0) : bad(e, "a pid is a string or null");
 }
 
+/* Receiver and sender are of nodes that are known: a frame of others adds none to the table. */
 static int read_heads(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
-  int rc;
-  if ((rc = read_npid(f, in, &s->to, e))) return rc;
-  if (!npid_is_local(s->to)) return bad(e, "it is to no process of this node");
-  if ((rc = read_npid(f, in, &s->from, e))) return rc;
-  if (s->from != NPID_NONE && npid_incarnation(s->from) != f->peer)
+  int rc = read_npid(f, in, npid_parse_known, &s->to, e);
+  if (rc && rc != ERR_NO_PROCESS) return rc;
+  if (rc || !npid_is_local(s->to)) return bad(e, "it is to no process of this node");
+  rc = read_npid(f, in, npid_parse_known, &s->from, e);
+  if (rc && rc != ERR_NO_PROCESS) return rc;
+  if (rc || (s->from != NPID_NONE && npid_incarnation(s->from) != f->peer))
     return bad(e, "it is from no process of the peer");
-  if ((rc = read_npid(f, in, &s->ref, e))) return rc;
+  if ((rc = read_npid(f, in, npid_parse_foreign, &s->ref, e))) return rc;
   if (s->ref != NPID_NONE) s->ref = npid_as_ref(s->ref);
   if (s->from == NPID_NONE && shapes[s->kind].from) return bad(e, "it needs a sender");
   if (s->ref == NPID_NONE && shapes[s->kind].ref) return bad(e, "it needs a reference");

@@ -223,7 +223,7 @@ static int identity(struct decoder *d, const char *form, npid *out) {
     return rc ? rc : wrong(d, ERR_BAD_VALUE, "\"%s\" wants a %s", form, form + 1);
   memcpy(copy, text.s, text.n);
   copy[text.n] = 0;
-  rc = npid_parse(d->nodes, copy, out, &e);
+  rc = (d->policy == JSON_WITH_CODE ? npid_parse_foreign : npid_parse)(d->nodes, copy, out, &e);
   if (rc == ERR_BAD_PID) return wrong(d, ERR_BAD_VALUE, "\"%s\" wants a %s", form, form + 1);
   return rc ? wrong(d, rc, "%.200s", error_text(&e)) : 0;
 }

@@ -84,6 +84,7 @@ static void test_bad(void) {
   uint32_t peer = 0;
   if (nodetab_intern(there, "one@rane", 3, &peer)) return;
   struct frames frames = {.nodes = there, .peer = peer};
+  uint32_t heard = nodetab_heard(there);
   for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
     struct signal *s = NULL;
     struct error e = {0};
@@ -92,7 +93,35 @@ static void test_bad(void) {
   }
   struct signal *s = NULL;
   ok(frame_read(&frames, "[", 1, &s, NULL) == ERR_BAD_VALUE, "nobody need listen");
+  ok(nodetab_heard(there) == heard, "senders and receivers that are refused add no node to the table");
   frames_finish(&frames);
+}
+
+/* A peer sends more pids of made-up nodes than there is room for. */
+static void test_invented(void) {
+  uint32_t peer = 0;
+  struct buf line = BUF_INIT;
+  struct signal *s = NULL;
+  struct error e = {0};
+  if (nodetab_meet(there, "one@rane", 3, &peer)) return;
+  struct frames frames = {.nodes = there, .peer = peer};
+  buf_puts(&line, "[\"message\",\"two@dune.9.5\",\"one@rane.1.3\",null,[\"first\"");
+  for (int i = 0; i < NODETAB_HEARD_MAX + 1000; i++) buf_printf(&line, ",{\"$pid\":\"n%d@invented.7.1\"}", i);
+  buf_puts(&line, ",{\"$pid\":\"one@rane.8.3\"}]]");
+  ok(!frame_read(&frames, line.data, line.len, &s, &e), "the message is read all the same: %s", e.text);
+  ok(nodetab_heard(there) == NODETAB_HEARD_MAX && nodetab_refused(there) >= 1000, "the bound holds");
+  struct term_reader r = term_read(s->term), last = {0};
+  uint32_t nowhere = 0;
+  while (r.at < r.end) {
+    last = r;
+    struct term_value item = term_next(&r);
+    nowhere += item.tag == TERM_PID && npid_incarnation(item.pid) == NODETAB_NOWHERE;
+  }
+  ok(nowhere >= 1000, "%u pids are of nowhere", nowhere);
+  ok(npid_incarnation(term_next(&last).pid) == peer, "a pid of the peer behind them is what it was");
+  signal_free(s);
+  frames_finish(&frames);
+  buf_finish(&line);
 }
 
 int main(void) {
@@ -101,6 +130,7 @@ int main(void) {
   test_kinds();
   test_line();
   test_bad();
+  test_invented();
   nodetab_free(here);
   nodetab_free(there);
   return tap_end();

@@ -107,13 +107,56 @@ static void test_threads(void) {
   nodetab_free(t);
 }
 
+/* Anybody can make up pids: the nodes of such pids fill their part of the table, and no more. */
+static void test_heard(void) {
+  struct nodetab *t = nodetab_new("one@rane", 1);
+  uint32_t at = 0, met = 0, again = 0, creation = 1;
+  struct error e;
+  npid p = 0, q = 0;
+  ok(nodetab_heard(t) == 0, "this node itself is met");
+  while (!nodetab_intern(t, "two@rane", creation, &at)) creation++;
+  ok(creation - 1 == NODETAB_HEARD_MAX && nodetab_heard(t) == NODETAB_HEARD_MAX, "nodes heard of: %u",
+     nodetab_heard(t));
+  ok(npid_parse(t, "three@rane.1.1", &p, &e) == ERR_BUSY && strstr(e.text, "a bound was hit"), "%s", e.text);
+  ok(nodetab_refused(t) == 2, "what has no room is counted");
+  ok(!npid_parse(t, "two@rane.9.7", &p, &e), "a pid of a node that is known is read");
+  ok(!nodetab_meet(t, "three@rane", 1, &met) && !npid_parse(t, "three@rane.1.1", &p, NULL) &&
+         npid_incarnation(p) == met,
+     "a node that connects has room");
+  ok(!nodetab_meet(t, "two@rane", 7, &again) && !npid_parse(t, "two@rane.9.7", &q, NULL) &&
+         npid_incarnation(q) == again && nodetab_heard(t) == NODETAB_HEARD_MAX - 1,
+     "one that was heard of keeps its index when it is met, and makes room for another");
+  ok(!nodetab_meet(t, "two@rane", 7, &again) && nodetab_heard(t) == NODETAB_HEARD_MAX - 1, "once");
+  ok(!nodetab_intern(t, "four@rane", 1, &at) && nodetab_intern(t, "five@rane", 1, &at) == ERR_BUSY,
+     "for one");
+  nodetab_free(t);
+}
+
+static void test_nowhere(void) {
+  struct nodetab *t = nodetab_new("one@rane", 1);
+  uint32_t at = 0, creation = 1;
+  char text[NPID_TEXT_SIZE];
+  npid p = 0, q = 0;
+  ok(npid_parse_known(t, "two@rane.1.1", &p, NULL) == ERR_NO_PROCESS && nodetab_heard(t) == 0,
+     "a pid that has to be known adds no node");
+  ok(!npid_parse_known(t, "one@rane.5.1", &p, NULL) && p == npid_make(0, 5), "one of this node is known");
+  while (!nodetab_intern(t, "two@rane", creation, &at)) creation++;
+  ok(!npid_parse_foreign(t, "three@rane.5.1", &p, NULL) && npid_incarnation(p) == NODETAB_NOWHERE,
+     "in a message, a pid without room is one of nowhere");
+  is(npid_format(t, p, NPID_FULL, text), "<nonode@nohost.5.0>", "which has a text");
+  ok(!npid_parse(t, text, &q, NULL) && p == q, "that reads back");
+  ok(!npid_is_local(p) && nodetab_node_id(t, NODETAB_NOWHERE) && !nodetab_epoch(t, NODETAB_NOWHERE),
+     "it is of no node");
+  nodetab_free(t);
+}
+
 static void test_full(void) {
   struct nodetab *t = nodetab_new("one@rane", 0);
   uint32_t at = 0, creation = 1;
   int rc = 0;
-  while (!rc) rc = nodetab_intern(t, "two@rane", creation++, &at);
-  ok(rc == ERR_BUSY && at == NODETAB_MAX - 2, "a full table says so");
-  ok(npid_as_ref(npid_make(at, NPID_NUMBER_MAX)) != NPID_NONE, "no reference is NPID_NONE");
+  while (!rc) rc = nodetab_meet(t, "two@rane", creation++, &at);
+  ok(rc == ERR_BUSY && at == NODETAB_NOWHERE - 1, "a full table says so");
+  ok(npid_as_ref(npid_make(NODETAB_NOWHERE, NPID_NUMBER_MAX)) != NPID_NONE, "no reference is NPID_NONE");
   npid p = 0;
   ok(npid_parse(t, "three@rane.1.1", &p, NULL) == ERR_BUSY, "and so does a pid of one more node");
   nodetab_free(t);
@@ -124,6 +167,8 @@ int main(void) {
   test_text();
   test_shape();
   test_threads();
+  test_heard();
+  test_nowhere();
   test_full();
   return tap_end();
 }

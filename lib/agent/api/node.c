@@ -63,6 +63,10 @@ void api_metrics(struct request *r) {
       {"node_connections", "gauge", "Connections to the port that have proved the cookie.",
        server.connections},
       {"node_unproved_connections", "gauge", "Connections to the port that have not.", server.unproved},
+      {"node_heard_nodes", "gauge", "Nodes known by pids alone, which never connected.",
+       nodetab_heard(a->nodes)},
+      {"node_lost_pids_total", "counter", "Pids of nodes for which there was no room.",
+       (int64_t)nodetab_refused(a->nodes)},
       {"node_uptime_seconds", "gauge", "Seconds since the start.", (clock_ns() - a->started_ns) / 1000000000},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

@@ -10,6 +10,7 @@
 
 #include "agent/mesh/hello.h"
 #include "agent/mesh/liveness.h"
+#include "base/clock.h"
 #include "wire/json.h"
 
 #include <string.h>
@@ -191,7 +192,7 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
 static int greet(struct peer *p, struct peer_detail *d) {
   const struct mesh_config *c = config_of(p);
   uint32_t incarnation;
-  int code = nodetab_intern(c->nodes, p->name.full, d->hello->creation, &incarnation);
+  int code = nodetab_meet(c->nodes, p->name.full, d->hello->creation, &incarnation);
   if (code) return error_set(d->refusal, code, "%s: %s", p->name.full, err_sentence(code));
   if (!p->transport && (code = open_stream(p, d))) return code;
   p->incarnation = incarnation;
@@ -303,6 +304,21 @@ static int control_line(struct peer *p, const char *text, size_t n) {
   return code;
 }
 
+/* Logs, at most once a minute, that pids in frames had no room in the table of nodes. */
+static void tell_lost_pids(struct peer *p) {
+  struct mesh *m = p->mesh;
+  uint64_t lost = nodetab_refused(m->config.nodes);
+  int64_t now = clock_ns();
+  if (m->lost_pids_ns && now - m->lost_pids_ns < INT64_C(60000000000)) return;
+  log_line(
+      m->config.log,
+      "%s: a bound was hit: %llu pids of nodes that were never met are unknown here, as more than %d such "
+      "nodes were heard of",
+      p->name.full, (unsigned long long)(lost - m->lost_pids), NODETAB_HEARD_MAX);
+  m->lost_pids = lost;
+  m->lost_pids_ns = now;
+}
+
 /* A frame comes behind the peer's names, and a peer sends these when both streams stand: never before
  * SYNCING.
  */
@@ -320,6 +336,7 @@ static int on_line(void *data, char *text, size_t n) {
     log_line(m->config.log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;
   }
+  if (nodetab_refused(m->config.nodes) != m->lost_pids) tell_lost_pids(p);
   s->epoch = nodetab_epoch(m->config.nodes, p->incarnation);
   m->events->signal(m->data, p->incarnation, s);
   return 0;

@@ -224,7 +224,8 @@ static void send_unconnected(struct mesh *m, struct peer *p, struct signal *s) {
 void mesh_send(struct mesh *m, struct signal *s) {
   struct nodetab *nodes = m->config.nodes;
   uint32_t incarnation = npid_incarnation(s->to);
-  if (!nodetab_node_id(nodes, incarnation)) { /* an earlier life of this node */
+  /* an earlier life of this node, or a node that there was no room for */
+  if (!nodetab_node_id(nodes, incarnation) || incarnation == NODETAB_NOWHERE) {
     undeliverable(m, s, ERR_NO_PROCESS, "noproc");
     return;
   }

@@ -124,6 +124,8 @@ struct mesh {
   int64_t beat_ms[PEER_BEATS]; /* when the last of them were sent, each at its number modulo PEER_BEATS */
   struct frames frames;        /* scratch: the frame being read */
   struct buf line;             /* scratch: the frame being written */
+  uint64_t lost_pids;          /* nodetab_refused when the log last told of it */
+  int64_t lost_pids_ns;        /* when that was */
   bool stopping;
 };
 

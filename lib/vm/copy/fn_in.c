@@ -51,8 +51,11 @@ static void get_pid(struct decoder *d) {
   if (n >= sizeof name) luaL_error(d->L, "a function is damaged");
   memcpy(name, get_raw(d, n), n);
   name[n] = '\0';
-  if (nodetab_intern(d->p->isolate->config->nodes, name, creation, &incarnation))
-    luaL_error(d->L, "too many nodes are known");
+  struct nodename parsed;
+  if (nodename_parse(name, &parsed, NULL) || parsed.port) luaL_error(d->L, "a function is damaged");
+  int rc = nodetab_intern(d->p->isolate->config->nodes, name, creation, &incarnation);
+  if (rc == ERR_BUSY) incarnation = NODETAB_NOWHERE;
+  if (rc && rc != ERR_BUSY) luaL_error(d->L, "%s", err_sentence(rc));
   npid pid = npid_make(incarnation, number & NPID_NUMBER_MAX);
   copy_push_npid(d->L, number & REF_BIT ? npid_as_ref(pid) : pid);
 }
