@@ -201,7 +201,8 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   run -0 api one GET /metrics
   assert_line 'node_heard_nodes 65536'
   two_nodes
-  json POST /v1/processes/sink/messages "[{\"\$pid\": \"$(node-spawn -n "two@$HOST" -d -e 'receive()' | tr -d '<>')\"}]"
+  pid=$(api two POST /v1/processes -d '{"lua": "receive()"}' | jq -r .pid)
+  json POST /v1/processes/sink/messages "[{\"\$pid\": \"$pid\"}]"
   [ "$status" = 202 ] || fail "$status $output"
 }
 
