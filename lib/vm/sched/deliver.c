@@ -1,17 +1,19 @@
-/* Delivering takes no lock but that of a scheduler's queue and, for a reference, of its shard (refs.h): a
- * caller that holds other locks may deliver. */
+/* Lock order: vm_deliver takes only the lock of a scheduler's queue and, for a reference, the lock of its
+ * shard (refs.h).  So a caller may hold any other lock. */
 #include "vm/sched/deliver.h"
 
 #include "vm/sched/state.h"
 
-/* A scheduler that runs on after vm_stop has given up must not call the host, which may be gone. */
+/* Puts the signal into the host's inbox.  Does not call `wake` from a scheduler thread that is still running
+ * after vm_stop has timed out: the host may have been freed. */
 static void to_host(struct vm *vm, struct signal *s) {
   if (!s->epoch && !npid_is_local(s->to)) s->epoch = nodetab_epoch(vm->config.nodes, npid_incarnation(s->to));
   bool gone = atomic_load(&vm->sched.stopping) && sched_self(&vm->sched);
   if (inbox_push(&vm->host.inbox, s) && vm->config.wake && !gone) vm->config.wake(vm->config.data);
 }
 
-/* The runnable that has the process or the reference, the host's one included; or NULL. */
+/* The runnable that owns the process or the reference, which may be the host's runnable; NULL: nothing owns
+ * it. */
 static struct runnable *owner_of(struct vm *vm, npid to) {
   if (npid_is_ref(to)) return refs_owner(&vm->refs, to);
   struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));

@@ -1,4 +1,4 @@
-/* deliver: the one way to a process.  Any thread. */
+/* deliver: takes a signal to its receiver, wherever that lives.  Any thread. */
 #ifndef VM_SCHED_DELIVER_H
 #define VM_SCHED_DELIVER_H
 
@@ -17,7 +17,8 @@ struct vm;
  * Order from one sender to one receiver is kept. */
 void vm_deliver(struct vm *vm, struct signal *s);
 
-/* Makes a signal and delivers it; without memory it is lost, as on a broken connection.  Owns term. */
+/* Makes a signal and delivers it.  When memory runs out the signal is lost, as on a broken connection.  Owns
+ * term. */
 void vm_signal(struct vm *vm, enum signal_kind kind, npid to, npid from, npid ref, struct term *term);
 
 /* Consumes a signal whose receiver does not exist, and answers it as Erlang does: MONITOR gets DOWN noproc,

@@ -1,5 +1,6 @@
-/* The signal handler runs on the scheduler's own thread, so program order is enough between the two: the
- * relaxed atomics are for the compiler, and for other threads that read ticks or asleep. */
+/* The signal handler runs on the scheduler's own thread, so the handler and the code it interrupts see each
+ * other's writes in program order.  Relaxed atomics keep the compiler from splitting or moving these
+ * accesses, and allow other threads to read `ticks` and `asleep`. */
 #include "vm/sched/preempt.h"
 
 #include <errno.h>
@@ -15,13 +16,15 @@
 #endif
 
 enum {
-  TICK_SIGNAL = SIGURG, /* ignored by default, so a late one does no harm */
-  FIRST_TICK = 2,       /* ticks until the first one */
-  RETRY = 1000,         /* instructions until the hook looks again where it could not yield */
-  RETRY_SPREAD = 256,   /* added at random, so that it does not meet a loop in its callback every time */
+  TICK_SIGNAL = SIGURG, /* the default action ignores it, so a late tick does no harm */
+  FIRST_TICK = 2,       /* ticks from preempt_arm to the first tick */
+  RETRY = 1000,         /* instructions from a hook that could not yield to the next hook */
+  RETRY_SPREAD =
+      256, /* up to that many more, so that the hook does not always hit the same place of a loop */
 };
 
-/* The first tick comes late: a scheduler that is busy for short moments mostly sleeps again by then. */
+/* The first tick comes late, because a scheduler that is busy for a short moment mostly sleeps again by then.
+ */
 static void set_timer(struct scheduler *s, long ns) {
   struct itimerspec every = {.it_interval = {.tv_nsec = ns}, .it_value = {.tv_nsec = FIRST_TICK * ns}};
   timer_settime(s->timer, 0, &every, NULL);
@@ -37,16 +40,16 @@ static const struct preemptible *preemptible_of(lua_State *L) {
   return *(struct preemptible **)lua_getextraspace(L);
 }
 
-/* Has the callback kept the core for too long since its turn began?  A hook that is left over from another
- * turn does not count. */
+/* Has the callback run for more than PREEMPT_CALLBACK_TICKS since its green thread was first hooked in this
+ * turn? A hook that is left from an earlier turn does not count. */
 static bool overstays(const struct scheduler *s) {
   unsigned switches = atomic_load_explicit(&s->switches, memory_order_relaxed);
   return atomic_load_explicit(&s->hooked, memory_order_relaxed) == switches &&
          sched_ticks(s) - atomic_load_explicit(&s->hook_tick, memory_order_relaxed) > PREEMPT_CALLBACK_TICKS;
 }
 
-/* Raises in a callback that has overstayed, or whose green thread must end.  The hook stays, so the error
- * comes back at every instruction, and no pcall inside the callback keeps it for long. */
+/* Raises an error when the callback has run too long, or when its green thread must end.  The hook stays set,
+ * so the error is raised again at each instruction: a pcall inside the callback cannot go on. */
 static void end_callback(lua_State *L) {
   const struct preemptible *p = preemptible_of(L);
   const struct scheduler *s = p->runnable->scheduler;
@@ -90,7 +93,7 @@ static void on_tick(int number, siginfo_t *info, void *context) {
     atomic_store(&s->ticking, false);
     set_timer(s, 0);
   } else if (L && switches == s->seen && switches != atomic_load_explicit(&s->hooked, memory_order_relaxed)) {
-    /* Once a turn: on a deep stack lua_sethook takes longer than a tick. */
+    /* At most one hook a turn: on a deep stack lua_sethook takes longer than a tick. */
     atomic_store_explicit(&s->hook_tick, sched_ticks(s), memory_order_relaxed);
     atomic_store_explicit(&s->hooked, switches, memory_order_relaxed);
     preempt_now(L);
@@ -106,7 +109,8 @@ int preempt_install(void) {
   return sigaction(TICK_SIGNAL, &action, NULL) ? ERR_SYSTEM : 0;
 }
 
-/* EAGAIN means that the timer's signal has no place among the user's pending signals. */
+/* Says why timer_create failed.  EAGAIN: the user has no pending signal left for the timer
+ * (RLIMIT_SIGPENDING). */
 static int no_timer(const struct scheduler *s, int code, struct error *e) {
   struct rlimit limit;
   if (code != EAGAIN || getrlimit(RLIMIT_SIGPENDING, &limit))
@@ -123,7 +127,7 @@ int preempt_init(struct scheduler *s, struct error *e) {
   sigset_t all;
   sigfillset(&all);
   sigdelset(&all, TICK_SIGNAL);
-  pthread_sigmask(SIG_SETMASK, &all, NULL); /* every other signal is the host's */
+  pthread_sigmask(SIG_SETMASK, &all, NULL); /* the host's threads take every other signal */
   struct sigevent event = {
       .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TICK_SIGNAL, .sigev_value.sival_ptr = s};
   event.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);

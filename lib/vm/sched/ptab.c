@@ -1,7 +1,7 @@
-/* Both arrays are reserved address space that the kernel fills in as pages are touched.  Slots are reused in
- * the order in which they fell free, and fresh ones are preferred while less than WINDOW of them (or than
- * twice what is live) are in use: so numbers stay small and rare in their repeats, and memory follows the
- * live count. */
+/* Both arrays are reserved address space, which the kernel backs with memory as pages are touched.  Free
+ * slots are reused in the order in which they became free.  A slot that was never used is preferred while
+ * fewer than WINDOW slots, or fewer than twice as many as there are live processes, were ever used.  So
+ * numbers stay small, a number repeats late, and memory follows the count of live processes. */
 #include "vm/sched/ptab.h"
 
 #include "core/npid.h"

@@ -1,11 +1,11 @@
 /* ptab: the table of every process of this node, by number.
  *
- * Any thread may look up, without a lock.  A slot belongs to whoever owns its process: an isolate, or the
- * host.  Owners are never freed while the table lives, so a stale one is harmless: it finds no such process
- * and says so.  Numbers are taken and given back in batches, under a lock: slot = number mod capacity (2^22),
- * and each use of a slot adds the capacity, up to NPID_NUMBER_MAX; then the slot begins again.  So a number
- * comes again when its slot has been used 2^22 times: after 2^37 processes at the earliest, since at least
- * 2^15 slots are used in turn. */
+ * Any thread may look up, without a lock.  A slot names the runnable that owns the process: an isolate's, or
+ * the host's.  Runnables live as long as the table, so a signal sent to the owner of a process that has just
+ * ended is harmless: the owner finds no such process, and answers that.  Numbers are taken and given back in
+ * batches, under a lock: slot = number mod capacity (2^22), and each use of a slot adds the capacity, up to
+ * NPID_NUMBER_MAX; then the slot begins again.  So a number comes again when its slot has been used 2^22
+ * times: after 2^37 processes at the earliest, since at least 2^15 slots are used in turn. */
 #ifndef VM_SCHED_PTAB_H
 #define VM_SCHED_PTAB_H
 
@@ -22,8 +22,8 @@ struct runnable;
 struct ptab_slot {
   _Atomic uint64_t number; /* 0: nobody */
   _Atomic(struct runnable *) owner;
-  _Atomic(void *) object; /* the owner's business */
-  atomic_bool full;       /* its mailbox is at its bound: senders wait */
+  _Atomic(void *) object; /* for the owner alone: an isolate's struct process */
+  atomic_bool full;       /* the mailbox is at its bound, so senders wait */
 };
 
 struct ptab {
@@ -40,10 +40,10 @@ void ptab_finish(struct ptab *t);
 /* Takes up to n numbers; returns how many there were. */
 size_t ptab_take(struct ptab *t, uint64_t *out, size_t n);
 
-/* Gives back numbers whose processes are gone (or never were). */
+/* Gives back numbers whose processes have ended or were never made. */
 void ptab_give(struct ptab *t, const uint64_t *numbers, size_t n);
 
-/* Publishes a process under a number that was taken; and withdraws it. */
+/* Publishes a process under a number that was taken, and withdraws it: ptab_find finds it in between. */
 void ptab_set(struct ptab *t, uint64_t number, struct runnable *owner, void *object);
 void ptab_clear(struct ptab *t, uint64_t number);
 

@@ -1,5 +1,5 @@
-/* Invariant: `next` only grows.  Numbers are cut from it, so a batch that would pass NPID_NUMBER_MAX, into
- * the bits of the incarnation, or begin with 0 is given up, and the next one taken. */
+/* Invariant: `next` only grows.  A number is the low bits of `next`.  A batch that would begin with 0, or go
+ * beyond NPID_NUMBER_MAX into the bits of the incarnation, is skipped, and the next one taken. */
 #include "vm/sched/refs.h"
 
 void refs_init(struct refs *r) {

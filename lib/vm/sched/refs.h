@@ -1,5 +1,5 @@
-/* refs: fresh references of this node, and which runnable answers for a reference that something is kept
- * under (an alarm).  Any thread. */
+/* refs: makes references of this node, and knows which runnable keeps the alarm of a reference.  Any thread.
+ */
 #ifndef VM_SCHED_REFS_H
 #define VM_SCHED_REFS_H
 
@@ -16,11 +16,11 @@ struct runnable;
 enum { REFS_SHARDS = 16, REFS_TAKE_MAX = 1 << 16 };
 
 struct refs {
-  atomic_uint_fast64_t next; /* the next number, before it is cut to what an npid holds */
+  atomic_uint_fast64_t next; /* the next number is its low bits */
   struct refs_shard {
     pthread_mutex_t lock;
     struct map owners;   /* ref -> runnable */
-  } shards[REFS_SHARDS]; /* by number, as every isolate writes here */
+  } shards[REFS_SHARDS]; /* by number: one lock would be contended, as every isolate writes */
 };
 
 void refs_init(struct refs *r);
@@ -31,11 +31,12 @@ void refs_finish(struct refs *r);
  * after 200 days. */
 uint64_t refs_take(struct refs *r, uint32_t n);
 
-/* Notes the runnable that answers for a ref, and forgets it.  A runnable stays valid as long as the vm. */
+/* Notes which runnable owns a ref, so that signals to the ref go there; and forgets it.  Runnables live as
+ * long as the vm. */
 int refs_claim(struct refs *r, npid ref, struct runnable *owner) MUST_CHECK; /* 0 or ERR_NOMEM */
 void refs_release(struct refs *r, npid ref);
 
-/* Who answers for a local ref, or NULL. */
+/* The runnable that owns a local ref, or NULL. */
 struct runnable *refs_owner(struct refs *r, npid ref);
 
 #endif

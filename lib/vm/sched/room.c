@@ -1,14 +1,14 @@
-/* A sender enters its wait and then looks at the receiver once more (vm_await_room); who makes room stores
- * that first and looks for waits after it (tell).  Both are seq_cst, so one of the two sees the other, and no
- * wait is missed. */
+/* Ordering: a sender enters its wait, and then looks again whether the receiver lacks room (vm_await_room).
+ * A thread that makes room stores that first, and then looks for waits (tell).  All these accesses are
+ * seq_cst, so either the sender sees the room, or the other thread sees the wait: no wait is missed. */
 #include "vm/sched/room.h"
 
 #include "vm/sched/deliver.h"
 #include "vm/sched/state.h"
 
-enum { INBOX_MAX = 256 << 20 }; /* bytes on their way to one isolate, or to the host */
+enum { INBOX_MAX = 256 << 20 }; /* bytes of signals in the inbox of one isolate, or of the host */
 
-/* Delivers the signal ROOM to all that wait for the key. */
+/* Delivers the signal ROOM to each process that waits for the key. */
 static void tell(struct vm *vm, npid key) {
   struct signal *s = waits_end(&vm->waits, key);
   for (struct signal *next; s; s = next) {
@@ -52,7 +52,7 @@ static npid lack_of_inbox(const struct vm *vm, const struct inbox *in) {
 }
 
 npid vm_lack(struct vm *vm, npid to) {
-  if (npid_is_ref(to)) return NPID_NONE; /* no process has it, but a peer may send it */
+  if (npid_is_ref(to)) return NPID_NONE; /* no process has such a pid, but a peer may send one */
   if (!npid_is_local(to)) {
     if (nodetab_busy(vm->config.nodes, npid_incarnation(to))) return npid_kernel_of(to);
     return waits_held(&vm->waits, to) ? to : lack_of_inbox(vm, &vm->host.inbox);
@@ -61,7 +61,7 @@ npid vm_lack(struct vm *vm, npid to) {
   struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
   if (!slot) return NPID_NONE;
   bool full = atomic_load(&slot->full), same = ptab_find(&vm->ptab, npid_number(to));
-  if (!same) return NPID_NONE; /* the process ended meanwhile: `full` may be of the next one in its slot */
+  if (!same) return NPID_NONE; /* it has ended: `full` may be that of the slot's next process */
   if (full) return to;
   return lack_of_inbox(vm, &atomic_load_explicit(&slot->owner, memory_order_relaxed)->inbox);
 }

@@ -1,10 +1,11 @@
-/* room: back-pressure.  Which receivers take no more messages for now, and waits until they do.  Any thread.
+/* room: flow control of messages.  Knows which receivers take no more messages for now, and suspends senders
+ * until they do.  Any thread.
  *
  * Four things can lack room: the mailbox of a process of this node, the inbox of an isolate or of the host, a
  * process of another node that its node has reported full, and the connection to another node.  Green threads
- * that send there suspend; the shell is told that the receiver is busy.  Senders that cannot wait (timers,
- * and other nodes until they are told) go on; a process whose mailbox reaches twice its bound ends with the
- * reason "memory". */
+ * that send there suspend; the shell is told that the receiver is busy.  Senders that cannot wait
+ * (timers, and other nodes until they know) still deliver; a process whose mailbox reaches twice its bound
+ * ends with the reason "memory". */
 #ifndef VM_SCHED_ROOM_H
 #define VM_SCHED_ROOM_H
 
@@ -18,16 +19,17 @@
 struct room_wait;
 struct vm;
 
-/* Marks a process of this node as full or not. */
+/* Marks a process of this node as full, so that its senders suspend; or as not full, which wakes them. */
 void vm_set_full(struct vm *vm, npid pid, bool full);
 
-/* Marks the connection to a node as full or not. */
+/* Marks the connection to a node as busy, so that senders to that node suspend until it drains; or as not
+ * busy, which wakes them. */
 void vm_set_busy(struct vm *vm, uint32_t incarnation, bool busy);
 
-/* Marks a process of another node as full or not, as its node has reported. */
+/* Marks a process of another node as full, or not, when its node has reported that. */
 void vm_hold(struct vm *vm, npid pid, bool held);
 
-/* Forgets what a node has reported of its processes. */
+/* Marks all processes of a node as not full. */
 void vm_unhold_node(struct vm *vm, uint32_t incarnation);
 
 /* The key (waits.h) of what lacks room for one more message to this pid, of this node or another; NPID_NONE
@@ -42,7 +44,7 @@ npid vm_lack(struct vm *vm, npid to);
 int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) MUST_CHECK;
 void vm_leave_room(struct vm *vm, struct room_wait **w); /* *w may be NULL, and is NULL afterwards */
 
-/* An inbox was just emptied: tells who waits for room in it. */
+/* To be called after an inbox was emptied: wakes the senders that wait for room in it. */
 void vm_inbox_taken(struct vm *vm, const struct inbox *in);
 
 #endif

@@ -1,9 +1,10 @@
-/* Invariant: a runnable is linked into a queue exactly while its state is QUEUED, or is about to become
- * QUEUED, or has just ceased to be: into one of `home`'s queues, which of them `computes` says.  Links, home
- * and computes change under that scheduler's lock.
+/* Invariant: a runnable is linked into a queue exactly while its state is QUEUED, is about to become QUEUED,
+ * or has just ceased to be QUEUED.  The queue is one of the two of the scheduler `home`; `computes` tells
+ * which.  `next`, `prev`, `home` and `computes` change under the lock of that scheduler.
  *
- * Going to sleep: a scheduler says that it is asleep, then looks at all queues once more.  Whoever queues
- * work from another thread looks for sleeping schedulers after that.  So one of the two sees the other. */
+ * Ordering of sleep: a scheduler sets `asleep`, and then looks at all queues once more.  Another thread
+ * queues its work first, and then looks for sleeping schedulers.  So either the scheduler sees the work, or
+ * the thread sees the sleeper. */
 #include "vm/sched/sched.h"
 
 #include "base/clock.h"
@@ -58,11 +59,12 @@ static void enqueue(struct scheduler *s, struct runnable *r, bool computes) {
 /* Have the computing runnables waited for SCHED_PATIENCE ticks? */
 static bool computing_is_due(struct scheduler *s) {
   unsigned ticks = sched_ticks(s);
-  if (!s->computing.first) s->computed = ticks; /* none waits */
+  if (!s->computing.first) s->computed = ticks; /* no computing runnable waits */
   return ticks - s->computed >= SCHED_PATIENCE;
 }
 
-enum choice { DUE, WOKEN, COMPUTING }; /* DUE: a woken one, or a computing one when those have waited */
+/* DUE: a computing runnable when those have waited for SCHED_PATIENCE ticks, else a woken one. */
+enum choice { DUE, WOKEN, COMPUTING };
 
 static struct runnable *dequeue(struct scheduler *s, enum choice choice) {
   if (atomic_load(&s->queued) == 0) return NULL;
@@ -79,7 +81,7 @@ static struct runnable *dequeue(struct scheduler *s, enum choice choice) {
   return r;
 }
 
-/* A runnable that is queued as computing was woken: moves it to the woken ones. */
+/* Moves a runnable that was woken while it was queued as computing to the queue of the woken. */
 static void promote(struct runnable *r) {
   struct scheduler *s = atomic_load(&r->home);
   if (!s || !atomic_load(&r->computes)) return;
@@ -92,7 +94,8 @@ static void promote(struct runnable *r) {
   pthread_mutex_unlock(&s->lock);
 }
 
-/* The next runnable: a woken one of this scheduler, of any other, a computing one of this, of any other. */
+/* The next runnable, in this order: one that is woken in this scheduler, woken in another, computing in this
+ * one, computing in another. */
 static struct runnable *find_work(struct scheduler *s) {
   struct schedulers *all = s->all;
   struct runnable *r = dequeue(s, DUE);
@@ -123,7 +126,7 @@ struct scheduler *sched_self(struct schedulers *all) {
 
 /* --- waking --- */
 
-/* True for the one caller that turns s from asleep to awake. */
+/* Marks s as awake.  True for the one caller that found it asleep. */
 static bool claim(struct scheduler *s) {
   bool asleep = true;
   return atomic_load(&s->asleep) && atomic_compare_exchange_strong(&s->asleep, &asleep, false);
@@ -143,7 +146,8 @@ void sched_kick(struct schedulers *all) {
     if (rouse(&all->scheduler[i])) return;
 }
 
-/* Work from a thread that is no scheduler goes to a sleeping scheduler, or to each in turn. */
+/* Queues work of a thread that is no scheduler: at a sleeping scheduler, or at each scheduler in turn when
+ * none sleeps. */
 static void enqueue_from_outside(struct schedulers *all, struct runnable *r) {
   struct scheduler *s = &all->scheduler[atomic_fetch_add(&all->rotor, 1) % (unsigned)all->count];
   for (int i = 0; i < all->count && !atomic_load(&s->asleep); i++)
@@ -181,7 +185,8 @@ void sched_requeue(struct runnable *r, bool computes, int64_t deadline) {
   atomic_exchange(&r->state, RUNNABLE_QUEUED);
   enqueue(r->scheduler, r, computes);
   bool due = deadline != TIMER_NEVER && deadline <= clock_ns();
-  if (computes && (due || atomic_load(&r->inbox.head))) promote(r); /* woken before it was queued */
+  if (computes && (due || atomic_load(&r->inbox.head)))
+    promote(r); /* it was woken before it was in the queue */
 }
 
 /* --- deadlines --- */
@@ -196,7 +201,7 @@ void sched_sleep_until(struct runnable *r, int64_t at) {
   if (!timer_armed(&r->sleep) || at < r->sleep.at) {
     timers_remove(&sl->timers, &r->sleep);
     r->sleep.at = at;
-    /* Without memory for its place among the timers r stays awake instead: slow, but never late. */
+    /* When memory runs out r does not sleep: it polls its deadline, which is slow but never late. */
     if (timers_add(&sl->timers, &r->sleep)) atomic_store(&r->state, RUNNABLE_NOTIFIED);
     note_next(sl);
   }
@@ -239,8 +244,8 @@ static void wait_event(struct scheduler *s, int64_t until) {
   ppoll(&fd, 1, timeout, NULL);
 }
 
-/* The deadline by which this scheduler must wake, or TIMER_NEVER when another sleeping scheduler wakes by
- * then: one is enough for all deadlines. */
+/* The time at which this scheduler must wake for the earliest deadline, or TIMER_NEVER when another sleeping
+ * scheduler wakes by then. */
 static int64_t cover(struct sleepers *sl) {
   int64_t next = atomic_load(&sl->next), covered = atomic_load(&sl->covered);
   while (next < covered)
@@ -261,7 +266,7 @@ static void fall_asleep(struct scheduler *s) {
   uncover(&all->sleepers, until);
   if (claim(s)) {
     atomic_fetch_sub(&all->asleep, 1);
-  } else { /* another thread has roused s: takes its event, which is there or about to be */
+  } else { /* another thread has roused s: reads the event that it writes */
     uint64_t n;
     while (read(s->event, &n, sizeof n) < 0 && errno == EINTR) continue;
   }
@@ -273,7 +278,7 @@ struct start {
   struct scheduler *s;
   struct error *e;
   int code;
-  sem_t done; /* code and *e are final; the thread uses this struct no more */
+  sem_t done; /* posted when code and *e are final and the thread no longer uses this struct */
 };
 
 static void *sched_main(void *data) {

@@ -1,8 +1,8 @@
 /* clang-format off */
-/* sched: one thread a core, each with a queue of runnables that have something to do.
+/* sched: one thread for each core, each with a queue of runnables that have work to do.
  *
  * A runnable is what a scheduler runs: an isolate (process/isolate.h) in a vm, a fake in the unit test.  It
- * has an inbox, and is in one of four states.  Whoever pushes into an inbox that was empty wakes its runnable:
+ * has an inbox, and is in one of four states.  A thread that pushes into an empty inbox wakes its runnable:
  *
  *   state     meaning                                            a wake-up makes it
  *   IDLE      in no queue                                        QUEUED, in a queue
@@ -10,7 +10,7 @@
  *   RUNNING   run by one scheduler                               NOTIFIED
  *   NOTIFIED  running, and looks at its inbox before it rests    (no change)
  *
- * Every change is a read-modify-write of the one variable, so a wake-up is never lost between two looks.
+ * Each change is one read-modify-write of `state`, so no wake-up is lost.
  *
  * A scheduler takes runnables that were woken, by a signal or by the clock, before those that only compute:
  * an event waits for the end of one slice, however many endless loops there are.  After SCHED_PATIENCE ticks
@@ -41,15 +41,15 @@ enum { SCHED_TICK_NS = 500000, SCHED_PATIENCE = 8 /* ticks */ };
 
 enum runnable_state { RUNNABLE_IDLE, RUNNABLE_QUEUED, RUNNABLE_RUNNING, RUNNABLE_NOTIFIED };
 
-/* The first member of what is run.  Zero-initialized: idle, with an empty inbox. */
+/* The first member of the struct that a scheduler runs.  Zero-initialized it is idle, with an empty inbox. */
 struct runnable {
   struct runnable *next, *prev;     /* in a queue, under the lock of its scheduler */
-  _Atomic(struct scheduler *) home; /* whose queue that is; NULL in none */
-  atomic_bool computes;             /* which of the two queues */
+  _Atomic(struct scheduler *) home; /* the scheduler whose queue has it; NULL: no queue has it */
+  atomic_bool computes;             /* it is in home's queue `computing`, not in `woken` */
   atomic_int state;
   struct inbox inbox;
   struct timer sleep;          /* in schedulers.sleepers */
-  struct scheduler *scheduler; /* that runs it, or ran it last; for that thread */
+  struct scheduler *scheduler; /* runs it, or ran it last; only that thread reads this */
 };
 
 struct run_queue {
@@ -64,19 +64,19 @@ struct scheduler {
 
   pthread_mutex_t lock; /* of the queues */
   struct run_queue woken, computing;
-  unsigned computed; /* ticks at the end of the last turn of a computing one; the thread's own */
+  unsigned computed; /* ticks at the end of the last turn of a computing runnable; only the thread uses it */
   atomic_int queued; /* in both queues */
 
   int event; /* eventfd that ends the thread's sleep */
   atomic_bool asleep;
 
-  timer_t timer; /* ticks while the scheduler is busy: preempt.h, as all that follows */
+  timer_t timer; /* ticks while the scheduler is busy; this and all below is for preempt.c */
   bool has_timer;
   atomic_bool ticking;
   atomic_uint ticks;             /* counted by the signal handler */
   _Atomic(lua_State *) running;  /* the green thread that has the core */
   atomic_uint switches;          /* counts green threads run */
-  unsigned seen;                 /* switches at the last tick; the handler's own */
+  unsigned seen;                 /* switches at the last tick; only the handler uses it */
   atomic_uint hooked, hook_tick; /* switches and ticks at the last hook */
 };
 
@@ -85,19 +85,19 @@ struct sleepers {
   pthread_mutex_t lock;
   struct timers timers;
   _Atomic int64_t next;    /* the earliest deadline, or TIMER_NEVER; read without the lock */
-  _Atomic int64_t covered; /* a sleeping scheduler wakes by then, or TIMER_NEVER */
+  _Atomic int64_t covered; /* the time by which a sleeping scheduler wakes, or TIMER_NEVER */
 };
 
 struct schedulers {
   int count;
-  struct scheduler *scheduler; /* that many */
-  /* Runs r for a slice: until sched_rest has said that it is idle, or until slice_over and then
-   * sched_requeue. Called by the thread of s. */
+  struct scheduler *scheduler; /* `count` of them */
+  /* Runs r for a slice, by the thread of s.  Returns when sched_rest has returned true; or after it has
+   * called sched_requeue, because sched_slice_over is true. */
   void (*run)(struct runnable *r, struct scheduler *s);
   pthread_key_t self; /* the scheduler of this thread, or NULL */
   bool has_self;
   atomic_int asleep; /* schedulers that wait for work */
-  atomic_uint rotor; /* which of them gets the next work from other threads */
+  atomic_uint rotor; /* chooses the scheduler for work that comes from other threads */
   atomic_bool stopping;
   struct sleepers sleepers;
 };
@@ -107,11 +107,11 @@ struct schedulers {
 int sched_init(struct schedulers *all, int count,
                void (*run)(struct runnable *, struct scheduler *)) MUST_CHECK;
 
-/* Starts the threads.  Each needs a timer: an error says which limit is in the way.  After an error the
- * threads that did start still run, until sched_stop. */
+/* Starts the threads.  Each needs a timer: after a failure *e says which limit prevents it, and the threads
+ * that did start run until sched_stop. */
 int sched_start(struct schedulers *all, struct error *e) MUST_CHECK;
 
-/* Ends the threads, each after its slice, and joins them; ERR_TIMEOUT when one has not ended by then. */
+/* Ends the threads, each after its slice, and joins them.  ERR_TIMEOUT: one has not ended by `until`. */
 int sched_stop(struct schedulers *all, const struct timespec *until) MUST_CHECK;
 
 /* After a sched_stop that returned 0, or a sched_init that failed. */
@@ -119,7 +119,7 @@ void sched_finish(struct schedulers *all);
 
 /* --- any thread --- */
 
-/* After an inbox_push that found the inbox empty, or when a deadline has passed. */
+/* Wakes r.  To be called after an inbox_push that returned true, or when r's deadline has passed. */
 void sched_wake(struct schedulers *all, struct runnable *r);
 
 /* Wakes a sleeping scheduler, if there is one.  Async-signal-safe. */
@@ -128,7 +128,7 @@ void sched_kick(struct schedulers *all);
 /* The scheduler of the calling thread, or NULL. */
 struct scheduler *sched_self(struct schedulers *all);
 
-/* One turn of a scheduler, without its thread: runs the next runnable.  False when there is none. */
+/* Runs the next runnable for one slice, as the thread of s does.  False when there is none. */
 bool sched_step(struct scheduler *s);
 
 /* --- for schedulers.run: by the scheduler that runs r --- */
@@ -142,15 +142,15 @@ static inline bool sched_slice_over(const struct scheduler *s, unsigned begin) {
   return sched_ticks(s) != begin || atomic_load(&s->all->stopping);
 }
 
-/* r has nothing to do.  True: it is idle now, and other threads may run it.  False: it was woken meanwhile,
- * and goes on. */
+/* To be called when r has no work.  True: r is idle now, and another thread may run it at once.  False: r was
+ * woken meanwhile, and must look for work again. */
 bool sched_rest(struct runnable *r);
 
-/* Wakes r at that time at the latest. */
+/* Sets r's deadline, unless it has an earlier one: r is woken then. */
 void sched_sleep_until(struct runnable *r, int64_t at);
 
-/* Puts r back into the queue, at the end.  If it only computes it comes after the woken ones, until it is
- * woken or its next deadline has come. */
+/* Puts r at the end of a queue of its scheduler.  computes: r has only preempted work, and comes after the
+ * woken runnables until it is woken or `deadline` has come. */
 void sched_requeue(struct runnable *r, bool computes, int64_t deadline);
 
 #endif

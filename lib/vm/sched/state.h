@@ -1,4 +1,4 @@
-/* state: what a vm consists of.  For the files of vm/sched and vm/process, and vm.c. */
+/* state: the parts of a vm.  Only vm.c and the files of vm/sched and vm/process include it. */
 #ifndef VM_SCHED_STATE_H
 #define VM_SCHED_STATE_H
 
@@ -17,7 +17,7 @@ struct vm {
   struct waits waits;
   struct schedulers sched;
   struct runnable
-      host; /* owner of the host's processes; never run: the host takes its inbox (vm_host_take) */
+      host; /* owns the host's processes; no scheduler runs it: the host takes its inbox (vm_host_take) */
   struct placement *placement; /* the isolates: process/placement.h */
 };
 

@@ -1,5 +1,6 @@
-/* timers: a binary heap of deadlines.  A timer is embedded in what it wakes and knows its place in the heap,
- * so it is removed in O(log n) without a search.  No locking: one owner. */
+/* timers: a binary heap of deadlines.  A timer is embedded in the struct that it wakes and knows its place in
+ * the heap, so timers_remove takes O(log n), without a search.  One thread at a time: no function takes a
+ * lock. */
 #ifndef VM_SCHED_TIMERS_H
 #define VM_SCHED_TIMERS_H
 
@@ -11,7 +12,7 @@
 struct timer {
   int64_t at;     /* ns of CLOCK_MONOTONIC */
   uint32_t place; /* 1-based; 0: not in a heap */
-  bool alarm;     /* it is in a struct alarm; else in a process or a runnable */
+  bool alarm;     /* it is a member of a struct alarm, not of a process or a runnable */
 };
 
 struct timers {
@@ -32,7 +33,7 @@ static inline int64_t timers_next(const struct timers *ts) {
   return ts->len ? ts->heap[0]->at : TIMER_NEVER;
 }
 
-/* Takes out the earliest timer that is due, or NULL. */
+/* Removes and returns the earliest timer whose deadline is not after now, or NULL. */
 struct timer *timers_due(struct timers *ts, int64_t now);
 
 static inline bool timer_armed(const struct timer *t) {

@@ -1,7 +1,7 @@
-/* Invariant: a wait is in the list of its key until its owner leaves or the key has room.  Its signal is made
- * when the wait is entered, so that memory for it cannot be missing later; the signal is NULL once it is on
- * its way.  count and for_inbox count the waits that are in lists, held_count is the length of held; all of
- * them change only under the lock. */
+/* Invariant: a wait is in the list of its key until waits_leave, or until waits_end says that the key has
+ * room.  The signal is allocated with the wait, so that waits_end cannot run out of memory; it is NULL once
+ * waits_end has returned it.  count and for_inbox count the waits that are in lists, held_count is the length
+ * of held; all of them change only under the lock. */
 #include "vm/sched/waits.h"
 
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* waits: who waits for room at a receiver, and which processes of other nodes have none.  Any thread.
+/* waits: the processes that wait for room at a receiver, and the full processes of other nodes.  Any thread.
  *
- * What lacks room is named by an npid, its key: a process of this node; a process of another node that its
+ * An npid, the key, names what lacks room: a process of this node; a process of another node that its
  * node has reported full; the kernel of a node, when the connection to that node is full; or an inbox
  * (waits_key_of_inbox). */
 #ifndef VM_SCHED_WAITS_H
@@ -21,7 +21,7 @@ struct room_wait;
 
 struct waits {
   atomic_size_t count, for_inbox; /* all waits, and those of them whose key is an inbox */
-  atomic_size_t held_count;       /* of held; mostly 0, and then nobody takes the lock */
+  atomic_size_t held_count;       /* the length of held: while it is 0, waits_held takes no lock */
   pthread_mutex_t lock;           /* of the maps */
   struct map held;                /* the full processes of other nodes */
   struct map by_key;              /* key -> the newest of its waits */
@@ -30,7 +30,7 @@ struct waits {
 void waits_init(struct waits *w);
 void waits_finish(struct waits *w);
 
-/* The key of an inbox: a reference that no process has. */
+/* The key of an inbox: made of its address, with the bit of a reference, so that no process has it. */
 npid waits_key_of_inbox(const struct inbox *in);
 
 /* Adds a wait for the key.  When the key has room again, the signal ROOM goes to `who`, once, from `to`.  The
@@ -39,11 +39,13 @@ npid waits_key_of_inbox(const struct inbox *in);
 struct room_wait *waits_enter(struct waits *w, npid key, npid to, npid who);
 void waits_leave(struct waits *w, struct room_wait *wait); /* accepts NULL */
 
-/* The key has room again (stored with seq_cst before this call).  Returns the signals ROOM of all that waited
- * for it, oldest wait first, linked by next: the caller delivers them. */
+/* To be called when the key has room again; the caller has stored that with seq_cst before.  Ends all waits
+ * for the key, and returns their signals ROOM, oldest wait first, linked by next, for the caller to deliver.
+ */
 struct signal *waits_end(struct waits *w, npid key) MUST_CHECK;
 
-/* Notes that a process of another node is full, or no longer.  When memory runs out it is not noted. */
+/* Notes that a process of another node is full, or is no longer.  When memory runs out the process counts as
+ * not full. */
 void waits_hold(struct waits *w, npid pid, bool held);
 bool waits_held(struct waits *w, npid pid);
 

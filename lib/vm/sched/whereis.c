@@ -1,5 +1,6 @@
-/* Invariant: a place whose version is its table's holds what the table says.  The version is read before the
- * table is asked: a change in between makes the answer too new for it, never too old. */
+/* Invariant: a place whose version is the present one of its table holds the answer of the table.  The
+ * version is read before the look-up: if the table changes in between, the place has an old version with a
+ * new answer, and is only looked up once more. */
 #include "vm/sched/whereis.h"
 
 #include <string.h>

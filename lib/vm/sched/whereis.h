@@ -1,6 +1,5 @@
-/* whereis: what an isolate remembers of the tables of names, so that a look-up that finds nothing changed
- * takes neither the table's lock nor a hash.  Zero-initialized; only by the scheduler that runs the isolate.
- */
+/* whereis: an isolate's cache of look-ups in the tables of names.  A look-up in a table that has not changed
+ * takes no lock and computes no hash.  Zero-initialized.  Only by the scheduler that runs the isolate. */
 #ifndef VM_SCHED_WHEREIS_H
 #define VM_SCHED_WHEREIS_H
 
@@ -14,15 +13,15 @@ enum { WHEREIS_PLACES = 32, WHEREIS_NAME = 40 };
 struct whereis {
   struct whereis_place {
     struct names *table;
-    uint64_t version; /* of the table, when it was asked */
+    uint64_t version; /* of the table at the look-up */
     npid pid;
     size_t len;
     char name[WHEREIS_NAME]; /* not terminated */
   } places[WHEREIS_PLACES];
 };
 
-/* Who has the name of len bytes, or NPID_NONE.  Fastest when an equal name comes from the same address, as a
- * Lua string does. */
+/* The pid that has the name of len bytes in the table, or NPID_NONE.  The place in the cache is chosen by the
+ * address of the name: equal Lua strings (short ones) have the same address. */
 npid whereis_pid(struct whereis *known, struct names *table, const char *name, size_t len);
 
 #endif
