@@ -1,8 +1,9 @@
 /* cookie_file: where cookies come from, and the file that holds them.
  *
- * A cookie file is a regular file of this user with mode 0600 or stricter, and no symbolic link.  It is
- * changed by a new file that takes its name when it is complete, so a reader sees the old set or the new one,
- * and a full disk loses nothing.  These functions block on the file system. */
+ * A cookie file is a regular file of this user with mode 0600 or stricter; a symbolic link is refused.  To
+ * change it, a new file is written, which takes the name of the old one when it is complete: a reader sees
+ * the old set or the new one, and nothing is lost when the disk is full.  These functions block on the file
+ * system; any thread may call them. */
 #ifndef CORE_COOKIE_FILE_H
 #define CORE_COOKIE_FILE_H
 
@@ -21,7 +22,7 @@ struct cookie_source {
 };
 
 /* Finds the cookies: in `file` when it is not NULL, else in NODE_COOKIE, which is borrowed from the
- * environment, else in ~/.node.cookie.  Whether the file exists is not looked at.  ERR_USAGE: there is no
+ * environment, else in ~/.node.cookie.  Does not check whether the file exists.  ERR_USAGE: there is no
  * home directory, or the path is too long. */
 int cookie_find(const char *file, struct cookie_source *out, struct error *e) MUST_CHECK;
 

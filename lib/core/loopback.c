@@ -1,4 +1,4 @@
-/* Invariant: what is not known to be a loopback address is none. */
+/* Invariant: an address of an unknown family, and a text that is no address, count as not loopback. */
 #include "core/loopback.h"
 
 #include <arpa/inet.h>

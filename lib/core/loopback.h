@@ -1,5 +1,5 @@
-/* loopback: whether an address leads to this host alone: 127.0.0.0/8, ::1, and 127.0.0.0/8 written as IPv6.
- * Any thread. */
+/* loopback: tells whether an address is one of this host's loopback: 127.0.0.0/8, ::1, or 127.0.0.0/8 mapped
+ * to IPv6.  Any thread. */
 #ifndef CORE_LOOPBACK_H
 #define CORE_LOOPBACK_H
 

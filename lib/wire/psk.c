@@ -1,6 +1,7 @@
 /* Invariant: a request is sent only over a session that was made from the PSK.  Three checks ensure it: each
  * certificate is refused; the context offers one cipher suite of TLS 1.3; and before each request on_request
- * asks the session whether it came from the PSK, also on a connection that libcurl uses again. */
+ * asks the session whether it came from the PSK, also on a connection that libcurl uses again.  With the key
+ * of a short cookie, on_socket makes sockets for loopback addresses only. */
 #include "wire/psk.h"
 
 #include "core/loopback.h"
@@ -18,7 +19,7 @@
 #define PSK_INFO       "node-toolkit/1 tls psk"
 #define PSK_PRINT_INFO "node-toolkit/1 fingerprint"
 
-/* HKDF-SHA-256 of the cookie. */
+/* Writes n bytes of HKDF-SHA-256 of the cookie, with no salt and this info, to out. */
 static bool derive(const struct cookie *cookie, const char *info, unsigned char *out, size_t n) {
   OSSL_PARAM params[] = {
       OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, (char[]){"SHA256"}, 0),

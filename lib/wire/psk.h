@@ -2,9 +2,9 @@
  * only).  The client is libcurl on OpenSSL, the server libmicrohttpd on GnuTLS.  There are no certificates: a
  * client refuses a server that shows one.
  *
- * A server has a set of keys, one for each cookie that it accepts.  The client says which one it means by the
- * PSK identity, which is sent in the clear: PSK_IDENTITY and the cookie's fingerprint.  A fingerprint tells
- * nothing about a cookie of random bits; a word can be guessed from it, as it can from the handshake itself.
+ * A server has a set of keys, one for each cookie that it accepts.  The client names one of them by the PSK
+ * identity, which is sent in the clear: PSK_IDENTITY and the cookie's fingerprint.  A fingerprint reveals
+ * nothing about a cookie of random bits.  A word can be guessed from it, and from the handshake as well.
  * Any thread. */
 #ifndef WIRE_PSK_H
 #define WIRE_PSK_H
@@ -45,7 +45,7 @@ struct psk_set {
 /* Derives the keys of a set.  0 or ERR_TLS; *out is untouched on failure. */
 int psk_set_derive(const struct cookies *cookies, struct psk_set *out) MUST_CHECK;
 
-/* The key that a client means by an identity of n bytes; NULL when no cookie of the set has it. */
+/* The key with this identity of n bytes; NULL when no cookie of the set has this identity. */
 const struct psk *psk_set_find(const struct psk_set *set, const void *identity, size_t n);
 
 /* May a server with these keys listen on this IP address?  ERR_COOKIE when one of the cookies is short and
@@ -57,7 +57,7 @@ int psk_set_check(const struct psk_set *set, const char *address, struct error *
 struct psk_session {
   const struct psk *psk; /* borrowed */
   bool offered;          /* a ClientHello with the PSK was made */
-  bool too_short;        /* the cookie is short, and the peer's address no loopback address: no connection */
+  bool too_short;        /* the cookie is short, and the peer's address is not loopback: nothing was sent */
   bool certificate;      /* the peer showed a certificate and was refused */
   /* The peer closed the connection instead of answering the ClientHello.  libmicrohttpd refuses a PSK like
    * this, without an alert, so this counts as a refused cookie; a stranger that hangs up looks the same. */
@@ -66,8 +66,9 @@ struct psk_session {
 };
 
 /* Sets up the easy handle for https with a peer that must prove the PSK.  Uses the handle's SSL_CTX and
- * PREREQ callbacks, and for a short cookie its OPENSOCKET callback.  Handles that share connections must have
- * the same PSK.  0, or ERR_TLS when libcurl runs on another TLS library than OpenSSL. */
+ * PREREQ callbacks, and for a short cookie its OPENSOCKET callback.  Handles that share connections must
+ * belong to one cluster: libcurl uses a connection again whichever PSK it was made with.  0, or ERR_TLS when
+ * libcurl runs on another TLS library than OpenSSL. */
 int psk_prepare(CURL *easy, struct psk_session *session) MUST_CHECK;
 
 /* What the result of a transfer means: 0, or the stage that failed (ERR_RESOLVE, ERR_TCP, ERR_TLS,

@@ -29,7 +29,7 @@ static const char *remedy_of(long number) {
   }
 }
 
-/* The code ends the scan of a host's ports: at no port is it otherwise. */
+/* ERR_PERMISSION ends the scan of a host's ports, since the result would be the same at each port. */
 static int short_cookie(const struct failure *f, struct error *e) {
   return error_set(
       e, ERR_PERMISSION,

@@ -1,9 +1,9 @@
 /* Invariant: at most one work item of the reader is in libuv's pool, and `reading` says whether one is.  What
  * it reads into, `found` and `failure`, belongs to the pool's thread until on_read runs.
  *
- * Orderings: a request is answered by a reading of the file that began after the request came.  So who has
- * changed the file, and then asks, is answered when the node uses what the file holds; and since readings do
- * not overlap, what an older one has found never replaces what a newer one has. */
+ * Orderings: a request is answered by a reading of the file that began after the request came.  So a client
+ * that changes the file and then sends the request gets its answer when the node uses the new file.  Readings
+ * do not overlap, so the result of an older reading never replaces that of a newer one. */
 #include "agent/api/cookies.h"
 
 #include "agent/api/routes.h"
@@ -22,8 +22,8 @@ struct waiter { /* a request to read the file again, which is not answered yet *
 struct cookie_reader {
   uv_work_t work;
   bool reading;
-  struct waiter *now;   /* are answered by the reading that is under way */
-  struct waiter *later; /* by the next one */
+  struct waiter *now;   /* answered by the reading that is under way */
+  struct waiter *later; /* answered by the next reading */
   struct psk_set found;
   struct error failure;
 };
