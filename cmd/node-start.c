@@ -21,11 +21,13 @@
 #define HEAP_LEAST (INT64_C(1) << 20)
 #define HEAP_MOST  (INT64_C(1) << 40)
 
+enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
+
 struct options {
   struct tool_common common;
   const char *sname, *name, *cookie, *console, *listen, *schedulers, *max_heap;
   struct tool_words join, path;
-  double heartbeat;
+  double heartbeat, rejoin;
   bool detach, no_mesh;
 };
 
@@ -52,6 +54,8 @@ static const struct tool_option options[] = {
      TOOL_TEXT, AT(max_heap)},
     {0, "heartbeat", "SEC", "send heartbeats this often; four missing ones lose a node (default: 2)",
      TOOL_SECONDS, AT(heartbeat)},
+    {0, "rejoin", "SEC", "try lost nodes again for so long (default: 86400; 0: never)", TOOL_SECONDS,
+     AT(rejoin)},
     {0, "no-mesh", NULL, "do not connect to the nodes that a connected node is connected to", TOOL_FLAG,
      AT(no_mesh)},
     TOOL_LAST,
@@ -213,6 +217,8 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
     return error_set(e, ERR_USAGE, "--max-heap %s: expected a size from 1M to 1024G", o->max_heap);
   if (o->heartbeat && (o->heartbeat < 0.1 || o->heartbeat > 3600))
     return error_set(e, ERR_USAGE, "--heartbeat %g: expected seconds from 0.1 to 3600", o->heartbeat);
+  if (o->rejoin > REJOIN_MAX_S)
+    return error_set(e, ERR_USAGE, "--rejoin %g: expected seconds up to %d", o->rejoin, REJOIN_MAX_S);
   for (size_t i = 0; i < o->join.count; i++)
     if (nodename_parse(o->join.at[i], &ignored, e)) return e->code;
   beside_program("share/node-toolkit", NODE_SHARE_DIR, s->share_dir);
@@ -234,6 +240,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .schedulers = (int)schedulers,
       .heap_max = heap_max,
       .mesh = !o->no_mesh,
+      .rejoin_ms = (int64_t)(o->rejoin * 1000),
       .heartbeat_ms = o->heartbeat ? (int)(o->heartbeat * 1000) : 2000,
   };
   raise_files(s);
@@ -276,7 +283,7 @@ static void leave_terminal(const struct setup *s, int ready_fd) {
 }
 
 int main(int argc, char **argv) {
-  struct options o = {0};
+  struct options o = {.rejoin = REJOIN_S};
   struct setup setup = {0};
   struct agent *agent;
   struct error e = {0};

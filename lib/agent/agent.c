@@ -159,6 +159,7 @@ static int make_mesh(struct agent *a, struct error *e) {
                                .port = a->port,
                                .mesh = a->config->mesh,
                                .heartbeat_ms = a->config->heartbeat_ms,
+                               .rejoin_ms = a->config->rejoin_ms,
                                .transport = &transport_http,
                                .carrier = a->dialler};
   int code = mesh_new(&config, &agent_mesh_events, a, &a->mesh);
@@ -254,17 +255,11 @@ const char *agent_banner(const struct agent *a) {
   return a->banner;
 }
 
-static void on_joined(void *data, const struct error *e, npid kernel) {
-  (void)kernel;
-  struct agent *a = data;
-  if (e) log_line(&a->log, "--join: %s", error_text(e));
-}
-
 int agent_run(struct agent *a, struct error *e) {
   for (const char *const *j = a->config->join; j && *j; j++) {
     struct nodename name;
     if (nodename_parse(*j, &name, e)) return e->code;
-    mesh_connect(a->mesh, &name, on_joined, a);
+    mesh_join(a->mesh, &name);
   }
   uv_run(&a->loop, UV_RUN_DEFAULT);
   return 0;

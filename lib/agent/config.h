@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Pointers are borrowed and must outlive the agent. */
 struct agent_config {
@@ -25,6 +26,7 @@ struct agent_config {
   int schedulers;           /* 0: one a core */
   size_t heap_max;          /* bytes a green thread may hold; 0: 256 MiB */
   bool mesh;                /* connects to every node that a connected node knows */
+  int64_t rejoin_ms; /* for how long a node that was lost, or is to be joined, is tried again; 0: never */
   int heartbeat_ms; /* a node says something on each link at least this often; after four times this in
                        silence a link is lost */
 };

@@ -28,6 +28,7 @@
   X(ERR_NO_PROCESS,    "no_process",       404, 1, "no such process")                                        \
   X(ERR_NO_NAME,       "no_name",          404, 1, "no process has this name")                               \
   X(ERR_NAME_TAKEN,    "name_taken",       409, 1, "the name is taken")                                      \
+  X(ERR_NODE_TAKEN,    "node_taken",       409, 4, "a living node has this name")                            \
   X(ERR_NOT_CONNECTED, "not_connected",    404, 1, "the node is not connected")                              \
   X(ERR_CODE,          "code",             422, 1, "the code cannot be loaded")                              \
   X(ERR_EXEC,          "exec",             422, 127, "the command cannot be run")                            \

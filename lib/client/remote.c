@@ -29,7 +29,7 @@ static int ask(struct nodemsg *m, const struct nodename *name, int port, struct 
 int remote_find(struct nodemsg *m, const struct nodename *name, struct error *e) {
   struct scan scan;
   struct error failure;
-  scan_start(&scan, name->port, 0);
+  scan_start(&scan, name->port, 0, 0);
   do {
     failure = (struct error){0};
     if (ask(m, name, scan.port, &failure) == 0) return 0;

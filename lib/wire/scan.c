@@ -27,9 +27,15 @@ static int rank(int code) {
   return i;
 }
 
-void scan_start(struct scan *s, uint16_t hint, uint16_t known) {
-  *s = (struct scan){.hint = hint, .known = known};
+bool scan_ends(int code) {
+  return rank(code) == TELLING;
+}
+
+void scan_start(struct scan *s, uint16_t hint, uint16_t known, uint16_t skip) {
+  if (known == skip) known = 0;
+  *s = (struct scan){.hint = hint, .known = known, .skip = skip};
   s->port = hint ? hint : known ? known : NODE_PORT_FIRST;
+  if (s->port == skip && !hint) s->port++;
 }
 
 /* A refused cookie is worth looking up: the user is told at which port, unless it was the user who named it.
@@ -46,7 +52,7 @@ static void keep(struct scan *s, const struct error *e) {
 static int port_after(const struct scan *s) {
   if (s->hint) return 0;
   int next = s->port == s->known ? NODE_PORT_FIRST : s->port + 1;
-  if (next == s->known) next++;
+  while (next && (next == s->known || next == s->skip)) next++;
   return next <= NODE_PORT_LAST ? next : 0;
 }
 

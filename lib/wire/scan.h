@@ -18,11 +18,17 @@ struct scan {
   uint16_t port;  /* the one to ask now */
   uint16_t hint;  /* the only one to ask, or 0 */
   uint16_t known; /* asked before the range, or 0 */
+  uint16_t skip;  /* not asked, or 0 */
   struct error best;
 };
 
-/* Starts a scan: s->port is the first port to ask.  hint and known may be 0. */
-void scan_start(struct scan *s, uint16_t hint, uint16_t known);
+/* Starts a scan: s->port is the first port to ask.  hint and known may be 0.  A port of the range that is
+ * `skip` is not asked: the caller listens there itself; 0: none. */
+void scan_start(struct scan *s, uint16_t hint, uint16_t known, uint16_t skip);
+
+/* Is it a failure after which no other port is asked?  Either no port can do better, or the node that is meant
+ * has answered with a refusal. */
+bool scan_ends(int code);
 
 /* Takes the failure of s->port.  True: s->port is now the next port to ask.  False: the scan has failed, and
  * s->best is the error to report.  `reached` says whether the host itself reacted, by taking or by refusing

@@ -458,6 +458,11 @@ struct net *net_new(uint64_t seed) {
   return net;
 }
 
+/* A life of its own for each start, the same in each run. */
+static uint64_t net_seed(const struct net *net, const struct net_node *n) {
+  return (UINT64_C(0x9E3779B97F4A7C15) * (n->creation * 64 + (uint64_t)(n - net->node) + 1)) ^ net->seed;
+}
+
 struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, int connect_timeout_ms) {
   struct net_node *n = &net->node[i];
   uint32_t creation = n->creation + 1;
@@ -482,6 +487,8 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                .port = n->port,
                                .mesh = mesh,
                                .heartbeat_ms = NET_HEARTBEAT,
+                               .rejoin_ms = net->rejoin_ms,
+                               .seed = net_seed(net, n),
                                .connect_timeout_ms = connect_timeout_ms,
                                .transport = &fake,
                                .carrier = n};
@@ -581,9 +588,9 @@ void net_deadlines(struct net_node *n) {
 }
 
 json_t *net_hello(const char *name, uint32_t creation) {
-  return json_pack("{s:s, s:I, s:i, s:i, s:s, s:i, s:b, s:[]}", "node", name, "creation",
-                   (json_int_t)creation, "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "address",
-                   "127.0.0.1", "port", 4999, "mesh", 1, "members");
+  return json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b}", "node", name, "creation", (json_int_t)creation,
+                   "life", (json_int_t)creation, "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "address",
+                   "127.0.0.1", "port", 4999, "mesh", 1);
 }
 
 /* --- invariants ----------------------------------------------------------------------------------------- */

@@ -43,6 +43,7 @@ struct net_node {
 struct net {
   struct net_node node[NET_NODES];
   bool cut[NET_NODES][NET_NODES]; /* bytes of the first node do not reach the second; they wait */
+  int64_t rejoin_ms;              /* of all nodes that start from now on */
   uint64_t now;                   /* of all clocks, in ms */
   uint64_t seed;
   unsigned long steps;

@@ -107,7 +107,7 @@ struct puppet {
   struct net *net;
   struct net_node *one;
   struct peer *peer;
-  uint32_t creation;
+  uint32_t creation; /* also its life */
   bool answered, answer_up;
   struct error answer;
 };
@@ -211,8 +211,8 @@ static const enum peer_event ways[PEER_STATES][3] = {
     [PEER_UP] = {PEER_HELLO, PEER_OPENED, PEER_NAMES},
 };
 static const char letters[] = "?DFRAONGSU"; /* of the states */
-static const char *const event_names[] = {"wanted", "taken", "known", "refused", "offer",    "hello",
-                                          "opened", "names", "bye",   "lost",    "deadline", "part"};
+static const char *const event_names[] = {"wanted", "taken", "known", "refused",  "offer", "hello", "opened",
+                                          "names",  "bye",   "lost",  "deadline", "part",  "proved"};
 
 static struct puppet *puppet_in(enum peer_state state) {
   struct puppet *t = calloc(1, sizeof *t);
@@ -235,15 +235,15 @@ static void puppet_free(struct puppet *t) {
 
 /* The state after each event, from each state: written down once more, not taken from the table.
  *  w want  t taken  k known  r refused  o offer  h hello  o opened  n names  b bye  l lost  d deadline  p
- * part */
+ * part P proved */
 static const struct {
   enum peer_state from;
   const char *to;
 } grid[] = {
-    /*                wtkrohonbldp */
-    {PEER_DOWN, "FDDDOGDDDDDD"},     {PEER_OFFERING, "FARFOGFFFDDD"}, {PEER_RESETTING, "RARROGRRRDDD"},
-    {PEER_AWAITING, "AAAAOGAAADDD"}, {PEER_OPENING, "OOOOOGNOODDD"},  {PEER_OPEN, "NNNNNSNNNDDD"},
-    {PEER_GREETED, "GGGGGGSGDDDD"},  {PEER_SYNCING, "SSSSSGSUDDDD"},  {PEER_UP, "UUUUUGUUDDUD"},
+    /*                wtkrohonbldpP */
+    {PEER_DOWN, "FDDDOGDDDDDDD"},     {PEER_OFFERING, "FARFOGFFFDDDF"}, {PEER_RESETTING, "RARROGRRRDDDR"},
+    {PEER_AWAITING, "AAAAOGAAADDDA"}, {PEER_OPENING, "OOOOOGNOODDDO"},  {PEER_OPEN, "NNNNNSNNNDDDN"},
+    {PEER_GREETED, "GGGGGGSGDDDDG"},  {PEER_SYNCING, "SSSSSGSUDDDDS"},  {PEER_UP, "UUUUUGUUDDUDU"},
 };
 
 static void check_cell(enum peer_state from, enum peer_event event, char want) {
@@ -300,13 +300,55 @@ static void test_renewed(void) {
     uint32_t before = t->peer->incarnation;
     t->creation++;
     say_offer(t, false);
-    ok(t->peer->state == PEER_OPENING && t->one->downs == 1, "so does one of the next life");
+    ok(t->peer->state == s && !t->answered, "an offer of another life waits");
+    happen(t, PEER_LOST);
+    ok(t->peer->state == PEER_OPENING && t->one->downs == 1,
+       "until the link is lost, and begins another then");
     opened(t);
     ok(t->answered && !t->answer.code && !t->answer_up, "it is answered as our stream stands");
     say_hello(t);
     ok(t->peer->state == PEER_SYNCING && t->peer->incarnation != before, "the peer is another incarnation");
     puppet_free(t);
   }
+}
+
+/* Another node of the peer's name, which lives. */
+static void test_rival(void) {
+  for (enum peer_state s = PEER_SYNCING; s <= PEER_UP; s++) {
+    struct puppet *t = puppet_in(s);
+    struct buf *said = &t->peer->transport->text;
+    size_t before = said->len;
+    t->creation++;
+    say_offer(t, false);
+    is(said->data + before, "{\"ping\":1}\n", "the peer in %c is asked whether it lives", letters[s]);
+    ok(say_line(t, "{\"echo\":7}") && !t->answered, "an answer to something else proves nothing");
+    say_offer(t, false);
+    ok(t->answered && t->answer.code == ERR_NODE_TAKEN, "a further claim in the meantime is refused");
+    t->answered = false;
+    ok(say_line(t, "{\"echo\":1}") && t->answered && t->answer.code == ERR_NODE_TAKEN && t->peer->state == s,
+       "it does: the other is refused: %s", t->answer.text);
+    ok(strstr(t->answer.text, "127.0.0.1:4999") != NULL, "and told who has the name");
+    ok(!t->one->downs && !t->peer->claim, "and its link stays");
+    struct member m;
+    ok(mesh_find(t->one->mesh, "two@b", &m) && strstr(m.rival, "127.0.0.1:4999"), "it is shown: %s", m.rival);
+    ok(say_hello(t) == ERR_NODE_TAKEN && t->peer->state == s, "a stream in its name is refused at once");
+    puppet_free(t);
+  }
+  for (enum peer_state s = PEER_OPENING; s <= PEER_GREETED; s++) {
+    struct puppet *t = puppet_in(s);
+    t->creation++;
+    say_offer(t, false);
+    ok(t->answered && t->answer.code == ERR_BUSY && t->peer->state == s,
+       "while %c is under way, both are refused", letters[s]);
+    ok(say_hello(t) == ERR_NODE_TAKEN && t->peer->state == s, "offer and stream");
+    puppet_free(t);
+  }
+  struct puppet *t = puppet_in(PEER_UP);
+  t->creation++;
+  say_offer(t, false);
+  mesh_stop(t->one->mesh);
+  ok(t->answered && t->answer.code == ERR_BUSY, "a claim does not outlast the node");
+  puppet_free(t);
 }
 
 static void test_early_frame(void) {
@@ -862,6 +904,7 @@ int main(void) {
   test_grid();
   test_why();
   test_renewed();
+  test_rival();
   test_early_frame();
   test_scan();
   test_again();

@@ -20,7 +20,7 @@ static bool fail(struct scan *s, int code, bool reached) {
 static const char *ports(uint16_t hint, uint16_t known, char out[256]) {
   struct scan s;
   size_t n = 0;
-  scan_start(&s, hint, known);
+  scan_start(&s, hint, known, 0);
   do n += (size_t)snprintf(out + n, 256 - n, n ? " %d" : "%d", s.port);
   while (fail(&s, ERR_TCP, true) && n < 200);
   return out;
@@ -67,7 +67,7 @@ static void test_verdicts(void) {
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct scan s;
-    scan_start(&s, 0, 0);
+    scan_start(&s, 0, 0, 0);
     bool next = fail(&s, cases[i].code, cases[i].reached);
     ok(next == cases[i].goes_on && s.best.code == cases[i].code && (s.port == NODE_PORT_FIRST + next),
        "%s, %s: %s: %s", err_wire(cases[i].code), cases[i].reached ? "reached" : "not reached",
@@ -92,7 +92,7 @@ static void test_telling(void) {
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct scan a, b;
-    scan_start(&a, 0, 0), scan_start(&b, 0, 0);
+    scan_start(&a, 0, 0, 0), scan_start(&b, 0, 0, 0);
     fail(&a, cases[i].more, true), fail(&a, cases[i].less, true);
     fail(&b, cases[i].less, true), fail(&b, cases[i].more, true);
     bool ends = cases[i].more == ERR_BUSY || cases[i].more == ERR_RESOLVE;
@@ -101,23 +101,23 @@ static void test_telling(void) {
   }
   struct scan s;
   struct error first = {ERR_NAME, "one answers there"}, second = {ERR_NAME, "two answers there"};
-  scan_start(&s, 0, 0);
+  scan_start(&s, 0, 0, 0);
   scan_next(&s, &first, true), scan_next(&s, &second, true);
   is(s.best.text, first.text, "of two that tell as much: the first");
 }
 
 static void test_cookie_port(void) {
   struct scan s;
-  scan_start(&s, 0, 0);
+  scan_start(&s, 0, 0, 0);
   fail(&s, ERR_NAME, true), fail(&s, ERR_COOKIE, true), fail(&s, ERR_COOKIE, true);
   is(s.best.text, "cookie (port 4371)", "a refused cookie is told with its port, once");
-  scan_start(&s, 4371, 0);
+  scan_start(&s, 4371, 0, 0);
   fail(&s, ERR_COOKIE, true);
   is(s.best.text, "cookie", "unless the user named the port");
   struct error full = failure(ERR_COOKIE);
   memset(full.text, 'x', sizeof full.text - 1);
   full.text[sizeof full.text - 1] = 0;
-  scan_start(&s, 0, 0);
+  scan_start(&s, 0, 0, 0);
   scan_next(&s, &full, true);
   ok(strlen(s.best.text) == sizeof full.text - 1, "a text that fills its room stays as it is");
 }

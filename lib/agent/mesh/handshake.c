@@ -10,9 +10,11 @@
 
 #include "agent/mesh/hello.h"
 #include "agent/mesh/liveness.h"
+#include "agent/mesh/members.h"
 #include "base/clock.h"
 #include "wire/json.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const struct mesh_config *config_of(const struct peer *p) {
@@ -42,17 +44,18 @@ static int write_line(struct peer *p, const char *key, json_t *value) {
 
 /* --- our offer ------------------------------------------------------------------------------------------ */
 
-/* This node's hello, with the members that it has. */
 static json_t *make_hello(const struct mesh *m) {
-  json_t *members = json_array();
-  for (size_t i = 0; i < m->count; i++)
-    if (m->all[i]->state == PEER_UP) json_array_append_new(members, json_string(m->all[i]->name.full));
-  return hello_write(&m->config, members);
+  return hello_write(&m->config, m->life);
 }
 
 static void on_offer_done(void *data, const struct error *e, bool reached, json_t *body) {
   struct peer *p = data;
   bool known = json_is_true(json_object_get(body, "up"));
+  struct error why;
+  if (e && strncmp(e->text, p->name.full, strlen(p->name.full)) != 0) { /* the peer's own words */
+    error_set(&why, e->code, "%s: %s", p->name.full, error_text(e));
+    e = &why;
+  }
   p->offer = NULL;
   peer_event(p,
              e       ? PEER_REFUSED
@@ -61,24 +64,39 @@ static void on_offer_done(void *data, const struct error *e, bool reached, json_
              &(struct peer_detail){.why = e, .reached = reached});
 }
 
+/* Sends our offer to the place where the peer was last, or is said to listen; else to the port of its host
+ * that the scan has come to. */
 static void send_offer(struct peer *p) {
   const struct mesh_config *c = config_of(p);
-  struct dial_target to = {p->name.full, p->name.host, p->scan.port};
+  struct dial_target to = {p->name.full, p->direct ? p->place.address : p->name.host,
+                           p->direct ? p->place.port : p->scan.port};
   struct error e;
-  snprintf(p->address, sizeof p->address, "%s", p->name.host);
-  p->port = to.port;
   json_t *hello = make_hello(p->mesh);
   if (hello) json_object_set_new(hello, "reset", json_boolean(p->state == PEER_RESETTING));
   p->offer = c->transport->offer(c->carrier, &to, hello, c->connect_timeout_ms, on_offer_done, p, &e);
   if (!p->offer) peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
 }
 
+/* The failure that is told: a host that cannot be resolved says less than a place that was tried before. */
+static const struct error *most_telling(const struct peer *p) {
+  bool direct = p->direct_failed.code && (p->scan.best.code == ERR_RESOLVE || !p->scan.best.code);
+  return direct ? &p->direct_failed : &p->scan.best;
+}
+
 /* A failed port: offers at the next one, or gives up with the most telling failure. */
 static int try_next_port(struct peer *p, struct peer_detail *d) {
-  if (scan_next(&p->scan, d->why, d->reached))
+  bool more = true;
+  if (!p->direct) {
+    more = scan_next(&p->scan, d->why, d->reached);
+  } else {
+    p->direct = false;
+    p->direct_failed = *d->why;
+    more = !scan_ends(d->why->code) || d->why->code == ERR_RESOLVE;
+  }
+  if (more)
     send_offer(p);
   else
-    peer_event(p, PEER_LOST, &(struct peer_detail){.why = &p->scan.best});
+    peer_event(p, PEER_LOST, &(struct peer_detail){.why = most_telling(p)});
   return 0;
 }
 
@@ -111,9 +129,12 @@ static const struct transport_events transport_events = {on_opened, on_line, on_
 /* Opens our stream to where the peer says that it listens; our hello is the first line. */
 static int open_stream(struct peer *p, struct peer_detail *d) {
   const struct mesh_config *c = config_of(p);
-  if (hello_address(d->hello, d->source, p->address, sizeof p->address, d->refusal)) return d->refusal->code;
-  p->port = d->hello->port;
-  struct dial_target to = {p->name.full, p->address, p->port};
+  struct place *at = &p->place;
+  if (hello_address(d->hello, d->source, at->address, sizeof at->address, d->refusal))
+    return d->refusal->code;
+  at->port = d->hello->port;
+  p->life = d->hello->life;
+  struct dial_target to = {p->name.full, at->address, at->port};
   p->transport = c->transport->open(c->carrier, &to, &transport_events, p, d->refusal);
   if (!p->transport) return d->refusal->code;
   int code = write_line(p, "hello", make_hello(p->mesh));
@@ -141,19 +162,76 @@ static int say_opened(struct peer *p, struct peer_detail *d) {
 
 /* --- the peer's offer ----------------------------------------------------------------------------------- */
 
-/* One offer of a peer is answered at a time. */
+/* Another node has the name, and is connected. */
+static int refuse_rival(const struct peer *p, struct error *e) {
+  return error_set(e, ERR_NODE_TAKEN,
+                   "%s is connected to another living node of the name %s, at %s:%u (name taken)",
+                   config_of(p)->self, p->name.full, p->place.address, p->place.port);
+}
+
+/* One offer of a peer is answered at a time; and another node of its name has to wait until it is known
+ * whether the peer comes up. */
 static int refuse_second(struct peer *p, struct peer_detail *d) {
-  if (!p->answer) return 0;
+  if (!p->answer && p->life == d->hello->life) return 0;
   return error_set(d->refusal, ERR_BUSY, "%s: an offer of this node is already being answered", p->name.full);
 }
 
-/* The peer offers although it is connected: it may not know that, or have begun anew. */
+/* The peer offers although it is connected: it may not know that, or have begun anew.  Or it is another node,
+ * and the peer has died or not: it is sent a ping, and the offer waits for the answer or the loss. */
 static int renew_by_offer(struct peer *p, struct peer_detail *d) {
-  bool same = nodetab_creation(config_of(p)->nodes, p->incarnation) == d->hello->creation;
-  d->known = same && !d->reset;
+  if (p->life != d->hello->life) {
+    d->claims = true;
+    return p->claim ? refuse_rival(p, d->refusal) : 0;
+  }
+  d->known = !d->reset;
   if (d->known) return 0;
-  peer_fail(p, ERR_LOST, same ? "it began anew (lost)" : "it was restarted (lost)");
+  peer_fail(p, ERR_LOST, "it began anew (lost)");
   return peer_event(p, PEER_OFFER, d);
+}
+
+/* The claim is taken off the peer; its hello has to be released. */
+static bool take_claim(struct peer *p, struct claim *out) {
+  if (!p->claim) return false;
+  *out = *p->claim;
+  free(p->claim);
+  p->claim = NULL;
+  return true;
+}
+
+static void begin_claim(struct peer *p, json_t *hello, const struct peer_detail *d, mesh_answer *answer,
+                        void *data) {
+  struct error e;
+  struct claim *c = p->claim = malloc(sizeof *c);
+  if (!c) {
+    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    answer(data, &e, false);
+    return;
+  }
+  *c = (struct claim){.answer = answer, .data = data, .hello = json_incref(hello), .ping = ++p->mesh->pings};
+  snprintf(c->source, sizeof c->source, "%s", d->source);
+  int code = write_line(p, "ping", json_integer((json_int_t)c->ping));
+  if (code) peer_fail(p, code, err_sentence(code)); /* which lets the claim go on */
+}
+
+/* The peer lives: who claims its name is refused. */
+static int end_claim(struct peer *p, struct peer_detail *d) {
+  (void)d;
+  struct claim c;
+  struct error e;
+  if (!take_claim(p, &c)) return 0;
+  refuse_rival(p, &e);
+  members_note_rival(p, &c);
+  c.answer(c.data, &e, false);
+  json_decref(c.hello);
+  return 0;
+}
+
+/* The peer is lost: who claims its name may have it. */
+static void resume_claim(struct peer *p) {
+  struct claim c;
+  if (!take_claim(p, &c)) return;
+  mesh_offered(p->mesh, c.hello, c.source, c.answer, c.data);
+  json_decref(c.hello);
 }
 
 static int take_offer(struct mesh *m, json_t *offer, struct peer_detail *d, struct peer **out) {
@@ -179,6 +257,10 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
     answer(data, &e, false);
     return;
   }
+  if (d.claims) {
+    begin_claim(p, hello, &d, answer, data);
+    return;
+  }
   if (d.known || p->state == PEER_OPEN) { /* there is nothing to wait for */
     answer(data, NULL, d.known);
     return;
@@ -195,40 +277,19 @@ static int greet(struct peer *p, struct peer_detail *d) {
   int code = nodetab_meet(c->nodes, p->name.full, d->hello->creation, &incarnation);
   if (code) return error_set(d->refusal, code, "%s: %s", p->name.full, err_sentence(code));
   if (!p->transport && (code = open_stream(p, d))) return code;
+  if (p->life != d->hello->life) return refuse_rival(p, d->refusal);
+  p->meshes = d->hello->mesh;
   p->incarnation = incarnation;
   c->transport->adopt(p->transport, d->stream);
   return 0;
 }
 
-/* A peer whose stream stands opens another one: it has begun anew. */
+/* A peer whose stream stands opens another one: it has begun anew.  Another node of its name would have to
+ * offer first. */
 static int renew_by_hello(struct peer *p, struct peer_detail *d) {
+  if (p->life != d->hello->life) return refuse_rival(p, d->refusal);
   peer_fail(p, ERR_LOST, "it began anew (lost)");
   return peer_event(p, PEER_HELLO, d);
-}
-
-static void on_joined(void *data, const struct error *e, npid kernel) {
-  (void)kernel;
-  struct peer *p = data;
-  if (e) log_line(config_of(p)->log, "a member that %s named: %s", p->name.full, error_text(e));
-  if (p->joins && !--p->joins) peer_check_joined(p);
-}
-
-/* Connects to the members that the peer has and this node has not. */
-static void join_members(struct peer *p, const struct hello *h) {
-  size_t i;
-  json_t *v;
-  if (!h->mesh || !config_of(p)->mesh) return;
-  p->joins = 1; /* keeps the count above 0 until all have been asked for */
-  json_array_foreach(h->members, i, v) {
-    struct nodename name;
-    const char *text = json_string_value(v);
-    if (!text || nodename_parse(text, &name, NULL) || !strcmp(name.full, config_of(p)->self)) continue;
-    const struct peer *known = map_get(&p->mesh->peers, name.full);
-    if (known && known->state != PEER_DOWN) continue;
-    p->joins++;
-    mesh_connect(p->mesh, &name, on_joined, p);
-  }
-  p->joins--;
 }
 
 int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
@@ -244,7 +305,6 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
   if (!code && !(p = peer_get(m, &h.name)))
     code = error_set(&e, ERR_BUSY, "no room for more than %d nodes", MESH_PEERS_MAX);
   if (p) code = peer_event(p, PEER_HELLO, &d);
-  if (p && !code && p->state != PEER_DOWN) join_members(p, &h);
   if (code) log_line(m->config.log, "a stream from %s is refused: %s", d.source, error_text(&e));
   json_decref(line);
   return code;
@@ -255,6 +315,18 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
 static int merge_names(struct peer *p, struct peer_detail *d) {
   p->mesh->events->synced(p->mesh->data, d->names);
   return 0;
+}
+
+/* The answer to a ping is another word than that to a beat: no beat that is under way proves anything. */
+static int take_ping(struct peer *p, const json_t *number) {
+  int code = json_is_integer(number) ? write_line(p, "echo", json_incref((json_t *)(uintptr_t)number)) : 0;
+  if (code) peer_fail(p, code, err_sentence(code));
+  return json_is_integer(number) ? 0 : ERR_BAD_VALUE;
+}
+
+static int take_echo(struct peer *p, const json_t *number) {
+  if (!p->claim || (uint64_t)json_integer_value(number) != p->claim->ping) return 0;
+  return peer_event(p, PEER_PROVED, &(struct peer_detail){0});
 }
 
 static int take_names(struct peer *p, const json_t *names) {
@@ -279,6 +351,11 @@ static const struct control {
     {"bye", PEER_GREETED, 4 << 10, take_bye},
     {"beat", PEER_SYNCING, 64 << 10, liveness_take_beat},
     {"pong", PEER_SYNCING, 1 << 10, liveness_take_pong},
+    {"ping", PEER_SYNCING, 1 << 10, take_ping},
+    {"echo", PEER_SYNCING, 1 << 10, take_echo},
+    {"members", PEER_SYNCING, MEMBERS_LINE_MAX, members_take_list},
+    {"news", PEER_SYNCING, MEMBERS_LINE_MAX, members_take_news},
+    {"resync", PEER_SYNCING, 1 << 10, members_take_resync},
 };
 enum { CONTROLS = sizeof controls / sizeof *controls };
 
@@ -363,6 +440,7 @@ static int say_bye(struct peer *p, struct peer_detail *d) {
 
 static void enter_syncing(struct peer *p) {
   liveness_start(p);
+  members_syncing(p);
   int code = write_line(p, "names", p->mesh->events->snapshot(p->mesh->data));
   if (code)
     peer_fail(p, code, err_sentence(code));
@@ -370,7 +448,7 @@ static void enter_syncing(struct peer *p) {
     peer_send_queue(p);
 }
 
-static void enter_down(struct peer *p, enum peer_state from, const struct error *why) {
+static void enter_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why) {
   struct error e = {.code = ERR_LOST};
   if (why) e = *why; /* a copy: it may be the peer's own, which a new connection changes */
   liveness_stop(p);
@@ -379,7 +457,8 @@ static void enter_down(struct peer *p, enum peer_state from, const struct error 
   carrier_of(p)->withdraw(p->offer);
   p->offer = NULL;
   answer_offer(p, &e);
-  peer_enter_down(p, from, &e);
+  peer_enter_down(p, from, event, &e);
+  resume_claim(p);
 }
 
 /* --- the table ------------------------------------------------------------------------------------------ */
@@ -415,7 +494,8 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
                         [PEER_HELLO]   = {greet, PEER_GREETED},
                         [PEER_OPENED]  = {say_opened, PEER_OPEN},
                         CONNECTING},
-    [PEER_OPEN]      = {[PEER_HELLO]   = {greet, PEER_SYNCING},
+    [PEER_OPEN]      = {[PEER_OFFER]   = {refuse_second, 0},
+                        [PEER_HELLO]   = {greet, PEER_SYNCING},
                         CONNECTING},
     [PEER_GREETED]   = {[PEER_OFFER]   = {refuse_second, 0},
                         [PEER_HELLO]   = {renew_by_hello, 0},
@@ -425,6 +505,7 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
     [PEER_SYNCING]   = {[PEER_OFFER]   = {renew_by_offer, 0},
                         [PEER_HELLO]   = {renew_by_hello, 0},
                         [PEER_NAMES]   = {merge_names, PEER_UP},
+                        [PEER_PROVED]  = {end_claim, 0},
                         [PEER_BYE]     = {NULL, PEER_DOWN},
                         [PEER_LOST]    = {NULL, PEER_DOWN},
                         [PEER_DEADLINE] = {NULL, PEER_DOWN},
@@ -434,18 +515,19 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
                         [PEER_BYE]     = {NULL, PEER_DOWN},
                         [PEER_LOST]    = {NULL, PEER_DOWN},
                         [PEER_DEADLINE] = {stop_waiting, 0},
+                        [PEER_PROVED]  = {end_claim, 0},
                         [PEER_PART]    = {say_bye, PEER_DOWN}},
 };
 /* clang-format on */
 
 /* What follows from a new state. */
-static void enter(struct peer *p, enum peer_state from, const struct peer_detail *d) {
+static void enter(struct peer *p, enum peer_state from, enum peer_event event, const struct peer_detail *d) {
   switch (p->state) {
   case PEER_OFFERING:
   case PEER_RESETTING: send_offer(p); break;
   case PEER_SYNCING: enter_syncing(p); break;
   case PEER_UP: peer_enter_up(p); break;
-  case PEER_DOWN: enter_down(p, from, d->why); break;
+  case PEER_DOWN: enter_down(p, from, event, d->why); break;
   default: break;
   }
 }
@@ -462,6 +544,6 @@ int peer_event(struct peer *p, enum peer_event event, struct peer_detail *d) {
   if (code || !cell->next) return code;
   p->state = cell->next;
   if (from == PEER_DOWN) peer_leave_down(p);
-  enter(p, from, d);
+  enter(p, from, event, d);
   return 0;
 }

@@ -3,22 +3,21 @@
 #include <lua.h>
 #include <string.h>
 
-json_t *hello_write(const struct mesh_config *us, json_t *members) {
-  return json_pack("{s:s, s:I, s:i, s:i, s:s, s:i, s:b, s:o}", "node", us->self, "creation",
-                   (json_int_t)us->creation, "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "address",
-                   us->address, "port", us->port, "mesh", us->mesh, "members", members);
+json_t *hello_write(const struct mesh_config *us, uint64_t life) {
+  return json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b}", "node", us->self, "creation",
+                   (json_int_t)us->creation, "life", (json_int_t)life, "version", LINK_VERSION, "lua",
+                   LUA_VERSION_NUM, "address", us->address, "port", us->port, "mesh", us->mesh);
 }
 
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) {
   const char *node;
-  json_int_t creation;
+  json_int_t creation, life;
   int version, lua, port, mesh;
-  json_t *members;
   json_error_t why;
   struct hello h;
-  if (!v || json_unpack_ex(v, &why, 0, "{s:s, s:I, s:i, s:i, s:s, s:i, s:b, s:o}", "node", &node, "creation",
-                           &creation, "version", &version, "lua", &lua, "address", &h.address, "port", &port,
-                           "mesh", &mesh, "members", &members))
+  if (!v || json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b}", "node", &node, "creation",
+                           &creation, "life", &life, "version", &version, "lua", &lua, "address", &h.address,
+                           "port", &port, "mesh", &mesh))
     return error_set(e, ERR_USAGE, "a hello is not understood: %s", v ? why.text : "no body");
   if (version != LINK_VERSION || lua != LUA_VERSION_NUM)
     return error_set(e, ERR_VERSION, "%s: link version %d with Lua %d, this node has %d with %d (version)",
@@ -32,18 +31,18 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
   h.creation = (uint32_t)creation;
   h.port = (uint16_t)port;
   h.mesh = mesh;
-  h.members = members;
+  h.life = (uint64_t)life;
   *out = h;
   return 0;
 }
 
-static bool loopback(const char *address) {
-  return !strncmp(address, "127.", 4) || !strcmp(address, "::1");
+bool hello_is_loopback(const char *address) {
+  return !strncmp(address, "127.", 4) || !strcmp(address, "::1") || !strcmp(address, "[::1]");
 }
 
 int hello_address(const struct hello *h, const char *source, char *out, size_t size, struct error *e) {
   bool any = !strcmp(h->address, "0.0.0.0") || !strcmp(h->address, "::");
-  if (loopback(h->address) && !loopback(source))
+  if (hello_is_loopback(h->address) && !hello_is_loopback(source))
     return error_set(
         e, ERR_TCP,
         "%s listens on loopback (%s) only, and cannot be reached back from another host (tcp): start it "

@@ -1,5 +1,5 @@
 /* hello: who a node is and where it listens: the body of an offer, and the first line of each stream,
- * {"hello": {"node", "creation", "version", "lua", "address", "port", "mesh", "members"}}.  Any thread. */
+ * {"hello": {"node", "creation", "life", "version", "lua", "address", "port", "mesh"}}.  Any thread. */
 #ifndef AGENT_MESH_HELLO_H
 #define AGENT_MESH_HELLO_H
 
@@ -13,18 +13,21 @@ enum { LINK_VERSION = 3 }; /* of what nodes say to each other; nodes of two vers
 struct hello {
   struct nodename name;
   uint32_t creation;
+  uint64_t life; /* a random number of the OS process: two nodes of one name and creation differ by it */
   const char *address; /* where it listens; "0.0.0.0" and "::" stand for all of its addresses */
   uint16_t port;
-  bool mesh;             /* it connects to the members of its peers */
-  const json_t *members; /* array: the names of the nodes that it is connected to */
+  bool mesh; /* it connects to the members of its peers */
 };
 
-/* The hello of this node: a new reference; members is consumed.  NULL when memory ran out. */
-json_t *hello_write(const struct mesh_config *us, json_t *members);
+/* The hello of this node: a new reference.  NULL when memory ran out. */
+json_t *hello_write(const struct mesh_config *us, uint64_t life);
 
 /* Reads the hello of a peer; out points into v.  ERR_USAGE (it is not understood), ERR_VERSION (another link
  * version or another Lua), ERR_BAD_NODE, ERR_NAME (it has this node's own name). */
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) MUST_CHECK;
+
+/* Is it an address of this host alone, as text or as the host of a URL? */
+bool hello_is_loopback(const char *address);
 
 /* Writes the host part of a URL at which a peer can be reached whose hello came from the address `source`.
  * ERR_TCP when the peer listens on loopback only, and is on another host. */

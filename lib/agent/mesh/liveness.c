@@ -35,7 +35,7 @@ static int64_t quiet_since(const struct peer *p) {
 
 /* When many bytes have moved since the last beat, an answer may wait behind them. */
 static void excuse_bulk(struct peer *p) {
-  struct transport_life before = p->life, life = life_of(p);
+  struct transport_life before = p->moved, life = life_of(p);
   bool in = life.in - before.in > LIVENESS_BULK;
   bool out = before.waiting > LIVENESS_BULK && life.out > before.out;
   if (p->asked_ms && (in || out)) p->asked_ms = now_ms(p->mesh) + p->mesh->config.heartbeat_ms;
@@ -80,7 +80,7 @@ void liveness_init(struct peer *p) {
 void liveness_start(struct peer *p) {
   p->asked_ms = 0;
   p->suspected = p->second_look = false;
-  p->life = life_of(p);
+  p->moved = life_of(p);
   uv_timer_start(&p->liveness, on_due, (uint64_t)p->mesh->config.heartbeat_ms * 3 / 2, 0);
 }
 
@@ -119,7 +119,7 @@ void liveness_beat(struct mesh *m) {
       p->asked_ms = now;
     }
     excuse_bulk(p);
-    p->life = life_of(p);
+    p->moved = life_of(p);
     send_line(p, &line);
   }
   buf_finish(&line);

@@ -9,10 +9,12 @@
 
 #include "agent/mesh/handshake.h"
 #include "agent/mesh/liveness.h"
+#include "agent/mesh/members.h"
 #include "base/clock.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 /* --- peers ---------------------------------------------------------------------------------------------- */
 
@@ -29,12 +31,13 @@ static void on_deadline(uv_timer_t *t) {
 static struct peer *reuse_peer(struct mesh *m, const struct nodename *name) {
   for (size_t i = 0; i < m->count; i++) {
     struct peer *p = m->all[i];
-    if (p->state != PEER_DOWN || p->incarnation || p->waiters || p->queue) continue;
+    if (p->state != PEER_DOWN || p->incarnation || p->waiters || p->queue || p->join) continue;
     if (map_put(&m->peers, name->full, p)) return NULL;
     map_remove(&m->peers, p->name.full);
+    members_forget(p);
     p->name = *name;
-    p->port = 0;
-    p->failed_ns = 0;
+    p->failed_ms = 0;
+    members_named(p);
     return p;
   }
   return NULL;
@@ -48,6 +51,7 @@ static struct peer *add_peer(struct mesh *m, const struct nodename *name) {
     free(p);
     return NULL;
   }
+  p->index = m->count;
   m->all[m->count++] = p;
   p->mesh = m;
   p->name = *name;
@@ -56,6 +60,7 @@ static struct peer *add_peer(struct mesh *m, const struct nodename *name) {
   uv_timer_init(m->config.loop, &p->deadline);
   p->deadline.data = p;
   liveness_init(p);
+  members_add(p);
   return p;
 }
 
@@ -192,7 +197,7 @@ static bool needs_connection(const struct signal *s) {
 }
 
 static bool failed_lately(const struct peer *p) {
-  return p->failed_ns && clock_ns() - p->failed_ns < (int64_t)MESH_RETRY_MS * 1000000;
+  return p->failed_ms && (int64_t)uv_now(p->mesh->config.loop) - p->failed_ms < MESH_RETRY_MS;
 }
 
 static void ignore_outcome(void *data, const struct error *e, npid kernel) {
@@ -243,11 +248,18 @@ void mesh_send(struct mesh *m, struct signal *s) {
 /* --- up and down ---------------------------------------------------------------------------------------- */
 
 void peer_leave_down(struct peer *p) {
-  scan_start(&p->scan, p->name.port, p->port);
-  uv_timer_start(&p->deadline, on_deadline, (uint64_t)p->mesh->config.connect_timeout_ms, 0);
+  const struct mesh_config *c = &p->mesh->config;
+  const char *own_host = strchr(c->self, '@') + 1;
+  bool here = !strcmp(own_host, p->name.host);
+  members_leave_down(p);
+  p->direct = p->place.address[0] && p->place.port && (!p->name.port || p->name.port == p->place.port);
+  p->direct_failed = (struct error){0};
+  scan_start(&p->scan, p->name.port, p->place.port, here ? c->port : 0);
+  uv_timer_start(&p->deadline, on_deadline, (uint64_t)c->connect_timeout_ms, 0);
 }
 
 void peer_enter_up(struct peer *p) {
+  members_up(p);
   publish(p->mesh, p->name.full, NULL);
   peer_check_joined(p);
 }
@@ -258,18 +270,19 @@ static const char *without_name(const struct peer *p, const char *text) {
   return strncmp(text, p->name.full, n) != 0 || strncmp(text + n, ": ", 2) != 0 ? text : text + n + 2;
 }
 
-void peer_enter_down(struct peer *p, enum peer_state from, const struct error *why) {
+void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why) {
   struct mesh *m = p->mesh;
-  p->failed_ns = from == PEER_UP ? 0 : clock_ns();
+  p->failed_ms = from == PEER_UP ? 0 : (int64_t)uv_now(m->config.loop);
+  members_down(p, from, event, why);
   p->joins = 0;
-  if (from != PEER_UP) p->port = 0; /* the peer was not found there */
-  if (from >= PEER_SYNCING) {       /* signals may have gone out, and tied processes together */
+  if (from >= PEER_SYNCING) { /* signals may have gone out, and tied processes together */
     uint32_t epoch = nodetab_part(m->config.nodes, p->incarnation);
     m->events->down(m->data, p->incarnation, epoch, "noconnection");
   }
   if (from == PEER_UP) publish(m, p->name.full, without_name(p, error_text(why)));
   refuse_queue(p);
   peer_tell_waiters(p, why);
+  members_down_told(p);
 }
 
 /* --- connecting and parting ----------------------------------------------------------------------------- */
@@ -301,6 +314,7 @@ void mesh_connect(struct mesh *m, const struct nodename *to, mesh_done *done, vo
     return;
   }
   if (p->state == PEER_DOWN) p->name.port = to->port;
+  p->parted = 0;
   peer_event(p, PEER_WANTED, &(struct peer_detail){0});
 }
 
@@ -321,17 +335,31 @@ bool mesh_disconnect(struct mesh *m, const char *node, const char *reason) {
 
 static struct member member_of(const struct peer *p) {
   const struct nodetab *nodes = p->mesh->config.nodes;
-  return (struct member){.node = p->name.full,
-                         .kernel = npid_make(p->incarnation, 0),
-                         .creation = nodetab_creation(nodes, p->incarnation),
-                         .id = nodetab_node_id(nodes, p->incarnation),
-                         .up = p->state == PEER_UP,
-                         .suspected = p->state == PEER_UP && p->suspected};
+  return (struct member){
+      .node = p->name.full,
+      .kernel = npid_make(p->incarnation, 0),
+      .creation = nodetab_creation(nodes, p->incarnation),
+      .id = nodetab_node_id(nodes, p->incarnation),
+      .up = p->state == PEER_UP,
+      .suspected = p->state == PEER_UP && p->suspected,
+      .address = p->place.address,
+      .port = p->place.port,
+      .trouble = p->state == PEER_UP || !p->trouble.code ? "" : without_name(p, error_text(&p->trouble)),
+      .retry_ms = uv_is_active((const uv_handle_t *)&p->retry) ? (int64_t)uv_timer_get_due_in(&p->retry) : -1,
+      .rival = p->rival};
 }
 
 void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data) {
   for (size_t i = 0; i < m->count; i++) {
     if (!m->all[i]->incarnation) continue;
+    struct member member = member_of(m->all[i]);
+    fn(data, &member);
+  }
+}
+
+void mesh_each_missing(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data) {
+  for (size_t i = 0; i < m->count; i++) {
+    if (m->all[i]->state == PEER_UP || !members_wanted(m->all[i])) continue;
     struct member member = member_of(m->all[i]);
     fn(data, &member);
   }
@@ -359,6 +387,11 @@ int mesh_new(const struct mesh_config *config, const struct mesh_events *events,
   m->events = events;
   m->data = data;
   m->frames.nodes = config->nodes;
+  m->random = config->seed;
+  if ((!m->random && getrandom(&m->random, sizeof m->random, 0) != sizeof m->random) || !m->random)
+    m->random = (uint64_t)clock_ns();
+  m->life = m->random & INT64_MAX;
+  members_init(m);
   uint64_t ms = (uint64_t)config->heartbeat_ms;
   uv_timer_init(config->loop, &m->heartbeat);
   m->heartbeat.data = m;
@@ -369,16 +402,18 @@ int mesh_new(const struct mesh_config *config, const struct mesh_events *events,
 
 void mesh_stop(struct mesh *m) {
   m->stopping = true;
-  for (size_t i = 0; i < m->count; i++) part(m->all[i], "stopped");
+  for (size_t i = 0; i < m->count; i++) part(m->all[i], MESH_STOPPED);
 }
 
 void mesh_finish(struct mesh *m) {
   if (!m) return;
   mesh_stop(m);
   uv_close((uv_handle_t *)&m->heartbeat, NULL);
+  members_finish(m);
   for (size_t i = 0; i < m->count; i++) {
     uv_close((uv_handle_t *)&m->all[i]->deadline, NULL);
     uv_close((uv_handle_t *)&m->all[i]->liveness, NULL);
+    members_close(m->all[i]);
   }
 }
 

@@ -25,6 +25,8 @@ enum {
   MESH_PEERS_MAX = 4096,
 };
 
+#define MESH_STOPPED "stopped" /* the farewell of a node that stops */
+
 struct mesh;
 struct incoming;        /* a stream that a peer has opened to this node (transport.h) */
 struct transport_class; /* what carries links (transport.h) */
@@ -65,6 +67,8 @@ struct mesh_config {
   uint16_t port;
   bool mesh; /* members of a peer are connected to as well */
   int heartbeat_ms;
+  int64_t rejoin_ms;      /* for how long a node that was lost is tried again; 0: never */
+  uint64_t seed;          /* of the random numbers; 0: the system's */
   int connect_timeout_ms; /* 0: MESH_CONNECT_TIMEOUT_MS */
   const struct transport_class *transport;
   void *carrier; /* for its open and offer */
@@ -81,6 +85,10 @@ void mesh_free(struct mesh *m);   /* after the loop has run once more; accepts N
  * up, and kernel is its kernel's pid. */
 typedef void mesh_done(void *data, const struct error *e, npid kernel);
 void mesh_connect(struct mesh *m, const struct nodename *to, mesh_done *done, void *data);
+
+/* Connects to a node, and tries again for the config's rejoin_ms while it is not reached.  A failure is
+ * logged. */
+void mesh_join(struct mesh *m, const struct nodename *to);
 
 /* Parts from a node; false when it is not up. */
 bool mesh_disconnect(struct mesh *m, const char *node, const char *reason);
@@ -101,12 +109,22 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n);
 struct member {
   const char *node; /* name@host */
   npid kernel;
-  uint32_t creation, id;
+  uint32_t creation, id; /* creation 0: never met, and has no id and no kernel */
   bool up;
-  bool suspected; /* up, and quiet for more than 1.5 heartbeats */
+  bool suspected;      /* up, and quiet for more than 1.5 heartbeats */
+  const char *address; /* where it listens, as the host of a URL; "" when not known */
+  uint16_t port;
+  const char *trouble; /* not up: why; or "" */
+  int64_t retry_ms;    /* not up: until it is tried again; -1: it is not */
+  const char *rival;   /* where another living node of its name listens, which was refused; or "" */
 };
 /* Every node ever met (up or not), in the order of meeting. */
 void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data);
+/* Every node that is not up and is being tried again, met or not. */
+void mesh_each_missing(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data);
+/* The members that are up here, and that this peer does not see though both mesh. */
+void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, const char *unseen),
+                      void *data);
 /* false when it was never met. */
 bool mesh_find(struct mesh *m, const char *node, struct member *out);
 

@@ -55,6 +55,7 @@ enum peer_event {
   PEER_LOST,     /* the transport has failed, or none can be made */
   PEER_DEADLINE, /* the time to connect is over */
   PEER_PART,     /* this node parts from the peer */
+  PEER_PROVED,   /* the peer has answered the ping that was sent because another node claims its name */
   PEER_EVENTS
 };
 
@@ -70,6 +71,7 @@ struct peer_detail {
   const json_t *names;       /* NAMES */
   struct error *refusal;     /* OFFER, HELLO: filled when peer_event fails */
   bool known;                /* OFFER, out: the peer is connected, and nothing is to be done */
+  bool claims;               /* OFFER, out: it is another node than the one that is connected */
 };
 
 enum { PEER_BEATS = 8 };
@@ -80,20 +82,48 @@ struct waiter {
   void *data;
 };
 
+/* Where a node listens, as far as is known. */
+struct place {
+  char address[NODE_HOST_MAX + 3]; /* as the host of a URL; "" when not known */
+  uint16_t port;                   /* 0: not known */
+};
+
+/* The nodes that a peer says it is connected to. */
+struct view {
+  uint64_t *bits; /* a bit for each peer, at its index */
+  size_t words;
+  uint64_t digest; /* of their names and this node's */
+  bool us;         /* this node is one of them */
+};
+
+/* Another node claims the name of a peer that is connected: it waits until the peer has answered a ping, or
+ * is lost. */
+struct claim {
+  mesh_answer *answer;
+  void *data;
+  json_t *hello; /* its offer */
+  char source[64];
+  uint64_t ping;
+};
+
 struct peer {
   struct mesh *mesh;
+  size_t index; /* in mesh->all */
   struct nodename name;
   enum peer_state state;
-  uint32_t incarnation;            /* of its last hello; 0: never met */
-  char address[NODE_HOST_MAX + 3]; /* where our stream goes: a host name, or an address, IPv6 in brackets */
-  uint16_t port;                   /* where it listens; 0: not known */
+  uint32_t incarnation; /* of its last hello; 0: never met */
+  uint64_t life;        /* from PEER_OPENING on: the one number of that OS process, which its hello gives */
+  struct place place;   /* where our stream goes, or where others say that it listens */
 
   struct scan scan;           /* OFFERING, RESETTING: the port that is tried, and the failures so far */
+  bool direct;                /* OFFERING, RESETTING: `place` is tried first, and now */
+  struct error direct_failed; /* how that ended */
   struct dial_request *offer; /* ours; may still be unanswered when the peer has opened its stream already */
   mesh_answer *answer;        /* OPENING, GREETED: to the peer's offer, given when our stream stands */
   void *answer_data;
   struct transport *transport;
 
+  struct claim *claim;    /* SYNCING, UP */
   struct waiter *waiters; /* who wants to know when it is up and its members are, too */
   int joins;              /* members of the peer that are still being connected to */
   uv_timer_t deadline;
@@ -102,13 +132,31 @@ struct peer {
   uv_timer_t liveness;
   uint64_t asked;             /* number of the oldest beat that the peer has not answered */
   int64_t asked_ms;           /* when that was sent; 0: each was answered */
-  struct transport_life life; /* as of the last beat */
+  struct transport_life moved; /* as of the last beat */
   bool suspected;             /* quiet for more than 1.5 heartbeats */
   bool second_look;           /* it seems lost, and is judged when the sockets have been read */
 
   struct signal *queue, **queue_end; /* signals to it, until SYNCING */
   size_t queued;                     /* their weight */
-  int64_t failed_ns;                 /* when a connection last failed; 0: it did not */
+  int64_t failed_ms;                 /* when a connection last failed; 0: it did not */
+
+  /* members.c */
+  uint64_t hash;        /* of the name */
+  bool meshes;          /* SYNCING, UP: it tells its members, and is told of ours */
+  bool named;           /* a peer has named it, in this creation, since it was last down */
+  bool dialling;        /* it counts in mesh->dials */
+  bool join;            /* to be joined: it may be tried again although it was never met */
+  struct peer *sponsor; /* the peer whose `joins` counts it */
+  struct view view;
+  uv_timer_t retry;
+  int64_t until_ms;                     /* it is tried again until then; 0: it is not */
+  int64_t tried_ms;                     /* when it was last tried */
+  int backoff_ms;                       /* between the last two tries */
+  uint32_t parted;                      /* the creation from which this node is parted on purpose; 0: none */
+  struct peer *next_dial, **pprev_dial; /* waits for others to be connected first */
+  struct error trouble;                 /* why it is not up, when it is wanted */
+  char rival[NODE_HOST_MAX + 16];       /* where another node of its name listens, or "" */
+  int64_t rival_ms;                     /* when that was last logged */
 };
 
 struct mesh {
@@ -119,6 +167,22 @@ struct mesh {
   struct peer **all; /* in the order in which they were first heard of */
   size_t count;
   struct mesh_subscriber *subscribers;
+  uint64_t pings;  /* sent so far */
+  uint64_t life;   /* this node's own number, in its hello */
+  uint64_t random; /* state of members.c's random numbers */
+
+  /* members.c */
+  uint64_t self_hash; /* of this node's name */
+  struct view ours;   /* the peers that are UP and mesh */
+  json_t *news;       /* changes that the peers have not been told yet */
+  uv_timer_t news_due;
+  int dials; /* connections that are being made without a user's wish */
+  struct peer *first_dial, **end_dial;
+  bool pumping;       /* the queue of dials is being emptied */
+  bool views_changed; /* since the last heartbeat */
+  int unsettled;      /* heartbeats since the mesh was last complete */
+  bool told_incomplete, told_full;
+  uint64_t resyncs; /* asked for, so far */
   uv_timer_t heartbeat;
   uint64_t beats;              /* sent so far */
   int64_t beat_ms[PEER_BEATS]; /* when the last of them were sent, each at its number modulo PEER_BEATS */
@@ -135,7 +199,8 @@ struct peer *peer_get(struct mesh *m, const struct nodename *name);
 /* What happens on the way from one state to another (handshake.c calls them). */
 void peer_leave_down(struct peer *p); /* starts the deadline and the scan */
 void peer_enter_up(struct peer *p);   /* tells the subscribers and those who wait */
-void peer_enter_down(struct peer *p, enum peer_state from, const struct error *why); /* gives everything up */
+/* Gives everything up; event is the one that has led here. */
+void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why);
 
 /* Tells those who wait that the peer is up, once its members are connected to as well. */
 void peer_check_joined(struct peer *p);

@@ -1,0 +1,607 @@
+/* Invariant: the bit of a peer in the view of another is set exactly when the other has said, by the lines
+ * that have come so far, that it is connected to the peer.  mesh->ours has the peers that are UP and mesh. A
+ * peer is in the queue of dials, or its retry timer runs, only while it is DOWN.  A peer has a sponsor from
+ * the sponsor's list until it is UP, or DOWN after a try; sponsor->joins counts those.
+ *
+ * Orderings: the members, the changes and the digest go over one stream in the order in which they happen,
+ * and the changes that are known are sent before each digest: so a digest that differs from the view tells of
+ * a fault, not of a race.  Changes of two peers have no order: a member that one has named may be gone for
+ * the other, and then cannot be reached; it is tried again until somebody says that it has stopped.  A peer
+ * that enters SYNCING is sent the members as they are then, and changes that were noted before and not yet
+ * sent as well: applied again, in order, they lead to the same set. */
+#include "agent/mesh/members.h"
+
+#include "agent/mesh/handshake.h"
+#include "agent/mesh/hello.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { RIVAL_LOG_MS = 60000 };
+
+static int64_t now_ms(const struct mesh *m) {
+  return (int64_t)uv_now(m->config.loop);
+}
+
+/* Xorshift: for jitter, where nobody gains by knowing it. */
+static uint64_t random_below(struct mesh *m, uint64_t below) {
+  m->random ^= m->random << 13;
+  m->random ^= m->random >> 7;
+  m->random ^= m->random << 17;
+  return m->random % below;
+}
+
+/* FNV-1a, then mixed so that the digest of a set can be the exclusive or of its members. */
+static uint64_t hash_of(const char *name) {
+  uint64_t h = UINT64_C(14695981039346656037);
+  for (; *name; name++) h = (h ^ (unsigned char)*name) * UINT64_C(1099511628211);
+  h ^= h >> 33;
+  h *= UINT64_C(0xff51afd7ed558ccd);
+  return h ^ h >> 33;
+}
+
+static bool meshes(const struct peer *p) {
+  return p->state >= PEER_SYNCING && p->meshes && p->mesh->config.mesh;
+}
+
+/* --- views ---------------------------------------------------------------------------------------------- */
+
+static bool view_has(const struct view *v, const struct peer *p) {
+  size_t word = p->index / 64;
+  return word < v->words && v->bits[word] >> (p->index % 64) & 1;
+}
+
+/* Out of memory, the view stays as it is, and the next digest tells. */
+static void view_set(struct view *v, const struct peer *p, bool there) {
+  size_t word = p->index / 64;
+  if (view_has(v, p) == there) return;
+  if (word >= v->words) {
+    uint64_t *bits = realloc(v->bits, (word + 1) * sizeof *bits);
+    if (!bits) return;
+    memset(bits + v->words, 0, (word + 1 - v->words) * sizeof *bits);
+    v->bits = bits;
+    v->words = word + 1;
+  }
+  v->bits[word] ^= UINT64_C(1) << (p->index % 64);
+  v->digest ^= p->hash;
+}
+
+static void view_set_us(struct view *v, const struct mesh *m, bool us) {
+  if (v->us == us) return;
+  v->us = us;
+  v->digest ^= m->self_hash;
+}
+
+static void view_clear(struct view *v) {
+  free(v->bits);
+  *v = (struct view){0};
+}
+
+/* --- dialling ------------------------------------------------------------------------------------------- */
+
+static void leave_queue(struct peer *p) {
+  if (!p->pprev_dial) return;
+  *p->pprev_dial = p->next_dial;
+  if (p->next_dial)
+    p->next_dial->pprev_dial = p->pprev_dial;
+  else
+    p->mesh->end_dial = p->pprev_dial;
+  p->next_dial = NULL;
+  p->pprev_dial = NULL;
+}
+
+static void enter_queue(struct peer *p) {
+  struct mesh *m = p->mesh;
+  if (p->pprev_dial) return;
+  p->next_dial = NULL;
+  p->pprev_dial = m->end_dial;
+  *m->end_dial = p;
+  m->end_dial = &p->next_dial;
+}
+
+/* A connection may fail at once, and make room for the next, which this loop then finds. */
+static void pump(struct mesh *m) {
+  if (m->pumping) return;
+  m->pumping = true;
+  while (m->first_dial && m->dials < MEMBERS_DIALS_MAX && !m->stopping) {
+    struct peer *p = m->first_dial;
+    leave_queue(p);
+    m->dials++;
+    p->dialling = true;
+    peer_event(p, PEER_WANTED, &(struct peer_detail){0});
+  }
+  m->pumping = false;
+}
+
+/* Connects to the peer, once fewer than MEMBERS_DIALS_MAX others are being connected to. */
+static void dial(struct peer *p) {
+  if (p->state != PEER_DOWN || p->mesh->stopping) return;
+  uv_timer_stop(&p->retry);
+  enter_queue(p);
+  pump(p->mesh);
+}
+
+static void on_retry(uv_timer_t *t) {
+  dial(t->data);
+}
+
+static void dial_after(struct peer *p, int64_t ms) {
+  if (p->pprev_dial) return;
+  uv_timer_start(&p->retry, on_retry, ms > 0 ? (uint64_t)ms : 0, 0);
+}
+
+/* The peer no longer counts among those that are being connected to, nor for its sponsor. */
+static void settle_dial(struct peer *p) {
+  struct mesh *m = p->mesh;
+  struct peer *sponsor = p->sponsor;
+  p->sponsor = NULL;
+  if (p->dialling) m->dials--;
+  p->dialling = false;
+  if (sponsor && sponsor->joins && !--sponsor->joins) peer_check_joined(sponsor);
+}
+
+static void forget_sponsor(struct peer *sponsor) {
+  struct mesh *m = sponsor->mesh;
+  for (size_t i = 0; sponsor->joins && i < m->count; i++) {
+    if (m->all[i]->sponsor != sponsor) continue;
+    m->all[i]->sponsor = NULL;
+    sponsor->joins--;
+  }
+}
+
+static void want(struct peer *p) {
+  if (p->mesh->config.rejoin_ms) p->until_ms = now_ms(p->mesh) + p->mesh->config.rejoin_ms;
+}
+
+static void want_no_more(struct peer *p) {
+  p->until_ms = 0;
+  p->join = false;
+  uv_timer_stop(&p->retry);
+  leave_queue(p);
+}
+
+bool members_wanted(const struct peer *p) {
+  return p->until_ms > 0 || p->pprev_dial || uv_is_active((const uv_handle_t *)&p->retry);
+}
+
+/* Of a row of failures the first is logged, and each that differs from the one before. */
+static void note_trouble(struct peer *p, const struct error *why) {
+  bool same = p->trouble.code == why->code;
+  p->trouble = *why;
+  if (same) return;
+  log_line(p->mesh->config.log, "%s%s%s", p->join ? "--join: " : "", error_text(why),
+           p->until_ms ? "; it is tried again" : "");
+}
+
+/* Tries again later, each time after twice the time, unless that has gone on for too long. */
+static void retry_later(struct peer *p) {
+  struct mesh *m = p->mesh;
+  if (!p->until_ms || m->stopping) return;
+  if (now_ms(m) >= p->until_ms) {
+    log_line(m->config.log, "%s: it is not tried again", p->name.full);
+    want_no_more(p);
+    return;
+  }
+  int backoff = p->backoff_ms ? p->backoff_ms * 2 : MEMBERS_RETRY_MS;
+  p->backoff_ms = backoff < MEMBERS_RETRY_MAX_MS ? backoff : MEMBERS_RETRY_MAX_MS;
+  dial_after(p, p->backoff_ms / 2 + (int64_t)random_below(m, (uint64_t)p->backoff_ms));
+}
+
+void mesh_join(struct mesh *m, const struct nodename *to) {
+  if (!strcmp(to->full, m->config.self)) return; /* the list of members that all nodes are started with */
+  struct peer *p = peer_get(m, to);
+  if (!p) {
+    log_line(m->config.log, "--join: %s: no room for more than %d nodes", to->full, MESH_PEERS_MAX);
+    return;
+  }
+  p->join = true;
+  if (p->state == PEER_DOWN) p->name.port = to->port;
+  want(p);
+  dial(p);
+}
+
+/* --- what this node tells ------------------------------------------------------------------------------- */
+
+static json_t *member_json(const struct peer *p) {
+  uint32_t creation = nodetab_creation(p->mesh->config.nodes, p->incarnation);
+  return json_pack("[s, I, s, i]", p->name.full, (json_int_t)creation, p->place.address, p->place.port);
+}
+
+/* A line of one member, whose value is consumed. */
+static int tell(struct peer *p, const char *key, json_t *value) {
+  struct buf line = BUF_INIT;
+  json_t *v = json_pack("{s:o}", key, value);
+  if (v) json_line(&line, v);
+  json_decref(v);
+  int code =
+      !v || !buf_ok(&line) ? ERR_NOMEM : p->mesh->config.transport->write(p->transport, line.data, line.len);
+  buf_finish(&line);
+  return code;
+}
+
+/* The members in whole.  What cannot be written now is found missing by the next digest. */
+static void tell_all(struct peer *p) {
+  struct mesh *m = p->mesh;
+  json_t *list = json_array();
+  for (size_t i = 0; i < m->count; i++)
+    if (m->all[i]->state == PEER_UP && m->all[i]->meshes) json_array_append_new(list, member_json(m->all[i]));
+  if (tell(p, "members", list))
+    log_line(m->config.log, "%s: the list of members is not sent now: its queue is full", p->name.full);
+}
+
+static void flush_news(struct mesh *m) {
+  uv_timer_stop(&m->news_due);
+  if (!json_array_size(m->news)) return;
+  struct buf line = BUF_INIT;
+  json_t *v = json_pack("{s:O}", "news", m->news);
+  if (v) json_line(&line, v);
+  json_decref(v);
+  json_array_clear(m->news);
+  for (size_t i = 0; i < m->count && line.len && buf_ok(&line); i++) {
+    const struct peer *p = m->all[i];
+    int code = meshes(p) ? m->config.transport->write(p->transport, line.data, line.len) : 0;
+    (void)code; /* the next digest tells what is missing */
+  }
+  buf_finish(&line);
+}
+
+static void on_news_due(uv_timer_t *t) {
+  flush_news(t->data);
+}
+
+static void note_news(struct mesh *m, json_t *change, bool urgent) {
+  if (!m->news || json_array_append_new(m->news, change)) return;
+  if (urgent && !uv_is_active((const uv_handle_t *)&m->news_due))
+    uv_timer_start(&m->news_due, on_news_due, MEMBERS_NEWS_MS, 0);
+}
+
+/* --- what the peers tell -------------------------------------------------------------------------------- */
+
+struct entry {
+  struct nodename name;
+  uint32_t creation;
+  const char *address;
+  uint16_t port;
+};
+
+/* Can it be the host of a URL? */
+static bool is_address(const char *text) {
+  size_t n = strlen(text);
+  return n < sizeof((struct place *)0)->address &&
+         n == strspn(text, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:[]");
+}
+
+static int read_entry(json_t *v, struct entry *out) {
+  const char *node;
+  json_int_t creation, port;
+  if (json_unpack(v, "[s, I, s, I]", &node, &creation, &out->address, &port)) return ERR_BAD_VALUE;
+  if (creation < 1 || creation > UINT32_MAX || port < 0 || port > UINT16_MAX || !is_address(out->address))
+    return ERR_BAD_VALUE;
+  out->creation = (uint32_t)creation;
+  out->port = (uint16_t)port;
+  return nodename_parse(node, &out->name, NULL);
+}
+
+/* An address on loopback is of use to nodes on the same host alone. */
+static bool is_useful(const struct peer *from, const char *address) {
+  return *address && (!hello_is_loopback(address) || hello_is_loopback(from->place.address));
+}
+
+/* Keeps where the other node of the peer's name listens; logs it at most once a minute. */
+static void note_rival(struct peer *p, const char *address, uint16_t port, const char *what) {
+  struct mesh *m = p->mesh;
+  snprintf(p->rival, sizeof p->rival, "%s:%u", address, port);
+  if (p->rival_ms && now_ms(m) - p->rival_ms < RIVAL_LOG_MS) return;
+  p->rival_ms = now_ms(m);
+  log_line(m->config.log,
+           "two living nodes are named %s: this node is connected to the one at %s:%u; the one at %s %s",
+           p->name.full, p->place.address, p->place.port, p->rival, what);
+}
+
+void members_note_rival(struct peer *p, const struct claim *claim) {
+  const json_t *port = json_object_get(claim->hello, "port");
+  note_rival(p, claim->source, (uint16_t)json_integer_value(port), "was refused");
+}
+
+/* A peer that is connected here is named with another creation: it was restarted a moment ago, or there are
+ * two of them; what is younger than the link that stands is of the second kind. */
+static void look_for_rival(struct peer *p, const struct peer *from, const struct entry *e) {
+  char what[NODENAME_SIZE + 32];
+  if (e->creation <= nodetab_creation(p->mesh->config.nodes, p->incarnation)) return;
+  snprintf(what, sizeof what, "is connected to %s", from->name.full);
+  note_rival(p, e->address, e->port, what);
+}
+
+/* A member that a peer is connected to and this node is not. */
+static void meet(struct peer *p, struct peer *from, const struct entry *e, bool whole_list) {
+  struct mesh *m = p->mesh;
+  if (e->creation <= p->parted) return;
+  p->parted = 0;
+  p->named = true;
+  if (is_useful(from, e->address) || !p->place.port) {
+    snprintf(p->place.address, sizeof p->place.address, "%s", is_useful(from, e->address) ? e->address : "");
+    p->place.port = e->port;
+    if (!p->join) p->name.port = 0;
+  }
+  want(p);
+  if (whole_list && from->state == PEER_SYNCING && !p->sponsor) {
+    p->sponsor = from;
+    from->joins++;
+    dial(p);
+    return;
+  }
+  int64_t patience =
+      strcmp(m->config.self, p->name.full) < 0 ? MEMBERS_PATIENCE_MS : MEMBERS_PATIENCE_MORE_MS;
+  int64_t since = p->tried_ms ? now_ms(m) - p->tried_ms : INT64_MAX;
+  if (since < MEMBERS_RETRY_MS) patience += MEMBERS_RETRY_MS - since;
+  dial_after(p, patience + (int64_t)random_below(m, MEMBERS_PATIENCE_MS / 2));
+}
+
+static int take_entry(struct peer *from, json_t *v, bool whole_list) {
+  struct mesh *m = from->mesh;
+  struct entry e;
+  int code = read_entry(v, &e);
+  if (code) return code;
+  if (!strcmp(e.name.full, m->config.self)) {
+    view_set_us(&from->view, m, true);
+    return 0;
+  }
+  struct peer *p = peer_get(m, &e.name);
+  if (!p) {
+    if (!m->told_full) log_line(m->config.log, "no room for more than %d nodes", MESH_PEERS_MAX);
+    m->told_full = true;
+    return 0;
+  }
+  view_set(&from->view, p, true);
+  if (p->state == PEER_UP && nodetab_creation(m->config.nodes, p->incarnation) != e.creation)
+    look_for_rival(p, from, &e);
+  if (p->state != PEER_DOWN)
+    p->named = true;
+  else if (!m->stopping)
+    meet(p, from, &e, whole_list);
+  return 0;
+}
+
+/* A peer is not connected to a node any more.  One that has stopped is not tried again. */
+static int take_loss(struct peer *from, json_t *v) {
+  struct mesh *m = from->mesh;
+  const char *sign, *node;
+  json_int_t creation;
+  int stopped;
+  if (json_unpack(v, "[s, s, I, b]", &sign, &node, &creation, &stopped)) return ERR_BAD_VALUE;
+  struct peer *p = map_get(&m->peers, node);
+  if (!strcmp(node, m->config.self)) view_set_us(&from->view, m, false);
+  if (!p) return 0;
+  view_set(&from->view, p, false);
+  if (!stopped || p->state != PEER_DOWN || p->join) return 0;
+  uint32_t known = nodetab_creation(m->config.nodes, p->incarnation);
+  if (p->incarnation && known != creation) return 0;
+  p->parted = (uint32_t)creation;
+  want_no_more(p);
+  settle_dial(p);
+  return 0;
+}
+
+int members_take_list(struct peer *p, const json_t *list) {
+  int code = 0;
+  size_t i;
+  json_t *v;
+  if (!json_is_array(list)) return ERR_BAD_VALUE;
+  if (!meshes(p)) return 0;
+  view_clear(&p->view);
+  p->mesh->views_changed = true;
+  p->joins++; /* keeps the count above 0 until all have been asked for */
+  json_array_foreach(list, i, v) {
+    if (!code) code = take_entry(p, v, true);
+  }
+  if (p->joins && !--p->joins) peer_check_joined(p);
+  return code;
+}
+
+int members_take_news(struct peer *p, const json_t *news) {
+  size_t i;
+  json_t *v;
+  if (!json_is_array(news)) return ERR_BAD_VALUE;
+  if (!meshes(p)) return 0;
+  p->mesh->views_changed = true;
+  json_array_foreach(news, i, v) {
+    const char *sign = json_string_value(json_array_get(v, 0));
+    bool joined = sign && !strcmp(sign, "+");
+    if (!joined && (!sign || strcmp(sign, "-") != 0)) return ERR_BAD_VALUE;
+    int code = joined ? take_entry(p, json_array_get(v, 1), false) : take_loss(p, v);
+    if (code) return code;
+  }
+  return 0;
+}
+
+int members_take_resync(struct peer *p, const json_t *yes) {
+  if (!json_is_true(yes)) return ERR_BAD_VALUE;
+  if (meshes(p)) tell_all(p);
+  return 0;
+}
+
+void members_take_digest(struct peer *p, const json_t *fields) {
+  const json_t *digest = json_object_get(fields, "members");
+  struct mesh *m = p->mesh;
+  if (!meshes(p) || p->state != PEER_UP || !json_is_integer(digest)) return;
+  if ((uint64_t)json_integer_value(digest) == p->view.digest) return;
+  m->resyncs++;
+  log_line(m->config.log, "%s: its members differ from what it has told; it is asked for them", p->name.full);
+  int code = tell(p, "resync", json_true());
+  (void)code; /* the next digest will differ, too */
+}
+
+/* --- the states of a peer ------------------------------------------------------------------------------- */
+
+void members_leave_down(struct peer *p) {
+  uv_timer_stop(&p->retry);
+  leave_queue(p);
+  p->tried_ms = now_ms(p->mesh);
+}
+
+void members_syncing(struct peer *p) {
+  if (meshes(p)) tell_all(p);
+}
+
+void members_up(struct peer *p) {
+  struct mesh *m = p->mesh;
+  settle_dial(p);
+  p->until_ms = 0;
+  p->backoff_ms = 0;
+  p->parted = 0;
+  p->trouble = (struct error){0};
+  p->rival[0] = 0;
+  p->rival_ms = 0;
+  if (!meshes(p)) return;
+  view_set(&m->ours, p, true);
+  m->views_changed = true;
+  note_news(m, json_pack("[s, o]", "+", member_json(p)), !p->named);
+}
+
+/* "two@rane: stopped" */
+static bool has_stopped(const char *why) {
+  size_t n = strlen(why), len = strlen(": " MESH_STOPPED);
+  return n >= len && !strcmp(why + n - len, ": " MESH_STOPPED);
+}
+
+/* A link that was up, or nearly, and is not any more. */
+static void part_with(struct peer *p, enum peer_state from, bool farewell, const struct error *why) {
+  struct mesh *m = p->mesh;
+  uint32_t creation = nodetab_creation(m->config.nodes, p->incarnation);
+  bool stopped = farewell && has_stopped(error_text(why));
+  if (from == PEER_UP && p->meshes && m->config.mesh) {
+    view_set(&m->ours, p, false);
+    note_news(m, json_pack("[s, s, I, b]", "-", p->name.full, (json_int_t)creation, (int)stopped), stopped);
+  }
+  forget_sponsor(p);
+  view_clear(&p->view);
+  m->views_changed = true;
+  p->meshes = p->named = false;
+  p->backoff_ms = 0;
+  if (farewell) {
+    p->parted = creation;
+    want_no_more(p);
+  } else {
+    want(p);
+  }
+}
+
+void members_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why) {
+  bool farewell = event == PEER_BYE || event == PEER_PART;
+  if (from >= PEER_SYNCING)
+    part_with(p, from, farewell, why);
+  else if (farewell)
+    want_no_more(p);
+  if (from == PEER_UP)
+    p->trouble = *why; /* which is logged as the nodedown */
+  else if (p->until_ms || p->join)
+    note_trouble(p, why);
+  if (!p->until_ms) p->join = false;
+  retry_later(p);
+}
+
+void members_down_told(struct peer *p) {
+  settle_dial(p);
+  pump(p->mesh);
+}
+
+/* --- the heartbeat -------------------------------------------------------------------------------------- */
+
+/* How many peers of ours the view lacks, the peer itself aside; *first is one of them. */
+static size_t count_unseen(const struct peer *p, const struct peer **first) {
+  const struct mesh *m = p->mesh;
+  size_t count = 0;
+  for (size_t word = 0; word < m->ours.words; word++) {
+    uint64_t lacks = m->ours.bits[word] & ~(word < p->view.words ? p->view.bits[word] : 0);
+    if (word == p->index / 64) lacks &= ~(UINT64_C(1) << (p->index % 64));
+    if (lacks) *first = m->all[word * 64 + (size_t)__builtin_ctzll(lacks)];
+    count += (size_t)__builtin_popcountll(lacks);
+  }
+  return count;
+}
+
+/* Logs that some members do not see each other, once that has lasted, and that it is over. */
+static void log_incomplete(struct mesh *m) {
+  const struct peer *one = NULL, *other = NULL;
+  size_t missing = 0;
+  if (!m->views_changed && !m->unsettled) return;
+  m->views_changed = false;
+  for (size_t i = 0; i < m->count; i++) {
+    size_t unseen = view_has(&m->ours, m->all[i]) ? count_unseen(m->all[i], &other) : 0;
+    if (unseen) one = m->all[i];
+    missing += unseen;
+  }
+  m->unsettled = missing ? m->unsettled + 1 : 0;
+  if (missing && m->unsettled >= MEMBERS_SETTLED && !m->told_incomplete) {
+    m->told_incomplete = true;
+    log_line(m->config.log, "the mesh is incomplete: %s does not see %s%s", one->name.full, other->name.full,
+             missing > 1 ? ", and others (node-list -l shows them)" : "");
+  } else if (!missing && m->told_incomplete) {
+    m->told_incomplete = false;
+    log_line(m->config.log, "the mesh is complete");
+  }
+}
+
+void members_beat(struct mesh *m, json_t *fields) {
+  flush_news(m);
+  log_incomplete(m);
+  json_object_set_new(fields, "members", json_integer((json_int_t)m->ours.digest));
+}
+
+/* --- for those who look --------------------------------------------------------------------------------- */
+
+void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, const char *unseen),
+                      void *data) {
+  const struct peer *p = map_get(&m->peers, node);
+  if (!p || !view_has(&m->ours, p)) return;
+  for (size_t i = 0; i < m->count; i++) {
+    const struct peer *other = m->all[i];
+    if (other != p && view_has(&m->ours, other) && !view_has(&p->view, other)) fn(data, other->name.full);
+  }
+}
+
+/* --- life ----------------------------------------------------------------------------------------------- */
+
+void members_init(struct mesh *m) {
+  m->self_hash = hash_of(m->config.self);
+  m->news = json_array();
+  m->end_dial = &m->first_dial;
+  uv_timer_init(m->config.loop, &m->news_due);
+  m->news_due.data = m;
+}
+
+void members_finish(struct mesh *m) {
+  uv_close((uv_handle_t *)&m->news_due, NULL);
+  json_decref(m->news);
+  m->news = NULL;
+  view_clear(&m->ours);
+}
+
+void members_named(struct peer *p) {
+  p->hash = hash_of(p->name.full);
+}
+
+void members_add(struct peer *p) {
+  members_named(p);
+  uv_timer_init(p->mesh->config.loop, &p->retry);
+  p->retry.data = p;
+}
+
+void members_close(struct peer *p) {
+  uv_close((uv_handle_t *)&p->retry, NULL);
+  view_clear(&p->view);
+}
+
+void members_forget(struct peer *p) {
+  struct mesh *m = p->mesh;
+  want_no_more(p);
+  settle_dial(p);
+  for (size_t i = 0; i < m->count; i++) view_set(&m->all[i]->view, p, false);
+  p->place = (struct place){0};
+  p->parted = 0;
+  p->tried_ms = p->rival_ms = 0;
+  p->backoff_ms = 0;
+  p->trouble = (struct error){0};
+  p->rival[0] = 0;
+}
