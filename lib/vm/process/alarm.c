@@ -1,6 +1,6 @@
-/* Invariant: an alarm is in iso->alarms under its ref exactly while its timer is in iso->timers; and for as
- * long refs.h leads from the ref to the isolate, and one that a process has set for itself is in its
- * list.
+/* Invariant: an alarm is in iso->alarms, under its ref, exactly while its timer is in iso->timers.  During
+ * that time refs_owner of the ref is the isolate, and an alarm that a process has set for itself is in the
+ * list of the process.
  */
 #include "vm/process/alarm.h"
 
@@ -27,7 +27,7 @@ struct isolate *alarm_owner(struct vm *vm, npid ref) {
   return owner ? isolate_of_runnable(owner) : NULL;
 }
 
-enum { OVERHEAD = 128 }; /* its places in tables */
+enum { OVERHEAD = 128 }; /* bytes of an alarm's entries in the maps and the heap of timers, about */
 
 static void chain_in(struct isolate *iso, struct alarm *a) {
   struct process *p = a->to == a->from ? isolate_find(iso, a->to) : NULL;
@@ -38,7 +38,7 @@ static void chain_in(struct isolate *iso, struct alarm *a) {
   p->alarms = a;
 }
 
-/* Takes it out of everything. */
+/* Removes the alarm from the map, the timers, the references and the list. */
 static void retire(struct isolate *iso, struct alarm *a) {
   map_remove_id(&iso->alarms, a->ref);
   timers_remove(&iso->timers, &a->timer);
@@ -47,7 +47,8 @@ static void retire(struct isolate *iso, struct alarm *a) {
   if (a->link && a->next) a->next->link = a->link;
 }
 
-/* As long as the process that set it lives, that one answers for what it takes. */
+/* Charges the alarm's memory (sign 1) to the process that has set it, while that lives; or takes the charge
+ * back (sign -1). */
 static void charge(struct isolate *iso, const struct alarm *a, int sign) {
   struct process *p = isolate_find(iso, a->from);
   size_t name = a->name ? strlen(a->name) : 0, term = a->term ? sizeof *a->term + a->term->size : 0;
@@ -82,7 +83,7 @@ fail:
   return ERR_NOMEM;
 }
 
-/* Nobody is left to whom it goes. */
+/* Has the receiver, a pid of this node, ended? */
 static bool is_void(struct isolate *iso, const struct alarm *a) {
   return !a->name && npid_is_local(a->to) && !vm_alive(iso->vm, a->to);
 }
@@ -104,7 +105,7 @@ void alarm_drop(struct process *p) {
   p->alarms = NULL;
   for (struct alarm *next; a; a = next) {
     next = a->next;
-    a->link = NULL; /* the list is no more */
+    a->link = NULL; /* retire must not change the list, which this loop walks */
     retire(p->isolate, a);
     alarm_free(a);
   }

@@ -1,6 +1,6 @@
-/* alarm: a message that is sent later, for send_after.  Belongs to the isolate of the process that set it,
- * not to the process: it goes off even if that one has ended.  One whose receiver, a pid, has ended is
- * cancelled, as in Erlang. */
+/* alarm: a message that is sent later, for send_after.  An alarm belongs to the isolate of the process that
+ * has set it, so it is sent even when that process has ended.  An alarm to a pid counts as cancelled once
+ * that process has ended, as in Erlang. */
 #ifndef VM_PROCESS_ALARM_H
 #define VM_PROCESS_ALARM_H
 
@@ -14,29 +14,32 @@ struct process;
 struct signal;
 struct vm;
 
-/* To a pid or, when name is not NULL, to whoever has the local name then.  Takes the term; on failure it is
- * still yours. */
+/* Sets an alarm for the time `at`, to a pid; or, when name is not NULL, to the process that has this local
+ * name at that time.  Takes the term, except on failure (ERR_NOMEM). */
 int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name,
               struct term *term) MUST_CHECK;
 
-/* The nanoseconds it had left, or -1 when there is no such alarm here, or nobody any more to whom it goes. */
+/* Cancels an alarm of this isolate.  Returns the nanoseconds that it had left, or -1 when there is none with
+ * this ref, or when its receiver has ended. */
 int64_t alarm_cancel(struct isolate *iso, npid ref);
 
-/* The isolate that has the alarm, or NULL: it went off, was cancelled, or is another node's.  Any thread.  By
- * the time one looks there the alarm may be gone, the isolate is not. */
+/* The isolate that has the alarm; NULL when the alarm was sent or cancelled, or is another node's.  Any
+ * thread.  The isolate stays valid, but it may have sent the alarm by the time that the caller uses the
+ * result. */
 struct isolate *alarm_owner(struct vm *vm, npid ref);
 
-/* CALL "cancel_timer" to a ref, which vm_deliver brings to its isolate: [true, nanoseconds left], or [false,
- * …] when it is gone.  Consumes the signal. */
+/* Handles a signal to a ref, which vm_deliver has brought to the ref's isolate: a CALL "cancel_timer" is
+ * answered by [true, nanoseconds left], or by [false, …] when there is no such alarm.  Consumes the signal.
+ */
 void alarm_call(struct isolate *iso, struct signal *s);
 
-/* Its time has come. */
+/* Sends the alarm whose timer is t, and frees it. */
 void alarm_fire(struct isolate *iso, struct timer *t);
 
-/* Forgets those that a process, which ends, has set for itself. */
+/* Frees the alarms that an ending process has set for itself. */
 void alarm_drop(struct process *p);
 
-/* Forgets all. */
+/* Frees all alarms of an isolate that closes. */
 void alarm_drop_all(struct isolate *iso);
 
 #endif

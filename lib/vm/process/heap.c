@@ -1,7 +1,7 @@
-/* Invariant: a block of n <= HEAP_SMALL_MAX bytes lies in a chunk and is as long as its class,
- * n rounded up to HEAP_CLASS; a longer one is malloc's.  Chunks are the kernel's, so that those of an isolate
- * that closes go back to it at once.  Lua tells the size at each call, so blocks need no header.  Under
- * AddressSanitizer every block is malloc's, so that it sees their ends. */
+/* Invariant: a block of n <= HEAP_SMALL_MAX bytes lies in a chunk and has the length of its class, n rounded
+ * up to a multiple of HEAP_CLASS; a longer block comes from malloc.  Chunks come from mmap, so the memory of
+ * an isolate that closes returns to the kernel at once.  Lua passes the size at each call, so blocks need no
+ * header.  Under AddressSanitizer every block comes from malloc, so that it finds accesses beyond a block. */
 #include "vm/process/heap.h"
 
 #include <errno.h>
@@ -50,7 +50,7 @@ static size_t class_of(size_t n) {
   return (n + HEAP_CLASS - 1) / HEAP_CLASS;
 }
 
-/* The rest of the old chunk goes to the free list that it still fits. */
+/* Adds a chunk.  What is left of the old chunk becomes a free block of its size's class. */
 static bool grow(struct heap *h) {
   struct chunk *chunk = mmap(NULL, h->chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (chunk == MAP_FAILED) return false;
@@ -67,8 +67,8 @@ static bool grow(struct heap *h) {
   return true;
 }
 
-/* Asks for many pages at once: one by one, as they are touched, they cost several times as much.  An old
- * kernel refuses, and gives them one by one. */
+/* Asks the kernel for PAGES bytes at once, which costs a fraction of as many page faults.  A kernel that does
+ * not know MADV_POPULATE_WRITE refuses, and the pages come by page faults. */
 static void page_in(struct heap *h) {
   uintptr_t from = (uintptr_t)h->paged & ~(uintptr_t)(PAGE - 1), to = from + PAGES;
   if (to > (uintptr_t)h->end) to = (uintptr_t)h->end & ~(uintptr_t)(PAGE - 1);
@@ -108,8 +108,10 @@ static void charge(struct heap *h, int64_t bytes) {
   if (h->meter) *h->meter += bytes;
 }
 
-/* A meter drifts up when another process's turn collects this one's garbage.  No process holds more than all
- * of them do, so the isolate's total corrects it. */
+/* Would `more` bytes bring the running process over its limit?  A process's meter is too high when its
+ * garbage was collected during another process's turn, because the bytes freed are then taken off the other
+ * meter.  A process holds at most the total of the isolate, so a meter over the limit is set to the total
+ * when that is below it. */
 static bool has_no_room(struct heap *h, size_t more) {
   if (!h->meter || *h->meter + (int64_t)more <= h->limit) return false;
   if (h->total + (int64_t)more > h->limit) return true;
@@ -139,7 +141,7 @@ static void *resize(struct heap *h, void *block, size_t old_size, size_t new_siz
 
 void *heap_alloc(void *ud, void *block, size_t old_size, size_t new_size) {
   struct heap *h = ud;
-  if (!block) old_size = 0; /* Lua passes the kind of the object there */
+  if (!block) old_size = 0; /* for a new block Lua passes the kind of object instead of a size */
   if (new_size == 0) {
     give(h, block, old_size);
     charge(h, -(int64_t)old_size);
@@ -155,7 +157,7 @@ void *heap_alloc(void *ud, void *block, size_t old_size, size_t new_size) {
   } else if (old_size > SMALL_MAX || new_size > SMALL_MAX || class_of(old_size) != class_of(new_size)) {
     result = resize(h, block, old_size, new_size);
     if (!result && new_size <= old_size)
-      return block; /* shrinking must not fail; the block just stays long */
+      return block; /* Lua requires that shrinking succeeds: the block keeps its length */
   }
   if (result) charge(h, (int64_t)new_size - (int64_t)old_size);
   return result;

@@ -1,4 +1,4 @@
-/* What is told of a process: the answer to an "info" or a "process_info" call. */
+/* Builds the answer to the calls "info" and "process_info". */
 #include "vm/process/info.h"
 
 #include "vm/process/process.h"
@@ -12,7 +12,7 @@ static const char *const states[] = {
     [PROCESS_CALLS] = "call",       [PROCESS_SENDS] = "send",
 };
 
-/* The function at the bottom of its stack. */
+/* Writes the place of the outermost Lua function on the process's stack. */
 static void put_what(struct process *p, struct term_writer *w) {
   lua_Debug ar;
   char text[LUA_IDSIZE + 32] = "";

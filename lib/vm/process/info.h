@@ -1,4 +1,5 @@
-/* info: what a process tells of itself.  By the scheduler that runs its isolate. */
+/* info: the facts that node-ps and process_info show of a green thread.  By the scheduler that runs its
+ * isolate. */
 #ifndef VM_PROCESS_INFO_H
 #define VM_PROCESS_INFO_H
 
@@ -8,7 +9,8 @@
 
 struct process;
 
-/* [true, MAP], the answer to an "info" call; with everything, to "process_info". */
+/* [true, MAP]: the answer to the call "info" or, with everything, to "process_info".  NULL when memory ran
+ * out. */
 struct term *process_info(struct process *p, bool everything);
 
 #endif

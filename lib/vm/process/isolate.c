@@ -1,6 +1,6 @@
-/* Invariant: L is NULL exactly while no process was ever here since it was last closed.  An isolate closes
- * when it is shut, nobody lives in it and nothing is timed; `live` counts a process from before its order is
- * pushed into the inbox, so none is on its way then. */
+/* Invariant: L is NULL from the making of the isolate, or from its last closing, until the first order for a
+ * process arrives.  An isolate closes when it is shut, `live` is 0 and it has no timer.  `live` is increased
+ * before an order is pushed into the inbox, so no order is in the inbox when the isolate closes. */
 #include "vm/process/isolate.h"
 
 #include "base/clock.h"
@@ -48,7 +48,7 @@ static bool open_state(struct isolate *iso) {
 
 static void close_state(struct isolate *iso) {
   if (!iso->L) return;
-  /* Nothing is told any more: processes that still live (the vm is being freed) just go. */
+  /* Processes live here only when the vm is being freed: they are freed without a signal to anybody. */
   for (uint32_t i = 0; i < iso->slots_len; i++) process_free(iso->slots[i]);
   free(iso->slots);
   iso->slots = NULL;
@@ -220,8 +220,8 @@ static struct process *pop(struct queue *q) {
   return p;
 }
 
-/* Who was woken does not wait for those that compute, however many they are; but at least every other slice
- * is theirs. */
+/* The next process to run.  A woken process comes before all preempted ones; but when preempted processes
+ * wait and none had a turn in the last slice (`owed`), one of them comes first. */
 static struct process *next_ready(struct isolate *iso) {
   struct process *p = iso->owed ? NULL : pop(&iso->ready);
   if (p) return p;
@@ -231,7 +231,8 @@ static struct process *next_ready(struct isolate *iso) {
   return p ? p : pop(&iso->ready);
 }
 
-/* Nothing is ready.  True when the isolate is idle now, and other threads may run it. */
+/* To be called when no process is ready.  True: the isolate is idle now, and another thread may run it at
+ * once. */
 static bool rest(struct isolate *iso) {
   int64_t next = timers_next(&iso->timers);
   if (next != TIMER_NEVER) sched_sleep_until(&iso->runnable, next);

@@ -1,7 +1,7 @@
 /* isolate: one lua_State with up to ISOLATE_MAX green threads, its inbox, its ready queues and its timers. At
- * any moment at most one scheduler runs it, and only that thread touches anything here but inbox, state, live
- * and the counters. The struct itself lives as long as the vm: a late signal finds it, and finds nobody in
- * it. */
+ * any moment at most one scheduler runs it.  Other threads may only use the inbox, the runnable's state,
+ * live, open and the counters.  The struct lives as long as the vm, so a signal to a process that has ended
+ * still has a valid isolate to go to, which answers that the process does not exist. */
 #ifndef VM_PROCESS_ISOLATE_H
 #define VM_PROCESS_ISOLATE_H
 
@@ -64,9 +64,9 @@ struct queue { /* of processes, by their next */
 struct isolate {
   struct runnable runnable; /* first: a scheduler knows the isolate by it */
   struct vm *vm;
-  const struct vm_config *config; /* of the vm */
+  const struct vm_config *config; /* the vm's */
   const struct isolate_hooks *hooks;
-  struct isolate *next_spare; /* placement.c's */
+  struct isolate *next_spare; /* for placement.c alone */
   atomic_int live;            /* processes here or on their way here */
   atomic_bool open;           /* new processes may come */
   _Atomic uint64_t spawned, messages;
@@ -75,10 +75,10 @@ struct isolate {
   struct isolate_refs refs;
   struct heap heap;
   struct process *current;
-  struct queue ready;     /* woken, or new */
-  struct queue preempted; /* had the core for long, so they come after those */
-  bool served;            /* one of the preempted has run in this slice */
-  bool owed;              /* none has in the last */
+  struct queue ready;     /* processes that were woken, or are new */
+  struct queue preempted; /* processes that used up a slice: they come after the ready ones */
+  bool served;            /* a preempted process has run in this slice */
+  bool owed;              /* preempted processes wait, and none has run in the last slice */
   struct timers timers;
   struct process **slots; /* every process made here, live or pooled */
   uint32_t slots_len, slots_cap;
@@ -102,16 +102,17 @@ struct isolate {
 /* A closed isolate without processes; NULL when memory ran out.  Any thread. */
 struct isolate *isolate_new(struct vm *vm, const struct isolate_hooks *hooks);
 
-/* After the schedulers have ended: frees it with the processes that still live in it. */
+/* Frees the isolate and the processes in it.  Only after the schedulers have ended. */
 void isolate_free(struct isolate *iso);
 
-/* No more processes come: the isolate closes once its last one is gone.  Any thread. */
+/* To be called when no new process will come: the isolate closes once its last process has ended.  Any
+ * thread. */
 void isolate_shut(struct isolate *iso);
 
 /* Pushes a signal for the isolate, or for a process in it, into its inbox.  Any thread. */
 void isolate_push(struct isolate *iso, struct signal *s);
 
-/* What a scheduler calls (schedulers.run): runs what is ready until nothing is, or the slice is over. */
+/* Runs ready processes until none is ready or the slice is over; for schedulers.run. */
 void isolate_run(struct runnable *r, struct scheduler *s);
 
 _Static_assert(offsetof(struct isolate, runnable) == 0, "a pointer to an isolate is one to its runnable");
@@ -126,21 +127,22 @@ static inline struct isolate *isolate_of(lua_State *L) {
   return (struct isolate *)((char *)heap - offsetof(struct isolate, heap));
 }
 
-/* A number for a process to come (0: there are too many), and one whose process is gone. */
+/* Takes a number for a new process (0: there are too many processes), and gives back that of an ended one. */
 uint64_t isolate_take_number(struct isolate *iso);
 void isolate_give_number(struct isolate *iso, uint64_t number);
 
 npid isolate_ref(struct isolate *iso);
 
-/* Delivers from a process of this isolate: within it directly, else by vm_deliver. */
+/* Deliver a signal from a process of this isolate: directly to a process of the same isolate, else by
+ * vm_deliver. */
 void isolate_deliver(struct isolate *iso, struct signal *s);
 void isolate_signal(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
                     struct term *term);
 
-/* The present connection to a pid's node: nodetab_epoch. */
+/* The epoch of the present connection to a pid's node (nodetab_epoch). */
 uint32_t isolate_epoch(const struct isolate *iso, npid to);
 
-/* Delivers a LINK or a MONITOR that belongs to that connection.  0 or ERR_NOMEM. */
+/* Delivers a LINK or a MONITOR that belongs to the connection with this epoch.  0 or ERR_NOMEM. */
 int isolate_tie(struct isolate *iso, enum signal_kind kind, npid to, npid from, npid ref,
                 uint32_t epoch) MUST_CHECK;
 

@@ -1,5 +1,5 @@
-/* Invariant: tail is the address of the last message's next, or of first; mark is an address of that kind
- * too. */
+/* Invariant: `tail` points to the last message's `next`, or to `first` when there is none; `mark` points to
+ * `first` or to some message's `next`. */
 #include "vm/process/mailbox.h"
 
 void mailbox_init(struct mailbox *m) {

@@ -1,5 +1,5 @@
-/* Invariant: every isolate is in `all` from its making until the vm is freed, so a late signal still finds
- * it. Only a scheduler's own thread uses its entry of cores; everything else changes under the lock. */
+/* Invariant: every isolate is in `all` from its making until the vm is freed.  Only a scheduler's own thread
+ * uses its entry of `cores`; all the rest changes under the lock. */
 #include "vm/process/placement.h"
 
 #include "vm/process/process.h"
@@ -9,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Where the processes that one scheduler spawns go.  On cache lines of its own. */
+/* The open isolates for processes that one scheduler spawns.  Aligned, so that schedulers share no cache
+ * line. */
 struct core {
   _Alignas(64) struct isolate *open[PLACEMENT_OPEN];
   unsigned spawns;
@@ -23,7 +24,7 @@ struct placement {
   struct isolate **all;
   size_t len, cap;
   struct isolate *spare;   /* closed ones, linked by next_spare */
-  struct isolate *outside; /* where processes from outside the schedulers go now */
+  struct isolate *outside; /* the open isolate for processes that the host spawns */
 };
 
 struct placement *placement_new(struct vm *vm, const struct isolate_hooks *hooks) {

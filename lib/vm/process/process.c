@@ -1,6 +1,6 @@
 /* Invariant: a process is in one of the two ready queues exactly while its state is READY; its timer is armed
- * only while it waits.  Whoever must end (`end` is set) is made ready, and ends instead of running: so a
- * process dies in one place only, between two resumes, never under the feet of code that runs. */
+ * only while it waits.  A process that must end is made ready, and ends when its turn comes instead of
+ * running.  So a process is freed in one place only, between two resumes, never while its own code runs. */
 #include "vm/process/process.h"
 
 #include "base/clock.h"
@@ -60,7 +60,7 @@ static int64_t new_slot(struct isolate *iso) {
   return iso->slots_len;
 }
 
-/* Nobody's, with its coroutine. */
+/* Makes p an unused process of the pool, which keeps its coroutine and its slot. */
 static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_t slot) {
   *p = (struct process){.preemptible = {.runnable = &iso->runnable},
                         .L = co,
@@ -137,7 +137,8 @@ void process_doom(struct process *p, struct term *reason) {
   process_ready(p);
 }
 
-/* Globals that were never written serve the next process as they are. */
+/* Drops the process's globals and modules.  A table of globals that is empty is kept for the slot's next
+ * process. */
 static void clean_env(struct process *p) {
   lua_State *L = p->isolate->L;
   struct isolate_refs *refs = &p->isolate->refs;
@@ -158,7 +159,7 @@ static void clean_env(struct process *p) {
   lua_pop(L, 1);
 }
 
-enum { WRITER_KEPT = 1 << 20 }; /* bytes of the last message that are kept for the next */
+enum { WRITER_KEPT = 1 << 20 }; /* the writer's memory beyond that many bytes is freed after a turn */
 
 static void enter(struct process *p) {
   struct isolate *iso = p->isolate;
@@ -177,16 +178,16 @@ static void leave(struct process *p) {
   if (iso->writer.cap > WRITER_KEPT) term_writer_finish(&iso->writer);
 }
 
-/* Closes what its code has left to be closed.  That calls the process's own functions, so it happens while it
- * is still one.  If it must end, the hook cuts those in Lua off before their first instruction: nobody who
- * was killed has the last word. */
+/* Closes the to-be-closed variables of the process's stack.  That calls functions of the process, so the
+ * process must still be whole.  If the process must end, the hook stops each of these functions at its first
+ * instruction, as a killed process is to run no more code. */
 static void unwind(struct process *p) {
   if (p->preemptible.end) preempt_now(p->L);
   enter(p);
   lua_resetthread(p->L);
   lua_settop(p->L, 0);
   leave(p);
-  p->isolate->heap.exceeded = false; /* it ends anyway */
+  p->isolate->heap.exceeded = false; /* the process ends in any case */
 }
 
 static void recycle(struct process *p) {

@@ -1,4 +1,4 @@
-/* process: a green thread. Everything here by the scheduler that runs its isolate. */
+/* process: a green thread.  Only the scheduler that runs its isolate calls these functions. */
 #ifndef VM_PROCESS_H
 #define VM_PROCESS_H
 
@@ -44,8 +44,8 @@ struct process {
   struct signal *taken; /* the message being decoded */
   npid leader;
   npid call;       /* ref of the pending call, or NPID_NONE */
-  npid callee;     /* whom it went to */
-  npid callee_ref; /* a monitor on whom it is to spawn, or NPID_NONE */
+  npid callee;     /* the receiver of that call */
+  npid callee_ref; /* the ref of the monitor for the process that the call spawns, or NPID_NONE */
   struct term *reply;
   struct alarm *alarms;   /* that it has set for itself */
   struct room_wait *room; /* while it waits for room at a receiver */
@@ -61,7 +61,7 @@ struct process {
   bool direct : 1; /* those values are the message it waited for */
   bool timed_out : 1;
   bool trap_exit : 1;
-  bool quiet : 1;   /* its error was told otherwise */
+  bool quiet : 1;   /* its error is not to be printed: the reply to its order has it */
   bool modules : 1; /* it has required some */
   bool full : 1;    /* senders were told to wait */
   bool spawned : 1; /* since it last waited */
@@ -82,25 +82,29 @@ static inline struct process *process_of_timer(struct timer *t) {
  */
 struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader);
 
-/* Frees process and pool; the lua_State is being closed. */
+/* Frees the process, without a signal to anybody; only while its lua_State is being closed. */
 void process_free(struct process *p);
 
-/* Puts it in the queue of the woken, out of whatever it waits for. */
+/* Ends the process's wait, and queues it as ready. */
 void process_ready(struct process *p);
 
-/* Begins a wait; at: TIMER_NEVER or a deadline. Then lua_yield. */
+/* Begins a wait until process_ready, or until the deadline `at` (or TIMER_NEVER).  The caller then calls
+ * lua_yield. */
 void process_wait(struct process *p, enum process_state state, int64_t at);
 
 /* Runs it until it waits, is preempted, or ends. */
 void process_run(struct process *p);
 
-/* It must end with [reason]; takes the term.  The first reason stands. */
+/* Makes the process end with this reason, as soon as it does not run; takes the term.  Later calls change
+ * nothing. */
 void process_doom(struct process *p, struct term *reason);
 
-/* It must end with the reason "memory"; its leader is told what was too much. */
+/* Makes the process end with the reason "memory"; `what` says which bound it reached, in a message to its
+ * group leader.
+ */
 void process_outgrew(struct process *p, const char *what);
 
-/* Bytes that are kept for it outside of Lua's heap, from now on (or, negative, no longer). */
+/* Adds bytes that are kept for the process outside of Lua's heap to its memory; negative: takes them off. */
 void process_charge(struct process *p, int64_t bytes);
 
 /* Pushes its globals. */

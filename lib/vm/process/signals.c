@@ -4,10 +4,10 @@
 #include "vm/process/info.h"
 #include "vm/process/process.h"
 #include "vm/process/ties.h"
-
 #include "vm/sched/deliver.h"
 #include "vm/sched/room.h"
-/* Is the mailbox at so many halves of its bound? */
+
+/* Has the mailbox reached halves/2 times its bound? */
 static bool holds_halves(const struct process *p, uint64_t halves) {
   const struct vm_config *c = p->isolate->config;
   const struct mailbox *m = &p->mailbox;
@@ -74,12 +74,12 @@ static void on_exit(struct process *p, struct signal *s) {
   }
 }
 
-/* It came by a connection that was lost, and the link that stands goes by a later one. */
+/* Did the signal come by a lost connection, while the present link belongs to a later one? */
 static bool is_late(const struct process *p, const struct signal *s) {
   return s->epoch && process_link_outlives(p, s->from, s->epoch);
 }
 
-/* A link that does not stand was taken back by unlink: its signal is void. */
+/* Ignores the exit signal of a link that unlink has removed. */
 static void on_link_exit(struct process *p, struct signal *s) {
   if (!is_late(p, s) && process_link_gone(p, s->from)) {
     exit_with(p, s, false);
@@ -151,8 +151,9 @@ static void on_call(struct process *p, struct signal *s) {
   signal_free(s);
 }
 
-/* A monitor was put on whoever was asked to spawn.  It is the new process's as its pid arrives, before any
- * signal of that can; and nobody's where nothing was spawned. */
+/* A call that spawns with a monitor has set the monitor on the kernel that it asked.  When the reply brings
+ * the new pid, the monitor moves to that pid, before any signal from the new process is handled.  When the
+ * kernel has refused, the monitor is removed. */
 static void settle_monitor(struct process *p, const struct term *reply) {
   struct term_reader r = term_read(reply);
   npid ref = p->callee_ref, pid;
@@ -173,7 +174,7 @@ static void on_reply(struct process *p, struct signal *s) {
   signal_free(s);
 }
 
-/* It waits for room, and leaves that wait itself. */
+/* Wakes a sender that waits for room.  The sender calls vm_leave_room itself. */
 static void on_room(struct process *p, struct signal *s) {
   if (p->state == PROCESS_SENDS) process_ready(p);
   signal_free(s);
@@ -188,7 +189,7 @@ static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = 
 };
 
 void process_signal(struct process *p, struct signal *s) {
-  if (p->preemptible.end) { /* it has ended, for all that comes after what ends it */
+  if (p->preemptible.end) { /* signals that come after the one that ends p find no process */
     vm_nobody(p->isolate->vm, s);
   } else if (effects[s->kind]) {
     effects[s->kind](p, s);

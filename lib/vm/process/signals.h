@@ -6,10 +6,11 @@
 
 struct process;
 
-/* What a signal does to it; consumes the signal. */
+/* Applies a signal to the process; consumes the signal. */
 void process_signal(struct process *p, struct signal *s);
 
-/* Takes the message that link leads to out of its mailbox; it stays p->taken's until the next one. */
+/* Removes the message that *link points to from the mailbox, and returns it.  p->taken owns the message until
+ * the next one is taken. */
 struct signal *process_take(struct process *p, struct signal **link);
 
 #endif

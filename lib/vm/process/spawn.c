@@ -1,5 +1,5 @@
-/* Invariant: p->order is set from the arrival of an order until its code is loaded; a host's order is
- * answered exactly once, when p->order is let go. */
+/* Invariant: p->order is set from the arrival of an order until its code is loaded.  A host's order is
+ * answered exactly once, when p->order is freed. */
 #include "vm/process/spawn.h"
 
 #include "vm/process/isolate.h"
@@ -27,7 +27,8 @@ static void read_spec(struct spawn_order *o) {
   if (who.tag == TERM_PID && ref.tag == TERM_REF) o->watcher = who.pid, o->ref = ref.pid;
 }
 
-/* The connection by which the order came, when that goes to this pid's node; or the present one. */
+/* The epoch of the connection that the order came by, when that leads to the pid's node; else of the present
+ * connection to the pid's node. */
 static uint32_t epoch_of(const struct vm_config *config, const struct signal *s, npid pid) {
   bool came = s->epoch && npid_incarnation(pid) == npid_incarnation(s->from);
   return came ? s->epoch : nodetab_epoch(config->nodes, npid_incarnation(pid));
@@ -94,14 +95,16 @@ struct arrival {
   struct signal *order;
 };
 
-/* Who leases it may be gone before the code is loaded, or the code may never be. */
+/* Links the new process to the process that leases it, at once: the lessee may end before the code is loaded.
+ */
 static void lease(struct process *p, npid to) {
   uint32_t epoch = epoch_of(p->isolate->config, p->order, to);
   if (process_link(p, to, epoch) || isolate_tie(p->isolate, SIGNAL_LINK, to, p->pid, NPID_NONE, epoch))
     process_doom(p, term_build("s", "memory"));
 }
 
-/* Protected: nothing is published before the last step that can fail. */
+/* Runs in lua_pcall.  An error leaves a->order set: process_new, which may raise, publishes the process last.
+ */
 static int arrive(lua_State *L) {
   struct arrival *a = lua_touserdata(L, 1);
   struct spawn_order o = spawn_read_order(a->iso->config, a->order);

@@ -22,7 +22,7 @@ struct spawn_order {
   npid leader, link, lease, watcher, ref;
   uint32_t epoch; /* of the connection by which it is linked */
   bool host;
-  struct term_reader rest; /* what to run; of a host's order: the spec */
+  struct term_reader rest; /* the code and its arguments; for a host's order the spec */
 };
 
 /* Reads the order that a signal carries. */
@@ -38,13 +38,13 @@ void spawn_answer(struct process *p, struct term *term);
  * gets the pid that the process will have.  ERR_BUSY: there are too many processes; ERR_NOMEM. */
 int spawn_send(struct process *p, struct isolate *to, struct term *order, npid *out) MUST_CHECK;
 
-/* An order has reached its isolate; consumes it. */
+/* Makes the process of an order that has reached its isolate; consumes the order. */
 void spawn_arrived(struct isolate *iso, struct signal *order);
 
-/* An order that cannot be carried out; consumes it. */
+/* Answers an order for which no process can be made, and gives back its number; consumes the order. */
 void spawn_lost(struct isolate *iso, struct signal *order, const char *why);
 
-/* A process ends before its order has begun: whoever waits for the reply is told. */
+/* Answers the order of a process that ends before its code has begun. */
 void spawn_failed(struct process *p, const char *why);
 
 #endif

@@ -1,17 +1,18 @@
 /* Links and monitors of one process.  A link is kept at both ends, a monitor at both ends under its ref; each
- * end forgets on its own when the other's signal comes.  A signal that refers to a tie no longer kept is
- * void.
+ * end removes its entry when the other end's signal comes.  A signal for an entry that no longer exists is
+ * ignored.
  *
- * Both ends may link and unlink at once.  So who unlinks keeps the entry, as void, until the other has
- * acknowledged: what that one sent before is void with it, its LINK too, as UNLINK will find and undo it.
- * This is the link protocol of Erlang's distribution, and after any crossing both ends agree. */
+ * Orderings: both ends may link and unlink at the same time.  So the end that unlinks keeps its entry, marked
+ * as void, until UNLINK_ACK comes.  Signals over the link that the other end sent before the ack are ignored,
+ * its LINK too, because UNLINK then removes the entry which that LINK made.  This is the link protocol of
+ * Erlang's distribution: in whatever order the signals cross, both ends agree in the end. */
 #include "vm/process/ties.h"
 
 #include "vm/process/process.h"
 
 #include <stdlib.h>
 
-/* What a monitor takes at its two ends; whoever sets it answers for both. */
+/* Memory of a monitor's entries at both ends, which is charged to the process that sets it. */
 enum { MONITOR_BYTES = 128 };
 
 static struct ties *ties_of(struct process *p) {
@@ -27,8 +28,8 @@ static npid as_npid(const void *value) {
   return value ? ~(npid)(uintptr_t)value : NPID_NONE;
 }
 
-/* The value of a link: what nobody has as an npid while it stands, the ref of the unlink while that is not
- * acknowledged. */
+/* The value of an entry in `links`: for a link that stands the epoch, as an npid with number 0; for a void
+ * one the ref of the unlink. */
 static void *as_standing(uint32_t epoch) {
   return as_value(npid_make(0, epoch));
 }
@@ -102,7 +103,8 @@ void process_unwatch(struct process *p, npid ref) {
   if (p->ties) map_remove_id(&p->ties->watchers, ref);
 }
 
-/* The pids of one kind: whom a ref leads to, or of the links those that stand. */
+/* Writes one pair: the name, and the LIST of the values of `monitors` or `watchers`, or of the keys of links
+ * that stand. */
 static void put_pids(struct term_writer *w, const char *name, const struct map *m) {
   uint64_t key;
   uint32_t count = 0;

@@ -20,10 +20,12 @@ struct ties {
   struct map watchers; /* ref -> the pid that watches this process */
 };
 
-/* Ties, of which these are one side: the signal to the other is the caller's. 0 or ERR_NOMEM.
+/* These change only this process's side of a tie: the caller sends the signal to the other side.  0 or
+ * ERR_NOMEM.
  *
- * Links and monitors go with their connection (epoch; 0 within this node).  A link that does not stand any
- * more is void until the other has acknowledged the unlink (ref). */
+ * A link or monitor to another node belongs to one connection, named by its epoch (0 within this node), and
+ * fires when that is lost.  A link that was unlinked is void until the other side has acknowledged the unlink
+ * (ref). */
 bool process_linked(const struct process *p, npid other);
 int process_link(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by this process, void or not */
 int process_link_by(struct process *p, npid other, uint32_t epoch) MUST_CHECK; /* by the other: nothing, while
@@ -40,10 +42,10 @@ npid process_demonitor(struct process *p, npid ref); /* whom it watched, or NPID
 int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;
 void process_unwatch(struct process *p, npid ref);
 
-/* Fires links and monitors across a connection that is gone, or an earlier one. */
+/* Fires the links and monitors of the connection with this epoch, which is lost, and of earlier ones. */
 void process_node_down(struct process *p, uint32_t incarnation, uint32_t epoch, struct term *reason);
 
-/* Tells links and watchers that it ended, and forgets all ties. */
+/* Sends LINK_EXIT to all linked processes and DOWN to all watchers, and frees all ties. */
 void process_cut_ties(struct process *p, struct term *reason);
 
 /* Writes the pairs links, monitors, monitored_by: LISTs of pids.  Returns how many pairs. */
