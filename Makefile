@@ -5,6 +5,7 @@
 #   make check          install what is missing, build, and run every test
 #   make install        into PREFIX (below DESTDIR); make uninstall takes it away again
 #   make fuzz           each target of tests/fuzz for FUZZ_SECONDS, by clang's libFuzzer
+#   make chaos          five nodes, killed and cut apart by SEED (1) for MINUTES (1); see tests/chaos/run
 #   make unit           build and run the unit tests, and replay the fuzz targets' corpora
 #   make lint bench clean deps compile_commands.json
 #
@@ -70,7 +71,9 @@ HARNESS  := $(patsubst %.c,$O/obj/%.o,$(filter-out tests/unit/test_%.c,$(wildcar
 UNIT     := $(patsubst tests/unit/%.c,$O/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ     := $(patsubst tests/fuzz/%.c,$O/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCH    := $(patsubst tests/bench/%.c,$O/bench/%,$(wildcard tests/bench/*.c))
-SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c)
+CHAOS    := $(patsubst tests/chaos/%.c,$O/chaos/%,$(wildcard tests/chaos/*.c))
+SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c \
+                        tests/chaos/*.c)
 SUITES   := $(wildcard tests/*.bats)
 SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/arrows tests/bench/run tests/*.bash $(SUITES))
 
@@ -117,7 +120,10 @@ $(BENCH): $O/bench/%: $O/obj/tests/bench/%.o $(HARNESS) $O/lib/libnode.a
 
 $(AGENT) $(UNIT) $(FUZZ) $(BENCH): $(TSAN) | $(LUA_LIB)
 
-$(TOOLS) $(AGENT) $(HELPERS) $(UNIT) $(FUZZ) $(BENCH):
+$(CHAOS): LIBS =
+$(CHAOS): $O/chaos/%: $O/obj/tests/chaos/%.o
+
+$(TOOLS) $(AGENT) $(HELPERS) $(UNIT) $(FUZZ) $(BENCH) $(CHAOS):
 	@mkdir -p $(@D)
 	@$(if $(Q),echo '  LINK    $@')
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
@@ -170,6 +176,11 @@ demo: deps
 
 bench: all $(BENCH)
 	@BUILD=$(abspath $O) tests/bench/run
+
+SEED    ?= 1
+MINUTES ?= 1
+chaos: all $(CHAOS)
+	@BUILD=$(abspath $O) SAN=$(SAN) tests/chaos/run $(SEED) $(MINUTES) $(PLAN)
 
 lint: compile_commands.json
 	tests/arrows
@@ -248,5 +259,5 @@ clean:
 	rm -rf $(BUILD) compile_commands.json
 
 FORCE:
-.PHONY: all check unit demo bench lint deps install uninstall clean FORCE
+.PHONY: all check unit demo bench chaos lint deps install uninstall clean FORCE
 -include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d $O/obj/*/*/*/*.d)
