@@ -1,0 +1,136 @@
+/* Where a signal goes, what answers when nobody is there, and the order of one sender's signals. */
+#include "vm/sched/deliver.h"
+
+#include "still_vm.h"
+#include "tap.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+static struct still st;
+
+/* Sends a signal from the tester to a process that never was; returns the answer. */
+static struct signal *answer_of_nobody(enum signal_kind kind, npid ref, enum signal_kind answer) {
+  vm_signal(st.vm, kind, npid_make(0, 4000), st.tester, ref, NULL);
+  return still_take(&st, answer);
+}
+
+static bool is_noproc(struct signal *s) {
+  return s && s->from == npid_make(0, 4000) && term_is_word(s->term, "noproc");
+}
+
+static void test_nobody(void) {
+  npid ref = vm_ref(st.vm);
+  struct signal *s = answer_of_nobody(SIGNAL_MONITOR, ref, SIGNAL_DOWN);
+  ok(is_noproc(s) && s->ref == ref, "a monitor on nobody gets DOWN noproc with its ref");
+  signal_free(s);
+  s = answer_of_nobody(SIGNAL_LINK, NPID_NONE, SIGNAL_LINK_EXIT);
+  ok(is_noproc(s), "a link to nobody gets LINK_EXIT noproc");
+  signal_free(s);
+  s = answer_of_nobody(SIGNAL_UNLINK, ref, SIGNAL_UNLINK_ACK);
+  ok(s && s->ref == ref, "an unlink of nobody is acknowledged");
+  signal_free(s);
+  s = answer_of_nobody(SIGNAL_CALL, ref, SIGNAL_REPLY);
+  struct term_reader r = term_read(s ? s->term : NULL);
+  struct term_value good = term_next(&r), code = term_next(&r);
+  ok(s && s->ref == ref && good.tag == TERM_FALSE && code.tag == TERM_STR && code.len == 10 &&
+         memcmp(code.s, "no_process", 10) == 0,
+     "a call of nobody is refused with no_process");
+  signal_free(s);
+  static const enum signal_kind silent[] = {SIGNAL_MESSAGE, SIGNAL_EXIT,  SIGNAL_UNLINK_ACK, SIGNAL_DEMONITOR,
+                                            SIGNAL_DOWN,    SIGNAL_REPLY, SIGNAL_LINK_EXIT,  SIGNAL_ROOM};
+  for (size_t i = 0; i < sizeof silent / sizeof *silent; i++)
+    vm_signal(st.vm, silent[i], npid_make(0, 4000), st.tester, ref, NULL);
+  vm_signal(st.vm, SIGNAL_CALL, npid_make(0, 4000), st.tester, NPID_NONE, NULL);
+  ok(!vm_host_take(st.vm), "no other signal to nobody gets an answer, nor does a call without a ref");
+}
+
+static void test_host(void) {
+  still_clear(&st);
+  int before = st.wakes;
+  vm_signal(st.vm, SIGNAL_MESSAGE, st.tester, NPID_NONE, NPID_NONE, term_build("i", INT64_C(1)));
+  vm_signal(st.vm, SIGNAL_CALL, NPID_KERNEL, NPID_NONE, NPID_NONE, NULL);
+  vm_signal(st.vm, SIGNAL_MESSAGE, npid_make(st.far, 5), NPID_NONE, NPID_NONE, NULL);
+  ok(st.wakes == before + 1, "the host is woken once for what comes before it takes its inbox");
+  struct signal *s = vm_host_take(st.vm);
+  ok(s && s->to == st.tester && s->next && s->next->to == NPID_KERNEL && s->next->next &&
+         s->next->next->to == npid_make(st.far, 5),
+     "its process's, the kernel's and another node's signals come in the order in which they were sent");
+  ok(s->epoch == 0 && s->next->next->epoch == nodetab_epoch(st.nodes, st.far),
+     "one to another node belongs to the present connection");
+  for (struct signal *next; s; s = next) next = s->next, signal_free(s);
+  struct signal *old = signal_new(SIGNAL_MESSAGE, npid_make(st.far, 5), NPID_NONE, NPID_NONE, NULL);
+  old->epoch = 77;
+  vm_deliver(st.vm, old);
+  s = vm_host_take(st.vm);
+  ok(s && s->epoch == 77 && st.wakes == before + 2, "one that belongs to a connection keeps it");
+  signal_free(s);
+}
+
+static void test_threads(void) {
+  struct process *p = still_spawn(&st, "receive()");
+  npid pid = p->pid;
+  ok(vm_alive(st.vm, pid) && vm_alive(st.vm, st.tester), "green threads and the host's processes are alive");
+  ok(!vm_alive(st.vm, npid_as_ref(pid)) && !vm_alive(st.vm, npid_make(st.far, npid_number(pid))),
+     "a reference and another node's pid are not");
+  still_clear(&st);
+  vm_signal(st.vm, SIGNAL_MESSAGE, pid, st.tester, NPID_NONE, term_build("i", INT64_C(1)));
+  ok(atomic_load(&p->isolate->runnable.state) == RUNNABLE_QUEUED && !vm_host_take(st.vm),
+     "a signal to a green thread wakes its isolate, and not the host");
+  still_run(&st);
+  ok(!vm_alive(st.vm, pid), "a process that has ended is not alive");
+}
+
+enum { SENDERS = 4, EACH = 20000 };
+
+static void *sender(void *data) {
+  for (int64_t i = 0; i < EACH; i++)
+    vm_signal(st.vm, SIGNAL_MESSAGE, st.tester, npid_make(st.far, (uintptr_t)data), NPID_NONE,
+              term_build("i", i));
+  return NULL;
+}
+
+/* Four threads send while the test takes: two senders have no order, each sender's signals keep theirs. */
+static void test_order(void) {
+  pthread_t threads[SENDERS];
+  int64_t next[SENDERS] = {0}, total = 0;
+  bool ordered = true;
+  still_clear(&st);
+  for (uintptr_t i = 0; i < SENDERS; i++)
+    if (pthread_create(&threads[i], NULL, sender, (void *)i)) abort();
+  while (total < SENDERS * EACH && ordered)
+    for (struct signal *s = vm_host_take(st.vm), *after; s; s = after, total++) {
+      struct term_reader r = term_read(s->term);
+      ordered = ordered && term_next(&r).i == next[npid_number(s->from)]++;
+      after = s->next;
+      signal_free(s);
+    }
+  for (int i = 0; i < SENDERS; i++) pthread_join(threads[i], NULL);
+  ok(ordered && total == SENDERS * EACH, "signals of one sender to one receiver keep their order");
+}
+
+static void test_refs(void) {
+  npid a = vm_ref(st.vm), b = vm_ref(st.vm);
+  ok(a != b && npid_is_ref(a) && npid_is_local(a), "every reference is another one");
+  vm_signal(st.vm, SIGNAL_CALL, a, st.tester, b, term_build("s", "cancel_timer"));
+  struct signal *s = still_take(&st, SIGNAL_REPLY);
+  ok(s && s->ref == b, "a call of a reference that nothing is kept under is answered at once");
+  signal_free(s);
+}
+
+/* The threads of this test call wake, which counts without a lock: so it is replaced. */
+static void nothing(void *data) {
+  (void)data;
+}
+
+int main(void) {
+  still_init(&st, &(struct vm_config){.schedulers = 2});
+  test_nobody();
+  test_host();
+  test_threads();
+  test_refs();
+  st.vm->config.wake = nothing;
+  test_order();
+  still_finish(&st);
+  return tap_end();
+}

@@ -1,0 +1,139 @@
+/* Which isolate a new process goes into. */
+#include "vm/process/placement.h"
+
+#include "still_vm.h"
+#include "tap.h"
+
+#include <stdlib.h>
+
+static struct still st;
+
+static void begin(int schedulers) {
+  still_init(&st, &(struct vm_config){.schedulers = schedulers});
+}
+
+static struct isolate *outside(void) {
+  return placement_from_outside(st.vm->placement);
+}
+
+static void test_outside(void) {
+  begin(2);
+  struct isolate *first = outside();
+  bool same = true;
+  for (int i = 1; i < PLACEMENT_SMALL; i++) same = same && outside() == first;
+  ok(same && atomic_load(&first->live) == PLACEMENT_SMALL,
+     "processes from outside fill one isolate, and are counted");
+  struct isolate *second = outside();
+  ok(second != first && atomic_load(&second->open) && !atomic_load(&first->open),
+     "then the next, and the full one is shut");
+  atomic_store(&first->live, 0), atomic_store(&second->live, 0);
+  still_finish(&st);
+}
+
+static void test_home(void) {
+  begin(2);
+  struct process *p = still_spawn(&st, "receive()");
+  ok(placement_is_home(p), "the first child stays in its parent's isolate");
+  p->spawned = true;
+  ok(!placement_is_home(p), "the next of a parent that has not waited since does not");
+  p->spawned = false;
+  atomic_store(&p->isolate->live, PLACEMENT_SMALL);
+  ok(!placement_is_home(p), "nor does any in an isolate with many");
+  atomic_store(&p->isolate->live, 1);
+  still_finish(&st);
+  begin(1);
+  p = still_spawn(&st, "receive()");
+  p->spawned = true;
+  ok(placement_is_home(p), "with one scheduler there is nobody to share the work with");
+  still_finish(&st);
+}
+
+/* Where the next n children of `from` go, counted as spawn does; the isolates in *used, each once. */
+static size_t place(struct isolate *from, int n, struct isolate *used[PLACEMENT_OPEN + 1]) {
+  size_t len = 0;
+  for (int i = 0; i < n; i++) {
+    struct isolate *iso = placement_elsewhere(from);
+    size_t at = 0;
+    while (at < len && used[at] != iso) at++;
+    if (at == len && len <= PLACEMENT_OPEN) used[len++] = iso;
+    atomic_fetch_add(&iso->live, 1);
+  }
+  return len;
+}
+
+static void test_elsewhere(void) {
+  struct isolate *used[PLACEMENT_OPEN + 1];
+  begin(2);
+  struct isolate *from = still_spawn(&st, "receive()")->isolate;
+  size_t n = place(from, 4, used);
+  ok(n == 4 && atomic_load(&used[0]->live) == 1 && atomic_load(&used[3]->live) == 1,
+     "a few children get an isolate each, two for each scheduler");
+  for (int i = 0; i < 4; i++)
+    ok(used[i] != from && atomic_load(&used[i]->open), "isolate %d is open, and another", i);
+  n = place(from, 4 * (PLACEMENT_FEW - 1), used);
+  ok(n == 4 && atomic_load(&used[0]->live) == PLACEMENT_FEW && atomic_load(&used[3]->live) == PLACEMENT_FEW,
+     "the next go round, until each isolate has a few");
+  n = place(from, PLACEMENT_CHUNK, used);
+  ok(n == 1 && atomic_load(&used[0]->live) == PLACEMENT_FEW + PLACEMENT_CHUNK,
+     "many go by the chunk into one");
+  struct isolate *before = used[0];
+  n = place(from, PLACEMENT_CHUNK, used);
+  ok(n == 1 && used[0] != before, "and the next chunk into the next");
+  struct isolate *full = used[0];
+  atomic_store(&full->live, PLACEMENT_MAX);
+  place(from, 3 * PLACEMENT_CHUNK, used);
+  n = place(from, 1, used);
+  ok(used[0] != full && atomic_load(&used[0]->live) == 1 && !atomic_load(&full->open),
+     "a full one is shut, and another takes its place");
+  still_finish(&st);
+}
+
+static void test_many_schedulers(void) {
+  struct isolate *used[PLACEMENT_OPEN + 1];
+  begin(64);
+  struct isolate *from = still_spawn(&st, "receive()")->isolate;
+  ok(place(from, PLACEMENT_OPEN * PLACEMENT_FEW, used) == PLACEMENT_OPEN,
+     "one scheduler spreads over a bounded number");
+  still_finish(&st);
+}
+
+static void count(struct isolate *iso, void *data) {
+  (void)iso;
+  ++*(size_t *)data;
+}
+
+static size_t isolates(void) {
+  size_t n = 0;
+  placement_each(st.vm->placement, count, &n);
+  return n;
+}
+
+/* A shut isolate closes with its last process, and serves again. */
+static void test_spare(void) {
+  begin(2);
+  struct process *p = still_spawn(&st, "receive()");
+  struct isolate *first = p->isolate;
+  atomic_store(&first->live, PLACEMENT_SMALL);
+  struct isolate *second = outside();
+  atomic_store(&first->live, 1);
+  still_run(&st);
+  ok(first->L && isolates() == 2, "a shut isolate stays for those who live in it");
+  vm_signal(st.vm, SIGNAL_MESSAGE, p->pid, NPID_NONE, NPID_NONE, NULL);
+  still_run(&st);
+  ok(!first->L, "and closes with the last");
+  atomic_store(&second->live, PLACEMENT_SMALL);
+  ok(outside() == first && atomic_load(&first->open) && isolates() == 2,
+     "then it serves again, instead of a new one");
+  atomic_store(&first->live, 0), atomic_store(&second->live, 0);
+  still_finish(&st);
+}
+
+int main(void) {
+  test_outside();
+  test_home();
+  test_elsewhere();
+  test_many_schedulers();
+  test_spare();
+  placement_free(NULL);
+  return tap_end();
+}
