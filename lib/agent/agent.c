@@ -148,7 +148,7 @@ static int make_tables(struct agent *a, struct error *e) {
 }
 
 static int make_mesh(struct agent *a, struct error *e) {
-  a->dialler = dialler_new(&a->loop, &a->psks.all[0], a->self, e);
+  a->dialler = dialler_new(&a->loop, &a->psks.all[0], a->self, 4 * a->config->heartbeat_ms, e);
   if (!a->dialler) return e->code;
   struct mesh_config config = {.loop = &a->loop,
                                .nodes = a->nodes,

@@ -7,6 +7,7 @@
 enum {
   ANSWER_MAX = 256 << 20, /* of one document, or of one line of a stream */
   CONNECT_MS = 5000,      /* where the deadline leaves more */
+  SILENCE_MS = 8000,      /* after which a host is lost, as for links between nodes */
 };
 
 int64_t transfer_left(const struct nodemsg *m) {
@@ -25,6 +26,7 @@ static struct exchange_request complete(const struct nodemsg *m, const struct ex
   r.type = "application/octet-stream";
   r.answer_max = ANSWER_MAX;
   r.connect_ms = CONNECT_MS;
+  r.silence_ms = SILENCE_MS;
   r.timeout_ms = left == INT64_MAX ? 0 : (long)(left / 1000000 + 1);
   return r;
 }

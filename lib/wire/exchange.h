@@ -49,6 +49,8 @@ struct exchange_request {
   size_t answer_max; /* bytes of the document, or of one line: more is ERR_TOO_LARGE */
   long connect_ms;   /* for resolving, TCP and TLS together */
   long timeout_ms;   /* for all of it; 0: no limit */
+  int silence_ms;    /* a host that has acknowledged nothing for so long is lost; 0: the kernel's default */
+  bool cuts;         /* also a host whose program does not read for so long */
   long idle_s;       /* a kept connection idle for longer is not used again; 0: libcurl's default */
 };
 

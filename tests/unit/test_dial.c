@@ -117,7 +117,7 @@ static struct client *client_new(const struct psk *psk) {
   uv_loop_init(&c->loop);
   uv_timer_init(&c->loop, &c->patience);
   uv_timer_start(&c->patience, on_impatient, 20000, 0);
-  c->dialler = dialler_new(&c->loop, psk, "one@a", &e);
+  c->dialler = dialler_new(&c->loop, psk, "one@a", 8000, &e);
   if (!c->dialler) abort();
   return c;
 }

@@ -24,6 +24,7 @@ struct dialler {
   char method[16], path[32];
   int resumed, cancelled;
   size_t backlog;
+  int limit_ms;
 };
 
 static struct dialler dialler;
@@ -67,6 +68,11 @@ int dial_resume(struct dial_request *r) {
 size_t dial_backlog(const struct dial_request *r) {
   (void)r;
   return dialler.backlog;
+}
+
+void dial_limit(struct dial_request *r, int ms) {
+  (void)r;
+  dialler.limit_ms = ms;
 }
 
 void dial_cancel(struct dial_request *r) {
@@ -292,6 +298,24 @@ static void test_part(void) {
   end(0);
   incoming_closed(in);
   ok(!u.downs && !u.ready && !u.busy, "without an event");
+  finish(&u);
+  in = open_both(&u);
+  if (write_text(&u, "not read\n")) abort();
+  transport_http.part(u.transport, "bye\n", 4);
+  u.transport = NULL;
+  ok(dialler.limit_ms == TRANSPORT_FAREWELL_MS, "a peer that does not read has little time");
+  end(ERR_TIMEOUT);
+  ok(u.cuts == 1 && !u.downs, "after which both streams are ended");
+  incoming_closed(in);
+  finish(&u);
+  in = open_both(&u);
+  char *much = calloc(1, TRANSPORT_FAREWELL_MAX + 1);
+  if (!much || transport_http.write(u.transport, much, TRANSPORT_FAREWELL_MAX + 1)) abort();
+  free(much);
+  transport_http.part(u.transport, "bye\n", 4);
+  u.transport = NULL;
+  ok(u.cuts == 1 && dialler.cancelled == 1, "when too much waits before the farewell, it is ended at once");
+  incoming_closed(in);
   finish(&u);
   in = open_both(&u);
   transport_http.part(u.transport, NULL, 0);

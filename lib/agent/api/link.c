@@ -27,7 +27,9 @@ static void cut(void *request) {
 void api_link_stream(struct request *r) {
   static const struct upload_events events = {.data = incoming_bytes, .closed = incoming_closed};
   char source[64] = "";
+  int silence_ms = 4 * request_agent(r)->config->heartbeat_ms;
   if (!request_peer(r, source)) source[0] = 0;
+  request_lose_after(r, silence_ms);
   struct incoming *in = incoming_new(source, mesh_greet, request_agent(r)->mesh, cut, r);
   if (in)
     request_upload(r, &events, in);

@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -87,9 +88,16 @@ void request_release(struct request *r) {
   listener_nudge(r->listener);
 }
 
+/* The connection is reset: its end does not wait behind bytes that the client does not take. */
 void request_cut(struct request *r) {
+  const struct linger at_once = {1, 0};
   r->upload_over = true;
+  setsockopt(request_fd(r), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   shutdown(request_fd(r), SHUT_RDWR);
+}
+
+void request_lose_after(const struct request *r, int silence_ms) {
+  setsockopt(request_fd(r), IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof silence_ms);
 }
 
 /* --- its life --- */

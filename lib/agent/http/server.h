@@ -98,5 +98,8 @@ void request_upload(struct request *r, const struct upload_events *events, void 
 void request_hold(struct request *r); /* called in `data`: no more of the body comes until request_release */
 void request_release(struct request *r); /* does nothing when the request is not held */
 void request_cut(struct request *r);     /* ends the connection of an upload or a stream; closed follows */
+/* The connection is lost when its host has not acknowledged bytes for so long, or its program has not read.
+ */
+void request_lose_after(const struct request *r, int silence_ms);
 
 #endif

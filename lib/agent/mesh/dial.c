@@ -35,7 +35,11 @@ struct dialler {
   uv_timer_t timer;
   /* For a timeout of 0 ms: a timer of 0 ms that is set again as it fires keeps libuv from polling. */
   uv_idle_t soon;
+  int silence_ms;
   struct dial_request *requests;
+  struct dial_request *begun; /* libcurl has asked for their first bytes, and their users do not know yet */
+  struct dial_request *limited, **limited_end; /* those of dial_limit, the first to end first */
+  uv_timer_t limit;
   struct dial_socket *changed; /* sockets whose wanted events may differ from those polled for */
   bool acting;                 /* libcurl runs; settle follows it */
 };
@@ -52,8 +56,10 @@ struct dial_request {
   char host[NODE_HOST_MAX + 3];
   uint16_t port;
   const struct dial_source *source;
-  bool started;     /* libcurl has asked for the first bytes */
-  bool told;        /* the user knows that */
+  bool started; /* libcurl has asked for the first bytes */
+  struct dial_request *next_begun;
+  uint64_t limit_ms; /* of uv_now, when it is given up; 0: no limit */
+  struct dial_request *next_limited;
   bool paused;      /* until dial_resume */
   curl_socket_t fd; /* its connection's, as libcurl has last said; or CURL_SOCKET_BAD */
   dial_done *done;
@@ -72,7 +78,24 @@ struct dial_socket {
 
 /* --- the loop ------------------------------------------------------------------------------------------- */
 
+/* Out of the short lists of the dialler, where it is in one. */
+static void leave_lists(struct dial_request *r) {
+  struct dialler *d = r->dialler;
+  for (struct dial_request **at = &d->begun; *at; at = &(*at)->next_begun) {
+    if (*at != r) continue;
+    *at = r->next_begun;
+    break;
+  }
+  for (struct dial_request **at = &d->limited; r->limit_ms && *at; at = &(*at)->next_limited) {
+    if (*at != r) continue;
+    if (d->limited_end == &r->next_limited) d->limited_end = at;
+    *at = r->next_limited;
+    break;
+  }
+}
+
 static void unlink_request(struct dial_request *r) {
+  leave_lists(r);
   if (r->lookup)
     resolve_cancel(r->lookup);
   else
@@ -105,18 +128,12 @@ static void finish_request(struct dial_request *r, CURLcode result) {
   free_request(r);
 }
 
-static struct dial_request *started_request(struct dialler *d) {
-  for (struct dial_request *r = d->requests; r; r = r->next)
-    if (r->started && !r->told) return r;
-  return NULL;
-}
-
 /* Tells the users of requests which have started, and then which have ended. */
 static void tell_users(struct dialler *d) {
   CURLMsg *m;
   int left;
-  for (struct dial_request *r; (r = started_request(d));) {
-    r->told = true;
+  for (struct dial_request *r; (r = d->begun);) {
+    d->begun = r->next_begun;
     r->source->started(r->data);
   }
   while ((m = curl_multi_info_read(d->multi, &left))) {
@@ -251,7 +268,19 @@ static bool set_callbacks(struct dialler *d) {
          !curl_multi_setopt(d->multi, CURLMOPT_TIMERDATA, d);
 }
 
-struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, struct error *e) {
+/* Gives up the requests whose limit is over. */
+static void on_limit(uv_timer_t *t) {
+  struct dialler *d = t->data;
+  for (struct dial_request *r; (r = d->limited) && r->limit_ms <= uv_now(d->loop);) {
+    struct error e;
+    error_set(&e, ERR_TIMEOUT, "%s: does not read (timeout)", r->node);
+    fail_request(r, &e);
+  }
+  if (d->limited) uv_timer_start(t, on_limit, d->limited->limit_ms - uv_now(d->loop), 0);
+}
+
+struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, int silence_ms,
+                            struct error *e) {
   struct dialler *d = calloc(1, sizeof *d);
   if (d) d->multi = curl_multi_init();
   if (!d || !d->multi || !set_callbacks(d)) {
@@ -269,7 +298,11 @@ struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *
   d->loop = loop;
   d->psk = psk;
   d->self = self;
+  d->silence_ms = silence_ms;
+  d->limited_end = &d->limited;
   uv_timer_init(loop, &d->timer);
+  uv_timer_init(loop, &d->limit);
+  d->limit.data = d;
   uv_idle_init(loop, &d->soon);
   d->timer.data = d->soon.data = d;
   return d;
@@ -289,6 +322,7 @@ void dialler_finish(struct dialler *d) {
   curl_multi_cleanup(d->multi);
   resolver_finish(d->resolver);
   uv_close((uv_handle_t *)&d->timer, NULL);
+  uv_close((uv_handle_t *)&d->limit, NULL);
   uv_close((uv_handle_t *)&d->soon, NULL);
 }
 
@@ -302,7 +336,11 @@ void dialler_free(struct dialler *d) {
 /* The next bytes of a body that is a stream. */
 static ssize_t on_read(void *data, char *bytes, size_t size) {
   struct dial_request *r = data;
-  r->started = true;
+  if (!r->started) {
+    r->started = true;
+    r->next_begun = r->dialler->begun;
+    r->dialler->begun = r;
+  }
   size_t n = r->source->read(r->data, bytes, size);
   if (n == DIAL_END) return 0;
   r->paused = !n;
@@ -365,6 +403,8 @@ static int request_start(struct dial_request *r, const struct dial_target *to, s
   given.answer_max = ANSWER_MAX;
   given.connect_ms = CONNECT_TIMEOUT_MS;
   given.idle_s = IDLE_S;
+  given.silence_ms = d->silence_ms;
+  given.cuts = true;
   if (!(r->easy = curl_easy_init())) return no_memory(r, e);
   int code = exchange_prepare(&r->exchange, r->easy, &given, e);
   if (code) return code;
@@ -429,8 +469,21 @@ size_t dial_backlog(const struct dial_request *r) {
   return r->fd == CURL_SOCKET_BAD || ioctl(r->fd, SIOCOUTQ, &n) ? 0 : (size_t)n;
 }
 
+void dial_limit(struct dial_request *r, int ms) {
+  struct dialler *d = r->dialler;
+  if (r->limit_ms) return;
+  r->limit_ms = uv_now(d->loop) + (uint64_t)ms;
+  r->next_limited = NULL;
+  *d->limited_end = r;
+  d->limited_end = &r->next_limited;
+  if (!uv_is_active((const uv_handle_t *)&d->limit)) uv_timer_start(&d->limit, on_limit, (uint64_t)ms, 0);
+}
+
+/* The connection is reset: its end does not wait behind bytes that the other host does not take. */
 void dial_cancel(struct dial_request *r) {
   if (!r) return;
+  const struct linger at_once = {1, 0};
+  if (r->fd != CURL_SOCKET_BAD) setsockopt(r->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   unlink_request(r);
   free_request(r);
 }

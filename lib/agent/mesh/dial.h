@@ -13,9 +13,12 @@
 
 struct dialler;
 
-/* psk is the key that both ends prove; self is this node's name, for the Node-From header.  All three are
- * borrowed.  NULL with *e set. */
-struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, struct error *e);
+/* psk is the key that both ends prove; self is this node's name, for the Node-From header; both are borrowed,
+ * as is the loop.  A connection whose host has acknowledged nothing for silence_ms is lost.  NULL with *e
+ * set.
+ */
+struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, int silence_ms,
+                            struct error *e);
 bool dialler_idle(const struct dialler *d); /* no request is under way */
 /* Ends each request with an error (its done runs) and closes the handles; dialler_free after the loop has run
  * once more.  Both accept NULL. */
@@ -57,7 +60,11 @@ int dial_resume(struct dial_request *r) MUST_CHECK; /* 0 or ERR_NOMEM */
 /* Bytes that libcurl has sent and the other host has not acknowledged; 0 when that is not known. */
 size_t dial_backlog(const struct dial_request *r);
 
-/* Ends a request; done does not run.  Accepts NULL.  Not from within the source's read. */
+/* Gives the request up with an error when it has not ended within ms, which is the same for all limited
+ * requests of a dialler. */
+void dial_limit(struct dial_request *r, int ms);
+
+/* Ends a request at once; done does not run.  Accepts NULL.  Not from within the source's read. */
 void dial_cancel(struct dial_request *r);
 
 #endif

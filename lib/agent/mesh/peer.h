@@ -130,11 +130,11 @@ struct peer {
 
   /* liveness.c, from SYNCING on */
   uv_timer_t liveness;
-  uint64_t asked;             /* number of the oldest beat that the peer has not answered */
-  int64_t asked_ms;           /* when that was sent; 0: each was answered */
+  uint64_t asked;              /* number of the oldest beat that the peer has not answered */
+  int64_t asked_ms;            /* when that was sent; 0: each was answered */
   struct transport_life moved; /* as of the last beat */
-  bool suspected;             /* quiet for more than 1.5 heartbeats */
-  bool second_look;           /* it seems lost, and is judged when the sockets have been read */
+  bool suspected;              /* quiet for more than 1.5 heartbeats */
+  bool second_look;            /* it seems lost, and is judged when the sockets have been read */
 
   struct signal *queue, **queue_end; /* signals to it, until SYNCING */
   size_t queued;                     /* their weight */

@@ -142,15 +142,18 @@ static void nothing_down(void *data, const struct error *e) {
   (void)data, (void)e;
 }
 
-/* The transport waits for the end of its own stream; on_out_done frees it. */
+/* The transport waits for the end of its own stream, for a limited time; on_out_done frees it, and cuts the
+ * peer's stream, which the peer itself has mostly ended by then. */
 static void transport_part(struct transport *t, const char *bytes, size_t n) {
   static const struct transport_events nobody = {
       .ready = nothing_ready, .busy = nothing_busy, .down = nothing_down};
+  bool too_much = waiting(t) > TRANSPORT_FAREWELL_MAX;
   t->events = &nobody;
   t->parting = true;
-  if (t->in) t->in->transport = NULL;
-  t->in = NULL;
-  if (!bytes || transport_write(t, bytes, n) || !t->out) transport_close(t);
+  if (!bytes || too_much || transport_write(t, bytes, n) || !t->out)
+    transport_close(t);
+  else
+    dial_limit(t->out, TRANSPORT_FAREWELL_MS);
 }
 
 /* --- the peer's stream --- */
@@ -172,7 +175,7 @@ static int on_line(void *data, char *text, size_t n) {
     in->greeted = true;
     return in->greet(in->data, in, text, n);
   }
-  if (!in->transport) return 0;                                     /* the transport has parted */
+  if (!in->transport || in->transport->parting) return 0;
   return in->transport->events->line(in->transport->data, text, n); /* may end the transport */
 }
 
@@ -183,7 +186,7 @@ int incoming_bytes(void *incoming, const char *bytes, size_t n) {
     in->transport->in_bytes += n;
   }
   int code = lines_split(&in->lines, bytes, n, on_line, in);
-  if (!code || !in->transport) return code;
+  if (!code || !in->transport || in->transport->parting) return code;
   struct error e;
   error_set(&e, code, "%s: what it sends is not understood: %s (version)", in->transport->peer,
             err_sentence(code));
@@ -198,7 +201,7 @@ void incoming_closed(void *incoming) {
     struct error e;
     t->in = NULL;
     error_set(&e, ERR_LOST, "%s: connection reset (lost)", t->peer);
-    lose(t, &e);
+    if (!t->parting) lose(t, &e);
   }
   lines_finish(&in->lines);
   free(in);

@@ -14,6 +14,9 @@ enum {
    * writing fails: senders that suspend while the transport is busy do not get there. */
   TRANSPORT_QUEUE_HIGH = 4 << 20,
   TRANSPORT_QUEUE_MAX = 1 << 30,
+  /* What is queued before a farewell may be so long, and take so long.  More than that is dropped. */
+  TRANSPORT_FAREWELL_MAX = 16 << 20,
+  TRANSPORT_FAREWELL_MS = 1000,
 };
 
 struct transport_events {
@@ -50,7 +53,8 @@ struct transport_class {
   void (*life)(const struct transport *t, struct transport_life *out);
 
   /* Ends it in order: the bytes (a whole line; NULL: none) are the last of this node's stream.  No event
-   * runs any more; what the peer still sends is dropped.  The transport frees itself. */
+   * runs any more; what the peer still sends is dropped.  The transport frees itself, and ends both streams,
+   * within TRANSPORT_FAREWELL_MS; at once when more than TRANSPORT_FAREWELL_MAX wait. */
   void (*part)(struct transport *t, const char *bytes, size_t n);
 
   /* Ends it at once, without an event, and frees it.  Accepts NULL. */
