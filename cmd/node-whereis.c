@@ -9,7 +9,7 @@
 
 struct options {
   struct tool_common common;
-  bool local, full;
+  bool local, full, token;
 };
 
 static const struct tool_option table[] = {
@@ -17,11 +17,13 @@ static const struct tool_option table[] = {
      offsetof(struct options, local)},
     {0, "full", NULL, "print portable pids, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct options, full)},
+    {0, "token", NULL, "print the token of the registration in the place of the pid", TOOL_FLAG,
+     offsetof(struct options, token)},
     TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-whereis",
-    .synopsis = "[--local] [--full] [OPTION...] [NAME]",
+    .synopsis = "[--local] [--full | --token] [OPTION...] [NAME]",
     .summary = "Prints the pid of the process that is registered under NAME; without NAME, all names and "
                "their pids,\n"
                "one pair a line.\n",
@@ -32,6 +34,16 @@ static const struct table_column pairs[] = {
     {.key = "name", .put = table_text}, {.put = table_pid}, TABLE_LAST};
 
 static const struct table_column pid_alone[] = {{.put = table_pid}, TABLE_LAST};
+
+static const struct table_column tokens[] = {
+    {.key = "name", .put = table_text}, {.key = "token", .put = table_integer}, TABLE_LAST};
+
+static const struct table_column token_alone[] = {{.key = "token", .put = table_integer}, TABLE_LAST};
+
+static const struct table_column *columns_of(const struct options *options, bool one) {
+  if (options->token) return one ? token_alone : tokens;
+  return one ? pid_alone : pairs;
+}
 
 static int list(struct nodemsg *m, const char *scope, struct table *names, struct error *e) {
   json_auto_t *answer = NULL;
@@ -60,6 +72,8 @@ int main(int argc, char **argv) {
   const struct tool_words *words = &options.common.operands;
   const char *name = words->count ? words->at[0] : NULL;
   if (words->count > 1 || options.common.rest.count) tool_usage(&tool, "at most one NAME can be given");
+  if (options.token && (options.local || options.full))
+    tool_usage(&tool, "--token excludes --local and --full: a local name has none");
   const char *scope = options.local ? "local" : "global";
   struct error e = {0};
   int rc = name ? procname_check(name, &e) : 0;
@@ -67,7 +81,7 @@ int main(int argc, char **argv) {
 
   struct nodemsg *m = tool_open(&tool, &options.common, NULL);
   struct table names = {
-      .columns = name ? pid_alone : pairs, .m = m, .full = options.full, .json = options.common.json};
+      .columns = columns_of(&options, name), .m = m, .full = options.full, .json = options.common.json};
   table_begin(&names);
   rc = name ? look_up(m, name, scope, &names, &e) : list(m, scope, &names, &e);
   table_end(&names);

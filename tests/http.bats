@@ -231,10 +231,15 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   has ".pid == \"$pid\""
   http GET /v1/names
   has '.names | map(.name) == ["thing"]'
+  token=$(jq .names[0].token <<<"$output")
+  json PUT /v1/names/thing "{\"pid\": \"$short\"}"
+  [ "$status" = 200 ]
+  has ".token == $token"
+  json POST /v1/processes '{"lua": "receive()"}'
+  json PUT /v1/names/thing "{\"pid\": \"$(jq -r .pid <<<"$output")\"}"
+  problem 409 name_taken
   http GET '/v1/names?scope=local'
   has '.names | map(.name) | index("console") != null'
-  json PUT /v1/names/thing "{\"pid\": \"$short\"}"
-  problem 409 name_taken
   http DELETE /v1/names/thing
   [ "$status" = 200 ]
   http GET /v1/names/thing

@@ -36,6 +36,15 @@ load tools
   run -0 node-register thing "$b"
 }
 
+@test "a registration can be repeated, and has the same token" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  first=$(node-register --token thing "$pid")
+  second=$(node-register --token thing "$pid")
+  [ "$first" = "$second" ]
+  says_no 1 "thing: the name is taken by $pid" node-register thing "$(node-spawn -d -e 'receive()')"
+}
+
 @test "pids in every form" {
   start_node one
   full=$(node-spawn -d --full -e 'receive()')

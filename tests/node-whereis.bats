@@ -11,6 +11,8 @@ PID='<0\.[0-9]+\.[0-9]+>'
   refuses 'at most one NAME' node-whereis a b
   refuses 'a b' node-whereis 'a b'
   refuses '' node-whereis ''
+  refuses '--token excludes --local and --full' node-whereis --token --local a
+  refuses '--token excludes --local and --full' node-whereis --token --full
 }
 
 @test "no node, several nodes, an unknown node" { needs_node node-whereis name; }
@@ -57,6 +59,19 @@ PID='<0\.[0-9]+\.[0-9]+>'
   assert_line --regexp "^console $PID\$"
   run -0 --separate-stderr node-whereis --json
   assert_equal "$(jq -r .name <<<"$output" | sort | paste -sd' ')" 'a$(b)"c thing'
+}
+
+@test "--token: of one name, of all" {
+  start_node one
+  pid=$(node-spawn -d -e 'receive()')
+  token=$(node-register --token thing "$pid")
+  run -0 node-whereis --token thing
+  assert_output "$token"
+  run -0 node-whereis --token
+  assert_output "thing $token"
+  run -0 node-spawn -e 'puts(global.token("thing"), global.token("nothing"))'
+  assert_output "$token"$'\t'nil
+  says_no 1 'nobody: no process has this name' node-whereis --token nobody
 }
 
 @test "a remote node gives portable pids" {

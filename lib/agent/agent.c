@@ -143,7 +143,7 @@ static int make_tables(struct agent *a, struct error *e) {
   if (!a->nodes || !a->names || !a->globals) code = ERR_NOMEM;
   if (!code) code = rpc_init(a);
   if (!code) code = flow_init(a);
-  if (!code) code = registry_init(a);
+  if (!code) code = agent_make_registry(a);
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
 
@@ -290,7 +290,8 @@ void agent_free(struct agent *a) {
   dialler_finish(a->dialler);
   if (a->vm) end_processes(a);
   kernel_finish(a);
-  registry_finish(a);
+  registry_finish(a->registry);
+  a->registry = NULL;
   for (int i = 0; i < a->handle_count; i++) uv_close(a->handles[i], NULL);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);

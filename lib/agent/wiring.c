@@ -6,8 +6,10 @@
 #include "agent/kernel/kernel.h"
 #include "agent/kernel/registry.h"
 #include "agent/kernel/rpc.h"
+#include "agent/mesh/mesh.h"
 #include "agent/process/hosted.h"
 #include "agent/send.h"
+#include "base/clock.h"
 #include "core/reason.h"
 
 /* --- undeliverable signals ------------------------------------------------------------------------------ */
@@ -42,12 +44,29 @@ void agent_undeliverable(struct agent *a, struct signal *s, int code, const char
 
 /* --- the events of the mesh ----------------------------------------------------------------------------- */
 
-static json_t *on_snapshot(void *data) {
-  return registry_snapshot(data);
+static json_t *on_snapshot(void *data, uint32_t incarnation) {
+  const struct agent *a = data;
+  return registry_link_begin(a->registry, incarnation);
 }
 
-static void on_synced(void *data, const json_t *names) {
-  registry_merge(data, names);
+static void on_synced(void *data, uint32_t incarnation, const json_t *names) {
+  const struct agent *a = data;
+  registry_link_synced(a->registry, incarnation, names);
+}
+
+static void on_suspected(void *data, uint32_t incarnation, bool suspected) {
+  const struct agent *a = data;
+  registry_link_suspect(a->registry, incarnation, suspected);
+}
+
+static void on_beat(void *data, json_t *fields) {
+  const struct agent *a = data;
+  json_object_set_new(fields, "names", registry_version(a->registry));
+}
+
+static void on_peer_beat(void *data, uint32_t incarnation, const json_t *fields) {
+  const struct agent *a = data;
+  registry_version_heard(a->registry, incarnation, json_object_get(fields, "names"));
 }
 
 static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
@@ -77,7 +96,7 @@ static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char
   hosted_node_down(a, incarnation, word);
   term_unref(word);
   rpc_node_down(a, incarnation);
-  registry_node_down(a, incarnation);
+  registry_link_down(a->registry, incarnation);
 }
 
 const struct mesh_events agent_mesh_events = {
@@ -86,5 +105,70 @@ const struct mesh_events agent_mesh_events = {
     .signal = on_signal,
     .undeliverable = on_undeliverable,
     .busy = on_busy,
+    .suspected = on_suspected,
+    .beat = on_beat,
+    .peer_beat = on_peer_beat,
     .down = on_down,
 };
+
+/* --- what the registry needs ---------------------------------------------------------------------------- */
+
+static bool is_alive(void *data, npid pid) {
+  const struct agent *a = data;
+  return vm_alive(a->vm, pid);
+}
+
+/* The DOWN of the monitor comes to the kernel. */
+static int watch(void *data, npid pid) {
+  const struct agent *a = data;
+  struct signal *s = signal_new(SIGNAL_MONITOR, pid, NPID_KERNEL, vm_ref(a->vm), NULL);
+  if (!s) return ERR_NOMEM;
+  vm_deliver(a->vm, s);
+  return 0;
+}
+
+static void tell(void *data, npid pid, struct term *message) {
+  agent_send(data, SIGNAL_MESSAGE, pid, NPID_KERNEL, NPID_NONE, message);
+}
+
+/* By way of the vm the cast would come behind what this thread writes to the peer next. */
+static void cast(void *data, uint32_t node, struct term *args) {
+  const struct agent *a = data;
+  struct signal *s = signal_new(SIGNAL_CALL, npid_make(node, 0), NPID_KERNEL, NPID_NONE, args);
+  if (!s) {
+    log_line(&a->log, "out of memory: %s is not told of names until the next heartbeat",
+             nodetab_name(a->nodes, node));
+    term_unref(args);
+    return;
+  }
+  s->epoch = nodetab_epoch(a->nodes, node);
+  mesh_send(a->mesh, s);
+}
+
+static void call(void *data, uint32_t node, struct term *args, registry_reply *done, void *done_data) {
+  rpc_call(data, npid_make(node, 0), args, 2 * REGISTRY_TIMEOUT_MS, done, done_data);
+}
+
+static int64_t now_ms(void *data) {
+  (void)data;
+  return clock_ns() / 1000000;
+}
+
+static int64_t wall_us(void *data) {
+  (void)data;
+  return clock_wall_us();
+}
+
+static const struct registry_host registry_host = {.alive = is_alive,
+                                                   .watch = watch,
+                                                   .tell = tell,
+                                                   .cast = cast,
+                                                   .call = call,
+                                                   .now_ms = now_ms,
+                                                   .wall_us = wall_us};
+
+int agent_make_registry(struct agent *a) {
+  struct registry_config config = {
+      .nodes = a->nodes, .globals = a->globals, .log = &a->log, .self = a->self, .loop = &a->loop};
+  return registry_new(&config, &registry_host, a, &a->registry);
+}

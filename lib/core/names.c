@@ -12,8 +12,7 @@
 #include <string.h>
 
 struct entry {
-  struct entry *prev,
-      *next; /* in the chain of the pid; next also links the entries that names_drop has removed */
+  struct entry *prev, *next; /* in the chain of the pid */
   npid pid;
   uint64_t token;
   char name[];
@@ -95,7 +94,6 @@ static void chain_out(struct names *n, struct entry *entry) {
 }
 
 static int entry_add(struct names *n, const char *name, npid pid, uint64_t token) {
-  if (n->by_name.len >= NAMES_MAX) return ERR_BUSY;
   size_t size = strlen(name) + 1;
   struct entry *entry = malloc(sizeof *entry + size);
   if (!entry) return ERR_NOMEM;
@@ -134,7 +132,8 @@ static bool has_all_it_may(const struct names *n, npid pid) {
 
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) {
   lock(n);
-  int rc = map_get(&n->by_name, name) ? ERR_NAME_TAKEN : has_all_it_may(n, pid) ? ERR_BUSY : 0;
+  bool full = n->by_name.len >= NAMES_MAX || has_all_it_may(n, pid);
+  int rc = map_get(&n->by_name, name) ? ERR_NAME_TAKEN : full ? ERR_BUSY : 0;
   if (!rc) rc = entry_add(n, name, pid, token);
   unlock(n);
   return rc;
@@ -177,54 +176,22 @@ void names_each(struct names *n, void (*fn)(void *data, const char *name, npid p
   pthread_rwlock_unlock(&n->lock);
 }
 
-/* Calls gone for each entry of a removed chain, and frees the entries.  The lock is not held. */
-static size_t tell_gone(struct entry *entry, names_gone *gone, void *data) {
-  size_t count = 0;
-  while (entry) {
-    struct entry *next = entry->next;
-    if (gone) gone(data, entry->name, entry->pid, entry->token);
-    free(entry);
-    entry = next;
-    count++;
-  }
-  return count;
-}
-
-size_t names_drop(struct names *n, npid pid, names_gone *gone, void *data) {
+size_t names_drop(struct names *n, npid pid) {
   /* Most processes have no name when they end: for them the shared lock suffices. */
   pthread_rwlock_rdlock(&n->lock);
   bool any = map_get_id(&n->by_pid, pid);
   pthread_rwlock_unlock(&n->lock);
   if (!any) return 0;
+  size_t count = 0;
   lock(n);
   struct entry *chain = map_remove_id(&n->by_pid, pid);
   for (struct entry *entry = chain; entry; entry = entry->next) map_remove(&n->by_name, entry->name);
   unlock(n);
-  return tell_gone(chain, gone, data);
-}
-
-size_t names_drop_node(struct names *n, uint32_t incarnation, names_gone *gone, void *data) {
-  struct entry *chain = NULL, *doomed = NULL;
-  size_t at = 0;
-  void *value;
-  lock(n);
-  /* The map must not change while map_next visits it.  So the heads of the chains to remove are collected
-   * first, linked by their `prev`, which is NULL in a head. */
-  while (map_next(&n->by_pid, &at, NULL, NULL, &value)) {
-    struct entry *head = value;
-    if (npid_incarnation(head->pid) == incarnation) head->prev = doomed, doomed = head;
+  for (struct entry *entry = chain, *next; entry; entry = next, count++) {
+    next = entry->next;
+    free(entry);
   }
-  while (doomed) {
-    struct entry *head = doomed, *last = head;
-    doomed = head->prev;
-    map_remove_id(&n->by_pid, head->pid);
-    for (struct entry *entry = head; entry; entry = entry->next)
-      map_remove(&n->by_name, entry->name), last = entry;
-    last->next = chain;
-    chain = head;
-  }
-  unlock(n);
-  return tell_gone(chain, gone, data);
+  return count;
 }
 
 size_t names_count(struct names *n) {

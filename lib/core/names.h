@@ -33,8 +33,8 @@ uint64_t names_version(const struct names *n);
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) MUST_CHECK;
 const char *names_refusal(int code);
 
-/* Registers pid under the name, also when another process has the name or pid has NAMES_OF_ONE_MAX names.
- * *before (unless NULL) gets the pid that had the name, or NPID_NONE.  ERR_BUSY, ERR_NOMEM. */
+/* Registers pid under the name, also when another process has the name; the caller keeps the bounds.  *before
+ * (unless NULL) gets the pid that had the name, or NPID_NONE.  ERR_NOMEM: nothing has changed. */
 int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) MUST_CHECK;
 
 /* Removes the name; with a token other than 0, only if it is that registration's.  False: nothing was
@@ -45,12 +45,8 @@ bool names_unregister(struct names *n, const char *name, uint64_t token);
 void names_each(struct names *n, void (*fn)(void *data, const char *name, npid pid, uint64_t token),
                 void *data);
 
-/* Removes all names of a pid (names_drop), or of all pids of a node's incarnation (names_drop_node), and
- * returns how many.  Then calls gone (unless NULL) for each; the lock is not held, so gone may use the table.
- */
-typedef void names_gone(void *data, const char *name, npid pid, uint64_t token);
-size_t names_drop(struct names *n, npid pid, names_gone *gone, void *data);
-size_t names_drop_node(struct names *n, uint32_t incarnation, names_gone *gone, void *data);
+/* Removes all names of a pid, and returns how many. */
+size_t names_drop(struct names *n, npid pid);
 
 size_t names_count(struct names *n);
 

@@ -6,6 +6,7 @@
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/transport.h"
+#include "agent/wiring.h"
 #include "base/buf.h"
 #include "base/clock.h"
 
@@ -59,7 +60,7 @@ struct agent_host *agent_host_new(void) {
                              .console = NPID_NONE,
                              .wake = wake};
   a->vm = vm_new(&config, &e);
-  if (!a->vm || rpc_init(a) || flow_init(a) || registry_init(a)) abort();
+  if (!a->vm || rpc_init(a) || flow_init(a) || agent_make_registry(a)) abort();
   make_mesh(a);
   return h;
 }
@@ -70,7 +71,7 @@ void agent_host_free(struct agent_host *h) {
   rpc_finish(a);
   mesh_finish(a->mesh);
   kernel_finish(a);
-  registry_finish(a);
+  registry_finish(a->registry);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   if (uv_loop_close(&a->loop)) abort();
   mesh_free(a->mesh);
@@ -104,12 +105,17 @@ static void route(struct agent_host *h, struct signal *s) {
   }
 }
 
-void agent_host_pump(struct agent_host *h) {
+static void route_all(struct agent_host *h) {
   for (struct signal *s; (s = vm_host_take(h->agent.vm));)
     for (struct signal *next; s; s = next) {
       next = s->next;
       route(h, s);
     }
+}
+
+void agent_host_pump(struct agent_host *h) {
+  do route_all(h);
+  while (registry_flush(h->agent.registry));
   uv_run(&h->agent.loop, UV_RUN_NOWAIT);
 }
 

@@ -302,9 +302,13 @@ bool net_step_of(struct net *net, enum net_kind kind) {
   return false;
 }
 
+static bool user_idle(struct net *net) {
+  return net->user && net->user->idle(net);
+}
+
 bool net_run(struct net *net) {
   for (int i = 0; i < 100000; i++)
-    if (!net_step(net)) return true;
+    if (!net_step(net) && !user_idle(net)) return true;
   return false;
 }
 
@@ -338,11 +342,11 @@ static void fire(uv_timer_t *t) {
   t->timer_cb(t);
 }
 
-bool net_pass(struct net *net, int ms) {
+static bool pass(struct net *net, int ms, bool (*between)(struct net *net)) {
   uint64_t until = net->now + (uint64_t)ms;
   for (int i = 0; i < 100000; i++) {
     struct earliest e = {0};
-    if (!net_run(net)) return false;
+    if (!between(net)) return false;
     for (int j = 0; j < NET_NODES; j++)
       if (net->node[j].alive && !net->node[j].frozen) uv_walk(&net->node[j].loop, look_at, &e);
     if (!e.timer || e.due > until) break;
@@ -350,7 +354,20 @@ bool net_pass(struct net *net, int ms) {
     fire(e.timer);
   }
   set_clocks(net, until);
-  return net_run(net);
+  return between(net);
+}
+
+bool net_pass(struct net *net, int ms) {
+  return pass(net, ms, net_run);
+}
+
+static bool run_nothing(struct net *net) {
+  (void)net;
+  return true;
+}
+
+void net_tick(struct net *net, int ms) {
+  if (!pass(net, ms, run_nothing)) abort();
 }
 
 void net_cut(struct net_node *from, const struct net_node *to, bool cut) {
@@ -372,12 +389,14 @@ static int64_t number_of(const struct signal *s) {
   return term_get_int(&r, &n) ? n : 0;
 }
 
-static json_t *on_snapshot(void *data) {
+static json_t *on_snapshot(void *data, uint32_t incarnation) {
+  (void)incarnation;
   struct net_node *n = data;
   return n->no_memory ? NULL : json_pack("[s]", n->name);
 }
 
-static void on_synced(void *data, const json_t *names) {
+static void on_synced(void *data, uint32_t incarnation, const json_t *names) {
+  (void)incarnation;
   struct net_node *n = data;
   n->synced += json_array_size(names) == 1;
 }
@@ -492,13 +511,15 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                .connect_timeout_ms = connect_timeout_ms,
                                .transport = &fake,
                                .carrier = n};
-  if (mesh_new(&config, &events, n, &n->mesh)) abort();
+  if (mesh_new(&config, net->user ? net->user->events : &events, n, &n->mesh)) abort();
+  if (net->user) net->user->started(n);
   return n;
 }
 
 void net_stop(struct net_node *n) {
   if (!n->alive) return;
   mesh_finish(n->mesh);
+  if (n->net->user) n->net->user->stopping(n);
   n->alive = false;
   uv_run(&n->loop, UV_RUN_DEFAULT);
   if (uv_loop_close(&n->loop)) abort();

@@ -22,6 +22,7 @@ struct net_pair { /* messages from one node to another, numbered from 1 */
 
 struct net_node {
   struct net *net;
+  void *user;       /* of the test */
   const char *name; /* name@host */
   uint16_t port;
   uint32_t creation;
@@ -40,7 +41,18 @@ struct net_node {
   bool frozen;                     /* what is sent to it waits, and its timers do not fire */
 };
 
+/* What uses the meshes, in the place of this module's own user, which counts what happens and checks the
+ * order of messages. */
+struct net_user {
+  const struct mesh_events *events; /* their data is the struct net_node */
+  void (*started)(struct net_node *n);
+  void (*stopping)(struct net_node *n); /* the mesh is finished, and the loop runs once more */
+  bool (*idle)(struct net *net);        /* no step is due: true when something was done */
+};
+
 struct net {
+  const struct net_user *user; /* NULL: this module's own; to be set before net_start */
+  void *context;               /* of the user */
   struct net_node node[NET_NODES];
   bool cut[NET_NODES][NET_NODES]; /* bytes of the first node do not reach the second; they wait */
   int64_t rejoin_ms;              /* of all nodes that start from now on */
@@ -70,6 +82,8 @@ bool net_run(struct net *net);
 /* Lets time pass: fires the timers of all nodes as they are due, and runs all steps in between.  False when
  * steps never end. */
 bool net_pass(struct net *net, int ms);
+/* The same, but runs no step. */
+void net_tick(struct net *net, int ms);
 /* Cuts one direction between two nodes, or heals it.  Connections are made in both directions or not at all.
  */
 void net_cut(struct net_node *from, const struct net_node *to, bool cut);

@@ -34,16 +34,35 @@ static void test_small_calls(struct agent_host *h) {
 }
 
 static void test_names(struct agent_host *h) {
-  struct witness w;
+  struct witness w, other;
+  char text[256];
   witness_begin(h, &w);
+  witness_begin(h, &other);
   is(call(h, term_build("ssp", "register", "db", w.hosted.pid)), "true true", "a name is registered");
-  is(call(h, term_build("ssp", "register", "db", w.hosted.pid)), "true false", "once");
-  is(call(h, term_build("ssp", "re_register", "db", w.hosted.pid)), "true true", "or by force");
+  is(call(h, term_build("ssp", "register", "db", w.hosted.pid)), "true true", "which may be done again");
+  is(call(h, term_build("ssp", "register", "db", other.hosted.pid)), "true false", "for one process alone");
+  is(call(h, term_build("ssp", "re_register", "db", other.hosted.pid)), "true true", "or by force");
+  agent_host_call(h, h->far, term_build("sspb", "name_register", "web", w.hosted.pid, 0), text);
+  ok(!strncmp(text, "true true ", 10) && atoll(text + 10) > 0, "another node may register our process: %s",
+     text);
+  agent_host_call(h, h->far, term_build("sspb", "name_register", "web", npid_make(h->farther, 5), 0), text);
+  ok(refused(text, "no_process"), "but no process of a third node");
+  uint64_t token = 0;
+  names_whereis(h->agent.globals, "web", &token);
+  agent_host_call(h, h->far, term_build("ssi", "name_unregister", "web", (int64_t)token + 1), text);
+  is(text, "true false 0", "it may remove that registration");
+  agent_host_call(h, h->far, term_build("ssi", "name_unregister", "web", (int64_t)token), text);
+  ok(!strncmp(text, "true true ", 10), "by its token");
+  agent_host_call(h, h->far, term_build("ss", "name_unregister", "web"), text);
+  ok(refused(text, "usage"), "which must be given");
+  agent_host_call(h, h->far, term_build("ss", "names", "nonsense"), text);
+  is(text, "true", "what cannot be read of a peer's names is left out");
   ok(refused(call(h, term_build("ssp", "register", "", w.hosted.pid)), "bad_name"), "a name is not empty");
   ok(refused(call(h, term_build("ss", "register", "db")), "bad_pid"), "and belongs to a pid");
   is(call(h, term_build("ss", "unregister", "db")), "true true", "it is taken away");
   is(call(h, term_build("ss", "unregister", "db")), "true false", "once");
   witness_end(&w);
+  witness_end(&other);
   agent_host_pump(h);
 }
 

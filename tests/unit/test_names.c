@@ -6,18 +6,9 @@
 #include <stdlib.h>
 
 struct tally {
-  struct names *names;
   size_t count;
   uint64_t tokens;
 };
-
-/* Looks into the table: the lock must not be held. */
-static void on_gone(void *data, const char *name, npid pid, uint64_t token) {
-  struct tally *t = data;
-  (void)pid;
-  t->count += names_whereis(t->names, name, NULL) == NPID_NONE;
-  t->tokens += token;
-}
 
 static void on_each(void *data, const char *name, npid pid, uint64_t token) {
   struct tally *t = data;
@@ -35,7 +26,7 @@ static void test_register(struct names *n) {
   ok(names_replace(n, "x", b, 13, &before) == 0 && before == a && names_whereis(n, "x", &token) == b &&
          token == 13,
      "replaced");
-  ok(names_drop(n, a, NULL, NULL) == 0 && names_count(n) == 1, "and it is no longer the first one's");
+  ok(names_drop(n, a) == 0 && names_count(n) == 1, "and it is no longer the first one's");
   ok(names_replace(n, "x", b, 14, &before) == 0 && before == b && names_whereis(n, "x", &token) == b &&
          token == 14,
      "replaced by itself: a new token");
@@ -54,7 +45,7 @@ static void test_of(struct names *n) {
   names_unregister(n, "two", 0);
   ok(names_of(n, 7, out, sizeof out) && !strcmp(out, "one"), "or what is left");
   ok(!names_of(n, 7, out, 3) && !strcmp(out, "one"), "a name that does not fit is not told");
-  names_drop(n, 7, NULL, NULL);
+  names_drop(n, 7);
   ok(!names_of(n, 7, out, sizeof out), "and nothing once they are gone");
 }
 
@@ -71,7 +62,7 @@ static void test_bound(struct names *n) {
   ok(strstr(names_refusal(ERR_BUSY), "1024 names"), "which is told");
   ok(names_register(n, "more", b, 0) == 0, "another may have more");
   ok(names_unregister(n, "n7", 0) && names_register(n, "less", a, 0) == 0, "and it, too, once it has fewer");
-  ok(names_drop(n, a, NULL, NULL) == NAMES_OF_ONE_MAX && names_drop(n, b, NULL, NULL) == 1, "all of them go");
+  ok(names_drop(n, a) == NAMES_OF_ONE_MAX && names_drop(n, b) == 1, "all of them go");
 }
 
 static void test_drop(struct names *n) {
@@ -81,16 +72,15 @@ static void test_drop(struct names *n) {
     snprintf(name, sizeof name, "n%d", (int)i);
     bad += names_register(n, name, npid_make(i % 2 ? 5 : 0, i % 10), i) != 0;
   }
-  struct tally seen = {.names = n}, gone = {.names = n}, far = {.names = n};
+  struct tally seen = {0};
   names_each(n, on_each, &seen);
   ok(!bad && seen.count == 100 && seen.tokens == 4950, "each entry is met once");
-  ok(names_drop(n, npid_make(0, 4), on_gone, &gone) == 10 && gone.count == 10 && gone.tokens == 490,
-     "a process's names go together, and are gone when it is told");
-  ok(names_drop(n, npid_make(0, 4), on_gone, &gone) == 0 && gone.count == 10, "only once");
-  ok(names_drop_node(n, 5, on_gone, &far) == 50 && far.count == 50 && far.tokens == 2500,
-     "a node's names go together");
-  ok(names_count(n) == 40 && names_drop_node(n, 0, NULL, NULL) == 40 && names_count(n) == 0,
-     "the others stay until theirs");
+  ok(names_drop(n, npid_make(0, 4)) == 10 && names_count(n) == 90 &&
+         names_whereis(n, "n4", NULL) == NPID_NONE && names_whereis(n, "n2", NULL) == npid_make(0, 2),
+     "a process's names go together, and no other's");
+  ok(names_drop(n, npid_make(0, 4)) == 0, "only once");
+  for (uint64_t i = 0; i < 20; i++) names_drop(n, npid_make(i % 2 ? 5 : 0, i / 2));
+  ok(names_count(n) == 0, "the others stay until theirs do");
 }
 
 /* Random steps on the table and on an array that models it; chains get all lengths. */
@@ -107,7 +97,7 @@ static void test_against_model(struct names *n) {
     snprintf(name, sizeof name, "k%d", k);
     switch (random() % 16) {
     case 0:
-      names_drop(n, pid, NULL, NULL);
+      names_drop(n, pid);
       for (int j = 0; j < KEYS; j++) model[j] = model[j] == pid ? NPID_NONE : model[j];
       break;
     case 1:
@@ -135,8 +125,10 @@ static void test_against_model(struct names *n) {
   size_t live = 0, left = names_count(n);
   for (int k = 0; k < KEYS; k++) live += model[k] != NPID_NONE;
   ok(!wrong && live == left, "%d random steps agree with an array", STEPS);
-  ok(names_drop_node(n, 0, NULL, NULL) + names_drop_node(n, 1, NULL, NULL) == live && !names_count(n),
-     "every chain is whole");
+  size_t dropped = 0;
+  for (uint64_t p = 0; p < PIDS; p++)
+    dropped += names_drop(n, npid_make(0, p)) + names_drop(n, npid_make(1, p));
+  ok(dropped == live && !names_count(n), "every chain is whole");
 }
 
 enum { THREADS = 3, ROUNDS = 5000 };
@@ -156,7 +148,7 @@ static void *work(void *data) {
     w->wrong += names_register(w->names, "shared", w->pid, i) == ERR_NOMEM;
     names_whereis(w->names, "shared", NULL);
     w->wrong += names_whereis(w->names, own, NULL) != w->pid;
-    w->wrong += names_drop(w->names, w->pid, NULL, NULL) < 1;
+    w->wrong += names_drop(w->names, w->pid) < 1;
   }
   return NULL;
 }

@@ -108,7 +108,7 @@ static bool work_names(void) {
     snprintf(name, sizeof name, "name%d", (int)i);
     good = !names_register(names, name, npid_make(0, i % 7 + 1), i);
   }
-  if (names) names_drop(names, npid_make(0, 3), NULL, NULL);
+  if (names) names_drop(names, npid_make(0, 3));
   names_free(names);
   return good;
 }
@@ -187,7 +187,8 @@ static bool work_vm(void) {
 
 /* --- the registry of a node without peers --- */
 
-static void note(void *data, const struct error *e, bool yes) {
+static void note(void *data, const struct error *e, bool yes, uint64_t token) {
+  (void)token;
   *(bool *)data = !e && yes;
 }
 
@@ -199,17 +200,18 @@ static bool work_registry(void) {
   struct agent_host *h = agent_host_new();
   witness_begin(h, &w);
   fail_at = armed;
-  registry_register(&h->agent, "one", w.hosted.pid, false, note, &taken);
+  struct registry *g = h->agent.registry;
+  registry_register(g, "one", w.hosted.pid, false, note, &taken);
   agent_host_pump(h);
-  json_t *names = registry_snapshot(&h->agent);
-  bool told = json_array_size(names) == 1;
+  json_t *names = registry_link_begin(g, h->far);
+  bool told = json_array_size(json_object_get(names, "claims")) == 1;
   json_decref(names);
-  json_t *theirs = json_pack("[[s, s, i]]", "two", "<far@there.5.7>", 9);
-  registry_merge(&h->agent, theirs);
+  json_t *theirs = json_pack("{s:i, s:[[s, i, i, i, i]]}", "highest", 9, "claims", "two", 5, 9, 9, 0);
+  registry_link_synced(g, h->far, theirs);
   json_decref(theirs);
   bool merged = names_whereis(h->agent.globals, "two", NULL) != NPID_NONE;
-  registry_node_down(&h->agent, h->far);
-  registry_unregister(&h->agent, "one", note, &given);
+  registry_link_down(g, h->far);
+  registry_unregister(g, "one", note, &given);
   agent_host_pump(h);
   fail_at = 0;
   witness_end(&w);

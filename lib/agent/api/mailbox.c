@@ -62,7 +62,8 @@ static const struct hosted_class mailbox_class = {.kind = "client",
                                                   .exit = client_exit,
                                                   .free = mailbox_free};
 
-static void on_named(void *data, const struct error *e, bool yes) {
+static void on_named(void *data, const struct error *e, bool yes, uint64_t token) {
+  (void)token;
   struct mailbox *m = data;
   struct error taken;
   if (!e && !yes) error_set(&taken, ERR_NAME_TAKEN, "%s: the name is taken", m->name);
@@ -98,12 +99,12 @@ void api_mailbox(struct request *r) {
   npid pid = m->client.hosted.pid;
   snprintf(m->name, sizeof m->name, "%s", name ? name : "");
   if (!name) {
-    on_named(m, NULL, true);
+    on_named(m, NULL, true, 0);
   } else if (!local) {
-    registry_register(a, name, pid, false, on_named, m);
+    registry_register(a->registry, name, pid, false, on_named, m);
   } else {
     int code = names_register(a->names, name, pid, 0);
     if (code) error_set(&e, code, "%s: %s", name, names_refusal(code));
-    on_named(m, code ? &e : NULL, true);
+    on_named(m, code ? &e : NULL, true, 0);
   }
 }

@@ -60,13 +60,6 @@ void api_names_get(struct request *r) {
     respond_json(r, 200, name_json(request_agent(r), name, pid, token));
 }
 
-static void respond_named(struct request *r, enum scope scope) {
-  uint64_t token = 0;
-  const char *name = request_segment(r);
-  npid pid = names_whereis(table(r, scope), name, &token);
-  respond_json(r, 200, name_json(request_agent(r), name, pid, token));
-}
-
 static void respond_taken(struct request *r, enum scope scope) {
   struct agent *a = request_agent(r);
   char text[NPID_TEXT_SIZE];
@@ -77,14 +70,31 @@ static void respond_taken(struct request *r, enum scope scope) {
                pid == NPID_NONE ? "" : text);
 }
 
-static void on_registered(void *data, const struct error *e, bool yes) {
-  struct request *r = data;
+struct registering { /* a registration that the registry carries out */
+  struct request *request;
+  npid pid;
+};
+
+static void on_registered(void *data, const struct error *e, bool yes, uint64_t token) {
+  struct registering *k = data;
+  struct request *r = k->request;
   if (e)
     respond_error(r, e);
   else if (yes)
-    respond_named(r, SCOPE_GLOBAL);
+    respond_json(r, 200, name_json(request_agent(r), request_segment(r), k->pid, token));
   else
     respond_taken(r, SCOPE_GLOBAL);
+  free(k);
+}
+
+static void register_global(struct request *r, npid pid) {
+  struct registering *k = malloc(sizeof *k);
+  if (!k) {
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return;
+  }
+  *k = (struct registering){r, pid};
+  registry_register(request_agent(r)->registry, request_segment(r), pid, false, on_registered, k);
 }
 
 /* Local names are for local processes, as in Erlang. */
@@ -99,7 +109,7 @@ static void register_local(struct request *r, npid pid) {
   else if (code)
     respond_code(r, code, "%s", names_refusal(code));
   else
-    respond_named(r, SCOPE_LOCAL);
+    respond_json(r, 200, name_json(request_agent(r), request_segment(r), pid, 0));
 }
 
 void api_names_put(struct request *r) {
@@ -121,10 +131,11 @@ void api_names_put(struct request *r) {
   if (scope == SCOPE_LOCAL)
     register_local(r, pid);
   else
-    registry_register(a, request_segment(r), pid, false, on_registered, r);
+    register_global(r, pid);
 }
 
-static void on_unregistered(void *data, const struct error *e, bool yes) {
+static void on_unregistered(void *data, const struct error *e, bool yes, uint64_t token) {
+  (void)token;
   struct request *r = data;
   if (e)
     respond_error(r, e);
@@ -138,7 +149,7 @@ void api_names_delete(struct request *r) {
   enum scope scope = scope_of(r, request_query(r, "scope"));
   if (scope == SCOPE_BAD) return;
   if (scope == SCOPE_GLOBAL)
-    registry_unregister(request_agent(r), request_segment(r), on_unregistered, r);
+    registry_unregister(request_agent(r)->registry, request_segment(r), on_unregistered, r);
   else
-    on_unregistered(r, NULL, names_unregister(request_agent(r)->names, request_segment(r), 0));
+    on_unregistered(r, NULL, names_unregister(request_agent(r)->names, request_segment(r), 0), 0);
 }

@@ -1,6 +1,7 @@
 /* The node itself and the nodes it is connected to: /v1/node, /v1/nodes, /metrics. */
 #include "agent/api/routes.h"
 #include "agent/http/server.h"
+#include "agent/kernel/registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
 #include "base/buf.h"
@@ -50,6 +51,7 @@ void api_metrics(struct request *r) {
   struct server_stats server;
   vm_stats(a->vm, &vm);
   server_stats(a, &server);
+  struct registry_counts names = registry_counts(a->registry);
   const struct {
     const char *name, *type, *help;
     int64_t value;
@@ -60,6 +62,14 @@ void api_metrics(struct request *r) {
       {"node_spawned_total", "counter", "Green threads spawned.", vm.spawned},
       {"node_messages_total", "counter", "Messages delivered to green threads.", vm.messages},
       {"node_global_names", "gauge", "Names in the global registry.", (int64_t)names_count(a->globals)},
+      {"node_own_global_names", "gauge", "Those of this node's processes.", (int64_t)names.names},
+      {"node_name_registrations_total", "counter", "Global names given to processes of this node.",
+       (int64_t)names.registered},
+      {"node_name_conflicts_total", "counter",
+       "Global names that processes of this node have lost in conflicts.", (int64_t)names.conflicts},
+      {"node_name_resyncs_total", "counter",
+       "Times that the names of another node were not the ones known here, and were asked for again.",
+       (int64_t)names.resyncs},
       {"node_connections", "gauge", "Connections to the port that have proved the cookie.",
        server.connections},
       {"node_unproved_connections", "gauge", "Connections to the port that have not.", server.unproved},

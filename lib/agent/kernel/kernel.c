@@ -180,7 +180,8 @@ static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_r
 
 /* --- names ---------------------------------------------------------------------------------------------- */
 
-static void on_named(void *data, const struct error *e, bool yes) {
+static void on_named(void *data, const struct error *e, bool yes, uint64_t token) {
+  (void)token;
   struct pending *k = data;
   if (e)
     call_refuse(k->agent, k->call, e);
@@ -189,20 +190,32 @@ static void on_named(void *data, const struct error *e, bool yes) {
   free(k);
 }
 
+static void on_named_here(void *data, const struct error *e, bool yes, uint64_t token) {
+  struct pending *k = data;
+  if (e)
+    call_refuse(k->agent, k->call, e);
+  else
+    call_answer_take(k->agent, k->call, term_build("bi", (int)yes, (int64_t)token));
+  free(k);
+}
+
+static bool get_name(struct agent *a, struct signal *call, struct term_reader *r, char out[256]) {
+  struct error e = {0};
+  if (get_text(r, out, 256) && !procname_check(out, &e)) return true;
+  call_refuse_code(a, call, ERR_BAD_NAME, e.code ? e.text : NULL);
+  return false;
+}
+
 static void do_register(struct agent *a, struct signal *call, struct term_reader r, bool force) {
-  char name[256] = "";
+  char name[256];
   npid pid;
-  struct error e;
-  if (!get_text(&r, name, sizeof name) || procname_check(name, &e)) {
-    call_refuse_code(a, call, ERR_BAD_NAME, *name ? e.text : NULL);
-    return;
-  }
+  if (!get_name(a, call, &r, name)) return;
   if (!term_get_pid(&r, &pid)) {
     call_refuse_code(a, call, ERR_BAD_PID, NULL);
     return;
   }
   struct pending *k = pending_new(a, call);
-  if (k) registry_register(a, name, pid, force, on_named, k);
+  if (k) registry_register(a->registry, name, pid, force, on_named, k);
 }
 
 static void op_register(struct agent *a, struct signal *call, struct term_reader r) {
@@ -214,12 +227,42 @@ static void op_re_register(struct agent *a, struct signal *call, struct term_rea
 
 static void op_unregister(struct agent *a, struct signal *call, struct term_reader r) {
   char name[256];
-  if (!get_text(&r, name, sizeof name)) {
-    call_refuse_code(a, call, ERR_BAD_NAME, NULL);
+  if (!get_name(a, call, &r, name)) return;
+  struct pending *k = pending_new(a, call);
+  if (k) registry_unregister(a->registry, name, on_named, k);
+}
+
+/* ["name_register", name, pid, force], from another node: the process is of this node.  [done, token]. */
+static void op_name_register(struct agent *a, struct signal *call, struct term_reader r) {
+  char name[256];
+  npid pid;
+  if (!get_name(a, call, &r, name)) return;
+  if (!term_get_pid(&r, &pid) || !npid_is_local(pid)) {
+    call_refuse_code(a, call, ERR_NO_PROCESS, NULL);
+    return;
+  }
+  bool force = term_next(&r).tag == TERM_TRUE;
+  struct pending *k = pending_new(a, call);
+  if (k) registry_register(a->registry, name, pid, force, on_named_here, k);
+}
+
+/* ["name_unregister", name, token], from another node: the registration is of this node.  [done, token]. */
+static void op_name_unregister(struct agent *a, struct signal *call, struct term_reader r) {
+  char name[256];
+  int64_t token;
+  if (!get_name(a, call, &r, name)) return;
+  if (!term_get_int(&r, &token)) {
+    call_refuse_code(a, call, ERR_USAGE, "name_unregister wants a name and a token");
     return;
   }
   struct pending *k = pending_new(a, call);
-  if (k) registry_unregister(a, name, on_named, k);
+  if (k) registry_unregister_own(a->registry, name, (uint64_t)token, on_named_here, k);
+}
+
+/* What a peer's registry says. */
+static void op_names(struct agent *a, struct signal *call, struct term_reader r) {
+  if (call->from == npid_kernel_of(call->from)) registry_heard(a->registry, npid_incarnation(call->from), r);
+  call_answer(a, call, NULL);
 }
 
 /* ["send", name, [values…]]: a message to a local name of this node.  A caller that wants an answer waits for
@@ -302,6 +345,7 @@ static const struct op {
   const char *name;
   void (*run)(struct agent *a, struct signal *call, struct term_reader args);
 } ops[] = {
+    {"names", op_names},
     {"spawn", op_spawn},
     {"exec", op_spawn},
     {"connect", op_connect},
@@ -318,9 +362,8 @@ static const struct op {
     {"alive", op_alive},
     {"hold", flow_op_hold},
     {"room", flow_op_room},
-    {"name_claim", registry_op_claim},
-    {"name_put", registry_op_put},
-    {"name_drop", registry_op_drop},
+    {"name_register", op_name_register},
+    {"name_unregister", op_name_unregister},
 };
 
 static void on_call(struct agent *a, struct signal *s) {
@@ -342,7 +385,7 @@ void kernel_signal(struct agent *a, struct signal *s) {
   case SIGNAL_ROOM: flow_room(a, s->from); break;
   case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
   case SIGNAL_DOWN:
-    registry_down(a, s);
+    if (npid_is_local(s->from)) registry_down(a->registry, s->from);
     follower_free(find_follower(a, s->from));
     break;
   default: break; /* the kernel is linked to no process, and takes no messages */

@@ -1,340 +1,1257 @@
-/* Invariant: agent->globals holds the registrations that this node knows; it changes only here.  A
- * claim exists at the arbiter from its admission until all members have answered or failed, and is answered
- * once.  The kernel monitors a process of this node from its first global name to its end. */
+/* Invariant: `claims` has what this node says of its own names (the claims of `self`), and what each peer has
+ * said over its link (the claims of the link).  A change of the own claims and its row in `changes` are made
+ * together.  Each registration under way is in `pending` under its name, in one queue according to its stage,
+ * and in the list of its process; it ends once, in end_pending.
+ *
+ * The orderings that the registry relies on:
+ *
+ *  - Lines of one link, in one direction, arrive in the order in which they were written, and none is missing
+ *    while the link is up.  A link begins with the snapshot (registry_link_begin); from then on every flush
+ *    goes to it.  So a peer has, after each line, what this node said when it wrote the line.  A change that
+ *    waits for the flush while the snapshot is taken is sent twice, in order; putting or dropping what has
+ *    been put or dropped changes nothing.
+ *  - A heartbeat with a version is such a line, and registry_version flushes first: version and names compare
+ *    exactly at the peer, whenever it comes.
+ *  - Within a flush changes go before requests: an arbiter that reads a request has every earlier drop of its
+ *    home.  A release follows its request over the same link, so the arbiter has granted or refused by then.
+ *  - A process is watched before the arbiter is asked, and the end of the process and the grant are both
+ * heard on this thread: whichever comes second finds what the first has done.  So no name outlives its
+ * process.
+ *  - Nothing is assumed between two links.  Two homes may hold grants for one name, of two arbiters, when
+ *    their views of the cluster differ; both then publish, each hears of the other's claim over the link
+ *    between them, and the younger one withdraws (claims.h).
+ *  - A late grant is void: its number is no longer in `asked`, and its release is under way.  A grant that
+ *    has waited here for half of the lease is void, too, as the arbiter may give the name to another. */
 #include "agent/kernel/registry.h"
 
-#include "agent/kernel/rpc.h"
-#include "agent/mesh/mesh.h"
-#include "agent/send.h"
-#include "base/clock.h"
-#include "base/map.h"
-#include "wire/json.h"
+#include "agent/kernel/claims.h"
+#include "base/ring.h"
+#include "core/procname.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-struct registry {
-  struct map monitored; /* pid of a process of this node that the kernel monitors → any value */
-  uint64_t last_token;
+enum {
+  AGAIN_MS = 20,       /* until a name that is locked for another home is asked for again */
+  CHUNK = 1000,        /* rows of a line */
+  LOG_AGAIN_MS = 60000 /* a peer whose names differ is logged at most this often */
+};
+#define TOKEN_MAX (INT64_C(1) << 62)
+
+/* What an arbiter says instead of a token. */
+enum { GRANT_TAKEN = 0, GRANT_AGAIN = -1 };
+
+/* The flags of a cast: see send_to. */
+enum { CAST_WANT_ALL = 1, CAST_FIRST = 2, CAST_LAST = 4 };
+
+struct rows { /* encoded rows that wait for the flush */
+  struct term_writer w;
+  uint32_t count;
 };
 
-int registry_init(struct agent *a) {
-  a->registry = calloc(1, sizeof *a->registry);
-  return a->registry ? 0 : ERR_NOMEM;
+struct round { /* the changes of one flush, on their way to the peers */
+  struct ring queue;
+  uint64_t number;
+  int64_t since_ms;
+  int open; /* peers that have not acknowledged them */
+  struct ring pending;
+};
+
+struct expect { /* a peer is to acknowledge a round */
+  struct expect *next;
+  struct round *round;
+};
+
+struct link {
+  struct ring all;
+  struct home home;
+  uint64_t rank;
+  bool synced, suspected;
+  bool slow;                /* has not answered in time, and was not heard since */
+  bool gone;                /* lost during a walk over the links, which frees it */
+  bool wants_all, want_all; /* the peer asked for all names of this node; this node will ask for the peer's */
+  uint32_t mark;            /* of the peer's last whole snapshot */
+  int64_t logged_ms;        /* when a difference was last logged; 0: never */
+  uint64_t have;            /* the peer's round that is to be acknowledged; 0: none */
+  struct rows requests, grants;
+  struct expect *expects, **expects_end;
+  struct ring asked;  /* registrations that wait for the peer's grant */
+  struct ring leases; /* given to the peer */
+};
+
+struct lease { /* a name that is granted to a home, and not yet published */
+  struct ring queue, of_link;
+  struct link *link;
+  uint64_t id; /* the number of the request */
+  int64_t since_ms;
+  char name[];
+};
+
+struct waiter {
+  struct waiter *next;
+  registry_done *done;
+  void *data;
+  npid pid;
+  bool force;
+};
+
+enum stage { STAGE_NEW, STAGE_ASKING, STAGE_AGAIN, STAGE_PUBLISHING, STAGE_ENDED };
+
+struct pending { /* a registration, or an unregistration, whose pid is NPID_NONE, under way */
+  enum stage stage;
+  struct ring queue; /* asking, again, the round's, ended */
+  struct ring at_arbiter, of_process;
+  npid pid;
+  bool force;
+  uint64_t id, token;
+  struct link *arbiter;
+  int64_t began_ms, since_ms;
+  struct waiter *waiters, *behind; /* who wants its outcome; what begins after it */
+  int code;                        /* the outcome: 0 or an error, and what was wrong */
+  const char *what;
+  bool yes;
+  char name[];
+};
+
+struct holder { /* a watched process */
+  npid pid;
+  struct ring claims, pending;
+};
+
+struct registry {
+  struct registry_config config;
+  const struct registry_host *host;
+  void *data;
+
+  struct claims claims;
+  struct home self;
+  uint64_t rank;
+  uint64_t highest; /* token seen */
+  struct map holders;
+
+  struct ring links;
+  struct map by_node;
+  bool walking; /* over the links */
+
+  struct rows changes;
+  uint64_t rounds; /* begun so far */
+  struct round *open_round;
+  struct ring waiting; /* rounds, oldest first */
+
+  struct map pending, asked; /* by name; by the number of the request */
+  size_t pending_count;
+  uint64_t last_id;
+  struct ring asking, again, ended;
+
+  struct map leases;
+  struct ring leased;
+
+  uint64_t registered, conflicts, resyncs;
+  bool dirty, finishing;
+  uv_prepare_t flush;
+  uv_timer_t tick;
+  int handles;
+};
+
+static int64_t now_of(const struct registry *g) {
+  return g->host->now_ms(g->data);
 }
 
-void registry_finish(struct agent *a) {
-  if (!a->registry) return;
-  map_finish(&a->registry->monitored);
-  free(a->registry);
-  a->registry = NULL;
+/* Has the flush run before the loop waits. */
+static void mark_dirty(struct registry *g);
+/* Has the tick run. */
+static void start_tick(struct registry *g);
+
+/* --- tokens and ranks ----------------------------------------------------------------------------------- */
+
+static void saw_token(struct registry *g, int64_t token) {
+  if (token > 0 && token < TOKEN_MAX && (uint64_t)token > g->highest) g->highest = (uint64_t)token;
 }
 
-/* --- tokens and arbiters -------------------------------------------------------------------------------- */
-
-/* Microseconds since 1970, and more than any token seen: tokens rise, and the older registration has the
- * smaller. */
-static uint64_t new_token(struct registry *g) {
-  uint64_t now = (uint64_t)clock_wall_us();
-  g->last_token = now > g->last_token ? now : g->last_token + 1;
-  return g->last_token;
+/* Microseconds since 1970, and more than any token seen. */
+static int64_t new_token(struct registry *g) {
+  int64_t now = g->host->wall_us(g->data);
+  g->highest++;
+  saw_token(g, now);
+  return (int64_t)g->highest;
 }
 
-static void saw_token(struct registry *g, uint64_t token) {
-  if (token > g->last_token) g->last_token = token;
-}
-
-/* FNV-1a, then a finalizer (MurmurHash3's) so that near names rank far apart. */
-static uint64_t rank(const char *name, const char *node) {
+static uint64_t hash_text(const char *text) {
   uint64_t h = UINT64_C(14695981039346656037);
-  for (const char *s = name; *s; s++) h = (h ^ (unsigned char)*s) * UINT64_C(1099511628211);
-  for (const char *s = node; *s; s++) h = (h ^ (unsigned char)*s) * UINT64_C(1099511628211);
+  for (const char *s = text; *s; s++) h = (h ^ (unsigned char)*s) * UINT64_C(1099511628211);
+  return h;
+}
+
+/* The rank of a node for a name: a hash of both, with MurmurHash3's finalizer. */
+static uint64_t rank_of(uint64_t name, uint64_t node) {
+  uint64_t h = name ^ (node << 31 | node >> 33);
   h = (h ^ h >> 33) * UINT64_C(0xff51afd7ed558ccd);
   h = (h ^ h >> 33) * UINT64_C(0xc4ceb9fe1a85ec53);
   return h ^ h >> 33;
 }
 
-struct election {
-  const char *name;
-  uint64_t best;
-  npid kernel;
-};
-
-static void consider(void *data, const struct member *m) {
-  struct election *v = data;
-  uint64_t r = m->up ? rank(v->name, m->node) : 0;
-  if (r <= v->best) return;
-  v->best = r;
-  v->kernel = m->kernel;
+static bool answers(const struct link *l) {
+  return !l->gone && !l->suspected && !l->slow;
 }
 
-static npid arbiter(struct agent *a, const char *name) {
-  struct election v = {name, rank(name, a->self), NPID_KERNEL};
-  mesh_each(a->mesh, consider, &v);
-  return v.kernel;
-}
-
-/* --- the table of registrations --- */
-
-/* Monitors a process of this node that has a name, once. */
-static void monitor(struct agent *a, npid pid) {
-  struct registry *g = a->registry;
-  if (!npid_is_local(pid) || map_get_id(&g->monitored, pid)) return;
-  if (map_put_id(&g->monitored, pid, g))
-    log_line(&a->log, "out of memory: a name may outlive its process");
-  else
-    agent_send(a, SIGNAL_MONITOR, pid, NPID_KERNEL, vm_ref(a->vm), NULL);
-}
-
-static void tell_loser(struct agent *a, const char *name, npid loser, npid winner) {
-  if (!npid_is_local(loser)) return;
-  struct term *t = term_build("ssp", "name_conflict", name, winner);
-  agent_send(a, SIGNAL_MESSAGE, loser, NPID_KERNEL, NPID_NONE, t);
-  term_unref(t);
-}
-
-/* Takes a registration into the table, unless the table has an older one of that name (with force: in any
- * case), and tells the loser of a conflict.  True: it is in the table. */
-static bool adopt(struct agent *a, const char *name, npid pid, uint64_t token, bool force) {
-  uint64_t standing = 0;
-  npid before = names_whereis(a->globals, name, &standing);
-  saw_token(a->registry, token);
-  if (before != NPID_NONE && before != pid && !force && standing <= token) {
-    tell_loser(a, name, pid, before);
-    return false;
+/* The link to the arbiter of a name; NULL: it is this node. */
+static struct link *elect(const struct registry *g, const char *name) {
+  uint64_t hash = hash_text(name), best = rank_of(hash, g->rank);
+  struct link *arbiter = NULL;
+  for (struct ring *r = g->links.next; r != &g->links; r = r->next) {
+    struct link *l = RING_ENTRY(r, struct link, all);
+    if (!l->synced || !answers(l)) continue;
+    uint64_t rank = rank_of(hash, l->rank);
+    if (rank <= best) continue;
+    best = rank;
+    arbiter = l;
   }
-  if (names_replace(a->globals, name, pid, token, NULL)) return false;
-  if (before != NPID_NONE && before != pid && !force) tell_loser(a, name, before, pid);
-  monitor(a, pid);
-  return true;
+  return arbiter;
 }
 
-/* --- telling all members -------------------------------------------------------------------------------- */
+/* --- rows ----------------------------------------------------------------------------------------------- */
 
-struct round { /* one call to each member; it is over when all have answered or failed */
-  struct agent *agent;
-  struct term *args;
-  int open;
-  bool refused;
-  void (*over)(void *data, bool refused);
-  void *data;
-};
+static void rows_finish(struct rows *r) {
+  term_writer_finish(&r->w);
+  r->count = 0;
+}
 
-static void round_close(struct round *r) {
-  if (--r->open) return;
-  r->over(r->data, r->refused);
-  term_unref(r->args);
+static void rows_clear(struct rows *r) {
+  if (r->w.cap > 64 << 10) term_writer_finish(&r->w);
+  term_writer_clear(&r->w);
+  r->count = 0;
+}
+
+static void put_rows(struct term_writer *w, const struct rows *r) {
+  size_t at = term_open(w, TERM_LIST);
+  if (r && r->w.failed) w->failed = r->w.failed;
+  if (r) term_put_raw(w, r->w.data, r->w.len);
+  term_set_count(w, at, r ? r->count : 0);
+}
+
+/* [name, number, token], or [name, number, token, age, over] for one that replaced another by force. */
+static void row_of_claim(struct rows *rows, const struct claim *c) {
+  bool plain = c->terms.age == c->terms.token && !c->terms.over;
+  size_t at = term_open(&rows->w, TERM_LIST);
+  term_put_text(&rows->w, c->name);
+  term_put_int(&rows->w, (int64_t)npid_number(c->terms.pid));
+  term_put_int(&rows->w, (int64_t)c->terms.token);
+  if (!plain) {
+    term_put_int(&rows->w, (int64_t)c->terms.age);
+    term_put_int(&rows->w, (int64_t)c->terms.over);
+  }
+  term_set_count(&rows->w, at, plain ? 3 : 5);
+  rows->count++;
+}
+
+/* [name, token]: the registration is gone. */
+static void row_of_drop(struct rows *rows, const struct claim *c) {
+  size_t at = term_open(&rows->w, TERM_LIST);
+  term_put_text(&rows->w, c->name);
+  term_put_int(&rows->w, (int64_t)c->terms.token);
+  term_set_count(&rows->w, at, 2);
+  rows->count++;
+}
+
+/* [id, name, force]: a request; [id, name]: its release. */
+static void row_of_request(struct rows *rows, const struct pending *p, bool release) {
+  size_t at = term_open(&rows->w, TERM_LIST);
+  term_put_int(&rows->w, (int64_t)p->id);
+  term_put_text(&rows->w, p->name);
+  if (!release) term_put_bool(&rows->w, p->force);
+  term_set_count(&rows->w, at, release ? 2 : 3);
+  rows->count++;
+}
+
+/* [id, token], or GRANT_… in the place of the token. */
+static void row_of_grant(struct rows *rows, int64_t id, int64_t token) {
+  size_t at = term_open(&rows->w, TERM_LIST);
+  term_put_int(&rows->w, id);
+  term_put_int(&rows->w, token);
+  term_set_count(&rows->w, at, 2);
+  rows->count++;
+}
+
+/* The next value as a NUL-terminated process name in out; false when it is none. */
+static bool get_name(struct term_reader *r, char out[256]) {
+  const char *s;
+  size_t n;
+  if (!term_get_str(r, &s, &n) || n > 255 || memchr(s, 0, n)) return false;
+  memcpy(out, s, n);
+  out[n] = 0;
+  return !procname_check(out, NULL);
+}
+
+/* --- watched processes ---------------------------------------------------------------------------------- */
+
+/* The holder of a process of this node; the first use makes it and has the process watched.  NULL: out of
+ * memory. */
+static struct holder *holder_of(struct registry *g, npid pid) {
+  struct holder *h = map_get_id(&g->holders, pid);
+  if (h || !(h = malloc(sizeof *h))) return h;
+  h->pid = pid;
+  ring_init(&h->claims);
+  ring_init(&h->pending);
+  if (!map_put_id(&g->holders, pid, h)) {
+    if (!g->host->watch(g->data, pid)) return h;
+    map_remove_id(&g->holders, pid);
+  }
+  free(h);
+  return NULL;
+}
+
+/* --- the end of a registration -------------------------------------------------------------------------- */
+
+static void release(struct registry *g, struct pending *p) {
+  if (p->arbiter && !p->arbiter->gone) {
+    row_of_request(&p->arbiter->requests, p, true);
+    mark_dirty(g);
+  }
+}
+
+/* The arbiter's grant is here, or no longer waited for. */
+static void stop_asking(struct registry *g, struct pending *p, bool give_back) {
+  if (!p->id) return;
+  if (give_back) release(g, p);
+  map_remove_id(&g->asked, p->id);
+  ring_out(&p->at_arbiter);
+  p->arbiter = NULL;
+  p->id = 0;
+}
+
+/* The callbacks run in the flush. */
+static void end_pending(struct registry *g, struct pending *p, int code, const char *what, bool yes) {
+  if (p->stage == STAGE_ENDED) return;
+  stop_asking(g, p, true);
+  if (p->pid != NPID_NONE) map_remove(&g->pending, p->name);
+  ring_out(&p->of_process);
+  ring_out(&p->queue);
+  p->stage = STAGE_ENDED;
+  p->code = code;
+  p->what = what;
+  p->yes = yes;
+  ring_push(&g->ended, &p->queue);
+  mark_dirty(g);
+}
+
+static void tell_waiters(struct registry *g, const struct pending *p) {
+  struct error e;
+  if (p->code) error_set(&e, p->code, "%s: %s", p->name, p->what ? p->what : err_sentence(p->code));
+  for (struct waiter *w = p->waiters, *next; w; w = next) {
+    next = w->next;
+    g->pending_count--;
+    w->done(w->data, p->code ? &e : NULL, p->yes, p->token);
+    free(w);
+  }
+}
+
+static void begin_behind(struct registry *g, const struct pending *p) {
+  for (struct waiter *w = p->behind, *next; w; w = next) {
+    next = w->next;
+    g->pending_count--;
+    registry_register(g, p->name, w->pid, w->force, w->done, w->data);
+    free(w);
+  }
+}
+
+/* A registration that has been withdrawn between its end and its callback has not succeeded. */
+static void confirm(const struct registry *g, struct pending *p) {
+  if (!p->yes || p->pid == NPID_NONE) return;
+  const struct claim *own = claims_of(&g->claims, &g->self, p->name);
+  p->yes = own && own->terms.token == p->token;
+}
+
+static bool deliver_ended(struct registry *g) {
+  bool any = !ring_empty(&g->ended);
+  for (struct ring *r; (r = ring_first(&g->ended));) {
+    struct pending *p = RING_ENTRY(r, struct pending, queue);
+    ring_out(r);
+    confirm(g, p);
+    g->registered += p->yes && p->pid != NPID_NONE;
+    tell_waiters(g, p);
+    begin_behind(g, p);
+    free(p);
+  }
+  return any;
+}
+
+/* --- rounds: who has the changes ------------------------------------------------------------------------ */
+
+static void round_check(struct registry *g, struct round *r) {
+  if (r->open) return;
+  for (struct ring *at; (at = ring_first(&r->pending));)
+    end_pending(g, RING_ENTRY(at, struct pending, queue), 0, NULL, true);
+  ring_out(&r->queue);
   free(r);
 }
 
-static void on_told(void *data, const struct error *e, struct term_reader values) {
-  struct round *r = data;
-  if (!e && term_next(&values).tag == TERM_FALSE)
-    r->refused = true; /* an error does not count: a member that is lost cannot refuse */
-  round_close(r);
+/* The link no longer has to acknowledge rounds up to that number. */
+static void drop_expects(struct registry *g, struct link *l, uint64_t number) {
+  for (struct expect *e; (e = l->expects) && e->round->number <= number;) {
+    struct round *round = e->round;
+    l->expects = e->next;
+    if (!l->expects) l->expects_end = &l->expects;
+    free(e);
+    round->open--;
+    round_check(g, round);
+  }
 }
 
-static void tell_one(void *data, const struct member *m) {
-  struct round *r = data;
-  if (!m->up) return;
-  r->open++;
-  rpc_call(r->agent, m->kernel, term_ref(r->args), REGISTRY_TIMEOUT_MS, on_told, r);
+/* Without memory the round does not wait for the link. */
+static void add_expect(struct link *l, struct round *round) {
+  struct expect *e = malloc(sizeof *e);
+  if (!e) return;
+  *e = (struct expect){NULL, round};
+  *l->expects_end = e;
+  l->expects_end = &e->next;
+  round->open++;
 }
 
-/* Calls every member with args (consumed).  `over` runs once all have answered; when memory runs out, or args
- * is NULL, it runs at once, with refused. */
-static void tell_all(struct agent *a, struct term *args, void (*over)(void *data, bool refused), void *data) {
-  struct round *r = args ? malloc(sizeof *r) : NULL;
+/* Has a pending wait for the acknowledgement of the changes that the next flush sends. */
+static void await_round(struct registry *g, struct pending *p) {
+  struct round *r = g->open_round;
+  p->stage = STAGE_PUBLISHING;
+  ring_out(&p->queue);
+  mark_dirty(g);
   if (!r) {
-    term_unref(args);
-    over(data, true);
+    r = g->open_round = malloc(sizeof *r);
+    if (!r) { /* the change is on its way, but nobody is asked whether it has arrived */
+      end_pending(g, p, 0, NULL, true);
+      return;
+    }
+    *r = (struct round){.open = 0};
+    ring_init(&r->queue);
+    ring_init(&r->pending);
+  }
+  ring_push(&r->pending, &p->queue);
+}
+
+/* --- this node's own claims ----------------------------------------------------------------------------- */
+
+static void withdraw(struct registry *g, struct claim *c) {
+  row_of_drop(&g->changes, c);
+  claims_remove(&g->claims, c);
+  mark_dirty(g);
+}
+
+/* An own claim has met one that takes precedence. */
+static void yield(struct registry *g, struct claim *own, const struct claim *winner) {
+  bool replaced = winner->terms.over == own->terms.token;
+  struct pending *p = map_get(&g->pending, own->name);
+  if (!replaced) {
+    struct term *t = term_build("ssp", "name_conflict", own->name, winner->terms.pid);
+    g->conflicts++;
+    g->host->tell(g->data, own->terms.pid, t);
+    term_unref(t);
+  }
+  if (p && p->stage == STAGE_PUBLISHING) end_pending(g, p, 0, NULL, replaced);
+  withdraw(g, own);
+}
+
+static void publish(struct registry *g, struct pending *p, int64_t token) {
+  struct claim *own = claims_of(&g->claims, &g->self, p->name), *best = claims_best(&g->claims, p->name);
+  struct holder *holder = holder_of(g, p->pid);
+  struct claim_terms terms = {.pid = p->pid, .token = (uint64_t)token, .age = (uint64_t)token};
+  if (best) {
+    terms.age = best->terms.age;
+    terms.over = best->terms.token;
+  }
+  struct claim *c = holder ? claims_put(&g->claims, &g->self, p->name, &terms) : NULL;
+  if (!c) {
+    end_pending(g, p, ERR_NOMEM, NULL, false);
     return;
   }
-  *r = (struct round){.agent = a, .args = args, .open = 1, .over = over, .data = data};
-  mesh_each(a->mesh, tell_one, r);
-  round_close(r);
+  if (own) ring_out(&c->twins);
+  ring_push(&holder->claims, &c->twins);
+  row_of_claim(&g->changes, c);
+  p->token = terms.token;
+  await_round(g, p);
 }
 
-static void ignore_outcome(void *data, bool refused) {
-  (void)data, (void)refused;
+/* --- arbitration ---------------------------------------------------------------------------------------- */
+
+static void lease_free(struct registry *g, struct lease *l) {
+  map_remove(&g->leases, l->name);
+  ring_out(&l->queue);
+  ring_out(&l->of_link);
+  free(l);
+}
+
+static int lease_add(struct registry *g, struct link *to, uint64_t id, const char *name) {
+  size_t size = strlen(name) + 1;
+  struct lease *l = malloc(sizeof *l + size);
+  if (!l) return ERR_NOMEM;
+  *l = (struct lease){.link = to, .id = id, .since_ms = now_of(g)};
+  memcpy(l->name, name, size);
+  if (map_put(&g->leases, name, l)) {
+    free(l);
+    return ERR_NOMEM;
+  }
+  ring_init(&l->queue);
+  ring_init(&l->of_link);
+  ring_push(&g->leased, &l->queue);
+  ring_push(&to->leases, &l->of_link);
+  start_tick(g);
+  return 0;
+}
+
+/* Has another home than this one the name? */
+static bool held_elsewhere(const struct registry *g, const struct home *home, const char *name) {
+  for (const struct claim *c = claims_best(&g->claims, name); c; c = c->rival)
+    if (c->home != home) return true;
+  return false;
+}
+
+/* Does this node itself ask another arbiter for the name?  Of two nodes that ask each other, the one whose
+ * name sorts first goes first. */
+static bool asks_itself(const struct registry *g, const char *name, const struct link *other) {
+  const struct pending *p = map_get(&g->pending, name);
+  return p && p->stage == STAGE_ASKING && strcmp(g->self.node, other->home.node) < 0;
+}
+
+/* This node arbitrates a name for a peer (NULL: for itself, which publishes at once and needs no lease). */
+static int64_t arbitrate(struct registry *g, struct link *asker, uint64_t id, const char *name, bool force) {
+  struct lease *lease = map_get(&g->leases, name);
+  if (lease && lease->link != asker) return force ? GRANT_AGAIN : GRANT_TAKEN;
+  if (!force && held_elsewhere(g, asker ? &asker->home : &g->self, name)) return GRANT_TAKEN;
+  if (asker && asks_itself(g, name, asker)) return GRANT_AGAIN;
+  if (lease) lease_free(g, lease);
+  if (asker && (g->leases.len >= REGISTRY_PENDING_MAX || lease_add(g, asker, id, name))) return GRANT_AGAIN;
+  return new_token(g);
+}
+
+static void ask(struct registry *g, struct pending *p);
+
+static void on_grant(struct registry *g, struct pending *p, int64_t token) {
+  const struct claim *best = claims_best(&g->claims, p->name);
+  bool late = now_of(g) - p->since_ms > REGISTRY_LEASE_MS / 2;
+  bool low = best && token <= (int64_t)best->terms.token; /* of a claim that the arbiter had not heard of */
+  bool taken = token == GRANT_TAKEN || (!p->force && best);
+  bool granted = token > 0 && token < TOKEN_MAX && !taken && !late && !low;
+  saw_token(g, token);
+  stop_asking(g, p, token > 0 && !granted);
+  if (granted) {
+    publish(g, p, token);
+  } else if (taken) {
+    end_pending(g, p, 0, NULL, false);
+  } else if (token > 0) {
+    ask(g, p);
+  } else {
+    p->stage = STAGE_AGAIN;
+    p->since_ms = now_of(g);
+    ring_out(&p->queue);
+    ring_push(&g->again, &p->queue);
+    start_tick(g);
+  }
+}
+
+/* Asks the arbiter of the name, for the first time or because the last one does not answer. */
+static void ask(struct registry *g, struct pending *p) {
+  stop_asking(g, p, true);
+  ring_out(&p->queue);
+  p->since_ms = now_of(g);
+  p->stage = STAGE_NEW;
+  if (p->since_ms - p->began_ms >= REGISTRY_TIMEOUT_MS) {
+    end_pending(g, p, ERR_TIMEOUT, NULL, false);
+    return;
+  }
+  struct link *arbiter = elect(g, p->name);
+  if (!arbiter) {
+    on_grant(g, p, arbitrate(g, NULL, 0, p->name, p->force));
+    return;
+  }
+  p->id = ++g->last_id;
+  if (map_put_id(&g->asked, p->id, p)) {
+    p->id = 0;
+    end_pending(g, p, ERR_NOMEM, NULL, false);
+    return;
+  }
+  p->stage = STAGE_ASKING;
+  p->arbiter = arbiter;
+  ring_push(&g->asking, &p->queue);
+  ring_push(&arbiter->asked, &p->at_arbiter);
+  row_of_request(&arbiter->requests, p, false);
+  mark_dirty(g);
+  start_tick(g);
+}
+
+static void ask_others(struct registry *g, struct link *l) {
+  for (struct ring *r; (r = ring_first(&l->asked));) ask(g, RING_ENTRY(r, struct pending, at_arbiter));
+}
+
+/* Nothing is waited for any more from a peer that does not answer. */
+static void pass_over(struct registry *g, struct link *l) {
+  ask_others(g, l);
+  drop_expects(g, l, UINT64_MAX);
 }
 
 /* --- registering ---------------------------------------------------------------------------------------- */
 
-struct pending { /* a registration that waits for the arbiter, or an unregistration that waits for the members
-                  */
+static void done_now(registry_done *done, void *data, int code, const char *name, const char *what) {
+  struct error e;
+  error_set(&e, code, "%s: %s", name, what ? what : err_sentence(code));
+  done(data, &e, false, 0);
+}
+
+struct forward { /* a call of another node's registry */
   registry_done *done;
   void *data;
+  const char *node;
 };
 
-static void on_verdict(void *data, const struct error *e, struct term_reader values) {
-  struct pending *k = data;
-  k->done(k->data, e, !e && term_next(&values).tag == TERM_TRUE);
-  free(k);
+static void on_forwarded(void *data, const struct error *e, struct term_reader values) {
+  struct forward *f = data;
+  struct error lost;
+  int64_t token = 0;
+  bool yes = !e && term_next(&values).tag == TERM_TRUE;
+  if (!yes || !term_get_int(&values, &token)) token = 0;
+  if (e && !strcmp(error_text(e), "noconnection")) {
+    error_set(&lost, ERR_NOT_CONNECTED, "%s: the node of the process is not connected", f->node);
+    e = &lost;
+  }
+  f->done(f->data, e, yes, (uint64_t)token);
+  free(f);
 }
 
-void registry_register(struct agent *a, const char *name, npid pid, bool force, registry_done *done,
+/* Has the home of a process do it. */
+static void forward(struct registry *g, uint32_t node, const char *name, struct term *args,
+                    registry_done *done, void *data) {
+  struct forward *f = args ? malloc(sizeof *f) : NULL;
+  if (!f) {
+    term_unref(args);
+    done_now(done, data, ERR_NOMEM, name, NULL);
+    return;
+  }
+  *f = (struct forward){done, data, nodetab_name(g->config.nodes, node)};
+  g->host->call(g->data, node, args, on_forwarded, f);
+}
+
+static struct waiter *waiter_new(npid pid, bool force, registry_done *done, void *data) {
+  struct waiter *w = malloc(sizeof *w);
+  if (w) *w = (struct waiter){NULL, done, data, pid, force};
+  return w;
+}
+
+static struct pending *pending_new(struct registry *g, const char *name, npid pid, bool force,
+                                   registry_done *done, void *data) {
+  size_t size = strlen(name) + 1;
+  struct waiter *w = waiter_new(pid, force, done, data);
+  struct pending *p = w ? malloc(sizeof *p + size) : NULL;
+  if (!p) {
+    free(w);
+    return NULL;
+  }
+  *p = (struct pending){.pid = pid, .force = force, .waiters = w, .began_ms = now_of(g)};
+  ring_init(&p->queue);
+  ring_init(&p->at_arbiter);
+  ring_init(&p->of_process);
+  memcpy(p->name, name, size);
+  g->pending_count++;
+  return p;
+}
+
+static void begin(struct registry *g, const char *name, npid pid, bool force, registry_done *done,
+                  void *data) {
+  struct holder *holder = holder_of(g, pid);
+  struct pending *p = holder ? pending_new(g, name, pid, force, done, data) : NULL;
+  if (p && map_put(&g->pending, name, p)) {
+    g->pending_count--;
+    free(p->waiters);
+    free(p);
+    p = NULL;
+  }
+  if (!p) {
+    done_now(done, data, ERR_NOMEM, name, NULL);
+    return;
+  }
+  ring_push(&holder->pending, &p->of_process);
+  ask(g, p);
+}
+
+/* A registration of the name is under way.  The same process gets its outcome; by force another one's begins
+ * after it; else the name is taken. */
+static void join(struct registry *g, struct pending *p, npid pid, bool force, registry_done *done,
+                 void *data) {
+  bool same = p->pid == pid;
+  if (!same && !force) {
+    done(data, NULL, false, 0);
+    return;
+  }
+  struct waiter *w = waiter_new(pid, force, done, data);
+  if (!w) {
+    done_now(done, data, ERR_NOMEM, p->name, NULL);
+    return;
+  }
+  struct waiter **at = same && p->force >= force ? &p->waiters : &p->behind;
+  g->pending_count++;
+  while (*at) at = &(*at)->next;
+  *at = w;
+}
+
+/* Why a registration is not begun; 0: it is. */
+static int check_room(const struct registry *g, const struct claim *own, const char **what) {
+  _Static_assert(REGISTRY_NAMES_MAX == 65536 && REGISTRY_PENDING_MAX == 16384, "the texts say so");
+  if (g->finishing) return *what = "this node is stopping", ERR_LOST;
+  if (g->pending_count >= REGISTRY_PENDING_MAX)
+    return *what = "16384 registrations are under way on this node", ERR_BUSY;
+  if (!own && g->self.count >= REGISTRY_NAMES_MAX)
+    return *what = "the processes of this node have 65536 global names", ERR_BUSY;
+  return 0;
+}
+
+void registry_register(struct registry *g, const char *name, npid pid, bool force, registry_done *done,
                        void *data) {
-  struct pending *k = malloc(sizeof *k);
-  struct error e;
-  if (!k) {
-    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-    done(data, &e, false);
-    return;
-  }
-  *k = (struct pending){done, data};
-  rpc_call(a, arbiter(a, name), term_build("sspb", "name_claim", name, pid, (int)force),
-           2 * REGISTRY_TIMEOUT_MS, on_verdict, k);
-}
-
-struct claim { /* at the arbiter: a registration that is being told to all members */
-  struct agent *agent;
-  struct signal *call;
-  uint64_t token;
-  char name[];
-};
-
-static void on_claim_told(void *data, bool refused) {
-  struct claim *c = data;
-  if (refused) {
-    names_unregister(c->agent->globals, c->name, c->token);
-    tell_all(c->agent, term_build("ssi", "name_drop", c->name, (int64_t)c->token), ignore_outcome, NULL);
-  }
-  call_answer_take(c->agent, c->call, term_build("b", !refused));
-  free(c);
-}
-
-static char *name_of(struct term_reader *r, size_t extra) {
-  const char *s;
-  size_t n;
-  if (!term_get_str(r, &s, &n) || memchr(s, 0, n)) return NULL;
-  char *out = malloc(extra + n + 1);
-  if (!out) return NULL;
-  memcpy(out + extra, s, n);
-  out[extra + n] = 0;
-  return out;
-}
-
-static void answer_bool(struct agent *a, struct signal *call, bool yes) {
-  call_answer_take(a, call, term_build("b", (int)yes));
-}
-
-void registry_op_claim(struct agent *a, struct signal *call, struct term_reader r) {
-  npid pid = NPID_NONE;
-  struct claim *c = (struct claim *)name_of(&r, sizeof *c);
-  if (!c || !term_get_pid(&r, &pid)) {
-    free(c);
-    call_refuse_code(a, call, ERR_USAGE, "name_claim wants a name and a pid");
-    return;
-  }
-  bool force = term_next(&r).tag == TERM_TRUE;
-  if (npid_is_local(pid) && !vm_alive(a->vm, pid)) {
-    free(c);
-    call_refuse_code(a, call, ERR_NO_PROCESS, NULL);
-    return;
-  }
-  uint64_t token = new_token(a->registry);
-  if ((!force && names_whereis(a->globals, c->name, NULL) != NPID_NONE) ||
-      !adopt(a, c->name, pid, token, force)) {
-    free(c);
-    answer_bool(a, call, false);
-    return;
-  }
-  c->agent = a;
-  c->call = call;
-  c->token = token;
-  struct term *args = term_build("sspib", "name_put", c->name, pid, (int64_t)token, (int)force);
-  tell_all(a, args, on_claim_told, c);
-}
-
-void registry_op_put(struct agent *a, struct signal *call, struct term_reader r) {
-  npid pid = NPID_NONE;
-  int64_t token = 0;
-  char *name = name_of(&r, 0);
-  bool ok = name && term_get_pid(&r, &pid) && term_get_int(&r, &token);
-  bool force = ok && term_next(&r).tag == TERM_TRUE;
-  if (ok)
-    answer_bool(a, call, adopt(a, name, pid, (uint64_t)token, force));
+  const struct claim *own = claims_of(&g->claims, &g->self, name);
+  struct pending *p = map_get(&g->pending, name);
+  const char *what = NULL;
+  int code = 0;
+  if (!npid_is_local(pid))
+    forward(g, npid_incarnation(pid), name, term_build("sspb", "name_register", name, pid, (int)force), done,
+            data);
+  else if (!g->host->alive(g->data, pid))
+    done_now(done, data, ERR_NO_PROCESS, name, NULL);
+  else if (!p && own && own->terms.pid == pid)
+    done(data, NULL, true, own->terms.token);
+  else if (!p && !force && claims_best(&g->claims, name))
+    done(data, NULL, false, 0);
+  else if ((code = check_room(g, own, &what)))
+    done_now(done, data, code, name, what);
+  else if (p)
+    join(g, p, pid, force, done, data);
   else
-    call_refuse_code(a, call, ERR_USAGE, "name_put wants a name, a pid and a token");
-  free(name);
+    begin(g, name, pid, force, done, data);
 }
 
-/* --- names that go -------------------------------------------------------------------------------------- */
-
-void registry_op_drop(struct agent *a, struct signal *call, struct term_reader r) {
-  int64_t token = 0;
-  char *name = name_of(&r, 0);
-  if (name && term_get_int(&r, &token))
-    answer_bool(a, call, names_unregister(a->globals, name, (uint64_t)token) || true);
-  else
-    call_refuse_code(a, call, ERR_USAGE, "name_drop wants a name and a token");
-  free(name);
-}
-
-static void on_unregistered(void *data, bool refused) {
-  (void)refused;
-  struct pending *k = data;
-  k->done(k->data, NULL, true);
-  free(k);
-}
-
-void registry_unregister(struct agent *a, const char *name, registry_done *done, void *data) {
-  uint64_t token = 0;
-  struct pending *k = malloc(sizeof *k);
-  if (!k || names_whereis(a->globals, name, &token) == NPID_NONE ||
-      !names_unregister(a->globals, name, token)) {
-    free(k);
-    done(data, NULL, false);
+void registry_unregister_own(struct registry *g, const char *name, uint64_t token, registry_done *done,
+                             void *data) {
+  struct claim *own = claims_of(&g->claims, &g->self, name);
+  if (!own || own->terms.token != token) {
+    done(data, NULL, false, 0);
     return;
   }
-  *k = (struct pending){done, data};
-  tell_all(a, term_build("ssi", "name_drop", name, (int64_t)token), on_unregistered, k);
+  struct pending *p = pending_new(g, name, NPID_NONE, false, done, data);
+  if (!p) {
+    done_now(done, data, ERR_NOMEM, name, NULL);
+    return;
+  }
+  p->token = token;
+  withdraw(g, own);
+  await_round(g, p);
 }
 
-static void on_gone(void *data, const char *name, npid pid, uint64_t token) {
-  (void)pid;
-  tell_all(data, term_build("ssi", "name_drop", name, (int64_t)token), ignore_outcome, NULL);
+void registry_unregister(struct registry *g, const char *name, registry_done *done, void *data) {
+  const struct claim *c = claims_best(&g->claims, name);
+  if (!c)
+    done(data, NULL, false, 0);
+  else if (c->home == &g->self)
+    registry_unregister_own(g, name, c->terms.token, done, data);
+  else
+    forward(g, c->home->incarnation, name,
+            term_build("ssi", "name_unregister", name, (int64_t)c->terms.token), done, data);
 }
 
-void registry_down(struct agent *a, const struct signal *s) {
-  if (!map_remove_id(&a->registry->monitored, s->from)) return;
-  names_drop(a->globals, s->from, on_gone, a);
+void registry_down(struct registry *g, npid pid) {
+  struct holder *h = map_remove_id(&g->holders, pid);
+  if (!h) return;
+  for (struct ring *r; (r = ring_first(&h->pending));)
+    end_pending(g, RING_ENTRY(r, struct pending, of_process), ERR_NO_PROCESS, NULL, false);
+  for (struct ring *r; (r = ring_first(&h->claims));) withdraw(g, RING_ENTRY(r, struct claim, twins));
+  free(h);
 }
 
-void registry_node_down(struct agent *a, uint32_t incarnation) {
-  names_drop_node(a->globals, incarnation, NULL, NULL);
+/* --- what a peer says of its names ---------------------------------------------------------------------- */
+
+static void on_claim(struct registry *g, struct link *l, const char *name, const struct claim_terms *terms) {
+  struct lease *lease = map_get(&g->leases, name);
+  if (lease && lease->link == l) lease_free(g, lease);
+  saw_token(g, (int64_t)terms->token);
+  struct claim *c = claims_of(&g->claims, &l->home, name);
+  if (c || l->home.count < REGISTRY_NAMES_MAX) c = claims_put(&g->claims, &l->home, name, terms);
+  if (!c) return; /* the versions differ now, and the next heartbeat tells */
+  c->mark = l->mark;
+  struct claim *own = claims_of(&g->claims, &g->self, name);
+  if (own && claim_precedes(c, own)) yield(g, own, c);
 }
 
-/* --- when two nodes meet -------------------------------------------------------------------------------- */
-
-struct snapshot {
-  struct agent *agent;
-  json_t *names;
-};
-
-static void add_name(void *data, const char *name, npid pid, uint64_t token) {
-  struct snapshot *s = data;
-  char text[NPID_TEXT_SIZE];
-  if (!npid_is_local(pid)) return;
-  npid_format(s->agent->nodes, pid, NPID_BARE, text);
-  json_array_append_new(s->names, json_pack("[s, s, I]", name, text, (json_int_t)token));
+static void on_drop(struct registry *g, const struct link *l, const char *name, uint64_t token) {
+  struct claim *c = claims_of(&g->claims, &l->home, name);
+  if (c && c->terms.token == token) claims_remove(&g->claims, c);
 }
 
-json_t *registry_snapshot(struct agent *a) {
-  struct snapshot s = {a, json_array()};
-  if (s.names) names_each(a->globals, add_name, &s);
-  return s.names;
+static bool good_token(int64_t token) {
+  return token > 0 && token < TOKEN_MAX;
 }
 
-void registry_merge(struct agent *a, const json_t *names) {
+static bool good_claim(int64_t number, int64_t token, int64_t age, int64_t over) {
+  return number > 0 && number <= (int64_t)NPID_NUMBER_MAX && good_token(token) && good_token(age) &&
+         age <= token && over >= 0 && over < token;
+}
+
+/* A row of row_of_claim or row_of_drop; r is behind it afterwards. */
+static void hear_change(struct registry *g, struct link *l, struct term_reader *r) {
+  struct term_reader row = *r;
+  struct term_value head = term_next(&row);
+  char name[256];
+  int64_t v[4] = {0};
+  term_skip(r);
+  if (head.tag != TERM_LIST || !get_name(&row, name)) return;
+  for (uint32_t i = 1; i < head.count && i <= 4; i++)
+    if (!term_get_int(&row, &v[i - 1])) return;
+  if (head.count == 2) on_drop(g, l, name, (uint64_t)v[0]);
+  if (head.count == 3) v[2] = v[1];
+  if (head.count >= 3 && good_claim(v[0], v[1], v[2], v[3]))
+    on_claim(g, l, name,
+             &(struct claim_terms){.pid = npid_make(l->home.incarnation, (uint64_t)v[0]),
+                                   .token = (uint64_t)v[1],
+                                   .age = (uint64_t)v[2],
+                                   .over = (uint64_t)v[3]});
+}
+
+static void hear_request(struct registry *g, struct link *l, struct term_reader *r) {
+  struct term_reader row = *r;
+  struct term_value head = term_next(&row);
+  char name[256];
+  int64_t id;
+  term_skip(r);
+  if (head.tag != TERM_LIST || head.count < 2 || !term_get_int(&row, &id) || !get_name(&row, name)) return;
+  if (head.count > 2) {
+    bool force = term_next(&row).tag == TERM_TRUE;
+    row_of_grant(&l->grants, id, arbitrate(g, l, (uint64_t)id, name, force));
+    mark_dirty(g);
+    return;
+  }
+  struct lease *lease = map_get(&g->leases, name);
+  if (lease && lease->link == l && lease->id == (uint64_t)id) lease_free(g, lease);
+}
+
+static void hear_grant(struct registry *g, struct link *l, struct term_reader *r) {
+  struct term_reader row = *r;
+  struct term_value head = term_next(&row);
+  int64_t id, token;
+  term_skip(r);
+  if (head.tag != TERM_LIST || !term_get_int(&row, &id) || !term_get_int(&row, &token)) return;
+  struct pending *p = map_get_id(&g->asked, (uint64_t)id);
+  if (p && p->arbiter == l) on_grant(g, p, token);
+}
+
+/* A list of rows; false: it is none. */
+static bool hear_rows(struct registry *g, struct link *l, struct term_reader *r,
+                      void (*hear)(struct registry *g, struct link *l, struct term_reader *r)) {
+  struct term_value list = term_next(r);
+  if (list.tag != TERM_LIST) return false;
+  for (uint32_t i = 0; i < list.count; i++) hear(g, l, r);
+  return true;
+}
+
+/* Removes what a whole snapshot of the peer has not mentioned. */
+static void sweep(struct registry *g, struct link *l) {
+  for (struct claim *c = l->home.claims, *next; c; c = next) {
+    next = c->next;
+    if (c->mark != l->mark) claims_remove(&g->claims, c);
+  }
+}
+
+void registry_heard(struct registry *g, uint32_t node, struct term_reader r) {
+  struct link *l = map_get_id(&g->by_node, node);
+  int64_t highest, number, have, flags;
+  if (!l || !term_get_int(&r, &highest) || !term_get_int(&r, &number) || !term_get_int(&r, &have) ||
+      !term_get_int(&r, &flags))
+    return;
+  l->slow = false;
+  saw_token(g, highest);
+  if (flags & CAST_FIRST) l->mark++;
+  bool whole = hear_rows(g, l, &r, hear_change);
+  if (whole && flags & CAST_LAST) sweep(g, l);
+  if (number > 0) l->have = (uint64_t)number;
+  if (flags & CAST_WANT_ALL) l->wants_all = true;
+  if (number > 0 || flags & CAST_WANT_ALL) mark_dirty(g);
+  drop_expects(g, l, (uint64_t)have);
+  if (whole && hear_rows(g, l, &r, hear_request)) hear_rows(g, l, &r, hear_grant);
+}
+
+/* --- versions ------------------------------------------------------------------------------------------- */
+
+json_t *registry_version(struct registry *g) {
+  while (registry_flush(g)) continue;
+  return json_pack("[I, I, I]", (json_int_t)g->self.count, (json_int_t)g->self.sum, (json_int_t)g->highest);
+}
+
+static void log_difference(struct registry *g, struct link *l, json_int_t count) {
+  int64_t now = now_of(g);
+  if (l->logged_ms && now - l->logged_ms < LOG_AGAIN_MS) return;
+  l->logged_ms = now ? now : 1;
+  log_line(g->config.log, "%s: its global names (%lld) differ from those known here (%zu): asking for all",
+           l->home.node, (long long)count, l->home.count);
+}
+
+void registry_version_heard(struct registry *g, uint32_t node, const json_t *version) {
+  struct link *l = map_get_id(&g->by_node, node);
+  json_int_t count, sum, highest;
+  json_error_t e;
+  if (!l || !l->synced || json_unpack_ex((json_t *)version, &e, 0, "[I, I, I]", &count, &sum, &highest))
+    return;
+  l->slow = false;
+  saw_token(g, highest);
+  if ((size_t)count == l->home.count && (uint64_t)sum == l->home.sum) return;
+  log_difference(g, l, count);
+  g->resyncs++;
+  l->want_all = true;
+  mark_dirty(g);
+}
+
+/* --- links ---------------------------------------------------------------------------------------------- */
+
+static json_t *json_of_claim(const struct claim *c) {
+  return json_pack("[s, I, I, I, I]", c->name, (json_int_t)npid_number(c->terms.pid),
+                   (json_int_t)c->terms.token, (json_int_t)c->terms.age, (json_int_t)c->terms.over);
+}
+
+static json_t *snapshot(const struct registry *g) {
+  json_t *rows = json_array();
+  for (const struct claim *c = g->self.claims; rows && c; c = c->next)
+    if (json_array_append_new(rows, json_of_claim(c))) {
+      json_decref(rows);
+      rows = NULL;
+    }
+  return rows ? json_pack("{s:I, s:o}", "highest", (json_int_t)g->highest, "claims", rows) : NULL;
+}
+
+static struct link *link_new(struct registry *g, uint32_t node) {
+  struct link *l = calloc(1, sizeof *l);
+  if (!l || map_put_id(&g->by_node, node, l)) {
+    free(l);
+    return NULL;
+  }
+  l->home.incarnation = node;
+  l->home.node = nodetab_name(g->config.nodes, node);
+  l->rank = hash_text(l->home.node);
+  l->expects_end = &l->expects;
+  ring_init(&l->all);
+  ring_init(&l->asked);
+  ring_init(&l->leases);
+  ring_push(&g->links, &l->all);
+  return l;
+}
+
+json_t *registry_link_begin(struct registry *g, uint32_t node) {
+  registry_link_down(g, node);
+  json_t *v = snapshot(g);
+  if (v && link_new(g, node)) return v;
+  json_decref(v);
+  return NULL;
+}
+
+void registry_link_synced(struct registry *g, uint32_t node, const json_t *v) {
+  struct link *l = map_get_id(&g->by_node, node);
+  if (!l) return;
   size_t i;
-  json_t *v;
-  json_array_foreach(names, i, v) {
-    const char *name, *text;
-    json_int_t token;
-    npid pid;
-    if (json_unpack(v, "[s, s, I]", &name, &text, &token) || npid_parse(a->nodes, text, &pid, NULL)) continue;
-    adopt(a, name, pid, (uint64_t)token, false);
+  json_t *row;
+  saw_token(g, json_integer_value(json_object_get(v, "highest")));
+  json_array_foreach(json_object_get(v, "claims"), i, row) {
+    const char *name;
+    json_int_t number, token, age, over;
+    json_error_t e;
+    if (json_unpack_ex(row, &e, 0, "[s, I, I, I, I]", &name, &number, &token, &age, &over) ||
+        procname_check(name, NULL) || !good_claim(number, token, age, over))
+      continue;
+    on_claim(g, l, name,
+             &(struct claim_terms){.pid = npid_make(node, (uint64_t)number),
+                                   .token = (uint64_t)token,
+                                   .age = (uint64_t)age,
+                                   .over = (uint64_t)over});
   }
+  l->synced = true;
+}
+
+static void link_free(struct link *l) {
+  rows_finish(&l->requests);
+  rows_finish(&l->grants);
+  free(l);
+}
+
+void registry_link_down(struct registry *g, uint32_t node) {
+  struct link *l = map_remove_id(&g->by_node, node);
+  if (!l) return;
+  l->gone = true;
+  pass_over(g, l);
+  for (struct ring *r; (r = ring_first(&l->leases));) lease_free(g, RING_ENTRY(r, struct lease, of_link));
+  while (l->home.claims) claims_remove(&g->claims, l->home.claims);
+  if (g->walking) return;
+  ring_out(&l->all);
+  link_free(l);
+}
+
+void registry_link_suspect(struct registry *g, uint32_t node, bool suspected) {
+  struct link *l = map_get_id(&g->by_node, node);
+  if (!l) return;
+  l->suspected = suspected;
+  if (suspected) pass_over(g, l);
+}
+
+/* --- the flush ------------------------------------------------------------------------------------------ */
+
+/* Sends one cast: ["names", highest token, number of the round (0: none), round of the peer's that this node
+ * has (0: no news), flags, changes, requests, grants].  Without memory the peer misses something that it
+ * should know, so it is told the next version and asks for all. */
+static void send_to(struct registry *g, struct link *l, uint64_t number, int flags,
+                    const struct rows *changes) {
+  struct term_writer w = TERM_WRITER_INIT;
+  term_put_text(&w, "names");
+  term_put_int(&w, (int64_t)g->highest);
+  term_put_int(&w, (int64_t)number);
+  term_put_int(&w, (int64_t)l->have);
+  term_put_int(&w, flags);
+  put_rows(&w, changes);
+  put_rows(&w, &l->requests);
+  put_rows(&w, &l->grants);
+  struct term *t = term_from_writer(&w, 8);
+  term_writer_finish(&w);
+  l->have = 0;
+  rows_clear(&l->requests);
+  rows_clear(&l->grants);
+  if (t)
+    g->host->cast(g->data, l->home.incarnation, t);
+  else
+    log_line(g->config.log, "out of memory: %s is not told of names until the next heartbeat", l->home.node);
+}
+
+/* Sends all names of this node, in pieces; nothing of this node's changes in between. */
+static void send_all(struct registry *g, struct link *l) {
+  const struct claim *c = g->self.claims;
+  int flags = CAST_FIRST;
+  while (!l->gone && !(flags & CAST_LAST)) {
+    struct rows rows = {0};
+    for (; c && rows.count < CHUNK; c = c->next) row_of_claim(&rows, c);
+    if (!c) flags |= CAST_LAST;
+    send_to(g, l, 0, flags, &rows);
+    flags &= ~CAST_FIRST;
+    rows_finish(&rows);
+  }
+}
+
+static void flush_to(struct registry *g, struct link *l, const struct rows *changes, struct round *round) {
+  int flags = l->want_all ? CAST_WANT_ALL : 0;
+  bool asks = round && answers(l);
+  bool any = changes->count || l->have || flags || l->requests.count || l->grants.count;
+  bool all = l->wants_all;
+  l->want_all = l->wants_all = false;
+  if (asks) add_expect(l, round);
+  if (any) send_to(g, l, round ? round->number : 0, flags, changes);
+  if (all && !l->gone) send_all(g, l);
+}
+
+/* Takes the round that is being collected, in the state in which it waits for the peers; NULL: nobody waits
+ * for the changes. */
+static struct round *begin_round(struct registry *g) {
+  struct round *r = g->open_round;
+  g->open_round = NULL;
+  if (!r) return NULL;
+  r->number = ++g->rounds;
+  r->since_ms = now_of(g);
+  r->open = 1; /* until all links have been visited */
+  ring_push(&g->waiting, &r->queue);
+  start_tick(g);
+  return r;
+}
+
+static void sweep_links(struct registry *g) {
+  for (struct ring *r = g->links.next, *next; r != &g->links; r = next) {
+    next = r->next;
+    struct link *l = RING_ENTRY(r, struct link, all);
+    if (!l->gone) continue;
+    ring_out(r);
+    link_free(l);
+  }
+}
+
+static void flush_links(struct registry *g) {
+  struct rows changes = g->changes;
+  struct round *round = begin_round(g);
+  g->changes = (struct rows){0};
+  g->walking = true;
+  for (struct ring *r = g->links.next; r != &g->links; r = r->next) {
+    struct link *l = RING_ENTRY(r, struct link, all);
+    if (!l->gone) flush_to(g, l, &changes, round);
+  }
+  g->walking = false;
+  sweep_links(g);
+  rows_finish(&changes);
+  if (!round) return;
+  round->open--;
+  round_check(g, round);
+}
+
+bool registry_flush(struct registry *g) {
+  if (g->walking || !g->dirty) return false;
+  g->dirty = false;
+  flush_links(g);
+  deliver_ended(g);
+  return true;
+}
+
+/* --- time ----------------------------------------------------------------------------------------------- */
+
+static void tick_asking(struct registry *g, int64_t now) {
+  for (struct ring *r; (r = ring_first(&g->asking));) {
+    struct pending *p = RING_ENTRY(r, struct pending, queue);
+    if (now - p->since_ms < REGISTRY_PATIENCE_MS) return;
+    p->arbiter->slow = true;
+    pass_over(g, p->arbiter);
+  }
+}
+
+static void tick_again(struct registry *g, int64_t now) {
+  for (struct ring *r; (r = ring_first(&g->again));) {
+    struct pending *p = RING_ENTRY(r, struct pending, queue);
+    if (now - p->since_ms < AGAIN_MS) return;
+    ask(g, p);
+  }
+}
+
+static void tick_rounds(struct registry *g, int64_t now) {
+  for (struct ring *r; (r = ring_first(&g->waiting));) {
+    const struct round *round = RING_ENTRY(r, struct round, queue);
+    if (now - round->since_ms < REGISTRY_PATIENCE_MS) return;
+    uint64_t number = round->number;
+    for (struct ring *at = g->links.next; at != &g->links; at = at->next) {
+      struct link *l = RING_ENTRY(at, struct link, all);
+      if (!l->expects || l->expects->round->number > number) continue;
+      l->slow = true;
+      pass_over(g, l);
+    }
+  }
+}
+
+static void tick_leases(struct registry *g, int64_t now) {
+  for (struct ring *r; (r = ring_first(&g->leased));) {
+    struct lease *l = RING_ENTRY(r, struct lease, queue);
+    if (now - l->since_ms < REGISTRY_LEASE_MS) return;
+    lease_free(g, l);
+  }
+}
+
+static bool idle(const struct registry *g) {
+  return ring_empty(&g->asking) && ring_empty(&g->again) && ring_empty(&g->waiting) && ring_empty(&g->leased);
+}
+
+void registry_tick(struct registry *g) {
+  int64_t now = now_of(g);
+  if (g->walking) return;
+  tick_asking(g, now);
+  tick_again(g, now);
+  tick_rounds(g, now);
+  tick_leases(g, now);
+  if (g->config.loop && idle(g)) uv_timer_stop(&g->tick);
+}
+
+static void on_tick(uv_timer_t *t) {
+  registry_tick(t->data);
+}
+
+static void start_tick(struct registry *g) {
+  if (!g->config.loop || g->finishing || uv_is_active((const uv_handle_t *)&g->tick)) return;
+  uv_timer_start(&g->tick, on_tick, REGISTRY_TICK_MS, REGISTRY_TICK_MS);
+}
+
+/* A callback may register a name: then there is more to flush before the loop waits. */
+static void on_prepare(uv_prepare_t *h) {
+  struct registry *g = h->data;
+  while (registry_flush(g)) continue;
+  uv_prepare_stop(h);
+}
+
+static void mark_dirty(struct registry *g) {
+  if (!g->dirty && g->config.loop && !g->finishing) uv_prepare_start(&g->flush, on_prepare);
+  g->dirty = true;
+}
+
+/* --- the registry's life -------------------------------------------------------------------------------- */
+
+static void add_handles(struct registry *g) {
+  uv_prepare_init(g->config.loop, &g->flush);
+  uv_timer_init(g->config.loop, &g->tick);
+  uv_unref((uv_handle_t *)&g->tick);
+  g->flush.data = g->tick.data = g;
+  g->handles = 2;
+}
+
+int registry_new(const struct registry_config *config, const struct registry_host *host, void *data,
+                 struct registry **out) {
+  struct registry *g = calloc(1, sizeof *g);
+  if (!g) return ERR_NOMEM;
+  g->config = *config;
+  g->host = host;
+  g->data = data;
+  g->claims.globals = config->globals;
+  g->self.node = config->self;
+  g->rank = hash_text(config->self);
+  struct ring *lists[] = {&g->links, &g->waiting, &g->asking, &g->again, &g->ended, &g->leased};
+  for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) ring_init(lists[i]);
+  saw_token(g, host->wall_us(data)); /* above what earlier lives of this node have given */
+  if (config->loop) add_handles(g);
+  *out = g;
+  return 0;
+}
+
+static void free_holders(struct registry *g) {
+  size_t at = 0;
+  void *value;
+  while (map_next(&g->holders, &at, NULL, NULL, &value)) free(value);
+  map_finish(&g->holders);
+}
+
+static void end_all(struct registry *g) {
+  size_t at = 0;
+  void *value;
+  while (g->pending.len && map_next(&g->pending, &at, NULL, NULL, &value)) {
+    end_pending(g, value, ERR_LOST, "this node is stopping", false);
+    at = 0; /* the map has changed */
+  }
+  for (struct ring *r; (r = ring_first(&g->waiting));) {
+    struct round *round = RING_ENTRY(r, struct round, queue);
+    round->open = 0;
+    round_check(g, round);
+  }
+  while (deliver_ended(g)) continue;
+}
+
+static void on_closed(uv_handle_t *h) {
+  struct registry *g = h->data;
+  if (!--g->handles) free(g);
+}
+
+void registry_finish(struct registry *g) {
+  if (!g) return;
+  g->finishing = true;
+  for (struct ring *r; (r = ring_first(&g->links));)
+    registry_link_down(g, RING_ENTRY(r, struct link, all)->home.incarnation);
+  if (g->open_round) {
+    g->open_round->number = ++g->rounds;
+    ring_push(&g->waiting, &g->open_round->queue);
+    g->open_round = NULL;
+  }
+  end_all(g);
+  free_holders(g);
+  claims_finish(&g->claims);
+  map_finish(&g->by_node);
+  map_finish(&g->pending);
+  map_finish(&g->asked);
+  map_finish(&g->leases);
+  rows_finish(&g->changes);
+  if (!g->config.loop) {
+    free(g);
+    return;
+  }
+  uv_close((uv_handle_t *)&g->flush, on_closed);
+  uv_close((uv_handle_t *)&g->tick, on_closed);
+}
+
+struct registry_counts registry_counts(const struct registry *g) {
+  return (struct registry_counts){.names = g->self.count,
+                                  .pending = g->pending_count,
+                                  .leases = g->leases.len,
+                                  .highest = g->highest,
+                                  .registered = g->registered,
+                                  .conflicts = g->conflicts,
+                                  .resyncs = g->resyncs};
 }

@@ -1,44 +1,138 @@
-/* registry: the cluster's global names.  Every node holds all of them, so whereis is a look into
- * agent->globals.
+/* registry: the cluster's global names.  A name belongs to the *home* of its process, the node that the
+ * process runs on, and only that node publishes it.  Every node knows the names of the nodes that it has a
+ * link to, so whereis is a look into the table `globals`.
  *
- * Registering: the member (up, or we) that ranks highest for the name in rendezvous hashing arbitrates; it
- * gives a token, larger than any it has seen, and answers once all members have the name.  A name goes when
- * its process ends (its node tells the others) or its node is lost (every node sees for itself).  When two
- * parts of a cluster meet, the older registration (smaller token) stays; the loser's process gets the message
- * ("name_conflict", name, winner).  I/O thread only. */
+ * Registering: the node that is asked asks the home; the home asks the name's *arbiter*, which is the node
+ * that ranks highest for the name in rendezvous hashing, and which grants the name with a *token*; the home
+ * publishes the name to its peers, and the registration ends when all have it.  The arbiter is a lock and no
+ * more: a grant is a *lease* of REGISTRY_LEASE_MS, which ends when the home publishes, gives the name back or
+ * is lost.  Tokens rise: each is larger than any that the arbiter or the home has seen.
+ *
+ * A peer that does not answer within REGISTRY_PATIENCE_MS, or that the mesh suspects, is not waited for: the
+ * next in rank arbitrates, and a registration ends without it.  It gets the changes all the same, as they are
+ * on its link in order.
+ *
+ * When two claims of one name meet, the older registration stays (claims.h); the home of the other withdraws
+ * it and sends its process ("name_conflict", name, winner).
+ *
+ * The registry knows its node by a table of functions, so that it runs in a unit test without a vm.  I/O
+ * thread only. */
 #ifndef AGENT_KERNEL_REGISTRY_H
 #define AGENT_KERNEL_REGISTRY_H
 
-#include "agent/state.h"
+#include "base/log.h"
+#include "core/names.h"
+#include "core/term.h"
 
 #include <jansson.h>
+#include <uv.h>
 
-enum { REGISTRY_TIMEOUT_MS = 5000 };
+enum {
+  REGISTRY_NAMES_MAX = 1 << 16,   /* global names of the processes of one node */
+  REGISTRY_PENDING_MAX = 1 << 14, /* registrations under way on one node */
+  REGISTRY_PATIENCE_MS = 900,
+  REGISTRY_LEASE_MS = 5000,
+  REGISTRY_TIMEOUT_MS = 5000, /* of a registration as a whole */
+};
 
-int registry_init(struct agent *a) MUST_CHECK;
-void registry_finish(struct agent *a);
+struct registry;
 
-/* Runs exactly once: e NULL and yes: done; e NULL and not yes: the name is taken (register), or there is no
- * such name (unregister). */
-typedef void registry_done(void *data, const struct error *e, bool yes);
-void registry_register(struct agent *a, const char *name, npid pid, bool force, registry_done *done,
+/* The reply to a call, as rpc_done of rpc.h. */
+typedef void registry_reply(void *data, const struct error *e, struct term_reader values);
+
+/* What the registry needs of its node. */
+struct registry_host {
+  bool (*alive)(void *data, npid pid);
+  /* Has registry_down called once when this process of this node has ended, also when it has ended already.
+   */
+  MUST_CHECK int (*watch)(void *data, npid pid);
+  /* Sends a message (borrowed; NULL: out of memory) to a process of this node. */
+  void (*tell)(void *data, npid pid, struct term *message);
+  /* Sends [op, …] (consumed) to the registry of a node with a link, without a reply.  The link may be lost by
+   * that, in which case registry_link_down runs before the function returns. */
+  void (*cast)(void *data, uint32_t node, struct term *args);
+  /* Sends [op, …] (consumed; NULL: out of memory) to the kernel of a node, which is connected to if need be.
+   */
+  void (*call)(void *data, uint32_t node, struct term *args, registry_reply *done, void *done_data);
+  int64_t (*now_ms)(void *data);  /* a clock that only goes forward */
+  int64_t (*wall_us)(void *data); /* since 1970; it may jump */
+};
+
+/* Copied; what it points at is borrowed. */
+struct registry_config {
+  const struct nodetab *nodes;
+  struct names *globals; /* the registry alone changes it */
+  const struct log *log;
+  const char *self; /* name@host */
+  uv_loop_t *loop;  /* NULL: the caller calls registry_flush and registry_tick itself */
+};
+
+int registry_new(const struct registry_config *config, const struct registry_host *host, void *data,
+                 struct registry **out) MUST_CHECK;
+/* What is under way ends with ERR_LOST.  With a loop, the memory is freed when the loop runs next. */
+void registry_finish(struct registry *g);
+
+/* --- names ---------------------------------------------------------------------------------------------- */
+
+/* Runs exactly once, maybe before the call returns: e is NULL and yes: done; e is NULL and not yes: the name
+ * is taken (register), or no process has the name (unregister).  token is that of the registration. */
+typedef void registry_done(void *data, const struct error *e, bool yes, uint64_t token);
+
+/* Registers a process of any node; with force also when another process has the name, which that one then
+ * loses.  A process that has the name already gets yes, and the token that it has.  ERR_NO_PROCESS: the
+ * process, or its node, is not there.  ERR_BUSY: REGISTRY_NAMES_MAX or REGISTRY_PENDING_MAX.  ERR_TIMEOUT. */
+void registry_register(struct registry *g, const char *name, npid pid, bool force, registry_done *done,
                        void *data);
-void registry_unregister(struct agent *a, const char *name, registry_done *done, void *data);
 
-/* The snapshot that a peer gets when a link comes up: [[name, pid, token], …] of the names of this node's
- * processes. registry_merge takes a peer's snapshot (borrowed). */
-json_t *registry_snapshot(struct agent *a);
-void registry_merge(struct agent *a, const json_t *names);
+/* Removes a name, whichever node's process has it. */
+void registry_unregister(struct registry *g, const char *name, registry_done *done, void *data);
 
-void registry_node_down(struct agent *a, uint32_t incarnation);
+/* The same for a registration of this node's process alone, with that token: what the call
+ * ["name_unregister", name, token] of another node asks for. */
+void registry_unregister_own(struct registry *g, const char *name, uint64_t token, registry_done *done,
+                             void *data);
 
-/* The kernel got a DOWN (borrowed): removes the names of that process of this node, here and on the members.
- */
-void registry_down(struct agent *a, const struct signal *s);
+/* A watched process has ended: its names are removed. */
+void registry_down(struct registry *g, npid pid);
 
-/* The calls "name_claim", "name_put" and "name_drop" of members; each consumes the call. */
-void registry_op_claim(struct agent *a, struct signal *call, struct term_reader args);
-void registry_op_put(struct agent *a, struct signal *call, struct term_reader args);
-void registry_op_drop(struct agent *a, struct signal *call, struct term_reader args);
+/* --- links ---------------------------------------------------------------------------------------------- */
+
+/* A link to a node begins: returns what is to be told first, the snapshot of this node's names (NULL: out of
+ * memory).  Changes are sent over the link from now on. */
+json_t *registry_link_begin(struct registry *g, uint32_t node);
+
+/* The snapshot of the peer (borrowed) has come. */
+void registry_link_synced(struct registry *g, uint32_t node, const json_t *snapshot);
+
+/* The link is lost, and the names of its node with it. */
+void registry_link_down(struct registry *g, uint32_t node);
+
+/* The node is suspected to be frozen or cut off, or no longer. */
+void registry_link_suspect(struct registry *g, uint32_t node, bool suspected);
+
+/* A cast of a peer's registry: the values behind the word "names". */
+void registry_heard(struct registry *g, uint32_t node, struct term_reader args);
+
+/* The version of this node's names, for a heartbeat (NULL: out of memory), and that of a peer (borrowed).  A
+ * peer whose names are not the ones that this node knows is asked for all of them. */
+json_t *registry_version(struct registry *g);
+void registry_version_heard(struct registry *g, uint32_t node, const json_t *version);
+
+/* --- time ----------------------------------------------------------------------------------------------- */
+
+/* Sends what has been collected since the last flush, one line for each peer, and runs the callbacks of what
+ * has ended.  False when there was nothing to do. */
+bool registry_flush(struct registry *g);
+
+/* Gives up on what has taken too long.  To be called every REGISTRY_TICK_MS. */
+enum { REGISTRY_TICK_MS = 20 };
+void registry_tick(struct registry *g);
+
+struct registry_counts {
+  size_t names, pending, leases;
+  uint64_t highest; /* token seen */
+  uint64_t registered, conflicts, resyncs;
+};
+struct registry_counts registry_counts(const struct registry *g);
 
 #endif

@@ -313,7 +313,7 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
 /* --- lines of the peer ---------------------------------------------------------------------------------- */
 
 static int merge_names(struct peer *p, struct peer_detail *d) {
-  p->mesh->events->synced(p->mesh->data, d->names);
+  p->mesh->events->synced(p->mesh->data, p->incarnation, d->names);
   return 0;
 }
 
@@ -441,7 +441,7 @@ static int say_bye(struct peer *p, struct peer_detail *d) {
 static void enter_syncing(struct peer *p) {
   liveness_start(p);
   members_syncing(p);
-  int code = write_line(p, "names", p->mesh->events->snapshot(p->mesh->data));
+  int code = write_line(p, "names", p->mesh->events->snapshot(p->mesh->data, p->incarnation));
   if (code)
     peer_fail(p, code, err_sentence(code));
   else

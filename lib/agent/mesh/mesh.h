@@ -33,10 +33,11 @@ struct transport_class; /* what carries links (transport.h) */
 
 /* What the mesh tells its user.  No event may call mesh_finish or mesh_free; all else is allowed. */
 struct mesh_events {
-  /* The global names of this node's processes, the first thing a peer is told; NULL: out of memory. */
-  json_t *(*snapshot)(void *data);
+  /* A link begins: returns the global names of this node's processes, the first thing that the peer is told;
+   * NULL: out of memory.  Signals to the peer go out behind it from now on, until `down`. */
+  json_t *(*snapshot)(void *data, uint32_t incarnation);
   /* What the peer has said of its own names; runs before the peer is up. */
-  void (*synced)(void *data, const json_t *names);
+  void (*synced)(void *data, uint32_t incarnation, const json_t *names);
   /* A signal (the callee's) that came from the peer of that incarnation; its epoch is that of the connection.
    */
   void (*signal)(void *data, uint32_t incarnation, struct signal *s);

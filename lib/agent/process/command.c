@@ -82,7 +82,7 @@ static void refuse_start(struct command *c, int error) {
   bool missing = error == ENOENT;
   error_set(&e, missing ? ERR_EXEC : ERR_EXEC_DENIED, "%.*s: %s", (int)n, word,
             missing ? "command not found" : strerror(error));
-  names_drop(c->hosted.agent->names, c->hosted.pid, NULL, NULL);
+  names_drop(c->hosted.agent->names, c->hosted.pid);
   call_refuse(c->hosted.agent, call, &e);
 }
 

@@ -29,7 +29,7 @@ void hosted_end(struct hosted *p, struct term *reason) {
   vm_host_remove(a->vm, p->pid);
   *p->pprev = p->next;
   if (p->next) p->next->pprev = p->pprev;
-  names_drop(a->names, p->pid, NULL, NULL);
+  names_drop(a->names, p->pid);
   for (size_t i = 0; i < p->bond_count; i++) {
     const struct bond *b = &p->bonds[i];
     agent_send(a, b->ref == NPID_NONE ? SIGNAL_LINK_EXIT : SIGNAL_DOWN, b->pid, p->pid, b->ref, reason);

@@ -34,7 +34,7 @@ static int register_name(lua_State *L) {
   int rc = names_register(names, name, pid, 0);
   if (rc) return luaL_error(L, "the name '%s' cannot be registered: %s", name, names_refusal(rc));
   if (!vm_alive(vm, pid)) {
-    names_drop(names, pid, NULL, NULL);
+    names_drop(names, pid);
     return luaL_error(L, "the name '%s' cannot be registered: no such process", name);
   }
   lua_pushboolean(L, 1);
@@ -127,6 +127,15 @@ static int global_whereis(lua_State *L) {
   return 1;
 }
 
+static int global_token(lua_State *L) {
+  uint64_t token = 0;
+  if (names_whereis(config_of(L)->globals, luaL_checkstring(L, 1), &token) == NPID_NONE)
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, (lua_Integer)token);
+  return 1;
+}
+
 static int global_names(lua_State *L) {
   return list_names(L, config_of(L)->globals);
 }
@@ -159,6 +168,8 @@ const struct bind_function bind_global[] = {
      "Removes a name from the cluster, and returns whether a process had it."},
     {"whereis_name", global_whereis, "global.whereis_name(name)",
      "Returns the pid that has the name in the cluster, or nil."},
+    {"token", global_token, "global.token(name)",
+     "Returns the token of the registration, or nil. Each later registration of a name has a higher one."},
     {"registered_names", global_names, "global.registered_names()",
      "Returns a list of all names in the cluster."},
     {"send", global_send, "global.send(name, ...)",

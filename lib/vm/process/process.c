@@ -209,7 +209,7 @@ static void end(struct process *p) {
   ptab_clear(&iso->vm->ptab, number);
   vm_leave_room(iso->vm, &p->room);
   alarm_drop(p);
-  names_drop(iso->config->names, p->pid, NULL, NULL);
+  names_drop(iso->config->names, p->pid);
   process_cut_ties(p, reason);
   if (p->order) spawn_failed(p, "the process ended before it began");
   mailbox_finish(&p->mailbox);
