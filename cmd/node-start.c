@@ -123,9 +123,9 @@ static const char *const *terminated(const struct tool_words *words) {
 
 /* --- the cookie ----------------------------------------------------------------------------------------- */
 
-/* Puts copies in the place of the words of --cookie, and overwrites the words themselves, which every user of
- * the host can read in the list of processes.  They were readable there since the program was started, while
- * its libraries were loaded. */
+/* Replaces the words of --cookie in argv by copies, and overwrites the words themselves, which every user of
+ * the host can read in the list of processes.  Until now they were readable there: for the milliseconds in
+ * which the libraries of the program were loaded. */
 static void hide_words(int argc, char **argv) {
   static const char option[] = "--cookie";
   const size_t n = sizeof option - 1;
@@ -146,8 +146,8 @@ static void hide_variable(void) {
   unsetenv(COOKIE_VARIABLE);
 }
 
-/* Only here is a cookie made that nobody has asked for.  Of nodes that start at the same time, one makes it.
- */
+/* Makes the cookie file when there is none.  No other place makes a cookie that the user has not asked for.
+ * Of several nodes that start at the same time, one makes the file. */
 static int make_missing(const char *path, struct error *e) {
   struct stat st;
   if (!lstat(path, &st) || errno != ENOENT) return 0;

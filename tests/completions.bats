@@ -155,6 +155,16 @@ page_statuses() {
   assert_equal "$(complete_bash node-kill 0.2)" "${pid//[<>]/}"
 }
 
+@test "bash and fish: the commands of node-cookie, and the file that add takes" {
+  commands=$(printf '%s\n' add make promote reload retire show)
+  assert_equal "$(complete_bash node-cookie '')" "$commands"
+  assert_equal "$(complete_bash node-cookie re)" $'reload\nretire'
+  assert_equal "$(complete_fish 'node-cookie ')" "$commands"
+  touch new.cookie
+  assert_equal "$(complete_bash node-cookie add new)" new.cookie
+  assert_equal "$(complete_fish 'node-cookie add new')" new.cookie
+}
+
 @test "names that a shell would run as code are quoted" {
   start_node one
   node-register '$(touch${IFS}pwned)' "$(node-spawn -d -e 'receive()')"

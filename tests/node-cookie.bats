@@ -11,10 +11,10 @@ secretly() { (umask 077 && cat >"$1"); }
 
 # at HOST COMMAND…: runs a command as if on another host: with a home and a runtime directory of its own.
 at() {
-  local host=$1
+  local where=$1
   shift
-  mkdir -p "$T/$host"
-  HOME=$T/$host NODE_RUNTIME_DIR=$T/$host/run "$@"
+  mkdir -p "$T/$where"
+  HOME=$T/$where NODE_RUNTIME_DIR=$T/$where/run "$@"
 }
 
 # Every name of the file's directory that begins as the file does: a temporary file would, too.
@@ -243,9 +243,9 @@ reach() { NODE_RUNTIME_DIR=$T/none node-ping --timeout 10 --cookie-file "$T/$1/$
 @test "a running cluster changes its cookie: links, monitors and processes stay" {
   declare -A port
   at rane node-cookie make
-  for host in dune oslo; do
-    mkdir "$T/$host"
-    cp -p "$T/rane/$FILE" "$T/$host"
+  for where in dune oslo; do
+    mkdir "$T/$where"
+    cp -p "$T/rane/$FILE" "$T/$where"
   done
   old=$(at rane node-cookie show | cut -d' ' -f1)
   cp -p "$T/rane/$FILE" "$T/old.cookie"
@@ -268,15 +268,15 @@ reach() { NODE_RUNTIME_DIR=$T/none node-ping --timeout 10 --cookie-file "$T/$1/$
 
   # 1. Every host accepts the new cookie.
   new=$(at rane node-cookie add)
-  for host in dune oslo; do at rane node-cookie show --secret "$new" | at $host node-cookie add -; done
+  for where in dune oslo; do at rane node-cookie show --secret "$new" | at $where node-cookie add -; done
   for node in one two three; do
     run -0 env NODE_RUNTIME_DIR="$T/none" node-cookie show --cookie-file "$T/old.cookie" -n "$node@$HOST:${port[$node]}"
     assert_output "$old dial"$'\n'"$new accept"
   done
 
   # 2. One host after the other connects with it; meanwhile, both ways are open.
-  for host in rane dune oslo; do
-    at $host node-cookie promote "$new"
+  for where in rane dune oslo; do
+    at $where node-cookie promote "$new"
     for node in one two three; do
       for from in rane dune oslo; do reach $from $node; done
     done
@@ -285,7 +285,7 @@ reach() { NODE_RUNTIME_DIR=$T/none node-ping --timeout 10 --cookie-file "$T/$1/$
   # 3. The old one is refused, by each at once.
   (umask 077 && mkdir "$T/late" && cp -p "$T/old.cookie" "$T/late/$FILE")
   reach late two
-  for host in rane dune oslo; do at $host node-cookie retire "$old"; done
+  for where in rane dune oslo; do at $where node-cookie retire "$old"; done
   for node in one two three; do
     run -4 reach late $node
     assert_output --partial 'the cookie is refused (cookie)'
