@@ -219,6 +219,31 @@ files() { (shopt -s nullglob && echo "$FILE"*); }
   says_no 3 'no node of this name' node-cookie show -n nobody
 }
 
+@test "a node that does not answer: the others are told, the status says so, and reload makes up for it" {
+  start_node one
+  start_node two
+  pid=$(api one GET /v1/node | jq .os_pid)
+  kill -STOP "$pid"
+  run --separate-stderr -5 node-cookie add --timeout 0.5
+  new=$output
+  told "one@$HOST: timed out"
+  assert_equal "$(node-cookie show | tail -n 1)" "$new accept"
+  assert_equal "$(node-cookie show -n two)" "$(node-cookie show)"
+  kill -CONT "$pid"
+  node-cookie reload
+  assert_equal "$(node-cookie show -n one)" "$(node-cookie show)"
+}
+
+@test "a node that stops while it reads the file answers, and ends" {
+  start_node one
+  for i in {1..20}; do api one POST /v1/cookies/reload >"$T/answer.$i" 2>"$T/late" & done
+  node-stop one
+  for i in $(jobs -p); do wait "$i" || :; done
+  for i in {1..20}; do # who came too late has no answer
+    [ ! -s "$T/answer.$i" ] || jq -e 'has("cookies") or .code == "busy"' "$T/answer.$i" >/dev/null
+  done
+}
+
 @test "reload: a short cookie is refused by a node that listens off loopback" {
   start_node one --listen 0.0.0.0:0
   before=$(node-cookie show -n one)
