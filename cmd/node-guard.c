@@ -9,7 +9,8 @@
  *
  * The guard itself acts on two events.  SIGRTMIN makes it send SIGKILL to every descendant at once.  When the
  * command or the agent has ended, every process that is left gets SIGTERM, and SIGKILL after GRACE_MS: a node
- * leaves no processes behind, however it ends.
+ * leaves no processes behind, however it ends. When the guard itself is killed, the agent does this
+ * (lib/agent/process/orphans.h).
  *
  * Descriptor 3, when it is open, is a pipe to the agent.  It closes without a byte when the command runs;
  * when the command cannot be run, it carries the errno (one int).  So every exit status is free for the

@@ -136,6 +136,23 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   wait_until gone "$command"
 }
 
+@test "when the guard of a node's command is killed, the node ends what the command has left behind" {
+  start_node one
+  tree="setsid sh -c 'trap \"\" TERM; sleep 300 & echo \$! \$\$ >$T/pids; wait' & exec sleep 300"
+  pid=$(node-spawn -d -- sh -c "$tree")
+  wait_until test -s "$T/pids"
+  read -r grandchild child <"$T/pids"
+  guard=$(ps -o ppid= "$(ps -o ppid= "$child")" | tr -d ' ')
+  agent=$(api one GET /v1/node | jq .os_pid)
+  [ "$(ps -o ppid= "$guard" | tr -d ' ')" = "$agent" ]
+  kill -KILL "$guard"
+  wait_until all_gone "$grandchild" "$child"
+  forgotten() { [ "$(node-ps | grep -c command)" = 0 ]; }
+  wait_until forgotten
+  no_zombies() { [ -z "$(ps -o pid= --ppid "$agent")" ]; }
+  wait_until no_zombies
+}
+
 @test "RTMIN ends the whole tree at once" {
   mkfifo "$T/fifo"
   "$GUARD" -- bash -c 'trap "" TERM; setsid sleep 300 & echo $! $$; wait' >"$T/fifo" 3>&- &

@@ -16,6 +16,7 @@
 #include "agent/process/command.h"
 #include "agent/process/console.h"
 #include "agent/process/hosted.h"
+#include "agent/process/orphans.h"
 #include "agent/runtime.h"
 #include "agent/state.h"
 #include "agent/wiring.h"
@@ -197,6 +198,9 @@ static int make_handles(struct agent *a, struct error *e) {
   if (!failed) a->handles[a->handle_count++] = (uv_handle_t *)&a->grace;
   if (!failed && !(failed = uv_async_init(&a->loop, &a->wake, on_wake)))
     a->handles[a->handle_count++] = (uv_handle_t *)&a->wake;
+  if (!failed && !(failed = uv_timer_init(&a->loop, &a->orphans)))
+    a->handles[a->handle_count++] = (uv_handle_t *)&a->orphans;
+  if (!failed) orphans_init(a);
   a->grace.data = a->wake.data = a;
   if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM);
   if (!failed) failed = watch_signal(a, &a->on_int, SIGINT);

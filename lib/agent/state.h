@@ -38,8 +38,10 @@ struct agent {
   uv_loop_t loop;
   uv_async_t wake; /* the vm has signals for the host */
   uv_signal_t on_term, on_int, on_hup;
-  uv_timer_t grace;        /* how long a stop may take */
-  uv_handle_t *handles[5]; /* those of them that are initialised */
+  uv_timer_t grace;   /* how long a stop may take */
+  uv_timer_t orphans; /* process/orphans.c */
+  int orphans_tries;
+  uv_handle_t *handles[6]; /* those of them that are initialised */
   int handle_count;
   bool stopping;
   int64_t stop_since_ns;

@@ -5,6 +5,7 @@
 
 #include "agent/process/command_spec.h"
 #include "agent/process/hosted.h"
+#include "agent/process/orphans.h"
 #include "agent/send.h"
 #include "core/output.h"
 #include "core/reason.h"
@@ -115,7 +116,8 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
   c->running = false;
   c->status = status;
   c->signal = sig;
-  if (c->flush != NPID_NONE) output_resume(c); /* its pipes hold little now: no flow control */
+  if (sig == SIGKILL) orphans_look(c->hosted.agent); /* the command was killed, or its guard */
+  if (c->flush != NPID_NONE) output_resume(c);       /* its pipes hold little now: no flow control */
   one_over(c);
 }
 
@@ -161,7 +163,33 @@ static void on_deadline(uv_timer_t *t) {
 }
 
 bool commands_left(const struct agent *a) {
-  return hosted_any(a, &command_class);
+  return hosted_any(a, &command_class) || orphans_left(a);
+}
+
+struct pid_list {
+  pid_t *pids;
+  size_t count, capacity;
+};
+
+static void count_one(struct hosted *p, void *data) {
+  (void)p;
+  ((struct pid_list *)data)->capacity++;
+}
+
+static void add_pid(struct hosted *p, void *data) {
+  const struct command *c = (struct command *)p;
+  struct pid_list *l = data;
+  if (c->running) l->pids[l->count++] = c->process.pid;
+}
+
+int commands_pids(struct agent *a, pid_t **pids, size_t *count) {
+  struct pid_list l = {0};
+  hosted_each(a, &command_class, count_one, &l);
+  if (l.capacity && !(l.pids = malloc(l.capacity * sizeof *l.pids))) return ERR_NOMEM;
+  hosted_each(a, &command_class, add_pid, &l);
+  *pids = l.pids;
+  *count = l.count;
+  return 0;
 }
 
 static void stop(struct hosted *p, void *reason) {

@@ -23,6 +23,10 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
 
 /* Sends every command an exit signal with the reason "shutdown". */
 void commands_stop(struct agent *a);
-bool commands_left(const struct agent *a); /* does any command still run? */
+/* Does any command still run, or what it has left behind? */
+bool commands_left(const struct agent *a);
+
+/* The pids of the guards that were not waited for, in no order, to be freed by the caller. 0 or ERR_NOMEM. */
+int commands_pids(struct agent *a, pid_t **pids, size_t *count) MUST_CHECK;
 
 #endif

@@ -1,0 +1,77 @@
+/* Relied upon: a process that ends hands its children to their next subreaper before its own end can be
+ * waited for, so the first look after the end of a guard sees them. Guards are started on this thread only,
+ * and a command is in the list of hosted processes for as long as its guard was not waited for, so a child of
+ * the agent that is not the guard of a command is an orphan. */
+#include "agent/process/orphans.h"
+
+#include "agent/process/command.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+struct guards {
+  pid_t *pids; /* sorted */
+  size_t count;
+  int orphans; /* how many children are no guards */
+};
+
+static int by_number(const void *a, const void *b) {
+  const pid_t x = *(const pid_t *)a, y = *(const pid_t *)b;
+  return (x > y) - (x < y);
+}
+
+static void end_orphan(struct guards *g, pid_t pid) {
+  if (g->count && bsearch(&pid, g->pids, g->count, sizeof pid, by_number)) return;
+  g->orphans++;
+  kill(pid, SIGKILL);
+  waitpid(pid, NULL, WNOHANG);
+}
+
+/* The children of one thread: the kernel lists them by the thread that has started or adopted them. */
+static void end_orphans_of(struct guards *g, const char *thread) {
+  char path[300];
+  snprintf(path, sizeof path, "/proc/self/task/%s/children", thread);
+  FILE *children = fopen(path, "re");
+  for (int pid; children && fscanf(children, "%d", &pid) == 1;) end_orphan(g, pid);
+  if (children) fclose(children);
+}
+
+/* True when there is no orphan. */
+static bool none(struct agent *a) {
+  struct guards g = {0};
+  if (commands_pids(a, &g.pids, &g.count)) return false;
+  if (g.count) qsort(g.pids, g.count, sizeof *g.pids, by_number);
+  DIR *threads = opendir("/proc/self/task");
+  for (const struct dirent *d; threads && (d = readdir(threads));)
+    if (*d->d_name != '.') end_orphans_of(&g, d->d_name);
+  const bool looked = threads;
+  if (threads) closedir(threads);
+  free(g.pids);
+  return looked && !g.orphans;
+}
+
+static void on_tick(uv_timer_t *t) {
+  struct agent *a = t->data;
+  const bool done = none(a);
+  if (!done && ++a->orphans_tries < ORPHANS_TRIES) return;
+  if (!done) log_line(&a->log, "processes that a command has left behind do not end on SIGKILL");
+  uv_timer_stop(t);
+}
+
+void orphans_init(struct agent *a) {
+  a->orphans.data = a;
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+}
+
+void orphans_look(struct agent *a) {
+  a->orphans_tries = 0;
+  if (!uv_is_active((uv_handle_t *)&a->orphans)) uv_timer_start(&a->orphans, on_tick, 0, ORPHANS_TICK_MS);
+}
+
+bool orphans_left(const struct agent *a) {
+  return uv_is_active((const uv_handle_t *)&a->orphans);
+}
