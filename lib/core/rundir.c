@@ -36,7 +36,7 @@ int rundir_check(const char *path, struct error *e) {
   if (S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & (S_IWGRP | S_IWOTH))) return 0;
   return error_set(e, ERR_PERMISSION,
                    "%s: must be a directory (no symbolic link) of yours that nobody else may write to "
-                   "(chmod 700, or choose another with NODE_RUNTIME_DIR)",
+                   "(chmod 700, or choose another with NODE_RUNTIME_DIR or NODE_STATE_DIR)",
                    path);
 }
 

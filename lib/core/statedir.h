@@ -1,0 +1,20 @@
+/* statedir: the state directory, which holds a directory for each node of this user on this host, with what
+ * outlives the node and a restart of the host: its console file.  Here is where it lies and whom it may
+ * belong to, which is as in core/rundir.h.  Any thread. */
+#ifndef CORE_STATEDIR_H
+#define CORE_STATEDIR_H
+
+#include "base/err.h"
+
+#include <stddef.h>
+
+/* Where it lies, whether or not it exists: $NODE_STATE_DIR, else $XDG_STATE_HOME/node-toolkit, else
+ * /var/lib/node-toolkit for root, else ~/.local/state/node-toolkit.  ERR_SYSTEM when the path is longer than
+ * out, or there is no home directory. */
+int statedir_find(char *out, size_t size, struct error *e) MUST_CHECK;
+
+/* Makes the directory of a node in it, with mode 0700, and what is missing above; writes its path to out.
+ * ERR_PERMISSION, ERR_SYSTEM. */
+int statedir_make(const char *node, char *out, size_t size, struct error *e) MUST_CHECK;
+
+#endif
