@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { UNSEEN_MAX = 3 }; /* names in a remark */
+
 struct options {
   struct tool_common common;
   const char *scope;
@@ -18,7 +20,7 @@ static const struct tool_option table[] = {
      offsetof(struct options, scope)},
     {0, "known", NULL, "list the node itself and every node it has ever met", TOOL_CHOICE,
      offsetof(struct options, scope)},
-    {'l', "long", NULL, "print a table: id, name, creation, state", TOOL_FLAG,
+    {'l', "long", NULL, "print a table: id, name, creation, state, and what is wrong", TOOL_FLAG,
      offsetof(struct options, details)},
     {0, "watch", NULL, "print a line whenever a node connects or is lost, until interrupted", TOOL_FLAG,
      offsetof(struct options, watch)},
@@ -31,11 +33,43 @@ static const struct tool tool = {
     .options = table,
 };
 
+static bool is_set(const json_t *node, const char *key) {
+  return json_is_true(json_object_get(node, key));
+}
+
 static void put_state(const struct table *t, const json_t *node, const char *key, struct buf *out) {
   (void)t, (void)key;
-  bool self = json_is_true(json_object_get(node, "self"));
-  bool connected = json_is_true(json_object_get(node, "connected"));
-  buf_puts(out, self ? "self" : connected ? "connected" : "down");
+  const char *state = is_set(node, "self")        ? "self"
+                      : is_set(node, "suspected") ? "silent"
+                      : is_set(node, "connected") ? "connected"
+                                                  : "down";
+  buf_puts(out, state);
+}
+
+/* "does not see three@arra, four@arra and 5 more" */
+static void put_unseen(const json_t *unseen, struct buf *out) {
+  size_t i, count = json_array_size(unseen);
+  const json_t *name;
+  json_array_foreach(unseen, i, name) {
+    if (i == UNSEEN_MAX) break;
+    buf_printf(out, "%s%s", i ? ", " : "does not see ", json_string_value(name));
+  }
+  if (count > UNSEEN_MAX) buf_printf(out, " and %zu more", count - UNSEEN_MAX);
+}
+
+/* What is wrong with the node, in the order of how much it matters; nothing when all is well. */
+static void put_remark(const struct table *t, const json_t *node, const char *key, struct buf *out) {
+  (void)t, (void)key;
+  const char *rival = json_string_value(json_object_get(node, "rival"));
+  const char *trouble = json_string_value(json_object_get(node, "trouble"));
+  const json_t *retry = json_object_get(node, "retry_ms"), *unseen = json_object_get(node, "unseen");
+  if (rival) buf_printf(out, "another node of this name, at %s, is kept out", rival);
+  if (unseen) buf_puts(out, out->len ? "; " : "");
+  put_unseen(unseen, out);
+  if (trouble) buf_puts(out, trouble);
+  if (retry)
+    buf_printf(out, "%stried again in %d s", trouble ? "; " : "",
+               (int)(json_integer_value(retry) + 999) / 1000);
 }
 
 static const struct table_column names[] = {{.key = "node", .put = table_text}, TABLE_LAST};
@@ -43,7 +77,8 @@ static const struct table_column names[] = {{.key = "node", .put = table_text}, 
 static const struct table_column details[] = {{"ID", "id", table_integer, .least = 4},
                                               {"NODE", "node", table_text, .least = 24},
                                               {"CREATION", "creation", table_integer, .least = 10},
-                                              {.head = "STATE", .put = put_state},
+                                              {.head = "STATE", .put = put_state, .least = 9},
+                                              {.head = "REMARK", .put = put_remark},
                                               TABLE_LAST};
 
 static const struct table_column events[] = {{.key = "event", .put = table_text},
@@ -63,9 +98,10 @@ static int list_self(struct nodemsg *m, struct table *nodes, struct error *e) {
   return 0;
 }
 
-static int list_scope(struct nodemsg *m, const char *scope, struct table *nodes, struct error *e) {
+static int list_scope(struct nodemsg *m, const char *scope, bool remarks, struct table *nodes,
+                      struct error *e) {
   json_auto_t *answer = NULL;
-  char *path = tool_path(&tool, "/v1/nodes?scope=", scope, NULL);
+  char *path = tool_path(&tool, remarks ? "/v1/nodes?mesh=1&scope=" : "/v1/nodes?scope=", scope, NULL);
   int rc = nodemsg_request(m, "GET", path, NULL, &answer, e);
   free(path);
   if (!rc) table_rows(nodes, json_object_get(answer, "nodes"));
@@ -78,7 +114,8 @@ static int list(struct nodemsg *m, const struct options *options, struct error *
                         .json = options->common.json,
                         .headed = options->details};
   table_begin(&nodes);
-  int rc = strcmp(scope, "self") == 0 ? list_self(m, &nodes, e) : list_scope(m, scope, &nodes, e);
+  int rc = strcmp(scope, "self") == 0 ? list_self(m, &nodes, e)
+                                      : list_scope(m, scope, options->details, &nodes, e);
   if (!rc) table_end(&nodes);
   return rc;
 }

@@ -140,6 +140,7 @@ static void print_aligned(const struct table *table, const int *widths, const js
   struct buf line = BUF_INIT, text = BUF_INIT;
   for (const struct table_column *c = table->columns; c->put; c++)
     put_padded(&line, c, widths[c - table->columns], cell(table, c, row, &text));
+  while (line.len && line.data[line.len - 1] == ' ') line.len--; /* of a last cell that is empty */
   write_line(&line);
   buf_finish(&text);
   buf_finish(&line);

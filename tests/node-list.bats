@@ -61,10 +61,29 @@ load tools
   assert_line "one@$HOST"
   assert_line "two@$HOST"
   run -0 node-list -n one -l
-  assert_line --index 0 --regexp '^ID +NODE +CREATION +STATE$'
+  assert_line --index 0 --regexp '^ID +NODE +CREATION +STATE +REMARK$'
   assert_line --index 1 --regexp "^1 +two@$HOST +[0-9]+ +connected\$"
   run -0 --separate-stderr node-list -n one --json
   assert_equal "$(jq -r '[.node, .connected, .self] | @tsv' <<<"$output")" "two@$HOST"$'\ttrue\tfalse'
+}
+
+@test "-l shows who is being tried again, why, and what is wrong with whom" {
+  start_node one --rejoin 60 --join "nine@127.0.0.1:9"
+  start_node two
+  node-connect -n one "two@$HOST"
+  tried() {
+    node-list -n one -l | grep -qE '^- +nine@127.0.0.1 +- +down +connection refused \(tcp\): .*; tried again in [0-9]+ s$'
+  }
+  wait_until tried
+  run -0 node-list -n one
+  assert_output "two@$HOST"
+  kill -KILL "$(api two GET /v1/node | jq .os_pid)"
+  lost() { node-list -n one -l | grep -qE "^1 +two@$HOST +[0-9]+ +down +.*tried again in"; }
+  wait_until lost
+  run -0 --separate-stderr node-list -n one -l --json
+  assert_equal "$(jq -r 'select(.node == "nine@127.0.0.1") | [.connected, .id, .retry_ms > 0, .trouble] | @tsv' <<<"$output")" \
+    $'false\t\ttrue\tconnection refused (tcp): is the node running, and does it listen there?'
+  grep -q -- '--join: nine@127.0.0.1: connection refused (tcp)' "$T/one@$HOST/console.log"
 }
 
 @test "--known remembers a node that has gone" {
@@ -75,7 +94,7 @@ load tools
   run -0 node-list -n one
   assert_output ''
   run -0 node-list -n one --known -l
-  assert_line --regexp "^1 +two@$HOST +[0-9]+ +down\$"
+  assert_line --regexp "^1 +two@$HOST +[0-9]+ +down +disconnected$"
 }
 
 @test "--watch prints nodes that connect and that are lost, and ends with its node" {

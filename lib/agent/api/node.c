@@ -89,19 +89,50 @@ void api_metrics(struct request *r) {
 
 /* --- other nodes ---------------------------------------------------------------------------------------- */
 
-static json_t *node_json(const struct member *m) {
-  return json_pack("{s:s, s:i, s:I, s:b, s:b}", "node", m->node, "id", (int)m->id, "creation",
-                   (json_int_t)m->creation, "connected", m->up, "self", m->id == 0);
+/* The facts about a node; what is not known, or not wrong, is left out. */
+static json_t *node_json(struct agent *a, const struct member *m) {
+  bool self = !strcmp(m->node, a->self), met = m->creation != 0;
+  json_t *v = json_pack("{s:s, s:b, s:b}", "node", m->node, "connected", m->up, "self", self);
+  if (met) json_object_set_new(v, "id", json_integer(m->id));
+  if (met) json_object_set_new(v, "creation", json_integer(m->creation));
+  if (m->suspected) json_object_set_new(v, "suspected", json_true());
+  if (m->address && *m->address) json_object_set_new(v, "address", json_string(m->address));
+  if (m->port) json_object_set_new(v, "port", json_integer(m->port));
+  if (m->retry_ms > 0) json_object_set_new(v, "retry_ms", json_integer(m->retry_ms));
+  if (m->trouble && *m->trouble) json_object_set_new(v, "trouble", json_string(m->trouble));
+  if (m->rival && *m->rival) json_object_set_new(v, "rival", json_string(m->rival));
+  return v;
+}
+
+static json_t *self_json(struct agent *a) {
+  return node_json(a, &(struct member){.node = a->self, .creation = a->creation, .up = true});
 }
 
 struct listing {
+  struct agent *agent;
   json_t *nodes;
-  bool known; /* also the nodes that are not up */
+  bool known;  /* also the nodes that are not up */
+  bool unseen; /* says whom each does not see */
 };
+
+static void add_unseen(void *data, const char *node) {
+  json_array_append_new(data, json_string(node));
+}
 
 static void add_node(void *data, const struct member *m) {
   struct listing *l = data;
-  if (m->up || l->known) json_array_append_new(l->nodes, node_json(m));
+  if (!m->up && !l->known) return;
+  json_t *v = node_json(l->agent, m), *unseen = l->unseen ? json_array() : NULL;
+  if (unseen) mesh_each_unseen(l->agent->mesh, m->node, add_unseen, unseen);
+  if (json_array_size(unseen)) json_object_set(v, "unseen", unseen);
+  json_decref(unseen);
+  json_array_append_new(l->nodes, v);
+}
+
+/* One that is not up, and that the list does not have yet. */
+static void add_missing(void *data, const struct member *m) {
+  struct listing *l = data;
+  if (!l->known || !m->creation) json_array_append_new(l->nodes, node_json(l->agent, m));
 }
 
 struct follower { /* a client that gets nodeup and nodedown as a stream */
@@ -155,12 +186,11 @@ void api_nodes_list(struct request *r) {
     respond_code(r, ERR_USAGE, "scope=%s: want connected, all or known", scope);
     return;
   }
-  struct listing l = {json_array(), !strcmp(scope, "known")};
-  if (strcmp(scope, "connected") != 0) {
-    struct member self = {.node = a->self, .creation = a->creation, .up = true};
-    json_array_append_new(l.nodes, node_json(&self));
-  }
+  bool mesh = request_flag(r, "mesh");
+  struct listing l = {a, json_array(), !strcmp(scope, "known"), mesh};
+  if (strcmp(scope, "connected") != 0) json_array_append_new(l.nodes, self_json(a));
   mesh_each(a->mesh, add_node, &l);
+  if (mesh) mesh_each_missing(a->mesh, add_missing, &l);
   respond_json(r, 200, json_pack("{s:o}", "nodes", l.nodes));
 }
 
@@ -178,7 +208,7 @@ void api_nodes_get(struct request *r) {
   struct member m;
   if (!named_node(r, &name)) return;
   if (mesh_find(request_agent(r)->mesh, name.full, &m) && m.up)
-    respond_json(r, 200, node_json(&m));
+    respond_json(r, 200, node_json(request_agent(r), &m));
   else
     respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);
 }
@@ -190,9 +220,9 @@ static void on_connected(void *data, const struct error *e, npid kernel) {
   if (e)
     respond_error(r, e);
   else if (kernel == NPID_KERNEL || !mesh_find(a->mesh, nodetab_name(a->nodes, npid_incarnation(kernel)), &m))
-    respond_json(r, 200, node_json(&(struct member){.node = a->self, .creation = a->creation, .up = true}));
+    respond_json(r, 200, self_json(a));
   else
-    respond_json(r, 200, node_json(&m));
+    respond_json(r, 200, node_json(a, &m));
 }
 
 void api_nodes_connect(struct request *r) {

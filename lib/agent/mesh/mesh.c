@@ -338,7 +338,7 @@ static struct member member_of(const struct peer *p) {
   return (struct member){
       .node = p->name.full,
       .kernel = npid_make(p->incarnation, 0),
-      .creation = nodetab_creation(nodes, p->incarnation),
+      .creation = p->incarnation ? nodetab_creation(nodes, p->incarnation) : 0,
       .id = nodetab_node_id(nodes, p->incarnation),
       .up = p->state == PEER_UP,
       .suspected = p->state == PEER_UP && p->suspected,
