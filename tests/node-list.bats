@@ -83,7 +83,7 @@ load tools
   run -0 --separate-stderr node-list -n one -l --json
   assert_equal "$(jq -r 'select(.node == "nine@127.0.0.1") | [.connected, .id, .retry_ms > 0, .trouble] | @tsv' <<<"$output")" \
     $'false\t\ttrue\tconnection refused (tcp): is the node running, and does it listen there?'
-  grep -q -- '--join: nine@127.0.0.1: connection refused (tcp)' "$T/one@$HOST/console.log"
+  grep -q -- '--join: nine@127.0.0.1: connection refused (tcp)' "$NODE_RUNTIME_DIR/one@$HOST/console.log"
 }
 
 @test "--known remembers a node that has gone" {
