@@ -153,6 +153,43 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   wait_until no_zombies
 }
 
+# In a namespace of pids, the node's signals cannot reach the processes of this host.
+in_pid_namespace() {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  run -0 timeout -s KILL 60 unshare --pid --fork --mount-proc --kill-child bash -euc "
+    sleeps() { ps -eo pid=,args= | sed -n \"s/^ *\([0-9]*\) sleep \$1\$/\1/p\"; }
+    there() { [ \$(sleeps \$1 | wc -l) -eq \$2 ]; }
+    $1" bash 3>&-
+}
+
+@test "when a guard is killed, its node ends all that is below the command, and nothing else" {
+  in_pid_namespace '
+    sleep 300 &
+    node-start -d --sname one
+    node-spawn -d -- bash -c "sleep 300 & wait"
+    node-spawn -d -- bash -c "trap \"\" TERM; (setsid bash -c \"sleep 301 & sleep 301 & wait\" &)
+      sleep 301 & echo \$\$ >$HOME/command; wait"
+    until there 300 2 && there 301 3; do sleep 0.02; done
+    command=$(cat $HOME/command)
+    kill -KILL $(ps -o ppid= -p $command)
+    until there 301 0 && [ ! -e /proc/$command ]; do sleep 0.02; done
+    there 300 2
+    node-list --self
+    until ! ps -eo stat= | grep -q Z; do sleep 0.02; done
+    node-stop'
+}
+
+@test "a killed guard whose command has a thousand descendants leaves none" {
+  in_pid_namespace '
+    node-start -d --sname one
+    node-spawn -d -- bash -c "for i in {1..500}; do setsid sh -c \"sleep 301 & exec sleep 301\" & done
+      echo \$\$ >$HOME/command; wait"
+    until there 301 1000; do sleep 0.1; done
+    kill -KILL $(ps -o ppid= -p $(cat $HOME/command))
+    until there 301 0; do sleep 0.02; done
+    node-stop'
+}
+
 @test "RTMIN ends the whole tree at once" {
   mkfifo "$T/fifo"
   "$GUARD" -- bash -c 'trap "" TERM; setsid sleep 300 & echo $! $$; wait' >"$T/fifo" 3>&- &
