@@ -4,6 +4,7 @@
 #include "core/cookie_file.h"
 #include "core/nodename.h"
 #include "core/rundir.h"
+#include "core/statedir.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -23,9 +24,13 @@
 
 enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
 
+#define CONSOLE_LEAST (INT64_C(64) << 10)
+#define CONSOLE_MOST  (INT64_C(1) << 40)
+#define CONSOLE_BYTES (INT64_C(64) << 20) /* the default */
+
 struct options {
   struct tool_common common;
-  const char *sname, *name, *cookie, *console, *listen, *schedulers, *max_heap;
+  const char *sname, *name, *cookie, *console, *console_max, *listen, *schedulers, *max_heap;
   struct tool_words join, path;
   double heartbeat, rejoin;
   bool detach, no_mesh;
@@ -37,8 +42,11 @@ static const struct tool_option options[] = {
      TOOL_TEXT, AT(sname)},
     {0, "name", "NAME@HOST", "name the node NAME@HOST; other nodes connect to HOST", TOOL_TEXT, AT(name)},
     {'d', "detach", NULL, "run in the background; return when the node is ready", TOOL_FLAG, AT(detach)},
-    {0, "console", "FILE", "append the console to FILE (default with -d: console.log in its directory)",
-     TOOL_TEXT, AT(console)},
+    {0, "console", "FILE",
+     "append the console to FILE (default with -d: console.log in the node's state directory)", TOOL_TEXT,
+     AT(console)},
+    {0, "console-max", "SIZE", "rename FILE to FILE.1 before it gets longer (default: 64M)", TOOL_TEXT,
+     AT(console_max)},
     {0, "cookie", "WORD", "the cookie; others may see it for a moment: a file or $NODE_COOKIE is safer",
      TOOL_TEXT, AT(cookie)},
     {0, "cookie-file", "FILE",
@@ -74,7 +82,7 @@ struct setup {
   struct cookies cookies;
   char cookie_file[PATH_MAX];
   char name[NODENAME_SIZE], runtime_dir[PATH_MAX], share_dir[PATH_MAX], guard[PATH_MAX];
-  char console[PATH_MAX + NODENAME_SIZE + 16], files[32];
+  char console[PATH_MAX + 16], files[32];
 };
 
 /* Makes name@host from --name or --sname. */
@@ -205,6 +213,24 @@ static void raise_files(struct setup *s) {
   setrlimit(RLIMIT_NOFILE, &files);
 }
 
+/* Chooses the console file; makes the node's state directory where the file is in it. */
+static int choose_console(const struct options *o, struct setup *s, struct error *e) {
+  size_t max = CONSOLE_BYTES;
+  if (o->console_max && !parse_size(o->console_max, CONSOLE_LEAST, CONSOLE_MOST, &max))
+    return error_set(e, ERR_USAGE, "--console-max %s: expected a size from 64K to 1024G", o->console_max);
+  if (!o->console && !o->detach) return 0;
+  s->config.console_file = s->console;
+  s->config.console_max = (int64_t)max;
+  if (o->console) {
+    snprintf(s->console, sizeof s->console, "%s", o->console);
+    return 0;
+  }
+  char dir[PATH_MAX];
+  int code = statedir_make(s->name, dir, sizeof dir, e);
+  if (!code) snprintf(s->console, sizeof s->console, "%s/console.log", dir);
+  return code;
+}
+
 static int make_setup(const struct options *o, struct setup *s, struct error *e) {
   int64_t schedulers = 0;
   struct nodename ignored;
@@ -223,8 +249,6 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
     if (nodename_parse(o->join.at[i], &ignored, e)) return e->code;
   beside_program("share/node-toolkit", NODE_SHARE_DIR, s->share_dir);
   beside_program("libexec/node-toolkit/node-guard", NODE_LIBEXEC_DIR "/node-guard", s->guard);
-  snprintf(s->console, sizeof s->console, "%s/%s/console.log", s->runtime_dir, s->name);
-  if (o->console) snprintf(s->console, sizeof s->console, "%s", o->console);
   s->config = (struct agent_config){
       .name = s->name,
       .runtime_dir = s->runtime_dir,
@@ -236,15 +260,15 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .version = NODE_VERSION,
       .share_dir = s->share_dir,
       .guard = s->guard,
-      .console_file = o->detach || o->console ? s->console : NULL,
       .schedulers = (int)schedulers,
       .heap_max = heap_max,
       .mesh = !o->no_mesh,
       .rejoin_ms = (int64_t)(o->rejoin * 1000),
       .heartbeat_ms = o->heartbeat ? (int)(o->heartbeat * 1000) : 2000,
   };
-  raise_files(s);
-  return 0;
+  int code = choose_console(o, s, e);
+  if (!code) raise_files(s);
+  return code;
 }
 
 /* Forks.  The child gets a session of its own; detach returns the pipe on which it must report that the node
@@ -269,14 +293,10 @@ static int detach(void) {
 
 /* Makes the console the standard output and error of the detached node, and reports that the node is ready.
  */
-static void leave_terminal(const struct setup *s, int ready_fd) {
+static void leave_terminal(struct agent *agent, int ready_fd) {
   int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  int console = open(s->console, O_WRONLY | O_APPEND | O_CLOEXEC);
   if (null >= 0) dup2(null, STDIN_FILENO);
-  if (console >= 0) {
-    dup2(console, STDOUT_FILENO);
-    dup2(console, STDERR_FILENO);
-  }
+  agent_detach(agent);
   ssize_t n = write(ready_fd, "+", 1);
   (void)n; /* the parent may have been killed */
   close(ready_fd);
@@ -296,8 +316,8 @@ int main(int argc, char **argv) {
   if (o.detach && (ready_fd = detach()) < 0)
     tool_fail(&tool, error_set(&e, ERR_SYSTEM, "cannot detach: %s", strerror(errno)), &e);
   if (agent_new(&setup.config, &agent, &e)) tool_fail(&tool, e.code, &e);
-  fprintf(stderr, "%s\n", agent_banner(agent));
-  if (o.detach) leave_terminal(&setup, ready_fd);
+  agent_announce(agent);
+  if (o.detach) leave_terminal(agent, ready_fd);
   int code = agent_run(agent, &e);
   agent_free(agent);
   if (code) tool_fail(&tool, code, &e);

@@ -27,8 +27,8 @@ teardown() { node_teardown; }
 node_setup() {
   # A unix socket's path has 107 bytes: too few for BATS_TEST_TMPDIR.
   T=$(mktemp -d /tmp/nt.XXXXXX)
-  export HOME=$T/home NODE_RUNTIME_DIR=$T/run PATH=$BUILD/bin:$PATH LC_ALL=C.UTF-8
-  unset NODE_SELF XDG_RUNTIME_DIR http_proxy https_proxy all_proxy
+  export HOME=$T/home NODE_RUNTIME_DIR=$T/run NODE_STATE_DIR=$T/run PATH=$BUILD/bin:$PATH LC_ALL=C.UTF-8
+  unset NODE_SELF XDG_RUNTIME_DIR XDG_STATE_HOME http_proxy https_proxy all_proxy
   mkdir "$HOME"
   HOST=$(hostname -s)
   HOSTS=() SWITCH=
@@ -161,7 +161,7 @@ remove_hosts() {
 on() {
   local host=$1
   shift
-  ip netns exec "$host.${T##*.}" unshare --uts env NODE_RUNTIME_DIR="$T/$host" \
+  ip netns exec "$host.${T##*.}" unshare --uts env NODE_RUNTIME_DIR="$T/$host" NODE_STATE_DIR="$T/$host" \
     sh -c 'hostname "$0" && exec "$@"' "$host" "$@"
 }
 

@@ -14,7 +14,7 @@ at() {
   local where=$1
   shift
   mkdir -p "$T/$where"
-  HOME=$T/$where NODE_RUNTIME_DIR=$T/$where/run "$@"
+  HOME=$T/$where NODE_RUNTIME_DIR=$T/$where/run NODE_STATE_DIR=$T/$where/run "$@"
 }
 
 # Every name of the file's directory that begins as the file does: a temporary file would, too.

@@ -22,7 +22,7 @@ ended() {
 @test "-h and --version" {
   run -0 node-start -h
   assert_line --partial 'usage: node-start'
-  for option in --sname --name --detach --console --cookie --cookie-file --listen --join --path --schedulers \
+  for option in --sname --name --detach --console --console-max --cookie --cookie-file --listen --join --path --schedulers \
     --max-heap --no-mesh --heartbeat; do
     assert_output --partial -- "$option"
   done
@@ -45,6 +45,10 @@ ended() {
   for size in x 0 1K -1M 1.5G 9999999999G M ''; do
     run -2 node-start --sname one --max-heap "$size"
     assert_output --partial 'max-heap'
+  done
+  for size in x 0 63K 1.5M 9999999999G ''; do
+    run -2 node-start --sname one --console-max "$size"
+    assert_output --partial "--console-max $size"
   done
 }
 
@@ -79,15 +83,18 @@ ended() {
   wait_until grep -qx hello "$T/out"
 }
 
-@test "TERM and HUP stop it in order" {
-  for signal in TERM HUP; do
-    foreground --sname one
-    node=$!
-    kill -$signal $node
-    ended $node
-    [ $status -eq 0 ]
-    : >"$T/err"
-  done
+@test "TERM stops it in order; HUP does not" {
+  foreground --sname one
+  node=$!
+  kill -HUP $node
+  run -0 node-spawn -- echo 'it goes on'
+  assert_output 'it goes on'
+  run ! grep stopping "$T/err"
+  kill -TERM $node
+  ended $node
+  [ $status -eq 0 ]
+  run -0 cat "$T/err"
+  assert_line "node-start: one@$HOST is stopping"
 }
 
 @test "it stops while it runs processes, which it ends" {
@@ -120,6 +127,148 @@ ended() {
   wait_until grep -qx 'hello from two' "$T/two.log"
   run -125 start_node three --console /no/such/directory/file
   assert_output --partial '/no/such/directory/file'
+}
+
+@test "-d: the state directory is the user's, outside the runtime directory, and /v1/node tells the file" {
+  unset NODE_STATE_DIR
+  XDG_STATE_HOME=$T/state start_node one
+  file=$T/state/node-toolkit/one@$HOST/console.log
+  [ "$(stat -c %a "$file")" = 600 ]
+  [ "$(stat -c %a "$T/state/node-toolkit")" = 700 ]
+  assert_equal "$(api one GET /v1/node | jq -r .console)" "$file"
+  [ "$(readlink "/proc/$(pid_of one)/fd/2")" = "$file" ]
+  node-stop
+  wait_until none_left
+  run -0 cat "$file"
+  assert_output "node-start: one@$HOST is stopping"
+  chmod 777 "$T/state/node-toolkit"
+  XDG_STATE_HOME=$T/state run -4 start_node one
+  assert_output --partial "$T/state/node-toolkit: must be a directory"
+  none_left
+}
+
+# --- what takes no output ----------------------------------------------------------------------------------
+
+metric() { api one GET /metrics | sed -n "s/^$1 //p"; }
+waiting() { [ "$(metric node_console_waiting_bytes)" -ge "$1" ]; }
+lost() { [ "$(metric node_console_lost_bytes_total)" -gt 0 ]; }
+say() { node-spawn -n one -d -e 'puts(...)' -- "$@" >/dev/null; }
+
+# Ends a node within the time that a node may take, and half of what it takes when it cannot end in order.
+ends_soon() {
+  local begin=$SECONDS
+  kill -TERM "$1"
+  wait_until gone "$1"
+  [ $((SECONDS - begin)) -le 5 ] || fail "after $((SECONDS - begin)) s"
+}
+
+@test "a full pipe holds up neither the node nor its end; what is lost is told" {
+  mkfifo "$T/pipe"
+  exec {pipe}<>"$T/pipe"
+  node-start --sname one >"$T/pipe" 2>&1 3>&- &
+  node=$!
+  wait_until node-ping "one@$HOST"
+  node-spawn -d -e 'puts(("x"):rep(3000000))' >/dev/null
+  wait_until waiting 2900000
+  start_node two
+  node-connect -n one "two@$HOST"
+  node-stop "two@$HOST"
+  logs() { [ "$(metric node_log_waiting_bytes)" -gt 60 ]; }
+  wait_until logs
+  run -0 node-ping "one@$HOST"
+  node-spawn -n one -e 'for i = 1, 80 do send("console", ("y"):rep(1000000)) end'
+  wait_until lost
+  run -0 timeout 20 grep -oam1 "^node-start: two@$HOST is down.*" "$T/pipe"
+  run -0 timeout 20 grep -oam1 '^node-start: [0-9]* bytes of output lost: too much waits to be written$' "$T/pipe"
+  node-spawn -d -e 'puts(("x"):rep(3000000))' >/dev/null
+  wait_until waiting 1
+  ends_soon $node
+  ended $node
+  [ $status -eq 0 ]
+  exec {pipe}>&-
+}
+
+@test "a full pipe for its log alone does not hold up the console" {
+  mkfifo "$T/pipe"
+  exec {pipe}<>"$T/pipe"
+  dd if=/dev/zero of="$T/pipe" bs=4096 count=16 status=none # as much as a pipe takes
+  node-start --sname one >"$T/out" 2>"$T/pipe" 3>&- &
+  node=$!
+  wait_until node-ping "one@$HOST"
+  say 'hello'
+  wait_until grep -qx hello "$T/out"
+  [ "$(metric node_log_waiting_bytes)" -gt 0 ]
+  ends_soon $node
+  ended $node
+  [ $status -eq 0 ]
+  exec {pipe}>&-
+}
+
+@test "a terminal that is stopped with Ctrl-S holds up neither the node nor its end" {
+  mkfifo "$T/keys"
+  SHELL=/bin/sh script -qefc 'exec node-start --sname one' "$T/screen" <"$T/keys" >/dev/null 3>&- &
+  exec {keys}>"$T/keys"
+  wait_until node-ping "one@$HOST"
+  node=$(pid_of one)
+  printf '\023' >&$keys
+  stopped() { say 'a line' && waiting 1; }
+  wait_until stopped
+  node-spawn -d -e 'puts(("x"):rep(1000000))' >/dev/null
+  wait_until waiting 1000000
+  run -0 node-ping "one@$HOST"
+  printf '\021' >&$keys # Ctrl-Q
+  drained() { ! waiting 1; }
+  wait_until drained
+  printf '\023' >&$keys
+  wait_until stopped
+  ends_soon "$node"
+  exec {keys}>&-
+}
+
+@test "HUP opens the console file again" {
+  start_node one --console "$T/log"
+  say 'before'
+  wait_until grep -qx before "$T/log"
+  mv "$T/log" "$T/log.old"
+  kill -HUP "$(pid_of one)"
+  wait_until test -e "$T/log"
+  say 'after'
+  wait_until grep -qx after "$T/log"
+  [ "$(readlink "/proc/$(pid_of one)/fd/1")" = "$T/log" ]
+  [ "$(readlink "/proc/$(pid_of one)/fd/2")" = "$T/log" ]
+  run ! grep -qx after "$T/log.old"
+}
+
+@test "--console-max: a longer file becomes FILE.1, once" {
+  start_node one --console "$T/log" --console-max 64K
+  node-spawn -e 'for i = 10001, 20000 do send("console", i, "some more words in a line") end'
+  wait_until grep -q '^\[20000,' "$T/log"
+  [ "$(stat -c %s "$T/log")" -le 65536 ]
+  [ "$(stat -c %s "$T/log.1")" -le 65536 ]
+  [ "$(stat -c %s "$T/log.1")" -gt 65000 ]
+  run -0 find "$T" -name 'log*'
+  assert_equal "$(wc -l <<<"$output")" 2
+  first=$(sed -n '1s/^\[\([0-9]*\),.*/\1/p' "$T/log.1")
+  run -0 diff <(seq "$first" 20000) <(sed 's/^\[\([0-9]*\),.*/\1/' "$T/log.1" "$T/log")
+  [ "$first" -lt 18500 ]
+}
+
+@test "a full disk holds up nothing; the loss is told once there is room" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  mkdir "$T/small"
+  unshare --mount sh -c 'mount -t tmpfs -o size=64k none "$0" && head -c 61440 /dev/zero >"$0/filler" && exec "$@"' \
+    "$T/small" node-start -d --sname one --console "$T/small/log" 3>&-
+  node=$(pid_of one)
+  small=/proc/$node/root$T/small
+  node-spawn -d -e 'puts(("x"):rep(50000))' >/dev/null
+  wait_until lost
+  run -0 node-ping "one@$HOST"
+  rm "$small/filler"
+  wait_until grep -q '^node-start: [0-9]* bytes of output lost: No space left on device$' "$small/log"
+  say 'there is room'
+  wait_until grep -qx 'there is room' "$small/log"
+  assert_equal "$(grep -o '^x*' "$small/log" | head -n 1 | wc -c)" 4097
+  assert_equal "$(sed -n 's/^node-start: \([0-9]*\) bytes.*/\1/p' "$small/log")" "$(metric node_console_lost_bytes_total)"
 }
 
 @test "-d: reports why it cannot start, with its status" {

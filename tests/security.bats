@@ -112,7 +112,7 @@ in_memory() {
   setpriv --reuid 65534 test -x "$BUILD/bin/node-start" || skip 'another user cannot run the programs here'
   chmod 711 "$T"
   install -d -o 65534 "$T/user"
-  user() { setpriv --reuid 65534 --clear-groups env HOME="$T/user" NODE_RUNTIME_DIR="$T/user/run" "$@"; }
+  user() { setpriv --reuid 65534 --clear-groups env HOME="$T/user" NODE_RUNTIME_DIR="$T/user/run" NODE_STATE_DIR="$T/user/run" "$@"; }
   cd /
   user node-start -d --sname one 3>&-
   pid=$(user node-spawn -n one -- sh -c 'cat "$NODE_RUNTIME_DIR"/one@*/lock')

@@ -13,6 +13,7 @@
 #include "agent/mesh/dial.h"
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/transport.h"
+#include "agent/outputs.h"
 #include "agent/process/command.h"
 #include "agent/process/console.h"
 #include "agent/process/hosted.h"
@@ -71,7 +72,7 @@ static void on_stop_check(uv_timer_t *t) {
   int64_t ms = (clock_ns() - a->stop_since_ns) / 1000000;
   if (!commands_left(a)) server_end_streams(a);
   bool late = ms > STOP_PATIENCE_MS;
-  if ((commands_left(a) || !server_idle(a) || !console_idle(a)) && !late) return;
+  if ((commands_left(a) || !server_idle(a) || !outputs_settled(a, a->stop_since_ns)) && !late) return;
   if (!dialler_idle(a->dialler) && ms < FAREWELL_MS) return; /* farewells to peers; a peer may be dead */
   if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
   uv_stop(&a->loop);
@@ -92,6 +93,15 @@ void agent_stop(struct agent *a) {
 static void on_signal(uv_signal_t *s, int number) {
   (void)number;
   agent_stop(s->data);
+}
+
+static void on_hangup(uv_signal_t *s, int number) {
+  (void)number;
+  sink_reopen(((struct agent *)s->data)->output);
+}
+
+static void on_room(uv_async_t *room) {
+  console_drained(room->data);
 }
 
 /* --- beginning ------------------------------------------------------------------------------------------ */
@@ -167,14 +177,14 @@ static int make_mesh(struct agent *a, struct error *e) {
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
 
-/* Stopping signals do not keep the loop alive. */
-static int watch_signal(struct agent *a, uv_signal_t *handle, int number) {
+/* Watched signals do not keep the loop alive. */
+static int watch_signal(struct agent *a, uv_signal_t *handle, int number, uv_signal_cb callback) {
   int failed = uv_signal_init(&a->loop, handle);
   if (failed) return failed;
   a->handles[a->handle_count++] = (uv_handle_t *)handle;
   handle->data = a;
   uv_unref((uv_handle_t *)handle);
-  return uv_signal_start(handle, on_signal, number);
+  return uv_signal_start(handle, callback, number);
 }
 
 /* 0 when the process may open SPARE_FILES more descriptors, else the errno of why not. */
@@ -198,13 +208,15 @@ static int make_handles(struct agent *a, struct error *e) {
   if (!failed) a->handles[a->handle_count++] = (uv_handle_t *)&a->grace;
   if (!failed && !(failed = uv_async_init(&a->loop, &a->wake, on_wake)))
     a->handles[a->handle_count++] = (uv_handle_t *)&a->wake;
+  if (!failed && !(failed = uv_async_init(&a->loop, &a->room, on_room)))
+    a->handles[a->handle_count++] = (uv_handle_t *)&a->room;
   if (!failed && !(failed = uv_timer_init(&a->loop, &a->orphans)))
     a->handles[a->handle_count++] = (uv_handle_t *)&a->orphans;
   if (!failed) orphans_init(a);
-  a->grace.data = a->wake.data = a;
-  if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM);
-  if (!failed) failed = watch_signal(a, &a->on_int, SIGINT);
-  if (!failed) failed = watch_signal(a, &a->on_hup, SIGHUP);
+  a->grace.data = a->wake.data = a->room.data = a;
+  if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM, on_signal);
+  if (!failed) failed = watch_signal(a, &a->on_int, SIGINT, on_signal);
+  if (!failed) failed = watch_signal(a, &a->on_hup, SIGHUP, on_hangup);
   return failed ? error_system(e, -failed, "the event loop cannot be made") : 0;
 }
 
@@ -214,6 +226,7 @@ static int begin(struct agent *a, struct error *e) {
   if (cookie_reader_init(a, e) || runtime_init(a, &unix_fd, &tcp_fd, note, sizeof note, e)) return e->code;
   int code = make_tables(a, e);
   if (!code) code = make_vm(a, e);
+  if (!code) code = outputs_open_file(a, e);
   if (!code) code = console_init(a, e);
   if (!code) {
     vm_set_console(a->vm, a->console);
@@ -240,14 +253,14 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
   a->config = config;
   a->self = config->name;
   a->started_ns = clock_ns();
-  a->log = (struct log){2, "node-start"};
+  a->log.prefix = "node-start";
   signal(SIGPIPE, SIG_IGN);
   curl_global_init(CURL_GLOBAL_DEFAULT);
   if (make_loop(a, e)) {
     free(a);
     return e->code;
   }
-  if (make_handles(a, e) || begin(a, e)) {
+  if (outputs_init(a, e) || make_handles(a, e) || begin(a, e)) {
     agent_free(a);
     return e->code;
   }
@@ -255,8 +268,14 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
   return 0;
 }
 
-const char *agent_banner(const struct agent *a) {
-  return a->banner;
+void agent_announce(struct agent *a) {
+  char line[sizeof a->banner + 1];
+  int n = snprintf(line, sizeof line, "%s\n", a->banner);
+  sink_put(a->log.sink, SINK_LOG, line, (size_t)n);
+}
+
+void agent_detach(struct agent *a) {
+  outputs_detach(a);
 }
 
 int agent_run(struct agent *a, struct error *e) {
@@ -306,6 +325,7 @@ void agent_free(struct agent *a) {
   flow_free(a);
   dialler_free(a->dialler);
   server_free(a);
+  outputs_finish(a);
   if (held) return; /* the held thread still uses the rest, which ends with the OS process */
   vm_free(a->vm);
   names_free(a->names);

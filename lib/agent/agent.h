@@ -16,10 +16,14 @@ struct agent;
  * runtime_init. */
 int agent_new(const struct agent_config *config, struct agent **out, struct error *e) MUST_CHECK;
 
-/* "one@rane ready: …": what to tell the user once agent_new has returned. */
-const char *agent_banner(const struct agent *a);
+/* Puts "one@rane ready: …" into the log, which is what to tell the user once agent_new has returned. */
+void agent_announce(struct agent *a);
 
-/* Runs until SIGTERM, SIGINT, SIGHUP or a stop request; then stops in order: no new requests, commands ended,
+/* For a node in the background: the log goes to the console file, too, and descriptors 1 and 2 are that file.
+ * Waits, for a bounded time, until the terminal has taken what was logged before. */
+void agent_detach(struct agent *a);
+
+/* Runs until SIGTERM, SIGINT or a stop request; then stops in order: no new requests, commands ended,
  * links closed. */
 int agent_run(struct agent *a, struct error *e) MUST_CHECK;
 

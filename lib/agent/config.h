@@ -23,6 +23,7 @@ struct agent_config {
   const char *guard;     /* path of node-guard, which runs the commands */
   const char *files;     /* how many descriptors a command may have, in digits; NULL: as many as the node */
   const char *console_file; /* NULL: descriptor 1 is the console */
+  int64_t console_max;      /* bytes that the file may have before it is renamed to FILE.1 */
   int schedulers;           /* 0: one a core */
   size_t heap_max;          /* bytes a green thread may hold; 0: 256 MiB */
   bool mesh;                /* connects to every node that a connected node knows */

@@ -32,16 +32,18 @@ struct agent {
   const char *self; /* name@host */
   uint32_t creation;
   int64_t started_ns;
-  struct log log;
+  struct log log;      /* its sink, and `output`: agent/outputs.c */
+  struct sink *output; /* of the console; the log's sink where both go to one place */
   struct psk_set psks; /* changed by api/cookies.c */
 
   uv_loop_t loop;
   uv_async_t wake; /* the vm has signals for the host */
+  uv_async_t room; /* `output` has room again */
   uv_signal_t on_term, on_int, on_hup;
   uv_timer_t grace;   /* how long a stop may take */
   uv_timer_t orphans; /* process/orphans.c */
   int orphans_tries;
-  uv_handle_t *handles[6]; /* those of them that are initialised */
+  uv_handle_t *handles[7]; /* those of them that are initialised */
   int handle_count;
   bool stopping;
   int64_t stop_since_ns;

@@ -1,31 +1,24 @@
-/* Each line is written by one write(), so that the lines of two threads do not mix. */
+/* Invariant: a line has exactly one newline, at its end, and no byte that a terminal obeys. */
 #include "base/log.h"
 
 #include "base/buf.h"
+#include "base/text.h"
 
-#include <errno.h>
 #include <stdarg.h>
-#include <unistd.h>
-
-static void write_all(int fd, const char *bytes, size_t n) {
-  while (n) {
-    ssize_t done = write(fd, bytes, n);
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) return; /* an error of the log has no place to be reported */
-    bytes += done;
-    n -= (size_t)done;
-  }
-}
 
 void log_line(const struct log *log, const char *format, ...) {
-  if (log->fd < 0) return;
-  struct buf line = BUF_INIT;
-  buf_printf(&line, "%s: ", log->prefix);
+  if (!log->sink) return;
+  struct buf text = BUF_INIT;
+  char line[LOG_LINE_MAX];
+  buf_printf(&text, "%s: ", log->prefix);
   va_list args;
   va_start(args, format);
-  buf_vprintf(&line, format, args);
+  buf_vprintf(&text, format, args);
   va_end(args);
-  buf_putc(&line, '\n');
-  if (buf_ok(&line)) write_all(log->fd, line.data, line.len);
-  buf_finish(&line);
+  if (buf_ok(&text)) {
+    size_t n = text_escape(line, sizeof line, text.data, text.len);
+    line[n++] = '\n'; /* in the place of the NUL */
+    sink_put(log->sink, SINK_LOG, line, n);
+  }
+  buf_finish(&text);
 }

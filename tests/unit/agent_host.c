@@ -44,7 +44,7 @@ struct agent_host *agent_host_new(void) {
   a->config = &h->config;
   a->self = h->config.name = "near@here";
   a->creation = 3;
-  a->log = (struct log){2, "test"};
+  a->log = (struct log){NULL, "test"};
   a->console = NPID_NONE;
   a->nodes = nodetab_new(a->self, a->creation);
   a->names = names_new();

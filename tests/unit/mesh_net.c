@@ -489,7 +489,7 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
   n->name = name;
   n->port = (uint16_t)(4370 + i);
   n->creation = creation;
-  n->log = (struct log){-1, ""};
+  n->log = (struct log){NULL, ""};
   n->nodes = nodetab_new(name, creation);
   n->life++;
   n->alive = true;

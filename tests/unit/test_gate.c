@@ -87,7 +87,9 @@ static void start(struct place *p, const struct psk_set *psks, int guests_max, i
   if (pipe2(p->log_fd, O_CLOEXEC | O_NONBLOCK) || bind(fd, (struct sockaddr *)&p->at, size) ||
       listen(fd, CLIENTS) || getsockname(fd, (struct sockaddr *)&p->at, &size))
     abort();
-  p->log = (struct log){p->log_fd[1], "test"};
+  struct sink_config log = {.prefix = "test", .max = {1 << 20}, .fd = p->log_fd[1]};
+  if (sink_new(&log, &p->log.sink, &e)) abort();
+  p->log.prefix = "test";
   p->refusals.log = &p->log;
   uv_loop_init(&p->loop);
   uv_timer_init(&p->loop, &p->patience);
@@ -108,6 +110,7 @@ static void start(struct place *p, const struct psk_set *psks, int guests_max, i
 /* What was logged. */
 static const char *logged(const struct place *p) {
   static char text[8192];
+  sink_flush(p->log.sink, 10000);
   ssize_t n = read(p->log_fd[0], text, sizeof text - 1);
   text[n > 0 ? n : 0] = 0;
   return text;
@@ -126,6 +129,7 @@ static void stop(struct place *p) {
   ok(uv_loop_close(&p->loop) == 0, "the gate leaves no handle");
   gate_free(p->gate);
   for (int i = 0; i < p->count; i++) close(p->clients[i]);
+  sink_free(p->log.sink, 10000);
   close(p->log_fd[0]), close(p->log_fd[1]);
 }
 

@@ -1,3 +1,4 @@
+/* Log lines: whole, bounded, and harmless to a terminal. */
 #include "base/log.h"
 
 #include "tap.h"
@@ -5,25 +6,41 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-static const char *written(int fd, char *text, size_t size) {
+static const char *written(const struct log *log, int fd, char *text, size_t size) {
+  if (log->sink) sink_flush(log->sink, 10000);
   ssize_t n = read(fd, text, size - 1);
   text[n > 0 ? n : 0] = 0;
   return text;
 }
 
 int main(void) {
-  char text[4096], page[2000];
+  char text[8192], page[6000];
   int ends[2];
+  struct error e;
   if (pipe2(ends, O_NONBLOCK)) return 1;
-  struct log log = {.fd = ends[1], .prefix = "node-start"}, silent = {.fd = -1, .prefix = "node-start"};
+  struct sink_config config = {.prefix = "node-start", .max = {1 << 20}, .fd = ends[1]};
+  struct log log = {.prefix = "node-start"}, silent = {.prefix = "node-start"};
+  if (sink_new(&config, &log.sink, &e)) return 1;
   log_line(&log, "%s is up: %d", "two@rane", 7);
-  is(written(ends[0], text, sizeof text), "node-start: two@rane is up: 7\n", "a line has prefix and newline");
+  is(written(&log, ends[0], text, sizeof text), "node-start: two@rane is up: 7\n",
+     "a line has prefix and newline");
+  log_line(&log, "%s is down: %s", "two@rane",
+           "bye\nnode-start: all is well\x1b[2J\xff \xc2\x9b\xe2\x80\xae");
+  is(written(&log, ends[0], text, sizeof text),
+     "node-start: two@rane is down: bye\\nnode-start: all is well\\x1B[2J\\xFF \\u009B\\u202E\n",
+     "what others say makes no lines and moves no cursor");
   memset(page, 'x', sizeof page - 1);
   page[sizeof page - 1] = 0;
   log_line(&log, "%s", page);
-  ok(strlen(written(ends[0], text, sizeof text)) == sizeof "node-start: \n" - 1 + sizeof page - 1,
+  written(&log, ends[0], text, sizeof text);
+  ok(strlen(text) == LOG_LINE_MAX && strcmp(text + LOG_LINE_MAX - 5, "x...\n") == 0,
+     "a line that is too long is cut");
+  page[2000] = 0;
+  log_line(&log, "%s", page);
+  ok(strlen(written(&log, ends[0], text, sizeof text)) == sizeof "node-start: \n" - 1 + 2000,
      "a long line is whole");
   log_line(&silent, "nobody hears this");
-  is(written(ends[0], text, sizeof text), "", "without a descriptor it is silent");
+  is(written(&silent, ends[0], text, sizeof text), "", "without a sink it is silent");
+  sink_free(log.sink, 10000);
   return tap_end();
 }

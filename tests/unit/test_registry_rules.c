@@ -94,7 +94,7 @@ static const struct registry_host host = {.alive = is_alive,
                                           .call = call,
                                           .now_ms = now_ms,
                                           .wall_us = wall_us};
-static const struct log silent = {-1, ""};
+static const struct log silent = {NULL, ""};
 
 static struct fixture *fixture_new(void) {
   static const char *const names[PEERS] = {"a@b", "c@d", "e@f"};

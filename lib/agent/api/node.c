@@ -21,12 +21,12 @@ void api_node_get(struct request *r) {
   char directory[4096];
   vm_stats(a->vm, &vm);
   if (!getcwd(directory, sizeof directory)) directory[0] = 0;
-  json_t *v =
-      json_pack("{s:s, s:i, s:I, s:s, s:i, s:s, s:s, s:i, s:i, s:I, s:I, s:I, s:s}", "node", a->self, "id", 0,
-                "creation", (json_int_t)a->creation, "version", a->config->version, "os_pid", (int)getpid(),
-                "directory", directory, "address", a->address, "port", a->port, "schedulers", vm.schedulers,
-                "processes", (json_int_t)vm.processes, "isolates", (json_int_t)vm.isolates, "uptime_ms",
-                (json_int_t)((clock_ns() - a->started_ns) / 1000000), "lua", LUA_VERSION);
+  json_t *v = json_pack("{s:s, s:i, s:I, s:s, s:i, s:s, s:s?, s:s, s:i, s:i, s:I, s:I, s:I, s:s}", "node",
+                        a->self, "id", 0, "creation", (json_int_t)a->creation, "version", a->config->version,
+                        "os_pid", (int)getpid(), "directory", directory, "console", sink_path(a->output),
+                        "address", a->address, "port", a->port, "schedulers", vm.schedulers, "processes",
+                        (json_int_t)vm.processes, "isolates", (json_int_t)vm.isolates, "uptime_ms",
+                        (json_int_t)((clock_ns() - a->started_ns) / 1000000), "lua", LUA_VERSION);
   respond_json(r, 200, v);
 }
 
@@ -34,6 +34,22 @@ void api_node_stop(struct request *r) {
   struct agent *a = request_agent(r);
   respond_json(r, 202, json_pack("{s:s}", "node", a->self));
   agent_stop(a);
+}
+
+static void add_sink(struct sink_stats *sum, struct sink *s) {
+  struct sink_stats one;
+  sink_stats(s, &one);
+  for (int k = 0; k < SINK_KINDS; k++) sum->waiting[k] += one.waiting[k];
+  sum->lost_lines += one.lost_lines;
+  sum->lost_bytes += one.lost_bytes;
+}
+
+/* Of the log and the console together, which may have one sink. */
+static struct sink_stats output_stats(const struct agent *a) {
+  struct sink_stats sum = {0};
+  add_sink(&sum, a->output);
+  if (a->log.sink != a->output) add_sink(&sum, a->log.sink);
+  return sum;
 }
 
 static void add_refused(struct buf *text, const struct server_stats *server) {
@@ -52,6 +68,7 @@ void api_metrics(struct request *r) {
   vm_stats(a->vm, &vm);
   server_stats(a, &server);
   struct registry_counts names = registry_counts(a->registry);
+  struct sink_stats output = output_stats(a);
   const struct {
     const char *name, *type, *help;
     int64_t value;
@@ -77,6 +94,14 @@ void api_metrics(struct request *r) {
        nodetab_heard(a->nodes)},
       {"node_lost_pids_total", "counter", "Pids of nodes for which there was no room.",
        (int64_t)nodetab_refused(a->nodes)},
+      {"node_log_waiting_bytes", "gauge", "Log lines that are not yet written.",
+       (int64_t)output.waiting[SINK_LOG]},
+      {"node_log_lost_lines_total", "counter",
+       "Log lines that were lost: too many waited, or writing failed.", (int64_t)output.lost_lines},
+      {"node_console_waiting_bytes", "gauge", "Console output that is not yet written.",
+       (int64_t)output.waiting[SINK_OUTPUT]},
+      {"node_console_lost_bytes_total", "counter",
+       "Console output that was lost: too much waited, or writing failed.", (int64_t)output.lost_bytes},
       {"node_uptime_seconds", "gauge", "Seconds since the start.", (clock_ns() - a->started_ns) / 1000000000},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

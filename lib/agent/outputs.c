@@ -1,0 +1,67 @@
+/* Invariant: a->log.sink and a->output are both there, possibly the same, from outputs_init until
+ * outputs_finish. */
+#include "agent/outputs.h"
+
+#include "agent/process/console.h"
+#include "base/clock.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int make_sink(const struct agent *a, int fd, const char *path, struct sink **out, struct error *e) {
+  struct stat st;
+  struct sink_config config = {.prefix = a->log.prefix,
+                               .max = {[SINK_LOG] = OUTPUT_LOG_MAX, [SINK_OUTPUT] = CONSOLE_MAX},
+                               .fd = fstat(fd, &st) ? -1 : fd,
+                               .path = path,
+                               .file_max = a->config->console_max};
+  return sink_new(&config, out, e);
+}
+
+/* Do two descriptors lead to one terminal, pipe or file? */
+static bool is_same(int one, int two) {
+  struct stat a, b;
+  return !fstat(one, &a) && !fstat(two, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+int outputs_init(struct agent *a, struct error *e) {
+  int code = make_sink(a, STDERR_FILENO, NULL, &a->log.sink, e);
+  if (code) return code;
+  a->output = a->log.sink;
+  if (is_same(STDOUT_FILENO, STDERR_FILENO) || a->config->console_file) return 0;
+  code = make_sink(a, STDOUT_FILENO, NULL, &a->output, e);
+  if (code) a->output = a->log.sink;
+  return code;
+}
+
+int outputs_open_file(struct agent *a, struct error *e) {
+  return a->config->console_file ? make_sink(a, -1, a->config->console_file, &a->output, e) : 0;
+}
+
+void outputs_detach(struct agent *a) {
+  if (!sink_path(a->output)) return;
+  struct sink *terminal = a->log.sink;
+  a->log.sink = a->output;
+  sink_free(terminal, OUTPUT_LAST_MS);
+  sink_take_standard(a->output);
+}
+
+static bool is_settled(struct sink *s, int64_t since_ns) {
+  struct sink_stats now;
+  sink_stats(s, &now);
+  if (!now.waiting[SINK_LOG] && !now.waiting[SINK_OUTPUT]) return true;
+  if (now.progress_ns > since_ns) since_ns = now.progress_ns;
+  return clock_ns() - since_ns >= OUTPUT_LAST_MS * INT64_C(1000000);
+}
+
+bool outputs_settled(const struct agent *a, int64_t since_ns) {
+  return is_settled(a->output, since_ns) && is_settled(a->log.sink, since_ns);
+}
+
+void outputs_finish(struct agent *a) {
+  struct sink *output = a->output, *log = a->log.sink;
+  if (!log) return;
+  a->output = a->log.sink = NULL;
+  sink_free(log, OUTPUT_LAST_MS);
+  if (output != log) sink_free(output, OUTPUT_LAST_MS);
+}
