@@ -1,0 +1,29 @@
+# Sourced by the benches: the table of both sides.
+# shellcheck shell=bash
+
+# Lines of name, tab, value, in the order of the first run, with the median of each name's values.
+medians() {
+  awk -F '\t' '
+    !($1 in n) { order[++names] = $1 }
+    { value[$1, ++n[$1]] = $2 }
+    function median(name,   i, j, v, sorted) {
+      for (i = 1; i <= n[name]; i++) {
+        v = value[name, i]
+        for (j = i - 1; j > 0 && sorted[j] + 0 > v + 0; j--) sorted[j + 1] = sorted[j]
+        sorted[j + 1] = v
+      }
+      return n[name] % 2 ? sorted[(n[name] + 1) / 2] : (sorted[n[name] / 2] + sorted[n[name] / 2 + 1]) / 2
+    }
+    END { for (i = 1; i <= names; i++) printf "%s\t%.1f\n", order[i], median(order[i]) }' "$1"
+}
+# compare OURS BEAM RUNS: a row for each name, with the medians of both files and their ratio.
+compare() {
+  local runs=$3
+  medians "$1" >"$1.median"
+  medians "$2" >"$2.median"
+  printf '%-28s %10s %10s %7s\n' "ns each, median of $runs" ours BEAM ratio
+  awk -F '\t' '
+    NR == FNR { beam[$1] = $2; next }
+    $1 in beam { printf "%-28s %10.1f %10.1f %7.2f\n", $1, $2, beam[$1], $2 / beam[$1]; next }
+    { printf "%-28s %10.1f %10s %7s\n", $1, $2, "-", "-" }' "$2.median" "$1.median"
+}
