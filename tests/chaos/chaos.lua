@@ -28,6 +28,15 @@ function chaos.target(life)
   end
 end
 
+function chaos.burster(i, life)
+  pcall(global.register_name, "burst" .. i, self())
+  chaos.target(life)
+end
+
+function chaos.burst(count, life)
+  for i = 1, tonumber(count) do spawn("chaos", "burster", i, life) end
+end
+
 -- --- owners of ties --------------------------------------------------------------------------------------------
 
 -- Makes the tie in one of two ways: with the process, or to the process when it runs already.
