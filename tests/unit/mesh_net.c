@@ -473,6 +473,8 @@ struct net *net_new(uint64_t seed) {
   struct net *net = calloc(1, sizeof *net);
   net->seed = seed;
   net->now = 1000;
+  net->heartbeat_ms = NET_HEARTBEAT;
+  net->port = 4370;
   net->end = &net->first;
   return net;
 }
@@ -487,7 +489,7 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
   uint32_t creation = n->creation + 1;
   n->net = net;
   n->name = name;
-  n->port = (uint16_t)(4370 + i);
+  n->port = (uint16_t)(net->port + i);
   n->creation = creation;
   n->log = (struct log){NULL, ""};
   n->nodes = nodetab_new(name, creation);
@@ -505,7 +507,7 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                .address = "127.0.0.1",
                                .port = n->port,
                                .mesh = mesh,
-                               .heartbeat_ms = NET_HEARTBEAT,
+                               .heartbeat_ms = net->heartbeat_ms,
                                .rejoin_ms = net->rejoin_ms,
                                .seed = net_seed(net, n),
                                .connect_timeout_ms = connect_timeout_ms,

@@ -11,7 +11,7 @@
 
 #include "agent/mesh/handshake.h"
 
-enum { NET_NODES = 4, NET_MESSAGES = 4096, NET_HEARTBEAT = 100 };
+enum { NET_NODES = 8, NET_MESSAGES = 4096, NET_HEARTBEAT = 100 };
 
 struct net_pair { /* messages from one node to another, numbered from 1 */
   int sent, received, last;
@@ -55,7 +55,9 @@ struct net {
   void *context;               /* of the user */
   struct net_node node[NET_NODES];
   bool cut[NET_NODES][NET_NODES]; /* bytes of the first node do not reach the second; they wait */
-  int64_t rejoin_ms;              /* of all nodes that start from now on */
+  int64_t rejoin_ms;              /* of all nodes that start from now on, */
+  int heartbeat_ms;               /* too; NET_HEARTBEAT at first */
+  uint16_t port;                  /* of node 0, too; 4370 at first */
   uint64_t now;                   /* of all clocks, in ms */
   uint64_t seed;
   unsigned long steps;
@@ -70,8 +72,8 @@ struct net *net_new(uint64_t seed);
 void net_free(struct net *net); /* stops the nodes first */
 uint64_t net_random(struct net *net, uint64_t below);
 
-/* Starts node i, named name, at port 4370 + i, with a creation of its own.  The mesh flag and the time to
- * connect (0: the usual) are the config's; a heartbeat is NET_HEARTBEAT. */
+/* Starts node i, named name, at net->port + i, with a creation of its own.  The mesh flag and the time to
+ * connect (0: the usual) are the config's; the rest is the net's. */
 struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, int connect_timeout_ms);
 void net_stop(struct net_node *n);  /* in order */
 void net_crash(struct net_node *n); /* its connections break, and nobody is told why */

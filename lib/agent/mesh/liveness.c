@@ -9,6 +9,7 @@
 #include "agent/mesh/liveness.h"
 
 #include "agent/mesh/handshake.h"
+#include "agent/mesh/members.h"
 #include "wire/json.h"
 
 #include <string.h>
@@ -106,6 +107,7 @@ void liveness_beat(struct mesh *m) {
   struct buf line = BUF_INIT;
   int64_t now = now_ms(m);
   json_t *fields = json_pack("{s:I}", "n", (json_int_t)++m->beats);
+  if (fields) members_beat(m, fields);
   if (fields && m->events->beat) m->events->beat(m->data, fields);
   json_t *v = json_pack("{s:o}", "beat", fields);
   if (v) json_line(&line, v);
@@ -133,6 +135,7 @@ int liveness_take_beat(struct peer *p, const json_t *fields) {
   send_line(p, &line);
   buf_finish(&line);
   const struct mesh *m = p->mesh;
+  members_take_digest(p, fields);
   if (p->state == PEER_UP && m->events->peer_beat) m->events->peer_beat(m->data, p->incarnation, fields);
   return 0;
 }

@@ -1,0 +1,440 @@
+/* The members of a mesh over a made-up network (mesh_net.h): however nodes join, are cut off, die and come
+ * back, in whatever order that is told: in the end all are connected to all. */
+#include "mesh_net.h"
+
+#include "agent/mesh/members.h"
+
+#include "tap.h"
+
+#include <stdlib.h>
+
+static const char *const names[NET_NODES] = {"one@a",  "two@b", "three@c", "four@d",
+                                             "five@e", "six@f", "seven@g", "eight@h"};
+
+enum { DAY_MS = 24 * 3600 * 1000, SLOW_HEARTBEAT = 2000, FIRST_PORT = 4900 /* outside of the usual range */ };
+
+static struct net *net_made(uint64_t seed) {
+  struct net *net = net_new(seed);
+  net->rejoin_ms = DAY_MS;
+  net->heartbeat_ms = SLOW_HEARTBEAT;
+  net->port = FIRST_PORT;
+  return net;
+}
+
+static struct net_node *start(struct net *net, int i) {
+  return net_start(net, i, names[i], true, 0);
+}
+
+static void join(struct net_node *n, const char *name) {
+  struct nodename to;
+  if (nodename_parse(name, &to, NULL)) abort();
+  mesh_join(n->mesh, &to);
+}
+
+static void join_first(struct net_node *n) {
+  join(n, "one@a:4900");
+}
+
+static void count_one(void *data, const char *unseen) {
+  (void)unseen;
+  ++*(int *)data;
+}
+
+/* How many of the pairs of living nodes are not connected. */
+static int pairs_apart(const struct net *net) {
+  int apart = 0;
+  for (int i = 0; i < NET_NODES; i++)
+    for (int j = 0; j < NET_NODES; j++)
+      apart += i != j && net->node[i].alive && net->node[j].alive &&
+               net_state(&net->node[i], &net->node[j]) != PEER_UP;
+  return apart;
+}
+
+/* How often a node believes that a peer does not see another. */
+static int unseen(const struct net *net) {
+  int count = 0;
+  for (int i = 0; i < NET_NODES; i++)
+    for (int j = 0; net->node[i].alive && j < NET_NODES; j++)
+      if (i != j && net->node[j].alive)
+        mesh_each_unseen(net->node[i].mesh, net->node[j].name, count_one, &count);
+  return count;
+}
+
+static uint64_t resyncs(const struct net *net) {
+  uint64_t count = 0;
+  for (int i = 0; i < NET_NODES; i++)
+    if (net->node[i].alive) count += net->node[i].mesh->resyncs;
+  return count;
+}
+
+/* --- joining -------------------------------------------------------------------------------------------- */
+
+/* Nodes that join one node at the same time, in any order of what is sent. */
+static void test_at_once(void) {
+  int complete = 0, count = 300;
+  uint64_t asked = 0;
+  for (int seed = 1; seed <= count; seed++) {
+    struct net *net = net_made((uint64_t)seed * UINT64_C(0x9E3779B97F4A7C15));
+    int n = 2 + (int)net_random(net, NET_NODES - 1);
+    for (int i = 0; i < n; i++) start(net, i);
+    for (int i = 1; i < n; i++) {
+      join_first(&net->node[i]);
+      for (uint64_t k = net_random(net, 12); k; k--) net_step(net);
+    }
+    net_pass(net, 3000);
+    complete += !pairs_apart(net);
+    net_pass(net, 2 * SLOW_HEARTBEAT);
+    if (unseen(net)) printf("# seed %d: %d are not seen\n", seed, unseen(net));
+    complete -= unseen(net) != 0;
+    asked += resyncs(net);
+    net_free(net);
+  }
+  ok(complete == count, "of %d meshes that nodes have joined at once, %d are complete within 3 s", count,
+     complete);
+  ok(!asked, "each node knows from what it was told alone whom its peers see (%d differences)", (int)asked);
+}
+
+static void test_join_self(void) {
+  struct net *net = net_made(0);
+  struct net_node *one = start(net, 0);
+  join(one, "one@a:4900");
+  ok(net_pass(net, 5000) && !one->mesh->count, "a node that is to join itself does nothing");
+  net_free(net);
+}
+
+static void test_target_later(void) {
+  struct net *net = net_made(0);
+  struct net_node *two = start(net, 1);
+  join_first(two);
+  net_pass(net, 10000);
+  struct peer *p = net_peer(two, "one@a");
+  ok(p->state == PEER_DOWN && members_wanted(p),
+     "a node that is to be joined and is not there is tried again");
+  struct net_node *one = start(net, 0);
+  net_pass(net, 45000);
+  ok(net_state(two, one) == PEER_UP, "until it is there");
+  net_free(net);
+}
+
+static int offers(const struct net *net) {
+  int count = 0;
+  for (const struct dial_request *o = net->offers; o; o = o->next) count++;
+  return count;
+}
+
+static void test_backoff(void) {
+  struct net *net = net_made(7);
+  net->rejoin_ms = 600 * 1000;
+  struct net_node *two = start(net, 1);
+  join_first(two);
+  net_pass(net, 10000);
+  int early = offers(net);
+  ok(early >= 3 && early <= 6, "in the first ten seconds it is tried a few times: %d", early);
+  net_pass(net, 290000);
+  int later = offers(net);
+  ok(later - early >= 6 && later - early <= 22, "and every half minute later on: %d in 290 s", later - early);
+  net_pass(net, 400000);
+  int last = offers(net);
+  net_pass(net, 1000000);
+  ok(offers(net) == last && !members_wanted(net_peer(two, "one@a")), "until the time for it is over");
+  net->rejoin_ms = 0;
+  struct net_node *three = start(net, 2);
+  join_first(three);
+  net_pass(net, 100000);
+  ok(offers(net) == last + 1 && !members_wanted(net_peer(three, "one@a")), "or never, where it is 0");
+  net_free(net);
+}
+
+static void test_bound(void) {
+  struct net *net = net_made(0);
+  struct net_node *one = start(net, 0);
+  for (int i = 0; i < 200; i++) {
+    char name[64];
+    snprintf(name, sizeof name, "far%d@x:5999", i);
+    join(one, name);
+  }
+  ok(offers(net) == MEMBERS_DIALS_MAX && one->mesh->dials == MEMBERS_DIALS_MAX,
+     "of 200 nodes that are to be joined, %d are connected to at a time", offers(net));
+  net_run(net);
+  ok(offers(net) == 200 && !one->mesh->dials, "one after the other, all");
+  net_free(net);
+}
+
+/* --- losses --------------------------------------------------------------------------------------------- */
+
+static struct net *mesh_of(int n, uint64_t seed) {
+  struct net *net = net_made(seed);
+  for (int i = 0; i < n; i++) start(net, i);
+  for (int i = 1; i < n; i++) join_first(&net->node[i]);
+  net_pass(net, 3000);
+  if (pairs_apart(net)) printf("# seed %d: not complete at first\n", (int)seed);
+  return net;
+}
+
+static void cut_halves(struct net *net, int n, bool cut) {
+  for (int i = 0; i < n; i++)
+    for (int j = 0; j < n; j++)
+      if ((i < n / 2) != (j < n / 2)) net_cut(&net->node[i], &net->node[j], cut);
+}
+
+static void test_heal(void) {
+  struct net *net = mesh_of(4, 0);
+  cut_halves(net, 4, true);
+  net_pass(net, 5 * SLOW_HEARTBEAT);
+  ok(pairs_apart(net) == 8, "two halves that are cut off lose each other");
+  net_pass(net, 600000);
+  cut_halves(net, 4, false);
+  net_pass(net, 46000);
+  ok(!pairs_apart(net), "and find each other when that is over, though it has lasted");
+  net_pass(net, 2 * SLOW_HEARTBEAT);
+  ok(!unseen(net) && !resyncs(net), "each then knows that all see all");
+  net_free(net);
+}
+
+static void test_partial(void) {
+  struct net *net = mesh_of(3, 0);
+  struct net_node *one = &net->node[0], *two = &net->node[1], *three = &net->node[2];
+  int count = 0;
+  net_cut(one, two, true);
+  net_cut(two, one, true);
+  net_pass(net, 6 * SLOW_HEARTBEAT);
+  ok(pairs_apart(net) == 2, "a cut between two of three parts these two");
+  mesh_each_unseen(three->mesh, "one@a", count_one, &count);
+  mesh_each_unseen(three->mesh, "two@b", count_one, &count);
+  ok(count == 2, "which the third can show");
+  net_pass(net, MEMBERS_SETTLED * SLOW_HEARTBEAT);
+  ok(three->mesh->told_incomplete, "and logs");
+  net_cut(one, two, false);
+  net_cut(two, one, false);
+  net_pass(net, 46000);
+  ok(!pairs_apart(net) && !unseen(net) && !three->mesh->told_incomplete, "until it is over");
+  net_free(net);
+}
+
+static void test_farewell(void) {
+  struct net *net = mesh_of(3, 0);
+  net_stop(&net->node[1]);
+  net_pass(net, 1000);
+  int before = offers(net);
+  net_pass(net, 120000);
+  ok(offers(net) == before, "a node that has stopped is not tried again");
+  struct net_node *two = start(net, 1);
+  join_first(two);
+  net_pass(net, 3000);
+  ok(!pairs_apart(net), "and is met again when it comes back");
+  net_free(net);
+}
+
+static void test_parted(void) {
+  struct net *net = mesh_of(3, 0);
+  struct net_node *one = &net->node[0], *two = &net->node[1], *three = &net->node[2];
+  mesh_disconnect(one->mesh, "two@b", "disconnected");
+  net_pass(net, 1000);
+  int before = offers(net);
+  net_pass(net, 120000);
+  ok(pairs_apart(net) == 2 && offers(net) == before,
+     "two nodes that somebody has parted stay so, though a third sees both");
+  net_crash(three);
+  start(net, 2);
+  join_first(three);
+  net_pass(net, 5000);
+  ok(pairs_apart(net) == 2 && net_state(three, two) == PEER_UP, "also when others come and go");
+  net_connect(two, one);
+  net_pass(net, 2 * SLOW_HEARTBEAT);
+  ok(!pairs_apart(net) && !unseen(net), "until one of them connects");
+  mesh_disconnect(one->mesh, "two@b", "disconnected");
+  net_pass(net, 1000);
+  net_crash(two);
+  start(net, 1);
+  net_connect(two, three);
+  net_pass(net, 3000);
+  ok(!pairs_apart(net), "or has been started again");
+  net_free(net);
+}
+
+static void test_restart(void) {
+  struct net *net = mesh_of(4, 0);
+  net_crash(&net->node[1]);
+  start(net, 1);
+  join_first(&net->node[1]);
+  net_pass(net, 1500);
+  ok(!pairs_apart(net), "a node that is killed and started again at once is let in by all");
+  net_free(net);
+}
+
+/* --- names ---------------------------------------------------------------------------------------------- */
+
+/* Two living nodes of one name. */
+static void test_duplicate(void) {
+  struct net *net = mesh_of(2, 0);
+  struct net_node *one = &net->node[0], *two = &net->node[1];
+  struct net_node *other = net_start(net, 2, "two@b", true, 0);
+  other->creation = two->creation + 5; /* as of a node that was started later */
+  struct member m;
+  join_first(other);
+  net_pass(net, 120000);
+  ok(!one->downs && !two->downs && net_state(one, two) == PEER_UP, "the node that has the name keeps it");
+  ok(!mesh_find(other->mesh, "one@a", &m), "the other is never let in");
+  ok(net_peer(other, "one@a")->trouble.code == ERR_NODE_TAKEN, "and is told: %s",
+     net_peer(other, "one@a")->trouble.text);
+  bool found = mesh_find(one->mesh, "two@b", &m);
+  ok(found && *m.rival, "it is shown: %s", found ? m.rival : "not found");
+  net_crash(two);
+  net_pass(net, 46000);
+  ok(net_peer(other, "one@a")->state == PEER_UP, "the other may have the name when the first is dead");
+  net_free(net);
+}
+
+/* The one that has the name is frozen: it is asked, does not answer, and has lost it. */
+static void test_take_over(void) {
+  struct net *net = mesh_of(2, 0);
+  struct net_node *one = &net->node[0];
+  net->node[1].frozen = true;
+  struct net_node *other = net_start(net, 2, "two@b", true, 0);
+  join_first(other);
+  net_pass(net, 3 * SLOW_HEARTBEAT / 2);
+  ok(net_peer(other, "one@a")->state != PEER_UP && !one->downs, "a frozen node keeps its name at first");
+  net_pass(net, 60000);
+  ok(net_peer(other, "one@a")->state == PEER_UP && one->downs == 1, "and loses it as it is lost");
+  net->node[1].frozen = false;
+  net_pass(net, 120000);
+  ok(net_peer(other, "one@a")->state == PEER_UP && one->downs == 1, "it does not get it back by force");
+  net_free(net);
+}
+
+/* --- lines ---------------------------------------------------------------------------------------------- */
+
+static int take(struct net_node *n, const char *line) {
+  struct transport *t = net_peer(n, "two@b")->transport;
+  char text[256];
+  snprintf(text, sizeof text, "%s", line);
+  return t->events->line(t->data, text, strlen(text));
+}
+
+static void test_lines(void) {
+  static const char *const bad[] = {"{\"members\":1}",
+                                    "{\"members\":[1]}",
+                                    "{\"members\":[[\"x\",1,\"\",1]]}",
+                                    "{\"members\":[[\"x@y\",0,\"\",1]]}",
+                                    "{\"members\":[[\"x@y\",1,\"\",65536]]}",
+                                    "{\"members\":[[\"x@y\",1,\"a/b\",1]]}",
+                                    "{\"news\":1}",
+                                    "{\"news\":[[\"*\"]]}",
+                                    "{\"news\":[[\"+\",[]]]}",
+                                    "{\"news\":[[\"-\",\"x@y\"]]}",
+                                    "{\"resync\":1}"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    struct net *net = mesh_of(2, 0);
+    ok(take(&net->node[0], bad[i]) != 0, "%s is refused", bad[i]);
+    net_free(net);
+  }
+  struct net *net = mesh_of(2, 0);
+  struct net_node *one = &net->node[0], *two = &net->node[1];
+  ok(!take(one, "{\"news\":[[\"+\",[\"x@y\",1,\"127.0.0.1\",5999]]]}"),
+     "a change that its peer has not seen");
+  net_pass(net, 2 * SLOW_HEARTBEAT);
+  ok(one->mesh->resyncs == 1 && !unseen(net), "the next digest differs, and the members are sent in whole");
+  net_pass(net, 4 * SLOW_HEARTBEAT);
+  ok(one->mesh->resyncs == 1 && net_state(one, two) == PEER_UP, "once");
+  net_free(net);
+}
+
+/* A peer that names ever more nodes. */
+static void test_flood(void) {
+  struct net *net = mesh_of(2, 0);
+  struct net_node *one = &net->node[0];
+  for (int i = 0; i < MESH_PEERS_MAX + 500; i++) {
+    char line[96];
+    snprintf(line, sizeof line, "{\"news\":[[\"+\",[\"x%d@y\",1,\"127.0.0.1\",5999]]]}", i);
+    if (take(one, line)) abort();
+  }
+  ok(one->mesh->count == MESH_PEERS_MAX, "a peer that names many nodes fills the table and no more");
+  start(net, 2);
+  net_connect_at(&net->node[2], "one@a:4900");
+  net_run(net);
+  ok(net_state(&net->node[2], one) == PEER_UP, "and there is still room for a node that comes by itself");
+  net_free(net);
+}
+
+/* --- any order ------------------------------------------------------------------------------------------ */
+
+static void any_act(struct net *net, int n) {
+  int i = (int)net_random(net, (uint64_t)n), j = (int)net_random(net, (uint64_t)n);
+  struct net_node *a = &net->node[i], *b = &net->node[j];
+  switch (net_random(net, 10)) {
+  case 0:
+    if (a->alive) net_crash(a);
+    break;
+  case 1: /* fall through */
+  case 2:
+    if (!a->alive) {
+      start(net, i);
+      if (i) join_first(a);
+    }
+    break;
+  case 3:
+    if (i != j) net_cut(a, b, true);
+    break;
+  case 4:
+  case 5: net_cut(a, b, false); break;
+  case 6: a->frozen = a->alive && !a->frozen; break;
+  case 7: net_pass(net, (int)net_random(net, 10000)); break;
+  default: net_pass(net, (int)net_random(net, 200));
+  }
+}
+
+static void calm_down(struct net *net, int n) {
+  for (int i = 0; i < n; i++) {
+    for (int j = 0; j < n; j++) net_cut(&net->node[i], &net->node[j], false);
+    net->node[i].frozen = false;
+    if (net->node[i].alive) continue;
+    start(net, i);
+    if (i) join_first(&net->node[i]);
+  }
+}
+
+static const char *run_schedule(uint64_t seed) {
+  int n = 5;
+  struct net *net = mesh_of(n, seed);
+  const char *what = NULL;
+  for (int i = 0; i < 60 && !what; i++) {
+    any_act(net, n);
+    for (int j = 0; j < n && !what; j++) what = net_broken(&net->node[j]);
+  }
+  calm_down(net, n);
+  net_pass(net, 100000);
+  if (!what && pairs_apart(net)) what = "all are connected to all in the end";
+  if (!what && unseen(net)) what = "each knows that";
+  if (!what && resyncs(net)) what = "what is told is enough";
+  net_free(net);
+  return what;
+}
+
+static void test_schedules(void) {
+  int good = 0, count = 200;
+  for (int i = 1; i <= count; i++) {
+    const char *what = run_schedule((uint64_t)i * UINT64_C(0x9E3779B97F4A7C15));
+    good += !what;
+    if (what) printf("# seed %d: %s\n", i, what);
+  }
+  ok(good == count, "%d of %d schedules of crashes, cuts and freezes end well", good, count);
+}
+
+int main(void) {
+  test_at_once();
+  test_join_self();
+  test_target_later();
+  test_backoff();
+  test_bound();
+  test_heal();
+  test_partial();
+  test_farewell();
+  test_parted();
+  test_restart();
+  test_duplicate();
+  test_take_over();
+  test_lines();
+  test_flood();
+  test_schedules();
+  return tap_end();
+}
