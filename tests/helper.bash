@@ -176,3 +176,12 @@ console_of() { echo "$T/${1#*@}/$1/console.log"; }
 # Pulls a host's plug, and puts it back in.
 unplug() { ip -n "$1.${T##*.}" link set eth0 down; }
 plug() { ip -n "$1.${T##*.}" link set eth0 up; }
+
+# Cuts two hosts off from each other, while others see both; and heals that.
+part() { route add "$1" "$2"; }
+heal() { route del "$1" "$2"; }
+route() {
+  ip -n "$2.${T##*.}" route "$1" blackhole "$(address_of "$3")/32"
+  ip -n "$3.${T##*.}" route "$1" blackhole "$(address_of "$2")/32"
+}
+address_of() { awk -v host="$1" '$2 == host { print $1 }' "/etc/netns/$1.${T##*.}/hosts"; }

@@ -30,7 +30,7 @@
 enum {
   REGISTRY_NAMES_MAX = 1 << 16,   /* global names of the processes of one node */
   REGISTRY_PENDING_MAX = 1 << 14, /* registrations under way on one node */
-  REGISTRY_PATIENCE_MS = 900,
+  REGISTRY_PATIENCE_MS = 800,
   REGISTRY_LEASE_MS = 5000,
   REGISTRY_TIMEOUT_MS = 5000, /* of a registration as a whole */
 };
