@@ -216,13 +216,12 @@ static void note_progress(struct sink *s, size_t output_before) {
 static void write_some(struct sink *s) {
   if (!s->current) s->current = take_chunk(s);
   struct chunk *c = s->current;
-  size_t output = s->waiting[SINK_OUTPUT];
   pthread_mutex_unlock(&s->lock);
   ssize_t n = outlet_write(&s->outlet, c->bytes + c->at, c->n - c->at, SINK_WAIT_MS);
   pthread_mutex_lock(&s->lock);
+  size_t output = s->waiting[SINK_OUTPUT]; /* others may have put some meanwhile */
   if (n == 0) return;
   if (n < 0) {
-    output = s->waiting[SINK_OUTPUT];
     lose_all(s, (int)-n);
     note_progress(s, output);
     return;

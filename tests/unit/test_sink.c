@@ -220,7 +220,9 @@ static void test_output(void) {
   char page[4000];
   memset(page, 'x', sizeof page);
   sink_on_room(s, 5000, count_room, &rooms);
-  for (int i = 0; i < 5; i++) sink_put(s, SINK_OUTPUT, page, sizeof page);
+  sink_put(s, SINK_OUTPUT, page, sizeof page);
+  ok(!sink_flush(s, 20), "the thread waits for room"); /* with less waiting than the mark */
+  for (int i = 0; i < 4; i++) sink_put(s, SINK_OUTPUT, page, sizeof page);
   put(s, SINK_LOG, "the log has a bound of its own\n");
   struct sink_stats now = stats(s);
   ok(now.waiting[SINK_OUTPUT] == 8000 && now.lost_bytes == 12000, "output that is too much is lost");
@@ -278,8 +280,7 @@ static void test_stuck(void) {
   int64_t begin = clock_ns();
   sink_free(s, 50);
   ok(clock_ns() - begin < INT64_C(3000000000), "a write that does not return is abandoned");
-  close(master); /* now it returns */
-  close(slave);
+  close(master); /* now it returns, and the thread, which still uses the slave, ends */
 }
 
 /* --- full disks --- */
