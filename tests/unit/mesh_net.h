@@ -11,7 +11,7 @@
 
 #include "agent/mesh/handshake.h"
 
-enum { NET_NODES = 8, NET_MESSAGES = 4096, NET_HEARTBEAT = 100 };
+enum { NET_NODES = 24, NET_MESSAGES = 4096, NET_HEARTBEAT = 100 };
 
 struct net_pair { /* messages from one node to another, numbered from 1 */
   int sent, received, last;

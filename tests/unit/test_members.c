@@ -8,8 +8,10 @@
 
 #include <stdlib.h>
 
-static const char *const names[NET_NODES] = {"one@a",  "two@b", "three@c", "four@d",
-                                             "five@e", "six@f", "seven@g", "eight@h"};
+static const char *const names[NET_NODES] = {"one@a",   "two@b",   "three@c", "four@d", "five@e", "six@f",
+                                             "seven@g", "eight@h", "n9@i",    "n10@i",  "n11@i",  "n12@i",
+                                             "n13@i",   "n14@i",   "n15@i",   "n16@i",  "n17@i",  "n18@i",
+                                             "n19@i",   "n20@i",   "n21@i",   "n22@i",  "n23@i",  "n24@i"};
 
 enum { DAY_MS = 24 * 3600 * 1000, SLOW_HEARTBEAT = 2000, FIRST_PORT = 4900 /* outside of the usual range */ };
 
@@ -75,7 +77,7 @@ static void test_at_once(void) {
   uint64_t asked = 0;
   for (int seed = 1; seed <= count; seed++) {
     struct net *net = net_made((uint64_t)seed * UINT64_C(0x9E3779B97F4A7C15));
-    int n = 2 + (int)net_random(net, NET_NODES - 1);
+    int n = 2 + (int)net_random(net, 7);
     for (int i = 0; i < n; i++) start(net, i);
     for (int i = 1; i < n; i++) {
       join_first(&net->node[i]);
@@ -157,6 +159,24 @@ static void test_bound(void) {
      "of 200 nodes that are to be joined, %d are connected to at a time", offers(net));
   net_run(net);
   ok(offers(net) == 200 && !one->mesh->dials, "one after the other, all");
+  net_free(net);
+}
+
+/* A node that has more members to connect to than it may at a time, all of which it reaches. */
+static void test_many(void) {
+  struct net *net = net_made(3);
+  for (int i = 0; i < NET_NODES; i++) start(net, i);
+  for (int i = 1; i < NET_NODES; i++) join_first(&net->node[i]);
+  net_pass(net, 3000);
+  ok(!pairs_apart(net), "%d nodes at once are one mesh within 3 s: %d pairs are missing", NET_NODES,
+     pairs_apart(net));
+  struct net_node *last = &net->node[NET_NODES - 1];
+  net_crash(last);
+  start(net, NET_NODES - 1);
+  join_first(last);
+  net_run(net);
+  ok(!pairs_apart(net), "one that joins %d is connected to all without waiting for time to pass",
+     NET_NODES - 1);
   net_free(net);
 }
 
@@ -426,6 +446,7 @@ int main(void) {
   test_target_later();
   test_backoff();
   test_bound();
+  test_many();
   test_heal();
   test_partial();
   test_farewell();

@@ -24,14 +24,23 @@ static struct transport_life life_of(const struct peer *p) {
   return life;
 }
 
-/* The beat before the oldest one without an answer has arrived; the link may have died right behind it. */
-static int64_t asked_since(const struct peer *p) {
-  return p->asked_ms ? p->asked_ms - p->mesh->config.heartbeat_ms : INT64_MAX;
+static int64_t suspect_ms(const struct mesh *m) {
+  return m->config.heartbeat_ms * INT64_C(3) / 2;
+}
+
+/* Bytes come in, but the answers do not: our direction of the link is dead.  The beat before the oldest one
+ * without an answer has arrived, and the link may have died right behind it. */
+static bool is_unanswered(const struct peer *p, int64_t *since) {
+  int64_t heard = life_of(p).heard_ms, asked = p->asked_ms - p->mesh->config.heartbeat_ms;
+  if (!p->asked_ms || asked >= heard || now_ms(p->mesh) - heard >= suspect_ms(p->mesh)) return false;
+  *since = asked;
+  return true;
 }
 
 static int64_t quiet_since(const struct peer *p) {
-  int64_t heard = life_of(p).heard_ms, asked = asked_since(p);
-  return asked < heard ? asked : heard;
+  int64_t since = life_of(p).heard_ms;
+  is_unanswered(p, &since);
+  return since;
 }
 
 /* When many bytes have moved since the last beat, an answer may wait behind them. */
@@ -51,8 +60,9 @@ static void set_suspected(struct peer *p, bool suspected) {
 
 static void lose(struct peer *p, int64_t quiet_ms) {
   char what[96];
-  bool deaf = asked_since(p) < life_of(p).heard_ms;
-  snprintf(what, sizeof what, deaf ? "no answer for %.1f s (timeout)" : "silent for %.1f s (timeout)",
+  int64_t since;
+  snprintf(what, sizeof what,
+           is_unanswered(p, &since) ? "no answer for %.1f s (timeout)" : "silent for %.1f s (timeout)",
            (double)quiet_ms / 1000);
   peer_fail(p, ERR_TIMEOUT, what);
 }
@@ -61,7 +71,7 @@ static void on_due(uv_timer_t *t) {
   struct peer *p = t->data;
   excuse_bulk(p);
   int64_t heartbeat = p->mesh->config.heartbeat_ms, since = quiet_since(p), quiet = now_ms(p->mesh) - since;
-  int64_t suspect = heartbeat * 3 / 2, lost = heartbeat * LIVENESS_LOST, next;
+  int64_t suspect = suspect_ms(p->mesh), lost = heartbeat * LIVENESS_LOST, next;
   if (quiet >= lost && p->second_look) {
     lose(p, quiet);
     return;
@@ -82,7 +92,7 @@ void liveness_start(struct peer *p) {
   p->asked_ms = 0;
   p->suspected = p->second_look = false;
   p->moved = life_of(p);
-  uv_timer_start(&p->liveness, on_due, (uint64_t)p->mesh->config.heartbeat_ms * 3 / 2, 0);
+  uv_timer_start(&p->liveness, on_due, (uint64_t)suspect_ms(p->mesh), 0);
 }
 
 void liveness_stop(struct peer *p) {
@@ -91,8 +101,7 @@ void liveness_stop(struct peer *p) {
 }
 
 void liveness_line(struct peer *p) {
-  if (p->suspected && now_ms(p->mesh) - quiet_since(p) < p->mesh->config.heartbeat_ms * 3 / 2)
-    set_suspected(p, false);
+  if (p->suspected && now_ms(p->mesh) - quiet_since(p) < suspect_ms(p->mesh)) set_suspected(p, false);
 }
 
 /* --- beats ---------------------------------------------------------------------------------------------- */

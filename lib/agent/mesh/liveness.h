@@ -2,10 +2,9 @@
  *
  * Every heartbeat each peer whose streams stand is sent {"beat": {"n": N, ...}}, and answers {"pong": N}.  A
  * peer is suspected when it was quiet for 1.5 heartbeats, and lost when it was quiet for 4.  It is quiet
- * since the earlier of two moments: when its last byte came in, and a heartbeat before the oldest beat
- * without an answer was sent.  The first is long ago when the peer or its direction of the link is dead, the
- * second when the other direction is: so both ends of a link that is dead in one direction lose it within
- * four heartbeats.
+ * since its last byte came in.  While bytes come in but answers do not, it is quiet since a heartbeat before
+ * the oldest beat without an answer was sent: so both ends of a link that is dead in one direction lose it
+ * within four heartbeats.
  *
  * A pong may wait behind a large message in either direction.  While many bytes move, beats without an answer
  * therefore do not count: any byte is a sign of life.

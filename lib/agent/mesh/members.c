@@ -446,7 +446,6 @@ void members_syncing(struct peer *p) {
 
 void members_up(struct peer *p) {
   struct mesh *m = p->mesh;
-  settle_dial(p);
   p->until_ms = 0;
   p->backoff_ms = 0;
   p->parted = 0;
@@ -501,7 +500,7 @@ void members_down(struct peer *p, enum peer_state from, enum peer_event event, c
   retry_later(p);
 }
 
-void members_down_told(struct peer *p) {
+void members_told(struct peer *p) {
   settle_dial(p);
   pump(p->mesh);
 }

@@ -44,10 +44,11 @@ bool members_wanted(const struct peer *p); /* it is being tried again, or about 
 /* What the states of a peer mean for the members. */
 void members_leave_down(struct peer *p);
 void members_syncing(struct peer *p); /* sends the members in whole, before this node's names */
+/* First when a peer comes up or goes down, and call nobody. */
 void members_up(struct peer *p);
-/* First when a peer goes down, and calls nobody; then last, when all others have been told. */
 void members_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why);
-void members_down_told(struct peer *p);
+/* Last then, when all others have been told: the next peer is connected to. */
+void members_told(struct peer *p);
 
 /* Another node that claims the peer's name was refused: shows and logs that. */
 void members_note_rival(struct peer *p, const struct claim *claim);

@@ -262,6 +262,7 @@ void peer_enter_up(struct peer *p) {
   members_up(p);
   publish(p->mesh, p->name.full, NULL);
   peer_check_joined(p);
+  members_told(p);
 }
 
 /* "two@rane: connection reset" without the name, for a text that names the node already. */
@@ -282,7 +283,7 @@ void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event
   if (from == PEER_UP) publish(m, p->name.full, without_name(p, error_text(why)));
   refuse_queue(p);
   peer_tell_waiters(p, why);
-  members_down_told(p);
+  members_told(p);
 }
 
 /* --- connecting and parting ----------------------------------------------------------------------------- */
