@@ -300,3 +300,131 @@ rane_and_dune() {
   wait_until grep -q 'printed by one' "$(console_of two@dune)"
   run ! grep -q 'printed by one' "$(console_of one@rane)"
 }
+
+# Nothing that a host sends reaches another any more, whose own packets still arrive.
+cut_way() { ip -n "$1.${T##*.}" neigh replace "$2" lladdr 02:00:00:00:00:99 dev eth0 nud permanent; }
+heal_way() { ip -n "$1.${T##*.}" neigh del "$2" dev eth0; }
+
+os_pid() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/v1/node | jq .os_pid; }
+remark() { on "$1" node-list -l | grep -qE "$2"; }
+
+@test "nodes on any port that join one node at the same time all meet" {
+  complete() {
+    for i in 0 1 2 3 4; do [ "$(on rane node-list -n "j$i" | wc -l)" -eq 4 ] || return 1; done
+  }
+  for round in {1..20}; do
+    on rane node-start -d --sname j0 --listen 10.0.0.1:4900 3>&-
+    on rane sh -c 'for i in 1 2 3 4; do
+      node-start -d --sname j$i --listen 10.0.0.1:490$i --join j0@rane:4900 & done; wait' 3>&-
+    wait_until complete
+    on rane sh -c 'for i in 0 1 2 3 4; do node-stop j$i & done; wait'
+  done
+}
+
+@test "--join: a node that is not there yet is connected to when it is" {
+  start_node_on rane one --join two@dune --join one@rane
+  wait_until grep -q -- '--join: two@dune: connection refused' "$(console_of one@rane)"
+  run ! grep -q 'one@rane:' "$(console_of one@rane)"
+  wait_until remark rane '^- +two@dune +- +down .*tried again in'
+  start_node_on dune two
+  wait_until lists rane two@dune
+  wait_until lists dune one@rane
+}
+
+@test "--rejoin 0: a lost node is not tried again" {
+  start_node_on rane one --rejoin 0 --join three@arra
+  start_node_on dune two
+  on rane node-connect two@dune
+  kill -KILL "$(os_pid dune two@dune)"
+  wait_until lists rane ''
+  run -0 on rane node-list -l
+  refute_output --partial 'tried again'
+}
+
+@test "a node that is stopped for a while is shown as silent, then lost, and is back when it goes on" {
+  rane_and_dune --heartbeat 0.4
+  on rane node-connect two@dune
+  pid=$(os_pid dune two@dune)
+  kill -STOP "$pid"
+  wait_until remark rane 'two@dune +[0-9]+ +silent'
+  wait_until remark rane 'two@dune +[0-9]+ +down +silent for'
+  kill -CONT "$pid"
+  wait_until lists rane two@dune
+  wait_until lists dune one@rane
+}
+
+@test "a link that is dead in one direction is lost at both ends, and made again" {
+  rane_and_dune --heartbeat 0.4
+  on rane node-connect two@dune
+  for way in 'rane 10.0.0.2' 'dune 10.0.0.1'; do
+    # shellcheck disable=SC2086
+    cut_way $way
+    wait_until lists rane ''
+    wait_until lists dune ''
+    # shellcheck disable=SC2086
+    heal_way $way
+    PATIENCE=30 wait_until lists rane two@dune
+    PATIENCE=30 wait_until lists dune one@rane
+  done
+}
+
+@test "a node that is killed and started again at once is let in at once" {
+  rane_and_dune
+  start_node_on arra three
+  on rane node-connect two@dune three@arra
+  wait_until lists dune 'one@rane three@arra'
+  kill -KILL "$(os_pid dune two@dune)"
+  start_node_on dune two --join one@rane
+  wait_until lists dune 'one@rane three@arra'
+  wait_until lists rane 'three@arra two@dune'
+}
+
+@test "a second node of a living node's name is refused, and let in when the first is dead" {
+  rane_and_dune
+  on rane node-connect two@dune
+  on arra node-start -d --name two@dune --listen 10.0.0.3:4999 --join one@rane 3>&-
+  taken='one@rane is connected to another living node of the name two@dune, at 10.0.0.2:[0-9]+'
+  wait_until grep -qE -- "--join: .*$taken" "$T/arra/two@dune/console.log"
+  wait_until remark rane 'two@dune +[0-9]+ +connected +another node of this name, at 10.0.0.3:4999, is kept out'
+  grep -q 'two living nodes are named two@dune' "$(console_of one@rane)"
+  run -4 on arra node-connect -n two@dune one@rane
+  assert_output --regexp "$taken"
+  lists dune one@rane
+  kill -KILL "$(os_pid dune two@dune)"
+  PATIENCE=40 wait_until lists arra one@rane
+  lists rane two@dune
+}
+
+@test "two nodes that were disconnected stay so though a third sees both, which it shows" {
+  rane_and_dune --heartbeat 0.3
+  start_node_on arra three --heartbeat 0.3
+  on rane node-connect two@dune three@arra
+  wait_until lists dune 'one@rane three@arra'
+  on rane node-connect --disconnect two@dune
+  wait_until remark arra 'one@rane +[0-9]+ +connected +does not see two@dune'
+  wait_until remark arra 'two@dune +[0-9]+ +connected +does not see one@rane'
+  wait_until grep -q 'the mesh is incomplete' "$(console_of three@arra)"
+  lists rane three@arra
+  lists dune three@arra
+  on dune node-connect one@rane
+  wait_until lists rane 'three@arra two@dune'
+  wait_until grep -q 'the mesh is complete' "$(console_of three@arra)"
+}
+
+@test "node-stop does not wait for a peer that does not read" {
+  rane_and_dune
+  on rane node-connect two@dune
+  pid=$(os_pid dune two@dune)
+  on dune node-register sink "$(on dune node-spawn -d -e 'while true do receive() end')"
+  kill -STOP "$pid"
+  on rane node-spawn -d -e 'local s, sink = string.rep("x", 1000000), global.whereis_name("sink")
+    for _ = 1, 100 do send(sink, s) end'
+  full() { on rane ss -tn | awk '$3 > 1000000 { found = 1 } END { exit !found }'; }
+  wait_until full
+  begin=$EPOCHREALTIME
+  on rane node-stop
+  gone() { [ ! -S "$T/rane/one@rane/sock" ]; }
+  wait_until gone
+  awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { exit !(b - a < 3) }'
+  kill -CONT "$pid"
+}
