@@ -321,6 +321,35 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   [ "$status" = 200 ]
 }
 
+# Says the bytes of its input on a connection of its own, and prints the answer.
+raw() {
+  timeout 20 perl -MIO::Socket::UNIX -e '
+    my $s = IO::Socket::UNIX->new(shift) or die; local $SIG{PIPE} = "IGNORE";
+    local $/; my $bytes = <STDIN>; syswrite($s, $bytes); shutdown($s, 1); print <$s>' "$NODE_RUNTIME_DIR/one@$HOST/sock"
+}
+
+@test "broken requests are answered or cut, and harm nobody else" {
+  json POST /v1/processes '{"lua": "while true do receive() end", "name": "sink"}'
+  long=$(head -c 200000 /dev/zero | tr '\0' x)
+  for request in \
+    $'GET /v1/node\r\n\r\n' $'GET  HTTP/1.1\r\n\r\n' $'GET /v1/node HTTP/9.9\r\n\r\n' \
+    $'GET /v1/node HTTP/1.1\r\nHost: n\r\nX: '"$long"$'\r\n\r\n' "GET /$long HTTP/1.1"$'\r\nHost: n\r\n\r\n' \
+    $'POST /v1/processes/sink/messages HTTP/1.1\r\nHost: n\r\nContent-Length: -5\r\n\r\n[1]' \
+    $'POST /v1/processes/sink/messages HTTP/1.1\r\nHost: n\r\nContent-Length: 99999999999999999999\r\n\r\n[1]' \
+    $'POST /v1/processes/sink/messages HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n[1]\r\n0\r\n\r\n' \
+    $'POST /v1/processes/sink/messages HTTP/1.1\r\nHost: n\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n[1]' \
+    $'DELETE /v1/processes/%00 HTTP/1.1\r\nHost: n\r\n\r\n' $'GET /v1/names/%ff%fe%0a HTTP/1.1\r\nHost: n\r\n\r\n' \
+    $'GET /v1/nodes/two%1b[31m@rane HTTP/1.1\r\nHost: n\r\n\r\n'; do
+    raw <<<"$request" >"$T/answer" || fail "no end: ${request:0:60}"
+    run ! grep -qaP '^HTTP/1.1 2|\x1b' "$T/answer"
+  done
+  # Half a body, and the client is gone.
+  perl -MIO::Socket::UNIX -e 'syswrite(IO::Socket::UNIX->new(shift), shift)' "$NODE_RUNTIME_DIR/one@$HOST/sock" \
+    $'POST /v1/processes/sink/messages HTTP/1.1\r\nHost: n\r\nContent-Length: 100\r\n\r\n[1'
+  json POST /v1/processes/sink/messages '[1]'
+  [ "$status" = 202 ]
+}
+
 @test "a client that disconnects ends its process" {
   curl -sSN --unix-socket "$NODE_RUNTIME_DIR/one@$HOST/sock" http://node/v1/processes \
     -d "{\"command\": [\"sh\", \"-c\", \"echo \$\$ >$T/pid; exec sleep 300\"], \"attach\": true}" >/dev/null 3>&- &

@@ -372,6 +372,49 @@ unproved() { api one GET /metrics | sed -n 's/^node_unproved_connections //p'; }
   assert_output --regexp 'from 127.0.0.1 is refused: .*both nodes need the same cookie: see ~/.node.cookie'
 }
 
+# One request by a peer that has the cookie; prints status and body.
+as_peer() { # METHOD PATH, the body on standard input
+  local body
+  body=$(cat)
+  printf '%s %s HTTP/1.1\r\nHost: n\r\nContent-Length: %s\r\nConnection: close\r\n\r\n%s' "$1" "$2" "${#body}" "$body" |
+    timeout 20 openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -quiet -ign_eof \
+      -psk "$(psk_of $COOKIE)" -psk_identity "$(identity_of $COOKIE)" 2>/dev/null
+}
+
+@test "bad hellos of a peer that has the cookie are refused in words, and change nothing" {
+  start_node one --cookie $COOKIE
+  start_node two --cookie $COOKIE
+  node-connect -n one "two@$HOST"
+  hello() { jq -nc --arg node "$1" --arg address "$2" '{node: $node, creation: 7, life: 7, version: 1, lua: 504,
+    address: $address, port: 4370, mesh: true} + '"${3:-{\}}"; }
+  version=$(as_peer PUT /v1/link <<<"$(hello three@here 127.0.0.1 '{version: 99}')" | grep -oP 'this node has \K[0-9]+')
+  long=$(head -c 1000000 /dev/zero | tr '\0' x)
+  while read -r node address more; do
+    hello "$node" "$address" "$(jq -c ". + {version: $version}" <<<"${more:-{\}}")" | as_peer PUT /v1/link >"$T/answer"
+    run -0 head -1 "$T/answer"
+    assert_output --regexp '^HTTP/1.1 (400|409|413|502) '
+    [ "$(wc -c <"$T/answer")" -lt 2000 ]
+    run ! grep -qaP '[\x1b\x9b]' "$T/answer"
+  done <<END
+$(printf 'three\e[31m@here') 127.0.0.1
+three@$long 127.0.0.1
+$long@here 127.0.0.1
+three@here $long
+three@here 127.0.0.1/@evil
+three@here 127.0.0.1 {"port":0}
+three@here 127.0.0.1 {"creation":-1}
+three@here 127.0.0.1 {"lua":[[[]]]}
+one@$HOST 127.0.0.1
+END
+  for body in '' '[]' 'null' '{"node":' $'\xff\xfe' "$(printf '[%.0s' {1..5000})"; do
+    run -0 as_peer PUT /v1/link <<<"$body"
+    assert_line --regexp '^HTTP/1.1 4'
+  done
+  run -0 node-list -n one
+  assert_output "two@$HOST"
+  run ! grep -qaP '[\x1b\x9b]' "$NODE_RUNTIME_DIR/one@$HOST/console.log"
+}
+
 @test "control characters of a peer or a client reach neither terminal nor log" {
   start_node one --cookie $COOKIE
   run node-connect $'two\e[31m@rane\nforged: line'

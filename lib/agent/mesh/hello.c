@@ -1,5 +1,6 @@
 #include "agent/mesh/hello.h"
 
+#include <arpa/inet.h>
 #include <lua.h>
 #include <string.h>
 
@@ -7,6 +8,11 @@ json_t *hello_write(const struct mesh_config *us, uint64_t life) {
   return json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b}", "node", us->self, "creation",
                    (json_int_t)us->creation, "life", (json_int_t)life, "version", LINK_VERSION, "lua",
                    LUA_VERSION_NUM, "address", us->address, "port", us->port, "mesh", us->mesh);
+}
+
+static bool is_address(const char *text) {
+  struct in6_addr ignored;
+  return inet_pton(AF_INET, text, &ignored) == 1 || inet_pton(AF_INET6, text, &ignored) == 1;
 }
 
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) {
@@ -28,6 +34,8 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
   if (creation < 1 || creation > UINT32_MAX || port < 1 || port > UINT16_MAX)
     return error_set(e, ERR_USAGE, "%s: a hello with creation %lld and port %d", node, (long long)creation,
                      port);
+  if (!is_address(h.address))
+    return error_set(e, ERR_USAGE, "%s: a hello with %.100s, which is no IP address", node, h.address);
   h.creation = (uint32_t)creation;
   h.port = (uint16_t)port;
   h.mesh = mesh;
