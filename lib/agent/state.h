@@ -1,8 +1,8 @@
 /* state: what the parts of a node share.  agent.c makes, owns and frees it.  Every part may read it, on the
  * I/O thread. Who changes what: a part that is a pointer to an opaque struct is made, changed and freed by
  * the functions of its own header; `processes` by process/hosted.c, `console` and `console_process` by
- * process/console.c, `globals` by kernel/claims.c, `psks` by api/cookies.c, `address` and `port` by
- * runtime.c; everything else by agent.c. */
+ * process/console.c, `globals` by kernel/claims.c, `log.sink` and `output` by outputs.c, `psks` by
+ * api/cookies.c, `address` and `port` by runtime.c; everything else by agent.c. */
 #ifndef AGENT_STATE_H
 #define AGENT_STATE_H
 
@@ -32,8 +32,8 @@ struct agent {
   const char *self; /* name@host */
   uint32_t creation;
   int64_t started_ns;
-  struct log log;      /* its sink, and `output`: agent/outputs.c */
-  struct sink *output; /* of the console; the log's sink where both go to one place */
+  struct log log;
+  struct sink *output; /* where the console goes; the log's sink where both go to one place */
   struct psk_set psks; /* changed by api/cookies.c */
 
   uv_loop_t loop;
