@@ -33,7 +33,7 @@ struct request {
   npid pid; /* on that node */
   struct process *process;
   uint64_t generation; /* of the process */
-  uint64_t above;      /* the token must be larger, where the name was not the process's own before */
+  uint64_t top;        /* the largest token that was answered for the name before */
   bool force, unregister, answered;
 };
 
@@ -356,6 +356,33 @@ static void forget(struct world *w, int name) {
     for (int j = 0; j < PROCESSES; j++) w->machine[i].process[j].holds[name] = 0;
 }
 
+/* Where all are connected, all nodes know a name when its registration ends, unless it has been removed. */
+static bool known_to_all(struct world *w, int name, uint64_t token) {
+  for (int i = 0; i < NODES; i++) {
+    uint64_t known = 0;
+    names_whereis(w->machine[i].globals, names[name], &known);
+    if (known != token) return false;
+  }
+  return true;
+}
+
+/* Does the process that the request named live, on the node where the request was made? */
+static bool lives(const struct request *q) {
+  const struct machine *m = machine_of(q->at);
+  return q->process && q->at->alive && m->generation[q->process - m->process] == q->generation &&
+         q->process->alive;
+}
+
+static void on_given(struct world *w, struct request *q, uint64_t token) {
+  w->yes++;
+  if (!token) wrong(w, "who gets the name gets its token");
+  if (w->calm && token < q->top) wrong(w, "tokens rise");
+  if (token > w->top[q->name]) w->top[q->name] = token;
+  if (!lives(q) || w->destructive[q->name]) return;
+  if (w->calm && !known_to_all(w, q->name, token)) wrong(w, "all know a name that is given");
+  if (!w->muddled[q->name]) q->process->holds[q->name] = token;
+}
+
 static void on_answer(void *data, const struct error *e, bool yes, uint64_t token) {
   struct request *q = data;
   struct world *w = q->world;
@@ -365,20 +392,12 @@ static void on_answer(void *data, const struct error *e, bool yes, uint64_t toke
   w->destructive[q->name] -= destructive;
   if (destructive) forget(w, q->name);
   if (destructive && e) w->muddled[q->name] = true;
-  if (e || !yes || q->unregister) return;
-  w->yes++;
-  if (!token) wrong(w, "who gets the name gets its token");
-  bool same =
-      q->process && machine_of(q->at)->generation[q->process - machine_of(q->at)->process] == q->generation;
-  if (token > w->top[q->name]) w->top[q->name] = token;
-  if (q->process && same && q->process->alive && !w->destructive[q->name] && !w->muddled[q->name] &&
-      q->at->alive)
-    q->process->holds[q->name] = token;
+  if (!e && yes && !q->unregister) on_given(w, q, token);
 }
 
 static struct request *request_new(struct world *w, struct net_node *at, int name) {
   struct request *q = calloc(1, sizeof *q);
-  *q = (struct request){.world = w, .at = at, .life = at->life, .name = name};
+  *q = (struct request){.world = w, .at = at, .life = at->life, .name = name, .top = w->top[name]};
   ring_init(&q->all);
   ring_push(&w->requests, &q->all);
   return q;
