@@ -36,7 +36,10 @@ enum {
   CHUNK = 1000,        /* rows of a line */
   LOG_AGAIN_MS = 60000 /* a peer whose names differ is logged at most this often */
 };
-#define TOKEN_MAX (INT64_C(1) << 62)
+/* A claim's token is below TOKEN_MAX.  New tokens follow those that are below TOKEN_SEEN_MAX, so that a peer
+ * that names a token near TOKEN_MAX does not leave this node without larger ones. */
+#define TOKEN_SEEN_MAX (INT64_C(1) << 61)
+#define TOKEN_MAX      (INT64_C(1) << 62)
 
 /* What an arbiter says instead of a token. */
 enum { GRANT_TAKEN = 0, GRANT_AGAIN = -1 };
@@ -165,7 +168,7 @@ static void start_tick(struct registry *g);
 /* --- tokens and ranks ----------------------------------------------------------------------------------- */
 
 static void saw_token(struct registry *g, int64_t token) {
-  if (token > 0 && token < TOKEN_MAX && (uint64_t)token > g->highest) g->highest = (uint64_t)token;
+  if (token > 0 && token < TOKEN_SEEN_MAX && (uint64_t)token > g->highest) g->highest = (uint64_t)token;
 }
 
 /* Microseconds since 1970, and more than any token seen. */
@@ -534,8 +537,6 @@ static void on_grant(struct registry *g, struct pending *p, int64_t token) {
     publish(g, p, token);
   } else if (taken) {
     end_pending(g, p, 0, NULL, false);
-  } else if (token > 0) {
-    ask(g, p);
   } else {
     p->stage = STAGE_AGAIN;
     p->since_ms = now_of(g);
