@@ -6,6 +6,7 @@
 #   make install        into PREFIX (below DESTDIR); make uninstall takes it away again
 #   make fuzz           each target of tests/fuzz for FUZZ_SECONDS, by clang's libFuzzer
 #   make chaos          five nodes, killed and cut apart by SEED (1) for MINUTES (1); see tests/chaos/run
+#   make detection      how soon the loss of a node is noticed, in TRIES (10) of each kind; see tests/chaos/detect
 #   make unit           build and run the unit tests, and replay the fuzz targets' corpora
 #   make lint bench clean deps compile_commands.json
 #
@@ -75,7 +76,8 @@ CHAOS    := $(patsubst tests/chaos/%.c,$O/chaos/%,$(wildcard tests/chaos/*.c))
 SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c \
                         tests/chaos/*.c)
 SUITES   := $(wildcard tests/*.bats)
-SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/arrows tests/bench/run tests/bench/names tests/bench/compare.bash tests/*.bash $(SUITES))
+SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/arrows tests/bench/run tests/bench/names \
+                        tests/chaos/run tests/chaos/plan tests/chaos/detect tests/*.bash tests/*/*.bash $(SUITES))
 
 all: $(TOOLS) $(AGENT) $(HELPERS) $O/lib/libnodemsg.a $O/share/node-toolkit
 
@@ -183,6 +185,9 @@ MINUTES ?= 1
 chaos: all $(CHAOS)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/chaos/run $(SEED) $(MINUTES) $(PLAN)
 
+detection: all $(CHAOS)
+	@BUILD=$(abspath $O) SAN=$(SAN) tests/chaos/detect $(TRIES)
+
 lint: compile_commands.json
 	tests/arrows
 	clang-format --dry-run -Werror $(wildcard lib/*/*.[ch] lib/*/*/*.[ch] cmd/*.[ch] tests/*/*.[ch])
@@ -260,5 +265,5 @@ clean:
 	rm -rf $(BUILD) compile_commands.json
 
 FORCE:
-.PHONY: all check unit demo bench chaos lint deps install uninstall clean FORCE
+.PHONY: all check unit demo bench chaos detection lint deps install uninstall clean FORCE
 -include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d $O/obj/*/*/*/*.d)
