@@ -312,7 +312,7 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   complete() {
     for i in 0 1 2 3 4; do [ "$(on rane node-list -n "j$i" | wc -l)" -eq 4 ] || return 1; done
   }
-  for round in {1..20}; do
+  for _ in {1..20}; do
     on rane node-start -d --sname j0 --listen 10.0.0.1:4900 3>&-
     on rane sh -c 'for i in 1 2 3 4; do
       node-start -d --sname j$i --listen 10.0.0.1:490$i --join j0@rane:4900 & done; wait' 3>&-
@@ -427,4 +427,16 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   wait_until gone
   awk -v a="$begin" -v b="$EPOCHREALTIME" 'BEGIN { exit !(b - a < 3) }'
   kill -CONT "$pid"
+}
+
+@test "a tool that talks to a node of another host notices within eight seconds that the host is gone" {
+  start_node_on dune two
+  up='echo up; sleep 300'
+  on rane node-spawn two@dune -- sh -c "$up" >"$T/out" 2>"$T/err" 3>&- &
+  while sleep 0.1; do echo x || exit; done | on rane node-spawn -i two@dune -- sh -c "$up" >"$T/out-i" 2>"$T/err-i" 3>&- &
+  wait_until grep -q up "$T/out"
+  wait_until grep -q up "$T/out-i"
+  unplug dune
+  PATIENCE=20 wait_until grep -q 'two@dune: the connection was lost' "$T/err"
+  PATIENCE=20 wait_until grep -q 'two@dune: the connection was lost' "$T/err-i"
 }

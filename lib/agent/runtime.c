@@ -2,16 +2,17 @@
  * Only the holder of the lock removes or makes the socket. */
 #include "agent/runtime.h"
 
+#include "agent/http/server.h"
 #include "base/text.h"
 #include "core/nodename.h"
 #include "core/rundir.h"
+#include "wire/silence.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -79,25 +80,11 @@ static int bind_unix(struct runtime *rt, int *out, struct error *e) {
 
 /* --- the port ------------------------------------------------------------------------------------------- */
 
-/* Keep-alive notices within half a minute that a client's host is gone.  Accepted sockets inherit these
- * settings. */
-static void keep_alive(int fd) {
-  static const struct {
-    int level, name, value;
-  } settings[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
-                  {IPPROTO_TCP, TCP_KEEPIDLE, 15},
-                  {IPPROTO_TCP, TCP_KEEPINTVL, 5},
-                  {IPPROTO_TCP, TCP_KEEPCNT, 3},
-                  {IPPROTO_TCP, TCP_USER_TIMEOUT, 30000}};
-  for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
-    setsockopt(fd, settings[i].level, settings[i].name, &settings[i].value, sizeof settings[i].value);
-}
-
 static int bind_tcp(const struct sockaddr *sa, socklen_t n, int *out) {
   int one = 1, fd = socket(sa->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return errno;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  keep_alive(fd);
+  silence_bound(fd, HTTP_SILENCE_MS, false); /* accepted sockets inherit it */
   if (!bind(fd, sa, n) && !listen(fd, 256)) {
     *out = fd;
     return 0;

@@ -5,10 +5,9 @@
 #include "wire/exchange.h"
 
 #include "wire/json.h"
+#include "wire/silence.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -120,39 +119,22 @@ static void set_answer(struct exchange *x) {
   SET(x, CURLOPT_PRIVATE, x->request.data);
 }
 
-/* A new connection: asks a silent host after a quarter of the time, and gives it up after four quarters. */
+/* libcurl has made a socket. */
 static int on_socket(void *data, curl_socket_t fd, curlsocktype purpose) {
   const struct exchange *x = data;
-  int quarter_s = x->request.silence_ms / 4000 ? x->request.silence_ms / 4000 : 1;
-  const struct {
-    int level, name, value;
-  } settings[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
-                  {IPPROTO_TCP, TCP_KEEPIDLE, quarter_s},
-                  {IPPROTO_TCP, TCP_KEEPINTVL, quarter_s},
-                  {IPPROTO_TCP, TCP_KEEPCNT, 3},
-                  {IPPROTO_TCP, TCP_USER_TIMEOUT, x->request.silence_ms}};
-  size_t n = sizeof settings / sizeof *settings - !x->request.cuts;
-  for (size_t i = 0; i < n; i++)
-    setsockopt(fd, settings[i].level, settings[i].name, &settings[i].value, sizeof settings[i].value);
   (void)purpose;
+  silence_bound(fd, x->request.silence_ms, x->request.cuts);
   return CURL_SOCKOPT_OK;
 }
 
-/* TCP_USER_TIMEOUT would also end a connection whose other end just does not read, as behind a pager.  So
- * what it does for bytes that were sent and not acknowledged is done here; libcurl calls this every second.
- */
+/* libcurl calls this every second, and then sees that the connection is lost. */
 static int on_progress(void *data, curl_off_t dl, curl_off_t dn, curl_off_t ul, curl_off_t un) {
   const struct exchange *x = data;
-  struct tcp_info info = {0};
-  socklen_t n = sizeof info;
   curl_socket_t fd = CURL_SOCKET_BAD;
   (void)dl, (void)dn, (void)ul, (void)un;
-  if (curl_easy_getinfo(x->easy, CURLINFO_ACTIVESOCKET, &fd) || fd == CURL_SOCKET_BAD ||
-      getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n))
-    return 0;
-  bool lost = info.tcpi_state == TCP_ESTABLISHED && info.tcpi_unacked && info.tcpi_retransmits &&
-              info.tcpi_last_ack_recv > (unsigned)x->request.silence_ms;
-  return lost && shutdown(fd, SHUT_RDWR); /* libcurl then sees that the connection is lost */
+  if (!curl_easy_getinfo(x->easy, CURLINFO_ACTIVESOCKET, &fd) && silence_is_lost(fd, x->request.silence_ms))
+    shutdown(fd, SHUT_RDWR);
+  return 0;
 }
 
 static void set_connection(struct exchange *x) {

@@ -240,6 +240,29 @@ static void test_cancel(uint16_t port) {
   close(fd);
 }
 
+/* A stream that does not end in time is given up; those that have ended, or were cancelled, are not. */
+static void test_limit(uint16_t port) {
+  static const char *const forever[] = {"one\n", "", NULL}, *const pieces[] = {"one\n", NULL};
+  struct client *c = client_new(&right);
+  upload(c, port, pieces);
+  dial_limit(c->upload, 15000);
+  wait_for_done(c);
+  ok(!c->e.code, "a request that ends within its limit ends as always");
+  client_free(c, false);
+  c = client_new(&right);
+  upload(c, port, forever);
+  dial_limit(c->upload, 5);
+  struct dial_request *first = c->upload;
+  upload(c, port, forever);
+  dial_limit(c->upload, 5);
+  dial_cancel(first);
+  c->done = 0;
+  wait_for_done(c);
+  ok(c->done == 1 && c->e.code == ERR_TIMEOUT, "one that does not is given up: %s", c->e.text);
+  ok(dialler_idle(c->dialler), "and none is left");
+  client_free(c, false);
+}
+
 int main(void) {
   struct cookie cookie = {.bytes = "monster", .len = 7}, other = {.bytes = "Monster", .len = 7};
   curl_global_init(CURL_GLOBAL_DEFAULT);
@@ -250,6 +273,7 @@ int main(void) {
   test_refused(port_of(daemon));
   test_upload(port_of(daemon));
   test_cancel(port_of(daemon));
+  test_limit(port_of(daemon));
   MHD_stop_daemon(daemon);
   curl_global_cleanup();
   return tap_end();

@@ -18,6 +18,7 @@ struct listener { /* one MHD daemon on the node's loop, for the unix socket or f
   int connections; /* that MHD has */
   uv_poll_t poll;
   uv_timer_t timer;
+  uv_timer_t watch;   /* looks for clients whose host is gone */
   uv_idle_t soon;     /* runs MHD at once.  A timer of 0 ms that is set anew as it fires would keep libuv from
                          polling */
   bool polled;        /* libuv has `poll` */

@@ -4,11 +4,13 @@
 #include "agent/http/server.h"
 
 #include "agent/http/request.h"
+#include "wire/silence.h"
 
 #include <errno.h>
 #include <gnutls/gnutls.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { LOCAL, REMOTE, LISTENERS };
@@ -59,6 +61,13 @@ static void listener_run(struct listener *l) {
 void listener_nudge(struct listener *l) {
   l->fruitless = 0;
   uv_idle_start(&l->soon, on_soon);
+}
+
+/* Cuts the connections to hosts that are gone; MHD then sees their end. */
+static void on_watch(uv_timer_t *t) {
+  const struct listener *l = t->data;
+  for (const struct request *r = l->requests; r; r = r->next)
+    if (silence_is_lost(request_fd(r), HTTP_SILENCE_MS)) shutdown(request_fd(r), SHUT_RDWR);
 }
 
 /* --- what MHD calls --- */
@@ -191,7 +200,10 @@ static void listener_init(struct listener *l, struct agent *a, const struct rout
   *l = (struct listener){.agent = a, .routes = routes, .fd = fd, .remote = remote};
   uv_timer_init(&a->loop, &l->timer);
   uv_idle_init(&a->loop, &l->soon);
-  l->timer.data = l->soon.data = l;
+  uv_timer_init(&a->loop, &l->watch);
+  if (remote) uv_timer_start(&l->watch, on_watch, HTTP_WATCH_MS, HTTP_WATCH_MS);
+  uv_unref((uv_handle_t *)&l->watch);
+  l->timer.data = l->soon.data = l->watch.data = l;
 }
 
 int server_init(struct agent *a, const struct routes *routes, int unix_fd, int tcp_fd, struct error *e) {
@@ -254,6 +266,7 @@ static void listener_finish(struct listener *l) {
   if (l->polled) uv_close((uv_handle_t *)&l->poll, NULL);
   uv_close((uv_handle_t *)&l->timer, NULL);
   uv_close((uv_handle_t *)&l->soon, NULL);
+  uv_close((uv_handle_t *)&l->watch, NULL);
 }
 
 void server_finish(struct agent *a) {

@@ -20,6 +20,8 @@ enum {
   HTTP_DISCARD_MAX = 64 << 20, /* bytes of a refused body that are read before the connection is cut */
   HTTP_CONNECTIONS_MAX = 4096, /* on the socket, and on the port of those that have proved the cookie; more
                                   wait in the kernel's backlog */
+  HTTP_SILENCE_MS = 30000,     /* a client whose host is gone is noticed after so long, */
+  HTTP_WATCH_MS = 5000,        /* or this much later */
   HTTP_IDLE_TIMEOUT_S = 60,    /* a connection on which nothing happens for so long is closed */
   HTTP_STREAM_HIGH = 1 << 20,  /* a stream with more bytes pending is full: writers that can wait, wait */
   HTTP_STREAM_MAX =
