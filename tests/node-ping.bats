@@ -54,6 +54,7 @@ load tools
 }
 
 @test "a server that never answers is a timeout" {
+  node-cookie make
   perl -MIO::Socket::INET -e '$| = 1;
     my $s = IO::Socket::INET->new(Listen => 5, LocalAddr => "127.0.0.1:0") or die;
     print $s->sockport, "\n"; my @c; while (my $c = $s->accept) { push @c, $c }' >"$T/port" 3>&- &
