@@ -142,10 +142,15 @@ static void on_done(void *data, const struct error *e, bool reached, json_t *bod
   free(text);
 }
 
-static struct dial_request *ask(struct client *c, uint16_t port, const char *path, json_t *body) {
-  struct dial_target to = {"two@b", "127.0.0.1", port};
+static struct dial_request *ask_host(struct client *c, const char *host, uint16_t port, const char *path,
+                                     json_t *body) {
+  struct dial_target to = {"two@b", host, port};
   struct error e;
   return dial_json(c->dialler, &to, "PUT", path, body, 15000, on_done, c, &e);
+}
+
+static struct dial_request *ask(struct client *c, uint16_t port, const char *path, json_t *body) {
+  return ask_host(c, "127.0.0.1", port, path, body);
 }
 
 static void wait_for_done(struct client *c) {
@@ -209,6 +214,26 @@ static void upload(struct client *c, uint16_t port, const char *const *pieces) {
   if (!c->upload) abort();
 }
 
+/* Host names are looked up outside of libcurl. */
+static void test_names(uint16_t port) {
+  struct client *c = client_new(&right);
+  ask_host(c, "localhost", port, "/x", NULL);
+  wait_for_done(c);
+  ok(!c->e.code && c->reached, "a host name is looked up: %s", c->e.text);
+  ask_host(c, "localhost", port, "/x", NULL);
+  wait_for_done(c);
+  ok(!c->e.code, "and once more");
+  ask_host(c, "no..host", port, "/x", NULL);
+  wait_for_done(c);
+  ok(c->e.code == ERR_RESOLVE && !c->reached, "one that has no address: %s", c->e.text);
+  dial_cancel(ask_host(c, "localhost", port, "/x", NULL));
+  ok(dialler_idle(c->dialler), "a request can be cancelled while its host is looked up");
+  ask_host(c, "localhost", port, "/x", NULL);
+  dialler_finish(c->dialler);
+  ok(c->e.code == ERR_BUSY, "or end with the dialler: %s", c->e.text);
+  client_free(c, true);
+}
+
 static void test_upload(uint16_t port) {
   static const char *const pieces[] = {"one\n", "", "two\n", NULL};
   struct client *c = client_new(&right);
@@ -235,7 +260,8 @@ static void test_cancel(uint16_t port) {
   ok(dialler_idle(c->dialler) && !c->done, "a request that is cancelled is told to nobody");
   ask(c, silent_port, "/x", NULL);
   dialler_finish(c->dialler);
-  ok(c->done == 1 && c->e.code, "one that is under way at the end is: %s", c->e.text);
+  ok(c->done == 1, "one that is under way at the end is");
+  is(c->e.text, "two@b: given up, as one@a is stopping (busy)", "it says why");
   client_free(c, true);
   close(fd);
 }
@@ -271,6 +297,7 @@ int main(void) {
   if (!daemon) return 1;
   test_json(port_of(daemon));
   test_refused(port_of(daemon));
+  test_names(port_of(daemon));
   test_upload(port_of(daemon));
   test_cancel(port_of(daemon));
   test_limit(port_of(daemon));
