@@ -84,6 +84,16 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
   assert_output 0
 }
 
+@test "a node with many names: its peer knows all of them when it is connected" {
+  start_node_on rane one
+  start_node_on dune two
+  on rane node-spawn -d -e 'for i = 1, 3000 do global.register_name("n" .. i, self()) end receive()'
+  many() { [ "$(names rane | wc -l)" -eq 3000 ]; }
+  wait_until many
+  on dune node-connect one@rane
+  [ "$(names dune | wc -l)" -eq 3000 ]
+}
+
 @test "two halves that meet: the older registration stays everywhere, the other process is told" {
   three_nodes
   unplug arra

@@ -49,9 +49,9 @@ static json_t *on_snapshot(void *data, uint32_t incarnation) {
   return registry_link_begin(a->registry, incarnation);
 }
 
-static void on_synced(void *data, uint32_t incarnation, const json_t *names) {
+static bool on_synced(void *data, uint32_t incarnation, const json_t *names) {
   const struct agent *a = data;
-  registry_link_synced(a->registry, incarnation, names);
+  return registry_link_synced(a->registry, incarnation, names);
 }
 
 static void on_suspected(void *data, uint32_t incarnation, bool suspected) {
@@ -145,6 +145,11 @@ static void cast(void *data, uint32_t node, struct term *args) {
   mesh_send(a->mesh, s);
 }
 
+static void more(void *data, uint32_t node, json_t *names) {
+  const struct agent *a = data;
+  mesh_names(a->mesh, node, names);
+}
+
 static void call(void *data, uint32_t node, struct term *args, registry_reply *done, void *done_data) {
   rpc_call(data, npid_make(node, 0), args, 2 * REGISTRY_TIMEOUT_MS, done, done_data);
 }
@@ -163,6 +168,7 @@ static const struct registry_host registry_host = {.alive = is_alive,
                                                    .watch = watch,
                                                    .tell = tell,
                                                    .cast = cast,
+                                                   .more = more,
                                                    .call = call,
                                                    .now_ms = now_ms,
                                                    .wall_us = wall_us};

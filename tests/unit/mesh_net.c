@@ -395,10 +395,11 @@ static json_t *on_snapshot(void *data, uint32_t incarnation) {
   return n->no_memory ? NULL : json_pack("[s]", n->name);
 }
 
-static void on_synced(void *data, uint32_t incarnation, const json_t *names) {
+static bool on_synced(void *data, uint32_t incarnation, const json_t *names) {
   (void)incarnation;
   struct net_node *n = data;
   n->synced += json_array_size(names) == 1;
+  return !json_is_true(json_array_get(names, 1));
 }
 
 /* Between two messages that came by one connection, those are missing alone that their sender was told of. */

@@ -352,6 +352,21 @@ static void test_rival(void) {
   puppet_free(t);
 }
 
+static void test_more_names(void) {
+  struct puppet *t = puppet_in(PEER_SYNCING);
+  ok(say_line(t, "{\"names\":[\"x\",true]}") && t->peer->state == PEER_SYNCING,
+     "names of which more are to come leave the peer where it is");
+  ok(say_line(t, "{\"names\":[\"x\"]}") && t->peer->state == PEER_UP, "the last of them bring it up");
+  size_t before = t->peer->transport->text.len;
+  mesh_names(t->one->mesh, t->peer->incarnation, json_string("more"));
+  is(t->peer->transport->text.data + before, "{\"names\":\"more\"}\n", "we may send more, too");
+  mesh_names(t->one->mesh, t->peer->incarnation + 1, json_string("more"));
+  ok(!t->one->downs, "what is for another life of the peer is dropped");
+  mesh_names(t->one->mesh, t->peer->incarnation, NULL);
+  ok(t->peer->state == PEER_DOWN && t->one->downs == 1, "without memory for them the link is lost");
+  puppet_free(t);
+}
+
 static void test_early_frame(void) {
   struct puppet *t = puppet_in(PEER_GREETED);
   ok(!say_line(t, "[\"message\"]"), "a frame before both streams stand is refused");
@@ -906,6 +921,7 @@ int main(void) {
   test_why();
   test_renewed();
   test_rival();
+  test_more_names();
   test_early_frame();
   test_scan();
   test_again();

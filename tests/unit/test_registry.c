@@ -134,6 +134,11 @@ static void cast(void *data, uint32_t node, struct term *args) {
   send_signal(data, SIGNAL_CALL, node, NPID_NONE, args);
 }
 
+static void more(void *data, uint32_t node, json_t *part) {
+  const struct net_node *n = data;
+  mesh_names(n->mesh, node, part);
+}
+
 static void call(void *data, uint32_t node, struct term *args, registry_reply *done, void *done_data) {
   struct net_node *n = data;
   struct machine *m = machine_of(n);
@@ -171,6 +176,7 @@ static const struct registry_host host = {.alive = is_alive,
                                           .watch = watch,
                                           .tell = tell,
                                           .cast = cast,
+                                          .more = more,
                                           .call = call,
                                           .now_ms = now_ms,
                                           .wall_us = wall_us};
@@ -236,8 +242,8 @@ static json_t *on_snapshot(void *data, uint32_t node) {
   return registry_link_begin(machine_of(data)->registry, node);
 }
 
-static void on_synced(void *data, uint32_t node, const json_t *v) {
-  registry_link_synced(machine_of(data)->registry, node, v);
+static bool on_synced(void *data, uint32_t node, const json_t *v) {
+  return registry_link_synced(machine_of(data)->registry, node, v);
 }
 
 static void on_signal(void *data, uint32_t node, struct signal *s) {
@@ -308,8 +314,12 @@ static void on_started(struct net_node *n) {
   *m = (struct machine){.globals = names_new(), .skew_us = skew};
   n->user = m;
   for (int i = 0; i < PROCESSES; i++) new_process(w, m, &m->process[i]);
-  struct registry_config config = {
-      .nodes = n->nodes, .globals = m->globals, .log = &n->log, .self = n->name, .loop = &n->loop};
+  struct registry_config config = {.nodes = n->nodes,
+                                   .globals = m->globals,
+                                   .log = &n->log,
+                                   .self = n->name,
+                                   .loop = &n->loop,
+                                   .slice = 1};
   if (registry_new(&config, &host, n, &m->registry)) abort();
 }
 
@@ -342,6 +352,7 @@ static bool on_idle(struct net *net) {
     struct net_node *n = &net->node[i];
     if (!n->alive || n->frozen) continue;
     any |= registry_flush(machine_of(n)->registry);
+    any |= registry_slice(machine_of(n)->registry);
     any |= deliver_down(machine_of(n));
   }
   return any;
@@ -506,6 +517,8 @@ static void act(struct world *w, const struct style *style) {
     net_pass(w->net, (int)net_random(w->net, 60));
   else if (what == 20 && style->faults)
     do_fault(w, style, n, other);
+  else if (what == 21)
+    registry_slice(machine_of(n)->registry);
   else
     registry_flush(machine_of(n)->registry);
 }

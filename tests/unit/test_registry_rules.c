@@ -69,6 +69,15 @@ static void cast(void *data, uint32_t node, struct term *args) {
   if (node == f->lost_by_cast) registry_link_down(f->registry, node);
 }
 
+static void more(void *data, uint32_t node, json_t *part) {
+  struct fixture *f = data;
+  char *text = json_dumps(part, JSON_COMPACT);
+  for (int i = 0; i < PEERS; i++)
+    if (f->peer[i] == node) buf_puts(&f->said[i], text);
+  free(text);
+  json_decref(part);
+}
+
 static void call(void *data, uint32_t node, struct term *args, registry_reply *done, void *done_data) {
   struct fixture *f = data;
   buf_clear(&f->called);
@@ -91,6 +100,7 @@ static const struct registry_host host = {.alive = is_alive,
                                           .watch = watch,
                                           .tell = tell,
                                           .cast = cast,
+                                          .more = more,
                                           .call = call,
                                           .now_ms = now_ms,
                                           .wall_us = wall_us};
@@ -586,6 +596,46 @@ static void test_resync(void) {
   fixture_free(f);
 }
 
+static int claims_in(const char *text) {
+  int n = 0;
+  for (const char *at = text; (at = strstr(at, "[\"n")); at++) n++;
+  return n;
+}
+
+static void test_slices(void) {
+  struct fixture *f = fixture_new();
+  struct outcome o = {0};
+  char name[32];
+  for (int i = 0; i < 2 * REGISTRY_SLICE + 2; i++) {
+    snprintf(name, sizeof name, "n%d", i);
+    registry_register(f->registry, name, npid_make(0, 5), false, on_done, &o);
+  }
+  flush(f);
+  json_t *first = registry_link_begin(f->registry, f->peer[0]);
+  ok(json_array_size(json_object_get(first, "claims")) == REGISTRY_SLICE &&
+         json_is_true(json_object_get(first, "more")),
+     "a snapshot of many names is sent in parts");
+  json_decref(first);
+  registry_unregister(f->registry, "n501", on_done, &o); /* the next one */
+  ok(registry_slice(f->registry), "the next part");
+  buf_putc(&f->said[0], 0);
+  ok(claims_in(f->said[0].data) == REGISTRY_SLICE && strstr(f->said[0].data, "\"more\":true"), "has as many");
+  buf_clear(&f->said[0]);
+  ok(registry_slice(f->registry), "and there is one more");
+  buf_putc(&f->said[0], 0);
+  ok(claims_in(f->said[0].data) == 1 && strstr(f->said[0].data, "\"more\":false"),
+     "with what is left, as one name has gone meanwhile: %s", f->said[0].data);
+  ok(!registry_slice(f->registry), "which is the last");
+  json_t *theirs = json_loads("{\"highest\":1,\"claims\":[[\"x\",1,5,5,0]],\"more\":true}", 0, NULL);
+  ok(!registry_link_synced(f->registry, f->peer[0], theirs) && shown(f, "x") != NPID_NONE,
+     "a part of the peer's does not complete it");
+  json_object_set_new(theirs, "more", json_false());
+  ok(registry_link_synced(f->registry, f->peer[0], theirs), "the last one does");
+  json_decref(theirs);
+  registry_link_begin(f->registry, f->peer[1]);
+  fixture_free(f);
+}
+
 static void test_lost_while_sending(void) {
   struct fixture *f = fixture_new();
   struct outcome o = {0};
@@ -683,6 +733,7 @@ int main(void) {
   test_replaced();
   test_odd_rows();
   test_resync();
+  test_slices();
   test_lost_while_sending();
   test_names_max();
   test_pending_max();

@@ -70,8 +70,9 @@ struct link {
   struct home home;
   uint64_t rank;
   bool synced, suspected;
-  bool slow;                /* has not answered in time, and was not heard since */
-  bool gone;                /* lost during a walk over the links, which frees it */
+  bool slow;                  /* has not answered in time, and was not heard since */
+  bool gone;                  /* lost during a walk over the links, which frees it */
+  const struct claim *cursor; /* of this node's claims, the next that the peer's snapshot has; NULL: none */
   bool wants_all, want_all; /* the peer asked for all names of this node; this node will ask for the peer's */
   uint32_t mark;            /* of the peer's last whole snapshot */
   int64_t logged_ms;        /* when a difference was last logged; 0: never */
@@ -135,6 +136,7 @@ struct registry {
   struct ring links;
   struct map by_node;
   bool walking; /* over the links */
+  int slicing;  /* links whose snapshot is not yet sent as a whole */
 
   struct rows changes;
   uint64_t rounds; /* begun so far */
@@ -153,6 +155,7 @@ struct registry {
   bool dirty, finishing;
   uv_prepare_t flush;
   uv_timer_t tick;
+  uv_idle_t slice;
   int handles;
 };
 
@@ -164,6 +167,8 @@ static int64_t now_of(const struct registry *g) {
 static void mark_dirty(struct registry *g);
 /* Has the tick run. */
 static void start_tick(struct registry *g);
+/* Has the slices sent, one in each turn of the loop. */
+static void start_slices(struct registry *g);
 
 /* --- tokens and ranks ----------------------------------------------------------------------------------- */
 
@@ -431,7 +436,22 @@ static void await_round(struct registry *g, struct pending *p) {
 
 /* --- this node's own claims ----------------------------------------------------------------------------- */
 
+static void set_cursor(struct registry *g, struct link *l, const struct claim *c) {
+  g->slicing += (c != NULL) - (l->cursor != NULL);
+  l->cursor = c;
+}
+
+/* A claim goes: snapshots go on behind it. */
+static void pass_cursors(struct registry *g, const struct claim *c) {
+  if (!g->slicing) return;
+  for (struct ring *r = g->links.next; r != &g->links; r = r->next) {
+    struct link *l = RING_ENTRY(r, struct link, all);
+    if (l->cursor == c) set_cursor(g, l, c->next);
+  }
+}
+
 static void withdraw(struct registry *g, struct claim *c) {
+  pass_cursors(g, c);
   row_of_drop(&g->changes, c);
   claims_remove(&g->claims, c);
   mark_dirty(g);
@@ -907,14 +927,20 @@ static json_t *json_of_claim(const struct claim *c) {
                    (json_int_t)c->terms.token, (json_int_t)c->terms.age, (json_int_t)c->terms.over);
 }
 
-static json_t *snapshot(const struct registry *g) {
+/* {"highest", "claims": [row…], "more"}: the next part of the snapshot for a link.  What this node publishes
+ * in the meantime is sent as a change, so the cursor passes the claims of the beginning alone. */
+static json_t *next_part(struct registry *g, struct link *l) {
   json_t *rows = json_array();
-  for (const struct claim *c = g->self.claims; rows && c; c = c->next)
+  const struct claim *c = l->cursor;
+  for (uint32_t n = 0; rows && c && n < g->config.slice; n++, c = c->next)
     if (json_array_append_new(rows, json_of_claim(c))) {
       json_decref(rows);
       rows = NULL;
     }
-  return rows ? json_pack("{s:I, s:o}", "highest", (json_int_t)g->highest, "claims", rows) : NULL;
+  set_cursor(g, l, rows ? c : NULL);
+  return rows ? json_pack("{s:I, s:o, s:b}", "highest", (json_int_t)g->highest, "claims", rows, "more",
+                          c != NULL)
+              : NULL;
 }
 
 static struct link *link_new(struct registry *g, uint32_t node) {
@@ -934,17 +960,48 @@ static struct link *link_new(struct registry *g, uint32_t node) {
   return l;
 }
 
-json_t *registry_link_begin(struct registry *g, uint32_t node) {
-  registry_link_down(g, node);
-  json_t *v = snapshot(g);
-  if (v && link_new(g, node)) return v;
-  json_decref(v);
-  return NULL;
+static void link_free(struct link *l) {
+  rows_finish(&l->requests);
+  rows_finish(&l->grants);
+  free(l);
 }
 
-void registry_link_synced(struct registry *g, uint32_t node, const json_t *v) {
+static void sweep_links(struct registry *g) {
+  for (struct ring *r = g->links.next, *next; r != &g->links; r = next) {
+    next = r->next;
+    struct link *l = RING_ENTRY(r, struct link, all);
+    if (!l->gone) continue;
+    ring_out(r);
+    link_free(l);
+  }
+}
+
+json_t *registry_link_begin(struct registry *g, uint32_t node) {
+  registry_link_down(g, node);
+  struct link *l = link_new(g, node);
+  if (!l) return NULL;
+  set_cursor(g, l, g->self.claims);
+  json_t *v = next_part(g, l);
+  if (!v) registry_link_down(g, node);
+  if (v && l->cursor) start_slices(g);
+  return v;
+}
+
+bool registry_slice(struct registry *g) {
+  if (g->walking || !g->slicing) return false;
+  g->walking = true;
+  for (struct ring *r = g->links.next; r != &g->links; r = r->next) {
+    struct link *l = RING_ENTRY(r, struct link, all);
+    if (!l->gone && l->cursor) g->host->more(g->data, l->home.incarnation, next_part(g, l));
+  }
+  g->walking = false;
+  sweep_links(g);
+  return true;
+}
+
+bool registry_link_synced(struct registry *g, uint32_t node, const json_t *v) {
   struct link *l = map_get_id(&g->by_node, node);
-  if (!l) return;
+  if (!l) return true;
   size_t i;
   json_t *row;
   saw_token(g, json_integer_value(json_object_get(v, "highest")));
@@ -961,19 +1018,15 @@ void registry_link_synced(struct registry *g, uint32_t node, const json_t *v) {
                                    .age = (uint64_t)age,
                                    .over = (uint64_t)over});
   }
-  l->synced = true;
-}
-
-static void link_free(struct link *l) {
-  rows_finish(&l->requests);
-  rows_finish(&l->grants);
-  free(l);
+  l->synced = !json_is_true(json_object_get(v, "more"));
+  return l->synced;
 }
 
 void registry_link_down(struct registry *g, uint32_t node) {
   struct link *l = map_remove_id(&g->by_node, node);
   if (!l) return;
   l->gone = true;
+  set_cursor(g, l, NULL);
   pass_over(g, l);
   for (struct ring *r; (r = ring_first(&l->leases));) lease_free(g, RING_ENTRY(r, struct lease, of_link));
   while (l->home.claims) claims_remove(&g->claims, l->home.claims);
@@ -1053,16 +1106,6 @@ static struct round *begin_round(struct registry *g) {
   ring_push(&g->waiting, &r->queue);
   start_tick(g);
   return r;
-}
-
-static void sweep_links(struct registry *g) {
-  for (struct ring *r = g->links.next, *next; r != &g->links; r = next) {
-    next = r->next;
-    struct link *l = RING_ENTRY(r, struct link, all);
-    if (!l->gone) continue;
-    ring_out(r);
-    link_free(l);
-  }
 }
 
 static void flush_links(struct registry *g) {
@@ -1161,6 +1204,14 @@ static void on_prepare(uv_prepare_t *h) {
   uv_prepare_stop(h);
 }
 
+static void on_idle(uv_idle_t *h) {
+  if (!registry_slice(h->data)) uv_idle_stop(h);
+}
+
+static void start_slices(struct registry *g) {
+  if (g->config.loop && !g->finishing) uv_idle_start(&g->slice, on_idle);
+}
+
 static void mark_dirty(struct registry *g) {
   if (!g->dirty && g->config.loop && !g->finishing) uv_prepare_start(&g->flush, on_prepare);
   g->dirty = true;
@@ -1172,8 +1223,9 @@ static void add_handles(struct registry *g) {
   uv_prepare_init(g->config.loop, &g->flush);
   uv_timer_init(g->config.loop, &g->tick);
   uv_unref((uv_handle_t *)&g->tick);
-  g->flush.data = g->tick.data = g;
-  g->handles = 2;
+  uv_idle_init(g->config.loop, &g->slice);
+  g->flush.data = g->tick.data = g->slice.data = g;
+  g->handles = 3;
 }
 
 int registry_new(const struct registry_config *config, const struct registry_host *host, void *data,
@@ -1181,6 +1233,7 @@ int registry_new(const struct registry_config *config, const struct registry_hos
   struct registry *g = calloc(1, sizeof *g);
   if (!g) return ERR_NOMEM;
   g->config = *config;
+  if (!g->config.slice) g->config.slice = REGISTRY_SLICE;
   g->host = host;
   g->data = data;
   g->claims.globals = config->globals;
@@ -1245,6 +1298,7 @@ void registry_finish(struct registry *g) {
   }
   uv_close((uv_handle_t *)&g->flush, on_closed);
   uv_close((uv_handle_t *)&g->tick, on_closed);
+  uv_close((uv_handle_t *)&g->slice, on_closed);
 }
 
 struct registry_counts registry_counts(const struct registry *g) {

@@ -30,6 +30,7 @@
 enum {
   REGISTRY_NAMES_MAX = 1 << 16,   /* global names of the processes of one node */
   REGISTRY_PENDING_MAX = 1 << 14, /* registrations under way on one node */
+  REGISTRY_SLICE = 500,           /* names in one part of a snapshot: half a millisecond */
   REGISTRY_PATIENCE_MS = 800,
   REGISTRY_LEASE_MS = 5000,
   REGISTRY_TIMEOUT_MS = 5000, /* of a registration as a whole */
@@ -51,6 +52,8 @@ struct registry_host {
   /* Sends [op, …] (consumed) to the registry of a node with a link, without a reply.  The link may be lost by
    * that, in which case registry_link_down runs before the function returns. */
   void (*cast)(void *data, uint32_t node, struct term *args);
+  /* Sends the next part of the snapshot (consumed; NULL: out of memory), likewise. */
+  void (*more)(void *data, uint32_t node, json_t *snapshot);
   /* Sends [op, …] (consumed; NULL: out of memory) to the kernel of a node, which is connected to if need be.
    */
   void (*call)(void *data, uint32_t node, struct term *args, registry_reply *done, void *done_data);
@@ -64,7 +67,8 @@ struct registry_config {
   struct names *globals; /* the registry alone changes it */
   const struct log *log;
   const char *self; /* name@host */
-  uv_loop_t *loop;  /* NULL: the caller calls registry_flush and registry_tick itself */
+  uv_loop_t *loop;  /* NULL: the caller calls registry_flush, _slice and _tick itself */
+  uint32_t slice;   /* names in one part of a snapshot; 0: REGISTRY_SLICE */
 };
 
 int registry_new(const struct registry_config *config, const struct registry_host *host, void *data,
@@ -97,12 +101,13 @@ void registry_down(struct registry *g, npid pid);
 
 /* --- links ---------------------------------------------------------------------------------------------- */
 
-/* A link to a node begins: returns what is to be told first, the snapshot of this node's names (NULL: out of
- * memory).  Changes are sent over the link from now on. */
+/* A link to a node begins: returns what is to be told first, the first part of the snapshot of this node's
+ * names (NULL: out of memory).  Changes are sent over the link from now on. */
 json_t *registry_link_begin(struct registry *g, uint32_t node);
 
-/* The snapshot of the peer (borrowed) has come. */
-void registry_link_synced(struct registry *g, uint32_t node, const json_t *snapshot);
+/* A part of the peer's snapshot (borrowed) has come.  True when it was the last: the names of the peer are
+ * known. */
+bool registry_link_synced(struct registry *g, uint32_t node, const json_t *snapshot);
 
 /* The link is lost, and the names of its node with it. */
 void registry_link_down(struct registry *g, uint32_t node);
@@ -123,6 +128,10 @@ void registry_version_heard(struct registry *g, uint32_t node, const json_t *ver
 /* Sends what has been collected since the last flush, one line for each peer, and runs the callbacks of what
  * has ended.  False when there was nothing to do. */
 bool registry_flush(struct registry *g);
+
+/* Sends the next part of each snapshot that is not yet sent as a whole: a part a call, so that the loop does
+ * other work in between.  False when there is none. */
+bool registry_slice(struct registry *g);
 
 /* Gives up on what has taken too long.  To be called every REGISTRY_TICK_MS. */
 enum { REGISTRY_TICK_MS = 20 };

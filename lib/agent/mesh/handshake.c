@@ -312,9 +312,25 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
 
 /* --- lines of the peer ---------------------------------------------------------------------------------- */
 
+enum { NAMES_TO_COME = 1 }; /* keeps the state: codes of errors are negative */
+
 static int merge_names(struct peer *p, struct peer_detail *d) {
-  p->mesh->events->synced(p->mesh->data, p->incarnation, d->names);
-  return 0;
+  return p->mesh->events->synced(p->mesh->data, p->incarnation, d->names) ? 0 : NAMES_TO_COME;
+}
+
+static int take_names(struct peer *p, const json_t *names) {
+  int code = peer_event(p, PEER_NAMES, &(struct peer_detail){.names = names});
+  return code == NAMES_TO_COME ? 0 : code;
+}
+
+void mesh_names(struct mesh *m, uint32_t incarnation, json_t *names) {
+  struct peer *p = map_get(&m->peers, nodetab_name(m->config.nodes, incarnation));
+  if (!p || p->state < PEER_SYNCING || p->incarnation != incarnation) {
+    json_decref(names);
+    return;
+  }
+  int code = write_line(p, "names", names);
+  if (code) peer_fail(p, code, err_sentence(code));
 }
 
 /* The answer to a ping is another word than that to a beat: no beat that is under way proves anything. */
@@ -327,10 +343,6 @@ static int take_ping(struct peer *p, const json_t *number) {
 static int take_echo(struct peer *p, const json_t *number) {
   if (!p->claim || (uint64_t)json_integer_value(number) != p->claim->ping) return 0;
   return peer_event(p, PEER_PROVED, &(struct peer_detail){0});
-}
-
-static int take_names(struct peer *p, const json_t *names) {
-  return peer_event(p, PEER_NAMES, &(struct peer_detail){.names = names});
 }
 
 static int take_bye(struct peer *p, const json_t *why) {

@@ -36,8 +36,9 @@ struct mesh_events {
   /* A link begins: returns the global names of this node's processes, the first thing that the peer is told;
    * NULL: out of memory.  Signals to the peer go out behind it from now on, until `down`. */
   json_t *(*snapshot)(void *data, uint32_t incarnation);
-  /* What the peer has said of its own names; runs before the peer is up. */
-  void (*synced)(void *data, uint32_t incarnation, const json_t *names);
+  /* What the peer has said of its own names; runs before the peer is up.  False: there is more to come
+   * (mesh_names), and the peer is not up before that. */
+  bool (*synced)(void *data, uint32_t incarnation, const json_t *names);
   /* A signal (the callee's) that came from the peer of that incarnation; its epoch is that of the connection.
    */
   void (*signal)(void *data, uint32_t incarnation, struct signal *s);
@@ -102,6 +103,10 @@ void mesh_send(struct mesh *m, struct signal *s);
  * the peer was up already. */
 typedef void mesh_answer(void *data, const struct error *e, bool up);
 void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer *answer, void *data);
+
+/* Sends more of the names whose first part `snapshot` has returned (consumed; NULL: out of memory, which loses
+ * the link). */
+void mesh_names(struct mesh *m, uint32_t incarnation, json_t *names);
 
 /* The first line of a stream that a peer has opened (a transport_greet; mesh is the struct mesh).  Non-zero:
  * the stream is to be cut. */
