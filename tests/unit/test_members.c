@@ -322,6 +322,25 @@ static void test_take_over(void) {
   net_free(net);
 }
 
+/* Two meshes that meet, each with a living node of the same name. */
+static void test_two_of_a_name(void) {
+  struct net *net = net_made(0);
+  struct net_node *one = start(net, 0), *two = start(net, 1), *three = start(net, 2);
+  struct net_node *other = net_start(net, 3, "two@b", true, 0);
+  join_first(two);
+  net_pass(net, 1000);
+  net_connect_at(other, "three@c:4902");
+  net_pass(net, 1000);
+  net_connect_at(one, "three@c:4902");
+  net_pass(net, 120000);
+  ok(net_state(one, three) == PEER_UP, "two meshes meet");
+  ok(!one->downs && !two->downs && !three->downs && !other->downs,
+     "though each has a node of one name, no link is lost");
+  ok(net_peer(two, "three@c")->state != PEER_UP && net_peer(other, "one@a")->state != PEER_UP,
+     "and neither takes the place of the other");
+  net_free(net);
+}
+
 /* --- lines ---------------------------------------------------------------------------------------------- */
 
 static int take(struct net_node *n, const char *line) {
@@ -454,6 +473,7 @@ int main(void) {
   test_restart();
   test_duplicate();
   test_take_over();
+  test_two_of_a_name();
   test_lines();
   test_flood();
   test_schedules();
