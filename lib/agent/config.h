@@ -28,8 +28,8 @@ struct agent_config {
   size_t heap_max;          /* bytes a green thread may hold; 0: 256 MiB */
   bool mesh;                /* connects to every node that a connected node knows */
   int64_t rejoin_ms; /* for how long a node that was lost, or is to be joined, is tried again; 0: never */
-  int heartbeat_ms; /* a node says something on each link at least this often; after four times this in
-                       silence a link is lost */
+  int heartbeat_ms;  /* a node says something on each link at least this often; after four times this in
+                        silence a link is lost */
 };
 
 #endif

@@ -104,8 +104,8 @@ void mesh_send(struct mesh *m, struct signal *s);
 typedef void mesh_answer(void *data, const struct error *e, bool up);
 void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer *answer, void *data);
 
-/* Sends more of the names whose first part `snapshot` has returned (consumed; NULL: out of memory, which loses
- * the link). */
+/* Sends more of the names whose first part `snapshot` has returned (consumed; NULL: out of memory, which
+ * loses the link). */
 void mesh_names(struct mesh *m, uint32_t incarnation, json_t *names);
 
 /* The first line of a stream that a peer has opened (a transport_greet; mesh is the struct mesh).  Non-zero:
