@@ -7,21 +7,21 @@
  *
  *  - Lines of one link, in one direction, arrive in the order in which they were written, and none is missing
  *    while the link is up.  A link begins with the snapshot (registry_link_begin); from then on every flush
- *    goes to it.  So a peer has, after each line, what this node said when it wrote the line.  A change that
- *    waits for the flush while the snapshot is taken is sent twice, in order; putting or dropping what has
- *    been put or dropped changes nothing.
- *  - A heartbeat with a version is such a line, and registry_version flushes first: version and names compare
- *    exactly at the peer, whenever it comes.
- *  - Within a flush changes go before requests: an arbiter that reads a request has every earlier drop of its
- *    home.  A release follows its request over the same link, so the arbiter has granted or refused by then.
- *  - A process is watched before the arbiter is asked, and the end of the process and the grant are both
- * heard on this thread: whichever comes second finds what the first has done.  So no name outlives its
- * process.
- *  - Nothing is assumed between two links.  Two homes may hold grants for one name, of two arbiters, when
- *    their views of the cluster differ; both then publish, each hears of the other's claim over the link
- *    between them, and the younger one withdraws (claims.h).
- *  - A late grant is void: its number is no longer in `asked`, and its release is under way.  A grant that
- *    has waited here for half of the lease is void, too, as the arbiter may give the name to another. */
+ *    goes to it, also while further parts of the snapshot are sent.  So a peer that has the last part knows,
+ *    after each line, what this node said when it wrote the line.  A part may have what the next flush sends
+ *    as a change, too: the flush has all changes since the last one, in order, and ends in the same state.
+ *  - A heartbeat with a version is such a line, and registry_version flushes first: the version and the names
+ *    that the peer has can be compared exactly, at any time.
+ *  - Within a flush changes go before requests: an arbiter that reads a request has read every earlier drop
+ *    of its home.  A release follows its request over the same link, so the arbiter has answered by then.
+ *  - A process is watched before the arbiter is asked.  The end of the process and the grant are both handled
+ *    on this thread: the second of them finds what the first has done.  So no name outlives its process.
+ *  - Nothing is assumed between two links.  Two homes may hold grants of two arbiters for one name, when
+ *    their views of the cluster differ.  Both then publish, each hears of the other's claim over the link
+ *    between them, and the home of the younger claim withdraws it (claims.h).
+ *  - A grant that arrives after its request was given up is void: its number is no longer in `asked`, and the
+ *    release is under way.  A grant that has taken half of the lease is void, too, as the arbiter may give
+ *    the name to another home before this one has published. */
 #include "agent/kernel/registry.h"
 
 #include "agent/kernel/claims.h"
@@ -41,13 +41,15 @@ enum {
 #define TOKEN_SEEN_MAX (INT64_C(1) << 61)
 #define TOKEN_MAX      (INT64_C(1) << 62)
 
-/* What an arbiter says instead of a token. */
+/* What a grant has in the place of a token: the name is taken; the name is leased to another home, and is to
+ * be asked for again. */
 enum { GRANT_TAKEN = 0, GRANT_AGAIN = -1 };
 
-/* The flags of a cast: see send_to. */
+/* The flags of a cast: the peer is to send all its names; the changes are the first, or the last, of all
+ * names. */
 enum { CAST_WANT_ALL = 1, CAST_FIRST = 2, CAST_LAST = 4 };
 
-struct rows { /* encoded rows that wait for the flush */
+struct rows { /* encoded rows, to be sent by the next flush */
   struct term_writer w;
   uint32_t count;
 };
@@ -60,7 +62,7 @@ struct round { /* the changes of one flush, on their way to the peers */
   struct ring pending;
 };
 
-struct expect { /* a peer is to acknowledge a round */
+struct expect { /* a round that a peer has not acknowledged */
   struct expect *next;
   struct round *round;
 };
@@ -71,15 +73,16 @@ struct link {
   uint64_t rank;
   bool synced, suspected;
   bool slow;                  /* has not answered in time, and was not heard since */
-  bool gone;                  /* lost during a walk over the links, which frees it */
-  const struct claim *cursor; /* of this node's claims, the next that the peer's snapshot has; NULL: none */
-  bool wants_all, want_all; /* the peer asked for all names of this node; this node will ask for the peer's */
-  uint32_t mark;            /* of the peer's last whole snapshot */
-  int64_t logged_ms;        /* when a difference was last logged; 0: never */
-  uint64_t have;            /* the peer's round that is to be acknowledged; 0: none */
+  bool gone;                  /* lost while the links are visited; freed after that */
+  const struct claim *cursor; /* the next own claim that the snapshot for the peer will have; NULL: none */
+  bool wants_all,
+      want_all; /* the peer has asked for all names of this node; the next flush asks for all of the peer's */
+  uint32_t mark;     /* number of the last time that the peer sent all its names */
+  int64_t logged_ms; /* when a difference was last logged; 0: never */
+  uint64_t have;     /* number of the peer's round that the next flush acknowledges; 0: none */
   struct rows requests, grants;
   struct expect *expects, **expects_end;
-  struct ring asked;  /* registrations that wait for the peer's grant */
+  struct ring asked;  /* registrations that wait for a grant of the peer */
   struct ring leases; /* given to the peer */
 };
 
@@ -101,17 +104,17 @@ struct waiter {
 
 enum stage { STAGE_NEW, STAGE_ASKING, STAGE_AGAIN, STAGE_PUBLISHING, STAGE_ENDED };
 
-struct pending { /* a registration, or an unregistration, whose pid is NPID_NONE, under way */
+struct pending { /* a registration under way, or, with the pid NPID_NONE, the removal of a name */
   enum stage stage;
-  struct ring queue; /* asking, again, the round's, ended */
+  struct ring queue; /* in `asking`, `again`, the pending of a round, or `ended` */
   struct ring at_arbiter, of_process;
   npid pid;
   bool force;
   uint64_t id, token;
   struct link *arbiter;
   int64_t began_ms, since_ms;
-  struct waiter *waiters, *behind; /* who wants its outcome; what begins after it */
-  int code;                        /* the outcome: 0 or an error, and what was wrong */
+  struct waiter *waiters, *behind; /* who is told the outcome; registrations that begin after this one */
+  int code; /* the outcome: 0, or an error and its text (NULL: the sentence of the code) */
   const char *what;
   bool yes;
   char name[];
@@ -163,11 +166,11 @@ static int64_t now_of(const struct registry *g) {
   return g->host->now_ms(g->data);
 }
 
-/* Has the flush run before the loop waits. */
+/* Schedules the flush, which runs before the loop waits next. */
 static void mark_dirty(struct registry *g);
-/* Has the tick run. */
+/* Starts the timer of the tick. */
 static void start_tick(struct registry *g);
-/* Has the slices sent, one in each turn of the loop. */
+/* Starts sending slices, one in each turn of the loop. */
 static void start_slices(struct registry *g);
 
 /* --- tokens and ranks ----------------------------------------------------------------------------------- */
@@ -317,7 +320,8 @@ static void release(struct registry *g, struct pending *p) {
   }
 }
 
-/* The arbiter's grant is here, or no longer waited for. */
+/* Forgets the request to the arbiter: the answer is here, or is no longer waited for.  give_back: tells the
+ * arbiter to end the lease. */
 static void stop_asking(struct registry *g, struct pending *p, bool give_back) {
   if (!p->id) return;
   if (give_back) release(g, p);
@@ -327,7 +331,7 @@ static void stop_asking(struct registry *g, struct pending *p, bool give_back) {
   p->id = 0;
 }
 
-/* The callbacks run in the flush. */
+/* Ends a registration with an outcome.  Its callbacks run in the next flush. */
 static void end_pending(struct registry *g, struct pending *p, int code, const char *what, bool yes) {
   if (p->stage == STAGE_ENDED) return;
   stop_asking(g, p, true);
@@ -362,7 +366,8 @@ static void begin_behind(struct registry *g, const struct pending *p) {
   }
 }
 
-/* A registration that has been withdrawn between its end and its callback has not succeeded. */
+/* Makes a success a failure when the name was withdrawn between the end of the registration and its callback.
+ */
 static void confirm(const struct registry *g, struct pending *p) {
   if (!p->yes || p->pid == NPID_NONE) return;
   const struct claim *own = claims_of(&g->claims, &g->self, p->name);
@@ -393,7 +398,7 @@ static void round_check(struct registry *g, struct round *r) {
   free(r);
 }
 
-/* The link no longer has to acknowledge rounds up to that number. */
+/* The peer has acknowledged the rounds up to that number, or is no longer waited for. */
 static void drop_expects(struct registry *g, struct link *l, uint64_t number) {
   for (struct expect *e; (e = l->expects) && e->round->number <= number;) {
     struct round *round = e->round;
@@ -405,7 +410,7 @@ static void drop_expects(struct registry *g, struct link *l, uint64_t number) {
   }
 }
 
-/* Without memory the round does not wait for the link. */
+/* Has a round wait for the acknowledgement of a peer.  Without memory the round does not wait for it. */
 static void add_expect(struct link *l, struct round *round) {
   struct expect *e = malloc(sizeof *e);
   if (!e) return;
@@ -415,7 +420,7 @@ static void add_expect(struct link *l, struct round *round) {
   round->open++;
 }
 
-/* Has a pending wait for the acknowledgement of the changes that the next flush sends. */
+/* Has a registration wait until the peers have acknowledged the changes of the next flush. */
 static void await_round(struct registry *g, struct pending *p) {
   struct round *r = g->open_round;
   p->stage = STAGE_PUBLISHING;
@@ -423,7 +428,7 @@ static void await_round(struct registry *g, struct pending *p) {
   mark_dirty(g);
   if (!r) {
     r = g->open_round = malloc(sizeof *r);
-    if (!r) { /* the change is on its way, but nobody is asked whether it has arrived */
+    if (!r) { /* the change is sent, but the registration does not wait for the peers */
       end_pending(g, p, 0, NULL, true);
       return;
     }
@@ -441,7 +446,7 @@ static void set_cursor(struct registry *g, struct link *l, const struct claim *c
   l->cursor = c;
 }
 
-/* A claim goes: snapshots go on behind it. */
+/* Moves the cursors that stand at a claim that is about to be removed. */
 static void pass_cursors(struct registry *g, const struct claim *c) {
   if (!g->slicing) return;
   for (struct ring *r = g->links.next; r != &g->links; r = r->next) {
@@ -457,7 +462,8 @@ static void withdraw(struct registry *g, struct claim *c) {
   mark_dirty(g);
 }
 
-/* An own claim has met one that takes precedence. */
+/* Withdraws an own claim, because the claim of a peer takes precedence.  The process of the own claim is
+ * told, unless the winner has replaced that registration by force. */
 static void yield(struct registry *g, struct claim *own, const struct claim *winner) {
   bool replaced = winner->terms.over == own->terms.token;
   struct pending *p = map_get(&g->pending, own->name);
@@ -467,7 +473,7 @@ static void yield(struct registry *g, struct claim *own, const struct claim *win
     g->host->tell(g->data, own->terms.pid, t);
     term_unref(t);
   }
-  if (p && p->stage == STAGE_PUBLISHING) end_pending(g, p, 0, NULL, replaced);
+  if (p && p->stage == STAGE_PUBLISHING) end_pending(g, p, 0, NULL, false);
   withdraw(g, own);
 }
 
@@ -518,21 +524,22 @@ static int lease_add(struct registry *g, struct link *to, uint64_t id, const cha
   return 0;
 }
 
-/* Has another home than this one the name? */
+/* Does a node other than `home` claim the name? */
 static bool held_elsewhere(const struct registry *g, const struct home *home, const char *name) {
   for (const struct claim *c = claims_best(&g->claims, name); c; c = c->rival)
     if (c->home != home) return true;
   return false;
 }
 
-/* Does this node itself ask another arbiter for the name?  Of two nodes that ask each other, the one whose
- * name sorts first goes first. */
+/* Does this node ask another arbiter for the name, and go before the other node?  Of two nodes that ask each
+ * other, the one whose name sorts first goes first. */
 static bool asks_itself(const struct registry *g, const char *name, const struct link *other) {
   const struct pending *p = map_get(&g->pending, name);
   return p && p->stage == STAGE_ASKING && strcmp(g->self.node, other->home.node) < 0;
 }
 
-/* This node arbitrates a name for a peer (NULL: for itself, which publishes at once and needs no lease). */
+/* Decides, as the arbiter of a name, on the request of a peer (NULL: of this node, which publishes at once
+ * and needs no lease).  Returns the token, or GRANT_…. */
 static int64_t arbitrate(struct registry *g, struct link *asker, uint64_t id, const char *name, bool force) {
   struct lease *lease = map_get(&g->leases, name);
   if (lease && lease->link != asker) return force ? GRANT_AGAIN : GRANT_TAKEN;
@@ -548,7 +555,7 @@ static void ask(struct registry *g, struct pending *p);
 static void on_grant(struct registry *g, struct pending *p, int64_t token) {
   const struct claim *best = claims_best(&g->claims, p->name);
   bool late = now_of(g) - p->since_ms > REGISTRY_LEASE_MS / 2;
-  bool low = best && token <= (int64_t)best->terms.token; /* of a claim that the arbiter had not heard of */
+  bool low = best && token <= (int64_t)best->terms.token; /* the arbiter did not know that claim */
   bool taken = token == GRANT_TAKEN || (!p->force && best);
   bool granted = token > 0 && token < TOKEN_MAX && !taken && !late && !low;
   saw_token(g, token);
@@ -600,7 +607,8 @@ static void ask_others(struct registry *g, struct link *l) {
   for (struct ring *r; (r = ring_first(&l->asked));) ask(g, RING_ENTRY(r, struct pending, at_arbiter));
 }
 
-/* Nothing is waited for any more from a peer that does not answer. */
+/* Stops waiting for a peer that does not answer, is suspected or is lost: the next in rank is asked, and
+ * rounds end without it. */
 static void pass_over(struct registry *g, struct link *l) {
   ask_others(g, l);
   drop_expects(g, l, UINT64_MAX);
@@ -614,7 +622,7 @@ static void done_now(registry_done *done, void *data, int code, const char *name
   done(data, &e, false, 0);
 }
 
-struct forward { /* a call of another node's registry */
+struct forward { /* a call to the registry of another node */
   registry_done *done;
   void *data;
   const char *node;
@@ -634,7 +642,7 @@ static void on_forwarded(void *data, const struct error *e, struct term_reader v
   free(f);
 }
 
-/* Has the home of a process do it. */
+/* Calls the registry of the node that the name or the process belongs to. */
 static void forward(struct registry *g, uint32_t node, const char *name, struct term *args,
                     registry_done *done, void *data) {
   struct forward *f = args ? malloc(sizeof *f) : NULL;
@@ -689,8 +697,8 @@ static void begin(struct registry *g, const char *name, npid pid, bool force, re
   ask(g, p);
 }
 
-/* A registration of the name is under way.  The same process gets its outcome; by force another one's begins
- * after it; else the name is taken. */
+/* Handles a request for a name of which a registration is under way.  The same process gets its outcome.  For
+ * another process the name is taken, or, with force, a registration begins after the present one. */
 static void join(struct registry *g, struct pending *p, npid pid, bool force, registry_done *done,
                  void *data) {
   bool same = p->pid == pid;
@@ -709,7 +717,7 @@ static void join(struct registry *g, struct pending *p, npid pid, bool force, re
   *at = w;
 }
 
-/* Why a registration is not begun; 0: it is. */
+/* Checks the bounds before a registration begins.  On failure *what is the text. */
 static int check_room(const struct registry *g, const struct claim *own, const char **what) {
   _Static_assert(REGISTRY_NAMES_MAX == 65536 && REGISTRY_PENDING_MAX == 16384, "the texts say so");
   if (g->finishing) return *what = "this node is stopping", ERR_LOST;
@@ -788,7 +796,7 @@ static void on_claim(struct registry *g, struct link *l, const char *name, const
   saw_token(g, (int64_t)terms->token);
   struct claim *c = claims_of(&g->claims, &l->home, name);
   if (c || l->home.count < REGISTRY_NAMES_MAX) c = claims_put(&g->claims, &l->home, name, terms);
-  if (!c) return; /* the versions differ now, and the next heartbeat tells */
+  if (!c) return; /* without memory; the next heartbeat shows that the versions differ */
   c->mark = l->mark;
   struct claim *own = claims_of(&g->claims, &g->self, name);
   if (own && claim_precedes(c, own)) yield(g, own, c);
@@ -808,7 +816,7 @@ static bool good_claim(int64_t number, int64_t token, int64_t age, int64_t over)
          age <= token && over >= 0 && over < token;
 }
 
-/* A row of row_of_claim or row_of_drop; r is behind it afterwards. */
+/* Reads a row of row_of_claim or row_of_drop, and moves r behind it. */
 static void hear_change(struct registry *g, struct link *l, struct term_reader *r) {
   struct term_reader row = *r;
   struct term_value head = term_next(&row);
@@ -855,7 +863,7 @@ static void hear_grant(struct registry *g, struct link *l, struct term_reader *r
   if (p && p->arbiter == l) on_grant(g, p, token);
 }
 
-/* A list of rows; false: it is none. */
+/* Reads a list of rows.  False: the next value is no list. */
 static bool hear_rows(struct registry *g, struct link *l, struct term_reader *r,
                       void (*hear)(struct registry *g, struct link *l, struct term_reader *r)) {
   struct term_value list = term_next(r);
@@ -864,7 +872,7 @@ static bool hear_rows(struct registry *g, struct link *l, struct term_reader *r,
   return true;
 }
 
-/* Removes what a whole snapshot of the peer has not mentioned. */
+/* Removes the claims that were not among all names that the peer has sent. */
 static void sweep(struct registry *g, struct link *l) {
   for (struct claim *c = l->home.claims, *next; c; c = next) {
     next = c->next;
@@ -927,8 +935,8 @@ static json_t *json_of_claim(const struct claim *c) {
                    (json_int_t)c->terms.token, (json_int_t)c->terms.age, (json_int_t)c->terms.over);
 }
 
-/* {"highest", "claims": [row…], "more"}: the next part of the snapshot for a link.  What this node publishes
- * in the meantime is sent as a change, so the cursor passes the claims of the beginning alone. */
+/* {"highest", "claims": [row…], "more"}: the next part of the snapshot for a link.  Claims that this
+ * node makes later are put before the cursor, and are sent as changes. */
 static json_t *next_part(struct registry *g, struct link *l) {
   json_t *rows = json_array();
   const struct claim *c = l->cursor;
@@ -1045,8 +1053,8 @@ void registry_link_suspect(struct registry *g, uint32_t node, bool suspected) {
 /* --- the flush ------------------------------------------------------------------------------------------ */
 
 /* Sends one cast: ["names", highest token, number of the round (0: none), round of the peer's that this node
- * has (0: no news), flags, changes, requests, grants].  Without memory the peer misses something that it
- * should know, so it is told the next version and asks for all. */
+ * has (0: no news), flags, changes, requests, grants].  Without memory the line is not sent; the peer
+ * finds the difference by the version in the next heartbeat, and asks for all names. */
 static void send_to(struct registry *g, struct link *l, uint64_t number, int flags,
                     const struct rows *changes) {
   struct term_writer w = TERM_WRITER_INIT;
@@ -1069,7 +1077,7 @@ static void send_to(struct registry *g, struct link *l, uint64_t number, int fla
     log_line(g->config.log, "out of memory: %s is not told of names until the next heartbeat", l->home.node);
 }
 
-/* Sends all names of this node, in pieces; nothing of this node's changes in between. */
+/* Sends all names of this node, a line for every CHUNK, because the peer has found a difference. */
 static void send_all(struct registry *g, struct link *l) {
   const struct claim *c = g->self.claims;
   int flags = CAST_FIRST;
@@ -1094,8 +1102,8 @@ static void flush_to(struct registry *g, struct link *l, const struct rows *chan
   if (all && !l->gone) send_all(g, l);
 }
 
-/* Takes the round that is being collected, in the state in which it waits for the peers; NULL: nobody waits
- * for the changes. */
+/* Closes the round that registrations have joined since the last flush, and returns it; NULL: no registration
+ * waits for the changes. */
 static struct round *begin_round(struct registry *g) {
   struct round *r = g->open_round;
   g->open_round = NULL;
@@ -1197,7 +1205,7 @@ static void start_tick(struct registry *g) {
   uv_timer_start(&g->tick, on_tick, REGISTRY_TICK_MS, REGISTRY_TICK_MS);
 }
 
-/* A callback may register a name: then there is more to flush before the loop waits. */
+/* Repeats the flush, as a callback may have registered a name. */
 static void on_prepare(uv_prepare_t *h) {
   struct registry *g = h->data;
   while (registry_flush(g)) continue;
@@ -1241,7 +1249,7 @@ int registry_new(const struct registry_config *config, const struct registry_hos
   g->rank = hash_text(config->self);
   struct ring *lists[] = {&g->links, &g->waiting, &g->asking, &g->again, &g->ended, &g->leased};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) ring_init(lists[i]);
-  saw_token(g, host->wall_us(data)); /* above what earlier lives of this node have given */
+  saw_token(g, host->wall_us(data)); /* tokens of earlier lives of this node are below the clock */
   if (config->loop) add_handles(g);
   *out = g;
   return 0;
