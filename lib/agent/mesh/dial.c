@@ -271,6 +271,7 @@ static bool set_callbacks(struct dialler *d) {
 /* Gives up the requests whose limit is over. */
 static void on_limit(uv_timer_t *t) {
   struct dialler *d = t->data;
+  /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): fail_request takes the request out of the list */
   for (struct dial_request *r; (r = d->limited) && r->limit_ms <= uv_now(d->loop);) {
     struct error e;
     error_set(&e, ERR_TIMEOUT, "%s: does not read (timeout)", r->node);
