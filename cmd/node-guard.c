@@ -42,7 +42,7 @@ struct guard {
   pid_t command;   /* 0 when it was waited for */
   int status;      /* of the command, as wait(2) gives it */
   bool alone;      /* no descendant is left */
-  int64_t kill_at; /* when SIGKILL follows SIGTERM, in ms; 0: nothing is being ended yet */
+  int64_t kill_at; /* when SIGKILL follows SIGTERM, in ms; 0: SIGTERM was not sent yet */
 };
 
 static int64_t now_ms(void) {

@@ -23,7 +23,7 @@ ended() {
   run -0 node-start -h
   assert_line --partial 'usage: node-start'
   for option in --sname --name --detach --console --console-max --cookie --cookie-file --listen --join --path --schedulers \
-    --max-heap --no-mesh --heartbeat; do
+    --max-heap --no-mesh --heartbeat --rejoin; do
     assert_output --partial -- "$option"
   done
   run -0 node-start --version
@@ -36,6 +36,9 @@ ended() {
   run -2 node-start word
   assert_output --partial word
   run -2 node-start --sname
+  run -2 node-start --sname one --rejoin soon
+  run -2 node-start --sname one --rejoin 1e12
+  assert_output --partial '--rejoin'
   run -2 node-start --sname one --name two@rane
   run -2 node-start --sname one --cookie c --cookie-file f
   for number in x 0 -1 1.5 99999999999999999999; do

@@ -1,4 +1,4 @@
-/* Invariant: a line has exactly one newline, at its end, and no byte that a terminal obeys. */
+/* Invariant: a line has exactly one newline, at its end, and no control character. */
 #include "base/log.h"
 
 #include "base/buf.h"

@@ -79,7 +79,7 @@ void outlet_take_standard(struct outlet *o) {
   pthread_mutex_unlock(&o->swap);
 }
 
-/* Does the path still lead to the open file? */
+/* Is the open file still the one at the path? */
 static bool has_name(const struct outlet *o) {
   struct stat mine, named;
   return !fstat(o->fd, &mine) && !stat(o->path, &named) && mine.st_dev == named.st_dev &&
@@ -101,7 +101,7 @@ static int rotate(struct outlet *o) {
 
 /* --- writing -------------------------------------------------------------------------------------------- */
 
-/* How many of the n bytes to write where there is room for `room`: all, or whole lines.  0: no line fits. */
+/* Returns how many of the n bytes to write when `room` bytes fit: all, or as many whole lines as fit.  0: no line fits. */
 static size_t fitting(const char *bytes, size_t n, size_t room) {
   if (n <= room) return n;
   const char *end = memrchr(bytes, '\n', room);
@@ -112,7 +112,7 @@ static size_t file_room(const struct outlet *o) {
   return o->size < o->max ? (size_t)(o->max - o->size) : 0;
 }
 
-/* Chooses the piece for a regular file, after it has begun a new file where that is due.  A negative errno
+/* Begins a new file when the old one is full; then returns the size of the piece to write to the regular file.  A negative errno
  * on failure. */
 static ssize_t file_piece(struct outlet *o, const char *bytes, size_t n) {
   size_t piece = fitting(bytes, n, file_room(o));

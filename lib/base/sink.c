@@ -1,11 +1,8 @@
 /* Invariant: everything is under `lock`, except that the writing thread alone uses `outlet` and the bytes of
  * `current`, the chunk that it has taken from the head of the queue; the others are appended to at the tail.
- * `waiting` counts the bytes of all chunks that are not yet written, `current` included.  `lost` is what was
- * lost and is in no chunk: a chunk that tells of a loss has the numbers in `tells`, and they return to `lost`
- * when that chunk is lost itself.
+ * `waiting` counts the bytes of all chunks that are not yet written, `current` included.  `lost` counts losses that no chunk reports yet.  A chunk that reports a loss has its numbers in `tells`; they return to `lost` when that chunk is lost itself.
  *
- * Orderings: a loss by the bound is told at the tail, behind what waited and before what comes later.  A
- * write that fails loses all that waits, so the place of that loss is the tail, too. */
+ * Orderings: a loss by the bound is reported at the tail, after the bytes that waited and before those that are put later.  A write that fails loses all bytes that wait, so that loss is reported at the tail, too. */
 #include "base/sink.h"
 
 #include "base/buf.h"
@@ -37,7 +34,7 @@ struct sink {
   struct outlet outlet;
   const char *prefix;
   size_t max[SINK_KINDS];
-  bool silent; /* there is nowhere to write to */
+  bool silent; /* no descriptor and no file: all bytes are dropped */
 
   struct chunk *first, **end, *current, *spare;
   struct chunk *tail; /* the last one of the queue; NULL when that is empty */
@@ -122,7 +119,7 @@ static bool has_room(const struct sink *s, enum sink_kind kind) {
   return s->waiting[kind] <= s->max[kind] / 2;
 }
 
-/* Queues a line that tells of what is lost, when something is and there is room again.  False when memory
+/* Queues a line that reports the losses, if there are any and there is room again.  False when memory
  * ran out. */
 static bool tell_loss(struct sink *s) {
   size_t lines = s->lost[SINK_LOG], bytes = s->lost[SINK_OUTPUT];
@@ -219,7 +216,7 @@ static void write_some(struct sink *s) {
   pthread_mutex_unlock(&s->lock);
   ssize_t n = outlet_write(&s->outlet, c->bytes + c->at, c->n - c->at, SINK_WAIT_MS);
   pthread_mutex_lock(&s->lock);
-  size_t output = s->waiting[SINK_OUTPUT]; /* others may have put some meanwhile */
+  size_t output = s->waiting[SINK_OUTPUT]; /* other threads may have put some meanwhile */
   if (n == 0) return;
   if (n < 0) {
     lose_all(s, (int)-n);
@@ -275,8 +272,7 @@ static void init_locks(struct sink *s) {
   pthread_condattr_destroy(&monotonic);
 }
 
-/* Starts the thread, which takes no signals: those are for the threads that wait for them, and SIGXFSZ must
- * not end the process. */
+/* Starts the thread with all signals blocked: they are for the threads that wait for them, and SIGXFSZ must not end the process. */
 static int start(struct sink *s, struct error *e) {
   sigset_t all, old;
   sigfillset(&all);
@@ -313,8 +309,7 @@ int sink_new(const struct sink_config *config, struct sink **out, struct error *
   return 0;
 }
 
-/* Waits until `over` says so; gives up, with false, after patience_ms without progress, and after
- * SINK_PATIENCES times as long in any case. */
+/* Waits until over() is true.  Returns false after patience_ms without progress, and after SINK_PATIENCES * patience_ms in any case. */
 static bool wait_until(struct sink *s, bool (*over)(const struct sink *s), int patience_ms) {
   int64_t began = clock_ns(), patience = patience_ms * INT64_C(1000000);
   while (!over(s)) {
@@ -370,7 +365,7 @@ void sink_free(struct sink *s, int patience_ms) {
 void sink_put(struct sink *s, enum sink_kind kind, const char *bytes, size_t n) {
   if (s->silent || !n) return;
   pthread_mutex_lock(&s->lock);
-  bool gap = s->lost[kind] && !has_room(s, kind); /* nothing more until the loss is told */
+  bool gap = s->lost[kind] && !has_room(s, kind); /* no bytes are queued until the loss is reported */
   bool fits = !gap && n <= s->max[kind] && s->waiting[kind] <= s->max[kind] - n;
   if (!fits) {
     lose(s, kind, bytes, n, 0);

@@ -1,4 +1,4 @@
-/* The bytes are looked at eight at a time where they can be: strings are the bulk of most messages. */
+/* Bytes are checked eight at a time where possible, since most bytes of most messages are in strings. */
 #include "base/text.h"
 
 #include <errno.h>
@@ -96,7 +96,7 @@ static uint32_t code_point(const unsigned char *s, size_t len) {
   return c;
 }
 
-/* Does a terminal obey this character from 0x80 on, or could a reader take it for something else? */
+/* Is this character (>= 0x80) a control character, invisible, or one that changes the direction of writing? */
 static bool is_unseen(uint32_t c) {
   static const struct {
     uint32_t first, last;
@@ -112,7 +112,7 @@ static bool is_unseen(uint32_t c) {
   return false;
 }
 
-/* Writes what stands for the first character of bytes to out, and returns how many bytes the character has.
+/* Writes the escaped form of the first character of bytes to out, and returns how many bytes the character has.
  */
 static size_t escape_one(const char *bytes, size_t n, char out[ESCAPE_MAX + 1]) {
   static const char letters[] = {['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};
@@ -136,7 +136,7 @@ static size_t escape_one(const char *bytes, size_t n, char out[ESCAPE_MAX + 1]) 
 size_t text_escape(char *out, size_t size, const char *bytes, size_t n) {
   static const char more[] = "...";
   char one[ESCAPE_MAX + 1];
-  size_t at = 0, cut = 0; /* cut: the last place behind which `more` fits */
+  size_t at = 0, cut = 0; /* cut: the greatest length after which `more` still fits */
   for (size_t i = 0; i < n;) {
     i += escape_one(bytes + i, n - i, one);
     size_t len = strlen(one);

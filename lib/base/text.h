@@ -1,4 +1,4 @@
-/* text: decimal numbers, UTF-8, what JSON takes as it is, and text of others that is to be shown.  Any
+/* text: reading decimal numbers, checking UTF-8, and escaping text of peers and clients before it is shown.  Any
  * thread. */
 #ifndef BASE_TEXT_H
 #define BASE_TEXT_H
@@ -21,7 +21,7 @@ size_t text_plain(const char *bytes, size_t n);
 bool text_utf8(const char *bytes, size_t n);
 
 /* Text that comes from somebody else (a peer, a client, a file) is escaped before it is logged or printed to
- * a terminal.  What could act on a terminal or begin a line of its own becomes visible: control characters
+ * a terminal.  Characters that a terminal acts on, or that begin a new line, become visible: control characters
  * are written as \n, \t, \r or \xHH, those of Unicode (U+0080 to U+009F, line ends, directions of writing) as
  * \uHHHH, and bytes that are no UTF-8 as \xHH.  A backslash stays as it is, so escaping text again changes
  * nothing.

@@ -6,7 +6,7 @@
 
 enum {
   ANSWER_MAX = 256 << 20, /* of one document, or of one line of a stream */
-  CONNECT_MS = 5000,      /* where the deadline leaves more */
+  CONNECT_MS = 5000,      /* limit of connecting; the deadline may leave less */
   SILENCE_MS = 8000,      /* after which a host is lost, as for links between nodes */
 };
 

@@ -56,7 +56,7 @@ static inline npid npid_kernel_of(npid p) {
  *
  * A node is *heard of* by a pid that somebody has sent, and *met* once it has connected.  Anybody can make up
  * pids, so nodes that were heard of and not met have a bound of their own, NODETAB_HEARD_MAX; the rest of the
- * table is for nodes that were met.  A node that is met counts as heard of no more. */
+ * table is for nodes that were met.  A node that is met no longer counts as heard of. */
 struct nodetab;
 
 enum {
@@ -76,7 +76,7 @@ void nodetab_free(struct nodetab *t);
 int nodetab_intern(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) MUST_CHECK;
 int nodetab_meet(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) MUST_CHECK;
 
-/* How many nodes were heard of and not met; and how often there was no room for one more. */
+/* How many nodes were heard of and not met; and how often an entry was refused because there was no room. */
 uint32_t nodetab_heard(const struct nodetab *t);
 uint64_t nodetab_refused(const struct nodetab *t);
 

@@ -1,4 +1,4 @@
-/* term: a tuple of values on its way between processes of one node: immutable, counted, compact.
+/* term: a message between processes of one node: a tuple of values, immutable, reference-counted, compact.
  *
  * Layout: `count` values one after the other, each a tag byte and then:
  *   NIL FALSE TRUE   nothing

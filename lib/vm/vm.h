@@ -22,24 +22,20 @@
 
 struct vm;
 
-/* A mailbox at its bound makes green threads that send to it wait, and the shell is told that it is busy.
- * Senders that cannot wait (timers, other nodes until they are told) go on; at twice the bound its process
- * ends with the reason "memory". */
+/* When a mailbox is at its bound, a green thread that sends to it is suspended until there is room, and a client that sends to it gets ERR_BUSY.  Senders that cannot be suspended (timers; other nodes, until flow control has stopped them) go on; at twice the bound the process of the mailbox ends with the reason "memory". */
 
 struct vm *vm_new(const struct vm_config *config, struct error *e);
 void vm_set_console(struct vm *vm, npid console);
 int vm_start(struct vm *vm, struct error *e) MUST_CHECK; /* starts the scheduler threads */
 
-/* Stops them, between two slices of whatever runs, and joins them.  ERR_TIMEOUT when one is held by a call
- * that cannot be interrupted (a file of a dead server, say) for VM_STOP_PATIENCE_MS: it will call the host no
- * more, but the vm must stay as it is, and vm_free leaves it so. */
+/* Stops the scheduler threads, each at the end of its slice, and joins them.  ERR_TIMEOUT: a call that cannot be interrupted (reading a file of a server that does not answer, for example) has held a thread for VM_STOP_PATIENCE_MS.  That thread does not call the host any more, but still uses the vm, so vm_free then frees nothing. */
 int vm_stop(struct vm *vm) MUST_CHECK;
 void vm_free(struct vm *vm);
 
-/* The host's inbox: everything, oldest first, linked by next; the caller owns it. */
+/* Takes all signals out of the host's inbox, oldest first, linked by next; the caller owns them. */
 struct signal *vm_host_take(struct vm *vm);
 
-/* A pid for a process of the host; object comes back from vm_host_process.  ERR_BUSY at VM_PROCESSES_MAX. */
+/* Gives a pid to a process of the host; vm_host_process returns its object.  ERR_BUSY at VM_PROCESSES_MAX. */
 int vm_host_add(struct vm *vm, void *object, npid *out) MUST_CHECK;
 void vm_host_remove(struct vm *vm, npid pid);
 void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live process of the host */
@@ -51,7 +47,7 @@ size_t vm_pids(struct vm *vm, npid *out, size_t max);
  *   one of    "lua": source [, "chunk": its name in messages]    ·  "module", "function"  ·  "fn": FN
  *   "args":   LIST                        (for lua: the chunk's `...`)
  *   "leader": pid [, "link": pid] [, "monitor": [pid, ref]] [, "name": local name]
- *   "lease": pid                        a link, asked for with LINK before the code is loaded
+ *   "lease": pid                        a process that is sent LINK before the code is loaded
  * A REPLY to the caller follows: [true, pid] once the code is loaded and its process exists (link, monitor
  * and name are in place before it runs), or [false, "code", text] / [false, "name_taken", text] / ….  A
  * "module" is required in the new process before the reply: a missing one is an error of the spawn. */
@@ -89,13 +85,12 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
  *   "unregister", name        -> boolean
  *   "send", name, LIST        -> nothing      to a local name of that node (no reply wanted)
  *
- * whereis of a global name needs no call: vm_config.globals has them all.
+ * whereis of a global name needs no call: vm_config.globals has all global names.
  *
  * CALL "flush" to a pid that is a group leader: [true] once the output sent before it is below the leader's
  * bound.  Every process answers some calls by itself: "flush" and "alive" -> [true], "info" and
  * "process_info"
- * -> [true, MAP], the latter with its ties; anything else -> [false, "usage", …].  One that an earlier signal
- * has ended is nobody. */
+ * -> [true, MAP], the latter with its ties; any other call -> [false, "usage", …].  A call to a process that an earlier signal has ended is answered as a call to a pid without a process. */
 
 /* --- output ------------------------------------------------------------------------------------------------
  * puts/print send the message ("stdout", self, bytes) to the group leader, errors ("stderr", self, bytes);

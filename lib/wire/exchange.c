@@ -127,7 +127,7 @@ static int on_socket(void *data, curl_socket_t fd, curlsocktype purpose) {
   return CURL_SOCKOPT_OK;
 }
 
-/* libcurl calls this every second, and then sees that the connection is lost. */
+/* libcurl calls this every second: ends the transfer when the connection is lost (wire/silence.h). */
 static int on_progress(void *data, curl_off_t dl, curl_off_t dn, curl_off_t ul, curl_off_t un) {
   const struct exchange *x = data;
   curl_socket_t fd = CURL_SOCKET_BAD;
@@ -140,7 +140,7 @@ static int on_progress(void *data, curl_off_t dl, curl_off_t dn, curl_off_t ul, 
 static void set_connection(struct exchange *x) {
   const struct exchange_request *r = &x->request;
   SET(x, CURLOPT_NOSIGNAL, 1L);
-  SET(x, CURLOPT_PROXY, ""); /* the environment's proxies are not for nodes */
+  SET(x, CURLOPT_PROXY, ""); /* uses no proxy, whatever the environment says */
   SET(x, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
   SET(x, CURLOPT_CONNECTTIMEOUT_MS, r->connect_ms);
   SET(x, CURLOPT_TIMEOUT_MS, r->timeout_ms);
@@ -174,7 +174,7 @@ int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_reque
 
 /* --- the end -------------------------------------------------------------------------------------------- */
 
-/* Why a transfer has failed that libcurl ended. */
+/* The error of a transfer that libcurl ended. */
 static int failed(const struct exchange *x, CURLcode result, struct error *e) {
   const struct exchange_request *r = &x->request;
   if (r->socket && result == CURLE_COULDNT_CONNECT)
@@ -183,7 +183,7 @@ static int failed(const struct exchange *x, CURLcode result, struct error *e) {
   return psk_classify(x->easy, result, r->psk ? &x->session : NULL, r->node, e);
 }
 
-/* Why a transfer has failed that this module ended, or the caller's read or line. */
+/* The error of a transfer that this module, or the caller's read or line, has ended. */
 static int stopped(const struct exchange *x, struct error *e) {
   if (x->told) return x->stopped;
   const char *sentence = x->reason.code ? error_text(&x->reason) : err_sentence(x->stopped);

@@ -1,6 +1,6 @@
 /* exchange: one HTTP request to a node and its answer, on a libcurl easy handle.
  *
- * Here is all that a tool's requests and an agent's have in common: header fields, method, body, TLS with the
+ * This module has what requests of a tool and of an agent have in common: header fields, method, body, TLS with the
  * cookie's key, the bound on the answer, time limits, and what the end of a transfer means.  The caller owns
  * the easy handle and runs the transfer between two calls: curl_easy_perform in a tool, a multi handle on the
  * agent's loop.
@@ -8,7 +8,7 @@
  *   exchange_prepare, the transfer, exchange_outcome, exchange_finish; the last also where an earlier one
  * failed
  *
- * Proxies that the environment names are not used: a node is no web page.  One owner, one thread.  A struct
+ * Proxies that the environment names are not used, since they do not reach nodes.  One owner, one thread.  A struct
  * exchange must stay where it is from prepare to finish. */
 #ifndef WIRE_EXCHANGE_H
 #define WIRE_EXCHANGE_H
@@ -49,8 +49,8 @@ struct exchange_request {
   size_t answer_max; /* bytes of the document, or of one line: more is ERR_TOO_LARGE */
   long connect_ms;   /* for resolving, TCP and TLS together */
   long timeout_ms;   /* for all of it; 0: no limit */
-  int silence_ms;    /* a host that has acknowledged nothing for so long is lost; 0: the kernel's default */
-  bool cuts;         /* also a host whose program does not read for so long */
+  int silence_ms;    /* a host that has acknowledged nothing for this long is lost; 0: the kernel's default */
+  bool cuts;         /* a host whose program has not read for silence_ms is lost, too */
   long idle_s;       /* a kept connection idle for longer is not used again; 0: libcurl's default */
 };
 
@@ -67,7 +67,7 @@ struct exchange {
   CURLcode result;     /* of the transfer */
   long status;         /* 0: no answer has begun */
   int stopped;         /* why a callback has ended the transfer, or 0 */
-  bool told;           /* it was read or line, which have told their caller why */
+  bool told;           /* read or line has ended the transfer, and its caller knows why */
   struct error reason; /* what is wrong with a line that is not JSON */
 };
 
@@ -80,8 +80,7 @@ int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_reque
 /* What the transfer's result means.  0 after a 2xx answer: *answer is a new reference to its JSON, NULL when
  * it was empty or a stream of lines.  Else the code of the node's problem document, the stage that failed
  * (wire/psk.h; ERR_NO_AGENT when nobody listens on the socket), ERR_VERSION when the answer is not a node's,
- * ERR_LOST when a stream broke off inside a line, ERR_TOO_LARGE, ERR_NOMEM.  *e is told all of them but what
- * read and line returned. */
+ * ERR_LOST when a stream broke off inside a line, ERR_TOO_LARGE, ERR_NOMEM.  *e is set for all of them, except for codes that read or line returned. */
 int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struct error *e) MUST_CHECK;
 
 /* After exchange_outcome: did the host react, by taking or refusing the connection?  For wire/scan.h. */

@@ -1,4 +1,4 @@
-/* TCP keep-alive asks only while nothing waits to be acknowledged.  TCP_USER_TIMEOUT covers the rest, but
+/* TCP keep-alive sends probes only while no sent byte waits for its acknowledgement.  TCP_USER_TIMEOUT covers the rest, but
  * also counts the time in which the other end takes no bytes because its program does not read.  The state of
  * the connection (TCP_INFO) tells the two apart: in the second case nothing is sent, so nothing is
  * unacknowledged.

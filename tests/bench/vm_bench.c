@@ -1,5 +1,4 @@
-/* vm_bench FILE [SCALE]: runs the programs of a Lua file one after the other, each in a vm of its own, until
- * one has nothing to say.  The file learns from the globals WHICH (1, 2, …) and SCALE what to do. */
+/* vm_bench FILE [SCALE]: runs the programs of a Lua file one after the other, each in a vm of its own, until one prints nothing.  The globals WHICH (1, 2, …) and SCALE tell the file which program to run, and how large. */
 #include "../unit/vm_host.h"
 
 #include <stdio.h>
@@ -18,7 +17,7 @@ static char *read_file(const char *path) {
   return buf_take(&text);
 }
 
-/* False when the program had nothing to say. */
+/* False when the program has printed nothing. */
 static bool run(const char *source, int which, long scale) {
   struct host *h = host_new(0, HEAP_MAX, NULL);
   struct buf code = BUF_INIT;

@@ -1,4 +1,4 @@
-/* The first bytes of whoever connects to a node's port.  Nobody here has the cookie, so nothing proves it. */
+/* Checks the first bytes of a connection to a node's port.  No input was made with the cookie, so none may prove it. */
 #include "fuzz.h"
 
 #include "wire/client_hello.h"
@@ -14,7 +14,7 @@ static void check(const unsigned char *record, size_t n, const struct psk_set *p
   if (size != (verdict == CLIENT_HELLO_ALIEN ? 0 : CLIENT_HELLO_ALERT)) abort();
 }
 
-/* The same bytes with the lengths of record and message as they have to be, so that more of them is read. */
+/* Checks the same bytes with correct lengths of record and message, so that more of them is read. */
 static void check_mended(const uint8_t *data, size_t n, const struct psk_set *psks) {
   unsigned char *record = malloc(n);
   if (!record) abort();

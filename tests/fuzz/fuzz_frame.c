@@ -1,4 +1,4 @@
-/* A line of a link: a frame, which is refused or can be written again, and then reads as the same. */
+/* Reads a line of a link as a frame: the frame is refused, or can be written again and then reads as the same signal. */
 #include "fuzz.h"
 
 #include "wire/frame.h"

@@ -1,5 +1,4 @@
-/* Values as text, beside jansson: what it refuses is refused, and what it takes is a value or has a reason
- * not to be. */
+/* Reads values from JSON text and compares with jansson: text that jansson refuses must be refused, and text that jansson takes must be read, or refused for a reason of its own. */
 #include "fuzz.h"
 
 #include "wire/json.h"
@@ -7,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* 1, 0, or -1 where jansson goes its own way: it refuses a NUL in a key, and overlooks one after a number. */
+/* Does jansson accept the text?  -1: no comparison, as jansson refuses a NUL in a key, and overlooks a NUL after a number. */
 static int jansson_takes(const char *text, size_t n) {
   json_error_t why;
   json_t *v = json_loadb(text, n, JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, &why);

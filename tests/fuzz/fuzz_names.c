@@ -1,4 +1,4 @@
-/* Names of nodes and processes, and pids: what is taken has one spelling. */
+/* Names of nodes and processes, and pids: text that is accepted must be written back exactly as it was read. */
 #include "fuzz.h"
 
 #include "core/nodename.h"

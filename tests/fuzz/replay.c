@@ -1,5 +1,4 @@
-/* Gives a target each line of its corpus, and each line's beginnings: where input breaks off is where readers
- * err. */
+/* Runs a target on each line of its corpus, and on each prefix of the line, since readers fail most often where input breaks off. */
 #include "fuzz.h"
 
 #include "../unit/tap.h"
@@ -9,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A copy of just that size, so that a sanitizer sees one byte too many. */
+/* Runs the target on a copy of exactly n bytes, so that a sanitizer notices a read of one byte too many. */
 static void give(const char *bytes, size_t n) {
   uint8_t *copy = malloc(n ? n : 1);
   if (!copy) abort();

@@ -131,7 +131,7 @@ static int fake_write(struct transport *l, const char *bytes, size_t n) {
   return 0;
 }
 
-/* The near end is gone: the far end reads an end, and what it sends breaks. */
+/* The near end is gone: the far end reads the end of the stream, and its writes fail. */
 static void retire(struct transport *l) {
   struct net *net = l->from->net;
   if (l->in) {
@@ -402,7 +402,7 @@ static bool on_synced(void *data, uint32_t incarnation, const json_t *names) {
   return !json_is_true(json_array_get(names, 1));
 }
 
-/* Between two messages that came by one connection, those are missing alone that their sender was told of. */
+/* Between two messages that came over one connection, only messages whose loss the sender was told of may be missing. */
 static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
   struct net_node *n = data;
   struct net_node *from = node_named(n->net, nodetab_name(n->nodes, incarnation));
@@ -480,7 +480,7 @@ struct net *net_new(uint64_t seed) {
   return net;
 }
 
-/* A life of its own for each start, the same in each run. */
+/* A seed that differs for each start of a node, and is the same in each run of the test. */
 static uint64_t net_seed(const struct net *net, const struct net_node *n) {
   return (UINT64_C(0x9E3779B97F4A7C15) * (n->creation * 64 + (uint64_t)(n - net->node) + 1)) ^ net->seed;
 }

@@ -76,7 +76,7 @@ uint64_t net_random(struct net *net, uint64_t below);
  * connect (0: the usual) are the config's; the rest is the net's. */
 struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, int connect_timeout_ms);
 void net_stop(struct net_node *n);  /* in order */
-void net_crash(struct net_node *n); /* its connections break, and nobody is told why */
+void net_crash(struct net_node *n); /* its connections break, and it sends no farewell */
 
 /* Runs one step; false when there is none.  net_run runs them all, and fails after very many. */
 bool net_step(struct net *net);
@@ -103,7 +103,7 @@ struct peer *net_peer(const struct net_node *of, const char *name);
 /* Fires the deadline of every peer that is neither down nor up. */
 void net_deadlines(struct net_node *n);
 
-/* What the mesh was given: to be called by tests that play the peer themselves. */
+/* What the mesh has handed to its transport; for tests that play the peer themselves. */
 struct dial_request {
   struct dial_request *next;
   struct net_node *from;
@@ -146,7 +146,7 @@ struct incoming *net_incoming(struct net_node *at);
 /* A hello of a node that is not in the net. */
 json_t *net_hello(const char *name, uint32_t creation);
 
-/* Holds for every peer of the node at all times. NULL, or what does not hold. */
+/* Checks the invariants of every peer of the node, which hold at all times.  NULL, or the one that is broken. */
 const char *net_broken(const struct net_node *n);
 
 #endif

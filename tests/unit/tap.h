@@ -1,4 +1,4 @@
-/* tap: what a unit test says, in the Test Anything Protocol: `ok` for each claim, `return tap_end();` at the
+/* tap: prints the results of a unit test in the Test Anything Protocol: `ok` for each claim, `return tap_end();` at the
  * end of main.  Main thread only. */
 #ifndef TESTS_UNIT_TAP_H
 #define TESTS_UNIT_TAP_H

@@ -133,7 +133,7 @@ static void stop(struct place *p) {
   close(p->log_fd[0]), close(p->log_fd[1]);
 }
 
-/* A client from 127.0.0.N that says these bytes. */
+/* A client from 127.0.0.N that sends these bytes. */
 static int client(struct place *p, int n, const void *bytes, size_t size) {
   struct sockaddr_in from = {.sin_family = AF_INET,
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)n - 1)};

@@ -446,7 +446,7 @@ static bool loses(const struct net_node *n, const char *peer) {
   return net_peer(n, peer)->state != PEER_UP;
 }
 
-/* Nothing of the one reaches the other; the other way round all is well. */
+/* A link that is dead in one direction only. */
 static void test_one_way(void) {
   for (int cut_other = 0; cut_other < 2; cut_other++) {
     struct net_node *one, *two;

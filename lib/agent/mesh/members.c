@@ -288,29 +288,31 @@ static bool is_useful(const struct peer *from, const char *address) {
   return *address && (!hello_is_loopback(address) || hello_is_loopback(from->place.address));
 }
 
-/* Keeps where the other node of the peer's name listens; logs it at most once a minute. */
-static void note_rival(struct peer *p, const char *address, uint16_t port, const char *what) {
+/* Logs that there is another node of the peer's name, at most once a minute. */
+static void log_rival(struct peer *p) {
   struct mesh *m = p->mesh;
-  snprintf(p->rival, sizeof p->rival, "%s:%u", address, port);
+  p->rival_due = false;
   if (p->rival_ms && now_ms(m) - p->rival_ms < RIVAL_LOG_MS) return;
   p->rival_ms = now_ms(m);
-  log_line(m->config.log,
-           "two living nodes are named %s: this node is connected to the one at %s:%u; the one at %s %s",
-           p->name.full, p->place.address, p->place.port, p->rival, what);
+  log_line(
+      m->config.log,
+      "two living nodes are named %s: this node is connected to the one at %s:%u, and not to the one at %s",
+      p->name.full, p->place.address, p->place.port, p->rival);
 }
 
 void members_note_rival(struct peer *p, const struct claim *claim) {
   const json_t *port = json_object_get(claim->hello, "port");
-  note_rival(p, claim->source, (uint16_t)json_integer_value(port), "was refused");
+  snprintf(p->rival, sizeof p->rival, "%s:%u", claim->source, (unsigned)json_integer_value(port));
+  log_rival(p);
 }
 
-/* A peer that is connected here is named with another creation: it was restarted a moment ago, or there are
- * two of them; what is younger than the link that stands is of the second kind. */
-static void look_for_rival(struct peer *p, const struct peer *from, const struct entry *e) {
-  char what[NODENAME_SIZE + 32];
+/* Another member has named a peer that is connected here, with a younger creation.  Either the peer was
+ * restarted a moment ago, and the loss of our link will be noticed in a moment; or there are two nodes of
+ * that name, and the link still stands at the next heartbeat. */
+static void look_for_rival(struct peer *p, const struct entry *e) {
   if (e->creation <= nodetab_creation(p->mesh->config.nodes, p->incarnation)) return;
-  snprintf(what, sizeof what, "is connected to %s", from->name.full);
-  note_rival(p, e->address, e->port, what);
+  snprintf(p->rival, sizeof p->rival, "%s:%u", e->address, e->port);
+  p->rival_due = true;
 }
 
 /* A member that a peer is connected to and this node is not. */
@@ -355,7 +357,7 @@ static int take_entry(struct peer *from, json_t *v, bool whole_list) {
   }
   view_set(&from->view, p, true);
   if (p->state == PEER_UP && nodetab_creation(m->config.nodes, p->incarnation) != e.creation)
-    look_for_rival(p, from, &e);
+    look_for_rival(p, &e);
   if (p->state != PEER_DOWN)
     p->named = true;
   else if (!m->stopping)
@@ -425,7 +427,7 @@ void members_take_digest(struct peer *p, const json_t *fields) {
   const json_t *digest = json_object_get(fields, "members");
   struct mesh *m = p->mesh;
   if (!meshes(p) || p->state != PEER_UP || !json_is_integer(digest)) return;
-  if ((uint64_t)json_integer_value(digest) == p->view.digest) return;
+  if ((uint64_t)json_integer_value(digest) == p->view.digest || m->told_full) return;
   m->resyncs++;
   log_line(m->config.log, "%s: its members differ from what it has told; it is asked for them", p->name.full);
   int code = tell(p, "resync", json_true());
@@ -452,6 +454,7 @@ void members_up(struct peer *p) {
   p->trouble = (struct error){0};
   p->rival[0] = 0;
   p->rival_ms = 0;
+  p->rival_due = false;
   if (!meshes(p)) return;
   view_set(&m->ours, p, true);
   m->views_changed = true;
@@ -527,6 +530,7 @@ static void log_incomplete(struct mesh *m) {
   if (!m->views_changed && !m->unsettled) return;
   m->views_changed = false;
   for (size_t i = 0; i < m->count; i++) {
+    if (m->all[i]->rival_due && m->all[i]->state == PEER_UP) log_rival(m->all[i]);
     size_t unseen = view_has(&m->ours, m->all[i]) ? count_unseen(m->all[i], &other) : 0;
     if (unseen) one = m->all[i];
     missing += unseen;

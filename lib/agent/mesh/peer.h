@@ -1,5 +1,6 @@
-/* peer: a node as the mesh sees it, and the states in which a connection to it can be.  Shared by mesh.c (the
- * members) and handshake.c (how two nodes meet), and private to them and to their tests.
+/* peer: a node as the mesh sees it, and the states in which a connection to it can be.  Shared by mesh.c
+ * (peers and signals), handshake.c (states), members.c (who sees whom) and liveness.c (heartbeats), and
+ * private to them and to their tests.
  *
  *              wanted              taken
  *        DOWN ───────▶ OFFERING ──────────▶ AWAITING
@@ -15,9 +16,17 @@
  *        every state but DOWN ──lost, part──▶ DOWN      GREETED, SYNCING, UP ──bye──▶ DOWN
  *        every state but DOWN and UP ──deadline──▶ DOWN
  *
- * A peer that is connected (GREETED, SYNCING, UP) and sends a hello, or (SYNCING, UP) offers again, has begun
- * anew: its link is lost, and its hello or offer counts as in DOWN.  The table in handshake.c has every state
- * and event. */
+ * A hello and an offer say which OS process has sent them (`life`).  The peer of a connection (GREETED,
+ * SYNCING, UP) that sends another hello, or (SYNCING, UP) an offer that asks to forget the link, has begun
+ * anew: its link is lost, and its hello or offer counts as in DOWN.  A hello of another life is refused in
+ * every state that has a transport.  So is an offer of another life in OPENING, OPEN and GREETED.  In SYNCING
+ * and UP that offer waits:
+ *
+ *        SYNCING, UP ──offer of another life──▶ the same, with a claim, and the peer is sent a ping
+ *              claim ──proved──▶ the offer is refused, the link stays
+ *              claim ──lost, bye, part──▶ DOWN ──offer──▶ OPENING
+ *
+ * The table in handshake.c has every state and event. */
 #ifndef AGENT_MESH_PEER_H
 #define AGENT_MESH_PEER_H
 
@@ -28,18 +37,18 @@
 #include "wire/frame.h"
 #include "wire/scan.h"
 
-enum peer_state { /* from PEER_OPENING on a peer has a transport, and before it has none */
-                  PEER_DOWN = 1,
-                  PEER_OFFERING,  /* our offer is under way, at one of the peer's ports after the other */
-                  PEER_RESETTING, /* the same; the offer asks the peer to forget a link that this node does
-                                     not have */
-                  PEER_AWAITING,  /* the peer has taken our offer; its stream is expected */
-                  PEER_OPENING,   /* our stream is being opened */
-                  PEER_OPEN,      /* our stream stands; the peer's is expected */
-                  PEER_GREETED,   /* the peer's stream stands; ours is being opened */
-                  PEER_SYNCING,   /* both stand, and our names are sent; the peer's names are expected */
-                  PEER_UP,
-                  PEER_STATES
+/* From PEER_OPENING on a peer has a transport, and before that it has none.  "Our" means this node's. */
+enum peer_state {
+  PEER_DOWN = 1,
+  PEER_OFFERING,  /* our offer is being sent to one of the peer's ports after the other */
+  PEER_RESETTING, /* the same; the offer asks the peer to forget a link that this node does not have */
+  PEER_AWAITING,  /* the peer has taken our offer, and its stream is expected */
+  PEER_OPENING,   /* our stream is being opened */
+  PEER_OPEN,      /* our stream is open, and the peer's is expected */
+  PEER_GREETED,   /* the peer's stream is open, and ours is being opened */
+  PEER_SYNCING,   /* both streams are open, our names are sent, and the peer's names are expected */
+  PEER_UP,
+  PEER_STATES
 };
 
 enum peer_event {
@@ -48,8 +57,8 @@ enum peer_event {
   PEER_KNOWN,    /* the answer to our offer: the peer believes that it has a link to this node already */
   PEER_REFUSED,  /* our offer has failed at one port */
   PEER_OFFER,    /* the peer offers a link */
-  PEER_HELLO,    /* a stream of the peer has come, with its hello */
-  PEER_OPENED,   /* our stream stands */
+  PEER_HELLO,    /* the peer has opened a stream, and this is its hello */
+  PEER_OPENED,   /* our stream is open */
   PEER_NAMES,    /* the peer has sent its names */
   PEER_BYE,      /* the peer has said why it parts */
   PEER_LOST,     /* the transport has failed, or none can be made */
@@ -74,8 +83,9 @@ struct peer_detail {
   bool claims;               /* OFFER, out: it is another node than the one that is connected */
 };
 
-enum { PEER_BEATS = 8 };
+enum { PEER_BEATS = 8 }; /* times of beats that are kept: more than a link may stay without an answer */
 
+/* A caller of mesh_connect that has not been told the outcome yet. */
 struct waiter {
   struct waiter *next;
   mesh_done *done;
@@ -112,20 +122,20 @@ struct peer {
   struct nodename name;
   enum peer_state state;
   uint32_t incarnation; /* of its last hello; 0: never met */
-  uint64_t life;        /* from PEER_OPENING on: the one number of that OS process, which its hello gives */
-  struct place place;   /* where our stream goes, or where others say that it listens */
+  uint64_t life;        /* from PEER_OPENING on: of the hello or offer that the transport was made for */
+  struct place place;   /* where our stream goes, or went last; or where other members say that it listens */
 
-  struct scan scan;           /* OFFERING, RESETTING: the port that is tried, and the failures so far */
-  bool direct;                /* OFFERING, RESETTING: `place` is tried first, and now */
-  struct error direct_failed; /* how that ended */
+  struct scan scan; /* OFFERING, RESETTING: the port that is tried, and the failures so far */
+  bool direct;      /* OFFERING, RESETTING: the offer is at `place`, which is tried before the scan */
+  struct error direct_failed; /* why it was not taken there */
   struct dial_request *offer; /* ours; may still be unanswered when the peer has opened its stream already */
-  mesh_answer *answer;        /* OPENING, GREETED: to the peer's offer, given when our stream stands */
+  mesh_answer *answer; /* OPENING, GREETED: called to answer the peer's offer when our stream is open */
   void *answer_data;
   struct transport *transport;
 
   struct claim *claim;    /* SYNCING, UP */
-  struct waiter *waiters; /* who wants to know when it is up and its members are, too */
-  int joins;              /* members of the peer that are still being connected to */
+  struct waiter *waiters; /* told when the peer is up and its members are up or cannot be reached */
+  int joins;              /* how many of its members are still being connected to */
   uv_timer_t deadline;
 
   /* liveness.c, from SYNCING on */
@@ -134,29 +144,30 @@ struct peer {
   int64_t asked_ms;            /* when that was sent; 0: each was answered */
   struct transport_life moved; /* as of the last beat */
   bool suspected;              /* quiet for more than 1.5 heartbeats */
-  bool second_look;            /* it seems lost, and is judged when the sockets have been read */
+  bool second_look; /* quiet for too long; is lost if it still is when the sockets have been read */
 
-  struct signal *queue, **queue_end; /* signals to it, until SYNCING */
+  struct signal *queue, **queue_end; /* signals to the peer, until SYNCING */
   size_t queued;                     /* their weight */
-  int64_t failed_ms;                 /* when a connection last failed; 0: it did not */
+  int64_t failed_ms;                 /* when connecting last failed; 0: never, or it was up since */
 
   /* members.c */
   uint64_t hash;        /* of the name */
   bool meshes;          /* SYNCING, UP: it tells its members, and is told of ours */
-  bool named;           /* a peer has named it, in this creation, since it was last down */
+  bool named;           /* another peer has told of it since it was last down */
   bool dialling;        /* it counts in mesh->dials */
-  bool join;            /* to be joined: it may be tried again although it was never met */
+  bool join;            /* wanted by mesh_join: log lines say so, and its place is not given away */
   struct peer *sponsor; /* the peer whose `joins` counts it */
   struct view view;
   uv_timer_t retry;
-  int64_t until_ms;                     /* it is tried again until then; 0: it is not */
-  int64_t tried_ms;                     /* when it was last tried */
-  int backoff_ms;                       /* between the last two tries */
-  uint32_t parted;                      /* the creation from which this node is parted on purpose; 0: none */
-  struct peer *next_dial, **pprev_dial; /* waits for others to be connected first */
-  struct error trouble;                 /* why it is not up, when it is wanted */
+  int64_t until_ms; /* it is tried again until then; 0: it is not */
+  int64_t tried_ms; /* when it was last tried */
+  int backoff_ms;   /* between the last two tries */
+  uint32_t parted;  /* its creation when one of the two nodes parted on purpose; 0: none did */
+  struct peer *next_dial, **pprev_dial; /* in the queue of mesh->first_dial */
+  struct error trouble;                 /* why it went down, or could not be reached */
   char rival[NODE_HOST_MAX + 16];       /* where another node of its name listens, or "" */
-  int64_t rival_ms;                     /* when that was last logged */
+  int64_t rival_ms;                     /* when that was last logged; 0: not yet */
+  bool rival_due;                       /* it is to be logged at the next heartbeat */
 };
 
 struct mesh {
@@ -168,7 +179,7 @@ struct mesh {
   size_t count;
   struct mesh_subscriber *subscribers;
   uint64_t pings;  /* sent so far */
-  uint64_t life;   /* this node's own number, in its hello */
+  uint64_t life;   /* of this OS process, in its hello */
   uint64_t random; /* state of members.c's random numbers */
 
   /* members.c */
@@ -176,13 +187,14 @@ struct mesh {
   struct view ours;   /* the peers that are UP and mesh */
   json_t *news;       /* changes that the peers have not been told yet */
   uv_timer_t news_due;
-  int dials; /* connections that are being made without a user's wish */
-  struct peer *first_dial, **end_dial;
-  bool pumping;       /* the queue of dials is being emptied */
-  bool views_changed; /* since the last heartbeat */
-  int unsettled;      /* heartbeats since the mesh was last complete */
-  bool told_incomplete, told_full;
-  uint64_t resyncs; /* asked for, so far */
+  int dials;                           /* peers that members.c is connecting to */
+  struct peer *first_dial, **end_dial; /* queue of those that it will connect to */
+  bool pumping;                        /* the queue is being emptied */
+  bool views_changed;                  /* since the last heartbeat */
+  int unsettled;                       /* heartbeats since the mesh was last complete */
+  bool told_incomplete, told_full;     /* the log was told of an incomplete mesh, of a full table */
+  uint64_t resyncs;                    /* how often members were asked for in whole */
+
   uv_timer_t heartbeat;
   uint64_t beats;              /* sent so far */
   int64_t beat_ms[PEER_BEATS]; /* when the last of them were sent, each at its number modulo PEER_BEATS */

@@ -74,7 +74,7 @@ enum { NAMED_WINDOW = 256 << 10 };
 static int named_answered(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
-  bind_reply(L, &ok); /* when the node is lost, the message is, too, in silence */
+  bind_reply(L, &ok); /* when the node is lost, so is the message, and the sender gets no error */
   return 0;
 }
 
@@ -97,7 +97,7 @@ static int send_there(lua_State *L, int status, lua_KContext context) {
   int n = bind_reply(L, &ok);
   npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
   lua_pop(L, n);
-  if (kernel == NPID_NONE) return 0; /* as to a dead pid: the message is lost in silence */
+  if (kernel == NPID_NONE) return 0; /* the message is dropped without an error, as one to a dead pid */
   int last = lua_gettop(L);
   struct copy c = copy_begin(L);
   term_put_text(c.w, "send");

@@ -1,5 +1,5 @@
 /* Spawning on this node: a function with plain upvalues is cloned straight onto a new coroutine of the
- * spawner's isolate.  Everything else is an order (process/spawn.h). */
+ * spawner's isolate.  Any other process is spawned by an order (process/spawn.h). */
 #include "vm/bind/bind.h"
 
 #include "vm/copy/copy.h"

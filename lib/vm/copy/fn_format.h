@@ -12,8 +12,7 @@
  *   BACK      u32 number of a table or function met before
  *
  * Tables and functions are numbered from 1 as they begin, and so are cells: two upvalues with the same cell
- * share one variable.  Numbers are in host order: the header of the bytecode, which is checked first, differs where
- * that is another. */
+ * share one variable.  Numbers are in host order.  The header of the bytecode, which is checked first, differs between hosts of different byte order. */
 /* clang-format on */
 #ifndef VM_COPY_FN_FORMAT_H
 #define VM_COPY_FN_FORMAT_H

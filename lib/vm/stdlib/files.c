@@ -12,7 +12,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { MEMORY_DEVICES = 1 }; /* the major number of /dev/null and its kin */
+enum { MEMORY_DEVICES = 1 }; /* the major number of /dev/null, /dev/zero and similar devices */
 
 static int close_file(lua_State *L) {
   luaL_Stream *s = luaL_checkudata(L, 1, LUA_FILEHANDLE);

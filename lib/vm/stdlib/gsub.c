@@ -194,7 +194,7 @@ static bool may_call(lua_State *L, int index) {
   return true;
 }
 
-/* Can Lua's own function do it?  Also when an argument is wrong: that function raises the right error. */
+/* Is Lua's own function enough?  It is also when an argument is wrong: it raises the right error. */
 static bool is_light(lua_State *L) {
   size_t n;
   const char *pattern = lua_tolstring(L, 2, &n);
