@@ -1,0 +1,305 @@
+/* Invariant: a node is in the selection once: `seen` has the key of each, which is its full name with the
+ * host in lower case, because hosts are compared without case.
+ *
+ * Ordering: the list of members is one answer.  A member that joins or leaves after that changes nothing. */
+#include "select.h"
+
+#include "base/buf.h"
+#include "base/map.h"
+#include "core/nodename.h"
+#include "core/nodeset.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct selecting {
+  struct selection out;
+  size_t cap;
+  struct map seen;     /* the selected nodes, by key */
+  struct map excluded; /* full and short names that --exclude has, by key */
+  char **patterns;     /* patterns that --exclude has */
+  size_t pattern_count;
+  json_t *members;         /* array of full names, sorted; NULL: not asked for */
+  struct map here, shorts; /* nodes that run here, and members, by short name: a struct known */
+  struct error *e;
+};
+
+struct known { /* what a short name means */
+  const char *name;
+  struct buf list; /* of several: their names */
+};
+
+/* --- words --------------------------------------------------------------------------------------------- */
+
+static bool is_pattern(const char *word) {
+  return strpbrk(word, "*?");
+}
+
+static bool is_short(const char *word) {
+  return !strchr(word, '@') && !is_pattern(word);
+}
+
+/* '*' matches any text, '?' one byte. */
+static bool matches(const char *pattern, const char *text) {
+  const char *star = NULL, *retry = NULL;
+  while (*text) {
+    if (*pattern == '*') {
+      star = ++pattern;
+      retry = text;
+    } else if (*pattern == '?' || *pattern == *text) {
+      pattern++;
+      text++;
+    } else if (star) {
+      pattern = star;
+      text = ++retry;
+    } else {
+      return false;
+    }
+  }
+  return pattern[strspn(pattern, "*")] == '\0';
+}
+
+static char *short_of(const char *name) {
+  return tool_need(strndup(name, strcspn(name, "@")));
+}
+
+/* The key of a full name: the host in lower case, an IPv6 address in its canonical form. */
+static char *key_of(const char *name) {
+  char *key = tool_need(strdup(name)), *host = strchr(key, '@');
+  struct in6_addr address;
+  char text[INET6_ADDRSTRLEN];
+  for (char *at = host; at && *at; at++) *at = (char)tolower((unsigned char)*at);
+  if (!host || host[1] != '[') return key;
+  size_t n = strlen(host);
+  host[n - 1] = '\0';
+  bool address6 =
+      inet_pton(AF_INET6, host + 2, &address) == 1 && inet_ntop(AF_INET6, &address, text, sizeof text);
+  host[n - 1] = ']';
+  if (!address6) return key;
+  struct buf canonical = BUF_INIT;
+  buf_printf(&canonical, "%.*s[%s]", (int)(host + 1 - key), key, text);
+  free(key);
+  return tool_need(buf_take(&canonical));
+}
+
+/* A pattern without '@' is for the name before the '@'. */
+static bool pattern_matches(const char *pattern, const char *name) {
+  char *part = strchr(pattern, '@') ? key_of(name) : short_of(name), *key = key_of(pattern);
+  bool yes = matches(key, part);
+  free(key);
+  free(part);
+  return yes;
+}
+
+static void remember(struct map *map, const char *key, void *value) {
+  if (map_put(map, key, value)) tool_need(NULL);
+}
+
+/* --- the nodes that are left out ----------------------------------------------------------------------- */
+
+static int exclude(void *data, const char *word) {
+  struct selecting *s = data;
+  if (is_pattern(word)) {
+    s->patterns = tool_need(realloc(s->patterns, (s->pattern_count + 1) * sizeof *s->patterns));
+    s->patterns[s->pattern_count++] = tool_need(strdup(word));
+    return 0;
+  }
+  struct nodename name;
+  if (!is_short(word) && nodename_parse(word, &name, s->e)) return ERR_BAD_NODE;
+  char *key = key_of(is_short(word) ? word : name.full);
+  remember(&s->excluded, key, s);
+  free(key);
+  return 0;
+}
+
+static bool is_excluded(const struct selecting *s, const char *name, const char *key) {
+  char *part = short_of(name);
+  bool yes = map_get(&s->excluded, key) || map_get(&s->excluded, part);
+  free(part);
+  for (size_t i = 0; !yes && i < s->pattern_count; i++) yes = pattern_matches(s->patterns[i], name);
+  return yes;
+}
+
+/* --- the nodes that are selected ----------------------------------------------------------------------- */
+
+static int add(struct selecting *s, const char *name, const char *word) {
+  char *key = key_of(name);
+  if (!map_get(&s->seen, key) && !is_excluded(s, name, key)) {
+    if (s->out.count == s->cap) {
+      s->cap = s->cap ? 2 * s->cap : 16;
+      s->out.at = tool_need(realloc(s->out.at, s->cap * sizeof *s->out.at));
+    }
+    s->out.at[s->out.count++] =
+        (struct selected){.name = tool_need(strdup(name)), .word = tool_need(strdup(word))};
+    remember(&s->seen, key, s);
+  }
+  free(key);
+  return 0;
+}
+
+static int add_full(struct selecting *s, const char *word) {
+  struct nodename name;
+  int rc = nodename_parse(word, &name, s->e);
+  return rc ? rc : add(s, name.full, word);
+}
+
+static int add_short(struct selecting *s, const char *word) {
+  struct buf check = BUF_INIT;
+  struct nodename name;
+  buf_printf(&check, "%s@localhost", word);
+  bool good = buf_ok(&check) && nodename_parse(check.data, &name, NULL) == 0;
+  buf_finish(&check);
+  if (!good)
+    return error_set(s->e, ERR_BAD_NODE,
+                     "%.300s: not a node name: want name@host, or a name of A-Z a-z 0-9 _ -", word);
+  const struct known *k = map_get(&s->here, word);
+  if (!k) k = map_get(&s->shorts, word);
+  if (!k)
+    return error_set(s->e, ERR_NO_AGENT, "%s: no living member has this name; node-list --all lists them",
+                     word);
+  if (k->list.len)
+    return error_set(s->e, ERR_AMBIGUOUS, "%s: several nodes have this name: %s; give the full name", word,
+                     k->list.data);
+  return add(s, k->name, k->name);
+}
+
+static int add_pattern(struct selecting *s, const char *pattern) {
+  size_t i;
+  json_t *member;
+  bool found = false;
+  json_array_foreach(s->members, i, member) {
+    const char *name = json_string_value(member);
+    if (!pattern_matches(pattern, name)) continue;
+    found = true;
+    add(s, name, name);
+  }
+  if (found) return 0;
+  return error_set(s->e, ERR_NO_AGENT, "%s: no living member matches; node-list --all lists them", pattern);
+}
+
+static int add_word(void *data, const char *word) {
+  struct selecting *s = data;
+  return is_pattern(word) ? add_pattern(s, word) : is_short(word) ? add_short(s, word) : add_full(s, word);
+}
+
+/* --- the members --------------------------------------------------------------------------------------- */
+
+static void know(struct map *map, const char *name) {
+  char *word = short_of(name);
+  struct known *k = map_get(map, word);
+  if (!k) {
+    k = tool_need(calloc(1, sizeof *k));
+    k->name = name;
+    remember(map, word, k);
+  } else if (strcmp(k->name, name) != 0) {
+    if (!k->list.len) buf_puts(&k->list, k->name);
+    buf_printf(&k->list, ", %s", name);
+    tool_need(buf_ok(&k->list) ? k : NULL);
+  }
+  free(word);
+}
+
+static int by_version(const void *a, const void *b) {
+  return strverscmp(json_string_value(*(json_t *const *)a), json_string_value(*(json_t *const *)b));
+}
+
+/* Stores the full names of the living members in s->members. */
+static void take_members(struct selecting *s, const json_t *nodes) {
+  size_t n = 0, i;
+  json_t *node, **names = tool_need(calloc(json_array_size(nodes) + 1, sizeof(json_t *)));
+  json_array_foreach(nodes, i, node) {
+    json_t *name = json_object_get(node, "node");
+    if (json_is_string(name)) names[n++] = name;
+  }
+  qsort(names, n, sizeof *names, by_version);
+  s->members = tool_need(json_array());
+  for (i = 0; i < n; i++)
+    if (json_array_append(s->members, names[i])) tool_need(NULL);
+  free(names);
+}
+
+static int ask_members(struct selecting *s, struct nodemsg *m) {
+  json_auto_t *answer = NULL;
+  int rc = nodemsg_request(m, "GET", "/v1/nodes?scope=all", NULL, &answer, s->e);
+  if (rc) return rc;
+  take_members(s, json_object_get(answer, "nodes"));
+  size_t i;
+  json_t *name, *local = nodemsg_local_nodes();
+  json_array_foreach(s->members, i, name) know(&s->shorts, json_string_value(name));
+  json_array_foreach(local, i, name) know(&s->here, json_string_value(name));
+  return 0; /* `local` stays: the names in `here` are in it */
+}
+
+/* --- what the tools call ------------------------------------------------------------------------------- */
+
+static int expand_all(const struct tool_words *words, int (*each)(void *data, const char *word),
+                      struct selecting *s) {
+  for (size_t i = 0; i < words->count; i++) {
+    int rc = nodeset_expand(words->at[i], each, s, s->e);
+    if (rc) return rc;
+  }
+  return 0;
+}
+
+static int count_one(void *data, const char *word) {
+  ++*(size_t *)data;
+  return is_pattern(word) || is_short(word);
+}
+
+bool select_is_single(const struct tool_words *words, const struct select_options *options) {
+  size_t n = 0;
+  if (options->all || words->count > 1 || options->exclude.count) return false;
+  return !words->count || (nodeset_expand(words->at[0], count_one, &n, NULL) == 0 && n == 1);
+}
+
+static int is_plural(void *data, const char *word) {
+  ++*(size_t *)data;
+  return is_pattern(word);
+}
+
+bool select_is_name(const struct tool_words *words, const struct select_options *options) {
+  size_t n = 0;
+  return !options->all && !options->exclude.count && words->count == 1 &&
+         nodeset_expand(words->at[0], is_plural, &n, NULL) == 0 && n == 1;
+}
+
+bool select_needs_members(const struct tool_words *words, const struct select_options *options) {
+  for (size_t i = 0; i < words->count; i++) {
+    size_t n = 0;
+    if (nodeset_expand(words->at[i], count_one, &n, NULL) > 0) return true;
+  }
+  return options->all;
+}
+
+int select_open(const struct tool_common *common, const struct tool_words *words,
+                const struct select_options *options, struct nodemsg **out, struct error *e) {
+  struct nodemsg *m = NULL;
+  struct error reason = {0};
+  const char *self = getenv("NODE_SELF");
+  bool named = common->node || (self && *self);
+  int rc = tool_try(common, NULL, &m, &reason);
+  if (rc == ERR_NO_AGENT && !named && !select_needs_members(words, options)) rc = 0;
+  if (rc && e) *e = reason;
+  if (!rc) *out = m;
+  return rc;
+}
+
+/* The keys of `here` and `shorts` point into JSON that stays, and so do these maps. */
+int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
+                 struct selection *out, struct error *e) {
+  struct selecting s = {.e = e};
+  int rc = expand_all(&options->exclude, exclude, &s);
+  if (!rc && m && select_needs_members(words, options)) rc = ask_members(&s, m);
+  if (!rc) rc = expand_all(words, add_word, &s);
+  size_t i;
+  json_t *member;
+  json_array_foreach(s.members, i, member) {
+    if (!rc && options->all) add(&s, json_string_value(member), json_string_value(member));
+  }
+  if (rc) return rc;
+  if (!s.out.count) return error_set(e, ERR_NO_AGENT, "no node is selected: --exclude leaves none");
+  *out = s.out;
+  return 0;
+}

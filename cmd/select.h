@@ -1,0 +1,64 @@
+/* select: the nodes that the words of a command line mean, for all tools that take several.
+ *
+ *   one@rane    that node, whether it is a member or not     one       the node of this name that runs here,
+ * else web[1-40]@rane, a@h,b@h    sets (core/nodeset.h)                   the only living member of this name
+ *   'web*', '*@rane'           the living members whose name matches; '*' is any text, '?' one character
+ *   --all                      all living members, the asked node among them
+ *   --exclude WORD             all but these; the same words, which need not match any node
+ *
+ * The living members are those of one node, which is asked for them.  A node that is selected twice counts
+ * once. Main thread only. */
+#ifndef CMD_SELECT_H
+#define CMD_SELECT_H
+
+#include "tool.h"
+
+#include <stdbool.h>
+
+struct select_options {
+  bool all;
+  struct tool_words exclude;
+};
+
+/* The rows of the options; `member` is the struct select_options in the tool's struct `type`. */
+/* clang-format off */
+#define SELECT_OPTIONS(type, member)                                                                         \
+  {0, "all", NULL, "select all living members", TOOL_FLAG, offsetof(type, member.all)},                      \
+  {0, "exclude", "NODE", "do not select these nodes; may be repeated", TOOL_WORDS,                           \
+   offsetof(type, member.exclude)}
+/* clang-format on */
+
+struct selected {
+  char *name; /* the full name: one@rane */
+  char *word; /* the same, with the hint of a port where the user gave one: one@rane:4371 */
+};
+
+struct selection {
+  struct selected *at;
+  size_t count;
+};
+
+/* Does the command line name at most one node, by its full name?  The tool then asks as for one node, and
+ * need not select. */
+bool select_is_single(const struct tool_words *words, const struct select_options *options);
+
+/* Is it one word, which is a name, full or short, and no set or pattern? */
+bool select_is_name(const struct tool_words *words, const struct select_options *options);
+
+/* Does the selection need the list of living members? */
+bool select_needs_members(const struct tool_words *words, const struct select_options *options);
+
+/* Selects the nodes.  m: the node that is asked for the living members; NULL where select_needs_members says
+ * no. ERR_BAD_NODE: a word is empty or malformed.  ERR_NO_AGENT: no living member has a name, or matches a
+ * pattern; or nothing is left.  ERR_AMBIGUOUS: several members have a short name; *e lists them.  And the
+ * errors of the request.  *out is untouched on failure, and lives as long as the program. */
+int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
+                 struct selection *out, struct error *e) MUST_CHECK;
+
+/* Opens the node that is asked for the members, or through which the selected nodes are reached.  *out is
+ * NULL where no node runs here, none was named, and the words name all nodes in full, so that each can be
+ * reached by itself. */
+int select_open(const struct tool_common *common, const struct tool_words *words,
+                const struct select_options *options, struct nodemsg **out, struct error *e) MUST_CHECK;
+
+#endif
