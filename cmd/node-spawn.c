@@ -3,6 +3,8 @@
  * Invariant: while the process is attached, what it writes goes to our descriptors 1 and 2 at once and
  * unchanged, and nothing else is written to 1. */
 #include "input.h"
+#include "joblog.h"
+#include "spawn_many.h"
 #include "spawn_request.h"
 
 #include "base/buf.h"
@@ -17,8 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Of an attached command, as timeout(1) and env(1) have them. */
-enum { STATUS_TIMEOUT = 124, STATUS_OWN = 125 };
+enum { STATUS_OWN = 125 /* of an attached command, as timeout(1) and env(1) have it */ };
 
 static const struct tool_option table[] = {
     {'e', "eval", "CODE", "run Lua code", TOOL_TEXT, offsetof(struct spawn_options, code)},
@@ -39,29 +40,51 @@ static const struct tool_option table[] = {
      offsetof(struct spawn_options, env)},
     {0, "name", "NAME", "register the process under this name on its node", TOOL_TEXT,
      offsetof(struct spawn_options, name)},
+    SELECT_OPTIONS(struct spawn_options, select),
+    {0, "width", "N", "run on N nodes at a time (default: all)", TOOL_COUNT,
+     offsetof(struct spawn_options, width)},
+    {0, "rolling", "N", "run on N nodes, then on the next N, and so on", TOOL_COUNT,
+     offsetof(struct spawn_options, rolling)},
+    {0, "pause", "SEC", "with --rolling: wait between two groups", TOOL_SECONDS,
+     offsetof(struct spawn_options, pause)},
+    {0, "gather", NULL, "print equal outputs once, under the nodes they are from", TOOL_FLAG,
+     offsetof(struct spawn_options, gather)},
+    {0, "outdir", "DIR", "write the output to DIR/NODE.out and DIR/NODE.err", TOOL_TEXT,
+     offsetof(struct spawn_options, outdir)},
+    {0, "require", "N", "success is N nodes, or N% of them; else stop early", TOOL_TEXT,
+     offsetof(struct spawn_options, require)},
+    {0, "max-fail", "N", "start no more once more than N nodes have failed", TOOL_COUNT,
+     offsetof(struct spawn_options, max_fail)},
+    {0, "fail-fast", NULL, "end all when one node has failed", TOOL_FLAG,
+     offsetof(struct spawn_options, fail_fast)},
+    {0, "joblog", "FILE", "append how each node ended to FILE, as JSON", TOOL_TEXT,
+     offsetof(struct spawn_options, joblog)},
+    {0, "retry-failed", "FILE", "run on the nodes that failed in the last run of this --joblog", TOOL_TEXT,
+     offsetof(struct spawn_options, retry)},
     TOOL_COMMON(struct spawn_options)};
 
 static const struct tool tool = {
     .name = "node-spawn",
-    .synopsis = "[OPTION...] [NODE] -- COMMAND [ARG...]\n"
-                "[OPTION...] [NODE] --shell LINE [-- ARG...]\n"
-                "[OPTION...] [NODE] -e CODE | -f FILE | -m MODULE.FUNCTION [-- ARG...]",
-    .summary = "Runs a command, or Lua code, as a process of NODE (name@host), or of the local node.  Its "
-               "output and\n"
-               "its exit status come back to this terminal, unless -d detaches it.\n",
+    .synopsis = "[OPTION...] [NODE...] -- COMMAND [ARG...]\n"
+                "[OPTION...] [NODE...] --shell LINE [-- ARG...]\n"
+                "[OPTION...] [NODE...] -e CODE | -f FILE | -m MODULE.FUNCTION [-- ARG...]",
+    .summary =
+        "Runs a command, or Lua code, as a process of each NODE, or of the local node.  Its output "
+        "and its\n"
+        "exit status come back to this terminal, unless -d detaches it.  A NODE is name@host, a name,\n"
+        "a set such as web[1-40]@rane, or a quoted pattern such as 'web*' over the living members.\n",
     .options = table,
 };
 
+/* The one node of the command line; NULL: the local node. */
 static const char *node_of(const struct spawn_options *o) {
   return o->common.operands.count ? o->common.operands.at[0] : NULL;
 }
 
 /* Reports the failure and returns the exit status that goes with it. */
 static int fail(const struct spawn_options *o, int rc, const struct error *e) {
-  int status = tool_report(&tool, rc, e);
-  if (o->detach || !spawn_is_command(o)) return status;
-  if (rc == ERR_TIMEOUT) return STATUS_TIMEOUT;
-  return rc == ERR_EXEC || rc == ERR_EXEC_DENIED ? status : STATUS_OWN;
+  tool_report(&tool, rc, e);
+  return spawn_failure_status(o, rc);
 }
 
 /* Connects to the node that is to be asked.  Where that is not NODE itself, the request gets NODE as its
@@ -176,17 +199,53 @@ static int spawn_attached(const struct spawn_options *o, struct nodemsg *m, json
   return fail(o, rc, &e);
 }
 
-int main(int argc, char **argv) {
-  struct spawn_options options = {0};
-  tool_parse(&tool, argc, argv, &options);
-  json_auto_t *request = spawn_request(&tool, &options);
-
+static int spawn_one(const struct spawn_options *o, json_t *request) {
   struct error e = {0};
   struct nodemsg *m = NULL;
-  int rc = open_node(&options, request, &m, &e);
-  int status = rc               ? fail(&options, rc, &e)
-               : options.detach ? spawn_detached(&options, m, request)
-                                : spawn_attached(&options, m, request);
+  int rc = open_node(o, request, &m, &e);
+  int status = rc          ? fail(o, rc, &e)
+               : o->detach ? spawn_detached(o, m, request)
+                           : spawn_attached(o, m, request);
   nodemsg_close(m);
+  return status;
+}
+
+/* --- several nodes ------------------------------------------------------------------------------------- */
+
+static int select_all(const struct spawn_options *o, const struct tool_words *words, struct nodemsg **m,
+                      struct selection *nodes, struct error *e) {
+  int rc = select_open(&o->common, words, &o->select, m, e);
+  return rc ? rc : select_nodes(words, &o->select, *m, nodes, e);
+}
+
+static int spawn_several(struct spawn_options *o, json_t *request) {
+  struct error e = {0};
+  struct nodemsg *m = NULL;
+  struct selection nodes = {0};
+  struct tool_words words = o->common.operands;
+  int rc = o->retry ? joblog_failed(o->retry, &words, &e) : 0;
+  if (!rc && o->retry && !words.count) {
+    fprintf(stderr, "%s: %s: no node has failed\n", tool.name, o->retry);
+    return 0;
+  }
+  if (!rc) rc = select_all(o, &words, &m, &nodes, &e);
+  if (!rc && nodes.count == 1 && select_is_name(&words, &o->select) && spawn_is_plain(o)) {
+    nodemsg_close(m);
+    o->common.operands.at[0] = nodes.at[0].word;
+    return spawn_one(o, request);
+  }
+  bool usage = rc && err_exit(rc) == err_exit(ERR_USAGE);
+  int status = usage ? tool_report(&tool, rc, &e)
+               : rc  ? fail(o, rc, &e)
+                     : spawn_many(&tool, o, &nodes, m, request);
+  nodemsg_close(m);
+  return status;
+}
+
+int main(int argc, char **argv) {
+  struct spawn_options options = {.max_fail = -1};
+  tool_parse(&tool, argc, argv, &options);
+  json_auto_t *request = spawn_request(&tool, &options);
+  int status = spawn_is_single(&options) ? spawn_one(&options, request) : spawn_several(&options, request);
   return tool_finish(&tool, status);
 }

@@ -32,14 +32,33 @@ static json_t *words_as_json(const struct tool_words *words) {
   return array;
 }
 
+bool spawn_is_plain(const struct spawn_options *o) {
+  return !o->gather && !o->outdir && !o->joblog && !o->retry && !o->require;
+}
+
+bool spawn_is_single(const struct spawn_options *o) {
+  return select_is_single(&o->common.operands, &o->select) && spawn_is_plain(o);
+}
+
+/* The options for several nodes. */
+static void check_several(const struct tool *tool, const struct spawn_options *o) {
+  size_t words = o->common.operands.count;
+  if (!words && !o->select.all && !o->retry && (o->select.exclude.count || !spawn_is_single(o)))
+    tool_usage(tool, "no node is selected: give NODEs, --all or --retry-failed");
+  if (o->retry && (words || o->select.all)) tool_usage(tool, "--retry-failed excludes NODEs and --all");
+  if (o->gather + !!o->outdir + (o->gather && o->common.json) > 1)
+    tool_usage(tool, "--gather excludes --outdir and --json");
+  if (o->detach && (o->gather || o->outdir)) tool_usage(tool, "-d excludes --gather and --outdir");
+  if (o->pause > 0 && !o->rolling) tool_usage(tool, "--pause requires --rolling");
+}
+
 static void check_usage(const struct tool *tool, const struct spawn_options *o) {
   int ways = !!o->code + !!o->file + !!o->function + !!o->shell;
   if (ways > 1) tool_usage(tool, "-e, -f, -m and --shell exclude each other");
   if (ways == 0 && !o->common.rest.count)
     tool_usage(tool, "nothing to run: give a command after \"--\", as in node-spawn [NODE] -- COMMAND");
-  if (o->common.operands.count > 1)
-    tool_usage(tool, "%s: at most one NODE can be given; a command stands after \"--\"",
-               o->common.operands.at[1]);
+  for (size_t i = 0; i < o->common.operands.count; i++)
+    if (!*o->common.operands.at[i]) tool_usage(tool, "an empty word is not a node name");
   if (!spawn_is_command(o) && (o->directory || o->env.count))
     tool_usage(tool, "--cwd and --env apply to commands only");
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
@@ -47,7 +66,10 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
 
   struct error e = {0};
   struct nodename node;
-  int rc = o->common.operands.count ? nodename_parse(o->common.operands.at[0], &node, &e) : 0;
+  int rc = 0;
+  check_several(tool, o);
+  if (spawn_is_single(o) && o->common.operands.count)
+    rc = nodename_parse(o->common.operands.at[0], &node, &e);
   if (!rc && o->name) rc = procname_check(o->name, &e);
   if (rc) tool_fail(tool, rc, &e);
 }

@@ -2,15 +2,27 @@
 #ifndef CMD_SPAWN_REQUEST_H
 #define CMD_SPAWN_REQUEST_H
 
+#include "select.h"
 #include "tool.h"
 
 struct spawn_options {
-  struct tool_common common; /* its operands: at most one NODE; its rest: the words after "--" */
+  struct tool_common common;                  /* its operands: the NODEs; its rest: the words after "--" */
   const char *code, *file, *function, *shell; /* at most one is set; none: rest is the command */
   const char *directory, *name;
   struct tool_words env;
   bool detach, full, input;
+  /* on several nodes */
+  struct select_options select;
+  int64_t width, rolling; /* 0: as many as there are */
+  int64_t max_fail;       /* -1: any number */
+  double pause;
+  bool gather, fail_fast;
+  const char *outdir, *require, *joblog, *retry;
 };
+
+/* Do the options mean one node, and nothing that is for several?  Then there is no selection. */
+bool spawn_is_plain(const struct spawn_options *options); /* the second half alone */
+bool spawn_is_single(const struct spawn_options *options);
 
 /* Do the options mean a command?  Else they mean Lua code. */
 bool spawn_is_command(const struct spawn_options *options);

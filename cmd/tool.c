@@ -3,6 +3,7 @@
 #include "tool.h"
 
 #include "base/buf.h"
+#include "base/text.h"
 #include "core/nodename.h"
 #include "wire/json.h"
 
@@ -135,13 +136,28 @@ static double read_seconds(const struct tool *tool, const struct tool_option *o,
   return value;
 }
 
+static int64_t read_count(const struct tool *tool, const struct tool_option *o, const char *text) {
+  int64_t value;
+  if (!text_integer(text, 0, INT32_MAX, &value))
+    tool_usage(tool, "--%s: %s: not a whole number", o->name, text);
+  return value;
+}
+
+/* An empty word is never a node: it comes from a variable of a script that is not set. */
+static const char *read_text(const struct tool *tool, const struct tool_option *o) {
+  if (strcmp(o->argument, "NODE") == 0 && !*optarg)
+    tool_usage(tool, "--%s: an empty word is not a node name", o->name);
+  return optarg;
+}
+
 static void set_option(const struct tool *tool, const struct tool_option *o, char *values) {
   void *at = values + o->offset;
   switch (o->kind) {
   case TOOL_FLAG: *(bool *)at = true; break;
-  case TOOL_TEXT: *(const char **)at = optarg; break;
+  case TOOL_TEXT: *(const char **)at = read_text(tool, o); break;
   case TOOL_SECONDS: *(double *)at = read_seconds(tool, o, optarg); break;
-  case TOOL_WORDS: add_word(at, optarg); break;
+  case TOOL_COUNT: *(int64_t *)at = read_count(tool, o, optarg); break;
+  case TOOL_WORDS: add_word(at, read_text(tool, o)); break;
   case TOOL_CHOICE: *(const char **)at = o->name; break;
   case TOOL_VERSION: printf("%s (node-toolkit) %s\n", tool->name, NODE_VERSION); exit(tool_finish(tool, 0));
   case TOOL_HELP: print_help(tool);
@@ -236,6 +252,7 @@ void tool_take_node(const struct tool *tool, struct tool_common *common) {
   if (common->operands.count > 1 || common->rest.count) tool_usage(tool, "at most one NODE can be given");
   if (!common->operands.count) return;
   if (common->node) tool_usage(tool, "the node can be given as NODE or with -n, not both");
+  if (!*common->operands.at[0]) tool_usage(tool, "an empty word is not a node name");
   common->node = common->operands.at[0];
 }
 

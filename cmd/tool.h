@@ -22,6 +22,7 @@ enum tool_kind {
   TOOL_FLAG,    /* bool: true */
   TOOL_TEXT,    /* const char *: the argument */
   TOOL_SECONDS, /* double: the argument, 0 or more */
+  TOOL_COUNT,   /* int64_t: the argument, a whole number, 0 or more */
   TOOL_WORDS,   /* struct tool_words: appends the argument */
   TOOL_CHOICE,  /* const char *: the option's own name */
   TOOL_HELP,    /* prints the help and exits */

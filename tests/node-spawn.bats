@@ -9,7 +9,6 @@ load tools
   refuses 'nothing to run' node-spawn
   refuses 'nothing to run' node-spawn two@rane ls
   refuses 'nothing to run' node-spawn two@rane --
-  refuses 'at most one NODE' node-spawn two@rane three@rane -- ls
   refuses 'exclude each other' node-spawn -e 1 -f file
   refuses 'exclude each other' node-spawn -m a.b --shell ls
   refuses 'expected MODULE.FUNCTION' node-spawn -m ticker
@@ -19,7 +18,7 @@ load tools
   refuses 'apply to commands only' node-spawn --cwd / -e 1
   refuses '-i applies to commands only' node-spawn -i -e 1
   refuses '--full requires -d' node-spawn --full -- ls
-  refuses 'not a node name' node-spawn two -- ls
+  refuses 'not a node name' node-spawn two@rane.500 -- ls
   refuses 'no such option' node-spawn -x -- ls
   refuses 'no-such-file' node-spawn -f no-such-file
   refuses '/: ' node-spawn -f /

@@ -5,6 +5,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "client/local.h"
+#include "client/many.h"
 #include "client/remote.h"
 #include "client/transfer.h"
 #include "core/cookie_file.h"
@@ -50,6 +51,7 @@ void nodemsg_close(struct nodemsg *m) {
   curl_easy_cleanup(m->easy);
   explicit_bzero(&m->psk, sizeof m->psk);
   free(m->node);
+  free(m->word);
   free(m->base);
   free(m->socket);
   free(m);
@@ -87,15 +89,32 @@ static int load_key(const char *cookie_file, struct psk *out, struct error *e) {
   return rc;
 }
 
-static int open_remote(const struct nodemsg_options *options, const char *text, struct nodemsg **out,
-                       struct error *e) {
+int many_remote(const struct nodemsg_options *options, const char *text, struct nodemsg **out,
+                struct error *e) {
   struct nodename name;
   int rc = nodename_parse(text, &name, e);
   if (rc) return rc;
   struct nodemsg *m = new_handle(options);
-  if (!m) return ERR_NOMEM;
+  if (!m) return settle(ERR_NOMEM, e);
   rc = load_key(options->cookie_file, &m->psk, e);
-  if (!rc) rc = (m->node = strdup(name.full)) ? 0 : ERR_NOMEM;
+  m->node = strdup(name.full);
+  m->word = strdup(text);
+  if (!rc && (!m->node || !m->word)) rc = ERR_NOMEM;
+  if (rc) {
+    nodemsg_close(m);
+    return settle(rc, e);
+  }
+  *out = m;
+  return 0;
+}
+
+static int open_remote(const struct nodemsg_options *options, const char *text, struct nodemsg **out,
+                       struct error *e) {
+  struct nodemsg *m = NULL;
+  struct nodename name;
+  int rc = many_remote(options, text, &m, e);
+  if (rc) return rc;
+  rc = nodename_parse(text, &name, e);
   if (!rc) rc = remote_find(m, &name, e);
   if (rc) {
     nodemsg_close(m);
@@ -108,6 +127,7 @@ static int open_remote(const struct nodemsg_options *options, const char *text, 
 int nodemsg_open_any(const struct nodemsg_options *options, const char *remote, struct nodemsg **out,
                      struct error *e) {
   if (options->remote) return settle(open_remote(options, options->remote, out, e), e);
+  if (options->node && !*options->node) return error_set(e, ERR_BAD_NODE, "an empty word is not a node name");
   const char *wanted = options->node ? options->node : getenv("NODE_SELF");
   if (wanted && !*wanted) wanted = NULL;
   char *node = NULL;

@@ -2,28 +2,31 @@
 #include "client/remote.h"
 
 #include "base/buf.h"
-#include "wire/scan.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 /* A server that is no node does not know the Node-To field: the answer itself must name the node. */
-static int check_name(const char *name, json_t *answer, struct error *e) {
+int remote_check(const char *name, json_t *answer, struct error *e) {
   const char *node = json_string_value(json_object_get(answer, "node"));
   if (!node) return error_set(e, ERR_VERSION, "%s: what answers there is no node", name);
   if (strcmp(node, name) != 0) return error_set(e, ERR_NAME, "%s: %s answers there", name, node);
   return 0;
 }
 
-static int ask(struct nodemsg *m, const struct nodename *name, int port, struct error *e) {
+int remote_base(struct nodemsg *m, const struct nodename *name, int port, struct error *e) {
   struct buf base = BUF_INIT;
   buf_printf(&base, "https://%s:%d", name->host, port);
   free(m->base);
   m->base = buf_take(&base);
-  if (!m->base) return error_set(e, ERR_NOMEM, "%s: out of memory", name->full);
+  return m->base ? 0 : error_set(e, ERR_NOMEM, "%s: out of memory", name->full);
+}
+
+static int ask(struct nodemsg *m, const struct nodename *name, int port, struct error *e) {
   json_auto_t *answer = NULL;
-  int rc = transfer(m, &(struct exchange_request){.method = "GET", .path = "/v1/node"}, &answer, e);
-  return rc ? rc : check_name(name->full, answer, e);
+  int rc = remote_base(m, name, port, e);
+  if (!rc) rc = transfer(m, &(struct exchange_request){.method = "GET", .path = "/v1/node"}, &answer, e);
+  return rc ? rc : remote_check(name->full, answer, e);
 }
 
 int remote_find(struct nodemsg *m, const struct nodename *name, struct error *e) {

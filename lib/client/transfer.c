@@ -16,26 +16,24 @@ int64_t transfer_left(const struct nodemsg *m) {
   return left > 0 ? left : 0;
 }
 
-static struct exchange_request complete(const struct nodemsg *m, const struct exchange_request *request,
-                                        int64_t left) {
-  struct exchange_request r = *request;
-  r.node = m->node;
-  r.base = m->base;
-  r.socket = m->socket;
-  r.psk = m->socket ? NULL : &m->psk;
-  r.type = "application/octet-stream";
-  r.answer_max = ANSWER_MAX;
-  r.connect_ms = CONNECT_MS;
-  r.silence_ms = SILENCE_MS;
-  r.timeout_ms = left == INT64_MAX ? 0 : (long)(left / 1000000 + 1);
-  return r;
+void transfer_complete(const struct nodemsg *m, int64_t left, struct exchange_request *r) {
+  r->node = m->node;
+  r->base = m->base;
+  r->socket = m->socket;
+  r->psk = m->socket ? NULL : &m->psk;
+  r->type = "application/octet-stream";
+  r->answer_max = ANSWER_MAX;
+  r->connect_ms = CONNECT_MS;
+  r->silence_ms = SILENCE_MS;
+  r->timeout_ms = left == INT64_MAX ? 0 : (long)(left / 1000000 + 1);
 }
 
 int transfer(struct nodemsg *m, const struct exchange_request *request, json_t **out, struct error *e) {
   int64_t left = transfer_left(m);
   m->reached = false;
   if (!left) return error_set(e, ERR_TIMEOUT, "%s: timed out (timeout) before the request", m->node);
-  struct exchange_request r = complete(m, request, left);
+  struct exchange_request r = *request;
+  transfer_complete(m, left, &r);
   struct exchange x;
   json_t *answer = NULL;
   int rc = exchange_prepare(&x, m->easy, &r, e);

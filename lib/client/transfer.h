@@ -14,6 +14,7 @@
 struct nodemsg {
   CURL *easy;       /* used for all exchanges, as it keeps the connection */
   char *node;       /* full name */
+  char *word;       /* of a remote node: the name with its hint of a port, as it was given; else NULL */
   char *base;       /* the URL before the path: "http://localhost", "https://rane:4370" */
   char *socket;     /* a local node's socket, NULL for a remote one */
   struct psk psk;   /* a remote one's key */
@@ -26,6 +27,10 @@ struct nodemsg {
  * nodemsg_upload. */
 int transfer(struct nodemsg *m, const struct exchange_request *request, json_t **out,
              struct error *e) MUST_CHECK;
+
+/* Sets all of *r that belongs to the handle; `left` are the nanoseconds that the exchange may take,
+ * INT64_MAX: no limit. */
+void transfer_complete(const struct nodemsg *m, int64_t left, struct exchange_request *r);
 
 /* Nanoseconds that are left until the deadline: INT64_MAX without one, 0 when it has passed. */
 int64_t transfer_left(const struct nodemsg *m);
