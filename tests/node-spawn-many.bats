@@ -126,7 +126,7 @@ lines_of() { sort <<<"$output"; }
   told 'four@nowhere.invalid'
   told '(resolve)'
   told "unreachable (2): five@$HOST,four@nowhere.invalid"
-  NODE_SELF= NODE_RUNTIME_DIR=$T/none run --separate-stderr -125 node-spawn --cookie-file "$T/other" "three@$HOST:$port" "two@$HOST:1" -- true
+  NODE_SELF='' NODE_RUNTIME_DIR=$T/none run --separate-stderr -125 node-spawn --cookie-file "$T/other" "three@$HOST:$port" "two@$HOST:1" -- true
   told "refused (1): three@$HOST"
   told "unreachable (1): two@$HOST"
 }
@@ -134,9 +134,9 @@ lines_of() { sort <<<"$output"; }
 @test "without a local node: each is reached by itself" {
   mesh one two
   one=$(port_of one) two=$(port_of two)
-  NODE_SELF= NODE_RUNTIME_DIR=$T/none run --separate-stderr -0 node-spawn "one@$HOST:$one" "two@$HOST:$two" "two@$HOST" -- echo hello
+  NODE_SELF='' NODE_RUNTIME_DIR=$T/none run --separate-stderr -0 node-spawn "one@$HOST:$one" "two@$HOST:$two" "two@$HOST" -- echo hello
   assert_equal "$(lines_of)" "$(printf '%s\n' "one@$HOST: hello" "two@$HOST: hello")"
-  NODE_SELF= NODE_RUNTIME_DIR=$T/none run --separate-stderr -125 node-spawn "one@$HOST:$two" "two@$HOST:$two" -- echo hello
+  NODE_SELF='' NODE_RUNTIME_DIR=$T/none run --separate-stderr -125 node-spawn "one@$HOST:$two" "two@$HOST:$two" -- echo hello
   assert_output "two@$HOST: hello"
   told "unreachable (1): one@$HOST"
 }
