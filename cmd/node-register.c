@@ -54,7 +54,7 @@ static int unregister(struct nodemsg *m, const struct options *options, const ch
   return rc;
 }
 
-/* Checks the words before a node is asked; exits when they cannot be a name and a pid. */
+/* Checks the operands before a node is asked, and exits when they cannot be a name and a pid. */
 static void check_words(const struct options *options) {
   const struct tool_words *words = &options->common.operands;
   struct error e = {0};

@@ -1,7 +1,6 @@
 /* Invariant: each entry is in `by_name` under its name, and in the chain of its pid, whose head is the value
- * in `by_pid`.  A pid without names has no key in `by_pid`.  So the end of a process costs time for its own
- * names only.
- */
+ * in `by_pid`.  A pid without names has no key in `by_pid`.  So removing the names of a process takes time
+ * for these names only. */
 #include "core/names.h"
 
 #include "base/map.h"

@@ -73,7 +73,8 @@ struct registry_config {
 
 int registry_new(const struct registry_config *config, const struct registry_host *host, void *data,
                  struct registry **out) MUST_CHECK;
-/* What is under way ends with ERR_LOST.  With a loop, the memory is freed when the loop runs next. */
+/* Ends the registrations under way with ERR_LOST.  Accepts NULL.  With a loop, the memory is freed when the
+ * loop runs next. */
 void registry_finish(struct registry *g);
 
 /* --- names ---------------------------------------------------------------------------------------------- */
@@ -96,30 +97,32 @@ void registry_unregister(struct registry *g, const char *name, registry_done *do
 void registry_unregister_own(struct registry *g, const char *name, uint64_t token, registry_done *done,
                              void *data);
 
-/* A watched process has ended: its names are removed. */
+/* Removes the names of a watched process, which has ended, and ends its registrations with ERR_NO_PROCESS. */
 void registry_down(struct registry *g, npid pid);
 
 /* --- links ---------------------------------------------------------------------------------------------- */
 
-/* A link to a node begins: returns what is to be told first, the first part of the snapshot of this node's
- * names (NULL: out of memory).  Changes are sent over the link from now on. */
+/* Begins a link to a node.  Returns the first part of the snapshot of this node's names (NULL: out of
+ * memory), which must be the first thing that the peer is told.  The registry casts to the node from now on.
+ */
 json_t *registry_link_begin(struct registry *g, uint32_t node);
 
-/* A part of the peer's snapshot (borrowed) has come.  True when it was the last: the names of the peer are
- * known. */
+/* Takes a part of the peer's snapshot (borrowed).  True when it was the last part: this node then knows all
+ * names of the peer. */
 bool registry_link_synced(struct registry *g, uint32_t node, const json_t *snapshot);
 
-/* The link is lost, and the names of its node with it. */
+/* Ends a link, and removes the names that came over it. */
 void registry_link_down(struct registry *g, uint32_t node);
 
-/* The node is suspected to be frozen or cut off, or no longer. */
+/* Says whether the node is suspected to be frozen or cut off.  A suspected node is not waited for. */
 void registry_link_suspect(struct registry *g, uint32_t node, bool suspected);
 
-/* A cast of a peer's registry: the values behind the word "names". */
+/* Takes a cast of a peer's registry: the values behind the word "names". */
 void registry_heard(struct registry *g, uint32_t node, struct term_reader args);
 
-/* The version of this node's names, for a heartbeat (NULL: out of memory), and that of a peer (borrowed).  A
- * peer whose names are not the ones that this node knows is asked for all of them. */
+/* registry_version: the version of this node's names, for a heartbeat, which must be sent before anything
+ * else; NULL: out of memory.  registry_version_heard: takes the version (borrowed) of a peer, and asks the
+ * peer for all of its names when the names that are known here have another version. */
 json_t *registry_version(struct registry *g);
 void registry_version_heard(struct registry *g, uint32_t node, const json_t *version);
 

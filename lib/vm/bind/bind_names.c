@@ -1,5 +1,5 @@
-/* Names on this node, which are read and changed at once; and global names, which are read at once, but
- * changed by a call of the kernel. */
+/* Functions for names.  Local names are read and changed in the table of this node.  Global names are read in
+ * the table of this node, and changed by a call to the kernel. */
 #include "vm/bind/bind.h"
 
 #include "base/buf.h"
@@ -23,8 +23,8 @@ static const char *check_name(lua_State *L, int arg) {
   return name;
 }
 
-/* A process may end between the check and the registration; having dropped its names already, it would keep
- * this one for ever.  So its life is checked again after the registration. */
+/* The process may end while it is registered: after it has dropped its names, and before it has this one. The
+ * name would then stay, so the function checks afterwards that the process lives. */
 static int register_name(lua_State *L) {
   struct vm *vm = process_of(L)->isolate->vm;
   struct names *names = config_of(L)->names;
@@ -55,7 +55,8 @@ static int whereis(lua_State *L) {
   return 1;
 }
 
-/* --- lists: collected under the table's lock, pushed when it is released, as a push may raise --- */
+/* --- lists: the names are copied under the table's lock, and pushed after that, as a push may raise an error
+ * --- */
 
 struct listing {
   struct buf names; /* NUL-terminated each */
