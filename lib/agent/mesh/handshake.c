@@ -3,9 +3,9 @@
  * alone.
  *
  * Orderings: an action runs before its state changes, and may refuse the event, in which case nothing has
- * changed.  An action that raises a further event stands in a cell that keeps the state.  What follows from a
- * state (ENTER below) runs after the change, so that it may send signals.  The transport calls nothing back
- * before its open and offer have returned. */
+ * changed.  A cell whose action raises a further event keeps the state.  enter() runs after the change of
+ * state, so it may send signals.  The transport calls nothing back before its open and offer have returned.
+ */
 #include "agent/mesh/handshake.h"
 
 #include "agent/mesh/hello.h"
@@ -64,8 +64,8 @@ static void on_offer_done(void *data, const struct error *e, bool reached, json_
              &(struct peer_detail){.why = e, .reached = reached});
 }
 
-/* Sends our offer to the place where the peer was last, or is said to listen; else to the port of its host
- * that the scan has come to. */
+/* Sends our offer: to `place` where that is tried first, else to the peer's host, at the present port of the
+ * scan. */
 static void send_offer(struct peer *p) {
   const struct mesh_config *c = config_of(p);
   struct dial_target to = {p->name.full, p->direct ? p->place.address : p->name.host,
@@ -77,13 +77,14 @@ static void send_offer(struct peer *p) {
   if (!p->offer) peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
 }
 
-/* The failure that is told: a host that cannot be resolved says less than a place that was tried before. */
+/* The failure to report: that of `place` when it failed and the host name cannot be resolved, else that of
+ * the scan. */
 static const struct error *most_telling(const struct peer *p) {
   bool direct = p->direct_failed.code && (p->scan.best.code == ERR_RESOLVE || !p->scan.best.code);
   return direct ? &p->direct_failed : &p->scan.best;
 }
 
-/* A failed port: offers at the next one, or gives up with the most telling failure. */
+/* Our offer has failed at one port: offers at the next port, or gives up with the most telling failure. */
 static int try_next_port(struct peer *p, struct peer_detail *d) {
   bool more = true;
   if (!p->direct) {
@@ -126,7 +127,7 @@ static void on_down(void *data, const struct error *e) {
 static int on_line(void *data, char *text, size_t n);
 static const struct transport_events transport_events = {on_opened, on_line, on_busy, on_down};
 
-/* Opens our stream to where the peer says that it listens; our hello is the first line. */
+/* Opens our stream to the address that the peer's hello names, and writes our hello as its first line. */
 static int open_stream(struct peer *p, struct peer_detail *d) {
   const struct mesh_config *c = config_of(p);
   struct place *at = &p->place;
@@ -144,7 +145,7 @@ static int open_stream(struct peer *p, struct peer_detail *d) {
   return error_set(d->refusal, code, "%s: %s", p->name.full, err_sentence(code));
 }
 
-/* Answers the peer's offer, if there is one: that our stream stands (why is NULL), or that it does not. */
+/* Answers the peer's offer, if it has made one: our stream is open (why is NULL), or cannot be opened. */
 static void answer_offer(struct peer *p, const struct error *why) {
   mesh_answer *answer = p->answer;
   struct error e;
@@ -162,22 +163,23 @@ static int say_opened(struct peer *p, struct peer_detail *d) {
 
 /* --- the peer's offer ----------------------------------------------------------------------------------- */
 
-/* Another node has the name, and is connected. */
+/* Writes the refusal for a node that claims the name of a peer that is connected. */
 static int refuse_rival(const struct peer *p, struct error *e) {
   return error_set(e, ERR_NODE_TAKEN,
                    "%s is connected to another living node of the name %s, at %s:%u (name taken)",
                    config_of(p)->self, p->name.full, p->place.address, p->place.port);
 }
 
-/* One offer of a peer is answered at a time; and another node of its name has to wait until it is known
- * whether the peer comes up. */
+/* Refuses an offer while another one is being answered, or while a connection to another OS process of that
+ * name is being made. */
 static int refuse_second(struct peer *p, struct peer_detail *d) {
   if (!p->answer && p->life == d->hello->life) return 0;
   return error_set(d->refusal, ERR_BUSY, "%s: an offer of this node is already being answered", p->name.full);
 }
 
-/* The peer offers although it is connected: it may not know that, or have begun anew.  Or it is another node,
- * and the peer has died or not: it is sent a ping, and the offer waits for the answer or the loss. */
+/* An offer in the name of a peer that is connected.  When the same OS process has sent it, the peer has not
+ * noticed that the link is there, or asks for a new one.  When another one has, d->claims is set: the caller
+ * sends the peer a ping, and the offer waits until the peer answers or is lost. */
 static int renew_by_offer(struct peer *p, struct peer_detail *d) {
   if (p->life != d->hello->life) {
     d->claims = true;
@@ -189,7 +191,7 @@ static int renew_by_offer(struct peer *p, struct peer_detail *d) {
   return peer_event(p, PEER_OFFER, d);
 }
 
-/* The claim is taken off the peer; its hello has to be released. */
+/* Moves the peer's claim to *out; the caller releases its hello.  False when there is none. */
 static bool take_claim(struct peer *p, struct claim *out) {
   if (!p->claim) return false;
   *out = *p->claim;
@@ -213,7 +215,7 @@ static void begin_claim(struct peer *p, json_t *hello, const struct peer_detail 
   if (code) peer_fail(p, code, err_sentence(code)); /* which lets the claim go on */
 }
 
-/* The peer lives: who claims its name is refused. */
+/* The peer has answered the ping: refuses the node that claims its name. */
 static int end_claim(struct peer *p, struct peer_detail *d) {
   (void)d;
   struct claim c;
@@ -226,7 +228,7 @@ static int end_claim(struct peer *p, struct peer_detail *d) {
   return 0;
 }
 
-/* The peer is lost: who claims its name may have it. */
+/* The peer is lost: takes the offer of the node that claims its name. */
 static void resume_claim(struct peer *p) {
   struct claim c;
   if (!take_claim(p, &c)) return;
@@ -284,8 +286,8 @@ static int greet(struct peer *p, struct peer_detail *d) {
   return 0;
 }
 
-/* A peer whose stream stands opens another one: it has begun anew.  Another node of its name would have to
- * offer first. */
+/* A peer whose stream is open opens another one: its own end of the link is gone, so the link is lost here,
+ * too. Another OS process of that name is refused; it has to send an offer first. */
 static int renew_by_hello(struct peer *p, struct peer_detail *d) {
   if (p->life != d->hello->life) return refuse_rival(p, d->refusal);
   peer_fail(p, ERR_LOST, "it began anew (lost)");
@@ -333,7 +335,7 @@ void mesh_names(struct mesh *m, uint32_t incarnation, json_t *names) {
   if (code) peer_fail(p, code, err_sentence(code));
 }
 
-/* The answer to a ping is another word than that to a beat: no beat that is under way proves anything. */
+/* Answers a ping.  The answer is not a pong, since a pong that is under way already would prove nothing. */
 static int take_ping(struct peer *p, const json_t *number) {
   int code = json_is_integer(number) ? write_line(p, "echo", json_incref((json_t *)(uintptr_t)number)) : 0;
   if (code) peer_fail(p, code, err_sentence(code));
@@ -408,9 +410,8 @@ static void tell_lost_pids(struct peer *p) {
   m->lost_pids_ns = now;
 }
 
-/* A frame comes behind the peer's names, and a peer sends these when both streams stand: never before
- * SYNCING.
- */
+/* A peer sends frames after its names, and names only when both streams are open: a frame before SYNCING is
+ * an error. */
 static int on_line(void *data, char *text, size_t n) {
   struct peer *p = data;
   struct mesh *m = p->mesh;
@@ -433,14 +434,15 @@ static int on_line(void *data, char *text, size_t n) {
 
 /* --- up and down ---------------------------------------------------------------------------------------- */
 
-/* The members of a peer that is up may take longer than the deadline: those who wait have waited enough. */
+/* The deadline is over while members of a peer that is up are still being connected to: tells the waiters
+ * that the peer is up. */
 static int stop_waiting(struct peer *p, struct peer_detail *d) {
   (void)d;
   peer_tell_waiters(p, NULL);
   return 0;
 }
 
-/* The last line of our stream says why; the transport is on its own from then on. */
+/* Writes the farewell as the last line of our stream.  The transport then ends and frees itself. */
 static int say_bye(struct peer *p, struct peer_detail *d) {
   struct buf line = BUF_INIT;
   buf_printf(&line, "{\"bye\":\"%s\"}\n", d->reason);
@@ -477,14 +479,14 @@ static void enter_down(struct peer *p, enum peer_state from, enum peer_event eve
 
 typedef int action(struct peer *p, struct peer_detail *d);
 
-/* An event in a state: the action that it runs, and the state it leads to (0: the same).  An event without a
- * cell changes nothing: it comes too late, or twice. */
+/* What an event does in a state: the action that runs, and the next state (0: the same).  An event without a
+ * cell is ignored, because it comes too late or twice. */
 struct cell {
   action *action;
   enum peer_state next;
 };
 
-/* What happens alike in all states that have, or have not, a transport. */
+/* Cells that all states without a transport share, and those that all connecting states share. */
 #define WITHOUT_TRANSPORT [PEER_OFFER] = {open_stream, PEER_OPENING}, [PEER_HELLO] = {greet, PEER_GREETED}
 #define CONNECTING                                                                                           \
   [PEER_LOST] = {NULL, PEER_DOWN}, [PEER_DEADLINE] = {NULL, PEER_DOWN}, [PEER_PART] = {NULL, PEER_DOWN}
@@ -532,7 +534,7 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
 };
 /* clang-format on */
 
-/* What follows from a new state. */
+/* Does what a new state requires. */
 static void enter(struct peer *p, enum peer_state from, enum peer_event event, const struct peer_detail *d) {
   switch (p->state) {
   case PEER_OFFERING:

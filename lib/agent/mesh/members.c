@@ -5,8 +5,8 @@
  *
  * Orderings: the members, the changes and the digest go over one stream in the order in which they happen,
  * and the changes that are known are sent before each digest: so a digest that differs from the view tells of
- * a fault, not of a race.  Changes of two peers have no order: a member that one has named may be gone for
- * the other, and then cannot be reached; it is tried again until somebody says that it has stopped.  A peer
+ * a fault, not of a race.  Changes that come from two peers have no order: when one names a member that the
+ * other has lost, this node tries to connect to that member until a peer says that it has stopped.  A peer
  * that enters SYNCING is sent the members as they are then, and changes that were noted before and not yet
  * sent as well: applied again, in order, they lead to the same set. */
 #include "agent/mesh/members.h"
@@ -24,7 +24,7 @@ static int64_t now_ms(const struct mesh *m) {
   return (int64_t)uv_now(m->config.loop);
 }
 
-/* Xorshift: for jitter, where nobody gains by knowing it. */
+/* A number from 0 to below - 1 (xorshift).  It is for jitter alone, and may be guessed. */
 static uint64_t random_below(struct mesh *m, uint64_t below) {
   m->random ^= m->random << 13;
   m->random ^= m->random >> 7;
@@ -100,7 +100,8 @@ static void enter_queue(struct peer *p) {
   m->end_dial = &p->next_dial;
 }
 
-/* A connection may fail at once, and make room for the next, which this loop then finds. */
+/* Connects to peers of the queue while fewer than MEMBERS_DIALS_MAX are being connected to.  A connection
+ * that fails at once calls pump again; the inner call returns, and the loop of the outer one goes on. */
 static void pump(struct mesh *m) {
   if (m->pumping) return;
   m->pumping = true;
@@ -165,7 +166,8 @@ bool members_wanted(const struct peer *p) {
   return p->until_ms > 0 || p->pprev_dial || uv_is_active((const uv_handle_t *)&p->retry);
 }
 
-/* Of a row of failures the first is logged, and each that differs from the one before. */
+/* Keeps why the peer could not be reached, and logs it unless the attempt before failed with the same code.
+ */
 static void note_trouble(struct peer *p, const struct error *why) {
   bool same = p->trouble.code == why->code;
   p->trouble = *why;
@@ -174,7 +176,8 @@ static void note_trouble(struct peer *p, const struct error *why) {
            p->until_ms ? "; it is tried again" : "");
 }
 
-/* Tries again later, each time after twice the time, unless that has gone on for too long. */
+/* Schedules the next attempt, after twice the time of the one before; or gives the peer up when its time is
+ * over. */
 static void retry_later(struct peer *p) {
   struct mesh *m = p->mesh;
   if (!p->until_ms || m->stopping) return;
@@ -220,7 +223,8 @@ static int tell(struct peer *p, const char *key, json_t *value) {
   return code;
 }
 
-/* The members in whole.  What cannot be written now is found missing by the next digest. */
+/* Sends the members in whole.  When the line cannot be written, the next digest differs, and the peer asks
+ * again. */
 static void tell_all(struct peer *p) {
   struct mesh *m = p->mesh;
   json_t *list = json_array();

@@ -1,10 +1,11 @@
-/* Invariant: one struct peer for each node name ever heard of, kept until the end (a peer that was never met
- * makes room for another when the table is full); a peer's state changes in handshake.c alone.
+/* Invariant: there is one struct peer for each node name that this node has heard of.  It is kept until
+ * mesh_free; when the table is full, the place of a peer that was never met is given to another name.  Only
+ * handshake.c changes a peer's state.
  *
  * Orderings: signals to one peer go out in the order of mesh_send: they wait in the peer's queue until
  * SYNCING, the queue is written behind this node's names, and later signals behind the queue.  A connection
  * that is lost is first ended in the table of nodes (its epoch), then told to the user, then to the
- * subscribers and to those who wait: whoever hears of it finds it gone. */
+ * subscribers and to those who wait: so each of them finds the connection already gone. */
 #include "agent/mesh/mesh.h"
 
 #include "agent/mesh/handshake.h"
@@ -88,7 +89,7 @@ struct mesh_subscriber *mesh_subscribers(struct mesh *m) {
   return m ? m->subscribers : NULL;
 }
 
-/* Logs a nodeup (why is NULL) or nodedown, and tells the subscribers. */
+/* Logs a nodeup (why is NULL) or a nodedown, and calls the subscribers. */
 static void publish(struct mesh *m, const char *node, const char *why) {
   log_line(m->config.log, why ? "%s is down: %s" : "%s is up%s", node, why ? why : "");
   for (struct mesh_subscriber *s = m->subscribers, *next; s; s = next) {
@@ -128,7 +129,8 @@ static void undeliverable(struct mesh *m, struct signal *s, int code, const char
   m->events->undeliverable(m->data, s, code, reason);
 }
 
-/* A signal that cannot be written is lost with the whole connection: none is lost from among others. */
+/* Writes a signal to the peer.  When that fails, the whole connection is given up, so that the peer never
+ * misses one signal among others. */
 static void write_frame(struct peer *p, struct signal *s) {
   struct mesh *m = p->mesh;
   struct buf *line = &m->line;
@@ -156,7 +158,8 @@ static void enqueue(struct peer *p, struct signal *s) {
   if (p->queued > TRANSPORT_QUEUE_HIGH) set_busy(p->mesh, s, true);
 }
 
-/* The queue, oldest first; those who wait for room in it are told that there is some. */
+/* Empties the queue and returns its signals, oldest first.  Senders that wait for room in the queue are
+ * resumed. */
 static struct signal *take_queue(struct peer *p) {
   struct signal *all = p->queue;
   p->queue = NULL;
@@ -182,8 +185,8 @@ static void refuse_queue(struct peer *p) {
   }
 }
 
-/* Is it worth a new connection?  Signals that end, undo or answer something are not: what they are about has
- * ended with the last connection. */
+/* Should a connection be made to deliver this signal?  Not for signals that end, undo or answer something:
+ * the links, monitors and calls that they refer to ended with the connection before. */
 static bool needs_connection(const struct signal *s) {
   switch (s->kind) {
   case SIGNAL_MESSAGE:
@@ -265,7 +268,7 @@ void peer_enter_up(struct peer *p) {
   members_told(p);
 }
 
-/* "two@rane: connection reset" without the name, for a text that names the node already. */
+/* Cuts "two@rane: " off "two@rane: connection reset": the caller prints the name itself. */
 static const char *without_name(const struct peer *p, const char *text) {
   size_t n = strlen(p->name.full);
   return strncmp(text, p->name.full, n) != 0 || strncmp(text + n, ": ", 2) != 0 ? text : text + n + 2;

@@ -21,7 +21,8 @@
 
 enum {
   MESH_CONNECT_TIMEOUT_MS = 6000, /* for all ports of a peer together */
-  MESH_RETRY_MS = 1000,           /* signals do not look again for a peer that was just not reached */
+  MESH_RETRY_MS = 1000, /* a signal to a peer that could not be reached less than this ago fails without
+                           another attempt */
   MESH_PEERS_MAX = 4096,
 };
 
@@ -122,13 +123,13 @@ struct member {
   uint16_t port;
   const char *trouble; /* not up: why; or "" */
   int64_t retry_ms;    /* not up: until it is tried again; -1: it is not */
-  const char *rival;   /* where another living node of its name listens, which was refused; or "" */
+  const char *rival;   /* where another living node of the same name listens, which is kept out; or "" */
 };
 /* Every node ever met (up or not), in the order of meeting. */
 void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data);
 /* Every node that is not up and is being tried again, met or not. */
 void mesh_each_missing(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data);
-/* The members that are up here, and that this peer does not see though both mesh. */
+/* Calls fn for each member that this node is connected to and the given peer is not, where both mesh. */
 void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, const char *unseen),
                       void *data);
 /* false when it was never met. */

@@ -14,13 +14,14 @@ enum {
    * writing fails: senders that suspend while the transport is busy do not get there. */
   TRANSPORT_QUEUE_HIGH = 4 << 20,
   TRANSPORT_QUEUE_MAX = 1 << 30,
-  /* What is queued before a farewell may be so long, and take so long.  More than that is dropped. */
+  /* How many queued bytes are still sent before a farewell, and how long that may take.  The rest is dropped.
+   */
   TRANSPORT_FAREWELL_MAX = 16 << 20,
   TRANSPORT_FAREWELL_MS = 1000,
 };
 
 struct transport_events {
-  void (*ready)(void *data);                       /* this node's stream stands */
+  void (*ready)(void *data);                       /* this node's stream is open */
   int (*line)(void *data, char *text, size_t n);   /* a line of the peer; non-zero loses the transport */
   void (*busy)(void *data, bool busy);             /* its queue is above HIGH, or has room again */
   void (*down)(void *data, const struct error *e); /* it is lost; the last event: it frees itself */
@@ -49,7 +50,7 @@ struct transport_class {
   /* Queues whole lines.  ERR_BUSY when more than TRANSPORT_QUEUE_MAX wait already, ERR_NOMEM. */
   MUST_CHECK int (*write)(struct transport *t, const char *bytes, size_t n);
 
-  /* What the connections say of the peer's life.  Any state. */
+  /* Fills *out from the two connections.  May be called at any time. */
   void (*life)(const struct transport *t, struct transport_life *out);
 
   /* Ends it in order: the bytes (a whole line; NULL: none) are the last of this node's stream.  No event
