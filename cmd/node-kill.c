@@ -1,4 +1,6 @@
 /* node-kill: sends exit signals to processes. */
+#include "fan.h"
+#include "select.h"
 #include "tool.h"
 
 #include "wire/json.h"
@@ -9,19 +11,26 @@
 struct options {
   struct tool_common common;
   const char *reason;
+  struct tool_words on;
+  struct select_options select;
 };
 
-static const struct tool_option table[] = {{0, "reason", "WORD",
-                                            "the reason (default: kill, which no process can trap)",
-                                            TOOL_TEXT, offsetof(struct options, reason)},
-                                           TOOL_COMMON(struct options)};
+static const struct tool_option table[] = {
+    {0, "reason", "WORD", "the reason (default: kill, which no process can trap)", TOOL_TEXT,
+     offsetof(struct options, reason)},
+    {0, "on", "NODE", "the processes of these names on NODE; may be repeated", TOOL_WORDS,
+     offsetof(struct options, on)},
+    SELECT_OPTIONS(struct options, select),
+    TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-kill",
-    .synopsis = "[--reason WORD] [OPTION...] PID...",
+    .synopsis = "[--reason WORD] [OPTION...] PID...\n[--reason WORD] [OPTION...] --on NODE | --all NAME...",
     .summary =
         "Sends an exit signal to each PID (a pid, or a registered name).  The exit status is 0 when all\n"
-        "of these processes exist, and 1 when one does not.\n",
+        "of these processes exist, and 1 when one does not.  With --on or --all, to each process with the "
+        "local\n"
+        "name NAME on each of these nodes.\n",
     .options = table,
 };
 
@@ -31,29 +40,105 @@ struct killing {
   json_t *body;
 };
 
+static int kill_named(const struct killing *k, const char *pid, json_t **answer, struct error *e) {
+  char *path = tool_path(&tool, "/v1/processes/", pid, NULL);
+  int rc = nodemsg_request(k->m, "DELETE", path, k->body, answer, e);
+  free(path);
+  return rc;
+}
+
 static int kill_one(void *data, const char *pid, struct error *e) {
   const struct killing *k = data;
-  char *path = tool_path(&tool, "/v1/processes/", pid, NULL);
   json_auto_t *answer = NULL;
-  int rc = nodemsg_request(k->m, "DELETE", path, k->body, &answer, e);
-  free(path);
+  int rc = kill_named(k, pid, &answer, e);
   if (!rc && k->json) tool_print(answer);
   return rc;
+}
+
+static int kill_pids(const struct options *options, json_t *body) {
+  const struct tool_words *pids = &options->common.operands;
+  char *home = tool_home_of(pids->at[0]);
+  struct killing k = {
+      .m = tool_open(&tool, &options->common, home), .json = options->common.json, .body = body};
+  int status = tool_each(&tool, pids, kill_one, &k);
+  free(home);
+  nodemsg_close(k.m);
+  return status;
+}
+
+/* --- the names on several nodes ------------------------------------------------------------------------ */
+
+struct killing_names {
+  const struct options *options;
+  json_t *body;
+};
+
+/* Finds the process by its local name, and sends it the signal.  A global name of a process elsewhere is none. */
+static int kill_here(const struct killing *k, const char *name, json_t **answer, struct error *e) {
+  json_auto_t *found = NULL;
+  char *path = tool_path(&tool, "/v1/processes/", name, NULL);
+  int rc = nodemsg_request(k->m, "GET", path, NULL, &found, e);
+  free(path);
+  if (rc) return rc;
+  if (strcmp(tool_member(found, "node"), nodemsg_node(k->m)) != 0)
+    return error_set(e, ERR_NO_NAME, "%s: no process here has this name", name);
+  return kill_named(k, tool_member(found, "pid"), answer, e);
+}
+
+/* Sends the signal to each name on this node; the first failure is the node's. */
+static int kill_names(void *data, const struct selected *node, json_t **answers, struct error *e) {
+  const struct killing_names *k = data;
+  const struct tool_words *names = &k->options->common.operands;
+  struct nodemsg *m = NULL;
+  int first = select_reach(&k->options->common, node, &m, e);
+  *answers = tool_need(json_array());
+  for (size_t i = 0; m && i < names->count; i++) {
+    struct killing one = {.m = m, .body = k->body};
+    struct error why = {0};
+    json_t *answer = NULL;
+    int rc = kill_here(&one, names->at[i], &answer, &why);
+    if (rc && !first) {
+      first = rc;
+      *e = why;
+    }
+    if (answer && json_array_append_new(*answers, answer)) tool_need(NULL);
+  }
+  nodemsg_close(m);
+  return first;
+}
+
+static void show(void *data, const struct selected *node, json_t *answers) {
+  const struct killing_names *k = data;
+  size_t i;
+  json_t *answer;
+  (void)node;
+  json_array_foreach(answers, i, answer) {
+    if (k->options->common.json) tool_print(answer);
+  }
+}
+
+static int kill_on_nodes(struct options *options, json_t *body) {
+  struct tool_words names = options->common.operands;
+  for (size_t i = 0; i < names.count; i++)
+    if (!*names.at[i] || npid_shaped(names.at[i]))
+      tool_usage(&tool, "%s: --on and --all are for names; a pid says itself where it is", names.at[i]);
+  struct nodemsg *asked = NULL;
+  struct selection nodes;
+  options->common.operands = options->on;
+  select_or_exit(&tool, &options->common, &options->select, false, &asked, &nodes);
+  options->common.operands = names;
+  nodemsg_close(asked);
+  struct killing_names k = {.options = options, .body = body};
+  struct fan fan = {.tool = &tool, .data = &k, .json = options->common.json, .act = kill_names, .show = show};
+  return fan_out(&fan, &nodes);
 }
 
 int main(int argc, char **argv) {
   struct options options = {.reason = "kill"};
   tool_parse(&tool, argc, argv, &options);
-  const struct tool_words *pids = &options.common.operands;
-  if (!pids->count || options.common.rest.count) tool_usage(&tool, "PID is missing");
-
-  char *home = tool_home_of(pids->at[0]);
-  struct killing k = {.m = tool_open(&tool, &options.common, home), .json = options.common.json};
+  if (!options.common.operands.count || options.common.rest.count) tool_usage(&tool, "PID is missing");
   json_t *reason = tool_need(json_from_bytes(options.reason, strlen(options.reason)));
-  k.body = tool_need(json_pack("{s:o}", "reason", reason));
-  int status = tool_each(&tool, pids, kill_one, &k);
-  json_decref(k.body);
-  free(home);
-  nodemsg_close(k.m);
-  return tool_finish(&tool, status);
+  json_auto_t *body = tool_need(json_pack("{s:o}", "reason", reason));
+  bool several = select_is_given(&options.on, &options.select);
+  return tool_finish(&tool, several ? kill_on_nodes(&options, body) : kill_pids(&options, body));
 }

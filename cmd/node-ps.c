@@ -1,4 +1,6 @@
 /* node-ps: lists the processes of a node. */
+#include "fan.h"
+#include "select.h"
 #include "table.h"
 #include "tool.h"
 
@@ -10,30 +12,30 @@
 
 struct options {
   struct tool_common common;
+  struct select_options select;
   bool full;
 };
 
 static const struct tool_option table[] = {{0, "full", NULL,
                                             "print portable pids, <name@host.number.creation>", TOOL_FLAG,
                                             offsetof(struct options, full)},
+                                           SELECT_OPTIONS(struct options, select),
                                            TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-ps",
-    .synopsis = "[--full] [OPTION...] [NODE]",
-    .summary = "Lists the processes of NODE (name@host), or of the local node, as a table.\n",
+    .synopsis = "[--full] [OPTION...] [NODE...]\n--all [--full] [OPTION...]",
+    .summary = "Lists the processes of each NODE, or of the local node, as a table.\n",
     .options = table,
 };
 
-static const struct table_column columns[] = {{.head = "PID", .put = table_pid},
-                                              {.head = "KIND", .key = "kind", .put = table_word},
-                                              {.head = "NAME", .key = "name", .put = table_word},
-                                              {.head = "STATE", .key = "state", .put = table_word},
-                                              {"MAIL", "mailbox", table_integer, .right = true},
-                                              {"MEMORY", "memory", table_bytes, .right = true},
-                                              {"AGE", "age_ms", table_age, .right = true},
-                                              {.head = "WHAT", .key = "what", .put = table_word},
-                                              TABLE_LAST};
+/* The table of several nodes begins with the first column, that of one node with the second. */
+static const struct table_column columns[] = {
+    {.head = "NODE", .key = "node", .put = table_word},   {.head = "PID", .put = table_pid},
+    {.head = "KIND", .key = "kind", .put = table_word},   {.head = "NAME", .key = "name", .put = table_word},
+    {.head = "STATE", .key = "state", .put = table_word}, {"MAIL", "mailbox", table_integer, .right = true},
+    {"MEMORY", "memory", table_bytes, .right = true},     {"AGE", "age_ms", table_age, .right = true},
+    {.head = "WHAT", .key = "what", .put = table_word},   TABLE_LAST};
 
 /* Asks the connected node for its own processes, or to fetch those of another node. */
 static char *path_to(const struct nodemsg *m, const char *node) {
@@ -58,38 +60,98 @@ static json_t *sort(const json_t *processes) {
   return sorted;
 }
 
+static void warn_truncated(const char *node, const json_t *answer) {
+  size_t n = json_array_size(json_object_get(answer, "processes"));
+  if (json_is_true(json_object_get(answer, "truncated")))
+    fprintf(stderr, "%s: %s%sonly the first %zu processes are listed; there are more\n", tool.name,
+            node ? node : "", node ? ": " : "", n);
+}
+
 static int list(struct nodemsg *m, const struct options *options, const char *path, struct error *e) {
   json_auto_t *answer = NULL;
   int rc = nodemsg_request(m, "GET", path, NULL, &answer, e);
   if (rc) return rc;
   json_auto_t *processes = sort(json_object_get(answer, "processes"));
   struct table rows = {
-      .columns = columns, .m = m, .full = options->full, .json = options->common.json, .headed = true};
+      .columns = columns + 1, .m = m, .full = options->full, .json = options->common.json, .headed = true};
   table_begin(&rows);
   table_rows(&rows, processes);
   table_end(&rows);
-  if (json_is_true(json_object_get(answer, "truncated")))
-    fprintf(stderr, "%s: only the first %zu processes are listed; there are more\n", tool.name,
-            json_array_size(processes));
+  warn_truncated(NULL, answer);
   return 0;
+}
+
+static int list_one(const struct options *options, const char *node) {
+  struct error e = {0};
+  struct nodename name;
+  int rc = node ? nodename_parse(node, &name, &e) : 0;
+  if (rc) tool_fail(&tool, rc, &e);
+  struct nodemsg *m = tool_open(&tool, &options->common, node);
+  char *path = path_to(m, node);
+  rc = list(m, options, path, &e);
+  int status = rc ? tool_report(&tool, rc, &e) : 0;
+  free(path);
+  nodemsg_close(m);
+  return status;
+}
+
+/* --- several nodes ------------------------------------------------------------------------------------- */
+
+struct listing {
+  const struct options *options;
+  struct table table;
+};
+
+static int ask(void *data, const struct selected *node, json_t **answer, struct error *e) {
+  const struct listing *l = data;
+  struct nodemsg *m = NULL;
+  int rc = tool_try(&l->options->common, node->word, &m, e);
+  if (rc) return rc;
+  char *path = path_to(m, node->word);
+  rc = nodemsg_request(m, "GET", path, NULL, answer, e);
+  free(path);
+  nodemsg_close(m);
+  return rc;
+}
+
+static void show(void *data, const struct selected *node, json_t *answer) {
+  struct listing *l = data;
+  json_auto_t *processes = sort(json_object_get(answer, "processes"));
+  size_t i;
+  json_t *row;
+  json_array_foreach(processes, i, row) {
+    if (json_object_set_new(row, "node", tool_need(json_string(node->name)))) tool_need(NULL);
+  }
+  table_rows(&l->table, processes);
+  warn_truncated(node->name, answer);
+}
+
+/* Pids are in their portable form where no node passes the requests on: short forms would mean different
+ * nodes. */
+static int list_several(const struct options *options) {
+  struct nodemsg *asked = NULL;
+  struct selection nodes;
+  select_or_exit(&tool, &options->common, &options->select, true, &asked, &nodes);
+  struct listing l = {.options = options,
+                      .table = {.columns = columns,
+                                .m = asked,
+                                .full = options->full || !asked,
+                                .json = options->common.json,
+                                .headed = true}};
+  struct fan fan = {.tool = &tool, .data = &l, .json = options->common.json, .act = ask, .show = show};
+  table_begin(&l.table);
+  int status = fan_out(&fan, &nodes);
+  table_end(&l.table);
+  nodemsg_close(asked);
+  return status;
 }
 
 int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
-  const struct tool_words *nodes = &options.common.operands;
-  if (nodes->count > 1 || options.common.rest.count) tool_usage(&tool, "at most one NODE can be given");
-  struct nodename name;
-  struct error e = {0};
-  const char *node = nodes->count ? nodes->at[0] : NULL;
-  int rc = node ? nodename_parse(node, &name, &e) : 0;
-  if (rc) tool_fail(&tool, rc, &e);
-
-  struct nodemsg *m = tool_open(&tool, &options.common, node);
-  char *path = path_to(m, node);
-  rc = list(m, &options, path, &e);
-  int status = rc ? tool_report(&tool, rc, &e) : 0;
-  free(path);
-  nodemsg_close(m);
-  return tool_finish(&tool, status);
+  const struct tool_words *words = &options.common.operands;
+  if (options.common.rest.count) tool_usage(&tool, "no word can follow --");
+  bool one = select_is_single(words, &options.select);
+  return tool_finish(&tool,
+                     one ? list_one(&options, words->count ? words->at[0] : NULL) : list_several(&options));
 }

@@ -226,10 +226,16 @@ static int ask_members(struct selecting *s, struct nodemsg *m) {
   if (rc) return rc;
   take_members(s, json_object_get(answer, "nodes"));
   size_t i;
-  json_t *name, *local = nodemsg_local_nodes();
+  json_t *name;
   json_array_foreach(s->members, i, name) know(&s->shorts, json_string_value(name));
+  return 0;
+}
+
+/* The list of names stays, as s->here points into it. */
+static void know_local(struct selecting *s) {
+  size_t i;
+  json_t *name, *local = nodemsg_local_nodes();
   json_array_foreach(local, i, name) know(&s->here, json_string_value(name));
-  return 0; /* `local` stays: the names in `here` are in it */
 }
 
 /* --- what the tools call ------------------------------------------------------------------------------- */
@@ -265,12 +271,44 @@ bool select_is_name(const struct tool_words *words, const struct select_options 
          nodeset_expand(words->at[0], is_plural, &n, NULL) == 0 && n == 1;
 }
 
+/* Is it a word that only the members tell the meaning of?  A short name of a node that runs here is none. */
+static int is_for_members(void *data, const char *word) {
+  const struct selecting *s = data;
+  return is_pattern(word) || (is_short(word) && !map_get(&s->here, word));
+}
+
 bool select_needs_members(const struct tool_words *words, const struct select_options *options) {
-  for (size_t i = 0; i < words->count; i++) {
-    size_t n = 0;
-    if (nodeset_expand(words->at[i], count_one, &n, NULL) > 0) return true;
-  }
-  return options->all;
+  struct selecting s = {0};
+  bool needs = options->all;
+  know_local(&s);
+  for (size_t i = 0; !needs && i < words->count; i++)
+    needs = nodeset_expand(words->at[i], is_for_members, &s, NULL) > 0;
+  return needs;
+}
+
+bool select_is_given(const struct tool_words *words, const struct select_options *options) {
+  return words->count || options->all || options->exclude.count;
+}
+
+int select_reach(const struct tool_common *common, const struct selected *node, struct nodemsg **out,
+                 struct error *e) {
+  struct nodemsg_options options = {
+      .node = node->word, .cookie_file = common->cookie_file, .timeout = common->timeout};
+  return nodemsg_open(&options, out, e);
+}
+
+void select_or_exit(const struct tool *tool, const struct tool_common *common,
+                    const struct select_options *options, bool through, struct nodemsg **asked,
+                    struct selection *out) {
+  const struct tool_words *words = &common->operands;
+  struct error e = {0};
+  if (!words->count && !options->all) tool_usage(tool, "no node is selected: give NODEs or --all");
+  for (size_t i = 0; i < words->count; i++)
+    if (!*words->at[i]) tool_usage(tool, "an empty word is not a node name");
+  bool ask = through || select_needs_members(words, options);
+  int rc = ask ? select_open(common, words, options, asked, &e) : 0;
+  if (!rc) rc = select_nodes(words, options, *asked, out, &e);
+  if (rc) tool_fail(tool, rc, &e);
 }
 
 int select_open(const struct tool_common *common, const struct tool_words *words,
@@ -290,6 +328,7 @@ int select_open(const struct tool_common *common, const struct tool_words *words
 int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
                  struct selection *out, struct error *e) {
   struct selecting s = {.e = e};
+  know_local(&s);
   int rc = expand_all(&options->exclude, exclude, &s);
   if (!rc && m && select_needs_members(words, options)) rc = ask_members(&s, m);
   if (!rc) rc = expand_all(words, add_word, &s);

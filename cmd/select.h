@@ -55,10 +55,25 @@ bool select_needs_members(const struct tool_words *words, const struct select_op
 int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
                  struct selection *out, struct error *e) MUST_CHECK;
 
+/* Does the command line have words or options of a selection? */
+bool select_is_given(const struct tool_words *words, const struct select_options *options);
+
 /* Opens the node that is asked for the members, or through which the selected nodes are reached.  *out is
  * NULL where no node runs here, none was named, and the words name all nodes in full, so that each can be
  * reached by itself. */
 int select_open(const struct tool_common *common, const struct tool_words *words,
                 const struct select_options *options, struct nodemsg **out, struct error *e) MUST_CHECK;
+
+/* select_open and select_nodes with the operands, for tools that have nothing to do where one of them fails:
+ * reports the failure, and exits.  through: the nodes are reached through the one that is asked; else *asked
+ * stays as it is where nothing has to be asked. */
+void select_or_exit(const struct tool *tool, const struct tool_common *common,
+                    const struct select_options *options, bool through, struct nodemsg **asked,
+                    struct selection *out);
+
+/* Opens a connection to the selected node itself, by its socket where it runs here, else over HTTPS.  Any
+ * thread. */
+int select_reach(const struct tool_common *common, const struct selected *node, struct nodemsg **out,
+                 struct error *e) MUST_CHECK;
 
 #endif

@@ -100,3 +100,21 @@ not_there() { run -1 node-send -n "$1" "$2" 'are you there?' && [[ $output = *'n
   start_node one
   reports_full_disk node-kill --json "$(node-spawn -d -e 'trap_exit(true) while true do receive() end')" --reason x
 }
+
+@test "--on and --all: the local name on each node, and no global name of another" {
+  start_node one
+  two_nodes
+  for node in one two; do node-spawn -n $node -d --name worker -e 'receive()'; done
+  run -0 node-kill -n one --on 't*' worker
+  run -1 node-whereis -n two --local worker
+  run -0 node-whereis -n one --local worker
+  node-register -n two everywhere "$(node-spawn -n two -d --full -e 'receive()')"
+  run --separate-stderr -1 node-kill -n one --on one everywhere
+  told "one@$HOST"
+  run -0 node-whereis -n one everywhere
+  run --separate-stderr -1 node-kill -n one --all worker
+  told "two@$HOST"
+  run -1 node-whereis -n one --local worker
+  refuses 'are for names' node-kill --all 0.1.1
+  refuses 'an empty word' node-kill --on '' worker
+}

@@ -7,7 +7,8 @@ load tools
 
 @test "usage errors" {
   refuses 'NODE is missing' node-ping
-  refuses 'not a node name' node-ping two
+  refuses 'not a node name' node-ping two@rane.500
+  refuses 'an empty word' node-ping ''
   refuses 'no such option' node-ping --count "two@$HOST"
 }
 
@@ -68,4 +69,19 @@ load tools
   start_node one
   start_node two
   reports_full_disk node-ping -n one "two@$HOST"
+}
+
+@test "--all, sets and patterns; failures as JSON" {
+  start_node one
+  two_nodes
+  run -0 node-ping -n one --all
+  assert_line --index 0 --regexp "^one@$HOST: "
+  assert_line --index 1 --regexp "^two@$HOST: "
+  run -0 node-ping -n one 't*' two "two@$HOST" --exclude one
+  assert_output --regexp "^two@$HOST: [0-9.]+ ms\$"
+  run --separate-stderr -3 node-ping -n one --json "nine@$HOST:1" 'o*'
+  assert_equal "$(jq -r '[.node, .ok, .stage] | @csv' <<<"${lines[0]}")" "\"nine@$HOST\",false,\"tcp\""
+  told "nine@$HOST"
+  assert_line --index 1 --partial '"rtt_us"'
+  says_no 3 'x*: no living member matches' node-ping -n one 'x*'
 }

@@ -9,9 +9,9 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
 @test "help and version" { has_help node-ps; }
 
 @test "usage errors" {
-  refuses 'at most one NODE' node-ps one@rane two@rane
-  refuses 'at most one NODE' node-ps -- one@rane
-  refuses 'not a node name' node-ps one
+  refuses 'no word can follow' node-ps -- one@rane
+  refuses 'not a node name' node-ps one@rane.500
+  refuses 'an empty word' node-ps ''
 }
 
 @test "no node, several nodes, an unknown node" { needs_node node-ps; }
@@ -109,4 +109,21 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
 @test "output that cannot be written" {
   start_node one
   reports_full_disk node-ps
+}
+
+@test "several nodes: a column with the node" {
+  start_node one
+  two_nodes
+  run -0 node-ps -n one --all
+  assert_line --index 0 --regexp '^NODE +PID '
+  assert_line --regexp "^one@$HOST +<0\..* console "
+  assert_line --regexp "^two@$HOST +<1\..* console "
+  run -0 node-ps -n one --json one two
+  assert_equal "$(jq -r 'select(.kind == "console").node' <<<"$output")" "one@$HOST"$'\n'"two@$HOST"
+  run --separate-stderr -3 node-ps -n one two "nine@$HOST:1"
+  assert_line --partial "two@$HOST"
+  told "nine@$HOST"
+  one=$(port_of one) two=$(port_of two)
+  NODE_RUNTIME_DIR=$T/none run -0 node-ps "one@$HOST:$one" "two@$HOST:$two"
+  assert_line --regexp "^two@$HOST +<two@$HOST\."
 }

@@ -6,7 +6,11 @@ load tools
 @test "help and version" { has_help node-stop; }
 
 @test "usage errors" {
-  refuses 'at most one NODE' node-stop one two
+  refuses 'an empty word' node-stop ''
+  refuses 'an empty word' node-stop one ''
+  refuses 'an empty word' node-stop -n ''
+  refuses 'no node is selected' node-stop --exclude one
+  refuses 'no word can follow' node-stop -- one
   refuses 'not both' node-stop -n one two
 }
 
@@ -47,4 +51,28 @@ load tools
   start_node one
   NODE_RUNTIME_DIR=$T/none run -0 node-stop "one@$HOST:$(port_of one)"
   wait_until flock --nonblock "$NODE_RUNTIME_DIR/one@$HOST/lock" true
+}
+
+@test "several: by name without asking, by a pattern, --all with the node that is asked" {
+  for node in one two three web1 web2; do start_node $node; done
+  run -0 node-stop --json one "two@$HOST" one
+  assert_equal "$output" "$(printf '{"node":"%s@%s"}\n' one "$HOST" two "$HOST")"
+  node-connect -n three "web1@$HOST" "web2@$HOST"
+  refuses 'several nodes are running here' node-stop 'web*'
+  node-stop -n three 'web*' --exclude web2
+  run -0 node-list -n three
+  assert_output "web2@$HOST"
+  run -3 node-stop "web2@$HOST" "web1@127.0.0.1:1"
+  start_node web2
+  node-connect -n three "web2@$HOST"
+  node-stop -n three --all
+  says_no 3 'no node is running here' node-list
+}
+
+@test "an empty word stops nothing" {
+  start_node one
+  unset=
+  refuses 'an empty word' node-stop "$unset"
+  refuses 'an empty word' node-stop -n "$unset"
+  node-list
 }
