@@ -80,10 +80,11 @@ static void become(char **argv, pid_t guard) {
   _exit(NOT_FOUND);
 }
 
-/* Did the agent end before PR_SET_PDEATHSIG was set?  Then the pipe has no reader. */
+/* Did the agent end before PR_SET_PDEATHSIG was set? Then the pipe has no reader: POLLERR. libuv makes it a
+ * pair of sockets: POLLHUP. The parent alone does not tell: it may have changed before `agent` was read. */
 static bool agent_is_gone(const struct guard *g) {
   struct pollfd p = {.fd = REPORT};
-  return getppid() != g->agent || (poll(&p, 1, 0) == 1 && (p.revents & POLLERR));
+  return getppid() != g->agent || (poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP)));
 }
 
 static bool start(struct guard *g, char **argv) {

@@ -128,6 +128,12 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   [ ! -e "$T/ran" ]
 }
 
+@test "an agent that died before the guard could look is noticed by its closed pair of sockets, which libuv makes" {
+  run -125 perl -MPOSIX -MSocket -e 'socketpair(R, W, AF_UNIX, SOCK_STREAM, 0); dup2(fileno(W), 3); close R; exec @ARGV' \
+    "$GUARD" -- touch "$T/ran"
+  [ ! -e "$T/ran" ]
+}
+
 @test "when the guard is killed, so is the command" {
   mkfifo "$T/fifo"
   "$GUARD" -- sh -c 'echo $$; exec sleep 300' >"$T/fifo" 3>&- &
