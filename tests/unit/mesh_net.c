@@ -402,7 +402,8 @@ static bool on_synced(void *data, uint32_t incarnation, const json_t *names) {
   return !json_is_true(json_array_get(names, 1));
 }
 
-/* Between two messages that came over one connection, only messages whose loss the sender was told of may be missing. */
+/* Between two messages that came over one connection, only messages whose loss the sender was told of may be
+ * missing. */
 static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
   struct net_node *n = data;
   struct net_node *from = node_named(n->net, nodetab_name(n->nodes, incarnation));

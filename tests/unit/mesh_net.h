@@ -146,7 +146,8 @@ struct incoming *net_incoming(struct net_node *at);
 /* A hello of a node that is not in the net. */
 json_t *net_hello(const char *name, uint32_t creation);
 
-/* Checks the invariants of every peer of the node, which hold at all times.  NULL, or the one that is broken. */
+/* Checks the invariants of every peer of the node, which hold at all times.  NULL, or the one that is broken.
+ */
 const char *net_broken(const struct net_node *n);
 
 #endif
