@@ -73,7 +73,8 @@ struct killing_names {
   json_t *body;
 };
 
-/* Finds the process by its local name, and sends it the signal.  A global name of a process elsewhere is none. */
+/* Finds the process by its local name, and sends it the signal.  A global name of a process elsewhere is
+ * none. */
 static int kill_here(const struct killing *k, const char *name, json_t **answer, struct error *e) {
   json_auto_t *found = NULL;
   char *path = tool_path(&tool, "/v1/processes/", name, NULL);

@@ -66,12 +66,15 @@ struct error {
   char text[512];
 };
 
-/* Writes code and text into *e (unless e is NULL) and returns code: `return error_set(e, ERR_…, …)`.  An argument may be e->text itself, or text of a peer or client: the whole text is escaped (text_escape in base/text.h), so that it can be logged and printed. */
+/* Writes code and text into *e (unless e is NULL) and returns code: `return error_set(e, ERR_…, …)`.  An
+ * argument may be e->text itself, or text of a peer or client: the whole text is escaped (text_escape in
+ * base/text.h), so that it can be logged and printed. */
 int error_set(struct error *e, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 int error_vset(struct error *e, int code, const char *format, va_list args)
     __attribute__((format(printf, 3, 0)));
 
-/* Writes "what: " and the sentence of an errno (0: not known); when descriptors ran out, also how to raise the limit.  Returns ERR_SYSTEM. */
+/* Writes "what: " and the sentence of an errno (0: not known); when descriptors ran out, also how to raise
+ * the limit.  Returns ERR_SYSTEM. */
 int error_system(struct error *e, int number, const char *what);
 
 #ifdef __clang_analyzer__ /* it does not see that error_set returns the code, which is never 0 */

@@ -12,8 +12,8 @@ struct log {
   const char *prefix; /* borrowed */
 };
 
-/* The text is escaped (text_escape in base/text.h), so it may contain text of peers and clients; a line that is
- * too long ends in "...". */
+/* The text is escaped (text_escape in base/text.h), so it may contain text of peers and clients; a line that
+ * is too long ends in "...". */
 void log_line(const struct log *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

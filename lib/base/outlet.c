@@ -101,7 +101,8 @@ static int rotate(struct outlet *o) {
 
 /* --- writing -------------------------------------------------------------------------------------------- */
 
-/* Returns how many of the n bytes to write when `room` bytes fit: all, or as many whole lines as fit.  0: no line fits. */
+/* Returns how many of the n bytes to write when `room` bytes fit: all, or as many whole lines as fit.  0: no
+ * line fits. */
 static size_t fitting(const char *bytes, size_t n, size_t room) {
   if (n <= room) return n;
   const char *end = memrchr(bytes, '\n', room);
@@ -112,8 +113,8 @@ static size_t file_room(const struct outlet *o) {
   return o->size < o->max ? (size_t)(o->max - o->size) : 0;
 }
 
-/* Begins a new file when the old one is full; then returns the size of the piece to write to the regular file.  A negative errno
- * on failure. */
+/* Begins a new file when the old one is full; then returns the size of the piece to write to the regular
+ * file.  A negative errno on failure. */
 static ssize_t file_piece(struct outlet *o, const char *bytes, size_t n) {
   size_t piece = fitting(bytes, n, file_room(o));
   if (!piece && o->size) {

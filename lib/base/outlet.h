@@ -1,7 +1,9 @@
 /* outlet: where a sink writes: a descriptor that belongs to somebody else (a terminal, a pipe), or a file of
  * its own, which is bounded and can be opened again.
  *
- * A file never has more than `max` bytes: before a write would exceed that, the file is renamed to FILE.1, which replaces an older FILE.1, and a new file is begun.  One thread calls outlet_write and outlet_reopen; another may call outlet_take_standard. */
+ * A file never has more than `max` bytes: before a write would exceed that, the file is renamed to FILE.1,
+ * which replaces an older FILE.1, and a new file is begun.  One thread calls outlet_write and outlet_reopen;
+ * another may call outlet_take_standard. */
 #ifndef BASE_OUTLET_H
 #define BASE_OUTLET_H
 
@@ -28,13 +30,16 @@ int outlet_open(struct outlet *o, const char *path, int64_t max, struct error *e
 
 void outlet_close(struct outlet *o);
 
-/* Opens the file again by its path, which may lead to another file by now.  0, or an errno: the old file stays in use.  Does nothing for a borrowed descriptor. */
+/* Opens the file again by its path, which may lead to another file by now.  0, or an errno: the old file
+ * stays in use.  Does nothing for a borrowed descriptor. */
 int outlet_reopen(struct outlet *o);
 
 /* Makes descriptors 1 and 2 copies of the file, now and whenever it is opened again. */
 void outlet_take_standard(struct outlet *o);
 
-/* Writes some of the bytes (n > 0), ending at a line's end where possible.  Returns how many were written, 0 when there was no room for wait_ms, or a negative errno.  May block nevertheless: when other processes write to the same terminal or pipe, and when the server of a network file system does not answer. */
+/* Writes some of the bytes (n > 0), ending at a line's end where possible.  Returns how many were written, 0
+ * when there was no room for wait_ms, or a negative errno.  May block nevertheless: when other processes
+ * write to the same terminal or pipe, and when the server of a network file system does not answer. */
 ssize_t outlet_write(struct outlet *o, const char *bytes, size_t n, int wait_ms);
 
 #endif

@@ -1,8 +1,11 @@
 /* Invariant: everything is under `lock`, except that the writing thread alone uses `outlet` and the bytes of
  * `current`, the chunk that it has taken from the head of the queue; the others are appended to at the tail.
- * `waiting` counts the bytes of all chunks that are not yet written, `current` included.  `lost` counts losses that no chunk reports yet.  A chunk that reports a loss has its numbers in `tells`; they return to `lost` when that chunk is lost itself.
+ * `waiting` counts the bytes of all chunks that are not yet written, `current` included.  `lost` counts
+ * losses that no chunk reports yet.  A chunk that reports a loss has its numbers in `tells`; they return to
+ * `lost` when that chunk is lost itself.
  *
- * Orderings: a loss by the bound is reported at the tail, after the bytes that waited and before those that are put later.  A write that fails loses all bytes that wait, so that loss is reported at the tail, too. */
+ * Orderings: a loss by the bound is reported at the tail, after the bytes that waited and before those that
+ * are put later.  A write that fails loses all bytes that wait, so that loss is reported at the tail, too. */
 #include "base/sink.h"
 
 #include "base/buf.h"
@@ -272,7 +275,8 @@ static void init_locks(struct sink *s) {
   pthread_condattr_destroy(&monotonic);
 }
 
-/* Starts the thread with all signals blocked: they are for the threads that wait for them, and SIGXFSZ must not end the process. */
+/* Starts the thread with all signals blocked: they are for the threads that wait for them, and SIGXFSZ must
+ * not end the process. */
 static int start(struct sink *s, struct error *e) {
   sigset_t all, old;
   sigfillset(&all);
@@ -309,7 +313,8 @@ int sink_new(const struct sink_config *config, struct sink **out, struct error *
   return 0;
 }
 
-/* Waits until over() is true.  Returns false after patience_ms without progress, and after SINK_PATIENCES * patience_ms in any case. */
+/* Waits until over() is true.  Returns false after patience_ms without progress, and after SINK_PATIENCES *
+ * patience_ms in any case. */
 static bool wait_until(struct sink *s, bool (*over)(const struct sink *s), int patience_ms) {
   int64_t began = clock_ns(), patience = patience_ms * INT64_C(1000000);
   while (!over(s)) {

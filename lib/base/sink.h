@@ -1,7 +1,9 @@
 /* sink: a bounded queue of log lines and console output, which a thread of its own writes to a terminal, a
  * pipe or a file.  No caller ever waits for the terminal, pipe or file.
  *
- * Bytes are written in the order in which they were put.  When more bytes of a kind wait than its bound, or when writing fails (a full disk), bytes are lost, and counted.  As soon as there is room again (half of the bound is free; for a full disk: within SINK_RETRY_MS), a line at the place of the gap reports the loss:
+ * Bytes are written in the order in which they were put.  When more bytes of a kind wait than its bound, or
+ * when writing fails (a full disk), bytes are lost, and counted.  As soon as there is room again (half of the
+ * bound is free; for a full disk: within SINK_RETRY_MS), a line at the place of the gap reports the loss:
  *
  *   node-start: 12 lines and 4096 bytes of output lost: too much waits to be written
  *
@@ -16,7 +18,8 @@
 #include <stdint.h>
 
 enum {
-  SINK_WAIT_MS = 100,   /* how often the writing thread checks whether it must end, while no byte can be written */
+  SINK_WAIT_MS =
+      100, /* how often the writing thread checks whether it must end, while no byte can be written */
   SINK_PATIENCES = 4,   /* sink_flush takes at most so many times its patience */
   SINK_RETRY_MS = 1000, /* how often the writing thread tries a full disk again */
 };
@@ -30,9 +33,9 @@ enum sink_kind {
 struct sink_config {
   const char *prefix;     /* begins the line that reports a loss; borrowed */
   size_t max[SINK_KINDS]; /* bytes that may wait */
-  int fd;                 /* where to write, owned by the caller; -1: all bytes are dropped, and not counted */
-  const char *path;       /* where to write instead: a file to append to (base/outlet.h); NULL: fd */
-  int64_t file_max;       /* bytes that this file may have */
+  int fd;           /* where to write, owned by the caller; -1: all bytes are dropped, and not counted */
+  const char *path; /* where to write instead: a file to append to (base/outlet.h); NULL: fd */
+  int64_t file_max; /* bytes that this file may have */
 };
 
 struct sink;
@@ -40,16 +43,19 @@ struct sink;
 /* Opens the file, and starts the thread.  ERR_NOMEM, ERR_SYSTEM. */
 int sink_new(const struct sink_config *config, struct sink **out, struct error *e) MUST_CHECK;
 
-/* Waits as sink_flush does, and ends the thread.  When the thread is blocked in a write, this function does not wait for it: the thread frees the sink when the write returns.  Accepts NULL. */
+/* Waits as sink_flush does, and ends the thread.  When the thread is blocked in a write, this function does
+ * not wait for it: the thread frees the sink when the write returns.  Accepts NULL. */
 void sink_free(struct sink *s, int patience_ms);
 
 /* Takes a copy of the bytes.  Those of SINK_LOG are one line, with its newline. */
 void sink_put(struct sink *s, enum sink_kind kind, const char *bytes, size_t n);
 
-/* Waits until everything is written.  Returns false when no byte was written for patience_ms, and after SINK_PATIENCES * patience_ms in any case.  The I/O thread calls it only before and after its loop. */
+/* Waits until everything is written.  Returns false when no byte was written for patience_ms, and after
+ * SINK_PATIENCES * patience_ms in any case.  The I/O thread calls it only before and after its loop. */
 bool sink_flush(struct sink *s, int patience_ms);
 
-/* Makes the writing thread open the file again by its path; when that fails, a line in the old file reports it. */
+/* Makes the writing thread open the file again by its path; when that fails, a line in the old file reports
+ * it. */
 void sink_reopen(struct sink *s);
 
 /* Makes descriptors 1 and 2 copies of the file.  Only for a sink with a path. */

@@ -96,7 +96,8 @@ static uint32_t code_point(const unsigned char *s, size_t len) {
   return c;
 }
 
-/* Is this character (>= 0x80) a control character, invisible, or one that changes the direction of writing? */
+/* Is this character (>= 0x80) a control character, invisible, or one that changes the direction of writing?
+ */
 static bool is_unseen(uint32_t c) {
   static const struct {
     uint32_t first, last;
@@ -112,7 +113,8 @@ static bool is_unseen(uint32_t c) {
   return false;
 }
 
-/* Writes the escaped form of the first character of bytes to out, and returns how many bytes the character has.
+/* Writes the escaped form of the first character of bytes to out, and returns how many bytes the character
+ * has.
  */
 static size_t escape_one(const char *bytes, size_t n, char out[ESCAPE_MAX + 1]) {
   static const char letters[] = {['\n'] = 'n', ['\r'] = 'r', ['\t'] = 't'};

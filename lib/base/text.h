@@ -1,5 +1,5 @@
-/* text: reading decimal numbers, checking UTF-8, and escaping text of peers and clients before it is shown.  Any
- * thread. */
+/* text: reading decimal numbers, checking UTF-8, and escaping text of peers and clients before it is shown.
+ * Any thread. */
 #ifndef BASE_TEXT_H
 #define BASE_TEXT_H
 
@@ -21,10 +21,10 @@ size_t text_plain(const char *bytes, size_t n);
 bool text_utf8(const char *bytes, size_t n);
 
 /* Text that comes from somebody else (a peer, a client, a file) is escaped before it is logged or printed to
- * a terminal.  Characters that a terminal acts on, or that begin a new line, become visible: control characters
- * are written as \n, \t, \r or \xHH, those of Unicode (U+0080 to U+009F, line ends, directions of writing) as
- * \uHHHH, and bytes that are no UTF-8 as \xHH.  A backslash stays as it is, so escaping text again changes
- * nothing.
+ * a terminal.  Characters that a terminal acts on, or that begin a new line, become visible: control
+ * characters are written as \n, \t, \r or \xHH, those of Unicode (U+0080 to U+009F, line ends, directions of
+ * writing) as \uHHHH, and bytes that are no UTF-8 as \xHH.  A backslash stays as it is, so escaping text
+ * again changes nothing.
  *
  * text_escape writes at most size - 1 bytes and a NUL; text that is longer ends in "...".  Returns the length
  * of what was written.  out must not overlap bytes.  buf_escape appends all of it. */

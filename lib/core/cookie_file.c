@@ -3,7 +3,8 @@
  * returns.
  *
  * Orderings: whoever changes a file holds its lock from before it reads the file until after the new file has
- * the name.  The lock is on the old file's inode, so whoever gets the lock checks that the name still leads to that inode. */
+ * the name.  The lock is on the old file's inode, so whoever gets the lock checks that the name still leads
+ * to that inode. */
 #include "core/cookie_file.h"
 
 #include <errno.h>
@@ -150,7 +151,8 @@ static int publish_over(const char *temporary, const char *path) {
   return rename(temporary, path) ? errno : 0;
 }
 
-/* Makes the name last through a crash of the system.  An error is ignored (some file systems cannot sync a directory): the file is complete. */
+/* Makes the name last through a crash of the system.  An error is ignored (some file systems cannot sync a
+ * directory): the file is complete. */
 static void sync_directory(const char *path) {
   char copy[PATH_MAX];
   snprintf(copy, sizeof copy, "%s", path);

@@ -1,7 +1,9 @@
 /* rundir: the runtime directory, which holds a directory for each node of this user on this host, with the
  * node's socket and lock.  This module finds the directory and checks who owns it.  Any thread.
  *
- * Whoever can write to the runtime directory could replace the socket of a node by another.  So it, and each directory in it, must be a directory (no symbolic link) that belongs to this user and that nobody else may write to. */
+ * Whoever can write to the runtime directory could replace the socket of a node by another.  So it, and each
+ * directory in it, must be a directory (no symbolic link) that belongs to this user and that nobody else may
+ * write to. */
 #ifndef CORE_RUNDIR_H
 #define CORE_RUNDIR_H
 

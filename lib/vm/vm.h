@@ -22,13 +22,19 @@
 
 struct vm;
 
-/* When a mailbox is at its bound, a green thread that sends to it is suspended until there is room, and a client that sends to it gets ERR_BUSY.  Senders that cannot be suspended (timers; other nodes, until flow control has stopped them) go on; at twice the bound the process of the mailbox ends with the reason "memory". */
+/* When a mailbox is at its bound, a green thread that sends to it is suspended until there is room, and a
+ * client that sends to it gets ERR_BUSY.  Senders that cannot be suspended (timers; other nodes, until flow
+ * control has stopped them) go on; at twice the bound the process of the mailbox ends with the reason
+ * "memory". */
 
 struct vm *vm_new(const struct vm_config *config, struct error *e);
 void vm_set_console(struct vm *vm, npid console);
 int vm_start(struct vm *vm, struct error *e) MUST_CHECK; /* starts the scheduler threads */
 
-/* Stops the scheduler threads, each at the end of its slice, and joins them.  ERR_TIMEOUT: a call that cannot be interrupted (reading a file of a server that does not answer, for example) has held a thread for VM_STOP_PATIENCE_MS.  That thread does not call the host any more, but still uses the vm, so vm_free then frees nothing. */
+/* Stops the scheduler threads, each at the end of its slice, and joins them.  ERR_TIMEOUT: a call that cannot
+ * be interrupted (reading a file of a server that does not answer, for example) has held a thread for
+ * VM_STOP_PATIENCE_MS.  That thread does not call the host any more, but still uses the vm, so vm_free then
+ * frees nothing. */
 int vm_stop(struct vm *vm) MUST_CHECK;
 void vm_free(struct vm *vm);
 
@@ -90,7 +96,8 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
  * CALL "flush" to a pid that is a group leader: [true] once the output sent before it is below the leader's
  * bound.  Every process answers some calls by itself: "flush" and "alive" -> [true], "info" and
  * "process_info"
- * -> [true, MAP], the latter with its ties; any other call -> [false, "usage", …].  A call to a process that an earlier signal has ended is answered as a call to a pid without a process. */
+ * -> [true, MAP], the latter with its ties; any other call -> [false, "usage", …].  A call to a process that
+ * an earlier signal has ended is answered as a call to a pid without a process. */
 
 /* --- output ------------------------------------------------------------------------------------------------
  * puts/print send the message ("stdout", self, bytes) to the group leader, errors ("stderr", self, bytes);

@@ -1,9 +1,10 @@
 /* client_hello: the first message of a TLS client, read before any TLS library sees it.
  *
  * A client of TLS 1.3 that has the cookie proves this in its first message already: the binder of its PSK is
- * a MAC over the message (RFC 8446, 4.2.11.2).  Checking it takes some microseconds and no memory, so a client without the cookie costs no handshake.  The binder proves that the message was made with the
- * cookie, but not when: a message that somebody recorded passes, and fails in the handshake that follows.
- * Any thread. */
+ * a MAC over the message (RFC 8446, 4.2.11.2).  Checking it takes some microseconds and no memory, so a
+ * client without the cookie costs no handshake.  The binder proves that the message was made with the cookie,
+ * but not when: a message that somebody recorded passes, and fails in the handshake that follows. Any thread.
+ */
 #ifndef WIRE_CLIENT_HELLO_H
 #define WIRE_CLIENT_HELLO_H
 

@@ -1,15 +1,15 @@
 /* exchange: one HTTP request to a node and its answer, on a libcurl easy handle.
  *
- * This module has what requests of a tool and of an agent have in common: header fields, method, body, TLS with the
- * cookie's key, the bound on the answer, time limits, and what the end of a transfer means.  The caller owns
- * the easy handle and runs the transfer between two calls: curl_easy_perform in a tool, a multi handle on the
- * agent's loop.
+ * This module has what requests of a tool and of an agent have in common: header fields, method, body, TLS
+ * with the cookie's key, the bound on the answer, time limits, and what the end of a transfer means.  The
+ * caller owns the easy handle and runs the transfer between two calls: curl_easy_perform in a tool, a multi
+ * handle on the agent's loop.
  *
  *   exchange_prepare, the transfer, exchange_outcome, exchange_finish; the last also where an earlier one
  * failed
  *
- * Proxies that the environment names are not used, since they do not reach nodes.  One owner, one thread.  A struct
- * exchange must stay where it is from prepare to finish. */
+ * Proxies that the environment names are not used, since they do not reach nodes.  One owner, one thread.  A
+ * struct exchange must stay where it is from prepare to finish. */
 #ifndef WIRE_EXCHANGE_H
 #define WIRE_EXCHANGE_H
 
@@ -80,7 +80,8 @@ int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_reque
 /* What the transfer's result means.  0 after a 2xx answer: *answer is a new reference to its JSON, NULL when
  * it was empty or a stream of lines.  Else the code of the node's problem document, the stage that failed
  * (wire/psk.h; ERR_NO_AGENT when nobody listens on the socket), ERR_VERSION when the answer is not a node's,
- * ERR_LOST when a stream broke off inside a line, ERR_TOO_LARGE, ERR_NOMEM.  *e is set for all of them, except for codes that read or line returned. */
+ * ERR_LOST when a stream broke off inside a line, ERR_TOO_LARGE, ERR_NOMEM.  *e is set for all of them,
+ * except for codes that read or line returned. */
 int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struct error *e) MUST_CHECK;
 
 /* After exchange_outcome: did the host react, by taking or refusing the connection?  For wire/scan.h. */

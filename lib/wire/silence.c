@@ -1,7 +1,7 @@
-/* TCP keep-alive sends probes only while no sent byte waits for its acknowledgement.  TCP_USER_TIMEOUT covers the rest, but
- * also counts the time in which the other end takes no bytes because its program does not read.  The state of
- * the connection (TCP_INFO) tells the two apart: in the second case nothing is sent, so nothing is
- * unacknowledged.
+/* TCP keep-alive sends probes only while no sent byte waits for its acknowledgement.  TCP_USER_TIMEOUT covers
+ * the rest, but also counts the time in which the other end takes no bytes because its program does not read.
+ * The state of the connection (TCP_INFO) tells the two apart: in the second case nothing is sent, so nothing
+ * is unacknowledged.
  */
 #include "wire/silence.h"
 

@@ -1,4 +1,6 @@
-/* vm_bench FILE [SCALE]: runs the programs of a Lua file one after the other, each in a vm of its own, until one prints nothing.  The globals WHICH (1, 2, …) and SCALE tell the file which program to run, and how large. */
+/* vm_bench FILE [SCALE]: runs the programs of a Lua file one after the other, each in a vm of its own, until
+ * one prints nothing.  The globals WHICH (1, 2, …) and SCALE tell the file which program to run, and how
+ * large. */
 #include "../unit/vm_host.h"
 
 #include <stdio.h>

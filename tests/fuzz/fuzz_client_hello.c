@@ -1,4 +1,5 @@
-/* Checks the first bytes of a connection to a node's port.  No input was made with the cookie, so none may prove it. */
+/* Checks the first bytes of a connection to a node's port.  No input was made with the cookie, so none may
+ * prove it. */
 #include "fuzz.h"
 
 #include "wire/client_hello.h"

@@ -1,4 +1,5 @@
-/* Reads a line of a link as a frame: the frame is refused, or can be written again and then reads as the same signal. */
+/* Reads a line of a link as a frame: the frame is refused, or can be written again and then reads as the same
+ * signal. */
 #include "fuzz.h"
 
 #include "wire/frame.h"

@@ -1,4 +1,5 @@
-/* Reads values from JSON text and compares with jansson: text that jansson refuses must be refused, and text that jansson takes must be read, or refused for a reason of its own. */
+/* Reads values from JSON text and compares with jansson: text that jansson refuses must be refused, and text
+ * that jansson takes must be read, or refused for a reason of its own. */
 #include "fuzz.h"
 
 #include "wire/json.h"
@@ -6,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Does jansson accept the text?  -1: no comparison, as jansson refuses a NUL in a key, and overlooks a NUL after a number. */
+/* Does jansson accept the text?  -1: no comparison, as jansson refuses a NUL in a key, and overlooks a NUL
+ * after a number. */
 static int jansson_takes(const char *text, size_t n) {
   json_error_t why;
   json_t *v = json_loadb(text, n, JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, &why);

@@ -1,4 +1,5 @@
-/* Names of nodes and processes, and pids: text that is accepted must be written back exactly as it was read. */
+/* Names of nodes and processes, and pids: text that is accepted must be written back exactly as it was read.
+ */
 #include "fuzz.h"
 
 #include "core/nodename.h"

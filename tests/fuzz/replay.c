@@ -1,4 +1,5 @@
-/* Runs a target on each line of its corpus, and on each prefix of the line, since readers fail most often where input breaks off. */
+/* Runs a target on each line of its corpus, and on each prefix of the line, since readers fail most often
+ * where input breaks off. */
 #include "fuzz.h"
 
 #include "../unit/tap.h"

@@ -1,5 +1,5 @@
-/* tap: prints the results of a unit test in the Test Anything Protocol: `ok` for each claim, `return tap_end();` at the
- * end of main.  Main thread only. */
+/* tap: prints the results of a unit test in the Test Anything Protocol: `ok` for each claim, `return
+ * tap_end();` at the end of main.  Main thread only. */
 #ifndef TESTS_UNIT_TAP_H
 #define TESTS_UNIT_TAP_H
 

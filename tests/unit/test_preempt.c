@@ -1,4 +1,5 @@
-/* Coroutines that keep the core, run by a scheduler without a vm: each is made to yield and then continues where it was; inside a callback of C, where it cannot yield, it gets an error. */
+/* Coroutines that keep the core, run by a scheduler without a vm: each is made to yield and then continues
+ * where it was; inside a callback of C, where it cannot yield, it gets an error. */
 #include "core/term.h"
 #include "vm/sched/preempt.h"
 

@@ -26,7 +26,9 @@
  *
  * Between copy_begin and copy_end no code of a process may run, since that code could begin an encoding of
  * its own: no lua_call, and no operation that may call a metamethod (lua_gettable, lua_getfield, luaL_len …).
- * A caller collects what it needs first, or reads it raw.  If another encoding began nevertheless, copy_end raises an error, and the damaged term is never sent.  An encoding that an error has broken off needs no copy_end.
+ * A caller collects what it needs first, or reads it raw.  If another encoding began nevertheless, copy_end
+ * raises an error, and the damaged term is never sent.  An encoding that an error has broken off needs no
+ * copy_end.
  */
 struct copy {
   lua_State *L;

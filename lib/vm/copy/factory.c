@@ -5,7 +5,8 @@
  * Dumping a function to learn its body takes longer than the rest of a spawn.  So the last functions seen are
  * remembered by the address of their prototype, which all closures of one place in the source share.  Lua has
  * no call that returns that address: it is read from where Lua 5.4 keeps it in a closure, after a trial when
- * the isolate opens has shown that it is there.  The address means that prototype as long as a closure of it is alive; a weak table shows whether one is.
+ * the isolate opens has shown that it is there.  The address means that prototype as long as a closure of it
+ * is alive; a weak table shows whether one is.
  *
  * A weak table from closure to factory, which needs no layout of Lua, was measured: it is 56 % slower where
  * each spawn makes its closure anew (spawn(function() … end)), 10 % with idle processes, 2 % with one named

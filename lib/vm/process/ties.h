@@ -20,10 +20,12 @@ struct ties {
   struct map watchers; /* ref -> the pid that watches this process */
 };
 
-/* These functions change only the entries of this process: the caller sends the signal to the other process. Those that return an int return 0 or ERR_NOMEM.
+/* These functions change only the entries of this process: the caller sends the signal to the other process.
+ * Those that return an int return 0 or ERR_NOMEM.
  *
  * A link or monitor to another node belongs to one connection, named by its epoch (0 within this node), and
- * fires when that connection is lost.  A link that this process has removed stays in `links` as *void*, with the ref of the UNLINK, until the other process has acknowledged that UNLINK. */
+ * fires when that connection is lost.  A link that this process has removed stays in `links` as *void*, with
+ * the ref of the UNLINK, until the other process has acknowledged that UNLINK. */
 
 /* Does a link to the process exist that is not void? */
 bool process_linked(const struct process *p, npid other);
@@ -31,31 +33,27 @@ bool process_linked(const struct process *p, npid other);
 /* This process links itself: adds the link, also in the place of a void one. */
 int process_link(struct process *p, npid other, uint32_t epoch) MUST_CHECK;
 
-
 /* The other process has linked this one (LINK): adds the link, unless there is an entry, void or not. */
 int process_link_by(struct process *p, npid other, uint32_t epoch) MUST_CHECK;
-
 
 /* This process removes a link that is not void, by an UNLINK with this ref: makes the link void. */
 int process_unlink(struct process *p, npid other, npid ref) MUST_CHECK;
 
-
-/* The other process has removed the link (UNLINK): removes it here, unless it is void.  True: it was removed. */
+/* The other process has removed the link (UNLINK): removes it here, unless it is void.  True: it was removed.
+ */
 bool process_unlink_by(struct process *p, npid other);
-
 
 /* UNLINK_ACK with this ref has come: removes the void link. */
 void process_unlinked(struct process *p, npid other, npid ref);
 
-
 /* The other process has ended: removes the link.  True: the link was not void, so it fires. */
 bool process_link_gone(struct process *p, npid other);
-
 
 /* Does the link belong to a later connection than the one with this epoch? */
 bool process_link_outlives(const struct process *p, npid other, uint32_t epoch);
 
-/* This process monitors another; process_demonitor returns which one, or NPID_NONE when there is no such monitor. */
+/* This process monitors another; process_demonitor returns which one, or NPID_NONE when there is no such
+ * monitor. */
 
 int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) MUST_CHECK;
 npid process_demonitor(struct process *p, npid ref);

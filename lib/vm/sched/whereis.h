@@ -20,8 +20,10 @@ struct whereis {
   } places[WHEREIS_PLACES];
 };
 
-/* The pid that has the name of len bytes in the table, or NPID_NONE.  name[len] must be 0, as in a Lua string: a look-up in the table reads the name as a C string.  A name with a NUL in it belongs to no process.  The place in the cache is chosen by the
- * address of the name: equal Lua strings (short ones) have the same address. */
+/* The pid that has the name of len bytes in the table, or NPID_NONE.  name[len] must be 0, as in a Lua
+ * string: a look-up in the table reads the name as a C string.  A name with a NUL in it belongs to no
+ * process.  The place in the cache is chosen by the address of the name: equal Lua strings (short ones) have
+ * the same address. */
 npid whereis_pid(struct whereis *known, struct names *table, const char *name, size_t len);
 
 #endif
