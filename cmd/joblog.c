@@ -90,3 +90,8 @@ int joblog_failed(const char *path, struct tool_words *out, struct error *e) {
   fclose(in);
   return rc;
 }
+
+void joblog_words_finish(struct tool_words *words) {
+  for (size_t i = 0; i < words->count; i++) free((char *)words->at[i]);
+  free(words->at);
+}

@@ -19,5 +19,6 @@ int joblog_put(FILE *log, const json_t *object, struct error *e) MUST_CHECK;
 /* Stores in *out the nodes of the last run in the file that have not ended with "ok": words that live as long
  * as the program.  ERR_SYSTEM, ERR_BAD_JSON. */
 int joblog_failed(const char *path, struct tool_words *out, struct error *e) MUST_CHECK;
+void joblog_words_finish(struct tool_words *words);
 
 #endif

@@ -124,14 +124,16 @@ static int kill_on_nodes(struct options *options, json_t *body) {
     if (!*names.at[i] || npid_shaped(names.at[i]))
       tool_usage(&tool, "%s: --on and --all are for names; a pid says itself where it is", names.at[i]);
   struct nodemsg *asked = NULL;
-  struct selection nodes;
+  struct selection nodes = {0};
   options->common.operands = options->on;
   select_or_exit(&tool, &options->common, &options->select, false, &asked, &nodes);
   options->common.operands = names;
   nodemsg_close(asked);
   struct killing_names k = {.options = options, .body = body};
   struct fan fan = {.tool = &tool, .data = &k, .json = options->common.json, .act = kill_names, .show = show};
-  return fan_out(&fan, &nodes);
+  int status = fan_out(&fan, &nodes);
+  selection_finish(&nodes);
+  return status;
 }
 
 int main(int argc, char **argv) {

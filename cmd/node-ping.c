@@ -72,10 +72,11 @@ int main(int argc, char **argv) {
   if (!select_is_given(words, &options.select) || options.common.rest.count)
     tool_usage(&tool, "NODE is missing");
   struct nodemsg *asked = NULL;
-  struct selection nodes;
+  struct selection nodes = {0};
   select_or_exit(&tool, &options.common, &options.select, true, &asked, &nodes);
   struct fan fan = {.tool = &tool, .data = &options, .json = options.common.json, .act = ping, .show = show};
   int status = fan_out(&fan, &nodes);
+  selection_finish(&nodes);
   nodemsg_close(asked);
   return tool_finish(&tool, status);
 }

@@ -130,7 +130,7 @@ static void show(void *data, const struct selected *node, json_t *answer) {
  * nodes. */
 static int list_several(const struct options *options) {
   struct nodemsg *asked = NULL;
-  struct selection nodes;
+  struct selection nodes = {0};
   select_or_exit(&tool, &options->common, &options->select, true, &asked, &nodes);
   struct listing l = {.options = options,
                       .table = {.columns = columns,
@@ -141,6 +141,7 @@ static int list_several(const struct options *options) {
   struct fan fan = {.tool = &tool, .data = &l, .json = options->common.json, .act = ask, .show = show};
   table_begin(&l.table);
   int status = fan_out(&fan, &nodes);
+  selection_finish(&nodes);
   table_end(&l.table);
   nodemsg_close(asked);
   return status;

@@ -226,19 +226,24 @@ static int spawn_several(struct spawn_options *o, json_t *request) {
   int rc = o->retry ? joblog_failed(o->retry, &words, &e) : 0;
   if (!rc && o->retry && !words.count) {
     fprintf(stderr, "%s: %s: no node has failed\n", tool.name, o->retry);
+    joblog_words_finish(&words);
     return 0;
   }
   if (!rc) rc = select_all(o, &words, &m, &nodes, &e);
   if (!rc && nodes.count == 1 && select_is_name(&words, &o->select) && spawn_is_plain(o)) {
     nodemsg_close(m);
     o->common.operands.at[0] = nodes.at[0].word;
-    return spawn_one(o, request);
+    int status = spawn_one(o, request);
+    selection_finish(&nodes);
+    return status;
   }
   bool usage = rc && err_exit(rc) == err_exit(ERR_USAGE);
   int status = usage ? tool_report(&tool, rc, &e)
                : rc  ? fail(o, rc, &e)
                      : spawn_many(&tool, o, &nodes, m, request);
   nodemsg_close(m);
+  selection_finish(&nodes);
+  if (o->retry) joblog_words_finish(&words);
   return status;
 }
 

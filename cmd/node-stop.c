@@ -60,11 +60,13 @@ static void show(void *data, const struct selected *node, json_t *answer) {
 /* The node that was asked for the members may be one of those that stop: each is reached by itself. */
 static int stop_several(struct options *options) {
   struct nodemsg *asked = NULL;
-  struct selection nodes;
+  struct selection nodes = {0};
   select_or_exit(&tool, &options->common, &options->select, false, &asked, &nodes);
   nodemsg_close(asked);
   struct fan fan = {.tool = &tool, .data = options, .json = options->common.json, .act = stop, .show = show};
-  return fan_out(&fan, &nodes);
+  int status = fan_out(&fan, &nodes);
+  selection_finish(&nodes);
+  return status;
 }
 
 int main(int argc, char **argv) {

@@ -22,6 +22,7 @@ struct selecting {
   char **patterns;     /* patterns that --exclude has */
   size_t pattern_count;
   json_t *members;         /* array of full names, sorted; NULL: not asked for */
+  json_t *local;           /* the same of the nodes that run here; `here` and `shorts` point into both */
   struct map here, shorts; /* nodes that run here, and members, by short name: a struct known */
   struct error *e;
 };
@@ -30,6 +31,15 @@ struct known { /* what a short name means */
   const char *name;
   struct buf list; /* of several: their names */
 };
+
+void selection_finish(struct selection *selection) {
+  for (size_t i = 0; i < selection->count; i++) {
+    free(selection->at[i].name);
+    free(selection->at[i].word);
+  }
+  free(selection->at);
+  *selection = (struct selection){0};
+}
 
 /* --- words --------------------------------------------------------------------------------------------- */
 
@@ -231,11 +241,32 @@ static int ask_members(struct selecting *s, struct nodemsg *m) {
   return 0;
 }
 
-/* The list of names stays, as s->here points into it. */
 static void know_local(struct selecting *s) {
   size_t i;
-  json_t *name, *local = nodemsg_local_nodes();
-  json_array_foreach(local, i, name) know(&s->here, json_string_value(name));
+  json_t *name;
+  s->local = nodemsg_local_nodes();
+  json_array_foreach(s->local, i, name) know(&s->here, json_string_value(name));
+}
+
+static void forget(struct map *known) {
+  void *value;
+  for (size_t at = 0; map_next(known, &at, NULL, NULL, &value);) {
+    buf_finish(&((struct known *)value)->list);
+    free(value);
+  }
+  map_finish(known);
+}
+
+static void selecting_finish(struct selecting *s) {
+  for (size_t i = 0; i < s->pattern_count; i++) free(s->patterns[i]);
+  free(s->patterns);
+  map_finish(&s->seen);
+  map_finish(&s->excluded);
+  forget(&s->here);
+  forget(&s->shorts);
+  json_decref(s->members);
+  json_decref(s->local);
+  selection_finish(&s->out);
 }
 
 /* --- what the tools call ------------------------------------------------------------------------------- */
@@ -283,6 +314,7 @@ bool select_needs_members(const struct tool_words *words, const struct select_op
   know_local(&s);
   for (size_t i = 0; !needs && i < words->count; i++)
     needs = nodeset_expand(words->at[i], is_for_members, &s, NULL) > 0;
+  selecting_finish(&s);
   return needs;
 }
 
@@ -324,7 +356,6 @@ int select_open(const struct tool_common *common, const struct tool_words *words
   return rc;
 }
 
-/* The keys of `here` and `shorts` point into JSON that stays, and so do these maps. */
 int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
                  struct selection *out, struct error *e) {
   struct selecting s = {.e = e};
@@ -337,8 +368,11 @@ int select_nodes(const struct tool_words *words, const struct select_options *op
   json_array_foreach(s.members, i, member) {
     if (!rc && options->all) add(&s, json_string_value(member), json_string_value(member));
   }
-  if (rc) return rc;
-  if (!s.out.count) return error_set(e, ERR_NO_AGENT, "no node is selected: --exclude leaves none");
-  *out = s.out;
-  return 0;
+  if (!rc && !s.out.count) rc = error_set(e, ERR_NO_AGENT, "no node is selected: --exclude leaves none");
+  if (!rc) {
+    *out = s.out;
+    s.out = (struct selection){0};
+  }
+  selecting_finish(&s);
+  return rc;
 }

@@ -38,6 +38,8 @@ struct selection {
   size_t count;
 };
 
+void selection_finish(struct selection *selection);
+
 /* Does the command line name at most one node, by its full name?  The tool then asks as for one node, and
  * need not select. */
 bool select_is_single(const struct tool_words *words, const struct select_options *options);
@@ -51,7 +53,7 @@ bool select_needs_members(const struct tool_words *words, const struct select_op
 /* Selects the nodes.  m: the node that is asked for the living members; NULL where select_needs_members says
  * no. ERR_BAD_NODE: a word is empty or malformed.  ERR_NO_AGENT: no living member has a name, or matches a
  * pattern; or nothing is left.  ERR_AMBIGUOUS: several members have a short name; *e lists them.  And the
- * errors of the request.  *out is untouched on failure, and lives as long as the program. */
+ * errors of the request.  *out is untouched on failure. */
 int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
                  struct selection *out, struct error *e) MUST_CHECK;
 
