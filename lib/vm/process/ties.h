@@ -39,7 +39,7 @@ int process_link_by(struct process *p, npid other, uint32_t epoch) MUST_CHECK;
 /* This process removes a link that is not void, by an UNLINK with this ref: makes the link void. */
 int process_unlink(struct process *p, npid other, npid ref) MUST_CHECK;
 
-/* The other process has removed the link (UNLINK): removes it here, unless it is void.  True: it was removed.
+/* The other process has removed the link (UNLINK): removes it here, unless it is void.  True: it did.
  */
 bool process_unlink_by(struct process *p, npid other);
 
