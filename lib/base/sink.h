@@ -18,8 +18,7 @@
 #include <stdint.h>
 
 enum {
-  SINK_WAIT_MS =
-      100, /* how often the writing thread checks whether it must end, while no byte can be written */
+  SINK_WAIT_MS = 100,   /* how often a thread that cannot write checks whether it must end */
   SINK_PATIENCES = 4,   /* sink_flush takes at most so many times its patience */
   SINK_RETRY_MS = 1000, /* how often the writing thread tries a full disk again */
 };
@@ -51,7 +50,7 @@ void sink_free(struct sink *s, int patience_ms);
 void sink_put(struct sink *s, enum sink_kind kind, const char *bytes, size_t n);
 
 /* Waits until everything is written.  Returns false when no byte was written for patience_ms, and after
- * SINK_PATIENCES * patience_ms in any case.  The I/O thread calls it only before and after its loop. */
+ * SINK_PATIENCES * patience_ms in any case.  The I/O thread must not call it while it serves requests. */
 bool sink_flush(struct sink *s, int patience_ms);
 
 /* Makes the writing thread open the file again by its path; when that fails, a line in the old file reports
