@@ -24,7 +24,7 @@
   X(SIGNAL_LINK_EXIT,  "link_exit")   /* -             [reason]: a linked process ended */                   \
   X(SIGNAL_LINK,       "link")        /* -             - */                                                  \
   X(SIGNAL_UNLINK,     "unlink")      /* the unlink    - */                                                  \
-  X(SIGNAL_UNLINK_ACK, "unlink_ack")  /* the unlink    -: acknowledges the UNLINK with this ref */                          \
+  X(SIGNAL_UNLINK_ACK, "unlink_ack")  /* the unlink    -: acknowledges the UNLINK with this ref */       \
   X(SIGNAL_MONITOR,    "monitor")     /* the monitor   - */                                                  \
   X(SIGNAL_DEMONITOR,  "demonitor")   /* the monitor   - */                                                  \
   X(SIGNAL_DOWN,       "down")        /* the monitor   [reason] */                                           \
