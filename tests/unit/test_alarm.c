@@ -1,4 +1,4 @@
-/* Messages that are sent later: what is due first goes first, and who may cancel what. */
+/* Messages that are sent later: in the order in which they are due; which process may cancel which timer. */
 #include "vm/process/alarm.h"
 
 #include "still_vm.h"

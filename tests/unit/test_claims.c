@@ -1,4 +1,4 @@
-/* Claims: which of two takes precedence on every node, and what is left when one goes. */
+/* Claims: which of two takes precedence on every node, and which one is shown when one is dropped. */
 #include "agent/kernel/claims.h"
 
 #include "tap.h"

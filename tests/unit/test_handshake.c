@@ -1,5 +1,5 @@
-/* The table of a peer's states and events, as a graph: what holds for every walk through it.  That the events
- * happen as the table says is test_mesh.c's. */
+/* The table of a peer's states and events, as a graph: what holds for every walk through it.  test_mesh.c
+ * tests that the events happen as the table says. */
 #include "agent/mesh/handshake.h"
 
 #include "tap.h"

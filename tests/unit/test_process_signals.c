@@ -1,4 +1,5 @@
-/* What each kind of signal does to a process, and what is told of it: signals and info, without threads. */
+/* What each kind of signal does to a process, and what process_info reports: signals and info, without
+ * threads. */
 #include "vm/process/signals.h"
 #include "vm/process/info.h"
 #include "vm/process/ties.h"
@@ -58,7 +59,8 @@ static void test_exits(void) {
   ok(term_is_word(p->preemptible.end, "kill"), "by a link kill is a reason as any other");
 }
 
-/* After what ends it a process is nobody, though its code has not stopped yet. */
+/* A process that a signal has ended is answered for as if it did not exist, although its code has not stopped
+ * yet. */
 static void test_after_end(void) {
   npid ref = vm_ref(st.vm);
   begin(false);

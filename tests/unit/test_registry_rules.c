@@ -1,5 +1,5 @@
-/* The registry of one node, whose peers the test plays: what it says to them, what it makes of what they say,
- * and its bounds. */
+/* The registry of one node, whose peers the test plays: the lines that it sends, how it handles the lines of
+ * peers, and its bounds. */
 #include "agent/kernel/registry.h"
 
 #include "base/buf.h"

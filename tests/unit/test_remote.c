@@ -1,5 +1,5 @@
-/* A node at the port that its name gives, or another one there, or none.  Which ports are asked without one
- * is test_scan.c's. */
+/* The port that a name gives has the node, another node, or none.  test_scan.c tests which ports are asked
+ * for a name without a port. */
 #include "client/remote.h"
 
 #include "http_server.h"

@@ -160,7 +160,7 @@ static void test_same(void) {
   stop(&p);
 }
 
-/* DNS does not answer: who waits ends in time, wherever it stands. */
+/* DNS does not answer: each lookup ends at its time limit, in whatever stage it is. */
 static void test_late(void) {
   struct place p;
   char host[32];

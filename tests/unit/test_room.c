@@ -1,4 +1,5 @@
-/* What lacks room, who waits for it, and that no wait is missed: a waiter either finds room or is told of it.
+/* Back-pressure: which things can lack room, who waits for it, and that no wake-up is missed: a waiter either
+ * finds room or is told of it.
  */
 #include "vm/sched/room.h"
 #include "vm/sched/waits.h"

@@ -1,4 +1,5 @@
-/* The table of routes, and that node-http(7) says of it all that there is, in its words, and nothing else. */
+/* The table of routes; and that node-http(7) describes exactly these routes, with the sentences of the table.
+ */
 #include "agent/api/routes.h"
 
 #include "base/buf.h"
@@ -198,7 +199,7 @@ static const struct problem {
 #undef X
 };
 
-/* Two codes are of the tools alone: they are about finding a node to ask. */
+/* Two codes come from the tools only: they are about finding a node to ask. */
 static bool client_sees(int code) {
   return code != ERR_NO_AGENT && code != ERR_AMBIGUOUS;
 }

@@ -1,4 +1,5 @@
-/* Calls of the kernel: each is told once, with the answer, an error, or what kept the answer away. */
+/* Calls of the kernel: the caller is told of each end once, with the answer, an error, or why no answer came.
+ */
 #include "agent/kernel/rpc.h"
 
 #include "agent_host.h"

@@ -1,4 +1,5 @@
-/* Sinks: order, bounds, losses, full disks, what takes nothing, and files that are bounded and opened again.
+/* Sinks: order, bounds, losses, full disks, readers that do not read, and files that are bounded and opened
+ * again.
  */
 #include "base/sink.h"
 

@@ -1,4 +1,5 @@
-/* Orders for a new process: what they carry, and that each is answered once, whatever becomes of it. */
+/* Orders for a new process: what they carry, and that each is answered exactly once, also when the process is
+ * killed or refused. */
 #include "vm/process/spawn.h"
 #include "vm/process/ties.h"
 
