@@ -1,4 +1,4 @@
-/* Names of nodes and processes, and pids: text that is accepted must be written back exactly as it was read.
+/* Names of nodes and processes, and pids: a text that is accepted, written again, reads as the same value.
  */
 #include "fuzz.h"
 
