@@ -37,7 +37,7 @@ WARN   := -Wall -Wextra -Wpedantic -Werror -Wshadow -Wstrict-prototypes -Wmissin
 HARDEN := -fstack-protector-strong $(if $(filter-out -O0,$(filter -O%,$(CFLAGS))),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 GUARD  := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer,$(HARDEN))
 
-# pkg-config is asked once, and only by what needs the answer: `make deps` must work before it is there.
+# pkg-config is run once, and only for targets that need it: `make deps` must work before pkg-config is installed.
 TOOL_PACKAGES  := libcurl jansson libssl libcrypto
 AGENT_PACKAGES := $(TOOL_PACKAGES) libmicrohttpd gnutls libuv lua5.4
 pkg         = $(or $(shell pkg-config $1),$(error libraries are missing: run `make deps'))
@@ -45,10 +45,12 @@ PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(patsubst -I%,-isystem%,$(call pkg,--cflags
 TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIBS)
 EDIT_LIBS   = $(eval EDIT_LIBS := $(call pkg,--libs libedit))$(EDIT_LIBS)
 AGENT_LIBS  = $(eval AGENT_LIBS := $(call static_lua,$(call pkg,--libs $(AGENT_PACKAGES))) $(MALLOC) -lm -lpthread -lrt)$(AGENT_LIBS)
-# Functions travel as bytecode, so which Lua a node has is settled when it is built; and calls of it are the hot path.
+# Lua is linked statically: functions travel as bytecode, so the build determines which Lua a node has; and calls into
+# Lua are the hot path.
 static_lua  = $(patsubst -llua%,$(if $(LUA),$(LUA_LIB),-Wl$(comma)-Bstatic -llua% -Wl$(comma)-Bdynamic),$1)
 LUA_LIB     = $(if $(LUA),$O/lua/liblua.a)
-# What one scheduler allocates another frees: threads queue for the locks of libc's malloc, not for this one's.
+# One scheduler frees what another has allocated: threads would wait for the locks of libc's malloc.  jemalloc has no
+# such lock.
 MALLOC      = $(if $(SAN),,-ljemalloc)
 
 DEFINES := -D_GNU_SOURCE -DNODE_VERSION='"$(VERSION)"' -DNODE_SHARE_DIR='"$(PREFIX)/share/node-toolkit"' \
@@ -56,7 +58,7 @@ DEFINES := -D_GNU_SOURCE -DNODE_VERSION='"$(VERSION)"' -DNODE_SHARE_DIR='"$(PREF
 COMPILE  = $(CC) -std=gnu11 $(DEFINES) -Ilib $(PKG_CFLAGS) $(WARN) $(GUARD) $(CPPFLAGS) $(CFLAGS)
 LINK     = $(CC) $(GUARD) $(CFLAGS) $(LDFLAGS) -Wl,--as-needed -Wl,-z,relro -Wl,-z,now
 
-# --- what there is -----------------------------------------------------------------------------------------
+# --- the files --------------------------------------------------------------------------------------------
 
 objects  = $(patsubst %.c,$O/obj/%.o,$(wildcard $1))
 program  = $(patsubst cmd/%.c,$O/bin/%,$1)
@@ -109,7 +111,7 @@ $(TOOLS): $O/bin/%: $O/obj/cmd/%.o $O/lib/libtool.a $O/lib/libnodemsg.a
 $(AGENT): LIBS = $(AGENT_LIBS)
 $(AGENT): $O/bin/%: $O/obj/cmd/%.o $O/lib/libtool.a $O/lib/libnode.a
 
-# Started before each command: static, which halves what that costs.
+# The agent starts node-guard before each command: linking it statically halves the cost of that.
 $(HELPERS): LIBS = $(if $(SAN),,-static)
 $(HELPERS): $O/libexec/node-toolkit/%: $O/obj/cmd/%.o
 
@@ -149,7 +151,7 @@ $O/share/node-toolkit:
 
 # --- tests -------------------------------------------------------------------------------------------------
 
-# What comes after `deps' runs in a make of its own: this one read its libraries' flags before they were there.
+# After `deps' a second make runs: this one has asked pkg-config before the libraries were installed.
 AGAIN = +@$(MAKE) $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 check: deps
@@ -159,7 +161,8 @@ check: deps
 unit: $(UNIT) $(FUZZ)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT) $(FUZZ)
 
-# A build of its own, as libFuzzer brings its main.  What it finds is in NAME.found: mend it, and add it to the corpus.
+# Builds the targets separately, since libFuzzer has a main of its own.  An input that fails is kept in build/fuzzer as
+# NAME.found.…: mend the fault, and add the input to the corpus.
 FUZZ_SECONDS ?= 20
 FUZZER := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 fuzz:
@@ -203,7 +206,7 @@ entry = {"directory": "$(CURDIR)", "file": "$1", "command": "$(subst ",\",$(COMP
 compile_commands.json: $(SOURCES) Makefile
 	@$(file >$@,[$(subst } {,}$(comma) {,$(foreach f,$(SOURCES),$(call entry,$f)))]):
 
-# --- what Debian must have installed -----------------------------------------------------------------------
+# --- the Debian packages ----------------------------------------------------------------------------------
 
 DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
         liblua5.4-dev libssl-dev libedit-dev libjemalloc-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
@@ -220,7 +223,7 @@ deps:
 
 # --- install -----------------------------------------------------------------------------------------------
 
-# One table for both ways: mode, directory, files.
+# One table for install and uninstall: mode, directory, files.
 TO := $(DESTDIR)$(PREFIX)
 define INSTALLED
 $(call $1,755,bin,$(TOOLS) $(AGENT))
