@@ -56,7 +56,8 @@ static void test_host(void) {
   ok(s && s->to == st.tester && s->next && s->next->to == NPID_KERNEL && s->next->next &&
          s->next->next->to == npid_make(st.far, 5),
      "its process's, the kernel's and another node's signals come in the order in which they were sent");
-  ok(s->epoch == 0 && s->next->next->epoch == nodetab_epoch(st.nodes, st.far),
+  ok(s && s->epoch == 0 && s->next && s->next->next &&
+         s->next->next->epoch == nodetab_epoch(st.nodes, st.far),
      "one to another node belongs to the present connection");
   for (struct signal *next; s; s = next) next = s->next, signal_free(s);
   struct signal *old = signal_new(SIGNAL_MESSAGE, npid_make(st.far, 5), NPID_NONE, NPID_NONE, NULL);

@@ -83,7 +83,7 @@ static void test_elsewhere(void) {
   atomic_store(&full->live, PLACEMENT_MAX);
   place(from, 3 * PLACEMENT_CHUNK, used);
   n = place(from, 1, used);
-  ok(used[0] != full && atomic_load(&used[0]->live) == 1 && !atomic_load(&full->open),
+  ok(n == 1 && used[0] != full && atomic_load(&used[0]->live) == 1 && !atomic_load(&full->open),
      "a full one is shut, and another takes its place");
   still_finish(&st);
 }

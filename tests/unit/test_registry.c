@@ -116,7 +116,8 @@ static void tell(void *data, npid pid, struct term *message) {
   const char *s;
   size_t len;
   char name[32] = "";
-  if (!term_get_str(&r, &s, &len) || !term_get_str(&r, &s, &len) || len >= sizeof name) abort();
+  term_skip(&r);
+  if (!term_get_str(&r, &s, &len) || len >= sizeof name) abort();
   memcpy(name, s, len);
   int i = name_index(name);
   if (p) p->holds[i] = 0;
