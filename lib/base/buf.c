@@ -13,7 +13,7 @@ void buf_finish(struct buf *b) {
   *b = BUF_INIT;
 }
 
-/* Moves the bytes to the start of the allocation, over those that were consumed. */
+/* Moves the bytes to the start of the allocation, over the bytes that were consumed. */
 static void buf_settle(struct buf *b) {
   if (!b->skipped || !b->data) return;
   b->data = memmove(b->data - b->skipped, b->data, b->len + 1);
@@ -68,7 +68,7 @@ void buf_vprintf(struct buf *b, const char *format, va_list args) {
   size_t room = b->cap - b->len;
   int n = vsnprintf(b->data + b->len, room, format, args);
   if (n >= 0 && (size_t)n >= room) {
-    b->data[b->len] = 0; /* undoes what did fit: if no more memory can be had, nothing is appended */
+    b->data[b->len] = 0; /* removes the part that did fit: when memory runs out, nothing is appended */
     if (buf_reserve(b, (size_t)n)) vsnprintf(b->data + b->len, (size_t)n + 1, format, again);
   }
   va_end(again);

@@ -1,7 +1,7 @@
 /* buf: a byte buffer that grows and remembers its first failure.
  *
  * The caller need not check each append: when memory runs out, the buffer is marked `failed`, later appends
- * do nothing, and buf_ok at the end tells.  One owner, no locking. */
+ * do nothing, and buf_ok tells at the end whether all was appended.  One owner, no locking. */
 #ifndef BASE_BUF_H
 #define BASE_BUF_H
 

@@ -73,11 +73,11 @@ int error_set(struct error *e, int code, const char *format, ...) __attribute__(
 int error_vset(struct error *e, int code, const char *format, va_list args)
     __attribute__((format(printf, 3, 0)));
 
-/* Writes "what: " and the sentence of an errno (0: not known); when descriptors ran out, also how to raise
- * the limit.  Returns ERR_SYSTEM. */
+/* Writes "what: " and the sentence of an errno (0: not known) into *e; when descriptors ran out, adds how to
+ * raise the limit.  Returns ERR_SYSTEM. */
 int error_system(struct error *e, int number, const char *what);
 
-#ifdef __clang_analyzer__ /* it does not see that error_set returns the code, which is never 0 */
+#ifdef __clang_analyzer__ /* the analyzer does not see that error_set returns a code other than 0 */
 #define error_set(e, code, ...) ((error_set)(e, code, __VA_ARGS__), (code))
 #endif
 

@@ -28,7 +28,7 @@ static uint64_t mix(uint64_t x) {
   return x ^ x >> 32;
 }
 
-/* Hashes eight bytes at a time: each send to a name looks the name up. */
+/* Hashes eight bytes at a time, because each send to a name looks the name up. */
 static uint64_t hash_bytes(const char *bytes, size_t n) {
   uint64_t h = n, word;
   for (; n >= sizeof word; bytes += sizeof word, n -= sizeof word) {
@@ -84,7 +84,7 @@ static int grow(struct map *m) {
   return 0;
 }
 
-/* Cannot fail when the key is in the map. */
+/* Stores the value under the key.  Cannot fail when the key is in the map already. */
 static int put(struct map *m, struct key k, void *value) {
   struct map_slot *s = find(m, &k), fresh = {NULL, k.hash, k.id, value};
   if (s && s->value) return s->value = value, 0;
@@ -103,7 +103,8 @@ static void *take(struct map *m, struct key k) {
   size_t mask = m->cap - 1, hole = (size_t)(s - m->slots);
   for (size_t i = (hole + 1) & mask; m->slots[i].value; i = (i + 1) & mask) {
     size_t home = m->slots[i].hash & mask;
-    if (((i - home) & mask) < ((i - hole) & mask)) continue; /* its home lies behind the hole: it stays */
+    if (((i - home) & mask) < ((i - hole) & mask))
+      continue; /* its home is behind the hole: the entry stays */
     m->slots[hole] = m->slots[i];
     hole = i;
   }

@@ -15,7 +15,7 @@
 
 /* --- the file ------------------------------------------------------------------------------------------- */
 
-/* Does not wait for the reader of a FIFO (ENXIO where there is none). */
+/* Opens the file without waiting for the reader of a FIFO; ENXIO when the FIFO has no reader. */
 static int open_file(const char *path) {
   return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
 }
@@ -41,7 +41,7 @@ int outlet_open(struct outlet *o, const char *path, int64_t max, struct error *e
   int fd = open_file(path);
   if (fd < 0) return error_system(e, errno, path);
   char *absolute = realpath(path, NULL);
-  if (!absolute) absolute = strdup(path); /* /dev/stdout may lead to what has no path */
+  if (!absolute) absolute = strdup(path); /* /dev/stdout may lead to a pipe, which has no path */
   if (!absolute) {
     close(fd);
     return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
@@ -79,15 +79,15 @@ void outlet_take_standard(struct outlet *o) {
   pthread_mutex_unlock(&o->swap);
 }
 
-/* Is the open file still the one at the path? */
+/* Does the path still lead to the open file? */
 static bool has_name(const struct outlet *o) {
   struct stat mine, named;
   return !fstat(o->fd, &mine) && !stat(o->path, &named) && mine.st_dev == named.st_dev &&
          mine.st_ino == named.st_ino;
 }
 
-/* Begins a new file.  Where the old one cannot be renamed it is emptied, since the bound must hold.  0 or an
- * errno. */
+/* Renames the file and begins a new one.  When the file cannot be renamed, empties it instead, because it
+ * must not grow beyond `max`.  0 or an errno. */
 static int rotate(struct outlet *o) {
   char old[PATH_MAX + 2];
   snprintf(old, sizeof old, "%s.1", o->path);

@@ -10,7 +10,7 @@ struct ring {
   struct ring *next, *prev;
 };
 
-/* The structure whose member, of that name, is the ring. */
+/* The structure of this type that contains the ring as the member of this name. */
 #define RING_ENTRY(ring, type, member) ((type *)(void *)((char *)(ring)-offsetof(type, member)))
 
 static inline void ring_init(struct ring *r) {

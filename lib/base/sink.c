@@ -1,11 +1,12 @@
 /* Invariant: everything is under `lock`, except that the writing thread alone uses `outlet` and the bytes of
- * `current`, the chunk that it has taken from the head of the queue; the others are appended to at the tail.
- * `waiting` counts the bytes of all chunks that are not yet written, `current` included.  `lost` counts
- * losses that no chunk reports yet.  A chunk that reports a loss has its numbers in `tells`; they return to
- * `lost` when that chunk is lost itself.
+ * `current`, the chunk that it has taken from the head of the queue.  Other threads append to the chunk at
+ * the tail. `waiting` counts the bytes of all chunks that are not yet written, `current` included.  `lost`
+ * counts losses that no chunk reports yet.  A chunk that reports a loss has its numbers in `tells`; they
+ * return to `lost` when that chunk is lost itself.
  *
- * Orderings: a loss by the bound is reported at the tail, after the bytes that waited and before those that
- * are put later.  A write that fails loses all bytes that wait, so that loss is reported at the tail, too. */
+ * Orderings: a loss by the bound is reported at the tail, after the bytes that waited and before the bytes
+ * that are put later.  A write that fails loses all bytes that wait, so that loss is reported at the tail,
+ * too. */
 #include "base/sink.h"
 
 #include "base/buf.h"
@@ -24,7 +25,7 @@ struct chunk {
   struct chunk *next;
   enum sink_kind kind;
   size_t n, at, cap;        /* bytes in it; how many of them are written; how many fit */
-  size_t own;               /* how many of its first bytes are the line that tells of a loss */
+  size_t own;               /* how many of its first bytes are the line that reports a loss */
   size_t tells[SINK_KINDS]; /* that loss */
   char bytes[];
 };
@@ -40,7 +41,7 @@ struct sink {
   bool silent; /* no descriptor and no file: all bytes are dropped */
 
   struct chunk *first, **end, *current, *spare;
-  struct chunk *tail; /* the last one of the queue; NULL when that is empty */
+  struct chunk *tail; /* the last chunk of the queue; NULL when the queue is empty */
   size_t waiting[SINK_KINDS], lost[SINK_KINDS];
   uint64_t lost_total[SINK_KINDS];
   int64_t progress_ns;
@@ -89,7 +90,8 @@ static void drop_chunk(struct sink *s, struct chunk *c) {
     s->spare = c;
 }
 
-/* Appends to the last chunk where that has room, else to a new one; NULL when memory ran out. */
+/* Appends the bytes to the last chunk when that has room, else to a new chunk, and returns the chunk; NULL
+ * when memory ran out. */
 static struct chunk *append(struct sink *s, enum sink_kind kind, const char *bytes, size_t n) {
   struct chunk *c = s->tail;
   if (!c || c->kind != kind || c->cap - c->n < n) c = new_chunk(s, kind, n);
@@ -158,7 +160,7 @@ static void lose_chunk(struct sink *s, struct chunk *c, int why) {
   drop_chunk(s, c);
 }
 
-/* Loses all that waits. */
+/* Drops all bytes that wait, and counts them as lost for the reason `why`. */
 static void lose_all(struct sink *s, int why) {
   if (s->current) lose_chunk(s, s->current, why);
   s->current = NULL;
@@ -206,7 +208,7 @@ static void open_again(struct sink *s) {
   buf_finish(&line);
 }
 
-/* Something of the queue was written, or lost. */
+/* Records that bytes of the queue were written or lost, and wakes the threads that wait for this. */
 static void note_progress(struct sink *s, size_t output_before) {
   s->progress_ns = clock_ns();
   if (s->room && output_before > s->low && s->waiting[SINK_OUTPUT] <= s->low) s->room(s->room_data);
@@ -219,7 +221,7 @@ static void write_some(struct sink *s) {
   pthread_mutex_unlock(&s->lock);
   ssize_t n = outlet_write(&s->outlet, c->bytes + c->at, c->n - c->at, SINK_WAIT_MS);
   pthread_mutex_lock(&s->lock);
-  size_t output = s->waiting[SINK_OUTPUT]; /* other threads may have put some meanwhile */
+  size_t output = s->waiting[SINK_OUTPUT]; /* other threads may have put bytes during the write */
   if (n == 0) return;
   if (n < 0) {
     lose_all(s, (int)-n);
@@ -275,7 +277,7 @@ static void init_locks(struct sink *s) {
   pthread_condattr_destroy(&monotonic);
 }
 
-/* Starts the thread with all signals blocked: they are for the threads that wait for them, and SIGXFSZ must
+/* Starts the thread with all signals blocked: other threads of the program wait for signals, and SIGXFSZ must
  * not end the process. */
 static int start(struct sink *s, struct error *e) {
   sigset_t all, old;

@@ -19,7 +19,7 @@
 
 enum {
   SINK_WAIT_MS = 100,   /* how often a thread that cannot write checks whether it must end */
-  SINK_PATIENCES = 4,   /* sink_flush takes at most so many times its patience */
+  SINK_PATIENCES = 4,   /* sink_flush waits at most this many times its patience_ms */
   SINK_RETRY_MS = 1000, /* how often the writing thread tries a full disk again */
 };
 
@@ -46,7 +46,7 @@ int sink_new(const struct sink_config *config, struct sink **out, struct error *
  * not wait for it: the thread frees the sink when the write returns.  Accepts NULL. */
 void sink_free(struct sink *s, int patience_ms);
 
-/* Takes a copy of the bytes.  Those of SINK_LOG are one line, with its newline. */
+/* Takes a copy of the bytes.  Bytes of SINK_LOG are one line, with its newline. */
 void sink_put(struct sink *s, enum sink_kind kind, const char *bytes, size_t n);
 
 /* Waits until everything is written.  Returns false when no byte was written for patience_ms, and after
@@ -64,8 +64,8 @@ void sink_take_standard(struct sink *s);
 const char *sink_path(const struct sink *s);
 
 /* room(data) runs on the sink's thread, with the sink locked (so it must not call the sink), each time that
- * the waiting bytes of SINK_OUTPUT fall to `low`.  NULL: no more; when the function has returned, none runs.
- */
+ * the waiting bytes of SINK_OUTPUT fall to `low`.  With room NULL, the function is not called any more, and
+ * no call of it runs when sink_on_room has returned. */
 void sink_on_room(struct sink *s, size_t low, void (*room)(void *data), void *data);
 
 struct sink_stats {

@@ -37,13 +37,13 @@ static size_t utf8_sequence(const unsigned char *s, size_t n) {
 
 #define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
 
-/* Has the word a byte of at least 0x80? */
+/* Does the word have a byte of at least 0x80? */
 static bool word_high(uint64_t w) {
   return w & EACH(0x80);
 }
 
-/* Has the word, whose bytes are all below 0x80, a byte below n <= 0x80?  ("Bit Twiddling Hacks", Anderson.)
- */
+/* Does the word, whose bytes are all below 0x80, have a byte below n <= 0x80?  ("Bit Twiddling Hacks",
+ * Anderson.) */
 static bool word_below(uint64_t w, uint8_t n) {
   return (w - EACH(n)) & ~w & EACH(0x80);
 }
@@ -102,7 +102,7 @@ static bool is_unseen(uint32_t c) {
   static const struct {
     uint32_t first, last;
   } ranges[] = {{0x80, 0x9F},     /* C1 controls */
-                {0x200B, 0x200F}, /* of no width; direction */
+                {0x200B, 0x200F}, /* zero width; direction */
                 {0x2028, 0x202E}, /* ends of lines and paragraphs; direction */
                 {0x2060, 0x206F}, /* the same */
                 {0xFEFF, 0xFEFF}, /* byte order mark */

@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Reads text that is a decimal number in [low, high] and nothing else.  False, with *out untouched,
- * otherwise. */
+/* Reads text that is exactly a decimal number in [low, high].  For any other text, returns false and leaves
+ * *out untouched. */
 bool text_integer(const char *text, int64_t low, int64_t high, int64_t *out);
 
 /* How many bytes at the start are printable ASCII other than quote and backslash: a JSON string holds them
@@ -22,9 +22,9 @@ bool text_utf8(const char *bytes, size_t n);
 
 /* Text that comes from somebody else (a peer, a client, a file) is escaped before it is logged or printed to
  * a terminal.  Characters that a terminal acts on, or that begin a new line, become visible: control
- * characters are written as \n, \t, \r or \xHH, those of Unicode (U+0080 to U+009F, line ends, directions of
- * writing) as \uHHHH, and bytes that are no UTF-8 as \xHH.  A backslash stays as it is, so escaping text
- * again changes nothing.
+ * characters are written as \n, \t, \r or \xHH, control characters of Unicode (U+0080 to U+009F, line ends,
+ * directions of writing) as \uHHHH, and bytes that are no UTF-8 as \xHH.  A backslash stays as it is, so
+ * escaping text again changes nothing.
  *
  * text_escape writes at most size - 1 bytes and a NUL; text that is longer ends in "...".  Returns the length
  * of what was written.  out must not overlap bytes.  buf_escape appends all of it. */
