@@ -1,11 +1,12 @@
 /* cookie: the secret that all nodes of a cluster share, and the set of cookies that one node uses.
  *
- * A set is ordered.  The node dials with the first cookie, and accepts each of them from whoever dials it.
- * While a cluster changes its cookie, its nodes have a set of two (node-security(7)).  A cookie never crosses
- * the network: both ends of a connection derive the pre-shared key of their TLS session from it (wire/psk.h).
+ * A set is ordered.  The node dials other nodes with the first cookie, and accepts each cookie of the set
+ * from a program that dials the node. While a cluster changes its cookie, its nodes have a set of two
+ * (node-security(7)).  A cookie never crosses the network: both ends of a connection derive the pre-shared
+ * key of their TLS session from it (wire/psk.h).
  *
- * As text, in a file or in the environment, a set is one cookie a line, the first one first; the newline at
- * the end may be missing.  core/cookie_file.h reads and writes the file.  Any thread. */
+ * As text, in a file or in the environment, a set is one cookie a line, in the order of the set; the newline
+ * at the end may be missing.  core/cookie_file.h reads and writes the file.  Any thread. */
 #ifndef CORE_COOKIE_H
 #define CORE_COOKIE_H
 
@@ -52,7 +53,7 @@ bool cookies_add(struct cookies *set, const struct cookie *c) MUST_CHECK;
 /* Makes the cookie at this place the first; the others keep their order. */
 void cookies_promote(struct cookies *set, size_t at);
 
-/* Removes the cookie at this place, and wipes what was kept of it. */
+/* Removes the cookie at this place, and overwrites the memory that held it. */
 void cookies_remove(struct cookies *set, size_t at);
 
 /* Overwrites the set with zeros. */

@@ -1,10 +1,10 @@
-/* Invariant: a file gets the name of the cookie file when it is complete and on the disk.  Cookies are only
- * in the file, in the caller's struct, and in buffers on the stack, which are overwritten before the function
- * returns.
+/* Invariant: a file gets the name of the cookie file only when it is complete and on the disk.  Cookies are
+ * only in the file, in the caller's struct, and in buffers on the stack, which are overwritten before the
+ * function returns.
  *
- * Orderings: whoever changes a file holds its lock from before it reads the file until after the new file has
- * the name.  The lock is on the old file's inode, so whoever gets the lock checks that the name still leads
- * to that inode. */
+ * Orderings: a program that changes a file holds the file's lock from before it reads the file until after
+ * the new file has the name.  The lock is on the old file's inode, so a program that gets the lock checks
+ * that the name still leads to that inode. */
 #include "core/cookie_file.h"
 
 #include <errno.h>
@@ -133,7 +133,7 @@ int cookie_load(const struct cookie_source *from, struct cookies *out, struct er
 static int write_set(int fd, const struct cookies *set) {
   char text[COOKIES_TEXT_MAX];
   size_t n = cookies_text(set, text);
-  errno = ENOSPC; /* of a write that is cut short */
+  errno = ENOSPC; /* the errno of a short write, which sets none */
   bool written = write(fd, text, n) == (ssize_t)n && fsync(fd) == 0;
   explicit_bzero(text, sizeof text);
   return written ? 0 : errno;

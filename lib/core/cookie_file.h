@@ -26,7 +26,7 @@ struct cookie_source {
  * home directory, or the path is too long. */
 int cookie_find(const char *file, struct cookie_source *out, struct error *e) MUST_CHECK;
 
-/* The path of the file alone: `file`, or ~/.node.cookie where that is NULL.  ERR_USAGE, as above. */
+/* The path of the file alone: `file`, or ~/.node.cookie when `file` is NULL.  ERR_USAGE, as above. */
 int cookie_file_path(const char *file, char out[PATH_MAX], struct error *e) MUST_CHECK;
 
 /* Reads the cookies; makes none.  ERR_COOKIE: ~/.node.cookie does not exist (the message says to copy it).
@@ -34,11 +34,12 @@ int cookie_file_path(const char *file, char out[PATH_MAX], struct error *e) MUST
  * kind.  ERR_SYSTEM.  The errors of cookies_parse. */
 int cookie_load(const struct cookie_source *from, struct cookies *out, struct error *e) MUST_CHECK;
 
-/* The same for a file alone; its absence is ERR_USAGE. */
+/* As cookie_load, for the file at this path; a file that does not exist is ERR_USAGE. */
 int cookie_file_read(const char *path, struct cookies *out, struct error *e) MUST_CHECK;
 
 /* Makes a file with one new random cookie.  ERR_NAME_TAKEN: there is a file of that name, which is left as it
- * is; so of programs that do this at the same time one succeeds.  ERR_USAGE, ERR_SYSTEM. */
+ * is; so exactly one of several programs that make the file at the same time succeeds.  ERR_USAGE,
+ * ERR_SYSTEM. */
 int cookie_file_make(const char *path, struct error *e) MUST_CHECK;
 
 /* Locks a file, so that only one program at a time changes it, and reads it.  *lock is a descriptor; closing
@@ -46,7 +47,7 @@ int cookie_file_make(const char *path, struct error *e) MUST_CHECK;
 int cookie_file_lock(const char *path, int *lock, struct cookies *out, struct error *e) MUST_CHECK;
 
 /* Replaces the file, which the caller has locked, by one with this set.  On failure (ERR_SYSTEM, ERR_USAGE)
- * the file is what it was. */
+ * the file is unchanged. */
 int cookie_file_write(const char *path, const struct cookies *set, struct error *e) MUST_CHECK;
 
 #endif

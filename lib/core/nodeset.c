@@ -1,5 +1,5 @@
 /* Invariant: a name is folded at most twice: at the last number before the '@', and at the last number of the
- * host.  The order of the names follows their numbers, so a range is a run of neighbours. */
+ * host.  The names are sorted by their numbers, so the names of a range are neighbours. */
 #include "core/nodeset.h"
 
 #include "base/text.h"
@@ -17,7 +17,7 @@ enum { NUMBER_MAX = 9 /* digits */ };
 /* --- reading ------------------------------------------------------------------------------------------- */
 
 struct expansion {
-  const char *word; /* the whole, for messages */
+  const char *word; /* the whole word, for messages */
   size_t count;
   int (*each)(void *data, const char *name);
   void *data;
@@ -121,8 +121,8 @@ int nodeset_expand(const char *word, int (*each)(void *data, const char *name), 
 
 /* --- folding ------------------------------------------------------------------------------------------- */
 
-/* A name, or a word for several; `at` and `digits` are where its number stands in this pass: digits is 0
- * where it has none. */
+/* A name, or a word that stands for several names.  In this pass its number has `digits` digits, from
+ * text[at] on; digits is 0 when it has no number. */
 struct item {
   char *text;
   size_t at, digits;
@@ -154,7 +154,7 @@ static const char *after(const struct item *i) {
   return i->text + i->at + i->digits;
 }
 
-/* By the text around the number, then by the number. */
+/* Orders items by the text around the number, then by the number. */
 static int compare(const void *left, const void *right) {
   const struct item *a = left, *b = right;
   size_t n = a->at < b->at ? a->at : b->at;
@@ -166,7 +166,7 @@ static int compare(const void *left, const void *right) {
   return order ? order : (a->digits > b->digits) - (a->digits < b->digits);
 }
 
-/* Do the two differ in their number only? */
+/* Do the two items differ in their number only? */
 static bool same_text(const struct item *a, const struct item *b) {
   return a->digits && b->digits && a->at == b->at && strncmp(a->text, b->text, a->at) == 0 &&
          strcmp(after(a), after(b)) == 0;
@@ -178,7 +178,7 @@ static bool follows(const struct item *a, const struct item *b) {
   return b->value == a->value + 1 && (a->digits == b->digits || (!zero && a->digits < b->digits));
 }
 
-/* The items [0, n) differ in their number only: puts one word in the place of all. */
+/* The items [0, n) differ in their number only: replaces them all by one word. */
 static void merge(struct item *items, size_t n, struct buf *word) {
   buf_clear(word);
   buf_printf(word, "%.*s[", (int)items->at, items->text);

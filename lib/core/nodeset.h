@@ -1,11 +1,12 @@
 /* nodeset: many node names in one word, as clush(1) and dshbak(1) write them: `web[1-40]@rane`.
  *
  *   web[1-3,7]@rane       web1@rane web2@rane web3@rane web7@rane
- *   web[08-10]@rane[1-2]  six names; a first number with leading zeros gives the least width of each number
+ *   web[08-10]@rane[1-2]  six names; a first number with leading zeros sets the minimum width of all numbers
  *   a@rane,b@rane         a list; a comma separates where no bracket is open
  *
- * The brackets of an IPv6 address ("one@[::1]") are no set.  A set is a text: whether its names are node
- * names is for the caller to check, so short names and patterns can have sets as well.  Any thread. */
+ * The brackets of an IPv6 address ("one@[::1]") are not a set.  The functions do not check whether the names
+ * of a set are node names: the caller does, so short names and patterns can have sets as well.  Any thread.
+ */
 #ifndef CORE_NODESET_H
 #define CORE_NODESET_H
 

@@ -1,4 +1,5 @@
-/* npid: a pid or a reference in 64 bits; and the table of nodes, into which part of the bits is an index.
+/* npid: a pid or a reference in 64 bits, and the table of nodes.  Part of the bits is an index into that
+ * table.
  *
  *   63      62 … 44         43 … 0
  *   is_ref  incarnation     number
@@ -10,8 +11,7 @@
  *
  * As text, a pid is short, `<Node-ID.Number.Creation>`, or portable, `<two@rane.57.3>`.  The Node-ID is 0 for
  * this node; other node names have 1, 2, … in the order in which this agent came to know them.  A reference
- * is printed as
- * `#Ref<two@rane.9.3>`. */
+ * is printed as `#Ref<two@rane.9.3>`. */
 #ifndef CORE_NPID_H
 #define CORE_NPID_H
 
@@ -54,9 +54,10 @@ static inline npid npid_kernel_of(npid p) {
  * an index never comes to mean another node: pids with the index may be anywhere, in messages, tables and
  * functions.  Any thread: adding takes a lock, reading does not.
  *
- * A node is *heard of* by a pid that somebody has sent, and *met* once it has connected.  Anybody can make up
- * pids, so nodes that were heard of and not met have a bound of their own, NODETAB_HEARD_MAX; the rest of the
- * table is for nodes that were met.  A node that is met no longer counts as heard of. */
+ * This agent has *heard of* a node when somebody has sent a pid of that node, and has *met* the node once it
+ * has connected.  Anybody can make up pids, so nodes that were heard of and not met have a bound of their
+ * own, NODETAB_HEARD_MAX; the rest of the table is for nodes that were met.  A node that is met no longer
+ * counts as heard of. */
 struct nodetab;
 
 enum {
@@ -106,14 +107,14 @@ char *npid_format(const struct nodetab *t, npid p, enum npid_style style, char o
  * node to the table: ERR_BUSY when there is no room for it, ERR_NOMEM. */
 int npid_parse(struct nodetab *t, const char *text, npid *out, struct error *e) MUST_CHECK;
 
-/* The same for a pid in a message of another node, which must not be lost: a pid whose node has no room in
- * the table becomes one of NODETAB_NOWHERE. */
+/* As npid_parse, for a pid in a message of another node.  The message must not be lost, so a pid whose node
+ * has no room in the table becomes a pid of NODETAB_NOWHERE. */
 int npid_parse_foreign(struct nodetab *t, const char *text, npid *out, struct error *e) MUST_CHECK;
 
-/* The same for a pid whose node must be in the table already, and is not added: else ERR_NO_PROCESS. */
+/* As npid_parse, but does not add a node: ERR_NO_PROCESS when the pid's node is not in the table. */
 int npid_parse_known(struct nodetab *t, const char *text, npid *out, struct error *e) MUST_CHECK;
 
-/* Has the text the form of a pid, short or portable?  Tells a pid from a name. */
+/* Does the text have the form of a pid, short or portable?  A process name never has this form. */
 bool npid_shaped(const char *text);
 
 #endif

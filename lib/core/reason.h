@@ -1,6 +1,6 @@
 /* reason: why a process ended: a term of one value, [reason].  Erlang's words ("normal", "kill", "noproc" …),
- * the two forms that the end of a command has, {"exit", n} and {"signal", n}, and what each of them is as an
- * exit status of the shell.  Any thread. */
+ * the two forms that the end of a command has, {"exit", n} and {"signal", n}, and the exit status of the
+ * shell that each of them stands for.  Any thread. */
 #ifndef CORE_REASON_H
 #define CORE_REASON_H
 

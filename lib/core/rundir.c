@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* lstat follows a symbolic link whose name ends with a slash. */
+/* Removes slashes at the end of the path: with them, lstat would follow a symbolic link. */
 static void drop_slashes(char *path) {
   for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
 }

@@ -1,16 +1,16 @@
 /* rundir: the runtime directory, which holds a directory for each node of this user on this host, with the
  * node's socket and lock.  This module finds the directory and checks who owns it.  Any thread.
  *
- * Whoever can write to the runtime directory could replace the socket of a node by another.  So it, and each
- * directory in it, must be a directory (no symbolic link) that belongs to this user and that nobody else may
- * write to. */
+ * A user who can write to the runtime directory could replace the socket of a node by another.  So the
+ * runtime directory, and each directory in it, must be a directory (no symbolic link) that belongs to this
+ * user and that nobody else may write to. */
 #ifndef CORE_RUNDIR_H
 #define CORE_RUNDIR_H
 
 #include "base/err.h"
 
-/* Where it lies, whether or not it exists: $NODE_RUNTIME_DIR, else $XDG_RUNTIME_DIR/node, else /run/node for
- * root, else /tmp/node-UID.  ERR_SYSTEM when the path is longer than out. */
+/* Writes the path of the directory, whether or not it exists: $NODE_RUNTIME_DIR, else $XDG_RUNTIME_DIR/node,
+ * else /run/node for root, else /tmp/node-UID.  ERR_SYSTEM when the path is longer than out. */
 int rundir_find(char *out, size_t size, struct error *e) MUST_CHECK;
 
 /* 0 when the directory is as it must be, or does not exist.  ERR_PERMISSION, ERR_SYSTEM. */

@@ -1,6 +1,6 @@
-/* signal: what one process sends to another.  Whatever reaches a process, from its own isolate, another
- * thread, the shell or another node, is a signal that was given to vm_deliver.  The kinds mean what the
- * Erlang reference manual says in "Processes: Signals"; CALL and REPLY are added for calls of a node's
+/* signal: what one process sends to another.  Everything that reaches a process, from its own isolate,
+ * another thread, the shell or another node, is a signal that was given to vm_deliver.  The kinds mean what
+ * the Erlang reference manual says in "Processes: Signals"; CALL and REPLY are added for calls of a node's
  * kernel.
  *
  * Signals from one process to another arrive in the order in which they were sent.
@@ -49,8 +49,8 @@ struct signal {
   npid from; /* NPID_NONE: no process sent it */
   npid ref;  /* NPID_NONE: the kind has none */
   struct term *term;
-  uint32_t epoch; /* number of the connection it is sent over or has come by (nodetab_epoch); 0: none, or not
-                     yet set */
+  uint32_t
+      epoch; /* number of the connection that carries the signal (nodetab_epoch); 0: none, or not yet set */
   uint8_t kind;
 };
 

@@ -8,13 +8,13 @@
 
 #include <stddef.h>
 
-/* Where it lies, whether or not it exists: $NODE_STATE_DIR, else $XDG_STATE_HOME/node-toolkit, else
- * /var/lib/node-toolkit for root, else ~/.local/state/node-toolkit.  ERR_SYSTEM when the path is longer than
- * out, or there is no home directory. */
+/* Writes the path of the directory, whether or not it exists: $NODE_STATE_DIR, else
+ * $XDG_STATE_HOME/node-toolkit, else /var/lib/node-toolkit for root, else ~/.local/state/node-toolkit.
+ * ERR_SYSTEM when the path is longer than out, or there is no home directory. */
 int statedir_find(char *out, size_t size, struct error *e) MUST_CHECK;
 
-/* Makes the directory of a node in it, with mode 0700, and what is missing above; writes its path to out.
- * ERR_PERMISSION, ERR_SYSTEM. */
+/* Makes the directory of a node in the state directory, with mode 0700, and the missing directories above it;
+ * writes its path to out. ERR_PERMISSION, ERR_SYSTEM. */
 int statedir_make(const char *node, char *out, size_t size, struct error *e) MUST_CHECK;
 
 #endif

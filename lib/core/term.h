@@ -115,7 +115,7 @@ struct term_value {
 
 struct term_value term_next(struct term_reader *r);
 
-/* Skips one value with all that is in it. */
+/* Skips one value and everything inside it. */
 void term_skip(struct term_reader *r);
 
 /* Builds a small tuple; each letter of the format is a value: s (const char *), b (int: a boolean), i
