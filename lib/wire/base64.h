@@ -10,9 +10,9 @@
 /* Appends the base64 of n bytes to out; buf_ok tells whether memory sufficed. */
 void base64_encode(struct buf *out, const void *bytes, size_t n);
 
-/* Appends what n characters of base64 stand for to out.  False when memory runs out, or when the text is not
- * exactly what base64_encode makes (other characters, blanks, missing padding, unused bits that are not 0);
- * out then holds what it held before. */
+/* Appends to out the bytes that n characters of base64 stand for.  False when memory runs out, or when the
+ * text is not exactly what base64_encode makes (other characters, blanks, missing padding, unused bits that
+ * are not 0); out then holds what it held before. */
 bool base64_decode(struct buf *out, const char *text, size_t n);
 
 #endif

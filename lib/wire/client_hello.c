@@ -30,7 +30,7 @@ struct span {
   bool broken;
 };
 
-/* The next n bytes. */
+/* Takes the next n bytes. */
 static struct span take(struct span *s, size_t n) {
   struct span field = {s->at, n, s->broken};
   if (n > s->n) s->broken = true;
@@ -40,7 +40,7 @@ static struct span take(struct span *s, size_t n) {
   return field;
 }
 
-/* A number of 1 to 3 bytes. */
+/* Takes a number of 1 to 3 bytes. */
 static size_t number(struct span *s, size_t bytes) {
   struct span field = take(s, bytes);
   size_t value = 0;
@@ -48,7 +48,7 @@ static size_t number(struct span *s, size_t bytes) {
   return value;
 }
 
-/* A field behind its own length, which has that many bytes. */
+/* Takes a field that stands behind its own length, which has length_bytes bytes. */
 static struct span vector(struct span *s, size_t length_bytes) {
   return take(s, number(s, length_bytes));
 }
@@ -71,7 +71,7 @@ static bool expand_label(const unsigned char key[DIGEST], const char *label, con
   return HMAC(EVP_sha256(), key, DIGEST, info, n, out, NULL);
 }
 
-/* The binder of the n bytes of a ClientHello that stand before its binders. */
+/* Computes the binder of the n bytes of a ClientHello that stand before its binders. */
 static bool make_binder(const struct psk *psk, const unsigned char *bytes, size_t n,
                         unsigned char out[DIGEST]) {
   static const unsigned char zeros[DIGEST];

@@ -14,15 +14,15 @@
 
 enum {
   CLIENT_HELLO_HEAD = 5,   /* the first bytes, from which client_hello_size tells the size */
-  CLIENT_HELLO_MAX = 4096, /* bytes of the longest one that is read; libcurl on OpenSSL sends 300 to 1,800 */
+  CLIENT_HELLO_MAX = 4096, /* the longest one that is read; libcurl on OpenSSL sends 300 to 1,800 bytes */
 };
 
 enum client_hello {
   CLIENT_HELLO_PROVED,   /* its binder was made with the cookie that its identity names */
-  CLIENT_HELLO_ALIEN,    /* it is no ClientHello, a broken one, or one of more than CLIENT_HELLO_MAX bytes */
+  CLIENT_HELLO_ALIEN,    /* it is not a ClientHello, or is broken, or has more than CLIENT_HELLO_MAX bytes */
   CLIENT_HELLO_NO_KEY,   /* it offers no PSK: another program, or an older TLS */
   CLIENT_HELLO_IDENTITY, /* it offers a PSK for something else than PSK_IDENTITY */
-  CLIENT_HELLO_COOKIE,   /* it names a cookie that is not in the set, or was made with another one */
+  CLIENT_HELLO_COOKIE,   /* its cookie is not in the set, or its binder is of another one */
 };
 
 /* The size of the record whose first CLIENT_HELLO_HEAD bytes these are; 0 when it is no record with a whole

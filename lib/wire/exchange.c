@@ -40,7 +40,7 @@ static void set_headers(struct exchange *x) {
   add_field(x, "Content-Type", r->read ? r->type : "application/json");
   add_field(x, "Expect", ""); /* no round trip to ask whether a body is welcome */
   if (!r->socket)
-    add_field(x, "Node-To", r->node); /* another node of the host then says that it is another */
+    add_field(x, "Node-To", r->node); /* a node of another name on this port then refuses the request */
   if (r->from) add_field(x, "Node-From", r->from);
   if (r->read) add_field(x, "Transfer-Encoding", "chunked");
   SET(x, CURLOPT_HTTPHEADER, x->headers);
@@ -119,7 +119,7 @@ static void set_answer(struct exchange *x) {
   SET(x, CURLOPT_PRIVATE, x->request.data);
 }
 
-/* libcurl has made a socket. */
+/* libcurl calls this when it has made a socket: bounds how long the host may be silent. */
 static int on_socket(void *data, curl_socket_t fd, curlsocktype purpose) {
   const struct exchange *x = data;
   (void)purpose;
@@ -174,7 +174,7 @@ int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_reque
 
 /* --- the end -------------------------------------------------------------------------------------------- */
 
-/* The error of a transfer that libcurl ended. */
+/* Writes the error of a transfer that libcurl has ended, and returns its code. */
 static int failed(const struct exchange *x, CURLcode result, struct error *e) {
   const struct exchange_request *r = &x->request;
   if (r->socket && result == CURLE_COULDNT_CONNECT)
@@ -183,7 +183,8 @@ static int failed(const struct exchange *x, CURLcode result, struct error *e) {
   return psk_classify(x->easy, result, r->psk ? &x->session : NULL, r->node, e);
 }
 
-/* The error of a transfer that this module, or the caller's read or line, has ended. */
+/* Returns the code with which this module, or the caller's read or line, has ended the transfer.  Writes *e
+ * only when this module has ended it. */
 static int stopped(const struct exchange *x, struct error *e) {
   if (x->told) return x->stopped;
   const char *sentence = x->reason.code ? error_text(&x->reason) : err_sentence(x->stopped);

@@ -5,8 +5,7 @@
  * caller owns the easy handle and runs the transfer between two calls: curl_easy_perform in a tool, a multi
  * handle on the agent's loop.
  *
- *   exchange_prepare, the transfer, exchange_outcome, exchange_finish; the last also where an earlier one
- * failed
+ *   exchange_prepare, the transfer, exchange_outcome, exchange_finish; the last also after a failure
  *
  * Proxies that the environment names are not used, since they do not reach nodes.  One owner, one thread.  A
  * struct exchange must stay where it is from prepare to finish. */
@@ -34,13 +33,13 @@ struct exchange_request {
   const char *from;      /* the Node-From field, or NULL */
 
   const json_t *body; /* or NULL */
-  /* The body as a stream, instead: puts up to size bytes into bytes[] and returns how many; 0 ends the body;
-   * EXCHANGE_PAUSE pauses it until curl_easy_pause(easy, CURLPAUSE_CONT); a negative code ends the transfer,
-   * and exchange_outcome returns that code. */
+  /* Gives the body as a stream instead: puts up to size bytes into bytes[] and returns how many; 0 ends the
+   * body; EXCHANGE_PAUSE pauses it until curl_easy_pause(easy, CURLPAUSE_CONT); a negative code ends the
+   * transfer, and exchange_outcome returns that code. */
   ssize_t (*read)(void *data, char *bytes, size_t size);
   const char *type; /* Content-Type of the stream; a JSON body has its own */
 
-  /* Where the answer is a stream of JSON lines: is called for each line but empty ones, with a borrowed
+  /* For an answer that is a stream of JSON lines: is called for each line that is not empty, with a borrowed
    * value. Anything but 0 ends the transfer, and exchange_outcome returns it.  NULL: the answer is one
    * document. */
   int (*line)(void *data, json_t *value);
@@ -77,11 +76,11 @@ struct exchange {
 int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_request *request,
                      struct error *e) MUST_CHECK;
 
-/* What the transfer's result means.  0 after a 2xx answer: *answer is a new reference to its JSON, NULL when
- * it was empty or a stream of lines.  Else the code of the node's problem document, the stage that failed
- * (wire/psk.h; ERR_NO_AGENT when nobody listens on the socket), ERR_VERSION when the answer is not a node's,
- * ERR_LOST when a stream broke off inside a line, ERR_TOO_LARGE, ERR_NOMEM.  *e is set for all of them,
- * except for codes that read or line returned. */
+/* Returns what the transfer's result means.  0 after a 2xx answer: *answer is a new reference to its JSON,
+ * NULL when it was empty or a stream of lines.  Else the code of the node's problem document, the stage that
+ * failed (wire/psk.h; ERR_NO_AGENT when nobody listens on the socket), ERR_VERSION when the answer is not a
+ * node's, ERR_LOST when a stream broke off inside a line, ERR_TOO_LARGE, ERR_NOMEM.  *e is set for all of
+ * them, except for codes that read or line returned. */
 int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struct error *e) MUST_CHECK;
 
 /* After exchange_outcome: did the host react, by taking or refusing the connection?  For wire/scan.h. */

@@ -12,7 +12,7 @@ enum { WRITER_KEEP = 256 << 10 }; /* after a larger message the writer's memory 
 
 static const struct shape {
   bool ref, from;  /* must not be null */
-  uint32_t values; /* how many there must be at least */
+  uint32_t values; /* the minimum number of values */
 } shapes[SIGNAL_KINDS] = {
     [SIGNAL_EXIT] = {.values = 1},
     [SIGNAL_LINK_EXIT] = {.from = true, .values = 1},
@@ -60,7 +60,7 @@ static int bad(struct error *e, const char *what) {
 
 typedef int parse(struct nodetab *t, const char *text, npid *out, struct error *e);
 
-/* Reads a comma and a pid, or null: NPID_NONE. */
+/* Reads a comma, and a pid or null, which stands for NPID_NONE. */
 static int read_npid(struct frames *f, struct json_source *s, parse *by, npid *out, struct error *e) {
   char text[NPID_TEXT_SIZE];
   if (!json_eat(s, ',')) return bad(e, SHAPE);
@@ -68,7 +68,8 @@ static int read_npid(struct frames *f, struct json_source *s, parse *by, npid *o
   return json_get_null(s) ? (*out = NPID_NONE, 0) : bad(e, "a pid is a string or null");
 }
 
-/* Receiver and sender are of nodes that are known: a frame of others adds none to the table. */
+/* Reads receiver, sender and reference.  The nodes of receiver and sender must be in the table already: a
+ * frame that names other nodes is refused, and adds none to the table. */
 static int read_heads(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
   int rc = read_npid(f, in, npid_parse_known, &s->to, e);
   if (rc && rc != ERR_NO_PROCESS) return rc;

@@ -3,7 +3,8 @@
  *   ["message", to, from, ref, values]\n     to, from, ref: "two@rane.57.3" or null; values: array or null
  *
  * The first string is signal_wire of the kind.  A link also carries empty lines (heartbeats) and JSON objects
- * (the hello, the names, the farewell): these are the mesh's, not this module's.  One owner, no locking. */
+ * (the hello, the names, the farewell): the mesh reads and writes these, not this module.  One owner, no
+ * locking. */
 #ifndef WIRE_FRAME_H
 #define WIRE_FRAME_H
 

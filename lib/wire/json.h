@@ -37,12 +37,17 @@ enum json_policy {
 };
 
 /* A position in JSON text.  Each function reads what comes next and moves behind it; on failure it does not
- * move. json_get_value    any value: appends it to the writer json_get_values   an array: appends its
- * elements to the writer, and stores how many in *count json_get_word     a string of less than size bytes
- * without NUL json_get_null     null json_eat          a character of JSON's grammar; spaces before it are
- * skipped in any case ERR_BAD_VALUE: *e has the path of the value that is wrong (`[1].a: "$pid" wants a
- * pid`).  ERR_BAD_JSON: *e has the position of the byte.  ERR_TOO_LARGE: a bound of terms.  ERR_NOMEM; from a
- * pid also ERR_BUSY and ERR_NO_PROCESS.  A key that an object has twice is twice in the MAP. */
+ * move.
+ *
+ *   json_get_value    any value: appends it to the writer
+ *   json_get_values   an array: appends its elements to the writer, and stores how many in *count
+ *   json_get_word     a string of less than size bytes without NUL
+ *   json_get_null     null
+ *   json_eat          a character of JSON's grammar; skips the spaces before it also when it returns false
+ *
+ * ERR_BAD_VALUE: *e has the path of the value that is wrong (`[1].a: "$pid" wants a pid`).  ERR_BAD_JSON: *e
+ * has the position of the byte.  ERR_TOO_LARGE: a bound of terms.  ERR_NOMEM; from a pid also ERR_BUSY and
+ * ERR_NO_PROCESS.  A key that an object has twice is twice in the MAP. */
 struct json_source {
   const char *start, *at, *end;
 };

@@ -173,7 +173,7 @@ static int number(struct decoder *d) {
 
 static int value(struct decoder *d);
 
-/* Reads the string that a form must have; false when the value is no string, or a bad one (*rc). */
+/* Reads the string that a form must have; false when the value is no string, or a malformed one (*rc). */
 static bool form_text(struct decoder *d, struct text *out, int *rc) {
   return peek(d) == '"' && !(*rc = string(d, out));
 }
@@ -255,8 +255,8 @@ static int read_pair(struct decoder *d, size_t i, enum term_tag *tag) {
   return eat(d, ']') ? 0 : step(d, wrong(d, ERR_BAD_VALUE, want), "[%zu]", i);
 }
 
-/* When all keys are strings, the pairs are a MAP, with a key that cannot be a key of a JSON object (put_map).
- */
+/* Reads the pairs as a MAP when all keys are strings, else as a TABLE.  json_write.c (put_map) writes a MAP
+ * in this form when one of its keys cannot be a key of a JSON object. */
 static int read_pairs(struct decoder *d) {
   if (!eat(d, '[')) return wrong(d, ERR_BAD_VALUE, "\"$map\" wants an array of [key, value]");
   size_t at = term_open(d->w, TERM_TABLE), n = 0;

@@ -153,7 +153,8 @@ static CURLcode on_context(CURL *easy, void *context, void *data) {
   return CURLE_OK;
 }
 
-/* With a short cookie: makes a socket for a loopback address only.  Nothing is sent to any other. */
+/* With a short cookie: makes a socket for a loopback address only.  For other addresses it makes none, so
+ * nothing is sent to them. */
 static curl_socket_t on_socket(void *session, curlsocktype purpose, struct curl_sockaddr *to) {
   (void)purpose;
   if (loopback_address(&to->addr)) return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);

@@ -4,8 +4,8 @@
  *
  * A server has a set of keys, one for each cookie that it accepts.  The client names one of them by the PSK
  * identity, which is sent in the clear: PSK_IDENTITY and the cookie's fingerprint.  A fingerprint reveals
- * nothing about a cookie of random bits.  A word can be guessed from it, and from the handshake as well.
- * Any thread. */
+ * nothing about a cookie of random bits.  A cookie that is a word can be guessed from its fingerprint, and
+ * from the handshake as well. Any thread. */
 #ifndef WIRE_PSK_H
 #define WIRE_PSK_H
 
@@ -71,7 +71,7 @@ struct psk_session {
  * libcurl runs on another TLS library than OpenSSL. */
 int psk_prepare(CURL *easy, struct psk_session *session) MUST_CHECK;
 
-/* What the result of a transfer means: 0, or the stage that failed (ERR_RESOLVE, ERR_TCP, ERR_TLS,
+/* Returns what the result of a transfer means: 0, or the stage that failed (ERR_RESOLVE, ERR_TCP, ERR_TLS,
  * ERR_COOKIE, ERR_TIMEOUT, ERR_LOST, ERR_VERSION), ERR_NOMEM, ERR_SYSTEM.  *e then says what failed, with
  * which peer (`peer`, as the user named it), and what the user can do.  session is NULL for a transfer
  * without TLS. */

@@ -38,8 +38,8 @@ void scan_start(struct scan *s, uint16_t hint, uint16_t known, uint16_t skip) {
   if (s->port == skip && !hint) s->port++;
 }
 
-/* A refused cookie is worth looking up: the user is told at which port, unless it was the user who named it.
- */
+/* Keeps the failure as the one to report.  After a refused cookie, adds the port to the text, unless the user
+ * named the port. */
 static void keep(struct scan *s, const struct error *e) {
   s->best = *e;
   if (e->code != ERR_COOKIE || s->hint) return;

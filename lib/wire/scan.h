@@ -2,8 +2,8 @@
  * until the node that is meant answers.  This module decides which port is asked, whether another port is
  * asked after a failure, and which failure is reported.  The caller makes the requests.
  *
- * The ports: the hint of the node's name alone, where it has one; else the port at which the node was last
- * found, where there is one, and then NODE_PORT_FIRST to NODE_PORT_LAST.
+ * The ports: only the hint of the node's name, when it has one; else the port at which the node was last
+ * found, if any, and then NODE_PORT_FIRST to NODE_PORT_LAST.
  *
  * One owner, no locking, no memory of its own. */
 #ifndef WIRE_SCAN_H

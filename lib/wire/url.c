@@ -1,4 +1,5 @@
-/* libcurl leaves a broken escape as it stands and decodes %00: both are looked for first. */
+/* libcurl leaves a broken escape as it stands and decodes %00, so url_unescape refuses both before it calls
+ * libcurl. */
 #include "wire/url.h"
 
 #include <ctype.h>

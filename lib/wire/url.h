@@ -9,8 +9,8 @@
  * memory sufficed. */
 void url_escape(struct buf *out, const char *text);
 
-/* Appends what n characters of a segment stand for.  ERR_USAGE: a '%' without two hex digits, or %00.
- * ERR_NOMEM.  On failure out holds what it held before. */
+/* Appends the bytes that n characters of a segment stand for.  ERR_USAGE: a '%' without two hex digits, or
+ * %00. ERR_NOMEM.  On failure out holds what it held before. */
 int url_unescape(struct buf *out, const char *segment, size_t n) MUST_CHECK;
 
 #endif
