@@ -148,7 +148,7 @@ int many_start(struct many *p, struct nodemsg *m, const struct many_request *req
 /* --- the search for a node on its host -------------------------------------------------------------------
  */
 
-/* The request that asks the port of the scan who is there. */
+/* The request that asks the present port of the scan which node listens there. */
 static int ask_port(struct many_call *call, struct many_request *r, struct error *e) {
   *r = call->request;
   r->method = "GET";
@@ -176,7 +176,8 @@ int many_find(struct many *p, struct nodemsg *m, const struct many_request *requ
   return rc;
 }
 
-/* Asks the next port, where the answer of this one says that it can be there.  True: the call runs on. */
+/* Judges the answer of one port of the scan.  When another port has to be asked, asks it and returns true:
+ * the call goes on. */
 static bool scan_on(struct many_call *call, int *rc, json_t *answer, struct error *e) {
   if (!*rc) *rc = remote_check(nodemsg_node(call->m), answer, e);
   if (!*rc) return false;
@@ -200,7 +201,7 @@ static void finish(struct many_call *call, CURLcode result) {
   if (!call->cancelled && !(call->scan && scan_on(call, &rc, answer, &e))) {
     if (rc && e.code != rc) e.code = rc;
     call->request.done(call->request.data, rc, rc ? NULL : answer, &e);
-    call->cancelled = true; /* it is freed below */
+    call->cancelled = true; /* the call is freed below */
   }
   json_decref(answer);
   if (call->cancelled) call_free(call);

@@ -62,8 +62,8 @@ void many_resume(struct many_call *call);
 
 void many_cancel(struct many_call *call);
 
-/* Waits until a call or one of the descriptors fds[n] has something, or for ms milliseconds; then runs the
- * calls. The revents of fds are set. */
+/* Waits until a call or one of the descriptors fds[n] is ready, at most ms milliseconds; then runs the calls.
+ * The revents of fds are set. */
 int many_wait(struct many *p, struct curl_waitfd *fds, unsigned n, int ms, struct error *e) MUST_CHECK;
 
 #endif

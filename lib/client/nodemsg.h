@@ -20,7 +20,8 @@ struct nodemsg;
 
 struct nodemsg_options {
   const char *node; /* the name of a local node, or its part before '@'; the full name of a node that does not
-                       run here: it is looked for on its host.  NULL: $NODE_SELF, else the only local node */
+                       run here: the library then looks for it on its host.  NULL: $NODE_SELF, else the only
+                       local node */
   const char
       *remote; /* unless NULL: look for no local node, but reach this one (name@host[:port]) over HTTPS */
   const char *cookie_file; /* for HTTPS; NULL: $NODE_COOKIE, else ~/.node.cookie */

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A server that is no node does not know the Node-To field: the answer itself must name the node. */
+/* A server that is not a node ignores the Node-To field, so the answer itself must name the node. */
 int remote_check(const char *name, json_t *answer, struct error *e) {
   const char *node = json_string_value(json_object_get(answer, "node"));
   if (!node) return error_set(e, ERR_VERSION, "%s: what answers there is no node", name);

@@ -11,8 +11,8 @@
  * the most telling one of the ports that were asked. */
 int remote_find(struct nodemsg *m, const struct nodename *name, struct error *e) MUST_CHECK;
 
-/* The two steps of a scan that does not block: sets m->base to the URL of that port; and checks that an
- * answer to GET /v1/node is the named node's. */
+/* The two steps of a scan that does not block.  remote_base sets m->base to the URL of that port;
+ * remote_check checks that an answer to GET /v1/node is the named node's. */
 int remote_base(struct nodemsg *m, const struct nodename *name, int port, struct error *e) MUST_CHECK;
 int remote_check(const char *name, json_t *answer, struct error *e) MUST_CHECK;
 

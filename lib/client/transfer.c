@@ -5,9 +5,9 @@
 #include "base/clock.h"
 
 enum {
-  ANSWER_MAX = 256 << 20, /* of one document, or of one line of a stream */
+  ANSWER_MAX = 256 << 20, /* bytes of one document, or of one line of a stream */
   CONNECT_MS = 5000,      /* limit of connecting; the deadline may leave less */
-  SILENCE_MS = 8000,      /* after which a host is lost, as for links between nodes */
+  SILENCE_MS = 8000,      /* a host that is silent for longer is lost, as for links between nodes */
 };
 
 int64_t transfer_left(const struct nodemsg *m) {

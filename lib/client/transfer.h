@@ -22,9 +22,9 @@ struct nodemsg {
   int64_t deadline; /* clock_ns, or 0: none */
 };
 
-/* Runs the request, of which the caller sets method, path, body, read, line and data, and the handle all
- * else. *out (unless NULL) is the answer's JSON.  The errors are those of nodemsg_request, nodemsg_stream and
- * nodemsg_upload. */
+/* Runs the request.  The caller sets its method, path, body, read, line and data; this function sets the rest
+ * from the handle. *out (unless NULL) is the answer's JSON.  The errors are those of nodemsg_request,
+ * nodemsg_stream and nodemsg_upload. */
 int transfer(struct nodemsg *m, const struct exchange_request *request, json_t **out,
              struct error *e) MUST_CHECK;
 
