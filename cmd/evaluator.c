@@ -1,5 +1,5 @@
-/* Invariant: the thread hands over one message at a time, and reads the next only when that one was taken;
- * each message is a deep copy, so the two threads share no JSON value. */
+/* Invariant: the thread hands over one message at a time, and reads the next one only when the main thread
+ * has taken it; each message is a deep copy, so the two threads share no JSON value. */
 #include "evaluator.h"
 
 #include "wire/json.h"

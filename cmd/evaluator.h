@@ -13,12 +13,12 @@ struct evaluator;
 /* Starts the process.  Fails as connecting to the node does, or when the node has no module "shell". */
 int evaluator_open(const struct tool *tool, const struct tool_common *common, struct evaluator **out,
                    struct error *e) MUST_CHECK;
-/* Ends the process; those that it has started go on.  Accepts NULL. */
+/* Ends the process; the processes that it has started go on.  Accepts NULL. */
 void evaluator_close(struct evaluator *ev);
 
 const char *evaluator_node(const struct evaluator *ev);
 
-/* Requests.  An answer carries the number of its request. */
+/* These functions send requests.  Each answer carries the number of its request. */
 int evaluator_run(struct evaluator *ev, int number, const char *code, size_t len, const char *chunk,
                   struct error *e) MUST_CHECK;
 int evaluator_complete(struct evaluator *ev, int number, const char *line, size_t len,
@@ -28,10 +28,9 @@ int evaluator_interrupt(struct evaluator *ev, struct error *e) MUST_CHECK;
 /* A descriptor that is readable (poll) while there is something to take. */
 int evaluator_fd(const struct evaluator *ev);
 
-/* Takes the oldest message.  Returns 1 and a new reference in *out: ["stdout"|"stderr", pid, bytes], or the
- * answer
- * ["shell", number, what, …] that shell.lua documents; 0 when no message is there; or the error that ended
- * the stream. */
+/* Takes the oldest message, if there is one.  Returns 1 and a new reference in *out: ["stdout"|"stderr", pid,
+ * bytes], or the answer ["shell", number, what, …] that shell.lua documents; 0 when no message is there; or
+ * the error that ended the stream. */
 int evaluator_take(struct evaluator *ev, json_t **out, struct error *e) MUST_CHECK;
 
 #endif

@@ -42,7 +42,8 @@ static void *work(void *data) {
   }
 }
 
-/* One line on standard error, which names the node; with JSON also an object.  Returns the exit status. */
+/* Prints a line that names the node on standard error; with --json, also an object on standard output.
+ * Returns the exit status. */
 static int report(const struct fan *fan, const struct selected *node, struct result *r) {
   const char *text = r->e.code ? error_text(&r->e) : err_sentence(r->rc);
   if (fan->json) {

@@ -1,5 +1,5 @@
-/* Invariant: nothing but output, whole lines of it with HARVEST_LINES, is written to standard output; a line
- * of progress is removed before anything else is written to the terminal. */
+/* Invariant: standard output gets only the output of commands, and with HARVEST_LINES only whole lines; a
+ * line of progress is removed before anything else is written to the terminal. */
 #include "harvest.h"
 
 #include "core/nodeset.h"
@@ -107,7 +107,7 @@ static int open_temporary(void) {
   return open(directory && *directory ? directory : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 }
 
-/* Keeps what is gathered: in memory, and beyond HARVEST_KEPT bytes in a temporary file. */
+/* Keeps the bytes: in memory up to HARVEST_KEPT, and all further ones in a temporary file. */
 static int keep(struct harvest *h, struct harvest_stream *s, const char *bytes, size_t n, struct error *e) {
   EVP_DigestUpdate(s->hash, bytes, n);
   if (s->fd < 0 && s->kept.len + n <= HARVEST_KEPT) {

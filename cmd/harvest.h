@@ -1,4 +1,4 @@
-/* harvest: what becomes of the output of commands on several nodes.
+/* harvest: prints or keeps the output of commands on several nodes, in one of these modes.
  *
  *   HARVEST_LINES     whole lines, each with the name of its node in front, as soon as they are whole
  *   HARVEST_BYTES     the bytes as they come: for one node
@@ -6,8 +6,8 @@
  *   HARVEST_FILES     a file a node and stream, NODE.out and NODE.err, in a directory
  *   HARVEST_TAILS     the last HARVEST_KEPT bytes of each stream are kept, for harvest_json
  *
- * Memory of a node: HARVEST_KEPT bytes a stream, or twice that; what is gathered beyond goes to a temporary
- * file that has no name.  Main thread only. */
+ * Memory of a node: HARVEST_KEPT bytes a stream, or twice that; further bytes that are gathered go to a
+ * temporary file that has no name.  Main thread only. */
 #ifndef CMD_HARVEST_H
 #define CMD_HARVEST_H
 
@@ -32,21 +32,21 @@ struct harvest {
     struct buf kept; /* LINES: a line that has not ended; GATHERED, TAILS: the output */
     uint64_t bytes;  /* of the output, in all */
     int fd;          /* of the file, or -1 */
-    void *hash;      /* GATHERED: of the output so far */
-    char digest[32]; /* and, after harvest_end, of all of it */
+    void *hash;      /* GATHERED: the hash of the output so far */
+    char digest[32]; /* GATHERED: after harvest_end, the hash of the whole output */
   } streams[HARVEST_STREAMS];
 };
 
-/* Begins; with HARVEST_FILES it makes the two files in `directory`, which harvest_directory has made.
- * ERR_SYSTEM, ERR_NOMEM. */
+/* Begins the output of a node; with HARVEST_FILES, makes the two files in `directory`, which
+ * harvest_directory has made. ERR_SYSTEM, ERR_NOMEM. */
 int harvest_begin(struct harvest *h, enum harvest_mode mode, const char *node, const char *directory,
                   struct error *e) MUST_CHECK;
 
-/* Takes a piece of a stream.  ERR_SYSTEM: a file cannot be written.  Ends the program where standard output
- * or standard error cannot be written, by SIGPIPE where nobody reads it. */
+/* Takes a piece of a stream.  ERR_SYSTEM: a file cannot be written.  Ends the program when standard output or
+ * standard error cannot be written: by SIGPIPE when the reader has gone. */
 int harvest_take(struct harvest *h, int stream, const char *bytes, size_t n, struct error *e) MUST_CHECK;
 
-/* The end of the output of this node: prints a last line that has no newline, closes the files. */
+/* Ends the output of this node: prints a last line that has no newline, and closes the files. */
 int harvest_end(struct harvest *h, struct error *e) MUST_CHECK;
 
 /* Sets the members stdout, stderr, stdout_bytes, stderr_bytes of an object. */
@@ -57,12 +57,12 @@ void harvest_print(struct harvest *all, size_t count);
 
 void harvest_finish(struct harvest *h);
 
-/* Makes the directory where it does not exist. */
+/* Makes the directory if it does not exist. */
 int harvest_directory(const char *path, struct error *e) MUST_CHECK;
 
 /* --- the terminal --- */
 
-/* Shows a line that the next output replaces, on standard error; NULL removes it. */
+/* Shows a line on standard error, which the next output replaces; NULL removes the line. */
 void harvest_progress(const char *text);
 
 #endif

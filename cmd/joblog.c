@@ -35,7 +35,7 @@ int joblog_open(const char *path, const struct selection *nodes, FILE **out, str
   return rc;
 }
 
-/* The run that the lines so far describe: its nodes, and a map that has those that have ended well. */
+/* The run that the lines so far describe: its nodes, and a map of the nodes that have ended well. */
 struct last_run {
   json_t *nodes;
   struct map ok;

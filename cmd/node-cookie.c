@@ -74,7 +74,7 @@ static void print_row(const struct options *o, const struct table_column *column
 
 /* --- the file ------------------------------------------------------------------------------------------ */
 
-/* The cookie file: what it holds, and the keys of that, which have the fingerprints. */
+/* The cookie file: its cookies, and the keys derived from them, which have the fingerprints. */
 struct file {
   char path[PATH_MAX];
   int lock; /* -1: the file is only read */
@@ -119,7 +119,7 @@ static void finish_file(struct file *f) {
   explicit_bzero(f, sizeof *f);
 }
 
-/* The place of the cookie of this fingerprint. */
+/* Finds the place of the cookie that has this fingerprint. */
 static int find_cookie(const struct file *f, const char *word, size_t *out, struct error *e) {
   for (size_t i = 0; i < f->keys.count; i++) {
     if (strcmp(psk_fingerprint(&f->keys.all[i]), word) != 0) continue;
@@ -133,7 +133,7 @@ static int find_cookie(const struct file *f, const char *word, size_t *out, stru
 
 struct telling {
   const struct options *options;
-  const char *path; /* only nodes that use this file; NULL: whatever they use */
+  const char *path; /* tells only nodes that use this file; NULL: tells all nodes */
 };
 
 static int reload(struct nodemsg *m, const struct telling *t, struct error *e) {
@@ -145,7 +145,8 @@ static int reload(struct nodemsg *m, const struct telling *t, struct error *e) {
   return rc;
 }
 
-/* For tool_each: one node that runs here.  A node that has ended meanwhile need not be told. */
+/* For tool_each: makes one node that runs here read its cookie file again.  A node that has ended meanwhile
+ * is not a failure. */
 static int tell_node(void *data, const char *node, struct error *e) {
   const struct telling *t = data;
   struct tool_common common = t->options->common;
@@ -228,7 +229,7 @@ static int show(const struct options *o, const char *word) {
   return 0;
 }
 
-/* The cookie to add: the one in the file `word`, or a new one. */
+/* Gets the cookie to add: the first cookie in the file `word`, or a new one. */
 static int new_cookie(const char *word, struct cookies *out, struct error *e) {
   struct cookie_source from;
   *out = (struct cookies){.count = 1};
@@ -324,7 +325,7 @@ static const struct command {
     {"reload", NULL, false, true, reload_nodes},
 };
 
-/* The command that the words name; exits when they are wrong. */
+/* Returns the command that the words name; exits with a usage error when they name none. */
 static const struct command *choose(const struct options *o) {
   const struct tool_words *words = &o->common.operands;
   const struct command *c = NULL;
@@ -342,7 +343,7 @@ static const struct command *choose(const struct options *o) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  prctl(PR_SET_DUMPABLE, 0); /* it has the cookie in its memory */
+  prctl(PR_SET_DUMPABLE, 0); /* this program has the cookie in its memory */
   tool_parse(&tool, argc, argv, &options);
   const struct command *command = choose(&options);
   const struct tool_words *words = &options.common.operands;

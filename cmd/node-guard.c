@@ -143,8 +143,8 @@ static void handle(struct guard *g, int signal) {
     signal_group(g, signal);
 }
 
-/* Ends what is left: SIGTERM at the first call, and to each descendant that becomes a child later; SIGKILL
- * after GRACE_MS. */
+/* Ends the processes that are left: SIGTERM at the first call, and to each descendant that becomes a child
+ * later; SIGKILL after GRACE_MS. */
 static void sweep(struct guard *g, bool ended) {
   bool first = !g->kill_at;
   if (first) g->kill_at = now_ms() + GRACE_MS;

@@ -73,8 +73,8 @@ struct killing_names {
   json_t *body;
 };
 
-/* Finds the process by its local name, and sends it the signal.  A global name of a process elsewhere is
- * none. */
+/* Finds the process by its local name, and sends it the signal.  A global name that belongs to a process of
+ * another node is ERR_NO_NAME. */
 static int kill_here(const struct killing *k, const char *name, json_t **answer, struct error *e) {
   json_auto_t *found = NULL;
   char *path = tool_path(&tool, "/v1/processes/", name, NULL);
@@ -86,7 +86,7 @@ static int kill_here(const struct killing *k, const char *name, json_t **answer,
   return kill_named(k, tool_member(found, "pid"), answer, e);
 }
 
-/* Sends the signal to each name on this node; the first failure is the node's. */
+/* Sends the signal to each name on this node; the first failure counts as the node's failure. */
 static int kill_names(void *data, const struct selected *node, json_t **answers, struct error *e) {
   const struct killing_names *k = data;
   const struct tool_words *names = &k->options->common.operands;

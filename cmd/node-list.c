@@ -57,7 +57,7 @@ static void put_unseen(const json_t *unseen, struct buf *out) {
   if (count > UNSEEN_MAX) buf_printf(out, " and %zu more", count - UNSEEN_MAX);
 }
 
-/* What is wrong with the node, in the order of how much it matters; nothing when all is well. */
+/* Writes what is wrong with the node, the most important problem first; nothing when all is well. */
 static void put_remark(const struct table *t, const json_t *node, const char *key, struct buf *out) {
   (void)t, (void)key;
   const char *rival = json_string_value(json_object_get(node, "rival"));
@@ -86,7 +86,7 @@ static const struct table_column events[] = {{.key = "event", .put = table_text}
                                              {.key = "reason", .put = table_text},
                                              TABLE_LAST};
 
-/* The facts about the node itself, in the form of an entry of the list. */
+/* Adds a row for the asked node itself, in the form of an entry of its list. */
 static int list_self(struct nodemsg *m, struct table *nodes, struct error *e) {
   json_auto_t *self = NULL;
   int rc = nodemsg_request(m, "GET", "/v1/node", NULL, &self, e);

@@ -24,7 +24,7 @@ static const struct tool tool = {
     .options = table,
 };
 
-/* A reason that is a string of one line as it is; any other reason as JSON. */
+/* Writes a reason that is a string of one line as it is, and any other reason as JSON. */
 static void put_reason(const struct table *t, const json_t *row, const char *key, struct buf *out) {
   (void)t;
   const json_t *reason = json_object_get(row, key);

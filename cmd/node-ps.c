@@ -29,7 +29,7 @@ static const struct tool tool = {
     .options = table,
 };
 
-/* The table of several nodes begins with the first column, that of one node with the second. */
+/* The table of several nodes begins with the first column; the table of one node begins with the second. */
 static const struct table_column columns[] = {
     {.head = "NODE", .key = "node", .put = table_word},   {.head = "PID", .put = table_pid},
     {.head = "KIND", .key = "kind", .put = table_word},   {.head = "NAME", .key = "name", .put = table_word},
@@ -47,7 +47,7 @@ static int compare(const void *a, const void *b) {
   return strverscmp(tool_member(*(json_t *const *)a, "pid"), tool_member(*(json_t *const *)b, "pid"));
 }
 
-/* A new array, in the order of the pids; strverscmp compares their numbers as numbers. */
+/* Returns a new array, sorted by pid; strverscmp compares their numbers as numbers. */
 static json_t *sort(const json_t *processes) {
   size_t n = json_array_size(processes);
   json_t **rows = tool_need(calloc(n + 1, sizeof(json_t *)));
@@ -126,8 +126,8 @@ static void show(void *data, const struct selected *node, json_t *answer) {
   warn_truncated(node->name, answer);
 }
 
-/* Pids are in their portable form where no node passes the requests on: short forms would mean different
- * nodes. */
+/* When no local node passes the requests on, pids are printed in their portable form, because the Node-ID of
+ * a short form means a different node to each node. */
 static int list_several(const struct options *options) {
   struct nodemsg *asked = NULL;
   struct selection nodes = {0};

@@ -160,7 +160,7 @@ static bool take_at_prompt(void *data) {
 
 /* --- the prompt ---------------------------------------------------------------------------------------- */
 
-/* Notes how the sending of a request went; true when it was sent. */
+/* Records the result of sending a request; returns true when the request was sent. */
 static bool sent(struct shell *s, int rc) {
   s->rc = rc;
   s->waiting = rc == 0;

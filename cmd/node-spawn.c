@@ -87,8 +87,8 @@ static int fail(const struct spawn_options *o, int rc, const struct error *e) {
   return spawn_failure_status(o, rc);
 }
 
-/* Connects to the node that is to be asked.  Where that is not NODE itself, the request gets NODE as its
- * "node". */
+/* Connects to the node to ask.  When that is not NODE itself, sets the member "node" of the request to NODE.
+ */
 static int open_node(const struct spawn_options *o, json_t *request, struct nodemsg **out, struct error *e) {
   const char *node = node_of(o);
   struct nodemsg *m = NULL;
@@ -114,7 +114,7 @@ static int spawn_detached(const struct spawn_options *o, struct nodemsg *m, json
 
 /* --- an attached process ------------------------------------------------------------------------------- */
 
-/* What the stream of the attached process has told so far. */
+/* The attached process, as far as its stream has reported. */
 struct attachment {
   const struct spawn_options *options;
   struct error *e;
@@ -139,7 +139,7 @@ static void write_all(int fd, const char *bytes, size_t n) {
   }
 }
 
-/* Writes a piece of output, a JSON string or {"$bytes":…}; NULL is none. */
+/* Writes a piece of output, a JSON string or {"$bytes":…}; NULL stands for no output. */
 static void pass_on(int fd, const json_t *output) {
   struct buf bytes = BUF_INIT;
   if (output && json_to_bytes(output, &bytes) == 0) write_all(fd, bytes.data, bytes.len);
@@ -163,7 +163,7 @@ static void report_reason(const struct attachment *a, const json_t *reason) {
   buf_finish(&text);
 }
 
-/* The first line of the stream: the pid. */
+/* Handles the first line of the stream, which has the pid. */
 static int begin(struct attachment *a, const json_t *event) {
   snprintf(a->pid, sizeof a->pid, "%s", tool_member(event, "pid"));
   if (!a->options->input) return 0;

@@ -57,7 +57,8 @@ static void show(void *data, const struct selected *node, json_t *answer) {
   if (options->common.json) tool_print(answer);
 }
 
-/* The node that was asked for the members may be one of those that stop: each is reached by itself. */
+/* Connects to each node directly, because the node that was asked for the members may be one of the nodes
+ * that stop. */
 static int stop_several(struct options *options) {
   struct nodemsg *asked = NULL;
   struct selection nodes = {0};

@@ -115,7 +115,8 @@ static int leave(struct prompt *p, enum prompt_result result) {
   return 0;
 }
 
-/* The program was stopped and goes on: sets the terminal up again, since others have used it meanwhile. */
+/* Runs when the program goes on after a stop: sets the terminal up again, because other programs have used it
+ * meanwhile. */
 static void resume(EditLine *el) {
   el_set(el, EL_PREP_TERM, 0);
   el_set(el, EL_PREP_TERM, 1);

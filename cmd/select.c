@@ -21,15 +21,15 @@ struct selecting {
   struct map excluded; /* full and short names that --exclude has, by key */
   char **patterns;     /* patterns that --exclude has */
   size_t pattern_count;
-  json_t *members;         /* array of full names, sorted; NULL: not asked for */
-  json_t *local;           /* the same of the nodes that run here; `here` and `shorts` point into both */
-  struct map here, shorts; /* nodes that run here, and members, by short name: a struct known */
+  json_t *members; /* array of full names, sorted; NULL: no node was asked */
+  json_t *local;   /* full names of the nodes that run here; `here` and `shorts` point into both arrays */
+  struct map here, shorts; /* short name -> struct known: of the nodes that run here, and of the members */
   struct error *e;
 };
 
 struct known { /* what a short name means */
   const char *name;
-  struct buf list; /* of several: their names */
+  struct buf list; /* when several nodes have the short name: their full names */
 };
 
 void selection_finish(struct selection *selection) {
@@ -75,7 +75,7 @@ static char *short_of(const char *name) {
   return tool_need(strndup(name, strcspn(name, "@")));
 }
 
-/* The key of a full name: the host in lower case, an IPv6 address in its canonical form. */
+/* The key of a full name: the name with the host in lower case, and an IPv6 address in its canonical form. */
 static char *key_of(const char *name) {
   char *key = tool_need(strdup(name)), *host = strchr(key, '@');
   struct in6_addr address;
@@ -94,7 +94,7 @@ static char *key_of(const char *name) {
   return tool_need(buf_take(&canonical));
 }
 
-/* A pattern without '@' is for the name before the '@'. */
+/* Does the pattern match the full name?  A pattern without '@' is compared with the part before the '@'. */
 static bool pattern_matches(const char *pattern, const char *name) {
   char *part = strchr(pattern, '@') ? key_of(name) : short_of(name), *key = key_of(pattern);
   bool yes = matches(key, part);
@@ -302,7 +302,8 @@ bool select_is_name(const struct tool_words *words, const struct select_options 
          nodeset_expand(words->at[0], is_plural, &n, NULL) == 0 && n == 1;
 }
 
-/* Is it a word that only the members tell the meaning of?  A short name of a node that runs here is none. */
+/* Does the meaning of the word depend on the list of members?  That of the short name of a node that runs
+ * here does not. */
 static int is_for_members(void *data, const char *word) {
   const struct selecting *s = data;
   return is_pattern(word) || (is_short(word) && !map_get(&s->here, word));

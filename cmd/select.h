@@ -1,13 +1,14 @@
 /* select: the nodes that the words of a command line mean, for all tools that take several.
  *
- *   one@rane    that node, whether it is a member or not     one       the node of this name that runs here,
- * else web[1-40]@rane, a@h,b@h    sets (core/nodeset.h)                   the only living member of this name
+ *   one@rane                   that node, whether it is a member or not
+ *   one                        the node of this name that runs here, else the only living member of this name
+ *   web[1-40]@rane, a@h,b@h    sets (core/nodeset.h)
  *   'web*', '*@rane'           the living members whose name matches; '*' is any text, '?' one character
  *   --all                      all living members, the asked node among them
- *   --exclude WORD             all but these; the same words, which need not match any node
+ *   --exclude WORD             all except these; the same words, which need not match any node
  *
- * The living members are those of one node, which is asked for them.  A node that is selected twice counts
- * once. Main thread only. */
+ * One node is asked for its list of living members.  A node that is selected twice counts once. Main thread
+ * only. */
 #ifndef CMD_SELECT_H
 #define CMD_SELECT_H
 
@@ -44,16 +45,16 @@ void selection_finish(struct selection *selection);
  * need not select. */
 bool select_is_single(const struct tool_words *words, const struct select_options *options);
 
-/* Is it one word, which is a name, full or short, and no set or pattern? */
+/* Is there one word only, and is it a name, full or short, and not a set or a pattern? */
 bool select_is_name(const struct tool_words *words, const struct select_options *options);
 
 /* Does the selection need the list of living members? */
 bool select_needs_members(const struct tool_words *words, const struct select_options *options);
 
-/* Selects the nodes.  m: the node that is asked for the living members; NULL where select_needs_members says
- * no. ERR_BAD_NODE: a word is empty or malformed.  ERR_NO_AGENT: no living member has a name, or matches a
- * pattern; or nothing is left.  ERR_AMBIGUOUS: several members have a short name; *e lists them.  And the
- * errors of the request.  *out is untouched on failure. */
+/* Selects the nodes.  m: the node that is asked for the living members; NULL is allowed when
+ * select_needs_members returns false. ERR_BAD_NODE: a word is empty or malformed.  ERR_NO_AGENT: no living
+ * member has a name, or matches a pattern; or no node is left.  ERR_AMBIGUOUS: several members have a short
+ * name; *e lists them.  And the errors of the request.  *out is untouched on failure. */
 int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
                  struct selection *out, struct error *e) MUST_CHECK;
 
@@ -61,19 +62,19 @@ int select_nodes(const struct tool_words *words, const struct select_options *op
 bool select_is_given(const struct tool_words *words, const struct select_options *options);
 
 /* Opens the node that is asked for the members, or through which the selected nodes are reached.  *out is
- * NULL where no node runs here, none was named, and the words name all nodes in full, so that each can be
- * reached by itself. */
+ * NULL when no node runs here, none was named, and the words name all nodes in full, so that each node can be
+ * reached directly. */
 int select_open(const struct tool_common *common, const struct tool_words *words,
                 const struct select_options *options, struct nodemsg **out, struct error *e) MUST_CHECK;
 
-/* select_open and select_nodes with the operands, for tools that have nothing to do where one of them fails:
- * reports the failure, and exits.  through: the nodes are reached through the one that is asked; else *asked
- * stays as it is where nothing has to be asked. */
+/* Calls select_open and select_nodes with the operands; when one of them fails, reports the failure and
+ * exits. through: the tool reaches the nodes through the asked node, so select_open is called in any case;
+ * else *asked is unchanged when no node has to be asked for its members. */
 void select_or_exit(const struct tool *tool, const struct tool_common *common,
                     const struct select_options *options, bool through, struct nodemsg **asked,
                     struct selection *out);
 
-/* Opens a connection to the selected node itself, by its socket where it runs here, else over HTTPS.  Any
+/* Opens a connection to the selected node itself, by its socket when it runs here, else over HTTPS.  Any
  * thread. */
 int select_reach(const struct tool_common *common, const struct selected *node, struct nodemsg **out,
                  struct error *e) MUST_CHECK;

@@ -1,12 +1,13 @@
 /* Invariant: each job is in one state; `running` counts the jobs that are neither WAITING nor ENDED, `ended`
- * those that are ENDED, and job_end is the one way there.  Nothing is started, once `stopped` says why.
+ * those that are ENDED, and only job_end ends a job.  No job is started once `stopped` is set, which says
+ * why.
  *
  * Orderings: the lines of one command arrive in order; those of two commands have no order.  libcurl allows
- * no call to be started while it runs the others, so what a line makes necessary (to send standard input, to
- * interrupt) is noted in the job, and done by follow_up when all calls have run.
+ * no call to be started while it runs the others, so work that a line causes (to send standard input, to
+ * interrupt) is noted in the job, and follow_up does it when all calls have run.
  *
- * Standard input is read in pieces, and the next piece is read when all commands that still take it have the
- * last one. */
+ * Standard input is read in pieces, and the next piece is read when all commands that still read their input
+ * have the last piece. */
 #include "spawn_many.h"
 
 #include "harvest.h"
@@ -31,9 +32,9 @@
 enum {
   STATUS_TIMEOUT = 124,
   STATUS_OWN = 125,
-  DESCRIPTORS_KEPT = 64,  /* of this program, for what is no job */
-  DESCRIPTORS_JOB = 4,    /* a connection or two, two files */
-  WIDTH_MAX = 1000,       /* jobs at once, where --width does not say */
+  DESCRIPTORS_KEPT = 64,  /* descriptors of this program that are kept for other things than jobs */
+  DESCRIPTORS_JOB = 4,    /* descriptors of a job: one or two connections, two files */
+  WIDTH_MAX = 1000,       /* jobs at once, without --width */
   INPUT_PIECE = 64 << 10, /* bytes of standard input that are read at once */
   PROGRESS_MS = 100,
 };
@@ -43,17 +44,17 @@ enum state { WAITING, LOOKING, STARTING, RUNNING, ENDED };
 struct job {
   struct run *run;
   const struct selected *node;
-  struct nodemsg *m; /* that is asked; run->asked, or the job's own */
+  struct nodemsg *m; /* the node that is asked: run->asked, or the job's own handle */
   struct many_call *call, *upload;
   struct harvest *harvest;
   enum state state;
   bool harvesting;
-  bool feed, interrupt; /* to be done by follow_up */
+  bool feed, interrupt; /* work for follow_up */
   bool interrupted, fed, fed_all;
   char pid[NPID_TEXT_SIZE];
-  uint64_t taken; /* bytes of standard input that its command has been sent */
+  uint64_t taken; /* bytes of standard input that were sent to its command */
   int status;     /* -1 until it has ended */
-  int rc;         /* of what failed, or 0 */
+  int rc;         /* code of the failure, or 0 */
   struct error e;
   char kind[48]; /* how it ended, for the summary */
   int64_t began_ns, ended_ns;
@@ -72,11 +73,11 @@ struct run {
   size_t count, next, running, ended, failed;
   size_t width;
   size_t batch_left;   /* jobs that may be started before the next pause */
-  int64_t resume_ns;   /* until when the run pauses; 0: it does not */
+  int64_t resume_ns;   /* the time at which a pause ends; 0: the run does not pause */
   const char *stopped; /* why no job is started any more */
   size_t need;         /* how many jobs must end well */
   int signals;         /* signalfd */
-  int signal;          /* that has interrupted the run, or 0 */
+  int signal;          /* the signal that has interrupted the run, or 0 */
   bool gave_up, notes; /* notes: some job has feed or interrupt set */
   FILE *log;
   struct {
@@ -118,8 +119,8 @@ static void set_kind(struct job *j) {
   if (j->interrupted && j->status) snprintf(j->kind, sizeof j->kind, "interrupted");
 }
 
-/* One line on standard error, which names the node, says what happened, and how to mend it where that is
- * known. */
+/* Prints a line on standard error that names the node, and says what happened and, where known, how to mend
+ * it. */
 static void report(struct job *j) {
   if (!j->status && !j->rc) return;
   harvest_progress(NULL);
@@ -220,7 +221,8 @@ static int take_output(struct job *j, int stream, const json_t *output) {
   return rc ? fail(j, rc, &e) : 0;
 }
 
-/* A reason that the exit status does not tell: "killed", "noconnection", …. */
+/* Keeps the exit status, and as a failure each reason that the status does not tell: "killed",
+ * "noconnection", …. */
 static void take_exit(struct job *j, const json_t *event) {
   const char *word = json_string_value(json_object_get(event, "exit"));
   struct error e = {0};
@@ -263,7 +265,7 @@ static void on_ended(void *data, int rc, json_t *answer, const struct error *e) 
   job_end(j);
 }
 
-/* At most 31 years, so that it can be added to a time. */
+/* Converts seconds.  The result is at most 31 years, so that it can be added to a time. */
 static int64_t nanoseconds(double seconds) {
   return (int64_t)((seconds < 1e9 ? seconds : 1e9) * 1e9);
 }
@@ -299,7 +301,7 @@ static void on_found(void *data, int rc, json_t *answer, const struct error *e) 
   job_end(j);
 }
 
-/* Looks for the node on its host, where no local node passes the request on. */
+/* Looks for the node on its host, when no local node passes the request on. */
 static int look(struct job *j, struct error *e) {
   const struct tool_common *common = &j->run->options->common;
   struct nodemsg_options options = {.cookie_file = common->cookie_file};
@@ -347,7 +349,7 @@ static ssize_t next_input(void *data, char *bytes, size_t size) {
   return (ssize_t)n;
 }
 
-/* A command may end, or close its standard input, whenever it likes: that is no failure. */
+/* A command may end, or close its standard input, at any time: that is not a failure. */
 static void on_fed(void *data, int rc, json_t *answer, const struct error *e) {
   struct job *j = data;
   (void)rc, (void)answer, (void)e;
@@ -409,7 +411,7 @@ static int end_process(struct job *j, struct error *e) {
   return rc;
 }
 
-/* Does what was noted in a job that runs. */
+/* Does the work that was noted in jobs that run. */
 static void follow_up(struct run *r) {
   if (!r->notes) return;
   r->notes = false;
@@ -434,7 +436,7 @@ static void follow_up(struct run *r) {
   }
 }
 
-/* The first signal interrupts all, a second one gives up. */
+/* The first signal interrupts all jobs; after a second one, the run gives up waiting for them. */
 static void take_signal(struct run *r) {
   struct signalfd_siginfo info;
   if (read(r->signals, &info, sizeof info) != sizeof info) return;
@@ -468,7 +470,7 @@ static void end_rest(struct run *r) {
 
 /* --- the run ------------------------------------------------------------------------------------------- */
 
-/* How many jobs run at once: as many as --width says, and as there are descriptors for. */
+/* How many jobs may run at once: at most --width, and at most as many as there are descriptors for. */
 static size_t width_of(const struct run *r) {
   struct rlimit files;
   size_t width = r->options->width ? (size_t)r->options->width : WIDTH_MAX, possible = 1;
@@ -505,7 +507,7 @@ static void show_progress(struct run *r) {
   harvest_progress(text);
 }
 
-/* How long the run may wait, when nothing happens: milliseconds. */
+/* The milliseconds that the run may wait for an event. */
 static int patience(const struct run *r) {
   int64_t ms = 60000;
   if (r->resume_ns) ms = (r->resume_ns - clock_ns()) / 1000000 + 1;
@@ -538,7 +540,7 @@ static int by_kind(const void *a, const void *b) {
   return strverscmp((*(struct job *const *)a)->kind, (*(struct job *const *)b)->kind);
 }
 
-/* One line for each way of failing, with the nodes. */
+/* Prints one line for each way in which jobs failed, with the nodes. */
 static void summarize(struct run *r) {
   if (!r->failed || r->count == 1) return;
   struct job **sorted = tool_need(calloc(r->count, sizeof(struct job *)));
@@ -562,7 +564,8 @@ static void summarize(struct run *r) {
   free(sorted);
 }
 
-/* A node on which nothing was started has no status of its own: it was another one that has failed. */
+/* The exit status of the run.  A node on which nothing was started does not count: another node failed
+ * before. */
 static int status_of(const struct run *r) {
   int highest = 0;
   if (r->options->require && r->count - r->failed >= r->need) return 0;
@@ -573,7 +576,7 @@ static int status_of(const struct run *r) {
 
 /* --- the beginning ------------------------------------------------------------------------------------- */
 
-/* How many of the nodes --require wants: "90%" or "9". */
+/* How many nodes must end well: --require is "90%" or "9". */
 static size_t need_of(const struct run *r) {
   const char *text = r->options->require;
   char *end;
@@ -596,7 +599,7 @@ static void catch_signals(struct run *r) {
   }
   sigprocmask(SIG_BLOCK, &set, NULL);
   r->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-  signal(SIGPIPE, SIG_IGN); /* of connections; harvest.c looks at EPIPE */
+  signal(SIGPIPE, SIG_IGN); /* a closed connection must not end the program; harvest.c checks for EPIPE */
   if (r->signals < 0) tool_need(NULL);
 }
 

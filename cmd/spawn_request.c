@@ -40,7 +40,7 @@ bool spawn_is_single(const struct spawn_options *o) {
   return select_is_single(&o->common.operands, &o->select) && spawn_is_plain(o);
 }
 
-/* The options for several nodes. */
+/* Checks the options for several nodes. */
 static void check_several(const struct tool *tool, const struct spawn_options *o) {
   size_t words = o->common.operands.count;
   if (!words && !o->select.all && !o->retry && (o->select.exclude.count || !spawn_is_single(o)))

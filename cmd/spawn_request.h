@@ -20,8 +20,9 @@ struct spawn_options {
   const char *outdir, *require, *joblog, *retry;
 };
 
-/* Do the options mean one node, and nothing that is for several?  Then there is no selection. */
-bool spawn_is_plain(const struct spawn_options *options); /* the second half alone */
+/* spawn_is_plain: is no option set that is for several nodes?  spawn_is_single: is that so, and does the
+ * command line name at most one node?  Then there is no selection. */
+bool spawn_is_plain(const struct spawn_options *options);
 bool spawn_is_single(const struct spawn_options *options);
 
 /* Do the options mean a command?  Else they mean Lua code. */

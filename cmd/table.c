@@ -79,7 +79,7 @@ static void write_line(struct buf *line) {
   buf_clear(line);
 }
 
-/* The cells that are not empty, separated by one blank. */
+/* Prints the cells that are not empty, separated by one blank. */
 static void print_row(const struct table *table, const json_t *row) {
   struct buf line = BUF_INIT;
   for (const struct table_column *c = table->columns; c->put; c++) {
@@ -105,7 +105,8 @@ static int width_of(const char *text) {
   return width;
 }
 
-/* The text of a cell, or of the heading when row is NULL; valid until the next call with this buffer. */
+/* Returns the text of a cell, or of the heading when row is NULL; valid until the next call with this buffer.
+ */
 static const char *cell(const struct table *table, const struct table_column *c, const json_t *row,
                         struct buf *text) {
   buf_clear(text);
@@ -135,12 +136,12 @@ static void put_padded(struct buf *line, const struct table_column *c, int width
   buf_printf(line, "%*s%s%*s%s", c->right ? space : 0, "", text, c->right ? 0 : space, "", last ? "" : " ");
 }
 
-/* The line of a row, or of the headings when row is NULL. */
+/* Prints the line of a row, or of the headings when row is NULL. */
 static void print_aligned(const struct table *table, const int *widths, const json_t *row) {
   struct buf line = BUF_INIT, text = BUF_INIT;
   for (const struct table_column *c = table->columns; c->put; c++)
     put_padded(&line, c, widths[c - table->columns], cell(table, c, row, &text));
-  while (line.len && line.data[line.len - 1] == ' ') line.len--; /* of a last cell that is empty */
+  while (line.len && line.data[line.len - 1] == ' ') line.len--; /* blanks of a last cell that is empty */
   write_line(&line);
   buf_finish(&text);
   buf_finish(&line);

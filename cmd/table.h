@@ -52,31 +52,31 @@ void table_begin(struct table *table);
 /* Prints the row, or keeps a reference to it until table_end. */
 void table_row(struct table *table, json_t *row);
 
-/* The same for each object of an array. */
+/* Calls table_row for each object of an array. */
 void table_rows(struct table *table, const json_t *rows);
 
-/* Prints what was kept. */
+/* Prints the rows that were kept. */
 void table_end(struct table *table);
 
 /* --- texts of members ---------------------------------------------------------------------------------- */
 
-/* A string as it is; nothing for what is not a string. */
+/* Writes a string as it is, and nothing for any other value. */
 table_put table_text;
 
-/* A string in one line that is safe on a terminal: each character that cannot be printed is '?', and an empty
- * or missing string is '-'. */
+/* Writes a string in one line that is safe on a terminal: each character that cannot be printed is '?', and
+ * an empty or missing string is '-'. */
 table_put table_word;
 
-/* An integer; '-' when it is missing. */
+/* Writes an integer; '-' when it is missing. */
 table_put table_integer;
 
-/* Bytes in at most four characters: 512, 1.5K, 23M; '-' when the member is missing. */
+/* Writes a number of bytes in at most four characters: 512, 1.5K, 23M; '-' when the member is missing. */
 table_put table_bytes;
 
-/* Milliseconds, rounded down to the largest unit: 5s, 12m, 3h, 40d. */
+/* Writes milliseconds, rounded down to the largest unit: 5s, 12m, 3h, 40d. */
 table_put table_age;
 
-/* The pid in the members "pid" and "short", in the form that tool_pid chooses; the key is not used. */
+/* Writes the pid in the members "pid" and "short", in the form that tool_pid chooses; the key is not used. */
 table_put table_pid;
 
 #endif

@@ -99,8 +99,8 @@ static const struct tool_option *find_option(const struct tool *tool, int value)
   return NULL;
 }
 
-/* What lives as long as the program: getopt's tables, and one array for all lists of words.  A list has
- * `each` slots, since it cannot be longer than argv; `left` counts the lists that are not yet in use. */
+/* Memory that lives as long as the program: getopt's tables, and one array for all lists of words.  A list
+ * has `each` slots, since it cannot be longer than argv; `left` counts the lists that are not yet in use. */
 static struct {
   char *letters;
   struct option *names;
@@ -143,7 +143,7 @@ static int64_t read_count(const struct tool *tool, const struct tool_option *o, 
   return value;
 }
 
-/* An empty word is never a node: it comes from a variable of a script that is not set. */
+/* Refuses an empty word as a node name, since it comes from a variable of a script that is not set. */
 static const char *read_text(const struct tool *tool, const struct tool_option *o) {
   if (strcmp(o->argument, "NODE") == 0 && !*optarg)
     tool_usage(tool, "--%s: an empty word is not a node name", o->name);
@@ -173,7 +173,8 @@ static int count_matches(const struct tool *tool, const char *word) {
   return n;
 }
 
-/* Reports what getopt refused.  It is in optopt for a letter or a known long option, else in argv. */
+/* Reports what getopt refused.  The refused option is in optopt when it is a letter or a known long option,
+ * else in argv. */
 __attribute__((noreturn)) static void mistake(const struct tool *tool, int found, char **argv) {
   const struct tool_option *o = optopt ? find_option(tool, optopt) : NULL;
   if (found == ':' && o) tool_usage(tool, "--%s needs an argument: %s", o->name, o->argument);
@@ -278,7 +279,7 @@ char *tool_path(const struct tool *tool, const char *prefix, const char *segment
   return tool_need(nodemsg_path(prefix, segment, suffix));
 }
 
-/* The name is followed by a dot and the process number, a dot and the creation. */
+/* Cuts off the two parts behind the node's name: the process number and the creation, each behind a dot. */
 char *tool_home_of(const char *pid) {
   if (!npid_shaped(pid) || !strchr(pid, '@')) return NULL;
   char *name = tool_need(strdup(pid + (*pid == '<')));

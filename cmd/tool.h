@@ -73,7 +73,7 @@ struct tool_common {
   {0, "json", NULL, "print one JSON object a line", TOOL_FLAG, offsetof(type, common.json)},                 \
   TOOL_CONNECTION(type)
 
-/* The same without --json, for tools where that option means something else. */
+/* The same rows without --json, for tools where that option means something else. */
 #define TOOL_CONNECTION(type)                                                                                    \
   {'n', "node", "NODE", "the node to ask (default: $NODE_SELF, else the only local node)", TOOL_TEXT,             \
    offsetof(type, common.node)},                                                                             \
@@ -101,7 +101,7 @@ void tool_usage(const struct tool *tool, const char *format, ...)
  * which a node could not be reached.  Returns the exit status of the error. */
 int tool_report(const struct tool *tool, int rc, const struct error *e);
 
-/* The same, and exits with that status. */
+/* Calls tool_report, and exits with the status that it returns. */
 void tool_fail(const struct tool *tool, int rc, const struct error *e) __attribute__((noreturn));
 
 /* For tools whose only operand is the node to ask: stores the operand as if it were the argument of -n. Exits
@@ -109,11 +109,11 @@ void tool_fail(const struct tool *tool, int rc, const struct error *e) __attribu
 void tool_take_node(const struct tool *tool, struct tool_common *common);
 
 /* Opens a connection to the node that the options name; `remote`, when it is not NULL, is the node to ask
- * where no local node runs (nodemsg_open_any). */
+ * when no local node runs (nodemsg_open_any). */
 int tool_try(const struct tool_common *common, const char *remote, struct nodemsg **out,
              struct error *e) MUST_CHECK;
 
-/* The same, and exits when that fails. */
+/* As tool_try, but reports a failure and exits. */
 struct nodemsg *tool_open(const struct tool *tool, const struct tool_common *common, const char *remote);
 
 /* Is m connected to the node of this name, so that it need not pass the request on to another? */
@@ -135,11 +135,11 @@ void tool_print(const json_t *object);
 const char *tool_member(const json_t *object, const char *name);
 
 /* The pid in the members "pid" and "short" of an object, as tools print it: the short form, or the portable
- * one when `full` is set or when the node that answered is remote, where its short form means nothing to
+ * one when `full` is set or when the node that answered is remote, where its short form is not valid for
  * local nodes. Returns out. */
 char *tool_pid(const struct nodemsg *m, const json_t *object, bool full, char out[NPID_TEXT_SIZE]);
 
-/* The same, as a line on stdout. */
+/* Prints the text of tool_pid as a line on stdout. */
 void tool_print_pid(const struct nodemsg *m, const json_t *object, bool full);
 
 /* nodemsg_path, or exits. */
