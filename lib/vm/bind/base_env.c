@@ -280,8 +280,9 @@ static void copy_fields(lua_State *L, int from, int to) {
   }
 }
 
-/* pairs of a process's globals walks a copy of all that it can name: the base table, the lazy globals, and
- * then its own, which replace those of the same name.  Upvalue: the base table. */
+/* pairs of a process's globals walks a copy of all globals that the process can name: the base table, the
+ * lazy globals, and then the process's own globals, which replace others of the same name.  Upvalue: the base
+ * table. */
 static int walk_globals(lua_State *L) {
   lua_settop(L, 1);
   lua_newtable(L);
@@ -311,8 +312,8 @@ const struct bind_library bind_libraries[] = {
     {"", bind_require}, {"node", bind_node}, {"global", bind_global}, {NULL, NULL},
 };
 
-/* The functions of the bindings: globals go into the base table, those of a library into a table of its own.
- */
+/* The functions of the bindings: globals go into the base table, and functions of a library into the
+ * library's own table. */
 static void open_bindings(lua_State *L, struct isolate *iso, int base) {
   for (const struct bind_library *library = bind_libraries; library->functions; library++) {
     if (*library->name) {

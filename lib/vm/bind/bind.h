@@ -1,7 +1,7 @@
-/* bind: the functions of the process language that are in C: a file a topic, each with a table of rows; and
- * the helpers that they share, which raise errors of Lua.
+/* bind: the functions of the process language that are in C, one file for each topic, with a table of rows;
+ * and the helpers that these files share, which raise errors of Lua.
  *
- * By the thread that runs the isolate, for the process that runs. */
+ * Called by the thread that runs the isolate, for the process that runs. */
 #ifndef VM_BIND_H
 #define VM_BIND_H
 
@@ -33,18 +33,19 @@ extern const struct bind_function bind_output[];  /* puts print inspect group_le
 extern const struct bind_function bind_command[]; /* exec sh ls */
 extern const struct bind_function bind_require[]; /* require */
 
-/* All of these tables, each with the library that the functions are in ("": they are globals).  The last
- * entry has no functions. */
+/* All of these tables, each with the library that has the functions ("": they are globals).  The last entry
+ * has no functions. */
 struct bind_library {
   const char *name;
   const struct bind_function *functions;
 };
 extern const struct bind_library bind_libraries[];
 
-/* send, which global.send calls. */
+/* The function send of the language; global.send calls it. */
 int bind_send(lua_State *L);
 
-/* Arguments: a pid, a reference, of this or another node; bind_check_… raise for any other value. */
+/* Return the argument, which must be a pid or a reference of this or another node; they raise an error for
+ * any other value. */
 npid bind_check_pid(lua_State *L, int arg);
 npid bind_check_ref(lua_State *L, int arg);
 npid bind_to_pid(lua_State *L, int index); /* NPID_NONE for any other value */
@@ -55,20 +56,20 @@ npid bind_whereis(lua_State *L, struct names *table, int index);
 /* An argument of milliseconds from now as a deadline by clock_ns; nil or none: TIMER_NEVER. */
 int64_t bind_check_deadline(lua_State *L, int arg);
 
-/* The text of an error's value: the string itself, or what inspect says of it, which is then pushed.  Valid
- * as long as that is on the stack. */
+/* The text of an error's value: the string itself, or the text that inspect makes of the value, which is then
+ * pushed.  Valid as long as this string or text is on the stack. */
 const char *bind_text(lua_State *L, int index);
 
 /* Raises when the process cannot be suspended: inside a callback of a C function.  what: the function that
  * would wait. */
 void bind_check_suspends(lua_State *L, const char *what);
 
-/* Raises inside a predicate of receive_match: to take messages there would change the mailbox under its
+/* Raises inside a predicate of receive_match: taking messages there would change the mailbox during the
  * search. */
 void bind_check_takes(lua_State *L);
 
-/* To be called after process_charge: raises, and ends the process, when it has more memory than it may have.
- */
+/* Call it after process_charge: when the process is over its memory limit, raises an error and ends the
+ * process. */
 void bind_check_memory(lua_State *L);
 
 /* Sends a signal of the running process; owns term. */
@@ -78,10 +79,10 @@ void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct 
  * with the reason `gone`. */
 void bind_monitor(lua_State *L, npid ref, npid other, const char *gone);
 
-/* Spawns a process of this node, and returns its pid.  The stack has from index first on a function and its
- * arguments, or the names of a module and one of its functions, and the arguments.  link: link it to the
- * running process; monitor: a fresh reference under which the running process monitors it, or NPID_NONE. Both
- * sides of these ties are made. */
+/* Spawns a process of this node, and returns its pid.  From index first on, the stack has a function and its
+ * arguments; or the name of a module, the name of one of its functions, and the arguments.  link: link it to
+ * the running process; monitor: a fresh reference under which the running process monitors it, or NPID_NONE.
+ * Both sides of these ties are made. */
 npid bind_spawn(lua_State *L, int first, bool link, npid monitor);
 
 /* Returns true for a function at index, false for the names of a module and a function from index on; raises
@@ -97,8 +98,8 @@ int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_
  * values are then two, the wire name of the error and its text. */
 int bind_reply(lua_State *L, bool *ok);
 
-/* The same for calls whose refusal is an error of the Lua caller: raises its text, with the position of that
- * caller. */
+/* As bind_reply, for calls whose refusal is an error of the Lua caller: raises the text of the error, with
+ * the position of that caller. */
 int bind_take_reply(lua_State *L);
 
 /* A `then` that returns the values of the reply, or raises. */

@@ -104,7 +104,7 @@ static bool flag(lua_State *L, const char *name) {
   return set;
 }
 
-/* Returns the pid; with monitor the reference, too. */
+/* Returns the pid, and with monitor also the reference. */
 static int started(lua_State *L, int status, lua_KContext ref) {
   (void)status;
   int n = bind_take_reply(L);

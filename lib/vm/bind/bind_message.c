@@ -17,8 +17,8 @@
 
 /* --- send --- */
 
-/* Moves a message of scalars from this stack straight to that of a process of the same isolate that waits in
- * receive; false when that is not possible.  Such a message needs no term. */
+/* Moves a message of scalars from this stack straight to the stack of a process of the same isolate that
+ * waits in receive; false when that is not possible.  Such a message needs no term. */
 static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   int n = last - first + 1;
   if (to->state != PROCESS_RECEIVES || to->mailbox.first || to->preemptible.end ||
@@ -34,7 +34,8 @@ static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   return true;
 }
 
-/* Must the sender wait for room at the receiver?  Then it is registered to be woken (p->room). */
+/* Must the sender wait for room at the receiver?  If so, registers the sender, which is woken when there may
+ * be room (p->room). */
 static bool awaits_room(lua_State *L, struct process *p, const struct process *near, npid to) {
   struct vm *vm = p->isolate->vm;
   if (near ? !near->full : vm_lack(vm, to) == NPID_NONE) return false;
@@ -74,7 +75,7 @@ enum { NAMED_WINDOW = 256 << 10 };
 static int named_answered(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
-  bind_reply(L, &ok); /* when the node is lost, so is the message, and the sender gets no error */
+  bind_reply(L, &ok); /* when the node is lost, the message is lost, too, and the sender gets no error */
   return 0;
 }
 
@@ -89,15 +90,15 @@ static int send_named(lua_State *L, npid kernel, struct term *term) {
   return 0;
 }
 
-/* To a name on another node: the name is at index 1.  The pid of the node's kernel, which delivers to the
- * name, is asked for first. */
+/* Sends to the name at index 1 on another node.  Runs when the reply with the pid of that node's kernel has
+ * come; that kernel delivers the message to the name. */
 static int send_there(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   bool ok;
   int n = bind_reply(L, &ok);
   npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
   lua_pop(L, n);
-  if (kernel == NPID_NONE) return 0; /* the message is dropped without an error, as one to a dead pid */
+  if (kernel == NPID_NONE) return 0; /* as a message to a dead pid, the message is dropped without an error */
   int last = lua_gettop(L);
   struct copy c = copy_begin(L);
   term_put_text(c.w, "send");
@@ -149,7 +150,7 @@ void bind_check_takes(lua_State *L) {
       luaL_error(L, "the predicate of a receive_match cannot take messages");
     lua_pop(L, 1);
   }
-  m->mark = NULL; /* a receive_match whose predicate raised an error has left it */
+  m->mark = NULL; /* a receive_match whose predicate raised an error has left its mark */
 }
 
 static int take(lua_State *L, struct process *p, struct signal **link) {

@@ -23,8 +23,8 @@ static const char *check_name(lua_State *L, int arg) {
   return name;
 }
 
-/* The process may end while it is registered: after it has dropped its names, and before it has this one. The
- * name would then stay, so the function checks afterwards that the process lives. */
+/* The process may end during the registration, and drop its names before it gets this one.  The name would
+ * then stay, so the function checks afterwards that the process lives. */
 static int register_name(lua_State *L) {
   struct vm *vm = process_of(L)->isolate->vm;
   struct names *names = config_of(L)->names;

@@ -47,7 +47,7 @@ static const char *join(lua_State *L, size_t *len) {
 
 static int put_next(lua_State *L, int status, lua_KContext i);
 
-/* Sends the values from index 2 on to the leader at index 1.  Those before index i are texts already. */
+/* Sends the values from index 2 on to the leader at index 1.  The values before index i are texts already. */
 static int put_values(lua_State *L, int i) {
   size_t len;
   int last = lua_gettop(L);

@@ -1,4 +1,4 @@
-/* An order stays in p->order until its code is loaded; then it is answered, which frees it. */
+/* An order stays in p->order until its code is loaded; then spawn_answer answers the order and frees it. */
 #include "vm/bind/boot.h"
 
 #include "core/procname.h"
@@ -124,8 +124,8 @@ static int begin(lua_State *L, struct process *p) {
   /* The linked process may have ended by now; it, or its node, then answers the LINK with an exit signal. */
   if (o.link != NPID_NONE && isolate_tie(p->isolate, SIGNAL_LINK, o.link, p->pid, NPID_NONE, o.epoch))
     return refuse(p, "out_of_memory", "out of memory");
-  struct term *term =
-      term_ref(p->order->term); /* spawn_answer frees the order, but its arguments are read after it */
+  /* spawn_answer frees the order, but the arguments are read from its term after that. */
+  struct term *term = term_ref(p->order->term);
   spawn_answer(p, term_build("bp", 1, p->pid));
   int nargs = push_arguments(L, o.rest);
   term_unref(term);

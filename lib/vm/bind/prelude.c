@@ -1,6 +1,6 @@
 /* A function of the prelude runs in the process that calls it, and keeps no state.  The functions that it
- * calls are upvalues, set when the chunk is loaded, so a process that redefines a global does not change it.
- */
+ * calls are upvalues, set when the chunk is loaded, so a process that redefines a global does not change the
+ * functions of the prelude. */
 #include "vm/bind/prelude.h"
 
 const char prelude_source[] =

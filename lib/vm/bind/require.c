@@ -41,8 +41,8 @@ static void check_name(lua_State *L, const char *name) {
   if (*at || at == name) luaL_error(L, "'%s' is not a module's name", name);
 }
 
-/* Pushes the path of the module's file in a directory, if it is there; else a line that says where it looked.
- */
+/* Pushes the path of the module's file in a directory, if it is there; else a line with the path that it
+ * tried. */
 static bool try_file(lua_State *L, const char *directory, const char *name, const char *suffix,
                      struct stat *st) {
   const char *file = luaL_gsub(L, name, ".", "/");
@@ -107,8 +107,8 @@ static bool push_kept(lua_State *L, struct isolate *iso, const char *path, const
   return f;
 }
 
-/* Keeps the bytecode of the function at the top.  Where memory runs out, the module is compiled again next
- * time. */
+/* Keeps the bytecode of the function at the top.  When memory runs out, nothing is kept, and the module is
+ * compiled again next time. */
 static void keep(lua_State *L, struct isolate *iso, const char *path, const struct stamp *stamp) {
   struct buf out = BUF_INIT;
   buf_append(&out, stamp, sizeof *stamp);
