@@ -1,5 +1,5 @@
-/* A table that is no LIST is first written as a MAP.  At the first key that is no string, the writer goes
- * back to the start of the table and writes it again as a TABLE. */
+/* A table that is not a LIST is first written as a MAP.  At the first key that is not a string, the writer
+ * goes back to the start of the table and writes it again as a TABLE. */
 #include "vm/copy/copy.h"
 
 #include "vm/copy/fn.h"
@@ -40,7 +40,8 @@ static void add_place(lua_State *L, luaL_Buffer *b, const struct place *place) {
   }
 }
 
-/* The first `keep` keys of a place: a path of a thousand keys would not help the reader of an error. */
+/* Returns the place of the first `keep` keys: a path of a thousand keys would not help the reader of an
+ * error. */
 static const struct place *cut(const struct place *place, int keep) {
   int depth = 0;
   for (const struct place *at = place; at; at = at->up) depth++;
@@ -63,8 +64,8 @@ static void refuse(struct copier *c, const struct place *place, const char *prob
 
 /* --- out --- */
 
-/* Writes all pairs of the table, and returns their number.  Stops with *ok false at the first key that is no
- * string, when keys_are_strings. */
+/* Writes all pairs of the table, and returns their number.  With keys_are_strings, stops at the first key
+ * that is not a string, with *ok false. */
 static uint32_t put_pairs(struct copier *c, int table, const struct place *up, int depth,
                           bool keys_are_strings, bool *ok) {
   lua_State *L = c->L;

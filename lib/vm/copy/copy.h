@@ -11,7 +11,7 @@
  * A table loses its metatable.  Any other value, and nesting beyond TERM_DEPTH_MAX (so any cycle), is an
  * error that names the place of the value.
  *
- * By the thread that runs the isolate, for the process that runs. */
+ * Called by the thread that runs the isolate, for the process that runs. */
 /* clang-format on */
 #ifndef VM_COPY_H
 #define VM_COPY_H
@@ -22,14 +22,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* One encoding: a term is written to the isolate's one writer, and then taken from it.
+/* The state of one encoding: a term is written to the isolate's only writer, and then copied from it.
  *
  * Between copy_begin and copy_end no code of a process may run, since that code could begin an encoding of
  * its own: no lua_call, and no operation that may call a metamethod (lua_gettable, lua_getfield, luaL_len …).
  * A caller collects what it needs first, or reads it raw.  If another encoding began nevertheless, copy_end
  * raises an error, and the damaged term is never sent.  An encoding that an error has broken off needs no
- * copy_end.
- */
+ * copy_end. */
 struct copy {
   lua_State *L;
   struct term_writer *w; /* for term_put_… */
@@ -38,8 +37,8 @@ struct copy {
 
 struct copy copy_begin(lua_State *L);
 
-/* A term of what was written, `count` values at the top.  Raises when memory runs out, or when the term is
- * larger than a term may be. */
+/* Makes a term of the values that were written, `count` of them at the top.  Raises when memory runs out, or
+ * when the term is larger than a term may be. */
 struct term *copy_end(const struct copy *c, uint32_t count);
 
 /* Appends the values at stack indices first..last.  Raises when one cannot be copied; `what` ("message",
@@ -50,13 +49,13 @@ void copy_out(const struct copy *c, const char *what, int first, int last);
  */
 struct term *copy_term(lua_State *L, const char *what, int first, int last);
 
-/* Pushes the next value of the term; or all that are left, and returns their number.  Raises when memory runs
- * out, and when a function cannot be loaded here. */
+/* copy_in pushes the next value of the term.  copy_in_all pushes all values that are left, and returns their
+ * number.  Raises when memory runs out, and when a function cannot be loaded here. */
 void copy_in(lua_State *L, struct term_reader *r);
 int copy_in_all(lua_State *L, struct term_reader *r);
 
-/* Are the values at stack indices first..last all scalars: the same in every process of an isolate, so that
- * they need no copy? */
+/* Are the values at stack indices first..last all scalars?  Scalars are the same in every process of an
+ * isolate, and need no copy. */
 static inline bool copy_all_scalar(lua_State *L, int first, int last) {
   for (int i = first; i <= last; i++) {
     int type = lua_type(L, i);
@@ -66,8 +65,8 @@ static inline bool copy_all_scalar(lua_State *L, int first, int last) {
   return true;
 }
 
-/* Pushes a pid or reference, or nil for NPID_NONE; reads one from the stack, NPID_NONE for any other value.
- */
+/* copy_push_npid pushes a pid or reference, or nil for NPID_NONE.  copy_to_npid reads a pid or reference from
+ * the stack: NPID_NONE for any other value. */
 void copy_push_npid(lua_State *L, npid p);
 npid copy_to_npid(lua_State *L, int index);
 

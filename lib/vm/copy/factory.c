@@ -115,7 +115,8 @@ void factory_open(lua_State *L, struct isolate *iso) {
   iso->refs.witnesses = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-/* Is a closure of the remembered prototype still alive?  The witness is one, held by a weak table. */
+/* Is a closure of the remembered prototype still alive?  The witness is such a closure, held by a weak table.
+ */
 static bool has_witness(lua_State *L, const struct isolate *iso, size_t place, const void *proto) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.witnesses);
   bool lives = lua_rawgeti(L, -1, (lua_Integer)place + 1) == LUA_TFUNCTION && proto_of(L, -1) == proto;

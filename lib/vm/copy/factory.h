@@ -1,8 +1,8 @@
-/* factory: fresh instances of a function, by its bytecode.  An isolate keeps one factory (bytecode.h) for
- * each distinct body, so that it loads the body once.
+/* factory: makes fresh instances of a function, which is found by its bytecode.  An isolate keeps one factory
+ * (bytecode.h) for each distinct body, so that it loads the body once.
  *
- * By the thread that runs the isolate.  A pointer to a factory is valid until the next call of factory_find
- * or factory_of, which may drop all factories. */
+ * Called by the thread that runs the isolate.  A pointer to a factory is valid until the next call of
+ * factory_find or factory_of, which may drop all factories. */
 #ifndef VM_COPY_FACTORY_H
 #define VM_COPY_FACTORY_H
 

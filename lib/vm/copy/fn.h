@@ -7,7 +7,7 @@
  *
  * A node reads the payload (fn_format.h) only if its Lua writes the same header of bytecode.
  *
- * By the thread that runs the isolate, for the process that runs. */
+ * Called by the thread that runs the isolate, for the process that runs. */
 #ifndef VM_COPY_FN_H
 #define VM_COPY_FN_H
 
@@ -27,10 +27,12 @@ bool fn_is_library(lua_State *L, int index);
  * string that is valid while what fn_encode has pushed stays on the stack. */
 const char *fn_encode(lua_State *L, int index, struct term_writer *w);
 
-/* Pushes the function that the payload describes.  Raises when the payload is damaged, or of another Lua. */
+/* Pushes the function that the payload describes.  Raises when the payload is damaged, or was written by
+ * another version of Lua. */
 void fn_decode(lua_State *L, const char *payload, size_t len);
 
-/* Is the value its own copy within an isolate: neither table nor function, or one of the library? */
+/* Can processes of one isolate share the value instead of copying it?  That holds for library functions and
+ * library tables, and for all values that are neither tables nor functions. */
 bool fn_is_plain(lua_State *L, int index, struct isolate *iso);
 
 /* Pushes a copy of the function at index for another process of this isolate, if each of its upvalues is

@@ -36,7 +36,7 @@ bool fn_clone(lua_State *L, int index) {
   const struct factory *f = factory_of(L, iso, index, &problem);
   if (!f) return luaL_error(L, "%s", problem);
   factory_push(L, f);
-  lua_replace(L, top + 1); /* in the place of the globals, below the values of its upvalues */
+  lua_replace(L, top + 1); /* replaces the globals, below the values of the function's upvalues */
   for (int i = count; i >= 1; i--) lua_setupvalue(L, top + 1, i);
   return true;
 }

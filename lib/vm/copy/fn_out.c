@@ -48,8 +48,8 @@ static void put_pid(struct encoder *e, npid p) {
   term_put_raw(e->w, name, strlen(name));
 }
 
-/* Pops a key.  If `seen` has a number for it: *out, and returns false.  Else gives it the next number, and
- * returns true. */
+/* Pops a key, and stores its number in *out.  Returns false when `seen` already had the number; else gives
+ * the key the next number, and returns true. */
 static bool number(struct encoder *e, uint32_t *counter, uint32_t *out) {
   lua_State *L = e->L;
   lua_pushvalue(L, -1);
@@ -65,7 +65,7 @@ static bool number(struct encoder *e, uint32_t *counter, uint32_t *out) {
   return true;
 }
 
-/* Tag, body and count of upvalues. */
+/* Writes tag, body and count of upvalues, and returns the count. */
 static uint32_t put_body(struct encoder *e, enum fn_tag tag, int index) {
   const struct factory *f = factory_of(e->L, e->iso, index, &e->problem);
   if (!f) return 0;
