@@ -28,7 +28,7 @@ static luaL_Stream *push_handle(lua_State *L) {
   return s;
 }
 
-/* One of r, w, a; then + or not; then b or not. */
+/* Is the mode one of r, w, a, followed by an optional + and an optional b? */
 static bool is_mode(const char *mode) {
   if (!*mode || !strchr("rwa", *mode++)) return false;
   if (*mode == '+') mode++;

@@ -65,7 +65,7 @@ static int begin(lua_State *L, enum search_kind kind) {
   return search(L, LUA_OK, kind);
 }
 
-/* A search for plain text: memmem takes linear time, Lua's own search does not. */
+/* Searches for plain text with memmem, which takes linear time; Lua's own search does not. */
 static int find_plain(lua_State *L) {
   size_t at, len, n;
   const char *s = lua_tolstring(L, 1, &len), *what = lua_tolstring(L, 2, &n), *found = NULL;

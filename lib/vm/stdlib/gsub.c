@@ -77,7 +77,7 @@ static int finish(lua_State *L) {
 
 /* --- replacements --- */
 
-/* A string, where %1 is a capture, %0 the match and %% a percent sign. */
+/* Adds a replacement string, in which %1 is a capture, %0 the match and %% a percent sign. */
 static void replace_by_text(lua_State *L) {
   const struct pattern *m = search_of(L);
   size_t len, n;
@@ -194,7 +194,8 @@ static bool may_call(lua_State *L, int index) {
   return true;
 }
 
-/* Is Lua's own function enough?  It is also when an argument is wrong: it raises the right error. */
+/* Is Lua's own function enough?  Also true when an argument is wrong, since that function raises the right
+ * error. */
 static bool is_light(lua_State *L) {
   size_t n;
   const char *pattern = lua_tolstring(L, 2, &n);

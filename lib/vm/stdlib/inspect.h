@@ -1,4 +1,4 @@
-/* inspect: any value as text that a person can read, close to what one would type.
+/* inspect: any value as text that a person can read, close to the form in which the value is typed.
  *
  * It calls no metamethod, so it never runs code of a process, never waits, and may be used on the values of
  * any process at any time.  Depth, items and length of the text are bounded. */

@@ -279,7 +279,7 @@ static void begin(struct pattern *m, const char *start) {
   m->greedy = NULL;
 }
 
-/* One step.  A match that fails at one character of the subject is tried from the next. */
+/* Makes one step.  When no match begins at one character of the subject, the search tries the next one. */
 static enum pattern_state step(lua_State *L, struct pattern *m) {
   if (m->greedy) {
     count_greedy(L, m);
@@ -292,8 +292,9 @@ static enum pattern_state step(lua_State *L, struct pattern *m) {
   return PATTERN_PAUSED;
 }
 
-/* Is the caller to yield now?  Whoever wants the core sets a hook, which yields or raises at the next Lua
- * instruction.  A search executes none, so it looks for the hook itself, and does what the hook would do. */
+/* Is the caller to yield now?  To take the core, the scheduler sets a hook, which yields or raises at the
+ * next Lua instruction.  A search executes no instruction, so it looks for the hook itself, and does what the
+ * hook would do. */
 static bool is_due(lua_State *L) {
   if (!lua_gethookmask(L)) return false;
   if (lua_isyieldable(L)) {

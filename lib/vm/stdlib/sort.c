@@ -1,6 +1,6 @@
-/* The algorithm is that of Lua's ltablib.c, step by step, so that elements that compare equal end up where
- * they do there; but it is written in Lua, where a comparison is an ordinary call, which can yield.
- * That costs no time: a call from Lua to Lua is cheaper than one from C.
+/* The algorithm is that of Lua's ltablib.c, step by step, so that elements that compare equal end up in the
+ * same places; but it is written in Lua, where a comparison is an ordinary call, which can yield.  That costs
+ * no time: a call from Lua to Lua is cheaper than one from C.
  *
  * Invariant of partition: t[lo..i) <= pivot <= t(j..up]. */
 #include "vm/stdlib/yielding.h"

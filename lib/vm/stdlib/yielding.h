@@ -5,7 +5,7 @@
  * arguments ask for.  The functions here return the same results and raise the same errors.  They leave short
  * work that calls nothing to Lua's own functions.
  *
- * This room knows no process: it asks Lua's hook whether to yield. */
+ * The files of stdlib/ do not use the structures of processes: they ask Lua's hook whether to yield. */
 #ifndef VM_STDLIB_YIELDING_H
 #define VM_STDLIB_YIELDING_H
 
@@ -23,9 +23,9 @@ void yielding_ipairs(lua_State *L); /* ipairs, of the basic functions */
 /* tostring, as a Lua function. */
 int yielding_tostring(lua_State *L);
 
-/* Replaces the value at index by its text, and returns false.  If the value has a __tostring, calls that
- * instead, and returns true with the result at the top, which yielding_text_done checks and puts in the place
- * of the value.  When the __tostring yields, `then` runs after it with context, and must call
+/* Replaces the value at index by its text, and returns false.  If the value has a __tostring, calls it
+ * instead, and returns true with the result at the top; yielding_text_done checks this result and replaces
+ * the value by it.  When the __tostring yields, `then` runs after it with context, and must call
  * yielding_text_done. */
 bool yielding_text(lua_State *L, int index, lua_KContext context, lua_KFunction then);
 void yielding_text_done(lua_State *L, int index);
