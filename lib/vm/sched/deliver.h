@@ -1,4 +1,4 @@
-/* deliver: takes a signal to its receiver, wherever that lives.  Any thread. */
+/* deliver: takes a signal to its receiver on this node or another.  Any thread. */
 #ifndef VM_SCHED_DELIVER_H
 #define VM_SCHED_DELIVER_H
 
@@ -29,7 +29,7 @@ void vm_nobody(struct vm *vm, struct signal *s);
 /* Is there a live process (of any kind) with this local pid? */
 bool vm_alive(struct vm *vm, npid pid);
 
-/* A unique reference. */
+/* Makes a reference that is unique on this node. */
 npid vm_ref(struct vm *vm);
 
 #endif

@@ -19,8 +19,8 @@ enum {
   TICK_SIGNAL = SIGURG, /* the default action ignores it, so a late tick does no harm */
   FIRST_TICK = 2,       /* ticks from preempt_arm to the first tick */
   RETRY = 1000,         /* instructions from a hook that could not yield to the next hook */
-  RETRY_SPREAD =
-      256, /* up to that many more, so that the hook does not always hit the same place of a loop */
+  RETRY_SPREAD = 256,   /* fewer than this many instructions are added to RETRY, so that the hook does not
+                           always hit the same place of a loop */
 };
 
 /* The first tick comes late, because a scheduler that is busy for a short moment mostly sleeps again by then.

@@ -21,10 +21,10 @@
 enum { PREEMPT_CALLBACK_TICKS = 1000000000 / SCHED_TICK_NS }; /* a second */
 
 /* What preemption knows of a green thread.  It is the first member of the green thread's own struct, and the
- * extra space of the coroutine (lua_getextraspace) holds a pointer to it, so that pointer is one to the green
- * thread, too. */
+ * extra space of the coroutine (lua_getextraspace) holds a pointer to it, so the same pointer also leads to
+ * the green thread. */
 struct preemptible {
-  struct runnable *runnable; /* what the green thread belongs to */
+  struct runnable *runnable; /* the runnable that owns the green thread */
   struct term *end;          /* the reason with which it must end; NULL: it may run on */
 };
 
@@ -33,7 +33,7 @@ int preempt_install(void) MUST_CHECK;
 
 /* --- by a scheduler's own thread --- */
 
-/* Makes the scheduler's timer.  After a failure *e says which limit prevents it. */
+/* Makes the scheduler's timer.  On failure *e says which limit prevents this. */
 int preempt_init(struct scheduler *s, struct error *e) MUST_CHECK;
 void preempt_finish(struct scheduler *s);
 

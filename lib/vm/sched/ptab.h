@@ -2,10 +2,11 @@
  *
  * Any thread may look up, without a lock.  A slot names the runnable that owns the process: an isolate's, or
  * the host's.  Runnables live as long as the table, so a signal sent to the owner of a process that has just
- * ended is harmless: the owner finds no such process, and answers that.  Numbers are taken and given back in
- * batches, under a lock: slot = number mod capacity (2^22), and each use of a slot adds the capacity, up to
- * NPID_NUMBER_MAX; then the slot begins again.  So a number comes again when its slot has been used 2^22
- * times: after 2^37 processes at the earliest, since at least 2^15 slots are used in turn. */
+ * ended is harmless: the owner finds no such process, and answers the signal as vm_nobody (deliver.h) does.
+ * Numbers are taken and given back in batches, under a lock: slot = number mod capacity (2^22), and each use
+ * of a slot adds the capacity, up to NPID_NUMBER_MAX; then the slot begins again.  So a number comes again
+ * when its slot has been used 2^22 times: after 2^37 processes at the earliest, since at least 2^15 slots are
+ * used in turn. */
 #ifndef VM_SCHED_PTAB_H
 #define VM_SCHED_PTAB_H
 
@@ -43,7 +44,8 @@ size_t ptab_take(struct ptab *t, uint64_t *out, size_t n);
 /* Gives back numbers whose processes have ended or were never made. */
 void ptab_give(struct ptab *t, const uint64_t *numbers, size_t n);
 
-/* Publishes a process under a number that was taken, and withdraws it: ptab_find finds it in between. */
+/* ptab_set publishes a process under a number that was taken; ptab_clear withdraws it.  ptab_find finds the
+ * process in between. */
 void ptab_set(struct ptab *t, uint64_t number, struct runnable *owner, void *object);
 void ptab_clear(struct ptab *t, uint64_t number);
 

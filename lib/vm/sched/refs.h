@@ -31,8 +31,8 @@ void refs_finish(struct refs *r);
  * after 200 days. */
 uint64_t refs_take(struct refs *r, uint32_t n);
 
-/* Notes which runnable owns a ref, so that signals to the ref go there; and forgets it.  Runnables live as
- * long as the vm. */
+/* refs_claim notes which runnable owns a ref, so that signals to the ref go there; refs_release forgets this.
+ * Runnables live as long as the vm. */
 int refs_claim(struct refs *r, npid ref, struct runnable *owner) MUST_CHECK; /* 0 or ERR_NOMEM */
 void refs_release(struct refs *r, npid ref);
 

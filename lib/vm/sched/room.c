@@ -61,7 +61,7 @@ npid vm_lack(struct vm *vm, npid to) {
   struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
   if (!slot) return NPID_NONE;
   bool full = atomic_load(&slot->full), same = ptab_find(&vm->ptab, npid_number(to));
-  if (!same) return NPID_NONE; /* it has ended: `full` may be that of the slot's next process */
+  if (!same) return NPID_NONE; /* the process has ended: `full` may belong to the slot's next process */
   if (full) return to;
   return lack_of_inbox(vm, &atomic_load_explicit(&slot->owner, memory_order_relaxed)->inbox);
 }

@@ -17,8 +17,8 @@
  * without a turn for the computing ones, one of them comes first.
  *
  * A woken runnable goes into the waker's own queue, so two that talk to each other share a core.  Work that
- * still waits at the next tick wakes a sleeping scheduler, which steals it.  With nothing to do all threads
- * sleep in ppoll, and no timer ticks. */
+ * still waits at the next tick wakes a sleeping scheduler, which steals it.  When there is no work, all
+ * threads sleep in ppoll, and no timer ticks. */
 /* clang-format on */
 #ifndef VM_SCHED_H
 #define VM_SCHED_H

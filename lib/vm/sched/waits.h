@@ -20,7 +20,7 @@
 struct room_wait;
 
 struct waits {
-  atomic_size_t count, for_inbox; /* all waits, and those of them whose key is an inbox */
+  atomic_size_t count, for_inbox; /* all waits, and the waits whose key is an inbox */
   atomic_size_t held_count;       /* the length of held: while it is 0, waits_held takes no lock */
   pthread_mutex_t lock;           /* of the maps */
   struct map held;                /* the full processes of other nodes */
@@ -39,13 +39,12 @@ npid waits_key_of_inbox(const struct inbox *in);
 struct room_wait *waits_enter(struct waits *w, npid key, npid to, npid who);
 void waits_leave(struct waits *w, struct room_wait *wait); /* accepts NULL */
 
-/* To be called when the key has room again; the caller has stored that with seq_cst before.  Ends all waits
- * for the key, and returns their signals ROOM, oldest wait first, linked by next, for the caller to deliver.
- */
+/* Call it when the key has room again, after storing with seq_cst that there is room.  Ends all waits for the
+ * key, and returns their signals ROOM, oldest wait first, linked by next, for the caller to deliver. */
 struct signal *waits_end(struct waits *w, npid key) MUST_CHECK;
 
-/* Notes that a process of another node is full, or is no longer.  When memory runs out the process counts as
- * not full. */
+/* Notes that a process of another node is full, or is no longer full.  When memory runs out the process
+ * counts as not full. */
 void waits_hold(struct waits *w, npid pid, bool held);
 bool waits_held(struct waits *w, npid pid);
 

@@ -1,6 +1,6 @@
 /* Invariant: a place whose version is the present one of its table holds the answer of the table.  The
  * version is read before the look-up: if the table changes in between, the place has an old version with a
- * new answer, and is only looked up once more. */
+ * new answer, so that the next use looks the name up once more than needed. */
 #include "vm/sched/whereis.h"
 
 #include <string.h>

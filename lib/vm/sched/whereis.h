@@ -1,5 +1,6 @@
 /* whereis: an isolate's cache of look-ups in the tables of names.  A look-up in a table that has not changed
- * takes no lock and computes no hash.  Zero-initialized.  Only by the scheduler that runs the isolate. */
+ * takes no lock and computes no hash.  Zero-initialized.  Only the scheduler that runs the isolate calls
+ * these functions. */
 #ifndef VM_SCHED_WHEREIS_H
 #define VM_SCHED_WHEREIS_H
 
