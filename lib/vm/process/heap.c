@@ -50,7 +50,7 @@ static size_t class_of(size_t n) {
   return (n + HEAP_CLASS - 1) / HEAP_CLASS;
 }
 
-/* Adds a chunk.  What is left of the old chunk becomes a free block of its size's class. */
+/* Adds a chunk.  The rest of the old chunk becomes a free block of its size's class. */
 static bool grow(struct heap *h) {
   struct chunk *chunk = mmap(NULL, h->chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (chunk == MAP_FAILED) return false;

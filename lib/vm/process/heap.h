@@ -1,4 +1,4 @@
-/* heap: the allocator of an isolate's lua_State.  By the thread that runs the isolate.
+/* heap: the allocator of an isolate's lua_State.  Called by the thread that runs the isolate.
  *
  * Small blocks come from free lists, one for each size class, without a lock; large blocks from malloc. Bytes
  * that a process allocates while it runs are added to its meter.  An allocation that brings a process over

@@ -1,5 +1,5 @@
-/* info: the facts that node-ps and process_info show of a green thread.  By the scheduler that runs its
- * isolate. */
+/* info: the facts that node-ps and process_info show of a green thread.  Called by the scheduler that runs
+ * its isolate. */
 #ifndef VM_PROCESS_INFO_H
 #define VM_PROCESS_INFO_H
 

@@ -231,8 +231,7 @@ static struct process *next_ready(struct isolate *iso) {
   return p ? p : pop(&iso->ready);
 }
 
-/* To be called when no process is ready.  True: the isolate is idle now, and another thread may run it at
- * once. */
+/* Called when no process is ready.  True: the isolate is idle now, and another thread may run it at once. */
 static bool rest(struct isolate *iso) {
   int64_t next = timers_next(&iso->timers);
   if (next != TIMER_NEVER) sched_sleep_until(&iso->runnable, next);

@@ -28,7 +28,8 @@ struct factory;
 
 enum { ISOLATE_BATCH = 16, ISOLATE_REFS = 1024, ISOLATE_PROTOS = 64 };
 
-/* The language that the processes of an isolate run: bind/ implements it, vm.c hands it in. */
+/* The language that the processes of an isolate run: bind/ implements it, and vm.c passes it to the isolates.
+ */
 struct isolate_hooks {
   /* Fills a new lua_State with the language; false when memory ran out. */
   bool (*open)(lua_State *L, struct isolate *iso);
@@ -47,7 +48,7 @@ struct isolate_refs {
   int loaded;    /* process slot -> modules it has required */
   int env_meta;  /* metatable of every process's globals */
   int names;     /* library function or table -> qualified name */
-  int values;    /* and back */
+  int values;    /* qualified name -> library function or table */
   int modules;   /* path -> compiled module */
   int witnesses; /* weak: place in protos -> a closure */
 };
@@ -62,12 +63,12 @@ struct queue { /* of processes, by their next */
 };
 
 struct isolate {
-  struct runnable runnable; /* first: a scheduler knows the isolate by it */
+  struct runnable runnable; /* first member: its address is that of the isolate */
   struct vm *vm;
   const struct vm_config *config; /* the vm's */
   const struct isolate_hooks *hooks;
   struct isolate *next_spare; /* for placement.c alone */
-  atomic_int live;            /* processes here or on their way here */
+  atomic_int live;            /* processes of this isolate, and orders for processes on their way to it */
   atomic_bool open;           /* new processes may come */
   _Atomic uint64_t spawned, messages;
 
@@ -94,7 +95,8 @@ struct isolate {
   struct map alarms; /* of send_after, by ref */
   struct whereis names;
 
-  uint64_t numbers[ISOLATE_BATCH], given[ISOLATE_BATCH]; /* process numbers to use, and used */
+  /* Process numbers to use next, and numbers to give back. */
+  uint64_t numbers[ISOLATE_BATCH], given[ISOLATE_BATCH];
   uint32_t numbers_len, given_len;
   uint64_t ref_next, ref_end;
 };
@@ -105,8 +107,7 @@ struct isolate *isolate_new(struct vm *vm, const struct isolate_hooks *hooks);
 /* Frees the isolate and the processes in it.  Only after the schedulers have ended. */
 void isolate_free(struct isolate *iso);
 
-/* To be called when no new process will come: the isolate closes once its last process has ended.  Any
- * thread. */
+/* Call it when no new process will come: the isolate closes once its last process has ended.  Any thread. */
 void isolate_shut(struct isolate *iso);
 
 /* Pushes a signal for the isolate, or for a process in it, into its inbox.  Any thread. */
@@ -120,7 +121,7 @@ static inline struct isolate *isolate_of_runnable(struct runnable *r) {
   return (struct isolate *)r;
 }
 
-/* The isolate of any of its threads. */
+/* The isolate that owns this Lua thread. */
 static inline struct isolate *isolate_of(lua_State *L) {
   void *heap;
   lua_getallocf(L, &heap);

@@ -11,7 +11,7 @@
 
 struct mailbox {
   struct signal *first;
-  struct signal **tail; /* where the next one is linked */
+  struct signal **tail; /* where the next message is linked */
   struct signal **mark; /* the link to the next one that receive_match looks at; NULL: no match under way */
   size_t bytes;
   uint32_t count;

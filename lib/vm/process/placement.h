@@ -16,31 +16,31 @@
 struct placement;
 
 enum {
-  PLACEMENT_MAX = 1000, /* processes in one isolate: a collector's pause grows with what a lua_State holds */
-  PLACEMENT_SMALL = 64, /* up to so many, children and processes from outside are put into an isolate */
-  PLACEMENT_OPEN = 16,  /* isolates that one scheduler spreads what it spawns over */
+  PLACEMENT_MAX = 1000, /* processes in one isolate: a collector's pause grows with the lua_State */
+  PLACEMENT_SMALL = 64, /* an isolate with so many processes gets no children and no processes from outside */
+  PLACEMENT_OPEN = 16,  /* isolates over which one scheduler spreads the processes that it spawns */
   PLACEMENT_FEW = 4,    /* processes an isolate gets before the next one gets more */
   PLACEMENT_CHUNK = 64
 };
 
-/* For all schedulers of the vm (after sched_init); NULL when memory ran out. */
+/* Makes the placement for all schedulers of the vm, after sched_init; NULL when memory ran out. */
 struct placement *placement_new(struct vm *vm, const struct isolate_hooks *hooks);
 
 /* After the schedulers have ended: frees all isolates with what lives in them.  Accepts NULL. */
 void placement_free(struct placement *pl);
 
-/* Does the next child of the running process belong into its own isolate? */
+/* Should the next child of the running process go into the same isolate as that process? */
 bool placement_is_home(const struct process *p);
 
 /* An isolate for a child of the running process of `from` that does not belong there; the caller counts the
- * child in `live`.  NULL when memory ran out.  By the scheduler that runs `from`. */
+ * child in `live`.  NULL when memory ran out.  Called by the scheduler that runs `from`. */
 struct isolate *placement_elsewhere(struct isolate *from);
 
 /* An isolate for a process from outside the schedulers, which is counted in `live` already.  NULL when memory
  * ran out.  Any thread. */
 struct isolate *placement_from_outside(struct placement *pl);
 
-/* Takes back an isolate that has closed, for another use.  By the scheduler that runs it. */
+/* Takes back an isolate that has closed, for another use.  Called by the scheduler that runs it. */
 void placement_spare(struct placement *pl, struct isolate *iso);
 
 /* Calls fn for every isolate, closed ones too, under the lock of the set.  Any thread. */

@@ -239,7 +239,8 @@ struct failure {
 static int report(lua_State *L) {
   struct failure *f = lua_touserdata(L, 1);
   struct process *p = f->p;
-  if (!lua_checkstack(p->L, 1)) return 0; /* copied, not moved: __close functions get the error, too */
+  /* The error is copied, not moved, because __close functions get it, too. */
+  if (!lua_checkstack(p->L, 1)) return 0;
   lua_pushvalue(p->L, -1);
   lua_xmove(p->L, L, 1);
   const char *message = p->isolate->hooks->text(L, -1);
@@ -290,7 +291,8 @@ static int resume(struct process *p) {
   p->nargs = 0;
   enter(p);
   int status = lua_resume(p->L, iso->L, nargs, &nresults);
-  /* Buffers of the library do not ask twice: an error right after a refusal is one of memory, too. */
+  /* Buffers of Lua's library ask for memory once only, so an error right after a refusal also means that
+   * memory ran out. */
   if (iso->heap.refused && status > LUA_YIELD) iso->heap.exceeded = true;
   leave(p);
   return status;
@@ -301,7 +303,7 @@ void process_run(struct process *p) {
     int status = resume(p);
     check_memory(p);
     if (p->preemptible.end) {
-      /* it ended itself, or was ended while it ran */
+      /* the process ended itself, or was ended while it ran */
     } else if (status == LUA_YIELD) {
       if (p->state == PROCESS_RUNNING) enqueue(&p->isolate->preempted, p);
       return;
@@ -311,7 +313,7 @@ void process_run(struct process *p) {
       fail(p);
     }
   }
-  if (p->state != PROCESS_READY) end(p); /* else it is queued again, and ends when its turn comes */
+  if (p->state != PROCESS_READY) end(p); /* a READY process is queued again, and ends when its turn comes */
 }
 
 void process_free(struct process *p) {

@@ -22,15 +22,15 @@ enum process_state {
   PROCESS_FREE,
   PROCESS_READY,
   PROCESS_RUNNING,
-  PROCESS_RECEIVES, /* the next message, whichever it is */
-  PROCESS_MATCHES,  /* a message that fits */
+  PROCESS_RECEIVES, /* waits for the next message, whatever its values */
+  PROCESS_MATCHES,  /* waits for a message that fits the pattern of receive_match */
   PROCESS_SLEEPS,
   PROCESS_CALLS, /* waits for the reply to a call */
   PROCESS_SENDS, /* waits for room at a receiver */
 };
 
 struct process {
-  union { /* first: the extra space of the coroutine leads there */
+  union { /* first member: the extra space of the coroutine points to it */
     struct preemptible preemptible;
     struct isolate *isolate; /* the same pointer as preemptible.runnable, the isolate's first member */
   };
@@ -77,9 +77,9 @@ static inline struct process *process_of_timer(struct timer *t) {
   return (struct process *)((char *)t - offsetof(struct process, timer));
 }
 
-/* A process with an empty stack, known to the table of processes under its number, and counted.  Its globals
- * are pushed on L, any thread of the isolate.  Raises when memory runs out, so only inside a protected call.
- */
+/* Makes a process with an empty stack, enters it into the table of processes under its number, and counts it.
+ * Its globals are pushed on L, any thread of the isolate.  Raises when memory runs out, so only inside a
+ * protected call. */
 struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader);
 
 /* Frees the process, without a signal to anybody; only while its lua_State is being closed. */
@@ -92,7 +92,7 @@ void process_ready(struct process *p);
  * lua_yield. */
 void process_wait(struct process *p, enum process_state state, int64_t at);
 
-/* Runs it until it waits, is preempted, or ends. */
+/* Runs the process until it waits, is preempted, or ends. */
 void process_run(struct process *p);
 
 /* Makes the process end with this reason, as soon as it does not run; takes the term.  Later calls change
@@ -107,7 +107,7 @@ void process_outgrew(struct process *p, const char *what);
 /* Adds bytes that are kept for the process outside of Lua's heap to its memory; negative: takes them off. */
 void process_charge(struct process *p, int64_t bytes);
 
-/* Pushes its globals. */
+/* Pushes the globals of the process. */
 void process_push_env(lua_State *L, struct process *p);
 
 #endif

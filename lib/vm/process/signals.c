@@ -55,7 +55,8 @@ static struct term *reason_of(struct signal *s) {
   return s->term ? term_ref(s->term) : term_build("s", "normal");
 }
 
-/* The common end of both kinds of exit signal. */
+/* Handles both kinds of exit signal: as a message when the process traps exits, else by ending the process.
+ */
 static void exit_with(struct process *p, struct signal *s, bool self) {
   if (p->trap_exit) {
     as_message(p, s, term_build("spt", "EXIT", s->from, s->term));

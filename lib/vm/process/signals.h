@@ -1,4 +1,4 @@
-/* signals: what each signal does to a green thread.  By the scheduler that runs its isolate. */
+/* signals: what each signal does to a green thread.  Called by the scheduler that runs its isolate. */
 #ifndef VM_PROCESS_SIGNALS_H
 #define VM_PROCESS_SIGNALS_H
 

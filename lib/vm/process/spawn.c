@@ -95,8 +95,8 @@ struct arrival {
   struct signal *order;
 };
 
-/* Links the new process to the process that leases it, at once: the lessee may end before the code is loaded.
- */
+/* Links the new process at once to the process that leases it, because that process may end before the code
+ * is loaded. */
 static void lease(struct process *p, npid to) {
   uint32_t epoch = epoch_of(p->isolate->config, p->order, to);
   if (process_link(p, to, epoch) || isolate_tie(p->isolate, SIGNAL_LINK, to, p->pid, NPID_NONE, epoch))

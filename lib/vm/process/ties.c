@@ -3,9 +3,9 @@
  * ignored.
  *
  * Orderings: both ends may link and unlink at the same time.  So the end that unlinks keeps its entry, marked
- * as void, until UNLINK_ACK comes.  Signals over the link that the other end sent before the ack are ignored,
- * its LINK too, because UNLINK then removes the entry which that LINK made.  This is the link protocol of
- * Erlang's distribution: in whatever order the signals cross, both ends agree in the end. */
+ * as void, until UNLINK_ACK comes.  Signals over the link that the other end sent before the ack are ignored.
+ * So is its LINK, because the UNLINK removes the entry that this LINK made at the other end.  This is the
+ * link protocol of Erlang's distribution: in whatever order the signals cross, both ends agree in the end. */
 #include "vm/process/ties.h"
 
 #include "vm/process/process.h"
@@ -28,8 +28,8 @@ static npid as_npid(const void *value) {
   return value ? ~(npid)(uintptr_t)value : NPID_NONE;
 }
 
-/* The value of an entry in `links`: for a link that stands the epoch, as an npid with number 0; for a void
- * one the ref of the unlink. */
+/* The value of an entry in `links`: for a link that is not void, the epoch, as an npid with number 0; for a
+ * void link, the ref of the unlink. */
 static void *as_standing(uint32_t epoch) {
   return as_value(npid_make(0, epoch));
 }
@@ -103,8 +103,8 @@ void process_unwatch(struct process *p, npid ref) {
   if (p->ties) map_remove_id(&p->ties->watchers, ref);
 }
 
-/* Writes one pair: the name, and the LIST of the values of `monitors` or `watchers`, or of the keys of links
- * that stand. */
+/* Writes one pair: the name, and the LIST of the values of `monitors` or `watchers`, or of the keys of
+ * `links` that are not void. */
 static void put_pids(struct term_writer *w, const char *name, const struct map *m) {
   uint64_t key;
   uint32_t count = 0;
@@ -176,7 +176,7 @@ static size_t keys_of_node(const struct map *m, uint32_t incarnation, uint64_t *
   return n;
 }
 
-/* To the process itself, as if the lost one had sent it. */
+/* Delivers a signal to the process itself, as if the lost process had sent it. */
 static void fire(struct process *p, enum signal_kind kind, npid from, npid ref, struct term *reason) {
   isolate_signal(p->isolate, kind, p->pid, from, ref, share(reason));
 }

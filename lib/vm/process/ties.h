@@ -1,4 +1,4 @@
-/* ties: the links and monitors of one process.  By the scheduler that runs its isolate. */
+/* ties: the links and monitors of one process.  Called by the scheduler that runs its isolate. */
 #ifndef VM_PROCESS_TIES_H
 #define VM_PROCESS_TIES_H
 
@@ -16,7 +16,7 @@ struct process;
 struct ties {
   struct map links;    /* pid -> its connection; or the ref of an unlink that is not acknowledged */
   struct map monitors; /* ref -> the pid this process watches */
-  struct map epochs;   /* ref of a monitor -> its connection, if it goes by one */
+  struct map epochs;   /* ref of a monitor -> its connection, if the monitor depends on a connection */
   struct map watchers; /* ref -> the pid that watches this process */
 };
 
@@ -30,7 +30,7 @@ struct ties {
 /* Does a link to the process exist that is not void? */
 bool process_linked(const struct process *p, npid other);
 
-/* This process links itself: adds the link, also in the place of a void one. */
+/* This process links itself to another: adds the link, and replaces a void one. */
 int process_link(struct process *p, npid other, uint32_t epoch) MUST_CHECK;
 
 /* The other process has linked this one (LINK): adds the link, unless there is an entry, void or not. */
@@ -39,8 +39,8 @@ int process_link_by(struct process *p, npid other, uint32_t epoch) MUST_CHECK;
 /* This process removes a link that is not void, by an UNLINK with this ref: makes the link void. */
 int process_unlink(struct process *p, npid other, npid ref) MUST_CHECK;
 
-/* The other process has removed the link (UNLINK): removes it here, unless it is void.  True: it did.
- */
+/* The other process has removed the link (UNLINK): removes the link here, unless it is void.  True: the link
+ * was removed. */
 bool process_unlink_by(struct process *p, npid other);
 
 /* UNLINK_ACK with this ref has come: removes the void link. */
@@ -58,7 +58,7 @@ bool process_link_outlives(const struct process *p, npid other, uint32_t epoch);
 int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) MUST_CHECK;
 npid process_demonitor(struct process *p, npid ref);
 
-/* Another process (watcher) monitors this one, or no longer does. */
+/* Another process (watcher) monitors this one; process_unwatch: the watcher no longer does. */
 int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;
 void process_unwatch(struct process *p, npid ref);
 
