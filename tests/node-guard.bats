@@ -148,9 +148,10 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   pid=$(node-spawn -d -- sh -c "$tree")
   wait_until test -s "$T/pids"
   read -r grandchild child <"$T/pids"
-  guard=$(ps -o ppid= "$(ps -o ppid= "$child")" | tr -d ' ')
+  parent_of() { ps -o ppid= -p "$1" | tr -d ' '; }
+  guard=$(parent_of "$(parent_of "$child")")
   agent=$(api one GET /v1/node | jq .os_pid)
-  [ "$(ps -o ppid= "$guard" | tr -d ' ')" = "$agent" ]
+  [ "$(parent_of "$guard")" = "$agent" ]
   kill -KILL "$guard"
   wait_until all_gone "$grandchild" "$child"
   forgotten() { [ "$(node-ps | grep -c command)" = 0 ]; }
