@@ -1,11 +1,12 @@
-/* Invariant: a guest is in the gate's list `waiting` or `entered`, or in none once its end is decided (the
- * server has not yet said gate_left).  A WAITING guest is also in the list of its address; an address is
- * there as long as it has WAITING guests, in the list crowds[N] of all addresses with N of them, and
- * `most` is the highest N whose list is not empty.  An ENTERED guest is in the map `inside` under its socket.
+/* Invariant: a WAITING guest is in `waiting_list`, and an ENTERED guest is in `entered_list`; a guest whose
+ * end is decided is in neither, even while the server has not yet called gate_left. A WAITING guest is also
+ * in the list of its address. An address has a struct crowd as long as it has WAITING guests; the list
+ * crowds[N] has all addresses with N WAITING guests, and `most` is the highest N whose list is not empty. An
+ * ENTERED guest is in the map `inside` under its socket.
  *
  * Orderings: the two lists of the gate are in the order of arrival, so the first guest of a list is the next
- * whose time is over.  A struct guest is freed when libuv has closed its handle and the gate has let go of
- * it, in either order. */
+ * whose time is over. The gate and libuv may drop their references to a struct guest in either order; the
+ * second of them frees it. */
 #include "agent/http/gate.h"
 
 #include "base/clock.h"
@@ -34,10 +35,10 @@ struct guest {
   struct gate *gate;
   uv_poll_t poll;
   int fd;
-  int holders; /* the gate, and libuv until it has closed the handle */
+  int holders; /* references: one of the gate, and one of libuv until libuv has closed the handle */
   bool entered, decided;
-  uint64_t until_ms; /* of uv_now */
-  uint64_t key;      /* of its address */
+  uint64_t until_ms; /* the deadline, on the clock of uv_now */
+  uint64_t key;      /* key_of the guest's address */
   struct crowd *crowd;
   TAILQ_ENTRY(guest) in_gate, in_crowd;
   union address_bytes from;
@@ -57,8 +58,8 @@ struct gate {
   struct gate_config config;
   int fd; /* -1: closed */
   uv_poll_t poll;
-  uv_timer_t timer; /* for the guest whose time is over next */
-  uv_timer_t pause; /* for the end of a shortage */
+  uv_timer_t timer; /* fires at the earliest deadline of a guest */
+  uv_timer_t pause; /* fires when the shortage of descriptors or memory is taken to be over */
   bool paused, shortage;
   int files; /* descriptors with this number or a higher one are kept for others */
   int waiting, entered;
@@ -72,7 +73,8 @@ struct gate {
 
 /* --- addresses ------------------------------------------------------------------------------------------ */
 
-/* An IPv4 address, or the first 64 bits of an IPv6 address, since one host has all of these 64 bits' rest. */
+/* The key of an address: the IPv4 address, or the first 64 bits of the IPv6 address, because one host can use
+ * any value of the other 64 bits. */
 static uint64_t key_of(const union address_bytes *a) {
   static const unsigned char mapped[12] = {[10] = 0xFF, [11] = 0xFF};
   const uint64_t v4 = UINT64_C(1) << 32;
@@ -98,7 +100,7 @@ static void note(struct gate *g, enum refusal reason, const union address_bytes 
   refusals_note(g->config.refusals, reason, key_of(from), text, clock_ns());
 }
 
-/* Puts an address where it belongs by its count. */
+/* Adds `by` to the count of an address, and moves the address to the list of its new count. */
 static void crowd_move(struct gate *g, struct crowd *c, int by) {
   if (c->count) TAILQ_REMOVE(&g->crowds[c->count], c, in_count);
   c->count += by;
@@ -147,7 +149,7 @@ static void on_poll_closed(uv_handle_t *h) {
 
 static void on_time(uv_timer_t *t);
 
-/* Sets the timer for the guest whose time is over first. */
+/* Sets the timer to the earliest deadline of a guest. */
 static void set_timer(struct gate *g) {
   const struct guest *w = TAILQ_FIRST(&g->waiting_list), *e = TAILQ_FIRST(&g->entered_list);
   const struct guest *v = !w || (e && e->until_ms < w->until_ms) ? e : w;
@@ -172,7 +174,7 @@ static void unlist(struct guest *v) {
   set_timer(g);
 }
 
-/* Ends a WAITING guest.  libuv holds it until its handle is closed, which is later. */
+/* Ends a WAITING guest. Its memory is freed later, when libuv has closed its handle. */
 static void drop(struct guest *v) {
   unlist(v);
   v->holders--;
@@ -180,7 +182,8 @@ static void drop(struct guest *v) {
   close(v->fd);
 }
 
-/* Refuses a guest, in whatever state.  The server closes the socket of an ENTERED one: it sees its end. */
+/* Refuses a guest in either state. The socket of an ENTERED guest is only shut down: the server reads the end
+ * of the connection and closes the socket. */
 static void refuse(struct guest *v, enum refusal reason) {
   note(v->gate, reason, &v->from);
   if (v->entered) {
@@ -200,8 +203,8 @@ static void on_time(uv_timer_t *t) {
   set_timer(g);
 }
 
-/* Makes room for one more guest in the place of the oldest of the address with the most; false when there is
- * none. */
+/* Makes room for one more guest: refuses the oldest WAITING guest of the address with the most of them. False
+ * when no guest is WAITING. */
 static bool push_out(struct gate *g) {
   if (!g->most) return false;
   refuse(TAILQ_FIRST(&TAILQ_FIRST(&g->crowds[g->most])->guests), REFUSAL_CROWDED);
@@ -224,8 +227,8 @@ static enum refusal refusal_of(enum client_hello verdict) {
   }
 }
 
-/* Says no as a TLS server does.  Bytes that were not read would make the kernel send a reset instead, with
- * which the client may lose the alert: so the message is read first. */
+/* Sends the alert that a TLS server would send. The client's message is read first, because the kernel resets
+ * a connection that is closed with unread bytes, and the reset can make the client lose the alert. */
 static void send_alert(const struct guest *v, enum client_hello verdict) {
   unsigned char bytes[CLIENT_HELLO_MAX];
   size_t n = client_hello_alert(verdict, bytes);
@@ -236,7 +239,8 @@ static void send_alert(const struct guest *v, enum client_hello verdict) {
     shutdown(v->fd, SHUT_WR);
 }
 
-/* The cookie is proved, unless somebody replays the message of another: the server takes over. */
+/* Hands a guest to the server: its first message proves the cookie, unless the message is a replay of another
+ * client's, which the handshake detects. */
 static void enter(struct guest *v) {
   struct gate *g = v->gate;
   if (map_put_id(&g->inside, (uint64_t)v->fd, v)) {
@@ -259,14 +263,16 @@ static void enter(struct guest *v) {
   if (g->entered > GATE_ENTERED_MAX) refuse(TAILQ_FIRST(&g->entered_list), REFUSAL_CROWDED);
   int fd = v->fd;
   if (g->config.enter(g->config.data, fd, &v->from.any, v->from_size)) return;
-  v = gate_guest(g, fd); /* the server has closed the socket, and may have said so */
+  /* NULL when the server has already called gate_left for the socket, which it has closed. */
+  v = gate_guest(g, fd);
   if (!v) return;
   note(g, REFUSAL_CROWDED, &v->from);
   unlist(v);
   gate_left(v);
 }
 
-/* Something has come: at least as many bytes as were expected, or the end. */
+/* Checks what a WAITING guest has sent. Called when at least as many bytes as were expected have arrived, or
+ * when the guest has ended the connection. */
 static void look(struct guest *v, int events) {
   unsigned char bytes[CLIENT_HELLO_MAX];
   ssize_t n = recv(v->fd, bytes, sizeof bytes, MSG_PEEK | MSG_DONTWAIT);
@@ -311,7 +317,8 @@ static void on_pause_over(uv_timer_t *t) {
   update(g);
 }
 
-/* Too few descriptors or too little memory: pushes out a guest, or else accepts nothing for a while. */
+/* Handles a lack of descriptors or memory: pushes out a guest, or, when none is WAITING, accepts nothing for
+ * GATE_PAUSE_MS. */
 static void shortage(struct gate *g) {
   if (push_out(g)) return;
   g->shortage = true;
@@ -349,7 +356,7 @@ static void receive_guest(struct gate *g, int fd, const union address_bytes *fro
     refuse(v, REFUSAL_CROWDED);
 }
 
-/* Accepts one connection.  False: there is none, or none is to be accepted now. */
+/* Accepts one connection. False when no connection waits or the gate is not to accept any now. */
 static bool accept_one(struct gate *g) {
   union address_bytes from = {0};
   socklen_t n = sizeof from;
@@ -385,7 +392,7 @@ static int least(int a, int b) {
   return a < b ? a : b;
 }
 
-/* Bounds by the limit of descriptors. */
+/* Derives the bounds on guests and descriptors from the process's limit of descriptors. */
 static void set_bounds(struct gate *g) {
   struct rlimit r;
   int files = getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur > 1 << 20 ? 1 << 20 : (int)r.rlim_cur;
@@ -428,7 +435,7 @@ struct guest *gate_guest(struct gate *g, int fd) {
   return map_get_id(&g->inside, (uint64_t)fd);
 }
 
-/* The gate knows an ENTERED guest no more. */
+/* Removes an ENTERED guest from the gate. */
 static void forget(struct guest *v) {
   map_remove_id(&v->gate->inside, (uint64_t)v->fd);
   unlist(v);

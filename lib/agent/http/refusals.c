@@ -1,5 +1,5 @@
-/* Invariant: a source has at most one place in the table, and keeps it for a minute after its last line; only
- * an older place is given to another source. */
+/* Invariant: a source has at most one place in the table, and keeps it for a minute after the last line that
+ * was logged for it; after that minute another source may get the place. */
 #include "agent/http/refusals.h"
 
 #include <inttypes.h>
@@ -23,8 +23,8 @@ static bool is_due(int64_t logged_ns, int64_t now_ns) {
   return !logged_ns || now_ns - logged_ns >= REFUSALS_MINUTE_S * INT64_C(1000000000);
 }
 
-/* The place of a source; else one that is free or old enough; NULL when there is neither.  The table is short
- * enough to be searched. */
+/* Returns the place of a source; else a place that is free or old enough, which the source gets; NULL when
+ * there is neither. A linear search will do, because the table is short. */
 static struct refusal_source *find_source(struct refusals *r, uint64_t key, int64_t now_ns) {
   struct refusal_source *old = NULL;
   for (size_t i = 0; i < REFUSALS_SOURCES; i++) {

@@ -1,6 +1,6 @@
-/* refusals: counts the connections that are refused before they have proved the cookie, and logs them: a
- * source address at most once a minute, and no more than REFUSALS_SOURCES addresses a minute, however many
- * there are.  I/O thread only. */
+/* refusals: counts the connections that are refused before they have proved the cookie, and logs them: at
+ * most one line a minute for a source address, and lines for at most REFUSALS_SOURCES addresses a minute. I/O
+ * thread only. */
 #ifndef AGENT_HTTP_REFUSALS_H
 #define AGENT_HTTP_REFUSALS_H
 
@@ -34,7 +34,7 @@ enum refusal {
 struct refusal_source {
   uint64_t key; /* of the address; 0: this place is free */
   int64_t logged_ns;
-  uint64_t silent; /* refusals since the line that was logged */
+  uint64_t silent; /* refusals since the last line that was logged for this source */
 };
 
 struct refusals {
@@ -44,8 +44,8 @@ struct refusals {
   int64_t overflow_ns; /* when the log last said that there are more sources than it lists */
 };
 
-/* Counts a refusal, and logs it when its source is due.  key tells sources apart and is not 0; address is its
- * text; now_ns is clock_ns. */
+/* Counts a refusal, and logs it when the last line for its source is a minute old or older. key tells sources
+ * apart and is not 0; address is its text; now_ns is clock_ns. */
 void refusals_note(struct refusals *r, enum refusal reason, uint64_t key, const char *address,
                    int64_t now_ns);
 

@@ -27,7 +27,8 @@ json_t *request_body(const struct request *r) {
   return r->body;
 }
 
-/* MHD gives a value as it came (keep_escapes).  A value with a broken escape is returned as it came. */
+/* Unescapes the value, because MHD does not (keep_escapes). A value with a broken escape is returned
+ * unchanged. */
 const char *request_query(struct request *r, const char *key) {
   const char *raw = MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, key);
   if (!raw || !strchr(raw, '%')) return raw;
@@ -63,7 +64,7 @@ bool request_peer(const struct request *r, char out[64]) {
   return false;
 }
 
-/* --- bodies that are taken as they come --- */
+/* --- uploads: requests whose handler gets the body in parts, as it arrives --- */
 
 int request_fd(const struct request *r) {
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(r->conn, MHD_CONNECTION_INFO_CONNECTION_FD);
@@ -88,7 +89,8 @@ void request_release(struct request *r) {
   listener_nudge(r->listener);
 }
 
-/* The connection is reset: its end does not wait behind bytes that the client does not take. */
+/* Resets the connection, so that it ends at once even when the client does not read bytes that were sent
+ * before. */
 void request_cut(struct request *r) {
   const struct linger at_once = {1, 0};
   r->upload_over = true;
@@ -127,7 +129,8 @@ void request_on_completed(void *cls, struct MHD_Connection *conn, void **state,
   *state = NULL;
 }
 
-/* The unix socket serves the user of this node and root; TLS serves whoever has proved the cookie. */
+/* The unix socket serves the user of this node and root; TLS serves every client, because each has proved the
+ * cookie. */
 static int check_caller(struct request *r) {
   if (r->listener->remote) return 0;
   struct ucred peer;
@@ -195,7 +198,8 @@ static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n)
 
 static void dispatch(struct request *r) {
   r->dispatched = true;
-  if (r->listener->agent->stopping && !r->refused.code && !r->answered) /* stopping began as the body came */
+  /* The node began to stop while the body arrived. */
+  if (r->listener->agent->stopping && !r->refused.code && !r->answered)
     error_set(&r->refused, ERR_BUSY, "%s is stopping", r->listener->agent->self);
   if (!r->refused.code && !r->upload && !r->answered && r->bytes.len) {
     r->body = json_parse(r->bytes.data, r->bytes.len, &r->refused);

@@ -1,4 +1,4 @@
-/* request: a request and the listener it came to.  Private to http/: handlers see server.h. */
+/* request: a request and the listener that received it. Private to http/: handlers see server.h. */
 #ifndef AGENT_HTTP_REQUEST_H
 #define AGENT_HTTP_REQUEST_H
 
@@ -15,16 +15,16 @@ struct listener { /* one MHD daemon on the node's loop, for the unix socket or f
   int fd; /* the listening socket until the gate has it, then -1 */
   struct gate *gate;
   struct MHD_Daemon *daemon;
-  int connections; /* that MHD has */
+  int connections; /* how many connections MHD has */
   uv_poll_t poll;
   uv_timer_t timer;
-  uv_timer_t watch;   /* looks for clients whose host is gone */
+  uv_timer_t watch;   /* fires every HTTP_WATCH_MS: cuts connections to hosts that no longer answer */
   uv_idle_t soon;     /* runs MHD at once.  A timer of 0 ms that is set anew as it fires would keep libuv from
                          polling */
   bool polled;        /* libuv has `poll` */
-  unsigned fruitless; /* runs in a row that MHD asked for and in which it did nothing */
+  unsigned fruitless; /* how many runs in a row MHD has asked for and then done nothing in */
   bool active;        /* in this run MHD has called a callback */
-  bool remote;        /* TLS: whoever has connected has proved the cookie */
+  bool remote;        /* the listener of the port, which uses TLS: every client has proved the cookie */
   struct request *requests;
 };
 
@@ -43,8 +43,8 @@ struct request {
   struct buf bytes;      /* the body as it arrives */
   size_t discarded;      /* bytes of a body that is too large */
   json_t *body;
-  struct error refused;    /* why it is answered without a handler; code 0: it is not */
-  unsigned refused_status; /* the HTTP status of that, where it is not the error's own; else 0 */
+  struct error refused;    /* why the request is answered without a handler; code 0: a handler answers it */
+  unsigned refused_status; /* the HTTP status of `refused`; 0: the status that the error table gives */
   struct buf allow;        /* for ERR_METHOD: the methods that its path has */
   struct MHD_Response *response;
   unsigned status;
@@ -52,15 +52,15 @@ struct request {
   bool suspended;   /* its connection waits for an answer */
   bool answered;    /* `response` has been given */
   bool held;        /* the connection of an upload waits for request_release */
-  bool upload_over; /* what still comes of an upload is not wanted */
+  bool upload_over; /* the rest of the body of an upload is discarded */
   const struct upload_events *upload;
   void *upload_data;
   struct stream *stream;
   struct disconnect *disconnect;
 };
 
-/* request.c: for MHD: a request has begun, or a part of its body has come (n bytes) or all of it (0 bytes);
- * and it is over. */
+/* request.c: callbacks for MHD. request_on_part: a request has begun, or n bytes of its body have arrived, or
+ * (0 bytes) its body is complete. The other: the request is over. */
 enum MHD_Result request_on_part(void *listener, struct MHD_Connection *conn, const char *url,
                                 const char *method, const char *version, const char *bytes, size_t *n,
                                 void **state);
@@ -68,10 +68,11 @@ void request_on_completed(void *listener, struct MHD_Connection *conn, void **st
                           enum MHD_RequestTerminationCode code);
 int request_fd(const struct request *r); /* the socket of its connection */
 
-/* server.c: MHD runs soon, from a clean stack, and looks at what was resumed or queued. */
+/* server.c: has MHD run soon, from the loop and not from within a callback, so that MHD handles the
+ * connections that were resumed and the responses that were queued. */
 void listener_nudge(struct listener *l);
 
-/* response.c: answers a request with a response, which is consumed, or with the problem in r->refused. */
+/* response.c: answers a request with `response`, which is consumed. */
 void answer(struct request *r, unsigned status, struct MHD_Response *response);
 void answer_refused(struct request *r);
 

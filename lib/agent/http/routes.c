@@ -7,7 +7,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Does a path fit a pattern?  If so, the pattern's star stands for [*from, *to), or is not there (NULL). */
+/* True when a path fits a pattern. [*from, *to) is then the segment that the pattern's star stands for; both
+ * are NULL when the pattern has no star. */
 static bool fits(const char *pattern, const char *path, const char **from, const char **to) {
   *from = *to = NULL;
   for (; *pattern; pattern++) {

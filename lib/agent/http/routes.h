@@ -1,5 +1,6 @@
-/* routes: what an HTTP server answers to: rows of a method, a path and the handler that is called.  Whoever
- * starts the server gives it its table (api/routes.h).  Any thread: tables are constant. */
+/* routes: a table of the requests that an HTTP server answers: each row has a method, a path and the handler
+ * that is called. The code that starts the server passes the table (api/routes.h). Any thread: tables are
+ * constant. */
 #ifndef AGENT_HTTP_ROUTES_H
 #define AGENT_HTTP_ROUTES_H
 
@@ -11,7 +12,8 @@
 struct request;
 
 enum route_flags {
-  ROUTE_UPLOAD = 1,      /* the handler is called before the body, which it takes as it comes */
+  /* The handler is called before the body arrives, and gets the body in parts (request_upload). */
+  ROUTE_UPLOAD = 1,
   ROUTE_REMOTE_ONLY = 2, /* refused on the unix socket */
 };
 

@@ -63,7 +63,7 @@ void listener_nudge(struct listener *l) {
   uv_idle_start(&l->soon, on_soon);
 }
 
-/* Cuts the connections to hosts that are gone; MHD then sees their end. */
+/* Cuts the connections to hosts that no longer answer; MHD then reads their end and closes them. */
 static void on_watch(uv_timer_t *t) {
   const struct listener *l = t->data;
   for (const struct request *r = l->requests; r; r = r->next)
@@ -102,7 +102,7 @@ static void on_end(struct listener *l, struct MHD_Connection *conn) {
   if (guest) gate_left(guest);
 }
 
-/* MHD tells of the end before it closes the socket. */
+/* MHD reports the end of a connection before it closes the socket. */
 static void on_connection(void *cls, struct MHD_Connection *conn, void **context,
                           enum MHD_ConnectionNotificationCode what) {
   struct listener *l = *context = cls;
@@ -120,7 +120,8 @@ static bool enter(void *data, int fd, const struct sockaddr *from, socklen_t n) 
   return taken;
 }
 
-/* Keeps MHD from unescaping a URL before its path is cut into segments: "%2F" is no separator. */
+/* Keeps MHD from unescaping a URL: the path is cut into segments first, so that "%2F" does not separate
+ * segments. */
 static size_t keep_escapes(void *cls, struct MHD_Connection *conn, char *text) {
   (void)cls, (void)conn;
   return strlen(text);
@@ -194,7 +195,8 @@ static int listener_start(struct listener *l, struct error *e) {
   return failed ? error_system(e, -failed, "the HTTP server's sockets cannot be watched") : open_gate(l, e);
 }
 
-/* The handles that cannot fail come first, so that listener_finish may close them whatever fails later. */
+/* The handles that cannot fail come first, so that listener_finish can close them even when a later step
+ * fails. */
 static void listener_init(struct listener *l, struct agent *a, const struct routes *routes, int fd,
                           bool remote) {
   *l = (struct listener){.agent = a, .routes = routes, .fd = fd, .remote = remote};
@@ -224,8 +226,8 @@ void server_quiesce(struct agent *a) {
   for (int i = 0; i < LISTENERS; i++) gate_close(a->server->listeners[i].gate);
 }
 
-/* Ends a stream, and cuts an upload whose body is not complete.  The streams of links are spared: mesh ends
- * them after its farewell. */
+/* Ends a stream, and cuts an upload whose body is not complete. The two requests of a link go on: mesh ends
+ * them after its last frame to the peer. */
 static void end_request(struct request *r) {
   if (r->stream) stream_end(r->stream);
   if (!r->upload || r->dispatched || r->route->flags & ROUTE_REMOTE_ONLY) return;
@@ -244,7 +246,7 @@ bool server_idle(const struct agent *a) {
   return true;
 }
 
-/* MHD_stop_daemon must find no suspended connection: each of them is resumed first. */
+/* Stops MHD. MHD_stop_daemon must not find a suspended connection, so each of them is resumed first. */
 static void daemon_stop(struct listener *l) {
   for (struct request *r = l->requests, *next; r; r = next) {
     next = r->next;

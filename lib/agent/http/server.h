@@ -18,22 +18,24 @@
 enum {
   HTTP_BODY_MAX = 16 << 20,    /* bytes of a request's body; a longer one is refused with 413 */
   HTTP_DISCARD_MAX = 64 << 20, /* bytes of a refused body that are read before the connection is cut */
-  HTTP_CONNECTIONS_MAX = 4096, /* on the socket, and on the port of those that have proved the cookie; more
-                                  wait in the kernel's backlog */
-  HTTP_SILENCE_MS = 30000,     /* a client whose host is gone is noticed after so long, */
-  HTTP_WATCH_MS = 5000,        /* or this much later */
-  HTTP_IDLE_TIMEOUT_S = 60,    /* a connection on which nothing happens for so long is closed */
-  HTTP_STREAM_HIGH = 1 << 20,  /* a stream with more bytes pending is full: writers that can wait, wait */
-  HTTP_STREAM_MAX =
-      512 << 20, /* a stream with more bytes pending is cut.  Writers that can wait never have so
-                    much under way before they are told to wait (vm_lack); other writers may */
+  /* On the socket, and again as many on the port that have proved the cookie; further connections wait in the
+   * kernel's backlog. */
+  HTTP_CONNECTIONS_MAX = 4096,
+  HTTP_SILENCE_MS = 30000,  /* the node notices that a client's host is gone after so long, */
+  HTTP_WATCH_MS = 5000,     /* or this much later */
+  HTTP_IDLE_TIMEOUT_S = 60, /* a connection without traffic for so long is closed */
+  /* A stream with more bytes pending is full: senders that can wait are suspended until it drains. */
+  HTTP_STREAM_HIGH = 1 << 20,
+  /* A stream with more bytes pending is cut.  Senders that can wait are suspended (vm_lack) long before they
+   * have sent so much; only senders that cannot wait reach this bound. */
+  HTTP_STREAM_MAX = 512 << 20,
 };
 
 struct request;
 struct routes;
 
-/* Starts both listeners.  The descriptors are the server's from now on, also when it fails; server_finish and
- * server_free are due in either case.  ERR_NOMEM, ERR_SYSTEM. */
+/* Starts both listeners. The server owns the descriptors from now on, even when server_init fails. The caller
+ * calls server_finish and server_free in either case. ERR_NOMEM, ERR_SYSTEM. */
 int server_init(struct agent *a, const struct routes *routes, int unix_fd, int tcp_fd,
                 struct error *e) MUST_CHECK;
 void server_quiesce(struct agent *a);     /* takes no new connections */
@@ -42,15 +44,16 @@ bool server_idle(const struct agent *a);  /* no request is under way */
 void server_finish(struct agent *a);      /* closes its handles; the loop runs once more before server_free */
 void server_free(struct agent *a);
 
-/* What has become of the connections to the port. */
+/* Counts of the connections to the port. */
 struct server_stats {
-  int64_t refused[REFUSAL_REASONS]; /* before they had proved the cookie, since the start */
-  int unproved;                     /* now: those that have not yet proved the cookie (agent/http/gate.h) */
-  int connections;                  /* now: those that have */
+  /* Connections refused before they had proved the cookie, since the start. */
+  int64_t refused[REFUSAL_REASONS];
+  int unproved;    /* now: connections that have not yet proved the cookie (gate.h) */
+  int connections; /* now: connections that have proved the cookie */
 };
 void server_stats(const struct agent *a, struct server_stats *out);
 
-/* What a handler reads.  What is returned is borrowed, and valid as long as the request. */
+/* What a handler reads. Returned pointers are borrowed, and valid as long as the request. */
 struct agent *request_agent(const struct request *r);
 const char *
 request_segment(const struct request *r); /* what the route's "*" stands for, unescaped; or NULL */
@@ -61,9 +64,9 @@ json_t *request_body(const struct request *r);         /* NULL when there was no
 bool request_peer(const struct request *r,
                   char out[64]); /* the client's IP address; false on the unix socket */
 
-/* While a request is not answered, nothing reads from its connection, so the end of its client would go
- * unnoticed. After this call, `gone` runs at most once, when the client hangs up before the answer.  0 or
- * ERR_NOMEM. */
+/* While a request is not answered, MHD does not read from its connection, so it does not notice that the
+ * client hangs up. After this call, `gone` runs at most once, when the client hangs up before the answer. 0
+ * or ERR_NOMEM. */
 int request_on_disconnect(struct request *r, void (*gone)(void *data), void *data) MUST_CHECK;
 
 /* The answers.  body and text (heap) are consumed; NULL stands for memory that ran out, and answers 503. */
@@ -80,28 +83,30 @@ struct stream_events {
   void (*closed)(void *data, bool gone);
   void (*drained)(void *data);
 };
-/* NULL when memory ran out: the request has then been answered with that, and no event runs. */
+/* Begins a stream. NULL when memory ran out: the request has then been answered with ERR_NOMEM, and no event
+ * runs. */
 struct stream *respond_stream(struct request *r, const struct stream_events *events, void *data);
 void stream_line(struct stream *s, json_t *line);            /* consumes line */
 void stream_text(struct stream *s, const struct buf *lines); /* whole lines of JSON text */
 bool stream_full(const struct stream *s);
 void stream_end(struct stream *s);
 
-/* A request whose body is taken as it comes: the handler of a route marked ROUTE_UPLOAD, which is called
- * before the body, sets these.  data(…) returns non-zero to cut the connection off; done runs when all has
- * come, and answers the request (NULL: an empty object answers it); closed runs once, however the request
- * ended. */
+/* The events of an upload: a request whose body the handler gets in parts, as it arrives. The handler of a
+ * route marked ROUTE_UPLOAD is called before the body and sets the events with request_upload. data(…) gets a
+ * part, and returns non-zero to cut the connection. done runs when the body is complete, and answers the
+ * request (NULL: the answer is an empty object). closed runs once, however the request ended. */
 struct upload_events {
   int (*data)(void *data, const char *bytes, size_t n);
   void (*done)(void *data);
   void (*closed)(void *data);
 };
 void request_upload(struct request *r, const struct upload_events *events, void *data);
-void request_hold(struct request *r); /* called in `data`: no more of the body comes until request_release */
+/* Called in `data`: MHD reads no more of the body until request_release. */
+void request_hold(struct request *r);
 void request_release(struct request *r); /* does nothing when the request is not held */
 void request_cut(struct request *r);     /* ends the connection of an upload or a stream; closed follows */
-/* The connection is lost when its host has not acknowledged bytes for so long, or its program has not read.
- */
+/* Has the kernel end the connection when the peer's host has not acknowledged sent bytes for silence_ms, or
+ * when the peer's program has not read for so long (TCP_USER_TIMEOUT). */
 void request_lose_after(const struct request *r, int silence_ms);
 
 #endif

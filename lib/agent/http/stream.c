@@ -45,7 +45,8 @@ static ssize_t stream_read(void *data, uint64_t pos, char *out, size_t max) {
   memcpy(out, s->pending.data, n);
   buf_consume(&s->pending, n);
   buf_shrink(&s->pending);
-  if (s->was_full && s->pending.len <= HTTP_STREAM_HIGH / 2) { /* there is room for more than one writer */
+  /* Half is free, so that several suspended senders can go on. */
+  if (s->was_full && s->pending.len <= HTTP_STREAM_HIGH / 2) {
     s->was_full = false;
     if (s->events->drained && !s->ended) s->events->drained(s->data);
   }
@@ -65,14 +66,14 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
   }
   MHD_add_response_header(response, "Content-Type", "application/x-ndjson");
   r->stream = s;
-  /* A client may read as slowly as it likes: the disconnect watch and TCP's keep-alive tell when it is gone.
-   */
+  /* No timeout: a client may read slowly. The disconnect watch and TCP's keep-alive detect a client that is
+   * gone. */
   MHD_set_connection_option(r->conn, MHD_CONNECTION_OPTION_TIMEOUT, 0U);
   answer(r, 200, response);
   return s;
 }
 
-/* Cuts the connection.  MHD would do nothing about a client that does not read. */
+/* Cuts the connection with a reset, because MHD would wait for a client that does not read. */
 static void stream_break(struct stream *s, const char *why) {
   log_line(&s->request->listener->agent->log, "a stream is cut: %s", why);
   stream_wake(s);
@@ -80,15 +81,15 @@ static void stream_break(struct stream *s, const char *why) {
   request_cut(s->request);
 }
 
-/* May a line be appended?  Only what is pending already counts against HTTP_STREAM_MAX: a line may be long.
- */
+/* True when a line may be appended. The bound HTTP_STREAM_MAX counts only what is pending before the line, so
+ * that one long line is never refused. */
 static bool is_open(struct stream *s) {
   if (!s->ended && s->pending.len > HTTP_STREAM_MAX)
     stream_break(s, "its client does not read, and too much waits for it");
   return !s->ended;
 }
 
-/* Something was appended, or memory ran out. */
+/* Called after an append: wakes the stream, or cuts it when the append ran out of memory. */
 static void appended(struct stream *s) {
   s->was_full = s->was_full || stream_full(s);
   if (buf_ok(&s->pending))
