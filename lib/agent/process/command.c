@@ -22,21 +22,21 @@ struct command {
   struct hosted hosted;
   uv_process_t process;
   uv_pipe_t pipe[PIPES];
-  uv_timer_t timer;    /* for the deadline, and for the grace between TERM and KILL */
+  uv_timer_t timer;    /* fires at the deadline of the command, or COMMAND_GRACE_MS after TERM to send KILL */
   struct signal *call; /* the call that spawned it, until it is answered */
-  int handles;         /* of libuv, not closed yet */
-  int open;            /* of the four things above, how many are not over */
+  int handles;         /* how many handles libuv has not closed yet */
+  int open;            /* how many of the four things in the invariant are not over */
   bool running;        /* the OS process has not ended */
   bool stdin_open, stdin_full;
   int start_errno;     /* why the guard could not start the command; 0: it could */
-  struct term *reason; /* why this node has ended it; NULL: it has not */
+  struct term *reason; /* why this node has ended the command; NULL: it has not */
   int64_t status;      /* how the OS process ended */
   int signal;
   size_t unflushed; /* bytes of output since the last flush */
   npid flush;       /* ref of the call "flush" under way; output is not read meanwhile */
   npid flush_to;    /* the leader that the call went to */
-  npid owner;       /* the process that it ends with, or NPID_NONE */
-  npid owner_ref;   /* of the monitor of the owner */
+  npid owner;       /* the process whose end also ends the command, or NPID_NONE */
+  npid owner_ref;   /* ref of the monitor of the owner */
   bool made;        /* libuv has the process handle */
 };
 
@@ -69,8 +69,8 @@ static void command_free(struct hosted *p) {
   if (c->made) close_handle(c, &c->process);
 }
 
-/* The command could not be started.  The call is refused, and the name is free again, before hosted_end makes
- * the caller's link and monitor fire: the caller has undone both when it reads the refusal. */
+/* Refuses the call of a command that could not be started, and removes its name. This runs before hosted_end,
+ * because the caller, when it reads the refusal, drops its link and monitor before they fire. */
 static void refuse_start(struct command *c, int error) {
   struct signal *call = c->call;
   struct error e;
@@ -95,7 +95,7 @@ static void tell_status(struct command *c, const struct term *reason) {
   term_unref(t);
 }
 
-/* One of the four things is over; the last ends the command. */
+/* Called when one of the four things is over; the last call ends the command. */
 static void one_over(struct command *c) {
   if (--c->open) return;
   struct term *reason = reason_of(c);
@@ -116,8 +116,10 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
   c->running = false;
   c->status = status;
   c->signal = sig;
-  if (sig == SIGKILL) orphans_look(c->hosted.agent); /* the command was killed, or its guard */
-  if (c->flush != NPID_NONE) output_resume(c);       /* its pipes hold little now: no flow control */
+  /* SIGKILL has ended the guard, which may have left processes behind. */
+  if (sig == SIGKILL) orphans_look(c->hosted.agent);
+  /* What the pipes still hold is bounded: read it without flow control. */
+  if (c->flush != NPID_NONE) output_resume(c);
   one_over(c);
 }
 
@@ -138,10 +140,11 @@ static void command_end(struct command *c, bool at_once) {
   if (!at_once) uv_timer_start(&c->timer, on_grace, COMMAND_GRACE_MS, 0);
 }
 
-/* The first reason for TERM is the exit reason of the command, unless a kill comes later. */
+/* hosted_class.exit: the reason of the first exit signal is the exit reason of the command, unless a kill
+ * comes later. */
 static void command_exit(struct hosted *p, struct term *reason, bool kill_it) {
   struct command *c = (struct command *)p;
-  if (!c->running) return; /* it has ended already; only its output is still being read */
+  if (!c->running) return; /* the OS process has ended already; only its output is still being read */
   if (kill_it || !c->reason) {
     term_unref(c->reason);
     c->reason = term_ref(reason);
@@ -265,8 +268,8 @@ struct input {
   char bytes[];
 };
 
-/* Tells the vm whether the command takes more: senders that can wait do so while much is pending for its
- * stdin. */
+/* Tells the vm whether the command's standard input is full, so that senders that can wait are suspended
+ * until it drains. */
 static void note_input(struct command *c) {
   size_t waits = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]);
   bool full = waits > (c->stdin_full ? COMMAND_STDIN_HIGH / 2 : COMMAND_STDIN_HIGH);
@@ -281,7 +284,8 @@ static void on_written(uv_write_t *w, int status) {
   free(w->data);
 }
 
-/* A call "stdin".  The reply goes out when the bytes are written, so the caller waits for the command. */
+/* A call "stdin". The reply is sent when the bytes are written, so that the caller sends no more than the
+ * command reads. */
 struct stdin_write {
   uv_write_t write;
   struct agent *agent;
@@ -318,7 +322,7 @@ static void write_stdin(struct command *c, struct signal *call) {
   *f = (struct stdin_write){.agent = c->hosted.agent, .call = call};
   f->write.data = f;
   uv_buf_t b = uv_buf_init((char *)(uintptr_t)bytes,
-                           (unsigned)n); /* they stay in the call, which on_stdin_written frees */
+                           (unsigned)n); /* the bytes stay in the call, which on_stdin_written frees */
   int failed = uv_write(&f->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_stdin_written);
   if (failed) on_stdin_written(&f->write, failed);
 }
@@ -378,7 +382,7 @@ static void command_message(struct hosted *p, const struct signal *s) {
 
 /* --- its start ------------------------------------------------------------------------------------------ */
 
-/* A lost node takes the answer to a flush along: output goes on. */
+/* Reads output again when the node of the leader is lost, because the call "flush" to it gets no answer. */
 static void command_node_down(struct hosted *p, uint32_t incarnation) {
   struct command *c = (struct command *)p;
   if (c->flush != NPID_NONE && npid_incarnation(c->flush_to) == incarnation) output_resume(c);
@@ -393,9 +397,8 @@ static const struct hosted_class command_class = {.kind = "command",
                                                   .node_down = command_node_down,
                                                   .free = command_free};
 
-/* The command runs.  Its owner and its linked processes may have ended meanwhile: MONITOR and LINK make the
- * vm say so.
- */
+/* Tells the caller that the command runs. The owner and the linked processes may have ended since the call:
+ * the vm answers the MONITOR and LINK sent here with their end. */
 static void answer_started(struct command *c) {
   struct hosted *p = &c->hosted;
   if (c->owner != NPID_NONE) agent_send(p->agent, SIGNAL_MONITOR, c->owner, p->pid, c->owner_ref, NULL);
@@ -406,8 +409,9 @@ static void answer_started(struct command *c) {
   c->call = NULL;
 }
 
-/* The guard's pipe.  Closed without a byte: the command runs.  Four bytes: the errno of why it does not.
- * Output is read only from then on, so that the caller knows the pid before the first output arrives. */
+/* Reads the guard's pipe: its end without a byte means that the command runs; four bytes are the errno of why
+ * it does not. Output is read only after that, so that the caller knows the pid before the first output
+ * arrives. */
 static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   struct command *c = stream->data;
   if (n == (ssize_t)sizeof c->start_errno) memcpy(&c->start_errno, bytes->base, sizeof c->start_errno);
@@ -427,7 +431,7 @@ static void init_handles(struct command *c) {
   c->handles = PIPES + 1;
 }
 
-/* Returns 0 or an errno.  After a failed uv_spawn, too, the process handle has to be closed. */
+/* Returns 0 or an errno. The process handle must be closed even when uv_spawn fails. */
 static int start_process(struct command *c, const struct command_spec *p) {
   const int writable = UV_CREATE_PIPE | UV_WRITABLE_PIPE, readable = UV_CREATE_PIPE | UV_READABLE_PIPE;
   uv_stdio_container_t stdio[PIPES] = {
@@ -468,7 +472,7 @@ static int introduce(struct command *c, const struct command_spec *p, struct err
 static void no_start(struct command *c, const struct error *e) {
   struct signal *call = c->call;
   c->call = NULL;
-  c->hosted.bond_count = 0; /* it never ran: no link or monitor fires */
+  c->hosted.bond_count = 0; /* the command never ran: no link or monitor fires */
   hosted_end(&c->hosted, NULL);
   call_refuse(c->hosted.agent, call, e);
 }

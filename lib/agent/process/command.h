@@ -1,8 +1,7 @@
-/* command: an operating-system command as a process.  Its output goes to its group leader as messages
- * (core/output.h); the strings of a message to it are written to its standard input; how it ends is its exit
- * reason (reason_exit).  An exit signal sends TERM, and COMMAND_GRACE_MS later KILL, to the command and all
- * processes below it.  I/O thread only.
- */
+/* command: an operating-system command as a process. Its output goes to its group leader as messages
+ * (core/output.h); the strings of a message to it are written to its standard input; its exit status or
+ * signal becomes its exit reason (reason_exit). An exit signal sends TERM, and COMMAND_GRACE_MS later KILL,
+ * to the command and all processes below it. I/O thread only. */
 #ifndef AGENT_PROCESS_COMMAND_H
 #define AGENT_PROCESS_COMMAND_H
 
@@ -12,7 +11,7 @@
 enum {
   COMMAND_GRACE_MS = 5000,
   COMMAND_STDIN_HIGH =
-      1 << 20, /* with more bytes pending for its standard input, senders that can wait, wait */
+      1 << 20, /* with more bytes pending for its standard input, senders that can wait are suspended */
   COMMAND_STDIN_MAX =
       16 << 20, /* with more bytes pending, messages from other senders are dropped, and logged */
 };
@@ -23,10 +22,10 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
 
 /* Sends every command an exit signal with the reason "shutdown". */
 void commands_stop(struct agent *a);
-/* Does any command still run, or what it has left behind? */
+/* True when a command still runs, or orphans that a command has left behind (orphans.h). */
 bool commands_left(const struct agent *a);
 
-/* The pids of the guards that were not waited for, in no order, to be freed by the caller. 0 or ERR_NOMEM. */
+/* Sets *pids to a heap array, in no order, of the guards that were not yet waited for. 0 or ERR_NOMEM. */
 int commands_pids(struct agent *a, pid_t **pids, size_t *count) MUST_CHECK;
 
 #endif

@@ -1,6 +1,5 @@
-/* Invariant: argv and env end with NULL however far they are filled, so command_spec_finish can free them at
- * any time.
- */
+/* Invariant: argv and env always end with NULL, also while they are being filled, so command_spec_finish can
+ * free them at any time. */
 #include "agent/process/command_spec.h"
 
 #include "base/buf.h"

@@ -8,19 +8,19 @@
 struct command_spec {
   char **argv;  /* the words of the guard, then those of the command */
   size_t first; /* index of the command's first word */
-  char **env;   /* NULL: that of the node */
+  char **env;   /* NULL: the environment of the node */
   char *cwd;
   bool with_stdin;
   npid leader, link;
   npid monitor, monitor_ref; /* the process that monitors it, and the ref */
-  npid owner;                /* the process with which it ends */
+  npid owner;                /* the process whose end also ends the command */
   int64_t timeout_ms;
   char name[256];
 };
 
-/* Reads the MAP that spec stands at.  A command that a green thread runs (by_process) has a pipe as its
- * standard input unless the spec says no; one from the shell has it only if the spec says so.  After a
- * failure, too, command_spec_finish is due.  ERR_USAGE, ERR_BAD_VALUE, ERR_BAD_NAME, ERR_NOMEM. */
+/* Reads the MAP that spec stands at. A command that a green thread runs (by_process) has a pipe as its
+ * standard input unless the spec says no; one from the shell has it only if the spec says so. The caller
+ * calls command_spec_finish even after a failure. ERR_USAGE, ERR_BAD_VALUE, ERR_BAD_NAME, ERR_NOMEM. */
 int command_spec_read(struct agent *a, bool by_process, struct term_reader spec, struct command_spec *out,
                       struct error *e) MUST_CHECK;
 void command_spec_finish(struct command_spec *p);

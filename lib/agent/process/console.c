@@ -1,8 +1,9 @@
-/* Invariant: a call "flush" that finds too much waiting is in `flushes` until it is answered.
+/* Invariant: a call "flush" that arrives while more than CONSOLE_HIGH bytes wait is in `flushes` until it is
+ * answered.
  *
- * Orderings: a flush is put into `flushes` first, and what waits is read after that; the sink's thread counts
- * what it has written first, and sends agent->room after that.  So a flush that waits is always followed by a
- * wake-up. */
+ * Orderings: the I/O thread first puts a call into `flushes` and then reads how many bytes wait; the sink's
+ * thread first counts what it has written and then sends agent->room. So every call in `flushes` is followed
+ * by a wake-up. */
 #include "agent/process/console.h"
 
 #include "agent/process/hosted.h"
@@ -15,7 +16,8 @@
 
 struct console {
   struct hosted hosted;
-  struct signal *flushes; /* calls "flush" that wait until less is waiting to be written */
+  /* Calls "flush", to be answered when at most CONSOLE_HIGH bytes wait to be written. */
+  struct signal *flushes;
 };
 
 static void answer_flushes(struct console *c) {
@@ -25,7 +27,7 @@ static void answer_flushes(struct console *c) {
   if (now.waiting[SINK_OUTPUT] <= CONSOLE_HIGH) call_answer_all(c->hosted.agent, &c->flushes);
 }
 
-/* Puts the output of a process as it is, and any other message as a line of JSON. */
+/* Writes the output of a process unchanged, and any other message as a line of JSON. */
 static void console_message(struct hosted *p, const struct signal *s) {
   struct output o;
   if (output_read(s->term, &o)) {
@@ -71,7 +73,7 @@ void console_drained(struct agent *a) {
   if (a->console_process) answer_flushes((struct console *)a->console_process);
 }
 
-/* On the sink's thread. */
+/* Called on the sink's thread when the output has room again; wakes the I/O thread. */
 static void on_room(void *data) {
   struct agent *a = data;
   uv_async_send(&a->room);

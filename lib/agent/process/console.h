@@ -1,14 +1,15 @@
-/* console: the process that is the node's own output, the group leader of what was spawned without another,
- * and the local name "console".  It puts what it is sent into agent->output, a sink (base/sink.h) whose own
- * thread writes it to a terminal, a pipe or a file.  I/O thread only. */
+/* console: the process that is the node's own output, the group leader of processes that were spawned without
+ * another leader, and registered under the local name "console". It puts what it is sent into agent->output,
+ * a sink (base/sink.h) whose own thread writes to a terminal, a pipe or a file. I/O thread only. */
 #ifndef AGENT_PROCESS_CONSOLE_H
 #define AGENT_PROCESS_CONSOLE_H
 
 #include "agent/state.h"
 
 enum {
-  CONSOLE_HIGH = 4 << 20, /* with more bytes waiting, calls "flush" wait, and so their callers */
-  CONSOLE_MAX = 64 << 20, /* what would make more bytes wait is dropped, counted, and told */
+  CONSOLE_HIGH = 4 << 20, /* with more bytes waiting, calls "flush" are not answered, so their callers wait */
+  /* Output that would make more bytes wait is dropped and counted, and a line says so. */
+  CONSOLE_MAX = 64 << 20,
 };
 
 int console_init(struct agent *a, struct error *e) MUST_CHECK;

@@ -1,5 +1,5 @@
-/* Invariant: a hosted process is in agent->processes exactly as long as the vm knows its pid; a bond stands
- * in `bonds` until it is undone or fires, and fires at most once. */
+/* Invariant: a hosted process is in agent->processes exactly as long as the vm knows its pid; a bond is in
+ * `bonds` until UNLINK or DEMONITOR removes it or it fires, and it fires at most once. */
 #include "agent/process/hosted.h"
 
 #include "agent/send.h"
@@ -96,7 +96,7 @@ static void put_text(struct term_writer *w, const char *key, const char *value) 
   term_put_text(w, value);
 }
 
-/* A key with the LIST of the pids that it is linked with, or that monitor it. */
+/* Writes a key and the LIST of the pids that p is linked with (links), or that monitor p (not links). */
 static void put_bonds(struct term_writer *w, const char *key, const struct hosted *p, bool links) {
   uint32_t count = 0;
   term_put_text(w, key);
@@ -109,8 +109,8 @@ static void put_bonds(struct term_writer *w, const char *key, const struct hoste
   term_set_count(w, at, count);
 }
 
-/* The reply to "info" or (everything) "process_info": [true, MAP] with the keys that a green thread has too.
- */
+/* The reply to "info" or (everything) "process_info": [true, MAP] with the same keys as for a green
+ * thread. */
 static struct term *info(struct hosted *p, bool everything) {
   struct term_writer w = TERM_WRITER_INIT;
   term_put_bool(&w, true);
@@ -151,8 +151,8 @@ static void answer(struct hosted *p, struct signal *s) {
   signal_free(s);
 }
 
-/* LINK or MONITOR.  One that came over a connection which has been lost since makes no bond: the sender's
- * side has already been told that the node is down. */
+/* Handles LINK or MONITOR. A signal that came over a connection which has been lost since makes no bond,
+ * because the sender has already been told that this node is down. */
 static void bind_to(struct hosted *p, const struct signal *s) {
   struct agent *a = p->agent;
   bool lost = s->epoch && s->epoch != nodetab_epoch(a->nodes, npid_incarnation(s->from));

@@ -1,8 +1,8 @@
 /* hosted: the processes that live on the I/O thread: commands, clients and the console.
  *
- * Each has a pid and takes signals as a green thread does.  What all have in common is here (links, monitors,
- * names, the rules of exit signals: Erlang reference manual, "Processes: Exit signals"); what differs is a
- * class of callbacks. A hosted process lives until hosted_end.  I/O thread only. */
+ * Each has a pid and receives signals as a green thread does. hosted.c does what all of them share (links,
+ * monitors, names, the rules of exit signals: Erlang reference manual, "Processes: Exit signals"); a class of
+ * callbacks does what differs. A hosted process lives until hosted_end. I/O thread only. */
 #ifndef AGENT_PROCESS_HOSTED_H
 #define AGENT_PROCESS_HOSTED_H
 
@@ -13,13 +13,13 @@ struct hosted;
 
 struct hosted_class {
   const char *kind;                                          /* "command", "client", "console" */
-  void (*message)(struct hosted *p, const struct signal *s); /* NULL: messages vanish */
+  void (*message)(struct hosted *p, const struct signal *s); /* NULL: messages are dropped */
   bool (*call)(struct hosted *p, struct signal *s);          /* true: it took the call and will reply */
   void (*exit)(struct hosted *p, struct term *reason,
-               bool kill); /* an exit signal that it has to end by; NULL: hosted_end */
+               bool kill); /* an exit signal that ends the process; NULL: hosted_end */
   void (*down)(struct hosted *p, const struct signal *s);    /* a process it monitors ended */
   void (*reply)(struct hosted *p, const struct signal *s);   /* to a call it made */
-  void (*node_down)(struct hosted *p, uint32_t incarnation); /* a node is lost; may end p */
+  void (*node_down)(struct hosted *p, uint32_t incarnation); /* the connection to a node is lost; may end p */
   void (*free)(struct hosted *p); /* after hosted_end: frees what is its own, and p; may be NULL */
 };
 
@@ -43,25 +43,25 @@ struct hosted {
 /* Gives p (zeroed storage of the caller) a pid and puts it into the list.  0, ERR_BUSY or ERR_NOMEM. */
 int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) MUST_CHECK;
 
-/* Ends it: links and monitors fire with reason (borrowed: [reason]; NULL: "normal"), its names go,
- * class->free runs.
- */
+/* Ends the process: links and monitors fire with reason (borrowed: [reason]; NULL: "normal"), its names are
+ * removed, class->free runs. */
 void hosted_end(struct hosted *p, struct term *reason);
 
 /* Calls fn for every process of a class (NULL: of any); fn may end the process that it is called for, and no
  * other. */
 void hosted_each(struct agent *a, const struct hosted_class *class, void (*fn)(struct hosted *p, void *data),
                  void *data);
-bool hosted_any(const struct agent *a, const struct hosted_class *class); /* is there a process of it? */
+/* True when a process of the class exists. */
+bool hosted_any(const struct agent *a, const struct hosted_class *class);
 
-/* A signal for p; consumed. */
+/* Delivers a signal (consumed) to p. */
 void hosted_signal(struct hosted *p, struct signal *s);
 
 /* Adds a link or a monitor (ref) of pid on p. */
 int hosted_bond(struct hosted *p, npid pid, npid ref) MUST_CHECK;
 
-/* A node is lost: links with its processes fire with reason (borrowed), monitors of its processes are
- * removed, and each class is told. */
+/* Handles the loss of a node: links with its processes fire with reason (borrowed), monitors that its
+ * processes hold are removed, and class->node_down runs for each process. */
 void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason);
 
 #endif

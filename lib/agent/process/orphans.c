@@ -16,7 +16,7 @@
 struct guards {
   pid_t *pids; /* sorted */
   size_t count;
-  int orphans; /* how many children are no guards */
+  int orphans; /* how many children are not guards */
 };
 
 static int by_number(const void *a, const void *b) {
@@ -31,7 +31,8 @@ static void end_orphan(struct guards *g, pid_t pid) {
   waitpid(pid, NULL, WNOHANG);
 }
 
-/* The children of one thread: the kernel lists them by the thread that has started or adopted them. */
+/* Ends the orphans among the children of one thread, because the kernel lists children by the thread that has
+ * started or adopted them. */
 static void end_orphans_of(struct guards *g, const char *thread) {
   char path[300];
   snprintf(path, sizeof path, "/proc/self/task/%s/children", thread);
@@ -40,7 +41,7 @@ static void end_orphans_of(struct guards *g, const char *thread) {
   if (children) fclose(children);
 }
 
-/* True when there is no orphan. */
+/* Ends all orphans; true when there was none. */
 static bool none(struct agent *a) {
   struct guards g = {0};
   if (commands_pids(a, &g.pids, &g.count)) return false;

@@ -18,6 +18,6 @@ void orphans_init(struct agent *a);
  * process become children of the agent in turn, until none is left, but ORPHANS_TRIES times at most. */
 void orphans_look(struct agent *a);
 
-bool orphans_left(const struct agent *a); /* is there another look to come? */
+bool orphans_left(const struct agent *a); /* true when another look is due */
 
 #endif
