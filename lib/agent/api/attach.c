@@ -1,6 +1,6 @@
-/* Invariant: an attachment is a hosted process until its process is down or could not be spawned, or its tool
- * has hung up.  The struct is freed when its stream is closed, or by attach_spawned when there is no stream.
- */
+/* Invariant: an attachment is a hosted process until the process that it spawned has ended, the spawn has
+ * failed, or its tool has hung up. The struct is freed when its stream is closed, or by attach_spawned when
+ * there is no stream. */
 #include "agent/api/attach.h"
 
 #include "agent/api/document.h"
@@ -18,15 +18,15 @@ struct attachment {
   struct hosted hosted;
   struct request *request; /* until it is answered */
   struct stream *stream;
-  bool command;    /* it spawns a command, which is ended by "client_gone" (TERM); a green thread by "kill" */
-  bool ended;      /* it is no longer a process */
-  npid ref;        /* of its monitor of the process */
-  npid pid;        /* the process; NPID_NONE until the spawn has succeeded */
-  struct buf held; /* lines of output that came while the code was loaded */
+  bool command; /* it spawns a command, which "client_gone" (TERM) ends; a green thread is ended by "kill" */
+  bool ended;   /* it is no longer a process */
+  npid ref;     /* ref of its monitor of the process */
+  npid pid;     /* the process; NPID_NONE until the spawn has succeeded */
+  struct buf held;        /* lines of output that arrived while the code was being loaded */
   struct signal *flushes; /* calls that wait until the stream is no longer full */
 };
 
-/* Ends the process, once, with reason (borrowed; NULL: "normal"). */
+/* Ends the attachment as a process, once, with reason (borrowed; NULL: "normal"). */
 static void end(struct attachment *s, struct term *reason) {
   if (s->ended) return;
   s->ended = true;
@@ -45,8 +45,8 @@ static void let_go(struct attachment *s, npid pid) {
   term_unref(reason);
 }
 
-/* The tool has hung up: ends the process.  While its code is loaded the pid is not known yet, but the process
- * has linked itself to the attachment. */
+/* Ends the spawned process, because the tool has hung up or the attachment gives up. While its code is being
+ * loaded the pid is not known yet, but the process has linked itself to the attachment. */
 static void break_lease(struct attachment *s) {
   if (s->ended) return;
   if (s->pid != NPID_NONE) let_go(s, s->pid);
@@ -78,8 +78,8 @@ static void give_up(struct attachment *s, int code, const char *why) {
   respond_code(r, code, "%s", why);
 }
 
-/* Keeps a line of output until the stream begins.  Code that is loaded cannot wait for room: the stream
- * begins only when it has been loaded. */
+/* Keeps a line of output until the stream begins, which is when the code has been loaded. Code that is being
+ * loaded cannot be suspended until there is room: it would wait for itself. */
 static void hold(struct attachment *s, const struct buf *line) {
   buf_append(&s->held, line->data, line->len);
   if (!buf_ok(&s->held))
@@ -196,7 +196,7 @@ struct attachment *attach_new(struct request *r, bool command) {
 void attach_describe(const struct attachment *s, struct term_writer *w) {
   term_put_text(w, "leader");
   term_put_pid(w, s->hosted.pid);
-  term_put_text(w, "lease"); /* so that the process ends, too, when it loses the connection to this node */
+  term_put_text(w, "lease"); /* the lease ends the process when the connection to this node is lost */
   term_put_pid(w, s->hosted.pid);
   term_put_text(w, "monitor");
   size_t at = term_open(w, TERM_LIST);
@@ -210,7 +210,7 @@ void attach_spawned(void *attachment, const struct error *e, struct term_reader 
   struct request *r = s->request;
   bool spawned = !e && term_get_pid(&values, &s->pid);
   s->request = NULL;
-  if (!r) { /* give_up has answered it */
+  if (!r) { /* give_up has answered the request */
     if (spawned) let_go(s, s->pid);
   } else if (e) {
     respond_error(r, e);

@@ -1,6 +1,7 @@
-/* attach: the attached session of node-spawn.  An attachment is a process of the kind "client" that is the
- * group leader of the process which it spawns, monitors it, and holds its lease: output and end go to the
- * tool as a stream of JSON lines, and when the tool hangs up, the process is ended.  I/O thread only. */
+/* attach: the attached session of node-spawn. An attachment is a process of the kind "client" that is the
+ * group leader of the process which it spawns, monitors it, and holds its lease. The tool gets the output and
+ * the end of the process as a stream of JSON lines; when the tool hangs up, the attachment ends the process.
+ * I/O thread only. */
 #ifndef AGENT_API_ATTACH_H
 #define AGENT_API_ATTACH_H
 
@@ -15,19 +16,19 @@ enum {
       16 << 20, /* bytes of output that code prints while it is loaded, before the stream begins */
 };
 
-/* An attachment that will answer the request.  NULL, and the request is answered with the error, when it
- * cannot be made.  command: it is for a command, not for a green thread. */
+/* Makes an attachment, which will answer the request. On failure the request is answered with the error, and
+ * NULL is returned. command: the attachment spawns a command, not a green thread. */
 struct attachment *attach_new(struct request *r, bool command);
 
-/* Writes what the spec of the process says of the attachment: ATTACH_PAIRS pairs of a MAP ("leader", "lease",
- * "monitor"). */
+/* Writes the keys by which the spec of a process names its attachment: ATTACH_PAIRS pairs of a MAP ("leader",
+ * "lease", "monitor"). */
 void attach_describe(const struct attachment *s, struct term_writer *w);
 
-/* An rpc_done: the spawn has succeeded, or not. */
+/* An rpc_done: takes the outcome of the spawn. */
 void attach_spawned(void *attachment, const struct error *e, struct term_reader values);
 
-/* The node stops: ends the attachments of green threads, since green threads end with their node without a
- * DOWN. Commands are ended one by one, and their DOWN ends their attachments. */
+/* Ends the attachments of green threads when the node stops, because green threads then end without a DOWN.
+ * The node ends commands one by one, and their DOWN ends their attachments. */
 void attach_stop_all(struct agent *a);
 
 #endif

@@ -10,16 +10,16 @@
 struct client { /* the first member of a mailbox and of a monitor */
   struct hosted hosted;
   struct request *request; /* until it is answered */
-  struct stream *stream;   /* from then on, until it is closed */
-  bool ended;              /* no longer a process */
+  struct stream *stream;   /* from the answer until the stream is closed */
+  bool ended;              /* it is no longer a process */
 };
 
-/* A process for a request, in zeroed storage of `size` bytes.  NULL, and the request is answered with the
- * error, when it cannot be made. */
+/* Makes a client for a request, in zeroed storage of `size` bytes. On failure the request is answered with
+ * the error, and NULL is returned. */
 struct client *client_new(struct request *r, size_t size, const struct hosted_class *class);
 
 /* Answers the request with a stream whose first line is the pid `first`; when that fails, ends and frees the
- * client.  The stream's `closed` ends with client_closed. */
+ * client. The caller's stream_events.closed must call client_closed last. */
 void client_begin(struct client *c, const struct stream_events *events, npid first);
 
 /* Answers the request with an error; ends and frees the client. */
@@ -28,7 +28,7 @@ void client_refuse(struct client *c, const struct error *e);
 /* Ends the process, once, with reason (borrowed; NULL: "normal").  The struct stays for its stream. */
 void client_end(struct client *c, struct term *reason);
 
-/* The stream is closed: ends the process, frees the client. */
+/* Ends the process and frees the client, because its stream is closed. */
 void client_closed(struct client *c);
 
 /* hosted_class.exit: an exit signal ends the process and its stream. */

@@ -1,9 +1,9 @@
-/* Invariant: at most one work item of the reader is in libuv's pool, and `reading` says whether one is.  What
- * it reads into, `found` and `failure`, belongs to the pool's thread until on_read runs.
+/* Invariant: at most one work item of the reader is in libuv's pool, and `reading` says whether one is. While
+ * one is, `found` and `failure`, which it fills, belong to the pool's thread until on_read runs.
  *
- * Orderings: a request is answered by a reading of the file that began after the request came.  So a client
- * that changes the file and then sends the request gets its answer when the node uses the new file.  Readings
- * do not overlap, so the result of an older reading never replaces that of a newer one. */
+ * Orderings: a request is answered with the result of a reading of the file that began after the request
+ * arrived. So when a client that has changed the file gets the answer to its request, the node uses the new
+ * file. Readings do not overlap, so the result of an older reading never replaces that of a newer one. */
 #include "agent/api/cookies.h"
 
 #include "agent/api/routes.h"
@@ -72,7 +72,7 @@ static bool same_cookies(const struct psk_set *a, const struct psk_set *b) {
   return same;
 }
 
-/* Uses the keys that were found, unless there are none or they are not fit for the address. */
+/* Makes the found keys the node's keys, unless none was found or the node's address forbids them. */
 static void use_found(struct agent *a) {
   struct cookie_reader *reader = a->cookie_reader;
   struct error *e = &reader->failure;
@@ -85,7 +85,7 @@ static void use_found(struct agent *a) {
   explicit_bzero(&reader->found, sizeof reader->found);
 }
 
-/* Answers the waiters of a list, which is empty then. */
+/* Answers all waiters of a list, and empties the list. */
 static void answer_all(struct waiter **list, const struct error *e) {
   for (struct waiter *w = *list, *next; w; w = next) {
     next = w->next;

@@ -1,8 +1,8 @@
 /* cookies: the cookies that a node uses, and how it reads its cookie file again: /v1/cookies.
  *
- * The node keeps the keys that are derived from its cookies (agent.psks), and no cookie.  A handshake that
- * begins after the keys have changed uses the new ones; connections that exist stay.  I/O thread only; the
- * file is read in libuv's pool. */
+ * The node keeps only the keys that are derived from its cookies (agent.psks), not the cookies. A handshake
+ * that begins after the keys have changed uses the new ones; connections that exist stay. I/O thread only;
+ * the file is read in libuv's pool. */
 #ifndef AGENT_API_COOKIES_H
 #define AGENT_API_COOKIES_H
 

@@ -1,4 +1,4 @@
-/* Invariant: each of these makes a document of its own; nothing is kept. */
+/* Invariant: each function makes a new JSON value and keeps no reference to it. */
 #include "agent/api/document.h"
 
 #include "wire/json.h"

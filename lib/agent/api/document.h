@@ -1,4 +1,4 @@
-/* document: how pids and the ends of processes look in the JSON of the HTTP interface.  I/O thread only. */
+/* document: the JSON of pids and of the ends of processes in the HTTP interface. I/O thread only. */
 #ifndef AGENT_API_DOCUMENT_H
 #define AGENT_API_DOCUMENT_H
 
@@ -10,8 +10,8 @@
 /* {"pid": its portable form, "short": its short form}: a new object; NULL when memory ran out. */
 json_t *document_pid(struct agent *a, npid pid);
 
-/* {key: the value of a reason ([reason]; NULL: null), "status": the exit status it stands for}: a new object;
- * NULL when memory ran out. */
+/* {key: the value of a reason ([reason]; NULL: null), "status": status}: a new object; NULL when memory ran
+ * out. */
 json_t *document_end(struct agent *a, const char *key, const struct term *reason, int status);
 
 #endif

@@ -1,4 +1,4 @@
-/* Invariant: nothing here is remembered: each call looks at the tables as they are. */
+/* Invariant: no result is cached: each call reads the present tables. */
 #include "agent/api/lookup.h"
 
 #include "agent/mesh/mesh.h"
@@ -12,7 +12,8 @@ int lookup_pid(struct agent *a, const char *text, npid *out, struct error *e) {
   return 0;
 }
 
-/* Is the pid of an earlier incarnation of this node, or of a node that is connected in a later one? */
+/* True when the pid belongs to an earlier incarnation of this node, or of a node that is connected in a later
+ * incarnation. */
 static bool is_stale(struct agent *a, npid pid) {
   uint32_t incarnation = npid_incarnation(pid);
   struct member m;

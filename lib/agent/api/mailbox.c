@@ -1,7 +1,7 @@
 /* POST /v1/mailboxes: a process whose messages go to a tool, as a stream of JSON lines.
  *
- * Invariant: while the stream is full, the vm holds the mailbox for full, and calls "flush" to it wait in
- * `flushes`. */
+ * Invariant: while the stream is full, the vm treats the mailbox as full (vm_set_full), and calls "flush" to
+ * the mailbox wait in `flushes`. */
 #include "agent/api/client.h"
 #include "agent/api/routes.h"
 #include "agent/kernel/registry.h"
@@ -14,8 +14,10 @@
 
 struct mailbox {
   struct client client;
-  char name[256];         /* "" for none */
-  struct signal *flushes; /* calls of those whose output the mailbox takes (node-shell's is a group leader) */
+  char name[256]; /* "" for none */
+  /* Calls "flush" of processes whose output the mailbox gets (the mailbox of node-shell is a group
+   * leader). */
+  struct signal *flushes;
 };
 
 static void on_closed(void *data, bool gone) {

@@ -1,7 +1,7 @@
 /* GET /v1/processes/PID/monitor: a stream that tells how a process ended.
  *
- * Invariant: the process has our monitor from the answer on until its DOWN, the loss of its node, or the end
- * of the stream, which takes it back. */
+ * Invariant: the monitor of the process exists from the answer on until its DOWN, the loss of the process's
+ * node, or the end of the stream, at which on_closed removes it. */
 #include "agent/api/client.h"
 #include "agent/api/document.h"
 #include "agent/api/lookup.h"
@@ -15,15 +15,15 @@ struct monitor {
   npid ref;
 };
 
-/* "noproc" and "noconnection" are not how the process ended, but that this is not known: they have the exit
- * statuses of the corresponding errors. */
+/* The exit status for a reason. "noproc" and "noconnection" do not say how the process ended: they give the
+ * exit statuses of ERR_NO_PROCESS and ERR_LOST. */
 static int down_status(const struct term *reason) {
   if (term_is_word(reason, "noproc")) return err_exit(ERR_NO_PROCESS);
   if (term_is_word(reason, "noconnection")) return err_exit(ERR_LOST);
   return reason_status(reason);
 }
 
-/* The last line. */
+/* Writes the last line of the stream, and ends the stream. */
 static void tell_end(struct monitor *m, const struct term *reason) {
   struct client *c = &m->client;
   if (!c->stream) return;
@@ -45,7 +45,8 @@ static void monitor_node_down(struct hosted *p, uint32_t incarnation) {
   term_unref(reason);
 }
 
-/* Without DEMONITOR a process that lives long would collect a monitor of every client that ever asked. */
+/* Removes the monitor, so that a long-lived process does not collect a monitor for each client that has hung
+ * up. */
 static void on_closed(void *data, bool gone) {
   (void)gone;
   struct monitor *m = data;
@@ -71,6 +72,7 @@ void api_process_monitor(struct request *r) {
   m->pid = pid;
   m->ref = vm_ref(a->vm);
   npid self = m->client.hosted.pid, ref = m->ref;
-  client_begin(&m->client, &monitor_stream, pid); /* which may free m: then nobody gets the DOWN */
+  /* May free m; the vm then drops the DOWN, because the client is no longer a process. */
+  client_begin(&m->client, &monitor_stream, pid);
   agent_send(a, SIGNAL_MONITOR, pid, self, ref, NULL);
 }

@@ -70,7 +70,7 @@ static void respond_taken(struct request *r, enum scope scope) {
                pid == NPID_NONE ? "" : text);
 }
 
-struct registering { /* a registration that the registry carries out */
+struct registering { /* a request that waits for the registry to register a name */
   struct request *request;
   npid pid;
 };
@@ -97,7 +97,7 @@ static void register_global(struct request *r, npid pid) {
   registry_register(request_agent(r)->registry, request_segment(r), pid, false, on_registered, k);
 }
 
-/* Local names are for local processes, as in Erlang. */
+/* Registers a local name. Only a process of this node can have one, as in Erlang. */
 static void register_local(struct request *r, npid pid) {
   if (!npid_is_local(pid)) {
     respond_code(r, ERR_BAD_PID, "a local name is for a process of this node: see the scope global");

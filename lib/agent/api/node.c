@@ -44,7 +44,7 @@ static void add_sink(struct sink_stats *sum, struct sink *s) {
   sum->lost_bytes += one.lost_bytes;
 }
 
-/* Of the log and the console together, which may have one sink. */
+/* The statistics of the log and the console together; the two may share one sink. */
 static struct sink_stats output_stats(const struct agent *a) {
   struct sink_stats sum = {0};
   add_sink(&sum, a->output);
@@ -114,7 +114,8 @@ void api_metrics(struct request *r) {
 
 /* --- other nodes ---------------------------------------------------------------------------------------- */
 
-/* The facts about a node; what is not known, or not wrong, is left out. */
+/* The JSON of a node. Facts that are not known are left out, as are members that report a problem where there
+ * is none. */
 static json_t *node_json(struct agent *a, const struct member *m) {
   bool self = !strcmp(m->node, a->self), met = m->creation != 0;
   json_t *v = json_pack("{s:s, s:b, s:b}", "node", m->node, "connected", m->up, "self", self);
@@ -136,8 +137,8 @@ static json_t *self_json(struct agent *a) {
 struct listing {
   struct agent *agent;
   json_t *nodes;
-  bool known;  /* also the nodes that are not up */
-  bool unseen; /* says whom each does not see */
+  bool known;  /* the list has nodes that are not up, too */
+  bool unseen; /* the list says of each node which nodes it does not see */
 };
 
 static void add_unseen(void *data, const char *node) {
@@ -154,7 +155,7 @@ static void add_node(void *data, const struct member *m) {
   json_array_append_new(l->nodes, v);
 }
 
-/* One that is not up, and that the list does not have yet. */
+/* Adds a node that is not up, unless add_node has added it. */
 static void add_missing(void *data, const struct member *m) {
   struct listing *l = data;
   if (!l->known || !m->creation) json_array_append_new(l->nodes, node_json(l->agent, m));
@@ -219,8 +220,8 @@ void api_nodes_list(struct request *r) {
   respond_json(r, 200, json_pack("{s:o}", "nodes", l.nodes));
 }
 
-/* Reads the node name in the path of a request.  False: it is none, and the request has been answered with
- * that. */
+/* Reads the node name in the path of a request. False when the segment is not a node name: the request has
+ * then been answered with the error. */
 static bool named_node(struct request *r, struct nodename *out) {
   struct error e;
   if (!nodename_parse(request_segment(r), out, &e)) return true;

@@ -43,7 +43,7 @@ static bool is_words(const json_t *v) {
   return json_array_size(v) > 0;
 }
 
-/* The members of a spawn document: the values that they may have, and their keys in the spec of vm.h. */
+/* The members of a spawn document, with the values that each may have and its key in the spec of vm.h. */
 static const struct member_rule {
   const char *key, *spec_key;
   bool (*is)(const json_t *v);
@@ -80,8 +80,8 @@ static int check_what(const json_t *body, struct error *e) {
   return 0;
 }
 
-/* Makes the spec of vm.h of a spawn document: a term of one MAP.  attachment: who leads, leases and monitors
- * the process; NULL: the console leads it. */
+/* Makes the spec of vm.h, a term of one MAP, from a spawn document. attachment: leads the process, holds its
+ * lease and monitors it; NULL: the console leads the process. */
 static int spec_of(struct agent *a, json_t *body, const struct attachment *attachment, struct term **out,
                    struct error *e) {
   struct term_writer w = TERM_WRITER_INIT;
@@ -219,7 +219,7 @@ void api_process_get(struct request *r) {
   respond_json(r, 200, v);
 }
 
-/* A signal that is sent once the node of the process has said that the process is alive. */
+/* A request whose signal is sent once the node of the process has said that the process is alive. */
 struct errand {
   struct request *request;
   npid pid;

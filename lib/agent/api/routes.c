@@ -1,5 +1,5 @@
-/* Invariant: two rows of the table either have the same path and different methods, or paths of which none
- * fits both. */
+/* Invariant: two rows of the table either have the same path and different methods, or have path patterns
+ * that no path fits both. */
 #include "agent/api/routes.h"
 
 static const struct route table[] = {

@@ -1,5 +1,5 @@
-/* routes: the one table of what the HTTP interface of a node has.  The page node-http(7) is written in its
- * words, and tests/unit/test_routes.c compares the two. */
+/* routes: the table of all requests of a node's HTTP interface. The page node-http(7) uses the texts of the
+ * table, and tests/unit/test_routes.c compares the two. */
 #ifndef AGENT_API_ROUTES_H
 #define AGENT_API_ROUTES_H
 

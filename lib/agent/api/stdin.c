@@ -1,7 +1,7 @@
 /* POST /v1/processes/PID/stdin: the body is written to a command's standard input as it comes.
  *
  * Invariant: while a "stdin" call is under way to the command, the request is held, so that MHD reads no more
- * of the body.  What MHD had read before, it may still hand over, so several calls can be under way. */
+ * of the body. MHD may still pass on what it had read before, so several calls can be under way. */
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
 #include "agent/kernel/rpc.h"
@@ -9,7 +9,7 @@
 #include <stdlib.h>
 
 struct body {
-  struct request *request; /* NULL once it is over */
+  struct request *request; /* NULL once the request is over */
   npid pid;
   bool keep;           /* the end of the body does not close the standard input */
   unsigned calls;      /* under way; the struct is freed after their answers */
@@ -40,7 +40,8 @@ static void on_answer(void *data, const struct error *e, struct term_reader valu
 static int on_bytes(void *data, const char *bytes, size_t n) {
   struct body *b = data;
   if (b->failed.code)
-    return 0; /* reads the rest, since a client reads the answer only after it has sent all */
+    /* Discards the rest of the body: a client reads the answer only after it has sent the whole body. */
+    return 0;
   struct term_writer w = TERM_WRITER_INIT;
   term_put_text(&w, "stdin");
   term_put_str(&w, bytes, n);
