@@ -116,7 +116,7 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
   c->running = false;
   c->status = status;
   c->signal = sig;
-  /* SIGKILL has ended the guard, which may have left processes behind. */
+  /* SIGKILL has ended the command or its guard: without a guard, orphans may be left. */
   if (sig == SIGKILL) orphans_look(c->hosted.agent);
   /* What the pipes still hold is bounded: read it without flow control. */
   if (c->flush != NPID_NONE) output_resume(c);
