@@ -12,9 +12,9 @@ struct census {
   struct agent *agent;
   struct signal *call;
   struct term_writer list;
-  size_t at; /* where the count of the LIST stands in `list` */
+  size_t at; /* offset of the count of the LIST in `list` */
   uint32_t count;
-  size_t open; /* calls under way, and 1 while they are being made */
+  size_t open; /* calls under way, plus 1 until all calls have been made */
   bool truncated;
 };
 

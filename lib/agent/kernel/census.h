@@ -1,5 +1,5 @@
 /* census: the kernel's call "processes": asks every process of this node for its "info", and answers with all
- * of it. I/O thread only. */
+ * answers. I/O thread only. */
 #ifndef AGENT_KERNEL_CENSUS_H
 #define AGENT_KERNEL_CENSUS_H
 

@@ -13,7 +13,8 @@ static uint64_t mix(uint64_t h) {
   return h ^ h >> 33;
 }
 
-/* The part of one claim in the sum of its home; incarnations differ from node to node, and are left out. */
+/* What one claim adds to the sum of its home. Incarnations are left out, because each node numbers them
+ * differently. */
 static uint64_t digest(const struct claim *c) {
   uint64_t h = UINT64_C(14695981039346656037);
   for (const char *s = c->name; *s; s++) h = (h ^ (unsigned char)*s) * UINT64_C(1099511628211);
@@ -65,12 +66,13 @@ static void list_out(struct claim *c) {
 
 /* --- the list of a name --- */
 
-/* Shows the first claim of a name's list in globals.  On failure globals is unchanged. */
+/* Makes the first claim of a name's list the entry of the name in globals. On failure globals is
+ * unchanged. */
 static int show(struct claims *t, const struct claim *first) {
   return names_replace(t->globals, first->name, first->terms.pid, first->terms.token, NULL);
 }
 
-/* Puts a claim in its place in a list, and returns the new first claim. */
+/* Inserts a claim into the list of its name by precedence, and returns the new first claim. */
 static struct claim *rank_in(struct claim *first, struct claim *c) {
   struct claim **at = &first;
   while (*at && claim_precedes(*at, c)) at = &(*at)->rival;
@@ -86,7 +88,7 @@ static struct claim *rank_out(struct claim *first, struct claim *c) {
   return first;
 }
 
-/* The key exists: replacing its value cannot fail. */
+/* Makes a claim the first of its name's list. map_put cannot fail, because the key exists. */
 static void set_first(struct claims *t, struct claim *first) {
   if (map_put(&t->by_name, first->name, first)) abort();
 }
@@ -158,7 +160,8 @@ void claims_remove(struct claims *t, struct claim *c) {
   ring_out(&c->twins);
   if (!first) map_remove(&t->by_name, c->name);
   if (first && first != before) set_first(t, first);
-  /* Without memory for the next claim the name is shown for nobody rather than for the wrong process. */
+  /* When memory runs out for the next claim, globals has no entry for the name, rather than the wrong
+   * process. */
   if (!first || (first != before && show(t, first))) names_unregister(t->globals, c->name, 0);
   free(c);
 }

@@ -1,4 +1,4 @@
-/* claims: what each node says of the global names of its own processes, and the union of it.
+/* claims: the global names that each node claims for its own processes, and the union of these claims.
  *
  * A *claim* says that a process of one node, the claim's *home*, has a name.  Two homes may claim one name
  * while two parts of a cluster meet.  The claim that takes precedence is then the same on every node:
@@ -22,8 +22,8 @@ struct home {
   uint32_t incarnation;
   const char *node; /* name@host; borrowed */
   struct claim *claims;
-  /* The version of what this home says: equal claims have an equal count and sum, in whatever order they
-   * came. */
+  /* The version of the claims of this home: two nodes that know the same claims of a home have the same count
+   * and sum, in whatever order the claims arrived. */
   size_t count;
   uint64_t sum;
 };
@@ -31,17 +31,18 @@ struct home {
 struct claim_terms { /* what a claim says */
   npid pid;
   uint64_t token;
-  uint64_t age;  /* decides between two homes; the token, unless the registration replaced another by force */
+  /* Decides between two homes; equal to the token, unless the registration replaced another by force. */
+  uint64_t age;
   uint64_t over; /* the token of the registration that this one replaced by force; 0: none */
 };
 
 struct claim {
   struct home *home;
-  struct claim *next, **pprev; /* of the same home */
-  struct claim *rival;         /* of the same name: the next in precedence */
-  struct ring twins;           /* of the same process; for the owner of the table */
+  struct claim *next, **pprev; /* the other claims of the home */
+  struct claim *rival;         /* the next claim of the name by precedence */
+  struct ring twins;           /* the other claims for the same process; kept by the owner of the table */
   struct claim_terms terms;
-  uint32_t mark; /* for the owner of the table: the snapshot that has mentioned the claim last */
+  uint32_t mark; /* kept by the owner of the table: the last snapshot that had the claim */
   char name[];
 };
 
@@ -52,11 +53,12 @@ struct claims {
 
 void claims_finish(struct claims *t); /* frees the claims of all homes */
 
-/* The claim of a name that takes precedence, and the claim of one home; NULL: none. */
+/* claims_best: the claim of a name that takes precedence. claims_of: the claim of one home for a name. NULL:
+ * none. */
 struct claim *claims_best(const struct claims *t, const char *name);
 struct claim *claims_of(const struct claims *t, const struct home *h, const char *name);
 
-/* Does a take precedence over b? */
+/* True when a takes precedence over b. */
 bool claim_precedes(const struct claim *a, const struct claim *b);
 
 /* Makes or changes the claim of a home for a name, and returns it; NULL: out of memory, and nothing has

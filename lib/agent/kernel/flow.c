@@ -1,6 +1,6 @@
 /* Invariant: a jam exists from the moment when a process is found to lack room until it is found to have
- * room.  All the while the kernel waits for the signal ROOM of that process.  Within one jam a node is told
- * "hold" once, and "room" once. */
+ * room. As long as the jam exists, the kernel waits for the signal ROOM of that process. Within one jam a
+ * node is told "hold" once, and "room" once. */
 #include "agent/kernel/flow.h"
 
 #include "agent/send.h"
@@ -26,7 +26,7 @@ static void tell(struct agent *a, uint32_t node, const char *what, npid pid) {
   term_unref(t);
 }
 
-/* Frees the calls of a lost node: nobody waits for their answer. */
+/* Frees the calls of a lost node unanswered: their callers have been told of the loss. */
 static void drop_calls(struct jam *j, uint32_t node) {
   for (struct signal **at = &j->calls, *s; (s = *at);) {
     if (npid_incarnation(s->from) != node) {
@@ -46,13 +46,14 @@ static void jam_free(struct agent *a, struct jam *j) {
   free(j);
 }
 
-/* Has the kernel wait for ROOM.  False when there is room, or no memory: without memory only the bound of the
- * mailbox holds senders back. */
+/* Has the vm send the kernel ROOM for the process of a jam. False when the process has room, or when memory
+ * runs out: then only the bound of the mailbox limits senders. */
 static bool await(struct agent *a, struct jam *j) {
   return vm_await_room(a->vm, j->pid, NPID_KERNEL, &j->wait) == ERR_BUSY;
 }
 
-/* The jam at a process, which is made if the process lacks room; NULL if it does not. */
+/* Returns the jam of a process, and makes it when the process lacks room. NULL when the process has room or
+ * memory runs out. */
 static struct jam *jam_at(struct agent *a, npid pid) {
   struct jam *j = map_get_id(&a->flow->jams, pid);
   if (j || vm_lack(a->vm, pid) == NPID_NONE || !(j = calloc(1, sizeof *j))) return j;
@@ -112,8 +113,8 @@ void flow_node_down(struct agent *a, uint32_t incarnation) {
   vm_unhold_node(a->vm, incarnation);
 }
 
-/* --- the other side ---------------------------------------------------------------------------------------
- */
+/* --- calls of other nodes
+ * --------------------------------------------------------------------------------------- */
 
 static void note(struct agent *a, struct signal *call, struct term_reader r, bool held) {
   npid pid;

@@ -16,7 +16,7 @@
 
 /* --- helpers -------------------------------------------------------------------------------------------- */
 
-struct pending { /* a call that is answered once something has happened elsewhere */
+struct pending { /* a call that is answered when the mesh, the registry or another node has answered */
   struct agent *agent;
   struct signal *call;
   int64_t since_ns;
@@ -232,7 +232,8 @@ static void op_unregister(struct agent *a, struct signal *call, struct term_read
   if (k) registry_unregister(a->registry, name, on_named, k);
 }
 
-/* ["name_register", name, pid, force], from another node: the process is of this node.  [done, token]. */
+/* ["name_register", name, pid, force], from another node, for a process of this node. Answers [done,
+ * token]. */
 static void op_name_register(struct agent *a, struct signal *call, struct term_reader r) {
   char name[256];
   npid pid;
@@ -246,7 +247,8 @@ static void op_name_register(struct agent *a, struct signal *call, struct term_r
   if (k) registry_register(a->registry, name, pid, force, on_named_here, k);
 }
 
-/* ["name_unregister", name, token], from another node: the registration is of this node.  [done, token]. */
+/* ["name_unregister", name, token], from another node, for a registration of this node. Answers [done,
+ * token]. */
 static void op_name_unregister(struct agent *a, struct signal *call, struct term_reader r) {
   char name[256];
   int64_t token;
@@ -259,14 +261,14 @@ static void op_name_unregister(struct agent *a, struct signal *call, struct term
   if (k) registry_unregister_own(a->registry, name, (uint64_t)token, on_named_here, k);
 }
 
-/* What a peer's registry says. */
+/* Passes a cast of a peer's registry to this node's registry. */
 static void op_names(struct agent *a, struct signal *call, struct term_reader r) {
   if (call->from == npid_kernel_of(call->from)) registry_heard(a->registry, npid_incarnation(call->from), r);
   call_answer(a, call, NULL);
 }
 
-/* ["send", name, [values…]]: a message to a local name of this node.  A caller that wants an answer waits for
- * it until there is room for more. */
+/* ["send", name, [values…]]: sends a message to a local name of this node. The call is answered when the
+ * receiver has room, so that a caller that waits for the answer is held back. */
 static void op_send(struct agent *a, struct signal *call, struct term_reader r) {
   char name[256];
   struct term_writer w = TERM_WRITER_INIT;
@@ -282,7 +284,7 @@ static void op_send(struct agent *a, struct signal *call, struct term_reader r) 
   flow_answer(a, call, to);
 }
 
-/* ["alive", pid]: does this process of this node exist? */
+/* ["alive", pid]: answers whether this process of this node exists. */
 static void op_alive(struct agent *a, struct signal *call, struct term_reader r) {
   npid pid;
   call_answer_take(a, call, term_build("b", term_get_pid(&r, &pid) && vm_alive(a->vm, pid)));
@@ -298,7 +300,7 @@ static void op_spawn(struct agent *a, struct signal *call, struct term_reader r)
     vm_spawn(a->vm, call);
 }
 
-struct outgoing { /* a call whose node is being connected to */
+struct outgoing { /* a call that waits until its node is connected */
   struct agent *agent;
   struct term *args;
   int timeout_ms;
@@ -388,7 +390,7 @@ void kernel_signal(struct agent *a, struct signal *s) {
     if (npid_is_local(s->from)) registry_down(a->registry, s->from);
     follower_free(find_follower(a, s->from));
     break;
-  default: break; /* the kernel is linked to no process, and takes no messages */
+  default: break; /* the kernel has no links, and ignores messages */
   }
   signal_free(s);
 }

@@ -10,12 +10,12 @@
 /* A signal to the kernel; consumed. */
 void kernel_signal(struct agent *a, struct signal *s);
 
-/* Calls the kernel of `node` (connected to if need be; NULL: this node): args is [op, …], consumed (NULL:
- * memory ran out).  done as for rpc_call. */
+/* Calls the kernel of `node`, connecting to it first if needed (NULL: this node). args is [op, …], consumed
+ * (NULL: memory ran out). done runs as in rpc_call. */
 void kernel_ask(struct agent *a, const char *node, struct term *args, int timeout_ms, rpc_done *done,
                 void *data);
 
-/* The node ends: the subscriptions of processes to nodeup and nodedown end. */
+/* Ends the subscriptions of processes to nodeup and nodedown, when the node ends. */
 void kernel_finish(struct agent *a);
 
 #endif

@@ -1,21 +1,22 @@
-/* Invariant: `claims` has what this node says of its own names (the claims of `self`), and what each peer has
- * said over its link (the claims of the link).  A change of the own claims and its row in `changes` are made
- * together.  Each registration under way is in `pending` under its name, in one queue according to its stage,
- * and in the list of its process; it ends once, in end_pending.
+/* Invariant: `claims` has the claims that this node publishes (those of `self`) and the claims that each peer
+ * has sent over its link (those of the link). Each change of a claim of `self` is made together with its row
+ * in `changes`. Each registration under way is in `pending` under its name, in one queue according to its
+ * stage, and in the list of its process; it ends once, in end_pending.
  *
  * The orderings that the registry relies on:
  *
  *  - Lines of one link, in one direction, arrive in the order in which they were written, and none is missing
  *    while the link is up.  A link begins with the snapshot (registry_link_begin); from then on every flush
  *    goes to it, also while further parts of the snapshot are sent.  So a peer that has the last part knows,
- *    after each line, what this node said when it wrote the line.  A part may have what the next flush sends
- *    as a change, too: the flush has all changes since the last one, in order, and ends in the same state.
+ *    after each line, what this node said when it wrote the line.  A claim in a part may be sent again as a
+ * change in the next flush; that does no harm, because the flush has all changes since the last flush, in
+ * order, and leads to the same state.
  *  - A heartbeat with a version is such a line, and registry_version flushes first: the version and the names
  *    that the peer has can be compared exactly, at any time.
  *  - Within a flush changes go before requests: an arbiter that reads a request has read every earlier drop
  *    of its home.  A release follows its request over the same link, so the arbiter has answered by then.
- *  - A process is watched before the arbiter is asked.  The end of the process and the grant are both handled
- *    on this thread: the second of them finds what the first has done.  So no name outlives its process.
+ *  - A process is watched before the arbiter is asked. This thread handles both the end of the process and
+ * the grant: whichever comes second finds the effect of the first. So no name outlives its process.
  *  - Nothing is assumed between two links.  Two homes may hold grants of two arbiters for one name, when
  *    their views of the cluster differ.  Both then publish, each hears of the other's claim over the link
  *    between them, and the home of the younger claim withdraws it (claims.h).
@@ -32,21 +33,21 @@
 #include <string.h>
 
 enum {
-  AGAIN_MS = 20,       /* until a name that is locked for another home is asked for again */
-  CHUNK = 1000,        /* rows of a line */
-  LOG_AGAIN_MS = 60000 /* a peer whose names differ is logged at most this often */
+  AGAIN_MS = 20, /* time until the arbiter is asked again for a name that it has leased to another home */
+  CHUNK = 1000,  /* how many rows a line has at most */
+  LOG_AGAIN_MS = 60000 /* least time between two log lines that say that a peer's names differ */
 };
 /* A claim's token is below TOKEN_MAX.  New tokens follow those that are below TOKEN_SEEN_MAX, so that a peer
  * that names a token near TOKEN_MAX does not leave this node without larger ones. */
 #define TOKEN_SEEN_MAX (INT64_C(1) << 61)
 #define TOKEN_MAX      (INT64_C(1) << 62)
 
-/* What a grant has in the place of a token: the name is taken; the name is leased to another home, and is to
- * be asked for again. */
+/* Values that a grant has in place of a token. GRANT_TAKEN: the name is taken. GRANT_AGAIN: the name is
+ * leased to another home, and the asker is to ask again. */
 enum { GRANT_TAKEN = 0, GRANT_AGAIN = -1 };
 
-/* The flags of a cast: the peer is to send all its names; the changes are the first, or the last, of all
- * names. */
+/* The flags of a cast. CAST_WANT_ALL: the receiver is to send all its names. CAST_FIRST, CAST_LAST: the
+ * changes are the first, or the last, part of all names of the sender. */
 enum { CAST_WANT_ALL = 1, CAST_FIRST = 2, CAST_LAST = 4 };
 
 struct rows { /* encoded rows, to be sent by the next flush */
@@ -58,7 +59,7 @@ struct round { /* the changes of one flush, on their way to the peers */
   struct ring queue;
   uint64_t number;
   int64_t since_ms;
-  int open; /* peers that have not acknowledged them */
+  int open; /* how many peers have not acknowledged the changes */
   struct ring pending;
 };
 
@@ -72,21 +73,24 @@ struct link {
   struct home home;
   uint64_t rank;
   bool synced, suspected;
-  bool slow;                  /* has not answered in time, and was not heard since */
-  bool gone;                  /* lost while the links are visited; freed after that */
+  bool slow; /* the peer has not answered in time, and has sent nothing since */
+  bool gone; /* the link was lost while the links were visited (`walking`); it is freed after the visit */
   const struct claim *cursor; /* the next own claim that the snapshot for the peer will have; NULL: none */
   bool wants_all,
-      want_all; /* the peer has asked for all names of this node; the next flush asks for all of the peer's */
-  uint32_t mark;     /* number of the last time that the peer sent all its names */
+      /* Wants_all: the peer has asked for all names of this node; want_all: the next flush asks for all names
+       * of the peer. */
+      want_all;
+  uint32_t mark;     /* how many times the peer has begun to send all its names */
   int64_t logged_ms; /* when a difference was last logged; 0: never */
   uint64_t have;     /* number of the peer's round that the next flush acknowledges; 0: none */
   struct rows requests, grants;
   struct expect *expects, **expects_end;
   struct ring asked;  /* registrations that wait for a grant of the peer */
-  struct ring leases; /* given to the peer */
+  struct ring leases; /* leases that were granted to the peer */
 };
 
-struct lease { /* a name that is granted to a home, and not yet published */
+/* A name that this node, as the arbiter, has granted to a home that has not yet published it. */
+struct lease {
   struct ring queue, of_link;
   struct link *link;
   uint64_t id; /* the number of the request */
@@ -113,7 +117,8 @@ struct pending { /* a registration under way, or, with the pid NPID_NONE, the re
   uint64_t id, token;
   struct link *arbiter;
   int64_t began_ms, since_ms;
-  struct waiter *waiters, *behind; /* who is told the outcome; registrations that begin after this one */
+  /* Waiters: who is told the outcome; behind: registrations that begin when this one has ended. */
+  struct waiter *waiters, *behind;
   int code; /* the outcome: 0, or an error and its text (NULL: the sentence of the code) */
   const char *what;
   bool yes;
@@ -133,20 +138,20 @@ struct registry {
   struct claims claims;
   struct home self;
   uint64_t rank;
-  uint64_t highest; /* token seen */
+  uint64_t highest; /* the largest token seen */
   struct map holders;
 
   struct ring links;
   struct map by_node;
-  bool walking; /* over the links */
-  int slicing;  /* links whose snapshot is not yet sent as a whole */
+  bool walking; /* the links are being visited */
+  int slicing;  /* how many links have not yet been sent the whole snapshot */
 
   struct rows changes;
   uint64_t rounds; /* begun so far */
   struct round *open_round;
   struct ring waiting; /* rounds, oldest first */
 
-  struct map pending, asked; /* by name; by the number of the request */
+  struct map pending, asked; /* pending: by name; asked: by the number of the request */
   size_t pending_count;
   uint64_t last_id;
   struct ring asking, again, ended;
@@ -179,7 +184,8 @@ static void saw_token(struct registry *g, int64_t token) {
   if (token > 0 && token < TOKEN_SEEN_MAX && (uint64_t)token > g->highest) g->highest = (uint64_t)token;
 }
 
-/* Microseconds since 1970, and more than any token seen. */
+/* Returns a new token: the microseconds since 1970, or one more than the largest token seen, whichever is
+ * larger. */
 static int64_t new_token(struct registry *g) {
   int64_t now = g->host->wall_us(g->data);
   g->highest++;
@@ -205,7 +211,7 @@ static bool answers(const struct link *l) {
   return !l->gone && !l->suspected && !l->slow;
 }
 
-/* The link to the arbiter of a name; NULL: it is this node. */
+/* Returns the link to the arbiter of a name; NULL when this node is the arbiter. */
 static struct link *elect(const struct registry *g, const char *name) {
   uint64_t hash = hash_text(name), best = rank_of(hash, g->rank);
   struct link *arbiter = NULL;
@@ -240,7 +246,8 @@ static void put_rows(struct term_writer *w, const struct rows *r) {
   term_set_count(w, at, r ? r->count : 0);
 }
 
-/* [name, number, token], or [name, number, token, age, over] for one that replaced another by force. */
+/* Writes [name, number, token], or [name, number, token, age, over] for a claim that replaced another by
+ * force. */
 static void row_of_claim(struct rows *rows, const struct claim *c) {
   bool plain = c->terms.age == c->terms.token && !c->terms.over;
   size_t at = term_open(&rows->w, TERM_LIST);
@@ -255,7 +262,7 @@ static void row_of_claim(struct rows *rows, const struct claim *c) {
   rows->count++;
 }
 
-/* [name, token]: the registration is gone. */
+/* Writes [name, token]: the registration with that token has been removed. */
 static void row_of_drop(struct rows *rows, const struct claim *c) {
   size_t at = term_open(&rows->w, TERM_LIST);
   term_put_text(&rows->w, c->name);
@@ -264,7 +271,7 @@ static void row_of_drop(struct rows *rows, const struct claim *c) {
   rows->count++;
 }
 
-/* [id, name, force]: a request; [id, name]: its release. */
+/* Writes a request, [id, name, force], or its release, [id, name]. */
 static void row_of_request(struct rows *rows, const struct pending *p, bool release) {
   size_t at = term_open(&rows->w, TERM_LIST);
   term_put_int(&rows->w, (int64_t)p->id);
@@ -274,7 +281,7 @@ static void row_of_request(struct rows *rows, const struct pending *p, bool rele
   rows->count++;
 }
 
-/* [id, token], or GRANT_… in the place of the token. */
+/* Writes [id, token], with GRANT_… in place of the token for a refusal. */
 static void row_of_grant(struct rows *rows, int64_t id, int64_t token) {
   size_t at = term_open(&rows->w, TERM_LIST);
   term_put_int(&rows->w, id);
@@ -283,7 +290,7 @@ static void row_of_grant(struct rows *rows, int64_t id, int64_t token) {
   rows->count++;
 }
 
-/* The next value as a NUL-terminated process name in out; false when it is none. */
+/* Reads the next value, a process name, into out, NUL-terminated; false when it is not a process name. */
 static bool get_name(struct term_reader *r, char out[256]) {
   const char *s;
   size_t n;
@@ -295,8 +302,8 @@ static bool get_name(struct term_reader *r, char out[256]) {
 
 /* --- watched processes ---------------------------------------------------------------------------------- */
 
-/* The holder of a process of this node; the first use makes it and has the process watched.  NULL: out of
- * memory. */
+/* Returns the holder of a process of this node; the first call makes the holder and has the process watched.
+ * NULL: out of memory. */
 static struct holder *holder_of(struct registry *g, npid pid) {
   struct holder *h = map_get_id(&g->holders, pid);
   if (h || !(h = malloc(sizeof *h))) return h;
@@ -320,8 +327,8 @@ static void release(struct registry *g, struct pending *p) {
   }
 }
 
-/* Forgets the request to the arbiter: the answer is here, or is no longer waited for.  give_back: tells the
- * arbiter to end the lease. */
+/* Forgets the request to the arbiter, because the answer has arrived or the registration no longer waits for
+ * it. give_back: tells the arbiter to end the lease. */
 static void stop_asking(struct registry *g, struct pending *p, bool give_back) {
   if (!p->id) return;
   if (give_back) release(g, p);
@@ -398,7 +405,7 @@ static void round_check(struct registry *g, struct round *r) {
   free(r);
 }
 
-/* The peer has acknowledged the rounds up to that number, or is no longer waited for. */
+/* Ends the wait for a peer's acknowledgement of the rounds up to that number. */
 static void drop_expects(struct registry *g, struct link *l, uint64_t number) {
   for (struct expect *e; (e = l->expects) && e->round->number <= number;) {
     struct round *round = e->round;
@@ -462,8 +469,8 @@ static void withdraw(struct registry *g, struct claim *c) {
   mark_dirty(g);
 }
 
-/* Withdraws an own claim, because the claim of a peer takes precedence.  The process of the own claim is
- * told, unless the winner has replaced that registration by force. */
+/* Withdraws an own claim, because the claim of a peer takes precedence. The process of the withdrawn claim is
+ * sent "name_conflict", unless the winner has replaced that registration by force. */
 static void yield(struct registry *g, struct claim *own, const struct claim *winner) {
   bool replaced = winner->terms.over == own->terms.token;
   struct pending *p = map_get(&g->pending, own->name);
@@ -524,15 +531,15 @@ static int lease_add(struct registry *g, struct link *to, uint64_t id, const cha
   return 0;
 }
 
-/* Does a node other than `home` claim the name? */
+/* True when a node other than `home` claims the name. */
 static bool held_elsewhere(const struct registry *g, const struct home *home, const char *name) {
   for (const struct claim *c = claims_best(&g->claims, name); c; c = c->rival)
     if (c->home != home) return true;
   return false;
 }
 
-/* Does this node ask another arbiter for the name, and go before the other node?  Of two nodes that ask each
- * other, the one whose name sorts first goes first. */
+/* True when this node is asking another arbiter for the name and has priority over the node `other`. Of two
+ * nodes that ask each other, the node whose name sorts first has priority. */
 static bool asks_itself(const struct registry *g, const char *name, const struct link *other) {
   const struct pending *p = map_get(&g->pending, name);
   return p && p->stage == STAGE_ASKING && strcmp(g->self.node, other->home.node) < 0;
@@ -555,7 +562,7 @@ static void ask(struct registry *g, struct pending *p);
 static void on_grant(struct registry *g, struct pending *p, int64_t token) {
   const struct claim *best = claims_best(&g->claims, p->name);
   bool late = now_of(g) - p->since_ms > REGISTRY_LEASE_MS / 2;
-  bool low = best && token <= (int64_t)best->terms.token; /* the arbiter did not know that claim */
+  bool low = best && token <= (int64_t)best->terms.token; /* the arbiter did not know the claim `best` */
   bool taken = token == GRANT_TAKEN || (!p->force && best);
   bool granted = token > 0 && token < TOKEN_MAX && !taken && !late && !low;
   saw_token(g, token);
@@ -573,7 +580,8 @@ static void on_grant(struct registry *g, struct pending *p, int64_t token) {
   }
 }
 
-/* Asks the arbiter of the name, for the first time or because the last one does not answer. */
+/* Asks the arbiter of the name: for the first time, after GRANT_AGAIN, or because the last arbiter does not
+ * answer. */
 static void ask(struct registry *g, struct pending *p) {
   stop_asking(g, p, true);
   ring_out(&p->queue);
@@ -607,8 +615,8 @@ static void ask_others(struct registry *g, struct link *l) {
   for (struct ring *r; (r = ring_first(&l->asked));) ask(g, RING_ENTRY(r, struct pending, at_arbiter));
 }
 
-/* Stops waiting for a peer that does not answer, is suspected or is lost: the next in rank is asked, and
- * rounds end without it. */
+/* Stops waiting for a peer that does not answer, is suspected or is lost: registrations ask the next node in
+ * rank, and rounds end without the peer's acknowledgement. */
 static void pass_over(struct registry *g, struct link *l) {
   ask_others(g, l);
   drop_expects(g, l, UINT64_MAX);
@@ -642,7 +650,7 @@ static void on_forwarded(void *data, const struct error *e, struct term_reader v
   free(f);
 }
 
-/* Calls the registry of the node that the name or the process belongs to. */
+/* Calls the registry of the node that owns the process, or the process that has the name. */
 static void forward(struct registry *g, uint32_t node, const char *name, struct term *args,
                     registry_done *done, void *data) {
   struct forward *f = args ? malloc(sizeof *f) : NULL;
@@ -697,8 +705,9 @@ static void begin(struct registry *g, const char *name, npid pid, bool force, re
   ask(g, p);
 }
 
-/* Handles a request for a name of which a registration is under way.  The same process gets its outcome.  For
- * another process the name is taken, or, with force, a registration begins after the present one. */
+/* Handles a request for a name while a registration of that name is under way. A request for the same process
+ * gets the outcome of that registration. A request for another process fails because the name is taken, or,
+ * with force, begins when the present registration has ended. */
 static void join(struct registry *g, struct pending *p, npid pid, bool force, registry_done *done,
                  void *data) {
   bool same = p->pid == pid;
@@ -717,7 +726,7 @@ static void join(struct registry *g, struct pending *p, npid pid, bool force, re
   *at = w;
 }
 
-/* Checks the bounds before a registration begins.  On failure *what is the text. */
+/* Checks the bounds before a registration begins. On failure *what is the text of the error. */
 static int check_room(const struct registry *g, const struct claim *own, const char **what) {
   _Static_assert(REGISTRY_NAMES_MAX == 65536 && REGISTRY_PENDING_MAX == 16384, "the texts say so");
   if (g->finishing) return *what = "this node is stopping", ERR_LOST;
@@ -796,7 +805,7 @@ static void on_claim(struct registry *g, struct link *l, const char *name, const
   saw_token(g, (int64_t)terms->token);
   struct claim *c = claims_of(&g->claims, &l->home, name);
   if (c || l->home.count < REGISTRY_NAMES_MAX) c = claims_put(&g->claims, &l->home, name, terms);
-  if (!c) return; /* without memory; the next heartbeat shows that the versions differ */
+  if (!c) return; /* out of memory; the next heartbeat shows that the versions differ */
   c->mark = l->mark;
   struct claim *own = claims_of(&g->claims, &g->self, name);
   if (own && claim_precedes(c, own)) yield(g, own, c);
@@ -816,7 +825,7 @@ static bool good_claim(int64_t number, int64_t token, int64_t age, int64_t over)
          age <= token && over >= 0 && over < token;
 }
 
-/* Reads a row of row_of_claim or row_of_drop, and moves r behind it. */
+/* Applies a row of row_of_claim or row_of_drop, and moves r behind the row. */
 static void hear_change(struct registry *g, struct link *l, struct term_reader *r) {
   struct term_reader row = *r;
   struct term_value head = term_next(&row);
@@ -863,7 +872,7 @@ static void hear_grant(struct registry *g, struct link *l, struct term_reader *r
   if (p && p->arbiter == l) on_grant(g, p, token);
 }
 
-/* Reads a list of rows.  False: the next value is no list. */
+/* Reads a list of rows. False when the next value is not a list. */
 static bool hear_rows(struct registry *g, struct link *l, struct term_reader *r,
                       void (*hear)(struct registry *g, struct link *l, struct term_reader *r)) {
   struct term_value list = term_next(r);
@@ -935,8 +944,9 @@ static json_t *json_of_claim(const struct claim *c) {
                    (json_int_t)c->terms.token, (json_int_t)c->terms.age, (json_int_t)c->terms.over);
 }
 
-/* {"highest", "claims": [row…], "more"}: the next part of the snapshot for a link.  Claims that this
- * node makes later are put before the cursor, and are sent as changes. */
+/* {"highest", "claims": [row…], "more"}: the next part of the snapshot for a link. Claims that this node
+ * makes later are inserted before the cursor, so the snapshot does not have them; they are sent as
+ * changes. */
 static json_t *next_part(struct registry *g, struct link *l) {
   json_t *rows = json_array();
   const struct claim *c = l->cursor;
@@ -1053,7 +1063,7 @@ void registry_link_suspect(struct registry *g, uint32_t node, bool suspected) {
 /* --- the flush ------------------------------------------------------------------------------------------ */
 
 /* Sends one cast: ["names", highest token, number of the round (0: none), round of the peer's that this node
- * has (0: no news), flags, changes, requests, grants].  Without memory the line is not sent; the peer
+ * has (0: no news), flags, changes, requests, grants]. When memory runs out the line is not sent: the peer
  * finds the difference by the version in the next heartbeat, and asks for all names. */
 static void send_to(struct registry *g, struct link *l, uint64_t number, int flags,
                     const struct rows *changes) {
@@ -1102,15 +1112,15 @@ static void flush_to(struct registry *g, struct link *l, const struct rows *chan
   if (all && !l->gone) send_all(g, l);
 }
 
-/* Closes the round that registrations have joined since the last flush, and returns it; NULL: no registration
- * waits for the changes. */
+/* Closes the round that registrations have joined since the last flush, and returns it. NULL when no
+ * registration waits for the changes. */
 static struct round *begin_round(struct registry *g) {
   struct round *r = g->open_round;
   g->open_round = NULL;
   if (!r) return NULL;
   r->number = ++g->rounds;
   r->since_ms = now_of(g);
-  r->open = 1; /* until all links have been visited */
+  r->open = 1; /* keeps the round open until all links have been visited */
   ring_push(&g->waiting, &r->queue);
   start_tick(g);
   return r;
@@ -1267,7 +1277,7 @@ static void end_all(struct registry *g) {
   void *value;
   while (g->pending.len && map_next(&g->pending, &at, NULL, NULL, &value)) {
     end_pending(g, value, ERR_LOST, "this node is stopping", false);
-    at = 0; /* the map has changed */
+    at = 0; /* end_pending has changed the map */
   }
   for (struct ring *r; (r = ring_first(&g->waiting));) {
     struct round *round = RING_ENTRY(r, struct round, queue);

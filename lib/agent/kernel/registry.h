@@ -1,21 +1,22 @@
-/* registry: the cluster's global names.  A name belongs to the *home* of its process, the node that the
- * process runs on, and only that node publishes it.  Every node knows the names of the nodes that it has a
- * link to, so whereis is a look into the table `globals`.
+/* registry: the cluster's global names. A name belongs to the *home* of its process, the node that the
+ * process runs on, and only that node publishes it. Every node knows the names of the nodes that it has a
+ * link to, so whereis only reads the table `globals`.
  *
- * Registering: the node that is asked asks the home; the home asks the name's *arbiter*, which is the node
- * that ranks highest for the name in rendezvous hashing, and which grants the name with a *token*; the home
- * publishes the name to its peers, and the registration ends when all have it.  The arbiter is a lock and no
- * more: a grant is a *lease* of REGISTRY_LEASE_MS, which ends when the home publishes, gives the name back or
- * is lost.  Tokens rise: each is larger than any that the arbiter or the home has seen.
+ * Registering: the node that gets the request asks the home. The home asks the name's *arbiter*, which is the
+ * node that ranks highest for the name in rendezvous hashing; the arbiter grants the name with a *token*. The
+ * home then publishes the name to its peers, and the registration ends when all of them have acknowledged it.
+ * The arbiter is only a lock: a grant is a *lease* of REGISTRY_LEASE_MS, which ends when the home publishes
+ * the name, gives it back or is lost. Tokens rise: each is larger than any that the arbiter or the home has
+ * seen.
  *
- * A peer that does not answer within REGISTRY_PATIENCE_MS, or that the mesh suspects, is not waited for: the
- * next in rank arbitrates, and a registration ends without it.  It gets the changes all the same, as they are
- * on its link in order.
+ * The registry does not wait for a peer that does not answer within REGISTRY_PATIENCE_MS or that the mesh
+ * suspects: the node next in rank arbitrates, and a registration ends without the peer's acknowledgement. The
+ * peer still gets the changes, in order, over its link.
  *
  * When two claims of one name meet, the older registration stays (claims.h); the home of the other withdraws
  * it and sends its process ("name_conflict", name, winner).
  *
- * The registry knows its node by a table of functions, so that it runs in a unit test without a vm.  I/O
+ * The registry calls its node through a table of functions, so that it runs in a unit test without a vm. I/O
  * thread only. */
 #ifndef AGENT_KERNEL_REGISTRY_H
 #define AGENT_KERNEL_REGISTRY_H
@@ -30,38 +31,38 @@
 enum {
   REGISTRY_NAMES_MAX = 1 << 16,   /* global names of the processes of one node */
   REGISTRY_PENDING_MAX = 1 << 14, /* registrations under way on one node */
-  REGISTRY_SLICE = 500,           /* names in one part of a snapshot: half a millisecond */
+  REGISTRY_SLICE = 500,           /* names in one part of a snapshot; a part takes half a millisecond */
   REGISTRY_PATIENCE_MS = 800,
   REGISTRY_LEASE_MS = 5000,
-  REGISTRY_TIMEOUT_MS = 5000, /* of a registration as a whole */
+  REGISTRY_TIMEOUT_MS = 5000, /* bound on a whole registration */
 };
 
 struct registry;
 
-/* The reply to a call, as rpc_done of rpc.h. */
+/* Takes the reply to a call, as rpc_done of rpc.h does. */
 typedef void registry_reply(void *data, const struct error *e, struct term_reader values);
 
 /* What the registry needs of its node. */
 struct registry_host {
   bool (*alive)(void *data, npid pid);
-  /* Has registry_down called once when this process of this node has ended, also when it has ended already.
-   */
+  /* Arranges that registry_down is called once for this process of this node: when it ends, or soon when it
+   * has ended already. */
   MUST_CHECK int (*watch)(void *data, npid pid);
   /* Sends a message (borrowed; NULL: out of memory) to a process of this node. */
   void (*tell)(void *data, npid pid, struct term *message);
-  /* Sends [op, …] (consumed) to the registry of a node with a link, without a reply.  The link may be lost by
-   * that, in which case registry_link_down runs before the function returns. */
+  /* Sends [op, …] (consumed) to the registry of a node with a link, without a reply. When sending loses the
+   * link, registry_link_down runs before the function returns. */
   void (*cast)(void *data, uint32_t node, struct term *args);
-  /* Sends the next part of the snapshot (consumed; NULL: out of memory), likewise. */
+  /* Sends the next part of the snapshot (consumed; NULL: out of memory). May lose the link as `cast` may. */
   void (*more)(void *data, uint32_t node, json_t *snapshot);
-  /* Sends [op, …] (consumed; NULL: out of memory) to the kernel of a node, which is connected to if need be.
-   */
+  /* Sends [op, …] (consumed; NULL: out of memory) to the kernel of a node, connecting to the node first if
+   * needed. */
   void (*call)(void *data, uint32_t node, struct term *args, registry_reply *done, void *done_data);
-  int64_t (*now_ms)(void *data);  /* a clock that only goes forward */
-  int64_t (*wall_us)(void *data); /* since 1970; it may jump */
+  int64_t (*now_ms)(void *data);  /* a monotonic clock */
+  int64_t (*wall_us)(void *data); /* the wall clock, since 1970; it may jump */
 };
 
-/* Copied; what it points at is borrowed. */
+/* Copied; the objects that it points at are borrowed. */
 struct registry_config {
   const struct nodetab *nodes;
   struct names *globals; /* the registry alone changes it */
@@ -79,21 +80,23 @@ void registry_finish(struct registry *g);
 
 /* --- names ---------------------------------------------------------------------------------------------- */
 
-/* Runs exactly once, maybe before the call returns: e is NULL and yes: done; e is NULL and not yes: the name
- * is taken (register), or no process has the name (unregister).  token is that of the registration. */
+/* Runs exactly once, maybe before the call returns. With e NULL, yes is true when the name was registered or
+ * removed, and false when the name is taken (register) or no process has it (unregister). token is the token
+ * of the registration. */
 typedef void registry_done(void *data, const struct error *e, bool yes, uint64_t token);
 
-/* Registers a process of any node; with force also when another process has the name, which that one then
- * loses.  A process that has the name already gets yes, and the token that it has.  ERR_NO_PROCESS: the
- * process, or its node, is not there.  ERR_BUSY: REGISTRY_NAMES_MAX or REGISTRY_PENDING_MAX.  ERR_TIMEOUT. */
+/* Registers a name for a process of any node. With force, a process that has the name loses it. When the
+ * process itself has the name already, the outcome is yes with its present token. ERR_NO_PROCESS: the
+ * process has ended, or its node is not connected. ERR_BUSY: REGISTRY_NAMES_MAX or REGISTRY_PENDING_MAX.
+ * ERR_TIMEOUT. */
 void registry_register(struct registry *g, const char *name, npid pid, bool force, registry_done *done,
                        void *data);
 
 /* Removes a name, whichever node's process has it. */
 void registry_unregister(struct registry *g, const char *name, registry_done *done, void *data);
 
-/* The same for a registration of this node's process alone, with that token: what the call
- * ["name_unregister", name, token] of another node asks for. */
+/* Removes a registration of a process of this node, if it has that token. Serves the call ["name_unregister",
+ * name, token] of another node. */
 void registry_unregister_own(struct registry *g, const char *name, uint64_t token, registry_done *done,
                              void *data);
 
@@ -102,47 +105,48 @@ void registry_down(struct registry *g, npid pid);
 
 /* --- links ---------------------------------------------------------------------------------------------- */
 
-/* Begins a link to a node.  Returns the first part of the snapshot of this node's names (NULL: out of
- * memory), which must be the first thing that the peer is told.  The registry casts to the node from now on.
- */
+/* Begins a link to a node. Returns the first part of the snapshot of this node's names (NULL: out of memory),
+ * which must be sent to the peer before anything else. The registry casts to the node from now on. */
 json_t *registry_link_begin(struct registry *g, uint32_t node);
 
-/* Takes a part of the peer's snapshot (borrowed).  True when it was the last part: this node then knows all
+/* Reads a part of the peer's snapshot (borrowed). True when it was the last part: this node then knows all
  * names of the peer. */
 bool registry_link_synced(struct registry *g, uint32_t node, const json_t *snapshot);
 
 /* Ends a link, and removes the names that came over it. */
 void registry_link_down(struct registry *g, uint32_t node);
 
-/* Says whether the node is suspected to be frozen or cut off.  A suspected node is not waited for. */
+/* Tells the registry whether the node is suspected to be frozen or cut off. Registrations do not wait for a
+ * suspected node. */
 void registry_link_suspect(struct registry *g, uint32_t node, bool suspected);
 
-/* Takes a cast of a peer's registry: the values behind the word "names". */
+/* Handles a cast of a peer's registry: the values behind the word "names". */
 void registry_heard(struct registry *g, uint32_t node, struct term_reader args);
 
-/* registry_version: the version of this node's names, for a heartbeat, which must be sent before anything
- * else; NULL: out of memory.  registry_version_heard: takes the version (borrowed) of a peer, and asks the
- * peer for all of its names when the names that are known here have another version. */
+/* registry_version: the version of this node's names, for a heartbeat, which must be sent before any later
+ * line; NULL: out of memory. registry_version_heard: compares the version (borrowed) of a peer with the
+ * version of the peer's names that this node knows, and asks the peer for all of its names when the two
+ * differ. */
 json_t *registry_version(struct registry *g);
 void registry_version_heard(struct registry *g, uint32_t node, const json_t *version);
 
 /* --- time ----------------------------------------------------------------------------------------------- */
 
-/* Sends what has been collected since the last flush, one line for each peer, and runs the callbacks of what
- * has ended.  False when there was nothing to do. */
+/* Sends the changes, requests and grants since the last flush, one line for each peer, and runs the callbacks
+ * of registrations that have ended. False when there was nothing to do. */
 bool registry_flush(struct registry *g);
 
-/* Sends the next part of each snapshot that is not yet sent as a whole: a part a call, so that the loop does
- * other work in between.  False when there is none. */
+/* Sends one further part of each snapshot that is not yet sent as a whole, so that the loop does other work
+ * between parts. False when all snapshots have been sent. */
 bool registry_slice(struct registry *g);
 
-/* Gives up on what has taken too long.  To be called every REGISTRY_TICK_MS. */
+/* Ends waits and leases whose time is over. To be called every REGISTRY_TICK_MS. */
 enum { REGISTRY_TICK_MS = 20 };
 void registry_tick(struct registry *g);
 
 struct registry_counts {
   size_t names, pending, leases;
-  uint64_t highest; /* token seen */
+  uint64_t highest; /* the largest token seen */
   uint64_t registered, conflicts, resyncs;
 };
 struct registry_counts registry_counts(const struct registry *g);

@@ -1,5 +1,5 @@
-/* Invariant: a call is in the map from rpc_call until its end.  finish alone takes it out of the map, and
- * runs its `done` once. */
+/* Invariant: a call is in the map from rpc_call until its end. Only `finish` removes a call from the map, and
+ * it runs the call's `done` once. */
 #include "agent/kernel/rpc.h"
 
 #include "base/map.h"
@@ -46,7 +46,7 @@ static void on_timeout(uv_timer_t *t) {
   fail(t->data, ERR_TIMEOUT, "no answer in time (timeout)");
 }
 
-/* Tells that a call was not sent. */
+/* Runs `done` with the error of a call that was not sent. */
 static void refuse(struct term *args, int code, const char *text, rpc_done *done, void *data) {
   struct error e;
   term_unref(args);
@@ -62,7 +62,7 @@ void rpc_call(struct agent *a, npid to, struct term *args, int timeout_ms, rpc_d
   struct call *c = args ? calloc(1, sizeof *c) : NULL;
   npid ref = vm_ref(a->vm);
   struct signal *s = c ? signal_new(SIGNAL_CALL, to, NPID_KERNEL, ref, args) : NULL;
-  if (s) args = NULL; /* the signal has it */
+  if (s) args = NULL; /* the signal owns args now */
   if (!s || map_put_id(&a->rpc->open, ref, c)) {
     signal_free(s);
     free(c);
@@ -94,7 +94,7 @@ void rpc_reply(struct agent *a, const struct signal *s) {
   finish(c, &e, (struct term_reader){0});
 }
 
-/* An open call to a node's incarnation (UINT32_MAX: to any); NULL when there is none. */
+/* Returns an open call to a node's incarnation (UINT32_MAX: to any node); NULL when there is none. */
 static struct call *open_call(struct agent *a, uint32_t incarnation) {
   void *value;
   for (size_t at = 0; map_next(&a->rpc->open, &at, NULL, NULL, &value);) {

@@ -9,7 +9,7 @@
 
 enum { RPC_TIMEOUT_MS = 5000 };
 
-/* Runs exactly once.  e is NULL on success; values then stands at the first value of the reply. */
+/* Runs exactly once. e is NULL on success; values is then at the first value of the reply. */
 typedef void rpc_done(void *data, const struct error *e, struct term_reader values);
 
 int rpc_init(struct agent *a) MUST_CHECK;
@@ -19,7 +19,7 @@ void rpc_finish(struct agent *a); /* the calls still open end with ERR_LOST */
  * timeout.  When the call cannot be sent, done runs with the error before rpc_call returns. */
 void rpc_call(struct agent *a, npid to, struct term *args, int timeout_ms, rpc_done *done, void *data);
 
-/* A REPLY to the kernel (borrowed). */
+/* Handles a REPLY (borrowed) to the kernel. */
 void rpc_reply(struct agent *a, const struct signal *s);
 
 /* Ends the open calls to a lost node with ERR_LOST. */
