@@ -23,7 +23,7 @@
 enum {
   ANSWER_MAX = 16 << 20,
   CONNECT_TIMEOUT_MS = 4000,
-  IDLE_S = 2, /* a connection kept for longer may be one that its node has closed */
+  IDLE_S = 2, /* how long an idle connection is kept; after a longer time its node may have closed it */
 };
 
 struct dialler {
@@ -33,12 +33,14 @@ struct dialler {
   CURLM *multi;
   struct resolver *resolver;
   uv_timer_t timer;
-  /* For a timeout of 0 ms: a timer of 0 ms that is set again as it fires keeps libuv from polling. */
+  /* Serves timeouts of 0 ms. A timer of 0 ms that is set again as it fires would keep libuv from polling. */
   uv_idle_t soon;
   int silence_ms;
   struct dial_request *requests;
-  struct dial_request *begun; /* libcurl has asked for their first bytes, and their users do not know yet */
-  struct dial_request *limited, **limited_end; /* those of dial_limit, the first to end first */
+  /* Requests whose first bytes libcurl has asked for, and whose `started` has not run yet. */
+  struct dial_request *begun;
+  /* Requests with a limit (dial_limit), by increasing limit_ms. */
+  struct dial_request *limited, **limited_end;
   uv_timer_t limit;
   struct dial_socket *changed; /* sockets whose wanted events may differ from those polled for */
   bool acting;                 /* libcurl runs; settle follows it */
@@ -49,19 +51,19 @@ struct dial_request {
   CURL *easy;
   struct exchange exchange;
   char node[NODENAME_SIZE];
-  struct lookup *lookup; /* of the host's addresses, until they are known */
+  struct lookup *lookup; /* the lookup of the host's addresses, until they are known */
   struct curl_slist *addresses;
-  uint64_t since_ms; /* of uv_now, when the request was made */
+  uint64_t since_ms; /* when the request was made, by uv_now */
   int timeout_ms;
   char host[NODE_HOST_MAX + 3];
   uint16_t port;
   const struct dial_source *source;
   bool started; /* libcurl has asked for the first bytes */
   struct dial_request *next_begun;
-  uint64_t limit_ms; /* of uv_now, when it is given up; 0: no limit */
+  uint64_t limit_ms; /* when the request is given up, by uv_now; 0: no limit */
   struct dial_request *next_limited;
-  bool paused;      /* until dial_resume */
-  curl_socket_t fd; /* its connection's, as libcurl has last said; or CURL_SOCKET_BAD */
+  bool paused;      /* the stream of the body is paused, until dial_resume */
+  curl_socket_t fd; /* the socket of its connection, as libcurl last reported it; or CURL_SOCKET_BAD */
   dial_done *done;
   void *data;
   struct dial_request *next, **pprev;
@@ -71,14 +73,14 @@ struct dial_socket {
   struct dialler *dialler;
   uv_poll_t poll;
   curl_socket_t fd;
-  int wanted, polled; /* events: by libcurl; by uv_poll */
-  bool changed;       /* it is in the list */
+  int wanted, polled; /* events that libcurl wants; events that uv_poll polls for */
+  bool changed;       /* it is in the dialler's list `changed` */
   struct dial_socket *next;
 };
 
 /* --- the loop ------------------------------------------------------------------------------------------- */
 
-/* Out of the short lists of the dialler, where it is in one. */
+/* Removes a request from the lists `begun` and `limited` of the dialler, if it is in one. */
 static void leave_lists(struct dial_request *r) {
   struct dialler *d = r->dialler;
   for (struct dial_request **at = &d->begun; *at; at = &(*at)->next_begun) {
@@ -128,7 +130,7 @@ static void finish_request(struct dial_request *r, CURLcode result) {
   free_request(r);
 }
 
-/* Tells the users of requests which have started, and then which have ended. */
+/* Runs `started` of the requests that have started, then `done` of those that have ended. */
 static void tell_users(struct dialler *d) {
   CURLMsg *m;
   int left;
@@ -146,9 +148,10 @@ static void tell_users(struct dialler *d) {
 
 static void on_event(uv_poll_t *p, int status, int events);
 
-/* Polls for what libcurl wants.  After each piece that it sends, libcurl wants to know when the socket is
- * writable again; mostly it is, and nothing is left to send.  So libcurl may try at once, and wants then what
- * is polled for already: a message costs no epoll_ctl.  A socket that cannot be polled has failed. */
+/* Makes uv_poll poll for the events that libcurl wants. After each piece that libcurl sends it asks for
+ * UV_WRITABLE, although the socket mostly is writable and nothing is left to send. So settle first lets
+ * libcurl try to write; mostly libcurl then asks only for the events that are polled for already, and a
+ * message costs no epoll_ctl. A socket that cannot be polled is reported to libcurl as failed. */
 static void settle(struct dialler *d) {
   for (struct dial_socket *w; (w = d->changed);) {
     int running;
@@ -157,7 +160,7 @@ static void settle(struct dialler *d) {
     if (w->wanted & ~w->polled & UV_WRITABLE)
       curl_multi_socket_action(d->multi, w->fd, CURL_CSELECT_OUT, &running);
     if (w->wanted == w->polled || uv_is_closing((uv_handle_t *)&w->poll))
-      continue; /* closed, and not yet freed */
+      continue; /* nothing to change, or the handle is closed and not yet freed */
     w->polled = w->wanted;
     if (uv_poll_start(&w->poll, w->polled, on_event))
       curl_multi_socket_action(d->multi, w->fd, CURL_CSELECT_ERR, &running);
@@ -225,7 +228,8 @@ static struct dial_socket *socket_new(struct dialler *d, curl_socket_t fd) {
   return NULL;
 }
 
-/* Of two sockets that race to connect, libcurl names the winner last. */
+/* Notes the socket of a request's connection. When two sockets race to connect, libcurl names the winner
+ * last. */
 static void note_socket(CURL *easy, curl_socket_t fd, bool polled) {
   struct dial_request *r = NULL;
   curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&r);
@@ -315,7 +319,7 @@ bool dialler_idle(const struct dialler *d) {
 
 void dialler_finish(struct dialler *d) {
   if (!d) return;
-  for (struct dial_request *r; (r = d->requests);) { /* fail_request takes it out of the list */
+  for (struct dial_request *r; (r = d->requests);) { /* fail_request removes the request from the list */
     struct error e;
     error_set(&e, ERR_BUSY, "%s: given up, as %s is stopping (busy)", r->node, d->self);
     fail_request(r, &e); // NOLINT(clang-analyzer-unix.Malloc)
@@ -334,7 +338,7 @@ void dialler_free(struct dialler *d) {
 
 /* --- requests ------------------------------------------------------------------------------------------- */
 
-/* The next bytes of a body that is a stream. */
+/* curl's read callback: the next bytes of a body that is a stream. */
 static ssize_t on_read(void *data, char *bytes, size_t size) {
   struct dial_request *r = data;
   if (!r->started) {
@@ -357,14 +361,14 @@ static int request_send(struct dial_request *r, struct error *e) {
   return curl_multi_add_handle(r->dialler->multi, r->easy) ? no_memory(r, e) : 0;
 }
 
-/* What is left of a time limit, at least 1 ms; 0: there is none. */
+/* What is left of a time limit, at least 1 ms; 0: there is no limit. */
 static long time_left(const struct dial_request *r, int limit_ms) {
   long left = limit_ms - (long)(uv_now(r->dialler->loop) - r->since_ms);
   if (!limit_ms) return 0;
   return left > 0 ? left : 1;
 }
 
-/* The host's addresses are known, or not to be had. */
+/* resolve_done: sends the request to the addresses, or fails it. */
 static void on_resolved(void *data, int code, const char *addresses) {
   struct dial_request *r = data;
   struct error e;
@@ -390,7 +394,7 @@ static bool is_address(const char *host) {
   return *host == '[' || inet_pton(AF_INET, host, &ignored) == 1;
 }
 
-/* Prepares and starts a request; what `given` leaves open is the same for all requests of a node. */
+/* Prepares and starts a request. Sets the members of `given` that are the same for all requests of a node. */
 static int request_start(struct dial_request *r, const struct dial_target *to, struct exchange_request given,
                          struct error *e) {
   struct dialler *d = r->dialler;
@@ -457,8 +461,8 @@ struct dial_request *dial_upload(struct dialler *d, const struct dial_target *to
   return request_new(d, to, source, given, done, data, e);
 }
 
-/* Of curl_easy_pause's failures that of memory alone is one: a transfer that has ended cannot be resumed, and
- * its end is told by `done`. */
+/* Only the failure of curl_easy_pause for lack of memory is an error here: it also fails for a transfer that
+ * has ended, but `done` reports that end. */
 int dial_resume(struct dial_request *r) {
   if (!r->paused) return 0;
   r->paused = false;
@@ -480,7 +484,8 @@ void dial_limit(struct dial_request *r, int ms) {
   if (!uv_is_active((const uv_handle_t *)&d->limit)) uv_timer_start(&d->limit, on_limit, (uint64_t)ms, 0);
 }
 
-/* The connection is reset: its end does not wait behind bytes that the other host does not take. */
+/* Resets the connection, so that it ends at once even when the other host does not take bytes that were sent
+ * before. */
 void dial_cancel(struct dial_request *r) {
   if (!r) return;
   const struct linger at_once = {1, 0};

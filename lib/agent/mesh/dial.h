@@ -13,40 +13,40 @@
 
 struct dialler;
 
-/* psk is the key that both ends prove; self is this node's name, for the Node-From header; both are borrowed,
- * as is the loop.  A connection whose host has acknowledged nothing for silence_ms is lost.  NULL with *e
- * set.
- */
+/* psk is the key that both ends prove to have; self is this node's name, for the Node-From header; both are
+ * borrowed, as is the loop. A connection is lost when the other host has acknowledged nothing for silence_ms.
+ * NULL with *e set. */
 struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, int silence_ms,
                             struct error *e);
-bool dialler_idle(const struct dialler *d); /* no request is under way */
+bool dialler_idle(const struct dialler *d); /* true when no request is under way */
 /* Ends each request with an error (its done runs) and closes the handles; dialler_free after the loop has run
  * once more.  Both accept NULL. */
 void dialler_finish(struct dialler *d);
 void dialler_free(struct dialler *d);
 
 struct dial_target {
-  const char *node; /* the node that is meant: for the Node-To header and for messages */
-  const char *host; /* to connect to: a name, or an address (IPv6 in brackets) */
+  const char *node; /* the name of the node, for the Node-To header and error messages */
+  const char *host; /* the host to connect to: a name, or an address (IPv6 in brackets) */
   uint16_t port;
 };
 
-/* Runs exactly once, unless the request was cancelled.  After a 2xx answer e is NULL, and body its JSON
- * (borrowed, may be NULL).  Else e is the problem the peer answered with, or the stage that failed, and
- * `reached` says whether the host took or refused the connection (for scan_next). */
+/* Runs exactly once, unless the request was cancelled. After a 2xx answer e is NULL, and body its JSON
+ * (borrowed, may be NULL). Otherwise e is the problem that the peer answered with, or says which stage
+ * failed, and `reached` is true when the host accepted or refused the connection (for scan_next). */
 typedef void dial_done(void *data, const struct error *e, bool reached, json_t *body);
 
 struct dial_request;
 
-/* Sends one request with a JSON body (consumed, may be NULL).  NULL with *e set: it cannot be made, and done
- * never runs. */
+/* Sends one request with a JSON body (consumed, may be NULL). NULL with *e set: the request cannot be made,
+ * and done never runs. */
 struct dial_request *dial_json(struct dialler *d, const struct dial_target *to, const char *method,
                                const char *path, json_t *body, int timeout_ms, dial_done *done, void *data,
                                struct error *e);
 
-/* A POST whose body is a stream.  read fills out with up to max bytes and returns how many: 0 pauses the
- * stream until dial_resume, DIAL_END ends it.  started runs once, when the connection stands and libcurl has
- * asked for the first bytes.  NULL with *e set: it cannot be made, and done never runs. */
+/* A POST whose body is a stream. read fills out with up to max bytes and returns how many: 0 pauses the
+ * stream until dial_resume, DIAL_END ends it. started runs once, when the connection is established and
+ * libcurl has asked for the first bytes. NULL with *e set: the request cannot be made, and done never
+ * runs. */
 #define DIAL_END ((size_t)-1)
 struct dial_source {
   size_t (*read)(void *data, char *out, size_t max);
@@ -57,14 +57,15 @@ struct dial_request *dial_upload(struct dialler *d, const struct dial_target *to
                                  struct error *e);
 int dial_resume(struct dial_request *r) MUST_CHECK; /* 0 or ERR_NOMEM */
 
-/* Bytes that libcurl has sent and the other host has not acknowledged; 0 when that is not known. */
+/* How many bytes libcurl has sent that the other host has not acknowledged; 0 when the number is not
+ * known. */
 size_t dial_backlog(const struct dial_request *r);
 
-/* Gives the request up with an error when it has not ended within ms, which is the same for all limited
- * requests of a dialler. */
+/* Ends the request with ERR_TIMEOUT when it has not ended within ms. All requests of a dialler must use the
+ * same ms. */
 void dial_limit(struct dial_request *r, int ms);
 
-/* Ends a request at once; done does not run.  Accepts NULL.  Not from within the source's read. */
+/* Ends a request at once; done does not run. Accepts NULL. Not to be called from within the source's read. */
 void dial_cancel(struct dial_request *r);
 
 #endif

@@ -1,11 +1,10 @@
-/* Invariant: a peer's state changes in peer_event alone, and as the table says.  A peer has a transport from
- * PEER_OPENING on, and one at most; it has an unanswered offer of its peer's in PEER_OPENING and PEER_GREETED
- * alone.
+/* Invariant: a peer's state changes in peer_event alone, and as the table says. A peer has exactly one
+ * transport from PEER_OPENING on, and none before. An offer of the peer can be unanswered (`answer`) only in
+ * PEER_OPENING and PEER_GREETED.
  *
  * Orderings: an action runs before its state changes, and may refuse the event, in which case nothing has
- * changed.  A cell whose action raises a further event keeps the state.  enter() runs after the change of
- * state, so it may send signals.  The transport calls nothing back before its open and offer have returned.
- */
+ * changed. A cell whose action raises a further event keeps the state. enter() runs after the change of
+ * state, so it may send signals. The transport runs no event before its open and offer have returned. */
 #include "agent/mesh/handshake.h"
 
 #include "agent/mesh/hello.h"
@@ -31,7 +30,7 @@ void peer_fail(struct peer *p, int code, const char *what) {
   peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
 }
 
-/* {key: value} as a line; value is consumed, and may be NULL when memory ran out. */
+/* Writes {key: value} as a line. value is consumed; NULL: memory ran out. */
 static int write_line(struct peer *p, const char *key, json_t *value) {
   struct buf line = BUF_INIT;
   json_t *v = json_pack("{s:o}", key, value);
@@ -52,7 +51,8 @@ static void on_offer_done(void *data, const struct error *e, bool reached, json_
   struct peer *p = data;
   bool known = json_is_true(json_object_get(body, "up"));
   struct error why;
-  if (e && strncmp(e->text, p->name.full, strlen(p->name.full)) != 0) { /* the peer's own words */
+  /* The text is the peer's, without the prefix "NAME: ". */
+  if (e && strncmp(e->text, p->name.full, strlen(p->name.full)) != 0) {
     error_set(&why, e->code, "%s: %s", p->name.full, error_text(e));
     e = &why;
   }
@@ -64,7 +64,7 @@ static void on_offer_done(void *data, const struct error *e, bool reached, json_
              &(struct peer_detail){.why = e, .reached = reached});
 }
 
-/* Sends our offer: to `place` where that is tried first, else to the peer's host, at the present port of the
+/* Sends our offer: to `place` while `direct` is set, else to the peer's host, at the present port of the
  * scan. */
 static void send_offer(struct peer *p) {
   const struct mesh_config *c = config_of(p);
@@ -77,14 +77,15 @@ static void send_offer(struct peer *p) {
   if (!p->offer) peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
 }
 
-/* The failure to report: that of `place` when it failed and the host name cannot be resolved, else that of
- * the scan. */
+/* The failure to report: that of the offer to `place` when the host name cannot be resolved, else that of the
+ * scan. */
 static const struct error *most_telling(const struct peer *p) {
   bool direct = p->direct_failed.code && (p->scan.best.code == ERR_RESOLVE || !p->scan.best.code);
   return direct ? &p->direct_failed : &p->scan.best;
 }
 
-/* Our offer has failed at one port: offers at the next port, or gives up with the most telling failure. */
+/* Called when our offer has failed at one port: sends it to the next port, or gives up with the failure of
+ * most_telling. */
 static int try_next_port(struct peer *p, struct peer_detail *d) {
   bool more = true;
   if (!p->direct) {
@@ -120,7 +121,7 @@ static void on_busy(void *data, bool busy) {
 
 static void on_down(void *data, const struct error *e) {
   struct peer *p = data;
-  p->transport = NULL; /* it frees itself */
+  p->transport = NULL; /* the transport frees itself */
   peer_event(p, PEER_LOST, &(struct peer_detail){.why = e});
 }
 
@@ -145,7 +146,8 @@ static int open_stream(struct peer *p, struct peer_detail *d) {
   return error_set(d->refusal, code, "%s: %s", p->name.full, err_sentence(code));
 }
 
-/* Answers the peer's offer, if it has made one: our stream is open (why is NULL), or cannot be opened. */
+/* Answers the peer's offer, if one is unanswered. why: NULL when our stream is open, else why it cannot be
+ * opened. */
 static void answer_offer(struct peer *p, const struct error *why) {
   mesh_answer *answer = p->answer;
   struct error e;
@@ -177,9 +179,10 @@ static int refuse_second(struct peer *p, struct peer_detail *d) {
   return error_set(d->refusal, ERR_BUSY, "%s: an offer of this node is already being answered", p->name.full);
 }
 
-/* An offer in the name of a peer that is connected.  When the same OS process has sent it, the peer has not
- * noticed that the link is there, or asks for a new one.  When another one has, d->claims is set: the caller
- * sends the peer a ping, and the offer waits until the peer answers or is lost. */
+/* Handles an offer in the name of a peer that is connected. When the same OS process has sent it, the peer
+ * either does not know of the link yet, or asks for a new link (d->reset). When another OS process has sent
+ * it, d->claims is set: the caller sends the connected peer a ping, and the offer waits until the peer
+ * answers the ping or is lost. */
 static int renew_by_offer(struct peer *p, struct peer_detail *d) {
   if (p->life != d->hello->life) {
     d->claims = true;
@@ -212,10 +215,10 @@ static void begin_claim(struct peer *p, json_t *hello, const struct peer_detail 
   *c = (struct claim){.answer = answer, .data = data, .hello = json_incref(hello), .ping = ++p->mesh->pings};
   snprintf(c->source, sizeof c->source, "%s", d->source);
   int code = write_line(p, "ping", json_integer((json_int_t)c->ping));
-  if (code) peer_fail(p, code, err_sentence(code)); /* which lets the claim go on */
+  if (code) peer_fail(p, code, err_sentence(code)); /* the loss of the peer resumes the claim */
 }
 
-/* The peer has answered the ping: refuses the node that claims its name. */
+/* Refuses the node that claims the peer's name, because the peer has answered the ping. */
 static int end_claim(struct peer *p, struct peer_detail *d) {
   (void)d;
   struct claim c;
@@ -228,7 +231,7 @@ static int end_claim(struct peer *p, struct peer_detail *d) {
   return 0;
 }
 
-/* The peer is lost: takes the offer of the node that claims its name. */
+/* Takes the offer of the node that claims the peer's name, because the peer is lost. */
 static void resume_claim(struct peer *p) {
   struct claim c;
   if (!take_claim(p, &c)) return;
@@ -263,7 +266,7 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
     begin_claim(p, hello, &d, answer, data);
     return;
   }
-  if (d.known || p->state == PEER_OPEN) { /* there is nothing to wait for */
+  if (d.known || p->state == PEER_OPEN) { /* the answer does not have to wait for our stream */
     answer(data, NULL, d.known);
     return;
   }
@@ -286,8 +289,9 @@ static int greet(struct peer *p, struct peer_detail *d) {
   return 0;
 }
 
-/* A peer whose stream is open opens another one: its own end of the link is gone, so the link is lost here,
- * too. Another OS process of that name is refused; it has to send an offer first. */
+/* Handles a second stream from a peer whose stream is open. From the same OS process it means that the peer
+ * has lost its end of the link, so the link is lost here, too. Another OS process of that name is refused; it
+ * has to send an offer first. */
 static int renew_by_hello(struct peer *p, struct peer_detail *d) {
   if (p->life != d->hello->life) return refuse_rival(p, d->refusal);
   peer_fail(p, ERR_LOST, "it began anew (lost)");
@@ -314,7 +318,8 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
 
 /* --- lines of the peer ---------------------------------------------------------------------------------- */
 
-enum { NAMES_TO_COME = 1 }; /* keeps the state: codes of errors are negative */
+/* Returned by an action that keeps the state without an error; codes of errors are negative. */
+enum { NAMES_TO_COME = 1 };
 
 static int merge_names(struct peer *p, struct peer_detail *d) {
   return p->mesh->events->synced(p->mesh->data, p->incarnation, d->names) ? 0 : NAMES_TO_COME;
@@ -335,7 +340,8 @@ void mesh_names(struct mesh *m, uint32_t incarnation, json_t *names) {
   if (code) peer_fail(p, code, err_sentence(code));
 }
 
-/* Answers a ping.  The answer is not a pong, since a pong that is under way already would prove nothing. */
+/* Answers a ping, with an echo. The answer is not a pong, because a pong to an earlier beat may be under way
+ * already and would not prove that the peer lives. */
 static int take_ping(struct peer *p, const json_t *number) {
   int code = json_is_integer(number) ? write_line(p, "echo", json_incref((json_t *)(uintptr_t)number)) : 0;
   if (code) peer_fail(p, code, err_sentence(code));
@@ -354,7 +360,7 @@ static int take_bye(struct peer *p, const json_t *why) {
   return peer_event(p, PEER_BYE, &(struct peer_detail){.why = &e});
 }
 
-/* The lines that are no frames: objects of one member each. */
+/* The lines that are not frames: each is an object with one member. */
 static const struct control {
   const char *key;
   enum peer_state first; /* in an earlier state of the peer the line is an error */
@@ -373,7 +379,8 @@ static const struct control {
 };
 enum { CONTROLS = sizeof controls / sizeof *controls };
 
-/* {"key": …}: the key is read before the line is parsed, which may be long. */
+/* Finds the control of a line {"key": …}. Reads only the key, because a line may be too long to parse before
+ * it is checked. */
 static const struct control *control_of(const char *text, size_t n) {
   for (int i = 0; i < CONTROLS; i++) {
     size_t len = strlen(controls[i].key);
@@ -434,8 +441,8 @@ static int on_line(void *data, char *text, size_t n) {
 
 /* --- up and down ---------------------------------------------------------------------------------------- */
 
-/* The deadline is over while members of a peer that is up are still being connected to: tells the waiters
- * that the peer is up. */
+/* Tells the waiters that the peer is up, because the deadline is over, although members of the peer are still
+ * being connected to. */
 static int stop_waiting(struct peer *p, struct peer_detail *d) {
   (void)d;
   peer_tell_waiters(p, NULL);
@@ -464,7 +471,7 @@ static void enter_syncing(struct peer *p) {
 
 static void enter_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why) {
   struct error e = {.code = ERR_LOST};
-  if (why) e = *why; /* a copy: it may be the peer's own, which a new connection changes */
+  if (why) e = *why; /* copied, because it may point into the peer, where a new connection changes it */
   liveness_stop(p);
   carrier_of(p)->close(p->transport);
   p->transport = NULL;
@@ -479,14 +486,15 @@ static void enter_down(struct peer *p, enum peer_state from, enum peer_event eve
 
 typedef int action(struct peer *p, struct peer_detail *d);
 
-/* What an event does in a state: the action that runs, and the next state (0: the same).  An event without a
- * cell is ignored, because it comes too late or twice. */
+/* What an event does in a state: the action that runs, and the next state (0: the state stays). An event
+ * without a cell is ignored, because it comes too late or for the second time. */
 struct cell {
   action *action;
   enum peer_state next;
 };
 
-/* Cells that all states without a transport share, and those that all connecting states share. */
+/* Cells that all states without a transport have in common, and cells that all connecting states have in
+ * common. */
 #define WITHOUT_TRANSPORT [PEER_OFFER] = {open_stream, PEER_OPENING}, [PEER_HELLO] = {greet, PEER_GREETED}
 #define CONNECTING                                                                                           \
   [PEER_LOST] = {NULL, PEER_DOWN}, [PEER_DEADLINE] = {NULL, PEER_DOWN}, [PEER_PART] = {NULL, PEER_DOWN}
@@ -534,7 +542,7 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
 };
 /* clang-format on */
 
-/* Does what a new state requires. */
+/* Runs after the state has changed: does what the new state requires. */
 static void enter(struct peer *p, enum peer_state from, enum peer_event event, const struct peer_detail *d) {
   switch (p->state) {
   case PEER_OFFERING:

@@ -8,15 +8,16 @@
 
 #include <jansson.h>
 
-enum { LINK_VERSION = 3 }; /* of what nodes say to each other; nodes of two versions do not meet */
+enum { LINK_VERSION = 3 }; /* version of the protocol between nodes; nodes of two versions do not connect */
 
 struct hello {
   struct nodename name;
   uint32_t creation;
   uint64_t life; /* a random number of the OS process: two nodes of one name and creation differ by it */
-  const char *address; /* where it listens; "0.0.0.0" and "::" stand for all of its addresses */
+  /* The address on which the node listens; "0.0.0.0" and "::" stand for all addresses of its host. */
+  const char *address;
   uint16_t port;
-  bool mesh; /* it connects to the members of its peers */
+  bool mesh; /* the node connects to the members of its peers */
 };
 
 /* The hello of this node: a new reference.  NULL when memory ran out. */
@@ -26,10 +27,10 @@ json_t *hello_write(const struct mesh_config *us, uint64_t life);
  * version or another Lua), ERR_BAD_NODE, ERR_NAME (it has this node's own name). */
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) MUST_CHECK;
 
-/* Is it an address of this host alone, as text or as the host of a URL? */
+/* True when an address, as text or as the host of a URL, is on loopback. */
 bool hello_is_loopback(const char *address);
 
-/* Writes the host part of a URL at which a peer can be reached whose hello came from the address `source`.
+/* Writes the host part of a URL at which a peer can be reached; its hello came from the address `source`.
  * ERR_TCP when the peer listens on loopback only, and is on another host. */
 int hello_address(const struct hello *h, const char *source, char *out, size_t size,
                   struct error *e) MUST_CHECK;

@@ -1,11 +1,11 @@
-/* Invariant: the timer of a peer runs from SYNCING until DOWN, and then alone.  `asked` is the number of the
- * oldest beat that the peer has not answered, and asked_ms the time at which it was sent; asked_ms is 0 when
- * each was answered.
+/* Invariant: the timer of a peer runs exactly from SYNCING until DOWN. `asked` is the number of the oldest
+ * beat that the peer has not answered, and asked_ms the time at which it was sent; asked_ms is 0 when every
+ * beat was answered.
  *
- * Orderings: a process that was stopped, or kept from running, finds its timers due before it has read what
- * lies in its sockets.  So a peer that seems lost is judged at a second look, one turn of the loop later, and
- * the sockets are read between the two.  All times are the loop's (monotonic): a wall clock that jumps
- * changes nothing. */
+ * Orderings: after the OS has stopped this process or kept it from running, the loop runs the due timers
+ * before it reads the bytes that wait in the sockets. So when a peer seems lost, a second look one turn of
+ * the loop later decides; the loop reads the sockets between the two looks. All times are the loop's
+ * (monotonic): a wall clock that jumps changes nothing. */
 #include "agent/mesh/liveness.h"
 
 #include "agent/mesh/handshake.h"
@@ -28,8 +28,9 @@ static int64_t suspect_ms(const struct mesh *m) {
   return m->config.heartbeat_ms * INT64_C(3) / 2;
 }
 
-/* Bytes come in, but the answers do not: our direction of the link is dead.  The beat before the oldest one
- * without an answer has arrived, and the link may have died right behind it. */
+/* True when bytes arrive but answers do not, which means that our direction of the link is dead. *since
+ * becomes the time of the beat before the oldest unanswered one: that beat was the last to arrive, and the
+ * link may have died right after it. */
 static bool is_unanswered(const struct peer *p, int64_t *since) {
   int64_t heard = life_of(p).heard_ms, asked = p->asked_ms - p->mesh->config.heartbeat_ms;
   if (!p->asked_ms || asked >= heard || now_ms(p->mesh) - heard >= suspect_ms(p->mesh)) return false;
@@ -43,7 +44,8 @@ static int64_t quiet_since(const struct peer *p) {
   return since;
 }
 
-/* When many bytes have moved since the last beat, an answer may wait behind them. */
+/* Moves the start of the wait for an answer forward when many bytes have moved since the last beat, because
+ * the answer may wait behind them. */
 static void excuse_bulk(struct peer *p) {
   struct transport_life before = p->moved, life = life_of(p);
   bool in = life.in - before.in > LIVENESS_BULK;
@@ -79,7 +81,8 @@ static void on_due(uv_timer_t *t) {
   p->second_look = quiet >= lost;
   set_suspected(p, quiet >= suspect);
   next = p->second_look ? 1 : (p->suspected ? lost : suspect) - quiet;
-  if (p->suspected && next > heartbeat / 4) next = heartbeat / 4; /* bytes inside a line end a suspicion */
+  /* Look again soon, because bytes of an incomplete line, too, end a suspicion. */
+  if (p->suspected && next > heartbeat / 4) next = heartbeat / 4;
   uv_timer_start(t, on_due, next > 0 ? (uint64_t)next : 1, 0);
 }
 
@@ -106,7 +109,8 @@ void liveness_line(struct peer *p) {
 
 /* --- beats ---------------------------------------------------------------------------------------------- */
 
-/* Beats that find the queue full are not missed: lines are on their way. */
+/* Sends a beat. A beat that does not fit into the queue is dropped: the peer hears this node by the lines in
+ * the queue. */
 static void send_line(struct peer *p, const struct buf *line) {
   int code = buf_ok(line) ? p->mesh->config.transport->write(p->transport, line->data, line->len) : 0;
   if (code == ERR_NOMEM) peer_fail(p, code, err_sentence(code));

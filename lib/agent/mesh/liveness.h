@@ -1,13 +1,13 @@
-/* liveness: how this node finds out that a peer is gone although nobody says so.
+/* liveness: how this node detects that a peer is gone when no connection reports an end.
  *
- * Every heartbeat each peer whose streams stand is sent {"beat": {"n": N, ...}}, and answers {"pong": N}.  A
- * peer is suspected when it was quiet for 1.5 heartbeats, and lost when it was quiet for 4.  It is quiet
- * since its last byte came in.  While bytes come in but answers do not, it is quiet since a heartbeat before
- * the oldest beat without an answer was sent: so both ends of a link that is dead in one direction lose it
- * within four heartbeats.
+ * Every heartbeat this node sends {"beat": {"n": N, ...}} to each peer whose streams are both open; the peer
+ * answers {"pong": N}. A peer is suspected when it was quiet for 1.5 heartbeats, and lost when it was quiet
+ * for 4. The quiet begins with the last byte that arrived. While bytes arrive but answers do not, the quiet
+ * begins one heartbeat before the oldest unanswered beat was sent: so both ends of a link that is dead in one
+ * direction lose it within four heartbeats.
  *
- * A pong may wait behind a large message in either direction.  While many bytes move, beats without an answer
- * therefore do not count: any byte is a sign of life.
+ * A pong may wait behind a large message in either direction. Therefore unanswered beats do not count while
+ * many bytes move: any byte is a sign of life.
  *
  * Private to the mesh and its tests.  I/O thread only. */
 #ifndef AGENT_MESH_LIVENESS_H
@@ -17,23 +17,23 @@
 
 enum {
   LIVENESS_LOST = 4,    /* heartbeats of silence after which a link is lost */
-  LIVENESS_BULK = 4096, /* more bytes than this in a heartbeat are no mere beats and pongs */
+  LIVENESS_BULK = 4096, /* more bytes than this in a heartbeat are more than beats and pongs */
 };
 
-void liveness_init(struct peer *p); /* its timer; peer_finish closes it */
+void liveness_init(struct peer *p); /* initialises the peer's timer; peer_finish closes it */
 
-/* The peer's link is watched from SYNCING until it is down. */
+/* Watch the peer's link from SYNCING until DOWN. */
 void liveness_start(struct peer *p);
 void liveness_stop(struct peer *p);
 
-/* A line of the peer has come in: a peer that was suspected is not any more. */
+/* Called when a line of the peer has arrived: ends a suspicion. */
 void liveness_line(struct peer *p);
 
-/* Sends the next beat to all peers whose streams stand. */
+/* Sends the next beat to all peers whose streams are both open. */
 void liveness_beat(struct mesh *m);
 
-/* The peer's lines: answers a beat and tells the user of its fields; takes an answer.  Non-zero: the line
- * makes no sense. */
+/* Handle lines of the peer: answer a beat and pass its fields to the user of the mesh; note an answer.
+ * Non-zero: the line is malformed. */
 int liveness_take_beat(struct peer *p, const json_t *fields) MUST_CHECK;
 int liveness_take_pong(struct peer *p, const json_t *number) MUST_CHECK;
 

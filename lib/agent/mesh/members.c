@@ -1,14 +1,15 @@
 /* Invariant: the bit of a peer in the view of another is set exactly when the other has said, by the lines
- * that have come so far, that it is connected to the peer.  mesh->ours has the peers that are UP and mesh. A
- * peer is in the queue of dials, or its retry timer runs, only while it is DOWN.  A peer has a sponsor from
- * the sponsor's list until it is UP, or DOWN after a try; sponsor->joins counts those.
+ * that have come so far, that it is connected to the peer. mesh->ours has the peers that are UP and mesh. A
+ * peer is in the queue of dials, or its retry timer runs, only while it is DOWN. A peer has a sponsor, the
+ * peer whose list of members has named it, until it is UP, or DOWN after a try; sponsor->joins counts the
+ * peers of a sponsor.
  *
  * Orderings: the members, the changes and the digest go over one stream in the order in which they happen,
- * and the changes that are known are sent before each digest: so a digest that differs from the view tells of
- * a fault, not of a race.  Changes that come from two peers have no order: when one names a member that the
- * other has lost, this node tries to connect to that member until a peer says that it has stopped.  A peer
- * that enters SYNCING is sent the members as they are then, and changes that were noted before and not yet
- * sent as well: applied again, in order, they lead to the same set. */
+ * and the changes that are known are sent before each digest: so a digest that differs from the view is the
+ * sign of a fault, not of a race. Changes that come from two peers have no order: when one names a member
+ * that the other has lost, this node tries to connect to that member until a peer says that the member has
+ * stopped. A peer that enters SYNCING is sent the members as they are then, and later also the changes that
+ * were noted before and not yet sent: applied once more, in order, these lead to the same set. */
 #include "agent/mesh/members.h"
 
 #include "agent/mesh/handshake.h"
@@ -24,7 +25,7 @@ static int64_t now_ms(const struct mesh *m) {
   return (int64_t)uv_now(m->config.loop);
 }
 
-/* A number from 0 to below - 1 (xorshift).  It is for jitter alone, and may be guessed. */
+/* A number from 0 to below - 1 (xorshift). It is used only for jitter, so it may be predictable. */
 static uint64_t random_below(struct mesh *m, uint64_t below) {
   m->random ^= m->random << 13;
   m->random ^= m->random >> 7;
@@ -52,7 +53,8 @@ static bool view_has(const struct view *v, const struct peer *p) {
   return word < v->words && v->bits[word] >> (p->index % 64) & 1;
 }
 
-/* Out of memory, the view stays as it is, and the next digest tells. */
+/* Sets or clears the bit of a peer. When memory runs out the view stays as it is, and the next digest shows
+ * the difference. */
 static void view_set(struct view *v, const struct peer *p, bool there) {
   size_t word = p->index / 64;
   if (view_has(v, p) == there) return;
@@ -132,7 +134,7 @@ static void dial_after(struct peer *p, int64_t ms) {
   uv_timer_start(&p->retry, on_retry, ms > 0 ? (uint64_t)ms : 0, 0);
 }
 
-/* The peer no longer counts among those that are being connected to, nor for its sponsor. */
+/* Ends a try to connect: the peer no longer counts in mesh->dials, nor in the `joins` of its sponsor. */
 static void settle_dial(struct peer *p) {
   struct mesh *m = p->mesh;
   struct peer *sponsor = p->sponsor;
@@ -176,8 +178,8 @@ static void note_trouble(struct peer *p, const struct error *why) {
            p->until_ms ? "; it is tried again" : "");
 }
 
-/* Schedules the next attempt, after twice the time of the one before; or gives the peer up when its time is
- * over. */
+/* Schedules the next attempt, after twice the time that came before the last one; or gives the peer up when
+ * until_ms is over. */
 static void retry_later(struct peer *p) {
   struct mesh *m = p->mesh;
   if (!p->until_ms || m->stopping) return;
@@ -192,7 +194,8 @@ static void retry_later(struct peer *p) {
 }
 
 void mesh_join(struct mesh *m, const struct nodename *to) {
-  if (!strcmp(to->full, m->config.self)) return; /* the list of members that all nodes are started with */
+  /* The same --join list, with this node in it, may be given to all nodes. */
+  if (!strcmp(to->full, m->config.self)) return;
   struct peer *p = peer_get(m, to);
   if (!p) {
     log_line(m->config.log, "--join: %s: no room for more than %d nodes", to->full, MESH_PEERS_MAX);
@@ -211,7 +214,7 @@ static json_t *member_json(const struct peer *p) {
   return json_pack("[s, I, s, i]", p->name.full, (json_int_t)creation, p->place.address, p->place.port);
 }
 
-/* A line of one member, whose value is consumed. */
+/* Writes the line {key: value}; value is consumed. */
 static int tell(struct peer *p, const char *key, json_t *value) {
   struct buf line = BUF_INIT;
   json_t *v = json_pack("{s:o}", key, value);
@@ -223,7 +226,7 @@ static int tell(struct peer *p, const char *key, json_t *value) {
   return code;
 }
 
-/* Sends the members in whole.  When the line cannot be written, the next digest differs, and the peer asks
+/* Sends the whole set of members. When the line cannot be written, the next digest differs, and the peer asks
  * again. */
 static void tell_all(struct peer *p) {
   struct mesh *m = p->mesh;
@@ -245,7 +248,7 @@ static void flush_news(struct mesh *m) {
   for (size_t i = 0; i < m->count && line.len && buf_ok(&line); i++) {
     const struct peer *p = m->all[i];
     int code = meshes(p) ? m->config.transport->write(p->transport, line.data, line.len) : 0;
-    (void)code; /* the next digest tells what is missing */
+    (void)code; /* after a failure the next digest differs, and the peer asks for all members */
   }
   buf_finish(&line);
 }
@@ -269,7 +272,7 @@ struct entry {
   uint16_t port;
 };
 
-/* Can it be the host of a URL? */
+/* True when a text can be the host of a URL. */
 static bool is_address(const char *text) {
   size_t n = strlen(text);
   return n < sizeof((struct place *)0)->address &&
@@ -287,7 +290,8 @@ static int read_entry(json_t *v, struct entry *out) {
   return nodename_parse(node, &out->name, NULL);
 }
 
-/* An address on loopback is of use to nodes on the same host alone. */
+/* True when this node can use an address that the peer `from` has named: only nodes on the same host can use
+ * a loopback address. */
 static bool is_useful(const struct peer *from, const char *address) {
   return *address && (!hello_is_loopback(address) || hello_is_loopback(from->place.address));
 }
@@ -310,16 +314,17 @@ void members_note_rival(struct peer *p, const struct claim *claim) {
   log_rival(p);
 }
 
-/* Another member has named a peer that is connected here, with a younger creation.  Either the peer was
- * restarted a moment ago, and the loss of our link will be noticed in a moment; or there are two nodes of
- * that name, and the link still stands at the next heartbeat. */
+/* Called when another member has named a connected peer with a younger creation. Either the peer was
+ * restarted, and this node will soon notice that its link is lost; or two nodes have that name, and the link
+ * is still up at the next heartbeat, when log_rival reports it. */
 static void look_for_rival(struct peer *p, const struct entry *e) {
   if (e->creation <= nodetab_creation(p->mesh->config.nodes, p->incarnation)) return;
   snprintf(p->rival, sizeof p->rival, "%s:%u", e->address, e->port);
   p->rival_due = true;
 }
 
-/* A member that a peer is connected to and this node is not. */
+/* Handles a member that the peer `from` is connected to and this node is not: schedules a connection to
+ * it. */
 static void meet(struct peer *p, struct peer *from, const struct entry *e, bool whole_list) {
   struct mesh *m = p->mesh;
   if (e->creation <= p->parted) return;
@@ -369,7 +374,7 @@ static int take_entry(struct peer *from, json_t *v, bool whole_list) {
   return 0;
 }
 
-/* A peer is not connected to a node any more.  One that has stopped is not tried again. */
+/* Reads that a peer is no longer connected to a node. A node that has stopped is not tried again. */
 static int take_loss(struct peer *from, json_t *v) {
   struct mesh *m = from->mesh;
   const char *sign, *node;
@@ -397,7 +402,7 @@ int members_take_list(struct peer *p, const json_t *list) {
   if (!meshes(p)) return 0;
   view_clear(&p->view);
   p->mesh->views_changed = true;
-  p->joins++; /* keeps the count above 0 until all have been asked for */
+  p->joins++; /* keeps the count above 0 until all members of the list have been handled */
   json_array_foreach(list, i, v) {
     if (!code) code = take_entry(p, v, true);
   }
@@ -435,7 +440,7 @@ void members_take_digest(struct peer *p, const json_t *fields) {
   m->resyncs++;
   log_line(m->config.log, "%s: its members differ from what it has told; it is asked for them", p->name.full);
   int code = tell(p, "resync", json_true());
-  (void)code; /* the next digest will differ, too */
+  (void)code; /* after a failure the next digest differs, too, and this node asks again */
 }
 
 /* --- the states of a peer ------------------------------------------------------------------------------- */
@@ -465,13 +470,13 @@ void members_up(struct peer *p) {
   note_news(m, json_pack("[s, o]", "+", member_json(p)), !p->named);
 }
 
-/* "two@rane: stopped" */
+/* True when a reason ends like "two@rane: stopped". */
 static bool has_stopped(const char *why) {
   size_t n = strlen(why), len = strlen(": " MESH_STOPPED);
   return n >= len && !strcmp(why + n - len, ": " MESH_STOPPED);
 }
 
-/* A link that was up, or nearly, and is not any more. */
+/* Handles the end of a link that was up or syncing. */
 static void part_with(struct peer *p, enum peer_state from, bool farewell, const struct error *why) {
   struct mesh *m = p->mesh;
   uint32_t creation = nodetab_creation(m->config.nodes, p->incarnation);
@@ -500,7 +505,7 @@ void members_down(struct peer *p, enum peer_state from, enum peer_event event, c
   else if (farewell)
     want_no_more(p);
   if (from == PEER_UP)
-    p->trouble = *why; /* which is logged as the nodedown */
+    p->trouble = *why; /* not logged here: `publish` logs it as the nodedown */
   else if (p->until_ms || p->join)
     note_trouble(p, why);
   if (!p->until_ms) p->join = false;
@@ -514,7 +519,8 @@ void members_told(struct peer *p) {
 
 /* --- the heartbeat -------------------------------------------------------------------------------------- */
 
-/* How many peers of ours the view lacks, the peer itself aside; *first is one of them. */
+/* Counts the peers of this node that the peer's view lacks, apart from the peer itself; *first becomes one of
+ * them. */
 static size_t count_unseen(const struct peer *p, const struct peer **first) {
   const struct mesh *m = p->mesh;
   size_t count = 0;
@@ -527,7 +533,8 @@ static size_t count_unseen(const struct peer *p, const struct peer **first) {
   return count;
 }
 
-/* Logs that some members do not see each other, once that has lasted, and that it is over. */
+/* Logs that some members do not see each other, once this has lasted for MEMBERS_SETTLED heartbeats; later
+ * logs that the mesh is complete. */
 static void log_incomplete(struct mesh *m) {
   const struct peer *one = NULL, *other = NULL;
   size_t missing = 0;
@@ -556,7 +563,7 @@ void members_beat(struct mesh *m, json_t *fields) {
   json_object_set_new(fields, "members", json_integer((json_int_t)m->ours.digest));
 }
 
-/* --- for those who look --------------------------------------------------------------------------------- */
+/* --- queries --------------------------------------------------------------------------------- */
 
 void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, const char *unseen),
                       void *data) {

@@ -1,22 +1,24 @@
-/* members: how all members of a mesh come to be connected to all others, and stay so.
+/* members: keeps every member of a mesh connected to every other member.
  *
- * Each node tells its peers whom it is connected to: in whole when a link is made and when a peer asks for
- * it, by changes afterwards.  So a node has a view of each peer: the set of nodes that the peer is connected
- * to. Each beat carries the digest of the sender's set; a receiver whose view has another digest asks for the
- * whole set.  A member that a peer names and that is not connected here is connected to.
+ * Each node tells its peers which nodes it is connected to: the whole set when a link is made and when a
+ * peer asks for it, and changes afterwards. So a node has a view of each peer: the set of nodes that the
+ * peer is connected to. Each beat carries the digest of the sender's set; a receiver whose view has
+ * another digest asks for the whole set. A node connects to each member that a peer names and that it is
+ * not connected to.
  *
  *   {"members": [MEMBER, …]}               the sender is connected to exactly these
  *   {"news": [["+", MEMBER] | ["-", NAME, CREATION, STOPPED], …]}     changes, oldest first
  *   {"resync": true}                       asks for the members in whole
  *   MEMBER is [NAME, CREATION, ADDRESS, PORT]; STOPPED says that the node has stopped in order
  *
- * A node is tried again, after 1 s and then ever more rarely up to every 30 s, each time shifted at random by
- * up to half: when its link was lost without a farewell, when a peer has named it and it was not reached, and
- * when it is to be joined (mesh_join).  It is not tried again after a farewell, nor after this node has
- * parted from it, until somebody here or there connects, or a peer names it with another creation.
+ * This node tries again to connect to a node whose link was lost without a farewell, to a node that a peer
+ * has named and that was not reached, and to a node that is to be joined (mesh_join). It tries after 1 s,
+ * then after twice the time before, up to 30 s, each time shifted at random by up to half. It does not try
+ * again after a farewell of the node, nor after it has itself parted from the node, until a user of either
+ * node connects the two, or a peer names the node with another creation.
  *
- * A node that does not mesh is told nothing, and is not told of.  Private to the mesh and its tests.  I/O
- * thread only. */
+ * A node that does not mesh is sent no members, and is not named to other nodes. Private to the mesh and its
+ * tests. I/O thread only. */
 #ifndef AGENT_MESH_MEMBERS_H
 #define AGENT_MESH_MEMBERS_H
 
@@ -24,39 +26,43 @@
 
 enum {
   MEMBERS_LINE_MAX = 4 << 20,      /* bytes of a line: more than MESH_PEERS_MAX members need */
-  MEMBERS_DIALS_MAX = 16,          /* connections that are being made at a time without a user's wish */
-  MEMBERS_NEWS_MS = 20,            /* changes wait so long for others, where they are urgent */
+  MEMBERS_DIALS_MAX = 16,          /* how many connections members.c makes at a time */
+  MEMBERS_NEWS_MS = 20,            /* how long an urgent change waits for further changes before it is sent */
   MEMBERS_PATIENCE_MS = 200,       /* a member that a change has named is expected to connect itself first; */
-  MEMBERS_PATIENCE_MORE_MS = 1000, /* the one of two nodes whose name is the larger waits for so long */
+  MEMBERS_PATIENCE_MORE_MS = 1000, /* of two such nodes the one whose name sorts last waits for so long */
   MEMBERS_RETRY_MS = 1000,
   MEMBERS_RETRY_MAX_MS = 30000,
   MEMBERS_SETTLED = 4, /* heartbeats after which a mesh that is still incomplete is logged */
 };
 
 void members_init(struct mesh *m);
-void members_finish(struct mesh *m);       /* closes its handles, and frees */
-void members_add(struct peer *p);          /* a new peer: its timer, its hash */
-void members_close(struct peer *p);        /* closes the timer */
-void members_forget(struct peer *p);       /* the peer's place is given to another name, */
-void members_named(struct peer *p);        /* which it has now */
-bool members_wanted(const struct peer *p); /* it is being tried again, or about to be tried */
+void members_finish(struct mesh *m); /* closes its handles, and frees */
+void members_add(struct peer *p);    /* a new peer: its timer, its hash */
+void members_close(struct peer *p);  /* closes the timer */
+/* To be called before the place of a peer is given to another name: clears what members.c knows of the peer.
+ */
+void members_forget(struct peer *p);
+void members_named(struct peer *p); /* called once the peer has the new name */
+/* True when the peer is being tried again, or is about to be tried. */
+bool members_wanted(const struct peer *p);
 
-/* What the states of a peer mean for the members. */
+/* Called by the mesh when a peer enters or leaves a state. */
 void members_leave_down(struct peer *p);
-void members_syncing(struct peer *p); /* sends the members in whole, before this node's names */
-/* First when a peer comes up or goes down, and call nobody. */
+void members_syncing(struct peer *p); /* sends the whole set of members, before this node's names */
+/* The mesh calls these first when a peer comes up or goes down. They run no callback. */
 void members_up(struct peer *p);
 void members_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why);
-/* Last then, when all others have been told: the next peer is connected to. */
+/* The mesh calls this last, when subscribers and waiters have been told: connects to the next peer of the
+ * queue. */
 void members_told(struct peer *p);
 
-/* Another node that claims the peer's name was refused: shows and logs that. */
+/* Records and logs that another node, which claims the peer's name, was refused. */
 void members_note_rival(struct peer *p, const struct claim *claim);
 
-/* The heartbeat: sends the changes, and puts the digest into the beat's fields. */
+/* Called every heartbeat: sends the changes, and puts the digest into the fields of the beat. */
 void members_beat(struct mesh *m, json_t *fields);
 
-/* The peer's lines.  Non-zero: the line makes no sense. */
+/* Handle lines of the peer. Non-zero: the line is malformed. */
 int members_take_list(struct peer *p, const json_t *list) MUST_CHECK;
 int members_take_news(struct peer *p, const json_t *news) MUST_CHECK;
 int members_take_resync(struct peer *p, const json_t *yes) MUST_CHECK;

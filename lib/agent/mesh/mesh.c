@@ -28,7 +28,8 @@ static void on_deadline(uv_timer_t *t) {
   peer_event(p, PEER_DEADLINE, &(struct peer_detail){.why = &e});
 }
 
-/* Gives the place of a peer that was never met to another; NULL when each was met or is wanted. */
+/* Gives the place of a peer that was never met and is not wanted to another name; NULL when there is no such
+ * peer. */
 static struct peer *reuse_peer(struct mesh *m, const struct nodename *name) {
   for (size_t i = 0; i < m->count; i++) {
     struct peer *p = m->all[i];
@@ -129,8 +130,8 @@ static void undeliverable(struct mesh *m, struct signal *s, int code, const char
   m->events->undeliverable(m->data, s, code, reason);
 }
 
-/* Writes a signal to the peer.  When that fails, the whole connection is given up, so that the peer never
- * misses one signal among others. */
+/* Writes a signal to the peer. When the write fails, the connection is given up, so that the peer never gets
+ * later signals without this one. */
 static void write_frame(struct peer *p, struct signal *s) {
   struct mesh *m = p->mesh;
   struct buf *line = &m->line;
@@ -185,8 +186,8 @@ static void refuse_queue(struct peer *p) {
   }
 }
 
-/* Should a connection be made to deliver this signal?  Not for signals that end, undo or answer something:
- * the links, monitors and calls that they refer to ended with the connection before. */
+/* True when this signal is worth a new connection. Unlinks, demonitors, exits of links, DOWNs and replies are
+ * not: the links, monitors and calls that they refer to ended with the previous connection. */
 static bool needs_connection(const struct signal *s) {
   switch (s->kind) {
   case SIGNAL_MESSAGE:
@@ -207,10 +208,11 @@ static void ignore_outcome(void *data, const struct error *e, npid kernel) {
   (void)data, (void)e, (void)kernel;
 }
 
-/* A signal to a node that is not connected, or to an earlier life of one that is: queues it and connects, or
- * gives it up. */
+/* Sends a signal to a node that is not connected, or to an earlier incarnation of a connected node: queues
+ * the signal and connects, or gives the signal up. */
 static void send_unconnected(struct mesh *m, struct peer *p, struct signal *s) {
-  if (!p && !m->stopping) { /* a pid that this node was told of, of a node that it never met */
+  /* The pid came from another node, and this node has never met the node of the pid. */
+  if (!p && !m->stopping) {
     struct nodename name;
     struct error e;
     if (!nodename_parse(nodetab_name(m->config.nodes, npid_incarnation(s->to)), &name, &e))
@@ -232,12 +234,12 @@ static void send_unconnected(struct mesh *m, struct peer *p, struct signal *s) {
 void mesh_send(struct mesh *m, struct signal *s) {
   struct nodetab *nodes = m->config.nodes;
   uint32_t incarnation = npid_incarnation(s->to);
-  /* an earlier life of this node, or a node that there was no room for */
+  /* an earlier incarnation of this node, or a node for which the table of nodes had no room */
   if (!nodetab_node_id(nodes, incarnation) || incarnation == NODETAB_NOWHERE) {
     undeliverable(m, s, ERR_NO_PROCESS, "noproc");
     return;
   }
-  if (s->epoch != nodetab_epoch(nodes, incarnation)) { /* sent over a connection that is lost */
+  if (s->epoch != nodetab_epoch(nodes, incarnation)) { /* it was sent over a connection that is lost */
     undeliverable(m, s, ERR_LOST, "noconnection");
     return;
   }
@@ -279,7 +281,7 @@ void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event
   p->failed_ms = from == PEER_UP ? 0 : (int64_t)uv_now(m->config.loop);
   members_down(p, from, event, why);
   p->joins = 0;
-  if (from >= PEER_SYNCING) { /* signals may have gone out, and tied processes together */
+  if (from >= PEER_SYNCING) { /* signals may have been sent, which may have linked processes */
     uint32_t epoch = nodetab_part(m->config.nodes, p->incarnation);
     m->events->down(m->data, p->incarnation, epoch, "noconnection");
   }

@@ -16,11 +16,11 @@
  *        every state but DOWN ──lost, part──▶ DOWN      GREETED, SYNCING, UP ──bye──▶ DOWN
  *        every state but DOWN and UP ──deadline──▶ DOWN
  *
- * A hello and an offer say which OS process has sent them (`life`).  The peer of a connection (GREETED,
- * SYNCING, UP) that sends another hello, or (SYNCING, UP) an offer that asks to forget the link, has begun
- * anew: its link is lost, and its hello or offer counts as in DOWN.  A hello of another life is refused in
- * every state that has a transport.  So is an offer of another life in OPENING, OPEN and GREETED.  In SYNCING
- * and UP that offer waits:
+ * A hello and an offer say which OS process has sent them (`life`). When the peer of a connection sends
+ * another hello (GREETED, SYNCING, UP), or an offer that asks to forget the link (SYNCING, UP), the peer has
+ * begun anew: its link is lost, and the hello or offer is handled as in DOWN. A hello of another life is
+ * refused in every state that has a transport. An offer of another life is refused in OPENING, OPEN and
+ * GREETED; in SYNCING and UP it waits:
  *
  *        SYNCING, UP ──offer of another life──▶ the same, with a claim, and the peer is sent a ping
  *              claim ──proved──▶ the offer is refused, the link stays
@@ -40,8 +40,8 @@
 /* From PEER_OPENING on a peer has a transport, and before that it has none.  "Our" means this node's. */
 enum peer_state {
   PEER_DOWN = 1,
-  PEER_OFFERING,  /* our offer is being sent to one of the peer's ports after the other */
-  PEER_RESETTING, /* the same; the offer asks the peer to forget a link that this node does not have */
+  PEER_OFFERING,  /* our offer is being sent to the peer's ports, one after the other */
+  PEER_RESETTING, /* as OFFERING; the offer asks the peer to forget a link that this node does not have */
   PEER_AWAITING,  /* the peer has taken our offer, and its stream is expected */
   PEER_OPENING,   /* our stream is being opened */
   PEER_OPEN,      /* our stream is open, and the peer's is expected */
@@ -52,7 +52,7 @@ enum peer_state {
 };
 
 enum peer_event {
-  PEER_WANTED,   /* somebody on this node wants the connection */
+  PEER_WANTED,   /* a user of this node, or members.c, wants the connection */
   PEER_TAKEN,    /* the answer to our offer: the peer opens its stream */
   PEER_KNOWN,    /* the answer to our offer: the peer believes that it has a link to this node already */
   PEER_REFUSED,  /* our offer has failed at one port */
@@ -60,7 +60,7 @@ enum peer_event {
   PEER_HELLO,    /* the peer has opened a stream, and this is its hello */
   PEER_OPENED,   /* our stream is open */
   PEER_NAMES,    /* the peer has sent its names */
-  PEER_BYE,      /* the peer has said why it parts */
+  PEER_BYE,      /* the peer has sent its farewell */
   PEER_LOST,     /* the transport has failed, or none can be made */
   PEER_DEADLINE, /* the time to connect is over */
   PEER_PART,     /* this node parts from the peer */
@@ -68,22 +68,22 @@ enum peer_event {
   PEER_EVENTS
 };
 
-/* What an event brings. */
+/* The details of an event, by kind of event. */
 struct peer_detail {
-  const struct error *why;   /* REFUSED, BYE, LOST, DEADLINE, PART: what those who wait are told */
-  bool reached;              /* REFUSED: the host has taken or refused the connection */
-  const char *reason;        /* PART: what the peer is told */
+  const struct error *why;   /* REFUSED, BYE, LOST, DEADLINE, PART: the error that waiters get */
+  bool reached;              /* REFUSED: the host has accepted or refused the connection */
+  const char *reason;        /* PART: the reason in the farewell to the peer */
   const struct hello *hello; /* OFFER, HELLO: borrowed */
-  const char *source;        /* OFFER, HELLO: the address that it came from */
+  const char *source;        /* OFFER, HELLO: the address from which it came */
   bool reset;                /* OFFER: the peer has no link to this node */
   struct incoming *stream;   /* HELLO */
   const json_t *names;       /* NAMES */
   struct error *refusal;     /* OFFER, HELLO: filled when peer_event fails */
-  bool known;                /* OFFER, out: the peer is connected, and nothing is to be done */
-  bool claims;               /* OFFER, out: it is another node than the one that is connected */
+  bool known;                /* OFFER, output: the peer is connected already, and nothing is to be done */
+  bool claims;               /* OFFER, output: another OS process than the connected one has sent it */
 };
 
-enum { PEER_BEATS = 8 }; /* times of beats that are kept: more than a link may stay without an answer */
+enum { PEER_BEATS = 8 }; /* how many times of beats are kept: more beats than a link may leave unanswered */
 
 /* A caller of mesh_connect that has not been told the outcome yet. */
 struct waiter {
@@ -102,12 +102,12 @@ struct place {
 struct view {
   uint64_t *bits; /* a bit for each peer, at its index */
   size_t words;
-  uint64_t digest; /* of their names and this node's */
-  bool us;         /* this node is one of them */
+  uint64_t digest; /* digest of the names in the set and of this node's name */
+  bool us;         /* this node is in the set */
 };
 
-/* Another node claims the name of a peer that is connected: it waits until the peer has answered a ping, or
- * is lost. */
+/* The offer of another node that claims the name of a connected peer. The offer waits until the peer has
+ * answered a ping or is lost. */
 struct claim {
   mesh_answer *answer;
   void *data;
@@ -121,102 +121,106 @@ struct peer {
   size_t index; /* in mesh->all */
   struct nodename name;
   enum peer_state state;
-  uint32_t incarnation; /* of its last hello; 0: never met */
-  uint64_t life;        /* from PEER_OPENING on: of the hello or offer that the transport was made for */
-  struct place place;   /* where our stream goes, or went last; or where other members say that it listens */
+  uint32_t incarnation; /* the incarnation of its last hello; 0: never met */
+  uint64_t life; /* from PEER_OPENING on: the life in the hello or offer for which the transport was made */
+  /* Where our stream goes or last went; or where, as other members say, the peer listens. */
+  struct place place;
 
   struct scan scan; /* OFFERING, RESETTING: the port that is tried, and the failures so far */
-  bool direct;      /* OFFERING, RESETTING: the offer is at `place`, which is tried before the scan */
-  struct error direct_failed; /* why it was not taken there */
-  struct dial_request *offer; /* ours; may still be unanswered when the peer has opened its stream already */
+  bool direct;      /* OFFERING, RESETTING: the offer goes to `place`, which is tried before the scan */
+  struct error direct_failed; /* why the offer to `place` failed */
+  /* Our offer; may still be unanswered when the peer has opened its stream already. */
+  struct dial_request *offer;
   mesh_answer *answer; /* OPENING, GREETED: called to answer the peer's offer when our stream is open */
   void *answer_data;
   struct transport *transport;
 
   struct claim *claim;    /* SYNCING, UP */
   struct waiter *waiters; /* told when the peer is up and its members are up or cannot be reached */
-  int joins;              /* how many of its members are still being connected to */
+  int joins;              /* how many members of the peer this node is still connecting to */
   uv_timer_t deadline;
 
   /* liveness.c, from SYNCING on */
   uv_timer_t liveness;
   uint64_t asked;              /* number of the oldest beat that the peer has not answered */
-  int64_t asked_ms;            /* when that was sent; 0: each was answered */
-  struct transport_life moved; /* as of the last beat */
+  int64_t asked_ms;            /* when that beat was sent; 0: every beat was answered */
+  struct transport_life moved; /* the state of the transport at the last beat */
   bool suspected;              /* quiet for more than 1.5 heartbeats */
-  bool second_look; /* quiet for too long; is lost if it still is when the sockets have been read */
+  /* The peer was quiet for too long; it is lost if it is still quiet once the sockets have been read. */
+  bool second_look;
 
   struct signal *queue, **queue_end; /* signals to the peer, until SYNCING */
-  size_t queued;                     /* their weight */
-  int64_t failed_ms;                 /* when connecting last failed; 0: never, or it was up since */
+  size_t queued;                     /* the weight of the queued signals */
+  int64_t failed_ms;                 /* when connecting last failed; 0: never, or the peer was up since */
 
   /* members.c */
-  uint64_t hash;        /* of the name */
-  bool meshes;          /* SYNCING, UP: it tells its members, and is told of ours */
-  bool named;           /* another peer has told of it since it was last down */
-  bool dialling;        /* it counts in mesh->dials */
-  bool join;            /* wanted by mesh_join: log lines say so, and its place is not given away */
-  struct peer *sponsor; /* the peer whose `joins` counts it */
+  uint64_t hash;        /* hash of the name */
+  bool meshes;          /* SYNCING, UP: the peer sends its members, and is sent the members of this node */
+  bool named;           /* another peer has named it since it was last down */
+  bool dialling;        /* it is counted in mesh->dials */
+  bool join;            /* mesh_join wants it: log lines say so, and its place is not given to another name */
+  struct peer *sponsor; /* the peer whose `joins` counts this peer */
   struct view view;
   uv_timer_t retry;
-  int64_t until_ms; /* it is tried again until then; 0: it is not */
+  int64_t until_ms; /* until when it is tried again; 0: it is not tried again */
   int64_t tried_ms; /* when it was last tried */
-  int backoff_ms;   /* between the last two tries */
-  uint32_t parted;  /* its creation when one of the two nodes parted on purpose; 0: none did */
+  int backoff_ms;   /* time between the last two tries */
+  uint32_t parted;  /* its creation when one of the two nodes last parted with a farewell; 0: none did */
   struct peer *next_dial, **pprev_dial; /* in the queue of mesh->first_dial */
   struct error trouble;                 /* why it went down, or could not be reached */
-  char rival[NODE_HOST_MAX + 16];       /* where another node of its name listens, or "" */
-  int64_t rival_ms;                     /* when that was last logged; 0: not yet */
-  bool rival_due;                       /* it is to be logged at the next heartbeat */
+  char rival[NODE_HOST_MAX + 16];       /* where a second node of its name listens, or "" */
+  int64_t rival_ms;                     /* when the rival was last logged; 0: not yet */
+  bool rival_due;                       /* the rival is to be logged at the next heartbeat */
 };
 
 struct mesh {
   struct mesh_config config;
   const struct mesh_events *events;
-  void *data;        /* for the events */
+  void *data;        /* passed to the events */
   struct map peers;  /* name → struct peer */
   struct peer **all; /* in the order in which they were first heard of */
   size_t count;
   struct mesh_subscriber *subscribers;
   uint64_t pings;  /* sent so far */
-  uint64_t life;   /* of this OS process, in its hello */
+  uint64_t life;   /* number of this OS process, for its hello */
   uint64_t random; /* state of members.c's random numbers */
 
   /* members.c */
-  uint64_t self_hash; /* of this node's name */
+  uint64_t self_hash; /* hash of this node's name */
   struct view ours;   /* the peers that are UP and mesh */
   json_t *news;       /* changes that the peers have not been told yet */
   uv_timer_t news_due;
   int dials;                           /* peers that members.c is connecting to */
-  struct peer *first_dial, **end_dial; /* queue of those that it will connect to */
+  struct peer *first_dial, **end_dial; /* queue of the peers that members.c will connect to */
   bool pumping;                        /* the queue is being emptied */
-  bool views_changed;                  /* since the last heartbeat */
+  bool views_changed;                  /* a view has changed since the last heartbeat */
   int unsettled;                       /* heartbeats since the mesh was last complete */
-  bool told_incomplete, told_full;     /* the log was told of an incomplete mesh, of a full table */
-  uint64_t resyncs;                    /* how often members were asked for in whole */
+  bool told_incomplete, told_full;     /* the log has a line about an incomplete mesh, about a full table */
+  uint64_t resyncs;                    /* how often this node has asked a peer for its whole set of members */
 
   uv_timer_t heartbeat;
-  uint64_t beats;              /* sent so far */
-  int64_t beat_ms[PEER_BEATS]; /* when the last of them were sent, each at its number modulo PEER_BEATS */
-  struct frames frames;        /* scratch: the frame being read */
-  struct buf line;             /* scratch: the frame being written */
-  uint64_t lost_pids;          /* nodetab_refused when the log last told of it */
-  int64_t lost_pids_ns;        /* when that was */
+  uint64_t beats; /* sent so far */
+  /* When the last PEER_BEATS beats were sent, each at its number modulo PEER_BEATS. */
+  int64_t beat_ms[PEER_BEATS];
+  struct frames frames; /* scratch: the frame being read */
+  struct buf line;      /* scratch: the frame being written */
+  uint64_t lost_pids;   /* nodetab_refused at the last log line about it */
+  int64_t lost_pids_ns; /* when that line was logged */
   bool stopping;
 };
 
-/* The peer of that name, made when new; NULL when there is no room for it. */
+/* The peer of that name, which is made if this node has none; NULL when there is no room for it. */
 struct peer *peer_get(struct mesh *m, const struct nodename *name);
 
-/* What happens on the way from one state to another (handshake.c calls them). */
+/* handshake.c calls these when a peer changes its state. */
 void peer_leave_down(struct peer *p); /* starts the deadline and the scan */
-void peer_enter_up(struct peer *p);   /* tells the subscribers and those who wait */
-/* Gives everything up; event is the one that has led here. */
+void peer_enter_up(struct peer *p);   /* tells the subscribers and the waiters */
+/* Ends the connection or the try to connect; event is the event that has caused it. */
 void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why);
 
-/* Tells those who wait that the peer is up, once its members are connected to as well. */
+/* Tells the waiters that the peer is up, once this node is connected to the peer's members as well. */
 void peer_check_joined(struct peer *p);
-/* Tells those who wait: why is NULL when the peer is up. */
+/* Tells the waiters the outcome: why is NULL when the peer is up. */
 void peer_tell_waiters(struct peer *p, const struct error *why);
 
 /* Writes the queued signals to the transport. */

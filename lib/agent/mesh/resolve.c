@@ -1,11 +1,12 @@
 /* Invariant: a name is in the map `names` from its first lookup until its answer is taken, and in one of
- * three stages: it waits in the pool's list, a thread has it, or it is in the pool's list of answers.  The
- * pool is shared with the threads, under its lock, and is freed by the last who has it; the rest is the I/O
- * thread's. A name without lookups is taken out of the waiting list at once; one that a thread has stays
- * until the thread is done.
+ * three stages: it waits in the pool's list, a thread has it, or it is in the pool's list of answers. The
+ * pool is shared with the threads, under its lock, and is freed when its last holder lets go of it; only the
+ * I/O thread uses the rest. A name without lookups is removed from the waiting list at once; a name that a
+ * thread is looking up stays until the thread is done.
  *
  * Orderings: all lookups of a resolver are in the order of their deadlines as long as they have the same time
- * limit; a shorter one after a longer one is noticed late, which the only user does not do. */
+ * limit; a lookup with a shorter limit after one with a longer limit would end late. The only user, dial.c,
+ * uses one limit. */
 #include "agent/mesh/resolve.h"
 
 #include "base/map.h"
@@ -35,10 +36,10 @@ struct lookup {
 TAILQ_HEAD(lookups, lookup);
 
 struct name {
-  struct lookups lookups; /* of the I/O thread */
+  struct lookups lookups; /* used only by the I/O thread */
   TAILQ_ENTRY(name) next; /* in the pool's list of waiting names or of answers */
   enum stage stage;       /* under the pool's lock */
-  bool found;             /* the answer */
+  bool found;             /* addresses were found */
   char addresses[RESOLVE_TEXT_SIZE];
   char host[];
 };
@@ -138,7 +139,8 @@ static bool thread_start(struct pool *p) {
   return true;
 }
 
-/* Lets a thread look up a name, now or when one is free; false when there is none and none can be started. */
+/* Has a thread look up a name, now or when a thread is free; false when no thread runs and none can be
+ * started. */
 static bool hand_over(struct pool *p, struct name *n) {
   pthread_mutex_lock(&p->lock);
   bool served = (p->threads < RESOLVE_THREADS && thread_start(p)) || p->threads;
@@ -147,7 +149,8 @@ static bool hand_over(struct pool *p, struct name *n) {
   return served;
 }
 
-/* Takes a name back that no thread has begun with; true when the I/O thread may free it. */
+/* Removes a name from the waiting list if no thread has begun to look it up; true when it was removed, so
+ * that the I/O thread may free it. */
 static bool take_back(struct pool *p, struct name *n) {
   pthread_mutex_lock(&p->lock);
   bool waiting = n->stage == WAITING;
@@ -184,7 +187,7 @@ static void forget(struct lookup *l) {
   free(l);
 }
 
-/* Nobody may want the name any more. */
+/* Frees a name when it has no lookups left and no thread has begun to look it up. */
 static void release(struct resolver *r, struct name *n) {
   if (!TAILQ_EMPTY(&n->lookups) || !take_back(r->pool, n)) return;
   map_remove(&r->names, n->host);
@@ -201,7 +204,7 @@ static void end(struct lookup *l, int code, const char *addresses) {
 static void on_answered(uv_async_t *a) {
   struct resolver *r = a->data;
   for (struct name *n; (n = take_answer(r->pool));) {
-    map_remove(&r->names, n->host); /* whoever asks from now on gets a new answer */
+    map_remove(&r->names, n->host); /* a later lookup of the name asks DNS again */
     for (struct lookup *l; (l = TAILQ_FIRST(&n->lookups));)
       // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): `end` takes the lookup out of the list
       end(l, n->found ? 0 : ERR_RESOLVE, n->found ? n->addresses : NULL);
@@ -313,7 +316,8 @@ void resolver_finish(struct resolver *r) {
   for (struct lookup *l; (l = TAILQ_FIRST(&r->lookups));) resolve_cancel(l);
   pthread_mutex_lock(&p->lock);
   p->answered = NULL;
-  pool_let_go(p); /* with the lock, which it gives back; names that threads have are freed with the pool */
+  /* Called with the lock held, and unlocks it; names that threads are looking up are freed with the pool. */
+  pool_let_go(p);
   r->pool = NULL;
   uv_close((uv_handle_t *)&r->answered, NULL);
   uv_close((uv_handle_t *)&r->timer, NULL);

@@ -1,9 +1,9 @@
 /* resolve: the addresses of host names, by getaddrinfo in a few threads.
  *
- * getaddrinfo blocks for as long as DNS does not answer, and cannot be stopped.  So at most RESOLVE_THREADS
- * run it at a time, however many names are asked for; the other names wait in the order in which they came.
- * A name that is asked for while it waits or is being looked up is looked up once.  A lookup that has waited
- * for its time limit ends with ERR_TIMEOUT, wherever it stands.  I/O thread only. */
+ * getaddrinfo blocks for as long as DNS does not answer, and cannot be stopped. So at most RESOLVE_THREADS
+ * run it at a time, whatever the number of names; the other names wait in the order of their requests.
+ * Requests for a name that waits or is being looked up share one lookup by a thread. A lookup whose time
+ * limit is over ends with ERR_TIMEOUT, whether it waits or a thread is busy with it. I/O thread only. */
 #ifndef AGENT_MESH_RESOLVE_H
 #define AGENT_MESH_RESOLVE_H
 
@@ -14,14 +14,14 @@
 
 enum {
   RESOLVE_THREADS = 8,      /* they end when no name waits */
-  RESOLVE_NAMES_MAX = 4096, /* that wait or are being looked up */
-  RESOLVE_TEXT_SIZE = 512   /* of a host's addresses; further ones are left out */
+  RESOLVE_NAMES_MAX = 4096, /* names that wait or are being looked up */
+  RESOLVE_TEXT_SIZE = 512   /* bytes of text for a host's addresses; addresses that do not fit are left out */
 };
 
 struct resolver;
 struct lookup;
 
-/* What the threads call: getaddrinfo, or a test's own. */
+/* The function that the threads call: getaddrinfo, or one of a test. */
 typedef int resolve_query(const char *host, const char *service, const struct addrinfo *hints,
                           struct addrinfo **out);
 

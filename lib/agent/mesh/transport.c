@@ -17,10 +17,10 @@ struct transport {
   struct dial_request *out;
   struct buf queue; /* lines that libcurl has not taken yet */
   struct incoming *in;
-  bool busy;        /* as the event last said */
-  bool parting;     /* our stream ends behind the queue */
-  bool dead;        /* down has run, or nobody wants it */
-  int64_t heard_ms; /* when the last bytes came in */
+  bool busy;        /* the last value of the event `busy` */
+  bool parting;     /* our stream ends when the queue is sent */
+  bool dead;        /* `down` has run, or the user has closed or parted from the transport */
+  int64_t heard_ms; /* when the last bytes arrived */
   uint64_t in_bytes, written;
 };
 
@@ -30,8 +30,9 @@ struct incoming {
   void *data;
   void (*cut)(void *request);
   void *request;
-  struct transport *transport; /* has adopted it; NULL before that, and after that one's end */
-  bool greeted;                /* its first line has come */
+  /* The transport that has adopted the stream; NULL before that, and after the end of that transport. */
+  struct transport *transport;
+  bool greeted; /* its first line has arrived */
   char address[64];
 };
 
@@ -121,7 +122,7 @@ static int transport_write(struct transport *t, const char *bytes, size_t n) {
 
 static void transport_life(const struct transport *t, struct transport_life *out) {
   size_t left = waiting(t) + (t->out ? dial_backlog(t->out) : 0);
-  if (left > t->written) left = t->written; /* the backlog counts what TLS and HTTP add */
+  if (left > t->written) left = t->written; /* the backlog also counts the bytes that TLS and HTTP add */
   *out = (struct transport_life){
       .heard_ms = t->heard_ms, .in = t->in_bytes, .out = t->written - left, .waiting = left};
 }
@@ -142,8 +143,8 @@ static void nothing_down(void *data, const struct error *e) {
   (void)data, (void)e;
 }
 
-/* The transport waits for the end of its own stream, for a limited time; on_out_done frees it, and cuts the
- * peer's stream, which the peer itself has mostly ended by then. */
+/* The transport lives until its own stream has ended, for a limited time; on_out_done then frees it, and cuts
+ * the peer's stream unless the peer has ended that stream already. */
 static void transport_part(struct transport *t, const char *bytes, size_t n) {
   static const struct transport_events nobody = {
       .ready = nothing_ready, .busy = nothing_busy, .down = nothing_down};
@@ -176,7 +177,7 @@ static int on_line(void *data, char *text, size_t n) {
     return in->greet(in->data, in, text, n);
   }
   if (!in->transport || in->transport->parting) return 0;
-  return in->transport->events->line(in->transport->data, text, n); /* may end the transport */
+  return in->transport->events->line(in->transport->data, text, n); /* this call may free the transport */
 }
 
 int incoming_bytes(void *incoming, const char *bytes, size_t n) {

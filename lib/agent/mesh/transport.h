@@ -1,6 +1,7 @@
-/* transport: the pair of HTTP streams that carries the link between two nodes.  One half is a POST /v1/link
- * that this node sends to the peer (dial.h), the other one that the peer sends to this node's server (an
- * `incoming` stream).  A transport carries lines; what they mean is the mesh's business.  I/O thread only. */
+/* transport: the pair of HTTP streams that carries the link between two nodes. One half is a POST
+ * /v1/link that this node sends to the peer (dial.h), the other half is a POST /v1/link that the peer
+ * sends to this node's server (an `incoming` stream). A transport carries lines; the mesh interprets
+ * them. I/O thread only. */
 #ifndef AGENT_MESH_TRANSPORT_H
 #define AGENT_MESH_TRANSPORT_H
 
@@ -10,8 +11,8 @@ struct transport;
 struct incoming;
 
 enum {
-  /* Bytes that wait for a peer: above HIGH the transport is busy, until half of HIGH is left.  Above MAX
-   * writing fails: senders that suspend while the transport is busy do not get there. */
+  /* Bytes that wait for a peer: above HIGH the transport is busy, until half of HIGH is left. Above MAX a
+   * write fails; senders that are suspended while the transport is busy do not cause that. */
   TRANSPORT_QUEUE_HIGH = 4 << 20,
   TRANSPORT_QUEUE_MAX = 1 << 30,
   /* How many queued bytes are still sent before a farewell, and how long that may take.  The rest is dropped.
@@ -21,22 +22,23 @@ enum {
 };
 
 struct transport_events {
-  void (*ready)(void *data);                       /* this node's stream is open */
-  int (*line)(void *data, char *text, size_t n);   /* a line of the peer; non-zero loses the transport */
-  void (*busy)(void *data, bool busy);             /* its queue is above HIGH, or has room again */
-  void (*down)(void *data, const struct error *e); /* it is lost; the last event: it frees itself */
+  void (*ready)(void *data);                     /* this node's stream is open */
+  int (*line)(void *data, char *text, size_t n); /* a line of the peer; non-zero loses the transport */
+  void (*busy)(void *data, bool busy); /* its queue is above HIGH (busy), or has drained to half of HIGH */
+  /* The transport is lost; the last event: the transport then frees itself. */
+  void (*down)(void *data, const struct error *e);
 };
 
-/* How the bytes of a transport move; see mesh/liveness.h for what follows from it. */
+/* How the bytes of a transport move. mesh/liveness.h judges a peer by it. */
 struct transport_life {
   int64_t heard_ms; /* when the last bytes came in, or the transport was opened (CLOCK_MONOTONIC) */
-  uint64_t in;      /* bytes that have come in */
+  uint64_t in;      /* bytes that have arrived */
   uint64_t out;     /* bytes that the peer's host has acknowledged, nearly */
-  size_t waiting;   /* bytes that it has not */
+  size_t waiting;   /* bytes that the peer's host has not acknowledged */
 };
 
-/* What carries links, as a table of functions: transport_http below, or a test's own.  No event runs before
- * open or offer have returned. */
+/* The functions of a kind of transport: transport_http below, or one of a test. No event runs before open or
+ * offer has returned. */
 struct transport_class {
   /* Sends a hello (consumed) to a node, and gets its answer; as dial_json. */
   struct dial_request *(*offer)(void *carrier, const struct dial_target *to, json_t *hello, int timeout_ms,
@@ -53,12 +55,12 @@ struct transport_class {
   /* Fills *out from the two connections.  May be called at any time. */
   void (*life)(const struct transport *t, struct transport_life *out);
 
-  /* Ends it in order: the bytes (a whole line; NULL: none) are the last of this node's stream.  No event
-   * runs any more; what the peer still sends is dropped.  The transport frees itself, and ends both streams,
-   * within TRANSPORT_FAREWELL_MS; at once when more than TRANSPORT_FAREWELL_MAX wait. */
+  /* Ends the transport in order: the bytes (a whole line; NULL: none) are the last of this node's stream. No
+   * further event runs, and lines that the peer still sends are dropped. The transport frees itself, and ends
+   * both streams, within TRANSPORT_FAREWELL_MS; at once when more than TRANSPORT_FAREWELL_MAX wait. */
   void (*part)(struct transport *t, const char *bytes, size_t n);
 
-  /* Ends it at once, without an event, and frees it.  Accepts NULL. */
+  /* Ends the transport at once, without an event, and frees it. Accepts NULL. */
   void (*close)(struct transport *t);
 
   /* Makes an incoming stream the second half of a transport that has none. */
@@ -69,17 +71,17 @@ struct transport_class {
 };
 extern const struct transport_class transport_http; /* its carrier is a struct dialler */
 
-/* The first line of an incoming stream says which node it is from: greet adopts the stream into a transport
- * and returns 0, or returns non-zero, and the stream is cut. */
+/* Handles the first line of an incoming stream, which names the node that sent it: makes a transport adopt
+ * the stream and returns 0, or returns non-zero, after which the stream is cut. */
 typedef int transport_greet(void *data, struct incoming *in, const char *text, size_t n);
 
-/* An incoming stream from that address.  cut(request) is called once at most, to end its connection;
- * incoming_closed has to follow.  NULL when memory ran out. */
+/* Makes an incoming stream from that address. cut(request) is called at most once, to end the connection of
+ * the stream; the caller of incoming_new must then call incoming_closed. NULL when memory ran out. */
 struct incoming *incoming_new(const char *address, transport_greet *greet, void *data,
                               void (*cut)(void *request), void *request);
-/* Bytes that have come in.  0, or non-zero when the stream is to be cut. */
+/* Takes bytes that have arrived. 0, or non-zero when the caller must cut the stream. */
 int incoming_bytes(void *incoming, const char *bytes, size_t n);
-/* The stream has ended: loses the transport that has adopted it, and frees the stream. */
+/* Called when the stream has ended: loses the transport that has adopted the stream, and frees the stream. */
 void incoming_closed(void *incoming);
 
 #endif
