@@ -1,5 +1,5 @@
-/* Invariant: agent_free undoes what agent_new has made, however far that came.  It first closes all handles
- * and runs the loop until they are closed, and only then frees what handles point to. */
+/* Invariant: agent_free frees what agent_new has made, also after a partial failure. It first closes all
+ * handles and runs the loop until they are closed, and only then frees what handles point to. */
 #include "agent/agent.h"
 
 #include "agent/api/attach.h"
@@ -73,7 +73,8 @@ static void on_stop_check(uv_timer_t *t) {
   if (!commands_left(a)) server_end_streams(a);
   bool late = ms > STOP_PATIENCE_MS;
   if ((commands_left(a) || !server_idle(a) || !outputs_settled(a, a->stop_since_ns)) && !late) return;
-  if (!dialler_idle(a->dialler) && ms < FAREWELL_MS) return; /* farewells to peers; a peer may be dead */
+  /* Farewells to peers are still being sent; the time is bounded, because a peer may be dead. */
+  if (!dialler_idle(a->dialler) && ms < FAREWELL_MS) return;
   if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
   uv_stop(&a->loop);
 }
@@ -177,7 +178,7 @@ static int make_mesh(struct agent *a, struct error *e) {
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
 
-/* Watched signals do not keep the loop alive. */
+/* Watches a signal, without keeping the loop alive. */
 static int watch_signal(struct agent *a, uv_signal_t *handle, int number, uv_signal_cb callback) {
   int failed = uv_signal_init(&a->loop, handle);
   if (failed) return failed;
@@ -196,7 +197,8 @@ static int check_spare_files(void) {
   return error;
 }
 
-/* Asks for descriptors first: libuv 1.44 aborts the process when it has none for its signals. */
+/* Makes the loop. Checks for spare descriptors first, because libuv 1.44 aborts the process when it has none
+ * for its signals. */
 static int make_loop(struct agent *a, struct error *e) {
   int error = check_spare_files();
   if (!error) error = -uv_loop_init(&a->loop);
@@ -326,7 +328,8 @@ void agent_free(struct agent *a) {
   dialler_free(a->dialler);
   server_free(a);
   outputs_finish(a);
-  if (held) return; /* the held thread still uses the rest, which ends with the OS process */
+  /* A scheduler thread that does not end still uses the rest; the OS frees it when the process ends. */
+  if (held) return;
   vm_free(a->vm);
   names_free(a->names);
   names_free(a->globals);

@@ -11,12 +11,12 @@
 struct agent;
 
 /* Makes the node: takes its name on this host (ERR_NAME_TAKEN when a node of that name runs), binds its
- * socket and port, starts its schedulers.  On failure nothing is left behind.  config and what it points to
- * must outlive the agent. ERR_SYSTEM where the system refuses, as for lack of descriptors; the errors of
+ * socket and port, and starts its schedulers. On failure nothing remains. config and what it points to must
+ * outlive the agent. ERR_SYSTEM where the system refuses, as for lack of descriptors; the errors of
  * runtime_init. */
 int agent_new(const struct agent_config *config, struct agent **out, struct error *e) MUST_CHECK;
 
-/* Puts "one@rane ready: …" into the log, which is what to tell the user once agent_new has returned. */
+/* Logs "one@rane ready: …" for the user. To be called once agent_new has returned. */
 void agent_announce(struct agent *a);
 
 /* For a node in the background: the log goes to the console file, too, and descriptors 1 and 2 are that file.

@@ -1,4 +1,4 @@
-/* config: what a node is told when it is started (cmd/node-start.c). */
+/* config: the settings with which a node is started (cmd/node-start.c). */
 #ifndef AGENT_CONFIG_H
 #define AGENT_CONFIG_H
 
@@ -17,7 +17,8 @@ struct agent_config {
   const char *const *path; /* directories for require; NULL ends; may be NULL */
   const char *const *join; /* nodes to connect to once running; NULL ends; may be NULL */
   struct cookies *cookies; /* agent_new derives the keys from them, and overwrites them */
-  const char *cookie_file; /* the absolute path of the file they are from; NULL: they are from no file */
+  /* The absolute path of the file that has the cookies; NULL: they do not come from a file. */
+  const char *cookie_file;
   const char *version;
   const char *share_dir; /* holds node/ with the Lua modules */
   const char *guard;     /* path of node-guard, which runs the commands */
@@ -26,10 +27,11 @@ struct agent_config {
   int64_t console_max;      /* bytes that the file may have before it is renamed to FILE.1 */
   int schedulers;           /* 0: one a core */
   size_t heap_max;          /* bytes a green thread may hold; 0: 256 MiB */
-  bool mesh;                /* connects to every node that a connected node knows */
-  int64_t rejoin_ms; /* for how long a node that was lost, or is to be joined, is tried again; 0: never */
-  int heartbeat_ms;  /* a node says something on each link at least this often; after four times this in
-                        silence a link is lost */
+  bool mesh;                /* connect to every node that a connected node is connected to */
+  /* For how long the node tries to reach a node that was lost or is to be joined; 0: not at all. */
+  int64_t rejoin_ms;
+  int heartbeat_ms; /* a node says something on each link at least this often; after four times this in
+                       silence a link is lost */
 };
 
 #endif

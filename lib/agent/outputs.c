@@ -18,7 +18,7 @@ static int make_sink(const struct agent *a, int fd, const char *path, struct sin
   return sink_new(&config, out, e);
 }
 
-/* Do two descriptors lead to one terminal, pipe or file? */
+/* True when two descriptors are of the same terminal, pipe or file. */
 static bool is_same(int one, int two) {
   struct stat a, b;
   return !fstat(one, &a) && !fstat(two, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino;

@@ -29,8 +29,8 @@ struct runtime {
   int lock;
 };
 
-/* A tool that looks whether a node runs takes a shared lock for a moment; so a lock that is held is tried
- * again before it counts as a node. */
+/* Locks the lock file. Tries again when the lock is held, because a tool that checks whether a node runs
+ * holds a shared lock for a moment; only a lock that stays held means that a node runs. */
 static int lock_name(int fd) {
   const struct timespec moment = {.tv_nsec = 5000000};
   int failed = flock(fd, LOCK_EX | LOCK_NB);
@@ -66,7 +66,7 @@ static int bind_unix(struct runtime *rt, int *out, struct error *e) {
         "%s: longer than the %zu bytes a socket's path may have: set NODE_RUNTIME_DIR to a shorter one",
         rt->sock, sizeof sa.sun_path - 1);
   memcpy(sa.sun_path, rt->sock, strlen(rt->sock) + 1);
-  unlink(rt->sock); /* left by a node that was killed: this node has the lock */
+  unlink(rt->sock); /* a socket here was left by a node that was killed, because this node has the lock */
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0 || fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&sa, sizeof sa) || chmod(rt->sock, 0600) ||
       listen(fd, 256)) {
@@ -115,7 +115,7 @@ static void note_address(struct agent *a, int fd) {
   a->port = ntohs(six ? sa.v6.sin6_port : sa.v4.sin_port);
 }
 
-/* The first address of a host, which may stand in brackets; false when it does not resolve. */
+/* Finds the first address of a host, which may be in brackets; false when it does not resolve. */
 static bool resolve(const char *host, struct sockaddr_storage *out, socklen_t *n) {
   char bare[NODE_HOST_MAX + 3];
   size_t len = strlen(host);

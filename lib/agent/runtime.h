@@ -1,15 +1,15 @@
 /* runtime: a node's place on its host: its directory in the runtime directory (core/rundir.h), its name, its
- * unix socket and its port.  The name is held by a file lock, so it is free again as soon as the node has
- * ended, however it ends. */
+ * unix socket and its port. A file lock holds the name, so the name is free again as soon as the node has
+ * ended, even when it was killed. */
 #ifndef AGENT_RUNTIME_H
 #define AGENT_RUNTIME_H
 
 #include "agent/state.h"
 
-/* Takes the name and binds both sockets: *unix_fd and *tcp_fd are then the caller's.  Fills a->address and
- * a->port; note (size bytes) gets a sentence that the user should see, or "".  ERR_NAME_TAKEN,
- * ERR_PERMISSION, ERR_RESOLVE, ERR_COOKIE, ERR_USAGE, ERR_BUSY, ERR_SYSTEM.  After a failure, too,
- * runtime_finish is due. */
+/* Takes the name and binds both sockets: *unix_fd and *tcp_fd are then the caller's. Fills a->address and
+ * a->port; note (size bytes) gets a sentence that the user should see, or "". ERR_NAME_TAKEN, ERR_PERMISSION,
+ * ERR_RESOLVE, ERR_COOKIE, ERR_USAGE, ERR_BUSY, ERR_SYSTEM. The caller calls runtime_finish even after a
+ * failure. */
 int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size,
                  struct error *e) MUST_CHECK;
 

@@ -6,7 +6,8 @@
 #include "agent/state.h"
 #include "core/signal.h"
 
-/* Sends a signal; term is borrowed and may be NULL.  When memory runs out the log says that it is lost. */
+/* Sends a signal; term is borrowed and may be NULL. When memory runs out the signal is lost, and the log says
+ * so. */
 void agent_send(struct agent *a, enum signal_kind kind, npid to, npid from, npid ref, struct term *term);
 
 /* Each of these sends the reply to a call, if its caller wants one, and frees the call.  call_answer: with

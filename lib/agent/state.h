@@ -33,7 +33,7 @@ struct agent {
   uint32_t creation;
   int64_t started_ns;
   struct log log;
-  struct sink *output; /* where the console goes; the log's sink where both go to one place */
+  struct sink *output; /* the sink of the console; the same as log.sink when both go to one place */
   struct psk_set psks; /* changed by api/cookies.c */
 
   uv_loop_t loop;
@@ -43,7 +43,7 @@ struct agent {
   uv_timer_t grace;   /* how long a stop may take */
   uv_timer_t orphans; /* process/orphans.c */
   int orphans_tries;
-  uv_handle_t *handles[7]; /* those of them that are initialised */
+  uv_handle_t *handles[7]; /* the handles above that are initialised */
   int handle_count;
   bool stopping;
   int64_t stop_since_ns;
@@ -62,10 +62,10 @@ struct agent {
   struct registry *registry;
   struct cookie_reader *cookie_reader;
   struct hosted *processes; /* the list of all hosted processes: hosted_each */
-  npid console;             /* leader of what is spawned without another */
+  npid console;             /* the leader of processes that are spawned without another leader */
   struct hosted *console_process;
 
-  char address[64]; /* the IP address that it listens on */
+  char address[64]; /* the IP address on which the node listens */
   uint16_t port;
   char banner[640];
   char scratch[AGENT_SCRATCH]; /* buffer for a read callback of libuv; free again when the callback returns */

@@ -1,5 +1,6 @@
-/* Invariant: a signal of the mesh reaches its receiver in the order in which it came: what is for the kernel
- * is handed to it at once, since by way of the host's inbox it would come after what its peer sent later. */
+/* Invariant: signals of a peer reach their receivers in the order in which they arrived. Signals for the
+ * kernel are handed to it at once: through the host's inbox they would reach it after signals that the peer
+ * sent later. */
 #include "agent/wiring.h"
 
 #include "agent/kernel/flow.h"
@@ -14,7 +15,8 @@
 
 /* --- undeliverable signals ------------------------------------------------------------------------------ */
 
-/* Ends the link that `s` asked for; its epoch keeps a link over a later connection from being ended. */
+/* Ends the link that `s` asked for. The signal carries the epoch of `s`, so that it cannot end a link over a
+ * later connection. */
 static void refuse_link(struct agent *a, const struct signal *s, const char *reason) {
   struct term *t = reason_word(reason);
   struct signal *end = t ? signal_new(SIGNAL_LINK_EXIT, s->from, s->to, NPID_NONE, t) : NULL;
@@ -118,7 +120,7 @@ static bool is_alive(void *data, npid pid) {
   return vm_alive(a->vm, pid);
 }
 
-/* The DOWN of the monitor comes to the kernel. */
+/* Has the kernel monitor a process; the kernel gets the DOWN. */
 static int watch(void *data, npid pid) {
   const struct agent *a = data;
   struct signal *s = signal_new(SIGNAL_MONITOR, pid, NPID_KERNEL, vm_ref(a->vm), NULL);
@@ -131,7 +133,8 @@ static void tell(void *data, npid pid, struct term *message) {
   agent_send(data, SIGNAL_MESSAGE, pid, NPID_KERNEL, NPID_NONE, message);
 }
 
-/* By way of the vm the cast would come behind what this thread writes to the peer next. */
+/* Sends a cast directly by the mesh: through the vm it would reach the peer after lines that this thread
+ * writes next. */
 static void cast(void *data, uint32_t node, struct term *args) {
   const struct agent *a = data;
   struct signal *s = signal_new(SIGNAL_CALL, npid_make(node, 0), NPID_KERNEL, NPID_NONE, args);

@@ -1,5 +1,5 @@
-/* wiring: what the mesh tells the other parts of a node, and what the registry needs of them: the one place
- * where they meet.  I/O thread only. */
+/* wiring: connects the parts of a node: the events by which the mesh calls the other parts, and the functions
+ * by which the registry calls its node. I/O thread only. */
 #ifndef AGENT_WIRING_H
 #define AGENT_WIRING_H
 
@@ -11,7 +11,7 @@ extern const struct mesh_events agent_mesh_events; /* their data is the struct a
 /* Makes the registry of global names.  ERR_NOMEM. */
 int agent_make_registry(struct agent *a) MUST_CHECK;
 
-/* Answers a signal (consumed) whose receiver is not there, as Erlang does. */
+/* Answers a signal (consumed) whose receiver does not exist, as Erlang does. */
 void agent_undeliverable(struct agent *a, struct signal *s, int code, const char *reason);
 
 #endif
