@@ -39,8 +39,7 @@ void members_init(struct mesh *m);
 void members_finish(struct mesh *m); /* closes its handles, and frees */
 void members_add(struct peer *p);    /* a new peer: its timer, its hash */
 void members_close(struct peer *p);  /* closes the timer */
-/* To be called before the place of a peer is given to another name: clears what members.c knows of the peer.
- */
+/* Clears what members.c knows of a peer, before the place of the peer is given to another name. */
 void members_forget(struct peer *p);
 void members_named(struct peer *p); /* called once the peer has the new name */
 /* True when the peer is being tried again, or is about to be tried. */
