@@ -14,7 +14,7 @@
 #include <string.h>
 
 static void wake(void *data) {
-  (void)data; /* the host pumps */
+  (void)data; /* nothing to wake: the test calls agent_host_pump */
 }
 
 /* --- a mesh without peers --- */

@@ -1,6 +1,6 @@
-/* agent_host: a node without sockets, for tests of what runs on its I/O thread: the kernel and its modules on
- * a real loop and a real vm, with hosted processes but no scheduler, and with a mesh that has no peer.
- * Signals for other nodes are kept for the test to look at.  Main thread only. */
+/* agent_host: a node without sockets, for tests of code that runs on the I/O thread: the kernel and its
+ * modules on a real loop and a real vm, with hosted processes but no scheduler, and with a mesh that has no
+ * peer. Signals for other nodes are kept for the test to inspect. Main thread only. */
 #ifndef TESTS_UNIT_AGENT_HOST_H
 #define TESTS_UNIT_AGENT_HOST_H
 
@@ -11,14 +11,14 @@ struct agent_host {
   struct agent agent;
   struct agent_config config;
   uint32_t far, farther;           /* the incarnations of two other nodes, far@there and farther@there */
-  struct signal *sent, **sent_end; /* to other nodes, oldest first */
+  struct signal *sent, **sent_end; /* signals sent to other nodes, oldest first */
 };
 
 struct agent_host *agent_host_new(void);
 void agent_host_free(struct agent_host *h);
 
-/* Delivers signals, and what they cause, until there are none; then runs the loop's callbacks that are due.
- */
+/* Delivers signals, and the signals that these cause, until there are none; then runs the loop's callbacks
+ * that are due. */
 void agent_host_pump(struct agent_host *h);
 
 /* Pumps, waiting for timers, until *flag. False when that takes longer than 10 s. */
@@ -28,8 +28,8 @@ bool agent_host_until(struct agent_host *h, const bool *flag);
  */
 struct signal *agent_host_sent(struct agent_host *h, enum signal_kind kind);
 
-/* A CALL from process 57 of the other node to the kernel; args is consumed.  Its reply, pumped for, goes to
- * *out as "true VALUE…" or "false VALUE…", or "" when there is none. */
+/* Sends the kernel a CALL from process 57 of the node `node`; args is consumed. Pumps, and writes the reply
+ * to out as "true VALUE…" or "false VALUE…", or "" when there is none. */
 void agent_host_call(struct agent_host *h, uint32_t node, struct term *args, char out[256]);
 
 /* The values of a term as text, with blanks between them; strings bare, pids in their portable form. */

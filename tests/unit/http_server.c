@@ -1,4 +1,4 @@
-/* Each read and accept gives up after PATIENCE_S, so that a test that went wrong ends. */
+/* Each read and accept gives up after PATIENCE_S, so that a test that fails still ends. */
 #include "http_server.h"
 
 #include <arpa/inet.h>
@@ -10,8 +10,8 @@
 
 enum { PATIENCE_S = 20 };
 
-/* Has the request ended, with its body?  The beginning of TLS counts as a request: what follows depends on
- * the answer. */
+/* True when a request is complete, with its body. The first bytes of TLS count as a complete request, because
+ * the client sends no more before it has an answer. */
 static bool is_whole(const struct buf *request) {
   if (request->len && request->data[0] == 0x16) return true;
   const char *end = request->data ? strstr(request->data, "\r\n\r\n") : NULL;

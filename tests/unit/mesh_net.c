@@ -39,7 +39,7 @@ static struct net_step *take(struct net *net, struct net_step **at) {
   return s;
 }
 
-/* Lines that a broken connection has not carried over. */
+/* Drops the lines that were still on their way over a connection that breaks. */
 static void drop_lines(struct net *net, const void *stream) {
   for (struct net_step **at = &net->first; *at;) {
     if ((*at)->stream != stream || (*at)->kind != NET_LINE) {
@@ -127,11 +127,11 @@ static struct transport *fake_open(void *carrier, const struct dial_target *to,
 static int fake_write(struct transport *l, const char *bytes, size_t n) {
   if (l->write_code) return l->write_code;
   buf_append(&l->text, bytes, n);
-  push(l->from->net, NET_LINE, l, l, bytes, n - 1); /* one line a call */
+  push(l->from->net, NET_LINE, l, l, bytes, n - 1); /* the mesh writes one line per call */
   return 0;
 }
 
-/* The near end is gone: the far end reads the end of the stream, and its writes fail. */
+/* Ends the near end: the far end then reads the end of the stream, and its writes fail. */
 static void retire(struct transport *l) {
   struct net *net = l->from->net;
   if (l->in) {
@@ -261,7 +261,7 @@ static bool cut_off(const struct net *net, const struct net_node *from, const st
   return from->frozen || to->frozen || net->cut[from - net->node][to - net->node];
 }
 
-/* Is it held up by a cut, or a node that is frozen? */
+/* True when a cut or a frozen node holds the step up. */
 static bool is_held(struct net *net, const struct net_step *s) {
   const struct dial_request *o = s->of;
   const struct transport *l = s->of;
@@ -272,7 +272,7 @@ static bool is_held(struct net *net, const struct net_step *s) {
   return s->kind == NET_LINE || s->kind == NET_END ? there : s->kind == NET_CUT ? back : there || back;
 }
 
-/* Is it the first step of its stream? */
+/* True when the step is not held up and is the first step of its stream. */
 static bool is_due(struct net *net, const struct net_step *s) {
   if (is_held(net, s)) return false;
   for (const struct net_step *other = net->first; other != s; other = other->next)
@@ -402,8 +402,8 @@ static bool on_synced(void *data, uint32_t incarnation, const json_t *names) {
   return !json_is_true(json_array_get(names, 1));
 }
 
-/* Between two messages that came over one connection, only messages whose loss the sender was told of may be
- * missing. */
+/* Checks that, between two messages that came over one connection, only messages are missing that the sender
+ * was told are undeliverable. */
 static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
   struct net_node *n = data;
   struct net_node *from = node_named(n->net, nodetab_name(n->nodes, incarnation));

@@ -1,11 +1,10 @@
 /* mesh_net: a made-up network for tests of the mesh: several meshes in one program, without vm, HTTP or
  * sockets.
  *
- * What a mesh hands to its transport becomes a step that waits: an offer on its way, its answer, a stream
- * being opened, a line, an end.  A test runs the steps one at a time.  Steps of one stream keep their order;
- * which stream is next is chosen by the net's seed (0: the oldest step), so a schedule can be repeated.  One
- * thread.
- */
+ * Each call of a mesh to its transport becomes a step that waits: an offer on its way, its answer, a stream
+ * being opened, a line, an end. A test runs the steps one at a time. Steps of one stream keep their order;
+ * the net's seed chooses which stream is next (0: the oldest step), so a schedule can be repeated. One
+ * thread. */
 #ifndef TESTS_UNIT_MESH_NET_H
 #define TESTS_UNIT_MESH_NET_H
 
@@ -15,9 +14,9 @@ enum { NET_NODES = 24, NET_MESSAGES = 4096, NET_HEARTBEAT = 100 };
 
 struct net_pair { /* messages from one node to another, numbered from 1 */
   int sent, received, last;
-  uint64_t connection; /* by which the last one came */
+  uint64_t connection; /* the connection over which the last message came */
   bool refused[NET_MESSAGES];
-  int gaps; /* messages that are missing though their connection was not lost, or that came out of order */
+  int gaps; /* messages that are missing although their connection was not lost, or that came out of order */
 };
 
 struct net_node {
@@ -33,31 +32,32 @@ struct net_node {
   struct mesh *mesh;
   struct log log;
   struct net_pair to[NET_NODES];
-  int connects, outcomes; /* net_connect, and how many of them have ended */
-  struct error last;      /* outcome */
+  int connects, outcomes; /* calls of net_connect, and how many of them have ended */
+  struct error last;      /* the last outcome */
   const char *again;      /* the next outcome connects to this node, once */
   int synced, downs, self_downs, busy, refused;
-  int suspicions, relieved, beats; /* events: suspected and not any more; beats of peers */
-  bool frozen;                     /* what is sent to it waits, and its timers do not fire */
+  /* Counts of events: a peer is suspected; a peer is no longer suspected; a beat of a peer. */
+  int suspicions, relieved, beats;
+  bool frozen; /* lines for the node wait, and its timers do not fire */
 };
 
-/* What uses the meshes, in the place of this module's own user, which counts what happens and checks the
- * order of messages. */
+/* A user of the meshes that replaces this module's own user, which counts events and checks the order of
+ * messages. */
 struct net_user {
   const struct mesh_events *events; /* their data is the struct net_node */
   void (*started)(struct net_node *n);
   void (*stopping)(struct net_node *n); /* the mesh is finished, and the loop runs once more */
-  bool (*idle)(struct net *net);        /* no step is due: true when something was done */
+  bool (*idle)(struct net *net);        /* called when no step is due: returns true when it did something */
 };
 
 struct net {
-  const struct net_user *user; /* NULL: this module's own; to be set before net_start */
+  const struct net_user *user; /* NULL: this module's own user; to be set before net_start */
   void *context;               /* of the user */
   struct net_node node[NET_NODES];
   bool cut[NET_NODES][NET_NODES]; /* bytes of the first node do not reach the second; they wait */
-  int64_t rejoin_ms;              /* of all nodes that start from now on, */
-  int heartbeat_ms;               /* too; NET_HEARTBEAT at first */
-  uint16_t port;                  /* of node 0, too; 4370 at first */
+  int64_t rejoin_ms;              /* for nodes that start from now on */
+  int heartbeat_ms;               /* for nodes that start from now on; NET_HEARTBEAT at first */
+  uint16_t port;                  /* port of node 0, for nodes that start from now on; 4370 at first */
   uint64_t now;                   /* of all clocks, in ms */
   uint64_t seed;
   unsigned long steps;
@@ -72,11 +72,11 @@ struct net *net_new(uint64_t seed);
 void net_free(struct net *net); /* stops the nodes first */
 uint64_t net_random(struct net *net, uint64_t below);
 
-/* Starts node i, named name, at net->port + i, with a creation of its own.  The mesh flag and the time to
- * connect (0: the usual) are the config's; the rest is the net's. */
+/* Starts node i, named name, at net->port + i, with a creation of its own. mesh and connect_timeout_ms (0:
+ * the default) go into its config; the other settings are those of the net. */
 struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, int connect_timeout_ms);
-void net_stop(struct net_node *n);  /* in order */
-void net_crash(struct net_node *n); /* its connections break, and it sends no farewell */
+void net_stop(struct net_node *n);  /* stops the node in order */
+void net_crash(struct net_node *n); /* the node dies: its connections break, and it sends no farewell */
 
 /* Runs one step; false when there is none.  net_run runs them all, and fails after very many. */
 bool net_step(struct net *net);
@@ -84,7 +84,7 @@ bool net_run(struct net *net);
 /* Lets time pass: fires the timers of all nodes as they are due, and runs all steps in between.  False when
  * steps never end. */
 bool net_pass(struct net *net, int ms);
-/* The same, but runs no step. */
+/* As net_pass, but runs no step. */
 void net_tick(struct net *net, int ms);
 /* Cuts one direction between two nodes, or heals it.  Connections are made in both directions or not at all.
  */
@@ -95,15 +95,15 @@ bool net_step_of(struct net *net, enum net_kind kind);
 
 void net_connect(struct net_node *from, const struct net_node *to);
 void net_connect_at(struct net_node *from,
-                    const char *name); /* with a port behind it, which is tried alone */
-void net_send(struct net_node *from, const struct net_node *to); /* the next message */
+                    const char *name); /* name may end with a port, which is then the only one tried */
+void net_send(struct net_node *from, const struct net_node *to); /* sends the next message */
 /* The state in which `of` sees `peer`. */
 enum peer_state net_state(const struct net_node *of, const struct net_node *peer);
 struct peer *net_peer(const struct net_node *of, const char *name);
 /* Fires the deadline of every peer that is neither down nor up. */
 void net_deadlines(struct net_node *n);
 
-/* What the mesh has handed to its transport; for tests that play the peer themselves. */
+/* The objects of the transport; for tests that play the peer themselves. */
 struct dial_request {
   struct dial_request *next;
   struct net_node *from;
@@ -123,31 +123,32 @@ struct transport {
   uint16_t port;
   const struct transport_events *events;
   void *data;
-  struct incoming *in, *out; /* theirs that it adopted; the far end of ours */
-  struct buf text;           /* all that was written */
+  struct incoming *in, *out; /* in: the peer's stream that it adopted; out: the far end of its own stream */
+  struct buf text;           /* all lines that were written */
   bool closed, parted;
   struct transport_life life;
-  int write_code; /* what writing fails with */
+  int write_code; /* the code with which a write fails */
 };
 
 struct incoming {
   struct incoming *next;
   struct net_node *at; /* the node that reads */
   int life;
-  struct transport *of, *transport; /* whose stream it is; which transport has adopted it */
+  /* Of: the transport whose stream it is; transport: the one that has adopted it. */
+  struct transport *of, *transport;
   bool greeted, cut;
 };
 
 /* Ends a transport as a broken connection does. */
 void net_lose(struct transport *l, int code, const char *what);
-/* A stream to the node whose far end is the test. */
+/* Opens a stream to the node; the test is the far end. */
 struct incoming *net_incoming(struct net_node *at);
 
 /* A hello of a node that is not in the net. */
 json_t *net_hello(const char *name, uint32_t creation);
 
-/* Checks the invariants of every peer of the node, which hold at all times.  NULL, or the one that is broken.
- */
+/* Checks the invariants of every peer of the node, which hold at all times. Returns NULL, or the text of the
+ * broken invariant. */
 const char *net_broken(const struct net_node *n);
 
 #endif

@@ -1,4 +1,4 @@
-/* psk_client: the first message of a real client, libcurl on OpenSSL as nodes and tools have it.  Main thread
+/* psk_client: the first message of a real client: libcurl on OpenSSL, as in nodes and tools. Main thread
  * only. */
 #ifndef TESTS_UNIT_PSK_CLIENT_H
 #define TESTS_UNIT_PSK_CLIENT_H
@@ -6,10 +6,10 @@
 #include "wire/client_hello.h"
 
 struct psk_client {
-  const struct psk *psk; /* given; NULL: one that offers no PSK */
-  int port, alert;       /* alert: what it was refused with */
+  const struct psk *psk; /* set by the test; NULL: the client offers no PSK */
+  int port, alert;       /* alert: the alert with which the client was refused */
   CURLcode result;
-  struct error e; /* what it makes of the refusal */
+  struct error e; /* the error that the client reports for the refusal */
 };
 
 /* Writes a client's whole ClientHello to out and returns its size; the client is answered with the alert for

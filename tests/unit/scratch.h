@@ -3,6 +3,6 @@
 #define TESTS_UNIT_SCRATCH_H
 
 char *scratch_new(void);       /* its path; aborts when it cannot be made */
-void scratch_free(char *path); /* removes it with all that is in it */
+void scratch_free(char *path); /* removes the directory and all files in it */
 
 #endif

@@ -1,6 +1,6 @@
-/* still_vm: a vm whose scheduler threads were never started.  The test runs its isolates, one turn at a time,
- * and is the host too: so a test may look into isolates and processes between two turns, no slice ends, and
- * every schedule is the same.  One thread. */
+/* still_vm: a vm whose scheduler threads were never started. The test runs its isolates, one turn at a time,
+ * and is the host, too. So a test may look into isolates and processes between two turns; no turn is cut
+ * short by preemption, and every run has the same schedule. One thread. */
 #ifndef TESTS_UNIT_STILL_VM_H
 #define TESTS_UNIT_STILL_VM_H
 
@@ -24,7 +24,7 @@ void still_finish(struct still *st);
 /* Runs isolates until none has anything to do. */
 void still_run(struct still *st);
 
-/* A process that runs this Lua code, after still_run; aborts when the spawn was refused. */
+/* Spawns a process that runs this Lua code, and calls still_run; aborts when the spawn was refused. */
 struct process *still_spawn(struct still *st, const char *code);
 
 /* The oldest signal to the host of this kind that still_take has not returned yet, or NULL.  The caller frees

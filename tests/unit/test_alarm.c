@@ -19,7 +19,7 @@ static npid set(int64_t at, npid to, const char *name, int64_t value) {
   return ref;
 }
 
-/* Fires what is due then. */
+/* Fires the messages that are due at `now`. */
 static void fire(int64_t now) {
   for (struct timer *t; (t = timers_due(&iso->timers, now));)
     if (t->alarm) alarm_fire(iso, t);
@@ -86,7 +86,7 @@ static void test_ends(void) {
   signal_free(s);
 }
 
-/* Each place in the list of a process: the others stay in it. */
+/* Removes a timer from each place in the list of a process: the other timers stay in the list. */
 static void test_own(void) {
   int64_t now = clock_ns() + 1000 * SECOND;
   bool good = true;
@@ -154,7 +154,7 @@ int main(void) {
   test_own();
   test_charge();
   test_call();
-  set(clock_ns() + 1000 * SECOND, st.tester, NULL, 1); /* the vm frees what is left */
+  set(clock_ns() + 1000 * SECOND, st.tester, NULL, 1); /* the vm frees the timers that remain */
   still_finish(&st);
   return tap_end();
 }

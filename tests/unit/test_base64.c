@@ -38,7 +38,8 @@ static void test_base64(void) {
   buf_finish(&there), buf_finish(&back);
 }
 
-/* OpenSSL is given a long text in chunks: what holds for the text must hold at their borders. */
+/* OpenSSL decodes a long text in chunks: padding, blanks and stray bytes must be refused at the borders of
+ * chunks, too. */
 static void test_long(void) {
   enum { N = 10001 };
   unsigned char *bytes = malloc(N);

@@ -136,7 +136,7 @@ static void read_page(const char *path) {
   buf_finish(&usage);
 }
 
-/* What the page tells of, but the user writes. */
+/* True for a function that the page describes and the user writes. */
 static bool is_callback(const char *usage) {
   static const char *const callbacks[] = {"init(", "handle_call(", "handle_cast(", "handle_info(",
                                           "terminate("};

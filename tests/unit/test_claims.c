@@ -59,7 +59,7 @@ static void test_equal_tokens(void) {
   }
 }
 
-/* Whatever the order in which claims come and go, what is shown depends on the set alone. */
+/* The claim that is shown depends only on the set of claims, not on the order in which they come and go. */
 static void test_any_order(void) {
   static const uint64_t terms[3][3] = {{20, 20, 0}, {25, 10, 10}, {15, 15, 0}};
   int wrong = 0;

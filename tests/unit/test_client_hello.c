@@ -1,4 +1,4 @@
-/* The first message of the client that nodes have (libcurl on OpenSSL), and what is made of it. */
+/* The check of the first message of the client that nodes use (libcurl on OpenSSL). */
 #include "wire/client_hello.h"
 
 #include "psk_client.h"
@@ -38,7 +38,7 @@ static void test_client(void) {
      "a client without a key offers none");
 }
 
-/* No byte of the message can be changed, and nothing can be left out or added. */
+/* The message is refused when any byte of it is changed, left out or added. */
 static void test_changed(void) {
   unsigned char hello[CLIENT_HELLO_MAX + 1];
   struct psk_client c = {.psk = &right};
@@ -50,7 +50,7 @@ static void test_changed(void) {
   }
   ok(passed == 0, "with one bit changed it proves nothing: %zu of %zu do", passed, n);
   for (size_t i = 0; i < n; i++) {
-    unsigned char *exact = malloc(i + 1); /* a sanitizer sees what is read behind it */
+    unsigned char *exact = malloc(i + 1); /* a sanitizer detects a read beyond its end */
     memcpy(exact, hello, i);
     passed += client_hello_check(exact, i, &accepted) == CLIENT_HELLO_PROVED;
     free(exact);
@@ -58,7 +58,7 @@ static void test_changed(void) {
   ok(passed == 0, "cut short, it proves nothing");
   hello[n] = 0;
   ok(client_hello_check(hello, n + 1, &accepted) == CLIENT_HELLO_ALIEN, "nor with a byte behind it");
-  /* The identity stands in it as text, and the byte behind it is the age's. */
+  /* The message has the identity as text; the byte after it belongs to the age. */
   unsigned char *identity = memmem(hello, n, PSK_IDENTITY, sizeof PSK_IDENTITY - 1);
   ok(identity != NULL, "it has the identity");
   if (!identity) return;

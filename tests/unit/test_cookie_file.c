@@ -1,4 +1,4 @@
-/* The cookie file: what is accepted, who makes it, and that it is changed at one stroke. */
+/* The cookie file: which contents are accepted, who makes the file, and that a change is atomic. */
 #include "core/cookie_file.h"
 
 #include "tap.h"
@@ -142,7 +142,7 @@ static void test_change(void) {
   close(lock);
 }
 
-/* A file system without room: what was there stays, and nothing else does. */
+/* On a file system without room a change fails, the old file stays, and no other file remains. */
 static void test_full(void) {
   struct cookies set = {.count = 1, .all = {{.bytes = "goblin", .len = 6}}}, again;
   struct error e = {0};
@@ -163,7 +163,7 @@ static void test_full(void) {
   ok(access(in_home(".node.cookie"), F_OK) != 0, "and no half of a new one");
 }
 
-/* Processes that make the file at the same time: one does, and all have the same cookie. */
+/* Several processes make the file at the same time: one of them makes it, and all read the same cookie. */
 static void test_race(void) {
   enum { RACERS = 8, ROUNDS = 20 };
   int torn = 0, makers = 0;

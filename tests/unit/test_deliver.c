@@ -1,4 +1,5 @@
-/* Where a signal goes, what answers when nobody is there, and the order of one sender's signals. */
+/* Delivery: where a signal goes, the answer when its receiver does not exist, and the order of one sender's
+ * signals. */
 #include "vm/sched/deliver.h"
 
 #include "still_vm.h"
@@ -9,7 +10,7 @@
 
 static struct still st;
 
-/* Sends a signal from the tester to a process that never was; returns the answer. */
+/* Sends a signal from the tester to a process that never existed; returns the answer. */
 static struct signal *answer_of_nobody(enum signal_kind kind, npid ref, enum signal_kind answer) {
   vm_signal(st.vm, kind, npid_make(0, 4000), st.tester, ref, NULL);
   return still_take(&st, answer);
@@ -91,7 +92,8 @@ static void *sender(void *data) {
   return NULL;
 }
 
-/* Four threads send while the test takes: two senders have no order, each sender's signals keep theirs. */
+/* Four threads send while the test receives: the signals of each sender keep their order; those of two
+ * senders have none. */
 static void test_order(void) {
   pthread_t threads[SENDERS];
   int64_t next[SENDERS] = {0}, total = 0;
@@ -119,7 +121,8 @@ static void test_refs(void) {
   signal_free(s);
 }
 
-/* The threads of this test call wake, which counts without a lock: so it is replaced. */
+/* Replaces vm_config.wake of still_vm, which counts without a lock, because several threads of this test call
+ * it. */
 static void nothing(void *data) {
   (void)data;
 }

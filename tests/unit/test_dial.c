@@ -1,4 +1,5 @@
-/* Requests to a server on loopback that proves the cookie as a node's does, on a loop of the test's. */
+/* Requests, on a loop of the test, to a server on loopback that proves the cookie as the server of a node
+ * does. */
 #include "agent/mesh/dial.h"
 
 #include "tap.h"
@@ -35,7 +36,7 @@ static enum MHD_Result answer(struct MHD_Connection *connection, unsigned status
   return rc;
 }
 
-/* /problem is refused; all else is answered with what was asked: [method, Node-To, Node-From, body]. */
+/* Refuses /problem; answers every other request with its own details: [method, Node-To, Node-From, body]. */
 static enum MHD_Result on_request(void *data, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *upload, size_t *n,
                                   void **state) {
@@ -95,7 +96,7 @@ static int listen_on(uint16_t *port) {
 
 struct client {
   uv_loop_t loop;
-  uv_timer_t patience; /* ends a test that went wrong */
+  uv_timer_t patience; /* ends a test that hangs */
   struct dialler *dialler;
   int done, started;
   bool reached;
@@ -266,7 +267,7 @@ static void test_cancel(uint16_t port) {
   close(fd);
 }
 
-/* A stream that does not end in time is given up; those that have ended, or were cancelled, are not. */
+/* A stream that does not end in time is given up; a stream that has ended or was cancelled is not. */
 static void test_limit(uint16_t port) {
   static const char *const forever[] = {"one\n", "", NULL}, *const pieces[] = {"one\n", NULL};
   struct client *c = client_new(&right);

@@ -95,7 +95,7 @@ static void test_no_body(void) {
   http_server_free(&s);
 }
 
-/* Gives "one", pauses once, gives "two", ends; or fails where it would end. */
+/* A source that gives "one", pauses once, gives "two" and ends, or fails instead of ending. */
 struct source {
   int step, fails;
 };
@@ -111,7 +111,7 @@ static ssize_t read_source(void *data, char *bytes, size_t size) {
   }
 }
 
-/* Runs an upload to its end, and takes it out of its pause whenever it stands still. */
+/* Runs an upload to its end, and resumes it whenever nothing happens. */
 static int run_paused(struct trial *t) {
   struct exchange x;
   CURLM *multi = curl_multi_init();
@@ -166,7 +166,7 @@ static void test_outcomes(void) {
     const char *what, *answer;
     bool lines;
     int code;
-    const char *text; /* which the error contains; NULL: the error is untouched */
+    const char *text; /* text that the error contains; NULL: the error is untouched */
   } cases[] = {
       {"a problem document",
        "HTTP/1.1 404 Not Found\r\nContent-Length: 45\r\n\r\n"
@@ -214,7 +214,7 @@ static void test_nobody(void) {
   struct http_server s;
   struct trial t;
   struct psk psk = {.is_short = false};
-  http_server_start(&s, NULL, NULL); /* it listens, and answers none */
+  http_server_start(&s, NULL, NULL); /* the server listens, and answers no request */
   trial_init(&t, s.port);
   t.request.timeout_ms = 100;
   ok(run(&t) == ERR_TIMEOUT && t.reached, "a silent server is reached: %s", t.e.text);

@@ -1,5 +1,5 @@
-/* Flow control between nodes: senders on another node wait while a process here has no room, and the other
- * way round. */
+/* Flow control between nodes: senders on another node are suspended while a process of this node has no room,
+ * and senders of this node while a process of another node has none. */
 #include "agent/kernel/flow.h"
 
 #include "agent_host.h"
@@ -92,7 +92,7 @@ static void test_lost_node(struct agent_host *h) {
   witness_end(&w);
 }
 
-/* What the other node says of its own process. */
+/* The calls "hold" and "room" of the other node about its own process. */
 static void test_other_side(struct agent_host *h) {
   struct vm *vm = h->agent.vm;
   npid theirs = npid_make(h->far, 57), others = npid_make(h->farther, 57);

@@ -1,5 +1,5 @@
-/* The gate over real sockets on loopback, whose addresses are 127.0.0.2, 127.0.0.3 and so on; the HTTP server
- * is made up. */
+/* The gate over real sockets on loopback, whose addresses are 127.0.0.2, 127.0.0.3 and so on; the test plays
+ * the HTTP server. */
 #include "agent/http/gate.h"
 
 #include "base/clock.h"
@@ -16,7 +16,7 @@
 enum { CLIENTS = 64 };
 
 static struct psk right, wrong;
-static struct psk_set accepted; /* by the gate */
+static struct psk_set accepted; /* the keys that the gate accepts */
 static unsigned char good[CLIENT_HELLO_MAX], bad[CLIENT_HELLO_MAX];
 static size_t good_n, bad_n;
 
@@ -33,7 +33,7 @@ struct place {
   struct sockaddr_in at;
   int clients[CLIENTS], count;
   int inside[CLIENTS], entered; /* sockets that the server was given */
-  bool full;                    /* the server takes none */
+  bool full;                    /* the server takes no socket */
   int loops;
   bool over;
 };
@@ -72,7 +72,8 @@ static bool settles(struct place *p, enum refusal reason, int64_t want) {
   return run(p, 10000, &p->refusals.counts[reason], want);
 }
 
-/* Runs the loop until there are so many guests, or connections that have entered. */
+/* Runs the loop until there are `guests` guests and `entered` connections have entered; false when that takes
+ * too long. */
 static bool reaches(struct place *p, int guests, int entered) {
   int64_t end = clock_ns() + INT64_C(10000000000);
   while (clock_ns() < end && (gate_guests(p->gate) != guests || p->entered != entered)) run(p, 5, NULL, 0);
@@ -107,7 +108,7 @@ static void start(struct place *p, const struct psk_set *psks, int guests_max, i
   if (!p->gate) abort();
 }
 
-/* What was logged. */
+/* Returns the lines that were logged. */
 static const char *logged(const struct place *p) {
   static char text[8192];
   sink_flush(p->log.sink, 10000);
@@ -133,7 +134,7 @@ static void stop(struct place *p) {
   close(p->log_fd[0]), close(p->log_fd[1]);
 }
 
-/* A client from 127.0.0.N that sends these bytes. */
+/* Connects a client from 127.0.0.N that sends these bytes. */
 static int client(struct place *p, int n, const void *bytes, size_t size) {
   struct sockaddr_in from = {.sin_family = AF_INET,
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)n - 1)};
@@ -145,7 +146,7 @@ static int client(struct place *p, int n, const void *bytes, size_t size) {
   return p->clients[p->count++] = fd;
 }
 
-/* Has the gate closed this client's connection?  n bytes came first. */
+/* True when the client receives n bytes and then the end of its connection. */
 static bool closed(int fd, ssize_t n) {
   char bytes[64];
   ssize_t got = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
@@ -205,7 +206,7 @@ static void test_refused(void) {
 static void test_crowds(void) {
   struct place p;
   int first[6];
-  start(&p, &accepted, 16, 0); /* 4 an address */
+  start(&p, &accepted, 16, 0); /* the bound for an address is then 4 */
   for (int i = 0; i < 6; i++) first[i] = client(&p, 2, "", 0);
   ok(settles(&p, REFUSAL_CROWDED, 2) && gate_guests(p.gate) == 4, "an address has 4 guests of 16 at most");
   ok(closed(first[0], 0) && closed(first[1], 0) && !closed(first[2], 0), "its oldest make room");
@@ -240,7 +241,7 @@ static void test_time(void) {
   stop(&p);
 }
 
-/* Waiting costs nothing: the loop sleeps. */
+/* The loop sleeps while guests wait. */
 static void test_idle(void) {
   struct place p;
   start(&p, &accepted, 0, 0);
@@ -272,7 +273,7 @@ static void test_descriptors(void) {
   setrlimit(RLIMIT_NOFILE, &limit);
   stop(&p);
 
-  low.rlim_cur = 64; /* the gate keeps 16 of them */
+  low.rlim_cur = 64; /* the gate keeps 16 of the 64 */
   setrlimit(RLIMIT_NOFILE, &low);
   start(&p, &accepted, 0, 0);
   int used[64], n = 0;

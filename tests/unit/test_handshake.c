@@ -1,5 +1,5 @@
-/* The table of a peer's states and events, as a graph: what holds for every walk through it.  test_mesh.c
- * tests that the events happen as the table says. */
+/* Properties of the table of a peer's states and events, taken as a graph with an edge for each cell.
+ * test_mesh.c tests that the events change states as the table says. */
 #include "agent/mesh/handshake.h"
 
 #include "tap.h"
@@ -9,7 +9,8 @@ static const enum peer_state states[] = {PEER_DOWN,     PEER_OFFERING, PEER_RESE
                                          PEER_GREETED,  PEER_SYNCING,  PEER_UP};
 enum { COUNT = sizeof states / sizeof *states };
 
-/* Can `to` be reached from `from`, by events other than `without`? */
+/* True when a sequence of events other than `without` leads from `from` to `to`. PEER_EVENTS as `without`
+ * excludes no event. */
 static bool reaches(enum peer_state from, enum peer_state to, enum peer_event without) {
   bool seen[PEER_STATES] = {false};
   seen[from] = true;
@@ -55,7 +56,7 @@ static void test_ends(void) {
   }
 }
 
-/* Whoever was once on the way to UP falls back to DOWN alone. */
+/* From PEER_OPENING on, an event leads to the same state, a later one, or DOWN. */
 static void test_forward(void) {
   for (int i = 0; i < COUNT; i++)
     for (int e = 0; e < PEER_EVENTS; e++) {

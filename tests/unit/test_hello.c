@@ -1,11 +1,11 @@
-/* Who a node says it is: the hello is written, read back, and refused where it makes no sense. */
+/* Hellos: a hello is written and read back, and is refused when it is malformed. */
 #include "agent/mesh/hello.h"
 
 #include "tap.h"
 
 #include <lua.h>
 
-/* What a node says of itself. */
+/* The configuration of a node, which the hello describes. */
 static struct mesh_config node_made(const char *self) {
   return (struct mesh_config){
       .self = self, .creation = 77, .address = "10.0.0.1", .port = 4371, .mesh = true};
@@ -50,7 +50,8 @@ static void test_extremes(void) {
   json_decref(v);
 }
 
-/* One member in place of the good one (NULL: taken away), and what that is refused with. */
+/* A value that replaces one member of the good hello (NULL: the member is removed), and the error of the
+ * refusal. */
 static const struct wrong {
   const char *member, *json;
   int code;

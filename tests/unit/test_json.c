@@ -349,7 +349,7 @@ static void test_spoiled(void) {
     json_t *v = json_loadb(text, n, JSON_ALLOW_NUL, NULL);
     int rc = read_text(text, n, &back, &e);
     bool syntax = rc == ERR_BAD_JSON, means = json_is_array(v);
-    /* Valid JSON may still be no value, and jansson refuses a NUL in a key. */
+    /* Valid JSON need not be a value of a term, and jansson refuses a NUL in a key. */
     if (means ? syntax : !rc && !strstr(text, "u0000")) differ++, printf("# %d %s: %s\n", rc, e.text, text);
     if (rc)
       bad++;

@@ -18,7 +18,7 @@ static int on_line(void *data, char *text, size_t n) {
   return n == s->stop_at ? 77 : 0;
 }
 
-/* The lines do not depend on where the stream is cut. */
+/* The lines are the same wherever the stream is cut into pieces. */
 static void test_cuts(void) {
   const char stream[] = "one\n\nthree and more\nlast\nunfinished";
   int wrong = 0;

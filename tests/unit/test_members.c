@@ -1,5 +1,5 @@
-/* The members of a mesh over a made-up network (mesh_net.h): however nodes join, are cut off, die and come
- * back, in whatever order that is told: in the end all are connected to all. */
+/* The members of a mesh over a made-up network (mesh_net.h): nodes join, are cut off, die and come back, and
+ * the news of it arrives in any order; in the end every node is connected to every other node. */
 #include "mesh_net.h"
 
 #include "agent/mesh/members.h"
@@ -42,7 +42,7 @@ static void count_one(void *data, const char *unseen) {
   ++*(int *)data;
 }
 
-/* How many of the pairs of living nodes are not connected. */
+/* Counts the pairs of living nodes that are not connected. */
 static int pairs_apart(const struct net *net) {
   int apart = 0;
   for (int i = 0; i < NET_NODES; i++)
@@ -52,7 +52,7 @@ static int pairs_apart(const struct net *net) {
   return apart;
 }
 
-/* How often a node believes that a peer does not see another. */
+/* Counts the cases in which a node believes that one peer is not connected to another. */
 static int unseen(const struct net *net) {
   int count = 0;
   for (int i = 0; i < NET_NODES; i++)
@@ -71,7 +71,7 @@ static uint64_t resyncs(const struct net *net) {
 
 /* --- joining -------------------------------------------------------------------------------------------- */
 
-/* Nodes that join one node at the same time, in any order of what is sent. */
+/* Several nodes join one node at the same time; their lines arrive in any order. */
 static void test_at_once(void) {
   int complete = 0, count = 300;
   uint64_t asked = 0;
@@ -162,7 +162,7 @@ static void test_bound(void) {
   net_free(net);
 }
 
-/* A node that has more members to connect to than it may at a time, all of which it reaches. */
+/* A node connects to all members, although there are more of them than MEMBERS_DIALS_MAX. */
 static void test_many(void) {
   struct net *net = net_made(3);
   for (int i = 0; i < NET_NODES; i++) start(net, i);
@@ -284,12 +284,12 @@ static void test_restart(void) {
 
 /* --- names ---------------------------------------------------------------------------------------------- */
 
-/* Two living nodes of one name. */
+/* Two living nodes have the same name. */
 static void test_duplicate(void) {
   struct net *net = mesh_of(2, 0);
   struct net_node *one = &net->node[0], *two = &net->node[1];
   struct net_node *other = net_start(net, 2, "two@b", true, 0);
-  other->creation = two->creation + 5; /* as of a node that was started later */
+  other->creation = two->creation + 5; /* the creation of a node that was started later */
   struct member m;
   join_first(other);
   net_pass(net, 120000);
@@ -305,7 +305,8 @@ static void test_duplicate(void) {
   net_free(net);
 }
 
-/* The one that has the name is frozen: it is asked, does not answer, and has lost it. */
+/* The node that is connected under the name is frozen: it does not answer the ping, and loses the name to the
+ * other node. */
 static void test_take_over(void) {
   struct net *net = mesh_of(2, 0);
   struct net_node *one = &net->node[0];
@@ -322,7 +323,7 @@ static void test_take_over(void) {
   net_free(net);
 }
 
-/* Two meshes that meet, each with a living node of the same name. */
+/* Two meshes connect; each has a living node of the same name. */
 static void test_two_of_a_name(void) {
   struct net *net = net_made(0);
   struct net_node *one = start(net, 0), *two = start(net, 1), *three = start(net, 2);
@@ -378,7 +379,7 @@ static void test_lines(void) {
   net_free(net);
 }
 
-/* A peer that names ever more nodes. */
+/* A peer names more and more nodes. */
 static void test_flood(void) {
   struct net *net = mesh_of(2, 0);
   struct net_node *one = &net->node[0];

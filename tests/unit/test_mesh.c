@@ -1,4 +1,5 @@
-/* The mesh over a made-up network (mesh_net.h): how nodes meet and part, in any order of what happens. */
+/* The mesh over a made-up network (mesh_net.h): how nodes connect and disconnect, with events in any
+ * order. */
 #include "mesh_net.h"
 
 #include "agent/mesh/liveness.h"
@@ -49,7 +50,7 @@ static void test_hello_first(void) {
   struct net_node *one, *two;
   struct net *net = two_nodes(&one, &two);
   net_connect(one, two);
-  while (net_state(two, one) == PEER_DOWN) net_step(net); /* port 4370 is not its */
+  while (net_state(two, one) == PEER_DOWN) net_step(net); /* the node two does not listen on port 4370 */
   ok(net_state(two, one) == PEER_OPENING, "the peer opens its stream");
   ok(net_step_of(net, NET_OPEN) && net_state(two, one) == PEER_OPEN, "it stands");
   ok(net_step_of(net, NET_LINE) && net_state(one, two) == PEER_GREETED,
@@ -91,7 +92,7 @@ static void test_second_offer(void) {
   struct net *net = two_nodes(&one, &two);
   net_connect(one, two);
   while (net_state(two, one) == PEER_DOWN) net_step(net);
-  net_deadlines(one); /* it gives up, and offers once more before the peer has answered */
+  net_deadlines(one); /* one gives up, and offers again before the peer has answered */
   net_connect(one, two);
   while (net_step_of(net, NET_OFFER) || net_step_of(net, NET_ANSWER)) {
   }
@@ -136,7 +137,7 @@ static int say_hello(struct puppet *t) {
   return code;
 }
 
-/* A line of its stream, where there is one. */
+/* Sends a line of its stream; false when it has no stream. */
 static bool say_line(struct puppet *t, const char *line) {
   char text[64];
   const struct transport *l = t->peer->transport;
@@ -233,9 +234,8 @@ static void puppet_free(struct puppet *t) {
   free(t);
 }
 
-/* The state after each event, from each state: written down once more, not taken from the table.
- *  w want  t taken  k known  r refused  o offer  h hello  o opened  n names  b bye  l lost  d deadline  p
- * part P proved */
+/* The state after each event, from each state. Written here independently of the table. w want t taken k
+ * known r refused o offer h hello o opened n names b bye l lost d deadline p part P proved */
 static const struct {
   enum peer_state from;
   const char *to;
@@ -249,7 +249,7 @@ static const struct {
 static void check_cell(enum peer_state from, enum peer_event event, char want) {
   struct puppet *t = puppet_in(from);
   struct transport *before = t->peer->transport;
-  if (from != PEER_DOWN) connect_to(t); /* somebody waits */
+  if (from != PEER_DOWN) connect_to(t); /* so that a waiter exists */
   happen(t, event);
   const char *broken = net_broken(t->one);
   bool renewed = event == PEER_HELLO && from >= PEER_GREETED;
@@ -312,7 +312,7 @@ static void test_renewed(void) {
   }
 }
 
-/* Another node of the peer's name, which lives. */
+/* Another living node has the peer's name. */
 static void test_rival(void) {
   for (enum peer_state s = PEER_SYNCING; s <= PEER_UP; s++) {
     struct puppet *t = puppet_in(s);
@@ -446,7 +446,7 @@ static bool loses(const struct net_node *n, const char *peer) {
   return net_peer(n, peer)->state != PEER_UP;
 }
 
-/* A link that is dead in one direction only. */
+/* A link is dead in one direction only. */
 static void test_one_way(void) {
   for (int cut_other = 0; cut_other < 2; cut_other++) {
     struct net_node *one, *two;
@@ -510,7 +510,7 @@ static void test_bulk(void) {
   net_connect(one, two);
   net_run(net);
   struct transport_life *life = &net_peer(one, "two@b")->transport->life;
-  net_cut(two, one, true); /* its answers wait behind a large line, of which pieces come in */
+  net_cut(two, one, true); /* the answers of two wait behind a large line, which arrives in pieces */
   for (int i = 0; i < 40; i++) {
     net_pass(net, NET_HEARTBEAT / 2);
     life->heard_ms = (int64_t)net->now;
@@ -752,7 +752,7 @@ static void test_lost_member(void) {
   struct net_node *three = net_start(net, 2, "three@c", true, 0);
   net_connect(one, two);
   net_run(net);
-  net_crash(one); /* which two has not noticed yet */
+  net_crash(one); /* two has not noticed the crash yet */
   net_connect(three, two);
   static const enum net_kind all_but_ends[] = {NET_OFFER, NET_ANSWER, NET_OPEN, NET_LINE};
   for (int idle = 0; net_state(three, two) != PEER_UP && idle < 4;)
@@ -852,7 +852,7 @@ static const char *any_broken(const struct net *net) {
   return what;
 }
 
-/* Runs all steps, then lets the time to connect pass, until nothing happens any more. */
+/* Repeats until no step is left: runs all steps, then lets the connect timeout pass. */
 static bool settle(struct net *net) {
   for (int i = 0; i < 8; i++) {
     if (!net_run(net)) return false;
@@ -875,7 +875,7 @@ static const char *disagreement(struct net *net) {
   return NULL;
 }
 
-/* A schedule: things happen to three nodes while what they send is on its way. */
+/* Runs a schedule: random events at three nodes while their lines are on the way. */
 static const char *run_schedule(uint64_t seed) {
   struct net *net = net_new(seed);
   const char *what = NULL;

@@ -83,7 +83,8 @@ static void test_drop(struct names *n) {
   ok(names_count(n) == 0, "the others stay until theirs do");
 }
 
-/* Random steps on the table and on an array that models it; chains get all lengths. */
+/* Applies random steps to the table and to an array that models it; the chains of the table get all
+ * lengths. */
 static void test_against_model(struct names *n) {
   enum { KEYS = 60, PIDS = 8, STEPS = 50000 };
   npid model[KEYS];

@@ -1,4 +1,4 @@
-/* The library's calls, against a server that stands where a local node's socket is. */
+/* The library's calls, against a server on the path of a local node's socket. */
 #include "client/nodemsg.h"
 
 #include "http_server.h"
@@ -13,7 +13,7 @@
 
 static char sock[256];
 
-/* The node one@rane runs: its lock is held. */
+/* Locks the lock file of one@rane, so that the node seems to run. */
 static int take_lock(const char *dir) {
   char path[200];
   snprintf(path, sizeof path, "%s/one@rane", dir);

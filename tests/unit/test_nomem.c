@@ -1,6 +1,6 @@
 /* Memory that runs out: the Nth allocation fails, for N = 1, 2, 3 and so on until a run needs fewer than N.
- * Each run does representative work and undoes it; none may crash, hang or leak (the sanitizers say so).  The
- * linker puts the functions below in place of the allocator's (see the Makefile). */
+ * Each run does representative work and undoes it; no run may crash, hang or leak (the sanitizers detect
+ * that). The linker puts the functions below in place of the allocator's (see the Makefile). */
 #include "agent_host.h"
 
 #include "agent/kernel/registry.h"
@@ -17,7 +17,8 @@
 
 /* --- the allocator --- */
 
-static long count, fail_at; /* of allocations since the run began; 0: none fails */
+/* Count: allocations since the run began; fail_at: the one that fails, 0 for none. */
+static long count, fail_at;
 
 static bool fails(void) {
   return fail_at && ++count == fail_at;
@@ -47,7 +48,7 @@ char *__wrap_strdup(const char *s) {
 
 enum { RUNS_MAX = 20000 };
 
-/* work: true when all of it could be done. */
+/* Repeats work until no allocation fails in it. work returns true when it could do all of its work. */
 static void try_all(const char *what, bool (*work)(void)) {
   long n = 0, done = 0;
   do {
@@ -113,7 +114,7 @@ static bool work_names(void) {
   return good;
 }
 
-/* --- a vm, whose one scheduler is stepped by hand --- */
+/* --- a vm, whose one scheduler the test steps --- */
 
 static const char program[] =
     "local up = {1, {2, 'three'}} "

@@ -107,7 +107,7 @@ static void test_threads(void) {
   nodetab_free(t);
 }
 
-/* Anybody can make up pids: the nodes of such pids fill their part of the table, and no more. */
+/* The nodes of made-up pids fill only their own part of the table. */
 static void test_heard(void) {
   struct nodetab *t = nodetab_new("one@rane", 1);
   uint32_t at = 0, met = 0, again = 0, creation = 1;

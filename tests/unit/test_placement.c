@@ -48,7 +48,8 @@ static void test_home(void) {
   still_finish(&st);
 }
 
-/* Where the next n children of `from` go, counted as spawn does; the isolates in *used, each once. */
+/* Places the next n children of `from`, and counts them as spawn does. Returns how many isolates got one;
+ * `used` has each of them once. */
 static size_t place(struct isolate *from, int n, struct isolate *used[PLACEMENT_OPEN + 1]) {
   size_t len = 0;
   for (int i = 0; i < n; i++) {
@@ -108,7 +109,7 @@ static size_t isolates(void) {
   return n;
 }
 
-/* A shut isolate closes with its last process, and serves again. */
+/* A shut isolate closes when its last process ends, and is then used again. */
 static void test_spare(void) {
   begin(2);
   struct process *p = still_spawn(&st, "receive()");

@@ -1,5 +1,6 @@
-/* Coroutines that keep the core, run by a scheduler without a vm: each is made to yield and then continues
- * where it was; inside a callback of C, where it cannot yield, it gets an error. */
+/* Preemption of coroutines by a scheduler without a vm: a coroutine that does not give up the core is made to
+ * yield, and later continues at the same place; inside a callback of C, where it cannot yield, it gets an
+ * error. */
 #include "core/term.h"
 #include "vm/sched/preempt.h"
 
@@ -18,7 +19,7 @@ struct hog {
   struct runnable runnable; /* first */
   struct preemptible preemptible;
   lua_State *main, *L;
-  atomic_int yields_wanted; /* it is run until it was made to yield so often, or has ended */
+  atomic_int yields_wanted; /* it is run until it was made to yield this often, or has ended */
   int yields, status;
   sem_t done;
 };
@@ -106,7 +107,7 @@ static void test_no_timer(void) {
   preempt_finish(&s);
 }
 
-#ifndef __SANITIZE_THREAD__ /* which holds signals back until a system call: nothing is preempted there */
+#ifndef __SANITIZE_THREAD__ /* ThreadSanitizer delays signals, so nothing is preempted */
 static void run(struct runnable *r, struct scheduler *s) {
   struct hog *h = (struct hog *)r;
   resume(h, s);
@@ -116,7 +117,7 @@ static void run(struct runnable *r, struct scheduler *s) {
     return;
   }
   while (!sched_rest(r)) continue;
-  sem_post(&h->done); /* nobody wakes it before */
+  sem_post(&h->done); /* no thread wakes it before */
 }
 
 static bool finishes(struct hog *h) {

@@ -15,7 +15,7 @@ static struct still st;
 static struct process *p;
 static npid far1;
 
-/* A process that takes no message. */
+/* Makes a process that receives no message. */
 static void begin(bool traps) {
   still_clear(&st);
   p = still_spawn(&st, "receive_match(function() return false end)");
@@ -59,8 +59,8 @@ static void test_exits(void) {
   ok(term_is_word(p->preemptible.end, "kill"), "by a link kill is a reason as any other");
 }
 
-/* A process that a signal has ended is answered for as if it did not exist, although its code has not stopped
- * yet. */
+/* Signals to a process that a signal has ended are answered as if it did not exist, although its code has not
+ * stopped yet. */
 static void test_after_end(void) {
   npid ref = vm_ref(st.vm);
   begin(false);
@@ -99,7 +99,8 @@ static void test_monitors(void) {
   ok(p->ties->monitors.len == 0, "and the monitor is over");
 }
 
-/* Full at the bound, with room at half of it, doomed at twice. */
+/* A mailbox is full at the bound and has room again at half of it; at twice the bound the process is
+ * ended. */
 static void test_bounds(void) {
   begin(false);
   struct ptab_slot *slot = ptab_find(&st.vm->ptab, npid_number(p->pid));

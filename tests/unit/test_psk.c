@@ -1,5 +1,5 @@
-/* The client against real servers on loopback, at ports that the kernel chose: one as a node has it, and
- * strangers. */
+/* The client against real servers on loopback, at ports that the kernel chose: a server as in a node, and
+ * other servers. */
 #include "wire/psk.h"
 
 #include "tap.h"
@@ -17,8 +17,9 @@
 #include <unistd.h>
 
 static struct psk right, wrong;
-static struct psk_set accepted; /* by the server of a node; the first is `right` */
-/* For `accepted` while a server runs: its thread reads what the main thread changes. */
+static struct psk_set accepted; /* keys that the server of a node accepts; the first is `right` */
+/* Guards `accepted` while a server runs, because the server's thread reads it and the main thread changes it.
+ */
 static pthread_mutex_t accepting = PTHREAD_MUTEX_INITIALIZER;
 
 static void accept_set(struct psk_set set) {
@@ -41,7 +42,8 @@ static int give_psk(void *data, const struct MHD_Connection *connection, const c
   return *key ? 0 : -1;
 }
 
-/* Answers with what the server knows of the session: "TLS1.3 AES-128-GCM SHA256 group X25519". */
+/* Answers with the properties of the session as the server knows them: "TLS1.3 AES-128-GCM SHA256 group
+ * X25519". */
 static enum MHD_Result answer(void *data, struct MHD_Connection *connection, const char *url,
                               const char *method, const char *version, const char *upload, size_t *n,
                               void **state) {
@@ -115,7 +117,7 @@ static struct MHD_Daemon *serve_web(void) {
       {MHD_OPTION_HTTPS_MEM_CERT, 0, certificate_pem},
       {MHD_OPTION_END, 0, NULL},
   };
-  struct MHD_Daemon *daemon = serve(MHD_USE_TLS, options); /* it copies the texts */
+  struct MHD_Daemon *daemon = serve(MHD_USE_TLS, options); /* MHD copies the texts */
   free(key_pem), free(certificate_pem);
   EVP_PKEY_free(key);
   X509_free(certificate);
@@ -240,7 +242,8 @@ static void test_set(void) {
      "no other identity is found");
 }
 
-/* A short cookie is for loopback addresses: for a server's address, and for the address that is dialled. */
+/* A short cookie is accepted only for loopback addresses, for the address of a server and for the address
+ * that a client connects to. */
 static void test_short(void) {
   static const struct {
     const char *address;
@@ -278,7 +281,7 @@ static void test_short_dialled(void) {
   accept_set(set_of("a-secret-of-two-nodes", NULL));
 }
 
-/* The server accepts two cookies, and the client's identity says which of them is meant. */
+/* The server accepts two cookies; the client's identity selects one of them. */
 static void test_two(void) {
   struct MHD_Daemon *node = serve_node();
   struct visit v;
@@ -310,7 +313,7 @@ static void test_right(void) {
   is(v.suite, "TLSv1.3 TLS_AES_128_GCM_SHA256", "the client's session");
   is(v.body, "TLS1.3 AES-128-GCM group X25519 certificate no",
      "the server's session: with ECDHE, without certificate");
-  memset(&v, 0xA5, sizeof v); /* the connection must not use the first psk_session any more */
+  memset(&v, 0xA5, sizeof v); /* the reused connection must no longer use the first psk_session */
   ok(again(easy, &right, &second) == 0 && !second.session.offered && second.len,
      "a connection is used again");
   curl_easy_cleanup(easy);
@@ -333,7 +336,7 @@ static void test_wrong(void) {
   MHD_stop_daemon(node);
 }
 
-/* A server that answers whatever it reads with one text, and closes the connection. */
+/* A server that answers any bytes with one text, and closes the connection. */
 struct parrot {
   int fd, port;
   const char *says;
@@ -415,7 +418,7 @@ static void test_old(void) {
   close(fd);
 }
 
-/* A connection that was made without the PSK is not used for a request that needs it. */
+/* A connection that was made without the PSK is not reused for a request that needs the PSK. */
 static void test_unproven_reuse(void) {
   struct MHD_Daemon *web = serve_web();
   struct visit v;

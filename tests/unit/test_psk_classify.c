@@ -1,5 +1,5 @@
-/* Each result of libcurl, and what the session saw, as an error.  test_psk.c has the same from real servers.
- */
+/* The error for each result of libcurl and state of the session. test_psk.c gets the same errors from real
+ * servers. */
 #include "wire/psk.h"
 
 #include "tap.h"

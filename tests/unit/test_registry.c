@@ -1,9 +1,9 @@
-/* Global names over a made-up network (mesh_net.h): random schedules of what processes, nodes and links do,
- * while lines of different links overtake each other.  At rest each replica is the union of what its living
- * peers hold, no name has outlived its process, and no registration is lost or unanswered.
+/* Global names over a made-up network (mesh_net.h): random schedules of events at processes, nodes and links,
+ * while lines of different links overtake each other. At rest each replica is the union of the names that its
+ * living peers hold, no name has outlived its process, and no registration is lost or unanswered.
  *
- * SCHEDULES=n sets how many schedules are run (default: 400), and SEED=n runs the one of that number alone.
- */
+ * SCHEDULES=n sets how many schedules are run (default: 400), and SEED=n runs only the schedule of that
+ * number. */
 #include "mesh_net.h"
 
 #include "agent/kernel/registry.h"
@@ -22,22 +22,22 @@ static const char *const names[NAMES] = {"db", "web", "cache", "queue"};
 struct process { /* of one node */
   npid pid;
   bool alive, watched, told; /* told: registry_down has run */
-  uint64_t holds[NAMES];     /* the tokens of the registrations that it must have; 0: none, or it may */
+  uint64_t holds[NAMES]; /* the tokens of the registrations that it must have; 0: it need not have the name */
 };
 
 struct request {
   struct ring all;
   struct world *world;
-  struct net_node *at; /* where it was made */
+  struct net_node *at; /* the node at which the request was made */
   int life, name;
-  npid pid; /* on that node */
+  npid pid; /* the process that `at` registers */
   struct process *process;
   uint64_t generation; /* of the process */
-  uint64_t top;        /* the largest token that was answered for the name before */
+  uint64_t top;        /* the largest token that was answered for the name before the request */
   bool force, unregister, answered;
 };
 
-struct call { /* of one registry to another, or its answer under way */
+struct call { /* a call of one registry to another, while the call or its answer is under way */
   struct call *next;
   npid ref;
   uint32_t node;
@@ -45,7 +45,7 @@ struct call { /* of one registry to another, or its answer under way */
   void *data;
 };
 
-struct machine { /* what runs on a node */
+struct machine { /* the registry and the processes of a node */
   struct registry *registry;
   struct names *globals;
   struct process process[PROCESSES];
@@ -61,11 +61,11 @@ struct world {
   struct net *net;
   struct machine machine[NODES];
   struct ring requests;
-  int destructive[NAMES]; /* requests under way that take the name from whoever has it */
-  bool muddled[NAMES];    /* one of them has ended with an error: it may still arrive */
+  int destructive[NAMES]; /* how many requests under way take the name from its holder */
+  bool muddled[NAMES];    /* a destructive request has ended with an error, and may still take effect */
   uint64_t top[NAMES];    /* the largest token that was answered */
   uint64_t generation;
-  bool calm; /* nothing is cut, lost, frozen or forced: then no name is ever contested */
+  bool calm; /* nothing is cut, lost, frozen or forced, so no two nodes ever claim one name */
   const char *wrong;
   long yes, conflicts, resyncs;
 };
@@ -150,7 +150,7 @@ static void call(void *data, uint32_t node, struct term *args, registry_reply *d
   send_signal(n, SIGNAL_CALL, node, ref, args);
 }
 
-/* Ends a call: with values, or with an error that has that text. */
+/* Ends a call with values, or with an error of that text. */
 static void end_call(struct machine *m, npid ref, const char *error, struct term_reader values) {
   for (struct call **at = &m->calls, *c; (c = *at); at = &c->next) {
     if (c->ref != ref) continue;
@@ -368,7 +368,8 @@ static void forget(struct world *w, int name) {
     for (int j = 0; j < PROCESSES; j++) w->machine[i].process[j].holds[name] = 0;
 }
 
-/* Where all are connected, all nodes know a name when its registration ends, unless it has been removed. */
+/* True when every node knows the token of a name. Must hold when all nodes are connected and a registration
+ * ends, unless the name has been removed. */
 static bool known_to_all(struct world *w, int name, uint64_t token) {
   for (int i = 0; i < NODES; i++) {
     uint64_t known = 0;
@@ -378,7 +379,7 @@ static bool known_to_all(struct world *w, int name, uint64_t token) {
   return true;
 }
 
-/* Does the process that the request named live, on the node where the request was made? */
+/* True when the process of the request lives, on the node where the request was made. */
 static bool lives(const struct request *q) {
   const struct machine *m = machine_of(q->at);
   return q->process && q->at->alive && m->generation[q->process - m->process] == q->generation &&
@@ -415,7 +416,7 @@ static struct request *request_new(struct world *w, struct net_node *at, int nam
   return q;
 }
 
-/* A registration, made on any node, for a process of any node. */
+/* Registers a name at the node `at` for a process of the node `home`. */
 static void do_register(struct world *w, struct net_node *at, struct net_node *home, bool force) {
   int i = (int)net_random(w->net, PROCESSES);
   struct machine *m = &w->machine[home - w->net->node];
@@ -596,8 +597,9 @@ static bool same_row(const struct row *a, const struct row *b) {
   return a->home == b->home && a->number == b->number && a->token == b->token;
 }
 
-/* Each name at node i is what it, or a peer of it, says of itself; and what those say is there, unless two of
- * them, who know nothing of each other, both have the name. */
+/* Checks the replica of node i: each name in it is a name that node i or one of its peers has as its own, and
+ * each name that one of these has as its own is in it; when two of them, which are not connected to each
+ * other, have the name, one of the two is in it. */
 static const char *check_union(struct world *w, const struct replica *all, int i) {
   struct net *net = w->net;
   for (int k = 0; k < NAMES; k++) {
@@ -630,8 +632,9 @@ static const char *check_owners(struct world *w, const struct replica *all, bool
   return NULL;
 }
 
-/* Not for the names that are taken by force: who has lost such a name in another part of the cluster hears of
- * it when the parts meet, or never. */
+/* Checks that processes have the names that were given to them. Leaves out the names that are taken by force:
+ * a process that lost such a name in another part of the cluster learns of it when the parts connect, or
+ * never. */
 static const char *check_held(struct world *w, const struct replica *all) {
   for (int i = 0; i < NODES; i++)
     for (int j = 0; w->net->node[i].alive && j < PROCESSES; j++)
@@ -657,8 +660,8 @@ static const char *check_quiet(struct world *w) {
   return w->resyncs ? "no stream has a gap" : NULL;
 }
 
-/* A registration at rest gets a token above all that were given for the name.  Only where all nodes live: the
- * clock of a dead one may have been ahead. */
+/* Checks that a registration at rest gets a token above all tokens that were given for the name. Only when
+ * all nodes live: the clock of a dead node may have been ahead. */
 static const char *check_tokens(struct world *w) {
   for (int i = 0; i < NODES; i++)
     if (!w->net->node[i].alive) return NULL;
@@ -710,7 +713,7 @@ static const char *run_schedule(uint64_t seed, struct totals *totals) {
     w.machine[i].skew_us = (int64_t)net_random(w.net, 4) * INT64_C(600000000);
     start(&w, i, style.mesh);
   }
-  if (w.calm) /* all connected, so that each name has one arbiter */
+  if (w.calm) /* connects all nodes, so that each name has one arbiter */
     settle(&w, &style);
   for (int i = 0; i < ACTIONS; i++) {
     if (net_random(w.net, 3))

@@ -18,8 +18,8 @@ struct fixture {
   uint32_t peer[PEERS]; /* incarnations of a@b, c@d, e@f */
   struct buf said[PEERS];
   int64_t now_ms, wall_us;
-  npid dead;      /* is not alive */
-  npid watched;   /* the last one */
+  npid dead;      /* pid of a process that is not alive */
+  npid watched;   /* the process that was watched last */
   char told[128]; /* the last message to a process */
   npid told_pid;
   struct buf called;     /* the last call */
@@ -130,7 +130,7 @@ static void fixture_free(struct fixture *f) {
   free(f);
 }
 
-/* A link to peer i, with these claims in its snapshot, as JSON. */
+/* Begins a link to peer i, whose snapshot has these claims (JSON). */
 static void link_up(struct fixture *f, int i, const char *claims) {
   json_t *mine = registry_link_begin(f->registry, f->peer[i]);
   json_t *theirs = json_pack("{s:i, s:o}", "highest", 1, "claims", json_loads(claims, 0, NULL));
@@ -145,7 +145,7 @@ static void flush(struct fixture *f) {
     if (i > 1000) abort();
 }
 
-/* What peer i was sent since the last look. */
+/* Returns the lines that were sent to peer i since the last call. */
 static const char *said(struct fixture *f, int i) {
   static char text[4096];
   flush(f);
@@ -154,7 +154,7 @@ static const char *said(struct fixture *f, int i) {
   return text;
 }
 
-/* Peer i says [highest, round, have, flags, changes, requests, grants], as JSON. */
+/* Delivers a cast of peer i: [highest, round, have, flags, changes, requests, grants], as JSON. */
 static void hear(struct fixture *f, int i, const char *json) {
   struct term_writer w = TERM_WRITER_INIT;
   struct json_source s = {json, json, json + strlen(json)};
@@ -180,7 +180,8 @@ static npid shown(struct fixture *f, const char *name) {
   return names_whereis(f->globals, name, NULL);
 }
 
-/* A name that this peer, or (-1) this node, arbitrates: found by asking, of many. */
+/* Finds, by trying many names, one whose arbiter is peer i or, for -1, this node; leaves out the first `skip`
+ * such names. */
 static const char *name_of_arbiter(struct fixture *f, int i, int skip) {
   static char name[32];
   for (int n = 0; n < 1000; n++) {
@@ -276,7 +277,7 @@ static void test_steps(void) {
   fixture_free(f);
 }
 
-/* The request id of the last line to peer i, after a registration. */
+/* Begins a registration, and returns the request id in the last line to peer i. */
 static int ask(struct fixture *f, int i, const char *name, npid pid, bool force, struct outcome *o) {
   registry_register(f->registry, name, pid, force, on_done, o);
   const char *at = strstr(said(f, i), force ? ",true]],[]]" : ",false]],[]]");
@@ -417,7 +418,7 @@ static void test_leases(void) {
 
 /* --- peers that do not answer --------------------------------------------------------------------------- */
 
-/* The request that peer i got for a name, in its last lines; -1: none. */
+/* The id of the request for a name in the last lines to peer i; -1: none. */
 static int request_at(struct fixture *f, int i, const char *name) {
   char want[64];
   snprintf(want, sizeof want, ",\"%s\",false]", name);
@@ -616,7 +617,7 @@ static void test_slices(void) {
          json_is_true(json_object_get(first, "more")),
      "a snapshot of many names is sent in parts");
   json_decref(first);
-  registry_unregister(f->registry, "n501", on_done, &o); /* the next one */
+  registry_unregister(f->registry, "n501", on_done, &o); /* the next name that the snapshot would send */
   ok(registry_slice(f->registry), "the next part");
   buf_putc(&f->said[0], 0);
   ok(claims_in(f->said[0].data) == REGISTRY_SLICE && strstr(f->said[0].data, "\"more\":true"), "has as many");
@@ -688,7 +689,7 @@ static void test_pending_max(void) {
   char name[32];
   int ended = 0, i;
   memset(all, 0, sizeof all);
-  link_up(f, 0, "[]"); /* it never answers */
+  link_up(f, 0, "[]"); /* this peer never answers */
   for (i = 0; i < REGISTRY_PENDING_MAX; i++) {
     snprintf(name, sizeof name, "n%d", i);
     registry_register(f->registry, name, npid_make(0, 5), false, on_done, &all[i]);

@@ -1,5 +1,5 @@
-/* The port that a name gives has the node, another node, or none.  test_scan.c tests which ports are asked
- * for a name without a port. */
+/* A name with a port: the node, another node or no node listens there. test_scan.c tests which ports are
+ * tried for a name without a port. */
 #include "client/remote.h"
 
 #include "http_server.h"
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 static struct psk key;
-static const char *node_answer; /* to GET /v1/node */
+static const char *node_answer; /* the answer to GET /v1/node */
 
 static int give_psk(void *data, const struct MHD_Connection *connection, const char *identity, void **out,
                     size_t *n) {

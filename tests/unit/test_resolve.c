@@ -1,4 +1,4 @@
-/* Lookups by a made-up getaddrinfo, which blocks until the test lets it go on. */
+/* Lookups with a made-up getaddrinfo, which blocks until the test releases it. */
 #include "agent/mesh/resolve.h"
 
 #include "base/clock.h"
@@ -50,7 +50,7 @@ static void wait_for_inside(int n) {
 
 static struct {
   int done, found, unknown, late;
-  int found_at; /* how many were done before the last that was found */
+  int found_at; /* how many lookups had ended when the last successful one ended */
   char addresses[RESOLVE_TEXT_SIZE];
 } seen;
 

@@ -1,6 +1,5 @@
-/* Back-pressure: which things can lack room, who waits for it, and that no wake-up is missed: a waiter either
- * finds room or is told of it.
- */
+/* Flow control within a node: which receivers can lack room, who waits for room, and that no wake-up is
+ * missed: a waiter either finds room or gets the signal ROOM. */
 #include "vm/sched/room.h"
 #include "vm/sched/waits.h"
 
@@ -11,7 +10,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
-enum { BOUND = 1 << 20 }; /* bytes of a mailbox: a quarter of it bounds an inbox */
+enum { BOUND = 1 << 20 }; /* bytes of a mailbox; a quarter of it is the bound of an inbox */
 
 static struct still st;
 
@@ -135,7 +134,7 @@ static void test_inboxes(void) {
   fill(npid_make(st.far, 4), BOUND / 4);
   ok(vm_lack(st.vm, p->pid) == NPID_NONE, "a green thread does not");
   ok(vm_await_room(st.vm, NPID_KERNEL, p->pid, &w) == ERR_BUSY, "it may wait for the host");
-  still_clear(&st); /* takes the inbox */
+  still_clear(&st); /* empties the inbox */
   ok(p->isolate->runnable.inbox.head && atomic_load(&p->isolate->runnable.inbox.head)->kind == SIGNAL_ROOM,
      "and is told as the host takes its inbox");
   vm_leave_room(st.vm, &w);
@@ -192,12 +191,14 @@ static void *enter(void *data) {
   return NULL;
 }
 
-/* Until a thread waits for the lock: then it has seen that there is no room, and has not entered yet. */
+/* Waits until a thread waits for the lock. That thread has then seen that there is no room, and has not yet
+ * entered the list of waiters. */
 static void await_contention(pthread_mutex_t *lock) {
   while (__atomic_load_n(&lock->__data.__lock, __ATOMIC_RELAXED) < 2) sched_yield();
 }
 
-/* Room is made between the waiter's look and its entering; who makes it sees no waiter. */
+/* The test makes room after the waiter has seen that there is none and before it has entered the list: the
+ * maker of room sees no waiter. */
 static void test_race(void) {
   pthread_t thread;
   struct entry e = {.to = st.tester, .code = -1};
@@ -226,7 +227,8 @@ static void *make_room(void *data) {
   return NULL;
 }
 
-/* In every round one thread makes room while another enters: after both, whoever entered has been told. */
+/* In every round one thread makes room while another enters the list of waiters: when both are done, a waiter
+ * that has entered has got ROOM. */
 static void test_rounds(void) {
   pthread_t thread;
   npid pid = st.tester;

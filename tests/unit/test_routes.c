@@ -175,7 +175,7 @@ static void test_page_routes(const char *page) {
   }
 }
 
-/* A heading with a path in it is one of a route. */
+/* Each heading with a path is the heading of a route. */
 static void test_page_headings(const char *page) {
   size_t headings = 0;
   for (const char *line = page; (line = strstr(line, "\n.Ss ")); line++) {
@@ -199,7 +199,7 @@ static const struct problem {
 #undef X
 };
 
-/* Two codes come from the tools only: they are about finding a node to ask. */
+/* True for a code that a client can get. Only the tools report two codes: those for finding a node. */
 static bool client_sees(int code) {
   return code != ERR_NO_AGENT && code != ERR_AMBIGUOUS;
 }

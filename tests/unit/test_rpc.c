@@ -1,5 +1,5 @@
-/* Calls of the kernel: the caller is told of each end once, with the answer, an error, or why no answer came.
- */
+/* Calls of the kernel: `done` runs once for each call, with the answer, an error, or the reason why there is
+ * no answer. */
 #include "agent/kernel/rpc.h"
 
 #include "agent_host.h"

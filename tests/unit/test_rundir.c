@@ -1,4 +1,4 @@
-/* Where the runtime directory lies, and which directories are refused. */
+/* Where the runtime directory is, and which directories are refused. */
 #include "core/rundir.h"
 
 #include "tap.h"

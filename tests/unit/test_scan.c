@@ -16,7 +16,7 @@ static bool fail(struct scan *s, int code, bool reached) {
   return scan_next(s, &e, reached);
 }
 
-/* The ports that are asked when nobody listens, as text. */
+/* The ports that are tried when no node listens, as text. */
 static const char *ports(uint16_t hint, uint16_t known, char out[256]) {
   struct scan s;
   size_t n = 0;

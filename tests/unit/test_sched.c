@@ -1,4 +1,5 @@
-/* A scheduler that runs fakes, one turn at a time: the states of a runnable, and who comes first. */
+/* The states of a runnable and the order in which runnables get turns, with a scheduler that the test steps
+ * one turn at a time. */
 #include "vm/sched/sched.h"
 
 #include "tap.h"

@@ -67,7 +67,7 @@ static bool read_more(struct reader *r) {
   return n > 0;
 }
 
-/* Reads until the text is there; false when nothing more comes. */
+/* Reads until the text has arrived; false when no more bytes arrive. */
 static bool reads(struct reader *r, const char *text) {
   while (!r->text.data || !strstr(r->text.data, text))
     if (!read_more(r)) return false;
@@ -186,7 +186,7 @@ static void test_full(void) {
     snprintf(line, sizeof line, "line %d\n", i);
     put(s, SINK_LOG, line);
   }
-  put(s, SINK_LOG, "\n"); /* fits, but belongs behind the gap */
+  put(s, SINK_LOG, "\n"); /* this line fits, but must not be written before the line that reports the loss */
   struct sink_stats now = stats(s);
   ok(now.waiting[SINK_LOG] < 1000 && now.waiting[SINK_LOG] > 900 && now.lost_lines > 4800,
      "%zu bytes wait, %llu lines are lost", now.waiting[SINK_LOG], (unsigned long long)now.lost_lines);
@@ -223,7 +223,7 @@ static void test_output(void) {
   memset(page, 'x', sizeof page);
   sink_on_room(s, 5000, count_room, &rooms);
   sink_put(s, SINK_OUTPUT, page, sizeof page);
-  ok(!sink_flush(s, 20), "the thread waits for room"); /* with less waiting than the mark */
+  ok(!sink_flush(s, 20), "the thread waits for room"); /* although fewer bytes wait than the mark */
   for (int i = 0; i < 4; i++) sink_put(s, SINK_OUTPUT, page, sizeof page);
   put(s, SINK_LOG, "the log has a bound of its own\n");
   struct sink_stats now = stats(s);
@@ -282,7 +282,7 @@ static void test_stuck(void) {
   int64_t begin = clock_ns();
   sink_free(s, 50);
   ok(clock_ns() - begin < INT64_C(3000000000), "a write that does not return is abandoned");
-  close(master); /* now it returns, and the thread, which still uses the slave, ends */
+  close(master); /* now the write returns, and the thread, which still uses the slave, ends */
 }
 
 /* --- full disks --- */
@@ -299,7 +299,7 @@ static void test_disk_full(void) {
   struct sink_stats now = stats(s);
   ok(now.lost_lines == 2 && now.lost_bytes == 5, "a full disk loses %llu lines and %llu bytes",
      (unsigned long long)now.lost_lines, (unsigned long long)now.lost_bytes);
-  dup2(end, fd); /* there is room again */
+  dup2(end, fd); /* the descriptor has room again */
   stats(s);
   ok(reads(&r, "\n"), "the loss is told soon, though nothing else is written");
   is(r.text.data, "test: 2 lines and 5 bytes of output lost: No space left on device\n", "with its reason");

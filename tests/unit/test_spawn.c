@@ -1,4 +1,4 @@
-/* Orders for a new process: what they carry, and that each is answered exactly once, also when the process is
+/* Orders for a new process: their contents, and that each is answered exactly once, even when the process is
  * killed or refused. */
 #include "vm/process/spawn.h"
 #include "vm/process/ties.h"
@@ -10,7 +10,7 @@
 
 static struct still st;
 
-/* An order from a green thread that asks for a link and a monitor, of a module that there is not. */
+/* An order from a green thread that asks for a link and a monitor, of a module that does not exist. */
 static struct term *order(npid leader, bool link, npid ref) {
   struct term_writer w = TERM_WRITER_INIT;
   term_put_pid(&w, leader), term_put_bool(&w, link);
@@ -125,7 +125,7 @@ static void test_send(void) {
   signal_free(d);
 }
 
-/* The host's order of a process that is killed before its code is loaded. */
+/* The process of an order of the host is killed before its code is loaded. */
 static void test_killed(void) {
   npid call = vm_ref(st.vm), ref = vm_ref(st.vm), pids[64], pid = NPID_NONE;
   struct signal *s =
@@ -133,7 +133,7 @@ static void test_killed(void) {
   still_clear(&st);
   size_t before = vm_pids(st.vm, pids, 64);
   vm_spawn(st.vm, s);
-  pid = s->to; /* the order is the same signal; nobody has taken it yet */
+  pid = s->to; /* the same signal is the order; no isolate has taken it yet */
   ok(vm_pids(st.vm, pids, 64) == before + 1 && vm_alive(st.vm, pid), "a host's order has its pid at once");
   vm_signal(st.vm, SIGNAL_EXIT, pid, NPID_NONE, NPID_NONE, term_build("s", "kill"));
   still_run(&st);
@@ -144,7 +144,7 @@ static void test_killed(void) {
   signal_free(r);
 }
 
-/* All numbers are taken. */
+/* All numbers of processes are in use. */
 static void test_full(void) {
   struct process *parent = still_spawn(&st, "receive()");
   struct isolate *iso = parent->isolate;

@@ -1,4 +1,4 @@
-/* Where the state directory lies, and how it is made. */
+/* Where the state directory is, and how it is made. */
 #include "core/statedir.h"
 
 #include "scratch.h"

@@ -66,7 +66,8 @@ static void test_monitors(void) {
   ok(p->heap == heap && p->ties->epochs.len == 0, "and nothing of it is left");
 }
 
-/* A link over an earlier connection fires as that is lost, one over a later does not; nor another node's. */
+/* When a connection is lost, links over it or an earlier connection fire; links over a later connection and
+ * links to other nodes do not. */
 static void test_epochs(void) {
   npid early = vm_ref(st.vm), late = vm_ref(st.vm), elsewhere = vm_ref(st.vm);
   npid third = npid_make(st.far + 1, 1);
@@ -98,7 +99,7 @@ static void test_epochs(void) {
   ok(good, "as EXIT and DOWN, for one that traps exits");
 }
 
-/* An unlink that is not acknowledged goes with the connection, without a message. */
+/* An unacknowledged unlink is removed with its connection, without a message. */
 static void test_void_link(void) {
   npid ref = vm_ref(st.vm), watch = vm_ref(st.vm);
   begin();

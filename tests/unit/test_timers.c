@@ -1,4 +1,4 @@
-/* The heap of deadlines: order, removal from any place, against a plain search. */
+/* The heap of deadlines: order and removal from any place, compared with a linear search. */
 #include "vm/sched/timers.h"
 
 #include "tap.h"

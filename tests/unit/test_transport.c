@@ -1,4 +1,5 @@
-/* The real transport over a made-up dialler: this file has dial_json and its kin, in place of dial.c. */
+/* The real transport over a made-up dialler: this file defines dial_json and the other functions of dial.h
+ * instead of dial.c. */
 #include "agent/mesh/transport.h"
 
 #include "base/buf.h"
@@ -19,7 +20,7 @@ struct dial_request {
 };
 
 struct dialler {
-  struct dial_request *request; /* the last one */
+  struct dial_request *request; /* the last request */
   bool refuses;
   char method[16], path[32];
   int resumed, cancelled;
@@ -82,7 +83,8 @@ void dial_cancel(struct dial_request *r) {
   free(r);
 }
 
-/* libcurl asks for bytes: what it got, at most max of them; *ended when the stream is over. */
+/* Asks for at most max bytes of the stream, as libcurl does, and returns them; *ended becomes true when the
+ * stream is over. */
 static const char *pull(size_t max, bool *ended) {
   static char bytes[256];
   struct dial_request *r = dialler.request;
@@ -93,7 +95,7 @@ static const char *pull(size_t max, bool *ended) {
   return bytes;
 }
 
-/* The request ends. */
+/* Ends the request. */
 static void end(int code) {
   struct dial_request *r = dialler.request;
   struct error e;
@@ -111,7 +113,7 @@ struct user {
   struct error why;
   struct buf lines; /* each with a newline */
   int line_code, greet_code;
-  bool closes; /* at the next line */
+  bool closes; /* the user closes the transport at the next line */
 };
 
 static void on_ready(void *data) {

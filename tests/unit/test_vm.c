@@ -1,4 +1,4 @@
-/* The process language, from inside: what a green thread can do, and what it sees. */
+/* The process language: what a green thread can do, and what it can observe. */
 #include "tap.h"
 #include "vm_host.h"
 
@@ -8,7 +8,7 @@
 
 static struct host *host;
 
-/* Runs the code and compares all that it put. */
+/* Runs the code and compares its output. */
 static void run(const char *what, const char *code, const char *want) {
   char *got = host_run(host, code);
   is(got, want, "%s", what);

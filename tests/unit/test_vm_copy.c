@@ -1,4 +1,5 @@
-/* Encodings: no code of a process runs during one, and one that another has begun in is refused. */
+/* Encoding of terms: no code of a process runs during an encoding, and an encoding within an encoding is
+ * refused. */
 #include "tap.h"
 #include "vm_host.h"
 
@@ -107,7 +108,7 @@ static void run(const char *act, const char *call, const char *want) {
   free(got);
 }
 
-/* What takes data reads it without metamethods. */
+/* Bindings that take data read it without metamethods. */
 static const char *const takes_data[] = {
     "exec(evil())",
     "exec(evil{'true', monitor = true})",
@@ -159,7 +160,7 @@ static const char *const takes_data[] = {
     "setmetatable(evil(), nil)",
 };
 
-/* What makes text of values, or works on tables as Lua does, calls their metamethods. */
+/* Functions that convert values to text, or work on tables as Lua does, call the metamethods of values. */
 static const char *const calls_back[] = {
     "puts(me, evil())",
     "puts(me, evil(), evil())",
@@ -186,7 +187,7 @@ static const char *const calls_back[] = {
     "string.gsub('x', 'x', evil())",
 };
 
-/* What else the metamethod does. */
+/* Further actions of the metamethod. */
 static const char *const acts[] = {
     "",
     "error('x')",

@@ -10,7 +10,8 @@
 
 static struct host *host;
 
-/* A function as it travels: a process ends with it for its reason. */
+/* Runs code that ends with a function as its reason. Returns the DOWN that carries the encoded function; *fn
+ * points into it. */
 static struct signal *travelling(const char *code, struct term_value *fn) {
   npid down;
   if (host_spawn(host, code, &down, NULL) == NPID_NONE) abort();
@@ -20,7 +21,7 @@ static struct signal *travelling(const char *code, struct term_value *fn) {
   return s;
 }
 
-/* What a process says that receives the bytes as a function, and calls it; to be freed. */
+/* The output of a process that receives the bytes as a function and calls it; to be freed. */
 static char *receive(const char *bytes, size_t n) {
   struct term_writer w = TERM_WRITER_INIT;
   npid down, pid = host_spawn(host, "local ok, f = pcall(receive) exit(ok and f(20) or f)", &down, NULL);
@@ -43,7 +44,7 @@ static void refused(const char *what, const char *bytes, size_t n, const char *w
   free(got);
 }
 
-/* Cut off anywhere; with an end of its own, or a byte too many. */
+/* A function that is cut off at any byte, or has one byte too many, is refused. */
 static void test_lengths(const struct term_value *fn) {
   size_t wrong = 0;
   for (size_t n = 0; n < fn->len; n++) {
@@ -58,7 +59,7 @@ static void test_lengths(const struct term_value *fn) {
   free(longer);
 }
 
-/* Each byte of the head says what made it. */
+/* A change of any byte of the head, which names the Lua that made the function, is refused. */
 static void test_head(const struct term_value *fn) {
   enum { MAGIC = 3 };
   size_t wrong = 0;

@@ -1,4 +1,4 @@
-/* What one process cannot do to another: take the core, the memory, or what they share. */
+/* Isolation: one process cannot take the core or the memory from another, or damage shared state. */
 #include "tap.h"
 #include "vm_host.h"
 
@@ -54,8 +54,8 @@ static const char *const callbacks[] = {
     "string.gmatch(('a'):rep(1e5), ('(a+)'):rep(10) .. '%1b')()",
 };
 
-/* One isolate is full of those that wait for nothing, beside the one that computes; in others a ring is
- * always woken. */
+/* In one isolate, many processes that never wait run beside the process that computes; in other isolates the
+ * processes of a ring wake each other all the time. */
 static void test_turns(void) {
   struct host *all = host;
   host = host_new(1, 0, NULL);
@@ -114,7 +114,7 @@ static void test_callbacks_end(void) {
   }
 }
 
-/* What still cannot be suspended has a second; whatever it catches. */
+/* Code that cannot be suspended is cut off after a second, even when it catches errors. */
 static void test_callbacks_are_cut_off(void) {
   run("a reader of load that never returns",
       "local f, why = load(function() while true do pcall(function() while true do end end) end end)\n"
@@ -122,7 +122,7 @@ static void test_callbacks_are_cut_off(void) {
       "nil\ta callback of a C function ran for more than a second, and cannot be suspended\n");
 }
 
-/* A variable that is to be closed when its process ends. */
+/* A variable with a __close metamethod, which runs when its process ends. */
 #define CLOSE "local x <close> = setmetatable({}, {__close = function() %s end}) "
 
 static void test_close(void) {
@@ -173,7 +173,7 @@ static void test_callbacks_wait(void) {
       "Oe To\t2\n");
 }
 
-/* As in Lua's own: what is written there is written here. */
+/* table.sort: prints the same as Lua's own sort. */
 static void test_sort(void) {
   run("sort sorts by a callback",
       "local t, n = {}, 5000 for i = 1, n do t[i] = i * 7919 % 5003 end\n"
@@ -313,7 +313,7 @@ static void test_shared(void) {
 }
 
 #ifdef __SANITIZE_THREAD__
-#define MANY "10000" /* its books grow so slow that more would take minutes */
+#define MANY "10000" /* ThreadSanitizer's bookkeeping becomes so slow that more would take minutes */
 #else
 #define MANY "100000"
 #endif
@@ -329,7 +329,8 @@ static void test_mailboxes(void) {
       "spawned\n");
 }
 
-/* The host's messages, count of them, and then a question that comes back once they have arrived. */
+/* Sends count messages of the host, then a call; waits for its reply, which comes when the messages have
+ * arrived. */
 static void flood(struct host *h, npid to, int count) {
   for (int i = 0; i < count; i++)
     vm_deliver(h->vm, signal_new(SIGNAL_MESSAGE, to, h->tester, NPID_NONE, term_build("i", (int64_t)i)));
@@ -365,7 +366,7 @@ static void test_mailbox_bound(void) {
   host = all;
 }
 
-/* What waits in the inbox of an isolate counts as well, and so the senders of other isolates are bounded. */
+/* Messages in the inbox of an isolate count as well, so senders in other isolates are bounded, too. */
 static void test_mailbox_bytes(void) {
   struct host *all = host;
   host = host_new_with(&(struct vm_config){.schedulers = 2, .mailbox_bytes = 64 << 10});
@@ -387,7 +388,7 @@ static void test_mailbox_bytes(void) {
   host = all;
 }
 
-/* A scheduler that is held by a call does not hold up the end of the node. */
+/* The node ends even while a call keeps a scheduler thread busy. */
 static void test_stop(void) {
   struct host *h = host_new(2, 0, NULL);
   npid pid = host_spawn(h, "receive() puts('held')", NULL, NULL);

@@ -7,7 +7,7 @@
 
 static struct host *host;
 
-/* Each program runs twice: among neighbours of one isolate, and with its children in other isolates. */
+/* Runs each program twice: with its children in the same isolate, and in other isolates. */
 static void run(const char *what, const char *code, const char *want) {
   static const char crowd[] = "for i = 1, 80 do spawn(function() receive() end) end ";
   char far[4096];
@@ -70,7 +70,7 @@ static npid unlinked(void) {
   return ref;
 }
 
-/* The tester is the other end, and what it sends crosses an unlink. */
+/* The tester is the other end of a link; its signals cross an unlink on the way. */
 static void test_crossing(void) {
   const char *code = "trap_exit(true) local _, t = receive()\n"
                      "local function links() return #process_info(self()).links end\n"
@@ -81,15 +81,18 @@ static void test_crossing(void) {
   npid ref, p = host_spawn(host, code, &ref, NULL);
   from_tester(p, SIGNAL_MESSAGE, NPID_NONE, term_build("sp", "with", host->tester));
   npid first = unlinked();
-  from_tester(p, SIGNAL_LINK, NPID_NONE, NULL); /* before UNLINK came, which has then undone it */
+  /* The tester sent LINK before UNLINK reached it, and UNLINK then removed that link. */
+  from_tester(p, SIGNAL_LINK, NPID_NONE, NULL);
   from_tester(p, SIGNAL_UNLINK_ACK, first, NULL);
   from_tester(p, SIGNAL_MESSAGE, NPID_NONE, term_build("s", "on"));
   npid second = unlinked();
-  from_tester(p, SIGNAL_LINK_EXIT, NPID_NONE, term_build("s", "void")); /* and then nobody acknowledges */
+  /* The link ends before an UNLINK_ACK comes. */
+  from_tester(p, SIGNAL_LINK_EXIT, NPID_NONE, term_build("s", "void"));
   from_tester(p, SIGNAL_MESSAGE, NPID_NONE, term_build("s", "on"));
   npid third = unlinked();
   from_tester(p, SIGNAL_UNLINK_ACK, second, NULL);
-  from_tester(p, SIGNAL_UNLINK_ACK, third, NULL); /* of a link before the one that stands */
+  /* The acknowledgement is for a link before the present one. */
+  from_tester(p, SIGNAL_UNLINK_ACK, third, NULL);
   from_tester(p, SIGNAL_MESSAGE, NPID_NONE, term_build("s", "on"));
   signal_free(host_wait(host, SIGNAL_MESSAGE, NPID_NONE));
   from_tester(p, SIGNAL_LINK_EXIT, NPID_NONE, term_build("s", "boom"));
@@ -265,7 +268,8 @@ static void test_nodes(void) {
   free(got);
 }
 
-/* A connection is lost, a link is made over the next, and only then the process is told of the loss. */
+/* A connection is lost and a link is made over the next one before the process gets the signal of the
+ * loss. */
 static void test_connections(void) {
   const char *code = "trap_exit(true) puts('ready') local far = receive()\n"
                      "link(far) local ref = monitor(far) puts('linked')\n"
@@ -280,7 +284,8 @@ static void test_connections(void) {
   await_output(13);
   vm_node_down(host->vm, host->far, first, "earlier");
   static const enum signal_kind late[] = {SIGNAL_LINK_EXIT, SIGNAL_UNLINK};
-  for (size_t i = 0; i < sizeof late / sizeof *late; i++) { /* what came over the first, and waited */
+  /* Signals that came over the first connection and are handled late. */
+  for (size_t i = 0; i < sizeof late / sizeof *late; i++) {
     struct signal *s = signal_new(late[i], pid, other, npid_as_ref(other), term_build("s", "late"));
     s->epoch = first;
     vm_deliver(host->vm, s);

@@ -1,12 +1,12 @@
 /* A storm of spawns, sends, links, monitors and exits over several schedulers and from outside, for the
- * sanitizers to watch; and what must be left of it: nothing. */
+ * sanitizers to check; at its end no process, name or link may remain. */
 #include "tap.h"
 #include "vm_host.h"
 
 #include <stdlib.h>
 #include <time.h>
 
-#ifdef __SANITIZE_THREAD__ /* ThreadSanitizer makes each tick's signal dear */
+#ifdef __SANITIZE_THREAD__ /* each tick's signal is expensive under ThreadSanitizer */
 #define ROUNDS "5"
 #define PAIRS  "50"
 #else
@@ -44,12 +44,12 @@ static const char storm[] =
     "end\n"
     "puts('calm')\n";
 
-/* Two processes, in isolates of their own, link and unlink each other as they please; when all is calm, both
- * must think the same: whoever then links (which does nothing for who thinks it is linked) hears of the
- * other's end, whoever unlinks does not. */
+/* Two processes, in different isolates, link and unlink each other at random. At rest both must agree whether
+ * they are linked. The test then has one of them link (which changes nothing when that process is linked
+ * already) or unlink: it gets the exit signal of the other process exactly when it has linked. */
 static const char crossing[] =
     "local me, crowd = self(), {}\n"
-    "for i = 1, 80 do crowd[i] = spawn(receive) end\n" /* so that children live elsewhere */
+    "for i = 1, 80 do crowd[i] = spawn(receive) end\n" /* so that children are placed in other isolates */
     "local function party(seed)\n"
     "  trap_exit(true)\n"
     "  local _, other = receive_match({'with'})\n"
@@ -101,7 +101,7 @@ static void test_storm(struct host *h, int programs) {
   free(out);
 }
 
-/* Signals from the outside thread into the storm, many of them to pids that are gone. */
+/* Sends signals into the storm from the outside thread, many of them to pids that no longer exist. */
 static void test_outside(struct host *h) {
   npid ref, refs[50];
   for (int i = 0; i < 50; i++)
@@ -133,7 +133,7 @@ static int64_t wait_live(struct host *h, int64_t want) {
   return stats.processes;
 }
 
-/* Children spawned in one go do not all share a core. */
+/* Children that are spawned in one turn do not all share a core. */
 static void test_spread(void) {
   struct host *h = host_new(2, 0, NULL);
   struct vm_stats stats;

@@ -1,4 +1,4 @@
-/* The forms of Lua's own functions that can be suspended: they do what Lua's do, and can be. */
+/* Suspendable versions of Lua's own functions: they return what Lua's return, and can be suspended. */
 #include "tap.h"
 #include "vm_host.h"
 
@@ -14,7 +14,7 @@ static void run(const char *what, const char *code, const char *want) {
 }
 
 /* --- patterns ---------------------------------------------------------------------------------------------
- * What precedes the subject makes it too long to be left to Lua's own matcher. */
+ * The padding before the subject makes it too long for Lua's own matcher. */
 
 #define LONG "local pad = ('.'):rep(200000) local s = pad .. "
 
@@ -91,7 +91,7 @@ static void test_gsub(void) {
 /* --- tables -----------------------------------------------------------------------------------------------
  */
 
-/* An empty table in front of a real one, that is seen only through metamethods which wait. */
+/* An empty table whose metamethods read a real one, and wait while they do. */
 #define PROXY                                                                                                \
   "local function proxy(real) return setmetatable({}, {\n"                                                   \
   "  __index = function(_, k) sleep(0) return real[k] end, __len = function() sleep(0) return #real end,\n"  \

@@ -1,4 +1,4 @@
-/* An isolate's memory of names says what the table says, also while another thread changes the table. */
+/* The cache of names of an isolate agrees with the table, even while another thread changes the table. */
 #include "vm/sched/whereis.h"
 
 #include "tap.h"
@@ -40,12 +40,12 @@ enum { CHANGES = 4000 };
 
 struct race {
   struct names *names;
-  _Atomic npid done; /* a registration that has returned */
+  _Atomic npid done; /* the pid of the last registration that has returned */
   atomic_uint looks;
 };
 
-/* Two changes, the second at another moment of the look-up that the first causes; then the reader looks
- * twice. */
+/* Makes changes in pairs: the first makes the reader look up the table, and the second comes at a different
+ * moment of that look-up in each pair. Then waits until the reader has looked again. */
 static void *change(void *data) {
   struct race *r = data;
   for (npid i = 1; i <= CHANGES; i++) {
@@ -61,7 +61,7 @@ static void *change(void *data) {
   return NULL;
 }
 
-/* The pids grow, so an answer that is too old is a smaller one. */
+/* The pids grow, so an outdated answer is a smaller pid. */
 static void test_race(void) {
   static struct whereis known;
   static const char name[] = "name";

@@ -103,7 +103,7 @@ static void dispatch(struct host *h, struct signal *s) {
     on_output(h, s);
   } else if (!npid_is_local(s->to) && s->kind == SIGNAL_MESSAGE && s->from != NPID_NONE) {
     struct signal *echo = signal_new(SIGNAL_MESSAGE, s->from, s->to, NPID_NONE, term_ref(s->term));
-    vm_deliver(h->vm, echo); /* far processes send everything back */
+    vm_deliver(h->vm, echo); /* processes of the far node send every signal back */
     signal_free(s);
   } else {
     signal_free(s);
