@@ -1,4 +1,4 @@
-%% The programs of bench.lua on the BEAM: name, tab, nanoseconds an operation.  QUICK divides their work by ten.
+%% The programs of bench.lua on the BEAM.  Prints name, tab, nanoseconds per operation.  QUICK divides the work by ten.
 -module(bench).
 -export([main/0]).
 

@@ -1,5 +1,5 @@
--- The figures of green threads, one program a run: WHICH names it by its place below, SCALE divides how much it
--- does.  Prints lines of name, tab, nanoseconds an operation (or bytes).  bench.erl has the same programs.
+-- Benchmarks of green threads.  Each run executes one program: WHICH is its place in the list below, SCALE divides its
+-- work.  Prints lines of name, tab, nanoseconds per operation (or bytes).  bench.erl has the same programs.
 
 local function say(name, value) puts(string.format('%s\t%.1f', name, value)) end
 
@@ -9,7 +9,7 @@ local function time(name, operations, run)
   say(name, (monotonic() - start) / operations)
 end
 
--- A thousand processes in a ring pass one message on.
+-- A thousand processes in a ring pass on one message.
 local function ring()
   local size, hops, me = 1000, 1000000 // SCALE, self()
   local function forward(next)
@@ -54,7 +54,7 @@ local function resident()
   return tonumber(statm:read('a'):match('%d+ (%d+)')) * 4096
 end
 
--- The last one answers, so all have been started when it has.
+-- The last process answers: all processes have then been started.
 local function idle()
   local n, before = 1000000 // SCALE, resident()
   time('spawn idle', n, function()
@@ -94,7 +94,7 @@ local function names()
   time('whereis', n, function() for _ = 1, n do whereis('someone') end end)
 end
 
--- How late a process that sleeps a millisecond at a time wakes at worst, a million others being asleep.
+-- How late, at worst, a process that sleeps a millisecond at a time wakes while a million other processes sleep.
 local function stall()
   local n, ticks, worst, me = 1000000 // SCALE, 5000 // SCALE, 0, self()
   for _ = 1, n do spawn(function() send(me, 1) sleep(1e9) end) end
@@ -107,8 +107,8 @@ local function stall()
   say('longest stall of a ticker', worst)
 end
 
--- How late a process that sleeps a millisecond wakes when others, ten in its own isolate and ten in others, never give
--- the core back by themselves.
+-- How late a process that sleeps a millisecond wakes while other processes, ten in its own isolate and ten in others,
+-- compute without ever waiting.
 local function beside()
   local tries, took = 500 // SCALE, {}
   local function spin() while true do end end

@@ -1,7 +1,8 @@
-# Sourced by the benches: the table of both sides.
+# Sourced by the benchmarks: prints the table that compares both sides.
 # shellcheck shell=bash
 
-# Lines of name, tab, value, in the order of the first run, with the median of each name's values.
+# Reads lines of name, tab, value; prints a line for each name, in the order of the first run, with the median of its
+# values.
 medians() {
   awk -F '\t' '
     !($1 in n) { order[++names] = $1 }
@@ -16,7 +17,7 @@ medians() {
     }
     END { for (i = 1; i <= names; i++) printf "%s\t%.1f\n", order[i], median(order[i]) }' "$1"
 }
-# compare OURS BEAM RUNS: a row for each name, with the medians of both files and their ratio.
+# compare OURS BEAM RUNS: prints a row for each name, with the medians of both files and their ratio.
 compare() {
   local runs=$3
   medians "$1" >"$1.median"

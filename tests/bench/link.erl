@@ -1,4 +1,4 @@
-%% The programs of link.lua between two nodes of BEAM: name, tab, nanoseconds an operation.
+%% The programs of link.lua between two nodes of BEAM.  Prints name, tab, nanoseconds per operation.
 -module(link).
 -export([main/1, echo/0, drain/0]).
 

@@ -1,5 +1,5 @@
--- The figures of two nodes: runs on one of them, and is told the other and perhaps what divides the work.  Prints lines of
--- name, tab, nanoseconds an operation.  link.erl has the same programs.
+-- Benchmarks of two nodes: runs on one of them.  Its arguments are the name of the other node and, optionally, a number
+-- that divides the work.  Prints lines of name, tab, nanoseconds per operation.  link.erl has the same programs.
 
 local other, scale = ...
 scale = tonumber(scale) or 1

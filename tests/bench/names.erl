@@ -1,4 +1,4 @@
-%% Registrations of global names: the programs of names.lua on BEAM: name, tab, nanoseconds an operation.
+%% Registrations of global names: the programs of names.lua on BEAM.  Prints name, tab, nanoseconds per operation.
 -module(names).
 -export([main/1]).
 
@@ -11,7 +11,7 @@ main(Others) ->
     lists:foreach(fun(W) -> run(Count, W) end, [1, 64]),
     halt().
 
-%% Until every node is connected to all others.
+%% Waits until every node is connected to all others.
 wait(N) ->
     case lists:all(fun(Node) -> length(rpc:call(Node, erlang, nodes, [])) >= N end, nodes()) of
         true -> [ok = rpc:call(Node, global, sync, []) || Node <- nodes()];

@@ -1,11 +1,12 @@
--- Registrations of global names: runs on one of several connected nodes, and is told how many they are and perhaps what
--- divides the work.  Prints lines of name, tab, nanoseconds an operation.  names.erl has the same programs.
+-- Benchmarks of registrations of global names: runs on one of several connected nodes.  Its arguments are the number of
+-- nodes and, optionally, a number that divides the work.  Prints lines of name, tab, nanoseconds per operation.
+-- names.erl has the same programs.
 
 local nodes, scale = ...
 nodes, scale = tonumber(nodes), tonumber(scale) or 1
 local me = self()
 
--- Each name is for a process of its own, as BEAM wants it.
+-- Each name is registered for a different process, because Erlang's `global` requires that.
 local function worker(w, each)
   local processes = {}
   for i = 1, each do processes[i] = spawn(function() receive() end) end

@@ -1,8 +1,8 @@
--- chaos: what runs on the nodes of tests/chaos/run.  Each node has a process named "hub", which keeps what the others
--- of its node have seen, and one named "sink", which receives floods.  The functions that tests/chaos/run calls by
--- node-spawn -m get strings.
+-- chaos: the code that runs on the nodes of tests/chaos/run.  Each node has a process named "hub", which records what
+-- the other processes of its node have seen, and one named "sink", which receives floods.  tests/chaos/run calls functions
+-- by node-spawn -m, so their arguments are strings.
 --
--- What a hub finds wrong is a line "bad ..." on the console of its node.
+-- A hub reports each fault as a line "bad ..." on the console of its node.
 --
 -- A target is a process that is watched, linked, or given a global name.  An owner has one tie to one target: a monitor
 -- or a link.  A tie fires when its DOWN or EXIT arrives, which must happen exactly once.
@@ -18,7 +18,7 @@ end
 
 -- --- targets ---------------------------------------------------------------------------------------------------
 
--- Lives for so many milliseconds; 0: until it is told to end.
+-- A target that lives for so many milliseconds; 0: until it gets a message to end.
 function chaos.target(life)
   life = tonumber(life)
   tell_hub("target", self())
@@ -41,7 +41,7 @@ end
 
 -- --- owners of ties --------------------------------------------------------------------------------------------
 
--- Makes the tie in one of two ways: with the process, or to the process when it runs already.
+-- Makes the tie in one of two ways: together with the spawn of the target, or to a target that runs already.
 local function make(kind, there, life, variant)
   if kind == "watch" then
     if variant % 2 == 0 then return node.spawn_monitor(there, "chaos", "target", life) end
@@ -88,8 +88,8 @@ function chaos.flood(there, count, size)
   for i = 1, tonumber(count) do send(dest, "item", me, here, i, load) end
 end
 
--- The messages of one sender arrive in order, each once.  One is missing only when the connection to the sender's node
--- was lost after the last one that came: then "nodedown" has arrived in between.
+-- Checks that the messages of one sender arrive in order, each once.  A message may be missing only when the connection
+-- to the sender's node was lost after the last message that arrived: "nodedown" has then arrived in between.
 local function sink()
   register(SINK, self())
   node.monitor(true)
@@ -148,7 +148,7 @@ function events.cancelled(state, pid) state.owners[pid].cancelled = true end
 
 function events.bad(_, pid, what) puts("bad " .. inspect(pid) .. ": " .. what) end
 
--- A target or an owner of this node has ended.
+-- Handles the end of a target or an owner of this node.
 function events.DOWN(state, _, pid)
   state.targets[pid], state.owners[pid] = nil, nil
 end
@@ -159,7 +159,7 @@ end
 
 function events.get(state, to) send(to, "state", state) end
 
--- Runs until the node ends.
+-- The hub: runs until the node ends.
 function chaos.hub()
   local state = {targets = {}, owners = {}, conflicts = {}}
   register(HUB, self())
@@ -172,7 +172,7 @@ end
 
 -- --- the check -------------------------------------------------------------------------------------------------
 
--- A copy of what the hub knows.
+-- Returns a copy of the records of the hub.
 local function get()
   send(HUB, "get", self())
   local _, state = receive_match({"state"}, 5000)
@@ -185,7 +185,7 @@ local function has(list, pid)
   end
 end
 
--- Every link has two ends.
+-- Checks that every link has two ends.
 local function check_links(pid, bad)
   local info = process_info(pid)
   for _, other in ipairs(info and info.links or {}) do
@@ -197,7 +197,8 @@ local function check_links(pid, bad)
   end
 end
 
--- A tie that has not fired has a target that lives; a target that has ended in peace has fired.
+-- Checks that a tie has fired exactly when its target has ended or the connection to it was lost, and that the target
+-- knows a watch that has not fired.
 local function check_owner(pid, o, bad)
   if not o.target or o.cancelled or not process_info(pid) then return end
   local lives = process_info(o.target)
@@ -229,8 +230,8 @@ local function check()
   return bad
 end
 
--- Prints what is wrong, each as a line "bad ...", then what was seen.  What a process is about to do may make something
--- look wrong: so it is wrong only when it still is after the time.
+-- Prints each fault as a line "bad ...", then what was seen.  A process may be about to do what a check misses, so a
+-- fault is printed only when it still exists after the given time.
 function chaos.report(patience)
   local bad, tries = nil, tonumber(patience) / 200
   repeat
@@ -245,10 +246,10 @@ function chaos.report(patience)
   puts("messages " .. (messages or "unknown"))
 end
 
--- Ends the targets of this node, "targets", or the "owners".
+-- Ends the targets of this node ("targets"), or its owners ("owners").
 function chaos.finish(which) send(HUB, "end", which) end
 
--- All targets have ended: every tie has fired once.
+-- Checks, when all targets have ended, that every tie has fired once.
 function chaos.all_fired()
   for pid, o in pairs(get().owners) do
     if o.target and not o.cancelled and o.fired ~= 1 then

@@ -7,12 +7,13 @@
  * when the address is that of a group. Each ordered pair of ports has its own link, which commands on
  * standard input change, a command a line:
  *
- *   cut FROM TO                                     drop every frame of this direction
- *   heal FROM TO                                    let frames pass again, unchanged
- *   shape FROM TO DELAY JITTER LOSS TWICE OVERTAKE  delay frames by DELAY to DELAY + JITTER milliseconds; of
- * 1000 frames, lose LOSS, send TWICE two times, and let OVERTAKE leave without waiting for the frames before
- * them stats                                           print how many frames were sent, cut, lost, sent
- * twice, let overtake, and dropped because the queue was full
+ *   cut FROM TO      drop every frame of this direction
+ *   heal FROM TO     let frames pass again, unchanged
+ *   shape FROM TO DELAY JITTER LOSS TWICE OVERTAKE
+ *                    delay frames by DELAY to DELAY + JITTER milliseconds; of 1000 frames, lose LOSS, send
+ *                    TWICE two times, and let OVERTAKE leave without waiting for the frames before them
+ *   stats            print how many frames were sent, cut, lost, sent twice, let overtake, and dropped
+ *                    because the queue was full
  *
  * FROM and TO are ports, or `*' for all. Each command is answered by one line: what it asked for, `ok', or
  * `error: ...'. A command holds for the frames that arrive after its answer. The switch ends when its input
@@ -254,8 +255,8 @@ static void obey(struct ethernet_switch *s, char *line) {
   puts(answer);
 }
 
-/* Obeys the whole lines that have come; false at the end of the input. A line of more than the buffer ends
- * it. */
+/* Carries out the complete lines that have arrived; false at the end of the input. A line that does not fit
+ * into the buffer counts as the end. */
 static bool listen_to(struct ethernet_switch *s, char *text, size_t space, size_t *used) {
   const ssize_t n = read(STDIN_FILENO, text + *used, space - 1 - *used);
   if (n <= 0) return n < 0 && errno == EINTR;

@@ -1,19 +1,19 @@
-# The world of the programs beside it: nodes on hosts of their own (network namespaces), each with a tap device on
-# tests/chaos/switch.c.  Sourced, with the numbers of the nodes in NODES, the seconds of a heartbeat in HEARTBEAT and a
-# directory for what is to be kept in OUT; exits with 0 where such hosts cannot be made.
+# Sourced by run and detect: nodes on different hosts (network namespaces), each with a tap device on
+# tests/chaos/switch.c.  The caller sets NODES to the numbers of the nodes, HEARTBEAT to the seconds of a heartbeat, and
+# OUT to a directory for the files to keep.  Exits with 0 where such hosts cannot be made.
 #
-#   make_world SEED       the hosts and the switch, without nodes; all of it ends with the shell
-#   switch COMMAND        a command of the switch
-#   start N, ended N      starts node n; waits for one that is to end
+#   make_world SEED       makes the hosts and the switch, without nodes; all of them end with the shell
+#   switch COMMAND        sends a command to the switch
+#   start N, ended N      starts node n; waits for the end of node n
 #   tool N TOOL ARG...    runs a tool as on the host of node n
-#   since                 the milliseconds since BEGIN
-#   within MS COMMAND...  polls a command, and sets took to how long that took
-#   broken TEXT           something does not hold
+#   since                 prints the milliseconds since BEGIN
+#   within MS COMMAND...  polls a command until it succeeds, for at most MS; sets took to the milliseconds that passed
+#   broken TEXT           reports that a check has failed
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 BUILD=${BUILD:-$ROOT/build}
-PATIENCE_MS=${SAN:+30000}     # for what has no bound of its own
+PATIENCE_MS=${SAN:+30000}     # bound for waits that have no documented bound
 PATIENCE_MS=${PATIENCE_MS:-10000}
 
 if [ "$(id -u)" != 0 ] || [ ! -c /dev/net/tun ] || ! unshare --net --uts true 2>/dev/null; then
@@ -28,7 +28,7 @@ unset NODE_SELF NODE_COOKIE XDG_RUNTIME_DIR XDG_STATE_HOME http_proxy https_prox
 export ASAN_OPTIONS=log_path=$T/sanitizer:detect_stack_use_after_return=1
 export UBSAN_OPTIONS=log_path=$T/sanitizer:print_stacktrace=1
 export TSAN_OPTIONS=log_path=$T/sanitizer:suppressions=$ROOT/tests/tsan/suppressions
-AGENT=(- 0 0 0 0 0)           # OS process of each node; 0: it is not to run
+AGENT=(- 0 0 0 0 0)           # OS process of each node; 0: the node is not meant to run
 SWITCH=0
 BEGIN=0                       # ms
 
@@ -36,7 +36,7 @@ now() { echo $((${EPOCHREALTIME/./} / 1000)); }
 since() { echo $((${EPOCHREALTIME/./} / 1000 - BEGIN)); }
 say() { echo "chaos: $*" >&2; }
 
-# Polls the command, which says nothing; sets took to the milliseconds.
+# Polls the command, without its output, until it succeeds; sets took to the milliseconds that passed.
 # shellcheck disable=SC2034
 within() {
   local begin end
@@ -51,13 +51,13 @@ within() {
   took=$(($(now) - begin))
 }
 
-# Something does not hold; it is told once.
+# Reports a check that has failed, once for each text.
 broken() { grep -qxF "$*" "$OUT/broken" || echo "$*" | tee -a "$OUT/broken" >&2; }
 
 ns() { echo "chaos$1.$ID"; }
 name_of() { echo "n$1@h$1"; }
 
-# The processes that belong to this run, but no tool or agent that the shell has started: those of commands.
+# The processes of commands: those that belong to this run, apart from the tools and agents that the shell has started.
 ours() { grep -lzsF "NODE_RUNTIME_DIR=$T/" /proc/[0-9]*/environ | sed 's|/proc/||; s|/environ||'; }
 
 clean_up() {
@@ -119,7 +119,7 @@ switch() {
 
 # --- nodes -----------------------------------------------------------------------------------------------------
 
-# tool N TOOL ARG...: runs a tool as on the host of node n, with a time limit that it must keep.
+# tool N TOOL ARG...: runs a tool as on the host of node n; reports it when it does not end within a time limit.
 tool() {
   local n=$1 what=$2 status=0
   shift 2
@@ -153,7 +153,7 @@ hub() {
   done
 }
 
-# A node that has ended by itself has crashed.
+# Reports nodes that have ended without being told to.
 look_for_crashes() {
   local n status
   for n in "${NODES[@]}"; do

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The same signal, written by the peer: its frames go from its processes to ours. */
+/* Makes the same signal as the peer would write it: frames of the peer go from its processes to ours. */
 static void again(struct frames *f, const struct signal *s) {
   struct signal *back = NULL;
   struct buf line = BUF_INIT;

@@ -1,5 +1,5 @@
 /* Reads values from JSON text and compares with jansson: text that jansson refuses must be refused, and text
- * that jansson takes must be read, or refused for a reason of its own. */
+ * that jansson accepts must be read, or refused with another error than ERR_BAD_JSON. */
 #include "fuzz.h"
 
 #include "wire/json.h"
@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Does jansson accept the text?  -1: no comparison, as jansson refuses a NUL in a key, and overlooks a NUL
- * after a number. */
+/* 1 when jansson accepts the text, 0 when it does not. -1: no comparison, because jansson refuses a NUL in a
+ * key, and overlooks a NUL after a number. */
 static int jansson_takes(const char *text, size_t n) {
   json_error_t why;
   json_t *v = json_loadb(text, n, JSON_DISABLE_EOF_CHECK | JSON_ALLOW_NUL, &why);
