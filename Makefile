@@ -3,14 +3,14 @@
 #   make                build everything into build/bin
 #   make demo           install what is missing, build, and show two nodes at work
 #   make check          install what is missing, build, and run every test
-#   make install        into PREFIX (below DESTDIR); make uninstall takes it away again
-#   make fuzz           each target of tests/fuzz for FUZZ_SECONDS, by clang's libFuzzer
-#   make chaos          five nodes, killed and cut apart by SEED (1) for MINUTES (1); see tests/chaos/run
-#   make detection      how soon the loss of a node is noticed, in TRIES (10) of each kind; see tests/chaos/detect
+#   make install        into PREFIX (below DESTDIR); make uninstall removes the files again
+#   make fuzz           run each target of tests/fuzz for FUZZ_SECONDS, with clang's libFuzzer
+#   make chaos          kill and cut off five nodes, as SEED (1) says, for MINUTES (1); see tests/chaos/run
+#   make detection      measure how soon the loss of a node is noticed, TRIES (10) of each kind; see tests/chaos/detect
 #   make unit           build and run the unit tests, and replay the fuzz targets' corpora
 #   make lint bench clean deps compile_commands.json
 #
-# Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD V=1.  Two make a build in a directory of its own:
+# Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD V=1.  Two further variables select a build in another directory:
 #   SAN=address,undefined or SAN=thread   compiles with these sanitizers
 #   LUA=checked                           links a Lua with its assertions and API checks on, built from Debian's source
 # A new tool is a new file cmd/node-NAME.c: this file lists no tools.
@@ -85,7 +85,7 @@ all: $(TOOLS) $(AGENT) $(HELPERS) $O/lib/libnodemsg.a $O/share/node-toolkit
 
 # --- build -------------------------------------------------------------------------------------------------
 
-# Rewritten only when compiler or flags change, so that objects made by others are never kept.
+# This file changes only when the compiler or the flags change; all objects depend on it and are then made again.
 STAMP = $(subst ','\'',$(COMPILE) / $(LINK))
 $O/flags: FORCE
 	@mkdir -p $(@D)
@@ -144,14 +144,14 @@ $O/lua/liblua.a: $O/flags | $(BUILD)/lua-source
 	    $(CC) -std=gnu99 -DLUA_COMPAT_5_3 -DLUA_USE_LINUX -DLUA_USE_APICHECK -DLUAI_ASSERT $(GUARD) $(CFLAGS) -c && \
 	  $(AR) rcs $(@F) *.o
 
-# An agent finds its Lua modules at ../share/node-toolkit from where it lies, built or installed.
+# An agent finds its Lua modules at ../share/node-toolkit from its own directory, both built and installed.
 $O/share/node-toolkit:
 	@mkdir -p $(@D)
 	$(Q)ln -sfn $(CURDIR)/share $@
 
 # --- tests -------------------------------------------------------------------------------------------------
 
-# After `deps' a second make runs: this one has asked pkg-config before the libraries were installed.
+# After `deps' a second make runs, because this one has run pkg-config before the libraries were installed.
 AGAIN = +@$(MAKE) $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 
 check: deps
@@ -162,7 +162,7 @@ unit: $(UNIT) $(FUZZ)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT) $(FUZZ)
 
 # Builds the targets separately, since libFuzzer has a main of its own.  An input that fails is kept in build/fuzzer as
-# NAME.found.…: mend the fault, and add the input to the corpus.
+# NAME.found.…: fix the fault, and add the input to the corpus.
 FUZZ_SECONDS ?= 20
 FUZZER := -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all
 fuzz:

@@ -1,16 +1,16 @@
-# What every suite shares.  A test has a directory of its own: its HOME, its cookie, its nodes.  Everything it
-# starts carries that directory in its environment; teardown ends it all, and fails the test when something does
-# not end, or when a sanitizer has complained.
+# Functions for all suites.  Each test has its own directory, with its HOME, its cookie and its nodes.  Every process
+# that it starts has that directory in its environment; teardown ends these processes, and fails the test when one
+# does not end, or when a sanitizer has reported an error.
 #
 #   load helper
 #   start_node one [OPTION…]          a detached node, ready
-#   lua CODE [ARG…]                   runs Lua on the node one, which has to succeed; what it wrote is $output
-#   two_nodes                         a node two, too, that is connected to the node one
-#   wait_until COMMAND…               for what has no event to wait for: polls it, up to a deadline
+#   lua CODE [ARG…]                   runs Lua on the node one, which must succeed; its output is $output
+#   two_nodes                         starts a node two, which is connected to the node one
+#   wait_until COMMAND…               polls a command until it succeeds, up to a deadline; only where there is no event
 #   make_hosts rane dune              hosts of their own (network namespaces) that resolve each other
-#   on rane COMMAND…                  runs a command there
-#   start_node_on rane one [OPTION…]  a node there; its console is in the file $(console_of one@rane)
-#   needs_preemption                  skips the test where a loop that calls nothing keeps its core
+#   on rane COMMAND…                  runs a command on the host rane
+#   start_node_on rane one [OPTION…]  a node on the host rane; its console is in the file $(console_of one@rane)
+#   needs_preemption                  skips the test in a build in which a loop without calls is not preempted
 #   api one METHOD PATH [CURL-ARG…]   the HTTP API of a node, by hand
 
 bats_require_minimum_version 1.5.0
@@ -25,7 +25,7 @@ setup() { node_setup; }
 teardown() { node_teardown; }
 
 node_setup() {
-  # A unix socket's path has 107 bytes: too few for BATS_TEST_TMPDIR.
+  # The path of a unix socket has at most 107 bytes, and BATS_TEST_TMPDIR is too long for that.
   T=$(mktemp -d /tmp/nt.XXXXXX)
   export HOME=$T/home NODE_RUNTIME_DIR=$T/run NODE_STATE_DIR=$T/run PATH=$BUILD/bin:$PATH LC_ALL=C.UTF-8
   unset NODE_SELF XDG_RUNTIME_DIR XDG_STATE_HOME http_proxy https_proxy all_proxy
@@ -51,20 +51,20 @@ node_teardown() {
   return $status
 }
 
-# ThreadSanitizer holds signals back until the program calls libc: a loop that never does keeps its core there.
+# ThreadSanitizer delays signals until the program calls libc, so a loop that never calls libc is not preempted.
 needs_preemption() { [ "${SAN:-}" != thread ] || skip 'nothing is preempted where signals are held back'; }
 
-# The processes of this test: those that were started with a runtime directory of its.
+# The processes of this test: those that have its runtime directory in their environment.
 processes() {
   local files file
   files=$(grep -lzsF "NODE_RUNTIME_DIR=$T/" /proc/[0-9]*/environ)
   for file in $files; do
-    [ ! -e "$file" ] || basename "${file%/environ}" # grep itself is in the list
+    [ ! -e "$file" ] || basename "${file%/environ}" # grep itself is in the list, and has ended
   done
   [ "$(id -u)" = 0 ] || locked
 }
 
-# The nodes by their locks: only root can read the environment of a node.
+# The nodes of this test, found by their lock files, because only root can read the environment of a node.
 locked() {
   local file pid
   find "$T" -path '*@*/lock' 2>/dev/null | while read -r file; do
@@ -99,7 +99,7 @@ wait_until() {
   done
 }
 
-# Bats waits for whoever holds its descriptor 3.
+# Descriptor 3 is closed, because bats waits for every process that holds it.
 start_node() { node-start -d --sname "$@" 3>&-; }
 
 two_nodes() {
@@ -121,7 +121,8 @@ api() {
 
 # --- hosts -------------------------------------------------------------------------------------------------
 
-# Each host is a network namespace on one switch, with its own host name; 10.0.0.1, 10.0.0.2, … in order.
+# Each host is a network namespace on one switch, with its own host name; the addresses are 10.0.0.1, 10.0.0.2, … in
+# the order of the hosts.
 make_hosts() {
   [ "$(id -u)" = 0 ] || skip 'needs root'
   local host n=0 id=${T##*.}
@@ -157,7 +158,7 @@ remove_hosts() {
   rmdir --ignore-fail-on-non-empty /etc/netns 2>/dev/null || :
 }
 
-# Runs a command on a host, in a runtime directory of the host's own.
+# Runs a command on a host, with the host's own runtime directory.
 on() {
   local host=$1
   shift
@@ -173,11 +174,11 @@ start_node_on() {
 
 console_of() { echo "$T/${1#*@}/$1/console.log"; }
 
-# Pulls a host's plug, and puts it back in.
+# Disconnects a host from the switch, and connects it again.
 unplug() { ip -n "$1.${T##*.}" link set eth0 down; }
 plug() { ip -n "$1.${T##*.}" link set eth0 up; }
 
-# Cuts two hosts off from each other, while others see both; and heals that.
+# Cuts two hosts off from each other, while other hosts reach both; heal undoes it.
 part() { route add "$1" "$2"; }
 heal() { route del "$1" "$2"; }
 route() {

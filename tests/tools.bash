@@ -1,4 +1,4 @@
-# What every tool's suite asks of its tool.
+# Checks that the suite of each tool runs.
 #
 #   load helper
 #   load tools
@@ -15,11 +15,11 @@ has_help() {
   assert_output --regexp "^$1 \(node-toolkit\) [0-9.]+$"
 }
 
-# told TEXT: the last of the following has said so on stderr.
+# told TEXT: checks that the last command of a check below has written TEXT to stderr.
 # shellcheck disable=SC2154 # bats sets stderr
 told() { output=$stderr assert_output --partial "$1"; }
 
-# refuses MESSAGE TOOL ARG…: status 2, the message on stderr, nothing on stdout.
+# refuses MESSAGE TOOL ARG…: exits with status 2, the message on stderr, nothing on stdout.
 refuses() {
   local message=$1
   shift
@@ -29,7 +29,7 @@ refuses() {
   told "$message"
 }
 
-# says_no STATUS MESSAGE TOOL ARG…: that status, the message on stderr, nothing on stdout.
+# says_no STATUS MESSAGE TOOL ARG…: exits with STATUS, the message on stderr, nothing on stdout.
 says_no() {
   local status_wanted=$1 message=$2
   shift 2
@@ -39,7 +39,7 @@ says_no() {
   told "$message"
 }
 
-# needs_node TOOL ARG…: without a node it says so, and how to start one; with two it lists them.
+# needs_node TOOL ARG…: without a node the tool says how to start one; with two nodes it lists them.
 needs_node() {
   says_no 3 'no node is running here' "$@"
   told 'node-start'
@@ -60,8 +60,8 @@ reports_full_disk() {
   assert_output "$1: standard output: Bad file descriptor"
 }
 
-# The port of a node that runs here; as a hint in a name it keeps other nodes of the host out of the test.
+# The port of a node that runs on this host.  A name with the port keeps other nodes of the host out of the test.
 port_of() { api "$1" GET /v1/node | jq .port; }
 
-# The file that a detached node's console goes to.
+# The console file of a detached node.
 console_file() { echo "$NODE_RUNTIME_DIR/$1@$HOST/console.log"; }
