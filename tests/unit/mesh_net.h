@@ -134,7 +134,7 @@ struct incoming {
   struct incoming *next;
   struct net_node *at; /* the node that reads */
   int life;
-  /* Of: the transport whose stream it is; transport: the one that has adopted it. */
+  /* `of`: the transport whose stream it is; `transport`: the one that has adopted it. */
   struct transport *of, *transport;
   bool greeted, cut;
 };

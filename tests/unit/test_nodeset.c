@@ -1,4 +1,5 @@
-/* Words for many nodes: what they mean, what is refused, and that folding and expanding are inverse. */
+/* Words for many nodes: which names a word stands for, which words are refused, and that folding and
+ * expanding are inverse. */
 #include "core/nodeset.h"
 
 #include "tap.h"

@@ -17,7 +17,7 @@
 
 /* --- the allocator --- */
 
-/* Count: allocations since the run began; fail_at: the one that fails, 0 for none. */
+/* `count`: allocations since the run began; `fail_at`: the one that fails, 0 for none. */
 static long count, fail_at;
 
 static bool fails(void) {

@@ -1,5 +1,5 @@
-/* Functions that come from elsewhere: what is not whole, or made by another Lua, is refused with a word, and
- * ends nothing. */
+/* Functions from other nodes: a function that is incomplete or was made by another Lua is refused with an
+ * error, and ends no process. */
 #include "tap.h"
 #include "vm_host.h"
 

@@ -71,8 +71,9 @@ void gate_pause(struct gate *g, bool paused);
 
 /* The ENTERED guest with this socket, or NULL. */
 struct guest *gate_guest(struct gate *g, int fd);
-void gate_proved(struct guest *guest); /* the handshake of the guest is done; the guest is freed */
-/* The server has closed the guest's socket before the handshake was done; the guest is freed. */
+void gate_proved(struct guest *guest); /* the handshake is done; the guest must not be used afterwards */
+/* The server has closed the guest's socket before the handshake was done; the guest must not be used
+ * afterwards. */
 void gate_left(struct guest *guest);
 
 int gate_entered(const struct gate *g); /* how many guests the server has */

@@ -48,7 +48,7 @@ struct request {
   struct buf allow;        /* for ERR_METHOD: the methods that its path has */
   struct MHD_Response *response;
   unsigned status;
-  bool dispatched;  /* all of the body has come */
+  bool dispatched;  /* the body is complete */
   bool suspended;   /* its connection waits for an answer */
   bool answered;    /* `response` has been given */
   bool held;        /* the connection of an upload waits for request_release */
@@ -60,7 +60,7 @@ struct request {
 };
 
 /* request.c: callbacks for MHD. request_on_part: a request has begun, or n bytes of its body have arrived, or
- * (0 bytes) its body is complete. The other: the request is over. */
+ * (0 bytes) its body is complete. request_on_completed: the request is over. */
 enum MHD_Result request_on_part(void *listener, struct MHD_Connection *conn, const char *url,
                                 const char *method, const char *version, const char *bytes, size_t *n,
                                 void **state);
@@ -72,7 +72,8 @@ int request_fd(const struct request *r); /* the socket of its connection */
  * connections that were resumed and the responses that were queued. */
 void listener_nudge(struct listener *l);
 
-/* response.c: answers a request with `response`, which is consumed. */
+/* response.c: answer answers a request with `response`, which is consumed; answer_refused answers it with the
+ * problem in r->refused. */
 void answer(struct request *r, unsigned status, struct MHD_Response *response);
 void answer_refused(struct request *r);
 

@@ -18,8 +18,8 @@
 enum {
   HTTP_BODY_MAX = 16 << 20,    /* bytes of a request's body; a longer one is refused with 413 */
   HTTP_DISCARD_MAX = 64 << 20, /* bytes of a refused body that are read before the connection is cut */
-  /* On the socket, and again as many on the port that have proved the cookie; further connections wait in the
-   * kernel's backlog. */
+  /* Connections on the socket, and again as many on the port that have proved the cookie; further connections
+   * wait in the kernel's backlog. */
   HTTP_CONNECTIONS_MAX = 4096,
   HTTP_SILENCE_MS = 30000,  /* the node notices that a client's host is gone after so long, */
   HTTP_WATCH_MS = 5000,     /* or this much later */

@@ -1,5 +1,5 @@
-/* census: the kernel's call "processes": asks every process of this node for its "info", and answers with all
- * answers. I/O thread only. */
+/* census: the kernel's call "processes": asks every process of this node for its "info", and answers with the
+ * replies of all of them. I/O thread only. */
 #ifndef AGENT_KERNEL_CENSUS_H
 #define AGENT_KERNEL_CENSUS_H
 

@@ -24,7 +24,8 @@ void flow_answer(struct agent *a, struct signal *call, npid to);
 /* Handles the signal ROOM to the kernel: the process has room again, or has ended. */
 void flow_room(struct agent *a, npid pid);
 
-/* Handles the loss of a node: forgets which "hold" it was sent, and ends the holds on its own processes. */
+/* Handles the loss of a node: forgets which calls "hold" it was sent, and ends the holds on processes of that
+ * node. */
 void flow_node_down(struct agent *a, uint32_t incarnation);
 
 /* Handle the calls "hold" and "room" (consumed) of another node: the pid in args must be of a process of that

@@ -32,7 +32,7 @@ static struct pending *pending_new(struct agent *a, struct signal *call) {
   return NULL;
 }
 
-/* The next value as a NUL-terminated string in out; false when it is no string or too long. */
+/* Reads the next value, a string, into out, NUL-terminated; false when it is not a string or too long. */
 static bool get_text(struct term_reader *r, char *out, size_t size) {
   const char *s;
   size_t n;

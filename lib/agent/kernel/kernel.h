@@ -7,7 +7,7 @@
 #include "agent/state.h"
 #include "core/signal.h"
 
-/* A signal to the kernel; consumed. */
+/* Handles a signal (consumed) to the kernel. */
 void kernel_signal(struct agent *a, struct signal *s);
 
 /* Calls the kernel of `node`, connecting to it first if needed (NULL: this node). args is [op, …], consumed

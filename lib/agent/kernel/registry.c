@@ -76,10 +76,9 @@ struct link {
   bool slow; /* the peer has not answered in time, and has sent nothing since */
   bool gone; /* the link was lost while the links were visited (`walking`); it is freed after the visit */
   const struct claim *cursor; /* the next own claim that the snapshot for the peer will have; NULL: none */
-  bool wants_all,
-      /* Wants_all: the peer has asked for all names of this node; want_all: the next flush asks for all names
-       * of the peer. */
-      want_all;
+  /* `wants_all`: the peer has asked for all names of this node; `want_all`: the next flush asks for all names
+   * of the peer. */
+  bool wants_all, want_all;
   uint32_t mark;     /* how many times the peer has begun to send all its names */
   int64_t logged_ms; /* when a difference was last logged; 0: never */
   uint64_t have;     /* number of the peer's round that the next flush acknowledges; 0: none */
@@ -117,7 +116,7 @@ struct pending { /* a registration under way, or, with the pid NPID_NONE, the re
   uint64_t id, token;
   struct link *arbiter;
   int64_t began_ms, since_ms;
-  /* Waiters: who is told the outcome; behind: registrations that begin when this one has ended. */
+  /* `waiters`: who is told the outcome; `behind`: registrations that begin when this one has ended. */
   struct waiter *waiters, *behind;
   int code; /* the outcome: 0, or an error and its text (NULL: the sentence of the code) */
   const char *what;

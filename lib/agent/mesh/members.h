@@ -25,11 +25,13 @@
 #include "agent/mesh/peer.h"
 
 enum {
-  MEMBERS_LINE_MAX = 4 << 20,      /* bytes of a line: more than MESH_PEERS_MAX members need */
-  MEMBERS_DIALS_MAX = 16,          /* how many connections members.c makes at a time */
-  MEMBERS_NEWS_MS = 20,            /* how long an urgent change waits for further changes before it is sent */
-  MEMBERS_PATIENCE_MS = 200,       /* a member that a change has named is expected to connect itself first; */
-  MEMBERS_PATIENCE_MORE_MS = 1000, /* of two such nodes the one whose name sorts last waits for so long */
+  MEMBERS_LINE_MAX = 4 << 20, /* bytes of a line: more than MESH_PEERS_MAX members need */
+  MEMBERS_DIALS_MAX = 16,     /* how many connections members.c makes at a time */
+  MEMBERS_NEWS_MS = 20,       /* how long an urgent change waits for further changes before it is sent */
+  /* How long a node waits for a member that a change has named to connect by itself. */
+  MEMBERS_PATIENCE_MS = 200,
+  /* The same, for the one of the two nodes whose name sorts last. */
+  MEMBERS_PATIENCE_MORE_MS = 1000,
   MEMBERS_RETRY_MS = 1000,
   MEMBERS_RETRY_MAX_MS = 30000,
   MEMBERS_SETTLED = 4, /* heartbeats after which a mesh that is still incomplete is logged */

@@ -3,9 +3,9 @@
  * handshake.c changes a peer's state.
  *
  * Orderings: signals to one peer go out in the order of mesh_send: they wait in the peer's queue until
- * SYNCING, the queue is written behind this node's names, and later signals behind the queue.  A connection
+ * SYNCING, the queue is written behind this node's names, and later signals behind the queue. A connection
  * that is lost is first ended in the table of nodes (its epoch), then told to the user, then to the
- * subscribers and to those who wait: so each of them finds the connection already gone. */
+ * subscribers and the waiters: so each of them finds the connection already gone. */
 #include "agent/mesh/mesh.h"
 
 #include "agent/mesh/handshake.h"

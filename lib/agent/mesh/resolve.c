@@ -28,7 +28,7 @@ enum stage { WAITING, RUNNING, ANSWERED };
 struct lookup {
   struct resolver *resolver;
   struct name *name;
-  uint64_t until_ms; /* of uv_now */
+  uint64_t until_ms; /* the deadline, by uv_now */
   resolve_done *done;
   void *data;
   TAILQ_ENTRY(lookup) in_name, in_resolver;
