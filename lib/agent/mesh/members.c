@@ -179,7 +179,7 @@ static void note_trouble(struct peer *p, const struct error *why) {
 }
 
 /* Schedules the next attempt, after twice the time that came before the last one; or gives the peer up when
- * until_ms is over. */
+ * until_ms has passed. */
 static void retry_later(struct peer *p) {
   struct mesh *m = p->mesh;
   if (!p->until_ms || m->stopping) return;

@@ -1,5 +1,6 @@
 /* Invariant: a hosted process is in agent->processes exactly as long as the vm knows its pid; a bond is in
- * `bonds` until UNLINK or DEMONITOR removes it or it fires, and it fires at most once. */
+ * `bonds` until UNLINK, DEMONITOR or the loss of a node removes it or until it fires, and it fires at most
+ * once. */
 #include "agent/process/hosted.h"
 
 #include "agent/send.h"
