@@ -633,7 +633,7 @@ static void test_slices(void) {
   json_object_set_new(theirs, "more", json_false());
   ok(registry_link_synced(f->registry, f->peer[0], theirs), "the last one does");
   json_decref(theirs);
-  registry_link_begin(f->registry, f->peer[1]);
+  json_decref(registry_link_begin(f->registry, f->peer[1]));
   fixture_free(f);
 }
 
