@@ -1,7 +1,6 @@
 /* node-connect: connects a node to others, or disconnects it from them. */
+#include "select.h"
 #include "tool.h"
-
-#include "core/nodename.h"
 
 #include <stdlib.h>
 
@@ -18,8 +17,8 @@ static const struct tool tool = {
     .name = "node-connect",
     .synopsis = "[OPTION...] NODE...\n--disconnect [OPTION...] NODE...",
     .summary =
-        "Connects the local node to each NODE (name@host, or name@host:port), and to all nodes that NODE is\n"
-        "connected to; or disconnects it from each NODE.\n",
+        "Connects the local node to each NODE (name@host, name@host:port, or the name of a node that runs\n"
+        "here), and to all nodes that NODE is connected to; or disconnects it from each NODE.\n",
     .options = table,
 };
 
@@ -28,16 +27,23 @@ struct connecting {
   const struct options *options;
 };
 
-static int connect_one(void *data, const char *node, struct error *e) {
-  const struct connecting *c = data;
-  struct nodename name;
-  int rc = nodename_parse(node, &name, e);
-  if (rc) return rc;
+static int connect_node(const struct connecting *c, const char *node, struct error *e) {
   char *path = tool_path(&tool, "/v1/nodes/", node, NULL);
   json_auto_t *answer = NULL;
-  rc = nodemsg_request(c->m, c->options->disconnect ? "DELETE" : "PUT", path, NULL, &answer, e);
+  int rc = nodemsg_request(c->m, c->options->disconnect ? "DELETE" : "PUT", path, NULL, &answer, e);
   free(path);
   if (!rc && c->options->common.json) tool_print(answer);
+  return rc;
+}
+
+/* A word may mean several nodes; the first that fails ends it. */
+static int connect_word(void *data, const char *word, struct error *e) {
+  const struct connecting *c = data;
+  const struct select_options no_options = {0};
+  struct selection nodes = {0};
+  int rc = select_nodes(&(struct tool_words){.at = &word, .count = 1}, &no_options, c->m, &nodes, e);
+  for (size_t i = 0; !rc && i < nodes.count; i++) rc = connect_node(c, nodes.at[i].word, e);
+  selection_finish(&nodes);
   return rc;
 }
 
@@ -48,7 +54,7 @@ int main(int argc, char **argv) {
   if (!nodes->count || options.common.rest.count) tool_usage(&tool, "NODE is missing");
 
   struct connecting c = {.m = tool_open(&tool, &options.common, NULL), .options = &options};
-  int status = tool_each(&tool, nodes, connect_one, &c);
+  int status = tool_each(&tool, nodes, connect_word, &c);
   nodemsg_close(c.m);
   return tool_finish(&tool, status);
 }

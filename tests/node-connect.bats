@@ -15,10 +15,22 @@ load tools
 
 @test "bad names are refused, each with its name in the message" {
   start_node one
-  for name in two @rane two@ 'two words@rane' two@rane:0 two@rane:99999 two@-rane "$(printf 'a%.0s' {1..65})@rane"; do
+  for name in @rane two@ 'two words@rane' two@rane:0 two@rane:99999 two@-rane "$(printf 'a%.0s' {1..65})@rane"; do
     refuses 'not a node name' node-connect "$name"
     told "$name"
   done
+}
+
+@test "a short name is that of a node that runs here, or of a member" {
+  start_node one
+  start_node two
+  run -0 node-connect -n one two
+  run -0 node-list -n one
+  assert_output "two@$HOST"
+  run -0 node-connect -n one --disconnect two
+  run -0 node-list -n one
+  assert_output ''
+  says_no 3 'three: no living member has this name' node-connect -n one three
 }
 
 @test "connects without output, once or again; disconnects" {
