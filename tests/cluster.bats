@@ -239,8 +239,10 @@ rane_and_dune() {
   run -3 on rane node-connect nobody@dune
   assert_output --partial nobody@dune
   assert_output --partial '(name)'
-  run -2 on rane node-connect not-a-node
+  run -3 on rane node-connect not-a-node
   assert_output --partial not-a-node
+  run -2 on rane node-connect not@a@node
+  assert_output --partial not@a@node
 }
 
 @test "a host that does not answer is a timeout" {

@@ -415,8 +415,8 @@ END
 
 @test "control characters of a peer or a client reach neither terminal nor log" {
   start_node one --cookie $COOKIE
-  run node-connect $'two\e[31m@rane\nforged: line'
-  assert_output --partial 'two\x1B[31m@rane\nforged: line: not a node name'
+  run -2 node-connect $'two\e31m@rane\nforged: line'
+  assert_output --partial 'two\x1B31m@rane\nforged: line: not a node name'
   serve 4395 perl -MIO::Socket::UNIX -e 'use IO::Socket::INET;
     my $l = IO::Socket::INET->new(LocalAddr => "127.0.0.1:4395", Listen => 1, ReuseAddr => 1) or die;
     my $s = $l->accept; sysread($s, my $b, 4096); print $s "HTTP/1.1 418 \e[31mred\r\n\r\n\e[31mred\n"'
