@@ -1,26 +1,34 @@
-/* node-guard [FILES] -- COMMAND [ARG…]: runs one command for the agent, and ends every process that the
- * command leaves behind.
+/* node-guard [--OPTION VALUE…] -- COMMAND [ARG…]: runs one command for the agent, and ends every process that
+ * the command leaves behind.
  *
  * The agent starts this helper (from libexec) for each command, and treats it as the command.  The guard
  * starts the command in a session of its own with the default signal dispositions, passes every signal that
  * it gets on to the command's process group, and ends as the command ended: with the same exit status, or by
- * the same signal.  FILES is the soft limit of descriptors for the command, since the agent has raised its
- * own.
+ * the same signal.  The options say as whom and how the command runs; the table `options` lists them.
  *
  * The guard itself acts on two events.  SIGRTMIN makes it send SIGKILL to every descendant at once.  When the
  * command or the agent has ended, every process that is left gets SIGTERM, and SIGKILL after GRACE_MS: a node
  * leaves no processes behind, however it ends. When the guard itself is killed, the agent does this
  * (lib/agent/process/orphans.h).
  *
- * Descriptor 3, when it is open, is a pipe to the agent.  It closes without a byte when the command runs;
- * when the command cannot be run, it carries the errno (one int).  So every exit status is free for the
- * command.
+ * With --keep, processes that the command leaves behind live on: the guard reports the end of the command,
+ * and waits for them until the agent ends, so that they do not become children of the agent.  SIGRTMIN and
+ * the end of the agent then end the command's process group only.
+ *
+ * Descriptor 3, when it is open, is a pipe to the agent for the reports of core/guard.h.  So every exit
+ * status is free for the command.
  *
  * Invariant: the guard is the subreaper of its descendants, so each of them is its child, or becomes its
  * child when its parents have ended.  A child that was not yet waited for keeps its pid, so a signal to one
- * of `children` never reaches a process that is not a descendant. */
+ * of `children` never reaches a process that is not a descendant.
+ *
+ * Orderings: the guard sleeps from vfork until the child has executed the command or has failed, so a report
+ * of the failure comes before GUARD_STARTED, which the agent then skips. */
+#include "core/guard.h"
+
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -30,17 +38,35 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { REPORT = 3, GRACE_MS = 2000, TICK_MS = 50, CANNOT = 125, NOT_FOUND = 127 };
+enum { GRACE_MS = 2000, TICK_MS = 50, CANNOT = 125, NOT_FOUND = 127, GROUPS_MAX = 65536 };
+
+/* As whom and how the command runs; the values of the options. */
+struct settings {
+  bool has_files, has_user, has_nice, has_umask, keep;
+  rlim_t files;
+  uid_t uid;
+  gid_t gid;
+  gid_t *groups; /* group_count of them; the first is gid */
+  size_t group_count;
+  int nice;
+  mode_t umask;
+  const char *cwd;
+};
 
 struct guard {
+  const struct settings *settings;
   pid_t agent;     /* our parent, as long as it lives */
   pid_t command;   /* 0 when it was waited for */
+  pid_t group;     /* the process group of the command */
   int status;      /* of the command, as wait(2) gives it */
+  int left;        /* how many processes ended after the command */
+  bool asked;      /* a signal was passed on to the group, which may be what has ended its members */
   bool alone;      /* no descendant is left */
   int64_t kill_at; /* when SIGKILL follows SIGTERM, in ms; 0: SIGTERM was not sent yet */
 };
@@ -51,9 +77,10 @@ static int64_t now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* Sends the errno to the agent.  The write fails when the agent is gone, which does not matter. */
-static void report(int error) {
-  ssize_t n = write(REPORT, &error, sizeof error);
+/* Sends a report to the agent.  The write fails when the agent is gone, which does not matter. */
+static void report(enum guard_kind kind, enum guard_stage stage, int64_t number) {
+  struct guard_report r = {kind, stage, number};
+  ssize_t n = write(GUARD_REPORT, &r, sizeof r);
   (void)n;
 }
 
@@ -66,41 +93,62 @@ static void default_signals(void) {
   for (int s = 1; s < NSIG; s++) syscall(SYS_rt_sigaction, s, none, NULL, sizeof none[0]);
 }
 
+/* In the new process: gives up. */
+__attribute__((noreturn)) static void fail(enum guard_stage stage) {
+  report(GUARD_FAILED, stage, errno);
+  _exit(stage == GUARD_EXEC ? NOT_FOUND : CANNOT);
+}
+
+/* In the new process: sets what the options say.  The priority comes first, because only root may raise it;
+ * the directory comes last, because the user may be allowed to enter it where root is not, and vice versa. */
+static void prepare(const struct settings *s) {
+  if (s->has_nice && setpriority(PRIO_PROCESS, 0, s->nice)) fail(GUARD_NICE);
+  if (s->has_umask) umask(s->umask);
+  if (s->has_user && (setgroups(s->group_count, s->groups) || setresgid(s->gid, s->gid, s->gid) ||
+                      setresuid(s->uid, s->uid, s->uid)))
+    fail(GUARD_IDENTITY);
+  if (s->cwd && chdir(s->cwd)) fail(GUARD_CWD);
+}
+
 /* In the new process: executes the command, or exits. */
-static void become(char **argv, pid_t guard) {
+__attribute__((noreturn)) static void become(const struct settings *s, char **argv, pid_t guard) {
   sigset_t none;
   sigemptyset(&none);
   setsid();
-  /* Ends the command when the guard gets SIGKILL, the one signal that the guard cannot pass on. */
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  prepare(s);
+  /* Ends the command when the guard gets SIGKILL, the one signal that the guard cannot pass on.  The kernel
+   * forgets this when the user changes. */
+  if (!s->keep) prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != guard) _exit(CANNOT);
   sigprocmask(SIG_SETMASK, &none, NULL);
   execvp(argv[0], argv);
-  report(errno);
-  _exit(NOT_FOUND);
+  fail(GUARD_EXEC);
 }
 
 /* Did the agent end before PR_SET_PDEATHSIG was set? Then the pipe has no reader: POLLERR. libuv makes it a
  * pair of sockets: POLLHUP. The parent alone does not tell: it may have changed before `agent` was read. */
 static bool agent_is_gone(const struct guard *g) {
-  struct pollfd p = {.fd = REPORT};
+  struct pollfd p = {.fd = GUARD_REPORT};
   return getppid() != g->agent || (poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP)));
 }
 
 static bool start(struct guard *g, char **argv) {
   g->agent = getppid();
-  fcntl(REPORT, F_SETFD, FD_CLOEXEC);
-  close_range(REPORT + 1, ~0U, 0); /* descriptors that libraries of the agent have left open */
+  fcntl(GUARD_REPORT, F_SETFD, FD_CLOEXEC);
+  close_range(GUARD_REPORT + 1, ~0U, 0); /* descriptors that libraries of the agent have left open */
   setpgid(0, 0); /* Ctrl-C of the terminal goes to the agent only, which ends its commands itself */
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (agent_is_gone(g)) return false;
-  pid_t self = getpid();
-  g->command = fork();
-  if (g->command == 0) become(argv, self);
-  if (g->command < 0) report(errno);
+  const pid_t self = getpid();
+  g->group = g->command = vfork();
+  if (g->command == 0) become(g->settings, argv, self);
+  if (g->command < 0)
+    report(GUARD_FAILED, GUARD_FORK, errno);
+  else
+    report(GUARD_STARTED, 0, 0);
   /* Only the command keeps the pipes open, so their readers see the end when the command closes them. */
-  for (int fd = 0; fd <= REPORT; fd++) close(fd);
+  for (int fd = 0; fd < GUARD_REPORT; fd++) close(fd);
   return g->command > 0;
 }
 
@@ -118,18 +166,25 @@ static void signal_group(const struct guard *g, int signal) {
   if (g->command) kill(-g->command, signal);
 }
 
+/* Waits for one child that has ended; false: there is none. */
+static bool reap_one(struct guard *g, bool after) {
+  siginfo_t info = {0};
+  int status;
+  g->alone = waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) < 0;
+  if (!info.si_pid) return false;
+  bool was_asked = g->asked && getpgid(info.si_pid) == g->group;
+  waitpid(info.si_pid, &status, 0);
+  g->left += after && !was_asked;
+  if (info.si_pid != g->command) return true;
+  g->command = 0;
+  g->status = status;
+  return true;
+}
+
 /* Waits for every child that has ended; true when there was one. */
 static bool reap(struct guard *g) {
-  bool any = false;
-  int status;
-  pid_t pid;
-  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    any = true;
-    if (pid != g->command) continue;
-    g->command = 0;
-    g->status = status;
-  }
-  g->alone = pid < 0;
+  bool any = false, after = !g->command;
+  while (reap_one(g, after)) any = true;
   return any;
 }
 
@@ -141,6 +196,7 @@ static void handle(struct guard *g, int signal) {
     g->kill_at = now_ms();
   else if (getppid() == g->agent)
     signal_group(g, signal);
+  g->asked = true;
 }
 
 /* Ends the processes that are left: SIGTERM at the first call, and to each descendant that becomes a child
@@ -150,7 +206,7 @@ static void sweep(struct guard *g, bool ended) {
   if (first) g->kill_at = now_ms() + GRACE_MS;
   int signal = now_ms() < g->kill_at ? SIGTERM : SIGKILL;
   if (first || signal == SIGKILL) signal_group(g, signal);
-  if (first || signal == SIGKILL || ended) signal_orphans(g, signal);
+  if (!g->settings->keep && (first || signal == SIGKILL || ended)) signal_orphans(g, signal);
 }
 
 /* Waits until the command and all descendants have ended; gives up on those that SIGKILL does not end in
@@ -162,6 +218,7 @@ static void wait_for_tree(struct guard *g) {
   for (;;) {
     bool ended = reap(g);
     if (g->alone || (g->kill_at && now_ms() > g->kill_at + GRACE_MS)) return;
+    if (g->settings->keep && !g->command) return;
     bool sweeping = !g->command || g->kill_at || getppid() != g->agent;
     if (sweeping) sweep(g, ended);
     handle(g, sweeping ? sigtimedwait(&all, NULL, &tick) : sigwaitinfo(&all, NULL));
@@ -183,26 +240,122 @@ static int end_as(int status) {
   return 128 + WTERMSIG(status);
 }
 
-static void limit_files(const char *number) {
+/* Waits until no process is left that the command has left behind, or the agent has ended. */
+static void keep(struct guard *g) {
+  report(GUARD_ENDED, 0, g->status);
+  close(GUARD_REPORT);
+  sigset_t all;
+  sigfillset(&all);
+  while (!g->alone && getppid() == g->agent) {
+    sigwaitinfo(&all, NULL);
+    reap(g);
+  }
+}
+
+/* --- options -------------------------------------------------------------------------------------------- */
+
+/* Reads a whole number.  A value that the agent has written is right, so a wrong one is only told by usage.
+ */
+static bool read_number(const char *text, int base, long long *out) {
+  char *end;
+  *out = strtoll(text, &end, base);
+  return end != text && !*end;
+}
+
+static bool set_files(struct settings *s, const char *value) {
+  long long n;
+  s->has_files = read_number(value, 10, &n) && n > 0;
+  s->files = (rlim_t)n;
+  return s->has_files;
+}
+
+/* UID:GID[,GID…]: the first group is that of the user. */
+static bool set_user(struct settings *s, const char *value) {
+  char *at;
+  s->uid = (uid_t)strtoul(value, &at, 10);
+  if (at == value || !(s->groups = calloc(strlen(value), sizeof *s->groups))) return false;
+  for (char sign = ':'; *at == sign && s->group_count < GROUPS_MAX; sign = ',')
+    s->groups[s->group_count++] = (gid_t)strtoul(at + 1, &at, 10);
+  s->has_user = s->group_count && !*at;
+  s->gid = s->groups[0];
+  return s->has_user;
+}
+
+static bool set_nice(struct settings *s, const char *value) {
+  long long n;
+  s->has_nice = read_number(value, 10, &n);
+  s->nice = (int)n;
+  return s->has_nice;
+}
+
+static bool set_umask(struct settings *s, const char *value) {
+  long long n;
+  s->has_umask = read_number(value, 8, &n) && n >= 0 && n <= 0777;
+  s->umask = (mode_t)n;
+  return s->has_umask;
+}
+
+static bool set_cwd(struct settings *s, const char *value) {
+  s->cwd = value;
+  return true;
+}
+
+static bool set_keep(struct settings *s, const char *value) {
+  s->keep = strcmp(value, "1") == 0;
+  return s->keep;
+}
+
+static const struct {
+  const char *name;
+  bool (*set)(struct settings *s, const char *value);
+} options[] = {
+    {"--files", set_files}, /* N: the soft limit of descriptors, since the agent has raised its own */
+    {"--user", set_user},   /* UID:GID[,GID…]: becomes this user, with these groups */
+    {"--nice", set_nice},   /* N: the priority, from -20 to 19 */
+    {"--umask", set_umask}, /* OCTAL */
+    {"--cwd", set_cwd},     /* DIR: the directory, entered as the user */
+    {"--keep", set_keep},   /* 1: processes that the command leaves behind live on */
+};
+
+static bool set_option(struct settings *s, const char *name, const char *value) {
+  for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+    if (strcmp(options[i].name, name) == 0) return options[i].set(s, value);
+  return false;
+}
+
+/* Returns the words of the command, or NULL after a mistake. */
+static char **parse(struct settings *s, char **argv) {
+  char **at = argv + 1;
+  for (; *at && strcmp(*at, "--") != 0; at += 2)
+    if (!at[1] || !set_option(s, at[0], at[1])) return NULL;
+  return at[0] && at[1] ? at + 1 : NULL;
+}
+
+static void limit_files(const struct settings *s) {
   struct rlimit files;
-  if (getrlimit(RLIMIT_NOFILE, &files)) return;
-  files.rlim_cur = strtoull(number, NULL, 10);
+  if (!s->has_files || getrlimit(RLIMIT_NOFILE, &files)) return;
+  files.rlim_cur = s->files;
   setrlimit(RLIMIT_NOFILE, &files);
 }
 
 int main(int argc, char **argv) {
-  int dashes = argc > 2 && strcmp(argv[1], "--") != 0 ? 2 : 1;
-  if (argc < dashes + 2 || strcmp(argv[dashes], "--") != 0) {
-    dprintf(STDERR_FILENO, "usage: node-guard [FILES] -- COMMAND [ARG...]\n");
+  struct settings settings = {0};
+  char **command = argc > 1 ? parse(&settings, argv) : NULL;
+  if (!command) {
+    dprintf(STDERR_FILENO, "usage: node-guard [--OPTION VALUE]... -- COMMAND [ARG...]\n");
     return CANNOT;
   }
-  if (dashes == 2) limit_files(argv[1]);
+  limit_files(&settings);
   sigset_t all;
   sigfillset(&all);
   sigprocmask(SIG_BLOCK, &all, NULL);
   default_signals();
-  struct guard g = {0};
-  if (!start(&g, argv + dashes + 1)) return CANNOT;
+  struct guard g = {.settings = &settings};
+  if (!start(&g, command)) return CANNOT;
   wait_for_tree(&g);
+  if (settings.keep)
+    keep(&g);
+  else
+    report(GUARD_LEFT, 0, g.left);
   return end_as(g.status);
 }

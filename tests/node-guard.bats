@@ -22,7 +22,7 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
 
 @test "without a command it says how to use it" {
   run -125 "$GUARD" ls
-  assert_output 'usage: node-guard [FILES] -- COMMAND [ARG...]'
+  assert_output 'usage: node-guard [--OPTION VALUE]... -- COMMAND [ARG...]'
 }
 
 @test "arguments arrive as they are" {
@@ -42,22 +42,72 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   done
 }
 
+# The reports that the guard has written, "KIND STAGE NUMBER" each (lib/core/guard.h).
+reports() { perl -0777 -ne 'print join(" ", unpack("LLq", $1)), "\n" while /(.{16})/gs' "$T/report"; }
+
 @test "a command that cannot run is reported apart from its exit status" {
   run -127 guard /no/such/command
-  [ "$(od -An -td4 "$T/report" | tr -d ' ')" = 2 ]
+  [ "$(reports | head -n 1)" = '1 5 2' ]
   touch "$T/plain"
   run -127 guard "$T/plain"
-  [ "$(od -An -td4 "$T/report" | tr -d ' ')" = 13 ]
+  [ "$(reports | head -n 1)" = '1 5 13' ]
   run -127 guard sh -c 'exit 127'
-  [ ! -s "$T/report" ]
+  [ "$(reports)" = $'2 0 0\n3 0 0' ]
 }
 
-@test "the report closes as soon as the command runs" {
+@test "the report that the command runs comes as soon as it does" {
   mkfifo "$T/fifo"
   "$GUARD" -- sleep 300 3>"$T/fifo" >/dev/null &
-  run -0 timeout 10 cat "$T/fifo"
-  assert_output ''
+  timeout 10 head -c 16 <"$T/fifo" >"$T/report"
+  [ "$(reports)" = '2 0 0' ]
   kill -0 $!
+}
+
+@test "the report tells how many processes the command has left behind" {
+  run -0 guard bash -c 'sleep 300 & setsid sleep 300 & true'
+  [ "$(reports)" = $'2 0 0\n3 0 2' ]
+}
+
+@test "options: a directory, an umask, a priority, descriptors; what is wrong is told" {
+  with() { "$GUARD" "$@" 3>"$T/report"; }
+  run -0 with --cwd / --umask 027 --nice 5 --files 99 -- sh -c 'pwd; umask; nice; ulimit -n'
+  assert_output $'/\n0027\n5\n99'
+  run -125 with --cwd "$T/gone" -- true
+  [ "$(reports | head -n 1)" = '1 4 2' ]
+  run -125 with --umask 999 -- true
+  assert_output --partial usage
+  run -125 with --no-such 1 -- true
+  assert_output --partial usage
+}
+
+@test "--user: uid, gid and groups" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  run -0 "$GUARD" --user 65534:65533,7,8 -- sh -c 'id -u; id -g; id -G' 3>&-
+  assert_output $'65534\n65533\n65533 7 8'
+  run -0 "$GUARD" --user 65534:65533 -- sh -c 'id -G' 3>&-
+  assert_output 65533
+  # The command of another user is ended with the guard, too.
+  mkfifo "$T/fifo"
+  "$GUARD" --user 65534:65533 -- sh -c 'echo $$; exec sleep 300' >"$T/fifo" 3>&- &
+  read -r command <"$T/fifo"
+  kill -KILL $!
+  wait_until gone "$command"
+}
+
+@test "--keep: what the command leaves behind lives on, and the end of the command is reported" {
+  mkfifo "$T/fifo" "$T/reports"
+  "$GUARD" --keep 1 -- bash -c 'setsid sleep 300 & echo $!; exit 3' >"$T/fifo" 3>"$T/reports" &
+  guard=$!
+  timeout 10 cat "$T/reports" >"$T/report" &
+  read -r daemon <"$T/fifo"
+  wait $!
+  [ "$(reports)" = $'2 0 0\n4 0 768' ]
+  kill -0 $daemon
+  [ "$(ps -o ppid= -p "$daemon" | tr -d ' ')" = $guard ]
+  kill $daemon
+  status=0
+  wait $guard || status=$?
+  [ $status -eq 3 ]
 }
 
 @test "only the command holds its end of a pipe" {

@@ -1,5 +1,5 @@
 /* Invariant: a command is a hosted process from its spawn on, and ends (hosted_end) when four things are
- * over: the OS process, the pipes of stdout and stderr, and the pipe by which the guard reports the start.
+ * over: the OS process, the pipes of stdout and stderr, and the pipe of the guard's reports (core/guard.h).
  * Its struct is freed when libuv has closed all of its handles. */
 #include "agent/process/command.h"
 
@@ -7,6 +7,7 @@
 #include "agent/process/hosted.h"
 #include "agent/process/orphans.h"
 #include "agent/send.h"
+#include "core/guard.h"
 #include "core/output.h"
 #include "core/reason.h"
 
@@ -16,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { IN, OUT, ERR, START, PIPES };
+enum { IN, OUT, ERR, REPORT, PIPES };
 
 struct command {
   struct hosted hosted;
@@ -28,7 +29,12 @@ struct command {
   int open;            /* how many of the four things in the invariant are not over */
   bool running;        /* the OS process has not ended */
   bool stdin_open, stdin_full;
-  int start_errno;     /* why the guard could not start the command; 0: it could */
+  struct guard_report failed; /* why the guard could not start the command; kind 0: it could */
+  union {
+    struct guard_report report;
+    char bytes[sizeof(struct guard_report)];
+  } report;            /* the report that is being read */
+  size_t report_size;  /* how many bytes of it have come */
   struct term *reason; /* why this node has ended the command; NULL: it has not */
   int64_t status;      /* how the OS process ended */
   int signal;
@@ -69,20 +75,49 @@ static void command_free(struct hosted *p) {
   if (c->made) close_handle(c, &c->process);
 }
 
+/* The string that stands under a key in the spec of the call, or "". */
+static const char *spec_text(const struct signal *call, const char *key, int *n) {
+  struct term_reader r = term_read(call->term), at;
+  const char *text = "";
+  size_t len = 0;
+  term_next(&r);
+  if (term_map_find(r, key, &at)) {
+    if (strcmp(key, "argv") == 0) term_next(&at);
+    term_get_str(&at, &text, &len);
+  }
+  *n = (int)len;
+  return text;
+}
+
+/* Writes why the guard could not start the command. */
+static void explain_failure(const struct command *c, struct error *e) {
+  static const struct {
+    enum guard_stage stage;
+    const char *key, *what; /* what: follows the string of the key */
+  } stages[] = {{GUARD_CWD, "cwd", "the directory of the command: "},
+                {GUARD_IDENTITY, "user", "becoming this user: "},
+                {GUARD_NICE, "argv", "--nice: "}};
+  const char *key = "argv", *what = "";
+  const struct guard_report *f = &c->failed;
+  int n, error = f->kind ? (int)f->number : ECHILD;
+  for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+    if (f->stage == (uint32_t)stages[i].stage) key = stages[i].key, what = stages[i].what;
+  const char *text = spec_text(c->call, key, &n);
+  bool missing = f->stage == GUARD_EXEC && error == ENOENT, busy = f->stage == GUARD_FORK;
+  error_set(e,
+            missing ? ERR_EXEC
+            : busy  ? ERR_BUSY
+                    : ERR_EXEC_DENIED,
+            "%.*s: %s%s", n, text, what, missing ? "command not found" : strerror(error));
+}
+
 /* Refuses the call of a command that could not be started, and removes its name. This runs before hosted_end,
  * because the caller, when it reads the refusal, drops its link and monitor before they fire. */
-static void refuse_start(struct command *c, int error) {
-  struct signal *call = c->call;
+static void refuse_start(struct command *c) {
   struct error e;
-  struct term_reader r = term_read(call->term), argv;
-  const char *word = "";
-  size_t n = 0;
+  struct signal *call = c->call;
+  explain_failure(c, &e);
   c->call = NULL;
-  term_next(&r);
-  if (term_map_find(r, "argv", &argv) && term_next(&argv).count) term_get_str(&argv, &word, &n);
-  bool missing = error == ENOENT;
-  error_set(&e, missing ? ERR_EXEC : ERR_EXEC_DENIED, "%.*s: %s", (int)n, word,
-            missing ? "command not found" : strerror(error));
   names_drop(c->hosted.agent->names, c->hosted.pid);
   call_refuse(c->hosted.agent, call, &e);
 }
@@ -100,7 +135,7 @@ static void one_over(struct command *c) {
   if (--c->open) return;
   struct term *reason = reason_of(c);
   if (c->call)
-    refuse_start(c, c->start_errno ? c->start_errno : ECHILD);
+    refuse_start(c);
   else
     tell_status(c, reason);
   if (c->owner != NPID_NONE)
@@ -409,15 +444,31 @@ static void answer_started(struct command *c) {
   c->call = NULL;
 }
 
-/* Reads the guard's pipe: its end without a byte means that the command runs; four bytes are the errno of why
- * it does not. Output is read only after that, so that the caller knows the pid before the first output
- * arrives. */
-static void on_start(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
-  struct command *c = stream->data;
-  if (n == (ssize_t)sizeof c->start_errno) memcpy(&c->start_errno, bytes->base, sizeof c->start_errno);
-  if (n >= 0) return;
-  if (!c->start_errno && c->call) answer_started(c);
+/* Output is read only once the caller has been told the pid. */
+static void take_started(struct command *c) {
+  if (c->failed.kind || !c->call) return;
+  answer_started(c);
   read_output(c);
+}
+
+static void take_report(struct command *c, const struct guard_report *r) {
+  switch (r->kind) {
+  case GUARD_FAILED: c->failed = *r; break;
+  case GUARD_STARTED: take_started(c); break;
+  default: break;
+  }
+}
+
+static void on_report(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
+  struct command *c = stream->data;
+  for (ssize_t i = 0; i < n; i++) {
+    c->report.bytes[c->report_size++] = bytes->base[i];
+    if (c->report_size < sizeof c->report) continue;
+    c->report_size = 0;
+    take_report(c, &c->report.report);
+  }
+  if (n >= 0) return;
+  read_output(c); /* also after a failure: the pipes are closed when they have been read to their ends */
   close_handle(c, stream);
   one_over(c);
 }
@@ -439,13 +490,12 @@ static int start_process(struct command *c, const struct command_spec *p) {
               .data.stream = (uv_stream_t *)&c->pipe[IN]},
       [OUT] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[OUT]},
       [ERR] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[ERR]},
-      [START] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[START]},
+      [REPORT] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[REPORT]},
   };
   uv_process_options_t options = {.exit_cb = on_ended,
                                   .file = p->argv[0],
                                   .args = p->argv,
                                   .env = p->env,
-                                  .cwd = p->cwd,
                                   .stdio_count = PIPES,
                                   .stdio = stdio};
   c->made = true;
@@ -455,7 +505,7 @@ static int start_process(struct command *c, const struct command_spec *p) {
   c->running = true;
   c->stdin_open = p->with_stdin;
   c->open = 4;
-  uv_read_start((uv_stream_t *)&c->pipe[START], on_alloc, on_start);
+  uv_read_start((uv_stream_t *)&c->pipe[REPORT], on_alloc, on_report);
   if (p->timeout_ms > 0) uv_timer_start(&c->timer, on_deadline, (uint64_t)p->timeout_ms, 0);
   return 0;
 }
@@ -475,6 +525,15 @@ static void no_start(struct command *c, const struct error *e) {
   c->hosted.bond_count = 0; /* the command never ran: no link or monitor fires */
   hosted_end(&c->hosted, NULL);
   call_refuse(c->hosted.agent, call, e);
+}
+
+/* Writes why the guard itself could not be started. */
+static void explain_start(const struct command_spec *p, int error, struct error *e) {
+  static const int busy[] = {EAGAIN, EMFILE, ENFILE, ENOMEM};
+  int code = ERR_EXEC_DENIED;
+  for (size_t i = 0; i < sizeof busy / sizeof *busy; i++)
+    if (error == busy[i]) code = ERR_BUSY;
+  error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY ? p->first : 0], strerror(error));
 }
 
 void command_spawn(struct agent *a, struct signal *call, struct term_reader spec) {
@@ -500,12 +559,7 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   c->hosted.what = command_spec_words(&p);
   init_handles(c);
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
-  if (error)
-    error_set(&e, error == ENOENT ? ERR_EXEC : ERR_EXEC_DENIED, "%s: %s",
-              p.cwd    ? p.cwd
-              : p.argv ? p.argv[0]
-                       : "command",
-              strerror(error));
+  if (error) explain_start(&p, error, &e);
   command_spec_finish(&p);
   if (e.code) no_start(c, &e);
 }

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { GUARD_WORDS = 16 /* at most so many words stand before those of the command */ };
+
 static void words_free(char **words) {
   for (char **w = words; w && *w; w++) free(*w);
   free(words);
@@ -28,17 +30,27 @@ static char *text_at(struct term_reader r) {
   return strndup(s, n);
 }
 
+static void add_option(struct command_spec *p, size_t *n, const char *name, const char *value) {
+  if (!value) return;
+  p->argv[(*n)++] = strdup(name);
+  p->argv[(*n)++] = strdup(value);
+}
+
+/* Sets argv: the guard, its options, and the words of the command. */
 static int command_spec_argv(struct command_spec *p, struct term_reader r, const struct agent_config *config,
                              struct error *e) {
   struct term_value list = term_next(&r);
-  const char *guard[] = {config->guard, config->files, "--"};
   size_t n = 0;
   if (list.tag != TERM_LIST || !list.count)
     return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
-  p->argv = calloc((size_t)list.count + sizeof guard / sizeof *guard + 1, sizeof *p->argv);
+  p->argv = calloc((size_t)list.count + GUARD_WORDS + 1, sizeof *p->argv);
   if (!p->argv) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  for (size_t i = 0; i < sizeof guard / sizeof *guard; i++)
-    if (guard[i]) p->argv[n++] = strdup(guard[i]);
+  p->argv[n++] = strdup(config->guard);
+  add_option(p, &n, "--files", config->files);
+  add_option(p, &n, "--cwd", p->cwd);
+  p->argv[n++] = strdup("--");
+  for (size_t i = 0; i < n; i++)
+    if (!p->argv[i]) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   p->first = n;
   for (uint32_t i = 0; i < list.count; i++, term_skip(&r))
     if (!(p->argv[n++] = text_at(r)))
@@ -82,11 +94,11 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
                              .monitor_ref = NPID_NONE,
                              .owner = NPID_NONE,
                              .with_stdin = by_process};
+  if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
+    return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
   if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
   if (command_spec_argv(p, at, a->config, e)) return e->code;
   if (term_map_find(spec, "env", &at) && command_spec_env(p, at, e)) return e->code;
-  if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
-    return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
   if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
   if (term_map_find(spec, "timeout", &at) && !term_get_int(&at, &p->timeout_ms))
     return error_set(e, ERR_BAD_VALUE, "timeout wants milliseconds");

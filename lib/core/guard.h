@@ -1,0 +1,34 @@
+/* guard: what node-guard (cmd/node-guard.c) tells the agent about its command, on descriptor GUARD_REPORT.
+ *
+ * Each report is one struct guard_report, written at once.  The first is GUARD_FAILED, and the command never
+ * runs, or GUARD_STARTED.  After the command has ended come the others, in any order, and the pipe closes.
+ * Reports of a kind that the agent does not know are skipped.  Plain data; any thread. */
+#ifndef CORE_GUARD_H
+#define CORE_GUARD_H
+
+#include <stdint.h>
+
+enum { GUARD_REPORT = 3 };
+
+enum guard_kind {
+  GUARD_FAILED = 1, /* number: the errno; stage: what has failed */
+  GUARD_STARTED,    /* the command runs */
+  GUARD_LEFT,       /* number: how many processes that the command had left behind were ended */
+  GUARD_ENDED,      /* with --keep only: number: the status of the command, as wait(2) gives it */
+};
+
+enum guard_stage {
+  GUARD_FORK = 1, /* making the process */
+  GUARD_IDENTITY, /* becoming the user */
+  GUARD_NICE,     /* the priority */
+  GUARD_CWD,      /* entering the directory */
+  GUARD_EXEC,     /* executing the command */
+};
+
+struct guard_report {
+  uint32_t kind;
+  uint32_t stage; /* of GUARD_FAILED, else 0 */
+  int64_t number;
+};
+
+#endif
