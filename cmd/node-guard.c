@@ -22,13 +22,14 @@
  * child when its parents have ended.  A child that was not yet waited for keeps its pid, so a signal to one
  * of `children` never reaches a process that is not a descendant.
  *
- * Orderings: the guard sleeps from vfork until the child has executed the command or has failed, so a report
+ * Orderings: the guard sleeps until the child has executed the command or has failed, so a report
  * of the failure comes before GUARD_STARTED, which the agent then skips. */
 #include "core/guard.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -57,6 +58,7 @@ struct settings {
   int nice;
   mode_t umask;
   const char *cwd;
+  const char *cgroup; /* the directory of the cgroup in which the command begins, or NULL */
 };
 
 struct guard {
@@ -132,6 +134,19 @@ static bool agent_is_gone(const struct guard *g) {
   return getppid() != g->agent || (poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP)));
 }
 
+/* fork, but returns here when the new process has executed its program or has ended: CLONE_VFORK without
+ * shared memory. */
+static pid_t fork_and_wait(const struct settings *s) {
+  struct clone_args args = {.flags = CLONE_VFORK | CLONE_INTO_CGROUP, .exit_signal = SIGCHLD};
+  if (!s->cgroup) return (pid_t)syscall(SYS_clone, CLONE_VFORK | SIGCHLD, NULL, NULL, NULL, NULL);
+  int directory = open(s->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return -1;
+  args.cgroup = (uint64_t)directory;
+  pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+  if (pid) close(directory);
+  return pid;
+}
+
 static bool start(struct guard *g, char **argv) {
   g->agent = getppid();
   fcntl(GUARD_REPORT, F_SETFD, FD_CLOEXEC);
@@ -141,7 +156,7 @@ static bool start(struct guard *g, char **argv) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (agent_is_gone(g)) return false;
   const pid_t self = getpid();
-  g->group = g->command = vfork();
+  g->group = g->command = fork_and_wait(g->settings);
   if (g->command == 0) become(g->settings, argv, self);
   if (g->command < 0)
     report(GUARD_FAILED, GUARD_FORK, errno);
@@ -300,6 +315,11 @@ static bool set_cwd(struct settings *s, const char *value) {
   return true;
 }
 
+static bool set_cgroup(struct settings *s, const char *value) {
+  s->cgroup = value;
+  return true;
+}
+
 static bool set_keep(struct settings *s, const char *value) {
   s->keep = strcmp(value, "1") == 0;
   return s->keep;
@@ -309,12 +329,13 @@ static const struct {
   const char *name;
   bool (*set)(struct settings *s, const char *value);
 } options[] = {
-    {"--files", set_files}, /* N: the soft limit of descriptors, since the agent has raised its own */
-    {"--user", set_user},   /* UID:GID[,GID…]: becomes this user, with these groups */
-    {"--nice", set_nice},   /* N: the priority, from -20 to 19 */
-    {"--umask", set_umask}, /* OCTAL */
-    {"--cwd", set_cwd},     /* DIR: the directory, entered as the user */
-    {"--keep", set_keep},   /* 1: processes that the command leaves behind live on */
+    {"--files", set_files},   /* N: the soft limit of descriptors, since the agent has raised its own */
+    {"--user", set_user},     /* UID:GID[,GID…]: becomes this user, with these groups */
+    {"--nice", set_nice},     /* N: the priority, from -20 to 19 */
+    {"--umask", set_umask},   /* OCTAL */
+    {"--cwd", set_cwd},       /* DIR: the directory, entered as the user */
+    {"--cgroup", set_cgroup}, /* DIR: the cgroup in which the command begins */
+    {"--keep", set_keep},     /* 1: processes that the command leaves behind live on */
 };
 
 static bool set_option(struct settings *s, const char *name, const char *value) {

@@ -102,11 +102,11 @@ reports() { perl -0777 -ne 'print join(" ", unpack("LLq", $1)), "\n" while /(.{1
   read -r daemon <"$T/fifo"
   wait $!
   [ "$(reports)" = $'2 0 0\n4 0 768' ]
-  kill -0 $daemon
-  [ "$(ps -o ppid= -p "$daemon" | tr -d ' ')" = $guard ]
-  kill $daemon
+  kill -0 "$daemon"
+  [ "$(ps -o ppid= -p "$daemon" | tr -d ' ')" = "$guard" ]
+  kill "$daemon"
   status=0
-  wait $guard || status=$?
+  wait "$guard" || status=$?
   [ $status -eq 3 ]
 }
 
@@ -254,7 +254,7 @@ in_pid_namespace() {
   read -r orphan command <"$T/fifo"
   kill -RTMIN $guard
   status=0
-  wait $guard || status=$?
+  wait "$guard" || status=$?
   [ $status -eq 137 ]
   all_gone "$orphan" "$command"
 }
