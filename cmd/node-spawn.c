@@ -163,6 +163,16 @@ static void report_reason(const struct attachment *a, const json_t *reason) {
   buf_finish(&text);
 }
 
+/* Tells of processes that the command had left behind, and that were ended with it. */
+static void report_left(const struct attachment *a, const json_t *event) {
+  json_int_t left = json_integer_value(json_object_get(json_object_get(event, "outcome"), "left"));
+  if (left == 1)
+    fprintf(stderr, "%s: <%s>: 1 process that it had left was ended\n", tool.name, a->pid);
+  else if (left > 1)
+    fprintf(stderr, "%s: <%s>: %" JSON_INTEGER_FORMAT " processes that it had left were ended\n", tool.name,
+            a->pid, left);
+}
+
 /* Handles the first line of the stream, which has the pid. */
 static int begin(struct attachment *a, const json_t *event) {
   snprintf(a->pid, sizeof a->pid, "%s", tool_member(event, "pid"));
@@ -183,6 +193,7 @@ static int take_event(void *data, json_t *event) {
     pass_on(STDOUT_FILENO, json_object_get(event, "stdout"));
     pass_on(STDERR_FILENO, json_object_get(event, "stderr"));
     if (reason) report_reason(a, reason);
+    if (reason) report_left(a, event);
   }
   if (reason) a->status = (int)json_integer_value(json_object_get(event, "status"));
   return 0;

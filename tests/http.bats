@@ -130,7 +130,8 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   problem 422 exec_denied
   has '.exit == 126'
   json POST /v1/processes '{"command": ["ls"], "cwd": "/no/such/directory"}'
-  problem 422 exec
+  problem 422 exec_denied
+  has '.detail | contains("/no/such/directory: the directory of the command: No such file")'
   json POST /v1/processes '{"lua": "x = = 1", "chunk": "=mine.lua"}'
   problem 422 code
   has '.detail | contains("mine.lua:1:")'

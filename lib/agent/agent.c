@@ -314,6 +314,7 @@ void agent_free(struct agent *a) {
   mesh_finish(a->mesh);
   dialler_finish(a->dialler);
   if (a->vm) end_processes(a);
+  commands_forget_kept(a);
   kernel_finish(a);
   registry_finish(a->registry);
   a->registry = NULL;

@@ -80,7 +80,9 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
  *   "spawn", spec             -> pid          (as above; to a remote kernel: spawn there)
  *   "exec", spec              -> pid          spec MAP: "argv": LIST of STR [, "cwd", "env": MAP, "name",
  *                                             "leader": pid, "link": pid, "monitor": [pid, ref],
- *                                             "owner": pid, which it ends with, "timeout": ms]
+ *                                             "owner": pid, which it ends with, "timeout": ms,
+ *                                             "kill_after": ms from TERM to KILL,
+ *                                             "keep": boolean (agent/process/command.h)]
  *   "connect", node           -> pid          the kernel there (number 0)
  *   "disconnect", node        -> boolean
  *   "nodes"                   -> LIST of STR  connected nodes

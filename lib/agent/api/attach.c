@@ -24,6 +24,7 @@ struct attachment {
   npid pid;     /* the process; NPID_NONE until the spawn has succeeded */
   struct buf held;        /* lines of output that arrived while the code was being loaded */
   struct signal *flushes; /* calls that wait until the stream is no longer full */
+  struct term *outcome;   /* the message "exit_status" of the command, or NULL */
 };
 
 /* Ends the attachment as a process, once, with reason (borrowed; NULL: "normal"). */
@@ -90,10 +91,28 @@ static void hold(struct attachment *s, const struct buf *line) {
 
 /* --- the process ---------------------------------------------------------------------------------------- */
 
+/* Keeps the message ("exit_status", pid, status, outcome) that the command of this attachment sends. */
+static void keep_outcome(struct attachment *s, const struct signal *sig) {
+  if (!term_is_word(sig->term, "exit_status") || sig->from != s->pid) return;
+  term_unref(s->outcome);
+  s->outcome = term_ref(sig->term);
+}
+
+/* The outcome in that message as JSON, or NULL. */
+static json_t *outcome_json(const struct attachment *s) {
+  struct term_reader r = term_read(s->outcome);
+  if (!s->outcome) return NULL;
+  for (int i = 0; i < 3; i++) term_skip(&r);
+  return r.at < r.end ? json_from_value(s->hosted.agent->nodes, &r) : NULL;
+}
+
 static void attach_message(struct hosted *p, const struct signal *sig) {
   struct attachment *s = (struct attachment *)p;
   struct output o;
-  if (!output_read(sig->term, &o)) return;
+  if (!output_read(sig->term, &o)) {
+    keep_outcome(s, sig);
+    return;
+  }
   struct buf line = BUF_INIT;
   buf_puts(&line, o.is_stderr ? "{\"stderr\":" : "{\"stdout\":");
   json_put_bytes(&line, o.bytes, o.n);
@@ -116,7 +135,11 @@ static bool attach_call(struct hosted *p, struct signal *call) {
 /* Writes the last line, which says how the process ended. */
 static void finish_stream(struct attachment *s, const struct term *reason) {
   if (!s->stream) return;
-  stream_line(s->stream, document_end(s->hosted.agent, "exit", reason, reason_status(reason)));
+  json_t *line = document_end(s->hosted.agent, "exit", reason, reason_status(reason));
+  json_t *outcome = outcome_json(s);
+  if (line && json_object_size(outcome)) json_object_set(line, "outcome", outcome);
+  json_decref(outcome);
+  stream_line(s->stream, line);
   stream_end(s->stream);
 }
 
@@ -149,6 +172,8 @@ static void attach_exit(struct hosted *p, struct term *reason, bool kill) {
 static void attach_free(struct hosted *p) {
   struct attachment *s = (struct attachment *)p;
   answer_flushes(s);
+  term_unref(s->outcome);
+  s->outcome = NULL;
   buf_finish(&s->held);
 }
 

@@ -59,6 +59,8 @@ static const struct member_rule {
     {"env", "env", is_map, "an object of strings"},
     {"stdin", "stdin", is_bool, "true or false"},
     {"timeout_ms", "timeout", is_count, "milliseconds"},
+    {"kill_after_ms", "kill_after", is_count, "milliseconds"},
+    {"keep_children", "keep", is_bool, "true or false"},
     {"name", "name", is_string, "a string"},
     {"node", NULL, is_string, "a node name"},
     {"attach", NULL, is_bool, "true or false"},

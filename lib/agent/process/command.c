@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { IN, OUT, ERR, REPORT, PIPES };
@@ -23,7 +24,8 @@ struct command {
   struct hosted hosted;
   uv_process_t process;
   uv_pipe_t pipe[PIPES];
-  uv_timer_t timer;    /* fires at the deadline of the command, or COMMAND_GRACE_MS after TERM to send KILL */
+  uv_timer_t timer; /* fires at the deadline of the command, or kill_after_ms after TERM to send KILL */
+  uint64_t kill_after_ms;
   struct signal *call; /* the call that spawned it, until it is answered */
   int handles;         /* how many handles libuv has not closed yet */
   int open;            /* how many of the four things in the invariant are not over */
@@ -44,6 +46,10 @@ struct command {
   npid owner;       /* the process whose end also ends the command, or NPID_NONE */
   npid owner_ref;   /* ref of the monitor of the owner */
   bool made;        /* libuv has the process handle */
+  bool keep;        /* what the command leaves behind lives on */
+  bool guard_runs;  /* the guard was not waited for; with `keep`, it may outlive the command */
+  int left;         /* how many processes that the command had left behind were ended */
+  struct command *next_kept, **kept_pprev; /* in agent->kept, while the guard outlives the command */
 };
 
 static const struct hosted_class command_class;
@@ -67,12 +73,32 @@ static void close_handle(struct command *c, void *handle) {
   if (!uv_is_closing(h)) uv_close(h, on_closed);
 }
 
-/* hosted_class.free: closes the handles; the last of them frees the struct. */
+/* hosted_class.free: closes the handles; the last of them frees the struct.  While the guard still waits for
+ * processes that are kept, the process handle stays open, so that libuv waits for the guard. */
 static void command_free(struct hosted *p) {
   struct command *c = (struct command *)p;
+  struct agent *a = p->agent;
   for (int i = 0; i < PIPES; i++) close_handle(c, &c->pipe[i]);
   close_handle(c, &c->timer);
-  if (c->made) close_handle(c, &c->process);
+  if (c->keep && c->guard_runs && !a->stopping) {
+    c->next_kept = a->kept;
+    if (c->next_kept) c->next_kept->kept_pprev = &c->next_kept;
+    c->kept_pprev = &a->kept;
+    a->kept = c;
+  } else if (c->made) {
+    close_handle(c, &c->process);
+  }
+}
+
+static void kept_end(struct command *c) {
+  *c->kept_pprev = c->next_kept;
+  if (c->next_kept) c->next_kept->kept_pprev = c->kept_pprev;
+  c->kept_pprev = NULL;
+  close_handle(c, &c->process);
+}
+
+void commands_forget_kept(struct agent *a) {
+  while (a->kept) kept_end(a->kept);
 }
 
 /* The string that stands under a key in the spec of the call, or "". */
@@ -122,10 +148,29 @@ static void refuse_start(struct command *c) {
   call_refuse(c->hosted.agent, call, &e);
 }
 
-/* Tells the leader ("exit_status", pid, status), after the last output and before links and monitors fire. */
+/* Writes the outcome of the command, a MAP whose members become those of "outcome" in the HTTP interface. */
+static void put_outcome(struct term_writer *w, const struct command *c) {
+  uint32_t count = 0;
+  size_t at = term_open(w, TERM_MAP);
+  if (c->left) {
+    term_put_text(w, "left");
+    term_put_int(w, c->left);
+    count++;
+  }
+  term_set_count(w, at, count);
+}
+
+/* Tells the leader ("exit_status", pid, status, outcome), after the last output and before links and monitors
+ * fire. */
 static void tell_status(struct command *c, const struct term *reason) {
   struct hosted *p = &c->hosted;
-  struct term *t = term_build("spi", "exit_status", p->pid, (int64_t)reason_status(reason));
+  struct term_writer w = TERM_WRITER_INIT;
+  term_put_text(&w, "exit_status");
+  term_put_pid(&w, p->pid);
+  term_put_int(&w, reason_status(reason));
+  put_outcome(&w, c);
+  struct term *t = term_from_writer(&w, 4);
+  term_writer_finish(&w);
   agent_send(p->agent, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, t);
   term_unref(t);
 }
@@ -146,16 +191,28 @@ static void one_over(struct command *c) {
 
 static void output_resume(struct command *c);
 
-static void on_ended(uv_process_t *process, int64_t status, int sig) {
-  struct command *c = process->data;
+/* The command has ended. */
+static void take_end(struct command *c, int64_t status, int sig) {
   c->running = false;
   c->status = status;
   c->signal = sig;
-  /* SIGKILL has ended the command or its guard: without a guard, orphans may be left. */
-  if (sig == SIGKILL) orphans_look(c->hosted.agent);
   /* What the pipes still hold is bounded: read it without flow control. */
   if (c->flush != NPID_NONE) output_resume(c);
   one_over(c);
+}
+
+/* The guard has ended, and with it, unless it has reported an end before (GUARD_ENDED), the command. */
+static void on_ended(uv_process_t *process, int64_t status, int sig) {
+  struct command *c = process->data;
+  c->guard_runs = false;
+  if (c->kept_pprev) {
+    kept_end(c);
+    return;
+  }
+  if (!c->running) return;
+  /* SIGKILL has ended the command or its guard: without a guard, orphans may be left. */
+  if (sig == SIGKILL) orphans_look(c->hosted.agent);
+  take_end(c, status, sig);
 }
 
 /* --- ending it ------------------------------------------------------------------------------------------ */
@@ -172,14 +229,26 @@ static void on_grace(uv_timer_t *t) {
 
 static void command_end(struct command *c, bool at_once) {
   signal_tree(c, at_once);
-  if (!at_once) uv_timer_start(&c->timer, on_grace, COMMAND_GRACE_MS, 0);
+  if (!at_once) uv_timer_start(&c->timer, on_grace, c->kill_after_ms, 0);
+}
+
+/* Reads no more of the output of a command that has ended, which processes that are kept may hold open. */
+static void close_output(struct command *c) {
+  for (int i = OUT; i <= ERR; i++) {
+    if (uv_is_closing((uv_handle_t *)&c->pipe[i])) continue;
+    close_handle(c, &c->pipe[i]);
+    one_over(c);
+  }
 }
 
 /* hosted_class.exit: the reason of the first exit signal is the exit reason of the command, unless a kill
  * comes later. */
 static void command_exit(struct hosted *p, struct term *reason, bool kill_it) {
   struct command *c = (struct command *)p;
-  if (!c->running) return; /* the OS process has ended already; only its output is still being read */
+  if (!c->running) { /* only its output is still being read */
+    if (c->keep) close_output(c);
+    return;
+  }
   if (kill_it || !c->reason) {
     term_unref(c->reason);
     c->reason = term_ref(reason);
@@ -196,6 +265,10 @@ static void command_down(struct hosted *p, const struct signal *s) {
 
 static void on_deadline(uv_timer_t *t) {
   struct command *c = t->data;
+  if (!c->running) {
+    if (c->keep) close_output(c);
+    return;
+  }
   if (!c->reason) c->reason = reason_word("timeout");
   command_end(c, false);
 }
@@ -214,17 +287,21 @@ static void count_one(struct hosted *p, void *data) {
   ((struct pid_list *)data)->capacity++;
 }
 
+static void add_guard(struct pid_list *l, const struct command *c) {
+  if (c->guard_runs) l->pids[l->count++] = c->process.pid;
+}
+
 static void add_pid(struct hosted *p, void *data) {
-  const struct command *c = (struct command *)p;
-  struct pid_list *l = data;
-  if (c->running) l->pids[l->count++] = c->process.pid;
+  add_guard(data, (struct command *)p);
 }
 
 int commands_pids(struct agent *a, pid_t **pids, size_t *count) {
   struct pid_list l = {0};
   hosted_each(a, &command_class, count_one, &l);
+  for (const struct command *c = a->kept; c; c = c->next_kept) l.capacity++;
   if (l.capacity && !(l.pids = malloc(l.capacity * sizeof *l.pids))) return ERR_NOMEM;
   hosted_each(a, &command_class, add_pid, &l);
+  for (const struct command *c = a->kept; c; c = c->next_kept) add_guard(&l, c);
   *pids = l.pids;
   *count = l.count;
   return 0;
@@ -451,8 +528,16 @@ static void take_started(struct command *c) {
   read_output(c);
 }
 
+/* The command has ended and its guard has not: it waits for processes that are kept. */
+static void take_early_end(struct command *c, int status) {
+  if (c->running)
+    take_end(c, WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
+}
+
 static void take_report(struct command *c, const struct guard_report *r) {
   switch (r->kind) {
+  case GUARD_LEFT: c->left = (int)r->number; break;
+  case GUARD_ENDED: take_early_end(c, (int)r->number); break;
   case GUARD_FAILED: c->failed = *r; break;
   case GUARD_STARTED: take_started(c); break;
   default: break;
@@ -502,7 +587,7 @@ static int start_process(struct command *c, const struct command_spec *p) {
   c->handles++;
   int failed = uv_spawn(&c->hosted.agent->loop, &c->process, &options);
   if (failed) return -failed;
-  c->running = true;
+  c->running = c->guard_runs = true;
   c->stdin_open = p->with_stdin;
   c->open = 4;
   uv_read_start((uv_stream_t *)&c->pipe[REPORT], on_alloc, on_report);
@@ -555,6 +640,8 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   c->call = call;
   c->flush = NPID_NONE;
   c->owner = p.owner;
+  c->keep = p.keep;
+  c->kill_after_ms = (uint64_t)p.kill_after_ms;
   c->owner_ref = vm_ref(a->vm);
   c->hosted.what = command_spec_words(&p);
   init_handles(c);

@@ -1,7 +1,8 @@
 /* command: an operating-system command as a process. Its output goes to its group leader as messages
  * (core/output.h); the strings of a message to it are written to its standard input; its exit status or
- * signal becomes its exit reason (reason_exit). An exit signal sends TERM, and COMMAND_GRACE_MS later KILL,
- * to the command and all processes below it. I/O thread only. */
+ * signal becomes its exit reason (reason_exit). An exit signal, and the deadline of the command, send TERM,
+ * and "kill_after" of its spec (COMMAND_GRACE_MS) later KILL, to the command and all processes below it; at
+ * the deadline the reason is "timeout".  I/O thread only. */
 #ifndef AGENT_PROCESS_COMMAND_H
 #define AGENT_PROCESS_COMMAND_H
 
@@ -24,6 +25,10 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
 void commands_stop(struct agent *a);
 /* True when a command still runs, or orphans that a command has left behind (orphans.h). */
 bool commands_left(const struct agent *a);
+
+/* With "keep" in its spec, the processes that a command leaves behind live on, and its guard with them. Lets
+ * go of these guards when the node ends. */
+void commands_forget_kept(struct agent *a);
 
 /* Sets *pids to a heap array, in no order, of the guards that were not yet waited for. 0 or ERR_NOMEM. */
 int commands_pids(struct agent *a, pid_t **pids, size_t *count) MUST_CHECK;

@@ -2,6 +2,7 @@
  * free them at any time. */
 #include "agent/process/command_spec.h"
 
+#include "agent/process/command.h"
 #include "base/buf.h"
 #include "core/procname.h"
 
@@ -48,6 +49,7 @@ static int command_spec_argv(struct command_spec *p, struct term_reader r, const
   p->argv[n++] = strdup(config->guard);
   add_option(p, &n, "--files", config->files);
   add_option(p, &n, "--cwd", p->cwd);
+  add_option(p, &n, "--keep", p->keep ? "1" : NULL);
   p->argv[n++] = strdup("--");
   for (size_t i = 0; i < n; i++)
     if (!p->argv[i]) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
@@ -85,6 +87,18 @@ static int command_spec_env(struct command_spec *p, struct term_reader r, struct
   return p->env ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
 }
 
+static int command_spec_times(struct command_spec *p, struct term_reader spec, struct error *e) {
+  const struct {
+    const char *key;
+    int64_t *value;
+  } times[] = {{"timeout", &p->timeout_ms}, {"kill_after", &p->kill_after_ms}};
+  struct term_reader at;
+  for (size_t i = 0; i < sizeof times / sizeof *times; i++)
+    if (term_map_find(spec, times[i].key, &at) && (!term_get_int(&at, times[i].value) || *times[i].value < 0))
+      return error_set(e, ERR_BAD_VALUE, "%s wants milliseconds", times[i].key);
+  return 0;
+}
+
 int command_spec_read(struct agent *a, bool by_process, struct term_reader spec, struct command_spec *p,
                       struct error *e) {
   struct term_reader at;
@@ -93,15 +107,16 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
                              .monitor = NPID_NONE,
                              .monitor_ref = NPID_NONE,
                              .owner = NPID_NONE,
+                             .kill_after_ms = COMMAND_GRACE_MS,
                              .with_stdin = by_process};
+  if (command_spec_times(p, spec, e)) return e->code;
+  if (term_map_find(spec, "keep", &at)) p->keep = term_next(&at).tag == TERM_TRUE;
   if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
     return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
   if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
   if (command_spec_argv(p, at, a->config, e)) return e->code;
   if (term_map_find(spec, "env", &at) && command_spec_env(p, at, e)) return e->code;
   if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
-  if (term_map_find(spec, "timeout", &at) && !term_get_int(&at, &p->timeout_ms))
-    return error_set(e, ERR_BAD_VALUE, "timeout wants milliseconds");
   if (term_map_find(spec, "leader", &at)) term_get_pid(&at, &p->leader);
   if (term_map_find(spec, "link", &at) || term_map_find(spec, "lease", &at)) term_get_pid(&at, &p->link);
   if (term_map_find(spec, "owner", &at)) term_get_pid(&at, &p->owner);

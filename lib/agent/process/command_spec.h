@@ -14,7 +14,9 @@ struct command_spec {
   npid leader, link;
   npid monitor, monitor_ref; /* the process that monitors it, and the ref */
   npid owner;                /* the process whose end also ends the command */
-  int64_t timeout_ms;
+  int64_t timeout_ms;        /* 0: no deadline */
+  int64_t kill_after_ms;
+  bool keep; /* the processes that the command leaves behind live on */
   char name[256];
 };
 

@@ -22,7 +22,7 @@ enum field_kind { TEXT, NUMBER, MAP };
 static const struct {
   const char *name;
   enum field_kind kind;
-} fields[] = {{"cwd", TEXT}, {"env", MAP}, {"timeout", NUMBER}, {"name", TEXT}};
+} fields[] = {{"cwd", TEXT}, {"env", MAP}, {"timeout", NUMBER}, {"kill_after", NUMBER}, {"name", TEXT}};
 
 static void check_field(lua_State *L, const char *name, enum field_kind kind) {
   static const int types[] = {[TEXT] = LUA_TSTRING, [NUMBER] = LUA_TNUMBER, [MAP] = LUA_TTABLE};
