@@ -40,6 +40,10 @@ static const struct tool_option table[] = {
      offsetof(struct spawn_options, env)},
     {0, "name", "NAME", "register the process under this name on its node", TOOL_TEXT,
      offsetof(struct spawn_options, name)},
+    {0, "kill-after", "SEC", "from TERM to KILL, where the node ends the command (default: 5)", TOOL_SECONDS,
+     offsetof(struct spawn_options, kill_after)},
+    {0, "keep-children", NULL, "processes that the command leaves behind live on", TOOL_FLAG,
+     offsetof(struct spawn_options, keep_children)},
     SELECT_OPTIONS(struct spawn_options, select),
     {0, "width", "N", "run on N nodes at a time (default: all)", TOOL_COUNT,
      offsetof(struct spawn_options, width)},
@@ -157,20 +161,22 @@ static void pass_on_event(const json_t *event) {
 static void report_reason(const struct attachment *a, const json_t *reason) {
   const char *word = json_string_value(reason);
   if (!word || !strcmp(word, "normal")) return;
+  if (strcmp(word, "timeout") == 0) {
+    fprintf(stderr, "%s: <%s>: timed out after %g s (timeout)\n", tool.name, a->pid,
+            a->options->common.timeout);
+    return;
+  }
   struct buf text = BUF_INIT;
   buf_escape(&text, word, strlen(word));
   fprintf(stderr, "%s: <%s>: %s\n", tool.name, a->pid, buf_ok(&text) ? text.data : "?");
   buf_finish(&text);
 }
 
-/* Tells of processes that the command had left behind, and that were ended with it. */
-static void report_left(const struct attachment *a, const json_t *event) {
-  json_int_t left = json_integer_value(json_object_get(json_object_get(event, "outcome"), "left"));
-  if (left == 1)
-    fprintf(stderr, "%s: <%s>: 1 process that it had left was ended\n", tool.name, a->pid);
-  else if (left > 1)
-    fprintf(stderr, "%s: <%s>: %" JSON_INTEGER_FORMAT " processes that it had left were ended\n", tool.name,
-            a->pid, left);
+static void report_end(const struct attachment *a, const json_t *event) {
+  char who[NPID_TEXT_SIZE + 2];
+  snprintf(who, sizeof who, "<%s>", a->pid);
+  report_reason(a, json_object_get(event, "exit"));
+  spawn_report_left(&tool, who, event);
 }
 
 /* Handles the first line of the stream, which has the pid. */
@@ -180,6 +186,14 @@ static int begin(struct attachment *a, const json_t *event) {
   struct nodemsg *m = NULL;
   int rc = tool_try(&a->options->common, node_of(a->options), &m, a->e);
   return rc ? rc : input_start(&tool, m, a->pid, &a->input, a->e);
+}
+
+/* The exit status of an attached process; that of Lua code which has reached its deadline is the common one.
+ */
+static int status_of(const struct spawn_options *o, const json_t *event) {
+  if (!spawn_is_command(o) && strcmp(tool_member(event, "exit"), "timeout") == 0)
+    return err_exit(ERR_TIMEOUT);
+  return (int)json_integer_value(json_object_get(event, "status"));
 }
 
 static int take_event(void *data, json_t *event) {
@@ -192,16 +206,16 @@ static int take_event(void *data, json_t *event) {
   } else {
     pass_on(STDOUT_FILENO, json_object_get(event, "stdout"));
     pass_on(STDERR_FILENO, json_object_get(event, "stderr"));
-    if (reason) report_reason(a, reason);
-    if (reason) report_left(a, event);
+    if (reason) report_end(a, event);
   }
-  if (reason) a->status = (int)json_integer_value(json_object_get(event, "status"));
+  if (reason) a->status = status_of(a->options, event);
   return 0;
 }
 
 static int spawn_attached(const struct spawn_options *o, struct nodemsg *m, json_t *request) {
   struct error e = {0};
   struct attachment a = {.options = o, .e = &e, .status = -1};
+  nodemsg_more_time(m, spawn_last_words(o));
   int rc = nodemsg_stream(m, "POST", "/v1/processes", request, take_event, &a, &e);
   input_stop(a.input);
   if (a.status >= 0) return a.status;
@@ -259,7 +273,7 @@ static int spawn_several(struct spawn_options *o, json_t *request) {
 }
 
 int main(int argc, char **argv) {
-  struct spawn_options options = {.max_fail = -1};
+  struct spawn_options options = {.max_fail = -1, .kill_after = -1};
   tool_parse(&tool, argc, argv, &options);
   json_auto_t *request = spawn_request(&tool, &options);
   int status = spawn_is_single(&options) ? spawn_one(&options, request) : spawn_several(&options, request);

@@ -221,14 +221,27 @@ static int take_output(struct job *j, int stream, const json_t *output) {
   return rc ? fail(j, rc, &e) : 0;
 }
 
+/* The node has ended the process at the deadline; job_end sets the status. */
+static void take_timeout(struct job *j) {
+  struct error e;
+  fail(j,
+       error_set(&e, ERR_TIMEOUT, "%s: timed out after %g s", j->node->name, j->run->options->common.timeout),
+       &e);
+  j->status = 0;
+}
+
 /* Keeps the exit status, and as a failure each reason that the status does not tell: "killed",
  * "noconnection", …. */
 static void take_exit(struct job *j, const json_t *event) {
+  harvest_progress(NULL);
+  spawn_report_left(j->run->tool, j->node->name, event);
   const char *word = json_string_value(json_object_get(event, "exit"));
   struct error e = {0};
   j->status = (int)json_integer_value(json_object_get(event, "status"));
   if (word && strcmp(word, "noconnection") == 0)
     fail(j, error_set(&e, ERR_LOST, "%s: the connection to the node was lost", j->node->name), &e);
+  else if (word && strcmp(word, "timeout") == 0)
+    take_timeout(j);
   else if (word && strcmp(word, "normal") != 0 && !j->interrupted)
     fail(j, error_set(&e, ERR_NO_PROCESS, "%s: <%s>: %s", j->node->name, j->pid, word), &e);
 }
@@ -285,7 +298,8 @@ static int spawn(struct job *j, struct error *e) {
                                  .line = r->options->detach ? NULL : take_event,
                                  .done = on_ended,
                                  .data = j,
-                                 .deadline = deadline_of(j)};
+                                 .deadline = deadline_of(j),
+                                 .more_ms = (long)(spawn_last_words(r->options) * 1000)};
   j->state = STARTING;
   return many_start(r->many, j->m, &request, &j->call, e);
 }

@@ -18,6 +18,21 @@ bool spawn_is_command(const struct spawn_options *o) {
   return !o->code && !o->file && !o->function;
 }
 
+enum { KILL_AFTER = 5, LAST_WORDS = 3 /* seconds */ };
+
+double spawn_last_words(const struct spawn_options *o) {
+  return LAST_WORDS + (o->kill_after >= 0 ? o->kill_after : KILL_AFTER);
+}
+
+void spawn_report_left(const struct tool *tool, const char *who, const json_t *event) {
+  json_int_t left = json_integer_value(json_object_get(json_object_get(event, "outcome"), "left"));
+  if (left == 1)
+    fprintf(stderr, "%s: %s: 1 process that it had left was ended\n", tool->name, who);
+  else if (left > 1)
+    fprintf(stderr, "%s: %s: %" JSON_INTEGER_FORMAT " processes that it had left were ended\n", tool->name,
+            who, left);
+}
+
 static void put(json_t *object, const char *key, json_t *value) {
   if (json_object_set_new(object, key, tool_need(value))) tool_need(NULL);
 }
@@ -61,6 +76,8 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
     if (!*o->common.operands.at[i]) tool_usage(tool, "an empty word is not a node name");
   if (!spawn_is_command(o) && (o->directory || o->env.count))
     tool_usage(tool, "--cwd and --env apply to commands only");
+  if (!spawn_is_command(o) && (o->kill_after >= 0 || o->keep_children))
+    tool_usage(tool, "--kill-after and --keep-children apply to commands only");
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
   if (o->full && !o->detach) tool_usage(tool, "--full requires -d");
 
@@ -134,6 +151,11 @@ static void put_code(const struct tool *tool, const struct spawn_options *o, jso
   put(request, "args", words_as_json(&o->common.rest));
 }
 
+/* Rounded up; at most 31 years. */
+static json_t *milliseconds(double seconds) {
+  return json_integer((json_int_t)((seconds < 1e9 ? seconds : 1e9) * 1000 + 0.999));
+}
+
 json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
   check_usage(tool, o);
   json_t *request = tool_need(json_object());
@@ -145,6 +167,10 @@ json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
   if (o->env.count) put(request, "env", environment(tool, &o->env));
   if (o->input) put(request, "stdin", json_true());
   if (o->name) put(request, "name", json_string(o->name));
+  if (o->common.timeout > 0 && (spawn_is_command(o) || !o->detach))
+    put(request, "timeout_ms", milliseconds(o->common.timeout));
+  if (o->kill_after >= 0) put(request, "kill_after_ms", milliseconds(o->kill_after));
+  if (o->keep_children) put(request, "keep_children", json_true());
   put(request, "attach", json_boolean(!o->detach));
   return request;
 }

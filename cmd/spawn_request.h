@@ -10,7 +10,8 @@ struct spawn_options {
   const char *code, *file, *function, *shell; /* at most one is set; none: rest is the command */
   const char *directory, *name;
   struct tool_words env;
-  bool detach, full, input;
+  bool detach, full, input, keep_children;
+  double kill_after; /* seconds; below 0: the node's own */
   /* on several nodes */
   struct select_options select;
   int64_t width, rolling; /* 0: as many as there are */
@@ -27,6 +28,14 @@ bool spawn_is_single(const struct spawn_options *options);
 
 /* Do the options mean a command?  Else they mean Lua code. */
 bool spawn_is_command(const struct spawn_options *options);
+
+/* How many seconds after the deadline the end of the process arrives at the latest: the tool waits for that,
+ * so that the last output is printed, and gives up on a node that is frozen. */
+double spawn_last_words(const struct spawn_options *options);
+
+/* Tells, on standard error, how many processes that a command had left behind were ended with it. `event` is
+ * the last line of its stream. */
+void spawn_report_left(const struct tool *tool, const char *who, const json_t *event);
 
 /* The body of the request, without the member "node": a new reference.  Exits with a usage error when the
  * options contradict each other. */

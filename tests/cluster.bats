@@ -442,3 +442,39 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   PATIENCE=20 wait_until grep -q 'two@dune: the connection was lost' "$T/err"
   PATIENCE=20 wait_until grep -q 'two@dune: the connection was lost' "$T/err-i"
 }
+
+# --- the lease of a command --------------------------------------------------------------------------------
+
+# lease NAME OPTION…: runs node-spawn on rane in the background; the command on dune writes its number to $T/NAME.
+declare -A tools
+lease() {
+  local name=$1
+  shift
+  on rane node-spawn "$@" two@dune --shell "echo \$\$ >$T/$name; while $WORK; do sleep 0.1; done" &>/dev/null 3>&- &
+  tools[$name]=$!
+  wait_until test -s "$T/$name"
+}
+ended() { [ ! -e "/proc/$(cat "$T/$1")" ]; }
+seconds_since() { echo $(((${EPOCHREALTIME/./} - $1) / 1000000)); }
+
+@test "a tool that is cut off loses its command within 8 s, and at its deadline" {
+  start_node_on dune two
+  WORK=: lease direct
+  WORK='echo text' lease writes
+  WORK=: lease limited --timeout 2
+  start_node_on rane one
+  WORK=: lease through -n one
+  local begin=${EPOCHREALTIME/./} status
+  unplug rane
+  wait_until ended limited
+  [ "$(seconds_since "$begin")" -lt 3 ]
+  for name in direct writes through; do wait_until ended $name; done
+  [ "$(seconds_since "$begin")" -lt 9 ]
+  plug rane
+  for name in direct writes through; do
+    status=0
+    wait "${tools[$name]}" || status=$?
+    [ $status -eq 125 ]
+  done
+  wait "${tools[limited]}" || status=$?
+}

@@ -17,6 +17,8 @@ load tools
   refuses 'expected NAME=VALUE' node-spawn --env =A -- ls
   refuses 'apply to commands only' node-spawn --cwd / -e 1
   refuses '-i applies to commands only' node-spawn -i -e 1
+  refuses 'apply to commands only' node-spawn --kill-after 1 -e 1
+  refuses 'apply to commands only' node-spawn --keep-children -e 1
   refuses '--full requires -d' node-spawn --full -- ls
   refuses 'not a node name' node-spawn two@rane.500 -- ls
   refuses 'no such option' node-spawn -x -- ls
@@ -105,6 +107,95 @@ load tools
   [ $((EPOCHSECONDS - begin)) -le 5 ]
   gone() { ! kill -0 "$(cat "$T/pid")" 2>/dev/null; }
   wait_until gone
+}
+
+# $NAP is a time to sleep that no other test sleeps; naps N: N processes sleep for so long.
+NAP=300.$RANDOM$RANDOM
+naps() { [ "$(pgrep -cfx "sleep $NAP")" = "$1" ]; }
+
+@test "--timeout: the last words arrive, nothing of the tree is left, and its locks are free" {
+  start_node one
+  touch "$T/lock"
+  run --separate-stderr -124 node-spawn --timeout 0.5 -- bash -c '
+    trap "echo last words; exit 9" TERM
+    exec 9<"$1"
+    flock 9
+    setsid sleep "$2" &
+    sleep "$2" &
+    wait' bash "$T/lock" "$NAP"
+  assert_output 'last words'
+  told 'timed out after 0.5 s (timeout)'
+  flock -n "$T/lock" true
+  naps 0
+}
+
+@test "--timeout: what ignores TERM, and what closes its output and goes on" {
+  start_node one
+  begin=${EPOCHREALTIME/./}
+  run --separate-stderr -124 node-spawn --timeout 0.3 --kill-after 0.3 -- \
+    bash -c 'trap "" TERM; echo up; sleep "$0" & while :; do wait; done' "$NAP"
+  assert_output up
+  run --separate-stderr -124 node-spawn --timeout 0.3 -- sh -c "exec >&- 2>&-; exec sleep $NAP"
+  [ $((${EPOCHREALTIME/./} - begin)) -lt 4000000 ]
+  naps 0
+}
+
+@test "--timeout: a tool that is stopped keeps no command alive" {
+  start_node one
+  node-spawn --timeout 1 -- sleep "$NAP" 3>&- &
+  tool=$!
+  wait_until naps 1
+  kill -STOP $tool
+  wait_until naps 0
+  kill -CONT $tool
+  status=0
+  wait $tool || status=$?
+  [ $status -eq 124 ]
+}
+
+@test "--timeout with -d: the node keeps the deadline" {
+  start_node one
+  node-spawn -d --timeout 0.5 -- sleep "$NAP"
+  wait_until naps 0
+}
+
+@test "--timeout: a node that is frozen before it answers" {
+  start_node one
+  agent=$(api one GET /v1/node | jq .os_pid)
+  kill -STOP "$agent"
+  begin=$EPOCHSECONDS
+  says_no 124 '(timeout)' node-spawn --timeout 0.5 -- true
+  [ $((EPOCHSECONDS - begin)) -le 2 ]
+  kill -CONT "$agent"
+}
+
+@test "processes that a command leaves behind are ended, and a line tells of them; --keep-children lets them live" {
+  start_node one
+  run --separate-stderr -3 node-spawn -- sh -c "sleep $NAP & setsid sleep $NAP & exit 3"
+  told ': 2 processes that it had left were ended'
+  naps 0
+  run --separate-stderr -0 node-spawn -- sh -c 'sleep 0 & wait; (exit 0)'
+  assert_equal "${stderr:-}" ''
+  run --separate-stderr -3 node-spawn --keep-children -- sh -c "setsid sh -c 'sleep $NAP; true' >/dev/null 2>&1 & exit 3"
+  assert_equal "${stderr:-}" ''
+  wait_until naps 1
+  # They also live through the look for orphans, which a killed command causes, and through the end of the node.
+  run -137 node-spawn -- sh -c 'kill -KILL $$'
+  run -0 node-spawn -- true
+  node-stop
+  naps 1
+  pkill -fx "sleep $NAP"
+}
+
+@test "--keep-children: a command that is lost or timed out is ended, and what it has kept is not waited for" {
+  start_node one
+  run --separate-stderr -124 node-spawn --timeout 0.5 --keep-children -- sh -c "setsid sleep $NAP >&- 2>&- & sleep 1$NAP"
+  naps 1
+  run ! pgrep -fx "sleep 1$NAP"
+  run --separate-stderr -0 node-spawn --timeout 0.5 --keep-children -- sh -c "setsid sleep $NAP & echo out"
+  assert_output out
+  naps 2
+  pkill -fx "sleep $NAP"
 }
 
 @test "the command is ended with its tool, however the tool ends" {

@@ -33,6 +33,7 @@ struct many_request {
   void (*done)(void *data, int rc, json_t *answer, const struct error *e);
   void *data;
   int64_t deadline; /* clock_ns; 0: none */
+  long more_ms;     /* once an answer of lines has begun, the deadline is later by this much */
 };
 
 #define MANY_PAUSE ((ssize_t)CURL_READFUNC_PAUSE)

@@ -143,6 +143,10 @@ int nodemsg_open(const struct nodemsg_options *options, struct nodemsg **out, st
   return nodemsg_open_any(options, NULL, out, e);
 }
 
+void nodemsg_more_time(struct nodemsg *m, double seconds) {
+  m->more_ms = (long)((seconds < TIMEOUT_MAX ? seconds : TIMEOUT_MAX) * 1000);
+}
+
 bool nodemsg_is_remote(const struct nodemsg *m) {
   return !m->socket;
 }

@@ -38,6 +38,10 @@ int nodemsg_open_any(const struct nodemsg_options *options, const char *remote, 
                      struct error *e) MUST_CHECK;
 void nodemsg_close(struct nodemsg *m); /* accepts NULL */
 
+/* Lets a stream that has begun before the deadline go on for so many seconds after it; for streams that the
+ * node ends at the deadline, so that its last lines arrive. */
+void nodemsg_more_time(struct nodemsg *m, double seconds);
+
 /* Does the handle reach its node over HTTPS? */
 bool nodemsg_is_remote(const struct nodemsg *m);
 

@@ -20,6 +20,7 @@ struct nodemsg {
   struct psk psk;   /* a remote one's key */
   bool reached;     /* the host has reacted to the last transfer (exchange_reached) */
   int64_t deadline; /* clock_ns, or 0: none */
+  long more_ms;     /* how much later the deadline of a stream is that has begun */
 };
 
 /* Runs the request.  The caller sets its method, path, body, read, line and data; this function sets the rest

@@ -98,8 +98,15 @@ static int on_line(void *data, char *text, size_t n) {
   return rc;
 }
 
+/* The first bytes of the answer have come. */
+static void take_status(struct exchange *x) {
+  const struct exchange_request *r = &x->request;
+  curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &x->status);
+  if (r->line && r->timeout_ms && x->status < 300) SET(x, CURLOPT_TIMEOUT_MS, r->timeout_ms + r->more_ms);
+}
+
 static int take(struct exchange *x, const char *bytes, size_t n) {
-  if (!x->status) curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &x->status);
+  if (!x->status) take_status(x);
   if (x->request.line && x->status < 300) return lines_split(&x->lines, bytes, n, on_line, x);
   if (n > x->request.answer_max - x->answer.len) return ERR_TOO_LARGE;
   buf_append(&x->answer, bytes, n);

@@ -48,6 +48,7 @@ struct exchange_request {
   size_t answer_max; /* bytes of the document, or of one line: more is ERR_TOO_LARGE */
   long connect_ms;   /* for resolving, TCP and TLS together */
   long timeout_ms;   /* for all of it; 0: no limit */
+  long more_ms;      /* once a stream of lines has begun, the limit is later by this much */
   int silence_ms;    /* a host that has acknowledged nothing for this long is lost; 0: the kernel's default */
   bool cuts;         /* a host whose program has not read for silence_ms is lost, too */
   long idle_s;       /* a kept connection idle for longer is not used again; 0: libcurl's default */

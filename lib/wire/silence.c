@@ -1,7 +1,7 @@
 /* TCP keep-alive sends probes only while no sent byte waits for its acknowledgement.  TCP_USER_TIMEOUT covers
  * the rest, but also counts the time in which the other end takes no bytes because its program does not read.
- * The state of the connection (TCP_INFO) tells the two apart: in the second case nothing is sent, so nothing
- * is unacknowledged.
+ * The state of the connection (TCP_INFO) tells the two apart: in the second case nothing but probes of the
+ * window is sent, and a host that is there answers each of them before the next.
  */
 #include "wire/silence.h"
 
@@ -28,5 +28,6 @@ bool silence_is_lost(int fd, int ms) {
   struct tcp_info info = {0};
   socklen_t n = sizeof info;
   if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n)) return false;
-  return info.tcpi_unacked && info.tcpi_retransmits && info.tcpi_last_ack_recv > (unsigned)ms;
+  bool unanswered = (info.tcpi_unacked && info.tcpi_retransmits) || info.tcpi_probes >= 2;
+  return unanswered && info.tcpi_last_ack_recv > (unsigned)ms;
 }

@@ -24,13 +24,21 @@ struct attachment {
   npid pid;     /* the process; NPID_NONE until the spawn has succeeded */
   struct buf held;        /* lines of output that arrived while the code was being loaded */
   struct signal *flushes; /* calls that wait until the stream is no longer full */
+  uv_timer_t *deadline;   /* of a green thread (a command has its own), or NULL */
+  bool late;              /* the deadline has ended the process */
   struct term *outcome;   /* the message "exit_status" of the command, or NULL */
 };
+
+static void on_timer_closed(uv_handle_t *h) {
+  free(h);
+}
 
 /* Ends the attachment as a process, once, with reason (borrowed; NULL: "normal"). */
 static void end(struct attachment *s, struct term *reason) {
   if (s->ended) return;
   s->ended = true;
+  if (s->deadline) uv_close((uv_handle_t *)s->deadline, on_timer_closed);
+  s->deadline = NULL;
   hosted_end(&s->hosted, reason);
 }
 
@@ -135,12 +143,15 @@ static bool attach_call(struct hosted *p, struct signal *call) {
 /* Writes the last line, which says how the process ended. */
 static void finish_stream(struct attachment *s, const struct term *reason) {
   if (!s->stream) return;
+  struct term *late = s->late ? reason_word("timeout") : NULL;
+  if (late) reason = late;
   json_t *line = document_end(s->hosted.agent, "exit", reason, reason_status(reason));
   json_t *outcome = outcome_json(s);
   if (line && json_object_size(outcome)) json_object_set(line, "outcome", outcome);
   json_decref(outcome);
   stream_line(s->stream, line);
   stream_end(s->stream);
+  term_unref(late);
 }
 
 static void attach_down(struct hosted *p, const struct signal *sig) {
@@ -195,6 +206,26 @@ void attach_stop_all(struct agent *a) {
   term_unref(reason);
 }
 
+/* --- its deadline --------------------------------------------------------------------------------------- */
+
+static void on_deadline(uv_timer_t *t) {
+  struct attachment *s = t->data;
+  s->late = true;
+  if (s->request)
+    give_up(s, ERR_TIMEOUT, "the time limit was reached before the process was spawned");
+  else
+    break_lease(s);
+}
+
+int attach_limit(struct attachment *s, int64_t ms) {
+  s->deadline = malloc(sizeof *s->deadline);
+  if (!s->deadline) return ERR_NOMEM;
+  uv_timer_init(&s->hosted.agent->loop, s->deadline);
+  s->deadline->data = s;
+  uv_timer_start(s->deadline, on_deadline, (uint64_t)ms, 0);
+  return 0;
+}
+
 /* --- its beginning -------------------------------------------------------------------------------------- */
 
 static void on_gone(void *data) {
@@ -242,6 +273,7 @@ void attach_spawned(void *attachment, const struct error *e, struct term_reader 
   } else if (!spawned) {
     respond_code(r, ERR_SYSTEM, "a spawn was answered without a pid");
   } else if ((s->stream = respond_stream(r, &attach_stream, s))) {
+    request_lease(r);
     stream_line(s->stream, document_pid(s->hosted.agent, s->pid));
     stream_text(s->stream, &s->held);
     buf_finish(&s->held);

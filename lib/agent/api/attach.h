@@ -20,6 +20,10 @@ enum {
  * NULL is returned. command: the attachment spawns a command, not a green thread. */
 struct attachment *attach_new(struct request *r, bool command);
 
+/* Ends the green thread of the attachment ms milliseconds from now, and tells the client the reason
+ * "timeout".  0 or ERR_NOMEM. */
+int attach_limit(struct attachment *s, int64_t ms) MUST_CHECK;
+
 /* Writes the keys by which the spec of a process names its attachment: ATTACH_PAIRS pairs of a MAP ("leader",
  * "lease", "monitor"). */
 void attach_describe(const struct attachment *s, struct term_writer *w);

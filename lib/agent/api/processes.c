@@ -147,7 +147,10 @@ void api_spawn(struct request *r) {
     term_unref(spec);
     attachment = attach_new(r, json_object_get(body, "command"));
     if (!attachment) return;
-    if (spec_of(a, body, attachment, &spec, &e)) {
+    int64_t ms = json_integer_value(json_object_get(body, "timeout_ms"));
+    bool limited = ms > 0 && !json_object_get(body, "command");
+    if (limited && attach_limit(attachment, ms)) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    if (e.code || spec_of(a, body, attachment, &spec, &e)) {
       attach_spawned(attachment, &e, (struct term_reader){0});
       return;
     }

@@ -4,6 +4,7 @@
 #include "agent/http/request.h"
 
 #include "wire/json.h"
+#include "wire/silence.h"
 #include "wire/url.h"
 
 #include <arpa/inet.h>
@@ -102,6 +103,11 @@ void request_lose_after(const struct request *r, int silence_ms) {
   setsockopt(request_fd(r), IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof silence_ms);
 }
 
+void request_lease(struct request *r) {
+  r->silence_ms = HTTP_LEASE_MS;
+  if (r->listener->remote) silence_bound(request_fd(r), r->silence_ms, false);
+}
+
 /* --- its life --- */
 
 static void request_free(struct request *r) {
@@ -162,6 +168,7 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
   struct request *r = calloc(1, sizeof *r);
   if (!r) return NULL;
   r->listener = l;
+  r->silence_ms = HTTP_SILENCE_MS;
   r->conn = conn;
   r->next = l->requests;
   r->pprev = &l->requests;

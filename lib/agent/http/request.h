@@ -57,6 +57,7 @@ struct request {
   void *upload_data;
   struct stream *stream;
   struct disconnect *disconnect;
+  int silence_ms; /* HTTP_SILENCE_MS, or HTTP_LEASE_MS */
 };
 
 /* request.c: callbacks for MHD. request_on_part: a request has begun, or n bytes of its body have arrived, or

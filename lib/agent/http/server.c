@@ -67,7 +67,7 @@ void listener_nudge(struct listener *l) {
 static void on_watch(uv_timer_t *t) {
   const struct listener *l = t->data;
   for (const struct request *r = l->requests; r; r = r->next)
-    if (silence_is_lost(request_fd(r), HTTP_SILENCE_MS)) shutdown(request_fd(r), SHUT_RDWR);
+    if (silence_is_lost(request_fd(r), r->silence_ms)) shutdown(request_fd(r), SHUT_RDWR);
 }
 
 /* --- what MHD calls --- */

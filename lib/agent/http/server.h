@@ -22,7 +22,8 @@ enum {
    * wait in the kernel's backlog. */
   HTTP_CONNECTIONS_MAX = 4096,
   HTTP_SILENCE_MS = 30000,  /* the node notices that a client's host is gone after so long, */
-  HTTP_WATCH_MS = 5000,     /* or this much later */
+  HTTP_LEASE_MS = 5000,     /* after so long where the client has a lease (request_lease), */
+  HTTP_WATCH_MS = 2000,     /* or this much later */
   HTTP_IDLE_TIMEOUT_S = 60, /* a connection without traffic for so long is closed */
   /* A stream with more bytes pending is full: senders that can wait are suspended until it drains. */
   HTTP_STREAM_HIGH = 1 << 20,
@@ -105,6 +106,9 @@ void request_upload(struct request *r, const struct upload_events *events, void 
 void request_hold(struct request *r);
 void request_release(struct request *r); /* does nothing when the request is not held */
 void request_cut(struct request *r);     /* ends the connection of an upload or a stream; closed follows */
+/* The client of this request has a lease: the node notices after HTTP_LEASE_MS, not HTTP_SILENCE_MS, that its
+ * host is gone.  A client that is stopped, and does not read, keeps its lease. */
+void request_lease(struct request *r);
 /* Has the kernel end the connection when the peer's host has not acknowledged sent bytes for silence_ms, or
  * when the peer's program has not read for so long (TCP_USER_TIMEOUT). */
 void request_lose_after(const struct request *r, int silence_ms);
