@@ -215,13 +215,14 @@ nil"
     local pid, why = server.start({init = function() error("bad", 0) end}) puts(pid, why[1], why[2])
     puts(server.start({init = function() sleep(10000) end}, {name = "n", timeout = 20})) puts(whereis("n"))
     trap_exit(true)
-    puts(server.start_link({init = function() return nil, "no way" end}))
+    puts(server.start_link({init = function() return nil, "no way" end})) puts(select("#", receive(5000)))
     puts(server.start_link({init = function() sleep(10000) end}, {timeout = 20}))
     puts(pcall(server.start, 5)) puts(pcall(server.start, {}, {name = "n", timeout = -1}))
     puts(whereis("n"), receive(30))'
   assert_line $'nil\tno way'
   assert_line $'nil\terror\tbad'
   assert_line $'nil\ttimeout'
+  assert_line 3
   assert_line --partial "server: a table of callbacks or a module's name expected, not 5"
   assert_line --partial 'server: milliseconds expected, 0 or more, not -1'
   assert_line --index -1 $'nil\tnil'

@@ -423,7 +423,7 @@ setmetatable({}, {__gc = print})'
 @test "functions of Lua that are missing" {
   lua 'for _, name in ipairs{"coroutine", "debug", "dofile", "loadfile"} do puts(name, _G[name]) end
        puts(os.exit, os.execute, os.setlocale, io.popen, io.stdin, io.read, string.dump, package.loadlib)
-       puts(select(2, load("\27Lua", "x", "b")))'
+       puts(select(2, load("\27Lua", "x", "bt")))'
   assert_line --index 0 $'coroutine\tnil'
   assert_line --index 3 $'loadfile\tnil'
   assert_line --index 4 $'nil\tnil\tnil\tnil\tnil\tnil\tnil\tnil'
@@ -440,7 +440,7 @@ setmetatable({}, {__gc = print})'
       told[name] = module and modules[module][field] or _G[name] or false
       if not told[name] then puts("there is no " .. name) end
     end
-    local callbacks = {init = true, handle_call = true, handle_cast = true, handle_info = true, terminate = true, enter = true}
+    local callbacks = {init = true, handle_call = true, handle_cast = true, handle_info = true, terminate = true, enter = true, text = true}
     for module, t in pairs(modules) do
       for field in pairs(t) do
         local name = module .. "." .. field
@@ -694,4 +694,65 @@ exec{"no-such-command"}'
   assert_line --index 1 123
   assert_line --index 2 --partial 'receive cannot wait here: a callback of a C function runs'
   assert_line --index 3 alive
+}
+
+@test "a module that failed can be required again" {
+  mkdir -p "$T/path"
+  start_node four --path "$T/path"
+  run -0 node-spawn -n "four@$HOST" --timeout 20 -e 'local dir = ... local function put(name, text) local f = io.open(dir .. "/" .. name, "w") f:write(text) f:close() end
+       put("flaky.lua", "require(\"dependency\") return 1")
+       puts((select(2, pcall(require, "flaky")):gsub("\n.*", "")))
+       put("dependency.lua", "return 2") puts(require("flaky")) puts(require("dependency"), require("flaky"))
+       put("own.lua", "package.loaded[(...)] = 25") puts((require("own")))
+       put("a.lua", "return require(\"b\")") put("b.lua", "return require(\"a\")") puts(select(2, pcall(require, "a")))
+       put("b.lua", "return 3") puts((require("a")))' -- "$T/path"
+  assert_line --index 0 --regexp "flaky\.lua:1: module 'dependency' not found:\$"
+  assert_line --index 1 "$(printf '1\t%s' "$T/path/flaky.lua")"
+  assert_line --index 2 $'2\t1'
+  assert_line --index 3 25
+  assert_line --index 4 --partial "module 'a' requires itself, directly or through another"
+  assert_line --index 5 3
+}
+
+@test "the libraries are loaded modules" {
+  lua 'for _, name in ipairs{"_G", "string", "table", "math", "os", "io", "utf8"} do
+         if require(name) ~= _G[name] or package.loaded[name] ~= _G[name] then puts(name) end
+       end
+       string = nil puts(require("string").upper("ok"))'
+  assert_output OK
+}
+
+@test "arguments and results are those of Lua 5.4" {
+  lua 'puts(type(tostring(setmetatable({}, {__tostring = function() return 7 end}))))
+       puts(select("#", table.unpack(setmetatable({}, {}), 4, math.mininteger)))
+       puts(select(2, pcall(function() table.insert(setmetatable({}, {}), nil, "x") end)))
+       puts(select(2, pcall(function() table.insert(setmetatable({}, {}), 1.5, "x") end)))
+       puts(load("return 1", "=x", "b"))
+       puts(select(2, pcall(function() load() end)))
+       local path = os.tmpname() local f = io.open(path, "w") f:write("a\n") f:close()
+       local it = io.lines(path) while it() do end puts(select(2, pcall(it))) os.remove(path)
+       local len = setmetatable({}, {__len = function() error("len", 0) end, __index = function() return "x" end})
+       puts(pcall(table.concat, len, ",", 1, 2)) puts(pcall(table.insert, len, 1, 2, 3))'
+  assert_output "string
+0
+-e:3: bad argument #2 to 'insert' (number expected, got nil)
+-e:4: bad argument #2 to 'insert' (number has no integer representation)
+nil	attempt to load a text chunk (mode is 'b')
+-e:6: bad argument #1 to 'load' (function expected, got no value)
+file is already closed
+false	len
+false	len"
+}
+
+@test "the report of an error object has the words of its __tostring" {
+  local code
+  report() { run -1 node-spawn -n "one@$HOST" --timeout 20 -e "error(setmetatable({5}, {__tostring = function() $1 end}))"; }
+  report 'return "E42: disk full"'
+  assert_line --partial 'ended: E42: disk full'
+  for code in 'receive()' 'error("no")' 'return 5' 'string.rep("x", 1 << 40)'; do
+    report "$code"
+    assert_line --partial 'ended: {5}'
+  done
+  lua 'local _, ref = spawn_monitor(function() error("a\0b", 0) end) puts(#select(4, receive(5000))[2])'
+  assert_line --index -1 3
 }

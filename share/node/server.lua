@@ -69,9 +69,17 @@ local function check_ms(ms)
   error("server: milliseconds expected, 0 or more, not " .. inspect(ms), 3)
 end
 
+-- An error value as text, as the report of a process that it ends has it: the words of its __tostring, or what inspect
+-- makes of it; not for callers of this module.
+function server.text(problem)
+  local meta = type(problem) == "table" and getmetatable(problem)
+  if type(problem) == "string" or (type(meta) == "table" and meta.__tostring) then return tostring(problem) end
+  return inspect(problem)
+end
+
 -- The reason for which a process ended, as text.
 local function words(reason)
-  if type(reason) == "table" and reason[1] == "error" then return tostring(reason[2]) end
+  if type(reason) == "table" and reason[1] == "error" then return server.text(reason[2]) end
   return type(reason) == "string" and reason or inspect(reason)
 end
 
@@ -151,7 +159,7 @@ end
 
 -- Calls terminate, then ends the server with an error.
 local function fail(s, problem)
-  if s.callbacks.terminate then s.callbacks.terminate(s.state, {"error", tostring(problem)}) end
+  if s.callbacks.terminate then s.callbacks.terminate(s.state, {"error", server.text(problem)}) end
   error(problem, 0)
 end
 
@@ -244,7 +252,10 @@ local function part(pid, ref)
   receive_match({"$started", pid}, 0)
 end
 
-local function await_start(pid, ref, timeout)
+-- With a link, the exit signal of a server whose init failed stays: a caller that traps exits gets its message, as
+-- from Erlang's gen_server:start_link.
+local function await_start(pid, ref, options)
+  local timeout = options.timeout
   local kind, _, third, reason = receive_match(function(kind, who)
     return (kind == "$started" and who == pid) or (kind == "DOWN" and who == ref)
   end, timeout)
@@ -252,6 +263,7 @@ local function await_start(pid, ref, timeout)
     demonitor(ref, true)
     return pid
   end
+  if kind == "DOWN" and options.link then return nil, reason end
   if not kind then
     exit(pid, "kill")
     receive_match({"DOWN", ref})
@@ -273,7 +285,7 @@ local function start(callbacks, options, ...)
   local function body() return require("server").enter(starter, callbacks, options, args) end
   local ok, pid, ref = pcall(node.spawn_monitor, options.node or node.self(), body)
   if not ok then return nil, pid end
-  return await_start(pid, ref, options.timeout)
+  return await_start(pid, ref, options)
 end
 
 local function with_link(options, wanted)

@@ -105,7 +105,7 @@ end
 -- Returns true; or nil and the reason.
 local function start_child(child)
   local ok, pid, reason = pcall(call_start, child.start)
-  if not ok then return nil, {"error", tostring(pid)} end
+  if not ok then return nil, {"error", server.text(pid)} end
   if type(pid) ~= "userdata" then return nil, reason or {"bad_return", pid} end
   link(pid)
   child.pid, child.restarting = pid, nil

@@ -413,7 +413,8 @@ static void test_files(void) {
       "a\nb\n\nfile\ttrue\tclosed file\na\nb\n");
   run("a device of memory is one", "puts(#io.open('/dev/zero'):read(2))", "2\n");
   run("what is not there", "puts(io.open('/no/such')) puts(select(2, pcall(io.lines, '/no/such')))",
-      "nil\t/no/such: No such file or directory\t2\n/no/such: No such file or directory\n");
+      "nil\t/no/such: No such file or directory\t2\ncannot open file '/no/such' (No such file or "
+      "directory)\n");
   run("a mode that is none", "puts(select(2, pcall(function() io.open('/dev/null', 'rw') end)))",
       "test:1: bad argument #2 to 'open' (invalid mode)\n");
 }

@@ -118,7 +118,7 @@ static void test_tables(void) {
       "table.move(t, 1, 5000, 2) puts(t[1], t[2], t[5001]) table.move(t, 2, 5001, 1) puts(t[1], t[5000])",
       "0\t5000\t0\n23892\t1,2,3\t4999,5000\t18893\n1\t1\t5000\n1\t5000\n");
   static const char *const wrong[][2] = {
-      {"table.concat(proxy{{}})", "invalid value (at index 1) in table for 'concat'"},
+      {"table.concat(proxy{{}})", "invalid value (table) at index 1 in table for 'concat'"},
       {"table.concat(proxy{}, {})", "bad argument #2 to 'concat' (string expected, got table)"},
       {"table.insert(proxy{}, 3, 1)", "bad argument #2 to 'insert' (position out of bounds)"},
       {"table.insert(proxy{}, 'x', 1)", "bad argument #2 to 'insert' (number expected, got string)"},
@@ -165,7 +165,12 @@ static void test_text(void) {
   run("xpcall: its handler may wait", "puts(xpcall(error, function(e) sleep(1) return e .. '!' end, 'x'))",
       "false\tx!\n");
   run("xpcall: a handler that fails", "puts(xpcall(error, function() error('worse', 0) end, 'x'))",
-      "false\tworse\n");
+      "false\terror in error handling\n");
+  run("xpcall: a handler that fails once gets its own error",
+      "local n = 0 puts(xpcall(error, function(e) n = n + 1 if n == 1 then error('second', 0) end return e "
+      ".. n "
+      "end, 'x'))",
+      "false\tsecond2\n");
   run("xpcall wants a handler", "puts(pcall(function() xpcall(print) end))",
       "false\ttest:1: bad argument #2 to 'xpcall' (function expected, got no value)\n");
   run("nothing, very often", "puts(#(''):rep(1e18), #(''):rep(3, ','))", "0\t2\n");

@@ -47,10 +47,20 @@ static int base_rawset(lua_State *L) {
   return 1;
 }
 
+/* Refuses a chunk of text as Lua does: nil and the reason. */
+static int refuse_text(lua_State *L, const char *mode) {
+  luaL_pushfail(L);
+  lua_pushfstring(L, "attempt to load a text chunk (mode is '%s')", mode);
+  return 2;
+}
+
 /* load(chunk, name, mode, globals): text only; globals are those of the process by default.  Upvalue: Lua's
  * load. */
 static int base_load(lua_State *L) {
   bool own_globals = lua_gettop(L) < 4;
+  const char *mode = luaL_optstring(L, 3, "bt");
+  if (!lua_isstring(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
+  if (!strchr(mode, 't')) return refuse_text(L, mode);
   lua_settop(L, 4);
   lua_pushliteral(L, "t");
   lua_replace(L, 3);
@@ -71,9 +81,26 @@ static int base_collectgarbage(lua_State *L) {
   return 1;
 }
 
+/* A handler that fails is called again, with its own error; after HANDLER_TRIES failures the error is
+ * "error in error handling", as in Lua, where the C stack bounds the number. */
+enum { HANDLER_TRIES = 10 };
+
+static int xpcall_handled(lua_State *L, int status, lua_KContext tries);
+
+/* Stack: the handler, and the error for it. */
+static int call_handler(lua_State *L, lua_KContext tries) {
+  lua_pushvalue(L, 1);
+  lua_insert(L, 2);
+  return xpcall_handled(L, lua_pcallk(L, 1, 1, 0, tries, xpcall_handled), tries);
+}
+
 /* Stack: the handler, and its result, or its own error. */
-static int xpcall_handled(lua_State *L, int status, lua_KContext context) {
-  (void)status, (void)context;
+static int xpcall_handled(lua_State *L, int status, lua_KContext tries) {
+  if (status != LUA_OK && status != LUA_YIELD) {
+    if (tries + 1 < HANDLER_TRIES) return call_handler(L, tries + 1);
+    lua_pushliteral(L, "error in error handling");
+    lua_replace(L, 2);
+  }
   lua_pushboolean(L, 0);
   lua_replace(L, 1);
   return 2;
@@ -87,9 +114,7 @@ static int xpcall_finished(lua_State *L, int status, lua_KContext context) {
     lua_replace(L, 1);
     return lua_gettop(L);
   }
-  lua_pushvalue(L, 1);
-  lua_insert(L, 2);
-  return xpcall_handled(L, lua_pcallk(L, 1, 1, 0, 0, xpcall_handled), 0);
+  return call_handler(L, 0);
 }
 
 /* The handler runs after the stack is unwound, so that it can yield.  It cannot tell the difference, as

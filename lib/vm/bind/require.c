@@ -1,3 +1,6 @@
+/* Invariant: while a chunk is being loaded, its module's entry in the table of loaded modules is `loading`,
+ * and a to-be-closed value in the frame of require stands for it.  An error in the chunk closes this value,
+ * which removes the entry, so that a later require loads the module again. */
 #include "vm/bind/require.h"
 
 #include "base/buf.h"
@@ -14,12 +17,28 @@
 /* Its address is the value of a module in the table of loaded modules while the module is being loaded. */
 static const char loading = 0;
 
+/* Pushes a new table of loaded modules: as in Lua, it has the libraries from the start. */
+static void push_libraries(lua_State *L, struct process *p) {
+  static const char *const names[] = {"string", "table", "math", "utf8", "os", "io", NULL};
+  lua_newtable(L);
+  process_push_env(L, p);
+  lua_getmetatable(L, -1);
+  lua_getfield(L, -1, "__index"); /* the base table, which the process's own globals do not change */
+  for (const char *const *name = names; *name; name++) {
+    lua_getfield(L, -1, *name);
+    lua_setfield(L, -5, *name);
+  }
+  lua_pop(L, 2);
+  lua_setfield(L, -2, "_G");
+}
+
 void require_push_loaded(lua_State *L) {
   struct process *p = process_of(L);
+  luaL_checkstack(L, 8, NULL);
   lua_rawgeti(L, LUA_REGISTRYINDEX, p->isolate->refs.loaded);
   if (lua_rawgeti(L, -1, (lua_Integer)p->slot + 1) != LUA_TTABLE) {
     lua_pop(L, 1);
-    lua_newtable(L);
+    push_libraries(L, p);
     lua_pushvalue(L, -1);
     lua_rawseti(L, -3, (lua_Integer)p->slot + 1);
     p->modules = true;
@@ -135,18 +154,57 @@ static void load(lua_State *L, const char *path, const struct stat *st) {
   lua_setupvalue(L, -2, 1);
 }
 
-/* Enters the result of the chunk (true for nil) into the table of loaded modules.  Stack: name, that table,
- * …, result. */
+/* __close of the value that stands for the entry: removes the entry if the chunk has left it as it was. */
+static int give_up(lua_State *L) {
+  lua_getiuservalue(L, 1, 1); /* the table of loaded modules */
+  lua_getiuservalue(L, 1, 2); /* the module's name */
+  lua_pushvalue(L, -1);
+  if (lua_rawget(L, -3) == LUA_TLIGHTUSERDATA && lua_touserdata(L, -1) == &loading) {
+    lua_pop(L, 1);
+    lua_pushnil(L);
+    lua_rawset(L, -3);
+  }
+  return 0;
+}
+
+/* Marks the module as being loaded until the function that runs returns or raises.  Stack: name, table of
+ * loaded modules, …. */
+static void begin(lua_State *L) {
+  lua_newuserdatauv(L, 0, 2);
+  lua_pushvalue(L, 2);
+  lua_setiuservalue(L, -2, 1);
+  lua_pushvalue(L, 1);
+  lua_setiuservalue(L, -2, 2);
+  if (luaL_newmetatable(L, "module being loaded")) {
+    lua_pushcfunction(L, give_up);
+    lua_setfield(L, -2, "__close");
+  }
+  lua_setmetatable(L, -2);
+  lua_pushvalue(L, 1);
+  lua_pushlightuserdata(L, (void *)&loading);
+  lua_rawset(L, 2);
+  lua_toclose(L, -1);
+}
+
+/* Returns the module and the path of its file.  As in Lua, the module is the result of the chunk; if that is
+ * nil, it is what the chunk has entered into the table of loaded modules itself, or else true.  Stack: name,
+ * table of loaded modules, path, …, result. */
 static int loaded(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   if (lua_isnil(L, -1)) {
     lua_pop(L, 1);
-    lua_pushboolean(L, 1);
+    lua_pushvalue(L, 1);
+    int type = lua_rawget(L, 2);
+    if (type == LUA_TNIL || (type == LUA_TLIGHTUSERDATA && lua_touserdata(L, -1) == &loading)) {
+      lua_pop(L, 1);
+      lua_pushboolean(L, 1);
+    }
   }
   lua_pushvalue(L, 1);
   lua_pushvalue(L, -2);
   lua_rawset(L, 2);
-  return 1;
+  lua_pushvalue(L, 3);
+  return 2;
 }
 
 int require_module(lua_State *L) {
@@ -157,24 +215,25 @@ int require_module(lua_State *L) {
   lua_pushvalue(L, 1);
   if (lua_rawget(L, 2) != LUA_TNIL) {
     if (lua_touserdata(L, -1) == &loading)
-      return luaL_error(L, "module '%s': it requires itself, or failed when it was loaded before", name);
+      return luaL_error(L, "module '%s' requires itself, directly or through another", name);
     return 1;
   }
   lua_pop(L, 1);
   check_name(L, name);
   const char *path = find(L, name, &st);
-  int file = lua_gettop(L);
+  lua_replace(L, 3);
+  lua_settop(L, 3);
   load(L, path, &st);
+  begin(L);
+  lua_pushvalue(L, -2);
   lua_pushvalue(L, 1);
-  lua_pushlightuserdata(L, (void *)&loading);
-  lua_rawset(L, 2);
-  lua_pushvalue(L, 1);
-  lua_pushvalue(L, file);
+  lua_pushvalue(L, 3);
   lua_callk(L, 2, 1, 0, loaded);
   return loaded(L, LUA_OK, 0);
 }
 
 const struct bind_function bind_require[] = {
-    {"require", require_module, "require(module)", "Loads a module, once in each process, and returns it."},
+    {"require", require_module, "require(module)",
+     "Loads a module, once in each process, and returns it and the path of its file."},
     {NULL, NULL, NULL, NULL},
 };

@@ -161,12 +161,13 @@ static void clean_env(struct process *p) {
 
 enum { WRITER_KEPT = 1 << 20 }; /* the writer's memory beyond that many bytes is freed after a turn */
 
-static void enter(struct process *p) {
+/* L: the coroutine that is to run, the process's own or another one for it. */
+static void enter(struct process *p, lua_State *L) {
   struct isolate *iso = p->isolate;
   p->state = PROCESS_RUNNING;
   iso->current = p;
   iso->heap.meter = &p->heap;
-  preempt_enter(iso->runnable.scheduler, p->L);
+  preempt_enter(iso->runnable.scheduler, L);
 }
 
 static void leave(struct process *p) {
@@ -183,7 +184,7 @@ static void leave(struct process *p) {
  * instruction, as a killed process is to run no more code. */
 static void unwind(struct process *p) {
   if (p->preemptible.end) preempt_now(p->L);
-  enter(p);
+  enter(p, p->L);
   lua_resetthread(p->L);
   lua_settop(p->L, 0);
   leave(p);
@@ -224,15 +225,60 @@ static void end(struct process *p) {
 /* --- errors --- */
 
 /* Sends the text to the group leader, as output to stderr. */
-static void put_error(struct process *p, const char *text) {
-  struct output o = {.is_stderr = true, .from = p->pid, .bytes = text, .n = strlen(text)};
+static void put_error(struct process *p, const char *text, size_t n) {
+  struct output o = {.is_stderr = true, .from = p->pid, .bytes = text, .n = n};
   isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, output_message(&o));
+}
+
+/* A C function, so that the __tostring that it calls cannot yield.  Arguments: the __tostring, the error. */
+static int call_tostring(lua_State *L) {
+  lua_call(L, 1, 1);
+  return 1;
+}
+
+/* Replaces an error object at the top that has a __tostring by the text that this returns, as lua(1) does.
+ * The process's own coroutine is dead, so the function runs on another one, within the limits of a callback:
+ * it cannot wait, and not run for more than a second.  If it fails, the error object stays. */
+static void ask_text(lua_State *L, struct process *p) {
+  if (lua_type(L, -1) != LUA_TTABLE || luaL_getmetafield(L, -1, "__tostring") == LUA_TNIL) return;
+  int nresults;
+  lua_State *co = lua_newthread(L);
+  *(struct process **)lua_getextraspace(co) = p;
+  lua_insert(L, -2);
+  lua_pushcfunction(co, call_tostring);
+  lua_xmove(L, co, 1);
+  lua_pushvalue(L, -2);
+  lua_xmove(L, co, 1);
+  enter(p, co);
+  int status = lua_resume(co, L, 2, &nresults);
+  leave(p);
+  p->isolate->heap.exceeded = false; /* the process ends in any case */
+  lua_sethook(co, NULL, 0, 0);
+  lua_pop(L, 1);
+  if (status != LUA_OK || lua_type(co, -1) != LUA_TSTRING) return;
+  lua_xmove(co, L, 1);
+  lua_replace(L, -2);
 }
 
 struct failure {
   struct process *p;
   struct term *reason;
 };
+
+/* ["error", message, traceback] of the two strings at the top. */
+static struct term *error_reason(lua_State *L) {
+  size_t n, m;
+  const char *message = lua_tolstring(L, -2, &n), *trace = lua_tolstring(L, -1, &m);
+  struct term_writer w = TERM_WRITER_INIT;
+  size_t at = term_open(&w, TERM_LIST);
+  term_put_text(&w, "error");
+  term_put_str(&w, message, n);
+  term_put_str(&w, trace, m);
+  term_set_count(&w, at, 3);
+  struct term *t = term_from_writer(&w, 1);
+  term_writer_finish(&w);
+  return t;
+}
 
 /* Protected: makes ["error", message, traceback] of the error on the dead coroutine's stack, and tells the
  * group leader. */
@@ -243,17 +289,22 @@ static int report(lua_State *L) {
   if (!lua_checkstack(p->L, 1)) return 0;
   lua_pushvalue(p->L, -1);
   lua_xmove(p->L, L, 1);
-  const char *message = p->isolate->hooks->text(L, -1);
+  ask_text(L, p);
+  p->isolate->hooks->text(L, -1);
   luaL_traceback(L, p->L, NULL, 0);
-  const char *trace = lua_tostring(L, -1);
-  struct term *parts = term_build("sss", "error", message, trace);
-  f->reason = term_build("l", parts);
-  term_unref(parts);
+  f->reason = error_reason(L);
   if (p->quiet) return 0;
   char pid[NPID_TEXT_SIZE];
-  npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid);
-  const char *text = lua_pushfstring(L, "process %s ended: %s\n%s\n", pid, message, trace);
-  put_error(p, text);
+  size_t n;
+  int trace = lua_gettop(L), message = trace - 1;
+  lua_pushfstring(L, "process %s ended: ", npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid));
+  lua_pushvalue(L, message);
+  lua_pushliteral(L, "\n");
+  lua_pushvalue(L, trace);
+  lua_pushliteral(L, "\n");
+  lua_concat(L, 5);
+  const char *text = lua_tolstring(L, -1, &n);
+  put_error(p, text, n);
   return 0;
 }
 
@@ -263,7 +314,7 @@ void process_outgrew(struct process *p, const char *what) {
   npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid);
   snprintf(text, sizeof text, "process %s ended: %s\n", pid, what);
   process_doom(p, term_build("s", "memory"));
-  put_error(p, text);
+  put_error(p, text, strlen(text));
 }
 
 static void fail(struct process *p) {
@@ -289,7 +340,7 @@ static int resume(struct process *p) {
   struct isolate *iso = p->isolate;
   int nargs = p->nargs, nresults;
   p->nargs = 0;
-  enter(p);
+  enter(p, p->L);
   int status = lua_resume(p->L, iso->L, nargs, &nresults);
   /* Buffers of Lua's library ask for memory once only, so an error right after a refusal also means that
    * memory ran out. */

@@ -81,18 +81,36 @@ int files_open(lua_State *L) {
   return open_file(L, path, mode);
 }
 
+/* The iterator of files_lines: closes the file at its end.  Upvalues: Lua's iterator, the file. */
+static int next_line(lua_State *L) {
+  lua_settop(L, 0);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_call(L, 0, LUA_MULTRET);
+  if (lua_gettop(L) && !lua_isnil(L, 1)) return lua_gettop(L);
+  luaL_Stream *s = lua_touserdata(L, lua_upvalueindex(2));
+  if (s->closef) fclose(s->f);
+  s->closef = NULL;
+  return lua_gettop(L);
+}
+
 /* Returns the iterator, and the file for the loop to close.  A path is required: a process has no standard
  * input. */
 int files_lines(lua_State *L) {
   const char *path = luaL_checkstring(L, 1);
   int formats = lua_gettop(L) - 1;
-  if (open_file(L, path, "r") > 1) return luaL_error(L, "%s", lua_tostring(L, -2));
+  if (open_file(L, path, "r") > 1) {
+    int code = (int)lua_tointeger(L, -1);
+    if (code == EINVAL) return luaL_error(L, "%s", lua_tostring(L, -2));
+    return luaL_error(L, "cannot open file '%s' (%s)", path, strerror(code));
+  }
   lua_replace(L, 1);
   lua_getfield(L, 1, "lines");
   lua_insert(L, 2);
   lua_pushvalue(L, 1);
   lua_insert(L, 3);
   lua_call(L, formats + 1, 1);
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, next_line, 2);
   lua_pushnil(L);
   lua_pushnil(L);
   lua_pushvalue(L, 1);

@@ -24,17 +24,24 @@ static const char source[] =
     "local function within(ok, arg, name)\n"
     "  return ok or error(format(\"bad argument #%d to '%s' (position out of bounds)\", arg, name), 4)\n"
     "end\n"
+    "local function position(at)\n"
+    "  local i = integer(at)\n"
+    "  if i then return i end\n"
+    "  local problem = type(at) == 'number' and 'number has no integer representation'\n"
+    "    or 'number expected, got ' .. type(at)\n"
+    "  error(format(\"bad argument #2 to 'insert' (%s)\", problem), 4)\n"
+    "end\n"
     "local function next_item(t, i)\n"
     "  local v = t[i + 1]\n"
     "  if v ~= nil then return i + 1, v end\n"
     "end\n"
     "return {\n"
     "  concat = function(t, sep, i, j)\n"
-    "    local parts, n, chunks, m = {}, 0, {}, 0\n"
-    "    for k = i or 1, j or len(t) do\n"
+    "    local parts, n, chunks, m, last = {}, 0, {}, 0, len(t)\n"
+    "    for k = i or 1, j or last do\n"
     "      local v = t[k]\n"
     "      if type(v) ~= 'string' and type(v) ~= 'number' then\n"
-    "        error(format(\"invalid value (at index %d) in table for 'concat'\", k), 3)\n"
+    "        error(format(\"invalid value (%s) at index %d in table for 'concat'\", type(v), k), 3)\n"
     "      end\n"
     "      n = n + 1\n"
     "      parts[n] = v\n"
@@ -43,12 +50,14 @@ static const char source[] =
     "    if n > 0 then m = m + 1 chunks[m] = concat(parts, sep, 1, n) end\n"
     "    return concat(chunks, sep)\n"
     "  end,\n"
-    "  insert = function(t, at, ...)\n"
-    "    local n = len(t) + 1\n"
-    "    if select('#', ...) == 0 then t[n] = at return end\n"
+    "  insert = function(t, ...)\n"
+    "    local n, count, at, v = len(t) + 1, select('#', ...), ...\n"
+    "    if count == 1 then t[n] = at return end\n"
+    "    if count ~= 2 then error(\"wrong number of arguments to 'insert'\", 3) end\n"
+    "    at = position(at)\n"
     "    within(ult(at - 1, n), 2, 'insert')\n"
     "    for i = n, at + 1, -1 do t[i] = t[i - 1] end\n"
-    "    t[at] = ...\n"
+    "    t[at] = v\n"
     "  end,\n"
     "  remove = function(t, at)\n"
     "    local n = len(t)\n"
@@ -70,10 +79,11 @@ static const char source[] =
     "  end,\n"
     "  unpack = function(t, i, j)\n"
     "    i, j = i or 1, j or len(t)\n"
-    "    if j - i >= 1000000 or j - i < 0 and i <= j then error('too many results to unpack', 3) end\n"
+    "    if i > j then return end\n"
+    "    if j - i >= 1000000 or j - i < 0 then error('too many results to unpack', 3) end\n"
     "    local items = {}\n"
     "    for k = i, j do items[k - i + 1] = t[k] end\n"
-    "    return unpack(items, 1, i <= j and j - i + 1 or 0)\n"
+    "    return unpack(items, 1, j - i + 1)\n"
     "  end,\n"
     "  ipairs = function(t) return next_item, t, 0 end,\n"
     "}\n";
@@ -112,8 +122,9 @@ static bool concat_is_long(lua_State *L) {
 
 static bool insert_is_long(lua_State *L) {
   int n = lua_gettop(L);
+  if (has_metatable(L, 1)) return true; /* as in Lua, __len is called before the arguments are checked */
   if (n != 2 && n != 3) luaL_error(L, "wrong number of arguments to 'insert'");
-  return (n == 3 && apart(get(L, 2, 0), length(L), FEW)) || has_metatable(L, 1);
+  return n == 3 && apart(luaL_checkinteger(L, 2), length(L), FEW);
 }
 
 static bool remove_is_long(lua_State *L) {

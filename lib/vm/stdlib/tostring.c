@@ -23,6 +23,7 @@ bool yielding_text(lua_State *L, int index, lua_KContext context, lua_KFunction 
 
 void yielding_text_done(lua_State *L, int index) {
   if (!lua_isstring(L, -1)) luaL_error(L, "'__tostring' must return a string");
+  lua_tostring(L, -1); /* makes a string of a number */
   lua_replace(L, index);
 }
 
