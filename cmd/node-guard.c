@@ -6,13 +6,13 @@
  * it gets on to the command's process group, and ends as the command ended: with the same exit status, or by
  * the same signal.  The options say as whom and how the command runs; the table `options` lists them.
  *
- * The guard itself acts on two events.  SIGRTMIN makes it send SIGKILL to every descendant at once.  When the
- * command or the agent has ended, every process that is left gets SIGTERM, and SIGKILL after GRACE_MS: a node
- * leaves no processes behind, however it ends. When the guard itself is killed, the agent does this
- * (lib/agent/process/orphans.h).
+ * The guard itself acts on two events.  GUARD_KILL (SIGRTMIN) makes it send SIGKILL to every descendant at
+ * once.  When the command or the agent has ended, every process that is left gets SIGTERM, and SIGKILL after
+ * GRACE_MS: a node leaves no processes behind, however it ends. When the guard itself is killed, the agent
+ * does this (lib/agent/process/orphans.h).
  *
  * With --keep, processes that the command leaves behind live on: the guard reports the end of the command,
- * and waits for them until the agent ends, so that they do not become children of the agent.  SIGRTMIN and
+ * and waits for them until the agent ends, so that they do not become children of the agent.  GUARD_KILL and
  * the end of the agent then end the command's process group only.
  *
  * Descriptor 3, when it is open, is a pipe to the agent for the reports of core/guard.h.  So every exit
@@ -68,7 +68,7 @@ struct guard {
   pid_t group;     /* the process group of the command */
   int status;      /* of the command, as wait(2) gives it */
   int left;        /* how many processes ended after the command */
-  bool asked;      /* a signal was passed on to the group, which may be what has ended its members */
+  bool asked;      /* the group was sent a signal that ends processes, which do not count as left behind */
   bool alone;      /* no descendant is left */
   int64_t kill_at; /* when SIGKILL follows SIGTERM, in ms; 0: SIGTERM was not sent yet */
 };
@@ -203,15 +203,21 @@ static bool reap(struct guard *g) {
   return any;
 }
 
-/* Passes a signal on to the command.  A signal that comes because the agent has ended is not passed on: sweep
- * ends the command. */
-static void handle(struct guard *g, int signal) {
+/* Passes a signal on to the command; TERM also continues a command that is stopped, so that it can end.  A
+ * signal that comes because the agent has ended is not passed on: sweep ends the command. */
+static void handle(struct guard *g, int signal, const siginfo_t *info) {
   if (signal == SIGCHLD || signal < 0) return;
-  if (signal == SIGRTMIN)
+  if (signal == GUARD_KILL) {
+    g->asked = true;
     g->kill_at = now_ms();
-  else if (getppid() == g->agent)
-    signal_group(g, signal);
-  g->asked = true;
+    return;
+  }
+  if (getppid() != g->agent) return;
+  if (signal == GUARD_PASS) signal = info->si_value.sival_int;
+  g->asked |=
+      signal == SIGTERM || signal == SIGINT || signal == SIGHUP || signal == SIGQUIT || signal == SIGKILL;
+  signal_group(g, signal);
+  if (signal == SIGTERM) signal_group(g, SIGCONT);
 }
 
 /* Ends the processes that are left: SIGTERM at the first call, and to each descendant that becomes a child
@@ -236,7 +242,8 @@ static void wait_for_tree(struct guard *g) {
     if (g->settings->keep && !g->command) return;
     bool sweeping = !g->command || g->kill_at || getppid() != g->agent;
     if (sweeping) sweep(g, ended);
-    handle(g, sweeping ? sigtimedwait(&all, NULL, &tick) : sigwaitinfo(&all, NULL));
+    siginfo_t info = {0};
+    handle(g, sweeping ? sigtimedwait(&all, &info, &tick) : sigwaitinfo(&all, &info), &info);
   }
 }
 

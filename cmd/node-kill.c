@@ -3,14 +3,17 @@
 #include "select.h"
 #include "tool.h"
 
+#include "core/ossignal.h"
 #include "wire/json.h"
 
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct options {
   struct tool_common common;
-  const char *reason;
+  const char *reason, *signal; /* at most one is set */
   struct tool_words on;
   struct select_options select;
 };
@@ -18,6 +21,8 @@ struct options {
 static const struct tool_option table[] = {
     {0, "reason", "WORD", "the reason (default: kill, which no process can trap)", TOOL_TEXT,
      offsetof(struct options, reason)},
+    {'s', "signal", "SIG", "send this signal of the operating system to commands; list: print them",
+     TOOL_TEXT, offsetof(struct options, signal)},
     {0, "on", "NODE", "the processes of these names on NODE; may be repeated", TOOL_WORDS,
      offsetof(struct options, on)},
     SELECT_OPTIONS(struct options, select),
@@ -25,7 +30,9 @@ static const struct tool_option table[] = {
 
 static const struct tool tool = {
     .name = "node-kill",
-    .synopsis = "[--reason WORD] [OPTION...] PID...\n[--reason WORD] [OPTION...] --on NODE | --all NAME...",
+    .synopsis = "[--reason WORD | -s SIG] [OPTION...] PID...\n"
+                "[--reason WORD | -s SIG] [OPTION...] --on NODE | --all NAME...\n"
+                "-s list",
     .summary =
         "Sends an exit signal to each PID (a pid, or a registered name).  The exit status is 0 when all\n"
         "of these processes exist, and 1 when one does not.  With --on or --all, to each process with the "
@@ -36,13 +43,13 @@ static const struct tool tool = {
 
 struct killing {
   struct nodemsg *m;
-  bool json;
+  bool json, signal;
   json_t *body;
 };
 
 static int kill_named(const struct killing *k, const char *pid, json_t **answer, struct error *e) {
-  char *path = tool_path(&tool, "/v1/processes/", pid, NULL);
-  int rc = nodemsg_request(k->m, "DELETE", path, k->body, answer, e);
+  char *path = tool_path(&tool, "/v1/processes/", pid, k->signal ? "/signal" : NULL);
+  int rc = nodemsg_request(k->m, k->signal ? "POST" : "DELETE", path, k->body, answer, e);
   free(path);
   return rc;
 }
@@ -58,8 +65,10 @@ static int kill_one(void *data, const char *pid, struct error *e) {
 static int kill_pids(const struct options *options, json_t *body) {
   const struct tool_words *pids = &options->common.operands;
   char *home = tool_home_of(pids->at[0]);
-  struct killing k = {
-      .m = tool_open(&tool, &options->common, home), .json = options->common.json, .body = body};
+  struct killing k = {.m = tool_open(&tool, &options->common, home),
+                      .json = options->common.json,
+                      .signal = options->signal,
+                      .body = body};
   int status = tool_each(&tool, pids, kill_one, &k);
   free(home);
   nodemsg_close(k.m);
@@ -94,7 +103,7 @@ static int kill_names(void *data, const struct selected *node, json_t **answers,
   int first = select_reach(&k->options->common, node, &m, e);
   *answers = tool_need(json_array());
   for (size_t i = 0; m && i < names->count; i++) {
-    struct killing one = {.m = m, .body = k->body};
+    struct killing one = {.m = m, .signal = k->options->signal, .body = k->body};
     struct error why = {0};
     json_t *answer = NULL;
     int rc = kill_here(&one, names->at[i], &answer, &why);
@@ -136,12 +145,32 @@ static int kill_on_nodes(struct options *options, json_t *body) {
   return status;
 }
 
+/* --- main ---------------------------------------------------------------------------------------------- */
+
+/* Prints "1 HUP", "2 INT", …: the signals that have names. */
+static int list_signals(void) {
+  for (int i = 1; i < NSIG; i++)
+    if (ossignal_name(i)) printf("%d %s\n", i, ossignal_name(i));
+  return tool_finish(&tool, 0);
+}
+
+static json_t *body_of(const struct options *o) {
+  if (!o->signal) {
+    const char *reason = o->reason ? o->reason : "kill";
+    return tool_need(json_pack("{s:o}", "reason", tool_need(json_from_bytes(reason, strlen(reason)))));
+  }
+  if (o->reason) tool_usage(&tool, "--reason and --signal exclude each other");
+  int number = ossignal_number(o->signal);
+  if (!number) tool_usage(&tool, "--signal: %s: no such signal; list prints them", o->signal);
+  return tool_need(json_pack("{s:i}", "signal", number));
+}
+
 int main(int argc, char **argv) {
-  struct options options = {.reason = "kill"};
+  struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
+  if (options.signal && strcmp(options.signal, "list") == 0) return list_signals();
   if (!options.common.operands.count || options.common.rest.count) tool_usage(&tool, "PID is missing");
-  json_t *reason = tool_need(json_from_bytes(options.reason, strlen(options.reason)));
-  json_auto_t *body = tool_need(json_pack("{s:o}", "reason", reason));
+  json_auto_t *body = body_of(&options);
   bool several = select_is_given(&options.on, &options.select);
   return tool_finish(&tool, several ? kill_on_nodes(&options, body) : kill_pids(&options, body));
 }

@@ -3,6 +3,7 @@
  * Invariant: while the process is attached, what it writes goes to our descriptors 1 and 2 at once and
  * unchanged, and nothing else is written to 1. */
 #include "input.h"
+#include "interrupt.h"
 #include "joblog.h"
 #include "spawn_many.h"
 #include "spawn_request.h"
@@ -14,6 +15,7 @@
 #include "wire/json.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,6 +125,7 @@ struct attachment {
   const struct spawn_options *options;
   struct error *e;
   struct input *input; /* sends our standard input to the command; NULL without -i */
+  struct interrupt *interrupt;
   char pid[NPID_TEXT_SIZE];
   int status; /* -1 until the process has ended */
 };
@@ -182,6 +185,8 @@ static void report_end(const struct attachment *a, const json_t *event) {
 /* Handles the first line of the stream, which has the pid. */
 static int begin(struct attachment *a, const json_t *event) {
   snprintf(a->pid, sizeof a->pid, "%s", tool_member(event, "pid"));
+  if (spawn_is_command(a->options))
+    a->interrupt = interrupt_start(&tool, &a->options->common, node_of(a->options), a->pid);
   if (!a->options->input) return 0;
   struct nodemsg *m = NULL;
   int rc = tool_try(&a->options->common, node_of(a->options), &m, a->e);
@@ -218,6 +223,11 @@ static int spawn_attached(const struct spawn_options *o, struct nodemsg *m, json
   nodemsg_more_time(m, spawn_last_words(o));
   int rc = nodemsg_stream(m, "POST", "/v1/processes", request, take_event, &a, &e);
   input_stop(a.input);
+  bool interrupted = interrupt_stop(a.interrupt) > 0;
+  if (interrupted && a.status == 128 + SIGINT) {
+    fflush(stdout);
+    interrupt_die(SIGINT);
+  }
   if (a.status >= 0) return a.status;
   if (!rc)
     rc = error_set(&e, ERR_LOST, "%s: the connection was lost before the process ended", nodemsg_node(m));

@@ -11,6 +11,7 @@
 #include "spawn_many.h"
 
 #include "harvest.h"
+#include "interrupt.h"
 #include "joblog.h"
 
 #include "base/clock.h"
@@ -414,11 +415,14 @@ static void on_told(void *data, int rc, json_t *answer, const struct error *e) {
   (void)data, (void)rc, (void)answer, (void)e;
 }
 
-/* Sends an exit signal to the process: a command gets TERM. */
+/* Hands Ctrl-C on to a command; any other interrupt is an exit signal, which sends TERM to a command. */
 static int end_process(struct job *j, struct error *e) {
-  char *path = tool_path(j->run->tool, "/v1/processes/", j->pid, NULL);
-  json_auto_t *body = tool_need(json_pack("{s:s}", "reason", "shutdown"));
-  struct many_request request = {.method = "DELETE", .path = path, .body = body, .done = on_told, .data = j};
+  bool hand_on = j->run->signal == SIGINT && spawn_is_command(j->run->options);
+  char *path = tool_path(j->run->tool, "/v1/processes/", j->pid, hand_on ? "/signal" : NULL);
+  json_auto_t *body =
+      tool_need(hand_on ? json_pack("{s:s}", "signal", "INT") : json_pack("{s:s}", "reason", "shutdown"));
+  struct many_request request = {
+      .method = hand_on ? "POST" : "DELETE", .path = path, .body = body, .done = on_told, .data = j};
   struct many_call *call = NULL;
   int rc = many_start(j->run->many, j->m, &request, &call, e);
   free(path);
@@ -655,16 +659,6 @@ static void finish(struct run *r) {
   free(r->jobs);
 }
 
-/* Dies by the signal, so that a loop of the shell ends, too. */
-static void die(int number) {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, number);
-  signal(number, SIG_DFL);
-  raise(number);
-  sigprocmask(SIG_UNBLOCK, &set, NULL);
-}
-
 int spawn_many(const struct tool *tool, const struct spawn_options *options, const struct selection *nodes,
                struct nodemsg *m, json_t *request) {
   struct run *r = tool_need(calloc(1, sizeof *r));
@@ -678,7 +672,7 @@ int spawn_many(const struct tool *tool, const struct spawn_options *options, con
   free(r);
   if (number) {
     fflush(stdout);
-    die(number);
+    interrupt_die(number);
   }
   return status;
 }

@@ -137,6 +137,21 @@ reports() { perl -0777 -ne 'print join(" ", unpack("LLq", $1)), "\n" while /(.{1
   done
 }
 
+@test "RTMIN+1 with a value passes any signal on, also those that nobody can catch; TERM continues what is stopped" {
+  "$GUARD" -- sleep 300 3>&- &
+  guard=$!
+  state_is() { [[ $(ps -o stat= --ppid $guard) == $1* ]]; }
+  wait_until state_is S
+  for number in 19 18 19; do
+    env kill --queue $number -s 35 $guard
+    if [ $number = 19 ]; then wait_until state_is T; else wait_until state_is S; fi
+  done
+  kill $guard
+  status=0
+  wait $guard || status=$?
+  [ $status -eq 143 ]
+}
+
 @test "processes that the command leaves behind are ended" {
   mkfifo "$T/fifo"
   run -0 guard bash -c 'exec 4<>"$0"

@@ -12,6 +12,9 @@ gone() { ! node-send "$1" 'are you there?'; }
   refuses 'PID is missing' node-kill --
   refuses 'needs an argument' node-kill --reason
   refuses 'no such option' node-kill --no-such 0.1.1
+  refuses 'exclude each other' node-kill -s HUP --reason x 0.1.1
+  refuses 'NOSUCH: no such signal' node-kill --signal NOSUCH 0.1.1
+  refuses '0: no such signal' node-kill --signal 0 0.1.1
   refuses 'an empty word is not a name' node-kill -n "$(start_node one >/dev/null; echo one)" ''
 }
 
@@ -57,6 +60,39 @@ gone() { ! node-send "$1" 'are you there?'; }
   status=0
   wait $tool || status=$?
   assert_equal $status 137
+}
+
+@test "--signal: by name and by number, to the process group of a command, here and on another node" {
+  start_node one
+  two_nodes
+  run -0 node-kill -s list
+  assert_line '1 HUP'
+  assert_line '15 TERM'
+  code='for s in HUP USR1 INT; do trap "echo $s" $s; done; echo ready; while :; do sleep 0.02; done'
+  for node in one two; do
+    pid=$(node-spawn -n one -d --full --name "w$node" "$node@$HOST" -- bash -c "$code")
+    console=$(console_file one)
+    heard() { [ "$(grep -c "$1" "$console")" -ge "$2" ]; }
+    n=$([ $node = one ] && echo 1 || echo 2)
+    wait_until heard ready "$n"
+    run -0 node-kill -n one -s HUP "$pid"
+    wait_until heard HUP "$n"
+    run -0 node-kill -n one --signal sigusr1 "$pid"
+    wait_until heard USR1 "$n"
+    run -0 node-kill -n one --signal 2 --json "$pid"
+    assert_equal "<$(jq -r .pid <<<"$output")>" "$pid"
+    wait_until heard INT "$n"
+    run -0 node-kill -n one -s KILL "$pid"
+    ended() { run node-kill -n one -s USR2 "$pid" && [ "$status" = 1 ] && [[ $output = *'no such process'* ]]; }
+    wait_until ended
+  done
+  pid=$(node-spawn -n one -d -e 'receive()')
+  says_no 2 'only commands get signals' node-kill -n one -s HUP "$pid"
+  pid=$(node-spawn -n two -d --full -e 'receive()')
+  says_no 2 'only commands get signals' node-kill -n one -s HUP "$pid"
+  says_no 1 'no such process' node-kill -n one -s HUP 0.999999.1
+  node-spawn -n two -d --name pair -- sleep 300
+  run -0 node-kill -n one -s TERM --on two pair
 }
 
 @test "several, some of which do not exist: all others end, status 1" {

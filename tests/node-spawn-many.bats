@@ -281,19 +281,22 @@ lines_of() { sort <<<"$output"; }
 
 @test "a signal interrupts all, and the tool dies by it; a second one gives up" {
   mesh one two
-  env --default-signal=INT node-spawn one two --shell 'trap "echo bye; exit 3" TERM; echo ready; while :; do sleep 0.05; done' >"$T/out" 2>"$T/err" 3>&- &
-  tool=$!
   ready() { [ "$(grep -c ready "$T/out")" = 2 ]; }
-  wait_until ready
-  kill -INT $tool
-  status=0
-  wait $tool || status=$?
-  assert_equal $status 130
-  assert_equal "$(grep -c bye "$T/out")" 2
-  grep 'interrupting 2 of 2 nodes' "$T/err"
-  grep 'interrupted (2)' "$T/err"
+  for signal in INT TERM; do
+    # shellcheck disable=SC2064 # the shell of the node expands it
+    env --default-signal=INT node-spawn one two --shell "trap 'echo bye; exit 3' $signal; echo ready; while :; do sleep 0.05; done" >"$T/out" 2>"$T/err" 3>&- &
+    tool=$!
+    wait_until ready
+    kill -$signal $tool
+    status=0
+    wait $tool || status=$?
+    assert_equal $status $((128 + $(kill -l $signal)))
+    assert_equal "$(grep -c bye "$T/out")" 2
+    grep 'interrupting 2 of 2 nodes' "$T/err"
+    grep 'interrupted (2)' "$T/err"
+  done
 
-  env --default-signal=INT node-spawn one two --shell 'trap "" TERM; echo ready; while :; do sleep 0.05; done' >"$T/out" 2>"$T/err" 3>&- &
+  env --default-signal=INT node-spawn one two --shell 'trap "" INT TERM; echo ready; while :; do sleep 0.05; done' >"$T/out" 2>"$T/err" 3>&- &
   tool=$!
   wait_until ready
   kill -INT $tool

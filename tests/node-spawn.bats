@@ -215,6 +215,46 @@ naps() { [ "$(pgrep -cfx "sleep $NAP")" = "$1" ]; }
   done
 }
 
+# Starts a tool with its output in $T/out, and waits for its line "ready"; in the background bash ignores INT.
+attached() {
+  env --default-signal=INT node-spawn "$@" >"$T/out" 2>"$T/err" 3>&- &
+  tool=$!
+  wait_until grep -qx ready "$T/out"
+}
+
+@test "Ctrl-C is handed on to the command, whose output is drained; its status counts" {
+  start_node one
+  attached -- bash -c 'trap "echo bye; exit 7" INT; echo ready; while :; do sleep 0.02; done'
+  kill -INT $tool
+  status=0
+  wait $tool || status=$?
+  assert_equal $status 7
+  run -0 cat "$T/out"
+  assert_output $'ready\nbye'
+}
+
+@test "a second Ctrl-C ends the command: TERM, then KILL; a third ends the tool" {
+  start_node one
+  attached --kill-after 0.3 -- bash -c 'for s in INT TERM; do trap "echo $s" $s; done; echo ready; while :; do sleep 0.02; done'
+  kill -INT $tool
+  wait_until grep -qx INT "$T/out"
+  kill -INT $tool
+  wait_until grep -qx TERM "$T/out"
+  status=0
+  wait $tool || status=$?
+  assert_equal $status 143
+  attached --kill-after 60 -- bash -c 'for s in INT TERM; do trap "echo $s" $s; done; echo ready; while :; do sleep 0.02; done'
+  for line in INT TERM; do
+    kill -INT $tool
+    wait_until grep -qx $line "$T/out"
+  done
+  kill -INT $tool
+  status=0
+  wait $tool || status=$?
+  assert_equal $status 130
+  node-ps --json | jq -r 'select(.kind == "command") | .short' | xargs node-kill
+}
+
 @test "a closed standard output ends it, without a message" {
   start_node one
   run -0 bash -c 'node-spawn -- yes 2>"$0" 3>&- | head -n 1; echo "${PIPESTATUS[0]}"' "$T/err"

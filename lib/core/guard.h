@@ -6,9 +6,16 @@
 #ifndef CORE_GUARD_H
 #define CORE_GUARD_H
 
+#include <signal.h>
 #include <stdint.h>
 
 enum { GUARD_REPORT = 3 };
+
+/* What the agent tells the guard, by signals.  GUARD_KILL: send SIGKILL to all descendants.  GUARD_PASS, sent
+ * by sigqueue: send the signal of this number to the process group of the command; for the signals that a
+ * process cannot catch, or that have a meaning of their own here. */
+#define GUARD_KILL SIGRTMIN
+#define GUARD_PASS (SIGRTMIN + 1)
 
 enum guard_kind {
   GUARD_FAILED = 1, /* number: the errno; stage: what has failed */

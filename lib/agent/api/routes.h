@@ -30,6 +30,8 @@
     "Send a message to a pid or a registered name.")                                                         \
   X("POST",   "/v1/processes/*/stdin",     api_process_stdin,  ROUTE_UPLOAD,                                 \
     "Write the body to the standard input of a command, as it arrives.")                                             \
+  X("POST",   "/v1/processes/*/signal",    api_process_signal, 0,                                            \
+    "Send a signal of the operating system to a command.")                                                   \
   X("GET",    "/v1/processes/*/monitor",   api_process_monitor, 0,                                           \
     "A stream that tells how a process ends.")                                                              \
   X("POST",   "/v1/mailboxes",             api_mailbox,        0,                                            \

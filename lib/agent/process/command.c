@@ -217,10 +217,11 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
 
 /* --- ending it ------------------------------------------------------------------------------------------ */
 
-/* The guard (cmd/node-guard.c) passes TERM on to the whole tree of processes; on SIGRTMIN it sends them KILL.
+/* The guard (cmd/node-guard.c) passes TERM on to the whole tree of processes; on GUARD_KILL it sends them
+ * KILL.
  */
 static void signal_tree(struct command *c, bool kill_it) {
-  if (c->running) uv_process_kill(&c->process, kill_it ? SIGRTMIN : SIGTERM);
+  if (c->running) uv_process_kill(&c->process, kill_it ? GUARD_KILL : SIGTERM);
 }
 
 static void on_grace(uv_timer_t *t) {
@@ -456,8 +457,30 @@ static void end_stdin(struct command *c) {
   close_handle(c, &c->pipe[IN]);
 }
 
+/* Handles the call ["signal", number]. */
+static void pass_signal(struct command *c, struct signal *call) {
+  struct term_reader r = term_read(call->term);
+  struct agent *a = c->hosted.agent;
+  int64_t number = 0;
+  term_skip(&r);
+  bool good = term_get_int(&r, &number) && number > 0 && number < NSIG;
+  union sigval value = {.sival_int = (int)number};
+  if (!good)
+    call_refuse_code(a, call, ERR_BAD_VALUE, "no such signal");
+  else if (!c->running)
+    call_refuse_code(a, call, ERR_NO_PROCESS, NULL);
+  else if (sigqueue(c->process.pid, GUARD_PASS, value))
+    call_refuse_code(a, call, errno == EAGAIN ? ERR_BUSY : ERR_SYSTEM, strerror(errno));
+  else
+    call_answer(a, call, NULL);
+}
+
 static bool command_call(struct hosted *p, struct signal *call) {
   struct command *c = (struct command *)p;
+  if (term_is_word(call->term, "signal")) {
+    pass_signal(c, call);
+    return true;
+  }
   if (term_is_word(call->term, "stdin")) {
     write_stdin(c, call);
     return true;

@@ -1,0 +1,88 @@
+/* POST /v1/processes/PID/signal: sends a signal of the operating system to a command.
+ *
+ * Orderings: the node of a process on another host is asked first whether the process is alive, which
+ * connects to that node where needed; the process may end between that answer and the signal, which is then
+ * refused as for a process that does not exist. */
+#include "agent/api/lookup.h"
+#include "agent/api/routes.h"
+#include "agent/api/document.h"
+#include "agent/kernel/kernel.h"
+#include "agent/kernel/rpc.h"
+#include "core/ossignal.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+struct order {
+  struct request *request;
+  npid pid;
+  int number;
+};
+
+static void on_signalled(void *data, const struct error *e, struct term_reader values) {
+  struct order *o = data;
+  struct error other;
+  (void)values;
+  if (e && e->code == ERR_USAGE) { /* what any process that is no command answers */
+    error_set(&other, ERR_USAGE, "%s: not a command: only commands get signals of the operating system",
+              request_segment(o->request));
+    e = &other;
+  } else if (e && e->code == ERR_NO_PROCESS) {
+    lookup_no_process(request_segment(o->request), &other);
+    e = &other;
+  }
+  if (e)
+    respond_error(o->request, e);
+  else
+    respond_json(o->request, 202, document_pid(request_agent(o->request), o->pid));
+  free(o);
+}
+
+static void order(struct order *o) {
+  rpc_call(request_agent(o->request), o->pid, term_build("si", "signal", (int64_t)o->number), RPC_TIMEOUT_MS,
+           on_signalled, o);
+}
+
+static void on_alive(void *data, const struct error *e, struct term_reader values) {
+  struct order *o = data;
+  struct error gone;
+  if (!e && term_next(&values).tag != TERM_TRUE) {
+    error_set(&gone, ERR_NO_PROCESS, "%s", err_sentence(ERR_NO_PROCESS));
+    e = &gone;
+  }
+  if (e)
+    on_signalled(o, e, values);
+  else
+    order(o);
+}
+
+/* The number in a body {"signal": "HUP" | 1}; 0: there is none. */
+static int number_in(const json_t *body) {
+  const json_t *v = json_object_get(body, "signal");
+  if (json_is_string(v)) return ossignal_number(json_string_value(v));
+  json_int_t n = json_integer_value(v);
+  return n > 0 && n < NSIG ? (int)n : 0;
+}
+
+void api_process_signal(struct request *r) {
+  struct agent *a = request_agent(r);
+  int number = number_in(request_body(r));
+  npid pid;
+  if (!number) {
+    respond_code(r, ERR_USAGE, "want {\"signal\": a name such as \"HUP\", or a number from 1 to %d}",
+                 NSIG - 1);
+    return;
+  }
+  if (!lookup_named(r, &pid)) return;
+  struct order *o = malloc(sizeof *o);
+  if (!o) {
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return;
+  }
+  *o = (struct order){r, pid, number};
+  if (npid_is_local(pid))
+    order(o);
+  else
+    kernel_ask(a, nodetab_name(a->nodes, npid_incarnation(pid)), term_build("sp", "alive", pid),
+               RPC_TIMEOUT_MS, on_alive, o);
+}
