@@ -637,6 +637,25 @@ exec{"no-such-command"}'
   assert_line oops
 }
 
+@test "a process may have 256 open files; those that it cannot reach any more do not count" {
+  lua 'for _ = 1, 2000 do assert(io.open("/dev/null")) end
+    local t, f, why, number = {}
+    repeat f, why, number = io.open("/dev/null") t[#t + 1] = f until not f
+    puts(#t, why, number)
+    t[1]:close() puts(io.type(t[1])) t[1] = io.open("/dev/null") puts(io.type(t[1]), (io.open("/dev/null")))'
+  assert_output "256	/dev/null: too many open files: a process may have 256	24
+closed file
+file	nil"
+}
+
+@test "what a process has written to a file is there when it has ended, without close or collector" {
+  lua 'local path = ...
+    local pid, ref = spawn_monitor(function() kept = io.open(path, "w") kept:write("all of it") end)
+    receive_match{"DOWN", ref}
+    puts(io.open(path):read("a"))' "$T/written"
+  assert_output 'all of it'
+}
+
 @test "a command has no descriptors but its own" {
   lua 'local kept = io.open("/etc/passwd") puts(sh("ls -l /proc/self/fd | grep -c passwd; ls /proc/$$/fd | wc -l"))'
   assert_line --index 0 0

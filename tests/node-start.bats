@@ -586,6 +586,43 @@ ends_soon() {
   kill "${clients[@]}"
 }
 
+# The number of descriptors that a node has open.
+descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
+
+@test "processes cannot take the descriptors that the node needs, and their files close as they end" {
+  prlimit --nofile=200 node-start -d --sname one 3>&- >/dev/null
+  local before=$(descriptors one) greedy
+  greedy=$(node-spawn -d -e 'local t = {}
+    repeat local f = io.open("/dev/null") t[#t + 1] = f until not f
+    register("full", self()) receive()')
+  wait_until node-whereis --local full
+  [ "$(descriptors one)" -gt 80 ]
+  run -0 node-spawn -e 'print(io.open("/dev/null"))'
+  assert_output "nil	/dev/null: too many open files: the node keeps its last descriptors for itself (ulimit -n)	24"
+  run -0 node-ps
+  run -0 node-spawn -- echo a command
+  prlimit --nofile=200 node-start -d --sname two 3>&- >/dev/null
+  run -0 node-connect --node one two
+  run -0 node-kill -n "one@$HOST" "$greedy"
+  few() { [ "$(descriptors one)" -lt $((before + 30)) ]; }
+  wait_until few
+}
+
+@test "commands are refused before they take the descriptors that the node needs" {
+  prlimit --nofile=128 node-start -d --sname one 3>&- >/dev/null
+  local pids=()
+  for _ in {1..60}; do
+    pids+=("$(node-spawn -d -- sleep 300 2>"$T/err")") || break
+  done
+  run -0 cat "$T/err"
+  assert_output --partial 'sleep: the node has too few descriptors left for a command (ulimit -n)'
+  run -0 node-ps
+  assert_line --partial 'sleep 300'
+  run -0 node-kill "${pids[0]}"
+  again() { node-spawn -- true 2>/dev/null; }
+  wait_until again
+}
+
 @test "a node whose schedulers get no timer refuses to start" {
   run -125 bash -c 'ulimit -i 0; exec node-start --sname timerless --cookie a-cookie-of-its-own'
   assert_output --partial 'has no timer for its time slices'

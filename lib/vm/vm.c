@@ -36,8 +36,11 @@ static int cores(void) {
   return n < 1 ? 1 : n > 1024 ? 1024 : (int)n;
 }
 
-static const struct isolate_hooks language = {
-    .open = base_env_open, .close = factory_drop_all, .boot = boot_process, .text = bind_text};
+static const struct isolate_hooks language = {.open = base_env_open,
+                                              .close = factory_drop_all,
+                                              .leave = base_env_leave,
+                                              .boot = boot_process,
+                                              .text = bind_text};
 
 static int copy_config(struct vm *vm, const struct vm_config *config) {
   vm->config = *config;

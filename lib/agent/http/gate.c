@@ -10,6 +10,7 @@
 #include "agent/http/gate.h"
 
 #include "base/clock.h"
+#include "base/fds.h"
 #include "base/map.h"
 #include "wire/client_hello.h"
 
@@ -19,7 +20,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 enum { ACCEPTS_A_TURN = 64 };
@@ -394,8 +394,7 @@ static int least(int a, int b) {
 
 /* Derives the bounds on guests and descriptors from the process's limit of descriptors. */
 static void set_bounds(struct gate *g) {
-  struct rlimit r;
-  int files = getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur > 1 << 20 ? 1 << 20 : (int)r.rlim_cur;
+  int files = fds_limit();
   g->files = files - (g->config.psks ? least(GATE_RESERVE, files / 4) : least(GATE_RESERVE_LOCAL, files / 8));
   int max = g->config.guests_max ? g->config.guests_max : GATE_GUESTS_MAX;
   g->waiting_max = least(max, files / 4);

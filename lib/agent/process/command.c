@@ -7,6 +7,7 @@
 #include "agent/process/hosted.h"
 #include "agent/process/orphans.h"
 #include "agent/send.h"
+#include "base/fds.h"
 #include "core/guard.h"
 #include "core/output.h"
 #include "core/reason.h"
@@ -19,6 +20,9 @@
 #include <unistd.h>
 
 enum { IN, OUT, ERR, REPORT, PIPES };
+enum {
+  SPAWN_FILES = 2 * PIPES + 2
+}; /* descriptors that uv_spawn opens: both ends of each pipe, and a pair */
 
 struct command {
   struct hosted hosted;
@@ -600,6 +604,7 @@ static int start_process(struct command *c, const struct command_spec *p) {
       [ERR] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[ERR]},
       [REPORT] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[REPORT]},
   };
+  if (!fds_room(uv_backend_fd(&c->hosted.agent->loop), SPAWN_FILES, FDS_COMMANDS)) return EMFILE;
   uv_process_options_t options = {.exit_cb = on_ended,
                                   .file = p->argv[0],
                                   .args = p->argv,
@@ -641,7 +646,9 @@ static void explain_start(const struct command_spec *p, int error, struct error 
   int code = ERR_EXEC_DENIED;
   for (size_t i = 0; i < sizeof busy / sizeof *busy; i++)
     if (error == busy[i]) code = ERR_BUSY;
-  error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY ? p->first : 0], strerror(error));
+  const char *why =
+      error == EMFILE ? "the node has too few descriptors left for a command (ulimit -n)" : strerror(error);
+  error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY ? p->first : 0], why);
 }
 
 void command_spawn(struct agent *a, struct signal *call, struct term_reader spec) {

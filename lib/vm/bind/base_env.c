@@ -17,6 +17,7 @@
 
 #include <lualib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- guarded forms of Lua's own functions --- */
@@ -165,9 +166,29 @@ static void change_table(lua_State *L) {
   yielding_tables(L);
 }
 
+/* The list of the open files of the running process. */
+static struct file_list *files_of(lua_State *L) {
+  struct process *p = process_of(L);
+  if (!p->files && !(p->files = calloc(1, sizeof *p->files))) luaL_error(L, "out of memory");
+  return p->files;
+}
+
+static int io_open(lua_State *L) {
+  return files_open(L, files_of(L));
+}
+static int io_lines(lua_State *L) {
+  return files_lines(L, files_of(L));
+}
+
+void base_env_leave(struct process *p) {
+  files_close(p->files);
+  free(p->files);
+  p->files = NULL;
+}
+
 static void change_io(lua_State *L) {
   static const luaL_Reg ours[] = {
-      {"open", files_open}, {"lines", files_lines}, {"write", bind_write}, {NULL, NULL}};
+      {"open", io_open}, {"lines", io_lines}, {"write", bind_write}, {NULL, NULL}};
   luaL_setfuncs(L, ours, 0);
 }
 

@@ -10,8 +10,12 @@
 #include <stdbool.h>
 
 struct isolate;
+struct process;
 
 /* Prepares a new lua_State for its first process; false when memory ran out. */
 bool base_env_open(lua_State *L, struct isolate *iso);
+
+/* Closes the files of a process that ends; p->files is not NULL before, and NULL after. */
+void base_env_leave(struct process *p);
 
 #endif

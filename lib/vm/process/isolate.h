@@ -35,6 +35,8 @@ struct isolate_hooks {
   bool (*open)(lua_State *L, struct isolate *iso);
   /* Frees what the language keeps in the isolate outside of L, before L is closed. */
   void (*close)(struct isolate *iso);
+  /* Closes the files of a process that ends, and frees p->files, which is not NULL. */
+  void (*leave)(struct process *p);
   /* The first function of a process that an order has made (spawn.h). */
   lua_CFunction boot;
   /* The error value at index as text, which stays valid while the value is on the stack; may push. */

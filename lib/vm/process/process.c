@@ -218,6 +218,7 @@ static void end(struct process *p) {
   term_unref(p->reply);
   term_unref(reason);
   process_charge(p, -p->outside);
+  if (p->files) iso->hooks->leave(p);
   isolate_give_number(iso, number);
   recycle(p);
 }
@@ -368,6 +369,7 @@ void process_run(struct process *p) {
 }
 
 void process_free(struct process *p) {
+  if (p->files) p->isolate->hooks->leave(p);
   mailbox_finish(&p->mailbox);
   process_free_ties(p);
   term_unref(p->preemptible.end);

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 struct alarm;
+struct file_list;
 struct room_wait;
 struct ties;
 
@@ -40,8 +41,9 @@ struct process {
   struct timer timer;   /* of the wait */
   struct mailbox mailbox;
   struct ties *ties;
-  struct signal *order; /* what it was spawned to do, until it has begun */
-  struct signal *taken; /* the message being decoded */
+  struct file_list *files; /* that it has open; NULL: it has opened none */
+  struct signal *order;    /* what it was spawned to do, until it has begun */
+  struct signal *taken;    /* the message being decoded */
   npid leader;
   npid call;       /* ref of the pending call, or NPID_NONE */
   npid callee;     /* the receiver of that call */

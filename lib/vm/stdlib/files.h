@@ -1,12 +1,31 @@
 /* files: io.open and io.lines.  They refuse files whose reads may block (FIFOs, terminals, sockets), and open
- * every file so that commands do not inherit its descriptor. */
+ * every file so that commands do not inherit its descriptor.
+ *
+ * A process has a list of its open files: they are closed when the process ends, without waiting for the
+ * collector, and the list bounds their number.  Only the thread that runs the isolate of the list's process
+ * calls these functions. */
 #ifndef VM_STDLIB_FILES_H
 #define VM_STDLIB_FILES_H
 
 #include <lua.h>
+#include <stdbool.h>
 
-/* As Lua functions: (path, mode) and (path, formats…). */
-int files_open(lua_State *L);
-int files_lines(lua_State *L);
+enum { FILES_MAX = 256 }; /* files that a process may have open at a time */
+
+struct file;
+struct file_list { /* zero-initialized it is empty */
+  struct file *first;
+  unsigned count;
+  bool collected; /* at the bound, a collection has closed nothing; false again when a file is closed */
+};
+
+/* What the Lua functions (path, mode) and (path, formats…) do, for the process that owns the list.  At
+ * FILES_MAX the isolate's garbage is collected first, since unreachable files count, too.  The list must not
+ * move, and must outlive its files (files_close). */
+int files_open(lua_State *L, struct file_list *list);
+int files_lines(lua_State *L, struct file_list *list);
+
+/* Closes all files of the list.  Handles that are still reachable count as closed. */
+void files_close(struct file_list *list);
 
 #endif
