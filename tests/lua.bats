@@ -637,6 +637,16 @@ exec{"no-such-command"}'
   assert_line oops
 }
 
+@test "300,000 monitors of the console do not hold up the node" {
+  node-spawn -n "one@$HOST" -d --name monitors -e 'local c = whereis("console")
+    for _ = 1, 300000 do monitor(c) end register("done", self()) receive()'
+  wait_until node-whereis -n "one@$HOST" --local done
+  run -0 node-ps -n "one@$HOST" --timeout 2
+  run -0 node-kill -n "one@$HOST" monitors
+  run -0 node-ps -n "one@$HOST" --timeout 2
+  run -0 node-spawn -n "one@$HOST" -- true
+}
+
 @test "a process may have 256 open files; those that it cannot reach any more do not count" {
   lua 'for _ = 1, 2000 do assert(io.open("/dev/null")) end
     local t, f, why, number = {}

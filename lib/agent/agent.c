@@ -34,6 +34,7 @@
 #include <unistd.h>
 
 enum { STOP_CHECK_MS = 10, STOP_PATIENCE_MS = 8000, FAREWELL_MS = 500, SPARE_FILES = 8 };
+enum { ROUTE_NS = 1000000, ROUTE_BATCH = 32 };
 
 /* --- signals -------------------------------------------------------------------------------------------- */
 
@@ -51,12 +52,21 @@ static void route(struct agent *a, struct signal *s) {
   }
 }
 
+/* Routes the signals that the vm has for the host.  After ROUTE_NS the rest waits for the next turn of the
+ * loop, in `taken`, and what has come meanwhile waits behind it. */
 static void on_wake(uv_async_t *w) {
   struct agent *a = w->data;
-  for (struct signal *s = vm_host_take(a->vm), *next; s; s = next) {
-    next = s->next;
-    s->next = NULL;
-    route(a, s);
+  int64_t until = clock_ns() + ROUTE_NS;
+  while (a->taken || (a->taken = vm_host_take(a->vm))) {
+    for (int i = 0; a->taken && i < ROUTE_BATCH; i++) {
+      struct signal *s = a->taken;
+      a->taken = s->next;
+      s->next = NULL;
+      route(a, s);
+    }
+    if (clock_ns() < until) continue;
+    uv_async_send(&a->wake);
+    return;
   }
 }
 
@@ -300,6 +310,10 @@ static void end_processes(struct agent *a) {
   struct term *reason = reason_word("shutdown");
   hosted_each(a, NULL, end_process, reason);
   term_unref(reason);
+  for (struct signal *s; (s = a->taken);) {
+    a->taken = s->next;
+    signal_free(s);
+  }
 }
 
 void agent_free(struct agent *a) {

@@ -22,6 +22,7 @@ struct command;
 struct server;
 struct mesh;
 struct flow;
+struct nodewatch;
 struct registry;
 struct runtime;
 struct cookie_reader;
@@ -53,6 +54,7 @@ struct agent {
   struct names *names;   /* local names; changed under its own lock, by scheduler threads too */
   struct names *globals; /* global names, of the whole cluster; scheduler threads only read it */
   struct vm *vm;
+  struct signal *taken; /* signals from the vm that are not routed yet, oldest first */
 
   struct runtime *runtime;
   struct rpc *rpc;
@@ -60,6 +62,7 @@ struct agent {
   struct server *server;
   struct mesh *mesh;
   struct flow *flow;
+  struct nodewatch *nodewatch;
   struct registry *registry;
   struct cookie_reader *cookie_reader;
   struct hosted *processes; /* the list of all hosted processes: hosted_each */

@@ -3,6 +3,7 @@
 
 #include "agent/kernel/census.h"
 #include "agent/kernel/flow.h"
+#include "agent/kernel/nodewatch.h"
 #include "agent/kernel/registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
@@ -129,53 +130,16 @@ static void op_echo(struct agent *a, struct signal *call, struct term_reader r) 
   call_answer(a, call, NULL);
 }
 
-/* A process that has called node.monitor_nodes: a subscriber of the mesh.  The kernel monitors the process,
- * and its DOWN ends the subscription. */
-struct follower {
-  struct mesh_subscriber subscriber;
-  struct agent *agent;
-  npid pid, ref;
-};
-
-static void follower_event(void *data, const char *node, const char *why) {
-  struct follower *f = data;
-  struct term *t = why ? term_build("sss", "nodedown", node, why) : term_build("ss", "nodeup", node);
-  agent_send(f->agent, SIGNAL_MESSAGE, f->pid, NPID_KERNEL, NPID_NONE, t);
-  term_unref(t);
-}
-
-static struct follower *find_follower(struct agent *a, npid pid) {
-  for (struct mesh_subscriber *s = mesh_subscribers(a->mesh); s; s = s->next) {
-    struct follower *f = s->event == follower_event ? s->data : NULL;
-    if (f && f->pid == pid) return f;
-  }
-  return NULL;
-}
-
-static void follower_free(struct follower *f) {
-  if (!f) return;
-  mesh_unsubscribe(&f->subscriber);
-  free(f);
-}
-
 static void op_monitor_nodes(struct agent *a, struct signal *call, struct term_reader r) {
-  bool on = term_next(&r).tag == TERM_TRUE;
-  struct follower *f = find_follower(a, call->from);
-  if (f && !on) {
-    agent_send(a, SIGNAL_DEMONITOR, f->pid, NPID_KERNEL, f->ref, NULL);
-    follower_free(f);
-  } else if (!f && on) {
-    f = calloc(1, sizeof *f);
-    if (!f) {
-      call_refuse_code(a, call, ERR_NOMEM, NULL);
-      return;
-    }
-    *f = (struct follower){.agent = a, .pid = call->from, .ref = vm_ref(a->vm)};
-    f->subscriber = (struct mesh_subscriber){.event = follower_event, .data = f};
-    mesh_subscribe(a->mesh, &f->subscriber);
-    agent_send(a, SIGNAL_MONITOR, f->pid, NPID_KERNEL, f->ref, NULL);
-  }
-  call_answer(a, call, NULL);
+  int code = 0;
+  if (term_next(&r).tag == TERM_TRUE)
+    code = nodewatch_add(a, call->from);
+  else
+    nodewatch_remove(a, call->from, false);
+  if (code)
+    call_refuse_code(a, call, code, NULL);
+  else
+    call_answer(a, call, NULL);
 }
 
 /* --- names ---------------------------------------------------------------------------------------------- */
@@ -388,7 +352,7 @@ void kernel_signal(struct agent *a, struct signal *s) {
   case SIGNAL_UNLINK: agent_send(a, SIGNAL_UNLINK_ACK, s->from, s->to, s->ref, NULL); break;
   case SIGNAL_DOWN:
     if (npid_is_local(s->from)) registry_down(a->registry, s->from);
-    follower_free(find_follower(a, s->from));
+    nodewatch_remove(a, s->from, true);
     break;
   default: break; /* the kernel has no links, and ignores messages */
   }
@@ -396,8 +360,5 @@ void kernel_signal(struct agent *a, struct signal *s) {
 }
 
 void kernel_finish(struct agent *a) {
-  for (struct mesh_subscriber *s = mesh_subscribers(a->mesh), *next; s; s = next) {
-    next = s->next;
-    if (s->event == follower_event) follower_free(s->data);
-  }
+  nodewatch_finish(a);
 }

@@ -29,10 +29,11 @@ static void on_deadline(uv_timer_t *t) {
 }
 
 /* Gives the place of a peer that was never met and is not wanted to another name; NULL when there is no such
- * peer. */
+ * peer. The search begins behind the place that was given last. */
 static struct peer *reuse_peer(struct mesh *m, const struct nodename *name) {
   for (size_t i = 0; i < m->count; i++) {
-    struct peer *p = m->all[i];
+    m->reused = (m->reused + 1) % m->count;
+    struct peer *p = m->all[m->reused];
     if (p->state != PEER_DOWN || p->incarnation || p->waiters || p->queue || p->join) continue;
     if (map_put(&m->peers, name->full, p)) return NULL;
     map_remove(&m->peers, p->name.full);
@@ -84,10 +85,6 @@ void mesh_subscribe(struct mesh *m, struct mesh_subscriber *s) {
 void mesh_unsubscribe(struct mesh_subscriber *s) {
   *s->pprev = s->next;
   if (s->next) s->next->pprev = s->pprev;
-}
-
-struct mesh_subscriber *mesh_subscribers(struct mesh *m) {
-  return m ? m->subscribers : NULL;
 }
 
 /* Logs a nodeup (why is NULL) or a nodedown, and calls the subscribers. */

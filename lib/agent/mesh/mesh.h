@@ -146,6 +146,5 @@ struct mesh_subscriber {
 };
 void mesh_subscribe(struct mesh *m, struct mesh_subscriber *s);
 void mesh_unsubscribe(struct mesh_subscriber *s);
-struct mesh_subscriber *mesh_subscribers(struct mesh *m); /* the first of the list; NULL when m is */
 
 #endif

@@ -180,6 +180,7 @@ struct mesh {
   struct map peers;  /* name → struct peer */
   struct peer **all; /* in the order in which they were first heard of */
   size_t count;
+  size_t reused; /* index in `all` of the peer whose place was given to another name last */
   struct mesh_subscriber *subscribers;
   uint64_t pings;  /* sent so far */
   uint64_t life;   /* number of this OS process, for its hello */

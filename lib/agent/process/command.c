@@ -635,7 +635,7 @@ static int introduce(struct command *c, const struct command_spec *p, struct err
 static void no_start(struct command *c, const struct error *e) {
   struct signal *call = c->call;
   c->call = NULL;
-  c->hosted.bond_count = 0; /* the command never ran: no link or monitor fires */
+  hosted_forget_bonds(&c->hosted); /* the command never ran: no link or monitor fires */
   hosted_end(&c->hosted, NULL);
   call_refuse(c->hosted.agent, call, e);
 }

@@ -1,6 +1,11 @@
 /* Invariant: a hosted process is in agent->processes exactly as long as the vm knows its pid; a bond is in
  * `bonds` until UNLINK, DEMONITOR or the loss of a node removes it or until it fires, and it fires at most
- * once. */
+ * once. A process may have a monitor for each process of the cluster, so a bond is found by a map: `bond_at`
+ * is empty while there are at most BONDS_FEW, and has the index of each bond, plus 1, once there have been
+ * more.
+ *
+ * Orderings: a process that has ended sends nothing, so the signals to those it is bound with have no order
+ * to keep among each other, and may be spread over several turns of the loop. */
 #include "agent/process/hosted.h"
 
 #include "agent/send.h"
@@ -8,6 +13,8 @@
 #include "core/reason.h"
 
 #include <stdlib.h>
+
+enum { BONDS_FEW = 16 };
 
 int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) {
   int code = vm_host_add(a->vm, p, &p->pid);
@@ -23,6 +30,53 @@ int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *c
   return 0;
 }
 
+/* The signals of an ended process to those that it was linked with or monitored by, which are sent a number a
+ * turn.  The handle keeps the loop alive until all are sent, also while the node ends. */
+struct farewell {
+  uv_idle_t turn;
+  struct agent *agent;
+  npid pid;
+  struct term *reason;
+  struct bond *bonds;
+  size_t left;
+};
+
+static void say_farewell(struct agent *a, npid pid, const struct bond *b, struct term *reason) {
+  agent_send(a, b->ref == NPID_NONE ? SIGNAL_LINK_EXIT : SIGNAL_DOWN, b->pid, pid, b->ref, reason);
+}
+
+static void on_farewell_closed(uv_handle_t *h) {
+  struct farewell *f = h->data;
+  term_unref(f->reason);
+  free(f->bonds);
+  free(f);
+}
+
+static void on_farewell(uv_idle_t *turn) {
+  struct farewell *f = turn->data;
+  for (int i = 0; f->left && i < HOSTED_FAREWELLS; i++)
+    say_farewell(f->agent, f->pid, &f->bonds[--f->left], f->reason);
+  if (!f->left) uv_close((uv_handle_t *)turn, on_farewell_closed);
+}
+
+/* Sends the signals, those beyond HOSTED_FAREWELLS later; takes the bonds. */
+static void fire_bonds(struct hosted *p, struct term *reason) {
+  struct agent *a = p->agent;
+  struct farewell *f = p->bond_count > HOSTED_FAREWELLS ? malloc(sizeof *f) : NULL;
+  size_t later = f ? p->bond_count - HOSTED_FAREWELLS : 0;
+  while (p->bond_count > later) say_farewell(a, p->pid, &p->bonds[--p->bond_count], reason);
+  map_finish(&p->bond_at);
+  if (!f) {
+    free(p->bonds);
+    return;
+  }
+  *f = (struct farewell){
+      .agent = a, .pid = p->pid, .reason = term_ref(reason), .bonds = p->bonds, .left = later};
+  uv_idle_init(&a->loop, &f->turn);
+  f->turn.data = f;
+  uv_idle_start(&f->turn, on_farewell);
+}
+
 void hosted_end(struct hosted *p, struct term *reason) {
   struct agent *a = p->agent;
   struct term *normal = reason ? NULL : reason_word("normal");
@@ -31,12 +85,8 @@ void hosted_end(struct hosted *p, struct term *reason) {
   *p->pprev = p->next;
   if (p->next) p->next->pprev = p->pprev;
   names_drop(a->names, p->pid);
-  for (size_t i = 0; i < p->bond_count; i++) {
-    const struct bond *b = &p->bonds[i];
-    agent_send(a, b->ref == NPID_NONE ? SIGNAL_LINK_EXIT : SIGNAL_DOWN, b->pid, p->pid, b->ref, reason);
-  }
+  fire_bonds(p, reason);
   term_unref(normal);
-  free(p->bonds);
   free(p->what);
   if (p->class->free) p->class->free(p);
 }
@@ -55,9 +105,38 @@ bool hosted_any(const struct agent *a, const struct hosted_class *class) {
   return false;
 }
 
-int hosted_bond(struct hosted *p, npid pid, npid ref) {
+/* The key of a bond in bond_at: references are unique, and no reference is a pid. */
+static uint64_t bond_key(npid pid, npid ref) {
+  return ref == NPID_NONE ? pid : ref;
+}
+
+static int put_place(struct hosted *p, size_t i) {
+  return map_put_id(&p->bond_at, bond_key(p->bonds[i].pid, p->bonds[i].ref), (void *)(uintptr_t)(i + 1));
+}
+
+/* The place of a bond, plus 1; 0: there is none. */
+static size_t find_bond(const struct hosted *p, npid pid, npid ref) {
+  if (p->bond_at.len) {
+    size_t at = (uintptr_t)map_get_id(&p->bond_at, bond_key(pid, ref));
+    return at && p->bonds[at - 1].pid == pid ? at : 0;
+  }
   for (size_t i = 0; i < p->bond_count; i++)
-    if (p->bonds[i].pid == pid && p->bonds[i].ref == ref) return 0;
+    if (p->bonds[i].pid == pid && p->bonds[i].ref == ref) return i + 1;
+  return 0;
+}
+
+/* Puts the newest bond into bond_at, and all of them when there come to be more than BONDS_FEW. */
+static int note_place(struct hosted *p) {
+  if (p->bond_at.len) return put_place(p, p->bond_count - 1);
+  int code = 0;
+  for (size_t i = 0; p->bond_count > BONDS_FEW && i < p->bond_count && !code; i++) code = put_place(p, i);
+  if (code) map_finish(&p->bond_at);
+  return code;
+}
+
+int hosted_bond(struct hosted *p, npid pid, npid ref) {
+  if (find_bond(p, pid, ref)) return 0;
+  if (p->bond_at.len && map_get_id(&p->bond_at, bond_key(pid, ref))) return 0; /* another's reference */
   if (p->bond_count == p->bond_cap) {
     size_t cap = p->bond_cap ? p->bond_cap * 2 : 4;
     struct bond *bonds = realloc(p->bonds, cap * sizeof *bonds);
@@ -66,17 +145,28 @@ int hosted_bond(struct hosted *p, npid pid, npid ref) {
     p->bond_cap = cap;
   }
   p->bonds[p->bond_count++] = (struct bond){pid, ref};
-  return 0;
+  int code = note_place(p);
+  p->bond_count -= code != 0;
+  return code;
+}
+
+void hosted_forget_bonds(struct hosted *p) {
+  map_finish(&p->bond_at);
+  p->bond_count = 0;
 }
 
 /* Removes a bond; false when there was none. */
 static bool unbond(struct hosted *p, npid pid, npid ref) {
-  for (size_t i = 0; i < p->bond_count; i++) {
-    if (p->bonds[i].pid != pid || p->bonds[i].ref != ref) continue;
-    p->bonds[i] = p->bonds[--p->bond_count];
-    return true;
-  }
-  return false;
+  size_t at = find_bond(p, pid, ref);
+  if (!at) return false;
+  bool mapped = p->bond_at.len;
+  if (mapped) map_remove_id(&p->bond_at, bond_key(pid, ref));
+  struct bond last = p->bonds[--p->bond_count];
+  if (at - 1 == p->bond_count) return true;
+  p->bonds[at - 1] = last;
+  /* The key is in the map: replacing its value cannot fail. */
+  if (mapped && put_place(p, at - 1)) abort();
+  return true;
 }
 
 /* An exit signal: "normal" is ignored, anything else ends the process.  "kill" arrives as "killed".  No

@@ -7,7 +7,10 @@
 #define AGENT_PROCESS_HOSTED_H
 
 #include "agent/state.h"
+#include "base/map.h"
 #include "core/signal.h"
+
+enum { HOSTED_FAREWELLS = 1000 };
 
 struct hosted;
 
@@ -36,6 +39,7 @@ struct hosted {
   npid leader;
   struct bond *bonds;
   size_t bond_count, bond_cap;
+  struct map bond_at; /* where each bond is, once there are many (hosted.c) */
   int64_t started_ns;
   char *what; /* one line for people (heap; freed by hosted_end), or NULL: the kind */
 };
@@ -44,7 +48,8 @@ struct hosted {
 int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) MUST_CHECK;
 
 /* Ends the process: links and monitors fire with reason (borrowed: [reason]; NULL: "normal"), its names are
- * removed, class->free runs. */
+ * removed, class->free runs.  Where there are more than HOSTED_FAREWELLS links and monitors, the rest fire in
+ * later turns of the loop. */
 void hosted_end(struct hosted *p, struct term *reason);
 
 /* Calls fn for every process of a class (NULL: of any); fn may end the process that it is called for, and no
@@ -59,6 +64,9 @@ void hosted_signal(struct hosted *p, struct signal *s);
 
 /* Adds a link or a monitor (ref) of pid on p. */
 int hosted_bond(struct hosted *p, npid pid, npid ref) MUST_CHECK;
+
+/* Removes all links and monitors, which then do not fire. */
+void hosted_forget_bonds(struct hosted *p);
 
 /* Handles the loss of a node: links with its processes fire with reason (borrowed), monitors that its
  * processes hold are removed, and class->node_down runs for each process. */
