@@ -78,6 +78,9 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
     tool_usage(tool, "--cwd and --env apply to commands only");
   if (!spawn_is_command(o) && (o->kill_after >= 0 || o->keep_children))
     tool_usage(tool, "--kill-after and --keep-children apply to commands only");
+  if (!spawn_is_command(o) && (o->user || o->nice || o->umask))
+    tool_usage(tool, "--user, --nice and --umask apply to commands only");
+  if (o->user && !*o->user) tool_usage(tool, "--user: an empty word is not a name");
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
   if (o->full && !o->detach) tool_usage(tool, "--full requires -d");
 
@@ -156,6 +159,18 @@ static json_t *milliseconds(double seconds) {
   return json_integer((json_int_t)((seconds < 1e9 ? seconds : 1e9) * 1000 + 0.999));
 }
 
+static json_t *nice_value(const struct tool *tool, const char *text) {
+  int64_t n;
+  if (!text_integer(text, -20, 19, &n)) tool_usage(tool, "--nice: %s: not a number from -20 to 19", text);
+  return json_integer(n);
+}
+
+static json_t *umask_value(const struct tool *tool, const char *text) {
+  if (!*text || strlen(text) > 4 || text[strspn(text, "01234567")] || strtol(text, NULL, 8) > 0777)
+    tool_usage(tool, "--umask: %s: not an octal number up to 777", text);
+  return json_string(text);
+}
+
 json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
   check_usage(tool, o);
   json_t *request = tool_need(json_object());
@@ -170,6 +185,9 @@ json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
   if (o->common.timeout > 0 && (spawn_is_command(o) || !o->detach))
     put(request, "timeout_ms", milliseconds(o->common.timeout));
   if (o->kill_after >= 0) put(request, "kill_after_ms", milliseconds(o->kill_after));
+  if (o->user) put(request, "user", json_from_bytes(o->user, strlen(o->user)));
+  if (o->nice) put(request, "nice", nice_value(tool, o->nice));
+  if (o->umask) put(request, "umask", umask_value(tool, o->umask));
   if (o->keep_children) put(request, "keep_children", json_true());
   put(request, "attach", json_boolean(!o->detach));
   return request;

@@ -8,7 +8,7 @@
 struct spawn_options {
   struct tool_common common;                  /* its operands: the NODEs; its rest: the words after "--" */
   const char *code, *file, *function, *shell; /* at most one is set; none: rest is the command */
-  const char *directory, *name;
+  const char *directory, *name, *user, *nice, *umask;
   struct tool_words env;
   bool detach, full, input, keep_children;
   double kill_after; /* seconds; below 0: the node's own */

@@ -19,6 +19,10 @@ load tools
   refuses '-i applies to commands only' node-spawn -i -e 1
   refuses 'apply to commands only' node-spawn --kill-after 1 -e 1
   refuses 'apply to commands only' node-spawn --keep-children -e 1
+  refuses 'apply to commands only' node-spawn --user root -e 1
+  refuses '--nice: 20: not a number' node-spawn --nice 20 -- ls
+  refuses '--umask: 8: not an octal' node-spawn --umask 8 -- ls
+  refuses '--user: an empty word' node-spawn --user '' -- ls
   refuses '--full requires -d' node-spawn --full -- ls
   refuses 'not a node name' node-spawn two@rane.500 -- ls
   refuses 'no such option' node-spawn -x -- ls
@@ -335,6 +339,63 @@ attached() {
   assert_output 'THROUGH ONE'
   NODE_RUNTIME_DIR=$T/none run -0 node-spawn -i "two@$HOST" -- tr a-z A-Z <<<'straight'
   assert_output STRAIGHT
+}
+
+@test "--user: uid, groups, environment and home; what cannot be is told" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  start_node one
+  local user=nobody home
+  home=$(getent passwd nobody | cut -d: -f6)
+  run -0 node-spawn --user $user --cwd / -- sh -c 'id -un; id -Gn; echo $HOME $USER $LOGNAME $SHELL $PATH; pwd'
+  assert_output "$(printf '%s\n' $user "$(id -Gn $user)" \
+    "$home $user $user $(getent passwd $user | cut -d: -f7) /usr/local/bin:/usr/bin:/bin" /)"
+  run -0 node-spawn --user root --env HOME=/elsewhere -- sh -c 'pwd; echo $HOME'
+  assert_output $'/root\n/elsewhere'
+  [ -d "$home" ] || says_no 126 "$home: the directory of the command: No such file" node-spawn --user $user -- true
+  says_no 125 'no-such-user: no such user on this host' node-spawn --user no-such-user -- true
+  says_no 126 "$T/gone: the directory of the command: No such file or directory" node-spawn --cwd "$T/gone" -- true
+  # A command of another user is ended as any other.
+  says_no 124 '(timeout)' node-spawn --user $user --cwd / --timeout 0.3 -- sleep "$NAP"
+  naps 0
+}
+
+@test "--user: a node that does not run as root refuses" {
+  [ "$(id -u)" = 0 ] || skip 'needs root, to become somebody else'
+  chown -R nobody "$T"
+  chmod o+rx "$T"
+  as() { setpriv --reuid nobody --clear-groups "$@"; }
+  as node-start -d --sname one 3>&-
+  run --separate-stderr -125 as node-spawn --user root -- true
+  told 'user root: this node does not run as root'
+  as node-stop
+}
+
+@test "--nice and --umask" {
+  start_node one
+  run -0 node-spawn --nice 7 --umask 027 -- sh -c 'nice; umask'
+  assert_output $'7\n0027'
+  [ "$(id -u)" != 0 ] || run -0 node-spawn --nice -3 -- nice
+}
+
+@test "commands on a node are bounded: the rest is refused as busy, and nothing is lost" {
+  (ulimit -n 400 && start_node one)
+  run -0 node-spawn --timeout 30 -e '
+    local started, busy, me = {}, 0, self()
+    for i = 1, 200 do spawn(function()
+      local good, pid = pcall(exec, {"sleep", "300"})
+      if not good and not tostring(pid):find("commands run on this node, and no more can") then error(pid) end
+      send(me, "tried", good, pid)
+      receive() end)
+    end
+    for i = 1, 200 do
+      local _, good, pid = receive_match({"tried"})
+      if good then started[#started + 1] = pid else busy = busy + 1 end
+    end
+    puts(#started, busy, #started + busy)
+    for _, pid in ipairs(started) do monitor(pid) exit(pid, "kill") end
+    for _ = 1, #started do receive_match({"DOWN"}) end
+    puts(#sh("echo again"))'
+  assert_output $'75\t125\t200\n6'
 }
 
 @test "--env, --shell" {

@@ -30,6 +30,9 @@ static bool is_bool(const json_t *v) {
 static bool is_count(const json_t *v) {
   return json_is_integer(v) && json_integer_value(v) >= 0;
 }
+static bool is_whole(const json_t *v) {
+  return json_is_integer(v);
+}
 static bool is_list(const json_t *v) {
   return json_is_array(v);
 }
@@ -61,6 +64,9 @@ static const struct member_rule {
     {"timeout_ms", "timeout", is_count, "milliseconds"},
     {"kill_after_ms", "kill_after", is_count, "milliseconds"},
     {"keep_children", "keep", is_bool, "true or false"},
+    {"nice", "nice", is_whole, "a number from -20 to 19"},
+    {"user", "user", is_string, "the name of a user"},
+    {"umask", "umask", is_string, "a string of octal digits"},
     {"name", "name", is_string, "a string"},
     {"node", NULL, is_string, "a node name"},
     {"attach", NULL, is_bool, "true or false"},
@@ -79,6 +85,11 @@ static int check_what(const json_t *body, struct error *e) {
     return error_set(e, ERR_USAGE, "want one of \"command\", \"lua\", or \"module\" with \"function\"");
   if (command && json_object_get(body, "args"))
     return error_set(e, ERR_USAGE, "\"args\" are for code; a command's words are all in \"command\"");
+  static const char *const for_commands[] = {"kill_after_ms", "keep_children", "limits",
+                                             "nice",          "user",          "umask"};
+  for (size_t i = 0; !command && i < sizeof for_commands / sizeof *for_commands; i++)
+    if (json_object_get(body, for_commands[i]))
+      return error_set(e, ERR_USAGE, "\"%s\" is for commands", for_commands[i]);
   return 0;
 }
 

@@ -5,6 +5,7 @@
 
 #include "agent/process/command_spec.h"
 #include "agent/process/hosted.h"
+#include "agent/process/identity.h"
 #include "agent/process/orphans.h"
 #include "agent/send.h"
 #include "base/fds.h"
@@ -16,6 +17,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +32,7 @@ struct command {
   uv_pipe_t pipe[PIPES];
   uv_timer_t timer; /* fires at the deadline of the command, or kill_after_ms after TERM to send KILL */
   uint64_t kill_after_ms;
+  char *cwd;           /* the directory in which it begins, for messages; NULL: that of the node */
   struct signal *call; /* the call that spawned it, until it is answered */
   int handles;         /* how many handles libuv has not closed yet */
   int open;            /* how many of the four things in the invariant are not over */
@@ -68,6 +71,7 @@ static void on_closed(uv_handle_t *h) {
   struct command *c = h->data;
   if (--c->handles) return;
   term_unref(c->reason);
+  free(c->cwd);
   free(c);
 }
 
@@ -82,6 +86,7 @@ static void close_handle(struct command *c, void *handle) {
 static void command_free(struct hosted *p) {
   struct command *c = (struct command *)p;
   struct agent *a = p->agent;
+  a->commands--;
   for (int i = 0; i < PIPES; i++) close_handle(c, &c->pipe[i]);
   close_handle(c, &c->timer);
   if (c->keep && c->guard_runs && !a->stopping) {
@@ -124,7 +129,7 @@ static void explain_failure(const struct command *c, struct error *e) {
   static const struct {
     enum guard_stage stage;
     const char *key, *what; /* what: follows the string of the key */
-  } stages[] = {{GUARD_CWD, "cwd", "the directory of the command: "},
+  } stages[] = {{GUARD_CWD, "argv", "the directory of the command: "},
                 {GUARD_IDENTITY, "user", "becoming this user: "},
                 {GUARD_NICE, "argv", "--nice: "}};
   const char *key = "argv", *what = "";
@@ -133,6 +138,7 @@ static void explain_failure(const struct command *c, struct error *e) {
   for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
     if (f->stage == (uint32_t)stages[i].stage) key = stages[i].key, what = stages[i].what;
   const char *text = spec_text(c->call, key, &n);
+  if (f->stage == GUARD_CWD && c->cwd) text = c->cwd, n = (int)strlen(text);
   bool missing = f->stage == GUARD_EXEC && error == ENOENT, busy = f->stage == GUARD_FORK;
   error_set(e,
             missing ? ERR_EXEC
@@ -651,11 +657,24 @@ static void explain_start(const struct command_spec *p, int error, struct error 
   error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY ? p->first : 0], why);
 }
 
-void command_spawn(struct agent *a, struct signal *call, struct term_reader spec) {
+/* How many commands may run: COMMANDS_MAX, or as many as there are descriptors for when a quarter of them is
+ * kept for everything else; a command needs one a pipe. */
+static int commands_max(void) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur >= COMMANDS_MAX * PIPES * 4 / 3) return COMMANDS_MAX;
+  return (int)files.rlim_cur / 4 * 3 / PIPES;
+}
+
+/* identity: as whom the command runs; NULL: as the node.  Borrowed. */
+static void spawn_as(struct agent *a, struct signal *call, struct term_reader spec,
+                     const struct identity *identity) {
   struct error e = {0};
-  struct command_spec p;
+  struct command_spec p = {0};
   struct command *c = NULL;
-  if (!command_spec_read(a, term_is_word(call->term, "exec"), spec, &p, &e) && !(c = calloc(1, sizeof *c)))
+  if (a->commands >= commands_max())
+    error_set(&e, ERR_BUSY, "%d commands run on this node, and no more can", a->commands);
+  else if (!command_spec_read(a, term_is_word(call->term, "exec"), spec, identity, &p, &e) &&
+           !(c = calloc(1, sizeof *c)))
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (c && (e.code = hosted_begin(a, &c->hosted, &command_class, p.leader))) {
     error_set(&e, e.code, "%s", err_sentence(e.code));
@@ -667,6 +686,7 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
     call_refuse(a, call, &e);
     return;
   }
+  a->commands++;
   c->call = call;
   c->flush = NPID_NONE;
   c->owner = p.owner;
@@ -677,6 +697,46 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   init_handles(c);
   int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
   if (error) explain_start(&p, error, &e);
+  c->cwd = p.cwd;
+  p.cwd = NULL;
   command_spec_finish(&p);
   if (e.code) no_start(c, &e);
+}
+
+/* A call that waits until its user is found. */
+struct waiting {
+  struct agent *agent;
+  struct signal *call;
+  struct term_reader spec; /* in the call */
+};
+
+static void on_identity(void *data, struct identity *identity, const struct error *e) {
+  struct waiting *w = data;
+  if (w->agent->stopping)
+    signal_free(w->call);
+  else if (e)
+    call_refuse(w->agent, w->call, e);
+  else
+    spawn_as(w->agent, w->call, w->spec, identity);
+  identity_free(identity);
+  free(w);
+}
+
+void command_spawn(struct agent *a, struct signal *call, struct term_reader spec) {
+  struct error e;
+  struct term_reader user;
+  const char *name;
+  size_t n;
+  if (!term_map_find(spec, "user", &user)) {
+    spawn_as(a, call, spec, NULL);
+    return;
+  }
+  struct waiting *w = malloc(sizeof *w);
+  int code = w ? 0 : error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (w) *w = (struct waiting){a, call, spec};
+  if (!code && !term_get_str(&user, &name, &n)) code = error_set(&e, ERR_BAD_VALUE, "user wants a name");
+  if (!code) code = identity_find(a, name, n, on_identity, w, &e);
+  if (!code) return;
+  free(w);
+  call_refuse(a, call, &e);
 }

@@ -11,7 +11,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { GUARD_WORDS = 16 /* at most so many words stand before those of the command */ };
+#define ROOT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define USER_PATH "/usr/local/bin:/usr/bin:/bin"
+
+enum { IDENTITY_VARIABLES = 5 };
+enum { GUARD_WORDS = 24 /* at most so many words stand before those of the command */ };
 
 static void words_free(char **words) {
   for (char **w = words; w && *w; w++) free(*w);
@@ -39,7 +43,7 @@ static void add_option(struct command_spec *p, size_t *n, const char *name, cons
 
 /* Sets argv: the guard, its options, and the words of the command. */
 static int command_spec_argv(struct command_spec *p, struct term_reader r, const struct agent_config *config,
-                             struct error *e) {
+                             const struct identity *identity, struct error *e) {
   struct term_value list = term_next(&r);
   size_t n = 0;
   if (list.tag != TERM_LIST || !list.count)
@@ -50,6 +54,9 @@ static int command_spec_argv(struct command_spec *p, struct term_reader r, const
   add_option(p, &n, "--files", config->files);
   add_option(p, &n, "--cwd", p->cwd);
   add_option(p, &n, "--keep", p->keep ? "1" : NULL);
+  add_option(p, &n, "--user", identity ? identity->ids : NULL);
+  add_option(p, &n, "--nice", *p->nice ? p->nice : NULL);
+  add_option(p, &n, "--umask", *p->umask ? p->umask : NULL);
   p->argv[n++] = strdup("--");
   for (size_t i = 0; i < n; i++)
     if (!p->argv[i]) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
@@ -60,31 +67,89 @@ static int command_spec_argv(struct command_spec *p, struct term_reader r, const
   return 0;
 }
 
-/* Sets env: the environment of the node, with the variables of the spec replaced or added. */
-static int command_spec_env(struct command_spec *p, struct term_reader r, struct error *e) {
-  struct term_value map = term_next(&r);
-  size_t base = 0, n = 0;
-  if (map.tag == TERM_LIST && !map.count) return 0; /* an empty Lua table travels as a LIST */
-  if (map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
-  while (environ[base]) base++;
-  p->env = calloc(base + map.count + 1, sizeof *p->env);
-  for (size_t i = 0; p->env && i < base; i++, n++) p->env[n] = strdup(environ[i]);
-  for (uint32_t i = 0; p->env && i < map.count; i++) {
-    char *key = text_at(r), *value = NULL, *both = NULL;
-    term_skip(&r);
-    value = text_at(r);
-    term_skip(&r);
-    if (key && value && asprintf(&both, "%s=%s", key, value) < 0) both = NULL;
-    size_t at = 0, len = key ? strlen(key) + 1 : 0;
-    while (both && at < n && strncmp(p->env[at], both, len)) at++;
+/* Sets a variable, "KEY=VALUE" (heap; taken over; NULL: memory ran out), in the n variables of env. */
+static bool set_variable(struct command_spec *p, size_t *n, char *both) {
+  size_t at = 0, len = both ? strcspn(both, "=") + 1 : 0;
+  if (!both) return false;
+  while (at < *n && strncmp(p->env[at], both, len) != 0) at++;
+  if (at == *n) ++*n;
+  free(p->env[at]);
+  p->env[at] = both;
+  return true;
+}
+
+static char *variable(const char *key, const char *value) {
+  char *both = NULL;
+  return key && value && asprintf(&both, "%s=%s", key, value) >= 0 ? both : NULL;
+}
+
+/* Sets what a login sets for the user. */
+static bool set_identity(struct command_spec *p, size_t *n, const struct identity *i) {
+  const struct {
+    const char *key, *value;
+  } variables[IDENTITY_VARIABLES] = {{"HOME", i->home},
+                                     {"USER", i->name},
+                                     {"LOGNAME", i->name},
+                                     {"SHELL", i->shell},
+                                     {"PATH", i->root ? ROOT_PATH : USER_PATH}};
+  for (size_t k = 0; k < IDENTITY_VARIABLES; k++)
+    if (!set_variable(p, n, variable(variables[k].key, variables[k].value))) return false;
+  return true;
+}
+
+/* Reads the MAP of variables; `at` stands at the first key. */
+static int set_map(struct command_spec *p, size_t *n, struct term_reader at, uint32_t count,
+                   struct error *e) {
+  for (uint32_t i = 0; i < count; i++) {
+    char *key = text_at(at), *value = NULL;
+    term_skip(&at);
+    value = text_at(at);
+    term_skip(&at);
+    bool set = set_variable(p, n, variable(key, value));
     free(key);
     free(value);
-    if (!both) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
-    free(p->env[at]);
-    p->env[at] = both;
-    if (at == n) n++;
+    if (!set) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
   }
-  return p->env ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  return 0;
+}
+
+/* Sets env: the environment of the node, with the variables of the user and then those of the spec replaced
+ * or added.  Stays NULL, which means the environment of the node, when there are none. */
+static int command_spec_env(struct command_spec *p, struct term_reader spec, const struct identity *identity,
+                            struct error *e) {
+  struct term_reader at;
+  struct term_value map = {0};
+  size_t base = 0, n = 0;
+  bool given = term_map_find(spec, "env", &at);
+  if (given) map = term_next(&at);
+  if (given && map.tag == TERM_LIST && !map.count) given = false; /* an empty Lua table travels as a LIST */
+  if (given && map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
+  if (!given && !identity) return 0;
+  if (!given) map.count = 0;
+  while (environ[base]) base++;
+  p->env = calloc(base + IDENTITY_VARIABLES + map.count + 1, sizeof *p->env);
+  for (size_t i = 0; p->env && i < base; i++, n++) p->env[n] = strdup(environ[i]);
+  if (!p->env || (identity && !set_identity(p, &n, identity)))
+    return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  return set_map(p, &n, at, map.count, e);
+}
+
+/* The priority and the umask. */
+static int command_spec_nice(struct command_spec *p, struct term_reader spec, struct error *e) {
+  struct term_reader at;
+  int64_t nice;
+  if (term_map_find(spec, "nice", &at)) {
+    if (!term_get_int(&at, &nice) || nice < -20 || nice > 19)
+      return error_set(e, ERR_BAD_VALUE, "nice wants a number from -20 to 19");
+    snprintf(p->nice, sizeof p->nice, "%d", (int)nice);
+  }
+  if (!term_map_find(spec, "umask", &at)) return 0;
+  char *text = text_at(at);
+  bool good = text && *text && strlen(text) <= 4 && strspn(text, "01234567") == strlen(text) &&
+              strtol(text, NULL, 8) <= 0777;
+  if (good) snprintf(p->umask, sizeof p->umask, "%s", text);
+  free(text);
+  return good ? 0 : error_set(e, ERR_BAD_VALUE, "umask wants octal digits, up to \"777\"");
 }
 
 static int command_spec_times(struct command_spec *p, struct term_reader spec, struct error *e) {
@@ -99,8 +164,8 @@ static int command_spec_times(struct command_spec *p, struct term_reader spec, s
   return 0;
 }
 
-int command_spec_read(struct agent *a, bool by_process, struct term_reader spec, struct command_spec *p,
-                      struct error *e) {
+int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
+                      const struct identity *identity, struct command_spec *p, struct error *e) {
   struct term_reader at;
   *p = (struct command_spec){.leader = a->console,
                              .link = NPID_NONE,
@@ -111,11 +176,14 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
                              .with_stdin = by_process};
   if (command_spec_times(p, spec, e)) return e->code;
   if (term_map_find(spec, "keep", &at)) p->keep = term_next(&at).tag == TERM_TRUE;
+  if (command_spec_nice(p, spec, e)) return e->code;
   if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
     return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
+  if (!p->cwd && identity && !(p->cwd = strdup(identity->home)))
+    return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
-  if (command_spec_argv(p, at, a->config, e)) return e->code;
-  if (term_map_find(spec, "env", &at) && command_spec_env(p, at, e)) return e->code;
+  if (command_spec_argv(p, at, a->config, identity, e)) return e->code;
+  if (command_spec_env(p, spec, identity, e)) return e->code;
   if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
   if (term_map_find(spec, "leader", &at)) term_get_pid(&at, &p->leader);
   if (term_map_find(spec, "link", &at) || term_map_find(spec, "lease", &at)) term_get_pid(&at, &p->link);

@@ -2,6 +2,7 @@
 #ifndef AGENT_PROCESS_COMMAND_SPEC_H
 #define AGENT_PROCESS_COMMAND_SPEC_H
 
+#include "agent/process/identity.h"
 #include "agent/state.h"
 #include "core/term.h"
 
@@ -10,6 +11,7 @@ struct command_spec {
   size_t first; /* index of the command's first word */
   char **env;   /* NULL: the environment of the node */
   char *cwd;
+  char nice[8], umask[8]; /* for the guard; "": as the node */
   bool with_stdin;
   npid leader, link;
   npid monitor, monitor_ref; /* the process that monitors it, and the ref */
@@ -20,11 +22,13 @@ struct command_spec {
   char name[256];
 };
 
-/* Reads the MAP that spec stands at. A command that a green thread runs (by_process) has a pipe as its
- * standard input unless the spec says no; one from the shell has it only if the spec says so. The caller
- * calls command_spec_finish even after a failure. ERR_USAGE, ERR_BAD_VALUE, ERR_BAD_NAME, ERR_NOMEM. */
-int command_spec_read(struct agent *a, bool by_process, struct term_reader spec, struct command_spec *out,
-                      struct error *e) MUST_CHECK;
+/* Reads the MAP that spec stands at. identity (borrowed; NULL: the node's own): as whom the command runs; its
+ * environment then says so, and it begins in the home of that user unless the spec has a directory. A command
+ * that a green thread runs (by_process) has a pipe as its standard input unless the spec says no; one from
+ * the shell has it only if the spec says so. The caller calls command_spec_finish even after a failure.
+ * ERR_USAGE, ERR_BAD_VALUE, ERR_BAD_NAME, ERR_NOMEM. */
+int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
+                      const struct identity *identity, struct command_spec *out, struct error *e) MUST_CHECK;
 void command_spec_finish(struct command_spec *p);
 
 /* The words of the command with blanks between them, for people: a heap string, or NULL when memory ran out.
