@@ -17,7 +17,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -657,21 +656,13 @@ static void explain_start(const struct command_spec *p, int error, struct error 
   error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY ? p->first : 0], why);
 }
 
-/* How many commands may run: COMMANDS_MAX, or as many as there are descriptors for when a quarter of them is
- * kept for everything else; a command needs one a pipe. */
-static int commands_max(void) {
-  struct rlimit files;
-  if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur >= COMMANDS_MAX * PIPES * 4 / 3) return COMMANDS_MAX;
-  return (int)files.rlim_cur / 4 * 3 / PIPES;
-}
-
 /* identity: as whom the command runs; NULL: as the node.  Borrowed. */
 static void spawn_as(struct agent *a, struct signal *call, struct term_reader spec,
                      const struct identity *identity) {
   struct error e = {0};
   struct command_spec p = {0};
   struct command *c = NULL;
-  if (a->commands >= commands_max())
+  if (a->commands >= COMMANDS_MAX)
     error_set(&e, ERR_BUSY, "%d commands run on this node, and no more can", a->commands);
   else if (!command_spec_read(a, term_is_word(call->term, "exec"), spec, identity, &p, &e) &&
            !(c = calloc(1, sizeof *c)))

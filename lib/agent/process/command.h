@@ -10,8 +10,7 @@
 #include "core/signal.h"
 
 enum {
-  COMMANDS_MAX =
-      4096, /* commands at one time; fewer where descriptors are few.  More are refused: ERR_BUSY */
+  COMMANDS_MAX = 4096, /* commands at one time, or as many as there are descriptors for (base/fds.h) */
   COMMAND_GRACE_MS = 5000,
   COMMAND_STDIN_HIGH =
       1 << 20, /* with more bytes pending for its standard input, senders that can wait are suspended */
