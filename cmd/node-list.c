@@ -46,6 +46,19 @@ static void put_state(const struct table *t, const json_t *node, const char *key
   buf_puts(out, state);
 }
 
+/* "role=db web" */
+static void put_tags(const struct table *t, const json_t *node, const char *key, struct buf *out) {
+  (void)t;
+  const char *name, *sep = "";
+  json_t *value;
+  json_object_foreach(json_object_get(node, key), name, value) {
+    const char *text = json_string_value(value);
+    buf_printf(out, "%s%s%s%s", sep, name, text && *text ? "=" : "", text ? text : "");
+    sep = " ";
+  }
+  if (!*sep) buf_puts(out, "-");
+}
+
 /* "does not see three@arra, four@arra and 5 more" */
 static void put_unseen(const json_t *unseen, struct buf *out) {
   size_t i, count = json_array_size(unseen);
@@ -78,6 +91,7 @@ static const struct table_column details[] = {{"ID", "id", table_integer, .least
                                               {"NODE", "node", table_text, .least = 24},
                                               {"CREATION", "creation", table_integer, .least = 10},
                                               {.head = "STATE", .put = put_state, .least = 9},
+                                              {.head = "TAGS", .key = "tags", .put = put_tags},
                                               {.head = "REMARK", .put = put_remark},
                                               TABLE_LAST};
 
@@ -91,9 +105,11 @@ static int list_self(struct nodemsg *m, struct table *nodes, struct error *e) {
   json_auto_t *self = NULL;
   int rc = nodemsg_request(m, "GET", "/v1/node", NULL, &self, e);
   if (rc) return rc;
-  json_auto_t *entry = tool_need(json_pack(
-      "{s:O*, s:O*, s:O*, s:b, s:b}", "node", json_object_get(self, "node"), "id",
-      json_object_get(self, "id"), "creation", json_object_get(self, "creation"), "connected", 0, "self", 1));
+  json_t *tags = json_object_get(self, "tags");
+  json_auto_t *entry =
+      tool_need(json_pack("{s:O*, s:O*, s:O*, s:b, s:b, s:O*}", "node", json_object_get(self, "node"), "id",
+                          json_object_get(self, "id"), "creation", json_object_get(self, "creation"),
+                          "connected", 0, "self", 1, "tags", json_object_size(tags) ? tags : NULL));
   table_row(nodes, entry);
   return 0;
 }

@@ -5,6 +5,7 @@
 #include "core/nodename.h"
 #include "core/rundir.h"
 #include "core/statedir.h"
+#include "core/tags.h"
 #include "tool.h"
 
 #include <errno.h>
@@ -31,7 +32,7 @@ enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
 struct options {
   struct tool_common common;
   const char *sname, *name, *cookie, *console, *console_max, *listen, *schedulers, *max_heap;
-  struct tool_words join, path;
+  struct tool_words join, path, tags;
   double heartbeat, rejoin;
   bool detach, no_mesh;
 };
@@ -55,6 +56,8 @@ static const struct tool_option options[] = {
     {0, "listen", "ADDR:PORT", "where to listen (default: the address of HOST, a free port of 4370 to 4385)",
      TOOL_TEXT, AT(listen)},
     {0, "join", "NODE", "connect to NODE when running; may be repeated", TOOL_WORDS, AT(join)},
+    {0, "tag", "KEY[=VALUE]", "describe the node, for node-spawn --tag; may be repeated", TOOL_WORDS,
+     AT(tags)},
     {0, "path", "DIR", "look for Lua modules in DIR; may be repeated", TOOL_WORDS, AT(path)},
     {0, "schedulers", "N", "how many threads run green threads (default: one for each core)", TOOL_TEXT,
      AT(schedulers)},
@@ -82,7 +85,7 @@ struct setup {
   struct cookies cookies;
   char cookie_file[PATH_MAX];
   char name[NODENAME_SIZE], runtime_dir[PATH_MAX], share_dir[PATH_MAX], guard[PATH_MAX];
-  char console[PATH_MAX + 16], files[32];
+  char console[PATH_MAX + 16], files[32], tags[TAGS_SIZE];
 };
 
 /* Makes name@host from --name or --sname. */
@@ -247,6 +250,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
     return error_set(e, ERR_USAGE, "--rejoin %g: expected seconds up to %d", o->rejoin, REJOIN_MAX_S);
   for (size_t i = 0; i < o->join.count; i++)
     if (nodename_parse(o->join.at[i], &ignored, e)) return e->code;
+  if (tags_make(o->tags.at, o->tags.count, s->tags, e)) return e->code;
   beside_program("share/node-toolkit", NODE_SHARE_DIR, s->share_dir);
   beside_program("libexec/node-toolkit/node-guard", NODE_LIBEXEC_DIR "/node-guard", s->guard);
   s->config = (struct agent_config){
@@ -263,6 +267,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .schedulers = (int)schedulers,
       .heap_max = heap_max,
       .mesh = !o->no_mesh,
+      .tags = s->tags,
       .rejoin_ms = (int64_t)(o->rejoin * 1000),
       .heartbeat_ms = o->heartbeat ? (int)(o->heartbeat * 1000) : 2000,
   };

@@ -8,11 +8,17 @@
 #include "base/map.h"
 #include "core/nodename.h"
 #include "core/nodeset.h"
+#include "core/tags.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+
+struct wanted { /* a list of tags of the command line */
+  struct tag *at;
+  size_t count;
+};
 
 struct selecting {
   struct selection out;
@@ -21,8 +27,11 @@ struct selecting {
   struct map excluded; /* full and short names that --exclude has, by key */
   char **patterns;     /* patterns that --exclude has */
   size_t pattern_count;
-  json_t *members; /* array of full names, sorted; NULL: no node was asked */
-  json_t *local;   /* full names of the nodes that run here; `here` and `shorts` point into both arrays */
+  struct wanted tags, without;
+  struct map tags_of; /* key -> the tags of a member, a borrowed object of `answer` */
+  json_t *answer;     /* of the asked node, or NULL */
+  json_t *members;    /* array of full names, sorted; NULL: no node was asked */
+  json_t *local;      /* full names of the nodes that run here; `here` and `shorts` point into both arrays */
   struct map here, shorts; /* short name -> struct known: of the nodes that run here, and of the members */
   struct error *e;
 };
@@ -132,11 +141,35 @@ static bool is_excluded(const struct selecting *s, const char *name, const char 
   return yes;
 }
 
+/* --- tags ---------------------------------------------------------------------------------------------- */
+
+static int read_tags(const struct tool_words *words, struct wanted *out, struct error *e) {
+  out->at = tool_need(calloc(words->count + 1, sizeof *out->at));
+  for (; out->count < words->count; out->count++)
+    if (tag_parse(words->at[out->count], &out->at[out->count], e)) return ERR_USAGE;
+  return 0;
+}
+
+static bool has_tag(const json_t *tags, const struct tag *tag) {
+  const char *value = json_string_value(json_object_get(tags, tag->key));
+  return value && (!*tag->value || strcmp(value, tag->value) == 0);
+}
+
+/* Has the node of this key all tags of --tag, and none of --exclude-tag? */
+static bool has_tags(const struct selecting *s, const char *key) {
+  const json_t *tags = map_get(&s->tags_of, key);
+  for (size_t i = 0; i < s->tags.count; i++)
+    if (!has_tag(tags, &s->tags.at[i])) return false;
+  for (size_t i = 0; i < s->without.count; i++)
+    if (has_tag(tags, &s->without.at[i])) return false;
+  return true;
+}
+
 /* --- the nodes that are selected ----------------------------------------------------------------------- */
 
 static int add(struct selecting *s, const char *name, const char *word) {
   char *key = key_of(name);
-  if (!map_get(&s->seen, key) && !is_excluded(s, name, key)) {
+  if (!map_get(&s->seen, key) && !is_excluded(s, name, key) && has_tags(s, key)) {
     if (s->out.count == s->cap) {
       s->cap = s->cap ? 2 * s->cap : 16;
       s->out.at = tool_need(realloc(s->out.at, s->cap * sizeof *s->out.at));
@@ -230,11 +263,22 @@ static void take_members(struct selecting *s, const json_t *nodes) {
   free(names);
 }
 
+static void take_tags(struct selecting *s, const json_t *nodes) {
+  size_t i;
+  json_t *node;
+  json_array_foreach(nodes, i, node) {
+    json_t *tags = json_object_get(node, "tags");
+    char *key = tags ? key_of(tool_member(node, "node")) : NULL;
+    if (key) remember(&s->tags_of, key, tags);
+    free(key);
+  }
+}
+
 static int ask_members(struct selecting *s, struct nodemsg *m) {
-  json_auto_t *answer = NULL;
-  int rc = nodemsg_request(m, "GET", "/v1/nodes?scope=all", NULL, &answer, s->e);
+  int rc = nodemsg_request(m, "GET", "/v1/nodes?scope=all", NULL, &s->answer, s->e);
   if (rc) return rc;
-  take_members(s, json_object_get(answer, "nodes"));
+  take_members(s, json_object_get(s->answer, "nodes"));
+  take_tags(s, json_object_get(s->answer, "nodes"));
   size_t i;
   json_t *name;
   json_array_foreach(s->members, i, name) know(&s->shorts, json_string_value(name));
@@ -264,6 +308,10 @@ static void selecting_finish(struct selecting *s) {
   map_finish(&s->excluded);
   forget(&s->here);
   forget(&s->shorts);
+  free(s->tags.at);
+  free(s->without.at);
+  map_finish(&s->tags_of);
+  json_decref(s->answer);
   json_decref(s->members);
   json_decref(s->local);
   selection_finish(&s->out);
@@ -285,9 +333,14 @@ static int count_one(void *data, const char *word) {
   return is_pattern(word) || is_short(word);
 }
 
+/* Is an option set that makes a selection of a single word? */
+static bool narrows(const struct select_options *options) {
+  return options->all || options->exclude.count || options->tags.count || options->without.count;
+}
+
 bool select_is_single(const struct tool_words *words, const struct select_options *options) {
   size_t n = 0;
-  if (options->all || words->count > 1 || options->exclude.count) return false;
+  if (narrows(options) || words->count > 1) return false;
   return !words->count || (nodeset_expand(words->at[0], count_one, &n, NULL) == 0 && n == 1);
 }
 
@@ -298,8 +351,8 @@ static int is_plural(void *data, const char *word) {
 
 bool select_is_name(const struct tool_words *words, const struct select_options *options) {
   size_t n = 0;
-  return !options->all && !options->exclude.count && words->count == 1 &&
-         nodeset_expand(words->at[0], is_plural, &n, NULL) == 0 && n == 1;
+  return !narrows(options) && words->count == 1 && nodeset_expand(words->at[0], is_plural, &n, NULL) == 0 &&
+         n == 1;
 }
 
 /* Does the meaning of the word depend on the list of members?  That of the short name of a node that runs
@@ -311,7 +364,7 @@ static int is_for_members(void *data, const char *word) {
 
 bool select_needs_members(const struct tool_words *words, const struct select_options *options) {
   struct selecting s = {0};
-  bool needs = options->all;
+  bool needs = options->all || options->tags.count || options->without.count;
   know_local(&s);
   for (size_t i = 0; !needs && i < words->count; i++)
     needs = nodeset_expand(words->at[i], is_for_members, &s, NULL) > 0;
@@ -320,7 +373,11 @@ bool select_needs_members(const struct tool_words *words, const struct select_op
 }
 
 bool select_is_given(const struct tool_words *words, const struct select_options *options) {
-  return words->count || options->all || options->exclude.count;
+  return words->count || narrows(options);
+}
+
+bool select_names(const struct tool_words *words, const struct select_options *options) {
+  return words->count || options->all || options->tags.count;
 }
 
 int select_reach(const struct tool_common *common, const struct selected *node, struct nodemsg **out,
@@ -335,7 +392,7 @@ void select_or_exit(const struct tool *tool, const struct tool_common *common,
                     struct selection *out) {
   const struct tool_words *words = &common->operands;
   struct error e = {0};
-  if (!words->count && !options->all) tool_usage(tool, "no node is selected: give NODEs or --all");
+  if (!select_names(words, options)) tool_usage(tool, "no node is selected: give NODEs, --tag or --all");
   for (size_t i = 0; i < words->count; i++)
     if (!*words->at[i]) tool_usage(tool, "an empty word is not a node name");
   bool ask = through || select_needs_members(words, options);
@@ -357,19 +414,29 @@ int select_open(const struct tool_common *common, const struct tool_words *words
   return rc;
 }
 
+static int none_left(const struct select_options *o, struct error *e) {
+  if (!o->tags.count) return error_set(e, ERR_NO_AGENT, "no node is selected: all are excluded");
+  return error_set(e, ERR_NO_AGENT,
+                   "no node is selected: none has the tag%s %s%s; node-list --all -l lists tags",
+                   o->tags.count > 1 ? "s" : "", o->tags.at[0], o->tags.count > 1 ? " and all others" : "");
+}
+
 int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
                  struct selection *out, struct error *e) {
   struct selecting s = {.e = e};
   know_local(&s);
-  int rc = expand_all(&options->exclude, exclude, &s);
+  bool all = options->all || (options->tags.count && !words->count);
+  int rc = read_tags(&options->tags, &s.tags, e);
+  if (!rc) rc = read_tags(&options->without, &s.without, e);
+  if (!rc) rc = expand_all(&options->exclude, exclude, &s);
   if (!rc && m && select_needs_members(words, options)) rc = ask_members(&s, m);
   if (!rc) rc = expand_all(words, add_word, &s);
   size_t i;
   json_t *member;
   json_array_foreach(s.members, i, member) {
-    if (!rc && options->all) add(&s, json_string_value(member), json_string_value(member));
+    if (!rc && all) add(&s, json_string_value(member), json_string_value(member));
   }
-  if (!rc && !s.out.count) rc = error_set(e, ERR_NO_AGENT, "no node is selected: --exclude leaves none");
+  if (!rc && !s.out.count) rc = none_left(options, e);
   if (!rc) {
     *out = s.out;
     s.out = (struct selection){0};

@@ -5,7 +5,13 @@
  *   web[1-40]@rane, a@h,b@h    sets (core/nodeset.h)
  *   'web*', '*@rane'           the living members whose name matches; '*' is any text, '?' one character
  *   --all                      all living members, the asked node among them
+ *   --tag KEY[=VALUE]          of these nodes, or of all living members where none is named, those that have
+ * the tag
  *   --exclude WORD             all except these; the same words, which need not match any node
+ *   --exclude-tag KEY[=VALUE]  all except those that have the tag
+ *
+ * KEY alone stands for the key with any value. Several --tag: a node that has all of them; several
+ * --exclude-tag: a node that has none of them. A node that is not a living member has no tags.
  *
  * One node is asked for its list of living members.  A node that is selected twice counts once. Main thread
  * only. */
@@ -18,7 +24,7 @@
 
 struct select_options {
   bool all;
-  struct tool_words exclude;
+  struct tool_words exclude, tags, without;
 };
 
 /* The rows of the options; `member` is the struct select_options in the tool's struct `type`. */
@@ -26,7 +32,11 @@ struct select_options {
 #define SELECT_OPTIONS(type, member)                                                                         \
   {0, "all", NULL, "select all living members", TOOL_FLAG, offsetof(type, member.all)},                      \
   {0, "exclude", "NODE", "do not select these nodes; may be repeated", TOOL_WORDS,                           \
-   offsetof(type, member.exclude)}
+   offsetof(type, member.exclude)},                                                                          \
+  {0, "tag", "TAG", "select members that have this tag, KEY or KEY=VALUE; several: all of them", TOOL_WORDS, \
+   offsetof(type, member.tags)},                                                                             \
+  {0, "exclude-tag", "TAG", "do not select members that have this tag; may be repeated", TOOL_WORDS,         \
+   offsetof(type, member.without)}
 /* clang-format on */
 
 struct selected {
@@ -53,10 +63,14 @@ bool select_needs_members(const struct tool_words *words, const struct select_op
 
 /* Selects the nodes.  m: the node that is asked for the living members; NULL is allowed when
  * select_needs_members returns false. ERR_BAD_NODE: a word is empty or malformed.  ERR_NO_AGENT: no living
- * member has a name, or matches a pattern; or no node is left.  ERR_AMBIGUOUS: several members have a short
- * name; *e lists them.  And the errors of the request.  *out is untouched on failure. */
+ * member has a name, or matches a pattern; or no node is left.  ERR_USAGE: a tag is malformed. ERR_AMBIGUOUS:
+ * several members have a short name; *e lists them.  And the errors of the request.  *out is untouched on
+ * failure. */
 int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
                  struct selection *out, struct error *e) MUST_CHECK;
+
+/* Do the words, --all or --tag name nodes?  Else there is nothing to select from. */
+bool select_names(const struct tool_words *words, const struct select_options *options);
 
 /* Does the command line have words or options of a selection? */
 bool select_is_given(const struct tool_words *words, const struct select_options *options);

@@ -58,8 +58,8 @@ bool spawn_is_single(const struct spawn_options *o) {
 /* Checks the options for several nodes. */
 static void check_several(const struct tool *tool, const struct spawn_options *o) {
   size_t words = o->common.operands.count;
-  if (!words && !o->select.all && !o->retry && (o->select.exclude.count || !spawn_is_single(o)))
-    tool_usage(tool, "no node is selected: give NODEs, --all or --retry-failed");
+  if (!select_names(&o->common.operands, &o->select) && !o->retry && !spawn_is_single(o))
+    tool_usage(tool, "no node is selected: give NODEs, --tag, --all or --retry-failed");
   if (o->retry && (words || o->select.all)) tool_usage(tool, "--retry-failed excludes NODEs and --all");
   if (o->gather + !!o->outdir + (o->gather && o->common.json) > 1)
     tool_usage(tool, "--gather excludes --outdir and --json");

@@ -144,6 +144,15 @@ page_statuses() {
   assert_equal "$(LINE="node-ping two@${HOST:0:1}" complete_bash node-ping two @ "${HOST:0:1}")" "$HOST"
 }
 
+@test "bash and fish: tags, across the =" {
+  start_node one --tag web --tag role=db
+  tags=$(printf '%s\n' role role=db web)
+  assert_equal "$(complete_bash node-spawn --tag '')" "$tags"
+  assert_equal "$(complete_bash node-ping --exclude-tag w)" web
+  assert_equal "$(LINE='node-ping --tag role=d' complete_bash node-ping --tag role = d)" db
+  assert_equal "$(complete_fish 'node-ps --tag ' | sort)" "$tags"
+}
+
 @test "bash: processes, by name and by pid" {
   start_node one
   pid=$(node-spawn -d --name worker -e 'receive()')

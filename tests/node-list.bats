@@ -61,10 +61,34 @@ load tools
   assert_line "one@$HOST"
   assert_line "two@$HOST"
   run -0 node-list -n one -l
-  assert_line --index 0 --regexp '^ID +NODE +CREATION +STATE +REMARK$'
-  assert_line --index 1 --regexp "^1 +two@$HOST +[0-9]+ +connected\$"
+  assert_line --index 0 --regexp '^ID +NODE +CREATION +STATE +TAGS +REMARK$'
+  assert_line --index 1 --regexp "^1 +two@$HOST +[0-9]+ +connected +-\$"
   run -0 --separate-stderr node-list -n one --json
   assert_equal "$(jq -r '[.node, .connected, .self] | @tsv' <<<"$output")" "two@$HOST"$'\ttrue\tfalse'
+}
+
+@test "tags: of this node, of members, of a member that is down, in the table and in JSON" {
+  start_node one --tag web --tag role=db
+  start_node two --tag zone=eu:1
+  node-connect -n one "two@$HOST"
+  run -0 node-list -n one --all -l
+  assert_line --regexp "^0 +one@$HOST +[0-9]+ +self +role=db web\$"
+  assert_line --regexp "^1 +two@$HOST +[0-9]+ +connected zone=eu:1\$"
+  run -0 node-list -n one --self -l
+  assert_line --regexp ' role=db web$'
+  run -0 --separate-stderr node-list -n one --json
+  assert_equal "$(jq -c .tags <<<"$output")" '{"zone":"eu:1"}'
+  assert_equal "$(api one GET /v1/node | jq -c .tags)" '{"role":"db","web":""}'
+  assert_equal "$(api two GET "/v1/nodes/one@$HOST" | jq -c .tags)" '{"role":"db","web":""}'
+  node-connect -n one --disconnect "two@$HOST"
+  run -0 node-list -n one --known -l
+  assert_line --regexp "^1 +two@$HOST +[0-9]+ +down +zone=eu:1 +disconnected$"
+  # After a restart with others, these count.
+  node-stop two
+  start_node two --tag web
+  node-connect -n one "two@$HOST"
+  run -0 node-list -n one -l
+  assert_line --regexp "^[0-9]+ +two@$HOST +[0-9]+ +connected web\$"
 }
 
 @test "-l shows who is being tried again, why, and what is wrong with whom" {
@@ -72,13 +96,13 @@ load tools
   start_node two
   node-connect -n one "two@$HOST"
   tried() {
-    node-list -n one -l | grep -qE '^- +nine@127.0.0.1 +- +down +connection refused \(tcp\): .*; tried again in [0-9]+ s$'
+    node-list -n one -l | grep -qE '^- +nine@127.0.0.1 +- +down +- +connection refused \(tcp\): .*; tried again in [0-9]+ s$'
   }
   wait_until tried
   run -0 node-list -n one
   assert_output "two@$HOST"
   kill -KILL "$(api two GET /v1/node | jq .os_pid)"
-  lost() { node-list -n one -l | grep -qE "^1 +two@$HOST +[0-9]+ +down +.*tried again in"; }
+  lost() { node-list -n one -l | grep -qE "^1 +two@$HOST +[0-9]+ +down +- +.*tried again in"; }
   wait_until lost
   run -0 --separate-stderr node-list -n one -l --json
   assert_equal "$(jq -r 'select(.node == "nine@127.0.0.1") | [.connected, .id, .retry_ms > 0, .trouble] | @tsv' <<<"$output")" \
@@ -94,7 +118,7 @@ load tools
   run -0 node-list -n one
   assert_output ''
   run -0 node-list -n one --known -l
-  assert_line --regexp "^1 +two@$HOST +[0-9]+ +down +disconnected$"
+  assert_line --regexp "^1 +two@$HOST +[0-9]+ +down +- +disconnected$"
 }
 
 @test "--watch prints nodes that connect and that are lost, and ends with its node" {

@@ -67,6 +67,37 @@ lines_of() { sort <<<"$output"; }
   says_no 3 "x*: no living member matches" node-spawn -d 'x*' -- true
 }
 
+@test "tags: of all members, of the nodes that are named; several; excluded; none has it" {
+  start_node one --tag role=front
+  start_node web1 --tag web --tag role=front
+  start_node web2 --tag web --tag role=back
+  start_node db
+  for node in web1 web2 db; do node-connect -n one "$node@$HOST"; done
+  export NODE_SELF=one
+  selects "web\[1-2\]@$HOST" --tag web
+  selects "one@$HOST,web\[1-2\]@$HOST" --tag role
+  selects "one@$HOST,web1@$HOST" --tag role=front
+  selects "web1@$HOST" --tag role=front --tag web
+  selects "web2@$HOST" db one 'web*' "web2@$HOST" --tag web --exclude-tag role=front
+  selects "db@$HOST,one@$HOST" --all --exclude-tag web
+  selects "web2@$HOST" --tag web --exclude 'web1,one'
+  says_no 125 'none has the tag role=' node-spawn --tag role=x -- touch "$T/ran"
+  says_no 125 'none has the tag' node-spawn "nine@$HOST" --tag web -- touch "$T/ran"
+  says_no 3 'no node is selected' node-ping 'web*' --tag web --exclude-tag web
+  refuses 'not a tag' node-spawn --tag '' -- touch "$T/ran"
+  refuses 'not a tag' node-spawn --all --exclude-tag 'a b' -- touch "$T/ran"
+  [ ! -e "$T/ran" ]
+  run -0 node-ping --tag web
+  assert_equal "$(cut -d: -f1 <<<"$output")" "$(printf '%s\n' "web1@$HOST" "web2@$HOST")"
+  run -0 node-ps --tag role=back
+  assert_line --index 0 --partial PID
+  pid=$(node-spawn -d web2 --name worker -e 'receive()')
+  run -0 node-kill --tag role=back --json worker
+  node-stop --tag web
+  run -0 node-list -n one
+  assert_output "db@$HOST"
+}
+
 @test "no node runs here: a pattern cannot be asked of anyone" {
   says_no 125 'no node is running here' node-spawn 'web*' -- true
   says_no 125 'no node is running here' node-spawn --all -- true

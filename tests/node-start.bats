@@ -23,7 +23,7 @@ ended() {
   run -0 node-start -h
   assert_line --partial 'usage: node-start'
   for option in --sname --name --detach --console --console-max --cookie --cookie-file --listen --join --path --schedulers \
-    --max-heap --no-mesh --heartbeat --rejoin; do
+    --max-heap --no-mesh --heartbeat --rejoin --tag; do
     assert_output --partial -- "$option"
   done
   run -0 node-start --version
@@ -39,6 +39,15 @@ ended() {
   run -2 node-start --sname one --rejoin soon
   run -2 node-start --sname one --rejoin 1e12
   assert_output --partial '--rejoin'
+  for tag in '' =x 'a b' -- "a=$(printf '%65d' 0)" $'a\n' 'a=b,c'; do
+    run -2 node-start --sname one --tag "$tag"
+    assert_output --partial 'not a tag'
+  done
+  run -2 node-start --sname one --tag role=db --tag web --tag role=web
+  assert_output --partial 'role: this tag is given twice'
+  # shellcheck disable=SC2046
+  run -2 node-start --sname one $(printf -- '--tag k%d ' {1..17})
+  assert_output --partial 'at most 16 tags'
   run -2 node-start --sname one --name two@rane
   run -2 node-start --sname one --cookie c --cookie-file f
   for number in x 0 -1 1.5 99999999999999999999; do

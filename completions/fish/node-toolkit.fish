@@ -22,6 +22,12 @@ function __node_toolkit_nodes
     __node_toolkit_local
 end
 
+# Prints the tags of the living members, with and without their values.
+function __node_toolkit_tags
+    node-list --all --json --timeout 1 2>/dev/null | string match -rg '"tags":\{([^}]*)\}' | string split , |
+        string replace -r '^"([^"]*)":"([^"]*)"$' '$1\n$1=$2' | string replace -ar '=$' ''
+end
+
 function __node_toolkit_names
     begin
         node-whereis --timeout 1 2>/dev/null
@@ -41,6 +47,8 @@ for line in ($tool -h 2>/dev/null)
     switch "$argument"
         case NODE
             set -a option -x -a '(__node_toolkit_local)'
+        case TAG
+            set -a option -x -a '(__node_toolkit_tags)'
         case FILE
             set -a option -r -F
         case DIR

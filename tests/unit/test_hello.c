@@ -8,7 +8,7 @@
 /* The configuration of a node, which the hello describes. */
 static struct mesh_config node_made(const char *self) {
   return (struct mesh_config){
-      .self = self, .creation = 77, .address = "10.0.0.1", .port = 4371, .mesh = true};
+      .self = self, .creation = 77, .address = "10.0.0.1", .port = 4371, .mesh = true, .tags = "role=db web"};
 }
 
 /* A good hello of two@rane. */
@@ -28,6 +28,7 @@ static void test_round_trip(void) {
   is(h.address, "10.0.0.1", "the address");
   ok(h.creation == 77 && h.port == 4371 && h.mesh, "creation, port and mesh");
   ok(h.life == 77777, "the life");
+  is(h.tags, "role=db web", "the tags");
   ok(hello_read(&two, v, &h, &e) == ERR_NAME, "our own name is refused");
   json_decref(v);
 }
@@ -42,6 +43,7 @@ static void test_extremes(void) {
   json_object_set_new(v, "later", json_string("what a later release adds"));
   ok(!hello_read(&a, v, &h, NULL) && h.creation == UINT32_MAX && h.port == UINT16_MAX && !h.mesh,
      "the largest creation and port, no mesh, a member not known");
+  is(h.tags, "", "a hello without tags has none");
   a.creation = UINT32_MAX;
   json_t *back = hello_write(&a, 1);
   ok(json_integer_value(json_object_get(back, "creation")) == UINT32_MAX,
@@ -94,6 +96,16 @@ static const struct wrong {
     {"mesh", NULL, ERR_USAGE},
     {"mesh", "1", ERR_USAGE},
     {"life", NULL, ERR_USAGE},
+    {"tags", "7", ERR_USAGE},
+    {"tags", "null", ERR_USAGE},
+    {"tags", "{\"web\": \"\"}", ERR_USAGE},
+    {"tags", "\"b a\"", ERR_USAGE},
+    {"tags", "\"a a\"", ERR_USAGE},
+    {"tags", "\"a\\n\"", ERR_USAGE},
+    {"tags", "\"a\\u001b[31m\"", ERR_USAGE},
+    {"tags",
+     "\"a=0000000000000000000000000000000000000000000000000000000000000000 b c d e f g h i j k l m n o p q\"",
+     ERR_USAGE},
 };
 
 static void test_wrong(void) {

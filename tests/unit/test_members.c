@@ -358,6 +358,11 @@ static void test_lines(void) {
                                     "{\"members\":[[\"x@y\",0,\"\",1]]}",
                                     "{\"members\":[[\"x@y\",1,\"\",65536]]}",
                                     "{\"members\":[[\"x@y\",1,\"a/b\",1]]}",
+                                    "{\"members\":[[\"x@y\",1,\"\",1,7]]}",
+                                    "{\"members\":[[\"x@y\",1,\"\",1,null]]}",
+                                    "{\"members\":[[\"x@y\",1,\"\",1,\"b a\"]]}",
+                                    "{\"members\":[[\"x@y\",1,\"\",1,\"a\\u001b[31m\"]]}",
+                                    "{\"news\":[[\"+\",[\"x@y\",1,\"\",1,\"a\\nb\"]]]}",
                                     "{\"news\":1}",
                                     "{\"news\":[[\"*\"]]}",
                                     "{\"news\":[[\"+\",[]]]}",
@@ -376,6 +381,24 @@ static void test_lines(void) {
   ok(one->mesh->resyncs == 1 && !unseen(net), "the next digest differs, and the members are sent in whole");
   net_pass(net, 4 * SLOW_HEARTBEAT);
   ok(one->mesh->resyncs == 1 && net_state(one, two) == PEER_UP, "once");
+  net_free(net);
+}
+
+static void is_tagged(struct net_node *n, const char *line, const char *want, const char *what) {
+  if (take(n, line)) abort();
+  const struct peer *p = net_peer(n, "x@y");
+  is(p ? p->tags : NULL, want, "%s", what);
+}
+
+/* Members that are named before this node is connected to them have tags, too. */
+static void test_tags(void) {
+  struct net *net = mesh_of(2, 0);
+  struct net_node *one = &net->node[0];
+  is_tagged(one, "{\"news\":[[\"+\",[\"x@y\",2,\"127.0.0.1\",5999,\"role=db web\"]]]}", "role=db web",
+            "a member that is not connected has the tags that a peer tells");
+  is_tagged(one, "{\"news\":[[\"+\",[\"x@y\",3,\"127.0.0.1\",5999,\"db\"]]]}", "db",
+            "after its restart those that a peer tells then");
+  is_tagged(one, "{\"news\":[[\"+\",[\"x@y\",4,\"127.0.0.1\",5999]]]}", "", "none where none are told");
   net_free(net);
 }
 
@@ -476,6 +499,7 @@ int main(void) {
   test_take_over();
   test_two_of_a_name();
   test_lines();
+  test_tags();
   test_flood();
   test_schedules();
   return tap_end();

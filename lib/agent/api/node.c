@@ -6,6 +6,7 @@
 #include "agent/mesh/mesh.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "core/tags.h"
 #include "wire/json.h"
 
 #include <lua.h>
@@ -15,18 +16,27 @@
 
 /* --- this node ------------------------------------------------------------------------------------------ */
 
+/* The tags as an object, key by key; the value of a tag without one is "". */
+static json_t *tags_json(const char *tags) {
+  json_t *v = json_object();
+  struct tag tag;
+  while (tags && tags_next(&tags, &tag)) json_object_set_new(v, tag.key, json_string(tag.value));
+  return v;
+}
+
 void api_node_get(struct request *r) {
   struct agent *a = request_agent(r);
   struct vm_stats vm;
   char directory[4096];
   vm_stats(a->vm, &vm);
   if (!getcwd(directory, sizeof directory)) directory[0] = 0;
-  json_t *v = json_pack("{s:s, s:i, s:I, s:s, s:i, s:s, s:s?, s:s, s:i, s:i, s:I, s:I, s:I, s:s}", "node",
-                        a->self, "id", 0, "creation", (json_int_t)a->creation, "version", a->config->version,
-                        "os_pid", (int)getpid(), "directory", directory, "console", sink_path(a->output),
-                        "address", a->address, "port", a->port, "schedulers", vm.schedulers, "processes",
-                        (json_int_t)vm.processes, "isolates", (json_int_t)vm.isolates, "uptime_ms",
-                        (json_int_t)((clock_ns() - a->started_ns) / 1000000), "lua", LUA_VERSION);
+  json_t *v = json_pack(
+      "{s:s, s:i, s:I, s:s, s:i, s:s, s:s?, s:s, s:i, s:i, s:I, s:I, s:I, s:s, s:o}", "node", a->self, "id",
+      0, "creation", (json_int_t)a->creation, "version", a->config->version, "os_pid", (int)getpid(),
+      "directory", directory, "console", sink_path(a->output), "address", a->address, "port", a->port,
+      "schedulers", vm.schedulers, "processes", (json_int_t)vm.processes, "isolates", (json_int_t)vm.isolates,
+      "uptime_ms", (json_int_t)((clock_ns() - a->started_ns) / 1000000), "lua", LUA_VERSION, "tags",
+      tags_json(a->config->tags));
   respond_json(r, 200, v);
 }
 
@@ -126,12 +136,14 @@ static json_t *node_json(struct agent *a, const struct member *m) {
   if (m->port) json_object_set_new(v, "port", json_integer(m->port));
   if (m->retry_ms > 0) json_object_set_new(v, "retry_ms", json_integer(m->retry_ms));
   if (m->trouble && *m->trouble) json_object_set_new(v, "trouble", json_string(m->trouble));
+  if (m->tags && *m->tags) json_object_set_new(v, "tags", tags_json(m->tags));
   if (m->rival && *m->rival) json_object_set_new(v, "rival", json_string(m->rival));
   return v;
 }
 
 static json_t *self_json(struct agent *a) {
-  return node_json(a, &(struct member){.node = a->self, .creation = a->creation, .up = true});
+  return node_json(
+      a, &(struct member){.node = a->self, .creation = a->creation, .up = true, .tags = a->config->tags});
 }
 
 struct listing {

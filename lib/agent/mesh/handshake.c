@@ -284,6 +284,7 @@ static int greet(struct peer *p, struct peer_detail *d) {
   if (!p->transport && (code = open_stream(p, d))) return code;
   if (p->life != d->hello->life) return refuse_rival(p, d->refusal);
   p->meshes = d->hello->mesh;
+  memcpy(p->tags, d->hello->tags, strlen(d->hello->tags) + 1); /* tags_check has bounded them */
   p->incarnation = incarnation;
   c->transport->adopt(p->transport, d->stream);
   return 0;

@@ -1,13 +1,16 @@
 #include "agent/mesh/hello.h"
 
+#include "core/tags.h"
+
 #include <arpa/inet.h>
 #include <lua.h>
 #include <string.h>
 
 json_t *hello_write(const struct mesh_config *us, uint64_t life) {
-  return json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b}", "node", us->self, "creation",
+  return json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:s}", "node", us->self, "creation",
                    (json_int_t)us->creation, "life", (json_int_t)life, "version", LINK_VERSION, "lua",
-                   LUA_VERSION_NUM, "address", us->address, "port", us->port, "mesh", us->mesh);
+                   LUA_VERSION_NUM, "address", us->address, "port", us->port, "mesh", us->mesh, "tags",
+                   us->tags ? us->tags : "");
 }
 
 static bool is_address(const char *text) {
@@ -20,10 +23,10 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
   json_int_t creation, life;
   int version, lua, port, mesh;
   json_error_t why;
-  struct hello h;
-  if (!v || json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b}", "node", &node, "creation",
-                           &creation, "life", &life, "version", &version, "lua", &lua, "address", &h.address,
-                           "port", &port, "mesh", &mesh))
+  struct hello h = {.tags = ""};
+  if (!v || json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s?s}", "node", &node,
+                           "creation", &creation, "life", &life, "version", &version, "lua", &lua, "address",
+                           &h.address, "port", &port, "mesh", &mesh, "tags", &h.tags))
     return error_set(e, ERR_USAGE, "a hello is not understood: %s", v ? why.text : "no body");
   if (version != LINK_VERSION || lua != LUA_VERSION_NUM)
     return error_set(e, ERR_VERSION, "%s: link version %d with Lua %d, this node has %d with %d (version)",
@@ -36,6 +39,7 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
                      port);
   if (!is_address(h.address))
     return error_set(e, ERR_USAGE, "%s: a hello with %.100s, which is no IP address", node, h.address);
+  if (tags_check(h.tags, e)) return ERR_USAGE;
   h.creation = (uint32_t)creation;
   h.port = (uint16_t)port;
   h.mesh = mesh;

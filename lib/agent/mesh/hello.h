@@ -1,5 +1,6 @@
 /* hello: who a node is and where it listens: the body of an offer, and the first line of each stream,
- * {"hello": {"node", "creation", "life", "version", "lua", "address", "port", "mesh"}}.  Any thread. */
+ * {"hello": {"node", "creation", "life", "version", "lua", "address", "port", "mesh", "tags"}}; a hello
+ * without "tags" has none.  Any thread. */
 #ifndef AGENT_MESH_HELLO_H
 #define AGENT_MESH_HELLO_H
 
@@ -17,7 +18,8 @@ struct hello {
   /* The address on which the node listens; "0.0.0.0" and "::" stand for all addresses of its host. */
   const char *address;
   uint16_t port;
-  bool mesh; /* the node connects to the members of its peers */
+  bool mesh;        /* the node connects to the members of its peers */
+  const char *tags; /* checked text (core/tags.h) */
 };
 
 /* The hello of this node: a new reference.  NULL when memory ran out. */

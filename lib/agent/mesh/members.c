@@ -211,7 +211,8 @@ void mesh_join(struct mesh *m, const struct nodename *to) {
 
 static json_t *member_json(const struct peer *p) {
   uint32_t creation = nodetab_creation(p->mesh->config.nodes, p->incarnation);
-  return json_pack("[s, I, s, i]", p->name.full, (json_int_t)creation, p->place.address, p->place.port);
+  return json_pack("[s, I, s, i, s]", p->name.full, (json_int_t)creation, p->place.address, p->place.port,
+                   p->tags);
 }
 
 /* Writes the line {key: value}; value is consumed. */
@@ -268,7 +269,7 @@ static void note_news(struct mesh *m, json_t *change, bool urgent) {
 struct entry {
   struct nodename name;
   uint32_t creation;
-  const char *address;
+  const char *address, *tags;
   uint16_t port;
 };
 
@@ -285,6 +286,9 @@ static int read_entry(json_t *v, struct entry *out) {
   if (json_unpack(v, "[s, I, s, I]", &node, &creation, &out->address, &port)) return ERR_BAD_VALUE;
   if (creation < 1 || creation > UINT32_MAX || port < 0 || port > UINT16_MAX || !is_address(out->address))
     return ERR_BAD_VALUE;
+  const json_t *tags = json_array_get(v, 4);
+  out->tags = tags ? json_string_value(tags) : "";
+  if (!out->tags || tags_check(out->tags, NULL)) return ERR_BAD_VALUE;
   out->creation = (uint32_t)creation;
   out->port = (uint16_t)port;
   return nodename_parse(node, &out->name, NULL);
@@ -330,6 +334,8 @@ static void meet(struct peer *p, struct peer *from, const struct entry *e, bool 
   if (e->creation <= p->parted) return;
   p->parted = 0;
   p->named = true;
+  if (e->creation >= nodetab_creation(m->config.nodes, p->incarnation))
+    memcpy(p->tags, e->tags, strlen(e->tags) + 1); /* tags_check has bounded them */
   if (is_useful(from, e->address) || !p->place.port) {
     snprintf(p->place.address, sizeof p->place.address, "%s", is_useful(from, e->address) ? e->address : "");
     p->place.port = e->port;
@@ -613,6 +619,7 @@ void members_forget(struct peer *p) {
   settle_dial(p);
   for (size_t i = 0; i < m->count; i++) view_set(&m->all[i]->view, p, false);
   p->place = (struct place){0};
+  p->tags[0] = 0;
   p->parted = 0;
   p->tried_ms = p->rival_ms = 0;
   p->backoff_ms = 0;

@@ -349,6 +349,7 @@ static struct member member_of(const struct peer *p) {
       .port = p->place.port,
       .trouble = p->state == PEER_UP || !p->trouble.code ? "" : without_name(p, error_text(&p->trouble)),
       .retry_ms = uv_is_active((const uv_handle_t *)&p->retry) ? (int64_t)uv_timer_get_due_in(&p->retry) : -1,
+      .tags = p->tags,
       .rival = p->rival_due ? "" : p->rival};
 }
 

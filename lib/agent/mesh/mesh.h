@@ -69,7 +69,8 @@ struct mesh_config {
   uint32_t creation;
   const char *address; /* where this node listens */
   uint16_t port;
-  bool mesh; /* this node also connects to the members of its peers */
+  bool mesh;        /* this node also connects to the members of its peers */
+  const char *tags; /* of this node (core/tags.h); NULL: none */
   int heartbeat_ms;
   int64_t rejoin_ms;      /* for how long this node tries to reach a node that was lost; 0: not at all */
   uint64_t seed;          /* seed of the random numbers; 0: taken from the system */
@@ -124,6 +125,7 @@ struct member {
   uint16_t port;
   const char *trouble; /* why it is not up; or "" */
   int64_t retry_ms;    /* time until it is tried again; -1: it is up, or is not tried again */
+  const char *tags;    /* its tags (core/tags.h), as its last hello or another member has told them */
   const char *rival; /* where a second living node of the same name listens, which this node refuses; or "" */
 };
 /* Every node ever met (up or not), in the order of meeting. */

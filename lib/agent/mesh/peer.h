@@ -30,6 +30,7 @@
 #ifndef AGENT_MESH_PEER_H
 #define AGENT_MESH_PEER_H
 
+#include "core/tags.h"
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/transport.h"
 #include "base/buf.h"
@@ -125,6 +126,7 @@ struct peer {
   uint64_t life; /* from PEER_OPENING on: the life in the hello or offer for which the transport was made */
   /* Where our stream goes or last went; or where, as other members say, the peer listens. */
   struct place place;
+  char tags[TAGS_SIZE]; /* of its last hello; or, while it is DOWN, as another member has told them */
 
   struct scan scan; /* OFFERING, RESETTING: the port that is tried, and the failures so far */
   bool direct;      /* OFFERING, RESETTING: the offer goes to `place`, which is tried before the scan */
