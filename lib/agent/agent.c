@@ -21,6 +21,7 @@
 #include "agent/runtime.h"
 #include "agent/state.h"
 #include "agent/wiring.h"
+#include "base/allocator.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "core/reason.h"
@@ -268,6 +269,7 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
   a->started_ns = clock_ns();
   a->log.prefix = "node-start";
   signal(SIGPIPE, SIG_IGN);
+  allocator_start();
   curl_global_init(CURL_GLOBAL_DEFAULT);
   if (make_loop(a, e)) {
     free(a);

@@ -1,6 +1,10 @@
 /* Invariant: a slot is free when its value is NULL.  No slot between a key's home slot (hash & (cap - 1)) and
  * the slot that holds the key is free.  At least a quarter of all slots is free.  A slot owns its string key;
- * an integer key has name NULL. */
+ * an integer key has name NULL.
+ *
+ * A map of more than MAP_KEPT slots is halved when a removal leaves less than an eighth of them in use. After
+ * that it is at most a quarter full, so it must gain or lose half of its entries before it is rehashed again:
+ * a removal costs constant time on average. */
 #include "base/map.h"
 
 #include "base/err.h"
@@ -8,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAP_FIRST = 8 };
+enum { MAP_FIRST = 8, MAP_KEPT = 64 };
 
 struct map_slot {
   char *name;    /* NULL for an integer key */
@@ -73,15 +77,24 @@ static void place(struct map *m, const struct map_slot *s) {
   m->len++;
 }
 
-static int grow(struct map *m) {
-  struct map bigger = {.cap = m->cap ? m->cap * 2 : MAP_FIRST};
-  bigger.slots = calloc(bigger.cap, sizeof *bigger.slots);
-  if (!bigger.slots) return ERR_NOMEM;
+/* Moves the entries into a table of `cap` slots. */
+static int rehash(struct map *m, size_t cap) {
+  struct map other = {.cap = cap, .slots = calloc(cap, sizeof *other.slots)};
+  if (!other.slots) return ERR_NOMEM;
   for (size_t i = 0; i < m->cap; i++)
-    if (m->slots[i].value) place(&bigger, &m->slots[i]);
+    if (m->slots[i].value) place(&other, &m->slots[i]);
   free(m->slots);
-  *m = bigger;
+  *m = other;
   return 0;
+}
+
+static int grow(struct map *m) {
+  return rehash(m, m->cap ? m->cap * 2 : MAP_FIRST);
+}
+
+/* Without memory for the smaller table the map stays as it is. */
+static void shrink(struct map *m) {
+  if (m->cap > MAP_KEPT && m->len < m->cap / 8 && rehash(m, m->cap / 2)) return;
 }
 
 /* Stores the value under the key.  Cannot fail when the key is in the map already. */
@@ -109,6 +122,7 @@ static void *take(struct map *m, struct key k) {
     hole = i;
   }
   m->slots[hole] = (struct map_slot){0};
+  shrink(m);
   return value;
 }
 

@@ -1,5 +1,6 @@
 /* map: a hash table from C strings or 64-bit integers to pointers.  Open addressing with linear probing, at
- * most 3/4 full; a removal moves later slots back, so there are no tombstones.  One owner, no locking. */
+ * most 3/4 full; a removal moves later slots back, so there are no tombstones, and
+ * gives memory back when few entries are left.  One owner, no locking. */
 #ifndef BASE_MAP_H
 #define BASE_MAP_H
 

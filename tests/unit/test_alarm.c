@@ -111,15 +111,15 @@ static void test_own(void) {
 }
 
 static void test_charge(void) {
-  int64_t before = setter->heap, now = clock_ns() + 1000 * SECOND;
+  int64_t before = process_memory(setter), now = clock_ns() + 1000 * SECOND;
   npid a = set(now, st.tester, NULL, 1);
-  int64_t small = setter->heap - before;
+  int64_t small = process_memory(setter) - before;
   npid b = set(now, NPID_NONE, "a-long-name", 1);
-  int64_t with_name = setter->heap - before - small;
+  int64_t with_name = process_memory(setter) - before - small;
   ok(small > 0 && with_name == small + 11, "who sets an alarm answers for what it takes");
   alarm_cancel(iso, a);
   fire(now);
-  ok(setter->heap == before && alarm_cancel(iso, b) == -1, "until it is cancelled, or sent");
+  ok(process_memory(setter) == before && alarm_cancel(iso, b) == -1, "until it is cancelled, or sent");
 }
 
 static bool call(npid ref, const char *what, bool *found, int64_t *left) {

@@ -1,5 +1,4 @@
-/* A mailbox, and the memory of an isolate. */
-#include "vm/process/heap.h"
+/* A mailbox. */
 #include "vm/process/mailbox.h"
 
 #include "tap.h"
@@ -25,31 +24,7 @@ static void test_mailbox(void) {
   mailbox_finish(&m);
 }
 
-static void test_heap(void) {
-  struct heap h;
-  int64_t held = 0;
-  heap_init(&h, 1 << 20);
-  char *small = heap_alloc(&h, NULL, 0, 40);
-  memset(small, 7, 40);
-  small = heap_alloc(&h, small, 40, 4000);
-  bool kept = small && small[0] == 7 && small[39] == 7;
-  ok(kept, "a block that grows from small to large keeps its bytes");
-  small = heap_alloc(&h, small, 4000, 16);
-  ok(small && small[15] == 7, "and one that shrinks");
-  heap_alloc(&h, small, 16, 0);
-  ok(h.total == 0, "what is freed is not held");
-  h.meter = &held;
-  void *block = heap_alloc(&h, NULL, 0, 1000);
-  ok(block && held >= 1000, "a process is charged for what it allocates");
-  ok(!heap_alloc(&h, NULL, 0, 2 << 20), "and refused what is beyond its limit");
-  ok(!heap_alloc(&h, NULL, 0, 2 << 20) && h.exceeded, "for good when a collection has not helped");
-  heap_alloc(&h, block, 1000, 0);
-  ok(held == 0, "and credited with what it frees");
-  heap_finish(&h);
-}
-
 int main(void) {
   test_mailbox();
-  test_heap();
   return tap_end();
 }

@@ -66,10 +66,35 @@ static void test_keys(void) {
   map_finish(&m);
 }
 
+/* A map that was large gives its memory back, and does not rehash again and again at one length. */
+static void test_shrinks(void) {
+  struct map m = MAP_INIT;
+  enum { MANY = 100000, ROUNDS = 1000 };
+  int bad = 0;
+  size_t changes = 0, cap;
+  for (uint64_t i = 0; i < MANY; i++) bad += map_put_id(&m, i, &marks[i % KEYS]) != 0;
+  for (uint64_t i = 0; i < MANY - 10; i++) bad += map_remove_id(&m, i) != &marks[i % KEYS];
+  for (uint64_t i = MANY - 10; i < MANY; i++) bad += map_get_id(&m, i) != &marks[i % KEYS];
+  ok(!bad && m.len == 10, "%d entries come and go, and ten stay", MANY);
+  ok(m.cap <= 128, "the table of slots has become small again (%zu slots)", m.cap);
+  for (uint64_t i = 0; i < 600; i++) bad += map_put_id(&m, i, &marks[0]) != 0;
+  cap = m.cap;
+  for (uint64_t i = 0; m.cap == cap; i++)
+    bad += !map_remove_id(&m, i); /* to the length at which it shrinks */
+  cap = m.cap;
+  for (uint64_t i = 0; i < ROUNDS; i++) {
+    bad += map_put_id(&m, MANY + i, &marks[0]) != 0 || !map_remove_id(&m, MANY + i);
+    changes += m.cap != cap, cap = m.cap;
+  }
+  ok(!bad && changes == 0, "entries that come and go at that length cause no rehash");
+  map_finish(&m);
+}
+
 int main(void) {
   test_against_model(true);
   test_against_model(false);
   test_walk();
   test_keys();
+  test_shrinks();
   return tap_end();
 }

@@ -58,12 +58,12 @@ static void test_links(void) {
 static void test_monitors(void) {
   npid ref = vm_ref(st.vm);
   begin();
-  int64_t heap = p->heap;
+  int64_t heap = process_memory(p);
   if (process_monitor(p, ref, far1, 1)) abort();
-  ok(p->heap > heap, "who monitors answers for what that takes");
+  ok(process_memory(p) > heap, "who monitors answers for what that takes");
   ok(process_demonitor(p, ref) == far1 && process_demonitor(p, ref) == NPID_NONE,
      "a monitor is taken back once");
-  ok(p->heap == heap && p->ties->epochs.len == 0, "and nothing of it is left");
+  ok(process_memory(p) == heap && p->ties->epochs.len == 0, "and nothing of it is left");
 }
 
 /* When a connection is lost, links over it or an earlier connection fire; links over a later connection and

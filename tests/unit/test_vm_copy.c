@@ -49,7 +49,7 @@ static const char *call(lua_State *L, lua_CFunction f) {
 static void test_writer(void) {
   struct isolate *iso = calloc(1, sizeof *iso);
   struct process p = {.isolate = iso};
-  heap_init(&iso->heap, 1 << 20);
+  heap_init(&iso->heap);
   lua_State *L = lua_newstate(heap_alloc, &iso->heap);
   *(struct process **)lua_getextraspace(L) = &p;
   is(call(L, nested), "another message was begun before the end of this one",

@@ -78,7 +78,7 @@ static int base_load(lua_State *L) {
 static int base_collectgarbage(lua_State *L) {
   const char *what = luaL_optstring(L, 1, "count");
   if (strcmp(what, "count") != 0) return luaL_argerror(L, 1, "only \"count\" is available in a process");
-  lua_pushnumber(L, (lua_Number)process_of(L)->heap / 1024);
+  lua_pushnumber(L, (lua_Number)process_memory(process_of(L)) / 1024);
   return 1;
 }
 

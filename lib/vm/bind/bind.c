@@ -65,9 +65,9 @@ void bind_check_suspends(lua_State *L, const char *what) {
 
 void bind_check_memory(lua_State *L) {
   struct heap *h = &process_of(L)->isolate->heap;
-  if (!heap_is_over(h)) return;
+  if (!heap_is_over(h, false)) return;
   lua_gc(L, LUA_GCCOLLECT);
-  if (!heap_is_over(h)) return;
+  if (!heap_is_over(h, true)) return;
   h->exceeded = true;
   luaL_error(L, "not enough memory");
 }

@@ -25,10 +25,7 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   process_push_env(L, p);
   uint64_t number = isolate_take_number(iso);
   if (!number) luaL_error(L, "too many processes");
-  int64_t *meter = iso->heap.meter;
-  iso->heap.meter = NULL;
   struct process *q = process_new(L, iso, number, p->leader);
-  iso->heap.meter = meter;
   atomic_fetch_add(&iso->live, 1);
   fn_set_globals(L, clone, clone + 1, clone + 2);
   lua_pushvalue(L, clone);

@@ -1,7 +1,15 @@
-/* Invariant: a block of n <= HEAP_SMALL_MAX bytes lies in a chunk and has the length of its class, n rounded
- * up to a multiple of HEAP_CLASS; a longer block comes from malloc.  Chunks come from mmap, so the memory of
- * an isolate that closes returns to the kernel at once.  Lua passes the size at each call, so blocks need no
- * header.  Under AddressSanitizer every block comes from malloc, so that it finds accesses beyond a block. */
+/* Invariant: a block has a header of HEAP_HEADER bytes, its tag: the index of an account, the generation of
+ * that account, and whether the block comes from malloc.  The tag of an account changes when its process
+ * ends, so a block whose tag is not that of its account is nobody's.  A small block lies in a chunk and has
+ * the length of its class; chunks begin at multiples of CHUNK_MAX, so a block's address tells its chunk.
+ * Chunks come from mmap, so the memory of an isolate that closes returns to the kernel at once.  Lua passes
+ * the size at each call, so headers need no size.  Under AddressSanitizer every block comes from malloc, so
+ * that it finds accesses beyond a block.
+ *
+ * Trimming first moves all free blocks into limbo, from which nothing is allocated, and counts the bytes in
+ * limbo of each chunk.  A chunk whose bytes are all there has no block in use, and can get none: it is
+ * unmapped.  A chunk with few blocks in use is parked: its blocks in limbo never return to the free lists,
+ * and the pages that they fill return to the kernel; it is unmapped once all of it is free. */
 #include "vm/process/heap.h"
 
 #include <errno.h>
@@ -10,7 +18,18 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { CHUNK_MIN = 16 << 10, CHUNK_MAX = 256 << 10, PAGES = 64 << 10, PAGE = 4 << 10 };
+enum {
+  CHUNK_MIN = 16 << 10,
+  CHUNK_MAX = 256 << 10,
+  PAGES = 64 << 10,
+  PAGE = 4 << 10,
+  TRIM_LEAST = 512 << 10
+};
+
+#define INDEX_BITS  23
+#define FROM_MALLOC ((uint64_t)1 << INDEX_BITS)
+#define INDEX_MASK  (FROM_MALLOC - 1)
+#define GENERATION  ((uint64_t)1 << (INDEX_BITS + 1))
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -27,14 +46,21 @@ enum { CHUNK_MIN = 16 << 10, CHUNK_MAX = 256 << 10, PAGES = 64 << 10, PAGE = 4 <
 #define SMALL_MAX ((size_t)HEAP_SMALL_MAX)
 #endif
 
-void heap_init(struct heap *h, size_t limit) {
-  *h = (struct heap){.chunk = CHUNK_MIN, .limit = limit < INT64_MAX ? (int64_t)limit : INT64_MAX};
+void heap_init(struct heap *h) {
+  *h = (struct heap){.chunk = CHUNK_MIN, .limit = INT64_MAX, .trim_due = TRIM_LEAST};
+  for (uint32_t i = 0; i < HEAP_SLOT; i++) h->first[i].tag = i;
+  h->accounts = h->first;
+  h->accounts_len = HEAP_SLOT;
 }
 
 /* At the start of a chunk. */
 struct chunk {
   struct chunk *next;
   size_t size;
+  size_t limbo; /* bytes of it in limbo; in a parked chunk, those that never return, too */
+  bool parked;
+  uint32_t dropped;                        /* pages that have returned to the kernel */
+  uint16_t free_in_page[CHUNK_MAX / PAGE]; /* limbo, by page */
 };
 
 void heap_finish(struct heap *h) {
@@ -43,24 +69,82 @@ void heap_finish(struct heap *h) {
     h->chunks = chunk->next;
     munmap(chunk, chunk->size);
   }
-  h->at = h->end = h->paged = NULL;
+  if (h->accounts != h->first) free(h->accounts);
+  heap_init(h);
 }
 
-static size_t class_of(size_t n) {
-  return (n + HEAP_CLASS - 1) / HEAP_CLASS;
+/* --- accounts --- */
+
+bool heap_open_account(struct heap *h, uint32_t slot) {
+  uint32_t index = HEAP_SLOT + slot, len = h->accounts_len;
+  if (index > INDEX_MASK) return false;
+  if (index < len) return true;
+  while (len <= index) len *= 2;
+  struct heap_account *fresh = h->accounts == h->first ? NULL : h->accounts;
+  if (!(fresh = realloc(fresh, len * sizeof *fresh))) return false;
+  if (h->accounts == h->first) memcpy(fresh, h->first, sizeof h->first);
+  for (uint32_t i = h->accounts_len; i < len; i++) fresh[i] = (struct heap_account){.tag = i};
+  h->accounts = fresh;
+  h->accounts_len = len;
+  return true;
+}
+
+void heap_close_account(struct heap *h, uint32_t slot) {
+  struct heap_account *a = &h->accounts[HEAP_SLOT + slot];
+  h->accounts[HEAP_NOBODY].bytes += a->bytes;
+  a->bytes = 0;
+  a->tag += GENERATION;
+}
+
+void heap_enter(struct heap *h, uint32_t owner, int64_t limit) {
+  h->owner = owner;
+  h->tag = h->accounts[owner].tag;
+  h->limit = owner >= HEAP_SLOT ? limit : INT64_MAX;
+}
+
+static struct heap_account *account_of(struct heap *h, uint64_t tag) {
+  struct heap_account *a = &h->accounts[tag & INDEX_MASK];
+  return a->tag == (tag & ~FROM_MALLOC) ? a : &h->accounts[HEAP_NOBODY];
+}
+
+void heap_charge(struct heap *h, uint32_t owner, int64_t bytes) {
+  h->accounts[owner].bytes += bytes;
+  h->total += bytes;
+  h->outside += bytes;
+}
+
+/* --- chunks --- */
+
+static struct chunk *map_aligned(size_t size) {
+  char *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED || (uintptr_t)at % CHUNK_MAX == 0) return at == MAP_FAILED ? NULL : (struct chunk *)at;
+  munmap(at, size);
+  at = mmap(NULL, size + CHUNK_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at == MAP_FAILED) return NULL;
+  size_t before = -(uintptr_t)at % CHUNK_MAX;
+  if (before) munmap(at, before);
+  if (before < CHUNK_MAX) munmap(at + before + size, CHUNK_MAX - before);
+  return (struct chunk *)(at + before);
+}
+
+static struct chunk *chunk_of(const void *block) {
+  return (struct chunk *)((uintptr_t)block & ~(uintptr_t)(CHUNK_MAX - 1));
+}
+
+static void push_free(void **list, void *block) {
+  *(void **)block = *list;
+  *list = block;
 }
 
 /* Adds a chunk.  The rest of the old chunk becomes a free block of its size's class. */
 static bool grow(struct heap *h) {
-  struct chunk *chunk = mmap(NULL, h->chunk, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (chunk == MAP_FAILED) return false;
+  struct chunk *chunk = map_aligned(h->chunk);
+  if (!chunk) return false;
   size_t rest = (size_t)(h->end - h->at) / HEAP_CLASS;
-  if (rest > 0) {
-    *(void **)h->at = h->free[rest];
-    h->free[rest] = h->at;
-  }
-  *chunk = (struct chunk){h->chunks, h->chunk};
+  if (rest > 0) push_free(&h->free[rest], h->at);
+  *chunk = (struct chunk){.next = h->chunks, .size = h->chunk};
   h->chunks = chunk;
+  h->mapped += (int64_t)h->chunk;
   h->at = h->paged = (char *)chunk + sizeof *chunk;
   h->end = (char *)chunk + h->chunk;
   if (h->chunk < CHUNK_MAX) h->chunk *= 2;
@@ -78,87 +162,242 @@ static void page_in(struct heap *h) {
   h->paged = to > (uintptr_t)h->at ? (char *)to : h->end;
 }
 
-static void *take(struct heap *h, size_t n) {
-  if (n > SMALL_MAX) return malloc(n);
-  size_t class = class_of(n);
-  void *block = h->free[class];
-  if (block) {
-    h->free[class] = *(void **)block;
-    return block;
+/* --- trimming --- */
+
+bool heap_may_trim(const struct heap *h) {
+  return h->trim != HEAP_TRIM_NONE || h->mapped - h->in_use > h->trim_due;
+}
+
+enum { NEVER = 1 }; /* no multiple of HEAP_CLASS: the chunk with h->at stays */
+
+static void begin_trim(struct heap *h) {
+  for (struct chunk *c = h->chunks; c; c = c->next)
+    if (!c->parked) memset(c->free_in_page, 0, sizeof c->free_in_page), c->limbo = 0;
+  chunk_of(h->at - 1)->limbo = NEVER;
+  memcpy(h->limbo, h->free, sizeof h->free);
+  memset(h->free, 0, sizeof h->free);
+  h->trim = HEAP_TRIM_COUNTS;
+  h->trim_class = 0;
+  h->trim_at = h->limbo[0];
+}
+
+static bool is_empty(const struct chunk *c) {
+  return c->limbo == c->size - sizeof *c;
+}
+
+/* Parks the chunks of which less than an eighth is in use. */
+static void park(struct heap *h) {
+  for (struct chunk *c = h->chunks; c; c = c->next)
+    if (c->limbo >= c->size - c->size / 8 && c->limbo % HEAP_CLASS != NEVER) c->parked = true;
+}
+
+/* Returns the pages of a parked chunk that are free from end to end. */
+static void drop_pages(struct heap *h, struct chunk *c) {
+  uint32_t dropped = 0;
+  for (uint32_t i = 0, pages = (uint32_t)(c->size / PAGE); i < pages; i++) {
+    uint32_t first = i;
+    while (i < pages && c->free_in_page[i] == PAGE) i++;
+    if (i > first) madvise((char *)c + (size_t)first * PAGE, (size_t)(i - first) * PAGE, MADV_DONTNEED);
+    dropped += i - first;
   }
-  size_t size = class * HEAP_CLASS;
-  if ((size_t)(h->end - h->at) < size && !grow(h)) return NULL;
-  block = h->at;
-  h->at += size;
-  if (h->at > h->paged) page_in(h);
-  return block;
+  h->mapped -= (int64_t)(dropped - c->dropped) * PAGE;
+  c->dropped = dropped;
 }
 
-static void give(struct heap *h, void *block, size_t n) {
-  if (n > SMALL_MAX) {
-    free(block);
-  } else if (block) {
-    *(void **)block = h->free[class_of(n)];
-    h->free[class_of(n)] = block;
+/* Trimming is due again when as much is free as now, and half as much more. */
+static void end_trim(struct heap *h) {
+  for (struct chunk **link = &h->chunks, *c; (c = *link);) {
+    if (!is_empty(c)) {
+      if (c->parked) drop_pages(h, c);
+      link = &c->next;
+      continue;
+    }
+    *link = c->next;
+    h->mapped -= (int64_t)c->size - (int64_t)c->dropped * PAGE;
+    munmap(c, c->size);
   }
+  int64_t rest = h->mapped - h->in_use;
+  h->trim_due = TRIM_LEAST + rest + rest / 2;
+  h->trim = HEAP_TRIM_NONE;
 }
 
-static void charge(struct heap *h, int64_t bytes) {
-  h->total += bytes;
-  if (h->meter) *h->meter += bytes;
+static void count_one(struct heap *h) {
+  struct chunk *c = chunk_of(h->trim_at);
+  size_t size = (size_t)h->trim_class * HEAP_CLASS, at = (size_t)((char *)h->trim_at - (char *)c);
+  size_t here = PAGE - at % PAGE < size ? PAGE - at % PAGE : size;
+  c->limbo += size;
+  c->free_in_page[at / PAGE] += (uint16_t)here;
+  if (here < size) c->free_in_page[at / PAGE + 1] += (uint16_t)(size - here);
+  h->trim_at = *(void **)h->trim_at;
 }
 
-/* Would `more` bytes bring the running process over its limit?  A process's meter is too high when its
- * garbage was collected during another process's turn, because the bytes freed are then taken off the other
- * meter.  A process holds at most the total of the isolate, so a meter over the limit is set to the total
- * when that is below it. */
-static bool has_no_room(struct heap *h, size_t more) {
-  if (!h->meter || *h->meter + (int64_t)more <= h->limit) return false;
-  if (h->total + (int64_t)more > h->limit) return true;
-  *h->meter = h->total;
+/* Puts a block back into its free list, unless its chunk goes or is parked. */
+static void sort_one(struct heap *h) {
+  void *block = h->trim_at;
+  h->trim_at = h->limbo[h->trim_class] = *(void **)block;
+  if (!is_empty(chunk_of(block)) && !chunk_of(block)->parked) push_free(&h->free[h->trim_class], block);
+}
+
+bool heap_trim(struct heap *h, int blocks) {
+  if (h->trim == HEAP_TRIM_NONE) {
+    if (!h->at) return true;
+    begin_trim(h);
+  }
+  while (blocks-- > 0) {
+    if (h->trim_at) {
+      (h->trim == HEAP_TRIM_COUNTS ? count_one : sort_one)(h);
+    } else if (++h->trim_class < HEAP_CLASSES) {
+      h->trim_at = h->limbo[h->trim_class];
+    } else if (h->trim == HEAP_TRIM_COUNTS) {
+      park(h);
+      h->trim = HEAP_TRIM_SORTS;
+      h->trim_class = 0;
+      h->trim_at = h->limbo[0];
+    } else {
+      end_trim(h);
+      return true;
+    }
+  }
   return false;
 }
 
-bool heap_is_over(struct heap *h) {
-  return has_no_room(h, 0);
+/* --- blocks, with their headers --- */
+
+static size_t class_of(size_t n) {
+  return (n + HEAP_HEADER + HEAP_CLASS - 1) / HEAP_CLASS;
 }
 
-static bool refuses(struct heap *h, size_t more) {
-  if (!has_no_room(h, more)) return false;
-  if (h->refused || (int64_t)more > h->limit) h->exceeded = true;
-  h->refused = !h->refused;
+/* The bytes that a block for n bytes takes. */
+static int64_t cost_of(size_t n) {
+  return (int64_t)(n > SMALL_MAX ? n + HEAP_HEADER : class_of(n) * HEAP_CLASS);
+}
+
+static uint64_t *header_of(void *block) {
+  return (uint64_t *)block - 1;
+}
+
+static void *take_small(struct heap *h, size_t n) {
+  size_t class = class_of(n), size = class * HEAP_CLASS;
+  void *block = h->free[class];
+  if (block) {
+    h->free[class] = *(void **)block;
+  } else {
+    if ((size_t)(h->end - h->at) < size && !grow(h)) return NULL;
+    block = h->at;
+    h->at += size;
+    if (h->at > h->paged) page_in(h);
+  }
+  h->in_use += (int64_t)size;
+  return block;
+}
+
+/* A block with the tag; without charge. */
+static void *take(struct heap *h, size_t n, uint64_t tag) {
+  uint64_t *header = n > SMALL_MAX ? malloc(n + HEAP_HEADER) : take_small(h, n);
+  if (!header) return NULL;
+  *header = n > SMALL_MAX ? tag | FROM_MALLOC : tag & ~FROM_MALLOC;
+  return header + 1;
+}
+
+static void give(struct heap *h, void *block, size_t n) {
+  uint64_t *header = header_of(block);
+  if (*header & FROM_MALLOC) {
+    free(header);
+  } else {
+    h->in_use -= (int64_t)(class_of(n) * HEAP_CLASS);
+    push_free(&h->free[class_of(n)], header);
+  }
+}
+
+static void charge(struct heap *h, uint64_t tag, int64_t bytes) {
+  h->total += bytes;
+  account_of(h, tag)->bytes += bytes;
+}
+
+/* --- the limit --- */
+
+static int64_t bound(const struct heap *h, bool collected) {
+  return h->limit >= INT64_MAX / 2 ? INT64_MAX / 2 : h->limit + h->limit / (collected ? 32 : 16);
+}
+
+bool heap_is_over(const struct heap *h, bool collected) {
+  return heap_held(h, h->owner) > bound(h, collected);
+}
+
+/* Refuses the allocation of `more` bytes to the running process?  asks_again: Lua will collect and ask again
+ * when the request is refused. */
+static bool refuses(struct heap *h, int64_t more, bool asks_again) {
+  int64_t held = heap_held(h, h->owner), first = bound(h, false);
+  bool second = h->refused;
+  h->refused = false;
+  if (held + more <= first && !second) return false;
+  if (second && held + more <= bound(h, true)) return false;
+  if (h->owner < HEAP_SLOT) return false;
+  if (second || more > h->limit) {
+    h->exceeded = true;
+    return true;
+  }
+  if (!asks_again && held <= first && held + more <= 2 * h->limit) return false;
+  h->refused = true;
   return true;
 }
 
-static void *resize(struct heap *h, void *block, size_t old_size, size_t new_size) {
-  if (old_size > SMALL_MAX && new_size > SMALL_MAX) return realloc(block, new_size);
-  void *moved = take(h, new_size);
+/* --- lua_Alloc --- */
+
+static void *allocate(struct heap *h, size_t n, bool asks_again) {
+  if (refuses(h, cost_of(n), asks_again)) return NULL;
+  void *block = take(h, n, h->tag);
+  if (!block) return NULL;
+  h->total += cost_of(n);
+  h->accounts[h->owner].bytes += cost_of(n);
+  return block;
+}
+
+static void release(struct heap *h, void *block, size_t n) {
+  charge(h, *header_of(block), -cost_of(n));
+  give(h, block, n);
+}
+
+/* Moves the block to one of another length, with the tag. */
+static void *move(struct heap *h, void *block, size_t old_size, size_t new_size, uint64_t tag) {
+  if ((*header_of(block) & FROM_MALLOC) && new_size > SMALL_MAX) {
+    uint64_t *header = realloc(header_of(block), new_size + HEAP_HEADER);
+    if (!header) return NULL;
+    *header = tag | FROM_MALLOC;
+    return header + 1;
+  }
+  void *moved = take(h, new_size, tag);
   if (!moved) return NULL;
   memcpy(moved, block, old_size < new_size ? old_size : new_size);
   give(h, block, old_size);
   return moved;
 }
 
+static void *resize(struct heap *h, void *block, size_t old_size, size_t new_size) {
+  int64_t more = cost_of(new_size) - cost_of(old_size);
+  uint64_t old_tag = *header_of(block), tag = old_tag;
+  if (new_size > old_size) {
+    if (refuses(h, more, false)) return NULL;
+    if (account_of(h, tag) == &h->accounts[HEAP_NOBODY]) tag = h->tag;
+  }
+  if (old_size <= SMALL_MAX && more == 0) return block;
+  void *moved = move(h, block, old_size, new_size, tag);
+  if (!moved) {
+    if (new_size > old_size) return NULL;
+    moved = block; /* Lua requires that shrinking succeeds: the block keeps its length */
+  }
+  charge(h, old_tag, -cost_of(old_size));
+  charge(h, tag, cost_of(new_size));
+  return moved;
+}
+
 void *heap_alloc(void *ud, void *block, size_t old_size, size_t new_size) {
   struct heap *h = ud;
-  if (!block) old_size = 0; /* for a new block Lua passes the kind of object instead of a size */
-  if (new_size == 0) {
-    give(h, block, old_size);
-    charge(h, -(int64_t)old_size);
-    return NULL;
-  }
-  if (new_size > old_size) {
-    if (refuses(h, new_size - old_size)) return NULL;
-    h->refused = false;
-  }
-  void *result = block;
   if (!block) {
-    result = take(h, new_size);
-  } else if (old_size > SMALL_MAX || new_size > SMALL_MAX || class_of(old_size) != class_of(new_size)) {
-    result = resize(h, block, old_size, new_size);
-    if (!result && new_size <= old_size)
-      return block; /* Lua requires that shrinking succeeds: the block keeps its length */
+    /* For a new object Lua passes its type as the old size.  Buffers pass 0, and so do arrays. */
+    return new_size ? allocate(h, new_size, old_size != 0) : NULL;
   }
-  if (result) charge(h, (int64_t)new_size - (int64_t)old_size);
-  return result;
+  if (new_size) return resize(h, block, old_size, new_size);
+  release(h, block, old_size);
+  return NULL;
 }

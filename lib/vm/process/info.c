@@ -38,7 +38,7 @@ struct term *process_info(struct process *p, bool everything) {
   term_put_text(&w, "state"), term_put_text(&w, states[p->state]);
   term_put_text(&w, "leader"), term_put_pid(&w, p->leader);
   put_int(&w, "mailbox", p->mailbox.count);
-  put_int(&w, "memory", p->heap > 0 ? p->heap : 0);
+  put_int(&w, "memory", process_memory(p));
   put_int(&w, "started", p->started);
   put_what(p, &w);
   bool named = names_of(p->isolate->config->names, p->pid, name, sizeof name);

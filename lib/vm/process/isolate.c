@@ -9,6 +9,7 @@
 #include "vm/process/process.h"
 #include "vm/process/signals.h"
 #include "vm/process/spawn.h"
+#include "vm/process/tidy.h"
 #include "vm/process/ties.h"
 #include "vm/sched/deliver.h"
 #include "vm/sched/room.h"
@@ -35,7 +36,7 @@ void isolate_shut(struct isolate *iso) {
 }
 
 static bool open_state(struct isolate *iso) {
-  heap_init(&iso->heap, iso->config->heap_max);
+  heap_init(&iso->heap);
   iso->L = lua_newstate(heap_alloc, &iso->heap);
   if (!iso->L) return false;
   *(struct process **)lua_getextraspace(iso->L) = NULL;
@@ -52,7 +53,8 @@ static void close_state(struct isolate *iso) {
   for (uint32_t i = 0; i < iso->slots_len; i++) process_free(iso->slots[i]);
   free(iso->slots);
   iso->slots = NULL;
-  iso->slots_len = iso->slots_cap = 0;
+  iso->slots_len = iso->slots_cap = iso->holes = iso->hole = iso->pooled = 0;
+  iso->tidy = (struct tidy){0};
   iso->pool = NULL;
   iso->ready = iso->preempted = (struct queue){NULL, NULL};
   alarm_drop_all(iso);
@@ -157,7 +159,8 @@ int isolate_tie(struct isolate *iso, enum signal_kind kind, npid to, npid from, 
 static void node_down(struct isolate *iso, struct signal *s) {
   uint32_t incarnation = npid_incarnation(s->from);
   for (uint32_t i = 0; i < iso->slots_len; i++)
-    if (iso->slots[i]->alive) process_node_down(iso->slots[i], incarnation, s->epoch, s->term);
+    if (iso->slots[i] && iso->slots[i]->alive)
+      process_node_down(iso->slots[i], incarnation, s->epoch, s->term);
   signal_free(s);
 }
 
@@ -233,7 +236,8 @@ static struct process *next_ready(struct isolate *iso) {
 
 /* Called when no process is ready.  True: the isolate is idle now, and another thread may run it at once. */
 static bool rest(struct isolate *iso) {
-  int64_t next = timers_next(&iso->timers);
+  int64_t next = timers_next(&iso->timers), tidy = tidy_at(iso);
+  if (tidy < next) next = tidy;
   if (next != TIMER_NEVER) sched_sleep_until(&iso->runnable, next);
   close_if_deserted(iso);
   return sched_rest(&iso->runnable);
@@ -245,12 +249,15 @@ void isolate_run(struct runnable *r, struct scheduler *s) {
   iso->owed = iso->preempted.first && !iso->served;
   iso->served = false;
   fire_timers(iso);
+  if (tidy_is_due(iso)) tidy_step(iso);
   while (!sched_slice_over(s, begin)) {
     take_inbox(iso);
     if (!iso->ready.first) fire_timers(iso);
     struct process *p = next_ready(iso);
     if (p) {
       process_run(p);
+    } else if (tidy_is_due(iso)) {
+      tidy_step(iso);
     } else if (rest(iso)) {
       return;
     }

@@ -60,6 +60,12 @@ struct isolate_proto {
   struct factory *factory;
 };
 
+struct tidy {   /* tidy.h */
+  int64_t at;   /* when to begin (clock_ns); 0: nothing is due */
+  int64_t rest; /* bytes of nobody that the last collection has left */
+  uint8_t stage;
+};
+
 struct queue { /* of processes, by their next */
   struct process *first, *last;
 };
@@ -83,9 +89,13 @@ struct isolate {
   bool served;            /* a preempted process has run in this slice */
   bool owed;              /* preempted processes wait, and none has run in the last slice */
   struct timers timers;
-  struct process **slots; /* every process made here, live or pooled */
+  struct process **slots; /* every process made here, live or pooled; NULL: an unused slot */
   uint32_t slots_len, slots_cap;
+  uint32_t holes; /* unused slots below slots_len, */
+  uint32_t hole;  /* none of which is below this one */
   struct process *pool;
+  uint32_t pooled;
+  struct tidy tidy;
   struct term_writer writer;                   /* of one encoding at a time: copy/copy.h */
   uint32_t encodings;                          /* that have begun */
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */

@@ -50,6 +50,10 @@ void process_wait(struct process *p, enum process_state state, int64_t at) {
 /* --- birth --- */
 
 static int64_t new_slot(struct isolate *iso) {
+  if (iso->holes > 0) {
+    while (iso->slots[iso->hole]) iso->hole++;
+    return iso->hole;
+  }
   if (iso->slots_len == iso->slots_cap) {
     uint32_t cap = iso->slots_cap ? 2 * iso->slots_cap : 16;
     struct process **slots = realloc(iso->slots, cap * sizeof(*slots));
@@ -75,7 +79,7 @@ static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_
 static struct process *make(lua_State *L, struct isolate *iso) {
   int64_t slot = new_slot(iso);
   luaL_checkstack(L, 8, NULL);
-  if (slot < 0) luaL_error(L, "out of memory");
+  if (slot < 0 || !heap_open_account(&iso->heap, (uint32_t)slot)) luaL_error(L, "out of memory");
   lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.threads);
   lua_State *co = lua_newthread(L);
   lua_rawseti(L, -2, (lua_Integer)slot + 1);
@@ -88,7 +92,13 @@ static struct process *make(lua_State *L, struct isolate *iso) {
   blank(p, iso, co, (uint32_t)slot);
   lua_sethook(co, NULL, 0, 0);
   *(struct process **)lua_getextraspace(co) = p;
-  iso->slots[iso->slots_len++] = p;
+  if (slot < iso->slots_len) {
+    iso->holes--;
+  } else {
+    iso->slots_len++;
+  }
+  iso->slots[slot] = p;
+  iso->pooled++;
   return p;
 }
 
@@ -106,11 +116,17 @@ void process_push_env(lua_State *L, struct process *p) {
   lua_replace(L, -2);
 }
 
+/* What a slot keeps for its next process belongs to nobody, and not to the process that spawns. */
 struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader) {
+  uint32_t owner = iso->heap.owner;
+  int64_t limit = iso->heap.limit;
+  heap_enter(&iso->heap, HEAP_NOBODY, 0);
   if (!iso->pool) iso->pool = make(L, iso);
   struct process *p = iso->pool;
   process_push_env(L, p);
+  heap_enter(&iso->heap, owner, limit);
   iso->pool = p->next;
+  iso->pooled--;
   p->pid = npid_make(0, number);
   p->leader = leader;
   p->alive = true;
@@ -121,9 +137,8 @@ struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, 
 }
 
 void process_charge(struct process *p, int64_t bytes) {
-  p->heap += bytes;
   p->outside += bytes;
-  p->isolate->heap.total += bytes;
+  heap_charge(&p->isolate->heap, HEAP_SLOT + p->slot, bytes);
 }
 
 /* --- death --- */
@@ -166,14 +181,14 @@ static void enter(struct process *p, lua_State *L) {
   struct isolate *iso = p->isolate;
   p->state = PROCESS_RUNNING;
   iso->current = p;
-  iso->heap.meter = &p->heap;
+  heap_enter(&iso->heap, HEAP_SLOT + p->slot, (int64_t)iso->config->heap_max);
   preempt_enter(iso->runnable.scheduler, L);
 }
 
 static void leave(struct process *p) {
   struct isolate *iso = p->isolate;
   preempt_leave(iso->runnable.scheduler);
-  iso->heap.meter = NULL;
+  heap_enter(&iso->heap, HEAP_ISOLATE, 0);
   iso->heap.refused = false;
   iso->current = NULL;
   if (iso->writer.cap > WRITER_KEPT) term_writer_finish(&iso->writer);
@@ -197,7 +212,46 @@ static void recycle(struct process *p) {
   clean_env(p);
   blank(p, iso, p->L, p->slot);
   iso->pool = p;
+  iso->pooled++;
   atomic_fetch_sub(&iso->live, 1);
+}
+
+/* The slots below POOL_KEPT stay: their memory lies in the first chunks, which stay, too. */
+enum { POOL_KEPT = 16, POOL_MANY = 64 };
+
+bool process_pool_has_surplus(const struct isolate *iso) {
+  uint32_t made = iso->slots_len - iso->holes;
+  return iso->pooled >= POOL_MANY && iso->pooled > made - made / 8;
+}
+
+/* Frees a pooled process; the collector frees its coroutine later. */
+static void drop_slot(struct isolate *iso, struct process *p) {
+  const int tables[] = {iso->refs.threads, iso->refs.envs};
+  for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+    lua_rawgeti(iso->L, LUA_REGISTRYINDEX, tables[i]);
+    lua_pushnil(iso->L);
+    lua_rawseti(iso->L, -2, (lua_Integer)p->slot + 1);
+    lua_pop(iso->L, 1);
+  }
+  iso->slots[p->slot] = NULL;
+  iso->holes++;
+  iso->pooled--;
+  heap_alloc(&iso->heap, p, sizeof *p, 0);
+}
+
+void process_pool_shrink(struct isolate *iso) {
+  struct process *p = iso->pool;
+  iso->pool = NULL;
+  iso->hole = 0;
+  for (struct process *next; p; p = next) {
+    next = p->next;
+    if (p->slot >= POOL_KEPT) {
+      drop_slot(iso, p);
+    } else {
+      p->next = iso->pool;
+      iso->pool = p;
+    }
+  }
 }
 
 static void end(struct process *p) {
@@ -219,6 +273,7 @@ static void end(struct process *p) {
   term_unref(reason);
   process_charge(p, -p->outside);
   if (p->files) iso->hooks->leave(p);
+  heap_close_account(&iso->heap, p->slot);
   isolate_give_number(iso, number);
   recycle(p);
 }
@@ -337,6 +392,12 @@ static void check_memory(struct process *p) {
   process_outgrew(p, "it outgrew its memory limit");
 }
 
+/* A process that a buffer has brought over its limit must be within it again at the end of its turn. */
+static void settle(struct isolate *iso) {
+  lua_gc(iso->L, LUA_GCCOLLECT);
+  if (heap_is_over(&iso->heap, true)) iso->heap.exceeded = true;
+}
+
 static int resume(struct process *p) {
   struct isolate *iso = p->isolate;
   int nargs = p->nargs, nresults;
@@ -346,6 +407,7 @@ static int resume(struct process *p) {
   /* Buffers of Lua's library ask for memory once only, so an error right after a refusal also means that
    * memory ran out. */
   if (iso->heap.refused && status > LUA_YIELD) iso->heap.exceeded = true;
+  if (heap_is_over(&iso->heap, false)) settle(iso);
   leave(p);
   return status;
 }
@@ -369,6 +431,7 @@ void process_run(struct process *p) {
 }
 
 void process_free(struct process *p) {
+  if (!p) return;
   if (p->files) p->isolate->hooks->leave(p);
   mailbox_finish(&p->mailbox);
   process_free_ties(p);

@@ -51,8 +51,7 @@ struct process {
   struct term *reply;
   struct alarm *alarms;   /* that it has set for itself */
   struct room_wait *room; /* while it waits for room at a receiver */
-  int64_t heap;           /* bytes, as metered */
-  int64_t outside;        /* bytes of that which are kept for it outside of Lua's heap */
+  int64_t outside;        /* bytes that are kept for it outside of Lua's heap */
   int64_t started;        /* clock_ns */
   uint32_t slot;
   uint32_t call_epoch; /* of the pending call */
@@ -84,7 +83,8 @@ static inline struct process *process_of_timer(struct timer *t) {
  * protected call. */
 struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader);
 
-/* Frees the process, without a signal to anybody; only while its lua_State is being closed. */
+/* Frees the process (which may be NULL), without a signal to anybody; only while its lua_State is being
+ * closed. */
 void process_free(struct process *p);
 
 /* Ends the process's wait, and queues it as ready. */
@@ -105,6 +105,15 @@ void process_doom(struct process *p, struct term *reason);
  * group leader.
  */
 void process_outgrew(struct process *p, const char *what);
+
+/* The bytes that it holds, with those outside of Lua's heap. */
+static inline int64_t process_memory(const struct process *p) {
+  return heap_held(&p->isolate->heap, HEAP_SLOT + p->slot);
+}
+
+/* Drops most of the pooled processes of an isolate that has many of them and few others (surplus). */
+bool process_pool_has_surplus(const struct isolate *iso);
+void process_pool_shrink(struct isolate *iso);
 
 /* Adds bytes that are kept for the process outside of Lua's heap to its memory; negative: takes them off. */
 void process_charge(struct process *p, int64_t bytes);

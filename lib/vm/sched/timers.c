@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+enum { TIMERS_KEPT = 64 }; /* a heap of so many timers is not made smaller */
+
 void timers_finish(struct timers *ts) {
   free(ts->heap);
   *ts = (struct timers){0};
@@ -45,11 +47,22 @@ int timers_add(struct timers *ts, struct timer *t) {
   return 0;
 }
 
+/* Halves the heap when less than an eighth of it is in use.  Without memory for the copy it stays as it is.
+ */
+static void shrink(struct timers *ts) {
+  if (ts->cap <= TIMERS_KEPT || ts->len >= ts->cap / 8) return;
+  struct timer **heap = realloc(ts->heap, ts->cap / 2 * sizeof(*heap));
+  if (!heap) return;
+  ts->heap = heap;
+  ts->cap /= 2;
+}
+
 void timers_remove(struct timers *ts, struct timer *t) {
   if (t->place == 0) return;
   uint32_t i = t->place - 1;
   struct timer *last = ts->heap[--ts->len];
   t->place = 0;
+  shrink(ts);
   if (last == t) return;
   if (i > 0 && last->at < ts->heap[(i - 1) / 2]->at) {
     sift_up(ts, i, last);
