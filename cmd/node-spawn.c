@@ -48,6 +48,8 @@ static const struct tool_option table[] = {
      offsetof(struct spawn_options, nice)},
     {0, "umask", "MODE", "the file mode mask of the command, in octal", TOOL_TEXT,
      offsetof(struct spawn_options, umask)},
+    {0, "limit", "LIST", "what the command may use, as in mem=1G,cpu=50%,pids=200", TOOL_TEXT,
+     offsetof(struct spawn_options, limit)},
     {0, "kill-after", "SEC", "from TERM to KILL, where the node ends the command (default: 5)", TOOL_SECONDS,
      offsetof(struct spawn_options, kill_after)},
     {0, "keep-children", NULL, "processes that the command leaves behind live on", TOOL_FLAG,
@@ -185,7 +187,7 @@ static void report_end(const struct attachment *a, const json_t *event) {
   char who[NPID_TEXT_SIZE + 2];
   snprintf(who, sizeof who, "<%s>", a->pid);
   report_reason(a, json_object_get(event, "exit"));
-  spawn_report_left(&tool, who, event);
+  spawn_report_outcome(&tool, who, event);
 }
 
 /* Handles the first line of the stream, which has the pid. */

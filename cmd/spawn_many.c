@@ -235,7 +235,7 @@ static void take_timeout(struct job *j) {
  * "noconnection", …. */
 static void take_exit(struct job *j, const json_t *event) {
   harvest_progress(NULL);
-  spawn_report_left(j->run->tool, j->node->name, event);
+  spawn_report_outcome(j->run->tool, j->node->name, event);
   const char *word = json_string_value(json_object_get(event, "exit"));
   struct error e = {0};
   j->status = (int)json_integer_value(json_object_get(event, "status"));

@@ -10,6 +10,8 @@
 #include "core/procname.h"
 #include "wire/json.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,14 +20,21 @@ bool spawn_is_command(const struct spawn_options *o) {
   return !o->code && !o->file && !o->function;
 }
 
+#define LIMIT_MAX (INT64_MAX / 1000) /* as the node has it */
+
 enum { KILL_AFTER = 5, LAST_WORDS = 3 /* seconds */ };
 
 double spawn_last_words(const struct spawn_options *o) {
   return LAST_WORDS + (o->kill_after >= 0 ? o->kill_after : KILL_AFTER);
 }
 
-void spawn_report_left(const struct tool *tool, const char *who, const json_t *event) {
-  json_int_t left = json_integer_value(json_object_get(json_object_get(event, "outcome"), "left"));
+void spawn_report_outcome(const struct tool *tool, const char *who, const json_t *event) {
+  const json_t *outcome = json_object_get(event, "outcome");
+  json_int_t left = json_integer_value(json_object_get(outcome, "left"));
+  if (json_is_true(json_object_get(outcome, "oom")))
+    fprintf(stderr,
+            "%s: %s: the limit on its memory was reached, and the kernel has killed a process (oom)\n",
+            tool->name, who);
   if (left == 1)
     fprintf(stderr, "%s: %s: 1 process that it had left was ended\n", tool->name, who);
   else if (left > 1)
@@ -78,8 +87,8 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
     tool_usage(tool, "--cwd and --env apply to commands only");
   if (!spawn_is_command(o) && (o->kill_after >= 0 || o->keep_children))
     tool_usage(tool, "--kill-after and --keep-children apply to commands only");
-  if (!spawn_is_command(o) && (o->user || o->nice || o->umask))
-    tool_usage(tool, "--user, --nice and --umask apply to commands only");
+  if (!spawn_is_command(o) && (o->user || o->nice || o->umask || o->limit))
+    tool_usage(tool, "--user, --nice, --umask and --limit apply to commands only");
   if (o->user && !*o->user) tool_usage(tool, "--user: an empty word is not a name");
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
   if (o->full && !o->detach) tool_usage(tool, "--full requires -d");
@@ -165,6 +174,38 @@ static json_t *nice_value(const struct tool *tool, const char *text) {
   return json_integer(n);
 }
 
+/* Reads one limit, KEY=NUMBER[UNIT], into the object; false: it is none. */
+static bool put_limit(json_t *limits, const char *text) {
+  static const struct {
+    const char *key, *member, *units; /* each unit is 1024 times the one before it; "%" has no value */
+  } kinds[] = {{"mem=", "memory", "KMGT"}, {"cpu=", "cpu", "%"}, {"pids=", "pids", ""}};
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    size_t n = strlen(kinds[i].key);
+    if (strncmp(text, kinds[i].key, n) != 0) continue;
+    char *end;
+    errno = 0;
+    long long value = strtoll(text + n, &end, 10);
+    const char *unit = *end ? strchr(kinds[i].units, *end) : NULL;
+    int shift = unit && *unit != '%' ? 10 * (int)(unit - kinds[i].units + 1) : 0;
+    if (!isdigit((unsigned char)text[n]) || errno || value < 1 || value > LIMIT_MAX >> shift) return false;
+    if (*end && (!unit || end[1])) return false;
+    put(limits, kinds[i].member, json_integer((json_int_t)value << shift));
+    return true;
+  }
+  return false;
+}
+
+/* "mem=1G,cpu=50%,pids=200" */
+static json_t *limits_value(const struct tool *tool, const char *list) {
+  json_t *limits = tool_need(json_object());
+  char *copy = tool_need(strdup(list)), *rest = copy;
+  for (char *one; (one = strsep(&rest, ","));)
+    if (!put_limit(limits, one))
+      tool_usage(tool, "--limit: %s: expected mem=BYTES (K, M, G or T), cpu=PERCENT%% or pids=NUMBER", one);
+  free(copy);
+  return limits;
+}
+
 static json_t *umask_value(const struct tool *tool, const char *text) {
   if (!*text || strlen(text) > 4 || text[strspn(text, "01234567")] || strtol(text, NULL, 8) > 0777)
     tool_usage(tool, "--umask: %s: not an octal number up to 777", text);
@@ -186,6 +227,7 @@ json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
     put(request, "timeout_ms", milliseconds(o->common.timeout));
   if (o->kill_after >= 0) put(request, "kill_after_ms", milliseconds(o->kill_after));
   if (o->user) put(request, "user", json_from_bytes(o->user, strlen(o->user)));
+  if (o->limit) put(request, "limits", limits_value(tool, o->limit));
   if (o->nice) put(request, "nice", nice_value(tool, o->nice));
   if (o->umask) put(request, "umask", umask_value(tool, o->umask));
   if (o->keep_children) put(request, "keep_children", json_true());

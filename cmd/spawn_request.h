@@ -8,7 +8,7 @@
 struct spawn_options {
   struct tool_common common;                  /* its operands: the NODEs; its rest: the words after "--" */
   const char *code, *file, *function, *shell; /* at most one is set; none: rest is the command */
-  const char *directory, *name, *user, *nice, *umask;
+  const char *directory, *name, *user, *nice, *umask, *limit;
   struct tool_words env;
   bool detach, full, input, keep_children;
   double kill_after; /* seconds; below 0: the node's own */
@@ -33,9 +33,9 @@ bool spawn_is_command(const struct spawn_options *options);
  * so that the last output is printed, and gives up on a node that is frozen. */
 double spawn_last_words(const struct spawn_options *options);
 
-/* Tells, on standard error, how many processes that a command had left behind were ended with it. `event` is
- * the last line of its stream. */
-void spawn_report_left(const struct tool *tool, const char *who, const json_t *event);
+/* Tells, on standard error, that a limit on memory was reached, and how many processes that a command had
+ * left behind were ended with it. `event` is the last line of its stream. */
+void spawn_report_outcome(const struct tool *tool, const char *who, const json_t *event);
 
 /* The body of the request, without the member "node": a new reference.  Exits with a usage error when the
  * options contradict each other. */

@@ -20,6 +20,10 @@ load tools
   refuses 'apply to commands only' node-spawn --kill-after 1 -e 1
   refuses 'apply to commands only' node-spawn --keep-children -e 1
   refuses 'apply to commands only' node-spawn --user root -e 1
+  refuses 'apply to commands only' node-spawn --limit mem=1G -e 1
+  for limit in '' mem mem= mem=0 mem=x mem=-1 mem=1P mem=1GG cpu=5K pids=1K disk=1 mem=1G, mem=9999999999T; do
+    refuses '--limit: ' node-spawn --limit "$limit" -- ls
+  done
   refuses '--nice: 20: not a number' node-spawn --nice 20 -- ls
   refuses '--umask: 8: not an octal' node-spawn --umask 8 -- ls
   refuses '--user: an empty word' node-spawn --user '' -- ls
@@ -368,6 +372,55 @@ attached() {
   run --separate-stderr -125 as node-spawn --user root -- true
   told 'user root: this node does not run as root'
   as node-stop
+}
+
+# The directory of the node's cgroup, where there is one that this user may write to.
+own_cgroup() {
+  local mount
+  mount=$(awk '$(NF - 2) == "cgroup2" { print $5; exit }' /proc/self/mountinfo)
+  [ -n "$mount" ] && [ -w "$mount$(sed -n 's/^0:://p' /proc/self/cgroup)" ] || return 1
+  echo "$mount$(sed -n 's/^0:://p' /proc/self/cgroup)"
+}
+
+@test "each command runs in a cgroup of its own, which ends with it" {
+  own=$(own_cgroup) || skip 'needs a cgroup of version 2'
+  start_node one
+  run -0 node-spawn -- sh -c 'sed -n "s/^0:://p" /proc/self/cgroup'
+  assert_output --regexp "/node\.one@$HOST/[0-9]+\.[0-9]+\$"
+  groups() { [ "$(find "$own/node.one@$HOST" -mindepth 1 -type d | wc -l)" = "$1" ]; }
+  wait_until groups 0
+  # The guard is killed, and its command ends in the cgroup whoever is its parent.
+  node-spawn -d -- sh -c "trap '' TERM; setsid sleep $NAP & setsid sleep $NAP & echo \$\$ >$T/command; wait"
+  wait_until naps 2
+  groups 1
+  kill -KILL "$(ps -o ppid= -p "$(cat "$T/command")")"
+  wait_until naps 0
+  run -0 node-spawn -- true
+  wait_until groups 0
+  node-stop
+  [ ! -e "$own/node.one@$HOST" ]
+}
+
+@test "--limit: memory, with what the outcome says, processes, and the processor; a clear error where there is none" {
+  start_node one
+  own=$(own_cgroup) || own=
+  if [ -z "$own" ] || ! grep -qw memory "$own/cgroup.controllers"; then
+    run --separate-stderr -125 node-spawn --limit mem=64M -- touch "$T/ran"
+    told 'limits: '
+    [ ! -e "$T/ran" ]
+    run -0 node-spawn -- true
+    skip 'needs the controllers of cgroup version 2'
+  fi
+  run --separate-stderr node-spawn --limit mem=32M -- perl -e '$x = "x" x 200_000_000'
+  assert_equal "$status" 137
+  told '(oom)'
+  run -0 --separate-stderr node-spawn --limit mem=32M -- echo fits
+  assert_output fits
+  run --separate-stderr node-spawn --limit pids=5 --shell 'for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait'
+  told fork
+  run -0 node-spawn --limit cpu=20% --shell 'cat "$1/$(sed -n s/^0:://p /proc/self/cgroup)/cpu.max"' -- \
+    "$(awk '$(NF - 2) == "cgroup2" { print $5; exit }' /proc/self/mountinfo)"
+  assert_output '20000 100000'
 }
 
 @test "--nice and --umask" {

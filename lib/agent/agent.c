@@ -14,6 +14,7 @@
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/transport.h"
 #include "agent/outputs.h"
+#include "agent/process/cgroup.h"
 #include "agent/process/command.h"
 #include "agent/process/console.h"
 #include "agent/process/hosted.h"
@@ -338,6 +339,7 @@ void agent_free(struct agent *a) {
   for (int i = 0; i < a->handle_count; i++) uv_close(a->handles[i], NULL);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);
+  cgroups_free(a->cgroups);
   runtime_finish(a);
   cookie_reader_free(a);
   mesh_free(a->mesh);

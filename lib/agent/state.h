@@ -1,9 +1,9 @@
 /* state: what the parts of a node share.  agent.c makes, owns and frees it.  Every part may read it, on the
  * I/O thread. Who changes what: a part that is a pointer to an opaque struct is made, changed and freed by
  * the functions of its own header; `processes` by process/hosted.c, `console` and `console_process` by
- * process/console.c, `commands` and `kept` by process/command.c, `globals` by kernel/claims.c, `log.sink` and
- * `output` by outputs.c, `psks` by api/cookies.c, `address` and `port` by runtime.c; everything else by
- * agent.c. */
+ * process/console.c, `commands`, `cgroups` and `kept` by process/command.c, `globals` by kernel/claims.c,
+ * `log.sink` and `output` by outputs.c, `psks` by api/cookies.c, `address` and `port` by runtime.c;
+ * everything else by agent.c. */
 #ifndef AGENT_STATE_H
 #define AGENT_STATE_H
 
@@ -20,6 +20,7 @@ struct rpc;
 struct dialler;
 struct hosted;
 struct command;
+struct cgroups;
 struct server;
 struct mesh;
 struct flow;
@@ -69,7 +70,9 @@ struct agent {
   struct hosted *processes; /* the list of all hosted processes: hosted_each */
   npid console;             /* the leader of processes that are spawned without another leader */
   struct hosted *console_process;
-  int commands;         /* how many commands there are; process/command.c */
+  int commands;            /* how many commands there are; process/command.c */
+  struct cgroups *cgroups; /* process/cgroup.h, or NULL; sought by process/command.c for the first command */
+  bool cgroups_sought;
   struct command *kept; /* commands that have ended and whose guards have not; process/command.c */
 
   char address[64]; /* the IP address on which the node listens */

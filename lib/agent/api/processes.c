@@ -40,6 +40,12 @@ static bool is_map(const json_t *v) {
   return json_is_object(v);
 }
 
+static bool is_limits(const json_t *v) {
+  const json_t *memory = json_object_get(v, "memory"), *cpu = json_object_get(v, "cpu"),
+               *pids = json_object_get(v, "pids");
+  return json_object_size(v) && json_object_size(v) == (size_t) !!memory + !!cpu + !!pids;
+}
+
 static bool is_words(const json_t *v) {
   for (size_t i = 0; i < json_array_size(v); i++)
     if (!is_string(json_array_get(v, i))) return false;
@@ -64,6 +70,7 @@ static const struct member_rule {
     {"timeout_ms", "timeout", is_count, "milliseconds"},
     {"kill_after_ms", "kill_after", is_count, "milliseconds"},
     {"keep_children", "keep", is_bool, "true or false"},
+    {"limits", "limits", is_limits, "an object of memory (bytes), cpu (percent) and pids, numbers from 1 on"},
     {"nice", "nice", is_whole, "a number from -20 to 19"},
     {"user", "user", is_string, "the name of a user"},
     {"umask", "umask", is_string, "a string of octal digits"},

@@ -14,6 +14,7 @@
 #include "core/reason.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,8 @@ struct command {
   bool made;        /* libuv has the process handle */
   bool keep;        /* what the command leaves behind lives on */
   bool guard_runs;  /* the guard was not waited for; with `keep`, it may outlive the command */
+  char *cgroup;     /* the directory of its cgroup, or NULL */
+  bool limited;     /* the cgroup has limits */
   int left;         /* how many processes that the command had left behind were ended */
   struct command *next_kept, **kept_pprev; /* in agent->kept, while the guard outlives the command */
 };
@@ -86,6 +89,8 @@ static void command_free(struct hosted *p) {
   struct command *c = (struct command *)p;
   struct agent *a = p->agent;
   a->commands--;
+  cgroup_remove(a->cgroups, c->cgroup, c->keep);
+  c->cgroup = NULL;
   for (int i = 0; i < PIPES; i++) close_handle(c, &c->pipe[i]);
   close_handle(c, &c->timer);
   if (c->keep && c->guard_runs && !a->stopping) {
@@ -166,6 +171,11 @@ static void put_outcome(struct term_writer *w, const struct command *c) {
     term_put_int(w, c->left);
     count++;
   }
+  if (c->limited && cgroup_oom(c->cgroup)) {
+    term_put_text(w, "oom");
+    term_put_bool(w, true);
+    count++;
+  }
   term_set_count(w, at, count);
 }
 
@@ -220,6 +230,7 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
   }
   if (!c->running) return;
   /* SIGKILL has ended the command or its guard: without a guard, orphans may be left. */
+  if (sig == SIGKILL && c->cgroup && !c->keep) cgroup_kill(c->cgroup);
   if (sig == SIGKILL) orphans_look(c->hosted.agent);
   take_end(c, status, sig);
 }
@@ -231,6 +242,7 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
  */
 static void signal_tree(struct command *c, bool kill_it) {
   if (c->running) uv_process_kill(&c->process, kill_it ? GUARD_KILL : SIGTERM);
+  if (kill_it && c->cgroup && !c->keep) cgroup_kill(c->cgroup);
 }
 
 static void on_grace(uv_timer_t *t) {
@@ -637,6 +649,30 @@ static int introduce(struct command *c, const struct command_spec *p, struct err
   return code ? error_set(e, code, "%s: %s", *p->name ? p->name : "command", names_refusal(code)) : 0;
 }
 
+/* Makes a cgroup for the command where the node may; a command with limits cannot do without. */
+static int make_cgroup(struct command *c, struct command_spec *p, struct error *e) {
+  struct agent *a = c->hosted.agent;
+  pid_t *guards = NULL;
+  size_t guard_count = 0;
+  char name[64];
+  bool limited = cgroup_is_limited(&p->limits);
+  if (!a->cgroups_sought) a->cgroups = cgroups_new(a->self);
+  a->cgroups_sought = true;
+  if (!a->cgroups && !limited) return 0;
+  if (!a->cgroups)
+    return error_set(e, ERR_PERMISSION,
+                     "limits: this host has no cgroup (version 2) in which the node may make others");
+  if (limited && commands_pids(a, &guards, &guard_count))
+    return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  snprintf(name, sizeof name, "%" PRIu64 ".%u", (uint64_t)npid_number(c->hosted.pid), (unsigned)a->creation);
+  int code = cgroup_make(a->cgroups, name, &p->limits, guards, guard_count, &c->cgroup, e);
+  free(guards);
+  if (code) return limited ? code : 0;
+  c->limited = limited;
+  code = command_spec_cgroup(p, c->cgroup);
+  return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
+}
+
 static void no_start(struct command *c, const struct error *e) {
   struct signal *call = c->call;
   c->call = NULL;
@@ -686,7 +722,7 @@ static void spawn_as(struct agent *a, struct signal *call, struct term_reader sp
   c->owner_ref = vm_ref(a->vm);
   c->hosted.what = command_spec_words(&p);
   init_handles(c);
-  int error = introduce(c, &p, &e) ? 0 : start_process(c, &p);
+  int error = introduce(c, &p, &e) || make_cgroup(c, &p, &e) ? 0 : start_process(c, &p);
   if (error) explain_start(&p, error, &e);
   c->cwd = p.cwd;
   p.cwd = NULL;

@@ -14,6 +14,8 @@
 #define ROOT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define USER_PATH "/usr/local/bin:/usr/bin:/bin"
 
+#define LIMIT_MAX (INT64_MAX / 1000) /* so that no unit overflows */
+
 enum { IDENTITY_VARIABLES = 5 };
 enum { GUARD_WORDS = 24 /* at most so many words stand before those of the command */ };
 
@@ -152,6 +154,36 @@ static int command_spec_nice(struct command_spec *p, struct term_reader spec, st
   return good ? 0 : error_set(e, ERR_BAD_VALUE, "umask wants octal digits, up to \"777\"");
 }
 
+int command_spec_cgroup(struct command_spec *p, const char *path) {
+  size_t count = p->first;
+  char *name = strdup("--cgroup"), *value = strdup(path);
+  if (!name || !value) {
+    free(name);
+    free(value);
+    return ERR_NOMEM;
+  }
+  while (p->argv[count]) count++;
+  memmove(p->argv + 3, p->argv + 1, count * sizeof *p->argv); /* with the NULL at the end; 0 is the guard */
+  p->argv[1] = name;
+  p->argv[2] = value;
+  p->first += 2;
+  return 0;
+}
+
+static int command_spec_limits(struct command_spec *p, struct term_reader spec, struct error *e) {
+  const struct {
+    const char *key;
+    int64_t *value;
+  } limits[] = {{"memory", &p->limits.memory}, {"cpu", &p->limits.cpu}, {"pids", &p->limits.pids}};
+  struct term_reader map, at;
+  if (!term_map_find(spec, "limits", &map)) return 0;
+  for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+    if (term_map_find(map, limits[i].key, &at) &&
+        (!term_get_int(&at, limits[i].value) || *limits[i].value <= 0 || *limits[i].value > LIMIT_MAX))
+      return error_set(e, ERR_BAD_VALUE, "limits: %s wants a number from 1 on", limits[i].key);
+  return 0;
+}
+
 static int command_spec_times(struct command_spec *p, struct term_reader spec, struct error *e) {
   const struct {
     const char *key;
@@ -176,6 +208,7 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
                              .with_stdin = by_process};
   if (command_spec_times(p, spec, e)) return e->code;
   if (term_map_find(spec, "keep", &at)) p->keep = term_next(&at).tag == TERM_TRUE;
+  if (command_spec_limits(p, spec, e)) return e->code;
   if (command_spec_nice(p, spec, e)) return e->code;
   if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
     return error_set(e, ERR_BAD_VALUE, "cwd wants a string");

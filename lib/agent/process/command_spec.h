@@ -2,6 +2,7 @@
 #ifndef AGENT_PROCESS_COMMAND_SPEC_H
 #define AGENT_PROCESS_COMMAND_SPEC_H
 
+#include "agent/process/cgroup.h"
 #include "agent/process/identity.h"
 #include "agent/state.h"
 #include "core/term.h"
@@ -11,6 +12,7 @@ struct command_spec {
   size_t first; /* index of the command's first word */
   char **env;   /* NULL: the environment of the node */
   char *cwd;
+  struct cgroup_limits limits;
   char nice[8], umask[8]; /* for the guard; "": as the node */
   bool with_stdin;
   npid leader, link;
@@ -30,6 +32,9 @@ struct command_spec {
 int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
                       const struct identity *identity, struct command_spec *out, struct error *e) MUST_CHECK;
 void command_spec_finish(struct command_spec *p);
+
+/* Has the guard start the command in this cgroup. 0 or ERR_NOMEM. */
+int command_spec_cgroup(struct command_spec *p, const char *path) MUST_CHECK;
 
 /* The words of the command with blanks between them, for people: a heap string, or NULL when memory ran out.
  */

@@ -41,8 +41,8 @@ static char *ids_of(const struct passwd *pw) {
   int count = 64;
   gid_t *groups = NULL;
   for (int tries = 0; tries < 2; tries++) {
-    gid_t *more = realloc(groups, (size_t)count * sizeof *groups);
-    if (!more || count > IDENTITY_GROUPS) break;
+    gid_t *more = count > IDENTITY_GROUPS ? NULL : realloc(groups, (size_t)count * sizeof *groups);
+    if (!more) break;
     groups = more;
     if (getgrouplist(pw->pw_name, pw->pw_gid, groups, &count) < 0) continue;
     struct buf text = BUF_INIT;

@@ -1,0 +1,265 @@
+/* Invariant: `late` has the groups that could not be removed when their command ended, because a process in
+ * them had not been waited for yet, or is kept.
+ *
+ * Orderings: a process that was sent SIGKILL counts until it is waited for, so a group is often removed only
+ * with a later one. */
+#include "agent/process/cgroup.h"
+
+#include "base/buf.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+  LATE_MAX = 1024, /* groups that are remembered; more stay until the node of this name starts again */
+  LATE_TRIES = 4,  /* how many of them the end of a command tries to remove */
+};
+
+struct cgroups {
+  char *own, *home; /* directories */
+  bool enabled;     /* the groups of commands can have limits */
+  char *late[LATE_MAX];
+  size_t late_count, next_late;
+};
+
+static char *join(const char *directory, const char *name) {
+  char *path = NULL;
+  return asprintf(&path, "%s/%s", directory, name) < 0 ? NULL : path;
+}
+
+/* Returns 0 or an errno. */
+static int write_file(const char *directory, const char *name, const char *text) {
+  char *path = join(directory, name);
+  int fd = path ? open(path, O_WRONLY | O_CLOEXEC) : -1;
+  int error = fd < 0 ? errno : 0;
+  if (!error && write(fd, text, strlen(text)) < 0) error = errno;
+  if (fd >= 0) close(fd);
+  free(path);
+  return error;
+}
+
+/* Reads at most size - 1 bytes; "" when that fails. */
+static void read_file(const char *directory, const char *name, char *out, size_t size) {
+  char *path = join(directory, name);
+  int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+  ssize_t n = fd < 0 ? 0 : read(fd, out, size - 1);
+  out[n < 0 ? 0 : n] = '\0';
+  if (fd >= 0) close(fd);
+  free(path);
+}
+
+/* --- the groups of the node ----------------------------------------------------------------------------- */
+
+/* Finds where the file system is mounted; false: nowhere.  A line of mountinfo: ID PARENT DEVICE ROOT POINT
+ * OPTIONS … - TYPE …. */
+static bool find_mount(char out[4096]) {
+  FILE *mounts = fopen("/proc/self/mountinfo", "re");
+  char line[8192];
+  bool found = false;
+  while (!found && mounts && fgets(line, sizeof line, mounts)) {
+    const char *type = strstr(line, " - ");
+    found = type && !strncmp(type, " - cgroup2 ", 11) && sscanf(line, "%*s %*s %*s / %4095s", out) == 1;
+  }
+  if (mounts) fclose(mounts);
+  return found;
+}
+
+/* Finds the group of this process, as a path below the mount. */
+static bool find_own(char out[4096]) {
+  FILE *groups = fopen("/proc/self/cgroup", "re");
+  char line[8192];
+  bool found = false;
+  while (!found && groups && fgets(line, sizeof line, groups)) found = sscanf(line, "0::%4095s", out) == 1;
+  if (groups) fclose(groups);
+  return found;
+}
+
+struct cgroups *cgroups_new(const char *node) {
+  char mount[4096], own[4096];
+  if (!find_mount(mount) || !find_own(own)) return NULL;
+  char *directory = strcmp(own, "/") == 0 ? strdup(mount) : NULL;
+  if (!directory && asprintf(&directory, "%s%s", mount, own) < 0) return NULL;
+  struct cgroups *c = cgroups_new_at(directory, node);
+  free(directory);
+  return c;
+}
+
+/* Removes the groups that an earlier run of the node has left, and that have no processes. */
+static void clean(const char *home) {
+  DIR *groups = opendir(home);
+  for (const struct dirent *d; groups && (d = readdir(groups));)
+    if (d->d_type == DT_DIR && *d->d_name != '.') unlinkat(dirfd(groups), d->d_name, AT_REMOVEDIR);
+  if (groups) closedir(groups);
+}
+
+struct cgroups *cgroups_new_at(const char *own, const char *node) {
+  struct cgroups *c = calloc(1, sizeof *c);
+  if (!c) return NULL;
+  c->own = strdup(own);
+  if (asprintf(&c->home, "%s/node.%s", own, node) < 0) c->home = NULL;
+  if (c->own && c->home && (mkdir(c->home, 0755) == 0 || errno == EEXIST) && access(c->home, W_OK) == 0) {
+    clean(c->home);
+    return c;
+  }
+  free(c->own);
+  free(c->home);
+  free(c);
+  return NULL;
+}
+
+/* Tries to remove some of the groups in `late`, from the oldest on. */
+static void remove_late(struct cgroups *c, size_t tries) {
+  for (; tries && c->late_count; tries--) {
+    c->next_late = c->next_late < c->late_count ? c->next_late : 0;
+    char **at = &c->late[c->next_late];
+    if (rmdir(*at) && errno != ENOENT) {
+      c->next_late++;
+      continue;
+    }
+    free(*at);
+    *at = c->late[--c->late_count];
+  }
+}
+
+void cgroups_free(struct cgroups *c) {
+  char number[32];
+  if (!c) return;
+  remove_late(c, c->late_count);
+  for (size_t i = 0; i < c->late_count; i++) free(c->late[i]);
+  if (c->enabled) { /* the node goes back to where it was started, so that its own group can be removed */
+    char *agent = join(c->home, "agent");
+    snprintf(number, sizeof number, "%ld", (long)getpid());
+    write_file(c->own, "cgroup.procs", number);
+    if (agent) rmdir(agent);
+    free(agent);
+  }
+  rmdir(c->home);
+  free(c->home);
+  free(c->own);
+  free(c);
+}
+
+/* --- limits --------------------------------------------------------------------------------------------- */
+
+bool cgroup_is_limited(const struct cgroup_limits *limits) {
+  return limits->memory || limits->cpu || limits->pids;
+}
+
+static int refuse(struct error *e, const struct cgroups *c, const char *what) {
+  return error_set(
+      e, ERR_PERMISSION,
+      "limits: %s in the cgroup %s; start the node in one of its own, as with: systemd-run --scope "
+      "-p Delegate=yes node-start",
+      what, c->own);
+}
+
+/* Moves the node and its guards from the own group into the group "agent". */
+static void move_out(const struct cgroups *c, const pid_t *guards, size_t count) {
+  char number[32], *agent = join(c->home, "agent");
+  if (agent && (mkdir(agent, 0755) == 0 || errno == EEXIST)) {
+    snprintf(number, sizeof number, "%ld", (long)getpid());
+    write_file(agent, "cgroup.procs", number);
+    for (size_t i = 0; i < count; i++) {
+      snprintf(number, sizeof number, "%ld", (long)guards[i]);
+      write_file(agent, "cgroup.procs", number);
+    }
+  }
+  free(agent);
+}
+
+/* Is the word among the words of a list with blanks between them? */
+static bool has_word(const char *list, const char *word) {
+  size_t n = strlen(word);
+  for (const char *at = list; (at = strstr(at, word)); at += n)
+    if ((at == list || at[-1] == ' ') && (!at[n] || strchr(" \n", at[n]))) return true;
+  return false;
+}
+
+/* Has the kernel offer the limits in the groups of commands. */
+static int enable(struct cgroups *c, const pid_t *guards, size_t count, struct error *e) {
+  static const char *const controllers[] = {"memory", "cpu", "pids"};
+  static const char all[] = "+memory +cpu +pids";
+  char list[512], what[64];
+  if (c->enabled) return 0;
+  read_file(c->own, "cgroup.controllers", list, sizeof list);
+  for (size_t i = 0; i < sizeof controllers / sizeof *controllers; i++) {
+    if (has_word(list, controllers[i])) continue;
+    snprintf(what, sizeof what, "there is no controller \"%s\"", controllers[i]);
+    return refuse(e, c, what);
+  }
+  int error = write_file(c->own, "cgroup.subtree_control", all);
+  if (error == EBUSY) {
+    move_out(c, guards, count);
+    error = write_file(c->own, "cgroup.subtree_control", all);
+  }
+  if (error) return refuse(e, c, error == EBUSY ? "there are other processes" : strerror(error));
+  error = write_file(c->home, "cgroup.subtree_control", all);
+  if (error) return refuse(e, c, strerror(error));
+  c->enabled = true;
+  return 0;
+}
+
+static int set_limits(const char *path, const struct cgroup_limits *l, struct error *e) {
+  /* cpu.max is the time in each period, in microseconds, and the period. */
+  const struct {
+    const char *name;
+    int64_t value;
+    const char *rest;
+  } rows[] = {
+      {"memory.max", l->memory, ""}, {"cpu.max", l->cpu * 1000, " 100000"}, {"pids.max", l->pids, ""}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    char text[64];
+    if (!rows[i].value) continue;
+    snprintf(text, sizeof text, "%lld%s", (long long)rows[i].value, rows[i].rest);
+    int error = write_file(path, rows[i].name, text);
+    if (error) return error_set(e, ERR_PERMISSION, "limits: %s: %s", rows[i].name, strerror(error));
+  }
+  return 0;
+}
+
+/* --- the group of a command ----------------------------------------------------------------------------- */
+
+int cgroup_make(struct cgroups *c, const char *name, const struct cgroup_limits *limits, const pid_t *guards,
+                size_t guard_count, char **path, struct error *e) {
+  bool limited = cgroup_is_limited(limits);
+  int code = limited ? enable(c, guards, guard_count, e) : 0;
+  if (code) return code;
+  char *made = join(c->home, name);
+  if (!made) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (mkdir(made, 0755) && errno != EEXIST)
+    code = error_set(e, ERR_SYSTEM, "cgroup %s: %s", made, strerror(errno));
+  if (!code && limited && (code = set_limits(made, limits, e))) rmdir(made);
+  if (code)
+    free(made);
+  else
+    *path = made;
+  return code;
+}
+
+void cgroup_kill(const char *path) {
+  write_file(path, "cgroup.kill", "1");
+}
+
+bool cgroup_oom(const char *path) {
+  char text[1024];
+  read_file(path, "memory.events", text, sizeof text);
+  const char *at = strstr(text, "oom_kill ");
+  return at && atoll(at + strlen("oom_kill ")) > 0;
+}
+
+void cgroup_remove(struct cgroups *c, char *path, bool keep) {
+  if (!path) return;
+  remove_late(c, LATE_TRIES);
+  if (rmdir(path) == 0 || c->late_count == LATE_MAX) {
+    free(path);
+    return;
+  }
+  if (!keep) cgroup_kill(path);
+  c->late[c->late_count++] = path;
+}

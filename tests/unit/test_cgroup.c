@@ -1,0 +1,133 @@
+/* The cgroups of commands.  A plain directory stands for the cgroup file system: its files are made here, and
+ * the test reads what was written to them. */
+#include "agent/process/cgroup.h"
+
+#include "scratch.h"
+#include "tap.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char *own; /* the directory that stands for the own group */
+
+static char *path_of(const char *name) {
+  static char path[512];
+  snprintf(path, sizeof path, "%s/%s", own, name);
+  return path;
+}
+
+static void put(const char *name, const char *text) {
+  FILE *f = fopen(path_of(name), "w");
+  if (!f) abort();
+  fputs(text, f);
+  fclose(f);
+}
+
+static const char *text_of(const char *name) {
+  static char text[256];
+  FILE *f = fopen(path_of(name), "r");
+  size_t n = f ? fread(text, 1, sizeof text - 1, f) : 0;
+  if (f) fclose(f);
+  text[n] = '\0';
+  return text;
+}
+
+/* Makes the directory of the group of a command with the files that the kernel puts there. */
+static void make_group(const char *name) {
+  static const char *const files[] = {"memory.max", "cpu.max", "pids.max", "memory.events", "cgroup.kill"};
+  char file[128];
+  mkdir(path_of(name), 0755);
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    snprintf(file, sizeof file, "%s/%s", name, files[i]);
+    put(file, "");
+  }
+}
+
+static void test_plain(void) {
+  struct error e = {0};
+  struct cgroup_limits none = {0};
+  struct cgroups *c = cgroups_new_at(own, "one@rane");
+  char *path = NULL;
+  ok(c, "the group of the node is made");
+  ok(c && !cgroup_make(c, "5.1", &none, NULL, 0, &path, &e), "and one of a command");
+  ok(path && access(path, F_OK) == 0, "it is there: %s", path);
+  cgroup_remove(c, path, false);
+  ok(access(path_of("node.one@rane/5.1"), F_OK), "until it is removed");
+  mkdir(path_of("node.one@rane/6.1"), 0755);
+  cgroups_free(c);
+  ok(!access(path_of("node.one@rane"), F_OK), "a group that is in use stays");
+  c = cgroups_new_at(own, "one@rane");
+  ok(access(path_of("node.one@rane/6.1"), F_OK), "and is cleaned away by the next run");
+  cgroups_free(c);
+  ok(access(path_of("node.one@rane"), F_OK), "the group of the node is removed");
+  ok(!cgroups_new_at("/proc", "one@rane"), "there is none where none can be made");
+}
+
+static void test_late(void) {
+  struct error e = {0};
+  struct cgroup_limits none = {0};
+  struct cgroups *c = cgroups_new_at(own, "one@rane");
+  char *path = NULL;
+  if (cgroup_make(c, "7.1", &none, NULL, 0, &path, &e)) abort();
+  make_group("node.one@rane/7.1");
+  cgroup_remove(c, path, false);
+  is(text_of("node.one@rane/7.1/cgroup.kill"), "1", "what is left in a group is killed");
+  if (cgroup_make(c, "8.1", &none, NULL, 0, &path, &e)) abort();
+  make_group("node.one@rane/8.1");
+  cgroup_remove(c, path, true);
+  is(text_of("node.one@rane/8.1/cgroup.kill"), "", "unless it is kept");
+  for (int i = 7; i < 9; i++) {
+    char command[600];
+    snprintf(command, sizeof command, "rm %s/node.one@rane/%d.1/*", own, i);
+    ok(system(command) == 0, "the processes end");
+  }
+  if (cgroup_make(c, "9.1", &none, NULL, 0, &path, &e)) abort();
+  cgroup_remove(c, path, false);
+  ok(access(path_of("node.one@rane/7.1"), F_OK) && access(path_of("node.one@rane/8.1"), F_OK),
+     "and their groups are removed with a later one");
+  cgroups_free(c);
+}
+
+static void test_limits(void) {
+  struct error e = {0};
+  struct cgroup_limits some = {.memory = 1 << 20, .cpu = 250, .pids = 7}, none = {0};
+  struct cgroups *c = cgroups_new_at(own, "one@rane");
+  char *path = NULL;
+  ok(cgroup_is_limited(&some) && !cgroup_is_limited(&none), "limits are told from none");
+  put("cgroup.controllers", "cpuset cpu io memoryless pids\n");
+  ok(cgroup_make(c, "1.1", &some, NULL, 0, &path, &e) == ERR_PERMISSION && !path, "no controller: %s",
+     e.text);
+  put("cgroup.controllers", "cpuset cpu io memory pids\n");
+  ok(cgroup_make(c, "1.1", &some, NULL, 0, &path, &e) == ERR_PERMISSION && !path, "not writable: %s", e.text);
+  put("cgroup.subtree_control", "");
+  put("node.one@rane/cgroup.subtree_control", "");
+  ok(cgroup_make(c, "1.1", &some, NULL, 0, &path, &e) == ERR_PERMISSION && !path, "no file: %s", e.text);
+  ok(access(path_of("node.one@rane/1.1"), F_OK), "the group is removed again");
+  make_group("node.one@rane/1.1");
+  ok(!cgroup_make(c, "1.1", &some, NULL, 0, &path, &e), "limits are set");
+  is(text_of("cgroup.subtree_control"), "+memory +cpu +pids", "the controllers are on for the node");
+  is(text_of("node.one@rane/cgroup.subtree_control"), "+memory +cpu +pids", "and for its commands");
+  is(text_of("node.one@rane/1.1/memory.max"), "1048576", "memory");
+  is(text_of("node.one@rane/1.1/cpu.max"), "250000 100000", "cpu");
+  is(text_of("node.one@rane/1.1/pids.max"), "7", "pids");
+  put("node.one@rane/1.1/memory.events", "low 0\nhigh 0\nmax 4\noom 0\noom_kill 0\noom_group_kill 0\n");
+  ok(!cgroup_oom(path), "nothing was killed");
+  put("node.one@rane/1.1/memory.events", "low 0\nhigh 0\nmax 4\noom 1\noom_kill 2\noom_group_kill 0\n");
+  ok(cgroup_oom(path), "the kernel has killed a process");
+  cgroup_kill(path);
+  is(text_of("node.one@rane/1.1/cgroup.kill"), "1", "the group is killed");
+  free(path);
+  cgroups_free(c);
+}
+
+int main(void) {
+  own = scratch_new();
+  test_plain();
+  test_late();
+  test_limits();
+  scratch_free(own);
+  return tap_end();
+}
