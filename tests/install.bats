@@ -5,7 +5,7 @@ load helper
 
 make_() { make -s -C "$ROOT" BUILD="${BUILD%/san-*}" SAN="${SAN:-}" DESTDIR="$T/to" "$@" >/dev/null; }
 
-tools() { basename -a "$ROOT"/cmd/node-*.c | sed 's/\.c$//' | grep -vx node-guard; }
+tools() { basename -a "$ROOT"/cmd/node-*.c | sed 's/\.c$//' | grep -vxE 'node-(guard|files)'; }
 
 @test "install, use, uninstall" {
   make_ install
@@ -18,6 +18,7 @@ tools() { basename -a "$ROOT"/cmd/node-*.c | sed 's/\.c$//' | grep -vx node-guar
     [ -s "$T/to/usr/local/share/fish/vendor_completions.d/$tool.fish" ]
   done
   [ -x "$T/to/usr/local/libexec/node-toolkit/node-guard" ]
+  [ -x "$T/to/usr/local/libexec/node-toolkit/node-files" ]
   start_node one
   run -0 node-spawn -- echo 'a command'
   assert_output 'a command'

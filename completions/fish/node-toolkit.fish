@@ -74,6 +74,8 @@ switch $tool
     case node-register
         complete -c $tool -f -a '(__node_toolkit_names)'
         complete -c $tool -f -a '(__node_toolkit_pids)'
+    case node-copy
+        complete -c $tool -a '(__node_toolkit_nodes | string replace -r "\$" :)'
     case node-spawn
         complete -c $tool -f -n 'not contains -- -- (commandline -opc)' -a '(__node_toolkit_nodes)'
         complete -c $tool -n 'contains -- -- (commandline -opc)' -a '(__fish_complete_subcommand)'

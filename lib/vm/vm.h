@@ -82,6 +82,7 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
  *                                             "leader": pid, "link": pid, "monitor": [pid, ref],
  *                                             "owner": pid, which it ends with, "timeout": ms,
  *                                             "kill_after": ms from TERM to KILL,
+ *                                             "libexec": boolean, the first word is a helper's name,
  *                                             "keep": boolean (agent/process/command.h),
  *                                             "user", "umask": STR, "nice": integer]
  *   "connect", node           -> pid          the kernel there (number 0)

@@ -71,6 +71,7 @@ static const struct member_rule {
     {"kill_after_ms", "kill_after", is_count, "milliseconds"},
     {"keep_children", "keep", is_bool, "true or false"},
     {"limits", "limits", is_limits, "an object of memory (bytes), cpu (percent) and pids, numbers from 1 on"},
+    {"libexec", "libexec", is_bool, "true or false"},
     {"nice", "nice", is_whole, "a number from -20 to 19"},
     {"user", "user", is_string, "the name of a user"},
     {"umask", "umask", is_string, "a string of octal digits"},
@@ -92,8 +93,8 @@ static int check_what(const json_t *body, struct error *e) {
     return error_set(e, ERR_USAGE, "want one of \"command\", \"lua\", or \"module\" with \"function\"");
   if (command && json_object_get(body, "args"))
     return error_set(e, ERR_USAGE, "\"args\" are for code; a command's words are all in \"command\"");
-  static const char *const for_commands[] = {"kill_after_ms", "keep_children", "limits",
-                                             "nice",          "user",          "umask"};
+  static const char *const for_commands[] = {"kill_after_ms", "keep_children", "limits", "nice",
+                                             "user",          "umask",         "libexec"};
   for (size_t i = 0; !command && i < sizeof for_commands / sizeof *for_commands; i++)
     if (json_object_get(body, for_commands[i]))
       return error_set(e, ERR_USAGE, "\"%s\" is for commands", for_commands[i]);

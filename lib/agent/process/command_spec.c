@@ -37,6 +37,24 @@ static char *text_at(struct term_reader r) {
   return strndup(s, n);
 }
 
+/* The path of a program that is installed beside the guard: its name is a plain word, so that no other file
+ * can be named. NULL: it is not, or memory ran out. */
+static char *beside_guard(const char *guard, const char *word) {
+  const char *slash = strrchr(guard, '/');
+  char *path = NULL;
+  if (!slash || !*word || word[strspn(word, "abcdefghijklmnopqrstuvwxyz-")]) return NULL;
+  return asprintf(&path, "%.*s/%s", (int)(slash - guard), guard, word) < 0 ? NULL : path;
+}
+
+/* Replaces the first word of the command by the path of the helper that it names. */
+static int name_helper(struct command_spec *p, const struct agent_config *config, struct error *e) {
+  char *path = beside_guard(config->guard, p->argv[p->first]);
+  if (!path) return error_set(e, ERR_BAD_VALUE, "%s: not the name of a helper", p->argv[p->first]);
+  free(p->argv[p->first]);
+  p->argv[p->first] = path;
+  return 0;
+}
+
 static void add_option(struct command_spec *p, size_t *n, const char *name, const char *value) {
   if (!value) return;
   p->argv[(*n)++] = strdup(name);
@@ -66,7 +84,7 @@ static int command_spec_argv(struct command_spec *p, struct term_reader r, const
   for (uint32_t i = 0; i < list.count; i++, term_skip(&r))
     if (!(p->argv[n++] = text_at(r)))
       return error_set(e, ERR_BAD_VALUE, "word %u of the command must be a string without NUL", i + 1);
-  return 0;
+  return p->libexec ? name_helper(p, config, e) : 0;
 }
 
 /* Sets a variable, "KEY=VALUE" (heap; taken over; NULL: memory ran out), in the n variables of env. */
@@ -209,6 +227,7 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
   if (command_spec_times(p, spec, e)) return e->code;
   if (term_map_find(spec, "keep", &at)) p->keep = term_next(&at).tag == TERM_TRUE;
   if (command_spec_limits(p, spec, e)) return e->code;
+  if (term_map_find(spec, "libexec", &at)) p->libexec = term_next(&at).tag == TERM_TRUE;
   if (command_spec_nice(p, spec, e)) return e->code;
   if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
     return error_set(e, ERR_BAD_VALUE, "cwd wants a string");

@@ -20,7 +20,8 @@ struct command_spec {
   npid owner;                /* the process whose end also ends the command */
   int64_t timeout_ms;        /* 0: no deadline */
   int64_t kill_after_ms;
-  bool keep; /* the processes that the command leaves behind live on */
+  bool libexec; /* the first word is the name of a helper, a program beside the guard */
+  bool keep;    /* the processes that the command leaves behind live on */
   char name[256];
 };
 
