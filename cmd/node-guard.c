@@ -161,7 +161,7 @@ static bool start(struct guard *g, char **argv) {
   if (g->command < 0)
     report(GUARD_FAILED, GUARD_FORK, errno);
   else
-    report(GUARD_STARTED, 0, 0);
+    report(GUARD_STARTED, 0, g->command);
   /* Only the command keeps the pipes open, so their readers see the end when the command closes them. */
   for (int fd = 0; fd < GUARD_REPORT; fd++) close(fd);
   return g->command > 0;

@@ -30,12 +30,17 @@ static const struct tool tool = {
 };
 
 /* The table of several nodes begins with the first column; the table of one node begins with the second. */
-static const struct table_column columns[] = {
-    {.head = "NODE", .key = "node", .put = table_word},   {.head = "PID", .put = table_pid},
-    {.head = "KIND", .key = "kind", .put = table_word},   {.head = "NAME", .key = "name", .put = table_word},
-    {.head = "STATE", .key = "state", .put = table_word}, {"MAIL", "mailbox", table_integer, .right = true},
-    {"MEMORY", "memory", table_bytes, .right = true},     {"AGE", "age_ms", table_age, .right = true},
-    {.head = "WHAT", .key = "what", .put = table_word},   TABLE_LAST};
+static const struct table_column columns[] = {{.head = "NODE", .key = "node", .put = table_word},
+                                              {.head = "PID", .put = table_pid},
+                                              {.head = "KIND", .key = "kind", .put = table_word},
+                                              {.head = "NAME", .key = "name", .put = table_word},
+                                              {.head = "STATE", .key = "state", .put = table_word},
+                                              {"MAIL", "mailbox", table_integer, .right = true},
+                                              {"MEMORY", "memory", table_bytes, .right = true},
+                                              {"AGE", "age_ms", table_age, .right = true},
+                                              {"OS-PID", "os_pid", table_integer, .right = true},
+                                              {.head = "WHAT", .key = "what", .put = table_word},
+                                              TABLE_LAST};
 
 /* Asks the connected node for its own processes, or to fetch those of another node. */
 static char *path_to(const struct nodemsg *m, const char *node) {

@@ -24,10 +24,10 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   wait_until grep -q '>' "$T/pid"
   node-send "$thread" to the mailbox
   run -0 node-ps
-  assert_line --index 0 --regexp '^PID +KIND +NAME +STATE +MAIL +MEMORY +AGE +WHAT$'
+  assert_line --index 0 --regexp '^PID +KIND +NAME +STATE +MAIL +MEMORY +AGE +OS-PID +WHAT$'
   assert_equal "${#lines[@]}" 5
-  assert_line --regexp "^$thread +thread +lua +receive +1 +[0-9.]+K? +[0-9]+s +-e:"
-  assert_line --regexp "^$command +command +.* [0-9]+s +sleep 300\$"
+  assert_line --regexp "^$thread +thread +lua +receive +1 +[0-9.]+K? +[0-9]+s +- +-e:"
+  assert_line --regexp "^$command +command +.* [0-9]+s +[0-9]+ +sleep 300\$"
   assert_equal "$(row "$(cat "$T/pid")" 2)" client
   assert_line --regexp '> console +'
   kill $!

@@ -84,6 +84,17 @@ load tools
   assert_output $'first\nsecond'
 }
 
+@test "the OS pid of a command is told by node-ps, and by the outcome" {
+  start_node one
+  run -0 node-spawn --json -- sh -c 'echo $$'
+  assert_equal "$(jq -r '.outcome.os_pid // empty' <<<"$output")" "$(jq -r '.stdout // empty' <<<"$output")"
+  node-spawn -d -- sh -c "echo \$\$ >$T/pid; exec sleep $NAP"
+  wait_until test -s "$T/pid"
+  run -0 node-ps --json
+  assert_equal "$(jq 'select(.kind == "command").os_pid' <<<"$output")" "$(cat "$T/pid")"
+  assert_equal "$(jq -s 'map(select(.kind == "console" and .os_pid)) | length' <<<"$output")" 0
+}
+
 @test "its exit status is passed on" {
   start_node one
   run -0 node-spawn -- true

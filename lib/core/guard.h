@@ -19,7 +19,7 @@ enum { GUARD_REPORT = 3 };
 
 enum guard_kind {
   GUARD_FAILED = 1, /* number: the errno; stage: what has failed */
-  GUARD_STARTED,    /* the command runs */
+  GUARD_STARTED,    /* number: the OS pid of the command, which runs */
   GUARD_LEFT,       /* number: how many processes that the command had left behind were ended */
   GUARD_ENDED,      /* with --keep only: number: the status of the command, as wait(2) gives it */
 };

@@ -45,6 +45,7 @@ struct command {
   } report;            /* the report that is being read */
   size_t report_size;  /* how many bytes of it have come */
   struct term *reason; /* why this node has ended the command; NULL: it has not */
+  int64_t os_pid;      /* of the command, also after its end; 0: it has not begun */
   int64_t status;      /* how the OS process ended */
   int signal;
   size_t unflushed; /* bytes of output since the last flush */
@@ -166,6 +167,11 @@ static void refuse_start(struct command *c) {
 static void put_outcome(struct term_writer *w, const struct command *c) {
   uint32_t count = 0;
   size_t at = term_open(w, TERM_MAP);
+  if (c->os_pid) {
+    term_put_text(w, "os_pid");
+    term_put_int(w, c->os_pid);
+    count++;
+  }
   if (c->left) {
     term_put_text(w, "left");
     term_put_int(w, c->left);
@@ -213,6 +219,7 @@ static void output_resume(struct command *c);
 /* The command has ended. */
 static void take_end(struct command *c, int64_t status, int sig) {
   c->running = false;
+  c->hosted.os_pid = 0;
   c->status = status;
   c->signal = sig;
   /* What the pipes still hold is bounded: read it without flow control. */
@@ -566,8 +573,9 @@ static void answer_started(struct command *c) {
 }
 
 /* Output is read only once the caller has been told the pid. */
-static void take_started(struct command *c) {
+static void take_started(struct command *c, int64_t os_pid) {
   if (c->failed.kind || !c->call) return;
+  c->hosted.os_pid = c->os_pid = os_pid;
   answer_started(c);
   read_output(c);
 }
@@ -583,7 +591,7 @@ static void take_report(struct command *c, const struct guard_report *r) {
   case GUARD_LEFT: c->left = (int)r->number; break;
   case GUARD_ENDED: take_early_end(c, (int)r->number); break;
   case GUARD_FAILED: c->failed = *r; break;
-  case GUARD_STARTED: take_started(c); break;
+  case GUARD_STARTED: take_started(c, r->number); break;
   default: break;
   }
 }

@@ -1,7 +1,7 @@
 /* command: an operating-system command as a process. Its output goes to its group leader as messages
  * (core/output.h); the strings of a message to it are written to its standard input; its exit status or
  * signal becomes its exit reason (reason_exit). An exit signal, and the deadline of the command, send TERM,
- * and "kill_after" of its spec (COMMAND_GRACE_MS) later KILL, to the command and all processes below it; at
+ * and "kill_after" of its spec (5 s by default) later KILL, to the command and all processes below it; at
  * the deadline the reason is "timeout".  I/O thread only. */
 #ifndef AGENT_PROCESS_COMMAND_H
 #define AGENT_PROCESS_COMMAND_H
@@ -11,7 +11,6 @@
 
 enum {
   COMMANDS_MAX = 4096, /* commands at one time, or as many as there are descriptors for (base/fds.h) */
-  COMMAND_GRACE_MS = 5000,
   COMMAND_STDIN_HIGH =
       1 << 20, /* with more bytes pending for its standard input, senders that can wait are suspended */
   COMMAND_STDIN_MAX =

@@ -2,7 +2,6 @@
  * free them at any time. */
 #include "agent/process/command_spec.h"
 
-#include "agent/process/command.h"
 #include "base/buf.h"
 #include "core/procname.h"
 

@@ -7,6 +7,8 @@
 #include "agent/state.h"
 #include "core/term.h"
 
+enum { COMMAND_GRACE_MS = 5000 /* from TERM to KILL, unless the spec says otherwise */ };
+
 struct command_spec {
   char **argv;  /* the words of the guard, then those of the command */
   size_t first; /* index of the command's first word */

@@ -216,11 +216,15 @@ static struct term *info(struct hosted *p, bool everything) {
   char name[256];
   bool named = names_of(p->agent->names, p->pid, name, sizeof name);
   if (named) put_text(&w, "name", name);
+  if (p->os_pid) {
+    term_put_text(&w, "os_pid");
+    term_put_int(&w, p->os_pid);
+  }
   if (everything) {
     put_bonds(&w, "links", p, true);
     put_bonds(&w, "monitored_by", p, false);
   }
-  term_set_count(&w, at, 5 + named + 2 * everything);
+  term_set_count(&w, at, 5 + named + !!p->os_pid + 2 * everything);
   struct term *t = term_from_writer(&w, 2);
   term_writer_finish(&w);
   return t;

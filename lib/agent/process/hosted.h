@@ -41,7 +41,8 @@ struct hosted {
   size_t bond_count, bond_cap;
   struct map bond_at; /* where each bond is, once there are many (hosted.c) */
   int64_t started_ns;
-  char *what; /* one line for people (heap; freed by hosted_end), or NULL: the kind */
+  int64_t os_pid; /* of a command that runs; else 0 */
+  char *what;     /* one line for people (heap; freed by hosted_end), or NULL: the kind */
 };
 
 /* Gives p (zeroed storage of the caller) a pid and puts it into the list.  0, ERR_BUSY or ERR_NOMEM. */
