@@ -80,10 +80,24 @@ static int64_t now_ms(void) {
 }
 
 /* Sends a report to the agent.  The write fails when the agent is gone, which does not matter. */
-static void report(enum guard_kind kind, enum guard_stage stage, int64_t number) {
-  struct guard_report r = {kind, stage, number};
+static void report_text(enum guard_kind kind, enum guard_stage stage, int64_t number, const char *text) {
+  struct guard_report r = {.kind = kind, .stage = stage, .number = number};
+  snprintf(r.text, sizeof r.text, "%s", text);
   ssize_t n = write(GUARD_REPORT, &r, sizeof r);
   (void)n;
+}
+
+static void report(enum guard_kind kind, enum guard_stage stage, int64_t number) {
+  report_text(kind, stage, number, "");
+}
+
+/* Reports what the processes that were waited for have used. */
+static void report_usage(void) {
+  struct rusage used;
+  if (getrusage(RUSAGE_CHILDREN, &used)) return;
+  int64_t us = (int64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000;
+  report(GUARD_CPU, 0, us + used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+  report(GUARD_RSS, 0, (int64_t)used.ru_maxrss * 1024);
 }
 
 /* Sets every signal to its default action: sigwaitinfo never returns an ignored signal, and the command is to
@@ -99,6 +113,49 @@ static void default_signals(void) {
 __attribute__((noreturn)) static void fail(enum guard_stage stage) {
   report(GUARD_FAILED, stage, errno);
   _exit(stage == GUARD_EXEC ? NOT_FOUND : CANNOT);
+}
+
+/* Stores the path of a command in out[size], as execvp looks for it: the first file of this name in PATH.
+ * False: there is none. */
+static bool find_file(const char *name, char *out, size_t size, struct stat *found) {
+  const char *path = strchr(name, '/') ? "" : getenv("PATH");
+  for (const char *at = path ? path : "/bin:/usr/bin", *end; at; at = *end ? end + 1 : NULL) {
+    end = strchrnul(at, ':');
+    int n = snprintf(out, size, "%.*s%s%s", (int)(end - at), at, end > at ? "/" : "", name);
+    if (n > 0 && (size_t)n < size && stat(out, found) == 0) return true;
+  }
+  return false;
+}
+
+/* Reads the interpreter from the first line of a script, as the kernel does: with a carriage return, when it
+ * ends in one.  False: the file is no script, or cannot be read. */
+static bool read_interpreter(const char *path, char out[256]) {
+  char line[256] = "";
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof line - 1);
+  if (fd >= 0) close(fd);
+  if (n < 2 || line[0] != '#' || line[1] != '!') return false;
+  const char *begin = line + 2 + strspn(line + 2, " \t");
+  snprintf(out, 256, "%.*s", (int)strcspn(begin, " \t\n"), begin);
+  return *out;
+}
+
+/* In the new process: execvp has failed.  Its error does not tell a file that is missing from an interpreter
+ * that is missing, nor a file that may not be executed from a directory of PATH that may not be searched. */
+__attribute__((noreturn)) static void fail_exec(const char *name) {
+  char path[4096], interpreter[256];
+  struct stat found;
+  int error = errno;
+  bool there = find_file(name, path, sizeof path, &found);
+  if (there && S_ISDIR(found.st_mode)) error = EISDIR;
+  bool may = there && S_ISREG(found.st_mode) && access(path, X_OK) == 0;
+  if (may && (error == ENOENT || error == EACCES)) {
+    report_text(GUARD_FAILED, GUARD_INTERPRETER, error,
+                read_interpreter(path, interpreter) ? interpreter : "");
+    _exit(CANNOT);
+  }
+  errno = error == EACCES && !there && !strchr(name, '/') ? ENOENT : error;
+  fail(GUARD_EXEC);
 }
 
 /* In the new process: sets what the options say.  The priority comes first, because only root may raise it;
@@ -124,7 +181,7 @@ __attribute__((noreturn)) static void become(const struct settings *s, char **ar
   if (getppid() != guard) _exit(CANNOT);
   sigprocmask(SIG_SETMASK, &none, NULL);
   execvp(argv[0], argv);
-  fail(GUARD_EXEC);
+  fail_exec(argv[0]);
 }
 
 /* Did the agent end before PR_SET_PDEATHSIG was set? Then the pipe has no reader: POLLERR. libuv makes it a
@@ -264,6 +321,7 @@ static int end_as(int status) {
 
 /* Waits until no process is left that the command has left behind, or the agent has ended. */
 static void keep(struct guard *g) {
+  report_usage();
   report(GUARD_ENDED, 0, g->status);
   close(GUARD_REPORT);
   sigset_t all;
@@ -384,6 +442,7 @@ int main(int argc, char **argv) {
   if (settings.keep)
     keep(&g);
   else
-    report(GUARD_LEFT, 0, g.left);
+    report_usage();
+  report(GUARD_LEFT, 0, g.left);
   return end_as(g.status);
 }

@@ -88,7 +88,7 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   json POST /v1/processes '{"command": ["sh", "-c", "echo out; exit 7"], "attach": true}'
   [ "$status $type" = '200 application/x-ndjson' ]
   run -0 jq -cs '[.[0] | keys] + [.[1:][] | select(.stdout or has("exit")) | del(.outcome)]' "$T/body"
-  assert_output '[["pid","short"],{"stdout":"out\n"},{"exit":["exit",7],"status":7}]'
+  assert_output '[["pid","short"],{"stdout":"out\n","at":4},{"exit":["exit",7],"status":7}]'
 }
 
 @test "spawn: stderr is separate, and bytes that are not UTF-8 are base64" {
@@ -393,4 +393,43 @@ raw() {
   [ "$status" = 202 ]
   gone() { ! kill -0 "$node" 2>/dev/null; }
   wait_until gone
+}
+
+# ended PID: an outcome with an end is known.
+ended() { api one GET "/v1/processes/$1/outcome" | jq -e 'has("status") or has("signal")' >/dev/null; }
+
+@test "outcome: of a command that runs, that has ended, and of what was none" {
+  pid=$(node-spawn -d -i -- sh -c 'echo out; echo err >&2; read -r x; kill -USR1 $$' | tr -d '<>')
+  http GET "/v1/processes/$pid/outcome"
+  [ "$status" = 200 ]
+  has '(has("status") or has("signal") or has("reason")) | not'
+  has ".os_pid | . > 1"
+  kill -0 "$(jq .os_pid "$T/body")"
+  node-send "$pid" $'go\n'
+  wait_until ended "$pid"
+  http GET "/v1/processes/$pid/outcome"
+  has '[.signal, .reason, .stdout, .stderr, .stdout_bytes, .stderr_bytes] == [10, ["signal", 10], "out\n", "err\n", 4, 4]'
+  has '.started | fromdateiso8601? // (sub("\\.[0-9]+Z$"; "Z") | fromdateiso8601) | (now - .) < 60'
+  has '.duration_ms >= 0 and .cpu_ms >= 0 and .max_rss > 0'
+  http GET "/v1/processes?ended=1"
+  has ".processes | map(select(.short == \"<$pid>\")) | .[0] | .what | startswith(\"sh -c echo out\")"
+  http GET "/v1/processes/$(node-spawn -d -e 'receive()' | tr -d '<>')/outcome"
+  problem 404 no_process
+  http GET /v1/processes/console/outcome
+  problem 404 no_process
+}
+
+@test "output: from an offset, what is lost, and the end, as often as one likes" {
+  pid=$(node-spawn -d -- sh -c 'head -c 100000 /dev/zero | tr "\0" a; echo end >&2' | tr -d '<>')
+  wait_until ended "$pid"
+  for _ in 1 2; do
+    http GET "/v1/processes/$pid/output"
+    run -0 jq -cs '[.[1], (map(.stdout // "" | length) | add), (map(.stderr // "") | add), .[-2].at, .[-1].status]' "$T/body"
+    assert_output '[{"lost":34464,"at":34464},65536,"end\n",100004,0]'
+  done
+  http GET "/v1/processes/$pid/output?from=100001"
+  run -0 jq -cs '.[1]' "$T/body"
+  assert_output '{"stderr":"nd\n","at":100004}'
+  http GET "/v1/processes/$pid/output?from=-1"
+  problem 400 usage
 }

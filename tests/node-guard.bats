@@ -42,8 +42,11 @@ all_gone() { for pid; do gone "$pid" || return 1; done; }
   done
 }
 
-# The reports that the guard has written, "KIND STAGE NUMBER" each (lib/core/guard.h); N stands for an OS pid.
-reports() { perl -0777 -ne 'print join(" ", unpack("LLq", $1)), "\n" while /(.{16})/gs' "$T/report" | sed 's/^2 0 [1-9][0-9]*$/2 0 N/'; }
+# The reports that the guard has written, "KIND STAGE NUMBER [TEXT]" each (lib/core/guard.h), without those of
+# the use of the machine.
+all_reports() { perl -0777 -ne 'print join(" ", unpack("LLqZ*", $1)) =~ s/ *$//r, "\n" while /(.{256})/gs' "$T/report"; }
+reports() { all_reports | grep -v '^[56] '; }
+started() { [[ "$(reports | head -n 1)" =~ ^2\ 0\ [1-9][0-9]*$ ]]; }
 
 @test "a command that cannot run is reported apart from its exit status" {
   run -127 guard /no/such/command
@@ -52,20 +55,58 @@ reports() { perl -0777 -ne 'print join(" ", unpack("LLq", $1)), "\n" while /(.{1
   run -127 guard "$T/plain"
   [ "$(reports | head -n 1)" = '1 5 13' ]
   run -127 guard sh -c 'exit 127'
-  [ "$(reports)" = $'2 0 N\n3 0 0' ]
+  started
+  [ "$(reports | tail -n 1)" = '3 0 0' ]
+}
+
+@test "a directory, an interpreter that is missing or may not run, and a file that is not in PATH are told apart" {
+  run -127 guard "$T"
+  [ "$(reports | head -n 1)" = '1 5 21' ]
+  printf '#!/bin/sh\r\necho\r\n' >"$T/crlf"
+  printf '#! /no/such/shell -e\n' >"$T/missing"
+  printf '#!%s\n' "$T/plain" >"$T/denied"
+  touch "$T/plain"
+  chmod +x "$T/crlf" "$T/missing" "$T/denied"
+  run -125 guard "$T/crlf"
+  [ "$(reports | head -n 1)" = $'1 6 2 /bin/sh\r' ]
+  cd "$T"
+  PATH=$T:$PATH run -125 guard missing
+  [ "$(reports | head -n 1)" = '1 6 2 /no/such/shell' ]
+  run -125 guard "$T/denied"
+  [ "$(reports | head -n 1)" = "1 6 13 $T/plain" ]
+  PATH=$PATH:$T run -127 guard plain
+  [ "$(reports | head -n 1)" = '1 5 13' ]
+}
+
+@test "a directory of PATH that cannot be searched does not make a missing command forbidden" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  chmod 711 "$T"
+  mkdir -m 700 "$T/closed"
+  run -127 setpriv --reuid 65534 --regid 65533 --clear-groups env PATH="$T/closed:/usr/bin:/bin" "$GUARD" -- no-such 3>"$T/report"
+  [ "$(reports | head -n 1)" = '1 5 2' ]
+  run -127 setpriv --reuid 65534 --regid 65533 --clear-groups "$GUARD" -- "$T/closed/no-such" 3>"$T/report"
+  [ "$(reports | head -n 1)" = '1 5 13' ]
+}
+
+@test "the reports tell what the command and its descendants have used" {
+  run -0 guard sh -c 'perl -e "\$x = q(x) x 30_000_000; 1 while (times)[0] < 0.2"'
+  cpu=$(all_reports | sed -n 's/^5 0 //p') rss=$(all_reports | sed -n 's/^6 0 //p')
+  [ "$cpu" -ge 200000 ]
+  [ "$rss" -ge 30000000 ]
 }
 
 @test "the report that the command runs comes as soon as it does" {
   mkfifo "$T/fifo"
   "$GUARD" -- sleep 300 3>"$T/fifo" >/dev/null &
-  timeout 10 head -c 16 <"$T/fifo" >"$T/report"
-  [ "$(reports)" = '2 0 N' ]
+  timeout 10 head -c 256 <"$T/fifo" >"$T/report"
+  started
   kill -0 $!
 }
 
 @test "the report tells how many processes the command has left behind" {
   run -0 guard bash -c 'sleep 300 & setsid sleep 300 & true'
-  [ "$(reports)" = $'2 0 N\n3 0 2' ]
+  started
+  [ "$(reports | tail -n 1)" = '3 0 2' ]
 }
 
 @test "options: a directory, an umask, a priority, descriptors; what is wrong is told" {
@@ -101,7 +142,8 @@ reports() { perl -0777 -ne 'print join(" ", unpack("LLq", $1)), "\n" while /(.{1
   timeout 10 cat "$T/reports" >"$T/report" &
   read -r daemon <"$T/fifo"
   wait $!
-  [ "$(reports)" = $'2 0 N\n4 0 768' ]
+  started
+  [ "$(reports | tail -n 1)" = '4 0 768' ]
   kill -0 "$daemon"
   [ "$(ps -o ppid= -p "$daemon" | tr -d ' ')" = "$guard" ]
   kill "$daemon"

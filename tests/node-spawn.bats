@@ -489,7 +489,7 @@ own_cgroup() {
   start_node one
   run --separate-stderr -3 node-spawn --json -- sh -c 'echo out; exit 3'
   assert_equal "$(jq -c 'keys_unsorted' <<<"${lines[0]}")" '["pid","short"]'
-  assert_line '{"stdout":"out\n"}'
+  assert_line '{"stdout":"out\n","at":4}'
   assert_equal "$(jq -c .status <<<"${lines[-1]}")" 3
 }
 

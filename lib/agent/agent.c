@@ -19,6 +19,7 @@
 #include "agent/process/console.h"
 #include "agent/process/hosted.h"
 #include "agent/process/orphans.h"
+#include "agent/process/outcome.h"
 #include "agent/runtime.h"
 #include "agent/state.h"
 #include "agent/wiring.h"
@@ -166,6 +167,7 @@ static int make_tables(struct agent *a, struct error *e) {
   a->globals = names_new();
   if (!a->nodes || !a->names || !a->globals) code = ERR_NOMEM;
   if (!code) code = rpc_init(a);
+  if (!code) code = outcomes_init(a);
   if (!code) code = flow_init(a);
   if (!code) code = agent_make_registry(a);
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
@@ -227,6 +229,8 @@ static int make_handles(struct agent *a, struct error *e) {
     a->handles[a->handle_count++] = (uv_handle_t *)&a->room;
   if (!failed && !(failed = uv_timer_init(&a->loop, &a->orphans)))
     a->handles[a->handle_count++] = (uv_handle_t *)&a->orphans;
+  if (!failed && !(failed = uv_timer_init(&a->loop, &a->expire)))
+    a->handles[a->handle_count++] = (uv_handle_t *)&a->expire;
   if (!failed) orphans_init(a);
   a->grace.data = a->wake.data = a->room.data = a;
   if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM, on_signal);
@@ -347,6 +351,7 @@ void agent_free(struct agent *a) {
   flow_free(a);
   dialler_free(a->dialler);
   server_free(a);
+  outcomes_finish(a);
   outputs_finish(a);
   /* A scheduler thread that does not end still uses the rest; the OS frees it when the process ends. */
   if (held) return;

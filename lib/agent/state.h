@@ -17,6 +17,7 @@
 #include <uv.h>
 
 struct rpc;
+struct outcomes;
 struct dialler;
 struct hosted;
 struct command;
@@ -47,7 +48,8 @@ struct agent {
   uv_timer_t grace;   /* how long a stop may take */
   uv_timer_t orphans; /* process/orphans.c */
   int orphans_tries;
-  uv_handle_t *handles[7]; /* the handles above that are initialised */
+  uv_timer_t expire;       /* process/outcome.c */
+  uv_handle_t *handles[8]; /* the handles above that are initialised */
   int handle_count;
   bool stopping;
   int64_t stop_since_ns;
@@ -60,6 +62,7 @@ struct agent {
 
   struct runtime *runtime;
   struct rpc *rpc;
+  struct outcomes *outcomes;
   struct dialler *dialler;
   struct server *server;
   struct mesh *mesh;

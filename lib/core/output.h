@@ -1,5 +1,6 @@
 /* output: the message by which a process hands what it prints to its group leader: ("stdout" | "stderr", the
- * process's pid, bytes).  Any thread. */
+ * process's pid, bytes), and from a command also the offset after the bytes in all of its output.  Any
+ * thread. */
 #ifndef CORE_OUTPUT_H
 #define CORE_OUTPUT_H
 
@@ -10,9 +11,13 @@ struct output {
   npid from;
   const char *bytes; /* in the term that was read */
   size_t n;
+  int64_t at; /* the offset after the bytes; 0: the message has none */
 };
 
-enum { OUTPUT_VALUES = 3 }; /* at the top of the message */
+/* How many values the message has at the top. */
+static inline uint32_t output_values(const struct output *o) {
+  return o->at ? 4 : 3;
+}
 
 /* Writes the message's values to a writer that the caller already has. */
 void output_put(struct term_writer *w, const struct output *o);

@@ -124,6 +124,7 @@ static void attach_message(struct hosted *p, const struct signal *sig) {
   struct buf line = BUF_INIT;
   buf_puts(&line, o.is_stderr ? "{\"stderr\":" : "{\"stdout\":");
   json_put_bytes(&line, o.bytes, o.n);
+  if (o.at) buf_printf(&line, ",\"at\":%lld", (long long)o.at);
   buf_puts(&line, "}\n");
   if (s->stream)
     stream_text(s->stream, &line);

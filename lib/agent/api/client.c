@@ -44,12 +44,14 @@ void client_refuse(struct client *c, const struct error *e) {
   client_closed(c);
 }
 
-void client_begin(struct client *c, const struct stream_events *events, npid first) {
+bool client_begin(struct client *c, const struct stream_events *events, npid first) {
   struct request *r = c->request;
   c->request = NULL;
   c->stream = respond_stream(r, events, c);
-  if (c->stream)
-    stream_line(c->stream, document_pid(c->hosted.agent, first));
-  else
+  if (!c->stream) {
     client_closed(c);
+    return false;
+  }
+  stream_line(c->stream, document_pid(c->hosted.agent, first));
+  return true;
 }

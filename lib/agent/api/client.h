@@ -19,8 +19,8 @@ struct client { /* the first member of a mailbox and of a monitor */
 struct client *client_new(struct request *r, size_t size, const struct hosted_class *class);
 
 /* Answers the request with a stream whose first line is the pid `first`; when that fails, ends and frees the
- * client. The caller's stream_events.closed must call client_closed last. */
-void client_begin(struct client *c, const struct stream_events *events, npid first);
+ * client, and returns false. The caller's stream_events.closed must call client_closed last. */
+bool client_begin(struct client *c, const struct stream_events *events, npid first);
 
 /* Answers the request with an error; ends and frees the client. */
 void client_refuse(struct client *c, const struct error *e);

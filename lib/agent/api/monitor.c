@@ -1,18 +1,28 @@
 /* GET /v1/processes/PID/monitor: a stream that tells how a process ended.
  *
  * Invariant: the monitor of the process exists from the answer on until its DOWN, the loss of the process's
- * node, or the end of the stream, at which on_closed removes it. */
+ * node, or the end of the stream, at which on_closed removes it.  The struct is freed when its stream is
+ * closed and no question for the outcome is under way.
+ *
+ * Orderings: a command's record is complete before its DOWN is sent, and before a DOWN "noproc" can be. So
+ * after a DOWN, the outcome of a command is known, also when the command ended before the monitor began. */
 #include "agent/api/client.h"
 #include "agent/api/document.h"
 #include "agent/api/lookup.h"
+#include "agent/api/outcome.h"
 #include "agent/api/routes.h"
 #include "agent/send.h"
 #include "core/reason.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
 
 struct monitor {
   struct client client;
   npid pid; /* the process that is monitored */
   npid ref;
+  struct term *reason; /* of the DOWN, while the home of the process is asked for the outcome */
+  bool closed;         /* the stream is closed */
 };
 
 /* The exit status for a reason. "noproc" and "noconnection" do not say how the process ended: they give the
@@ -23,25 +33,58 @@ static int down_status(const struct term *reason) {
   return reason_status(reason);
 }
 
-/* Writes the last line of the stream, and ends the stream. */
-static void tell_end(struct monitor *m, const struct term *reason) {
+/* Writes the last line of the stream, and ends the stream.  outcome: consumed, or NULL. */
+static void tell_end(struct monitor *m, const struct term *reason, json_t *outcome) {
   struct client *c = &m->client;
-  if (!c->stream) return;
-  stream_line(c->stream, document_end(c->hosted.agent, "down", reason, down_status(reason)));
-  stream_end(c->stream);
+  if (c->stream) {
+    json_t *line = document_end(c->hosted.agent, "down", reason, down_status(reason));
+    if (line && outcome) json_object_set(line, "outcome", outcome);
+    stream_line(c->stream, line);
+    stream_end(c->stream);
+  }
+  json_decref(outcome);
   client_end(c, NULL);
+}
+
+/* The reason in an outcome, as a term of one value; NULL: it has none. */
+static struct term *reason_of(struct term_reader outcome) {
+  struct term_reader at, after;
+  struct term_writer w = TERM_WRITER_INIT;
+  if (!term_map_find(outcome, "reason", &at)) return NULL;
+  after = at;
+  term_skip(&after);
+  term_put_raw(&w, at.at, (size_t)(after.at - at.at));
+  struct term *t = term_from_writer(&w, 1);
+  term_writer_finish(&w);
+  return t;
+}
+
+/* The process may have been no command, or its record is gone: then the reason of the DOWN is all there is.
+ */
+static void on_outcome(void *data, const struct error *e, struct term_reader values) {
+  struct monitor *m = data;
+  struct term *reason = m->reason, *truth = e ? NULL : reason_of(values);
+  m->reason = NULL;
+  if (m->closed)
+    client_closed(&m->client);
+  else if (!m->client.ended)
+    tell_end(m, truth ? truth : reason,
+             truth ? json_from_value(m->client.hosted.agent->nodes, &values) : NULL);
+  term_unref(reason);
+  term_unref(truth);
 }
 
 static void monitor_down(struct hosted *p, const struct signal *s) {
   struct monitor *m = (struct monitor *)p;
-  if (s->ref == m->ref) tell_end(m, s->term);
+  if (s->ref != m->ref || m->reason || !(m->reason = term_ref(s->term))) return;
+  outcome_ask(p->agent, m->pid, false, on_outcome, m);
 }
 
 static void monitor_node_down(struct hosted *p, uint32_t incarnation) {
   struct monitor *m = (struct monitor *)p;
-  if (npid_incarnation(m->pid) != incarnation) return;
+  if (npid_incarnation(m->pid) != incarnation || m->reason) return;
   struct term *reason = reason_word("noconnection");
-  tell_end(m, reason);
+  tell_end(m, reason, NULL);
   term_unref(reason);
 }
 
@@ -51,6 +94,9 @@ static void on_closed(void *data, bool gone) {
   (void)gone;
   struct monitor *m = data;
   struct hosted *p = &m->client.hosted;
+  m->closed = true;
+  m->client.stream = NULL;
+  if (m->reason) return; /* on_outcome frees it */
   if (!m->client.ended) agent_send(p->agent, SIGNAL_DEMONITOR, m->pid, p->pid, m->ref, NULL);
   client_closed(&m->client);
 }

@@ -23,7 +23,7 @@
   X("POST",   "/v1/processes",             api_spawn,          0,                                          \
     "Spawn a command or Lua code, here or on another node.")                                                 \
   X("GET",    "/v1/processes",             api_processes_list, 0,                                            \
-    "The processes of a node: kind, state, mailbox, memory, age, what each runs.")                               \
+    "The processes of a node: kind, state, mailbox, memory, age, what each runs; with ended=1 its ended commands.")                               \
   X("GET",    "/v1/processes/*",           api_process_get,    0, "Look up one process.")                \
   X("DELETE", "/v1/processes/*",           api_process_exit,   0, "Send a process an exit signal.")          \
   X("POST",   "/v1/processes/*/messages",  api_process_send,   0,                                          \
@@ -32,6 +32,10 @@
     "Write the body to the standard input of a command, as it arrives.")                                             \
   X("POST",   "/v1/processes/*/signal",    api_process_signal, 0,                                            \
     "Send a signal of the operating system to a command.")                                                   \
+  X("GET",    "/v1/processes/*/outcome",   api_process_outcome, 0,                                           \
+    "How a command ended, what it used, and its last output.")                                               \
+  X("GET",    "/v1/processes/*/output",    api_process_output, 0,                                            \
+    "A stream of the output of a command, from an offset on, and of its end.")                               \
   X("GET",    "/v1/processes/*/monitor",   api_process_monitor, 0,                                           \
     "A stream that tells how a process ends.")                                                              \
   X("POST",   "/v1/mailboxes",             api_mailbox,        0,                                            \

@@ -8,6 +8,7 @@
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
 #include "agent/process/command.h"
+#include "agent/process/outcome.h"
 #include "agent/send.h"
 #include "base/clock.h"
 #include "core/procname.h"
@@ -321,6 +322,9 @@ static const struct op {
     {"echo", op_echo},
     {"monitor_nodes", op_monitor_nodes},
     {"processes", census_op},
+    {"outcome", outcome_op},
+    {"ended", outcome_op_ended},
+    {"follow", outcome_op_follow},
     {"register", op_register},
     {"re_register", op_re_register},
     {"unregister", op_unregister},

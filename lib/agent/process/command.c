@@ -7,6 +7,7 @@
 #include "agent/process/hosted.h"
 #include "agent/process/identity.h"
 #include "agent/process/orphans.h"
+#include "agent/process/outcome.h"
 #include "agent/send.h"
 #include "base/fds.h"
 #include "core/guard.h"
@@ -45,20 +46,20 @@ struct command {
   } report;            /* the report that is being read */
   size_t report_size;  /* how many bytes of it have come */
   struct term *reason; /* why this node has ended the command; NULL: it has not */
-  int64_t os_pid;      /* of the command, also after its end; 0: it has not begun */
   int64_t status;      /* how the OS process ended */
   int signal;
-  size_t unflushed; /* bytes of output since the last flush */
-  npid flush;       /* ref of the call "flush" under way; output is not read meanwhile */
-  npid flush_to;    /* the leader that the call went to */
-  npid owner;       /* the process whose end also ends the command, or NPID_NONE */
-  npid owner_ref;   /* ref of the monitor of the owner */
-  bool made;        /* libuv has the process handle */
-  bool keep;        /* what the command leaves behind lives on */
-  bool guard_runs;  /* the guard was not waited for; with `keep`, it may outlive the command */
-  char *cgroup;     /* the directory of its cgroup, or NULL */
-  bool limited;     /* the cgroup has limits */
-  int left;         /* how many processes that the command had left behind were ended */
+  size_t unflushed;        /* bytes of output since the last flush */
+  bool paused;             /* output is not read until the calls "flush" are answered */
+  npid flush;              /* ref of the call "flush" to the leader, or NPID_NONE */
+  npid flush_to;           /* the leader that the call went to */
+  npid owner;              /* the process whose end also ends the command, or NPID_NONE */
+  npid owner_ref;          /* ref of the monitor of the owner */
+  bool made;               /* libuv has the process handle */
+  bool keep;               /* what the command leaves behind lives on */
+  bool guard_runs;         /* the guard was not waited for; with `keep`, it may outlive the command */
+  char *cgroup;            /* the directory of its cgroup, or NULL */
+  bool limited;            /* the cgroup has limits */
+  struct outcome *outcome; /* NULL once the command has ended, and before its start */
   struct command *next_kept, **kept_pprev; /* in agent->kept, while the guard outlives the command */
 };
 
@@ -144,6 +145,11 @@ static void explain_failure(const struct command *c, struct error *e) {
     if (f->stage == (uint32_t)stages[i].stage) key = stages[i].key, what = stages[i].what;
   const char *text = spec_text(c->call, key, &n);
   if (f->stage == GUARD_CWD && c->cwd) text = c->cwd, n = (int)strlen(text);
+  if (f->stage == GUARD_INTERPRETER) {
+    error_set(e, ERR_EXEC_DENIED, "%.*s: bad interpreter: %s%s%s", n, text, f->text, *f->text ? ": " : "",
+              strerror(error));
+    return;
+  }
   bool missing = f->stage == GUARD_EXEC && error == ENOENT, busy = f->stage == GUARD_FORK;
   error_set(e,
             missing ? ERR_EXEC
@@ -159,44 +165,24 @@ static void refuse_start(struct command *c) {
   struct signal *call = c->call;
   explain_failure(c, &e);
   c->call = NULL;
+  outcome_cancel(c->outcome);
+  c->outcome = NULL;
   names_drop(c->hosted.agent->names, c->hosted.pid);
   call_refuse(c->hosted.agent, call, &e);
 }
 
-/* Writes the outcome of the command, a MAP whose members become those of "outcome" in the HTTP interface. */
-static void put_outcome(struct term_writer *w, const struct command *c) {
-  uint32_t count = 0;
-  size_t at = term_open(w, TERM_MAP);
-  if (c->os_pid) {
-    term_put_text(w, "os_pid");
-    term_put_int(w, c->os_pid);
-    count++;
-  }
-  if (c->left) {
-    term_put_text(w, "left");
-    term_put_int(w, c->left);
-    count++;
-  }
-  if (c->limited && cgroup_oom(c->cgroup)) {
-    term_put_text(w, "oom");
-    term_put_bool(w, true);
-    count++;
-  }
-  term_set_count(w, at, count);
-}
-
-/* Tells the leader ("exit_status", pid, status, outcome), after the last output and before links and monitors
- * fire. */
-static void tell_status(struct command *c, const struct term *reason) {
+/* Tells the leader and the followers ("exit_status", pid, status, outcome), after the last output and before
+ * links and monitors fire.  The record of the outcome ends first, so whoever hears of the end finds it. */
+static void tell_status(struct command *c, struct term *reason) {
   struct hosted *p = &c->hosted;
-  struct term_writer w = TERM_WRITER_INIT;
-  term_put_text(&w, "exit_status");
-  term_put_pid(&w, p->pid);
-  term_put_int(&w, reason_status(reason));
-  put_outcome(&w, c);
-  struct term *t = term_from_writer(&w, 4);
-  term_writer_finish(&w);
+  struct outcome *o = c->outcome;
+  o->oom = c->limited && cgroup_oom(c->cgroup);
+  struct term *t = outcome_message(o, reason);
+  c->outcome = NULL;
   agent_send(p->agent, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, t);
+  outcome_tell(o, t);
+  outcome_release(o);
+  outcome_end(o, reason);
   term_unref(t);
 }
 
@@ -215,6 +201,7 @@ static void one_over(struct command *c) {
 }
 
 static void output_resume(struct command *c);
+static void output_check(struct command *c);
 
 /* The command has ended. */
 static void take_end(struct command *c, int64_t status, int sig) {
@@ -222,8 +209,10 @@ static void take_end(struct command *c, int64_t status, int sig) {
   c->hosted.os_pid = 0;
   c->status = status;
   c->signal = sig;
+  outcome_exited(c->outcome, status, sig);
   /* What the pipes still hold is bounded: read it without flow control. */
-  if (c->flush != NPID_NONE) output_resume(c);
+  outcome_forget_flushes(c->outcome);
+  if (c->paused) output_resume(c);
   one_over(c);
 }
 
@@ -287,8 +276,14 @@ static void command_exit(struct hosted *p, struct term *reason, bool kill_it) {
 
 static void command_down(struct hosted *p, const struct signal *s) {
   struct command *c = (struct command *)p;
+  if (s->ref != c->owner_ref) {
+    if (!c->outcome) return;
+    outcome_down(c->outcome, s->ref);
+    output_check(c);
+    return;
+  }
   struct term *reason = reason_word("owner_gone");
-  if (s->ref == c->owner_ref) command_exit(p, reason, false);
+  command_exit(p, reason, false);
   term_unref(reason);
 }
 
@@ -369,17 +364,30 @@ static void output_pause(struct command *c) {
   c->flush_to = c->hosted.leader;
   agent_send(c->hosted.agent, SIGNAL_CALL, c->flush_to, c->hosted.pid, c->flush, t);
   term_unref(t);
+  outcome_flush(c->outcome);
+  c->paused = true;
 }
 
 static void output_resume(struct command *c) {
+  c->paused = false;
   c->flush = NPID_NONE;
   c->unflushed = 0;
   read_output(c);
 }
 
+/* Reads output again when the leader and all followers have answered "flush". */
+static void output_check(struct command *c) {
+  if (c->paused && c->flush == NPID_NONE && !outcome_flushing(c->outcome)) output_resume(c);
+}
+
 static void command_reply(struct hosted *p, const struct signal *s) {
   struct command *c = (struct command *)p;
-  if (s->ref == c->flush) output_resume(c);
+  if (!c->outcome) return;
+  if (s->ref == c->flush)
+    c->flush = NPID_NONE;
+  else if (!outcome_flushed(c->outcome, s->ref))
+    return;
+  output_check(c);
 }
 
 static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
@@ -395,8 +403,10 @@ static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
                      .from = c->hosted.pid,
                      .bytes = bytes->base,
                      .n = (size_t)n};
+  o.at = (int64_t)outcome_output(c->outcome, o.is_stderr, o.bytes, o.n);
   struct term *t = output_message(&o);
   agent_send(a, SIGNAL_MESSAGE, c->hosted.leader, c->hosted.pid, NPID_NONE, t);
+  outcome_tell(c->outcome, t);
   term_unref(t);
   c->unflushed += (size_t)n;
   if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
@@ -545,10 +555,13 @@ static void command_message(struct hosted *p, const struct signal *s) {
 
 /* --- its start ------------------------------------------------------------------------------------------ */
 
-/* Reads output again when the node of the leader is lost, because the call "flush" to it gets no answer. */
+/* Expects no answers to "flush" from a node that is lost. */
 static void command_node_down(struct hosted *p, uint32_t incarnation) {
   struct command *c = (struct command *)p;
-  if (c->flush != NPID_NONE && npid_incarnation(c->flush_to) == incarnation) output_resume(c);
+  if (!c->outcome) return;
+  outcome_node_down(c->outcome, incarnation);
+  if (c->flush != NPID_NONE && npid_incarnation(c->flush_to) == incarnation) c->flush = NPID_NONE;
+  output_check(c);
 }
 
 static const struct hosted_class command_class = {.kind = "command",
@@ -575,7 +588,7 @@ static void answer_started(struct command *c) {
 /* Output is read only once the caller has been told the pid. */
 static void take_started(struct command *c, int64_t os_pid) {
   if (c->failed.kind || !c->call) return;
-  c->hosted.os_pid = c->os_pid = os_pid;
+  c->hosted.os_pid = c->outcome->os_pid = os_pid;
   answer_started(c);
   read_output(c);
 }
@@ -588,10 +601,12 @@ static void take_early_end(struct command *c, int status) {
 
 static void take_report(struct command *c, const struct guard_report *r) {
   switch (r->kind) {
-  case GUARD_LEFT: c->left = (int)r->number; break;
+  case GUARD_LEFT: c->outcome->left = r->number; break;
   case GUARD_ENDED: take_early_end(c, (int)r->number); break;
   case GUARD_FAILED: c->failed = *r; break;
   case GUARD_STARTED: take_started(c, r->number); break;
+  case GUARD_CPU: c->outcome->cpu_us = r->number; break;
+  case GUARD_RSS: c->outcome->max_rss = r->number; break;
   default: break;
   }
 }
@@ -684,6 +699,8 @@ static int make_cgroup(struct command *c, struct command_spec *p, struct error *
 static void no_start(struct command *c, const struct error *e) {
   struct signal *call = c->call;
   c->call = NULL;
+  outcome_cancel(c->outcome);
+  c->outcome = NULL;
   hosted_forget_bonds(&c->hosted); /* the command never ran: no link or monitor fires */
   hosted_end(&c->hosted, NULL);
   call_refuse(c->hosted.agent, call, e);
@@ -730,7 +747,9 @@ static void spawn_as(struct agent *a, struct signal *call, struct term_reader sp
   c->owner_ref = vm_ref(a->vm);
   c->hosted.what = command_spec_words(&p);
   init_handles(c);
-  int error = introduce(c, &p, &e) || make_cgroup(c, &p, &e) ? 0 : start_process(c, &p);
+  c->outcome = outcome_begin(a, c->hosted.pid, c->hosted.what);
+  if (!c->outcome) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  int error = e.code || introduce(c, &p, &e) || make_cgroup(c, &p, &e) ? 0 : start_process(c, &p);
   if (error) explain_start(&p, error, &e);
   c->cwd = p.cwd;
   p.cwd = NULL;

@@ -224,7 +224,7 @@ static struct term *info(struct hosted *p, bool everything) {
     put_bonds(&w, "links", p, true);
     put_bonds(&w, "monitored_by", p, false);
   }
-  term_set_count(&w, at, 5 + named + !!p->os_pid + 2 * everything);
+  term_set_count(&w, at, 5 + named + (p->os_pid != 0) + 2 * everything);
   struct term *t = term_from_writer(&w, 2);
   term_writer_finish(&w);
   return t;

@@ -25,7 +25,7 @@ static int put_bytes(lua_State *L, npid leader, const char *bytes, size_t len) {
   struct output o = {.from = p->pid, .bytes = bytes, .n = len};
   struct copy c = copy_begin(L);
   output_put(c.w, &o);
-  bind_signal(L, SIGNAL_MESSAGE, leader, NPID_NONE, copy_end(&c, OUTPUT_VALUES));
+  bind_signal(L, SIGNAL_MESSAGE, leader, NPID_NONE, copy_end(&c, output_values(&o)));
   p->output = len > UINT32_MAX - p->output ? UINT32_MAX : p->output + (uint32_t)len;
   if (p->output < VM_OUTPUT_WINDOW || leader == p->pid || !lua_isyieldable(L)) return 0;
   p->output = 0;
