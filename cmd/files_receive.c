@@ -94,12 +94,12 @@ static void problem(struct receiver *r, const char *directory, const char *name,
 
 static void item(struct receiver *r, char what, const char *directory, const char *name) {
   if (!r->options.list) return;
-  size_t at = files_open(&r->output, FILES_ITEM), n = strlen(directory);
+  size_t at = files_begin(&r->output, FILES_ITEM), n = strlen(directory);
   files_put(&r->output, 1, (unsigned char)what);
   files_put(&r->output, 4, n + strlen(name));
   buf_append(&r->output, directory, n);
   buf_puts(&r->output, name);
-  files_close(&r->output, at);
+  files_end(&r->output, at);
 }
 
 /* --- removing ------------------------------------------------------------------------------------------- */
@@ -265,7 +265,7 @@ static int open_directory(struct receiver *r, struct place *above, const char *n
   int fd = openat(above->fd, name, flags);
   if (fd >= 0 || errno != ENOENT) return fd;
   if (r->options.dry) return -2;
-  if (mkdirat(above->fd, name, 0700)) return -1;
+  if (mkdirat(above->fd, name, 0700)) return errno == EEXIST ? openat(above->fd, name, flags) : -1;
   above->touched = true;
   item(r, 'd', above->path, name);
   return openat(above->fd, name, flags);
@@ -328,11 +328,11 @@ static void forget(struct receiver *r, struct file *f) {
 }
 
 static void answer_done(struct receiver *r, struct file *f, bool equal) {
-  size_t at = files_open(&r->output, FILES_DONE);
+  size_t at = files_begin(&r->output, FILES_DONE);
   files_put(&r->output, 8, f->id);
   files_put(&r->output, 8, f->size);
   files_put(&r->output, 1, equal);
-  files_close(&r->output, at);
+  files_end(&r->output, at);
   r->files++;
   r->equal += equal;
   if (!equal) r->bytes += f->size;
@@ -340,10 +340,10 @@ static void answer_done(struct receiver *r, struct file *f, bool equal) {
 }
 
 static void answer_text(struct receiver *r, struct file *f, const char *text) {
-  size_t at = files_open(&r->output, FILES_FAILED);
+  size_t at = files_begin(&r->output, FILES_FAILED);
   files_put(&r->output, 8, f->id);
   files_put_text(&r->output, text, strlen(text));
-  files_close(&r->output, at);
+  files_end(&r->output, at);
   forget(r, f);
 }
 
@@ -395,10 +395,10 @@ static bool ask_compare(struct receiver *r, struct file *f) {
   if (fd >= 0) close(fd);
   files_digest_free(d);
   if (!read) return false;
-  size_t at = files_open(&r->output, FILES_COMPARE);
+  size_t at = files_begin(&r->output, FILES_COMPARE);
   files_put(&r->output, 8, f->id);
   buf_append(&r->output, value, sizeof value);
-  files_close(&r->output, at);
+  files_end(&r->output, at);
   return true;
 }
 
@@ -416,27 +416,39 @@ static void name_temporary(struct file *f) {
            hash(seed, f->name, strlen(f->name)), id);
 }
 
+/* Does the descriptor have the lock of the file that has the temporary name?  Another copy may have renamed
+ * it between the two calls. */
+static bool lock_temporary(const struct file *f) {
+  struct stat named, opened;
+  return !flock(f->fd, LOCK_EX | LOCK_NB) && !fstat(f->fd, &opened) &&
+         !fstatat(f->place->fd, f->temporary, &named, AT_SYMLINK_NOFOLLOW) && named.st_ino == opened.st_ino;
+}
+
+/* Is it a file of our own, so that nobody else can write to it? */
+static bool is_own(int fd) {
+  struct stat st;
+  return !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_nlink == 1;
+}
+
 /* Opens the temporary file and locks it; 0 or an errno.  EBUSY: another copy is writing it.  What is there
  * and is not a file of our own is removed first. */
 static int open_temporary(struct file *f, bool make) {
   const int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-  struct stat st;
   f->fd = openat(f->place->fd, f->temporary, flags);
-  if (f->fd >= 0 && !fstat(f->fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_nlink == 1) {
-    if (!flock(f->fd, LOCK_EX | LOCK_NB)) return 0;
-    close(f->fd);
-    f->fd = -1;
-    return EBUSY;
-  }
-  if (f->fd >= 0 || errno != ENOENT) {
+  bool there = f->fd >= 0 || errno != ENOENT, foreign = there && (f->fd < 0 || !is_own(f->fd));
+  if (f->fd < 0 && there && errno == EMFILE) return EMFILE;
+  if (foreign) {
     if (f->fd >= 0) close(f->fd);
     f->fd = -1;
     if (unlinkat(f->place->fd, f->temporary, 0) && errno != ENOENT) return errno;
   }
-  if (!make) return ENOENT;
-  f->fd = openat(f->place->fd, f->temporary, flags | O_CREAT | O_EXCL, 0600);
-  if (f->fd < 0) return errno;
-  return flock(f->fd, LOCK_EX | LOCK_NB) ? errno : 0;
+  if (f->fd < 0 && !make) return ENOENT;
+  if (f->fd < 0) f->fd = openat(f->place->fd, f->temporary, flags | O_CREAT | O_EXCL, 0600);
+  if (f->fd < 0) return errno == EEXIST ? EBUSY : errno;
+  if (lock_temporary(f)) return 0;
+  close(f->fd);
+  f->fd = -1;
+  return EBUSY;
 }
 
 /* Opens what an interrupted copy has left of the file, with its digest; false: nothing that helps. */
@@ -456,11 +468,11 @@ static void ask(struct receiver *r, struct file *f) {
   uint8_t value[FILES_DIGEST] = {0};
   f->at = 0;
   if (f->size >= FILES_KEEP && open_partial(f)) files_digest_value(f->digest, f->at, value);
-  size_t at = files_open(&r->output, FILES_WANT);
+  size_t at = files_begin(&r->output, FILES_WANT);
   files_put(&r->output, 8, f->id);
   files_put(&r->output, 8, f->at);
   buf_append(&r->output, value, sizeof value);
-  files_close(&r->output, at);
+  files_end(&r->output, at);
 }
 
 /* Would be copied: dry run. */
@@ -734,9 +746,9 @@ static void write_output(struct receiver *r) {
 }
 
 static void tell_credit(struct receiver *r) {
-  size_t at = files_open(&r->output, FILES_CREDITED);
+  size_t at = files_begin(&r->output, FILES_CREDITED);
   files_put(&r->output, 8, r->taken);
-  files_close(&r->output, at);
+  files_end(&r->output, at);
   r->told = r->taken;
 }
 
@@ -782,9 +794,9 @@ static void abandon(struct receiver *r) {
 
 static void put_result(struct receiver *r) {
   const uint64_t numbers[] = {r->files, r->equal, r->bytes, r->deleted};
-  size_t at = files_open(&r->output, FILES_RESULT);
+  size_t at = files_begin(&r->output, FILES_RESULT);
   for (size_t i = 0; i < 4; i++) files_put(&r->output, 8, numbers[i]);
-  files_close(&r->output, at);
+  files_end(&r->output, at);
 }
 
 static void catch_signals(void) {

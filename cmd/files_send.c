@@ -129,11 +129,11 @@ static void send_file(struct sender *s, struct place *place, const char *open_na
   }
   place->refs++;
   s->open++;
-  size_t at = files_open(&s->output, FILES_FILE);
+  size_t at = files_begin(&s->output, FILES_FILE);
   files_put(&s->output, 8, id);
   put_head(&s->output, name, st);
   files_put(&s->output, 8, f->size);
-  files_close(&s->output, at);
+  files_end(&s->output, at);
 }
 
 static void send_link(struct sender *s, struct place *place, const char *open_name, const char *name,
@@ -144,11 +144,11 @@ static void send_link(struct sender *s, struct place *place, const char *open_na
     problem(s, FILES_FAILURE, place->path, open_name, n < 0 ? strerror(errno) : "the link is too long");
     return;
   }
-  size_t at = files_open(&s->output, FILES_LINK);
+  size_t at = files_begin(&s->output, FILES_LINK);
   files_put_text(&s->output, name, strlen(name));
   files_put_text(&s->output, target, (size_t)n);
   files_put(&s->output, 8, (uint64_t)files_time(&st->st_mtim));
-  files_close(&s->output, at);
+  files_end(&s->output, at);
 }
 
 /* Opens a directory to walk it.  follow: it was named with a "/" at its end. */
@@ -195,13 +195,13 @@ static void visit(struct sender *s, struct place *place, const char *open_name, 
                                                              : strerror(failed));
       fail_level(s); /* the directory itself is there and must not be removed by --delete */
     }
-    size_t at = files_open(&s->output, FILES_DIR);
+    size_t at = files_begin(&s->output, FILES_DIR);
     put_head(&s->output, name, &st);
-    files_close(&s->output, at);
+    files_end(&s->output, at);
     if (!failed) return;
-    at = files_open(&s->output, FILES_UP);
+    at = files_begin(&s->output, FILES_UP);
     files_put(&s->output, 1, 1);
-    files_close(&s->output, at);
+    files_end(&s->output, at);
   } else {
     problem(s, FILES_NOTICE, place->path, open_name, "left out: not a file, directory or link");
   }
@@ -209,9 +209,9 @@ static void visit(struct sender *s, struct place *place, const char *open_name, 
 
 static void leave(struct sender *s) {
   struct level *l = &s->levels[--s->depth];
-  size_t at = files_open(&s->output, FILES_UP);
+  size_t at = files_begin(&s->output, FILES_UP);
   files_put(&s->output, 1, l->failed);
-  files_close(&s->output, at);
+  files_end(&s->output, at);
   closedir(l->dir);
   place_unref(l->place);
 }
@@ -283,23 +283,23 @@ static void stop_sending(struct sender *s) {
 static void abort_file(struct sender *s, const char *why) {
   const struct file *f = s->now.file;
   struct error e = {0};
-  size_t at = files_open(&s->output, FILES_ABORT);
+  size_t at = files_begin(&s->output, FILES_ABORT);
   if (why) error_set(&e, ERR_SYSTEM, "%.300s%.150s: %s", f->place->path, f->name, why);
   files_put(&s->output, 8, f->id);
   files_put_text(&s->output, e.text, strlen(e.text));
-  files_close(&s->output, at);
+  files_end(&s->output, at);
   stop_sending(s);
 }
 
 static void send_start(struct sender *s) {
   struct file *f = s->now.file;
-  size_t at = files_open(&s->output, FILES_START);
+  size_t at = files_begin(&s->output, FILES_START);
   files_put(&s->output, 8, f->id);
   files_put(&s->output, 8, s->now.at);
   files_put(&s->output, 4, s->now.began.st_mode & 07777);
   files_put(&s->output, 8, (uint64_t)files_time(&s->now.began.st_mtim));
   files_put(&s->output, 8, s->now.size);
-  files_close(&s->output, at);
+  files_end(&s->output, at);
 }
 
 static bool new_digest(struct sender *s) {
@@ -339,9 +339,9 @@ static void start(struct sender *s) {
   s->now.hole = s->now.at = 0;
   bool same = agrees(s); /* then the digest has what the receiver has */
   if (same && f->compare) {
-    size_t at = files_open(&s->output, FILES_SAME);
+    size_t at = files_begin(&s->output, FILES_SAME);
     files_put(&s->output, 8, f->id);
-    files_close(&s->output, at);
+    files_end(&s->output, at);
     stop_sending(s);
     return;
   }
@@ -381,9 +381,9 @@ static void finish_file(struct sender *s) {
     return;
   }
   files_digest_value(s->now.digest, s->now.size, digest);
-  size_t at = files_open(&s->output, FILES_FINISH);
+  size_t at = files_begin(&s->output, FILES_FINISH);
   buf_append(&s->output, digest, sizeof digest);
-  files_close(&s->output, at);
+  files_end(&s->output, at);
   stop_sending(s);
 }
 
@@ -404,10 +404,10 @@ static void send_piece(struct sender *s) {
     return;
   }
   files_digest_add(s->now.digest, from, s->piece, (size_t)got);
-  size_t at = files_open(&s->output, FILES_DATA);
+  size_t at = files_begin(&s->output, FILES_DATA);
   files_put(&s->output, 8, from);
   buf_append(&s->output, s->piece, (size_t)got);
-  files_close(&s->output, at);
+  files_end(&s->output, at);
   s->now.at = from + (uint64_t)got;
   s->now.hole = end;
 }
@@ -508,7 +508,7 @@ static bool work(struct sender *s, bool *walked) {
   } else if (!*walked && s->open < FILES_WINDOW && !s->window[s->next_id % FILES_WINDOW].place) {
     *walked = !walk(s);
   } else if (*walked && !s->open) {
-    files_close(&s->output, files_open(&s->output, FILES_END));
+    files_end(&s->output, files_begin(&s->output, FILES_END));
     s->ended = true;
   } else {
     return false;
@@ -575,11 +575,11 @@ static void send_total(struct sender *s) {
     if (source_name(source, name)) count_at(AT_FDCWD, source, !*name, 0, &c);
   }
   s->next_source = 0;
-  size_t at = files_open(&s->output, FILES_TOTAL);
+  size_t at = files_begin(&s->output, FILES_TOTAL);
   files_put(&s->output, 8, c.files);
   files_put(&s->output, 8, c.bytes);
   files_put(&s->output, 1, c.failed);
-  files_close(&s->output, at);
+  files_end(&s->output, at);
 }
 
 /* Tells the receiver whether the destination is to be the only source itself, under another name. */
@@ -588,11 +588,11 @@ static void send_begin(struct sender *s, bool several) {
   struct stat st;
   bool single = !several && s->sources_count == 1 && source_name(s->sources[0], name) && *name &&
                 lstat(s->sources[0], &st) == 0 && !S_ISDIR(st.st_mode);
-  size_t at = files_open(&s->output, FILES_BEGIN);
+  size_t at = files_begin(&s->output, FILES_BEGIN);
   files_put(&s->output, 4, FILES_VERSION);
   files_put(&s->output, 1, single);
   files_put_text(&s->output, name, strlen(name));
-  files_close(&s->output, at);
+  files_end(&s->output, at);
 }
 
 int files_send(int in, int out, const struct files_options *options, bool several, char *const *sources,

@@ -24,23 +24,23 @@ void files_put_text(struct buf *out, const char *text, size_t n) {
   buf_append(out, text, n);
 }
 
-size_t files_open(struct buf *out, enum files_type type) {
+size_t files_begin(struct buf *out, enum files_type type) {
   files_put(out, 1, type);
   files_put(out, 4, 0);
   return out->len;
 }
 
-void files_close(struct buf *out, size_t at) {
+void files_end(struct buf *out, size_t at) {
   if (!buf_ok(out)) return;
   uint64_t n = out->len - at;
   for (unsigned i = 0; i < 4; i++) out->data[at - 4 + i] = (char)(n >> (8 * i) & 0xff);
 }
 
 void files_problem(struct buf *out, enum files_severity severity, const char *text) {
-  size_t at = files_open(out, FILES_PROBLEM);
+  size_t at = files_begin(out, FILES_PROBLEM);
   files_put(out, 1, severity);
   files_put_text(out, text, strlen(text));
-  files_close(out, at);
+  files_end(out, at);
 }
 
 /* --- reading -------------------------------------------------------------------------------------------- */

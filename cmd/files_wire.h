@@ -92,9 +92,9 @@ struct files_options {
 
 /* --- writing --- */
 
-/* Begins a frame at the end of out; files_close ends it, at the position that files_open has returned. */
-size_t files_open(struct buf *out, enum files_type type);
-void files_close(struct buf *out, size_t at);
+/* Begins a frame at the end of out; files_end ends it, at the position that files_begin has returned. */
+size_t files_begin(struct buf *out, enum files_type type);
+void files_end(struct buf *out, size_t at);
 void files_put(struct buf *out, unsigned bytes, uint64_t value);
 void files_put_text(struct buf *out, const char *text, size_t n);
 void files_problem(struct buf *out, enum files_severity severity, const char *text);

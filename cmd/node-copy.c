@@ -45,8 +45,9 @@ static const char *colon_of(const char *word) {
   for (const char *c = word; *c && *c != '/'; c++) {
     depth += (*c == '[') - (*c == ']');
     if (*c != ':' || depth) continue;
-    size_t digits = strspn(c + 1, "0123456789");
-    return digits && c[1 + digits] == ':' && memchr(word, '@', (size_t)(c - word)) ? c + 1 + digits : c;
+    const char *behind = c + 1 + strspn(c + 1, "0123456789");
+    bool port = behind > c + 1 && memchr(word, '@', (size_t)(c - word)) && (*behind == ':' || *behind == ',');
+    if (!port || *behind == ':') return port ? behind : c;
   }
   return NULL;
 }
