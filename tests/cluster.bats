@@ -467,9 +467,9 @@ seconds_since() { echo $(((${EPOCHREALTIME/./} - $1) / 1000000)); }
   local begin=${EPOCHREALTIME/./} status
   unplug rane
   wait_until ended limited
-  [ "$(seconds_since "$begin")" -lt 3 ]
+  [ "$(seconds_since "$begin")" -lt 5 ] # earlier than any lease is lost
   for name in direct writes through; do wait_until ended $name; done
-  [ "$(seconds_since "$begin")" -lt 9 ]
+  [ "$(seconds_since "$begin")" -lt $((${SAN:+10} + 9)) ]
   plug rane
   for name in direct writes through; do
     status=0

@@ -69,6 +69,14 @@ specs_zsh() {
   zsh -n "$ROOT/completions/zsh/_node-toolkit"
 }
 
+@test "signals and users: the arguments of options" {
+  assert_equal "$(complete_bash node-kill --signal HU)" HUP
+  assert_equal "$(complete_bash node-spawn --user roo)" root
+  assert_equal "$(complete_fish 'node-kill -s HU')" HUP
+  run -0 specs_zsh node-kill
+  assert_line --partial ':(list HUP INT '
+}
+
 @test "every tool has its file in each shell" {
   assert_equal "$(basename -a "$BUILD"/bin/node-* | xargs)" "$(xargs <<<"$TOOLS")"
   for tool in "$BUILD"/bin/node-*; do

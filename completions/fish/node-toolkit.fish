@@ -49,6 +49,10 @@ for line in ($tool -h 2>/dev/null)
             set -a option -x -a '(__node_toolkit_local)'
         case TAG
             set -a option -x -a '(__node_toolkit_tags)'
+        case SIG
+            set -a option -x -a "list $(node-kill -s list 2>/dev/null | string replace -r '.* ' '' | string join ' ')"
+        case USER
+            set -a option -x -a '(__fish_complete_users)'
         case FILE
             set -a option -r -F
         case DIR
