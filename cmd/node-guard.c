@@ -158,13 +158,21 @@ __attribute__((noreturn)) static void fail_exec(const char *name) {
   fail(GUARD_EXEC);
 }
 
+/* Gives the pipes on the descriptors 0 to 2 to the user, who could not open /dev/stdout again otherwise. */
+static bool give_pipes(const struct settings *s) {
+  struct stat st;
+  for (int fd = 0; fd < GUARD_REPORT; fd++)
+    if (!fstat(fd, &st) && S_ISFIFO(st.st_mode) && fchown(fd, s->uid, s->gid)) return false;
+  return true;
+}
+
 /* In the new process: sets what the options say.  The priority comes first, because only root may raise it;
  * the directory comes last, because the user may be allowed to enter it where root is not, and vice versa. */
 static void prepare(const struct settings *s) {
   if (s->has_nice && setpriority(PRIO_PROCESS, 0, s->nice)) fail(GUARD_NICE);
   if (s->has_umask) umask(s->umask);
-  if (s->has_user && (setgroups(s->group_count, s->groups) || setresgid(s->gid, s->gid, s->gid) ||
-                      setresuid(s->uid, s->uid, s->uid)))
+  if (s->has_user && (!give_pipes(s) || setgroups(s->group_count, s->groups) ||
+                      setresgid(s->gid, s->gid, s->gid) || setresuid(s->uid, s->uid, s->uid)))
     fail(GUARD_IDENTITY);
   if (s->cwd && chdir(s->cwd)) fail(GUARD_CWD);
 }
@@ -184,8 +192,8 @@ __attribute__((noreturn)) static void become(const struct settings *s, char **ar
   fail_exec(argv[0]);
 }
 
-/* Did the agent end before PR_SET_PDEATHSIG was set? Then the pipe has no reader: POLLERR. libuv makes it a
- * pair of sockets: POLLHUP. The parent alone does not tell: it may have changed before `agent` was read. */
+/* Did the agent end before PR_SET_PDEATHSIG was set? Then the pipe has no reader: POLLERR, or POLLHUP where
+ * it is a pair of sockets. The parent alone does not tell: it may have changed before `agent` was read. */
 static bool agent_is_gone(const struct guard *g) {
   struct pollfd p = {.fd = GUARD_REPORT};
   return getppid() != g->agent || (poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP)));

@@ -8,6 +8,7 @@
 #include "core/tags.h"
 #include "tool.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -272,8 +273,38 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .heartbeat_ms = o->heartbeat ? (int)(o->heartbeat * 1000) : 2000,
   };
   int code = choose_console(o, s, e);
+  /* The commands of the node, and the tools that they run, talk to this node. */
+  if (!code && setenv("NODE_SELF", s->name, 1)) code = error_system(e, errno, "NODE_SELF");
   if (!code) raise_files(s);
   return code;
+}
+
+/* --- the background ------------------------------------------------------------------------------------- */
+
+/* The descriptors above 2 that the program was started with. */
+struct inherited {
+  int *at;
+  size_t count;
+};
+
+/* Lists the descriptors above 2.  Called before the program opens any. */
+static void list_inherited(struct inherited *all) {
+  DIR *open_files = opendir("/proc/self/fd");
+  for (const struct dirent *d; open_files && (d = readdir(open_files));) {
+    int64_t fd;
+    if (!text_integer(d->d_name, STDERR_FILENO + 1, INT_MAX, &fd) || fd == dirfd(open_files)) continue;
+    all->at = tool_need(realloc(all->at, (all->count + 1) * sizeof *all->at));
+    all->at[all->count++] = (int)fd;
+  }
+  if (open_files) closedir(open_files);
+}
+
+/* Closes them, so that the node keeps no lock, pipe or file of the program that has started it.  They stay
+ * open until the node runs, since an option may name one: --cookie-file /dev/fd/9. */
+static void close_inherited(struct inherited *all) {
+  for (size_t i = 0; i < all->count; i++) close(all->at[i]);
+  free(all->at);
+  *all = (struct inherited){0};
 }
 
 /* Forks.  The child gets a session of its own; detach returns the pipe on which it must report that the node
@@ -313,6 +344,8 @@ int main(int argc, char **argv) {
   struct agent *agent;
   struct error e = {0};
   int ready_fd = -1;
+  struct inherited inherited = {0};
+  list_inherited(&inherited);
   hide_words(argc, argv);
   prctl(PR_SET_DUMPABLE, 0); /* no core file, and no other process of the user, reads its memory */
   tool_parse(&tool, argc, argv, &o);
@@ -322,10 +355,12 @@ int main(int argc, char **argv) {
     tool_fail(&tool, error_set(&e, ERR_SYSTEM, "cannot detach: %s", strerror(errno)), &e);
   if (agent_new(&setup.config, &agent, &e)) tool_fail(&tool, e.code, &e);
   agent_announce(agent);
+  if (o.detach) close_inherited(&inherited);
   if (o.detach) leave_terminal(agent, ready_fd);
   int code = agent_run(agent, &e);
   agent_free(agent);
   if (code) tool_fail(&tool, code, &e);
+  free(inherited.at);
   free((void *)(uintptr_t)setup.config.path);
   free((void *)(uintptr_t)setup.config.join);
   return 0;

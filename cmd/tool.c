@@ -185,13 +185,15 @@ __attribute__((noreturn)) static void mistake(const struct tool *tool, int found
              count_matches(tool, word) > 1 ? "several options begin like this" : "no such option");
 }
 
-/* Opens /dev/null for reading as each of the descriptors 0 to 2 that is closed; else the next socket would
- * become our stdout.  Writing to such a descriptor still fails, and is reported. */
+/* Opens /dev/null as each of the descriptors 0 to 2 that is closed; else the next file or socket would become
+ * one of them.  What is written to a standard error that was closed is discarded.  The other two are open for
+ * reading only: a result that is written to a standard output that was closed still fails, and is reported.
+ */
 static void fill_standard_descriptors(void) {
-  int fd;
-  do fd = open("/dev/null", O_RDONLY | O_NOCTTY);
-  while (fd >= 0 && fd <= STDERR_FILENO);
-  if (fd >= 0) close(fd);
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+    if (fcntl(fd, F_GETFD) < 0 &&
+        open("/dev/null", (fd == STDERR_FILENO ? O_WRONLY : O_RDONLY) | O_NOCTTY) != fd)
+      return;
 }
 
 void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {

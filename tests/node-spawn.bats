@@ -288,6 +288,29 @@ attached() {
   reports_full_disk node-spawn -d -- true
 }
 
+@test "a closed standard error discards what would be told, and the rest goes on" {
+  start_node one
+  run -3 bash -c 'node-spawn -- sh -c "echo out; echo err >&2; echo more; exit 3" 2>&- 3>&-'
+  assert_output $'out\nmore'
+  run -3 bash -c 'node-list -n nine 2>&- 3>&-'
+  assert_output ''
+}
+
+@test "the command can open its standard streams again, and its node is its own" {
+  start_node one
+  start_node two
+  export NODE_SELF=one
+  run -0 --separate-stderr node-spawn -- sh -c 'echo out >/dev/stdout; echo err >/dev/stderr; [ -p /dev/stdout ]'
+  assert_output out
+  assert_equal "${stderr:-}" err
+  run -0 node-spawn -i -- sh -c '[ -p /dev/stdin ] && cat /dev/stdin' <<<in
+  assert_output in
+  run -0 node-spawn "two@$HOST" -- node-list --self
+  assert_output "two@$HOST"
+  run -0 node-spawn "two@$HOST" --env A=1 -- sh -c 'echo "$NODE_SELF"'
+  assert_output "two@$HOST"
+}
+
 @test "-i: standard input, byte for byte, and its end" {
   start_node one
   head -c 3000000 /dev/urandom >"$T/bytes"

@@ -130,6 +130,12 @@ ended() {
   [ "$(ps -o sid= -p "$pid" | tr -d ' ')" = "$pid" ]
 }
 
+@test "-d: the node keeps no descriptor of its starter" {
+  (flock -n 9 && start_node one 7</dev/zero) 9>"$T/taken"
+  flock -n "$T/taken" true
+  run ! grep -qs zero <(readlink "/proc/$(cat "$NODE_RUNTIME_DIR/one@$HOST/lock")"/fd/*)
+}
+
 @test "-d: the console goes to console.log in the node's directory, or to --console" {
   start_node one
   node-spawn -n one -d -e 'puts "hello from one"'

@@ -8,6 +8,7 @@
 #include "agent/process/identity.h"
 #include "agent/process/orphans.h"
 #include "agent/process/outcome.h"
+#include "agent/process/pipes.h"
 #include "agent/send.h"
 #include "base/fds.h"
 #include "core/guard.h"
@@ -634,17 +635,19 @@ static void init_handles(struct command *c) {
   c->handles = PIPES + 1;
 }
 
-/* Returns 0 or an errno. The process handle must be closed even when uv_spawn fails. */
-static int start_process(struct command *c, const struct command_spec *p) {
-  const int writable = UV_CREATE_PIPE | UV_WRITABLE_PIPE, readable = UV_CREATE_PIPE | UV_READABLE_PIPE;
-  uv_stdio_container_t stdio[PIPES] = {
-      [IN] = {.flags = p->with_stdin ? (uv_stdio_flags)readable : UV_IGNORE,
-              .data.stream = (uv_stream_t *)&c->pipe[IN]},
-      [OUT] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[OUT]},
-      [ERR] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[ERR]},
-      [REPORT] = {.flags = (uv_stdio_flags)writable, .data.stream = (uv_stream_t *)&c->pipe[REPORT]},
-  };
-  if (!fds_room(uv_backend_fd(&c->hosted.agent->loop), SPAWN_FILES, FDS_COMMANDS)) return EMFILE;
+/* Makes the pipes, and stores the ends of the command in ends; -1: /dev/null. Returns 0 or an errno. */
+static int open_ends(struct command *c, const struct command_spec *p, int ends[PIPES]) {
+  int failed = 0;
+  for (int i = 0; i < PIPES && !failed; i++)
+    if (i != IN || p->with_stdin) failed = pipe_to_command(&c->pipe[i], i == IN, &ends[i]);
+  return failed;
+}
+
+/* Starts the guard; it inherits the ends of the command. Returns 0 or an errno. */
+static int start_guard(struct command *c, const struct command_spec *p, const int ends[PIPES]) {
+  uv_stdio_container_t stdio[PIPES];
+  for (int i = 0; i < PIPES; i++)
+    stdio[i] = (uv_stdio_container_t){.flags = ends[i] < 0 ? UV_IGNORE : UV_INHERIT_FD, .data.fd = ends[i]};
   uv_process_options_t options = {.exit_cb = on_ended,
                                   .file = p->argv[0],
                                   .args = p->argv,
@@ -652,9 +655,19 @@ static int start_process(struct command *c, const struct command_spec *p) {
                                   .stdio_count = PIPES,
                                   .stdio = stdio};
   c->made = true;
-  c->handles++;
-  int failed = uv_spawn(&c->hosted.agent->loop, &c->process, &options);
-  if (failed) return -failed;
+  c->handles++; /* the process handle must be closed even when uv_spawn fails */
+  return -uv_spawn(&c->hosted.agent->loop, &c->process, &options);
+}
+
+/* Returns 0 or an errno. */
+static int start_process(struct command *c, const struct command_spec *p) {
+  int ends[PIPES] = {-1, -1, -1, -1};
+  if (!fds_room(uv_backend_fd(&c->hosted.agent->loop), SPAWN_FILES, FDS_COMMANDS)) return EMFILE;
+  int failed = open_ends(c, p, ends);
+  if (!failed) failed = start_guard(c, p, ends);
+  for (int i = 0; i < PIPES; i++)
+    if (ends[i] >= 0) close(ends[i]);
+  if (failed) return failed;
   c->running = c->guard_runs = true;
   c->stdin_open = p->with_stdin;
   c->open = 4;
