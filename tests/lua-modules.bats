@@ -824,3 +824,28 @@ two@$HOST: 2"
   wait_until grep -qx "one@$HOST: dinner is ready" "$T/near"
   wait_until grep -qx "one@$HOST: dinner is ready" "$T/far"
 }
+
+@test "group: members keep the order in which they joined while many leave" {
+  lua 'local group, pids, rest = require("group"), {}, {}
+       for i = 1, 2000 do pids[i] = spawn(function() receive() end) end
+       group.join("g", pids) group.join("g", pids[1]) group.leave("g", pids[1])
+       for i, pid in ipairs(pids) do
+         if i % 40 == 1 then rest[#rest + 1] = pid else exit(pid, "kill") end
+       end
+       repeat local now = group.members("g") until #now == #rest
+       local now, same = group.members("g"), true
+       for i, pid in ipairs(rest) do same = same and now[i] == pid end
+       group.leave("g", rest) puts(#now, same, #group.members("g"), #group.which_groups())'
+  assert_output $'50\ttrue\t0\t0'
+}
+
+@test "supervisor: a transient child that ended before it was linked is not started again" {
+  lua 'local supervisor, me = require("supervisor"), self()
+       local s = supervisor.start({children = {{id = "x", restart = "transient", start = function()
+         send(me, "started")
+         local pid, ref = spawn_monitor(function() end) receive_match({"DOWN", ref})
+         return pid
+       end}}})
+       receive() supervisor.which_children(s) puts(receive(0), supervisor.which_children(s)[1].pid)'
+  assert_output $'nil\tnil'
+}

@@ -18,37 +18,72 @@ local group = {}
 local NAME <const>, PATIENCE <const> = "group", 2000
 
 -- --- memberships -----------------------------------------------------------------------------------------------
--- A table of memberships is name -> list of pids; there is one for this node, and one for each peer.
+-- A table of memberships is name -> members; there is one for this node, and one for each peer.  Members: order[i] is
+-- the pid that joined as the i-th, with holes where one has left, up to i = last; places[pid] are the i of this pid.
+
+local SPARE <const> = 64 -- so many holes are not worth a new order
+
+local function append(members, pid)
+  members.last, members.size = members.last + 1, members.size + 1
+  members.order[members.last] = pid
+  local places = members.places[pid] or {}
+  places[#places + 1] = members.last
+  members.places[pid] = places
+end
+
+local function new_members(pids)
+  local members = {order = {}, places = {}, last = 0, size = 0}
+  for _, pid in ipairs(pids) do append(members, pid) end
+  return members
+end
+
+local function list(members)
+  local pids = {}
+  for i = 1, members and members.last or 0 do pids[#pids + 1] = members.order[i] end
+  return pids
+end
 
 local function add(groups, name, pids)
-  local list = groups[name] or {}
-  for _, pid in ipairs(pids) do table.insert(list, pid) end
-  groups[name] = list
+  groups[name] = groups[name] or new_members({})
+  for _, pid in ipairs(pids) do append(groups[name], pid) end
 end
 
-local function index_of(list, pid)
-  for i = #list, 1, -1 do
-    if list[i] == pid then return i end
-  end
+-- Removes the last membership of a pid; returns whether there was one.
+local function remove_one(members, pid)
+  local places = members.places[pid]
+  if not places then return false end
+  members.order[table.remove(places)] = nil
+  members.size = members.size - 1
+  if #places == 0 then members.places[pid] = nil end
+  return true
 end
 
--- Removes one membership of each pid; returns the pids that had one.
+-- Removes one membership for each of the pids; returns the pids that had one.
 local function remove(groups, name, pids)
-  local list, removed = groups[name] or {}, {}
+  local members, removed = groups[name], {}
+  if not members then return removed end
   for _, pid in ipairs(pids) do
-    local i = index_of(list, pid)
-    if i then table.insert(removed, table.remove(list, i)) end
+    if remove_one(members, pid) then removed[#removed + 1] = pid end
   end
-  if #list == 0 then groups[name] = nil end
+  if members.size == 0 then
+    groups[name] = nil
+  elseif members.last > 2 * members.size + SPARE then
+    groups[name] = new_members(list(members))
+  end
   return removed
 end
 
-local function count(groups, pid)
-  local n = 0
-  for _, list in pairs(groups) do
-    for _, member in ipairs(list) do n = n + (member == pid and 1 or 0) end
-  end
-  return n
+-- As they travel: name -> list of pids.
+local function lists(groups)
+  local all = {}
+  for name, members in pairs(groups) do all[name] = list(members) end
+  return all
+end
+
+local function from_lists(all)
+  local groups = {}
+  for name, pids in pairs(all) do groups[name] = new_members(pids) end
+  return groups
 end
 
 -- --- the process: peers ----------------------------------------------------------------------------------------
@@ -77,12 +112,12 @@ local casts = {}
 
 function casts.discover(state, peer)
   if meet(state, peer) then discover(peer) end
-  server.cast(peer, {"all", self(), state.own})
+  server.cast(peer, {"all", self(), lists(state.own)})
 end
 
 function casts.all(state, peer, groups)
   meet(state, peer)
-  state.peers[peer] = groups
+  state.peers[peer] = from_lists(groups)
 end
 
 function casts.join(state, peer, name, pids)
@@ -95,35 +130,39 @@ end
 
 -- --- the process: members --------------------------------------------------------------------------------------
 
-local function watch(state, pid)
-  if state.watched[pid] then return end
-  local ref = monitor(pid)
-  state.watched[pid], state.refs[ref] = ref, pid
+-- state.watched: pid -> its monitor, and how often it is in each of its groups.  state.refs: monitor -> pid.
+
+local function join(state, name, pid)
+  local watched = state.watched[pid]
+  if not watched then
+    watched = {ref = monitor(pid), groups = {}}
+    state.watched[pid], state.refs[watched.ref] = watched, pid
+  end
+  watched.groups[name] = (watched.groups[name] or 0) + 1
 end
 
-local function unwatch(state, pid)
-  if count(state.own, pid) > 0 or not state.watched[pid] then return end
-  demonitor(state.watched[pid], true)
-  state.refs[state.watched[pid]], state.watched[pid] = nil, nil
+local function leave(state, name, pid)
+  local watched = state.watched[pid]
+  local times = watched.groups[name] - 1
+  watched.groups[name] = times > 0 and times or nil
+  if next(watched.groups) ~= nil then return end
+  demonitor(watched.ref, true)
+  state.refs[watched.ref], state.watched[pid] = nil, nil
 end
 
-local function leave_all(state, pid)
-  for name, list in pairs(state.own) do
+local function leave_all(state, pid, groups)
+  for name, times in pairs(groups) do
     local gone = {}
-    for _, member in ipairs(list) do
-      if member == pid then table.insert(gone, pid) end
-    end
-    if #gone > 0 then
-      remove(state.own, name, gone)
-      tell(state, "leave", self(), name, gone)
-    end
+    for i = 1, times do gone[i] = pid end
+    remove(state.own, name, gone)
+    tell(state, "leave", self(), name, gone)
   end
 end
 
 local calls = {}
 
 function calls.join(state, name, pids)
-  for _, pid in ipairs(pids) do watch(state, pid) end
+  for _, pid in ipairs(pids) do join(state, name, pid) end
   add(state.own, name, pids)
   tell(state, "join", self(), name, pids)
   return true
@@ -131,19 +170,20 @@ end
 
 function calls.leave(state, name, pids)
   local removed = remove(state.own, name, pids)
-  for _, pid in ipairs(removed) do unwatch(state, pid) end
+  for _, pid in ipairs(removed) do leave(state, name, pid) end
   if #removed > 0 then tell(state, "leave", self(), name, removed) end
   return #removed > 0
 end
 
 function calls.local_members(state, name)
-  return state.own[name] or {}
+  return list(state.own[name])
 end
 
 function calls.members(state, name)
-  local all = table.move(state.own[name] or {}, 1, #(state.own[name] or {}), 1, {})
+  local all = list(state.own[name])
   for _, groups in pairs(state.peers) do
-    if groups[name] then table.move(groups[name], 1, #groups[name], #all + 1, all) end
+    local theirs = groups and list(groups[name]) or {}
+    table.move(theirs, 1, #theirs, #all + 1, all)
   end
   return all
 end
@@ -221,9 +261,10 @@ end
 function infos.DOWN(state, ref)
   local pid = state.refs[ref]
   state.refs[ref] = nil
-  if state.watched[pid] then
+  local watched = state.watched[pid]
+  if watched then
     state.watched[pid] = nil
-    leave_all(state, pid)
+    leave_all(state, pid, watched.groups)
   elseif pid then
     state.peers[pid] = nil
   end

@@ -187,9 +187,10 @@ local function ended_well(reason)
   return reason == "normal" or reason == "shutdown" or (type(reason) == "table" and reason[1] == "shutdown")
 end
 
+-- The reason "noproc" means that the child ended before it was linked: a transient child has then done its work.
 local function child_ended(state, child, i, reason)
   child.pid = nil
-  if child.restart == "permanent" or (child.restart == "transient" and not ended_well(reason)) then
+  if child.restart == "permanent" or (child.restart == "transient" and reason ~= "noproc" and not ended_well(reason)) then
     return revive(state, child, i)
   end
   if child.restart == "temporary" then table.remove(state.children, i) end
