@@ -790,3 +790,13 @@ false	len"
   lua 'local _, ref = spawn_monitor(function() error("a\0b", 0) end) puts(#select(4, receive(5000))[2])'
   assert_line --index -1 3
 }
+
+@test "a message that cannot be made at its receiver does not end the receiver" {
+  lua 'local me = self()
+       local victim = spawn(function() while true do receive() send(me, "survived") end end)
+       local meta = {} local t = setmetatable({}, meta) meta.__gc = function() end
+       puts(select(2, pcall(send, victim, function() return t end)))
+       send(victim, "?") puts(receive(5000))'
+  assert_line --index 0 --partial "'t': a table with a __gc metamethod cannot be sent"
+  assert_line --index 1 survived
+}

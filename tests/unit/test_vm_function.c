@@ -1,5 +1,5 @@
-/* Functions from other nodes: a function that is incomplete or was made by another Lua is refused with an
- * error, and ends no process. */
+/* Functions from other nodes: in place of a function that is incomplete or was made by another Lua, the
+ * receiver gets one that raises the reason when it is called. */
 #include "tap.h"
 #include "vm_host.h"
 
@@ -24,7 +24,7 @@ static struct signal *travelling(const char *code, struct term_value *fn) {
 /* The output of a process that receives the bytes as a function and calls it; to be freed. */
 static char *receive(const char *bytes, size_t n) {
   struct term_writer w = TERM_WRITER_INIT;
-  npid down, pid = host_spawn(host, "local ok, f = pcall(receive) exit(ok and f(20) or f)", &down, NULL);
+  npid down, pid = host_spawn(host, "local f = receive() exit(select(2, pcall(f, 20)))", &down, NULL);
   term_put_fn(&w, bytes, n);
   vm_deliver(host->vm, signal_new(SIGNAL_MESSAGE, pid, host->tester, NPID_NONE, term_from_writer(&w, 1)));
   term_writer_finish(&w);

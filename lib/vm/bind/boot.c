@@ -5,6 +5,7 @@
 #include "vm/bind/bind.h"
 #include "vm/bind/require.h"
 #include "vm/copy/copy.h"
+#include "vm/copy/fn.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/spawn.h"
@@ -145,7 +146,9 @@ static int load_source(lua_State *L, struct process *p, struct term_reader spec)
 
 static int decode_function(lua_State *L) {
   struct term_reader *r = lua_touserdata(L, 1);
-  copy_in(L, r);
+  struct term_value v = term_next(r);
+  if (v.tag != TERM_FN) return luaL_error(L, "'fn' is no function");
+  fn_decode(L, v.s, v.len); /* raises, unlike copy_in, when the function cannot be made here */
   return 1;
 }
 

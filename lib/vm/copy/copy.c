@@ -242,6 +242,30 @@ static void in_pairs(lua_State *L, struct term_reader *r, uint32_t count) {
   }
 }
 
+static int decode_fn(lua_State *L) {
+  const struct term_value *v = lua_touserdata(L, 1);
+  fn_decode(L, v->s, v->len);
+  return 1;
+}
+
+/* Stands in for a function that cannot be made here: raises the reason when it is called. */
+static int raise_reason(lua_State *L) {
+  luaL_where(L, 1);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_concat(L, 2);
+  return lua_error(L);
+}
+
+/* Pushes the function, or if it cannot be made here, a function that raises the reason. */
+static void in_fn(lua_State *L, const struct term_value *v) {
+  lua_pushcfunction(L, decode_fn);
+  lua_pushlightuserdata(L, (void *)(uintptr_t)v);
+  int status = lua_pcall(L, 1, 1, 0);
+  if (status == LUA_OK) return;
+  if (status == LUA_ERRMEM) lua_error(L);
+  lua_pushcclosure(L, raise_reason, 1);
+}
+
 void copy_in(lua_State *L, struct term_reader *r) {
   luaL_checkstack(L, 6, NULL);
   struct term_value v = term_next(r);
@@ -256,7 +280,7 @@ void copy_in(lua_State *L, struct term_reader *r) {
   case TERM_TABLE: in_pairs(L, r, v.count); return;
   case TERM_PID:
   case TERM_REF: copy_push_npid(L, v.pid); return;
-  case TERM_FN: fn_decode(L, v.s, v.len); return;
+  case TERM_FN: in_fn(L, &v); return;
   case TERM_NIL:
   case TERM_END: break;
   }

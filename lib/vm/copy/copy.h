@@ -50,7 +50,9 @@ void copy_out(const struct copy *c, const char *what, int first, int last);
 struct term *copy_term(lua_State *L, const char *what, int first, int last);
 
 /* copy_in pushes the next value of the term.  copy_in_all pushes all values that are left, and returns their
- * number.  Raises when memory runs out, and when a function cannot be loaded here. */
+ * number.  Raises when memory runs out.  In place of a function that cannot be made here (it was made by
+ * another Lua, or names a library function that this node lacks) comes one that raises the reason when it is
+ * called. */
 void copy_in(lua_State *L, struct term_reader *r);
 int copy_in_all(lua_State *L, struct term_reader *r);
 

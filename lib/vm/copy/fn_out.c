@@ -106,10 +106,19 @@ static void put_function(struct encoder *e, int index, int depth) {
   for (uint32_t i = 1; i <= count && !e->problem; i++) put_upvalue(e, index, (int)i, depth);
 }
 
+/* Has the metatable at the top a finalizer, which the receiver would refuse? */
+static bool has_finalizer(lua_State *L) {
+  lua_pushliteral(L, "__gc");
+  bool has = lua_rawget(L, -2) != LUA_TNIL;
+  lua_pop(L, 1);
+  return has;
+}
+
 static void put_table(struct encoder *e, int index, int depth) {
   lua_State *L = e->L;
   put_tag(e, TABLE);
   uint8_t has_meta = lua_getmetatable(L, index) ? 1 : 0;
+  if (has_meta && has_finalizer(L)) e->problem = "a table with a __gc metamethod cannot be sent";
   lua_pop(L, has_meta);
   term_put_raw(e->w, &has_meta, 1);
   lua_pushnil(L);
