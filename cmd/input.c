@@ -65,11 +65,11 @@ static void input_free(struct input *in) {
   free(in);
 }
 
-int input_start(const struct tool *tool, struct nodemsg *m, const char *pid, struct input **out,
-                struct error *e) {
+int input_start(const struct tool *tool, struct nodemsg *m, const char *pid, enum input_end end,
+                struct input **out, struct error *e) {
   struct input *in = tool_need(calloc(1, sizeof *in));
   *in = (struct input){.tool = tool, .m = m, .stop = eventfd(0, EFD_CLOEXEC)};
-  in->path = tool_path(tool, "/v1/processes/", pid, "/stdin");
+  in->path = tool_path(tool, "/v1/processes/", pid, end == INPUT_LEAVE ? "/stdin?leave=1" : "/stdin");
   int failed = in->stop < 0 ? errno : pthread_create(&in->thread, NULL, upload, in);
   if (failed) {
     input_free(in);

@@ -7,10 +7,15 @@
 
 struct input;
 
+enum input_end {
+  INPUT_CLOSE, /* the end of this program closes the standard input of the command */
+  INPUT_LEAVE, /* only the end of our standard input does */
+};
+
 /* Starts to send standard input to the command `pid` through m.  Takes m over, also when it fails; *out is
  * untouched then. */
-int input_start(const struct tool *tool, struct nodemsg *m, const char *pid, struct input **out,
-                struct error *e) MUST_CHECK;
+int input_start(const struct tool *tool, struct nodemsg *m, const char *pid, enum input_end end,
+                struct input **out, struct error *e) MUST_CHECK;
 
 /* Stops reading standard input, and waits for the thread.  Call it when the command has ended.  Accepts NULL.
  */

@@ -198,7 +198,7 @@ static int begin(struct attachment *a, const json_t *event) {
   if (!a->options->input) return 0;
   struct nodemsg *m = NULL;
   int rc = tool_try(&a->options->common, node_of(a->options), &m, a->e);
-  return rc ? rc : input_start(&tool, m, a->pid, &a->input, a->e);
+  return rc ? rc : input_start(&tool, m, a->pid, INPUT_CLOSE, &a->input, a->e);
 }
 
 /* The exit status of an attached process; that of Lua code which has reached its deadline is the common one.

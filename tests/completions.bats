@@ -5,7 +5,7 @@ load helper
 load tools
 
 # Every tool; a test below compares this list with what was built.
-TOOLS='node-connect node-cookie node-copy node-kill node-list node-monitor node-ping node-ps node-receive node-register node-send
+TOOLS='node-attach node-connect node-cookie node-copy node-kill node-list node-monitor node-ping node-ps node-receive node-register node-send
 node-shell node-spawn node-start node-stop node-whereis'
 
 # The long options in a tool's help.
@@ -164,7 +164,7 @@ page_statuses() {
 @test "bash: processes, by name and by pid" {
   start_node one
   pid=$(node-spawn -d --name worker -e 'receive()')
-  for tool in node-kill node-monitor node-send; do
+  for tool in node-attach node-kill node-monitor node-send; do
     run -0 complete_bash $tool ''
     assert_line worker
     assert_line "${pid//[<>]/}"

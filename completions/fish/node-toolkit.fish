@@ -1,4 +1,4 @@
-# fish completion for node-toolkit: node-connect node-cookie node-kill node-list node-monitor node-ping node-ps
+# fish completion for node-toolkit: node-attach node-connect node-cookie node-kill node-list node-monitor node-ping node-ps
 # node-receive node-register node-send node-shell node-spawn node-start node-stop node-whereis.  fish loads this file by
 # links that have the names of the tools, and the name of the link says which tool to complete.
 #
@@ -72,7 +72,7 @@ switch $tool
         complete -c $tool -f -a '(__node_toolkit_local)'
     case node-whereis
         complete -c $tool -f -a '(__node_toolkit_names)'
-    case node-send node-kill node-monitor
+    case node-send node-kill node-monitor node-attach
         complete -c $tool -f -a '(__node_toolkit_names)'
         complete -c $tool -f -a '(__node_toolkit_pids)'
     case node-register

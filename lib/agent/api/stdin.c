@@ -12,6 +12,7 @@ struct body {
   struct request *request; /* NULL once the request is over */
   npid pid;
   bool keep;           /* the end of the body does not close the standard input */
+  bool leave;          /* a body that is cut off does not close it */
   unsigned calls;      /* under way; the struct is freed after their answers */
   bool complete;       /* all of the body has come: the next answer answers the request */
   struct error failed; /* why the process was not found, or a call was refused */
@@ -70,7 +71,7 @@ static void on_closed(void *data) {
   struct body *b = data;
   struct request *r = b->request;
   b->request = NULL;
-  if (!b->complete && !b->calls) { /* the client has hung up in the middle of the body */
+  if (!b->complete && !b->calls && !b->leave) { /* the client has hung up in the middle of the body */
     b->calls++;
     rpc_call(request_agent(r), b->pid, term_build("s", "stdin_eof"), 0, on_answer, b);
     return;
@@ -87,6 +88,7 @@ void api_process_stdin(struct request *r) {
   }
   b->request = r;
   b->keep = request_flag(r, "keep");
+  b->leave = request_flag(r, "leave");
   int code = lookup_process(request_agent(r), request_segment(r), &b->pid, &b->failed);
   (void)code; /* b->failed keeps it until the body is complete */
   request_upload(r, &events, b);

@@ -1,0 +1,186 @@
+/* node-attach: follows a command that runs, or has ended lately.
+ *
+ * Invariant: what the command has written goes to our descriptors 1 and 2 at once and unchanged; without
+ * --json nothing else is written to 1.  SIGINT and SIGQUIT are blocked in every thread; the thread `leave`
+ * waits for them. */
+#include "input.h"
+#include "interrupt.h"
+#include "tool.h"
+
+#include "base/buf.h"
+#include "base/text.h"
+#include "wire/json.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { STATUS_TIMEOUT = 124, STATUS_OWN = 125 };
+
+struct options {
+  struct tool_common common;
+  int64_t from;
+  bool input;
+};
+
+static const struct tool_option table[] = {
+    {0, "from", "OFFSET", "begin at this byte of the output (default: 0, all that is kept)", TOOL_COUNT,
+     offsetof(struct options, from)},
+    {'i', "input", NULL, "send standard input to the command", TOOL_FLAG, offsetof(struct options, input)},
+    TOOL_COMMON(struct options)};
+
+static const struct tool tool = {
+    .name = "node-attach",
+    .synopsis = "[OPTION...] PID",
+    .summary = "Prints the output of the command PID (a pid, or a registered name): what its node has kept, "
+               "then\n"
+               "what it writes.  The exit status is that of the command, also when it has ended before.\n"
+               "Ctrl-C and Ctrl-\\ leave: the command goes on.\n",
+    .options = table,
+};
+
+struct session {
+  const struct options *options;
+  struct error *e;
+  struct input *input;
+  char pid[NPID_TEXT_SIZE];
+  _Atomic int64_t at; /* the offset after the last output */
+  int status;         /* -1 until the command has ended */
+};
+
+static void write_all(int fd, const char *bytes, size_t n) {
+  while (n > 0) {
+    ssize_t written = write(fd, bytes, n);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) {
+      fprintf(stderr, "%s: standard %s: %s\n", tool.name, fd == STDOUT_FILENO ? "output" : "error",
+              strerror(errno));
+      exit(STATUS_OWN);
+    }
+    bytes += written;
+    n -= (size_t)written;
+  }
+}
+
+/* Writes a piece of output, a JSON string or {"$bytes":…}; NULL stands for no output. */
+static void pass_on(int fd, const json_t *output) {
+  struct buf bytes = BUF_INIT;
+  if (output && json_to_bytes(output, &bytes) == 0) write_all(fd, bytes.data, bytes.len);
+  buf_finish(&bytes);
+}
+
+static void pass_on_event(const json_t *event) {
+  struct buf line = BUF_INIT;
+  json_line(&line, event);
+  write_all(STDOUT_FILENO, line.data, line.len);
+  buf_finish(&line);
+}
+
+/* Waits for Ctrl-C or Ctrl-\, and ends this program without ending the command. */
+static void *leave(void *data) {
+  const struct session *s = data;
+  sigset_t set;
+  int number = 0;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGQUIT);
+  if (sigwait(&set, &number)) return NULL;
+  fprintf(stderr, "%s: left <%s>, which goes on; --from %" PRId64 " continues here\n", tool.name, s->pid,
+          atomic_load(&s->at));
+  if (number == SIGINT) interrupt_die(SIGINT);
+  _exit(128 + number);
+}
+
+static void catch_signals(struct session *s) {
+  pthread_t thread;
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGQUIT);
+  pthread_sigmask(SIG_BLOCK, &set, NULL);
+  if (pthread_create(&thread, NULL, leave, s)) tool_need(NULL);
+  pthread_detach(thread);
+}
+
+/* Handles the first line of the stream, which has the pid. */
+static int begin(struct session *s, const json_t *event) {
+  snprintf(s->pid, sizeof s->pid, "%s", tool_member(event, "pid"));
+  catch_signals(s);
+  if (!s->options->input) return 0;
+  struct nodemsg *m = NULL;
+  char *home = tool_home_of(s->pid);
+  int rc = tool_try(&s->options->common, home, &m, s->e);
+  free(home);
+  return rc ? rc : input_start(&tool, m, s->pid, INPUT_LEAVE, &s->input, s->e);
+}
+
+static void report_lost(const json_t *event) {
+  json_int_t lost = json_integer_value(json_object_get(event, "lost"));
+  if (lost > 0)
+    fprintf(stderr,
+            "%s: %" JSON_INTEGER_FORMAT " bytes before offset %" JSON_INTEGER_FORMAT " are no longer kept\n",
+            tool.name, lost, json_integer_value(json_object_get(event, "at")));
+}
+
+/* Prints a reason that the exit status does not tell: "killed", "timeout", "noconnection", …. */
+static void report_reason(const struct session *s, const json_t *reason) {
+  const char *word = json_string_value(reason);
+  struct buf text = BUF_INIT;
+  if (!word || !strcmp(word, "normal")) return;
+  buf_escape(&text, word, strlen(word));
+  fprintf(stderr, "%s: <%s>: %s\n", tool.name, s->pid, buf_ok(&text) ? text.data : "?");
+  buf_finish(&text);
+}
+
+static int take_event(void *data, json_t *event) {
+  struct session *s = data;
+  const json_t *reason = json_object_get(event, "exit"), *at = json_object_get(event, "at");
+  int rc = *s->pid ? 0 : begin(s, event);
+  if (rc) return rc;
+  if (s->options->common.json) {
+    pass_on_event(event);
+  } else {
+    report_lost(event);
+    pass_on(STDOUT_FILENO, json_object_get(event, "stdout"));
+    pass_on(STDERR_FILENO, json_object_get(event, "stderr"));
+    if (reason) report_reason(s, reason);
+  }
+  if (at) atomic_store(&s->at, json_integer_value(at));
+  if (reason) s->status = (int)json_integer_value(json_object_get(event, "status"));
+  return 0;
+}
+
+static int attach(const struct options *o, const char *pid) {
+  struct error e = {0};
+  struct session s = {.options = o, .e = &e, .status = -1, .at = o->from};
+  char suffix[48], *home = tool_home_of(pid);
+  snprintf(suffix, sizeof suffix, "/output?from=%" PRId64, o->from);
+  char *path = tool_path(&tool, "/v1/processes/", pid, suffix);
+  struct nodemsg *m = NULL;
+  int rc = tool_try(&o->common, home, &m, &e);
+  if (!rc) rc = nodemsg_stream(m, "GET", path, NULL, take_event, &s, &e);
+  input_stop(s.input);
+  if (!rc && s.status < 0)
+    rc = error_set(&e, ERR_LOST, "%s: the connection was lost before the command ended", nodemsg_node(m));
+  nodemsg_close(m);
+  free(path);
+  free(home);
+  if (s.status >= 0) return s.status;
+  tool_report(&tool, rc, &e);
+  return rc == ERR_TIMEOUT ? STATUS_TIMEOUT : STATUS_OWN;
+}
+
+int main(int argc, char **argv) {
+  struct options options = {0};
+  tool_parse(&tool, argc, argv, &options);
+  const struct tool_words *words = &options.common.operands;
+  if (words->count != 1 || options.common.rest.count) tool_usage(&tool, "expected one PID");
+  if (!*words->at[0]) tool_usage(&tool, "an empty word is not a pid");
+  return tool_finish(&tool, attach(&options, words->at[0]));
+}
