@@ -314,6 +314,7 @@ lines_of() { sort <<<"$output"; }
   mesh one two
   ready() { [ "$(grep -c ready "$T/out")" = 2 ]; }
   for signal in INT TERM; do
+    rm -f "$T/out"
     # shellcheck disable=SC2064 # the shell of the node expands it
     env --default-signal=INT node-spawn one two --shell "trap 'echo bye; exit 3' $signal; echo ready; while :; do sleep 0.05; done" >"$T/out" 2>"$T/err" 3>&- &
     tool=$!
@@ -327,6 +328,7 @@ lines_of() { sort <<<"$output"; }
     grep 'interrupted (2)' "$T/err"
   done
 
+  rm -f "$T/out" "$T/err"
   env --default-signal=INT node-spawn one two --shell 'trap "" INT TERM; echo ready; while :; do sleep 0.05; done' >"$T/out" 2>"$T/err" 3>&- &
   tool=$!
   wait_until ready

@@ -236,6 +236,7 @@ naps() { [ "$(pgrep -cfx "sleep $NAP")" = "$1" ]; }
 
 # Starts a tool with its output in $T/out, and waits for its line "ready"; in the background bash ignores INT.
 attached() {
+  rm -f "$T/out"
   env --default-signal=INT node-spawn "$@" >"$T/out" 2>"$T/err" 3>&- &
   tool=$!
   wait_until grep -qx ready "$T/out"
