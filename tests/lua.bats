@@ -800,3 +800,12 @@ false	len"
   assert_line --index 0 --partial "'t': a table with a __gc metamethod cannot be sent"
   assert_line --index 1 survived
 }
+
+@test "no function is harmed by objects whose metamethods send, exit, raise, wait or never return" {
+  needs_preemption
+  PATIENCE=120 lua "$(<"$ROOT/tests/hostile.lua")"
+  assert_line --index -1 $'true\ttrue'
+  run -0 node-ping "one@$HOST"
+  lua 'puts("alive")'
+  assert_output alive
+}
