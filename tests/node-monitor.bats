@@ -219,3 +219,18 @@ ends() {
   run -0 cat "$T/err"
   assert_output 'node-monitor: standard output: No space left on device'
 }
+
+@test "a command that ended before: its true status" {
+  start_node one
+  ended() { [ "$(node-ps --ended --json -n "${2:-one}" | jq -r .short | grep -cxF "$1")" = 1 ]; }
+  for status in 0 3; do
+    pid=$(node-spawn -d -- sh -c "exit $status")
+    wait_until ended "$pid"
+    run -$status node-monitor "$pid"
+  done
+  assert_output "$pid [\"exit\",3]"
+  pid=$(node-spawn -d -- sh -c 'kill -USR1 $$')
+  wait_until ended "$pid"
+  run -138 node-monitor --json "$pid"
+  assert_equal "$(jq -c '[.down, .outcome.signal]' <<<"$output")" '[["signal",10],10]'
+}

@@ -127,3 +127,27 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   NODE_RUNTIME_DIR=$T/none run -0 node-ps "one@$HOST:$one" "two@$HOST:$two"
   assert_line --regexp "^two@$HOST +<two@$HOST\."
 }
+
+ended_count() { [ "$(node-ps --ended --json "$@" | wc -l)" = "$count" ]; }
+
+@test "--ended: how each command ended, the last one last; other nodes, too" {
+  start_node one
+  run -0 node-ps --ended
+  assert_output --regexp '^PID +END +AGO +SECONDS +CPU +MEMORY +OUT +ERR +OS-PID +WHAT$'
+  first=$(node-spawn -d -- sh -c 'printf 12345; exit 3')
+  count=1 wait_until ended_count
+  second=$(node-spawn -d -- sh -c 'kill -9 $$')
+  count=2 wait_until ended_count
+  run -124 node-spawn --timeout 0.1 -- sleep 300
+  run -0 node-ps --ended
+  assert_line --index 1 --regexp "^$first +exit 3 +[0-9]+s +0\.[0-9]+ +0\.[0-9]+ +[0-9.]+M +5 +0 +[0-9]+ +sh -c printf"
+  assert_line --index 2 --regexp "^$second +signal 9 "
+  assert_line --index 3 --regexp '^<.*> +timeout +.* sleep 300$'
+  start_node two
+  node-connect -n one two
+  node-spawn -d -n one two -- true
+  count=1 wait_until ended_count -n one two
+  run -0 node-ps --ended -n one --all
+  assert_line --regexp "^two@$HOST +<1\..*> +exit 0 "
+  assert_line --regexp "^one@$HOST +<0\..*> +signal 9 "
+}
