@@ -66,7 +66,7 @@ program  = $(patsubst cmd/%.c,$O/bin/%,$1)
 LIB      := $(call objects,lib/*/*.c lib/*/*/*.c)
 NODEMSG  := $(call objects,lib/base/*.c lib/core/*.c lib/wire/*.c lib/client/*.c)
 SHARED   := $(patsubst %.c,$O/obj/%.o,$(filter-out cmd/node-%.c,$(wildcard cmd/*.c)))
-LIBEXEC  := cmd/node-guard.c cmd/node-files.c
+LIBEXEC  := cmd/node-guard.c cmd/node-files.c cmd/node-feed.c
 TOOLS    := $(call program,$(filter-out cmd/node-start.c $(LIBEXEC),$(wildcard cmd/node-*.c)))
 AGENT    := $(call program,$(wildcard cmd/node-start.c))
 HELPERS  := $(patsubst cmd/%.c,$O/libexec/node-toolkit/%,$(LIBEXEC))
@@ -114,9 +114,9 @@ $(AGENT): $O/bin/%: $O/obj/cmd/%.o $O/lib/libtool.a $O/lib/libnode.a
 
 # The agent starts node-guard before each command: linking it statically halves the cost of that.
 $O/libexec/node-toolkit/node-guard: LIBS = $(if $(SAN),,-static)
-$O/libexec/node-toolkit/node-files: LIBS = $(TOOL_LIBS)
+$O/libexec/node-toolkit/node-files $O/libexec/node-toolkit/node-feed: LIBS = $(TOOL_LIBS)
 $(HELPERS): $O/libexec/node-toolkit/%: $O/obj/cmd/%.o
-$O/libexec/node-toolkit/node-files: $O/lib/libtool.a $O/lib/libnodemsg.a
+$O/libexec/node-toolkit/node-files $O/libexec/node-toolkit/node-feed: $O/lib/libtool.a $O/lib/libnodemsg.a
 
 $(UNIT) $(FUZZ) $(BENCH): LIBS = $(AGENT_LIBS)
 # This program fails each allocation in turn: the linker puts its own functions in place of the allocator's.

@@ -5,7 +5,7 @@ load helper
 load tools
 
 # Every tool; a test below compares this list with what was built.
-TOOLS='node-attach node-connect node-cookie node-copy node-kill node-list node-monitor node-ping node-ps node-receive node-register node-send
+TOOLS='node-attach node-connect node-cookie node-copy node-kill node-list node-monitor node-ping node-pipe node-ps node-receive node-register node-send
 node-shell node-spawn node-start node-stop node-whereis'
 
 # The long options in a tool's help.

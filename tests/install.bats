@@ -5,7 +5,7 @@ load helper
 
 make_() { make -s -C "$ROOT" BUILD="${BUILD%/san-*}" SAN="${SAN:-}" DESTDIR="$T/to" "$@" >/dev/null; }
 
-tools() { basename -a "$ROOT"/cmd/node-*.c | sed 's/\.c$//' | grep -vxE 'node-(guard|files)'; }
+tools() { basename -a "$ROOT"/cmd/node-*.c | sed 's/\.c$//' | grep -vxE 'node-(guard|files|feed)'; }
 
 @test "install, use, uninstall" {
   make_ install
@@ -19,6 +19,7 @@ tools() { basename -a "$ROOT"/cmd/node-*.c | sed 's/\.c$//' | grep -vxE 'node-(g
   done
   [ -x "$T/to/usr/local/libexec/node-toolkit/node-guard" ]
   [ -x "$T/to/usr/local/libexec/node-toolkit/node-files" ]
+  [ -x "$T/to/usr/local/libexec/node-toolkit/node-feed" ]
   start_node one
   run -0 node-spawn -- echo 'a command'
   assert_output 'a command'

@@ -78,6 +78,8 @@ switch $tool
     case node-register
         complete -c $tool -f -a '(__node_toolkit_names)'
         complete -c $tool -f -a '(__node_toolkit_pids)'
+    case node-pipe
+        complete -c $tool -f -a '(__node_toolkit_nodes | string replace -r "\$" :)'
     case node-copy
         complete -c $tool -a '(__node_toolkit_nodes | string replace -r "\$" :)'
     case node-spawn
