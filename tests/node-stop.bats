@@ -76,3 +76,41 @@ load tools
   refuses 'an empty word' node-stop -n "$unset"
   node-list
 }
+
+@test "an empty word where a node is wanted: status 2 by every tool, and no node is stopped" {
+  start_node one
+  local tool
+  for tool in "$BUILD"/bin/node-*; do
+    tool=${tool##*/}
+    [ "$tool" = node-start ] || refuses 'an empty word' "$tool" -n '' x y
+    [ "$tool" = node-start ] || refuses 'an empty word' "$tool" --node= x y
+  done
+  while read -ra words; do
+    run -2 "${words[@]//EMPTY/}"
+    assert_output --regexp 'empty|not a node name'
+  done <<'END'
+node-stop EMPTY
+node-stop one EMPTY
+node-stop EMPTY EMPTY
+node-stop --all --exclude EMPTY
+node-ping EMPTY
+node-ping one EMPTY
+node-ps EMPTY
+node-ps one EMPTY
+node-kill --on EMPTY x
+node-kill EMPTY
+node-connect EMPTY
+node-connect --disconnect EMPTY
+node-spawn EMPTY -- true
+node-spawn one EMPTY -- true
+node-spawn one, -- true
+node-spawn --all --tag EMPTY -- true
+node-shell EMPTY
+node-cookie reload -n EMPTY
+node-start --name EMPTY
+node-start --sname EMPTY
+node-start --sname two --join EMPTY
+END
+  run -0 node-list --self -n one
+  assert_output "one@$HOST"
+}
