@@ -719,3 +719,21 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   held() { node-whereis -n "one@$HOST" --local held-noconnection || node-whereis -n "one@$HOST" --local held-noproc; }
   wait_until held
 }
+
+@test "receive_match with a new reference skips older messages, and with an old one does not" {
+  lua 'for i = 1, 3 do send(self(), "old", i) end
+       local pid, ref = spawn_monitor(function() receive() end)
+       send(self(), "between", ref) send(self(), "old", ref) exit(pid, "x")
+       puts(receive_match({"old", ref})) puts(select(4, receive_match({"DOWN", ref}, 5000)))
+       local old = send_after(0, self(), "tick") receive_match({"tick"}, 5000)
+       send(self(), "has", old) local new = monitor(self()) send(self(), "has", new)
+       puts(receive_match({"has", old}, 0) == "has", receive_match({"has", new}, 0) == "has")
+       for i = 1, 3 do puts(receive(0)) end puts(receive(0)) puts(receive(0))'
+  assert_line --index 0 --partial old
+  assert_line --index 1 x
+  assert_line --index 2 $'true\ttrue'
+  assert_line --index 3 $'old\t1'
+  assert_line --index 5 $'old\t3'
+  assert_line --index 6 --regexp $'^between\t'
+  assert_line --index 7 nil
+}

@@ -24,7 +24,34 @@ static void test_mailbox(void) {
   mailbox_finish(&m);
 }
 
+/* The note stays at its place when messages on both sides of it are taken. */
+static void test_note(void) {
+  struct mailbox m;
+  mailbox_init(&m);
+  mailbox_note_ref(&m, 7);
+  ok(m.fresh == 7 && m.mark == &m.first,
+     "a reference that is made while the mailbox is empty notes its start");
+  mailbox_push(&m, message(1));
+  mailbox_push(&m, message(2));
+  mailbox_note_ref(&m, 8);
+  mailbox_push(&m, message(3));
+  ok(m.fresh == 8 && (*m.mark)->from == 3, "the next one notes what came after it");
+  signal_free(mailbox_take(&m, &m.first->next));
+  ok((*m.mark)->from == 3, "also when the message before the note is taken");
+  signal_free(mailbox_take(&m, &m.first));
+  ok((*m.mark)->from == 3 && m.mark == &m.first, "and the first");
+  signal_free(mailbox_take(&m, m.mark));
+  mailbox_push(&m, message(4));
+  ok((*m.mark)->from == 4, "what comes later is behind the note");
+  m.matching = true;
+  m.mark = &m.first;
+  mailbox_note_ref(&m, 9);
+  ok(m.fresh == 8, "during a match, nothing is noted");
+  mailbox_finish(&m);
+}
+
 int main(void) {
   test_mailbox();
+  test_note();
   return tap_end();
 }

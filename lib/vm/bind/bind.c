@@ -34,6 +34,12 @@ npid bind_whereis(lua_State *L, struct names *table, int index) {
   return whereis_pid(&process_of(L)->isolate->names, table, name, len);
 }
 
+npid bind_new_ref(struct process *p) {
+  npid ref = isolate_ref(p->isolate);
+  mailbox_note_ref(&p->mailbox, ref);
+  return ref;
+}
+
 int64_t bind_check_deadline(lua_State *L, int arg) {
   if (lua_isnoneornil(L, arg)) return TIMER_NEVER;
   lua_Number ms = luaL_checknumber(L, arg);

@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct process;
+
 /* A row: it registers a function of the language, and says how to call the function and what it does.
  *
  * usage has one call a line, with optional arguments in [brackets].  In node-lua(7) the function's entry has
@@ -52,6 +54,9 @@ npid bind_to_pid(lua_State *L, int index); /* NPID_NONE for any other value */
 
 /* The pid that has the name, the string at index, in the table; or NPID_NONE. */
 npid bind_whereis(lua_State *L, struct names *table, int index);
+
+/* Makes a reference for the process to find in a message, and notes that its mailbox has none with it yet. */
+npid bind_new_ref(struct process *p);
 
 /* An argument of milliseconds from now as a deadline by clock_ns; nil or none: TIMER_NEVER. */
 int64_t bind_check_deadline(lua_State *L, int arg);

@@ -118,7 +118,7 @@ static int exec(lua_State *L) {
   lua_settop(L, 1);
   struct process *p = process_of(L);
   bool link = flag(L, "link"), monitor = flag(L, "monitor"), owned = flag(L, "owned");
-  npid ref = monitor ? isolate_ref(p->isolate) : NPID_NONE;
+  npid ref = monitor ? bind_new_ref(p) : NPID_NONE;
   struct copy c = copy_begin(L);
   struct term_writer *w = c.w;
   term_put_text(w, "exec");

@@ -144,13 +144,13 @@ static int receive_match(lua_State *L);
 void bind_check_takes(lua_State *L) {
   struct mailbox *m = &process_of(L)->mailbox;
   lua_Debug ar;
-  for (int level = 1; m->mark && lua_getstack(L, level, &ar); level++) {
+  for (int level = 1; m->matching && lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "f", &ar);
     if (lua_tocfunction(L, -1) == receive_match)
       luaL_error(L, "the predicate of a receive_match cannot take messages");
     lua_pop(L, 1);
   }
-  m->mark = NULL; /* a receive_match whose predicate raised an error has left its mark */
+  m->matching = false; /* a receive_match whose predicate raised an error has left it set */
 }
 
 static int take(lua_State *L, struct process *p, struct signal **link) {
@@ -178,7 +178,7 @@ static int received(lua_State *L, int status, lua_KContext top) {
 
 static int receive(lua_State *L) {
   struct process *p = process_of(L);
-  if (p->mailbox.mark) bind_check_takes(L);
+  if (p->mailbox.matching) bind_check_takes(L);
   if (p->mailbox.first) return take(L, p, &p->mailbox.first);
   if (lua_isinteger(L, 1) && lua_tointeger(L, 1) == 0) {
     lua_pushnil(L);
@@ -226,7 +226,7 @@ static int match_called(lua_State *L, int status, lua_KContext context);
 static int match_woken(lua_State *L, int status, lua_KContext context);
 
 static int match_done(struct process *p, int n) {
-  p->mailbox.mark = NULL;
+  p->mailbox.matching = false;
   return n;
 }
 
@@ -279,6 +279,25 @@ static int match_woken(lua_State *L, int status, lua_KContext context) {
   return match(L, false);
 }
 
+/* Is the reference among the leading values of the pattern? */
+static bool pattern_has(lua_State *L, npid ref) {
+  bool found = false;
+  lua_Integer n = lua_istable(L, 1) ? (lua_Integer)lua_rawlen(L, 1) : 0;
+  for (lua_Integer i = 1; i <= n && !found; i++) {
+    lua_rawgeti(L, 1, i);
+    found = copy_to_npid(L, -1) == ref;
+    lua_pop(L, 1);
+  }
+  return found;
+}
+
+/* As in Erlang, a pattern with the reference that was made last skips the messages that were there before. */
+static struct signal **first_candidate(lua_State *L, struct mailbox *m) {
+  bool skip = m->fresh != NPID_NONE && m->first && pattern_has(L, m->fresh);
+  m->fresh = NPID_NONE;
+  return skip ? m->mark : &m->first;
+}
+
 static int receive_match(lua_State *L) {
   if (!lua_istable(L, 1) && !lua_isfunction(L, 1))
     return luaL_argerror(L, 1, "a list of leading values, or a predicate, expected");
@@ -286,7 +305,9 @@ static int receive_match(lua_State *L) {
   bind_check_takes(L);
   lua_settop(L, 1);
   lua_pushinteger(L, deadline);
-  process_of(L)->mailbox.mark = &process_of(L)->mailbox.first;
+  struct mailbox *m = &process_of(L)->mailbox;
+  m->mark = first_candidate(L, m);
+  m->matching = true;
   return match(L, false);
 }
 
@@ -312,7 +333,7 @@ static int send_after(lua_State *L) {
   if (to == NPID_NONE && lua_type(L, 2) != LUA_TSTRING)
     return luaL_argerror(L, 2, "a pid or a name expected");
   struct process *p = process_of(L);
-  npid ref = isolate_ref(p->isolate);
+  npid ref = bind_new_ref(p);
   struct term *term = copy_term(L, "message", 3, lua_gettop(L));
   if (alarm_set(p->isolate, ref, at, p->pid, to, to == NPID_NONE ? lua_tostring(L, 2) : NULL, term)) {
     term_unref(term);

@@ -125,7 +125,7 @@ static struct term *spawn_term(lua_State *L, int last, bool link, npid ref) {
 static int ask_kernel(lua_State *L, npid kernel, lua_KContext mode) {
   struct process *p = process_of(L);
   int last = lua_gettop(L);
-  npid ref = mode & MONITOR ? isolate_ref(p->isolate) : NPID_NONE;
+  npid ref = mode & MONITOR ? bind_new_ref(p) : NPID_NONE;
   struct term *term = spawn_term(L, last, mode & LINK, ref);
   if (ref != NPID_NONE) {
     copy_push_npid(L, ref);
@@ -152,7 +152,7 @@ static int spawn_on(lua_State *L, lua_KContext mode) {
   bind_is_function(L, 2);
   if (strcmp(name, own_name(L)) == 0) {
     struct process *p = process_of(L);
-    npid ref = mode & MONITOR ? isolate_ref(p->isolate) : NPID_NONE;
+    npid ref = mode & MONITOR ? bind_new_ref(p) : NPID_NONE;
     copy_push_npid(L, bind_spawn(L, 2, mode & LINK, ref));
     if (ref != NPID_NONE) copy_push_npid(L, ref);
     return mode & MONITOR ? 2 : 1;

@@ -27,7 +27,7 @@ static int spawn_link(lua_State *L) {
 }
 
 static int spawn_monitor(lua_State *L) {
-  npid ref = isolate_ref(process_of(L)->isolate);
+  npid ref = bind_new_ref(process_of(L));
   copy_push_npid(L, bind_spawn(L, 1, false, ref));
   copy_push_npid(L, ref);
   return 2;
@@ -64,7 +64,7 @@ static npid monitored(lua_State *L, int arg) {
 
 static int monitor(lua_State *L) {
   struct process *p = process_of(L);
-  npid other = monitored(L, 1), ref = isolate_ref(p->isolate);
+  npid other = monitored(L, 1), ref = bind_new_ref(p);
   if (other == p->pid) { /* as in Erlang, a monitor of oneself does nothing */
     copy_push_npid(L, ref);
     return 1;

@@ -3,7 +3,7 @@
 #include "vm/process/mailbox.h"
 
 void mailbox_init(struct mailbox *m) {
-  *m = (struct mailbox){.tail = &m->first};
+  *m = (struct mailbox){.tail = &m->first, .fresh = NPID_NONE};
 }
 
 void mailbox_finish(struct mailbox *m) {

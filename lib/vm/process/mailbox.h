@@ -1,5 +1,5 @@
-/* mailbox: the queue of messages of one process, oldest first, with a mark up to which a selective receive
- * has looked already.  Does not move in memory: tail and mark point into it. */
+/* mailbox: the queue of messages of one process, oldest first, with a mark: up to there a selective receive
+ * has looked already, or need not look.  Does not move in memory: tail and mark point into it. */
 #ifndef VM_PROCESS_MAILBOX_H
 #define VM_PROCESS_MAILBOX_H
 
@@ -12,9 +12,14 @@
 struct mailbox {
   struct signal *first;
   struct signal **tail; /* where the next message is linked */
-  struct signal **mark; /* the link to the next one that receive_match looks at; NULL: no match under way */
+  /* While `matching`: the link to the next message that receive_match looks at.  Else, unless `fresh` is
+   * NPID_NONE: the end of the mailbox when the reference `fresh` was made, so that only messages from there
+   * on can contain it. */
+  struct signal **mark;
+  npid fresh;
   size_t bytes;
-  uint32_t count;
+  uint32_t count : 31;
+  uint32_t matching : 1; /* a receive_match is under way */
 };
 
 void mailbox_init(struct mailbox *m);
@@ -26,6 +31,13 @@ static inline void mailbox_push(struct mailbox *m, struct signal *s) {
   m->tail = &s->next;
   m->bytes += signal_weight(s);
   m->count++;
+}
+
+/* Notes that a reference is being made, which no message that is here can contain. */
+static inline void mailbox_note_ref(struct mailbox *m, npid ref) {
+  if (m->matching) return;
+  m->mark = m->tail;
+  m->fresh = ref;
 }
 
 /* Takes out the message that link leads to. */
