@@ -500,13 +500,32 @@ own_cgroup() {
   start_node one
   run -0 node-spawn -d -- sh -c 'echo to the console; echo and this >&2'
   assert_output --regexp '^<0\.[0-9]+\.[0-9]+>$'
-  wait_until grep -qx 'to the console' "$(console_file one)"
-  wait_until grep -qx 'and this' "$(console_file one)"
+  pid=$output
+  wait_until grep -qx ".* $pid to the console" "$(console_file one)"
+  wait_until grep -qx ".* $pid and this" "$(console_file one)"
   run -0 node-spawn -d --full -- true
   assert_output --regexp "^<one@$HOST\.[0-9]+\.[0-9]+>\$"
   run -0 --separate-stderr node-spawn -d --json -- true
   assert_equal "$(jq -r '.short | startswith("<0.")' <<<"$output")" true
   assert_equal "$(jq -r ".pid | startswith(\"one@$HOST.\")" <<<"$output")" true
+}
+
+@test "-d: whole lines on the console, with time and pid, whatever writes beside them" {
+  start_node one
+  file=$(console_file one)
+  mkfifo "$T/go"
+  slow=$(node-spawn -d -- sh -c 'printf "half "; read -r x <"$0"; echo line; printf "%05000d\n" 1; printf rest' "$T/go")
+  begun() { [ "$(api one GET "/v1/processes/$(tr -d '<>' <<<"$slow")/outcome" | jq .stdout_bytes)" = 5 ]; }
+  wait_until begun
+  quick=$(node-spawn -d -- sh -c 'echo between; echo and >&2')
+  wait_until grep -q "$quick and" "$file"
+  run ! grep -q half "$file"
+  echo >"$T/go"
+  wait_until grep -q "$slow rest" "$file"
+  run -0 grep -F "$slow" "$file"
+  assert_line --index 0 --regexp '^20[0-9-]+T[0-9:]+Z <[0-9.]+> half line$'
+  assert_equal "$(awk '{ print length($3) }' <<<"$output" | xargs)" '4 4096 904 4'
+  [ "$(wc -l <<<"$output")" = 4 ]
 }
 
 @test "--json attached: each event is a line" {
@@ -626,7 +645,7 @@ own_cgroup() {
   assert_output "two@$HOST"
   run -0 node-spawn -d "two@$HOST" -e 'puts("back home")'
   assert_output --regexp '^<1\.'
-  wait_until grep -qx 'back home' "$(console_file one)"
+  wait_until grep -qx '.* back home' "$(console_file one)"
 }
 
 @test "on another node, directly, where none runs here" {

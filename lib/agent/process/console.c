@@ -1,5 +1,6 @@
 /* Invariant: a call "flush" that arrives while more than CONSOLE_HIGH bytes wait is in `flushes` until it is
- * answered.
+ * answered.  The begin of a line of a command, whose end has not come, is in `begun` until the line ends, is
+ * CONSOLE_LINE bytes long, or the command or its node is lost.
  *
  * Orderings: the I/O thread first puts a call into `flushes` and then reads how many bytes wait; the sink's
  * thread first counts what it has written and then sends agent->room. So every call in `flushes` is followed
@@ -9,16 +10,125 @@
 #include "agent/process/hosted.h"
 #include "agent/send.h"
 #include "base/buf.h"
+#include "base/clock.h"
+#include "base/map.h"
 #include "core/output.h"
 #include "wire/json.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct console {
   struct hosted hosted;
   /* Calls "flush", to be answered when at most CONSOLE_HIGH bytes wait to be written. */
   struct signal *flushes;
+  struct map begun; /* key_of(pid, stream) → struct buf */
 };
+
+/* --- output of commands ------------------------------------------------------------------------------- */
+
+static uint64_t key_of(npid pid, bool is_stderr) {
+  return pid << 1 | is_stderr;
+}
+
+/* Writes "2026-11-25T16:10:48Z <0.57.3> ". */
+static void put_head(struct buf *out, struct agent *a, npid pid) {
+  char day[32], text[NPID_TEXT_SIZE];
+  time_t now = clock_wall_us() / 1000000;
+  struct tm t;
+  gmtime_r(&now, &t);
+  strftime(day, sizeof day, "%Y-%m-%dT%H:%M:%SZ", &t);
+  buf_printf(out, "%s %s ", day, npid_format(a->nodes, pid, NPID_SHORT, text));
+}
+
+/* Keeps the begin of a line.  When memory runs out, the bytes are written as a line. */
+static void keep_begin(struct console *c, npid pid, bool is_stderr, const char *bytes, size_t n,
+                       struct buf *out) {
+  uint64_t key = key_of(pid, is_stderr);
+  struct buf *begun = map_get_id(&c->begun, key);
+  if (!begun && (begun = calloc(1, sizeof *begun)) && map_put_id(&c->begun, key, begun)) {
+    free(begun);
+    begun = NULL;
+  }
+  if (begun) {
+    buf_append(begun, bytes, n);
+    return;
+  }
+  put_head(out, c->hosted.agent, pid);
+  buf_append(out, bytes, n);
+  buf_putc(out, '\n');
+}
+
+/* Writes a line, which begins with what was kept of it, and ends with a newline here. */
+static void put_line(struct console *c, npid pid, bool is_stderr, const char *bytes, size_t n,
+                     struct buf *out) {
+  struct buf *begun = map_remove_id(&c->begun, key_of(pid, is_stderr));
+  put_head(out, c->hosted.agent, pid);
+  if (begun) buf_append(out, begun->data, begun->len);
+  buf_append(out, bytes, n);
+  buf_putc(out, '\n');
+  if (begun) buf_finish(begun);
+  free(begun);
+}
+
+static size_t begun_size(struct console *c, npid pid, bool is_stderr) {
+  const struct buf *begun = map_get_id(&c->begun, key_of(pid, is_stderr));
+  return begun ? begun->len : 0;
+}
+
+static void put_output(struct console *c, const struct buf *out) {
+  if (buf_ok(out) && out->len) sink_put(c->hosted.agent->output, SINK_OUTPUT, out->data, out->len);
+}
+
+/* Writes the lines of a command, each with the time and the pid. */
+static void put_lines(struct console *c, const struct output *o) {
+  struct buf out = BUF_INIT;
+  const char *at = o->bytes, *end = at + o->n;
+  while (at < end) {
+    size_t room = CONSOLE_LINE - begun_size(c, o->from, o->is_stderr), left = (size_t)(end - at);
+    size_t n = left < room ? left : room;
+    const char *newline = memchr(at, '\n', n < left ? n + 1 : n);
+    if (newline) n = (size_t)(newline - at);
+    if (newline || n < left)
+      put_line(c, o->from, o->is_stderr, at, n, &out);
+    else
+      keep_begin(c, o->from, o->is_stderr, at, n, &out);
+    at += n + (newline != NULL);
+  }
+  put_output(c, &out);
+  buf_finish(&out);
+}
+
+/* Writes the begins of lines of a command that has ended or is lost. */
+static void put_rest(struct console *c, npid pid) {
+  struct buf out = BUF_INIT;
+  for (int is_stderr = 0; is_stderr < 2; is_stderr++)
+    if (begun_size(c, pid, is_stderr)) put_line(c, pid, is_stderr, "", 0, &out);
+  put_output(c, &out);
+  buf_finish(&out);
+}
+
+static void console_node_down(struct hosted *p, uint32_t incarnation) {
+  struct console *c = (struct console *)p;
+  uint64_t key;
+  for (size_t at = 0; map_next(&c->begun, &at, NULL, &key, NULL);) {
+    if (npid_incarnation(key >> 1) != incarnation) continue;
+    put_rest(c, key >> 1);
+    at = 0;
+  }
+}
+
+static void drop_begun(struct console *c) {
+  void *value;
+  for (size_t at = 0; map_next(&c->begun, &at, NULL, NULL, &value);) {
+    buf_finish(value);
+    free(value);
+  }
+  map_finish(&c->begun);
+}
+
+/* --- the process -------------------------------------------------------------------------------------- */
 
 static void answer_flushes(struct console *c) {
   struct sink_stats now;
@@ -27,14 +137,23 @@ static void answer_flushes(struct console *c) {
   if (now.waiting[SINK_OUTPUT] <= CONSOLE_HIGH) call_answer_all(c->hosted.agent, &c->flushes);
 }
 
-/* Writes the output of a process unchanged, and any other message as a line of JSON. */
+/* Writes the output of a command in whole lines with time and pid, that of any other process unchanged, and
+ * any other message as a line of JSON. */
 static void console_message(struct hosted *p, const struct signal *s) {
   struct output o;
-  if (output_read(s->term, &o)) {
+  bool output = output_read(s->term, &o);
+  if (output && o.at && o.from == s->from) {
+    put_lines((struct console *)p, &o);
+    return;
+  }
+  if (output) {
     sink_put(p->agent->output, SINK_OUTPUT, o.bytes, o.n);
     return;
   }
-  if (term_is_word(s->term, "exit_status")) return; /* a command that the console leads has ended */
+  if (term_is_word(s->term, "exit_status")) { /* a command that the console leads has ended */
+    put_rest((struct console *)p, s->from);
+    return;
+  }
   struct buf line = BUF_INIT;
   json_put_term(&line, p->agent->nodes, s->term);
   buf_putc(&line, '\n');
@@ -59,6 +178,7 @@ static void console_free(struct hosted *p) {
   struct console *c = (struct console *)p;
   sink_on_room(p->agent->output, 0, NULL, NULL);
   p->agent->console_process = NULL;
+  drop_begun(c);
   call_drop_all(&c->flushes);
   free(c);
 }
@@ -66,6 +186,7 @@ static void console_free(struct hosted *p) {
 static const struct hosted_class console_class = {.kind = "console",
                                                   .message = console_message,
                                                   .call = console_call,
+                                                  .node_down = console_node_down,
                                                   .exit = console_exit,
                                                   .free = console_free};
 

@@ -1,12 +1,15 @@
 /* console: the process that is the node's own output, the group leader of processes that were spawned without
- * another leader, and registered under the local name "console". It puts what it is sent into agent->output,
- * a sink (base/sink.h) whose own thread writes to a terminal, a pipe or a file. I/O thread only. */
+ * another leader, and registered under the local name "console". It writes what commands print in whole
+ * lines, each with the time (UTC) and the pid, and what other processes print as it is. It puts what it is
+ * sent into agent->output, a sink (base/sink.h) whose own thread writes to a terminal, a pipe or a file. I/O
+ * thread only. */
 #ifndef AGENT_PROCESS_CONSOLE_H
 #define AGENT_PROCESS_CONSOLE_H
 
 #include "agent/state.h"
 
 enum {
+  CONSOLE_LINE = 4096,    /* bytes of a line of a command; a longer one is written as several */
   CONSOLE_HIGH = 4 << 20, /* with more bytes waiting, calls "flush" are not answered, so their callers wait */
   /* Output that would make more bytes wait is dropped and counted, and a line says so. */
   CONSOLE_MAX = 64 << 20,
