@@ -809,3 +809,10 @@ false	len"
   lua 'puts("alive")'
   assert_output alive
 }
+
+@test "exec where it cannot wait leaves no monitor" {
+  lua 'puts(select(2, load(function() exec{"true", monitor = true} end)))
+       puts(#process_info(self()).monitors)'
+  assert_line --index 0 --partial 'exec cannot wait here: a callback of a C function runs'
+  assert_line --index 1 0
+}

@@ -116,6 +116,7 @@ static int started(lua_State *L, int status, lua_KContext ref) {
 static int exec(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);
   lua_settop(L, 1);
+  bind_check_suspends(L, "exec");
   struct process *p = process_of(L);
   bool link = flag(L, "link"), monitor = flag(L, "monitor"), owned = flag(L, "owned");
   npid ref = monitor ? bind_new_ref(p) : NPID_NONE;
