@@ -21,7 +21,7 @@ static int64_t sum(const struct heap *h) {
 static bool sound(const struct heap *h) {
   for (uint32_t i = 0; i < h->accounts_len; i++)
     if (h->accounts[i].bytes < 0) return false;
-  return sum(h) == h->total;
+  return sum(h) == heap_total(h);
 }
 
 static void run_as(struct heap *h, uint32_t slot) {
@@ -43,7 +43,7 @@ static void test_owners(void) {
   small = heap_alloc(&h, small, 4000, 16);
   ok(small && small[15] == 7, "and one that shrinks");
   heap_alloc(&h, small, 16, 0);
-  ok(h.total == 0 && sound(&h), "what is freed is not held");
+  ok(heap_total(&h) == 0 && sound(&h), "what is freed is not held");
 
   run_as(&h, 0);
   void *block = heap_alloc(&h, NULL, NEW, 1000);
@@ -65,7 +65,7 @@ static void test_owners(void) {
   ok(held(&h, 0) > 6000 && heap_held(&h, HEAP_NOBODY) == 0, "unless it makes it longer");
   heap_alloc(&h, block, 6000, 0);
   heap_alloc(&h, other, 300, 0);
-  ok(h.total == 0 && sound(&h), "the accounts are empty in the end");
+  ok(heap_total(&h) == 0 && sound(&h), "the accounts are empty in the end");
   heap_finish(&h);
 }
 
@@ -95,7 +95,7 @@ static void test_limit(void) {
   heap_alloc(&h, garbage, MIB / 4, 0);
   heap_alloc(&h, buffer, MIB - 64, 0);
   heap_alloc(&h, free_of_it, MIB - 64, 0);
-  ok(h.total == 0 && sound(&h), "the accounts are empty in the end");
+  ok(heap_total(&h) == 0 && sound(&h), "the accounts are empty in the end");
   heap_finish(&h);
 }
 
@@ -139,7 +139,7 @@ static void test_storm(void) {
   ok(trimmed > 10, "while trimming ended %d times", trimmed);
   for (int i = 0; i < BLOCKS; i++)
     if (blocks[i].at) heap_alloc(&h, blocks[i].at, blocks[i].n, 0);
-  ok(h.total == 0 && h.in_use == 0 && sound(&h), "the accounts are empty in the end");
+  ok(heap_total(&h) == 0 && h.in_use == 0 && sound(&h), "the accounts are empty in the end");
   trim(&h);
   trim(&h);
   ok(h.mapped <= 256 << 10, "and at most one chunk is left (%ld bytes)", (long)h.mapped);
@@ -166,7 +166,7 @@ static void test_survivors(void) {
   heap_alloc(&h, more, 200, 0);
   for (int i = 0; i < MANY; i += ONE_IN) heap_alloc(&h, blocks[i], 200, 0);
   trim(&h);
-  ok(h.total == 0 && h.mapped <= 256 << 10, "in the end %ld KB are left", (long)h.mapped / 1024);
+  ok(heap_total(&h) == 0 && h.mapped <= 256 << 10, "in the end %ld KB are left", (long)h.mapped / 1024);
   heap_finish(&h);
 }
 
@@ -222,7 +222,7 @@ static void test_lua(void) {
   }
   ok(!bad, "coroutines that share tables and closures leave the accounts right");
   lua_close(L);
-  ok(h.total == 0 && sound(&h), "and empty when the state is closed");
+  ok(heap_total(&h) == 0 && sound(&h), "and empty when the state is closed");
   heap_finish(&h);
 }
 

@@ -1,7 +1,7 @@
 /* Invariant: a block has a header of HEAP_HEADER bytes, its tag: the index of an account, the generation of
  * that account, and whether the block comes from malloc.  The tag of an account changes when its process
  * ends, so a block whose tag is not that of its account is nobody's.  A small block lies in a chunk and has
- * the length of its class; chunks begin at multiples of CHUNK_MAX, so a block's address tells its chunk.
+ * the length of its class; chunks begin at multiples of CHUNK, so a block's address tells its chunk.
  * Chunks come from mmap, so the memory of an isolate that closes returns to the kernel at once.  Lua passes
  * the size at each call, so headers need no size.  Under AddressSanitizer every block comes from malloc, so
  * that it finds accesses beyond a block.
@@ -19,9 +19,9 @@
 #include <sys/mman.h>
 
 enum {
-  CHUNK_MIN = 16 << 10,
-  CHUNK_MAX = 256 << 10,
-  PAGES = 64 << 10,
+  CHUNK = 256 << 10,
+  PAGES_MIN = 16 << 10,
+  PAGES_MAX = 64 << 10,
   PAGE = 4 << 10,
   TRIM_LEAST = 512 << 10
 };
@@ -47,27 +47,27 @@ enum {
 #endif
 
 void heap_init(struct heap *h) {
-  *h = (struct heap){.chunk = CHUNK_MIN, .limit = INT64_MAX, .trim_due = TRIM_LEAST};
+  *h = (struct heap){.pages = PAGES_MIN, .trim_due = TRIM_LEAST};
   for (uint32_t i = 0; i < HEAP_SLOT; i++) h->first[i].tag = i;
   h->accounts = h->first;
   h->accounts_len = HEAP_SLOT;
+  heap_enter(h, HEAP_ISOLATE, 0);
 }
 
 /* At the start of a chunk. */
 struct chunk {
   struct chunk *next;
-  size_t size;
   size_t limbo; /* bytes of it in limbo; in a parked chunk, those that never return, too */
   bool parked;
-  uint32_t dropped;                        /* pages that have returned to the kernel */
-  uint16_t free_in_page[CHUNK_MAX / PAGE]; /* limbo, by page */
+  uint32_t dropped;                    /* pages that have returned to the kernel */
+  uint16_t free_in_page[CHUNK / PAGE]; /* limbo, by page */
 };
 
 void heap_finish(struct heap *h) {
   while (h->chunks) {
     struct chunk *chunk = h->chunks;
     h->chunks = chunk->next;
-    munmap(chunk, chunk->size);
+    munmap(chunk, CHUNK);
   }
   if (h->accounts != h->first) free(h->accounts);
   heap_init(h);
@@ -86,6 +86,7 @@ bool heap_open_account(struct heap *h, uint32_t slot) {
   for (uint32_t i = h->accounts_len; i < len; i++) fresh[i] = (struct heap_account){.tag = i};
   h->accounts = fresh;
   h->accounts_len = len;
+  h->account = &fresh[h->owner];
   return true;
 }
 
@@ -98,8 +99,9 @@ void heap_close_account(struct heap *h, uint32_t slot) {
 
 void heap_enter(struct heap *h, uint32_t owner, int64_t limit) {
   h->owner = owner;
-  h->tag = h->accounts[owner].tag;
-  h->limit = owner >= HEAP_SLOT ? limit : INT64_MAX;
+  h->account = &h->accounts[owner];
+  h->limit = owner >= HEAP_SLOT && limit < INT64_MAX / 2 ? limit : INT64_MAX / 2;
+  h->bound = h->limit + h->limit / 16;
 }
 
 static struct heap_account *account_of(struct heap *h, uint64_t tag) {
@@ -109,26 +111,26 @@ static struct heap_account *account_of(struct heap *h, uint64_t tag) {
 
 void heap_charge(struct heap *h, uint32_t owner, int64_t bytes) {
   h->accounts[owner].bytes += bytes;
-  h->total += bytes;
   h->outside += bytes;
 }
 
 /* --- chunks --- */
 
-static struct chunk *map_aligned(size_t size) {
+static struct chunk *map_chunk(void) {
+  size_t size = CHUNK;
   char *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (at == MAP_FAILED || (uintptr_t)at % CHUNK_MAX == 0) return at == MAP_FAILED ? NULL : (struct chunk *)at;
+  if (at == MAP_FAILED || (uintptr_t)at % CHUNK == 0) return at == MAP_FAILED ? NULL : (struct chunk *)at;
   munmap(at, size);
-  at = mmap(NULL, size + CHUNK_MAX, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  at = mmap(NULL, size + CHUNK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) return NULL;
-  size_t before = -(uintptr_t)at % CHUNK_MAX;
+  size_t before = -(uintptr_t)at % CHUNK;
   if (before) munmap(at, before);
-  if (before < CHUNK_MAX) munmap(at + before + size, CHUNK_MAX - before);
+  if (before < CHUNK) munmap(at + before + size, CHUNK - before);
   return (struct chunk *)(at + before);
 }
 
 static struct chunk *chunk_of(const void *block) {
-  return (struct chunk *)((uintptr_t)block & ~(uintptr_t)(CHUNK_MAX - 1));
+  return (struct chunk *)((uintptr_t)block & ~(uintptr_t)(CHUNK - 1));
 }
 
 static void push_free(void **list, void *block) {
@@ -138,24 +140,24 @@ static void push_free(void **list, void *block) {
 
 /* Adds a chunk.  The rest of the old chunk becomes a free block of its size's class. */
 static bool grow(struct heap *h) {
-  struct chunk *chunk = map_aligned(h->chunk);
+  struct chunk *chunk = map_chunk();
   if (!chunk) return false;
   size_t rest = (size_t)(h->end - h->at) / HEAP_CLASS;
   if (rest > 0) push_free(&h->free[rest], h->at);
-  *chunk = (struct chunk){.next = h->chunks, .size = h->chunk};
+  *chunk = (struct chunk){.next = h->chunks};
   h->chunks = chunk;
-  h->mapped += (int64_t)h->chunk;
+  h->mapped += CHUNK;
   h->at = h->paged = (char *)chunk + sizeof *chunk;
-  h->end = (char *)chunk + h->chunk;
-  if (h->chunk < CHUNK_MAX) h->chunk *= 2;
+  h->end = (char *)chunk + CHUNK;
   return true;
 }
 
-/* Asks the kernel for PAGES bytes at once, which costs a fraction of as many page faults.  A kernel that does
- * not know MADV_POPULATE_WRITE refuses, and the pages come by page faults. */
+/* Asks the kernel for several pages at once, which costs a fraction of as many page faults.  A kernel that
+ * does not know MADV_POPULATE_WRITE refuses, and the pages come by page faults. */
 static void page_in(struct heap *h) {
-  uintptr_t from = (uintptr_t)h->paged & ~(uintptr_t)(PAGE - 1), to = from + PAGES;
+  uintptr_t from = (uintptr_t)h->paged & ~(uintptr_t)(PAGE - 1), to = from + h->pages;
   if (to > (uintptr_t)h->end) to = (uintptr_t)h->end & ~(uintptr_t)(PAGE - 1);
+  if (h->pages < PAGES_MAX) h->pages *= 2;
   int saved = errno;
   if (to > from) madvise((void *)from, to - from, MADV_POPULATE_WRITE);
   errno = saved;
@@ -182,19 +184,19 @@ static void begin_trim(struct heap *h) {
 }
 
 static bool is_empty(const struct chunk *c) {
-  return c->limbo == c->size - sizeof *c;
+  return c->limbo == CHUNK - sizeof *c;
 }
 
 /* Parks the chunks of which less than an eighth is in use. */
 static void park(struct heap *h) {
   for (struct chunk *c = h->chunks; c; c = c->next)
-    if (c->limbo >= c->size - c->size / 8 && c->limbo % HEAP_CLASS != NEVER) c->parked = true;
+    if (c->limbo >= CHUNK - CHUNK / 8 && c->limbo % HEAP_CLASS != NEVER) c->parked = true;
 }
 
 /* Returns the pages of a parked chunk that are free from end to end. */
 static void drop_pages(struct heap *h, struct chunk *c) {
   uint32_t dropped = 0;
-  for (uint32_t i = 0, pages = (uint32_t)(c->size / PAGE); i < pages; i++) {
+  for (uint32_t i = 0, pages = CHUNK / PAGE; i < pages; i++) {
     uint32_t first = i;
     while (i < pages && c->free_in_page[i] == PAGE) i++;
     if (i > first) madvise((char *)c + (size_t)first * PAGE, (size_t)(i - first) * PAGE, MADV_DONTNEED);
@@ -213,8 +215,8 @@ static void end_trim(struct heap *h) {
       continue;
     }
     *link = c->next;
-    h->mapped -= (int64_t)c->size - (int64_t)c->dropped * PAGE;
-    munmap(c, c->size);
+    h->mapped -= CHUNK - (int64_t)c->dropped * PAGE;
+    munmap(c, CHUNK);
   }
   int64_t rest = h->mapped - h->in_use;
   h->trim_due = TRIM_LEAST + rest + rest / 2;
@@ -276,8 +278,8 @@ static uint64_t *header_of(void *block) {
   return (uint64_t *)block - 1;
 }
 
-static void *take_small(struct heap *h, size_t n) {
-  size_t class = class_of(n), size = class * HEAP_CLASS;
+static void *take_small(struct heap *h, size_t class) {
+  size_t size = class * HEAP_CLASS;
   void *block = h->free[class];
   if (block) {
     h->free[class] = *(void **)block;
@@ -291,9 +293,15 @@ static void *take_small(struct heap *h, size_t n) {
   return block;
 }
 
+static void *take_large(struct heap *h, size_t n) {
+  void *block = malloc(n + HEAP_HEADER);
+  if (block) h->large += (int64_t)n + HEAP_HEADER;
+  return block;
+}
+
 /* A block with the tag; without charge. */
 static void *take(struct heap *h, size_t n, uint64_t tag) {
-  uint64_t *header = n > SMALL_MAX ? malloc(n + HEAP_HEADER) : take_small(h, n);
+  uint64_t *header = n > SMALL_MAX ? take_large(h, n) : take_small(h, class_of(n));
   if (!header) return NULL;
   *header = n > SMALL_MAX ? tag | FROM_MALLOC : tag & ~FROM_MALLOC;
   return header + 1;
@@ -302,6 +310,7 @@ static void *take(struct heap *h, size_t n, uint64_t tag) {
 static void give(struct heap *h, void *block, size_t n) {
   uint64_t *header = header_of(block);
   if (*header & FROM_MALLOC) {
+    h->large -= cost_of(n);
     free(header);
   } else {
     h->in_use -= (int64_t)(class_of(n) * HEAP_CLASS);
@@ -309,52 +318,48 @@ static void give(struct heap *h, void *block, size_t n) {
   }
 }
 
-static void charge(struct heap *h, uint64_t tag, int64_t bytes) {
-  h->total += bytes;
-  account_of(h, tag)->bytes += bytes;
-}
-
 /* --- the limit --- */
 
-static int64_t bound(const struct heap *h, bool collected) {
-  return h->limit >= INT64_MAX / 2 ? INT64_MAX / 2 : h->limit + h->limit / (collected ? 32 : 16);
+static int64_t bound_collected(const struct heap *h) {
+  return h->limit + h->limit / 32;
 }
 
 bool heap_is_over(const struct heap *h, bool collected) {
-  return heap_held(h, h->owner) > bound(h, collected);
+  return h->account->bytes > (collected ? bound_collected(h) : h->bound);
 }
 
-/* Refuses the allocation of `more` bytes to the running process?  asks_again: Lua will collect and ask again
- * when the request is refused. */
-static bool refuses(struct heap *h, int64_t more, bool asks_again) {
-  int64_t held = heap_held(h, h->owner), first = bound(h, false);
+/* Refuses a request that brings the running process over its bound, or that follows a refused one?
+ * asks_again: Lua will collect and ask again when the request is refused. */
+static bool decides(struct heap *h, int64_t more, bool asks_again) {
+  int64_t held = h->account->bytes;
   bool second = h->refused;
   h->refused = false;
-  if (held + more <= first && !second) return false;
-  if (second && held + more <= bound(h, true)) return false;
-  if (h->owner < HEAP_SLOT) return false;
+  if (held + more <= (second ? bound_collected(h) : h->bound)) return false;
   if (second || more > h->limit) {
     h->exceeded = true;
     return true;
   }
-  if (!asks_again && held <= first && held + more <= 2 * h->limit) return false;
+  if (!asks_again && held <= h->bound && held + more <= 2 * h->limit) return false;
   h->refused = true;
   return true;
+}
+
+static bool refuses(struct heap *h, int64_t more, bool asks_again) {
+  return (h->account->bytes + more > h->bound || h->refused) && decides(h, more, asks_again);
 }
 
 /* --- lua_Alloc --- */
 
 static void *allocate(struct heap *h, size_t n, bool asks_again) {
-  if (refuses(h, cost_of(n), asks_again)) return NULL;
-  void *block = take(h, n, h->tag);
-  if (!block) return NULL;
-  h->total += cost_of(n);
-  h->accounts[h->owner].bytes += cost_of(n);
+  int64_t cost = cost_of(n);
+  if (refuses(h, cost, asks_again)) return NULL;
+  void *block = take(h, n, h->account->tag);
+  if (block) h->account->bytes += cost;
   return block;
 }
 
 static void release(struct heap *h, void *block, size_t n) {
-  charge(h, *header_of(block), -cost_of(n));
+  account_of(h, *header_of(block))->bytes -= cost_of(n);
   give(h, block, n);
 }
 
@@ -363,6 +368,7 @@ static void *move(struct heap *h, void *block, size_t old_size, size_t new_size,
   if ((*header_of(block) & FROM_MALLOC) && new_size > SMALL_MAX) {
     uint64_t *header = realloc(header_of(block), new_size + HEAP_HEADER);
     if (!header) return NULL;
+    h->large += cost_of(new_size) - cost_of(old_size);
     *header = tag | FROM_MALLOC;
     return header + 1;
   }
@@ -373,21 +379,28 @@ static void *move(struct heap *h, void *block, size_t old_size, size_t new_size,
   return moved;
 }
 
+/* When shrinking fails, the block stays as it is, since Lua requires that shrinking succeeds; then Lua frees
+ * it with the new size. */
+static void keep_length(struct heap *h, const uint64_t *header, int64_t less) {
+  *(*header & FROM_MALLOC ? &h->large : &h->in_use) -= less;
+}
+
 static void *resize(struct heap *h, void *block, size_t old_size, size_t new_size) {
   int64_t more = cost_of(new_size) - cost_of(old_size);
   uint64_t old_tag = *header_of(block), tag = old_tag;
   if (new_size > old_size) {
     if (refuses(h, more, false)) return NULL;
-    if (account_of(h, tag) == &h->accounts[HEAP_NOBODY]) tag = h->tag;
+    if (account_of(h, tag) == &h->accounts[HEAP_NOBODY]) tag = h->account->tag;
   }
   if (old_size <= SMALL_MAX && more == 0) return block;
   void *moved = move(h, block, old_size, new_size, tag);
   if (!moved) {
     if (new_size > old_size) return NULL;
-    moved = block; /* Lua requires that shrinking succeeds: the block keeps its length */
+    keep_length(h, header_of(block), -more);
+    moved = block;
   }
-  charge(h, old_tag, -cost_of(old_size));
-  charge(h, tag, cost_of(new_size));
+  account_of(h, old_tag)->bytes -= cost_of(old_size);
+  account_of(h, tag)->bytes += cost_of(new_size);
   return moved;
 }
 

@@ -6,7 +6,7 @@
  * charged for the block, and credited when the block is freed, whoever runs then.  A block that grows keeps
  * its owner.  When a process ends, what it owned passes to HEAP_NOBODY, until the collector frees it; a block
  * of nobody that grows passes to the process that runs.  Accounts are never negative, and their sum is
- * `total`.
+ * heap_total.
  *
  * Two things are shared, and belong to the process that made them first: short strings (up to 40 bytes), and
  * the code of functions.
@@ -42,15 +42,16 @@ struct heap {
   char *at, *end; /* the unused part of the newest chunk */
   char *paged;    /* end of the part for which page_in has asked for pages */
   struct chunk *chunks;
-  size_t chunk;    /* size of the next one */
+  size_t pages;    /* bytes for which page_in asks next */
   int64_t mapped;  /* bytes of all chunks */
-  int64_t in_use;  /* bytes of blocks in chunks that are handed out */
-  int64_t total;   /* bytes handed out, with headers; and bytes charged by heap_charge */
-  int64_t outside; /* those charged by heap_charge */
+  int64_t in_use;  /* bytes of blocks in chunks that are handed out, with their headers */
+  int64_t large;   /* and of blocks from malloc */
+  int64_t outside; /* bytes charged by heap_charge */
   int64_t limit;   /* of the process that runs */
-  uint64_t tag;    /* of the account that is charged now */
-  uint32_t owner;  /* its index */
+  int64_t bound;   /* its limit and a sixteenth */
+  uint32_t owner;  /* the account that is charged now */
   uint32_t accounts_len;
+  struct heap_account *account; /* the same */
   struct heap_account *accounts;
   struct heap_account first[HEAP_SLOT];
   bool refused;  /* the last request was refused: the next one follows a full collection */
@@ -76,6 +77,11 @@ void heap_close_account(struct heap *h, uint32_t slot);
 
 /* Whom to charge from now on; the limit counts for owners from HEAP_SLOT on.  heap_owner tells who it is. */
 void heap_enter(struct heap *h, uint32_t owner, int64_t limit);
+
+/* All bytes that are charged to the accounts. */
+static inline int64_t heap_total(const struct heap *h) {
+  return h->in_use + h->large + h->outside;
+}
 
 static inline int64_t heap_held(const struct heap *h, uint32_t owner) {
   return h->accounts[owner].bytes;

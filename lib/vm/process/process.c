@@ -75,6 +75,18 @@ static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_
   mailbox_init(&p->mailbox);
 }
 
+/* Runs fn, which makes what a slot keeps for its next process: that belongs to nobody, and not to the process
+ * that runs. */
+static struct process *as_nobody(lua_State *L, struct isolate *iso,
+                                 struct process *(*fn)(lua_State *, struct isolate *)) {
+  uint32_t owner = iso->heap.owner;
+  int64_t limit = iso->heap.limit;
+  heap_enter(&iso->heap, HEAP_NOBODY, 0);
+  struct process *p = fn(L, iso);
+  heap_enter(&iso->heap, owner, limit);
+  return p;
+}
+
 /* The coroutine of a slot stays anchored there, and serves one process after the other. */
 static struct process *make(lua_State *L, struct isolate *iso) {
   int64_t slot = new_slot(iso);
@@ -102,29 +114,30 @@ static struct process *make(lua_State *L, struct isolate *iso) {
   return p;
 }
 
+/* Leaves the table at the top. */
+static struct process *new_env(lua_State *L, struct isolate *iso) {
+  lua_newtable(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.env_meta);
+  lua_setmetatable(L, -2);
+  return NULL;
+}
+
 void process_push_env(lua_State *L, struct process *p) {
   struct isolate_refs *refs = &p->isolate->refs;
   lua_rawgeti(L, LUA_REGISTRYINDEX, refs->envs);
   if (lua_rawgeti(L, -1, (lua_Integer)p->slot + 1) != LUA_TTABLE) {
     lua_pop(L, 1);
-    lua_newtable(L);
-    lua_rawgeti(L, LUA_REGISTRYINDEX, refs->env_meta);
-    lua_setmetatable(L, -2);
+    as_nobody(L, p->isolate, new_env);
     lua_pushvalue(L, -1);
     lua_rawseti(L, -3, (lua_Integer)p->slot + 1);
   }
   lua_replace(L, -2);
 }
 
-/* What a slot keeps for its next process belongs to nobody, and not to the process that spawns. */
 struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader) {
-  uint32_t owner = iso->heap.owner;
-  int64_t limit = iso->heap.limit;
-  heap_enter(&iso->heap, HEAP_NOBODY, 0);
-  if (!iso->pool) iso->pool = make(L, iso);
+  if (!iso->pool) iso->pool = as_nobody(L, iso, make);
   struct process *p = iso->pool;
   process_push_env(L, p);
-  heap_enter(&iso->heap, owner, limit);
   iso->pool = p->next;
   iso->pooled--;
   p->pid = npid_make(0, number);

@@ -19,7 +19,7 @@ static int64_t unowned(const struct isolate *iso) {
 /* More than TIDY_LEAST, and half as much as the last collection has left, and a quarter of the isolate. */
 static bool has_garbage(const struct isolate *iso) {
   int64_t bytes = unowned(iso), rest = iso->tidy.rest;
-  return bytes > TIDY_LEAST + rest + rest / 2 && bytes > iso->heap.total / 4;
+  return bytes > TIDY_LEAST + rest + rest / 2 && bytes > heap_total(&iso->heap) / 4;
 }
 
 static bool has_reason(const struct isolate *iso) {
