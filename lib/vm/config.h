@@ -18,9 +18,11 @@ struct vm_config {
   const char *directory; /* the node's directory, absolute; copied */
   npid console;    /* leader of processes that were given none; set with vm_set_console before vm_start */
   size_t heap_max; /* bytes a process may hold; 0: 256 MiB */
-  uint32_t mailbox_count;   /* the bound of a mailbox in messages; 0: VM_MAILBOX_MAX_COUNT */
-  size_t mailbox_bytes;     /* and in bytes (signal_weight); 0: VM_MAILBOX_MAX_BYTES */
-  void (*wake)(void *data); /* called by any thread when the host's inbox is no longer empty */
+  uint32_t mailbox_count;     /* the bound of a mailbox in messages; 0: VM_MAILBOX_MAX_COUNT */
+  size_t mailbox_bytes;       /* and in bytes (signal_weight); 0: VM_MAILBOX_MAX_BYTES */
+  size_t memory_max;          /* bytes of resident memory of the whole node; 0: without a bound */
+  int64_t (*rss)(void *data); /* measures it; NULL: allocator_rss */
+  void (*wake)(void *data);   /* called by any thread when the host's inbox is no longer empty */
   void *data;
 };
 

@@ -5,6 +5,7 @@
 #include "vm/bind/bind.h"
 #include "vm/bind/boot.h"
 #include "vm/copy/factory.h"
+#include "vm/process/budget.h"
 #include "vm/process/isolate.h"
 #include "vm/process/placement.h"
 #include "vm/sched/state.h"
@@ -184,11 +185,15 @@ size_t vm_pids(struct vm *vm, npid *out, size_t max) {
 
 void vm_spawn(struct vm *vm, struct signal *call) {
   uint64_t number = 0;
-  struct isolate *iso = placement_from_outside(vm->placement);
+  bool critical = atomic_load(&vm->budget.level) == BUDGET_CRITICAL;
+  struct isolate *iso = critical ? NULL : placement_from_outside(vm->placement);
   if (!iso || ptab_take(&vm->ptab, &number, 1) == 0) {
     if (iso) atomic_fetch_sub(&iso->live, 1);
     vm_signal(vm, SIGNAL_REPLY, call->from, call->to, call->ref,
-              term_build("bss", 0, "busy", iso ? "too many processes" : "out of memory"));
+              term_build("bss", 0, "busy",
+                         iso        ? "too many processes"
+                         : critical ? BUDGET_TEXT
+                                    : "out of memory"));
     signal_free(call);
     return;
   }
@@ -198,17 +203,28 @@ void vm_spawn(struct vm *vm, struct signal *call) {
   isolate_push(iso, call);
 }
 
+void vm_measure(struct vm *vm) {
+  budget_measure(vm);
+}
+
 static void add_isolate(struct isolate *iso, void *data) {
   struct vm_stats *stats = data;
   int live = atomic_load(&iso->live);
   stats->processes += live;
   stats->isolates += live > 0;
   stats->spawned += (int64_t)atomic_load_explicit(&iso->spawned, memory_order_relaxed);
+  stats->heaps += atomic_load_explicit(&iso->meters.held, memory_order_relaxed);
+  stats->reserved += atomic_load_explicit(&iso->meters.reserved, memory_order_relaxed);
+  stats->mail += atomic_load_explicit(&iso->meters.mail, memory_order_relaxed);
   stats->messages += (int64_t)atomic_load_explicit(&iso->messages, memory_order_relaxed);
 }
 
 void vm_stats(struct vm *vm, struct vm_stats *out) {
-  struct vm_stats stats = {.schedulers = vm->sched.count};
+  struct vm_stats stats = {.schedulers = vm->sched.count,
+                           .memory_max = (int64_t)vm->config.memory_max,
+                           .rss = atomic_load(&vm->budget.rss),
+                           .shortages = atomic_load(&vm->budget.episode),
+                           .is_short = atomic_load(&vm->budget.level) != BUDGET_AMPLE};
   placement_each(vm->placement, add_isolate, &stats);
   *out = stats;
 }

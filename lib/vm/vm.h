@@ -69,8 +69,19 @@ struct vm_stats {
   int64_t spawned;  /* since the start */
   int64_t messages; /* delivered to green threads since the start; approximate while running */
   int schedulers;
+  int64_t heaps;      /* bytes that are charged to processes, or were to ended ones */
+  int64_t reserved;   /* bytes that heaps have from the kernel and from malloc */
+  int64_t mail;       /* bytes in mailboxes of green threads */
+  int64_t rss;        /* resident memory of the node, as last measured, */
+  int64_t memory_max; /* its bound (0: none), */
+  int64_t shortages;  /* how often it was reached, */
+  bool is_short;      /* and is it so now? */
 };
 void vm_stats(struct vm *vm, struct vm_stats *out);
+
+/* Measures the memory of the node.  Schedulers do so while they are busy; the host calls it now and then, as
+ * its own work takes memory, too. */
+void vm_measure(struct vm *vm);
 
 /* --- what green threads ask of the host -------------------------------------------------------------------
  * A CALL to NPID_KERNEL (this node's) or to npid_kernel_of(remote pid), answered by a REPLY to its `from`

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "vm/process/alarm.h"
 #include "vm/copy/copy.h"
+#include "vm/process/budget.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/signals.h"
@@ -38,6 +39,7 @@ static bool hand_over(lua_State *L, struct process *to, int first, int last) {
  * be room (p->room). */
 static bool awaits_room(lua_State *L, struct process *p, const struct process *near, npid to) {
   struct vm *vm = p->isolate->vm;
+  if (p->isolate->scarce && budget_denies_send(p)) luaL_error(L, "%s", BUDGET_TEXT);
   if (near ? !near->full : vm_lack(vm, to) == NPID_NONE) return false;
   if (to == p->pid) luaL_error(L, "the mailbox of this process is full");
   bind_check_suspends(L, "send");

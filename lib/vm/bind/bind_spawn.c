@@ -4,6 +4,7 @@
 
 #include "vm/copy/copy.h"
 #include "vm/copy/fn.h"
+#include "vm/process/budget.h"
 #include "vm/process/isolate.h"
 #include "vm/process/placement.h"
 #include "vm/process/process.h"
@@ -89,6 +90,7 @@ npid bind_spawn(lua_State *L, int first, bool link, npid monitor) {
   struct process *p = process_of(L);
   int last = lua_gettop(L);
   npid pid;
+  if (p->isolate->scarce && budget_denies_spawn(p)) luaL_error(L, "%s", BUDGET_TEXT);
   if (bind_is_function(L, first) && placement_is_home(p) && copy_all_scalar(L, first + 1, last) &&
       fn_clone(L, first)) {
     pid = start_clone(L, p, first + 1, last);

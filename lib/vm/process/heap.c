@@ -206,7 +206,7 @@ static void drop_pages(struct heap *h, struct chunk *c) {
   c->dropped = dropped;
 }
 
-/* Trimming is due again when as much is free as now, and half as much more. */
+/* Trimming is due again when an eighth more is free than now. */
 static void end_trim(struct heap *h) {
   for (struct chunk **link = &h->chunks, *c; (c = *link);) {
     if (!is_empty(c)) {
@@ -219,7 +219,7 @@ static void end_trim(struct heap *h) {
     munmap(c, CHUNK);
   }
   int64_t rest = h->mapped - h->in_use;
-  h->trim_due = TRIM_LEAST + rest + rest / 2;
+  h->trim_due = TRIM_LEAST > rest ? TRIM_LEAST : rest + TRIM_LEAST / 4 + rest / 8;
   h->trim = HEAP_TRIM_NONE;
 }
 

@@ -83,6 +83,11 @@ static inline int64_t heap_total(const struct heap *h) {
   return h->in_use + h->large + h->outside;
 }
 
+/* Bytes that the heap has from the kernel and from malloc. */
+static inline int64_t heap_reserved(const struct heap *h) {
+  return h->mapped - (h->end - h->paged) + h->large;
+}
+
 static inline int64_t heap_held(const struct heap *h, uint32_t owner) {
   return h->accounts[owner].bytes;
 }

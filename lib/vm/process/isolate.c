@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "vm/process/alarm.h"
+#include "vm/process/budget.h"
 #include "vm/process/placement.h"
 #include "vm/process/process.h"
 #include "vm/process/signals.h"
@@ -234,12 +235,21 @@ static struct process *next_ready(struct isolate *iso) {
   return p ? p : pop(&iso->ready);
 }
 
+static void publish(struct isolate *iso) {
+  const struct heap *h = &iso->heap;
+  const bool open = iso->L != NULL;
+  atomic_store_explicit(&iso->meters.held, open ? heap_total(h) : 0, memory_order_relaxed);
+  atomic_store_explicit(&iso->meters.reserved, open ? heap_reserved(h) : 0, memory_order_relaxed);
+  atomic_store_explicit(&iso->meters.mail, iso->mail, memory_order_relaxed);
+}
+
 /* Called when no process is ready.  True: the isolate is idle now, and another thread may run it at once. */
 static bool rest(struct isolate *iso) {
   int64_t next = timers_next(&iso->timers), tidy = tidy_at(iso);
   if (tidy < next) next = tidy;
   if (next != TIMER_NEVER) sched_sleep_until(&iso->runnable, next);
   close_if_deserted(iso);
+  publish(iso);
   return sched_rest(&iso->runnable);
 }
 
@@ -249,6 +259,8 @@ void isolate_run(struct runnable *r, struct scheduler *s) {
   iso->owed = iso->preempted.first && !iso->served;
   iso->served = false;
   fire_timers(iso);
+  budget_tick(iso->vm, s);
+  budget_attend(iso);
   if (tidy_is_due(iso)) tidy_step(iso);
   while (!sched_slice_over(s, begin)) {
     take_inbox(iso);
@@ -262,5 +274,6 @@ void isolate_run(struct runnable *r, struct scheduler *s) {
       return;
     }
   }
+  publish(iso);
   sched_requeue(r, !iso->ready.first, timers_next(&iso->timers));
 }

@@ -66,6 +66,13 @@ struct tidy {   /* tidy.h */
   uint8_t stage;
 };
 
+/* Bytes, as they were when the isolate last ran; any thread may read them. */
+struct isolate_meters {
+  _Atomic int64_t held;     /* by the accounts */
+  _Atomic int64_t reserved; /* by the heap, from the kernel and malloc */
+  _Atomic int64_t mail;     /* by mailboxes */
+};
+
 struct queue { /* of processes, by their next */
   struct process *first, *last;
 };
@@ -96,6 +103,10 @@ struct isolate {
   struct process *pool;
   uint32_t pooled;
   struct tidy tidy;
+  bool scarce; /* this, and the last shortage that was attended to: budget.c */
+  unsigned episode;
+  int64_t mail; /* bytes in the mailboxes of its processes */
+  struct isolate_meters meters;
   struct term_writer writer;                   /* of one encoding at a time: copy/copy.h */
   uint32_t encodings;                          /* that have begun */
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */

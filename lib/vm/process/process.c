@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "core/output.h"
 #include "vm/process/alarm.h"
+#include "vm/process/budget.h"
 #include "vm/sched/preempt.h"
 #include "vm/process/spawn.h"
 #include "vm/process/ties.h"
@@ -194,7 +195,8 @@ static void enter(struct process *p, lua_State *L) {
   struct isolate *iso = p->isolate;
   p->state = PROCESS_RUNNING;
   iso->current = p;
-  heap_enter(&iso->heap, HEAP_SLOT + p->slot, (int64_t)iso->config->heap_max);
+  p->limit = iso->scarce ? budget_limit(p) : (int64_t)iso->config->heap_max;
+  heap_enter(&iso->heap, HEAP_SLOT + p->slot, p->limit);
   preempt_enter(iso->runnable.scheduler, L);
 }
 
@@ -280,6 +282,7 @@ static void end(struct process *p) {
   names_drop(iso->config->names, p->pid);
   process_cut_ties(p, reason);
   if (p->order) spawn_failed(p, "the process ended before it began");
+  iso->mail -= (int64_t)p->mailbox.bytes;
   mailbox_finish(&p->mailbox);
   signal_free(p->taken);
   term_unref(p->reply);
@@ -402,7 +405,8 @@ static void check_memory(struct process *p) {
   struct heap *h = &p->isolate->heap;
   if (!h->exceeded) return;
   h->exceeded = false;
-  process_outgrew(p, "it outgrew its memory limit");
+  bool own = p->limit >= (int64_t)p->isolate->config->heap_max;
+  process_outgrew(p, own ? "it outgrew its memory limit" : BUDGET_TEXT);
 }
 
 /* A process that a buffer has brought over its limit must be within it again at the end of its turn. */

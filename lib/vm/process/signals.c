@@ -1,18 +1,21 @@
 /* What each kind of signal does to a green thread: the rules of the Erlang reference manual, "Processes". */
 #include "vm/process/signals.h"
 
+#include "vm/process/budget.h"
 #include "vm/process/info.h"
 #include "vm/process/process.h"
 #include "vm/process/ties.h"
 #include "vm/sched/deliver.h"
 #include "vm/sched/room.h"
 
-/* Has the mailbox reached halves/2 times its bound? */
+/* Has the mailbox reached halves/2 times its bound?  The bound in bytes is smaller while the node is short of
+ * memory, except for the end of the process. */
 static bool holds_halves(const struct process *p, uint64_t halves) {
   const struct vm_config *c = p->isolate->config;
   const struct mailbox *m = &p->mailbox;
-  return m->count * UINT64_C(2) >= c->mailbox_count * halves ||
-         m->bytes * UINT64_C(2) >= c->mailbox_bytes * halves;
+  bool all = halves > 2 || !p->isolate->scarce;
+  uint64_t bytes = all ? c->mailbox_bytes : budget_mailbox(p->isolate->vm);
+  return m->count * UINT64_C(2) >= c->mailbox_count * halves || m->bytes * UINT64_C(2) >= bytes * halves;
 }
 
 static void note_full(struct process *p, bool full) {
@@ -20,9 +23,15 @@ static void note_full(struct process *p, bool full) {
   vm_set_full(p->isolate->vm, p->pid, full);
 }
 
+void process_note_room(struct process *p) {
+  if (p->full && !holds_halves(p, 1)) note_full(p, false);
+  if (!p->full && holds_halves(p, 2)) note_full(p, true);
+}
+
 static void add_message(struct process *p, struct signal *s) {
   struct isolate *iso = p->isolate;
   mailbox_push(&p->mailbox, s);
+  iso->mail += (int64_t)signal_weight(s);
   if (!p->full && holds_halves(p, 2)) note_full(p, true);
   if (p->full && holds_halves(p, 4)) {
     process_outgrew(p, "its mailbox outgrew its bound");
@@ -34,6 +43,7 @@ static void add_message(struct process *p, struct signal *s) {
 
 struct signal *process_take(struct process *p, struct signal **link) {
   struct signal *s = mailbox_take(&p->mailbox, link);
+  p->isolate->mail -= (int64_t)signal_weight(s);
   if (p->full && !holds_halves(p, 1)) note_full(p, false);
   signal_free(p->taken);
   p->taken = s;

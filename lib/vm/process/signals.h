@@ -13,4 +13,7 @@ void process_signal(struct process *p, struct signal *s);
  * the next one is taken. */
 struct signal *process_take(struct process *p, struct signal **link);
 
+/* Tells senders whether the mailbox is full, after its bound has changed (budget.h). */
+void process_note_room(struct process *p);
+
 #endif

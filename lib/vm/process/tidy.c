@@ -55,6 +55,12 @@ static bool collects(struct isolate *iso) {
   return false;
 }
 
+void tidy_now(struct isolate *iso) {
+  if (!iso->L || heap_total(&iso->heap) < TIDY_LEAST) return;
+  iso->tidy.stage = FIRST_CYCLE;
+  iso->tidy.at = clock_ns();
+}
+
 void tidy_step(struct isolate *iso) {
   struct tidy *t = &iso->tidy;
   if (t->stage == IDLE) {

@@ -20,6 +20,9 @@ int64_t tidy_at(struct isolate *iso);
 /* Is a step due now? */
 bool tidy_is_due(struct isolate *iso);
 
+/* Makes a collection due at once, if the isolate holds more than TIDY_LEAST. */
+void tidy_now(struct isolate *iso);
+
 /* Does a part of the work, about 0.1 ms. */
 void tidy_step(struct isolate *iso);
 

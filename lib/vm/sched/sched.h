@@ -78,6 +78,7 @@ struct scheduler {
   atomic_uint switches;          /* counts green threads run */
   unsigned seen;                 /* switches at the last tick; only the handler uses it */
   atomic_uint hooked, hook_tick; /* switches and ticks at the last hook */
+  unsigned measured;             /* ticks when it last measured the memory; for process/budget.c */
 };
 
 /* The runnables that sleep until a deadline. */
