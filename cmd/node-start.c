@@ -1,5 +1,6 @@
 /* node-start: runs a node, in the foreground with the terminal as its console, or detached. */
 #include "agent/agent.h"
+#include "base/allocator.h"
 #include "base/text.h"
 #include "core/cookie_file.h"
 #include "core/nodename.h"
@@ -21,8 +22,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define HEAP_LEAST (INT64_C(1) << 20)
-#define HEAP_MOST  (INT64_C(1) << 40)
+#define HEAP_LEAST   (INT64_C(1) << 20)
+#define MEMORY_LEAST (INT64_C(64) << 20)
+#define HEAP_MOST    (INT64_C(1) << 40)
 
 enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
 
@@ -32,7 +34,7 @@ enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
 
 struct options {
   struct tool_common common;
-  const char *sname, *name, *cookie, *console, *console_max, *listen, *schedulers, *max_heap;
+  const char *sname, *name, *cookie, *console, *console_max, *listen, *schedulers, *max_heap, *max_memory;
   struct tool_words join, path, tags;
   double heartbeat, rejoin;
   bool detach, no_mesh;
@@ -64,6 +66,8 @@ static const struct tool_option options[] = {
      AT(schedulers)},
     {0, "max-heap", "SIZE", "memory that a green thread may hold, such as 64M or 2G (default: 256M)",
      TOOL_TEXT, AT(max_heap)},
+    {0, "max-memory", "SIZE", "memory that the node may take (default: three quarters of what there is)",
+     TOOL_TEXT, AT(max_memory)},
     {0, "heartbeat", "SEC", "send heartbeats this often; four missing ones lose a node (default: 2)",
      TOOL_SECONDS, AT(heartbeat)},
     {0, "rejoin", "SEC", "try lost nodes again for so long (default: 86400; 0: never)", TOOL_SECONDS,
@@ -245,6 +249,9 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   size_t heap_max = 0;
   if (o->max_heap && !parse_size(o->max_heap, HEAP_LEAST, HEAP_MOST, &heap_max))
     return error_set(e, ERR_USAGE, "--max-heap %s: expected a size from 1M to 1024G", o->max_heap);
+  size_t memory_max = (size_t)(allocator_machine() / 4 * 3);
+  if (o->max_memory && !parse_size(o->max_memory, MEMORY_LEAST, HEAP_MOST, &memory_max))
+    return error_set(e, ERR_USAGE, "--max-memory %s: expected a size from 64M to 1024G", o->max_memory);
   if (o->heartbeat && (o->heartbeat < 0.1 || o->heartbeat > 3600))
     return error_set(e, ERR_USAGE, "--heartbeat %g: expected seconds from 0.1 to 3600", o->heartbeat);
   if (o->rejoin > REJOIN_MAX_S)
@@ -267,6 +274,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .guard = s->guard,
       .schedulers = (int)schedulers,
       .heap_max = heap_max,
+      .memory_max = memory_max,
       .mesh = !o->no_mesh,
       .tags = s->tags,
       .rejoin_ms = (int64_t)(o->rejoin * 1000),

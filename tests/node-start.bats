@@ -23,7 +23,7 @@ ended() {
   run -0 node-start -h
   assert_line --partial 'usage: node-start'
   for option in --sname --name --detach --console --console-max --cookie --cookie-file --listen --join --path --schedulers \
-    --max-heap --no-mesh --heartbeat --rejoin --tag; do
+    --max-heap --max-memory --no-mesh --heartbeat --rejoin --tag; do
     assert_output --partial -- "$option"
   done
   run -0 node-start --version
@@ -57,6 +57,10 @@ ended() {
   for size in x 0 1K -1M 1.5G 9999999999G M ''; do
     run -2 node-start --sname one --max-heap "$size"
     assert_output --partial 'max-heap'
+  done
+  for size in x 0 63M -1M 1.5G 9999999999G M ''; do
+    run -2 node-start --sname one --max-memory "$size"
+    assert_output --partial 'max-memory'
   done
   for size in x 0 63K 1.5M 9999999999G ''; do
     run -2 node-start --sname one --console-max "$size"
@@ -497,6 +501,49 @@ ends_soon() {
   assert_output --partial memory
   run -0 node-spawn -e 'puts(#("x"):rep(1000000))'
   assert_output 1000000
+}
+
+memory_of() { api one GET /v1/node | jq ".memory.$1"; }
+
+# Thirty hoarders want 60 MB each, eighteen times the bound.
+@test "--max-memory: processes that want more than the node has fail, and the node goes on" {
+  [ -z "${SAN:-}" ] || skip 'a sanitizer takes memory of its own'
+  start_node one --max-memory 100M
+  run -0 node-spawn -e 'local n = 0
+    for i = 1, 30 do
+      monitor(spawn(function()
+        local t = {}
+        for j = 1, 60 do t[j] = ("x"):rep(1 << 20) .. j sleep(1) end
+        sleep(200)
+      end))
+    end
+    for i = 1, 30 do local _, _, _, why = receive() if why == "memory" then n = n + 1 end end
+    puts(n > 0, n)'
+  assert_line --regexp '^true'
+  [ "$(memory_of max)" = $((100 << 20)) ]
+  run -0 node-ps -n one
+  wait_until eval '[ "$(memory_of short)" = false ]'
+  run -0 api one GET /metrics
+  assert_line --regexp '^node_memory_shortages_total [1-9]'
+  [ "$(grep VmHWM "/proc/$(api one GET /v1/node | jq .os_pid)/status" | tr -dc 0-9)" -lt 250000 ]
+  run -0 cat "$(api one GET /v1/node | jq -r .console)"
+  assert_output --partial 'the memory bound of 100 MB is reached'
+}
+
+@test "GET /v1/node says what its memory is used for, to a fifth" {
+  [ -z "${SAN:-}" ] || skip 'a sanitizer takes memory of its own'
+  start_node one
+  run -0 node-spawn -d -e '
+    local t = {} for i = 1, 300000 do t[i] = {i, tostring(i)} end
+    for i = 1, 40 do send(self(), ("m"):rep(1 << 20)) end
+    for i = 1, 20000 do spawn(function() receive() end) end
+    register("ready", self())
+    receive_match({"never"})'
+  wait_until node-whereis -n one ready
+  run -0 api one GET /v1/node
+  jq -e '.memory | (.processes + .unused + .messages + .node + .allocator) as $sum |
+    $sum > .rss * 0.8 and $sum < .rss * 1.2 and .messages > 40000000 and .processes > 30000000' <<<"$output" ||
+    fail "$output"
 }
 
 @test "a host that does not resolve: loopback only, and it says so" {

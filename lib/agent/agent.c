@@ -1,5 +1,6 @@
 /* Invariant: agent_free frees what agent_new has made, also after a partial failure. It first closes all
  * handles and runs the loop until they are closed, and only then frees what handles point to. */
+#include "agent/memory.h"
 #include "agent/agent.h"
 
 #include "agent/api/attach.h"
@@ -149,6 +150,7 @@ static int make_vm(struct agent *a, struct error *e) {
                              .globals = a->globals,
                              .schedulers = a->config->schedulers,
                              .heap_max = a->config->heap_max,
+                             .memory_max = a->config->memory_max,
                              .path = path.data,
                              .directory = directory,
                              .console = NPID_NONE,
@@ -233,6 +235,7 @@ static int make_handles(struct agent *a, struct error *e) {
     a->handles[a->handle_count++] = (uv_handle_t *)&a->expire;
   if (!failed) orphans_init(a);
   a->grace.data = a->wake.data = a->room.data = a;
+  if (!failed) failed = memory_init(a);
   if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM, on_signal);
   if (!failed) failed = watch_signal(a, &a->on_int, SIGINT, on_signal);
   if (!failed) failed = watch_signal(a, &a->on_hup, SIGHUP, on_hangup);

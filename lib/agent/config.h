@@ -28,6 +28,7 @@ struct agent_config {
   int schedulers;           /* 0: one a core */
   size_t heap_max;          /* bytes a green thread may hold; 0: 256 MiB */
   const char *tags;         /* of the node (core/tags.h); NULL: none */
+  size_t memory_max;        /* bytes of resident memory of the node; 0: without a bound */
   bool mesh;                /* connect to every node that a connected node is connected to */
   /* For how long the node tries to reach a node that was lost or is to be joined; 0: not at all. */
   int64_t rejoin_ms;

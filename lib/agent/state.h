@@ -48,8 +48,12 @@ struct agent {
   uv_timer_t grace;   /* how long a stop may take */
   uv_timer_t orphans; /* process/orphans.c */
   int orphans_tries;
-  uv_timer_t expire;       /* process/outcome.c */
-  uv_handle_t *handles[8]; /* the handles above that are initialised */
+  uv_timer_t expire;           /* process/outcome.c */
+  uv_prepare_t memory_prepare; /* this, and the next three: memory.c */
+  uv_timer_t memory_timer;
+  uint64_t measured_ms; /* uv_now at the last measurement */
+  bool is_short;
+  uv_handle_t *handles[10]; /* the handles above that are initialised */
   int handle_count;
   bool stopping;
   int64_t stop_since_ns;

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -54,4 +55,49 @@ int64_t allocator_rss(void) {
   char *second = NULL;
   strtoll(text, &second, 10);
   return strtoll(second, NULL, 10) * sysconf(_SC_PAGESIZE);
+}
+
+/* The first number in a file, or `otherwise` when there is none. */
+static int64_t number_in(const char *path, int64_t otherwise) {
+  long long n = 0;
+  FILE *f = fopen(path, "re");
+  if (!f) return otherwise;
+  bool found = fscanf(f, "%lld", &n) == 1;
+  fclose(f);
+  return found ? n : otherwise;
+}
+
+/* The path of the process in the unified hierarchy of control groups (cgroups(7)); false: it has none. */
+static bool group_path(char *out, size_t size) {
+  char line[4096];
+  bool found = false;
+  FILE *f = fopen("/proc/self/cgroup", "re");
+  while (f && !found && fgets(line, sizeof line, f)) {
+    line[strcspn(line, "\n")] = '\0';
+    found = strncmp(line, "0::", 3) == 0 && (size_t)snprintf(out, size, "%s", line + 3) < size;
+  }
+  if (f) fclose(f);
+  return found;
+}
+
+/* The least memory.max of the process's group and those above it. */
+static int64_t group_limit(int64_t least) {
+  char group[4096], path[4224];
+  if (!group_path(group, sizeof group)) return least;
+  for (char *end = group + strlen(group); end >= group; *end = '\0') {
+    snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", group);
+    int64_t limit = number_in(path, least);
+    if (limit < least) least = limit;
+    while (--end >= group && *end != '/') {
+    }
+    if (end < group) break;
+  }
+  return least;
+}
+
+int64_t allocator_machine(void) {
+  int64_t pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+  if (pages <= 0 || size <= 0) return 0;
+  int64_t old = number_in("/sys/fs/cgroup/memory/memory.limit_in_bytes", INT64_MAX), all = pages * size;
+  return group_limit(old < all ? old : all);
 }

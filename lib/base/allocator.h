@@ -24,4 +24,8 @@ void allocator_purge(void);
 /* The resident memory of this process in bytes, as the kernel counts it; 0 when it is unknown. */
 int64_t allocator_rss(void);
 
+/* The memory that this process may use: that of the machine, or less when one of its control groups has a
+ * limit; 0 when it is unknown. */
+int64_t allocator_machine(void);
+
 #endif

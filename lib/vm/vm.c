@@ -207,6 +207,10 @@ void vm_measure(struct vm *vm) {
   budget_measure(vm);
 }
 
+bool vm_is_short(struct vm *vm) {
+  return atomic_load(&vm->budget.level) != BUDGET_AMPLE;
+}
+
 static void add_isolate(struct isolate *iso, void *data) {
   struct vm_stats *stats = data;
   int live = atomic_load(&iso->live);
@@ -215,6 +219,7 @@ static void add_isolate(struct isolate *iso, void *data) {
   stats->spawned += (int64_t)atomic_load_explicit(&iso->spawned, memory_order_relaxed);
   stats->heaps += atomic_load_explicit(&iso->meters.held, memory_order_relaxed);
   stats->reserved += atomic_load_explicit(&iso->meters.reserved, memory_order_relaxed);
+  stats->large += atomic_load_explicit(&iso->meters.large, memory_order_relaxed);
   stats->mail += atomic_load_explicit(&iso->meters.mail, memory_order_relaxed);
   stats->messages += (int64_t)atomic_load_explicit(&iso->messages, memory_order_relaxed);
 }
@@ -224,7 +229,7 @@ void vm_stats(struct vm *vm, struct vm_stats *out) {
                            .memory_max = (int64_t)vm->config.memory_max,
                            .rss = atomic_load(&vm->budget.rss),
                            .shortages = atomic_load(&vm->budget.episode),
-                           .is_short = atomic_load(&vm->budget.level) != BUDGET_AMPLE};
+                           .is_short = vm_is_short(vm)};
   placement_each(vm->placement, add_isolate, &stats);
   *out = stats;
 }

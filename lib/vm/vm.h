@@ -71,6 +71,7 @@ struct vm_stats {
   int schedulers;
   int64_t heaps;      /* bytes that are charged to processes, or were to ended ones */
   int64_t reserved;   /* bytes that heaps have from the kernel and from malloc */
+  int64_t large;      /* those of malloc among them */
   int64_t mail;       /* bytes in mailboxes of green threads */
   int64_t rss;        /* resident memory of the node, as last measured, */
   int64_t memory_max; /* its bound (0: none), */
@@ -82,6 +83,9 @@ void vm_stats(struct vm *vm, struct vm_stats *out);
 /* Measures the memory of the node.  Schedulers do so while they are busy; the host calls it now and then, as
  * its own work takes memory, too. */
 void vm_measure(struct vm *vm);
+
+/* Is the memory over its bound, by the last measurement? */
+bool vm_is_short(struct vm *vm);
 
 /* --- what green threads ask of the host -------------------------------------------------------------------
  * A CALL to NPID_KERNEL (this node's) or to npid_kernel_of(remote pid), answered by a REPLY to its `from`

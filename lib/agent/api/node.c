@@ -1,6 +1,7 @@
 /* The node itself and the nodes it is connected to: /v1/node, /v1/nodes, /metrics. */
 #include "agent/api/routes.h"
 #include "agent/http/server.h"
+#include "agent/memory.h"
 #include "agent/kernel/registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
@@ -30,6 +31,12 @@ void api_node_get(struct request *r) {
   char directory[4096];
   vm_stats(a->vm, &vm);
   if (!getcwd(directory, sizeof directory)) directory[0] = 0;
+  struct memory_use m;
+  memory_measure(a, &m);
+  json_t *memory = json_pack(
+      "{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I}", "rss", (json_int_t)m.rss, "max", (json_int_t)m.max, "short",
+      vm_is_short(a->vm), "processes", (json_int_t)m.processes, "unused", (json_int_t)m.unused, "messages",
+      (json_int_t)m.messages, "node", (json_int_t)m.node, "allocator", (json_int_t)m.allocator);
   json_t *v = json_pack(
       "{s:s, s:i, s:I, s:s, s:i, s:s, s:s?, s:s, s:i, s:i, s:I, s:I, s:I, s:s, s:o}", "node", a->self, "id",
       0, "creation", (json_int_t)a->creation, "version", a->config->version, "os_pid", (int)getpid(),
@@ -37,6 +44,7 @@ void api_node_get(struct request *r) {
       "schedulers", vm.schedulers, "processes", (json_int_t)vm.processes, "isolates", (json_int_t)vm.isolates,
       "uptime_ms", (json_int_t)((clock_ns() - a->started_ns) / 1000000), "lua", LUA_VERSION, "tags",
       tags_json(a->config->tags));
+  json_object_set_new(v, "memory", memory);
   respond_json(r, 200, v);
 }
 
@@ -79,6 +87,8 @@ void api_metrics(struct request *r) {
   server_stats(a, &server);
   struct registry_counts names = registry_counts(a->registry);
   struct sink_stats output = output_stats(a);
+  struct memory_use memory;
+  memory_measure(a, &memory);
   const struct {
     const char *name, *type, *help;
     int64_t value;
@@ -112,6 +122,17 @@ void api_metrics(struct request *r) {
        (int64_t)output.waiting[SINK_OUTPUT]},
       {"node_console_lost_bytes_total", "counter",
        "Console output that was lost: too much waited, or writing failed.", (int64_t)output.lost_bytes},
+      {"node_memory_bytes", "gauge", "Resident memory of the node.", memory.rss},
+      {"node_memory_max_bytes", "gauge", "Its bound (--max-memory); 0: none.", memory.max},
+      {"node_memory_processes_bytes", "gauge", "Held by green threads, with garbage of ended ones.",
+       memory.processes},
+      {"node_memory_unused_bytes", "gauge", "Free in the heaps of green threads.", memory.unused},
+      {"node_memory_messages_bytes", "gauge", "In mailboxes of green threads.", memory.messages},
+      {"node_memory_node_bytes", "gauge", "All else that the node keeps: names, links, connections, output.",
+       memory.node},
+      {"node_memory_allocator_bytes", "gauge", "Pages of the allocator that hold no block.",
+       memory.allocator},
+      {"node_memory_shortages_total", "counter", "How often the bound was reached.", vm.shortages},
       {"node_uptime_seconds", "gauge", "Seconds since the start.", (clock_ns() - a->started_ns) / 1000000000},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

@@ -240,6 +240,7 @@ static void publish(struct isolate *iso) {
   const bool open = iso->L != NULL;
   atomic_store_explicit(&iso->meters.held, open ? heap_total(h) : 0, memory_order_relaxed);
   atomic_store_explicit(&iso->meters.reserved, open ? heap_reserved(h) : 0, memory_order_relaxed);
+  atomic_store_explicit(&iso->meters.large, open ? h->large : 0, memory_order_relaxed);
   atomic_store_explicit(&iso->meters.mail, iso->mail, memory_order_relaxed);
 }
 

@@ -70,6 +70,7 @@ struct tidy {   /* tidy.h */
 struct isolate_meters {
   _Atomic int64_t held;     /* by the accounts */
   _Atomic int64_t reserved; /* by the heap, from the kernel and malloc */
+  _Atomic int64_t large;    /* by it, from malloc */
   _Atomic int64_t mail;     /* by mailboxes */
 };
 
