@@ -537,9 +537,8 @@ memory_of() { api one GET /v1/node | jq ".memory.$1"; }
     local t = {} for i = 1, 300000 do t[i] = {i, tostring(i)} end
     for i = 1, 40 do send(self(), ("m"):rep(1 << 20)) end
     for i = 1, 20000 do spawn(function() receive() end) end
-    register("ready", self())
     receive_match({"never"})'
-  wait_until node-whereis -n one ready
+  wait_until eval '[ "$(api one GET /v1/node | jq .processes)" -gt 20000 ]'
   run -0 api one GET /v1/node
   jq -e '.memory | (.processes + .unused + .messages + .node + .allocator) as $sum |
     $sum > .rss * 0.8 and $sum < .rss * 1.2 and .messages > 40000000 and .processes > 30000000' <<<"$output" ||

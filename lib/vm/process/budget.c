@@ -102,13 +102,17 @@ bool budget_denies_spawn(struct process *p) {
   return now == BUDGET_CRITICAL || (now == BUDGET_SHORT && denies(p));
 }
 
-/* Only one process in BUDGET_PAUSE_NS may be the one that ends, as its memory is free some time later. */
+/* Only one process in BUDGET_PAUSE_NS may be the one that ends, as its memory is free some time later; but a
+ * quarter above the bound there is no time for that. */
 int64_t budget_limit(const struct process *p) {
   struct vm *vm = p->isolate->vm;
   int64_t limit = (int64_t)vm->config.heap_max;
   if (level(vm) != BUDGET_CRITICAL || !over_share(p)) return limit;
   int64_t now = clock_ns(), next = atomic_load(&vm->budget.next_end), share = atomic_load(&vm->budget.share);
-  if (now < next || share > limit) return limit;
+  int64_t max = (int64_t)vm->config.memory_max;
+  if (share > limit) return limit;
+  if (atomic_load(&vm->budget.rss) > max + max / 4) return share;
+  if (now < next) return limit;
   if (!atomic_compare_exchange_strong(&vm->budget.next_end, &next, now + BUDGET_PAUSE_NS)) return limit;
   return share;
 }

@@ -4,8 +4,9 @@
  * Over the bound the memory is SHORT: the processes that hold more than their share, half of the bound
  * divided by the number of processes, fail to spawn and to send, and their mailboxes count as full, so that
  * who sends to them waits.  A sixteenth above the bound it is CRITICAL: then nothing is spawned, and of the
- * processes over their share that allocate, one after the other ends with the reason "memory".  Each isolate
- * collects its garbage when the memory becomes short.  The shortage ends a sixteenth below the bound.
+ * processes over their share that allocate, one after the other ends with the reason "memory"; a quarter
+ * above it, each of them does.  Each isolate collects its garbage when the memory becomes short.  The
+ * shortage ends a sixteenth below the bound.
  *
  * Processes that are not over their share together hold at most half of the bound; so while the memory is
  * short, some process is over its share, or the memory is not that of processes. */

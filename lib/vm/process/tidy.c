@@ -3,6 +3,7 @@
  * A collection that has begun before the processes ended may keep what they owned, so two cycles must end. */
 #include "vm/process/tidy.h"
 
+#include "base/allocator.h"
 #include "base/clock.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
@@ -33,7 +34,7 @@ int64_t tidy_at(struct isolate *iso) {
     t->at = 0;
     return TIMER_NEVER;
   }
-  if (!t->at) t->at = clock_ns() + TIDY_DELAY_NS;
+  if (!t->at) t->at = clock_ns() + (iso->scarce ? 0 : TIDY_DELAY_NS);
   return t->at;
 }
 
@@ -71,6 +72,7 @@ void tidy_step(struct isolate *iso) {
     t->at = 0;
   } else if (collects(iso)) {
     if (t->stage == SECOND_CYCLE) t->rest = unowned(iso);
+    if (t->stage == SECOND_CYCLE && iso->scarce) allocator_purge();
     t->stage++;
   }
 }

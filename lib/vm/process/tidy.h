@@ -1,9 +1,9 @@
 /* tidy: gives back the memory of ended processes of an isolate: drops pooled processes beyond need, collects
  * what nobody owns, and returns free chunks to the kernel.  Called by the scheduler that runs the isolate.
  *
- * Work is due TIDY_DELAY_NS after much memory has become unused, so that a crowd of processes that comes
- * again at once finds it still there.  An isolate without a ready process then works in steps, between which
- * it looks at its inbox; a busy one does a step in each slice. */
+ * Work is due TIDY_DELAY_NS after much memory has become unused (at once while the node is short of memory),
+ * so that a crowd of processes that comes again at once finds it still there.  An isolate without a ready
+ * process then works in steps, between which it looks at its inbox; a busy one does a step in each slice. */
 #ifndef VM_PROCESS_TIDY_H
 #define VM_PROCESS_TIDY_H
 
