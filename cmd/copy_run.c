@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -514,6 +515,12 @@ static bool is_over(const struct job *j) {
 
 /* --- the run -------------------------------------------------------------------------------------------- */
 
+/* The columns of the terminal: a longer line would stay on it in part. */
+static int columns(void) {
+  struct winsize size;
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) || !size.ws_col ? 80 : size.ws_col;
+}
+
 static void show_progress(struct run *r) {
   char text[160], rest[40] = "";
   if (!r->terminal || clock_ns() - r->progress_ns < PROGRESS_MS * 1000000LL) return;
@@ -524,13 +531,14 @@ static void show_progress(struct run *r) {
       rate > 0 && r->total_bytes > r->done_bytes ? (double)(r->total_bytes - r->done_bytes) / rate : 0;
   double share = r->total_bytes ? (double)r->done_bytes / (double)r->total_bytes : 0;
   if (share > 1) share = 1;
-  int width = (int)(share * 20);
+  int room = columns(), bar = room < 100 ? 10 : 20, width = (int)(share * bar);
   if (left > 0 && left < 360000)
     snprintf(rest, sizeof rest, ", %d:%02d:%02d left", (int)left / 3600, (int)left / 60 % 60, (int)left % 60);
   snprintf(text, sizeof text,
            "[%.*s%.*s] %3.0f%%  %" PRIu64 "/%" PRIu64 " files, %.1f of %.1f MB, %.1f MB/s%s", width,
-           "####################", 20 - width, "                    ", share * 100, r->done_files,
+           "####################", bar - width, "                    ", share * 100, r->done_files,
            r->total_files, (double)r->done_bytes / 1e6, (double)r->total_bytes / 1e6, rate / 1e6, rest);
+  if (room < (int)sizeof text) text[room > 1 ? room - 1 : 1] = 0;
   harvest_progress(text);
 }
 

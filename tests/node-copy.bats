@@ -251,6 +251,44 @@ partial_name() {
   assert_output $'old\nhello'
 }
 
+@test "a read-only destination" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  mkdir -p "$T/fixed/to"
+  read_only() { unshare -m --propagation private bash -c 'mount -t tmpfs none "$1" && mkdir "$1/to" && mount -o remount,ro "$1" &&
+    shift && exec "$@"' bash "$T/fixed" "$@"; }
+  read_only node-start -d --sname one 3>&-
+  run -1 node-copy src/file "one:$T/fixed/to"
+  assert_output "node-copy: one@$HOST: $T/fixed/to/file: Read-only file system"
+  run -1 node-copy src "one:$T/fixed/new"
+  assert_output --partial "$T/fixed/new: Read-only file system"
+}
+
+@test "a file that changes while it is read is not put in place" {
+  start_node one
+  mkdir "$T/to"
+  echo old >"$T/to/big"
+  head -c 64M /dev/urandom >big
+  (while [ ! -e stop ]; do printf x | dd of=big bs=1 conv=notrunc status=none; done) 3>&- &
+  run -1 node-copy big src/file "one:$T/to"
+  touch stop
+  wait $!
+  assert_output 'node-copy: big: it changes while it is read'
+  assert_equal "$(cat "$T/to/big")" old
+  cmp src/file "$T/to/file"
+  no_temporaries
+}
+
+@test "progress on a terminal only" {
+  start_node one
+  head -c 64M /dev/urandom >big
+  run -0 node-copy big "one:$T/to/"
+  assert_output ''
+  run -0 script -qec "stty cols 70; node-copy big one:$T/again/" /dev/null </dev/null
+  assert_output --regexp '\[#* *\] +[0-9]+%  [01]/1 files, [0-9.]+ of 67\.1 MB, [0-9.]+ MB/s'
+  # no line is longer than the terminal is wide
+  assert_equal "$(tr '\r' '\n' <<<"$output" | sed 's/\x1b\[K//g' | awk 'length > 69' | wc -l)" 0
+}
+
 @test "a node that is killed during a copy" {
   start_node one
   head -c 96M /dev/urandom >src/big
