@@ -66,6 +66,19 @@ static void test_plain(void) {
   ok(!cgroups_new_at("/proc", "one@rane"), "there is none where none can be made");
 }
 
+/* Two living nodes of one name, with two runtime directories. */
+static void test_two_of_a_name(void) {
+  struct error e = {0};
+  struct cgroup_limits none = {0};
+  struct cgroups *one = cgroups_new_at(own, "one@rane"), *other = cgroups_new_at(own, "one@rane");
+  char *path = NULL;
+  cgroups_free(other);
+  ok(access(path_of("node.one@rane"), F_OK), "the one that stops removes the group of both");
+  ok(!cgroup_make(one, "5.1", &none, NULL, 0, &path, &e), "the other makes it again: %s", e.text);
+  cgroup_remove(one, path, false);
+  cgroups_free(one);
+}
+
 static void test_late(void) {
   struct error e = {0};
   struct cgroup_limits none = {0};
@@ -126,6 +139,7 @@ static void test_limits(void) {
 int main(void) {
   own = scratch_new();
   test_plain();
+  test_two_of_a_name();
   test_late();
   test_limits();
   scratch_free(own);

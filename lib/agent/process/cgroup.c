@@ -225,6 +225,14 @@ static int set_limits(const char *path, const struct cgroup_limits *l, struct er
 
 /* --- the group of a command ----------------------------------------------------------------------------- */
 
+/* Makes the directory of a group, and that of the node where it is gone: another living node of this name,
+ * with another runtime directory, removes it as it stops.  Returns 0 or an errno. */
+static int make_group(const struct cgroups *c, const char *path) {
+  if (mkdir(path, 0755) == 0 || errno == EEXIST) return 0;
+  if (errno == ENOENT && (mkdir(c->home, 0755) == 0 || errno == EEXIST) && mkdir(path, 0755) == 0) return 0;
+  return errno;
+}
+
 int cgroup_make(struct cgroups *c, const char *name, const struct cgroup_limits *limits, const pid_t *guards,
                 size_t guard_count, char **path, struct error *e) {
   bool limited = cgroup_is_limited(limits);
@@ -232,8 +240,8 @@ int cgroup_make(struct cgroups *c, const char *name, const struct cgroup_limits 
   if (code) return code;
   char *made = join(c->home, name);
   if (!made) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  if (mkdir(made, 0755) && errno != EEXIST)
-    code = error_set(e, ERR_SYSTEM, "cgroup %s: %s", made, strerror(errno));
+  int error = make_group(c, made);
+  if (error) code = error_set(e, ERR_SYSTEM, "cgroup %s: %s", made, strerror(error));
   if (!code && limited && (code = set_limits(made, limits, e))) rmdir(made);
   if (code)
     free(made);
