@@ -421,8 +421,9 @@ own_cgroup() {
   own=$(own_cgroup) || skip 'needs a cgroup of version 2'
   start_node one
   run -0 node-spawn -- sh -c 'sed -n "s/^0:://p" /proc/self/cgroup'
-  assert_output --regexp "/node\.one@$HOST/[0-9]+\.[0-9]+\$"
-  groups() { [ "$(find "$own/node.one@$HOST" -mindepth 1 -type d | wc -l)" = "$1" ]; }
+  assert_output --regexp "/node\.one@$HOST\.[0-9]+/[0-9]+\.[0-9]+\$"
+  own=$own/node.one@$HOST.$(api one GET /v1/node | jq .os_pid)
+  groups() { [ "$(find "$own" -mindepth 1 -type d | wc -l)" = "$1" ]; }
   wait_until groups 0
   # The guard is killed, and its command ends in the cgroup whoever is its parent.
   node-spawn -d -- sh -c "trap '' TERM; setsid sleep $NAP & setsid sleep $NAP & echo \$\$ >$T/command; wait"
@@ -432,8 +433,17 @@ own_cgroup() {
   wait_until naps 0
   run -0 node-spawn -- true
   wait_until groups 0
+  # What a killed node leaves is removed by the next node of this name, and what a stopped one has at once.
+  kill -KILL "${own##*.}"
+  wait_until test ! -e "/proc/${own##*.}"
+  [ -e "$own" ]
+  start_node one
+  run -0 node-spawn -- true
+  [ ! -e "$own" ]
+  own=${own%.*}.$(api one GET /v1/node | jq .os_pid)
+  [ -e "$own" ]
   node-stop
-  [ ! -e "$own/node.one@$HOST" ]
+  [ ! -e "$own" ]
 }
 
 @test "--limit: memory, with what the outcome says, processes, and the processor; a clear error where there is none" {

@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,17 +81,7 @@ static bool find_own(char out[4096]) {
   return found;
 }
 
-struct cgroups *cgroups_new(const char *node) {
-  char mount[4096], own[4096];
-  if (!find_mount(mount) || !find_own(own)) return NULL;
-  char *directory = strcmp(own, "/") == 0 ? strdup(mount) : NULL;
-  if (!directory && asprintf(&directory, "%s%s", mount, own) < 0) return NULL;
-  struct cgroups *c = cgroups_new_at(directory, node);
-  free(directory);
-  return c;
-}
-
-/* Removes the groups that an earlier run of the node has left, and that have no processes. */
+/* Removes the groups in a directory that have no processes. */
 static void clean(const char *home) {
   DIR *groups = opendir(home);
   for (const struct dirent *d; groups && (d = readdir(groups));)
@@ -98,11 +89,43 @@ static void clean(const char *home) {
   if (groups) closedir(groups);
 }
 
-struct cgroups *cgroups_new_at(const char *own, const char *node) {
+/* Removes the groups that an earlier run of a node of this name has left, and that have no processes.  A
+ * group of such a node that runs, as another user's may, has the number of a process that lives. */
+static void clean_earlier(const char *own, const char *node) {
+  size_t n = strlen(node);
+  DIR *groups = opendir(own);
+  for (const struct dirent *d; groups && (d = readdir(groups));) {
+    if (strncmp(d->d_name, "node.", 5) != 0 || strncmp(d->d_name + 5, node, n) != 0 ||
+        d->d_name[5 + n] != '.')
+      continue;
+    long pid = strtol(d->d_name + 5 + n + 1, NULL, 10);
+    if (pid <= 0 || kill((pid_t)pid, 0) == 0 || errno != ESRCH) continue;
+    char *home = join(own, d->d_name);
+    if (home) clean(home);
+    if (home) rmdir(home);
+    free(home);
+  }
+  if (groups) closedir(groups);
+}
+
+struct cgroups *cgroups_new(const char *node) {
+  char mount[4096], own[4096], *name = NULL;
+  if (!find_mount(mount) || !find_own(own)) return NULL;
+  char *directory = strcmp(own, "/") == 0 ? strdup(mount) : NULL;
+  if (!directory && asprintf(&directory, "%s%s", mount, own) < 0) return NULL;
+  clean_earlier(directory, node);
+  struct cgroups *c =
+      asprintf(&name, "%s.%ld", node, (long)getpid()) < 0 ? NULL : cgroups_new_at(directory, name);
+  free(name);
+  free(directory);
+  return c;
+}
+
+struct cgroups *cgroups_new_at(const char *own, const char *name) {
   struct cgroups *c = calloc(1, sizeof *c);
   if (!c) return NULL;
   c->own = strdup(own);
-  if (asprintf(&c->home, "%s/node.%s", own, node) < 0) c->home = NULL;
+  if (asprintf(&c->home, "%s/node.%s", own, name) < 0) c->home = NULL;
   if (c->own && c->home && (mkdir(c->home, 0755) == 0 || errno == EEXIST) && access(c->home, W_OK) == 0) {
     clean(c->home);
     return c;
@@ -225,8 +248,8 @@ static int set_limits(const char *path, const struct cgroup_limits *l, struct er
 
 /* --- the group of a command ----------------------------------------------------------------------------- */
 
-/* Makes the directory of a group, and that of the node where it is gone: another living node of this name,
- * with another runtime directory, removes it as it stops.  Returns 0 or an errno. */
+/* Makes the directory of a group, and that of the node where it is gone: another node of this name, in
+ * another namespace of pids, may have removed it (clean_earlier).  Returns 0 or an errno. */
 static int make_group(const struct cgroups *c, const char *path) {
   if (mkdir(path, 0755) == 0 || errno == EEXIST) return 0;
   if (errno == ENOENT && (mkdir(c->home, 0755) == 0 || errno == EEXIST) && mkdir(path, 0755) == 0) return 0;

@@ -1,9 +1,9 @@
 /* cgroup: control groups (version 2) of commands, on hosts where the node may make them.
  *
  * Each command then runs in a group of its own, below a group of the node that lies below the group in which
- * the node was started: OWN/node.NAME/NUMBER.CREATION.  A group ends all of its processes at once, however
- * they have left their parents, and limits what they use.  Kernel: Documentation/admin-guide/cgroup-v2.rst.
- * I/O thread only. */
+ * the node was started: OWN/node.NAME.OS-PID/NUMBER.CREATION.  A group ends all of its processes at once,
+ * however they have left their parents, and limits what they use.  Kernel:
+ * Documentation/admin-guide/cgroup-v2.rst. I/O thread only. */
 #ifndef AGENT_PROCESS_CGROUP_H
 #define AGENT_PROCESS_CGROUP_H
 
@@ -26,8 +26,9 @@ struct cgroup_limits {
 /* Finds the group of this process and makes one for the node.  NULL: there is no cgroup file system of
  * version 2, or this user may not write to it, or memory ran out. */
 struct cgroups *cgroups_new(const char *node);
-/* The same with the directory of the own group: for unit tests. */
-struct cgroups *cgroups_new_at(const char *own, const char *node);
+/* The same with the directory of the own group, and the name of the node's group behind "node.": for unit
+ * tests. */
+struct cgroups *cgroups_new_at(const char *own, const char *name);
 /* Removes the groups; those that still have processes, which commands have kept, stay.  Accepts NULL. */
 void cgroups_free(struct cgroups *c);
 

@@ -703,7 +703,11 @@ static int make_cgroup(struct command *c, struct command_spec *p, struct error *
   snprintf(name, sizeof name, "%" PRIu64 ".%u", (uint64_t)npid_number(c->hosted.pid), (unsigned)a->creation);
   int code = cgroup_make(a->cgroups, name, &p->limits, guards, guard_count, &c->cgroup, e);
   free(guards);
-  if (code) return limited ? code : 0;
+  if (code && limited) return code;
+  if (code) { /* the command does without */
+    *e = (struct error){0};
+    return 0;
+  }
   c->limited = limited;
   code = command_spec_cgroup(p, c->cgroup);
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
