@@ -97,13 +97,6 @@ void heap_close_account(struct heap *h, uint32_t slot) {
   a->tag += GENERATION;
 }
 
-void heap_enter(struct heap *h, uint32_t owner, int64_t limit) {
-  h->owner = owner;
-  h->account = &h->accounts[owner];
-  h->limit = owner >= HEAP_SLOT && limit < INT64_MAX / 2 ? limit : INT64_MAX / 2;
-  h->bound = h->limit + h->limit / 16;
-}
-
 static struct heap_account *account_of(struct heap *h, uint64_t tag) {
   struct heap_account *a = &h->accounts[tag & INDEX_MASK];
   return a->tag == (tag & ~FROM_MALLOC) ? a : &h->accounts[HEAP_NOBODY];
@@ -320,21 +313,13 @@ static void give(struct heap *h, void *block, size_t n) {
 
 /* --- the limit --- */
 
-static int64_t bound_collected(const struct heap *h) {
-  return h->limit + h->limit / 32;
-}
-
-bool heap_is_over(const struct heap *h, bool collected) {
-  return h->account->bytes > (collected ? bound_collected(h) : h->bound);
-}
-
 /* Refuses a request that brings the running process over its bound, or that follows a refused one?
  * asks_again: Lua will collect and ask again when the request is refused. */
 static bool decides(struct heap *h, int64_t more, bool asks_again) {
   int64_t held = h->account->bytes;
   bool second = h->refused;
   h->refused = false;
-  if (held + more <= (second ? bound_collected(h) : h->bound)) return false;
+  if (held + more <= (second ? heap_bound_collected(h) : h->bound)) return false;
   if (second || more > h->limit) {
     h->exceeded = true;
     return true;

@@ -76,7 +76,12 @@ bool heap_open_account(struct heap *h, uint32_t slot);
 void heap_close_account(struct heap *h, uint32_t slot);
 
 /* Whom to charge from now on; the limit counts for owners from HEAP_SLOT on.  heap_owner tells who it is. */
-void heap_enter(struct heap *h, uint32_t owner, int64_t limit);
+static inline void heap_enter(struct heap *h, uint32_t owner, int64_t limit) {
+  h->owner = owner;
+  h->account = &h->accounts[owner];
+  h->limit = owner >= HEAP_SLOT && limit < INT64_MAX / 2 ? limit : INT64_MAX / 2;
+  h->bound = h->limit + (h->limit >> 4);
+}
 
 /* All bytes that are charged to the accounts. */
 static inline int64_t heap_total(const struct heap *h) {
@@ -97,7 +102,12 @@ static inline int64_t heap_held(const struct heap *h, uint32_t owner) {
 void heap_charge(struct heap *h, uint32_t owner, int64_t bytes);
 
 /* Is the running process over its limit, before a collection (collected: after one)? */
-bool heap_is_over(const struct heap *h, bool collected);
+static inline int64_t heap_bound_collected(const struct heap *h) {
+  return h->limit + (h->limit >> 5);
+}
+static inline bool heap_is_over(const struct heap *h, bool collected) {
+  return h->account->bytes > (collected ? heap_bound_collected(h) : h->bound);
+}
 
 /* Gives chunks without a block in use back to the kernel.  heap_trim does a part of the work, as much as
  * looking at `blocks` blocks takes, and returns true when there is nothing more to do; other calls may come
