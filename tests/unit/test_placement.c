@@ -17,16 +17,38 @@ static struct isolate *outside(void) {
 }
 
 static void test_outside(void) {
-  begin(2);
+  begin(1);
   struct isolate *first = outside();
   bool same = true;
   for (int i = 1; i < PLACEMENT_SMALL; i++) same = same && outside() == first;
   ok(same && atomic_load(&first->live) == PLACEMENT_SMALL,
-     "processes from outside fill one isolate, and are counted");
+     "with one scheduler processes from outside fill one isolate, and are counted");
   struct isolate *second = outside();
   ok(second != first && atomic_load(&second->open) && !atomic_load(&first->open),
      "then the next, and the full one is shut");
   atomic_store(&first->live, 0), atomic_store(&second->live, 0);
+  still_finish(&st);
+}
+
+/* Processes from outside that compute must be able to use all cores, however many others wait. */
+static void test_outside_spreads(void) {
+  struct isolate *at[8];
+  begin(2);
+  for (int i = 0; i < 8; i++) at[i] = outside();
+  bool apart = true, round = true;
+  for (int i = 0; i < 4; i++) {
+    for (int k = 0; k < i; k++) apart = apart && at[i] != at[k];
+    round = round && atomic_load(&at[i]->live) == 2;
+  }
+  ok(apart && round, "with two, they are spread evenly over four isolates");
+  for (int i = 0; i < 3; i++) atomic_store(&at[i]->runnable.load, 1);
+  atomic_store(&at[3]->live, 50);
+  ok(outside() == at[3], "one goes where nothing computes, although more live there");
+  atomic_store(&at[3]->runnable.load, 2);
+  atomic_store(&at[1]->live, 1);
+  ok(outside() == at[1],
+     "where something computes in each, it goes where the fewest do, and the fewest live");
+  for (int i = 0; i < 4; i++) atomic_store(&at[i]->live, 0);
   still_finish(&st);
 }
 
@@ -40,6 +62,9 @@ static void test_home(void) {
   atomic_store(&p->isolate->live, PLACEMENT_SMALL);
   ok(!placement_is_home(p), "nor does any in an isolate with many");
   atomic_store(&p->isolate->live, 1);
+  p->isolate->preempted.first = p;
+  ok(!placement_is_home(p), "nor beside a process that computes");
+  p->isolate->preempted.first = NULL;
   still_finish(&st);
   begin(1);
   p = still_spawn(&st, "receive()");
@@ -89,6 +114,19 @@ static void test_elsewhere(void) {
   still_finish(&st);
 }
 
+/* The next chunk is due in an isolate in which processes compute. */
+static void test_elsewhere_is_busy(void) {
+  struct isolate *used[PLACEMENT_OPEN + 1];
+  begin(2);
+  struct isolate *from = still_spawn(&st, "receive()")->isolate;
+  place(from, 4 * PLACEMENT_FEW, used);
+  for (int i = 0; i < 3; i++) atomic_store(&used[i]->runnable.load, 1);
+  struct isolate *free = used[3];
+  size_t n = place(from, PLACEMENT_CHUNK, used);
+  ok(n == 1 && used[0] == free, "a chunk does not go where processes compute, but where none does");
+  still_finish(&st);
+}
+
 static void test_many_schedulers(void) {
   struct isolate *used[PLACEMENT_OPEN + 1];
   begin(64);
@@ -111,7 +149,7 @@ static size_t isolates(void) {
 
 /* A shut isolate closes when its last process ends, and is then used again. */
 static void test_spare(void) {
-  begin(2);
+  begin(1);
   struct process *p = still_spawn(&st, "receive()");
   struct isolate *first = p->isolate;
   atomic_store(&first->live, PLACEMENT_SMALL);
@@ -131,8 +169,10 @@ static void test_spare(void) {
 
 int main(void) {
   test_outside();
+  test_outside_spreads();
   test_home();
   test_elsewhere();
+  test_elsewhere_is_busy();
   test_many_schedulers();
   test_spare();
   placement_free(NULL);

@@ -12,6 +12,7 @@ struct fake {
   struct runnable runnable; /* first */
   enum act act;
   int turns;
+  unsigned computing; /* processes that compute in it; 0 means 1 */
   bool rested;
 };
 
@@ -21,12 +22,12 @@ static void run(struct runnable *r, struct scheduler *s) {
   r->scheduler = s;
   atomic_store(&r->state, RUNNABLE_RUNNING);
   if (f->act == COMPUTE || f->act == REQUEUE) {
-    sched_requeue(r, f->act == COMPUTE, TIMER_NEVER);
+    sched_requeue(r, f->act == REQUEUE ? 0 : f->computing ? f->computing : 1, TIMER_NEVER);
     return;
   }
   if (f->act == WOKEN_MEANWHILE) sched_wake(s->all, r);
   f->rested = sched_rest(r);
-  if (!f->rested) sched_requeue(r, false, TIMER_NEVER);
+  if (!f->rested) sched_requeue(r, 0, TIMER_NEVER);
 }
 
 static struct schedulers all;
@@ -70,6 +71,30 @@ static void test_woken_first(void) {
   sched_finish(&all);
 }
 
+/* Shares go by process, not by runnable. */
+static void test_shares(void) {
+  struct fake one = {.act = COMPUTE}, five = {.act = COMPUTE, .computing = 5};
+  struct fake woken = {.act = REST};
+  begin();
+  sched_wake(&all, &one.runnable);
+  sched_wake(&all, &five.runnable);
+  for (int i = 0; i < 60 + 2; i++) sched_step(&all.scheduler[0]);
+  ok(one.turns >= 10 && one.turns <= 12 && five.turns >= 50 && five.turns <= 52,
+     "a runnable in which five compute has five turns for each of one in which one computes");
+  ok(sched_load(&five.runnable) == 5, "and any thread may see how many compute in it");
+  sched_wake(&all, &woken.runnable);
+  sched_step(&all.scheduler[0]);
+  ok(woken.turns == 1, "one that was woken comes between these turns");
+  five.computing = 1;
+  int before = one.turns;
+  for (int i = 0; i < 20; i++) sched_step(&all.scheduler[0]);
+  ok(one.turns - before >= 9, "turns that are left are void once fewer compute");
+  five.act = REST;
+  for (int i = 0; i < 3; i++) sched_step(&all.scheduler[0]);
+  ok(sched_load(&five.runnable) == 0, "none computes in one that rests");
+  sched_finish(&all);
+}
+
 static void test_patience(void) {
   struct fake busy = {.act = REQUEUE}, computes = {.act = COMPUTE};
   begin();
@@ -90,6 +115,7 @@ static void test_patience(void) {
 int main(void) {
   test_states();
   test_woken_first();
+  test_shares();
   test_patience();
   return tap_end();
 }

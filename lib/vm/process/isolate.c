@@ -57,7 +57,7 @@ static void close_state(struct isolate *iso) {
   iso->slots_len = iso->slots_cap = iso->holes = iso->hole = iso->pooled = 0;
   iso->tidy = (struct tidy){0};
   iso->pool = NULL;
-  iso->ready = iso->preempted = (struct queue){NULL, NULL};
+  iso->ready = iso->preempted = (struct queue){NULL, NULL, 0};
   alarm_drop_all(iso);
   timers_finish(&iso->timers);
   iso->hooks->close(iso);
@@ -220,6 +220,7 @@ static struct process *pop(struct queue *q) {
   if (!p) return NULL;
   q->first = p->next;
   if (!q->first) q->last = NULL;
+  q->len--;
   p->state = PROCESS_RUNNING;
   return p;
 }
@@ -276,5 +277,6 @@ void isolate_run(struct runnable *r, struct scheduler *s) {
     }
   }
   publish(iso);
-  sched_requeue(r, !iso->ready.first, timers_next(&iso->timers));
+  unsigned computing = iso->preempted.len ? iso->preempted.len : 1; /* 1: tidying */
+  sched_requeue(r, iso->ready.first ? 0 : computing, timers_next(&iso->timers));
 }

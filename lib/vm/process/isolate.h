@@ -76,6 +76,7 @@ struct isolate_meters {
 
 struct queue { /* of processes, by their next */
   struct process *first, *last;
+  unsigned len;
 };
 
 struct isolate {

@@ -1,5 +1,6 @@
 /* Invariant: every isolate is in `all` from its making until the vm is freed.  Only a scheduler's own thread
- * uses its entry of `cores`; all the rest changes under the lock. */
+ * uses its entry of `cores`; all the rest changes under the lock.  How many processes compute in an isolate
+ * (sched_load) is as old as its last turn: a burst of spawns is spread by the count of processes. */
 #include "vm/process/placement.h"
 
 #include "vm/process/process.h"
@@ -9,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The open isolates for processes that one scheduler spawns.  Aligned, so that schedulers share no cache
- * line. */
+/* The open isolates for processes that one scheduler, or the host, spawns.  Aligned, so that schedulers share
+ * no cache line. */
 struct core {
   _Alignas(64) struct isolate *open[PLACEMENT_OPEN];
   unsigned spawns;
@@ -23,8 +24,8 @@ struct placement {
   pthread_mutex_t lock;
   struct isolate **all;
   size_t len, cap;
-  struct isolate *spare;   /* closed ones, linked by next_spare */
-  struct isolate *outside; /* the open isolate for processes that the host spawns */
+  struct isolate *spare; /* closed ones, linked by next_spare */
+  struct core outside;   /* for the processes that the host spawns */
 };
 
 struct placement *placement_new(struct vm *vm, const struct isolate_hooks *hooks) {
@@ -96,21 +97,43 @@ void placement_each(struct placement *pl, void (*fn)(struct isolate *iso, void *
 
 bool placement_is_home(const struct process *p) {
   const struct isolate *iso = p->isolate;
-  bool alone = !p->spawned || iso->vm->sched.count == 1;
-  return alone && atomic_load(&iso->live) < PLACEMENT_SMALL;
+  bool alone = !p->spawned && !iso->preempted.first;
+  return (alone || iso->vm->sched.count == 1) && atomic_load(&iso->live) < PLACEMENT_SMALL;
 }
 
-static struct isolate **choose(struct core *core, int schedulers) {
-  int n = 2 * schedulers < PLACEMENT_OPEN ? 2 * schedulers : PLACEMENT_OPEN;
+/* Is there less work in a than in b?  Either may be NULL: an isolate that is yet to be opened, which is taken
+ * before one that has processes. */
+static bool is_freer(const struct isolate *a, const struct isolate *b) {
+  unsigned load_a = a ? sched_load(&a->runnable) : 0, load_b = b ? sched_load(&b->runnable) : 0;
+  if (load_a != load_b) return load_a < load_b;
+  int live_a = a ? atomic_load(&a->live) : 0, live_b = b ? atomic_load(&b->live) : 0;
+  return live_a < live_b || (live_a == live_b && a && !b);
+}
+
+static struct isolate **freest(struct core *core, int n) {
+  struct isolate **best = &core->open[0];
+  for (int i = 1; i < n; i++)
+    if (is_freer(core->open[i], *best)) best = &core->open[i];
+  return best;
+}
+
+/* How many isolates are open at a time.  One scheduler has nobody to share the work with. */
+static int width(const struct placement *pl) {
+  int n = pl->vm->sched.count == 1 ? 1 : 2 * pl->vm->sched.count;
+  return n < PLACEMENT_OPEN ? n : PLACEMENT_OPEN;
+}
+
+static struct isolate **choose(struct core *core, int n) {
   for (int few = 1; few <= PLACEMENT_FEW; few++)
     for (int i = 0; i < n; i++)
       if (!core->open[i] || atomic_load(&core->open[i]->live) < few) return &core->open[i];
-  return &core->open[core->spawns++ / PLACEMENT_CHUNK % (unsigned)n];
+  struct isolate **next = &core->open[core->spawns++ / PLACEMENT_CHUNK % (unsigned)n];
+  return sched_load(&(*next)->runnable) ? freest(core, n) : next;
 }
 
 struct isolate *placement_elsewhere(struct isolate *from) {
   struct placement *pl = from->vm->placement;
-  struct isolate **open = choose(&pl->cores[from->runnable.scheduler->index], from->vm->sched.count);
+  struct isolate **open = choose(&pl->cores[from->runnable.scheduler->index], width(pl));
   if (*open && atomic_load(&(*open)->live) < PLACEMENT_MAX) return *open;
   pthread_mutex_lock(&pl->lock);
   struct isolate *fresh = open_one(pl);
@@ -123,11 +146,12 @@ struct isolate *placement_elsewhere(struct isolate *from) {
 struct isolate *placement_from_outside(struct placement *pl) {
   struct isolate *full = NULL;
   pthread_mutex_lock(&pl->lock);
-  if (!pl->outside || atomic_load(&pl->outside->live) >= PLACEMENT_SMALL) {
+  struct isolate **open = freest(&pl->outside, width(pl));
+  if (!*open || atomic_load(&(*open)->live) >= PLACEMENT_SMALL) {
     struct isolate *fresh = open_one(pl);
-    if (fresh) full = pl->outside, pl->outside = fresh;
+    if (fresh) full = *open, *open = fresh;
   }
-  struct isolate *iso = pl->outside;
+  struct isolate *iso = *open;
   if (iso) atomic_fetch_add(&iso->live, 1);
   pthread_mutex_unlock(&pl->lock);
   if (full) isolate_shut(full);

@@ -1,11 +1,13 @@
 /* placement: all isolates of a vm, and which of them a new process goes into.
  *
- * One child at a time stays in its parent's isolate, since the two will talk.  A process that spawns several
- * without waiting in between wants them to work at the same time: they go into isolates that other schedulers
- * can take.  A few processes are spread, so that each may get a core of its own; many go PLACEMENT_CHUNK at a
- * time into the same isolate, since those that are spawned together mostly talk to each other.  Processes
- * that come from outside the schedulers (from the shell, from other nodes) fill one isolate after the other.
- */
+ * One child at a time stays in its parent's isolate, since the two will talk; not while other processes
+ * compute there, which would keep the child from a core that is free.  A process that spawns several without
+ * waiting in between wants them to work at the same time: they go into isolates that other schedulers can
+ * take.  A few processes are spread, so that each may get a core of its own; many go PLACEMENT_CHUNK at a
+ * time into the same isolate, since those that are spawned together mostly talk to each other; but not into
+ * one in which processes compute, while less is computed in another.  Processes that come from outside the
+ * schedulers (from the shell, from other nodes) go where the fewest compute, and of those where the fewest
+ * are. */
 #ifndef VM_PROCESS_PLACEMENT_H
 #define VM_PROCESS_PLACEMENT_H
 
@@ -18,7 +20,7 @@ struct placement;
 enum {
   PLACEMENT_MAX = 1000, /* processes in one isolate: a collector's pause grows with the lua_State */
   PLACEMENT_SMALL = 64, /* an isolate with so many processes gets no children and no processes from outside */
-  PLACEMENT_OPEN = 16,  /* isolates over which one scheduler spreads the processes that it spawns */
+  PLACEMENT_OPEN = 16,  /* isolates over which one scheduler, or the host, spreads what it spawns */
   PLACEMENT_FEW = 4,    /* processes an isolate gets before the next one gets more */
   PLACEMENT_CHUNK = 64
 };

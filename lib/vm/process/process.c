@@ -27,6 +27,7 @@ static void enqueue(struct queue *q, struct process *p) {
     q->first = p;
   }
   q->last = p;
+  q->len++;
 }
 
 void process_ready(struct process *p) {

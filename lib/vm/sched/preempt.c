@@ -3,6 +3,8 @@
  * accesses, and allow other threads to read `ticks` and `asleep`. */
 #include "vm/sched/preempt.h"
 
+#include "base/clock.h"
+
 #include <errno.h>
 #include <lauxlib.h>
 #include <signal.h>
@@ -81,6 +83,13 @@ static void on_hook(lua_State *L, lua_Debug *ar) {
   }
 }
 
+/* Does work wait that a sleeping scheduler could do: a queued runnable, or a deadline that has passed? */
+static bool work_waits(const struct scheduler *s) {
+  const struct schedulers *all = s->all;
+  return atomic_load(&s->woken.len) > 0 || atomic_load(&all->computing.len) > 0 ||
+         clock_ns() >= atomic_load(&all->sleepers.next);
+}
+
 static void on_tick(int number, siginfo_t *info, void *context) {
   (void)number, (void)context;
   struct scheduler *s = info->si_value.sival_ptr;
@@ -99,7 +108,7 @@ static void on_tick(int number, siginfo_t *info, void *context) {
     preempt_now(L);
   }
   s->seen = switches;
-  if (atomic_load(&s->queued) > 0) sched_kick(s->all);
+  if (atomic_load(&s->all->asleep) > 0 && work_waits(s)) sched_kick(s->all);
   errno = saved;
 }
 

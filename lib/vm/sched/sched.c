@@ -1,10 +1,11 @@
 /* Invariant: a runnable is linked into a queue exactly while its state is QUEUED, is about to become QUEUED,
- * or has just ceased to be QUEUED.  The queue is one of the two of the scheduler `home`; `computes` tells
- * which.  `next`, `prev`, `home` and `computes` change under the lock of that scheduler.
+ * or has just ceased to be QUEUED.  `next` and `prev` change under the lock of that queue; `computes` and
+ * `credit` under the lock of the shared queue `computing`, which is taken before that of a scheduler.
  *
  * Ordering of sleep: a scheduler sets `asleep`, and then looks at all queues once more.  Another thread
  * queues its work first, and then looks for sleeping schedulers.  So either the scheduler sees the work, or
- * the thread sees the sleeper. */
+ * the thread sees the sleeper.  promote counts a runnable in its new queue before it leaves the count of the
+ * old one, and work_waits reads the old one first, so that it sees the runnable in one of them. */
 #include "vm/sched/sched.h"
 
 #include "base/clock.h"
@@ -22,7 +23,7 @@
 
 /* --- queues --- */
 
-/* append and take_out are called under the lock of the queue's scheduler. */
+/* append, prepend and take_out are called under the lock of the queue. */
 static void append(struct run_queue *q, struct runnable *r) {
   r->next = NULL;
   r->prev = q->last;
@@ -32,6 +33,19 @@ static void append(struct run_queue *q, struct runnable *r) {
     q->first = r;
   }
   q->last = r;
+  atomic_fetch_add(&q->len, 1);
+}
+
+static void prepend(struct run_queue *q, struct runnable *r) {
+  r->prev = NULL;
+  r->next = q->first;
+  if (q->first) {
+    q->first->prev = r;
+  } else {
+    q->last = r;
+  }
+  q->first = r;
+  atomic_fetch_add(&q->len, 1);
 }
 
 static void take_out(struct run_queue *q, struct runnable *r) {
@@ -45,68 +59,79 @@ static void take_out(struct run_queue *q, struct runnable *r) {
   } else {
     q->last = r->prev;
   }
+  atomic_fetch_sub(&q->len, 1);
 }
 
-static void enqueue(struct scheduler *s, struct runnable *r, bool computes) {
-  pthread_mutex_lock(&s->lock);
-  append(computes ? &s->computing : &s->woken, r);
-  atomic_store(&r->home, s);
-  atomic_store(&r->computes, computes);
-  atomic_fetch_add(&s->queued, 1);
-  pthread_mutex_unlock(&s->lock);
+static void enqueue(struct scheduler *s, struct runnable *r) {
+  pthread_mutex_lock(&s->woken.lock);
+  append(&s->woken, r);
+  pthread_mutex_unlock(&s->woken.lock);
+}
+
+static void enqueue_computing(struct schedulers *all, struct runnable *r, unsigned computing) {
+  struct run_queue *q = &all->computing;
+  pthread_mutex_lock(&q->lock);
+  if (r->credit > computing) r->credit = computing;
+  if (r->credit > 0) {
+    r->credit--;
+    prepend(q, r);
+  } else {
+    r->credit = computing - 1;
+    append(q, r);
+  }
+  atomic_store(&r->computes, true);
+  pthread_mutex_unlock(&q->lock);
+}
+
+static struct runnable *dequeue(struct run_queue *q) {
+  if (atomic_load(&q->len) == 0) return NULL;
+  pthread_mutex_lock(&q->lock);
+  struct runnable *r = q->first;
+  if (r) {
+    take_out(q, r);
+    if (atomic_load_explicit(&r->computes, memory_order_relaxed)) atomic_store(&r->computes, false);
+  }
+  pthread_mutex_unlock(&q->lock);
+  return r;
+}
+
+/* Moves a runnable that was woken while it was queued as computing to a queue of the woken: that of the
+ * calling thread's scheduler, or of the one that ran it last. */
+static void promote(struct schedulers *all, struct runnable *r) {
+  if (!atomic_load(&r->computes)) return;
+  struct scheduler *self = sched_self(all);
+  struct run_queue *q = &all->computing;
+  pthread_mutex_lock(&q->lock);
+  if (atomic_load(&r->computes)) {
+    atomic_fetch_add(&q->len, 1); /* stays counted here until it is counted there */
+    take_out(q, r);
+    atomic_store(&r->computes, false);
+    enqueue(self ? self : r->scheduler, r);
+    atomic_fetch_sub(&q->len, 1);
+  }
+  pthread_mutex_unlock(&q->lock);
 }
 
 /* Have the computing runnables waited for SCHED_PATIENCE ticks? */
 static bool computing_is_due(struct scheduler *s) {
   unsigned ticks = sched_ticks(s);
-  if (!s->computing.first) s->computed = ticks; /* no computing runnable waits */
+  if (atomic_load(&s->all->computing.len) == 0) s->computed = ticks;
   return ticks - s->computed >= SCHED_PATIENCE;
 }
 
-/* DUE: a computing runnable when those have waited for SCHED_PATIENCE ticks, else a woken one. */
-enum choice { DUE, WOKEN, COMPUTING };
-
-static struct runnable *dequeue(struct scheduler *s, enum choice choice) {
-  if (atomic_load(&s->queued) == 0) return NULL;
-  pthread_mutex_lock(&s->lock);
-  bool computing = choice == DUE ? computing_is_due(s) : choice == COMPUTING;
-  struct run_queue *q = computing ? &s->computing : &s->woken;
-  struct runnable *r = q->first;
-  if (r) {
-    take_out(q, r);
-    atomic_store(&r->home, NULL);
-    atomic_fetch_sub(&s->queued, 1);
-  }
-  pthread_mutex_unlock(&s->lock);
-  return r;
-}
-
-/* Moves a runnable that was woken while it was queued as computing to the queue of the woken. */
-static void promote(struct runnable *r) {
-  struct scheduler *s = atomic_load(&r->home);
-  if (!s || !atomic_load(&r->computes)) return;
-  pthread_mutex_lock(&s->lock);
-  if (atomic_load(&r->home) == s && atomic_load(&r->computes)) {
-    take_out(&s->computing, r);
-    append(&s->woken, r);
-    atomic_store(&r->computes, false);
-  }
-  pthread_mutex_unlock(&s->lock);
-}
-
-/* The next runnable, in this order: one that is woken in this scheduler, woken in another, computing in this
- * one, computing in another. */
-static struct runnable *find_work(struct scheduler *s) {
+/* The next runnable, in this order: a computing one when those have waited for SCHED_PATIENCE ticks, one that
+ * is woken in this scheduler, woken in another, computing. */
+static struct runnable *find_work(struct scheduler *s, bool *computes) {
   struct schedulers *all = s->all;
-  struct runnable *r = dequeue(s, DUE);
-  for (int i = 1; i < all->count && !r; i++) r = dequeue(&all->scheduler[(s->index + i) % all->count], WOKEN);
-  for (int i = 0; i < all->count && !r; i++)
-    r = dequeue(&all->scheduler[(s->index + i) % all->count], COMPUTING);
-  return r;
+  struct runnable *r = computing_is_due(s) ? dequeue(&all->computing) : NULL;
+  *computes = r;
+  for (int i = 0; i < all->count && !r; i++) r = dequeue(&all->scheduler[(s->index + i) % all->count].woken);
+  if (r) return r;
+  *computes = true;
+  return dequeue(&all->computing);
 }
 
-static void run_turn(struct runnable *r, struct scheduler *s) {
-  bool computes = atomic_load(&r->computes);
+static void run_turn(struct runnable *r, struct scheduler *s, bool computes) {
   preempt_arm(s);
   atomic_exchange(&r->state, RUNNABLE_RUNNING);
   r->scheduler = s;
@@ -115,8 +140,9 @@ static void run_turn(struct runnable *r, struct scheduler *s) {
 }
 
 bool sched_step(struct scheduler *s) {
-  struct runnable *r = find_work(s);
-  if (r) run_turn(r, s);
+  bool computes;
+  struct runnable *r = find_work(s, &computes);
+  if (r) run_turn(r, s, computes);
   return r;
 }
 
@@ -152,7 +178,7 @@ static void enqueue_from_outside(struct schedulers *all, struct runnable *r) {
   struct scheduler *s = &all->scheduler[atomic_fetch_add(&all->rotor, 1) % (unsigned)all->count];
   for (int i = 0; i < all->count && !atomic_load(&s->asleep); i++)
     if (atomic_load(&all->scheduler[i].asleep)) s = &all->scheduler[i];
-  enqueue(s, r, false);
+  enqueue(s, r);
   if (!rouse(s)) sched_kick(all);
 }
 
@@ -161,11 +187,11 @@ void sched_wake(struct schedulers *all, struct runnable *r) {
   do {
     next = state == RUNNABLE_IDLE ? RUNNABLE_QUEUED : state == RUNNABLE_RUNNING ? RUNNABLE_NOTIFIED : state;
   } while (!atomic_compare_exchange_weak(&r->state, &state, next));
-  if (state == RUNNABLE_QUEUED) promote(r);
+  if (state == RUNNABLE_QUEUED) promote(all, r);
   if (state != RUNNABLE_IDLE) return;
   struct scheduler *s = sched_self(all);
   if (s) {
-    enqueue(s, r, false);
+    enqueue(s, r);
   } else {
     enqueue_from_outside(all, r);
   }
@@ -173,20 +199,30 @@ void sched_wake(struct schedulers *all, struct runnable *r) {
 
 /* --- the end of a turn --- */
 
+static void note_load(struct runnable *r, unsigned computing) {
+  if (sched_load(r) != computing) atomic_store_explicit(&r->load, computing, memory_order_relaxed);
+}
+
 bool sched_rest(struct runnable *r) {
   int running = RUNNABLE_RUNNING;
+  note_load(r, 0);
   if (atomic_compare_exchange_strong(&r->state, &running, RUNNABLE_IDLE)) return true;
   atomic_exchange(&r->state, RUNNABLE_RUNNING);
   return false;
 }
 
-void sched_requeue(struct runnable *r, bool computes, int64_t deadline) {
-  if (computes && deadline != TIMER_NEVER) sched_sleep_until(r, deadline);
+void sched_requeue(struct runnable *r, unsigned computing, int64_t deadline) {
+  struct scheduler *s = r->scheduler;
+  if (computing && deadline != TIMER_NEVER) sched_sleep_until(r, deadline);
+  note_load(r, computing);
   atomic_exchange(&r->state, RUNNABLE_QUEUED);
-  enqueue(r->scheduler, r, computes);
+  if (!computing) {
+    enqueue(s, r);
+    return;
+  }
+  enqueue_computing(s->all, r, computing);
   bool due = deadline != TIMER_NEVER && deadline <= clock_ns();
-  if (computes && (due || atomic_load(&r->inbox.head)))
-    promote(r); /* it was woken before it was in the queue */
+  if (due || atomic_load(&r->inbox.head)) promote(s->all, r); /* it was woken before it was in the queue */
 }
 
 /* --- deadlines --- */
@@ -227,8 +263,9 @@ static void wake_due(struct schedulers *all, int64_t now) {
 
 static bool work_waits(struct schedulers *all) {
   if (atomic_load(&all->stopping)) return true;
+  if (atomic_load(&all->computing.len) > 0) return true;
   for (int i = 0; i < all->count; i++)
-    if (atomic_load(&all->scheduler[i].queued) > 0) return true;
+    if (atomic_load(&all->scheduler[i].woken.len) > 0) return true;
   return false;
 }
 
@@ -340,7 +377,7 @@ int sched_stop(struct schedulers *all, const struct timespec *until) {
 static int init_one(struct scheduler *s, struct schedulers *all, int index) {
   *s = (struct scheduler){.all = all, .index = index, .event = eventfd(0, EFD_CLOEXEC)};
   if (s->event < 0) return ERR_SYSTEM;
-  pthread_mutex_init(&s->lock, NULL);
+  pthread_mutex_init(&s->woken.lock, NULL);
   return 0;
 }
 
@@ -348,6 +385,7 @@ int sched_init(struct schedulers *all, int count, void (*run)(struct runnable *,
   int rc = 0;
   *all = (struct schedulers){.run = run};
   pthread_mutex_init(&all->sleepers.lock, NULL);
+  pthread_mutex_init(&all->computing.lock, NULL);
   atomic_store(&all->sleepers.next, TIMER_NEVER);
   atomic_store(&all->sleepers.covered, TIMER_NEVER);
   if (pthread_key_create(&all->self, NULL)) return ERR_SYSTEM;
@@ -362,10 +400,11 @@ int sched_init(struct schedulers *all, int count, void (*run)(struct runnable *,
 void sched_finish(struct schedulers *all) {
   for (int i = 0; i < all->count; i++) {
     close(all->scheduler[i].event);
-    pthread_mutex_destroy(&all->scheduler[i].lock);
+    pthread_mutex_destroy(&all->scheduler[i].woken.lock);
   }
   free(all->scheduler);
   timers_finish(&all->sleepers.timers);
   if (all->has_self) pthread_key_delete(all->self);
   pthread_mutex_destroy(&all->sleepers.lock);
+  pthread_mutex_destroy(&all->computing.lock);
 }

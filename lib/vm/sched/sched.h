@@ -16,8 +16,14 @@
  * an event waits for the end of one slice, however many endless loops there are.  After SCHED_PATIENCE ticks
  * without a turn for the computing ones, one of them comes first.
  *
+ * The woken runnables wait in a queue of each scheduler, the computing ones in a queue that all schedulers
+ * share.  A runnable in which n processes compute has n turns in a row before the next runnable of that queue
+ * is served (`credit`).  So all processes that compute get equal shares of all cores, in whichever isolates
+ * they are; but one isolate never has more than one core.
+ *
  * A woken runnable goes into the waker's own queue, so two that talk to each other share a core.  Work that
- * still waits at the next tick wakes a sleeping scheduler, which steals it.  When there is no work, all
+ * still waits at the next tick wakes a sleeping scheduler, which steals it; so does a deadline that has passed.
+ * When there is no work, all
  * threads sleep in ppoll, and no timer ticks. */
 /* clang-format on */
 #ifndef VM_SCHED_H
@@ -43,17 +49,20 @@ enum runnable_state { RUNNABLE_IDLE, RUNNABLE_QUEUED, RUNNABLE_RUNNING, RUNNABLE
 
 /* The first member of the struct that a scheduler runs.  Zero-initialized it is idle, with an empty inbox. */
 struct runnable {
-  struct runnable *next, *prev;     /* in a queue, under the lock of its scheduler */
-  _Atomic(struct scheduler *) home; /* the scheduler whose queue has it; NULL: no queue has it */
-  atomic_bool computes;             /* it is in home's queue `computing`, not in `woken` */
+  struct runnable *next, *prev; /* in a queue, under the queue's lock */
+  atomic_bool computes;         /* it is in the queue of the computing runnables */
   atomic_int state;
+  atomic_uint load; /* processes that computed at the end of its last turn */
+  unsigned credit;  /* turns that it has before the next of the computing; under the lock of that queue */
   struct inbox inbox;
   struct timer sleep;          /* in schedulers.sleepers */
   struct scheduler *scheduler; /* runs it, or ran it last; only that thread reads this */
 };
 
 struct run_queue {
+  pthread_mutex_t lock;
   struct runnable *first, *last;
+  atomic_int len;
 };
 
 struct scheduler {
@@ -62,10 +71,8 @@ struct scheduler {
   pthread_t thread;
   bool has_thread;
 
-  pthread_mutex_t lock; /* of the queues */
-  struct run_queue woken, computing;
+  struct run_queue woken;
   unsigned computed; /* ticks at the end of the last turn of a computing runnable; only the thread uses it */
-  atomic_int queued; /* in both queues */
 
   int event; /* eventfd that ends the thread's sleep */
   atomic_bool asleep;
@@ -92,6 +99,7 @@ struct sleepers {
 struct schedulers {
   int count;
   struct scheduler *scheduler; /* `count` of them */
+  struct run_queue computing;
   /* Runs r for a slice, by the thread of s.  Returns when sched_rest has returned true; or after it has
    * called sched_requeue, because sched_slice_over is true. */
   void (*run)(struct runnable *r, struct scheduler *s);
@@ -150,8 +158,15 @@ bool sched_rest(struct runnable *r);
 /* Sets r's deadline, unless it has an earlier one: r is woken then. */
 void sched_sleep_until(struct runnable *r, int64_t at);
 
-/* Puts r at the end of a queue of its scheduler.  computes: r has only preempted work, and comes after the
- * woken runnables until it is woken or `deadline` has come. */
-void sched_requeue(struct runnable *r, bool computes, int64_t deadline);
+/* Queues r again.  computing 0: r has woken work, and goes to the end of its scheduler's queue.  Else r has
+ * preempted work only, of so many processes, and comes after the woken runnables until it is woken or
+ * `deadline` has come. */
+void sched_requeue(struct runnable *r, unsigned computing, int64_t deadline);
+
+/* How many processes of r compute: 0 when it had other work, or none, at the end of its last turn.  Any
+ * thread. */
+static inline unsigned sched_load(const struct runnable *r) {
+  return atomic_load_explicit(&r->load, memory_order_relaxed);
+}
 
 #endif
