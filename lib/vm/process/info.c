@@ -12,14 +12,33 @@ static const char *const states[] = {
     [PROCESS_CALLS] = "call",       [PROCESS_SENDS] = "send",
 };
 
+/* The level of the outermost function on the stack, or -1.  lua_getstack walks from the innermost function,
+ * so asking for each level in turn would be quadratic in the depth. */
+static int outermost(lua_State *L) {
+  lua_Debug ar;
+  int low = -1, high = 1; /* low exists, or is -1; high does not, in the end */
+  while (lua_getstack(L, high, &ar)) low = high, high *= 2;
+  while (high - low > 1) {
+    int middle = low + (high - low) / 2;
+    if (lua_getstack(L, middle, &ar))
+      low = middle;
+    else
+      high = middle;
+  }
+  return low;
+}
+
 /* Writes the place of the outermost Lua function on the process's stack. */
 static void put_what(struct process *p, struct term_writer *w) {
   lua_Debug ar;
   char text[LUA_IDSIZE + 32] = "";
-  for (int level = 0; lua_getstack(p->L, level, &ar); level++) {
+  bool found = false;
+  for (int level = outermost(p->L); level >= 0 && !found; level--) {
+    lua_getstack(p->L, level, &ar);
     lua_getinfo(p->L, "S", &ar);
-    if (*ar.what != 'C') snprintf(text, sizeof text, "%s:%d", ar.short_src, ar.linedefined);
+    found = *ar.what != 'C';
   }
+  if (found) snprintf(text, sizeof text, "%s:%d", ar.short_src, ar.linedefined);
   term_put_text(w, "what");
   term_put_text(w, text);
 }

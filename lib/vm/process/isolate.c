@@ -201,10 +201,13 @@ static void take_inbox(struct isolate *iso) {
 
 /* --- running --- */
 
+enum { FIRE_MAX = 256 }; /* timers fired at a time: others get their turn between those of a large crowd */
+
 static void fire_timers(struct isolate *iso) {
   if (iso->timers.len == 0) return;
   int64_t now = clock_ns();
-  for (struct timer *t; (t = timers_due(&iso->timers, now));) {
+  struct timer *t;
+  for (int n = 0; n < FIRE_MAX && (t = timers_due(&iso->timers, now)); n++) {
     if (t->alarm) {
       alarm_fire(iso, t);
     } else {

@@ -11,13 +11,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH_MAX = 8, ITEMS_MAX = 1000, TEXT_MAX = 1 << 20 };
+enum {
+  DEPTH_MAX = 8,
+  ITEMS_MAX = 1000,
+  TEXT_MAX = 1 << 20,
+  SCAN_MAX = 200000, /* entries of all tables together that are looked at for keys outside of lists */
+};
 
 struct inspector {
   lua_State *L;
   struct buf *out;
   inspect_handle *handle;
   int open[DEPTH_MAX + 1]; /* stack indices of the tables around */
+  int scanned;             /* entries looked at */
 };
 
 static void put(struct inspector *in, int index, int depth);
@@ -107,25 +113,38 @@ static int compare(lua_State *L, int a, int b) {
   return lua_compare(L, a, b, LUA_OPLT) ? -1 : lua_compare(L, b, a, LUA_OPLT);
 }
 
-/* Sorts the list of n keys at the top: binary insertion, as table.sort could call back, and there are few
- * keys. */
+/* Is item a of the list before item b? */
+static bool is_before(lua_State *L, int list, lua_Integer a, lua_Integer b) {
+  lua_rawgeti(L, list, a);
+  lua_rawgeti(L, list, b);
+  bool before = compare(L, list + 1, list + 2) < 0;
+  lua_pop(L, 2);
+  return before;
+}
+
+static void swap(lua_State *L, int list, lua_Integer a, lua_Integer b) {
+  lua_rawgeti(L, list, a);
+  lua_rawgeti(L, list, b);
+  lua_rawseti(L, list, a);
+  lua_rawseti(L, list, b);
+}
+
+/* Restores the heap of the first n items below item i: no parent is before its children in the order. */
+static void sift(lua_State *L, int list, lua_Integer i, lua_Integer n) {
+  for (lua_Integer child; (child = 2 * i) <= n; i = child) {
+    if (child < n && is_before(L, list, child, child + 1)) child++;
+    if (!is_before(L, list, i, child)) return;
+    swap(L, list, i, child);
+  }
+}
+
+/* Sorts the list of n keys at the top.  A heap sort, as table.sort could call back. */
 static void sort_keys(lua_State *L, lua_Integer n) {
   int list = lua_gettop(L);
-  for (lua_Integer i = 2; i <= n; i++) {
-    lua_rawgeti(L, list, i);
-    lua_Integer low = 1, high = i;
-    while (low < high) {
-      lua_Integer middle = (low + high) / 2;
-      lua_rawgeti(L, list, middle);
-      bool before = compare(L, list + 1, list + 2) < 0;
-      lua_pop(L, 1);
-      if (before)
-        high = middle;
-      else
-        low = middle + 1;
-    }
-    for (lua_Integer j = i; j > low; j--) lua_rawgeti(L, list, j - 1), lua_rawseti(L, list, j);
-    lua_rawseti(L, list, low);
+  for (lua_Integer i = n / 2; i >= 1; i--) sift(L, list, i, n);
+  for (lua_Integer last = n; last > 1; last--) {
+    swap(L, list, 1, last);
+    sift(L, list, 1, last - 1);
   }
 }
 
@@ -138,17 +157,22 @@ static void separate(struct inspector *in, bool *first) {
   *first = false;
 }
 
-static lua_Integer collect_keys(lua_State *L, int table, lua_Integer listed) {
+/* Pushes a list of the keys that are not in the table's list; returns how many.  ITEMS_MAX: there may be
+ * more.
+ */
+static lua_Integer collect_keys(struct inspector *in, int table, lua_Integer listed) {
+  lua_State *L = in->L;
   lua_Integer n = 0;
   lua_newtable(L);
   lua_pushnil(L);
   while (lua_next(L, table)) {
     lua_pop(L, 1);
-    if (in_list(L, lua_gettop(L), listed)) continue;
-    if (n == ITEMS_MAX) {
+    bool skipped = in_list(L, lua_gettop(L), listed);
+    if (n == ITEMS_MAX || ++in->scanned > SCAN_MAX) {
       lua_pop(L, 1);
       break;
     }
+    if (skipped) continue;
     lua_pushvalue(L, -1);
     lua_rawseti(L, -3, ++n);
   }
@@ -165,7 +189,7 @@ static void put_items(struct inspector *in, int table, int depth) {
     put(in, lua_gettop(L), depth);
     lua_pop(L, 1);
   }
-  lua_Integer n = collect_keys(L, table, listed);
+  lua_Integer n = collect_keys(in, table, listed);
   sort_keys(L, n);
   int keys = lua_gettop(L);
   for (lua_Integer i = 1; i <= n && in->out->len < TEXT_MAX; i++) {
@@ -178,7 +202,8 @@ static void put_items(struct inspector *in, int table, int depth) {
     lua_pop(L, 2);
   }
   lua_pop(L, 1);
-  if (shown < listed || n == ITEMS_MAX || in->out->len >= TEXT_MAX) buf_puts(in->out, ", …");
+  if (shown < listed || n == ITEMS_MAX || in->scanned > SCAN_MAX || in->out->len >= TEXT_MAX)
+    buf_puts(in->out, ", …");
 }
 
 static void put_table(struct inspector *in, int index, int depth) {
