@@ -217,6 +217,28 @@ static void test_inspect(void) {
   run("inspect", "puts(inspect({1, 'a\\n', {x = 1, ['y z'] = 2.0}, [10] = false, f = 0/1}))",
       "{1, \"a\\n\", {x = 1, [\"y z\"] = 2.0}, [10] = false, f = 0.0}\n");
   run("inspect of a cycle", "local t = {} t[1] = t puts(inspect(t))", "{{cycle}}\n");
+  run("inspect sorts many keys, numbers before words",
+      "local t = {} for i = 1, 400 do t[i * 7919 % 1009 + 5000], t['k' .. i * 7919 % 1009 + 1000] = 0, 0 "
+      "end\n"
+      "local s, last, n = inspect(t), '', 0\n"
+      "for k in s:gmatch('%[(%d+)%]') do n = n + 1 assert(k > last) last = k end\n"
+      "last = '' for k in s:gmatch('(k%d+) =') do n = n + 1 assert(k > last) last = k end\n"
+      "puts(n, (s:find('k')) > s:find('6008', 1, true))",
+      "800\ttrue\n");
+  run("inspect looks at a bounded number of entries",
+      "local l, t = {}, {} for i = 1, 100000 do l[i] = 0 end for i = 1, 1000 do t[i] = l end\n"
+      "local s = inspect(t) puts(s:sub(1, 4), s:sub(-3) == '…')",
+      "{{0,\tfalse\n");
+  run("process_info of a deep stack tells its outermost function",
+      "local me = self()\n"
+      "local deep = spawn(function() local function f(n)\n"
+      "if n == 0 then send(me, 'deep') receive() return 0 end return 1 + f(n - 1) end f(150000) end)\n"
+      "receive() puts(process_info(deep).what) exit(deep, 'kill')",
+      "code:2\n");
+  run("a crowd of timers that are due at once all fire",
+      "local n, last = 3000, 0 for i = 1, n do send_after(1, self(), i) end\n"
+      "for i = 1, n do local k = receive() assert(k > 0 and k <= n) last = last + k end puts(last)",
+      "4501500\n");
   run("inspect of deep tables ends", "local t = {} for i = 1, 20 do t = {t} end puts(inspect(t))",
       "{{{{{{{{{…}}}}}}}}}\n");
 }

@@ -56,7 +56,7 @@ struct runnable {
   unsigned credit;  /* turns that it has before the next of the computing; under the lock of that queue */
   struct inbox inbox;
   struct timer sleep;          /* in schedulers.sleepers */
-  struct scheduler *scheduler; /* runs it, or ran it last; only that thread reads this */
+  struct scheduler *scheduler; /* runs it, or ran it last; read by that thread, and under a queue's lock */
 };
 
 struct run_queue {
