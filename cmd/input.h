@@ -3,6 +3,7 @@
 #ifndef CMD_INPUT_H
 #define CMD_INPUT_H
 
+#include "terminal.h"
 #include "tool.h"
 
 struct input;
@@ -12,10 +13,11 @@ enum input_end {
   INPUT_LEAVE, /* only the end of our standard input does */
 };
 
-/* Starts to send standard input to the command `pid` through m.  Takes m over, also when it fails; *out is
+/* Starts to send standard input to the command `pid` through m.  terminal (borrowed; NULL: standard input is
+ * sent byte for byte) acts on the escapes that are typed.  Takes m over, also when it fails; *out is
  * untouched then. */
 int input_start(const struct tool *tool, struct nodemsg *m, const char *pid, enum input_end end,
-                struct input **out, struct error *e) MUST_CHECK;
+                struct terminal *terminal, struct input **out, struct error *e) MUST_CHECK;
 
 /* Stops reading standard input, and waits for the thread.  Call it when the command has ended.  Accepts NULL.
  */

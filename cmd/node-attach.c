@@ -117,7 +117,7 @@ static int begin(struct session *s, const json_t *event) {
   char *home = tool_home_of(s->pid);
   int rc = tool_try(&s->options->common, home, &m, s->e);
   free(home);
-  return rc ? rc : input_start(&tool, m, s->pid, INPUT_LEAVE, &s->input, s->e);
+  return rc ? rc : input_start(&tool, m, s->pid, INPUT_LEAVE, NULL, &s->input, s->e);
 }
 
 static void report_lost(const json_t *event) {

@@ -37,6 +37,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -49,7 +50,7 @@ enum { GRACE_MS = 2000, TICK_MS = 50, CANNOT = 125, NOT_FOUND = 127, GROUPS_MAX 
 
 /* As whom and how the command runs; the values of the options. */
 struct settings {
-  bool has_files, has_user, has_nice, has_umask, keep;
+  bool has_files, has_user, has_nice, has_umask, keep, tty;
   rlim_t files;
   uid_t uid;
   gid_t gid;
@@ -158,11 +159,14 @@ __attribute__((noreturn)) static void fail_exec(const char *name) {
   fail(GUARD_EXEC);
 }
 
-/* Gives the pipes on the descriptors 0 to 2 to the user, who could not open /dev/stdout again otherwise. */
+/* Gives the pipes, or the terminal, on the descriptors 0 to 2 to the user, who could not open /dev/stdout
+ * again otherwise. */
 static bool give_pipes(const struct settings *s) {
   struct stat st;
   for (int fd = 0; fd < GUARD_REPORT; fd++)
-    if (!fstat(fd, &st) && S_ISFIFO(st.st_mode) && fchown(fd, s->uid, s->gid)) return false;
+    if (!fstat(fd, &st) && (s->tty || S_ISFIFO(st.st_mode)) &&
+        fchown(fd, s->uid, s->tty ? (gid_t)-1 : s->gid))
+      return false;
   return true;
 }
 
@@ -181,7 +185,10 @@ static void prepare(const struct settings *s) {
 __attribute__((noreturn)) static void become(const struct settings *s, char **argv, pid_t guard) {
   sigset_t none;
   sigemptyset(&none);
-  setsid();
+  if (!s->tty)
+    setsid();
+  else if (setpgid(0, 0) || tcsetpgrp(STDIN_FILENO, getpid()))
+    fail(GUARD_TTY);
   prepare(s);
   /* Ends the command when the guard gets SIGKILL, the one signal that the guard cannot pass on.  The kernel
    * forgets this when the user changes. */
@@ -212,11 +219,39 @@ static pid_t fork_and_wait(const struct settings *s) {
   return pid;
 }
 
+/* Makes the guard the leader of the session that has the terminal; the command is its foreground process
+ * group. The kernel discards output that waits in a terminal when the leader of its session ends, so the
+ * guard ends after the agent has read everything (wait_for_hangup). */
+static bool lead_session(void) {
+  if (setsid() >= 0 && ioctl(STDIN_FILENO, TIOCSCTTY, 0) == 0) return true;
+  report(GUARD_FAILED, GUARD_TTY, errno);
+  return false;
+}
+
+/* Waits until the agent has read the last output and has closed its side of the terminal, which sends HUP to
+ * the leader of the session, or until the agent asks for the end. */
+static void wait_for_hangup(const struct guard *g) {
+  sigset_t all;
+  sigfillset(&all);
+  while (getppid() == g->agent && sigwaitinfo(&all, NULL) == SIGCHLD) continue;
+}
+
+/* Continues a command that Ctrl-Z has stopped when no shell is there to continue it. */
+static void keep_running(const struct guard *g) {
+  siginfo_t info = {0};
+  if (!g->settings->tty || !g->command) return;
+  if (waitid(P_PID, (id_t)g->command, &info, WSTOPPED | WNOHANG) == 0 && info.si_pid &&
+      info.si_status == SIGTSTP)
+    kill(-g->command, SIGCONT);
+}
+
 static bool start(struct guard *g, char **argv) {
   g->agent = getppid();
   fcntl(GUARD_REPORT, F_SETFD, FD_CLOEXEC);
   close_range(GUARD_REPORT + 1, ~0U, 0); /* descriptors that libraries of the agent have left open */
-  setpgid(0, 0); /* Ctrl-C of the terminal goes to the agent only, which ends its commands itself */
+  /* Ctrl-C of the terminal of the agent goes to the agent only, which ends its commands itself. */
+  if (!g->settings->tty) setpgid(0, 0);
+  if (g->settings->tty && !lead_session()) return false;
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (agent_is_gone(g)) return false;
@@ -265,6 +300,7 @@ static bool reap_one(struct guard *g, bool after) {
 static bool reap(struct guard *g) {
   bool any = false, after = !g->command;
   while (reap_one(g, after)) any = true;
+  keep_running(g);
   return any;
 }
 
@@ -398,6 +434,11 @@ static bool set_keep(struct settings *s, const char *value) {
   return s->keep;
 }
 
+static bool set_tty(struct settings *s, const char *value) {
+  s->tty = strcmp(value, "1") == 0;
+  return s->tty;
+}
+
 static const struct {
   const char *name;
   bool (*set)(struct settings *s, const char *value);
@@ -408,6 +449,7 @@ static const struct {
     {"--umask", set_umask},   /* OCTAL */
     {"--cwd", set_cwd},       /* DIR: the directory, entered as the user */
     {"--cgroup", set_cgroup}, /* DIR: the cgroup in which the command begins */
+    {"--tty", set_tty},       /* 1: descriptor 0 is the terminal of the command, and its controlling one */
     {"--keep", set_keep},     /* 1: processes that the command leaves behind live on */
 };
 
@@ -452,5 +494,6 @@ int main(int argc, char **argv) {
   else
     report_usage();
   report(GUARD_LEFT, 0, g.left);
+  if (settings.tty) wait_for_hangup(&g);
   return end_as(g.status);
 }

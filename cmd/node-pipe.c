@@ -308,7 +308,7 @@ static void follow_up(struct run *r) {
   if (!r->options->input || !first->started || r->input || first->ended) return;
   struct nodemsg *m = NULL;
   int rc = tool_try(&r->options->common, r->asked ? nodemsg_node(r->asked) : first->node, &m, &e);
-  if (!rc) rc = input_start(&tool, m, first->pid, INPUT_CLOSE, &r->input, &e);
+  if (!rc) rc = input_start(&tool, m, first->pid, INPUT_CLOSE, NULL, &r->input, &e);
   if (rc) fail(r, rc, &e);
 }
 

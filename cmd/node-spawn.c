@@ -34,6 +34,8 @@ static const struct tool_option table[] = {
      offsetof(struct spawn_options, detach)},
     {'i', "input", NULL, "send standard input to the command; with -d: what node-send sends to it", TOOL_FLAG,
      offsetof(struct spawn_options, input)},
+    {'t', "tty", NULL, "give the command a terminal, and this one to its keys; ~? shows how to leave",
+     TOOL_FLAG, offsetof(struct spawn_options, tty)},
     {0, "full", NULL, "print the portable pid, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct spawn_options, full)},
     {0, "cwd", "DIR", "run the command in this directory of the node's host", TOOL_TEXT,
@@ -134,6 +136,7 @@ struct attachment {
   struct error *e;
   struct input *input; /* sends our standard input to the command; NULL without -i */
   struct interrupt *interrupt;
+  struct terminal *terminal; /* NULL without --tty */
   char pid[NPID_TEXT_SIZE];
   int status; /* -1 until the process has ended */
 };
@@ -193,12 +196,14 @@ static void report_end(const struct attachment *a, const json_t *event) {
 /* Handles the first line of the stream, which has the pid. */
 static int begin(struct attachment *a, const json_t *event) {
   snprintf(a->pid, sizeof a->pid, "%s", tool_member(event, "pid"));
-  if (spawn_is_command(a->options))
+  if (a->options->tty)
+    a->terminal = terminal_start(&tool, &a->options->common, node_of(a->options), a->pid, a->options->size);
+  else if (spawn_is_command(a->options))
     a->interrupt = interrupt_start(&tool, &a->options->common, node_of(a->options), a->pid);
   if (!a->options->input) return 0;
   struct nodemsg *m = NULL;
   int rc = tool_try(&a->options->common, node_of(a->options), &m, a->e);
-  return rc ? rc : input_start(&tool, m, a->pid, INPUT_CLOSE, &a->input, a->e);
+  return rc ? rc : input_start(&tool, m, a->pid, INPUT_CLOSE, a->terminal, &a->input, a->e);
 }
 
 /* The exit status of an attached process; that of Lua code which has reached its deadline is the common one.
@@ -214,6 +219,7 @@ static int take_event(void *data, json_t *event) {
   const json_t *reason = json_object_get(event, "exit");
   int rc = *a->pid ? 0 : begin(a, event);
   if (rc) return rc;
+  if (reason) terminal_restore();
   if (a->options->common.json) {
     pass_on_event(event);
   } else {
@@ -230,7 +236,9 @@ static int spawn_attached(const struct spawn_options *o, struct nodemsg *m, json
   struct attachment a = {.options = o, .e = &e, .status = -1};
   nodemsg_more_time(m, spawn_last_words(o));
   int rc = nodemsg_stream(m, "POST", "/v1/processes", request, take_event, &a, &e);
+  terminal_restore();
   input_stop(a.input);
+  terminal_stop(a.terminal);
   bool interrupted = interrupt_stop(a.interrupt) > 0;
   if (interrupted && a.status == 128 + SIGINT) {
     fflush(stdout);
@@ -273,7 +281,8 @@ static int spawn_several(struct spawn_options *o, json_t *request) {
     return 0;
   }
   if (!rc) rc = select_all(o, &words, &m, &nodes, &e);
-  if (!rc && nodes.count == 1 && select_is_name(&words, &o->select) && spawn_is_plain(o)) {
+  if (!rc && o->tty && nodes.count > 1) rc = error_set(&e, ERR_USAGE, "--tty applies to one node");
+  if (!rc && nodes.count == 1 && (o->tty || select_is_name(&words, &o->select)) && spawn_is_plain(o)) {
     nodemsg_close(m);
     o->common.operands.at[0] = nodes.at[0].word;
     int status = spawn_one(o, request);

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool spawn_is_command(const struct spawn_options *o) {
   return !o->code && !o->file && !o->function;
@@ -76,6 +77,17 @@ static void check_several(const struct tool *tool, const struct spawn_options *o
   if (o->pause > 0 && !o->rolling) tool_usage(tool, "--pause requires --rolling");
 }
 
+static void check_tty(const struct tool *tool, const struct spawn_options *o) {
+  if (!o->tty) return;
+  if (o->detach) tool_usage(tool, "--tty excludes -d");
+  if (o->keep_children) tool_usage(tool, "--tty excludes --keep-children");
+  if (o->common.json) tool_usage(tool, "--tty excludes --json");
+  if (!spawn_is_command(o)) tool_usage(tool, "--tty applies to commands only");
+  if (o->common.operands.count > 1 || o->select.all || o->retry || !spawn_is_plain(o))
+    tool_usage(tool, "--tty applies to one node");
+  if (!isatty(STDIN_FILENO)) tool_usage(tool, "--tty: standard input is not a terminal");
+}
+
 static void check_usage(const struct tool *tool, const struct spawn_options *o) {
   int ways = !!o->code + !!o->file + !!o->function + !!o->shell;
   if (ways > 1) tool_usage(tool, "-e, -f, -m and --shell exclude each other");
@@ -91,6 +103,7 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
     tool_usage(tool, "--user, --nice, --umask and --limit apply to commands only");
   if (o->user && !*o->user) tool_usage(tool, "--user: an empty word is not a name");
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
+  check_tty(tool, o);
   if (o->full && !o->detach) tool_usage(tool, "--full requires -d");
 
   struct error e = {0};
@@ -212,7 +225,32 @@ static json_t *umask_value(const struct tool *tool, const char *text) {
   return json_string(text);
 }
 
-json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
+/* Does ssh with the configuration of Debian carry this variable? */
+static bool is_carried(const char *variable) {
+  return !strncmp(variable, "LANG=", 5) || !strncmp(variable, "LC_", 3) ||
+         !strncmp(variable, "COLORTERM=", 10) || !strncmp(variable, "NO_COLOR=", 9);
+}
+
+/* Adds the terminal, and the variables that go with it unless --env has set them. */
+static void put_tty(struct spawn_options *o, json_t *request) {
+  const char *term = getenv("TERM");
+  o->size = terminal_size();
+  o->input = true;
+  put(request, "tty",
+      json_pack("{s:i, s:i, s:s}", "rows", (int)o->size.ws_row, "cols", (int)o->size.ws_col, "term",
+                term && text_utf8(term, strlen(term)) ? term : "dumb"));
+  json_t *env = json_object_get(request, "env");
+  if (!env) put(request, "env", env = json_object());
+  for (char **v = environ; *v; v++) {
+    size_t n = strcspn(*v, "=");
+    if (!(*v)[n] || !is_carried(*v) || !text_utf8(*v, n)) continue;
+    char *key = tool_need(strndup(*v, n));
+    if (!json_object_get(env, key)) put(env, key, json_from_bytes(*v + n + 1, strlen(*v + n + 1)));
+    free(key);
+  }
+}
+
+json_t *spawn_request(const struct tool *tool, struct spawn_options *o) {
   check_usage(tool, o);
   json_t *request = tool_need(json_object());
   if (!spawn_is_command(o))
@@ -221,6 +259,7 @@ json_t *spawn_request(const struct tool *tool, const struct spawn_options *o) {
     put(request, "command", o->shell ? shell_command(o) : words_as_json(&o->common.rest));
   if (o->directory) put(request, "cwd", json_from_bytes(o->directory, strlen(o->directory)));
   if (o->env.count) put(request, "env", environment(tool, &o->env));
+  if (o->tty) put_tty(o, request);
   if (o->input) put(request, "stdin", json_true());
   if (o->name) put(request, "name", json_string(o->name));
   if (o->common.timeout > 0 && (spawn_is_command(o) || !o->detach))

@@ -3,6 +3,7 @@
 #define CMD_SPAWN_REQUEST_H
 
 #include "select.h"
+#include "terminal.h"
 #include "tool.h"
 
 struct spawn_options {
@@ -10,8 +11,9 @@ struct spawn_options {
   const char *code, *file, *function, *shell; /* at most one is set; none: rest is the command */
   const char *directory, *name, *user, *nice, *umask, *limit;
   struct tool_words env;
-  bool detach, full, input, keep_children;
-  double kill_after; /* seconds; below 0: the node's own */
+  bool detach, full, input, keep_children, tty;
+  struct winsize size; /* of the terminal, when the request was made */
+  double kill_after;   /* seconds; below 0: the node's own */
   /* on several nodes */
   struct select_options select;
   int64_t width, rolling; /* 0: as many as there are */
@@ -39,6 +41,6 @@ void spawn_report_outcome(const struct tool *tool, const char *who, const json_t
 
 /* The body of the request, without the member "node": a new reference.  Exits with a usage error when the
  * options contradict each other. */
-json_t *spawn_request(const struct tool *tool, const struct spawn_options *options);
+json_t *spawn_request(const struct tool *tool, struct spawn_options *options);
 
 #endif

@@ -7,6 +7,7 @@
 #include "agent/kernel/kernel.h"
 #include "agent/mesh/mesh.h"
 #include "agent/process/hosted.h"
+#include "agent/process/pty.h"
 #include "agent/send.h"
 #include "base/text.h"
 #include "core/reason.h"
@@ -46,6 +47,15 @@ static bool is_limits(const json_t *v) {
   return json_object_size(v) && json_object_size(v) == (size_t) !!memory + !!cpu + !!pids;
 }
 
+static bool is_side(const json_t *v) {
+  return is_count(v) && json_integer_value(v) > 0 && json_integer_value(v) <= PTY_SIDE_MAX;
+}
+static bool is_tty(const json_t *v) {
+  const json_t *term = json_object_get(v, "term");
+  return is_side(json_object_get(v, "rows")) && is_side(json_object_get(v, "cols")) &&
+         (!term || is_string(term));
+}
+
 static bool is_words(const json_t *v) {
   for (size_t i = 0; i < json_array_size(v); i++)
     if (!is_string(json_array_get(v, i))) return false;
@@ -75,6 +85,7 @@ static const struct member_rule {
     {"nice", "nice", is_whole, "a number from -20 to 19"},
     {"user", "user", is_string, "the name of a user"},
     {"umask", "umask", is_string, "a string of octal digits"},
+    {"tty", "tty", is_tty, "an object of rows and cols, numbers from 1 to 65535, and term, a string"},
     {"name", "name", is_string, "a string"},
     {"node", NULL, is_string, "a node name"},
     {"attach", NULL, is_bool, "true or false"},
@@ -93,8 +104,8 @@ static int check_what(const json_t *body, struct error *e) {
     return error_set(e, ERR_USAGE, "want one of \"command\", \"lua\", or \"module\" with \"function\"");
   if (command && json_object_get(body, "args"))
     return error_set(e, ERR_USAGE, "\"args\" are for code; a command's words are all in \"command\"");
-  static const char *const for_commands[] = {"kill_after_ms", "keep_children", "limits", "nice",
-                                             "user",          "umask",         "libexec"};
+  static const char *const for_commands[] = {"kill_after_ms", "keep_children", "limits",  "nice",
+                                             "user",          "umask",         "libexec", "tty"};
   for (size_t i = 0; !command && i < sizeof for_commands / sizeof *for_commands; i++)
     if (json_object_get(body, for_commands[i]))
       return error_set(e, ERR_USAGE, "\"%s\" is for commands", for_commands[i]);

@@ -32,6 +32,8 @@
     "Write the body to the standard input of a command, as it arrives.")                                             \
   X("POST",   "/v1/processes/*/signal",    api_process_signal, 0,                                            \
     "Send a signal of the operating system to a command.")                                                   \
+  X("PUT",    "/v1/processes/*/tty",       api_process_tty,    0,                                            \
+    "Set the size of the terminal of a command.")                                                            \
   X("GET",    "/v1/processes/*/outcome",   api_process_outcome, 0,                                           \
     "How a command ended, what it used, and its last output.")                                               \
   X("GET",    "/v1/processes/*/output",    api_process_output, 0,                                            \

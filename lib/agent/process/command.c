@@ -1,5 +1,6 @@
 /* Invariant: a command is a hosted process from its spawn on, and ends (hosted_end) when four things are
  * over: the OS process, the pipes of stdout and stderr, and the pipe of the guard's reports (core/guard.h).
+ * A command with a terminal has its output on pipe[OUT], and pipe[ERR] is never opened: three things.
  * Its struct is freed when libuv has closed all of its handles. */
 #include "agent/process/command.h"
 
@@ -9,6 +10,7 @@
 #include "agent/process/orphans.h"
 #include "agent/process/outcome.h"
 #include "agent/process/pipes.h"
+#include "agent/process/pty.h"
 #include "agent/send.h"
 #include "base/fds.h"
 #include "core/guard.h"
@@ -39,6 +41,7 @@ struct command {
   int handles;         /* how many handles libuv has not closed yet */
   int open;            /* how many of the four things in the invariant are not over */
   bool running;        /* the OS process has not ended */
+  bool tty;            /* it has a terminal */
   bool stdin_open, stdin_full;
   struct guard_report failed; /* why the guard could not start the command; kind 0: it could */
   union {
@@ -138,6 +141,7 @@ static void explain_failure(const struct command *c, struct error *e) {
     const char *key, *what; /* what: follows the string of the key */
   } stages[] = {{GUARD_CWD, "argv", "the directory of the command: "},
                 {GUARD_IDENTITY, "user", "becoming this user: "},
+                {GUARD_TTY, "argv", "the terminal: "},
                 {GUARD_NICE, "argv", "--nice: "}};
   const char *key = "argv", *what = "";
   const struct guard_report *f = &c->failed;
@@ -246,7 +250,13 @@ static void on_grace(uv_timer_t *t) {
   signal_tree(t->data, true);
 }
 
+/* Tells the command that its terminal is gone: shells ignore TERM at a terminal. */
+static void hang_up(struct command *c) {
+  if (c->tty && c->running) sigqueue(c->process.pid, GUARD_PASS, (union sigval){.sival_int = SIGHUP});
+}
+
 static void command_end(struct command *c, bool at_once) {
+  hang_up(c);
   signal_tree(c, at_once);
   if (!at_once) uv_timer_start(&c->timer, on_grace, c->kill_after_ms, 0);
 }
@@ -254,7 +264,7 @@ static void command_end(struct command *c, bool at_once) {
 /* Reads no more of the output of a command that has ended, which processes that are kept may hold open. */
 static void close_output(struct command *c) {
   for (int i = OUT; i <= ERR; i++) {
-    if (uv_is_closing((uv_handle_t *)&c->pipe[i])) continue;
+    if (uv_is_closing((uv_handle_t *)&c->pipe[i]) || (c->tty && i == ERR)) continue;
     close_handle(c, &c->pipe[i]);
     one_over(c);
   }
@@ -396,6 +406,8 @@ static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   struct agent *a = c->hosted.agent;
   if (n < 0) {
     close_handle(c, stream);
+    if (c->tty) close_handle(c, &c->pipe[IN]); /* the guard waits for the end of the master */
+    if (c->tty) c->stdin_open = false;
     one_over(c);
     return;
   }
@@ -514,8 +526,28 @@ static void pass_signal(struct command *c, struct signal *call) {
     call_answer(a, call, NULL);
 }
 
+static void resize(struct command *c, struct signal *call) {
+  struct term_reader r = term_read(call->term);
+  int64_t rows = 0, cols = 0;
+  term_skip(&r);
+  bool good = term_get_int(&r, &rows) && term_get_int(&r, &cols) && rows > 0 && rows <= PTY_SIDE_MAX &&
+              cols > 0 && cols <= PTY_SIDE_MAX;
+  if (!good)
+    call_refuse_code(c->hosted.agent, call, ERR_BAD_VALUE, "a terminal has from 1 to 65535 rows and columns");
+  else if (!c->tty)
+    call_refuse_code(c->hosted.agent, call, ERR_USAGE, "this command has no terminal");
+  else if (pty_resize(&c->pipe[OUT], rows, cols))
+    call_refuse_code(c->hosted.agent, call, ERR_NO_PROCESS, NULL);
+  else
+    call_answer(c->hosted.agent, call, NULL);
+}
+
 static bool command_call(struct hosted *p, struct signal *call) {
   struct command *c = (struct command *)p;
+  if (term_is_word(call->term, "tty")) {
+    resize(c, call);
+    return true;
+  }
   if (term_is_word(call->term, "signal")) {
     pass_signal(c, call);
     return true;
@@ -525,7 +557,7 @@ static bool command_call(struct hosted *p, struct signal *call) {
     return true;
   }
   if (!term_is_word(call->term, "stdin_eof")) return false;
-  if (c->stdin_open) end_stdin(c);
+  if (c->stdin_open && !c->tty) end_stdin(c); /* a terminal has no end; Ctrl-D is a byte */
   call_answer(p->agent, call, NULL);
   return true;
 }
@@ -635,10 +667,11 @@ static void init_handles(struct command *c) {
   c->handles = PIPES + 1;
 }
 
-/* Makes the pipes, and stores the ends of the command in ends; -1: /dev/null. Returns 0 or an errno. */
+/* Makes the pipes, or the terminal and the pipe of the reports, and stores the ends of the command in ends;
+ * -1: /dev/null. Returns 0 or an errno. */
 static int open_ends(struct command *c, const struct command_spec *p, int ends[PIPES]) {
-  int failed = 0;
-  for (int i = 0; i < PIPES && !failed; i++)
+  int failed = p->tty ? pty_open(&c->pipe[OUT], &c->pipe[IN], p->rows, p->cols, ends) : 0;
+  for (int i = p->tty ? REPORT : IN; i < PIPES && !failed; i++)
     if (i != IN || p->with_stdin) failed = pipe_to_command(&c->pipe[i], i == IN, &ends[i]);
   return failed;
 }
@@ -670,7 +703,8 @@ static int start_process(struct command *c, const struct command_spec *p) {
   if (failed) return failed;
   c->running = c->guard_runs = true;
   c->stdin_open = p->with_stdin;
-  c->open = 4;
+  c->tty = p->tty;
+  c->open = c->tty ? 3 : 4;
   uv_read_start((uv_stream_t *)&c->pipe[REPORT], on_alloc, on_report);
   if (p->timeout_ms > 0) uv_timer_start(&c->timer, on_deadline, (uint64_t)p->timeout_ms, 0);
   return 0;
@@ -731,7 +765,7 @@ static void explain_start(const struct command_spec *p, int error, struct error 
     if (error == busy[i]) code = ERR_BUSY;
   const char *why =
       error == EMFILE ? "the node has too few descriptors left for a command (ulimit -n)" : strerror(error);
-  error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY ? p->first : 0], why);
+  error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY || error == E2BIG ? p->first : 0], why);
 }
 
 /* identity: as whom the command runs; NULL: as the node.  Borrowed. */

@@ -2,7 +2,9 @@
  * free them at any time. */
 #include "agent/process/command_spec.h"
 
+#include "agent/process/pty.h"
 #include "base/buf.h"
+#include "base/map.h"
 #include "core/procname.h"
 
 #include <stdio.h>
@@ -27,6 +29,7 @@ void command_spec_finish(struct command_spec *p) {
   words_free(p->argv);
   words_free(p->env);
   free(p->cwd);
+  free(p->term);
 }
 
 static char *text_at(struct term_reader r) {
@@ -72,6 +75,7 @@ static int command_spec_argv(struct command_spec *p, struct term_reader r, const
   p->argv[n++] = strdup(config->guard);
   add_option(p, &n, "--files", config->files);
   add_option(p, &n, "--cwd", p->cwd);
+  add_option(p, &n, "--tty", p->tty ? "1" : NULL);
   add_option(p, &n, "--keep", p->keep ? "1" : NULL);
   add_option(p, &n, "--user", identity ? identity->ids : NULL);
   add_option(p, &n, "--nice", *p->nice ? p->nice : NULL);
@@ -86,14 +90,26 @@ static int command_spec_argv(struct command_spec *p, struct term_reader r, const
   return p->libexec ? name_helper(p, config, e) : 0;
 }
 
-/* Sets a variable, "KEY=VALUE" (heap; taken over; NULL: memory ran out), in the n variables of env. */
-static bool set_variable(struct command_spec *p, size_t *n, char *both) {
-  size_t at = 0, len = both ? strcspn(both, "=") + 1 : 0;
-  if (!both) return false;
-  while (at < *n && strncmp(p->env[at], both, len) != 0) at++;
-  if (at == *n) ++*n;
-  free(p->env[at]);
-  p->env[at] = both;
+/* The environment that is being made: n variables in spec->env, and the place of each, counted from 1. */
+struct environment {
+  struct command_spec *spec;
+  size_t n;
+  struct map places;
+};
+
+/* Sets a variable, "KEY=VALUE" (heap; taken over; NULL: memory ran out). */
+static bool set_variable(struct environment *v, char *both) {
+  char *key = both ? strndup(both, strcspn(both, "=")) : NULL;
+  uintptr_t place = key ? (uintptr_t)map_get(&v->places, key) : 0;
+  bool good = place || (key && !map_put(&v->places, key, (void *)(v->n + 1)));
+  free(key);
+  if (!good) {
+    free(both);
+    return false;
+  }
+  char **at = &v->spec->env[place ? place - 1 : v->n++];
+  free(*at);
+  *at = both;
   return true;
 }
 
@@ -103,7 +119,7 @@ static char *variable(const char *key, const char *value) {
 }
 
 /* Sets what a login sets for the user. */
-static bool set_identity(struct command_spec *p, size_t *n, const struct identity *i) {
+static bool set_identity(struct environment *v, const struct identity *i) {
   const struct {
     const char *key, *value;
   } variables[IDENTITY_VARIABLES] = {{"HOME", i->home},
@@ -112,19 +128,18 @@ static bool set_identity(struct command_spec *p, size_t *n, const struct identit
                                      {"SHELL", i->shell},
                                      {"PATH", i->root ? ROOT_PATH : USER_PATH}};
   for (size_t k = 0; k < IDENTITY_VARIABLES; k++)
-    if (!set_variable(p, n, variable(variables[k].key, variables[k].value))) return false;
+    if (!set_variable(v, variable(variables[k].key, variables[k].value))) return false;
   return true;
 }
 
 /* Reads the MAP of variables; `at` stands at the first key. */
-static int set_map(struct command_spec *p, size_t *n, struct term_reader at, uint32_t count,
-                   struct error *e) {
+static int set_map(struct environment *v, struct term_reader at, uint32_t count, struct error *e) {
   for (uint32_t i = 0; i < count; i++) {
     char *key = text_at(at), *value = NULL;
     term_skip(&at);
     value = text_at(at);
     term_skip(&at);
-    bool set = set_variable(p, n, variable(key, value));
+    bool set = set_variable(v, variable(key, value));
     free(key);
     free(value);
     if (!set) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
@@ -138,19 +153,23 @@ static int command_spec_env(struct command_spec *p, struct term_reader spec, con
                             struct error *e) {
   struct term_reader at;
   struct term_value map = {0};
-  size_t base = 0, n = 0;
+  size_t base = 0;
   bool given = term_map_find(spec, "env", &at);
   if (given) map = term_next(&at);
   if (given && map.tag == TERM_LIST && !map.count) given = false; /* an empty Lua table travels as a LIST */
   if (given && map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
-  if (!given && !identity) return 0;
+  if (!given && !identity && !p->term) return 0;
   if (!given) map.count = 0;
   while (environ[base]) base++;
-  p->env = calloc(base + IDENTITY_VARIABLES + map.count + 1, sizeof *p->env);
-  for (size_t i = 0; p->env && i < base; i++, n++) p->env[n] = strdup(environ[i]);
-  if (!p->env || (identity && !set_identity(p, &n, identity)))
-    return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  return set_map(p, &n, at, map.count, e);
+  p->env = calloc(base + IDENTITY_VARIABLES + 1 + map.count + 1, sizeof *p->env);
+  struct environment v = {.spec = p};
+  bool good = p->env;
+  for (size_t i = 0; good && i < base; i++) good = set_variable(&v, strdup(environ[i]));
+  if (good && p->term) good = set_variable(&v, variable("TERM", p->term));
+  if (good && identity) good = set_identity(&v, identity);
+  int code = good ? set_map(&v, at, map.count, e) : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  map_finish(&v.places);
+  return code;
 }
 
 /* The priority and the umask. */
@@ -201,6 +220,20 @@ static int command_spec_limits(struct command_spec *p, struct term_reader spec, 
   return 0;
 }
 
+/* The terminal. */
+static int command_spec_tty(struct command_spec *p, struct term_reader spec, struct error *e) {
+  struct term_reader map, rows, cols, term;
+  if (!term_map_find(spec, "tty", &map)) return 0;
+  p->tty = term_map_find(map, "rows", &rows) && term_get_int(&rows, &p->rows) &&
+           term_map_find(map, "cols", &cols) && term_get_int(&cols, &p->cols);
+  if (!p->tty || p->rows < 1 || p->rows > PTY_SIDE_MAX || p->cols < 1 || p->cols > PTY_SIDE_MAX)
+    return error_set(e, ERR_BAD_VALUE, "tty wants rows and cols, numbers from 1 to %d", PTY_SIDE_MAX);
+  if (p->keep) return error_set(e, ERR_USAGE, "a command with a terminal leaves no processes behind");
+  if (term_map_find(map, "term", &term) && !(p->term = text_at(term)))
+    return error_set(e, ERR_BAD_VALUE, "tty: term wants a string");
+  return 0;
+}
+
 static int command_spec_times(struct command_spec *p, struct term_reader spec, struct error *e) {
   const struct {
     const char *key;
@@ -228,6 +261,7 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
   if (command_spec_limits(p, spec, e)) return e->code;
   if (term_map_find(spec, "libexec", &at)) p->libexec = term_next(&at).tag == TERM_TRUE;
   if (command_spec_nice(p, spec, e)) return e->code;
+  if (command_spec_tty(p, spec, e)) return e->code;
   if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
     return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
   if (!p->cwd && identity && !(p->cwd = strdup(identity->home)))
@@ -236,6 +270,7 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
   if (command_spec_argv(p, at, a->config, identity, e)) return e->code;
   if (command_spec_env(p, spec, identity, e)) return e->code;
   if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
+  p->with_stdin |= p->tty;
   if (term_map_find(spec, "leader", &at)) term_get_pid(&at, &p->leader);
   if (term_map_find(spec, "link", &at) || term_map_find(spec, "lease", &at)) term_get_pid(&at, &p->link);
   if (term_map_find(spec, "owner", &at)) term_get_pid(&at, &p->owner);

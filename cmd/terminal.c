@@ -1,0 +1,227 @@
+/* Invariant: the terminal is raw only while `raw.on`; `lock` guards both, and after `raw.over` it is never
+ * raw again.  The signals below are blocked in every thread from terminal_start on, so only the signalfd that
+ * the thread reads tells of them: no handler runs between saving and restoring the mode.
+ *
+ * Orderings: the size is read after SIGWINCH has come, so the last request has the last size. */
+#include "terminal.h"
+
+#include "interrupt.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <termios.h>
+#include <unistd.h>
+
+enum {
+  PATIENCE = 3, /* seconds that a request may take, since the node may be frozen */
+  STATUS_OWN = 125,
+  ESCAPE = '~',
+  SUSPEND = 'Z' & 0x1f,
+};
+
+static const int taken[] = {SIGWINCH, SIGTSTP, SIGCONT, SIGTERM, SIGHUP,
+                            SIGINT,   SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM};
+
+static struct {
+  pthread_mutex_t lock;
+  struct termios before;
+  bool on, over;
+} raw = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+struct terminal {
+  const struct tool *tool;
+  const struct tool_common *common;
+  const char *node;
+  char pid[NPID_TEXT_SIZE];
+  int signals, stop; /* a signalfd, an eventfd */
+  pthread_t thread;
+  struct winsize told;
+  bool at_start, escaped; /* the next byte begins a line; the last one was an escape character there */
+};
+
+struct winsize terminal_size(void) {
+  struct winsize size;
+  if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) || !size.ws_row || !size.ws_col)
+    return (struct winsize){.ws_row = 24, .ws_col = 80};
+  return size;
+}
+
+/* --- the mode ------------------------------------------------------------------------------------------- */
+
+static void restore(bool for_good) {
+  pthread_mutex_lock(&raw.lock);
+  if (raw.on) tcsetattr(STDIN_FILENO, TCSANOW, &raw.before);
+  raw.on = false;
+  raw.over |= for_good;
+  pthread_mutex_unlock(&raw.lock);
+}
+
+void terminal_restore(void) {
+  restore(true);
+}
+
+/* Sets the mode unless the program is in the background, where it would be stopped by SIGTTOU. */
+static void make_raw(void) {
+  pthread_mutex_lock(&raw.lock);
+  bool front = tcgetpgrp(STDIN_FILENO) == getpgrp();
+  if (!raw.on && !raw.over && front && tcgetattr(STDIN_FILENO, &raw.before) == 0) {
+    struct termios mode = raw.before;
+    cfmakeraw(&mode);
+    raw.on = tcsetattr(STDIN_FILENO, TCSANOW, &mode) == 0;
+  }
+  pthread_mutex_unlock(&raw.lock);
+}
+
+/* Stops the program as Ctrl-Z stops others, unless nobody could continue it (an orphaned process group);
+ * then, and after SIGCONT, the terminal is raw again. */
+static void suspend(void) {
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGTSTP);
+  restore(false);
+  raise(SIGTSTP);
+  pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
+  pthread_sigmask(SIG_BLOCK, &stop, NULL);
+  make_raw();
+}
+
+/* --- the size ------------------------------------------------------------------------------------------- */
+
+/* Tells the command the size.  A failure has no consequence: a command that has ended needs no size, and a
+ * node that is lost is reported by the stream of the process. */
+static void tell_size(struct terminal *t) {
+  struct tool_common common = *t->common;
+  struct nodemsg *m = NULL;
+  struct winsize size = terminal_size();
+  if (size.ws_row == t->told.ws_row && size.ws_col == t->told.ws_col) return;
+  t->told = size;
+  common.timeout = PATIENCE;
+  if (tool_try(&common, t->node, &m, NULL)) return;
+  json_auto_t *body = tool_need(json_pack("{s:i, s:i}", "rows", (int)size.ws_row, "cols", (int)size.ws_col));
+  char *path = tool_path(t->tool, "/v1/processes/", t->pid, "/tty");
+  int rc = nodemsg_request(m, "PUT", path, body, NULL, NULL);
+  (void)rc;
+  free(path);
+  nodemsg_close(m);
+}
+
+static void act(struct terminal *t, int signal) {
+  switch (signal) {
+  case SIGTSTP: suspend(); break;
+  case SIGCONT:
+    make_raw();
+    tell_size(t);
+    break;
+  case SIGWINCH: tell_size(t); break;
+  default: terminal_restore(); interrupt_die(signal);
+  }
+}
+
+/* The thread. */
+static void *run(void *data) {
+  struct terminal *t = data;
+  struct pollfd fds[] = {{.fd = t->stop, .events = POLLIN}, {.fd = t->signals, .events = POLLIN}};
+  struct signalfd_siginfo info;
+  tell_size(t);
+  for (;;) {
+    if (poll(fds, 2, -1) < 0) continue;
+    if (fds[0].revents) return NULL;
+    if (read(t->signals, &info, sizeof info) == sizeof info) act(t, (int)info.ssi_signo);
+  }
+}
+
+/* --- keys ----------------------------------------------------------------------------------------------- */
+
+static void leave(const struct terminal *t) {
+  terminal_restore();
+  fprintf(stderr, "%s: <%s>: left; the node ends the command\n", t->tool->name, t->pid);
+  _exit(STATUS_OWN);
+}
+
+static void show_help(const struct terminal *t) {
+  fprintf(stderr,
+          "\r\n%s, at the beginning of a line:\r\n"
+          "  ~.   leave; the node ends the command\r\n"
+          "  ~^Z  stop this program\r\n"
+          "  ~~   send ~\r\n"
+          "  ~?   this help\r\n",
+          t->tool->name);
+}
+
+/* Acts on the character behind an escape; true: it goes nowhere. */
+static bool escape(struct terminal *t, char c) {
+  switch (c) {
+  case '.': leave(t); return true;
+  case SUSPEND: suspend(); return true;
+  case '?': show_help(t); return true;
+  default: return false;
+  }
+}
+
+size_t terminal_type(struct terminal *t, const char *typed, size_t n, char *out) {
+  size_t made = 0;
+  for (size_t i = 0; i < n; i++) {
+    char c = typed[i];
+    bool escaped = t->escaped;
+    t->escaped = false;
+    if (escaped && escape(t, c)) {
+      t->at_start = true;
+      continue;
+    }
+    if (!escaped && t->at_start && c == ESCAPE) {
+      t->escaped = true;
+      continue;
+    }
+    if (escaped && c != ESCAPE) out[made++] = ESCAPE;
+    out[made++] = c;
+    t->at_start = c == '\r' || c == '\n';
+  }
+  return made;
+}
+
+/* --- its life ------------------------------------------------------------------------------------------- */
+
+static void block_signals(sigset_t *set) {
+  sigset_t also;
+  sigemptyset(set);
+  for (size_t i = 0; i < sizeof taken / sizeof *taken; i++) sigaddset(set, taken[i]);
+  also = *set;
+  sigaddset(&also, SIGPIPE); /* a write then fails, and the program exits */
+  sigaddset(&also, SIGTTOU);
+  pthread_sigmask(SIG_BLOCK, &also, NULL);
+}
+
+struct terminal *terminal_start(const struct tool *tool, const struct tool_common *common, const char *node,
+                                const char *pid, struct winsize told) {
+  sigset_t set;
+  struct terminal *t = tool_need(calloc(1, sizeof *t));
+  block_signals(&set);
+  *t = (struct terminal){.tool = tool,
+                         .common = common,
+                         .node = node,
+                         .told = told,
+                         .at_start = true,
+                         .signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
+                         .stop = eventfd(0, EFD_CLOEXEC)};
+  snprintf(t->pid, sizeof t->pid, "%s", pid);
+  atexit(terminal_restore);
+  make_raw();
+  tool_need(t->signals >= 0 && t->stop >= 0 && !pthread_create(&t->thread, NULL, run, t) ? t : NULL);
+  return t;
+}
+
+void terminal_stop(struct terminal *t) {
+  if (!t) return;
+  terminal_restore();
+  eventfd_write(t->stop, 1);
+  pthread_join(t->thread, NULL);
+  close(t->signals);
+  close(t->stop);
+  free(t);
+}

@@ -1,0 +1,174 @@
+#!/usr/bin/env bats
+# node-spawn --tty.  What is typed goes to a pseudo-terminal of script(1); what it shows is in $T/screen.  The shell in
+# it writes the state of the terminal before and after, and the exit status, to files.
+
+load helper
+load tools
+
+# terminal COMMAND…: runs node-spawn --tty in the background; $OPTIONS are its options.
+terminal() {
+  export TERM=xterm
+  mkfifo "$T/keys"
+  cat >"$T/session" <<END
+stty rows 30 cols 90
+tty >"$T/tty"
+stty -g >"$T/before"
+sh -c 'echo \$\$ >"$T/tool"; exec node-spawn ${OPTIONS:--t} -- "\$@"' sh "\$@" ${TO:-}
+echo \$? >"$T/status"
+stty -g >"$T/after"
+END
+  printf -v WORDS ' %q' "$@"
+  SHELL=/bin/bash script -qefc "bash $T/session$WORDS" "$T/screen" <"$T/keys" >/dev/null 3>&- &
+  session=$!
+  exec 5>"$T/keys"
+}
+type_() { printf '%b' "$1" >&5; }
+shows() { wait_until grep -qF -- "$1" "$T/screen"; }
+
+# ends STATUS: node-spawn ends with it, and the terminal is as before.
+ends() {
+  wait $session || :
+  exec 5>&-
+  assert_equal "$(<"$T/status")" "$1"
+  assert_equal "$(<"$T/after")" "$(<"$T/before")"
+}
+raw() { stty -F "$(<"$T/tty")" -a | grep -q -- '-icanon'; }
+gone() { ! kill -0 "$1" 2>/dev/null; }
+
+@test "usage errors" {
+  refuses '--tty: standard input is not a terminal' node-spawn -t -- true </dev/null
+  refuses '--tty excludes -d' node-spawn -td -- true
+  refuses '--tty excludes --json' node-spawn --tty --json -- true
+  refuses '--tty applies to commands only' node-spawn -t -e 'x = 1'
+  refuses '--tty applies to one node' node-spawn -t one two -- true
+  refuses '--tty applies to one node' node-spawn -t --all -- true
+}
+
+@test "a terminal of this size, its variables, and the exit status" {
+  start_node one
+  LANG=C.UTF-8 COLORTERM=truecolor OPTIONS='-it --env LC_TIME=here' \
+    terminal bash -c 'tty; stty size; echo "$TERM $COLORTERM $LC_TIME"; [ -t 0 -a -t 1 -a -t 2 ] && exit 7'
+  ends 7
+  run -0 cat "$T/screen"
+  assert_line --partial /dev/pts/
+  assert_line --partial '30 90'
+  assert_line --partial 'xterm truecolor here'
+}
+
+@test "on another node" {
+  start_node one
+  start_node two
+  OPTIONS="-n one -t two@$HOST" terminal sh -c 'stty size; read -r line; echo "heard $line"; exit 3'
+  shows '30 90'
+  type_ 'hello\r'
+  shows 'heard hello'
+  ends 3
+}
+
+@test "changes of the size arrive" {
+  start_node one
+  terminal bash -c 'trap "stty size" WINCH; sleep 300 & echo ready; while kill -0 $!; do wait; done'
+  shows ready
+  stty -F "$(<"$T/tty")" rows 40 cols 100
+  shows '40 100'
+  type_ '\003'
+  ends 130
+}
+
+@test "a shell with job control; Ctrl-C, Ctrl-Z and Ctrl-D go to it" {
+  start_node one
+  terminal env PS1='ready> ' bash --norc --noprofile
+  shows 'ready> '
+  type_ 'sleep 300; echo after=$?\r'
+  wait_until pgrep -f 'sleep 300' -P "$(pgrep -f 'bash --norc --noprofile' -n)"
+  type_ '\003'
+  type_ 'echo status=$?\r'
+  shows 'status=130'
+  type_ 'sleep 301\r'
+  wait_until pgrep -f 'sleep 301' -P "$(pgrep -f 'bash --norc --noprofile' -n)"
+  type_ '\032'
+  shows Stopped
+  type_ 'kill %1; wait; echo do''ne\r'
+  shows done
+  type_ 'exit 5\r'
+  ends 5
+  run ! grep -iE 'job control|ioctl|cannot set terminal' "$T/screen"
+}
+
+@test "Ctrl-C ends a command that is no shell" {
+  start_node one
+  terminal sh -c 'echo ready; exec sleep 300'
+  shows ready
+  type_ '\003'
+  ends 130
+}
+
+@test "vi edits a file" {
+  command -v vi || skip 'needs vi'
+  start_node one
+  echo first >"$T/file"
+  terminal vi -u NONE -n "$T/file"
+  shows first
+  type_ 'osecond\033:wq\r'
+  ends 0
+  assert_equal "$(<"$T/file")" $'first\nsecond'
+}
+
+@test "megabytes of output arrive whole, also the last of them" {
+  start_node one
+  for round in 1 2 3; do
+    rm -f "$T/keys"
+    TO=">$T/out" terminal sh -c 'stty -opost; seq 200000; echo END'
+    ends 0
+    cmp "$T/out" <(seq 200000; echo END)
+  done
+}
+
+@test "Ctrl-Z does not stop a command that no shell can continue" {
+  start_node one
+  terminal bash -c 'trap "echo continued" CONT; echo ready; read -r line; echo "<$line>"'
+  shows ready
+  type_ '\032'
+  shows continued
+  type_ 'go on\r'
+  shows '<go on>'
+  ends 0
+}
+
+@test "the escapes: ~~ sends ~, ~? helps, ~. leaves and the node ends the command" {
+  start_node one
+  terminal bash -c 'echo $$ >"$0"; while read -r line; do echo "<$line>"; done' "$T/pid"
+  wait_until test -s "$T/pid"
+  wait_until raw
+  type_ '~~a~.\r'
+  shows '<~a~.>'
+  type_ '~?'
+  shows 'at the beginning of a line'
+  type_ '~.'
+  shows 'left; the node ends the command'
+  ends 125
+  wait_until gone "$(<"$T/pid")"
+}
+
+@test "signals end the tool, the terminal is restored, and the command is hung up" {
+  start_node one
+  for signal in TERM HUP INT QUIT; do
+    rm -f "$T"/{keys,pid,tty}
+    terminal bash -ic 'echo $$ >"$0"; read -r line' "$T/pid"
+    wait_until test -s "$T/pid"
+    wait_until raw
+    kill -s $signal "$(<"$T/tool")"
+    ends $((128 + $(kill -l $signal)))
+    wait_until gone "$(<"$T/pid")"
+  done
+}
+
+@test "the terminal is restored when the node is killed" {
+  start_node one
+  terminal bash -c 'echo $$ >"$0"; read -r line' "$T/pid"
+  wait_until test -s "$T/pid"
+  wait_until raw
+  kill -KILL "$(<"$NODE_RUNTIME_DIR/one@$HOST/lock")"
+  ends 125
+  wait_until gone "$(<"$T/pid")"
+}
