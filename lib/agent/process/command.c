@@ -401,27 +401,38 @@ static void command_reply(struct hosted *p, const struct signal *s) {
   output_check(c);
 }
 
+static void pass_output(struct command *c, bool is_stderr, const char *bytes, size_t n) {
+  struct output o = {.is_stderr = is_stderr, .from = c->hosted.pid, .bytes = bytes, .n = n};
+  o.at = (int64_t)outcome_output(c->outcome, o.is_stderr, o.bytes, o.n);
+  struct term *t = output_message(&o);
+  agent_send(c->hosted.agent, SIGNAL_MESSAGE, c->hosted.leader, c->hosted.pid, NPID_NONE, t);
+  outcome_tell(c->outcome, t);
+  term_unref(t);
+  c->unflushed += n;
+}
+
+/* Reads what the terminal still holds, which is bounded, when all processes have closed it: libuv takes a
+ * read that does not fill its buffer for the last one before a hang-up, but a terminal gives 4 KiB at most.
+ * Then closes the master, which the guard waits for. */
+static void close_terminal(struct command *c) {
+  uv_os_fd_t fd;
+  char *scratch = c->hosted.agent->scratch;
+  ssize_t n = uv_fileno((uv_handle_t *)&c->pipe[OUT], &fd) ? 0 : read(fd, scratch, AGENT_SCRATCH);
+  for (; n > 0; n = read(fd, scratch, AGENT_SCRATCH)) pass_output(c, false, scratch, (size_t)n);
+  c->stdin_open = false;
+  close_handle(c, &c->pipe[IN]);
+}
+
 static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   struct command *c = stream->data;
-  struct agent *a = c->hosted.agent;
   if (n < 0) {
+    if (c->tty) close_terminal(c);
     close_handle(c, stream);
-    if (c->tty) close_handle(c, &c->pipe[IN]); /* the guard waits for the end of the master */
-    if (c->tty) c->stdin_open = false;
     one_over(c);
     return;
   }
   if (!n) return;
-  struct output o = {.is_stderr = (uv_pipe_t *)stream == &c->pipe[ERR],
-                     .from = c->hosted.pid,
-                     .bytes = bytes->base,
-                     .n = (size_t)n};
-  o.at = (int64_t)outcome_output(c->outcome, o.is_stderr, o.bytes, o.n);
-  struct term *t = output_message(&o);
-  agent_send(a, SIGNAL_MESSAGE, c->hosted.leader, c->hosted.pid, NPID_NONE, t);
-  outcome_tell(c->outcome, t);
-  term_unref(t);
-  c->unflushed += (size_t)n;
+  pass_output(c, (uv_pipe_t *)stream == &c->pipe[ERR], bytes->base, (size_t)n);
   if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
 }
 
