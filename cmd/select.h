@@ -5,8 +5,8 @@
  *   web[1-40]@rane, a@h,b@h    sets (core/nodeset.h)
  *   'web*', '*@rane'           the living members whose name matches; '*' is any text, '?' one character
  *   --all                      all living members, the asked node among them
- *   --tag KEY[=VALUE]          of these nodes, or of all living members where none is named, those that have
- * the tag
+ *   --tag KEY[=VALUE]          only those of them that have the tag; of all living members where no node is
+ *                              named
  *   --exclude WORD             all except these; the same words, which need not match any node
  *   --exclude-tag KEY[=VALUE]  all except those that have the tag
  *

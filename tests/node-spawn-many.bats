@@ -91,7 +91,7 @@ lines_of() { sort <<<"$output"; }
   assert_equal "$(cut -d: -f1 <<<"$output")" "$(printf '%s\n' "web1@$HOST" "web2@$HOST")"
   run -0 node-ps --tag role=back
   assert_line --index 0 --partial PID
-  pid=$(node-spawn -d web2 --name worker -e 'receive()')
+  run -0 node-spawn -d web2 --name worker -e 'receive()'
   run -0 node-kill --tag role=back --json worker
   node-stop --tag web
   run -0 node-list -n one

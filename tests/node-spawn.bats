@@ -21,7 +21,7 @@ load tools
   refuses 'apply to commands only' node-spawn --keep-children -e 1
   refuses 'apply to commands only' node-spawn --user root -e 1
   refuses 'apply to commands only' node-spawn --limit mem=1G -e 1
-  for limit in '' mem mem= mem=0 mem=x mem=-1 mem=1P mem=1GG cpu=5K pids=1K disk=1 mem=1G, mem=9999999999T; do
+  for limit in '' mem mem= mem=0 mem=x mem=-1 mem=1P mem=1GG cpu=5K pids=1K disk=1 'mem=1G,' mem=9999999999T; do
     refuses '--limit: ' node-spawn --limit "$limit" -- ls
   done
   refuses '--nice: 20: not a number' node-spawn --nice 20 -- ls

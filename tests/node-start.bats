@@ -652,7 +652,8 @@ descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
 
 @test "processes cannot take the descriptors that the node needs, and their files close as they end" {
   prlimit --nofile=200 node-start -d --sname one 3>&- >/dev/null
-  local before=$(descriptors one) greedy
+  local before greedy
+  before=$(descriptors one)
   greedy=$(node-spawn -d -e 'local t = {}
     repeat local f = io.open("/dev/null") t[#t + 1] = f until not f
     register("full", self()) receive()')
