@@ -1,6 +1,7 @@
 /* node-copy: copies files and directories between this host and nodes. */
 #include "copy_run.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,6 +157,22 @@ static struct copy_plan *make_plans(const struct side *from, const struct side *
   return plans;
 }
 
+static void side_finish(struct side *side) {
+  for (size_t i = 0; i < side->count; i++) free(side->paths[i]);
+  free(side->paths);
+  free((char *)(uintptr_t)side->node);
+  selection_finish(&side->nodes);
+}
+
+static void plans_free(struct copy_plan *plans, size_t count, const struct side *to) {
+  for (size_t i = 0; i < count; i++) {
+    if (plans[i].to.paths == to->paths) continue;
+    free(plans[i].to.paths[0]);
+    free((char **)(uintptr_t)plans[i].to.paths);
+  }
+  free(plans);
+}
+
 int main(int argc, char **argv) {
   struct copy_options options = {0};
   struct side from = {0}, to = {0};
@@ -169,5 +186,8 @@ int main(int argc, char **argv) {
   struct copy_plan *plans = make_plans(&from, &to, &count);
   int status = copy_run(&tool, &options, plans, count, m);
   nodemsg_close(m);
+  plans_free(plans, count, &to);
+  side_finish(&from);
+  side_finish(&to);
   return tool_finish(&tool, status);
 }
