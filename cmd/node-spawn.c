@@ -97,9 +97,15 @@ static const char *node_of(const struct spawn_options *o) {
   return o->common.operands.count ? o->common.operands.at[0] : NULL;
 }
 
-/* Reports the failure and returns the exit status that goes with it. */
+/* Reports the failure, with --json also as an object, and returns the exit status that goes with it. */
 static int fail(const struct spawn_options *o, int rc, const struct error *e) {
   tool_report(&tool, rc, e);
+  if (o->common.json) {
+    json_auto_t *object = tool_need(json_pack(
+        "{s:s?, s:b, s:i, s:s, s:s, s:s}", "node", node_of(o), "ok", 0, "status", spawn_failure_status(o, rc),
+        "outcome", spawn_failure_kind(rc), "stage", err_wire(rc), "error", error_text(e)));
+    tool_print(object);
+  }
   return spawn_failure_status(o, rc);
 }
 

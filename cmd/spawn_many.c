@@ -60,6 +60,7 @@ struct job {
   char kind[48]; /* how it ended, for the summary */
   int64_t began_ns, ended_ns;
   time_t began;
+  json_t *outcome; /* what the node tells of the end of the command, or NULL */
 };
 
 struct run {
@@ -107,15 +108,19 @@ static int fail(struct job *j, int rc, const struct error *e) {
   return rc;
 }
 
-static void set_kind(struct job *j) {
+const char *spawn_failure_kind(int rc) {
   static const struct {
     int exit;
     const char *kind;
   } kinds[] = {{3, "unreachable"}, {4, "refused"},      {5, "timed out"},
                {6, "busy"},        {126, "cannot run"}, {127, "not found"}};
-  snprintf(j->kind, sizeof j->kind, "%s", j->rc ? "failed" : "ok");
-  for (size_t i = 0; j->rc && i < sizeof kinds / sizeof *kinds; i++)
-    if (err_exit(j->rc) == kinds[i].exit) snprintf(j->kind, sizeof j->kind, "%s", kinds[i].kind);
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+    if (err_exit(rc) == kinds[i].exit) return kinds[i].kind;
+  return "failed";
+}
+
+static void set_kind(struct job *j) {
+  snprintf(j->kind, sizeof j->kind, "%s", j->rc ? spawn_failure_kind(j->rc) : "ok");
   if (!j->rc && j->status) snprintf(j->kind, sizeof j->kind, "failed with status %d", j->status);
   if (j->interrupted && j->status) snprintf(j->kind, sizeof j->kind, "interrupted");
 }
@@ -151,7 +156,8 @@ static json_t *describe(const struct job *j) {
   if (j->rc) put(o, "error", json_string(error_text(&j->e)));
   if (!j->began) return o;
   put(o, "start", json_integer((json_int_t)j->began));
-  put(o, "duration_ms", json_integer((j->ended_ns - j->began_ns) / 1000000));
+  if (!j->outcome) put(o, "duration_ms", json_integer((j->ended_ns - j->began_ns) / 1000000));
+  if (j->outcome && json_object_update_missing(o, j->outcome)) tool_need(NULL);
   return o;
 }
 
@@ -238,6 +244,7 @@ static void take_exit(struct job *j, const json_t *event) {
   spawn_report_outcome(j->run->tool, j->node->name, event);
   const char *word = json_string_value(json_object_get(event, "exit"));
   struct error e = {0};
+  j->outcome = json_incref(json_object_get(event, "outcome"));
   j->status = (int)json_integer_value(json_object_get(event, "status"));
   if (word && strcmp(word, "noconnection") == 0)
     fail(j, error_set(&e, ERR_LOST, "%s: the connection to the node was lost", j->node->name), &e);
@@ -652,6 +659,7 @@ static void finish(struct run *r) {
   for (size_t i = 0; i < r->count; i++) {
     if (r->jobs[i].m != r->asked) nodemsg_close(r->jobs[i].m);
     harvest_finish(&r->harvests[i]);
+    json_decref(r->jobs[i].outcome);
   }
   if (r->log) fclose(r->log);
   close(r->signals);

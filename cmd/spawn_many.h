@@ -13,6 +13,9 @@
 int spawn_many(const struct tool *tool, const struct spawn_options *options, const struct selection *nodes,
                struct nodemsg *m, json_t *request);
 
+/* What a failure is, in one or two words: "unreachable", "refused", "cannot run", …. */
+const char *spawn_failure_kind(int rc);
+
 /* The status that node-spawn ends with after a failure: 124 to 127 when it is attached to a command, else the
  * error's own. */
 int spawn_failure_status(const struct spawn_options *options, int rc);

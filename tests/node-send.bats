@@ -94,7 +94,7 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   start_node one
   pid=$(node-spawn -d -i -- cat)
   node-send "$pid" $'two\n' $'words\n'
-  wait_until grep -qx words "$(console_file one)"
+  wait_until grep -qx '.* words' "$(console_file one)"
   mkfifo "$T/go"
   pid=$(node-spawn -d -i -- sh -c "read -r line <$T/go; head -n 20000 | wc -l >$T/lines")
   awk 'BEGIN { x = sprintf("%999s", ""); for (i = 1; i <= 20000; i++) printf "[\"%s\\n\"]\n", x }' |

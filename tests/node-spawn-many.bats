@@ -250,6 +250,7 @@ lines_of() { sort <<<"$output"; }
     "$(printf '["%s",false,127,"out\\n","err\\n",4]\n' "one@$HOST" "two@$HOST")"
   assert_equal "$(jq -r 'select(.node|startswith("five")) | [.ok, .status, .outcome, .stage] | @json' <<<"$output")" \
     '[false,125,"unreachable","tcp"]'
+  run -0 jq -se 'map(select(.pid)) | length == 2 and all(.os_pid > 1 and .max_rss > 0 and .cpu_ms >= 0 and (.started | startswith("20")) and .reason == ["exit", 127])' <<<"$output"
   run -0 bash -c "node-spawn --json 'o*' --shell 'seq 100000' | jq '[.stdout_bytes, (.stdout|length), (.stdout|endswith(\"100000\n\"))]' -c"
   assert_output '[588895,65536,true]'
 }

@@ -546,6 +546,23 @@ own_cgroup() {
   assert_equal "$(jq -c .status <<<"${lines[-1]}")" 3
 }
 
+@test "--json: one object for a failure, which tells unreachable, refused and what cannot run apart" {
+  start_node one
+  tells() { run --separate-stderr "-$1" node-spawn --json "${@:3}"; assert_equal "$(jq -c '[.ok, .status, .outcome, .stage]' <<<"$output")" "$2"; }
+  tells 125 '[false,125,"unreachable","tcp"]' "five@$HOST:1" -- true
+  tells 127 '[false,127,"not found","exec"]' -- /no/such/command
+  touch "$T/plain"
+  tells 126 '[false,126,"cannot run","exec_denied"]' -- "$T/plain"
+  assert_equal "$(jq -r .error <<<"$output")" "$T/plain: Permission denied"
+  printf 'another-cookie-for-nobody-else\n' >"$T/other"
+  chmod 600 "$T/other"
+  port=$(api one GET /v1/node | jq .port)
+  mkdir -m 700 "$T/empty"
+  export NODE_RUNTIME_DIR=$T/empty
+  unset NODE_COOKIE
+  tells 125 '[false,125,"refused","cookie"]' --cookie-file "$T/other" "one@$HOST:$port" -- true
+}
+
 @test "--name" {
   start_node one
   pid=$(node-spawn -d --name worker -- sleep 300)
