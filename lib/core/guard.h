@@ -31,10 +31,10 @@ enum guard_stage {
   GUARD_FORK = 1,    /* making the process */
   GUARD_IDENTITY,    /* becoming the user */
   GUARD_NICE,        /* the priority */
-  GUARD_TTY,      /* taking the terminal as the controlling one */
   GUARD_CWD,         /* entering the directory */
   GUARD_EXEC,        /* executing the command */
   GUARD_INTERPRETER, /* executing the interpreter in its first line; text: the interpreter */
+  GUARD_TTY,         /* taking the terminal */
 };
 
 struct guard_report {
