@@ -1,16 +1,19 @@
 /* The vm's life, and what the host asks of it. */
 #include "vm/vm.h"
 
+#include "base/clock.h"
 #include "vm/bind/base_env.h"
 #include "vm/bind/bind.h"
 #include "vm/bind/boot.h"
 #include "vm/copy/factory.h"
 #include "vm/process/budget.h"
+#include "vm/process/info.h"
 #include "vm/process/isolate.h"
 #include "vm/process/placement.h"
 #include "vm/sched/state.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -171,15 +174,41 @@ void *vm_host_process(struct vm *vm, npid pid) {
 
 /* --- the table of processes --- */
 
-size_t vm_pids(struct vm *vm, npid *out, size_t max) {
+static void read_facts(struct vm *vm, uint32_t i, struct vm_row *row) {
+  struct ptab_facts *f = &vm->ptab.facts[i];
+  int64_t started = atomic_load_explicit(&f->started, memory_order_relaxed);
+  const char *what = atomic_load_explicit(&f->what, memory_order_acquire);
+  row->state = process_state_word(atomic_load_explicit(&f->state, memory_order_relaxed));
+  row->started_ns = started ? started : clock_ns();
+  row->leader = started ? atomic_load_explicit(&f->leader, memory_order_relaxed) : vm->config.console;
+  row->memory = atomic_load_explicit(&f->memory, memory_order_relaxed);
+  row->mailbox = atomic_load_explicit(&f->mailbox, memory_order_relaxed);
+  row->run_ms = (int64_t)atomic_load_explicit(&f->ticks, memory_order_relaxed) * SCHED_TICK_NS / 1000000;
+  snprintf(row->what, sizeof row->what, "%s", what ? what : "");
+}
+
+/* False when the place is free, or its process has ended meanwhile. */
+static bool read_row(struct vm *vm, uint32_t i, struct vm_row *row) {
+  struct ptab_slot *slot = &vm->ptab.slots[i];
+  uint64_t number = atomic_load_explicit(&slot->number, memory_order_acquire);
+  if (!number) return false;
+  row->pid = npid_make(0, number);
+  bool hosted = atomic_load_explicit(&slot->owner, memory_order_relaxed) == &vm->host;
+  row->host = hosted ? atomic_load_explicit(&slot->object, memory_order_relaxed) : NULL;
+  if (!hosted) read_facts(vm, i, row);
+  return atomic_load_explicit(&slot->number, memory_order_acquire) == number;
+}
+
+size_t vm_rows(struct vm *vm, uint32_t *cursor, struct vm_row *out, size_t max) {
   pthread_mutex_lock(&vm->ptab.lock);
   uint32_t used = vm->ptab.fresh;
   pthread_mutex_unlock(&vm->ptab.lock);
+  uint32_t i = *cursor, end = used - i > VM_ROWS_LOOK && i < used ? i + VM_ROWS_LOOK : used;
   size_t n = 0;
-  for (uint32_t i = 0; i < used && n < max; i++) {
-    uint64_t number = atomic_load_explicit(&vm->ptab.slots[i].number, memory_order_acquire);
-    if (number) out[n++] = npid_make(0, number);
-  }
+  pthread_mutex_lock(&vm->ptab.facts_lock);
+  for (; i < end && n < max; i++) n += read_row(vm, i, &out[n]);
+  pthread_mutex_unlock(&vm->ptab.facts_lock);
+  *cursor = i < used ? i : VM_ROWS_END;
   return n;
 }
 

@@ -46,8 +46,27 @@ int vm_host_add(struct vm *vm, void *object, npid *out) MUST_CHECK;
 void vm_host_remove(struct vm *vm, npid pid);
 void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live process of the host */
 
-/* The local pids of up to max live processes of any kind; returns how many. */
-size_t vm_pids(struct vm *vm, npid *out, size_t max);
+enum { VM_WHAT_SIZE = 80 };
+
+/* What is known of a live process without asking it.  Of a process of the host: pid and host only. */
+struct vm_row {
+  npid pid, leader;
+  void *host;              /* the object of a process of the host; NULL: a green thread */
+  const char *state;       /* a word: ready running receive sleep call send */
+  int64_t started_ns;      /* clock_ns */
+  int64_t memory;          /* bytes */
+  int64_t run_ms;          /* for how long it has run, as the ticks of its scheduler found it running */
+  uint32_t mailbox;        /* messages */
+  char what[VM_WHAT_SIZE]; /* where its code begins, file:line, or "" while that is not known */
+};
+
+/* Writes up to max live processes of any kind, from *cursor on (0: the first), and moves the cursor, to
+ * VM_ROWS_END after the last one.  Returns how many; it may be 0 before the end, because a call looks at
+ * VM_ROWS_LOOK places of the table at most.  The order is that of the table: of the pids, until numbers are
+ * used again.  A process that lives all the while is listed once. */
+enum { VM_ROWS_LOOK = 16384 };
+#define VM_ROWS_END UINT32_MAX
+size_t vm_rows(struct vm *vm, uint32_t *cursor, struct vm_row *out, size_t max);
 
 /* Starts a green thread from a CALL whose term is ["spawn", spec]; consumes the signal.  spec is a MAP:
  *   one of    "lua": source [, "chunk": its name in messages]    ·  "module", "function"  ·  "fn": FN

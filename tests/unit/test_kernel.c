@@ -75,40 +75,40 @@ struct found {
 static void on_census(void *data, const struct error *e, struct term_reader r) {
   struct found *f = data;
   f->done = true;
-  struct term_value truncated = term_next(&r), now = term_next(&r), list = term_next(&r);
-  if (e || now.tag != TERM_INT || list.tag != TERM_LIST) return;
-  struct term_reader what = r;
-  npid pid = NPID_NONE;
-  char text[NPID_TEXT_SIZE] = "", kind[16] = "";
-  const char *s;
-  size_t n;
-  if (list.count && term_next(&what).tag == TERM_LIST && term_get_pid(&what, &pid))
-    npid_format(f->host->agent.nodes, pid, NPID_BARE, text);
-  if (term_map_find(what, "kind", &what) && term_get_str(&what, &s, &n))
-    snprintf(kind, sizeof kind, "%.*s", (int)n, s);
-  snprintf(f->text, sizeof f->text, "%u%s %s %s", list.count, truncated.tag == TERM_TRUE ? "+" : "", kind,
-           text);
+  int64_t next = 0;
+  struct census_row row = {0};
+  bool good = !e && term_get_int(&r, &next);
+  struct term_value list = term_next(&r);
+  char text[NPID_TEXT_SIZE] = "";
+  if (!good || list.tag != TERM_LIST) return;
+  if (list.count && census_read(&r, &row)) npid_format(f->host->agent.nodes, row.pid, NPID_BARE, text);
+  snprintf(f->text, sizeof f->text, "%u%s %.*s %.*s %s", list.count, next == CENSUS_END ? "" : "+",
+           (int)row.kind.n, row.kind.s, (int)row.name.n, row.name.s, text);
 }
 
-static const char *census(struct agent_host *h, int64_t limit) {
+static const char *census(struct agent_host *h, int64_t from) {
   static struct found f;
   f = (struct found){.host = h};
-  rpc_call(&h->agent, NPID_KERNEL, term_build("si", "processes", limit), 0, on_census, &f);
+  rpc_call(&h->agent, NPID_KERNEL, term_build("si", "processes", from), 0, on_census, &f);
   return agent_host_until(h, &f.done) ? f.text : "no answer";
 }
 
 static void test_census(struct agent_host *h) {
-  struct witness w[2];
+  static struct witness w[CENSUS_PAGE + 1];
   char want[NPID_TEXT_SIZE + 32], pid[NPID_TEXT_SIZE];
-  ok(!strncmp(census(h, CENSUS_MAX), "0 ", 2), "a census of nobody");
+  ok(!strncmp(census(h, 0), "0 ", 2), "a census of nobody");
   witness_begin(h, &w[0]);
-  snprintf(want, sizeof want, "1 witness %s", npid_format(h->agent.nodes, w[0].hosted.pid, NPID_BARE, pid));
-  is(census(h, CENSUS_MAX), want, "of one: it says who and what it is");
-  witness_begin(h, &w[1]);
-  ok(!strncmp(census(h, 1), "1+ witness ", 11), "of more than the limit: it says that there are more");
-  ok(!strncmp(census(h, 2), "2 witness ", 10), "of as many as the limit");
-  witness_end(&w[0]);
-  witness_end(&w[1]);
+  if (names_register(h->agent.names, "wit", w[0].hosted.pid, 0)) abort();
+  snprintf(want, sizeof want, "1 witness wit %s",
+           npid_format(h->agent.nodes, w[0].hosted.pid, NPID_BARE, pid));
+  is(census(h, 0), want, "of one: it says who and what it is");
+  for (int i = 1; i <= CENSUS_PAGE; i++) witness_begin(h, &w[i]);
+  snprintf(want, sizeof want, "%d+ witness ", CENSUS_PAGE);
+  ok(!strncmp(census(h, 0), want, strlen(want)), "of more than a page: there are more");
+  ok(!strncmp(census(h, (int64_t)npid_number(w[CENSUS_PAGE].hosted.pid)), "1 witness ", 10), "the next page");
+  ok(!strncmp(census(h, CENSUS_END), "0 ", 2), "nothing after the end");
+  ok(!strncmp(census(h, -5), want, strlen(want)), "a cursor that cannot be is the first");
+  for (int i = 0; i <= CENSUS_PAGE; i++) witness_end(&w[i]);
 }
 
 int main(void) {

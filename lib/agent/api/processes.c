@@ -3,13 +3,11 @@
 #include "agent/api/document.h"
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
-#include "agent/kernel/census.h"
 #include "agent/kernel/kernel.h"
 #include "agent/mesh/mesh.h"
 #include "agent/process/hosted.h"
 #include "agent/process/pty.h"
 #include "agent/send.h"
-#include "base/text.h"
 #include "core/reason.h"
 #include "wire/json.h"
 
@@ -192,43 +190,7 @@ void api_spawn(struct request *r) {
              attachment ? (void *)attachment : (void *)r);
 }
 
-/* --- all processes -------------------------------------------------------------------------------------- */
-
-/* Reads one [pid, MAP] of a census: the object of the MAP, with the pid in both forms, the leader in its
- * short form, and the age instead of the start. */
-static json_t *process_row(struct agent *a, struct term_reader *r, int64_t now_ns) {
-  npid pid = NPID_NONE, leader = NPID_NONE;
-  int64_t started = 0;
-  struct term_reader found;
-  char text[NPID_TEXT_SIZE];
-  if (term_next(r).tag != TERM_LIST || !term_get_pid(r, &pid)) return NULL;
-  struct term_reader map = *r;
-  json_t *row = document_pid(a, pid), *info = json_from_value(a->nodes, r);
-  if (term_map_find(map, "leader", &found)) term_get_pid(&found, &leader);
-  if (term_map_find(map, "started", &found)) term_get_int(&found, &started);
-  if (row && info) json_object_update_missing(row, info);
-  json_decref(info);
-  json_object_del(row, "started");
-  json_object_set_new(row, "leader", json_string(npid_format(a->nodes, leader, NPID_SHORT, text)));
-  json_object_set_new(row, "age_ms", json_integer((now_ns - started) / 1000000));
-  return row;
-}
-
-static void on_census(void *data, const struct error *e, struct term_reader r) {
-  struct request *q = data;
-  if (e) {
-    respond_error(q, e);
-    return;
-  }
-  bool truncated = term_next(&r).tag == TERM_TRUE;
-  int64_t now_ns = 0;
-  if (!term_get_int(&r, &now_ns)) now_ns = 0;
-  struct term_value list = term_next(&r);
-  json_t *rows = json_array();
-  for (uint32_t i = 0; list.tag == TERM_LIST && i < list.count; i++)
-    json_array_append_new(rows, process_row(request_agent(q), &r, now_ns));
-  respond_json(q, 200, json_pack("{s:o, s:b}", "processes", rows, "truncated", (int)truncated));
-}
+/* --- ended commands ------------------------------------------------------------------------------------- */
 
 /* Reads one [pid, MAP, words, ns since the end] of an ended command. */
 static json_t *ended_row(struct agent *a, struct term_reader *r) {
@@ -259,20 +221,10 @@ static void on_ended(void *data, const struct error *e, struct term_reader r) {
   respond_json(q, 200, json_pack("{s:o, s:b}", "processes", rows, "truncated", (int)truncated));
 }
 
-void api_processes_list(struct request *r) {
-  const char *text = request_query(r, "limit");
-  int64_t limit = CENSUS_MAX;
-  if (text && !text_integer(text, 1, CENSUS_MAX, &limit)) {
-    respond_code(r, ERR_USAGE, "limit=%s: want a number from 1 to %d", text, CENSUS_MAX);
-    return;
-  }
-  if (request_flag(r, "ended")) {
-    kernel_ask(request_agent(r), request_query(r, "node"), term_build("si", "ended", limit), RPC_TIMEOUT_MS,
-               on_ended, r);
-    return;
-  }
-  kernel_ask(request_agent(r), request_query(r, "node"), term_build("si", "processes", limit),
-             2 * CENSUS_TIMEOUT_MS, on_census, r);
+/* GET /v1/processes?ended */
+void processes_ended(struct request *r) {
+  kernel_ask(request_agent(r), request_query(r, "node"), term_build("si", "ended", (int64_t)INT32_MAX), RPC_TIMEOUT_MS, on_ended,
+             r);
 }
 
 /* --- one process ---------------------------------------------------------------------------------------- */

@@ -1,78 +1,78 @@
-/* Invariant: a census is answered when the call "info" to each process has ended: by its answer, by the end
- * of the process, or by the timeout. */
+/* Invariant: a page is made within one call, so hosted processes, which only this thread ends, are whole. */
 #include "agent/kernel/census.h"
 
-#include "agent/kernel/rpc.h"
+#include "agent/process/hosted.h"
 #include "agent/send.h"
 #include "base/clock.h"
 
-#include <stdlib.h>
+#include <string.h>
 
-struct census {
-  struct agent *agent;
-  struct signal *call;
-  struct term_writer list;
-  size_t at; /* offset of the count of the LIST in `list` */
-  uint32_t count;
-  size_t open; /* calls under way, plus 1 until all calls have been made */
-  bool truncated;
-};
+enum { ROW_VALUES = 11, WHAT_MAX = 1024 /* bytes */ };
 
-struct question { /* a call "info" under way */
-  struct census *census;
-  npid pid;
-};
-
-static void census_close(struct census *c) {
-  if (--c->open) return;
-  term_set_count(&c->list, c->at, c->count);
-  call_answer_take(c->agent, c->call, term_from_writer(&c->list, 3));
-  term_writer_finish(&c->list);
-  free(c);
+static void put_row(struct term_writer *w, const struct census_row *row) {
+  size_t at = term_open(w, TERM_LIST);
+  term_put_pid(w, row->pid);
+  term_put_pid(w, row->leader);
+  term_put_str(w, row->kind.s, row->kind.n);
+  term_put_str(w, row->state.s, row->state.n);
+  term_put_str(w, row->what.s, row->what.n);
+  term_put_str(w, row->name.s, row->name.n);
+  term_put_int(w, row->age_ms);
+  term_put_int(w, row->mailbox);
+  term_put_int(w, row->memory);
+  term_put_int(w, row->run_ms);
+  term_put_int(w, row->os_pid);
+  term_set_count(w, at, ROW_VALUES);
 }
 
-static void on_info(void *data, const struct error *e, struct term_reader values) {
-  struct question *k = data;
-  struct census *c = k->census;
-  const uint8_t *from = values.at;
-  if (!e && from < values.end) {
-    size_t at = term_open(&c->list, TERM_LIST);
-    term_put_pid(&c->list, k->pid);
-    term_skip(&values);
-    term_put_raw(&c->list, from, (size_t)(values.at - from));
-    term_set_count(&c->list, at, 2);
-    c->count++;
-  }
-  free(k);
-  census_close(c);
+static bool read_text(struct term_reader *r, struct census_text *out) {
+  return term_get_str(r, &out->s, &out->n);
 }
 
-static void ask(struct census *c, npid pid) {
-  struct question *k = malloc(sizeof *k);
-  if (!k) return;
-  *k = (struct question){c, pid};
-  c->open++;
-  rpc_call(c->agent, pid, term_build("s", "info"), CENSUS_TIMEOUT_MS, on_info, k);
+bool census_read(struct term_reader *r, struct census_row *out) {
+  struct term_value list = term_next(r);
+  return list.tag == TERM_LIST && list.count == ROW_VALUES && term_get_pid(r, &out->pid) &&
+         term_get_pid(r, &out->leader) && read_text(r, &out->kind) && read_text(r, &out->state) &&
+         read_text(r, &out->what) && read_text(r, &out->name) && term_get_int(r, &out->age_ms) &&
+         term_get_int(r, &out->mailbox) && term_get_int(r, &out->memory) && term_get_int(r, &out->run_ms) &&
+         term_get_int(r, &out->os_pid);
+}
+
+static struct census_text text_of(const char *s) {
+  return (struct census_text){s, strnlen(s, WHAT_MAX)};
+}
+
+static void put_process(struct agent *a, struct term_writer *w, const struct vm_row *row, int64_t now_ns) {
+  const struct hosted *p = row->host;
+  char name[256] = "";
+  names_of(a->names, row->pid, name, sizeof name);
+  struct census_row out = {.pid = row->pid,
+                           .leader = p ? p->leader : row->leader,
+                           .kind = text_of(p ? p->class->kind : "thread"),
+                           .state = text_of(p ? "runs" : row->state),
+                           .what = text_of(!p        ? row->what
+                                           : p->what ? p->what
+                                                     : p->class->kind),
+                           .name = text_of(name),
+                           .age_ms = (now_ns - (p ? p->started_ns : row->started_ns)) / 1000000,
+                           .mailbox = p ? -1 : (int64_t)row->mailbox,
+                           .memory = p ? -1 : row->memory,
+                           .run_ms = p ? -1 : row->run_ms,
+                           .os_pid = p && p->os_pid ? p->os_pid : -1};
+  put_row(w, &out);
 }
 
 void census_op(struct agent *a, struct signal *call, struct term_reader args) {
-  int64_t limit = CENSUS_MAX;
-  if (!term_get_int(&args, &limit) || limit < 1 || limit > CENSUS_MAX) limit = CENSUS_MAX;
-  struct census *c = calloc(1, sizeof *c);
-  npid *pids = calloc((size_t)limit + 1, sizeof *pids);
-  if (!c || !pids) {
-    free(c);
-    free(pids);
-    call_refuse_code(a, call, ERR_NOMEM, NULL);
-    return;
-  }
-  *c = (struct census){.agent = a, .call = call, .open = 1};
-  size_t n = vm_pids(a->vm, pids, (size_t)limit + 1);
-  c->truncated = n > (size_t)limit;
-  term_put_bool(&c->list, c->truncated);
-  term_put_int(&c->list, clock_ns());
-  c->at = term_open(&c->list, TERM_LIST);
-  for (size_t i = 0; i < n && i < (size_t)limit; i++) ask(c, pids[i]);
-  free(pids);
-  census_close(c);
+  struct vm_row rows[CENSUS_PAGE];
+  int64_t from = 0, now_ns = clock_ns();
+  if (!term_get_int(&args, &from) || from < 0 || from > CENSUS_END) from = 0;
+  uint32_t cursor = (uint32_t)from;
+  struct term_writer w = TERM_WRITER_INIT;
+  size_t n = cursor == CENSUS_END ? 0 : vm_rows(a->vm, &cursor, rows, CENSUS_PAGE);
+  term_put_int(&w, cursor);
+  size_t at = term_open(&w, TERM_LIST);
+  for (size_t i = 0; i < n; i++) put_process(a, &w, &rows[i], now_ns);
+  term_set_count(&w, at, (uint32_t)n);
+  call_answer_take(a, call, term_from_writer(&w, 2));
+  term_writer_finish(&w);
 }

@@ -1,16 +1,34 @@
-/* census: the kernel's call "processes": asks every process of this node for its "info", and answers with the
- * replies of all of them. I/O thread only. */
+/* census: the kernel's call "processes": a page of the processes of this node, from what the vm keeps of each
+ * (vm_rows) and from the hosted processes themselves. No process is asked. I/O thread only. */
 #ifndef AGENT_KERNEL_CENSUS_H
 #define AGENT_KERNEL_CENSUS_H
 
 #include "agent/state.h"
 #include "core/signal.h"
 
-enum { CENSUS_MAX = 10000, CENSUS_TIMEOUT_MS = 2000 };
+enum { CENSUS_PAGE = 256 }; /* processes of a page, so that a page takes less than 1 ms */
 
-/* ["processes", limit] -> truncated (boolean: there are more than limit), the time of this node's clock in
- * ns, LIST of [pid, MAP].  A process that ends meanwhile, or does not answer within CENSUS_TIMEOUT_MS, is
- * left out.  Consumes the call. */
+/* The end of the list, as the cursor of an answer. */
+#define CENSUS_END VM_ROWS_END
+
+/* ["processes", cursor] -> cursor of the next page, LIST of rows.  The cursor of the first page is 0, and the
+ * answer with the last page has CENSUS_END.  A page may be empty before the end.  A row is a LIST: pid,
+ * leader, kind, state, what, name ("": none), age in ms, mailbox, memory, time run in ms; the last three are
+ * -1 for processes that are no green threads.  Consumes the call. */
 void census_op(struct agent *a, struct signal *call, struct term_reader args);
+
+struct census_text { /* bytes in the answer */
+  const char *s;
+  size_t n;
+};
+
+struct census_row {
+  npid pid, leader;
+  struct census_text kind, state, what, name;
+  int64_t age_ms, mailbox, memory, run_ms;
+};
+
+/* Reads a row from the LIST of an answer; false when it is malformed. */
+bool census_read(struct term_reader *r, struct census_row *out);
 
 #endif

@@ -1,10 +1,9 @@
 /* Builds the answer to the calls "info" and "process_info". */
 #include "vm/process/info.h"
 
+#include "vm/process/facts.h"
 #include "vm/process/process.h"
 #include "vm/process/ties.h"
-
-#include <stdio.h>
 
 static const char *const states[] = {
     [PROCESS_FREE] = "ready",       [PROCESS_READY] = "ready",     [PROCESS_RUNNING] = "running",
@@ -12,40 +11,22 @@ static const char *const states[] = {
     [PROCESS_CALLS] = "call",       [PROCESS_SENDS] = "send",
 };
 
-/* The level of the outermost function on the stack, or -1.  lua_getstack walks from the innermost function,
- * so asking for each level in turn would be quadratic in the depth. */
-static int outermost(lua_State *L) {
-  lua_Debug ar;
-  int low = -1, high = 1; /* low exists, or is -1; high does not, in the end */
-  while (lua_getstack(L, high, &ar)) low = high, high *= 2;
-  while (high - low > 1) {
-    int middle = low + (high - low) / 2;
-    if (lua_getstack(L, middle, &ar))
-      low = middle;
-    else
-      high = middle;
-  }
-  return low;
-}
-
-/* Writes the place of the outermost Lua function on the process's stack. */
+/* Writes where the code of the process begins. */
 static void put_what(struct process *p, struct term_writer *w) {
-  lua_Debug ar;
-  char text[LUA_IDSIZE + 32] = "";
-  bool found = false;
-  for (int level = outermost(p->L); level >= 0 && !found; level--) {
-    lua_getstack(p->L, level, &ar);
-    lua_getinfo(p->L, "S", &ar);
-    found = *ar.what != 'C';
-  }
-  if (found) snprintf(text, sizeof text, "%s:%d", ar.short_src, ar.linedefined);
+  const struct ptab_facts *f = p->preemptible.facts;
+  if (!atomic_load_explicit(&f->what, memory_order_relaxed)) facts_note_what(p);
+  const char *what = atomic_load_explicit(&f->what, memory_order_relaxed);
   term_put_text(w, "what");
-  term_put_text(w, text);
+  term_put_text(w, what ? what : "");
 }
 
 static void put_int(struct term_writer *w, const char *key, int64_t value) {
   term_put_text(w, key);
   term_put_int(w, value);
+}
+
+const char *process_state_word(unsigned state) {
+  return states[state];
 }
 
 struct term *process_info(struct process *p, bool everything) {

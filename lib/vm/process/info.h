@@ -13,4 +13,7 @@ struct process;
  * out. */
 struct term *process_info(struct process *p, bool everything);
 
+/* The word for an enum process_state.  Any thread. */
+const char *process_state_word(unsigned state);
+
 #endif

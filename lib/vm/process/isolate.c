@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "vm/process/alarm.h"
 #include "vm/process/budget.h"
+#include "vm/process/facts.h"
 #include "vm/process/placement.h"
 #include "vm/process/process.h"
 #include "vm/process/signals.h"
@@ -60,6 +61,7 @@ static void close_state(struct isolate *iso) {
   iso->ready = iso->preempted = (struct queue){NULL, NULL, 0};
   alarm_drop_all(iso);
   timers_finish(&iso->timers);
+  facts_close(iso);
   iso->hooks->close(iso);
   term_writer_finish(&iso->writer);
   buf_finish(&iso->dump);

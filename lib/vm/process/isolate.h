@@ -25,8 +25,9 @@ struct isolate;
 struct process;
 struct vm;
 struct factory;
+struct label;
 
-enum { ISOLATE_BATCH = 16, ISOLATE_REFS = 1024, ISOLATE_PROTOS = 64 };
+enum { ISOLATE_BATCH = 16, ISOLATE_REFS = 1024, ISOLATE_PROTOS = 64, ISOLATE_LABELS = 64 };
 
 /* The language that the processes of an isolate run: bind/ implements it, and vm.c passes it to the isolates.
  */
@@ -116,8 +117,9 @@ struct isolate {
   size_t factory_bytes;                        /* of all bodies together */
   struct isolate_proto protos[ISOLATE_PROTOS]; /* functions seen lately: factory.c */
   bool knows_protos;
-  struct buf dump;   /* scratch */
-  struct map alarms; /* of send_after, by ref */
+  struct label *labels[ISOLATE_LABELS]; /* of places where processes began lately: facts.c */
+  struct buf dump;                      /* scratch */
+  struct map alarms;                    /* of send_after, by ref */
   struct whereis names;
 
   /* Process numbers to use next, and numbers to give back. */

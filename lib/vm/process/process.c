@@ -7,6 +7,7 @@
 #include "core/output.h"
 #include "vm/process/alarm.h"
 #include "vm/process/budget.h"
+#include "vm/process/facts.h"
 #include "vm/sched/preempt.h"
 #include "vm/process/spawn.h"
 #include "vm/process/ties.h"
@@ -146,6 +147,7 @@ struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, 
   p->leader = leader;
   p->alive = true;
   p->started = clock_ns();
+  facts_begin(p);
   ptab_set(&iso->vm->ptab, number, &iso->runnable, p);
   atomic_store_explicit(&iso->spawned, iso->spawned + 1, memory_order_relaxed);
   return p;
@@ -198,6 +200,7 @@ static void enter(struct process *p, lua_State *L) {
   iso->current = p;
   p->limit = iso->scarce ? budget_limit(p) : (int64_t)iso->config->heap_max;
   heap_enter(&iso->heap, HEAP_SLOT + p->slot, p->limit);
+  facts_state(p, PROCESS_RUNNING);
   preempt_enter(iso->runnable.scheduler, L);
 }
 
@@ -278,6 +281,7 @@ static void end(struct process *p) {
   timers_remove(&iso->timers, &p->timer);
   if (p->full) vm_set_full(iso->vm, p->pid, false);
   ptab_clear(&iso->vm->ptab, number);
+  facts_end(p);
   vm_leave_room(iso->vm, &p->room);
   alarm_drop(p);
   names_drop(iso->config->names, p->pid);
@@ -438,6 +442,7 @@ void process_run(struct process *p) {
       /* the process ended itself, or was ended while it ran */
     } else if (status == LUA_YIELD) {
       if (p->state == PROCESS_RUNNING) enqueue(&p->isolate->preempted, p);
+      facts_publish(p);
       return;
     } else if (status == LUA_OK) {
       process_doom(p, term_build("s", "normal"));
@@ -451,6 +456,7 @@ void process_run(struct process *p) {
 void process_free(struct process *p) {
   if (!p) return;
   if (p->files) p->isolate->hooks->leave(p);
+  facts_end(p);
   mailbox_finish(&p->mailbox);
   process_free_ties(p);
   term_unref(p->preemptible.end);

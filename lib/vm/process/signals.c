@@ -2,6 +2,7 @@
 #include "vm/process/signals.h"
 
 #include "vm/process/budget.h"
+#include "vm/process/facts.h"
 #include "vm/process/info.h"
 #include "vm/process/process.h"
 #include "vm/process/ties.h"
@@ -32,6 +33,7 @@ static void add_message(struct process *p, struct signal *s) {
   struct isolate *iso = p->isolate;
   mailbox_push(&p->mailbox, s);
   iso->mail += (int64_t)signal_weight(s);
+  facts_mailbox(p);
   if (!p->full && holds_halves(p, 2)) note_full(p, true);
   if (p->full && holds_halves(p, 4)) {
     process_outgrew(p, "its mailbox outgrew its bound");
@@ -139,6 +141,7 @@ static void on_leader(struct process *p, struct signal *s) {
   struct term_reader r = term_read(s->term);
   npid leader;
   if (term_get_pid(&r, &leader)) p->leader = leader;
+  facts_leader(p);
   signal_free(s);
 }
 

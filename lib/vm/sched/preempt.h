@@ -12,6 +12,7 @@
 #define VM_SCHED_PREEMPT_H
 
 #include "base/err.h"
+#include "vm/sched/ptab.h"
 #include "vm/sched/sched.h"
 
 #include <lua.h>
@@ -26,6 +27,7 @@ enum { PREEMPT_CALLBACK_TICKS = 1000000000 / SCHED_TICK_NS }; /* a second */
 struct preemptible {
   struct runnable *runnable; /* the runnable that owns the green thread */
   struct term *end;          /* the reason with which it must end; NULL: it may run on */
+  struct ptab_facts *facts;  /* of a live process; the handler counts its ticks */
 };
 
 /* Installs the signal's handler.  To be called once, before the first scheduler thread starts. */

@@ -1,4 +1,4 @@
-/* Both arrays are reserved address space, which the kernel backs with memory as pages are touched.  Free
+/* The arrays are reserved address space, which the kernel backs with memory as pages are touched.  Free
  * slots are reused in the order in which they became free.  A slot that was never used is preferred while
  * fewer than WINDOW slots, or fewer than twice as many as there are live processes, were ever used.  So
  * numbers stay small, a number repeats late, and memory follows the count of live processes. */
@@ -20,10 +20,12 @@ int ptab_init(struct ptab *t) {
   *t = (struct ptab){.fresh = 1}; /* number 0 is the kernel */
   t->slots = reserve(sizeof *t->slots * CAPACITY);
   t->free = reserve(sizeof *t->free * CAPACITY);
-  if (!t->slots || !t->free) {
+  t->facts = reserve(sizeof *t->facts * CAPACITY);
+  if (!t->slots || !t->free || !t->facts) {
     ptab_finish(t);
     return ERR_NOMEM;
   }
+  pthread_mutex_init(&t->facts_lock, NULL);
   pthread_mutex_init(&t->lock, NULL);
   return 0;
 }
@@ -31,8 +33,12 @@ int ptab_init(struct ptab *t) {
 void ptab_finish(struct ptab *t) {
   if (t->slots) munmap(t->slots, sizeof *t->slots * CAPACITY);
   if (t->free) munmap(t->free, sizeof *t->free * CAPACITY);
-  if (t->slots && t->free) pthread_mutex_destroy(&t->lock);
-  t->slots = NULL, t->free = NULL;
+  if (t->facts) munmap(t->facts, sizeof *t->facts * CAPACITY);
+  if (t->slots && t->free && t->facts) {
+    pthread_mutex_destroy(&t->lock);
+    pthread_mutex_destroy(&t->facts_lock);
+  }
+  t->slots = NULL, t->free = NULL, t->facts = NULL;
 }
 
 static bool take_one(struct ptab *t, uint64_t *out) {
@@ -81,6 +87,10 @@ void ptab_clear(struct ptab *t, uint64_t number) {
   struct ptab_slot *slot = &t->slots[number % CAPACITY];
   atomic_store_explicit(&slot->number, 0, memory_order_release);
   atomic_store_explicit(&slot->object, NULL, memory_order_relaxed);
+}
+
+struct ptab_facts *ptab_facts(struct ptab *t, uint64_t number) {
+  return &t->facts[number % CAPACITY];
 }
 
 struct ptab_slot *ptab_find(struct ptab *t, uint64_t number) {

@@ -27,9 +27,24 @@ struct ptab_slot {
   atomic_bool full;       /* the mailbox is at its bound, so senders wait */
 };
 
+/* What any thread may read of a green thread, without asking it: relaxed stores, made by the scheduler that
+ * runs it, mostly as it stops running.  So the facts of one process may belong to slightly different moments.
+ */
+struct ptab_facts {
+  _Atomic int64_t started; /* clock_ns; 0: it has not begun */
+  _Atomic int64_t memory;  /* bytes, as metered */
+  _Atomic uint64_t leader;
+  _Atomic(const char *) what; /* where its code begins, or NULL; read under facts_lock only */
+  _Atomic uint32_t mailbox;   /* messages */
+  _Atomic uint32_t ticks;     /* SCHED_TICK_NS each, that found it running: preempt.c */
+  _Atomic uint8_t state;      /* enum process_state */
+};
+
 struct ptab {
   struct ptab_slot *slots;
-  uint64_t *free; /* ring of the next numbers of free slots, oldest first */
+  struct ptab_facts *facts;   /* by the same index as slots */
+  pthread_mutex_t facts_lock; /* held to free a text that was in `what`, and to read from such texts */
+  uint64_t *free;             /* ring of the next numbers of free slots, oldest first */
   uint32_t head, count;
   uint32_t fresh; /* slots from here on were never used */
   pthread_mutex_t lock;
@@ -48,6 +63,9 @@ void ptab_give(struct ptab *t, const uint64_t *numbers, size_t n);
  * process in between. */
 void ptab_set(struct ptab *t, uint64_t number, struct runnable *owner, void *object);
 void ptab_clear(struct ptab *t, uint64_t number);
+
+/* The facts of the slot of a number. */
+struct ptab_facts *ptab_facts(struct ptab *t, uint64_t number);
 
 /* The slot of a live process, or NULL. */
 struct ptab_slot *ptab_find(struct ptab *t, uint64_t number);

@@ -1,0 +1,173 @@
+/* GET /v1/processes: the processes of a node, as a stream.
+ *
+ * Invariant: from the first page on, a page is asked for (asks) or the client's stream is full (waits), until
+ * the last page has come.  The struct is freed when the stream is closed and no page is asked for.
+ *
+ * Orderings: the first page is awaited before the answer begins, so a node that cannot be reached is answered
+ * with an error, not with a stream that breaks. */
+#include "agent/api/routes.h"
+#include "agent/http/server.h"
+#include "agent/kernel/census.h"
+#include "agent/kernel/kernel.h"
+#include "agent/kernel/rpc.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct listing {
+  struct agent *agent;
+  struct request *request; /* until the first page has come */
+  struct stream *stream;   /* from then on, until it is closed */
+  char *node;              /* that is asked; NULL: this one */
+  int64_t cursor;          /* of the next page */
+  bool asks, waits;
+  struct buf lines; /* of a page */
+};
+
+static void listing_free(struct listing *l) {
+  buf_finish(&l->lines);
+  free(l->node);
+  free(l);
+}
+
+/* --- rows ----------------------------------------------------------------------------------------------- */
+
+static void put_text(struct buf *out, const char *head, struct census_text text) {
+  buf_puts(out, head);
+  json_put_bytes(out, text.s, text.n);
+}
+
+static void put_pid(struct agent *a, struct buf *out, const char *head, npid pid, enum npid_style style) {
+  char text[NPID_TEXT_SIZE];
+  buf_puts(out, head);
+  buf_puts(out, npid_format(a->nodes, pid, style, text));
+  buf_putc(out, '"');
+}
+
+static void put_number(struct buf *out, const char *head, int64_t n) {
+  char digits[24], *at = digits + sizeof digits;
+  uint64_t left = n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
+  do *--at = (char)('0' + left % 10);
+  while (left /= 10);
+  if (n < 0) *--at = '-';
+  buf_puts(out, head);
+  buf_append(out, at, (size_t)(digits + sizeof digits - at));
+}
+
+/* Written by hand, as a node can have a million processes. */
+static void put_row(struct agent *a, struct buf *out, const struct census_row *row) {
+  put_pid(a, out, "{\"pid\":\"", row->pid, NPID_BARE);
+  put_pid(a, out, ",\"short\":\"", row->pid, NPID_SHORT);
+  put_text(out, ",\"kind\":", row->kind);
+  put_text(out, ",\"state\":", row->state);
+  put_pid(a, out, ",\"leader\":\"", row->leader, NPID_SHORT);
+  put_number(out, ",\"age_ms\":", row->age_ms);
+  if (row->mailbox >= 0) put_number(out, ",\"mailbox\":", row->mailbox);
+  if (row->memory >= 0) put_number(out, ",\"memory\":", row->memory);
+  if (row->run_ms >= 0) put_number(out, ",\"run_ms\":", row->run_ms);
+  put_text(out, ",\"what\":", row->what);
+  if (row->name.n) put_text(out, ",\"name\":", row->name);
+  buf_puts(out, "}\n");
+}
+
+/* --- pages ---------------------------------------------------------------------------------------------- */
+
+static void on_page(void *data, const struct error *e, struct term_reader r);
+
+static void ask(struct listing *l) {
+  l->asks = true;
+  kernel_ask(l->agent, l->node, term_build("si", "processes", l->cursor), RPC_TIMEOUT_MS, on_page, l);
+}
+
+static void on_closed(void *data, bool gone) {
+  (void)gone;
+  struct listing *l = data;
+  l->stream = NULL;
+  if (!l->asks) listing_free(l);
+}
+
+static void on_drained(void *data) {
+  struct listing *l = data;
+  if (!l->waits) return;
+  l->waits = false;
+  ask(l);
+}
+
+/* Reads the rows of a page, and its cursor. */
+static bool take_page(struct listing *l, struct term_reader r) {
+  struct census_row row;
+  int64_t next;
+  if (!term_get_int(&r, &next)) return false;
+  struct term_value list = term_next(&r);
+  if (list.tag != TERM_LIST || (next != CENSUS_END && next <= l->cursor)) return false;
+  for (uint32_t i = 0; i < list.count; i++) {
+    if (!census_read(&r, &row)) return false;
+    put_row(l->agent, &l->lines, &row);
+  }
+  l->cursor = next;
+  return true;
+}
+
+/* Ends the answer with an error: with the status of the error before the stream has begun, else with a last
+ * line. */
+static void give_up(struct listing *l, const struct error *e) {
+  if (l->request) {
+    respond_error(l->request, e);
+    listing_free(l);
+  } else {
+    json_t *line = json_problem(e);
+    if (line) stream_line(l->stream, line);
+    stream_end(l->stream);
+  }
+}
+
+static void pass_on(struct listing *l) {
+  static const struct stream_events events = {on_closed, on_drained};
+  if (l->request) {
+    struct request *r = l->request;
+    l->request = NULL;
+    if (!(l->stream = respond_stream(r, &events, l))) {
+      listing_free(l);
+      return;
+    }
+  }
+  stream_text(l->stream, &l->lines);
+  buf_clear(&l->lines);
+  if (l->cursor == CENSUS_END)
+    stream_end(l->stream);
+  else if (stream_full(l->stream))
+    l->waits = true;
+  else
+    ask(l);
+}
+
+static void on_page(void *data, const struct error *e, struct term_reader r) {
+  struct listing *l = data;
+  struct error odd;
+  l->asks = false;
+  if (!l->request && !l->stream) {
+    listing_free(l);
+    return;
+  }
+  if (!e && !take_page(l, r)) {
+    error_set(&odd, ERR_SYSTEM, "%s: not a list of processes", l->node ? l->node : l->agent->self);
+    e = &odd;
+  }
+  if (e)
+    give_up(l, e);
+  else
+    pass_on(l);
+}
+
+void api_processes_list(struct request *r) {
+  const char *node = request_query(r, "node");
+  struct listing *l = calloc(1, sizeof *l);
+  if (l) *l = (struct listing){.agent = request_agent(r), .request = r, .lines = BUF_INIT};
+  if (!l || (node && !(l->node = strdup(node)))) {
+    free(l);
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return;
+  }
+  ask(l);
+}

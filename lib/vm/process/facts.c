@@ -1,0 +1,109 @@
+/* Invariant: a label is shared by the processes of one isolate that began at one place; only the thread that
+ * runs the isolate counts its uses, one for each process and one for its place in iso->labels.  Another
+ * thread may be reading its text, but only under facts_lock, so that lock is taken to free it.
+ *
+ * A process gets its label when it first waits or is preempted: those that end before, which are the most
+ * where many are spawned, cost nothing. */
+#include "vm/process/facts.h"
+
+#include "vm/sched/state.h"
+
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct label {
+  unsigned uses;
+  const char *source; /* where Lua kept the name of the source when the label was made: a hint */
+  int line;
+  char text[];
+};
+
+/* Reads the outermost Lua function on the stack into ar.  Each lua_getstack takes time for its level, so the
+ * last level is found by doubling. */
+static bool find_outermost(lua_State *L, lua_Debug *ar) {
+  enum { C_FUNCTIONS = 8 }; /* that may lie below it */
+  int low = 1, high = 1;
+  while (lua_getstack(L, high, ar)) low = high, high *= 2;
+  while (low < high) {
+    int middle = (low + high) / 2;
+    if (lua_getstack(L, middle, ar))
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  for (int level = high - 1, i = 0; level >= 0 && i < C_FUNCTIONS && lua_getstack(L, level, ar); level--, i++)
+    if (lua_getinfo(L, "S", ar) && *ar->what != 'C') return true;
+  return false;
+}
+
+static void drop(struct isolate *iso, struct label *l) {
+  if (!l || --l->uses) return;
+  pthread_mutex_lock(&iso->vm->ptab.facts_lock);
+  free(l);
+  pthread_mutex_unlock(&iso->vm->ptab.facts_lock);
+}
+
+static bool is_for(const struct label *l, const lua_Debug *ar) {
+  size_t n = strlen(ar->short_src);
+  return l && l->source == ar->source && l->line == ar->linedefined && !strncmp(l->text, ar->short_src, n) &&
+         l->text[n] == ':';
+}
+
+static struct label *make(const lua_Debug *ar) {
+  char text[LUA_IDSIZE + 16];
+  int n = snprintf(text, sizeof text, "%s:%d", ar->short_src, ar->linedefined);
+  struct label *l = malloc(sizeof *l + (size_t)n + 1);
+  if (!l) return NULL;
+  *l = (struct label){.uses = 1, .source = ar->source, .line = ar->linedefined};
+  memcpy(l->text, text, (size_t)n + 1);
+  return l;
+}
+
+/* The label of a place, which the isolate keeps until another place needs its entry. */
+static struct label *label_of(struct isolate *iso, const lua_Debug *ar) {
+  size_t i = ((uintptr_t)ar->source / 16 + (unsigned)ar->linedefined) % ISOLATE_LABELS;
+  if (is_for(iso->labels[i], ar)) return iso->labels[i];
+  struct label *l = make(ar);
+  if (!l) return NULL;
+  drop(iso, iso->labels[i]);
+  return iso->labels[i] = l;
+}
+
+void facts_note_what(struct process *p) {
+  lua_Debug ar;
+  if (p->order || !find_outermost(p->L, &ar)) return;
+  struct label *l = label_of(p->isolate, &ar);
+  if (!l) return;
+  l->uses++;
+  atomic_store_explicit(&p->preemptible.facts->what, l->text, memory_order_release);
+}
+
+void facts_begin(struct process *p) {
+  struct ptab_facts *f = p->preemptible.facts = ptab_facts(&p->isolate->vm->ptab, npid_number(p->pid));
+  atomic_store_explicit(&f->started, p->started, memory_order_relaxed);
+  facts_leader(p);
+  facts_state(p, PROCESS_READY);
+}
+
+void facts_end(struct process *p) {
+  struct ptab_facts *f = p->preemptible.facts;
+  if (!f) return;
+  const char *what = atomic_exchange_explicit(&f->what, NULL, memory_order_acq_rel);
+  if (what) drop(p->isolate, (struct label *)(uintptr_t)(what - offsetof(struct label, text)));
+  atomic_store_explicit(&f->started, 0, memory_order_relaxed);
+  atomic_store_explicit(&f->memory, 0, memory_order_relaxed);
+  atomic_store_explicit(&f->leader, 0, memory_order_relaxed);
+  atomic_store_explicit(&f->mailbox, 0, memory_order_relaxed);
+  atomic_store_explicit(&f->ticks, 0, memory_order_relaxed);
+  atomic_store_explicit(&f->state, PROCESS_FREE, memory_order_relaxed);
+  p->preemptible.facts = NULL;
+}
+
+void facts_close(struct isolate *iso) {
+  for (int i = 0; i < ISOLATE_LABELS; i++) {
+    drop(iso, iso->labels[i]);
+    iso->labels[i] = NULL;
+  }
+}
