@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "core/nodename.h"
 
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,8 @@ struct options {
   struct tool_common common;
   struct select_options select;
   bool full, ended;
+  const char *sort, *state, *name;
+  int64_t top;
 };
 
 static const struct tool_option table[] = {
@@ -22,28 +25,41 @@ static const struct tool_option table[] = {
      offsetof(struct options, ended)},
     {0, "full", NULL, "print portable pids, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct options, full)},
+    {0, "sort", "KEY", "the most first: memory, mailbox or time (run)", TOOL_TEXT,
+     offsetof(struct options, sort)},
+    {0, "top", "N", "only the first N", TOOL_COUNT, offsetof(struct options, top)},
+    {0, "state", "STATE", "only processes in this state", TOOL_TEXT, offsetof(struct options, state)},
+    {0, "name", "GLOB", "only processes with such a name", TOOL_TEXT, offsetof(struct options, name)},
     SELECT_OPTIONS(struct options, select),
     TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-ps",
-    .synopsis = "[--ended] [--full] [OPTION...] [NODE...]\n--all [--ended] [--full] [OPTION...]",
+    .synopsis =
+        "[--ended] [--full] [--sort KEY] [--top N] [--state STATE] [--name GLOB] [OPTION...] [NODE...]\n"
+        "--all [--ended] [OPTION...]",
     .summary = "Lists the processes of each NODE, or of the local node, as a table.\n",
     .options = table,
 };
 
+/* The time that a green thread has run, in seconds. */
+static void put_run(const struct table *t, const json_t *row, const char *key, struct buf *out) {
+  (void)t;
+  const json_t *ms = json_object_get(row, key);
+  if (ms)
+    buf_printf(out, "%.1fs", json_number_value(ms) / 1000);
+  else
+    buf_putc(out, '-');
+}
+
 /* The table of several nodes begins with the first column; the table of one node begins with the second. */
-static const struct table_column columns[] = {{.head = "NODE", .key = "node", .put = table_word},
-                                              {.head = "PID", .put = table_pid},
-                                              {.head = "KIND", .key = "kind", .put = table_word},
-                                              {.head = "NAME", .key = "name", .put = table_word},
-                                              {.head = "STATE", .key = "state", .put = table_word},
-                                              {"MAIL", "mailbox", table_integer, .right = true},
-                                              {"MEMORY", "memory", table_bytes, .right = true},
-                                              {"AGE", "age_ms", table_age, .right = true},
-                                              {"OS-PID", "os_pid", table_integer, .right = true},
-                                              {.head = "WHAT", .key = "what", .put = table_word},
-                                              TABLE_LAST};
+static const struct table_column columns[] = {
+    {.head = "NODE", .key = "node", .put = table_word},   {.head = "PID", .put = table_pid},
+    {.head = "KIND", .key = "kind", .put = table_word},   {.head = "NAME", .key = "name", .put = table_word},
+    {.head = "STATE", .key = "state", .put = table_word}, {"MAIL", "mailbox", table_integer, .right = true},
+    {"MEMORY", "memory", table_bytes, .right = true},     {"RUN", "run_ms", put_run, .right = true},
+    {"AGE", "age_ms", table_age, .right = true},          {"OS-PID", "os_pid", table_integer, .right = true},
+    {.head = "WHAT", .key = "what", .put = table_word},   TABLE_LAST};
 
 /* Writes how a command ended: "exit 3", "signal 9", or the reason that the node had to end it. */
 static void put_end(const struct table *t, const json_t *row, const char *key, struct buf *out) {
@@ -93,46 +109,121 @@ static char *path_to(const struct options *o, const struct nodemsg *m, const cha
   return tool_path(&tool, "/v1/processes?node=", node, o->ended ? "&ended=1" : NULL);
 }
 
+/* --- rows ----------------------------------------------------------------------------------------------- */
+
+/* Collects the rows that are wanted, or prints each as it comes.  With --sort or --top the rows wait until
+ * all have come, but no more of them than about twice the N of --top. */
+struct collector {
+  const struct options *options;
+  struct table *table; /* NULL: rows are kept */
+  json_t *rows;
+  struct error *e; /* gets an error that ends the list */
+};
+
+static const struct {
+  const char *key, *member;
+} sort_keys[] = {{"memory", "memory"}, {"mailbox", "mailbox"}, {"time", "run_ms"}};
+
+/* The member that a key of --sort means; NULL: there is no such key. */
+static const char *sort_member(const char *key) {
+  for (size_t i = 0; i < sizeof sort_keys / sizeof *sort_keys; i++)
+    if (!strcmp(key, sort_keys[i].key)) return sort_keys[i].member;
+  return NULL;
+}
+
+static bool is_wanted(const struct options *o, const json_t *row) {
+  if (o->state && strcmp(o->state, tool_member(row, "state")) != 0) return false;
+  const char *name = tool_member(row, "name");
+  return !o->name || (*name && !fnmatch(o->name, name, 0));
+}
+
+struct ranked {
+  json_int_t value;
+  size_t place;
+  json_t *row;
+};
+
+/* Greater values come first; of equal ones, the row that came first. */
 static int compare(const void *a, const void *b) {
-  return strverscmp(tool_member(*(json_t *const *)a, "pid"), tool_member(*(json_t *const *)b, "pid"));
+  const struct ranked *x = a, *y = b;
+  if (x->value != y->value) return x->value < y->value ? 1 : -1;
+  return x->place < y->place ? -1 : x->place > y->place;
 }
 
-/* Returns a new array, sorted by pid; strverscmp compares their numbers as numbers.  Ended commands stay in
- * the order in which they ended. */
-static json_t *sort(const struct options *options, const json_t *processes) {
-  size_t n = json_array_size(processes);
-  json_t **rows = tool_need(calloc(n + 1, sizeof(json_t *)));
-  json_t *sorted = tool_need(json_array());
-  for (size_t i = 0; i < n; i++) rows[i] = json_array_get(processes, i);
-  if (!options->ended) qsort(rows, n, sizeof *rows, compare);
+/* Sorts rows as --sort wants, and leaves the first --top. */
+static void arrange(const struct options *o, json_t *rows) {
+  size_t n = json_array_size(rows), left = o->top && (size_t)o->top < n ? (size_t)o->top : n;
+  struct ranked *all = tool_need(calloc(n + 1, sizeof *all));
+  const char *member = o->sort ? sort_member(o->sort) : "";
+  for (size_t i = 0; i < n; i++) {
+    json_t *row = json_array_get(rows, i), *value = json_object_get(row, member);
+    all[i] = (struct ranked){value ? json_integer_value(value) : -1, i, json_incref(row)};
+  }
+  if (o->sort) qsort(all, n, sizeof *all, compare);
+  json_array_clear(rows);
   for (size_t i = 0; i < n; i++)
-    if (json_array_append(sorted, rows[i])) tool_need(NULL);
-  free(rows);
-  return sorted;
+    if (i >= left)
+      json_decref(all[i].row);
+    else if (json_array_append_new(rows, all[i].row))
+      tool_need(NULL);
+  free(all);
 }
 
-static void warn_truncated(const char *node, const json_t *answer) {
-  size_t n = json_array_size(json_object_get(answer, "processes"));
-  if (json_is_true(json_object_get(answer, "truncated")))
-    fprintf(stderr, "%s: %s%sonly the first %zu processes are listed; there are more\n", tool.name,
-            node ? node : "", node ? ": " : "", n);
+static void keep(struct collector *c, json_t *row) {
+  enum { SLACK = 1000 };
+  if (json_array_append(c->rows, row)) tool_need(NULL);
+  if (c->options->top && json_array_size(c->rows) > 2 * (size_t)c->options->top + SLACK)
+    arrange(c->options, c->rows);
 }
 
-static int list(struct nodemsg *m, const struct options *options, const char *path, struct error *e) {
-  json_auto_t *answer = NULL;
-  int rc = nodemsg_request(m, "GET", path, NULL, &answer, e);
-  if (rc) return rc;
-  json_auto_t *processes = sort(options, json_object_get(answer, "processes"));
+static void take(struct collector *c, json_t *row) {
+  if (!is_wanted(c->options, row)) return;
+  if (c->table)
+    table_row(c->table, row);
+  else
+    keep(c, row);
+}
+
+/* A line of the answer: a process, all commands that have ended, or why there are no more lines. */
+static int on_line(void *data, json_t *value) {
+  struct collector *c = data;
+  const json_t *ended = json_object_get(value, "processes");
+  size_t i;
+  json_t *row;
+  json_array_foreach(ended, i, row) {
+    take(c, row);
+  }
+  if (ended) return 0;
+  if (!json_object_get(value, "pid")) return error_set(c->e, ERR_SYSTEM, "%s", tool_member(value, "detail"));
+  take(c, value);
+  return 0;
+}
+
+static int fetch(struct nodemsg *m, struct collector *c, const char *node, struct error *e) {
+  char *path = path_to(c->options, m, node);
+  c->e = e;
+  int rc = nodemsg_stream(m, "GET", path, NULL, on_line, c, e);
+  free(path);
+  return rc;
+}
+
+/* --- one node ------------------------------------------------------------------------------------------- */
+
+static int list(struct nodemsg *m, const struct options *options, const char *node, struct error *e) {
   struct table rows = {.columns = columns_of(options) + 1,
                        .m = m,
                        .full = options->full,
                        .json = options->common.json,
                        .headed = true};
+  bool waits = options->sort || options->top;
+  struct collector c = {options, waits ? NULL : &rows, tool_need(json_array()), NULL};
   table_begin(&rows);
-  table_rows(&rows, processes);
-  table_end(&rows);
-  warn_truncated(NULL, answer);
-  return 0;
+  int rc = fetch(m, &c, node, e);
+  arrange(options, c.rows);
+  table_rows(&rows, c.rows);
+  if (!rc || rows.widths || json_array_size(rows.rows)) table_end(&rows);
+  json_decref(c.rows);
+  return rc;
 }
 
 static int list_one(const struct options *options, const char *node) {
@@ -141,10 +232,8 @@ static int list_one(const struct options *options, const char *node) {
   int rc = node ? nodename_parse(node, &name, &e) : 0;
   if (rc) tool_fail(&tool, rc, &e);
   struct nodemsg *m = tool_open(&tool, &options->common, node);
-  char *path = path_to(options, m, node);
-  rc = list(m, options, path, &e);
+  rc = list(m, options, node, &e);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
-  free(path);
   nodemsg_close(m);
   return status;
 }
@@ -154,6 +243,7 @@ static int list_one(const struct options *options, const char *node) {
 struct listing {
   const struct options *options;
   struct table table;
+  json_t *rows; /* of all nodes, with --sort or --top; else NULL */
 };
 
 static int ask(void *data, const struct selected *node, json_t **answer, struct error *e) {
@@ -161,23 +251,25 @@ static int ask(void *data, const struct selected *node, json_t **answer, struct 
   struct nodemsg *m = NULL;
   int rc = tool_try(&l->options->common, node->word, &m, e);
   if (rc) return rc;
-  char *path = path_to(l->options, m, node->word);
-  rc = nodemsg_request(m, "GET", path, NULL, answer, e);
-  free(path);
+  struct collector c = {l->options, NULL, tool_need(json_array()), NULL};
+  rc = fetch(m, &c, node->word, e);
   nodemsg_close(m);
+  if (rc)
+    json_decref(c.rows);
+  else
+    *answer = c.rows;
   return rc;
 }
 
 static void show(void *data, const struct selected *node, json_t *answer) {
   struct listing *l = data;
-  json_auto_t *processes = sort(l->options, json_object_get(answer, "processes"));
   size_t i;
   json_t *row;
-  json_array_foreach(processes, i, row) {
+  json_array_foreach(answer, i, row) {
     if (json_object_set_new(row, "node", tool_need(json_string(node->name)))) tool_need(NULL);
   }
-  table_rows(&l->table, processes);
-  warn_truncated(node->name, answer);
+  if (l->rows && json_array_extend(l->rows, answer)) tool_need(NULL);
+  if (!l->rows) table_rows(&l->table, answer);
 }
 
 /* When no local node passes the requests on, pids are printed in their portable form, because the Node-ID of
@@ -191,11 +283,14 @@ static int list_several(const struct options *options) {
                                 .m = asked,
                                 .full = options->full || !asked,
                                 .json = options->common.json,
-                                .headed = true}};
+                                .headed = true},
+                      .rows = options->sort || options->top ? tool_need(json_array()) : NULL};
   struct fan fan = {.tool = &tool, .data = &l, .json = options->common.json, .act = ask, .show = show};
   table_begin(&l.table);
   int status = fan_out(&fan, &nodes);
   selection_finish(&nodes);
+  if (l.rows) arrange(options, l.rows), table_rows(&l.table, l.rows);
+  json_decref(l.rows);
   table_end(&l.table);
   nodemsg_close(asked);
   return status;
@@ -206,6 +301,8 @@ int main(int argc, char **argv) {
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
   if (options.common.rest.count) tool_usage(&tool, "no word can follow --");
+  if (options.sort && !sort_member(options.sort))
+    tool_usage(&tool, "--sort %s: expected memory, mailbox or time", options.sort);
   bool one = select_is_single(words, &options.select);
   return tool_finish(&tool,
                      one ? list_one(&options, words->count ? words->at[0] : NULL) : list_several(&options));

@@ -154,11 +154,29 @@ void table_begin(struct table *table) {
   if (table->headed && !table->json) table->rows = tool_need(json_array());
 }
 
+/* Prints the headings and the rows that were kept. */
+static void print_kept(struct table *table) {
+  size_t n = 0, i;
+  json_t *row;
+  while (table->columns[n].put) n++;
+  table->widths = tool_need(calloc(n + 1, sizeof *table->widths));
+  for (size_t c = 0; c < n; c++) table->widths[c] = column_width(table, &table->columns[c]);
+  print_aligned(table, table->widths, NULL);
+  json_array_foreach(table->rows, i, row) {
+    print_aligned(table, table->widths, row);
+  }
+  json_decref(table->rows);
+  table->rows = NULL;
+}
+
 void table_row(struct table *table, json_t *row) {
   if (table->json) {
     tool_print(row);
+  } else if (table->widths) {
+    print_aligned(table, table->widths, row);
   } else if (table->rows) {
     if (json_array_append(table->rows, row)) tool_need(NULL);
+    if (json_array_size(table->rows) == TABLE_KEPT) print_kept(table);
   } else {
     print_row(table, row);
   }
@@ -173,17 +191,7 @@ void table_rows(struct table *table, const json_t *rows) {
 }
 
 void table_end(struct table *table) {
-  if (!table->rows) return;
-  size_t n = 0, i;
-  json_t *row;
-  while (table->columns[n].put) n++;
-  int *widths = tool_need(calloc(n + 1, sizeof *widths));
-  for (size_t c = 0; c < n; c++) widths[c] = column_width(table, &table->columns[c]);
-  print_aligned(table, widths, NULL);
-  json_array_foreach(table->rows, i, row) {
-    print_aligned(table, widths, row);
-  }
-  free(widths);
-  json_decref(table->rows);
-  table->rows = NULL;
+  if (table->rows) print_kept(table);
+  free(table->widths);
+  table->widths = NULL;
 }

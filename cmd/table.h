@@ -10,7 +10,9 @@
  *   headed              a line of headings, then the rows; each column is as wide as its widest cell
  *
  * The first two print each row at once, with one write to stdout's buffer, so several threads may call
- * table_row on one table.  A headed table keeps its rows until table_end, and belongs to one thread. */
+ * table_row on one table.  A headed table keeps its rows until table_end,
+ * and belongs to one thread; of more than TABLE_KEPT rows, the widths are those of the first ones, and the
+ * others are printed at once. */
 #ifndef CMD_TABLE_H
 #define CMD_TABLE_H
 
@@ -20,6 +22,8 @@
 
 #include <jansson.h>
 #include <stdbool.h>
+
+enum { TABLE_KEPT = 1000 };
 
 struct table;
 
@@ -42,7 +46,8 @@ struct table {
   const struct nodemsg *m; /* the node that answered: decides the form of pids */
   bool full;               /* pids in their portable form */
   bool json, headed;
-  json_t *rows; /* of a headed table, until table_end; else NULL */
+  json_t *rows; /* of a headed table, until they are printed; else NULL */
+  int *widths;  /* of the columns, once the headings are printed */
 };
 
 /* Sets this program's character set to UTF-8, which table_word and the widths of a headed table need.  Not

@@ -642,7 +642,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     register("spawning", me)
     for _ = 1, 8 do is((receive()), "counted") end puts("held")' -- "two@$HOST" >"$T/held" 2>&1 3>&- &
   wait_until node-whereis -n "one@$HOST" --local spawning
-  many() { [ "$(api two GET /v1/processes | jq '.processes | length')" -gt 300 ]; }
+  many() { [ "$(api two GET /v1/processes | jq -s length)" -gt 300 ]; }
   wait_until many
   break_two
   wait_until grep -qx held "$T/held" || { cat "$T/held"; return 1; }

@@ -9,7 +9,7 @@ watch() {
   tool=$!
   wait_until watched $#
 }
-watched() { [ "$(api one GET /v1/processes | jq '[.processes[] | select(.kind == "client")] | length')" = "$1" ]; }
+watched() { [ "$(api one GET /v1/processes | jq -s '[.[] | select(.kind == "client")] | length')" = "$1" ]; }
 
 # armed SCRIPT: a command that runs it once something is written to $T/go; prints its pid.
 armed() {

@@ -24,9 +24,9 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   wait_until grep -q '>' "$T/pid"
   node-send "$thread" to the mailbox
   run -0 node-ps
-  assert_line --index 0 --regexp '^PID +KIND +NAME +STATE +MAIL +MEMORY +AGE +OS-PID +WHAT$'
+  assert_line --index 0 --regexp '^PID +KIND +NAME +STATE +MAIL +MEMORY +RUN +AGE +OS-PID +WHAT$'
   assert_equal "${#lines[@]}" 5
-  assert_line --regexp "^$thread +thread +lua +receive +1 +[0-9.]+K? +[0-9]+s +- +-e:"
+  assert_line --regexp "^$thread +thread +lua +receive +1 +[0-9.]+K? +[0-9.]+s +[0-9]+s +- +-e:"
   assert_line --regexp "^$command +command +.* [0-9]+s +[0-9]+ +sleep 300\$"
   assert_equal "$(row "$(cat "$T/pid")" 2)" client
   assert_line --regexp '> console +'
@@ -96,6 +96,50 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   NODE_RUNTIME_DIR=$T/none run -0 node-ps "two@$HOST"
   assert_equal "$(row "$pid" 2)" thread
   NODE_SELF=one says_no 3 '(resolve)' node-ps two@nowhere.invalid
+}
+
+@test "--sort, --top, --state and --name" {
+  start_node one
+  node-spawn -d --name small -e 'receive()'
+  node-spawn -d --name large -e 'held = ("x"):rep(3 << 20) register("ready", self()) receive()'
+  full=$(node-spawn -d --name full -e 'receive_match{"never"}')
+  node-spawn -d --name asleep -e 'sleep(600000)'
+  for i in 1 2 3; do node-send "$full" "$i"; done
+  wait_until node-whereis --local ready
+  run -0 node-ps --sort memory --top 1
+  assert_equal "${#lines[@]}" 2
+  assert_line --index 1 --regexp ' (large|ready) .* 3\.0M '
+  run -0 node-ps --sort mailbox --top 1 --json
+  assert_equal "$(jq -r '.name, .mailbox' <<<"$output")" $'full\n3'
+  run -0 node-ps --state sleep --json
+  assert_equal "$(jq -r .name <<<"$output")" asleep
+  run -0 node-ps --name 's*' --json
+  assert_equal "$(jq -r .name <<<"$output")" small
+  run -0 node-ps --top 2
+  assert_equal "${#lines[@]}" 3
+  refuses '--sort age: expected memory, mailbox or time' node-ps --sort age
+}
+
+@test "--sort time: who has computed comes first" {
+  needs_preemption
+  start_node one
+  node-spawn -d -e 'receive()'
+  node-spawn -d --name busy -e 'while true do end'
+  busy() { [ "$(node-ps --name busy --json | jq '.run_ms > 100')" = true ]; }
+  wait_until busy
+  run -0 node-ps --sort time --top 1 --json
+  assert_equal "$(jq -r '.name, .state' <<<"$output")" $'busy\nrunning' || assert_equal "$(jq -r '.name, .state' <<<"$output")" $'busy\nready'
+}
+
+@test "many processes are all listed, also those that compute" {
+  start_node one
+  node-spawn -d -e 'for _ = 1, 30000 do spawn(function() receive() end) end register("made", self()) receive()'
+  wait_until node-whereis --local made
+  [ "${SAN:-}" ] || node-spawn -d -e 'while true do end'
+  run -0 node-ps --json
+  [ "${#lines[@]}" -ge 30002 ]
+  assert_equal "$(jq -r .pid <<<"$output" | sort -u | wc -l)" "${#lines[@]}"
+  [ "$(node-ps | wc -l)" -ge 30003 ]
 }
 
 @test "a process that has ended is not listed" {

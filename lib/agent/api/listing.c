@@ -66,6 +66,7 @@ static void put_row(struct agent *a, struct buf *out, const struct census_row *r
   if (row->mailbox >= 0) put_number(out, ",\"mailbox\":", row->mailbox);
   if (row->memory >= 0) put_number(out, ",\"memory\":", row->memory);
   if (row->run_ms >= 0) put_number(out, ",\"run_ms\":", row->run_ms);
+  if (row->os_pid >= 0) put_number(out, ",\"os_pid\":", row->os_pid);
   put_text(out, ",\"what\":", row->what);
   if (row->name.n) put_text(out, ",\"name\":", row->name);
   buf_puts(out, "}\n");
@@ -162,6 +163,10 @@ static void on_page(void *data, const struct error *e, struct term_reader r) {
 
 void api_processes_list(struct request *r) {
   const char *node = request_query(r, "node");
+  if (request_flag(r, "ended")) {
+    processes_ended(r);
+    return;
+  }
   struct listing *l = calloc(1, sizeof *l);
   if (l) *l = (struct listing){.agent = request_agent(r), .request = r, .lines = BUF_INIT};
   if (!l || (node && !(l->node = strdup(node)))) {

@@ -223,8 +223,8 @@ static void on_ended(void *data, const struct error *e, struct term_reader r) {
 
 /* GET /v1/processes?ended */
 void processes_ended(struct request *r) {
-  kernel_ask(request_agent(r), request_query(r, "node"), term_build("si", "ended", (int64_t)INT32_MAX), RPC_TIMEOUT_MS, on_ended,
-             r);
+  kernel_ask(request_agent(r), request_query(r, "node"), term_build("si", "ended", (int64_t)INT32_MAX),
+             RPC_TIMEOUT_MS, on_ended, r);
 }
 
 /* --- one process ---------------------------------------------------------------------------------------- */

@@ -12,7 +12,7 @@ enum { ROW_VALUES = 11, WHAT_MAX = 1024 /* bytes */ };
 static void put_row(struct term_writer *w, const struct census_row *row) {
   size_t at = term_open(w, TERM_LIST);
   term_put_pid(w, row->pid);
-  term_put_pid(w, row->leader);
+  term_put_pid(w, row->leader == NPID_NONE ? NPID_KERNEL : row->leader);
   term_put_str(w, row->kind.s, row->kind.n);
   term_put_str(w, row->state.s, row->state.n);
   term_put_str(w, row->what.s, row->what.n);
@@ -39,7 +39,10 @@ bool census_read(struct term_reader *r, struct census_row *out) {
 }
 
 static struct census_text text_of(const char *s) {
-  return (struct census_text){s, strnlen(s, WHAT_MAX)};
+  size_t n = strlen(s);
+  if (n > WHAT_MAX)
+    for (n = WHAT_MAX; n > 0 && ((unsigned char)s[n] & 0xC0) == 0x80;) n--; /* not within a character */
+  return (struct census_text){s, n};
 }
 
 static void put_process(struct agent *a, struct term_writer *w, const struct vm_row *row, int64_t now_ns) {
