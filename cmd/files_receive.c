@@ -699,8 +699,8 @@ static bool take_begin(struct receiver *r, struct files_frame *frame) {
 }
 
 static bool take_total(struct receiver *r, struct files_frame *frame) {
-  uint64_t ignored, failed;
-  if (!files_get(frame, 8, &ignored) || !files_get(frame, 8, &ignored) || !files_get(frame, 1, &failed))
+  uint64_t files, bytes, failed;
+  if (!files_get(frame, 8, &files) || !files_get(frame, 8, &bytes) || !files_get(frame, 1, &failed))
     return false;
   r->unseen |= failed != 0;
   return true;

@@ -138,7 +138,7 @@ static char *gathered(const char *directory, const struct selected *node) {
 static struct copy_plan *make_plans(const struct side *from, const struct side *to, size_t *count) {
   if (from->plural && to->plural) tool_usage(&tool, "several nodes can be on one side only");
   size_t n = from->nodes.count > to->nodes.count ? from->nodes.count : to->nodes.count;
-  struct copy_plan *plans = tool_need(calloc(n, sizeof *plans));
+  struct copy_plan *plans = tool_need(calloc(n ? n : 1, sizeof *plans));
   for (size_t i = 0; i < n; i++) {
     struct copy_plan *p = &plans[i];
     const struct selected *source = from->node ? &from->nodes.at[from->nodes.count > 1 ? i : 0] : NULL;

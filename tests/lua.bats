@@ -586,7 +586,7 @@ nil"
 
 @test "exec: cwd, env, timeout, kill" {
   lua 'local function last(pid, ref) return inspect(select(4, receive_match({"DOWN", ref}, 5000))) end
-       exec{"sh", "-c", "echo $PWD $A", cwd = "/", env = {A = "b"}} puts(select(3, receive_match({"stdout"}, 5000)))
+       exec{"sh", "-c", "echo $PWD $A", cwd = "/", env = {A = "b"}} puts((select(3, receive_match({"stdout"}, 5000))))
        puts(last(exec{"sleep", "300", timeout = 20, monitor = true}))
        local pid, ref = exec{"sleep", "300", monitor = true} exit(pid, "kill") puts(last(pid, ref))
        pid, ref = exec{"sh", "-c", "trap : TERM; while :; do sleep 0.02; done", timeout = 100, kill_after = 100, monitor = true}
@@ -645,7 +645,7 @@ exec{"no-such-command"}'
 @test "300,000 monitors of the console do not hold up the node" {
   node-spawn -n "one@$HOST" -d --name monitors -e 'local c = whereis("console")
     for _ = 1, 300000 do monitor(c) end register("done", self()) receive()'
-  wait_until node-whereis -n "one@$HOST" --local done
+  wait_until node-whereis -n "one@$HOST" --local "done"
   run -0 node-ps -n "one@$HOST" --timeout 2
   run -0 node-kill -n "one@$HOST" monitors
   run -0 node-ps -n "one@$HOST" --timeout 2

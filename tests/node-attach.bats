@@ -43,6 +43,7 @@ has_line() { grep -qx "$2" "$T/$1"; }
   for _ in 1 2; do
     run --separate-stderr -7 node-attach "$pid"
     assert_equal "$output" out
+    # shellcheck disable=SC2154
     assert_equal "$stderr" err
   done
   pid=$(node-spawn -d -- sh -c 'kill -9 $$')

@@ -172,6 +172,7 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   assert_line --regexp "^two@$HOST +<two@$HOST\."
 }
 
+# shellcheck disable=SC2154
 ended_count() { [ "$(node-ps --ended --json "$@" | wc -l)" = "$count" ]; }
 
 @test "--ended: how each command ended, the last one last; other nodes, too" {

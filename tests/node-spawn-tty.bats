@@ -89,7 +89,7 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   type_ '\032'
   shows Stopped
   type_ 'kill %1; wait; echo do''ne\r'
-  shows done
+  shows "done"
   type_ 'exit 5\r'
   ends 5
   run ! grep -iE 'job control|ioctl|cannot set terminal' "$T/screen"
@@ -116,7 +116,7 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 
 @test "megabytes of output arrive whole, also the last of them" {
   start_node one
-  for round in 1 2 3; do
+  for _ in 1 2 3; do
     rm -f "$T/keys"
     TO=">$T/out" terminal sh -c 'stty -opost; seq 200000; echo END'
     ends 0

@@ -126,7 +126,10 @@ void nodewatch_finish(struct agent *a) {
   if (!w) return;
   a->nodewatch = NULL;
   mesh_unsubscribe(&w->subscriber);
-  while (!TAILQ_EMPTY(&w->list)) drop(w, TAILQ_FIRST(&w->list));
+  for (struct watcher *one = TAILQ_FIRST(&w->list), *next; one; one = next) {
+    next = TAILQ_NEXT(one, in_list);
+    free(one);
+  }
   while (!STAILQ_EMPTY(&w->queue)) drop_first(w);
   map_finish(&w->by_pid);
   uv_close((uv_handle_t *)&w->turn, on_closed);

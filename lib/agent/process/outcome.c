@@ -90,7 +90,7 @@ static bool tail_add_run(struct outcomes *all, struct outcome_tail *t, uint64_t 
     t->begin = tail_run(t, 1)->own;
     tail_trim(t);
   }
-  if (t->run_first + t->run_count == t->run_cap && t->run_first >= t->run_cap / 2 && t->run_cap) {
+  if (t->run_first + t->run_count == t->run_cap && t->run_first >= t->run_cap / 2 && t->runs) {
     memmove(t->runs, t->runs + t->run_first, t->run_count * sizeof *t->runs);
     t->run_first = 0;
   }
