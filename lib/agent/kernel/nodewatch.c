@@ -25,13 +25,16 @@ struct event {
   STAILQ_ENTRY(event) in_queue;
 };
 
+TAILQ_HEAD(watchers, watcher);
+STAILQ_HEAD(events, event);
+
 struct nodewatch {
   struct agent *agent;
   struct mesh_subscriber subscriber;
   uv_idle_t turn;
   struct map by_pid;
-  TAILQ_HEAD(, watcher) list;
-  STAILQ_HEAD(, event) queue;
+  struct watchers list;
+  struct events queue;
   struct watcher *at;
   uint64_t events; /* the number of the newest */
 };

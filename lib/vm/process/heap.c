@@ -80,8 +80,9 @@ bool heap_open_account(struct heap *h, uint32_t slot) {
   if (index > INDEX_MASK) return false;
   if (index < len) return true;
   while (len <= index) len *= 2;
-  struct heap_account *fresh = h->accounts == h->first ? NULL : h->accounts;
-  if (!(fresh = realloc(fresh, len * sizeof *fresh))) return false;
+  struct heap_account *old = h->accounts == h->first ? NULL : h->accounts,
+                      *fresh = realloc(old, len * sizeof *fresh);
+  if (!fresh) return false;
   if (h->accounts == h->first) memcpy(fresh, h->first, sizeof h->first);
   for (uint32_t i = h->accounts_len; i < len; i++) fresh[i] = (struct heap_account){.tag = i};
   h->accounts = fresh;
