@@ -16,7 +16,7 @@ struct command_spec {
   char *cwd;
   struct cgroup_limits limits;
   char nice[8], umask[8]; /* for the guard; "": as the node */
-  bool tty;       /* it has a terminal of rows and cols; TERM is term, unless that is NULL */
+  bool tty;               /* it has a terminal of rows and cols; TERM is term, unless that is NULL */
   int64_t rows, cols;
   char *term;
   bool with_stdin;
