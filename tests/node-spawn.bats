@@ -672,7 +672,7 @@ own_cgroup() {
   assert_output "two@$HOST"
   run -0 node-spawn -d "two@$HOST" -e 'puts("back home")'
   assert_output --regexp '^<1\.'
-  wait_until grep -qx '.* back home' "$(console_file one)"
+  wait_until grep -qx 'back home' "$(console_file one)"
 }
 
 @test "on another node, directly, where none runs here" {
