@@ -349,7 +349,7 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   pid=$(os_pid dune two@dune)
   kill -STOP "$pid"
   wait_until remark rane 'two@dune +[0-9]+ +silent'
-  wait_until remark rane 'two@dune +[0-9]+ +down +silent for'
+  wait_until remark rane 'two@dune +[0-9]+ +down +- +silent for'
   kill -CONT "$pid"
   wait_until lists rane two@dune
   wait_until lists dune one@rane
@@ -387,7 +387,7 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   on arra node-start -d --name two@dune --listen 10.0.0.3:4999 --join one@rane 3>&-
   taken='one@rane is connected to another living node of the name two@dune, at 10.0.0.2:[0-9]+'
   wait_until grep -qE -- "--join: .*$taken" "$T/arra/two@dune/console.log"
-  wait_until remark rane 'two@dune +[0-9]+ +connected +another node of this name, at 10.0.0.3:4999, is kept out'
+  wait_until remark rane 'two@dune +[0-9]+ +connected +- +another node of this name, at 10.0.0.3:4999, is kept out'
   grep -q 'two living nodes are named two@dune' "$(console_of one@rane)"
   run -4 on arra node-connect -n two@dune one@rane
   assert_output --regexp "$taken"
@@ -403,8 +403,8 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   on rane node-connect two@dune three@arra
   wait_until lists dune 'one@rane three@arra'
   on rane node-connect --disconnect two@dune
-  wait_until remark arra 'one@rane +[0-9]+ +connected +does not see two@dune'
-  wait_until remark arra 'two@dune +[0-9]+ +connected +does not see one@rane'
+  wait_until remark arra 'one@rane +[0-9]+ +connected +- +does not see two@dune'
+  wait_until remark arra 'two@dune +[0-9]+ +connected +- +does not see one@rane'
   wait_until grep -q 'the mesh is incomplete' "$(console_of three@arra)"
   lists rane three@arra
   lists dune three@arra

@@ -552,14 +552,14 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
       local pid spawn(function() pid = exec{"cat", link = true} send(me, "pid", pid) f(pid) end)
       pid = select(2, receive_match({"pid"}, 5000)) return pid, monitor(pid) end
     local pid, ref = command(function() receive(50) exit("boom") end) comes("DOWN", ref, pid, "boom")
-    local function lives(pid, ref) is(receive(100), nil) group_leader(me, pid) send(pid, "x") comes("stdout", pid, "x")
+    local function lives(pid, ref) is(receive(100), nil) group_leader(me, pid) send(pid, "x") comes("stdout", pid, "x", 1)
       exit(pid, "kill") receive_match({"DOWN", ref}, 5000) receive_match({"exit_status"}, 5000) end
     lives(command(function() end)) lives(command(function(p) unlink(p) exit("boom") end))'
 }
 
 @test "a command: kill always gives the reason killed; else the first reason stays" {
   within 'local function command() local pid, ref = exec{"sh", "-c", "trap : TERM; echo up; while :; do sleep 0.02; done",
-        monitor = true} comes("stdout", pid, "up\n") return pid, ref end
+        monitor = true} comes("stdout", pid, "up\n", 3) return pid, ref end
     local pid, ref = command() exit(pid, "please") exit(pid, "now") exit(pid, "kill") exit(pid, "late")
     is(select(4, receive_match({"DOWN", ref}, 5000)), "killed")
     pid, ref = exec{"sleep", "300", monitor = true} exit(pid, "normal") exit(pid, "one") exit(pid, "two")
