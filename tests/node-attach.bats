@@ -128,7 +128,7 @@ has_line() { grep -qx "$2" "$T/$1"; }
   node-attach "$pid" >"$T/pipe" 2>"$T/err" 3>&- &
   tool=$!
   exec 7<"$T/pipe"
-  following() { [ "$(api one GET /v1/processes | jq '[.processes[] | select(.kind == "client")] | length')" = 1 ]; }
+  following() { [ "$(api one GET /v1/processes | jq -s '[.[] | select(.kind == "client")] | length')" = 1 ]; }
   wait_until following
   node-send "$pid" $'go\n'
   written() { api one GET "/v1/processes/$(tr -d '<>' <<<"$pid")/outcome" | jq .stdout_bytes; }
