@@ -58,9 +58,10 @@ int copy_in_all(lua_State *L, struct term_reader *r);
 
 enum { COPY_SHARED = 1024 }; /* the longest string that processes of an isolate share */
 
-/* Is the value a string that must be copied, so that the process that keeps it is charged for it (heap.h)? */
-static inline bool copy_is_long(lua_State *L, int index) {
-  return lua_type(L, index) == LUA_TSTRING && lua_rawlen(L, index) > COPY_SHARED;
+/* Must a value of this type be copied if it is a string, so that the process that keeps it is charged for it
+ * (heap.h)? */
+static inline bool copy_is_long(lua_State *L, int index, int type) {
+  return type == LUA_TSTRING && lua_rawlen(L, index) > COPY_SHARED;
 }
 
 /* Are the values at stack indices first..last all scalars?  Scalars are the same in every process of an
@@ -69,7 +70,7 @@ static inline bool copy_all_scalar(lua_State *L, int first, int last) {
   for (int i = first; i <= last; i++) {
     int type = lua_type(L, i);
     if (type == LUA_TTABLE || type == LUA_TFUNCTION || type == LUA_TUSERDATA || type == LUA_TTHREAD ||
-        copy_is_long(L, i))
+        copy_is_long(L, i, type))
       return false;
   }
   return true;

@@ -26,7 +26,8 @@ bool fn_clone(lua_State *L, int index) {
   bool plain = !lua_iscfunction(L, index);
   for (int i = 1; i <= count && plain; i++) {
     lua_getupvalue(L, index, i);
-    plain = lua_rawequal(L, -1, top + 1) || (fn_is_plain(L, lua_gettop(L), iso) && !copy_is_long(L, -1));
+    plain = lua_rawequal(L, -1, top + 1) ||
+            (fn_is_plain(L, lua_gettop(L), iso) && !copy_is_long(L, -1, lua_type(L, -1)));
   }
   if (!plain) {
     lua_settop(L, top);
