@@ -2,7 +2,7 @@
  *
  * Invariant: what the command has written goes to our descriptors 1 and 2 at once and unchanged; without
  * --json nothing else is written to 1.  SIGINT and SIGQUIT are blocked in every thread; the thread `leave`
- * waits for them. */
+ * waits for them; with --tty the terminal takes them. */
 #include "input.h"
 #include "interrupt.h"
 #include "tool.h"
@@ -26,13 +26,15 @@ enum { STATUS_TIMEOUT = 124, STATUS_OWN = 125 };
 struct options {
   struct tool_common common;
   int64_t from;
-  bool input;
+  bool input, tty;
 };
 
 static const struct tool_option table[] = {
     {0, "from", "OFFSET", "begin at this byte of the output (default: 0, all that is kept)", TOOL_COUNT,
      offsetof(struct options, from)},
     {'i', "input", NULL, "send standard input to the command", TOOL_FLAG, offsetof(struct options, input)},
+    {'t', "tty", NULL, "give this terminal to the keys of the command's terminal; ~? shows how to leave",
+     TOOL_FLAG, offsetof(struct options, tty)},
     TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
@@ -41,7 +43,7 @@ static const struct tool tool = {
     .summary = "Prints the output of the command PID (a pid, or a registered name): what its node has kept, "
                "then\n"
                "what it writes.  The exit status is that of the command, also when it has ended before.\n"
-               "Ctrl-C and Ctrl-\\ leave: the command goes on.\n",
+               "Ctrl-C and Ctrl-\\ leave, with --tty ~. does: the command goes on.\n",
     .options = table,
 };
 
@@ -49,6 +51,8 @@ struct session {
   const struct options *options;
   struct error *e;
   struct input *input;
+  struct terminal *terminal; /* NULL without --tty */
+  char *home;                /* the node of the command; NULL: the local node */
   char pid[NPID_TEXT_SIZE];
   _Atomic int64_t at; /* the offset after the last output */
   int status;         /* -1 until the command has ended */
@@ -108,16 +112,35 @@ static void catch_signals(struct session *s) {
   pthread_detach(thread);
 }
 
+/* Gives the command's terminal the size of this one, and makes this one raw.  *typing stays false when the
+ * command has ended. */
+static int begin_terminal(struct session *s, struct nodemsg *m, bool *typing) {
+  struct winsize size = terminal_size();
+  json_auto_t *body = tool_need(json_pack("{s:i, s:i}", "rows", (int)size.ws_row, "cols", (int)size.ws_col));
+  char *path = tool_path(&tool, "/v1/processes/", s->pid, "/tty");
+  int rc = nodemsg_request(m, "PUT", path, body, NULL, s->e);
+  free(path);
+  if (rc == ERR_NO_PROCESS) return 0;
+  if (rc) return rc;
+  s->terminal = terminal_start(&tool, &s->options->common, s->home, s->pid, size, "the command goes on");
+  *typing = true;
+  return 0;
+}
+
 /* Handles the first line of the stream, which has the pid. */
 static int begin(struct session *s, const json_t *event) {
-  snprintf(s->pid, sizeof s->pid, "%s", tool_member(event, "pid"));
-  catch_signals(s);
-  if (!s->options->input) return 0;
+  const struct options *o = s->options;
   struct nodemsg *m = NULL;
-  char *home = tool_home_of(s->pid);
-  int rc = tool_try(&s->options->common, home, &m, s->e);
-  free(home);
-  return rc ? rc : input_start(&tool, m, s->pid, INPUT_LEAVE, NULL, &s->input, s->e);
+  bool typing = o->input;
+  snprintf(s->pid, sizeof s->pid, "%s", tool_member(event, "pid"));
+  s->home = tool_home_of(s->pid);
+  if (!o->tty) catch_signals(s);
+  if (!o->tty && !o->input) return 0;
+  int rc = tool_try(&o->common, s->home, &m, s->e);
+  if (!rc && o->tty) rc = begin_terminal(s, m, &typing);
+  if (!rc && typing) return input_start(&tool, m, s->pid, INPUT_LEAVE, s->terminal, &s->input, s->e);
+  nodemsg_close(m);
+  return rc;
 }
 
 static void report_lost(const json_t *event) {
@@ -143,6 +166,7 @@ static int take_event(void *data, json_t *event) {
   const json_t *reason = json_object_get(event, "exit"), *at = json_object_get(event, "at");
   int rc = *s->pid ? 0 : begin(s, event);
   if (rc) return rc;
+  if (reason) terminal_restore();
   if (s->options->common.json) {
     pass_on_event(event);
   } else {
@@ -165,12 +189,15 @@ static int attach(const struct options *o, const char *pid) {
   struct nodemsg *m = NULL;
   int rc = tool_try(&o->common, home, &m, &e);
   if (!rc) rc = nodemsg_stream(m, "GET", path, NULL, take_event, &s, &e);
+  terminal_restore();
   input_stop(s.input);
+  terminal_stop(s.terminal);
   if (!rc && s.status < 0)
     rc = error_set(&e, ERR_LOST, "%s: the connection was lost before the command ended", nodemsg_node(m));
   nodemsg_close(m);
   free(path);
   free(home);
+  free(s.home);
   if (s.status >= 0) return s.status;
   tool_report(&tool, rc, &e);
   return rc == ERR_TIMEOUT ? STATUS_TIMEOUT : STATUS_OWN;
@@ -181,6 +208,8 @@ int main(int argc, char **argv) {
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
   if (words->count != 1 || options.common.rest.count) tool_usage(&tool, "expected one PID");
+  if (options.tty && options.common.json) tool_usage(&tool, "--tty excludes --json");
+  if (options.tty && !isatty(STDIN_FILENO)) tool_usage(&tool, "--tty: standard input is not a terminal");
   if (!*words->at[0]) tool_usage(&tool, "an empty word is not a pid");
   return tool_finish(&tool, attach(&options, words->at[0]));
 }

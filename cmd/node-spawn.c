@@ -203,7 +203,8 @@ static void report_end(const struct attachment *a, const json_t *event) {
 static int begin(struct attachment *a, const json_t *event) {
   snprintf(a->pid, sizeof a->pid, "%s", tool_member(event, "pid"));
   if (a->options->tty)
-    a->terminal = terminal_start(&tool, &a->options->common, node_of(a->options), a->pid, a->options->size);
+    a->terminal = terminal_start(&tool, &a->options->common, node_of(a->options), a->pid, a->options->size,
+                                 "the node ends the command");
   else if (spawn_is_command(a->options))
     a->interrupt = interrupt_start(&tool, &a->options->common, node_of(a->options), a->pid);
   if (!a->options->input) return 0;

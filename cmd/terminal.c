@@ -37,7 +37,7 @@ static struct {
 struct terminal {
   const struct tool *tool;
   const struct tool_common *common;
-  const char *node;
+  const char *node, *after;
   char pid[NPID_TEXT_SIZE];
   int signals, stop; /* a signalfd, an eventfd */
   pthread_t thread;
@@ -140,18 +140,18 @@ static void *run(void *data) {
 
 static void leave(const struct terminal *t) {
   terminal_restore();
-  fprintf(stderr, "%s: <%s>: left; the node ends the command\n", t->tool->name, t->pid);
+  fprintf(stderr, "%s: <%s>: left; %s\n", t->tool->name, t->pid, t->after);
   _exit(STATUS_OWN);
 }
 
 static void show_help(const struct terminal *t) {
   fprintf(stderr,
           "\r\n%s, at the beginning of a line:\r\n"
-          "  ~.   leave; the node ends the command\r\n"
+          "  ~.   leave; %s\r\n"
           "  ~^Z  stop this program\r\n"
           "  ~~   send ~\r\n"
           "  ~?   this help\r\n",
-          t->tool->name);
+          t->tool->name, t->after);
 }
 
 /* Acts on the character behind an escape; true: it goes nowhere. */
@@ -198,13 +198,14 @@ static void block_signals(sigset_t *set) {
 }
 
 struct terminal *terminal_start(const struct tool *tool, const struct tool_common *common, const char *node,
-                                const char *pid, struct winsize told) {
+                                const char *pid, struct winsize told, const char *after) {
   sigset_t set;
   struct terminal *t = tool_need(calloc(1, sizeof *t));
   block_signals(&set);
   *t = (struct terminal){.tool = tool,
                          .common = common,
                          .node = node,
+                         .after = after,
                          .told = told,
                          .at_start = true,
                          .signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),

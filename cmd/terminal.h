@@ -15,10 +15,11 @@ struct terminal;
 struct winsize terminal_size(void);
 
 /* Starts raw mode, and a thread that tells the command `pid` the size: when it changes, and now if it is not
- * `told`.  common and node are how the node is reached (borrowed).  Call it before other threads are started:
- * it blocks the signals that the thread takes. */
+ * `told`.  common and node are how the node is reached (borrowed); `after` (borrowed) tells what becomes of
+ * the command when the user leaves.  Call it before other threads are started: it blocks the signals that the
+ * thread takes. */
 struct terminal *terminal_start(const struct tool *tool, const struct tool_common *common, const char *node,
-                                const char *pid, struct winsize told);
+                                const char *pid, struct winsize told, const char *after);
 
 /* Takes n bytes that were typed.  Acts on the escapes, and stores what goes to the command in out, which has
  * room for n + 1 bytes; returns how many that are.  Only one thread may call it. */

@@ -172,3 +172,41 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   ends 125
   wait_until gone "$(<"$T/pid")"
 }
+
+@test "node-attach --tty: types into it, leaves it running, and ends with its status" {
+  start_node one
+  terminal sh -c 'echo $$ >'"$T"'/pid; read -r line; echo "heard $line"; read -r line; stty size; exit "$line"'
+  wait_until test -s "$T/pid"
+  pid=$(node-ps --json | jq -r 'select(.kind == "command").pid')
+  attached() { script -qec "stty rows 33 cols 77; node-attach --tty $1 2>&1; echo \"status \$?\"; stty -a" /dev/null; }
+  mkfifo "$T/other"
+  attached "$pid" <"$T/other" >"$T/view" 3>&- 5>&- &
+  viewer=$!
+  exec 6>"$T/other"
+  printf 'apples\r' >&6
+  wait_until grep -q 'heard apples' "$T/view"
+  printf '~.' >&6
+  wait $viewer
+  exec 6>&-
+  run -0 cat "$T/view"
+  assert_output --partial 'the command goes on'
+  assert_output --partial 'status 125'
+  refute_output --partial '-icanon'
+  type_ '7\r'
+  shows '33 77'
+  ends 7
+  run -0 attached "$pid" </dev/null
+  assert_output --partial 'heard apples'
+  assert_output --partial 'status 7'
+}
+
+@test "node-attach --tty: usage errors, and a command without a terminal" {
+  start_node one
+  refuses '--tty: standard input is not a terminal' node-attach -t 0.1.1 </dev/null
+  refuses '--tty excludes --json' node-attach --tty --json 0.1.1
+  pid=$(node-spawn -d -i -- cat)
+  run -0 script -qec "node-attach -t '$pid' 2>&1; echo \"status \$?\"; stty -a" /dev/null </dev/null
+  assert_output --partial 'this command has no terminal'
+  assert_output --partial 'status 125'
+  refute_output --partial '-icanon'
+}
