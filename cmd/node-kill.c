@@ -161,7 +161,7 @@ static json_t *body_of(const struct options *o) {
   }
   if (o->reason) tool_usage(&tool, "--reason and --signal exclude each other");
   int number = ossignal_number(o->signal);
-  if (!number) tool_usage(&tool, "--signal: %s: no such signal; list prints them", o->signal);
+  if (!number) tool_usage(&tool, "--signal: %s: no such signal; node-kill -s list prints them", o->signal);
   return tool_need(json_pack("{s:i}", "signal", number));
 }
 

@@ -341,7 +341,7 @@ static void parse(struct stage *s, const char *word) {
   s->node = tool_need(strndup(word, (size_t)(c - word)));
   s->line = c + 1 + strspn(c + 1, " ");
   if (!*s->node) tool_usage(&tool, "an empty word is not a node name");
-  if (!*s->line) tool_usage(&tool, "%s: there is nothing to run", word);
+  if (!*s->line) tool_usage(&tool, "\"%s\": there is nothing to run; expected 'NODE: LINE'", word);
 }
 
 /* Replaces short names by full ones, so that nodes can name each other. */

@@ -13,7 +13,7 @@ gone() { ! node-send "$1" 'are you there?'; }
   refuses 'needs an argument' node-kill --reason
   refuses 'no such option' node-kill --no-such 0.1.1
   refuses 'exclude each other' node-kill -s HUP --reason x 0.1.1
-  refuses 'NOSUCH: no such signal' node-kill --signal NOSUCH 0.1.1
+  refuses 'NOSUCH: no such signal; node-kill -s list prints them' node-kill --signal NOSUCH 0.1.1
   refuses '0: no such signal' node-kill --signal 0 0.1.1
   refuses 'an empty word is not a name' node-kill -n "$(start_node one >/dev/null; echo one)" ''
 }
