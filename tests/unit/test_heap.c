@@ -88,6 +88,9 @@ static void test_limit(void) {
   ok(!heap_alloc(&h, NULL, 0, 64) && !h.exceeded, "but no second one");
   h.refused = false;
   ok(!heap_alloc(&h, NULL, NEW, 2 * MIB) && h.exceeded, "more than the limit is refused at once");
+  h.exceeded = h.refused = false;
+  size_t longest = INT64_MAX - HEAP_HEADER; /* that Lua asks for, as string.rep("x", math.maxinteger - 8) */
+  ok(!heap_alloc(&h, NULL, 0, longest) && h.exceeded, "and so is the longest block");
   run_as(&h, 1);
   void *free_of_it = heap_alloc(&h, NULL, NEW, MIB - 64);
   ok(free_of_it, "another process has its own limit");

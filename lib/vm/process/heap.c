@@ -263,9 +263,13 @@ static size_t class_of(size_t n) {
   return (n + HEAP_HEADER + HEAP_CLASS - 1) / HEAP_CLASS;
 }
 
+/* More than the address space has: sums of it and what is held do not overflow. */
+#define LONGEST ((size_t)1 << 60)
+
 /* The bytes that a block for n bytes takes. */
 static int64_t cost_of(size_t n) {
-  return (int64_t)(n > SMALL_MAX ? n + HEAP_HEADER : class_of(n) * HEAP_CLASS);
+  if (n > SMALL_MAX) return (int64_t)((n < LONGEST ? n : LONGEST) + HEAP_HEADER);
+  return (int64_t)(class_of(n) * HEAP_CLASS);
 }
 
 static uint64_t *header_of(void *block) {
