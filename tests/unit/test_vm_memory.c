@@ -81,6 +81,20 @@ static const char heirs[] =
     "local what, _, _, why = receive()\n"
     "puts(what, why)\n";
 
+/* A spawn with so many arguments that the stack cannot hold them twice fails, and leaves all as it was. */
+static const char arguments[] = "local t = {}\n"
+                                "for i = 1, 600000 do t[i] = i end\n"
+                                "local ok, why = pcall(spawn, function() end, table.unpack(t))\n"
+                                "puts(ok, why:match('stack overflow'))\n";
+
+static void test_arguments(void) {
+  struct host *h = host_new(1, 256 * MIB, NULL);
+  char *out = host_run(h, arguments);
+  is(out, "false\tstack overflow\n", "a spawn with more arguments than the stack has room for fails");
+  free(out);
+  host_free(h);
+}
+
 static void test_limit(void) {
   struct host *h = host_new(1, 16 * MIB, NULL);
   char *out = host_run(h, evade);
@@ -235,6 +249,7 @@ static void test_node(void) {
 
 int main(void) {
   test_limit();
+  test_arguments();
   test_return();
   test_node();
   return tap_end();

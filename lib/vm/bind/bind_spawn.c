@@ -18,11 +18,14 @@ bool bind_is_function(lua_State *L, int index) {
   return false;
 }
 
+enum { START_STACK = 40 }; /* that process_new and the clone take, beside the arguments */
+
 /* Starts a process of this isolate.  The clone at the top of the stack and the arguments go straight to its
- * coroutine. */
+ * coroutine.  The stack gets its room first, because an error after isolate_take_number loses the number. */
 static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   struct isolate *iso = p->isolate;
-  int clone = lua_gettop(L);
+  int clone = lua_gettop(L), n = last - first + 1;
+  luaL_checkstack(L, n + START_STACK, "too many arguments");
   process_push_env(L, p);
   uint64_t number = isolate_take_number(iso);
   if (!number) luaL_error(L, "too many processes");
@@ -31,7 +34,6 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   fn_set_globals(L, clone, clone + 1, clone + 2);
   lua_pushvalue(L, clone);
   for (int i = first; i <= last; i++) lua_pushvalue(L, i);
-  int n = last - first + 1;
   if (lua_checkstack(q->L, n + 1)) {
     lua_xmove(L, q->L, n + 1);
     q->nargs = n;
