@@ -85,8 +85,8 @@ static void tail_trim(struct outcome_tail *t) {
 }
 
 /* Adds a run at the end of the stream.  The oldest one, with its bytes, makes room at the bound. */
-static bool tail_add_run(struct outcomes *all, struct outcome_tail *t, uint64_t at) {
-  if (t->run_count == OUTCOME_RUNS) {
+static bool tail_add_run(struct outcomes *all, struct outcome_tail *t, uint64_t at, size_t most) {
+  if (t->run_count > 1 && t->run_count >= most) {
     t->begin = tail_run(t, 1)->own;
     tail_trim(t);
   }
@@ -112,7 +112,7 @@ static void tail_append(struct outcomes *all, struct outcome_tail *t, uint64_t a
   tail_grow(all, t, n, most);
   struct outcome_run *last = t->run_count ? tail_run(t, t->run_count - 1) : NULL;
   bool joins = last && last->at + (t->end - last->own) == at;
-  if (!t->cap || (!joins && !tail_add_run(all, t, at))) {
+  if (!t->cap || (!joins && !tail_add_run(all, t, at, most / (OUTCOME_TAIL / OUTCOME_RUNS)))) {
     t->begin = t->end += n;
     t->run_count = 0;
     return;
@@ -160,9 +160,9 @@ static void on_expire(uv_timer_t *t) {
 static void expire(struct agent *a) {
   struct outcomes *all = a->outcomes;
   int64_t now = clock_ns(), kept = INT64_C(1000000) * OUTCOME_KEPT_MS;
-  while (all->count > OUTCOME_KEPT || (all->first && now - all->first->ended_ns >= kept)) drop_first(all);
+  while (all->count > OUTCOME_KEPT || (all->first && now - all->first->kept_ns >= kept)) drop_first(all);
   if (!all->first || a->stopping || uv_is_active((uv_handle_t *)&a->expire)) return;
-  int64_t ms = (kept - (now - all->first->ended_ns)) / 1000000 + 1;
+  int64_t ms = (kept - (now - all->first->kept_ns)) / 1000000 + 1;
   a->expire.data = a;
   uv_timer_start(&a->expire, on_expire, (uint64_t)ms, 0);
 }
@@ -229,7 +229,8 @@ void outcome_exited(struct outcome *o, int64_t status, int signal) {
 void outcome_end(struct outcome *o, struct term *reason) {
   struct outcomes *all = o->agent->outcomes;
   o->reason = term_ref(reason);
-  o->ended_ns = o->ended_ns ? o->ended_ns : clock_ns();
+  o->kept_ns = clock_ns();
+  o->ended_ns = o->ended_ns ? o->ended_ns : o->kept_ns;
   if (all->last)
     all->last->next = o;
   else

@@ -19,7 +19,7 @@ enum {
   OUTCOME_KEPT = 1000,
   OUTCOME_KEPT_MS = 10 * 60 * 1000,
   OUTCOME_TAIL = 64 << 10,
-  OUTCOME_RUNS = 4096,     /* pieces of a stream, between pieces of the other one, that are kept at most */
+  OUTCOME_RUNS = 4096, /* pieces of a stream, between pieces of the other one: one for 16 bytes of its tail */
   OUTCOME_LEAST = 4 << 10, /* bytes of each stream of a running command that are kept in any case */
   OUTCOME_MEMORY = 64 << 20,
   OUTCOME_WHAT = 1000,    /* bytes of the words of a command that are kept */
@@ -47,8 +47,9 @@ struct outcome {
   struct agent *agent;
   npid pid;
   char *what;
-  int64_t started_us;              /* wall clock */
-  int64_t started_ns, ended_ns;    /* ended_ns 0: the OS process has not ended */
+  int64_t started_us;           /* wall clock */
+  int64_t started_ns, ended_ns; /* ended_ns 0: the OS process has not ended */
+  int64_t kept_ns;              /* when the command and its output had ended, and the record began to age */
   int64_t os_pid, cpu_us, max_rss; /* -1: not known; max_rss in bytes, of the largest process */
   int64_t left;                    /* processes that the command had left behind and that were ended */
   bool oom;                        /* the kernel has killed a process of it because of the limit on memory */
