@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -44,6 +45,27 @@ static void make_group(const char *name) {
     snprintf(file, sizeof file, "%s/%s", name, files[i]);
     put(file, "");
   }
+}
+
+/* When more groups wait to be removed than are remembered, the processes of the next one end all the same. */
+static void test_crowd(void) {
+  enum { CROWD = 1100 };
+  struct error e = {0};
+  struct cgroup_limits none = {0};
+  struct cgroups *c = cgroups_new_at(own, "crowd@rane");
+  char name[64], *path = NULL;
+  int killed = 0;
+  for (int i = 0; i < CROWD; i++) {
+    snprintf(name, sizeof name, "node.crowd@rane/%d.1", i);
+    make_group(name);
+    snprintf(name, sizeof name, "%d.1", i);
+    if (!c || cgroup_make(c, name, &none, NULL, 0, &path, &e)) break;
+    cgroup_remove(c, path, false);
+    snprintf(name, sizeof name, "node.crowd@rane/%d.1/cgroup.kill", i);
+    killed += strcmp(text_of(name), "1") == 0;
+  }
+  ok(killed == CROWD, "the processes of each of %d groups are killed: %d", CROWD, killed);
+  cgroups_free(c);
 }
 
 static void test_plain(void) {
@@ -139,6 +161,7 @@ static void test_limits(void) {
 int main(void) {
   own = scratch_new();
   test_plain();
+  test_crowd();
   test_two_of_a_name();
   test_late();
   test_limits();

@@ -287,10 +287,10 @@ bool cgroup_oom(const char *path) {
 void cgroup_remove(struct cgroups *c, char *path, bool keep) {
   if (!path) return;
   remove_late(c, LATE_TRIES);
-  if (rmdir(path) == 0 || c->late_count == LATE_MAX) {
+  bool gone = rmdir(path) == 0;
+  if (!gone && !keep) cgroup_kill(path);
+  if (gone || c->late_count == LATE_MAX)
     free(path);
-    return;
-  }
-  if (!keep) cgroup_kill(path);
-  c->late[c->late_count++] = path;
+  else
+    c->late[c->late_count++] = path;
 }
