@@ -599,6 +599,19 @@ nil"
   assert_line --index 2 --regexp 'killed|signal'
 }
 
+@test "exec: KILL follows the first exit signal, however many come" {
+  lua 'local pid, ref = exec{"sh", "-c", "trap : TERM; while :; do sleep 0.02; done", kill_after = 400, monitor = true}
+       local down
+       for i = 1, 100 do
+         exit(pid, "enough")
+         down = receive_match({"DOWN", ref}, 50)
+         if down then break end
+       end
+       puts(down and "ended" or "runs")
+       exit(pid, "kill")'
+  assert_line "ended"
+}
+
 @test "exec: what is refused" {
   refused 'exec()
 exec{}

@@ -41,6 +41,7 @@ struct command {
   int handles;         /* how many handles libuv has not closed yet */
   int open;            /* how many of the four things in the invariant are not over */
   bool running;        /* the OS process has not ended */
+  bool ending;         /* it was sent TERM, and KILL follows when the timer fires */
   bool tty;            /* it has a terminal */
   bool stdin_open, stdin_full;
   struct guard_report failed; /* why the guard could not start the command; kind 0: it could */
@@ -258,7 +259,9 @@ static void hang_up(struct command *c) {
 static void command_end(struct command *c, bool at_once) {
   hang_up(c);
   signal_tree(c, at_once);
-  if (!at_once) uv_timer_start(&c->timer, on_grace, c->kill_after_ms, 0);
+  if (at_once || c->ending) return; /* KILL follows the first TERM, however many come */
+  c->ending = true;
+  uv_timer_start(&c->timer, on_grace, c->kill_after_ms, 0);
 }
 
 /* Reads no more of the output of a command that has ended, which processes that are kept may hold open. */
