@@ -63,6 +63,8 @@ struct settings {
 };
 
 struct guard {
+  bool hung_up; /* the agent has closed its side of the terminal, maybe before the end of the command is known
+                 */
   const struct settings *settings;
   pid_t agent;     /* our parent, as long as it lives */
   pid_t command;   /* 0 when it was waited for */
@@ -233,7 +235,7 @@ static bool lead_session(void) {
 static void wait_for_hangup(const struct guard *g) {
   sigset_t all;
   sigfillset(&all);
-  while (getppid() == g->agent && sigwaitinfo(&all, NULL) == SIGCHLD) continue;
+  while (!g->hung_up && getppid() == g->agent && sigwaitinfo(&all, NULL) == SIGCHLD) continue;
 }
 
 /* Continues a command that Ctrl-Z has stopped when no shell is there to continue it. */
@@ -308,6 +310,7 @@ static bool reap(struct guard *g) {
  * signal that comes because the agent has ended is not passed on: sweep ends the command. */
 static void handle(struct guard *g, int signal, const siginfo_t *info) {
   if (signal == SIGCHLD || signal < 0) return;
+  g->hung_up |= signal == SIGHUP && info->si_code == SI_KERNEL;
   if (signal == GUARD_KILL) {
     g->asked = true;
     g->kill_at = now_ms();

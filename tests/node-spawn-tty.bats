@@ -210,3 +210,9 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   assert_output --partial 'status 125'
   refute_output --partial '-icanon'
 }
+
+@test "a command that leaves its terminal before it ends: its exit status" {
+  start_node one
+  terminal sh -c 'trap "" HUP; exec <&- >&- 2>&-; sleep 0.3; exit 5' # the time in which the agent hangs up
+  ends 5
+}
