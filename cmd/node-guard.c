@@ -490,7 +490,9 @@ int main(int argc, char **argv) {
   sigprocmask(SIG_BLOCK, &all, NULL);
   default_signals();
   struct guard g = {.settings = &settings};
-  if (!start(&g, command)) return CANNOT;
+  bool started = start(&g, command);
+  free(settings.groups);
+  if (!started) return CANNOT;
   wait_for_tree(&g);
   if (settings.keep)
     keep(&g);

@@ -221,7 +221,10 @@ static int list(struct nodemsg *m, const struct options *options, const char *no
   int rc = fetch(m, &c, node, e);
   arrange(options, c.rows);
   table_rows(&rows, c.rows);
-  if (!rc || rows.widths || json_array_size(rows.rows)) table_end(&rows);
+  if (!rc || rows.widths || json_array_size(rows.rows))
+    table_end(&rows);
+  else
+    json_decref(rows.rows);
   json_decref(c.rows);
   return rc;
 }
