@@ -67,7 +67,9 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
 
 @test "changes of the size arrive" {
   start_node one
-  terminal bash -c 'trap "stty size" WINCH; sleep 300 & echo ready; while kill -0 $!; do wait; done'
+  # TIOCGWINSZ in the handler itself: bash and system() hold signals back while a child runs.
+  terminal perl -e '$| = 1; $SIG{WINCH} = sub { ioctl STDIN, 0x5413, my $size = ""; printf "%d %d\n", unpack "SS", $size };
+    print "ready\n"; sleep 1 while 1'
   shows ready
   stty -F "$(<"$T/tty")" rows 40 cols 100
   shows '40 100'
@@ -79,13 +81,15 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   start_node one
   terminal env PS1='ready> ' bash --norc --noprofile
   shows 'ready> '
+  type_ "echo \$\$ >'$T/shell'\r"
+  wait_until test -s "$T/shell"
   type_ 'sleep 300; echo after=$?\r'
-  wait_until pgrep -f 'sleep 300' -P "$(pgrep -f 'bash --norc --noprofile' -n)"
+  wait_until pgrep -f 'sleep 300' -P "$(<"$T/shell")"
   type_ '\003'
   type_ 'echo status=$?\r'
   shows 'status=130'
   type_ 'sleep 301\r'
-  wait_until pgrep -f 'sleep 301' -P "$(pgrep -f 'bash --norc --noprofile' -n)"
+  wait_until pgrep -f 'sleep 301' -P "$(<"$T/shell")"
   type_ '\032'
   shows Stopped
   type_ 'kill %1; wait; echo do''ne\r'
