@@ -27,6 +27,7 @@ shows() { wait_until grep -qF -- "$1" "$T/screen"; }
 
 # ends STATUS: node-spawn ends with it, and the terminal is as before.
 ends() {
+  wait_until test -s "$T/after" # what the session writes last
   wait $session || :
   exec 5>&-
   assert_equal "$(<"$T/status")" "$1"
@@ -92,7 +93,8 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   wait_until pgrep -f 'sleep 301' -P "$(<"$T/shell")"
   type_ '\032'
   shows Stopped
-  type_ 'kill %1; wait; echo do''ne\r'
+  # A shell that still has the job refuses to exit at the first time.
+  type_ 'kill -9 %1; disown -a; echo do''ne\r'
   shows "done"
   type_ 'exit 5\r'
   ends 5
