@@ -208,6 +208,17 @@ static bool agent_is_gone(const struct guard *g) {
   return getppid() != g->agent || (poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLHUP)));
 }
 
+/* In the new process: enters the cgroup, or reports the errno and exits. */
+static void enter_cgroup(int directory) {
+  int procs = openat(directory, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+  if (procs >= 0 && write(procs, "0", 1) == 1) {
+    close(procs);
+    return;
+  }
+  report(GUARD_FAILED, GUARD_FORK, errno);
+  _exit(CANNOT);
+}
+
 /* fork, but returns here when the new process has executed its program or has ended: CLONE_VFORK without
  * shared memory. */
 static pid_t fork_and_wait(const struct settings *s) {
@@ -217,6 +228,10 @@ static pid_t fork_and_wait(const struct settings *s) {
   if (directory < 0) return -1;
   args.cgroup = (uint64_t)directory;
   pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
+  if (pid < 0 && (errno == ENOSYS || errno == EPERM)) { /* a seccomp filter of a container refuses clone3 */
+    pid = (pid_t)syscall(SYS_clone, CLONE_VFORK | SIGCHLD, NULL, NULL, NULL, NULL);
+    if (pid == 0) enter_cgroup(directory);
+  }
   if (pid) close(directory);
   return pid;
 }

@@ -315,3 +315,17 @@ in_pid_namespace() {
   [ $status -eq 137 ]
   all_gone "$orphan" "$command"
 }
+
+@test "--cgroup: the command runs in the group, also where clone3 is refused" {
+  local root=/sys/fs/cgroup group error
+  [ -e $root/cgroup.procs ] || root=$root/unified
+  group=$root/node-guard-test.$$
+  mkdir "$group" 2>/dev/null || skip 'needs a cgroup v2 to write to'
+  run -0 "$GUARD" --cgroup "$group" -- cat /proc/self/cgroup 3>&-
+  assert_line "0::/${group##*/}"
+  for error in ENOSYS EPERM; do
+    run -0 strace -f -o /dev/null -e inject=clone3:error=$error "$GUARD" --cgroup "$group" -- cat /proc/self/cgroup 3>&-
+    assert_line "0::/${group##*/}"
+  done
+  rmdir "$group"
+}
