@@ -24,6 +24,7 @@ static int parse(const char *word, size_t n, struct tag *out, struct error *e) {
   const char *equals = memchr(word, '=', n), *value = equals ? equals + 1 : word + n;
   size_t key_len = equals ? (size_t)(equals - word) : n, value_len = (size_t)(word + n - value);
   const char *why = wrong(word, key_len, value, value_len);
+  if (!n) return error_set(e, ERR_USAGE, "an empty word is not a tag: expected KEY or KEY=VALUE");
   if (why) return error_set(e, ERR_USAGE, "%.*s: not a tag: %s", (int)(n < 100 ? n : 100), word, why);
   snprintf(out->key, sizeof out->key, "%.*s", (int)key_len, word);
   snprintf(out->value, sizeof out->value, "%.*s", (int)value_len, value);

@@ -418,10 +418,14 @@ static void pass_output(struct command *c, bool is_stderr, const char *bytes, si
  * read that does not fill its buffer for the last one before a hang-up, but a terminal gives 4 KiB at most.
  * Then closes the master, which the guard waits for. */
 static void close_terminal(struct command *c) {
+  /* More than this only comes from a process that has opened the terminal again. */
+  enum { REST_MAX = 256 << 10 };
   uv_os_fd_t fd;
+  ssize_t total = 0;
   char *scratch = c->hosted.agent->scratch;
   ssize_t n = uv_fileno((uv_handle_t *)&c->pipe[OUT], &fd) ? 0 : read(fd, scratch, AGENT_SCRATCH);
-  for (; n > 0; n = read(fd, scratch, AGENT_SCRATCH)) pass_output(c, false, scratch, (size_t)n);
+  for (; n > 0 && (total += n) <= REST_MAX; n = read(fd, scratch, AGENT_SCRATCH))
+    pass_output(c, false, scratch, (size_t)n);
   c->stdin_open = false;
   close_handle(c, &c->pipe[IN]);
 }
