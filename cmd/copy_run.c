@@ -356,10 +356,7 @@ static int spawn(struct end *end, struct error *e) {
   struct run *r = end->job->run;
   json_auto_t *body = tool_need(
       json_pack("{s:o, s:b, s:b, s:b}", "command", helper_words(end), "libexec", 1, "stdin", 1, "attach", 1));
-  const char *word = end->plan->node->word;
-  if (end->m == r->asked && !tool_is_node(end->m, word) &&
-      json_object_set_new(body, "node", tool_need(json_string(word))))
-    tool_need(NULL);
+  tool_address(end->m, end->m == r->asked ? end->plan->node->word : NULL, body);
   struct many_request request = {.method = "POST",
                                  .path = "/v1/processes",
                                  .body = body,

@@ -4,6 +4,7 @@
  * --json nothing else is written to 1.  SIGINT and SIGQUIT are blocked in every thread; the thread `leave`
  * waits for them; with --tty the terminal takes them. */
 #include "input.h"
+#include "relay.h"
 #include "interrupt.h"
 #include "tool.h"
 
@@ -57,34 +58,6 @@ struct session {
   _Atomic int64_t at; /* the offset after the last output */
   int status;         /* -1 until the command has ended */
 };
-
-static void write_all(int fd, const char *bytes, size_t n) {
-  while (n > 0) {
-    ssize_t written = write(fd, bytes, n);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      fprintf(stderr, "%s: standard %s: %s\n", tool.name, fd == STDOUT_FILENO ? "output" : "error",
-              strerror(errno));
-      exit(STATUS_OWN);
-    }
-    bytes += written;
-    n -= (size_t)written;
-  }
-}
-
-/* Writes a piece of output, a JSON string or {"$bytes":…}; NULL stands for no output. */
-static void pass_on(int fd, const json_t *output) {
-  struct buf bytes = BUF_INIT;
-  if (output && json_to_bytes(output, &bytes) == 0) write_all(fd, bytes.data, bytes.len);
-  buf_finish(&bytes);
-}
-
-static void pass_on_event(const json_t *event) {
-  struct buf line = BUF_INIT;
-  json_line(&line, event);
-  write_all(STDOUT_FILENO, line.data, line.len);
-  buf_finish(&line);
-}
 
 /* Waits for Ctrl-C or Ctrl-\, and ends this program without ending the command. */
 static void *leave(void *data) {
@@ -168,11 +141,10 @@ static int take_event(void *data, json_t *event) {
   if (rc) return rc;
   if (reason) terminal_restore();
   if (s->options->common.json) {
-    pass_on_event(event);
+    relay_event(&tool, event);
   } else {
     report_lost(event);
-    pass_on(STDOUT_FILENO, json_object_get(event, "stdout"));
-    pass_on(STDERR_FILENO, json_object_get(event, "stderr"));
+    relay_output(&tool, event);
     if (reason) report_reason(s, reason);
   }
   if (at) atomic_store(&s->at, json_integer_value(at));

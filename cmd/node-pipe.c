@@ -7,6 +7,7 @@
  * behind the last byte, and by this program when that stage has ended, in case it was killed.  Each piece of
  * the helper is answered before it ends, so no byte comes after the second. */
 #include "input.h"
+#include "relay.h"
 #include "select.h"
 #include "tool.h"
 
@@ -89,23 +90,6 @@ static int fail(struct run *r, int rc, const struct error *e) {
 
 /* --- what the stages print ------------------------------------------------------------------------------ */
 
-static void write_all(int fd, const char *bytes, size_t n) {
-  while (n > 0) {
-    ssize_t written = write(fd, bytes, n);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0 && errno == EPIPE) { /* nobody reads any more: the nodes end the stages */
-      signal(SIGPIPE, SIG_DFL);
-      raise(SIGPIPE);
-    }
-    if (written < 0) {
-      if (fd == STDOUT_FILENO) fprintf(stderr, "%s: standard output: %s\n", tool.name, strerror(errno));
-      exit(STATUS_OWN);
-    }
-    bytes += written;
-    n -= (size_t)written;
-  }
-}
-
 /* Prints whole lines of standard error, each behind the node's name. */
 static void print_errors(struct stage *s, bool rest) {
   while (s->errors.len) {
@@ -116,7 +100,7 @@ static void print_errors(struct stage *s, bool rest) {
     buf_printf(&line, "%s: ", s->node);
     buf_append(&line, s->errors.data, n);
     buf_putc(&line, '\n');
-    if (buf_ok(&line)) write_all(STDERR_FILENO, line.data, line.len);
+    if (buf_ok(&line)) relay_bytes(&tool, STDERR_FILENO, line.data, line.len);
     buf_finish(&line);
     buf_consume(&s->errors, end ? n + 1 : n);
   }
@@ -136,7 +120,7 @@ static void take_output(struct stage *s, json_t *event) {
   if (s->run->options->common.json) {
     print_event(s, out ? "stdout" : "stderr", out ? out : err);
   } else if (json_to_bytes(out ? out : err, &bytes) == 0 && bytes.len) {
-    if (out) write_all(STDOUT_FILENO, bytes.data, bytes.len);
+    if (out) relay_bytes(&tool, STDOUT_FILENO, bytes.data, bytes.len);
     if (err) buf_append(&s->errors, bytes.data, bytes.len);
     print_errors(s, false);
   }
@@ -245,9 +229,7 @@ static json_t *stage_request(const struct stage *s) {
 static int spawn(struct stage *s, struct error *e) {
   struct run *r = s->run;
   json_auto_t *body = stage_request(s);
-  if (s->m == r->asked && !tool_is_node(s->m, s->node) &&
-      json_object_set_new(body, "node", tool_need(json_string(s->node))))
-    tool_need(NULL);
+  tool_address(s->m, s->m == r->asked ? s->node : NULL, body);
   struct many_request request = {.method = "POST",
                                  .path = "/v1/processes",
                                  .body = body,

@@ -5,6 +5,7 @@
 #include "input.h"
 #include "interrupt.h"
 #include "joblog.h"
+#include "relay.h"
 #include "spawn_many.h"
 #include "spawn_request.h"
 
@@ -20,8 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { STATUS_OWN = 125 /* of an attached command, as timeout(1) and env(1) have it */ };
 
 static const struct tool_option table[] = {
     {'e', "eval", "CODE", "run Lua code", TOOL_TEXT, offsetof(struct spawn_options, code)},
@@ -116,8 +115,7 @@ static int open_node(const struct spawn_options *o, json_t *request, struct node
   struct nodemsg *m = NULL;
   int rc = tool_try(&o->common, node, &m, e);
   if (rc) return rc;
-  if (node && !tool_is_node(m, node) && json_object_set_new(request, "node", tool_need(json_string(node))))
-    tool_need(NULL);
+  tool_address(m, node, request);
   *out = m;
   return 0;
 }
@@ -146,36 +144,6 @@ struct attachment {
   char pid[NPID_TEXT_SIZE];
   int status; /* -1 until the process has ended */
 };
-
-/* Writes without stdio, so that the pieces of both streams keep their order.  When nobody reads any more,
- * SIGPIPE ends the program. */
-static void write_all(int fd, const char *bytes, size_t n) {
-  while (n > 0) {
-    ssize_t written = write(fd, bytes, n);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) {
-      fprintf(stderr, "%s: standard %s: %s\n", tool.name, fd == STDOUT_FILENO ? "output" : "error",
-              strerror(errno));
-      exit(STATUS_OWN);
-    }
-    bytes += written;
-    n -= (size_t)written;
-  }
-}
-
-/* Writes a piece of output, a JSON string or {"$bytes":…}; NULL stands for no output. */
-static void pass_on(int fd, const json_t *output) {
-  struct buf bytes = BUF_INIT;
-  if (output && json_to_bytes(output, &bytes) == 0) write_all(fd, bytes.data, bytes.len);
-  buf_finish(&bytes);
-}
-
-static void pass_on_event(const json_t *event) {
-  struct buf line = BUF_INIT;
-  json_line(&line, event);
-  write_all(STDOUT_FILENO, line.data, line.len);
-  buf_finish(&line);
-}
 
 /* Prints a reason that the exit status does not tell: "killed", "noconnection", …. */
 static void report_reason(const struct attachment *a, const json_t *reason) {
@@ -228,10 +196,9 @@ static int take_event(void *data, json_t *event) {
   if (rc) return rc;
   if (reason) terminal_restore();
   if (a->options->common.json) {
-    pass_on_event(event);
+    relay_event(&tool, event);
   } else {
-    pass_on(STDOUT_FILENO, json_object_get(event, "stdout"));
-    pass_on(STDERR_FILENO, json_object_get(event, "stderr"));
+    relay_output(&tool, event);
     if (reason) report_end(a, event);
   }
   if (reason) a->status = status_of(a->options, event);

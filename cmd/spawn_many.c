@@ -299,7 +299,7 @@ static int64_t deadline_of(const struct job *j) {
 static int spawn(struct job *j, struct error *e) {
   struct run *r = j->run;
   json_auto_t *body = tool_need(json_copy(r->request));
-  if (j->m == r->asked && !tool_is_node(j->m, j->node->word)) put(body, "node", json_string(j->node->word));
+  tool_address(j->m, j->m == r->asked ? j->node->word : NULL, body);
   struct many_request request = {.method = "POST",
                                  .path = "/v1/processes",
                                  .body = body,

@@ -264,6 +264,11 @@ bool tool_is_node(const struct nodemsg *m, const char *node) {
   return nodename_parse(node, &name, NULL) == 0 && strcmp(name.full, nodemsg_node(m)) == 0;
 }
 
+void tool_address(const struct nodemsg *m, const char *node, json_t *request) {
+  if (node && !tool_is_node(m, node) && json_object_set_new(request, "node", tool_need(json_string(node))))
+    tool_need(NULL);
+}
+
 int tool_each(const struct tool *tool, const struct tool_words *words,
               int (*act)(void *data, const char *word, struct error *e), void *data) {
   int highest = 0;

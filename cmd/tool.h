@@ -119,6 +119,9 @@ struct nodemsg *tool_open(const struct tool *tool, const struct tool_common *com
 /* Is m connected to the node of this name, so that it need not pass the request on to another? */
 bool tool_is_node(const struct nodemsg *m, const char *node);
 
+/* Sets the member "node" of a request through m, unless m is connected to that node, or node is NULL. */
+void tool_address(const struct nodemsg *m, const char *node, json_t *request);
+
 /* Calls act for each word, reports each failure, and goes on with the next word.  Returns the highest exit
  * status. */
 int tool_each(const struct tool *tool, const struct tool_words *words,

@@ -1,0 +1,21 @@
+/* relay: passes what a process writes on to our own descriptors 1 and 2, unchanged and at once.
+ *
+ * Writes without stdio, so that the pieces of both streams keep their order.  When nobody reads any more,
+ * SIGPIPE ends the program; any other failure is told and ends it with RELAY_FAILED.  Any thread; each call
+ * writes its bytes as a whole. */
+#ifndef CMD_RELAY_H
+#define CMD_RELAY_H
+
+#include "tool.h"
+
+enum { RELAY_FAILED = 125 /* the own failure of a tool that ends as its command, as with timeout(1) */ };
+
+void relay_bytes(const struct tool *tool, int fd, const char *bytes, size_t n);
+
+/* Passes the members "stdout" and "stderr" of an event on: each a JSON string or {"$bytes":…}, if there. */
+void relay_output(const struct tool *tool, const json_t *event);
+
+/* Prints an event as a line of JSON. */
+void relay_event(const struct tool *tool, const json_t *event);
+
+#endif
