@@ -701,3 +701,16 @@ own_cgroup() {
   run -0 cat "$T/err"
   assert_output --partial "two@$HOST"
 }
+
+@test "begins of lines that never end on the console are bounded" {
+  start_node one
+  lua 'local console = whereis("console")
+       for i = 1, 9000 do
+         spawn(function() send(console, "stdout", self(), ("begin %d"):format(i), 1) end)
+       end'
+  # Those beyond the bound were written as lines.
+  written() { [ "$(grep -c ' begin [0-9]*$' "$(console_file one)")" = $((9000 - 8192)) ]; }
+  wait_until written
+  run -0 node-spawn -d -n one -- sh -c 'echo whole'
+  wait_until grep -q ' whole$' "$(console_file one)"
+}

@@ -42,15 +42,22 @@ static void put_head(struct buf *out, struct agent *a, npid pid) {
   buf_printf(out, "%s %s ", day, npid_format(a->nodes, pid, NPID_SHORT, text));
 }
 
-/* Keeps the begin of a line.  When memory runs out, the bytes are written as a line. */
+/* A new entry for the begin of a line; NULL when memory runs out, or when there are CONSOLE_BEGUN: any
+ * process can send messages that look like the output of a command, and nothing tells the end of such a
+ * process. */
+static struct buf *new_begin(struct console *c, uint64_t key) {
+  struct buf *begun = c->begun.len < CONSOLE_BEGUN ? calloc(1, sizeof *begun) : NULL;
+  if (!begun || !map_put_id(&c->begun, key, begun)) return begun;
+  free(begun);
+  return NULL;
+}
+
+/* Keeps the begin of a line.  Where it cannot be kept, the bytes are written as a line. */
 static void keep_begin(struct console *c, npid pid, bool is_stderr, const char *bytes, size_t n,
                        struct buf *out) {
   uint64_t key = key_of(pid, is_stderr);
   struct buf *begun = map_get_id(&c->begun, key);
-  if (!begun && (begun = calloc(1, sizeof *begun)) && map_put_id(&c->begun, key, begun)) {
-    free(begun);
-    begun = NULL;
-  }
+  if (!begun) begun = new_begin(c, key);
   if (begun) {
     buf_append(begun, bytes, n);
     return;
@@ -109,14 +116,16 @@ static void put_rest(struct console *c, npid pid) {
   buf_finish(&out);
 }
 
+/* The keys are collected first, because put_rest removes entries, and the map must not change in between. */
 static void console_node_down(struct hosted *p, uint32_t incarnation) {
   struct console *c = (struct console *)p;
+  npid *lost = malloc((c->begun.len + 1) * sizeof *lost);
+  size_t count = 0;
   uint64_t key;
-  for (size_t at = 0; map_next(&c->begun, &at, NULL, &key, NULL);) {
-    if (npid_incarnation(key >> 1) != incarnation) continue;
-    put_rest(c, key >> 1);
-    at = 0;
-  }
+  for (size_t at = 0; lost && map_next(&c->begun, &at, NULL, &key, NULL);)
+    if (npid_incarnation(key >> 1) == incarnation) lost[count++] = key >> 1;
+  for (size_t i = 0; i < count; i++) put_rest(c, lost[i]);
+  free(lost);
 }
 
 static void drop_begun(struct console *c) {
