@@ -113,7 +113,7 @@ static void run(struct runnable *r, struct scheduler *s) {
   resume(h, s);
   h->yields += h->status == LUA_YIELD;
   if (h->status == LUA_YIELD && h->yields < atomic_load(&h->yields_wanted)) {
-    sched_requeue(r, 1, TIMER_NEVER);
+    sched_requeue(r, (struct sched_demand){.normal = 1, .deadline = TIMER_NEVER});
     return;
   }
   while (!sched_rest(r)) continue;

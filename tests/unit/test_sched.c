@@ -12,22 +12,32 @@ struct fake {
   struct runnable runnable; /* first */
   enum act act;
   int turns;
-  unsigned computing; /* processes that compute in it; 0 means 1 */
+  unsigned computing, low; /* processes that compute in it, by priority; neither means one */
+  unsigned used;           /* ticks of each turn; 0 means 1 */
   bool rested;
+  bool may; /* compute in its last turn, */
+  bool low_may;
 };
 
 static void run(struct runnable *r, struct scheduler *s) {
   struct fake *f = (struct fake *)r;
+  struct sched_demand d = {.deadline = TIMER_NEVER};
   f->turns++;
   r->scheduler = s;
   atomic_store(&r->state, RUNNABLE_RUNNING);
+  f->may = sched_may_compute(s, r, SCHED_NORMAL);
+  f->low_may = sched_may_compute(s, r, SCHED_LOW);
   if (f->act == COMPUTE || f->act == REQUEUE) {
-    sched_requeue(r, f->act == REQUEUE ? 0 : f->computing ? f->computing : 1, TIMER_NEVER);
+    d.woken = f->act == REQUEUE;
+    d.normal = f->computing, d.low = f->low;
+    d.used = d.woken || !f->may ? 0 : f->used ? f->used : 1;
+    sched_requeue(r, d);
     return;
   }
   if (f->act == WOKEN_MEANWHILE) sched_wake(s->all, r);
   f->rested = sched_rest(r);
-  if (!f->rested) sched_requeue(r, 0, TIMER_NEVER);
+  d.woken = true;
+  if (!f->rested) sched_requeue(r, d);
 }
 
 static struct schedulers all;
@@ -71,6 +81,10 @@ static void test_woken_first(void) {
   sched_finish(&all);
 }
 
+static void step(int n) {
+  while (n-- > 0) sched_step(&all.scheduler[0]);
+}
+
 /* Shares go by process, not by runnable. */
 static void test_shares(void) {
   struct fake one = {.act = COMPUTE}, five = {.act = COMPUTE, .computing = 5};
@@ -78,20 +92,106 @@ static void test_shares(void) {
   begin();
   sched_wake(&all, &one.runnable);
   sched_wake(&all, &five.runnable);
-  for (int i = 0; i < 60 + 2; i++) sched_step(&all.scheduler[0]);
+  step(60 + 2);
   ok(one.turns >= 10 && one.turns <= 12 && five.turns >= 50 && five.turns <= 52,
      "a runnable in which five compute has five turns for each of one in which one computes");
   ok(sched_load(&five.runnable) == 5, "and any thread may see how many compute in it");
   sched_wake(&all, &woken.runnable);
-  sched_step(&all.scheduler[0]);
+  step(1);
   ok(woken.turns == 1, "one that was woken comes between these turns");
   five.computing = 1;
   int before = one.turns;
-  for (int i = 0; i < 20; i++) sched_step(&all.scheduler[0]);
-  ok(one.turns - before >= 9, "turns that are left are void once fewer compute");
+  step(20);
+  ok(one.turns - before >= 9, "the share is smaller once fewer compute");
   five.act = REST;
-  for (int i = 0; i < 3; i++) sched_step(&all.scheduler[0]);
+  step(3);
   ok(sched_load(&five.runnable) == 0, "none computes in one that rests");
+  sched_finish(&all);
+}
+
+/* A thousand processes: the first in a runnable of its own, all others in four. */
+static void test_thousand(void) {
+  struct fake crowd[5];
+  begin();
+  for (int i = 0; i < 5; i++) {
+    crowd[i] = (struct fake){.act = COMPUTE, .computing = i == 0 ? 1 : 150 + 33 * (unsigned)i};
+    sched_wake(&all, &crowd[i].runnable);
+  }
+  step(5 + 10 * 931);
+  bool fair = true;
+  for (int i = 0; i < 5; i++) {
+    double share = crowd[i].turns / 10.0 / crowd[i].computing;
+    fair = fair && share > 0.85 && share < 1.25;
+  }
+  ok(fair, "of a thousand processes in uneven runnables each has its share of the turns");
+  sched_finish(&all);
+}
+
+/* One that is woken again and again gets no more than its share for what computes in it, and no less. */
+static void test_often_woken(void) {
+  struct fake loops[9], busy = {.act = COMPUTE};
+  begin();
+  sched_wake(&all, &busy.runnable);
+  for (int i = 0; i < 9; i++) {
+    loops[i] = (struct fake){.act = COMPUTE};
+    sched_wake(&all, &loops[i].runnable);
+  }
+  int computed = 0;
+  for (int i = 0; i < 1000; i++) {
+    int before = busy.turns;
+    step(1);
+    if (busy.turns > before && busy.may) computed++;
+    if (i % 2 == 0) sched_wake(&all, &busy.runnable);
+  }
+  ok(busy.turns >= 490 && loops[0].turns >= 40, "one that is woken again and again has a turn each time");
+  ok(computed >= loops[0].turns - 2 && computed <= loops[0].turns + 2,
+     "but may compute in as many of them as each of the others: %d, %d", computed, loops[0].turns);
+  sched_finish(&all);
+}
+
+/* After a call of C that has held the core for long, or after a rest, a share is a share again. */
+static void test_bounds(void) {
+  struct fake one = {.act = COMPUTE}, other = {.act = COMPUTE, .used = 100000};
+  begin();
+  sched_wake(&all, &one.runnable);
+  sched_wake(&all, &other.runnable);
+  step(2);
+  other.used = 1;
+  step(400);
+  ok(other.turns > 100, "one that had the core for long is not shut out for as long");
+  other.act = REST;
+  sched_wake(&all, &other.runnable);
+  step(1000);
+  other.act = COMPUTE;
+  sched_wake(&all, &other.runnable);
+  int before = one.turns;
+  step(20);
+  ok(one.turns - before >= 9, "and one that has rested gets nothing for that");
+  sched_finish(&all);
+}
+
+static void test_low(void) {
+  struct fake normal[2] = {{.act = COMPUTE}, {.act = COMPUTE}}, low = {.act = COMPUTE, .low = 5};
+  begin();
+  sched_wake(&all, &low.runnable);
+  step(1);
+  ok(low.low_may, "one of low priority that was woken computes while nothing else wants the core");
+  step(2);
+  ok(low.turns == 3 && sched_load(&low.runnable) == 1, "and has all turns; its load counts little");
+  for (int i = 0; i < 2; i++) sched_wake(&all, &normal[i].runnable);
+  step(2);
+  int before = low.turns;
+  step(80);
+  ok(low.turns - before == 10, "beside normal ones it has one turn in eight, however many compute in it: %d",
+     low.turns - before);
+  sched_wake(&all, &low.runnable);
+  step(1);
+  ok(!low.low_may, "it may not compute, but look at its signals, when it is woken before that turn");
+  normal[0].act = normal[1].act = REST;
+  step(20);
+  before = low.turns;
+  step(5);
+  ok(low.turns - before == 5, "it has all turns again once the others rest");
   sched_finish(&all);
 }
 
@@ -116,6 +216,10 @@ int main(void) {
   test_states();
   test_woken_first();
   test_shares();
+  test_thousand();
+  test_often_woken();
+  test_bounds();
+  test_low();
   test_patience();
   return tap_end();
 }

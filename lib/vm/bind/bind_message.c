@@ -322,9 +322,14 @@ static int slept(lua_State *L, int status, lua_KContext context) {
 
 static int sleep_ms(lua_State *L) {
   luaL_checknumber(L, 1); /* nil would mean for ever */
+  bool yields = lua_isinteger(L, 1) && lua_tointeger(L, 1) == 0;
   int64_t deadline = bind_check_deadline(L, 1);
   bind_check_suspends(L, "sleep");
-  process_wait(process_of(L), PROCESS_SLEEPS, deadline);
+  if (yields) {
+    process_of(L)->spawned = false; /* it goes on as if it had been preempted */
+  } else {
+    process_wait(process_of(L), PROCESS_SLEEPS, deadline);
+  }
   return lua_yieldk(L, 0, 0, slept);
 }
 
@@ -383,7 +388,8 @@ const struct bind_function bind_message[] = {
      "Takes the oldest message and returns its values, or returns nil when none has come in time."},
     {"receive_match", receive_match, "receive_match(pattern, [ms])",
      "Takes the oldest message that matches, and leaves all others in their order."},
-    {"sleep", sleep_ms, "sleep(ms)", "Waits for the given milliseconds."},
+    {"sleep", sleep_ms, "sleep(ms)",
+     "Waits for the given milliseconds; with 0, until others that compute have had a turn."},
     {"send_after", send_after, "send_after(ms, dest, ...)",
      "Sends a message after the given milliseconds, and returns a reference at once."},
     {"cancel_timer", cancel_timer, "cancel_timer(ref)",

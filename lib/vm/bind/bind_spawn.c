@@ -37,7 +37,7 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   if (lua_checkstack(q->L, n + 1)) {
     lua_xmove(L, q->L, n + 1);
     q->nargs = n;
-    process_ready(q);
+    process_begin(q);
   } else {
     process_doom(q, term_build("s", "memory"));
   }

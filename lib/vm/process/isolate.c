@@ -58,7 +58,7 @@ static void close_state(struct isolate *iso) {
   iso->slots_len = iso->slots_cap = iso->holes = iso->hole = iso->pooled = 0;
   iso->tidy = (struct tidy){0};
   iso->pool = NULL;
-  iso->ready = iso->preempted = (struct queue){NULL, NULL, 0};
+  iso->ready = iso->preempted = iso->low = (struct queue){NULL, NULL, 0};
   alarm_drop_all(iso);
   timers_finish(&iso->timers);
   facts_close(iso);
@@ -230,15 +230,32 @@ static struct process *pop(struct queue *q) {
   return p;
 }
 
-/* The next process to run.  A woken process comes before all preempted ones; but when preempted processes
+static bool wants_to_compute(const struct isolate *iso) {
+  return iso->preempted.first || iso->low.first;
+}
+
+/* May a process that computes run in this turn? */
+static bool may_compute(const struct isolate *iso) {
+  enum sched_class class = iso->preempted.first ? SCHED_NORMAL : SCHED_LOW;
+  return wants_to_compute(iso) && sched_may_compute(iso->runnable.scheduler, &iso->runnable, class);
+}
+
+/* The next process that computes: of every SCHED_LOW_TURN of them, one is of low priority. */
+static struct process *next_computing(struct isolate *iso) {
+  bool low = iso->low.first && (!iso->preempted.first || iso->above_low >= SCHED_LOW_TURN - 1);
+  iso->served = true;
+  iso->above_low = low ? 0 : iso->above_low + (iso->low.first != NULL);
+  return pop(low ? &iso->low : &iso->preempted);
+}
+
+/* The next process to run, or NULL.  A woken process comes before all that compute; but when such processes
  * wait and none had a turn in the last slice (`owed`), one of them comes first. */
 static struct process *next_ready(struct isolate *iso) {
   struct process *p = iso->owed ? NULL : pop(&iso->ready);
   if (p) return p;
-  p = pop(&iso->preempted);
   iso->owed = false;
-  if (p) iso->served = true;
-  return p ? p : pop(&iso->ready);
+  if (may_compute(iso)) return next_computing(iso);
+  return pop(&iso->ready);
 }
 
 static void publish(struct isolate *iso) {
@@ -260,10 +277,21 @@ static bool rest(struct isolate *iso) {
   return sched_rest(&iso->runnable);
 }
 
+/* Ends a turn that began at the tick `begin`, when so many processes were preempted. */
+static void requeue(struct isolate *iso, unsigned begin, unsigned preempted) {
+  bool computed = iso->served || iso->preempted.len > preempted;
+  sched_requeue(&iso->runnable,
+                (struct sched_demand){.woken = iso->ready.first,
+                                      .normal = iso->preempted.len,
+                                      .low = iso->low.len,
+                                      .used = computed ? sched_ticks(iso->runnable.scheduler) - begin : 0,
+                                      .deadline = timers_next(&iso->timers)});
+}
+
 void isolate_run(struct runnable *r, struct scheduler *s) {
   struct isolate *iso = isolate_of_runnable(r);
-  unsigned begin = sched_ticks(s);
-  iso->owed = iso->preempted.first && !iso->served;
+  unsigned begin = sched_ticks(s), preempted = iso->preempted.len;
+  iso->owed = !iso->served && may_compute(iso);
   iso->served = false;
   fire_timers(iso);
   budget_tick(iso->vm, s);
@@ -275,6 +303,8 @@ void isolate_run(struct runnable *r, struct scheduler *s) {
     struct process *p = next_ready(iso);
     if (p) {
       process_run(p);
+    } else if (wants_to_compute(iso)) {
+      break; /* others have waited longer */
     } else if (tidy_is_due(iso)) {
       tidy_step(iso);
     } else if (rest(iso)) {
@@ -282,6 +312,5 @@ void isolate_run(struct runnable *r, struct scheduler *s) {
     }
   }
   publish(iso);
-  unsigned computing = iso->preempted.len ? iso->preempted.len : 1; /* 1: tidying */
-  sched_requeue(r, iso->ready.first ? 0 : computing, timers_next(&iso->timers));
+  requeue(iso, begin, preempted);
 }

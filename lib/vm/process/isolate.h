@@ -94,10 +94,12 @@ struct isolate {
   struct isolate_refs refs;
   struct heap heap;
   struct process *current;
-  struct queue ready;     /* processes that were woken, or are new */
-  struct queue preempted; /* processes that used up a slice: they come after the ready ones */
-  bool served;            /* a preempted process has run in this slice */
-  bool owed;              /* preempted processes wait, and none has run in the last slice */
+  struct queue ready;     /* processes that were woken, a few that are new, and all of high priority */
+  struct queue preempted; /* processes that compute: they have used up a slice, or given it up by sleep(0) */
+  struct queue low;       /* all of low priority that want to run */
+  bool served;            /* a process of the last two queues has run in this slice */
+  bool owed;              /* such processes wait, and none has run in the last slice */
+  uint8_t above_low;      /* preempted processes that have run since the last one of low priority */
   struct timers timers;
   struct process **slots; /* every process made here, live or pooled; NULL: an unused slot */
   uint32_t slots_len, slots_cap;

@@ -97,7 +97,7 @@ void placement_each(struct placement *pl, void (*fn)(struct isolate *iso, void *
 
 bool placement_is_home(const struct process *p) {
   const struct isolate *iso = p->isolate;
-  bool alone = !p->spawned && !iso->preempted.first;
+  bool alone = !p->spawned && !iso->preempted.first && !iso->low.first;
   return (alone || iso->vm->sched.count == 1) && atomic_load(&iso->live) < PLACEMENT_SMALL;
 }
 

@@ -19,7 +19,15 @@
 
 /* --- the ready queue and waits --- */
 
-static void enqueue(struct queue *q, struct process *p) {
+static void prepend(struct queue *q, struct process *p) {
+  p->state = PROCESS_READY;
+  p->next = q->first;
+  if (!q->last) q->last = p;
+  q->first = p;
+  q->len++;
+}
+
+static void append(struct queue *q, struct process *p) {
   p->state = PROCESS_READY;
   p->next = NULL;
   if (q->last) {
@@ -35,7 +43,33 @@ void process_ready(struct process *p) {
   struct isolate *iso = p->isolate;
   if (p->state == PROCESS_READY || p->state == PROCESS_RUNNING) return;
   timers_remove(&iso->timers, &p->timer);
-  enqueue(&iso->ready, p);
+  if (p->priority == PRIORITY_NORMAL) {
+    append(&iso->ready, p);
+  } else if (p->priority == PRIORITY_LOW) {
+    append(&iso->low, p);
+  } else {
+    prepend(&iso->ready, p);
+  }
+}
+
+/* Queues a process that has used up its slice, or given it up.  One of high priority stays before all that
+ * compute. */
+static void preempted(struct process *p) {
+  struct isolate *iso = p->isolate;
+  append(p->priority == PRIORITY_NORMAL ? &iso->preempted
+         : p->priority == PRIORITY_LOW  ? &iso->low
+                                        : &iso->ready,
+         p);
+}
+
+enum { NEW_READY = 4 };
+
+void process_begin(struct process *p) {
+  if (p->isolate->ready.len >= NEW_READY && p->state == PROCESS_FREE) {
+    preempted(p);
+  } else {
+    process_ready(p);
+  }
 }
 
 void process_wait(struct process *p, enum process_state state, int64_t at) {
@@ -441,7 +475,7 @@ void process_run(struct process *p) {
     if (p->preemptible.end) {
       /* the process ended itself, or was ended while it ran */
     } else if (status == LUA_YIELD) {
-      if (p->state == PROCESS_RUNNING) enqueue(&p->isolate->preempted, p);
+      if (p->state == PROCESS_RUNNING) preempted(p);
       facts_publish(p);
       return;
     } else if (status == LUA_OK) {

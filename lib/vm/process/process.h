@@ -30,6 +30,8 @@ enum process_state {
   PROCESS_SENDS, /* waits for room at a receiver */
 };
 
+enum process_priority { PRIORITY_NORMAL, PRIORITY_LOW, PRIORITY_HIGH };
+
 struct process {
   union { /* first member: the extra space of the coroutine points to it */
     struct preemptible preemptible;
@@ -61,7 +63,8 @@ struct process {
   uint32_t named;      /* bytes sent by name to other nodes since the last answer */
   int nargs;           /* values on the coroutine's stack for the next resume */
   uint8_t state;
-  bool direct : 1; /* those values are the message it waited for */
+  uint8_t priority; /* enum process_priority */
+  bool direct : 1;  /* those values are the message it waited for */
   bool timed_out : 1;
   bool trap_exit : 1;
   bool quiet : 1;   /* its error is not to be printed: the reply to its order has it */
@@ -91,6 +94,10 @@ void process_free(struct process *p);
 
 /* Ends the process's wait, and queues it as ready. */
 void process_ready(struct process *p);
+
+/* Queues a new process.  A few come before the processes that compute, as woken ones do; of more at a time
+ * each counts as one that computes. */
+void process_begin(struct process *p);
 
 /* Begins a wait until process_ready, or until the deadline `at` (or TIMER_NEVER).  The caller then calls
  * lua_yield. */

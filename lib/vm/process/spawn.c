@@ -112,7 +112,7 @@ static int arrive(lua_State *L) {
   p->order = a->order;
   a->order = NULL;
   lua_pushcfunction(p->L, a->iso->hooks->boot);
-  process_ready(p);
+  process_begin(p);
   if (!o.host && spawn_tie(p, &o)) process_doom(p, term_build("s", "memory"));
   if (o.lease != NPID_NONE) lease(p, o.lease);
   return 0;

@@ -1,6 +1,6 @@
 /* Invariant: a runnable is linked into a queue exactly while its state is QUEUED, is about to become QUEUED,
- * or has just ceased to be QUEUED.  `next` and `prev` change under the lock of that queue; `computes` and
- * `credit` under the lock of the shared queue `computing`, which is taken before that of a scheduler.
+ * or has just ceased to be QUEUED.  `next` and `prev` change under the lock of that queue; `computes`, `turn`
+ * and `class` under the lock of the heaps `computing`, which is taken before that of a scheduler.
  *
  * Ordering of sleep: a scheduler sets `asleep`, and then looks at all queues once more.  Another thread
  * queues its work first, and then looks for sleeping schedulers.  So either the scheduler sees the work, or
@@ -23,7 +23,7 @@
 
 /* --- queues --- */
 
-/* append, prepend and take_out are called under the lock of the queue. */
+/* append and take_out are called under the lock of the queue. */
 static void append(struct run_queue *q, struct runnable *r) {
   r->next = NULL;
   r->prev = q->last;
@@ -33,18 +33,6 @@ static void append(struct run_queue *q, struct runnable *r) {
     q->first = r;
   }
   q->last = r;
-  atomic_fetch_add(&q->len, 1);
-}
-
-static void prepend(struct run_queue *q, struct runnable *r) {
-  r->prev = NULL;
-  r->next = q->first;
-  if (q->first) {
-    q->first->prev = r;
-  } else {
-    q->last = r;
-  }
-  q->first = r;
   atomic_fetch_add(&q->len, 1);
 }
 
@@ -68,31 +56,109 @@ static void enqueue(struct scheduler *s, struct runnable *r) {
   pthread_mutex_unlock(&s->woken.lock);
 }
 
-static void enqueue_computing(struct schedulers *all, struct runnable *r, unsigned computing) {
-  struct run_queue *q = &all->computing;
-  pthread_mutex_lock(&q->lock);
-  if (r->credit > computing) r->credit = computing;
-  if (r->credit > 0) {
-    r->credit--;
-    prepend(q, r);
-  } else {
-    r->credit = computing - 1;
-    append(q, r);
-  }
-  atomic_store(&r->computes, true);
-  pthread_mutex_unlock(&q->lock);
-}
-
 static struct runnable *dequeue(struct run_queue *q) {
   if (atomic_load(&q->len) == 0) return NULL;
   pthread_mutex_lock(&q->lock);
   struct runnable *r = q->first;
-  if (r) {
-    take_out(q, r);
-    if (atomic_load_explicit(&r->computes, memory_order_relaxed)) atomic_store(&r->computes, false);
-  }
+  if (r) take_out(q, r);
   pthread_mutex_unlock(&q->lock);
   return r;
+}
+
+/* --- the computing runnables --- */
+
+/* Virtual time: ticks for each process, with STRIDE_BITS binary places.  A runnable that cannot keep up, as
+ * it has one core at most, or that was not there, is at most BEHIND ticks late: it does not get more than
+ * that in one go.  One that a long call of C has carried away is at most AHEAD ticks early. */
+enum { STRIDE_BITS = 16, BEHIND = 16, AHEAD = 64 };
+
+static int64_t stride(unsigned ticks, unsigned processes) {
+  return ((int64_t)ticks << STRIDE_BITS) / processes;
+}
+
+/* The virtual time after a turn that is to be charged.  goes_on: the runnable wanted to compute at the end of
+ * the turn before this one, too. */
+static int64_t charged(int64_t at, int64_t now, int64_t turn, bool goes_on) {
+  int64_t least = goes_on ? now - stride(BEHIND, 1) : now, most = now + stride(AHEAD, 1);
+  at = (at < least ? least : at) + turn;
+  return at < most ? at : most;
+}
+
+/* Called under the lock, as is leave_heap.  False: no memory. */
+static bool enter_heap(struct computing *c, struct runnable *r) {
+  if (timers_add(&c->order[r->class], &r->turn)) return false;
+  atomic_fetch_add(&c->len, 1);
+  if (r->class == SCHED_NORMAL) atomic_fetch_add(&c->normal, 1);
+  atomic_store(&r->computes, true);
+  return true;
+}
+
+static void leave_heap(struct computing *c, struct runnable *r) {
+  timers_remove(&c->order[r->class], &r->turn);
+  atomic_store(&r->computes, false);
+  if (r->class == SCHED_NORMAL) atomic_fetch_sub(&c->normal, 1);
+  atomic_fetch_sub(&c->len, 1);
+}
+
+/* Charges r for its turn.  r is in no heap. */
+static void charge(struct computing *c, struct runnable *r, const struct sched_demand *d, bool goes_on) {
+  enum sched_class class = d->normal || !d->low ? SCHED_NORMAL : SCHED_LOW;
+  unsigned processes = class == SCHED_LOW ? d->low : d->normal ? d->normal : 1;
+  int64_t now = atomic_load_explicit(&c->now[class], memory_order_relaxed);
+  if (class != r->class) r->turn.at = now;
+  r->class = class;
+  r->turn.at = charged(r->turn.at, now, stride(d->used, processes), goes_on);
+}
+
+static bool enqueue_computing(struct schedulers *all, struct runnable *r, const struct sched_demand *d,
+                              bool goes_on) {
+  struct computing *c = &all->computing;
+  pthread_mutex_lock(&c->lock);
+  charge(c, r, d, goes_on);
+  bool done = enter_heap(c, r);
+  pthread_mutex_unlock(&c->lock);
+  return done;
+}
+
+static struct runnable *runnable_of_turn(struct timer *t) {
+  return (struct runnable *)((char *)t - offsetof(struct runnable, turn));
+}
+
+/* Called under the lock. */
+static enum sched_class next_class(struct scheduler *s) {
+  struct computing *c = &s->all->computing;
+  bool normal = c->order[SCHED_NORMAL].len, low = c->order[SCHED_LOW].len;
+  if (!normal || (low && s->above_low >= SCHED_LOW_TURN - 1)) {
+    s->above_low = 0;
+    return SCHED_LOW;
+  }
+  s->above_low = low ? s->above_low + 1 : 0;
+  return SCHED_NORMAL;
+}
+
+static struct runnable *dequeue_computing(struct scheduler *s) {
+  struct computing *c = &s->all->computing;
+  struct runnable *r = NULL;
+  if (atomic_load(&c->len) == 0) return NULL;
+  pthread_mutex_lock(&c->lock);
+  enum sched_class class = next_class(s);
+  if (c->order[class].len) {
+    r = runnable_of_turn(c->order[class].heap[0]);
+    leave_heap(c, r);
+    if (r->turn.at > c->now[class]) atomic_store_explicit(&c->now[class], r->turn.at, memory_order_relaxed);
+  }
+  pthread_mutex_unlock(&c->lock);
+  return r;
+}
+
+bool sched_may_compute(const struct scheduler *s, const struct runnable *r, enum sched_class class) {
+  const struct computing *c = &s->all->computing;
+  if (s->computes) return true;
+  if (class == SCHED_LOW && atomic_load_explicit(&s->woken.len, memory_order_relaxed) > 0) return false;
+  if (atomic_load_explicit(&c->len, memory_order_relaxed) == 0) return true;
+  if (class == SCHED_LOW) return false;
+  return atomic_load_explicit(&c->normal, memory_order_relaxed) == 0 ||
+         r->turn.at <= atomic_load_explicit(&c->now[class], memory_order_relaxed);
 }
 
 /* Moves a runnable that was woken while it was queued as computing to a queue of the woken: that of the
@@ -100,16 +166,15 @@ static struct runnable *dequeue(struct run_queue *q) {
 static void promote(struct schedulers *all, struct runnable *r) {
   if (!atomic_load(&r->computes)) return;
   struct scheduler *self = sched_self(all);
-  struct run_queue *q = &all->computing;
-  pthread_mutex_lock(&q->lock);
+  struct computing *c = &all->computing;
+  pthread_mutex_lock(&c->lock);
   if (atomic_load(&r->computes)) {
-    atomic_fetch_add(&q->len, 1); /* stays counted here until it is counted there */
-    take_out(q, r);
-    atomic_store(&r->computes, false);
+    atomic_fetch_add(&c->len, 1); /* stays counted here until it is counted there */
+    leave_heap(c, r);
     enqueue(self ? self : r->scheduler, r);
-    atomic_fetch_sub(&q->len, 1);
+    atomic_fetch_sub(&c->len, 1);
   }
-  pthread_mutex_unlock(&q->lock);
+  pthread_mutex_unlock(&c->lock);
 }
 
 /* Have the computing runnables waited for SCHED_PATIENCE ticks? */
@@ -121,28 +186,27 @@ static bool computing_is_due(struct scheduler *s) {
 
 /* The next runnable, in this order: a computing one when those have waited for SCHED_PATIENCE ticks, one that
  * is woken in this scheduler, woken in another, computing. */
-static struct runnable *find_work(struct scheduler *s, bool *computes) {
+static struct runnable *find_work(struct scheduler *s) {
   struct schedulers *all = s->all;
-  struct runnable *r = computing_is_due(s) ? dequeue(&all->computing) : NULL;
-  *computes = r;
+  struct runnable *r = computing_is_due(s) ? dequeue_computing(s) : NULL;
+  s->computes = r;
   for (int i = 0; i < all->count && !r; i++) r = dequeue(&all->scheduler[(s->index + i) % all->count].woken);
   if (r) return r;
-  *computes = true;
-  return dequeue(&all->computing);
+  s->computes = true;
+  return dequeue_computing(s);
 }
 
-static void run_turn(struct runnable *r, struct scheduler *s, bool computes) {
+static void run_turn(struct runnable *r, struct scheduler *s) {
   preempt_arm(s);
   atomic_exchange(&r->state, RUNNABLE_RUNNING);
   r->scheduler = s;
   s->all->run(r, s);
-  if (computes) s->computed = sched_ticks(s);
+  if (s->computes) s->computed = sched_ticks(s);
 }
 
 bool sched_step(struct scheduler *s) {
-  bool computes;
-  struct runnable *r = find_work(s, &computes);
-  if (r) run_turn(r, s, computes);
+  struct runnable *r = find_work(s);
+  if (r) run_turn(r, s);
   return r;
 }
 
@@ -211,17 +275,18 @@ bool sched_rest(struct runnable *r) {
   return false;
 }
 
-void sched_requeue(struct runnable *r, unsigned computing, int64_t deadline) {
+void sched_requeue(struct runnable *r, struct sched_demand d) {
   struct scheduler *s = r->scheduler;
-  if (computing && deadline != TIMER_NEVER) sched_sleep_until(r, deadline);
-  note_load(r, computing);
+  bool goes_on = sched_load(r) > 0;
+  if (!d.woken && d.deadline != TIMER_NEVER) sched_sleep_until(r, d.deadline);
+  note_load(r, d.normal + (d.low + SCHED_LOW_TURN - 1) / SCHED_LOW_TURN);
+  if (d.woken && d.used) charge(&s->all->computing, r, &d, goes_on);
   atomic_exchange(&r->state, RUNNABLE_QUEUED);
-  if (!computing) {
+  if (d.woken || !enqueue_computing(s->all, r, &d, goes_on)) {
     enqueue(s, r);
     return;
   }
-  enqueue_computing(s->all, r, computing);
-  bool due = deadline != TIMER_NEVER && deadline <= clock_ns();
+  bool due = d.deadline != TIMER_NEVER && d.deadline <= clock_ns();
   if (due || atomic_load(&r->inbox.head)) promote(s->all, r); /* it was woken before it was in the queue */
 }
 
@@ -404,6 +469,7 @@ void sched_finish(struct schedulers *all) {
   }
   free(all->scheduler);
   timers_finish(&all->sleepers.timers);
+  for (int i = 0; i < SCHED_CLASSES; i++) timers_finish(&all->computing.order[i]);
   if (all->has_self) pthread_key_delete(all->self);
   pthread_mutex_destroy(&all->sleepers.lock);
   pthread_mutex_destroy(&all->computing.lock);

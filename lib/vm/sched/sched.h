@@ -16,10 +16,15 @@
  * an event waits for the end of one slice, however many endless loops there are.  After SCHED_PATIENCE ticks
  * without a turn for the computing ones, one of them comes first.
  *
- * The woken runnables wait in a queue of each scheduler, the computing ones in a queue that all schedulers
- * share.  A runnable in which n processes compute has n turns in a row before the next runnable of that queue
- * is served (`credit`).  So all processes that compute get equal shares of all cores, in whichever isolates
- * they are; but one isolate never has more than one core.
+ * The woken runnables wait in a queue of each scheduler, the computing ones in a heap that all schedulers
+ * share, ordered by virtual time (stride scheduling): the ticks that a runnable has computed, divided by the
+ * number of processes that compute in it.  The runnable with the least comes first.  So all processes that
+ * compute get equal shares of all cores, in whichever isolates they are; but one isolate never has more than
+ * one core.  A runnable that is woken while it waits in the heap keeps its virtual time: its woken processes
+ * run at once, and those that compute only when their turn has come (sched_may_compute).
+ *
+ * There are two such heaps.  Runnables in which only processes of low priority compute wait in the second
+ * one: it is served when the first is empty, and at every SCHED_LOW_TURN-th turn.
  *
  * A woken runnable goes into the waker's own queue, so two that talk to each other share a core.  Work that
  * still waits at the next tick wakes a sleeping scheduler, which steals it; so does a deadline that has passed.
@@ -43,17 +48,20 @@
 struct scheduler;
 struct schedulers;
 
-enum { SCHED_TICK_NS = 500000, SCHED_PATIENCE = 8 /* ticks */ };
+enum { SCHED_TICK_NS = 500000, SCHED_PATIENCE = 8 /* ticks */, SCHED_LOW_TURN = 8 };
 
 enum runnable_state { RUNNABLE_IDLE, RUNNABLE_QUEUED, RUNNABLE_RUNNING, RUNNABLE_NOTIFIED };
 
+enum sched_class { SCHED_NORMAL, SCHED_LOW, SCHED_CLASSES };
+
 /* The first member of the struct that a scheduler runs.  Zero-initialized it is idle, with an empty inbox. */
 struct runnable {
-  struct runnable *next, *prev; /* in a queue, under the queue's lock */
-  atomic_bool computes;         /* it is in the queue of the computing runnables */
+  struct runnable *next, *prev; /* in a queue of the woken, under the queue's lock */
+  struct timer turn;            /* in a heap of the computing; `at` is its virtual time */
+  enum sched_class class;       /* of that heap; both change under the lock of the heaps */
+  atomic_bool computes;         /* it is in that heap */
   atomic_int state;
-  atomic_uint load; /* processes that computed at the end of its last turn */
-  unsigned credit;  /* turns that it has before the next of the computing; under the lock of that queue */
+  atomic_uint load; /* processes that wanted to compute at the end of its last turn */
   struct inbox inbox;
   struct timer sleep;          /* in schedulers.sleepers */
   struct scheduler *scheduler; /* runs it, or ran it last; read by that thread, and under a queue's lock */
@@ -65,6 +73,15 @@ struct run_queue {
   atomic_int len;
 };
 
+/* The runnables that compute, by virtual time. */
+struct computing {
+  pthread_mutex_t lock;
+  struct timers order[SCHED_CLASSES];
+  _Atomic int64_t now[SCHED_CLASSES]; /* the virtual time of the furthest turn that has begun */
+  atomic_int len;                     /* of both heaps */
+  atomic_int normal;                  /* of the first */
+};
+
 struct scheduler {
   struct schedulers *all;
   int index;
@@ -72,7 +89,10 @@ struct scheduler {
   bool has_thread;
 
   struct run_queue woken;
-  unsigned computed; /* ticks at the end of the last turn of a computing runnable; only the thread uses it */
+  /* Only the thread uses these three. */
+  unsigned computed;  /* ticks at the end of the last turn of a computing runnable */
+  unsigned above_low; /* turns of normal computing runnables since the last one of low priority */
+  bool computes;      /* the present turn is that of a computing runnable */
 
   int event; /* eventfd that ends the thread's sleep */
   atomic_bool asleep;
@@ -99,7 +119,7 @@ struct sleepers {
 struct schedulers {
   int count;
   struct scheduler *scheduler; /* `count` of them */
-  struct run_queue computing;
+  struct computing computing;
   /* Runs r for a slice, by the thread of s.  Returns when sched_rest has returned true; or after it has
    * called sched_requeue, because sched_slice_over is true. */
   void (*run)(struct runnable *r, struct scheduler *s);
@@ -158,13 +178,23 @@ bool sched_rest(struct runnable *r);
 /* Sets r's deadline, unless it has an earlier one: r is woken then. */
 void sched_sleep_until(struct runnable *r, int64_t at);
 
-/* Queues r again.  computing 0: r has woken work, and goes to the end of its scheduler's queue.  Else r has
- * preempted work only, of so many processes, and comes after the woken runnables until it is woken or
- * `deadline` has come. */
-void sched_requeue(struct runnable *r, unsigned computing, int64_t deadline);
+/* May processes of r that compute run in this turn of s, although none is woken?  True in a turn that r has
+ * got for them, or when no other runnable has waited longer for one. */
+bool sched_may_compute(const struct scheduler *s, const struct runnable *r, enum sched_class class);
 
-/* How many processes of r compute: 0 when it had other work, or none, at the end of its last turn.  Any
- * thread. */
+/* What a runnable wants after a turn. */
+struct sched_demand {
+  bool woken;           /* it has woken work: it goes to the end of its scheduler's queue */
+  unsigned normal, low; /* processes that want to compute, by their priority */
+  unsigned used;        /* ticks of this turn in which such processes have run */
+  int64_t deadline;     /* not woken: it comes after the woken runnables until it is woken or this has come */
+};
+
+/* Queues r again.  A demand without any process counts as one that computes. */
+void sched_requeue(struct runnable *r, struct sched_demand demand);
+
+/* How many processes of r want to compute, eight of low priority counting as one; 0 when it has rested since.
+ * Any thread. */
 static inline unsigned sched_load(const struct runnable *r) {
   return atomic_load_explicit(&r->load, memory_order_relaxed);
 }
