@@ -3,6 +3,7 @@
 #include "client/local.h"
 
 #include "base/buf.h"
+#include "core/nodename.h"
 #include "core/rundir.h"
 
 #include <dirent.h>
@@ -114,6 +115,12 @@ static int several_running(json_t *nodes, struct error *e) {
   return ERR_AMBIGUOUS;
 }
 
+/* Is this a full name, or the part before the '@'? */
+static int check_name(const char *wanted, struct error *e) {
+  struct nodename name;
+  return strchr(wanted, '@') ? nodename_parse(wanted, &name, e) : nodename_check_short(wanted, e);
+}
+
 int local_choose(const char *wanted, char **out, struct error *e) {
   json_auto_t *nodes = NULL;
   int rc = local_nodes(&nodes, e);
@@ -126,6 +133,8 @@ int local_choose(const char *wanted, char **out, struct error *e) {
     if ((!wanted || is_meant(wanted, json_string_value(node))) && json_array_append(meant, node))
       return ERR_NOMEM;
   }
+  if (json_array_size(meant) == 0 && wanted) rc = check_name(wanted, e);
+  if (rc) return rc;
   if (json_array_size(meant) == 0) return none_running(wanted, nodes, e);
   if (json_array_size(meant) > 1) return several_running(meant, e);
   char *name = strdup(json_string_value(json_array_get(meant, 0)));

@@ -15,8 +15,9 @@
 int local_nodes(json_t **out, struct error *e) MUST_CHECK;
 
 /* Chooses a running node: `wanted` is its full name, or the part before '@'; NULL or "" stands for the only
- * running node. *out is a string that the caller frees.  ERR_NO_AGENT: there is no such node.  ERR_AMBIGUOUS:
- * there are several, and *e lists them.  And the errors of local_nodes. */
+ * running node. *out is a string that the caller frees.  ERR_NO_AGENT: there is no such node.  ERR_BAD_NODE:
+ * there is none, and there cannot be.  ERR_AMBIGUOUS: there are several, and *e lists them.  And the errors
+ * of local_nodes. */
 int local_choose(const char *wanted, char **out, struct error *e) MUST_CHECK;
 
 /* The path of a node's socket, which the caller frees; NULL with *e set when it cannot be made. */

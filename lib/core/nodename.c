@@ -89,3 +89,11 @@ int nodename_parse(const char *text, struct nodename *out, struct error *e) {
   memcpy(out->host, host, (size_t)(end - host));
   return 0;
 }
+
+int nodename_check_short(const char *text, struct error *e) {
+  size_t n = strspn(text, NAME_SET);
+  if (n > 0 && n <= NODE_NAME_MAX && !text[n]) return 0;
+  return error_set(e, ERR_BAD_NODE,
+                   "\"%.300s\": not a node name: want name@host, or a name of 1 to 64 of A-Z a-z 0-9 _ -",
+                   text);
+}

@@ -25,4 +25,7 @@ struct nodename {
 /* Reads text into *out.  ERR_BAD_NODE: *e quotes the text and says what is wrong with it. */
 int nodename_parse(const char *text, struct nodename *out, struct error *e) MUST_CHECK;
 
+/* Can a node have this name before the '@'?  0 or ERR_BAD_NODE. */
+int nodename_check_short(const char *text, struct error *e) MUST_CHECK;
+
 #endif

@@ -71,6 +71,9 @@ static void test_some(void) {
      "the beginning of a name is not the name");
   is(choice("three", text), "no_agent: three: no node of this name is running here, but two@rane",
      "one that was killed");
+  ok(!strncmp(choice(" ", text), "bad_node_name: \" \": not a node name", 34),
+     "a word that no node can have: %s", text);
+  ok(!strncmp(choice("a b@rane", text), "bad_node_name: a b@rane: ", 25), "nor a full name: %s", text);
   int one = make_node("one@rane", true), other = make_node("two@dune", true);
   is(nodes(text), "one@rane two@dune two@rane", "several, sorted");
   is(choice("one", text), "one@rane", "a short name among several");
