@@ -20,15 +20,19 @@ struct options {
   int64_t top;
 };
 
+/* The shells complete the words between the '|' of an argument in -h. STATES: the words of
+ * lib/vm/process/info.c, and "runs" of what is no green thread. */
+#define SORT_KEYS "memory|mailbox|time"
+#define STATES    "ready|running|receive|sleep|call|send|runs"
+
 static const struct tool_option table[] = {
     {0, "ended", NULL, "list the commands that have ended lately, and how", TOOL_FLAG,
      offsetof(struct options, ended)},
     {0, "full", NULL, "print portable pids, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct options, full)},
-    {0, "sort", "KEY", "the most first: memory, mailbox or time (run)", TOOL_TEXT,
-     offsetof(struct options, sort)},
+    {0, "sort", SORT_KEYS, "the most first", TOOL_TEXT, offsetof(struct options, sort)},
     {0, "top", "N", "only the first N", TOOL_COUNT, offsetof(struct options, top)},
-    {0, "state", "STATE", "only processes in this state", TOOL_TEXT, offsetof(struct options, state)},
+    {0, "state", STATES, "only processes in this state", TOOL_TEXT, offsetof(struct options, state)},
     {0, "name", "GLOB", "only processes with such a name", TOOL_TEXT, offsetof(struct options, name)},
     SELECT_OPTIONS(struct options, select),
     TOOL_COMMON(struct options)};
@@ -121,13 +125,13 @@ struct collector {
 };
 
 static const struct {
-  const char *key, *member;
-} sort_keys[] = {{"memory", "memory"}, {"mailbox", "mailbox"}, {"time", "run_ms"}};
+  const char *key, *member, *ended; /* the member of a process, and of a command that has ended */
+} sort_keys[] = {{"memory", "memory", "max_rss"}, {"mailbox", "mailbox", NULL}, {"time", "run_ms", "cpu_ms"}};
 
 /* The member that a key of --sort means; NULL: there is no such key. */
-static const char *sort_member(const char *key) {
+static const char *sort_member(const struct options *o) {
   for (size_t i = 0; i < sizeof sort_keys / sizeof *sort_keys; i++)
-    if (!strcmp(key, sort_keys[i].key)) return sort_keys[i].member;
+    if (!strcmp(o->sort, sort_keys[i].key)) return o->ended ? sort_keys[i].ended : sort_keys[i].member;
   return NULL;
 }
 
@@ -154,7 +158,7 @@ static int compare(const void *a, const void *b) {
 static void arrange(const struct options *o, json_t *rows) {
   size_t n = json_array_size(rows), left = o->top && (size_t)o->top < n ? (size_t)o->top : n;
   struct ranked *all = tool_need(calloc(n + 1, sizeof *all));
-  const char *member = o->sort ? sort_member(o->sort) : "";
+  const char *member = o->sort ? sort_member(o) : "";
   for (size_t i = 0; i < n; i++) {
     json_t *row = json_array_get(rows, i), *value = json_object_get(row, member);
     all[i] = (struct ranked){value ? json_integer_value(value) : -1, i, json_incref(row)};
@@ -236,6 +240,7 @@ static int list_one(const struct options *options, const char *node) {
   if (rc) tool_fail(&tool, rc, &e);
   struct nodemsg *m = tool_open(&tool, &options->common, node);
   rc = list(m, options, node, &e);
+  if (rc == ERR_TIMEOUT && node) tool_blame(name.full, &e);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   nodemsg_close(m);
   return status;
@@ -299,13 +304,29 @@ static int list_several(const struct options *options) {
   return status;
 }
 
+/* Is the word one of a list with '|' between the words? */
+static bool is_among(const char *list, const char *word) {
+  size_t n = strlen(word);
+  for (const char *at = list; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL)
+    if (n && strcspn(at, "|") == n && !strncmp(at, word, n)) return true;
+  return false;
+}
+
+static void check_usage(const struct options *o) {
+  if (o->common.rest.count) tool_usage(&tool, "no word can follow --");
+  if (o->sort && !is_among(SORT_KEYS, o->sort))
+    tool_usage(&tool, "--sort %s: expected one of " SORT_KEYS, o->sort);
+  if (o->sort && !sort_member(o)) tool_usage(&tool, "--sort %s excludes --ended", o->sort);
+  if (o->state && !is_among(STATES, o->state))
+    tool_usage(&tool, "--state %s: expected one of " STATES, o->state);
+  if (o->ended && (o->state || o->name)) tool_usage(&tool, "--ended excludes --state and --name");
+}
+
 int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
-  if (options.common.rest.count) tool_usage(&tool, "no word can follow --");
-  if (options.sort && !sort_member(options.sort))
-    tool_usage(&tool, "--sort %s: expected memory, mailbox or time", options.sort);
+  check_usage(&options);
   bool one = select_is_single(words, &options.select);
   return tool_finish(&tool,
                      one ? list_one(&options, words->count ? words->at[0] : NULL) : list_several(&options));

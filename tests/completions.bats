@@ -77,6 +77,16 @@ specs_zsh() {
   assert_line --partial ':(list HUP INT '
 }
 
+@test "words that an option can have" {
+  assert_equal "$(complete_bash node-ps --sort m)" $'mailbox\nmemory'
+  assert_equal "$(complete_bash node-ps --state ru)" $'running\nruns'
+  assert_equal "$(complete_fish 'node-ps --sort m')" $'mailbox\nmemory'
+  assert_equal "$(complete_fish 'node-ps --state ru')" $'running\nruns'
+  run -0 specs_zsh node-ps
+  assert_line --partial ':(memory mailbox time)'
+  assert_line --partial ':(ready running receive '
+}
+
 @test "every tool has its file in each shell" {
   assert_equal "$(basename -a "$BUILD"/bin/node-* | xargs)" "$(xargs <<<"$TOOLS")"
   for tool in "$BUILD"/bin/node-*; do

@@ -117,7 +117,21 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   assert_equal "$(jq -r .name <<<"$output")" small
   run -0 node-ps --top 2
   assert_equal "${#lines[@]}" 3
-  refuses '--sort age: expected memory, mailbox or time' node-ps --sort age
+}
+
+@test "--sort and --state: only words that exist, which the help has" {
+  refuses '--sort age: expected one of memory|mailbox|time' node-ps --sort age
+  refuses '--state nosuch: expected one of ready|running|' node-ps --state nosuch
+  refuses '--state : expected' node-ps --state ''
+  refuses '--ended excludes --state' node-ps --ended --state runs
+  refuses '--sort mailbox excludes --ended' node-ps --ended --sort mailbox
+  words=$(sed -n '/states\[\] = {/,/};/p' "$ROOT/lib/vm/process/info.c" | grep -oE '"[a-z]+"' | tr -d '"' | sort -u | xargs)
+  assert_equal "$(node-ps -h | sed -nE 's/^ +--state ([a-z|]+) .*/\1/p' | tr '|' '\n' | sort | xargs)" \
+    "$(xargs -n 1 <<<"$words runs" | sort | xargs)"
+  start_node one
+  for state in $words; do run -0 node-ps --state "$state"; done
+  run -0 node-ps --state runs --json
+  assert_equal "$(jq -r .kind <<<"$output" | sort -u)" console
 }
 
 @test "--sort time: who has computed comes first" {
@@ -184,6 +198,8 @@ ended_count() { [ "$(node-ps --ended --json "$@" | wc -l)" = "$count" ]; }
   second=$(node-spawn -d -- sh -c 'kill -9 $$')
   count=2 wait_until ended_count
   run -124 node-spawn --timeout 0.1 -- sleep 300
+  run -0 node-ps --ended --sort time --top 1
+  assert_equal "${#lines[@]}" 2
   run -0 node-ps --ended
   assert_line --index 1 --regexp "^$first +exit 3 +[0-9]+s +0\.[0-9]+ +0\.[0-9]+ +[0-9.]+M +5 +0 +[0-9]+ +sh -c printf"
   assert_line --index 2 --regexp "^$second +signal 9 "

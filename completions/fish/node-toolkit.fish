@@ -57,6 +57,8 @@ for line in ($tool -h 2>/dev/null)
             set -a option -r -F
         case DIR
             set -a option -x -a '(__fish_complete_directories)'
+        case '*|*'
+            set -a option -x -a "$(string replace -a '|' ' ' -- $argument)"
         case '?*'
             set -a option -x
     end
