@@ -85,7 +85,7 @@ static void test_memory(struct agent_host *h) {
   }
   size_t used = memory_of(all, CROWD);
   ok(used <= OUTCOME_MEMORY + CROWD * least + OUTCOME_TAIL, "all running commands keep a bounded amount");
-  for (int i = 0; i < CROWD; i++) outcome_cancel(all[i]);
+  for (int i = 0; i < CROWD; i++) outcome_cancel(all[i], 126);
 }
 
 int main(void) {

@@ -135,22 +135,36 @@ static const char *spec_text(const struct signal *call, const char *key, int *n)
   return text;
 }
 
+/* The guard could not enter the directory: that of the spec, or the home of the user. */
+static void explain_directory(const struct command *c, int error, struct error *e) {
+  int n, user_n;
+  const char *directory = spec_text(c->call, "cwd", &n), *user = spec_text(c->call, "user", &user_n);
+  if (!n && c->cwd)
+    error_set(e, ERR_EXEC_DENIED,
+              "%s: the home of the user %.*s, in which the command begins: %s; --cwd names another directory",
+              c->cwd, user_n, user, strerror(error));
+  else
+    error_set(e, ERR_EXEC_DENIED, "%.*s: the directory of the command: %s", n, directory, strerror(error));
+}
+
 /* Writes why the guard could not start the command. */
 static void explain_failure(const struct command *c, struct error *e) {
   static const struct {
     enum guard_stage stage;
     const char *key, *what; /* what: follows the string of the key */
-  } stages[] = {{GUARD_CWD, "argv", "the directory of the command: "},
-                {GUARD_IDENTITY, "user", "becoming this user: "},
+  } stages[] = {{GUARD_IDENTITY, "user", "becoming this user: "},
                 {GUARD_TTY, "argv", "the terminal: "},
                 {GUARD_NICE, "argv", "--nice: "}};
   const char *key = "argv", *what = "";
   const struct guard_report *f = &c->failed;
   int n, error = f->kind ? (int)f->number : ECHILD;
+  if (f->stage == GUARD_CWD) {
+    explain_directory(c, error, e);
+    return;
+  }
   for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
     if (f->stage == (uint32_t)stages[i].stage) key = stages[i].key, what = stages[i].what;
   const char *text = spec_text(c->call, key, &n);
-  if (f->stage == GUARD_CWD && c->cwd) text = c->cwd, n = (int)strlen(text);
   if (f->stage == GUARD_INTERPRETER) {
     error_set(e, ERR_EXEC_DENIED, "%.*s: bad interpreter: %s%s%s", n, text, f->text, *f->text ? ": " : "",
               strerror(error));
@@ -171,7 +185,7 @@ static void refuse_start(struct command *c) {
   struct signal *call = c->call;
   explain_failure(c, &e);
   c->call = NULL;
-  outcome_cancel(c->outcome);
+  outcome_cancel(c->outcome, err_exit(e.code));
   c->outcome = NULL;
   names_drop(c->hosted.agent->names, c->hosted.pid);
   call_refuse(c->hosted.agent, call, &e);
@@ -768,7 +782,7 @@ static int make_cgroup(struct command *c, struct command_spec *p, struct error *
 static void no_start(struct command *c, const struct error *e) {
   struct signal *call = c->call;
   c->call = NULL;
-  outcome_cancel(c->outcome);
+  outcome_cancel(c->outcome, err_exit(e->code));
   c->outcome = NULL;
   hosted_forget_bonds(&c->hosted); /* the command never ran: no link or monitor fires */
   hosted_end(&c->hosted, NULL);

@@ -7,7 +7,10 @@
 #include "agent/state.h"
 #include "core/term.h"
 
-enum { COMMAND_GRACE_MS = 5000 /* from TERM to KILL, unless the spec says otherwise */ };
+enum {
+  COMMAND_GRACE_MS = 5000, /* from TERM to KILL, unless the spec says otherwise */
+  COMMAND_WHAT = 1000,     /* bytes of the words of a command that are shown */
+};
 
 struct command_spec {
   char **argv;  /* the words of the guard, then those of the command */
@@ -42,8 +45,8 @@ void command_spec_finish(struct command_spec *p);
 /* Has the guard start the command in this cgroup. 0 or ERR_NOMEM. */
 int command_spec_cgroup(struct command_spec *p, const char *path) MUST_CHECK;
 
-/* The words of the command with blanks between them, for people: a heap string, or NULL when memory ran out.
- */
+/* The words of the command with blanks between them, for people, cut after COMMAND_WHAT bytes; a helper by
+ * its name, without its directory. A heap string, or NULL when memory ran out. */
 char *command_spec_words(const struct command_spec *p);
 
 #endif

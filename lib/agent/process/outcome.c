@@ -183,7 +183,7 @@ struct outcome *outcome_begin(struct agent *a, npid pid, const char *what) {
   if (!o) return NULL;
   *o = (struct outcome){.agent = a,
                         .pid = pid,
-                        .what = strndup(what ? what : "", OUTCOME_WHAT),
+                        .what = strdup(what ? what : ""),
                         .started_us = clock_wall_us(),
                         .started_ns = clock_ns(),
                         .os_pid = -1,
@@ -193,10 +193,6 @@ struct outcome *outcome_begin(struct agent *a, npid pid, const char *what) {
   free(o->what);
   free(o);
   return NULL;
-}
-
-void outcome_cancel(struct outcome *o) {
-  if (o) outcome_free(o);
 }
 
 /* How many bytes of a stream are kept when the record wants to keep n more.  Near the bound of all records,
@@ -380,6 +376,15 @@ void outcome_release(struct outcome *o) {
   free(o->followers);
   o->followers = NULL;
   o->follower_count = 0;
+}
+
+void outcome_cancel(struct outcome *o, int status) {
+  struct term *reason = o && o->follower_count ? reason_exit(status, 0) : NULL;
+  struct term *end = reason ? outcome_message(o, reason) : NULL;
+  if (end) outcome_tell(o, end);
+  term_unref(end);
+  term_unref(reason);
+  if (o) outcome_release(o), outcome_free(o);
 }
 
 /* Sends bytes that are adjacent in memory and end before the offset `at`. */

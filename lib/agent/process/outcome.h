@@ -22,7 +22,6 @@ enum {
   OUTCOME_RUNS = 4096, /* pieces of a stream, between pieces of the other one: one for 16 bytes of its tail */
   OUTCOME_LEAST = 4 << 10, /* bytes of each stream of a running command that are kept in any case */
   OUTCOME_MEMORY = 64 << 20,
-  OUTCOME_WHAT = 1000,    /* bytes of the words of a command that are kept */
   OUTCOME_FOLLOWERS = 64, /* of one command */
 };
 
@@ -65,11 +64,12 @@ struct outcome {
 int outcomes_init(struct agent *a) MUST_CHECK;
 void outcomes_finish(struct agent *a); /* accepts a node whose outcomes_init has failed, or never ran */
 
-/* Begins the record of a command.  NULL: memory ran out. */
+/* Begins the record of a command; what: one line about it, which is copied.  NULL: memory ran out. */
 struct outcome *outcome_begin(struct agent *a, npid pid, const char *what);
 
-/* Removes the record of a command that did not start.  Accepts NULL. */
-void outcome_cancel(struct outcome *o);
+/* Removes the record of a command that did not start, and tells its followers that it has ended with this
+ * exit status.  Accepts NULL. */
+void outcome_cancel(struct outcome *o, int status);
 
 /* Takes bytes of output: keeps them, and returns the offset after them. */
 uint64_t outcome_output(struct outcome *o, bool is_stderr, const char *bytes, size_t n);
