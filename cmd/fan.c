@@ -45,15 +45,14 @@ static void *work(void *data) {
 /* Prints a line that names the node on standard error; with --json, also an object on standard output.
  * Returns the exit status. */
 static int report(const struct fan *fan, const struct selected *node, struct result *r) {
-  const char *text = r->e.code ? error_text(&r->e) : err_sentence(r->rc);
+  if (!r->e.code) error_set(&r->e, r->rc, "%s", err_sentence(r->rc));
+  tool_blame(node->name, &r->e);
   if (fan->json) {
     json_auto_t *object = tool_need(json_pack("{s:s, s:b, s:s, s:s}", "node", node->name, "ok", 0, "stage",
-                                              err_wire(r->rc), "error", text));
+                                              err_wire(r->rc), "error", error_text(&r->e)));
     tool_print(object);
   }
-  struct error e = r->e;
-  if (!strstr(text, node->name)) error_set(&e, r->rc, "%s: %s", node->name, text);
-  return tool_report(fan->tool, r->rc, &e);
+  return tool_report(fan->tool, r->rc, &r->e);
 }
 
 static int show(struct fanning *f, size_t i) {

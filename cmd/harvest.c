@@ -2,20 +2,19 @@
  * line of progress is removed before anything else is written to the terminal. */
 #include "harvest.h"
 
+#include "relay.h"
+
 #include "core/nodeset.h"
 #include "wire/json.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-enum { STATUS_OWN = 125 };
 
 /* --- writing ------------------------------------------------------------------------------------------- */
 
@@ -27,34 +26,10 @@ void harvest_progress(const char *text) {
   progress_shown = text;
 }
 
-/* 0, or errno. */
-static int write_bytes(int fd, const char *bytes, size_t n) {
-  while (n > 0) {
-    ssize_t written = write(fd, bytes, n);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return errno;
-    bytes += written;
-    n -= (size_t)written;
-  }
-  return 0;
-}
-
-static int target_of(int stream) {
-  return stream == HARVEST_OUT ? STDOUT_FILENO : STDERR_FILENO;
-}
-
 /* Writes to standard output or standard error; a failure ends the program. */
 static void print(int stream, const char *bytes, size_t n) {
   harvest_progress(NULL);
-  int failed = write_bytes(target_of(stream), bytes, n);
-  if (failed == EPIPE) {
-    signal(SIGPIPE, SIG_DFL);
-    raise(SIGPIPE);
-  }
-  if (!failed) return;
-  fprintf(stderr, "%s: standard %s: %s\n", program_invocation_short_name,
-          stream == HARVEST_OUT ? "output" : "error", strerror(failed));
-  exit(STATUS_OWN);
+  relay_bytes(stream == HARVEST_OUT ? STDOUT_FILENO : STDERR_FILENO, bytes, n);
 }
 
 /* --- lines ---------------------------------------------------------------------------------------------- */
@@ -118,10 +93,10 @@ static int keep(struct harvest *h, struct harvest_stream *s, const char *bytes, 
   int failed = 0;
   if (s->fd < 0) {
     s->fd = open_temporary();
-    failed = s->fd < 0 ? errno : write_bytes(s->fd, s->kept.data, s->kept.len);
+    failed = s->fd < 0 ? errno : relay_write(s->fd, s->kept.data, s->kept.len);
     buf_finish(&s->kept);
   }
-  if (!failed) failed = write_bytes(s->fd, bytes, n);
+  if (!failed) failed = relay_write(s->fd, bytes, n);
   return failed ? file_failed(h, "the temporary file of --gather", failed, e) : 0;
 }
 
@@ -169,7 +144,7 @@ int harvest_take(struct harvest *h, int stream, const char *bytes, size_t n, str
   case HARVEST_LINES: take_lines(h, stream, bytes, n); break;
   case HARVEST_BYTES: print(stream, bytes, n); break;
   case HARVEST_GATHERED: return keep(h, s, bytes, n, e);
-  case HARVEST_FILES: failed = write_bytes(s->fd, bytes, n); break;
+  case HARVEST_FILES: failed = relay_write(s->fd, bytes, n); break;
   case HARVEST_TAILS: keep_tail(&s->kept, bytes, n); break;
   }
   return failed ? file_failed(h, "its file in the directory of --outdir", failed, e) : 0;

@@ -129,6 +129,11 @@ static void report_reason(const struct session *s, const json_t *reason) {
   const char *word = json_string_value(reason);
   struct buf text = BUF_INIT;
   if (!word || !strcmp(word, "normal")) return;
+  if (strcmp(word, "noconnection") == 0) {
+    fprintf(stderr, "%s: %s: the connection to this node was lost (noconnection); <%s> may still run there\n",
+            tool.name, s->home ? s->home : "?", s->pid);
+    return;
+  }
   buf_escape(&text, word, strlen(word));
   fprintf(stderr, "%s: <%s>: %s\n", tool.name, s->pid, buf_ok(&text) ? text.data : "?");
   buf_finish(&text);
@@ -141,10 +146,10 @@ static int take_event(void *data, json_t *event) {
   if (rc) return rc;
   if (reason) terminal_restore();
   if (s->options->common.json) {
-    relay_event(&tool, event);
+    relay_event(event);
   } else {
     report_lost(event);
-    relay_output(&tool, event);
+    relay_output(event);
     if (reason) report_reason(s, reason);
   }
   if (at) atomic_store(&s->at, json_integer_value(at));

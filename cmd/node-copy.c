@@ -124,6 +124,7 @@ static void select_side(const struct copy_options *o, struct side *side, struct 
   if (!*m) rc = select_open(&o->common, &side->words, &options, m, &e);
   if (!rc) rc = select_nodes(&side->words, &options, *m, &side->nodes, &e);
   if (rc) tool_fail(&tool, rc, &e);
+  select_tell_down(&tool, &side->nodes);
 }
 
 /* DST/NODE/, into which what one of several nodes has is copied. */

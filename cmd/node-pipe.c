@@ -100,7 +100,7 @@ static void print_errors(struct stage *s, bool rest) {
     buf_printf(&line, "%s: ", s->node);
     buf_append(&line, s->errors.data, n);
     buf_putc(&line, '\n');
-    if (buf_ok(&line)) relay_bytes(&tool, STDERR_FILENO, line.data, line.len);
+    if (buf_ok(&line)) relay_bytes(STDERR_FILENO, line.data, line.len);
     buf_finish(&line);
     buf_consume(&s->errors, end ? n + 1 : n);
   }
@@ -120,7 +120,7 @@ static void take_output(struct stage *s, json_t *event) {
   if (s->run->options->common.json) {
     print_event(s, out ? "stdout" : "stderr", out ? out : err);
   } else if (json_to_bytes(out ? out : err, &bytes) == 0 && bytes.len) {
-    if (out) relay_bytes(&tool, STDOUT_FILENO, bytes.data, bytes.len);
+    if (out) relay_bytes(STDOUT_FILENO, bytes.data, bytes.len);
     if (err) buf_append(&s->errors, bytes.data, bytes.len);
     print_errors(s, false);
   }

@@ -97,7 +97,8 @@ static const char *node_of(const struct spawn_options *o) {
 }
 
 /* Reports the failure, with --json also as an object, and returns the exit status that goes with it. */
-static int fail(const struct spawn_options *o, int rc, const struct error *e) {
+static int fail(const struct spawn_options *o, int rc, struct error *e) {
+  if (rc == ERR_TIMEOUT && node_of(o)) tool_blame(node_of(o), e);
   tool_report(&tool, rc, e);
   if (o->common.json) {
     json_auto_t *object = tool_need(json_pack(
@@ -154,6 +155,13 @@ static void report_reason(const struct attachment *a, const json_t *reason) {
             a->options->common.timeout);
     return;
   }
+  if (strcmp(word, "noconnection") == 0) {
+    char *home = tool_home_of(a->pid);
+    fprintf(stderr, "%s: %s: the connection to this node was lost, which ends <%s> (noconnection)\n",
+            tool.name, home ? home : "?", a->pid);
+    free(home);
+    return;
+  }
   struct buf text = BUF_INIT;
   buf_escape(&text, word, strlen(word));
   fprintf(stderr, "%s: <%s>: %s\n", tool.name, a->pid, buf_ok(&text) ? text.data : "?");
@@ -196,9 +204,9 @@ static int take_event(void *data, json_t *event) {
   if (rc) return rc;
   if (reason) terminal_restore();
   if (a->options->common.json) {
-    relay_event(&tool, event);
+    relay_event(event);
   } else {
-    relay_output(&tool, event);
+    relay_output(event);
     if (reason) report_end(a, event);
   }
   if (reason) a->status = status_of(a->options, event);
@@ -255,6 +263,7 @@ static int spawn_several(struct spawn_options *o, json_t *request) {
     return 0;
   }
   if (!rc) rc = select_all(o, &words, &m, &nodes, &e);
+  if (!rc) select_tell_down(&tool, &nodes);
   if (!rc && o->tty && nodes.count > 1) rc = error_set(&e, ERR_USAGE, "--tty applies to one node");
   if (!rc && nodes.count == 1 && (o->tty || select_is_name(&words, &o->select)) && spawn_is_plain(o)) {
     nodemsg_close(m);

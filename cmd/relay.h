@@ -10,12 +10,15 @@
 
 enum { RELAY_FAILED = 125 /* the own failure of a tool that ends as its command, as with timeout(1) */ };
 
-void relay_bytes(const struct tool *tool, int fd, const char *bytes, size_t n);
+void relay_bytes(int fd, const char *bytes, size_t n);
+
+/* Writes all bytes to any descriptor.  0, or an errno. */
+int relay_write(int fd, const char *bytes, size_t n) MUST_CHECK;
 
 /* Passes the members "stdout" and "stderr" of an event on: each a JSON string or {"$bytes":…}, if there. */
-void relay_output(const struct tool *tool, const json_t *event);
+void relay_output(const json_t *event);
 
 /* Prints an event as a line of JSON. */
-void relay_event(const struct tool *tool, const json_t *event);
+void relay_event(const json_t *event);
 
 #endif

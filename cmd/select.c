@@ -12,6 +12,7 @@
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,8 +32,13 @@ struct selecting {
   struct map tags_of; /* key -> the tags of a member, a borrowed object of `answer` */
   json_t *answer;     /* of the asked node, or NULL */
   json_t *members;    /* array of full names, sorted; NULL: no node was asked */
-  json_t *local;      /* full names of the nodes that run here; `here` and `shorts` point into both arrays */
-  struct map here, shorts; /* short name -> struct known: of the nodes that run here, and of the members */
+  json_t *lost;       /* array of the full names of members that are down, sorted, or NULL */
+  json_t *local;      /* full names of the nodes that run here */
+  struct map here, shorts, lost_shorts; /* short name -> struct known, which points into `local`, `members`
+                                         * and `lost` */
+  struct map left_out;                  /* the keys of members in `down` */
+  const char **down;                    /* members that are left out because they are down; borrowed names */
+  size_t down_count;
   struct error *e;
 };
 
@@ -47,6 +53,7 @@ void selection_finish(struct selection *selection) {
     free(selection->at[i].word);
   }
   free(selection->at);
+  free(selection->down);
   *selection = (struct selection){0};
 }
 
@@ -189,16 +196,11 @@ static int add_full(struct selecting *s, const char *word) {
 }
 
 static int add_short(struct selecting *s, const char *word) {
-  struct buf check = BUF_INIT;
-  struct nodename name;
-  buf_printf(&check, "%s@localhost", word);
-  bool good = buf_ok(&check) && nodename_parse(check.data, &name, NULL) == 0;
-  buf_finish(&check);
-  if (!good)
-    return error_set(s->e, ERR_BAD_NODE,
-                     "%.300s: not a node name: want name@host, or a name of A-Z a-z 0-9 _ -", word);
+  int rc = nodename_check_short(word, s->e);
+  if (rc) return rc;
   const struct known *k = map_get(&s->here, word);
   if (!k) k = map_get(&s->shorts, word);
+  if (!k) k = map_get(&s->lost_shorts, word);
   if (!k)
     return error_set(s->e, ERR_NO_AGENT, "%s: no living member has this name; node-list --all lists them",
                      word);
@@ -206,6 +208,48 @@ static int add_short(struct selecting *s, const char *word) {
     return error_set(s->e, ERR_AMBIGUOUS, "%s: several nodes have this name: %s; give the full name", word,
                      k->list.data);
   return add(s, k->name, k->name);
+}
+
+/* Notes a member that is down and would be selected. */
+static void leave_out(struct selecting *s, const char *name) {
+  char *key = key_of(name);
+  if (!map_get(&s->left_out, key) && !is_excluded(s, name, key) && has_tags(s, key)) {
+    remember(&s->left_out, key, s);
+    s->down[s->down_count++] = name;
+  }
+  free(key);
+}
+
+/* Notes the members that are down and match; pattern NULL: all of them. */
+static void leave_out_matching(struct selecting *s, const char *pattern) {
+  size_t i;
+  json_t *member;
+  json_array_foreach(s->lost, i, member) {
+    const char *name = json_string_value(member);
+    if (!pattern || pattern_matches(pattern, name)) leave_out(s, name);
+  }
+}
+
+/* The members that were left out, as a heap string, or NULL. A member that was also named is selected. */
+static char *folded_down(const struct selecting *s) {
+  struct buf set = BUF_INIT;
+  size_t n = 0;
+  for (size_t i = 0; i < s->down_count; i++) {
+    char *key = key_of(s->down[i]);
+    if (!map_get(&s->seen, key)) s->down[n++] = s->down[i];
+    free(key);
+  }
+  if (!n) return NULL;
+  nodeset_fold(&set, s->down, n);
+  return tool_need(buf_take(&set));
+}
+
+static int none_matches(const struct selecting *s, const char *pattern) {
+  char *down = folded_down(s);
+  error_set(s->e, ERR_NO_AGENT, "%s: no living member matches%s%s; node-list --all lists them", pattern,
+            down ? ", and these are down: " : "", down ? down : "");
+  free(down);
+  return ERR_NO_AGENT;
 }
 
 static int add_pattern(struct selecting *s, const char *pattern) {
@@ -218,8 +262,8 @@ static int add_pattern(struct selecting *s, const char *pattern) {
     found = true;
     add(s, name, name);
   }
-  if (found) return 0;
-  return error_set(s->e, ERR_NO_AGENT, "%s: no living member matches; node-list --all lists them", pattern);
+  leave_out_matching(s, pattern);
+  return found ? 0 : none_matches(s, pattern);
 }
 
 static int add_word(void *data, const char *word) {
@@ -248,19 +292,25 @@ static int by_version(const void *a, const void *b) {
   return strverscmp(json_string_value(*(json_t *const *)a), json_string_value(*(json_t *const *)b));
 }
 
-/* Stores the full names of the living members in s->members. */
-static void take_members(struct selecting *s, const json_t *nodes) {
+/* Is the member up?  The asked node itself is not connected. */
+static bool is_up(const json_t *node) {
+  return json_is_true(json_object_get(node, "connected")) || json_is_true(json_object_get(node, "self"));
+}
+
+/* The full names of the members that are up, or of those that are down, sorted. */
+static json_t *names_of(const json_t *nodes, bool up) {
   size_t n = 0, i;
   json_t *node, **names = tool_need(calloc(json_array_size(nodes) + 1, sizeof(json_t *)));
   json_array_foreach(nodes, i, node) {
     json_t *name = json_object_get(node, "node");
-    if (json_is_string(name)) names[n++] = name;
+    if (json_is_string(name) && is_up(node) == up) names[n++] = name;
   }
   qsort(names, n, sizeof *names, by_version);
-  s->members = tool_need(json_array());
+  json_t *sorted = tool_need(json_array());
   for (i = 0; i < n; i++)
-    if (json_array_append(s->members, names[i])) tool_need(NULL);
+    if (json_array_append(sorted, names[i])) tool_need(NULL);
   free(names);
+  return sorted;
 }
 
 static void take_tags(struct selecting *s, const json_t *nodes) {
@@ -275,13 +325,17 @@ static void take_tags(struct selecting *s, const json_t *nodes) {
 }
 
 static int ask_members(struct selecting *s, struct nodemsg *m) {
-  int rc = nodemsg_request(m, "GET", "/v1/nodes?scope=all", NULL, &s->answer, s->e);
+  int rc = nodemsg_request(m, "GET", "/v1/nodes?scope=all&down=1", NULL, &s->answer, s->e);
   if (rc) return rc;
-  take_members(s, json_object_get(s->answer, "nodes"));
-  take_tags(s, json_object_get(s->answer, "nodes"));
+  const json_t *nodes = json_object_get(s->answer, "nodes");
+  s->members = names_of(nodes, true);
+  s->lost = names_of(nodes, false);
+  s->down = tool_need(calloc(json_array_size(s->lost) + 1, sizeof *s->down));
+  take_tags(s, nodes);
   size_t i;
   json_t *name;
   json_array_foreach(s->members, i, name) know(&s->shorts, json_string_value(name));
+  json_array_foreach(s->lost, i, name) know(&s->lost_shorts, json_string_value(name));
   return 0;
 }
 
@@ -308,11 +362,15 @@ static void selecting_finish(struct selecting *s) {
   map_finish(&s->excluded);
   forget(&s->here);
   forget(&s->shorts);
+  forget(&s->lost_shorts);
+  map_finish(&s->left_out);
+  free(s->down);
   free(s->tags.at);
   free(s->without.at);
   map_finish(&s->tags_of);
   json_decref(s->answer);
   json_decref(s->members);
+  json_decref(s->lost);
   json_decref(s->local);
   selection_finish(&s->out);
 }
@@ -399,6 +457,12 @@ void select_or_exit(const struct tool *tool, const struct tool_common *common,
   int rc = ask ? select_open(common, words, options, asked, &e) : 0;
   if (!rc) rc = select_nodes(words, options, *asked, out, &e);
   if (rc) tool_fail(tool, rc, &e);
+  select_tell_down(tool, out);
+}
+
+void select_tell_down(const struct tool *tool, const struct selection *selection) {
+  if (selection->down)
+    fprintf(stderr, "%s: left out, because they are down: %s\n", tool->name, selection->down);
 }
 
 int select_open(const struct tool_common *common, const struct tool_words *words,
@@ -436,8 +500,10 @@ int select_nodes(const struct tool_words *words, const struct select_options *op
   json_array_foreach(s.members, i, member) {
     if (!rc && all) add(&s, json_string_value(member), json_string_value(member));
   }
+  if (!rc && all) leave_out_matching(&s, NULL);
   if (!rc && !s.out.count) rc = none_left(options, e);
   if (!rc) {
+    s.out.down = folded_down(&s);
     *out = s.out;
     s.out = (struct selection){0};
   }

@@ -13,8 +13,10 @@
  * KEY alone stands for the key with any value. Several --tag: a node that has all of them; several
  * --exclude-tag: a node that has none of them. A node that is not a living member has no tags.
  *
- * One node is asked for its list of living members.  A node that is selected twice counts once. Main thread
- * only. */
+ * One node is asked for its list of members.  A node that is selected twice counts once.  Members that were
+ * lost and are tried again (they are *down*) are not selected by a pattern, --all or --tag, but counted in
+ * `down`, so that a tool can say so; named by their names they are selected, and the tool fails to reach
+ * them. Main thread only. */
 #ifndef CMD_SELECT_H
 #define CMD_SELECT_H
 
@@ -47,9 +49,13 @@ struct selected {
 struct selection {
   struct selected *at;
   size_t count;
+  char *down; /* the members that would be selected if they were not down, as a set of nodes; NULL: none */
 };
 
 void selection_finish(struct selection *selection);
+
+/* Prints a line on standard error about the members that are left out because they are down, if any. */
+void select_tell_down(const struct tool *tool, const struct selection *selection);
 
 /* Does the command line name at most one node, by its full name?  The tool then asks as for one node, and
  * need not select. */
@@ -81,9 +87,9 @@ bool select_is_given(const struct tool_words *words, const struct select_options
 int select_open(const struct tool_common *common, const struct tool_words *words,
                 const struct select_options *options, struct nodemsg **out, struct error *e) MUST_CHECK;
 
-/* Calls select_open and select_nodes with the operands; when one of them fails, reports the failure and
- * exits. through: the tool reaches the nodes through the asked node, so select_open is called in any case;
- * else *asked is unchanged when no node has to be asked for its members. */
+/* Calls select_open, select_nodes and select_tell_down with the operands; when one of them fails, reports the
+ * failure and exits. through: the tool reaches the nodes through the asked node, so select_open is called in
+ * any case; else *asked is unchanged when no node has to be asked for its members. */
 void select_or_exit(const struct tool *tool, const struct tool_common *common,
                     const struct select_options *options, bool through, struct nodemsg **asked,
                     struct selection *out);

@@ -105,6 +105,7 @@ static int fail(struct job *j, int rc, const struct error *e) {
   j->rc = rc;
   j->e = *e;
   if (!j->e.code) error_set(&j->e, rc, "%s", err_sentence(rc));
+  tool_blame(j->node->name, &j->e);
   return rc;
 }
 
@@ -130,16 +131,10 @@ static void set_kind(struct job *j) {
 static void report(struct job *j) {
   if (!j->status && !j->rc) return;
   harvest_progress(NULL);
-  const char *name = j->node->name;
-  if (!j->rc) {
-    fprintf(stderr, "%s: %s: %s\n", j->run->tool->name, name, j->kind);
-  } else if (strstr(j->e.text, name)) {
+  if (!j->rc)
+    fprintf(stderr, "%s: %s: %s\n", j->run->tool->name, j->node->name, j->kind);
+  else
     tool_report(j->run->tool, j->rc, &j->e);
-  } else {
-    struct error e;
-    error_set(&e, j->e.code, "%s: %s", name, error_text(&j->e));
-    tool_report(j->run->tool, j->rc, &e);
-  }
 }
 
 static void put(json_t *object, const char *key, json_t *value) {

@@ -223,6 +223,29 @@ static bool is_stage(int rc) {
   return false;
 }
 
+/* The length of the node name that the text begins with, as in "one@rane: timed out"; 0: it begins with none.
+ */
+static size_t leading_node(const char *text) {
+  struct nodename name;
+  const char *end = strstr(text, ": ");
+  if (!end) return 0;
+  char *word = tool_need(strndup(text, (size_t)(end - text)));
+  bool good = nodename_parse(word, &name, NULL) == 0;
+  free(word);
+  return good ? (size_t)(end - text) : 0;
+}
+
+void tool_blame(const char *node, struct error *e) {
+  struct error old = *e;
+  const char *text = old.code ? error_text(&old) : err_sentence(old.code);
+  size_t n = old.code == ERR_TIMEOUT ? leading_node(text) : 0;
+  if (strstr(text, node)) return;
+  if (n)
+    error_set(e, old.code, "%s: %s, through %.*s", node, text + n + 2, (int)n, text);
+  else
+    error_set(e, old.code, "%s: %s", node, text);
+}
+
 int tool_report(const struct tool *tool, int rc, const struct error *e) {
   const char *text = e->code ? error_text(e) : err_sentence(rc);
   char stage[32] = "";

@@ -172,14 +172,41 @@ lines_of() { sort <<<"$output"; }
   told "unreachable (1): one@$HOST"
 }
 
+# shellcheck disable=SC2154 # bats sets stderr
 @test "a frozen node: the others are done, and it times out" {
   mesh one two three
   frozen=$(cat "$NODE_RUNTIME_DIR/two@$HOST/lock")
   kill -STOP "$frozen"
   run --separate-stderr -124 node-spawn --timeout 1 one two three -- echo hello
   kill -CONT "$frozen"
+  assert_equal "$(grep -c "^node-spawn: two@$HOST: timed out .*, through one@$HOST$" <<<"$stderr")" 1
   assert_equal "$(lines_of)" "$(printf '%s\n' "one@$HOST: hello" "three@$HOST: hello")"
   told "timed out (1): two@$HOST"
+}
+
+@test "members that are down are left out of --all, patterns and tags, with a line; by its name one is unreachable" {
+  mesh one web1
+  start_node web2 --tag web
+  node-connect "web2@$HOST"
+  kill -KILL "$(cat "$NODE_RUNTIME_DIR/web2@$HOST/lock")"
+  down() { node-list -l --known | grep -q "web2.* down "; }
+  wait_until down
+  for words in --all 'web*' '--all --exclude one'; do
+    # shellcheck disable=SC2086
+    run --separate-stderr -0 node-spawn $words --gather -- echo hello
+    assert_equal "$stderr" "node-spawn: left out, because they are down: web2@$HOST"
+  done
+  run --separate-stderr -0 node-spawn --all --exclude web2 --gather -- echo hello
+  assert_equal "$stderr" ''
+  says_no 125 "*2: no living member matches, and these are down: web2@$HOST" node-spawn '*2' -- true
+  says_no 125 'none has the tag' node-spawn --tag web -- true
+  run --separate-stderr -125 node-spawn web1 web2 -- echo hello
+  assert_output "web1@$HOST: hello"
+  told 'unreachable (1): web2'
+  for tool in ping ps; do
+    run --separate-stderr -0 "node-$tool" --all
+    told "node-$tool: left out, because they are down: web2@$HOST"
+  done
 }
 
 @test "a node that is lost while its command runs" {

@@ -390,7 +390,7 @@ attached() {
     "$home $user $user $(getent passwd $user | cut -d: -f7) /usr/local/bin:/usr/bin:/bin" /)"
   run -0 node-spawn --user root --env HOME=/elsewhere -- sh -c 'pwd; echo $HOME'
   assert_output $'/root\n/elsewhere'
-  [ -d "$home" ] || says_no 126 "$home: the directory of the command: No such file" node-spawn --user $user -- true
+  [ -d "$home" ] || says_no 126 "$home: the home of the user $user, in which the command begins: No such file or directory; --cwd names another directory" node-spawn --user $user -- true
   says_no 125 'no-such-user: no such user on this host' node-spawn --user no-such-user -- true
   says_no 126 "$T/gone: the directory of the command: No such file or directory" node-spawn --cwd "$T/gone" -- true
   # A command of another user is ended as any other.
@@ -699,7 +699,7 @@ own_cgroup() {
   wait $tool || status=$?
   assert_equal $status 125
   run -0 cat "$T/err"
-  assert_output --partial "two@$HOST"
+  assert_output --regexp "^node-spawn: two@$HOST: the connection to this node was lost, which ends <two@$HOST\.[0-9.]+> \(noconnection\)\$"
 }
 
 @test "begins of lines that never end on the console are bounded" {

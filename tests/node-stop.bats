@@ -111,6 +111,11 @@ node-start --name EMPTY
 node-start --sname EMPTY
 node-start --sname two --join EMPTY
 END
+  # A blank is no name either.
+  for tool in stop ping ps shell; do refuses 'not a node name' "node-$tool" ' '; done
+  refuses 'not a node name' node-spawn ' ' -- true
+  refuses 'not a node name' node-list -n ' '
+  NODE_SELF=' ' refuses 'not a node name' node-list
   run -0 node-list --self -n one
   assert_output "one@$HOST"
 }

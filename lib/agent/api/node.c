@@ -249,7 +249,7 @@ void api_nodes_list(struct request *r) {
   struct listing l = {a, json_array(), !strcmp(scope, "known"), mesh};
   if (strcmp(scope, "connected") != 0) json_array_append_new(l.nodes, self_json(a));
   mesh_each(a->mesh, add_node, &l);
-  if (mesh) mesh_each_missing(a->mesh, add_missing, &l);
+  if (mesh || request_flag(r, "down")) mesh_each_missing(a->mesh, add_missing, &l);
   respond_json(r, 200, json_pack("{s:o}", "nodes", l.nodes));
 }
 
