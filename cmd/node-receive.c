@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 #include "core/procname.h"
+#include "wire/json.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -66,19 +67,36 @@ static bool is_wanted(const struct tool_words *match, const json_t *message) {
   return true;
 }
 
-static int take(void *data, json_t *line) {
+/* Prints the pid of the mailbox, which is the first line. */
+static void open_box(struct mailbox *box, const char *text, size_t n) {
+  char pid[NPID_TEXT_SIZE];
+  json_auto_t *line = tool_need(json_parse(text, n, NULL));
+  fprintf(stderr, "%s\n", tool_pid(box->m, line, box->options->full, pid));
+  box->open = true;
+}
+
+static bool is_matched(const struct options *options, const char *text, size_t n) {
+  if (!options->match.count) return true;
+  json_auto_t *message = tool_need(json_parse(text, n, NULL));
+  return is_wanted(&options->match, message);
+}
+
+/* Messages are printed as they came, newline and all: parsing them would take longer than all other work. */
+static int take(void *data, char *text, size_t n) {
   struct mailbox *box = data;
-  const struct options *options = box->options;
   if (!box->open) {
-    char pid[NPID_TEXT_SIZE];
-    fprintf(stderr, "%s\n", tool_pid(box->m, line, options->full, pid));
-    box->open = true;
+    open_box(box, text, n);
     return 0;
   }
-  if (!is_wanted(&options->match, line)) return 0;
-  tool_print(line);
-  if (fflush(stdout)) exit(tool_finish(&tool, 1));
+  if (!is_matched(box->options, text, n)) return 0;
+  if (fwrite_unlocked(text, 1, n + 1, stdout) != n + 1) exit(tool_finish(&tool, 1));
   return --box->left ? 0 : ENOUGH;
+}
+
+static int flush(void *data) {
+  (void)data;
+  if (fflush(stdout)) exit(tool_finish(&tool, 1));
+  return 0;
 }
 
 /* The thread that ends the program as soon as nobody reads standard output, so that the name of the mailbox
@@ -129,7 +147,7 @@ int main(int argc, char **argv) {
   if (pthread_create(&thread, NULL, end_with_reader, NULL)) tool_need(NULL);
   pthread_detach(thread);
   struct error e = {0};
-  int rc = nodemsg_stream(m, "POST", "/v1/mailboxes", body, take, &box, &e);
+  int rc = nodemsg_stream_text(m, "POST", "/v1/mailboxes", body, take, flush, &box, &e);
   if (!rc)
     rc = error_set(&e, ERR_LOST, "%s: the mailbox was closed: its node stopped, or its process was ended",
                    nodemsg_node(m));

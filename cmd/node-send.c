@@ -1,19 +1,15 @@
 /* node-send: sends messages to a process. */
 #include "tool.h"
 
+#include "base/clock.h"
+#include "client/many.h"
 #include "wire/json.h"
-#include "wire/lines.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-enum {
-  MESSAGE_MAX = 16 << 20, /* the longest body of a request that a node takes */
-  PAUSE_MAX_MS = 64,      /* the longest pause between two attempts to send one message */
-};
 
 struct options {
   struct tool_common common; /* common.json: each WORD is a JSON value */
@@ -52,50 +48,71 @@ static int send_words(struct nodemsg *m, const char *path, const struct options 
 
 /* --- a stream of messages ------------------------------------------------------------------------------ */
 
+/* Standard input on its way to the node, which cuts it into lines. */
 struct stream {
-  struct nodemsg *m;
-  const char *path;
-  long long number; /* of the current line */
+  struct many_call *call;
+  bool waits; /* standard input has nothing to read: the call is paused */
+  bool over;
+  int rc;
   struct error *e;
 };
 
-/* Tries until the receiver takes the message.  Meanwhile no line is read, so the writer of standard input
- * waits. */
-static int send_when_taken(const struct stream *s, json_t *message, struct error *e) {
-  int rc, ms = 1;
-  struct error busy = {0};
-  while ((rc = nodemsg_request(s->m, "POST", s->path, message, NULL, e)) == ERR_BUSY) {
-    busy = *e;
-    nanosleep(&(struct timespec){.tv_nsec = ms * 1000000L}, NULL);
-    if (ms < PAUSE_MAX_MS) ms *= 2;
-  }
-  return rc == ERR_TIMEOUT && busy.code ? error_set(e, rc, "timed out (timeout): %s", busy.text) : rc;
-}
-
-static int send_line(void *data, char *line, size_t n) {
+static ssize_t next_bytes(void *data, char *bytes, size_t size) {
   struct stream *s = data;
-  struct error why = {0};
-  s->number++;
-  json_auto_t *message = json_parse(line, n, &why);
-  int rc = message ? 0 : ERR_BAD_JSON;
-  if (message && !json_is_array(message)) rc = error_set(&why, ERR_BAD_VALUE, "not a JSON array");
-  if (!rc) rc = send_when_taken(s, message, &why);
-  return rc ? error_set(s->e, rc, "line %lld: %s", s->number, error_text(&why)) : 0;
+  struct pollfd in = {.fd = STDIN_FILENO, .events = POLLIN};
+  s->waits = poll(&in, 1, 0) == 0;
+  if (s->waits) return MANY_PAUSE;
+  ssize_t n = read(STDIN_FILENO, bytes, size);
+  if (n >= 0) return n;
+  s->waits = errno == EINTR || errno == EAGAIN;
+  return s->waits ? MANY_PAUSE : error_set(s->e, ERR_USAGE, "standard input: %s", strerror(errno));
 }
 
-static int send_lines(struct nodemsg *m, const char *path, struct error *e) {
-  struct stream s = {.m = m, .path = path, .e = e};
-  struct lines lines;
-  char bytes[16384];
+static void on_end(void *data, int rc, json_t *answer, const struct error *e) {
+  struct stream *s = data;
+  (void)answer;
+  s->over = true;
+  s->rc = rc;
+  if (rc && !s->e->code) *s->e = *e;
+}
+
+/* The node answers at the end of the input, or at once when a line cannot be sent: so standard input is
+ * awaited together with the answer. */
+static int run(struct many *many, struct stream *s) {
   int rc = 0;
-  ssize_t n = 0;
-  lines_init(&lines, MESSAGE_MAX);
-  while (!rc && ((n = read(STDIN_FILENO, bytes, sizeof bytes)) > 0 || (n < 0 && errno == EINTR)))
-    if (n > 0) rc = lines_split(&lines, bytes, (size_t)n, send_line, &s);
-  if (!rc && n < 0) rc = error_set(e, ERR_USAGE, "standard input: %s", strerror(errno));
-  if (!rc && lines.pending.len) rc = send_line(&s, lines.pending.data, lines.pending.len);
-  if (rc && !e->code) rc = error_set(e, rc, "line %lld: %s", s.number + 1, err_sentence(rc));
-  lines_finish(&lines);
+  while (!rc && !s->over) {
+    struct curl_waitfd in = {.fd = STDIN_FILENO, .events = CURL_WAIT_POLLIN};
+    rc = many_wait(many, &in, s->waits, 60000, s->e);
+    if (!rc && !s->over && s->waits && in.revents) {
+      s->waits = false;
+      many_resume(s->call);
+    }
+  }
+  return rc ? rc : s->rc;
+}
+
+/* The node keeps the time limit, so that it can say which line it has got to; this program waits a little
+ * longer. */
+static int send_lines(struct nodemsg *m, const char *path, double timeout, struct error *e) {
+  enum { LONGER_MS = 2000 };
+  struct stream s = {.e = e};
+  struct buf url = BUF_INIT;
+  int64_t ms = timeout < 1e6 ? (int64_t)(timeout * 1000) : 0;
+  buf_puts(&url, path);
+  if (ms) buf_printf(&url, "?timeout_ms=%lld", (long long)ms);
+  tool_need(buf_ok(&url) ? &url : NULL);
+  struct many *many = tool_need(many_new());
+  struct many_request request = {.method = "POST",
+                                 .path = url.data,
+                                 .type = "application/x-ndjson",
+                                 .read = next_bytes,
+                                 .done = on_end,
+                                 .data = &s,
+                                 .deadline = ms ? clock_ns() + (ms + LONGER_MS) * 1000000 : 0};
+  int rc = many_start(many, m, &request, &s.call, e);
+  if (!rc) rc = run(many, &s);
+  many_free(many);
+  buf_finish(&url);
   return rc;
 }
 
@@ -110,7 +127,7 @@ int main(int argc, char **argv) {
   struct nodemsg *m = tool_open(&tool, &options.common, home);
   char *path = tool_path(&tool, "/v1/processes/", words->at[0], "/messages");
   struct error e = {0};
-  int rc = lines ? send_lines(m, path, &e) : send_words(m, path, &options, &e);
+  int rc = lines ? send_lines(m, path, options.common.timeout, &e) : send_words(m, path, &options, &e);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   free(path);
   free(home);

@@ -183,6 +183,86 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   [ "$status" = 202 ]
 }
 
+lines() { http POST "$1" -H 'Content-Type: application/x-ndjson' -H 'Transfer-Encoding: chunked' --data-binary @-; }
+
+@test "messages: a stream of lines, in order; what was taken; a wrong line by its number" {
+  json POST /v1/processes '{"lua": "while true do puts(inspect((receive()))) end", "name": "echo"}'
+  lines /v1/processes/echo/messages < <(printf '[1]\n\n  \r\n[2]\r\n["last"]')
+  [ "$status" = 202 ] || fail "$status $output"
+  has '.taken == 3 and (.pid | length > 0)'
+  printed() { [ "$(tail -n 3 "$NODE_RUNTIME_DIR/one@$HOST/console.log" | grep -o '[12]$\|"last"' | xargs)" = '1 2 last' ]; }
+  wait_until printed
+  lines /v1/processes/echo/messages < <(printf '["a"]\n\n["b"]\n[{"$pid":1}]\n["c"]\n')
+  problem 400 bad_value
+  has '.line == 4 and .taken == 2 and (.detail | startswith("line 4: [0]: "))'
+  lines /v1/processes/echo/messages </dev/null
+  [ "$status" = 202 ]
+  has '.taken == 0'
+  lines /v1/processes/nobody/messages <<<'[1]'
+  problem 404 no_name
+}
+
+@test "messages: a stream that fails is answered although its body does not end" {
+  json POST /v1/processes '{"lua": "while true do if receive() == 5 then return end end", "name": "five"}'
+  for request in 'nobody [1]' 'five [1]\n{}\n' 'five [1]\n[5]\n'; do
+    mkfifo "$T/body.in"
+    api one POST "/v1/processes/${request%% *}/messages" -H 'Content-Type: application/x-ndjson' \
+      -T - -o "$T/body" -w '%{http_code}\n' <"$T/body.in" >"$T/status" 3>&- &
+    client=$!
+    exec 4>"$T/body.in"
+    printf '%b' "${request#* }" >&4
+    more() { test -s "$T/status" || { echo '[6]' >&4 && false; }; }
+    wait_until more 2>/dev/null
+    wait $client || true
+    exec 4>&-
+    rm "$T/body.in"
+    grep -q '^40[04]' "$T/status" || fail "$request: $(cat "$T/status" "$T/body")"
+  done
+  jq -e '.code == "no_process" and .line > 2' "$T/body"
+}
+
+@test "a long body for nobody is answered before it has come" {
+  head -c 12000000 /dev/zero | tr '\0' 1 >"$T/big"
+  for expect in '' ' 100-continue'; do
+    run -0 api one POST /v1/processes/nobody/messages -H "Expect:$expect" --data-binary "@$T/big" \
+      -o "$T/body" -w '%{http_code} %{size_upload}\n'
+    [ "${output% *}" = 404 ]
+    [ "${output#* }" -lt 12000000 ]
+    jq -e '.code == "no_name"' "$T/body"
+  done
+}
+
+@test "the node answers while eight bodies of 16 MiB arrive" {
+  json POST /v1/processes '{"lua": "local n = 0 while true do local t = receive() n = n + #t puts(n) end", "name": "sum"}'
+  { printf '[[1'; yes ,1 | head -n 5000000 | tr -d '\n'; printf ']]'; } >"$T/big"
+  : >"$T/go"
+  poll() { # how many answers there were
+    perl -MIO::Socket::UNIX -e '
+      my ($socket, $go) = @ARGV; my $s = IO::Socket::UNIX->new($socket) or die; my $n = 0;
+      while (-e $go) {
+        syswrite($s, "GET /v1/node HTTP/1.1\r\nHost: n\r\n\r\n"); my $all = "";
+        $all =~ /\}\n$/ or sysread($s, $all, 65536, length $all) || die until $all =~ /\}\n$/;
+        $n++;
+      }
+      print $n' "$NODE_RUNTIME_DIR/one@$HOST/sock" "$T/go"
+  }
+  poll >"$T/answers" 3>&- &
+  poller=$!
+  clients=()
+  for _ in {1..8}; do
+    api one POST /v1/processes/sum/messages --data-binary "@$T/big" -o /dev/null -w '%{http_code}\n' >>"$T/codes" 3>&- &
+    clients+=($!)
+  done
+  wait "${clients[@]}"
+  rm "$T/go"
+  wait $poller
+  run -0 sort -u "$T/codes"
+  assert_output 202
+  # One that parses on the loop answers about 300 times, mostly while the bodies are read.
+  echo "answers: $(cat "$T/answers")"
+  [ "$(cat "$T/answers")" -gt 600 ]
+}
+
 @test "a message nested too deeply is refused" {
   deep=$(printf '[%.0s' {1..10000})$(printf ']%.0s' {1..10000})
   json POST /v1/processes '{"lua": "receive()", "name": "deep"}'
@@ -299,6 +379,14 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   http POST /v1/processes --data-binary "@$T/big"
   problem 413 too_large
   http POST /v1/processes -H 'Transfer-Encoding: chunked' --data-binary "@$T/big"
+  problem 413 too_large
+  for encoding in 'Transfer-Encoding: chunked' 'X: y'; do
+    http POST "/v1/processes/$(api one POST /v1/processes -d '{"lua": "receive()"}' | jq -r .pid)/messages" \
+      -H "$encoding" --data-binary "@$T/big"
+    problem 413 too_large
+  done
+  head -c 70000 "$T/big" >"$T/small"
+  http PUT /v1/names/x --data-binary "@$T/small"
   problem 413 too_large
   { printf '{"lua": "puts(#(...))", "attach": true, "args": ["'; head -c 16000000 "$T/big"; printf '"]}'; } >"$T/near"
   http POST /v1/processes --data-binary "@$T/near"

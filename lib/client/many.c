@@ -108,6 +108,7 @@ static int begin(struct many_call *call, const struct many_request *r, struct er
   if (r->read) x.read = on_read;
   transfer_complete(call->m, left, &x);
   x.more_ms = r->more_ms;
+  if (r->type) x.type = r->type;
   int rc = exchange_prepare(&call->exchange, call->easy, &x, e);
   if (rc) return rc;
   if (curl_multi_add_handle(call->many->multi, call->easy))

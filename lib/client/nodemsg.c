@@ -167,6 +167,14 @@ int nodemsg_stream(struct nodemsg *m, const char *method, const char *path, json
   return transfer(m, &r, NULL, e);
 }
 
+int nodemsg_stream_text(struct nodemsg *m, const char *method, const char *path, json_t *body,
+                        int (*text)(void *data, char *text, size_t n), int (*pause)(void *data), void *data,
+                        struct error *e) {
+  struct exchange_request r = {
+      .method = method, .path = path, .body = body, .text = text, .pause = pause, .data = data};
+  return transfer(m, &r, NULL, e);
+}
+
 int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *data, char *bytes, size_t size),
                    void *data, struct error *e) {
   struct exchange_request r = {.method = "POST", .path = path, .read = read, .data = data};

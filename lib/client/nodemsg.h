@@ -60,6 +60,12 @@ int nodemsg_request(struct nodemsg *m, const char *method, const char *path, jso
 int nodemsg_stream(struct nodemsg *m, const char *method, const char *path, json_t *body,
                    int (*line)(void *data, json_t *value), void *data, struct error *e) MUST_CHECK;
 
+/* As nodemsg_stream, but calls text with each line as it came, whose newline is at text[n], and pause (or
+ * NULL) when no further line has arrived yet. */
+int nodemsg_stream_text(struct nodemsg *m, const char *method, const char *path, json_t *body,
+                        int (*text)(void *data, char *text, size_t n), int (*pause)(void *data), void *data,
+                        struct error *e) MUST_CHECK;
+
 /* Makes one POST request whose body is a stream of bytes, and calls read for the next ones: read puts up to
  * size bytes into bytes[] and returns how many, or 0 at the end.  When read returns a negative value, the
  * transfer ends, and that value is returned with *e untouched. */

@@ -98,16 +98,39 @@ static int on_line(void *data, char *text, size_t n) {
   return rc;
 }
 
+static int on_text(void *data, char *text, size_t n) {
+  struct exchange *x = data;
+  if (n == 0) return 0;
+  text[n] = '\n';
+  int rc = x->request.text(x->request.data, text, n);
+  x->told = rc != 0;
+  return rc;
+}
+
+static bool has_lines(const struct exchange_request *r) {
+  return r->line || r->text;
+}
+
+static int take_lines(struct exchange *x, const char *bytes, size_t n) {
+  const struct exchange_request *r = &x->request;
+  int rc = lines_split(&x->lines, bytes, n, r->text ? on_text : on_line, x);
+  if (rc || !r->pause) return rc;
+  rc = r->pause(r->data);
+  x->told = rc != 0;
+  return rc;
+}
+
 /* The first bytes of the answer have come. */
 static void take_status(struct exchange *x) {
   const struct exchange_request *r = &x->request;
   curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &x->status);
-  if (r->line && r->timeout_ms && x->status < 300) SET(x, CURLOPT_TIMEOUT_MS, r->timeout_ms + r->more_ms);
+  if (has_lines(r) && r->timeout_ms && x->status < 300)
+    SET(x, CURLOPT_TIMEOUT_MS, r->timeout_ms + r->more_ms);
 }
 
 static int take(struct exchange *x, const char *bytes, size_t n) {
   if (!x->status) take_status(x);
-  if (x->request.line && x->status < 300) return lines_split(&x->lines, bytes, n, on_line, x);
+  if (has_lines(&x->request) && x->status < 300) return take_lines(x, bytes, n);
   if (n > x->request.answer_max - x->answer.len) return ERR_TOO_LARGE;
   buf_append(&x->answer, bytes, n);
   return buf_ok(&x->answer) ? 0 : ERR_NOMEM;
@@ -190,7 +213,7 @@ static int failed(const struct exchange *x, CURLcode result, struct error *e) {
   return psk_classify(x->easy, result, r->psk ? &x->session : NULL, r->node, e);
 }
 
-/* Returns the code with which this module, or the caller's read or line, has ended the transfer.  Writes *e
+/* Returns the code with which this module, or a callback of the caller, has ended the transfer.  Writes *e
  * only when this module has ended it. */
 static int stopped(const struct exchange *x, struct error *e) {
   if (x->told) return x->stopped;

@@ -43,7 +43,11 @@ struct exchange_request {
    * value. Anything but 0 ends the transfer, and exchange_outcome returns it.  NULL: the answer is one
    * document. */
   int (*line)(void *data, json_t *value);
-  void *data; /* for read and line; also the easy handle's CURLOPT_PRIVATE */
+  /* The same, but with the text of each line, which is not parsed; a newline is at text[n].  `pause` (or
+   * NULL) is called when no further line has arrived yet; it ends the transfer as `text` does. */
+  int (*text)(void *data, char *text, size_t n);
+  int (*pause)(void *data);
+  void *data; /* for the callbacks; also the easy handle's CURLOPT_PRIVATE */
 
   size_t answer_max; /* bytes of the document, or of one line: more is ERR_TOO_LARGE */
   long connect_ms;   /* for resolving, TCP and TLS together */
@@ -67,7 +71,7 @@ struct exchange {
   CURLcode result;     /* of the transfer */
   long status;         /* 0: no answer has begun */
   int stopped;         /* why a callback has ended the transfer, or 0 */
-  bool told;           /* read or line has ended the transfer, and its caller knows why */
+  bool told;           /* a callback of the caller has ended the transfer, and the caller knows why */
   struct error reason; /* what is wrong with a line that is not JSON */
 };
 
@@ -81,7 +85,7 @@ int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_reque
  * NULL when it was empty or a stream of lines.  Else the code of the node's problem document, the stage that
  * failed (wire/psk.h; ERR_NO_AGENT when nobody listens on the socket), ERR_VERSION when the answer is not a
  * node's, ERR_LOST when a stream broke off inside a line, ERR_TOO_LARGE, ERR_NOMEM.  *e is set for all of
- * them, except for codes that read or line returned. */
+ * them, except for codes that a callback returned. */
 int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struct error *e) MUST_CHECK;
 
 /* After exchange_outcome: did the host react, by taking or refusing the connection?  For wire/scan.h. */

@@ -110,8 +110,52 @@ static void test_other_side(struct agent_host *h) {
   ok(vm_lack(vm, theirs) == NPID_NONE, "what a lost node has said is void");
 }
 
+struct waiter {
+  struct agent_host *host;
+  struct flow_wait wait;
+  npid pid;
+  int times, code;
+  bool again; /* waits once more from within `ready` */
+};
+
+static void on_ready(void *data) {
+  struct waiter *w = data;
+  w->times++;
+  if (w->again) w->code = flow_await(&w->host->agent, w->pid, &w->wait, on_ready, w);
+  w->again = false;
+}
+
+static void test_waits(struct agent_host *h) {
+  struct witness w;
+  witness_begin(h, &w);
+  npid pid = w.hosted.pid, theirs = npid_make(h->far, 57);
+  struct waiter a = {.host = h, .pid = pid, .again = true}, b = {.pid = pid}, c = {.pid = theirs};
+  ok(flow_await(&h->agent, pid, &a.wait, on_ready, &a) == 0, "there is room: no wait");
+  vm_set_full(h->agent.vm, pid, true);
+  ok(flow_await(&h->agent, pid, &a.wait, on_ready, &a) == ERR_BUSY, "without room, one waits");
+  ok(flow_await(&h->agent, pid, &b.wait, on_ready, &b) == ERR_BUSY, "and another");
+  flow_leave(&b.wait);
+  flow_leave(&b.wait);
+  vm_set_full(h->agent.vm, pid, false);
+  is(sent(h, h->far), "nothing", "no node is told of it");
+  ok(a.times == 1 && b.times == 0, "who waits is told of room, and who has left is not");
+  ok(a.code == 0, "who asks again then finds room");
+  vm_set_full(h->agent.vm, pid, true);
+  ok(flow_await(&h->agent, pid, &b.wait, on_ready, &b) == ERR_BUSY, "a wait for a process");
+  witness_end(&w);
+  sent(h, h->far);
+  ok(b.times == 1, "ends with the process");
+  vm_hold(h->agent.vm, theirs, true);
+  ok(flow_await(&h->agent, theirs, &c.wait, on_ready, &c) == ERR_BUSY,
+     "a wait for a process of another node");
+  flow_node_down(&h->agent, h->far);
+  sent(h, h->far);
+  ok(c.times == 1, "ends with the connection to the node");
+}
+
 int main(void) {
   struct agent_host *h = agent_host_new();
+  test_waits(h);
   test_hold_and_room(h);
   test_answers(h);
   test_lost_node(h);

@@ -311,27 +311,3 @@ void api_process_exit(struct request *r) {
   }
   send_errand(r, pid, SIGNAL_EXIT, reason);
 }
-
-void api_process_send(struct request *r) {
-  struct agent *a = request_agent(r);
-  json_t *body = request_body(r);
-  npid pid;
-  struct term *t;
-  struct error e;
-  if (!json_is_array(body)) {
-    respond_code(r, ERR_USAGE, "a message is a JSON array of its values");
-    return;
-  }
-  if (!lookup_named(r, &pid)) return;
-  if (json_to_term(a->nodes, body, JSON_DATA, &t, &e)) {
-    respond_error(r, &e);
-    return;
-  }
-  if (vm_lack(a->vm, pid) != NPID_NONE) {
-    term_unref(t);
-    respond_code(r, ERR_BUSY, "%s does not take what is sent to it: too much waits already",
-                 request_segment(r));
-    return;
-  }
-  send_errand(r, pid, SIGNAL_MESSAGE, t);
-}

@@ -20,14 +20,14 @@
   X("DELETE", "/v1/nodes/*",               api_nodes_part,     0, "Disconnect from a node.")                 \
   X("POST",   "/v1/nodes/*/ping",          api_nodes_ping,     0,                                          \
     "Connect if needed, and measure one round trip.")                                                       \
-  X("POST",   "/v1/processes",             api_spawn,          0,                                          \
+  X("POST",   "/v1/processes",             api_spawn,          ROUTE_LARGE,                                     \
     "Spawn a command or Lua code, here or on another node.")                                                 \
   X("GET",    "/v1/processes",             api_processes_list, 0,                                            \
     "The processes of a node: kind, state, mailbox, memory, age, what each runs; with ended=1 its ended commands.")                               \
   X("GET",    "/v1/processes/*",           api_process_get,    0, "Look up one process.")                \
   X("DELETE", "/v1/processes/*",           api_process_exit,   0, "Send a process an exit signal.")          \
-  X("POST",   "/v1/processes/*/messages",  api_process_send,   0,                                          \
-    "Send a message to a pid or a registered name.")                                                         \
+  X("POST",   "/v1/processes/*/messages",  api_process_send,   ROUTE_UPLOAD,                               \
+    "Send a message, or a stream of messages, to a pid or a registered name.")                                                         \
   X("POST",   "/v1/processes/*/stdin",     api_process_stdin,  ROUTE_UPLOAD,                                 \
     "Write the body to the standard input of a command, as it arrives.")                                             \
   X("POST",   "/v1/processes/*/signal",    api_process_signal, 0,                                            \

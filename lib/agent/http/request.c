@@ -8,11 +8,13 @@
 #include "wire/url.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,6 +28,9 @@ const char *request_segment(const struct request *r) {
 }
 json_t *request_body(const struct request *r) {
   return r->body;
+}
+size_t request_body_size(const struct request *r) {
+  return r->body_size;
 }
 
 /* Unescapes the value, because MHD does not (keep_escapes). A value with a broken escape is returned
@@ -47,6 +52,13 @@ const char *request_query(struct request *r, const char *key) {
 
 static const char *header(const struct request *r, const char *key) {
   return MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, key);
+}
+
+bool request_is_lines(const struct request *r) {
+  static const char lines[] = "application/x-ndjson";
+  const char *type = header(r, "Content-Type");
+  return type && !strncasecmp(type, lines, sizeof lines - 1) &&
+         !isalnum((unsigned char)type[sizeof lines - 1]);
 }
 
 bool request_flag(struct request *r, const char *key) {
@@ -108,6 +120,81 @@ void request_lease(struct request *r) {
   if (r->listener->remote) silence_bound(request_fd(r), r->silence_ms, false);
 }
 
+/* --- bodies that are parsed by a job --- */
+
+/* A body on its way to a tree.  A tree of many nodes is freed by a job, too. */
+struct parsing {
+  struct job job;
+  struct request *request; /* NULL: it is over */
+  struct buf bytes;
+  json_t *tree;
+  struct error failed;
+};
+
+static void run_free(struct job *job) {
+  struct parsing *p = (struct parsing *)job;
+  json_decref(p->tree);
+  buf_finish(&p->bytes);
+}
+
+static void on_freed(struct job *job) {
+  free(job);
+}
+
+static void parsing_free(struct agent *a, struct parsing *p, size_t bytes) {
+  job_start(a, &p->job, bytes, run_free, on_freed);
+}
+
+static void free_tree(struct request *r) {
+  struct parsing *p = r->body_size > JOBS_INLINE ? calloc(1, sizeof *p) : NULL;
+  if (!p) {
+    json_decref(r->body);
+    return;
+  }
+  p->tree = r->body;
+  parsing_free(r->listener->agent, p, r->body_size);
+}
+
+static void run_parse(struct job *job) {
+  struct parsing *p = (struct parsing *)job;
+  p->tree = json_parse(p->bytes.data, p->bytes.len, &p->failed);
+}
+
+static void dispatch_parsed(struct request *r);
+
+static void on_parsed(struct job *job) {
+  struct parsing *p = (struct parsing *)job;
+  struct request *r = p->request;
+  if (!r) {
+    parsing_free(job->agent, p, p->bytes.len);
+    return;
+  }
+  r->parsing = NULL;
+  r->body = p->tree;
+  r->refused = p->failed;
+  buf_finish(&p->bytes);
+  free(p);
+  dispatch_parsed(r);
+}
+
+/* Parses the body, on the I/O thread when it is short.  False: a job parses it, and dispatches the request
+ * afterwards. */
+static bool parse_body(struct request *r) {
+  r->body_size = r->bytes.len;
+  struct parsing *p = r->body_size > JOBS_INLINE ? calloc(1, sizeof *p) : NULL;
+  if (!p) {
+    r->body = json_parse(r->bytes.data, r->bytes.len, &r->refused);
+    buf_finish(&r->bytes);
+    return true;
+  }
+  p->request = r;
+  p->bytes = r->bytes;
+  r->bytes = BUF_INIT;
+  r->parsing = p;
+  job_start(r->listener->agent, &p->job, r->body_size, run_parse, on_parsed);
+  return false;
+}
+
 /* --- its life --- */
 
 static void request_free(struct request *r) {
@@ -118,7 +205,8 @@ static void request_free(struct request *r) {
   stream_free(r->stream);
   buf_finish(&r->bytes);
   buf_finish(&r->allow);
-  json_decref(r->body);
+  free_tree(r);
+  if (r->parsing) r->parsing->request = NULL;
   free(r->segment);
   for (struct query *q; (q = r->queries);) {
     r->queries = q->next;
@@ -155,11 +243,14 @@ static int check_addressee(struct request *r) {
   return error_set(&r->refused, ERR_NAME, "%s is not here: this node is %s (name)", to, self);
 }
 
+static size_t body_max(const struct request *r) {
+  return r->route && r->route->flags & ROUTE_LARGE ? HTTP_BODY_MAX : HTTP_BODY_SMALL;
+}
+
 static int check_body(struct request *r) {
   const char *length = header(r, "Content-Length");
-  if (length && strtoull(length, NULL, 10) > HTTP_BODY_MAX)
-    return error_set(&r->refused, ERR_TOO_LARGE, "a body of %s bytes: the limit is %d", length,
-                     HTTP_BODY_MAX);
+  if (length && !(r->route->flags & ROUTE_UPLOAD) && strtoull(length, NULL, 10) > body_max(r))
+    return error_set(&r->refused, ERR_TOO_LARGE, "a body of %s bytes: the limit is %zu", length, body_max(r));
   return 0;
 }
 
@@ -188,13 +279,13 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
 }
 
 static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n) {
-  if (r->upload) {
+  if (r->upload && !r->answered) {
     if (!r->upload_over && r->upload->data(r->upload_data, bytes, n)) r->upload_over = true;
     return r->upload_over ? MHD_NO : MHD_YES;
   }
-  if (!r->refused.code && r->bytes.len + n > HTTP_BODY_MAX)
-    error_set(&r->refused, ERR_TOO_LARGE, "the body is larger than the limit of %d bytes", HTTP_BODY_MAX);
-  if (!r->refused.code) {
+  if (!r->refused.code && !r->answered && r->bytes.len + n > body_max(r))
+    error_set(&r->refused, ERR_TOO_LARGE, "the body is larger than the limit of %zu bytes", body_max(r));
+  if (!r->refused.code && !r->answered) {
     buf_append(&r->bytes, bytes, n);
     if (!buf_ok(&r->bytes)) error_set(&r->refused, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return MHD_YES;
@@ -208,10 +299,11 @@ static void dispatch(struct request *r) {
   /* The node began to stop while the body arrived. */
   if (r->listener->agent->stopping && !r->refused.code && !r->answered)
     error_set(&r->refused, ERR_BUSY, "%s is stopping", r->listener->agent->self);
-  if (!r->refused.code && !r->upload && !r->answered && r->bytes.len) {
-    r->body = json_parse(r->bytes.data, r->bytes.len, &r->refused);
-    buf_finish(&r->bytes);
-  }
+  if (!r->refused.code && !r->upload && !r->answered && r->bytes.len && !parse_body(r)) return;
+  dispatch_parsed(r);
+}
+
+static void dispatch_parsed(struct request *r) {
   if (r->answered) return;
   if (r->refused.code)
     answer_refused(r);
@@ -223,6 +315,22 @@ static void dispatch(struct request *r) {
     r->route->handler(r);
 }
 
+static enum MHD_Result give_answer(struct request *r) {
+  struct MHD_Response *response = r->response;
+  r->response = NULL;
+  enum MHD_Result result = MHD_queue_response(r->conn, r->status, response);
+  MHD_destroy_response(response);
+  return result;
+}
+
+/* Answers a request that is refused at once when its client asks whether it may send the body (Expect), or
+ * when the body may have no end. */
+static enum MHD_Result refuse_first(struct request *r) {
+  bool asks = header(r, "Expect"), uploads = r->route && r->route->flags & ROUTE_UPLOAD;
+  if (r->refused.code && (asks || uploads)) answer_refused(r);
+  return asks && r->answered && !r->early ? give_answer(r) : MHD_YES;
+}
+
 enum MHD_Result request_on_part(void *cls, struct MHD_Connection *conn, const char *url, const char *method,
                                 const char *version, const char *bytes, size_t *n, void **state) {
   (void)version;
@@ -230,7 +338,7 @@ enum MHD_Result request_on_part(void *cls, struct MHD_Connection *conn, const ch
   ((struct listener *)cls)->active = true;
   if (!r) {
     *state = r = request_new(cls, conn, method, url);
-    return r ? MHD_YES : MHD_NO;
+    return r ? refuse_first(r) : MHD_NO;
   }
   if (*n) {
     enum MHD_Result result = take_body(r, bytes, *n);
@@ -243,9 +351,5 @@ enum MHD_Result request_on_part(void *cls, struct MHD_Connection *conn, const ch
     MHD_suspend_connection(conn);
     return MHD_YES;
   }
-  struct MHD_Response *response = r->response;
-  r->response = NULL;
-  enum MHD_Result result = MHD_queue_response(conn, r->status, response);
-  MHD_destroy_response(response);
-  return result;
+  return r->early ? MHD_NO : give_answer(r);
 }

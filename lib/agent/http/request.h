@@ -48,11 +48,14 @@ struct request {
   struct buf allow;        /* for ERR_METHOD: the methods that its path has */
   struct MHD_Response *response;
   unsigned status;
-  bool dispatched;  /* the body is complete */
-  bool suspended;   /* its connection waits for an answer */
-  bool answered;    /* `response` has been given */
-  bool held;        /* the connection of an upload waits for request_release */
-  bool upload_over; /* the rest of the body of an upload is discarded */
+  bool dispatched;         /* the body is complete */
+  bool suspended;          /* its connection waits for an answer */
+  bool answered;           /* `response` has been given */
+  bool held;               /* the connection of an upload waits for request_release */
+  bool upload_over;        /* the connection of an upload is cut */
+  bool early;              /* the answer was sent while the body arrived */
+  size_t body_size;        /* bytes of the text of `body` */
+  struct parsing *parsing; /* the body is being parsed by a job */
   const struct upload_events *upload;
   void *upload_data;
   struct stream *stream;

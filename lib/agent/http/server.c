@@ -19,6 +19,7 @@ enum { FRUITLESS_MAX = 4, BACKOFF_MAX_MS = 20 };
 struct server {
   struct listener listeners[LISTENERS];
   struct refusals refusals;
+  struct jobs jobs;
 };
 
 /* --- running MHD on the loop --- */
@@ -216,6 +217,7 @@ int server_init(struct agent *a, const struct routes *routes, int unix_fd, int t
     return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   }
   s->refusals.log = &a->log;
+  jobs_init(&s->jobs);
   listener_init(&s->listeners[LOCAL], a, routes, unix_fd, false);
   listener_init(&s->listeners[REMOTE], a, routes, tcp_fd, true);
   int code = listener_start(&s->listeners[LOCAL], e);
@@ -226,10 +228,11 @@ void server_quiesce(struct agent *a) {
   for (int i = 0; i < LISTENERS; i++) gate_close(a->server->listeners[i].gate);
 }
 
-/* Ends a stream, and cuts an upload whose body is not complete. The two requests of a link go on: mesh ends
- * them after its last frame to the peer. */
+/* Ends a stream, has an upload with a complete body answered, and cuts one whose body is not complete. The
+ * two requests of a link go on: mesh ends them after its last frame to the peer. */
 static void end_request(struct request *r) {
   if (r->stream) stream_end(r->stream);
+  if (r->upload && r->upload->stop && r->dispatched && !r->answered) r->upload->stop(r->upload_data);
   if (!r->upload || r->dispatched || r->route->flags & ROUTE_REMOTE_ONLY) return;
   request_cut(r);
   request_release(r);
@@ -238,6 +241,10 @@ static void end_request(struct request *r) {
 void server_end_streams(struct agent *a) {
   for (int i = 0; i < LISTENERS; i++)
     for (struct request *r = a->server->listeners[i].requests; r; r = r->next) end_request(r);
+}
+
+struct jobs *server_jobs(struct agent *a) {
+  return &a->server->jobs;
 }
 
 bool server_idle(const struct agent *a) {

@@ -7,6 +7,7 @@
 #ifndef AGENT_HTTP_SERVER_H
 #define AGENT_HTTP_SERVER_H
 
+#include "agent/http/jobs.h"
 #include "agent/http/refusals.h"
 #include "agent/state.h"
 #include "base/buf.h"
@@ -16,8 +17,13 @@
 #include <stddef.h>
 
 enum {
-  HTTP_BODY_MAX = 16 << 20,    /* bytes of a request's body; a longer one is refused with 413 */
+  /* Bytes of a request's body; a longer one is refused with 413.  The first is for routes marked ROUTE_LARGE,
+   * and for one message. */
+  HTTP_BODY_MAX = 16 << 20,
+  HTTP_BODY_SMALL = 64 << 10,
   HTTP_DISCARD_MAX = 64 << 20, /* bytes of a refused body that are read before the connection is cut */
+  /* A request that is refused while a longer body, or one of unknown length, arrives is answered at once. */
+  HTTP_PATIENT_MAX = 64 << 10,
   /* Connections on the socket, and again as many on the port that have proved the cookie; further connections
    * wait in the kernel's backlog. */
   HTTP_CONNECTIONS_MAX = 4096,
@@ -44,6 +50,7 @@ void server_end_streams(struct agent *a); /* ends the answers that would go on f
 bool server_idle(const struct agent *a);  /* no request is under way */
 void server_finish(struct agent *a);      /* closes its handles; the loop runs once more before server_free */
 void server_free(struct agent *a);
+struct jobs *server_jobs(struct agent *a); /* for jobs.c */
 
 /* Counts of the connections to the port. */
 struct server_stats {
@@ -62,6 +69,8 @@ const char *request_query(struct request *r,
                           const char *key);            /* unescaped; NULL when the query has no such key */
 bool request_flag(struct request *r, const char *key); /* a query key that is neither "0" nor "false" */
 json_t *request_body(const struct request *r);         /* NULL when there was none */
+size_t request_body_size(const struct request *r);     /* the bytes of its text */
+bool request_is_lines(const struct request *r);        /* is the body application/x-ndjson? */
 bool request_peer(const struct request *r,
                   char out[64]); /* the client's IP address; false on the unix socket */
 
@@ -74,6 +83,8 @@ int request_on_disconnect(struct request *r, void (*gone)(void *data), void *dat
 void respond_json(struct request *r, unsigned status, json_t *body);
 void respond_text(struct request *r, const char *type, char *text, size_t n);
 void respond_error(struct request *r, const struct error *e);
+/* As respond_error, with further members of the problem document (consumed). */
+void respond_problem(struct request *r, const struct error *e, json_t *members);
 void respond_code(struct request *r, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* An answer of JSON lines that goes on until stream_end.  closed(data, gone) runs once, after stream_end or
@@ -95,11 +106,17 @@ void stream_end(struct stream *s);
 /* The events of an upload: a request whose body the handler gets in parts, as it arrives. The handler of a
  * route marked ROUTE_UPLOAD is called before the body and sets the events with request_upload. data(…) gets a
  * part, and returns non-zero to cut the connection. done runs when the body is complete, and answers the
- * request (NULL: the answer is an empty object). closed runs once, however the request ended. */
+ * request (NULL: the answer is an empty object). closed runs once, however the request ended. stop (may be
+ * NULL) runs when the node stops after done and before the answer, and gives the answer.
+ *
+ * The handler may answer before the body is complete: the rest of the body is then discarded. A client that
+ * sends more than HTTP_PATIENT_MAX bytes, or does not say how many, gets the answer at once, and its
+ * connection is closed afterwards; another one gets it after its body. */
 struct upload_events {
   int (*data)(void *data, const char *bytes, size_t n);
   void (*done)(void *data);
   void (*closed)(void *data);
+  void (*stop)(void *data);
 };
 void request_upload(struct request *r, const struct upload_events *events, void *data);
 /* Called in `data`: MHD reads no more of the body until request_release. */

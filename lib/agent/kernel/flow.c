@@ -12,6 +12,7 @@ struct jam {
   npid pid; /* the process, of this node */
   struct room_wait *wait;
   struct signal *calls; /* to be answered when the jam is over */
+  struct flow_wait *waits;
   size_t nodes_len;
   uint32_t *nodes; /* incarnations of the nodes that were told "hold" */
 };
@@ -63,6 +64,34 @@ static struct jam *jam_at(struct agent *a, npid pid) {
   return NULL;
 }
 
+int flow_await(struct agent *a, npid to, struct flow_wait *w, void (*ready)(void *data), void *data) {
+  struct jam *j = jam_at(a, to);
+  if (!j) return 0;
+  *w = (struct flow_wait){.next = j->waits, .pprev = &j->waits, .ready = ready, .data = data};
+  if (w->next) w->next->pprev = &w->next;
+  j->waits = w;
+  return ERR_BUSY;
+}
+
+/* A jam without waits stays until its process has room: the kernel gets the signal ROOM then. */
+void flow_leave(struct flow_wait *w) {
+  if (!w->pprev) return;
+  *w->pprev = w->next;
+  if (w->next) w->next->pprev = w->pprev;
+  *w = (struct flow_wait){0};
+}
+
+/* Ends the waits of a jam that is over.  A wait that ends may begin another. */
+static void end_waits(struct flow_wait *waits) {
+  if (waits) waits->pprev = &waits;
+  for (struct flow_wait *w; (w = waits);) {
+    void (*ready)(void *data) = w->ready;
+    void *data = w->data;
+    flow_leave(w);
+    ready(data);
+  }
+}
+
 static bool is_told(const struct jam *j, uint32_t node) {
   for (size_t i = 0; i < j->nodes_len; i++)
     if (j->nodes[i] == node) return true;
@@ -98,7 +127,9 @@ void flow_room(struct agent *a, npid pid) {
   if (await(a, j)) return;
   for (size_t i = 0; i < j->nodes_len; i++) tell(a, j->nodes[i], "room", pid);
   call_answer_all(a, &j->calls);
+  struct flow_wait *waits = j->waits;
   jam_free(a, j);
+  end_waits(waits);
 }
 
 static void forget(struct jam *j, uint32_t node) {

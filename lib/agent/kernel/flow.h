@@ -21,6 +21,20 @@ void flow_arrived(struct agent *a, uint32_t from, npid to);
  * once when it already has. */
 void flow_answer(struct agent *a, struct signal *call, npid to);
 
+/* A part of this node that waits until a process, of this node or another, has room; the caller's storage,
+ * zeroed before its first use. */
+struct flow_wait {
+  struct flow_wait *next, **pprev;
+  void (*ready)(void *data);
+  void *data;
+};
+
+/* ERR_BUSY: the process has no room; ready(data) runs once when it may have, or has ended, or its node is
+ * lost, unless flow_leave comes first.  0, also when memory runs out: no wait was made. */
+int flow_await(struct agent *a, npid to, struct flow_wait *w, void (*ready)(void *data),
+               void *data) MUST_CHECK;
+void flow_leave(struct flow_wait *w); /* nothing, where the wait is over */
+
 /* Handles the signal ROOM to the kernel: the process has room again, or has ended. */
 void flow_room(struct agent *a, npid pid);
 

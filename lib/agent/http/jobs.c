@@ -1,0 +1,55 @@
+/* Invariant: a job waits in the list only while JOBS_LARGE_AT_ONCE large jobs run, so the end of one of them
+ * begins the next. */
+#include "agent/http/jobs.h"
+
+#include "agent/http/server.h"
+
+#include <stdlib.h>
+
+void jobs_init(struct jobs *all) {
+  *all = (struct jobs){0};
+  all->end = &all->first;
+}
+
+static void on_work(uv_work_t *work) {
+  struct job *job = work->data;
+  job->run(job);
+}
+
+static void begin(struct job *job);
+
+static void begin_next(struct jobs *all) {
+  struct job *next = all->first;
+  all->large--;
+  if (!next) return;
+  all->first = next->next;
+  if (!all->first) all->end = &all->first;
+  begin(next);
+}
+
+static void on_done(uv_work_t *work, int status) {
+  struct job *job = work->data;
+  struct jobs *all = server_jobs(job->agent);
+  (void)status; /* no job is cancelled */
+  if (job->large) begin_next(all);
+  job->done(job);
+}
+
+/* uv_queue_work fails only for want of a function. */
+static void begin(struct job *job) {
+  if (job->large) server_jobs(job->agent)->large++;
+  job->work.data = job;
+  if (uv_queue_work(&job->agent->loop, &job->work, on_work, on_done)) abort();
+}
+
+void job_start(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),
+               void (*done)(struct job *job)) {
+  struct jobs *all = server_jobs(a);
+  *job = (struct job){.agent = a, .large = bytes > JOBS_LARGE, .run = run, .done = done};
+  if (!job->large || all->large < JOBS_LARGE_AT_ONCE) {
+    begin(job);
+    return;
+  }
+  *all->end = job;
+  all->end = &job->next;
+}
