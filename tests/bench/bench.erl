@@ -1,9 +1,11 @@
 %% The programs of bench.lua on the BEAM.  Prints name, tab, nanoseconds per operation.  QUICK divides the work by ten.
 -module(bench).
--export([main/0]).
+-behaviour(gen_server).
+-export([main/0, calls/0, clients/0, calls_behind/0, matches_behind/0, to_all/0, timers/0, many_to_one/0, spawns/0, init/1, handle_call/3, handle_cast/2]).
 
 main() ->
-    ring(), spawns(), named(), idle(), pairs(), names(), stall(), beside(), halt().
+    ring(), spawns(), named(), idle(), pairs(), names(), calls(), clients(), calls_behind(),
+    matches_behind(), to_all(), timers(), many_to_one(), stall(), beside(), halt().
 
 scaled(N) -> case os:getenv("QUICK", "") of "" -> N; _ -> N div 10 end.
 
@@ -82,3 +84,64 @@ beside() ->
                              erlang:monotonic_time(nanosecond) - T - 1000000 end || _ <- lists:seq(1, Tries)]),
     say("wake beside 20 endless loops", 1.0 * lists:nth(Tries div 2 + 1, Took)),
     say("the same, 99th percentile", 1.0 * lists:nth(Tries * 99 div 100, Took)).
+
+init(_) -> {ok, none}.
+handle_call(Request, _, State) -> {reply, Request, State}.
+handle_cast(_, State) -> {noreply, State}.
+echo() -> {ok, Pid} = gen_server:start(?MODULE, none, []), Pid.
+
+repeat(0, _) -> ok;
+repeat(N, F) -> F(N), repeat(N - 1, F).
+
+calls() ->
+    Pid = echo(), M = scaled(200000),
+    time("server.call", M, fun() -> repeat(M, fun(I) -> gen_server:call(Pid, I) end) end).
+
+clients() ->
+    Pid = echo(), Me = self(), M = scaled(200),
+    All = [spawn(fun() -> Me ! ready, receive go -> ok end,
+                          repeat(M, fun(I) -> gen_server:call(Pid, I) end), Me ! done end) || _ <- lists:seq(1, 1000)],
+    [receive ready -> ok end || _ <- All],
+    time("server.call, 1,000 clients", 1000 * M,
+         fun() -> [P ! go || P <- All], [receive done -> ok end || _ <- All] end).
+
+%% In a process of its own, whose mailbox ends with it.
+apart(F) -> {_, Ref} = spawn_monitor(F), receive {'DOWN', Ref, _, _, _} -> ok end.
+fill_mailbox() -> repeat(100000, fun(I) -> self() ! {other, I} end).
+
+calls_behind() ->
+    Pid = echo(), M = scaled(20000),
+    apart(fun() ->
+        fill_mailbox(),
+        time("server.call behind 100,000", M, fun() -> repeat(M, fun(I) -> gen_server:call(Pid, I) end) end) end).
+
+matches_behind() ->
+    M = scaled(200),
+    apart(fun() ->
+        fill_mailbox(),
+        time("receive_match behind 100,000", M,
+             fun() -> repeat(M, fun(I) -> self() ! {wanted, I}, receive {wanted, _} -> ok end end) end) end).
+
+to_all() ->
+    Me = self(), M = scaled(20),
+    Pids = [spawn(fun() -> answer_all(Me) end) || _ <- lists:seq(1, 10000)],
+    Lines = [iolist_to_binary([io_lib:format("~3..0w", [I]), lists:duplicate(97, $x)]) || I <- lists:seq(1, 100)],
+    [time(Name, 10000 * M,
+          fun() -> repeat(M, fun(_) -> [P ! Message || P <- Pids], [receive _ -> ok end || _ <- Pids] end) end)
+     || {Name, Message} <- [{"10 KB to 10,000, a string", iolist_to_binary(Lines)},
+                            {"10 KB to 10,000, a list", Lines}]],
+    [exit(P, kill) || P <- Pids].
+answer_all(Who) -> receive M when is_list(M) -> Who ! length(M); M -> Who ! size(M) end, answer_all(Who).
+
+timers() ->
+    M = scaled(200000), Me = self(),
+    T = erlang:monotonic_time(nanosecond),
+    Refs = [erlang:send_after(1000000000, Me, late) || _ <- lists:seq(1, M)],
+    say("send_after", (erlang:monotonic_time(nanosecond) - T) / M),
+    time("cancel_timer", M, fun() -> lists:foreach(fun(R) -> erlang:cancel_timer(R) end, Refs) end).
+
+many_to_one() ->
+    Me = self(), M = scaled(20),
+    All = [spawn(fun() -> receive go -> ok end, repeat(M, fun(K) -> Me ! {I, K} end) end) || I <- lists:seq(1, 10000)],
+    time("10,000 to one mailbox", 10000 * M,
+         fun() -> [P ! go || P <- All], repeat(10000 * M, fun(_) -> receive _ -> ok end end) end).

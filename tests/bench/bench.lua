@@ -124,5 +124,103 @@ local function beside()
   say('the same, 99th percentile', took[tries * 99 // 100])
 end
 
-local program = ({ring, spawns, named, idle, pairs_of_pingpong, names, stall, beside})[WHICH]
-if program then program() end
+-- A server whose reply is the request, and a caller; the request is a small integer.
+local function echo()
+  return assert(require('server').start({handle_call = function(_, request) return 'reply', request end}))
+end
+
+local function calls()
+  local call, pid, n = require('server').call, echo(), 200000 // SCALE
+  time('server.call', n, function() for i = 1, n do call(pid, i) end end)
+end
+
+local function clients()
+  local pid, count, each, me = echo(), 1000, 200 // SCALE, self()
+  local all = {}
+  for i = 1, count do
+    all[i] = spawn(function()
+      local call = require('server').call
+      send(me, 'ready')
+      receive()
+      for k = 1, each do call(pid, k) end
+      send(me, 'done')
+    end)
+  end
+  for _ = 1, count do receive() end
+  time('server.call, 1,000 clients', count * each, function()
+    for i = 1, count do send(all[i], 'go') end
+    for _ = 1, count do receive() end
+  end)
+end
+
+local function fill_mailbox()
+  for i = 1, 100000 do send(self(), 'other', i) end
+end
+
+local function calls_behind()
+  local call, pid, n = require('server').call, echo(), 20000 // SCALE
+  fill_mailbox()
+  time('server.call behind 100,000', n, function() for i = 1, n do call(pid, i) end end)
+end
+
+local function matches_behind()
+  local n = 200 // SCALE
+  fill_mailbox()
+  time('receive_match behind 100,000', n, function()
+    for i = 1, n do send(self(), 'wanted', i) receive_match({'wanted'}) end
+  end)
+end
+
+-- Each receiver answers, so that the time is that of the last one.
+local function to_all()
+  local count, rounds, me, pids = 10000, 20 // SCALE, self(), {}
+  local function body()
+    while true do
+      local words = receive()
+      send(me, #words)
+    end
+  end
+  for i = 1, count do pids[i] = spawn(body) end
+  local lines = {}
+  for i = 1, 100 do lines[i] = ('%03d'):format(i) .. ('x'):rep(97) end
+  for name, message in pairs({['10 KB to 10,000, a string'] = table.concat(lines), ['10 KB to 10,000, a list'] = lines}) do
+    time(name, count * rounds, function()
+      for _ = 1, rounds do
+        if send_all then
+          send_all(pids, message)
+        else
+          for i = 1, count do send(pids[i], message) end
+        end
+        for _ = 1, count do receive() end
+      end
+    end)
+  end
+end
+
+local function timers()
+  local n, refs, me = 200000 // SCALE, {}, self()
+  time('send_after', n, function() for i = 1, n do refs[i] = send_after(1000000, me, 'late') end end)
+  time('cancel_timer', n, function() for i = 1, n do cancel_timer(refs[i]) end end)
+end
+
+local function many_to_one()
+  local count, each, me, all = 10000, 20 // SCALE, self(), {}
+  for i = 1, count do
+    all[i] = spawn(function()
+      receive()
+      for k = 1, each do send(me, i, k) end
+    end)
+  end
+  send(spawn(function() send(receive(), 1) end), me)
+  receive()
+  time('10,000 to one mailbox', count * each, function()
+    for i = 1, count do send(all[i], 'go') end
+    for _ = 1, count * each do receive() end
+  end)
+end
+
+local programs = {
+  ring, spawns, named, idle, pairs_of_pingpong, names, calls, clients, calls_behind, matches_behind, to_all, timers,
+  many_to_one, stall, beside,
+}
+if programs[WHICH] then programs[WHICH]() end

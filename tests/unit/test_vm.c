@@ -135,6 +135,15 @@ static void test_match(void) {
       "3\n1\n");
   run("a predicate may wait",
       "send_after(1, self(), 'x') puts(receive_match(function(x) sleep(2) return x == 'x' end))", "x\n");
+  run("numbers are compared by value, behind a common beginning",
+      "send(self(), 'n', 2) send(self(), 'n', 1) send(self(), 'n', 1.0, 'second') send(self(), 'n')\n"
+      "puts(receive_match({'n', 1.0})) puts(receive_match({'n', 1})) puts(receive_match({'n', 3}, 0))\n"
+      "puts(receive_match({'n', {}}, 0)) puts(receive_match({nil, 1}, 0))",
+      "n\t1\nn\t1.0\tsecond\nnil\nnil\nnil\n");
+  run("a search through many messages goes on behind them, also after it has given way",
+      "for i = 1, 300000 do send(self(), 'other', i) end send_after(20, self(), 'wanted', 1)\n"
+      "puts(receive_match({'wanted'})) puts(receive())",
+      "wanted\t1\nother\t1\n");
   run("it times out", "send(self(), 1) puts(receive_match({2}, 5)) puts(receive())", "nil\n1\n");
   run("it waits for what comes later",
       "local me = self() send(me, 'no')\n"

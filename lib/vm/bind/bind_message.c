@@ -224,6 +224,62 @@ static bool fits(lua_State *L, const struct term *message) {
   return same;
 }
 
+/* A list of leading values in the form in which messages have them, so that most messages are judged by their
+ * first bytes.  Only numbers have several forms (1 and 1.0 are equal). */
+struct leading {
+  const uint8_t *bytes; /* in the isolate's writer: valid until the next encoding */
+  size_t all, certain;  /* bytes of all values, and of those before the first number */
+  bool never;           /* a value is such that no message can match */
+};
+
+/* Writes the value at the top; false when no message has an equal one. */
+static bool put_leading(lua_State *L, struct term_writer *w) {
+  size_t n;
+  switch (lua_type(L, -1)) {
+  case LUA_TNIL: term_put_nil(w); return true;
+  case LUA_TBOOLEAN: term_put_bool(w, lua_toboolean(L, -1)); return true;
+  case LUA_TNUMBER:
+    if (lua_isinteger(L, -1))
+      term_put_int(w, lua_tointeger(L, -1));
+    else
+      term_put_float(w, lua_tonumber(L, -1));
+    return true;
+  case LUA_TSTRING: {
+    const char *s = lua_tolstring(L, -1, &n);
+    term_put_str(w, s, n);
+    return true;
+  }
+  case LUA_TLIGHTUSERDATA: term_put_pid(w, copy_to_npid(L, -1)); return true;
+  default: return false;
+  }
+}
+
+static struct leading encode_leading(lua_State *L) {
+  struct copy c = copy_begin(L);
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
+  bool numbers = false;
+  struct leading out = {0};
+  for (lua_Integer i = 1; i <= n && !out.never; i++) {
+    numbers |= lua_rawgeti(L, 1, i) == LUA_TNUMBER;
+    out.never = !put_leading(L, c.w);
+    lua_pop(L, 1);
+    if (!numbers) out.certain = c.w->len;
+  }
+  if (c.w->failed) luaL_error(L, "out of memory");
+  out.bytes = c.w->data;
+  out.all = c.w->len;
+  return out;
+}
+
+static inline bool begins(const struct term *t, const uint8_t *bytes, size_t n) {
+  return n == 0 || (t && t->size >= n && memcmp(t->bytes, bytes, n) == 0);
+}
+
+static bool matches(lua_State *L, const struct leading *l, const struct term *message) {
+  if (!begins(message, l->bytes, l->certain)) return false;
+  return l->certain == l->all || begins(message, l->bytes, l->all) || fits(L, message);
+}
+
 static int match_called(lua_State *L, int status, lua_KContext context);
 static int match_woken(lua_State *L, int status, lua_KContext context);
 
@@ -243,6 +299,30 @@ static int match_wait(lua_State *L, struct process *p) {
   return lua_yieldk(L, 0, 0, match_woken);
 }
 
+/* True when the process has used up its slice, so that it gives way between two messages. */
+static bool gives_way(lua_State *L, struct process *p, unsigned since) {
+  return sched_ticks(p->isolate->runnable.scheduler) != since && lua_isyieldable(L);
+}
+
+/* Searches from the mark on for a message that begins with the values of the pattern. */
+static int match_values(lua_State *L) {
+  enum { STRIDE = 64 };
+  struct process *p = process_of(L);
+  struct mailbox *m = &p->mailbox;
+  if (!*m->mark) return match_wait(L, p);
+  struct leading l = encode_leading(L);
+  unsigned since = sched_ticks(p->isolate->runnable.scheduler);
+  for (unsigned i = 1; *m->mark && !l.never; i++) {
+    struct signal *s = *m->mark;
+    if (s->next) __builtin_prefetch(s->next->term);
+    if (matches(L, &l, s->term)) return match_done(p, take(L, p, m->mark));
+    m->mark = &s->next;
+    if (i % STRIDE == 0 && gives_way(L, p, since)) return lua_yieldk(L, 0, 0, match_woken);
+  }
+  if (l.never) m->mark = m->tail;
+  return match_wait(L, p);
+}
+
 static void call_predicate(lua_State *L, const struct term *message) {
   struct term_reader r = term_read(message);
   lua_pushvalue(L, 1);
@@ -255,16 +335,12 @@ static void call_predicate(lua_State *L, const struct term *message) {
 static int match(lua_State *L, bool judged) {
   struct process *p = process_of(L);
   struct mailbox *m = &p->mailbox;
+  if (lua_istable(L, 1)) return match_values(L);
   while (*m->mark) {
-    bool hit = false;
-    if (lua_istable(L, 1)) {
-      hit = fits(L, (*m->mark)->term);
-    } else {
-      if (!judged) call_predicate(L, (*m->mark)->term);
-      hit = lua_toboolean(L, -1);
-      judged = false;
-      lua_settop(L, 2);
-    }
+    if (!judged) call_predicate(L, (*m->mark)->term);
+    bool hit = lua_toboolean(L, -1);
+    judged = false;
+    lua_settop(L, 2);
     if (hit) return match_done(p, take(L, p, m->mark));
     m->mark = &(*m->mark)->next;
   }
