@@ -56,14 +56,23 @@ static void put_run(const struct table *t, const json_t *row, const char *key, s
     buf_putc(out, '-');
 }
 
+/* The state, and the priority if it is not normal, as in "ready/low". */
+static void put_state(const struct table *t, const json_t *row, const char *key, struct buf *out) {
+  const char *priority = json_string_value(json_object_get(row, "priority"));
+  table_word(t, row, key, out);
+  if (!priority) return;
+  buf_putc(out, '/');
+  buf_escape(out, priority, strlen(priority));
+}
+
 /* The table of several nodes begins with the first column; the table of one node begins with the second. */
 static const struct table_column columns[] = {
-    {.head = "NODE", .key = "node", .put = table_word},   {.head = "PID", .put = table_pid},
-    {.head = "KIND", .key = "kind", .put = table_word},   {.head = "NAME", .key = "name", .put = table_word},
-    {.head = "STATE", .key = "state", .put = table_word}, {"MAIL", "mailbox", table_integer, .right = true},
-    {"MEMORY", "memory", table_bytes, .right = true},     {"RUN", "run_ms", put_run, .right = true},
-    {"AGE", "age_ms", table_age, .right = true},          {"OS-PID", "os_pid", table_integer, .right = true},
-    {.head = "WHAT", .key = "what", .put = table_word},   TABLE_LAST};
+    {.head = "NODE", .key = "node", .put = table_word},  {.head = "PID", .put = table_pid},
+    {.head = "KIND", .key = "kind", .put = table_word},  {.head = "NAME", .key = "name", .put = table_word},
+    {.head = "STATE", .key = "state", .put = put_state}, {"MAIL", "mailbox", table_integer, .right = true},
+    {"MEMORY", "memory", table_bytes, .right = true},    {"RUN", "run_ms", put_run, .right = true},
+    {"AGE", "age_ms", table_age, .right = true},         {"OS-PID", "os_pid", table_integer, .right = true},
+    {.head = "WHAT", .key = "what", .put = table_word},  TABLE_LAST};
 
 /* Writes how a command ended: "exit 3", "signal 9", or the reason that the node had to end it. */
 static void put_end(const struct table *t, const json_t *row, const char *key, struct buf *out) {

@@ -88,6 +88,10 @@ static void check_tty(const struct tool *tool, const struct spawn_options *o) {
   if (!isatty(STDIN_FILENO)) tool_usage(tool, "--tty: standard input is not a terminal");
 }
 
+static bool is_priority(const char *word) {
+  return !strcmp(word, "low") || !strcmp(word, "normal") || !strcmp(word, "high");
+}
+
 static void check_usage(const struct tool *tool, const struct spawn_options *o) {
   int ways = !!o->code + !!o->file + !!o->function + !!o->shell;
   if (ways > 1) tool_usage(tool, "-e, -f, -m and --shell exclude each other");
@@ -101,6 +105,10 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
     tool_usage(tool, "--kill-after and --keep-children apply to commands only");
   if (!spawn_is_command(o) && (o->user || o->nice || o->umask || o->limit))
     tool_usage(tool, "--user, --nice, --umask and --limit apply to commands only");
+  if (spawn_is_command(o) && o->priority)
+    tool_usage(tool, "--priority applies to Lua code only; a command has --nice");
+  if (o->priority && !is_priority(o->priority))
+    tool_usage(tool, "--priority: %s: not low, normal or high", o->priority);
   if (o->user && !*o->user) tool_usage(tool, "--user: an empty word is not a name");
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
   check_tty(tool, o);
@@ -268,6 +276,7 @@ json_t *spawn_request(const struct tool *tool, struct spawn_options *o) {
   if (o->user) put(request, "user", json_from_bytes(o->user, strlen(o->user)));
   if (o->limit) put(request, "limits", limits_value(tool, o->limit));
   if (o->nice) put(request, "nice", nice_value(tool, o->nice));
+  if (o->priority) put(request, "priority", json_string(o->priority));
   if (o->umask) put(request, "umask", umask_value(tool, o->umask));
   if (o->keep_children) put(request, "keep_children", json_true());
   put(request, "attach", json_boolean(!o->detach));

@@ -129,6 +129,10 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   json POST /v1/processes '{"command": ["/etc/passwd"]}'
   problem 422 exec_denied
   has '.exit == 126'
+  json POST /v1/processes '{"lua": "x()", "priority": "idle"}'
+  problem 400 bad_value
+  json POST /v1/processes '{"command": ["ls"], "priority": "low"}'
+  problem 400 usage
   json POST /v1/processes '{"command": ["ls"], "cwd": "/no/such/directory"}'
   problem 422 exec_denied
   has '.detail | contains("/no/such/directory: the directory of the command: No such file")'

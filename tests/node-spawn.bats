@@ -25,6 +25,8 @@ load tools
     refuses '--limit: ' node-spawn --limit "$limit" -- ls
   done
   refuses '--nice: 20: not a number' node-spawn --nice 20 -- ls
+  refuses '--priority: idle: not low, normal or high' node-spawn --priority idle -e 1
+  refuses '--priority applies to Lua code only' node-spawn --priority low -- ls
   refuses '--umask: 8: not an octal' node-spawn --umask 8 -- ls
   refuses '--user: an empty word' node-spawn --user '' -- ls
   refuses '--full requires -d' node-spawn --full -- ls
@@ -473,6 +475,23 @@ own_cgroup() {
   run -0 node-spawn --nice 7 --umask 027 -- sh -c 'nice; umask'
   assert_output $'7\n0027'
   [ "$(id -u)" != 0 ] || run -0 node-spawn --nice -3 -- nice
+}
+
+@test "--priority of Lua code: node-ps shows it" {
+  start_node one
+  run -0 node-spawn --priority high -e 'puts(priority())'
+  assert_output high
+  pid=$(node-spawn -d --priority low --name lazy -e 'receive()')
+  waits() { [ "$(node-ps --name lazy --json | jq -r .state)" = receive ]; }
+  wait_until waits
+  run -0 node-ps --name lazy --state receive
+  assert_line --index 1 --partial ' receive/low '
+  run -0 node-ps --name lazy --json
+  assert_equal "$(jq -r .priority <<<"$output")" low
+  node-kill "$pid"
+  run -0 node-spawn -d -e 'receive()'
+  run -0 node-ps --json
+  assert_equal "$(jq -r 'select(.priority)' <<<"$output")" ''
 }
 
 @test "commands on a node are bounded: the rest is refused as busy, and nothing is lost" {

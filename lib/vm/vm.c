@@ -179,6 +179,7 @@ static void read_facts(struct vm *vm, uint32_t i, struct vm_row *row) {
   int64_t started = atomic_load_explicit(&f->started, memory_order_relaxed);
   const char *what = atomic_load_explicit(&f->what, memory_order_acquire);
   row->state = process_state_word(atomic_load_explicit(&f->state, memory_order_relaxed));
+  row->priority = process_priority_word(atomic_load_explicit(&f->priority, memory_order_relaxed));
   row->started_ns = started ? started : clock_ns();
   row->leader = started ? atomic_load_explicit(&f->leader, memory_order_relaxed) : vm->config.console;
   row->memory = atomic_load_explicit(&f->memory, memory_order_relaxed);
@@ -195,6 +196,7 @@ static bool read_row(struct vm *vm, uint32_t i, struct vm_row *row) {
   row->pid = npid_make(0, number);
   bool hosted = atomic_load_explicit(&slot->owner, memory_order_relaxed) == &vm->host;
   row->host = hosted ? atomic_load_explicit(&slot->object, memory_order_relaxed) : NULL;
+  row->priority = NULL;
   if (!hosted) read_facts(vm, i, row);
   return atomic_load_explicit(&slot->number, memory_order_acquire) == number;
 }

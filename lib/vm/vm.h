@@ -53,6 +53,7 @@ struct vm_row {
   npid pid, leader;
   void *host;              /* the object of a process of the host; NULL: a green thread */
   const char *state;       /* a word: ready running receive sleep call send */
+  const char *priority;    /* a word: low normal high; NULL of a process of the host */
   int64_t started_ns;      /* clock_ns */
   int64_t memory;          /* bytes */
   int64_t run_ms;          /* for how long it has run, as the ticks of its scheduler found it running */
@@ -71,6 +72,7 @@ size_t vm_rows(struct vm *vm, uint32_t *cursor, struct vm_row *out, size_t max);
 /* Starts a green thread from a CALL whose term is ["spawn", spec]; consumes the signal.  spec is a MAP:
  *   one of    "lua": source [, "chunk": its name in messages]    ·  "module", "function"  ·  "fn": FN
  *   "args":   LIST                        (for lua: the chunk's `...`)
+ *   "priority": "low" or "high"
  *   "leader": pid [, "link": pid] [, "monitor": [pid, ref]] [, "name": local name]
  *   "lease": pid                        a process that is sent LINK before the code is loaded
  * A REPLY to the caller follows: [true, pid] once the code is loaded and its process exists (link, monitor

@@ -61,6 +61,7 @@ static void put_row(struct agent *a, struct buf *out, const struct census_row *r
   put_pid(a, out, ",\"short\":\"", row->pid, NPID_SHORT);
   put_text(out, ",\"kind\":", row->kind);
   put_text(out, ",\"state\":", row->state);
+  if (row->priority.n) put_text(out, ",\"priority\":", row->priority);
   put_pid(a, out, ",\"leader\":\"", row->leader, NPID_SHORT);
   put_number(out, ",\"age_ms\":", row->age_ms);
   if (row->mailbox >= 0) put_number(out, ",\"mailbox\":", row->mailbox);

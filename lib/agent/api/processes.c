@@ -60,6 +60,13 @@ static bool is_words(const json_t *v) {
   return json_array_size(v) > 0;
 }
 
+static bool is_priority(const json_t *v) {
+  static const char *const words[] = {"low", "normal", "high"};
+  for (size_t i = 0; json_is_string(v) && i < sizeof words / sizeof *words; i++)
+    if (!strcmp(json_string_value(v), words[i])) return true;
+  return false;
+}
+
 /* The members of a spawn document, with the values that each may have and its key in the spec of vm.h. */
 static const struct member_rule {
   const char *key, *spec_key;
@@ -82,6 +89,7 @@ static const struct member_rule {
     {"libexec", "libexec", is_bool, "true or false"},
     {"nice", "nice", is_whole, "a number from -20 to 19"},
     {"user", "user", is_string, "the name of a user"},
+    {"priority", "priority", is_priority, "low, normal or high"},
     {"umask", "umask", is_string, "a string of octal digits"},
     {"tty", "tty", is_tty, "an object of rows and cols, numbers from 1 to 65535, and term, a string"},
     {"name", "name", is_string, "a string"},
@@ -102,6 +110,8 @@ static int check_what(const json_t *body, struct error *e) {
     return error_set(e, ERR_USAGE, "want one of \"command\", \"lua\", or \"module\" with \"function\"");
   if (command && json_object_get(body, "args"))
     return error_set(e, ERR_USAGE, "\"args\" are for code; a command's words are all in \"command\"");
+  if (command && json_object_get(body, "priority"))
+    return error_set(e, ERR_USAGE, "\"priority\" is for code; a command has \"nice\"");
   static const char *const for_commands[] = {"kill_after_ms", "keep_children", "limits",  "nice",
                                              "user",          "umask",         "libexec", "tty"};
   for (size_t i = 0; !command && i < sizeof for_commands / sizeof *for_commands; i++)

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { ROW_VALUES = 11, WHAT_MAX = 1024 /* bytes */ };
+enum { ROW_VALUES = 12, WHAT_MAX = 1024 /* bytes */ };
 
 static void put_row(struct term_writer *w, const struct census_row *row) {
   size_t at = term_open(w, TERM_LIST);
@@ -15,6 +15,7 @@ static void put_row(struct term_writer *w, const struct census_row *row) {
   term_put_pid(w, row->leader == NPID_NONE ? NPID_KERNEL : row->leader);
   term_put_str(w, row->kind.s, row->kind.n);
   term_put_str(w, row->state.s, row->state.n);
+  term_put_str(w, row->priority.s, row->priority.n);
   term_put_str(w, row->what.s, row->what.n);
   term_put_str(w, row->name.s, row->name.n);
   term_put_int(w, row->age_ms);
@@ -33,9 +34,9 @@ bool census_read(struct term_reader *r, struct census_row *out) {
   struct term_value list = term_next(r);
   return list.tag == TERM_LIST && list.count == ROW_VALUES && term_get_pid(r, &out->pid) &&
          term_get_pid(r, &out->leader) && read_text(r, &out->kind) && read_text(r, &out->state) &&
-         read_text(r, &out->what) && read_text(r, &out->name) && term_get_int(r, &out->age_ms) &&
-         term_get_int(r, &out->mailbox) && term_get_int(r, &out->memory) && term_get_int(r, &out->run_ms) &&
-         term_get_int(r, &out->os_pid);
+         read_text(r, &out->priority) && read_text(r, &out->what) && read_text(r, &out->name) &&
+         term_get_int(r, &out->age_ms) && term_get_int(r, &out->mailbox) && term_get_int(r, &out->memory) &&
+         term_get_int(r, &out->run_ms) && term_get_int(r, &out->os_pid);
 }
 
 static struct census_text text_of(const char *s) {
@@ -53,6 +54,7 @@ static void put_process(struct agent *a, struct term_writer *w, const struct vm_
                            .leader = p ? p->leader : row->leader,
                            .kind = text_of(p ? p->class->kind : "thread"),
                            .state = text_of(p ? "runs" : row->state),
+                           .priority = text_of(p || !strcmp(row->priority, "normal") ? "" : row->priority),
                            .what = text_of(!p        ? row->what
                                            : p->what ? p->what
                                                      : p->class->kind),

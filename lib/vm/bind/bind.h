@@ -7,13 +7,12 @@
 
 #include "core/names.h"
 #include "core/signal.h"
+#include "vm/process/process.h"
 
 #include <lauxlib.h>
 #include <lua.h>
 #include <stdbool.h>
 #include <stdint.h>
-
-struct process;
 
 /* A row: it registers a function of the language, and says how to call the function and what it does.
  *
@@ -85,10 +84,14 @@ void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct 
 void bind_monitor(lua_State *L, npid ref, npid other, const char *gone);
 
 /* Spawns a process of this node, and returns its pid.  From index first on, the stack has a function and its
- * arguments; or the name of a module, the name of one of its functions, and the arguments.  link: link it to
- * the running process; monitor: a fresh reference under which the running process monitors it, or NPID_NONE.
- * Both sides of these ties are made. */
-npid bind_spawn(lua_State *L, int first, bool link, npid monitor);
+ * arguments; or the name of a module, the name of one of its functions, and the arguments.  Both sides of the
+ * ties are made. */
+struct bind_child {
+  bool link;    /* to the running process */
+  npid monitor; /* a fresh reference under which the running process monitors it, or NPID_NONE */
+  enum process_priority priority;
+};
+npid bind_spawn(lua_State *L, int first, struct bind_child how);
 
 /* Returns true for a function at index, false for the names of a module and a function from index on; raises
  * for any other value. */

@@ -153,7 +153,7 @@ static int spawn_on(lua_State *L, lua_KContext mode) {
   if (strcmp(name, own_name(L)) == 0) {
     struct process *p = process_of(L);
     npid ref = mode & MONITOR ? bind_new_ref(p) : NPID_NONE;
-    copy_push_npid(L, bind_spawn(L, 2, mode & LINK, ref));
+    copy_push_npid(L, bind_spawn(L, 2, (struct bind_child){.link = mode & LINK, .monitor = ref}));
     if (ref != NPID_NONE) copy_push_npid(L, ref);
     return mode & MONITOR ? 2 : 1;
   }

@@ -2,6 +2,7 @@
 #include "vm/bind/bind.h"
 
 #include "vm/copy/copy.h"
+#include "vm/process/info.h"
 #include "vm/process/isolate.h"
 #include "vm/sched/preempt.h"
 #include "vm/process/process.h"
@@ -17,20 +18,68 @@ static int self(lua_State *L) {
 }
 
 static int spawn(lua_State *L) {
-  copy_push_npid(L, bind_spawn(L, 1, false, NPID_NONE));
+  copy_push_npid(L, bind_spawn(L, 1, (struct bind_child){.monitor = NPID_NONE}));
   return 1;
 }
 
 static int spawn_link(lua_State *L) {
-  copy_push_npid(L, bind_spawn(L, 1, true, NPID_NONE));
+  copy_push_npid(L, bind_spawn(L, 1, (struct bind_child){.link = true, .monitor = NPID_NONE}));
   return 1;
 }
 
 static int spawn_monitor(lua_State *L) {
   npid ref = bind_new_ref(process_of(L));
-  copy_push_npid(L, bind_spawn(L, 1, false, ref));
+  copy_push_npid(L, bind_spawn(L, 1, (struct bind_child){.monitor = ref}));
   copy_push_npid(L, ref);
   return 2;
+}
+
+/* The priority that the string at index names; an error about argument 1 when there is none of that name. */
+static enum process_priority check_priority(lua_State *L, int index) {
+  const char *word = lua_type(L, index) == LUA_TSTRING ? lua_tostring(L, index) : "";
+  for (unsigned i = 0; i < PRIORITIES; i++)
+    if (!strcmp(word, process_priority_word(i))) return (enum process_priority)i;
+  luaL_argerror(L, 1, "the priority 'low', 'normal' or 'high' expected");
+  return PRIORITY_NORMAL; /* luaL_argerror does not return */
+}
+
+/* Reads and removes the options of spawn_opt, which are data: read without metamethods. */
+static struct bind_child check_options(lua_State *L) {
+  struct bind_child how = {.monitor = NPID_NONE};
+  bool monitor = false;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
+    const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "";
+    bool flag = lua_isboolean(L, -1);
+    if (!strcmp(key, "link") && flag) {
+      how.link = lua_toboolean(L, -1);
+    } else if (!strcmp(key, "monitor") && flag) {
+      monitor = lua_toboolean(L, -1);
+    } else if (!strcmp(key, "priority")) {
+      how.priority = check_priority(L, -1);
+    } else {
+      luaL_argerror(L, 1, "the options are link and monitor, booleans, and priority");
+    }
+  }
+  lua_remove(L, 1);
+  if (monitor) how.monitor = bind_new_ref(process_of(L));
+  return how;
+}
+
+static int spawn_opt(lua_State *L) {
+  struct bind_child how = check_options(L);
+  copy_push_npid(L, bind_spawn(L, 1, how));
+  if (how.monitor == NPID_NONE) return 1;
+  copy_push_npid(L, how.monitor);
+  return 2;
+}
+
+static int priority(lua_State *L) {
+  struct process *p = process_of(L);
+  unsigned before = p->priority;
+  if (!lua_isnoneornil(L, 1)) process_set_priority(p, check_priority(L, 1));
+  lua_pushstring(L, process_priority_word(before));
+  return 1;
 }
 
 static int link(lua_State *L) {
@@ -175,6 +224,10 @@ const struct bind_function bind_process[] = {
      "Starts a process that is linked to the caller, and returns its pid."},
     {"spawn_monitor", spawn_monitor, "spawn_monitor(f, ...)\nspawn_monitor(module, function, ...)",
      "Starts a process that the caller monitors, and returns its pid and the reference."},
+    {"spawn_opt", spawn_opt, "spawn_opt(options, f, ...)\nspawn_opt(options, module, function, ...)",
+     "Starts a process with the options link, monitor and priority, and returns its pid, and the reference."},
+    {"priority", priority, "priority([level])",
+     "Sets the caller's priority to low, normal or high, and returns the former one."},
     {"link", link, "link(pid)",
      "Links the caller and the process: when one ends, the other gets an exit signal with the reason."},
     {"unlink", unlink, "unlink(pid)", "Removes the link, whichever of the two made it."},

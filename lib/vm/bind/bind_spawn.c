@@ -22,7 +22,8 @@ enum { START_STACK = 40 }; /* that process_new and the clone take, beside the ar
 
 /* Starts a process of this isolate.  The clone at the top of the stack and the arguments go straight to its
  * coroutine.  The stack gets its room first, because an error after isolate_take_number loses the number. */
-static npid start_clone(lua_State *L, struct process *p, int first, int last) {
+static npid start_clone(lua_State *L, struct process *p, int first, int last,
+                        enum process_priority priority) {
   struct isolate *iso = p->isolate;
   int clone = lua_gettop(L), n = last - first + 1;
   luaL_checkstack(L, n + START_STACK, "too many arguments");
@@ -31,6 +32,7 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   if (!number) luaL_error(L, "too many processes");
   struct process *q = process_new(L, iso, number, p->leader);
   atomic_fetch_add(&iso->live, 1);
+  if (priority != PRIORITY_NORMAL) process_set_priority(q, priority);
   fn_set_globals(L, clone, clone + 1, clone + 2);
   lua_pushvalue(L, clone);
   for (int i = first; i <= last; i++) lua_pushvalue(L, i);
@@ -44,18 +46,19 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last) {
   return q->pid;
 }
 
-static struct term *make_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {
+static struct term *make_order(lua_State *L, struct process *p, int first, struct bind_child how) {
   int last = lua_gettop(L);
   bool function = bind_is_function(L, first);
   int args = first + (function ? 1 : 2);
   struct copy c = copy_begin(L);
   term_put_pid(c.w, p->leader);
-  term_put_bool(c.w, link);
-  if (monitor != NPID_NONE) {
-    term_put_pid(c.w, monitor);
+  term_put_bool(c.w, how.link);
+  if (how.monitor != NPID_NONE) {
+    term_put_pid(c.w, how.monitor);
   } else {
     term_put_nil(c.w);
   }
+  term_put_int(c.w, how.priority);
   if (function) {
     copy_out(&c, "function", first, first);
     term_put_nil(c.w), term_put_nil(c.w);
@@ -66,12 +69,12 @@ static struct term *make_order(lua_State *L, struct process *p, int first, bool 
   size_t at = term_open(c.w, TERM_LIST);
   copy_out(&c, "argument", args, last);
   term_set_count(c.w, at, (uint32_t)(last - args + 1));
-  return copy_end(&c, 7);
+  return copy_end(&c, 8);
 }
 
-static npid send_order(lua_State *L, struct process *p, int first, bool link, npid monitor) {
+static npid send_order(lua_State *L, struct process *p, int first, struct bind_child how) {
   struct isolate *to = placement_is_home(p) ? p->isolate : placement_elsewhere(p->isolate);
-  struct term *order = make_order(L, p, first, link, monitor);
+  struct term *order = make_order(L, p, first, how);
   npid pid = NPID_NONE;
   int rc = ERR_NOMEM;
   if (to)
@@ -82,28 +85,29 @@ static npid send_order(lua_State *L, struct process *p, int first, bool link, np
   return pid;
 }
 
-static void tie_spawned(lua_State *L, struct process *p, npid pid, bool link, npid monitor) {
-  int rc = link ? process_link(p, pid, 0) : 0;
-  if (rc == 0 && monitor != NPID_NONE) rc = process_monitor(p, monitor, pid, 0);
+static void tie_spawned(lua_State *L, struct process *p, npid pid, struct bind_child how) {
+  int rc = how.link ? process_link(p, pid, 0) : 0;
+  if (rc == 0 && how.monitor != NPID_NONE) rc = process_monitor(p, how.monitor, pid, 0);
   if (rc) luaL_error(L, "out of memory");
 }
 
-npid bind_spawn(lua_State *L, int first, bool link, npid monitor) {
+npid bind_spawn(lua_State *L, int first, struct bind_child how) {
   struct process *p = process_of(L);
   int last = lua_gettop(L);
   npid pid;
   if (p->isolate->scarce && budget_denies_spawn(p)) luaL_error(L, "%s", BUDGET_TEXT);
   if (bind_is_function(L, first) && placement_is_home(p) && copy_all_scalar(L, first + 1, last) &&
       fn_clone(L, first)) {
-    pid = start_clone(L, p, first + 1, last);
+    pid = start_clone(L, p, first + 1, last, how.priority);
     struct process *q = isolate_find(p->isolate, pid);
-    const struct spawn_order o = {.link = link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = monitor};
+    const struct spawn_order o = {
+        .link = how.link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = how.monitor};
     if (spawn_tie(q, &o)) process_doom(q, term_build("s", "memory"));
   } else {
-    pid = send_order(L, p, first, link, monitor);
+    pid = send_order(L, p, first, how);
   }
   p->spawned = true;
-  tie_spawned(L, p, pid, link, monitor);
+  tie_spawned(L, p, pid, how);
   lua_settop(L, last);
   return pid;
 }

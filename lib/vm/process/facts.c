@@ -85,6 +85,7 @@ void facts_begin(struct process *p) {
   atomic_store_explicit(&f->started, p->started, memory_order_relaxed);
   facts_leader(p);
   facts_state(p, PROCESS_READY);
+  facts_priority(p);
 }
 
 void facts_end(struct process *p) {

@@ -20,6 +20,10 @@ static inline void facts_state(struct process *p, enum process_state state) {
   atomic_store_explicit(&p->preemptible.facts->state, (uint8_t)state, memory_order_relaxed);
 }
 
+static inline void facts_priority(struct process *p) {
+  atomic_store_explicit(&p->preemptible.facts->priority, p->priority, memory_order_relaxed);
+}
+
 static inline void facts_leader(struct process *p) {
   atomic_store_explicit(&p->preemptible.facts->leader, p->leader, memory_order_relaxed);
 }

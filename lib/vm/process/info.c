@@ -11,6 +11,9 @@ static const char *const states[] = {
     [PROCESS_CALLS] = "call",       [PROCESS_SENDS] = "send",
 };
 
+static const char *const priorities[PRIORITIES] = {
+    [PRIORITY_NORMAL] = "normal", [PRIORITY_LOW] = "low", [PRIORITY_HIGH] = "high"};
+
 /* Writes where the code of the process begins. */
 static void put_what(struct process *p, struct term_writer *w) {
   const struct ptab_facts *f = p->preemptible.facts;
@@ -27,6 +30,10 @@ static void put_int(struct term_writer *w, const char *key, int64_t value) {
 
 const char *process_state_word(unsigned state) {
   return states[state];
+}
+
+const char *process_priority_word(unsigned priority) {
+  return priorities[priority];
 }
 
 struct term *process_info(struct process *p, bool everything) {
@@ -46,7 +53,8 @@ struct term *process_info(struct process *p, bool everything) {
   uint32_t count = named ? 8 : 7;
   if (everything) {
     term_put_text(&w, "trap_exit"), term_put_bool(&w, p->trap_exit);
-    count += 1 + process_put_ties(p, &w);
+    term_put_text(&w, "priority"), term_put_text(&w, priorities[p->priority]);
+    count += 2 + process_put_ties(p, &w);
   }
   term_set_count(&w, at, count);
   struct term *t = term_from_writer(&w, 2);

@@ -13,7 +13,8 @@ struct process;
  * out. */
 struct term *process_info(struct process *p, bool everything);
 
-/* The word for an enum process_state.  Any thread. */
+/* The words for an enum process_state and an enum process_priority.  Any thread. */
 const char *process_state_word(unsigned state);
+const char *process_priority_word(unsigned priority);
 
 #endif

@@ -62,6 +62,11 @@ static void preempted(struct process *p) {
          p);
 }
 
+void process_set_priority(struct process *p, enum process_priority priority) {
+  p->priority = (uint8_t)priority;
+  facts_priority(p);
+}
+
 enum { NEW_READY = 4 };
 
 void process_begin(struct process *p) {

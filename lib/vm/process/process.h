@@ -30,7 +30,11 @@ enum process_state {
   PROCESS_SENDS, /* waits for room at a receiver */
 };
 
-enum process_priority { PRIORITY_NORMAL, PRIORITY_LOW, PRIORITY_HIGH };
+/* Who runs first:
+ *   high     as one that was woken, also while it computes, and before the others of its isolate
+ *   normal   in turn, those that were woken before those that compute
+ *   low      when no process of normal priority wants the core, and in one turn of SCHED_LOW_TURN */
+enum process_priority { PRIORITY_NORMAL, PRIORITY_LOW, PRIORITY_HIGH, PRIORITIES };
 
 struct process {
   union { /* first member: the extra space of the coroutine points to it */
@@ -98,6 +102,9 @@ void process_ready(struct process *p);
 /* Queues a new process.  A few come before the processes that compute, as woken ones do; of more at a time
  * each counts as one that computes. */
 void process_begin(struct process *p);
+
+/* Takes effect when the process is queued next. */
+void process_set_priority(struct process *p, enum process_priority priority);
 
 /* Begins a wait until process_ready, or until the deadline `at` (or TIMER_NEVER).  The caller then calls
  * lua_yield. */

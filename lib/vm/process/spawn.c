@@ -2,6 +2,7 @@
  * answered exactly once, when p->order is freed. */
 #include "vm/process/spawn.h"
 
+#include "vm/process/info.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/ties.h"
@@ -9,6 +10,7 @@
 #include "vm/sched/state.h"
 
 #include <lauxlib.h>
+#include <string.h>
 
 /* --- orders --- */
 
@@ -17,8 +19,18 @@ static bool find_pid(struct term_reader spec, const char *key, npid *out) {
   return term_map_find(spec, key, &r) && term_get_pid(&r, out);
 }
 
+/* A word that is none, of a later version, means the normal priority. */
+static enum process_priority read_priority(struct term_value word) {
+  for (unsigned i = 0; word.tag == TERM_STR && i < PRIORITIES; i++) {
+    const char *text = process_priority_word(i);
+    if (word.len == strlen(text) && !memcmp(word.s, text, word.len)) return (enum process_priority)i;
+  }
+  return PRIORITY_NORMAL;
+}
+
 static void read_spec(struct spawn_order *o) {
   struct term_reader r;
+  if (term_map_find(o->rest, "priority", &r)) o->priority = read_priority(term_next(&r));
   find_pid(o->rest, "leader", &o->leader);
   find_pid(o->rest, "link", &o->link);
   find_pid(o->rest, "lease", &o->lease);
@@ -35,8 +47,12 @@ static uint32_t epoch_of(const struct vm_config *config, const struct signal *s,
 }
 
 struct spawn_order spawn_read_order(const struct vm_config *config, const struct signal *s) {
-  struct spawn_order o = {config->console, NPID_NONE, NPID_NONE, NPID_NONE,
-                          NPID_NONE,       0,         false,     term_read(s->term)};
+  struct spawn_order o = {.leader = config->console,
+                          .link = NPID_NONE,
+                          .lease = NPID_NONE,
+                          .watcher = NPID_NONE,
+                          .ref = NPID_NONE,
+                          .rest = term_read(s->term)};
   struct term_value first = term_next(&o.rest);
   o.host = first.tag == TERM_STR;
   if (o.host) {
@@ -48,6 +64,8 @@ struct spawn_order spawn_read_order(const struct vm_config *config, const struct
   if (term_next(&o.rest).tag == TERM_TRUE) o.link = s->from;
   struct term_value ref = term_next(&o.rest);
   if (ref.tag == TERM_REF) o.watcher = s->from, o.ref = ref.pid;
+  int64_t priority = 0;
+  if (term_get_int(&o.rest, &priority)) o.priority = (enum process_priority)priority;
   return o;
 }
 
@@ -112,6 +130,7 @@ static int arrive(lua_State *L) {
   p->order = a->order;
   a->order = NULL;
   lua_pushcfunction(p->L, a->iso->hooks->boot);
+  if (o.priority != PRIORITY_NORMAL) process_set_priority(p, o.priority);
   process_begin(p);
   if (!o.host && spawn_tie(p, &o)) process_doom(p, term_build("s", "memory"));
   if (o.lease != NPID_NONE) lease(p, o.lease);

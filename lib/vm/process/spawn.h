@@ -1,26 +1,27 @@
 /* spawn: orders for a new process, from their arrival in an isolate to the answer.
  *
  * An order is a SPAWN signal to the pid that the process will have.  It carries what to run as a term:
- *   [leader, link, ref or nil, FN or nil, module, function, LIST of arguments]     from a green thread
- *   ["spawn", spec]                                                                from the host (vm_spawn)
- * The order makes a process whose first steps (bind/boot.h) load the code. */
+ *   [leader, link, ref or nil, priority, FN or nil, module, function, LIST of arguments]   from a green
+ * thread
+ *   ["spawn", spec]                                                                        from the host
+ * (vm_spawn) The order makes a process whose first steps (bind/boot.h) load the code. */
 #ifndef VM_PROCESS_SPAWN_H
 #define VM_PROCESS_SPAWN_H
 
 #include "base/err.h"
 #include "core/signal.h"
 #include "core/term.h"
+#include "vm/process/process.h"
 
 #include <stdbool.h>
 #include <stdint.h>
 
-struct isolate;
-struct process;
 struct vm_config;
 
 struct spawn_order {
   npid leader, link, lease, watcher, ref;
   uint32_t epoch; /* of the connection by which it is linked */
+  enum process_priority priority;
   bool host;
   struct term_reader rest; /* the code and its arguments; for a host's order the spec */
 };

@@ -38,6 +38,7 @@ struct ptab_facts {
   _Atomic uint32_t mailbox;   /* messages */
   _Atomic uint32_t ticks;     /* SCHED_TICK_NS each, that found it running: preempt.c */
   _Atomic uint8_t state;      /* enum process_state */
+  _Atomic uint8_t priority;   /* enum process_priority */
 };
 
 struct ptab {
