@@ -515,6 +515,125 @@ own_cgroup() {
   assert_output $'true\ttrue\t200\n6'
 }
 
+# --- what is odd ----------------------------------------------------------------------------------------------
+
+@test "words with newlines, quotes and bytes that are no UTF-8: arguments, environment, streams, --json, messages" {
+  start_node one
+  local odd=$'a\nb "c" \'d\' \\ $x `y`\t\x01\x7f\xff\xfe'
+  printf %s "$odd" >"$T/odd"
+  run -0 node-spawn --env "ODD=$odd" -- sh -c 'printf %s "$1" | cmp - "$2" && printf %s "$ODD" | cmp - "$2"' "$odd" "$odd" "$T/odd"
+  node-spawn -- sh -c 'printf %s "$1"; printf %s "$1" >&2' sh "$odd" 2>"$T/err" | cmp - "$T/odd"
+  cmp "$T/err" "$T/odd"
+  node-spawn -i -- cat <"$T/odd" | cmp - "$T/odd"
+  node-spawn --json -- printf %s "$odd" | jq -r '.stdout // empty | ."$bytes"' | base64 -d | cmp - "$T/odd"
+  node-spawn --json 'o*' -- printf %s "$odd" | jq -r '.stdout."$bytes"' | base64 -d | cmp - "$T/odd"
+  run -0 node-spawn --json 'o*' -- printf '%s' $'"a"\n\\b'
+  assert_equal "$(jq -r .stdout <<<"$output")" $'"a"\n\\b'
+  mkdir "$T/$odd"
+  run -0 node-spawn --cwd "$T/$odd" -- pwd
+  assert_output "$T/$odd"
+  # A message is one line, without what a terminal acts on.
+  says_no 127 'no\n\xFF\x1B: command not found' node-spawn -- $'no\n\xff\e'
+  run --separate-stderr -127 node-spawn --json -- $'no\n\xff\e'
+  assert_equal "$(jq -r .error <<<"$output")" 'no\n\xFF\x1B: command not found'
+  run -0 node-ps --ended
+  assert_equal "${#lines[@]}" "$(($(node-ps --ended --json | jq -c .what | wc -l) + 1))"
+  run ! grep -q $'[\x01\xff]' <<<"$output"
+}
+
+@test "an environment of 2 MB arrives, or the error names the command and a way out" {
+  start_node one
+  local large options=() i
+  large=$(head -c 120000 /dev/zero | tr '\0' x)
+  for i in {1..16}; do options+=(--env "V$i=$large"); done
+  ulimit -s unlimited 2>/dev/null || : # for the tool
+  run -0 node-spawn "${options[@]}" -- sh -c 'echo $((${#V1} + ${#V16}))'
+  assert_output 240000
+  jq -n '{command: ["true"], env: {V: ("x" * 2000000)}, attach: true}' >"$T/body"
+  run -0 api one POST /v1/processes --json @"$T/body"
+  assert_equal "$(jq -r .code <<<"$output")" exec_denied
+  assert_equal "$(jq -r .detail <<<"$output" | cut -d: -f1,2)" 'true: Argument list too long'
+  [[ $output == *'128 KiB'*'standard input (-i)'* ]]
+  jq -n '{command: ["true"], env: ([range(80) | {"V\(.)": ("x" * 100000)}] | add), attach: true}' >"$T/body"
+  run -0 api one POST /v1/processes --json @"$T/body"
+  assert_equal "$(jq -r .detail <<<"$output" | cut -d: -f1,2)" 'true: Argument list too long'
+  run -0 node-spawn -- echo next
+  assert_output next
+}
+
+@test "a directory that is gone: of the tool, of the node, and of --cwd" {
+  mkdir "$T/here" "$T/there"
+  (cd "$T/there" && start_node one)
+  rmdir "$T/there"
+  gone() { (cd "$T/here" && rmdir "$T/here" && "$@"; status=$?; mkdir "$T/here"; exit $status); }
+  run -0 gone node-spawn --cwd / -- pwd
+  assert_output /
+  run -125 gone node-spawn one --outdir files -- echo text
+  assert_output 'node-spawn: --outdir: files: No such file or directory'
+  run -1 gone node-copy file "one:$T/"
+  assert_output 'node-copy: file: No such file or directory'
+  run --separate-stderr -0 node-spawn -- echo text
+  assert_output text
+  says_no 126 'sub: the directory of the command: No such file or directory' node-spawn --cwd sub -- true
+  run -125 gone node-start -d --sname two
+  assert_output 'node-start: the current directory: No such file or directory'
+}
+
+@test "a command that closes its output and goes on" {
+  start_node one
+  run -3 node-spawn -- sh -c 'echo before; exec >&- 2>&-; until [ -e "$1" ]; do sleep 0.02; done; exit 3' sh "$T/go" &
+  run -3 node-spawn -- sh -c 'exec >&- 2>&- <&-; touch "$1"; exit 3' sh "$T/go"
+  assert_output ''
+  wait $!
+  run -0 node-ps --ended --json
+  assert_equal "$(jq -c '[.status, .stdout_bytes]' <<<"$output" | sort)" $'[3,0]\n[3,7]'
+}
+
+# A file system of plain files stands for the cgroups: the kernel of the machine may have none with limits.  The guard
+# is told of no cgroup, and its command ends by KILL, as those that run out of memory do.
+@test "a command that the kernel kills because its memory is used up: its outcome says oom" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  local mount own
+  mount=$(awk '$(NF - 2) == "cgroup2" && $4 == "/" { print $5; exit }' /proc/self/mountinfo)
+  [ -n "$mount" ] || skip 'needs a mount of cgroups of version 2'
+  own=$mount$(sed -n 's/^0:://p' /proc/self/cgroup)
+  mkdir -p "$T/tree/bin" "$T/tree/libexec/node-toolkit"
+  cp "$BUILD/bin/node-start" "$T/tree/bin/"
+  cat >"$T/tree/libexec/node-toolkit/node-guard" <<END
+#!/bin/bash
+for word; do [ "\$word" != -- ] || break; done
+[ "\$1" != --cgroup ] || shift 2
+exec "$BUILD/libexec/node-toolkit/node-guard" "\$@"
+END
+  chmod +x "$T/tree/libexec/node-toolkit/node-guard"
+  cat >"$T/make" <<'END'
+mount -t tmpfs none "$1" && mkdir -p "$2" && cd "$2" || exit
+echo memory cpu pids >cgroup.controllers
+: >cgroup.subtree_control
+shift 2
+exec "$@"
+END
+  unshare -m --propagation private bash "$T/make" "$mount" "$own" "$T/tree/bin/node-start" -d --sname one 3>&-
+  local pid creation n group
+  pid=$(cat "$NODE_RUNTIME_DIR/one@$HOST/lock")
+  creation=$(api one GET /v1/node | jq .creation)
+  within() { nsenter -t "$pid" -m "$@"; }
+  for n in {1..60}; do
+    group=$own/node.one@$HOST.$pid/$n.$creation
+    within sh -c 'mkdir -p "$1" && cd "$1" && : >memory.max && : >cgroup.kill && printf "oom 1\noom_kill 1\n" >memory.events;
+      : >"$1/../cgroup.subtree_control"' sh "$group"
+  done
+  run --separate-stderr -137 node-spawn --limit mem=32M -- sh -c 'echo last; kill -KILL $$'
+  assert_output last
+  told '(oom)'
+  run --separate-stderr -137 node-spawn --json 'o*' --limit mem=32M -- sh -c 'kill -KILL $$'
+  assert_equal "$(jq -c '[.oom, .signal]' <<<"$output")" '[true,9]'
+  told '(oom)'
+  run -137 node-spawn -- sh -c 'kill -KILL $$' # no limit: not by the limit's doing
+  refute_output --partial oom
+  assert_equal "$(node-ps --ended --json | jq -c .oom)" $'true\ntrue\nnull'
+}
+
 @test "--env, --shell" {
   start_node one
   run -0 node-spawn --env A=1 --env B='two words' --env C= -- sh -c 'echo "$A|$B|$C|"'

@@ -135,6 +135,13 @@ static const char *spec_text(const struct signal *call, const char *key, int *n)
   return text;
 }
 
+/* Why a program could not be executed, with the way out where it is not obvious. */
+static const char *exec_error(int error) {
+  if (error != E2BIG) return strerror(error);
+  return "Argument list too long: one word or variable may have 128 KiB, and all of them together a quarter of "
+         "the limit of the stack (ulimit -s); pass more by standard input (-i) or in a file";
+}
+
 /* The guard could not enter the directory: that of the spec, or the home of the user. */
 static void explain_directory(const struct command *c, int error, struct error *e) {
   int n, user_n;
@@ -175,7 +182,7 @@ static void explain_failure(const struct command *c, struct error *e) {
             missing ? ERR_EXEC
             : busy  ? ERR_BUSY
                     : ERR_EXEC_DENIED,
-            "%.*s: %s%s", n, text, what, missing ? "command not found" : strerror(error));
+            "%.*s: %s%s", n, text, what, missing ? "command not found" : exec_error(error));
 }
 
 /* Refuses the call of a command that could not be started, and removes its name. This runs before hosted_end,
@@ -796,7 +803,7 @@ static void explain_start(const struct command_spec *p, int error, struct error 
   for (size_t i = 0; i < sizeof busy / sizeof *busy; i++)
     if (error == busy[i]) code = ERR_BUSY;
   const char *why =
-      error == EMFILE ? "the node has too few descriptors left for a command (ulimit -n)" : strerror(error);
+      error == EMFILE ? "the node has too few descriptors left for a command (ulimit -n)" : exec_error(error);
   error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY || error == E2BIG ? p->first : 0], why);
 }
 
