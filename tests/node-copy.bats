@@ -68,6 +68,8 @@ member() { tail -n 1 <<<"$output" | jq -c ".$1"; }
   mkdir "$T/to"
   node-copy src/file "one:$T/to/new"
   assert_equal "$(cat "$T/to/new")" hello
+  run -0 node-ps --ended --json
+  assert_equal "$(jq -r .what <<<"$output" | cut -d ' ' -f 1)" node-files # without its directory
   node-copy src/file "one:$T/to"
   assert_equal "$(cat "$T/to/file")" hello
   chmod 400 "$T/to/file"

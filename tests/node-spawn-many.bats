@@ -262,6 +262,24 @@ lines_of() { sort <<<"$output"; }
   assert_equal "$(cat "$T/files/one@$HOST.out")" hello
 }
 
+@test "--outdir: a file system that fills up, and that is read-only; a file that is a directory" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  mesh one two
+  mkdir "$T/files"
+  limited() { unshare -m --propagation private bash -c 'mount -t tmpfs -o size=256k none "$1" && shift && exec "$@"' bash "$T/files" "$@"; }
+  run --separate-stderr -125 limited node-spawn one two --outdir "$T/files" --shell 'echo small; [ "$NODE_SELF" = "$1" ] || yes' -- "one@$HOST"
+  told "two@$HOST: its file in the directory of --outdir: No space left on device"
+  refute_regex "$stderr" "one@$HOST:"
+  fixed() { unshare -m --propagation private bash -c 'mount -t tmpfs -o ro none "$1" && shift && exec "$@"' bash "$T/files" "$@"; }
+  run --separate-stderr -125 fixed node-spawn one two --outdir "$T/files" -- touch "$T/ran"
+  told "one@$HOST: $T/files/one@$HOST.out: Read-only file system"
+  [ ! -e "$T/ran" ]
+  mkdir "$T/files/one@$HOST.out"
+  run --separate-stderr -125 node-spawn one two --outdir "$T/files" -- echo text
+  told "one@$HOST: $T/files/one@$HOST.out: Is a directory"
+  assert_equal "$(cat "$T/files/two@$HOST.out")" text
+}
+
 @test "standard output that is full, or that nobody reads" {
   mesh one two
   WANTED=125 reports_full_disk node-spawn one two -- echo text

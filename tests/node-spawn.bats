@@ -524,7 +524,7 @@ own_cgroup() {
   run -0 node-spawn --env "ODD=$odd" -- sh -c 'printf %s "$1" | cmp - "$2" && printf %s "$ODD" | cmp - "$2"' "$odd" "$odd" "$T/odd"
   node-spawn -- sh -c 'printf %s "$1"; printf %s "$1" >&2' sh "$odd" 2>"$T/err" | cmp - "$T/odd"
   cmp "$T/err" "$T/odd"
-  node-spawn -i -- cat <"$T/odd" | cmp - "$T/odd"
+  printf %s "$odd" | node-spawn -i -- cat | cmp - "$T/odd"
   node-spawn --json -- printf %s "$odd" | jq -r '.stdout // empty | ."$bytes"' | base64 -d | cmp - "$T/odd"
   node-spawn --json 'o*' -- printf %s "$odd" | jq -r '.stdout."$bytes"' | base64 -d | cmp - "$T/odd"
   run -0 node-spawn --json 'o*' -- printf '%s' $'"a"\n\\b'
