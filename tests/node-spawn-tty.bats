@@ -5,7 +5,7 @@
 load helper
 load tools
 
-# terminal COMMAND…: runs node-spawn --tty in the background; $OPTIONS are its options.
+# terminal COMMAND…: runs node-spawn --tty in the background; $OPTIONS are its options, $ON runs it on a host.
 terminal() {
   export TERM=xterm
   mkfifo "$T/keys"
@@ -18,7 +18,7 @@ echo \$? >"$T/status"
 stty -g >"$T/after"
 END
   printf -v WORDS ' %q' "$@"
-  SHELL=/bin/bash script -qefc "bash $T/session$WORDS" "$T/screen" <"$T/keys" >/dev/null 3>&- &
+  ${ON:-} env SHELL=/bin/bash script -qefc "bash $T/session$WORDS" "$T/screen" <"$T/keys" >/dev/null 3>&- &
   session=$!
   exec 5>"$T/keys"
 }
@@ -215,6 +215,40 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   assert_output --partial 'this command has no terminal'
   assert_output --partial 'status 125'
   refute_output --partial '-icanon'
+}
+
+@test "--user: the terminal is the user's, with job control" {
+  [ "$(id -u)" = 0 ] || skip 'needs root'
+  start_node one
+  OPTIONS='-t --user nobody --cwd /' terminal bash --norc --noprofile -ic 'id -un; echo hello >/dev/tty; stat -c %U "$(tty)";
+    stty size; sleep 300 & kill %1; wait %1; exit 4'
+  ends 4
+  run -0 cat "$T/screen"
+  assert_line --index 1 --partial nobody
+  assert_line --index 2 --partial hello
+  assert_line --index 3 --partial nobody
+  assert_line --index 4 --partial '30 90'
+  refute_output --regexp 'job control|ioctl|Permission denied'
+}
+
+# The tool says that the node is lost and ends with 125; the node ends the command, which has lost its tool.
+@test "the cable is cut: the terminal is restored within 8 s, also where a node here passes the bytes on" {
+  make_hosts rane dune
+  start_node_on dune two --heartbeat 0.4
+  ON='on rane'
+  command_gone() { [ ! -e "/proc/$(<"$T/command")" ]; }
+  for way in direct through; do
+    rm -f "$T/keys" "$T/command" "$T/status" "$T/after"
+    [ $way = direct ] || start_node_on rane one --heartbeat 0.4
+    OPTIONS="-t two@dune" terminal sh -c "echo \$\$ >'$T/command'; echo up; exec sleep 300"
+    wait_until test -s "$T/command"
+    wait_until raw
+    unplug dune
+    PATIENCE=20 ends 125
+    grep "node-spawn: two@dune: the connection .*was lost" "$T/screen"
+    PATIENCE=20 wait_until command_gone
+    plug dune
+  done
 }
 
 @test "a command that leaves its terminal before it ends: its exit status" {
