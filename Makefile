@@ -186,6 +186,7 @@ bench: all $(BENCH)
 	@BUILD=$(abspath $O) tests/bench/run
 	@BUILD=$(abspath $O) tests/bench/names
 	@BUILD=$(abspath $O) tests/bench/many
+	$O/bench/vm_bench tests/bench/long.lua
 
 SEED    ?= 1
 MINUTES ?= 1

@@ -154,6 +154,7 @@ static const char *const io_names[] = {"lines", "open", "type", "write", NULL};
 
 /* Lua looks up the methods of strings in this table, too. */
 static void change_string(lua_State *L) {
+  yielding_strings(L);
   yielding_find(L);
   yielding_gsub(L);
   yielding_format(L);
@@ -164,6 +165,11 @@ static void change_string(lua_State *L) {
 static void change_table(lua_State *L) {
   yielding_sort(L);
   yielding_tables(L);
+}
+
+static void change_utf8(lua_State *L) {
+  yielding_len(L);
+  yielding_offset(L);
 }
 
 /* The list of the open files of the running process. */
@@ -201,8 +207,8 @@ static const struct {
     {LUA_STRLIBNAME, luaopen_string, string_names, change_string},
     {LUA_TABLIBNAME, luaopen_table, table_names, change_table},
     {LUA_MATHLIBNAME, luaopen_math, math_names, NULL},
-    {LUA_UTF8LIBNAME, luaopen_utf8, utf8_names, NULL},
-    {LUA_OSLIBNAME, luaopen_os, os_names, NULL},
+    {LUA_UTF8LIBNAME, luaopen_utf8, utf8_names, change_utf8},
+    {LUA_OSLIBNAME, luaopen_os, os_names, yielding_os},
     {LUA_IOLIBNAME, luaopen_io, io_names, change_io},
 };
 

@@ -1,13 +1,15 @@
-/* string.find, match, gmatch and rep.  Lua's own functions do the light searches, and raise the errors of
+/* string.find, match and gmatch.  Lua's own functions do the light searches, and raise the errors of
  * arguments; the other searches go in steps (pattern.h), between which the process may yield.
  *
  * Stack of a search: the arguments, then the search. */
 #include "vm/stdlib/yielding.h"
 
 #include "vm/stdlib/pattern.h"
+#include "vm/stdlib/pieces.h"
 
 #include <lauxlib.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 
 enum { ORIGINAL = 1 };
@@ -65,18 +67,63 @@ static int begin(lua_State *L, enum search_kind kind) {
   return search(L, LUA_OK, kind);
 }
 
-/* Searches for plain text with memmem, which takes linear time; Lua's own search does not. */
-static int find_plain(lua_State *L) {
-  size_t at, len, n;
-  const char *s = lua_tolstring(L, 1, &len), *what = lua_tolstring(L, 2, &n), *found = NULL;
-  if (get_start(L, &at)) found = n ? memmem(s + at, len - at, what, n) : s + at;
-  if (!found) {
+enum {
+  WINDOW = 4 * PIECE, /* bytes that memmem searches at a time */
+  HEAD = PIECE,       /* of a text that is longer, memmem searches for so many bytes of its begin */
+  COMPARED = 16 * PIECE
+};
+
+/* The offset of the next place in s[at, end) where `head` bytes of the text are; SIZE_MAX: in none. */
+static size_t next_place(const char *s, size_t at, size_t end, const char *what, size_t head) {
+  const char *found = memmem(s + at, end - at, what, head);
+  return found ? (size_t)(found - s) : SIZE_MAX;
+}
+
+/* Searches for plain text in steps, each of which searches one window or compares a part of a long text.
+ * Stack: subject, text, the offset of the search.  context: the length of the text's begin that is at that
+ * offset. */
+static int plain_on(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  size_t len, n, same = (size_t)context, at = (size_t)lua_tointeger(L, 3);
+  const char *s = lua_tolstring(L, 1, &len), *what = lua_tolstring(L, 2, &n);
+  size_t head = n < HEAD ? n : HEAD;
+  while (n <= len && at <= len - n && (same < n || n == 0)) {
+    if (same == 0) {
+      size_t end = len - at - head < WINDOW ? len : at + head + WINDOW,
+             place = next_place(s, at, end, what, head);
+      same = place == SIZE_MAX ? 0 : head;
+      at = place == SIZE_MAX ? end - head + 1 : place;
+      if (n == 0) break;
+    } else {
+      size_t part = n - same < COMPARED ? n - same : COMPARED;
+      bool equal = memcmp(s + at + same, what + same, part) == 0;
+      same = equal ? same + part : 0;
+      at += !equal;
+    }
+    if (same == n || !yielding_due(L)) continue;
+    lua_settop(L, 2);
+    lua_pushinteger(L, (lua_Integer)at);
+    return lua_yieldk(L, 0, (lua_KContext)same, plain_on);
+  }
+  if (n > len || at > len - n) {
     lua_pushnil(L);
     return 1;
   }
-  lua_pushinteger(L, found - s + 1);
-  lua_pushinteger(L, found - s + (lua_Integer)n);
+  lua_pushinteger(L, (lua_Integer)at + 1);
+  lua_pushinteger(L, (lua_Integer)at + (lua_Integer)n);
   return 2;
+}
+
+/* memmem takes linear time; Lua's own search does not. */
+static int find_plain(lua_State *L) {
+  size_t at;
+  if (!get_start(L, &at)) {
+    lua_pushnil(L);
+    return 1;
+  }
+  lua_settop(L, 2);
+  lua_pushinteger(L, (lua_Integer)at);
+  return plain_on(L, LUA_OK, 0);
 }
 
 static bool has_magic(lua_State *L) {
@@ -141,21 +188,8 @@ static int gmatch(lua_State *L) {
   return 1;
 }
 
-/* --- rep --- */
-
-/* An empty string repeated is empty.  Lua's own function would loop over all repetitions. */
-static int rep(lua_State *L) {
-  bool plain = lua_type(L, 1) == LUA_TSTRING && (lua_isnoneornil(L, 3) || lua_type(L, 3) == LUA_TSTRING);
-  int counted;
-  lua_tointegerx(L, 2, &counted);
-  if (!plain || !counted || lua_rawlen(L, 1) > 0 || lua_rawlen(L, 3) > 0) return original(L);
-  lua_pushliteral(L, "");
-  return 1;
-}
-
 void yielding_find(lua_State *L) {
-  static const luaL_Reg functions[] = {
-      {"find", find}, {"match", match}, {"gmatch", gmatch}, {"rep", rep}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"find", find}, {"match", match}, {"gmatch", gmatch}, {NULL, NULL}};
   for (const luaL_Reg *f = functions; f->name; f++) {
     lua_getfield(L, -1, f->name);
     lua_pushcclosure(L, f->func, 1);

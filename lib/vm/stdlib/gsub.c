@@ -1,11 +1,13 @@
 /* string.gsub.  Lua's own function does the light searches whose replacement calls no function.  For the
  * others the result is built in a userdata, as no C variable survives a yield.
  *
- * Stack of a call: 1 subject, 2 pattern, 3 replacement, 4 limit, 5 state, 6 search; above that the values of
- * one step.  Invariant: text holds the result for subject[0, at). */
+ * Stack of a call: 1 subject, 2 pattern, 3 replacement, 4 limit, 5 state, 6 search, 7 parts; above that the
+ * values of one step.  Invariant: the parts (nil: there are none) and then text hold the result for
+ * subject[0, at). */
 #include "vm/stdlib/yielding.h"
 
 #include "vm/stdlib/pattern.h"
+#include "vm/stdlib/pieces.h"
 
 #include <ctype.h>
 #include <lauxlib.h>
@@ -17,15 +19,19 @@
 /* Upvalues of gsub. */
 enum { ORIGINAL = 1, INDEX };
 
+enum { LEAST = 200 }; /* room in the text for the result from a short subject */
+
 static const char index_source[] = "return function(t, key) return t[key] end";
 
-enum { STATE = 5, SEARCH, STEP };
+enum { STATE = 5, SEARCH, PARTS, STEP };
 
 struct gsub {
   lua_Integer count, limit;
   size_t at;
   size_t last; /* end of the match before; SIZE_MAX: none */
   bool changed;
+  bool ended; /* there is no further match */
+  lua_Integer parts;
   size_t len, size;
   char text[];
 };
@@ -38,20 +44,31 @@ static struct pattern *search_of(lua_State *L) {
   return lua_touserdata(L, SEARCH);
 }
 
-static struct gsub *grow(lua_State *L, struct gsub *g, size_t more) {
-  size_t size = g->size * 2 > g->len + more ? g->size * 2 : g->len + more;
-  struct gsub *wide = lua_newuserdatauv(L, sizeof *wide + size, 0);
-  memcpy(wide, g, sizeof *g + g->len);
-  wide->size = size;
-  lua_replace(L, STATE);
-  return wide;
+/* Adds a part behind the others. */
+static void add_part(lua_State *L, struct gsub *g, const char *s, size_t n) {
+  if (lua_isnil(L, PARTS)) {
+    lua_newtable(L);
+    lua_replace(L, PARTS);
+  }
+  lua_pushlstring(L, s, n);
+  lua_rawseti(L, PARTS, ++g->parts);
+}
+
+/* Makes text, which is full, a part. */
+static void flush(lua_State *L, struct gsub *g) {
+  if (g->len) add_part(L, g, g->text, g->len);
+  g->len = 0;
 }
 
 static void append(lua_State *L, const char *s, size_t n) {
   struct gsub *g = state_of(L);
-  if (g->size - g->len < n) g = grow(L, g, n);
-  memcpy(g->text + g->len, s, n);
-  g->len += n;
+  if (g->size - g->len < n) flush(L, g);
+  if (g->size < n) {
+    add_part(L, g, s, n);
+  } else {
+    memcpy(g->text + g->len, s, n);
+    g->len += n;
+  }
 }
 
 /* Adds subject[at, to). */
@@ -62,17 +79,30 @@ static void keep(lua_State *L, size_t to) {
   append(L, lua_tostring(L, 1) + at, to - at);
 }
 
+static int joined(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  lua_pushinteger(L, state_of(L)->count);
+  return 2;
+}
+
+static int join(lua_State *L) {
+  return yielding_join(L, NULL, 1, (lua_Integer)lua_rawlen(L, 1));
+}
+
+/* Returns the result; all of the subject has been dealt with. */
 static int finish(lua_State *L) {
-  lua_settop(L, STATE);
-  keep(L, lua_rawlen(L, 1));
-  const struct gsub *g = state_of(L);
-  if (g->changed) {
+  struct gsub *g = state_of(L);
+  if (!g->changed) {
+    lua_pushvalue(L, 1);
+  } else if (!g->parts) {
     lua_pushlstring(L, g->text, g->len);
   } else {
-    lua_pushvalue(L, 1);
+    flush(L, g);
+    lua_pushcfunction(L, join);
+    lua_pushvalue(L, PARTS);
+    lua_callk(L, 1, 1, 0, joined);
   }
-  lua_pushinteger(L, g->count);
-  return 2;
+  return joined(L, LUA_OK, 0);
 }
 
 /* --- replacements --- */
@@ -84,7 +114,7 @@ static void replace_by_text(lua_State *L) {
   const char *text = lua_tolstring(L, 3, &len), *end = text + len;
   for (const char *p; (p = memchr(text, '%', (size_t)(end - text))); text = p + 2) {
     append(L, text, (size_t)(p - text));
-    lua_settop(L, SEARCH);
+    lua_settop(L, PARTS);
     if (p[1] == '%') {
       append(L, p, 1);
       continue;
@@ -134,7 +164,7 @@ static void pass(lua_State *L) {
   struct gsub *g = state_of(L);
   g->at = g->last = pattern_match_to(search_of(L));
   pattern_from(search_of(L), g->at);
-  lua_settop(L, SEARCH);
+  lua_settop(L, PARTS);
 }
 
 static int go_on(lua_State *L);
@@ -155,35 +185,60 @@ static int replaced(lua_State *L, int status, lua_KContext context) {
 static bool counts(lua_State *L) {
   struct gsub *g = state_of(L);
   if (pattern_match_to(search_of(L)) == g->last) return false;
-  keep(L, pattern_match_from(search_of(L)));
-  g = state_of(L);
   g->count++;
   return true;
 }
 
+/* Looks for the next match.  Another call after a match was found, or none, has the same result. */
+static enum pattern_state search(lua_State *L) {
+  struct gsub *g = state_of(L);
+  struct pattern *m = search_of(L);
+  if (g->ended || g->count >= g->limit || (pattern_is_anchored(m) && g->count > 0)) return PATTERN_NONE;
+  enum pattern_state state = pattern_run(L, m);
+  g->ended = state == PATTERN_NONE;
+  return state;
+}
+
+/* Keeps the subject up to the match, or up to its end, in pieces.  False: the process is to yield first. */
+static bool catch_up(lua_State *L, size_t to) {
+  const struct gsub *g = state_of(L);
+  while (to - g->at > PIECE) {
+    keep(L, g->at + PIECE);
+    if (yielding_due(L)) return false;
+  }
+  keep(L, to);
+  return true;
+}
+
+/* Replaces the match that counts. */
+static void replace_match(lua_State *L) {
+  if (lua_type(L, 3) == LUA_TSTRING) {
+    replace_by_text(L);
+  } else {
+    lua_callk(L, prepare(L), 1, 0, replaced);
+    replace_by_value(L);
+  }
+  pass(L);
+}
+
 static int go_on(lua_State *L) {
-  for (;;) {
-    const struct gsub *g = state_of(L);
-    struct pattern *m = search_of(L);
-    if (g->count >= g->limit || (pattern_is_anchored(m) && g->count > 0)) return finish(L);
-    enum pattern_state state = pattern_run(L, m);
-    if (state == PATTERN_PAUSED) return lua_yieldk(L, 0, 0, resumed);
+  struct pattern *m = search_of(L);
+  do {
+    enum pattern_state state = search(L);
+    if (state == PATTERN_PAUSED) break;
+    size_t end = lua_rawlen(L, 1);
+    if (!catch_up(L, state == PATTERN_NONE ? end : pattern_match_from(m))) break;
     if (state == PATTERN_NONE) return finish(L);
     if (counts(L)) {
-      if (lua_type(L, 3) == LUA_TSTRING) {
-        replace_by_text(L);
-      } else {
-        lua_callk(L, prepare(L), 1, 0, replaced);
-        replace_by_value(L);
-      }
-      pass(L);
-    } else if (g->at == lua_rawlen(L, 1)) {
+      replace_match(L);
+    } else if (state_of(L)->at == end) {
       return finish(L);
     } else {
-      keep(L, g->at + 1);
+      keep(L, state_of(L)->at + 1);
       pattern_from(m, state_of(L)->at);
     }
-  }
+  } while (!yielding_due(L));
+  return lua_yieldk(L, 0, 0, resumed);
 }
 
 /* May this replacement call a function?  A table without a metatable is only read. */
@@ -206,12 +261,13 @@ static bool is_light(lua_State *L) {
 
 static int gsub(lua_State *L) {
   if (is_light(L)) return lua_tocfunction(L, lua_upvalueindex(ORIGINAL))(L);
-  size_t len = lua_rawlen(L, 1);
+  size_t len = lua_rawlen(L, 1), size = len < PIECE / 2 ? 2 * len + LEAST : PIECE;
   lua_Integer limit = luaL_optinteger(L, 4, (lua_Integer)len + 1);
   lua_settop(L, STATE - 1);
-  struct gsub *g = lua_newuserdatauv(L, sizeof *g + len, 0);
-  *g = (struct gsub){.limit = limit, .last = SIZE_MAX, .size = len};
+  struct gsub *g = lua_newuserdatauv(L, sizeof *g + size, 0);
+  *g = (struct gsub){.limit = limit, .last = SIZE_MAX, .size = size};
   pattern_push(L, 1, 2, true);
+  lua_pushnil(L);
   return go_on(L);
 }
 

@@ -6,6 +6,8 @@
  * the rest of the pattern does not match, the choices are tried, newest first. */
 #include "vm/stdlib/pattern.h"
 
+#include "vm/stdlib/yielding.h"
+
 #include <ctype.h>
 #include <lauxlib.h>
 #include <stdint.h>
@@ -292,26 +294,11 @@ static enum pattern_state step(lua_State *L, struct pattern *m) {
   return PATTERN_PAUSED;
 }
 
-/* Is the caller to yield now?  To take the core, the scheduler sets a hook, which yields or raises at the
- * next Lua instruction.  A search executes no instruction, so it looks for the hook itself, and does what the
- * hook would do. */
-static bool is_due(lua_State *L) {
-  if (!lua_gethookmask(L)) return false;
-  if (lua_isyieldable(L)) {
-    lua_sethook(L, NULL, 0, 0);
-    return true;
-  }
-  lua_Debug event = {0};
-  event.event = LUA_HOOKCOUNT;
-  lua_gethook(L)(L, &event); /* raises, when the callback has had its time or its process must end */
-  return false;
-}
-
 enum pattern_state pattern_run(lua_State *L, struct pattern *m) {
   enum pattern_state state = PATTERN_PAUSED;
   while (state == PATTERN_PAUSED) {
     for (m->steps = STEPS; m->steps > 0 && state == PATTERN_PAUSED; m->steps--) state = step(L, m);
-    if (state == PATTERN_PAUSED && is_due(L)) return state;
+    if (state == PATTERN_PAUSED && yielding_due(L)) return state;
   }
   return state;
 }

@@ -117,7 +117,7 @@ static lua_Integer length(lua_State *L) {
 static bool concat_is_long(lua_State *L) {
   luaL_optstring(L, 2, "");
   lua_Integer i = get(L, 3, 1);
-  return apart(i, get(L, 4, length(L)), FEW) || has_metatable(L, 1);
+  return has_metatable(L, 1) || yielding_join_is_long(L, i, get(L, 4, length(L)));
 }
 
 static bool insert_is_long(lua_State *L) {
@@ -184,8 +184,10 @@ static int results(lua_State *L, int status, lua_KContext context) {
 
 static int call(lua_State *L) {
   int which = (int)lua_tointeger(L, lua_upvalueindex(WHICH));
-  if (!lua_istable(L, 1) || !functions[which].is_long(L))
-    return lua_tocfunction(L, lua_upvalueindex(ORIGINAL))(L);
+  lua_CFunction original = lua_tocfunction(L, lua_upvalueindex(ORIGINAL));
+  if (!lua_istable(L, 1) || !functions[which].is_long(L)) return original(L);
+  if (which == CONCAT && !has_metatable(L, 1))
+    return yielding_join(L, original, get(L, 3, 1), get(L, 4, length(L)));
   push_ours(L, functions[which].name);
   lua_insert(L, 1);
   lua_callk(L, lua_gettop(L) - 1, LUA_MULTRET, 0, results);

@@ -13,12 +13,25 @@
 #include <stdbool.h>
 
 /* Replace functions in Lua's library, which is at the top.  Raise when memory runs out. */
-void yielding_sort(lua_State *L);   /* table.sort */
-void yielding_tables(lua_State *L); /* table.concat insert move remove unpack */
-void yielding_find(lua_State *L);   /* string.find match gmatch rep */
-void yielding_gsub(lua_State *L);   /* string.gsub */
-void yielding_format(lua_State *L); /* string.format */
-void yielding_ipairs(lua_State *L); /* ipairs, of the basic functions */
+void yielding_sort(lua_State *L);    /* table.sort */
+void yielding_tables(lua_State *L);  /* table.concat insert move remove unpack */
+void yielding_find(lua_State *L);    /* string.find match gmatch */
+void yielding_strings(lua_State *L); /* string.upper lower reverse sub rep */
+void yielding_gsub(lua_State *L);    /* string.gsub */
+void yielding_format(lua_State *L);  /* string.format */
+void yielding_offset(lua_State *L);  /* utf8.offset */
+void yielding_len(lua_State *L);     /* utf8.len */
+void yielding_os(lua_State *L);      /* os.date */
+void yielding_ipairs(lua_State *L);  /* ipairs, of the basic functions */
+
+/* Is the C function to yield now?  A loop asks between two pieces of its work; when the answer is true, it
+ * calls lua_yieldk.  Raises when the process cannot yield here and must stop. */
+bool yielding_due(lua_State *L);
+
+/* table.concat for a table without a metatable at index 1, whose separator at index 2 is a string, a number
+ * or nil.  yielding_join returns its result, or raises an error by calling Lua's own function `original`. */
+bool yielding_join_is_long(lua_State *L, lua_Integer first, lua_Integer last);
+int yielding_join(lua_State *L, lua_CFunction original, lua_Integer first, lua_Integer last);
 
 /* tostring, as a Lua function. */
 int yielding_tostring(lua_State *L);
