@@ -5,7 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-enum { WRITER_FIRST = 256, VARINT_MAX = 10 };
+enum { WRITER_FIRST = 256, VARINT_MAX = TERM_NUMBER_MAX - 1 };
 
 /* --- life --- */
 
@@ -89,11 +89,12 @@ void term_put_bool(struct term_writer *w, bool v) {
 }
 
 void term_put_int(struct term_writer *w, int64_t v) {
-  uint8_t *at = reserve(w, 1 + VARINT_MAX);
-  if (!at) return;
-  *at = TERM_INT;
-  uint64_t zigzag = (uint64_t)v << 1 ^ (v < 0 ? UINT64_MAX : 0);
-  w->len += (size_t)(varint_put(at + 1, zigzag) - at);
+  uint8_t *at = reserve(w, TERM_NUMBER_MAX);
+  if (at) term_close_room(w, term_write_int(at, v));
+}
+
+uint8_t *term_room(struct term_writer *w, size_t n) {
+  return reserve(w, n);
 }
 
 void term_put_float(struct term_writer *w, double v) {
@@ -149,6 +150,14 @@ size_t term_open(struct term_writer *w, enum term_tag tag) {
 
 void term_set_count(struct term_writer *w, size_t at, uint32_t count) {
   if (!w->failed) memcpy(w->data + at, &count, 4);
+}
+
+void term_set_byte(struct term_writer *w, size_t at, uint8_t byte) {
+  if (!w->failed) w->data[at] = byte;
+}
+
+void term_set_table(struct term_writer *w, size_t at) {
+  term_set_byte(w, at - 1, TERM_TABLE);
 }
 
 void term_put_raw(struct term_writer *w, const void *bytes, size_t n) {
@@ -216,12 +225,8 @@ static uint32_t u32_get(const uint8_t **at) {
 struct term_value term_next(struct term_reader *r) {
   if (r->at == r->end) return (struct term_value){.tag = TERM_END};
   struct term_value v = {.tag = *r->at++};
-  uint64_t raw;
   switch (v.tag) {
-  case TERM_INT:
-    raw = varint_get(&r->at);
-    v.i = (int64_t)(raw >> 1 ^ (raw & 1 ? UINT64_MAX : 0));
-    break;
+  case TERM_INT: r->at--, term_next_int(r, &v.i); break;
   case TERM_FLOAT: memcpy(&v.d, r->at, 8), r->at += 8; break;
   case TERM_PID:
   case TERM_REF: memcpy(&v.pid, r->at, 8), r->at += 8; break;

@@ -82,6 +82,33 @@ void term_put_fn(struct term_writer *w, const void *bytes, size_t n);
 size_t term_open(struct term_writer *w, enum term_tag tag);
 void term_set_count(struct term_writer *w, size_t at, uint32_t count);
 
+/* Turns the MAP whose count is at this position into a TABLE: the two differ in their tags alone. */
+void term_set_table(struct term_writer *w, size_t at);
+
+/* Replaces the byte that is at a position of the writer. */
+void term_set_byte(struct term_writer *w, size_t at, uint8_t byte);
+
+/* For many numbers in a row: term_room makes room for n more bytes and returns where they go, or NULL when
+ * the writer has failed; term_write_int and term_write_float write a number there, at most TERM_NUMBER_MAX
+ * bytes, and return its end; term_close_room takes the end of the last one. */
+enum { TERM_NUMBER_MAX = 11 };
+uint8_t *term_room(struct term_writer *w, size_t n);
+static inline uint8_t *term_write_int(uint8_t *at, int64_t v) {
+  uint64_t rest = (uint64_t)v << 1 ^ (v < 0 ? UINT64_MAX : 0);
+  *at++ = TERM_INT;
+  for (; rest >= 0x80; rest >>= 7) *at++ = (uint8_t)(rest | 0x80);
+  *at++ = (uint8_t)rest;
+  return at;
+}
+static inline uint8_t *term_write_float(uint8_t *at, double v) {
+  *at = TERM_FLOAT;
+  memcpy(at + 1, &v, sizeof v);
+  return at + 1 + sizeof v;
+}
+static inline void term_close_room(struct term_writer *w, const uint8_t *end) {
+  w->len = (size_t)(end - w->data);
+}
+
 /* Appends values that are already encoded. */
 void term_put_raw(struct term_writer *w, const void *bytes, size_t n);
 
@@ -114,6 +141,22 @@ struct term_value {
 };
 
 struct term_value term_next(struct term_reader *r);
+
+/* Reads an INT if the reader is at one; else returns false. */
+static inline bool term_next_int(struct term_reader *r, int64_t *out) {
+  if (r->at == r->end || *r->at != TERM_INT) return false;
+  const uint8_t *at = r->at + 1;
+  uint64_t raw = 0, byte;
+  int shift = 0;
+  do {
+    byte = *at++;
+    raw |= (byte & 0x7F) << shift;
+    shift += 7;
+  } while (byte >= 0x80);
+  r->at = at;
+  *out = (int64_t)(raw >> 1 ^ (raw & 1 ? UINT64_MAX : 0));
+  return true;
+}
 
 /* Skips one value and everything inside it. */
 void term_skip(struct term_reader *r);

@@ -5,7 +5,7 @@
 
 main() ->
     ring(), spawns(), named(), idle(), pairs(), names(), calls(), clients(), calls_behind(),
-    matches_behind(), to_all(), timers(), many_to_one(), stall(), beside(), halt().
+    matches_behind(), to_all(), timers(), many_to_one(), stall(), beside(), long_list(), halt().
 
 scaled(N) -> case os:getenv("QUICK", "") of "" -> N; _ -> N div 10 end.
 
@@ -145,3 +145,11 @@ many_to_one() ->
     All = [spawn(fun() -> receive go -> ok end, repeat(M, fun(K) -> Me ! {I, K} end) end) || I <- lists:seq(1, 10000)],
     time("10,000 to one mailbox", 10000 * M,
          fun() -> [P ! go || P <- All], repeat(10000 * M, fun(_) -> receive _ -> ok end end) end).
+
+long_list() ->
+    List = lists:seq(1, scaled(1000000)),
+    Other = spawn(fun answer/0),
+    time("a list of 1 M integers", 30, fun() -> long_list(30, Other, List) end).
+long_list(0, _, _) -> ok;
+long_list(N, Other, List) -> Other ! {self(), List, 1}, receive _ -> long_list(N - 1, Other, List) end.
+answer() -> receive {From, _, Last} -> From ! Last, answer() end.

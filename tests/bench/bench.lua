@@ -221,6 +221,6 @@ end
 
 local programs = {
   ring, spawns, named, idle, pairs_of_pingpong, names, calls, clients, calls_behind, matches_behind, to_all, timers,
-  many_to_one, stall, beside,
+  many_to_one, stall, beside, long_list, captured,
 }
 if programs[WHICH] then programs[WHICH]() end

@@ -71,6 +71,45 @@ static void test_values(void) {
       "false\tnested too deep, or in a cycle\n");
   run("as many levels as a term may have pass",
       "local t = {} for i = 2, " LEVELS " do t = {t} end send(self(), t) puts(#receive())", "1\n");
+  run("numbers of both kinds, and what comes after them, keep their places",
+      "local t = {} for i = 1, 3000 do t[i] = i % 7 == 0 and i / 2 or i * (i % 2 == 0 and -1e12 // 1 | 0 or "
+      "1) end\n"
+      "t[2000], t[3001] = 'x', {1} send(self(), t) local c = receive()\n"
+      "for i = 1, 3000 do if c[i] ~= t[i] or math.type(c[i]) ~= math.type(t[i]) then puts(i) end end\n"
+      "puts(#c, c[2000], c[3001][1])",
+      "3001\tx\t1\n");
+  run("a list that has lost its array is still one",
+      "local t = {} for i = 9, 1, -1 do t[i] = i end t[10], t.x = 1, 1 t.x = nil send(self(), t) "
+      "puts(#receive())",
+      "10\n");
+  run("keys beyond the border are kept",
+      "local t = {1, 2, 3, 4, 5, 6, 7, 8} t[5] = nil t[6] = nil t[7] = nil t[3] = nil\n"
+      "send(self(), t) local n = 0 for k, v in pairs(receive()) do n = n + (k == v and 1 or 100) end "
+      "puts(n)\n"
+      "t = {1, 2, nil, 4} t[1000] = 5 send(self(), t) t = receive() puts(t[1], t[2], t[3], t[4], t[1000])",
+      "4\n1\t2\tnil\t4\t5\n");
+  run("a list with holes keeps its length",
+      "local t = {1, nil, 3} send(self(), t) t = receive() puts(#t, t[2], t[3])", "3\tnil\t3\n");
+  run("nested tables whose last key is no string are written once",
+      "local t = {} for i = 1, 300 do t = {a = t, b = 1, [true] = 2} end\n"
+      "send(self(), t) t = receive() local n = 0 while t.a do n, t = n + 1, t.a end puts(n)",
+      "300\n");
+  run("a table on very many paths is copied to each place",
+      "local t = {n = 7} for i = 1, 16 do t = {t, t, i = i} end send(self(), t)\n"
+      "local n = 0 local function walk(t, i) if i == 0 then n = n + t.n return end\n"
+      "  n = n + (t.i == i and 0 or 1e9) walk(t[1], i - 1) walk(t[2], i - 1) end\n"
+      "t = receive() walk(t, 16) puts(n, t[1] ~= t[2])",
+      "458752\ttrue\n");
+  run("a table on very many paths is not nested deeper than allowed",
+      "local t = {} for i = 1, 300 do t = {t} end for i = 1, 11 do t = {t, t} end local s = t\n"
+      "for i = 1, 288 do t = {t} end puts(pcall(send, self(), t)) t = {t, s}\n"
+      "puts((select(2, pcall(send, self(), {t})):gsub('.*: ', '')))",
+      "true\nnested too deep, or in a cycle\n");
+  run("a table with functions on many paths keeps them",
+      "local n = 0 local t = {up = function() n = n + 1 return n end, pad = ('x'):rep(300)}\n"
+      "for i = 1, 12 do t = {t, t} end send(self(), t) t = receive()\n"
+      "local a, b = t, t for i = 1, 12 do a, b = a[1], b[2] end puts(a ~= b, a.up == b.up, a.up(), b.up())",
+      "true\ttrue\t1\t2\n");
   run("a string of 100 MB passes", "send(self(), ('x'):rep(100 << 20)) puts(#receive())", "104857600\n");
   run("one beyond the limit is refused", "puts(pcall(send, self(), ('x'):rep(129 << 20)))",
       "false\tlarger than a message may be (128 MiB)\n");
@@ -92,6 +131,34 @@ static void test_functions(void) {
       "local me = self() spawn(function() pair.up() pair.up() send(me, pair.get()) end)\n"
       "puts(receive(), n)",
       "2\t0\n");
+  run("also when they are different values of a message",
+      "local n = 0 local function up() n = n + 1 end local function get() return n end\n"
+      "send(self(), up, get) local f, g = receive() f() f() puts(g(), n)\n"
+      "send(self(), {up}, {k = {get}}, up) local f, g, h = receive() f[1]() h() puts(g.k[1](), h == f[1], "
+      "n)\n"
+      "send(self(), get) puts(receive()())",
+      "2\t0\n2\ttrue\t0\n0\n");
+  run("and each message has variables of its own",
+      "local n = 0 local function up() n = n + 1 return n end\n"
+      "for _ = 1, 2 do send(self(), up, up) local f, g = receive() puts(f() + g()) end",
+      "3\n3\n");
+  run("also tables, and among a hundred functions",
+      "local t, all = {0}, {} for i = 1, 100 do all[i] = function() t[1] = t[1] + 1 return t[1] end end\n"
+      "send(self(), all, function() return t[1] end) local f, g = receive()\n"
+      "for i = 1, 100 do f[i]() end puts(g(), t[1])",
+      "100\t0\n");
+  run("a function that is spawned shares variables with its arguments",
+      "local me, n = self(), 5 local function up() n = n + 1 end\n"
+      "spawn(function(f) f() f() send(me, n) end, up) puts(receive(), n)\n"
+      "spawn(function(list) list[1]() send(me, n) end, {up}) puts(receive(), n)",
+      "7\t5\n6\t5\n");
+  run("as many levels as a message may have pass in a function",
+      "local list for i = 1, 599 do list = {next = list} end local me = self()\n"
+      "spawn(function() local n = 0 while list do n, list = n + 1, list.next end send(me, n) end) "
+      "puts(receive())\n"
+      "list = nil for i = 1, 601 do list = {next = list} end\n"
+      "puts((select(2, pcall(spawn, function() return list end)):gsub('.*: ', '')))",
+      "599\nnested too deep\n");
   run("recursive and cyclic upvalues",
       "local function fact(n) return n < 2 and 1 or n * fact(n - 1) end\n"
       "local t = {} t.t = t\n"

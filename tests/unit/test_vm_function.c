@@ -87,6 +87,21 @@ static void test_function(const char *what, const char *code) {
   signal_free(s);
 }
 
+/* A function that shares a variable with another one of its message is of no use without that one. */
+static void test_pair(void) {
+  struct term_value fn;
+  struct signal *s = travelling("local n = {} local function f() return n end\n"
+                                "exit({f, function() return n end})",
+                                &fn);
+  struct term_reader r = term_read(s->term);
+  term_next(&r);
+  struct term_value first = term_next(&r), second = term_next(&r);
+  ok(first.tag == TERM_FN && second.tag == TERM_FN && second.len < first.len, "a pair of functions travels");
+  refused("the second one alone", second.s, second.len,
+          "with another value of its message, which is missing");
+  signal_free(s);
+}
+
 int main(void) {
   host = host_new(2, 0, NULL);
   test_function("a function of plain values", "local n = 22 exit(function(m) return math.abs(n + m) end)");
@@ -94,6 +109,7 @@ int main(void) {
                 "local t = {1, {2}, k = 'v'} t.t = t\n"
                 "local function add(a) return a + t.t[2][1] + #t.k + 19 end\n"
                 "exit(function(m) return add(m) end)");
+  test_pair();
   refused("text is no function", "return 42", 9, "a function is damaged");
   refused("nor is bytecode by itself", "\033Lua\x54", 5, "a function is damaged");
   host_free(host);

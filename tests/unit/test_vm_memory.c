@@ -198,6 +198,80 @@ static const char holder[] =
 static const char sender[] = "register('sender', self())\n"
                              "for i = 1, 120 do send('sink', ('x'):rep(1 << 20) .. i) end\n";
 
+/* --- messages that are larger than a process --- */
+
+/* The receiver holds so much that the list has no room beside it.  It says what it got, and that it lives. */
+static const char crowded[] = "local me = self()\n"
+                              "local p = spawn(function()\n"
+                              "  local held = {('x'):rep(20 << 20), ('y'):rep(20 << 20)}\n"
+                              "  send(me, 'ready')\n"
+                              "  local what, list, last = receive()\n"
+                              "  local ok, why = pcall(function() return #list end)\n"
+                              "  send(me, what, list.error, last, ok, why, #held)\n"
+                              "  send(me, #receive())\n"
+                              "end)\n"
+                              "receive()\n"
+                              "local list = {} for i = 1, 1 << 21 do list[i] = 1 end\n"
+                              "send(p, 'list', list, 'last') puts(receive())\n"
+                              "send(p, {1, 2, 3}) puts(receive())\n";
+
+static const char endless[] = "local t = {} for i = 1, 60 do t = {t, t} end\n"
+                              "puts(pcall(send, self(), 'x', t))\n"
+                              "puts(pcall(spawn, function() end, t))\n";
+
+/* What a process makes of a message from outside. */
+static char *receives(struct host *h, struct term_writer *w, uint32_t count) {
+  npid down, pid = host_spawn(h,
+                              "local first, list, last = receive()\n"
+                              "exit(first.error or first .. '|' .. list.error .. '|' .. last)\n",
+                              &down, NULL);
+  vm_deliver(h->vm, signal_new(SIGNAL_MESSAGE, pid, h->tester, NPID_NONE, term_from_writer(w, count)));
+  struct signal *s = host_wait(h, SIGNAL_DOWN, down);
+  struct term_reader r = term_read(s ? s->term : NULL);
+  struct term_value v = term_next(&r);
+  char *text = v.tag == TERM_STR ? strndup(v.s, v.len) : strdup("no text");
+  signal_free(s);
+  return text;
+}
+
+static void test_outside(struct host *h) {
+  struct term_writer w = TERM_WRITER_INIT;
+  term_put_text(&w, "first");
+  size_t at = term_open(&w, TERM_LIST);
+  for (int i = 0; i < 2000000; i++) term_open(&w, TERM_LIST);
+  term_set_count(&w, at, 2000000);
+  term_put_text(&w, "last");
+  char *text = receives(h, &w, 3);
+  is(text, "first|a table of 2000000 values, which the memory of this process has no room for|last",
+     "so does one from outside");
+  free(text);
+  term_writer_clear(&w);
+  for (int i = 0; i < 2000000; i++) term_put_int(&w, i);
+  text = receives(h, &w, 2000000);
+  is(text, "a message of 2000000 values, which the stack of this process has no room for",
+     "and a message of more values than a stack has room for");
+  free(text);
+  term_writer_finish(&w);
+}
+
+static void test_messages(void) {
+  struct host *h = host_new(2, 64 * MIB, NULL);
+  char *out = host_run(h, crowded);
+  is(out,
+     "list\ta table of 2097152 values, which the memory of this process has no room for\tlast\tfalse\t"
+     "test:6: a table of 2097152 values, which the memory of this process has no room for\t2\n3\n",
+     "a message without room at its receiver arrives as a value that says so, and the receiver lives");
+  free(out);
+  out = host_run(h, endless);
+  is(out,
+     "false\tmessage[2]: larger than the memory of a process may be (64 MiB)\n"
+     "false\targument[1]: larger than the memory of a process may be (64 MiB)\n",
+     "a message for which no process has room is refused, also if the sender's tables are small");
+  free(out);
+  test_outside(h);
+  host_free(h);
+}
+
 static void test_node(void) {
   struct host *h = host_new_with(&(struct vm_config){
       .schedulers = 2, .heap_max = (size_t)256 * MIB, .memory_max = (size_t)200 * MIB, .rss = fake_rss});
@@ -251,6 +325,7 @@ int main(void) {
   test_limit();
   test_arguments();
   test_return();
+  test_messages();
   test_node();
   return tap_end();
 }

@@ -4,6 +4,7 @@
 
 #include "base/buf.h"
 #include "vm/bind/bind.h"
+#include "vm/copy/array.h"
 #include "vm/copy/bytecode.h"
 #include "vm/copy/copy.h"
 #include "vm/copy/factory.h"
@@ -465,12 +466,14 @@ static int open_all(lua_State *L) {
   buf_finish(&header);
   refs->threads = new_ref(L), refs->envs = new_ref(L), refs->loaded = new_ref(L);
   refs->names = new_ref(L), refs->values = new_ref(L), refs->modules = new_ref(L);
+  refs->written = new_ref(L), refs->read = new_ref(L);
   lua_newtable(L);
   int base = lua_gettop(L);
   open_base(L, base);
   open_libraries(L, iso, base);
   open_bindings(L, iso, base);
   factory_open(L, iso);
+  array_open(L, iso);
   protect_strings(L);
   open_pids(L);
   open_prelude(L, base);

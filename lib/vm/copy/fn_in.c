@@ -13,9 +13,9 @@
 struct decoder {
   lua_State *L;
   struct process *p;
+  struct fn_scope *scope;
   const char *at, *end;
   int objects; /* stack index: number -> object, -cell -> object * 256 + upvalue */
-  uint32_t n, cells;
 };
 
 static void get(struct decoder *d, int depth);
@@ -73,8 +73,8 @@ static void get_name(struct decoder *d) {
 /* Gives the next number to the object at the top. */
 static uint32_t enter(struct decoder *d) {
   lua_pushvalue(d->L, -1);
-  lua_rawseti(d->L, d->objects, ++d->n);
-  return d->n;
+  lua_rawseti(d->L, d->objects, ++d->scope->objects);
+  return d->scope->objects;
 }
 
 static void get_meta(struct decoder *d, int depth) {
@@ -102,27 +102,36 @@ static void get_table(struct decoder *d, int depth) {
   if (has_meta) get_meta(d, depth);
 }
 
+/* Raises for a reference to something that was not decoded. */
+static int missing(struct decoder *d) {
+  return luaL_error(d->L, "a function shares variables with another value of its message, which is missing");
+}
+
 /* Makes upvalue i of the function at the top the same variable as the upvalue that had the cell first. */
 static void join(struct decoder *d, int i, uint32_t cell) {
   lua_State *L = d->L;
-  lua_rawgeti(L, d->objects, -(lua_Integer)cell);
+  if (lua_rawgeti(L, d->objects, -(lua_Integer)cell) != LUA_TNUMBER) missing(d);
   lua_Integer owner = lua_tointeger(L, -1);
   lua_rawgeti(L, d->objects, owner >> 8);
   lua_upvaluejoin(L, -3, i, -1, (int)(owner & 255));
   lua_pop(L, 2);
 }
 
+/* Gives the next number to the cell of upvalue i of function `id`. */
+static void new_cell(struct decoder *d, uint32_t id, int i) {
+  lua_pushinteger(d->L, (lua_Integer)id << 8 | i);
+  lua_rawseti(d->L, d->objects, -(lua_Integer)++d->scope->cells);
+}
+
 static void get_upvalue(struct decoder *d, uint32_t id, int i, int depth) {
   lua_State *L = d->L;
-  uint32_t cell = get_u32(d);
-  if (cell == 0 || cell > d->cells + 1) luaL_error(L, "a function is damaged");
-  if (cell <= d->cells) {
+  uint32_t cell = get_u32(d), cells = d->scope->cells;
+  if (cell == 0 || cell > cells + 1) luaL_error(L, "a function is damaged");
+  if (cell <= cells) {
     join(d, i, cell);
     return;
   }
-  d->cells = cell;
-  lua_pushinteger(L, (lua_Integer)id << 8 | i);
-  lua_rawseti(L, d->objects, -(lua_Integer)cell);
+  new_cell(d, id, i);
   get(d, depth);
   lua_setupvalue(L, -2, i);
 }
@@ -138,9 +147,28 @@ static uint32_t get_body(struct decoder *d) {
   return f->upvalues;
 }
 
-/* No upvalue of a FLAT function refers to an object that came before, so there is no table of objects. */
+static void push_objects(struct decoder *d);
+
+/* Numbers the function at the top and its cells; they are entered only if something refers to them. */
+static void number_flat(struct decoder *d, uint32_t upvalues) {
+  if (!get_u8(d)) {
+    d->scope->objects++;
+    d->scope->cells += upvalues;
+    return;
+  }
+  int objects = d->objects;
+  push_objects(d);
+  d->objects = lua_gettop(d->L);
+  lua_pushvalue(d->L, -2);
+  uint32_t id = enter(d);
+  for (uint32_t i = 1; i <= upvalues; i++) new_cell(d, id, (int)i);
+  lua_pop(d->L, 2);
+  d->objects = objects;
+}
+
 static void get_flat(struct decoder *d, int depth) {
   uint32_t upvalues = get_body(d);
+  number_flat(d, upvalues);
   for (uint32_t i = 1; i <= upvalues; i++) {
     uint8_t tag = d->at < d->end ? (uint8_t)*d->at : NIL;
     if (tag == TABLE || tag == FUNCTION || tag == FLAT || tag == BACK)
@@ -186,7 +214,7 @@ static void get(struct decoder *d, int depth) {
   case FLAT: get_flat(d, depth + 1); return;
   case BACK:
     lua_rawgeti(L, d->objects, get_u32(d));
-    if (lua_isnil(L, -1)) luaL_error(L, "a function is damaged");
+    if (lua_isnil(L, -1)) missing(d);
     return;
   case NAME: get_name(d); return;
   case GLOBALS: process_push_env(L, d->p); return;
@@ -194,21 +222,55 @@ static void get(struct decoder *d, int depth) {
   }
 }
 
+/* Pushes the table of the objects of this message, which is made for the first function that needs it. */
+static void push_objects(struct decoder *d) {
+  lua_State *L = d->L;
+  int ref = d->p->isolate->refs.read;
+  if (d->scope->stage == FN_MANY) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
+    return;
+  }
+  lua_newtable(L);
+  lua_pushvalue(L, -1);
+  lua_rawseti(L, LUA_REGISTRYINDEX, ref);
+  d->scope->stage = FN_MANY;
+}
+
+/* Reads how many objects and cells come before this function in its message.  When these were not decoded,
+ * since the function comes alone or another one before it could not be made, it is read by itself. */
+static void continue_scope(struct decoder *d) {
+  struct fn_scope *s = d->scope;
+  uint32_t objects = get_u32(d), cells = get_u32(d);
+  if (objects > TERM_SIZE_MAX || cells > TERM_SIZE_MAX) luaL_error(d->L, "a function is damaged");
+  bool goes_on = objects && s->reader == d->p->pid && s->objects == objects && s->cells == cells;
+  if (goes_on) return;
+  fn_scope_end(d->L, s, d->p->isolate->refs.read);
+  s->reader = d->p->pid;
+  s->objects = objects;
+  s->cells = cells;
+}
+
+static void get_payload(struct decoder *d) {
+  lua_State *L = d->L;
+  uint8_t tag = d->at < d->end ? (uint8_t)*d->at : NIL;
+  bool graph = tag != FLAT && tag != NAME;
+  if (graph) {
+    push_objects(d);
+    d->objects = lua_gettop(L);
+  }
+  get(d, 0);
+  if (d->at != d->end) luaL_error(L, "a function is damaged");
+  if (graph) lua_remove(L, -2);
+}
+
 void fn_decode(lua_State *L, const char *payload, size_t len) {
   struct process *p = process_of(L);
-  struct decoder d = {.L = L, .p = p, .at = payload, .end = payload + len};
+  struct decoder d = {.L = L, .p = p, .scope = &p->isolate->read, .at = payload, .end = payload + len};
   luaL_checkstack(L, 8, NULL);
   if (len < HEAD_LEN || memcmp(payload, FN_MAGIC, MAGIC_LEN) != 0) luaL_error(L, "a function is damaged");
-  d.at += HEAD_LEN;
+  d.at += MAGIC_LEN + BYTECODE_HEADER;
   if (memcmp(payload + MAGIC_LEN, p->isolate->bytecode, BYTECODE_HEADER) != 0)
     luaL_error(L, "a function was made by another Lua than this node's (%s)", LUA_RELEASE);
-  lua_pushnil(L);
-  d.objects = lua_gettop(L);
-  if (d.at < d.end && *d.at != FLAT) {
-    lua_newtable(L);
-    lua_replace(L, d.objects);
-  }
-  get(&d, 0);
-  if (d.at != d.end) luaL_error(L, "a function is damaged");
-  lua_replace(L, d.objects);
+  continue_scope(&d);
+  get_payload(&d);
 }

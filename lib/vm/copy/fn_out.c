@@ -1,5 +1,10 @@
-/* Encodes functions.  A Lua table, `seen`, has the number of each object and each cell that was met before;
- * an object gets its number before its contents are written, so that a cycle refers to that number. */
+/* Encodes functions.  A Lua table, `seen`, has the number of each object and each cell that was met before in
+ * the message; an object gets its number before its contents are written, so that a cycle refers to that
+ * number.
+ *
+ * Most messages have one function at most, and that is a FLAT one, which needs no such table.  So the first
+ * function is only remembered (FN_ONE); the second one brings it into a table, and marks it in the term as
+ * one that is referred to (FN_MANY). */
 #include "vm/copy/fn.h"
 
 #include "vm/copy/copy.h"
@@ -14,8 +19,8 @@ struct encoder {
   lua_State *L;
   struct isolate *iso;
   struct term_writer *w;
+  struct fn_scope *scope;
   int seen; /* stack index: object or cell -> its number, globals -> 0 */
-  uint32_t objects, cells;
   const char *problem;
 };
 
@@ -79,7 +84,7 @@ static void put_upvalue(struct encoder *e, int index, int i, int depth) {
   lua_State *L = e->L;
   uint32_t cell;
   lua_pushlightuserdata(L, lua_upvalueid(L, index, i));
-  bool fresh = number(e, &e->cells, &cell);
+  bool fresh = number(e, &e->scope->cells, &cell);
   put_u32(e, cell);
   if (!fresh) return;
   const char *name = lua_getupvalue(L, index, i);
@@ -154,7 +159,7 @@ static bool put_name(struct encoder *e, int index) {
 static bool put_known(struct encoder *e, int index) {
   uint32_t id;
   lua_pushvalue(e->L, index);
-  if (number(e, &e->objects, &id)) return false;
+  if (number(e, &e->scope->objects, &id)) return false;
   if (id == 0) {
     put_tag(e, GLOBALS);
   } else {
@@ -219,9 +224,23 @@ static bool is_flat(struct encoder *e, int index, int env) {
   return flat;
 }
 
+/* Remembers the first function of the message; `flag`: the position of its byte that says whether it is
+ * referred to. */
+static void remember(struct encoder *e, int index, uint32_t count, size_t flag) {
+  struct fn_scope *s = e->scope;
+  lua_pushvalue(e->L, index);
+  lua_rawseti(e->L, LUA_REGISTRYINDEX, e->iso->refs.written);
+  s->stage = FN_ONE;
+  s->flag = flag;
+  s->objects = 1;
+  s->cells = count;
+}
+
 static void put_flat(struct encoder *e, int index, int env) {
   lua_State *L = e->L;
   uint32_t count = put_body(e, FLAT, index);
+  size_t flag = e->w->len;
+  put_tag(e, NIL); /* 0: not referred to */
   for (uint32_t i = 1; i <= count && !e->problem; i++) {
     lua_getupvalue(L, index, (int)i);
     if (lua_rawequal(L, -1, env)) {
@@ -231,36 +250,85 @@ static void put_flat(struct encoder *e, int index, int env) {
     }
     lua_pop(L, 1);
   }
+  remember(e, index, count, flag);
 }
 
-static void put_graph(struct encoder *e, int index, int env) {
+static void enter_seen(struct encoder *e, uint32_t number) {
+  lua_pushinteger(e->L, number);
+  lua_rawset(e->L, e->seen);
+}
+
+/* Enters the function that was remembered, and its cells, into `seen`. */
+static void enter_first(struct encoder *e) {
   lua_State *L = e->L;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, e->iso->refs.written);
+  int first = lua_gettop(L);
+  lua_pushvalue(L, first);
+  enter_seen(e, 1);
+  for (uint32_t i = 1; i <= e->scope->cells; i++) {
+    lua_pushlightuserdata(L, lua_upvalueid(L, first, (int)i));
+    enter_seen(e, i);
+  }
+  term_set_byte(e->w, e->scope->flag, 1);
+  lua_pop(L, 1);
+}
+
+/* Pushes `seen`, which is made for the first function that needs it. */
+static void push_seen(struct encoder *e, int env) {
+  lua_State *L = e->L;
+  if (e->scope->stage == FN_MANY) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, e->iso->refs.written);
+    e->seen = lua_gettop(L);
+    return;
+  }
   lua_newtable(L);
   e->seen = lua_gettop(L);
   lua_pushvalue(L, env);
-  lua_pushinteger(L, 0);
-  lua_rawset(L, e->seen);
-  put(e, index, 0);
+  enter_seen(e, 0);
+  if (e->scope->stage == FN_ONE) enter_first(e);
+  lua_pushvalue(L, e->seen);
+  lua_rawseti(L, LUA_REGISTRYINDEX, e->iso->refs.written);
+  e->scope->stage = FN_MANY;
+}
+
+static void put_head(struct encoder *e) {
+  term_put_raw(e->w, FN_MAGIC, MAGIC_LEN);
+  term_put_raw(e->w, e->iso->bytecode, BYTECODE_HEADER);
+  put_u32(e, e->scope->objects);
+  put_u32(e, e->scope->cells);
+}
+
+static void put_payload(struct encoder *e, int index, int env) {
+  if (put_name(e, index)) return;
+  if (e->scope->stage == FN_NONE && is_flat(e, index, env)) {
+    put_flat(e, index, env);
+  } else {
+    push_seen(e, env);
+    put(e, index, 0);
+  }
 }
 
 const char *fn_encode(lua_State *L, int index, struct term_writer *w) {
   struct process *p = process_of(L);
-  struct encoder e = {.L = L, .iso = p->isolate, .w = w};
+  struct encoder e = {.L = L, .iso = p->isolate, .w = w, .scope = &p->isolate->written};
   luaL_checkstack(L, 8, NULL);
   size_t at = term_open(w, TERM_FN);
-  term_put_raw(w, FN_MAGIC, MAGIC_LEN);
-  term_put_raw(w, e.iso->bytecode, BYTECODE_HEADER);
+  put_head(&e);
   process_push_env(L, p);
   int env = lua_gettop(L);
-  if (is_flat(&e, index, env)) {
-    put_flat(&e, index, env);
-  } else {
-    put_graph(&e, index, env);
-  }
+  put_payload(&e, index, env);
   if (e.problem) return e.problem;
   lua_settop(L, env - 1);
   term_set_count(w, at, (uint32_t)(w->len - at - 4));
   return NULL;
+}
+
+void fn_scope_end(lua_State *L, struct fn_scope *s, int ref) {
+  if (s->stage != FN_NONE) {
+    lua_pushboolean(L, 0);
+    lua_rawseti(L, LUA_REGISTRYINDEX, ref);
+  }
+  *s = (struct fn_scope){0};
 }
 
 /* Is the function or table one of the library's, which have names? */

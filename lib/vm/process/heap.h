@@ -109,6 +109,11 @@ static inline bool heap_is_over(const struct heap *h, bool collected) {
   return h->account->bytes > (collected ? heap_bound_collected(h) : h->bound);
 }
 
+/* Forgets that a request was refused: whoever asked goes on without it, so the process need not end. */
+static inline void heap_forgive(struct heap *h) {
+  h->refused = h->exceeded = false;
+}
+
 /* Gives chunks without a block in use back to the kernel.  heap_trim does a part of the work, as much as
  * looking at `blocks` blocks takes, and returns true when there is nothing more to do; other calls may come
  * in between. */

@@ -54,6 +54,16 @@ struct isolate_refs {
   int values;    /* qualified name -> library function or table */
   int modules;   /* path -> compiled module */
   int witnesses; /* weak: place in protos -> a closure */
+  int written;   /* false, the only function of the message that is encoded, or object or cell -> number */
+  int read;      /* false, or of the message that is decoded: number -> object (copy/fn_in.c) */
+};
+
+/* The functions of one message, which may share variables (copy/fn.h). */
+struct fn_scope {
+  uint32_t objects, cells; /* numbers that were given */
+  enum fn_stage { FN_NONE, FN_ONE, FN_MANY } stage;
+  size_t flag; /* FN_ONE: of the first function, in the writer */
+  npid reader; /* of a message that is decoded */
 };
 
 struct isolate_proto {
@@ -114,11 +124,12 @@ struct isolate {
   struct isolate_meters meters;
   struct term_writer writer;                   /* of one encoding at a time: copy/copy.h */
   uint32_t encodings;                          /* that have begun */
+  struct fn_scope written, read;               /* of the messages that are encoded and decoded */
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */
   struct map factories;                        /* of functions, by hash of their bytecode */
   size_t factory_bytes;                        /* of all bodies together */
   struct isolate_proto protos[ISOLATE_PROTOS]; /* functions seen lately: factory.c */
-  bool knows_protos;
+  bool knows_protos, knows_arrays;             /* of Lua: factory.c, array.c */
   struct label *labels[ISOLATE_LABELS]; /* of places where processes began lately: facts.c */
   struct buf dump;                      /* scratch */
   struct map alarms;                    /* of send_after, by ref */

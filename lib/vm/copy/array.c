@@ -1,0 +1,80 @@
+/* The layout of a table in Lua 5.4.  `alimit` is the length of the array, or, where bit 7 of `flags` is set,
+ * a hint for the length operator; then the length is the next power of two.  `lastfree` is NULL while the
+ * table has no hash part. */
+#include "vm/copy/array.h"
+
+#include "vm/process/isolate.h"
+
+#include <string.h>
+
+struct layout {
+  void *next;
+  uint8_t type, marked, flags, log_nodes;
+  uint32_t alimit;
+  struct array_slot *array;
+  void *node, *lastfree;
+};
+
+enum { NOT_REAL = 1 << 7 };
+
+static struct layout *layout_of(lua_State *L, int index) {
+  return (struct layout *)(uintptr_t)lua_topointer(L, index);
+}
+
+static size_t length(const struct layout *t) {
+  size_t n = t->alimit, power = 1;
+  if (!(t->flags & NOT_REAL)) return n;
+  while (power < n) power *= 2;
+  return power;
+}
+
+const struct array_slot *array_of_list(lua_State *L, const struct isolate *iso, int index, size_t n) {
+  if (!iso->knows_arrays || n == 0) return NULL;
+  const struct layout *t = layout_of(L, index);
+  size_t len = length(t);
+  if (t->lastfree || len < n) return NULL;
+  for (size_t i = n; i < len; i++)
+    if (!array_is_nil(&t->array[i])) return NULL;
+  return t->array;
+}
+
+struct array_slot *array_of_new(lua_State *L, const struct isolate *iso, int index, size_t n) {
+  if (!iso->knows_arrays || n == 0) return NULL;
+  struct layout *t = layout_of(L, index);
+  return t->alimit == n ? t->array : NULL;
+}
+
+/* The table at the top was made with room for two values, and has 7 and 0.5. */
+static bool has_layout(lua_State *L) {
+  const struct layout *t = layout_of(L, -1);
+  if (t->alimit != 2 || t->flags & NOT_REAL || t->lastfree) return false;
+  return t->array[0].tag == ARRAY_INT && t->array[0].i == 7 && t->array[1].tag == ARRAY_FLOAT &&
+         t->array[1].d == 0.5;
+}
+
+static bool can_fill(lua_State *L) {
+  struct layout *t = layout_of(L, -1);
+  t->array[1].i = -9;
+  t->array[1].tag = ARRAY_INT;
+  bool same = lua_rawgeti(L, -1, 2) == LUA_TNUMBER && lua_isinteger(L, -1) && lua_tointeger(L, -1) == -9;
+  lua_pop(L, 1);
+  return same;
+}
+
+static bool shows_nodes(lua_State *L) {
+  lua_pushboolean(L, 1);
+  lua_setfield(L, -2, "key");
+  return layout_of(L, -1)->lastfree;
+}
+
+void array_open(lua_State *L, struct isolate *iso) {
+  iso->knows_arrays = false;
+  if (LUA_VERSION_NUM != 504 || sizeof(void *) != 8 || sizeof(struct array_slot) != 16) return;
+  lua_createtable(L, 2, 0);
+  lua_pushinteger(L, 7);
+  lua_rawseti(L, -2, 1);
+  lua_pushnumber(L, 0.5);
+  lua_rawseti(L, -2, 2);
+  iso->knows_arrays = has_layout(L) && can_fill(L) && shows_nodes(L);
+  lua_pop(L, 1);
+}

@@ -1,0 +1,45 @@
+/* array: the array part of a Lua table, read and filled without a call of Lua for each value, which would
+ * take most of the time that a long list of numbers takes to travel.
+ *
+ * Lua has no function for this: the layout of Lua 5.4 (lobject.h) is assumed, after a trial as the isolate
+ * opens (factory.h reads the prototype of a closure in the same way).  Where the trial fails, no table has an
+ * array here, and callers take the way of Lua's functions.
+ *
+ * Called by the thread that runs the isolate.  A pointer to slots is valid until the table is changed. */
+#ifndef VM_COPY_ARRAY_H
+#define VM_COPY_ARRAY_H
+
+#include <lua.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct isolate;
+
+/* A value in an array. */
+struct array_slot {
+  union {
+    lua_Integer i;
+    lua_Number d;
+  };
+  uint8_t tag;
+};
+
+enum array_tag { ARRAY_INT = LUA_TNUMBER, ARRAY_FLOAT = LUA_TNUMBER | 1 << 4 };
+
+static inline bool array_is_nil(const struct array_slot *s) {
+  return (s->tag & 0x0f) == LUA_TNIL;
+}
+
+/* As the isolate opens: tries whether the layout is the one assumed. */
+void array_open(lua_State *L, struct isolate *iso);
+
+/* The first n values of the table at index, if all other keys of the table are nil; else NULL.  n: its raw
+ * length.  Some of the n values may be nil. */
+const struct array_slot *array_of_list(lua_State *L, const struct isolate *iso, int index, size_t n);
+
+/* The n slots of the table at index, which lua_createtable(L, n, 0) has just made; NULL: not known.  The
+ * caller may store integers and floats there. */
+struct array_slot *array_of_new(lua_State *L, const struct isolate *iso, int index, size_t n);
+
+#endif
