@@ -47,7 +47,7 @@ static const struct tool_option table[] = {
      TOOL_TEXT, offsetof(struct spawn_options, user)},
     {0, "nice", "N", "the priority of the command, from -20 to 19", TOOL_TEXT,
      offsetof(struct spawn_options, nice)},
-    {0, "priority", "LEVEL", "the priority of Lua code: low, normal or high", TOOL_TEXT,
+    {0, "priority", "low|normal|high", "the priority of Lua code", TOOL_TEXT,
      offsetof(struct spawn_options, priority)},
     {0, "umask", "MODE", "the file mode mask of the command, in octal", TOOL_TEXT,
      offsetof(struct spawn_options, umask)},

@@ -1,11 +1,11 @@
 %% The programs of bench.lua on the BEAM.  Prints name, tab, nanoseconds per operation.  QUICK divides the work by ten.
 -module(bench).
 -behaviour(gen_server).
--export([main/0, calls/0, clients/0, calls_behind/0, matches_behind/0, to_all/0, timers/0, many_to_one/0, spawns/0, init/1, handle_call/3, handle_cast/2]).
+-export([main/0, calls/0, clients/0, calls_behind/0, matches_behind/0, to_all/0, timers/0, many_to_one/0, shares/0, spawns/0, init/1, handle_call/3, handle_cast/2]).
 
 main() ->
     ring(), spawns(), named(), idle(), pairs(), names(), calls(), clients(), calls_behind(),
-    matches_behind(), to_all(), timers(), many_to_one(), stall(), beside(), long_list(), halt().
+    matches_behind(), to_all(), timers(), many_to_one(), shares(), stall(), beside(), long_list(), halt().
 
 scaled(N) -> case os:getenv("QUICK", "") of "" -> N; _ -> N div 10 end.
 
@@ -153,3 +153,13 @@ long_list() ->
 long_list(0, _, _) -> ok;
 long_list(N, Other, List) -> Other ! {self(), List, 1}, receive _ -> long_list(N - 1, Other, List) end.
 answer() -> receive {From, _, Last} -> From ! Last, answer() end.
+
+shares() ->
+    M = scaled(10000) * 1000000, Me = self(),
+    _ = [spawn(fun() -> count(Me, erlang:monotonic_time(nanosecond) + M, 0) end) || _ <- lists:seq(1, 1000)],
+    Counts = [receive {counted, N} -> N end || _ <- lists:seq(1, 1000)],
+    Mean = lists:sum(Counts) / 1000,
+    say("least of 1,000 counters, %", lists:min(Counts) / Mean * 100),
+    say("most of 1,000 counters, %", lists:max(Counts) / Mean * 100).
+count(Who, Stop, N) ->
+    case erlang:monotonic_time(nanosecond) < Stop of true -> count(Who, Stop, N + 1); false -> Who ! {counted, N} end.

@@ -219,8 +219,27 @@ local function many_to_one()
   end)
 end
 
+-- A thousand processes count for ten seconds.  What the one with the least has counted, and the one with the most,
+-- in percent of the mean.
+local function shares()
+  local n, ms, me, counts, sum = 1000, 10000 // SCALE, self(), {}, 0
+  local function count(me, ms)
+    local stop, i = monotonic() + ms * 1000000, 0
+    while monotonic() < stop do i = i + 1 end
+    send(me, i)
+  end
+  for _ = 1, n do spawn(count, me, ms) end
+  for i = 1, n do
+    counts[i] = receive()
+    sum = sum + counts[i]
+  end
+  table.sort(counts)
+  say('least of 1,000 counters, %', counts[1] * n / sum * 100)
+  say('most of 1,000 counters, %', counts[n] * n / sum * 100)
+end
+
 local programs = {
   ring, spawns, named, idle, pairs_of_pingpong, names, calls, clients, calls_behind, matches_behind, to_all, timers,
-  many_to_one, stall, beside, long_list, captured,
+  many_to_one, shares, stall, beside, long_list, captured,
 }
 if programs[WHICH] then programs[WHICH]() end
