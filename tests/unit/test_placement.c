@@ -75,10 +75,11 @@ static void test_home(void) {
 
 /* Places the next n children of `from`, and counts them as spawn does. Returns how many isolates got one;
  * `used` has each of them once. */
-static size_t place(struct isolate *from, int n, struct isolate *used[PLACEMENT_OPEN + 1]) {
+static size_t place(struct process *from, int n, struct isolate *used[PLACEMENT_OPEN + 1]) {
   size_t len = 0;
   for (int i = 0; i < n; i++) {
     struct isolate *iso = placement_elsewhere(from);
+    from->spawned = true;
     size_t at = 0;
     while (at < len && used[at] != iso) at++;
     if (at == len && len <= PLACEMENT_OPEN) used[len++] = iso;
@@ -90,12 +91,12 @@ static size_t place(struct isolate *from, int n, struct isolate *used[PLACEMENT_
 static void test_elsewhere(void) {
   struct isolate *used[PLACEMENT_OPEN + 1];
   begin(2);
-  struct isolate *from = still_spawn(&st, "receive()")->isolate;
+  struct process *from = still_spawn(&st, "receive()");
   size_t n = place(from, 4, used);
   ok(n == 4 && atomic_load(&used[0]->live) == 1 && atomic_load(&used[3]->live) == 1,
      "a few children get an isolate each, two for each scheduler");
   for (int i = 0; i < 4; i++)
-    ok(used[i] != from && atomic_load(&used[i]->open), "isolate %d is open, and another", i);
+    ok(used[i] != from->isolate && atomic_load(&used[i]->open), "isolate %d is open, and another", i);
   n = place(from, 4 * (PLACEMENT_FEW - 1), used);
   ok(n == 4 && atomic_load(&used[0]->live) == PLACEMENT_FEW && atomic_load(&used[3]->live) == PLACEMENT_FEW,
      "the next go round, until each isolate has a few");
@@ -118,7 +119,7 @@ static void test_elsewhere(void) {
 static void test_elsewhere_is_busy(void) {
   struct isolate *used[PLACEMENT_OPEN + 1];
   begin(2);
-  struct isolate *from = still_spawn(&st, "receive()")->isolate;
+  struct process *from = still_spawn(&st, "receive()");
   place(from, 4 * PLACEMENT_FEW, used);
   for (int i = 0; i < 3; i++) atomic_store(&used[i]->runnable.load, 1);
   struct isolate *free = used[3];
@@ -130,7 +131,7 @@ static void test_elsewhere_is_busy(void) {
 static void test_many_schedulers(void) {
   struct isolate *used[PLACEMENT_OPEN + 1];
   begin(64);
-  struct isolate *from = still_spawn(&st, "receive()")->isolate;
+  struct process *from = still_spawn(&st, "receive()");
   ok(place(from, PLACEMENT_OPEN * PLACEMENT_FEW, used) == PLACEMENT_OPEN,
      "one scheduler spreads over a bounded number");
   still_finish(&st);
@@ -145,6 +146,59 @@ static size_t isolates(void) {
   size_t n = 0;
   placement_each(st.vm->placement, count, &n);
   return n;
+}
+
+static void desert(struct isolate *iso, void *data) {
+  (void)data;
+  atomic_store(&iso->live, 0);
+}
+
+/* Processes that wait must not keep a few children on one core. */
+static void test_few_among_many(void) {
+  struct isolate *used[PLACEMENT_OPEN + 1];
+  begin(2);
+  struct process *from = still_spawn(&st, "receive()");
+  place(from, 4, used);
+  for (int i = 0; i < 4; i++) atomic_store(&used[i]->live, 100);
+  from->spawned = false;
+  ok(place(from, 4, used) == 4, "a few children get an isolate each, also where many wait in each of them");
+  still_finish(&st);
+}
+
+/* Makes a shut isolate with one process, beside an open one. */
+static struct isolate *make_sparse(struct isolate **second) {
+  struct isolate *first = still_spawn(&st, "receive()")->isolate;
+  atomic_store(&first->live, PLACEMENT_SMALL);
+  *second = outside();
+  atomic_store(&first->live, 1);
+  still_run(&st);
+  return first;
+}
+
+static void test_sparse(void) {
+  struct isolate *second;
+  begin(1);
+  struct isolate *first = make_sparse(&second);
+  ok(first->L && !atomic_load(&first->open) && atomic_load(&first->offered),
+     "a shut isolate of which one process is left is offered for newcomers");
+  atomic_store(&first->runnable.load, 1);
+  atomic_store(&second->live, PLACEMENT_SMALL);
+  struct isolate *third = outside();
+  ok(third != first && third != second, "not while a process computes there");
+  atomic_store(&first->runnable.load, 0);
+  atomic_store(&third->live, PLACEMENT_SMALL);
+  ok(outside() == first && atomic_load(&first->open) && !atomic_load(&first->offered) &&
+         atomic_load(&first->live) == 2 && isolates() == 3,
+     "else they go there, before a new one is opened");
+  atomic_store(&first->live, PLACEMENT_SMALL);
+  struct isolate *fourth = outside();
+  ok(fourth != first && !atomic_load(&first->open) && isolates() == 4, "until it is full again");
+  atomic_store(&first->live, PLACEMENT_SPARSE + 1);
+  still_run(&st);
+  ok(!atomic_load(&first->offered), "with many processes it is not offered");
+  atomic_store(&first->live, 1);
+  atomic_store(&second->live, 0), atomic_store(&third->live, 0), atomic_store(&fourth->live, 0);
+  still_finish(&st);
 }
 
 /* A shut isolate closes when its last process ends, and is then used again. */
@@ -163,7 +217,9 @@ static void test_spare(void) {
   atomic_store(&second->live, PLACEMENT_SMALL);
   ok(outside() == first && atomic_load(&first->open) && isolates() == 2,
      "then it serves again, instead of a new one");
-  atomic_store(&first->live, 0), atomic_store(&second->live, 0);
+  atomic_store(&first->live, PLACEMENT_SMALL);
+  ok(outside() != first && isolates() == 3, "and only once");
+  placement_each(st.vm->placement, desert, NULL);
   still_finish(&st);
 }
 
@@ -173,7 +229,9 @@ int main(void) {
   test_home();
   test_elsewhere();
   test_elsewhere_is_busy();
+  test_few_among_many();
   test_many_schedulers();
+  test_sparse();
   test_spare();
   placement_free(NULL);
   return tap_end();

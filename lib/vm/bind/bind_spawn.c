@@ -73,7 +73,7 @@ static struct term *make_order(lua_State *L, struct process *p, int first, struc
 }
 
 static npid send_order(lua_State *L, struct process *p, int first, struct bind_child how) {
-  struct isolate *to = placement_is_home(p) ? p->isolate : placement_elsewhere(p->isolate);
+  struct isolate *to = placement_is_home(p) ? p->isolate : placement_elsewhere(p);
   struct term *order = make_order(L, p, first, how);
   npid pid = NPID_NONE;
   int rc = ERR_NOMEM;

@@ -1,6 +1,8 @@
 /* Invariant: L is NULL from the making of the isolate, or from its last closing, until the first order for a
  * process arrives.  An isolate closes when it is shut, `live` is 0 and it has no timer.  `live` is increased
- * before an order is pushed into the inbox, so no order is in the inbox when the isolate closes. */
+ * before an order is pushed into the inbox, so no order is in the inbox when the isolate closes.  A shut
+ * isolate may be opened again; placement_retire decides under the lock of the placement which of the two
+ * comes first. */
 #include "vm/process/isolate.h"
 
 #include "base/clock.h"
@@ -82,10 +84,17 @@ void isolate_free(struct isolate *iso) {
   free(iso);
 }
 
-static void close_if_deserted(struct isolate *iso) {
-  if (!iso->L || atomic_load(&iso->open) || atomic_load(&iso->live) > 0 || iso->timers.len > 0) return;
-  close_state(iso);
-  placement_spare(iso->vm->placement, iso);
+/* Closes an isolate that is shut when its last process has ended, and offers it for newcomers while few are
+ * left. */
+static void leave_shut(struct isolate *iso) {
+  struct placement *pl = iso->vm->placement;
+  if (!iso->L || atomic_load(&iso->open)) return;
+  if (atomic_load(&iso->live) > 0 || iso->timers.len > 0) {
+    placement_offer(pl, iso);
+  } else if (placement_retire(pl, iso)) {
+    close_state(iso);
+    placement_spare(pl, iso);
+  }
 }
 
 /* --- numbers of processes and references --- */
@@ -272,7 +281,7 @@ static bool rest(struct isolate *iso) {
   int64_t next = timers_next(&iso->timers), tidy = tidy_at(iso);
   if (tidy < next) next = tidy;
   if (next != TIMER_NEVER) sched_sleep_until(&iso->runnable, next);
-  close_if_deserted(iso);
+  leave_shut(iso);
   publish(iso);
   return sched_rest(&iso->runnable);
 }

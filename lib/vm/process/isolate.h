@@ -95,9 +95,10 @@ struct isolate {
   struct vm *vm;
   const struct vm_config *config; /* the vm's */
   const struct isolate_hooks *hooks;
-  struct isolate *next_spare; /* for placement.c alone */
-  atomic_int live;            /* processes of this isolate, and orders for processes on their way to it */
-  atomic_bool open;           /* new processes may come */
+  struct isolate *next, **pprev; /* in a list of placement.c, under its lock; pprev: among the sparse ones */
+  atomic_int live;               /* processes of this isolate, and orders for processes on their way to it */
+  atomic_bool open;              /* new processes may come */
+  atomic_bool offered;           /* it is among the sparse ones (placement.h) */
   _Atomic uint64_t spawned, messages;
 
   lua_State *L; /* NULL while closed */

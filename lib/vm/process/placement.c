@@ -1,6 +1,8 @@
-/* Invariant: every isolate is in `all` from its making until the vm is freed.  Only a scheduler's own thread
- * uses its entry of `cores`; all the rest changes under the lock.  How many processes compute in an isolate
- * (sched_load) is as old as its last turn: a burst of spawns is spread by the count of processes. */
+/* Invariant: every isolate is in `all` from its making until the vm is freed.  One is in `spare` from its
+ * closing on, in `sparse` while it is `offered`, and else in at most one `open`, all of them until it is
+ * opened, closed or shut.  Only a scheduler's own thread uses its entry of `cores`; all the rest changes
+ * under the lock.  How many processes compute in an isolate (sched_load) is as old as its last turn: a burst
+ * of spawns is spread by the count of processes. */
 #include "vm/process/placement.h"
 
 #include "vm/process/process.h"
@@ -14,7 +16,10 @@
  * no cache line. */
 struct core {
   _Alignas(64) struct isolate *open[PLACEMENT_OPEN];
-  unsigned spawns;
+  unsigned next;   /* isolate of a few, */
+  unsigned chunks; /* children of many; both modulo the width */
+  npid spawner;    /* the last process that spawned into these isolates, */
+  unsigned burst;  /* and how many since it last waited */
 };
 
 struct placement {
@@ -24,8 +29,9 @@ struct placement {
   pthread_mutex_t lock;
   struct isolate **all;
   size_t len, cap;
-  struct isolate *spare; /* closed ones, linked by next_spare */
-  struct core outside;   /* for the processes that the host spawns */
+  struct isolate *spare;  /* closed ones */
+  struct isolate *sparse; /* shut ones with few processes */
+  struct core outside;    /* for the processes that the host spawns */
 };
 
 struct placement *placement_new(struct vm *vm, const struct isolate_hooks *hooks) {
@@ -56,8 +62,35 @@ void placement_free(struct placement *pl) {
 
 static struct isolate *take_spare(struct placement *pl) {
   struct isolate *iso = pl->spare;
-  if (iso) pl->spare = iso->next_spare;
+  if (iso) pl->spare = iso->next;
   return iso;
+}
+
+static void link_sparse(struct placement *pl, struct isolate *iso) {
+  iso->next = pl->sparse;
+  iso->pprev = &pl->sparse;
+  if (iso->next) iso->next->pprev = &iso->next;
+  pl->sparse = iso;
+  atomic_store(&iso->offered, true);
+}
+
+static void unlink_sparse(struct isolate *iso) {
+  *iso->pprev = iso->next;
+  if (iso->next) iso->next->pprev = iso->pprev;
+  atomic_store(&iso->offered, false);
+}
+
+enum { SPARSE_LOOK = 8 };
+
+/* One with at most so many processes, none of which computes; of the first few. */
+static struct isolate *take_sparse(struct placement *pl, int most) {
+  struct isolate *iso = pl->sparse;
+  for (int i = 0; iso && i < SPARSE_LOOK; i++, iso = iso->next)
+    if (atomic_load(&iso->live) <= most && !sched_load(&iso->runnable)) {
+      unlink_sparse(iso);
+      return iso;
+    }
+  return NULL;
 }
 
 static struct isolate *add(struct placement *pl) {
@@ -73,16 +106,32 @@ static struct isolate *add(struct placement *pl) {
   return iso;
 }
 
-static struct isolate *open_one(struct placement *pl) {
-  struct isolate *iso = take_spare(pl);
+static struct isolate *open_one(struct placement *pl, int most) {
+  struct isolate *iso = take_sparse(pl, most);
+  if (!iso) iso = take_spare(pl);
   if (!iso) iso = add(pl);
   if (iso) atomic_store(&iso->open, true);
   return iso;
 }
 
+void placement_offer(struct placement *pl, struct isolate *iso) {
+  if (atomic_load(&iso->offered) || atomic_load(&iso->live) > PLACEMENT_SPARSE) return;
+  pthread_mutex_lock(&pl->lock);
+  if (!atomic_load(&iso->open) && !atomic_load(&iso->offered)) link_sparse(pl, iso);
+  pthread_mutex_unlock(&pl->lock);
+}
+
+bool placement_retire(struct placement *pl, struct isolate *iso) {
+  pthread_mutex_lock(&pl->lock);
+  bool deserted = !atomic_load(&iso->open) && atomic_load(&iso->live) == 0;
+  if (deserted && atomic_load(&iso->offered)) unlink_sparse(iso);
+  pthread_mutex_unlock(&pl->lock);
+  return deserted;
+}
+
 void placement_spare(struct placement *pl, struct isolate *iso) {
   pthread_mutex_lock(&pl->lock);
-  iso->next_spare = pl->spare;
+  iso->next = pl->spare;
   pl->spare = iso;
   pthread_mutex_unlock(&pl->lock);
 }
@@ -123,20 +172,27 @@ static int width(const struct placement *pl) {
   return n < PLACEMENT_OPEN ? n : PLACEMENT_OPEN;
 }
 
-static struct isolate **choose(struct core *core, int n) {
-  for (int few = 1; few <= PLACEMENT_FEW; few++)
-    for (int i = 0; i < n; i++)
-      if (!core->open[i] || atomic_load(&core->open[i]->live) < few) return &core->open[i];
-  struct isolate **next = &core->open[core->spawns++ / PLACEMENT_CHUNK % (unsigned)n];
-  return sched_load(&(*next)->runnable) ? freest(core, n) : next;
+/* The first few children that a process spawns without waiting go round the isolates, whoever is there. */
+static bool is_one_of_few(struct core *core, const struct process *p, unsigned n) {
+  bool goes_on = p->spawned && core->spawner == p->pid;
+  core->spawner = p->pid;
+  core->burst = goes_on ? core->burst + 1 : 0;
+  return core->burst < PLACEMENT_FEW * n;
 }
 
-struct isolate *placement_elsewhere(struct isolate *from) {
+static struct isolate **choose(struct core *core, const struct process *p, unsigned n) {
+  unsigned i = is_one_of_few(core, p, n) ? core->next++ : core->chunks++ / PLACEMENT_CHUNK;
+  struct isolate **next = &core->open[i % n];
+  return *next && sched_load(&(*next)->runnable) ? freest(core, (int)n) : next;
+}
+
+struct isolate *placement_elsewhere(const struct process *p) {
+  struct isolate *from = p->isolate;
   struct placement *pl = from->vm->placement;
-  struct isolate **open = choose(&pl->cores[from->runnable.scheduler->index], width(pl));
+  struct isolate **open = choose(&pl->cores[from->runnable.scheduler->index], p, (unsigned)width(pl));
   if (*open && atomic_load(&(*open)->live) < PLACEMENT_MAX) return *open;
   pthread_mutex_lock(&pl->lock);
-  struct isolate *fresh = open_one(pl);
+  struct isolate *fresh = open_one(pl, PLACEMENT_SPARSE);
   pthread_mutex_unlock(&pl->lock);
   if (fresh && *open) isolate_shut(*open);
   if (fresh) *open = fresh;
@@ -148,7 +204,7 @@ struct isolate *placement_from_outside(struct placement *pl) {
   pthread_mutex_lock(&pl->lock);
   struct isolate **open = freest(&pl->outside, width(pl));
   if (!*open || atomic_load(&(*open)->live) >= PLACEMENT_SMALL) {
-    struct isolate *fresh = open_one(pl);
+    struct isolate *fresh = open_one(pl, PLACEMENT_SMALL / 2);
     if (fresh) full = *open, *open = fresh;
   }
   struct isolate *iso = *open;

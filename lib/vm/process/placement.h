@@ -7,7 +7,10 @@
  * time into the same isolate, since those that are spawned together mostly talk to each other; but not into
  * one in which processes compute, while less is computed in another.  Processes that come from outside the
  * schedulers (from the shell, from other nodes) go where the fewest compute, and of those where the fewest
- * are. */
+ * are.
+ *
+ * A full isolate is shut.  When most of its processes have ended it is sparse: its memory serves newcomers
+ * before a closed or a new isolate is opened. */
 #ifndef VM_PROCESS_PLACEMENT_H
 #define VM_PROCESS_PLACEMENT_H
 
@@ -22,7 +25,8 @@ enum {
   PLACEMENT_SMALL = 64, /* an isolate with so many processes gets no children and no processes from outside */
   PLACEMENT_OPEN = 16,  /* isolates over which one scheduler, or the host, spreads what it spawns */
   PLACEMENT_FEW = 4,    /* processes an isolate gets before the next one gets more */
-  PLACEMENT_CHUNK = 64
+  PLACEMENT_CHUNK = 64,
+  PLACEMENT_SPARSE = 250 /* a shut isolate with so many processes, or fewer, is sparse */
 };
 
 /* Makes the placement for all schedulers of the vm, after sched_init; NULL when memory ran out. */
@@ -34,15 +38,20 @@ void placement_free(struct placement *pl);
 /* Should the next child of the running process go into the same isolate as that process? */
 bool placement_is_home(const struct process *p);
 
-/* An isolate for a child of the running process of `from` that does not belong there; the caller counts the
- * child in `live`.  NULL when memory ran out.  Called by the scheduler that runs `from`. */
-struct isolate *placement_elsewhere(struct isolate *from);
+/* An isolate for a child of the running process that does not belong into its own; the caller counts the
+ * child in `live`.  NULL when memory ran out.  Called by the scheduler that runs the process. */
+struct isolate *placement_elsewhere(const struct process *p);
 
 /* An isolate for a process from outside the schedulers, which is counted in `live` already.  NULL when memory
  * ran out.  Any thread. */
 struct isolate *placement_from_outside(struct placement *pl);
 
-/* Takes back an isolate that has closed, for another use.  Called by the scheduler that runs it. */
+/* By the scheduler that runs the isolate, which is shut: offers it for newcomers, if it is sparse. */
+void placement_offer(struct placement *pl, struct isolate *iso);
+
+/* The same scheduler wants to close the isolate.  False: it has been opened again.  Else nothing comes into
+ * it until it is closed and handed over by placement_spare. */
+bool placement_retire(struct placement *pl, struct isolate *iso);
 void placement_spare(struct placement *pl, struct isolate *iso);
 
 /* Calls fn for every isolate, closed ones too, under the lock of the set.  Any thread. */
