@@ -15,7 +15,7 @@
 struct options {
   struct tool_common common;
   struct select_options select;
-  bool full, ended;
+  bool full, ended, limits;
   const char *sort, *state, *name;
   int64_t top;
 };
@@ -28,6 +28,8 @@ struct options {
 static const struct tool_option table[] = {
     {0, "ended", NULL, "list the commands that have ended lately, and how", TOOL_FLAG,
      offsetof(struct options, ended)},
+    {0, "limits", NULL, "list the bounds of the node, what is in use, and how often each was hit", TOOL_FLAG,
+     offsetof(struct options, limits)},
     {0, "full", NULL, "print portable pids, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct options, full)},
     {0, "sort", SORT_KEYS, "the most first", TOOL_TEXT, offsetof(struct options, sort)},
@@ -40,8 +42,9 @@ static const struct tool_option table[] = {
 static const struct tool tool = {
     .name = "node-ps",
     .synopsis =
-        "[--ended] [--full] [--sort KEY] [--top N] [--state STATE] [--name GLOB] [OPTION...] [NODE...]\n"
-        "--all [--ended] [OPTION...]",
+        "[--ended | --limits] [--full] [--sort KEY] [--top N] [--state STATE] [--name GLOB] [OPTION...] "
+        "[NODE...]\n"
+        "--all [--ended | --limits] [OPTION...]",
     .summary = "Lists the processes of each NODE, or of the local node, as a table.\n",
     .options = table,
 };
@@ -111,13 +114,37 @@ static const struct table_column ended_columns[] = {{.head = "NODE", .key = "nod
                                                     {.head = "WHAT", .key = "what", .put = table_word},
                                                     TABLE_LAST};
 
+/* Writes the value of a bound, in its unit. */
+static void put_amount(const struct table *t, const json_t *row, const char *key, struct buf *out) {
+  if (!strcmp(tool_member(row, "unit"), "bytes"))
+    table_bytes(t, row, key, out);
+  else
+    table_integer(t, row, key, out);
+}
+
+/* The bound; there is none where it is 0. */
+static void put_limit(const struct table *t, const json_t *row, const char *key, struct buf *out) {
+  if (json_integer_value(json_object_get(row, key)))
+    put_amount(t, row, key, out);
+  else
+    buf_putc(out, '-');
+}
+
+/* Of --limits. */
+static const struct table_column limit_columns[] = {
+    {.head = "NODE", .key = "node", .put = table_word},   {.head = "NAME", .key = "name", .put = table_word},
+    {"LIMIT", "limit", put_limit, .right = true},         {"USED", "used", put_amount, .right = true},
+    {"REFUSED", "refused", table_integer, .right = true}, TABLE_LAST};
+
 static const struct table_column *columns_of(const struct options *options) {
-  return options->ended ? ended_columns : columns;
+  return options->limits ? limit_columns : options->ended ? ended_columns : columns;
 }
 
 /* Asks the connected node for its own processes, or to fetch those of another node. */
 static char *path_to(const struct options *o, const struct nodemsg *m, const char *node) {
   bool other = node && !tool_is_node(m, node);
+  if (o->limits)
+    return other ? tool_path(&tool, "/v1/limits?node=", node, NULL) : tool_need(strdup("/v1/limits"));
   if (!other) return tool_need(strdup(o->ended ? "/v1/processes?ended=1" : "/v1/processes"));
   return tool_path(&tool, "/v1/processes?node=", node, o->ended ? "&ended=1" : NULL);
 }
@@ -197,10 +224,11 @@ static void take(struct collector *c, json_t *row) {
     keep(c, row);
 }
 
-/* A line of the answer: a process, all commands that have ended, or why there are no more lines. */
+/* A line of the answer: a process, all bounds, all commands that have ended, or why there are no more lines.
+ */
 static int on_line(void *data, json_t *value) {
   struct collector *c = data;
-  const json_t *ended = json_object_get(value, "processes");
+  const json_t *ended = json_object_get(value, c->options->limits ? "limits" : "processes");
   size_t i;
   json_t *row;
   json_array_foreach(ended, i, row) {
@@ -329,6 +357,8 @@ static void check_usage(const struct options *o) {
   if (o->state && !is_among(STATES, o->state))
     tool_usage(&tool, "--state %s: expected one of " STATES, o->state);
   if (o->ended && (o->state || o->name)) tool_usage(&tool, "--ended excludes --state and --name");
+  if (o->limits && (o->ended || o->sort || o->top || o->state || o->name))
+    tool_usage(&tool, "--limits excludes --ended, --sort, --top, --state and --name");
 }
 
 int main(int argc, char **argv) {

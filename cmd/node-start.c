@@ -22,10 +22,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define HEAP_LEAST   (INT64_C(1) << 20)
-#define MEMORY_LEAST (INT64_C(64) << 20)
-#define HEAP_MOST    (INT64_C(1) << 40)
-
 enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
 
 #define CONSOLE_LEAST (INT64_C(64) << 10)
@@ -35,7 +31,7 @@ enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
 struct options {
   struct tool_common common;
   const char *sname, *name, *cookie, *console, *console_max, *listen, *schedulers, *max_heap, *max_memory;
-  struct tool_words join, path, tags;
+  struct tool_words join, path, tags, max;
   double heartbeat, rejoin;
   bool detach, no_mesh;
 };
@@ -68,6 +64,7 @@ static const struct tool_option options[] = {
      TOOL_TEXT, AT(max_heap)},
     {0, "max-memory", "SIZE", "memory that the node may take (default: three quarters of what there is)",
      TOOL_TEXT, AT(max_memory)},
+    {0, "max", "NAME=VALUE", "set a bound of the node: see below; may be repeated", TOOL_WORDS, AT(max)},
     {0, "heartbeat", "SEC", "send heartbeats this often; four missing ones lose a node (default: 2)",
      TOOL_SECONDS, AT(heartbeat)},
     {0, "rejoin", "SEC", "try lost nodes again for so long (default: 86400; 0: never)", TOOL_SECONDS,
@@ -77,16 +74,27 @@ static const struct tool_option options[] = {
     TOOL_LAST,
 };
 
+/* The bounds, for -h; the completions of the shells read the names. */
+static void print_bounds(void) {
+  char value[LIMIT_VALUE_SIZE];
+  printf("\nBounds, for --max NAME=VALUE, with their defaults; a size may be such as 64K, 100M or 2G:\n");
+  for (enum limit i = 0; i < LIMITS; i++)
+    printf("  %-14s  %7s  %s\n", limit_name(i),
+           limit_standard(i) ? limit_format(i, limit_standard(i), value) : "3/4", limit_what(i));
+}
+
 static const struct tool tool = {
     .name = "node-start",
     .synopsis = "[--sname NAME | --name NAME@HOST] [-d] [OPTION...]",
     .summary = "Starts a node: a named agent that runs processes and connects to other nodes.\n",
     .options = options,
+    .notes = print_bounds,
 };
 
 /* The configuration, and the texts that it points to; lives as long as the node. */
 struct setup {
   struct agent_config config;
+  struct limits limits;
   struct cookies cookies;
   char cookie_file[PATH_MAX];
   char name[NODENAME_SIZE], runtime_dir[PATH_MAX], share_dir[PATH_MAX], guard[PATH_MAX];
@@ -239,6 +247,19 @@ static int choose_console(const struct options *o, struct setup *s, struct error
   return code;
 }
 
+/* --max-heap and --max-memory are --max heap and --max memory. */
+static int choose_limits(const struct options *o, struct limits *l, struct error *e) {
+  l->max[LIMIT_MEMORY] = allocator_machine() / 4 * 3;
+  if (o->max_heap && limit_set(l, LIMIT_HEAP, o->max_heap, e))
+    return error_set(e, e->code, "--max-%s", e->text);
+  if (o->max_memory && limit_set(l, LIMIT_MEMORY, o->max_memory, e))
+    return error_set(e, e->code, "--max-%s", e->text);
+  for (size_t i = 0; i < o->max.count; i++)
+    if (limit_read(l, o->max.at[i], e)) return error_set(e, e->code, "--max %s", e->text);
+  limits_init(l);
+  return 0;
+}
+
 static int make_setup(const struct options *o, struct setup *s, struct error *e) {
   int64_t schedulers = 0;
   struct nodename ignored;
@@ -246,12 +267,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   if (rundir_find(s->runtime_dir, sizeof s->runtime_dir, e) || rundir_make(s->runtime_dir, e)) return e->code;
   if (o->schedulers && !text_integer(o->schedulers, 1, 256, &schedulers))
     return error_set(e, ERR_USAGE, "--schedulers %s: expected a number from 1 to 256", o->schedulers);
-  size_t heap_max = 0;
-  if (o->max_heap && !parse_size(o->max_heap, HEAP_LEAST, HEAP_MOST, &heap_max))
-    return error_set(e, ERR_USAGE, "--max-heap %s: expected a size from 1M to 1024G", o->max_heap);
-  size_t memory_max = (size_t)(allocator_machine() / 4 * 3);
-  if (o->max_memory && !parse_size(o->max_memory, MEMORY_LEAST, HEAP_MOST, &memory_max))
-    return error_set(e, ERR_USAGE, "--max-memory %s: expected a size from 64M to 1024G", o->max_memory);
+  if (choose_limits(o, &s->limits, e)) return e->code;
   if (o->heartbeat && (o->heartbeat < 0.1 || o->heartbeat > 3600))
     return error_set(e, ERR_USAGE, "--heartbeat %g: expected seconds from 0.1 to 3600", o->heartbeat);
   if (o->rejoin > REJOIN_MAX_S)
@@ -273,8 +289,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .share_dir = s->share_dir,
       .guard = s->guard,
       .schedulers = (int)schedulers,
-      .heap_max = heap_max,
-      .memory_max = memory_max,
+      .limits = &s->limits,
       .mesh = !o->no_mesh,
       .tags = s->tags,
       .rejoin_ms = (int64_t)(o->rejoin * 1000),

@@ -49,6 +49,7 @@ struct tool {
   const char *summary;  /* one or more lines, each ends with \n */
   const struct tool_option *options;
   enum tool_order order;
+  void (*notes)(void); /* prints what follows the options in -h; or NULL */
 };
 
 struct tool_words {

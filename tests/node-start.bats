@@ -692,3 +692,129 @@ descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
   [ ! -e "$NODE_RUNTIME_DIR/timerless@$HOST/sock" ]
   none_left
 }
+
+# --- bounds ------------------------------------------------------------------------------------------------
+
+# used NAME, refused NAME: of a bound of the node "one".
+used() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name == $name).used'; }
+refused() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name == $name).refused'; }
+
+@test "--max: a wrong name or value says what there is" {
+  run -2 node-start --max nosuch=1
+  assert_output --partial 'memory, heap, processes,'
+  run -2 node-start --max timers=0
+  assert_output --partial 'timers 0: expected a number from 1 to'
+  run -2 node-start --max mailbox=1T
+  assert_output --partial 'expected a size from 16K to 1024G'
+}
+
+@test "node-ps --limits, GET /v1/limits and /metrics list every bound, with what is in use" {
+  start_node one --max names=7 --max memory=3G
+  names=$(node-start -h | sed -n '1,/^Bounds/d; s/^  \([a-z-]*\) .*/\1/p')
+  [ "$(wc -w <<<"$names")" -gt 20 ]
+  assert_equal "$(node-ps -n one --limits --json | jq -r .name)" "$names"
+  assert_equal "$(api one GET /v1/limits | jq -r '.limits[].name')" "$names"
+  assert_equal "$(api one GET /metrics | sed -nE 's/^node_limit\{name="(.*)"\}.*/\1/p')" "$names"
+  assert_equal "$(api one GET /metrics | sed -nE 's/^node_limit_refused_total\{name="(.*)"\}.*/\1/p')" "$names"
+  run -0 node-ps -n one --limits
+  assert_line --regexp '^names +7 +0 +0$'
+  assert_line --regexp '^memory +3.0G +[0-9.]+M +0$'
+  run -2 node-ps -n one --limits --ended
+}
+
+@test "--max processes: spawn fails at the bound, tools and commands work, and ended processes make room" {
+  start_node one --max processes=24
+  run -0 node-spawn -n one -e 'local why repeat local ok, e = pcall(spawn, function() receive() end)
+    if not ok then why = e end until why
+    puts(why)
+    local command = exec("true") receive()
+    register("full", self()) receive()' </dev/null &
+  wait_until eval '[ "$(refused processes)" -gt 0 ]'
+  run -6 node-spawn -n one -e 'puts(1)'
+  assert_output --partial 'at most 24 processes'
+  run -0 node-spawn -n one -- echo works
+  assert_output works
+  node-kill -n one full
+  wait
+}
+
+@test "--max timers: send_after fails at the bound; a cancelled and a sent one make room" {
+  start_node one --max timers=10
+  run -0 node-spawn -e 'local refs = {}
+    for i = 1, 10 do refs[i] = send_after(100000, self(), i) end
+    puts(pcall(send_after, 1, self(), "one more"))
+    puts(cancel_timer(refs[3]) > 0)
+    send_after(0, self(), "sent")
+    puts(receive())
+    puts(spawn_monitor(function() send_after(5, "nobody", 1) end) ~= nil, select("#", receive()))
+    puts(pcall(send_after, 1, self(), "again"))'
+  assert_line --index 0 --partial 'a bound was hit: at most 10 timers of send_after (node-start --max timers)'
+  assert_line --index 1 true
+  assert_line --index 2 sent
+  assert_line --index 4 --partial 'false'
+  assert_equal "$(refused timers)" 2
+  run -0 node-spawn -e 'puts(pcall(send_after, 1, self(), "their owner has ended"))'
+  assert_output --partial true
+}
+
+@test "--max ties: link, monitor, spawn_link and spawn_monitor fail at the bound, and the node goes on" {
+  start_node one --max ties=40
+  run -0 node-spawn -e 'local other, n = spawn(function() receive() end), 0
+    local refs, ok, why = {}
+    repeat ok, why = pcall(monitor, other) refs[#refs + 1] = ok and why or nil until not ok
+    puts(why)
+    puts(select(2, pcall(spawn_monitor, function() end)))
+    puts(select(2, pcall(link, other)))
+    demonitor(refs[1])
+    puts((pcall(link, other)))'
+  assert_line --index 0 --partial 'at most 40 ends of links and monitors'
+  assert_line --index 1 --partial 'at most 40 ends of links and monitors'
+  assert_line --index 2 --partial 'at most 40 ends of links and monitors'
+  assert_line --index 3 true
+  wait_until eval '[ "$(used ties)" = 0 ]'
+  run -0 node-spawn -e 'spawn_monitor(function() end) puts((receive()))'
+  assert_output DOWN
+}
+
+@test "--max names, names-of-one, files: each says its bound" {
+  start_node one --max names=5 --max names-of-one=3 --max files=2
+  run -0 node-spawn -e 'for i = 1, 3 do register("n" .. i, self()) end
+    puts(pcall(register, "n4", self()))
+    for i = 4, 5 do register("n" .. i, spawn(function() receive() end)) end
+    puts(pcall(register, "n6", spawn(function() receive() end)))
+    local a, b = io.open("/dev/null"), io.open("/dev/null")
+    puts(select(2, io.open("/dev/null")))'
+  assert_line --index 0 --partial 'a process may have 3 names, a node 5'
+  assert_line --index 1 --partial 'a process may have 3 names, a node 5'
+  assert_line --index 2 --partial 'a process may have 2 (node-start --max files)'
+  assert_equal "$(refused names) $(refused names-of-one) $(refused files)" '1 1 1'
+}
+
+@test "--max commands, outcomes, body: each says its bound" {
+  start_node one --max commands=2 --max outcomes=2 --max body=4K
+  first=$(node-spawn -n one -d -- sleep 100)
+  second=$(node-spawn -n one -d -- sleep 100)
+  run -6 node-spawn -n one -- true
+  assert_output --partial 'at most 2 commands that run at a time'
+  node-kill -n one -s KILL "$first" "$second"
+  wait_until eval '[ "$(used commands)" = 0 ]'
+  for i in 1 2 3; do run -0 node-spawn -n one -- true; done
+  assert_equal "$(node-ps -n one --ended --json | wc -l)" 2
+  head -c 5000 /dev/zero | tr '\0' x >"$T/long"
+  run -0 curl -s --unix-socket "$(socket_of one)" -X POST --data-binary "@$T/long" http://x/v1/processes
+  assert_output --partial 'at most 4K of data in the body of a request'
+}
+
+@test "--max messages, mailbox: a sender waits at the bound until there is room" {
+  start_node one --max messages=8 --max mailbox=64K
+  run -0 node-spawn -e 'local me = self()
+    local slow = spawn(function() receive_match({"go"}) for i = 1, 20 do receive() end send(me, "all") end)
+    local sender = spawn(function() for i = 1, 20 do send(slow, i) end send(me, "sent") end)
+    while process_info(sender).state ~= "send" do sleep(1) end
+    puts(process_info(slow).mailbox)
+    send(slow, "go")
+    puts(receive())
+    puts(receive())'
+  assert_line --index 0 8
+  [ "$(refused messages)" -gt 0 ]
+}

@@ -149,8 +149,7 @@ static int make_vm(struct agent *a, struct error *e) {
                              .names = a->names,
                              .globals = a->globals,
                              .schedulers = a->config->schedulers,
-                             .heap_max = a->config->heap_max,
-                             .memory_max = a->config->memory_max,
+                             .limits = &a->limits,
                              .path = path.data,
                              .directory = directory,
                              .console = NPID_NONE,
@@ -168,6 +167,7 @@ static int make_tables(struct agent *a, struct error *e) {
   a->names = names_new();
   a->globals = names_new();
   if (!a->nodes || !a->names || !a->globals) code = ERR_NOMEM;
+  if (!code) nodetab_bound(a->nodes, &a->limits), names_bound(a->names, &a->limits);
   if (!code) code = rpc_init(a);
   if (!code) code = outcomes_init(a);
   if (!code) code = flow_init(a);
@@ -178,9 +178,11 @@ static int make_tables(struct agent *a, struct error *e) {
 static int make_mesh(struct agent *a, struct error *e) {
   a->dialler = dialler_new(&a->loop, &a->psks.all[0], a->self, 4 * a->config->heartbeat_ms, e);
   if (!a->dialler) return e->code;
+  dialler_bound(a->dialler, &a->limits);
   struct mesh_config config = {.loop = &a->loop,
                                .nodes = a->nodes,
                                .log = &a->log,
+                               .limits = &a->limits,
                                .self = a->self,
                                .creation = a->creation,
                                .address = a->address,
@@ -275,6 +277,8 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
   a->config = config;
   a->self = config->name;
   a->started_ns = clock_ns();
+  if (config->limits) memcpy(a->limits.max, config->limits->max, sizeof a->limits.max);
+  limits_init(&a->limits);
   a->log.prefix = "node-start";
   signal(SIGPIPE, SIG_IGN);
   allocator_start();

@@ -3,6 +3,7 @@
 #define AGENT_CONFIG_H
 
 #include "core/cookie.h"
+#include "core/limits.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,13 +24,12 @@ struct agent_config {
   const char *share_dir; /* holds node/ with the Lua modules */
   const char *guard;     /* path of node-guard, which runs the commands */
   const char *files;     /* how many descriptors a command may have, in digits; NULL: as many as the node */
-  const char *console_file; /* NULL: descriptor 1 is the console */
-  int64_t console_max;      /* bytes that the file may have before it is renamed to FILE.1 */
-  int schedulers;           /* 0: one a core */
-  size_t heap_max;          /* bytes a green thread may hold; 0: 256 MiB */
-  const char *tags;         /* of the node (core/tags.h); NULL: none */
-  size_t memory_max;        /* bytes of resident memory of the node; 0: without a bound */
-  bool mesh;                /* connect to every node that a connected node is connected to */
+  const char *console_file;    /* NULL: descriptor 1 is the console */
+  int64_t console_max;         /* bytes that the file may have before it is renamed to FILE.1 */
+  int schedulers;              /* 0: one a core */
+  const char *tags;            /* of the node (core/tags.h); NULL: none */
+  const struct limits *limits; /* `max` is copied; NULL: the defaults, and no bound on memory */
+  bool mesh;                   /* connect to every node that a connected node is connected to */
   /* For how long the node tries to reach a node that was lost or is to be joined; 0: not at all. */
   int64_t rejoin_ms;
   int heartbeat_ms; /* a node says something on each link at least this often; after four times this in

@@ -17,7 +17,7 @@ static void on_prepare(uv_prepare_t *prepare) {
     log_line(&a->log,
              "the memory bound of %lld MB is reached (--max-memory): the processes that hold most cannot "
              "spawn or send",
-             (long long)(a->config->memory_max >> 20));
+             (long long)(a->limits.max[LIMIT_MEMORY] >> 20));
   else
     log_line(&a->log, "the memory is below its bound again");
 }

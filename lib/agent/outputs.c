@@ -11,7 +11,8 @@
 static int make_sink(const struct agent *a, int fd, const char *path, struct sink **out, struct error *e) {
   struct stat st;
   struct sink_config config = {.prefix = a->log.prefix,
-                               .max = {[SINK_LOG] = OUTPUT_LOG_MAX, [SINK_OUTPUT] = CONSOLE_MAX},
+                               .max = {[SINK_LOG] = (size_t)limit_max(&a->limits, LIMIT_LOG),
+                                       [SINK_OUTPUT] = (size_t)limit_max(&a->limits, LIMIT_CONSOLE)},
                                .fd = fstat(fd, &st) ? -1 : fd,
                                .path = path,
                                .file_max = a->config->console_max};

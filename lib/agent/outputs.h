@@ -7,13 +7,12 @@
 #include "agent/state.h"
 
 enum {
-  /* Bytes of log lines that wait; further lines are dropped and counted, and a line says so. */
-  OUTPUT_LOG_MAX = 1 << 20,
   /* How long a node that stops waits for a terminal, pipe or file that takes no bytes. */
   OUTPUT_LAST_MS = 1000,
 };
 
-/* Makes the sinks for descriptors 1 and 2. ERR_NOMEM, ERR_SYSTEM. */
+/* Makes the sinks for descriptors 1 and 2, with the bounds LIMIT_LOG and LIMIT_CONSOLE: bytes beyond them are
+ * dropped and counted, and a line says so. ERR_NOMEM, ERR_SYSTEM. */
 int outputs_init(struct agent *a, struct error *e) MUST_CHECK;
 
 /* Opens config->console_file, if there is one.  ERR_NOMEM, ERR_SYSTEM. */

@@ -9,6 +9,7 @@
 
 #include "agent/config.h"
 #include "base/log.h"
+#include "core/limits.h"
 #include "core/names.h"
 #include "core/npid.h"
 #include "vm/vm.h"
@@ -38,8 +39,9 @@ struct agent {
   uint32_t creation;
   int64_t started_ns;
   struct log log;
-  struct sink *output; /* the sink of the console; the same as log.sink when both go to one place */
-  struct psk_set psks; /* changed by api/cookies.c */
+  struct limits limits; /* the bounds of the node: agent/limits.h */
+  struct sink *output;  /* the sink of the console; the same as log.sink when both go to one place */
+  struct psk_set psks;  /* changed by api/cookies.c */
 
   uv_loop_t loop;
   uv_async_t wake; /* the vm has signals for the host */

@@ -177,7 +177,11 @@ static const struct registry_host registry_host = {.alive = is_alive,
                                                    .wall_us = wall_us};
 
 int agent_make_registry(struct agent *a) {
-  struct registry_config config = {
-      .nodes = a->nodes, .globals = a->globals, .log = &a->log, .self = a->self, .loop = &a->loop};
+  struct registry_config config = {.nodes = a->nodes,
+                                   .globals = a->globals,
+                                   .log = &a->log,
+                                   .limits = &a->limits,
+                                   .self = a->self,
+                                   .loop = &a->loop};
   return registry_new(&config, &registry_host, a, &a->registry);
 }

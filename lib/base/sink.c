@@ -43,7 +43,7 @@ struct sink {
   struct chunk *first, **end, *current, *spare;
   struct chunk *tail; /* the last chunk of the queue; NULL when the queue is empty */
   size_t waiting[SINK_KINDS], lost[SINK_KINDS];
-  uint64_t lost_total[SINK_KINDS];
+  uint64_t lost_total[SINK_KINDS], lost_puts[SINK_KINDS];
   int64_t progress_ns;
   int why;   /* errno of the last loss; 0: the bound */
   bool torn; /* the last write ended within a line whose rest is lost */
@@ -116,6 +116,7 @@ static void lose(struct sink *s, enum sink_kind kind, const char *bytes, size_t 
   size_t amount = kind == SINK_LOG ? count_lines(bytes, n) : n;
   s->lost[kind] += amount;
   s->lost_total[kind] += amount;
+  s->lost_puts[kind] += !why;
   s->why = why;
 }
 
@@ -411,6 +412,7 @@ void sink_stats(struct sink *s, struct sink_stats *out) {
   memcpy(out->waiting, s->waiting, sizeof out->waiting);
   out->lost_lines = s->lost_total[SINK_LOG];
   out->lost_bytes = s->lost_total[SINK_OUTPUT];
+  memcpy(out->lost_puts, s->lost_puts, sizeof out->lost_puts);
   out->progress_ns = s->progress_ns;
   pthread_mutex_unlock(&s->lock);
 }

@@ -69,10 +69,11 @@ const char *sink_path(const struct sink *s);
 void sink_on_room(struct sink *s, size_t low, void (*room)(void *data), void *data);
 
 struct sink_stats {
-  size_t waiting[SINK_KINDS]; /* bytes */
-  uint64_t lost_lines;        /* of SINK_LOG, since the start */
-  uint64_t lost_bytes;        /* of SINK_OUTPUT, since the start */
-  int64_t progress_ns;        /* clock_ns when something was last written or lost */
+  size_t waiting[SINK_KINDS];     /* bytes */
+  uint64_t lost_lines;            /* of SINK_LOG, since the start */
+  uint64_t lost_bytes;            /* of SINK_OUTPUT, since the start */
+  uint64_t lost_puts[SINK_KINDS]; /* how often something was lost because too much waited */
+  int64_t progress_ns;            /* clock_ns when something was last written or lost */
 };
 void sink_stats(struct sink *s, struct sink_stats *out);
 

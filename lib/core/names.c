@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ struct names {
   pthread_rwlock_t lock;
   _Atomic uint64_t version; /* how often the exclusive lock was released */
   struct map by_name, by_pid;
+  struct limits *limits; /* or NULL */
 };
 
 static void lock(struct names *n) {
@@ -39,6 +41,10 @@ struct names *names_new(void) {
   struct names *n = calloc(1, sizeof *n);
   if (n) pthread_rwlock_init(&n->lock, NULL);
   return n;
+}
+
+void names_bound(struct names *n, struct limits *limits) {
+  n->limits = limits;
 }
 
 void names_free(struct names *n) {
@@ -124,23 +130,27 @@ static int entry_move(struct names *n, struct entry *entry, npid pid, uint64_t t
 /* --- */
 
 static bool has_all_it_may(const struct names *n, npid pid) {
-  int count = 0;
+  int64_t count = 0;
   for (const struct entry *entry = map_get_id(&n->by_pid, pid); entry; entry = entry->next) count++;
-  return count >= NAMES_OF_ONE_MAX;
+  return count >= limit_max(n->limits, LIMIT_NAMES_OF_ONE);
 }
 
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) {
   lock(n);
-  bool full = n->by_name.len >= NAMES_MAX || has_all_it_may(n, pid);
-  int rc = map_get(&n->by_name, name) ? ERR_NAME_TAKEN : full ? ERR_BUSY : 0;
+  bool full = n->by_name.len >= (size_t)limit_max(n->limits, LIMIT_NAMES), sated = has_all_it_may(n, pid);
+  int rc = map_get(&n->by_name, name) ? ERR_NAME_TAKEN : full || sated ? ERR_BUSY : 0;
   if (!rc) rc = entry_add(n, name, pid, token);
   unlock(n);
+  if (rc == ERR_BUSY) limit_refuse(n->limits, full ? LIMIT_NAMES : LIMIT_NAMES_OF_ONE);
   return rc;
 }
 
-const char *names_refusal(int code) {
-  _Static_assert(NAMES_OF_ONE_MAX == 1024 && NAMES_MAX == 1048576, "the words say so");
-  return code == ERR_BUSY ? "a process may have 1024 names, a node 1048576" : err_sentence(code);
+const char *names_refusal(const struct names *n, int code, char out[NAMES_REFUSAL_SIZE]) {
+  if (code != ERR_BUSY) return err_sentence(code);
+  snprintf(out, NAMES_REFUSAL_SIZE,
+           "a process may have %lld names, a node %lld (node-start --max names-of-one, --max names)",
+           (long long)limit_max(n->limits, LIMIT_NAMES_OF_ONE), (long long)limit_max(n->limits, LIMIT_NAMES));
+  return out;
 }
 
 int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) {

@@ -5,6 +5,7 @@
 #define CORE_NAMES_H
 
 #include "base/err.h"
+#include "core/limits.h"
 #include "core/npid.h"
 
 #include <stdbool.h>
@@ -12,9 +13,11 @@
 
 struct names;
 
-enum { NAMES_MAX = 1 << 20, NAMES_OF_ONE_MAX = 1024 };
-
 struct names *names_new(void); /* NULL when memory ran out */
+
+/* Gives the table its bounds, LIMIT_NAMES and LIMIT_NAMES_OF_ONE (borrowed); without them it has the
+ * defaults. */
+void names_bound(struct names *n, struct limits *limits);
 void names_free(struct names *n);
 
 /* The pid that has the name, or NPID_NONE.  *token (unless NULL) gets the token of the registration. */
@@ -28,10 +31,11 @@ bool names_of(struct names *n, npid pid, char *out, size_t size);
 uint64_t names_version(const struct names *n);
 
 /* Registers pid under the name.  ERR_NAME_TAKEN: another process has the name, or pid itself has it (as in
- * Erlang). ERR_BUSY: the table has NAMES_MAX entries, or pid has NAMES_OF_ONE_MAX.  ERR_NOMEM.  names_refusal
- * is the sentence that explains the code. */
+ * Erlang). ERR_BUSY: the table is full, or pid has as many names as a process may have.  ERR_NOMEM.
+ * names_refusal is the sentence that explains the code. */
 int names_register(struct names *n, const char *name, npid pid, uint64_t token) MUST_CHECK;
-const char *names_refusal(int code);
+enum { NAMES_REFUSAL_SIZE = 128 };
+const char *names_refusal(const struct names *n, int code, char out[NAMES_REFUSAL_SIZE]);
 
 /* Registers pid under the name, also when another process has the name; the caller keeps the bounds.  *before
  * (unless NULL) gets the pid that had the name, or NPID_NONE.  ERR_NOMEM: nothing has changed. */

@@ -35,7 +35,8 @@ struct nodetab {
   atomic_uint count;
   atomic_uint heard; /* entries that are not met */
   _Atomic(uint64_t) refused;
-  pthread_mutex_t lock; /* for adding entries, and for the maps */
+  struct limits *limits; /* or NULL */
+  pthread_mutex_t lock;  /* for adding entries, and for the maps */
   struct map ids;
   struct map entries;
 };
@@ -64,6 +65,14 @@ struct nodetab *nodetab_new(const char *self, uint32_t creation) {
   uint32_t ignored;
   if (nodetab_meet(t, self, creation, &ignored)) return nodetab_free(t), NULL;
   return t;
+}
+
+void nodetab_bound(struct nodetab *t, struct limits *limits) {
+  t->limits = limits;
+}
+
+int64_t nodetab_heard_max(const struct nodetab *t) {
+  return limit_max(t->limits, LIMIT_FOREIGN);
 }
 
 void nodetab_free(struct nodetab *t) {
@@ -141,9 +150,9 @@ int nodetab_intern(struct nodetab *t, const char *name, uint32_t creation, uint3
   if (is_nowhere(name, creation)) return *out = NODETAB_NOWHERE, 0;
   pthread_mutex_lock(&t->lock);
   if (!entry_known(t, name, creation, out))
-    rc = atomic_load(&t->heard) < NODETAB_HEARD_MAX ? entry_add(t, name, creation, out) : ERR_BUSY;
+    rc = atomic_load(&t->heard) < nodetab_heard_max(t) ? entry_add(t, name, creation, out) : ERR_BUSY;
   pthread_mutex_unlock(&t->lock);
-  if (rc == ERR_BUSY) atomic_fetch_add(&t->refused, 1);
+  if (rc == ERR_BUSY) atomic_fetch_add(&t->refused, 1), limit_refuse(t->limits, LIMIT_FOREIGN);
   return rc;
 }
 
@@ -288,6 +297,7 @@ typedef int intern(struct nodetab *t, const char *name, uint32_t creation, uint3
 static int parts_find(struct nodetab *t, const struct parts *parts, const char *text, intern *by,
                       uint32_t *out, struct error *e) {
   int rc;
+  char limit[LIMIT_TEXT_SIZE];
   if (parts->is_short)
     rc = entry_find(t, parts->id, parts->creation, out) ? 0 : ERR_NO_PROCESS;
   else
@@ -295,8 +305,7 @@ static int parts_find(struct nodetab *t, const struct parts *parts, const char *
   if (rc == ERR_NO_PROCESS)
     return error_set(e, rc, "%.300s: no such process: its node is not known here or has started anew", text);
   if (rc == ERR_BUSY)
-    return error_set(e, rc, "%.300s: a bound was hit: %d nodes are known by pids alone, and were never met",
-                     text, NODETAB_HEARD_MAX);
+    return error_set(e, rc, "%.300s: %s", text, limit_text(t->limits, LIMIT_FOREIGN, limit));
   return rc ? error_set(e, rc, "%.300s: %s", text, err_sentence(rc)) : 0;
 }
 

@@ -16,6 +16,7 @@
 #define CORE_NPID_H
 
 #include "base/err.h"
+#include "core/limits.h"
 #include "core/nodename.h"
 
 #include <stdbool.h>
@@ -56,13 +57,12 @@ static inline npid npid_kernel_of(npid p) {
  *
  * This agent has *heard of* a node when somebody has sent a pid of that node, and has *met* the node once it
  * has connected.  Anybody can make up pids, so nodes that were heard of and not met have a bound of their
- * own, NODETAB_HEARD_MAX; the rest of the table is for nodes that were met.  A node that is met no longer
+ * own, LIMIT_FOREIGN; the rest of the table is for nodes that were met.  A node that is met no longer
  * counts as heard of. */
 struct nodetab;
 
 enum {
   NODETAB_MAX = 1 << NPID_INCARNATION_BITS,
-  NODETAB_HEARD_MAX = 1 << 16,
   /* Stands for each node for which there was no room.  No entry has this index, so its name is nonode@nohost
    * with the creation 0; nothing can be sent to its pids. */
   NODETAB_NOWHERE = NODETAB_MAX - 2
@@ -71,6 +71,11 @@ enum {
 /* A table whose entry 0 is this node; NULL when memory ran out. */
 struct nodetab *nodetab_new(const char *self, uint32_t creation);
 void nodetab_free(struct nodetab *t);
+
+/* Gives the table its bound (borrowed); without it, it has the default.  Before other threads use the table.
+ */
+void nodetab_bound(struct nodetab *t, struct limits *limits);
+int64_t nodetab_heard_max(const struct nodetab *t);
 
 /* Stores the index of the entry for (name, creation) in *out, and adds the entry when it is new.  ERR_BUSY:
  * there is no room: for one more node that is heard of, or in the whole table.  ERR_NOMEM. */

@@ -2,6 +2,7 @@
 #ifndef VM_CONFIG_H
 #define VM_CONFIG_H
 
+#include "core/limits.h"
 #include "core/names.h"
 #include "core/npid.h"
 
@@ -16,22 +17,21 @@ struct vm_config {
   const char *path;      /* where require looks, and nowhere else: directories, each NUL-terminated, the last
                             one empty; copied */
   const char *directory; /* the node's directory, absolute; copied */
-  npid console;    /* leader of processes that were given none; set with vm_set_console before vm_start */
-  size_t heap_max; /* bytes a process may hold; 0: 256 MiB */
-  uint32_t mailbox_count;     /* the bound of a mailbox in messages; 0: VM_MAILBOX_MAX_COUNT */
-  size_t mailbox_bytes;       /* and in bytes (signal_weight); 0: VM_MAILBOX_MAX_BYTES */
-  size_t memory_max;          /* bytes of resident memory of the whole node; 0: without a bound */
+  npid console; /* leader of processes that were given none; set with vm_set_console before vm_start */
+  struct limits *limits;      /* borrowed; NULL: the vm has its own, with the defaults */
+  size_t heap_max;            /* this, and the next three: 0: as in limits */
+  uint32_t mailbox_count;     /* messages */
+  size_t mailbox_bytes;       /* of messages in a mailbox (signal_weight) */
+  size_t memory_max;          /* bytes of resident memory of the whole node; 0 in limits, too: no bound */
   int64_t (*rss)(void *data); /* measures it; NULL: allocator_rss */
   void (*wake)(void *data);   /* called by any thread when the host's inbox is no longer empty */
   void *data;
 };
 
 enum {
-  VM_PROCESSES_MAX = 1 << 22, /* live processes of all kinds */
-  VM_MAILBOX_MAX_COUNT = 1 << 24,
+  VM_PROCESSES_MAX = 1 << 22,  /* places in the table of processes */
   VM_STOP_PATIENCE_MS = 3000,  /* how long vm_stop waits for the scheduler threads */
   VM_OUTPUT_WINDOW = 256 << 10 /* bytes a process puts before it waits for its leader */
 };
-#define VM_MAILBOX_MAX_BYTES ((size_t)1 << 30)
 
 #endif

@@ -48,9 +48,13 @@ static const struct isolate_hooks language = {.open = base_env_open,
 
 static int copy_config(struct vm *vm, const struct vm_config *config) {
   vm->config = *config;
-  if (vm->config.heap_max == 0) vm->config.heap_max = (size_t)256 << 20;
-  if (vm->config.mailbox_count == 0) vm->config.mailbox_count = VM_MAILBOX_MAX_COUNT;
-  if (vm->config.mailbox_bytes == 0) vm->config.mailbox_bytes = VM_MAILBOX_MAX_BYTES;
+  if (!config->limits) vm->config.limits = &vm->limits;
+  struct limits *l = vm->config.limits;
+  limits_init(l);
+  if (vm->config.heap_max == 0) vm->config.heap_max = (size_t)l->max[LIMIT_HEAP];
+  if (vm->config.mailbox_count == 0) vm->config.mailbox_count = (uint32_t)l->max[LIMIT_MESSAGES];
+  if (vm->config.mailbox_bytes == 0) vm->config.mailbox_bytes = (size_t)l->max[LIMIT_MAILBOX];
+  if (vm->config.memory_max == 0) vm->config.memory_max = (size_t)l->max[LIMIT_MEMORY];
   vm->config.path = path_copy(config->path);
   vm->config.directory = strdup(config->directory ? config->directory : ".");
   return vm->config.path && vm->config.directory ? 0 : ERR_NOMEM;
@@ -63,6 +67,7 @@ static int setup(struct vm *vm, const struct vm_config *config) {
   int copied = copy_config(vm, config), table = ptab_init(&vm->ptab);
   int rc = sched_init(&vm->sched, config->schedulers > 0 ? config->schedulers : cores(), isolate_run);
   if (copied || table || rc) return copied ? copied : table ? table : rc;
+  vm->ptab.max = (uint32_t)vm->config.limits->max[LIMIT_PROCESSES];
   vm->placement = placement_new(vm, &language);
   return vm->placement ? 0 : ERR_NOMEM;
 }
@@ -151,7 +156,10 @@ struct signal *vm_host_take(struct vm *vm) {
 
 int vm_host_add(struct vm *vm, void *object, npid *out) {
   uint64_t number;
-  if (ptab_take(&vm->ptab, &number, 1) == 0) return ERR_BUSY;
+  if (ptab_take_spare(&vm->ptab, &number) == 0) {
+    limit_refuse(vm->config.limits, LIMIT_PROCESSES);
+    return ERR_BUSY;
+  }
   ptab_set(&vm->ptab, number, &vm->host, object);
   *out = npid_make(0, number);
   return 0;
@@ -219,12 +227,13 @@ void vm_spawn(struct vm *vm, struct signal *call) {
   bool critical = atomic_load(&vm->budget.level) == BUDGET_CRITICAL;
   struct isolate *iso = critical ? NULL : placement_from_outside(vm->placement);
   if (!iso || ptab_take(&vm->ptab, &number, 1) == 0) {
+    char text[LIMIT_TEXT_SIZE];
+    const char *why = critical ? BUDGET_TEXT
+                      : iso    ? limit_text(vm->config.limits, LIMIT_PROCESSES, text)
+                               : "out of memory";
+    if (critical || iso) limit_refuse(vm->config.limits, critical ? LIMIT_MEMORY : LIMIT_PROCESSES);
     if (iso) atomic_fetch_sub(&iso->live, 1);
-    vm_signal(vm, SIGNAL_REPLY, call->from, call->to, call->ref,
-              term_build("bss", 0, "busy",
-                         iso        ? "too many processes"
-                         : critical ? BUDGET_TEXT
-                                    : "out of memory"));
+    vm_signal(vm, SIGNAL_REPLY, call->from, call->to, call->ref, term_build("bss", 0, "busy", why));
     signal_free(call);
     return;
   }
@@ -251,6 +260,8 @@ static void add_isolate(struct isolate *iso, void *data) {
   stats->heaps += atomic_load_explicit(&iso->meters.held, memory_order_relaxed);
   stats->reserved += atomic_load_explicit(&iso->meters.reserved, memory_order_relaxed);
   stats->large += atomic_load_explicit(&iso->meters.large, memory_order_relaxed);
+  stats->timers += atomic_load_explicit(&iso->meters.alarms, memory_order_relaxed);
+  stats->ties += atomic_load_explicit(&iso->meters.ties, memory_order_relaxed);
   stats->mail += atomic_load_explicit(&iso->meters.mail, memory_order_relaxed);
   stats->messages += (int64_t)atomic_load_explicit(&iso->messages, memory_order_relaxed);
 }
@@ -263,4 +274,18 @@ void vm_stats(struct vm *vm, struct vm_stats *out) {
                            .is_short = vm_is_short(vm)};
   placement_each(vm->placement, add_isolate, &stats);
   *out = stats;
+}
+
+void vm_find_largest(struct vm *vm, struct vm_largest *out) {
+  pthread_mutex_lock(&vm->ptab.lock);
+  uint32_t used = vm->ptab.fresh;
+  pthread_mutex_unlock(&vm->ptab.lock);
+  *out = (struct vm_largest){0, 0};
+  for (uint32_t i = 0; i < used; i++) {
+    const struct ptab_facts *f = &vm->ptab.facts[i];
+    int64_t memory = atomic_load_explicit(&f->memory, memory_order_relaxed);
+    int64_t messages = atomic_load_explicit(&f->mailbox, memory_order_relaxed);
+    if (memory > out->memory) out->memory = memory;
+    if (messages > out->messages) out->messages = messages;
+  }
 }

@@ -41,7 +41,8 @@ void vm_free(struct vm *vm);
 /* Takes all signals out of the host's inbox, oldest first, linked by next; the caller owns them. */
 struct signal *vm_host_take(struct vm *vm);
 
-/* Gives a pid to a process of the host; vm_host_process returns its object.  ERR_BUSY at VM_PROCESSES_MAX. */
+/* Gives a pid to a process of the host; vm_host_process returns its object.  ERR_BUSY at LIMIT_PROCESSES; but
+ * PTAB_SPARE places are kept for the host, so that tools and commands work where green threads take all. */
 int vm_host_add(struct vm *vm, void *object, npid *out) MUST_CHECK;
 void vm_host_remove(struct vm *vm, npid pid);
 void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live process of the host */
@@ -94,12 +95,22 @@ struct vm_stats {
   int64_t reserved;   /* bytes that heaps have from the kernel and from malloc */
   int64_t large;      /* those of malloc among them */
   int64_t mail;       /* bytes in mailboxes of green threads */
+  int64_t timers;     /* of send_after */
+  int64_t ties;       /* ends of links and monitors of green threads */
   int64_t rss;        /* resident memory of the node, as last measured, */
   int64_t memory_max; /* its bound (0: none), */
   int64_t shortages;  /* how often it was reached, */
   bool is_short;      /* and is it so now? */
 };
 void vm_stats(struct vm *vm, struct vm_stats *out);
+
+/* The most that one green thread holds.  Looks at each place of the table of processes that was ever used, so
+ * it takes milliseconds where there were a million. */
+struct vm_largest {
+  int64_t memory;   /* bytes */
+  int64_t messages; /* in its mailbox */
+};
+void vm_find_largest(struct vm *vm, struct vm_largest *out);
 
 /* Measures the memory of the node.  Schedulers do so while they are busy; the host calls it now and then, as
  * its own work takes memory, too. */

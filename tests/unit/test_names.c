@@ -5,6 +5,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+enum { OF_ONE = 1024 };
+
 struct tally {
   size_t count;
   uint64_t tokens;
@@ -52,17 +54,16 @@ static void test_of(struct names *n) {
 static void test_bound(struct names *n) {
   npid a = npid_make(0, 1), b = npid_make(0, 2);
   int good = 0;
-  char name[16];
-  for (int i = 0; i < NAMES_OF_ONE_MAX; i++) {
+  char name[16], why[NAMES_REFUSAL_SIZE];
+  for (int i = 0; i < OF_ONE; i++) {
     snprintf(name, sizeof name, "n%d", i);
     good += names_register(n, name, a, 0) == 0;
   }
-  ok(good == NAMES_OF_ONE_MAX && names_register(n, "more", a, 0) == ERR_BUSY,
-     "a process has %d names at most", NAMES_OF_ONE_MAX);
-  ok(strstr(names_refusal(ERR_BUSY), "1024 names"), "which is told");
+  ok(good == OF_ONE && names_register(n, "more", a, 0) == ERR_BUSY, "a process has %d names at most", OF_ONE);
+  ok(strstr(names_refusal(n, ERR_BUSY, why), "1024 names"), "which is told");
   ok(names_register(n, "more", b, 0) == 0, "another may have more");
   ok(names_unregister(n, "n7", 0) && names_register(n, "less", a, 0) == 0, "and it, too, once it has fewer");
-  ok(names_drop(n, a) == NAMES_OF_ONE_MAX && names_drop(n, b) == 1, "all of them go");
+  ok(names_drop(n, a) == OF_ONE && names_drop(n, b) == 1, "all of them go");
 }
 
 static void test_drop(struct names *n) {

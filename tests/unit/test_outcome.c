@@ -14,6 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define KEPT   ((int)limit_standard(LIMIT_OUTCOMES))
+#define MEMORY ((size_t)limit_standard(LIMIT_OUTPUT))
+
 static int64_t ahead_s; /* how far the clock of this program is ahead */
 
 int clock_gettime(clockid_t id, struct timespec *t) {
@@ -65,8 +68,8 @@ static void test_expiry(struct agent_host *h) {
 }
 
 static void test_count(struct agent_host *h) {
-  for (int i = 0; i <= OUTCOME_KEPT; i++) end(begin(h, i));
-  ok(!known(h, 0) && known(h, 1) && known(h, OUTCOME_KEPT), "the %d that ended last are kept", OUTCOME_KEPT);
+  for (int i = 0; i <= KEPT; i++) end(begin(h, i));
+  ok(!known(h, 0) && known(h, 1) && known(h, KEPT), "the %d that ended last are kept", KEPT);
   ahead_s += KEPT_S + 1;
 }
 
@@ -87,7 +90,7 @@ static void test_memory(struct agent_host *h) {
     for (int n = 0; n < 3000; n++) outcome_output(all[i], n % 2, "x", 1);
   }
   size_t used = memory_of(all, CROWD);
-  ok(used <= OUTCOME_MEMORY + CROWD * least + OUTCOME_TAIL, "all running commands keep a bounded amount");
+  ok(used <= MEMORY + CROWD * least + OUTCOME_TAIL, "all running commands keep a bounded amount");
   for (int i = 0; i < CROWD; i++) outcome_cancel(all[i], 126);
 }
 

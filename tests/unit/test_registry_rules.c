@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NAMES = 1 << 16, PENDING = 1 << 14 }; /* the defaults of the bounds */
+
 enum { PEERS = 3, MANY = 1 << 17 };
 
 struct fixture {
@@ -663,13 +665,13 @@ static void test_names_max(void) {
   struct outcome o = {0};
   char name[32];
   int good = 0;
-  for (int i = 0; i < REGISTRY_NAMES_MAX; i++) {
+  for (int i = 0; i < NAMES; i++) {
     snprintf(name, sizeof name, "n%d", i);
     registry_register(f->registry, name, npid_make(0, 5 + (uint64_t)i % 7), false, on_done, &o);
     flush(f);
     good += o.yes;
   }
-  ok(good == REGISTRY_NAMES_MAX, "a node has %d names", REGISTRY_NAMES_MAX);
+  ok(good == NAMES, "a node has %d names", NAMES);
   registry_register(f->registry, "more", npid_make(0, 5), false, on_done, &o);
   ok(o.code == ERR_BUSY, "and no more: %s", o.text);
   registry_register(f->registry, "n0", npid_make(0, 77), true, on_done, &o);
@@ -684,13 +686,13 @@ static void test_names_max(void) {
 
 static void test_pending_max(void) {
   struct fixture *f = fixture_new();
-  static struct outcome all[REGISTRY_PENDING_MAX + 64];
+  static struct outcome all[PENDING + 64];
   struct outcome o = {0};
   char name[32];
   int ended = 0, i;
   memset(all, 0, sizeof all);
   link_up(f, 0, "[]"); /* this peer never answers */
-  for (i = 0; i < REGISTRY_PENDING_MAX; i++) {
+  for (i = 0; i < PENDING; i++) {
     snprintf(name, sizeof name, "n%d", i);
     registry_register(f->registry, name, npid_make(0, 5), false, on_done, &all[i]);
   }

@@ -99,6 +99,7 @@ void api_mailbox(struct request *r) {
   struct mailbox *m = (struct mailbox *)client_new(r, sizeof *m, &mailbox_class);
   if (!m) return;
   npid pid = m->client.hosted.pid;
+  char why[NAMES_REFUSAL_SIZE];
   snprintf(m->name, sizeof m->name, "%s", name ? name : "");
   if (!name) {
     on_named(m, NULL, true, 0);
@@ -106,7 +107,7 @@ void api_mailbox(struct request *r) {
     registry_register(a->registry, name, pid, false, on_named, m);
   } else {
     int code = names_register(a->names, name, pid, 0);
-    if (code) error_set(&e, code, "%s: %s", name, names_refusal(code));
+    if (code) error_set(&e, code, "%s: %s", name, names_refusal(a->names, code, why));
     on_named(m, code ? &e : NULL, true, 0);
   }
 }

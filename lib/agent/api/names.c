@@ -103,11 +103,12 @@ static void register_local(struct request *r, npid pid) {
     respond_code(r, ERR_BAD_PID, "a local name is for a process of this node: see the scope global");
     return;
   }
+  char why[NAMES_REFUSAL_SIZE];
   int code = names_register(request_agent(r)->names, request_segment(r), pid, 0);
   if (code == ERR_NAME_TAKEN)
     respond_taken(r, SCOPE_LOCAL);
   else if (code)
-    respond_code(r, code, "%s", names_refusal(code));
+    respond_code(r, code, "%s", names_refusal(request_agent(r)->names, code, why));
   else
     respond_json(r, 200, name_json(request_agent(r), request_segment(r), pid, 0));
 }

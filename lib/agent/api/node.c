@@ -2,6 +2,8 @@
 #include "agent/api/routes.h"
 #include "agent/http/server.h"
 #include "agent/memory.h"
+#include "agent/kernel/bounds.h"
+#include "agent/kernel/kernel.h"
 #include "agent/kernel/registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
@@ -11,6 +13,7 @@
 #include "wire/json.h"
 
 #include <lua.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -78,7 +81,34 @@ static void add_refused(struct buf *text, const struct server_stats *server) {
     buf_printf(text, "%s{reason=\"%s\"} %lld\n", name, refusal_label(i), (long long)server->refused[i]);
 }
 
-void api_metrics(struct request *r) {
+/* Three families of metrics, with a line for each bound; what is in use is left out where it is not known. */
+static void add_limits(struct buf *text, struct term_reader values) {
+  static const struct {
+    const char *name, *type, *help;
+    size_t value;
+  } families[] = {
+      {"node_limit", "gauge", "A bound of the node (node-start --max); 0: none.",
+       offsetof(struct bounds_row, max)},
+      {"node_limit_used", "gauge",
+       "What is in use of it: all, or the most of one process, client or peer where it bounds each.",
+       offsetof(struct bounds_row, used)},
+      {"node_limit_refused_total", "counter", "How often it was hit.", offsetof(struct bounds_row, refused)}};
+  for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+    struct term_reader at = values;
+    struct bounds_row row;
+    struct term_value list = term_next(&at);
+    buf_printf(text, "# HELP %s %s\n# TYPE %s %s\n", families[i].name, families[i].help, families[i].name,
+               families[i].type);
+    for (uint32_t n = 0; list.tag == TERM_LIST && n < list.count && bounds_read(&at, &row); n++) {
+      int64_t value = *(int64_t *)((char *)&row + families[i].value);
+      if (value >= 0)
+        buf_printf(text, "%s{name=\"%.*s\"} %lld\n", families[i].name, (int)row.name_len, row.name,
+                   (long long)value);
+    }
+  }
+}
+
+static void put_metrics(struct request *r, struct term_reader limits) {
   struct agent *a = request_agent(r);
   struct vm_stats vm;
   struct buf text = BUF_INIT;
@@ -139,8 +169,20 @@ void api_metrics(struct request *r) {
     buf_printf(&text, "# HELP %s %s\n# TYPE %s %s\n%s %lld\n", rows[i].name, rows[i].help, rows[i].name,
                rows[i].type, rows[i].name, (long long)rows[i].value);
   add_refused(&text, &server);
+  add_limits(&text, limits);
   size_t n = text.len;
   respond_text(r, "text/plain; version=0.0.4", buf_take(&text), n);
+}
+
+static void on_limits(void *data, const struct error *e, struct term_reader values) {
+  if (e)
+    respond_error(data, e);
+  else
+    put_metrics(data, values);
+}
+
+void api_metrics(struct request *r) {
+  kernel_ask(request_agent(r), NULL, term_build("s", "limits"), RPC_TIMEOUT_MS, on_limits, r);
 }
 
 /* --- other nodes ---------------------------------------------------------------------------------------- */

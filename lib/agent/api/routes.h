@@ -13,6 +13,8 @@
   X("GET",    "/v1/cookies",               api_cookies_get,    0,                                          \
     "The fingerprints of the cookies that this node uses.")                                                  \
   X("POST",   "/v1/cookies/reload",        api_cookies_reload, 0, "Read the cookie file again.")             \
+  X("GET",    "/v1/limits",                api_limits,         0,                                            \
+    "The bounds of a node, what is in use, and how often each was hit.")                                     \
   X("GET",    "/v1/nodes",                 api_nodes_list,     0,                                          \
     "The connected nodes; with watch=1 a stream of nodeup and nodedown.")                                    \
   X("GET",    "/v1/nodes/*",               api_nodes_get,      0, "One connected node.")                     \

@@ -63,7 +63,7 @@ struct gate {
   bool paused, shortage;
   int files; /* descriptors with this number or a higher one are kept for others */
   int waiting, entered;
-  int waiting_max, address_max;
+  int waiting_max, address_max, entered_max;
   struct guests waiting_list, entered_list;
   struct map inside;    /* socket → ENTERED guest */
   struct map addresses; /* key → struct crowd */
@@ -260,7 +260,7 @@ static void enter(struct guest *v) {
     TAILQ_INSERT_HEAD(&g->entered_list, v, in_gate);
   g->entered++;
   set_timer(g);
-  if (g->entered > GATE_ENTERED_MAX) refuse(TAILQ_FIRST(&g->entered_list), REFUSAL_CROWDED);
+  if (g->entered > g->entered_max) refuse(TAILQ_FIRST(&g->entered_list), REFUSAL_CROWDED);
   int fd = v->fd;
   if (g->config.enter(g->config.data, fd, &v->from.any, v->from_size)) return;
   /* NULL when the server has already called gate_left for the socket, which it has closed. */
@@ -398,6 +398,7 @@ static void set_bounds(struct gate *g) {
   g->files = files - (g->config.psks ? least(GATE_RESERVE, files / 4) : least(GATE_RESERVE_LOCAL, files / 8));
   int max = g->config.guests_max ? g->config.guests_max : GATE_GUESTS_MAX;
   g->waiting_max = least(max, files / 4);
+  g->entered_max = least(GATE_ENTERED_MAX, max);
   g->address_max = least(GATE_ADDRESS_MAX, g->waiting_max / 4);
 }
 

@@ -244,14 +244,27 @@ static int check_addressee(struct request *r) {
 }
 
 static size_t body_max(const struct request *r) {
-  return r->route && r->route->flags & ROUTE_LARGE ? HTTP_BODY_MAX : HTTP_BODY_SMALL;
+  int64_t most = limit_max(&r->listener->agent->limits, LIMIT_BODY);
+  bool large = r->route && r->route->flags & ROUTE_LARGE;
+  return (size_t)(large || most < HTTP_BODY_SMALL ? most : HTTP_BODY_SMALL);
+}
+
+/* Routes for short bodies have a bound of their own, HTTP_BODY_SMALL. */
+static int refuse_body(struct request *r) {
+  char text[LIMIT_TEXT_SIZE];
+  struct limits *limits = &r->listener->agent->limits;
+  if (body_max(r) != (size_t)limit_max(limits, LIMIT_BODY))
+    return error_set(&r->refused, ERR_TOO_LARGE, "the body is too large: the limit of this route is %zu bytes",
+                     body_max(r));
+  limit_refuse(limits, LIMIT_BODY);
+  return error_set(&r->refused, ERR_TOO_LARGE, "the body is too large: %s",
+                   limit_text(limits, LIMIT_BODY, text));
 }
 
 static int check_body(struct request *r) {
   const char *length = header(r, "Content-Length");
-  if (length && !(r->route->flags & ROUTE_UPLOAD) && strtoull(length, NULL, 10) > body_max(r))
-    return error_set(&r->refused, ERR_TOO_LARGE, "a body of %s bytes: the limit is %zu", length, body_max(r));
-  return 0;
+  bool long_one = length && strtoull(length, NULL, 10) > body_max(r);
+  return long_one && !(r->route->flags & ROUTE_UPLOAD) ? refuse_body(r) : 0;
 }
 
 static struct request *request_new(struct listener *l, struct MHD_Connection *conn, const char *method,
@@ -283,8 +296,7 @@ static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n)
     if (!r->upload_over && r->upload->data(r->upload_data, bytes, n)) r->upload_over = true;
     return r->upload_over ? MHD_NO : MHD_YES;
   }
-  if (!r->refused.code && !r->answered && r->bytes.len + n > body_max(r))
-    error_set(&r->refused, ERR_TOO_LARGE, "the body is larger than the limit of %zu bytes", body_max(r));
+  if (!r->refused.code && !r->answered && r->bytes.len + n > body_max(r)) refuse_body(r);
   if (!r->refused.code && !r->answered) {
     buf_append(&r->bytes, bytes, n);
     if (!buf_ok(&r->bytes)) error_set(&r->refused, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));

@@ -25,6 +25,7 @@ struct listener { /* one MHD daemon on the node's loop, for the unix socket or f
   unsigned fruitless; /* how many runs in a row MHD has asked for and then done nothing in */
   bool active;        /* in this run MHD has called a callback */
   bool remote;        /* the listener of the port, which uses TLS: every client has proved the cookie */
+  bool full;          /* there are as many connections as there may be */
   struct request *requests;
 };
 
@@ -85,6 +86,7 @@ void answer_refused(struct request *r);
 void request_forget_disconnect(struct request *r);
 
 /* stream.c */
+size_t stream_pending(const struct stream *s);
 void stream_gone(struct stream *s); /* its client is gone, or the node ends: the connection is closed */
 void stream_free(struct stream *s); /* accepts NULL; runs `closed` */
 

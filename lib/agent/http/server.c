@@ -111,7 +111,10 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **context
     on_begin(l, conn);
   else
     on_end(l, conn);
-  gate_pause(l->gate, l->connections - gate_entered(l->gate) >= HTTP_CONNECTIONS_MAX);
+  bool full = l->connections - gate_entered(l->gate) >= limit_max(&l->agent->limits, LIMIT_CONNECTIONS);
+  if (full && !l->full) limit_refuse(&l->agent->limits, LIMIT_CONNECTIONS);
+  l->full = full;
+  gate_pause(l->gate, full);
 }
 
 static bool enter(void *data, int fd, const struct sockaddr *from, socklen_t n) {
@@ -165,7 +168,8 @@ static struct MHD_Daemon *daemon_start(struct listener *l) {
   return MHD_start_daemon(
       flags | MHD_USE_ERROR_LOG, 0, NULL, NULL, request_on_part, l, MHD_OPTION_EXTERNAL_LOGGER, silent, NULL,
       MHD_OPTION_NOTIFY_COMPLETED, request_on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, l,
-      MHD_OPTION_CONNECTION_LIMIT, (unsigned)(HTTP_CONNECTIONS_MAX + 2 * GATE_ENTERED_MAX),
+      MHD_OPTION_CONNECTION_LIMIT,
+      (unsigned)(limit_max(&l->agent->limits, LIMIT_CONNECTIONS) + 2 * GATE_ENTERED_MAX),
       MHD_OPTION_CONNECTION_TIMEOUT, idle_timeout(l->agent), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
       (size_t)(128 << 10), MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
       l->remote ? MHD_OPTION_ARRAY : MHD_OPTION_END, tls, MHD_OPTION_END);
@@ -176,6 +180,7 @@ static int open_gate(struct listener *l, struct error *e) {
                                .psks = l->remote ? &l->agent->psks : NULL,
                                .refusals = &l->agent->server->refusals,
                                .enter = enter,
+                               .guests_max = (int)limit_max(&l->agent->limits, LIMIT_UNPROVED),
                                .data = l};
   int fd = l->fd;
   l->fd = -1;
@@ -287,6 +292,14 @@ void server_stats(const struct agent *a, struct server_stats *out) {
   memcpy(out->refused, s->refusals.counts, sizeof out->refused);
   out->unproved = gate_guests(s->listeners[REMOTE].gate);
   out->connections = s->listeners[REMOTE].connections - gate_entered(s->listeners[REMOTE].gate);
+  out->local = s->listeners[LOCAL].connections;
+  out->streams = out->longest = 0;
+  for (int i = 0; i < LISTENERS; i++)
+    for (const struct request *r = s->listeners[i].requests; r; r = r->next) {
+      size_t pending = r->stream ? stream_pending(r->stream) : 0;
+      out->streams += pending + r->bytes.len;
+      if (pending > out->longest) out->longest = pending;
+    }
 }
 
 void server_free(struct agent *a) {

@@ -17,25 +17,22 @@
 #include <stddef.h>
 
 enum {
-  /* Bytes of a request's body; a longer one is refused with 413.  The first is for routes marked ROUTE_LARGE,
-   * and for one message. */
-  HTTP_BODY_MAX = 16 << 20,
+  /* Bytes of a body for a route that is not marked ROUTE_LARGE; a longer one is refused with 413, as is one
+   * of more bytes than LIMIT_BODY, which bounds the others, and one message. */
   HTTP_BODY_SMALL = 64 << 10,
   HTTP_DISCARD_MAX = 64 << 20, /* bytes of a refused body that are read before the connection is cut */
   /* A request that is refused while a longer body, or one of unknown length, arrives is answered at once. */
   HTTP_PATIENT_MAX = 64 << 10,
-  /* Connections on the socket, and again as many on the port that have proved the cookie; further connections
-   * wait in the kernel's backlog. */
-  HTTP_CONNECTIONS_MAX = 4096,
   HTTP_SILENCE_MS = 30000,  /* the node notices that a client's host is gone after so long, */
   HTTP_LEASE_MS = 5000,     /* after so long where the client has a lease (request_lease), */
   HTTP_WATCH_MS = 2000,     /* or this much later */
   HTTP_IDLE_TIMEOUT_S = 60, /* a connection without traffic for so long is closed */
   /* A stream with more bytes pending is full: senders that can wait are suspended until it drains. */
   HTTP_STREAM_HIGH = 1 << 20,
-  /* A stream with more bytes pending is cut.  Senders that can wait are suspended (vm_lack) long before they
-   * have sent so much; only senders that cannot wait reach this bound. */
-  HTTP_STREAM_MAX = 512 << 20,
+  /* Bounds (core/limits.h): A stream with more
+   * bytes pending than LIMIT_STREAM is cut; senders that can wait are suspended (vm_lack) long before. There
+   * are LIMIT_CONNECTIONS connections on the socket, and as many on the port that have proved the cookie;
+   * further connections wait in the kernel's backlog. */
 };
 
 struct request;
@@ -52,12 +49,15 @@ void server_finish(struct agent *a);      /* closes its handles; the loop runs o
 void server_free(struct agent *a);
 struct jobs *server_jobs(struct agent *a); /* for jobs.c */
 
-/* Counts of the connections to the port. */
+/* Counts of connections. Takes time for each open request. */
 struct server_stats {
   /* Connections refused before they had proved the cookie, since the start. */
   int64_t refused[REFUSAL_REASONS];
   int unproved;    /* now: connections that have not yet proved the cookie (gate.h) */
   int connections; /* now: connections that have proved the cookie */
+  int local;       /* now: connections to the socket */
+  size_t streams;  /* bytes pending in all streams, and bodies of requests that are being read */
+  size_t longest;  /* bytes pending in the longest stream */
 };
 void server_stats(const struct agent *a, struct server_stats *out);
 

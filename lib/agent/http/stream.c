@@ -81,11 +81,14 @@ static void stream_break(struct stream *s, const char *why) {
   request_cut(s->request);
 }
 
-/* True when a line may be appended. The bound HTTP_STREAM_MAX counts only what is pending before the line, so
+/* True when a line may be appended. LIMIT_STREAM counts only what is pending before the line, so
  * that one long line is never refused. */
 static bool is_open(struct stream *s) {
-  if (!s->ended && s->pending.len > HTTP_STREAM_MAX)
-    stream_break(s, "its client does not read, and too much waits for it");
+  struct limits *limits = &s->request->listener->agent->limits;
+  if (!s->ended && s->pending.len > (size_t)limit_max(limits, LIMIT_STREAM)) {
+    limit_refuse(limits, LIMIT_STREAM);
+    stream_break(s, "its client does not read, and too much waits for it (node-start --max stream)");
+  }
   return !s->ended;
 }
 
@@ -115,6 +118,10 @@ void stream_text(struct stream *s, const struct buf *lines) {
 
 bool stream_full(const struct stream *s) {
   return s->pending.len > HTTP_STREAM_HIGH;
+}
+
+size_t stream_pending(const struct stream *s) {
+  return s->pending.len;
 }
 
 void stream_end(struct stream *s) {

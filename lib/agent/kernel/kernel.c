@@ -1,6 +1,7 @@
 /* Invariant: each call is answered exactly once, by the operation that took it. */
 #include "agent/kernel/kernel.h"
 
+#include "agent/kernel/bounds.h"
 #include "agent/kernel/census.h"
 #include "agent/kernel/flow.h"
 #include "agent/kernel/nodewatch.h"
@@ -322,6 +323,7 @@ static const struct op {
     {"echo", op_echo},
     {"monitor_nodes", op_monitor_nodes},
     {"processes", census_op},
+    {"limits", bounds_op},
     {"outcome", outcome_op},
     {"ended", outcome_op_ended},
     {"follow", outcome_op_follow},

@@ -544,6 +544,10 @@ static bool asks_itself(const struct registry *g, const char *name, const struct
   return p && p->stage == STAGE_ASKING && strcmp(g->self.node, other->home.node) < 0;
 }
 
+static bool is_full(const struct registry *g, enum limit i, size_t count) {
+  return count >= (size_t)limit_max(g->config.limits, i);
+}
+
 /* Decides, as the arbiter of a name, on the request of a peer (NULL: of this node, which publishes at once
  * and needs no lease).  Returns the token, or GRANT_…. */
 static int64_t arbitrate(struct registry *g, struct link *asker, uint64_t id, const char *name, bool force) {
@@ -552,7 +556,8 @@ static int64_t arbitrate(struct registry *g, struct link *asker, uint64_t id, co
   if (!force && held_elsewhere(g, asker ? &asker->home : &g->self, name)) return GRANT_TAKEN;
   if (asker && asks_itself(g, name, asker)) return GRANT_AGAIN;
   if (lease) lease_free(g, lease);
-  if (asker && (g->leases.len >= REGISTRY_PENDING_MAX || lease_add(g, asker, id, name))) return GRANT_AGAIN;
+  if (asker && (is_full(g, LIMIT_REGISTRATIONS, g->leases.len) || lease_add(g, asker, id, name)))
+    return GRANT_AGAIN;
   return new_token(g);
 }
 
@@ -726,14 +731,15 @@ static void join(struct registry *g, struct pending *p, npid pid, bool force, re
 }
 
 /* Checks the bounds before a registration begins. On failure *what is the text of the error. */
-static int check_room(const struct registry *g, const struct claim *own, const char **what) {
-  _Static_assert(REGISTRY_NAMES_MAX == 65536 && REGISTRY_PENDING_MAX == 16384, "the texts say so");
+static int check_room(const struct registry *g, const struct claim *own, char text[LIMIT_TEXT_SIZE],
+                      const char **what) {
   if (g->finishing) return *what = "this node is stopping", ERR_LOST;
-  if (g->pending_count >= REGISTRY_PENDING_MAX)
-    return *what = "16384 registrations are under way on this node", ERR_BUSY;
-  if (!own && g->self.count >= REGISTRY_NAMES_MAX)
-    return *what = "the processes of this node have 65536 global names", ERR_BUSY;
-  return 0;
+  bool busy = is_full(g, LIMIT_REGISTRATIONS, g->pending_count);
+  if (!busy && (own || !is_full(g, LIMIT_GLOBAL_NAMES, g->self.count))) return 0;
+  enum limit i = busy ? LIMIT_REGISTRATIONS : LIMIT_GLOBAL_NAMES;
+  limit_refuse(g->config.limits, i);
+  *what = limit_text(g->config.limits, i, text);
+  return ERR_BUSY;
 }
 
 void registry_register(struct registry *g, const char *name, npid pid, bool force, registry_done *done,
@@ -741,6 +747,7 @@ void registry_register(struct registry *g, const char *name, npid pid, bool forc
   const struct claim *own = claims_of(&g->claims, &g->self, name);
   struct pending *p = map_get(&g->pending, name);
   const char *what = NULL;
+  char text[LIMIT_TEXT_SIZE];
   int code = 0;
   if (!npid_is_local(pid))
     forward(g, npid_incarnation(pid), name, term_build("sspb", "name_register", name, pid, (int)force), done,
@@ -751,7 +758,7 @@ void registry_register(struct registry *g, const char *name, npid pid, bool forc
     done(data, NULL, true, own->terms.token);
   else if (!p && !force && claims_best(&g->claims, name))
     done(data, NULL, false, 0);
-  else if ((code = check_room(g, own, &what)))
+  else if ((code = check_room(g, own, text, &what)))
     done_now(done, data, code, name, what);
   else if (p)
     join(g, p, pid, force, done, data);
@@ -803,7 +810,8 @@ static void on_claim(struct registry *g, struct link *l, const char *name, const
   if (lease && lease->link == l) lease_free(g, lease);
   saw_token(g, (int64_t)terms->token);
   struct claim *c = claims_of(&g->claims, &l->home, name);
-  if (c || l->home.count < REGISTRY_NAMES_MAX) c = claims_put(&g->claims, &l->home, name, terms);
+  if (c || l->home.count < (size_t)limit_most(LIMIT_GLOBAL_NAMES))
+    c = claims_put(&g->claims, &l->home, name, terms);
   if (!c) return; /* out of memory; the next heartbeat shows that the versions differ */
   c->mark = l->mark;
   struct claim *own = claims_of(&g->claims, &g->self, name);

@@ -29,9 +29,7 @@
 #include <uv.h>
 
 enum {
-  REGISTRY_NAMES_MAX = 1 << 16,   /* global names of the processes of one node */
-  REGISTRY_PENDING_MAX = 1 << 14, /* registrations under way on one node */
-  REGISTRY_SLICE = 500,           /* names in one part of a snapshot; a part takes half a millisecond */
+  REGISTRY_SLICE = 500, /* names in one part of a snapshot; a part takes half a millisecond */
   REGISTRY_PATIENCE_MS = 800,
   REGISTRY_LEASE_MS = 5000,
   REGISTRY_TIMEOUT_MS = 5000, /* bound on a whole registration */
@@ -67,9 +65,10 @@ struct registry_config {
   const struct nodetab *nodes;
   struct names *globals; /* the registry alone changes it */
   const struct log *log;
-  const char *self; /* name@host */
-  uv_loop_t *loop;  /* NULL: the caller calls registry_flush, _slice and _tick itself */
-  uint32_t slice;   /* names in one part of a snapshot; 0: REGISTRY_SLICE */
+  struct limits *limits; /* or NULL */
+  const char *self;      /* name@host */
+  uv_loop_t *loop;       /* NULL: the caller calls registry_flush, _slice and _tick itself */
+  uint32_t slice;        /* names in one part of a snapshot; 0: REGISTRY_SLICE */
 };
 
 int registry_new(const struct registry_config *config, const struct registry_host *host, void *data,
@@ -87,7 +86,7 @@ typedef void registry_done(void *data, const struct error *e, bool yes, uint64_t
 
 /* Registers a name for a process of any node. With force, a process that has the name loses it. When the
  * process itself has the name already, the outcome is yes with its present token. ERR_NO_PROCESS: the
- * process has ended, or its node is not connected. ERR_BUSY: REGISTRY_NAMES_MAX or REGISTRY_PENDING_MAX.
+ * process has ended, or its node is not connected. ERR_BUSY: LIMIT_GLOBAL_NAMES or LIMIT_REGISTRATIONS.
  * ERR_TIMEOUT. */
 void registry_register(struct registry *g, const char *name, npid pid, bool force, registry_done *done,
                        void *data);

@@ -27,6 +27,7 @@ enum {
 };
 
 struct dialler {
+  struct limits *limits;
   uv_loop_t *loop;
   const struct psk *psk;
   const char *self;
@@ -311,6 +312,19 @@ struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *
   uv_idle_init(loop, &d->soon);
   d->timer.data = d->soon.data = d;
   return d;
+}
+
+void dialler_bound(struct dialler *d, struct limits *limits) {
+  d->limits = limits;
+  resolver_bound(d->resolver, limits);
+}
+
+struct limits *dialler_limits(const struct dialler *d) {
+  return d->limits;
+}
+
+size_t dialler_lookups(const struct dialler *d) {
+  return resolver_names(d->resolver);
 }
 
 bool dialler_idle(const struct dialler *d) {

@@ -12,13 +12,18 @@
 #include <uv.h>
 
 struct dialler;
+struct limits;
 
 /* psk is the key that both ends prove to have; self is this node's name, for the Node-From header; both are
  * borrowed, as is the loop. A connection is lost when the other host has acknowledged nothing for silence_ms.
  * NULL with *e set. */
 struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, int silence_ms,
                             struct error *e);
-bool dialler_idle(const struct dialler *d); /* true when no request is under way */
+/* The bounds LIMIT_LOOKUPS and LIMIT_PEER_QUEUE (borrowed; NULL: the defaults). */
+void dialler_bound(struct dialler *d, struct limits *limits);
+struct limits *dialler_limits(const struct dialler *d);
+size_t dialler_lookups(const struct dialler *d); /* host names that are being resolved */
+bool dialler_idle(const struct dialler *d);      /* true when no request is under way */
 /* Ends each request with an error (its done runs) and closes the handles; dialler_free after the loop has run
  * once more.  Both accept NULL. */
 void dialler_finish(struct dialler *d);

@@ -243,10 +243,8 @@ static int take_offer(struct mesh *m, json_t *offer, struct peer_detail *d, stru
   struct hello h;
   if (hello_read(&m->config, offer, &h, d->refusal)) return d->refusal->code;
   if (m->stopping) return error_set(d->refusal, ERR_BUSY, "%s is stopping", m->config.self);
-  *out = peer_get(m, &h.name);
-  if (!*out)
-    return error_set(d->refusal, ERR_BUSY, "%s has no room for more than %d nodes", m->config.self,
-                     MESH_PEERS_MAX);
+  *out = peer_need(m, &h.name, d->refusal);
+  if (!*out) return error_set(d->refusal, ERR_BUSY, "%s: %s", m->config.self, d->refusal->text);
   d->hello = &h;
   d->reset = json_is_true(json_object_get(offer, "reset"));
   int code = peer_event(*out, PEER_OFFER, d);
@@ -309,8 +307,7 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
   json_t *line = json_parse(text, n, &e);
   int code = line ? hello_read(&m->config, json_object_get(line, "hello"), &h, &e) : e.code;
   if (!code && m->stopping) code = error_set(&e, ERR_BUSY, "%s is stopping", m->config.self);
-  if (!code && !(p = peer_get(m, &h.name)))
-    code = error_set(&e, ERR_BUSY, "no room for more than %d nodes", MESH_PEERS_MAX);
+  if (!code && !(p = peer_need(m, &h.name, &e))) code = e.code;
   if (p) code = peer_event(p, PEER_HELLO, &d);
   if (code) log_line(m->config.log, "a stream from %s is refused: %s", d.source, error_text(&e));
   json_decref(line);
@@ -411,9 +408,9 @@ static void tell_lost_pids(struct peer *p) {
   if (m->lost_pids_ns && now - m->lost_pids_ns < INT64_C(60000000000)) return;
   log_line(
       m->config.log,
-      "%s: a bound was hit: %llu pids of nodes that were never met are unknown here, as more than %d such "
+      "%s: a bound was hit: %llu pids of nodes that were never met are unknown here, as more than %lld such "
       "nodes were heard of",
-      p->name.full, (unsigned long long)(lost - m->lost_pids), NODETAB_HEARD_MAX);
+      p->name.full, (unsigned long long)(lost - m->lost_pids), (long long)nodetab_heard_max(m->config.nodes));
   m->lost_pids = lost;
   m->lost_pids_ns = now;
 }

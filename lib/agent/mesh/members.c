@@ -196,9 +196,10 @@ static void retry_later(struct peer *p) {
 void mesh_join(struct mesh *m, const struct nodename *to) {
   /* The same --join list, with this node in it, may be given to all nodes. */
   if (!strcmp(to->full, m->config.self)) return;
-  struct peer *p = peer_get(m, to);
+  struct error e;
+  struct peer *p = peer_need(m, to, &e);
   if (!p) {
-    log_line(m->config.log, "--join: %s: no room for more than %d nodes", to->full, MESH_PEERS_MAX);
+    log_line(m->config.log, "--join: %s", error_text(&e));
     return;
   }
   p->join = true;
@@ -364,9 +365,10 @@ static int take_entry(struct peer *from, json_t *v, bool whole_list) {
     view_set_us(&from->view, m, true);
     return 0;
   }
-  struct peer *p = peer_get(m, &e.name);
+  struct error full;
+  struct peer *p = peer_need(m, &e.name, &full);
   if (!p) {
-    if (!m->told_full) log_line(m->config.log, "no room for more than %d nodes", MESH_PEERS_MAX);
+    if (!m->told_full) log_line(m->config.log, "%s", error_text(&full));
     m->told_full = true;
     return 0;
   }

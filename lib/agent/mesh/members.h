@@ -26,7 +26,7 @@
 #include "agent/mesh/peer.h"
 
 enum {
-  MEMBERS_LINE_MAX = 4 << 20, /* bytes of a line: more than MESH_PEERS_MAX members need */
+  MEMBERS_LINE_MAX = 4 << 20, /* bytes of a line: more than the default of LIMIT_NODES needs */
   MEMBERS_DIALS_MAX = 16,     /* how many connections members.c makes at a time */
   MEMBERS_NEWS_MS = 20,       /* how long an urgent change waits for further changes before it is sent */
   /* How long a node waits for a member that a change has named to connect by itself. */

@@ -70,7 +70,27 @@ static struct peer *add_peer(struct mesh *m, const struct nodename *name) {
 struct peer *peer_get(struct mesh *m, const struct nodename *name) {
   struct peer *p = map_get(&m->peers, name->full);
   if (p) return p;
-  return m->count == MESH_PEERS_MAX ? reuse_peer(m, name) : add_peer(m, name);
+  return m->count >= (uint64_t)limit_max(m->config.limits, LIMIT_NODES) ? reuse_peer(m, name)
+                                                                        : add_peer(m, name);
+}
+
+struct peer *peer_need(struct mesh *m, const struct nodename *name, struct error *e) {
+  struct peer *p = peer_get(m, name);
+  if (!p) limit_error(m->config.limits, LIMIT_NODES, name->full, e);
+  return p;
+}
+
+struct mesh_use mesh_use(const struct mesh *m) {
+  struct mesh_use use = {.nodes = m->count};
+  for (size_t i = 0; i < m->count; i++) {
+    const struct peer *p = m->all[i];
+    struct transport_life life = {0};
+    if (p->transport) m->config.transport->life(p->transport, &life);
+    size_t waiting = p->queued + life.waiting;
+    use.waiting += waiting;
+    if (waiting > use.longest) use.longest = waiting;
+  }
+  return use;
 }
 
 /* --- subscribers and waiters ---------------------------------------------------------------------------- */
@@ -220,7 +240,7 @@ static void send_unconnected(struct mesh *m, struct peer *p, struct signal *s) {
     return;
   }
   bool give_up = p && p->state == PEER_DOWN && (failed_lately(p) || !needs_connection(s));
-  if (!p || give_up || m->stopping || p->queued > TRANSPORT_QUEUE_MAX) {
+  if (!p || give_up || m->stopping || p->queued > (uint64_t)limit_max(m->config.limits, LIMIT_PEER_QUEUE)) {
     undeliverable(m, s, ERR_NO_PROCESS, "noconnection");
     return;
   }
@@ -295,9 +315,7 @@ static struct peer *find_peer(struct mesh *m, const struct nodename *name, struc
     error_set(e, ERR_BUSY, "%s is stopping", m->config.self);
     return NULL;
   }
-  struct peer *p = peer_get(m, name);
-  if (!p) error_set(e, ERR_BUSY, "no room for more than %d nodes", MESH_PEERS_MAX);
-  return p;
+  return peer_need(m, name, e);
 }
 
 void mesh_connect(struct mesh *m, const struct nodename *to, mesh_done *done, void *data) {

@@ -23,7 +23,6 @@ enum {
   MESH_CONNECT_TIMEOUT_MS = 6000, /* time limit for all ports of a peer together */
   MESH_RETRY_MS = 1000, /* a signal to a peer that could not be reached less than this ago fails without
                            another attempt */
-  MESH_PEERS_MAX = 4096,
 };
 
 #define MESH_STOPPED "stopped" /* the farewell of a node that stops */
@@ -65,7 +64,8 @@ struct mesh_config {
   uv_loop_t *loop;
   struct nodetab *nodes;
   const struct log *log;
-  const char *self; /* name@host */
+  struct limits *limits; /* or NULL */
+  const char *self;      /* name@host */
   uint32_t creation;
   const char *address; /* where this node listens */
   uint16_t port;
@@ -138,6 +138,13 @@ void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, c
                       void *data);
 /* Fills *out for a node; false when this node never met it. */
 bool mesh_find(struct mesh *m, const char *node, struct member *out);
+
+/* How much the mesh keeps: nodes, and bytes that wait to be sent, to the one for which most wait and to all.
+ * Takes time for each node. */
+struct mesh_use {
+  size_t nodes, longest, waiting;
+};
+struct mesh_use mesh_use(const struct mesh *m);
 
 /* A subscriber gets each nodeup (why is NULL) and nodedown from mesh_subscribe on. In its event it may
  * unsubscribe itself, but no other subscriber. The caller provides the storage. */

@@ -214,6 +214,8 @@ struct mesh {
 
 /* The peer of that name, which is made if this node has none; NULL when there is no room for it. */
 struct peer *peer_get(struct mesh *m, const struct nodename *name);
+/* The same; NULL with *e set when there is no room (LIMIT_NODES), which is counted, or memory ran out. */
+struct peer *peer_need(struct mesh *m, const struct nodename *name, struct error *e);
 
 /* handshake.c calls these when a peer changes its state. */
 void peer_leave_down(struct peer *p); /* starts the deadline and the scan */

@@ -60,6 +60,7 @@ struct resolver {
   uv_async_t answered;
   uv_timer_t timer;
   struct map names;
+  struct limits *limits;
   struct lookups lookups; /* in the order of their deadlines */
 };
 
@@ -229,9 +230,8 @@ static void on_timer(uv_timer_t *t) {
 
 static struct name *name_new(struct resolver *r, const char *host, struct error *e) {
   size_t size = strlen(host) + 1;
-  if (r->names.len >= RESOLVE_NAMES_MAX) {
-    error_set(e, ERR_BUSY, "%s: a bound was hit: %d host names wait to be resolved (busy)", host,
-              RESOLVE_NAMES_MAX);
+  if (r->names.len >= (size_t)limit_max(r->limits, LIMIT_LOOKUPS)) {
+    limit_error(r->limits, LIMIT_LOOKUPS, host, e);
     return NULL;
   }
   struct name *n = calloc(1, sizeof *n + size);
@@ -292,6 +292,14 @@ static struct pool *pool_new(resolve_query *query) {
   TAILQ_INIT(&p->waiting);
   TAILQ_INIT(&p->answers);
   return p;
+}
+
+void resolver_bound(struct resolver *r, struct limits *limits) {
+  r->limits = limits;
+}
+
+size_t resolver_names(const struct resolver *r) {
+  return r->names.len;
 }
 
 struct resolver *resolver_new(uv_loop_t *loop, resolve_query *query) {

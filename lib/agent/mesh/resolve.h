@@ -7,15 +7,14 @@
 #ifndef AGENT_MESH_RESOLVE_H
 #define AGENT_MESH_RESOLVE_H
 
-#include "base/err.h"
+#include "core/limits.h"
 
 #include <netdb.h>
 #include <uv.h>
 
 enum {
-  RESOLVE_THREADS = 8,      /* they end when no name waits */
-  RESOLVE_NAMES_MAX = 4096, /* names that wait or are being looked up */
-  RESOLVE_TEXT_SIZE = 512   /* bytes of text for a host's addresses; addresses that do not fit are left out */
+  RESOLVE_THREADS = 8,    /* they end when no name waits */
+  RESOLVE_TEXT_SIZE = 512 /* bytes of text for a host's addresses; addresses that do not fit are left out */
 };
 
 struct resolver;
@@ -28,6 +27,8 @@ typedef int resolve_query(const char *host, const char *service, const struct ad
 /* NULL when memory ran out.  finish ends each lookup without its `done`; free after the loop has run once
  * more. Both accept NULL.  A thread that still waits for DNS then ends on its own, without the resolver. */
 struct resolver *resolver_new(uv_loop_t *loop, resolve_query *query);
+void resolver_bound(struct resolver *r, struct limits *limits); /* borrowed */
+size_t resolver_names(const struct resolver *r);                /* that wait or are being looked up */
 void resolver_finish(struct resolver *r);
 void resolver_free(struct resolver *r);
 
@@ -35,7 +36,7 @@ void resolver_free(struct resolver *r);
  * ERR_RESOLVE, ERR_TIMEOUT or ERR_NOMEM and NULL. */
 typedef void resolve_done(void *data, int code, const char *addresses);
 
-/* Asks for the addresses of a host name.  NULL with *e set: ERR_BUSY (RESOLVE_NAMES_MAX, or no thread can be
+/* Asks for the addresses of a host name.  NULL with *e set: ERR_BUSY (LIMIT_LOOKUPS, or no thread can be
  * started), ERR_NOMEM; done then never runs. */
 struct lookup *resolve(struct resolver *r, const char *host, int timeout_ms, resolve_done *done, void *data,
                        struct error *e);

@@ -16,6 +16,7 @@ struct transport {
   char peer[NODENAME_SIZE];
   struct dial_request *out;
   struct buf queue; /* lines that libcurl has not taken yet */
+  struct limits *limits;
   struct incoming *in;
   bool busy;        /* the last value of the event `busy` */
   bool parting;     /* our stream ends when the queue is sent */
@@ -103,7 +104,8 @@ static struct transport *transport_open(void *carrier, const struct dial_target 
     error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return NULL;
   }
-  *t = (struct transport){.events = events, .data = data, .heard_ms = clock_ns() / 1000000};
+  *t = (struct transport){
+      .events = events, .data = data, .heard_ms = clock_ns() / 1000000, .limits = dialler_limits(carrier)};
   snprintf(t->peer, sizeof t->peer, "%s", to->node);
   t->out = dial_upload(carrier, to, "/v1/link", &transport_source, on_out_done, t, e);
   if (t->out) return t;
@@ -112,7 +114,10 @@ static struct transport *transport_open(void *carrier, const struct dial_target 
 }
 
 static int transport_write(struct transport *t, const char *bytes, size_t n) {
-  if (waiting(t) > TRANSPORT_QUEUE_MAX) return ERR_BUSY;
+  if (waiting(t) > (size_t)limit_max(t->limits, LIMIT_PEER_QUEUE)) {
+    limit_refuse(t->limits, LIMIT_PEER_QUEUE);
+    return ERR_BUSY;
+  }
   buf_append(&t->queue, bytes, n);
   if (!buf_ok(&t->queue)) return ERR_NOMEM;
   t->written += n;

@@ -11,10 +11,10 @@ struct transport;
 struct incoming;
 
 enum {
-  /* Bytes that wait for a peer: above HIGH the transport is busy, until half of HIGH is left. Above MAX a
-   * write fails; senders that are suspended while the transport is busy do not cause that. */
+  /* Bytes that wait for a peer: above HIGH the transport is busy, until half of HIGH is left. Above
+   * LIMIT_PEER_QUEUE a write fails; senders that are suspended while the transport is busy do not cause
+   * that. */
   TRANSPORT_QUEUE_HIGH = 4 << 20,
-  TRANSPORT_QUEUE_MAX = 1 << 30,
   /* How many queued bytes are still sent before a farewell, and how long that may take.  The rest is dropped.
    */
   TRANSPORT_FAREWELL_MAX = 16 << 20,
@@ -49,7 +49,7 @@ struct transport_class {
   struct transport *(*open)(void *carrier, const struct dial_target *to,
                             const struct transport_events *events, void *data, struct error *e);
 
-  /* Queues whole lines.  ERR_BUSY when more than TRANSPORT_QUEUE_MAX wait already, ERR_NOMEM. */
+  /* Queues whole lines.  ERR_BUSY when more than LIMIT_PEER_QUEUE bytes wait already, ERR_NOMEM. */
   MUST_CHECK int (*write)(struct transport *t, const char *bytes, size_t n);
 
   /* Fills *out from the two connections.  May be called at any time. */

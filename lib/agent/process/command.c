@@ -471,10 +471,29 @@ struct input {
   char bytes[];
 };
 
+/* Bytes that wait for the standard input. */
+static int64_t input_left(const struct command *c) {
+  return (int64_t)uv_stream_get_write_queue_size((const uv_stream_t *)&c->pipe[IN]);
+}
+
+static void add_input(struct hosted *p, void *data) {
+  const struct command *c = (const struct command *)p;
+  struct commands_input *sum = data;
+  int64_t left = c->stdin_open && !uv_is_closing((const uv_handle_t *)&c->pipe[IN]) ? input_left(c) : 0;
+  sum->waiting += left;
+  if (left > sum->longest) sum->longest = left;
+}
+
+struct commands_input commands_input(struct agent *a) {
+  struct commands_input sum = {0};
+  hosted_each(a, &command_class, add_input, &sum);
+  return sum;
+}
+
 /* Tells the vm whether the command's standard input is full, so that senders that can wait are suspended
  * until it drains. */
 static void note_input(struct command *c) {
-  size_t waits = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]);
+  int64_t waits = input_left(c);
   bool full = waits > (c->stdin_full ? COMMAND_STDIN_HIGH / 2 : COMMAND_STDIN_HIGH);
   if (full == c->stdin_full) return;
   c->stdin_full = full;
@@ -610,8 +629,9 @@ static void command_message(struct hosted *p, const struct signal *s) {
     const char *bytes;
     size_t n;
     if (!term_get_str(&r, &bytes, &n)) continue;
-    bool full = uv_stream_get_write_queue_size((uv_stream_t *)&c->pipe[IN]) > COMMAND_STDIN_MAX;
+    bool full = input_left(c) > limit_max(&p->agent->limits, LIMIT_STDIN);
     struct input *in = full ? NULL : malloc(sizeof *in + n);
+    if (full) limit_refuse(&p->agent->limits, LIMIT_STDIN);
     if (!in) {
       log_line(&p->agent->log,
                "%zu bytes for the standard input of a command are lost: it does not read them", n);
@@ -755,7 +775,10 @@ static int introduce(struct command *c, const struct command_spec *p, struct err
   if (p->link != NPID_NONE) code = hosted_bond(&c->hosted, p->link, NPID_NONE);
   if (!code && p->monitor != NPID_NONE) code = hosted_bond(&c->hosted, p->monitor, p->monitor_ref);
   if (!code && *p->name) code = names_register(c->hosted.agent->names, p->name, c->hosted.pid, 0);
-  return code ? error_set(e, code, "%s: %s", *p->name ? p->name : "command", names_refusal(code)) : 0;
+  char why[NAMES_REFUSAL_SIZE];
+  if (!code) return 0;
+  return error_set(e, code, "%s: %s", *p->name ? p->name : "command",
+                   names_refusal(c->hosted.agent->names, code, why));
 }
 
 /* Makes a cgroup for the command where the node may; a command with limits cannot do without. */
@@ -813,8 +836,8 @@ static void spawn_as(struct agent *a, struct signal *call, struct term_reader sp
   struct error e = {0};
   struct command_spec p = {0};
   struct command *c = NULL;
-  if (a->commands >= COMMANDS_MAX)
-    error_set(&e, ERR_BUSY, "%d commands run on this node, and no more can", a->commands);
+  if (a->commands >= limit_max(&a->limits, LIMIT_COMMANDS))
+    limit_error(&a->limits, LIMIT_COMMANDS, NULL, &e);
   else if (!command_spec_read(a, term_is_word(call->term, "exec"), spec, identity, &p, &e) &&
            !(c = calloc(1, sizeof *c)))
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));

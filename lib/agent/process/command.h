@@ -10,11 +10,9 @@
 #include "core/signal.h"
 
 enum {
-  COMMANDS_MAX = 4096, /* commands at one time, or as many as there are descriptors for (base/fds.h) */
   COMMAND_STDIN_HIGH =
-      1 << 20, /* with more bytes pending for its standard input, senders that can wait are suspended */
-  COMMAND_STDIN_MAX =
-      16 << 20, /* with more bytes pending, messages from other senders are dropped, and logged */
+      1 << 20, /* with more bytes pending for its standard input, senders that can wait are suspended; above
+                  LIMIT_STDIN messages from other senders are dropped, and logged */
 };
 
 /* Starts the command of a call ["spawn" | "exec", MAP] (vm.h); the reader `spec` stands at the MAP.  Consumes
@@ -23,6 +21,13 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
 
 /* Sends every command an exit signal with the reason "shutdown". */
 void commands_stop(struct agent *a);
+/* Bytes that wait for standard inputs: for the one for which most wait, and for all.  Takes time for each
+ * hosted process. */
+struct commands_input {
+  int64_t longest, waiting;
+};
+struct commands_input commands_input(struct agent *a);
+
 /* True when a command still runs, or orphans that a command has left behind (orphans.h). */
 bool commands_left(const struct agent *a);
 

@@ -11,9 +11,9 @@
 enum {
   CONSOLE_BEGUN = 8192, /* lines whose end has not come; beyond that, a part of a line is written as a line */
   CONSOLE_LINE = 4096,  /* bytes of a line of a command; a longer one is written as several */
-  CONSOLE_HIGH = 4 << 20, /* with more bytes waiting, calls "flush" are not answered, so their callers wait */
-  /* Output that would make more bytes wait is dropped and counted, and a line says so. */
-  CONSOLE_MAX = 64 << 20,
+  CONSOLE_HIGH = 4 << 20, /* with more bytes waiting, calls "flush" are not answered, so their callers wait.
+                             Output that would make more bytes wait than LIMIT_CONSOLE is dropped and counted,
+                             and a line says so */
 };
 
 int console_init(struct agent *a, struct error *e) MUST_CHECK;

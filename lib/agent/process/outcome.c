@@ -126,6 +126,14 @@ static void tail_append(struct outcomes *all, struct outcome_tail *t, uint64_t a
 
 /* --- records -------------------------------------------------------------------------------------------- */
 
+size_t outcomes_count(const struct agent *a) {
+  return a->outcomes->count;
+}
+
+size_t outcomes_memory(const struct agent *a) {
+  return a->outcomes->memory;
+}
+
 int outcomes_init(struct agent *a) {
   a->outcomes = calloc(1, sizeof *a->outcomes);
   return a->outcomes ? 0 : ERR_NOMEM;
@@ -160,7 +168,9 @@ static void on_expire(uv_timer_t *t) {
 static void expire(struct agent *a) {
   struct outcomes *all = a->outcomes;
   int64_t now = clock_ns(), kept = INT64_C(1000000) * OUTCOME_KEPT_MS;
-  while (all->count > OUTCOME_KEPT || (all->first && now - all->first->kept_ns >= kept)) drop_first(all);
+  for (; all->count > (size_t)limit_max(&a->limits, LIMIT_OUTCOMES); drop_first(all))
+    limit_refuse(&a->limits, LIMIT_OUTCOMES);
+  while (all->first && now - all->first->kept_ns >= kept) drop_first(all);
   if (!all->first || a->stopping || uv_is_active((uv_handle_t *)&a->expire)) return;
   int64_t ms = (kept - (now - all->first->kept_ns)) / 1000000 + 1;
   a->expire.data = a;
@@ -197,12 +207,15 @@ struct outcome *outcome_begin(struct agent *a, npid pid, const char *what) {
 
 /* How many bytes of a stream are kept when the record wants to keep n more.  Near the bound of all records,
  * those that ended first lose their output. */
-static size_t allowance(struct outcomes *all, size_t n) {
-  while (all->memory + 2 * n + OUTCOME_TAIL > OUTCOME_MEMORY && all->stripped) {
+static size_t allowance(struct agent *a, size_t n) {
+  struct outcomes *all = a->outcomes;
+  size_t max = (size_t)limit_max(&a->limits, LIMIT_OUTPUT);
+  while (all->memory + 2 * n + OUTCOME_TAIL > max && all->stripped) {
+    limit_refuse(&a->limits, LIMIT_OUTPUT);
     for (int i = 0; i < 2; i++) tail_drop(all, &all->stripped->tails[i]);
     all->stripped = all->stripped->next;
   }
-  return all->memory + OUTCOME_TAIL > OUTCOME_MEMORY ? OUTCOME_LEAST : OUTCOME_TAIL;
+  return all->memory + OUTCOME_TAIL > max ? OUTCOME_LEAST : OUTCOME_TAIL;
 }
 
 static uint64_t outcome_total(const struct outcome *o) {
@@ -212,7 +225,7 @@ static uint64_t outcome_total(const struct outcome *o) {
 uint64_t outcome_output(struct outcome *o, bool is_stderr, const char *bytes, size_t n) {
   struct outcomes *all = o->agent->outcomes;
   tail_append(all, &o->tails[is_stderr], outcome_total(o), bytes, n,
-              allowance(all, n < OUTCOME_TAIL ? n : OUTCOME_TAIL));
+              allowance(o->agent, n < OUTCOME_TAIL ? n : OUTCOME_TAIL));
   return outcome_total(o);
 }
 
@@ -443,7 +456,11 @@ static void replay(const struct outcome *o, npid to, uint64_t from) {
 }
 
 static int follow(struct outcome *o, npid who) {
-  if (o->follower_count >= OUTCOME_FOLLOWERS) return ERR_BUSY;
+  struct limits *limits = &o->agent->limits;
+  if (o->follower_count >= (size_t)limit_max(limits, LIMIT_FOLLOWERS)) {
+    limit_refuse(limits, LIMIT_FOLLOWERS);
+    return ERR_BUSY;
+  }
   struct outcome_follower *more = realloc(o->followers, (o->follower_count + 1) * sizeof *more);
   if (!more) return ERR_NOMEM;
   struct outcome_follower f = {.pid = who, .ref = vm_ref(o->agent->vm), .flush = NPID_NONE};
@@ -484,9 +501,9 @@ static void put_row(struct term_writer *w, const struct outcome *o) {
 
 void outcome_op_ended(struct agent *a, struct signal *call, struct term_reader args) {
   struct term_writer w = TERM_WRITER_INIT;
-  int64_t limit = OUTCOME_KEPT;
+  int64_t limit = 0, kept = limit_max(&a->limits, LIMIT_OUTCOMES);
   expire(a);
-  if (!term_get_int(&args, &limit) || limit < 1 || limit > OUTCOME_KEPT) limit = OUTCOME_KEPT;
+  if (!term_get_int(&args, &limit) || limit < 1 || limit > kept) limit = kept;
   struct outcomes *all = a->outcomes;
   size_t skipped = all->count > (size_t)limit ? all->count - (size_t)limit : 0;
   term_put_bool(&w, skipped > 0);

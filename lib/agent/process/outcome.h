@@ -1,9 +1,9 @@
 /* outcome: what a node keeps of its commands: how each ended, what it used, and its last output.
  *
- * A record begins with the command and lives on after it: OUTCOME_KEPT_MS, as one of the OUTCOME_KEPT
- * commands that ended last.  It keeps the last OUTCOME_TAIL bytes of each stream, in the order in which they
- * were read; all records together keep OUTCOME_MEMORY bytes of output, beyond which the records that ended
- * first lose theirs.  An *offset* counts the bytes of both streams since the start of the command.
+ * A record begins with the command and lives on after it: OUTCOME_KEPT_MS, as one of the
+ * LIMIT_OUTCOMES commands that ended last.  It keeps the last OUTCOME_TAIL bytes of each stream, in the order
+ * in which they were read; all records together keep LIMIT_OUTPUT bytes of output, beyond which the records
+ * that ended first lose theirs.  An *offset* counts the bytes of both streams since the start of the command.
  *
  * A *follower* is a process that gets the output of a command besides its group leader: the kept output
  * first, then each piece as it comes, as messages of core/output.h with offsets, and in the end
@@ -16,13 +16,10 @@
 #include "core/signal.h"
 
 enum {
-  OUTCOME_KEPT = 1000,
   OUTCOME_KEPT_MS = 10 * 60 * 1000,
   OUTCOME_TAIL = 64 << 10,
   OUTCOME_RUNS = 4096, /* pieces of a stream, between pieces of the other one: one for 16 bytes of its tail */
   OUTCOME_LEAST = 4 << 10, /* bytes of each stream of a running command that are kept in any case */
-  OUTCOME_MEMORY = 64 << 20,
-  OUTCOME_FOLLOWERS = 64, /* of one command */
 };
 
 struct outcome_run { /* bytes of one stream that follow each other without a byte of the other stream */
@@ -62,6 +59,8 @@ struct outcome {
 };
 
 int outcomes_init(struct agent *a) MUST_CHECK;
+size_t outcomes_count(const struct agent *a);  /* commands that have ended and are known */
+size_t outcomes_memory(const struct agent *a); /* bytes of output that are kept, of all commands */
 void outcomes_finish(struct agent *a); /* accepts a node whose outcomes_init has failed, or never ran */
 
 /* Begins the record of a command; what: one line about it, which is copied.  NULL: memory ran out. */

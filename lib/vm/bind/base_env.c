@@ -176,7 +176,11 @@ static void change_utf8(lua_State *L) {
 /* The list of the open files of the running process. */
 static struct file_list *files_of(lua_State *L) {
   struct process *p = process_of(L);
-  if (!p->files && !(p->files = calloc(1, sizeof *p->files))) luaL_error(L, "out of memory");
+  struct limits *limits = p->isolate->config->limits;
+  if (p->files) return p->files;
+  if (!(p->files = calloc(1, sizeof *p->files))) luaL_error(L, "out of memory");
+  p->files->max = (unsigned)limit_max(limits, LIMIT_FILES);
+  p->files->refused = &limits->refused[LIMIT_FILES];
   return p->files;
 }
 

@@ -78,6 +78,12 @@ void bind_check_memory(lua_State *L) {
   luaL_error(L, "not enough memory");
 }
 
+int bind_raise(lua_State *L, int code, enum limit i) {
+  char text[LIMIT_TEXT_SIZE];
+  if (code != ERR_BUSY) return luaL_error(L, "out of memory");
+  return luaL_error(L, "%s", limit_text(process_of(L)->isolate->config->limits, i, text));
+}
+
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term) {
   struct process *p = process_of(L);
   struct signal *s = signal_new(kind, to, p->pid, ref, term);
@@ -93,7 +99,8 @@ void bind_monitor(lua_State *L, npid ref, npid other, const char *gone) {
   struct process *p = process_of(L);
   bool nobody = other == NPID_NONE;
   uint32_t epoch = nobody ? 0 : isolate_epoch(p->isolate, other);
-  if (process_monitor(p, ref, nobody ? NPID_KERNEL : other, epoch)) luaL_error(L, "out of memory");
+  int rc = process_monitor(p, ref, nobody ? NPID_KERNEL : other, epoch);
+  if (rc) bind_raise(L, rc, LIMIT_TIES);
   bind_check_memory(L);
   if (nobody) {
     isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", gone));

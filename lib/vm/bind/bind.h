@@ -76,6 +76,9 @@ void bind_check_takes(lua_State *L);
  * process. */
 void bind_check_memory(lua_State *L);
 
+/* Raises the error of a function that has failed with ERR_BUSY, at the bound i, or with ERR_NOMEM. */
+int bind_raise(lua_State *L, int code, enum limit i);
+
 /* Sends a signal of the running process; owns term. */
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
 

@@ -133,9 +133,10 @@ static int exec(lua_State *L) {
   if (monitor) bind_put_monitor(w, p->pid, ref), count++;
   term_set_count(w, at, count);
   struct term *term = copy_end(&c, 2);
-  if (monitor && process_monitor(p, ref, NPID_KERNEL, 0)) {
+  int rc = monitor ? process_monitor(p, ref, NPID_KERNEL, 0) : 0;
+  if (rc) {
     term_unref(term);
-    return luaL_error(L, "out of memory");
+    return bind_raise(L, rc, LIMIT_TIES);
   }
   p->callee_ref = ref;
   return bind_call(L, NPID_KERNEL, term, started, monitor ? (lua_KContext)ref : 0);

@@ -418,9 +418,10 @@ static int send_after(lua_State *L) {
   struct process *p = process_of(L);
   npid ref = bind_new_ref(p);
   struct term *term = copy_term(L, "message", 3, lua_gettop(L));
-  if (alarm_set(p->isolate, ref, at, p->pid, to, to == NPID_NONE ? lua_tostring(L, 2) : NULL, term)) {
+  int rc = alarm_set(p->isolate, ref, at, p->pid, to, to == NPID_NONE ? lua_tostring(L, 2) : NULL, term);
+  if (rc) {
     term_unref(term);
-    return luaL_error(L, "out of memory");
+    return bind_raise(L, rc, LIMIT_TIMERS);
   }
   bind_check_memory(L);
   copy_push_npid(L, ref);

@@ -31,8 +31,9 @@ static int register_name(lua_State *L) {
   const char *name = check_name(L, 1);
   npid pid = bind_check_pid(L, 2);
   if (!npid_is_local(pid)) return luaL_argerror(L, 2, "a pid of this node expected (global names take any)");
+  char why[NAMES_REFUSAL_SIZE];
   int rc = names_register(names, name, pid, 0);
-  if (rc) return luaL_error(L, "the name '%s' cannot be registered: %s", name, names_refusal(rc));
+  if (rc) return luaL_error(L, "the name '%s' cannot be registered: %s", name, names_refusal(names, rc, why));
   if (!vm_alive(vm, pid)) {
     names_drop(names, pid);
     return luaL_error(L, "the name '%s' cannot be registered: no such process", name);

@@ -129,9 +129,10 @@ static int ask_kernel(lua_State *L, npid kernel, lua_KContext mode) {
   struct term *term = spawn_term(L, last, mode & LINK, ref);
   if (ref != NPID_NONE) {
     copy_push_npid(L, ref);
-    if (process_monitor(p, ref, kernel, 0)) {
+    int rc = process_monitor(p, ref, kernel, 0);
+    if (rc) {
       term_unref(term);
-      return luaL_error(L, "out of memory");
+      return bind_raise(L, rc, LIMIT_TIES);
     }
   }
   p->callee_ref = ref;

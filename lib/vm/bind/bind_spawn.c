@@ -29,7 +29,7 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last,
   luaL_checkstack(L, n + START_STACK, "too many arguments");
   process_push_env(L, p);
   uint64_t number = isolate_take_number(iso);
-  if (!number) luaL_error(L, "too many processes");
+  if (!number) bind_raise(L, ERR_BUSY, LIMIT_PROCESSES);
   struct process *q = process_new(L, iso, number, p->leader);
   atomic_fetch_add(&iso->live, 1);
   if (priority != PRIORITY_NORMAL) process_set_priority(q, priority);
@@ -81,14 +81,14 @@ static npid send_order(lua_State *L, struct process *p, int first, struct bind_c
     rc = spawn_send(p, to, order, &pid);
   else
     term_unref(order);
-  if (rc) luaL_error(L, rc == ERR_BUSY ? "too many processes" : "out of memory");
+  if (rc) bind_raise(L, rc, LIMIT_PROCESSES);
   return pid;
 }
 
 static void tie_spawned(lua_State *L, struct process *p, npid pid, struct bind_child how) {
   int rc = how.link ? process_link(p, pid, 0) : 0;
   if (rc == 0 && how.monitor != NPID_NONE) rc = process_monitor(p, how.monitor, pid, 0);
-  if (rc) luaL_error(L, "out of memory");
+  if (rc) bind_raise(L, rc, LIMIT_TIES);
 }
 
 npid bind_spawn(lua_State *L, int first, struct bind_child how) {
@@ -96,6 +96,8 @@ npid bind_spawn(lua_State *L, int first, struct bind_child how) {
   int last = lua_gettop(L);
   npid pid;
   if (p->isolate->scarce && budget_denies_spawn(p)) luaL_error(L, "%s", BUDGET_TEXT);
+  int ties = how.link + (how.monitor != NPID_NONE);
+  if (ties && !process_may_tie(p, ties)) bind_raise(L, ERR_BUSY, LIMIT_TIES);
   if (bind_is_function(L, first) && placement_is_home(p) && copy_all_scalar(L, first + 1, last) &&
       fn_clone(L, first)) {
     pid = start_clone(L, p, first + 1, last, how.priority);

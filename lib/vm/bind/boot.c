@@ -113,12 +113,13 @@ static int begin(lua_State *L, struct process *p) {
   struct spawn_order o = spawn_read_order(config, p->order);
   struct error e = {0};
   if (find_text(L, o.rest, "name")) {
+    char why[NAMES_REFUSAL_SIZE];
     const char *name = lua_tostring(L, -1);
     int rc = procname_check(name, &e);
     if (rc == 0) rc = names_register(config->names, name, p->pid, 0);
     if (rc == ERR_NAME_TAKEN)
       return refuse(p, err_wire(rc), lua_pushfstring(L, "the name '%s' is taken", name));
-    if (rc) return refuse(p, err_wire(rc), e.code ? e.text : names_refusal(rc));
+    if (rc) return refuse(p, err_wire(rc), e.code ? e.text : names_refusal(config->names, rc, why));
     lua_pop(L, 1);
   }
   if (spawn_tie(p, &o)) return refuse(p, "out_of_memory", "out of memory");

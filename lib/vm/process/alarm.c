@@ -40,6 +40,7 @@ static void chain_in(struct isolate *iso, struct alarm *a) {
 
 /* Removes the alarm from the map, the timers, the references and the list. */
 static void retire(struct isolate *iso, struct alarm *a) {
+  quota_give(&iso->timers_left, iso->config->limits, LIMIT_TIMERS, 1);
   map_remove_id(&iso->alarms, a->ref);
   timers_remove(&iso->timers, &a->timer);
   refs_release(&iso->vm->refs, a->ref);
@@ -63,8 +64,10 @@ static void alarm_free(struct alarm *a) {
 
 int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name,
               struct term *term) {
+  struct limits *limits = iso->config->limits;
+  if (!quota_take(&iso->timers_left, limits, LIMIT_TIMERS)) return ERR_BUSY;
   struct alarm *a = calloc(1, sizeof *a);
-  if (!a) return ERR_NOMEM;
+  if (!a) return quota_give(&iso->timers_left, limits, LIMIT_TIMERS, 1), ERR_NOMEM;
   *a = (struct alarm){.timer = {.at = at, .alarm = true}, .ref = ref, .from = from, .to = to};
   if (name && !(a->name = strdup(name))) goto fail;
   if (map_put_id(&iso->alarms, ref, a)) goto fail;
@@ -79,6 +82,7 @@ stop:
 forget:
   map_remove_id(&iso->alarms, ref);
 fail:
+  quota_give(&iso->timers_left, limits, LIMIT_TIMERS, 1);
   alarm_free(a);
   return ERR_NOMEM;
 }
@@ -136,5 +140,6 @@ void alarm_fire(struct isolate *iso, struct timer *t) {
 void alarm_drop_all(struct isolate *iso) {
   void *value;
   for (size_t at = 0; map_next(&iso->alarms, &at, NULL, NULL, &value);) alarm_free(value);
+  quota_give(&iso->timers_left, iso->config->limits, LIMIT_TIMERS, (int32_t)iso->alarms.len);
   map_finish(&iso->alarms);
 }

@@ -15,7 +15,7 @@ struct signal;
 struct vm;
 
 /* Sets an alarm for the time `at`, to a pid; or, when name is not NULL, to the process that has this local
- * name at that time.  Takes the term, except on failure (ERR_NOMEM). */
+ * name at that time.  Takes the term, except on failure: ERR_BUSY (LIMIT_TIMERS), ERR_NOMEM. */
 int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name,
               struct term *term) MUST_CHECK;
 

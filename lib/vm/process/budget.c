@@ -93,13 +93,18 @@ static bool denies(struct process *p) {
   return level(vm) != BUDGET_AMPLE && over_share(p);
 }
 
+static bool counted(const struct process *p, bool denied) {
+  if (denied) limit_refuse(p->isolate->config->limits, LIMIT_MEMORY);
+  return denied;
+}
+
 bool budget_denies_send(struct process *p) {
-  return level(p->isolate->vm) != BUDGET_AMPLE && denies(p);
+  return counted(p, level(p->isolate->vm) != BUDGET_AMPLE && denies(p));
 }
 
 bool budget_denies_spawn(struct process *p) {
   int now = level(p->isolate->vm);
-  return now == BUDGET_CRITICAL || (now == BUDGET_SHORT && denies(p));
+  return counted(p, now == BUDGET_CRITICAL || (now == BUDGET_SHORT && denies(p)));
 }
 
 /* Only one process in BUDGET_PAUSE_NS may be the one that ends, as its memory is free some time later; but a

@@ -73,6 +73,8 @@ static void close_state(struct isolate *iso) {
   ptab_give(&iso->vm->ptab, iso->given, iso->given_len);
   ptab_give(&iso->vm->ptab, iso->numbers, iso->numbers_len);
   iso->given_len = iso->numbers_len = 0;
+  quota_return(&iso->timers_left, iso->config->limits, LIMIT_TIMERS);
+  quota_return(&iso->ties_left, iso->config->limits, LIMIT_TIES);
 }
 
 void isolate_free(struct isolate *iso) {
@@ -99,19 +101,27 @@ static void leave_shut(struct isolate *iso) {
 
 /* --- numbers of processes and references --- */
 
+enum { FEW_NUMBERS = 1 << 18 };
+
+/* A node with a small bound takes and gives single numbers, so that no isolate keeps what another lacks. */
+static uint32_t batch_of(const struct isolate *iso) {
+  return iso->vm->ptab.max < FEW_NUMBERS ? 1 : ISOLATE_BATCH;
+}
+
 uint64_t isolate_take_number(struct isolate *iso) {
   if (iso->numbers_len == 0) {
     uint64_t fresh[ISOLATE_BATCH];
-    uint32_t n = (uint32_t)ptab_take(&iso->vm->ptab, fresh, ISOLATE_BATCH);
+    uint32_t n = (uint32_t)ptab_take(&iso->vm->ptab, fresh, batch_of(iso));
     for (uint32_t i = 0; i < n; i++) iso->numbers[i] = fresh[n - 1 - i];
     iso->numbers_len = n;
+    if (n == 0) limit_refuse(iso->config->limits, LIMIT_PROCESSES);
   }
   return iso->numbers_len ? iso->numbers[--iso->numbers_len] : 0;
 }
 
 void isolate_give_number(struct isolate *iso, uint64_t number) {
   iso->given[iso->given_len++] = number;
-  if (iso->given_len < ISOLATE_BATCH) return;
+  if (iso->given_len < batch_of(iso)) return;
   ptab_give(&iso->vm->ptab, iso->given, iso->given_len);
   iso->given_len = 0;
 }
@@ -274,6 +284,8 @@ static void publish(struct isolate *iso) {
   atomic_store_explicit(&iso->meters.reserved, open ? heap_reserved(h) : 0, memory_order_relaxed);
   atomic_store_explicit(&iso->meters.large, open ? h->large : 0, memory_order_relaxed);
   atomic_store_explicit(&iso->meters.mail, iso->mail, memory_order_relaxed);
+  atomic_store_explicit(&iso->meters.alarms, (int64_t)iso->alarms.len, memory_order_relaxed);
+  atomic_store_explicit(&iso->meters.ties, iso->ties, memory_order_relaxed);
 }
 
 /* Called when no process is ready.  True: the isolate is idle now, and another thread may run it at once. */

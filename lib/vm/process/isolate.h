@@ -77,12 +77,14 @@ struct tidy {   /* tidy.h */
   uint8_t stage;
 };
 
-/* Bytes, as they were when the isolate last ran; any thread may read them. */
+/* As it was when the isolate last ran; any thread may read it.  Bytes, if not said otherwise. */
 struct isolate_meters {
   _Atomic int64_t held;     /* by the accounts */
   _Atomic int64_t reserved; /* by the heap, from the kernel and malloc */
   _Atomic int64_t large;    /* by it, from malloc */
   _Atomic int64_t mail;     /* by mailboxes */
+  _Atomic int64_t alarms;   /* number of alarms, */
+  _Atomic int64_t ties;     /* and of ends of links and monitors */
 };
 
 struct queue { /* of processes, by their next */
@@ -122,6 +124,8 @@ struct isolate {
   bool scarce; /* this, and the last shortage that was attended to: budget.c */
   unsigned episode;
   int64_t mail; /* bytes in the mailboxes of its processes */
+  int64_t ties; /* ends of links and monitors of its processes */
+  struct quota ties_left, timers_left;
   struct isolate_meters meters;
   struct term_writer writer;                   /* of one encoding at a time: copy/copy.h */
   uint32_t encodings;                          /* that have begun */

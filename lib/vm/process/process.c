@@ -450,6 +450,7 @@ static void check_memory(struct process *p) {
   if (!h->exceeded) return;
   h->exceeded = false;
   bool own = p->limit >= (int64_t)p->isolate->config->heap_max;
+  limit_refuse(p->isolate->config->limits, own ? LIMIT_HEAP : LIMIT_MEMORY);
   process_outgrew(p, own ? "it outgrew its memory limit" : BUDGET_TEXT);
 }
 

@@ -21,6 +21,10 @@ static bool holds_halves(const struct process *p, uint64_t halves) {
 
 static void note_full(struct process *p, bool full) {
   p->full = full;
+  if (full) {
+    const struct vm_config *c = p->isolate->config;
+    limit_refuse(c->limits, p->mailbox.count >= c->mailbox_count ? LIMIT_MESSAGES : LIMIT_MAILBOX);
+  }
   vm_set_full(p->isolate->vm, p->pid, full);
 }
 

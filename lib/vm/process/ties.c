@@ -20,6 +20,46 @@ static struct ties *ties_of(struct process *p) {
   return p->ties;
 }
 
+/* The isolate counts every entry in links, monitors and watchers of its processes; LIMIT_TIES bounds them. */
+static bool count_in(struct process *p) {
+  struct isolate *iso = p->isolate;
+  if (!quota_take(&iso->ties_left, iso->config->limits, LIMIT_TIES)) return false;
+  iso->ties++;
+  return true;
+}
+
+static void count_out(struct process *p, size_t n) {
+  struct isolate *iso = p->isolate;
+  quota_give(&iso->ties_left, iso->config->limits, LIMIT_TIES, (int32_t)n);
+  iso->ties -= (int64_t)n;
+}
+
+/* Adds an entry.  0, ERR_BUSY or ERR_NOMEM. */
+static int add(struct process *p, struct map *m, uint64_t key, void *value) {
+  if (map_get_id(m, key)) return map_put_id(m, key, value);
+  if (!count_in(p)) return ERR_BUSY;
+  int rc = map_put_id(m, key, value);
+  if (rc) count_out(p, 1);
+  return rc;
+}
+
+static void *take_out(struct process *p, struct map *m, uint64_t key) {
+  void *value = map_remove_id(m, key);
+  if (value) count_out(p, 1);
+  return value;
+}
+
+bool process_may_tie(struct process *p, int n) {
+  struct isolate *iso = p->isolate;
+  for (int i = 0; i < n; i++)
+    if (!quota_take(&iso->ties_left, iso->config->limits, LIMIT_TIES)) {
+      if (i) quota_give(&iso->ties_left, iso->config->limits, LIMIT_TIES, i);
+      return false;
+    }
+  iso->ties_left.credit += n; /* kept for the entries that follow */
+  return true;
+}
+
 /* An npid as the value of a map: never NULL, as the bits are inverted and NPID_NONE is never kept. */
 static void *as_value(npid pid) {
   return (void *)(uintptr_t)~pid;
@@ -50,7 +90,7 @@ bool process_linked(const struct process *p, npid other) {
 
 int process_link(struct process *p, npid other, uint32_t epoch) {
   struct ties *ties = ties_of(p);
-  return ties ? map_put_id(&ties->links, other, as_standing(epoch)) : ERR_NOMEM;
+  return ties ? add(p, &ties->links, other, as_standing(epoch)) : ERR_NOMEM;
 }
 
 int process_link_by(struct process *p, npid other, uint32_t epoch) {
@@ -62,24 +102,25 @@ int process_unlink(struct process *p, npid other, npid ref) {
 }
 
 bool process_unlink_by(struct process *p, npid other) {
-  return process_linked(p, other) && map_remove_id(&p->ties->links, other);
+  return process_linked(p, other) && take_out(p, &p->ties->links, other);
 }
 
 void process_unlinked(struct process *p, npid other, npid ref) {
-  if (as_npid(link_to(p, other)) == ref) map_remove_id(&p->ties->links, other);
+  if (as_npid(link_to(p, other)) == ref) take_out(p, &p->ties->links, other);
 }
 
 bool process_link_gone(struct process *p, npid other) {
   bool stood = process_linked(p, other);
-  if (p->ties) map_remove_id(&p->ties->links, other);
+  if (p->ties) take_out(p, &p->ties->links, other);
   return stood;
 }
 
 int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) {
   struct ties *ties = ties_of(p);
-  if (!ties || map_put_id(&ties->monitors, ref, as_value(other))) return ERR_NOMEM;
+  int rc = ties ? add(p, &ties->monitors, ref, as_value(other)) : ERR_NOMEM;
+  if (rc) return rc;
   if (epoch && map_put_id(&ties->epochs, ref, as_standing(epoch))) {
-    map_remove_id(&ties->monitors, ref);
+    take_out(p, &ties->monitors, ref);
     return ERR_NOMEM;
   }
   process_charge(p, MONITOR_BYTES);
@@ -87,7 +128,7 @@ int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) {
 }
 
 npid process_demonitor(struct process *p, npid ref) {
-  void *other = p->ties ? map_remove_id(&p->ties->monitors, ref) : NULL;
+  void *other = p->ties ? take_out(p, &p->ties->monitors, ref) : NULL;
   if (!other) return NPID_NONE;
   map_remove_id(&p->ties->epochs, ref);
   process_charge(p, -MONITOR_BYTES);
@@ -96,11 +137,11 @@ npid process_demonitor(struct process *p, npid ref) {
 
 int process_watch(struct process *p, npid ref, npid watcher) {
   struct ties *ties = ties_of(p);
-  return ties ? map_put_id(&ties->watchers, ref, as_value(watcher)) : ERR_NOMEM;
+  return ties ? add(p, &ties->watchers, ref, as_value(watcher)) : ERR_NOMEM;
 }
 
 void process_unwatch(struct process *p, npid ref) {
-  if (p->ties) map_remove_id(&p->ties->watchers, ref);
+  if (p->ties) take_out(p, &p->ties->watchers, ref);
 }
 
 /* Writes one pair: the name, and the LIST of the values of `monitors` or `watchers`, or of the keys of
@@ -128,7 +169,8 @@ uint32_t process_put_ties(const struct process *p, struct term_writer *w) {
   return 3;
 }
 
-static void ties_free(struct ties *ties) {
+static void ties_free(struct process *p, struct ties *ties) {
+  count_out(p, ties->links.len + ties->watchers.len + ties->monitors.len);
   map_finish(&ties->links);
   map_finish(&ties->watchers);
   map_finish(&ties->monitors);
@@ -154,11 +196,11 @@ void process_cut_ties(struct process *p, struct term *reason) {
   for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);)
     if (as_npid(value) != NPID_KERNEL)
       isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), p->pid, key, NULL);
-  ties_free(ties);
+  ties_free(p, ties);
 }
 
 void process_free_ties(struct process *p) {
-  if (p->ties) ties_free(p->ties);
+  if (p->ties) ties_free(p, p->ties);
 }
 
 /* The keys of a map whose pid (the key, or what a ref leads to) belongs to a node, as a list for the caller

@@ -21,11 +21,14 @@ struct ties {
 };
 
 /* These functions change only the entries of this process: the caller sends the signal to the other process.
- * Those that return an int return 0 or ERR_NOMEM.
+ * Those that return an int return 0, ERR_BUSY (LIMIT_TIES) or ERR_NOMEM.
  *
  * A link or monitor to another node belongs to one connection, named by its epoch (0 within this node), and
  * fires when that connection is lost.  A link that this process has removed stays in `links` as *void*, with
  * the ref of the UNLINK, until the other process has acknowledged that UNLINK. */
+
+/* Is there room for n more entries, of processes of this isolate?  If so, the next n are not refused. */
+bool process_may_tie(struct process *p, int n);
 
 /* Does a link to the process exist that is not void? */
 bool process_linked(const struct process *p, npid other);

@@ -17,7 +17,7 @@ static void *reserve(size_t size) {
 }
 
 int ptab_init(struct ptab *t) {
-  *t = (struct ptab){.fresh = 1}; /* number 0 is the kernel */
+  *t = (struct ptab){.fresh = 1, .max = CAPACITY}; /* number 0 is the kernel */
   t->slots = reserve(sizeof *t->slots * CAPACITY);
   t->free = reserve(sizeof *t->free * CAPACITY);
   t->facts = reserve(sizeof *t->facts * CAPACITY);
@@ -41,6 +41,10 @@ void ptab_finish(struct ptab *t) {
   t->slots = NULL, t->free = NULL, t->facts = NULL;
 }
 
+static uint32_t taken(const struct ptab *t) {
+  return t->fresh - t->count - 1;
+}
+
 static bool take_one(struct ptab *t, uint64_t *out) {
   uint32_t live = t->fresh - t->count;
   bool young = t->fresh < CAPACITY && (t->count == 0 || t->fresh < WINDOW || t->fresh < 2 * live);
@@ -59,9 +63,23 @@ static bool take_one(struct ptab *t, uint64_t *out) {
 size_t ptab_take(struct ptab *t, uint64_t *out, size_t n) {
   size_t got = 0;
   pthread_mutex_lock(&t->lock);
-  while (got < n && take_one(t, &out[got])) got++;
+  while (got < n && taken(t) < t->max && take_one(t, &out[got])) got++;
   pthread_mutex_unlock(&t->lock);
   return got;
+}
+
+size_t ptab_take_spare(struct ptab *t, uint64_t *out) {
+  pthread_mutex_lock(&t->lock);
+  size_t got = taken(t) < t->max + PTAB_SPARE && take_one(t, out);
+  pthread_mutex_unlock(&t->lock);
+  return got;
+}
+
+uint32_t ptab_taken(struct ptab *t) {
+  pthread_mutex_lock(&t->lock);
+  uint32_t n = taken(t);
+  pthread_mutex_unlock(&t->lock);
+  return n;
 }
 
 static uint64_t next_turn(uint64_t number) {

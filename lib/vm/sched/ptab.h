@@ -48,14 +48,21 @@ struct ptab {
   uint64_t *free;             /* ring of the next numbers of free slots, oldest first */
   uint32_t head, count;
   uint32_t fresh; /* slots from here on were never used */
+  uint32_t max;   /* numbers that ptab_take hands out; set before the first one */
   pthread_mutex_t lock;
 };
 
 int ptab_init(struct ptab *t) MUST_CHECK;
 void ptab_finish(struct ptab *t);
 
-/* Takes up to n numbers; returns how many there were. */
+/* Takes up to n numbers, while fewer than t->max are taken; returns how many.  ptab_take_spare takes one,
+ * while fewer than PTAB_SPARE more are taken. */
+enum { PTAB_SPARE = 4095 };
 size_t ptab_take(struct ptab *t, uint64_t *out, size_t n);
+size_t ptab_take_spare(struct ptab *t, uint64_t *out);
+
+/* How many numbers are taken, with those that isolates keep for their next processes. */
+uint32_t ptab_taken(struct ptab *t);
 
 /* Gives back numbers whose processes have ended or were never made. */
 void ptab_give(struct ptab *t, const uint64_t *numbers, size_t n);

@@ -25,7 +25,8 @@ struct budget {
 };
 
 struct vm {
-  struct vm_config config; /* path and directory are copies */
+  struct vm_config config; /* path and directory are copies; limits is never NULL */
+  struct limits limits;    /* where config.limits points when the host has given none */
   struct ptab ptab;
   struct refs refs;
   struct waits waits;

@@ -94,11 +94,11 @@ static int refuse(lua_State *L, const char *path) {
 }
 
 static bool has_room(lua_State *L, struct file_list *list) {
-  if (list->count >= FILES_MAX && !list->collected) {
+  if (list->count >= list->max && !list->collected) {
     list->collected = true;
     lua_gc(L, LUA_GCCOLLECT);
   }
-  return list->count < FILES_MAX;
+  return list->count < list->max;
 }
 
 static int too_many(lua_State *L, const char *path, const char *why) {
@@ -108,9 +108,10 @@ static int too_many(lua_State *L, const char *path, const char *why) {
   return 3;
 }
 
-static int too_many_of_one(lua_State *L, const char *path) {
+static int too_many_of_one(lua_State *L, struct file_list *list, const char *path) {
+  if (list->refused) atomic_fetch_add_explicit(list->refused, 1, memory_order_relaxed);
   char why[64];
-  snprintf(why, sizeof why, "a process may have %d", FILES_MAX);
+  snprintf(why, sizeof why, "a process may have %u (node-start --max files)", list->max);
   return too_many(L, path, why);
 }
 
@@ -134,7 +135,7 @@ static int open_file(lua_State *L, struct file_list *list, const char *path, con
   struct stat st;
   struct file *f = push_handle(L);
   luaL_Stream *s = &f->stream;
-  if (!has_room(L, list)) return too_many_of_one(L, path);
+  if (!has_room(L, list)) return too_many_of_one(L, list, path);
   int fd = open_path(path, flags_of(mode));
   if (fd < 0) return not_opened(L, path);
   if (fstat(fd, &st) == 0 && !answers_at_once(&st)) {

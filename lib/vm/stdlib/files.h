@@ -8,19 +8,20 @@
 #define VM_STDLIB_FILES_H
 
 #include <lua.h>
+#include <stdatomic.h>
 #include <stdbool.h>
-
-enum { FILES_MAX = 256 }; /* files that a process may have open at a time */
+#include <stdint.h>
 
 struct file;
-struct file_list { /* zero-initialized it is empty */
+struct file_list { /* zero-initialized, but for `max`, it is empty */
   struct file *first;
-  unsigned count;
+  unsigned count, max;       /* files that the process has open, and may have */
+  _Atomic uint64_t *refused; /* counts the files that were refused for it; NULL: nothing does */
   bool collected; /* at the bound, a collection has closed nothing; false again when a file is closed */
 };
 
 /* What the Lua functions (path, mode) and (path, formats…) do, for the process that owns the list.  At
- * FILES_MAX the isolate's garbage is collected first, since unreachable files count, too.  The list must not
+ * `max` the isolate's garbage is collected first, since unreachable files count, too.  The list must not
  * move, and must outlive its files (files_close). */
 int files_open(lua_State *L, struct file_list *list);
 int files_lines(lua_State *L, struct file_list *list);
