@@ -717,25 +717,27 @@ refused() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name ==
   assert_equal "$(api one GET /metrics | sed -nE 's/^node_limit\{name="(.*)"\}.*/\1/p')" "$names"
   assert_equal "$(api one GET /metrics | sed -nE 's/^node_limit_refused_total\{name="(.*)"\}.*/\1/p')" "$names"
   run -0 node-ps -n one --limits
-  assert_line --regexp '^names +7 +0 +0$'
+  assert_line --regexp '^names +7 +1 +0$' # the console has a name
   assert_line --regexp '^memory +3.0G +[0-9.]+M +0$'
   run -2 node-ps -n one --limits --ended
 }
 
 @test "--max processes: spawn fails at the bound, tools and commands work, and ended processes make room" {
   start_node one --max processes=24
-  run -0 node-spawn -n one -e 'local why repeat local ok, e = pcall(spawn, function() receive() end)
-    if not ok then why = e end until why
-    puts(why)
-    local command = exec("true") receive()
-    register("full", self()) receive()' </dev/null &
-  wait_until eval '[ "$(refused processes)" -gt 0 ]'
+  full=$(node-spawn -n one -d -e 'local children, ok, why = {}
+    repeat ok, why = pcall(spawn_link, function() receive() end) until not ok
+    register("full", self())
+    receive()')
+  wait_until node-whereis -n one --local full
   run -6 node-spawn -n one -e 'puts(1)'
-  assert_output --partial 'at most 24 processes'
+  assert_output --partial 'at most 24 processes of all kinds (node-start --max processes)'
+  [ "$(refused processes)" -ge 2 ]
   run -0 node-spawn -n one -- echo works
   assert_output works
-  node-kill -n one full
-  wait
+  node-kill -n one "$full"
+  wait_until eval '[ "$(used processes)" -lt 5 ]'
+  run -0 node-spawn -n one -e 'puts(pcall(spawn, function() end))'
+  assert_output --partial true
 }
 
 @test "--max timers: send_after fails at the bound; a cancelled and a sent one make room" {
@@ -777,15 +779,15 @@ refused() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name ==
 }
 
 @test "--max names, names-of-one, files: each says its bound" {
-  start_node one --max names=5 --max names-of-one=3 --max files=2
+  start_node one --max names=6 --max names-of-one=3 --max files=2
   run -0 node-spawn -e 'for i = 1, 3 do register("n" .. i, self()) end
     puts(pcall(register, "n4", self()))
     for i = 4, 5 do register("n" .. i, spawn(function() receive() end)) end
     puts(pcall(register, "n6", spawn(function() receive() end)))
     local a, b = io.open("/dev/null"), io.open("/dev/null")
     puts(select(2, io.open("/dev/null")))'
-  assert_line --index 0 --partial 'a process may have 3 names, a node 5'
-  assert_line --index 1 --partial 'a process may have 3 names, a node 5'
+  assert_line --index 0 --partial 'a process may have 3 names, a node 6'
+  assert_line --index 1 --partial 'a process may have 3 names, a node 6'
   assert_line --index 2 --partial 'a process may have 2 (node-start --max files)'
   assert_equal "$(refused names) $(refused names-of-one) $(refused files)" '1 1 1'
 }
@@ -794,7 +796,7 @@ refused() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name ==
   start_node one --max commands=2 --max outcomes=2 --max body=4K
   first=$(node-spawn -n one -d -- sleep 100)
   second=$(node-spawn -n one -d -- sleep 100)
-  run -6 node-spawn -n one -- true
+  run -125 node-spawn -n one -- true
   assert_output --partial 'at most 2 commands that run at a time'
   node-kill -n one -s KILL "$first" "$second"
   wait_until eval '[ "$(used commands)" = 0 ]'
@@ -805,14 +807,14 @@ refused() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name ==
   assert_output --partial 'at most 4K of data in the body of a request'
 }
 
-@test "--max messages, mailbox: a sender waits at the bound until there is room" {
-  start_node one --max messages=8 --max mailbox=64K
+@test "--max messages: a sender waits at the bound until there is room" {
+  start_node one --max messages=8
   run -0 node-spawn -e 'local me = self()
-    local slow = spawn(function() receive_match({"go"}) for i = 1, 20 do receive() end send(me, "all") end)
+    local slow = spawn(function() while not whereis("go") do sleep(1) end for i = 1, 20 do receive() end send(me, "all") end)
     local sender = spawn(function() for i = 1, 20 do send(slow, i) end send(me, "sent") end)
     while process_info(sender).state ~= "send" do sleep(1) end
     puts(process_info(slow).mailbox)
-    send(slow, "go")
+    register("go", me)
     puts(receive())
     puts(receive())'
   assert_line --index 0 8
