@@ -64,7 +64,7 @@ static const struct tool_option options[] = {
      TOOL_TEXT, AT(max_heap)},
     {0, "max-memory", "SIZE", "memory that the node may take (default: three quarters of what there is)",
      TOOL_TEXT, AT(max_memory)},
-    {0, "max", "NAME=VALUE", "set a bound of the node: see below; may be repeated", TOOL_WORDS, AT(max)},
+    {0, "max", "BOUND=VALUE", "set a bound of the node: see below; may be repeated", TOOL_WORDS, AT(max)},
     {0, "heartbeat", "SEC", "send heartbeats this often; four missing ones lose a node (default: 2)",
      TOOL_SECONDS, AT(heartbeat)},
     {0, "rejoin", "SEC", "try lost nodes again for so long (default: 86400; 0: never)", TOOL_SECONDS,
@@ -77,7 +77,7 @@ static const struct tool_option options[] = {
 /* The bounds, for -h; the completions of the shells read the names. */
 static void print_bounds(void) {
   char value[LIMIT_VALUE_SIZE];
-  printf("\nBounds, for --max NAME=VALUE, with their defaults; a size may be such as 64K, 100M or 2G:\n");
+  printf("\nBounds, for --max BOUND=VALUE, with their defaults; a size may be such as 64K, 100M or 2G:\n");
   for (enum limit i = 0; i < LIMITS; i++)
     printf("  %-14s  %7s  %s\n", limit_name(i),
            limit_standard(i) ? limit_format(i, limit_standard(i), value) : "3/4", limit_what(i));

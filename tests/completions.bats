@@ -87,6 +87,13 @@ specs_zsh() {
   assert_line --partial ':(ready running receive '
 }
 
+@test "the bounds of node-start" {
+  assert_equal "$(complete_bash node-start --max outc)" outcomes=
+  assert_equal "$(complete_fish 'node-start --max outc')" outcomes=
+  run -0 specs_zsh node-start
+  assert_line --partial ':(memory= heap= '
+}
+
 @test "every tool has its file in each shell" {
   assert_equal "$(basename -a "$BUILD"/bin/node-* | xargs)" "$(xargs <<<"$TOOLS")"
   for tool in "$BUILD"/bin/node-*; do

@@ -49,7 +49,7 @@ for line in ($tool -h 2>/dev/null)
             set -a option -x -a '(__node_toolkit_local)'
         case TAG
             set -a option -x -a '(__node_toolkit_tags)'
-        case NAME=VALUE
+        case BOUND=VALUE
             set -a option -x -a "$(node-start -h 2>/dev/null | sed -n '1,/^Bounds/d; s/^  \([a-z-]*\) .*/\1=/p' | string join ' ')"
         case SIG
             set -a option -x -a "list $(node-kill -s list 2>/dev/null | string replace -r '.* ' '' | string join ' ')"

@@ -88,7 +88,7 @@ static int unknown(const char *text, struct error *e) {
   struct buf names = BUF_INIT;
   for (int i = 0; i < LIMITS; i++) buf_printf(&names, "%s%s", i ? ", " : "", rows[i].name);
   buf_putc(&names, '\0');
-  int code = error_set(e, ERR_USAGE, "%.60s: expected NAME=VALUE, where NAME is one of %s", text,
+  int code = error_set(e, ERR_USAGE, "%.60s: expected BOUND=VALUE, where BOUND is one of %s", text,
                        buf_ok(&names) ? names.data : "those of node-start -h");
   buf_finish(&names);
   return code;

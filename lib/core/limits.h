@@ -22,14 +22,16 @@ enum limit_unit { LIMIT_COUNT, LIMIT_BYTES };
 #define LIMIT_G (LIMIT_M * 1024)
 
 /* Identifier, name, unit, default (0: chosen by node-start), least, most, what is counted: "at most 10 …".
- * The least value of what waits in a queue is more than the mark from which on senders are suspended. */
+ * The least value of what waits in a queue is more than the mark from which on senders are suspended; and a
+ * mailbox ends its process at twice its bound, so its least bound is more than senders on all cores send before
+ * they see that it is full. */
 /* clang-format off */
 #define LIMIT_TABLE(X) \
   X(LIMIT_MEMORY,        "memory",        LIMIT_BYTES, 0,             64 * LIMIT_M, 1024 * LIMIT_G, "resident memory of the node") \
   X(LIMIT_HEAP,          "heap",          LIMIT_BYTES, 256 * LIMIT_M, LIMIT_M,      1024 * LIMIT_G, "memory of a green thread") \
   X(LIMIT_PROCESSES,     "processes",     LIMIT_COUNT, 4190208,       16,           4190208,        "processes of all kinds") \
-  X(LIMIT_MAILBOX,       "mailbox",       LIMIT_BYTES, LIMIT_G,       16 * LIMIT_K, 1024 * LIMIT_G, "messages in the mailbox of a green thread") \
-  X(LIMIT_MESSAGES,      "messages",      LIMIT_COUNT, 1 << 24,       4,            1 << 28,        "messages in the mailbox of a green thread") \
+  X(LIMIT_MAILBOX,       "mailbox",       LIMIT_BYTES, LIMIT_G,       16 * LIMIT_M, 1024 * LIMIT_G, "messages in the mailbox of a green thread") \
+  X(LIMIT_MESSAGES,      "messages",      LIMIT_COUNT, 1 << 24,       65536,        1 << 28,        "messages in the mailbox of a green thread") \
   X(LIMIT_TIMERS,        "timers",        LIMIT_COUNT, 1 << 24,       1,            1 << 30,        "timers of send_after") \
   X(LIMIT_TIES,          "ties",          LIMIT_COUNT, 1 << 25,       8,            1 << 30,        "ends of links and monitors of green threads") \
   X(LIMIT_FILES,         "files",         LIMIT_COUNT, 256,           1,            65536,          "files that a green thread has open") \
@@ -85,7 +87,7 @@ static inline int64_t limit_max(const struct limits *l, enum limit i) {
 void limit_refuse(struct limits *l, enum limit i);
 uint64_t limit_refused(const struct limits *l, enum limit i);
 
-/* Reads NAME=VALUE into *l; a VALUE is a whole number, or, of bytes, one such as 64K, 100M or 2G.  ERR_USAGE:
+/* Reads BOUND=VALUE into *l; a VALUE is a whole number, or, of bytes, one such as 64K, 100M or 2G.  ERR_USAGE:
  * the text lists what there is.  limit_set takes the VALUE alone. */
 int limit_read(struct limits *l, const char *text, struct error *e) MUST_CHECK;
 int limit_set(struct limits *l, enum limit i, const char *value, struct error *e) MUST_CHECK;

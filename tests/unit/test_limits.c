@@ -25,7 +25,7 @@ static void test_read(void) {
     enum limit i;
     int64_t value;
   } good[] = {{"timers=10", LIMIT_TIMERS, 10},          {"memory=64M", LIMIT_MEMORY, 64 << 20},
-              {"mailbox=16K", LIMIT_MAILBOX, 16 << 10}, {"mailbox=20000", LIMIT_MAILBOX, 20000},
+              {"mailbox=16M", LIMIT_MAILBOX, 16 << 20}, {"body=20000", LIMIT_BODY, 20000},
               {"heap=2G", LIMIT_HEAP, 2 * LIMIT_G},     {"names-of-one=1", LIMIT_NAMES_OF_ONE, 1}};
   static const char *bad[] = {
       "",          "timers",         "timers=",  "timers=0", "timers=10K",
@@ -47,7 +47,7 @@ static void test_read(void) {
   struct error e = {0};
   ok(limit_read(&l, "foo=1", &e) && strstr(e.text, "memory, heap") && strstr(e.text, ", log"),
      "a wrong name: the text lists all names");
-  ok(limit_read(&l, "mailbox=1", &e) && strstr(e.text, "from 16K to 1024G"), "a wrong value: %s", e.text);
+  ok(limit_read(&l, "mailbox=1", &e) && strstr(e.text, "from 16M to 1024G"), "a wrong value: %s", e.text);
   limits_init(&l);
   ok(l.max[LIMIT_FILES] == 256 && limit_max(&l, LIMIT_FILES) == 256 && limit_max(NULL, LIMIT_FILES) == 256,
      "what is not set has its default");
