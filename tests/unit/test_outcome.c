@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+enum { FOLLOWERS = 64 }; /* the default of LIMIT_FOLLOWERS */
 #define KEPT   ((int)limit_standard(LIMIT_OUTCOMES))
 #define MEMORY ((size_t)limit_standard(LIMIT_OUTPUT))
 
@@ -178,9 +179,8 @@ static void test_replay_tail(struct agent_host *h) {
 static void test_followers(struct agent_host *h) {
   char reply[256];
   struct outcome *o = begin(h, 0);
-  for (unsigned i = 0; i < OUTCOME_FOLLOWERS; i++) follow(h, 0, 0, 100 + i, reply);
-  ok(!strncmp(reply, "true", 4) && o->follower_count == OUTCOME_FOLLOWERS, "%d may follow",
-     OUTCOME_FOLLOWERS);
+  for (unsigned i = 0; i < FOLLOWERS; i++) follow(h, 0, 0, 100 + i, reply);
+  ok(!strncmp(reply, "true", 4) && o->follower_count == FOLLOWERS, "%d may follow", FOLLOWERS);
   follow(h, 0, 0, 99, reply);
   ok(strstr(reply, "busy"), "and no more: %s", reply);
   outcome_down(o, o->followers[5].ref);

@@ -39,6 +39,7 @@ struct message {
 struct batch {
   struct job job;
   struct nodetab *nodes;
+  struct limits *limits;
   npid to;
   bool lines, last; /* a message a line; nothing follows the bytes */
   struct buf bytes; /* not yet parsed */
@@ -108,8 +109,14 @@ static size_t next_line(struct batch *b) {
   return has_line(b) ? b->searched + 1 : b->last ? b->bytes.len : 0;
 }
 
-static int too_large(struct batch *b) {
-  return error_set(&b->failed, ERR_TOO_LARGE, "larger than the limit of %d bytes", HTTP_BODY_MAX);
+static size_t body_max(const struct batch *b) {
+  return (size_t)limit_max(b->limits, LIMIT_BODY);
+}
+
+static int too_large(const struct batch *b, struct error *e) {
+  char text[LIMIT_TEXT_SIZE];
+  limit_refuse(b->limits, LIMIT_BODY);
+  return error_set(e, ERR_TOO_LARGE, "too large: %s", limit_text(b->limits, LIMIT_BODY, text));
 }
 
 static void parse_lines(struct batch *b) {
@@ -117,8 +124,8 @@ static void parse_lines(struct batch *b) {
   while (!b->failed.code && b->count < BATCH_MAX && (n = next_line(b))) {
     size_t end = b->bytes.data[n - 1] == '\n' ? n - 1 : n;
     b->line++;
-    if (end > HTTP_BODY_MAX)
-      too_large(b);
+    if (end > body_max(b))
+      too_large(b, &b->failed);
     else if (!is_blank(b->bytes.data, end))
       parse_message(b, b->bytes.data, end);
     buf_consume(&b->bytes, n);
@@ -130,8 +137,8 @@ static void parse(struct batch *b) {
   b->count = 0;
   if (b->lines)
     parse_lines(b);
-  else if (b->bytes.len > HTTP_BODY_MAX)
-    too_large(b);
+  else if (b->bytes.len > body_max(b))
+    too_large(b, &b->failed);
   else
     parse_message(b, b->bytes.data, b->bytes.len);
   if (!b->lines) buf_finish(&b->bytes);
@@ -374,9 +381,9 @@ static bool has_more(struct sending *s) {
   if (b->failed.code) return false;
   if (!b->lines) return s->complete && b->line == 0;
   if (s->complete || has_line(b)) return b->bytes.len;
-  if (b->bytes.len <= HTTP_BODY_MAX) return false;
+  if (b->bytes.len <= body_max(b)) return false;
   b->line++;
-  too_large(b);
+  too_large(b, &b->failed);
   return false;
 }
 
@@ -427,8 +434,8 @@ static int on_bytes(void *data, const char *bytes, size_t n) {
   if (s->answered) return 0;
   buf_append(&s->more, bytes, n);
   s->unchecked += n;
-  bool over = !s->batch.lines && s->batch.bytes.len + s->more.len > HTTP_BODY_MAX;
-  if (over) error_set(&e, ERR_TOO_LARGE, "the body is larger than the limit of %d bytes", HTTP_BODY_MAX);
+  bool over = !s->batch.lines && s->batch.bytes.len + s->more.len > body_max(&s->batch);
+  if (over) too_large(&s->batch, &e);
   if (!over && !buf_ok(&s->more)) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (over || !buf_ok(&s->more))
     fail(s, &e);
@@ -482,6 +489,7 @@ void api_process_send(struct request *r) {
   s->request = r;
   s->agent = a;
   s->batch.nodes = a->nodes;
+  s->batch.limits = &a->limits;
   s->batch.to = to;
   s->batch.lines = lines;
   s->batch.messages = (struct message *)(s + 1);

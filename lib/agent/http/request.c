@@ -254,8 +254,8 @@ static int refuse_body(struct request *r) {
   char text[LIMIT_TEXT_SIZE];
   struct limits *limits = &r->listener->agent->limits;
   if (body_max(r) != (size_t)limit_max(limits, LIMIT_BODY))
-    return error_set(&r->refused, ERR_TOO_LARGE, "the body is too large: the limit of this route is %zu bytes",
-                     body_max(r));
+    return error_set(&r->refused, ERR_TOO_LARGE,
+                     "the body is too large: the limit of this route is %zu bytes", body_max(r));
   limit_refuse(limits, LIMIT_BODY);
   return error_set(&r->refused, ERR_TOO_LARGE, "the body is too large: %s",
                    limit_text(limits, LIMIT_BODY, text));

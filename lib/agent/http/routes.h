@@ -15,7 +15,7 @@ enum route_flags {
   /* The handler is called before the body arrives, and gets the body in parts (request_upload). */
   ROUTE_UPLOAD = 1,
   ROUTE_REMOTE_ONLY = 2, /* refused on the unix socket */
-  ROUTE_LARGE = 4,       /* a body may have HTTP_BODY_MAX bytes, not HTTP_BODY_SMALL */
+  ROUTE_LARGE = 4,       /* a body may have LIMIT_BODY bytes, not HTTP_BODY_SMALL */
 };
 
 struct route {
