@@ -120,43 +120,76 @@ static int check_what(const json_t *body, struct error *e) {
   return 0;
 }
 
-/* Makes the spec of vm.h, a term of one MAP, from a spawn document. attachment: leads the process, holds its
- * lease and monitors it; NULL: the console leads the process. */
-static int spec_of(struct agent *a, json_t *body, const struct attachment *attachment, struct term **out,
-                   struct error *e) {
-  struct term_writer w = TERM_WRITER_INIT;
+/* A spawn document on its way to the kernel. */
+struct spawning {
+  struct request_job of;
+  struct nodetab *nodes;
+  json_t *body;
+  struct attachment
+      *attachment;          /* leads the process, holds its lease and monitors it; NULL: the console does */
+  struct term_writer leads; /* the pairs that say so, */
+  uint32_t lead_count;      /* and how many they are */
+  struct term *args;        /* the result: ["spawn", spec] with the spec of vm.h */
+  struct error failed;
+};
+
+/* Appends the pairs of the document to a MAP that is open. */
+static int put_members(struct spawning *s, struct term_writer *w, uint32_t *count) {
   const char *key;
   json_t *v;
-  uint32_t count = 0;
-  if (!json_is_object(body)) return error_set(e, ERR_USAGE, "want a JSON object that says what to spawn");
-  if (check_what(body, e)) return e->code;
-  size_t at = term_open(&w, TERM_MAP);
-  int code = 0;
-  json_object_foreach(body, key, v) {
+  struct error *e = &s->failed;
+  if (!json_is_object(s->body)) return error_set(e, ERR_USAGE, "want a JSON object that says what to spawn");
+  int code = check_what(s->body, e);
+  if (code) return code;
+  json_object_foreach(s->body, key, v) {
     const struct member_rule *rule = rule_of(key);
-    if (!rule)
-      code = error_set(e, ERR_USAGE, "\"%s\": no such member of a spawn", key);
-    else if (!rule->is(v))
-      code = error_set(e, ERR_BAD_VALUE, "\"%s\" wants %s", key, rule->want);
-    if (code) break;
+    if (!rule) return error_set(e, ERR_USAGE, "\"%s\": no such member of a spawn", key);
+    if (!rule->is(v)) return error_set(e, ERR_BAD_VALUE, "\"%s\" wants %s", key, rule->want);
     if (!rule->spec_key) continue;
-    term_put_text(&w, rule->spec_key);
-    if ((code = json_to_value(a->nodes, v, JSON_DATA, &w, e))) break;
-    count++;
+    term_put_text(w, rule->spec_key);
+    if ((code = json_to_value(s->nodes, v, JSON_DATA, w, e))) return code;
+    (*count)++;
   }
-  if (!code && attachment) {
-    attach_describe(attachment, &w);
-    count += ATTACH_PAIRS;
-  } else if (!code) {
-    term_put_text(&w, "leader");
-    term_put_pid(&w, a->console);
-    count++;
+  return 0;
+}
+
+/* Makes the arguments of the call; on any thread. */
+static void make_args(struct spawning *s) {
+  struct term_writer w = TERM_WRITER_INIT;
+  uint32_t count = 0;
+  term_put_text(&w, "spawn");
+  size_t at = term_open(&w, TERM_MAP);
+  if (!put_members(s, &w, &count)) {
+    term_put_raw(&w, s->leads.data, s->leads.len);
+    term_set_count(&w, at, count + s->lead_count);
+    s->args = s->leads.failed ? NULL : term_from_writer(&w, 2);
+    if (!s->args) error_set(&s->failed, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   }
-  term_set_count(&w, at, count);
-  *out = code ? NULL : term_from_writer(&w, 1);
-  if (!code && !*out) code = error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   term_writer_finish(&w);
-  return code;
+}
+
+static void run_spawning(struct job *job) {
+  make_args((struct spawning *)job);
+}
+
+static void spawning_free(struct spawning *s) {
+  term_writer_finish(&s->leads);
+  term_unref(s->args);
+  json_decref(s->body);
+  free(s);
+}
+
+/* Writes the pairs that say who leads the process. */
+static void put_leads(struct agent *a, struct spawning *s) {
+  term_writer_clear(&s->leads);
+  if (s->attachment) {
+    attach_describe(s->attachment, &s->leads);
+    s->lead_count = ATTACH_PAIRS;
+  } else {
+    term_put_text(&s->leads, "leader");
+    term_put_pid(&s->leads, a->console);
+    s->lead_count = 1;
+  }
 }
 
 static void on_spawned(void *data, const struct error *e, struct term_reader values) {
@@ -170,34 +203,70 @@ static void on_spawned(void *data, const struct error *e, struct term_reader val
     respond_json(r, 201, document_pid(request_agent(r), pid));
 }
 
+/* Makes the attachment, where the document wants one.  False: the request has been answered. */
+static bool attach(struct request *r, struct spawning *s) {
+  if (!json_is_true(json_object_get(s->body, "attach"))) return true;
+  bool command = json_object_get(s->body, "command");
+  s->attachment = attach_new(r, command);
+  if (!s->attachment) return false;
+  int64_t ms = json_integer_value(json_object_get(s->body, "timeout_ms"));
+  if (ms > 0 && !command && attach_limit(s->attachment, ms))
+    error_set(&s->failed, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  return true;
+}
+
+/* Has the kernel spawn the process, or tells why it cannot; the request is NULL when it is over. */
+static void spawn(struct agent *a, struct request *r, struct spawning *s) {
+  const struct error *e = s->failed.code ? &s->failed : NULL;
+  const char *node = json_string_value(json_object_get(s->body, "node"));
+  struct term *args = s->args ? term_ref(s->args) : NULL;
+  struct error lost;
+  if (!e && !r) error_set(&lost, ERR_LOST, "%s", err_sentence(ERR_LOST)), e = &lost;
+  if (!e) {
+    kernel_ask(a, node, args, 0, s->attachment ? attach_spawned : on_spawned,
+               s->attachment ? (void *)s->attachment : (void *)r);
+  } else {
+    term_unref(args);
+    if (s->attachment && (r || !a->stopping))
+      attach_spawned(s->attachment, e, (struct term_reader){0});
+    else if (r)
+      respond_error(r, e);
+  }
+  spawning_free(s);
+}
+
+static void on_args(struct job *job) {
+  struct spawning *s = (struct spawning *)job;
+  spawn(job->agent, request_job_done(&s->of), s);
+}
+
 void api_spawn(struct request *r) {
   struct agent *a = request_agent(r);
-  json_t *body = request_body(r);
-  struct error e = {0};
-  struct term *spec = NULL;
-  struct attachment *attachment = NULL;
-  bool attach = json_is_true(json_object_get(body, "attach"));
-  if (spec_of(a, body, NULL, &spec, &e)) { /* checks the body before an attachment is made */
-    respond_error(r, &e);
+  struct spawning *s = calloc(1, sizeof *s);
+  if (!s) {
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return;
   }
-  if (attach) {
-    term_unref(spec);
-    attachment = attach_new(r, json_object_get(body, "command"));
-    if (!attachment) return;
-    int64_t ms = json_integer_value(json_object_get(body, "timeout_ms"));
-    bool limited = ms > 0 && !json_object_get(body, "command");
-    if (limited && attach_limit(attachment, ms)) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-    if (e.code || spec_of(a, body, attachment, &spec, &e)) {
-      attach_spawned(attachment, &e, (struct term_reader){0});
-      return;
-    }
+  s->nodes = a->nodes;
+  s->body = json_incref(request_body(r));
+  bool is_long = request_body_size(r) > JOBS_INLINE;
+  put_leads(a, s);
+  if (!is_long) make_args(s); /* checks the body before an attachment is made */
+  if (!s->failed.code && !attach(r, s)) {
+    spawning_free(s);
+    return;
   }
-  const char *node = json_string_value(json_object_get(body, "node"));
-  struct term *args = term_build("st", "spawn", spec);
-  term_unref(spec);
-  kernel_ask(a, node, args, 0, attachment ? attach_spawned : on_spawned,
-             attachment ? (void *)attachment : (void *)r);
+  if (s->attachment) put_leads(a, s);
+  if (is_long && !s->failed.code) {
+    request_job(r, &s->of, run_spawning, on_args);
+    return;
+  }
+  if (s->attachment && !s->failed.code) {
+    term_unref(s->args);
+    s->args = NULL;
+    make_args(s);
+  }
+  spawn(a, r, s);
 }
 
 /* --- ended commands ------------------------------------------------------------------------------------- */

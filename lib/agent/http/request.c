@@ -120,12 +120,25 @@ void request_lease(struct request *r) {
   if (r->listener->remote) silence_bound(request_fd(r), r->silence_ms, false);
 }
 
+/* --- jobs --- */
+
+void request_job(struct request *r, struct request_job *j, void (*run)(struct job *job),
+                 void (*done)(struct job *job)) {
+  j->request = r;
+  r->job = j;
+  job_start(r->listener->agent, &j->job, r->body_size, run, done);
+}
+
+struct request *request_job_done(struct request_job *j) {
+  if (j->request) j->request->job = NULL;
+  return j->request;
+}
+
 /* --- bodies that are parsed by a job --- */
 
 /* A body on its way to a tree.  A tree of many nodes is freed by a job, too. */
 struct parsing {
-  struct job job;
-  struct request *request; /* NULL: it is over */
+  struct request_job of;
   struct buf bytes;
   json_t *tree;
   struct error failed;
@@ -142,7 +155,7 @@ static void on_freed(struct job *job) {
 }
 
 static void parsing_free(struct agent *a, struct parsing *p, size_t bytes) {
-  job_start(a, &p->job, bytes, run_free, on_freed);
+  job_start(a, &p->of.job, bytes, run_free, on_freed);
 }
 
 static void free_tree(struct request *r) {
@@ -164,12 +177,11 @@ static void dispatch_parsed(struct request *r);
 
 static void on_parsed(struct job *job) {
   struct parsing *p = (struct parsing *)job;
-  struct request *r = p->request;
+  struct request *r = request_job_done(&p->of);
   if (!r) {
     parsing_free(job->agent, p, p->bytes.len);
     return;
   }
-  r->parsing = NULL;
   r->body = p->tree;
   r->refused = p->failed;
   buf_finish(&p->bytes);
@@ -187,11 +199,9 @@ static bool parse_body(struct request *r) {
     buf_finish(&r->bytes);
     return true;
   }
-  p->request = r;
   p->bytes = r->bytes;
   r->bytes = BUF_INIT;
-  r->parsing = p;
-  job_start(r->listener->agent, &p->job, r->body_size, run_parse, on_parsed);
+  request_job(r, &p->of, run_parse, on_parsed);
   return false;
 }
 
@@ -206,7 +216,7 @@ static void request_free(struct request *r) {
   buf_finish(&r->bytes);
   buf_finish(&r->allow);
   free_tree(r);
-  if (r->parsing) r->parsing->request = NULL;
+  if (r->job) r->job->request = NULL;
   free(r->segment);
   for (struct query *q; (q = r->queries);) {
     r->queries = q->next;

@@ -56,7 +56,7 @@ struct request {
   bool upload_over;        /* the connection of an upload is cut */
   bool early;              /* the answer was sent while the body arrived */
   size_t body_size;        /* bytes of the text of `body` */
-  struct parsing *parsing; /* the body is being parsed by a job */
+  struct request_job *job; /* that works for it */
   const struct upload_events *upload;
   void *upload_data;
   struct stream *stream;

@@ -70,7 +70,17 @@ const char *request_query(struct request *r,
 bool request_flag(struct request *r, const char *key); /* a query key that is neither "0" nor "false" */
 json_t *request_body(const struct request *r);         /* NULL when there was none */
 size_t request_body_size(const struct request *r);     /* the bytes of its text */
-bool request_is_lines(const struct request *r);        /* is the body application/x-ndjson? */
+/* A job (jobs.h) for a request that is not answered yet, on the bytes of its body; one at a time. `done`
+ * calls request_job_done first: it returns the request, or NULL when that is over. */
+struct request_job {
+  struct job job; /* the first member */
+  struct request *request;
+};
+void request_job(struct request *r, struct request_job *j, void (*run)(struct job *job),
+                 void (*done)(struct job *job));
+struct request *request_job_done(struct request_job *j);
+
+bool request_is_lines(const struct request *r); /* is the body application/x-ndjson? */
 bool request_peer(const struct request *r,
                   char out[64]); /* the client's IP address; false on the unix socket */
 
