@@ -145,12 +145,15 @@ static int make_vm(struct agent *a, struct error *e) {
     return error_set(e, ERR_SYSTEM, "the current directory: %s", strerror(errno));
   int code = make_path(a->config, directory, &path);
   if (code) return error_set(e, code, "%s", err_sentence(code));
+  char library[PATH_MAX];
+  snprintf(library, sizeof library, "%s/node", a->config->share_dir);
   struct vm_config config = {.nodes = a->nodes,
                              .names = a->names,
                              .globals = a->globals,
                              .schedulers = a->config->schedulers,
                              .limits = &a->limits,
                              .path = path.data,
+                             .library = library,
                              .directory = directory,
                              .console = NPID_NONE,
                              .wake = wake,

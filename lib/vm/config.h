@@ -16,6 +16,8 @@ struct vm_config {
   int schedulers;        /* threads; 0: one a core */
   const char *path;      /* where require looks, and nowhere else: directories, each NUL-terminated, the last
                             one empty; copied */
+  const char *library;   /* the directory of the modules that come with the node (bind/require.h); copied, or
+                            NULL */
   const char *directory; /* the node's directory, absolute; copied */
   npid console; /* leader of processes that were given none; set with vm_set_console before vm_start */
   struct limits *limits;      /* borrowed; NULL: the vm has its own, with the defaults */

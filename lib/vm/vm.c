@@ -5,6 +5,7 @@
 #include "vm/bind/base_env.h"
 #include "vm/bind/bind.h"
 #include "vm/bind/boot.h"
+#include "vm/bind/require.h"
 #include "vm/copy/factory.h"
 #include "vm/process/budget.h"
 #include "vm/process/info.h"
@@ -43,6 +44,7 @@ static int cores(void) {
 static const struct isolate_hooks language = {.open = base_env_open,
                                               .close = factory_drop_all,
                                               .leave = base_env_leave,
+                                              .library = require_library,
                                               .boot = boot_process,
                                               .text = bind_text};
 
@@ -57,7 +59,8 @@ static int copy_config(struct vm *vm, const struct vm_config *config) {
   if (vm->config.memory_max == 0) vm->config.memory_max = (size_t)l->max[LIMIT_MEMORY];
   vm->config.path = path_copy(config->path);
   vm->config.directory = strdup(config->directory ? config->directory : ".");
-  return vm->config.path && vm->config.directory ? 0 : ERR_NOMEM;
+  vm->config.library = strdup(config->library ? config->library : "");
+  return vm->config.path && vm->config.directory && vm->config.library ? 0 : ERR_NOMEM;
 }
 
 /* Sets up every part even after one has failed, so that vm_free may finish them all. */
@@ -118,6 +121,7 @@ void vm_free(struct vm *vm) {
   refs_finish(&vm->refs);
   waits_finish(&vm->waits);
   free((char *)vm->config.path);
+  free((char *)vm->config.library);
   free((char *)vm->config.directory);
   free(vm);
 }

@@ -146,6 +146,7 @@ struct host *host_new_with(const struct vm_config *limits) {
   config.names = h->names;
   config.globals = h->globals;
   config.directory = "/tmp";
+  config.library = "share/node";
   config.wake = wake;
   config.data = h;
   h->vm = vm_new(&config, &e);

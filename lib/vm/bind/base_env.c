@@ -299,6 +299,13 @@ static void finish_library(lua_State *L, struct isolate *iso, int base, const ch
   lua_setfield(L, base, name);
 }
 
+void base_env_share(lua_State *L, struct isolate *iso, const char *module) {
+  note_fields(L, iso, module);
+  note_name(L, iso, module);
+  make_proxy(L);
+  note_name(L, iso, module);
+}
+
 /* --- the environment --- */
 
 static void push_package(lua_State *L, struct process *p) {
@@ -454,6 +461,23 @@ static void open_env(lua_State *L, struct isolate *iso, int base) {
   iso->refs.env_meta = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
+/* The globals of the modules that come with the node: those of every process, without the process's own, and
+ * with a require that prefers such modules. */
+static void open_shared(lua_State *L, struct isolate *iso, int base) {
+  lua_newtable(L);
+  lua_pushcfunction(L, require_shared);
+  lua_setfield(L, -2, "require");
+  lua_createtable(L, 0, 3);
+  lua_pushvalue(L, base);
+  lua_setfield(L, -2, "__index");
+  lua_pushcfunction(L, refuse_write);
+  lua_setfield(L, -2, "__newindex");
+  protect_metatable(L);
+  lua_setmetatable(L, -2);
+  note_name(L, iso, "globals of modules");
+  iso->refs.shared = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 static void open_prelude(lua_State *L, int base) {
   if (luaL_loadbufferx(L, prelude_source, strlen(prelude_source), "=prelude", "t") != LUA_OK) lua_error(L);
   lua_pushvalue(L, base);
@@ -484,6 +508,7 @@ static int open_all(lua_State *L) {
   lua_pushvalue(L, base);
   note_fields(L, iso, "");
   lua_pop(L, 1);
+  open_shared(L, iso, base);
   open_env(L, iso, base);
   return 0;
 }

@@ -15,6 +15,11 @@ struct process;
 /* Prepares a new lua_State for its first process; false when memory ran out. */
 bool base_env_open(lua_State *L, struct isolate *iso);
 
+/* Makes the table at the top, a module, one that all processes of the isolate share: its functions get the
+ * names module.function, by which functions that travel refer to them, and a proxy takes the place of the
+ * table.  Memory that this needs belongs to nobody. */
+void base_env_share(lua_State *L, struct isolate *iso, const char *module);
+
 /* Closes the files of a process that ends; p->files is not NULL before, and NULL after. */
 void base_env_leave(struct process *p);
 

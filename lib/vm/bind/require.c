@@ -4,6 +4,7 @@
 #include "vm/bind/require.h"
 
 #include "base/buf.h"
+#include "vm/bind/base_env.h"
 #include "vm/bind/bind.h"
 #include "vm/copy/bytecode.h"
 #include "vm/copy/factory.h"
@@ -11,6 +12,7 @@
 #include "vm/process/process.h"
 
 #include <lauxlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -207,6 +209,89 @@ static int loaded(lua_State *L, int status, lua_KContext context) {
   return 2;
 }
 
+/* --- modules that come with the node --- */
+
+static const char *const shared_modules[] = {"group", "server", "supervisor", "task", NULL};
+
+static bool is_shared(const char *name) {
+  for (const char *const *module = shared_modules; *module; module++)
+    if (strcmp(*module, name) == 0) return true;
+  return false;
+}
+
+/* Pushes the path of the file of a module that comes with the node. */
+static const char *shared_path(lua_State *L, const char *name) {
+  return lua_pushfstring(L, "%s/%s.lua", process_of(L)->isolate->config->library, name);
+}
+
+/* Pushes the value with a name, or nil. */
+static bool push_named(lua_State *L, const char *name) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, process_of(L)->isolate->refs.values);
+  bool known = lua_getfield(L, -1, name) != LUA_TNIL;
+  lua_remove(L, -2);
+  return known;
+}
+
+/* (name, path): runs the chunk of the module; protected. */
+static int load_shared(lua_State *L) {
+  const char *name = lua_tostring(L, 1);
+  struct isolate *iso = process_of(L)->isolate;
+  if (luaL_loadfilex(L, lua_tostring(L, 2), "t") != LUA_OK) lua_error(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.shared);
+  lua_setupvalue(L, -2, 1);
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 2);
+  lua_call(L, 2, 1);
+  if (!lua_istable(L, -1)) return luaL_error(L, "module '%s' is no table", name);
+  base_env_share(L, iso, name);
+  return 1;
+}
+
+/* Pushes the module of this name that comes with the node, and that belongs to nobody. */
+static void push_shared(lua_State *L, const char *name) {
+  struct heap *h = &process_of(L)->isolate->heap;
+  uint32_t owner = h->owner;
+  int64_t limit = h->limit;
+  if (push_named(L, name)) return;
+  lua_pop(L, 1);
+  lua_pushcfunction(L, load_shared);
+  lua_pushstring(L, name);
+  shared_path(L, name);
+  heap_enter(h, HEAP_NOBODY, 0);
+  int status = lua_pcall(L, 2, 1, 0);
+  heap_enter(h, owner, limit);
+  if (status != LUA_OK) lua_error(L);
+}
+
+void require_library(lua_State *L, const char *name) {
+  char module[32];
+  size_t n = strcspn(name, ".");
+  luaL_checkstack(L, 8, NULL);
+  snprintf(module, sizeof module, "%.*s", (int)n, name);
+  if (n < sizeof module && is_shared(module)) {
+    push_shared(L, module);
+    lua_pop(L, 1);
+  }
+  push_named(L, name);
+}
+
+/* Returns the module at the top, and the path of its file. */
+static int enter_shared(lua_State *L, const char *name, const char *path) {
+  require_push_loaded(L);
+  lua_pushvalue(L, -2);
+  lua_setfield(L, -2, name);
+  lua_pop(L, 1);
+  lua_pushstring(L, path);
+  return 2;
+}
+
+int require_shared(lua_State *L) {
+  const char *name = lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : "";
+  if (!is_shared(name)) return require_module(L);
+  push_shared(L, name);
+  return 1;
+}
+
 int require_module(lua_State *L) {
   const char *name = luaL_checkstring(L, 1);
   struct stat st;
@@ -223,6 +308,10 @@ int require_module(lua_State *L) {
   const char *path = find(L, name, &st);
   lua_replace(L, 3);
   lua_settop(L, 3);
+  if (is_shared(name) && strcmp(path, shared_path(L, name)) == 0) {
+    push_shared(L, name);
+    return enter_shared(L, name, path);
+  }
   load(L, path, &st);
   begin(L);
   lua_pushvalue(L, -2);

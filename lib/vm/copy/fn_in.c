@@ -65,7 +65,11 @@ static void get_name(struct decoder *d) {
   lua_rawgeti(L, LUA_REGISTRYINDEX, d->p->isolate->refs.values);
   get_str(d);
   lua_pushvalue(L, -1);
-  if (lua_rawget(L, -3) == LUA_TNIL) luaL_error(L, "this node has no '%s'", lua_tostring(L, -2));
+  if (lua_rawget(L, -3) == LUA_TNIL) {
+    lua_pop(L, 1);
+    d->p->isolate->hooks->library(L, lua_tostring(L, -1));
+  }
+  if (lua_isnil(L, -1)) luaL_error(L, "this node has no '%s'", lua_tostring(L, -2));
   lua_replace(L, -3);
   lua_pop(L, 1);
 }

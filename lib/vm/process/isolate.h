@@ -38,6 +38,9 @@ struct isolate_hooks {
   void (*close)(struct isolate *iso);
   /* Closes the files of a process that ends, and frees p->files, which is not NULL. */
   void (*leave)(struct process *p);
+  /* Pushes the value of that name from a module that comes with the node (bind/require.h), which is loaded if
+   * need be; nil if there is none.  Raises when it cannot be loaded. */
+  void (*library)(lua_State *L, const char *name);
   /* The first function of a process that an order has made (spawn.h). */
   lua_CFunction boot;
   /* The error value at index as text, which stays valid while the value is on the stack; may push. */
@@ -50,6 +53,7 @@ struct isolate_refs {
   int envs;      /* process slot -> its globals */
   int loaded;    /* process slot -> modules it has required */
   int env_meta;  /* metatable of every process's globals */
+  int shared;    /* globals of the modules that come with the node */
   int names;     /* library function or table -> qualified name */
   int values;    /* qualified name -> library function or table */
   int modules;   /* path -> compiled module */
@@ -135,9 +139,9 @@ struct isolate {
   size_t factory_bytes;                        /* of all bodies together */
   struct isolate_proto protos[ISOLATE_PROTOS]; /* functions seen lately: factory.c */
   bool knows_protos, knows_arrays;             /* of Lua: factory.c, array.c */
-  struct label *labels[ISOLATE_LABELS]; /* of places where processes began lately: facts.c */
-  struct buf dump;                      /* scratch */
-  struct map alarms;                    /* of send_after, by ref */
+  struct label *labels[ISOLATE_LABELS];        /* of places where processes began lately: facts.c */
+  struct buf dump;                             /* scratch */
+  struct map alarms;                           /* of send_after, by ref */
   struct whereis names;
 
   /* Process numbers to use next, and numbers to give back. */
