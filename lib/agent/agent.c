@@ -18,6 +18,7 @@
 #include "agent/process/cgroup.h"
 #include "agent/process/command.h"
 #include "agent/process/console.h"
+#include "agent/process/identity.h"
 #include "agent/process/hosted.h"
 #include "agent/process/orphans.h"
 #include "agent/process/outcome.h"
@@ -346,6 +347,7 @@ void agent_free(struct agent *a) {
   mesh_finish(a->mesh);
   dialler_finish(a->dialler);
   if (a->vm) end_processes(a);
+  identities_finish(a);
   commands_forget_kept(a);
   kernel_finish(a);
   registry_finish(a->registry);

@@ -23,6 +23,7 @@ struct dialler;
 struct hosted;
 struct command;
 struct cgroups;
+struct identities;
 struct server;
 struct mesh;
 struct flow;
@@ -82,6 +83,7 @@ struct agent {
   int commands;            /* how many commands there are; process/command.c */
   struct cgroups *cgroups; /* process/cgroup.h, or NULL; sought by process/command.c for the first command */
   bool cgroups_sought;
+  struct identities *identities; /* process/identity.c, or NULL */
   struct command *kept; /* commands that have ended and whose guards have not; process/command.c */
 
   char address[64]; /* the IP address on which the node listens */

@@ -138,7 +138,8 @@ static const char *spec_text(const struct signal *call, const char *key, int *n)
 /* Why a program could not be executed, with the way out where it is not obvious. */
 static const char *exec_error(int error) {
   if (error != E2BIG) return strerror(error);
-  return "Argument list too long: one word or variable may have 128 KiB, and all of them together a quarter of "
+  return "Argument list too long: one word or variable may have 128 KiB, and all of them together a quarter "
+         "of "
          "the limit of the stack (ulimit -s); pass more by standard input (-i) or in a file";
 }
 
@@ -877,7 +878,7 @@ struct waiting {
   struct term_reader spec; /* in the call */
 };
 
-static void on_identity(void *data, struct identity *identity, const struct error *e) {
+static void on_identity(void *data, const struct identity *identity, const struct error *e) {
   struct waiting *w = data;
   if (w->agent->stopping)
     signal_free(w->call);
@@ -885,7 +886,6 @@ static void on_identity(void *data, struct identity *identity, const struct erro
     call_refuse(w->agent, w->call, e);
   else
     spawn_as(w->agent, w->call, w->spec, identity);
-  identity_free(identity);
   free(w);
 }
 

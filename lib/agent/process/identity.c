@@ -1,27 +1,61 @@
-/* Invariant: between uv_queue_work and on_done the search belongs to the thread of the pool. */
+/* Invariant: a search is in the map of searches from its first request until its thread is done; only the I/O
+ * thread uses it. Its `lookup` is shared with the thread: the thread fills it before it takes the lock and
+ * sets `done`, and whoever comes second, the thread that is done or the I/O thread that gives the search up,
+ * frees it.
+ *
+ * Orderings: the thread wakes the loop with the lock held and only while the lookup has a search, and the I/O
+ * thread takes the search away under the lock before it closes the handle, so a closed handle is never used.
+ */
 #include "agent/process/identity.h"
 
 #include "base/buf.h"
+#include "base/map.h"
 
 #include <errno.h>
 #include <grp.h>
+#include <pthread.h>
 #include <pwd.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { TEXT_MAX = 1 << 20 /* bytes of an entry of the database */, IDENTITY_GROUPS = 65536 };
+enum {
+  TEXT_MAX = 1 << 20,   /* bytes of an entry of the database */
+  IDENTITY_NAME = 1024, /* bytes of the name of a user */
+  IDENTITY_GROUPS = 65536,
+  STACK_SIZE = 512 << 10,
+};
 
-struct search {
-  uv_work_t work;
+struct lookup {
+  pthread_mutex_t lock;
+  struct search *search; /* NULL: nobody waits for the result */
+  bool done;
   char *name;
   struct identity *identity; /* what was found, or NULL */
   struct error e;
-  identity_found *found;
-  void *data;
 };
 
-void identity_free(struct identity *i) {
+struct waiter {
+  identity_found *found;
+  void *data;
+  struct waiter *next;
+};
+
+struct search {
+  struct agent *agent;
+  struct lookup *lookup;
+  uv_async_t done;
+  uv_timer_t timer; /* runs while there are waiters */
+  struct waiter *first, **last;
+  int handles;
+};
+
+struct identities {
+  struct map searches; /* name -> struct search */
+};
+
+static void identity_free(struct identity *i) {
   if (!i) return;
   free(i->ids);
   free(i->name);
@@ -34,7 +68,7 @@ static int no_memory(struct error *e) {
   return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
 }
 
-/* --- in the pool ---------------------------------------------------------------------------------------- */
+/* --- in the thread -------------------------------------------------------------------------------------- */
 
 /* "UID:GID[,GID…]": a heap string, or NULL. */
 static char *ids_of(const struct passwd *pw) {
@@ -69,8 +103,7 @@ static struct identity *identity_of(const struct passwd *pw) {
   return NULL;
 }
 
-static void look_up(uv_work_t *work) {
-  struct search *s = work->data;
+static void look_up(struct lookup *l) {
   struct passwd entry, *pw = NULL;
   int error = ERANGE;
   char *text = NULL;
@@ -78,39 +111,200 @@ static void look_up(uv_work_t *work) {
     char *more = realloc(text, size);
     if (!more) break;
     text = more;
-    error = getpwnam_r(s->name, &entry, text, size, &pw);
+    error = getpwnam_r(l->name, &entry, text, size, &pw);
   }
-  if (pw && !(s->identity = identity_of(pw)))
-    no_memory(&s->e);
+  if (pw && !(l->identity = identity_of(pw)))
+    no_memory(&l->e);
   else if (!pw && error)
-    error_set(&s->e, ERR_SYSTEM, "user %s: %s", s->name, strerror(error));
+    error_set(&l->e, ERR_SYSTEM, "user %s: %s", l->name, strerror(error));
   else if (!pw)
-    error_set(&s->e, ERR_BAD_VALUE, "user %s: no such user on this host", s->name);
+    error_set(&l->e, ERR_BAD_VALUE, "user %s: no such user on this host", l->name);
   free(text);
+}
+
+static void lookup_free(struct lookup *l) {
+  pthread_mutex_destroy(&l->lock);
+  identity_free(l->identity);
+  free(l->name);
+  free(l);
+}
+
+static void *thread_run(void *data) {
+  struct lookup *l = data;
+  look_up(l);
+  pthread_mutex_lock(&l->lock);
+  l->done = true;
+  bool wanted = l->search;
+  if (wanted) uv_async_send(&l->search->done);
+  pthread_mutex_unlock(&l->lock);
+  if (!wanted) lookup_free(l);
+  return NULL;
+}
+
+/* Starts the thread, which gets no signals. */
+static bool thread_start(struct lookup *l) {
+  pthread_t thread;
+  pthread_attr_t how;
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_attr_init(&how);
+  pthread_attr_setdetachstate(&how, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&how, STACK_SIZE);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  bool started = !pthread_create(&thread, &how, thread_run, l);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  pthread_attr_destroy(&how);
+  return started;
 }
 
 /* --- on the loop ---------------------------------------------------------------------------------------- */
 
-static void on_done(uv_work_t *work, int status) {
-  struct search *s = work->data;
-  if (status && !s->e.code) error_set(&s->e, ERR_SYSTEM, "user %s: %s", s->name, uv_strerror(status));
-  s->found(s->data, s->identity, s->e.code ? &s->e : NULL);
-  free(s->name);
-  free(s);
+/* Ends all requests of the search.  A request may begin another one, which then waits in the search. */
+static void answer(struct search *s, const struct identity *identity, const struct error *e) {
+  struct waiter *w = s->first;
+  s->first = NULL;
+  s->last = &s->first;
+  uv_timer_stop(&s->timer);
+  for (struct waiter *next; w; w = next) {
+    next = w->next;
+    w->found(w->data, identity, e);
+    free(w);
+  }
+}
+
+static void on_closed(uv_handle_t *h) {
+  struct search *s = h->data;
+  if (!--s->handles) free(s);
+}
+
+static void search_close(struct search *s) {
+  uv_close((uv_handle_t *)&s->done, on_closed);
+  uv_close((uv_handle_t *)&s->timer, on_closed);
+}
+
+/* Takes the lookup away from the search; true: the thread is done with it, and it is to be freed here. */
+static bool take_lookup(struct lookup *l) {
+  pthread_mutex_lock(&l->lock);
+  l->search = NULL;
+  bool done = l->done;
+  pthread_mutex_unlock(&l->lock);
+  return done;
+}
+
+static void on_done(uv_async_t *async) {
+  struct search *s = async->data;
+  struct lookup *l = s->lookup;
+  if (!take_lookup(l)) return; /* never: the thread has said that it is done */
+  map_remove(&s->agent->identities->searches, l->name);
+  answer(s, l->identity, l->e.code ? &l->e : NULL);
+  lookup_free(l);
+  search_close(s);
+}
+
+static void on_late(uv_timer_t *t) {
+  struct search *s = t->data;
+  struct error e;
+  error_set(&e, ERR_TIMEOUT, "user %s: the user database of the host does not answer", s->lookup->name);
+  answer(s, NULL, &e);
+}
+
+static struct lookup *lookup_new(const char *name, size_t n) {
+  struct lookup *l = calloc(1, sizeof *l);
+  if (!l) return NULL;
+  l->name = strndup(name, n);
+  pthread_mutex_init(&l->lock, NULL);
+  if (l->name) return l;
+  lookup_free(l);
+  return NULL;
+}
+
+/* Makes the search, without a thread.  NULL: memory ran out. */
+static struct search *search_new(struct agent *a, const char *name, size_t n) {
+  struct search *s = calloc(1, sizeof *s);
+  struct lookup *l = s ? lookup_new(name, n) : NULL;
+  if (!l || map_put(&a->identities->searches, l->name, s)) {
+    if (l) lookup_free(l);
+    free(s);
+    return NULL;
+  }
+  *s = (struct search){.agent = a, .lookup = l};
+  s->last = &s->first;
+  if (uv_async_init(&a->loop, &s->done, on_done)) {
+    map_remove(&a->identities->searches, l->name);
+    lookup_free(l);
+    free(s);
+    return NULL;
+  }
+  uv_timer_init(&a->loop, &s->timer);
+  s->done.data = s->timer.data = l->search = s;
+  s->handles = 2;
+  return s;
+}
+
+/* Begins a search.  NULL, with *e set, when that is not possible. */
+static struct search *begin(struct agent *a, const char *name, size_t n, struct error *e) {
+  if (a->identities->searches.len >= IDENTITY_SEARCHES) {
+    error_set(e, ERR_BUSY, "user %.*s: a bound was hit: %d users are being looked up (busy)", (int)n, name,
+              IDENTITY_SEARCHES);
+    return NULL;
+  }
+  struct search *s = search_new(a, name, n);
+  if (!s) {
+    no_memory(e);
+    return NULL;
+  }
+  if (thread_start(s->lookup)) return s;
+  error_set(e, ERR_BUSY, "user %.*s: no thread can be started to look up the user (busy)", (int)n, name);
+  map_remove(&a->identities->searches, s->lookup->name);
+  lookup_free(s->lookup);
+  search_close(s);
+  return NULL;
+}
+
+static struct search *search_of(struct agent *a, const char *name, size_t n, struct error *e) {
+  if (!a->identities && !(a->identities = calloc(1, sizeof *a->identities))) {
+    no_memory(e);
+    return NULL;
+  }
+  char *text = strndup(name, n);
+  struct search *s = text ? map_get(&a->identities->searches, text) : NULL;
+  free(text);
+  return s ? s : begin(a, name, n, e);
 }
 
 int identity_find(struct agent *a, const char *name, size_t n, identity_found *found, void *data,
                   struct error *e) {
-  if (!n || memchr(name, 0, n)) return error_set(e, ERR_BAD_VALUE, "user wants a name");
+  if (!n || n > IDENTITY_NAME || memchr(name, 0, n)) return error_set(e, ERR_BAD_VALUE, "user wants a name");
   if (geteuid() != 0)
     return error_set(e, ERR_PERMISSION,
                      "user %.*s: this node does not run as root, so it cannot run commands as another user",
                      (int)n, name);
-  struct search *s = calloc(1, sizeof *s);
-  if (!s) return no_memory(e);
-  *s = (struct search){.work.data = s, .name = strndup(name, n), .found = found, .data = data};
-  if (s->name && !uv_queue_work(&a->loop, &s->work, look_up, on_done)) return 0;
-  free(s->name);
-  free(s);
-  return no_memory(e);
+  struct waiter *w = malloc(sizeof *w);
+  struct search *s = w ? search_of(a, name, n, e) : NULL;
+  if (!s) {
+    bool none = !w;
+    free(w);
+    return none ? no_memory(e) : e->code;
+  }
+  *w = (struct waiter){found, data, NULL};
+  if (!s->first) uv_timer_start(&s->timer, on_late, IDENTITY_TIMEOUT_MS, 0);
+  *s->last = w;
+  s->last = &w->next;
+  return 0;
+}
+
+void identities_finish(struct agent *a) {
+  struct error e;
+  void *value;
+  if (!a->identities) return;
+  error_set(&e, ERR_LOST, "the node ends");
+  for (size_t at = 0; map_next(&a->identities->searches, &at, NULL, NULL, &value);) {
+    struct search *s = value;
+    answer(s, NULL, &e);
+    if (take_lookup(s->lookup)) lookup_free(s->lookup);
+    search_close(s);
+  }
+  map_finish(&a->identities->searches);
+  free(a->identities);
+  a->identities = NULL;
 }
