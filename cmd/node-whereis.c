@@ -45,12 +45,15 @@ static const struct table_column *columns_of(const struct options *options, bool
   return one ? pid_alone : pairs;
 }
 
+static int print(void *names, json_t *row) {
+  table_row(names, row);
+  return 0;
+}
+
 static int list(struct nodemsg *m, const char *scope, struct table *names, struct error *e) {
-  json_auto_t *answer = NULL;
   char *path = tool_path(&tool, "/v1/names?scope=", scope, NULL);
-  int rc = nodemsg_request(m, "GET", path, NULL, &answer, e);
+  int rc = nodemsg_stream(m, "GET", path, NULL, print, names, e);
   free(path);
-  if (!rc) table_rows(names, json_object_get(answer, "names"));
   return rc;
 }
 

@@ -84,3 +84,25 @@ PID='<0\.[0-9]+\.[0-9]+>'
   start_node one
   reports_full_disk node-whereis --local console
 }
+
+@test "100,000 names are listed, each once, while the node does other work" {
+  start_node one
+  node-spawn -e 'for p = 1, 100 do
+    local pid = spawn(function() receive() end)
+    for i = 1, 1000 do register(("n%d.%d"):format(p, i), pid) end
+  end'
+  node-whereis --local >"$T/out"
+  run -0 sh -c "cut -d' ' -f1 '$T/out' | grep -v '^console\$' | sort -u | wc -l"
+  assert_output 100000
+  [ "$(wc -l <"$T/out")" = 100001 ]
+  node-whereis --local --json | head -n 1 | jq -e '.name == "console" and (.pid | length > 0)'
+  # A reader that stops costs no more than what a stream may hold.
+  api one GET '/v1/names?scope=local' >"$T/slow" 3>&- &
+  reader=$!
+  wait_until test -s "$T/slow"
+  kill -STOP $reader
+  run -0 node-whereis --local n7.7
+  kill -CONT $reader
+  wait $reader
+  [ "$(wc -l <"$T/slow")" = 100001 ]
+}

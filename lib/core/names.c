@@ -1,6 +1,7 @@
-/* Invariant: each entry is in `by_name` under its name, and in the chain of its pid, whose head is the value
- * in `by_pid`.  A pid without names has no key in `by_pid`.  So removing the names of a process takes time
- * for these names only. */
+/* Invariant: each entry is in `by_name` under its name, in the list of all entries, the oldest first, and in
+ * the chain of its pid, whose head is the value in `by_pid`.  A pid without names has no key in `by_pid`.  So
+ * removing the names of a process takes time for these names only.  A walk stands at the entry that it visits
+ * next, and moves on when that entry is removed. */
 #include "core/names.h"
 
 #include "base/map.h"
@@ -10,9 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
-struct entry {
-  struct entry *prev, *next; /* in the chain of the pid */
+struct names_entry {
+  TAILQ_ENTRY(names_entry) in_list;
+  struct names_entry *prev, *next; /* in the chain of the pid */
   npid pid;
   uint64_t token;
   char name[];
@@ -23,6 +26,8 @@ struct names {
   _Atomic uint64_t version; /* how often the exclusive lock was released */
   struct map by_name, by_pid;
   struct limits *limits; /* or NULL */
+  TAILQ_HEAD(, names_entry) list;
+  struct names_walk *walks;
 };
 
 static void lock(struct names *n) {
@@ -39,7 +44,9 @@ uint64_t names_version(const struct names *n) {
 
 struct names *names_new(void) {
   struct names *n = calloc(1, sizeof *n);
-  if (n) pthread_rwlock_init(&n->lock, NULL);
+  if (!n) return NULL;
+  pthread_rwlock_init(&n->lock, NULL);
+  TAILQ_INIT(&n->list);
   return n;
 }
 
@@ -60,7 +67,7 @@ void names_free(struct names *n) {
 
 npid names_whereis(struct names *n, const char *name, uint64_t *token) {
   pthread_rwlock_rdlock(&n->lock);
-  const struct entry *entry = map_get(&n->by_name, name);
+  const struct names_entry *entry = map_get(&n->by_name, name);
   npid pid = entry ? entry->pid : NPID_NONE;
   if (entry && token) *token = entry->token;
   pthread_rwlock_unlock(&n->lock);
@@ -69,7 +76,7 @@ npid names_whereis(struct names *n, const char *name, uint64_t *token) {
 
 bool names_of(struct names *n, npid pid, char *out, size_t size) {
   pthread_rwlock_rdlock(&n->lock);
-  const struct entry *entry = map_get_id(&n->by_pid, pid);
+  const struct names_entry *entry = map_get_id(&n->by_pid, pid);
   bool found = entry && strlen(entry->name) < size;
   if (found) memcpy(out, entry->name, strlen(entry->name) + 1);
   pthread_rwlock_unlock(&n->lock);
@@ -78,8 +85,8 @@ bool names_of(struct names *n, npid pid, char *out, size_t size) {
 
 /* --- under the exclusive lock --- */
 
-static int chain_in(struct names *n, struct entry *entry) {
-  struct entry *head = map_get_id(&n->by_pid, entry->pid);
+static int chain_in(struct names *n, struct names_entry *entry) {
+  struct names_entry *head = map_get_id(&n->by_pid, entry->pid);
   if (map_put_id(&n->by_pid, entry->pid, entry)) return ERR_NOMEM;
   entry->prev = NULL;
   entry->next = head;
@@ -87,7 +94,7 @@ static int chain_in(struct names *n, struct entry *entry) {
   return 0;
 }
 
-static void chain_out(struct names *n, struct entry *entry) {
+static void chain_out(struct names *n, struct names_entry *entry) {
   if (entry->next) entry->next->prev = entry->prev;
   if (entry->prev)
     entry->prev->next = entry->next;
@@ -100,25 +107,33 @@ static void chain_out(struct names *n, struct entry *entry) {
 
 static int entry_add(struct names *n, const char *name, npid pid, uint64_t token) {
   size_t size = strlen(name) + 1;
-  struct entry *entry = malloc(sizeof *entry + size);
+  struct names_entry *entry = malloc(sizeof *entry + size);
   if (!entry) return ERR_NOMEM;
-  *entry = (struct entry){.pid = pid, .token = token};
+  *entry = (struct names_entry){.pid = pid, .token = token};
   memcpy(entry->name, name, size);
   if (map_put(&n->by_name, name, entry)) return free(entry), ERR_NOMEM;
   if (chain_in(n, entry)) return map_remove(&n->by_name, name), free(entry), ERR_NOMEM;
+  TAILQ_INSERT_TAIL(&n->list, entry, in_list);
   return 0;
 }
 
-static void entry_remove(struct names *n, struct entry *entry) {
+static void list_out(struct names *n, struct names_entry *entry) {
+  for (struct names_walk *w = n->walks; w; w = w->next)
+    if (w->at == entry) w->at = TAILQ_NEXT(entry, in_list);
+  TAILQ_REMOVE(&n->list, entry, in_list);
+}
+
+static void entry_remove(struct names *n, struct names_entry *entry) {
   map_remove(&n->by_name, entry->name);
+  list_out(n, entry);
   chain_out(n, entry);
 }
 
 /* Moves an entry to another pid; on failure the entry is unchanged. */
-static int entry_move(struct names *n, struct entry *entry, npid pid, uint64_t token) {
+static int entry_move(struct names *n, struct names_entry *entry, npid pid, uint64_t token) {
   if (entry->pid == pid) return entry->token = token, 0;
   /* First the key of the new chain: this step alone can fail. */
-  struct entry *head = map_get_id(&n->by_pid, pid);
+  struct names_entry *head = map_get_id(&n->by_pid, pid);
   if (!head && map_put_id(&n->by_pid, pid, entry)) return ERR_NOMEM;
   chain_out(n, entry);
   entry->pid = pid;
@@ -131,7 +146,7 @@ static int entry_move(struct names *n, struct entry *entry, npid pid, uint64_t t
 
 static bool has_all_it_may(const struct names *n, npid pid) {
   int64_t count = 0;
-  for (const struct entry *entry = map_get_id(&n->by_pid, pid); entry; entry = entry->next) count++;
+  for (const struct names_entry *entry = map_get_id(&n->by_pid, pid); entry; entry = entry->next) count++;
   return count >= limit_max(n->limits, LIMIT_NAMES_OF_ONE);
 }
 
@@ -155,7 +170,7 @@ const char *names_refusal(const struct names *n, int code, char out[NAMES_REFUSA
 
 int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) {
   lock(n);
-  struct entry *entry = map_get(&n->by_name, name);
+  struct names_entry *entry = map_get(&n->by_name, name);
   npid had = entry ? entry->pid : NPID_NONE;
   int rc = entry ? entry_move(n, entry, pid, token) : entry_add(n, name, pid, token);
   unlock(n);
@@ -165,7 +180,7 @@ int names_replace(struct names *n, const char *name, npid pid, uint64_t token, n
 
 bool names_unregister(struct names *n, const char *name, uint64_t token) {
   lock(n);
-  struct entry *entry = map_get(&n->by_name, name);
+  struct names_entry *entry = map_get(&n->by_name, name);
   bool goes = entry && (!token || entry->token == token);
   if (goes) entry_remove(n, entry);
   unlock(n);
@@ -179,9 +194,34 @@ void names_each(struct names *n, void (*fn)(void *data, const char *name, npid p
   size_t at = 0;
   void *value;
   while (map_next(&n->by_name, &at, NULL, NULL, &value)) {
-    const struct entry *entry = value;
+    const struct names_entry *entry = value;
     fn(data, entry->name, entry->pid, entry->token);
   }
+  pthread_rwlock_unlock(&n->lock);
+}
+
+void names_walk_begin(struct names *n, struct names_walk *w) {
+  pthread_rwlock_wrlock(&n->lock);
+  *w = (struct names_walk){.at = TAILQ_FIRST(&n->list), .next = n->walks, .pprev = &n->walks};
+  if (w->next) w->next->pprev = &w->next;
+  n->walks = w;
+  pthread_rwlock_unlock(&n->lock);
+}
+
+bool names_walk(struct names *n, struct names_walk *w, size_t max,
+                void (*fn)(void *data, const char *name, npid pid, uint64_t token), void *data) {
+  pthread_rwlock_rdlock(&n->lock);
+  for (; w->at && max; w->at = TAILQ_NEXT(w->at, in_list), max--)
+    fn(data, w->at->name, w->at->pid, w->at->token);
+  bool more = w->at;
+  pthread_rwlock_unlock(&n->lock);
+  return more;
+}
+
+void names_walk_end(struct names *n, struct names_walk *w) {
+  pthread_rwlock_wrlock(&n->lock);
+  *w->pprev = w->next;
+  if (w->next) w->next->pprev = w->pprev;
   pthread_rwlock_unlock(&n->lock);
 }
 
@@ -193,10 +233,13 @@ size_t names_drop(struct names *n, npid pid) {
   if (!any) return 0;
   size_t count = 0;
   lock(n);
-  struct entry *chain = map_remove_id(&n->by_pid, pid);
-  for (struct entry *entry = chain; entry; entry = entry->next) map_remove(&n->by_name, entry->name);
+  struct names_entry *chain = map_remove_id(&n->by_pid, pid);
+  for (struct names_entry *entry = chain; entry; entry = entry->next) {
+    map_remove(&n->by_name, entry->name);
+    list_out(n, entry);
+  }
   unlock(n);
-  for (struct entry *entry = chain, *next; entry; entry = next, count++) {
+  for (struct names_entry *entry = chain, *next; entry; entry = next, count++) {
     next = entry->next;
     free(entry);
   }

@@ -49,6 +49,18 @@ bool names_unregister(struct names *n, const char *name, uint64_t token);
 void names_each(struct names *n, void (*fn)(void *data, const char *name, npid pid, uint64_t token),
                 void *data);
 
+/* A visit of the table in steps, between which it may change: an entry that exists all the while is visited
+ * once, the oldest first; one that is added or removed meanwhile may be.  The caller's storage, used by one
+ * thread. names_walk visits up to max entries as names_each does, and is false after the last one. */
+struct names_walk {
+  struct names_entry *at;
+  struct names_walk *next, **pprev;
+};
+void names_walk_begin(struct names *n, struct names_walk *w);
+bool names_walk(struct names *n, struct names_walk *w, size_t max,
+                void (*fn)(void *data, const char *name, npid pid, uint64_t token), void *data);
+void names_walk_end(struct names *n, struct names_walk *w);
+
 /* Removes all names of a pid, and returns how many. */
 size_t names_drop(struct names *n, npid pid);
 

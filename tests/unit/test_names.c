@@ -84,6 +84,46 @@ static void test_drop(struct names *n) {
   ok(names_count(n) == 0, "the others stay until theirs do");
 }
 
+struct visit {
+  struct names *names;
+  char seen[4096];
+};
+
+static void on_visit(void *data, const char *name, npid pid, uint64_t token) {
+  struct visit *v = data;
+  (void)pid, (void)token;
+  strcat(strcat(v->seen, name), " ");
+}
+
+static void test_walk(struct names *n) {
+  struct names_walk w, other;
+  struct visit v = {n, ""};
+  npid a = npid_make(0, 71), b = npid_make(0, 72);
+  names_walk_begin(n, &w);
+  ok(!names_walk(n, &w, 10, on_visit, &v) && !*v.seen, "a walk of an empty table is over at once");
+  names_walk_end(n, &w);
+  const char *const all[] = {"a", "b", "c", "d", "e", "f", "g"};
+  int bad = 0;
+  for (size_t i = 0; i < 7; i++) bad += names_register(n, all[i], i == 3 || i == 4 ? b : a, i + 1) != 0;
+  names_walk_begin(n, &w);
+  names_walk_begin(n, &other);
+  ok(!bad && names_walk(n, &w, 2, on_visit, &v), "a walk has more");
+  is(v.seen, "a b ", "after as many as were wanted, the oldest first");
+  names_unregister(n, "c", 0);
+  names_unregister(n, "a", 0);
+  if (names_replace(n, "f", b, 9, NULL) || names_register(n, "h", a, 9)) abort();
+  ok(names_walk(n, &w, 1, on_visit, &v), "it goes on behind what was removed");
+  names_drop(n, b);
+  ok(!names_walk(n, &w, 9, on_visit, &v), "to the end");
+  is(v.seen, "a b d g h ", "each once");
+  *v.seen = 0;
+  names_walk(n, &other, 9, on_visit, &v);
+  is(v.seen, "b g h ", "another walk has its own place");
+  names_walk_end(n, &w);
+  names_walk_end(n, &other);
+  names_drop(n, a);
+}
+
 /* Applies random steps to the table and to an array that models it; the chains of the table get all
  * lengths. */
 static void test_against_model(struct names *n) {
@@ -173,6 +213,7 @@ int main(void) {
   test_of(n);
   test_bound(n);
   test_drop(n);
+  test_walk(n);
   test_against_model(n);
   test_threads(n);
   bool left = names_register(n, "left", 1, 1) == 0;

@@ -1,9 +1,13 @@
-/* Registered names: /v1/names. */
+/* Registered names: /v1/names.
+ *
+ * Invariant: of a list, `turn` runs exactly while rows are left and its stream is not full.  Each turn of the
+ * loop writes NAMES_SLICE rows. */
 #include "agent/api/document.h"
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
 #include "agent/kernel/registry.h"
 #include "core/procname.h"
+#include "wire/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,24 +33,82 @@ static json_t *name_json(struct agent *a, const char *name, npid pid, uint64_t t
   return v;
 }
 
+/* --- all names ------------------------------------------------------------------------------------------ */
+
+enum { NAMES_SLICE = 500 };
+
 struct listing {
   struct agent *agent;
-  json_t *names;
+  struct names *names;
+  struct names_walk walk;
+  struct stream *stream; /* NULL: it is closed */
+  struct buf lines;      /* of a slice */
+  uv_idle_t turn;
 };
 
-static void add_name(void *data, const char *name, npid pid, uint64_t token) {
+/* Written by hand, as a node can have a million names. */
+static void put_name(void *data, const char *name, npid pid, uint64_t token) {
   struct listing *l = data;
-  json_array_append_new(l->names, name_json(l->agent, name, pid, token));
+  char text[NPID_TEXT_SIZE];
+  buf_puts(&l->lines, "{\"pid\":\"");
+  buf_puts(&l->lines, npid_format(l->agent->nodes, pid, NPID_BARE, text));
+  buf_puts(&l->lines, "\",\"short\":\"");
+  buf_puts(&l->lines, npid_format(l->agent->nodes, pid, NPID_SHORT, text));
+  buf_puts(&l->lines, "\",\"name\":");
+  json_put_bytes(&l->lines, name, strlen(name));
+  if (token) buf_printf(&l->lines, ",\"token\":%llu", (unsigned long long)token);
+  buf_puts(&l->lines, "}\n");
+}
+
+static void on_listing_freed(uv_handle_t *h) {
+  free(h->data);
+}
+
+static void on_listing_closed(void *data, bool gone) {
+  struct listing *l = data;
+  (void)gone;
+  names_walk_end(l->names, &l->walk);
+  buf_finish(&l->lines);
+  uv_close((uv_handle_t *)&l->turn, on_listing_freed);
+}
+
+static void on_turn(uv_idle_t *turn) {
+  struct listing *l = turn->data;
+  bool more = names_walk(l->names, &l->walk, NAMES_SLICE, put_name, l);
+  stream_text(l->stream, &l->lines);
+  buf_clear(&l->lines);
+  if (!more || stream_full(l->stream)) uv_idle_stop(turn);
+  if (!more) stream_end(l->stream);
+}
+
+static void on_listing_drained(void *data) {
+  struct listing *l = data;
+  uv_idle_start(&l->turn, on_turn);
 }
 
 void api_names_list(struct request *r) {
+  static const struct stream_events events = {on_listing_closed, on_listing_drained};
   enum scope scope = scope_of(r, request_query(r, "scope"));
-  struct listing l = {request_agent(r), NULL};
   if (scope == SCOPE_BAD) return;
-  l.names = json_array();
-  names_each(table(r, scope), add_name, &l);
-  respond_json(r, 200, json_pack("{s:o}", "names", l.names));
+  struct agent *a = request_agent(r);
+  struct listing *l = calloc(1, sizeof *l);
+  if (!l) {
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return;
+  }
+  *l = (struct listing){.agent = a, .names = table(r, scope)};
+  l->stream = respond_stream(r, &events, l);
+  if (!l->stream) {
+    free(l);
+    return;
+  }
+  names_walk_begin(l->names, &l->walk);
+  uv_idle_init(&a->loop, &l->turn);
+  l->turn.data = l;
+  uv_idle_start(&l->turn, on_turn);
 }
+
+/* --- one name ------------------------------------------------------------------------------------------- */
 
 void api_names_get(struct request *r) {
   enum scope scope = scope_of(r, request_query(r, "scope"));
