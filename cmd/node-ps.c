@@ -1,5 +1,6 @@
 /* node-ps: lists the processes of a node. */
 #include "fan.h"
+#include "rows.h"
 #include "select.h"
 #include "table.h"
 #include "tool.h"
@@ -157,7 +158,10 @@ struct collector {
   const struct options *options;
   struct table *table; /* NULL: rows are kept */
   json_t *rows;
-  struct error *e; /* gets an error that ends the list */
+  bool full;         /* there are --top rows, */
+  json_int_t lowest; /* and the last of them has this value */
+  struct error *e;   /* gets an error that ends the list */
+  struct rows read;
 };
 
 static const struct {
@@ -190,14 +194,19 @@ static int compare(const void *a, const void *b) {
   return x->place < y->place ? -1 : x->place > y->place;
 }
 
+static json_int_t value_of(const json_t *row, const char *member) {
+  const json_t *value = json_object_get(row, member);
+  return value ? json_integer_value(value) : -1;
+}
+
 /* Sorts rows as --sort wants, and leaves the first --top. */
 static void arrange(const struct options *o, json_t *rows) {
   size_t n = json_array_size(rows), left = o->top && (size_t)o->top < n ? (size_t)o->top : n;
   struct ranked *all = tool_need(calloc(n + 1, sizeof *all));
   const char *member = o->sort ? sort_member(o) : "";
   for (size_t i = 0; i < n; i++) {
-    json_t *row = json_array_get(rows, i), *value = json_object_get(row, member);
-    all[i] = (struct ranked){value ? json_integer_value(value) : -1, i, json_incref(row)};
+    json_t *row = json_array_get(rows, i);
+    all[i] = (struct ranked){value_of(row, member), i, json_incref(row)};
   }
   if (o->sort) qsort(all, n, sizeof *all, compare);
   json_array_clear(rows);
@@ -211,9 +220,14 @@ static void arrange(const struct options *o, json_t *rows) {
 
 static void keep(struct collector *c, json_t *row) {
   enum { SLACK = 1000 };
+  const struct options *o = c->options;
+  const char *member = o->sort ? sort_member(o) : "";
+  if (c->full && value_of(row, member) <= c->lowest) return;
   if (json_array_append(c->rows, row)) tool_need(NULL);
-  if (c->options->top && json_array_size(c->rows) > 2 * (size_t)c->options->top + SLACK)
-    arrange(c->options, c->rows);
+  if (!o->top || json_array_size(c->rows) <= 2 * (size_t)o->top + SLACK) return;
+  arrange(o, c->rows);
+  c->full = true;
+  c->lowest = value_of(json_array_get(c->rows, (size_t)o->top - 1), member);
 }
 
 static void take(struct collector *c, json_t *row) {
@@ -224,10 +238,19 @@ static void take(struct collector *c, json_t *row) {
     keep(c, row);
 }
 
+/* May a line be printed as it came? */
+static bool is_printable(const struct collector *c, const char *text, size_t n) {
+  static const char begin[] = "{\"pid\":";
+  return c->table && c->table->json && n > sizeof begin && !memcmp(text, begin, sizeof begin - 1);
+}
+
+static void take_text(struct collector *c, json_t *row, const char *text, size_t n) {
+  if (!row || is_wanted(c->options, row)) fwrite(text, 1, n + 1, stdout);
+}
+
 /* A line of the answer: a process, all bounds, all commands that have ended, or why there are no more lines.
  */
-static int on_line(void *data, json_t *value) {
-  struct collector *c = data;
+static int on_line(struct collector *c, json_t *value) {
   const json_t *ended = json_object_get(value, c->options->limits ? "limits" : "processes");
   size_t i;
   json_t *row;
@@ -240,10 +263,22 @@ static int on_line(void *data, json_t *value) {
   return 0;
 }
 
+static int on_text(void *data, char *text, size_t n) {
+  struct collector *c = data;
+  bool prints = is_printable(c, text, n), all = !c->options->state && !c->options->name;
+  json_t *row = prints && all ? NULL : rows_read(&c->read, text, n);
+  if (prints && (all || row)) {
+    take_text(c, row, text, n);
+    return 0;
+  }
+  return row ? on_line(c, row) : error_set(c->e, ERR_VERSION, "a line of the list is not JSON");
+}
+
 static int fetch(struct nodemsg *m, struct collector *c, const char *node, struct error *e) {
   char *path = path_to(c->options, m, node);
   c->e = e;
-  int rc = nodemsg_stream(m, "GET", path, NULL, on_line, c, e);
+  int rc = nodemsg_stream_text(m, "GET", path, NULL, on_text, NULL, c, e);
+  rows_finish(&c->read);
   free(path);
   return rc;
 }
@@ -257,7 +292,7 @@ static int list(struct nodemsg *m, const struct options *options, const char *no
                        .json = options->common.json,
                        .headed = true};
   bool waits = options->sort || options->top;
-  struct collector c = {options, waits ? NULL : &rows, tool_need(json_array()), NULL};
+  struct collector c = {.options = options, .table = waits ? NULL : &rows, .rows = tool_need(json_array())};
   table_begin(&rows);
   int rc = fetch(m, &c, node, e);
   arrange(options, c.rows);
@@ -296,7 +331,7 @@ static int ask(void *data, const struct selected *node, json_t **answer, struct 
   struct nodemsg *m = NULL;
   int rc = tool_try(&l->options->common, node->word, &m, e);
   if (rc) return rc;
-  struct collector c = {l->options, NULL, tool_need(json_array()), NULL};
+  struct collector c = {.options = l->options, .rows = tool_need(json_array())};
   rc = fetch(m, &c, node->word, e);
   nodemsg_close(m);
   if (rc)

@@ -1,4 +1,5 @@
 /* node-whereis: prints the pid that a name is registered for. */
+#include "rows.h"
 #include "table.h"
 #include "tool.h"
 
@@ -45,14 +46,27 @@ static const struct table_column *columns_of(const struct options *options, bool
   return one ? pid_alone : pairs;
 }
 
-static int print(void *names, json_t *row) {
-  table_row(names, row);
-  return 0;
+struct lines {
+  struct table *names;
+  struct rows read;
+  struct error *e;
+};
+
+static int print(void *data, char *text, size_t n) {
+  struct lines *l = data;
+  json_t *row = l->names->json ? NULL : rows_read(&l->read, text, n);
+  if (l->names->json)
+    fwrite(text, 1, n + 1, stdout);
+  else if (row)
+    table_row(l->names, row);
+  return row || l->names->json ? 0 : error_set(l->e, ERR_VERSION, "a line of the list is not JSON");
 }
 
 static int list(struct nodemsg *m, const char *scope, struct table *names, struct error *e) {
+  struct lines l = {.names = names, .e = e};
   char *path = tool_path(&tool, "/v1/names?scope=", scope, NULL);
-  int rc = nodemsg_stream(m, "GET", path, NULL, print, names, e);
+  int rc = nodemsg_stream_text(m, "GET", path, NULL, print, NULL, &l, e);
+  rows_finish(&l.read);
   free(path);
   return rc;
 }

@@ -11,6 +11,13 @@
 #include <wchar.h>
 #include <wctype.h>
 
+/* How many bytes at the start are printable ASCII, each a column wide. */
+static size_t ascii(const char *text) {
+  size_t n = 0;
+  while (text[n] >= ' ' && text[n] <= '~') n++;
+  return n;
+}
+
 /* --- texts of members ---------------------------------------------------------------------------------- */
 
 void table_text(const struct table *table, const json_t *row, const char *key, struct buf *out) {
@@ -23,7 +30,9 @@ void table_word(const struct table *table, const json_t *row, const char *key, s
   (void)table;
   const char *word = tool_member(row, key);
   wchar_t wide;
-  for (const char *c = *word ? word : "-"; *c;) {
+  size_t plain = ascii(word);
+  buf_append(out, word, plain);
+  for (const char *c = *word ? word + plain : "-"; *c;) {
     int n = mbtowc(&wide, c, MB_CUR_MAX);
     bool shows = n > 0 && iswprint((wint_t)wide);
     buf_append(out, shows ? c : "?", shows ? (size_t)n : 1);
@@ -96,8 +105,10 @@ static void print_row(const struct table *table, const json_t *row) {
 /* --- columns ------------------------------------------------------------------------------------------- */
 
 static int width_of(const char *text) {
-  int width = 0;
   wchar_t wide;
+  size_t plain = ascii(text);
+  int width = (int)plain;
+  text += plain;
   for (int n; (n = mbtowc(&wide, text, MB_CUR_MAX)) > 0; text += n) {
     int columns = wcwidth(wide);
     width += columns > 0 ? columns : 0;
@@ -130,10 +141,21 @@ static int column_width(const struct table *table, const struct table_column *c)
   return widest;
 }
 
+static void put_blanks(struct buf *line, int n) {
+  static const char blanks[] = "                                ";
+  for (int some; n > 0; n -= some) {
+    some = n < (int)sizeof blanks - 1 ? n : (int)sizeof blanks - 1;
+    buf_append(line, blanks, (size_t)some);
+  }
+}
+
 static void put_padded(struct buf *line, const struct table_column *c, int width, const char *text) {
   bool last = !c[1].put;
   int space = last ? 0 : width - width_of(text);
-  buf_printf(line, "%*s%s%*s%s", c->right ? space : 0, "", text, c->right ? 0 : space, "", last ? "" : " ");
+  if (c->right) put_blanks(line, space);
+  buf_puts(line, text);
+  if (!c->right) put_blanks(line, space);
+  if (!last) put_blanks(line, 1);
 }
 
 /* Prints the line of a row, or of the headings when row is NULL. */
