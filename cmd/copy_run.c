@@ -326,18 +326,16 @@ static void take_exit(struct end *end, const json_t *event) {
 
 static int take_event(void *data, json_t *event) {
   struct end *end = data;
-  const json_t *out = json_object_get(event, "stdout"), *err = json_object_get(event, "stderr");
-  struct buf bytes = BUF_INIT;
-  int rc = 0;
   if (!end->started) snprintf(end->pid, sizeof end->pid, "%s", tool_member(event, "pid"));
   end->started = true;
-  if ((out || err) && json_to_bytes(out ? out : err, &bytes) == 0 && bytes.len) {
-    if (out) rc = take_bytes(end, bytes.data, bytes.len);
-    if (!out) keep_words(end, bytes.data, bytes.len);
-  }
-  buf_finish(&bytes);
   if (json_object_get(event, "exit")) take_exit(end, event);
-  return rc;
+  return 0;
+}
+
+static int take_output(void *data, bool is_stderr, const char *bytes, size_t n) {
+  if (!is_stderr) return take_bytes(data, bytes, n);
+  keep_words(data, bytes, n);
+  return 0;
 }
 
 static void on_ended(void *data, int rc, json_t *answer, const struct error *e) {
@@ -361,6 +359,7 @@ static int spawn(struct end *end, struct error *e) {
                                  .path = "/v1/processes",
                                  .body = body,
                                  .line = take_event,
+                                 .bytes = take_output,
                                  .done = on_ended,
                                  .data = end,
                                  .deadline = r->deadline};

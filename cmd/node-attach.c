@@ -149,11 +149,17 @@ static int take_event(void *data, json_t *event) {
     relay_event(event);
   } else {
     report_lost(event);
-    relay_output(event);
     if (reason) report_reason(s, reason);
   }
   if (at) atomic_store(&s->at, json_integer_value(at));
   if (reason) s->status = (int)json_integer_value(json_object_get(event, "status"));
+  return 0;
+}
+
+static int take_output(void *data, bool is_stderr, const char *bytes, size_t n) {
+  struct session *s = data;
+  relay_output(is_stderr, bytes, n);
+  atomic_fetch_add(&s->at, (int64_t)n);
   return 0;
 }
 
@@ -165,7 +171,7 @@ static int attach(const struct options *o, const char *pid) {
   char *path = tool_path(&tool, "/v1/processes/", pid, suffix);
   struct nodemsg *m = NULL;
   int rc = tool_try(&o->common, home, &m, &e);
-  if (!rc) rc = nodemsg_stream(m, "GET", path, NULL, take_event, &s, &e);
+  if (!rc) rc = nodemsg_output(m, "GET", path, NULL, take_event, o->common.json ? NULL : take_output, &s, &e);
   terminal_restore();
   input_stop(s.input);
   terminal_stop(s.terminal);

@@ -113,18 +113,14 @@ static void print_event(struct stage *s, const char *key, json_t *bytes) {
   if (fflush(stdout)) exit(tool_finish(&tool, STATUS_OWN));
 }
 
-static void take_output(struct stage *s, json_t *event) {
-  json_t *out = json_object_get(event, "stdout"), *err = json_object_get(event, "stderr");
-  struct buf bytes = BUF_INIT;
-  if (!out && !err) return;
-  if (s->run->options->common.json) {
-    print_event(s, out ? "stdout" : "stderr", out ? out : err);
-  } else if (json_to_bytes(out ? out : err, &bytes) == 0 && bytes.len) {
-    if (out) relay_bytes(STDOUT_FILENO, bytes.data, bytes.len);
-    if (err) buf_append(&s->errors, bytes.data, bytes.len);
-    print_errors(s, false);
-  }
-  buf_finish(&bytes);
+static int take_output(void *data, bool is_stderr, const char *bytes, size_t n) {
+  struct stage *s = data;
+  if (is_stderr)
+    buf_append(&s->errors, bytes, n);
+  else
+    relay_output(false, bytes, n);
+  print_errors(s, false);
+  return 0;
 }
 
 /* --- the end of a stage --------------------------------------------------------------------------------- */
@@ -164,9 +160,10 @@ static void take_exit(struct stage *s, const json_t *event) {
 
 static int take_event(void *data, json_t *event) {
   struct stage *s = data;
+  json_t *out = json_object_get(event, "stdout"), *err = json_object_get(event, "stderr");
   if (!s->started) snprintf(s->pid, sizeof s->pid, "%s", tool_member(event, "pid"));
   s->started = true;
-  take_output(s, event);
+  if (out || err) print_event(s, out ? "stdout" : "stderr", out ? out : err); /* with --json */
   if (json_object_get(event, "exit")) take_exit(s, event);
   return 0;
 }
@@ -234,6 +231,7 @@ static int spawn(struct stage *s, struct error *e) {
                                  .path = "/v1/processes",
                                  .body = body,
                                  .line = take_event,
+                                 .bytes = r->options->common.json ? NULL : take_output,
                                  .done = on_ended,
                                  .data = s,
                                  .deadline = r->deadline};

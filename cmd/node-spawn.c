@@ -205,13 +205,17 @@ static int take_event(void *data, json_t *event) {
   int rc = *a->pid ? 0 : begin(a, event);
   if (rc) return rc;
   if (reason) terminal_restore();
-  if (a->options->common.json) {
+  if (a->options->common.json)
     relay_event(event);
-  } else {
-    relay_output(event);
-    if (reason) report_end(a, event);
-  }
+  else if (reason)
+    report_end(a, event);
   if (reason) a->status = status_of(a->options, event);
+  return 0;
+}
+
+static int take_output(void *data, bool is_stderr, const char *bytes, size_t n) {
+  (void)data;
+  relay_output(is_stderr, bytes, n);
   return 0;
 }
 
@@ -219,7 +223,8 @@ static int spawn_attached(const struct spawn_options *o, struct nodemsg *m, json
   struct error e = {0};
   struct attachment a = {.options = o, .e = &e, .status = -1};
   nodemsg_more_time(m, spawn_last_words(o));
-  int rc = nodemsg_stream(m, "POST", "/v1/processes", request, take_event, &a, &e);
+  int rc = nodemsg_output(m, "POST", "/v1/processes", request, take_event,
+                          o->common.json ? NULL : take_output, &a, &e);
   terminal_restore();
   input_stop(a.input);
   terminal_stop(a.terminal);

@@ -33,15 +33,8 @@ void relay_bytes(int fd, const char *bytes, size_t n) {
   exit(RELAY_FAILED);
 }
 
-static void relay(int fd, const json_t *output) {
-  struct buf bytes = BUF_INIT;
-  if (output && json_to_bytes(output, &bytes) == 0) relay_bytes(fd, bytes.data, bytes.len);
-  buf_finish(&bytes);
-}
-
-void relay_output(const json_t *event) {
-  relay(STDOUT_FILENO, json_object_get(event, "stdout"));
-  relay(STDERR_FILENO, json_object_get(event, "stderr"));
+void relay_output(bool is_stderr, const char *bytes, size_t n) {
+  relay_bytes(is_stderr ? STDERR_FILENO : STDOUT_FILENO, bytes, n);
 }
 
 void relay_event(const json_t *event) {

@@ -15,8 +15,8 @@ void relay_bytes(int fd, const char *bytes, size_t n);
 /* Writes all bytes to any descriptor.  0, or an errno. */
 int relay_write(int fd, const char *bytes, size_t n) MUST_CHECK;
 
-/* Passes the members "stdout" and "stderr" of an event on: each a JSON string or {"$bytes":…}, if there. */
-void relay_output(const json_t *event);
+/* Passes on what a process has written to its standard output or error. */
+void relay_output(bool is_stderr, const char *bytes, size_t n);
 
 /* Prints an event as a line of JSON. */
 void relay_event(const json_t *event);

@@ -213,13 +213,10 @@ static void job_end(struct job *j) {
 
 /* --- one command --------------------------------------------------------------------------------------- */
 
-static int take_output(struct job *j, int stream, const json_t *output) {
-  struct buf bytes = BUF_INIT;
+static int take_output(void *data, bool is_stderr, const char *bytes, size_t n) {
+  struct job *j = data;
   struct error e = {0};
-  int rc = output && json_to_bytes(output, &bytes) == 0
-               ? harvest_take(j->harvest, stream, bytes.data ? bytes.data : "", bytes.len, &e)
-               : 0;
-  buf_finish(&bytes);
+  int rc = harvest_take(j->harvest, is_stderr ? HARVEST_ERR : HARVEST_OUT, bytes, n, &e);
   return rc ? fail(j, rc, &e) : 0;
 }
 
@@ -257,10 +254,8 @@ static int take_event(void *data, json_t *event) {
     j->feed = j->run->options->input;
     j->run->notes |= j->feed || j->interrupt;
   }
-  int rc = take_output(j, HARVEST_OUT, json_object_get(event, "stdout"));
-  if (!rc) rc = take_output(j, HARVEST_ERR, json_object_get(event, "stderr"));
   if (json_object_get(event, "exit")) take_exit(j, event);
-  return rc;
+  return 0;
 }
 
 static void on_ended(void *data, int rc, json_t *answer, const struct error *e) {
@@ -299,6 +294,7 @@ static int spawn(struct job *j, struct error *e) {
                                  .path = "/v1/processes",
                                  .body = body,
                                  .line = r->options->detach ? NULL : take_event,
+                                 .bytes = r->options->detach ? NULL : take_output,
                                  .done = on_ended,
                                  .data = j,
                                  .deadline = deadline_of(j),

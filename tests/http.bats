@@ -91,6 +91,39 @@ has() { jq -e "$1" <<<"$output" >/dev/null || fail "not $1: $output"; }
   assert_output '[["pid","short"],{"stdout":"out\n","at":4},{"exit":["exit",7],"status":7}]'
 }
 
+# Prints the records of octets, a line each: the kind and the content, with escapes.
+records() {
+  perl -0777 -ne 'while (/\G([JOE])(.{4})/gs) {
+    my ($kind, $n) = ($1, unpack "N", $2);
+    print "$kind ", substr($_, pos, $n) =~ s/[^ -~]/sprintf "\\x%02X", ord $&/ger, "\n";
+    pos() += $n;
+  } print "rest\n" if (pos // 0) < length' "$1"
+}
+
+@test "octets: what an attached command, or one that is followed, writes, as it is, and the events as documents" {
+  local spawn='{"command": ["sh", "-c", "printf \"a\\0\\377\"; read line; printf no >&2; exit 7"], "stdin": true'
+  api one POST /v1/processes -d "$spawn}" >"$T/body"
+  pid=$(jq -r .pid "$T/body")
+  api one GET "/v1/processes/$pid/output" -H 'Accept: application/x-node-octets' -D "$T/head" -o "$T/octets" &
+  follower=$!
+  grep_followers() { [ "$(node-ps | grep -c client)" = 1 ]; }
+  wait_until grep_followers
+  api one POST "/v1/processes/$pid/stdin" -d x >/dev/null
+  wait $follower
+  grep -qi '^content-type: application/x-node-octets' "$T/head"
+  run -0 records "$T/octets"
+  assert_line --index 0 --partial 'J {"pid":"'
+  assert_line --index 1 'O a\x00\xFF'
+  assert_line --index 2 'E no'
+  assert_line --index 3 --partial 'J {"exit":["exit",7],"status":7,'
+  api one POST /v1/processes -H 'Accept: application/x-node-octets' -o "$T/octets" \
+    -d '{"lua": "puts(\"text\")", "attach": true}'
+  run -0 records "$T/octets"
+  assert_line --index 1 'O text\x0A'
+  assert_line --index 2 --partial 'J {"exit":"normal","status":0'
+  [ ${#lines[@]} -eq 4 ]
+}
+
 @test "spawn: stderr is separate, and bytes that are not UTF-8 are base64" {
   json POST /v1/processes '{"command": ["sh", "-c", "printf \"\\377\\0\" >&2"], "attach": true}'
   run -0 jq -rs 'map(.stderr // empty) | .[0]["$bytes"]' "$T/body"

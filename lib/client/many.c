@@ -1,8 +1,9 @@
 /* Invariant: a call is in the list `calls` and its easy handle is in the multi handle, exactly while it runs.
  * A call that ends is taken out of both before its `done` is called, so `done` may do anything.
  *
- * Orderings: `line` and `read` are called from within curl_multi_perform, where libcurl allows no handle to
- * be removed. A call that is cancelled there is marked, and removed when curl_multi_perform has returned. */
+ * Orderings: `line`, `bytes` and `read` are called from within curl_multi_perform, where libcurl allows no
+ * handle to be removed. A call that is cancelled there is marked, and removed when curl_multi_perform has
+ * returned. */
 #include "client/many.h"
 
 #include "base/clock.h"
@@ -93,6 +94,11 @@ static int on_line(void *data, json_t *value) {
   return call->cancelled ? ERR_LOST : call->request.line(call->request.data, value);
 }
 
+static int on_bytes(void *data, bool is_stderr, const char *bytes, size_t n) {
+  struct many_call *call = data;
+  return call->cancelled ? ERR_LOST : call->request.bytes(call->request.data, is_stderr, bytes, n);
+}
+
 static ssize_t on_read(void *data, char *bytes, size_t size) {
   struct many_call *call = data;
   return call->cancelled ? ERR_LOST : call->request.read(call->request.data, bytes, size);
@@ -105,6 +111,7 @@ static int begin(struct many_call *call, const struct many_request *r, struct er
     return error_set(e, ERR_TIMEOUT, "%s: timed out (timeout) before the request", nodemsg_node(call->m));
   struct exchange_request x = {.method = r->method, .path = r->path, .body = r->body, .data = call};
   if (r->line) x.line = on_line;
+  if (r->bytes) x.bytes = on_bytes;
   if (r->read) x.read = on_read;
   transfer_complete(call->m, left, &x);
   x.more_ms = r->more_ms;
@@ -157,6 +164,7 @@ static int ask_port(struct many_call *call, struct many_request *r, struct error
   r->path = "/v1/node";
   r->body = NULL;
   r->line = NULL;
+  r->bytes = NULL;
   r->read = NULL;
   return remote_base(call->m, &call->name, call->scan->port, e);
 }

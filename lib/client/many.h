@@ -26,11 +26,12 @@ struct many_request {
   const char *method, *path;              /* borrowed by many_start, as is body */
   const json_t *body;                     /* or NULL */
   int (*line)(void *data, json_t *value); /* as in nodemsg_stream, or NULL */
+  int (*bytes)(void *data, bool is_stderr, const char *bytes, size_t n); /* as in nodemsg_output, or NULL */
   /* As in nodemsg_upload, or NULL; it may also return MANY_PAUSE, until many_resume. */
   ssize_t (*read)(void *data, char *bytes, size_t size);
   const char *type; /* Content-Type of what read gives; NULL: application/octet-stream */
-  /* The end.  rc is 0, or the code of *e, or what line or read returned.  answer is borrowed, and may be
-   * NULL. */
+  /* The end.  rc is 0, or the code of *e, or what line, bytes or read returned.  answer is borrowed, and may
+   * be NULL. */
   void (*done)(void *data, int rc, json_t *answer, const struct error *e);
   void *data;
   int64_t deadline; /* clock_ns; 0: none */

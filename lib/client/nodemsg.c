@@ -175,6 +175,15 @@ int nodemsg_stream_text(struct nodemsg *m, const char *method, const char *path,
   return transfer(m, &r, NULL, e);
 }
 
+int nodemsg_output(struct nodemsg *m, const char *method, const char *path, json_t *body,
+                   int (*line)(void *data, json_t *value),
+                   int (*bytes)(void *data, bool is_stderr, const char *bytes, size_t n), void *data,
+                   struct error *e) {
+  struct exchange_request r = {
+      .method = method, .path = path, .body = body, .line = line, .bytes = bytes, .data = data};
+  return transfer(m, &r, NULL, e);
+}
+
 int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *data, char *bytes, size_t size),
                    void *data, struct error *e) {
   struct exchange_request r = {.method = "POST", .path = path, .read = read, .data = data};

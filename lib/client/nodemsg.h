@@ -66,6 +66,15 @@ int nodemsg_stream_text(struct nodemsg *m, const char *method, const char *path,
                         int (*text)(void *data, char *text, size_t n), int (*pause)(void *data), void *data,
                         struct error *e) MUST_CHECK;
 
+/* As nodemsg_stream, for the answers that pass on what a process prints (POST /v1/processes): the output
+ * comes as it is and not in JSON; bytes is called with the next n bytes of it, and line with the other
+ * events.  What bytes returns has the same meaning as what line returns.  With bytes NULL, line gets the
+ * output too. */
+int nodemsg_output(struct nodemsg *m, const char *method, const char *path, json_t *body,
+                   int (*line)(void *data, json_t *value),
+                   int (*bytes)(void *data, bool is_stderr, const char *bytes, size_t n), void *data,
+                   struct error *e) MUST_CHECK;
+
 /* Makes one POST request whose body is a stream of bytes, and calls read for the next ones: read puts up to
  * size bytes into bytes[] and returns how many, or 0 at the end.  When read returns a negative value, the
  * transfer ends, and that value is returned with *e untouched. */

@@ -43,6 +43,7 @@ static void set_headers(struct exchange *x) {
     add_field(x, "Node-To", r->node); /* a node of another name on this port then refuses the request */
   if (r->from) add_field(x, "Node-From", r->from);
   if (r->read) add_field(x, "Transfer-Encoding", "chunked");
+  if (r->bytes) add_field(x, "Accept", OCTETS_TYPE);
   SET(x, CURLOPT_HTTPHEADER, x->headers);
 }
 
@@ -120,16 +121,29 @@ static int take_lines(struct exchange *x, const char *bytes, size_t n) {
   return rc;
 }
 
+static int on_bytes(void *data, bool is_stderr, const char *bytes, size_t n) {
+  struct exchange *x = data;
+  int rc = x->request.bytes(x->request.data, is_stderr, bytes, n);
+  x->told = rc != 0;
+  return rc;
+}
+
 /* The first bytes of the answer have come. */
 static void take_status(struct exchange *x) {
   const struct exchange_request *r = &x->request;
+  const char *type = NULL;
   curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &x->status);
+  curl_easy_getinfo(x->easy, CURLINFO_CONTENT_TYPE, &type);
+  x->typed = !r->bytes || (type && strcmp(type, OCTETS_TYPE) == 0);
   if (has_lines(r) && r->timeout_ms && x->status < 300)
     SET(x, CURLOPT_TIMEOUT_MS, r->timeout_ms + r->more_ms);
 }
 
 static int take(struct exchange *x, const char *bytes, size_t n) {
   if (!x->status) take_status(x);
+  static const struct octets_events records = {.document = on_line, .bytes = on_bytes};
+  if (x->request.bytes && x->status < 300)
+    return x->typed ? octets_split(&x->octets, bytes, n, &records, x) : ERR_VERSION;
   if (has_lines(&x->request) && x->status < 300) return take_lines(x, bytes, n);
   if (n > x->request.answer_max - x->answer.len) return ERR_TOO_LARGE;
   buf_append(&x->answer, bytes, n);
@@ -144,6 +158,7 @@ static size_t on_write(char *bytes, size_t size, size_t n, void *data) {
 
 static void set_answer(struct exchange *x) {
   lines_init(&x->lines, x->request.answer_max);
+  octets_init(&x->octets, x->request.answer_max);
   SET(x, CURLOPT_WRITEFUNCTION, on_write);
   SET(x, CURLOPT_WRITEDATA, x);
   SET(x, CURLOPT_PRIVATE, x->request.data);
@@ -231,8 +246,9 @@ int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struc
   if (x->status >= 400) return json_to_error(text->data ? text->data : "", text->len, x->status, e);
   if (x->status < 200 || x->status >= 300)
     return error_set(e, ERR_VERSION, "%s: what answers there is no node (HTTP status %ld)", node, x->status);
-  if (x->lines.pending.len)
-    return error_set(e, ERR_LOST, "%s: the answer breaks off in the middle of a line", node);
+  if (x->lines.pending.len || octets_inside(&x->octets))
+    return error_set(e, ERR_LOST, "%s: the answer breaks off in the middle of a %s", node,
+                     x->request.bytes ? "record" : "line");
   json_t *value = text->len ? json_parse(text->data, text->len, NULL) : NULL;
   if (text->len && !value)
     return error_set(e, ERR_VERSION, "%s: what answers there is no node (its answer is not JSON)", node);
@@ -253,6 +269,7 @@ bool exchange_reached(const struct exchange *x) {
 void exchange_finish(struct exchange *x) {
   curl_slist_free_all(x->headers);
   lines_finish(&x->lines);
+  octets_finish(&x->octets);
   buf_finish(&x->answer);
   buf_finish(&x->body);
 }

@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "wire/lines.h"
+#include "wire/octets.h"
 #include "wire/psk.h"
 
 #include <curl/curl.h>
@@ -47,6 +48,9 @@ struct exchange_request {
    * NULL) is called when no further line has arrived yet; it ends the transfer as `text` does. */
   int (*text)(void *data, char *text, size_t n);
   int (*pause)(void *data);
+  /* Unless NULL: the answer is asked for as octets (wire/octets.h). `line` then gets its documents, and this
+   * function the bytes of output between them, which are borrowed; what it returns has the same meaning. */
+  int (*bytes)(void *data, bool is_stderr, const char *bytes, size_t n);
   void *data; /* for the callbacks; also the easy handle's CURLOPT_PRIVATE */
 
   size_t answer_max; /* bytes of the document, or of one line: more is ERR_TOO_LARGE */
@@ -68,9 +72,11 @@ struct exchange {
   struct psk_session session;
   struct buf body, answer;
   struct lines lines;
+  struct octets octets;
   CURLcode result;     /* of the transfer */
   long status;         /* 0: no answer has begun */
   int stopped;         /* why a callback has ended the transfer, or 0 */
+  bool typed;          /* the answer has the media type that was asked for */
   bool told;           /* a callback of the caller has ended the transfer, and the caller knows why */
   struct error reason; /* what is wrong with a line that is not JSON */
 };
@@ -84,8 +90,8 @@ int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_reque
 /* Returns what the transfer's result means.  0 after a 2xx answer: *answer is a new reference to its JSON,
  * NULL when it was empty or a stream of lines.  Else the code of the node's problem document, the stage that
  * failed (wire/psk.h; ERR_NO_AGENT when nobody listens on the socket), ERR_VERSION when the answer is not a
- * node's, ERR_LOST when a stream broke off inside a line, ERR_TOO_LARGE, ERR_NOMEM.  *e is set for all of
- * them, except for codes that a callback returned. */
+ * node's, ERR_LOST when a stream broke off inside a line or record, ERR_TOO_LARGE, ERR_NOMEM.  *e is set for
+ * all of them, except for codes that a callback returned. */
 int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struct error *e) MUST_CHECK;
 
 /* After exchange_outcome: did the host react, by taking or refusing the connection?  For wire/scan.h. */

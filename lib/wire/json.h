@@ -2,7 +2,8 @@
  *
  *   null true false 12 1.0 "text"    NIL, booleans, INT, FLOAT (1 and 1.0 stay apart), STR
  *   [ … ]  { … }                     LIST, MAP; a key that starts with '$' gets one more '$' in front
- *   {"$bytes":"base64"}              a STR that is not UTF-8
+ *   {"$bytes":"base64"}              a STR that is not UTF-8, or has so many control characters that this is
+ *                                    shorter
  *   {"$float":"nan"|"inf"|"-inf"}    the floats that JSON lacks
  *   {"$map":[[key,value],…]}         TABLE
  *   {"$pid":"two@rane.57.3"}  {"$ref":"two@rane.9.3"}
@@ -25,7 +26,7 @@
 void json_put_value(struct buf *out, const struct nodetab *nodes, struct term_reader *r);
 void json_put_term(struct buf *out, const struct nodetab *nodes, const struct term *t);
 
-/* Appends a string of any bytes: "text" or {"$bytes":…}. */
+/* Appends a string of any bytes: "text" or {"$bytes":…}, whichever is shorter where both are possible. */
 void json_put_bytes(struct buf *out, const char *s, size_t n);
 
 /* Appends a finite number, in the fewest digits (15 to 17) that read back as the same number. */

@@ -45,8 +45,18 @@ static void put_base64(struct buf *out, const char *form, const void *bytes, siz
   buf_puts(out, "\"}");
 }
 
+/* Would "text" be longer than base64?  Only control characters make it so, each with six bytes. */
+static bool base64_is_shorter(const char *s, size_t n) {
+  enum { FORM = sizeof "{\"$bytes\":\"\"}" };
+  size_t control = 0;
+  if (n < FORM) return false;
+  for (size_t i = 0; i < n; i++)
+    control += (unsigned char)s[i] < ' ' && s[i] != '\n' && s[i] != '\t' && s[i] != '\r';
+  return control * 5 > n / 3 + FORM;
+}
+
 void json_put_bytes(struct buf *out, const char *s, size_t n) {
-  if (text_utf8(s, n))
+  if (text_utf8(s, n) && !base64_is_shorter(s, n))
     put_text(out, s, n);
   else
     put_base64(out, "{\"$bytes\":\"", s, n);

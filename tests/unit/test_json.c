@@ -179,6 +179,16 @@ static void test_bytes(void) {
   ok(json_to_bytes(none, &out) == ERR_BAD_VALUE && json_to_bytes(NULL, &out) == ERR_BAD_VALUE && out.len == 2,
      "neither");
   json_decref(text), json_decref(bytes), json_decref(none);
+  buf_clear(&out);
+  char zeros[300] = "text, and then zeros";
+  json_put_bytes(&out, zeros, sizeof zeros);
+  ok(out.len < sizeof zeros * 3 / 2 && !strncmp(out.data, "{\"$bytes\":\"", 11),
+     "many control characters are base64, which is shorter");
+  buf_clear(&out);
+  memset(zeros, '\n', sizeof zeros);
+  memset(zeros, 1, 20);
+  json_put_bytes(&out, zeros, sizeof zeros);
+  ok(out.data[0] == '"', "few of them are escaped");
   buf_finish(&out);
 }
 

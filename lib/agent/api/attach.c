@@ -20,6 +20,7 @@ struct attachment {
   struct stream *stream;
   bool command; /* it spawns a command, which "client_gone" (TERM) ends; a green thread is ended by "kill" */
   bool ended;   /* it is no longer a process */
+  bool octets;  /* the client wants octets */
   npid ref;     /* ref of its monitor of the process */
   npid pid;     /* the process; NPID_NONE until the spawn has succeeded */
   struct buf held;        /* lines of output that arrived while the code was being loaded */
@@ -75,7 +76,8 @@ static void on_drained(void *data) {
   answer_flushes(data);
 }
 
-static const struct stream_events attach_stream = {on_closed, on_drained};
+static const struct stream_events attach_stream = {
+    .closed = on_closed, .drained = on_drained, .octets = true};
 
 /* Answers the request with an error while the code is still being loaded.  attach_spawned then finds no
  * request. */
@@ -122,10 +124,7 @@ static void attach_message(struct hosted *p, const struct signal *sig) {
     return;
   }
   struct buf line = BUF_INIT;
-  buf_puts(&line, o.is_stderr ? "{\"stderr\":" : "{\"stdout\":");
-  json_put_bytes(&line, o.bytes, o.n);
-  if (o.at) buf_printf(&line, ",\"at\":%lld", (long long)o.at);
-  buf_puts(&line, "}\n");
+  document_put_output(&line, s->octets, &o);
   if (s->stream)
     stream_text(s->stream, &line);
   else if (s->request)
@@ -245,6 +244,7 @@ struct attachment *attach_new(struct request *r, bool command) {
   }
   s->request = r;
   s->command = command;
+  s->octets = request_octets(r);
   s->pid = NPID_NONE;
   s->ref = vm_ref(a->vm);
   return s;

@@ -1,7 +1,10 @@
-/* Invariant: each function makes a new JSON value and keeps no reference to it. */
+/* Invariant: no function keeps a reference to a JSON value. */
 #include "agent/api/document.h"
 
 #include "wire/json.h"
+#include "wire/octets.h"
+
+#include <inttypes.h>
 
 json_t *document_pid(struct agent *a, npid pid) {
   char full[NPID_TEXT_SIZE], brief[NPID_TEXT_SIZE];
@@ -13,4 +16,24 @@ json_t *document_end(struct agent *a, const char *key, const struct term *reason
   struct term_reader r = term_read(reason);
   json_t *value = reason ? json_from_value(a->nodes, &r) : json_null();
   return json_pack("{s:o, s:i}", key, value, "status", status);
+}
+
+void document_put_output(struct buf *out, bool octets, const struct output *o) {
+  if (octets) {
+    octets_put(out, o->is_stderr ? OCTETS_STDERR : OCTETS_STDOUT, o->bytes, o->n);
+    return;
+  }
+  buf_puts(out, o->is_stderr ? "{\"stderr\":" : "{\"stdout\":");
+  json_put_bytes(out, o->bytes, o->n);
+  if (o->at) buf_printf(out, ",\"at\":%" PRId64, o->at);
+  buf_puts(out, "}\n");
+}
+
+void document_put_text(struct buf *out, bool octets, const struct buf *text) {
+  if (octets) {
+    octets_put(out, OCTETS_DOCUMENT, text->data, text->len);
+    return;
+  }
+  buf_append(out, text->data, text->len);
+  buf_putc(out, '\n');
 }

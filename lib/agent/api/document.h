@@ -3,6 +3,8 @@
 #define AGENT_API_DOCUMENT_H
 
 #include "agent/state.h"
+#include "base/buf.h"
+#include "core/output.h"
 #include "core/term.h"
 
 #include <jansson.h>
@@ -13,5 +15,12 @@ json_t *document_pid(struct agent *a, npid pid);
 /* {key: the value of a reason ([reason]; NULL: null), "status": status}: a new object; NULL when memory ran
  * out. */
 json_t *document_end(struct agent *a, const char *key, const struct term *reason, int status);
+
+/* Appends output as an event of a stream: a line {"stdout" | "stderr": bytes, "at": offset}, or as octets a
+ * record, which has no offset. */
+void document_put_output(struct buf *out, bool octets, const struct output *o);
+
+/* Appends an event that is the text of a JSON object. */
+void document_put_text(struct buf *out, bool octets, const struct buf *text);
 
 #endif

@@ -125,7 +125,7 @@ static void give_up(struct listing *l, const struct error *e) {
 }
 
 static void pass_on(struct listing *l) {
-  static const struct stream_events events = {on_closed, on_drained};
+  static const struct stream_events events = {.closed = on_closed, .drained = on_drained};
   if (l->request) {
     struct request *r = l->request;
     l->request = NULL;

@@ -57,7 +57,7 @@ static void on_drained(void *data) {
   call_answer_all(p->agent, &m->flushes);
 }
 
-static const struct stream_events mailbox_stream = {on_closed, on_drained};
+static const struct stream_events mailbox_stream = {.closed = on_closed, .drained = on_drained};
 static const struct hosted_class mailbox_class = {.kind = "client",
                                                   .message = mailbox_message,
                                                   .call = mailbox_call,

@@ -101,7 +101,7 @@ static void on_closed(void *data, bool gone) {
   client_closed(&m->client);
 }
 
-static const struct stream_events monitor_stream = {on_closed, NULL};
+static const struct stream_events monitor_stream = {.closed = on_closed};
 static const struct hosted_class monitor_class = {
     .kind = "client", .down = monitor_down, .node_down = monitor_node_down, .exit = client_exit};
 

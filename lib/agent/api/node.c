@@ -259,7 +259,7 @@ static void tell_up(void *data, const struct member *m) {
 }
 
 static void follow_nodes(struct request *r) {
-  static const struct stream_events events = {on_follower_closed, NULL};
+  static const struct stream_events events = {.closed = on_follower_closed};
   struct follower *f = calloc(1, sizeof *f);
   if (!f) {
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));

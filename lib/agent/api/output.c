@@ -18,12 +18,14 @@
 #include "core/reason.h"
 #include "wire/json.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 struct follower {
   struct client client;
   npid pid; /* the command */
   int64_t next;
+  bool octets; /* the client wants octets */
   struct buf held;
   struct signal *flushes; /* calls "flush" that wait until the stream is no longer full */
   struct term *end;       /* the end of the command, which came before the answer */
@@ -36,19 +38,20 @@ static void put_lines(struct follower *f, struct buf *lines) {
     buf_append(&f->held, lines->data, lines->len);
 }
 
-/* Writes a line for the bytes before the offset `at` that are no longer kept. */
+/* Writes an event for the bytes before the offset `at` that are no longer kept. */
 static void put_lost(struct follower *f, int64_t at, struct buf *lines) {
-  if (at > f->next)
-    buf_printf(lines, "{\"lost\":%lld,\"at\":%lld}\n", (long long)(at - f->next), (long long)at);
-  if (at > f->next) f->next = at;
+  struct buf text = BUF_INIT;
+  if (at <= f->next) return;
+  buf_printf(&text, "{\"lost\":%" PRId64 ",\"at\":%" PRId64 "}", at - f->next, at);
+  document_put_text(lines, f->octets, &text);
+  buf_finish(&text);
+  f->next = at;
 }
 
 static void take_output(struct follower *f, const struct output *o) {
   struct buf lines = BUF_INIT;
   put_lost(f, o->at - (int64_t)o->n, &lines);
-  buf_puts(&lines, o->is_stderr ? "{\"stderr\":" : "{\"stdout\":");
-  json_put_bytes(&lines, o->bytes, o->n);
-  buf_printf(&lines, ",\"at\":%lld}\n", (long long)o->at);
+  document_put_output(&lines, f->octets, o);
   f->next = o->at;
   put_lines(f, &lines);
   buf_finish(&lines);
@@ -136,7 +139,8 @@ static void on_closed(void *data, bool gone) {
   client_closed(data);
 }
 
-static const struct stream_events output_stream = {on_closed, on_drained};
+static const struct stream_events output_stream = {
+    .closed = on_closed, .drained = on_drained, .octets = true};
 static const struct hosted_class follower_class = {.kind = "client",
                                                    .message = follower_message,
                                                    .call = follower_call,
@@ -183,6 +187,7 @@ void api_process_output(struct request *r) {
   if (!f) return;
   f->pid = pid;
   f->next = from;
+  f->octets = request_octets(r);
   const char *home = npid_is_local(pid) ? NULL : nodetab_name(a->nodes, npid_incarnation(pid));
   kernel_ask(a, home, term_build("spip", "follow", pid, from, f->client.hosted.pid), RPC_TIMEOUT_MS,
              on_follow, f);

@@ -4,6 +4,7 @@
 #include "agent/http/request.h"
 
 #include "wire/json.h"
+#include "wire/octets.h"
 #include "wire/silence.h"
 #include "wire/url.h"
 
@@ -59,6 +60,11 @@ bool request_is_lines(const struct request *r) {
   const char *type = header(r, "Content-Type");
   return type && !strncasecmp(type, lines, sizeof lines - 1) &&
          !isalnum((unsigned char)type[sizeof lines - 1]);
+}
+
+bool request_octets(const struct request *r) {
+  const char *accept = header(r, "Accept");
+  return accept && strcmp(accept, OCTETS_TYPE) == 0;
 }
 
 bool request_flag(struct request *r, const char *key) {

@@ -97,19 +97,24 @@ void respond_error(struct request *r, const struct error *e);
 void respond_problem(struct request *r, const struct error *e, json_t *members);
 void respond_code(struct request *r, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* An answer of JSON lines that goes on until stream_end.  closed(data, gone) runs once, after stream_end or
- * when the client is gone (then gone is true); after it the stream no longer exists.  drained(data) runs when
- * a full stream has emptied to half of HTTP_STREAM_HIGH; it may be NULL. */
+/* Does the client of this request want its stream as octets (wire/octets.h)? */
+bool request_octets(const struct request *r);
+
+/* An answer of JSON lines that goes on until stream_end, or with `octets` of the events, where the client
+ * wants that, of octets.  closed(data, gone) runs once, after stream_end or when the client is gone (then
+ * gone is true); after it the stream no longer exists.  drained(data) runs when a full stream has emptied to
+ * half of HTTP_STREAM_HIGH; it may be NULL. */
 struct stream;
 struct stream_events {
   void (*closed)(void *data, bool gone);
   void (*drained)(void *data);
+  bool octets;
 };
 /* Begins a stream. NULL when memory ran out: the request has then been answered with ERR_NOMEM, and no event
  * runs. */
 struct stream *respond_stream(struct request *r, const struct stream_events *events, void *data);
-void stream_line(struct stream *s, json_t *line);            /* consumes line */
-void stream_text(struct stream *s, const struct buf *lines); /* whole lines of JSON text */
+void stream_line(struct stream *s, json_t *line);           /* a line, or a record; consumes line */
+void stream_text(struct stream *s, const struct buf *text); /* whole lines of JSON text, or whole records */
 bool stream_full(const struct stream *s);
 void stream_end(struct stream *s);
 

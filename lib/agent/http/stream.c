@@ -2,6 +2,7 @@
  * look at a suspended connection, so a disconnect watch tells when the client hangs up. */
 #include "agent/http/request.h"
 #include "wire/json.h"
+#include "wire/octets.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@ struct stream {
   const struct stream_events *events;
   void *data;
   bool ended, gone, broken, suspended, was_full;
+  bool octets; /* records, not lines */
 };
 
 static void stream_wake(struct stream *s) {
@@ -57,14 +59,16 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
   struct stream *s = calloc(1, sizeof *s);
   struct MHD_Response *response =
       s ? MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 64 << 10, stream_read, s, NULL) : NULL;
-  if (s) *s = (struct stream){.request = r, .events = events, .data = data};
+  if (s)
+    *s = (struct stream){
+        .request = r, .events = events, .data = data, .octets = events->octets && request_octets(r)};
   if (!response || request_on_disconnect(r, on_gone, s)) {
     if (response) MHD_destroy_response(response);
     free(s);
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return NULL;
   }
-  MHD_add_response_header(response, "Content-Type", "application/x-ndjson");
+  MHD_add_response_header(response, "Content-Type", s->octets ? OCTETS_TYPE : "application/x-ndjson");
   r->stream = s;
   /* No timeout: a client may read slowly. The disconnect watch and TCP's keep-alive detect a client that is
    * gone. */
@@ -101,18 +105,31 @@ static void appended(struct stream *s) {
     stream_break(s, "out of memory");
 }
 
+static void put_record(struct buf *out, const json_t *document) {
+  struct buf text = BUF_INIT;
+  json_line(&text, document);
+  if (buf_ok(&text))
+    octets_put(out, OCTETS_DOCUMENT, text.data, text.len);
+  else
+    out->failed = true;
+  buf_finish(&text);
+}
+
 void stream_line(struct stream *s, json_t *line) {
   if (is_open(s)) {
-    json_line(&s->pending, line);
+    if (s->octets)
+      put_record(&s->pending, line);
+    else
+      json_line(&s->pending, line);
     appended(s);
   }
   json_decref(line);
 }
 
-void stream_text(struct stream *s, const struct buf *lines) {
+void stream_text(struct stream *s, const struct buf *text) {
   if (!is_open(s)) return;
-  buf_append(&s->pending, lines->data, lines->len);
-  if (!buf_ok(lines)) s->pending.failed = true;
+  buf_append(&s->pending, text->data, text->len);
+  if (!buf_ok(text)) s->pending.failed = true;
   appended(s);
 }
 
