@@ -161,6 +161,14 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     for i = 1, 100 do comes(i) end comes("EXIT", pid, "stop") comes("after")'
 }
 
+@test "an alias takes the answer and nothing after it, nor anything after a demonitor" {
+  everywhere 'local pid = there(function()
+      while true do local ref, n = receive() for i = 1, n do send(ref, ref, i) end send(me, "sent") end end)
+    local ref = monitor(pid, true) send(pid, ref, 3)
+    local got, i = receive_match(ref, 5000) is(got, ref) is(i, 1) comes("sent") is(demonitor(ref), false) silence()
+    ref = monitor(pid, true) is(demonitor(ref), true) send(pid, ref, 2) comes("sent") silence()'
+}
+
 @test "the order holds: link, message, unlink, exit" {
   everywhere 'local pid, ref = ready(function()
       trap_exit(true) send(me, "ready") comes("one") comes("two") send(me, "fine") receive() end)

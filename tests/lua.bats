@@ -140,7 +140,7 @@ send({"name", 5}, 1)
 send("nobody", 1)
 local pid, ref = spawn_monitor(function() end) receive() send(pid, 1) error("sent", 0)'
   for i in 0 1 2 3; do
-    assert_line --index $i --partial "bad argument #1 to 'send' (a pid, a name, or {name, node} expected)"
+    assert_line --index $i --partial "bad argument #1 to 'send' (a pid, a name, {name, node}, or an alias expected)"
   done
   assert_line --index 4 --partial "no process has the name 'nobody'"
   assert_line --index 5 sent
@@ -209,7 +209,7 @@ sleep(0/0)'
        puts(pcall(receive_match, 5))'
   assert_line --index 0 nil
   assert_line --index 1 a
-  assert_line --index 2 --partial 'a list of leading values, or a predicate, expected'
+  assert_line --index 2 --partial 'a list of leading values, a reference, or a predicate, expected'
 }
 
 @test "receive_match by predicate: it sees all values, may wait itself, and its error leaves the message" {

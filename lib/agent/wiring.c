@@ -71,8 +71,17 @@ static void on_peer_beat(void *data, uint32_t incarnation, const json_t *fields)
   registry_version_heard(a->registry, incarnation, json_object_get(fields, "names"));
 }
 
+/* A message to an alias of this node comes as one to the kernel, with the alias as its reference. */
+static bool is_for_alias(const struct signal *s) {
+  return s->kind == SIGNAL_MESSAGE && s->to == NPID_KERNEL && npid_is_local(s->ref) && npid_is_ref(s->ref);
+}
+
 static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
   struct agent *a = data;
+  if (is_for_alias(s)) {
+    s->to = s->ref;
+    s->ref = NPID_NONE;
+  }
   if (s->kind == SIGNAL_MESSAGE) flow_arrived(a, incarnation, s->to);
   if (s->to == NPID_KERNEL)
     kernel_signal(a, s);

@@ -26,6 +26,11 @@ local server = {}
 
 local PATIENCE <const> = 5000
 
+-- As locals they cost no look-up; receive and receive_match stay global, as node-shell replaces them.
+local demonitor <const>, error <const>, monitor <const>, pcall <const>, self <const>, send <const>, type <const> =
+  demonitor, error, monitor, pcall, self, send, type
+local mathtype <const> = math.type
+
 -- --- the caller's side -----------------------------------------------------------------------------------------
 
 local function check(dest, level)
@@ -56,6 +61,7 @@ function server.whereis(dest)
 end
 
 local function find(dest)
+  if type(dest) == "userdata" and dest ~= self() then return dest end
   check(dest, 3)
   local pid, problem = server.whereis(dest)
   if problem then error(("server %s: %s"):format(inspect(dest), problem), 3) end
@@ -65,7 +71,7 @@ local function find(dest)
 end
 
 local function check_ms(ms)
-  if math.type(ms) and ms >= 0 then return ms end
+  if mathtype(ms) and ms >= 0 then return ms end
   error("server: milliseconds expected, 0 or more, not " .. inspect(ms), 3)
 end
 
@@ -83,36 +89,25 @@ local function words(reason)
   return type(reason) == "string" and reason or inspect(reason)
 end
 
--- The body of a process that waits for the reply, and ends with the reply as its exit reason.  A reply that comes
--- after the process has ended is dropped, so the caller never sees it.
-local function await_reply(pid, caller, timeout)
-  monitor(pid)
-  monitor(caller)
-  local kind, reply = receive(timeout)
-  exit(kind == "$reply" and {kind, reply} or kind and "down" or "timeout")
-end
-
 --- server.call(server, request, [ms])
 -- Sends a request to a server, and returns the reply.
 -- Errors are: there is no such server; it ends before the reply; no reply has come after ms (5000) milliseconds.
+-- The reference of the monitor is an alias, to which the reply is sent: it takes one message, and none once the call
+-- has failed, so a late reply never reaches the mailbox.
 function server.call(dest, request, timeout)
   timeout = check_ms(timeout or PATIENCE)
   local pid = find(dest)
-  local watch = monitor(pid) -- before the request, so that its DOWN has the reason of any end
-  local waiter, ref = spawn_monitor(await_reply, pid, self(), timeout)
-  local sent, problem = pcall(send, pid, "$call", {to = waiter, caller = self()}, request)
+  local ref = monitor(pid, true)
+  local sent, problem = pcall(send, pid, "$call", ref, self(), request)
   if not sent then
-    demonitor(watch, true)
     demonitor(ref, true)
-    exit(waiter, "kill")
     error(problem, 0)
   end
-  local _, _, _, answer = receive_match({"DOWN", ref})
-  if answer == "down" then _, _, _, problem = receive_match({"DOWN", watch}) end
-  demonitor(watch, true)
-  if type(answer) == "table" and answer[1] == "$reply" then return answer[2] end
-  if answer == "timeout" then error(("server %s: no reply within %s ms"):format(inspect(dest), timeout), 2) end
-  error(("server %s: the call failed: %s"):format(inspect(dest), words(answer == "down" and problem or answer)), 2)
+  local kind, reply, _, reason = receive_match(ref, timeout)
+  if kind == ref then return reply end
+  if kind == "DOWN" then error(("server %s: the call failed: %s"):format(inspect(dest), words(reason)), 2) end
+  if not demonitor(ref) then receive_match(ref, 0) end -- a reply, or a DOWN, that came since
+  error(("server %s: no reply within %s ms"):format(inspect(dest), timeout), 2)
 end
 
 --- server.cast(server, request)
@@ -128,7 +123,7 @@ end
 -- Replies to a call for which handle_call returned "noreply".
 -- Any process may do so.
 function server.reply(from, value)
-  send(from.to, "$reply", value)
+  send(from.to, from.to, value)
 end
 
 --- server.stop(server, [reason], [ms])
@@ -200,7 +195,10 @@ local function handle(s, name, from, ...)
 end
 
 local receives = {
-  ["$call"] = function(s, _, from, request) handle(s, "handle_call", from, request, from) end,
+  ["$call"] = function(s, _, ref, caller, request)
+    local from = {to = ref, caller = caller}
+    handle(s, "handle_call", from, request, from)
+  end,
   ["$cast"] = function(s, _, request) handle(s, "handle_cast", nil, request) end,
   ["$stop"] = function(s, _, reason) finish(s, reason) end,
   EXIT = function(s, kind, pid, reason)

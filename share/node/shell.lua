@@ -129,10 +129,12 @@ local function make_interruptible(keeper)
   function _G.receive(ms) return pass(receive(ms)) end
 
   function _G.receive_match(pattern, ms)
-    if type(pattern) ~= "table" and type(pattern) ~= "function" then return receive_match(pattern, ms) end
+    local kind = type(pattern)
+    if kind ~= "table" and kind ~= "function" and kind ~= "userdata" then return receive_match(pattern, ms) end
     return pass(receive_match(function(...)
       if is_interrupt(...) then return true end
-      if type(pattern) == "function" then return pattern(...) end
+      if kind == "function" then return pattern(...) end
+      if kind == "userdata" then return (...) == pattern or select(2, ...) == pattern end
       return fits(pattern, {...})
     end, ms))
   end

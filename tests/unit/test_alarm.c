@@ -43,7 +43,7 @@ static void test_order(void) {
   ok(alarm_owner(st.vm, gone) == iso, "whoever has an alarm is known");
   int64_t left = alarm_cancel(iso, gone);
   ok(left > 900 * SECOND && left <= 1000 * SECOND, "cancelling says what was left");
-  ok(alarm_cancel(iso, gone) == -1 && !alarm_owner(st.vm, gone), "once: then there is no such alarm");
+  ok(alarm_cancel(iso, gone) == -1 && !alarm_is_here(iso, gone), "once: then there is no such alarm");
   fire(now);
   ok(message() == -1, "before its time none is sent");
   fire(now + 5);
@@ -76,9 +76,9 @@ static void test_ends(void) {
   process_doom(p, term_build("s", "normal"));
   sched_wake(&st.vm->sched, &iso->runnable);
   still_run(&st);
-  ok(!vm_alive(st.vm, pid) && !alarm_owner(st.vm, to_self), "as it ends that one is forgotten");
-  ok(alarm_owner(st.vm, by_dead) == iso, "what it has set for another is not");
-  ok(alarm_cancel(iso, to_dead) == -1 && !alarm_owner(st.vm, to_dead),
+  ok(!vm_alive(st.vm, pid) && !alarm_is_here(iso, to_self), "as it ends that one is forgotten");
+  ok(alarm_is_here(iso, by_dead), "what it has set for another is not");
+  ok(alarm_cancel(iso, to_dead) == -1 && !alarm_is_here(iso, to_dead),
      "one to a process that has ended is void");
   for (struct timer *t; (t = timers_due(&iso->timers, now));) alarm_fire(iso, t);
   struct signal *s = still_take(&st, SIGNAL_MESSAGE);
@@ -100,7 +100,7 @@ static void test_own(void) {
     good = good && alarm_cancel(iso, ref[gone]) > 0;
     good = good && alarm_cancel(iso, ref[(gone + 2) % 3]) > 0;
     alarm_drop(p);
-    for (int i = 0; i < 3; i++) good = good && !alarm_owner(st.vm, ref[i]);
+    for (int i = 0; i < 3; i++) good = good && !alarm_is_here(iso, ref[i]);
   }
   struct process *p = still_spawn(&st, "receive()");
   npid older = isolate_ref(iso), newer = isolate_ref(iso);
@@ -138,7 +138,7 @@ static void test_call(void) {
   npid ref = set(clock_ns() + 1000 * SECOND, st.tester, NULL, 1);
   bool found;
   int64_t left;
-  ok(call(ref, "nonsense", &found, &left) && !found && alarm_owner(st.vm, ref), "another call does nothing");
+  ok(call(ref, "nonsense", &found, &left) && !found && alarm_is_here(iso, ref), "another call does nothing");
   ok(call(ref, "cancel_timer", &found, &left) && found && left > 900 * SECOND,
      "any process may cancel one by a call");
   ok(call(ref, "cancel_timer", &found, &left) && !found, "once");

@@ -65,18 +65,23 @@ static void test_refs(void) {
   struct refs r;
   struct runnable owner = {0};
   refs_init(&r);
-  uint64_t a = refs_take(&r, 1), b = refs_take(&r, 10), c = refs_take(&r, 1);
-  ok(a && b == a + 1 && c == b + 10, "numbers of references follow one another");
-  atomic_store(&r.next, NPID_NUMBER_MAX - 3);
-  uint64_t wrapped = refs_take(&r, 100);
-  ok(wrapped >= 1 && wrapped + 99 <= NPID_NUMBER_MAX,
-     "a batch that would run into the bits of the incarnation is given up");
-  npid ref = npid_as_ref(npid_make(0, a));
-  ok(!refs_owner(&r, ref), "a reference belongs to nobody");
-  ok(refs_claim(&r, ref, &owner) == 0 && refs_owner(&r, ref) == &owner, "until it is claimed");
+  uint64_t a = refs_take(&r), b = refs_take(&r), c = refs_take_one(&r), d = refs_take_one(&r);
+  ok(a && a % REFS_BLOCK == 0 && b % REFS_BLOCK == 0 && a != b, "blocks of references differ");
+  npid first = npid_as_ref(npid_make(0, a)), last = npid_as_ref(npid_make(0, a + REFS_BLOCK - 1));
+  npid next = npid_as_ref(npid_make(0, b)), single = npid_as_ref(npid_make(0, c));
+  ok(c != d && refs_block(single) != refs_block(first) && refs_block(single) != refs_block(next),
+     "single references are in no such block");
+  atomic_store(&r.blocks, UINT64_C(1) << 33);
+  uint64_t wrapped = refs_take(&r);
+  ok(wrapped >= 1 && wrapped + REFS_BLOCK - 1 <= NPID_NUMBER_MAX,
+     "numbers begin again before they run into the bits of the incarnation");
+  ok(!refs_owner(&r, first), "a reference belongs to nobody");
+  ok(refs_claim(&r, refs_block(first), &owner) == 0 && refs_owner(&r, first) == &owner &&
+         refs_owner(&r, last) == &owner && !refs_owner(&r, next),
+     "until its block is claimed");
   ok(!refs_owner(&r, npid_as_ref(npid_make(1, a))), "another node's of that number is not ours");
-  refs_release(&r, ref);
-  ok(!refs_owner(&r, ref), "and nobody's again when it is released");
+  refs_release(&r, refs_block(first));
+  ok(!refs_owner(&r, last), "and nobody's again when the block is released");
   refs_finish(&r);
 }
 

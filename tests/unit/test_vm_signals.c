@@ -298,8 +298,52 @@ static void test_connections(void) {
   free(got);
 }
 
+static void test_aliases(void) {
+  run("an alias takes one message, which removes the monitor",
+      "local me = self()\n"
+      "local p = spawn(function() local ref = receive() send(ref, ref, 'one') send(ref, ref, {'two'})\n"
+      "  send(me, 'end') receive() end)\n"
+      "local ref = monitor(p, true) send(p, ref) local a, b = receive_match(ref) puts(a == ref, b)\n"
+      "puts(receive()) puts(demonitor(ref)) send(p, 'x') puts(receive(20))",
+      "true\tone\nend\nfalse\nnil\n");
+  run("also a message of a table",
+      "local p = spawn(function() send(receive(), {'one'}) receive() end)\n"
+      "local ref = monitor(p, true) send(p, ref) puts(receive()[1]) puts(demonitor(ref))",
+      "one\nfalse\n");
+  run("what is sent to it after a demonitor is dropped",
+      "local me = self()\n"
+      "local p = spawn(function() local ref = receive() receive() send(ref, 'late') send(me, 'end') end)\n"
+      "local ref = monitor(p, true) send(p, ref) puts(receive_match(ref, 1)) puts(demonitor(ref))\n"
+      "send(p, 'go') puts(receive()) puts(receive(20))",
+      "nil\ntrue\nend\nnil\n");
+  run("it ends with the DOWN of its monitor",
+      "local p = spawn(function() receive() end) local ref = monitor(p, true) exit(p, 'kill')\n"
+      "puts(select(4, receive_match(ref))) send(ref, 'x') puts(receive(10))",
+      "killed\nnil\n");
+  run("and with its process",
+      "local me = self()\n"
+      "local p = spawn(function() send(me, monitor(me, true)) end) local ref = receive() sleep(5)\n"
+      "send(ref, 'x') puts(receive(10))",
+      "nil\n");
+  run("a monitor without an alias is no address",
+      "local ref = monitor(spawn(function() receive() end)) send(ref, 'x') puts(receive(5), demonitor(ref))",
+      "nil\ttrue\n");
+  run("an alias takes messages that a receive_match waits for",
+      "local p = spawn(function() local ref = receive() sleep(5) send(ref, 'other', ref, 3) receive() end)\n"
+      "local ref = monitor(p, true) send(p, ref) puts((receive_match(ref)))",
+      "other\n");
+  run("many aliases over many blocks of references",
+      "local p, refs = spawn(function() while true do local r = receive() send(r, r) end end), {}\n"
+      "for i = 1, 5000 do refs[i] = monitor(p, true) end\n"
+      "for i = 5000, 1, -1 do send(p, refs[i]) end\n"
+      "for i = 5000, 1, -1 do assert(receive() == refs[i]) end\n"
+      "for i = 1, 3000 do monitor(p) end puts(demonitor(refs[1]), #process_info(p).monitored_by)",
+      "false\t3000\n");
+}
+
 int main(void) {
   host = host_new(2, 0, NULL);
+  test_aliases();
   test_links();
   test_crossing();
   test_exits();

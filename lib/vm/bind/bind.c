@@ -95,13 +95,18 @@ void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct 
   isolate_deliver(p->isolate, s);
 }
 
-void bind_monitor(lua_State *L, npid ref, npid other, const char *gone) {
-  struct process *p = process_of(L);
+void bind_monitor(lua_State *L, npid ref, npid other, const char *gone, bool alias) {
+  struct process *p = process_of(L), *near = isolate_find(p->isolate, other);
   bool nobody = other == NPID_NONE;
-  uint32_t epoch = nobody ? 0 : isolate_epoch(p->isolate, other);
+  uint32_t epoch = nobody || near ? 0 : isolate_epoch(p->isolate, other);
   int rc = process_monitor(p, ref, nobody ? NPID_KERNEL : other, epoch);
   if (rc) bind_raise(L, rc, LIMIT_TIES);
+  if (alias && process_alias(p, ref)) {
+    process_demonitor(p, ref);
+    luaL_error(L, "out of memory");
+  }
   bind_check_memory(L);
+  if (near && !near->preemptible.end && !process_watch(near, ref, p->pid)) return; /* saves the signal */
   if (nobody) {
     isolate_signal(p->isolate, SIGNAL_DOWN, p->pid, NPID_NONE, ref, term_build("s", gone));
   } else if (isolate_tie(p->isolate, SIGNAL_MONITOR, other, p->pid, ref, epoch)) {

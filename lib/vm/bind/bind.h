@@ -83,8 +83,8 @@ int bind_raise(lua_State *L, int code, enum limit i);
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
 
 /* The running process monitors another under ref.  If there is no other (NPID_NONE), a DOWN comes at once,
- * with the reason `gone`. */
-void bind_monitor(lua_State *L, npid ref, npid other, const char *gone);
+ * with the reason `gone`.  alias: ref is to be an alias (process_alias). */
+void bind_monitor(lua_State *L, npid ref, npid other, const char *gone, bool alias);
 
 /* Spawns a process of this node, and returns its pid.  From index first on, the stack has a function and its
  * arguments; or the name of a module, the name of one of its functions, and the arguments.  Both sides of the

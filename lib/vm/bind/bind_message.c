@@ -11,6 +11,7 @@
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/signals.h"
+#include "vm/process/ties.h"
 #include "vm/sched/room.h"
 
 #include <math.h>
@@ -36,10 +37,11 @@ static bool hand_over(lua_State *L, struct process *to, int first, int last) {
 }
 
 /* Must the sender wait for room at the receiver?  If so, registers the sender, which is woken when there may
- * be room (p->room). */
+ * be room (p->room).  A reference of another node is reached by the kernel of that node. */
 static bool awaits_room(lua_State *L, struct process *p, const struct process *near, npid to) {
   struct vm *vm = p->isolate->vm;
   if (p->isolate->scarce && budget_denies_send(p)) luaL_error(L, "%s", BUDGET_TEXT);
+  if (npid_is_ref(to) && !npid_is_local(to)) to = npid_kernel_of(to);
   if (near ? !near->full : vm_lack(vm, to) == NPID_NONE) return false;
   if (to == p->pid) luaL_error(L, "the mailbox of this process is full");
   bind_check_suspends(L, "send");
@@ -50,7 +52,25 @@ static bool awaits_room(lua_State *L, struct process *p, const struct process *n
 
 static int send_again(lua_State *L, int status, lua_KContext to);
 
-/* Sends the values from index 2 on to a pid. */
+/* Sends the values from index 2 on to an alias (ties.h), a reference of this node or another.  The kernel of
+ * another node gets the message with the reference, and passes it on.  An alias takes one message, so nobody
+ * waits for room in the mailbox. */
+static void send_to_alias(lua_State *L, npid to) {
+  struct isolate *iso = process_of(L)->isolate;
+  struct process *near = process_of_alias(iso, to);
+  int last = lua_gettop(L);
+  if (near && copy_all_scalar(L, 2, last) && !near->preemptible.end) {
+    process_take_alias(iso, to);
+    if (hand_over(L, near, 2, last)) return;
+    bind_signal(L, SIGNAL_MESSAGE, near->pid, NPID_NONE, copy_term(L, "message", 2, last));
+  } else if (npid_is_local(to)) {
+    bind_signal(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
+  } else {
+    bind_signal(L, SIGNAL_MESSAGE, npid_kernel_of(to), to, copy_term(L, "message", 2, last));
+  }
+}
+
+/* Sends the values from index 2 on to a pid or an alias. */
 static int send_values(lua_State *L, npid to) {
   struct process *p = process_of(L), *near = isolate_find(p->isolate, to);
   int last = lua_gettop(L);
@@ -58,7 +78,9 @@ static int send_values(lua_State *L, npid to) {
     process_wait(p, PROCESS_SENDS, TIMER_NEVER);
     return lua_yieldk(L, 0, (lua_KContext)to, send_again);
   }
-  if (!near || !hand_over(L, near, 2, last))
+  if (npid_is_ref(to))
+    send_to_alias(L, to);
+  else if (!near || !hand_over(L, near, 2, last))
     bind_signal(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
   return 0;
 }
@@ -116,7 +138,7 @@ static int send_to_node(lua_State *L) {
   lua_rawgeti(L, 1, 1);
   lua_rawgeti(L, 1, 2);
   if (lua_type(L, -2) != LUA_TSTRING || lua_type(L, -1) != LUA_TSTRING)
-    return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
+    return luaL_argerror(L, 1, "a pid, a name, {name, node}, or an alias expected");
   const char *node = lua_tostring(L, -1);
   const struct vm_config *config = process_of(L)->isolate->config;
   bool here = strcmp(node, nodetab_name(config->nodes, 0)) == 0;
@@ -129,13 +151,13 @@ static int send_to_node(lua_State *L) {
 }
 
 int bind_send(lua_State *L) {
-  npid to = bind_to_pid(L, 1);
+  npid to = copy_to_npid(L, 1);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TTABLE) return send_to_node(L);
   if (to == NPID_NONE && lua_type(L, 1) == LUA_TSTRING) {
     to = bind_whereis(L, process_of(L)->isolate->config->names, 1);
     if (to == NPID_NONE) return luaL_error(L, "no process has the name '%s'", lua_tostring(L, 1));
   }
-  if (to == NPID_NONE) return luaL_argerror(L, 1, "a pid, a name, or {name, node} expected");
+  if (to == NPID_NONE) return luaL_argerror(L, 1, "a pid, a name, {name, node}, or an alias expected");
   return send_values(L, to);
 }
 
@@ -230,7 +252,21 @@ struct leading {
   const uint8_t *bytes; /* in the isolate's writer: valid until the next encoding */
   size_t all, certain;  /* bytes of all values, and of those before the first number */
   bool never;           /* a value is such that no message can match */
+  bool ref;             /* the pattern is a reference, not a list */
 };
+
+static inline bool begins(const struct term *t, const uint8_t *bytes, size_t n) {
+  return n == 0 || (t && t->size >= n && memcmp(t->bytes, bytes, n) == 0);
+}
+
+/* Does the message have the reference as its first or second value? */
+static bool has_ref(const struct leading *l, const struct term *message) {
+  if (begins(message, l->bytes, l->all)) return true;
+  struct term_reader r = term_read(message);
+  if (!message || message->count < 2) return false;
+  term_skip(&r);
+  return (size_t)(r.end - r.at) >= l->all && memcmp(r.at, l->bytes, l->all) == 0;
+}
 
 /* Writes the value at the top; false when no message has an equal one. */
 static bool put_leading(lua_State *L, struct term_writer *w) {
@@ -256,9 +292,10 @@ static bool put_leading(lua_State *L, struct term_writer *w) {
 
 static struct leading encode_leading(lua_State *L) {
   struct copy c = copy_begin(L);
-  lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
+  struct leading out = {.ref = !lua_istable(L, 1)};
+  lua_Integer n = out.ref ? 0 : (lua_Integer)lua_rawlen(L, 1);
   bool numbers = false;
-  struct leading out = {0};
+  if (out.ref) term_put_pid(c.w, copy_to_npid(L, 1));
   for (lua_Integer i = 1; i <= n && !out.never; i++) {
     numbers |= lua_rawgeti(L, 1, i) == LUA_TNUMBER;
     out.never = !put_leading(L, c.w);
@@ -271,11 +308,8 @@ static struct leading encode_leading(lua_State *L) {
   return out;
 }
 
-static inline bool begins(const struct term *t, const uint8_t *bytes, size_t n) {
-  return n == 0 || (t && t->size >= n && memcmp(t->bytes, bytes, n) == 0);
-}
-
 static bool matches(lua_State *L, const struct leading *l, const struct term *message) {
+  if (l->ref) return has_ref(l, message);
   if (!begins(message, l->bytes, l->certain)) return false;
   return l->certain == l->all || begins(message, l->bytes, l->all) || fits(L, message);
 }
@@ -335,7 +369,7 @@ static void call_predicate(lua_State *L, const struct term *message) {
 static int match(lua_State *L, bool judged) {
   struct process *p = process_of(L);
   struct mailbox *m = &p->mailbox;
-  if (lua_istable(L, 1)) return match_values(L);
+  if (!lua_isfunction(L, 1)) return match_values(L);
   while (*m->mark) {
     if (!judged) call_predicate(L, (*m->mark)->term);
     bool hit = lua_toboolean(L, -1);
@@ -359,7 +393,7 @@ static int match_woken(lua_State *L, int status, lua_KContext context) {
 
 /* Is the reference among the leading values of the pattern? */
 static bool pattern_has(lua_State *L, npid ref) {
-  bool found = false;
+  bool found = copy_to_npid(L, 1) == ref;
   lua_Integer n = lua_istable(L, 1) ? (lua_Integer)lua_rawlen(L, 1) : 0;
   for (lua_Integer i = 1; i <= n && !found; i++) {
     lua_rawgeti(L, 1, i);
@@ -377,8 +411,9 @@ static struct signal **first_candidate(lua_State *L, struct mailbox *m) {
 }
 
 static int receive_match(lua_State *L) {
-  if (!lua_istable(L, 1) && !lua_isfunction(L, 1))
-    return luaL_argerror(L, 1, "a list of leading values, or a predicate, expected");
+  npid ref = copy_to_npid(L, 1);
+  if (!lua_istable(L, 1) && !lua_isfunction(L, 1) && (ref == NPID_NONE || !npid_is_ref(ref)))
+    return luaL_argerror(L, 1, "a list of leading values, a reference, or a predicate, expected");
   int64_t deadline = bind_check_deadline(L, 2);
   bind_check_takes(L);
   lua_settop(L, 1);
@@ -448,8 +483,9 @@ static int cancelled(lua_State *L, int status, lua_KContext context) {
 static int cancel_timer(lua_State *L) {
   struct isolate *iso = process_of(L)->isolate;
   npid ref = bind_check_ref(L, 1);
+  if (alarm_is_here(iso, ref)) return push_left(L, alarm_cancel(iso, ref));
   struct isolate *owner = alarm_owner(iso->vm, ref);
-  if (!owner || owner == iso) return push_left(L, owner ? alarm_cancel(iso, ref) : -1);
+  if (!owner || owner == iso) return push_left(L, -1);
   return bind_call(L, ref, term_build("s", "cancel_timer"), cancelled, 0);
 }
 

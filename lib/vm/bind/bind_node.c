@@ -62,7 +62,8 @@ static int monitor_kernel(lua_State *L, int status, lua_KContext context) {
   int n = bind_reply(L, &ok);
   struct process *p = process_of(L);
   npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE, ref = isolate_ref(p->isolate);
-  bind_monitor(L, ref, kernel, "noconnection"); /* when the node is lost by now, its DOWN comes at once */
+  bind_monitor(L, ref, kernel, "noconnection",
+               false); /* when the node is lost by now, its DOWN comes at once */
   copy_push_npid(L, ref);
   return 1;
 }

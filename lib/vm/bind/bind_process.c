@@ -114,12 +114,14 @@ static npid monitored(lua_State *L, int arg) {
 
 static int monitor(lua_State *L) {
   struct process *p = process_of(L);
+  bool alias = lua_toboolean(L, 2);
   npid other = monitored(L, 1), ref = bind_new_ref(p);
   if (other == p->pid) { /* as in Erlang, a monitor of oneself does nothing */
+    if (alias) return luaL_argerror(L, 1, "a process has no alias for itself");
     copy_push_npid(L, ref);
     return 1;
   }
-  bind_monitor(L, ref, other, "noproc");
+  bind_monitor(L, ref, other, "noproc", alias);
   copy_push_npid(L, ref);
   return 1;
 }
@@ -143,8 +145,7 @@ static int demonitor(lua_State *L) {
   struct process *p = process_of(L);
   npid ref = bind_check_ref(L, 1);
   if (lua_toboolean(L, 2)) bind_check_takes(L);
-  npid other = process_demonitor(p, ref);
-  if (other != NPID_NONE && other != NPID_KERNEL) bind_signal(L, SIGNAL_DEMONITOR, other, ref, NULL);
+  npid other = process_end_monitor(p, ref);
   if (other == NPID_NONE && lua_toboolean(L, 2)) flush_down(p, ref);
   lua_pushboolean(L, other != NPID_NONE);
   return 1;
@@ -232,7 +233,7 @@ const struct bind_function bind_process[] = {
     {"link", link, "link(pid)",
      "Links the caller and the process: when one ends, the other gets an exit signal with the reason."},
     {"unlink", unlink, "unlink(pid)", "Removes the link, whichever of the two made it."},
-    {"monitor", monitor, "monitor(pid)",
+    {"monitor", monitor, "monitor(pid, [alias])",
      "Monitors a process, given by its pid or its name on this node, and returns a reference."},
     {"demonitor", demonitor, "demonitor(ref, [flush])",
      "Removes a monitor, and returns whether it was still there."},

@@ -43,7 +43,7 @@ static void retire(struct isolate *iso, struct alarm *a) {
   quota_give(&iso->timers_left, iso->config->limits, LIMIT_TIMERS, 1);
   map_remove_id(&iso->alarms, a->ref);
   timers_remove(&iso->timers, &a->timer);
-  refs_release(&iso->vm->refs, a->ref);
+  isolate_drop_address(iso, a->ref);
   if (a->link) *a->link = a->next;
   if (a->link && a->next) a->next->link = a->link;
 }
@@ -72,7 +72,7 @@ int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, con
   if (name && !(a->name = strdup(name))) goto fail;
   if (map_put_id(&iso->alarms, ref, a)) goto fail;
   if (timers_add(&iso->timers, &a->timer)) goto forget;
-  if (refs_claim(&iso->vm->refs, ref, &iso->runnable)) goto stop;
+  if (isolate_add_address(iso, ref)) goto stop;
   a->term = term;
   chain_in(iso, a);
   charge(iso, a, 1);
@@ -90,6 +90,10 @@ fail:
 /* Has the receiver, a pid of this node, ended? */
 static bool is_void(struct isolate *iso, const struct alarm *a) {
   return !a->name && npid_is_local(a->to) && !vm_alive(iso->vm, a->to);
+}
+
+bool alarm_is_here(const struct isolate *iso, npid ref) {
+  return map_get_id(&iso->alarms, ref);
 }
 
 int64_t alarm_cancel(struct isolate *iso, npid ref) {

@@ -19,13 +19,15 @@ struct vm;
 int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, const char *name,
               struct term *term) MUST_CHECK;
 
+/* Does this isolate have the alarm? */
+bool alarm_is_here(const struct isolate *iso, npid ref);
+
 /* Cancels an alarm of this isolate.  Returns the nanoseconds that it had left, or -1 when there is none with
  * this ref, or when its receiver has ended. */
 int64_t alarm_cancel(struct isolate *iso, npid ref);
 
-/* The isolate that has the alarm; NULL when the alarm was sent or cancelled, or is another node's.  Any
- * thread.  The isolate stays valid, but it may have sent the alarm by the time that the caller uses the
- * result. */
+/* The isolate that made the ref, and so has the alarm, if there is one; NULL when there is none, or when it
+ * is another node's.  Any thread.  The isolate stays valid. */
 struct isolate *alarm_owner(struct vm *vm, npid ref);
 
 /* Handles a signal to a ref, which vm_deliver has brought to the ref's isolate: a CALL "cancel_timer" is

@@ -62,6 +62,7 @@ static void close_state(struct isolate *iso) {
   iso->pool = NULL;
   iso->ready = iso->preempted = iso->low = (struct queue){NULL, NULL, 0};
   alarm_drop_all(iso);
+  map_finish(&iso->aliases);
   timers_finish(&iso->timers);
   facts_close(iso);
   iso->hooks->close(iso);
@@ -83,6 +84,7 @@ void isolate_free(struct isolate *iso) {
     next = s->next;
     signal_free(s);
   }
+  map_finish(&iso->ref_blocks);
   free(iso);
 }
 
@@ -126,12 +128,54 @@ void isolate_give_number(struct isolate *iso, uint64_t number) {
   iso->given_len = 0;
 }
 
+/* The present block is over: its claim stays while it has addresses.  (Without memory to count them it stays
+ * for good, which costs an entry of the map of claims.) */
+static void leave_ref_block(struct isolate *iso) {
+  uint64_t block = refs_block(iso->ref_next - 1);
+  if (iso->ref_claimed && !iso->ref_uses) refs_release(&iso->vm->refs, block);
+  if (iso->ref_uses && map_put_id(&iso->ref_blocks, block, (void *)(intptr_t)iso->ref_uses)) {
+  }
+  iso->ref_claimed = false;
+  iso->ref_uses = 0;
+}
+
 npid isolate_ref(struct isolate *iso) {
   if (iso->ref_next == iso->ref_end) {
-    iso->ref_next = refs_take(&iso->vm->refs, ISOLATE_REFS);
-    iso->ref_end = iso->ref_next + ISOLATE_REFS;
+    if (iso->ref_end) leave_ref_block(iso);
+    iso->ref_next = refs_take(&iso->vm->refs);
+    iso->ref_end = iso->ref_next + REFS_BLOCK;
   }
   return npid_as_ref(npid_make(0, iso->ref_next++));
+}
+
+static bool is_present_block(const struct isolate *iso, npid ref) {
+  return refs_block(ref) == (iso->ref_end - 1) / REFS_BLOCK;
+}
+
+int isolate_add_address(struct isolate *iso, npid ref) {
+  uint64_t block = refs_block(ref);
+  if (is_present_block(iso, ref)) {
+    if (!iso->ref_claimed && refs_claim(&iso->vm->refs, block, &iso->runnable)) return ERR_NOMEM;
+    iso->ref_claimed = true;
+    iso->ref_uses++;
+    return 0;
+  }
+  intptr_t uses = (intptr_t)map_get_id(&iso->ref_blocks, block);
+  if (map_put_id(&iso->ref_blocks, block, (void *)(uses + 1))) return ERR_NOMEM;
+  if (uses || !refs_claim(&iso->vm->refs, block, &iso->runnable)) return 0;
+  map_remove_id(&iso->ref_blocks, block);
+  return ERR_NOMEM;
+}
+
+void isolate_drop_address(struct isolate *iso, npid ref) {
+  uint64_t block = refs_block(ref);
+  if (is_present_block(iso, ref)) {
+    iso->ref_uses--;
+    return;
+  }
+  intptr_t uses = (intptr_t)map_remove_id(&iso->ref_blocks, block);
+  if (uses > 1 && !map_put_id(&iso->ref_blocks, block, (void *)(uses - 1))) return;
+  if (uses) refs_release(&iso->vm->refs, block);
 }
 
 /* --- signals --- */
@@ -147,10 +191,23 @@ void isolate_push(struct isolate *iso, struct signal *s) {
   if (inbox_push(&iso->runnable.inbox, s)) sched_wake(&iso->vm->sched, &iso->runnable);
 }
 
+/* Handles a signal to a reference of this isolate: a message to an alias, or a call to an alarm. */
+static void receive_at_ref(struct isolate *iso, struct signal *s) {
+  struct process *p = s->kind == SIGNAL_MESSAGE ? process_take_alias(iso, s->to) : NULL;
+  if (p) {
+    s->to = p->pid;
+    process_signal(p, s);
+  } else {
+    alarm_call(iso, s);
+  }
+}
+
 void isolate_deliver(struct isolate *iso, struct signal *s) {
   struct process *p = isolate_find(iso, s->to);
   if (p) {
     process_signal(p, s);
+  } else if (npid_is_ref(s->to) && map_get_id(&iso->aliases, s->to)) {
+    receive_at_ref(iso, s);
   } else {
     vm_deliver(iso->vm, s);
   }
@@ -199,7 +256,7 @@ static void receive_signal(struct isolate *iso, struct signal *s) {
   if (p) {
     process_signal(p, s);
   } else if (npid_is_ref(s->to)) {
-    alarm_call(iso, s);
+    receive_at_ref(iso, s);
   } else {
     vm_nobody(iso->vm, s);
   }

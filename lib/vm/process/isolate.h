@@ -27,7 +27,7 @@ struct vm;
 struct factory;
 struct label;
 
-enum { ISOLATE_BATCH = 16, ISOLATE_REFS = 1024, ISOLATE_PROTOS = 64, ISOLATE_LABELS = 64 };
+enum { ISOLATE_BATCH = 16, ISOLATE_PROTOS = 64, ISOLATE_LABELS = 64 };
 
 /* The language that the processes of an isolate run: bind/ implements it, and vm.c passes it to the isolates.
  */
@@ -142,12 +142,16 @@ struct isolate {
   struct label *labels[ISOLATE_LABELS];        /* of places where processes began lately: facts.c */
   struct buf dump;                             /* scratch */
   struct map alarms;                           /* of send_after, by ref */
+  struct map aliases;                          /* ref -> struct process that it is an address of: ties.h */
   struct whereis names;
 
   /* Process numbers to use next, and numbers to give back. */
   uint64_t numbers[ISOLATE_BATCH], given[ISOLATE_BATCH];
   uint32_t numbers_len, given_len;
-  uint64_t ref_next, ref_end;
+  uint64_t ref_next, ref_end; /* of the present block of references (refs.h), */
+  uint32_t ref_uses;          /* so many of which are addresses; */
+  bool ref_claimed;
+  struct map ref_blocks; /* and earlier blocks with addresses -> their count, an intptr_t */
 };
 
 /* A closed isolate without processes; NULL when memory ran out.  Any thread. */
@@ -182,6 +186,11 @@ uint64_t isolate_take_number(struct isolate *iso);
 void isolate_give_number(struct isolate *iso, uint64_t number);
 
 npid isolate_ref(struct isolate *iso);
+
+/* Makes a reference of isolate_ref an address: signals to it reach this isolate until isolate_drop_address.
+ */
+int isolate_add_address(struct isolate *iso, npid ref) MUST_CHECK; /* 0 or ERR_NOMEM */
+void isolate_drop_address(struct isolate *iso, npid ref);
 
 /* Deliver a signal from a process of this isolate: directly to a process of the same isolate, else by
  * vm_deliver. */

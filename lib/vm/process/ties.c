@@ -13,7 +13,7 @@
 #include <stdlib.h>
 
 /* Memory of a monitor's entries at both ends, which is charged to the process that sets it. */
-enum { MONITOR_BYTES = 128 };
+enum { MONITOR_BYTES = 128, ALIAS_BYTES = 64 };
 
 static struct ties *ties_of(struct process *p) {
   if (!p->ties) p->ties = calloc(1, sizeof *p->ties);
@@ -127,10 +127,48 @@ int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) {
   return 0;
 }
 
+int process_alias(struct process *p, npid ref) {
+  struct isolate *iso = p->isolate;
+  if (map_put_id(&iso->aliases, ref, p)) return ERR_NOMEM;
+  if (isolate_add_address(iso, ref)) {
+    map_remove_id(&iso->aliases, ref);
+    return ERR_NOMEM;
+  }
+  p->ties->aliases++;
+  process_charge(p, ALIAS_BYTES);
+  return 0;
+}
+
+static void end_alias(struct process *p, struct ties *ties, npid ref) {
+  if (!ties->aliases || !map_remove_id(&p->isolate->aliases, ref)) return;
+  isolate_drop_address(p->isolate, ref);
+  ties->aliases--;
+  process_charge(p, -ALIAS_BYTES);
+}
+
+struct process *process_take_alias(struct isolate *iso, npid ref) {
+  struct process *p = process_of_alias(iso, ref);
+  if (!p) return NULL;
+  process_end_monitor(p, ref);
+  return p;
+}
+
+npid process_end_monitor(struct process *p, npid ref) {
+  npid other = process_demonitor(p, ref);
+  if (other == NPID_NONE || other == NPID_KERNEL) return other;
+  struct process *near = isolate_find(p->isolate, other);
+  if (near)
+    process_unwatch(near, ref);
+  else
+    isolate_signal(p->isolate, SIGNAL_DEMONITOR, other, p->pid, ref, NULL);
+  return other;
+}
+
 npid process_demonitor(struct process *p, npid ref) {
   void *other = p->ties ? take_out(p, &p->ties->monitors, ref) : NULL;
   if (!other) return NPID_NONE;
-  map_remove_id(&p->ties->epochs, ref);
+  end_alias(p, p->ties, ref);
+  if (p->ties->epochs.len) map_remove_id(&p->ties->epochs, ref);
   process_charge(p, -MONITOR_BYTES);
   return as_npid(other);
 }
@@ -193,9 +231,11 @@ void process_cut_ties(struct process *p, struct term *reason) {
     if (stands(value)) isolate_signal(iso, SIGNAL_LINK_EXIT, key, p->pid, NPID_NONE, share(reason));
   for (size_t at = 0; map_next(&ties->watchers, &at, NULL, &key, &value);)
     isolate_signal(iso, SIGNAL_DOWN, as_npid(value), p->pid, key, share(reason));
-  for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);)
+  for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);) {
+    end_alias(p, ties, key);
     if (as_npid(value) != NPID_KERNEL)
       isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), p->pid, key, NULL);
+  }
   ties_free(p, ties);
 }
 

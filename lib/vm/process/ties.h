@@ -6,6 +6,7 @@
 #include "base/map.h"
 #include "core/npid.h"
 #include "core/term.h"
+#include "vm/process/isolate.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,6 +19,7 @@ struct ties {
   struct map monitors; /* ref -> the pid this process watches */
   struct map epochs;   /* ref of a monitor -> its connection, if the monitor depends on a connection */
   struct map watchers; /* ref -> the pid that watches this process */
+  uint32_t aliases;    /* refs of monitors that are aliases, too: those in iso->aliases */
 };
 
 /* These functions change only the entries of this process: the caller sends the signal to the other process.
@@ -60,6 +62,20 @@ bool process_link_outlives(const struct process *p, npid other, uint32_t epoch);
 
 int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) MUST_CHECK;
 npid process_demonitor(struct process *p, npid ref);
+
+/* As process_demonitor, and tells the other process. */
+npid process_end_monitor(struct process *p, npid ref);
+
+/* Makes the ref of a monitor an alias: the first message that is sent to the ref goes to this process, and
+ * removes the monitor.  An alias ends with its monitor, whatever ends that. */
+int process_alias(struct process *p, npid ref) MUST_CHECK;
+
+/* The process of this isolate that has the alias, or NULL.  process_take_alias is for a message to it: the
+ * alias and its monitor end. */
+static inline struct process *process_of_alias(const struct isolate *iso, npid ref) {
+  return iso->aliases.len ? map_get_id(&iso->aliases, ref) : NULL;
+}
+struct process *process_take_alias(struct isolate *iso, npid ref);
 
 /* Another process (watcher) monitors this one; process_unwatch: the watcher no longer does. */
 int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;

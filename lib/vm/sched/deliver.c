@@ -64,5 +64,5 @@ bool vm_alive(struct vm *vm, npid pid) {
 }
 
 npid vm_ref(struct vm *vm) {
-  return npid_as_ref(npid_make(0, refs_take(&vm->refs, 1)));
+  return npid_as_ref(npid_make(0, refs_take_one(&vm->refs)));
 }

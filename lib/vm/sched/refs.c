@@ -1,9 +1,9 @@
-/* Invariant: `next` only grows.  A number is the low bits of `next`.  A batch that would begin with 0, or go
- * beyond NPID_NUMBER_MAX into the bits of the incarnation, is skipped, and the next one taken. */
+/* Invariant: blocks with an even number are for runnables, those with an odd number for refs_take_one; block
+ * 0 is never used. */
 #include "vm/sched/refs.h"
 
 void refs_init(struct refs *r) {
-  *r = (struct refs){.next = 1};
+  *r = (struct refs){.blocks = 1};
   for (int i = 0; i < REFS_SHARDS; i++) pthread_mutex_init(&r->shards[i].lock, NULL);
 }
 
@@ -14,37 +14,50 @@ void refs_finish(struct refs *r) {
   }
 }
 
-uint64_t refs_take(struct refs *r, uint32_t n) {
-  for (;;) {
-    uint64_t first = atomic_fetch_add(&r->next, n) & NPID_NUMBER_MAX;
-    if (first != 0 && first <= NPID_NUMBER_MAX - n + 1) return first;
-  }
+enum { HALF_BITS = NPID_NUMBER_BITS - 1 - 10 }; /* of the number of a block, without its lowest bit */
+_Static_assert(1 << 10 == REFS_BLOCK, "a block has 2^10 numbers");
+
+static uint64_t first_of(uint64_t half, uint64_t odd) {
+  return ((half & ((UINT64_C(1) << HALF_BITS) - 1)) * 2 + odd) * REFS_BLOCK;
 }
 
-static struct refs_shard *shard_of(struct refs *r, npid ref) {
-  return &r->shards[npid_number(ref) % REFS_SHARDS];
+uint64_t refs_take(struct refs *r) {
+  uint64_t first;
+  do first = first_of(atomic_fetch_add(&r->blocks, 1), 0);
+  while (first == 0);
+  return first;
 }
 
-int refs_claim(struct refs *r, npid ref, struct runnable *owner) {
-  struct refs_shard *shard = shard_of(r, ref);
+uint64_t refs_take_one(struct refs *r) {
+  uint64_t n = atomic_fetch_add(&r->singles, 1);
+  return first_of(n / REFS_BLOCK, 1) + n % REFS_BLOCK;
+}
+
+static struct refs_shard *shard_of(struct refs *r, uint64_t block) {
+  return &r->shards[block / 2 % REFS_SHARDS];
+}
+
+int refs_claim(struct refs *r, uint64_t block, struct runnable *owner) {
+  struct refs_shard *shard = shard_of(r, block);
   pthread_mutex_lock(&shard->lock);
-  int rc = map_put_id(&shard->owners, ref, owner);
+  int rc = map_put_id(&shard->owners, block, owner);
   pthread_mutex_unlock(&shard->lock);
   return rc;
 }
 
-void refs_release(struct refs *r, npid ref) {
-  struct refs_shard *shard = shard_of(r, ref);
+void refs_release(struct refs *r, uint64_t block) {
+  struct refs_shard *shard = shard_of(r, block);
   pthread_mutex_lock(&shard->lock);
-  map_remove_id(&shard->owners, ref);
+  map_remove_id(&shard->owners, block);
   pthread_mutex_unlock(&shard->lock);
 }
 
 struct runnable *refs_owner(struct refs *r, npid ref) {
   if (!npid_is_local(ref)) return NULL;
-  struct refs_shard *shard = shard_of(r, ref);
+  uint64_t block = refs_block(ref);
+  struct refs_shard *shard = shard_of(r, block);
   pthread_mutex_lock(&shard->lock);
-  struct runnable *owner = map_get_id(&shard->owners, ref);
+  struct runnable *owner = map_get_id(&shard->owners, block);
   pthread_mutex_unlock(&shard->lock);
   return owner;
 }
