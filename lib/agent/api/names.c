@@ -87,7 +87,7 @@ static void on_listing_drained(void *data) {
 }
 
 void api_names_list(struct request *r) {
-  static const struct stream_events events = {on_listing_closed, on_listing_drained};
+  static const struct stream_events events = {.closed = on_listing_closed, .drained = on_listing_drained};
   enum scope scope = scope_of(r, request_query(r, "scope"));
   if (scope == SCOPE_BAD) return;
   struct agent *a = request_agent(r);
