@@ -188,12 +188,19 @@ void *vm_host_process(struct vm *vm, npid pid) {
 
 static void read_facts(struct vm *vm, uint32_t i, struct vm_row *row) {
   struct ptab_facts *f = &vm->ptab.facts[i];
-  int64_t started = atomic_load_explicit(&f->started, memory_order_relaxed);
+  row->started_ns = atomic_load_explicit(&f->started, memory_order_relaxed);
+  if (!row->started_ns) { /* the rest is that of the last process of this place */
+    *row = (struct vm_row){.pid = row->pid,
+                           .leader = vm->config.console,
+                           .state = process_state_word(PROCESS_FREE),
+                           .priority = process_priority_word(PRIORITY_NORMAL),
+                           .started_ns = clock_ns()};
+    return;
+  }
   const char *what = atomic_load_explicit(&f->what, memory_order_acquire);
   row->state = process_state_word(atomic_load_explicit(&f->state, memory_order_relaxed));
   row->priority = process_priority_word(atomic_load_explicit(&f->priority, memory_order_relaxed));
-  row->started_ns = started ? started : clock_ns();
-  row->leader = started ? atomic_load_explicit(&f->leader, memory_order_relaxed) : vm->config.console;
+  row->leader = atomic_load_explicit(&f->leader, memory_order_relaxed);
   row->memory = atomic_load_explicit(&f->memory, memory_order_relaxed);
   row->mailbox = atomic_load_explicit(&f->mailbox, memory_order_relaxed);
   row->run_ms = (int64_t)atomic_load_explicit(&f->ticks, memory_order_relaxed) * SCHED_TICK_NS / 1000000;

@@ -26,7 +26,8 @@ static bool sound(const struct heap *h) {
 
 static void run_as(struct heap *h, uint32_t slot) {
   if (!heap_open_account(h, slot)) abort();
-  heap_enter(h, HEAP_SLOT + slot, 1 * MIB);
+  heap_enter(h, HEAP_SLOT + slot);
+  heap_set_limit(h, 1 * MIB);
 }
 
 static int64_t held(const struct heap *h, uint32_t slot) {
@@ -123,7 +124,7 @@ static void test_storm(void) {
     size_t n = random() % 50 ? (size_t)random() % 300 : (size_t)random() % 5000;
     uint32_t slot = (uint32_t)random() % SLOTS;
     run_as(&h, slot);
-    heap_enter(&h, random() % 10 ? HEAP_SLOT + slot : HEAP_ISOLATE, (int64_t)1 << 40);
+    heap_enter(&h, random() % 10 ? HEAP_SLOT + slot : HEAP_ISOLATE);
     char *at = blocks[i].at;
     size_t first = blocks[i].n;
     if (at) bad += at[0] != (char)blocks[i].fill || at[first - 1] != (char)blocks[i].fill;
@@ -201,23 +202,23 @@ static void test_lua(void) {
   lua_call(L, 0, 0);
   for (int round = 0; round < ROUNDS; round++) {
     uint32_t k = (uint32_t)round % PROCESSES;
-    heap_enter(&h, HEAP_ISOLATE, 0);
+    heap_enter(&h, HEAP_ISOLATE);
     if (!co[k]) {
       lua_settop(L, 0);
-      heap_enter(&h, HEAP_NOBODY, 0);
+      heap_enter(&h, HEAP_NOBODY);
       co[k] = lua_newthread(L);
       lua_setfield(L, LUA_REGISTRYINDEX, k == 0 ? "a" : k == 1 ? "b" : "c");
       run_as(&h, k);
-      heap_enter(&h, HEAP_SLOT + k, 1 << 30);
+      heap_enter(&h, HEAP_SLOT + k);
       bad += luaL_loadstring(co[k], program) != LUA_OK;
       lua_newtable(co[k]);
       lua_getglobal(co[k], "shared");
     }
-    heap_enter(&h, HEAP_SLOT + k, 1 << 30);
+    heap_enter(&h, HEAP_SLOT + k);
     int status = lua_resume(co[k], L, lua_status(co[k]) == LUA_YIELD ? 0 : 2, &results);
     bad += status > LUA_YIELD;
     if (status == LUA_YIELD) lua_settop(co[k], 0);
-    heap_enter(&h, HEAP_ISOLATE, 0);
+    heap_enter(&h, HEAP_ISOLATE);
     bad += !sound(&h);
     if (status == LUA_OK) heap_close_account(&h, k), co[k] = NULL;
     if (round % 7 == 0) lua_gc(L, LUA_GCCOLLECT), bad += !sound(&h);

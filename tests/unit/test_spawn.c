@@ -13,7 +13,7 @@ static struct still st;
 /* An order from a green thread that asks for a link and a monitor, of a module that does not exist. */
 static struct term *order(npid leader, bool link, npid ref) {
   struct term_writer w = TERM_WRITER_INIT;
-  term_put_pid(&w, leader), term_put_bool(&w, link);
+  term_put_pid(&w, leader), term_put_int(&w, spawn_flags(link, PRIORITY_NORMAL));
   term_put_pid(&w, ref);
   term_put_nil(&w);
   term_put_text(&w, "no.module"), term_put_text(&w, "function");

@@ -3,8 +3,10 @@
 #include "vm/bind/bind.h"
 
 #include "vm/copy/copy.h"
+#include "vm/copy/factory.h"
 #include "vm/copy/fn.h"
 #include "vm/process/budget.h"
+#include "vm/process/facts.h"
 #include "vm/process/isolate.h"
 #include "vm/process/placement.h"
 #include "vm/process/process.h"
@@ -22,8 +24,8 @@ enum { START_STACK = 40 }; /* that process_new and the clone take, beside the ar
 
 /* Starts a process of this isolate.  The clone at the top of the stack and the arguments go straight to its
  * coroutine.  The stack gets its room first, because an error after isolate_take_number loses the number. */
-static npid start_clone(lua_State *L, struct process *p, int first, int last,
-                        enum process_priority priority) {
+static struct process *start_clone(lua_State *L, struct process *p, struct factory *f, int first, int last,
+                                   enum process_priority priority) {
   struct isolate *iso = p->isolate;
   int clone = lua_gettop(L), n = last - first + 1;
   luaL_checkstack(L, n + START_STACK, "too many arguments");
@@ -31,6 +33,7 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last,
   uint64_t number = isolate_take_number(iso);
   if (!number) bind_raise(L, ERR_BUSY, LIMIT_PROCESSES);
   struct process *q = process_new(L, iso, number, p->leader);
+  facts_set_label(q, factory_label(L, iso, f, clone));
   atomic_fetch_add(&iso->live, 1);
   if (priority != PRIORITY_NORMAL) process_set_priority(q, priority);
   fn_set_globals(L, clone, clone + 1, clone + 2);
@@ -43,7 +46,7 @@ static npid start_clone(lua_State *L, struct process *p, int first, int last,
   } else {
     process_doom(q, term_build("s", "memory"));
   }
-  return q->pid;
+  return q;
 }
 
 static struct term *make_order(lua_State *L, struct process *p, int first, struct bind_child how) {
@@ -52,13 +55,12 @@ static struct term *make_order(lua_State *L, struct process *p, int first, struc
   int args = first + (function ? 1 : 2);
   struct copy c = copy_begin(L);
   term_put_pid(c.w, p->leader);
-  term_put_bool(c.w, how.link);
+  term_put_int(c.w, spawn_flags(how.link, how.priority));
   if (how.monitor != NPID_NONE) {
     term_put_pid(c.w, how.monitor);
   } else {
     term_put_nil(c.w);
   }
-  term_put_int(c.w, how.priority);
   if (function) {
     copy_out(&c, "function", first, first);
     term_put_nil(c.w), term_put_nil(c.w);
@@ -69,7 +71,7 @@ static struct term *make_order(lua_State *L, struct process *p, int first, struc
   size_t at = term_open(c.w, TERM_LIST);
   copy_out(&c, "argument", args, last);
   term_set_count(c.w, at, (uint32_t)(last - args + 1));
-  return copy_end(&c, 8);
+  return copy_end(&c, 7);
 }
 
 static npid send_order(lua_State *L, struct process *p, int first, struct bind_child how) {
@@ -98,13 +100,15 @@ npid bind_spawn(lua_State *L, int first, struct bind_child how) {
   if (p->isolate->scarce && budget_denies_spawn(p)) luaL_error(L, "%s", BUDGET_TEXT);
   int ties = how.link + (how.monitor != NPID_NONE);
   if (ties && !process_may_tie(p, ties)) bind_raise(L, ERR_BUSY, LIMIT_TIES);
-  if (bind_is_function(L, first) && placement_is_home(p) && copy_all_scalar(L, first + 1, last) &&
-      fn_clone(L, first)) {
-    pid = start_clone(L, p, first + 1, last, how.priority);
-    struct process *q = isolate_find(p->isolate, pid);
+  struct factory *f = NULL;
+  if (bind_is_function(L, first) && placement_is_home(p) && copy_all_scalar(L, first + 1, last))
+    f = fn_clone(L, first);
+  if (f) {
+    struct process *q = start_clone(L, p, f, first + 1, last, how.priority);
+    pid = q->pid;
     const struct spawn_order o = {
         .link = how.link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = how.monitor};
-    if (spawn_tie(q, &o)) process_doom(q, term_build("s", "memory"));
+    if (ties && spawn_tie(q, &o)) process_doom(q, term_build("s", "memory"));
   } else {
     pid = send_order(L, p, first, how);
   }

@@ -5,7 +5,9 @@
 #include "vm/bind/bind.h"
 #include "vm/bind/require.h"
 #include "vm/copy/copy.h"
+#include "vm/copy/factory.h"
 #include "vm/copy/fn.h"
+#include "vm/process/facts.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/spawn.h"
@@ -72,6 +74,8 @@ int boot_process(lua_State *L) {
   struct term_reader peek = o.rest;
   if (term_next(&peek).tag == TERM_FN) {
     copy_in(L, &o.rest);
+    if (p->isolate->decoded)
+      facts_set_label(p, factory_label(L, p->isolate, p->isolate->decoded, lua_gettop(L)));
     term_skip(&o.rest), term_skip(&o.rest);
     uint32_t n = term_next(&o.rest).count;
     copy_in_all(L, &o.rest);

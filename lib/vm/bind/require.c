@@ -251,15 +251,14 @@ static int load_shared(lua_State *L) {
 static void push_shared(lua_State *L, const char *name) {
   struct heap *h = &process_of(L)->isolate->heap;
   uint32_t owner = h->owner;
-  int64_t limit = h->limit;
   if (push_named(L, name)) return;
   lua_pop(L, 1);
   lua_pushcfunction(L, load_shared);
   lua_pushstring(L, name);
   shared_path(L, name);
-  heap_enter(h, HEAP_NOBODY, 0);
+  heap_enter(h, HEAP_NOBODY);
   int status = lua_pcall(L, 2, 1, 0);
-  heap_enter(h, owner, limit);
+  heap_enter(h, owner);
   if (status != LUA_OK) lua_error(L);
 }
 

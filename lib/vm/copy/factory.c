@@ -14,6 +14,7 @@
 #include "vm/copy/factory.h"
 
 #include "vm/copy/bytecode.h"
+#include "vm/process/facts.h"
 #include "vm/process/isolate.h"
 
 #include <lauxlib.h>
@@ -41,11 +42,13 @@ void factory_drop_all(struct isolate *iso) {
     for (struct factory *f = value, *next; f; f = next) {
       next = f->next;
       luaL_unref(iso->L, LUA_REGISTRYINDEX, f->ref);
+      facts_drop_label(iso, f->label);
       free(f);
     }
   }
   map_finish(&iso->factories);
   iso->factory_bytes = 0;
+  iso->decoded = NULL;
   memset(iso->protos, 0, sizeof iso->protos);
 }
 
@@ -79,6 +82,11 @@ struct factory *factory_find(lua_State *L, struct isolate *iso, const void *body
   struct factory *f = map_get_id(&iso->factories, key);
   while (f && (f->len != len || memcmp(f->body, body, len) != 0)) f = f->next;
   return f ? f : make(L, iso, body, len, key, problem);
+}
+
+struct label *factory_label(lua_State *L, struct isolate *iso, struct factory *f, int index) {
+  if (!f->label) f->label = facts_label(L, iso, index);
+  return f->label;
 }
 
 void factory_push(lua_State *L, const struct factory *f) {

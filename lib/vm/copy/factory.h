@@ -15,6 +15,7 @@ struct isolate;
 struct factory {
   struct factory *next; /* of the same hash */
   int ref;              /* of the factory function in the registry */
+  struct label *label;  /* where the body begins (process/facts.h); NULL until factory_label was called */
   uint32_t upvalues;
   size_t len;
   uint8_t body[];
@@ -27,6 +28,9 @@ struct factory *factory_find(lua_State *L, struct isolate *iso, const void *body
 
 /* The factory of the Lua function at index; fails as factory_find does. */
 struct factory *factory_of(lua_State *L, struct isolate *iso, int index, const char **problem);
+
+/* The label of the function at index, which is an instance; valid as long as the factory. */
+struct label *factory_label(lua_State *L, struct isolate *iso, struct factory *f, int index);
 
 /* Pushes a fresh instance. */
 void factory_push(lua_State *L, const struct factory *f);

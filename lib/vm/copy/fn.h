@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+struct factory;
 struct fn_scope;
 struct isolate;
 struct process;
@@ -42,9 +43,9 @@ void fn_decode(lua_State *L, const char *payload, size_t len);
 bool fn_is_plain(lua_State *L, int index, struct isolate *iso);
 
 /* Pushes a copy of the function at index for another process of this isolate, if each of its upvalues is
- * plain (fn_is_plain) or the table of globals; else pushes nothing and returns false.  The copy still has the
+ * plain (fn_is_plain) or the table of globals; else pushes nothing and returns NULL.  The copy still has the
  * globals of the running process: fn_set_globals changes them.  Raises when memory runs out. */
-bool fn_clone(lua_State *L, int index);
+struct factory *fn_clone(lua_State *L, int index);
 
 /* Sets each upvalue of the function that is the table at `from` to the table at `to` (positive indices). */
 void fn_set_globals(lua_State *L, int function, int from, int to);

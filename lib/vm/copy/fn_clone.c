@@ -17,7 +17,7 @@ static int count_upvalues(lua_State *L, int index) {
   return ar.nups;
 }
 
-bool fn_clone(lua_State *L, int index) {
+struct factory *fn_clone(lua_State *L, int index) {
   struct process *p = process_of(L);
   struct isolate *iso = p->isolate;
   int top = lua_gettop(L), count = count_upvalues(L, index);
@@ -31,15 +31,18 @@ bool fn_clone(lua_State *L, int index) {
   }
   if (!plain) {
     lua_settop(L, top);
-    return false;
+    return NULL;
   }
   const char *problem;
-  const struct factory *f = factory_of(L, iso, index, &problem);
-  if (!f) return luaL_error(L, "%s", problem);
+  struct factory *f = factory_of(L, iso, index, &problem);
+  if (!f) {
+    luaL_error(L, "%s", problem);
+    return NULL; /* luaL_error does not return */
+  }
   factory_push(L, f);
   lua_replace(L, top + 1); /* replaces the globals, below the values of the function's upvalues */
   for (int i = count; i >= 1; i--) lua_setupvalue(L, top + 1, i);
-  return true;
+  return f;
 }
 
 void fn_set_globals(lua_State *L, int function, int from, int to) {

@@ -15,6 +15,7 @@ struct decoder {
   struct process *p;
   struct fn_scope *scope;
   const char *at, *end;
+  bool begun;  /* the function itself, not one that it reaches, has been made */
   int objects; /* stack index: number -> object, -cell -> object * 256 + upvalue */
 };
 
@@ -144,10 +145,12 @@ static void get_upvalue(struct decoder *d, uint32_t id, int i, int depth) {
 static uint32_t get_body(struct decoder *d) {
   uint32_t len = get_u32(d);
   const char *body = get_raw(d, len), *problem;
-  const struct factory *f = factory_find(d->L, d->p->isolate, body, len, &problem);
+  struct factory *f = factory_find(d->L, d->p->isolate, body, len, &problem);
   if (!f) return (uint32_t)luaL_error(d->L, "%s", problem);
   if (get_u8(d) != f->upvalues) luaL_error(d->L, "a function is damaged");
   factory_push(d->L, f);
+  if (!d->begun) d->p->isolate->decoded = f;
+  d->begun = true;
   return f->upvalues;
 }
 
@@ -270,6 +273,7 @@ static void get_payload(struct decoder *d) {
 void fn_decode(lua_State *L, const char *payload, size_t len) {
   struct process *p = process_of(L);
   struct decoder d = {.L = L, .p = p, .scope = &p->isolate->read, .at = payload, .end = payload + len};
+  p->isolate->decoded = NULL;
   luaL_checkstack(L, 8, NULL);
   if (len < HEAD_LEN || memcmp(payload, FN_MAGIC, MAGIC_LEN) != 0) luaL_error(L, "a function is damaged");
   d.at += MAGIC_LEN + BYTECODE_HEADER;

@@ -1,9 +1,10 @@
 /* Invariant: a label is shared by the processes of one isolate that began at one place; only the thread that
- * runs the isolate counts its uses, one for each process and one for its place in iso->labels.  Another
+ * runs the isolate counts its uses: by processes, by factories and by its place in iso->labels.  Another
  * thread may be reading its text, but only under facts_lock, so that lock is taken to free it.
  *
- * A process gets its label when it first waits or is preempted: those that end before, which are the most
- * where many are spawned, cost nothing. */
+ * A process that is spawned with a function gets the label of its factory (copy/factory.h).  To read where a
+ * process begins from its stack takes longer, so others get their label when they first wait or are
+ * preempted: those that end before cost nothing. */
 #include "vm/process/facts.h"
 
 #include "vm/sched/state.h"
@@ -71,17 +72,36 @@ static struct label *label_of(struct isolate *iso, const lua_Debug *ar) {
   return iso->labels[i] = l;
 }
 
+struct label *facts_label(lua_State *L, struct isolate *iso, int index) {
+  lua_Debug ar;
+  lua_pushvalue(L, index);
+  if (!lua_getinfo(L, ">S", &ar) || *ar.what == 'C') return NULL;
+  struct label *l = label_of(iso, &ar);
+  if (l) l->uses++;
+  return l;
+}
+
+void facts_drop_label(struct isolate *iso, struct label *l) {
+  drop(iso, l);
+}
+
+void facts_set_label(struct process *p, struct label *l) {
+  struct ptab_facts *f = p->preemptible.facts;
+  if (!l || atomic_load_explicit(&f->what, memory_order_relaxed)) return;
+  l->uses++;
+  atomic_store_explicit(&f->what, l->text, memory_order_release);
+}
+
 void facts_note_what(struct process *p) {
   lua_Debug ar;
-  if (p->order || !find_outermost(p->L, &ar)) return;
-  struct label *l = label_of(p->isolate, &ar);
-  if (!l) return;
-  l->uses++;
-  atomic_store_explicit(&p->preemptible.facts->what, l->text, memory_order_release);
+  if (!p->order && find_outermost(p->L, &ar)) facts_set_label(p, label_of(p->isolate, &ar));
 }
 
 void facts_begin(struct process *p) {
   struct ptab_facts *f = p->preemptible.facts = ptab_facts(&p->isolate->vm->ptab, npid_number(p->pid));
+  atomic_store_explicit(&f->memory, 0, memory_order_relaxed);
+  atomic_store_explicit(&f->mailbox, 0, memory_order_relaxed);
+  atomic_store_explicit(&f->ticks, 0, memory_order_relaxed);
   atomic_store_explicit(&f->started, p->started, memory_order_relaxed);
   facts_leader(p);
   facts_state(p, PROCESS_READY);
@@ -91,14 +111,12 @@ void facts_begin(struct process *p) {
 void facts_end(struct process *p) {
   struct ptab_facts *f = p->preemptible.facts;
   if (!f) return;
-  const char *what = atomic_exchange_explicit(&f->what, NULL, memory_order_acq_rel);
-  if (what) drop(p->isolate, (struct label *)(uintptr_t)(what - offsetof(struct label, text)));
+  const char *what = atomic_load_explicit(&f->what, memory_order_relaxed);
+  if (what) {
+    atomic_store_explicit(&f->what, NULL, memory_order_relaxed);
+    drop(p->isolate, (struct label *)(uintptr_t)(what - offsetof(struct label, text)));
+  }
   atomic_store_explicit(&f->started, 0, memory_order_relaxed);
-  atomic_store_explicit(&f->memory, 0, memory_order_relaxed);
-  atomic_store_explicit(&f->leader, 0, memory_order_relaxed);
-  atomic_store_explicit(&f->mailbox, 0, memory_order_relaxed);
-  atomic_store_explicit(&f->ticks, 0, memory_order_relaxed);
-  atomic_store_explicit(&f->state, PROCESS_FREE, memory_order_relaxed);
   p->preemptible.facts = NULL;
 }
 

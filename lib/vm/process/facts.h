@@ -13,6 +13,14 @@ void facts_end(struct process *p);
 /* Notes where the code of the process begins (file:line), if that is not noted yet and its code is loaded. */
 void facts_note_what(struct process *p);
 
+/* The label of the Lua function at index, which says where its code begins; NULL when memory ran out.  It
+ * stays valid until the caller drops it. */
+struct label *facts_label(lua_State *L, struct isolate *iso, int index);
+void facts_drop_label(struct isolate *iso, struct label *l); /* accepts NULL */
+
+/* Notes where the code of a new process begins, if that is not noted yet. */
+void facts_set_label(struct process *p, struct label *l); /* accepts NULL */
+
 /* Frees the texts that an isolate keeps.  After facts_end for all of its processes. */
 void facts_close(struct isolate *iso);
 

@@ -51,7 +51,8 @@ void heap_init(struct heap *h) {
   for (uint32_t i = 0; i < HEAP_SLOT; i++) h->first[i].tag = i;
   h->accounts = h->first;
   h->accounts_len = HEAP_SLOT;
-  heap_enter(h, HEAP_ISOLATE, 0);
+  heap_enter(h, HEAP_ISOLATE);
+  heap_set_limit(h, INT64_MAX);
 }
 
 /* At the start of a chunk. */
@@ -276,18 +277,22 @@ static uint64_t *header_of(void *block) {
   return (uint64_t *)block - 1;
 }
 
-static void *take_small(struct heap *h, size_t class) {
-  size_t size = class * HEAP_CLASS;
+/* A block from the unused part of the newest chunk. */
+static void *take_fresh(struct heap *h, size_t size) {
+  if ((size_t)(h->end - h->at) < size && !grow(h)) return NULL;
+  void *block = h->at;
+  h->at += size;
+  if (h->at > h->paged) page_in(h);
+  return block;
+}
+
+static inline void *take_small(struct heap *h, size_t class) {
   void *block = h->free[class];
-  if (block) {
+  if (block)
     h->free[class] = *(void **)block;
-  } else {
-    if ((size_t)(h->end - h->at) < size && !grow(h)) return NULL;
-    block = h->at;
-    h->at += size;
-    if (h->at > h->paged) page_in(h);
-  }
-  h->in_use += (int64_t)size;
+  else if (!(block = take_fresh(h, class * HEAP_CLASS)))
+    return NULL;
+  h->in_use += (int64_t)(class * HEAP_CLASS);
   return block;
 }
 
@@ -305,14 +310,18 @@ static void *take(struct heap *h, size_t n, uint64_t tag) {
   return header + 1;
 }
 
+static inline void give_small(struct heap *h, uint64_t *header, size_t class) {
+  h->in_use -= (int64_t)(class * HEAP_CLASS);
+  push_free(&h->free[class], header);
+}
+
 static void give(struct heap *h, void *block, size_t n) {
   uint64_t *header = header_of(block);
   if (*header & FROM_MALLOC) {
     h->large -= cost_of(n);
     free(header);
   } else {
-    h->in_use -= (int64_t)(class_of(n) * HEAP_CLASS);
-    push_free(&h->free[class_of(n)], header);
+    give_small(h, header, class_of(n));
   }
 }
 
@@ -323,6 +332,7 @@ static void give(struct heap *h, void *block, size_t n) {
 static bool decides(struct heap *h, int64_t more, bool asks_again) {
   int64_t held = h->account->bytes;
   bool second = h->refused;
+  if (h->owner < HEAP_SLOT) return false;
   h->refused = false;
   if (held + more <= (second ? heap_bound_collected(h) : h->bound)) return false;
   if (second || more > h->limit) {
@@ -334,23 +344,41 @@ static bool decides(struct heap *h, int64_t more, bool asks_again) {
   return true;
 }
 
-static bool refuses(struct heap *h, int64_t more, bool asks_again) {
+static inline bool refuses(struct heap *h, int64_t more, bool asks_again) {
   return (h->account->bytes + more > h->bound || h->refused) && decides(h, more, asks_again);
 }
 
 /* --- lua_Alloc --- */
 
+/* The way of most blocks: small, and within the limit. */
+static inline void *allocate_small(struct heap *h, size_t class) {
+  int64_t cost = (int64_t)(class * HEAP_CLASS);
+  uint64_t *header = take_small(h, class);
+  if (!header) return NULL;
+  *header = h->account->tag & ~FROM_MALLOC;
+  h->account->bytes += cost;
+  return header + 1;
+}
+
 static void *allocate(struct heap *h, size_t n, bool asks_again) {
   int64_t cost = cost_of(n);
   if (refuses(h, cost, asks_again)) return NULL;
+  if (n <= SMALL_MAX) return allocate_small(h, class_of(n));
   void *block = take(h, n, h->account->tag);
   if (block) h->account->bytes += cost;
   return block;
 }
 
 static void release(struct heap *h, void *block, size_t n) {
-  account_of(h, *header_of(block))->bytes -= cost_of(n);
-  give(h, block, n);
+  uint64_t *header = header_of(block);
+  if (*header & FROM_MALLOC) {
+    account_of(h, *header)->bytes -= cost_of(n);
+    give(h, block, n);
+  } else {
+    size_t class = class_of(n);
+    account_of(h, *header)->bytes -= (int64_t)(class * HEAP_CLASS);
+    give_small(h, header, class);
+  }
 }
 
 /* Moves the block to one of another length, with the tag. */

@@ -47,8 +47,8 @@ struct heap {
   int64_t in_use;  /* bytes of blocks in chunks that are handed out, with their headers */
   int64_t large;   /* and of blocks from malloc */
   int64_t outside; /* bytes charged by heap_charge */
-  int64_t limit;   /* of the process that runs */
-  int64_t bound;   /* its limit and a sixteenth */
+  int64_t limit;   /* of the process that runs; owners before HEAP_SLOT have none */
+  int64_t bound;   /* the limit and a sixteenth */
   uint32_t owner;  /* the account that is charged now */
   uint32_t accounts_len;
   struct heap_account *account; /* the same */
@@ -75,11 +75,15 @@ bool heap_open_account(struct heap *h, uint32_t slot);
 /* The process in the slot has ended: its blocks pass to nobody, and the account begins anew. */
 void heap_close_account(struct heap *h, uint32_t slot);
 
-/* Whom to charge from now on; the limit counts for owners from HEAP_SLOT on.  heap_owner tells who it is. */
-static inline void heap_enter(struct heap *h, uint32_t owner, int64_t limit) {
+/* Whom to charge from now on. */
+static inline void heap_enter(struct heap *h, uint32_t owner) {
   h->owner = owner;
   h->account = &h->accounts[owner];
-  h->limit = owner >= HEAP_SLOT && limit < INT64_MAX / 2 ? limit : INT64_MAX / 2;
+}
+
+/* The limit of the processes that run from now on. */
+static inline void heap_set_limit(struct heap *h, int64_t limit) {
+  h->limit = limit < INT64_MAX / 2 ? limit : INT64_MAX / 2;
   h->bound = h->limit + (h->limit >> 4);
 }
 

@@ -42,7 +42,7 @@ static void append(struct queue *q, struct process *p) {
 void process_ready(struct process *p) {
   struct isolate *iso = p->isolate;
   if (p->state == PROCESS_READY || p->state == PROCESS_RUNNING) return;
-  timers_remove(&iso->timers, &p->timer);
+  if (timer_armed(&p->timer)) timers_remove(&iso->timers, &p->timer);
   if (p->priority == PRIORITY_NORMAL) {
     append(&iso->ready, p);
   } else if (p->priority == PRIORITY_LOW) {
@@ -122,10 +122,9 @@ static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_
 static struct process *as_nobody(lua_State *L, struct isolate *iso,
                                  struct process *(*fn)(lua_State *, struct isolate *)) {
   uint32_t owner = iso->heap.owner;
-  int64_t limit = iso->heap.limit;
-  heap_enter(&iso->heap, HEAP_NOBODY, 0);
+  heap_enter(&iso->heap, HEAP_NOBODY);
   struct process *p = fn(L, iso);
-  heap_enter(&iso->heap, owner, limit);
+  heap_enter(&iso->heap, owner);
   return p;
 }
 
@@ -237,8 +236,9 @@ static void enter(struct process *p, lua_State *L) {
   struct isolate *iso = p->isolate;
   p->state = PROCESS_RUNNING;
   iso->current = p;
-  p->limit = iso->scarce ? budget_limit(p) : (int64_t)iso->config->heap_max;
-  heap_enter(&iso->heap, HEAP_SLOT + p->slot, p->limit);
+  int64_t limit = iso->scarce ? budget_limit(p) : (int64_t)iso->config->heap_max;
+  if (limit != iso->heap.limit) heap_set_limit(&iso->heap, limit);
+  heap_enter(&iso->heap, HEAP_SLOT + p->slot);
   facts_state(p, PROCESS_RUNNING);
   preempt_enter(iso->runnable.scheduler, L);
 }
@@ -246,7 +246,7 @@ static void enter(struct process *p, lua_State *L) {
 static void leave(struct process *p) {
   struct isolate *iso = p->isolate;
   preempt_leave(iso->runnable.scheduler);
-  heap_enter(&iso->heap, HEAP_ISOLATE, 0);
+  heap_enter(&iso->heap, HEAP_ISOLATE);
   iso->heap.refused = false;
   iso->current = NULL;
   if (iso->writer.cap > WRITER_KEPT) term_writer_finish(&iso->writer);
@@ -449,7 +449,7 @@ static void check_memory(struct process *p) {
   struct heap *h = &p->isolate->heap;
   if (!h->exceeded) return;
   h->exceeded = false;
-  bool own = p->limit >= (int64_t)p->isolate->config->heap_max;
+  bool own = h->limit >= (int64_t)p->isolate->config->heap_max;
   limit_refuse(p->isolate->config->limits, own ? LIMIT_HEAP : LIMIT_MEMORY);
   process_outgrew(p, own ? "it outgrew its memory limit" : BUDGET_TEXT);
 }

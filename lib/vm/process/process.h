@@ -57,7 +57,6 @@ struct process {
   struct term *reply;
   struct alarm *alarms;   /* that it has set for itself */
   struct room_wait *room; /* while it waits for room at a receiver */
-  int64_t limit;          /* of its memory in this turn: budget.h */
   int64_t collected;      /* its memory after the collection that budget.c has last made for it */
   int64_t outside;        /* bytes that are kept for it outside of Lua's heap */
   int64_t started;        /* clock_ns */

@@ -61,11 +61,11 @@ struct spawn_order spawn_read_order(const struct vm_config *config, const struct
     return o;
   }
   o.leader = first.pid;
-  if (term_next(&o.rest).tag == TERM_TRUE) o.link = s->from;
+  int64_t flags = 0;
+  if (term_get_int(&o.rest, &flags) && flags % 2) o.link = s->from;
+  o.priority = (enum process_priority)(flags / 2);
   struct term_value ref = term_next(&o.rest);
   if (ref.tag == TERM_REF) o.watcher = s->from, o.ref = ref.pid;
-  int64_t priority = 0;
-  if (term_get_int(&o.rest, &priority)) o.priority = (enum process_priority)priority;
   return o;
 }
 

@@ -1,10 +1,10 @@
 /* spawn: orders for a new process, from their arrival in an isolate to the answer.
  *
  * An order is a SPAWN signal to the pid that the process will have.  It carries what to run as a term:
- *   [leader, link, ref or nil, priority, FN or nil, module, function, LIST of arguments]   from a green
- * thread
- *   ["spawn", spec]                                                                        from the host
- * (vm_spawn) The order makes a process whose first steps (bind/boot.h) load the code. */
+ *   of a green thread   [leader, spawn_flags, ref or nil, FN or nil, module, function, LIST of arguments]
+ *   of the host         ["spawn", spec] (vm_spawn)
+ *
+ * The order makes a process whose first steps (bind/boot.h) load the code. */
 #ifndef VM_PROCESS_SPAWN_H
 #define VM_PROCESS_SPAWN_H
 
@@ -25,6 +25,10 @@ struct spawn_order {
   bool host;
   struct term_reader rest; /* the code and its arguments; for a host's order the spec */
 };
+
+static inline int64_t spawn_flags(bool link, enum process_priority priority) {
+  return link + 2 * (int64_t)priority;
+}
 
 /* Reads the order that a signal carries. */
 struct spawn_order spawn_read_order(const struct vm_config *config, const struct signal *s);

@@ -31,7 +31,7 @@ struct ptab_slot {
  * runs it, mostly as it stops running.  So the facts of one process may belong to slightly different moments.
  */
 struct ptab_facts {
-  _Atomic int64_t started; /* clock_ns; 0: it has not begun */
+  _Atomic int64_t started; /* clock_ns; 0: it has not begun, and the other facts mean nothing */
   _Atomic int64_t memory;  /* bytes, as metered */
   _Atomic uint64_t leader;
   _Atomic(const char *) what; /* where its code begins, or NULL; read under facts_lock only */
