@@ -248,16 +248,15 @@ static void take_text(struct collector *c, json_t *row, const char *text, size_t
   if (!row || is_wanted(c->options, row)) fwrite(text, 1, n + 1, stdout);
 }
 
-/* A line of the answer: a process, all bounds, all commands that have ended, or why there are no more lines.
- */
+/* A line of the answer: a process, a command that has ended, all bounds, or why there are no more lines. */
 static int on_line(struct collector *c, json_t *value) {
-  const json_t *ended = json_object_get(value, c->options->limits ? "limits" : "processes");
+  const json_t *limits = c->options->limits ? json_object_get(value, "limits") : NULL;
   size_t i;
   json_t *row;
-  json_array_foreach(ended, i, row) {
+  json_array_foreach(limits, i, row) {
     take(c, row);
   }
-  if (ended) return 0;
+  if (limits) return 0;
   if (!json_object_get(value, "pid")) return error_set(c->e, ERR_SYSTEM, "%s", tool_member(value, "detail"));
   take(c, value);
   return 0;

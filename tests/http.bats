@@ -538,7 +538,7 @@ ended() { api one GET "/v1/processes/$1/outcome" | jq -e 'has("status") or has("
   has '.started | fromdateiso8601? // (sub("\\.[0-9]+Z$"; "Z") | fromdateiso8601) | (now - .) < 60'
   has '.duration_ms >= 0 and .cpu_ms >= 0 and .max_rss > 0'
   http GET "/v1/processes?ended=1"
-  has ".processes | map(select(.short == \"<$pid>\")) | .[0] | .what | startswith(\"sh -c echo out\")"
+  run -0 jq -se "map(select(.short == \"<$pid>\")) | .[0] | .what | startswith(\"sh -c echo out\")" "$T/body"
   http GET "/v1/processes/$(node-spawn -d -e 'receive()' | tr -d '<>')/outcome"
   problem 404 no_process
   http GET /v1/processes/console/outcome

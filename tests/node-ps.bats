@@ -204,6 +204,9 @@ ended_count() { [ "$(node-ps --ended --json "$@" | wc -l)" = "$count" ]; }
   assert_line --index 1 --regexp "^$first +exit 3 +[0-9]+s +0\.[0-9]+ +0\.[0-9]+ +[0-9.]+M +5 +0 +[0-9]+ +sh -c printf"
   assert_line --index 2 --regexp "^$second +signal 9 "
   assert_line --index 3 --regexp '^<.*> +timeout +.* sleep 300$'
+  # Several pages.
+  lua 'for i = 1, 50 do monitor(exec{"true", tostring(i)}) receive_match{"DOWN"} end'
+  assert_equal "$(node-ps --ended --json | jq -r .what | tail -n 50 | md5sum)" "$(printf 'true %d\n' {1..50} | md5sum)"
   start_node two
   node-connect -n one two
   node-spawn -d -n one two -- true

@@ -1,10 +1,11 @@
-/* GET /v1/processes: the processes of a node, as a stream.
+/* GET /v1/processes: the processes of a node, or its commands that have ended, as a stream.
  *
  * Invariant: from the first page on, a page is asked for (asks) or the client's stream is full (waits), until
  * the last page has come.  The struct is freed when the stream is closed and no page is asked for.
  *
  * Orderings: the first page is awaited before the answer begins, so a node that cannot be reached is answered
  * with an error, not with a stream that breaks. */
+#include "agent/api/document.h"
 #include "agent/api/routes.h"
 #include "agent/http/server.h"
 #include "agent/kernel/census.h"
@@ -20,6 +21,7 @@ struct listing {
   struct request *request; /* until the first page has come */
   struct stream *stream;   /* from then on, until it is closed */
   char *node;              /* that is asked; NULL: this one */
+  bool ended;              /* the list has the commands that have ended */
   int64_t cursor;          /* of the next page */
   bool asks, waits;
   struct buf lines; /* of a page */
@@ -73,13 +75,36 @@ static void put_row(struct agent *a, struct buf *out, const struct census_row *r
   buf_puts(out, "}\n");
 }
 
+/* Reads and writes one [pid, MAP, words, ns since the end] of a command that has ended. */
+static bool put_ended(struct agent *a, struct buf *out, struct term_reader *r) {
+  npid pid = NPID_NONE;
+  int64_t since_ns = 0;
+  if (term_next(r).tag != TERM_LIST || !term_get_pid(r, &pid)) return false;
+  json_auto_t *row = document_pid(a, pid), *outcome = json_from_value(a->nodes, r);
+  json_t *what = json_from_value(a->nodes, r);
+  if (row && outcome) json_object_update_missing(row, outcome);
+  json_object_set_new(row, "what", what);
+  if (!term_get_int(r, &since_ns)) return false;
+  json_object_set_new(row, "age_ms", json_integer(since_ns / 1000000));
+  json_line(out, row);
+  return row;
+}
+
+static bool put_process(struct agent *a, struct buf *out, struct term_reader *r) {
+  struct census_row row;
+  if (!census_read(r, &row)) return false;
+  put_row(a, out, &row);
+  return true;
+}
+
 /* --- pages ---------------------------------------------------------------------------------------------- */
 
 static void on_page(void *data, const struct error *e, struct term_reader r);
 
 static void ask(struct listing *l) {
   l->asks = true;
-  kernel_ask(l->agent, l->node, term_build("si", "processes", l->cursor), RPC_TIMEOUT_MS, on_page, l);
+  kernel_ask(l->agent, l->node, term_build("si", l->ended ? "ended" : "processes", l->cursor), RPC_TIMEOUT_MS,
+             on_page, l);
 }
 
 static void on_closed(void *data, bool gone) {
@@ -98,15 +123,14 @@ static void on_drained(void *data) {
 
 /* Reads the rows of a page, and its cursor. */
 static bool take_page(struct listing *l, struct term_reader r) {
-  struct census_row row;
+  bool (*put)(struct agent * a, struct buf * out, struct term_reader * r) =
+      l->ended ? put_ended : put_process;
   int64_t next;
   if (!term_get_int(&r, &next)) return false;
   struct term_value list = term_next(&r);
   if (list.tag != TERM_LIST || (next != CENSUS_END && next <= l->cursor)) return false;
-  for (uint32_t i = 0; i < list.count; i++) {
-    if (!census_read(&r, &row)) return false;
-    put_row(l->agent, &l->lines, &row);
-  }
+  for (uint32_t i = 0; i < list.count; i++)
+    if (!put(l->agent, &l->lines, &r)) return false;
   l->cursor = next;
   return true;
 }
@@ -164,12 +188,10 @@ static void on_page(void *data, const struct error *e, struct term_reader r) {
 
 void api_processes_list(struct request *r) {
   const char *node = request_query(r, "node");
-  if (request_flag(r, "ended")) {
-    processes_ended(r);
-    return;
-  }
   struct listing *l = calloc(1, sizeof *l);
-  if (l) *l = (struct listing){.agent = request_agent(r), .request = r, .lines = BUF_INIT};
+  if (l)
+    *l = (struct listing){
+        .agent = request_agent(r), .request = r, .ended = request_flag(r, "ended"), .lines = BUF_INIT};
   if (!l || (node && !(l->node = strdup(node)))) {
     free(l);
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));

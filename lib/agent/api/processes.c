@@ -269,43 +269,6 @@ void api_spawn(struct request *r) {
   spawn(a, r, s);
 }
 
-/* --- ended commands ------------------------------------------------------------------------------------- */
-
-/* Reads one [pid, MAP, words, ns since the end] of an ended command. */
-static json_t *ended_row(struct agent *a, struct term_reader *r) {
-  npid pid = NPID_NONE;
-  int64_t since_ns = 0;
-  if (term_next(r).tag != TERM_LIST || !term_get_pid(r, &pid)) return NULL;
-  json_t *row = document_pid(a, pid), *outcome = json_from_value(a->nodes, r), *what;
-  if (row && outcome) json_object_update_missing(row, outcome);
-  json_decref(outcome);
-  what = json_from_value(a->nodes, r);
-  if (!term_get_int(r, &since_ns)) since_ns = 0;
-  json_object_set_new(row, "what", what);
-  json_object_set_new(row, "age_ms", json_integer(since_ns / 1000000));
-  return row;
-}
-
-static void on_ended(void *data, const struct error *e, struct term_reader r) {
-  struct request *q = data;
-  if (e) {
-    respond_error(q, e);
-    return;
-  }
-  bool truncated = term_next(&r).tag == TERM_TRUE;
-  struct term_value list = term_next(&r);
-  json_t *rows = json_array();
-  for (uint32_t i = 0; list.tag == TERM_LIST && i < list.count; i++)
-    json_array_append_new(rows, ended_row(request_agent(q), &r));
-  respond_json(q, 200, json_pack("{s:o, s:b}", "processes", rows, "truncated", (int)truncated));
-}
-
-/* GET /v1/processes?ended */
-void processes_ended(struct request *r) {
-  kernel_ask(request_agent(r), request_query(r, "node"), term_build("si", "ended", (int64_t)INT32_MAX),
-             RPC_TIMEOUT_MS, on_ended, r);
-}
-
 /* --- one process ---------------------------------------------------------------------------------------- */
 
 void api_process_get(struct request *r) {

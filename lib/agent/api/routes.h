@@ -58,9 +58,6 @@
 
 extern const struct routes api_routes;
 
-/* processes.c: answers GET /v1/processes?ended. */
-void processes_ended(struct request *r);
-
 #define X(method, path, handler, flags, summary) void handler(struct request *r);
 ROUTE_TABLE(X)
 #undef X

@@ -23,6 +23,8 @@ struct outcomes {
   struct outcome *first, *last; /* the queue of ended records */
   struct outcome *stripped;     /* the first one whose output was not dropped; NULL: none is left */
   size_t count;                 /* ended records */
+  int64_t ends;                 /* how many commands have ended */
+  struct map numbers;           /* number -> ended record, for pages */
   size_t memory;
 };
 
@@ -154,6 +156,7 @@ static void drop_first(struct outcomes *all) {
   all->first = o->next;
   if (!all->first) all->last = NULL;
   if (all->stripped == o) all->stripped = o->next;
+  map_remove_id(&all->numbers, (uint64_t)o->number);
   all->count--;
   outcome_free(o);
 }
@@ -184,6 +187,7 @@ void outcomes_finish(struct agent *a) {
   void *value;
   for (size_t at = 0; map_next(&all->known, &at, NULL, NULL, &value); at = 0) outcome_free(value);
   map_finish(&all->known);
+  map_finish(&all->numbers);
   free(all);
   a->outcomes = NULL;
 }
@@ -245,6 +249,9 @@ void outcome_end(struct outcome *o, struct term *reason) {
   else
     all->first = o;
   all->last = o;
+  o->number = ++all->ends;
+  int unnoted = map_put_id(&all->numbers, (uint64_t)o->number, o);
+  (void)unnoted;
   if (!all->stripped) all->stripped = o;
   all->count++;
   expire(o->agent);
@@ -499,22 +506,27 @@ static void put_row(struct term_writer *w, const struct outcome *o) {
   term_set_count(w, list, 4);
 }
 
+/* The first record that ended after the one with this number. A number that is not there belongs to a record
+ * that was dropped, so all others are behind it (or memory ran out as it was noted). */
+static const struct outcome *first_after(const struct outcomes *all, int64_t number) {
+  const struct outcome *o = map_get_id(&all->numbers, (uint64_t)number);
+  if (o) return o->next;
+  for (o = all->first; o && o->number <= number;) o = o->next;
+  return o;
+}
+
 void outcome_op_ended(struct agent *a, struct signal *call, struct term_reader args) {
   struct term_writer w = TERM_WRITER_INIT;
-  int64_t limit = 0, kept = limit_max(&a->limits, LIMIT_OUTCOMES);
+  int64_t after = 0;
+  uint32_t count = 0;
   expire(a);
-  if (!term_get_int(&args, &limit) || limit < 1 || limit > kept) limit = kept;
-  struct outcomes *all = a->outcomes;
-  size_t skipped = all->count > (size_t)limit ? all->count - (size_t)limit : 0;
-  term_put_bool(&w, skipped > 0);
+  if (!term_get_int(&args, &after)) after = 0;
+  const struct outcome *first = first_after(a->outcomes, after), *o;
+  for (o = first; o && count < OUTCOME_PAGE; o = o->next) after = o->number, count++;
+  term_put_int(&w, o ? after : VM_ROWS_END);
   size_t list = term_open(&w, TERM_LIST);
-  term_set_count(&w, list, (uint32_t)(all->count - skipped));
-  for (const struct outcome *o = all->first; o; o = o->next) {
-    if (skipped)
-      skipped--;
-    else
-      put_row(&w, o);
-  }
+  for (o = first; o && o->number <= after && count; o = o->next) put_row(&w, o);
+  term_set_count(&w, list, count);
   call_answer_take(a, call, term_from_writer(&w, 2));
   term_writer_finish(&w);
 }

@@ -20,6 +20,7 @@ enum {
   OUTCOME_TAIL = 64 << 10,
   OUTCOME_RUNS = 4096, /* pieces of a stream, between pieces of the other one: one for 16 bytes of its tail */
   OUTCOME_LEAST = 4 << 10, /* bytes of each stream of a running command that are kept in any case */
+  OUTCOME_PAGE = 8,        /* ended commands of a page, so that a page takes less than 1 ms */
 };
 
 struct outcome_run { /* bytes of one stream that follow each other without a byte of the other stream */
@@ -55,6 +56,7 @@ struct outcome {
   struct outcome_tail tails[2];       /* stdout, stderr */
   struct outcome_follower *followers; /* follower_count of them */
   size_t follower_count;
+  int64_t number;       /* of its end: 1, 2, … */
   struct outcome *next; /* the one that ended next */
 };
 
@@ -107,8 +109,9 @@ void outcome_release(struct outcome *o);
 /* Each consumes the call.
  *
  *   ["outcome", pid, output]     answers [MAP]: what is known of the command.  output: with its last output
- *   ["ended", limit]             answers [truncated, LIST of [pid, MAP, words, ns since its end]]: the
- * commands that have ended, the last one last
+ *   ["ended", cursor]            answers [cursor of the next page, LIST of [pid, MAP, words, ns since its
+ * end]]: the commands that have ended, the last one last. The cursor of the first page is 0, and the answer
+ * with the last page has VM_ROWS_END.
  *   ["follow", pid, from, who]   makes `who` a follower of the command, from the offset `from` on
  *
  * ERR_NO_PROCESS: no such command is known. */
