@@ -515,6 +515,23 @@ own_cgroup() {
   assert_output $'true\ttrue\t200\n6'
 }
 
+@test "output that is sent by hand to a tool that does not read makes the sender wait, in bounded memory" {
+  start_node one
+  cat >"$T/flood" <<'END'
+local leader, text = group_leader(), ("x"):rep(1000000)
+puts("begin")
+for _ = 1, 300 do send(leader, "stdout", self(), text) end
+END
+  mkfifo "$T/out"
+  node-spawn -f "$T/flood" >"$T/out" 3>&- &
+  exec 5<"$T/out"
+  waits() { [ "$(node-ps --state send --json | wc -l)" = 1 ]; }
+  wait_until waits
+  [ "$(awk '/VmRSS/ { print $2 }' "/proc/$(cat "$NODE_RUNTIME_DIR/one@$HOST/lock")/status")" -lt $((${SAN:+500000} + 150000)) ]
+  assert_equal "$(wc -c <&5)" 300000006
+  wait $!
+}
+
 # --- what is odd ----------------------------------------------------------------------------------------------
 
 @test "words with newlines, quotes and bytes that are no UTF-8: arguments, environment, streams, --json, messages" {

@@ -73,7 +73,9 @@ static void on_closed(void *data, bool gone) {
 }
 
 static void on_drained(void *data) {
-  answer_flushes(data);
+  struct attachment *s = data;
+  if (!s->ended) vm_set_full(s->hosted.agent->vm, s->hosted.pid, false);
+  answer_flushes(s);
 }
 
 static const struct stream_events attach_stream = {
@@ -87,6 +89,13 @@ static void give_up(struct attachment *s, int code, const char *why) {
   break_lease(s);
   end(s, NULL);
   respond_code(r, code, "%s", why);
+}
+
+/* Writes a line to the stream. A process may send output without ever asking for a flush, so senders that can
+ * wait are suspended while the stream is full. */
+static void pass_on(struct attachment *s, struct buf *line) {
+  stream_text(s->stream, line);
+  if (stream_full(s->stream)) vm_set_full(s->hosted.agent->vm, s->hosted.pid, true);
 }
 
 /* Keeps a line of output until the stream begins, which is when the code has been loaded. Code that is being
@@ -126,7 +135,7 @@ static void attach_message(struct hosted *p, const struct signal *sig) {
   struct buf line = BUF_INIT;
   document_put_output(&line, s->octets, &o);
   if (s->stream)
-    stream_text(s->stream, &line);
+    pass_on(s, &line);
   else if (s->request)
     hold(s, &line);
   buf_finish(&line);
