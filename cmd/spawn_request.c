@@ -109,6 +109,7 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
     tool_usage(tool, "--priority applies to Lua code only; a command has --nice");
   if (o->priority && !is_priority(o->priority))
     tool_usage(tool, "--priority: %s: not low, normal or high", o->priority);
+  if (o->directory && !*o->directory) tool_usage(tool, "--cwd: an empty word is not a directory");
   if (o->user && !*o->user) tool_usage(tool, "--user: an empty word is not a name");
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
   check_tty(tool, o);

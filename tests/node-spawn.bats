@@ -29,6 +29,7 @@ load tools
   refuses '--priority applies to Lua code only' node-spawn --priority low -- ls
   refuses '--umask: 8: not an octal' node-spawn --umask 8 -- ls
   refuses '--user: an empty word' node-spawn --user '' -- ls
+  refuses '--cwd: an empty word' node-spawn --cwd '' -- ls
   refuses '--full requires -d' node-spawn --full -- ls
   refuses 'not a node name' node-spawn two@rane.500 -- ls
   refuses 'no such option' node-spawn -x -- ls
@@ -364,6 +365,21 @@ attached() {
   counted() { [ -s "$T/count" ]; }
   wait_until counted
   [ "$(cat "$T/count")" -lt 100000000 ]
+}
+
+@test "standard input ends when a client hangs up in the middle of it, also while the command does not read" {
+  start_node one
+  pid=$(node-spawn -d -i -- sh -c 'until [ -e "$1/go" ]; do sleep 0.02; done; wc -c >"$1/count"' sh "$T")
+  head -c 20000000 /dev/zero >"$T/zeros"
+  curl -sS --unix-socket "$NODE_RUNTIME_DIR/one@$HOST/sock" -T "$T/zeros" -X POST "http://node/v1/processes/${pid//[<>]/}/stdin" 3>&- &
+  client=$!
+  full() { grep -qs pipe_write "/proc/$1/wchan" || [ "$(awk '/wchar/ { print $2 }' "/proc/$1/io")" -gt 60000 ]; }
+  wait_until full "$(cat "$NODE_RUNTIME_DIR/one@$HOST/lock")"
+  kill -KILL $client
+  wait $client || :
+  touch "$T/go"
+  wait_until test -s "$T/count"
+  [ "$(cat "$T/count")" -lt 20000000 ]
 }
 
 @test "-i: standard input that cannot be read" {

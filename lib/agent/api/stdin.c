@@ -9,17 +9,33 @@
 #include <stdlib.h>
 
 struct body {
+  struct agent *agent;
   struct request *request; /* NULL once the request is over */
   npid pid;
   bool keep;           /* the end of the body does not close the standard input */
   bool leave;          /* a body that is cut off does not close it */
   unsigned calls;      /* under way; the struct is freed after their answers */
   bool complete;       /* all of the body has come: the next answer answers the request */
+  bool ended;          /* "stdin_eof" was sent */
   struct error failed; /* why the process was not found, or a call was refused */
 };
 
-static void body_free(struct body *b) {
-  if (!b->request && !b->calls) free(b);
+static void on_answer(void *data, const struct error *e, struct term_reader values);
+
+static void send_eof(struct body *b) {
+  b->calls++;
+  b->ended = true;
+  rpc_call(b->agent, b->pid, term_build("s", "stdin_eof"), 0, on_answer, b);
+}
+
+/* The request is over and no call is under way. When the client has hung up in the middle of the body, the
+ * standard input is closed first. */
+static void body_end(struct body *b) {
+  bool cut = !b->complete && !b->leave && !b->failed.code && !b->ended;
+  if (cut)
+    send_eof(b);
+  else
+    free(b);
 }
 
 static void on_answer(void *data, const struct error *e, struct term_reader values) {
@@ -29,7 +45,7 @@ static void on_answer(void *data, const struct error *e, struct term_reader valu
   if (e) b->failed = *e;
   if (b->calls) return;
   if (!b->request)
-    body_free(b);
+    body_end(b);
   else if (!b->complete)
     request_release(b->request);
   else if (b->failed.code)
@@ -50,7 +66,7 @@ static int on_bytes(void *data, const char *bytes, size_t n) {
   term_writer_finish(&w);
   b->calls++;
   request_hold(b->request);
-  rpc_call(request_agent(b->request), b->pid, t, 0, on_answer, b);
+  rpc_call(b->agent, b->pid, t, 0, on_answer, b);
   return 0;
 }
 
@@ -62,21 +78,14 @@ static void on_done(void *data) {
   } else if (b->keep) {
     respond_json(b->request, 200, json_object());
   } else {
-    b->calls++;
-    rpc_call(request_agent(b->request), b->pid, term_build("s", "stdin_eof"), 0, on_answer, b);
+    send_eof(b);
   }
 }
 
 static void on_closed(void *data) {
   struct body *b = data;
-  struct request *r = b->request;
   b->request = NULL;
-  if (!b->complete && !b->calls && !b->leave) { /* the client has hung up in the middle of the body */
-    b->calls++;
-    rpc_call(request_agent(r), b->pid, term_build("s", "stdin_eof"), 0, on_answer, b);
-    return;
-  }
-  body_free(b);
+  if (!b->calls) body_end(b);
 }
 
 void api_process_stdin(struct request *r) {
@@ -86,10 +95,11 @@ void api_process_stdin(struct request *r) {
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return;
   }
+  b->agent = request_agent(r);
   b->request = r;
   b->keep = request_flag(r, "keep");
   b->leave = request_flag(r, "leave");
-  int code = lookup_process(request_agent(r), request_segment(r), &b->pid, &b->failed);
+  int code = lookup_process(b->agent, request_segment(r), &b->pid, &b->failed);
   (void)code; /* b->failed keeps it until the body is complete */
   request_upload(r, &events, b);
 }

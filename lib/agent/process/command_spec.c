@@ -139,10 +139,13 @@ static int set_map(struct environment *v, struct term_reader at, uint32_t count,
     term_skip(&at);
     value = text_at(at);
     term_skip(&at);
-    bool set = set_variable(v, variable(key, value));
+    bool good = key && value && *key && !strchr(key, '=');
+    bool set = good && set_variable(v, variable(key, value));
     free(key);
     free(value);
-    if (!set) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
+    if (!good)
+      return error_set(e, ERR_BAD_VALUE, "env wants a map of strings; a name is not empty and has no '='");
+    if (!set) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   }
   return 0;
 }
