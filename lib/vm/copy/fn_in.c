@@ -229,6 +229,8 @@ static void get(struct decoder *d, int depth) {
   }
 }
 
+enum { EXPECTED = 8 }; /* cells */
+
 /* Pushes the table of the objects of this message, which is made for the first function that needs it. */
 static void push_objects(struct decoder *d) {
   lua_State *L = d->L;
@@ -237,7 +239,7 @@ static void push_objects(struct decoder *d) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
     return;
   }
-  lua_newtable(L);
+  lua_createtable(L, 4, EXPECTED);
   lua_pushvalue(L, -1);
   lua_rawseti(L, LUA_REGISTRYINDEX, ref);
   d->scope->stage = FN_MANY;

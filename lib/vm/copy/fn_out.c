@@ -273,6 +273,8 @@ static void enter_first(struct encoder *e) {
   lua_pop(L, 1);
 }
 
+enum { EXPECTED = 12 }; /* objects and cells */
+
 /* Pushes `seen`, which is made for the first function that needs it. */
 static void push_seen(struct encoder *e, int env) {
   lua_State *L = e->L;
@@ -281,7 +283,7 @@ static void push_seen(struct encoder *e, int env) {
     e->seen = lua_gettop(L);
     return;
   }
-  lua_newtable(L);
+  lua_createtable(L, 0, EXPECTED);
   e->seen = lua_gettop(L);
   lua_pushvalue(L, env);
   enter_seen(e, 0);

@@ -27,7 +27,7 @@ struct vm;
 struct factory;
 struct label;
 
-enum { ISOLATE_BATCH = 16, ISOLATE_PROTOS = 64, ISOLATE_LABELS = 64 };
+enum { ISOLATE_BATCH = 16, ISOLATE_PROTOS = 256, ISOLATE_LABELS = 64 };
 
 /* The language that the processes of an isolate run: bind/ implements it, and vm.c passes it to the isolates.
  */
