@@ -411,6 +411,14 @@ static void open_base(lua_State *L, int base) {
   lua_settop(L, from - 1);
 }
 
+/* Lua looks for the names of functions, for its errors and tracebacks, in the tables of this one. */
+static void name_globals(lua_State *L, int base) {
+  luaL_getsubtable(L, LUA_REGISTRYINDEX, LUA_LOADED_TABLE);
+  lua_pushvalue(L, base);
+  lua_setfield(L, -2, LUA_GNAME);
+  lua_pop(L, 1);
+}
+
 static int new_ref(lua_State *L) {
   lua_newtable(L);
   return luaL_ref(L, LUA_REGISTRYINDEX);
@@ -508,6 +516,7 @@ static int open_all(lua_State *L) {
   lua_pushvalue(L, base);
   note_fields(L, iso, "");
   lua_pop(L, 1);
+  name_globals(L, base);
   open_shared(L, iso, base);
   open_env(L, iso, base);
   return 0;
