@@ -330,7 +330,8 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   shows '^C'
   type_ 'x = 8\n'
   prompt 2
-  for wait in 'receive()' 'sleep(1000000)' 'receive_match({"never"})'; do
+  for wait in 'receive()' 'sleep(1000000)' 'receive_match({"never"})' 'sh("sleep 1000")' \
+    'local pid = exec{"sleep", "1000", owned = true} receive_match({"exit_status", pid})' 'load("while true do end")()'; do
     type_ "puts(\"begins\") $wait\n"
     begun() { [ "$(grep -c '^begins' "$T/screen.$tty")" = "$1" ]; }
     wait_until begun $((n = ${n:-0} + 1))
@@ -338,10 +339,34 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
     prompt $((n + 2))
   done
   type_ 'x\n'
-  prompt 6
+  prompt 9
   leave
   run -0 screen
-  assert_equal "$(grep -cx interrupted <<<"$output")" 3
+  assert_equal "$(grep -cx interrupted <<<"$output")" 6
+  assert_line 8
+}
+
+@test "Ctrl-C: interrupts a call of another node that does not answer" {
+  start_node one
+  start_node two
+  node-connect -n one two
+  local two
+  two=$(api two GET /v1/node | jq .os_pid)
+  terminal -n one
+  type_ 'x = 8\n'
+  prompt 2
+  kill -STOP "$two"
+  type_ 'puts("begins") node.ping("two@'"$HOST"'")\n'
+  begun() { grep -q '^begins' "$T/screen.$tty"; }
+  wait_until begun
+  type_ '\003'
+  prompt 3
+  kill -CONT "$two"
+  type_ 'x\n'
+  prompt 4
+  leave
+  run -0 screen
+  assert_line interrupted
   assert_line 8
 }
 
@@ -351,7 +376,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   terminal
   type_ 'x = 8\n'
   prompt 2
-  type_ 'puts("begins") while true do end\n'
+  type_ 'puts("begins") while true do pcall(function() while true do end end) end\n'
   begun() { grep -q '^begins' "$T/screen.$tty"; }
   wait_until begun
   type_ '\003'

@@ -15,7 +15,7 @@ local inspect <const>, puts <const>, error <const>, tostring <const> = inspect, 
 local pack <const>, unpack <const>, concat <const>, sort <const> = table.pack, table.unpack, table.concat, table.sort
 local group_leader <const>, registered <const>, node <const>, global <const> = group_leader, registered, node, global
 local find <const>, match <const>, sub <const> = string.find, string.match, string.sub
-local gsub <const>, gmatch <const> = string.gsub, string.gmatch
+local gsub <const>, gmatch <const>, interrupt <const> = string.gsub, string.gmatch, interrupt
 
 local shell = {}
 
@@ -110,38 +110,6 @@ end
 
 -- --- the evaluator --------------------------------------------------------------------------------------------
 
--- Replaces the functions that wait by forms that an interrupt ends: those of the code at the prompt.
-local function make_interruptible(keeper)
-  local function is_interrupt(from, what) return from == keeper and what == "interrupt" end
-
-  local function pass(from, what, ...)
-    if is_interrupt(from, what) then error("interrupted", 0) end
-    return from, what, ...
-  end
-
-  local function fits(pattern, values)
-    for i, wanted in ipairs(pattern) do
-      if values[i] ~= wanted then return false end
-    end
-    return true
-  end
-
-  function _G.receive(ms) return pass(receive(ms)) end
-
-  function _G.receive_match(pattern, ms)
-    local kind = type(pattern)
-    if kind ~= "table" and kind ~= "function" and kind ~= "userdata" then return receive_match(pattern, ms) end
-    return pass(receive_match(function(...)
-      if is_interrupt(...) then return true end
-      if kind == "function" then return pattern(...) end
-      if kind == "userdata" then return (...) == pattern or select(2, ...) == pattern end
-      return fits(pattern, {...})
-    end, ms))
-  end
-
-  function _G.sleep(ms) pass(receive_match(is_interrupt, ms)) end
-end
-
 -- Prints and removes all messages in the mailbox.
 local function flush()
   while true do
@@ -151,18 +119,33 @@ local function flush()
   end
 end
 
+-- An interrupt is an error that evaluate catches, as a rule.  One that comes just before or after that is caught here.
 local function evaluator(client, keeper)
+  local current -- the number of the evaluation whose outcome is not yet known
   group_leader(client)
-  make_interruptible(keeper)
   _G.flush = flush
-  while true do
+
+  local function serve()
     local _, what, n, text, name = receive_match({keeper})
     if what == "eval" then
-      send(client, "shell", n, evaluate(text, name))
+      current = n
+      local outcome = pack(evaluate(text, name))
+      current = nil
+      send(client, "shell", n, unpack(outcome, 1, outcome.n))
       send(keeper, "idle", n)
     elseif what == "complete" then
       local ok, kind, length, list = pcall(complete, text)
       send(client, "shell", n, "words", ok and length or 0, ok and list or {})
+    end
+  end
+
+  while true do
+    local ok, problem = pcall(serve)
+    if not ok and problem ~= "interrupted" then error(problem, 0) end
+    if current then
+      send(client, "shell", current, "error", problem)
+      send(keeper, "idle", current)
+      current = nil
     end
   end
 end
@@ -182,7 +165,7 @@ function shell.start(client)
     elseif what == "idle" and a == busy then
       busy = nil
     elseif what == "interrupt" and busy then
-      send(worker, me, "interrupt")
+      interrupt(worker)
       send_after(PATIENCE, me, "overdue", busy)
     elseif what == "overdue" and a == busy then
       exit(worker, "kill")

@@ -341,9 +341,50 @@ static void test_aliases(void) {
       "false\t3000\n");
 }
 
+/* How each wait, and code that computes, is interrupted: it gets the error once, and goes on after it. */
+static void test_interrupts(void) {
+  static const char interrupted[] = "local me = self()\n"
+                                    "local function wait() send(me, 'begins') %s end\n"
+                                    "local p = spawn(function()\n"
+                                    "  send(me, pcall(wait))\n"
+                                    "  sleep(1) send(me, receive())\n"
+                                    "end)\n"
+                                    "receive() for _ = 1, 3 do sleep(0) end interrupt(p)\n"
+                                    "puts(receive()) send(p, 'goes on') puts(receive())";
+  static const char *const waits[] = {
+      "receive()",
+      "receive(60000)",
+      "receive_match({'never'})",
+      "receive_match(function() end)",
+      "sleep(60000)",
+#ifndef __SANITIZE_THREAD__ /* which holds signals back: nothing is preempted there */
+      "while true do end",
+      "table.sort({1, 2, 3}, function() while true do end end)",
+      "string.gsub('x', 'x', function() while true do end end)",
+#endif
+  };
+  for (size_t i = 0; i < sizeof waits / sizeof *waits; i++) {
+    char code[1024];
+    snprintf(code, sizeof code, interrupted, waits[i]);
+    run(waits[i], code, "false\tinterrupted\ngoes on\n");
+  }
+  run("who is interrupted loses no message",
+      "local me, n = self(), 0\n"
+      "local function wait() send(me, 'in') receive_match({'wanted'}) end\n"
+      "local p = spawn(function() while not pcall(wait) do n = n + 1 end send(me, n, receive()) end)\n"
+      "for i = 1, 50 do receive() send(p, i) if i % 2 == 0 then sleep(0) end interrupt(p) end\n"
+      "receive() send(p, 'wanted') puts(receive())",
+      "50\t1\n");
+  run("a process that has ended cannot be interrupted, nor one itself",
+      "local p, ref = spawn_monitor(function() end) receive() interrupt(p)\n"
+      "puts((select(2, pcall(interrupt, self()))))",
+      "bad argument #1 to 'interrupt' (another process expected)\n");
+}
+
 int main(void) {
   host = host_new(2, 0, NULL);
   test_aliases();
+  test_interrupts();
   test_links();
   test_crossing();
   test_exits();

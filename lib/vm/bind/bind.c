@@ -145,6 +145,7 @@ int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_
 
 int bind_reply(lua_State *L, bool *ok) {
   struct process *p = process_of(L);
+  preempt_check(L);
   struct term_reader r = term_read(p->reply);
   *ok = term_next(&r).tag == TERM_TRUE;
   int n = copy_in_all(L, &r);

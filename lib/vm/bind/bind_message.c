@@ -89,6 +89,7 @@ static int send_again(lua_State *L, int status, lua_KContext to) {
   (void)status;
   struct process *p = process_of(L);
   vm_leave_room(p->isolate->vm, &p->room);
+  preempt_check(L);
   return send_values(L, (npid)to);
 }
 
@@ -195,6 +196,7 @@ static int received(lua_State *L, int status, lua_KContext top) {
     p->direct = false;
     return lua_gettop(L) - (int)top;
   }
+  preempt_check(L);
   if (p->mailbox.first) return take(L, p, &p->mailbox.first);
   lua_pushnil(L);
   return 1;
@@ -388,6 +390,7 @@ static int match_called(lua_State *L, int status, lua_KContext context) {
 
 static int match_woken(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
+  preempt_check(L);
   return match(L, false);
 }
 
@@ -427,7 +430,8 @@ static int receive_match(lua_State *L) {
 /* --- time --- */
 
 static int slept(lua_State *L, int status, lua_KContext context) {
-  (void)L, (void)status, (void)context;
+  (void)status, (void)context;
+  preempt_check(L);
   return 0;
 }
 

@@ -176,6 +176,13 @@ static int exit_process(lua_State *L) {
   return 1;
 }
 
+static int interrupt(lua_State *L) {
+  npid to = bind_check_pid(L, 1);
+  if (to == process_of(L)->pid) return luaL_argerror(L, 1, "another process expected");
+  bind_signal(L, SIGNAL_CALL, to, NPID_NONE, term_build("s", "interrupt"));
+  return 0;
+}
+
 static int trap_exit(lua_State *L) {
   struct process *p = process_of(L);
   bool before = p->trap_exit;
@@ -241,6 +248,8 @@ const struct bind_function bind_process[] = {
      "Ends the caller, or sends an exit signal to a process."},
     {"trap_exit", trap_exit, "trap_exit(boolean)",
      "Sets whether exit signals become messages to the caller, and returns the former setting."},
+    {"interrupt", interrupt, "interrupt(pid)",
+     "Raises an error in another process, where it waits or computes."},
     {"alive", alive, "alive(pid)", "Returns whether a process of this node is alive."},
     {"process_info", info, "process_info(pid)",
      "Returns a table of what is known of a process of any node, or nil when there is no such process."},

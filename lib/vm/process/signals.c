@@ -149,10 +149,22 @@ static void on_leader(struct process *p, struct signal *s) {
   signal_free(s);
 }
 
+/* Ends the wait of the process, if it waits, with an error; a reply that comes later is dropped. */
+static void interrupt(struct process *p) {
+  preempt_interrupt(&p->preemptible, p->L);
+  p->call = NPID_NONE;
+  if (p->callee_ref != NPID_NONE) process_demonitor(p, p->callee_ref);
+  p->callee_ref = NPID_NONE;
+  process_ready(p);
+}
+
 /* Calls to a green thread are answered on its behalf, without running it. */
 static void on_call(struct process *p, struct signal *s) {
   struct term *answer;
   if (term_is_word(s->term, "flush") || term_is_word(s->term, "alive")) {
+    answer = term_build("b", 1);
+  } else if (term_is_word(s->term, "interrupt")) {
+    interrupt(p);
     answer = term_build("b", 1);
   } else if (term_is_word(s->term, "info")) {
     answer = process_info(p, false);

@@ -38,8 +38,21 @@ void preempt_now(lua_State *L) {
   lua_sethook(L, on_hook, LUA_MASKCOUNT, 1);
 }
 
-static const struct preemptible *preemptible_of(lua_State *L) {
+static struct preemptible *preemptible_of(lua_State *L) {
   return *(struct preemptible **)lua_getextraspace(L);
+}
+
+void preempt_interrupt(struct preemptible *p, lua_State *L) {
+  p->interrupted = true;
+  preempt_now(L);
+}
+
+void preempt_check(lua_State *L) {
+  struct preemptible *p = preemptible_of(L);
+  if (!p->interrupted) return;
+  p->interrupted = false;
+  lua_pushliteral(L, "interrupted");
+  lua_error(L);
 }
 
 /* Has the callback run for more than PREEMPT_CALLBACK_TICKS since its green thread was first hooked in this
@@ -75,6 +88,7 @@ static bool must_yield(lua_State *L) {
 
 static void on_hook(lua_State *L, lua_Debug *ar) {
   (void)ar;
+  preempt_check(L);
   if (must_yield(L)) {
     lua_yield(L, 0);
   } else {

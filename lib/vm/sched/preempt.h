@@ -27,6 +27,7 @@ enum { PREEMPT_CALLBACK_TICKS = 1000000000 / SCHED_TICK_NS }; /* a second */
 struct preemptible {
   struct runnable *runnable; /* the runnable that owns the green thread */
   struct term *end;          /* the reason with which it must end; NULL: it may run on */
+  bool interrupted;          /* it gets an error at its next instruction, or where it waits */
   struct ptab_facts *facts;  /* of a live process; the handler counts its ticks */
 };
 
@@ -50,6 +51,11 @@ static inline void preempt_enter(struct scheduler *s, lua_State *L) {
 static inline void preempt_leave(struct scheduler *s) {
   atomic_store_explicit(&s->running, NULL, memory_order_relaxed);
 }
+
+/* Makes the green thread raise the error "interrupted" at its next instruction, if preempt_check has not
+ * raised it before: the continuation of a wait calls that.  For a green thread that does not run. */
+void preempt_interrupt(struct preemptible *p, lua_State *L);
+void preempt_check(lua_State *L);
 
 /* Makes the green thread yield at its next instruction; inside a callback, end_callback decides. */
 void preempt_now(lua_State *L);
