@@ -64,6 +64,8 @@ static const struct tool_option table[] = {
      offsetof(struct spawn_options, rolling)},
     {0, "pause", "SEC", "with --rolling: wait between two groups", TOOL_SECONDS,
      offsetof(struct spawn_options, pause)},
+    {0, "events", NULL, "print what happens as it happens, as JSON; for one node", TOOL_FLAG,
+     offsetof(struct spawn_options, events)},
     {0, "gather", NULL, "print equal outputs once, under the nodes they are from", TOOL_FLAG,
      offsetof(struct spawn_options, gather)},
     {0, "outdir", "DIR", "write the output to DIR/NODE.out and DIR/NODE.err", TOOL_TEXT,
@@ -98,11 +100,12 @@ static const char *node_of(const struct spawn_options *o) {
   return o->common.operands.count ? o->common.operands.at[0] : NULL;
 }
 
-/* Reports the failure, with --json also as an object, and returns the exit status that goes with it. */
+/* Reports the failure, with --json and --events also as an object, and returns the exit status that goes with
+ * it. */
 static int fail(const struct spawn_options *o, int rc, struct error *e) {
   if (rc == ERR_TIMEOUT && node_of(o)) tool_blame(node_of(o), e);
   tool_report(&tool, rc, e);
-  if (o->common.json) {
+  if (o->common.json || o->events) {
     json_auto_t *object = tool_need(json_pack(
         "{s:s?, s:b, s:i, s:s, s:s, s:s}", "node", node_of(o), "ok", 0, "status", spawn_failure_status(o, rc),
         "outcome", spawn_failure_kind(rc), "stage", err_wire(rc), "error", error_text(e)));
@@ -205,7 +208,7 @@ static int take_event(void *data, json_t *event) {
   int rc = *a->pid ? 0 : begin(a, event);
   if (rc) return rc;
   if (reason) terminal_restore();
-  if (a->options->common.json)
+  if (a->options->events)
     relay_event(event);
   else if (reason)
     report_end(a, event);
@@ -223,8 +226,8 @@ static int spawn_attached(const struct spawn_options *o, struct nodemsg *m, json
   struct error e = {0};
   struct attachment a = {.options = o, .e = &e, .status = -1};
   nodemsg_more_time(m, spawn_last_words(o));
-  int rc = nodemsg_output(m, "POST", "/v1/processes", request, take_event,
-                          o->common.json ? NULL : take_output, &a, &e);
+  int rc =
+      nodemsg_output(m, "POST", "/v1/processes", request, take_event, o->events ? NULL : take_output, &a, &e);
   terminal_restore();
   input_stop(a.input);
   terminal_stop(a.terminal);
@@ -271,8 +274,11 @@ static int spawn_several(struct spawn_options *o, json_t *request) {
   }
   if (!rc) rc = select_all(o, &words, &m, &nodes, &e);
   if (!rc) select_tell_down(&tool, &nodes);
-  if (!rc && o->tty && nodes.count > 1) rc = error_set(&e, ERR_USAGE, "--tty applies to one node");
-  if (!rc && nodes.count == 1 && (o->tty || select_is_name(&words, &o->select)) && spawn_is_plain(o)) {
+  bool one = o->tty || o->events;
+  if (!rc && one && nodes.count > 1)
+    rc = error_set(&e, ERR_USAGE, "%s applies to one node", o->tty ? "--tty" : "--events");
+  if (!rc && nodes.count == 1 && spawn_is_plain(o) &&
+      (one || (select_is_name(&words, &o->select) && !spawn_is_harvest(o)))) {
     nodemsg_close(m);
     o->common.operands.at[0] = nodes.at[0].word;
     int status = spawn_one(o, request);
@@ -293,6 +299,7 @@ int main(int argc, char **argv) {
   struct spawn_options options = {.max_fail = -1, .kill_after = -1};
   tool_parse(&tool, argc, argv, &options);
   json_auto_t *request = spawn_request(&tool, &options);
-  int status = spawn_is_single(&options) ? spawn_one(&options, request) : spawn_several(&options, request);
+  int status = spawn_is_single(&options) && !spawn_is_harvest(&options) ? spawn_one(&options, request)
+                                                                        : spawn_several(&options, request);
   return tool_finish(&tool, status);
 }

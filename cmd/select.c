@@ -472,7 +472,8 @@ int select_open(const struct tool_common *common, const struct tool_words *words
   const char *self = getenv("NODE_SELF");
   bool named = common->node || (self && *self);
   int rc = tool_try(common, NULL, &m, &reason);
-  if (rc == ERR_NO_AGENT && !named && !select_needs_members(words, options)) rc = 0;
+  if (rc == ERR_NO_AGENT && !named && select_names(words, options) && !select_needs_members(words, options))
+    rc = 0;
   if (rc && e) *e = reason;
   if (!rc) *out = m;
   return rc;
@@ -495,6 +496,7 @@ int select_nodes(const struct tool_words *words, const struct select_options *op
   if (!rc) rc = expand_all(&options->exclude, exclude, &s);
   if (!rc && m && select_needs_members(words, options)) rc = ask_members(&s, m);
   if (!rc) rc = expand_all(words, add_word, &s);
+  if (!rc && m && !select_names(words, options)) rc = add(&s, nodemsg_node(m), nodemsg_node(m));
   size_t i;
   json_t *member;
   json_array_foreach(s.members, i, member) {

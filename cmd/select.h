@@ -67,11 +67,11 @@ bool select_is_name(const struct tool_words *words, const struct select_options 
 /* Does the selection need the list of living members? */
 bool select_needs_members(const struct tool_words *words, const struct select_options *options);
 
-/* Selects the nodes.  m: the node that is asked for the living members; NULL is allowed when
- * select_needs_members returns false. ERR_BAD_NODE: a word is empty or malformed.  ERR_NO_AGENT: no living
- * member has a name, or matches a pattern; or no node is left.  ERR_USAGE: a tag is malformed. ERR_AMBIGUOUS:
- * several members have a short name; *e lists them.  And the errors of the request.  *out is untouched on
- * failure. */
+/* Selects the nodes; without a word, --all and --tag that is m itself.  m: the node that is asked for the
+ * living members; NULL is allowed when select_needs_members returns false. ERR_BAD_NODE: a word is empty or
+ * malformed.  ERR_NO_AGENT: no living member has a name, or matches a pattern; or no node is left. ERR_USAGE:
+ * a tag is malformed. ERR_AMBIGUOUS: several members have a short name; *e lists them.  And the errors of the
+ * request.  *out is untouched on failure. */
 int select_nodes(const struct tool_words *words, const struct select_options *options, struct nodemsg *m,
                  struct selection *out, struct error *e) MUST_CHECK;
 

@@ -65,6 +65,19 @@ bool spawn_is_single(const struct spawn_options *o) {
   return select_is_single(&o->common.operands, &o->select) && spawn_is_plain(o);
 }
 
+bool spawn_is_harvest(const struct spawn_options *o) {
+  return o->common.json && !o->detach;
+}
+
+static void check_events(const struct tool *tool, const struct spawn_options *o) {
+  if (!o->events) return;
+  if (o->detach) tool_usage(tool, "--events excludes -d");
+  if (o->tty) tool_usage(tool, "--events excludes --tty");
+  if (o->common.json) tool_usage(tool, "--events excludes --json");
+  if (o->common.operands.count > 1 || o->select.all || o->retry || !spawn_is_plain(o))
+    tool_usage(tool, "--events applies to one node");
+}
+
 /* Checks the options for several nodes. */
 static void check_several(const struct tool *tool, const struct spawn_options *o) {
   size_t words = o->common.operands.count;
@@ -113,6 +126,7 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
   if (o->user && !*o->user) tool_usage(tool, "--user: an empty word is not a name");
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
   check_tty(tool, o);
+  check_events(tool, o);
   if (o->full && !o->detach) tool_usage(tool, "--full requires -d");
 
   struct error e = {0};

@@ -11,7 +11,7 @@ struct spawn_options {
   const char *code, *file, *function, *shell; /* at most one is set; none: rest is the command */
   const char *directory, *name, *user, *nice, *umask, *limit, *priority;
   struct tool_words env;
-  bool detach, full, input, keep_children, tty;
+  bool detach, full, input, keep_children, tty, events;
   struct winsize size; /* of the terminal, when the request was made */
   double kill_after;   /* seconds; below 0: the node's own */
   /* on several nodes */
@@ -27,6 +27,9 @@ struct spawn_options {
  * command line name at most one node?  Then there is no selection. */
 bool spawn_is_plain(const struct spawn_options *options);
 bool spawn_is_single(const struct spawn_options *options);
+
+/* Is the output kept, to be printed at the end as a part of one object for the node (--json)? */
+bool spawn_is_harvest(const struct spawn_options *options);
 
 /* Do the options mean a command?  Else they mean Lua code. */
 bool spawn_is_command(const struct spawn_options *options);

@@ -110,7 +110,7 @@ lines_of() { sort <<<"$output"; }
   run -3 node-spawn two --shell 'exit 3'
   assert_output ''
   run -0 node-spawn --json two -- true
-  assert_line --index 1 --partial '"exit":"normal"'
+  assert_equal "$(jq -c '[.ok, .reason]' <<<"$output")" '[true,"normal"]'
 }
 
 # --- output and status ---------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ load tools
 @test "the OS pid of a command is told by node-ps, and by the outcome" {
   start_node one
   run -0 node-spawn --json -- sh -c 'echo $$'
-  assert_equal "$(jq -r '.outcome.os_pid // empty' <<<"$output")" "$(jq -r '.stdout // empty' <<<"$output")"
+  assert_equal "$(jq -r .os_pid <<<"$output")" "$(jq -r .stdout <<<"$output")"
   node-spawn -d -- sh -c "echo \$\$ >$T/pid; exec sleep $NAP"
   wait_until test -s "$T/pid"
   run -0 node-ps --json
@@ -558,7 +558,7 @@ END
   node-spawn -- sh -c 'printf %s "$1"; printf %s "$1" >&2' sh "$odd" 2>"$T/err" | cmp - "$T/odd"
   cmp "$T/err" "$T/odd"
   printf %s "$odd" | node-spawn -i -- cat | cmp - "$T/odd"
-  node-spawn --json -- printf %s "$odd" | jq -r '.stdout // empty | ."$bytes"' | base64 -d | cmp - "$T/odd"
+  node-spawn --events -- printf %s "$odd" | jq -r '.stdout // empty | ."$bytes"' | base64 -d | cmp - "$T/odd"
   node-spawn --json 'o*' -- printf %s "$odd" | jq -r '.stdout."$bytes"' | base64 -d | cmp - "$T/odd"
   run -0 node-spawn --json 'o*' -- printf '%s' $'"a"\n\\b'
   assert_equal "$(jq -r .stdout <<<"$output")" $'"a"\n\\b'
@@ -568,7 +568,7 @@ END
   # A message is one line, without what a terminal acts on.
   says_no 127 'no\n\xFF\x1B: command not found' node-spawn -- $'no\n\xff\e'
   run --separate-stderr -127 node-spawn --json -- $'no\n\xff\e'
-  assert_equal "$(jq -r .error <<<"$output")" 'no\n\xFF\x1B: command not found'
+  assert_equal "$(jq -r .error <<<"$output")" "one@$HOST: "'no\n\xFF\x1B: command not found'
   run -0 node-ps --ended
   assert_equal "${#lines[@]}" "$(($(node-ps --ended --json | jq -c .what | wc -l) + 1))"
   run ! grep -q $'[\x01\xff]' <<<"$output"
@@ -709,12 +709,34 @@ END
   [ "$(wc -l <<<"$output")" = 4 ]
 }
 
-@test "--json attached: each event is a line" {
+@test "--events: each event is a line" {
   start_node one
-  run --separate-stderr -3 node-spawn --json -- sh -c 'echo out; exit 3'
+  run --separate-stderr -3 node-spawn --events -- sh -c 'echo out; exit 3'
   assert_equal "$(jq -c 'keys_unsorted' <<<"${lines[0]}")" '["pid","short"]'
   assert_line '{"stdout":"out\n","at":4}'
   assert_equal "$(jq -c .status <<<"${lines[-1]}")" 3
+  run --separate-stderr -127 node-spawn --events "one@$HOST" -- /no/such/command
+  assert_equal "$(jq -c '[.ok, .status, .outcome]' <<<"$output")" '[false,127,"not found"]'
+  refuses '--events applies to one node' node-spawn --events one two -- true
+  refuses '--events applies to one node' node-spawn --events 'o*' --all -- true
+  refuses '--events excludes --json' node-spawn --events --json -- true
+  refuses '--events excludes -d' node-spawn --events -d -- true
+}
+
+@test "--json: one object, of the same form for the local node, a name and a pattern" {
+  start_node one
+  local node
+  for node in '' one "one@$HOST" 'o*'; do
+    # shellcheck disable=SC2086
+    run --separate-stderr -3 node-spawn --json $node -- sh -c 'echo out; echo err >&2; exit 3'
+    assert_equal "$(jq -c '[.node, .ok, .status, .outcome, .reason, .stdout, .stderr, .stdout_bytes]' <<<"$output")" \
+      "[\"one@$HOST\",false,3,\"failed with status 3\",[\"exit\",3],\"out\\n\",\"err\\n\",4]"
+  done
+  run --separate-stderr -0 node-spawn -n one --json -e 'puts("out")'
+  assert_equal "$(jq -c '[.node, .ok, .status, .stdout]' <<<"$output")" "[\"one@$HOST\",true,0,\"out\\n\"]"
+  node-stop
+  run --separate-stderr -125 node-spawn --json -- true
+  assert_equal "$(jq -c '[.node, .ok, .status, .stage]' <<<"$output")" '[null,false,125,"no_agent"]'
 }
 
 @test "--json: one object for a failure, which tells unreachable, refused and what cannot run apart" {
@@ -724,7 +746,7 @@ END
   tells 127 '[false,127,"not found","exec"]' -- /no/such/command
   touch "$T/plain"
   tells 126 '[false,126,"cannot run","exec_denied"]' -- "$T/plain"
-  assert_equal "$(jq -r .error <<<"$output")" "$T/plain: Permission denied"
+  assert_equal "$(jq -r .error <<<"$output")" "one@$HOST: $T/plain: Permission denied"
   printf 'another-cookie-for-nobody-else\n' >"$T/other"
   chmod 600 "$T/other"
   port=$(api one GET /v1/node | jq .port)
