@@ -2,9 +2,13 @@
  * one turn at a time. */
 #include "vm/sched/sched.h"
 
+#include "base/clock.h"
 #include "tap.h"
 
+#include <sched.h>
+#include <semaphore.h>
 #include <stdlib.h>
+#include <time.h>
 
 enum act { REST, COMPUTE, REQUEUE, WOKEN_MEANWHILE };
 
@@ -212,6 +216,61 @@ static void test_patience(void) {
   sched_finish(&all);
 }
 
+#ifndef __SANITIZE_THREAD__ /* ThreadSanitizer delays signals, so there are no ticks in a long turn */
+/* Two scheduler threads that sleep.  One is woken for the hog, which gives the sleeper a deadline, and keeps
+ * its scheduler, without Lua, until the sleeper has run.  The other scheduler has fallen asleep before there
+ * was a deadline. */
+static struct runnable sleeper, hog;
+static atomic_bool slept;
+static sem_t ended;
+
+static void run_hog(struct scheduler *s) {
+  int64_t begin = clock_ns();
+  sleeper.scheduler = s;
+  sched_sleep_until(&sleeper, begin + 5000000);
+  while (!atomic_load(&slept) && clock_ns() < begin + INT64_C(60000000000)) continue;
+  sem_post(&ended);
+}
+
+static void run_thread(struct runnable *r, struct scheduler *s) {
+  if (r == &hog) {
+    run_hog(s);
+  } else {
+    atomic_store(&slept, true);
+  }
+  while (!sched_rest(r)) continue;
+}
+
+/* The other scheduler may just be falling asleep, and so see the deadline: that happens now and then. */
+enum { TRIES = 10 };
+
+static bool is_kept(const struct timespec *until) {
+  for (bool all_sleep = false; !all_sleep && time(NULL) < until->tv_sec; sched_yield())
+    all_sleep = atomic_load(&all.asleep) == 2;
+  atomic_store(&slept, false);
+  sched_wake(&all, &hog);
+  return sem_timedwait(&ended, until) == 0 && atomic_load(&slept);
+}
+
+static void test_deadline(void) {
+  struct timespec until;
+  struct error e;
+  int kept = 0;
+  sem_init(&ended, 0, 0);
+  if (sched_init(&all, 2, run_thread) || sched_start(&all, &e)) abort();
+  clock_gettime(CLOCK_REALTIME, &until);
+  until.tv_sec += 90;
+  while (kept < TRIES && is_kept(&until)) kept++;
+  ok(kept == TRIES,
+     "a deadline is kept by an idle scheduler while the one that knows of it is in a long call of C");
+  if (sched_stop(&all, &until)) abort();
+  sched_finish(&all);
+  sem_destroy(&ended);
+}
+#else
+static void test_deadline(void) {}
+#endif
+
 int main(void) {
   test_states();
   test_woken_first();
@@ -221,5 +280,6 @@ int main(void) {
   test_bounds();
   test_low();
   test_patience();
+  test_deadline();
   return tap_end();
 }

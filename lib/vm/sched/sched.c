@@ -5,7 +5,16 @@
  * Ordering of sleep: a scheduler sets `asleep`, and then looks at all queues once more.  Another thread
  * queues its work first, and then looks for sleeping schedulers.  So either the scheduler sees the work, or
  * the thread sees the sleeper.  promote counts a runnable in its new queue before it leaves the count of the
- * old one, and work_waits reads the old one first, so that it sees the runnable in one of them. */
+ * old one, and work_waits reads the old one first, so that it sees the runnable in one of them.
+ *
+ * Deadlines.  Three look at `sleepers`: the sleeping scheduler that covers the earliest deadline it knew of
+ * when it fell asleep; every busy scheduler between two turns; and every tick of a busy scheduler, which
+ * wakes a sleeping one when a deadline has passed.  A later and earlier deadline can only come from a busy
+ * scheduler, which goes on to tick, or falls asleep and covers it.  So while a scheduler sleeps, a deadline
+ * is late by two ticks (FIRST_TICK) and a wake-up at most.  It is later in three cases: no scheduler sleeps,
+ * then by the turns that go before; the runnable itself is running, then by the rest of its turn, which a
+ * long call of C makes long; and the only busy schedulers are where no signal reaches them, in the
+ * uninterruptible sleep of a system call. */
 #include "vm/sched/sched.h"
 
 #include "base/clock.h"
