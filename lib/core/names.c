@@ -18,6 +18,7 @@ struct names_entry {
   struct names_entry *prev, *next; /* in the chain of the pid */
   npid pid;
   uint64_t token;
+  const bool *hidden; /* of the group; NULL: none */
   char name[];
 };
 
@@ -65,9 +66,15 @@ void names_free(struct names *n) {
   free(n);
 }
 
+/* Reads an entry, or NULL; under the lock. */
+static bool is_shown(const struct names_entry *entry) {
+  return entry && !(entry->hidden && *entry->hidden);
+}
+
 npid names_whereis(struct names *n, const char *name, uint64_t *token) {
   pthread_rwlock_rdlock(&n->lock);
   const struct names_entry *entry = map_get(&n->by_name, name);
+  if (!is_shown(entry)) entry = NULL;
   npid pid = entry ? entry->pid : NPID_NONE;
   if (entry && token) *token = entry->token;
   pthread_rwlock_unlock(&n->lock);
@@ -169,10 +176,23 @@ const char *names_refusal(const struct names *n, int code, char out[NAMES_REFUSA
 }
 
 int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) {
+  return names_replace_in(n, name, pid, token, NULL, before);
+}
+
+void names_hide(struct names *n, bool *hidden) {
+  lock(n);
+  *hidden = true;
+  unlock(n);
+}
+
+int names_replace_in(struct names *n, const char *name, npid pid, uint64_t token, const bool *hidden,
+                     npid *before) {
   lock(n);
   struct names_entry *entry = map_get(&n->by_name, name);
   npid had = entry ? entry->pid : NPID_NONE;
   int rc = entry ? entry_move(n, entry, pid, token) : entry_add(n, name, pid, token);
+  if (!entry && !rc) entry = map_get(&n->by_name, name);
+  if (!rc) entry->hidden = hidden;
   unlock(n);
   if (rc == 0 && before) *before = had;
   return rc;
@@ -195,7 +215,7 @@ void names_each(struct names *n, void (*fn)(void *data, const char *name, npid p
   void *value;
   while (map_next(&n->by_name, &at, NULL, NULL, &value)) {
     const struct names_entry *entry = value;
-    fn(data, entry->name, entry->pid, entry->token);
+    if (is_shown(entry)) fn(data, entry->name, entry->pid, entry->token);
   }
   pthread_rwlock_unlock(&n->lock);
 }
@@ -212,7 +232,7 @@ bool names_walk(struct names *n, struct names_walk *w, size_t max,
                 void (*fn)(void *data, const char *name, npid pid, uint64_t token), void *data) {
   pthread_rwlock_rdlock(&n->lock);
   for (; w->at && max; w->at = TAILQ_NEXT(w->at, in_list), max--)
-    fn(data, w->at->name, w->at->pid, w->at->token);
+    if (is_shown(w->at)) fn(data, w->at->name, w->at->pid, w->at->token);
   bool more = w->at;
   pthread_rwlock_unlock(&n->lock);
   return more;

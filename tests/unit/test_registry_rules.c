@@ -605,6 +605,65 @@ static int claims_in(const char *text) {
   return n;
 }
 
+/* The claims n0, n1, … of a peer, as link_up takes them, with ages from `age` on; to be freed. */
+static char *many_claims(int n, int age) {
+  struct buf text = BUF_INIT;
+  buf_putc(&text, '[');
+  for (int i = 0; i < n; i++) buf_printf(&text, "%s[\"n%d\",9,%d,%d,0]", i ? "," : "", i, age + i, age + i);
+  buf_putc(&text, ']');
+  return buf_take(&text);
+}
+
+static int shown_of(struct fixture *f, int n) {
+  int count = 0;
+  char name[32];
+  for (int i = 0; i < n; i++) {
+    snprintf(name, sizeof name, "n%d", i);
+    count += shown(f, name) != NPID_NONE;
+  }
+  return count;
+}
+
+static void test_loss_in_slices(void) {
+  enum { ALL = 3 * REGISTRY_SLICE };
+  struct fixture *f = fixture_new();
+  struct outcome o = {0};
+  char *claims = many_claims(ALL, 5000), name[32];
+  link_up(f, 0, claims);
+  link_up(f, 1, "[[\"n7\",8,9000,9000,0],[\"n1400\",8,9001,9001,0]]");
+  ok(shown_of(f, ALL) == ALL && names_count(f->globals) == ALL, "a peer has many names");
+  registry_link_down(f->registry, f->peer[0]);
+  int left = shown_of(f, ALL);
+  ok(left <= 2 && names_count(f->globals) > REGISTRY_SLICE,
+     "once it is lost none of them is found, while most are still to be removed (%d, %zu)", left,
+     names_count(f->globals));
+  npid mine = npid_make(0, 5);
+  for (int i = 20; i < 80 && (i == 20 || shown(f, name) != mine); i++) { /* until this node is the arbiter */
+    snprintf(name, sizeof name, "n%d", i);
+    registry_register(f->registry, name, mine, false, on_done, &o);
+    flush(f);
+  }
+  hear(f, 1, "[0,0,0,0,[[\"n4\",8,9002]],[],[]]");
+  ok(shown(f, name) == mine && !*f->told, "such a name is free at once");
+  ok(shown(f, "n4") == npid_make(f->peer[1], 8), "also for a process of another peer");
+  link_up(f, 0, "[[\"n8\",11,9003,9003,0]]");
+  ok(shown(f, "n8") == npid_make(f->peer[0], 11), "and for the peer itself, when it is back");
+  int turns = 0;
+  while (registry_slice(f->registry)) turns++;
+  ok(turns >= 2, "the rest goes in slices: %d", turns);
+  ok(names_count(f->globals) == 5 && shown_of(f, ALL) == 5 && shown(f, "n7") == npid_make(f->peer[1], 8) &&
+         shown(f, "n1400") == npid_make(f->peer[1], 8),
+     "and leaves what others claim: %zu", names_count(f->globals));
+  registry_link_down(f->registry, f->peer[0]);
+  link_up(f, 0, claims);
+  registry_link_down(f->registry, f->peer[0]);
+  link_up(f, 0, claims);
+  ok(shown_of(f, ALL) == ALL, "a node that is lost and back at once has its names");
+  registry_link_down(f->registry, f->peer[0]); /* two lost links are under removal at the end */
+  free(claims);
+  fixture_free(f);
+}
+
 static void test_slices(void) {
   struct fixture *f = fixture_new();
   struct outcome o = {0};
@@ -737,6 +796,7 @@ int main(void) {
   test_odd_rows();
   test_resync();
   test_slices();
+  test_loss_in_slices();
   test_lost_while_sending();
   test_names_max();
   test_pending_max();

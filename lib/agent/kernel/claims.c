@@ -30,12 +30,19 @@ bool claim_precedes(const struct claim *a, const struct claim *b) {
   return strcmp(a->home->node, b->home->node) < 0;
 }
 
-struct claim *claims_best(const struct claims *t, const char *name) {
+/* The first claim of a name's list, hidden or not. */
+static struct claim *first_of(const struct claims *t, const char *name) {
   return map_get(&t->by_name, name);
 }
 
+struct claim *claims_best(const struct claims *t, const char *name) {
+  struct claim *c = first_of(t, name);
+  while (c && c->home->gone) c = c->rival;
+  return c;
+}
+
 struct claim *claims_of(const struct claims *t, const struct home *h, const char *name) {
-  struct claim *c = claims_best(t, name);
+  struct claim *c = first_of(t, name);
   while (c && c->home != h) c = c->rival;
   return c;
 }
@@ -69,7 +76,8 @@ static void list_out(struct claim *c) {
 /* Makes the first claim of a name's list the entry of the name in globals. On failure globals is
  * unchanged. */
 static int show(struct claims *t, const struct claim *first) {
-  return names_replace(t->globals, first->name, first->terms.pid, first->terms.token, NULL);
+  return names_replace_in(t->globals, first->name, first->terms.pid, first->terms.token, &first->home->gone,
+                          NULL);
 }
 
 /* Inserts a claim into the list of its name by precedence, and returns the new first claim. */
@@ -108,7 +116,7 @@ static struct claim *claim_new(struct home *h, const char *name, const struct cl
 
 static struct claim *add(struct claims *t, struct home *h, const char *name,
                          const struct claim_terms *terms) {
-  struct claim *c = claim_new(h, name, terms), *old = claims_best(t, name);
+  struct claim *c = claim_new(h, name, terms), *old = first_of(t, name);
   if (!c) return NULL;
   struct claim *first = rank_in(old, c);
   bool failed = map_put(&t->by_name, name, first);
@@ -133,7 +141,7 @@ static struct claim *add(struct claims *t, struct home *h, const char *name,
 static struct claim *change(struct claims *t, struct claim *c, const struct claim_terms *terms) {
   struct claim_terms before = c->terms;
   count_out(c);
-  struct claim *rest = rank_out(claims_best(t, c->name), c);
+  struct claim *rest = rank_out(first_of(t, c->name), c);
   c->terms = *terms;
   struct claim *first = rank_in(rest, c);
   bool failed = show(t, first);
@@ -147,14 +155,27 @@ static struct claim *change(struct claims *t, struct claim *c, const struct clai
   return failed ? NULL : c;
 }
 
+/* Removes the hidden claims of a name, so that a new claim is ranked among those that count. */
+static void drop_hidden(struct claims *t, const char *name) {
+  for (struct claim *c = first_of(t, name), *rival; c; c = rival) {
+    rival = c->rival;
+    if (c->home->gone) claims_remove(t, c);
+  }
+}
+
+void claims_hide(struct claims *t, struct home *h) {
+  names_hide(t->globals, &h->gone);
+}
+
 struct claim *claims_put(struct claims *t, struct home *h, const char *name,
                          const struct claim_terms *terms) {
+  drop_hidden(t, name);
   struct claim *c = claims_of(t, h, name);
   return c ? change(t, c, terms) : add(t, h, name, terms);
 }
 
 void claims_remove(struct claims *t, struct claim *c) {
-  struct claim *before = claims_best(t, c->name), *first = rank_out(before, c);
+  struct claim *before = first_of(t, c->name), *first = rank_out(before, c);
   count_out(c);
   list_out(c);
   ring_out(&c->twins);

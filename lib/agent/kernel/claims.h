@@ -26,6 +26,7 @@ struct home {
    * and sum, in whatever order the claims arrived. */
   size_t count;
   uint64_t sum;
+  bool gone; /* claims_hide */
 };
 
 struct claim_terms { /* what a claim says */
@@ -64,6 +65,12 @@ bool claim_precedes(const struct claim *a, const struct claim *b);
 /* Makes or changes the claim of a home for a name, and returns it; NULL: out of memory, and nothing has
  * changed.  The list of twins is left alone: a claim that goes to another process must not be in one. */
 struct claim *claims_put(struct claims *t, struct home *h, const char *name, const struct claim_terms *terms);
+
+/* Hides all claims of a home at once: from now on no function finds them, nor does a reader of `globals`.
+ * Their owner then removes them, one by one; a claim of another home for one of these names is shown once the
+ * hidden claim is removed, or once a new claim for the name is made.  The home stays valid until its last
+ * claim has gone. */
+void claims_hide(struct claims *t, struct home *h);
 
 /* Removes a claim, also from its list of twins, and frees it. */
 void claims_remove(struct claims *t, struct claim *c);

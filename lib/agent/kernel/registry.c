@@ -17,6 +17,8 @@
  *    of its home.  A release follows its request over the same link, so the arbiter has answered by then.
  *  - A process is watched before the arbiter is asked. This thread handles both the end of the process and
  * the grant: whichever comes second finds the effect of the first. So no name outlives its process.
+ *  - As a link goes, its claims are hidden before anybody is told that the node is down, so no name of a lost
+ *    node is found from then on; they are removed in slices.  A later link to the node has claims of its own.
  *  - Nothing is assumed between two links.  Two homes may hold grants of two arbiters for one name, when
  *    their views of the cluster differ.  Both then publish, each hears of the other's claim over the link
  *    between them, and the home of the younger claim withdraws it (claims.h).
@@ -74,7 +76,9 @@ struct link {
   uint64_t rank;
   bool synced, suspected;
   bool slow; /* the peer has not answered in time, and has sent nothing since */
-  bool gone; /* the link was lost while the links were visited (`walking`); it is freed after the visit */
+  /* The link was lost: its claims are hidden, and are removed in slices with its leases.  It is freed after
+   * the last one, but not while the links are visited (`walking`). */
+  bool gone;
   const struct claim *cursor; /* the next own claim that the snapshot for the peer will have; NULL: none */
   /* `wants_all`: the peer has asked for all names of this node; `want_all`: the next flush asks for all names
    * of the peer. */
@@ -144,6 +148,7 @@ struct registry {
   struct map by_node;
   bool walking; /* the links are being visited */
   int slicing;  /* how many links have not yet been sent the whole snapshot */
+  int dropping; /* how many links are gone and not yet freed */
 
   struct rows changes;
   uint64_t rounds; /* begun so far */
@@ -533,7 +538,7 @@ static int lease_add(struct registry *g, struct link *to, uint64_t id, const cha
 /* True when a node other than `home` claims the name. */
 static bool held_elsewhere(const struct registry *g, const struct home *home, const char *name) {
   for (const struct claim *c = claims_best(&g->claims, name); c; c = c->rival)
-    if (c->home != home) return true;
+    if (c->home != home && !c->home->gone) return true;
   return false;
 }
 
@@ -552,6 +557,10 @@ static bool is_full(const struct registry *g, enum limit i, size_t count) {
  * and needs no lease).  Returns the token, or GRANT_…. */
 static int64_t arbitrate(struct registry *g, struct link *asker, uint64_t id, const char *name, bool force) {
   struct lease *lease = map_get(&g->leases, name);
+  if (lease && lease->link->gone) {
+    lease_free(g, lease);
+    lease = NULL;
+  }
   if (lease && lease->link != asker) return force ? GRANT_AGAIN : GRANT_TAKEN;
   if (!force && held_elsewhere(g, asker ? &asker->home : &g->self, name)) return GRANT_TAKEN;
   if (asker && asks_itself(g, name, asker)) return GRANT_AGAIN;
@@ -991,14 +1000,28 @@ static void link_free(struct link *l) {
   free(l);
 }
 
-static void sweep_links(struct registry *g) {
-  for (struct ring *r = g->links.next, *next; r != &g->links; r = next) {
+/* Removes what is left of a link that is gone, *left claims and leases at most. */
+static void drop_some(struct registry *g, struct link *l, uint32_t *left) {
+  for (; *left && l->home.claims; (*left)--) claims_remove(&g->claims, l->home.claims);
+  for (struct ring *r; *left && (r = ring_first(&l->leases)); (*left)--)
+    lease_free(g, RING_ENTRY(r, struct lease, of_link));
+}
+
+/* Removes a slice of what is left of the links that are gone, and frees those of which nothing is. */
+static void drop_slice(struct registry *g) {
+  uint32_t left = g->config.slice;
+  if (g->walking) return;
+  for (struct ring *r = g->links.next, *next; g->dropping && r != &g->links; r = next) {
     next = r->next;
     struct link *l = RING_ENTRY(r, struct link, all);
     if (!l->gone) continue;
+    drop_some(g, l, &left);
+    if (l->home.claims || !ring_empty(&l->leases)) break;
+    g->dropping--;
     ring_out(r);
     link_free(l);
   }
+  if (g->dropping) start_slices(g);
 }
 
 json_t *registry_link_begin(struct registry *g, uint32_t node) {
@@ -1013,14 +1036,14 @@ json_t *registry_link_begin(struct registry *g, uint32_t node) {
 }
 
 bool registry_slice(struct registry *g) {
-  if (g->walking || !g->slicing) return false;
+  if (g->walking || (!g->slicing && !g->dropping)) return false;
+  drop_slice(g);
   g->walking = true;
   for (struct ring *r = g->links.next; r != &g->links; r = r->next) {
     struct link *l = RING_ENTRY(r, struct link, all);
     if (!l->gone && l->cursor) g->host->more(g->data, l->home.incarnation, next_part(g, l));
   }
   g->walking = false;
-  sweep_links(g);
   return true;
 }
 
@@ -1051,13 +1074,12 @@ void registry_link_down(struct registry *g, uint32_t node) {
   struct link *l = map_remove_id(&g->by_node, node);
   if (!l) return;
   l->gone = true;
+  g->dropping++;
+  claims_hide(&g->claims, &l->home);
   set_cursor(g, l, NULL);
   pass_over(g, l);
-  for (struct ring *r; (r = ring_first(&l->leases));) lease_free(g, RING_ENTRY(r, struct lease, of_link));
-  while (l->home.claims) claims_remove(&g->claims, l->home.claims);
-  if (g->walking) return;
-  ring_out(&l->all);
-  link_free(l);
+  drop_slice(g);
+  if (g->walking) start_slices(g);
 }
 
 void registry_link_suspect(struct registry *g, uint32_t node, bool suspected) {
@@ -1143,7 +1165,6 @@ static void flush_links(struct registry *g) {
     if (!l->gone) flush_to(g, l, &changes, round);
   }
   g->walking = false;
-  sweep_links(g);
   rows_finish(&changes);
   if (!round) return;
   round->open--;
@@ -1302,8 +1323,11 @@ static void on_closed(uv_handle_t *h) {
 void registry_finish(struct registry *g) {
   if (!g) return;
   g->finishing = true;
-  for (struct ring *r; (r = ring_first(&g->links));)
+  g->config.slice = UINT32_MAX; /* all at once */
+  for (struct ring *r; (r = ring_first(&g->links));) {
     registry_link_down(g, RING_ENTRY(r, struct link, all)->home.incarnation);
+    drop_slice(g);
+  }
   if (g->open_round) {
     g->open_round->number = ++g->rounds;
     ring_push(&g->waiting, &g->open_round->queue);

@@ -112,7 +112,7 @@ json_t *registry_link_begin(struct registry *g, uint32_t node);
  * names of the peer. */
 bool registry_link_synced(struct registry *g, uint32_t node, const json_t *snapshot);
 
-/* Ends a link, and removes the names that came over it. */
+/* Ends a link, and hides the names that came over it, which are then removed in slices (registry_slice). */
 void registry_link_down(struct registry *g, uint32_t node);
 
 /* Tells the registry whether the node is suspected to be frozen or cut off. Registrations do not wait for a
@@ -135,8 +135,8 @@ void registry_version_heard(struct registry *g, uint32_t node, const json_t *ver
  * of registrations that have ended. False when there was nothing to do. */
 bool registry_flush(struct registry *g);
 
-/* Sends one further part of each snapshot that is not yet sent as a whole, so that the loop does other work
- * between parts. False when all snapshots have been sent. */
+/* Sends one further part of each snapshot that is not yet sent as a whole, and removes a part of what lost
+ * links have left, so that the loop does other work between parts. False when there was nothing to do. */
 bool registry_slice(struct registry *g);
 
 /* Ends waits and leases whose time is over. To be called every REGISTRY_TICK_MS. */
