@@ -133,20 +133,22 @@ local programs = {
     for i = 1, 9999 do weak[keys[i]] = keys[i + 1] end
     return weak, keys[1]
   end, function() for _ = 1, 200000 do local _ = {{}} end end},
-  {'exit with 100,000 links', function() return 'link' end, function()
+  {'exit with 100,000 links', function()
     local n, me = 100000 // SCALE, self()
     local hub = spawn(function()
-      trap_exit(true)
-      for _ = 1, n do spawn_link(function() trap_exit(true) receive() end) end
+      for _ = 1, n do spawn_link(function() trap_exit(true) receive() receive() end) end
       send(me, 'ready')
-      receive_match({'go'})
+      receive()
     end)
     receive()
+    return hub
+  end, function(hub)
     monitor(hub)
     send(hub, 'go')
     receive_match({'DOWN'})
+    sleep(200)
   end},
-  {'exit with 100,000 monitors', function() end, function()
+  {'exit with 100,000 monitors', function()
     local n, me = 100000 // SCALE, self()
     local hub = spawn(function()
       local sink = spawn(function() receive() end)
@@ -155,33 +157,51 @@ local programs = {
       receive()
     end)
     receive()
+    return hub
+  end, function(hub)
     monitor(hub)
     send(hub, 'go')
     receive_match({'DOWN'})
+    sleep(200)
   end},
-  {'end of one watched by 100,000', function() end, function()
+  {'end of one watched by 100,000', function()
     local n = 100000 // SCALE
     local p = spawn(function() receive() end)
     for _ = 1, n do monitor(p) end
+    return p, n
+  end, function(p, n)
     send(p, 'go')
     for _ = 1, n do receive() end
   end},
-  {'1 M timers due at once', function() end, function()
-    local p = spawn(function() sleep(60000) end)
-    for _ = 1, M do send_after(500, p, 1) end
-    sleep(1000)
-  end},
-  {'exit with 1 M timers', function() end, function()
-    local p, ref = spawn_monitor(function()
+  {'1 M timers due at once', function()
+    local p, start = spawn(function() sleep(60000) end), monotonic()
+    for _ = 1, M do send_after(5000 - (monotonic() - start) // 1000000, p, 1) end
+    sleep(4800 - (monotonic() - start) // 1000000)
+  end, function() sleep(2000) end},
+  {'exit with 1 M timers', function()
+    local me = self()
+    local p = spawn(function()
       for _ = 1, M do send_after(60000, self(), 1) end
+      send(me, 'ready')
+      receive()
     end)
-    receive_match({'DOWN'})
-  end},
-  {'exit with 1 M messages', function() end, function()
-    local p, ref = spawn_monitor(function() sleep(60000) end)
-    for _ = 1, M do send(p, 1) end
+    receive()
+    return p
+  end, function(p)
+    monitor(p)
     exit(p, 'kill')
-    receive_match({'DOWN'})
+    receive()
+    sleep(200)
+  end},
+  {'exit with 1 M messages', function()
+    local p = spawn(function() sleep(60000) end)
+    for _ = 1, M do send(p, 1) end
+    return p
+  end, function(p)
+    monitor(p)
+    exit(p, 'kill')
+    receive()
+    sleep(200)
   end},
 }
 

@@ -21,7 +21,7 @@ static npid set(int64_t at, npid to, const char *name, int64_t value) {
 
 /* Fires the messages that are due at `now`. */
 static void fire(int64_t now) {
-  for (struct timer *t; (t = timers_due(&iso->timers, now));)
+  for (struct timer *t; (t = timers_due(&iso->alarm_timers, now));)
     if (t->alarm) alarm_fire(iso, t);
 }
 
@@ -50,7 +50,7 @@ static void test_order(void) {
   int64_t first = message(), second = message();
   ok(first == 1 && second == 3 && message() == -1, "those that are due are sent, the earliest first");
   fire(now + 9);
-  ok(message() == 9 && iso->alarms.len == 0 && iso->timers.len == 0, "and the late one in its time");
+  ok(message() == 9 && iso->alarms.len == 0 && iso->alarm_timers.len == 0, "and the late one in its time");
   npid late = set(clock_ns() - SECOND, st.tester, NULL, 1);
   ok(alarm_cancel(iso, late) == 0, "one whose time has passed, but that was not sent, has nothing left");
 }
@@ -80,7 +80,7 @@ static void test_ends(void) {
   ok(alarm_is_here(iso, by_dead), "what it has set for another is not");
   ok(alarm_cancel(iso, to_dead) == -1 && !alarm_is_here(iso, to_dead),
      "one to a process that has ended is void");
-  for (struct timer *t; (t = timers_due(&iso->timers, now));) alarm_fire(iso, t);
+  for (struct timer *t; (t = timers_due(&iso->alarm_timers, now));) alarm_fire(iso, t);
   struct signal *s = still_take(&st, SIGNAL_MESSAGE);
   ok(s && s->from == pid, "and goes off all the same");
   signal_free(s);
@@ -99,7 +99,7 @@ static void test_own(void) {
     }
     good = good && alarm_cancel(iso, ref[gone]) > 0;
     good = good && alarm_cancel(iso, ref[(gone + 2) % 3]) > 0;
-    alarm_drop(p);
+    good = good && alarm_drop(iso, &p->alarms, 9) == 1;
     for (int i = 0; i < 3; i++) good = good && !alarm_is_here(iso, ref[i]);
   }
   struct process *p = still_spawn(&st, "receive()");
@@ -107,7 +107,8 @@ static void test_own(void) {
   if (alarm_set(iso, older, now, p->pid, p->pid, NULL, NULL)) abort();
   if (alarm_set(iso, newer, now, p->pid, p->pid, NULL, NULL)) abort();
   good = good && alarm_cancel(iso, newer) > 0 && alarm_cancel(iso, older) > 0 && !p->alarms;
-  ok(good && iso->alarms.len == 0 && iso->timers.len == 0, "a process drops all that it has set for itself");
+  ok(good && iso->alarms.len == 0 && iso->alarm_timers.len == 0,
+     "a process drops all that it has set for itself");
 }
 
 static void test_charge(void) {

@@ -132,7 +132,10 @@ static void test_end(void) {
       process_monitor(p, kernel, NPID_KERNEL, 0))
     abort();
   struct term *reason = term_build("s", "why");
-  process_cut_ties(p, reason);
+  struct ties_cut cut = {.ties = p->ties};
+  p->ties = NULL;
+  ok(ties_cut(p->isolate, &cut, pid, reason, 2) == 2, "ties are cut in parts");
+  ok(ties_cut(p->isolate, &cut, pid, reason, 9) < 9 && !cut.ties, "until all are cut");
   struct signal *s = still_take(&st, SIGNAL_LINK_EXIT), *d = still_take(&st, SIGNAL_DOWN),
                 *m = still_take(&st, SIGNAL_DEMONITOR);
   ok(s && s->to == st.tester && s->from == pid && term_is_word(s->term, "why"),

@@ -1,6 +1,6 @@
-/* Invariant: an alarm is in iso->alarms, under its ref, exactly while its timer is in iso->timers.  During
- * that time refs_owner of the ref is the isolate, and an alarm that a process has set for itself is in the
- * list of the process.
+/* Invariant: an alarm is in iso->alarms, under its ref, exactly while its timer is in iso->alarm_timers.
+ * During that time refs_owner of the ref is the isolate, and an alarm that a process has set for itself is in
+ * the list of the process.
  */
 #include "vm/process/alarm.h"
 
@@ -42,7 +42,7 @@ static void chain_in(struct isolate *iso, struct alarm *a) {
 static void retire(struct isolate *iso, struct alarm *a) {
   quota_give(&iso->timers_left, iso->config->limits, LIMIT_TIMERS, 1);
   map_remove_id(&iso->alarms, a->ref);
-  timers_remove(&iso->timers, &a->timer);
+  timers_remove(&iso->alarm_timers, &a->timer);
   isolate_drop_address(iso, a->ref);
   if (a->link) *a->link = a->next;
   if (a->link && a->next) a->next->link = a->link;
@@ -71,14 +71,14 @@ int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, con
   *a = (struct alarm){.timer = {.at = at, .alarm = true}, .ref = ref, .from = from, .to = to};
   if (name && !(a->name = strdup(name))) goto fail;
   if (map_put_id(&iso->alarms, ref, a)) goto fail;
-  if (timers_add(&iso->timers, &a->timer)) goto forget;
+  if (timers_add(&iso->alarm_timers, &a->timer)) goto forget;
   if (isolate_add_address(iso, ref)) goto stop;
   a->term = term;
   chain_in(iso, a);
   charge(iso, a, 1);
   return 0;
 stop:
-  timers_remove(&iso->timers, &a->timer);
+  timers_remove(&iso->alarm_timers, &a->timer);
 forget:
   map_remove_id(&iso->alarms, ref);
 fail:
@@ -108,15 +108,19 @@ int64_t alarm_cancel(struct isolate *iso, npid ref) {
   return left > 0 ? left : 0;
 }
 
-void alarm_drop(struct process *p) {
-  struct alarm *a = p->alarms;
-  p->alarms = NULL;
-  for (struct alarm *next; a; a = next) {
-    next = a->next;
-    a->link = NULL; /* retire must not change the list, which this loop walks */
-    retire(p->isolate, a);
+int alarm_drop(struct isolate *iso, struct alarm **list, int n) {
+  int done = 0;
+  for (struct alarm *a; done < n && (a = *list); done++) {
+    retire(iso, a);
     alarm_free(a);
   }
+  return done;
+}
+
+void alarm_move(struct alarm **from, struct alarm **to) {
+  *to = *from;
+  *from = NULL;
+  if (*to) (*to)->link = to;
 }
 
 void alarm_call(struct isolate *iso, struct signal *s) {

@@ -9,6 +9,7 @@
 #include "core/term.h"
 #include "vm/sched/timers.h"
 
+struct alarm;
 struct isolate;
 struct process;
 struct signal;
@@ -38,8 +39,11 @@ void alarm_call(struct isolate *iso, struct signal *s);
 /* Sends the alarm whose timer is t, and frees it. */
 void alarm_fire(struct isolate *iso, struct timer *t);
 
-/* Frees the alarms that an ending process has set for itself. */
-void alarm_drop(struct process *p);
+/* Frees up to n alarms of a list of those that a process has set for itself; returns how many. */
+int alarm_drop(struct isolate *iso, struct alarm **list, int n);
+
+/* Moves such a list to another place, which is overwritten. */
+void alarm_move(struct alarm **from, struct alarm **to);
 
 /* Frees all alarms of an isolate that closes. */
 void alarm_drop_all(struct isolate *iso);

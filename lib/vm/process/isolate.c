@@ -9,6 +9,7 @@
 #include "vm/process/alarm.h"
 #include "vm/process/budget.h"
 #include "vm/process/facts.h"
+#include "vm/process/parting.h"
 #include "vm/process/placement.h"
 #include "vm/process/process.h"
 #include "vm/process/signals.h"
@@ -61,9 +62,11 @@ static void close_state(struct isolate *iso) {
   iso->tidy = (struct tidy){0};
   iso->pool = NULL;
   iso->ready = iso->preempted = iso->low = (struct queue){NULL, NULL, 0};
+  parting_drop_all(iso);
   alarm_drop_all(iso);
   map_finish(&iso->aliases);
   timers_finish(&iso->timers);
+  timers_finish(&iso->alarm_timers);
   facts_close(iso);
   iso->hooks->close(iso);
   term_writer_finish(&iso->writer);
@@ -78,12 +81,17 @@ static void close_state(struct isolate *iso) {
   quota_return(&iso->ties_left, iso->config->limits, LIMIT_TIES);
 }
 
-void isolate_free(struct isolate *iso) {
-  close_state(iso);
-  for (struct signal *s = inbox_take(&iso->runnable.inbox), *next; s; s = next) {
+static void free_signals(struct signal *s) {
+  for (struct signal *next; s; s = next) {
     next = s->next;
     signal_free(s);
   }
+}
+
+void isolate_free(struct isolate *iso) {
+  close_state(iso);
+  free_signals(iso->incoming);
+  free_signals(inbox_take(&iso->runnable.inbox));
   map_finish(&iso->ref_blocks);
   free(iso);
 }
@@ -93,7 +101,7 @@ void isolate_free(struct isolate *iso) {
 static void leave_shut(struct isolate *iso) {
   struct placement *pl = iso->vm->placement;
   if (!iso->L || atomic_load(&iso->open)) return;
-  if (atomic_load(&iso->live) > 0 || iso->timers.len > 0) {
+  if (atomic_load(&iso->live) > 0 || iso->alarm_timers.len > 0) {
     placement_offer(pl, iso);
   } else if (placement_retire(pl, iso)) {
     close_state(iso);
@@ -262,11 +270,24 @@ static void receive_signal(struct isolate *iso, struct signal *s) {
   }
 }
 
+enum {
+  RECEIVED = 256
+}; /* signals handled at a time: processes get their turn between those of a large crowd */
+
+static struct signal *next_signal(struct isolate *iso) {
+  if (!iso->incoming) {
+    iso->incoming = inbox_take(&iso->runnable.inbox);
+    if (iso->incoming && atomic_load(&iso->vm->waits.for_inbox))
+      vm_inbox_taken(iso->vm, &iso->runnable.inbox);
+  }
+  return iso->incoming;
+}
+
+/* Afterwards the inbox was empty, or signals are left in `incoming`: else a wake-up could be lost. */
 static void take_inbox(struct isolate *iso) {
-  struct signal *s = inbox_take(&iso->runnable.inbox);
-  if (s && atomic_load(&iso->vm->waits.for_inbox)) vm_inbox_taken(iso->vm, &iso->runnable.inbox);
-  for (struct signal *next; s; s = next) {
-    next = s->next;
+  struct signal *s;
+  for (int n = 0; (s = next_signal(iso)) && n < RECEIVED; n++) {
+    iso->incoming = s->next;
     if (s->kind == SIGNAL_SPAWN) {
       receive_spawn(iso, s);
     } else if (s->kind == SIGNAL_NODEDOWN) {
@@ -279,21 +300,32 @@ static void take_inbox(struct isolate *iso) {
 
 /* --- running --- */
 
-enum { FIRE_MAX = 256 }; /* timers fired at a time: others get their turn between those of a large crowd */
+enum { FIRED = 64 }; /* alarms sent at a time */
 
+/* Fires what is due in the order of its time, but only so many alarms: the waits that end do not wait for a
+ * crowd of alarms. */
 static void fire_timers(struct isolate *iso) {
-  if (iso->timers.len == 0) return;
+  struct timers *waits = &iso->timers, *alarms = &iso->alarm_timers;
+  if (waits->len == 0 && alarms->len == 0) return;
   int64_t now = clock_ns();
   struct timer *t;
-  for (int n = 0; n < FIRE_MAX && (t = timers_due(&iso->timers, now)); n++) {
-    if (t->alarm) {
+  for (int n = 0;;) {
+    bool alarm = n < FIRED && timers_next(alarms) <= timers_next(waits);
+    if (!(t = timers_due(alarm ? alarms : waits, now))) return;
+    if (alarm) {
       alarm_fire(iso, t);
+      n++;
     } else {
       struct process *p = process_of_timer(t);
       p->timed_out = true;
       process_ready(p);
     }
   }
+}
+
+static int64_t next_deadline(const struct isolate *iso) {
+  int64_t wait = timers_next(&iso->timers), alarm = timers_next(&iso->alarm_timers);
+  return wait < alarm ? wait : alarm;
 }
 
 static struct process *pop(struct queue *q) {
@@ -347,7 +379,7 @@ static void publish(struct isolate *iso) {
 
 /* Called when no process is ready.  True: the isolate is idle now, and another thread may run it at once. */
 static bool rest(struct isolate *iso) {
-  int64_t next = timers_next(&iso->timers), tidy = tidy_at(iso);
+  int64_t next = next_deadline(iso), tidy = tidy_at(iso);
   if (tidy < next) next = tidy;
   if (next != TIMER_NEVER) sched_sleep_until(&iso->runnable, next);
   leave_shut(iso);
@@ -359,11 +391,11 @@ static bool rest(struct isolate *iso) {
 static void requeue(struct isolate *iso, unsigned begin, unsigned preempted) {
   bool computed = iso->served || iso->preempted.len > preempted;
   sched_requeue(&iso->runnable,
-                (struct sched_demand){.woken = iso->ready.first,
+                (struct sched_demand){.woken = iso->ready.first || iso->incoming || iso->partings.first,
                                       .normal = iso->preempted.len,
                                       .low = iso->low.len,
                                       .used = computed ? sched_ticks(iso->runnable.scheduler) - begin : 0,
-                                      .deadline = timers_next(&iso->timers)});
+                                      .deadline = next_deadline(iso)});
 }
 
 void isolate_run(struct runnable *r, struct scheduler *s) {
@@ -377,10 +409,13 @@ void isolate_run(struct runnable *r, struct scheduler *s) {
   if (tidy_is_due(iso)) tidy_step(iso);
   while (!sched_slice_over(s, begin)) {
     take_inbox(iso);
+    if (iso->partings.first) parting_step(iso);
     if (!iso->ready.first) fire_timers(iso);
     struct process *p = next_ready(iso);
     if (p) {
       process_run(p);
+    } else if (iso->incoming || iso->partings.first) {
+      continue;
     } else if (wants_to_compute(iso)) {
       break; /* others have waited longer */
     } else if (tidy_is_due(iso)) {

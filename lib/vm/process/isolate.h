@@ -26,6 +26,7 @@ struct process;
 struct vm;
 struct factory;
 struct label;
+struct parting;
 
 enum { ISOLATE_BATCH = 16, ISOLATE_PROTOS = 256, ISOLATE_LABELS = 64 };
 
@@ -117,7 +118,12 @@ struct isolate {
   bool served;            /* a process of the last two queues has run in this slice */
   bool owed;              /* such processes wait, and none has run in the last slice */
   uint8_t above_low;      /* preempted processes that have run since the last one of low priority */
-  struct timers timers;
+  struct timers timers;   /* of the waits of processes */
+  struct timers alarm_timers; /* apart, so that a million due alarms hold up no process */
+  struct signal *incoming;    /* taken from the inbox, and not yet handled; oldest first */
+  struct {
+    struct parting *first, *last;
+  } partings;             /* of ended processes: parting.h */
   struct process **slots; /* every process made here, live or pooled; NULL: an unused slot */
   uint32_t slots_len, slots_cap;
   uint32_t holes; /* unused slots below slots_len, */
@@ -143,7 +149,7 @@ struct isolate {
   struct label *labels[ISOLATE_LABELS];        /* of places where processes began lately: facts.c */
   struct buf dump;                             /* scratch */
   struct map alarms;                           /* of send_after, by ref */
-  struct map aliases;                          /* ref -> struct process that it is an address of: ties.h */
+  struct map aliases;                          /* ref -> pid that it is an address of: ties.h */
   struct whereis names;
 
   /* Process numbers to use next, and numbers to give back. */

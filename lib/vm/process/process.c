@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "core/output.h"
-#include "vm/process/alarm.h"
+#include "vm/process/parting.h"
 #include "vm/process/budget.h"
 #include "vm/process/facts.h"
 #include "vm/sched/preempt.h"
@@ -271,7 +271,6 @@ static void recycle(struct process *p) {
   blank(p, iso, p->L, p->slot);
   iso->pool = p;
   iso->pooled++;
-  atomic_fetch_sub(&iso->live, 1);
 }
 
 /* The slots below POOL_KEPT stay: their memory lies in the first chunks, which stay, too. */
@@ -322,19 +321,14 @@ static void end(struct process *p) {
   ptab_clear(&iso->vm->ptab, number);
   facts_end(p);
   vm_leave_room(iso->vm, &p->room);
-  alarm_drop(p);
   names_drop(iso->config->names, p->pid);
-  process_cut_ties(p, reason);
   if (p->order) spawn_failed(p, "the process ended before it began");
-  iso->mail -= (int64_t)p->mailbox.bytes;
-  mailbox_finish(&p->mailbox);
   signal_free(p->taken);
   term_unref(p->reply);
-  term_unref(reason);
   process_charge(p, -p->outside);
   if (p->files) iso->hooks->leave(p);
   heap_close_account(&iso->heap, p->slot);
-  isolate_give_number(iso, number);
+  parting_begin(p, reason);
   recycle(p);
 }
 
@@ -498,7 +492,7 @@ void process_free(struct process *p) {
   if (p->files) p->isolate->hooks->leave(p);
   facts_end(p);
   mailbox_finish(&p->mailbox);
-  process_free_ties(p);
+  ties_free(p->isolate, p->ties);
   term_unref(p->preemptible.end);
   signal_free(p->order);
   signal_free(p->taken);

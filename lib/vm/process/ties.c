@@ -10,6 +10,7 @@
 
 #include "vm/process/process.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 
 /* Memory of a monitor's entries at both ends, which is charged to the process that sets it. */
@@ -28,8 +29,7 @@ static bool count_in(struct process *p) {
   return true;
 }
 
-static void count_out(struct process *p, size_t n) {
-  struct isolate *iso = p->isolate;
+static void count_out(struct isolate *iso, size_t n) {
   quota_give(&iso->ties_left, iso->config->limits, LIMIT_TIES, (int32_t)n);
   iso->ties -= (int64_t)n;
 }
@@ -39,13 +39,13 @@ static int add(struct process *p, struct map *m, uint64_t key, void *value) {
   if (map_get_id(m, key)) return map_put_id(m, key, value);
   if (!count_in(p)) return ERR_BUSY;
   int rc = map_put_id(m, key, value);
-  if (rc) count_out(p, 1);
+  if (rc) count_out(p->isolate, 1);
   return rc;
 }
 
 static void *take_out(struct process *p, struct map *m, uint64_t key) {
   void *value = map_remove_id(m, key);
-  if (value) count_out(p, 1);
+  if (value) count_out(p->isolate, 1);
   return value;
 }
 
@@ -129,7 +129,7 @@ int process_monitor(struct process *p, npid ref, npid other, uint32_t epoch) {
 
 int process_alias(struct process *p, npid ref) {
   struct isolate *iso = p->isolate;
-  if (map_put_id(&iso->aliases, ref, p)) return ERR_NOMEM;
+  if (map_put_id(&iso->aliases, ref, as_value(p->pid))) return ERR_NOMEM;
   if (isolate_add_address(iso, ref)) {
     map_remove_id(&iso->aliases, ref);
     return ERR_NOMEM;
@@ -139,11 +139,17 @@ int process_alias(struct process *p, npid ref) {
   return 0;
 }
 
-static void end_alias(struct process *p, struct ties *ties, npid ref) {
-  if (!ties->aliases || !map_remove_id(&p->isolate->aliases, ref)) return;
-  isolate_drop_address(p->isolate, ref);
+/* Returns whether the ref was an alias. */
+static bool end_alias(struct isolate *iso, struct ties *ties, npid ref) {
+  if (!ties->aliases || !map_remove_id(&iso->aliases, ref)) return false;
+  isolate_drop_address(iso, ref);
   ties->aliases--;
-  process_charge(p, -ALIAS_BYTES);
+  return true;
+}
+
+struct process *process_of_alias(struct isolate *iso, npid ref) {
+  void *pid = iso->aliases.len ? map_get_id(&iso->aliases, ref) : NULL;
+  return pid ? isolate_find(iso, as_npid(pid)) : NULL;
 }
 
 struct process *process_take_alias(struct isolate *iso, npid ref) {
@@ -167,7 +173,7 @@ npid process_end_monitor(struct process *p, npid ref) {
 npid process_demonitor(struct process *p, npid ref) {
   void *other = p->ties ? take_out(p, &p->ties->monitors, ref) : NULL;
   if (!other) return NPID_NONE;
-  end_alias(p, p->ties, ref);
+  if (end_alias(p->isolate, p->ties, ref)) process_charge(p, -ALIAS_BYTES);
   if (p->ties->epochs.len) map_remove_id(&p->ties->epochs, ref);
   process_charge(p, -MONITOR_BYTES);
   return as_npid(other);
@@ -207,8 +213,9 @@ uint32_t process_put_ties(const struct process *p, struct term_writer *w) {
   return 3;
 }
 
-static void ties_free(struct process *p, struct ties *ties) {
-  count_out(p, ties->links.len + ties->watchers.len + ties->monitors.len);
+void ties_free(struct isolate *iso, struct ties *ties) {
+  if (!ties) return;
+  count_out(iso, ties->links.len + ties->watchers.len + ties->monitors.len);
   map_finish(&ties->links);
   map_finish(&ties->watchers);
   map_finish(&ties->monitors);
@@ -220,27 +227,43 @@ static struct term *share(struct term *t) {
   return t ? term_ref(t) : NULL;
 }
 
-void process_cut_ties(struct process *p, struct term *reason) {
-  struct ties *ties = p->ties;
-  struct isolate *iso = p->isolate;
-  if (!ties) return;
-  p->ties = NULL;
-  uint64_t key;
-  void *value;
-  for (size_t at = 0; map_next(&ties->links, &at, NULL, &key, &value);)
-    if (stands(value)) isolate_signal(iso, SIGNAL_LINK_EXIT, key, p->pid, NPID_NONE, share(reason));
-  for (size_t at = 0; map_next(&ties->watchers, &at, NULL, &key, &value);)
-    isolate_signal(iso, SIGNAL_DOWN, as_npid(value), p->pid, key, share(reason));
-  for (size_t at = 0; map_next(&ties->monitors, &at, NULL, &key, &value);) {
-    end_alias(p, ties, key);
-    if (as_npid(value) != NPID_KERNEL)
-      isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), p->pid, key, NULL);
-  }
-  ties_free(p, ties);
+static void cut_link(struct isolate *iso, npid pid, uint64_t key, void *value, struct term *reason) {
+  if (stands(value)) isolate_signal(iso, SIGNAL_LINK_EXIT, key, pid, NPID_NONE, share(reason));
 }
 
-void process_free_ties(struct process *p) {
-  if (p->ties) ties_free(p, p->ties);
+static void cut_watcher(struct isolate *iso, npid pid, uint64_t key, void *value, struct term *reason) {
+  isolate_signal(iso, SIGNAL_DOWN, as_npid(value), pid, key, share(reason));
+}
+
+static void cut_monitor(struct isolate *iso, npid pid, uint64_t key, void *value, struct term *reason) {
+  (void)reason;
+  if (as_npid(value) != NPID_KERNEL) isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), pid, key, NULL);
+}
+
+static const struct {
+  size_t map; /* its place in struct ties */
+  void (*cut)(struct isolate *iso, npid pid, uint64_t key, void *value, struct term *reason);
+} cuts[] = {{offsetof(struct ties, links), cut_link},
+            {offsetof(struct ties, watchers), cut_watcher},
+            {offsetof(struct ties, monitors), cut_monitor}};
+enum { CUTS = sizeof cuts / sizeof *cuts };
+
+int ties_cut(struct isolate *iso, struct ties_cut *cut, npid pid, struct term *reason, int n) {
+  int done = 0;
+  while (cut->ties && done < n) {
+    const struct map *m = (const void *)((const char *)cut->ties + cuts[cut->kind].map);
+    uint64_t key;
+    void *value;
+    if (map_next(m, &cut->at, NULL, &key, &value)) {
+      end_alias(iso, cut->ties, key); /* no other entry has the key of an alias */
+      cuts[cut->kind].cut(iso, pid, key, value, reason);
+      done++;
+    } else if (cut->at = 0, ++cut->kind == CUTS) {
+      ties_free(iso, cut->ties);
+      cut->ties = NULL;
+    }
+  }
+  return done;
 }
 
 /* The keys of a map whose pid (the key, or what a ref leads to) belongs to a node, as a list for the caller

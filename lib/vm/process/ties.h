@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct isolate;
 struct process;
 
 /* Links and monitors; most processes have none. */
@@ -72,9 +73,7 @@ int process_alias(struct process *p, npid ref) MUST_CHECK;
 
 /* The process of this isolate that has the alias, or NULL.  process_take_alias is for a message to it: the
  * alias and its monitor end. */
-static inline struct process *process_of_alias(const struct isolate *iso, npid ref) {
-  return iso->aliases.len ? map_get_id(&iso->aliases, ref) : NULL;
-}
+struct process *process_of_alias(struct isolate *iso, npid ref);
 struct process *process_take_alias(struct isolate *iso, npid ref);
 
 /* Another process (watcher) monitors this one; process_unwatch: the watcher no longer does. */
@@ -84,13 +83,22 @@ void process_unwatch(struct process *p, npid ref);
 /* Fires the links and monitors of the connection with this epoch, which is lost, and of earlier ones. */
 void process_node_down(struct process *p, uint32_t incarnation, uint32_t epoch, struct term *reason);
 
-/* Sends LINK_EXIT to all linked processes and DOWN to all watchers, and frees all ties. */
-void process_cut_ties(struct process *p, struct term *reason);
+/* The ties of a process that has ended, and how far they are cut. */
+struct ties_cut {
+  struct ties *ties; /* NULL: it has none */
+  int kind;
+  size_t at;
+};
+
+/* Cuts up to n ties: sends LINK_EXIT to the linked processes, DOWN to the watchers, and DEMONITOR to those
+ * that it watched, in this order.  Returns how many; less than n: these were the last, and the ties are
+ * freed. */
+int ties_cut(struct isolate *iso, struct ties_cut *cut, npid pid, struct term *reason, int n);
 
 /* Writes the pairs links, monitors, monitored_by: LISTs of pids.  Returns how many pairs. */
 uint32_t process_put_ties(const struct process *p, struct term_writer *w);
 
-/* Frees all ties and sends no signal. */
-void process_free_ties(struct process *p);
+/* Frees ties (which may be NULL), and sends no signal. */
+void ties_free(struct isolate *iso, struct ties *ties);
 
 #endif
