@@ -147,7 +147,7 @@ static void test_return(void) {
   free(host_run(h, killed));
   ok(falls_below(h, 4 * MIB), "the garbage of killed processes is collected without their isolates' doing");
   free(host_run(h, survivors));
-  ok(falls_below(h, 9 * MIB), "so is the memory of isolates of which few processes stay");
+  ok(falls_below(h, 11 * MIB), "so is the memory of isolates of which few processes stay");
   for (int64_t end = until(); vm_stats(h->vm, &stats), stats.processes != 16 && clock_ns() < end;)
     sched_yield();
   ok(stats.processes == 16 && stats.reserved >= stats.heaps - 64 * 1024, "whose survivors live on");
