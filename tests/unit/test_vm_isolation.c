@@ -175,6 +175,24 @@ static void test_callbacks_wait(void) {
 
 /* table.sort: prints the same as Lua's own sort. */
 static void test_sort(void) {
+  run("a table whose metamethods wait is sorted",
+      "local real = {3, 1, 2}\n"
+      "local t = setmetatable({}, {__len = function() sleep(1) return #real end,\n"
+      "  __index = function(_, k) sleep(1) return real[k] end,\n"
+      "  __newindex = function(_, k, v) sleep(1) real[k] = v end})\n"
+      "table.sort(t) puts(table.concat(real)) table.sort(t, function(a, b) sleep(1) return a > b end)\n"
+      "puts(table.concat(real)) real = {1} table.sort(t, 7) puts(real[1])",
+      "123\n321\n1\n");
+  run("a length that is none, and wrong arguments, are errors",
+      "local function try(...) puts((select(2, pcall(table.sort, ...)))) end\n"
+      "local function long(n) return setmetatable({}, {__len = function() return n end}) end\n"
+      "try(long('x')) try(long(1.5)) try(long(math.maxinteger)) try({1, 2}, 7) try(7) try()",
+      "object length is not an integer\nobject length is not an integer\n"
+      "bad argument #1 to 'table.sort' (array too big)\nbad argument #2 to 'table.sort' (function expected, "
+      "got "
+      "number)\n"
+      "bad argument #1 to 'table.sort' (table expected, got number)\n"
+      "bad argument #1 to 'table.sort' (table expected, got no value)\n");
   run("sort sorts by a callback",
       "local t, n = {}, 5000 for i = 1, n do t[i] = i * 7919 % 5003 end\n"
       "table.sort(t, function(a, b) return a > b end)\n"

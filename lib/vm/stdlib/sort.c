@@ -134,15 +134,16 @@ static void push_sorter(lua_State *L, int which) {
   lua_pushvalue(L, lua_upvalueindex(which));
 }
 
-/* Lua's own function sorts few plain values, and raises the errors of arguments. */
-static int sort(lua_State *L) {
-  lua_CFunction original = lua_tocfunction(L, lua_upvalueindex(ORIGINAL));
+/* Sorts a table of that length.  Lua's own function sorts few plain values, and raises the errors of
+ * arguments. */
+static int sort_length(lua_State *L, lua_Integer n) {
   bool by = lua_isfunction(L, 2);
-  lua_Integer n = lua_istable(L, 1) ? luaL_len(L, 1) : 0;
-  if (n < 2 || n >= INT_MAX || (!by && !lua_isnoneornil(L, 2))) return original(L);
-  lua_settop(L, 2);
+  if (n < 2) return 0;
+  if (n >= INT_MAX) return luaL_argerror(L, 1, "array too big");
+  if (!by && !lua_isnil(L, 2)) luaL_checktype(L, 2, LUA_TFUNCTION);
   enum order order = by ? ORDER_CALLS : order_of(L, n);
-  if (order == ORDER_MIXED || (order == ORDER_PLAIN && n <= FEW)) return original(L);
+  if (order == ORDER_MIXED || (order == ORDER_PLAIN && n <= FEW))
+    return lua_tocfunction(L, lua_upvalueindex(ORIGINAL))(L);
   push_sorter(L, order == ORDER_PLAIN ? SORT_PLAIN : SORT_BY);
   lua_pushvalue(L, 1);
   lua_pushinteger(L, 1);
@@ -151,6 +152,24 @@ static int sort(lua_State *L) {
   lua_pushvalue(L, by ? 2 : lua_upvalueindex(LESS));
   lua_callk(L, 5, 1, 0, sorted);
   return sorted(L, LUA_OK, 0);
+}
+
+static int measured(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  int is_integer;
+  lua_Integer n = lua_tointegerx(L, -1, &is_integer);
+  if (!is_integer) return luaL_error(L, "object length is not an integer");
+  lua_pop(L, 1);
+  return sort_length(L, n);
+}
+
+static int sort(lua_State *L) {
+  if (!lua_istable(L, 1)) return lua_tocfunction(L, lua_upvalueindex(ORIGINAL))(L);
+  lua_settop(L, 2);
+  if (luaL_getmetafield(L, 1, "__len") == LUA_TNIL) return sort_length(L, (lua_Integer)lua_rawlen(L, 1));
+  lua_pushvalue(L, 1);
+  lua_callk(L, 1, 1, 0, measured);
+  return measured(L, LUA_OK, 0);
 }
 
 void yielding_sort(lua_State *L) {
