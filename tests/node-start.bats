@@ -827,3 +827,47 @@ refused() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name ==
   assert_line --index 2 all
   [ "$(refused messages)" -gt 0 ]
 }
+
+# --- the watchdog ------------------------------------------------------------------------------------------
+
+# holds THREAD: how often a thread of this kind of the node "one" was held.
+holds() { api one GET /metrics | sed -n "s/^node_holds_total{thread=\"$1\"} //p"; }
+# slow_call PID CALL: from now on each CALL of a process takes 400 ms.  It blocks the thread that makes it.
+slow_call() {
+  strace -f -qq -o /dev/null -e trace="$2" -e inject="$2:delay_exit=400000" -p "$1" 3>&- &
+  wait_until eval '! grep -q "^TracerPid:[[:space:]]*0$" "/proc/'"$1"'/task/"*/status'
+}
+
+@test "the watchdog: what holds the I/O thread or a scheduler is counted and logged with who did it" {
+  start_node one
+  pid=$(api one GET /v1/node | jq .os_pid)
+  log=$(api one GET /v1/node | jq -r .console)
+  io=$(holds io) schedulers=$(holds scheduler)
+  slow_call "$pid" getcwd
+  run -0 api one GET /v1/node
+  kill $! && wait $! || true
+  wait_until eval '[ "$(holds io)" -gt "$io" ]'
+  run -0 cat "$log"
+  assert_line --regexp 'the I/O thread was held for [0-9]{3,} ms by GET /v1/node$'
+  slow_call "$pid" rename
+  run -0 node-spawn -n one -e 'os.rename("/nonexistent", "/there") for i = 1, 20000000 do end puts(self())'
+  kill $! && wait $! || true
+  culprit=$output
+  wait_until eval '[ "$(holds scheduler)" -gt "$schedulers" ]'
+  run -0 cat "$log"
+  assert_line --regexp "scheduler [0-9]+ was held for [0-9]{3,} ms by $culprit"
+  api one GET /metrics | awk '/^node_hold_longest_seconds/ { n++; if ($2 < 0.3) exit 1 } END { exit n != 2 }'
+}
+
+@test "the watchdog: a stopped node is not a held one" {
+  start_node one
+  pid=$(api one GET /v1/node | jq .os_pid)
+  node-spawn -n one -d -e 'while true do end'
+  for i in 1 2 3; do
+    kill -STOP "$pid"
+    sleep 0.4 # the stop itself is what is tested
+    kill -CONT "$pid"
+    run -0 api one GET /v1/node
+  done
+  api one GET /metrics | awk '/^node_hold_longest_seconds/ { if ($2 > 0.35) exit 1 }'
+}

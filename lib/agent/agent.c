@@ -24,6 +24,7 @@
 #include "agent/process/outcome.h"
 #include "agent/runtime.h"
 #include "agent/state.h"
+#include "agent/watchdog.h"
 #include "agent/wiring.h"
 #include "base/allocator.h"
 #include "base/buf.h"
@@ -63,6 +64,7 @@ static void on_wake(uv_async_t *w) {
   struct agent *a = w->data;
   int64_t until = clock_ns() + ROUTE_NS;
   while (a->taken || (a->taken = vm_host_take(a->vm))) {
+    holds_note(&a->holds, "signals of processes", NULL);
     for (int i = 0; a->taken && i < ROUTE_BATCH; i++) {
       struct signal *s = a->taken;
       a->taken = s->next;
@@ -242,6 +244,7 @@ static int make_handles(struct agent *a, struct error *e) {
   if (!failed) orphans_init(a);
   a->grace.data = a->wake.data = a->room.data = a;
   if (!failed) failed = memory_init(a);
+  if (!failed) failed = watchdog_init(a);
   if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM, on_signal);
   if (!failed) failed = watch_signal(a, &a->on_int, SIGINT, on_signal);
   if (!failed) failed = watch_signal(a, &a->on_hup, SIGHUP, on_hangup);
@@ -267,6 +270,7 @@ static int begin(struct agent *a, struct error *e) {
   }
   code = server_init(a, &api_routes, unix_fd, tcp_fd, e);
   if (!code) code = vm_start(a->vm, e);
+  if (!code) code = watchdog_start(a, e);
   int error = code ? 0 : check_spare_files();
   if (error) code = error_system(e, error, "too few descriptors are left for connections");
   bool v6 = strchr(a->address, ':');
@@ -338,6 +342,7 @@ static void end_processes(struct agent *a) {
 void agent_free(struct agent *a) {
   if (!a) return;
   a->stopping = true;
+  watchdog_stop(a);
   bool held = a->vm && vm_stop(a->vm);
   if (held)
     log_line(&a->log, "a green thread is held by a call into C that does not return; it is abandoned");
@@ -355,6 +360,7 @@ void agent_free(struct agent *a) {
   for (int i = 0; i < a->handle_count; i++) uv_close(a->handles[i], NULL);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);
+  watchdog_free(a);
   cgroups_free(a->cgroups);
   runtime_finish(a);
   cookie_reader_free(a);

@@ -8,6 +8,7 @@
 #define AGENT_STATE_H
 
 #include "agent/config.h"
+#include "base/holds.h"
 #include "base/log.h"
 #include "core/limits.h"
 #include "core/names.h"
@@ -40,9 +41,11 @@ struct agent {
   uint32_t creation;
   int64_t started_ns;
   struct log log;
-  struct limits limits; /* the bounds of the node: agent/limits.h */
-  struct sink *output;  /* the sink of the console; the same as log.sink when both go to one place */
-  struct psk_set psks;  /* changed by api/cookies.c */
+  struct limits limits;    /* the bounds of the node */
+  struct holds_loop holds; /* what the loop does: holds_note */
+  struct watchdog *watchdog;
+  struct sink *output; /* the sink of the console; the same as log.sink when both go to one place */
+  struct psk_set psks; /* changed by api/cookies.c */
 
   uv_loop_t loop;
   uv_async_t wake; /* the vm has signals for the host */
@@ -56,7 +59,7 @@ struct agent {
   uv_timer_t memory_timer;
   uint64_t measured_ms; /* uv_now at the last measurement */
   bool is_short;
-  uv_handle_t *handles[10]; /* the handles above that are initialised */
+  uv_handle_t *handles[12]; /* the handles above that are initialised */
   int handle_count;
   bool stopping;
   int64_t stop_since_ns;

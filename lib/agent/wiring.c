@@ -101,6 +101,7 @@ static void on_busy(void *data, uint32_t incarnation, bool busy) {
 static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char *reason) {
   struct agent *a = data;
   struct term *word = reason_word(reason);
+  holds_note(&a->holds, "the loss of", nodetab_name(a->nodes, incarnation));
   vm_set_busy(a->vm, incarnation, false);
   flow_node_down(a, incarnation);
   vm_node_down(a->vm, incarnation, epoch, reason);

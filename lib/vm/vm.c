@@ -11,6 +11,7 @@
 #include "vm/process/info.h"
 #include "vm/process/isolate.h"
 #include "vm/process/placement.h"
+#include "vm/sched/preempt.h"
 #include "vm/sched/state.h"
 
 #include <errno.h>
@@ -299,4 +300,25 @@ void vm_find_largest(struct vm *vm, struct vm_largest *out) {
     if (memory > out->memory) out->memory = memory;
     if (messages > out->messages) out->messages = messages;
   }
+}
+
+void vm_pulse(struct vm *vm, int scheduler, struct vm_pulse *out) {
+  struct preempt_pulse pulse;
+  preempt_pulse(&vm->sched.scheduler[scheduler], &pulse);
+  *out = (struct vm_pulse){
+      .progress = pulse.progress, .switches = pulse.switches, .idle = pulse.idle, .pid = NPID_NONE};
+}
+
+void vm_pulse_who(struct vm *vm, int scheduler, bool asks, struct vm_pulse *pulse) {
+  struct scheduler *s = &vm->sched.scheduler[scheduler];
+  struct ptab_facts *found = preempt_found(s, pulse->switches);
+  preempt_place(s, pulse->switches, pulse->place);
+  if (asks) preempt_ask_place(s);
+  if (!found) return;
+  pthread_mutex_lock(&vm->ptab.facts_lock);
+  uint64_t number = atomic_load(&vm->ptab.slots[found - vm->ptab.facts].number);
+  const char *what = atomic_load_explicit(&found->what, memory_order_acquire);
+  snprintf(pulse->what, sizeof pulse->what, "%s", what ? what : "");
+  pthread_mutex_unlock(&vm->ptab.facts_lock);
+  if (number) pulse->pid = npid_make(0, number);
 }

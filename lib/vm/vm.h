@@ -47,7 +47,7 @@ int vm_host_add(struct vm *vm, void *object, npid *out) MUST_CHECK;
 void vm_host_remove(struct vm *vm, npid pid);
 void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live process of the host */
 
-enum { VM_WHAT_SIZE = 80 };
+enum { VM_WHAT_SIZE = 80, VM_PLACE_SIZE = 80 };
 
 /* What is known of a live process without asking it.  Of a process of the host: pid and host only. */
 struct vm_row {
@@ -118,6 +118,20 @@ void vm_measure(struct vm *vm);
 
 /* Is the memory over its bound, by the last measurement? */
 bool vm_is_short(struct vm *vm);
+
+/* Is the scheduler with this index (below vm_stats.schedulers) held?  As preempt_pulse; any thread. */
+struct vm_pulse {
+  unsigned progress, switches;
+  bool idle;
+  npid pid;                  /* the green thread that holds it; NPID_NONE: none, or it has ended */
+  char what[VM_WHAT_SIZE];   /* where its code begins; "" while that is not known */
+  char place[VM_PLACE_SIZE]; /* where in its code it was as the hold ended; "": not known */
+};
+void vm_pulse(struct vm *vm, int scheduler, struct vm_pulse *out);
+
+/* Fills in pid, what and place.  asks: the hold has not ended; the place is noted when it ends, for a later
+ * call with the same pulse. */
+void vm_pulse_who(struct vm *vm, int scheduler, bool asks, struct vm_pulse *pulse);
 
 /* --- what green threads ask of the host -------------------------------------------------------------------
  * A CALL to NPID_KERNEL (this node's) or to npid_kernel_of(remote pid), answered by a REPLY to its `from`

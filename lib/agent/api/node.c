@@ -7,6 +7,7 @@
 #include "agent/kernel/registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
+#include "agent/watchdog.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "core/tags.h"
@@ -108,6 +109,21 @@ static void add_limits(struct buf *text, struct term_reader values) {
   }
 }
 
+static void add_holds(struct buf *text, struct agent *a) {
+  struct watchdog_counts c;
+  watchdog_counts(a, &c);
+  buf_printf(text,
+             "# HELP node_holds_total How often a thread was held for more than 100 ms.\n"
+             "# TYPE node_holds_total counter\n"
+             "node_holds_total{thread=\"io\"} %lld\nnode_holds_total{thread=\"scheduler\"} %lld\n"
+             "# HELP node_hold_longest_seconds The longest of these holds.\n"
+             "# TYPE node_hold_longest_seconds gauge\n"
+             "node_hold_longest_seconds{thread=\"io\"} %.3f\n"
+             "node_hold_longest_seconds{thread=\"scheduler\"} %.3f\n",
+             (long long)c.loop, (long long)c.schedulers, (double)c.loop_longest / 1e9,
+             (double)c.scheduler_longest / 1e9);
+}
+
 static void put_metrics(struct request *r, struct term_reader limits) {
   struct agent *a = request_agent(r);
   struct vm_stats vm;
@@ -169,6 +185,7 @@ static void put_metrics(struct request *r, struct term_reader limits) {
     buf_printf(&text, "# HELP %s %s\n# TYPE %s %s\n%s %lld\n", rows[i].name, rows[i].help, rows[i].name,
                rows[i].type, rows[i].name, (long long)rows[i].value);
   add_refused(&text, &server);
+  add_holds(&text, a);
   add_limits(&text, limits);
   size_t n = text.len;
   respond_text(r, "text/plain; version=0.0.4", buf_take(&text), n);

@@ -309,6 +309,7 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
 
 static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n) {
   if (r->upload && !r->answered) {
+    holds_note(&r->listener->agent->holds, r->route->method, r->route->path);
     if (!r->upload_over && r->upload->data(r->upload_data, bytes, n)) r->upload_over = true;
     return r->upload_over ? MHD_NO : MHD_YES;
   }
@@ -332,7 +333,9 @@ static void dispatch(struct request *r) {
 }
 
 static void dispatch_parsed(struct request *r) {
+  struct holds_loop *holds = &r->listener->agent->holds;
   if (r->answered) return;
+  if (r->route) holds_note(holds, r->route->method, r->route->path);
   if (r->refused.code)
     answer_refused(r);
   else if (r->upload && r->upload->done)
@@ -341,6 +344,7 @@ static void dispatch_parsed(struct request *r) {
     respond_json(r, 200, json_object());
   else
     r->route->handler(r);
+  holds_note(holds, "HTTP", NULL);
 }
 
 static enum MHD_Result give_answer(struct request *r) {

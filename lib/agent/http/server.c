@@ -46,6 +46,7 @@ static void on_soon(uv_idle_t *i) {
 static void listener_run(struct listener *l) {
   uv_idle_stop(&l->soon); /* before the run, since callbacks in it may ask for another */
   l->active = false;
+  holds_note(&l->agent->holds, "HTTP", NULL);
   MHD_run(l->daemon);
   l->fruitless = l->active ? 0 : l->fruitless + 1;
   MHD_UNSIGNED_LONG_LONG ms;

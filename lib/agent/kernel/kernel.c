@@ -344,6 +344,7 @@ static void on_call(struct agent *a, struct signal *s) {
   if (get_text(&r, name, sizeof name))
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
       if (!strcmp(ops[i].name, name)) {
+        holds_note(&a->holds, "the call of the kernel", ops[i].name);
         ops[i].run(a, s, r);
         return;
       }

@@ -454,6 +454,7 @@ static void close_terminal(struct command *c) {
 
 static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   struct command *c = stream->data;
+  holds_note(&c->hosted.agent->holds, "output of a command", NULL);
   if (n < 0) {
     if (c->tty) close_terminal(c);
     close_handle(c, stream);

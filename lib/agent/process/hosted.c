@@ -54,6 +54,7 @@ static void on_farewell_closed(uv_handle_t *h) {
 
 static void on_farewell(uv_idle_t *turn) {
   struct farewell *f = turn->data;
+  holds_note(&f->agent->holds, "the end of a process that many monitored", NULL);
   for (int i = 0; f->left && i < HOSTED_FAREWELLS; i++)
     say_farewell(f->agent, f->pid, &f->bonds[--f->left], f->reason);
   if (!f->left) uv_close((uv_handle_t *)turn, on_farewell_closed);

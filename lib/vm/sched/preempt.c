@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <lauxlib.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -86,8 +87,20 @@ static bool must_yield(lua_State *L) {
   return true;
 }
 
+/* The scheduler was held until now: notes which line of Lua's code comes next, which is mostly the one that
+ * has made the long call. */
+static void note_place(struct scheduler *s, lua_State *L, lua_Debug *ar) {
+  atomic_store_explicit(&s->held, false, memory_order_relaxed);
+  if (!lua_getinfo(L, "Sl", ar)) return;
+  pthread_mutex_lock(&s->place_lock);
+  snprintf(s->place, sizeof s->place, "%s:%d", ar->short_src, ar->currentline);
+  s->placed = atomic_load_explicit(&s->switches, memory_order_relaxed);
+  pthread_mutex_unlock(&s->place_lock);
+}
+
 static void on_hook(lua_State *L, lua_Debug *ar) {
-  (void)ar;
+  struct scheduler *s = preemptible_of(L)->runnable->scheduler;
+  if (atomic_load_explicit(&s->held, memory_order_relaxed)) note_place(s, L, ar);
   preempt_check(L);
   if (must_yield(L)) {
     lua_yield(L, 0);
@@ -106,9 +119,21 @@ static bool work_waits(const struct scheduler *s) {
 
 /* The time that a green thread has run is the number of ticks that found it running: that costs nothing when
  * a process is resumed, which is far more often. */
-static void count_tick(lua_State *L) {
+static struct ptab_facts *count_tick(lua_State *L) {
   const struct preemptible *p = preemptible_of(L);
-  if (p && p->facts) atomic_fetch_add_explicit(&p->facts->ticks, 1, memory_order_relaxed);
+  struct ptab_facts *facts = p ? p->facts : NULL;
+  if (facts) atomic_fetch_add_explicit(&facts->ticks, 1, memory_order_relaxed);
+  return facts;
+}
+
+/* Notes whom this tick has found, for preempt_pulse. */
+static void note_found(struct scheduler *s, struct ptab_facts *facts, unsigned switches) {
+  atomic_store_explicit(&s->found, facts, memory_order_relaxed);
+  atomic_store_explicit(&s->found_switches, switches, memory_order_relaxed);
+  if (!facts || !atomic_load_explicit(&s->asks, memory_order_relaxed)) return;
+  atomic_store_explicit(&s->asks, false, memory_order_relaxed);
+  atomic_store_explicit(&s->asked, facts, memory_order_relaxed);
+  atomic_store_explicit(&s->asked_switches, switches, memory_order_relaxed);
 }
 
 static void on_tick(int number, siginfo_t *info, void *context) {
@@ -119,7 +144,7 @@ static void on_tick(int number, siginfo_t *info, void *context) {
   atomic_fetch_add_explicit(&s->ticks, 1, memory_order_relaxed);
   lua_State *L = atomic_load_explicit(&s->running, memory_order_relaxed);
   unsigned switches = atomic_load_explicit(&s->switches, memory_order_relaxed);
-  if (L) count_tick(L);
+  note_found(s, L ? count_tick(L) : NULL, switches);
   if (atomic_load(&s->asleep)) {
     atomic_store(&s->ticking, false);
     set_timer(s, 0);
@@ -175,4 +200,30 @@ void preempt_arm(struct scheduler *s) {
 void preempt_finish(struct scheduler *s) {
   if (s->has_timer) timer_delete(s->timer);
   s->has_timer = false;
+}
+
+struct ptab_facts *preempt_found(struct scheduler *s, unsigned switches) {
+  if (atomic_load_explicit(&s->found_switches, memory_order_relaxed) == switches)
+    return atomic_load_explicit(&s->found, memory_order_relaxed);
+  if (atomic_load_explicit(&s->asked_switches, memory_order_relaxed) == switches)
+    return atomic_load_explicit(&s->asked, memory_order_relaxed);
+  return NULL;
+}
+
+void preempt_pulse(struct scheduler *s, struct preempt_pulse *out) {
+  unsigned switches = atomic_load_explicit(&s->switches, memory_order_relaxed);
+  out->switches = switches;
+  out->progress = switches + atomic_load_explicit(&s->turns, memory_order_relaxed);
+  out->idle = !s->has_thread || atomic_load(&s->asleep);
+}
+
+void preempt_ask_place(struct scheduler *s) {
+  atomic_store_explicit(&s->held, true, memory_order_relaxed);
+  atomic_store_explicit(&s->asks, true, memory_order_relaxed);
+}
+
+void preempt_place(struct scheduler *s, unsigned switches, char out[SCHED_PLACE_SIZE]) {
+  pthread_mutex_lock(&s->place_lock);
+  snprintf(out, SCHED_PLACE_SIZE, "%s", s->placed == switches ? s->place : "");
+  pthread_mutex_unlock(&s->place_lock);
 }

@@ -60,4 +60,25 @@ void preempt_check(lua_State *L);
 /* Makes the green thread yield at its next instruction; inside a callback, end_callback decides. */
 void preempt_now(lua_State *L);
 
+/* --- by any thread: is the scheduler held? --- */
+
+/* A scheduler whose `progress` does not change while it is not idle is held. */
+struct preempt_pulse {
+  unsigned progress, switches;
+  bool idle;
+};
+void preempt_pulse(struct scheduler *s, struct preempt_pulse *out);
+
+/* Whom a tick has found running at this value of `switches`; NULL: nobody, as no tick came, or as the work of
+ * the isolate itself holds the scheduler. */
+struct ptab_facts *preempt_found(struct scheduler *s, unsigned switches);
+
+/* Asks who it is that holds the scheduler, and where in its code: both are noted when the hold ends, at the
+ * latest. */
+void preempt_ask_place(struct scheduler *s);
+
+/* Where in its code the green thread was that held the scheduler and ran as `switches` had this value, as
+ * file:line; "" when that is not known. */
+void preempt_place(struct scheduler *s, unsigned switches, char out[SCHED_PLACE_SIZE]);
+
 #endif

@@ -206,6 +206,7 @@ static struct runnable *find_work(struct scheduler *s) {
 }
 
 static void run_turn(struct runnable *r, struct scheduler *s) {
+  atomic_store_explicit(&s->turns, s->turns + 1, memory_order_relaxed);
   preempt_arm(s);
   atomic_exchange(&r->state, RUNNABLE_RUNNING);
   r->scheduler = s;
@@ -452,6 +453,7 @@ static int init_one(struct scheduler *s, struct schedulers *all, int index) {
   *s = (struct scheduler){.all = all, .index = index, .event = eventfd(0, EFD_CLOEXEC)};
   if (s->event < 0) return ERR_SYSTEM;
   pthread_mutex_init(&s->woken.lock, NULL);
+  pthread_mutex_init(&s->place_lock, NULL);
   return 0;
 }
 
@@ -475,6 +477,7 @@ void sched_finish(struct schedulers *all) {
   for (int i = 0; i < all->count; i++) {
     close(all->scheduler[i].event);
     pthread_mutex_destroy(&all->scheduler[i].woken.lock);
+    pthread_mutex_destroy(&all->scheduler[i].place_lock);
   }
   free(all->scheduler);
   timers_finish(&all->sleepers.timers);

@@ -45,9 +45,11 @@
 #include <stdint.h>
 #include <time.h>
 
+struct ptab_facts;
 struct scheduler;
 struct schedulers;
 
+enum { SCHED_PLACE_SIZE = 80 };
 enum { SCHED_TICK_NS = 500000, SCHED_PATIENCE = 8 /* ticks */, SCHED_LOW_TURN = 8 };
 
 enum runnable_state { RUNNABLE_IDLE, RUNNABLE_QUEUED, RUNNABLE_RUNNING, RUNNABLE_NOTIFIED };
@@ -100,12 +102,22 @@ struct scheduler {
   timer_t timer; /* ticks while the scheduler is busy; this and all below is for preempt.c */
   bool has_timer;
   atomic_bool ticking;
-  atomic_uint ticks;             /* counted by the signal handler */
-  _Atomic(lua_State *) running;  /* the green thread that has the core */
-  atomic_uint switches;          /* counts green threads run */
-  unsigned seen;                 /* switches at the last tick; only the handler uses it */
-  atomic_uint hooked, hook_tick; /* switches and ticks at the last hook */
-  unsigned measured;             /* ticks when it last measured the memory; for process/budget.c */
+  atomic_uint ticks;                  /* counted by the signal handler */
+  _Atomic(lua_State *) running;       /* the green thread that has the core */
+  atomic_uint switches;               /* counts green threads run */
+  unsigned seen;                      /* switches at the last tick; only the handler uses it */
+  atomic_uint hooked, hook_tick;      /* switches and ticks at the last hook */
+  atomic_uint turns;                  /* counts runnables run */
+  _Atomic(struct ptab_facts *) found; /* of the green thread that the last tick found; NULL: none */
+  atomic_bool held; /* somebody asks where the green thread is that keeps the core: on_hook notes it */
+  char place[SCHED_PLACE_SIZE]; /* where; under place_lock */
+  unsigned placed;              /* switches at that time; under place_lock */
+  pthread_mutex_t place_lock;
+  atomic_uint found_switches;         /* switches at the tick that has set `found` */
+  _Atomic(struct ptab_facts *) asked; /* as found, of the first tick after a question, */
+  atomic_uint asked_switches;         /* at that value of switches */
+  atomic_bool asks;                   /* the question */
+  unsigned measured;                  /* ticks when it last measured the memory; for process/budget.c */
 };
 
 /* The runnables that sleep until a deadline. */

@@ -1,0 +1,251 @@
+/* Invariant: what is under `lock` is used by both threads; `loop` by the I/O thread, but for its atomic
+ * members; the rest, from watchdog_start to watchdog_stop, by the watcher.
+ *
+ * The I/O thread measures its own holds after the fact: between the return of epoll_wait, which libuv keeps
+ * as uv_now, and the check handle it ran callbacks of I/O; between the check handle and the next prepare
+ * handle those of timers and closed handles.  It puts a hold into `spans`.  The watcher, which knows the
+ * gaps, counts and logs it; so a hold of a stopped process is judged after the watcher has run again. */
+#include "agent/watchdog.h"
+
+#include "agent/state.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SPANS = 8 };
+
+struct span {
+  int64_t begin, end;
+  struct holds_label who;
+};
+
+struct held { /* a scheduler */
+  struct holds_thread thread;
+  struct vm_pulse who; /* as it was when the hold was counted */
+};
+
+struct watchdog {
+  struct agent *agent;
+  uv_check_t check;
+  uv_prepare_t prepare;
+  int64_t checked;
+
+  pthread_mutex_t lock;
+  pthread_cond_t wake;
+  bool stopping;
+  struct span spans[SPANS];
+  int span_count;
+  struct watchdog_counts counts;
+
+  pthread_t thread;
+  bool runs;
+  struct holds_watcher watcher;
+  struct holds_lines lines;
+  struct holds_thread loop;
+  struct held *schedulers;
+  int count;
+};
+
+/* --- the loop's own measure ----------------------------------------------------------------------------- */
+
+static void measure(struct watchdog *w, int64_t begin, int64_t end) {
+  struct span s = {.begin = begin, .end = end};
+  if (!holds_span(&w->agent->holds, begin, end, &s.who)) return;
+  pthread_mutex_lock(&w->lock);
+  if (w->span_count < SPANS) w->spans[w->span_count++] = s;
+  pthread_mutex_unlock(&w->lock);
+}
+
+static void on_check(uv_check_t *check) {
+  struct watchdog *w = check->data;
+  w->checked = clock_ns();
+  measure(w, (int64_t)uv_now(&w->agent->loop) * 1000000, w->checked);
+}
+
+static void on_prepare(uv_prepare_t *prepare) {
+  struct watchdog *w = prepare->data;
+  if (w->checked) measure(w, w->checked, clock_ns());
+}
+
+/* --- the watcher ---------------------------------------------------------------------------------------- */
+
+static void count(struct watchdog *w, int64_t *holds, int64_t *longest, int64_t more, int64_t held) {
+  pthread_mutex_lock(&w->lock);
+  *holds += more;
+  if (held > *longest) *longest = held;
+  pthread_mutex_unlock(&w->lock);
+}
+
+/* Logs a line, unless too many came lately; then the next line says how many. */
+static void tell(struct watchdog *w, const char *text) {
+  if (!holds_line(&w->lines, w->watcher.looked)) return;
+  if (w->lines.dropped)
+    log_line(&w->agent->log, "%s; before it, %lld such lines were left out", text,
+             (long long)w->lines.dropped);
+  else
+    log_line(&w->agent->log, "%s", text);
+  w->lines.dropped = 0;
+}
+
+static void tell_loop(struct watchdog *w, const char *verb, int64_t held, const struct holds_label *who) {
+  char text[256];
+  snprintf(text, sizeof text, "the I/O thread %s held for %lld ms by %s%s%s", verb,
+           (long long)(held / 1000000), who->kind ? who->kind : "work that has no name", who->name ? " " : "",
+           who->name ? who->name : "");
+  tell(w, text);
+}
+
+static void take_spans(struct watchdog *w) {
+  struct span spans[SPANS];
+  pthread_mutex_lock(&w->lock);
+  int n = w->span_count;
+  memcpy(spans, w->spans, sizeof spans);
+  w->span_count = 0;
+  pthread_mutex_unlock(&w->lock);
+  for (int i = 0; i < n; i++) {
+    int64_t held = holds_without_gaps(&w->watcher, spans[i].begin, spans[i].end);
+    if (held <= HOLDS_NS) continue;
+    count(w, &w->counts.loop, &w->counts.loop_longest, 1, held);
+    tell_loop(w, "was", held, &spans[i].who);
+  }
+}
+
+/* Tells a hold that has not ended; only work that has a label can be told from waiting. */
+static void watch_loop(struct watchdog *w) {
+  struct holds_loop *l = &w->agent->holds;
+  struct holds_label who = {atomic_load_explicit(&l->kind, memory_order_relaxed),
+                            atomic_load_explicit(&l->name, memory_order_relaxed)};
+  unsigned turns = atomic_load_explicit(&l->turns, memory_order_relaxed);
+  int64_t held;
+  enum holds_event event = holds_progress(&w->watcher, &w->loop, turns, !who.kind, &held);
+  if (event == HOLDS_LASTS) tell_loop(w, "is still", held, &who);
+}
+
+static void tell_scheduler(struct watchdog *w, int i, const char *verb, int64_t held) {
+  const struct vm_pulse *p = &w->schedulers[i].who;
+  char text[512], pid[NPID_TEXT_SIZE] = "a green thread, or the work of its isolate";
+  if (p->pid != NPID_NONE) npid_format(w->agent->nodes, p->pid, NPID_SHORT, pid);
+  snprintf(text, sizeof text, "scheduler %d %s held for %lld ms by %s%s%s%s%s%s", i, verb,
+           (long long)(held / 1000000), pid, *p->what ? " (" : "", p->what, *p->what ? ")" : "",
+           *p->place ? " at " : "", p->place);
+  tell(w, text);
+}
+
+static void watch_scheduler(struct watchdog *w, int i) {
+  struct vm_pulse pulse;
+  struct held *h = &w->schedulers[i];
+  int64_t held;
+  vm_pulse(w->agent->vm, i, &pulse);
+  enum holds_event event = holds_progress(&w->watcher, &h->thread, pulse.progress, pulse.idle, &held);
+  if (event == HOLDS_NOTHING) return;
+  count(w, &w->counts.schedulers, &w->counts.scheduler_longest, event == HOLDS_BEGAN, held);
+  if (event == HOLDS_BEGAN) h->who = pulse;
+  if (event == HOLDS_BEGAN) vm_pulse_who(w->agent->vm, i, true, &h->who);
+  if (event == HOLDS_LASTS) tell_scheduler(w, i, "is still", held);
+  if (event != HOLDS_ENDED) return;
+  struct vm_pulse after = h->who;
+  vm_pulse_who(w->agent->vm, i, false, &after);
+  if (h->who.pid == NPID_NONE) h->who = after;
+  memcpy(h->who.place, after.place, sizeof h->who.place);
+  tell_scheduler(w, i, "was", held);
+}
+
+static void look(struct watchdog *w) {
+  holds_look(&w->watcher, clock_ns());
+  take_spans(w);
+  watch_loop(w);
+  for (int i = 0; i < w->count; i++) watch_scheduler(w, i);
+}
+
+/* Waits for the next look; false when the watchdog stops. */
+static bool wait_for_look(struct watchdog *w) {
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_nsec += HOLDS_LOOK_MS * 1000000L;
+  if (until.tv_nsec >= 1000000000) until.tv_nsec -= 1000000000, until.tv_sec++;
+  pthread_mutex_lock(&w->lock);
+  while (!w->stopping && !pthread_cond_timedwait(&w->wake, &w->lock, &until)) continue;
+  bool goes_on = !w->stopping;
+  pthread_mutex_unlock(&w->lock);
+  return goes_on;
+}
+
+static void *watch(void *data) {
+  struct watchdog *w = data;
+  sigset_t all;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, NULL);
+  while (wait_for_look(w)) look(w);
+  return NULL;
+}
+
+/* --- its life ------------------------------------------------------------------------------------------- */
+
+static void init_lock(struct watchdog *w) {
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_mutex_init(&w->lock, NULL);
+  pthread_cond_init(&w->wake, &attributes);
+  pthread_condattr_destroy(&attributes);
+}
+
+int watchdog_init(struct agent *a) {
+  struct watchdog *w = a->watchdog = calloc(1, sizeof *w);
+  if (!w) return UV_ENOMEM;
+  w->agent = a;
+  init_lock(w);
+  uv_check_init(&a->loop, &w->check);
+  uv_prepare_init(&a->loop, &w->prepare);
+  a->handles[a->handle_count++] = (uv_handle_t *)&w->check;
+  a->handles[a->handle_count++] = (uv_handle_t *)&w->prepare;
+  w->check.data = w->prepare.data = w;
+  uv_unref((uv_handle_t *)&w->check);
+  uv_unref((uv_handle_t *)&w->prepare);
+  int failed = uv_check_start(&w->check, on_check);
+  return failed ? failed : uv_prepare_start(&w->prepare, on_prepare);
+}
+
+int watchdog_start(struct agent *a, struct error *e) {
+  struct watchdog *w = a->watchdog;
+  struct vm_stats vm;
+  vm_stats(a->vm, &vm);
+  w->schedulers = calloc((size_t)vm.schedulers, sizeof *w->schedulers);
+  if (!w->schedulers) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  w->count = vm.schedulers;
+  int failed = pthread_create(&w->thread, NULL, watch, w);
+  if (failed) return error_system(e, failed, "the watchdog's thread cannot be started");
+  pthread_setname_np(w->thread, "watchdog");
+  w->runs = true;
+  return 0;
+}
+
+void watchdog_stop(struct agent *a) {
+  struct watchdog *w = a->watchdog;
+  if (!w || !w->runs) return;
+  pthread_mutex_lock(&w->lock);
+  w->stopping = true;
+  pthread_cond_signal(&w->wake);
+  pthread_mutex_unlock(&w->lock);
+  pthread_join(w->thread, NULL);
+  w->runs = false;
+}
+
+void watchdog_free(struct agent *a) {
+  struct watchdog *w = a->watchdog;
+  if (!w) return;
+  pthread_mutex_destroy(&w->lock);
+  pthread_cond_destroy(&w->wake);
+  free(w->schedulers);
+  free(w);
+  a->watchdog = NULL;
+}
+
+void watchdog_counts(struct agent *a, struct watchdog_counts *out) {
+  struct watchdog *w = a->watchdog;
+  pthread_mutex_lock(&w->lock);
+  *out = w->counts;
+  pthread_mutex_unlock(&w->lock);
+}

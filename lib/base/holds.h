@@ -1,0 +1,114 @@
+/* holds: finds out when a thread that must go on was held for too long, and by whom.
+ *
+ * Two threads use it.  The *loop* is a thread that runs an event loop: it tells when the callbacks of a turn
+ * have begun and ended (holds_span), and what it is doing (holds_note).  The *watcher* is a thread that looks
+ * every HOLDS_LOOK_MS at counters of other threads (holds_look, holds_progress).  When the whole operating-
+ * system process was stopped or not run, the watcher was not run, either: the time by which it looked too
+ * late is a *gap*, and no gap counts as a hold.
+ *
+ * No function reads a clock but holds_note: times are nanoseconds of clock_ns, given by the caller. */
+#ifndef BASE_HOLDS_H
+#define BASE_HOLDS_H
+
+#include "base/clock.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define HOLDS_NS   INT64_C(100000000)  /* what is longer counts as a hold */
+#define HOLDS_LONG INT64_C(1000000000) /* a hold that is told before it ends */
+
+enum { HOLDS_LOOK_MS = 25, HOLDS_LATE_MS = 50, HOLDS_GAPS = 16 };
+
+/* --- by the watcher ------------------------------------------------------------------------------------- */
+
+struct holds_gap {
+  int64_t from, to;
+};
+
+struct holds_watcher {
+  int64_t looked; /* when it looked last; 0: never */
+  int64_t step;   /* between the last two looks, without a gap */
+  struct holds_gap gaps[HOLDS_GAPS];
+  unsigned next;
+};
+
+/* To be called first at each look.  What is more than HOLDS_LATE_MS later than HOLDS_LOOK_MS is a gap. */
+void holds_look(struct holds_watcher *w, int64_t now);
+
+/* The time from begin to end without the last gaps. */
+int64_t holds_without_gaps(const struct holds_watcher *w, int64_t begin, int64_t end);
+
+/* A thread that counts its progress. */
+struct holds_thread {
+  unsigned progress;
+  int64_t held; /* since when, in looks, its progress has not changed */
+  bool counted, told;
+};
+
+enum holds_event {
+  HOLDS_NOTHING,
+  HOLDS_BEGAN, /* it is held for more than HOLDS_NS: to be counted */
+  HOLDS_LASTS, /* it is held for more than HOLDS_LONG, and this has not been told */
+  HOLDS_ENDED, /* such a hold has ended; *held is how long it was */
+};
+
+/* What is new of a thread at this look.  idle: the thread waits for work.  *held: for how long it is held, a
+ * little less than the truth. */
+enum holds_event holds_progress(const struct holds_watcher *w, struct holds_thread *t, unsigned progress,
+                                bool idle, int64_t *held);
+
+/* How many lines may be logged: HOLDS_LINES at once, and one more every HOLDS_LINE_NS. */
+enum { HOLDS_LINES = 5 };
+#define HOLDS_LINE_NS INT64_C(10000000000)
+struct holds_lines {
+  int64_t since;   /* from when on lines were saved */
+  int64_t dropped; /* lines since the last that was allowed */
+};
+bool holds_line(struct holds_lines *l, int64_t now);
+
+/* --- by the loop ---------------------------------------------------------------------------------------- */
+
+struct holds_label {
+  const char *kind, *name; /* of static storage; may be NULL */
+};
+
+struct holds_loop {
+  struct holds_label now, most;     /* what it does; what has taken the longest since the turn began */
+  int64_t since, longest, named;    /* milliseconds of a coarse clock; named: of all that had a label */
+  _Atomic(const char *) kind, name; /* `now`, for the watcher */
+  atomic_uint turns;
+};
+
+/* The loop begins to do something else.  Costs a few nanoseconds. */
+static inline void holds_note(struct holds_loop *l, const char *kind, const char *name) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  int64_t ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+  if (l->now.kind) {
+    l->named += ms - l->since;
+    if (ms - l->since > l->longest) l->longest = ms - l->since, l->most = l->now;
+  }
+  l->since = ms;
+  l->now = (struct holds_label){kind, name};
+  atomic_store_explicit(&l->kind, kind, memory_order_relaxed);
+  atomic_store_explicit(&l->name, name, memory_order_relaxed);
+}
+
+/* Callbacks ran from begin to end.  True when that was a hold, unless gaps explain it: *who is what took the
+ * longest of it.  The next callbacks begin then. */
+static inline bool holds_span(struct holds_loop *l, int64_t begin, int64_t end, struct holds_label *who) {
+  bool is_hold = end - begin > HOLDS_NS;
+  if (is_hold || l->now.kind) {
+    holds_note(l, NULL, NULL);
+    bool unnamed = (end - begin) / 1000000 - l->named > l->longest;
+    *who = unnamed ? (struct holds_label){NULL, NULL} : l->most;
+    l->longest = l->named = 0;
+    l->most = l->now;
+  }
+  atomic_store_explicit(&l->turns, l->turns + 1, memory_order_relaxed);
+  return is_hold;
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* Holds: what the watcher makes of what it sees, with a made-up clock. */
+#include "base/holds.h"
+
+#include "tap.h"
+
+#include <string.h>
+
+#define MS INT64_C(1000000)
+
+static struct holds_watcher w;
+static int64_t now;
+
+static void look(int ms) {
+  now += ms * MS;
+  holds_look(&w, now);
+}
+
+static void begin(void) {
+  w = (struct holds_watcher){0};
+  now = 1000 * MS;
+  look(0);
+}
+
+static void test_thread(void) {
+  struct holds_thread t = {.progress = 7};
+  int64_t held = 0;
+  begin();
+  int events = 0, looks = 0;
+  while (looks < 4) look(25), looks++, events += holds_progress(&w, &t, 7, false, &held) != HOLDS_NOTHING;
+  ok(!events && held == 100 * MS, "100 ms without progress are no hold yet");
+  look(25);
+  ok(holds_progress(&w, &t, 7, false, &held) == HOLDS_BEGAN && held == 125 * MS, "more is one");
+  look(25);
+  ok(holds_progress(&w, &t, 7, false, &held) == HOLDS_NOTHING, "which is counted once");
+  while (held <= 1000 * MS) {
+    look(25);
+    events = (int)holds_progress(&w, &t, 7, false, &held);
+  }
+  ok(events == HOLDS_LASTS, "after a second it is told");
+  look(25);
+  ok(holds_progress(&w, &t, 8, false, &held) == HOLDS_ENDED && held == 1025 * MS, "its end tells its length");
+  look(25);
+  ok(holds_progress(&w, &t, 9, false, &held) == HOLDS_NOTHING, "progress is no event");
+}
+
+static void test_idle(void) {
+  struct holds_thread t = {.progress = 7};
+  int64_t held;
+  int events = 0;
+  begin();
+  for (int i = 0; i < 100; i++) look(25), events += holds_progress(&w, &t, 7, true, &held) != HOLDS_NOTHING;
+  ok(!events, "an idle thread is not held");
+  for (int i = 0; i < 3; i++) look(25), events += holds_progress(&w, &t, 7, false, &held) != HOLDS_NOTHING;
+  ok(!events && held == 75 * MS, "the time in which it was idle does not count");
+}
+
+static void test_stopped(void) {
+  struct holds_thread t = {.progress = 7};
+  int64_t held, before;
+  begin();
+  look(25);
+  holds_progress(&w, &t, 7, false, &held);
+  before = now;
+  look(60000); /* SIGSTOP for a minute */
+  ok(holds_progress(&w, &t, 7, false, &held) == HOLDS_NOTHING && held == 50 * MS,
+     "a stopped machine holds nobody");
+  ok(holds_without_gaps(&w, before - 10 * MS, now) == 35 * MS, "nor a callback that was stopped");
+  ok(holds_without_gaps(&w, before - 200 * MS, now) == 225 * MS,
+     "but a callback that took long besides counts");
+  look(60);
+  ok(holds_without_gaps(&w, now - 60 * MS, now) == 60 * MS, "a look that is a little late makes no gap");
+  for (int i = 0; i < 40; i++) look(1000);
+  ok(holds_without_gaps(&w, now - 2000 * MS, now) == 50 * MS, "of many gaps the last are known");
+}
+
+static void test_lines(void) {
+  struct holds_lines l = {0};
+  int lines = 0;
+  now = INT64_C(1) << 40;
+  for (int i = 0; i < 100; i++) lines += holds_line(&l, now);
+  ok(lines == HOLDS_LINES && l.dropped == 100 - HOLDS_LINES, "a burst of lines is cut");
+  ok(!holds_line(&l, now + HOLDS_LINE_NS - 1) && holds_line(&l, now + HOLDS_LINE_NS) &&
+         !holds_line(&l, now + HOLDS_LINE_NS),
+     "then there is one at a time");
+}
+
+static void spin(int ms) {
+  int64_t until = clock_ns() + ms * MS;
+  while (clock_ns() < until) continue;
+}
+
+static void test_loop(void) {
+  static struct holds_loop l;
+  struct holds_label who = {NULL, NULL};
+  holds_note(&l, "short", NULL);
+  ok(!holds_span(&l, 0, 100 * MS, &who) && !l.now.kind && l.turns == 1, "100 ms are no hold");
+  holds_note(&l, "first", "a");
+  spin(20);
+  holds_note(&l, "longest", "b");
+  spin(60);
+  holds_note(&l, "last", "c");
+  spin(20);
+  ok(holds_span(&l, 0, 101 * MS, &who) && who.kind && !strcmp(who.kind, "longest") && !strcmp(who.name, "b"),
+     "of a hold the label is told that took the longest: %s", who.kind);
+  ok(!holds_span(&l, 0, 1, &who) && l.turns == 3, "the next turn begins anew");
+  ok(holds_span(&l, 0, 200 * MS, &who) && !who.kind, "work without a label has none");
+}
+
+int main(void) {
+  test_thread();
+  test_idle();
+  test_stopped();
+  test_lines();
+  test_loop();
+  return tap_end();
+}
