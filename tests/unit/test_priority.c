@@ -23,8 +23,8 @@ static void test_words(void) {
       "priority('high') local me = self() spawn(function() send(me, priority()) end) puts(receive())",
       "normal\n");
   run("a wrong one is refused", "puts(pcall(priority, 'idle')) puts(pcall(priority, 3)) puts(priority())",
-      "false\tbad argument #1 to '?' (the priority 'low', 'normal' or 'high' expected)\n"
-      "false\tbad argument #1 to '?' (the priority 'low', 'normal' or 'high' expected)\n"
+      "false\tbad argument #1 to 'priority' (the priority 'low', 'normal' or 'high' expected)\n"
+      "false\tbad argument #1 to 'priority' (the priority 'low', 'normal' or 'high' expected)\n"
       "normal\n");
 }
 
@@ -52,10 +52,10 @@ static void test_spawn_opt(void) {
   run("wrong options are refused",
       "for _, o in ipairs {{link = 1}, {nice = true}, {'link'}, {priority = 7}} do\n"
       "  puts(select(2, pcall(spawn_opt, o, function() end))) end puts((pcall(spawn_opt, 5, print)))",
-      "bad argument #1 to '?' (the options are link and monitor, booleans, and priority)\n"
-      "bad argument #1 to '?' (the options are link and monitor, booleans, and priority)\n"
-      "bad argument #1 to '?' (the options are link and monitor, booleans, and priority)\n"
-      "bad argument #1 to '?' (the priority 'low', 'normal' or 'high' expected)\n"
+      "bad argument #1 to 'spawn_opt' (the options are link and monitor, booleans, and priority)\n"
+      "bad argument #1 to 'spawn_opt' (the options are link and monitor, booleans, and priority)\n"
+      "bad argument #1 to 'spawn_opt' (the options are link and monitor, booleans, and priority)\n"
+      "bad argument #1 to 'spawn_opt' (the priority 'low', 'normal' or 'high' expected)\n"
       "false\n");
 }
 
