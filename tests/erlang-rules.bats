@@ -161,6 +161,21 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     for i = 1, 100 do comes(i) end comes("EXIT", pid, "stop") comes("after")'
 }
 
+@test "send_all: each receiver of each node gets the message once, after what was sent to it before" {
+  everywhere 'local pids = {}
+    for i = 1, 1500 do
+      pids[i] = there(function() local a, b = receive(5000), receive(5000) send(me, i, a, b[1]) end)
+    end
+    pids[1501] = me
+    for i = 1, 1500 do send(pids[i], i) end
+    send_all(pids, {"x"})
+    local got = {} for i = 1, 1501 do
+      local n, a, b = receive(5000)
+      if type(n) == "table" then got[1501] = n[1] else is(n, a) is(b, "x") got[n] = b end
+    end
+    is(#got, 1501) silence()'
+}
+
 @test "an alias takes the answer and nothing after it, nor anything after a demonitor" {
   everywhere 'local pid = there(function()
       while true do local ref, n = receive() for i = 1, n do send(ref, ref, i) end send(me, "sent") end end)

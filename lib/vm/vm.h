@@ -155,6 +155,7 @@ void vm_pulse_who(struct vm *vm, int scheduler, bool asks, struct vm_pulse *puls
  *   "re_register", name, pid  -> true         global name, whoever has it
  *   "unregister", name        -> boolean
  *   "send", name, LIST        -> nothing      to a local name of that node (no reply wanted)
+ *   "send_all", LIST, LIST    -> nothing      the values to these pids of that node (no reply wanted)
  *
  * whereis of a global name needs no call: vm_config.globals has all global names.
  *

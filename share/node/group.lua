@@ -344,7 +344,7 @@ end
 -- Sends a message to all members of a group, and returns their number.
 function group.send(name, ...)
   local members = group.members(name)
-  for _, pid in ipairs(members) do send(pid, ...) end
+  send_all(members, ...)
   return #members
 end
 

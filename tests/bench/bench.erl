@@ -126,8 +126,19 @@ to_all() ->
     Me = self(), M = scaled(20),
     Pids = [spawn(fun() -> answer_all(Me) end) || _ <- lists:seq(1, 10000)],
     Lines = [iolist_to_binary([io_lib:format("~3..0w", [I]), lists:duplicate(97, $x)]) || I <- lists:seq(1, 100)],
-    [time(Name, 10000 * M,
-          fun() -> repeat(M, fun(_) -> [P ! Message || P <- Pids], [receive _ -> ok end || _ <- Pids] end) end)
+    [begin
+         Round = fun(Sent) ->
+                     T = erlang:monotonic_time(nanosecond),
+                     [P ! Message || P <- Pids],
+                     Now = erlang:monotonic_time(nanosecond),
+                     [receive _ -> ok end || _ <- Pids],
+                     Sent + Now - T
+                 end,
+         T = erlang:monotonic_time(nanosecond),
+         Sent = lists:foldl(fun(_, Sum) -> Round(Sum) end, 0, lists:seq(1, M)),
+         say(Name, (erlang:monotonic_time(nanosecond) - T) / (10000 * M)),
+         say(Name ++ ": sent", Sent / (10000 * M))
+     end
      || {Name, Message} <- [{"10 KB to 10,000, a string", iolist_to_binary(Lines)},
                             {"10 KB to 10,000, a list", Lines}]],
     [exit(P, kill) || P <- Pids].

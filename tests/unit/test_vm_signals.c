@@ -298,6 +298,41 @@ static void test_connections(void) {
   free(got);
 }
 
+static void test_send_all(void) {
+  run("send_all: each process of the list gets the message, as often as it is in it",
+      "local me, pids = self(), {}\n"
+      "for i = 1, 50 do pids[i] = spawn(function() local a, t = receive() send(me, a + t.x) end) end\n"
+      "pids[51], pids[52] = me, me send_all(pids, 1, {x = 6}) local sum = 0\n"
+      "for i = 1, 52 do local a, t = receive() sum = sum + a + (t and t.x or 0) end puts(sum)",
+      "364\n");
+  run("after what was sent before, and before what is sent next",
+      "local me = self() local p = spawn(function() for i = 1, 3 do send(me, (receive())) end end)\n"
+      "send(p, 1) send_all({p}, 2) send(p, 3) puts(receive(), receive(), receive())",
+      "1\t2\t3\n");
+  run("an alias in the list takes one message",
+      "local p = spawn(function() local ref = receive() send_all({ref, ref}, ref, 1) receive() end)\n"
+      "local ref = monitor(p, true) send(p, ref) puts(receive() == ref, receive(10), demonitor(ref))",
+      "true\tnil\tfalse\n");
+  run("whose end is no error, nor is an empty list",
+      "local p = spawn_monitor(function() end) receive() send_all({p}, 1) send_all({}, 1) puts('fine')",
+      "fine\n");
+  run("a value that cannot be sent, or a receiver that is none, is an error before anything is sent",
+      "local me = self() local _, a = pcall(send_all, {me}, 1, print, (io.open('/dev/null')))\n"
+      "local _, b = pcall(send_all, {me, me, 'x'}, 1) local _, c = pcall(send_all, me, 1)\n"
+      "local _, d = pcall(send_all, {x = me}, 1)\n"
+      "puts(a) puts(b) puts(c) puts(d) puts(receive(5))",
+      "message[3]: a userdata cannot be sent\n"
+      "bad argument #1 to 'send_all' (receiver 3 is no pid or alias)\n"
+      "bad argument #1 to 'send_all' (table expected, got pid)\n"
+      "bad argument #1 to 'send_all' (a list of pids expected)\nnil\n");
+  run("others run while a long list is worked off",
+      "local me, pids, n = self(), {}, 400000 local p = spawn(function()\n"
+      "  for i = 1, 3 do sleep(1) end send(me, 'ticked') end)\n"
+      "for i = 1, n do pids[i] = me end send_all(pids, 'x') local at\n"
+      "for i = 1, n + 1 do if receive() == 'ticked' then at = i end end puts(at <= n, receive(0))",
+      "true\tnil\n");
+}
+
 static void test_aliases(void) {
   run("an alias takes one message, which removes the monitor",
       "local me = self()\n"
@@ -385,6 +420,7 @@ int main(void) {
   host = host_new(2, 0, NULL);
   test_aliases();
   test_interrupts();
+  test_send_all();
   test_links();
   test_crossing();
   test_exits();

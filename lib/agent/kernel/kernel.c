@@ -250,6 +250,27 @@ static void op_send(struct agent *a, struct signal *call, struct term_reader r) 
   flow_answer(a, call, to);
 }
 
+/* ["send_all", [pids…], [values…]]: sends one message to processes of this node; a sender has at most 1000 of
+ * them in one call. */
+static void op_send_all(struct agent *a, struct signal *call, struct term_reader r) {
+  struct term_value pids = term_next(&r);
+  struct term_reader each = r;
+  for (uint32_t i = 0; pids.tag == TERM_LIST && i < pids.count; i++) term_skip(&r);
+  struct term_value list = term_next(&r);
+  struct term_writer w = TERM_WRITER_INIT;
+  if (pids.tag == TERM_LIST && list.tag == TERM_LIST) term_put_raw(&w, r.at, (size_t)(r.end - r.at));
+  struct term *t = list.tag == TERM_LIST ? term_from_writer(&w, list.count) : NULL;
+  for (uint32_t i = 0; t && i < pids.count; i++) {
+    npid to;
+    if (!term_get_pid(&each, &to) || !npid_is_local(to) || npid_is_ref(to)) continue;
+    flow_arrived(a, npid_incarnation(call->from), to);
+    agent_send(a, SIGNAL_MESSAGE, to, call->from, NPID_NONE, t);
+  }
+  term_unref(t);
+  term_writer_finish(&w);
+  call_answer(a, call, NULL);
+}
+
 /* ["alive", pid]: answers whether this process of this node exists. */
 static void op_alive(struct agent *a, struct signal *call, struct term_reader r) {
   npid pid;
@@ -331,6 +352,7 @@ static const struct op {
     {"re_register", op_re_register},
     {"unregister", op_unregister},
     {"send", op_send},
+    {"send_all", op_send_all},
     {"alive", op_alive},
     {"hold", flow_op_hold},
     {"room", flow_op_room},

@@ -84,6 +84,14 @@ int bind_raise(lua_State *L, int code, enum limit i) {
   return luaL_error(L, "%s", limit_text(process_of(L)->isolate->config->limits, i, text));
 }
 
+unsigned bind_now(lua_State *L) {
+  return sched_ticks(process_of(L)->isolate->runnable.scheduler);
+}
+
+bool bind_gives_way(lua_State *L, unsigned since) {
+  return bind_now(L) != since && lua_isyieldable(L);
+}
+
 void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term) {
   struct process *p = process_of(L);
   struct signal *s = signal_new(kind, to, p->pid, ref, term);

@@ -42,8 +42,18 @@ struct bind_library {
 };
 extern const struct bind_library bind_libraries[];
 
-/* The function send of the language; global.send calls it. */
+/* The function send of the language; global.send calls it.  send_all has a file of its own. */
 int bind_send(lua_State *L);
+int bind_send_all(lua_State *L);
+
+/* Must the sender wait for room at the receiver, a pid or an alias?  near: the process, if it is of the same
+ * isolate.  If so, registers the sender, which is woken when there may be room, and then ends p->room. */
+bool bind_awaits_room(lua_State *L, struct process *p, const struct process *near, npid to);
+
+/* A loop in C reads bind_now as it begins, and asks bind_gives_way from time to time: true when the slice is
+ * over and the process can yield.  It yields then without beginning a wait, and so runs again in its turn. */
+unsigned bind_now(lua_State *L);
+bool bind_gives_way(lua_State *L, unsigned since);
 
 /* Return the argument, which must be a pid or a reference of this or another node; they raise an error for
  * any other value. */

@@ -36,9 +36,8 @@ static bool hand_over(lua_State *L, struct process *to, int first, int last) {
   return true;
 }
 
-/* Must the sender wait for room at the receiver?  If so, registers the sender, which is woken when there may
- * be room (p->room).  A reference of another node is reached by the kernel of that node. */
-static bool awaits_room(lua_State *L, struct process *p, const struct process *near, npid to) {
+/* A reference of another node is reached by the kernel of that node. */
+bool bind_awaits_room(lua_State *L, struct process *p, const struct process *near, npid to) {
   struct vm *vm = p->isolate->vm;
   if (p->isolate->scarce && budget_denies_send(p)) luaL_error(L, "%s", BUDGET_TEXT);
   if (npid_is_ref(to) && !npid_is_local(to)) to = npid_kernel_of(to);
@@ -74,7 +73,7 @@ static void send_to_alias(lua_State *L, npid to) {
 static int send_values(lua_State *L, npid to) {
   struct process *p = process_of(L), *near = isolate_find(p->isolate, to);
   int last = lua_gettop(L);
-  if (awaits_room(L, p, near, to)) {
+  if (bind_awaits_room(L, p, near, to)) {
     process_wait(p, PROCESS_SENDS, TIMER_NEVER);
     return lua_yieldk(L, 0, (lua_KContext)to, send_again);
   }
@@ -335,11 +334,6 @@ static int match_wait(lua_State *L, struct process *p) {
   return lua_yieldk(L, 0, 0, match_woken);
 }
 
-/* True when the process has used up its slice, so that it gives way between two messages. */
-static bool gives_way(lua_State *L, struct process *p, unsigned since) {
-  return sched_ticks(p->isolate->runnable.scheduler) != since && lua_isyieldable(L);
-}
-
 /* Searches from the mark on for a message that begins with the values of the pattern. */
 static int match_values(lua_State *L) {
   enum { STRIDE = 64 };
@@ -347,13 +341,13 @@ static int match_values(lua_State *L) {
   struct mailbox *m = &p->mailbox;
   if (!*m->mark) return match_wait(L, p);
   struct leading l = encode_leading(L);
-  unsigned since = sched_ticks(p->isolate->runnable.scheduler);
+  unsigned since = bind_now(L);
   for (unsigned i = 1; *m->mark && !l.never; i++) {
     struct signal *s = *m->mark;
     if (s->next) __builtin_prefetch(s->next->term);
     if (matches(L, &l, s->term)) return match_done(p, take(L, p, m->mark));
     m->mark = &s->next;
-    if (i % STRIDE == 0 && gives_way(L, p, since)) return lua_yieldk(L, 0, 0, match_woken);
+    if (i % STRIDE == 0 && bind_gives_way(L, since)) return lua_yieldk(L, 0, 0, match_woken);
   }
   if (l.never) m->mark = m->tail;
   return match_wait(L, p);
@@ -501,6 +495,8 @@ static int monotonic(lua_State *L) {
 const struct bind_function bind_message[] = {
     {"send", bind_send, "send(dest, ...)",
      "Sends a message, which consists of all the values after the destination."},
+    {"send_all", bind_send_all, "send_all(pids, ...)",
+     "Sends one message, which consists of all the values after the list, to each process of the list."},
     {"receive", receive, "receive([ms])",
      "Takes the oldest message and returns its values, or returns nil when none has come in time."},
     {"receive_match", receive_match, "receive_match(pattern, [ms])",

@@ -1,0 +1,126 @@
+/* send_all: one message to many receivers, which share one term.
+ *
+ * Invariant: before anything is delivered, the values have become a term and every receiver was looked at, so
+ * the errors of bad arguments come first.  While the process waits for room, or gives way, p->reply keeps the
+ * term: no call of the process is under way, so it is free for that, and is dropped if the process ends.
+ *
+ * Orderings: as for send, each receiver gets the message after what the process sent to it before.  Nothing
+ * is said between two receivers. */
+#include "vm/bind/bind.h"
+
+#include "vm/copy/copy.h"
+#include "vm/process/isolate.h"
+#include "vm/process/process.h"
+#include "vm/sched/room.h"
+
+enum {
+  STRIDE = 64,   /* receivers between two looks at the clock */
+  RUN_MAX = 1000 /* receivers of another node in one frame */
+};
+
+/* The stack holds the list of receivers; the context of both phases is the place in it. */
+static int check(lua_State *L, int status, lua_KContext at);
+static int deliver(lua_State *L, int status, lua_KContext at);
+
+static npid receiver(lua_State *L, lua_Integer i) {
+  lua_rawgeti(L, 1, i);
+  npid to = copy_to_npid(L, -1);
+  lua_pop(L, 1);
+  return to;
+}
+
+static bool is_due(lua_State *L, lua_Integer i, unsigned since) {
+  return i % STRIDE == 0 && bind_gives_way(L, since);
+}
+
+static void drop_term(struct process *p) {
+  term_unref(p->reply);
+  p->reply = NULL;
+}
+
+static int check(lua_State *L, int status, lua_KContext at) {
+  (void)status;
+  struct process *p = process_of(L);
+  unsigned since = bind_now(L);
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
+  for (lua_Integer i = at; i <= n; i++) {
+    if (receiver(L, i) == NPID_NONE) {
+      drop_term(p);
+      return luaL_error(L, "bad argument #1 to 'send_all' (receiver %d is no pid or alias)", (int)i);
+    }
+    if (is_due(L, i, since)) return lua_yieldk(L, 0, i + 1, check);
+  }
+  return deliver(L, LUA_OK, 1);
+}
+
+/* How many receivers from i on are processes of the same other node, and have room?  At least 1, for i. */
+static lua_Integer run_length(lua_State *L, lua_Integer i, lua_Integer n) {
+  struct vm *vm = process_of(L)->isolate->vm;
+  npid first = receiver(L, i);
+  lua_Integer last = i;
+  if (npid_is_local(first) || npid_is_ref(first)) return 1;
+  while (last < n && last - i + 1 < RUN_MAX) {
+    npid next = receiver(L, last + 1);
+    if (npid_is_ref(next) || npid_incarnation(next) != npid_incarnation(first)) break;
+    if (vm_lack(vm, next) != NPID_NONE) break;
+    last++;
+  }
+  return last - i + 1;
+}
+
+/* Sends the message to `count` processes of one other node, in one call of its kernel, without a reply. */
+static void send_run(lua_State *L, lua_Integer i, lua_Integer count) {
+  const struct term *t = process_of(L)->reply;
+  npid kernel = npid_kernel_of(receiver(L, i));
+  struct copy c = copy_begin(L);
+  term_put_text(c.w, "send_all");
+  size_t pids = term_open(c.w, TERM_LIST);
+  for (lua_Integer k = i; k < i + count; k++) term_put_pid(c.w, receiver(L, k));
+  term_set_count(c.w, pids, (uint32_t)count);
+  size_t values = term_open(c.w, TERM_LIST);
+  term_put_raw(c.w, t->bytes, t->size);
+  term_set_count(c.w, values, t->count);
+  bind_signal(L, SIGNAL_CALL, kernel, NPID_NONE, copy_end(&c, 3));
+}
+
+static void send_one(lua_State *L, npid to) {
+  struct term *t = term_ref(process_of(L)->reply);
+  bool far_alias = npid_is_ref(to) && !npid_is_local(to);
+  bind_signal(L, SIGNAL_MESSAGE, far_alias ? npid_kernel_of(to) : to, far_alias ? to : NPID_NONE, t);
+}
+
+static int deliver(lua_State *L, int status, lua_KContext at) {
+  (void)status;
+  struct process *p = process_of(L);
+  unsigned since = bind_now(L);
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 1), count;
+  vm_leave_room(p->isolate->vm, &p->room);
+  for (lua_Integer i = at; i <= n; i += count) {
+    npid to = receiver(L, i);
+    if (bind_awaits_room(L, p, isolate_find(p->isolate, to), to)) {
+      process_wait(p, PROCESS_SENDS, TIMER_NEVER);
+      return lua_yieldk(L, 0, i, deliver);
+    }
+    count = run_length(L, i, n);
+    if (count > 1)
+      send_run(L, i, count);
+    else
+      send_one(L, to);
+    if ((count > 1 || i % STRIDE == 0) && bind_gives_way(L, since))
+      return lua_yieldk(L, 0, i + count, deliver);
+  }
+  drop_term(p);
+  return 0;
+}
+
+int bind_send_all(lua_State *L) {
+  struct process *p = process_of(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  if (lua_rawlen(L, 1) == 0 && (lua_pushnil(L), lua_next(L, 1)))
+    return luaL_argerror(L, 1, "a list of pids expected");
+  struct term *t = copy_term(L, "message", 2, lua_gettop(L));
+  term_unref(p->reply);
+  p->reply = t;
+  lua_settop(L, 1);
+  return check(L, LUA_OK, 1);
+}
