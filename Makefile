@@ -185,6 +185,7 @@ demo: deps
 bench: all $(BENCH)
 	@BUILD=$(abspath $O) tests/bench/run
 	@BUILD=$(abspath $O) tests/bench/names
+	@BUILD=$(abspath $O) tests/bench/lines
 	@BUILD=$(abspath $O) tests/bench/many
 	$O/bench/vm_bench tests/bench/long.lua
 
