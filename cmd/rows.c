@@ -51,9 +51,10 @@ static bool read_integer(const char **at, const char *end, json_t *value) {
   bool minus = *from == '-';
   json_int_t v = 0;
   if (!json_is_integer(value)) return false;
-  for (from += minus; from < end && *from >= '0' && *from <= '9'; from++) v = v * 10 + (*from - '0');
-  ptrdiff_t digits = from - *at - minus;
-  bool plain = digits > 0 && digits < 19 && from < end && (*from == ',' || *from == '}');
+  const char *last =
+      end - from - minus > 18 ? from + minus + 18 : end; /* no more digits: they may overflow */
+  for (from += minus; from < last && *from >= '0' && *from <= '9'; from++) v = v * 10 + (*from - '0');
+  bool plain = from > *at + minus && from < end && (*from == ',' || *from == '}');
   *at = from;
   return plain && !json_integer_set(value, minus ? -v : v);
 }

@@ -311,3 +311,14 @@ stands_still() {
   run -0 cat "$T/pid"
   assert_output --partial 'standard output: No space left on device'
 }
+
+@test "long and short messages keep their order" {
+  start_node one
+  open --name log --count 30
+  node-spawn -e 'local log = global.whereis_name("log")
+    local long = {} for i = 1, 300000 do long[i] = i end
+    for i = 1, 10 do send(log, i, long) send(log, i, "short") send(log, i, ("x"):rep(20000)) end'
+  ends 0
+  run -0 jq -c '[.[0], (.[1] | length)]' "$T/out"
+  assert_output "$(for i in {1..10}; do printf '[%d,%d]\n' $i 300000 $i 5 $i 20000; done)"
+}

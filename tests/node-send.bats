@@ -87,7 +87,7 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
 @test "- : a line without an end is refused before it fills the memory" {
   start_node one
   pid=$(listener)
-  says_no 6 'line 2: larger than the limit' node-send "$pid" - < <(printf '[]\n['; tr '\0' 1 </dev/zero)
+  says_no 6 'line 2: too large: ' node-send "$pid" - < <(printf '[]\n['; tr '\0' 1 </dev/zero)
 }
 
 @test "to a command: its standard input; one that does not read is busy, and - waits for it" {

@@ -115,6 +115,7 @@ struct stream_events {
 struct stream *respond_stream(struct request *r, const struct stream_events *events, void *data);
 void stream_line(struct stream *s, json_t *line);           /* a line, or a record; consumes line */
 void stream_text(struct stream *s, const struct buf *text); /* whole lines of JSON text, or whole records */
+void stream_take(struct stream *s, struct buf *lines); /* the same; empties lines, mostly without a copy */
 bool stream_full(const struct stream *s);
 void stream_end(struct stream *s);
 

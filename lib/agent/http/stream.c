@@ -133,6 +133,21 @@ void stream_text(struct stream *s, const struct buf *text) {
   appended(s);
 }
 
+void stream_take(struct stream *s, struct buf *lines) {
+  if (s->pending.len) {
+    stream_text(s, lines);
+    buf_finish(lines);
+    return;
+  }
+  if (is_open(s)) {
+    buf_finish(&s->pending);
+    s->pending = *lines;
+    *lines = BUF_INIT;
+    appended(s);
+  }
+  buf_finish(lines);
+}
+
 bool stream_full(const struct stream *s) {
   return s->pending.len > HTTP_STREAM_HIGH;
 }
