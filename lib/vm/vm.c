@@ -295,6 +295,7 @@ void vm_find_largest(struct vm *vm, struct vm_largest *out) {
   *out = (struct vm_largest){0, 0};
   for (uint32_t i = 0; i < used; i++) {
     const struct ptab_facts *f = &vm->ptab.facts[i];
+    if (!atomic_load_explicit(&f->started, memory_order_relaxed)) continue;
     int64_t memory = atomic_load_explicit(&f->memory, memory_order_relaxed);
     int64_t messages = atomic_load_explicit(&f->mailbox, memory_order_relaxed);
     if (memory > out->memory) out->memory = memory;

@@ -247,8 +247,9 @@ struct attachment *attach_new(struct request *r, bool command) {
   int code = s ? request_on_disconnect(r, on_gone, s) : ERR_NOMEM;
   if (!code) code = hosted_begin(a, &s->hosted, &attach_class, a->console);
   if (code) {
+    char why[LIMIT_TEXT_SIZE];
     free(s);
-    respond_code(r, code, "%s", err_sentence(code));
+    respond_code(r, code, "%s", hosted_refusal(a, code, why));
     return NULL;
   }
   s->request = r;

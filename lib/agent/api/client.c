@@ -15,7 +15,8 @@ struct client *client_new(struct request *r, size_t size, const struct hosted_cl
     return c;
   }
   free(c);
-  respond_code(r, code, "%s", err_sentence(code));
+  char why[LIMIT_TEXT_SIZE];
+  respond_code(r, code, "%s", hosted_refusal(a, code, why));
   return NULL;
 }
 

@@ -838,13 +838,14 @@ static void spawn_as(struct agent *a, struct signal *call, struct term_reader sp
   struct error e = {0};
   struct command_spec p = {0};
   struct command *c = NULL;
+  char why[LIMIT_TEXT_SIZE];
   if (a->commands >= limit_max(&a->limits, LIMIT_COMMANDS))
     limit_error(&a->limits, LIMIT_COMMANDS, NULL, &e);
   else if (!command_spec_read(a, term_is_word(call->term, "exec"), spec, identity, &p, &e) &&
            !(c = calloc(1, sizeof *c)))
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (c && (e.code = hosted_begin(a, &c->hosted, &command_class, p.leader))) {
-    error_set(&e, e.code, "%s", err_sentence(e.code));
+    error_set(&e, e.code, "%s", hosted_refusal(a, e.code, why));
     free(c);
     c = NULL;
   }

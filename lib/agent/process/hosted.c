@@ -30,6 +30,10 @@ int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *c
   return 0;
 }
 
+const char *hosted_refusal(const struct agent *a, int code, char out[LIMIT_TEXT_SIZE]) {
+  return code == ERR_BUSY ? limit_text(&a->limits, LIMIT_PROCESSES, out) : err_sentence(code);
+}
+
 /* The signals of an ended process to those that it was linked with or monitored by, which are sent a number a
  * turn.  The handle keeps the loop alive until all are sent, also while the node ends. */
 struct farewell {

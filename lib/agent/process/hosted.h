@@ -47,6 +47,8 @@ struct hosted {
 
 /* Gives p (zeroed storage of the caller) a pid and puts it into the list.  0, ERR_BUSY or ERR_NOMEM. */
 int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) MUST_CHECK;
+/* The sentence that explains the code of hosted_begin. */
+const char *hosted_refusal(const struct agent *a, int code, char out[LIMIT_TEXT_SIZE]);
 
 /* Ends the process: links and monitors fire with reason (borrowed: [reason]; NULL: "normal"), its names are
  * removed, class->free runs.  Where there are more than HOSTED_FAREWELLS links and monitors, the rest fire in

@@ -33,6 +33,10 @@ static struct process *start_clone(lua_State *L, struct process *p, struct facto
   uint64_t number = isolate_take_number(iso);
   if (!number) bind_raise(L, ERR_BUSY, LIMIT_PROCESSES);
   struct process *q = process_new(L, iso, number, p->leader);
+  if (!q) {
+    isolate_give_number(iso, number);
+    luaL_error(L, "out of memory");
+  }
   facts_set_label(q, factory_label(L, iso, f, clone));
   atomic_fetch_add(&iso->live, 1);
   if (priority != PRIORITY_NORMAL) process_set_priority(q, priority);

@@ -117,31 +117,50 @@ static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_
   mailbox_init(&p->mailbox);
 }
 
-/* Runs fn, which makes what a slot keeps for its next process: that belongs to nobody, and not to the process
- * that runs. */
-static struct process *as_nobody(lua_State *L, struct isolate *iso,
-                                 struct process *(*fn)(lua_State *, struct isolate *)) {
+/* Calls fn with data, which makes what slots keep for their next processes: that belongs to nobody, and not
+ * to the process that runs.  False when memory ran out; else fn's result, if `result`, is pushed. */
+static bool as_nobody(lua_State *L, struct isolate *iso, lua_CFunction fn, void *data, int result) {
   uint32_t owner = iso->heap.owner;
+  if (!lua_checkstack(L, LUA_MINSTACK)) return false;
   heap_enter(&iso->heap, HEAP_NOBODY);
-  struct process *p = fn(L, iso);
+  lua_pushcfunction(L, fn);
+  lua_pushlightuserdata(L, data);
+  int status = lua_pcall(L, 1, result, 0);
   heap_enter(&iso->heap, owner);
-  return p;
+  if (status != LUA_OK) lua_pop(L, 1);
+  return status == LUA_OK;
 }
 
-/* The coroutine of a slot stays anchored there, and serves one process after the other. */
-static struct process *make(lua_State *L, struct isolate *iso) {
-  int64_t slot = new_slot(iso);
-  luaL_checkstack(L, 8, NULL);
-  if (slot < 0 || !heap_open_account(&iso->heap, (uint32_t)slot)) luaL_error(L, "out of memory");
-  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.threads);
-  lua_State *co = lua_newthread(L);
+/* Leaves a new table of globals at the top. */
+static int new_env(lua_State *L) {
+  const struct isolate *iso = lua_touserdata(L, 1);
+  lua_newtable(L);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.env_meta);
+  lua_setmetatable(L, -2);
+  return 1;
+}
+
+/* Keeps the value at the top for the slot, and pops it. */
+static void keep(lua_State *L, int table, uint32_t slot) {
+  lua_rawgeti(L, LUA_REGISTRYINDEX, table);
+  lua_insert(L, -2);
   lua_rawseti(L, -2, (lua_Integer)slot + 1);
   lua_pop(L, 1);
+}
+
+/* Makes a slot with a coroutine, which stays anchored there and serves one process after the other, and with
+ * a table of globals.  What can fail comes first: after an error the slot does not exist. */
+static void make(lua_State *L, struct isolate *iso) {
+  int64_t slot = new_slot(iso);
+  if (slot < 0 || !heap_open_account(&iso->heap, (uint32_t)slot)) luaL_error(L, "out of memory");
+  lua_State *co = lua_newthread(L);
+  keep(L, iso->refs.threads, (uint32_t)slot);
+  lua_pushcfunction(L, new_env);
+  lua_pushlightuserdata(L, iso);
+  lua_call(L, 1, 1);
+  keep(L, iso->refs.envs, (uint32_t)slot);
   struct process *p = heap_alloc(&iso->heap, NULL, 0, sizeof *p);
-  if (!p) {
-    luaL_error(L, "out of memory");
-    return NULL; /* luaL_error does not return */
-  }
+  if (!p) luaL_error(L, "out of memory");
   blank(p, iso, co, (uint32_t)slot);
   lua_sethook(co, NULL, 0, 0);
   *(struct process **)lua_getextraspace(co) = p;
@@ -151,34 +170,42 @@ static struct process *make(lua_State *L, struct isolate *iso) {
     iso->slots_len++;
   }
   iso->slots[slot] = p;
+  iso->pool = p;
   iso->pooled++;
-  return p;
 }
 
-/* Leaves the table at the top. */
-static struct process *new_env(lua_State *L, struct isolate *iso) {
-  lua_newtable(L);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.env_meta);
-  lua_setmetatable(L, -2);
-  return NULL;
+/* Slots are made several at a time where there are many, since each call of as_nobody takes time. */
+enum { MADE_AT_ONCE = 8 };
+
+static int fill_pool(lua_State *L) {
+  struct isolate *iso = lua_touserdata(L, 1);
+  int n = iso->slots_len - iso->holes < 2 * MADE_AT_ONCE ? 1 : MADE_AT_ONCE;
+  while (n-- > 0) make(L, iso);
+  return 0;
+}
+
+/* Pushes the table of globals; false, and nothing is pushed, when memory ran out. */
+static bool push_env(lua_State *L, struct process *p) {
+  struct isolate_refs *refs = &p->isolate->refs;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, refs->envs);
+  bool there = lua_rawgeti(L, -1, (lua_Integer)p->slot + 1) == LUA_TTABLE;
+  lua_remove(L, -2);
+  if (there) return true;
+  lua_pop(L, 1);
+  if (!as_nobody(L, p->isolate, new_env, p->isolate, 1)) return false;
+  lua_pushvalue(L, -1);
+  keep(L, refs->envs, p->slot); /* the table has this place already, so no memory is needed */
+  return true;
 }
 
 void process_push_env(lua_State *L, struct process *p) {
-  struct isolate_refs *refs = &p->isolate->refs;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, refs->envs);
-  if (lua_rawgeti(L, -1, (lua_Integer)p->slot + 1) != LUA_TTABLE) {
-    lua_pop(L, 1);
-    as_nobody(L, p->isolate, new_env);
-    lua_pushvalue(L, -1);
-    lua_rawseti(L, -3, (lua_Integer)p->slot + 1);
-  }
-  lua_replace(L, -2);
+  if (!push_env(L, p)) luaL_error(L, "out of memory");
 }
 
 struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader) {
-  if (!iso->pool) iso->pool = as_nobody(L, iso, make);
+  if (!iso->pool && !as_nobody(L, iso, fill_pool, iso, 0) && !iso->pool) return NULL;
   struct process *p = iso->pool;
-  process_push_env(L, p);
+  if (!push_env(L, p)) return NULL;
   iso->pool = p->next;
   iso->pooled--;
   p->pid = npid_make(0, number);

@@ -87,8 +87,8 @@ static inline struct process *process_of_timer(struct timer *t) {
 }
 
 /* Makes a process with an empty stack, enters it into the table of processes under its number, and counts it.
- * Its globals are pushed on L, any thread of the isolate.  Raises when memory runs out, so only inside a
- * protected call. */
+ * Its globals are pushed on L, any thread of the isolate.  NULL, with nothing pushed, when memory ran out:
+ * the caller still has the number. */
 struct process *process_new(lua_State *L, struct isolate *iso, uint64_t number, npid leader);
 
 /* Frees the process (which may be NULL), without a signal to anybody; only while its lua_State is being
@@ -133,7 +133,7 @@ void process_pool_shrink(struct isolate *iso);
 /* Adds bytes that are kept for the process outside of Lua's heap to its memory; negative: takes them off. */
 void process_charge(struct process *p, int64_t bytes);
 
-/* Pushes the globals of the process. */
+/* Pushes the globals of the process.  Raises when memory runs out. */
 void process_push_env(lua_State *L, struct process *p);
 
 #endif

@@ -121,12 +121,12 @@ static void lease(struct process *p, npid to) {
     process_doom(p, term_build("s", "memory"));
 }
 
-/* Runs in lua_pcall.  An error leaves a->order set: process_new, which may raise, publishes the process last.
- */
+/* Runs in lua_pcall.  Leaves a->order set when memory runs out. */
 static int arrive(lua_State *L) {
   struct arrival *a = lua_touserdata(L, 1);
   struct spawn_order o = spawn_read_order(a->iso->config, a->order);
   struct process *p = process_new(L, a->iso, npid_number(a->order->to), o.leader);
+  if (!p) return 0;
   p->order = a->order;
   a->order = NULL;
   lua_pushcfunction(p->L, a->iso->hooks->boot);
@@ -142,8 +142,7 @@ void spawn_arrived(struct isolate *iso, struct signal *order) {
   struct arrival a = {iso, order};
   lua_pushcfunction(L, arrive);
   lua_pushlightuserdata(L, &a);
-  if (lua_pcall(L, 1, 0, 0) == LUA_OK) return;
-  lua_pop(L, 1);
+  if (lua_pcall(L, 1, 0, 0) != LUA_OK) lua_pop(L, 1);
   if (a.order) spawn_lost(iso, a.order, "out of memory");
 }
 
