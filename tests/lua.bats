@@ -671,7 +671,7 @@ exec{"no-such-command"}'
     repeat f, why, number = io.open("/dev/null") t[#t + 1] = f until not f
     puts(#t, why, number)
     t[1]:close() puts(io.type(t[1])) t[1] = io.open("/dev/null") puts(io.type(t[1]), (io.open("/dev/null")))'
-  assert_output "256	/dev/null: too many open files: a process may have 256	24
+  assert_output "256	/dev/null: too many open files: a process may have 256 (node-start --max files)	24
 closed file
 file	nil"
 }
