@@ -608,6 +608,8 @@ END
   run --separate-stderr -0 node-spawn -- echo text
   assert_output text
   says_no 126 'sub: the directory of the command: No such file or directory' node-spawn --cwd sub -- true
+  run -1 node-spawn -e 'ls()'
+  assert_output --partial '-e:1: .: No such file or directory'
   run -125 gone node-start -d --sname two
   assert_output 'node-start: the current directory: No such file or directory'
 }

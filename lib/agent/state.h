@@ -87,7 +87,7 @@ struct agent {
   struct cgroups *cgroups; /* process/cgroup.h, or NULL; sought by process/command.c for the first command */
   bool cgroups_sought;
   struct identities *identities; /* process/identity.c, or NULL */
-  struct command *kept; /* commands that have ended and whose guards have not; process/command.c */
+  struct command *kept;          /* commands that have ended and whose guards have not; process/command.c */
 
   char address[64]; /* the IP address on which the node listens */
   uint16_t port;

@@ -151,7 +151,7 @@ static int by_name(const void *a, const void *b) {
 /* A relative path starts at the directory of the node. */
 static DIR *open_directory(lua_State *L, const char *path) {
   int base = open(isolate_of(L)->config->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  int fd = openat(base, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  int fd = base < 0 && *path != '/' ? -1 : openat(base, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   int saved = errno;
   if (base >= 0) close(base);
   DIR *dir = fd < 0 ? NULL : fdopendir(fd);
