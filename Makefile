@@ -44,16 +44,18 @@ pkg         = $(or $(shell pkg-config $1),$(error libraries are missing: run `ma
 PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(patsubst -I%,-isystem%,$(call pkg,--cflags $(AGENT_PACKAGES))))$(PKG_CFLAGS)
 TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIBS)
 EDIT_LIBS   = $(eval EDIT_LIBS := $(call pkg,--libs libedit))$(EDIT_LIBS)
-AGENT_LIBS  = $(eval AGENT_LIBS := $(call static_lua,$(call pkg,--libs $(AGENT_PACKAGES))) $(MALLOC) -lm -lpthread -lrt)$(AGENT_LIBS)
+AGENT_LIBS  = $(eval AGENT_LIBS := $(WRAP_LUA) $(call static_lua,$(call pkg,--libs $(AGENT_PACKAGES))) $(MALLOC) -lm -lpthread -lrt)$(AGENT_LIBS)
 # Lua is linked statically: functions travel as bytecode, so the build determines which Lua a node has; and calls into
 # Lua are the hot path.
 static_lua  = $(patsubst -llua%,$(if $(LUA),$(LUA_LIB),-Wl$(comma)-Bstatic -llua% -Wl$(comma)-Bdynamic),$1)
+# lib/vm/stdlib/concat.c says why.  The checked Lua has an assertion that forbids the remedy.
+WRAP_LUA    = $(if $(LUA),,$(foreach f,luaT_tryconcatTM,-Wl$(comma)--wrap=$f -Wl$(comma)-u$(comma)__wrap_$f))
 LUA_LIB     = $(if $(LUA),$O/lua/liblua.a)
 # One scheduler frees what another has allocated: threads would wait for the locks of libc's malloc.  jemalloc has no
 # such lock.
 MALLOC      = $(if $(SAN),,-ljemalloc)
 
-DEFINES := -D_GNU_SOURCE -DNODE_VERSION='"$(VERSION)"' -DNODE_SHARE_DIR='"$(PREFIX)/share/node-toolkit"' \
+DEFINES := $(if $(LUA),-DLUA_IS_CHECKED) -D_GNU_SOURCE -DNODE_VERSION='"$(VERSION)"' -DNODE_SHARE_DIR='"$(PREFIX)/share/node-toolkit"' \
            -DNODE_LIBEXEC_DIR='"$(PREFIX)/libexec/node-toolkit"'
 COMPILE  = $(CC) -std=gnu11 $(DEFINES) -Ilib $(PKG_CFLAGS) $(WARN) $(GUARD) $(CPPFLAGS) $(CFLAGS)
 LINK     = $(CC) $(GUARD) $(CFLAGS) $(LDFLAGS) -Wl,--as-needed -Wl,-z,relro -Wl,-z,now

@@ -2,6 +2,7 @@
 #include "tap.h"
 #include "vm_host.h"
 
+#include <lua.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -176,8 +177,59 @@ static void test_text(void) {
   run("nothing, very often", "puts(#(''):rep(1e18), #(''):rep(3, ','))", "0\t2\n");
 }
 
+#if LUA_VERSION_RELEASE_NUM > LUA_VERSION_NUM * 100 + 4 || !defined LUA_IS_CHECKED
+/* A __concat that makes the stack move, as it calls functions: each process begins with a small stack, and
+ * each depth lets it grow at another place. */
+static void test_concat(void) {
+  static const char moved[] =
+      "local me, bad = self(), 0\n"
+      "local function deep(n) if n == 0 then return 0 end return 1 + deep(n - 1) end\n"
+      "for d = 1, 120 do\n"
+      "  spawn(function()\n"
+      "    local mt = {}\n"
+      "    function mt.__concat(a, b)\n"
+      "      %s\n"
+      "      return (type(a) == 'table' and a.v or a) .. (type(b) == 'table' and b.v or b)\n"
+      "    end\n"
+      "    local function new(v) return setmetatable({v = v}, mt) end\n"
+      "    local x, y, before, n = new('<x>'), new('<y>'), 'before', 1\n"
+      "    local s = 'a' .. 'b' .. x .. 'c' .. 1 .. y\n"
+      "    local ok, t = pcall(function() return x .. y .. 'z' .. x end)\n"
+      "    for i = 1, 20 do n = n + #(x .. i) end\n"
+      "    send(me, s .. t .. n .. before)\n"
+      "  end)\n"
+      "  local got = receive(20000)\n"
+      "  if got ~= 'ab<x>c1<y><x><y>z<x>92before' then bad = bad + 1 end\n"
+      "end puts(bad)";
+  static const char *const bodies[] = {
+      "deep(d)",
+      "deep(d) sleep(0) deep(d * 2)",
+      "pcall(function() deep(d) error('x') end)",
+      "if n then local q = setmetatable({v = ''}, {__concat = function() return deep(d) end}) n = n + #(q .. "
+      "'') * 0 end",
+      "for i = 1, 50 do local t = {} end deep(d)",
+  };
+  for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+    char code[2048];
+    snprintf(code, sizeof code, moved, bodies[i]);
+    run(bodies[i], code, "0\n");
+  }
+  run("where a function cannot wait, a __concat that moves the stack is an error",
+      "local me = self() local function deep(n) if n == 0 then return 0 end return 1 + deep(n - 1) end\n"
+      "local o = setmetatable({}, {__concat = function() deep(500) return 'x' end})\n"
+      "spawn(function() send(me, pcall(load, function() return o .. 'x' end)) end)\n"
+      "local ok, _, why = receive() puts(ok, why)",
+      LUA_VERSION_RELEASE_NUM > LUA_VERSION_NUM * 100 + 4
+          ? "true\tnil\n"
+          : "true\tLua 5.4.4 cannot call __concat here: a callback of a C function runs\n");
+}
+#endif
+
 int main(void) {
   host = host_new(2, (size_t)32 << 20, NULL);
+#if LUA_VERSION_RELEASE_NUM > LUA_VERSION_NUM * 100 + 4 || !defined LUA_IS_CHECKED
+  test_concat();
+#endif
   test_find();
   test_pattern_errors();
   test_gsub();
