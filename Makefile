@@ -206,7 +206,7 @@ lint: compile_commands.json
 	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,performance,portability --inline-suppr \
 	  --suppress=missingIncludeSystem --suppress=nullPointerArithmeticRedundantCheck -D_GNU_SOURCE -D__GNUC__ \
 	  -D'json_array_foreach(a,i,v)=while((v=next(a,i=0)))' \
-	  -D'json_object_foreach(o,k,v)=while((k=next(o,v=0)))' -Ilib lib cmd
+	  -D'json_object_foreach(o,k,v)=while((k=next(o,v=0)))' -D'STAILQ_FOREACH(v,l,f)=while((v=next(l)))' -Ilib lib cmd
 	$(if $(SCRIPTS),shellcheck -x -e SC2016 -e SC2030 -e SC2031 -e SC2317 $(SCRIPTS))
 	$(if $(wildcard man/*.[1-7]),mandoc -Tlint -Wwarning $(wildcard man/*.[1-7]))
 

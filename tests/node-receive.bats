@@ -320,5 +320,5 @@ stands_still() {
     for i = 1, 10 do send(log, i, long) send(log, i, "short") send(log, i, ("x"):rep(20000)) end'
   ends 0
   run -0 jq -c '[.[0], (.[1] | length)]' "$T/out"
-  assert_output "$(for i in {1..10}; do printf '[%d,%d]\n' $i 300000 $i 5 $i 20000; done)"
+  assert_output "$(for i in {1..10}; do printf '[%d,%d]\n' "$i" 300000 "$i" 5 "$i" 20000; done)"
 }

@@ -842,6 +842,7 @@ slow_call() {
   start_node one
   pid=$(api one GET /v1/node | jq .os_pid)
   log=$(api one GET /v1/node | jq -r .console)
+  # shellcheck disable=SC2034 # wait_until expands them
   io=$(holds io) schedulers=$(holds scheduler)
   slow_call "$pid" getcwd
   run -0 api one GET /v1/node

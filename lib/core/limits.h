@@ -23,8 +23,8 @@ enum limit_unit { LIMIT_COUNT, LIMIT_BYTES };
 
 /* Identifier, name, unit, default (0: chosen by node-start), least, most, what is counted: "at most 10 …".
  * The least value of what waits in a queue is more than the mark from which on senders are suspended; and a
- * mailbox ends its process at twice its bound, so its least bound is more than senders on all cores send before
- * they see that it is full. */
+ * mailbox ends its process at twice its bound, so its least bound is more than senders on all cores send
+ * before they see that it is full. */
 /* clang-format off */
 #define LIMIT_TABLE(X) \
   X(LIMIT_MEMORY,        "memory",        LIMIT_BYTES, 0,             64 * LIMIT_M, 1024 * LIMIT_G, "resident memory of the node") \
@@ -87,7 +87,7 @@ static inline int64_t limit_max(const struct limits *l, enum limit i) {
 void limit_refuse(struct limits *l, enum limit i);
 uint64_t limit_refused(const struct limits *l, enum limit i);
 
-/* Reads BOUND=VALUE into *l; a VALUE is a whole number, or, of bytes, one such as 64K, 100M or 2G.  ERR_USAGE:
+/* Reads BOUND=VALUE into *l; a VALUE is a whole number, or, of bytes, one such as 64K, 100M or 2G. ERR_USAGE:
  * the text lists what there is.  limit_set takes the VALUE alone. */
 int limit_read(struct limits *l, const char *text, struct error *e) MUST_CHECK;
 int limit_set(struct limits *l, enum limit i, const char *value, struct error *e) MUST_CHECK;

@@ -27,7 +27,7 @@ struct names {
   _Atomic uint64_t version; /* how often the exclusive lock was released */
   struct map by_name, by_pid;
   struct limits *limits; /* or NULL */
-  TAILQ_HEAD(, names_entry) list;
+  TAILQ_HEAD(names_entries, names_entry) list;
   struct names_walk *walks;
 };
 
