@@ -125,3 +125,27 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   node-send "$pid" 'across'
   wait_until heard across
 }
+
+@test "- : to a process of another node: success means that all have arrived; a lost connection is told" {
+  start_node one
+  start_node two
+  export NODE_SELF=one
+  pid=$(node-spawn -d "two@$HOST" -e 'local n = 0 while true do n = n + 1 if receive() == "last" then puts("had " .. n) end end')
+  { for i in {1..3000}; do echo "[$i]"; done; echo '["last"]'; } | node-send "$pid" -
+  wait_until grep -qx 'had 3001' "$(console_file one)"
+  mkfifo "$T/lines"
+  node-send "$pid" - <"$T/lines" 2>"$T/err" 3>&- &
+  sender=$!
+  exec 4<>"$T/lines" # no SIGPIPE once nobody reads
+  echo '["last"]' >&4
+  wait_until grep -qx 'had 3002' "$(console_file one)"
+  kill -KILL "$(api two GET /v1/node | jq .os_pid)"
+  told_of_it() { test -s "$T/err" || { echo '[1]' >&4 && false; }; }
+  wait_until told_of_it 2>/dev/null || { exec 4>&- && false; }
+  status=0
+  wait $sender || status=$?
+  exec 4>&-
+  assert_equal $status 3
+  run -0 cat "$T/err"
+  assert_output --regexp 'line [0-9]+: .*lost'
+}
