@@ -503,6 +503,10 @@ ends_soon() {
   assert_output 1000000
 }
 
+# used NAME, refused NAME: of a bound of the node "one".
+used() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name == $name).used'; }
+refused() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name == $name).refused'; }
+
 memory_of() { api one GET /v1/node | jq ".memory.$1"; }
 
 # Thirty hoarders want 60 MB each, eighteen times the bound.
@@ -530,19 +534,66 @@ memory_of() { api one GET /v1/node | jq ".memory.$1"; }
   assert_output --partial 'the memory bound of 100 MB is reached'
 }
 
-@test "GET /v1/node says what its memory is used for, to a fifth" {
+# adds_up: the meters of the node "one" add up to its resident memory within a fifth.
+adds_up() {
+  run -0 api one GET /v1/node
+  jq -e '.memory | .rss as $rss | (del(.rss, .max, .short) | add) as $sum | $sum > $rss * 0.8 and $sum < $rss * 1.2' \
+    <<<"$output" >/dev/null || fail "$(jq -c .memory <<<"$output")"
+}
+
+@test "GET /v1/node says what its memory is used for, to a fifth: idle, with many processes, with long mailboxes" {
   [ -z "${SAN:-}" ] || skip 'a sanitizer takes memory of its own'
   start_node one
-  run -0 node-spawn -d -e '
-    local t = {} for i = 1, 300000 do t[i] = {i, tostring(i)} end
-    for i = 1, 40 do send(self(), ("m"):rep(1 << 20)) end
-    for i = 1, 20000 do spawn(function() receive() end) end
+  adds_up
+  node-spawn -n one -d -e 'for i = 1, 10000 do spawn(function() receive() end) end receive()'
+  wait_until eval '[ "$(api one GET /v1/node | jq .processes)" -gt 10000 ]'
+  adds_up
+  [ "$(memory_of processes)" -gt 10000000 ]
+  node-spawn -n one -d -e 'for i = 1, 100 do send(self(), ("m"):rep(1 << 20)) end receive_match({"never"})'
+  wait_until eval '[ "$(memory_of messages)" -gt 100000000 ]'
+  adds_up
+  node-spawn -n one -d -e 'local t = {} for i = 1, 300000 do t[i] = {i, tostring(i)} end
+    for i = 1, 1000000 do send(self(), i) end
+    register("small", self())
     receive_match({"never"})'
-  wait_until eval '[ "$(api one GET /v1/node | jq .processes)" -gt 20000 ]'
-  run -0 api one GET /v1/node
-  jq -e '.memory | (.processes + .unused + .messages + .node + .allocator) as $sum |
-    $sum > .rss * 0.8 and $sum < .rss * 1.2 and .messages > 40000000 and .processes > 30000000' <<<"$output" ||
-    fail "$output"
+  wait_until node-whereis -n one --local small
+  adds_up
+  run -0 api one GET /metrics
+  assert_line --regexp '^node_memory_use_bytes\{kind="messages"\} [0-9]{9,}$'
+}
+
+# A hoarder fills its share; then it cannot spawn or send, and who sends to it waits; others do as they like.
+@test "--max-memory: who holds most cannot spawn or send, and is told why; others can" {
+  [ -z "${SAN:-}" ] || skip 'a sanitizer takes memory of its own'
+  start_node one --max-memory 100M
+  node-spawn -n one -d -e 'register("small", self()) receive()' >/dev/null
+  wait_until node-whereis -n one --local small
+  node-spawn -n one -d -e 'register("hoarder", self())
+    T = {}
+    local what
+    repeat
+      T[#T + 1] = ("x"):rep(1 << 20) .. #T
+      local ok, why = pcall(spawn, function() end)
+      what = not ok and why
+      sleep(5)
+    until what
+    print("spawn", what)
+    print("send", select(2, pcall(send, whereis("small"), "from the hoarder")))
+    receive_match({"never"})' >/dev/null
+  log=$(api one GET /v1/node | jq -r .console)
+  wait_until grep -q '^send' "$log"
+  run -0 cat "$log"
+  assert_line --regexp '^spawn.*the node has reached its memory bound \(--max-memory\)'
+  assert_line --regexp '^send.*the node has reached its memory bound \(--max-memory\)'
+  wait_until grep -q 'the memory bound of 100 MB is reached (--max-memory)' "$log"
+  [ "$(refused memory)" -gt 0 ]
+  run -0 node-spawn -n one -e 'local me = self()
+    spawn(function() send(me, "a child") end)
+    puts(receive())'
+  assert_output 'a child'
+  run -5 node-spawn -n one --timeout 1 -e 'send(whereis("hoarder"), "one more")'
+  node-kill -n one hoarder
+  wait_until eval '[ "$(memory_of short)" = false ]'
 }
 
 @test "a host that does not resolve: loopback only, and it says so" {
@@ -694,10 +745,6 @@ descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
 }
 
 # --- bounds ------------------------------------------------------------------------------------------------
-
-# used NAME, refused NAME: of a bound of the node "one".
-used() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name == $name).used'; }
-refused() { node-ps -n one --limits --json | jq --arg name "$1" 'select(.name == $name).refused'; }
 
 @test "--max: a wrong name or value says what there is" {
   run -2 node-start --max nosuch=1

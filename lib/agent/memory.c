@@ -1,7 +1,12 @@
 #include "agent/memory.h"
 
+#include "agent/http/server.h"
+#include "agent/mesh/mesh.h"
+#include "agent/process/command.h"
+#include "agent/process/outcome.h"
 #include "agent/state.h"
 #include "base/allocator.h"
+#include "base/sink.h"
 
 static void on_prepare(uv_prepare_t *prepare) {
   struct agent *a = prepare->data;
@@ -40,18 +45,44 @@ int memory_init(struct agent *a) {
   return uv_timer_start(&a->memory_timer, on_timer, MEMORY_AT_LEAST_MS, MEMORY_AT_LEAST_MS);
 }
 
-static int64_t at_least_0(int64_t n) {
-  return n > 0 ? n : 0;
+static int64_t between(int64_t n, int64_t most) {
+  return n < 0 || most < 0 ? 0 : n < most ? n : most;
 }
 
+static int64_t waiting_output(const struct agent *a) {
+  struct sink *sinks[] = {a->output, a->log.sink};
+  int64_t sum = 0;
+  for (int i = 0; i < 1 + (a->log.sink != a->output); i++) {
+    struct sink_stats s;
+    sink_stats(sinks[i], &s);
+    sum += (int64_t)(s.waiting[SINK_OUTPUT] + s.waiting[SINK_LOG]);
+  }
+  return sum;
+}
+
+/* The allocator counts blocks by their size classes, and pages that the kernel has not backed; so what is
+ * left of the resident memory bounds what the node and the allocator are said to have. */
 void memory_measure(struct agent *a, struct memory_use *out) {
   struct vm_stats vm;
+  struct server_stats server;
   struct allocator_stats malloced;
   vm_measure(a->vm);
   vm_stats(a->vm, &vm);
-  *out = (struct memory_use){.rss = vm.rss, .max = vm.memory_max, .processes = vm.heaps, .messages = vm.mail};
-  out->unused = at_least_0(vm.reserved - vm.heaps);
+  server_stats(a, &server);
+  *out = (struct memory_use){.rss = vm.rss,
+                             .max = vm.memory_max,
+                             .program = allocator_files(),
+                             .processes = vm.heaps,
+                             .unused = between(vm.reserved - vm.heaps, vm.rss),
+                             .messages = vm.mail,
+                             .tables = vm.tables,
+                             .links = (int64_t)mesh_use(a->mesh).waiting,
+                             .clients = (int64_t)server.streams,
+                             .commands = commands_input(a).waiting + (int64_t)outcomes_memory(a),
+                             .output = waiting_output(a)};
   if (!allocator_stats(&malloced)) return;
-  out->node = at_least_0(malloced.allocated - vm.large - vm.mail);
-  out->allocator = at_least_0(malloced.resident - malloced.allocated);
+  int64_t named = out->links + out->clients + out->commands + out->output;
+  int64_t left = out->rss - out->program - out->processes - out->unused - out->messages - out->tables - named;
+  out->node = between(malloced.allocated - vm.large - vm.mail - named, left);
+  out->allocator = between(malloced.resident - malloced.allocated, left - out->node);
 }

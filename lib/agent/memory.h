@@ -16,14 +16,21 @@ enum {
 /* Begins to measure; 0 or an error of libuv. */
 int memory_init(struct agent *a);
 
-/* The resident memory of the node in bytes, and what it is used for. */
+/* The resident memory of the node in bytes, and what it is used for: all but rss and max add up to rss,
+ * within a fifth.  0 stands for what is not known. */
 struct memory_use {
   int64_t rss, max;  /* max: the bound; 0: none */
+  int64_t program;   /* pages of files: the program and its libraries */
   int64_t processes; /* what green threads hold, and garbage of ended ones */
   int64_t unused;    /* free in the heaps of green threads */
   int64_t messages;  /* in mailboxes of green threads */
-  int64_t node;      /* all other blocks: names, links, connections, output, the console; 0: unknown */
-  int64_t allocator; /* pages that the allocator has beyond its blocks; 0: unknown */
+  int64_t tables;    /* the table of processes */
+  int64_t links;     /* data that waits for other nodes, */
+  int64_t clients;   /* for clients, and bodies of their requests, */
+  int64_t commands;  /* for the standard inputs of commands, and their output that is kept, */
+  int64_t output;    /* for the console and the log */
+  int64_t node;      /* all other blocks: names, connections, nodes */
+  int64_t allocator; /* pages that the allocator has beyond its blocks */
 };
 void memory_measure(struct agent *a, struct memory_use *out);
 

@@ -44,17 +44,25 @@ void allocator_purge(void) {
   if (mallctl) mallctl("arena.4096.purge", NULL, NULL, NULL, 0);
 }
 
-int64_t allocator_rss(void) {
-  char text[128];
+/* The number with this index in /proc/self/statm, in bytes. */
+static int64_t statm(int index) {
+  char text[128], *at = text;
   int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
   if (fd < 0) return 0;
   ssize_t n = read(fd, text, sizeof text - 1);
   close(fd);
   if (n <= 0) return 0;
   text[n] = '\0';
-  char *second = NULL;
-  strtoll(text, &second, 10);
-  return strtoll(second, NULL, 10) * sysconf(_SC_PAGESIZE);
+  while (index-- > 0) strtoll(at, &at, 10);
+  return strtoll(at, NULL, 10) * sysconf(_SC_PAGESIZE);
+}
+
+int64_t allocator_rss(void) {
+  return statm(1);
+}
+
+int64_t allocator_files(void) {
+  return statm(2);
 }
 
 /* The first number in a file, or `otherwise` when there is none. */

@@ -23,6 +23,7 @@ void allocator_purge(void);
 
 /* The resident memory of this process in bytes, as the kernel counts it; 0 when it is unknown. */
 int64_t allocator_rss(void);
+int64_t allocator_files(void); /* those pages of it that are of files: the program and its libraries */
 
 /* The memory that this process may use: that of the machine, or less when one of its control groups has a
  * limit; 0 when it is unknown. */

@@ -285,6 +285,7 @@ void vm_stats(struct vm *vm, struct vm_stats *out) {
                            .shortages = atomic_load(&vm->budget.episode),
                            .is_short = vm_is_short(vm)};
   placement_each(vm->placement, add_isolate, &stats);
+  stats.tables = ptab_bytes(&vm->ptab);
   *out = stats;
 }
 

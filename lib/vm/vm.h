@@ -95,6 +95,7 @@ struct vm_stats {
   int64_t reserved;   /* bytes that heaps have from the kernel and from malloc */
   int64_t large;      /* those of malloc among them */
   int64_t mail;       /* bytes in mailboxes of green threads */
+  int64_t tables;     /* bytes of the table of processes that were ever used */
   int64_t timers;     /* of send_after */
   int64_t ties;       /* ends of links and monitors of green threads */
   int64_t rss;        /* resident memory of the node, as last measured, */

@@ -29,6 +29,23 @@ static json_t *tags_json(const char *tags) {
   return v;
 }
 
+/* Calls fn for each use of the memory. */
+static void each_meter(const struct memory_use *m, void (*fn)(void *data, const char *name, int64_t bytes),
+                       void *data) {
+  const struct {
+    const char *name;
+    int64_t bytes;
+  } meters[] = {{"program", m->program},   {"processes", m->processes}, {"unused", m->unused},
+                {"messages", m->messages}, {"tables", m->tables},       {"links", m->links},
+                {"clients", m->clients},   {"commands", m->commands},   {"output", m->output},
+                {"node", m->node},         {"allocator", m->allocator}};
+  for (size_t i = 0; i < sizeof meters / sizeof *meters; i++) fn(data, meters[i].name, meters[i].bytes);
+}
+
+static void add_meter(void *data, const char *name, int64_t bytes) {
+  json_object_set_new(data, name, json_integer(bytes));
+}
+
 void api_node_get(struct request *r) {
   struct agent *a = request_agent(r);
   struct vm_stats vm;
@@ -37,10 +54,9 @@ void api_node_get(struct request *r) {
   if (!getcwd(directory, sizeof directory)) directory[0] = 0;
   struct memory_use m;
   memory_measure(a, &m);
-  json_t *memory = json_pack(
-      "{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I}", "rss", (json_int_t)m.rss, "max", (json_int_t)m.max, "short",
-      vm_is_short(a->vm), "processes", (json_int_t)m.processes, "unused", (json_int_t)m.unused, "messages",
-      (json_int_t)m.messages, "node", (json_int_t)m.node, "allocator", (json_int_t)m.allocator);
+  json_t *memory = json_pack("{s:I, s:I, s:b}", "rss", (json_int_t)m.rss, "max", (json_int_t)m.max, "short",
+                             vm_is_short(a->vm));
+  each_meter(&m, add_meter, memory);
   json_t *v = json_pack(
       "{s:s, s:i, s:I, s:s, s:i, s:s, s:s?, s:s, s:i, s:i, s:I, s:I, s:I, s:s, s:o}", "node", a->self, "id",
       0, "creation", (json_int_t)a->creation, "version", a->config->version, "os_pid", (int)getpid(),
@@ -124,6 +140,10 @@ static void add_holds(struct buf *text, struct agent *a) {
              (double)c.scheduler_longest / 1e9);
 }
 
+static void put_meter(void *data, const char *name, int64_t bytes) {
+  buf_printf(data, "node_memory_use_bytes{kind=\"%s\"} %lld\n", name, (long long)bytes);
+}
+
 static void put_metrics(struct request *r, struct term_reader limits) {
   struct agent *a = request_agent(r);
   struct vm_stats vm;
@@ -170,20 +190,15 @@ static void put_metrics(struct request *r, struct term_reader limits) {
        "Console output that was lost: too much waited, or writing failed.", (int64_t)output.lost_bytes},
       {"node_memory_bytes", "gauge", "Resident memory of the node.", memory.rss},
       {"node_memory_max_bytes", "gauge", "Its bound (--max-memory); 0: none.", memory.max},
-      {"node_memory_processes_bytes", "gauge", "Held by green threads, with garbage of ended ones.",
-       memory.processes},
-      {"node_memory_unused_bytes", "gauge", "Free in the heaps of green threads.", memory.unused},
-      {"node_memory_messages_bytes", "gauge", "In mailboxes of green threads.", memory.messages},
-      {"node_memory_node_bytes", "gauge", "All else that the node keeps: names, links, connections, output.",
-       memory.node},
-      {"node_memory_allocator_bytes", "gauge", "Pages of the allocator that hold no block.",
-       memory.allocator},
       {"node_memory_shortages_total", "counter", "How often the bound was reached.", vm.shortages},
       {"node_uptime_seconds", "gauge", "Seconds since the start.", (clock_ns() - a->started_ns) / 1000000000},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
     buf_printf(&text, "# HELP %s %s\n# TYPE %s %s\n%s %lld\n", rows[i].name, rows[i].help, rows[i].name,
                rows[i].type, rows[i].name, (long long)rows[i].value);
+  buf_puts(&text, "# HELP node_memory_use_bytes What the resident memory is used for.\n"
+                  "# TYPE node_memory_use_bytes gauge\n");
+  each_meter(&memory, put_meter, &text);
   add_refused(&text, &server);
   add_holds(&text, a);
   add_limits(&text, limits);

@@ -75,6 +75,13 @@ size_t ptab_take_spare(struct ptab *t, uint64_t *out) {
   return got;
 }
 
+int64_t ptab_bytes(struct ptab *t) {
+  pthread_mutex_lock(&t->lock);
+  int64_t fresh = t->fresh;
+  pthread_mutex_unlock(&t->lock);
+  return fresh * (int64_t)(sizeof *t->slots + sizeof *t->facts);
+}
+
 uint32_t ptab_taken(struct ptab *t) {
   pthread_mutex_lock(&t->lock);
   uint32_t n = taken(t);

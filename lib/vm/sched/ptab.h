@@ -61,6 +61,9 @@ enum { PTAB_SPARE = 4095 };
 size_t ptab_take(struct ptab *t, uint64_t *out, size_t n);
 size_t ptab_take_spare(struct ptab *t, uint64_t *out);
 
+/* Bytes of the arrays in use. */
+int64_t ptab_bytes(struct ptab *t);
+
 /* How many numbers are taken, with those that isolates keep for their next processes. */
 uint32_t ptab_taken(struct ptab *t);
 
