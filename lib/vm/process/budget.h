@@ -2,10 +2,11 @@
  * a mailbox.  What counts is the resident memory of the operating system's process.
  *
  * Over the bound the memory is SHORT: the processes that hold more than their share, half of the bound
- * divided by the number of processes, fail to spawn and to send, and their mailboxes count as full, so that
- * who sends to them waits.  A sixteenth above the bound it is CRITICAL: then nothing is spawned, and of the
- * processes over their share that allocate, one after the other ends with the reason "memory"; a quarter
- * above it, each of them does.  Each isolate collects its garbage when the memory becomes short.  The
+ * divided by the number of processes, fail to spawn and to send.  Mailboxes that have more than that share
+ * count as full, so that who sends to them waits; those of other processes go on, as one that holds much may
+ * need a message in order to free it.  A sixteenth above the bound it is CRITICAL: then nothing is spawned,
+ * and of the processes over their share that allocate, one after the other ends with the reason "memory"; a
+ * quarter above it, each of them does.  Each isolate collects its garbage when the memory becomes short.  The
  * shortage ends a sixteenth below the bound.
  *
  * Processes that are not over their share together hold at most half of the bound; so while the memory is
