@@ -189,7 +189,7 @@ static bool push_env(lua_State *L, struct process *p) {
   struct isolate_refs *refs = &p->isolate->refs;
   lua_rawgeti(L, LUA_REGISTRYINDEX, refs->envs);
   bool there = lua_rawgeti(L, -1, (lua_Integer)p->slot + 1) == LUA_TTABLE;
-  lua_remove(L, -2);
+  lua_replace(L, -2);
   if (there) return true;
   lua_pop(L, 1);
   if (!as_nobody(L, p->isolate, new_env, p->isolate, 1)) return false;
