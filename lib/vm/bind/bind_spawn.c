@@ -22,14 +22,14 @@ bool bind_is_function(lua_State *L, int index) {
 
 enum { START_STACK = 40 }; /* that process_new and the clone take, beside the arguments */
 
-/* Starts a process of this isolate.  The clone at the top of the stack and the arguments go straight to its
- * coroutine.  The stack gets its room first, because an error after isolate_take_number loses the number. */
+/* Starts a process of this isolate.  The clone at the top of the stack (above the globals of p, as fn_clone
+ * has left them) and the arguments go straight to its coroutine.  The stack gets its room first, because an
+ * error after isolate_take_number loses the number. */
 static struct process *start_clone(lua_State *L, struct process *p, struct factory *f, int first, int last,
                                    enum process_priority priority) {
   struct isolate *iso = p->isolate;
   int clone = lua_gettop(L), n = last - first + 1;
   luaL_checkstack(L, n + START_STACK, "too many arguments");
-  process_push_env(L, p);
   uint64_t number = isolate_take_number(iso);
   if (!number) bind_raise(L, ERR_BUSY, LIMIT_PROCESSES);
   struct process *q = process_new(L, iso, number, p->leader);
@@ -40,7 +40,7 @@ static struct process *start_clone(lua_State *L, struct process *p, struct facto
   facts_set_label(q, factory_label(L, iso, f, clone));
   atomic_fetch_add(&iso->live, 1);
   if (priority != PRIORITY_NORMAL) process_set_priority(q, priority);
-  fn_set_globals(L, clone, clone + 1, clone + 2);
+  fn_set_globals(L, clone, clone - 1, clone + 1);
   lua_pushvalue(L, clone);
   for (int i = first; i <= last; i++) lua_pushvalue(L, i);
   if (lua_checkstack(q->L, n + 1)) {

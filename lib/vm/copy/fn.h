@@ -42,9 +42,10 @@ void fn_decode(lua_State *L, const char *payload, size_t len);
  * library tables, and for all values that are neither tables nor functions. */
 bool fn_is_plain(lua_State *L, int index, struct isolate *iso);
 
-/* Pushes a copy of the function at index for another process of this isolate, if each of its upvalues is
- * plain (fn_is_plain) or the table of globals; else pushes nothing and returns NULL.  The copy still has the
- * globals of the running process: fn_set_globals changes them.  Raises when memory runs out. */
+/* Pushes the globals of the running process, and a copy of the function at index for another process of this
+ * isolate, if each of its upvalues is plain (fn_is_plain) or the table of globals; else pushes nothing and
+ * returns NULL.  The copy still has the globals of the running process: fn_set_globals changes them.  Raises
+ * when memory runs out. */
 struct factory *fn_clone(lua_State *L, int index);
 
 /* Sets each upvalue of the function that is the table at `from` to the table at `to` (positive indices). */

@@ -23,6 +23,7 @@ struct factory *fn_clone(lua_State *L, int index) {
   int top = lua_gettop(L), count = count_upvalues(L, index);
   luaL_checkstack(L, count + 8, NULL);
   process_push_env(L, p);
+  lua_pushnil(L); /* the place of the copy, below the values of the function's upvalues */
   bool plain = !lua_iscfunction(L, index);
   for (int i = 1; i <= count && plain; i++) {
     lua_getupvalue(L, index, i);
@@ -40,8 +41,8 @@ struct factory *fn_clone(lua_State *L, int index) {
     return NULL; /* luaL_error does not return */
   }
   factory_push(L, f);
-  lua_replace(L, top + 1); /* replaces the globals, below the values of the function's upvalues */
-  for (int i = count; i >= 1; i--) lua_setupvalue(L, top + 1, i);
+  lua_replace(L, top + 2);
+  for (int i = count; i >= 1; i--) lua_setupvalue(L, top + 2, i);
   return f;
 }
 
