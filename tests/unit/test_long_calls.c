@@ -216,6 +216,26 @@ static void test_concat(void) {
        3);
 }
 
+/* What cannot give way is bounded, with an error that says so. */
+static void test_bounds(void) {
+  char got[400];
+  run(true, "return (' '):rep(262145), ('x'):rep(250001), {}",
+      "local f, s, t = ... for i = 1, 250001 do t[i] = i end\n"
+      "local function fails(why, ...) local ok, e = pcall(...) return not ok and e:find(why, 1, true) ~= nil "
+      "end\n"
+      "return fails('262144 bytes', string.pack, f), fails('262144 bytes', string.packsize, f), "
+      "fails('262144 bytes', string.unpack, f, ''), fails('slice too long', string.byte, s, 1, -1), "
+      "fails('slice too long', utf8.codepoint, s, 1, -1), fails('too many results', table.unpack, t)",
+      got);
+  is(got, "true true true true true true true",
+     "beyond the bounds of formats and of results there are errors");
+  run(true, "return (' '):rep(262144), ('x'):rep(250000), {}",
+      "local f, s, t = ... for i = 1, 250000 do t[i] = i end\n"
+      "return f:packsize(), select('#', s:byte(1, -1)), select('#', table.unpack(t))",
+      got);
+  is(got, "true 0 250000 250000", "at the bounds there are none");
+}
+
 /* Memory that cannot be had is an error, and the call leaves nothing behind. */
 static void test_memory(void) {
   static const char call[] =
@@ -232,6 +252,7 @@ int main(void) {
   test_format();
   test_utf8();
   test_concat();
+  test_bounds();
   test_memory();
   return tap_end();
 }

@@ -56,6 +56,36 @@ static int refuse_text(lua_State *L, const char *mode) {
   return 2;
 }
 
+enum { LOAD_MAX = 4 << 20 }; /* the parser cannot be suspended, and reads about 60 bytes in a microsecond */
+
+/* Refuses a chunk that is too long, in the same way. */
+static int refuse_long(lua_State *L) {
+  luaL_pushfail(L);
+  lua_pushfstring(L, "a chunk may have %d bytes", LOAD_MAX);
+  return 2;
+}
+
+/* The reader function of load, and the number of bytes that it has returned, are the upvalues. */
+static int read_bounded(lua_State *L) {
+  lua_settop(L, 0);
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_call(L, 0, 1);
+  lua_Integer total = lua_tointeger(L, lua_upvalueindex(2));
+  if (lua_type(L, 1) == LUA_TSTRING) total += (lua_Integer)lua_rawlen(L, 1);
+  if (total > LOAD_MAX) return luaL_error(L, "a chunk may have %d bytes", LOAD_MAX);
+  lua_pushinteger(L, total);
+  lua_replace(L, lua_upvalueindex(2));
+  return 1;
+}
+
+/* Puts read_bounded in place of the reader function, which is argument 1. */
+static void bound_reader(lua_State *L) {
+  lua_pushvalue(L, 1);
+  lua_pushinteger(L, 0);
+  lua_pushcclosure(L, read_bounded, 2);
+  lua_replace(L, 1);
+}
+
 /* load(chunk, name, mode, globals): text only; globals are those of the process by default.  Upvalue: Lua's
  * load. */
 static int base_load(lua_State *L) {
@@ -63,6 +93,11 @@ static int base_load(lua_State *L) {
   const char *mode = luaL_optstring(L, 3, "bt");
   if (!lua_isstring(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
   if (!strchr(mode, 't')) return refuse_text(L, mode);
+  if (lua_isfunction(L, 1)) {
+    bound_reader(L);
+  } else if (lua_rawlen(L, 1) > LOAD_MAX) {
+    return refuse_long(L);
+  }
   lua_settop(L, 4);
   lua_pushliteral(L, "t");
   lua_replace(L, 3);

@@ -14,8 +14,9 @@
 enum {
   DEPTH_MAX = 8,
   ITEMS_MAX = 1000,
-  TEXT_MAX = 1 << 20,
-  SCAN_MAX = 200000, /* entries of all tables together that are looked at for keys outside of lists */
+  SHOWN_MAX = 10000, /* items of all tables together */
+  TEXT_MAX = 1 << 18,
+  SCAN_MAX = 50000, /* entries of all tables together that are looked at for keys outside of lists */
 };
 
 struct inspector {
@@ -24,6 +25,7 @@ struct inspector {
   inspect_handle *handle;
   int open[DEPTH_MAX + 1]; /* stack indices of the tables around */
   int scanned;             /* entries looked at */
+  int shown;               /* items written */
 };
 
 static void put(struct inspector *in, int index, int depth);
@@ -47,6 +49,15 @@ static void put_string(struct buf *out, const char *s, size_t n) {
   buf_putc(out, '"');
 }
 
+static void put_byte(struct buf *out, unsigned char c) {
+  static const char digits[] = "0123456789abcdef";
+  if (c >= 0x20 && c < 0x7f) {
+    buf_putc(out, (char)c);
+  } else {
+    buf_append(out, (const char[]){'\\', 'x', digits[c >> 4], digits[c & 15]}, 4);
+  }
+}
+
 static void put_bytes(struct buf *out, const char *s, size_t n) {
   bool cut = n > TEXT_MAX;
   if (cut) n = TEXT_MAX;
@@ -57,8 +68,7 @@ static void put_bytes(struct buf *out, const char *s, size_t n) {
     buf_append(out, quoted.data, quoted.len);
   } else {
     buf_putc(out, '"');
-    for (size_t i = 0; i < n; i++)
-      buf_printf(out, s[i] >= 0x20 && s[i] < 0x7f ? "%c" : "\\x%02x", (unsigned char)s[i]);
+    for (size_t i = 0; i < n; i++) put_byte(out, (unsigned char)s[i]);
     buf_putc(out, '"');
   }
   buf_finish(&quoted);
@@ -179,21 +189,28 @@ static lua_Integer collect_keys(struct inspector *in, int table, lua_Integer lis
   return n;
 }
 
+/* Is there no room for a further item? */
+static bool is_full(const struct inspector *in) {
+  return in->out->len >= TEXT_MAX || in->shown >= SHOWN_MAX;
+}
+
 static void put_items(struct inspector *in, int table, int depth) {
   lua_State *L = in->L;
   bool first = true;
   lua_Integer listed = (lua_Integer)lua_rawlen(L, table), shown = listed < ITEMS_MAX ? listed : ITEMS_MAX;
-  for (lua_Integer i = 1; i <= shown && in->out->len < TEXT_MAX; i++) {
+  for (lua_Integer i = 1; i <= shown && !is_full(in); i++) {
     separate(in, &first);
+    in->shown++;
     lua_rawgeti(L, table, i);
     put(in, lua_gettop(L), depth);
     lua_pop(L, 1);
   }
   lua_Integer n = collect_keys(in, table, listed);
-  sort_keys(L, n);
+  if (!is_full(in)) sort_keys(L, n);
   int keys = lua_gettop(L);
-  for (lua_Integer i = 1; i <= n && in->out->len < TEXT_MAX; i++) {
+  for (lua_Integer i = 1; i <= n && !is_full(in); i++) {
     separate(in, &first);
+    in->shown++;
     lua_rawgeti(L, keys, i);
     put_key(in, keys + 1, depth);
     lua_pushvalue(L, keys + 1);
@@ -202,8 +219,7 @@ static void put_items(struct inspector *in, int table, int depth) {
     lua_pop(L, 2);
   }
   lua_pop(L, 1);
-  if (shown < listed || n == ITEMS_MAX || in->scanned > SCAN_MAX || in->out->len >= TEXT_MAX)
-    buf_puts(in->out, ", …");
+  if (shown < listed || n == ITEMS_MAX || in->scanned > SCAN_MAX || is_full(in)) buf_puts(in->out, ", …");
 }
 
 static void put_table(struct inspector *in, int index, int depth) {

@@ -1,4 +1,5 @@
-/* string.upper, lower, reverse, sub and rep, and utf8.offset: of long strings they are made in pieces. */
+/* string.upper, lower, reverse, sub and rep, and utf8.offset: of long strings they are made in pieces.
+ * string.byte, pack, packsize and unpack, and utf8.codepoint: their work is bounded. */
 #include "vm/stdlib/yielding.h"
 
 #include "vm/stdlib/pieces.h"
@@ -147,6 +148,28 @@ static int rep(lua_State *L) {
   return fill_on(L, LUA_OK, (lua_KContext)fill_rep);
 }
 
+/* --- bounds --- */
+
+enum { FORMAT_MAX = 256 << 10 }; /* bytes of a format of string.pack; reading it takes up to 10 ns a byte */
+
+/* pack, packsize and unpack. */
+static int pack(lua_State *L) {
+  if (lua_type(L, 1) == LUA_TSTRING && lua_rawlen(L, 1) > FORMAT_MAX)
+    return luaL_argerror(L, 1, lua_pushfstring(L, "a format may have %d bytes", FORMAT_MAX));
+  return original(L);
+}
+
+/* byte and codepoint return up to as many values as there are bytes from argument 2 to argument 3. */
+static int values(lua_State *L) {
+  if (!is_long(L, 1) || lua_isnoneornil(L, 3)) return original(L);
+  lua_Integer n = (lua_Integer)lua_rawlen(L, 1), i = luaL_optinteger(L, 2, 1), j = luaL_checkinteger(L, 3);
+  if (i < 0) i = i < -n ? 1 : n + i + 1;
+  if (j < 0) j = j < -n ? 0 : n + j + 1;
+  if (j > n) j = n;
+  if (j - i >= YIELDING_VALUES) return luaL_error(L, "string slice too long");
+  return original(L);
+}
+
 /* --- utf8.offset --- */
 
 static bool continues(const char *s, lua_Integer i) {
@@ -199,12 +222,13 @@ static void replace(lua_State *L, const luaL_Reg *functions) {
 }
 
 void yielding_strings(lua_State *L) {
-  static const luaL_Reg functions[] = {{"upper", upper}, {"lower", lower}, {"reverse", reverse},
-                                       {"sub", sub},     {"rep", rep},     {NULL, NULL}};
+  static const luaL_Reg functions[] = {
+      {"upper", upper}, {"lower", lower},   {"reverse", reverse}, {"sub", sub}, {"byte", values},
+      {"pack", pack},   {"packsize", pack}, {"unpack", pack},     {"rep", rep}, {NULL, NULL}};
   replace(L, functions);
 }
 
 void yielding_offset(lua_State *L) {
-  static const luaL_Reg functions[] = {{"offset", offset}, {NULL, NULL}};
+  static const luaL_Reg functions[] = {{"offset", offset}, {"codepoint", values}, {NULL, NULL}};
   replace(L, functions);
 }

@@ -80,7 +80,7 @@ static const char source[] =
     "  unpack = function(t, i, j)\n"
     "    i, j = i or 1, j or len(t)\n"
     "    if i > j then return end\n"
-    "    if j - i >= 1000000 or j - i < 0 then error('too many results to unpack', 3) end\n"
+    "    if j - i >= 250000 or j - i < 0 then error('too many results to unpack', 3) end\n"
     "    local items = {}\n"
     "    for k = i, j do items[k - i + 1] = t[k] end\n"
     "    return unpack(items, 1, j - i + 1)\n"
@@ -141,10 +141,12 @@ static bool move_is_long(lua_State *L) {
   return apart(f, e, FEW) || has_metatable(L, 1) || has_metatable(L, into);
 }
 
-/* Not long without a metatable: the size of the stack bounds the number of elements. */
 static bool unpack_is_long(lua_State *L) {
-  get(L, 2, 0), get(L, 3, 0);
-  return has_metatable(L, 1);
+  lua_Integer i = get(L, 2, 1), j = get(L, 3, 0);
+  if (has_metatable(L, 1)) return true;
+  if (apart(i, lua_isnoneornil(L, 3) ? length(L) : j, YIELDING_VALUES))
+    luaL_error(L, "too many results to unpack");
+  return false;
 }
 
 static bool ipairs_is_long(lua_State *L) {

@@ -16,13 +16,16 @@
 void yielding_sort(lua_State *L);    /* table.sort */
 void yielding_tables(lua_State *L);  /* table.concat insert move remove unpack */
 void yielding_find(lua_State *L);    /* string.find match gmatch */
-void yielding_strings(lua_State *L); /* string.upper lower reverse sub rep */
+void yielding_strings(lua_State *L); /* string.upper lower reverse sub rep byte pack packsize unpack */
 void yielding_gsub(lua_State *L);    /* string.gsub */
 void yielding_format(lua_State *L);  /* string.format */
-void yielding_offset(lua_State *L);  /* utf8.offset */
+void yielding_offset(lua_State *L);  /* utf8.offset codepoint */
 void yielding_len(lua_State *L);     /* utf8.len */
 void yielding_os(lua_State *L);      /* os.date */
 void yielding_ipairs(lua_State *L);  /* ipairs, of the basic functions */
+
+/* A function of the library returns so many values at most: more take too long to push. */
+enum { YIELDING_VALUES = 250000 };
 
 /* Is the C function to yield now?  A loop asks between two pieces of its work; when the answer is true, it
  * calls lua_yieldk.  Raises when the process cannot yield here and must stop. */
