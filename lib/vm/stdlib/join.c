@@ -102,7 +102,7 @@ static int write_on(lua_State *L, int status, lua_KContext context) {
       n = 0, pause = p->at + 2 * PIECE;
     }
     if (!write_element(L, j, p)) continue;
-    j->next++;
+    if (j->next < j->last) j->next++; /* the last index may be the greatest integer */
     j->done = 0;
   }
   pieces_finish(L, PIECES);
