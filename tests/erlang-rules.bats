@@ -176,6 +176,12 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
     is(#got, 1501) silence()'
 }
 
+@test "an urgent message overtakes the others" {
+  everywhere 'there(function()
+      for i = 1, 100 do send(me, i) end send_urgent(me, "u", {1}) send_urgent(me, "v") send(me, "done") end)
+    is((receive_match({"done"}, 5000)), "done") comes("u", {1}) comes("v") comes(1)'
+}
+
 @test "an alias takes the answer and nothing after it, nor anything after a demonitor" {
   everywhere 'local pid = there(function()
       while true do local ref, n = receive() for i = 1, n do send(ref, ref, i) end send(me, "sent") end end)

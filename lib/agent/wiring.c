@@ -82,7 +82,7 @@ static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
     s->to = s->ref;
     s->ref = NPID_NONE;
   }
-  if (s->kind == SIGNAL_MESSAGE) flow_arrived(a, incarnation, s->to);
+  if (s->kind == SIGNAL_MESSAGE || s->kind == SIGNAL_URGENT) flow_arrived(a, incarnation, s->to);
   if (s->to == NPID_KERNEL)
     kernel_signal(a, s);
   else

@@ -20,6 +20,7 @@
 /*  kind               wire name      ref           term */
 #define SIGNAL_TABLE(X)                                                                                      \
   X(SIGNAL_MESSAGE,    "message")     /* -; to the kernel of another node: an alias there; the message's values */ \
+  X(SIGNAL_URGENT,     "urgent")      /* -             the message's values; it overtakes messages */        \
   X(SIGNAL_EXIT,       "exit")        /* -             [reason]: a call of exit(pid, reason) */              \
   X(SIGNAL_LINK_EXIT,  "link_exit")   /* -             [reason]: a linked process ended */                   \
   X(SIGNAL_LINK,       "link")        /* -             - */                                                  \

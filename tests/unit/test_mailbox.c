@@ -50,8 +50,45 @@ static void test_note(void) {
   mailbox_finish(&m);
 }
 
+/* The senders of the messages, in order, as digits. */
+static unsigned order(const struct mailbox *m) {
+  unsigned n = 0;
+  for (const struct signal *s = m->first; s; s = s->next) n = 10 * n + (unsigned)s->from;
+  return n;
+}
+
+static void test_urgent(void) {
+  struct mailbox m;
+  mailbox_init(&m);
+  mailbox_push_urgent(&m, message(1));
+  mailbox_push(&m, message(2));
+  mailbox_push_urgent(&m, message(3));
+  mailbox_push(&m, message(4));
+  ok(order(&m) == 1324, "urgent messages come before the others, in their order");
+  signal_free(mailbox_take(&m, &m.first->next));
+  mailbox_push_urgent(&m, message(5));
+  ok(order(&m) == 1524, "also when the last urgent one was taken");
+  signal_free(mailbox_take(&m, &m.first));
+  signal_free(mailbox_take(&m, &m.first));
+  mailbox_push_urgent(&m, message(6));
+  ok(order(&m) == 624, "and when all were");
+  m.matching = true;
+  m.mark = m.tail;
+  mailbox_push_urgent(&m, message(7));
+  ok(m.mark == &m.first && m.restarted, "a search begins again");
+  m.matching = false;
+  mailbox_note_ref(&m, 9);
+  mailbox_push_urgent(&m, message(8));
+  ok(m.fresh == NPID_NONE && order(&m) == 67824, "the note of a reference is dropped");
+  mailbox_finish(&m);
+  mailbox_push(&m, message(1));
+  ok(order(&m) == 1, "a finished mailbox begins anew");
+  mailbox_finish(&m);
+}
+
 int main(void) {
   test_mailbox();
+  test_urgent();
   test_note();
   return tap_end();
 }

@@ -298,6 +298,34 @@ static void test_connections(void) {
   free(got);
 }
 
+static void test_urgent(void) {
+  run("send_urgent overtakes what waits, in its own order",
+      "local me = self() local p = spawn(function() for i = 1, 1000 do send(me, i) end\n"
+      "  send_urgent(me, 'a', {1}) send_urgent(me, 'b') send(me, 'done') end)\n"
+      "receive_match({'done'}) local a, t = receive()\n"
+      "puts(a, t[1], receive()) puts(receive())",
+      "a\t1\tb\n1\n");
+  run("a receive_match that waits behind others finds it, by values and by a predicate",
+      "local me = self() for i = 1, 10 do send(me, i) end\n"
+      "spawn(function() sleep(5) send_urgent(me, 'x') sleep(5) send_urgent(me, 'y') end)\n"
+      "puts(receive_match({'x'}), receive_match(function(v) return v == 'y' end), receive())",
+      "x\ty\t1\n");
+  run("also one that comes while the predicate waits",
+      "local me, first = self(), true send(me, 'a') send(me, 'b')\n"
+      "local function wanted(v) if first then first = false send_urgent(me, 'u') sleep(2) end return v == "
+      "'a' end\n"
+      "puts(receive_match(wanted), receive(), receive())",
+      "a\tu\tb\n");
+  run("among a million messages it is taken within milliseconds",
+      "local me = self() for i = 1, 1000000 do send(me, i) end\n"
+      "local at = monotonic() send_urgent(me, 'now') local got = receive()\n"
+      "puts(got, monotonic() - at < 50000000)",
+      "now\ttrue\n");
+  run("whom it cannot reach", "puts(pcall(send_urgent, 'nobody', 1)) puts(pcall(send_urgent, 5, 1))",
+      "false\tno process has the name 'nobody'\n"
+      "false\tbad argument #1 to 'send_urgent' (a pid or a name of this node expected)\n");
+}
+
 static void test_send_all(void) {
   run("send_all: each process of the list gets the message, as often as it is in it",
       "local me, pids = self(), {}\n"
@@ -421,6 +449,7 @@ int main(void) {
   test_aliases();
   test_interrupts();
   test_send_all();
+  test_urgent();
   test_links();
   test_crossing();
   test_exits();

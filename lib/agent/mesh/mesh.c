@@ -208,6 +208,7 @@ static void refuse_queue(struct peer *p) {
 static bool needs_connection(const struct signal *s) {
   switch (s->kind) {
   case SIGNAL_MESSAGE:
+  case SIGNAL_URGENT:
   case SIGNAL_EXIT:
   case SIGNAL_LINK:
   case SIGNAL_MONITOR:

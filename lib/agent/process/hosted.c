@@ -268,6 +268,7 @@ static void bind_to(struct hosted *p, const struct signal *s) {
 void hosted_signal(struct hosted *p, struct signal *s) {
   switch (s->kind) {
   case SIGNAL_MESSAGE:
+  case SIGNAL_URGENT: /* these have no mailbox in which it could overtake */
     if (p->class->message) p->class->message(p, s);
     break;
   case SIGNAL_LINK:

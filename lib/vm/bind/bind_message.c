@@ -84,6 +84,36 @@ static int send_values(lua_State *L, npid to) {
   return 0;
 }
 
+/* --- send_urgent: the receiver is looked up once --- */
+
+static int urgent_again(lua_State *L, int status, lua_KContext to);
+
+static int send_urgent_to(lua_State *L, npid to) {
+  struct process *p = process_of(L);
+  if (bind_awaits_room(L, p, isolate_find(p->isolate, to), to)) {
+    process_wait(p, PROCESS_SENDS, TIMER_NEVER);
+    return lua_yieldk(L, 0, (lua_KContext)to, urgent_again);
+  }
+  bind_signal(L, SIGNAL_URGENT, to, NPID_NONE, copy_term(L, "message", 2, lua_gettop(L)));
+  return 0;
+}
+
+static int urgent_again(lua_State *L, int status, lua_KContext to) {
+  (void)status;
+  vm_leave_room(process_of(L)->isolate->vm, &process_of(L)->room);
+  return send_urgent_to(L, (npid)to);
+}
+
+static int send_urgent(lua_State *L) {
+  npid to = bind_to_pid(L, 1);
+  if (to == NPID_NONE && lua_type(L, 1) == LUA_TSTRING) {
+    to = bind_whereis(L, process_of(L)->isolate->config->names, 1);
+    if (to == NPID_NONE) return luaL_error(L, "no process has the name '%s'", lua_tostring(L, 1));
+  }
+  if (to == NPID_NONE) return luaL_argerror(L, 1, "a pid or a name of this node expected");
+  return send_urgent_to(L, to);
+}
+
 static int send_again(lua_State *L, int status, lua_KContext to) {
   (void)status;
   struct process *p = process_of(L);
@@ -367,9 +397,16 @@ static int match(lua_State *L, bool judged) {
   struct mailbox *m = &p->mailbox;
   if (!lua_isfunction(L, 1)) return match_values(L);
   while (*m->mark) {
-    if (!judged) call_predicate(L, (*m->mark)->term);
+    if (!judged) {
+      m->restarted = false;
+      call_predicate(L, (*m->mark)->term);
+    }
     bool hit = lua_toboolean(L, -1);
     judged = false;
+    if (m->restarted) { /* the mark is at another message than the one that was judged */
+      lua_settop(L, 2);
+      continue;
+    }
     lua_settop(L, 2);
     if (hit) return match_done(p, take(L, p, m->mark));
     m->mark = &(*m->mark)->next;
@@ -497,6 +534,8 @@ const struct bind_function bind_message[] = {
      "Sends a message, which consists of all the values after the destination."},
     {"send_all", bind_send_all, "send_all(pids, ...)",
      "Sends one message, which consists of all the values after the list, to each process of the list."},
+    {"send_urgent", send_urgent, "send_urgent(dest, ...)",
+     "Sends a message that overtakes all others that wait in the mailbox, except those sent so before."},
     {"receive", receive, "receive([ms])",
      "Takes the oldest message and returns its values, or returns nil when none has come in time."},
     {"receive_match", receive_match, "receive_match(pattern, [ms])",

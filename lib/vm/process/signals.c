@@ -33,9 +33,9 @@ void process_note_room(struct process *p) {
   if (!p->full && holds_halves(p, 2)) note_full(p, true);
 }
 
-static void add_message(struct process *p, struct signal *s) {
+/* Does what follows when a message has been put into the mailbox. */
+static inline void admit(struct process *p, const struct signal *s) {
   struct isolate *iso = p->isolate;
-  mailbox_push(&p->mailbox, s);
   iso->mail += (int64_t)signal_weight(s);
   facts_mailbox(p);
   if (!p->full && holds_halves(p, 2)) note_full(p, true);
@@ -45,6 +45,16 @@ static void add_message(struct process *p, struct signal *s) {
   }
   atomic_store_explicit(&iso->messages, iso->messages + 1, memory_order_relaxed);
   if (p->state == PROCESS_RECEIVES || p->state == PROCESS_MATCHES) process_ready(p);
+}
+
+static void add_message(struct process *p, struct signal *s) {
+  mailbox_push(&p->mailbox, s);
+  admit(p, s);
+}
+
+static void add_urgent(struct process *p, struct signal *s) {
+  mailbox_push_urgent(&p->mailbox, s);
+  admit(p, s);
 }
 
 struct signal *process_take(struct process *p, struct signal **link) {
@@ -211,10 +221,19 @@ static void on_room(struct process *p, struct signal *s) {
 }
 
 static void (*const effects[SIGNAL_KINDS])(struct process *, struct signal *) = {
-    [SIGNAL_MESSAGE] = add_message, [SIGNAL_EXIT] = on_exit,           [SIGNAL_LINK_EXIT] = on_link_exit,
-    [SIGNAL_LINK] = on_link,        [SIGNAL_UNLINK] = on_unlink,       [SIGNAL_UNLINK_ACK] = on_unlink_ack,
-    [SIGNAL_MONITOR] = on_monitor,  [SIGNAL_DEMONITOR] = on_demonitor, [SIGNAL_DOWN] = on_down,
-    [SIGNAL_LEADER] = on_leader,    [SIGNAL_CALL] = on_call,           [SIGNAL_REPLY] = on_reply,
+    [SIGNAL_URGENT] = add_urgent,
+    [SIGNAL_MESSAGE] = add_message,
+    [SIGNAL_EXIT] = on_exit,
+    [SIGNAL_LINK_EXIT] = on_link_exit,
+    [SIGNAL_LINK] = on_link,
+    [SIGNAL_UNLINK] = on_unlink,
+    [SIGNAL_UNLINK_ACK] = on_unlink_ack,
+    [SIGNAL_MONITOR] = on_monitor,
+    [SIGNAL_DEMONITOR] = on_demonitor,
+    [SIGNAL_DOWN] = on_down,
+    [SIGNAL_LEADER] = on_leader,
+    [SIGNAL_CALL] = on_call,
+    [SIGNAL_REPLY] = on_reply,
     [SIGNAL_ROOM] = on_room,
 };
 
