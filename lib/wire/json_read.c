@@ -1,6 +1,6 @@
 /* Reads JSON text into a term writer, without a tree.  Reals and strings with \u escapes are rare in messages
  * and have many rules: jansson reads them.  `forms` lists all objects whose `$` key has a meaning.  The
- * recursion is bounded by TERM_DEPTH_MAX. */
+ * recursion is bounded by TERM_DEPTH_MAX, and in what peers send by AROUND more. */
 #include "wire/json.h"
 
 #include "base/text.h"
@@ -353,8 +353,12 @@ static int array(struct decoder *d) {
   return rc;
 }
 
+/* A peer's values may have the full depth where they arrive: around them are the array of the frame, the map
+ * and the list of a call, and within them the object of a form. */
+enum { AROUND = 8 };
+
 static int container(struct decoder *d) {
-  if (d->depth == TERM_DEPTH_MAX)
+  if (d->depth >= TERM_DEPTH_MAX + (d->policy == JSON_WITH_CODE ? AROUND : 0))
     return wrong(d, ERR_TOO_LARGE, "values nest more than %d deep", TERM_DEPTH_MAX);
   d->depth++;
   int rc = *d->at == '[' ? array(d) : object(d);

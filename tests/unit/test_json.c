@@ -155,6 +155,11 @@ static void test_depth(void) {
   if (back) again = text_of(back);
   ok(again && strcmp(text, again) == 0, "and arrives as it was");
   free(text), free(again), term_unref(t), term_unref(back);
+  back = NULL;
+  t = deep_tables(TERM_DEPTH_MAX + 3), text = text_of(t); /* a term in the lists of a call between nodes */
+  ok(term_of(text, JSON_WITH_CODE, &back, &e) == 0, "a peer may send it within a call: %s", e.text);
+  free(text), term_unref(t), term_unref(back);
+  back = NULL;
   char brackets[2 * TERM_DEPTH_MAX + 3];
   memset(brackets, '[', TERM_DEPTH_MAX + 1), memset(brackets + TERM_DEPTH_MAX + 1, ']', TERM_DEPTH_MAX + 1);
   brackets[2 * TERM_DEPTH_MAX + 2] = 0;
