@@ -198,17 +198,36 @@ static int call_ours(lua_State *L, const char *name) {
 
 /* --- string.format --- */
 
-/* The index of the next argument, from `from` on, that belongs to a %s; or 0.  Every conversion has one
- * argument. */
-static int next_text(lua_State *L, int from) {
-  int arg = 2;
-  for (const char *p = lua_tostring(L, 1); (p = strchr(p, '%')); arg++) {
+/* Where a call is in the format: behind a conversion, whose argument is `arg`. */
+struct place {
+  size_t at;
+  int arg;
+};
+
+/* As the context of a continuation.  The stack has fewer than 2^ARG_BITS values. */
+enum { ARG_BITS = 20 };
+
+static lua_KContext as_context(struct place p) {
+  return (lua_KContext)p.at << ARG_BITS | p.arg;
+}
+
+static struct place as_place(lua_KContext context) {
+  return (struct place){(size_t)(context >> ARG_BITS), (int)(context & ((1 << ARG_BITS) - 1))};
+}
+
+/* Moves behind the next %s that has an argument; false: there is none.  Every conversion has one argument. */
+static bool next_text(lua_State *L, struct place *place) {
+  const char *text = lua_tostring(L, 1), *p = text + place->at;
+  while ((p = strchr(p, '%'))) {
     p += 1 + strspn(p + 1, "-+ #0123456789.");
-    if (*p == 's' && arg >= from) return arg <= lua_gettop(L) ? arg : 0;
-    if (*p == '%') arg--;
-    if (*p) p++;
+    char kind = *p;
+    if (kind) p++;
+    if (kind != '%') place->arg++;
+    if (kind != 's') continue;
+    place->at = (size_t)(p - text);
+    return place->arg <= lua_gettop(L);
   }
-  return 0;
+  return false;
 }
 
 static bool is_long(lua_State *L, int arg) {
@@ -221,27 +240,37 @@ static int finish_format(lua_State *L) {
   return original(L);
 }
 
-static int format_called(lua_State *L, int status, lua_KContext arg);
+static int format_called(lua_State *L, int status, lua_KContext context);
 
-static int format_from(lua_State *L, int arg) {
-  while ((arg = next_text(L, arg))) {
-    if (lua_type(L, arg) == LUA_TTABLE && yielding_text(L, arg, arg, format_called))
-      yielding_text_done(L, arg);
-    arg++;
+static int format_from(lua_State *L, struct place place);
+
+static int format_woken(lua_State *L, int status, lua_KContext context) {
+  (void)status;
+  return format_from(L, as_place(context));
+}
+
+enum { BATCH = 1000 }; /* texts between two questions whether to yield */
+
+static int format_from(lua_State *L, struct place place) {
+  for (int n = 1; next_text(L, &place); n++) {
+    if (lua_type(L, place.arg) == LUA_TTABLE && yielding_text(L, place.arg, as_context(place), format_called))
+      yielding_text_done(L, place.arg);
+    if (n % BATCH == 0 && yielding_due(L)) return lua_yieldk(L, 0, as_context(place), format_woken);
   }
   return finish_format(L);
 }
 
-static int format_called(lua_State *L, int status, lua_KContext arg) {
+static int format_called(lua_State *L, int status, lua_KContext context) {
   (void)status;
-  yielding_text_done(L, (int)arg);
-  return format_from(L, (int)arg + 1);
+  struct place place = as_place(context);
+  yielding_text_done(L, place.arg);
+  return format_from(L, place);
 }
 
 static int format(lua_State *L) {
   bool tables = false;
   for (int i = lua_gettop(L); i > 1 && !tables; i--) tables = lua_istable(L, i);
-  if (tables && lua_tostring(L, 1)) return format_from(L, 2);
+  if (tables && lua_tostring(L, 1)) return format_from(L, (struct place){0, 1});
   return finish_format(L);
 }
 
