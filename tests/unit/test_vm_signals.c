@@ -388,6 +388,13 @@ static void test_aliases(void) {
       "local p = spawn(function() send(me, monitor(me, true)) end) local ref = receive() sleep(5)\n"
       "send(ref, 'x') puts(receive(10))",
       "nil\n");
+  run("the end of a process that has an alias leaves the aliases of its watchers counted right",
+      "local c, me = spawn(function() receive() end), self()\n"
+      "local function round() local b = spawn(function() monitor(c, true) receive() end)\n"
+      "  local ref = monitor(b, true) send(b, 'end') receive_match(ref) end\n"
+      "for _ = 1, 100 do round() end local before = process_info(me).memory\n"
+      "for _ = 1, 1000 do round() end puts(process_info(me).memory - before < 32000)",
+      "true\n");
   run("a monitor without an alias is no address",
       "local ref = monitor(spawn(function() receive() end)) send(ref, 'x') puts(receive(5), demonitor(ref))",
       "nil\ttrue\n");

@@ -227,22 +227,30 @@ static struct term *share(struct term *t) {
   return t ? term_ref(t) : NULL;
 }
 
-static void cut_link(struct isolate *iso, npid pid, uint64_t key, void *value, struct term *reason) {
+static void cut_link(struct isolate *iso, struct ties *ties, npid pid, uint64_t key, void *value,
+                     struct term *reason) {
+  (void)ties;
   if (stands(value)) isolate_signal(iso, SIGNAL_LINK_EXIT, key, pid, NPID_NONE, share(reason));
 }
 
-static void cut_watcher(struct isolate *iso, npid pid, uint64_t key, void *value, struct term *reason) {
+static void cut_watcher(struct isolate *iso, struct ties *ties, npid pid, uint64_t key, void *value,
+                        struct term *reason) {
+  (void)ties;
   isolate_signal(iso, SIGNAL_DOWN, as_npid(value), pid, key, share(reason));
 }
 
-static void cut_monitor(struct isolate *iso, npid pid, uint64_t key, void *value, struct term *reason) {
+/* Only the keys of `monitors` are aliases of this process: those of `watchers` may be aliases of others. */
+static void cut_monitor(struct isolate *iso, struct ties *ties, npid pid, uint64_t key, void *value,
+                        struct term *reason) {
   (void)reason;
+  end_alias(iso, ties, key);
   if (as_npid(value) != NPID_KERNEL) isolate_signal(iso, SIGNAL_DEMONITOR, as_npid(value), pid, key, NULL);
 }
 
 static const struct {
   size_t map; /* its place in struct ties */
-  void (*cut)(struct isolate *iso, npid pid, uint64_t key, void *value, struct term *reason);
+  void (*cut)(struct isolate *iso, struct ties *ties, npid pid, uint64_t key, void *value,
+              struct term *reason);
 } cuts[] = {{offsetof(struct ties, links), cut_link},
             {offsetof(struct ties, watchers), cut_watcher},
             {offsetof(struct ties, monitors), cut_monitor}};
@@ -255,8 +263,7 @@ int ties_cut(struct isolate *iso, struct ties_cut *cut, npid pid, struct term *r
     uint64_t key;
     void *value;
     if (map_next(m, &cut->at, NULL, &key, &value)) {
-      end_alias(iso, cut->ties, key); /* no other entry has the key of an alias */
-      cuts[cut->kind].cut(iso, pid, key, value, reason);
+      cuts[cut->kind].cut(iso, cut->ties, pid, key, value, reason);
       done++;
     } else if (cut->at = 0, ++cut->kind == CUTS) {
       ties_free(iso, cut->ties);
