@@ -101,6 +101,7 @@ static int send_urgent_to(lua_State *L, npid to) {
 static int urgent_again(lua_State *L, int status, lua_KContext to) {
   (void)status;
   vm_leave_room(process_of(L)->isolate->vm, &process_of(L)->room);
+  preempt_check(L);
   return send_urgent_to(L, (npid)to);
 }
 

@@ -95,6 +95,7 @@ static int deliver(lua_State *L, int status, lua_KContext at) {
   unsigned since = bind_now(L);
   lua_Integer n = (lua_Integer)lua_rawlen(L, 1), count;
   vm_leave_room(p->isolate->vm, &p->room);
+  preempt_check(L);
   for (lua_Integer i = at; i <= n; i += count) {
     npid to = receiver(L, i);
     if (bind_awaits_room(L, p, isolate_find(p->isolate, to), to)) {
