@@ -130,11 +130,14 @@ static int begin(lua_State *L, struct process *p) {
   /* The linked process may have ended by now; it, or its node, then answers the LINK with an exit signal. */
   if (o.link != NPID_NONE && isolate_tie(p->isolate, SIGNAL_LINK, o.link, p->pid, NPID_NONE, o.epoch))
     return refuse(p, "out_of_memory", "out of memory");
-  /* spawn_answer frees the order, but the arguments are read from its term after that. */
-  struct term *term = term_ref(p->order->term);
+  /* spawn_answer frees the order, but the arguments are read from its term after that.  p->reply keeps it:
+   * the end of the process drops it when there is no memory for the arguments. */
+  term_unref(p->reply);
+  p->reply = term_ref(p->order->term);
   spawn_answer(p, term_build("bp", 1, p->pid));
   int nargs = push_arguments(L, o.rest);
-  term_unref(term);
+  term_unref(p->reply);
+  p->reply = NULL;
   return run(L, nargs);
 }
 
