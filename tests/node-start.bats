@@ -908,6 +908,7 @@ slow_call() {
 }
 
 @test "the watchdog: a stopped node is not a held one" {
+  needs_preemption
   start_node one
   pid=$(api one GET /v1/node | jq .os_pid)
   node-spawn -n one -d -e 'while true do end'

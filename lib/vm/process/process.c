@@ -160,7 +160,10 @@ static void make(lua_State *L, struct isolate *iso) {
   lua_call(L, 1, 1);
   keep(L, iso->refs.envs, (uint32_t)slot);
   struct process *p = heap_alloc(&iso->heap, NULL, 0, sizeof *p);
-  if (!p) luaL_error(L, "out of memory");
+  if (!p) {
+    luaL_error(L, "out of memory");
+    return; /* it does not, but the compiler cannot know that */
+  }
   blank(p, iso, co, (uint32_t)slot);
   lua_sethook(co, NULL, 0, 0);
   *(struct process **)lua_getextraspace(co) = p;
