@@ -145,7 +145,7 @@ static struct copy_plan *make_plans(const struct side *from, const struct side *
     const struct selected *source = from->node ? &from->nodes.at[from->nodes.count > 1 ? i : 0] : NULL;
     const struct selected *target = to->node ? &to->nodes.at[to->nodes.count > 1 ? i : 0] : NULL;
     char **path = to->paths;
-    if (from->plural) {
+    if (from->plural && source) {
       path = tool_need(calloc(1, sizeof *path));
       *path = gathered(to->paths[0], source);
     }

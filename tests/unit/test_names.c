@@ -92,7 +92,8 @@ struct visit {
 static void on_visit(void *data, const char *name, npid pid, uint64_t token) {
   struct visit *v = data;
   (void)pid, (void)token;
-  strcat(strcat(v->seen, name), " ");
+  size_t n = strlen(v->seen);
+  snprintf(v->seen + n, sizeof v->seen - n, "%s ", name);
 }
 
 static void test_walk(struct names *n) {

@@ -336,7 +336,7 @@ static void dispatch_parsed(struct request *r) {
   struct holds_loop *holds = &r->listener->agent->holds;
   if (r->answered) return;
   if (r->route) holds_note(holds, r->route->method, r->route->path);
-  if (r->refused.code)
+  if (r->refused.code || !r->route) /* what has no route is refused */
     answer_refused(r);
   else if (r->upload && r->upload->done)
     r->upload->done(r->upload_data);

@@ -213,7 +213,10 @@ static struct file_list *files_of(lua_State *L) {
   struct process *p = process_of(L);
   struct limits *limits = p->isolate->config->limits;
   if (p->files) return p->files;
-  if (!(p->files = calloc(1, sizeof *p->files))) luaL_error(L, "out of memory");
+  if (!(p->files = calloc(1, sizeof *p->files))) {
+    luaL_error(L, "out of memory");
+    __builtin_unreachable();
+  }
   p->files->max = (unsigned)limit_max(limits, LIMIT_FILES);
   p->files->refused = &limits->refused[LIMIT_FILES];
   return p->files;

@@ -36,6 +36,7 @@ static struct process *start_clone(lua_State *L, struct process *p, struct facto
   if (!q) {
     isolate_give_number(iso, number);
     luaL_error(L, "out of memory");
+    __builtin_unreachable();
   }
   facts_set_label(q, factory_label(L, iso, f, clone));
   atomic_fetch_add(&iso->live, 1);

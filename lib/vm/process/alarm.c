@@ -110,7 +110,8 @@ int64_t alarm_cancel(struct isolate *iso, npid ref) {
 
 int alarm_drop(struct isolate *iso, struct alarm **list, int n) {
   int done = 0;
-  for (struct alarm *a; done < n && (a = *list); done++) {
+  for (struct alarm *a = *list, *next; done < n && a; a = next, done++) {
+    next = a->next;
     retire(iso, a);
     alarm_free(a);
   }
