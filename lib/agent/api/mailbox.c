@@ -110,6 +110,7 @@ static void on_written(struct job *job) {
 }
 
 static void enqueue(struct mailbox *m, struct term *t) {
+  if (!stream_admits(m->client.stream, m->queued)) return;
   struct letter *l = malloc(sizeof *l);
   if (!l) {
     log_line(&m->client.hosted.agent->log, "out of memory: a message to a mailbox is lost");

@@ -117,6 +117,9 @@ void stream_line(struct stream *s, json_t *line);           /* a line, or a reco
 void stream_text(struct stream *s, const struct buf *text); /* whole lines of JSON text, or whole records */
 void stream_take(struct stream *s, struct buf *lines); /* the same; empties lines, mostly without a copy */
 bool stream_full(const struct stream *s);
+/* May the owner of the stream keep more for it? kept: the bytes that the owner keeps already. False when the
+ * stream has ended; cuts it when it has more than LIMIT_STREAM with them. */
+bool stream_admits(struct stream *s, size_t kept);
 void stream_end(struct stream *s);
 
 /* The events of an upload: a request whose body the handler gets in parts, as it arrives. The handler of a

@@ -85,15 +85,19 @@ static void stream_break(struct stream *s, const char *why) {
   request_cut(s->request);
 }
 
-/* True when a line may be appended. LIMIT_STREAM counts only what is pending before the line, so
- * that one long line is never refused. */
-static bool is_open(struct stream *s) {
+bool stream_admits(struct stream *s, size_t kept) {
   struct limits *limits = &s->request->listener->agent->limits;
-  if (!s->ended && s->pending.len > (size_t)limit_max(limits, LIMIT_STREAM)) {
+  if (!s->ended && s->pending.len + kept > (size_t)limit_max(limits, LIMIT_STREAM)) {
     limit_refuse(limits, LIMIT_STREAM);
     stream_break(s, "its client does not read, and too much waits for it (node-start --max stream)");
   }
   return !s->ended;
+}
+
+/* True when a line may be appended. LIMIT_STREAM counts only what is pending before the line, so
+ * that one long line is never refused. */
+static bool is_open(struct stream *s) {
+  return stream_admits(s, 0);
 }
 
 /* Called after an append: wakes the stream, or cuts it when the append ran out of memory. */
