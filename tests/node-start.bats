@@ -903,6 +903,7 @@ slow_call() {
   culprit=$output
   wait_until eval '[ "$(holds scheduler)" -gt "$schedulers" ]'
   run -0 cat "$log"
+  [ "${SAN:-}" != thread ] || culprit= # the process is noted at a tick, which ThreadSanitizer may hold back
   assert_line --regexp "scheduler [0-9]+ was held for [0-9]{3,} ms by $culprit"
   api one GET /metrics | awk '/^node_hold_longest_seconds/ { n++; if ($2 < 0.3) exit 1 } END { exit n != 2 }'
 }
