@@ -109,6 +109,22 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   ends 130
 }
 
+@test "a command that cannot be executed" {
+  start_node one
+  ends_at_once() {
+    rm -rf "$T"/{keys,session,screen,status,after}
+    terminal "${@:2}"
+    ends "$1"
+    run ! grep -q command <(node-ps)
+  }
+  ends_at_once 127 nosuch
+  grep -qF 'nosuch: command not found' "$T/screen"
+  ends_at_once 126 /etc/passwd
+  grep -qF '/etc/passwd: Permission denied' "$T/screen"
+  OPTIONS='-t --cwd /nosuch' ends_at_once 126 true
+  grep -qF '/nosuch: the directory of the command' "$T/screen"
+}
+
 @test "vi edits a file" {
   command -v vi || skip 'needs vi'
   start_node one

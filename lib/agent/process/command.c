@@ -679,11 +679,14 @@ static void answer_started(struct command *c) {
   c->call = NULL;
 }
 
-/* Output is read only once the caller has been told the pid. */
+/* Output is read only once the caller has been told the pid, or the command could not be executed: the guard
+ * ends when the agent has read the terminal to its end (wait_for_hangup). */
 static void take_started(struct command *c, int64_t os_pid) {
-  if (c->failed.kind || !c->call) return;
-  c->hosted.os_pid = c->outcome->os_pid = os_pid;
-  answer_started(c);
+  if (!c->call) return;
+  if (!c->failed.kind) {
+    c->hosted.os_pid = c->outcome->os_pid = os_pid;
+    answer_started(c);
+  }
   read_output(c);
 }
 
