@@ -147,15 +147,28 @@ static void undeliverable(struct mesh *m, struct signal *s, int code, const char
   m->events->undeliverable(m->data, s, code, reason);
 }
 
+/* A signal whose line would be longer than the peer reads is refused: the peer would end the link. */
+static void refuse_length(struct peer *p, struct signal *s, size_t n) {
+  log_line(p->mesh->config.log, "%s: a %s of %zu bytes as JSON is dropped: a line has at most %d",
+           p->name.full, signal_wire(s->kind), n, FRAME_MAX);
+  undeliverable(p->mesh, s, ERR_TOO_LARGE, err_sentence(ERR_TOO_LARGE));
+}
+
 /* Writes a signal to the peer. When the write fails, the connection is given up, so that the peer never gets
  * later signals without this one. */
 static void write_frame(struct peer *p, struct signal *s) {
   struct mesh *m = p->mesh;
   struct buf *line = &m->line;
   int code = frame_write(m->config.nodes, s, line);
-  if (!code) code = m->config.transport->write(p->transport, line->data, line->len);
+  size_t n = line->len;
+  bool fits = n <= FRAME_MAX;
+  if (!code && fits) code = m->config.transport->write(p->transport, line->data, n);
   buf_clear(line);
   buf_shrink(line);
+  if (!code && !fits) {
+    refuse_length(p, s, n);
+    return;
+  }
   if (!code) {
     signal_free(s);
     return;

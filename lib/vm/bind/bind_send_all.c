@@ -14,8 +14,11 @@
 #include "vm/sched/room.h"
 
 enum {
-  STRIDE = 64,   /* receivers between two looks at the clock */
-  RUN_MAX = 1000 /* receivers of another node in one frame */
+  STRIDE = 64,    /* receivers between two looks at the clock */
+  RUN_MAX = 1000, /* receivers of another node in one frame */
+  /* What the call around the message may add to it: a message that leaves less room goes to each receiver by
+   * itself. */
+  RUN_ROOM = 64 + RUN_MAX * 9
 };
 
 /* The stack holds the list of receivers; the context of both phases is the place in it. */
@@ -58,7 +61,8 @@ static lua_Integer run_length(lua_State *L, lua_Integer i, lua_Integer n) {
   struct vm *vm = process_of(L)->isolate->vm;
   npid first = receiver(L, i);
   lua_Integer last = i;
-  if (npid_is_local(first) || npid_is_ref(first)) return 1;
+  bool fits = process_of(L)->reply->size <= TERM_SIZE_MAX - RUN_ROOM;
+  if (!fits || npid_is_local(first) || npid_is_ref(first)) return 1;
   while (last < n && last - i + 1 < RUN_MAX) {
     npid next = receiver(L, last + 1);
     if (npid_is_ref(next) || npid_incarnation(next) != npid_incarnation(first)) break;
