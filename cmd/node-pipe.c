@@ -109,8 +109,7 @@ static void print_errors(struct stage *s, bool rest) {
 static void print_event(struct stage *s, const char *key, json_t *bytes) {
   json_auto_t *o =
       tool_need(json_pack("{s:i, s:s, s:O}", "stage", (int)s->index + 1, "node", s->node, key, bytes));
-  tool_print(o);
-  if (fflush(stdout)) exit(tool_finish(&tool, STATUS_OWN));
+  relay_event(o);
 }
 
 static int take_output(void *data, bool is_stderr, const char *bytes, size_t n) {
@@ -136,7 +135,7 @@ static void stage_end(struct stage *s) {
                                          "node", s->node, "pid", s->pid, "line",
                                          tool_need(json_from_bytes(s->line, strlen(s->line))), "ok",
                                          s->status == 0, "status", s->status, "reason", s->reason));
-    tool_print(o);
+    relay_event(o);
   }
   if (!s->status) return;
   fprintf(stderr, "%s: %s: stage %zu ", tool.name, s->node, s->index + 1);

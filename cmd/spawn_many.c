@@ -13,6 +13,7 @@
 #include "harvest.h"
 #include "interrupt.h"
 #include "joblog.h"
+#include "relay.h"
 
 #include "base/clock.h"
 #include "base/text.h"
@@ -169,8 +170,7 @@ static void publish(struct job *j) {
   if (!r->options->common.json) return;
   if (j->harvesting) harvest_json(j->harvest, object);
   harvest_progress(NULL);
-  tool_print(object);
-  if (fflush(stdout)) exit(tool_finish(r->tool, STATUS_OWN));
+  relay_event(object);
 }
 
 static void interrupt_all(struct run *r) {
