@@ -55,11 +55,14 @@ __attribute__((noreturn)) static void print_help(const struct tool *tool) {
 
 void tool_usage(const struct tool *tool, const char *format, ...) {
   va_list args;
-  fprintf(stderr, "%s: ", tool->name);
+  struct buf text = BUF_INIT, line = BUF_INIT;
   va_start(args, format);
-  vfprintf(stderr, format, args);
+  buf_vprintf(&text, format, args);
   va_end(args);
-  fprintf(stderr, "\ntry: %s -h\n", tool->name);
+  buf_escape(&line, text.data, text.len); /* words of the command line may have control characters */
+  fprintf(stderr, "%s: %.*s\ntry: %s -h\n", tool->name, (int)line.len, buf_ok(&line) ? line.data : "", tool->name);
+  buf_finish(&text);
+  buf_finish(&line);
   exit(err_exit(ERR_USAGE));
 }
 
