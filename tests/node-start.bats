@@ -750,7 +750,7 @@ descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
   run -2 node-start --max nosuch=1
   assert_output --partial 'memory, heap, processes,'
   run -2 node-start --max timers=0
-  assert_output --partial 'timers 0: expected a number from 1 to'
+  assert_output --partial 'timers=0: expected a number from 1 to'
   run -2 node-start --max mailbox=1T
   assert_output --partial 'expected a size from 16M to 1024G'
 }

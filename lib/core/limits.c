@@ -79,7 +79,7 @@ static bool read_value(enum limit i, const char *text, int64_t *out) {
 int limit_set(struct limits *l, enum limit i, const char *value, struct error *e) {
   char least[LIMIT_VALUE_SIZE], most[LIMIT_VALUE_SIZE];
   if (read_value(i, value, &l->max[i])) return 0;
-  return error_set(e, ERR_USAGE, "%s %s: expected a %s from %s to %s", rows[i].name, value,
+  return error_set(e, ERR_USAGE, "%s=%s: expected a %s from %s to %s", rows[i].name, value,
                    rows[i].unit == LIMIT_BYTES ? "size" : "number", limit_format(i, rows[i].least, least),
                    limit_format(i, rows[i].most, most));
 }
