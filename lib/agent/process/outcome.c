@@ -542,8 +542,9 @@ void outcome_op_follow(struct agent *a, struct signal *call, struct term_reader 
   }
   int code = o->reason ? 0 : follow(o, who);
   if (code) {
+    char why[LIMIT_TEXT_SIZE];
     call_refuse_code(a, call, code,
-                     code == ERR_BUSY ? "too many clients follow the output of this command" : NULL);
+                     code == ERR_BUSY ? limit_text(&a->limits, LIMIT_FOLLOWERS, why) : NULL);
     return;
   }
   call_answer(a, call, NULL);
