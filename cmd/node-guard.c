@@ -149,7 +149,7 @@ __attribute__((noreturn)) static void fail_exec(const char *name) {
   char path[4096], interpreter[256];
   struct stat found;
   int error = errno;
-  bool there = find_file(name, path, sizeof path, &found);
+  bool there = *name && find_file(name, path, sizeof path, &found);
   if (there && S_ISDIR(found.st_mode)) error = EISDIR;
   bool may = there && S_ISREG(found.st_mode) && access(path, X_OK) == 0;
   if (may && (error == ENOENT || error == EACCES)) {
