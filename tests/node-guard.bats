@@ -62,6 +62,8 @@ started() { [[ "$(reports | head -n 1)" =~ ^2\ 0\ [1-9][0-9]*$ ]]; }
 @test "a directory, an interpreter that is missing or may not run, and a file that is not in PATH are told apart" {
   run -127 guard "$T"
   [ "$(reports | head -n 1)" = '1 5 21' ]
+  run -127 guard ''
+  [ "$(reports | head -n 1)" = '1 5 2' ]
   printf '#!/bin/sh\r\necho\r\n' >"$T/crlf"
   printf '#! /no/such/shell -e\n' >"$T/missing"
   printf '#!%s\n' "$T/plain" >"$T/denied"

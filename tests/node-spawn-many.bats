@@ -31,6 +31,7 @@ lines_of() { sort <<<"$output"; }
   refuses 'an empty word' node-spawn a@h '' -- true
   refuses 'an empty word' node-spawn -n '' -- true
   refuses 'an empty word' node-spawn --all --exclude '' -- true
+  refuses 'a\x1B[31mb' node-spawn $'--a\033[31mb' -- true
   refuses 'no node is selected' node-spawn --exclude a@h -- true
   refuses 'no node is selected' node-spawn --gather -- true
   refuses '--gather excludes' node-spawn --all --gather --json -- true
@@ -287,6 +288,8 @@ lines_of() { sort <<<"$output"; }
   run -0 bash -c 'node-spawn one two -- yes 2>"$0" 3>&- | head -n 1; echo "${PIPESTATUS[0]}"' "$T/err"
   assert_line --index 0 --regexp "^(one|two)@$HOST: y$"
   assert_line --index 1 141
+  run -0 bash -c 'node-spawn --json one two -- true 2>"$0" 3>&- | true; echo "${PIPESTATUS[0]}"' "$T/err"
+  assert_output 141
 }
 
 @test "--json: one object a node, failures too" {
