@@ -413,6 +413,59 @@ END
   run ! grep -qaP '[\x1b\x9b]' "$NODE_RUNTIME_DIR/one@$HOST/console.log"
 }
 
+# A connection of a link by a peer that has the cookie: sends standard input, prints what comes.
+as_link() {
+  timeout 20 openssl s_client -connect "127.0.0.1:$(number one .port)" -tls1_3 -quiet -ign_eof -alpn "$(link_protocol)" \
+    -psk "$(psk_of $COOKIE)" -psk_identity "$(identity_of $COOKIE)" 2>"$T/openssl"
+}
+
+link_protocol() { # as the node names it itself
+  as_peer POST /v1/link <<<'{}' | grep -o 'node-link/[0-9]*'
+}
+
+chunk() { printf '%x\r\n%s\n\r\n' $((${#1} + 1)) "$1"; }
+
+@test "a link can be read with openssl, and is refused over any other connection" {
+  start_node one --cookie $COOKIE
+  run -0 as_peer POST /v1/link <<<'{}'
+  assert_output --regexp '"code": ?"version"'
+  version=$(link_protocol)
+  hello=$(jq -nc --argjson version "${version#*/}" '{node: "three@here", creation: 7, life: 7, version: $version, lua: 504,
+    address: "127.0.0.1", port: 4370, mesh: false}')
+  mkfifo "$T/up"
+  as_link <"$T/up" >"$T/down" &
+  peer=$!
+  exec 5>"$T/up"
+  printf 'POST /v1/link HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n' >&5
+  chunk "{\"hello\":$hello}" >&5
+  chunk '{"names":{"highest":0,"claims":[]}}' >&5
+  wait_until grep -q '"names"' "$T/down"
+  lists() { node-list -n one | grep -q three@here; }
+  wait_until lists
+  chunk '{"bye":"enough"}' >&5
+  exec 5>&-
+  wait $peer || true
+  run -0 head -1 "$T/down"
+  assert_output --regexp '^HTTP/1.1 200 '
+  run -0 grep -a -A 1 '"hello"' "$T/down"
+  assert_output --partial "{\"hello\":{\"node\":\"one@$HOST\""
+  wait_until grep -q 'three@here is down: enough' "$NODE_RUNTIME_DIR/one@$HOST/console.log"
+}
+
+@test "a peer of another version of the link, and a request to another node, are refused in words" {
+  start_node one --cookie $COOKIE
+  jq -nc '{node: "three@here", creation: 7, life: 7, version: 3, lua: 504, address: "127.0.0.1", port: 4370, mesh: true}' \
+    >"$T/hello"
+  run -0 as_peer PUT /v1/link <"$T/hello"
+  assert_output --regexp '"code": ?"version"'
+  grep -qa 'an offer from 127.0.0.1 is refused: three@here: link version 3' "$NODE_RUNTIME_DIR/one@$HOST/console.log"
+  run -0 as_link < <(printf 'POST /v1/link HTTP/1.1\r\nNode-To: two@rane\r\nTransfer-Encoding: chunked\r\n\r\n')
+  assert_line --regexp '^HTTP/1.1 421 '
+  assert_output --partial "two@rane is not here: this node is one@$HOST"
+  run -0 as_link < <(printf 'GET /v1/node HTTP/1.1\r\nHost: n\r\n\r\n')
+  assert_line --regexp '^HTTP/1.1 400 '
+}
+
 @test "control characters of a peer or a client reach neither terminal nor log" {
   start_node one --cookie $COOKIE
   run -2 node-connect $'two\e31m@rane\nforged: line'

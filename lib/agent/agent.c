@@ -91,7 +91,7 @@ static void on_stop_check(uv_timer_t *t) {
   bool late = ms > STOP_PATIENCE_MS;
   if ((commands_left(a) || !server_idle(a) || !outputs_settled(a, a->stop_since_ns)) && !late) return;
   /* Farewells to peers are still being sent; the time is bounded, because a peer may be dead. */
-  if (!dialler_idle(a->dialler) && ms < FAREWELL_MS) return;
+  if (!connections_idle(a->carrier.connections) && ms < FAREWELL_MS) return;
   if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
   uv_stop(&a->loop);
 }
@@ -181,10 +181,28 @@ static int make_tables(struct agent *a, struct error *e) {
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
 
+static void on_link_proved(void *data, int fd) {
+  server_link_proved(data, fd);
+}
+
+static void on_link_closing(void *data, int fd) {
+  server_link_closing(data, fd);
+}
+
 static int make_mesh(struct agent *a, struct error *e) {
-  a->dialler = dialler_new(&a->loop, &a->psks.all[0], a->self, 4 * a->config->heartbeat_ms, e);
-  if (!a->dialler) return e->code;
-  dialler_bound(a->dialler, &a->limits);
+  int silence_ms = 4 * a->config->heartbeat_ms;
+  struct connections_config links = {.loop = &a->loop,
+                                     .psks = &a->psks,
+                                     .self = a->self,
+                                     .silence_ms = silence_ms,
+                                     .proved = on_link_proved,
+                                     .closing = on_link_closing,
+                                     .data = a};
+  a->carrier.dialler = dialler_new(&a->loop, &a->psks.all[0], a->self, silence_ms, e);
+  if (a->carrier.dialler) a->carrier.connections = connections_new(&links, e);
+  if (!a->carrier.connections) return e->code;
+  dialler_bound(a->carrier.dialler, &a->limits);
+  a->carrier.limits = &a->limits;
   struct mesh_config config = {.loop = &a->loop,
                                .nodes = a->nodes,
                                .log = &a->log,
@@ -198,8 +216,10 @@ static int make_mesh(struct agent *a, struct error *e) {
                                .heartbeat_ms = a->config->heartbeat_ms,
                                .rejoin_ms = a->config->rejoin_ms,
                                .transport = &transport_http,
-                               .carrier = a->dialler};
+                               .carrier = &a->carrier};
   int code = mesh_new(&config, &agent_mesh_events, a, &a->mesh);
+  a->carrier.greet = mesh_greet;
+  a->carrier.data = a->mesh;
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
 
@@ -350,7 +370,8 @@ void agent_free(struct agent *a) {
   cookie_reader_stop(a);
   server_finish(a);
   mesh_finish(a->mesh);
-  dialler_finish(a->dialler);
+  connections_finish(a->carrier.connections);
+  dialler_finish(a->carrier.dialler);
   if (a->vm) end_processes(a);
   identities_finish(a);
   commands_forget_kept(a);
@@ -367,7 +388,8 @@ void agent_free(struct agent *a) {
   mesh_free(a->mesh);
   a->mesh = NULL;
   flow_free(a);
-  dialler_free(a->dialler);
+  connections_free(a->carrier.connections);
+  dialler_free(a->carrier.dialler);
   server_free(a);
   outcomes_finish(a);
   outputs_finish(a);

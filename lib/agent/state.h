@@ -9,6 +9,7 @@
 
 #include "agent/config.h"
 #include "base/holds.h"
+#include "agent/mesh/transport.h"
 #include "base/log.h"
 #include "core/limits.h"
 #include "core/names.h"
@@ -20,7 +21,6 @@
 
 struct rpc;
 struct outcomes;
-struct dialler;
 struct hosted;
 struct command;
 struct cgroups;
@@ -73,7 +73,7 @@ struct agent {
   struct runtime *runtime;
   struct rpc *rpc;
   struct outcomes *outcomes;
-  struct dialler *dialler;
+  struct transport_carrier carrier; /* its dialler and connections are made and freed by agent.c */
   struct server *server;
   struct mesh *mesh;
   struct flow *flow;

@@ -16,6 +16,7 @@ enum {
   RECORD_ALERT = 21,
   MESSAGE_HELLO = 1,
   HELLO_LEAST = 42, /* bytes of a ClientHello without extensions */
+  EXTENSION_ALPN = 16,
   EXTENSION_PSK = 41,
   VERSION_AND_RANDOM = 2 + 32,
   TICKET_AGE = 4,
@@ -90,22 +91,33 @@ static bool make_binder(const struct psk *psk, const unsigned char *bytes, size_
 
 /* --- the message ---------------------------------------------------------------------------------------- */
 
-/* Finds the extension of the PSK, which has to be the last one. */
-static enum client_hello find_psk(struct span message, struct span *out) {
+/* Finds the extensions of a message. */
+static enum client_hello find_extensions(struct span message, struct span *out) {
   take(&message, VERSION_AND_RANDOM);
   vector(&message, 1); /* session */
   vector(&message, 2); /* cipher suites */
   vector(&message, 1); /* compression */
   if (!message.broken && !message.n) return CLIENT_HELLO_NO_KEY;
-  struct span extensions = vector(&message, 2);
-  if (message.broken || message.n) return CLIENT_HELLO_ALIEN;
-  while (extensions.n && !extensions.broken) {
-    size_t type = number(&extensions, 2);
-    struct span body = vector(&extensions, 2);
-    if (extensions.broken || type != EXTENSION_PSK) continue;
-    *out = body;
-    return extensions.n ? CLIENT_HELLO_ALIEN : CLIENT_HELLO_PROVED;
+  *out = vector(&message, 2);
+  return message.broken || message.n ? CLIENT_HELLO_ALIEN : CLIENT_HELLO_PROVED;
+}
+
+/* Takes extensions up to the first of this type; *out is its body.  False when there is none. */
+static bool seek(struct span *extensions, size_t type, struct span *out) {
+  while (extensions->n && !extensions->broken) {
+    size_t found = number(extensions, 2);
+    *out = vector(extensions, 2);
+    if (!extensions->broken && found == type) return true;
   }
+  return false;
+}
+
+/* Finds the extension of the PSK, which has to be the last one. */
+static enum client_hello find_psk(struct span message, struct span *out) {
+  struct span extensions = {0};
+  enum client_hello found = find_extensions(message, &extensions);
+  if (found != CLIENT_HELLO_PROVED) return found;
+  if (seek(&extensions, EXTENSION_PSK, out)) return extensions.n ? CLIENT_HELLO_ALIEN : CLIENT_HELLO_PROVED;
   return extensions.broken ? CLIENT_HELLO_ALIEN : CLIENT_HELLO_NO_KEY;
 }
 
@@ -146,6 +158,20 @@ enum client_hello client_hello_check(const unsigned char *record, size_t n, cons
   if (binders.broken || !make_binder(psk, whole.at, covered, want)) return CLIENT_HELLO_ALIEN;
   bool same = binder.n == DIGEST && !CRYPTO_memcmp(binder.at, want, DIGEST);
   return same ? CLIENT_HELLO_PROVED : CLIENT_HELLO_COOKIE;
+}
+
+bool client_hello_offers(const unsigned char *record, size_t n, const char *protocol) {
+  struct span all = {record, n, n < CLIENT_HELLO_HEAD}, extensions = {0}, body = {0};
+  take(&all, CLIENT_HELLO_HEAD + 1); /* the head of the record, and the type of the message */
+  struct span message = vector(&all, 3);
+  if (find_extensions(message, &extensions) != CLIENT_HELLO_PROVED) return false;
+  if (!seek(&extensions, EXTENSION_ALPN, &body)) return false;
+  struct span names = vector(&body, 2);
+  while (names.n && !names.broken) {
+    struct span name = vector(&names, 1);
+    if (!names.broken && name.n == strlen(protocol) && !memcmp(name.at, protocol, name.n)) return true;
+  }
+  return false;
 }
 
 size_t client_hello_size(const unsigned char head[CLIENT_HELLO_HEAD]) {

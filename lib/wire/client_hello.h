@@ -10,6 +10,7 @@
 
 #include "wire/psk.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum {
@@ -31,6 +32,10 @@ size_t client_hello_size(const unsigned char head[CLIENT_HELLO_HEAD]);
 
 /* Judges a whole record, as long as client_hello_size says, by the cookies that are accepted. */
 enum client_hello client_hello_check(const unsigned char *record, size_t n, const struct psk_set *psks);
+
+/* Does such a record offer this protocol in its extension of ALPN (RFC 7301)?  False also when the record is
+ * broken. */
+bool client_hello_offers(const unsigned char *record, size_t n, const char *protocol);
 
 /* Writes the record of the fatal alert with which a server refuses such a ClientHello, and returns its size;
  * 0 when there is no alert for it. */

@@ -169,6 +169,88 @@ static bool is_proven(const SSL *ssl) {
          strcmp(SSL_CIPHER_get_name(suite), PSK_SUITE) == 0;
 }
 
+/* --- links ---------------------------------------------------------------------------------------------- */
+
+static int on_link_hello(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *idlen,
+                         SSL_SESSION **out) {
+  const struct psk_set *psks = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+  (void)md; /* as in on_client_hello */
+  *out = psk_as_session(ssl, &psks->all[0]);
+  if (!*out) return 0;
+  *id = (const unsigned char *)psks->all[0].identity;
+  *idlen = strlen(psks->all[0].identity);
+  return 1;
+}
+
+/* The session of the key that a client names; none (and 1) when no cookie of the set has that identity. */
+static int on_link_identity(SSL *ssl, const unsigned char *id, size_t idlen, SSL_SESSION **out) {
+  const struct psk_set *psks = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+  const struct psk *psk = psk_set_find(psks, id, idlen);
+  *out = psk ? psk_as_session(ssl, psk) : NULL;
+  return !psk || *out;
+}
+
+/* The names of protocols that are offered stand behind their lengths. */
+static int on_link_protocol(SSL *ssl, const unsigned char **out, unsigned char *outlen,
+                            const unsigned char *in, unsigned inlen, void *data) {
+  static const unsigned char ours[] = PSK_LINK_PROTOCOL;
+  (void)ssl, (void)data;
+  for (unsigned at = 0; at < inlen; at += 1U + in[at]) {
+    if (in[at] != sizeof ours - 1 || in[at] > inlen - at - 1 || memcmp(in + at + 1, ours, in[at]) != 0)
+      continue;
+    *out = in + at + 1;
+    *outlen = in[at];
+    return SSL_TLSEXT_ERR_OK;
+  }
+  return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static int refuse_certificate(X509_STORE_CTX *store, void *data) {
+  (void)data;
+  X509_STORE_CTX_set_error(store, X509_V_ERR_APPLICATION_VERIFICATION);
+  return 0;
+}
+
+/* False when OpenSSL does not take a setting. */
+static bool set_link_context(SSL_CTX *ctx, const struct psk_set *psks, bool server) {
+  unsigned char protocol[sizeof PSK_LINK_PROTOCOL] = {sizeof PSK_LINK_PROTOCOL - 1};
+  memcpy(protocol + 1, PSK_LINK_PROTOCOL, sizeof PSK_LINK_PROTOCOL - 1);
+  SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+  SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
+                            SSL_MODE_RELEASE_BUFFERS);
+  SSL_CTX_set_read_ahead(ctx, 1);
+  SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION);
+  if (server) {
+    SSL_CTX_set_psk_find_session_callback(ctx, on_link_identity);
+    SSL_CTX_set_alpn_select_cb(ctx, on_link_protocol, NULL);
+  } else {
+    SSL_CTX_set_psk_use_session_callback(ctx, on_link_hello);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_cert_verify_callback(ctx, refuse_certificate, NULL);
+  }
+  return SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) &&
+         SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) && SSL_CTX_set_ciphersuites(ctx, PSK_SUITE) &&
+         SSL_CTX_set1_groups_list(ctx, "X25519:P-256") && SSL_CTX_set_num_tickets(ctx, 0) &&
+         SSL_CTX_set_app_data(ctx, (void *)(uintptr_t)psks) &&
+         (server || !SSL_CTX_set_alpn_protos(ctx, protocol, sizeof protocol));
+}
+
+SSL_CTX *psk_link_context(const struct psk_set *psks, bool server) {
+  SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+  if (ctx && set_link_context(ctx, psks, server)) return ctx;
+  SSL_CTX_free(ctx);
+  return NULL;
+}
+
+bool psk_link_proven(const SSL *ssl) {
+  const unsigned char *protocol;
+  unsigned n;
+  SSL_get0_alpn_selected(ssl, &protocol, &n);
+  return is_proven(ssl) && n == sizeof PSK_LINK_PROTOCOL - 1 && !memcmp(protocol, PSK_LINK_PROTOCOL, n);
+}
+
+/* --- what libcurl calls before a request ---------------------------------------------------------------- */
+
 /* Runs before a request is sent, on a new connection and on one used again. */
 static int on_request(void *easy, char *address, char *local, int port, int local_port) {
   (void)address, (void)local, (void)port, (void)local_port;

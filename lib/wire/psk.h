@@ -1,6 +1,7 @@
 /* psk: TLS 1.3 in which both ends prove the cookie (RFC 8446: external PSK with ECDHE, TLS_AES_128_GCM_SHA256
- * only).  The client is libcurl on OpenSSL, the server libmicrohttpd on GnuTLS.  There are no certificates: a
- * client refuses a server that shows one.
+ * only).  The client of a request is libcurl on OpenSSL, its server libmicrohttpd on GnuTLS; a link has
+ * OpenSSL at both ends (psk_link_context).  There are no certificates: a client refuses a server that shows
+ * one.
  *
  * A server has a set of keys, one for each cookie that it accepts.  The client names one of them by the PSK
  * identity, which is sent in the clear: PSK_IDENTITY and the cookie's fingerprint.  A fingerprint reveals
@@ -13,6 +14,7 @@
 #include "core/cookie.h"
 
 #include <curl/curl.h>
+#include <openssl/types.h>
 #include <stdbool.h>
 
 enum { PSK_SIZE = 32, PSK_FINGERPRINT = 16 /* hexadecimal digits */ };
@@ -70,6 +72,18 @@ struct psk_session {
  * belong to one cluster: libcurl uses a connection again whichever PSK it was made with.  0, or ERR_TLS when
  * libcurl runs on another TLS library than OpenSSL. */
 int psk_prepare(CURL *easy, struct psk_session *session) MUST_CHECK;
+
+/* The name, by ALPN (RFC 7301), of the protocol of a link, with its version.  A server tells by it which
+ * connections are links, from the first message on. */
+#define PSK_LINK_PROTOCOL "node-link/4"
+
+/* The context of the connections of links: for those that this node makes, or (server) for those that it
+ * accepts.  psks is borrowed, and may change; a client uses its first key.  There are no session tickets and
+ * no early data.  NULL when OpenSSL cannot. */
+SSL_CTX *psk_link_context(const struct psk_set *psks, bool server);
+
+/* After the handshake of a link: has the peer proved the key, and does it speak PSK_LINK_PROTOCOL? */
+bool psk_link_proven(const SSL *ssl);
 
 /* Returns what the result of a transfer means: 0, or the stage that failed (ERR_RESOLVE, ERR_TCP, ERR_TLS,
  * ERR_COOKIE, ERR_TIMEOUT, ERR_LOST, ERR_VERSION), ERR_NOMEM, ERR_SYSTEM.  *e then says what failed, with

@@ -107,9 +107,9 @@ static void run_answer(struct dial_request *o) {
   json_decref(body);
 }
 
-static struct transport *fake_open(void *carrier, const struct dial_target *to,
+static struct transport *fake_open(void *carrier, const struct dial_target *to, struct incoming *in,
                                    const struct transport_events *events, void *data, struct error *e) {
-  (void)e;
+  (void)in, (void)e;
   struct net_node *from = carrier;
   struct transport *l = calloc(1, sizeof *l);
   *l = (struct transport){.next = from->net->transports,

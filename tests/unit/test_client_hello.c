@@ -4,6 +4,7 @@
 #include "psk_client.h"
 #include "tap.h"
 
+#include <openssl/ssl.h>
 #include <stdlib.h>
 
 /* --- tests ---------------------------------------------------------------------------------------------- */
@@ -83,6 +84,36 @@ static void test_size(void) {
   ok(!client_hello_alert(CLIENT_HELLO_ALIEN, out), "who speaks no TLS gets no alert");
 }
 
+/* The message with which a node begins a link names its protocol; those of requests do not. */
+static void test_protocol(void) {
+  unsigned char hello[CLIENT_HELLO_MAX];
+  struct psk_client c = {.psk = &right};
+  size_t n = psk_client_hello(&c, CLIENT_HELLO_COOKIE, hello);
+  ok(client_hello_offers(hello, n, "http/1.1"), "the client of a request offers HTTP");
+  ok(!client_hello_offers(hello, n, PSK_LINK_PROTOCOL) && !client_hello_offers(hello, n, "http/1") &&
+         !client_hello_offers(hello, n, ""),
+     "and nothing else");
+  SSL_CTX *ctx = psk_link_context(&accepted, false);
+  SSL *ssl = SSL_new(ctx);
+  BIO *out = BIO_new(BIO_s_mem());
+  SSL_set_bio(ssl, BIO_new(BIO_s_mem()), out);
+  SSL_connect(ssl);
+  int got = BIO_read(out, hello, sizeof hello);
+  n = got > 0 ? (size_t)got : 0;
+  ok(n > 100 && client_hello_size(hello) == n &&
+         client_hello_check(hello, n, &accepted) == CLIENT_HELLO_PROVED,
+     "the client of a link proves the cookie");
+  ok(client_hello_offers(hello, n, PSK_LINK_PROTOCOL), "and offers " PSK_LINK_PROTOCOL);
+  for (size_t i = 0; i < n; i++) {
+    unsigned char *exact = malloc(i + 1); /* a sanitizer detects a read beyond its end */
+    memcpy(exact, hello, i);
+    client_hello_offers(exact, i, PSK_LINK_PROTOCOL);
+    free(exact);
+  }
+  SSL_free(ssl);
+  SSL_CTX_free(ctx);
+}
+
 int main(void) {
   struct cookie good = {.bytes = "a-secret-of-two-nodes", .len = 21},
                 bad = {.bytes = "another-secret-here", .len = 19};
@@ -93,6 +124,7 @@ int main(void) {
   both = (struct psk_set){.all = {wrong, right}, .count = 2};
   test_client();
   test_changed();
+  test_protocol();
   test_size();
   curl_global_cleanup();
   return tap_end();

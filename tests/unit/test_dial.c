@@ -98,12 +98,10 @@ struct client {
   uv_loop_t loop;
   uv_timer_t patience; /* ends a test that hangs */
   struct dialler *dialler;
-  int done, started;
+  int done;
   bool reached;
   struct error e;
   char body[512];
-  const char *const *pieces; /* of an upload; "" pauses it; NULL ends it */
-  struct dial_request *upload;
 };
 
 static void on_impatient(uv_timer_t *t) {
@@ -138,7 +136,6 @@ static void on_done(void *data, const struct error *e, bool reached, json_t *bod
   c->done++;
   c->reached = reached;
   c->e = e ? *e : (struct error){0};
-  c->upload = NULL;
   snprintf(c->body, sizeof c->body, "%s", text ? text : "");
   free(text);
 }
@@ -191,30 +188,6 @@ static void test_refused(uint16_t port) {
   client_free(c, false);
 }
 
-static size_t on_read(void *data, char *out, size_t max) {
-  struct client *c = data;
-  if (!*c->pieces) return DIAL_END;
-  size_t n = strlen(*c->pieces);
-  if (n > max) abort();
-  memcpy(out, *c->pieces++, n);
-  return n;
-}
-
-static void on_started(void *data) {
-  struct client *c = data;
-  c->started++;
-}
-
-static const struct dial_source source = {on_read, on_started};
-
-static void upload(struct client *c, uint16_t port, const char *const *pieces) {
-  struct dial_target to = {"two@b", "127.0.0.1", port};
-  struct error e;
-  c->pieces = pieces;
-  c->upload = dial_upload(c->dialler, &to, "/x", &source, on_done, c, &e);
-  if (!c->upload) abort();
-}
-
 /* Host names are looked up outside of libcurl. */
 static void test_names(uint16_t port) {
   struct client *c = client_new(&right);
@@ -235,29 +208,13 @@ static void test_names(uint16_t port) {
   client_free(c, true);
 }
 
-static void test_upload(uint16_t port) {
-  static const char *const pieces[] = {"one\n", "", "two\n", NULL};
-  struct client *c = client_new(&right);
-  upload(c, port, pieces);
-  while (c->pieces != pieces + 2) uv_run(&c->loop, UV_RUN_ONCE);
-  ok(c->started == 1 && !c->done, "a stream starts, and pauses");
-  ok(!dial_resume(c->upload), "it goes on");
-  wait_for_done(c);
-  is(c->body, "[\"POST\", \"two@b\", \"one@a\", \"one\\ntwo\\n\"]", "all of it arrives, with who sends it");
-  ok(c->started == 1 && c->done == 1, "it has started once, and ended once");
-  client_free(c, false);
-}
-
 static void test_cancel(uint16_t port) {
-  static const char *const pieces[] = {"one\n", "", NULL};
   struct client *c = client_new(&right);
   uint16_t silent_port;
   int fd = listen_on(&silent_port);
   dial_cancel(ask(c, silent_port, "/x", NULL));
   dial_cancel(NULL);
-  upload(c, port, pieces);
-  while (!c->started) uv_run(&c->loop, UV_RUN_ONCE);
-  dial_cancel(c->upload);
+  dial_cancel(ask(c, port, "/x", NULL));
   ok(dialler_idle(c->dialler) && !c->done, "a request that is cancelled is told to nobody");
   ask(c, silent_port, "/x", NULL);
   dialler_finish(c->dialler);
@@ -265,29 +222,6 @@ static void test_cancel(uint16_t port) {
   is(c->e.text, "two@b: given up, as one@a is stopping (busy)", "it says why");
   client_free(c, true);
   close(fd);
-}
-
-/* A stream that does not end in time is given up; a stream that has ended or was cancelled is not. */
-static void test_limit(uint16_t port) {
-  static const char *const forever[] = {"one\n", "", NULL}, *const pieces[] = {"one\n", NULL};
-  struct client *c = client_new(&right);
-  upload(c, port, pieces);
-  dial_limit(c->upload, 15000);
-  wait_for_done(c);
-  ok(!c->e.code, "a request that ends within its limit ends as always");
-  client_free(c, false);
-  c = client_new(&right);
-  upload(c, port, forever);
-  dial_limit(c->upload, 5);
-  struct dial_request *first = c->upload;
-  upload(c, port, forever);
-  dial_limit(c->upload, 5);
-  dial_cancel(first);
-  c->done = 0;
-  wait_for_done(c);
-  ok(c->done == 1 && c->e.code == ERR_TIMEOUT, "one that does not is given up: %s", c->e.text);
-  ok(dialler_idle(c->dialler), "and none is left");
-  client_free(c, false);
 }
 
 int main(void) {
@@ -299,9 +233,7 @@ int main(void) {
   test_json(port_of(daemon));
   test_refused(port_of(daemon));
   test_names(port_of(daemon));
-  test_upload(port_of(daemon));
   test_cancel(port_of(daemon));
-  test_limit(port_of(daemon));
   MHD_stop_daemon(daemon);
   curl_global_cleanup();
   return tap_end();

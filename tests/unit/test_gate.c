@@ -34,13 +34,15 @@ struct place {
   int clients[CLIENTS], count;
   int inside[CLIENTS], entered; /* sockets that the server was given */
   bool full;                    /* the server takes no socket */
+  int links;                    /* sockets of links among those that were entered */
   int loops;
   bool over;
 };
 
-static bool enter(void *data, int fd, const struct sockaddr *from, socklen_t n) {
+static bool enter(void *data, int fd, const struct sockaddr *from, socklen_t n, bool link) {
   struct place *p = data;
   (void)from, (void)n;
+  p->links += link;
   if (p->full) close(fd);
   if (p->full) return false;
   p->inside[p->entered++] = fd;
@@ -164,6 +166,7 @@ static void test_enter(void) {
   ok(reaches(&p, 1, 1), "who proves the cookie enters, and is a guest until the handshake is done");
   struct guest *v = gate_guest(p.gate, p.inside[0]);
   if (ok(v && gate_entered(p.gate) == 1, "the gate finds it by its socket")) gate_proved(v);
+  ok(!p.links, "it is no link");
   ok(!gate_guest(p.gate, p.inside[0]) && !gate_guests(p.gate), "then it is no guest any more");
   unsigned char bytes[CLIENT_HELLO_MAX];
   ok(recv(p.inside[0], bytes, sizeof bytes, 0) == (ssize_t)good_n, "the server reads its message");

@@ -1,137 +1,40 @@
-/* The real transport over a made-up dialler: this file defines dial_json and the other functions of dial.h
- * instead of dial.c. */
+/* Transports of two nodes on one loop, over real connections on loopback. */
 #include "agent/mesh/transport.h"
 
 #include "base/buf.h"
-#include "base/clock.h"
-#include "wire/frame.h"
-
 #include "tap.h"
 
+#include <arpa/inet.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
-/* --- the made-up dialler -------------------------------------------------------------------------------- */
+static struct psk_set right;
 
-struct dial_request {
-  const struct dial_source *source;
-  dial_done *done;
-  void *data;
-  bool paused;
-};
+/* --- two nodes ------------------------------------------------------------------------------------------ */
 
-struct dialler {
-  struct dial_request *request; /* the last request */
-  bool refuses;
-  char method[16], path[32];
-  int resumed, cancelled;
-  size_t backlog;
-  int limit_ms;
-};
-
-static struct dialler dialler;
-
-static struct dial_request *begin(const char *method, const char *path, dial_done *done, void *data,
-                                  struct error *e) {
-  if (dialler.refuses) {
-    error_set(e, ERR_NOMEM, "no memory");
-    return NULL;
-  }
-  snprintf(dialler.method, sizeof dialler.method, "%s", method);
-  snprintf(dialler.path, sizeof dialler.path, "%s", path);
-  dialler.request = calloc(1, sizeof *dialler.request);
-  *dialler.request = (struct dial_request){.done = done, .data = data};
-  return dialler.request;
-}
-
-struct limits *dialler_limits(const struct dialler *d) {
-  (void)d;
-  return NULL;
-}
-
-size_t dialler_lookups(const struct dialler *d) {
-  (void)d;
-  return 0;
-}
-
-struct dial_request *dial_json(struct dialler *d, const struct dial_target *to, const char *method,
-                               const char *path, json_t *body, int timeout_ms, dial_done *done, void *data,
-                               struct error *e) {
-  (void)d, (void)to, (void)timeout_ms;
-  json_decref(body);
-  return begin(method, path, done, data, e);
-}
-
-struct dial_request *dial_upload(struct dialler *d, const struct dial_target *to, const char *path,
-                                 const struct dial_source *source, dial_done *done, void *data,
-                                 struct error *e) {
-  (void)d, (void)to;
-  struct dial_request *r = begin("POST", path, done, data, e);
-  if (r) r->source = source;
-  return r;
-}
-
-int dial_resume(struct dial_request *r) {
-  if (r->paused) dialler.resumed++;
-  r->paused = false;
-  return 0;
-}
-
-size_t dial_backlog(const struct dial_request *r) {
-  (void)r;
-  return dialler.backlog;
-}
-
-void dial_limit(struct dial_request *r, int ms) {
-  (void)r;
-  dialler.limit_ms = ms;
-}
-
-void dial_cancel(struct dial_request *r) {
-  if (!r) return;
-  dialler.cancelled++;
-  dialler.request = NULL;
-  free(r);
-}
-
-/* Asks for at most max bytes of the stream, as libcurl does, and returns them; *ended becomes true when the
- * stream is over. */
-static const char *pull(size_t max, bool *ended) {
-  static char bytes[256];
-  struct dial_request *r = dialler.request;
-  size_t n = r->source->read(r->data, bytes, max);
-  *ended = n == DIAL_END;
-  r->paused = !n;
-  bytes[*ended ? 0 : n] = 0;
-  return bytes;
-}
-
-/* Ends the request. */
-static void end(int code) {
-  struct dial_request *r = dialler.request;
-  struct error e;
-  error_set(&e, code, "two@b: gone");
-  dialler.request = NULL;
-  r->done(r->data, code ? &e : NULL, true, NULL);
-  free(r);
-}
-
-/* --- its user ------------------------------------------------------------------------------------------- */
-
-struct user {
+struct node {
+  const char *name, *peer;
+  uv_loop_t *loop;
+  struct transport_carrier carrier;
+  int fd;
+  uint16_t port, peer_port;
+  uv_poll_t listening;
   struct transport *transport;
-  int ready, busy, free, downs, cuts, greetings;
+  struct incoming *in;
+  int ready, busy, free, downs, greetings, dialled, accepted;
   struct error why;
-  struct buf lines; /* each with a newline */
+  struct buf lines;
   int line_code, greet_code;
-  bool closes; /* the user closes the transport at the next line */
+  bool closes; /* the transport is closed at the next line */
 };
 
 static void on_ready(void *data) {
-  ((struct user *)data)->ready++;
+  ((struct node *)data)->ready++;
 }
 
 static int on_line(void *data, char *text, size_t n) {
-  struct user *u = data;
+  struct node *u = data;
   buf_append(&u->lines, text, n);
   buf_append(&u->lines, "\n", 1);
   if (u->closes) {
@@ -142,13 +45,13 @@ static int on_line(void *data, char *text, size_t n) {
 }
 
 static void on_busy(void *data, bool busy) {
-  struct user *u = data;
+  struct node *u = data;
   u->busy += busy;
   u->free += !busy;
 }
 
 static void on_down(void *data, const struct error *e) {
-  struct user *u = data;
+  struct node *u = data;
   u->downs++;
   u->why = *e;
   u->transport = NULL;
@@ -156,240 +59,273 @@ static void on_down(void *data, const struct error *e) {
 
 static const struct transport_events events = {on_ready, on_line, on_busy, on_down};
 
-static int greet(void *data, struct incoming *in, const char *text, size_t n) {
-  struct user *u = data;
-  u->greetings += n == 5 && !strcmp(text, "hello");
-  if (!u->greet_code && u->transport) transport_http.adopt(u->transport, in);
-  return u->greet_code;
-}
-
-static void cut(void *request) {
-  ((struct user *)request)->cuts++;
-}
-
-static void open_one(struct user *u) {
-  struct dial_target to = {"two@b", "127.0.0.1", 4370};
+static void open_one(struct node *u, struct incoming *in) {
+  struct dial_target to = {u->peer, "127.0.0.1", u->peer_port};
   struct error e;
-  *u = (struct user){0};
-  dialler = (struct dialler){0};
-  u->transport = transport_http.open(&dialler, &to, &events, u, &e);
-  if (!u->transport) abort();
+  u->transport = transport_http.open(&u->carrier, &to, in, &events, u, &e);
+  if (!u->transport || transport_http.write(u->transport, "hello\n", 6)) abort();
 }
 
-static struct incoming *open_both(struct user *u) {
-  open_one(u);
-  struct incoming *in = incoming_new("10.0.0.2", greet, u, cut, u);
-  if (!in || incoming_bytes(in, "hello\n", 6)) abort();
-  return in;
+/* As the mesh: opens this node's stream if there is none, and adopts the peer's. */
+static int greet(void *data, struct incoming *in, const char *text, size_t n) {
+  struct node *u = data;
+  u->greetings += n == 5 && !strcmp(text, "hello");
+  if (u->greet_code) return u->greet_code;
+  if (!u->transport) open_one(u, in);
+  u->in = in;
+  transport_http.adopt(u->transport, in);
+  return 0;
 }
 
-static int write_text(struct user *u, const char *text) {
-  return transport_http.write(u->transport, text, strlen(text));
+static void on_listening(uv_poll_t *p, int status, int what) {
+  struct node *u = p->data;
+  (void)status, (void)what;
+  int fd = accept4(u->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (fd < 0) abort();
+  u->accepted++;
+  transport_accept(&u->carrier, fd, "10.0.0.2");
 }
 
-static void finish(struct user *u) {
+static void node_start(struct node *u, uv_loop_t *loop, const char *name, const char *peer) {
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t n = sizeof at;
+  struct error e;
+  *u = (struct node){.name = name, .peer = peer, .loop = loop};
+  u->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (bind(u->fd, (struct sockaddr *)&at, n) || listen(u->fd, 4) ||
+      getsockname(u->fd, (struct sockaddr *)&at, &n))
+    abort();
+  u->port = ntohs(at.sin_port);
+  uv_poll_init(loop, &u->listening, u->fd);
+  u->listening.data = u;
+  uv_poll_start(&u->listening, UV_READABLE, on_listening);
+  struct connections_config config = {.loop = loop, .psks = &right, .self = name, .silence_ms = 8000};
+  u->carrier =
+      (struct transport_carrier){.connections = connections_new(&config, &e), .greet = greet, .data = u};
+  if (!u->carrier.connections) abort();
+}
+
+struct pair {
+  uv_loop_t loop;
+  uv_timer_t patience;
+  struct node a, b;
+};
+
+static void on_patience(uv_timer_t *t) {
+  (void)t;
+  printf("Bail out! nothing happens\n");
+  exit(1);
+}
+
+static struct pair *pair_new(void) {
+  struct pair *p = calloc(1, sizeof *p);
+  uv_loop_init(&p->loop);
+  uv_timer_init(&p->loop, &p->patience);
+  uv_timer_start(&p->patience, on_patience, 60000, 0);
+  node_start(&p->a, &p->loop, "one@a", "two@b");
+  node_start(&p->b, &p->loop, "two@b", "one@a");
+  p->a.peer_port = p->b.port;
+  p->b.peer_port = p->a.port;
+  return p;
+}
+
+static void node_finish(struct node *u) {
   transport_http.close(u->transport);
+  connections_finish(u->carrier.connections);
+  uv_close((uv_handle_t *)&u->listening, NULL);
+}
+
+static void node_free(struct node *u) {
+  close(u->fd);
+  connections_free(u->carrier.connections);
   buf_finish(&u->lines);
+}
+
+static void pair_free(struct pair *p) {
+  node_finish(&p->a);
+  node_finish(&p->b);
+  uv_close((uv_handle_t *)&p->patience, NULL);
+  uv_run(&p->loop, UV_RUN_DEFAULT);
+  ok(!uv_loop_close(&p->loop), "no handle is left behind");
+  node_free(&p->a);
+  node_free(&p->b);
+  free(p);
+}
+
+#define UNTIL(p, condition)                                                                                  \
+  do {                                                                                                       \
+    while (!(condition)) uv_run(&(p)->loop, UV_RUN_ONCE);                                                    \
+  } while (0)
+
+/* A pair whose link is open; `a` has dialled. */
+static struct pair *linked(void) {
+  struct pair *p = pair_new();
+  open_one(&p->a, NULL);
+  UNTIL(p, p->a.ready && p->b.ready && p->a.greetings && p->b.greetings);
+  return p;
+}
+
+static void say(struct node *u, const char *text) {
+  if (transport_http.write(u->transport, text, strlen(text))) abort();
+}
+
+static const char *heard(struct node *u) {
+  return u->lines.data ? u->lines.data : "";
 }
 
 /* --- tests ---------------------------------------------------------------------------------------------- */
 
-static void test_out(void) {
-  struct user u;
-  bool ended;
-  open_one(&u);
-  is(dialler.path, "/v1/link", "our stream is a request");
-  ok(!write_text(&u, "one\n") && !write_text(&u, "two\n"), "lines can be written before it stands");
-  dialler.request->source->started(dialler.request->data);
-  ok(u.ready == 1, "it is told when it stands");
-  is(pull(5, &ended), "one\nt", "lines go out in pieces");
-  is(pull(100, &ended), "wo\n", "in order");
-  is(pull(100, &ended), "", "and then it pauses");
-  ok(!ended && dialler.request->paused && !write_text(&u, "three\n") && dialler.resumed == 1,
-     "until more is written");
-  is(pull(100, &ended), "three\n", "which goes out");
-  end(0);
-  ok(u.downs == 1 && u.why.code == ERR_LOST && strstr(u.why.text, "ended the link"),
-     "a peer that answers has ended it: %s", u.why.text);
-  finish(&u);
+static void test_one_connection(void) {
+  struct pair *p = pair_new();
+  open_one(&p->a, NULL);
+  say(&p->a, "early\n");
+  UNTIL(p, p->a.ready && p->b.ready && p->a.greetings && p->b.lines.len == 6);
+  ok(p->b.accepted == 1 && !p->a.accepted, "both streams are on one connection");
+  ok(p->a.ready == 1 && p->b.ready == 1 && p->a.greetings == 1 && p->b.greetings == 1,
+     "each node is told once that its stream is open, and greets once");
+  is(transport_http.source(p->b.in), "10.0.0.2", "it is known where the connection comes from");
+  say(&p->a, "one\n\ntw");
+  say(&p->a, "o\n");
+  say(&p->b, "three\n");
+  UNTIL(p, p->b.lines.len == 14 && p->a.lines.len == 6);
+  is(heard(&p->b), "early\none\ntwo\n", "lines go one way, but for the empty ones");
+  is(heard(&p->a), "three\n", "and the other");
+  pair_free(p);
+}
+
+static void test_crossing(void) {
+  struct pair *p = pair_new();
+  open_one(&p->a, NULL);
+  open_one(&p->b, NULL);
+  UNTIL(p, p->a.ready && p->b.ready && p->a.greetings && p->b.greetings);
+  ok(p->a.accepted == 1 && p->b.accepted == 1, "two nodes that dial at once have two connections");
+  say(&p->a, "one\n");
+  say(&p->b, "two\n");
+  UNTIL(p, p->a.lines.len == 4 && p->b.lines.len == 4);
+  is(heard(&p->b), "one\n", "and hear each other all the same");
+  is(heard(&p->a), "two\n", "both");
+  transport_http.close(p->a.transport);
+  p->a.transport = NULL;
+  UNTIL(p, p->b.downs);
+  ok(p->b.downs == 1 && !p->a.downs, "closing one end loses the other, once: %s", p->b.why.text);
+  pair_free(p);
 }
 
 static void test_refused(void) {
-  struct user u;
-  struct error e = {0};
-  struct dial_target to = {"two@b", "127.0.0.1", 4370};
-  open_one(&u);
-  end(ERR_TCP);
-  ok(u.downs == 1 && u.why.code == ERR_TCP, "a request that fails loses the transport, with its error");
-  dialler.refuses = true;
-  ok(!transport_http.open(&dialler, &to, &events, &u, &e) && e.code == ERR_NOMEM && u.downs == 1,
-     "one that cannot be made is told by the return alone");
-  ok(!transport_http.offer(&dialler, &to, NULL, 1, NULL, NULL, &e), "an offer, too");
-  dialler.refuses = false;
-  struct dial_request *offer = transport_http.offer(&dialler, &to, json_object(), 1, NULL, NULL, &e);
-  is(dialler.method, "PUT", "an offer is a request of its own");
-  transport_http.withdraw(offer);
-  transport_http.withdraw(NULL);
-  ok(dialler.cancelled == 1, "that can be withdrawn");
-  finish(&u);
+  struct pair *p = pair_new();
+  p->b.greet_code = ERR_NAME;
+  open_one(&p->a, NULL);
+  UNTIL(p, p->a.downs);
+  ok(p->a.downs == 1 && p->b.greetings == 1 && !p->b.downs, "a stream can be refused: %s", p->a.why.text);
+  pair_free(p);
+  p = pair_new();
+  p->a.peer_port = 1;
+  open_one(&p->a, NULL);
+  UNTIL(p, p->a.downs);
+  ok(p->a.why.code == ERR_TCP && strstr(p->a.why.text, "two@b: connection refused (tcp)"),
+     "a node that is not there: %s", p->a.why.text);
+  struct dial_target to = {"two@b", "no.address", 1};
+  struct error e;
+  ok(!transport_http.open(&p->a.carrier, &to, NULL, &events, &p->a, &e) && p->a.downs == 1,
+     "one that cannot be dialled is told by the return alone: %s", e.text);
+  pair_free(p);
 }
 
-static void test_in(void) {
-  struct user u;
-  struct incoming *in = open_both(&u);
-  ok(u.greetings == 1 && !u.lines.len, "the first line greets");
-  is(transport_http.source(in), "10.0.0.2", "it is known where the stream comes from");
-  ok(!incoming_bytes(in, "a\n\nbc", 5) && !incoming_bytes(in, "d\n", 2), "bytes come in any pieces");
-  buf_append(&u.lines, "", 1);
-  is(u.lines.data, "a\nbcd\n", "lines come out, but for the empty ones");
-  u.line_code = ERR_BAD_JSON;
-  ok(incoming_bytes(in, "e\nf\n", 4) == ERR_BAD_JSON && u.downs == 1 && dialler.cancelled == 1,
-     "a line that makes no sense ends both streams: %s", u.why.text);
-  ok(strstr(u.why.text, "not understood") != NULL && u.cuts == 1, "and is told");
-  incoming_closed(in);
-  ok(u.downs == 1, "once");
-  finish(&u);
-}
-
-static void test_greeting(void) {
-  struct user u;
-  open_one(&u);
-  struct incoming *in = incoming_new("", greet, &u, cut, &u);
-  u.greet_code = ERR_NAME;
-  ok(incoming_bytes(in, "hello\nmore\n", 11) == ERR_NAME && !u.lines.len, "a stream can be refused");
-  incoming_closed(in);
-  ok(!u.downs, "which is nothing to a transport that has not adopted it");
-  finish(&u);
-}
-
-static void test_reset(void) {
-  struct user u;
-  struct incoming *in = open_both(&u);
-  incoming_closed(in);
-  ok(u.downs == 1 && u.why.code == ERR_LOST && dialler.cancelled == 1 && !u.cuts,
-     "a stream that ends takes the other with it: %s", u.why.text);
-  finish(&u);
-  in = open_both(&u);
-  end(ERR_LOST);
-  ok(u.downs == 1 && u.cuts == 1, "the other way round, its connection is cut");
-  ok(!incoming_bytes(in, "late\n", 5) && !u.lines.len, "what still comes is dropped");
-  incoming_closed(in);
-  ok(u.downs == 1, "and the transport is lost once");
-  finish(&u);
-}
-
-static void test_close(void) {
-  struct user u;
-  struct incoming *in = open_both(&u);
-  transport_http.close(u.transport);
-  u.transport = NULL;
-  ok(!u.downs && u.cuts == 1 && dialler.cancelled == 1, "closing ends both streams and tells nobody");
-  incoming_closed(in);
-  in = open_both(&u);
-  u.closes = true;
-  ok(!incoming_bytes(in, "a\nb\n", 4) && u.cuts == 1, "it may be closed by a line of its own");
-  buf_append(&u.lines, "", 1);
-  is(u.lines.data, "a\n", "which is then the last one");
-  incoming_closed(in);
+static void test_lost(void) {
+  struct pair *p = linked();
+  p->b.line_code = ERR_BAD_JSON;
+  say(&p->a, "x\ny\n");
+  UNTIL(p, p->a.downs && p->b.downs);
+  is(heard(&p->b), "x\n", "a line that makes no sense is the last");
+  ok(p->b.downs == 1 && strstr(p->b.why.text, "one@a: what it sends is not understood"), "%s", p->b.why.text);
+  ok(p->a.downs == 1 && p->a.why.code == ERR_LOST, "the peer sees the end: %s", p->a.why.text);
+  pair_free(p);
+  p = linked();
+  p->b.closes = true;
+  say(&p->a, "x\ny\n");
+  UNTIL(p, p->a.downs);
+  ok(!p->b.downs && !strcmp(heard(&p->b), "x\n"), "a transport may be closed by a line of its own");
   transport_http.close(NULL);
-  finish(&u);
+  pair_free(p);
 }
 
 static void test_part(void) {
-  struct user u;
-  bool ended;
-  struct incoming *in = open_both(&u);
-  if (write_text(&u, "before\n")) abort();
-  transport_http.part(u.transport, "bye\n", 4);
-  u.transport = NULL;
-  ok(!u.cuts && !dialler.cancelled, "who parts cuts nothing");
-  ok(!incoming_bytes(in, "late\n", 5) && !u.lines.len, "what the peer still says is dropped");
-  is(pull(100, &ended), "before\nbye\n", "the last line goes out behind the others");
-  pull(100, &ended);
-  ok(ended, "and the stream ends");
-  end(0);
-  incoming_closed(in);
-  ok(!u.downs && !u.ready && !u.busy, "without an event");
-  finish(&u);
-  in = open_both(&u);
-  if (write_text(&u, "not read\n")) abort();
-  transport_http.part(u.transport, "bye\n", 4);
-  u.transport = NULL;
-  ok(dialler.limit_ms == TRANSPORT_FAREWELL_MS, "a peer that does not read has little time");
-  end(ERR_TIMEOUT);
-  ok(u.cuts == 1 && !u.downs, "after which both streams are ended");
-  incoming_closed(in);
-  finish(&u);
-  in = open_both(&u);
-  char *much = calloc(1, TRANSPORT_FAREWELL_MAX + 1);
-  if (!much || transport_http.write(u.transport, much, TRANSPORT_FAREWELL_MAX + 1)) abort();
+  struct pair *p = linked();
+  say(&p->a, "before\n");
+  transport_http.part(p->a.transport, "bye\n", 4);
+  p->a.transport = NULL;
+  say(&p->b, "late\n");
+  UNTIL(p, p->b.downs);
+  is(heard(&p->b), "before\nbye\n", "the farewell comes behind the other lines");
+  ok(p->b.downs == 1, "and then the end: %s", p->b.why.text);
+  UNTIL(p, connections_idle(p->a.carrier.connections));
+  ok(!p->a.lines.len && !p->a.downs, "what the peer still says is dropped, without an event");
+  pair_free(p);
+  p = linked();
+  char *much = malloc(TRANSPORT_FAREWELL_MAX + 1);
+  memset(much, 'x', TRANSPORT_FAREWELL_MAX + 1);
+  if (transport_http.write(p->a.transport, much, TRANSPORT_FAREWELL_MAX + 1)) abort();
   free(much);
-  transport_http.part(u.transport, "bye\n", 4);
-  u.transport = NULL;
-  ok(u.cuts == 1 && dialler.cancelled == 1, "when too much waits before the farewell, it is ended at once");
-  incoming_closed(in);
-  finish(&u);
-  in = open_both(&u);
-  transport_http.part(u.transport, NULL, 0);
-  u.transport = NULL;
-  ok(dialler.cancelled == 1 && !u.downs, "without a last line, it is closed");
-  incoming_closed(in);
-  finish(&u);
+  transport_http.part(p->a.transport, "bye\n", 4);
+  p->a.transport = NULL;
+  ok(connections_idle(p->a.carrier.connections), "when too much waits before the farewell, it ends at once");
+  UNTIL(p, p->b.downs);
+  pair_free(p);
+  p = linked();
+  transport_http.part(p->a.transport, NULL, 0);
+  p->a.transport = NULL;
+  UNTIL(p, p->b.downs);
+  ok(!p->a.downs && !p->b.lines.len, "without a farewell, it is closed");
+  pair_free(p);
 }
 
 static void test_busy(void) {
-  struct user u;
-  bool ended;
   enum { PIECE = 1 << 20 };
-  char *piece = calloc(1, PIECE);
-  memset(piece, 'x', PIECE);
-  open_one(&u);
+  struct pair *p = linked();
+  char *piece = malloc(PIECE);
+  memset(piece, '\n', PIECE);
   for (int i = 0; i < TRANSPORT_QUEUE_HIGH / PIECE; i++)
-    if (transport_http.write(u.transport, piece, PIECE)) abort();
-  ok(!u.busy, "a queue at its mark is not busy");
-  for (int i = 0; i < 2; i++)
-    if (transport_http.write(u.transport, "\n", 1)) abort();
-  ok(u.busy == 1, "above it, it is, and says so once");
-  size_t left = TRANSPORT_QUEUE_HIGH + 2;
-  for (; left > TRANSPORT_QUEUE_HIGH / 2 + 1; left--)
-    if (strlen(pull(1, &ended)) != 1) abort();
-  ok(!u.free, "it stays so until half is left");
-  pull(1, &ended);
-  ok(u.free == 1 && u.busy == 1, "and then has room, once");
+    if (transport_http.write(p->a.transport, piece, PIECE)) abort();
+  ok(!p->a.busy, "a queue at its mark is not busy");
+  for (int i = 0; i < 2; i++) say(&p->a, "\n");
+  ok(p->a.busy == 1, "above it, it is, and says so once");
+  UNTIL(p, p->a.free);
+  struct transport_life life;
+  transport_http.life(p->a.transport, &life);
+  ok(p->a.free == 1 && p->a.busy == 1 && life.waiting <= TRANSPORT_QUEUE_HIGH, "and has room again, once");
   free(piece);
-  finish(&u);
+  pair_free(p);
 }
 
 static void test_life(void) {
-  struct user u;
-  bool ended;
-  struct transport_life before, after;
-  struct incoming *in = open_both(&u);
-  transport_http.life(u.transport, &before);
-  if (write_text(&u, "abcdef\n")) abort();
-  transport_http.life(u.transport, &after);
-  ok(after.waiting == 7 && after.out == before.out, "what was written waits");
-  pull(4, &ended);
-  dialler.backlog = 3;
-  transport_http.life(u.transport, &after);
-  ok(after.waiting == 6 && after.out == before.out + 1, "until the peer's host has it");
-  int64_t until = clock_ns() / 1000000 + 3;
-  while (clock_ns() / 1000000 < until) {
-  }
-  if (incoming_bytes(in, "no line", 7)) abort();
-  transport_http.life(u.transport, &after);
-  ok(after.heard_ms >= until && after.in == before.in + 7, "any byte is a sign of life");
-  incoming_closed(in);
-  finish(&u);
+  struct pair *p = linked();
+  struct transport_life before, after, far;
+  transport_http.life(p->a.transport, &before);
+  transport_http.life(p->b.transport, &far);
+  say(&p->a, "abcdef\n");
+  transport_http.life(p->a.transport, &after);
+  ok(after.waiting >= 7 && after.out <= before.out + before.waiting, "what was written waits");
+  UNTIL(p, p->b.lines.len);
+  do {
+    uv_run(&p->loop, UV_RUN_NOWAIT);
+    transport_http.life(p->a.transport, &after);
+  } while (after.waiting);
+  ok(after.out == before.out + before.waiting + 7, "until the peer's host has it");
+  struct transport_life now;
+  transport_http.life(p->b.transport, &now);
+  ok(now.in > far.in + 7 && now.heard_ms >= far.heard_ms, "the peer has heard it");
+  pair_free(p);
 }
 
 int main(void) {
-  test_out();
+  struct cookie cookie = {.bytes = "monster", .len = 7};
+  right.count = 1;
+  if (psk_derive(&cookie, &right.all[0])) return 1;
+  signal(SIGPIPE, SIG_IGN);
+  test_one_connection();
+  test_crossing();
   test_refused();
-  test_in();
-  test_greeting();
-  test_reset();
-  test_close();
+  test_lost();
   test_part();
   test_busy();
   test_life();

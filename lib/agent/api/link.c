@@ -1,4 +1,4 @@
-/* link: the two routes by which nodes meet, as calls of the mesh. */
+/* link: the routes by which nodes meet, as calls of the mesh, and the connections of links. */
 #include "agent/api/routes.h"
 #include "agent/http/server.h"
 #include "agent/mesh/mesh.h"
@@ -20,19 +20,12 @@ void api_link_offer(struct request *r) {
     respond_code(r, ERR_SYSTEM, "%s", err_sentence(ERR_SYSTEM));
 }
 
-static void cut(void *request) {
-  request_cut(request);
+/* Refuses a link over a connection that is not one of a link, or of another version of the link. */
+void api_link_stream(struct request *r) {
+  respond_code(r, ERR_VERSION, "a link is a TLS connection that names the protocol %s by ALPN (version)",
+               PSK_LINK_PROTOCOL);
 }
 
-void api_link_stream(struct request *r) {
-  static const struct upload_events events = {.data = incoming_bytes, .closed = incoming_closed};
-  char source[64] = "";
-  int silence_ms = 4 * request_agent(r)->config->heartbeat_ms;
-  if (!request_peer(r, source)) source[0] = 0;
-  request_lose_after(r, silence_ms);
-  struct incoming *in = incoming_new(source, mesh_greet, request_agent(r)->mesh, cut, r);
-  if (in)
-    request_upload(r, &events, in);
-  else
-    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+void api_link_accept(struct agent *a, int fd, const char *address) {
+  transport_accept(&a->carrier, fd, address);
 }

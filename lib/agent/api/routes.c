@@ -8,4 +8,4 @@ static const struct route table[] = {
 #undef X
 };
 
-const struct routes api_routes = {table, sizeof table / sizeof *table};
+const struct routes api_routes = {table, sizeof table / sizeof *table, api_link_accept};

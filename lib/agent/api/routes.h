@@ -51,7 +51,7 @@
   X("PUT",    "/v1/link",                  api_link_offer,     ROUTE_REMOTE_ONLY,                          \
     "Between nodes: offer a link.")                                                                          \
   X("POST",   "/v1/link",                  api_link_stream,    ROUTE_UPLOAD | ROUTE_REMOTE_ONLY,           \
-    "Between nodes: one direction of a link, one frame a line.")                                               \
+    "Between nodes: a link, one frame a line, in both directions.")                                               \
   X("GET",    "/metrics",                  api_metrics,        0,                                          \
     "Counters in the Prometheus text format.")
 /* clang-format on */
@@ -61,5 +61,8 @@ extern const struct routes api_routes;
 #define X(method, path, handler, flags, summary) void handler(struct request *r);
 ROUTE_TABLE(X)
 #undef X
+
+/* link.c: serves a connection of a link (struct routes). */
+void api_link_accept(struct agent *a, int fd, const char *address);
 
 #endif

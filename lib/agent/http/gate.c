@@ -241,7 +241,7 @@ static void send_alert(const struct guest *v, enum client_hello verdict) {
 
 /* Hands a guest to the server: its first message proves the cookie, unless the message is a replay of another
  * client's, which the handshake detects. */
-static void enter(struct guest *v) {
+static void enter(struct guest *v, bool link) {
   struct gate *g = v->gate;
   if (map_put_id(&g->inside, (uint64_t)v->fd, v)) {
     refuse(v, REFUSAL_CROWDED);
@@ -262,7 +262,7 @@ static void enter(struct guest *v) {
   set_timer(g);
   if (g->entered > g->entered_max) refuse(TAILQ_FIRST(&g->entered_list), REFUSAL_CROWDED);
   int fd = v->fd;
-  if (g->config.enter(g->config.data, fd, &v->from.any, v->from_size)) return;
+  if (g->config.enter(g->config.data, fd, &v->from.any, v->from_size, link)) return;
   /* NULL when the server has already called gate_left for the socket, which it has closed. */
   v = gate_guest(g, fd);
   if (!v) return;
@@ -286,7 +286,7 @@ static void look(struct guest *v, int events) {
       send_alert(v, verdict);
       refuse(v, refusal_of(verdict));
     } else {
-      enter(v);
+      enter(v, client_hello_offers(bytes, size, PSK_LINK_PROTOCOL));
     }
   } else if (n <= 0 || events & UV_DISCONNECT) {
     refuse(v, n > 0 ? REFUSAL_ALIEN : REFUSAL_HUNG_UP);
@@ -376,7 +376,7 @@ static bool accept_one(struct gate *g) {
   if (g->config.psks)
     receive_guest(g, fd, &from, n);
   else
-    g->config.enter(g->config.data, fd, &from.any, n);
+    g->config.enter(g->config.data, fd, &from.any, n, false);
   return true;
 }
 

@@ -51,9 +51,10 @@ struct gate_config {
   const struct psk_set
       *psks; /* borrowed, and may change; NULL: the node's socket, whose connections need no proof */
   struct refusals *refusals; /* borrowed */
-  /* Gives a socket to the HTTP server, which owns it from then on, even when it returns false because it has
-   * no room. The server later calls gate_proved or gate_left for the guest. */
-  bool (*enter)(void *data, int fd, const struct sockaddr *from, socklen_t n);
+  /* Gives a socket to the server, which owns it from then on, even when it returns false because it has no
+   * room. `link`: the first message says that the connection is one of a link (PSK_LINK_PROTOCOL), not of
+   * HTTP requests. The server later calls gate_proved or gate_left for the guest. */
+  bool (*enter)(void *data, int fd, const struct sockaddr *from, socklen_t n, bool link);
   void *data;
   int guests_max, proof_ms; /* 0: GATE_GUESTS_MAX, GATE_PROOF_MS; for tests */
 };

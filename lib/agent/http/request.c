@@ -12,7 +12,6 @@
 #include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -115,10 +114,6 @@ void request_cut(struct request *r) {
   r->upload_over = true;
   setsockopt(request_fd(r), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   shutdown(request_fd(r), SHUT_RDWR);
-}
-
-void request_lose_after(const struct request *r, int silence_ms) {
-  setsockopt(request_fd(r), IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof silence_ms);
 }
 
 void request_lease(struct request *r) {

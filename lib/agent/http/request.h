@@ -15,7 +15,7 @@ struct listener { /* one MHD daemon on the node's loop, for the unix socket or f
   int fd; /* the listening socket until the gate has it, then -1 */
   struct gate *gate;
   struct MHD_Daemon *daemon;
-  int connections; /* how many connections MHD has */
+  int connections; /* how many connections MHD has, and how many links were accepted */
   uv_poll_t poll;
   uv_timer_t timer;
   uv_timer_t watch;   /* fires every HTTP_WATCH_MS: cuts connections to hosts that no longer answer */

@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 
+struct agent;
 struct request;
 
 enum route_flags {
@@ -29,6 +30,8 @@ struct route {
 struct routes {
   const struct route *at;
   size_t count;
+  /* Serves a connection of a link, and owns its socket.  `address` is the client's IP address. */
+  void (*link)(struct agent *a, int fd, const char *address);
 };
 
 /* The route of a method and a path (without its query).  *segment gets a heap copy of the unescaped segment,

@@ -6,6 +6,7 @@
 #include "agent/http/request.h"
 #include "wire/silence.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <gnutls/gnutls.h>
 #include <stdlib.h>
@@ -90,6 +91,14 @@ static int on_handshake(gnutls_session_t session, unsigned type, unsigned when, 
   return 0;
 }
 
+/* Accepts no connection while there are too many. */
+static void check_count(struct listener *l) {
+  bool full = l->connections - gate_entered(l->gate) >= limit_max(&l->agent->limits, LIMIT_CONNECTIONS);
+  if (full && !l->full) limit_refuse(&l->agent->limits, LIMIT_CONNECTIONS);
+  l->full = full;
+  gate_pause(l->gate, full);
+}
+
 static void on_begin(struct listener *l, struct MHD_Connection *conn) {
   l->connections++;
   if (!l->remote) return;
@@ -112,14 +121,42 @@ static void on_connection(void *cls, struct MHD_Connection *conn, void **context
     on_begin(l, conn);
   else
     on_end(l, conn);
-  bool full = l->connections - gate_entered(l->gate) >= limit_max(&l->agent->limits, LIMIT_CONNECTIONS);
-  if (full && !l->full) limit_refuse(&l->agent->limits, LIMIT_CONNECTIONS);
-  l->full = full;
-  gate_pause(l->gate, full);
+  check_count(l);
 }
 
-static bool enter(void *data, int fd, const struct sockaddr *from, socklen_t n) {
+static void enter_link(struct listener *l, int fd, const struct sockaddr *from) {
+  char text[INET6_ADDRSTRLEN] = "";
+  bool six = from->sa_family == AF_INET6;
+  inet_ntop(from->sa_family,
+            six ? (const void *)&((const struct sockaddr_in6 *)(const void *)from)->sin6_addr
+                : (const void *)&((const struct sockaddr_in *)(const void *)from)->sin_addr,
+            text, sizeof text);
+  l->connections++;
+  check_count(l);
+  l->routes->link(l->agent, fd, text);
+}
+
+void server_link_proved(struct agent *a, int fd) {
+  struct listener *l = &a->server->listeners[REMOTE];
+  struct guest *guest = gate_guest(l->gate, fd);
+  if (guest) gate_proved(guest);
+  check_count(l);
+}
+
+void server_link_closing(struct agent *a, int fd) {
+  struct listener *l = &a->server->listeners[REMOTE];
+  struct guest *guest = gate_guest(l->gate, fd);
+  if (guest) gate_left(guest);
+  l->connections--;
+  check_count(l);
+}
+
+static bool enter(void *data, int fd, const struct sockaddr *from, socklen_t n, bool link) {
   struct listener *l = data;
+  if (link) {
+    enter_link(l, fd, from);
+    return true;
+  }
   bool taken = MHD_add_connection(l->daemon, fd, from, n) == MHD_YES;
   listener_nudge(l);
   return taken;
@@ -150,13 +187,6 @@ static void silent(void *cls, const char *format, va_list args) {
 
 /* --- lifecycle --- */
 
-/* Seconds until a silent connection is closed.  The stream of a link has to outlast the silence after which
- * mesh itself gives the link up (four heartbeats). */
-static unsigned idle_timeout(const struct agent *a) {
-  unsigned link = 8 * (unsigned)(a->config->heartbeat_ms / 1000 + 1);
-  return link > HTTP_IDLE_TIMEOUT_S ? link : HTTP_IDLE_TIMEOUT_S;
-}
-
 static struct MHD_Daemon *daemon_start(struct listener *l) {
   unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC | MHD_USE_NO_LISTEN_SOCKET |
                    (l->remote ? MHD_USE_TLS : 0);
@@ -171,7 +201,7 @@ static struct MHD_Daemon *daemon_start(struct listener *l) {
       MHD_OPTION_NOTIFY_COMPLETED, request_on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, l,
       MHD_OPTION_CONNECTION_LIMIT,
       (unsigned)(limit_max(&l->agent->limits, LIMIT_CONNECTIONS) + 2 * GATE_ENTERED_MAX),
-      MHD_OPTION_CONNECTION_TIMEOUT, idle_timeout(l->agent), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+      MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
       (size_t)(128 << 10), MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
       l->remote ? MHD_OPTION_ARRAY : MHD_OPTION_END, tls, MHD_OPTION_END);
 }
@@ -234,12 +264,11 @@ void server_quiesce(struct agent *a) {
   for (int i = 0; i < LISTENERS; i++) gate_close(a->server->listeners[i].gate);
 }
 
-/* Ends a stream, has an upload with a complete body answered, and cuts one whose body is not complete. The
- * two requests of a link go on: mesh ends them after its last frame to the peer. */
+/* Ends a stream, has an upload with a complete body answered, and cuts one whose body is not complete. */
 static void end_request(struct request *r) {
   if (r->stream) stream_end(r->stream);
   if (r->upload && r->upload->stop && r->dispatched && !r->answered) r->upload->stop(r->upload_data);
-  if (!r->upload || r->dispatched || r->route->flags & ROUTE_REMOTE_ONLY) return;
+  if (!r->upload || r->dispatched) return;
   request_cut(r);
   request_release(r);
 }

@@ -61,6 +61,11 @@ struct server_stats {
 };
 void server_stats(const struct agent *a, struct server_stats *out);
 
+/* The server's part in a connection of a link (routes.h): its handshake is done; its socket is about to be
+ * closed. */
+void server_link_proved(struct agent *a, int fd);
+void server_link_closing(struct agent *a, int fd);
+
 /* What a handler reads. Returned pointers are borrowed, and valid as long as the request. */
 struct agent *request_agent(const struct request *r);
 const char *
@@ -145,8 +150,5 @@ void request_cut(struct request *r);     /* ends the connection of an upload or 
 /* The client of this request has a lease: the node notices after HTTP_LEASE_MS, not HTTP_SILENCE_MS, that its
  * host is gone.  A client that is stopped, and does not read, keeps its lease. */
 void request_lease(struct request *r);
-/* Has the kernel end the connection when the peer's host has not acknowledged sent bytes for silence_ms, or
- * when the peer's program has not read for so long (TCP_USER_TIMEOUT). */
-void request_lose_after(const struct request *r, int silence_ms);
 
 #endif

@@ -70,7 +70,7 @@ static void measure(struct agent *a, const struct vm_largest *largest, int64_t u
   used[LIMIT_NODES] = (int64_t)mesh.nodes;
   used[LIMIT_PEER_QUEUE] = (int64_t)mesh.longest;
   used[LIMIT_FOREIGN] = nodetab_heard(a->nodes);
-  used[LIMIT_LOOKUPS] = (int64_t)dialler_lookups(a->dialler);
+  used[LIMIT_LOOKUPS] = (int64_t)dialler_lookups(a->carrier.dialler);
   used[LIMIT_UNPROVED] = server.unproved;
   refused[LIMIT_UNPROVED] = server.refused[REFUSAL_CROWDED];
   used[LIMIT_CONNECTIONS] = server.connections > server.local ? server.connections : server.local;

@@ -1,11 +1,11 @@
-/* Invariant: a request is in the multi handle and in the dialler's list from dial_json or dial_upload until
- * its end, and its `done` runs in finish_request or fail_request, when it has left both.  Each socket of
- * libcurl has a uv_poll handle, which is freed once uv has closed it, later than the socket.  libcurl never
- * looks up a host name: it would start a thread for each, and wait for that thread when the request ends.  A
- * request for a host name waits outside of libcurl until resolve.h has the addresses.
+/* Invariant: a request is in the multi handle and in the dialler's list from dial_json until its end, and its
+ * `done` runs in finish_request or fail_request, when it has left both.  Each socket of libcurl has a uv_poll
+ * handle, which is freed once uv has closed it, later than the socket.  libcurl never looks up a host name:
+ * it would start a thread for each, and wait for that thread when the request ends.  A request for a host
+ * name waits outside of libcurl until resolve.h has the addresses.
  *
- * Orderings: of the user's callbacks only the source's read runs within libcurl.  `started` and `done` run
- * after libcurl has returned (tell_users), so that they may start and cancel requests. */
+ * Orderings: `done` runs after libcurl has returned (tell_users), so that it may start and cancel requests.
+ */
 #include "agent/mesh/dial.h"
 
 #include "agent/mesh/resolve.h"
@@ -27,7 +27,6 @@ enum {
 };
 
 struct dialler {
-  struct limits *limits;
   uv_loop_t *loop;
   const struct psk *psk;
   const char *self;
@@ -38,11 +37,6 @@ struct dialler {
   uv_idle_t soon;
   int silence_ms;
   struct dial_request *requests;
-  /* Requests whose first bytes libcurl has asked for, and whose `started` has not run yet. */
-  struct dial_request *begun;
-  /* Requests with a limit (dial_limit), by increasing limit_ms. */
-  struct dial_request *limited, **limited_end;
-  uv_timer_t limit;
   struct dial_socket *changed; /* sockets whose wanted events may differ from those polled for */
   bool acting;                 /* libcurl runs; settle follows it */
 };
@@ -58,12 +52,6 @@ struct dial_request {
   int timeout_ms;
   char host[NODE_HOST_MAX + 3];
   uint16_t port;
-  const struct dial_source *source;
-  bool started; /* libcurl has asked for the first bytes */
-  struct dial_request *next_begun;
-  uint64_t limit_ms; /* when the request is given up, by uv_now; 0: no limit */
-  struct dial_request *next_limited;
-  bool paused;      /* the stream of the body is paused, until dial_resume */
   curl_socket_t fd; /* the socket of its connection, as libcurl last reported it; or CURL_SOCKET_BAD */
   dial_done *done;
   void *data;
@@ -81,24 +69,7 @@ struct dial_socket {
 
 /* --- the loop ------------------------------------------------------------------------------------------- */
 
-/* Removes a request from the lists `begun` and `limited` of the dialler, if it is in one. */
-static void leave_lists(struct dial_request *r) {
-  struct dialler *d = r->dialler;
-  for (struct dial_request **at = &d->begun; *at; at = &(*at)->next_begun) {
-    if (*at != r) continue;
-    *at = r->next_begun;
-    break;
-  }
-  for (struct dial_request **at = &d->limited; r->limit_ms && *at; at = &(*at)->next_limited) {
-    if (*at != r) continue;
-    if (d->limited_end == &r->next_limited) d->limited_end = at;
-    *at = r->next_limited;
-    break;
-  }
-}
-
 static void unlink_request(struct dial_request *r) {
-  leave_lists(r);
   if (r->lookup)
     resolve_cancel(r->lookup);
   else
@@ -131,14 +102,10 @@ static void finish_request(struct dial_request *r, CURLcode result) {
   free_request(r);
 }
 
-/* Runs `started` of the requests that have started, then `done` of those that have ended. */
+/* Runs `done` of the requests that have ended. */
 static void tell_users(struct dialler *d) {
   CURLMsg *m;
   int left;
-  for (struct dial_request *r; (r = d->begun);) {
-    d->begun = r->next_begun;
-    r->source->started(r->data);
-  }
   while ((m = curl_multi_info_read(d->multi, &left))) {
     if (m->msg != CURLMSG_DONE) continue;
     struct dial_request *r = NULL;
@@ -273,18 +240,6 @@ static bool set_callbacks(struct dialler *d) {
          !curl_multi_setopt(d->multi, CURLMOPT_TIMERDATA, d);
 }
 
-/* Gives up the requests whose limit is over. */
-static void on_limit(uv_timer_t *t) {
-  struct dialler *d = t->data;
-  /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): fail_request takes the request out of the list */
-  for (struct dial_request *r; (r = d->limited) && r->limit_ms <= uv_now(d->loop);) {
-    struct error e;
-    error_set(&e, ERR_TIMEOUT, "%s: does not read (timeout)", r->node);
-    fail_request(r, &e);
-  }
-  if (d->limited) uv_timer_start(t, on_limit, d->limited->limit_ms - uv_now(d->loop), 0);
-}
-
 struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, int silence_ms,
                             struct error *e) {
   struct dialler *d = calloc(1, sizeof *d);
@@ -305,22 +260,14 @@ struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *
   d->psk = psk;
   d->self = self;
   d->silence_ms = silence_ms;
-  d->limited_end = &d->limited;
   uv_timer_init(loop, &d->timer);
-  uv_timer_init(loop, &d->limit);
-  d->limit.data = d;
   uv_idle_init(loop, &d->soon);
   d->timer.data = d->soon.data = d;
   return d;
 }
 
 void dialler_bound(struct dialler *d, struct limits *limits) {
-  d->limits = limits;
   resolver_bound(d->resolver, limits);
-}
-
-struct limits *dialler_limits(const struct dialler *d) {
-  return d->limits;
 }
 
 size_t dialler_lookups(const struct dialler *d) {
@@ -341,7 +288,6 @@ void dialler_finish(struct dialler *d) {
   curl_multi_cleanup(d->multi);
   resolver_finish(d->resolver);
   uv_close((uv_handle_t *)&d->timer, NULL);
-  uv_close((uv_handle_t *)&d->limit, NULL);
   uv_close((uv_handle_t *)&d->soon, NULL);
 }
 
@@ -351,20 +297,6 @@ void dialler_free(struct dialler *d) {
 }
 
 /* --- requests ------------------------------------------------------------------------------------------- */
-
-/* curl's read callback: the next bytes of a body that is a stream. */
-static ssize_t on_read(void *data, char *bytes, size_t size) {
-  struct dial_request *r = data;
-  if (!r->started) {
-    r->started = true;
-    r->next_begun = r->dialler->begun;
-    r->dialler->begun = r;
-  }
-  size_t n = r->source->read(r->data, bytes, size);
-  if (n == DIAL_END) return 0;
-  r->paused = !n;
-  return n ? (ssize_t)n : EXCHANGE_PAUSE;
-}
 
 static int no_memory(const struct dial_request *r, struct error *e) {
   return error_set(e, ERR_NOMEM, "%s: %s", r->node, err_sentence(ERR_NOMEM));
@@ -444,15 +376,14 @@ static int request_start(struct dial_request *r, const struct dial_target *to, s
 }
 
 static struct dial_request *request_new(struct dialler *d, const struct dial_target *to,
-                                        const struct dial_source *source, struct exchange_request given,
-                                        dial_done *done, void *data, struct error *e) {
+                                        struct exchange_request given, dial_done *done, void *data,
+                                        struct error *e) {
   struct dial_request *r = calloc(1, sizeof *r);
   if (!r) {
     error_set(e, ERR_NOMEM, "%s: %s", to->node, err_sentence(ERR_NOMEM));
     return NULL;
   }
-  *r = (struct dial_request){
-      .dialler = d, .source = source, .done = done, .data = data, .fd = CURL_SOCKET_BAD};
+  *r = (struct dial_request){.dialler = d, .done = done, .data = data, .fd = CURL_SOCKET_BAD};
   if (!request_start(r, to, given, e)) return r;
   free_request(r);
   return NULL;
@@ -462,40 +393,9 @@ struct dial_request *dial_json(struct dialler *d, const struct dial_target *to, 
                                const char *path, json_t *body, int timeout_ms, dial_done *done, void *data,
                                struct error *e) {
   struct exchange_request given = {.method = method, .path = path, .body = body, .timeout_ms = timeout_ms};
-  struct dial_request *r = request_new(d, to, NULL, given, done, data, e);
+  struct dial_request *r = request_new(d, to, given, done, data, e);
   json_decref(body);
   return r;
-}
-
-struct dial_request *dial_upload(struct dialler *d, const struct dial_target *to, const char *path,
-                                 const struct dial_source *source, dial_done *done, void *data,
-                                 struct error *e) {
-  struct exchange_request given = {
-      .method = "POST", .path = path, .from = d->self, .read = on_read, .type = "application/x-ndjson"};
-  return request_new(d, to, source, given, done, data, e);
-}
-
-/* Only the failure of curl_easy_pause for lack of memory is an error here: it also fails for a transfer that
- * has ended, but `done` reports that end. */
-int dial_resume(struct dial_request *r) {
-  if (!r->paused) return 0;
-  r->paused = false;
-  return curl_easy_pause(r->easy, CURLPAUSE_CONT) == CURLE_OUT_OF_MEMORY ? ERR_NOMEM : 0;
-}
-
-size_t dial_backlog(const struct dial_request *r) {
-  int n;
-  return r->fd == CURL_SOCKET_BAD || ioctl(r->fd, SIOCOUTQ, &n) ? 0 : (size_t)n;
-}
-
-void dial_limit(struct dial_request *r, int ms) {
-  struct dialler *d = r->dialler;
-  if (r->limit_ms) return;
-  r->limit_ms = uv_now(d->loop) + (uint64_t)ms;
-  r->next_limited = NULL;
-  *d->limited_end = r;
-  d->limited_end = &r->next_limited;
-  if (!uv_is_active((const uv_handle_t *)&d->limit)) uv_timer_start(&d->limit, on_limit, (uint64_t)ms, 0);
 }
 
 /* Resets the connection, so that it ends at once even when the other host does not take bytes that were sent

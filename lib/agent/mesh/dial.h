@@ -14,14 +14,13 @@
 struct dialler;
 struct limits;
 
-/* psk is the key that both ends prove to have; self is this node's name, for the Node-From header; both are
+/* psk is the key that both ends prove to have; self is this node's name, for messages; both are
  * borrowed, as is the loop. A connection is lost when the other host has acknowledged nothing for silence_ms.
  * NULL with *e set. */
 struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, int silence_ms,
                             struct error *e);
-/* The bounds LIMIT_LOOKUPS and LIMIT_PEER_QUEUE (borrowed; NULL: the defaults). */
+/* The bound LIMIT_LOOKUPS (borrowed; NULL: the default). */
 void dialler_bound(struct dialler *d, struct limits *limits);
-struct limits *dialler_limits(const struct dialler *d);
 size_t dialler_lookups(const struct dialler *d); /* host names that are being resolved */
 bool dialler_idle(const struct dialler *d);      /* true when no request is under way */
 /* Ends each request with an error (its done runs) and closes the handles; dialler_free after the loop has run
@@ -48,29 +47,7 @@ struct dial_request *dial_json(struct dialler *d, const struct dial_target *to, 
                                const char *path, json_t *body, int timeout_ms, dial_done *done, void *data,
                                struct error *e);
 
-/* A POST whose body is a stream. read fills out with up to max bytes and returns how many: 0 pauses the
- * stream until dial_resume, DIAL_END ends it. started runs once, when the connection is established and
- * libcurl has asked for the first bytes. NULL with *e set: the request cannot be made, and done never
- * runs. */
-#define DIAL_END ((size_t)-1)
-struct dial_source {
-  size_t (*read)(void *data, char *out, size_t max);
-  void (*started)(void *data);
-};
-struct dial_request *dial_upload(struct dialler *d, const struct dial_target *to, const char *path,
-                                 const struct dial_source *source, dial_done *done, void *data,
-                                 struct error *e);
-int dial_resume(struct dial_request *r) MUST_CHECK; /* 0 or ERR_NOMEM */
-
-/* How many bytes libcurl has sent that the other host has not acknowledged; 0 when the number is not
- * known. */
-size_t dial_backlog(const struct dial_request *r);
-
-/* Ends the request with ERR_TIMEOUT when it has not ended within ms. All requests of a dialler must use the
- * same ms. */
-void dial_limit(struct dial_request *r, int ms);
-
-/* Ends a request at once; done does not run. Accepts NULL. Not to be called from within the source's read. */
+/* Ends a request at once; done does not run. Accepts NULL. */
 void dial_cancel(struct dial_request *r);
 
 #endif

@@ -128,7 +128,8 @@ static void on_down(void *data, const struct error *e) {
 static int on_line(void *data, char *text, size_t n);
 static const struct transport_events transport_events = {on_opened, on_line, on_busy, on_down};
 
-/* Opens our stream to the address that the peer's hello names, and writes our hello as its first line. */
+/* Opens our stream, on the connection of the peer's hello or to the address that its hello or offer names,
+ * and writes our hello as its first line. */
 static int open_stream(struct peer *p, struct peer_detail *d) {
   const struct mesh_config *c = config_of(p);
   struct place *at = &p->place;
@@ -137,7 +138,7 @@ static int open_stream(struct peer *p, struct peer_detail *d) {
   at->port = d->hello->port;
   p->life = d->hello->life;
   struct dial_target to = {p->name.full, at->address, at->port};
-  p->transport = c->transport->open(c->carrier, &to, &transport_events, p, d->refusal);
+  p->transport = c->transport->open(c->carrier, &to, d->stream, &transport_events, p, d->refusal);
   if (!p->transport) return d->refusal->code;
   int code = write_line(p, "hello", make_hello(p->mesh));
   if (!code) return 0;
@@ -257,6 +258,8 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
   struct peer_detail d = {.source = source, .refusal = &e};
   struct peer *p = NULL;
   if (take_offer(m, hello, &d, &p) || !p) {
+    if (e.code == ERR_VERSION)
+      log_line(m->config.log, "an offer from %s is refused: %s", source, error_text(&e));
     answer(data, &e, false);
     return;
   }

@@ -9,7 +9,7 @@
 
 #include <jansson.h>
 
-enum { LINK_VERSION = 4 }; /* version of the protocol between nodes; nodes of two versions do not connect */
+enum { LINK_VERSION = 5 }; /* version of the protocol between nodes; nodes of two versions do not connect */
 
 struct hello {
   struct nodename name;

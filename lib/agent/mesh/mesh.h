@@ -2,9 +2,10 @@
  * signals that go over them. Only the mesh knows how a member is found.
  *
  * Connecting: this node offers a link (PUT /v1/link with its hello: who it is and where it listens); the peer
- * opens its stream to this node; this node opens its stream to the peer. Each stream begins with a hello line
- * and the global names of its node; the peer is up once the hello and the names of both nodes have arrived.
- * When both ends offer at the same time, each still opens only one stream.
+ * opens its stream to this node, on a connection that it makes; this node opens its stream to the peer, on
+ * the same connection. Each stream begins with a hello line and the global names of its node; the peer is up
+ * once the hello and the names of both nodes have arrived. When both ends offer at the same time, each still
+ * opens only one stream (transport.h).
  *
  * The mesh calls its user through a table of events and its transport through a table of functions
  * (transport.h), both given to mesh_new; it does not depend on the vm or HTTP. I/O thread only. */

@@ -1,12 +1,19 @@
-/* Invariant: the event `down` runs at most once, and the transport is freed right after it; open, write, part
- * and close never run it.  An incoming stream and the transport that has adopted it point at each other until
- * one of them ends, which clears both pointers. */
+/* Invariant: a struct incoming is a connection with the streams on it: `writer` is the transport whose stream
+ * goes out on it, `reader` the transport that has adopted the peer's stream on it; mostly they are one
+ * transport.  These and the transport's `out` and `in` point at each other until the transport ends or the
+ * connection is gone, which clears both.  The event `down` runs at most once, and the transport is freed
+ * right after it; open, write, part and close never run it.
+ *
+ * Orderings: the bytes that a connection has taken before a write arrive before it.  A connection's memory
+ * stays until the loop's next turn, so a line of the peer may end the transport and close the connection it
+ * came on. */
 #include "agent/mesh/transport.h"
 
 #include "base/clock.h"
 #include "wire/frame.h"
 #include "wire/lines.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,38 +21,38 @@ struct transport {
   const struct transport_events *events;
   void *data;
   char peer[NODENAME_SIZE];
-  struct dial_request *out;
-  struct buf queue; /* lines that libcurl has not taken yet */
   struct limits *limits;
-  struct incoming *in;
-  bool busy;        /* the last value of the event `busy` */
-  bool parting;     /* our stream ends when the queue is sent */
-  bool dead;        /* `down` has run, or the user has closed or parted from the transport */
-  int64_t heard_ms; /* when the last bytes arrived */
-  uint64_t in_bytes, written;
+  struct incoming *out, *in;
+  bool busy;         /* the last value of the event `busy` */
+  bool parting;      /* our stream ends when the queue is sent */
+  bool dead;         /* `down` has run, or the user has closed the transport */
+  int64_t opened_ms; /* when it was made or has adopted a stream */
+  uint64_t written;
 };
 
 struct incoming {
+  struct connection *connection; /* NULL: closed */
+  struct transport_carrier *carrier;
   struct lines lines;
-  transport_greet *greet;
-  void *data;
-  void (*cut)(void *request);
-  void *request;
-  /* The transport that has adopted the stream; NULL before that, and after the end of that transport. */
-  struct transport *transport;
-  bool greeted; /* its first line has arrived */
+  struct transport *writer, *reader;
+  bool greeted; /* the first line of the peer has arrived */
   char address[64];
 };
 
-/* --- our stream ----------------------------------------------------------------------------------------- */
+/* --- the end -------------------------------------------------------------------------------------------- */
+
+static void close_stream(struct incoming *in) {
+  struct connection *c = in->connection;
+  in->connection = NULL;
+  connection_close(c);
+}
 
 static void retire(struct transport *t) {
-  dial_cancel(t->out);
-  if (t->in) {
-    t->in->transport = NULL;
-    t->in->cut(t->in->request);
-  }
-  buf_finish(&t->queue);
+  struct incoming *out = t->out, *in = t->in;
+  if (out) out->writer = NULL;
+  if (in) in->reader = NULL;
+  if (out) close_stream(out);
+  if (in && in != out) close_stream(in);
   free(t);
 }
 
@@ -56,80 +63,157 @@ static void lose(struct transport *t, const struct error *e) {
   retire(t);
 }
 
-static size_t waiting(const struct transport *t) {
-  return t->queue.len;
+static void lose_with(struct transport *t, int code, const char *what) {
+  struct error e;
+  error_set(&e, code, "%s: %s", t->peer, what);
+  lose(t, &e);
 }
 
-static void check_busy(struct transport *t) {
-  bool busy = waiting(t) > (t->busy ? TRANSPORT_QUEUE_HIGH / 2 : TRANSPORT_QUEUE_HIGH);
+/* --- events of a connection ----------------------------------------------------------------------------- */
+
+static void on_opened(void *data) {
+  const struct incoming *in = data;
+  if (in->writer) in->writer->events->ready(in->writer->data);
+}
+
+static int on_line(void *data, char *text, size_t n) {
+  struct incoming *in = data;
+  if (!in->connection) return ERR_LOST;
+  if (!n) return 0;
+  if (in->greeted)
+    return !in->reader || in->reader->parting ? 0 : in->reader->events->line(in->reader->data, text, n);
+  in->greeted = true;
+  bool had_writer = in->writer;
+  int code = in->carrier->greet(in->carrier->data, in, text, n);
+  if (code || !in->connection) return code ? code : ERR_LOST;
+  connection_settle(in->connection);
+  /* The greeting has put this node's stream onto the connection, which is open already. */
+  if (!had_writer && in->writer) in->writer->events->ready(in->writer->data);
+  return 0;
+}
+
+static int on_bytes(void *data, const char *bytes, size_t n) {
+  struct incoming *in = data;
+  return lines_split(&in->lines, bytes, n, on_line, in);
+}
+
+static void check_busy(struct transport *t, size_t waiting) {
+  bool busy = waiting > (size_t)(t->busy ? TRANSPORT_QUEUE_HIGH / 2 : TRANSPORT_QUEUE_HIGH);
   if (busy == t->busy) return;
   t->busy = busy;
   t->events->busy(t->data, busy);
 }
 
-static size_t on_read(void *data, char *out, size_t max) {
-  struct transport *t = data;
-  size_t left = waiting(t), n = left < max ? left : max;
-  if (!n) return t->parting ? DIAL_END : 0;
-  memcpy(out, t->queue.data, n);
-  buf_consume(&t->queue, n);
-  buf_shrink(&t->queue);
-  check_busy(t);
-  return n;
+static size_t waiting(const struct transport *t) {
+  struct connection_life life = {0};
+  if (t->out && t->out->connection) connection_life(t->out->connection, &life);
+  return life.queued;
 }
 
-static void on_started(void *data) {
-  struct transport *t = data;
-  t->events->ready(t->data);
+static void on_drained(void *data) {
+  const struct incoming *in = data;
+  if (in->writer && in->writer->busy) check_busy(in->writer, waiting(in->writer));
 }
 
-static void on_out_done(void *data, const struct error *e, bool reached, json_t *body) {
-  (void)reached, (void)body;
-  struct transport *t = data;
-  struct error closed;
-  t->out = NULL;
-  if (!e) {
-    error_set(&closed, ERR_LOST, "%s: the peer ended the link (lost)", t->peer);
-    e = &closed;
+static void on_lost(void *data, int code, const char *what) {
+  struct incoming *in = data;
+  in->connection = NULL;
+  if (in->writer) lose_with(in->writer, code, what);
+  if (in->reader && !in->reader->parting) lose_with(in->reader, code, what);
+}
+
+static void on_freed(void *data) {
+  struct incoming *in = data;
+  if (in->writer) in->writer->out = NULL;
+  if (in->reader) in->reader->in = NULL;
+  lines_finish(&in->lines);
+  free(in);
+}
+
+static const struct connection_events connection_events = {on_opened, on_bytes, on_drained, on_lost,
+                                                           on_freed};
+
+static struct incoming *incoming_new(struct transport_carrier *carrier, const char *address) {
+  struct incoming *in = calloc(1, sizeof *in);
+  if (!in) return NULL;
+  in->carrier = carrier;
+  lines_init(&in->lines, FRAME_MAX);
+  snprintf(in->address, sizeof in->address, "%s", address);
+  return in;
+}
+
+void transport_accept(struct transport_carrier *carrier, int fd, const char *address) {
+  struct incoming *in = incoming_new(carrier, address);
+  if (!in) {
+    connections_discard(carrier->connections, fd);
+    return;
   }
-  lose(t, e);
+  in->connection = connection_accept(carrier->connections, fd, &connection_events, in);
+  if (!in->connection) free(in);
 }
 
-static const struct dial_source transport_source = {on_read, on_started};
+/* --- the class ------------------------------------------------------------------------------------------ */
 
-static struct transport *transport_open(void *carrier, const struct dial_target *to,
+/* Gives a transport a connection of its own. */
+static int dial(struct transport *t, struct transport_carrier *carrier, const struct dial_target *to,
+                struct error *e) {
+  struct incoming *in = incoming_new(carrier, to->host);
+  if (!in) return error_set(e, ERR_NOMEM, "%s: %s", to->node, err_sentence(ERR_NOMEM));
+  in->connection =
+      connection_dial(carrier->connections, to->node, to->host, to->port, &connection_events, in, e);
+  if (!in->connection) {
+    free(in);
+    return e->code;
+  }
+  t->out = in;
+  return 0;
+}
+
+static struct transport *transport_open(void *carrier, const struct dial_target *to, struct incoming *in,
                                         const struct transport_events *events, void *data, struct error *e) {
   struct transport *t = calloc(1, sizeof *t);
   if (!t) {
     error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return NULL;
   }
-  *t = (struct transport){
-      .events = events, .data = data, .heard_ms = clock_ns() / 1000000, .limits = dialler_limits(carrier)};
+  *t = (struct transport){.events = events,
+                          .data = data,
+                          .limits = ((struct transport_carrier *)carrier)->limits,
+                          .opened_ms = clock_ns() / 1000000};
   snprintf(t->peer, sizeof t->peer, "%s", to->node);
-  t->out = dial_upload(carrier, to, "/v1/link", &transport_source, on_out_done, t, e);
-  if (t->out) return t;
-  free(t);
-  return NULL;
+  if (in && in->connection && !in->writer) {
+    t->out = in;
+  } else if (dial(t, carrier, to, e)) {
+    free(t);
+    return NULL;
+  }
+  t->out->writer = t;
+  return t;
 }
 
 static int transport_write(struct transport *t, const char *bytes, size_t n) {
-  if (waiting(t) > (size_t)limit_max(t->limits, LIMIT_PEER_QUEUE)) {
+  if (!t->out || !t->out->connection) return 0; /* `down` follows */
+  size_t before = waiting(t);
+  if (before > (size_t)limit_max(t->limits, LIMIT_PEER_QUEUE)) {
     limit_refuse(t->limits, LIMIT_PEER_QUEUE);
     return ERR_BUSY;
   }
-  buf_append(&t->queue, bytes, n);
-  if (!buf_ok(&t->queue)) return ERR_NOMEM;
+  if (connection_write(t->out->connection, bytes, n)) return ERR_NOMEM;
   t->written += n;
-  check_busy(t);
-  return t->out ? dial_resume(t->out) : 0;
+  check_busy(t, before + n);
+  return 0;
 }
 
 static void transport_life(const struct transport *t, struct transport_life *out) {
-  size_t left = waiting(t) + (t->out ? dial_backlog(t->out) : 0);
-  if (left > t->written) left = t->written; /* the backlog also counts the bytes that TLS and HTTP add */
-  *out = (struct transport_life){
-      .heard_ms = t->heard_ms, .in = t->in_bytes, .out = t->written - left, .waiting = left};
+  struct connection_life ours = {0}, theirs = {0};
+  if (t->out && t->out->connection) connection_life(t->out->connection, &ours);
+  if (t->in && t->in->connection) connection_life(t->in->connection, &theirs);
+  size_t left = ours.queued + ours.unacked;
+  if (left > t->written) left = t->written; /* it also counts the bytes that TLS and HTTP add */
+  *out = (struct transport_life){.heard_ms = theirs.heard_ms > t->opened_ms ? theirs.heard_ms : t->opened_ms,
+                                 .in = theirs.in,
+                                 .out = t->written - left,
+                                 .waiting = left};
 }
 
 static void transport_close(struct transport *t) {
@@ -148,86 +232,34 @@ static void nothing_down(void *data, const struct error *e) {
   (void)data, (void)e;
 }
 
-/* The transport lives until its own stream has ended, for a limited time; on_out_done then frees it, and cuts
- * the peer's stream unless the peer has ended that stream already. */
+/* The transport lives until the peer has closed the connection of our stream, for a limited time (on_lost).
+ */
 static void transport_part(struct transport *t, const char *bytes, size_t n) {
   static const struct transport_events nobody = {
       .ready = nothing_ready, .busy = nothing_busy, .down = nothing_down};
   bool too_much = waiting(t) > TRANSPORT_FAREWELL_MAX;
   t->events = &nobody;
   t->parting = true;
-  if (!bytes || too_much || transport_write(t, bytes, n) || !t->out)
+  if (!bytes || too_much || transport_write(t, bytes, n) || !t->out || !t->out->connection)
     transport_close(t);
   else
-    dial_limit(t->out, TRANSPORT_FAREWELL_MS);
+    connection_end(t->out->connection, TRANSPORT_FAREWELL_MS);
 }
-
-/* --- the peer's stream --- */
 
 static void transport_adopt(struct transport *t, struct incoming *in) {
   t->in = in;
-  in->transport = t;
-  t->heard_ms = clock_ns() / 1000000;
+  in->reader = t;
+  t->opened_ms = clock_ns() / 1000000;
 }
 
 static const char *incoming_source(const struct incoming *in) {
   return in->address;
 }
 
-static int on_line(void *data, char *text, size_t n) {
-  struct incoming *in = data;
-  if (!n) return 0;
-  if (!in->greeted) {
-    in->greeted = true;
-    return in->greet(in->data, in, text, n);
-  }
-  if (!in->transport || in->transport->parting) return 0;
-  return in->transport->events->line(in->transport->data, text, n); /* this call may free the transport */
-}
-
-int incoming_bytes(void *incoming, const char *bytes, size_t n) {
-  struct incoming *in = incoming;
-  if (in->transport) {
-    in->transport->heard_ms = clock_ns() / 1000000;
-    in->transport->in_bytes += n;
-  }
-  int code = lines_split(&in->lines, bytes, n, on_line, in);
-  if (!code || !in->transport || in->transport->parting) return code;
-  struct error e;
-  error_set(&e, code, "%s: what it sends is not understood: %s (version)", in->transport->peer,
-            err_sentence(code));
-  lose(in->transport, &e);
-  return code;
-}
-
-void incoming_closed(void *incoming) {
-  struct incoming *in = incoming;
-  if (in->transport) {
-    struct transport *t = in->transport;
-    struct error e;
-    t->in = NULL;
-    error_set(&e, ERR_LOST, "%s: connection reset (lost)", t->peer);
-    if (!t->parting) lose(t, &e);
-  }
-  lines_finish(&in->lines);
-  free(in);
-}
-
-struct incoming *incoming_new(const char *address, transport_greet *greet, void *data,
-                              void (*cut)(void *request), void *request) {
-  struct incoming *in = calloc(1, sizeof *in);
-  if (!in) return NULL;
-  *in = (struct incoming){.greet = greet, .data = data, .cut = cut, .request = request};
-  lines_init(&in->lines, FRAME_MAX);
-  snprintf(in->address, sizeof in->address, "%s", address);
-  return in;
-}
-
-/* --- the class ------------------------------------------------------------------------------------------ */
-
 static struct dial_request *offer(void *carrier, const struct dial_target *to, json_t *hello, int timeout_ms,
                                   dial_done *done, void *data, struct error *e) {
-  return dial_json(carrier, to, "PUT", "/v1/link", hello, timeout_ms, done, data, e);
+  const struct transport_carrier *c = carrier;
+  return dial_json(c->dialler, to, "PUT", "/v1/link", hello, timeout_ms, done, data, e);
 }
 
 const struct transport_class transport_http = {

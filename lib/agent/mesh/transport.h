@@ -1,10 +1,12 @@
-/* transport: the pair of HTTP streams that carries the link between two nodes. One half is a POST
- * /v1/link that this node sends to the peer (dial.h), the other half is a POST /v1/link that the peer
- * sends to this node's server (an `incoming` stream). A transport carries lines; the mesh interprets
- * them. I/O thread only. */
+/* transport: the pair of HTTP streams that carries the link between two nodes: this node's and the peer's.
+ * Mostly both are on one connection (connection.h): the node that was offered the link dials, and its stream
+ * is the body of the request POST /v1/link; the stream of the other node is the body of the answer.  When
+ * both nodes dial at once, each stream is the body of a request, and the answers stay empty.  A transport
+ * carries lines; the mesh interprets them. I/O thread only. */
 #ifndef AGENT_MESH_TRANSPORT_H
 #define AGENT_MESH_TRANSPORT_H
 
+#include "agent/mesh/connection.h"
 #include "agent/mesh/dial.h"
 
 struct transport;
@@ -22,7 +24,7 @@ enum {
 };
 
 struct transport_events {
-  void (*ready)(void *data);                     /* this node's stream is open */
+  void (*ready)(void *data); /* this node's stream is open: the peer has proved the cookie */
   int (*line)(void *data, char *text, size_t n); /* a line of the peer; non-zero loses the transport */
   void (*busy)(void *data, bool busy); /* its queue is above HIGH (busy), or has drained to half of HIGH */
   /* The transport is lost; the last event: the transport then frees itself. */
@@ -45,8 +47,10 @@ struct transport_class {
                                 dial_done *done, void *data, struct error *e);
   void (*withdraw)(struct dial_request *offer); /* done does not run; accepts NULL */
 
-  /* Opens this node's stream.  NULL with *e set; no event runs then. */
-  struct transport *(*open)(void *carrier, const struct dial_target *to,
+  /* Opens this node's stream: on the connection of `in`, a stream of the peer, unless that carries another
+   * stream of this node already; or (NULL) on a connection that it makes.  NULL with *e set; no event runs
+   * then. */
+  struct transport *(*open)(void *carrier, const struct dial_target *to, struct incoming *in,
                             const struct transport_events *events, void *data, struct error *e);
 
   /* Queues whole lines.  ERR_BUSY when more than LIMIT_PEER_QUEUE bytes wait already, ERR_NOMEM. */
@@ -69,19 +73,23 @@ struct transport_class {
   /* The address that an incoming stream comes from; "" when unknown. */
   const char *(*source)(const struct incoming *in);
 };
-extern const struct transport_class transport_http; /* its carrier is a struct dialler */
 
-/* Handles the first line of an incoming stream, which names the node that sent it: makes a transport adopt
- * the stream and returns 0, or returns non-zero, after which the stream is cut. */
+/* Handles the first line of a stream of a peer, which names the node that sent it: makes a transport adopt
+ * the stream and returns 0, or returns non-zero, after which the connection is closed. */
 typedef int transport_greet(void *data, struct incoming *in, const char *text, size_t n);
 
-/* Makes an incoming stream from that address. cut(request) is called at most once, to end the connection of
- * the stream; the caller of incoming_new must then call incoming_closed. NULL when memory ran out. */
-struct incoming *incoming_new(const char *address, transport_greet *greet, void *data,
-                              void (*cut)(void *request), void *request);
-/* Takes bytes that have arrived. 0, or non-zero when the caller must cut the stream. */
-int incoming_bytes(void *incoming, const char *bytes, size_t n);
-/* Called when the stream has ended: loses the transport that has adopted the stream, and frees the stream. */
-void incoming_closed(void *incoming);
+/* What the transports of a node have in common; borrowed.  greet may be set later than the mesh is made. */
+struct transport_carrier {
+  struct dialler *dialler;
+  struct connections *connections;
+  struct limits *limits; /* LIMIT_PEER_QUEUE; NULL: the default */
+  transport_greet *greet;
+  void *data; /* for greet */
+};
+extern const struct transport_class transport_http; /* its carrier is a struct transport_carrier */
+
+/* Serves the connection of a peer on a socket that was accepted, and owns the socket from now on.  `address`
+ * is where it comes from. */
+void transport_accept(struct transport_carrier *carrier, int fd, const char *address);
 
 #endif

@@ -1,0 +1,665 @@
+/* Invariant: a connection is in the list of its struct connections until it is freed, and `closed` from
+ * connection_close on, when its TLS session and socket are gone; its memory stays until libuv has closed both
+ * handles, so an event may close it.  `record` has what SSL_write did not take, and is written before
+ * anything else.  A connection with something to write is in the list `dirty` or is polled for UV_WRITABLE.
+ *
+ * Orderings: the events run from the loop alone (on_poll, on_prepare, on_idle, on_patience).  The bytes of a
+ * stream are sent in the order of connection_write.  A connection whose TLS session holds bytes that it has
+ * not given out yet is in the list `unread`, because epoll does not know of them. */
+#include "agent/mesh/connection.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "core/loopback.h"
+#include "core/nodename.h"
+#include "wire/chunked.h"
+#include "wire/json.h"
+#include "wire/silence.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/queue.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define LINK_PATH "/v1/link"
+
+enum { ANSWER_MAX = 64 << 10, HANDLES = 2, OK = 200, READ_NS = 1000000 };
+
+enum stage {
+  CONNECTING, /* TCP */
+  SHAKING,    /* TLS */
+  GREETING,   /* accepted: the request is to come */
+  OPEN,
+};
+
+struct connection {
+  struct connections *all;
+  const struct connection_events *events;
+  void *data;
+  char node[NODENAME_SIZE]; /* dialled: who is called */
+  char host[72];            /* dialled: its address and port */
+  int fd;
+  SSL *ssl;
+  uv_poll_t poll;
+  uv_timer_t patience;
+  int handles; /* of libuv, not closed yet */
+  int polled;  /* the events that `poll` polls for */
+  enum stage stage;
+  bool dialled, closed, ending, dirty, unread;
+  bool blocked;    /* the socket takes no bytes */
+  bool last_sent;  /* the end of this node's stream is sent */
+  bool refused;    /* dialled: the answer is a refusal, which is read into `answer` */
+  int status;      /* dialled: of the answer */
+  struct buf head; /* what goes before the next chunk: the head of a message */
+  struct buf queue, record, answer;
+  struct chunked in;
+  unsigned records; /* sent with the present key */
+  int64_t heard_ms;
+  TAILQ_ENTRY(connection) in_all, in_dirty, in_unread;
+};
+TAILQ_HEAD(list, connection);
+
+struct connections {
+  struct connections_config config;
+  SSL_CTX *client, *server;
+  struct list list, dirty, unread;
+  uv_prepare_t prepare; /* active while `dirty` is not empty */
+  uv_idle_t idle;       /* active while `unread` is not empty */
+  int unread_count, ending;
+  char scratch[CONNECTION_RECORD];
+};
+
+static void on_poll(uv_poll_t *p, int status, int events);
+
+/* --- the lists ------------------------------------------------------------------------------------------ */
+
+static void on_prepare(uv_prepare_t *p);
+static void on_idle(uv_idle_t *i);
+
+static void set_dirty(struct connection *c, bool dirty) {
+  struct connections *cs = c->all;
+  if (c->dirty == dirty) return;
+  c->dirty = dirty;
+  if (dirty && TAILQ_EMPTY(&cs->dirty)) uv_prepare_start(&cs->prepare, on_prepare);
+  if (dirty)
+    TAILQ_INSERT_TAIL(&cs->dirty, c, in_dirty);
+  else
+    TAILQ_REMOVE(&cs->dirty, c, in_dirty);
+  if (TAILQ_EMPTY(&cs->dirty)) uv_prepare_stop(&cs->prepare);
+}
+
+static void set_unread(struct connection *c, bool unread) {
+  struct connections *cs = c->all;
+  if (c->unread == unread) return;
+  c->unread = unread;
+  cs->unread_count += unread ? 1 : -1;
+  if (unread && TAILQ_EMPTY(&cs->unread)) uv_idle_start(&cs->idle, on_idle);
+  if (unread)
+    TAILQ_INSERT_TAIL(&cs->unread, c, in_unread);
+  else
+    TAILQ_REMOVE(&cs->unread, c, in_unread);
+  if (TAILQ_EMPTY(&cs->unread)) uv_idle_stop(&cs->idle);
+}
+
+static void poll_for(struct connection *c, int events) {
+  if (c->closed || c->polled == events) return;
+  c->polled = events;
+  uv_poll_start(&c->poll, events, on_poll);
+}
+
+/* --- the end -------------------------------------------------------------------------------------------- */
+
+static void on_handle_closed(uv_handle_t *h) {
+  struct connection *c = h->data;
+  if (--c->handles) return;
+  TAILQ_REMOVE(&c->all->list, c, in_all);
+  buf_finish(&c->head);
+  buf_finish(&c->queue);
+  buf_finish(&c->record);
+  buf_finish(&c->answer);
+  c->events->freed(c->data);
+  free(c);
+}
+
+void connection_close(struct connection *c) {
+  const struct linger at_once = {1, 0};
+  if (!c || c->closed) return;
+  set_dirty(c, false);
+  set_unread(c, false);
+  c->closed = true;
+  if (c->ending) c->all->ending--;
+  if (!c->dialled && c->all->config.closing) c->all->config.closing(c->all->config.data, c->fd);
+  SSL_free(c->ssl);
+  setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  uv_close((uv_handle_t *)&c->poll, on_handle_closed);
+  uv_close((uv_handle_t *)&c->patience, on_handle_closed);
+  close(c->fd);
+}
+
+static void lose(struct connection *c, int code, const char *what) {
+  if (c->closed) return;
+  c->events->lost(c->data, code, what);
+  connection_close(c);
+}
+
+static void lose_by_errno(struct connection *c, int number, const char *stage) {
+  char text[128];
+  const char *why = number ? strerrordesc_np(number) : NULL;
+  snprintf(text, sizeof text, "%s (%s)", why ? why : "Connection reset", stage);
+  if (number == ECONNRESET || number == EPIPE || !why)
+    snprintf(text, sizeof text, "connection reset (%s)", stage);
+  text[0] = (char)tolower((unsigned char)text[0]);
+  lose(c, c->stage == CONNECTING ? ERR_TCP : ERR_LOST, text);
+}
+
+/* An operation on the TLS session has failed; error is what SSL_get_error says. */
+static void lose_by_tls(struct connection *c, int error, int number) {
+  unsigned long first = ERR_peek_error();
+  bool eof = error == SSL_ERROR_ZERO_RETURN || ERR_GET_REASON(first) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+  char text[160];
+  if (c->stage == SHAKING) {
+    const char *reason = eof ? "the peer hangs up" : ERR_reason_error_string(first);
+    snprintf(text, sizeof text, "the TLS handshake of the link fails: %s (tls)",
+             reason ? reason : "no reason");
+    lose(c, ERR_TLS, text);
+  } else if (eof) {
+    lose(c, ERR_LOST, "connection reset (lost)");
+  } else if (error == SSL_ERROR_SYSCALL) {
+    lose_by_errno(c, number, "lost");
+  } else {
+    const char *reason = ERR_reason_error_string(first);
+    snprintf(text, sizeof text, "TLS: %s (lost)", reason ? reason : "no reason");
+    lose(c, ERR_LOST, text);
+  }
+}
+
+static void on_patience(uv_timer_t *t) {
+  static const char *const whiles[] = {
+      [CONNECTING] = "connecting: is the host up, and does a firewall let it through?",
+      [SHAKING] = "waiting for the TLS handshake",
+      [GREETING] = "waiting for the request",
+      [OPEN] = "waiting for the first line",
+  };
+  struct connection *c = t->data;
+  char text[160];
+  snprintf(text, sizeof text, "timed out (timeout) %s", c->ending ? "ending" : whiles[c->stage]);
+  lose(c, ERR_TIMEOUT, text);
+}
+
+/* --- writing -------------------------------------------------------------------------------------------- */
+
+static bool has_output(const struct connection *c) {
+  return c->head.len || c->queue.len || c->record.len || (c->ending && !c->last_sent);
+}
+
+/* Fills a record: the head of a message, if it is to be sent, and a chunk with what is queued. */
+static size_t make_record(struct connection *c, char out[CONNECTION_RECORD]) {
+  size_t n = c->head.len, chunk = CONNECTION_CHUNK - n;
+  memcpy(out, c->head.data ? c->head.data : "", n);
+  buf_finish(&c->head);
+  if (chunk > c->queue.len) chunk = c->queue.len;
+  if (chunk) {
+    n += chunked_head(out + n, chunk);
+    memcpy(out + n, c->queue.data, chunk);
+    n += chunk;
+    memcpy(out + n, CHUNKED_TAIL, 2);
+    n += 2;
+    buf_consume(&c->queue, chunk);
+    buf_shrink(&c->queue);
+  } else if (c->ending && !c->last_sent && n + sizeof CHUNKED_END <= CONNECTION_RECORD) {
+    memcpy(out + n, CHUNKED_END, sizeof CHUNKED_END - 1);
+    n += sizeof CHUNKED_END - 1;
+    c->last_sent = true;
+  }
+  return n;
+}
+
+/* Has TLS change the key of this node's direction when enough records were sent with it. */
+static void change_key(struct connection *c) {
+  if (++c->records < CONNECTION_KEY_RECORDS) return;
+  c->records = 0;
+  SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
+}
+
+/* Writes bytes; what the socket does not take now goes into `record`.  Returns false when the socket takes no
+ * more, or the connection is lost. */
+static bool write_record(struct connection *c, const char *bytes, size_t n) {
+  struct buf rest = BUF_INIT;
+  ERR_clear_error();
+  errno = 0;
+  int taken = SSL_write(c->ssl, bytes, (int)n), number = errno;
+  if (taken <= 0) {
+    int error = SSL_get_error(c->ssl, taken);
+    if (error != SSL_ERROR_WANT_WRITE && error != SSL_ERROR_WANT_READ) {
+      lose_by_tls(c, error, number);
+      return false;
+    }
+    c->blocked = true;
+    taken = 0;
+  }
+  if ((size_t)taken == n) {
+    buf_clear(&c->record);
+    change_key(c);
+    return true;
+  }
+  buf_append(&rest, bytes + taken, n - (size_t)taken);
+  buf_finish(&c->record);
+  c->record = rest;
+  if (!buf_ok(&rest)) lose(c, ERR_NOMEM, err_sentence(ERR_NOMEM));
+  return !c->closed && !c->blocked;
+}
+
+/* Ends this node's direction of the connection, once its stream is sent. */
+static void shut(struct connection *c) {
+  ERR_clear_error();
+  SSL_shutdown(c->ssl);
+  shutdown(c->fd, SHUT_WR);
+}
+
+/* Sends what waits, at most CONNECTION_TURN bytes. */
+static void flush(struct connection *c) {
+  size_t before = c->queue.len, sent = 0;
+  bool more = true;
+  set_dirty(c, false);
+  if (c->stage < OPEN) return;
+  while (more && sent < CONNECTION_TURN && has_output(c)) {
+    const char *bytes = c->record.len ? c->record.data : c->all->scratch;
+    size_t n = c->record.len ? c->record.len : make_record(c, c->all->scratch);
+    sent += n;
+    more = write_record(c, bytes, n);
+  }
+  if (c->closed) return;
+  if (c->last_sent && !has_output(c)) shut(c);
+  poll_for(c, UV_READABLE | (has_output(c) ? UV_WRITABLE : 0));
+  if (c->queue.len < before && !c->ending) c->events->drained(c->data);
+}
+
+static void on_prepare(uv_prepare_t *p) {
+  struct connections *cs = p->data;
+  struct connection *c;
+  while ((c = TAILQ_FIRST(&cs->dirty))) flush(c);
+}
+
+int connection_write(struct connection *c, const void *bytes, size_t n) {
+  buf_append(&c->queue, bytes, n);
+  if (!buf_ok(&c->queue)) return ERR_NOMEM;
+  if (c->stage == OPEN && !c->blocked) set_dirty(c, true);
+  return 0;
+}
+
+void connection_end(struct connection *c, int ms) {
+  if (c->closed || c->ending) return;
+  c->ending = true;
+  c->all->ending++;
+  uv_timer_start(&c->patience, on_patience, (uint64_t)ms, 0);
+  if (c->stage == OPEN && !c->blocked) set_dirty(c, true);
+}
+
+/* --- heads ---------------------------------------------------------------------------------------------- */
+
+static void set_open(struct connection *c) {
+  c->stage = OPEN;
+  set_dirty(c, true);
+  c->events->opened(c->data);
+}
+
+static void ask(struct connection *c) {
+  buf_printf(&c->head,
+             "POST " LINK_PATH " HTTP/1.1\r\nHost: %s\r\nNode-To: %s\r\nNode-From: %s\r\n"
+             "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n",
+             c->host, c->node, c->all->config.self);
+  if (buf_ok(&c->head))
+    set_open(c);
+  else
+    lose(c, ERR_NOMEM, err_sentence(ERR_NOMEM));
+}
+
+static bool field_is(const char *head, const char *name, const char *value) {
+  size_t n;
+  const char *at = chunked_field(head, name, &n);
+  return at && n == strlen(value) && !strncasecmp(at, value, n);
+}
+
+/* Refuses a request: sends an answer with a problem, and ends the connection. */
+static int refuse(struct connection *c, int status, const struct error *e) {
+  json_t *problem = json_problem(e);
+  buf_printf(&c->head,
+             "HTTP/1.1 %d Refused\r\nContent-Type: application/problem+json\r\n"
+             "Transfer-Encoding: chunked\r\n\r\n",
+             status);
+  if (problem) json_line(&c->queue, problem);
+  json_decref(problem);
+  c->stage = OPEN;
+  connection_end(c, CONNECTION_PATIENCE_MS);
+  return 0;
+}
+
+/* The head of the request of an accepted connection. */
+static int take_request(struct connection *c, const char *head) {
+  static const char line[] = "POST " LINK_PATH " HTTP/1.1\r\n";
+  const char *self = c->all->config.self;
+  struct error e;
+  size_t n;
+  if (strncmp(head, line, sizeof line - 1) != 0 || !field_is(head, "Transfer-Encoding", "chunked")) {
+    error_set(&e, ERR_VERSION, "%s: this connection is for POST " LINK_PATH " with a chunked body (version)",
+              self);
+    return refuse(c, 400, &e);
+  }
+  const char *to = chunked_field(head, "Node-To", &n);
+  if (to && (n != strlen(self) || memcmp(to, self, n) != 0)) {
+    error_set(&e, ERR_NAME, "%.*s is not here: this node is %s (name)", (int)(n < 200 ? n : 200), to, self);
+    return refuse(c, 421, &e);
+  }
+  buf_puts(&c->head,
+           "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n");
+  if (!buf_ok(&c->head)) return ERR_NOMEM;
+  set_open(c);
+  return 0;
+}
+
+/* The head of the answer to a dialled connection. */
+static int take_answer(struct connection *c, const char *head) {
+  if (sscanf(head, "HTTP/1.1 %3d ", &c->status) != 1 || !field_is(head, "Transfer-Encoding", "chunked"))
+    return ERR_VERSION;
+  c->refused = c->status != OK;
+  return 0;
+}
+
+static int on_start(void *data, const char *head) {
+  struct connection *c = data;
+  return c->dialled ? take_answer(c, head) : take_request(c, head);
+}
+
+static int on_body(void *data, const char *bytes, size_t n) {
+  struct connection *c = data;
+  if (c->closed || c->ending) return 0;
+  if (!c->refused) return c->events->bytes(c->data, bytes, n);
+  if (n > ANSWER_MAX - c->answer.len) return ERR_TOO_LARGE;
+  buf_append(&c->answer, bytes, n);
+  return buf_ok(&c->answer) ? 0 : ERR_NOMEM;
+}
+
+/* --- reading -------------------------------------------------------------------------------------------- */
+
+/* The peer has ended its stream. */
+static void end_of_stream(struct connection *c) {
+  struct error e;
+  if (!c->refused) {
+    lose(c, ERR_LOST, "the peer ended the link (lost)");
+    return;
+  }
+  json_to_error(c->answer.data ? c->answer.data : "", c->answer.len, c->status, &e);
+  lose(c, e.code, error_text(&e));
+}
+
+static void take_bytes(struct connection *c, const char *bytes, size_t n) {
+  static const struct chunked_events events = {on_start, on_body};
+  char text[160];
+  int code = chunked_take(&c->in, bytes, n, &events, c);
+  if (c->closed) return;
+  if (code) {
+    snprintf(text, sizeof text, "what it sends is not understood: %s (version)", err_sentence(code));
+    lose(c, code, text);
+  } else if (c->in.state == CHUNKED_OVER) {
+    end_of_stream(c);
+  }
+}
+
+/* Notes that bytes have come, also when they are no whole record yet. */
+static void note_bytes(struct connection *c, uint64_t before) {
+  if (BIO_number_read(SSL_get_rbio(c->ssl)) != before) c->heard_ms = clock_ns() / 1000000;
+}
+
+/* Reads what there is, for about READ_NS.  The socket is not read to its end, because epoll tells of bytes in
+ * it; what the TLS session has read and not given out yet is read at the next turn (`unread`). */
+static void receive(struct connection *c) {
+  char bytes[CONNECTION_RECORD];
+  int64_t now, until = 0;
+  int n;
+  uint64_t before = BIO_number_read(SSL_get_rbio(c->ssl));
+  set_unread(c, false);
+  do {
+    ERR_clear_error();
+    errno = 0;
+    n = SSL_read(c->ssl, bytes, sizeof bytes);
+    int number = errno, error = n > 0 ? 0 : SSL_get_error(c->ssl, n);
+    if (error && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
+      lose_by_tls(c, error, number);
+      return;
+    }
+    if (n <= 0) break;
+    take_bytes(c, bytes, (size_t)n);
+    now = clock_ns();
+    if (!until) until = now + READ_NS;
+  } while (!c->closed && SSL_has_pending(c->ssl) && now < until);
+  if (c->closed) return;
+  note_bytes(c, before);
+  if (n > 0 && SSL_has_pending(c->ssl)) set_unread(c, true);
+}
+
+static void on_idle(uv_idle_t *i) {
+  struct connections *cs = i->data;
+  struct connection *c;
+  for (int n = cs->unread_count; n-- && (c = TAILQ_FIRST(&cs->unread));) receive(c);
+}
+
+/* --- opening -------------------------------------------------------------------------------------------- */
+
+/* The handshake is done: an accepted connection waits for the request, a dialled one sends it. */
+static void proceed(struct connection *c) {
+  if (!psk_link_proven(c->ssl)) {
+    lose(c, ERR_TLS, "the TLS session of the link does not prove the cookie (tls)");
+  } else if (c->dialled) {
+    connection_settle(c);
+    ask(c);
+  } else {
+    c->stage = GREETING;
+    if (c->all->config.proved) c->all->config.proved(c->all->config.data, c->fd);
+  }
+}
+
+static void shake(struct connection *c) {
+  ERR_clear_error();
+  errno = 0;
+  int done = SSL_do_handshake(c->ssl), number = errno;
+  int error = done == 1 ? 0 : SSL_get_error(c->ssl, done);
+  switch (error) {
+  case 0: poll_for(c, UV_READABLE); break;
+  case SSL_ERROR_WANT_READ: poll_for(c, UV_READABLE); return;
+  case SSL_ERROR_WANT_WRITE: poll_for(c, UV_WRITABLE); return;
+  default: lose_by_tls(c, error, number); return;
+  }
+  proceed(c);
+  if (!c->closed && SSL_has_pending(c->ssl)) receive(c);
+}
+
+static void connected(struct connection *c) {
+  int number = 0;
+  socklen_t n = sizeof number;
+  if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &number, &n)) number = errno;
+  if (number) {
+    lose_by_errno(c, number, "tcp");
+    return;
+  }
+  c->stage = SHAKING;
+  shake(c);
+}
+
+static void on_poll(uv_poll_t *p, int status, int events) {
+  struct connection *c = p->data;
+  if (status < 0) events |= UV_READABLE;
+  if (c->stage == CONNECTING) {
+    connected(c);
+  } else if (c->stage == SHAKING) {
+    shake(c);
+  } else {
+    if (events & UV_READABLE) receive(c);
+    if (c->closed || !(events & UV_WRITABLE)) return;
+    c->blocked = false;
+    flush(c);
+  }
+}
+
+/* Makes a connection on a socket, which it owns from then on; NULL when memory ran out. */
+static struct connection *make(struct connections *cs, int fd, bool dialled,
+                               const struct connection_events *events, void *data) {
+  struct connection *c = calloc(1, sizeof *c);
+  const int on = 1;
+  if (!c || !(c->ssl = SSL_new(dialled ? cs->client : cs->server)) || !SSL_set_fd(c->ssl, fd) ||
+      uv_poll_init_socket(cs->config.loop, &c->poll, fd)) {
+    if (c) SSL_free(c->ssl);
+    free(c);
+    return NULL;
+  }
+  c->all = cs;
+  c->events = events;
+  c->data = data;
+  c->fd = fd;
+  c->dialled = dialled;
+  c->handles = HANDLES;
+  c->stage = dialled ? CONNECTING : SHAKING;
+  c->poll.data = c->patience.data = c;
+  uv_timer_init(cs->config.loop, &c->patience);
+  uv_timer_start(&c->patience, on_patience, (uint64_t)cs->config.patience_ms, 0);
+  TAILQ_INSERT_TAIL(&cs->list, c, in_all);
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  silence_bound(fd, cs->config.silence_ms, true);
+  if (dialled)
+    SSL_set_connect_state(c->ssl);
+  else
+    SSL_set_accept_state(c->ssl);
+  poll_for(c, dialled ? UV_WRITABLE : UV_READABLE);
+  return c;
+}
+
+union address {
+  struct sockaddr any;
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+};
+
+/* Reads an IP address (IPv6 in brackets); returns its size, or 0. */
+static socklen_t read_address(const char *text, uint16_t port, union address *out) {
+  char plain[64];
+  size_t n = strlen(text);
+  *out = (union address){0};
+  if (*text == '[' && n - 2 < sizeof plain) {
+    memcpy(plain, text + 1, n - 2);
+    plain[n - 2] = 0;
+    out->v6.sin6_family = AF_INET6;
+    out->v6.sin6_port = htons(port);
+    return inet_pton(AF_INET6, plain, &out->v6.sin6_addr) == 1 ? sizeof out->v6 : 0;
+  }
+  out->v4.sin_family = AF_INET;
+  out->v4.sin_port = htons(port);
+  return inet_pton(AF_INET, text, &out->v4.sin_addr) == 1 ? sizeof out->v4 : 0;
+}
+
+struct connection *connection_dial(struct connections *cs, const char *node, const char *address,
+                                   uint16_t port, const struct connection_events *events, void *data,
+                                   struct error *e) {
+  union address to;
+  socklen_t n = read_address(address, port, &to);
+  if (!n) {
+    error_set(e, ERR_RESOLVE, "%s: %s is no IP address (resolve)", node, address);
+    return NULL;
+  }
+  if (cs->config.psks->all[0].is_short && !loopback_address(&to.any)) {
+    error_set(e, ERR_PERMISSION,
+              "%s: a cookie of fewer than %d bytes is used with loopback addresses only (cookie)", node,
+              COOKIE_SHORT);
+    return NULL;
+  }
+  int fd = socket(to.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  bool failed = fd < 0 || (connect(fd, &to.any, n) && errno != EINPROGRESS);
+  int number = errno;
+  struct connection *c = failed ? NULL : make(cs, fd, true, events, data);
+  if (c) {
+    snprintf(c->node, sizeof c->node, "%s", node);
+    snprintf(c->host, sizeof c->host, "%s:%u", address, port);
+    return c;
+  }
+  if (fd >= 0) close(fd);
+  error_set(e, failed ? ERR_TCP : ERR_NOMEM, "%s: %s", node,
+            failed ? strerror(number) : err_sentence(ERR_NOMEM));
+  return NULL;
+}
+
+struct connection *connection_accept(struct connections *cs, int fd, const struct connection_events *events,
+                                     void *data) {
+  struct connection *c = make(cs, fd, false, events, data);
+  if (!c) connections_discard(cs, fd);
+  return c;
+}
+
+void connections_discard(const struct connections *cs, int fd) {
+  if (cs->config.closing) cs->config.closing(cs->config.data, fd);
+  close(fd);
+}
+
+void connection_settle(struct connection *c) {
+  if (!c->closed && !c->ending) uv_timer_stop(&c->patience);
+}
+
+void connection_life(const struct connection *c, struct connection_life *out) {
+  int unacked = 0;
+  if (!c->closed && ioctl(c->fd, SIOCOUTQ, &unacked)) unacked = 0;
+  *out = (struct connection_life){.heard_ms = c->heard_ms,
+                                  .in = c->closed ? 0 : BIO_number_read(SSL_get_rbio(c->ssl)),
+                                  .queued = c->queue.len + c->record.len,
+                                  .unacked = (size_t)unacked};
+}
+
+/* --- what they have in common --------------------------------------------------------------------------- */
+
+struct connections *connections_new(const struct connections_config *config, struct error *e) {
+  struct connections *cs = calloc(1, sizeof *cs);
+  if (cs) cs->client = psk_link_context(config->psks, false);
+  if (cs) cs->server = psk_link_context(config->psks, true);
+  if (!cs || !cs->client || !cs->server) {
+    if (cs) SSL_CTX_free(cs->client);
+    if (cs) SSL_CTX_free(cs->server);
+    free(cs);
+    error_set(e, ERR_TLS, "OpenSSL cannot make the context of links (tls)");
+    return NULL;
+  }
+  cs->config = *config;
+  if (!cs->config.patience_ms) cs->config.patience_ms = CONNECTION_PATIENCE_MS;
+  TAILQ_INIT(&cs->list);
+  TAILQ_INIT(&cs->dirty);
+  TAILQ_INIT(&cs->unread);
+  uv_prepare_init(config->loop, &cs->prepare);
+  uv_idle_init(config->loop, &cs->idle);
+  cs->prepare.data = cs->idle.data = cs;
+  return cs;
+}
+
+bool connections_idle(const struct connections *cs) {
+  return !cs->ending;
+}
+
+void connections_finish(struct connections *cs) {
+  struct connection *c;
+  if (!cs) return;
+  TAILQ_FOREACH(c, &cs->list, in_all) lose(c, ERR_BUSY, "this node is stopping (busy)");
+  uv_close((uv_handle_t *)&cs->prepare, NULL);
+  uv_close((uv_handle_t *)&cs->idle, NULL);
+}
+
+void connections_free(struct connections *cs) {
+  if (!cs) return;
+  SSL_CTX_free(cs->client);
+  SSL_CTX_free(cs->server);
+  free(cs);
+}

@@ -1,0 +1,101 @@
+/* connection: one TLS connection between two nodes, which carries two streams of bytes at once: the body of a
+ * request POST /v1/link up, from the node that has dialled, and the body of its answer down.  Both bodies are
+ * chunked (wire/chunked.h).  TLS is OpenSSL, and both ends have proved the cookie and the version of the link
+ * (wire/psk.h) before a byte of a stream moves.
+ *
+ * What is written in one turn of the loop goes out before the loop sleeps, in chunks that are a TLS record
+ * and a write each.  I/O thread only. */
+#ifndef AGENT_MESH_CONNECTION_H
+#define AGENT_MESH_CONNECTION_H
+
+#include "base/err.h"
+#include "wire/psk.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct connection;
+struct connections; /* what the connections of a node have in common */
+
+enum {
+  CONNECTION_PATIENCE_MS = 4000, /* until a connection is opened, and until connection_settle */
+  /* A chunk with its line and line end fits into one TLS record. */
+  CONNECTION_RECORD = 16384,
+  CONNECTION_CHUNK = CONNECTION_RECORD - 16,
+  CONNECTION_TURN = 1 << 20,        /* bytes that a connection writes in a turn of the loop */
+  CONNECTION_KEY_RECORDS = 1 << 23, /* records that are sent with one key (RFC 8446, 5.5) */
+};
+
+struct connections_config {
+  uv_loop_t *loop;
+  const struct psk_set *psks; /* borrowed, and may change */
+  const char *self;           /* this node's name; borrowed */
+  int silence_ms;             /* a host that has acknowledged nothing for so long is lost */
+  /* The handshake of an accepted socket is done; an accepted socket is about to be closed.  May be NULL. */
+  void (*proved)(void *data, int fd);
+  void (*closing)(void *data, int fd);
+  void *data;
+  int patience_ms; /* 0: CONNECTION_PATIENCE_MS; for tests */
+};
+
+/* NULL with *e set. */
+struct connections *connections_new(const struct connections_config *config, struct error *e);
+/* True when no connection is ending (connection_end). */
+bool connections_idle(const struct connections *cs);
+/* Closes the connections and handles; the loop runs once more before connections_free.  Both accept NULL. */
+void connections_finish(struct connections *cs);
+void connections_free(struct connections *cs);
+
+/* No event runs before connection_dial or connection_accept has returned, nor within connection_write, and
+ * none but `freed` after connection_close. */
+struct connection_events {
+  /* The handshake is done, and of an accepted connection the request has come. */
+  void (*opened)(void *data);
+  /* Bytes of the peer's stream.  A code ends the connection, and `lost` has it, unless the event has closed
+   * the connection itself. */
+  int (*bytes)(void *data, const char *bytes, size_t n);
+  void (*drained)(void *data); /* bytes have left the queue */
+  /* The connection has failed, or the peer has ended its stream; it is closed after this.  `what` says so
+   * without a name: "connection reset (lost)". */
+  void (*lost)(void *data, int code, const char *what);
+  void (*freed)(void *data); /* once, the last event: the connection no longer exists */
+};
+
+/* Connects to an IP address (IPv6 in brackets) and asks for a link to `node`.  NULL with *e set: no event
+ * runs then. */
+struct connection *connection_dial(struct connections *cs, const char *node, const char *address,
+                                   uint16_t port, const struct connection_events *events, void *data,
+                                   struct error *e);
+
+/* Serves a link on a socket that was accepted, and owns the socket from now on.  NULL when memory or
+ * descriptors ran out: the socket is closed, and no event runs. */
+struct connection *connection_accept(struct connections *cs, int fd, const struct connection_events *events,
+                                     void *data);
+
+/* Closes an accepted socket that cannot be served. */
+void connections_discard(const struct connections *cs, int fd);
+
+/* Queues bytes of this node's stream.  ERR_NOMEM. */
+MUST_CHECK int connection_write(struct connection *c, const void *bytes, size_t n);
+
+/* Ends this node's stream behind what is queued, and closes the connection when the peer has closed it, or
+ * after ms.  The bytes of the peer are read and dropped: only `lost` and `freed` run. */
+void connection_end(struct connection *c, int ms);
+
+/* The connection is used: it is no longer closed after CONNECTION_PATIENCE_MS. */
+void connection_settle(struct connection *c);
+
+/* Resets the connection at once, also in an event of its own.  Accepts NULL. */
+void connection_close(struct connection *c);
+
+struct connection_life {
+  int64_t heard_ms; /* when the last bytes came in (CLOCK_MONOTONIC); 0: none yet */
+  uint64_t in;      /* bytes that have come in, with what TLS adds */
+  size_t queued;    /* bytes of this node's stream that the kernel has not taken */
+  size_t unacked;   /* bytes, with what TLS adds, that the peer's host has not acknowledged */
+};
+void connection_life(const struct connection *c, struct connection_life *out);
+
+#endif

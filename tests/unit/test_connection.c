@@ -1,0 +1,528 @@
+/* Connections of links over loopback: two sets of connections on one loop, directly and through a relay that
+ * passes the bytes on in small pieces; and peers that misbehave, as plain programs on OpenSSL. */
+#include "agent/mesh/connection.h"
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "tap.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { PATIENCE_MS = 1000 };
+
+static struct psk_set right, wrong;
+
+/* --- a node's end --------------------------------------------------------------------------------------- */
+
+struct end {
+  struct place *place;
+  struct connection *c;
+  int opened, drained, lost, freed, code;
+  char why[256];
+  struct buf got;
+  size_t sum; /* of the bytes, weighed by where they stand, when `keeps` is false */
+  size_t n;
+  bool keeps;
+  int bytes_code; /* what the event `bytes` returns */
+  bool unsettled; /* connection_settle is not called */
+  bool closes;    /* the event `bytes` closes the connection */
+};
+
+struct place {
+  uv_loop_t loop;
+  uv_timer_t patience;
+  uv_poll_t listening;
+  int fd;
+  uint16_t port;
+  struct connections *dialling, *accepting;
+  struct end *next; /* the end of the next connection that is accepted */
+  int proved, closing;
+  bool small; /* accepted sockets get small buffers */
+};
+
+static void on_opened(void *data) {
+  struct end *e = data;
+  e->opened++;
+  if (!e->unsettled && e->c) connection_settle(e->c);
+}
+
+static int on_bytes(void *data, const char *bytes, size_t n) {
+  struct end *e = data;
+  if (e->keeps) buf_append(&e->got, bytes, n);
+  for (size_t i = 0; i < n; i++) e->sum += (e->n + i + 1) * (unsigned char)bytes[i];
+  e->n += n;
+  if (e->closes) connection_close(e->c);
+  return e->bytes_code;
+}
+
+static void on_drained(void *data) {
+  ((struct end *)data)->drained++;
+}
+
+static void on_lost(void *data, int code, const char *what) {
+  struct end *e = data;
+  e->lost++;
+  e->code = code;
+  snprintf(e->why, sizeof e->why, "%s", what);
+}
+
+static void on_freed(void *data) {
+  struct end *e = data;
+  e->freed++;
+  e->c = NULL;
+}
+
+static const struct connection_events events = {on_opened, on_bytes, on_drained, on_lost, on_freed};
+
+static void on_proved(void *data, int fd) {
+  (void)fd;
+  ((struct place *)data)->proved++;
+}
+static void on_closing(void *data, int fd) {
+  (void)fd;
+  ((struct place *)data)->closing++;
+}
+
+static void make_small(int fd) {
+  int n = 16384;
+  setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &n, sizeof n);
+  setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &n, sizeof n);
+}
+
+static void on_listening(uv_poll_t *p, int status, int what) {
+  struct place *at = p->data;
+  (void)status, (void)what;
+  int fd = accept4(at->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (fd < 0 || !at->next) abort();
+  if (at->small) make_small(fd);
+  struct end *e = at->next;
+  e->c = connection_accept(at->accepting, fd, &events, e);
+  at->next = NULL;
+}
+
+static void on_patience(uv_timer_t *t) {
+  (void)t;
+  printf("Bail out! nothing happens\n");
+  exit(1);
+}
+
+static int listen_on(uint16_t *port) {
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t n = sizeof at;
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (bind(fd, (struct sockaddr *)&at, n) || listen(fd, 16) || getsockname(fd, (struct sockaddr *)&at, &n))
+    abort();
+  *port = ntohs(at.sin_port);
+  return fd;
+}
+
+static struct place *place_new(const struct psk_set *dials_with) {
+  struct place *p = calloc(1, sizeof *p);
+  struct error e;
+  uv_loop_init(&p->loop);
+  uv_timer_init(&p->loop, &p->patience);
+  uv_timer_start(&p->patience, on_patience, 60000, 0);
+  p->fd = listen_on(&p->port);
+  uv_poll_init(&p->loop, &p->listening, p->fd);
+  p->listening.data = p;
+  uv_poll_start(&p->listening, UV_READABLE, on_listening);
+  struct connections_config a = {
+      .loop = &p->loop, .psks = dials_with, .self = "one@a", .silence_ms = 8000, .patience_ms = PATIENCE_MS};
+  struct connections_config b = {.loop = &p->loop,
+                                 .psks = &right,
+                                 .self = "two@b",
+                                 .silence_ms = 8000,
+                                 .patience_ms = PATIENCE_MS,
+                                 .proved = on_proved,
+                                 .closing = on_closing,
+                                 .data = p};
+  p->dialling = connections_new(&a, &e);
+  p->accepting = connections_new(&b, &e);
+  if (!p->dialling || !p->accepting) abort();
+  return p;
+}
+
+/* False when a handle is left behind. */
+static bool place_finish(struct place *p) {
+  connections_finish(p->dialling);
+  connections_finish(p->accepting);
+  uv_close((uv_handle_t *)&p->patience, NULL);
+  uv_close((uv_handle_t *)&p->listening, NULL);
+  uv_run(&p->loop, UV_RUN_DEFAULT);
+  bool clean = !uv_loop_close(&p->loop);
+  close(p->fd);
+  connections_free(p->dialling);
+  connections_free(p->accepting);
+  free(p);
+  return clean;
+}
+
+static void place_free(struct place *p) {
+  ok(place_finish(p), "no handle is left behind");
+}
+
+static void dial(struct place *p, struct end *near, const char *node, uint16_t port) {
+  struct error e;
+  near->c = connection_dial(p->dialling, node, "127.0.0.1", port, &events, near, &e);
+  if (!near->c) abort();
+}
+
+#define UNTIL(p, condition)                                                                                  \
+  do {                                                                                                       \
+    while (!(condition)) uv_run(&(p)->loop, UV_RUN_ONCE);                                                    \
+  } while (0)
+
+/* --- tests of two nodes --------------------------------------------------------------------------------- */
+
+static void say(struct end *e, const char *text) {
+  if (connection_write(e->c, text, strlen(text))) abort();
+}
+
+static const char *text_of(struct end *e) {
+  buf_append(&e->got, "", 0);
+  return e->got.data ? e->got.data : "";
+}
+
+static void test_both_ways(void) {
+  struct place *p = place_new(&right);
+  struct end near = {.keeps = true}, far = {.keeps = true};
+  p->next = &far;
+  dial(p, &near, "two@b", p->port);
+  say(&near, "early ");
+  UNTIL(p, near.opened && far.opened);
+  ok(p->proved == 1, "an accepted connection says when the cookie is proved");
+  say(&near, "up\n");
+  say(&far, "down\n");
+  say(&far, "again\n");
+  UNTIL(p, far.n == 9 && near.n == 11);
+  is(text_of(&far), "early up\n", "bytes go up");
+  is(text_of(&near), "down\nagain\n", "and down the same connection");
+  struct connection_life life;
+  connection_life(far.c, &life);
+  ok(life.heard_ms > 0 && life.in > 9 && !life.queued, "it knows that it has heard the peer");
+  say(&near, "last\n");
+  connection_end(near.c, 5000);
+  ok(!connections_idle(p->dialling), "a connection that ends is under way");
+  say(&far, "not heard\n");
+  UNTIL(p, far.freed && near.freed);
+  is(text_of(&far), "early up\nlast\n", "what was written before the end arrives");
+  ok(far.lost == 1 && far.code == ERR_LOST && strstr(far.why, "ended"), "and the end is told: %s", far.why);
+  is(text_of(&near), "down\nagain\n", "what still comes is dropped");
+  ok(connections_idle(p->dialling) && p->closing == 1, "then it is over at both ends");
+  buf_finish(&near.got);
+  buf_finish(&far.got);
+  place_free(p);
+}
+
+static void test_refused(void) {
+  struct place *p = place_new(&wrong);
+  struct end near = {0}, far = {0};
+  p->next = &far;
+  dial(p, &near, "two@b", p->port);
+  UNTIL(p, near.freed && far.freed);
+  ok(near.code == ERR_TLS && !near.opened && !far.opened && !p->proved && p->closing == 1,
+     "another cookie opens nothing: %s", near.why);
+  place_free(p);
+  p = place_new(&right);
+  near = far = (struct end){0};
+  p->next = &far;
+  dial(p, &near, "three@c", p->port);
+  UNTIL(p, near.freed && far.freed);
+  ok(near.code == ERR_NAME && strstr(near.why, "three@c is not here: this node is two@b"),
+     "another node is not here: %s", near.why);
+  ok(!far.opened && !near.n, "and nothing else is said");
+  near = far = (struct end){0};
+  dial(p, &near, "two@b", 1);
+  UNTIL(p, near.freed);
+  ok(near.code == ERR_TCP, "nobody listens: %s", near.why);
+  near = far = (struct end){.bytes_code = ERR_BAD_VALUE};
+  p->next = &far;
+  dial(p, &near, "two@b", p->port);
+  say(&near, "nonsense\n");
+  UNTIL(p, near.freed && far.freed);
+  ok(far.code == ERR_BAD_VALUE && far.lost == 1 && near.lost == 1, "bytes that are refused end it: %s",
+     far.why);
+  near = far = (struct end){.closes = true};
+  p->next = &far;
+  dial(p, &near, "two@b", p->port);
+  say(&near, "close\n");
+  UNTIL(p, near.freed && far.freed);
+  ok(!far.lost && far.n == 6 && near.lost == 1, "a connection may be closed in its own event: %s", near.why);
+  struct error e;
+  ok(!connection_dial(p->dialling, "two@b", "host.name", 1, &events, &near, &e) && e.code == ERR_RESOLVE,
+     "only an address is dialled: %s", e.text);
+  place_free(p);
+  struct psk_set brief = right;
+  brief.all[0].is_short = true;
+  p = place_new(&brief);
+  ok(!connection_dial(p->dialling, "two@b", "192.0.2.1", 1, &events, &near, &e) && e.code == ERR_PERMISSION,
+     "with a short cookie, one on loopback only: %s", e.text);
+  place_free(p);
+}
+
+static size_t sum_of(const char *bytes, size_t n, size_t from) {
+  size_t sum = 0;
+  for (size_t i = 0; i < n; i++) sum += (from + i + 1) * (unsigned char)bytes[i];
+  return sum;
+}
+
+/* Writes n bytes, in pieces of many sizes, and returns their sum. */
+static size_t pour(struct end *e, size_t n, unsigned seed) {
+  static char bytes[100000];
+  size_t sum = 0;
+  for (size_t at = 0, piece; at < n; at += piece) {
+    seed = seed * 1103515245 + 12345;
+    piece = (seed >> 8) % (seed & 64 ? sizeof bytes : 100) + 1;
+    if (piece > n - at) piece = n - at;
+    for (size_t i = 0; i < piece; i++) bytes[i] = (char)(seed >> (i & 15));
+    sum += sum_of(bytes, piece, at);
+    if (connection_write(e->c, bytes, piece)) abort();
+  }
+  return sum;
+}
+
+static void test_much(bool small) {
+  const size_t much = small ? 1 << 20 : 20 << 20;
+  struct place *p = place_new(&right);
+  struct end near = {0}, far = {0};
+  p->small = small;
+  p->next = &far;
+  dial(p, &near, "two@b", p->port);
+  UNTIL(p, near.opened && far.opened);
+  size_t up = pour(&near, much, 1), down = pour(&far, much, 2);
+  UNTIL(p, near.n == much && far.n == much);
+  ok(near.sum == down && far.sum == up, "%zu MB both ways at once arrive as they were%s", much >> 20,
+     small ? ", with small buffers of the kernel" : "");
+  ok(near.drained && far.drained, "the writers are told that their queues drain");
+  struct connection_life life;
+  connection_life(near.c, &life);
+  ok(!life.queued, "and the queue is empty in the end");
+  connection_close(near.c);
+  connection_close(near.c);
+  UNTIL(p, near.freed && far.freed);
+  ok(!near.lost && far.lost == 1, "closing is told to the other end alone: %s", far.why);
+  place_free(p);
+}
+
+static void test_closed_with_much(void) {
+  struct place *p = place_new(&right);
+  struct end near = {0}, far = {0};
+  p->next = &far;
+  p->small = true;
+  dial(p, &near, "two@b", p->port);
+  UNTIL(p, near.opened && far.opened);
+  pour(&near, 8 << 20, 3);
+  UNTIL(p, far.n > 100000);
+  connection_close(far.c);
+  UNTIL(p, near.freed && far.freed);
+  ok(near.lost == 1 && near.code == ERR_LOST, "a peer that goes with bytes under way: %s", near.why);
+  near = far = (struct end){0};
+  p->next = &far;
+  dial(p, &near, "two@b", p->port);
+  UNTIL(p, near.opened && far.opened);
+  pour(&near, 1 << 20, 3);
+  place_free(p); /* with both open */
+  ok(near.lost == 1 && near.code == ERR_BUSY && near.freed && far.freed, "or both nodes stop: %s", near.why);
+}
+
+/* --- a relay -------------------------------------------------------------------------------------------- */
+
+struct relay {
+  int listening, near, far;
+  uint16_t port, to;
+  size_t most; /* bytes of a piece */
+  unsigned seed;
+  size_t passed, cut; /* cut: the relay ends both connections after so many bytes; 0: never */
+  pthread_t thread;
+};
+
+/* Passes one piece on. False when a connection has ended. */
+static bool pass(struct relay *r, int from, int to) {
+  char bytes[4096];
+  r->seed = r->seed * 1103515245 + 12345;
+  size_t size = (r->seed >> 8) % r->most + 1;
+  if (r->cut && size > r->cut - r->passed) size = r->cut - r->passed;
+  ssize_t n = recv(from, bytes, size, 0);
+  if (n <= 0 || send(to, bytes, (size_t)n, MSG_NOSIGNAL) != n) return false;
+  r->passed += (size_t)n;
+  return !r->cut || r->passed < r->cut;
+}
+
+static void *run_relay(void *data) {
+  struct relay *r = data;
+  struct sockaddr_in at = {
+      .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(r->to)};
+  const int on = 1;
+  struct pollfd waiting = {r->listening, POLLIN, 0};
+  poll(&waiting, 1, 20000);
+  r->near = accept4(r->listening, NULL, NULL, SOCK_CLOEXEC);
+  r->far = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  make_small(r->near);
+  make_small(r->far);
+  if (r->near < 0 || connect(r->far, (struct sockaddr *)&at, sizeof at)) abort();
+  setsockopt(r->far, IPPROTO_TCP, 1 /* TCP_NODELAY */, &on, sizeof on);
+  setsockopt(r->near, IPPROTO_TCP, 1, &on, sizeof on);
+  for (;;) {
+    struct pollfd fds[] = {{r->near, POLLIN, 0}, {r->far, POLLIN, 0}};
+    if (poll(fds, 2, 20000) <= 0) break;
+    if (fds[0].revents && !pass(r, r->near, r->far)) break;
+    if (fds[1].revents && !pass(r, r->far, r->near)) break;
+  }
+  close(r->near);
+  close(r->far);
+  return NULL;
+}
+
+static void relay_start(struct relay *r, uint16_t to, size_t most) {
+  *r = (struct relay){.to = to, .most = most, .seed = (unsigned)most, .cut = r->cut};
+  r->listening = listen_on(&r->port);
+  fcntl(r->listening, F_SETFL, 0);
+  if (pthread_create(&r->thread, NULL, run_relay, r)) abort();
+}
+
+static void relay_stop(struct relay *r) {
+  pthread_join(r->thread, NULL);
+  close(r->listening);
+}
+
+/* The bytes of both directions in pieces of 1 to `most` bytes. */
+static void test_pieces(size_t most, size_t much) {
+  struct place *p = place_new(&right);
+  struct end near = {0}, far = {0};
+  struct relay r = {0};
+  relay_start(&r, p->port, most);
+  p->next = &far;
+  dial(p, &near, "two@b", r.port);
+  UNTIL(p, near.opened && far.opened);
+  size_t up = pour(&near, much, 5), down = pour(&far, much, 6);
+  UNTIL(p, near.n == much && far.n == much);
+  ok(near.sum == down && far.sum == up, "%zu bytes both ways in pieces of up to %zu bytes", much, most);
+  connection_close(near.c);
+  UNTIL(p, near.freed && far.freed);
+  relay_stop(&r);
+  place_free(p);
+}
+
+/* The connection breaks after any number of bytes: nothing hangs, and no end is told twice. */
+static void test_cuts(void) {
+  int bad = 0, both = 0;
+  for (size_t cut = 1; cut < 2000; cut += 67) {
+    struct place *p = place_new(&right);
+    struct end near = {0}, far = {0};
+    struct relay r = {.cut = cut};
+    relay_start(&r, p->port, 50);
+    p->next = &far;
+    dial(p, &near, "two@b", r.port);
+    pour(&near, 300, 7);
+    UNTIL(p, far.n == 300 || (near.freed && far.freed));
+    bool whole = far.n == 300;
+    if (whole && near.c) connection_close(near.c);
+    UNTIL(p, near.freed && far.freed);
+    bad += (near.lost != 1 && !whole) || far.lost != 1;
+    both += near.opened && far.opened;
+    relay_stop(&r);
+    bad += !place_finish(p);
+  }
+  ok(!bad && both > 2,
+     "a connection that breaks at any byte is lost at both ends, once (%d are not; %d were open)", bad, both);
+}
+
+/* --- misbehaving peers ---------------------------------------------------------------------------------- */
+
+/* A client that writes a text over TLS, and then a number of raw bytes behind it. */
+struct client {
+  uint16_t port;
+  const char *text;
+  size_t n, raw, truncate; /* truncate: so many bytes of the last record are not sent */
+  bool slowly, waits;      /* waits: reads until the end */
+  char answer[4096];
+  size_t answer_n;
+  pthread_t thread;
+};
+
+static void *run_client(void *data) {
+  struct client *c = data;
+  struct sockaddr_in at = {
+      .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(c->port)};
+  SSL_CTX *ctx = psk_link_context(&right, false);
+  SSL *ssl = SSL_new(ctx);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (connect(fd, (struct sockaddr *)&at, sizeof at) || !SSL_set_fd(ssl, fd) || SSL_connect(ssl) != 1)
+    abort();
+  if (c->truncate) {
+    BIO *memory = BIO_new(BIO_s_mem());
+    char *bytes;
+    SSL_set0_wbio(ssl, memory);
+    if (SSL_write(ssl, c->text, (int)c->n) <= 0) abort();
+    long n = BIO_get_mem_data(memory, &bytes);
+    if (send(fd, bytes, (size_t)n - c->truncate, MSG_NOSIGNAL) < 0) abort();
+  } else if (c->n && SSL_write(ssl, c->text, (int)c->n) <= 0) {
+    abort();
+  }
+  for (size_t i = 0; i < c->raw; i++)
+    if (send(fd, "\xff", 1, MSG_NOSIGNAL) < 0) break;
+  if (!c->waits) shutdown(fd, SHUT_WR);
+  for (int n; (n = SSL_read(ssl, c->answer + c->answer_n, (int)(sizeof c->answer - 1 - c->answer_n))) > 0;)
+    c->answer_n += (size_t)n;
+  SSL_free(ssl);
+  SSL_CTX_free(ctx);
+  close(fd);
+  return NULL;
+}
+
+#define ASK "POST /v1/link HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+static void misbehave(const char *what, struct client c, const char *body, int code) {
+  struct place *p = place_new(&right);
+  struct end far = {.keeps = true, .unsettled = true};
+  c.port = p->port;
+  c.n = strlen(c.text);
+  p->next = &far;
+  if (pthread_create(&c.thread, NULL, run_client, &c)) abort();
+  UNTIL(p, far.freed);
+  pthread_join(c.thread, NULL);
+  ok(far.lost == 1 && far.code == code, "%s: %s", what, far.why);
+  is(text_of(&far), body, "what came before it is given out");
+  buf_finish(&far.got);
+  place_free(p);
+}
+
+static void test_peers(void) {
+  misbehave("half a chunk", (struct client){.text = ASK "5\r\nabc"}, "abc", ERR_LOST);
+  misbehave("half a record", (struct client){.text = ASK "5\r\nabcde\r\n", .truncate = 7}, "", ERR_LOST);
+  misbehave("a length of 2^63", (struct client){.text = ASK "1\r\na\r\n8000000000000000\r\n", .waits = true},
+            "a", ERR_TOO_LARGE);
+  misbehave("bytes that are no record", (struct client){.text = ASK "1\r\na\r\n", .raw = 100, .waits = true},
+            "a", ERR_LOST);
+  misbehave("an end", (struct client){.text = ASK "1\r\na\r\n0\r\n\r\n"}, "a", ERR_LOST);
+  misbehave("another request", (struct client){.text = "GET / HTTP/1.1\r\n\r\n", .waits = true}, "",
+            ERR_LOST);
+  misbehave("no request in time", (struct client){.text = "", .waits = true}, "", ERR_TIMEOUT);
+  misbehave("no line in time", (struct client){.text = ASK, .waits = true}, "", ERR_TIMEOUT);
+}
+
+int main(void) {
+  struct cookie cookie = {.bytes = "monster", .len = 7}, other = {.bytes = "Monster", .len = 7};
+  right.count = wrong.count = 1;
+  if (psk_derive(&cookie, &right.all[0]) || psk_derive(&other, &wrong.all[0])) return 1;
+  signal(SIGPIPE, SIG_IGN);
+  test_both_ways();
+  test_refused();
+  test_much(false);
+  test_much(true);
+  test_closed_with_much();
+  test_pieces(1, 20000);
+  test_pieces(7, 100000);
+  test_pieces(4096, 256 << 10);
+  test_cuts();
+  test_peers();
+  return tap_end();
+}
