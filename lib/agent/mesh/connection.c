@@ -612,12 +612,16 @@ void connection_settle(struct connection *c) {
   if (!c->closed && !c->ending) uv_timer_stop(&c->patience);
 }
 
+size_t connection_queued(const struct connection *c) {
+  return c->queue.len + c->record.len;
+}
+
 void connection_life(const struct connection *c, struct connection_life *out) {
   int unacked = 0;
   if (!c->closed && ioctl(c->fd, SIOCOUTQ, &unacked)) unacked = 0;
   *out = (struct connection_life){.heard_ms = c->heard_ms,
                                   .in = c->closed ? 0 : BIO_number_read(SSL_get_rbio(c->ssl)),
-                                  .queued = c->queue.len + c->record.len,
+                                  .queued = connection_queued(c),
                                   .unacked = (size_t)unacked};
 }
 

@@ -90,12 +90,16 @@ void connection_settle(struct connection *c);
 /* Resets the connection at once, also in an event of its own.  Accepts NULL. */
 void connection_close(struct connection *c);
 
+/* How many bytes of this node's stream the kernel has not taken. */
+size_t connection_queued(const struct connection *c);
+
 struct connection_life {
   int64_t heard_ms; /* when the last bytes came in (CLOCK_MONOTONIC); 0: none yet */
   uint64_t in;      /* bytes that have come in, with what TLS adds */
-  size_t queued;    /* bytes of this node's stream that the kernel has not taken */
+  size_t queued;    /* connection_queued */
   size_t unacked;   /* bytes, with what TLS adds, that the peer's host has not acknowledged */
 };
+/* Asks the kernel: not for each message. */
 void connection_life(const struct connection *c, struct connection_life *out);
 
 #endif

@@ -105,9 +105,7 @@ static void check_busy(struct transport *t, size_t waiting) {
 }
 
 static size_t waiting(const struct transport *t) {
-  struct connection_life life = {0};
-  if (t->out && t->out->connection) connection_life(t->out->connection, &life);
-  return life.queued;
+  return t->out && t->out->connection ? connection_queued(t->out->connection) : 0;
 }
 
 static void on_drained(void *data) {
