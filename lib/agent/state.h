@@ -8,8 +8,8 @@
 #define AGENT_STATE_H
 
 #include "agent/config.h"
-#include "base/holds.h"
 #include "agent/mesh/transport.h"
+#include "base/holds.h"
 #include "base/log.h"
 #include "core/limits.h"
 #include "core/names.h"
