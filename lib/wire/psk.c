@@ -242,11 +242,12 @@ SSL_CTX *psk_link_context(const struct psk_set *psks, bool server) {
   return NULL;
 }
 
-bool psk_link_proven(const SSL *ssl) {
+int psk_link_check(const SSL *ssl) {
   const unsigned char *protocol;
   unsigned n;
+  if (!is_proven(ssl)) return ERR_TLS;
   SSL_get0_alpn_selected(ssl, &protocol, &n);
-  return is_proven(ssl) && n == sizeof PSK_LINK_PROTOCOL - 1 && !memcmp(protocol, PSK_LINK_PROTOCOL, n);
+  return n == sizeof PSK_LINK_PROTOCOL - 1 && !memcmp(protocol, PSK_LINK_PROTOCOL, n) ? 0 : ERR_VERSION;
 }
 
 /* --- what libcurl calls before a request ---------------------------------------------------------------- */

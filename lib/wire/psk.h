@@ -73,17 +73,22 @@ struct psk_session {
  * libcurl runs on another TLS library than OpenSSL. */
 int psk_prepare(CURL *easy, struct psk_session *session) MUST_CHECK;
 
-/* The name, by ALPN (RFC 7301), of the protocol of a link, with its version.  A server tells by it which
- * connections are links, from the first message on. */
-#define PSK_LINK_PROTOCOL "node-link/4"
+/* The version of the protocol between nodes: nodes of two versions do not connect.  PSK_LINK_PROTOCOL names
+ * it by ALPN (RFC 7301), and a hello has it as a number.  By that name, in the first message of a client, a
+ * server tells the connections of links from those of requests. */
+#define PSK_LINK_VERSION        5
+#define PSK_LINK_NAME(version)  "node-link/" #version
+#define PSK_LINK_NAMED(version) PSK_LINK_NAME(version)
+#define PSK_LINK_PROTOCOL       PSK_LINK_NAMED(PSK_LINK_VERSION)
 
 /* The context of the connections of links: for those that this node makes, or (server) for those that it
  * accepts.  psks is borrowed, and may change; a client uses its first key.  There are no session tickets and
  * no early data.  NULL when OpenSSL cannot. */
 SSL_CTX *psk_link_context(const struct psk_set *psks, bool server);
 
-/* After the handshake of a link: has the peer proved the key, and does it speak PSK_LINK_PROTOCOL? */
-bool psk_link_proven(const SSL *ssl);
+/* Judges a link after its handshake: 0, ERR_TLS when the peer has not proved the key, ERR_VERSION when the
+ * peer has not chosen PSK_LINK_PROTOCOL: it is a node of another version. */
+int psk_link_check(const SSL *ssl) MUST_CHECK;
 
 /* Returns what the result of a transfer means: 0, or the stage that failed (ERR_RESOLVE, ERR_TCP, ERR_TLS,
  * ERR_COOKIE, ERR_TIMEOUT, ERR_LOST, ERR_VERSION), ERR_NOMEM, ERR_SYSTEM.  *e then says what failed, with

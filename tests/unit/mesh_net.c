@@ -1,6 +1,7 @@
 #include "mesh_net.h"
 
 #include "agent/mesh/hello.h"
+#include "wire/psk.h"
 
 #include <lua.h>
 #include <stdlib.h>
@@ -614,8 +615,8 @@ void net_deadlines(struct net_node *n) {
 
 json_t *net_hello(const char *name, uint32_t creation) {
   return json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b}", "node", name, "creation", (json_int_t)creation,
-                   "life", (json_int_t)creation, "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "address",
-                   "127.0.0.1", "port", 4999, "mesh", 1);
+                   "life", (json_int_t)creation, "version", PSK_LINK_VERSION, "lua", LUA_VERSION_NUM,
+                   "address", "127.0.0.1", "port", 4999, "mesh", 1);
 }
 
 /* --- invariants ----------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 #include "agent/mesh/hello.h"
 
 #include "tap.h"
+#include "wire/psk.h"
 
 #include <lua.h>
 
@@ -14,7 +15,7 @@ static struct mesh_config node_made(const char *self) {
 /* A good hello of two@rane. */
 static json_t *hello_made(void) {
   return json_pack("{s:s, s:i, s:i, s:i, s:i, s:s, s:i, s:b}", "node", "two@rane", "creation", 9, "life", 5,
-                   "version", LINK_VERSION, "lua", LUA_VERSION_NUM, "address", "10.0.0.2", "port", 4372,
+                   "version", PSK_LINK_VERSION, "lua", LUA_VERSION_NUM, "address", "10.0.0.2", "port", 4372,
                    "mesh", 1);
 }
 
@@ -147,6 +148,11 @@ static void test_version_told(void) {
   json_object_set_new(v, "version", json_integer(98));
   ok(hello_read(&a, v, &h, &e) == ERR_VERSION && strstr(e.text, "two@rane") && strstr(e.text, "version 98"),
      "another version: told whose and which: %s", e.text);
+  json_decref(v);
+  v = json_pack("{s:s, s:i, s:i}", "node", "two@rane", "version", PSK_LINK_VERSION - 1, "lua",
+                LUA_VERSION_NUM);
+  ok(hello_read(&a, v, &h, &e) == ERR_VERSION, "also when a hello of that version has other members: %s",
+     e.text);
   json_decref(v);
 }
 

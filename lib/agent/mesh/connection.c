@@ -57,10 +57,11 @@ struct connection {
   int polled;  /* the events that `poll` polls for */
   enum stage stage;
   bool dialled, closed, ending, dirty, unread;
-  bool blocked;    /* the socket takes no bytes */
-  bool last_sent;  /* the end of this node's stream is sent */
-  bool refused;    /* dialled: the answer is a refusal, which is read into `answer` */
-  int status;      /* dialled: of the answer */
+  bool blocked;   /* the socket takes no bytes */
+  bool held;      /* TLS reads no further before the socket takes bytes: an answer of its own has to go out */
+  bool last_sent; /* the end of this node's stream is sent */
+  bool refused;   /* dialled: the answer is a refusal, which is read into `answer` */
+  int status;     /* dialled: of the answer */
   struct buf head; /* what goes before the next chunk: the head of a message */
   struct buf queue, record, answer;
   struct chunked in;
@@ -267,6 +268,11 @@ static void shut(struct connection *c) {
   shutdown(c->fd, SHUT_WR);
 }
 
+/* Waits for what an open connection can go on with. */
+static void poll_on(struct connection *c) {
+  poll_for(c, c->held ? UV_WRITABLE : UV_READABLE | (has_output(c) ? UV_WRITABLE : 0));
+}
+
 /* Sends what waits, at most CONNECTION_TURN bytes. */
 static void flush(struct connection *c) {
   size_t before = c->queue.len, sent = 0;
@@ -281,7 +287,7 @@ static void flush(struct connection *c) {
   }
   if (c->closed) return;
   if (c->last_sent && !has_output(c)) shut(c);
-  poll_for(c, UV_READABLE | (has_output(c) ? UV_WRITABLE : 0));
+  poll_on(c);
   if (c->queue.len < before && !c->ending) c->events->drained(c->data);
 }
 
@@ -428,6 +434,7 @@ static void receive(struct connection *c) {
   int64_t now, until = 0;
   int n;
   uint64_t before = BIO_number_read(SSL_get_rbio(c->ssl));
+  bool was_held = c->held;
   set_unread(c, false);
   do {
     ERR_clear_error();
@@ -438,6 +445,7 @@ static void receive(struct connection *c) {
       lose_by_tls(c, error, number);
       return;
     }
+    c->held = error == SSL_ERROR_WANT_WRITE;
     if (n <= 0) break;
     take_bytes(c, bytes, (size_t)n);
     now = clock_ns();
@@ -445,6 +453,7 @@ static void receive(struct connection *c) {
   } while (!c->closed && SSL_has_pending(c->ssl) && now < until);
   if (c->closed) return;
   note_bytes(c, before);
+  if (c->held != was_held) poll_on(c);
   if (n > 0 && SSL_has_pending(c->ssl)) set_unread(c, true);
 }
 
@@ -458,8 +467,11 @@ static void on_idle(uv_idle_t *i) {
 
 /* The handshake is done: an accepted connection waits for the request, a dialled one sends it. */
 static void proceed(struct connection *c) {
-  if (!psk_link_proven(c->ssl)) {
-    lose(c, ERR_TLS, "the TLS session of the link does not prove the cookie (tls)");
+  int code = psk_link_check(c->ssl);
+  if (code == ERR_VERSION) {
+    lose(c, code, "the node there does not speak " PSK_LINK_PROTOCOL ", as this node does (version)");
+  } else if (code) {
+    lose(c, code, "the TLS session of the link does not prove the cookie (tls)");
   } else if (c->dialled) {
     connection_settle(c);
     ask(c);
@@ -504,7 +516,7 @@ static void on_poll(uv_poll_t *p, int status, int events) {
   } else if (c->stage == SHAKING) {
     shake(c);
   } else {
-    if (events & UV_READABLE) receive(c);
+    if (events & UV_READABLE || c->held) receive(c);
     if (c->closed || !(events & UV_WRITABLE)) return;
     c->blocked = false;
     flush(c);

@@ -1,6 +1,7 @@
 #include "agent/mesh/hello.h"
 
 #include "core/tags.h"
+#include "wire/psk.h"
 
 #include <arpa/inet.h>
 #include <lua.h>
@@ -8,7 +9,7 @@
 
 json_t *hello_write(const struct mesh_config *us, uint64_t life) {
   return json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:s}", "node", us->self, "creation",
-                   (json_int_t)us->creation, "life", (json_int_t)life, "version", LINK_VERSION, "lua",
+                   (json_int_t)us->creation, "life", (json_int_t)life, "version", PSK_LINK_VERSION, "lua",
                    LUA_VERSION_NUM, "address", us->address, "port", us->port, "mesh", us->mesh, "tags",
                    us->tags ? us->tags : "");
 }
@@ -24,13 +25,14 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
   int version, lua, port, mesh;
   json_error_t why;
   struct hello h = {.tags = ""};
+  if (v && !json_unpack(v, "{s:s, s:i, s:i}", "node", &node, "version", &version, "lua", &lua) &&
+      (version != PSK_LINK_VERSION || lua != LUA_VERSION_NUM))
+    return error_set(e, ERR_VERSION, "%s: link version %d with Lua %d, this node has %d with %d (version)",
+                     node, version, lua, PSK_LINK_VERSION, LUA_VERSION_NUM);
   if (!v || json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s?s}", "node", &node,
                            "creation", &creation, "life", &life, "version", &version, "lua", &lua, "address",
                            &h.address, "port", &port, "mesh", &mesh, "tags", &h.tags))
     return error_set(e, ERR_USAGE, "a hello is not understood: %s", v ? why.text : "no body");
-  if (version != LINK_VERSION || lua != LUA_VERSION_NUM)
-    return error_set(e, ERR_VERSION, "%s: link version %d with Lua %d, this node has %d with %d (version)",
-                     node, version, lua, LINK_VERSION, LUA_VERSION_NUM);
   if (nodename_parse(node, &h.name, e)) return e->code;
   if (!strcmp(h.name.full, us->self))
     return error_set(e, ERR_NAME, "%s: that is this node's own name (name)", node);

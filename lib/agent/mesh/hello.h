@@ -9,8 +9,6 @@
 
 #include <jansson.h>
 
-enum { LINK_VERSION = 5 }; /* version of the protocol between nodes; nodes of two versions do not connect */
-
 struct hello {
   struct nodename name;
   uint32_t creation;
@@ -25,8 +23,9 @@ struct hello {
 /* The hello of this node: a new reference.  NULL when memory ran out. */
 json_t *hello_write(const struct mesh_config *us, uint64_t life);
 
-/* Reads the hello of a peer; out points into v.  ERR_USAGE (it is not understood), ERR_VERSION (another link
- * version or another Lua), ERR_BAD_NODE, ERR_NAME (it has this node's own name). */
+/* Reads the hello of a peer; out points into v.  ERR_USAGE (it is not understood), ERR_VERSION (another
+ * PSK_LINK_VERSION or another Lua, whatever else the hello has), ERR_BAD_NODE, ERR_NAME (it has this node's
+ * own name). */
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) MUST_CHECK;
 
 /* True when an address, as text or as the host of a URL, is on loopback. */
