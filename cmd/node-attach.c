@@ -85,13 +85,17 @@ static void catch_signals(struct session *s) {
   pthread_detach(thread);
 }
 
-/* Gives the command's terminal the size of this one, and makes this one raw.  *typing stays false when the
- * command has ended. */
+/* Gives the command's terminal the size of this one, continues the command if it is stopped, and makes this
+ * terminal raw.  *typing stays false when the command has ended. */
 static int begin_terminal(struct session *s, struct nodemsg *m, bool *typing) {
   struct winsize size = terminal_size();
   json_auto_t *body = tool_need(json_pack("{s:i, s:i}", "rows", (int)size.ws_row, "cols", (int)size.ws_col));
   char *path = tool_path(&tool, "/v1/processes/", s->pid, "/tty");
   int rc = nodemsg_request(m, "PUT", path, body, NULL, s->e);
+  free(path);
+  json_auto_t *go_on = tool_need(json_pack("{s:s}", "signal", "CONT"));
+  path = tool_path(&tool, "/v1/processes/", s->pid, "/signal");
+  if (!rc) rc = nodemsg_request(m, "POST", path, go_on, NULL, s->e);
   free(path);
   if (rc == ERR_NO_PROCESS) return 0;
   if (rc) return rc;
@@ -145,6 +149,7 @@ static int take_event(void *data, json_t *event) {
   int rc = *s->pid ? 0 : begin(s, event);
   if (rc) return rc;
   if (reason) terminal_restore();
+  if (s->terminal) terminal_take(s->terminal, event);
   if (s->options->common.json) {
     relay_event(event);
   } else {

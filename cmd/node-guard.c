@@ -11,6 +11,10 @@
  * GRACE_MS: a node leaves no processes behind, however it ends. When the guard itself is killed, the agent
  * does this (lib/agent/process/orphans.h).
  *
+ * With --tty, the guard is the leader of the session of the command's terminal, and the parent of the command
+ * in it, so Ctrl-Z stops the command (its process group is not orphaned).  The guard reports the stop, and
+ * stays: it gives the terminal to the command again when CONT is passed on.
+ *
  * With --keep, processes that the command leaves behind live on: the guard reports the end of the command,
  * and waits for them until the agent ends, so that they do not become children of the agent.  GUARD_KILL and
  * the end of the agent then end the command's process group only.
@@ -73,6 +77,7 @@ struct guard {
   int left;        /* how many processes ended after the command */
   bool asked;      /* the group was sent a signal that ends processes, which do not count as left behind */
   bool alone;      /* no descendant is left */
+  bool stopped;    /* the command itself is stopped, as the last report says */
   int64_t kill_at; /* when SIGKILL follows SIGTERM, in ms; 0: SIGTERM was not sent yet */
 };
 
@@ -253,13 +258,23 @@ static void wait_for_hangup(const struct guard *g) {
   while (!g->hung_up && getppid() == g->agent && sigwaitinfo(&all, NULL) == SIGCHLD) continue;
 }
 
-/* Continues a command that Ctrl-Z has stopped when no shell is there to continue it. */
-static void keep_running(const struct guard *g) {
-  siginfo_t info = {0};
-  if (!g->settings->tty || !g->command) return;
-  if (waitid(P_PID, (id_t)g->command, &info, WSTOPPED | WNOHANG) == 0 && info.si_pid &&
-      info.si_status == SIGTSTP)
-    kill(-g->command, SIGCONT);
+/* Reports that the command was stopped, or goes on.  A child that a shell with job control stops is not ours,
+ * so it is not reported. */
+static void note_stops(struct guard *g) {
+  for (siginfo_t info = {0}; g->command; info = (siginfo_t){0}) {
+    if (waitid(P_PID, (id_t)g->command, &info, WSTOPPED | WCONTINUED | WNOHANG) || !info.si_pid) return;
+    g->stopped = info.si_code == CLD_STOPPED;
+    report(g->stopped ? GUARD_STOPPED : GUARD_CONTINUED, 0, g->stopped ? info.si_status : 0);
+  }
+}
+
+/* Makes the command the foreground of its terminal, as a shell does before it continues a job.  The terminal
+ * is opened for this moment only: the agent is to see the end of the output when the command closes it. */
+static void to_foreground(const struct guard *g) {
+  int tty = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (tty < 0) return; /* the agent has closed it */
+  tcsetpgrp(tty, g->group);
+  close(tty);
 }
 
 static bool start(struct guard *g, char **argv) {
@@ -317,7 +332,7 @@ static bool reap_one(struct guard *g, bool after) {
 static bool reap(struct guard *g) {
   bool any = false, after = !g->command;
   while (reap_one(g, after)) any = true;
-  keep_running(g);
+  note_stops(g);
   return any;
 }
 
@@ -335,6 +350,7 @@ static void handle(struct guard *g, int signal, const siginfo_t *info) {
   if (signal == GUARD_PASS) signal = info->si_value.sival_int;
   g->asked |=
       signal == SIGTERM || signal == SIGINT || signal == SIGHUP || signal == SIGQUIT || signal == SIGKILL;
+  if (signal == SIGCONT && g->stopped && g->settings->tty) to_foreground(g);
   signal_group(g, signal);
   if (signal == SIGTERM) signal_group(g, SIGCONT);
 }

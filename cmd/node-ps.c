@@ -22,9 +22,9 @@ struct options {
 };
 
 /* The shells complete the words between the '|' of an argument in -h. STATES: the words of
- * lib/vm/process/info.c, and "runs" of what is no green thread. */
+ * lib/vm/process/info.c, and those of hosted_state for what is no green thread. */
 #define SORT_KEYS "memory|mailbox|time"
-#define STATES    "ready|running|receive|sleep|call|send|runs"
+#define STATES    "ready|running|receive|sleep|call|send|runs|stopped"
 
 static const struct tool_option table[] = {
     {0, "ended", NULL, "list the commands that have ended lately, and how", TOOL_FLAG,

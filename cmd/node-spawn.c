@@ -208,6 +208,7 @@ static int take_event(void *data, json_t *event) {
   int rc = *a->pid ? 0 : begin(a, event);
   if (rc) return rc;
   if (reason) terminal_restore();
+  if (a->terminal) terminal_take(a->terminal, event);
   if (a->options->events)
     relay_event(event);
   else if (reason)

@@ -1,8 +1,12 @@
 /* Invariant: the terminal is raw only while `raw.on`; `lock` guards both, and after `raw.over` it is never
  * raw again.  The signals below are blocked in every thread from terminal_start on, so only the signalfd that
- * the thread reads tells of them: no handler runs between saving and restoring the mode.
+ * the thread reads tells of them: no handler runs between saving and restoring the mode.  Only the thread
+ * stops the program (suspend), so no other thread takes the SIGTSTP that the program sends to its own group.
  *
- * Orderings: the size is read after SIGWINCH has come, so the last request has the last size. */
+ * Orderings: a stop of the command may be told after somebody has continued it: the answer to SIGCONT says
+ * how many stops came before, and those do not stop the program again.
+ * The size is read after SIGWINCH has come, so the last request has the last size.  After a stop,
+ * the mode and the size are set before the command is continued, so it finds both when it draws again. */
 #include "terminal.h"
 
 #include "interrupt.h"
@@ -10,6 +14,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +44,11 @@ struct terminal {
   const struct tool_common *common;
   const char *node, *after;
   char pid[NPID_TEXT_SIZE];
-  int signals, stop; /* a signalfd, an eventfd */
+  int signals, stop;        /* a signalfd, an eventfd */
+  int halt;                 /* an eventfd: tells the thread that ~^Z was typed, or that `stops` has changed */
+  _Atomic bool alone;       /* ~^Z was typed */
+  _Atomic json_int_t stops; /* the number of the last stop of the command that was told, */
+  json_int_t continued;     /* and of the last one before the thread has continued the command */
   pthread_t thread;
   struct winsize told;
   bool at_start, escaped; /* the next byte begins a line; the last one was an escape character there */
@@ -66,54 +75,95 @@ void terminal_restore(void) {
   restore(true);
 }
 
-/* Sets the mode unless the program is in the background, where it would be stopped by SIGTTOU. */
+/* Sets the mode, at the first call after the old one was kept; raw.lock is held. */
+static void set_raw(void) {
+  if (raw.over || (!raw.on && tcgetattr(STDIN_FILENO, &raw.before))) return;
+  struct termios mode = raw.before;
+  cfmakeraw(&mode);
+  raw.on = tcsetattr(STDIN_FILENO, TCSANOW, &mode) == 0;
+}
+
+/* Sets the mode unless the program is in the background. */
 static void make_raw(void) {
   pthread_mutex_lock(&raw.lock);
-  bool front = tcgetpgrp(STDIN_FILENO) == getpgrp();
-  if (!raw.on && !raw.over && front && tcgetattr(STDIN_FILENO, &raw.before) == 0) {
-    struct termios mode = raw.before;
-    cfmakeraw(&mode);
-    raw.on = tcsetattr(STDIN_FILENO, TCSANOW, &mode) == 0;
-  }
+  if (tcgetpgrp(STDIN_FILENO) == getpgrp()) set_raw();
   pthread_mutex_unlock(&raw.lock);
 }
 
-/* Stops the program as Ctrl-Z stops others, unless nobody could continue it (an orphaned process group);
- * then, and after SIGCONT, the terminal is raw again. */
-static void suspend(void) {
-  sigset_t stop;
-  sigemptyset(&stop);
-  sigaddset(&stop, SIGTSTP);
+static void unblock(int number, bool yes) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, number);
+  pthread_sigmask(yes ? SIG_UNBLOCK : SIG_BLOCK, &set, NULL);
+}
+
+/* Stops whom (0: this program with the other processes of its job, as Ctrl-Z does; or this program alone),
+ * and returns when this program is continued in the foreground, with the terminal raw again.  In the
+ * background, setting the mode stops the job once more (SIGTTOU), so `bg` does not run it.  Where nobody
+ * could continue it (an orphaned process group), the kernel does not stop it, and this returns at once. */
+static void suspend(pid_t whom) {
   restore(false);
-  raise(SIGTSTP);
-  pthread_sigmask(SIG_UNBLOCK, &stop, NULL);
-  pthread_sigmask(SIG_BLOCK, &stop, NULL);
-  make_raw();
+  kill(whom, SIGTSTP);
+  unblock(SIGTSTP, true);
+  unblock(SIGTSTP, false);
+  pthread_mutex_lock(&raw.lock);
+  unblock(SIGTTOU, true);
+  set_raw();
+  unblock(SIGTTOU, false);
+  pthread_mutex_unlock(&raw.lock);
 }
 
 /* --- the size ------------------------------------------------------------------------------------------- */
 
-/* Tells the command the size.  A failure has no consequence: a command that has ended needs no size, and a
- * node that is lost is reported by the stream of the process. */
-static void tell_size(struct terminal *t) {
+/* Makes one request about the command.  A failure has no consequence: a command that has ended needs no
+ * terminal, and a node that is lost is reported by the stream of the process. */
+static void tell(const struct terminal *t, const char *method, const char *suffix, json_t *body,
+                 json_t **answer) {
   struct tool_common common = *t->common;
   struct nodemsg *m = NULL;
-  struct winsize size = terminal_size();
-  if (size.ws_row == t->told.ws_row && size.ws_col == t->told.ws_col) return;
-  t->told = size;
   common.timeout = PATIENCE;
   if (tool_try(&common, t->node, &m, NULL)) return;
-  json_auto_t *body = tool_need(json_pack("{s:i, s:i}", "rows", (int)size.ws_row, "cols", (int)size.ws_col));
-  char *path = tool_path(t->tool, "/v1/processes/", t->pid, "/tty");
-  int rc = nodemsg_request(m, "PUT", path, body, NULL, NULL);
+  char *path = tool_path(t->tool, "/v1/processes/", t->pid, suffix);
+  int rc = nodemsg_request(m, method, path, body, answer, NULL);
   (void)rc;
   free(path);
   nodemsg_close(m);
 }
 
+static void tell_size(struct terminal *t) {
+  struct winsize size = terminal_size();
+  if (size.ws_row == t->told.ws_row && size.ws_col == t->told.ws_col) return;
+  t->told = size;
+  json_auto_t *body = tool_need(json_pack("{s:i, s:i}", "rows", (int)size.ws_row, "cols", (int)size.ws_col));
+  tell(t, "PUT", "/tty", body, NULL);
+}
+
+static void tell_continue(struct terminal *t) {
+  json_auto_t *body = tool_need(json_pack("{s:s}", "signal", "CONT")), *answer = NULL;
+  tell(t, "POST", "/signal", body, &answer);
+  t->continued = json_integer_value(json_object_get(answer, "stops"));
+}
+
+/* Stops the program; continues the command too, where the command was stopped. */
+static void halt(struct terminal *t) {
+  eventfd_t ignored;
+  if (eventfd_read(t->halt, &ignored)) return;
+  bool both = atomic_load(&t->stops) > t->continued;
+  if (!atomic_exchange(&t->alone, false) && !both) return;
+  suspend(0);
+  tell_size(t);
+  if (both) tell_continue(t);
+}
+
+void terminal_take(struct terminal *t, const json_t *event) {
+  if (!json_object_get(event, "stopped")) return;
+  atomic_store(&t->stops, json_integer_value(json_object_get(event, "stops")));
+  eventfd_write(t->halt, 1);
+}
+
 static void act(struct terminal *t, int signal) {
   switch (signal) {
-  case SIGTSTP: suspend(); break;
+  case SIGTSTP: suspend(getpid()); break;
   case SIGCONT:
     make_raw();
     tell_size(t);
@@ -126,12 +176,15 @@ static void act(struct terminal *t, int signal) {
 /* The thread. */
 static void *run(void *data) {
   struct terminal *t = data;
-  struct pollfd fds[] = {{.fd = t->stop, .events = POLLIN}, {.fd = t->signals, .events = POLLIN}};
+  struct pollfd fds[] = {{.fd = t->stop, .events = POLLIN},
+                         {.fd = t->signals, .events = POLLIN},
+                         {.fd = t->halt, .events = POLLIN}};
   struct signalfd_siginfo info;
   tell_size(t);
   for (;;) {
-    if (poll(fds, 2, -1) < 0) continue;
+    if (poll(fds, 3, -1) < 0) continue;
     if (fds[0].revents) return NULL;
+    if (fds[2].revents) halt(t);
     if (read(t->signals, &info, sizeof info) == sizeof info) act(t, (int)info.ssi_signo);
   }
 }
@@ -148,7 +201,7 @@ static void show_help(const struct terminal *t) {
   fprintf(stderr,
           "\r\n%s, at the beginning of a line:\r\n"
           "  ~.   leave; %s\r\n"
-          "  ~^Z  stop this program\r\n"
+          "  ~^Z  stop this program, while the command goes on\r\n"
           "  ~~   send ~\r\n"
           "  ~?   this help\r\n",
           t->tool->name, t->after);
@@ -158,7 +211,10 @@ static void show_help(const struct terminal *t) {
 static bool escape(struct terminal *t, char c) {
   switch (c) {
   case '.': leave(t); return true;
-  case SUSPEND: suspend(); return true;
+  case SUSPEND:
+    atomic_store(&t->alone, true);
+    eventfd_write(t->halt, 1);
+    return true;
   case '?': show_help(t); return true;
   default: return false;
   }
@@ -209,11 +265,13 @@ struct terminal *terminal_start(const struct tool *tool, const struct tool_commo
                          .told = told,
                          .at_start = true,
                          .signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK),
-                         .stop = eventfd(0, EFD_CLOEXEC)};
+                         .stop = eventfd(0, EFD_CLOEXEC),
+                         .halt = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
   snprintf(t->pid, sizeof t->pid, "%s", pid);
   atexit(terminal_restore);
   make_raw();
-  tool_need(t->signals >= 0 && t->stop >= 0 && !pthread_create(&t->thread, NULL, run, t) ? t : NULL);
+  bool made = t->signals >= 0 && t->stop >= 0 && t->halt >= 0;
+  tool_need(made && !pthread_create(&t->thread, NULL, run, t) ? t : NULL);
   return t;
 }
 
@@ -224,5 +282,6 @@ void terminal_stop(struct terminal *t) {
   pthread_join(t->thread, NULL);
   close(t->signals);
   close(t->stop);
+  close(t->halt);
   free(t);
 }

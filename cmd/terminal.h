@@ -21,6 +21,11 @@ struct winsize terminal_size(void);
 struct terminal *terminal_start(const struct tool *tool, const struct tool_common *common, const char *node,
                                 const char *pid, struct winsize told, const char *after);
 
+/* Takes an event of the stream of the command.  When that says that the command was stopped, as by Ctrl-Z,
+ * the terminal's thread stops this program, too, and once it is continued in the foreground, sets the mode
+ * and the size again and continues the command.  Returns at once. */
+void terminal_take(struct terminal *t, const json_t *event);
+
 /* Takes n bytes that were typed.  Acts on the escapes, and stores what goes to the command in out, which has
  * room for n + 1 bytes; returns how many that are.  Only one thread may call it. */
 size_t terminal_type(struct terminal *t, const char *typed, size_t n, char *out);

@@ -127,7 +127,7 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   refuses '--sort mailbox excludes --ended' node-ps --ended --sort mailbox
   words=$(sed -n '/states\[\] = {/,/};/p' "$ROOT/lib/vm/process/info.c" | grep -oE '"[a-z]+"' | tr -d '"' | sort -u | xargs)
   assert_equal "$(node-ps -h | sed -nE 's/^ +--state ([a-z|]+) .*/\1/p' | tr '|' '\n' | sort | xargs)" \
-    "$(xargs -n 1 <<<"$words runs" | sort | xargs)"
+    "$(xargs -n 1 <<<"$words runs stopped" | sort | xargs)"
   start_node one
   for state in $words; do run -0 node-ps --state "$state"; done
   run -0 node-ps --state runs --json

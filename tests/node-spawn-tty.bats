@@ -33,7 +33,8 @@ ends() {
   assert_equal "$(<"$T/status")" "$1"
   assert_equal "$(<"$T/after")" "$(<"$T/before")"
 }
-raw() { stty -F "$(<"$T/tty")" -a | grep -q -- '-icanon'; }
+raw() { stty -F "$(<"$T/tty")" -a | grep -q -- '-isig'; } # a shell that reads a line keeps the signals of keys
+cooked() { ! raw; }
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
 @test "usage errors" {
@@ -146,7 +147,7 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   done
 }
 
-@test "Ctrl-Z does not stop a command that no shell can continue" {
+@test "Ctrl-Z where no shell can continue the tool: the command goes on" {
   start_node one
   terminal bash -c 'trap "echo continued" CONT; echo ready; read -r line; echo "<$line>"'
   shows ready
@@ -155,6 +156,143 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   type_ 'go on\r'
   shows '<go on>'
   ends 0
+}
+
+# shell: an interactive shell of this host in the terminal; `quit` ends it.
+shell() {
+  mkfifo "$T/keys"
+  env PS1='local> ' HISTFILE= script -qefc "bash --norc --noprofile -i" "$T/screen" <"$T/keys" >/dev/null 3>&- &
+  session=$!
+  exec 5>"$T/keys"
+  type_ "tty >$T/tty; stty rows 30 cols 90; stty -g >$T/before\r"
+  wait_until test -s "$T/before"
+}
+quit() {
+  type_ "stty -g >$T/after; exit\r"
+  wait_until test -s "$T/after"
+  exec 5>&-
+  wait $session || :
+  assert_equal "$(<"$T/after")" "$(<"$T/before")"
+}
+# state PID: its state, T where it is stopped.
+state() { awk '{ print $3 }' "/proc/$1/stat"; }
+is_stopped() { [ "$(state "$1")" = T ]; }
+goes_on() { [ "$(state "$1")" = S ]; }
+shows_n() { wait_until eval "[ \$(grep -cF -- '$2' $T/screen) -ge $1 ]"; }
+tool_of() { pgrep -f "^node-spawn .*$T/os_pid"; }
+
+@test "Ctrl-Z stops the command and the tool; fg continues both, with the new size of the terminal" {
+  start_node one
+  shell
+  type_ "node-spawn -t one -- sh -c 'echo \$\$ >$T/os_pid; exec cat'\r"
+  wait_until test -s "$T/os_pid"
+  wait_until raw
+  command=$(<"$T/os_pid")
+  tool=$(tool_of)
+  for n in 1 2; do
+    type_ '\032'
+    shows_n $n Stopped
+    is_stopped "$tool"
+    is_stopped "$command"
+    wait_until cooked
+    run -0 node-ps --state stopped
+    assert_output --partial 'exec cat'
+    type_ "stty rows 3$n cols 7$n; fg\r"
+    wait_until raw
+    wait_until goes_on "$command"
+    wait_until eval "[ \"\$(stty -F /proc/$command/fd/0 size)\" = '3$n 7$n' ]"
+    type_ "apples $n\r"
+    shows_n $((n * 2)) apples # what was typed, and what cat says; the line discipline does not know which is first
+  done
+  # A second stop by somebody else: SIGSTOP, which no program can catch.
+  node-kill --signal STOP "$(node-ps --json | jq -r 'select(.kind == "command").pid')"
+  shows_n 3 Stopped
+  is_stopped "$tool"
+  # In the background it stops again, at once.
+  type_ 'bg\r'
+  wait_until eval 'type_ "jobs\r"; sed "1,/exec cat. &/d" "$T/screen" | grep Stopped'
+  is_stopped "$command"
+  type_ 'fg\r'
+  wait_until goes_on "$command"
+  wait_until raw
+  type_ '\004'
+  wait_until gone "$tool"
+  type_ "stty rows 30 cols 90; echo status=\$?\r"
+  quit
+}
+
+@test "Ctrl-Z of vi on another node, and of a pipeline here: the whole job stops, and vi draws again" {
+  command -v vi || skip 'needs vi'
+  start_node one
+  start_node two
+  echo first >"$T/file"
+  shell
+  type_ "node-spawn -n one -t two@$HOST -- vi -u NONE -n $T/file | cat\r"
+  shows first
+  wait_until raw
+  tool=$(pgrep -f "^node-spawn .*$T/file")
+  type_ 'osecond\033\032'
+  shows Stopped
+  shows 'node-spawn'
+  type_ 'fg\r'
+  wait_until raw
+  type_ ':wq\r'
+  wait_until gone "$tool"
+  assert_equal "$(<"$T/file")" $'first\nsecond'
+  quit
+}
+
+@test "Ctrl-Z in a shell there stops only its own job" {
+  start_node one
+  shell
+  type_ "node-spawn -t one -- env PS1='there> ' HISTFILE= bash --norc --noprofile -i\r"
+  shows $'\nthere> '
+  wait_until raw
+  tool=$(pgrep -f "^node-spawn .* PS1=there")
+  type_ "sh -c 'echo \$\$ >$T/os_pid; exec sleep 300'\r"
+  wait_until test -s "$T/os_pid"
+  type_ '\032'
+  shows Stopped
+  is_stopped "$(<"$T/os_pid")"
+  raw
+  type_ 'kill -9 %1; wait %1\r' # a shell waits for its jobs when it reads a line
+  wait_until gone "$(<"$T/os_pid")"
+  # The shell stops itself: then the tool stops, too.
+  type_ 'echo $$ >'"$T"'/there; suspend\r'
+  wait_until test -s "$T/there"
+  wait_until is_stopped "$(<"$T/there")"
+  wait_until cooked
+  type_ 'fg\r'
+  wait_until raw
+  type_ 'exit 0\r'
+  wait_until gone "$tool"
+  quit
+}
+
+@test "a stopped tool that is killed: the node ends the command; a node that is killed: the tool says so" {
+  start_node one
+  shell
+  for way in tool node; do
+    rm -f "$T/os_pid"
+    type_ "node-spawn -t one -- sh -c 'echo \$\$ >$T/os_pid; exec cat'\r"
+    wait_until test -s "$T/os_pid"
+    wait_until raw
+    command=$(<"$T/os_pid")
+    tool=$(tool_of)
+    type_ '\032'
+    wait_until is_stopped "$tool"
+    if [ $way = tool ]; then
+      kill -KILL "$tool"
+      wait_until gone "$command"
+    else
+      kill -KILL "$(<"$NODE_RUNTIME_DIR/one@$HOST/lock")"
+      wait_until gone "$command"
+      type_ 'fg\r'
+      shows 'the connection was lost'
+      wait_until gone "$tool"
+    fi
+  done
+  quit
 }
 
 @test "the escapes: ~~ sends ~, ~? helps, ~. leaves and the node ends the command" {
@@ -220,6 +358,41 @@ gone() { ! kill -0 "$1" 2>/dev/null; }
   run -0 attached "$pid" </dev/null
   assert_output --partial 'heard apples'
   assert_output --partial 'status 7'
+}
+
+@test "node-attach --tty continues a command that is stopped, and stops with it" {
+  start_node one
+  shell
+  type_ "node-spawn -t one -- sh -c 'echo \$\$ >$T/os_pid; exec cat'\r"
+  wait_until test -s "$T/os_pid"
+  wait_until raw
+  command=$(<"$T/os_pid")
+  tool=$(tool_of)
+  type_ '\032'
+  wait_until is_stopped "$tool"
+  wait_until cooked
+  pid=$(node-ps --json | jq -r 'select(.kind == "command").pid')
+  timeout 20 node-attach --json "$pid" >"$T/events" 3>&- & # no terminal: it goes on, and tells of the stop
+  follower=$!
+  type_ "node-attach -t '$pid'\r"
+  wait_until goes_on "$command"
+  wait_until raw
+  type_ 'apples\r'
+  wait_until grep -q apples "$T/events"
+  type_ '\032'
+  wait_until is_stopped "$command"
+  wait_until cooked
+  wait_until grep -qF '{"stopped":20,"stops":2}' "$T/events"
+  # Both jobs are stopped; the first one is continued.
+  type_ 'fg %1\r'
+  wait_until goes_on "$command"
+  wait_until raw
+  type_ '\004'
+  wait_until gone "$tool"
+  wait $follower
+  type_ 'fg\r'
+  wait_until cooked
+  quit
 }
 
 @test "node-attach --tty: usage errors, and a command without a terminal" {

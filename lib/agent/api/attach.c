@@ -128,12 +128,13 @@ static json_t *outcome_json(const struct attachment *s) {
 static void attach_message(struct hosted *p, const struct signal *sig) {
   struct attachment *s = (struct attachment *)p;
   struct output o;
-  if (!output_read(sig->term, &o)) {
+  struct buf line = BUF_INIT;
+  if (output_read(sig->term, &o)) {
+    document_put_output(&line, s->octets, &o);
+  } else if (sig->from != s->pid || !document_put_stop(&line, s->octets, sig->term)) {
     keep_outcome(s, sig);
     return;
   }
-  struct buf line = BUF_INIT;
-  document_put_output(&line, s->octets, &o);
   if (s->stream)
     pass_on(s, &line);
   else if (s->request)

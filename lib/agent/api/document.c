@@ -29,6 +29,19 @@ void document_put_output(struct buf *out, bool octets, const struct output *o) {
   buf_puts(out, "}\n");
 }
 
+bool document_put_stop(struct buf *out, bool octets, const struct term *message) {
+  struct term_reader r = term_read(message);
+  struct buf text = BUF_INIT;
+  int64_t number, stops;
+  if (!term_is_word(message, "stopped")) return false;
+  term_skip(&r), term_skip(&r);
+  if (!term_get_int(&r, &number) || !term_get_int(&r, &stops)) return false;
+  buf_printf(&text, "{\"stopped\":%" PRId64 ",\"stops\":%" PRId64 "}", number, stops);
+  document_put_text(out, octets, &text);
+  buf_finish(&text);
+  return true;
+}
+
 void document_put_text(struct buf *out, bool octets, const struct buf *text) {
   if (octets) {
     octets_put(out, OCTETS_DOCUMENT, text->data, text->len);

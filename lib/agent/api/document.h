@@ -20,6 +20,10 @@ json_t *document_end(struct agent *a, const char *key, const struct term *reason
  * record, which has no offset. */
 void document_put_output(struct buf *out, bool octets, const struct output *o);
 
+/* Appends the event {"stopped": signal, "stops": number}, if the message is ("stopped", pid, signal, number);
+ * false: it is not. */
+bool document_put_stop(struct buf *out, bool octets, const struct term *message);
+
 /* Appends an event that is the text of a JSON object. */
 void document_put_text(struct buf *out, bool octets, const struct buf *text);
 

@@ -48,6 +48,12 @@ static void put_lost(struct follower *f, int64_t at, struct buf *lines) {
   f->next = at;
 }
 
+static void take_stop(struct follower *f, const struct term *message) {
+  struct buf line = BUF_INIT;
+  if (document_put_stop(&line, f->octets, message)) put_lines(f, &line);
+  buf_finish(&line);
+}
+
 static void take_output(struct follower *f, const struct output *o) {
   struct buf lines = BUF_INIT;
   put_lost(f, o->at - (int64_t)o->n, &lines);
@@ -92,6 +98,8 @@ static void follower_message(struct hosted *p, const struct signal *s) {
       tell_end(f, s->term);
     else if (!f->end)
       f->end = term_ref(s->term);
+  } else {
+    take_stop(f, s->term);
   }
 }
 

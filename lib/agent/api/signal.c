@@ -22,7 +22,7 @@ struct order {
 static void on_signalled(void *data, const struct error *e, struct term_reader values) {
   struct order *o = data;
   struct error other;
-  (void)values;
+  int64_t stops;
   if (e && e->code == ERR_USAGE) { /* what any process that is no command answers */
     error_set(&other, ERR_USAGE, "%s: not a command: only commands get signals of the operating system",
               request_segment(o->request));
@@ -31,10 +31,14 @@ static void on_signalled(void *data, const struct error *e, struct term_reader v
     lookup_no_process(request_segment(o->request), &other);
     e = &other;
   }
-  if (e)
+  if (e) {
     respond_error(o->request, e);
-  else
-    respond_json(o->request, 202, document_pid(request_agent(o->request), o->pid));
+  } else {
+    json_t *answer = document_pid(request_agent(o->request), o->pid);
+    if (answer && term_get_int(&values, &stops))
+      json_object_set_new(answer, "stops", json_integer((json_int_t)stops));
+    respond_json(o->request, 202, answer);
+  }
   free(o);
 }
 

@@ -53,7 +53,7 @@ static void put_process(struct agent *a, struct term_writer *w, const struct vm_
   struct census_row out = {.pid = row->pid,
                            .leader = p ? p->leader : row->leader,
                            .kind = text_of(p ? p->class->kind : "thread"),
-                           .state = text_of(p ? "runs" : row->state),
+                           .state = text_of(p ? hosted_state(p) : row->state),
                            .priority = text_of(p || !strcmp(row->priority, "normal") ? "" : row->priority),
                            .what = text_of(!p        ? row->what
                                            : p->what ? p->what

@@ -1,7 +1,11 @@
 /* Invariant: a command is a hosted process from its spawn on, and ends (hosted_end) when four things are
  * over: the OS process, the pipes of stdout and stderr, and the pipe of the guard's reports (core/guard.h).
  * A command with a terminal has its output on pipe[OUT], and pipe[ERR] is never opened: three things.
- * Its struct is freed when libuv has closed all of its handles. */
+ * Its struct is freed when libuv has closed all of its handles.
+ *
+ * Orderings: the report that a command was stopped, and its output, come on two descriptors. What the command
+ * had written before it stopped is in its terminal when the report comes, so tell_stop reads the terminal to
+ * its end first: a client that stops itself has then got all that the command showed before. */
 #include "agent/process/command.h"
 
 #include "agent/process/command_spec.h"
@@ -53,6 +57,8 @@ struct command {
   struct term *reason; /* why this node has ended the command; NULL: it has not */
   int64_t status;      /* how the OS process ended */
   int signal;
+  int64_t stops;           /* how often it was stopped */
+  int64_t stop_signal;     /* it was stopped by this signal, which was not told yet; 0: no */
   size_t unflushed;        /* bytes of output since the last flush */
   bool paused;             /* output is not read until the calls "flush" are answered */
   npid flush;              /* ref of the call "flush" to the leader, or NPID_NONE */
@@ -233,7 +239,8 @@ static void output_check(struct command *c);
 
 /* The command has ended. */
 static void take_end(struct command *c, int64_t status, int sig) {
-  c->running = false;
+  c->running = c->hosted.stopped = false;
+  c->stop_signal = 0;
   c->hosted.os_pid = 0;
   c->status = status;
   c->signal = sig;
@@ -404,11 +411,14 @@ static void output_pause(struct command *c) {
   c->paused = true;
 }
 
+static void tell_stop(struct command *c);
+
 static void output_resume(struct command *c) {
   c->paused = false;
   c->flush = NPID_NONE;
   c->unflushed = 0;
   read_output(c);
+  tell_stop(c);
 }
 
 /* Reads output again when the leader and all followers have answered "flush". */
@@ -436,11 +446,9 @@ static void pass_output(struct command *c, bool is_stderr, const char *bytes, si
   c->unflushed += n;
 }
 
-/* Reads what the terminal still holds, which is bounded, when all processes have closed it: libuv takes a
- * read that does not fill its buffer for the last one before a hang-up, but a terminal gives 4 KiB at most.
- * Then closes the master, which the guard waits for. */
-static void close_terminal(struct command *c) {
-  /* More than this only comes from a process that has opened the terminal again. */
+/* Reads what the terminal still holds, which is bounded.  Uses the agent's scratch buffer. */
+static void read_terminal(struct command *c) {
+  /* More than this only comes from a process that writes meanwhile. */
   enum { REST_MAX = 256 << 10 };
   uv_os_fd_t fd;
   ssize_t total = 0;
@@ -448,6 +456,31 @@ static void close_terminal(struct command *c) {
   ssize_t n = uv_fileno((uv_handle_t *)&c->pipe[OUT], &fd) ? 0 : read(fd, scratch, AGENT_SCRATCH);
   for (; n > 0 && (total += n) <= REST_MAX; n = read(fd, scratch, AGENT_SCRATCH))
     pass_output(c, false, scratch, (size_t)n);
+}
+
+/* Tells the leader and the followers ("stopped", pid, signal, number of the stop), after the output that came
+ * before, when a command with a terminal was stopped.  While output waits for a client, this waits, too; the
+ * message counts as output, so that a command which is stopped and continued for ever does not fill the
+ * client's stream. */
+static void tell_stop(struct command *c) {
+  enum { STOP_COST = 256 /* bytes of output that the message counts as */ };
+  struct hosted *p = &c->hosted;
+  if (!c->stop_signal || c->paused || !c->tty) return;
+  if (!uv_is_closing((uv_handle_t *)&c->pipe[OUT])) read_terminal(c);
+  struct term *t = term_build("spii", "stopped", p->pid, c->stop_signal, c->stops);
+  c->stop_signal = 0;
+  agent_send(p->agent, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, t);
+  outcome_tell(c->outcome, t);
+  term_unref(t);
+  c->unflushed += STOP_COST;
+  if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
+}
+
+/* Called when all processes have closed the terminal.  Reads the rest: libuv takes a read that does not fill
+ * its buffer for the last one before a hang-up, but a terminal gives 4 KiB at most.  Then closes the master,
+ * which the guard waits for. */
+static void close_terminal(struct command *c) {
+  read_terminal(c);
   c->stdin_open = false;
   close_handle(c, &c->pipe[IN]);
 }
@@ -568,7 +601,7 @@ static void end_stdin(struct command *c) {
   close_handle(c, &c->pipe[IN]);
 }
 
-/* Handles the call ["signal", number]. */
+/* Handles the call ["signal", number].  The answer is how often the command was stopped before. */
 static void pass_signal(struct command *c, struct signal *call) {
   struct term_reader r = term_read(call->term);
   struct agent *a = c->hosted.agent;
@@ -583,7 +616,7 @@ static void pass_signal(struct command *c, struct signal *call) {
   else if (sigqueue(c->process.pid, GUARD_PASS, value))
     call_refuse_code(a, call, errno == EAGAIN ? ERR_BUSY : ERR_SYSTEM, strerror(errno));
   else
-    call_answer(a, call, NULL);
+    call_answer_take(a, call, term_build("i", c->stops));
 }
 
 static void resize(struct command *c, struct signal *call) {
@@ -696,6 +729,13 @@ static void take_early_end(struct command *c, int status) {
     take_end(c, WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 }
 
+static void take_stop(struct command *c, bool stopped, int64_t number) {
+  if (!c->running) return; /* the end of the guard was seen before its last reports were read */
+  c->hosted.stopped = stopped;
+  c->stops += stopped;
+  c->stop_signal = stopped ? number : 0;
+}
+
 static void take_report(struct command *c, const struct guard_report *r) {
   switch (r->kind) {
   case GUARD_LEFT: c->outcome->left = r->number; break;
@@ -704,6 +744,8 @@ static void take_report(struct command *c, const struct guard_report *r) {
   case GUARD_STARTED: take_started(c, r->number); break;
   case GUARD_CPU: c->outcome->cpu_us = r->number; break;
   case GUARD_RSS: c->outcome->max_rss = r->number; break;
+  case GUARD_STOPPED: take_stop(c, true, r->number); break;
+  case GUARD_CONTINUED: take_stop(c, false, 0); break;
   default: break;
   }
 }
@@ -716,6 +758,7 @@ static void on_report(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
     c->report_size = 0;
     take_report(c, &c->report.report);
   }
+  tell_stop(c); /* not before: the reports are in the scratch buffer */
   if (n >= 0) return;
   read_output(c); /* also after a failure: the pipes are closed when they have been read to their ends */
   close_handle(c, stream);

@@ -212,7 +212,7 @@ static struct term *info(struct hosted *p, bool everything) {
   term_put_bool(&w, true);
   size_t at = term_open(&w, TERM_MAP);
   put_text(&w, "kind", p->class->kind);
-  put_text(&w, "state", "runs");
+  put_text(&w, "state", hosted_state(p));
   term_put_text(&w, "leader");
   term_put_pid(&w, p->leader);
   term_put_text(&w, "started");

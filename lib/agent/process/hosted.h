@@ -42,8 +42,14 @@ struct hosted {
   struct map bond_at; /* where each bond is, once there are many (hosted.c) */
   int64_t started_ns;
   int64_t os_pid; /* of a command that runs; else 0 */
+  bool stopped;   /* a command that SIGSTOP, Ctrl-Z, or the like has stopped */
   char *what;     /* one line for people (heap; freed by hosted_end), or NULL: the kind */
 };
+
+/* The word for the state of p, as node-ps shows it. */
+static inline const char *hosted_state(const struct hosted *p) {
+  return p->stopped ? "stopped" : "runs";
+}
 
 /* Gives p (zeroed storage of the caller) a pid and puts it into the list.  0, ERR_BUSY or ERR_NOMEM. */
 int hosted_begin(struct agent *a, struct hosted *p, const struct hosted_class *class, npid leader) MUST_CHECK;
