@@ -14,11 +14,48 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { PATIENCE_MS = 1000 };
 
 static struct psk_set right, wrong;
+
+/* --- faults of the kernel --------------------------------------------------------------------------------
+ */
+
+/* OpenSSL reads and writes sockets through these two functions, because a program's own definition goes
+ * before libc's.  While `faults` is not 0, two of three calls for a TCP socket fail with EAGAIN, and a third
+ * moves no more than `faults` bytes. */
+static size_t faults;
+static unsigned faulted;
+
+static bool is_tcp(int fd) {
+  int type;
+  socklen_t n = sizeof type;
+  return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) && type == SOCK_STREAM;
+}
+
+/* How many of n bytes may be moved now; 0: EAGAIN. */
+static size_t limited(int fd, size_t n) {
+  if (!faults || !is_tcp(fd)) return n;
+  if (++faulted % 3) return 0;
+  return n < faults ? n : faults;
+}
+
+ssize_t read(int fd, void *bytes, size_t n) {
+  size_t most = limited(fd, n);
+  if (most || !n) return syscall(SYS_read, fd, bytes, most);
+  errno = EAGAIN;
+  return -1;
+}
+
+ssize_t write(int fd, const void *bytes, size_t n) {
+  size_t most = limited(fd, n);
+  if (most || !n) return syscall(SYS_write, fd, bytes, most);
+  errno = EAGAIN;
+  return -1;
+}
 
 /* --- a node's end --------------------------------------------------------------------------------------- */
 
@@ -114,6 +151,10 @@ static void on_patience(uv_timer_t *t) {
   exit(1);
 }
 
+static void on_nothing(uv_timer_t *t) {
+  (void)t;
+}
+
 static int listen_on(uint16_t *port) {
   struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   socklen_t n = sizeof at;
@@ -124,7 +165,7 @@ static int listen_on(uint16_t *port) {
   return fd;
 }
 
-static struct place *place_new(const struct psk_set *dials_with) {
+static struct place *place_with(const struct psk_set *dials_with, unsigned key_records) {
   struct place *p = calloc(1, sizeof *p);
   struct error e;
   uv_loop_init(&p->loop);
@@ -134,13 +175,18 @@ static struct place *place_new(const struct psk_set *dials_with) {
   uv_poll_init(&p->loop, &p->listening, p->fd);
   p->listening.data = p;
   uv_poll_start(&p->listening, UV_READABLE, on_listening);
-  struct connections_config a = {
-      .loop = &p->loop, .psks = dials_with, .self = "one@a", .silence_ms = 8000, .patience_ms = PATIENCE_MS};
+  struct connections_config a = {.loop = &p->loop,
+                                 .psks = dials_with,
+                                 .self = "one@a",
+                                 .silence_ms = 8000,
+                                 .patience_ms = PATIENCE_MS,
+                                 .key_records = key_records};
   struct connections_config b = {.loop = &p->loop,
                                  .psks = &right,
                                  .self = "two@b",
                                  .silence_ms = 8000,
                                  .patience_ms = PATIENCE_MS,
+                                 .key_records = key_records,
                                  .proved = on_proved,
                                  .closing = on_closing,
                                  .data = p};
@@ -148,6 +194,10 @@ static struct place *place_new(const struct psk_set *dials_with) {
   p->accepting = connections_new(&b, &e);
   if (!p->dialling || !p->accepting) abort();
   return p;
+}
+
+static struct place *place_new(const struct psk_set *dials_with) {
+  return place_with(dials_with, 0);
 }
 
 /* False when a handle is left behind. */
@@ -290,7 +340,7 @@ static size_t pour(struct end *e, size_t n, unsigned seed) {
 }
 
 static void test_much(bool small) {
-  const size_t much = small ? 1 << 20 : 20 << 20;
+  const size_t much = small ? 256 << 10 : 20 << 20;
   struct place *p = place_new(&right);
   struct end near = {0}, far = {0};
   p->small = small;
@@ -299,7 +349,7 @@ static void test_much(bool small) {
   UNTIL(p, near.opened && far.opened);
   size_t up = pour(&near, much, 1), down = pour(&far, much, 2);
   UNTIL(p, near.n == much && far.n == much);
-  ok(near.sum == down && far.sum == up, "%zu MB both ways at once arrive as they were%s", much >> 20,
+  ok(near.sum == down && far.sum == up, "%zu KB both ways at once arrive as they were%s", much >> 10,
      small ? ", with small buffers of the kernel" : "");
   ok(near.drained && far.drained, "the writers are told that their queues drain");
   struct connection_life life;
@@ -309,6 +359,29 @@ static void test_much(bool small) {
   connection_close(near.c);
   UNTIL(p, near.freed && far.freed);
   ok(!near.lost && far.lost == 1, "closing is told to the other end alone: %s", far.why);
+  place_free(p);
+}
+
+/* Short reads, short writes and EAGAIN in every place, from the handshake to the end. */
+static void test_faults(size_t most, size_t much) {
+  struct place *p = place_new(&right);
+  struct end near = {0}, far = {0};
+  p->next = &far;
+  faults = most;
+  faulted = 0;
+  dial(p, &near, "two@b", p->port);
+  size_t up = pour(&near, much, 8);
+  UNTIL(p, near.opened && far.opened);
+  size_t down = pour(&far, much, 9);
+  UNTIL(p, near.n == much && far.n == much);
+  ok(near.sum == down && far.sum == up,
+     "%zu bytes both ways, where the kernel moves at most %zu bytes and says EAGAIN twice before", much,
+     most);
+  connection_end(near.c, 5000);
+  UNTIL(p, near.freed && far.freed);
+  ok(far.lost == 1 && far.code == ERR_LOST && near.code == ERR_LOST && faulted > 100,
+     "and the end: %s (%u calls)", far.why, faulted);
+  faults = 0;
   place_free(p);
 }
 
@@ -445,6 +518,7 @@ struct client {
   bool slowly, waits;      /* waits: reads until the end */
   char answer[4096];
   size_t answer_n;
+  int keys; /* how many times the node has changed its key */
   pthread_t thread;
 };
 
@@ -464,6 +538,8 @@ static void *run_client(void *data) {
     if (SSL_write(ssl, c->text, (int)c->n) <= 0) abort();
     long n = BIO_get_mem_data(memory, &bytes);
     if (send(fd, bytes, (size_t)n - c->truncate, MSG_NOSIGNAL) < 0) abort();
+  } else if (c->slowly) {
+    for (size_t i = 0; i < c->n && SSL_write(ssl, c->text + i, 1) == 1; i++) usleep(50000);
   } else if (c->n && SSL_write(ssl, c->text, (int)c->n) <= 0) {
     abort();
   }
@@ -505,8 +581,232 @@ static void test_peers(void) {
   misbehave("an end", (struct client){.text = ASK "1\r\na\r\n0\r\n\r\n"}, "a", ERR_LOST);
   misbehave("another request", (struct client){.text = "GET / HTTP/1.1\r\n\r\n", .waits = true}, "",
             ERR_LOST);
+  misbehave("a request that comes a byte at a time",
+            (struct client){.text = ASK ASK, .slowly = true, .waits = true}, "", ERR_TIMEOUT);
   misbehave("no request in time", (struct client){.text = "", .waits = true}, "", ERR_TIMEOUT);
   misbehave("no line in time", (struct client){.text = ASK, .waits = true}, "", ERR_TIMEOUT);
+}
+
+/* A client that has TLS change keys, over and over, with answers that it does not read. */
+static void *run_demanding(void *data) {
+  struct client *c = data;
+  struct sockaddr_in at = {
+      .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(c->port)};
+  SSL_CTX *ctx = psk_link_context(&right, false);
+  SSL *ssl = SSL_new(ctx);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  make_small(fd);
+  if (connect(fd, (struct sockaddr *)&at, sizeof at) || !SSL_set_fd(ssl, fd) || SSL_connect(ssl) != 1)
+    abort();
+  if (SSL_write(ssl, c->text, (int)c->n) <= 0) abort();
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  struct pollfd room = {fd, POLLOUT, 0};
+  while (poll(&room, 1, 300) == 1 && !(room.revents & (POLLHUP | POLLERR))) {
+    SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED);
+    if (SSL_write(ssl, "1\r\na\r\n", 6) < 0 && SSL_get_error(ssl, -1) != SSL_ERROR_WANT_WRITE) break;
+  }
+  fcntl(fd, F_SETFL, 0);
+  for (int n; (n = SSL_read(ssl, c->answer, sizeof c->answer)) > 0;) c->answer_n += (size_t)n;
+  SSL_free(ssl);
+  SSL_CTX_free(ctx);
+  close(fd);
+  return NULL;
+}
+
+static void on_message(int write, int version, int type, const void *bytes, size_t n, SSL *ssl, void *data) {
+  (void)version, (void)ssl;
+  const unsigned char *b = bytes;
+  if (!write && type == SSL3_RT_HANDSHAKE && n && *b == SSL3_MT_KEY_UPDATE) ++*(int *)data;
+}
+
+/* A client that reads what the node sends, and counts the changes of its key. */
+static void *run_reader(void *data) {
+  struct client *c = data;
+  struct sockaddr_in at = {
+      .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(c->port)};
+  SSL_CTX *ctx = psk_link_context(&right, false);
+  SSL *ssl = SSL_new(ctx);
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  SSL_set_msg_callback(ssl, on_message);
+  SSL_set_msg_callback_arg(ssl, &c->keys);
+  if (connect(fd, (struct sockaddr *)&at, sizeof at) || !SSL_set_fd(ssl, fd) || SSL_connect(ssl) != 1)
+    abort();
+  if (SSL_write(ssl, c->text, (int)c->n) <= 0) abort();
+  for (int n; (n = SSL_read(ssl, c->answer, sizeof c->answer)) > 0;) c->answer_n += (size_t)n;
+  SSL_free(ssl);
+  SSL_CTX_free(ctx);
+  close(fd);
+  return NULL;
+}
+
+/* Keys change each so many records, with bytes under way in both directions, also where the kernel takes few
+ * of them.
+ */
+static void test_keys(void) {
+  struct place *p = place_with(&right, 3);
+  struct end near = {0}, far = {0};
+  p->next = &far;
+  p->small = true;
+  dial(p, &near, "two@b", p->port);
+  size_t up = pour(&near, 200000, 5), down;
+  UNTIL(p, near.opened && far.opened);
+  faults = 5000;
+  down = pour(&far, 200000, 6);
+  UNTIL(p, near.n == 200000 && far.n == 200000);
+  faults = 0;
+  ok(near.sum == down && far.sum == up, "bytes both ways with a new key each 3 records arrive as they were");
+  connection_close(near.c);
+  UNTIL(p, near.freed && far.freed);
+  struct client c = {.text = ASK, .n = sizeof ASK - 1, .port = p->port};
+  far = (struct end){0};
+  p->small = false;
+  p->next = &far;
+  if (pthread_create(&c.thread, NULL, run_reader, &c)) abort();
+  UNTIL(p, far.opened);
+  for (int i = 0; i < 30; i++) {
+    say(&far, "a line\n");
+    uv_run(&p->loop, UV_RUN_NOWAIT);
+  }
+  connection_end(far.c, 5000);
+  UNTIL(p, far.freed);
+  pthread_join(c.thread, NULL);
+  ok(c.keys == 10 && CONNECTION_KEY_RECORDS == 1 << 23, "the key changes each 3 records of 31 (%d), or 2^23",
+     c.keys);
+  place_free(p);
+}
+
+static int on_early_psk(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *n, SSL_SESSION **out) {
+  (void)md;
+  *out = SSL_SESSION_new();
+  SSL_SESSION_set1_master_key(*out, right.all[0].key, sizeof right.all[0].key);
+  SSL_SESSION_set_cipher(*out, SSL_CIPHER_find(ssl, (const unsigned char[]){0x13, 0x01}));
+  SSL_SESSION_set_protocol_version(*out, TLS1_3_VERSION);
+  SSL_SESSION_set_max_early_data(*out, 4096);
+  SSL_SESSION_set1_alpn_selected(*out, (const unsigned char *)PSK_LINK_PROTOCOL,
+                                 sizeof PSK_LINK_PROTOCOL - 1);
+  *id = (const unsigned char *)right.all[0].identity;
+  *n = strlen(right.all[0].identity);
+  return 1;
+}
+
+/* A client that sends its request as early data, and again when that was refused. */
+static void *run_early(void *data) {
+  struct client *c = data;
+  struct sockaddr_in at = {
+      .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(c->port)};
+  SSL_CTX *ctx = psk_link_context(&right, false);
+  SSL_CTX_set_psk_use_session_callback(ctx, on_early_psk);
+  SSL *ssl = SSL_new(ctx);
+  size_t n;
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (connect(fd, (struct sockaddr *)&at, sizeof at) || !SSL_set_fd(ssl, fd)) abort();
+  SSL_set_connect_state(ssl);
+  if (SSL_write_early_data(ssl, c->text, c->n, &n) != 1 || n != c->n) abort();
+  c->keys = SSL_do_handshake(ssl) == 1 ? SSL_get_early_data_status(ssl) : -1;
+  if (c->keys == SSL_EARLY_DATA_REJECTED && SSL_write(ssl, ASK "1\r\nb\r\n", sizeof ASK + 5) <= 0) abort();
+  for (int got; (got = SSL_read(ssl, c->answer, sizeof c->answer)) > 0;) c->answer_n += (size_t)got;
+  SSL_free(ssl);
+  SSL_CTX_free(ctx);
+  close(fd);
+  return NULL;
+}
+
+static void test_early_data(void) {
+  struct place *p = place_new(&right);
+  struct end far = {.keeps = true};
+  struct client c = {.text = ASK "1\r\na\r\n", .n = sizeof ASK + 5, .port = p->port};
+  p->next = &far;
+  if (pthread_create(&c.thread, NULL, run_early, &c)) abort();
+  UNTIL(p, far.n || far.freed);
+  is(text_of(&far), "b", "early data is not taken");
+  connection_close(far.c);
+  UNTIL(p, far.freed);
+  pthread_join(c.thread, NULL);
+  ok(c.keys == SSL_EARLY_DATA_REJECTED, "and is refused, so that the client sends it again");
+  buf_finish(&far.got);
+  place_free(p);
+}
+
+static void on_check(uv_check_t *h) {
+  ++*(int *)h->data;
+}
+
+static void run_for(struct place *p, int ms) {
+  uv_timer_t timer;
+  uv_timer_init(&p->loop, &timer);
+  for (int64_t until = clock_ns() + ms * INT64_C(1000000); clock_ns() < until;) {
+    uv_timer_start(&timer, on_nothing, 5, 0);
+    uv_run(&p->loop, UV_RUN_ONCE);
+  }
+  uv_close((uv_handle_t *)&timer, NULL);
+  uv_run(&p->loop, UV_RUN_NOWAIT);
+}
+
+/* What a peer makes TLS itself answer cannot keep the loop busy.  OpenSSL fails when such an answer is due
+ * while bytes of the stream are under way: nodes ask for no change of the other's key. */
+static void test_demanding_peer(bool writes) {
+  struct place *p = place_new(&right);
+  struct end far = {0};
+  struct client c = {.text = ASK, .n = sizeof ASK - 1, .port = p->port};
+  uv_check_t check;
+  int turns = 0;
+  size_t n;
+  p->small = true;
+  p->next = &far;
+  if (pthread_create(&c.thread, NULL, run_demanding, &c)) abort();
+  UNTIL(p, far.opened);
+  if (writes) pour(&far, 8 << 20, 3);
+  do {
+    n = far.n;
+    run_for(p, 100);
+  } while (far.n != n);
+  uv_check_init(&p->loop, &check);
+  check.data = &turns;
+  uv_check_start(&check, on_check);
+  run_for(p, 100);
+  ok(turns < 100 && (writes || !far.lost), "a peer that asks for keys and does not read%s (%d turns): %s",
+     writes ? " is lost when bytes wait for it" : " leaves the loop at rest", turns, far.why);
+  uv_close((uv_handle_t *)&check, NULL);
+  connection_close(far.c);
+  UNTIL(p, far.freed);
+  pthread_join(c.thread, NULL);
+  place_free(p);
+}
+
+/* A server that has the cookie, and speaks no protocol by ALPN, as a node of version 3 does. */
+static void *run_server(void *data) {
+  int listening = *(int *)data;
+  SSL_CTX *ctx = psk_link_context(&right, true);
+  SSL_CTX_set_alpn_select_cb(ctx, NULL, NULL);
+  struct pollfd waiting = {listening, POLLIN, 0};
+  poll(&waiting, 1, 20000);
+  int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+  SSL *ssl = SSL_new(ctx);
+  char bytes[64];
+  if (fd < 0 || !SSL_set_fd(ssl, fd)) abort();
+  if (SSL_accept(ssl) == 1)
+    while (SSL_read(ssl, bytes, sizeof bytes) > 0) continue;
+  SSL_free(ssl);
+  SSL_CTX_free(ctx);
+  close(fd);
+  return NULL;
+}
+
+static void test_other_version(void) {
+  struct place *p = place_new(&right);
+  struct end near = {0};
+  uint16_t port;
+  pthread_t thread;
+  int fd = listen_on(&port);
+  fcntl(fd, F_SETFL, 0);
+  if (pthread_create(&thread, NULL, run_server, &fd)) abort();
+  dial(p, &near, "two@b", port);
+  UNTIL(p, near.freed);
+  pthread_join(thread, NULL);
+  close(fd);
+  ok(near.code == ERR_VERSION && strstr(near.why, PSK_LINK_PROTOCOL) && !near.opened,
+     "a node of another version of the link is told so: %s", near.why);
+  place_free(p);
 }
 
 int main(void) {
@@ -518,11 +818,18 @@ int main(void) {
   test_refused();
   test_much(false);
   test_much(true);
+  test_faults(1, 5000);
+  test_faults(50, 200000);
   test_closed_with_much();
   test_pieces(1, 20000);
   test_pieces(7, 100000);
   test_pieces(4096, 256 << 10);
   test_cuts();
   test_peers();
+  test_keys();
+  test_early_data();
+  test_demanding_peer(false);
+  test_demanding_peer(true);
+  test_other_version();
   return tap_end();
 }

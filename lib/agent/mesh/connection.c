@@ -228,7 +228,7 @@ static size_t make_record(struct connection *c, char out[CONNECTION_RECORD]) {
 
 /* Has TLS change the key of this node's direction when enough records were sent with it. */
 static void change_key(struct connection *c) {
-  if (++c->records < CONNECTION_KEY_RECORDS) return;
+  if (++c->records < c->all->config.key_records) return;
   c->records = 0;
   SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
 }
@@ -510,16 +510,22 @@ static void connected(struct connection *c) {
 
 static void on_poll(uv_poll_t *p, int status, int events) {
   struct connection *c = p->data;
-  if (status < 0) events |= UV_READABLE;
+  if (status < 0) {
+    events |= UV_READABLE; /* bytes may stand before the error */
+    c->polled = 0;         /* libuv has stopped the poll */
+  }
   if (c->stage == CONNECTING) {
     connected(c);
   } else if (c->stage == SHAKING) {
     shake(c);
   } else {
     if (events & UV_READABLE || c->held) receive(c);
-    if (c->closed || !(events & UV_WRITABLE)) return;
-    c->blocked = false;
-    flush(c);
+    if (c->closed) return;
+    if (events & UV_WRITABLE) {
+      c->blocked = false;
+      flush(c);
+    }
+    if (!c->polled) poll_on(c);
   }
 }
 
@@ -652,6 +658,7 @@ struct connections *connections_new(const struct connections_config *config, str
   }
   cs->config = *config;
   if (!cs->config.patience_ms) cs->config.patience_ms = CONNECTION_PATIENCE_MS;
+  if (!cs->config.key_records) cs->config.key_records = CONNECTION_KEY_RECORDS;
   TAILQ_INIT(&cs->list);
   TAILQ_INIT(&cs->dirty);
   TAILQ_INIT(&cs->unread);

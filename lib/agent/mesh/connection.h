@@ -37,7 +37,8 @@ struct connections_config {
   void (*proved)(void *data, int fd);
   void (*closing)(void *data, int fd);
   void *data;
-  int patience_ms; /* 0: CONNECTION_PATIENCE_MS; for tests */
+  int patience_ms;      /* 0: CONNECTION_PATIENCE_MS; for tests */
+  unsigned key_records; /* 0: CONNECTION_KEY_RECORDS; for tests */
 };
 
 /* NULL with *e set. */
