@@ -104,7 +104,6 @@ static int keep(struct harvest *h, struct harvest_stream *s, const char *bytes, 
 
 int harvest_directory(const char *path, struct error *e) {
   struct stat found;
-  if (!*path) return error_set(e, ERR_USAGE, "--outdir: an empty word is not a directory");
   if (mkdir(path, 0777) == 0) return 0;
   if (errno != EEXIST) return error_set(e, ERR_SYSTEM, "--outdir: %s: %s", path, strerror(errno));
   if (stat(path, &found) == 0 && S_ISDIR(found.st_mode)) return 0;

@@ -187,8 +187,8 @@ static int attach(const struct options *o, const char *pid) {
   free(home);
   free(s.home);
   if (s.status >= 0) return s.status;
-  tool_report(&tool, rc, &e);
-  return rc == ERR_TIMEOUT ? STATUS_TIMEOUT : STATUS_OWN;
+  int status = tool_report(&tool, rc, &e);
+  return rc == ERR_TIMEOUT ? STATUS_TIMEOUT : rc == ERR_BAD_NODE ? status : STATUS_OWN;
 }
 
 int main(int argc, char **argv) {

@@ -69,7 +69,7 @@ static void print_row(const struct options *o, const struct table_column *column
   json_auto_t *row = row_of(keys, at);
   table_begin(&lines);
   table_row(&lines, row);
-  table_end(&lines);
+  table_end(&lines, true);
 }
 
 /* --- the file ------------------------------------------------------------------------------------------ */
@@ -204,7 +204,7 @@ static int show_node(const struct options *o) {
   if (rc) return tool_report(&tool, rc, &e);
   table_begin(&lines);
   table_rows(&lines, json_object_get(answer, "cookies"));
-  table_end(&lines);
+  table_end(&lines, true);
   return 0;
 }
 

@@ -132,7 +132,7 @@ static int list(struct nodemsg *m, const struct options *options, struct error *
   table_begin(&nodes);
   int rc = strcmp(scope, "self") == 0 ? list_self(m, &nodes, e)
                                       : list_scope(m, scope, options->details, &nodes, e);
-  if (!rc) table_end(&nodes);
+  if (!rc) table_end(&nodes, true);
   return rc;
 }
 

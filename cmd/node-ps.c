@@ -296,10 +296,7 @@ static int list(struct nodemsg *m, const struct options *options, const char *no
   int rc = fetch(m, &c, node, e);
   arrange(options, c.rows);
   table_rows(&rows, c.rows);
-  if (!rc || rows.widths || json_array_size(rows.rows))
-    table_end(&rows);
-  else
-    json_decref(rows.rows);
+  table_end(&rows, !rc);
   json_decref(c.rows);
   return rc;
 }
@@ -357,6 +354,12 @@ static int list_several(const struct options *options) {
   struct nodemsg *asked = NULL;
   struct selection nodes = {0};
   select_or_exit(&tool, &options->common, &options->select, true, &asked, &nodes);
+  if (nodes.count == 1 && select_is_name(&options->common.operands, &options->select)) {
+    nodemsg_close(asked);
+    int status = list_one(options, nodes.at[0].word);
+    selection_finish(&nodes);
+    return status;
+  }
   struct listing l = {.options = options,
                       .table = {.columns = columns_of(options),
                                 .m = asked,
@@ -370,7 +373,7 @@ static int list_several(const struct options *options) {
   selection_finish(&nodes);
   if (l.rows) arrange(options, l.rows), table_rows(&l.table, l.rows);
   json_decref(l.rows);
-  table_end(&l.table);
+  table_end(&l.table, !status);
   nodemsg_close(asked);
   return status;
 }

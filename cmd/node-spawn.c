@@ -247,9 +247,10 @@ static int spawn_one(const struct spawn_options *o, json_t *request) {
   struct error e = {0};
   struct nodemsg *m = NULL;
   int rc = open_node(o, request, &m, &e);
-  int status = rc          ? fail(o, rc, &e)
-               : o->detach ? spawn_detached(o, m, request)
-                           : spawn_attached(o, m, request);
+  int status = rc == ERR_BAD_NODE ? tool_report(&tool, rc, &e)
+               : rc               ? fail(o, rc, &e)
+               : o->detach        ? spawn_detached(o, m, request)
+                                  : spawn_attached(o, m, request);
   nodemsg_close(m);
   return status;
 }

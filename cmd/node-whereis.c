@@ -101,7 +101,7 @@ int main(int argc, char **argv) {
       .columns = columns_of(&options, name), .m = m, .full = options.full, .json = options.common.json};
   table_begin(&names);
   rc = name ? look_up(m, name, scope, &names, &e) : list(m, scope, &names, &e);
-  table_end(&names);
+  table_end(&names, true);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   nodemsg_close(m);
   return tool_finish(&tool, status);

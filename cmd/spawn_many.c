@@ -53,12 +53,13 @@ struct job {
   bool harvesting;
   bool feed, interrupt; /* work for follow_up */
   bool interrupted, fed, fed_all;
-  char pid[NPID_TEXT_SIZE];
-  uint64_t taken; /* bytes of standard input that were sent to its command */
-  int status;     /* -1 until it has ended */
-  int rc;         /* code of the failure, or 0 */
+  char pid[NPID_TEXT_SIZE], brief[NPID_TEXT_SIZE]; /* brief: with -d, the short form */
+  uint64_t taken;                                  /* bytes of standard input that were sent to its command */
+  int status;                                      /* -1 until it has ended */
+  int rc;                                          /* code of the failure, or 0 */
   struct error e;
-  char kind[48]; /* how it ended, for the summary */
+  char kind[48];     /* how it ended, for the summary */
+  const char *stage; /* of a failure of this program's making; NULL: that of rc */
   int64_t began_ns, ended_ns;
   time_t began;
   json_t *outcome; /* what the node tells of the end of the command, or NULL */
@@ -148,7 +149,8 @@ static json_t *describe(const struct job *j) {
                                   j->status, "outcome", j->kind));
   if (strcmp(n->name, n->word) != 0) put(o, "asked", json_string(n->word));
   if (*j->pid) put(o, "pid", json_string(j->pid));
-  if (j->rc) put(o, "stage", json_string(err_wire(j->rc)));
+  if (*j->brief) put(o, "short", json_string(j->brief));
+  if (j->rc) put(o, "stage", json_string(j->stage ? j->stage : err_wire(j->rc)));
   if (j->rc) put(o, "error", json_string(error_text(&j->e)));
   if (!j->began) return o;
   put(o, "start", json_integer((json_int_t)j->began));
@@ -266,6 +268,7 @@ static void on_ended(void *data, int rc, json_t *answer, const struct error *e) 
     if (j->status < 0) fail(j, rc, e);
   } else if (j->run->options->detach) {
     snprintf(j->pid, sizeof j->pid, "%s", tool_member(answer, "pid"));
+    snprintf(j->brief, sizeof j->brief, "%s", tool_member(answer, "short"));
     j->status = 0;
     harvest_progress(NULL);
     if (!j->run->options->common.json) printf("<%s>\n", j->pid);
@@ -472,6 +475,7 @@ static void end_rest(struct run *r) {
     struct job *j = &r->jobs[i];
     struct error e = {0};
     if (j->state == ENDED) continue;
+    j->stage = j->state == WAITING ? "not_started" : "given_up";
     snprintf(j->kind, sizeof j->kind, "%s", j->state == WAITING ? "not started" : "given up");
     if (j->call) many_cancel(j->call);
     j->call = NULL;

@@ -69,13 +69,24 @@ bool spawn_is_harvest(const struct spawn_options *o) {
   return o->common.json && !o->detach;
 }
 
+/* Checks an option that applies to one node. */
+static void check_one(const struct tool *tool, const struct spawn_options *o, const char *option) {
+  if (o->common.operands.count > 1 || o->select.all) tool_usage(tool, "%s applies to one node", option);
+  if (!spawn_is_plain(o))
+    tool_usage(tool, "%s excludes --gather, --outdir, --joblog, --retry-failed and --require", option);
+}
+
 static void check_events(const struct tool *tool, const struct spawn_options *o) {
   if (!o->events) return;
   if (o->detach) tool_usage(tool, "--events excludes -d");
   if (o->tty) tool_usage(tool, "--events excludes --tty");
   if (o->common.json) tool_usage(tool, "--events excludes --json");
-  if (o->common.operands.count > 1 || o->select.all || o->retry || !spawn_is_plain(o))
-    tool_usage(tool, "--events applies to one node");
+  check_one(tool, o, "--events");
+}
+
+/* Ends the program when the value of the option is an empty word. */
+static void check_word(const struct tool *tool, const char *option, const char *value, const char *what) {
+  if (value && !*value) tool_usage(tool, "%s: an empty word is not %s", option, what);
 }
 
 /* Checks the options for several nodes. */
@@ -96,8 +107,7 @@ static void check_tty(const struct tool *tool, const struct spawn_options *o) {
   if (o->keep_children) tool_usage(tool, "--tty excludes --keep-children");
   if (o->common.json) tool_usage(tool, "--tty excludes --json");
   if (!spawn_is_command(o)) tool_usage(tool, "--tty applies to commands only");
-  if (o->common.operands.count > 1 || o->select.all || o->retry || !spawn_is_plain(o))
-    tool_usage(tool, "--tty applies to one node");
+  check_one(tool, o, "--tty");
   if (!isatty(STDIN_FILENO)) tool_usage(tool, "--tty: standard input is not a terminal");
 }
 
@@ -122,8 +132,12 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
     tool_usage(tool, "--priority applies to Lua code only; a command has --nice");
   if (o->priority && !is_priority(o->priority))
     tool_usage(tool, "--priority: %s: not low, normal or high", o->priority);
-  if (o->directory && !*o->directory) tool_usage(tool, "--cwd: an empty word is not a directory");
-  if (o->user && !*o->user) tool_usage(tool, "--user: an empty word is not a name");
+  check_word(tool, "--cwd", o->directory, "a directory");
+  check_word(tool, "--user", o->user, "a name");
+  check_word(tool, "--outdir", o->outdir, "a directory");
+  check_word(tool, "--joblog", o->joblog, "a file");
+  check_word(tool, "--retry-failed", o->retry, "a file");
+  check_word(tool, "--file", o->file, "a file");
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
   check_tty(tool, o);
   check_events(tool, o);

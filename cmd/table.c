@@ -212,8 +212,10 @@ void table_rows(struct table *table, const json_t *rows) {
   }
 }
 
-void table_end(struct table *table) {
-  if (table->rows) print_kept(table);
+void table_end(struct table *table, bool empty) {
+  if (table->rows && (empty || json_array_size(table->rows))) print_kept(table);
+  json_decref(table->rows);
+  table->rows = NULL;
   free(table->widths);
   table->widths = NULL;
 }

@@ -60,8 +60,8 @@ void table_row(struct table *table, json_t *row);
 /* Calls table_row for each object of an array. */
 void table_rows(struct table *table, const json_t *rows);
 
-/* Prints the rows that were kept. */
-void table_end(struct table *table);
+/* Prints the rows that were kept.  empty: prints the headings also where there is no row. */
+void table_end(struct table *table, bool empty);
 
 /* --- texts of members ---------------------------------------------------------------------------------- */
 

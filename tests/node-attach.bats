@@ -24,6 +24,7 @@ has_line() { grep -qx "$2" "$T/$1"; }
   refuses 'expected one PID' node-attach
   refuses 'expected one PID' node-attach 0.1.1 0.2.1
   refuses 'an empty word' node-attach ''
+  refuses 'not a node name' node-attach -n @ 0.1.1
   refuses '' node-attach --from -1 0.1.1
 }
 

@@ -176,6 +176,11 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   assert_line --index 0 --regexp '^NODE +PID '
   assert_line --regexp "^one@$HOST +<0\..* console "
   assert_line --regexp "^two@$HOST +<1\..* console "
+  run -0 node-ps -n one two # one node, by its short or full name: no column
+  assert_line --index 0 --regexp '^PID '
+  assert_line --index 1 --regexp '^<1\.'
+  run --separate-stderr -3 node-ps -n one --all --exclude 'o*' --exclude 'two' "nine@$HOST:1" "ten@$HOST:1"
+  assert_output ''
   run -0 node-ps -n one --json one two
   assert_equal "$(jq -r 'select(.kind == "console").node' <<<"$output")" "one@$HOST"$'\n'"two@$HOST"
   run --separate-stderr -3 node-ps -n one two "nine@$HOST:1"

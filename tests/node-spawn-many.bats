@@ -34,6 +34,11 @@ lines_of() { sort <<<"$output"; }
   refuses 'a\x1B[31mb' node-spawn $'--a\033[31mb' -- true
   refuses 'no node is selected' node-spawn --exclude a@h -- true
   refuses 'no node is selected' node-spawn --gather -- true
+  refuses '--outdir: an empty word is not a directory' node-spawn a@h --outdir '' -- true
+  refuses '--joblog: an empty word is not a file' node-spawn a@h --joblog '' -- true
+  refuses '--retry-failed: an empty word is not a file' node-spawn --retry-failed '' -- true
+  refuses '--events excludes --gather' node-spawn --events --gather a@h -- true
+  refuses '--events applies to one node' node-spawn --events a@h b@h -- true
   refuses '--gather excludes' node-spawn --all --gather --json -- true
   refuses '--gather excludes' node-spawn --all --gather --outdir d -- true
   refuses '-d excludes' node-spawn --all -d --gather -- true
@@ -339,7 +344,9 @@ lines_of() { sort <<<"$output"; }
 @test "--max-fail, --require: no more are started" {
   mesh one two three four
   count() { cat "$T"/ran.* 2>/dev/null | wc -l; rm -f "$T"/ran.*; }
-  run --separate-stderr -1 node-spawn --all --width 1 --max-fail 1 --shell 'echo >"$1.$$"; exit 1' -- "$T/ran"
+  run --separate-stderr -1 node-spawn --all --width 1 --max-fail 1 --joblog "$T/log" --shell 'echo >"$1.$$"; exit 1' -- "$T/ran"
+  assert_equal "$(jq -c 'select(.node) | [.stage, .status, has("start")]' "$T/log" | sort | uniq -c | xargs)" \
+    '2 [not_started,125,false] 2 [null,1,true]'
   told 'not started (2)'
   assert_equal "$(count)" 2
   run --separate-stderr -1 node-spawn --all --width 1 --fail-fast --shell 'echo >"$1.$$"; exit 1' -- "$T/ran"

@@ -32,6 +32,7 @@ load tools
   refuses '--cwd: an empty word' node-spawn --cwd '' -- ls
   refuses '--full requires -d' node-spawn --full -- ls
   refuses 'not a node name' node-spawn two@rane.500 -- ls
+  refuses 'not a node name' node-spawn -n @ -- ls
   refuses 'no such option' node-spawn -x -- ls
   refuses 'no-such-file' node-spawn -f no-such-file
   refuses '/: ' node-spawn -f /
@@ -691,6 +692,9 @@ END
   run -0 --separate-stderr node-spawn -d --json -- true
   assert_equal "$(jq -r '.short | startswith("<0.")' <<<"$output")" true
   assert_equal "$(jq -r ".pid | startswith(\"one@$HOST.\")" <<<"$output")" true
+  start_node two
+  run -0 --separate-stderr node-spawn -n one -d --json one two -- true
+  assert_equal "$(jq -r '.short | test("^<[01]\\.")' <<<"$output" | xargs)" 'true true'
 }
 
 @test "-d: whole lines on the console, with time and pid, whatever writes beside them" {

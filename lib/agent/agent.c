@@ -311,6 +311,7 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
   signal(SIGPIPE, SIG_IGN);
   allocator_start();
   curl_global_init(CURL_GLOBAL_DEFAULT);
+  cgroups_clean();
   if (make_loop(a, e)) {
     free(a);
     return e->code;

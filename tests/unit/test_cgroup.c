@@ -101,6 +101,25 @@ static void test_two_of_a_name(void) {
   cgroups_free(one);
 }
 
+/* What a node leaves that was killed: the number of a process that cannot exist, above the kernel's maximum.
+ */
+static void test_left(void) {
+  char living[64];
+  snprintf(living, sizeof living, "node.one@rane.b.%d", (int)getpid());
+  mkdir(path_of("node.one@rane.b.4194305"), 0755);
+  mkdir(path_of("node.one@rane.b.4194305/6.1"), 0755);
+  mkdir(path_of("node.two@rane.4194305"), 0755);
+  make_group("node.two@rane.4194305/7.1");
+  mkdir(path_of(living), 0755);
+  mkdir(path_of("node.three@rane"), 0755);
+  mkdir(path_of("other.4194305"), 0755);
+  cgroups_clean_at(own);
+  ok(access(path_of("node.one@rane.b.4194305"), F_OK), "the group of a node that was killed is removed");
+  ok(!access(path_of("node.two@rane.4194305/7.1"), F_OK), "but not one that is in use");
+  ok(!access(path_of(living), F_OK), "nor that of a node that runs");
+  ok(!access(path_of("node.three@rane"), F_OK) && !access(path_of("other.4194305"), F_OK), "nor another");
+}
+
 static void test_late(void) {
   struct error e = {0};
   struct cgroup_limits none = {0};
@@ -163,6 +182,7 @@ int main(void) {
   test_plain();
   test_crowd();
   test_two_of_a_name();
+  test_left();
   test_late();
   test_limits();
   scratch_free(own);

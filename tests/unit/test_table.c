@@ -14,7 +14,7 @@ static char *printed(struct table *table, const char *rows) {
   stdout = open_memstream(&text, &size);
   table_begin(table);
   table_rows(table, array);
-  table_end(table);
+  table_end(table, true);
   fclose(stdout);
   stdout = real;
   json_decref(array);

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 enum {
-  LATE_MAX = 1024, /* groups that are remembered; more stay until the node of this name starts again */
+  LATE_MAX = 1024, /* groups that are remembered; more stay until a node of this user starts */
   LATE_TRIES = 4,  /* how many of them the end of a command tries to remove */
 };
 
@@ -89,17 +89,21 @@ static void clean(const char *home) {
   if (groups) closedir(groups);
 }
 
-/* Removes the groups that an earlier run of a node of this name has left, and that have no processes.  A
- * group of such a node that runs, as another user's may, has the number of a process that lives. */
-static void clean_earlier(const char *own, const char *node) {
-  size_t n = strlen(node);
+/* Is this the group of a node of this user that was killed?  That of a node which runs has the number of a
+ * process that lives. */
+static bool is_left(int own, const char *name) {
+  struct stat group;
+  const char *number = strrchr(name, '.');
+  if (strncmp(name, "node.", 5) != 0 || !number) return false;
+  long pid = strtol(number + 1, NULL, 10);
+  return pid > 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH &&
+         fstatat(own, name, &group, AT_SYMLINK_NOFOLLOW) == 0 && group.st_uid == geteuid();
+}
+
+void cgroups_clean_at(const char *own) {
   DIR *groups = opendir(own);
   for (const struct dirent *d; groups && (d = readdir(groups));) {
-    if (strncmp(d->d_name, "node.", 5) != 0 || strncmp(d->d_name + 5, node, n) != 0 ||
-        d->d_name[5 + n] != '.')
-      continue;
-    long pid = strtol(d->d_name + 5 + n + 1, NULL, 10);
-    if (pid <= 0 || kill((pid_t)pid, 0) == 0 || errno != ESRCH) continue;
+    if (!is_left(dirfd(groups), d->d_name)) continue;
     char *home = join(own, d->d_name);
     if (home) clean(home);
     if (home) rmdir(home);
@@ -108,12 +112,22 @@ static void clean_earlier(const char *own, const char *node) {
   if (groups) closedir(groups);
 }
 
-struct cgroups *cgroups_new(const char *node) {
-  char mount[4096], own[4096], *name = NULL;
+/* The directory of the group of this process: a heap string; NULL: there is none. */
+static char *own_directory(void) {
+  char mount[4096], own[4096];
   if (!find_mount(mount) || !find_own(own)) return NULL;
-  char *directory = strcmp(own, "/") == 0 ? strdup(mount) : NULL;
-  if (!directory && asprintf(&directory, "%s%s", mount, own) < 0) return NULL;
-  clean_earlier(directory, node);
+  return own[1] ? join(mount, own + 1) : strdup(mount);
+}
+
+void cgroups_clean(void) {
+  char *directory = own_directory();
+  if (directory) cgroups_clean_at(directory);
+  free(directory);
+}
+
+struct cgroups *cgroups_new(const char *node) {
+  char *name = NULL, *directory = own_directory();
+  if (!directory) return NULL;
   struct cgroups *c =
       asprintf(&name, "%s.%ld", node, (long)getpid()) < 0 ? NULL : cgroups_new_at(directory, name);
   free(name);
@@ -248,8 +262,8 @@ static int set_limits(const char *path, const struct cgroup_limits *l, struct er
 
 /* --- the group of a command ----------------------------------------------------------------------------- */
 
-/* Makes the directory of a group, and that of the node where it is gone: another node of this name, in
- * another namespace of pids, may have removed it (clean_earlier).  Returns 0 or an errno. */
+/* Makes the directory of a group, and that of the node where it is gone: another node, in
+ * another namespace of pids, may have removed it (cgroups_clean).  Returns 0 or an errno. */
 static int make_group(const struct cgroups *c, const char *path) {
   if (mkdir(path, 0755) == 0 || errno == EEXIST) return 0;
   if (errno == ENOENT && (mkdir(c->home, 0755) == 0 || errno == EEXIST) && mkdir(path, 0755) == 0) return 0;

@@ -23,6 +23,11 @@ struct cgroup_limits {
   int64_t pids;   /* processes and threads */
 };
 
+/* Removes the groups that nodes of this user have left below the group of this process, because they were
+ * killed, and that have no processes. */
+void cgroups_clean(void);
+void cgroups_clean_at(const char *own); /* the same with the directory: for unit tests */
+
 /* Finds the group of this process and makes one for the node.  NULL: there is no cgroup file system of
  * version 2, or this user may not write to it, or memory ran out. */
 struct cgroups *cgroups_new(const char *node);
