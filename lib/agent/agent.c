@@ -212,6 +212,7 @@ static int make_mesh(struct agent *a, struct error *e) {
                                .address = a->address,
                                .port = a->port,
                                .mesh = a->config->mesh,
+                               .pool = true,
                                .tags = a->config->tags,
                                .heartbeat_ms = a->config->heartbeat_ms,
                                .rejoin_ms = a->config->rejoin_ms,

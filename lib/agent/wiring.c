@@ -89,8 +89,16 @@ static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
     vm_deliver(a->vm, s);
 }
 
+/* The sender of a long signal waits until it was sent. */
 static void on_undeliverable(void *data, struct signal *s, int code, const char *reason) {
-  agent_undeliverable(data, s, code, reason);
+  struct agent *a = data;
+  if (signal_is_long(s)) vm_sent(a->vm, s->from);
+  agent_undeliverable(a, s, code, reason);
+}
+
+static void on_sent(void *data, npid from) {
+  struct agent *a = data;
+  vm_sent(a->vm, from);
 }
 
 static void on_busy(void *data, uint32_t incarnation, bool busy) {
@@ -117,6 +125,7 @@ const struct mesh_events agent_mesh_events = {
     .signal = on_signal,
     .undeliverable = on_undeliverable,
     .busy = on_busy,
+    .sent = on_sent,
     .suspected = on_suspected,
     .beat = on_beat,
     .peer_beat = on_peer_beat,

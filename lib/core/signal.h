@@ -37,6 +37,9 @@
   X(SIGNAL_ROOM,       NULL)          /* -             -: `from` has room for messages again */
 /* clang-format on */
 
+/* A signal whose term has more bytes goes to another node in pieces (wire/pieces.h). */
+enum { SIGNAL_LONG = 64 << 10 };
+
 enum signal_kind {
 #define X(kind, wire) kind,
   SIGNAL_TABLE(X)
@@ -63,6 +66,10 @@ void signal_free(struct signal *s); /* accepts NULL */
 /* The bytes that a signal counts against bounds. */
 static inline size_t signal_weight(const struct signal *s) {
   return sizeof *s + (s->term ? sizeof *s->term + s->term->size : 0);
+}
+
+static inline bool signal_is_long(const struct signal *s) {
+  return s->term && s->term->size > SIGNAL_LONG;
 }
 
 /* The wire name of a kind, NULL for a kind that never leaves its node; and the kind of a wire name, -1 when

@@ -1,11 +1,13 @@
 /* Invariant: the bytes of a term are complete values, `count` of them at the top; no length or count in them
- * reaches beyond its end.  The writer keeps len <= TERM_SIZE_MAX. */
+ * reaches beyond its end.  The writer keeps len <= cap <= TERM_SIZE_MAX; its block begins HEAD bytes before
+ * data. */
 #include "core/term.h"
 
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdlib.h>
 
-enum { WRITER_FIRST = 256, VARINT_MAX = TERM_NUMBER_MAX - 1 };
+enum { WRITER_FIRST = 256, VARINT_MAX = TERM_NUMBER_MAX - 1, HEAD = offsetof(struct term, bytes) };
 
 /* --- life --- */
 
@@ -23,22 +25,49 @@ void term_unref(struct term *t) {
   free(t);
 }
 
+static struct term *set_head(struct term *t, const struct term_writer *w, uint32_t count) {
+  atomic_init(&t->refs, 1);
+  t->count = count;
+  t->size = (uint32_t)w->len;
+  return t;
+}
+
 struct term *term_from_writer(const struct term_writer *w, uint32_t count) {
   if (w->failed) return NULL;
   struct term *t = malloc(sizeof *t + w->len);
   if (!t) return NULL;
-  atomic_init(&t->refs, 1);
-  t->count = count;
-  t->size = (uint32_t)w->len;
   if (w->len) memcpy(t->bytes, w->data, w->len);
+  return set_head(t, w, count);
+}
+
+/* A block that cannot be made smaller stays as it is. */
+struct term *term_take(struct term_writer *w, uint32_t count) {
+  if (w->failed) return NULL;
+  if (w->len <= TERM_TAKEN) {
+    struct term *copy = term_from_writer(w, count);
+    term_writer_clear(w);
+    return copy;
+  }
+  uint8_t *block = w->data - HEAD;
+  uint8_t *smaller = w->cap > w->len ? realloc(block, HEAD + w->len) : NULL;
+  struct term *t = set_head((struct term *)(void *)(smaller ? smaller : block), w, count);
+  *w = TERM_WRITER_INIT;
   return t;
 }
 
 /* --- writing --- */
 
 void term_writer_finish(struct term_writer *w) {
-  free(w->data);
+  if (w->data) free(w->data - HEAD);
   *w = TERM_WRITER_INIT;
+}
+
+static bool set_cap(struct term_writer *w, size_t cap) {
+  uint8_t *block = realloc(w->data ? w->data - HEAD : NULL, HEAD + cap);
+  if (!block) return w->failed = ERR_NOMEM, false;
+  w->data = block + HEAD;
+  w->cap = cap;
+  return true;
 }
 
 static uint8_t *writer_grow(struct term_writer *w, size_t n) {
@@ -46,16 +75,19 @@ static uint8_t *writer_grow(struct term_writer *w, size_t n) {
   if (n > TERM_SIZE_MAX - w->len) return w->failed = ERR_TOO_LARGE, NULL;
   size_t cap = w->cap ? w->cap : WRITER_FIRST;
   while (cap - w->len < n) cap *= 2;
-  uint8_t *data = realloc(w->data, cap);
-  if (!data) return w->failed = ERR_NOMEM, NULL;
-  w->data = data;
-  w->cap = cap;
-  return data + w->len;
+  if (!set_cap(w, cap < TERM_SIZE_MAX ? cap : TERM_SIZE_MAX)) return NULL;
+  return w->data + w->len;
+}
+
+bool term_reserve(struct term_writer *w, size_t n) {
+  if (w->failed || n <= w->cap) return !w->failed;
+  if (n > TERM_SIZE_MAX) return w->failed = ERR_TOO_LARGE, false;
+  return set_cap(w, n);
 }
 
 /* Room for n more bytes at data + len, or NULL once the writer has failed. */
 static uint8_t *reserve(struct term_writer *w, size_t n) {
-  if (!w->failed && n <= w->cap - w->len && n <= TERM_SIZE_MAX - w->len && w->data) return w->data + w->len;
+  if (!w->failed && n <= w->cap - w->len && w->data) return w->data + w->len;
   return writer_grow(w, n);
 }
 
@@ -137,6 +169,19 @@ void term_put_fn(struct term_writer *w, const void *bytes, size_t n) {
   memcpy(at + 1, &len, 4);
   if (n) memcpy(at + 5, bytes, n);
   w->len += 5 + n;
+}
+
+void term_open_bytes(struct term_writer *w, enum term_tag tag, size_t n) {
+  uint32_t len = (uint32_t)n;
+  if (n > TERM_SIZE_MAX && !w->failed) w->failed = ERR_TOO_LARGE;
+  uint8_t *start = reserve(w, 1 + VARINT_MAX), *at = start;
+  if (!start) return;
+  *at++ = (uint8_t)tag;
+  if (tag == TERM_STR)
+    at = varint_put(at, n);
+  else
+    memcpy(at, &len, 4), at += 4;
+  w->len += (size_t)(at - start);
 }
 
 size_t term_open(struct term_writer *w, enum term_tag tag) {

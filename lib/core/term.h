@@ -55,7 +55,7 @@ void term_unref(struct term *t);
 /* The writer: appends values to a buffer that grows.  After the first failure, which stays in `failed`, later
  * calls do nothing.  One thread. */
 struct term_writer {
-  uint8_t *data;
+  uint8_t *data; /* behind room for the head of a term, for term_take */
   size_t len, cap;
   int failed; /* 0, ERR_NOMEM, ERR_TOO_LARGE */
 };
@@ -76,6 +76,13 @@ void term_put_text(struct term_writer *w, const char *text); /* NUL-terminated *
 void term_put_pid(struct term_writer *w,
                   npid p); /* a PID, or a REF when its is_ref bit is set; NIL for NPID_NONE */
 void term_put_fn(struct term_writer *w, const void *bytes, size_t n);
+
+/* Begins a STR or FN of n bytes, which the caller then appends with term_put_raw. */
+void term_open_bytes(struct term_writer *w, enum term_tag tag, size_t n);
+
+/* Makes room for exactly n bytes in all, so that no later call that stays within them moves the values.
+ * False when the writer has failed. */
+bool term_reserve(struct term_writer *w, size_t n);
 
 /* Begins a LIST, MAP or TABLE; returns the position of its count, for term_set_count when the count is known.
  */
@@ -115,6 +122,11 @@ void term_put_raw(struct term_writer *w, const void *bytes, size_t n);
 /* A term of the values written, `count` of them at the top.  The writer keeps its memory and its values. NULL
  * when the writer has failed or memory ran out. */
 struct term *term_from_writer(const struct term_writer *w, uint32_t count);
+
+/* As term_from_writer, but empties the writer.  A term of more than TERM_TAKEN bytes takes over the memory of
+ * the writer, so that there is never a second copy of it. */
+enum { TERM_TAKEN = 256 << 10 };
+struct term *term_take(struct term_writer *w, uint32_t count);
 
 /* The reader: a position in encoded values. */
 struct term_reader {

@@ -2,8 +2,6 @@
  */
 #include "wire/frame.h"
 
-#include "wire/json.h"
-
 #include <string.h>
 
 enum { WRITER_KEEP = 256 << 10 }; /* after a larger message the writer's memory is freed */
@@ -35,12 +33,19 @@ static void write_npid(const struct nodetab *nodes, npid p, struct buf *out) {
     buf_printf(out, ",\"%s\"", npid_format(nodes, p, NPID_BARE, text));
 }
 
-int frame_write(const struct nodetab *nodes, const struct signal *s, struct buf *out) {
-  size_t before = out->len;
-  buf_printf(out, "[\"%s\"", signal_wire(s->kind));
+void frame_put_head(const struct nodetab *nodes, const struct signal *s, struct buf *out) {
+  buf_putc(out, '"');
+  buf_puts(out, signal_wire(s->kind));
+  buf_putc(out, '"');
   write_npid(nodes, s->to, out);
   write_npid(nodes, s->from, out);
   write_npid(nodes, s->ref, out);
+}
+
+int frame_write(const struct nodetab *nodes, const struct signal *s, struct buf *out) {
+  size_t before = out->len;
+  buf_putc(out, '[');
+  frame_put_head(nodes, s, out);
   buf_putc(out, ',');
   if (s->term)
     json_put_term(out, nodes, s->term);
@@ -85,6 +90,10 @@ static int read_heads(struct frames *f, struct json_source *in, struct signal *s
   return 0;
 }
 
+int frame_check_values(const struct signal *s, uint32_t count, struct error *e) {
+  return count < shapes[s->kind].values ? bad(e, "values are missing") : 0;
+}
+
 static int read_values(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
   uint32_t count = 0;
   if (!json_eat(in, ',')) return bad(e, SHAPE);
@@ -93,19 +102,24 @@ static int read_values(struct frames *f, struct json_source *in, struct signal *
   int rc = none ? 0 : json_get_values(in, f->nodes, JSON_WITH_CODE, &f->writer, &count, e);
   if (rc) return rc;
   if (!json_eat(in, ']') || in->at != in->end) return bad(e, SHAPE);
-  if (count < shapes[s->kind].values) return bad(e, "values are missing");
-  if (!none) s->term = term_from_writer(&f->writer, count);
+  if ((rc = frame_check_values(s, count, e))) return rc;
+  if (!none) s->term = term_take(&f->writer, count);
   if (f->writer.cap > WRITER_KEEP) term_writer_finish(&f->writer);
   return none || s->term ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
 }
 
-static int read_signal(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
+int frame_read_head(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
   char wire[16];
-  if (!json_eat(in, '[') || !json_get_word(in, wire, sizeof wire)) return bad(e, SHAPE);
+  if (!json_get_word(in, wire, sizeof wire)) return bad(e, SHAPE);
   int kind = signal_from_wire(wire);
   if (kind < 0) return bad(e, "its kind is unknown");
   s->kind = (uint8_t)kind;
-  int rc = read_heads(f, in, s, e);
+  return read_heads(f, in, s, e);
+}
+
+static int read_signal(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
+  if (!json_eat(in, '[')) return bad(e, SHAPE);
+  int rc = frame_read_head(f, in, s, e);
   return rc ? rc : read_values(f, in, s, e);
 }
 

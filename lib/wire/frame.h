@@ -11,8 +11,11 @@
 #include "base/buf.h"
 #include "base/err.h"
 #include "core/signal.h"
+#include "wire/json.h"
 
-enum { FRAME_MAX = 256 << 20 }; /* bytes of one line: enough for a term of TERM_SIZE_MAX in base64 */
+/* Bytes of one line: enough for a term of SIGNAL_LONG, of which a byte takes 40 as JSON where it is full of
+ * pids with the longest names, and for the lines of the mesh.  Longer terms go in pieces (wire/pieces.h). */
+enum { FRAME_MAX = 16 << 20 };
 
 /* Appends the line to out.  0, or ERR_NOMEM with out as it was. */
 int frame_write(const struct nodetab *nodes, const struct signal *s, struct buf *out) MUST_CHECK;
@@ -29,5 +32,11 @@ void frames_finish(struct frames *f);
  * array; `from` is not a pid of the peer's incarnation, so a peer cannot speak for other nodes; or `to` is
  * not a pid of this node.  Else the errors of json_get_values. */
 int frame_read(struct frames *f, const char *line, size_t n, struct signal **out, struct error *e) MUST_CHECK;
+
+/* Parts of a frame, for pieces.c: `"kind", to, from, ref`, and whether a signal of this kind may have so many
+ * values.  Errors as those of frame_read. */
+void frame_put_head(const struct nodetab *nodes, const struct signal *s, struct buf *out);
+int frame_read_head(struct frames *f, struct json_source *in, struct signal *s, struct error *e) MUST_CHECK;
+int frame_check_values(const struct signal *s, uint32_t count, struct error *e) MUST_CHECK;
 
 #endif

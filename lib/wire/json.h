@@ -29,6 +29,9 @@ void json_put_term(struct buf *out, const struct nodetab *nodes, const struct te
 /* Appends a string of any bytes: "text" or {"$bytes":…}, whichever is shorter where both are possible. */
 void json_put_bytes(struct buf *out, const char *s, size_t n);
 
+/* Appends an integer. */
+void json_put_int(struct buf *out, int64_t i);
+
 /* Appends a finite number, in the fewest digits (15 to 17) that read back as the same number. */
 void json_put_real(struct buf *out, double d);
 

@@ -5,7 +5,6 @@
 #include "base/text.h"
 #include "wire/base64.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +38,17 @@ static void put_text(struct buf *out, const char *s, size_t n) {
   buf_putc(out, '"');
 }
 
+/* Puts "text" of bytes that need no escape. */
+static void put_plain(struct buf *out, const char *s, size_t n) {
+  if (!buf_reserve(out, n + 2)) return;
+  char *at = out->data + out->len;
+  *at++ = '"';
+  if (n) memcpy(at, s, n);
+  at[n] = '"';
+  at[n + 1] = 0;
+  out->len += n + 2;
+}
+
 static void put_base64(struct buf *out, const char *form, const void *bytes, size_t n) {
   buf_puts(out, form);
   base64_encode(out, bytes, n);
@@ -56,10 +66,23 @@ static bool base64_is_shorter(const char *s, size_t n) {
 }
 
 void json_put_bytes(struct buf *out, const char *s, size_t n) {
+  if (text_plain(s, n) == n) {
+    put_plain(out, s, n);
+    return;
+  }
   if (text_utf8(s, n) && !base64_is_shorter(s, n))
     put_text(out, s, n);
   else
     put_base64(out, "{\"$bytes\":\"", s, n);
+}
+
+void json_put_int(struct buf *out, int64_t i) {
+  char digits[20], *at = digits + sizeof digits;
+  uint64_t left = i < 0 ? -(uint64_t)i : (uint64_t)i;
+  do *--at = (char)('0' + left % 10);
+  while (left /= 10);
+  if (i < 0) *--at = '-';
+  buf_append(out, at, (size_t)(digits + sizeof digits - at));
 }
 
 /* 17 digits always read back as the same number; fewer may, so that 0.1 stays 0.1. */
@@ -148,7 +171,7 @@ void json_put_value(struct buf *out, const struct nodetab *nodes, struct term_re
   switch (v.tag) {
   case TERM_FALSE: buf_puts(out, "false"); return;
   case TERM_TRUE: buf_puts(out, "true"); return;
-  case TERM_INT: buf_printf(out, "%" PRId64, v.i); return;
+  case TERM_INT: json_put_int(out, v.i); return;
   case TERM_FLOAT: put_float(out, v.d); return;
   case TERM_STR: json_put_bytes(out, v.s, v.len); return;
   case TERM_LIST: put_list(out, nodes, r, v.count); return;

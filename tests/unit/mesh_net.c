@@ -128,7 +128,10 @@ static struct transport *fake_open(void *carrier, const struct dial_target *to, 
 static int fake_write(struct transport *l, const char *bytes, size_t n) {
   if (l->write_code) return l->write_code;
   buf_append(&l->text, bytes, n);
-  push(l->from->net, NET_LINE, l, l, bytes, n - 1); /* the mesh writes one line per call */
+  for (const char *at = bytes, *end = bytes + n, *next; at < end; at = next) {
+    next = (const char *)memchr(at, '\n', (size_t)(end - at)) + 1;
+    push(l->from->net, NET_LINE, l, l, at, (size_t)(next - at - 1));
+  }
   return 0;
 }
 

@@ -115,8 +115,9 @@ static void on_opened(void *data) {
 }
 
 static void on_busy(void *data, bool busy) {
-  const struct peer *p = data;
-  if (p->state >= PEER_SYNCING) p->mesh->events->busy(p->mesh->data, p->incarnation, busy);
+  struct peer *p = data;
+  p->transport_busy = busy;
+  peer_check_busy(p);
 }
 
 static void on_down(void *data, const struct error *e) {
@@ -371,6 +372,7 @@ static const struct control {
     {"names", PEER_GREETED, FRAME_MAX, take_names},
     {"bye", PEER_GREETED, 4 << 10, take_bye},
     {"beat", PEER_SYNCING, 64 << 10, liveness_take_beat},
+    {"taken", PEER_SYNCING, 1 << 10, series_take_taken},
     {"pong", PEER_SYNCING, 1 << 10, liveness_take_pong},
     {"ping", PEER_SYNCING, 1 << 10, take_ping},
     {"echo", PEER_SYNCING, 1 << 10, take_echo},
@@ -428,15 +430,17 @@ static int on_line(void *data, char *text, size_t n) {
   if (p->state < PEER_SYNCING) return ERR_BAD_VALUE;
   struct signal *s;
   struct error e = {0};
+  uint32_t series;
   m->frames.peer = p->incarnation;
+  if (pieces_is_first(text, n)) return series_take_first(p, text, n);
+  if (pieces_is_piece(text, n, &series)) return series_take_piece(p, series, text, n);
   int code = frame_read(&m->frames, text, n, &s, &e);
   if (code) {
     log_line(m->config.log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;
   }
   if (nodetab_refused(m->config.nodes) != m->lost_pids) tell_lost_pids(p);
-  s->epoch = nodetab_epoch(m->config.nodes, p->incarnation);
-  m->events->signal(m->data, p->incarnation, s);
+  series_deliver(p, s);
   return 0;
 }
 

@@ -12,6 +12,7 @@
 #include "agent/mesh/liveness.h"
 #include "agent/mesh/members.h"
 #include "base/clock.h"
+#include "wire/json.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -86,7 +87,7 @@ struct mesh_use mesh_use(const struct mesh *m) {
     const struct peer *p = m->all[i];
     struct transport_life life = {0};
     if (p->transport) m->config.transport->life(p->transport, &life);
-    size_t waiting = p->queued + life.waiting;
+    size_t waiting = p->queued + p->series.held + life.waiting;
     use.waiting += waiting;
     if (waiting > use.longest) use.longest = waiting;
   }
@@ -147,34 +148,44 @@ static void undeliverable(struct mesh *m, struct signal *s, int code, const char
   m->events->undeliverable(m->data, s, code, reason);
 }
 
-/* A signal whose line would be longer than the peer reads is refused: the peer would end the link. */
-static void refuse_length(struct peer *p, struct signal *s, size_t n) {
-  log_line(p->mesh->config.log, "%s: a %s of %zu bytes as JSON is dropped: a line has at most %d",
-           p->name.full, signal_wire(s->kind), n, FRAME_MAX);
-  undeliverable(p->mesh, s, ERR_TOO_LARGE, err_sentence(ERR_TOO_LARGE));
+bool peer_write_text(struct peer *p, const struct buf *lines) {
+  int code =
+      buf_ok(lines) ? p->mesh->config.transport->write(p->transport, lines->data, lines->len) : ERR_NOMEM;
+  if (code) peer_fail(p, code, err_sentence(code));
+  return !code;
 }
 
-/* Writes a signal to the peer. When the write fails, the connection is given up, so that the peer never gets
- * later signals without this one. */
-static void write_frame(struct peer *p, struct signal *s) {
+bool peer_write_json(struct peer *p, json_t *line) {
+  struct buf text = BUF_INIT;
+  json_line(&text, line);
+  json_decref(line);
+  bool good = peer_write_text(p, &text);
+  buf_finish(&text);
+  return good;
+}
+
+/* When the write fails, the connection is given up, so that the peer never gets later signals without this
+ * one. */
+void peer_write(struct peer *p, struct signal *s) {
   struct mesh *m = p->mesh;
   struct buf *line = &m->line;
   int code = frame_write(m->config.nodes, s, line);
-  size_t n = line->len;
-  bool fits = n <= FRAME_MAX;
-  if (!code && fits) code = m->config.transport->write(p->transport, line->data, n);
+  if (!code) code = m->config.transport->write(p->transport, line->data, line->len);
   buf_clear(line);
   buf_shrink(line);
-  if (!code && !fits) {
-    refuse_length(p, s, n);
-    return;
-  }
   if (!code) {
     signal_free(s);
     return;
   }
   peer_fail(p, code, err_sentence(code));
   undeliverable(m, s, code, "noconnection");
+}
+
+void peer_check_busy(struct peer *p) {
+  bool busy = p->transport_busy || p->series.busy;
+  if (p->state < PEER_SYNCING || busy == p->busy) return;
+  p->busy = busy;
+  p->mesh->events->busy(p->mesh->data, p->incarnation, busy);
 }
 
 static void set_busy(struct mesh *m, const struct signal *s, bool busy) {
@@ -276,7 +287,7 @@ void mesh_send(struct mesh *m, struct signal *s) {
   }
   struct peer *p = map_get(&m->peers, nodetab_name(nodes, incarnation));
   if (p && p->state >= PEER_SYNCING && p->incarnation == incarnation)
-    write_frame(p, s);
+    series_send(p, s);
   else
     send_unconnected(m, p, s);
 }
@@ -310,6 +321,8 @@ static const char *without_name(const struct peer *p, const char *text) {
 void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why) {
   struct mesh *m = p->mesh;
   p->failed_ms = from == PEER_UP ? 0 : (int64_t)uv_now(m->config.loop);
+  p->busy = p->transport_busy = false;
+  series_drop(p);
   members_down(p, from, event, why);
   p->joins = 0;
   if (from >= PEER_SYNCING) { /* signals may have been sent, which may have linked processes */

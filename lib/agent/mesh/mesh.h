@@ -48,6 +48,10 @@ struct mesh_events {
   void (*undeliverable)(void *data, struct signal *s, int code, const char *reason);
   /* The queue to that node is full, or has room again. */
   void (*busy)(void *data, uint32_t incarnation, bool busy);
+  /* A long signal (signal_is_long) of a process of this node has been sent, or was dropped with the link. A
+   * sender that can be suspended is to wait for this before it sends again.  `undeliverable` comes instead of
+   * it.  May be NULL. */
+  void (*sent)(void *data, npid from);
   /* The peer is now suspected, because it was quiet for 1.5 heartbeats, or is no longer suspected, because it
    * was heard again. When a suspected peer goes down, only `down` runs. May be NULL, as may the next two. */
   void (*suspected)(void *data, uint32_t incarnation, bool suspected);
@@ -71,6 +75,7 @@ struct mesh_config {
   const char *address; /* where this node listens */
   uint16_t port;
   bool mesh;        /* this node also connects to the members of its peers */
+  bool pool;        /* long signals are encoded and decoded by libuv's pool; else at once, by this thread */
   const char *tags; /* of this node (core/tags.h); NULL: none */
   int heartbeat_ms;
   int64_t rejoin_ms;      /* for how long this node tries to reach a node that was lost; 0: not at all */

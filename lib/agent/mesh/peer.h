@@ -32,6 +32,7 @@
 
 #include "core/tags.h"
 #include "agent/mesh/mesh.h"
+#include "agent/mesh/series.h"
 #include "agent/mesh/transport.h"
 #include "base/buf.h"
 #include "base/map.h"
@@ -153,6 +154,9 @@ struct peer {
 
   struct signal *queue, **queue_end; /* signals to the peer, until SYNCING */
   size_t queued;                     /* the weight of the queued signals */
+  struct series series;              /* from SYNCING on: the long signals of both directions */
+  bool transport_busy;               /* the queue of the transport is above TRANSPORT_QUEUE_HIGH */
+  bool busy;                         /* the user was told that the way to the peer is busy */
   int64_t failed_ms;                 /* when connecting last failed; 0: never, or the peer was up since */
 
   /* members.c */
@@ -227,6 +231,15 @@ void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event
 void peer_check_joined(struct peer *p);
 /* Tells the waiters the outcome: why is NULL when the peer is up. */
 void peer_tell_waiters(struct peer *p, const struct error *why);
+
+/* Tells the user whether senders to the peer must wait: the transport or the series are busy. */
+void peer_check_busy(struct peer *p);
+
+/* Writes a signal (consumed) as a frame; or lines; or a line of JSON (consumed; NULL: memory ran out).  When
+ * the write fails, the link is given up, and the last two return false. */
+void peer_write(struct peer *p, struct signal *s);
+bool peer_write_text(struct peer *p, const struct buf *lines);
+bool peer_write_json(struct peer *p, json_t *line);
 
 /* Writes the queued signals to the transport. */
 void peer_send_queue(struct peer *p);

@@ -50,6 +50,14 @@ int bind_send_all(lua_State *L);
  * isolate.  If so, registers the sender, which is woken when there may be room, and then ends p->room. */
 bool bind_awaits_room(lua_State *L, struct process *p, const struct process *near, npid to);
 
+/* As bind_signal, for messages, which may be long (signal_is_long).  True: the signal is long and goes to
+ * another node, so the process has begun to wait until it was sent.  The caller then yields, and ends p->room
+ * as it goes on. */
+bool bind_deliver(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
+
+/* The same as the last act of a function without results, to be used as `return bind_message_to(…)`. */
+int bind_message_to(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
+
 /* A loop in C reads bind_now as it begins, and asks bind_gives_way from time to time: true when the slice is
  * over and the process can yield.  It yields then without beginning a wait, and so runs again in its turn. */
 unsigned bind_now(lua_State *L);

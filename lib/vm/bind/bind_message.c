@@ -49,24 +49,46 @@ bool bind_awaits_room(lua_State *L, struct process *p, const struct process *nea
   return rc;
 }
 
+static int sent(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  struct process *p = process_of(L);
+  vm_leave_room(p->isolate->vm, &p->room);
+  preempt_check(L);
+  return 0;
+}
+
+/* A process that cannot be suspended here goes on, and so does one that has no memory to wait. */
+bool bind_deliver(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term) {
+  struct process *p = process_of(L);
+  bool waits = term->size > SIGNAL_LONG && !npid_is_local(to) && lua_isyieldable(L);
+  if (waits) vm_sending(p->isolate->vm, p->pid);
+  bind_signal(L, kind, to, ref, term);
+  if (!waits || vm_await_sent(p->isolate->vm, p->pid, &p->room) != ERR_BUSY) return false;
+  process_wait(p, PROCESS_SENDS, TIMER_NEVER);
+  return true;
+}
+
+int bind_message_to(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term) {
+  return bind_deliver(L, kind, to, ref, term) ? lua_yieldk(L, 0, 0, sent) : 0;
+}
+
 static int send_again(lua_State *L, int status, lua_KContext to);
 
 /* Sends the values from index 2 on to an alias (ties.h), a reference of this node or another.  The kernel of
  * another node gets the message with the reference, and passes it on.  An alias takes one message, so nobody
  * waits for room in the mailbox. */
-static void send_to_alias(lua_State *L, npid to) {
+static int send_to_alias(lua_State *L, npid to) {
   struct isolate *iso = process_of(L)->isolate;
   struct process *near = process_of_alias(iso, to);
   int last = lua_gettop(L);
   if (near && copy_all_scalar(L, 2, last) && !near->preemptible.end) {
     process_take_alias(iso, to);
-    if (hand_over(L, near, 2, last)) return;
-    bind_signal(L, SIGNAL_MESSAGE, near->pid, NPID_NONE, copy_term(L, "message", 2, last));
-  } else if (npid_is_local(to)) {
-    bind_signal(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
-  } else {
-    bind_signal(L, SIGNAL_MESSAGE, npid_kernel_of(to), to, copy_term(L, "message", 2, last));
+    if (hand_over(L, near, 2, last)) return 0;
+    to = near->pid;
   }
+  if (npid_is_ref(to) && !npid_is_local(to))
+    return bind_message_to(L, SIGNAL_MESSAGE, npid_kernel_of(to), to, copy_term(L, "message", 2, last));
+  return bind_message_to(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
 }
 
 /* Sends the values from index 2 on to a pid or an alias. */
@@ -77,11 +99,9 @@ static int send_values(lua_State *L, npid to) {
     process_wait(p, PROCESS_SENDS, TIMER_NEVER);
     return lua_yieldk(L, 0, (lua_KContext)to, send_again);
   }
-  if (npid_is_ref(to))
-    send_to_alias(L, to);
-  else if (!near || !hand_over(L, near, 2, last))
-    bind_signal(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
-  return 0;
+  if (npid_is_ref(to)) return send_to_alias(L, to);
+  if (near && hand_over(L, near, 2, last)) return 0;
+  return bind_message_to(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
 }
 
 /* --- send_urgent: the receiver is looked up once --- */
@@ -94,8 +114,7 @@ static int send_urgent_to(lua_State *L, npid to) {
     process_wait(p, PROCESS_SENDS, TIMER_NEVER);
     return lua_yieldk(L, 0, (lua_KContext)to, urgent_again);
   }
-  bind_signal(L, SIGNAL_URGENT, to, NPID_NONE, copy_term(L, "message", 2, lua_gettop(L)));
-  return 0;
+  return bind_message_to(L, SIGNAL_URGENT, to, NPID_NONE, copy_term(L, "message", 2, lua_gettop(L)));
 }
 
 static int urgent_again(lua_State *L, int status, lua_KContext to) {
@@ -141,8 +160,7 @@ static int send_named(lua_State *L, npid kernel, struct term *term) {
     p->named = 0;
     return bind_call(L, kernel, term, named_answered, 0);
   }
-  bind_signal(L, SIGNAL_CALL, kernel, NPID_NONE, term);
-  return 0;
+  return bind_message_to(L, SIGNAL_CALL, kernel, NPID_NONE, term);
 }
 
 /* Sends to the name at index 1 on another node.  Runs when the reply with the pid of that node's kernel has

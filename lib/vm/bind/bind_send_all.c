@@ -72,10 +72,9 @@ static lua_Integer run_length(lua_State *L, lua_Integer i, lua_Integer n) {
   return last - i + 1;
 }
 
-/* Sends the message to `count` processes of one other node, in one call of its kernel, without a reply. */
-static void send_run(lua_State *L, lua_Integer i, lua_Integer count) {
+/* The call of a kernel that passes the message on to `count` processes of its node, without a reply. */
+static struct term *call_for(lua_State *L, lua_Integer i, lua_Integer count) {
   const struct term *t = process_of(L)->reply;
-  npid kernel = npid_kernel_of(receiver(L, i));
   struct copy c = copy_begin(L);
   term_put_text(c.w, "send_all");
   size_t pids = term_open(c.w, TERM_LIST);
@@ -84,13 +83,16 @@ static void send_run(lua_State *L, lua_Integer i, lua_Integer count) {
   size_t values = term_open(c.w, TERM_LIST);
   term_put_raw(c.w, t->bytes, t->size);
   term_set_count(c.w, values, t->count);
-  bind_signal(L, SIGNAL_CALL, kernel, NPID_NONE, copy_end(&c, 3));
+  return copy_end(&c, 3);
 }
 
-static void send_one(lua_State *L, npid to) {
+/* Sends the message to the receivers from i on, `count` of them.  True: the process waits. */
+static bool send_to(lua_State *L, lua_Integer i, lua_Integer count) {
+  npid to = receiver(L, i), kernel = npid_kernel_of(to);
+  if (count > 1) return bind_deliver(L, SIGNAL_CALL, kernel, NPID_NONE, call_for(L, i, count));
   struct term *t = term_ref(process_of(L)->reply);
-  bool far_alias = npid_is_ref(to) && !npid_is_local(to);
-  bind_signal(L, SIGNAL_MESSAGE, far_alias ? npid_kernel_of(to) : to, far_alias ? to : NPID_NONE, t);
+  if (npid_is_ref(to) && !npid_is_local(to)) return bind_deliver(L, SIGNAL_MESSAGE, kernel, to, t);
+  return bind_deliver(L, SIGNAL_MESSAGE, to, NPID_NONE, t);
 }
 
 static int deliver(lua_State *L, int status, lua_KContext at) {
@@ -107,11 +109,7 @@ static int deliver(lua_State *L, int status, lua_KContext at) {
       return lua_yieldk(L, 0, i, deliver);
     }
     count = run_length(L, i, n);
-    if (count > 1)
-      send_run(L, i, count);
-    else
-      send_one(L, to);
-    if ((count > 1 || i % STRIDE == 0) && bind_gives_way(L, since))
+    if (send_to(L, i, count) || ((count > 1 || i % STRIDE == 0) && bind_gives_way(L, since)))
       return lua_yieldk(L, 0, i + count, deliver);
   }
   drop_term(p);

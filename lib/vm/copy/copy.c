@@ -308,7 +308,7 @@ struct term *copy_end(const struct copy *c, uint32_t count) {
   struct isolate *iso = isolate_of(c->L);
   if (c->number != iso->encodings) luaL_error(c->L, "another message was begun before the end of this one");
   if (iso->written.objects) fn_scope_end(c->L, &iso->written, iso->refs.written);
-  struct term *t = term_from_writer(c->w, count);
+  struct term *t = term_take(c->w, count);
   if (!t) raise_failure(c);
   return t;
 }

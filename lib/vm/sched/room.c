@@ -42,6 +42,29 @@ void vm_unhold_node(struct vm *vm, uint32_t incarnation) {
   } while (n > 0);
 }
 
+/* The key of a process that sends a long signal: a pid that no process has. */
+static npid sending_key(npid who) {
+  return npid_make(NODETAB_NOWHERE, npid_number(who));
+}
+
+void vm_sending(struct vm *vm, npid who) {
+  waits_hold(&vm->waits, sending_key(who), true);
+}
+
+void vm_sent(struct vm *vm, npid who) {
+  if (npid_is_local(who)) vm_hold(vm, sending_key(who), false);
+}
+
+int vm_await_sent(struct vm *vm, npid who, struct room_wait **out) {
+  npid key = sending_key(who);
+  *out = NULL;
+  if (!waits_held(&vm->waits, key)) return 0;
+  if (!(*out = waits_enter(&vm->waits, key, who, who))) return ERR_NOMEM;
+  if (waits_held(&vm->waits, key)) return ERR_BUSY;
+  vm_leave_room(vm, out);
+  return 0;
+}
+
 void vm_inbox_taken(struct vm *vm, const struct inbox *in) {
   tell(vm, waits_key_of_inbox(in));
 }

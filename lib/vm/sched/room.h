@@ -44,6 +44,14 @@ npid vm_lack(struct vm *vm, npid to);
 int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) MUST_CHECK;
 void vm_leave_room(struct vm *vm, struct room_wait **w); /* *w may be NULL, and is NULL afterwards */
 
+/* A long signal (signal_is_long) of a green thread to another node: the sender calls vm_sending before it
+ * delivers the signal, and then waits with vm_await_sent, as with vm_await_room, until the host calls vm_sent
+ * because the signal was sent or dropped.  So a process has one such signal under way, and the memory for
+ * them is bounded. */
+void vm_sending(struct vm *vm, npid who);
+int vm_await_sent(struct vm *vm, npid who, struct room_wait **out) MUST_CHECK;
+void vm_sent(struct vm *vm, npid who);
+
 /* To be called after an inbox was emptied: wakes the senders that wait for room in it. */
 void vm_inbox_taken(struct vm *vm, const struct inbox *in);
 
