@@ -679,11 +679,14 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
 
 @test "what is sent while a connection is made waits for it: nothing is missing, and the order holds" {
   node-spawn -n "one@$HOST" -e "$LUA"'
-    local pid = there(function() for i = 1, 60 do is({(receive(9000))}, {i}) end send(me, "fine") end)
-    local long = ("x"):rep(1 << 20)
+    local pid = there(function() for i = 1, 200 do is({(receive(9000))}, {i}) end send(me, "fine") end)
+    local much = ("x"):rep(60000)
     register("ready", me) comes("go")
     node.disconnect(where)
-    for i = 1, 60 do send(pid, i, long) if i == 3 then register("sending", me) end end
+    for i = 1, 200 do
+      send(pid, i, i % 20 == 0 and much:rep(20) or much)
+      if i == 3 then register("sending", me) end
+    end
     is(receive(15000), "fine") puts("held")' -- "two@$HOST" >"$T/held" 2>&1 3>&- &
   wait_until node-whereis -n "one@$HOST" --local ready
   local two
