@@ -16,6 +16,7 @@
 #include "agent/mesh/transport.h"
 #include "agent/outputs.h"
 #include "agent/process/cgroup.h"
+#include "agent/process/children.h"
 #include "agent/process/command.h"
 #include "agent/process/console.h"
 #include "agent/process/identity.h"
@@ -269,6 +270,7 @@ static int make_handles(struct agent *a, struct error *e) {
   if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM, on_signal);
   if (!failed) failed = watch_signal(a, &a->on_int, SIGINT, on_signal);
   if (!failed) failed = watch_signal(a, &a->on_hup, SIGHUP, on_hangup);
+  if (!failed) failed = watch_signal(a, &a->on_child, SIGCHLD, children_look);
   return failed ? error_system(e, -failed, "the event loop cannot be made") : 0;
 }
 
@@ -385,6 +387,7 @@ void agent_free(struct agent *a) {
   uv_loop_close(&a->loop);
   watchdog_free(a);
   cgroups_free(a->cgroups);
+  map_finish(&a->children);
   runtime_finish(a);
   cookie_reader_free(a);
   mesh_free(a->mesh);

@@ -11,6 +11,7 @@
 #include "agent/mesh/transport.h"
 #include "base/holds.h"
 #include "base/log.h"
+#include "base/map.h"
 #include "core/limits.h"
 #include "core/names.h"
 #include "core/npid.h"
@@ -50,7 +51,7 @@ struct agent {
   uv_loop_t loop;
   uv_async_t wake; /* the vm has signals for the host */
   uv_async_t room; /* `output` has room again */
-  uv_signal_t on_term, on_int, on_hup;
+  uv_signal_t on_term, on_int, on_hup, on_child;
   uv_timer_t grace;   /* how long a stop may take */
   uv_timer_t orphans; /* process/orphans.c */
   int orphans_tries;
@@ -59,7 +60,7 @@ struct agent {
   uv_timer_t memory_timer;
   uint64_t measured_ms; /* uv_now at the last measurement */
   bool is_short;
-  uv_handle_t *handles[12]; /* the handles above that are initialised */
+  uv_handle_t *handles[13]; /* the handles above that are initialised */
   int handle_count;
   bool stopping;
   int64_t stop_since_ns;
@@ -83,6 +84,7 @@ struct agent {
   struct hosted *processes; /* the list of all hosted processes: hosted_each */
   npid console;             /* the leader of processes that are spawned without another leader */
   struct hosted *console_process;
+  struct map children;     /* pid → struct child; process/children.c */
   int commands;            /* how many commands there are; process/command.c */
   struct cgroups *cgroups; /* process/cgroup.h, or NULL; sought by process/command.c for the first command */
   bool cgroups_sought;

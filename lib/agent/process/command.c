@@ -1,13 +1,14 @@
 /* Invariant: a command is a hosted process from its spawn on, and ends (hosted_end) when four things are
  * over: the OS process, the pipes of stdout and stderr, and the pipe of the guard's reports (core/guard.h).
  * A command with a terminal has its output on pipe[OUT], and pipe[ERR] is never opened: three things.
- * Its struct is freed when libuv has closed all of its handles.
+ * Its struct is freed when libuv has closed all of its handles, and the guard was waited for or forgotten.
  *
  * Orderings: the report that a command was stopped, and its output, come on two descriptors. What the command
  * had written before it stopped is in its terminal when the report comes, so tell_stop reads the terminal to
  * its end first: a client that stops itself has then got all that the command showed before. */
 #include "agent/process/command.h"
 
+#include "agent/process/children.h"
 #include "agent/process/command_spec.h"
 #include "agent/process/hosted.h"
 #include "agent/process/identity.h"
@@ -24,25 +25,24 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum { IN, OUT, ERR, REPORT, PIPES };
-enum {
-  SPAWN_FILES = 2 * PIPES + 2
-}; /* descriptors that uv_spawn opens: both ends of each pipe, and a pair */
+enum { SPAWN_FILES = 2 * PIPES }; /* descriptors that a start opens: both ends of each pipe */
 
 struct command {
   struct hosted hosted;
-  uv_process_t process;
+  struct child guard;
   uv_pipe_t pipe[PIPES];
   uv_timer_t timer; /* fires at the deadline of the command, or kill_after_ms after TERM to send KILL */
   uint64_t kill_after_ms;
   char *cwd;           /* the directory in which it begins, for messages; NULL: that of the node */
   struct signal *call; /* the call that spawned it, until it is answered */
-  int handles;         /* how many handles libuv has not closed yet */
+  int holds;           /* how many handles libuv has not closed yet, and 1 for the guard that was started */
   int open;            /* how many of the four things in the invariant are not over */
   bool running;        /* the OS process has not ended */
   bool ending;         /* it was sent TERM, and KILL follows when the timer fires */
@@ -65,8 +65,8 @@ struct command {
   npid flush_to;           /* the leader that the call went to */
   npid owner;              /* the process whose end also ends the command, or NPID_NONE */
   npid owner_ref;          /* ref of the monitor of the owner */
-  bool made;               /* libuv has the process handle */
   bool keep;               /* what the command leaves behind lives on */
+  bool started;            /* the guard was started, and holds the struct */
   bool guard_runs;         /* the guard was not waited for; with `keep`, it may outlive the command */
   char *cgroup;            /* the directory of its cgroup, or NULL */
   bool limited;            /* the cgroup has limits */
@@ -82,12 +82,15 @@ static struct term *reason_of(const struct command *c) {
   return c->reason ? term_ref(c->reason) : reason_exit(c->status, c->signal);
 }
 
-static void on_closed(uv_handle_t *h) {
-  struct command *c = h->data;
-  if (--c->handles) return;
+static void release(struct command *c) {
+  if (--c->holds) return;
   term_unref(c->reason);
   free(c->cwd);
   free(c);
+}
+
+static void on_closed(uv_handle_t *h) {
+  release(h->data);
 }
 
 static void close_handle(struct command *c, void *handle) {
@@ -96,8 +99,8 @@ static void close_handle(struct command *c, void *handle) {
   if (!uv_is_closing(h)) uv_close(h, on_closed);
 }
 
-/* hosted_class.free: closes the handles; the last of them frees the struct.  While the guard still waits for
- * processes that are kept, the process handle stays open, so that libuv waits for the guard. */
+/* hosted_class.free: closes the handles; the last of them frees the struct.  The struct stays while the guard
+ * still waits for processes that are kept. */
 static void command_free(struct hosted *p) {
   struct command *c = (struct command *)p;
   struct agent *a = p->agent;
@@ -111,8 +114,9 @@ static void command_free(struct hosted *p) {
     if (c->next_kept) c->next_kept->kept_pprev = &c->next_kept;
     c->kept_pprev = &a->kept;
     a->kept = c;
-  } else if (c->made) {
-    close_handle(c, &c->process);
+  } else if (c->started) {
+    child_forget(a, &c->guard);
+    release(c);
   }
 }
 
@@ -120,7 +124,8 @@ static void kept_end(struct command *c) {
   *c->kept_pprev = c->next_kept;
   if (c->next_kept) c->next_kept->kept_pprev = c->kept_pprev;
   c->kept_pprev = NULL;
-  close_handle(c, &c->process);
+  child_forget(c->hosted.agent, &c->guard);
+  release(c);
 }
 
 void commands_forget_kept(struct agent *a) {
@@ -252,8 +257,8 @@ static void take_end(struct command *c, int64_t status, int sig) {
 }
 
 /* The guard has ended, and with it, unless it has reported an end before (GUARD_ENDED), the command. */
-static void on_ended(uv_process_t *process, int64_t status, int sig) {
-  struct command *c = process->data;
+static void on_ended(struct child *guard, int status, int sig) {
+  struct command *c = (struct command *)((char *)guard - offsetof(struct command, guard));
   c->guard_runs = false;
   if (c->kept_pprev) {
     kept_end(c);
@@ -272,7 +277,7 @@ static void on_ended(uv_process_t *process, int64_t status, int sig) {
  * KILL.
  */
 static void signal_tree(struct command *c, bool kill_it) {
-  if (c->running) uv_process_kill(&c->process, kill_it ? GUARD_KILL : SIGTERM);
+  if (c->running && c->guard.pid) kill(c->guard.pid, kill_it ? GUARD_KILL : SIGTERM);
   if (kill_it && c->cgroup && !c->keep) cgroup_kill(c->cgroup);
 }
 
@@ -282,7 +287,8 @@ static void on_grace(uv_timer_t *t) {
 
 /* Tells the command that its terminal is gone: shells ignore TERM at a terminal. */
 static void hang_up(struct command *c) {
-  if (c->tty && c->running) sigqueue(c->process.pid, GUARD_PASS, (union sigval){.sival_int = SIGHUP});
+  if (c->tty && c->running && c->guard.pid)
+    sigqueue(c->guard.pid, GUARD_PASS, (union sigval){.sival_int = SIGHUP});
 }
 
 static void command_end(struct command *c, bool at_once) {
@@ -355,7 +361,7 @@ static void count_one(struct hosted *p, void *data) {
 }
 
 static void add_guard(struct pid_list *l, const struct command *c) {
-  if (c->guard_runs) l->pids[l->count++] = c->process.pid;
+  if (c->guard_runs) l->pids[l->count++] = c->guard.pid;
 }
 
 static void add_pid(struct hosted *p, void *data) {
@@ -611,9 +617,9 @@ static void pass_signal(struct command *c, struct signal *call) {
   union sigval value = {.sival_int = (int)number};
   if (!good)
     call_refuse_code(a, call, ERR_BAD_VALUE, "no such signal");
-  else if (!c->running)
+  else if (!c->running || !c->guard.pid)
     call_refuse_code(a, call, ERR_NO_PROCESS, NULL);
-  else if (sigqueue(c->process.pid, GUARD_PASS, value))
+  else if (sigqueue(c->guard.pid, GUARD_PASS, value))
     call_refuse_code(a, call, errno == EAGAIN ? ERR_BUSY : ERR_SYSTEM, strerror(errno));
   else
     call_answer_take(a, call, term_build("i", c->stops));
@@ -770,8 +776,8 @@ static void init_handles(struct command *c) {
   for (int i = 0; i < PIPES; i++) uv_pipe_init(loop, &c->pipe[i], 0);
   for (int i = 0; i < PIPES; i++) c->pipe[i].data = c;
   uv_timer_init(loop, &c->timer);
-  c->timer.data = c->process.data = c;
-  c->handles = PIPES + 1;
+  c->timer.data = c;
+  c->holds = PIPES + 1;
 }
 
 /* Makes the pipes, or the terminal and the pipe of the reports, and stores the ends of the command in ends;
@@ -785,18 +791,11 @@ static int open_ends(struct command *c, const struct command_spec *p, int ends[P
 
 /* Starts the guard; it inherits the ends of the command. Returns 0 or an errno. */
 static int start_guard(struct command *c, const struct command_spec *p, const int ends[PIPES]) {
-  uv_stdio_container_t stdio[PIPES];
-  for (int i = 0; i < PIPES; i++)
-    stdio[i] = (uv_stdio_container_t){.flags = ends[i] < 0 ? UV_IGNORE : UV_INHERIT_FD, .data.fd = ends[i]};
-  uv_process_options_t options = {.exit_cb = on_ended,
-                                  .file = p->argv[0],
-                                  .args = p->argv,
-                                  .env = p->env,
-                                  .stdio_count = PIPES,
-                                  .stdio = stdio};
-  c->made = true;
-  c->handles++; /* the process handle must be closed even when uv_spawn fails */
-  return -uv_spawn(&c->hosted.agent->loop, &c->process, &options);
+  int error = child_start(c->hosted.agent, &c->guard, p->argv, p->env, ends, PIPES, on_ended);
+  if (error) return error;
+  c->started = true;
+  c->holds++;
+  return 0;
 }
 
 /* Returns 0 or an errno. */

@@ -1,4 +1,5 @@
-/* command_spec: the spec of a command (vm.h: "exec"), in the form that uv_spawn takes.  I/O thread only. */
+/* command_spec: the spec of a command (vm.h: "exec"), in the form that child_start takes.  I/O thread only.
+ */
 #ifndef AGENT_PROCESS_COMMAND_SPEC_H
 #define AGENT_PROCESS_COMMAND_SPEC_H
 

@@ -543,8 +543,7 @@ void outcome_op_follow(struct agent *a, struct signal *call, struct term_reader 
   int code = o->reason ? 0 : follow(o, who);
   if (code) {
     char why[LIMIT_TEXT_SIZE];
-    call_refuse_code(a, call, code,
-                     code == ERR_BUSY ? limit_text(&a->limits, LIMIT_FOLLOWERS, why) : NULL);
+    call_refuse_code(a, call, code, code == ERR_BUSY ? limit_text(&a->limits, LIMIT_FOLLOWERS, why) : NULL);
     return;
   }
   call_answer(a, call, NULL);

@@ -1,4 +1,5 @@
-/* Invariant: both ends are closed on exec. libuv duplicates the end of the command into the new process. */
+/* Invariant: both ends are closed on exec. child_start duplicates the end of the command into the new
+ * process. */
 #include "agent/process/pipes.h"
 
 #include <errno.h>
