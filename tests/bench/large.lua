@@ -22,7 +22,8 @@ local make = {
 }
 
 node.connect(other)
--- The echo and the sink run in isolates of their own, as do the two senders here.
+-- The echo and the sink run in isolates of their own, as do the two senders here.  The small messages begin when the
+-- large one is made, which keeps a core busy, too.
 local echo = node.spawn(other, function()
   while true do
     local from, n = receive()
@@ -35,6 +36,7 @@ local sink = node.spawn(other, function()
 end)
 local pinger = node.spawn(node.self(), function()
   local times, stop = {}, false
+  receive_match({'go'})
   while not stop do
     local from = monotonic()
     send(echo, self(), 1)
@@ -46,6 +48,8 @@ local pinger = node.spawn(node.self(), function()
   send(me, 'pings', #times, times[(#times + 1) // 2] / 1e6, times[#times] / 1e6)
 end)
 local value = make[what]()
+collectgarbage()
+send(pinger, 'go')
 sleep(300)
 local start = monotonic()
 send(sink, me, value)

@@ -55,6 +55,29 @@ static void test_utf8(void) {
   ok(text_utf8("a\0b", 3), "NUL is UTF-8");
 }
 
+static size_t slow_plain(const char *s, size_t n) {
+  size_t i = 0;
+  while (i < n && (unsigned char)s[i] >= ' ' && (unsigned char)s[i] < 0x80 && s[i] != '"' && s[i] != '\\')
+    i++;
+  return i;
+}
+
+/* Each byte at each place of texts of many lengths, which begin at each place of a word. */
+static void test_plain(void) {
+  static const size_t lengths[] = {0, 1, 7, 8, 15, 16, 17, 31, 33, 64, 71, 255, 256, 257, 300, 320};
+  char text[400];
+  int wrong = 0;
+  for (int byte = 0; byte < 256; byte += byte >= '#' && byte < 'Z' ? 8 : 1)
+    for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++)
+      for (size_t at = 0; at <= lengths[k]; at++) {
+        size_t start = at % 9;
+        memset(text, 'a' + (int)at % 26, sizeof text);
+        text[start + at] = (char)byte;
+        wrong += text_plain(text + start, lengths[k]) != slow_plain(text + start, lengths[k]);
+      }
+  ok(!wrong, "plain bytes are counted as one by one (%d differ)", wrong);
+}
+
 static void test_escape(void) {
   static const struct {
     const char *given, *shown;
@@ -97,6 +120,7 @@ static void test_escape(void) {
 int main(void) {
   test_integer();
   test_utf8();
+  test_plain();
   test_escape();
   return tap_end();
 }
