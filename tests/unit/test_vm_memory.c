@@ -101,6 +101,23 @@ static void test_arguments(void) {
   host_free(h);
 }
 
+static const char shared[] =
+    "local me, pids, text = self(), {}, ('x'):rep(300 << 10)\n"
+    "for i = 1, 5 do pids[i] = spawn(function()\n"
+    "  local before = collectgarbage('count') local s = receive()\n"
+    "  send(me, #s == 300 << 10 and s:find('[^x]') == nil, collectgarbage('count') - before)\n"
+    "  receive() send(me, #s)\n"
+    "end) end\n"
+    "send_all(pids, text) local sum, good = 0, true\n"
+    "for i = 1, 5 do local same, more = receive() sum, good = sum + more, good and same end\n"
+    "puts(good, sum < 200)\n";
+
+static const char hoard[] =
+    "local a = spawn_monitor(function() local t = {} while true do t[#t + 1] = receive() end end)\n"
+    "local b = spawn(function() while true do receive() end end)\n"
+    "for i = 1, 400 do send_all({a, b}, ('x'):rep(100 << 10) .. i) sleep(0) end\n"
+    "local what, _, _, why = receive() puts(what, why)\n";
+
 static void test_limit(void) {
   struct host *h = host_new(1, 16 * MIB, NULL);
   char *out = host_run(h, evade);
@@ -111,6 +128,12 @@ static void test_limit(void) {
   free(out);
   out = host_run(h, heirs);
   is(out, "DOWN\tmemory\n", "who is spawned with long strings answers for them");
+  free(out);
+  out = host_run(h, shared);
+  is(out, "true\ttrue\n", "a long string that receivers of one message share counts for none of them");
+  free(out);
+  out = host_run(h, hoard);
+  is(out, "DOWN\tmemory\n", "but who keeps many such strings answers for them");
   free(out);
   free(host_errors(h));
   host_free(h);

@@ -8,6 +8,7 @@
 #include "vm/process/alarm.h"
 #include "vm/copy/copy.h"
 #include "vm/process/budget.h"
+#include "vm/process/common.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/signals.h"
@@ -229,6 +230,7 @@ void bind_check_takes(lua_State *L) {
 static int take(lua_State *L, struct process *p, struct signal **link) {
   struct signal *s = process_take(p, link);
   struct term_reader r = term_read(s->term);
+  common_begin(p->isolate, s->term);
   int n = copy_in_all(L, &r);
   signal_free(s);
   p->taken = NULL;
@@ -402,7 +404,8 @@ static int match_values(lua_State *L) {
   return match_wait(L, p);
 }
 
-static void call_predicate(lua_State *L, const struct term *message) {
+static void call_predicate(lua_State *L, struct term *message) {
+  common_begin(isolate_of(L), message);
   struct term_reader r = term_read(message);
   lua_pushvalue(L, 1);
   int n = copy_in_all(L, &r);
@@ -537,9 +540,9 @@ static int cancelled(lua_State *L, int status, lua_KContext context) {
 static int cancel_timer(lua_State *L) {
   struct isolate *iso = process_of(L)->isolate;
   npid ref = bind_check_ref(L, 1);
-  if (alarm_is_here(iso, ref)) return push_left(L, alarm_cancel(iso, ref));
-  struct isolate *owner = alarm_owner(iso->vm, ref);
-  if (!owner || owner == iso) return push_left(L, -1);
+  int64_t left = alarm_cancel(iso, ref);
+  struct isolate *owner = left >= 0 ? iso : alarm_owner(iso->vm, ref);
+  if (!owner || owner == iso) return push_left(L, left);
   return bind_call(L, ref, term_build("s", "cancel_timer"), cancelled, 0);
 }
 

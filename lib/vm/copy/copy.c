@@ -6,6 +6,7 @@
 
 #include "vm/copy/array.h"
 #include "vm/copy/fn.h"
+#include "vm/process/common.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 
@@ -399,6 +400,14 @@ static void in_fn(lua_State *L, const struct term_value *v) {
   lua_pushcclosure(L, raise_reason, 1);
 }
 
+static void in_string(lua_State *L, const struct term_value *v) {
+  if (v->len > COMMON_LEAST) {
+    common_push(L, isolate_of(L), v->s, v->len);
+  } else {
+    lua_pushlstring(L, v->s, v->len);
+  }
+}
+
 void copy_in(lua_State *L, struct term_reader *r) {
   luaL_checkstack(L, 6, NULL);
   struct term_value v = term_next(r);
@@ -407,7 +416,7 @@ void copy_in(lua_State *L, struct term_reader *r) {
   case TERM_TRUE: lua_pushboolean(L, 1); return;
   case TERM_INT: lua_pushinteger(L, v.i); return;
   case TERM_FLOAT: lua_pushnumber(L, v.d); return;
-  case TERM_STR: lua_pushlstring(L, v.s, v.len); return;
+  case TERM_STR: in_string(L, &v); return;
   case TERM_LIST: in_list(L, r, v.count); return;
   case TERM_MAP:
   case TERM_TABLE: in_pairs(L, r, v.count); return;

@@ -38,14 +38,18 @@ static void chain_in(struct isolate *iso, struct alarm *a) {
   p->alarms = a;
 }
 
-/* Removes the alarm from the map, the timers, the references and the list. */
-static void retire(struct isolate *iso, struct alarm *a) {
+/* Removes the alarm, which has left the map, from the timers, the references and the list. */
+static void unlist(struct isolate *iso, struct alarm *a) {
   quota_give(&iso->timers_left, iso->config->limits, LIMIT_TIMERS, 1);
-  map_remove_id(&iso->alarms, a->ref);
   timers_remove(&iso->alarm_timers, &a->timer);
   isolate_drop_address(iso, a->ref);
   if (a->link) *a->link = a->next;
   if (a->link && a->next) a->next->link = a->link;
+}
+
+static void retire(struct isolate *iso, struct alarm *a) {
+  map_remove_id(&iso->alarms, a->ref);
+  unlist(iso, a);
 }
 
 /* Charges the alarm's memory (sign 1) to the process that has set it, while that lives; or takes the charge
@@ -97,11 +101,11 @@ bool alarm_is_here(const struct isolate *iso, npid ref) {
 }
 
 int64_t alarm_cancel(struct isolate *iso, npid ref) {
-  struct alarm *a = map_get_id(&iso->alarms, ref);
+  struct alarm *a = map_remove_id(&iso->alarms, ref);
   if (!a) return -1;
   int64_t left = a->timer.at - clock_ns();
   bool gone = is_void(iso, a);
-  retire(iso, a);
+  unlist(iso, a);
   charge(iso, a, -1);
   alarm_free(a);
   if (gone) return -1;

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "vm/process/alarm.h"
 #include "vm/process/budget.h"
+#include "vm/process/common.h"
 #include "vm/process/facts.h"
 #include "vm/process/parting.h"
 #include "vm/process/placement.h"
@@ -69,6 +70,7 @@ static void close_state(struct isolate *iso) {
   timers_finish(&iso->alarm_timers);
   facts_close(iso);
   iso->hooks->close(iso);
+  common_forget(iso->L, iso);
   term_writer_finish(&iso->writer);
   buf_finish(&iso->dump);
   lua_close(iso->L);
@@ -382,6 +384,7 @@ static bool rest(struct isolate *iso) {
   int64_t next = next_deadline(iso), tidy = tidy_at(iso);
   if (tidy < next) next = tidy;
   if (next != TIMER_NEVER) sched_sleep_until(&iso->runnable, next);
+  if (iso->common.terms_len) common_forget(iso->L, iso);
   leave_shut(iso);
   publish(iso);
   return sched_rest(&iso->runnable);

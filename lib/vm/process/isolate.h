@@ -60,6 +60,7 @@ struct isolate_refs {
   int modules;   /* path -> compiled module */
   int witnesses; /* weak: place in protos -> a closure */
   int written;   /* false, the only function of the message that is encoded, or object or cell -> number */
+  int common;    /* place in common.strings + 1 -> string */
   int read;      /* false, or of the message that is decoded: number -> object (copy/fn_in.c) */
 };
 
@@ -74,6 +75,16 @@ struct fn_scope {
 struct isolate_proto {
   const void *proto;
   struct factory *factory;
+};
+
+enum { COMMON_TERMS = 8, COMMON_STRINGS = 64 };
+
+/* Long strings that were made for one receiver of a message, for the next one (common.h). */
+struct common {
+  const struct term *now; /* the message that is decoded, if it is one of `terms` */
+  struct term *terms[COMMON_TERMS];
+  uint32_t terms_len, strings_len;
+  const char *strings[COMMON_STRINGS]; /* by hash: where the string is in its term; NULL: an unused place */
 };
 
 struct tidy {   /* tidy.h */
@@ -140,6 +151,7 @@ struct isolate {
   struct term_writer writer;                   /* of one encoding at a time: copy/copy.h */
   uint32_t encodings;                          /* that have begun */
   struct fn_scope written, read;               /* of the messages that are encoded and decoded */
+  struct common common;                        /* strings that receivers of a message share */
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */
   struct map factories;                        /* of functions, by hash of their bytecode */
   size_t factory_bytes;                        /* of all bodies together */

@@ -152,7 +152,7 @@ static struct runnable *dequeue_computing(struct scheduler *s) {
   pthread_mutex_lock(&c->lock);
   enum sched_class class = next_class(s);
   if (c->order[class].len) {
-    r = runnable_of_turn(c->order[class].heap[0]);
+    r = runnable_of_turn(c->order[class].heap[0].timer);
     leave_heap(c, r);
     if (r->turn.at > c->now[class]) atomic_store_explicit(&c->now[class], r->turn.at, memory_order_relaxed);
   }

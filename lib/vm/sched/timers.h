@@ -1,4 +1,4 @@
-/* timers: a binary heap of deadlines.  A timer is embedded in the struct that it wakes and knows its place in
+/* timers: a heap of deadlines.  A timer is embedded in the struct that it wakes and knows its place in
  * the heap, so timers_remove takes O(log n), without a search.  One thread at a time: no function takes a
  * lock. */
 #ifndef VM_SCHED_TIMERS_H
@@ -10,13 +10,18 @@
 #include <stdint.h>
 
 struct timer {
-  int64_t at;     /* ns of CLOCK_MONOTONIC */
+  int64_t at;     /* ns of CLOCK_MONOTONIC; does not change while the timer is in a heap */
   uint32_t place; /* 1-based; 0: not in a heap */
   bool alarm;     /* it is a member of a struct alarm, not of a process or a runnable */
 };
 
+struct timer_entry {
+  int64_t at; /* the timer's */
+  struct timer *timer;
+};
+
 struct timers {
-  struct timer **heap;
+  struct timer_entry *heap;
   uint32_t len, cap;
 };
 
@@ -30,7 +35,7 @@ void timers_remove(struct timers *ts, struct timer *t);
 
 /* The earliest deadline, or TIMER_NEVER. */
 static inline int64_t timers_next(const struct timers *ts) {
-  return ts->len ? ts->heap[0]->at : TIMER_NEVER;
+  return ts->len ? ts->heap[0].at : TIMER_NEVER;
 }
 
 /* Removes and returns the earliest timer whose deadline is not after now, or NULL. */
