@@ -27,7 +27,7 @@ struct isolate *alarm_owner(struct vm *vm, npid ref) {
   return owner ? isolate_of_runnable(owner) : NULL;
 }
 
-enum { OVERHEAD = 128 }; /* bytes of an alarm's entries in the maps and the heap of timers, about */
+enum { OVERHEAD = 128 }; /* bytes of an alarm's entries in the tables and the heap of timers, about */
 
 static void chain_in(struct isolate *iso, struct alarm *a) {
   struct process *p = a->to == a->from ? isolate_find(iso, a->to) : NULL;
@@ -38,7 +38,7 @@ static void chain_in(struct isolate *iso, struct alarm *a) {
   p->alarms = a;
 }
 
-/* Removes the alarm, which has left the map, from the timers, the references and the list. */
+/* Removes the alarm, which has left the table, from the timers, the references and the list. */
 static void unlist(struct isolate *iso, struct alarm *a) {
   quota_give(&iso->timers_left, iso->config->limits, LIMIT_TIMERS, 1);
   timers_remove(&iso->alarm_timers, &a->timer);
@@ -48,7 +48,7 @@ static void unlist(struct isolate *iso, struct alarm *a) {
 }
 
 static void retire(struct isolate *iso, struct alarm *a) {
-  map_remove_id(&iso->alarms, a->ref);
+  idtab_remove(&iso->alarms, a->ref);
   unlist(iso, a);
 }
 
@@ -74,7 +74,7 @@ int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, con
   if (!a) return quota_give(&iso->timers_left, limits, LIMIT_TIMERS, 1), ERR_NOMEM;
   *a = (struct alarm){.timer = {.at = at, .alarm = true}, .ref = ref, .from = from, .to = to};
   if (name && !(a->name = strdup(name))) goto fail;
-  if (map_put_id(&iso->alarms, ref, a)) goto fail;
+  if (idtab_put(&iso->alarms, ref, a)) goto fail;
   if (timers_add(&iso->alarm_timers, &a->timer)) goto forget;
   if (isolate_add_address(iso, ref)) goto stop;
   a->term = term;
@@ -84,7 +84,7 @@ int alarm_set(struct isolate *iso, npid ref, int64_t at, npid from, npid to, con
 stop:
   timers_remove(&iso->alarm_timers, &a->timer);
 forget:
-  map_remove_id(&iso->alarms, ref);
+  idtab_remove(&iso->alarms, ref);
 fail:
   quota_give(&iso->timers_left, limits, LIMIT_TIMERS, 1);
   alarm_free(a);
@@ -97,11 +97,11 @@ static bool is_void(struct isolate *iso, const struct alarm *a) {
 }
 
 bool alarm_is_here(const struct isolate *iso, npid ref) {
-  return map_get_id(&iso->alarms, ref);
+  return idtab_get(&iso->alarms, ref);
 }
 
 int64_t alarm_cancel(struct isolate *iso, npid ref) {
-  struct alarm *a = map_remove_id(&iso->alarms, ref);
+  struct alarm *a = idtab_remove(&iso->alarms, ref);
   if (!a) return -1;
   int64_t left = a->timer.at - clock_ns();
   bool gone = is_void(iso, a);
@@ -151,8 +151,8 @@ void alarm_fire(struct isolate *iso, struct timer *t) {
 }
 
 void alarm_drop_all(struct isolate *iso) {
-  void *value;
-  for (size_t at = 0; map_next(&iso->alarms, &at, NULL, NULL, &value);) alarm_free(value);
+  struct alarm *a;
+  for (size_t at = 0; (a = idtab_next(&iso->alarms, &at));) alarm_free(a);
   quota_give(&iso->timers_left, iso->config->limits, LIMIT_TIMERS, (int32_t)iso->alarms.len);
-  map_finish(&iso->alarms);
+  idtab_finish(&iso->alarms);
 }

@@ -6,6 +6,7 @@
 #define VM_PROCESS_ISOLATE_H
 
 #include "base/buf.h"
+#include "base/idtab.h"
 #include "base/map.h"
 #include "core/signal.h"
 #include "core/term.h"
@@ -160,7 +161,7 @@ struct isolate {
   bool knows_protos, knows_arrays;             /* of Lua: factory.c, array.c */
   struct label *labels[ISOLATE_LABELS];        /* of places where processes began lately: facts.c */
   struct buf dump;                             /* scratch */
-  struct map alarms;                           /* of send_after, by ref */
+  struct idtab alarms;                         /* of send_after, by ref */
   struct map aliases;                          /* ref -> pid that it is an address of: ties.h */
   struct whereis names;
 
