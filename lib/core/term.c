@@ -65,7 +65,7 @@ void term_writer_finish(struct term_writer *w) {
 static bool set_cap(struct term_writer *w, size_t cap) {
   uint8_t *block = realloc(w->data ? w->data - HEAD : NULL, HEAD + cap);
   if (!block) return w->failed = ERR_NOMEM, false;
-  w->data = block + HEAD;
+  w->data = &block[HEAD];
   w->cap = cap;
   return true;
 }
