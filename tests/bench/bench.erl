@@ -1,11 +1,11 @@
 %% The programs of bench.lua on the BEAM.  Prints name, tab, nanoseconds per operation.  QUICK divides the work by ten.
 -module(bench).
 -behaviour(gen_server).
--export([main/0, calls/0, clients/0, calls_behind/0, matches_behind/0, to_all/0, timers/0, many_to_one/0, shares/0, spawns/0, init/1, handle_call/3, handle_cast/2]).
+-export([main/0, calls/0, clients/0, calls_behind/0, matches_behind/0, to_all/0, timers/0, many_to_one/0, shares/0, spawns/0, long_list/0, overtaking/0, all_cores/0, beside_one/0, init/1, handle_call/3, handle_cast/2]).
 
 main() ->
     ring(), spawns(), named(), idle(), pairs(), names(), calls(), clients(), calls_behind(),
-    matches_behind(), to_all(), timers(), many_to_one(), shares(), stall(), beside(), long_list(), halt().
+    matches_behind(), to_all(), timers(), many_to_one(), shares(), stall(), beside(), long_list(), overtaking(), all_cores(), beside_one(), halt().
 
 scaled(N) -> case os:getenv("QUICK", "") of "" -> N; _ -> N div 10 end.
 
@@ -79,11 +79,12 @@ ticks(N, Worst) ->
 spin() -> spin().
 beside() ->
     Tries = scaled(500),
-    _ = [spawn(fun spin/0) || _ <- lists:seq(1, 20)],
+    Loops = [spawn(fun spin/0) || _ <- lists:seq(1, 20)],
     Took = lists:sort([begin T = erlang:monotonic_time(nanosecond), timer:sleep(1),
                              erlang:monotonic_time(nanosecond) - T - 1000000 end || _ <- lists:seq(1, Tries)]),
     say("wake beside 20 endless loops", 1.0 * lists:nth(Tries div 2 + 1, Took)),
-    say("the same, 99th percentile", 1.0 * lists:nth(Tries * 99 div 100, Took)).
+    say("the same, 99th percentile", 1.0 * lists:nth(Tries * 99 div 100, Took)),
+    [exit(P, kill) || P <- Loops].
 
 init(_) -> {ok, none}.
 handle_call(Request, _, State) -> {reply, Request, State}.
@@ -174,3 +175,28 @@ shares() ->
     say("most of 1,000 counters, %", lists:max(Counts) / Mean * 100).
 count(Who, Stop, N) ->
     case erlang:monotonic_time(nanosecond) < Stop of true -> count(Who, Stop, N + 1); false -> Who ! {counted, N} end.
+
+%% Without a counterpart of send_urgent: priority messages came with OTP 28.
+overtaking() ->
+    P = spawn(fun() -> receive urgent -> ok end end),
+    repeat(scaled(1000000), fun(I) -> P ! {other, I} end),
+    timer:sleep(2000),
+    Ref = monitor(process, P),
+    T = erlang:monotonic_time(nanosecond),
+    exit(P, kill),
+    receive {'DOWN', Ref, _, _, _} -> ok end,
+    say("kill past 1 M", 1.0 * (erlang:monotonic_time(nanosecond) - T)).
+
+all_cores() ->
+    Loops = [begin P = spawn(fun spin/0), timer:sleep(1), P end || _ <- lists:seq(1, 16)],
+    {Cpu, _} = statistics(runtime), T = erlang:monotonic_time(nanosecond),
+    timer:sleep(scaled(3000)),
+    {Now, _} = statistics(runtime),
+    say("cores used by 16 loops, %",
+        (Now - Cpu) * 1.0e8 / (erlang:monotonic_time(nanosecond) - T) / erlang:system_info(schedulers_online)),
+    [exit(P, kill) || P <- Loops].
+
+beside_one() ->
+    P = spawn(fun spin/0),
+    say("worst wake beside one loop", 1.0 * ticks(scaled(3000), 0)),
+    exit(P, kill).

@@ -238,8 +238,88 @@ local function shares()
   say('most of 1,000 counters, %', counts[n] * n / sum * 100)
 end
 
+local function long_list()
+  local list, rounds = {}, 30
+  for i = 1, 1000000 // SCALE do list[i] = i end
+  local other = spawn(function()
+    while true do
+      local from, _, last = receive()
+      send(from, last)
+    end
+  end)
+  time('a list of 1 M integers', rounds, function()
+    for _ = 1, rounds do send(other, self(), list, 1) receive() end
+  end)
+end
+
+-- Spawns whose function captures a module: one of the node's, and a table of the program's own with 20 functions.
+local function captured()
+  local n, me, server, own = 20000 // SCALE, self(), require('server'), {}
+  for i = 1, 20 do own['f' .. i] = function(x) return x + i end end
+  time('spawn with a module', n, function()
+    for i = 1, n do spawn(function() send(me, server and i) end) receive() end
+  end)
+  time('spawn with a table of own', n, function()
+    for i = 1, n do spawn(function() send(me, own and i) end) receive() end
+  end)
+end
+
+-- At worst, how long a message takes that overtakes a million others, and then a kill.
+local function overtaking()
+  local me, worst = self(), 0
+  local pid = spawn(function()
+    while true do
+      local _, at = receive_match({'urgent'})
+      send(me, monotonic() - at)
+    end
+  end)
+  for i = 1, 1000000 // SCALE do send(pid, 'other', i) end
+  for i = 0, 20 do
+    send_urgent(pid, 'urgent', monotonic())
+    local took = receive()
+    if i > 0 then worst = math.max(worst, took) end -- the first one came during the flood
+    sleep(100) -- it has looked at all messages again, and waits
+  end
+  say('send_urgent past 1 M', worst)
+  monitor(pid)
+  local start = monotonic()
+  exit(pid, 'kill')
+  receive()
+  say('kill past 1 M', monotonic() - start)
+end
+
+local function cores()
+  local n <close> = io.open('/proc/cpuinfo')
+  return select(2, n:read('a'):gsub('\nprocessor', '')) + 1
+end
+
+-- The share of all cores that endless loops get, which were spawned by a process that waits in between.
+local function all_cores()
+  local ms, cpu, start = 3000 // SCALE
+  for _ = 1, 16 do
+    spawn(function() while true do end end)
+    sleep(1)
+  end
+  cpu, start = os.clock(), monotonic()
+  sleep(ms)
+  say('cores used by 16 loops, %', (os.clock() - cpu) * 1e11 / (monotonic() - start) / cores())
+end
+
+-- How late, at worst, a process that sleeps a millisecond at a time wakes, while a process of its isolate computes
+-- without ever waiting and another core is idle.
+local function beside_one()
+  local ticks, worst = 3000 // SCALE, 0
+  spawn(function() while true do end end)
+  for _ = 1, ticks do
+    local start = monotonic()
+    sleep(1)
+    worst = math.max(worst, monotonic() - start - 1000000)
+  end
+  say('worst wake beside one loop', worst)
+end
+
 local programs = {
   ring, spawns, named, idle, pairs_of_pingpong, names, calls, clients, calls_behind, matches_behind, to_all, timers,
-  many_to_one, shares, stall, beside, long_list, captured,
+  many_to_one, shares, stall, beside, long_list, captured, overtaking, all_cores, beside_one,
 }
 if programs[WHICH] then programs[WHICH]() end
