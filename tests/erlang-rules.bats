@@ -698,6 +698,37 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   wait_until grep -qx held "$T/held" || { cat "$T/held"; return 1; }
 }
 
+@test "a long message between nodes arrives as it was sent, and its sender may die meanwhile" {
+  run -0 node-spawn -n "one@$HOST" -e "$LUA"'
+    local echo = there(function() while true do local to, v = receive() send(to, "back", v) end end)
+    local function round(v)
+      send(echo, me, v)
+      local _, back = receive_match({"back"})
+      return back
+    end
+    local bytes = ("\0\1\xff\"\\"):rep(400000) .. ("gr\u{fc}n "):rep(200000)
+    is(round(bytes) == bytes, true)
+    local floats, rows = {}, {}
+    for i = 1, 300000 do floats[i] = i / 7 end
+    for i = 1, 30000 do rows[i] = {id = i, [i + 0.5] = {me, i % 2 == 0}, tags = {"a", {}, i}} end
+    local back, same = round(floats), 0
+    for i = 1, 300000 do if back[i] == floats[i] then same = same + 1 end end
+    is(same, 300000)
+    back, same = round(rows), 0
+    for i = 1, 30000 do
+      local b = back[i]
+      if b.id == i and b[i + 0.5][1] == me and b[i + 0.5][2] == (i % 2 == 0) and b.tags[3] == i then same = same + 1 end
+    end
+    is(same, 30000)
+    local pid, ref = spawn_monitor(function() while true do send(echo, self(), bytes) end end)
+    sleep(20)
+    exit(pid, "kill")
+    comes("DOWN", ref, pid, "killed")
+    is(round("short"), "short")
+    puts("held")' -- "two@$HOST"
+  assert_line held
+}
+
 @test "a connection is closed: as if it were lost, at both ends" {
   across 'trap_exit(true)
     local pid = node.spawn_link(where, function()
