@@ -38,6 +38,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 enum { STOP_CHECK_MS = 10, STOP_PATIENCE_MS = 8000, FAREWELL_MS = 500, SPARE_FILES = 8 };
@@ -61,8 +62,11 @@ static void route(struct agent *a, struct signal *s) {
 
 /* Routes the signals that the vm has for the host.  After ROUTE_NS the rest waits for the next turn of the
  * loop, in `taken`, and what has come meanwhile waits behind it. */
-static void on_wake(uv_async_t *w) {
+static void on_wake(uv_poll_t *w, int status, int events) {
+  (void)status, (void)events;
   struct agent *a = w->data;
+  eventfd_t count;
+  eventfd_read(a->wake_fd, &count);
   int64_t until = clock_ns() + ROUTE_NS;
   while (a->taken || (a->taken = vm_host_take(a->vm))) {
     holds_note(&a->holds, "signals of processes", NULL);
@@ -73,14 +77,14 @@ static void on_wake(uv_async_t *w) {
       route(a, s);
     }
     if (clock_ns() < until) continue;
-    uv_async_send(&a->wake);
+    eventfd_write(a->wake_fd, 1);
     return;
   }
 }
 
 static void wake(void *data) {
-  struct agent *a = data;
-  uv_async_send(&a->wake);
+  const struct agent *a = data;
+  eventfd_write(a->wake_fd, 1); /* cannot fail: the counter stays far below its limit */
 }
 
 /* --- stopping ------------------------------------------------------------------------------------------- */
@@ -252,11 +256,20 @@ static int make_loop(struct agent *a, struct error *e) {
   return error ? error_system(e, error, "the event loop cannot be made") : 0;
 }
 
+/* A libuv error code. */
+static int watch_wake(struct agent *a) {
+  a->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (a->wake_fd < 0) return uv_translate_sys_error(errno);
+  int failed = uv_poll_init(&a->loop, &a->wake, a->wake_fd);
+  if (failed) return failed;
+  a->handles[a->handle_count++] = (uv_handle_t *)&a->wake;
+  return uv_poll_start(&a->wake, UV_READABLE, on_wake);
+}
+
 static int make_handles(struct agent *a, struct error *e) {
   int failed = uv_timer_init(&a->loop, &a->grace);
   if (!failed) a->handles[a->handle_count++] = (uv_handle_t *)&a->grace;
-  if (!failed && !(failed = uv_async_init(&a->loop, &a->wake, on_wake)))
-    a->handles[a->handle_count++] = (uv_handle_t *)&a->wake;
+  if (!failed) failed = watch_wake(a);
   if (!failed && !(failed = uv_async_init(&a->loop, &a->room, on_room)))
     a->handles[a->handle_count++] = (uv_handle_t *)&a->room;
   if (!failed && !(failed = uv_timer_init(&a->loop, &a->orphans)))
@@ -305,6 +318,7 @@ static int begin(struct agent *a, struct error *e) {
 int agent_new(const struct agent_config *config, struct agent **out, struct error *e) {
   struct agent *a = calloc(1, sizeof *a);
   if (!a) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  a->wake_fd = -1;
   a->config = config;
   a->self = config->name;
   a->started_ns = clock_ns();
@@ -405,5 +419,6 @@ void agent_free(struct agent *a) {
   names_free(a->globals);
   nodetab_free(a->nodes);
   curl_global_cleanup();
+  if (a->wake_fd >= 0) close(a->wake_fd);
   free(a);
 }

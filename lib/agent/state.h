@@ -49,7 +49,10 @@ struct agent {
   struct psk_set psks; /* changed by api/cookies.c */
 
   uv_loop_t loop;
-  uv_async_t wake; /* the vm has signals for the host */
+  /* The vm has signals for the host: an eventfd and its handle.  Not a uv_async_t, whose receiver spins while
+   * a sender that has woken it is preempted. */
+  int wake_fd;
+  uv_poll_t wake;
   uv_async_t room; /* `output` has room again */
   uv_signal_t on_term, on_int, on_hup, on_child;
   uv_timer_t grace;   /* how long a stop may take */
