@@ -60,7 +60,8 @@ void tool_usage(const struct tool *tool, const char *format, ...) {
   buf_vprintf(&text, format, args);
   va_end(args);
   buf_escape(&line, text.data, text.len); /* words of the command line may have control characters */
-  fprintf(stderr, "%s: %.*s\ntry: %s -h\n", tool->name, (int)line.len, buf_ok(&line) ? line.data : "", tool->name);
+  fprintf(stderr, "%s: %.*s\ntry: %s -h\n", tool->name, (int)line.len, buf_ok(&line) ? line.data : "",
+          tool->name);
   buf_finish(&text);
   buf_finish(&line);
   exit(err_exit(ERR_USAGE));
