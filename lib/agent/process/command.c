@@ -124,12 +124,16 @@ static void kept_end(struct command *c) {
   *c->kept_pprev = c->next_kept;
   if (c->next_kept) c->next_kept->kept_pprev = c->kept_pprev;
   c->kept_pprev = NULL;
-  child_forget(c->hosted.agent, &c->guard);
-  release(c);
+  release(c); /* the guard was waited for */
 }
 
 void commands_forget_kept(struct agent *a) {
-  while (a->kept) kept_end(a->kept);
+  for (struct command *c = a->kept, *next; c; c = next) {
+    next = c->next_kept;
+    child_forget(a, &c->guard);
+    release(c);
+  }
+  a->kept = NULL;
 }
 
 /* The string that stands under a key in the spec of the call, or "". */
