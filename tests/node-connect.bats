@@ -60,6 +60,23 @@ load tools
   assert_output "two@$HOST"
 }
 
+@test "a node that listens nowhere connects by itself, and is a member like any other" {
+  start_node one
+  start_node two --listen none
+  start_node three --listen none
+  run -3 node-connect -n one "two@$HOST"
+  run -0 node-connect -n two "one@$HOST:$(port_of one)"
+  run -0 node-spawn -n one "two@$HOST" -- echo there
+  assert_output there
+  run -0 node-spawn -n two "one@$HOST" -- echo back
+  assert_output back
+  run -0 node-connect -n three "one@$HOST:$(port_of one)"
+  apart() { node-list -l -n three | grep -q "two@$HOST .*it listens nowhere"; }
+  wait_until apart
+  run -3 node-connect -n three "two@$HOST"
+  assert_output "node-connect: two@$HOST: it listens nowhere (--listen none), and connects by itself (tcp)"
+}
+
 @test "--json" {
   start_node one
   start_node two

@@ -287,6 +287,15 @@ static int make_handles(struct agent *a, struct error *e) {
   return failed ? error_system(e, -failed, "the event loop cannot be made") : 0;
 }
 
+static void write_banner(struct agent *a, const char *note) {
+  bool v6 = strchr(a->address, ':');
+  if (a->port)
+    snprintf(a->banner, sizeof a->banner, "%s ready: %s%s%s:%u%s%s", a->self, v6 ? "[" : "", a->address,
+             v6 ? "]" : "", a->port, *note ? "; " : "", note);
+  else
+    snprintf(a->banner, sizeof a->banner, "%s ready: listens nowhere, and connects by itself", a->self);
+}
+
 static int begin(struct agent *a, struct error *e) {
   int unix_fd, tcp_fd;
   char note[256];
@@ -309,9 +318,7 @@ static int begin(struct agent *a, struct error *e) {
   if (!code) code = watchdog_start(a, e);
   int error = code ? 0 : check_spare_files();
   if (error) code = error_system(e, error, "too few descriptors are left for connections");
-  bool v6 = strchr(a->address, ':');
-  snprintf(a->banner, sizeof a->banner, "%s ready: %s%s%s:%u%s%s", a->self, v6 ? "[" : "", a->address,
-           v6 ? "]" : "", a->port, *note ? "; " : "", note);
+  write_banner(a, note);
   return code;
 }
 

@@ -10,11 +10,13 @@
 #include <stdint.h>
 
 /* Pointers are borrowed and must outlive the agent. */
+#define AGENT_LISTEN_NONE "none" /* the node is connected to by nobody, and connects by itself */
+
 struct agent_config {
   const char *name;        /* name@host */
   const char *runtime_dir; /* core/rundir.h; made when missing */
-  const char *listen; /* ADDR:PORT, ADDR or :PORT; NULL: the address of the name's host, the first free port
-                         of the range */
+  const char *listen; /* ADDR:PORT, ADDR, :PORT or AGENT_LISTEN_NONE; NULL: the address of the name's host,
+                         the first free port of the range */
   const char *const *path; /* directories for require; NULL ends; may be NULL */
   const char *const *join; /* nodes to connect to once running; NULL ends; may be NULL */
   struct cookies *cookies; /* agent_new derives the keys from them, and overwrites them */

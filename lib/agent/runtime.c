@@ -140,7 +140,8 @@ static int split_listen(const char *text, char *host, size_t size, int64_t *port
   size_t n = colon ? (size_t)(colon - text) : strlen(text);
   *port = -1;
   if ((colon && !text_integer(colon + 1, 0, 65535, port)) || n >= size)
-    return error_set(e, ERR_USAGE, "--listen %s: want ADDRESS:PORT, ADDRESS or :PORT", text);
+    return error_set(e, ERR_USAGE, "--listen %s: want ADDRESS:PORT, ADDRESS, :PORT or " AGENT_LISTEN_NONE,
+                     text);
   memcpy(host, text, n);
   host[n] = 0;
   return 0;
@@ -174,6 +175,10 @@ static int bind_port(struct agent *a, int *out, char *note, size_t size, struct 
   socklen_t n = 0;
   int64_t port = -1;
   if (nodename_parse(a->self, &name, e)) return e->code;
+  if (a->config->listen && !strcmp(a->config->listen, AGENT_LISTEN_NONE)) {
+    snprintf(a->address, sizeof a->address, "0.0.0.0"); /* of a hello: stands for all addresses */
+    return psk_set_check(&a->psks, a->address, e);
+  }
   if (a->config->listen && split_listen(a->config->listen, host, sizeof host, &port, e)) return e->code;
   if (*host && !resolve(host, &sa, &n))
     return error_set(e, ERR_RESOLVE, "--listen %s: the address cannot be resolved (resolve)", host);

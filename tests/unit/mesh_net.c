@@ -61,6 +61,12 @@ static struct net_node *node_at(struct net *net, uint16_t port) {
   return NULL;
 }
 
+/* The node to which a transport's stream goes, or NULL. */
+static struct net_node *far_of(struct net *net, const struct transport *l) {
+  struct net_node *to = l->far ? l->far : node_at(net, l->port);
+  return to && to->alive ? to : NULL;
+}
+
 static struct dial_request *fake_offer(void *carrier, const struct dial_target *to, json_t *hello,
                                        int timeout_ms, dial_done *done, void *data, struct error *e) {
   (void)timeout_ms, (void)e;
@@ -78,17 +84,17 @@ static void fake_withdraw(struct dial_request *o) {
   if (o) o->done = NULL;
 }
 
-static void on_answer(void *data, const struct error *e, bool up) {
+static void on_answer(void *data, const struct error *e, enum mesh_reply reply) {
   struct dial_request *o = data;
   if (e) o->e = *e;
-  o->up = up;
+  o->reply = reply;
   push(o->from->net, NET_ANSWER, o, o, NULL, 0);
 }
 
 static void run_offer(struct net *net, struct dial_request *o) {
   struct net_node *to = node_at(net, o->port);
   struct error e;
-  if (!to)
+  if (!to || to->walled)
     error_set(&e, ERR_TCP, "%s: connection refused (tcp)", o->node);
   else if (strcmp(to->name, o->node) != 0)
     error_set(&e, ERR_NAME, "%s: %s is there (name)", o->node, to->name);
@@ -96,25 +102,28 @@ static void run_offer(struct net *net, struct dial_request *o) {
     mesh_offered(to->mesh, o->hello, "127.0.0.1", on_answer, o);
     return;
   }
-  on_answer(o, &e, false);
+  on_answer(o, &e, MESH_TAKEN);
 }
 
 static void run_answer(struct dial_request *o) {
   dial_done *done = o->done;
   o->done = NULL;
   if (!done) return;
-  json_t *body = json_pack("{s:b}", "up", (int)o->up);
-  done(o->data, o->e.code ? &o->e : NULL, true, o->e.code ? NULL : body);
+  const struct net_node *to = node_at(o->from->net, o->port);
+  json_t *body = json_pack("{s:b, s:b, s:I}", "up", o->reply == MESH_LINKED, "dial", o->reply == MESH_AWAITS,
+                           "life", to ? (json_int_t)mesh_life(to->mesh) : 0);
+  done(o->data, o->e.code ? &o->e : NULL, true, "127.0.0.1", o->e.code ? NULL : body);
   json_decref(body);
 }
 
 static struct transport *fake_open(void *carrier, const struct dial_target *to, struct incoming *in,
                                    const struct transport_events *events, void *data, struct error *e) {
-  (void)in, (void)e;
+  (void)e;
   struct net_node *from = carrier;
   struct transport *l = calloc(1, sizeof *l);
   *l = (struct transport){.next = from->net->transports,
                           .from = from,
+                          .far = in && in->of ? in->of->from : NULL,
                           .port = to->port,
                           .events = events,
                           .data = data,
@@ -207,8 +216,8 @@ struct incoming *net_incoming(struct net_node *at) {
 
 static void run_open(struct net *net, struct transport *l) {
   if (l->closed) return;
-  struct net_node *to = node_at(net, l->port);
-  if (!to || strcmp(to->name, l->node) != 0) {
+  struct net_node *to = far_of(net, l);
+  if (!to || strcmp(to->name, l->node) != 0 || (to->walled && !l->far)) {
     net_lose(l, ERR_TCP, "connection refused (tcp)");
     return;
   }
@@ -271,7 +280,7 @@ static bool is_held(struct net *net, const struct net_step *s) {
   const struct transport *l = s->of;
   bool offer = s->kind == NET_OFFER || s->kind == NET_ANSWER;
   const struct net_node *from = offer ? o->from : l->from;
-  const struct net_node *to = node_at(net, offer ? o->port : l->port);
+  const struct net_node *to = offer ? node_at(net, o->port) : far_of(net, l);
   bool there = cut_off(net, from, to), back = to && cut_off(net, to, from);
   return s->kind == NET_LINE || s->kind == NET_END ? there : s->kind == NET_CUT ? back : there || back;
 }
@@ -511,7 +520,7 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                .self = name,
                                .creation = creation,
                                .address = "127.0.0.1",
-                               .port = n->port,
+                               .port = n->dials_only ? 0 : n->port,
                                .mesh = mesh,
                                .heartbeat_ms = net->heartbeat_ms,
                                .rejoin_ms = net->rejoin_ms,

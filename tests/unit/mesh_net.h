@@ -39,6 +39,8 @@ struct net_node {
   /* Counts of events: a peer is suspected; a peer is no longer suspected; a beat of a peer. */
   int suspicions, relieved, beats;
   bool frozen; /* lines for the node wait, and its timers do not fire */
+  /* Nobody can connect to the node; and its hello says so (its port is 0).  To be set before net_start. */
+  bool walled, dials_only;
 };
 
 /* A user of the meshes that replaces this module's own user, which counts events and checks the order of
@@ -113,12 +115,13 @@ struct dial_request {
   dial_done *done; /* NULL once it has run, or the offer was withdrawn */
   void *data;
   struct error e;
-  bool up;
+  enum mesh_reply reply;
 };
 
 struct transport {
   struct transport *next;
   struct net_node *from;
+  struct net_node *far; /* the node that has made the connection; NULL: `from` makes it, to `port` */
   char node[NODENAME_SIZE];
   uint16_t port;
   const struct transport_events *events;

@@ -100,6 +100,7 @@ struct client {
   struct dialler *dialler;
   int done;
   bool reached;
+  char address[64];
   struct error e;
   char body[512];
 };
@@ -130,11 +131,12 @@ static void client_free(struct client *c, bool finished) {
   free(c);
 }
 
-static void on_done(void *data, const struct error *e, bool reached, json_t *body) {
+static void on_done(void *data, const struct error *e, bool reached, const char *address, json_t *body) {
   struct client *c = data;
   char *text = body ? json_dumps(body, JSON_ENCODE_ANY) : NULL;
   c->done++;
   c->reached = reached;
+  snprintf(c->address, sizeof c->address, "%s", address);
   c->e = e ? *e : (struct error){0};
   snprintf(c->body, sizeof c->body, "%s", text ? text : "");
   free(text);

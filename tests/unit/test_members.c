@@ -475,6 +475,69 @@ static const char *run_schedule(uint64_t seed) {
   return what;
 }
 
+/* Nodes to which nobody can connect, whether they say so or not, connect by themselves. */
+static void test_one_way(void) {
+  for (int says = 0; says <= 1; says++) {
+    struct net *net = net_made(0);
+    struct net_node *walled = &net->node[2];
+    walled->walled = true;
+    walled->dials_only = says;
+    const char *how = says ? "says so" : "does not know it";
+    for (int i = 0; i < 5; i++) join_first(start(net, i));
+    net_pass(net, 20000);
+    ok(!pairs_apart(net) && !unseen(net), "a node that cannot be connected to, and %s, is a member", how);
+    struct net_node *late = start(net, 5);
+    join_first(late);
+    net_pass(net, 20000);
+    ok(!pairs_apart(net), "it connects to a node that comes later");
+    for (int i = 0; i < 6; i++) {
+      net_cut(walled, &net->node[i], i != 2);
+      net_cut(&net->node[i], walled, i != 2);
+    }
+    net_pass(net, 20000);
+    ok(pairs_apart(net) == 10, "when it is cut off it is lost");
+    for (int i = 0; i < 6; i++) {
+      net_cut(walled, &net->node[i], false);
+      net_cut(&net->node[i], walled, false);
+    }
+    net_pass(net, 90000);
+    ok(!pairs_apart(net) && !unseen(net), "and it comes back");
+    net_crash(walled);
+    start(net, 2);
+    join_first(walled);
+    net_pass(net, 90000);
+    ok(!pairs_apart(net), "so it does when it has crashed");
+    net_free(net);
+  }
+}
+
+static void keep_missing(void *data, const struct member *member) {
+  const struct member **out = data;
+  static struct member one;
+  one = *member;
+  *out = &one;
+}
+
+/* Two nodes that listen nowhere cannot connect to each other: each sees that, and why. */
+static void test_two_of_one_way(void) {
+  struct net *net = net_made(0);
+  for (int i = 1; i <= 2; i++) net->node[i].walled = net->node[i].dials_only = true;
+  for (int i = 0; i < 3; i++) join_first(start(net, i));
+  net_pass(net, 20000);
+  ok(pairs_apart(net) == 2, "two nodes that listen nowhere are apart, and connected to all others");
+  const struct member *missing = NULL;
+  mesh_each_missing(net->node[1].mesh, keep_missing, &missing);
+  ok(missing && !strcmp(missing->node, "three@c") && missing->retry_ms == -1, "one is shown as missing");
+  is(missing ? missing->trouble : "", MESH_DIALS_ONLY, "with the reason");
+  unsigned long before = net->steps;
+  net_connect(&net->node[1], &net->node[2]);
+  net_pass(net, 1000);
+  ok(net->node[1].outcomes == 1, "a user who connects them is answered");
+  is(net->node[1].last.text, "three@c: " MESH_DIALS_ONLY " (tcp)", "with the reason");
+  ok(net->steps > before, "after a try");
+  net_free(net);
+}
+
 static void test_schedules(void) {
   int good = 0, count = 200;
   for (int i = 1; i <= count; i++) {
@@ -503,6 +566,8 @@ int main(void) {
   test_lines();
   test_tags();
   test_flood();
+  test_one_way();
+  test_two_of_one_way();
   test_schedules();
   return tap_end();
 }

@@ -111,19 +111,21 @@ struct puppet {
   struct net_node *one;
   struct peer *peer;
   uint32_t creation; /* also its life */
-  bool answered, answer_up;
+  bool answered;
+  enum mesh_reply reply;
   struct error answer;
 };
 
-static void on_answer(void *data, const struct error *e, bool up) {
+static void on_answer(void *data, const struct error *e, enum mesh_reply reply) {
   struct puppet *t = data;
   t->answered = true;
-  t->answer_up = up;
+  t->reply = reply;
   t->answer = e ? *e : (struct error){0};
 }
 
-static void say_offer(struct puppet *t, bool reset) {
+static void say_offer(struct puppet *t, bool reset, bool one_way) {
   json_t *hello = net_hello("two@b", t->creation);
+  if (one_way) json_object_set_new(hello, "port", json_integer(0));
   json_object_set_new(hello, "reset", json_boolean(reset));
   t->answered = false;
   mesh_offered(t->one->mesh, hello, "127.0.0.1", on_answer, t);
@@ -157,9 +159,10 @@ static void say_answer(struct puppet *t, enum peer_event event) {
     return;
   }
   dial_done *done = o->done;
-  json_t *body = json_pack("{s:b}", "up", event == PEER_KNOWN);
+  json_t *body = json_pack("{s:b, s:b, s:I}", "up", event == PEER_KNOWN, "dial", event == PEER_INVITED,
+                           "life", (json_int_t)t->creation);
   o->done = NULL;
-  done(o->data, event == PEER_REFUSED ? &e : NULL, true, event == PEER_REFUSED ? NULL : body);
+  done(o->data, event == PEER_REFUSED ? &e : NULL, true, "127.0.0.1", event == PEER_REFUSED ? NULL : body);
   json_decref(body);
 }
 
@@ -182,8 +185,16 @@ static void happen(struct puppet *t, enum peer_event event) {
   case PEER_WANTED: connect_to(t); break;
   case PEER_TAKEN:
   case PEER_KNOWN:
+  case PEER_INVITED:
   case PEER_REFUSED: say_answer(t, event); break;
-  case PEER_OFFER: say_offer(t, false); break;
+  case PEER_OFFER: say_offer(t, false, false); break;
+  case PEER_ONE_WAY: say_offer(t, false, true); break;
+  case PEER_UNREACHED:
+    if (t->peer->transport && t->peer->state == PEER_OPENING)
+      net_lose(t->peer->transport, ERR_TCP, "connection refused (tcp)");
+    else
+      peer_event(t->peer, event, &d);
+    break;
   case PEER_HELLO: say_hello(t); break;
   case PEER_OPENED: opened(t); break;
   case PEER_NAMES:
@@ -214,8 +225,9 @@ static const enum peer_event ways[PEER_STATES][3] = {
     [PEER_UP] = {PEER_HELLO, PEER_OPENED, PEER_NAMES},
 };
 static const char letters[] = "?DFRAONGSU"; /* of the states */
-static const char *const event_names[] = {"wanted", "taken", "known", "refused",  "offer", "hello", "opened",
-                                          "names",  "bye",   "lost",  "deadline", "part",  "proved"};
+static const char *const event_names[] = {"wanted", "taken",   "known",   "refused",  "offer",    "hello",
+                                          "opened", "names",   "bye",     "lost",     "deadline", "part",
+                                          "proved", "one way", "invited", "unreached"};
 
 static struct puppet *puppet_in(enum peer_state state) {
   struct puppet *t = calloc(1, sizeof *t);
@@ -237,15 +249,18 @@ static void puppet_free(struct puppet *t) {
 }
 
 /* The state after each event, from each state. Written here independently of the table. w want t taken k
- * known r refused o offer h hello o opened n names b bye l lost d deadline p part P proved */
+ * known r refused o offer h hello o opened n names b bye l lost d deadline p part P proved y one way i
+ * invited u unreached */
 static const struct {
   enum peer_state from;
   const char *to;
 } grid[] = {
-    /*                wtkrohonbldpP */
-    {PEER_DOWN, "FDDDOGDDDDDDD"},     {PEER_OFFERING, "FARFOGFFFDDDF"}, {PEER_RESETTING, "RARROGRRRDDDR"},
-    {PEER_AWAITING, "AAAAOGAAADDDA"}, {PEER_OPENING, "OOOOOGNOODDDO"},  {PEER_OPEN, "NNNNNSNNNDDDN"},
-    {PEER_GREETED, "GGGGGGSGDDDDG"},  {PEER_SYNCING, "SSSSSGSUDDDDS"},  {PEER_UP, "UUUUUGUUDDUDU"},
+    /*                wtkrohonbldpPyiu */
+    {PEER_DOWN, "FDDDOGDDDDDDDADD"},      {PEER_OFFERING, "FARFOGFFFDDDFAOF"},
+    {PEER_RESETTING, "RARROGRRRDDDRAOR"}, {PEER_AWAITING, "AAAAOGAAADDDAAAA"},
+    {PEER_OPENING, "OOOOOGNOODDDOOOA"},   {PEER_OPEN, "NNNNNSNNNDDDNNNN"},
+    {PEER_GREETED, "GGGGGGSGDDDDGGGG"},   {PEER_SYNCING, "SSSSSGSUDDDDSSSS"},
+    {PEER_UP, "UUUUUGUUDDUDUUUU"},
 };
 
 static void check_cell(enum peer_state from, enum peer_event event, char want) {
@@ -258,7 +273,9 @@ static void check_cell(enum peer_state from, enum peer_event event, char want) {
   bool ended = t->peer->state == PEER_DOWN || renewed;
   ok(letters[t->peer->state] == want && !broken, "%c, %s: %c, not %c%s%s", letters[from], event_names[event],
      want, letters[t->peer->state], broken ? ": " : "", broken ? broken : "");
-  ok(!before || before->closed == ended, "  its transport %s", ended ? "is closed" : "stays");
+  bool unreached = event == PEER_UNREACHED && from == PEER_OPENING;
+  ok(!before || before->closed == (ended || unreached), "  its transport %s",
+     ended || unreached ? "is closed" : "stays");
   ok(t->one->downs == (ended && from >= PEER_SYNCING), "  ties across it %s",
      ended && from >= PEER_SYNCING ? "are ended, once" : "are left alone");
   ok(t->one->outcomes == (from == PEER_UP || ended || t->peer->state == PEER_UP ? t->one->connects : 0),
@@ -292,22 +309,22 @@ static void test_why(void) {
 static void test_renewed(void) {
   for (enum peer_state s = PEER_SYNCING; s <= PEER_UP; s++) {
     struct puppet *t = puppet_in(s);
-    say_offer(t, false);
-    ok(t->answered && t->answer_up, "an offer in %c is answered: up", letters[s]);
-    say_offer(t, true);
+    say_offer(t, false, false);
+    ok(t->answered && t->reply == MESH_LINKED, "an offer in %c is answered: up", letters[s]);
+    say_offer(t, true, false);
     ok(!t->answered && t->peer->state == PEER_OPENING && t->one->downs == 1,
        "an offer in %c that resets ends the link and begins another", letters[s]);
     puppet_free(t);
     t = puppet_in(s);
     uint32_t before = t->peer->incarnation;
     t->creation++;
-    say_offer(t, false);
+    say_offer(t, false, false);
     ok(t->peer->state == s && !t->answered, "an offer of another life waits");
     happen(t, PEER_LOST);
     ok(t->peer->state == PEER_OPENING && t->one->downs == 1,
        "until the link is lost, and begins another then");
     opened(t);
-    ok(t->answered && !t->answer.code && !t->answer_up, "it is answered as our stream stands");
+    ok(t->answered && !t->answer.code && t->reply == MESH_TAKEN, "it is answered as our stream stands");
     say_hello(t);
     ok(t->peer->state == PEER_SYNCING && t->peer->incarnation != before, "the peer is another incarnation");
     puppet_free(t);
@@ -321,10 +338,10 @@ static void test_rival(void) {
     struct buf *said = &t->peer->transport->text;
     size_t before = said->len;
     t->creation++;
-    say_offer(t, false);
+    say_offer(t, false, false);
     is(said->data + before, "{\"ping\":1}\n", "the peer in %c is asked whether it lives", letters[s]);
     ok(say_line(t, "{\"echo\":7}") && !t->answered, "an answer to something else proves nothing");
-    say_offer(t, false);
+    say_offer(t, false, false);
     ok(t->answered && t->answer.code == ERR_NODE_TAKEN, "a further claim in the meantime is refused");
     t->answered = false;
     ok(say_line(t, "{\"echo\":1}") && t->answered && t->answer.code == ERR_NODE_TAKEN && t->peer->state == s,
@@ -340,7 +357,7 @@ static void test_rival(void) {
   for (enum peer_state s = PEER_OPENING; s <= PEER_GREETED; s++) {
     struct puppet *t = puppet_in(s);
     t->creation++;
-    say_offer(t, false);
+    say_offer(t, false, false);
     ok(t->answered && t->answer.code == ERR_BUSY && t->peer->state == s,
        "while %c is under way, both are refused", letters[s]);
     ok(say_hello(t) == ERR_NODE_TAKEN && t->peer->state == s, "offer and stream");
@@ -348,7 +365,7 @@ static void test_rival(void) {
   }
   struct puppet *t = puppet_in(PEER_UP);
   t->creation++;
-  say_offer(t, false);
+  say_offer(t, false, false);
   mesh_stop(t->one->mesh);
   ok(t->answered && t->answer.code == ERR_BUSY, "a claim does not outlast the node");
   puppet_free(t);
@@ -574,7 +591,7 @@ static void test_refused(void) {
   mesh_offered(t->one->mesh, NULL, "127.0.0.1", on_answer, t);
   ok(t->answer.code == ERR_USAGE, "an offer without a body");
   mesh_stop(t->one->mesh);
-  say_offer(t, false);
+  say_offer(t, false, false);
   ok(t->answer.code == ERR_BUSY && say_hello(t) == ERR_BUSY, "a node that stops meets nobody");
   connect_to(t);
   ok(t->one->last.code == ERR_BUSY, "and connects to nobody");

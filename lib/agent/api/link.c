@@ -4,12 +4,15 @@
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/transport.h"
 
-static void on_answer(void *data, const struct error *e, bool up) {
+static void on_answer(void *data, const struct error *e, enum mesh_reply reply) {
   struct request *r = data;
+  const struct agent *a = request_agent(r);
   if (e)
     respond_error(r, e);
   else
-    respond_json(r, 200, json_pack("{s:s, s:b}", "node", request_agent(r)->self, "up", (int)up));
+    respond_json(r, 200,
+                 json_pack("{s:s, s:b, s:b, s:I}", "node", a->self, "up", reply == MESH_LINKED, "dial",
+                           reply == MESH_AWAITS, "life", (json_int_t)mesh_life(a->mesh)));
 }
 
 void api_link_offer(struct request *r) {

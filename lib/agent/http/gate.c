@@ -452,15 +452,15 @@ void gate_left(struct guest *v) {
 }
 
 int gate_entered(const struct gate *g) {
-  return g->entered;
+  return g ? g->entered : 0;
 }
 
 int gate_guests(const struct gate *g) {
-  return g->waiting + g->entered;
+  return g ? g->waiting + g->entered : 0;
 }
 
 void gate_close(struct gate *g) {
-  if (g->fd < 0) return;
+  if (!g || g->fd < 0) return;
   uv_poll_stop(&g->poll);
   close(g->fd);
   g->fd = -1;

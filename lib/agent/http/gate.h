@@ -65,7 +65,7 @@ struct gate *gate_new(const struct gate_config *config, int fd, struct error *e)
 void gate_close(struct gate *g); /* closes the listening socket and the guests; may be called again */
 void gate_finish(
     struct gate *g); /* gate_close, and closes the handles: the loop runs once more before gate_free */
-void gate_free(struct gate *g); /* finish and free accept NULL */
+void gate_free(struct gate *g); /* close, finish and free accept NULL */
 
 /* While paused, the gate accepts nothing; connections wait in the kernel's backlog. */
 void gate_pause(struct gate *g, bool paused);
@@ -77,6 +77,7 @@ void gate_proved(struct guest *guest); /* the handshake is done; the guest must 
  * afterwards. */
 void gate_left(struct guest *guest);
 
+/* Accept NULL, which stands for a gate without guests. */
 int gate_entered(const struct gate *g); /* how many guests the server has */
 int gate_guests(const struct gate *g);  /* how many guests there are, WAITING and ENTERED */
 

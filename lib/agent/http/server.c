@@ -257,7 +257,7 @@ int server_init(struct agent *a, const struct routes *routes, int unix_fd, int t
   listener_init(&s->listeners[LOCAL], a, routes, unix_fd, false);
   listener_init(&s->listeners[REMOTE], a, routes, tcp_fd, true);
   int code = listener_start(&s->listeners[LOCAL], e);
-  return code ? code : listener_start(&s->listeners[REMOTE], e);
+  return code || tcp_fd < 0 ? code : listener_start(&s->listeners[REMOTE], e);
 }
 
 void server_quiesce(struct agent *a) {

@@ -88,7 +88,7 @@ static void free_request(struct dial_request *r) {
 /* Ends a request that libcurl has not ended. */
 static void fail_request(struct dial_request *r, const struct error *e) {
   unlink_request(r);
-  r->done(r->data, e, false, NULL);
+  r->done(r->data, e, false, "", NULL);
   free_request(r);
 }
 
@@ -96,8 +96,10 @@ static void finish_request(struct dial_request *r, CURLcode result) {
   struct error e = {0};
   json_t *body = NULL;
   unlink_request(r);
+  const char *address = NULL;
   int code = exchange_outcome(&r->exchange, result, &body, &e);
-  r->done(r->data, code ? &e : NULL, exchange_reached(&r->exchange), body);
+  curl_easy_getinfo(r->easy, CURLINFO_PRIMARY_IP, &address);
+  r->done(r->data, code ? &e : NULL, exchange_reached(&r->exchange), address ? address : "", body);
   json_decref(body);
   free_request(r);
 }

@@ -36,8 +36,9 @@ struct dial_target {
 
 /* Runs exactly once, unless the request was cancelled. After a 2xx answer e is NULL, and body its JSON
  * (borrowed, may be NULL). Otherwise e is the problem that the peer answered with, or says which stage
- * failed, and `reached` is true when the host accepted or refused the connection (for scan_next). */
-typedef void dial_done(void *data, const struct error *e, bool reached, json_t *body);
+ * failed, and `reached` is true when the host accepted or refused the connection (for scan_next). `address`
+ * is the IP address that the request went to, without brackets; "" when it is not known. */
+typedef void dial_done(void *data, const struct error *e, bool reached, const char *address, json_t *body);
 
 struct dial_request;
 

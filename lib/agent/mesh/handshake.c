@@ -16,6 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Returned by an action that keeps the state, or has raised the event that changes it, without an error;
+ * codes of errors are negative. */
+enum { DONE = 1 };
+
 static const struct mesh_config *config_of(const struct peer *p) {
   return &p->mesh->config;
 }
@@ -47,21 +51,22 @@ static json_t *make_hello(const struct mesh *m) {
   return hello_write(&m->config, m->life);
 }
 
-static void on_offer_done(void *data, const struct error *e, bool reached, json_t *body) {
+static void on_offer_done(void *data, const struct error *e, bool reached, const char *address,
+                          json_t *body) {
   struct peer *p = data;
-  bool known = json_is_true(json_object_get(body, "up"));
+  bool known = json_is_true(json_object_get(body, "up")),
+       invited = json_is_true(json_object_get(body, "dial"));
+  struct peer_detail d = {.reached = reached, .source = address};
   struct error why;
+  d.life = (uint64_t)json_integer_value(json_object_get(body, "life"));
   /* The text is the peer's, without the prefix "NAME: ". */
   if (e && strncmp(e->text, p->name.full, strlen(p->name.full)) != 0) {
     error_set(&why, e->code, "%s: %s", p->name.full, error_text(e));
     e = &why;
   }
   p->offer = NULL;
-  peer_event(p,
-             e       ? PEER_REFUSED
-             : known ? PEER_KNOWN
-                     : PEER_TAKEN,
-             &(struct peer_detail){.why = e, .reached = reached});
+  d.why = e;
+  peer_event(p, e ? PEER_REFUSED : known ? PEER_KNOWN : invited ? PEER_INVITED : PEER_TAKEN, &d);
 }
 
 /* Sends our offer: to `place` while `direct` is set, else to the peer's host, at the present port of the
@@ -84,6 +89,14 @@ static const struct error *most_telling(const struct peer *p) {
   return direct ? &p->direct_failed : &p->scan.best;
 }
 
+/* Gives up our offer. */
+static void give_up(struct peer *p) {
+  struct error e = *most_telling(p);
+  if (p->dials_only && e.code == ERR_TCP)
+    error_set(&e, ERR_TCP, "%s: " MESH_DIALS_ONLY " (tcp)", p->name.full);
+  peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
+}
+
 /* Called when our offer has failed at one port: sends it to the next port, or gives up with the failure of
  * most_telling. */
 static int try_next_port(struct peer *p, struct peer_detail *d) {
@@ -98,7 +111,7 @@ static int try_next_port(struct peer *p, struct peer_detail *d) {
   if (more)
     send_offer(p);
   else
-    peer_event(p, PEER_LOST, &(struct peer_detail){.why = most_telling(p)});
+    give_up(p);
   return 0;
 }
 
@@ -129,40 +142,67 @@ static void on_down(void *data, const struct error *e) {
 static int on_line(void *data, char *text, size_t n);
 static const struct transport_events transport_events = {on_opened, on_line, on_busy, on_down};
 
-/* Opens our stream, on the connection of the peer's hello or to the address that its hello or offer names,
- * and writes our hello as its first line. */
-static int open_stream(struct peer *p, struct peer_detail *d) {
+/* Opens our stream, on the connection `in` of the peer's hello (NULL: on one that this node makes to the
+ * peer's place), and writes our hello as its first line. */
+static int start_stream(struct peer *p, struct incoming *in, struct error *e) {
   const struct mesh_config *c = config_of(p);
-  struct place *at = &p->place;
-  if (hello_address(d->hello, d->source, at->address, sizeof at->address, d->refusal))
-    return d->refusal->code;
-  at->port = d->hello->port;
-  p->life = d->hello->life;
-  struct dial_target to = {p->name.full, at->address, at->port};
-  p->transport = c->transport->open(c->carrier, &to, d->stream, &transport_events, p, d->refusal);
-  if (!p->transport) return d->refusal->code;
+  struct dial_target to = {p->name.full, p->place.address, p->place.port};
+  p->transport = c->transport->open(c->carrier, &to, in, &transport_events, p, e);
+  if (!p->transport) return e->code;
   int code = write_line(p, "hello", make_hello(p->mesh));
   if (!code) return 0;
   c->transport->close(p->transport);
   p->transport = NULL;
-  return error_set(d->refusal, code, "%s: %s", p->name.full, err_sentence(code));
+  return error_set(e, code, "%s: %s", p->name.full, err_sentence(code));
 }
 
-/* Answers the peer's offer, if one is unanswered. why: NULL when our stream is open, else why it cannot be
- * opened. */
-static void answer_offer(struct peer *p, const struct error *why) {
+/* Opens our stream to the peer whose hello or offer has come. */
+static int open_stream(struct peer *p, struct peer_detail *d) {
+  struct place *at = &p->place;
+  if (hello_address(d->hello, d->source, at->address, sizeof at->address, d->refusal))
+    return d->refusal->code;
+  at->port = d->hello->port;
+  p->dials_only = !at->port;
+  p->life = d->hello->life;
+  return start_stream(p, d->stream, d->refusal);
+}
+
+/* Opens our stream to where our offer was answered, as the answer asks for. */
+static int dial_peer(struct peer *p, struct peer_detail *d) {
+  struct error e;
+  if (!p->direct) {
+    snprintf(p->place.address, sizeof p->place.address, strchr(d->source, ':') ? "[%s]" : "%s", d->source);
+    p->place.port = p->scan.port;
+  }
+  p->life = d->life;
+  if (!start_stream(p, NULL, &e)) return 0;
+  peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
+  return DONE;
+}
+
+/* Answers the peer's offer, if one is unanswered. why: NULL, or why our stream cannot be opened. */
+static void answer_offer(struct peer *p, const struct error *why, enum mesh_reply reply) {
   mesh_answer *answer = p->answer;
   struct error e;
   p->answer = NULL;
   if (!answer) return;
   if (why) error_set(&e, ERR_LOST, "%s cannot reach back: %s", config_of(p)->self, error_text(why));
-  answer(p->answer_data, why ? &e : NULL, false);
+  answer(p->answer_data, why ? &e : NULL, reply);
 }
 
 static int say_opened(struct peer *p, struct peer_detail *d) {
   (void)d;
-  answer_offer(p, NULL);
+  answer_offer(p, NULL, MESH_TAKEN);
   return 0;
+}
+
+/* Handles the loss of the connection that this node makes to a peer that has offered a link: when the peer
+ * cannot be reached, the peer is to make the connection. */
+static int await_instead(struct peer *p, struct peer_detail *d) {
+  if (!p->answer || (d->why->code != ERR_TCP && d->why->code != ERR_TIMEOUT)) return 0;
+  answer_offer(p, NULL, MESH_AWAITS);
+  peer_event(p, PEER_UNREACHED, d);
+  return DONE;
 }
 
 /* --- the peer's offer ----------------------------------------------------------------------------------- */
@@ -193,7 +233,7 @@ static int renew_by_offer(struct peer *p, struct peer_detail *d) {
   d->known = !d->reset;
   if (d->known) return 0;
   peer_fail(p, ERR_LOST, "it began anew (lost)");
-  return peer_event(p, PEER_OFFER, d);
+  return peer_event(p, d->hello->port ? PEER_OFFER : PEER_ONE_WAY, d);
 }
 
 /* Moves the peer's claim to *out; the caller releases its hello.  False when there is none. */
@@ -211,7 +251,7 @@ static void begin_claim(struct peer *p, json_t *hello, const struct peer_detail 
   struct claim *c = p->claim = malloc(sizeof *c);
   if (!c) {
     error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-    answer(data, &e, false);
+    answer(data, &e, MESH_TAKEN);
     return;
   }
   *c = (struct claim){.answer = answer, .data = data, .hello = json_incref(hello), .ping = ++p->mesh->pings};
@@ -228,7 +268,7 @@ static int end_claim(struct peer *p, struct peer_detail *d) {
   if (!take_claim(p, &c)) return 0;
   refuse_rival(p, &e);
   members_note_rival(p, &c);
-  c.answer(c.data, &e, false);
+  c.answer(c.data, &e, MESH_TAKEN);
   json_decref(c.hello);
   return 0;
 }
@@ -249,7 +289,7 @@ static int take_offer(struct mesh *m, json_t *offer, struct peer_detail *d, stru
   if (!*out) return error_set(d->refusal, ERR_BUSY, "%s: %s", m->config.self, d->refusal->text);
   d->hello = &h;
   d->reset = json_is_true(json_object_get(offer, "reset"));
-  int code = peer_event(*out, PEER_OFFER, d);
+  int code = peer_event(*out, h.port ? PEER_OFFER : PEER_ONE_WAY, d);
   d->hello = NULL;
   return code;
 }
@@ -261,15 +301,15 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
   if (take_offer(m, hello, &d, &p) || !p) {
     if (e.code == ERR_VERSION)
       log_line(m->config.log, "an offer from %s is refused: %s", source, error_text(&e));
-    answer(data, &e, false);
+    answer(data, &e, MESH_TAKEN);
     return;
   }
   if (d.claims) {
     begin_claim(p, hello, &d, answer, data);
     return;
   }
-  if (d.known || p->state == PEER_OPEN) { /* the answer does not have to wait for our stream */
-    answer(data, NULL, d.known);
+  if (d.known || p->state == PEER_OPEN || p->state == PEER_AWAITING) { /* it need not wait for our stream */
+    answer(data, NULL, d.known ? MESH_LINKED : p->state == PEER_AWAITING ? MESH_AWAITS : MESH_TAKEN);
     return;
   }
   p->answer = answer;
@@ -320,16 +360,13 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
 
 /* --- lines of the peer ---------------------------------------------------------------------------------- */
 
-/* Returned by an action that keeps the state without an error; codes of errors are negative. */
-enum { NAMES_TO_COME = 1 };
-
 static int merge_names(struct peer *p, struct peer_detail *d) {
-  return p->mesh->events->synced(p->mesh->data, p->incarnation, d->names) ? 0 : NAMES_TO_COME;
+  return p->mesh->events->synced(p->mesh->data, p->incarnation, d->names) ? 0 : DONE;
 }
 
 static int take_names(struct peer *p, const json_t *names) {
   int code = peer_event(p, PEER_NAMES, &(struct peer_detail){.names = names});
-  return code == NAMES_TO_COME ? 0 : code;
+  return code == DONE ? 0 : code;
 }
 
 void mesh_names(struct mesh *m, uint32_t incarnation, json_t *names) {
@@ -482,7 +519,7 @@ static void enter_down(struct peer *p, enum peer_state from, enum peer_event eve
   p->transport = NULL;
   carrier_of(p)->withdraw(p->offer);
   p->offer = NULL;
-  answer_offer(p, &e);
+  answer_offer(p, &e, MESH_TAKEN);
   peer_enter_down(p, from, event, &e);
   resume_claim(p);
 }
@@ -500,7 +537,11 @@ struct cell {
 
 /* Cells that all states without a transport have in common, and cells that all connecting states have in
  * common. */
-#define WITHOUT_TRANSPORT [PEER_OFFER] = {open_stream, PEER_OPENING}, [PEER_HELLO] = {greet, PEER_GREETED}
+#define WITHOUT_TRANSPORT                                                                                    \
+  [PEER_OFFER] = {open_stream, PEER_OPENING}, [PEER_ONE_WAY] = {NULL, PEER_AWAITING},                        \
+  [PEER_HELLO] = {greet, PEER_GREETED}
+#define ANSWERING [PEER_OFFER] = {refuse_second, 0}, [PEER_ONE_WAY] = {refuse_second, 0}
+#define LINKED    [PEER_OFFER] = {renew_by_offer, 0}, [PEER_ONE_WAY] = {renew_by_offer, 0}
 #define CONNECTING                                                                                           \
   [PEER_LOST] = {NULL, PEER_DOWN}, [PEER_DEADLINE] = {NULL, PEER_DOWN}, [PEER_PART] = {NULL, PEER_DOWN}
 
@@ -511,25 +552,30 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
     [PEER_OFFERING]  = {[PEER_TAKEN]   = {NULL, PEER_AWAITING},
                         [PEER_KNOWN]   = {NULL, PEER_RESETTING},
                         [PEER_REFUSED] = {try_next_port, 0},
+                        [PEER_INVITED] = {dial_peer, PEER_OPENING},
                         WITHOUT_TRANSPORT, CONNECTING},
     [PEER_RESETTING] = {[PEER_TAKEN]   = {NULL, PEER_AWAITING},
                         [PEER_KNOWN]   = {offer_again, 0},
                         [PEER_REFUSED] = {try_next_port, 0},
+                        [PEER_INVITED] = {dial_peer, PEER_OPENING},
                         WITHOUT_TRANSPORT, CONNECTING},
     [PEER_AWAITING]  = {WITHOUT_TRANSPORT, CONNECTING},
-    [PEER_OPENING]   = {[PEER_OFFER]   = {refuse_second, 0},
+    [PEER_OPENING]   = {ANSWERING,
                         [PEER_HELLO]   = {greet, PEER_GREETED},
                         [PEER_OPENED]  = {say_opened, PEER_OPEN},
-                        CONNECTING},
-    [PEER_OPEN]      = {[PEER_OFFER]   = {refuse_second, 0},
+                        [PEER_UNREACHED] = {NULL, PEER_AWAITING},
+                        [PEER_LOST]    = {await_instead, PEER_DOWN},
+                        [PEER_DEADLINE] = {NULL, PEER_DOWN},
+                        [PEER_PART]    = {NULL, PEER_DOWN}},
+    [PEER_OPEN]      = {ANSWERING,
                         [PEER_HELLO]   = {greet, PEER_SYNCING},
                         CONNECTING},
-    [PEER_GREETED]   = {[PEER_OFFER]   = {refuse_second, 0},
+    [PEER_GREETED]   = {ANSWERING,
                         [PEER_HELLO]   = {renew_by_hello, 0},
                         [PEER_OPENED]  = {say_opened, PEER_SYNCING},
                         [PEER_BYE]     = {NULL, PEER_DOWN},
                         CONNECTING},
-    [PEER_SYNCING]   = {[PEER_OFFER]   = {renew_by_offer, 0},
+    [PEER_SYNCING]   = {LINKED,
                         [PEER_HELLO]   = {renew_by_hello, 0},
                         [PEER_NAMES]   = {merge_names, PEER_UP},
                         [PEER_PROVED]  = {end_claim, 0},
@@ -537,7 +583,7 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
                         [PEER_LOST]    = {NULL, PEER_DOWN},
                         [PEER_DEADLINE] = {NULL, PEER_DOWN},
                         [PEER_PART]    = {say_bye, PEER_DOWN}},
-    [PEER_UP]        = {[PEER_OFFER]   = {renew_by_offer, 0},
+    [PEER_UP]        = {LINKED,
                         [PEER_HELLO]   = {renew_by_hello, 0},
                         [PEER_BYE]     = {NULL, PEER_DOWN},
                         [PEER_LOST]    = {NULL, PEER_DOWN},

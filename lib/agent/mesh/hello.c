@@ -36,7 +36,7 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
   if (nodename_parse(node, &h.name, e)) return e->code;
   if (!strcmp(h.name.full, us->self))
     return error_set(e, ERR_NAME, "%s: that is this node's own name (name)", node);
-  if (creation < 1 || creation > UINT32_MAX || port < 1 || port > UINT16_MAX)
+  if (creation < 1 || creation > UINT32_MAX || port < 0 || port > UINT16_MAX)
     return error_set(e, ERR_USAGE, "%s: a hello with creation %lld and port %d", node, (long long)creation,
                      port);
   if (!is_address(h.address))

@@ -15,7 +15,7 @@ struct hello {
   uint64_t life; /* a random number of the OS process: two nodes of one name and creation differ by it */
   /* The address on which the node listens; "0.0.0.0" and "::" stand for all addresses of its host. */
   const char *address;
-  uint16_t port;
+  uint16_t port;    /* 0: the node cannot be connected to */
   bool mesh;        /* the node connects to the members of its peers */
   const char *tags; /* checked text (core/tags.h) */
 };

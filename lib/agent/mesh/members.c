@@ -117,17 +117,7 @@ static void pump(struct mesh *m) {
   m->pumping = false;
 }
 
-/* Connects to the peer, once fewer than MEMBERS_DIALS_MAX others are being connected to. */
-static void dial(struct peer *p) {
-  if (p->state != PEER_DOWN || p->mesh->stopping) return;
-  uv_timer_stop(&p->retry);
-  enter_queue(p);
-  pump(p->mesh);
-}
-
-static void on_retry(uv_timer_t *t) {
-  dial(t->data);
-}
+static void on_retry(uv_timer_t *t);
 
 static void dial_after(struct peer *p, int64_t ms) {
   if (p->pprev_dial) return;
@@ -191,6 +181,29 @@ static void retry_later(struct peer *p) {
   int backoff = p->backoff_ms ? p->backoff_ms * 2 : MEMBERS_RETRY_MS;
   p->backoff_ms = backoff < MEMBERS_RETRY_MAX_MS ? backoff : MEMBERS_RETRY_MAX_MS;
   dial_after(p, p->backoff_ms / 2 + (int64_t)random_below(m, (uint64_t)p->backoff_ms));
+}
+
+/* Waits for a peer that cannot be connected to. */
+static void await(struct peer *p) {
+  error_set(&p->trouble, ERR_TCP, "%s: " MESH_DIALS_ONLY, p->name.full);
+  settle_dial(p);
+  retry_later(p);
+}
+
+/* Connects to the peer, once fewer than MEMBERS_DIALS_MAX others are being connected to. */
+static void dial(struct peer *p) {
+  if (p->state != PEER_DOWN || p->mesh->stopping) return;
+  uv_timer_stop(&p->retry);
+  if (p->dials_only && !p->join) {
+    await(p);
+    return;
+  }
+  enter_queue(p);
+  pump(p->mesh);
+}
+
+static void on_retry(uv_timer_t *t) {
+  dial(t->data);
 }
 
 void mesh_join(struct mesh *m, const struct nodename *to) {
@@ -340,6 +353,7 @@ static void meet(struct peer *p, struct peer *from, const struct entry *e, bool 
   if (is_useful(from, e->address) || !p->place.port) {
     snprintf(p->place.address, sizeof p->place.address, "%s", is_useful(from, e->address) ? e->address : "");
     p->place.port = e->port;
+    p->dials_only = !e->port;
     if (!p->join) p->name.port = 0;
   }
   want(p);
@@ -625,6 +639,7 @@ void members_forget(struct peer *p) {
   p->parted = 0;
   p->tried_ms = p->rival_ms = 0;
   p->backoff_ms = 0;
+  p->dials_only = false;
   p->trouble = (struct error){0};
   p->rival[0] = 0;
 }

@@ -393,7 +393,9 @@ static struct member member_of(const struct peer *p) {
       .address = p->place.address,
       .port = p->place.port,
       .trouble = p->state == PEER_UP || !p->trouble.code ? "" : without_name(p, error_text(&p->trouble)),
-      .retry_ms = uv_is_active((const uv_handle_t *)&p->retry) ? (int64_t)uv_timer_get_due_in(&p->retry) : -1,
+      .retry_ms = !p->dials_only && uv_is_active((const uv_handle_t *)&p->retry)
+                      ? (int64_t)uv_timer_get_due_in(&p->retry)
+                      : -1,
       .tags = p->tags,
       .rival = p->rival_due ? "" : p->rival};
 }
@@ -447,6 +449,10 @@ int mesh_new(const struct mesh_config *config, const struct mesh_events *events,
   uv_timer_start(&m->heartbeat, on_heartbeat, ms, ms);
   *out = m;
   return 0;
+}
+
+uint64_t mesh_life(const struct mesh *m) {
+  return m->life;
 }
 
 void mesh_stop(struct mesh *m) {

@@ -26,7 +26,8 @@ enum {
                            another attempt */
 };
 
-#define MESH_STOPPED "stopped" /* the farewell of a node that stops */
+#define MESH_STOPPED    "stopped" /* the farewell of a node that stops */
+#define MESH_DIALS_ONLY "it listens nowhere (--listen none), and connects by itself"
 
 struct mesh;
 struct incoming;        /* a stream that a peer has opened to this node (transport.h) */
@@ -108,10 +109,17 @@ bool mesh_disconnect(struct mesh *m, const char *node, const char *reason);
 void mesh_send(struct mesh *m, struct signal *s);
 
 /* Handles the offer of a link: hello is the offer (borrowed), source the address from which it came. answer
- * runs exactly once, maybe before mesh_offered returns: e is NULL when this node's stream to the peer is
- * open, or (up is true) when the peer was up already. */
-typedef void mesh_answer(void *data, const struct error *e, bool up);
+ * runs exactly once, maybe before mesh_offered returns; e is NULL unless the offer is refused. */
+enum mesh_reply {
+  MESH_TAKEN,  /* this node's stream to the peer is open */
+  MESH_LINKED, /* the peer was up already */
+  MESH_AWAITS, /* the peer is to make the connection, because this node cannot connect to it */
+};
+typedef void mesh_answer(void *data, const struct error *e, enum mesh_reply reply);
 void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer *answer, void *data);
+
+/* The random number in this node's hello and in its answers to offers. */
+uint64_t mesh_life(const struct mesh *m);
 
 /* Sends a further part (consumed) of the names whose first part the event `snapshot` has returned. NULL: out
  * of memory; the link is lost. */

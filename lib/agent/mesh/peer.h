@@ -13,8 +13,14 @@
  *                 │                                        │ hello            ▼            names
  *                 └───────────────hello────────────────▶ GREETED ──opened─▶ SYNCING ───────────────▶ UP
  *
+ *        DOWN, OFFERING, RESETTING, AWAITING ──one way──▶ AWAITING        OPENING ──unreached──▶ AWAITING
+ *        OFFERING, RESETTING ──invited──▶ OPENING
+ *
  *        every state but DOWN ──lost, part──▶ DOWN      GREETED, SYNCING, UP ──bye──▶ DOWN
  *        every state but DOWN and UP ──deadline──▶ DOWN
+ *
+ * The node that gets an offer makes the connection.  The node that offers makes it when it has said that it
+ * cannot be connected to (one way), or when it turns out to be unreachable: so one direction is enough.
  *
  * A hello and an offer say which OS process has sent them (`life`). When the peer of a connection sends
  * another hello (GREETED, SYNCING, UP), or an offer that asks to forget the link (SYNCING, UP), the peer has
@@ -54,19 +60,22 @@ enum peer_state {
 };
 
 enum peer_event {
-  PEER_WANTED,   /* a user of this node, or members.c, wants the connection */
-  PEER_TAKEN,    /* the answer to our offer: the peer opens its stream */
-  PEER_KNOWN,    /* the answer to our offer: the peer believes that it has a link to this node already */
-  PEER_REFUSED,  /* our offer has failed at one port */
-  PEER_OFFER,    /* the peer offers a link */
-  PEER_HELLO,    /* the peer has opened a stream, and this is its hello */
-  PEER_OPENED,   /* our stream is open */
-  PEER_NAMES,    /* the peer has sent its names */
-  PEER_BYE,      /* the peer has sent its farewell */
-  PEER_LOST,     /* the transport has failed, or none can be made */
-  PEER_DEADLINE, /* the time to connect is over */
-  PEER_PART,     /* this node parts from the peer */
-  PEER_PROVED,   /* the peer has answered the ping that was sent because another node claims its name */
+  PEER_WANTED,    /* a user of this node, or members.c, wants the connection */
+  PEER_TAKEN,     /* the answer to our offer: the peer opens its stream */
+  PEER_KNOWN,     /* the answer to our offer: the peer believes that it has a link to this node already */
+  PEER_REFUSED,   /* our offer has failed at one port */
+  PEER_OFFER,     /* the peer offers a link */
+  PEER_HELLO,     /* the peer has opened a stream, and this is its hello */
+  PEER_OPENED,    /* our stream is open */
+  PEER_NAMES,     /* the peer has sent its names */
+  PEER_BYE,       /* the peer has sent its farewell */
+  PEER_LOST,      /* the transport has failed, or none can be made */
+  PEER_DEADLINE,  /* the time to connect is over */
+  PEER_PART,      /* this node parts from the peer */
+  PEER_PROVED,    /* the peer has answered the ping that was sent because another node claims its name */
+  PEER_ONE_WAY,   /* as OFFER, by a peer that cannot be connected to */
+  PEER_INVITED,   /* the answer to our offer: this node has to make the connection */
+  PEER_UNREACHED, /* this node cannot connect to the peer, whose offer it has not answered yet */
   PEER_EVENTS
 };
 
@@ -74,15 +83,16 @@ enum peer_event {
 struct peer_detail {
   const struct error *why;   /* REFUSED, BYE, LOST, DEADLINE, PART: the error that waiters get */
   bool reached;              /* REFUSED: the host has accepted or refused the connection */
+  uint64_t life;             /* INVITED: the peer's */
   const char *reason;        /* PART: the reason in the farewell to the peer */
   const struct hello *hello; /* OFFER, HELLO: borrowed */
-  const char *source;        /* OFFER, HELLO: the address from which it came */
-  bool reset;                /* OFFER: the peer has no link to this node */
-  struct incoming *stream;   /* HELLO */
-  const json_t *names;       /* NAMES */
-  struct error *refusal;     /* OFFER, HELLO: filled when peer_event fails */
-  bool known;                /* OFFER, output: the peer is connected already, and nothing is to be done */
-  bool claims;               /* OFFER, output: another OS process than the connected one has sent it */
+  const char *source; /* OFFER, HELLO: the address from which it came; INVITED: the address of the peer */
+  bool reset;         /* OFFER: the peer has no link to this node */
+  struct incoming *stream; /* HELLO */
+  const json_t *names;     /* NAMES */
+  struct error *refusal;   /* OFFER, HELLO: filled when peer_event fails */
+  bool known;              /* OFFER, output: the peer is connected already, and nothing is to be done */
+  bool claims;             /* OFFER, output: another OS process than the connected one has sent it */
 };
 
 enum { PEER_BEATS = 8 }; /* how many times of beats are kept: more beats than a link may leave unanswered */
@@ -127,6 +137,7 @@ struct peer {
   uint64_t life; /* from PEER_OPENING on: the life in the hello or offer for which the transport was made */
   /* Where our stream goes or last went; or where, as other members say, the peer listens. */
   struct place place;
+  bool dials_only;      /* it cannot be connected to, as its last hello or another member has said */
   char tags[TAGS_SIZE]; /* of its last hello; or, while it is DOWN, as another member has told them */
 
   struct scan scan; /* OFFERING, RESETTING: the port that is tried, and the failures so far */
