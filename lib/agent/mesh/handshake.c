@@ -92,7 +92,7 @@ static const struct error *most_telling(const struct peer *p) {
 /* Gives up our offer. */
 static void give_up(struct peer *p) {
   struct error e = *most_telling(p);
-  if (p->dials_only && e.code == ERR_TCP)
+  if (p->dials_only && (e.code == ERR_TCP || e.code == ERR_NAME))
     error_set(&e, ERR_TCP, "%s: " MESH_DIALS_ONLY " (tcp)", p->name.full);
   peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
 }
