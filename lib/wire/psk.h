@@ -90,6 +90,13 @@ SSL_CTX *psk_link_context(const struct psk_set *psks, bool server);
  * peer has not chosen PSK_LINK_PROTOCOL: it is a node of another version. */
 int psk_link_check(const SSL *ssl) MUST_CHECK;
 
+#define PSK_COOKIE_REFUSED                                                                                   \
+  "the cookie is refused (cookie): both nodes need the same cookie: see ~/.node.cookie or --cookie-file"
+
+/* True when a TLS alert (SSL_AD_…) of the server in a handshake with a PSK says that the key is not the
+ * server's. */
+bool psk_alert_is_about_key(int alert);
+
 /* Returns what the result of a transfer means: 0, or the stage that failed (ERR_RESOLVE, ERR_TCP, ERR_TLS,
  * ERR_COOKIE, ERR_TIMEOUT, ERR_LOST, ERR_VERSION), ERR_NOMEM, ERR_SYSTEM.  *e then says what failed, with
  * which peer (`peer`, as the user named it), and what the user can do.  session is NULL for a transfer

@@ -50,14 +50,10 @@ static int tcp(const struct failure *f, struct error *e) {
 }
 
 static int cookie(const struct failure *f, struct error *e) {
-  return error_set(
-      e, ERR_COOKIE,
-      "%s: the cookie is refused (cookie): both nodes need the same cookie: see ~/.node.cookie or"
-      " --cookie-file",
-      f->peer);
+  return error_set(e, ERR_COOKIE, "%s: " PSK_COOKIE_REFUSED, f->peer);
 }
 
-static bool is_about_psk(int alert) {
+bool psk_alert_is_about_key(int alert) {
   return alert == SSL_AD_DECRYPT_ERROR || alert == SSL_AD_ILLEGAL_PARAMETER ||
          alert == SSL_AD_UNKNOWN_PSK_IDENTITY;
 }
@@ -68,7 +64,7 @@ static int tls(const struct failure *f, struct error *e) {
     return error_set(e, ERR_TLS,
                      "%s: what answers there shows a certificate (tls): a node has none; is this its port?",
                      f->peer);
-  if (s && s->offered && (s->hung_up || is_about_psk(s->alert))) return cookie(f, e);
+  if (s && s->offered && (s->hung_up || psk_alert_is_about_key(s->alert))) return cookie(f, e);
   if (s && s->alert)
     return error_set(e, ERR_TLS, "%s: the TLS handshake is refused: %s (tls): is this the port of a node?",
                      f->peer, SSL_alert_desc_string_long(s->alert));

@@ -278,7 +278,7 @@ static void test_refused(void) {
   p->next = &far;
   dial(p, &near, "two@b", p->port);
   UNTIL(p, near.freed && far.freed);
-  ok(near.code == ERR_TLS && !near.opened && !far.opened && !p->proved && p->closing == 1,
+  ok(near.code == ERR_COOKIE && !near.opened && !far.opened && !p->proved && p->closing == 1,
      "another cookie opens nothing: %s", near.why);
   place_free(p);
   p = place_new(&right);

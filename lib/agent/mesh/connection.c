@@ -164,12 +164,21 @@ static void lose_by_errno(struct connection *c, int number, const char *stage) {
   lose(c, c->stage == CONNECTING ? ERR_TCP : ERR_LOST, text);
 }
 
+/* True when an error of OpenSSL is the alert with which a node refuses the cookie.  OpenSSL as the server,
+ * which has no certificate, sends handshake_failure when it does not know the key. */
+static bool is_cookie_refused(unsigned long error) {
+  int alert = ERR_GET_REASON(error) - SSL_AD_REASON_OFFSET;
+  return alert == SSL_AD_HANDSHAKE_FAILURE || psk_alert_is_about_key(alert);
+}
+
 /* An operation on the TLS session has failed; error is what SSL_get_error says. */
 static void lose_by_tls(struct connection *c, int error, int number) {
   unsigned long first = ERR_peek_error();
   bool eof = error == SSL_ERROR_ZERO_RETURN || ERR_GET_REASON(first) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
   char text[160];
-  if (c->stage == SHAKING) {
+  if (c->stage == SHAKING && is_cookie_refused(first)) {
+    lose(c, ERR_COOKIE, PSK_COOKIE_REFUSED);
+  } else if (c->stage == SHAKING) {
     const char *reason = eof ? "the peer hangs up" : ERR_reason_error_string(first);
     snprintf(text, sizeof text, "the TLS handshake of the link fails: %s (tls)",
              reason ? reason : "no reason");
