@@ -288,7 +288,7 @@ lines() { http POST "$1" -H 'Content-Type: application/x-ndjson' -H 'Transfer-En
   poller=$!
   clients=()
   for _ in {1..8}; do
-    api one POST /v1/processes/sum/messages --data-binary "@$T/big" -o /dev/null -w '%{http_code}\n' >>"$T/codes" 3>&- &
+    api one POST /v1/processes/sum/messages -m 60 --data-binary "@$T/big" -o /dev/null -w '%{http_code}\n' >>"$T/codes" 3>&- &
     clients+=($!)
   done
   wait "${clients[@]}"

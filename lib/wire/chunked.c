@@ -9,7 +9,8 @@ size_t chunked_head(char out[CHUNKED_HEAD], size_t n) {
   size_t digits = 1;
   while (n >> 4 * digits) digits++;
   for (size_t i = 0; i < digits; i++) out[i] = "0123456789abcdef"[n >> 4 * (digits - 1 - i) & 15];
-  memcpy(out + digits, CHUNKED_TAIL, 2);
+  out[digits] = CHUNKED_TAIL[0];
+  out[digits + 1] = CHUNKED_TAIL[1];
   return digits + 2;
 }
 

@@ -223,8 +223,8 @@ static size_t make_record(struct connection *c, char out[CONNECTION_RECORD]) {
     n += chunked_head(out + n, chunk);
     memcpy(out + n, c->queue.data, chunk);
     n += chunk;
-    memcpy(out + n, CHUNKED_TAIL, 2);
-    n += 2;
+    out[n++] = CHUNKED_TAIL[0];
+    out[n++] = CHUNKED_TAIL[1];
     buf_consume(&c->queue, chunk);
     buf_shrink(&c->queue);
   } else if (c->ending && !c->last_sent && n + sizeof CHUNKED_END <= CONNECTION_RECORD) {
