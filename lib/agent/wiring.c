@@ -106,17 +106,18 @@ static void on_busy(void *data, uint32_t incarnation, bool busy) {
   vm_set_busy(a->vm, incarnation, busy);
 }
 
+/* The claims of the node are hidden first: whoever is told of the loss finds no name of the node any more. */
 static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char *reason) {
   struct agent *a = data;
   struct term *word = reason_word(reason);
   holds_note(&a->holds, "the loss of", nodetab_name(a->nodes, incarnation));
+  registry_link_down(a->registry, incarnation);
   vm_set_busy(a->vm, incarnation, false);
   flow_node_down(a, incarnation);
   vm_node_down(a->vm, incarnation, epoch, reason);
   hosted_node_down(a, incarnation, word);
   term_unref(word);
   rpc_node_down(a, incarnation);
-  registry_link_down(a->registry, incarnation);
 }
 
 const struct mesh_events agent_mesh_events = {

@@ -1,16 +1,25 @@
-/* Invariant: a call is in the map from rpc_call until its end. Only `finish` removes a call from the map, and
- * it runs the call's `done` once. */
+/* Invariant: a call is in `open`, and in the list of the node that it asks, from rpc_call until its end. Only
+ * `finish` removes a call, and it runs the call's `done` once. A callee is in `callees` while it has calls,
+ * until its node is lost: a call that a `done` begins as others fail belongs to another callee. */
 #include "agent/kernel/rpc.h"
 
 #include "base/map.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
 #define STOPPING "this node is stopping (lost)"
 
+struct callee { /* a node that is asked */
+  LIST_HEAD(, call) calls;
+  bool lost; /* rpc_node_down fails its calls, and frees it */
+};
+
 struct call {
   struct agent *agent;
+  struct callee *callee;
+  LIST_ENTRY(call) of_callee;
   npid ref, to;
   rpc_done *done;
   void *data;
@@ -18,7 +27,8 @@ struct call {
 };
 
 struct rpc {
-  struct map open; /* ref → struct call */
+  struct map open;    /* ref → struct call */
+  struct map callees; /* incarnation → struct callee */
 };
 
 int rpc_init(struct agent *a) {
@@ -30,8 +40,27 @@ static void call_closed(uv_handle_t *h) {
   free(h->data);
 }
 
+/* The callee for a node, made where there is none; NULL when memory ran out. */
+static struct callee *callee_need(struct rpc *rpc, uint32_t node) {
+  struct callee *to = map_get_id(&rpc->callees, node);
+  if (to) return to;
+  to = calloc(1, sizeof *to);
+  if (!to || !map_put_id(&rpc->callees, node, to)) return to;
+  free(to);
+  return NULL;
+}
+
+/* Frees a callee that has no call. */
+static void callee_tidy(struct rpc *rpc, struct callee *to, uint32_t node) {
+  if (!to || to->lost || !LIST_EMPTY(&to->calls)) return;
+  map_remove_id(&rpc->callees, node);
+  free(to);
+}
+
 static void finish(struct call *c, const struct error *e, struct term_reader values) {
   map_remove_id(&c->agent->rpc->open, c->ref);
+  LIST_REMOVE(c, of_callee);
+  callee_tidy(c->agent->rpc, c->callee, npid_incarnation(c->to));
   c->done(c->data, e, values);
   uv_close((uv_handle_t *)&c->timer, call_closed);
 }
@@ -60,16 +89,19 @@ void rpc_call(struct agent *a, npid to, struct term *args, int timeout_ms, rpc_d
     return;
   }
   struct call *c = args ? calloc(1, sizeof *c) : NULL;
+  struct callee *callee = c ? callee_need(a->rpc, npid_incarnation(to)) : NULL;
   npid ref = vm_ref(a->vm);
   struct signal *s = c ? signal_new(SIGNAL_CALL, to, NPID_KERNEL, ref, args) : NULL;
   if (s) args = NULL; /* the signal owns args now */
-  if (!s || map_put_id(&a->rpc->open, ref, c)) {
+  if (!s || !callee || map_put_id(&a->rpc->open, ref, c)) {
+    callee_tidy(a->rpc, callee, npid_incarnation(to));
     signal_free(s);
     free(c);
     refuse(args, ERR_NOMEM, err_sentence(ERR_NOMEM), done, data);
     return;
   }
-  *c = (struct call){.agent = a, .ref = ref, .to = to, .done = done, .data = data};
+  *c = (struct call){.agent = a, .callee = callee, .ref = ref, .to = to, .done = done, .data = data};
+  LIST_INSERT_HEAD(&callee->calls, c, of_callee);
   uv_timer_init(&a->loop, &c->timer);
   c->timer.data = c;
   if (timeout_ms) uv_timer_start(&c->timer, on_timeout, (uint64_t)timeout_ms, 0);
@@ -94,27 +126,28 @@ void rpc_reply(struct agent *a, const struct signal *s) {
   finish(c, &e, (struct term_reader){0});
 }
 
-/* Returns an open call to a node's incarnation (UINT32_MAX: to any node); NULL when there is none. */
-static struct call *open_call(struct agent *a, uint32_t incarnation) {
-  void *value;
-  for (size_t at = 0; map_next(&a->rpc->open, &at, NULL, NULL, &value);) {
-    struct call *c = value;
-    if (incarnation == UINT32_MAX || npid_incarnation(c->to) == incarnation) return c;
-  }
-  return NULL;
+/* Fails the calls of a callee, and frees it. */
+static void lose(struct rpc *rpc, struct callee *to, uint32_t node, const char *text) {
+  map_remove_id(&rpc->callees, node);
+  to->lost = true;
+  for (struct call *c; (c = LIST_FIRST(&to->calls));) fail(c, ERR_LOST, text);
+  free(to);
 }
 
 void rpc_node_down(struct agent *a, uint32_t incarnation) {
-  for (struct call *c; (c = open_call(a, incarnation));) {
-    char text[NODENAME_SIZE + 64];
-    snprintf(text, sizeof text, "%s: the connection was lost (lost)", nodetab_name(a->nodes, incarnation));
-    fail(c, ERR_LOST, text);
-  }
+  char text[NODENAME_SIZE + 64];
+  snprintf(text, sizeof text, "%s: the connection was lost (lost)", nodetab_name(a->nodes, incarnation));
+  for (struct callee *to; (to = map_get_id(&a->rpc->callees, incarnation));)
+    lose(a->rpc, to, incarnation, text);
 }
 
 void rpc_finish(struct agent *a) {
   if (!a->rpc) return;
-  for (struct call *c; (c = open_call(a, UINT32_MAX));) fail(c, ERR_LOST, STOPPING);
+  uint64_t node;
+  void *to;
+  for (size_t at = 0; map_next(&a->rpc->callees, &at, NULL, &node, &to); at = 0)
+    lose(a->rpc, to, (uint32_t)node, STOPPING);
+  map_finish(&a->rpc->callees);
   map_finish(&a->rpc->open);
   free(a->rpc);
   a->rpc = NULL;
