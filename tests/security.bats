@@ -399,7 +399,7 @@ three@$long 127.0.0.1
 $long@here 127.0.0.1
 three@here $long
 three@here 127.0.0.1/@evil
-three@here 127.0.0.1 {"port":0}
+three@here 127.0.0.1 {"port":-1}
 three@here 127.0.0.1 {"creation":-1}
 three@here 127.0.0.1 {"lua":[[[]]]}
 one@$HOST 127.0.0.1
