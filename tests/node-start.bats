@@ -869,8 +869,8 @@ descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
     puts(receive())
     puts(receive())'
   assert_line --index 0 --partial true
-  assert_line --index 1 sent
-  assert_line --index 2 all
+  assert_line sent # two senders: their messages have no order
+  assert_line all
   [ "$(refused messages)" -gt 0 ]
 }
 
