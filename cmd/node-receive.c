@@ -46,6 +46,7 @@ struct mailbox {
   const struct nodemsg *m;
   int64_t left; /* how many messages are still to be printed */
   bool open;    /* the pid has been printed */
+  bool printed; /* a message has been printed */
 };
 
 enum { ENOUGH = 1 /* ends the stream; no error has this code */ };
@@ -90,6 +91,7 @@ static int take(void *data, char *text, size_t n) {
   }
   if (!is_matched(box->options, text, n)) return 0;
   if (fwrite_unlocked(text, 1, n + 1, stdout) != n + 1) exit(tool_finish(&tool, 1));
+  box->printed = true;
   return --box->left ? 0 : ENOUGH;
 }
 
@@ -151,6 +153,9 @@ int main(int argc, char **argv) {
   if (!rc)
     rc = error_set(&e, ERR_LOST, "%s: the mailbox was closed: its node stopped, or its process was ended",
                    nodemsg_node(m));
+  if (rc == ERR_TIMEOUT && box.open)
+    error_set(&e, rc, "%s: %s message came within %g s (timeout)", nodemsg_node(m),
+              box.printed ? "no further" : "no", options.common.timeout);
   int status = rc == ENOUGH ? 0 : tool_report(&tool, rc, &e);
   nodemsg_close(m);
   return tool_finish(&tool, status);

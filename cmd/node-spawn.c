@@ -147,17 +147,35 @@ struct attachment {
   struct input *input; /* sends our standard input to the command; NULL without -i */
   struct interrupt *interrupt;
   struct terminal *terminal; /* NULL without --tty */
+  const char *node;          /* on which the process runs */
   char pid[NPID_TEXT_SIZE];
   int status; /* -1 until the process has ended */
 };
 
+/* Prints a reason that is neither a string nor an error of Lua code, as that of exit(3).  The process itself
+ * has reported an error, whose reason is ["error", MESSAGE, TRACEBACK]. */
+static void report_value(const struct attachment *a, const json_t *reason) {
+  const char *first = json_string_value(json_array_get(reason, 0));
+  if (!reason || (first && strcmp(first, "error") == 0) || spawn_is_command(a->options)) return;
+  char *text = tool_need(json_dumps(reason, JSON_ENCODE_ANY | JSON_COMPACT));
+  struct buf shown = BUF_INIT;
+  buf_escape(&shown, text, strlen(text));
+  buf_puts(&shown, "");
+  fprintf(stderr, "%s: <%s>: ended with the reason %s\n", tool.name, a->pid,
+          buf_ok(&shown) ? shown.data : "?");
+  buf_finish(&shown);
+  free(text);
+}
+
 /* Prints a reason that the exit status does not tell: "killed", "noconnection", …. */
 static void report_reason(const struct attachment *a, const json_t *reason) {
   const char *word = json_string_value(reason);
+  if (!word) report_value(a, reason);
   if (!word || !strcmp(word, "normal")) return;
   if (strcmp(word, "timeout") == 0) {
-    fprintf(stderr, "%s: <%s>: timed out after %g s (timeout)\n", tool.name, a->pid,
-            a->options->common.timeout);
+    const char *home = a->node ? a->node : "the node";
+    fprintf(stderr, "%s: %s: timed out after %g s (timeout): <%s> was ended\n", tool.name, home,
+            a->options->common.timeout, a->pid);
     return;
   }
   if (strcmp(word, "noconnection") == 0) {
@@ -225,7 +243,8 @@ static int take_output(void *data, bool is_stderr, const char *bytes, size_t n) 
 
 static int spawn_attached(const struct spawn_options *o, struct nodemsg *m, json_t *request) {
   struct error e = {0};
-  struct attachment a = {.options = o, .e = &e, .status = -1};
+  struct attachment a = {
+      .options = o, .e = &e, .node = node_of(o) ? node_of(o) : nodemsg_node(m), .status = -1};
   nodemsg_more_time(m, spawn_last_words(o));
   int rc =
       nodemsg_output(m, "POST", "/v1/processes", request, take_event, o->events ? NULL : take_output, &a, &e);

@@ -226,7 +226,8 @@ static int take_output(void *data, bool is_stderr, const char *bytes, size_t n) 
 static void take_timeout(struct job *j) {
   struct error e;
   fail(j,
-       error_set(&e, ERR_TIMEOUT, "%s: timed out after %g s", j->node->name, j->run->options->common.timeout),
+       error_set(&e, ERR_TIMEOUT, "%s: timed out after %g s: the %s was ended", j->node->name,
+                 j->run->options->common.timeout, spawn_is_command(j->run->options) ? "command" : "process"),
        &e);
   j->status = 0;
 }

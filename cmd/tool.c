@@ -178,6 +178,17 @@ static int count_matches(const struct tool *tool, const char *word) {
   return n;
 }
 
+/* The long option that is spelled much like the word ("--timeuot"); NULL: there is none. */
+static const char *nearest_option(const struct tool *tool, const char *word) {
+  char name[64];
+  size_t n = strncmp(word, "--", 2) == 0 ? strcspn(word + 2, "=") : sizeof name;
+  if (n >= sizeof name) return NULL;
+  snprintf(name, sizeof name, "%.*s", (int)n, word + 2);
+  for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++)
+    if (text_near(name, o->name)) return o->name;
+  return NULL;
+}
+
 /* Reports what getopt refused.  The refused option is in optopt when it is a letter or a known long option,
  * else in argv. */
 __attribute__((noreturn)) static void mistake(const struct tool *tool, int found, char **argv) {
@@ -186,8 +197,10 @@ __attribute__((noreturn)) static void mistake(const struct tool *tool, int found
   if (o) tool_usage(tool, "--%s takes no argument", o->name);
   if (optopt) tool_usage(tool, "-%c: no such option", optopt);
   const char *word = argv[optind - 1];
-  tool_usage(tool, "%s: %s", word,
-             count_matches(tool, word) > 1 ? "several options begin like this" : "no such option");
+  if (count_matches(tool, word) > 1) tool_usage(tool, "%s: several options begin like this", word);
+  const char *near = nearest_option(tool, word);
+  tool_usage(tool, "%s: no such option%s%s%s", word, near ? "; did you mean --" : "", near ? near : "",
+             near ? "?" : "");
 }
 
 /* Opens /dev/null as each of the descriptors 0 to 2 that is closed; else the next file or socket would become

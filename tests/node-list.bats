@@ -7,6 +7,7 @@ load tools
 
 @test "usage errors" {
   refuses 'no such option' node-list --no-such
+  refuses '--wathc: no such option; did you mean --watch?' node-list --wathc
   refuses 'no such option' node-list -z
   refuses 'takes no operands' node-list two@rane
   refuses 'takes no argument' node-list --self=x

@@ -85,3 +85,11 @@ load tools
   assert_line --index 1 --partial '"rtt_us"'
   says_no 3 'x*: no living member matches' node-ping -n one 'x*'
 }
+
+@test "a slip in the name of a node, and NODE_SELF, are told" {
+  start_node one
+  two_nodes
+  says_no 3 "on $HOST: two; did you mean two@$HOST?" node-ping -n one "twoo@$HOST"
+  export NODE_SELF=nine
+  says_no 3 '(the node is from NODE_SELF)' node-list
+}

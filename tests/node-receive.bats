@@ -322,3 +322,9 @@ stands_still() {
   run -0 jq -c '[.[0], (.[1] | length)]' "$T/out"
   assert_output "$(for i in {1..10}; do printf '[%d,%d]\n' "$i" 300000 "$i" 5 "$i" 20000; done)"
 }
+
+@test "a deadline says that no message came" {
+  start_node one
+  run --separate-stderr -5 node-receive --timeout 0.1
+  told "one@$HOST: no message came within 0.1 s (timeout)"
+}

@@ -100,3 +100,9 @@ load tools
   run -0 --separate-stderr node-whereis --json thing
   assert_equal "$(jq .token <<<"$output")" "$second"
 }
+
+@test "a local name for a process of another node: what to leave out" {
+  start_node one
+  two_nodes
+  says_no 2 'leave out --local' node-register -n one --local far "$(node-spawn -n one -d "two@$HOST" -e 'receive()')"
+}

@@ -147,7 +147,8 @@ naps() { [ "$(pgrep -cfx "sleep $NAP")" = "$1" ]; }
     sleep "$2" &
     wait' bash "$T/lock" "$NAP"
   assert_output 'last words'
-  told 'timed out after 0.5 s (timeout)'
+  told "node-spawn: one@$HOST: timed out after 0.5 s (timeout): <"
+  told '> was ended'
   flock -n "$T/lock" true
   naps 0
 }
@@ -912,4 +913,13 @@ END
   wait_until written
   run -0 node-spawn -d -n one -- sh -c 'echo whole'
   wait_until grep -q ' whole$' "$(console_file one)"
+}
+
+@test "a script that cannot run, an empty word, and exit(3) are told as that" {
+  start_node one
+  printf '#!/bin/sh\r\necho hi\r\n' >crlf
+  chmod +x crlf
+  says_no 126 'its lines end in CR LF' node-spawn -- "$PWD/crlf"
+  says_no 127 'node-spawn: "": command not found' node-spawn -- ''
+  says_no 1 'ended with the reason 3' node-spawn -e 'exit(3)'
 }

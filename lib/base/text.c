@@ -223,3 +223,25 @@ void buf_escape(struct buf *b, const char *bytes, size_t n) {
     buf_puts(b, one);
   }
 }
+
+/* Damerau's distance (optimal string alignment), with three rows of the table. */
+bool text_near(const char *a, const char *b) {
+  enum { LONGEST = 63 };
+  size_t n = strlen(a), m = strlen(b);
+  if (!n || !m || n > LONGEST || m > LONGEST) return false;
+  unsigned char rows[3][LONGEST + 1];
+  for (size_t j = 0; j <= m; j++) rows[0][j] = (unsigned char)j;
+  for (size_t i = 1; i <= n; i++) {
+    unsigned char *row = rows[i % 3], *above = rows[(i - 1) % 3], *before = rows[(i + 1) % 3];
+    row[0] = (unsigned char)i;
+    for (size_t j = 1; j <= m; j++) {
+      int least = above[j - 1] + (a[i - 1] != b[j - 1]);
+      if (above[j] + 1 < least) least = above[j] + 1;
+      if (row[j - 1] + 1 < least) least = row[j - 1] + 1;
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < least)
+        least = before[j - 2] + 1;
+      row[j] = (unsigned char)least;
+    }
+  }
+  return rows[n % 3][m] <= ((n < m ? n : m) > 3 ? 2 : 1);
+}

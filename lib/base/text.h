@@ -20,6 +20,10 @@ size_t text_plain(const char *bytes, size_t n);
 /* Are the n bytes well-formed UTF-8 (no surrogates, no overlong forms)? */
 bool text_utf8(const char *bytes, size_t n);
 
+/* Is one word a likely slip for the other: at most two letters (one, in words of up to three) were left out,
+ * added, changed, or exchanged with the next?  Words of more than 63 bytes are not compared. */
+bool text_near(const char *a, const char *b);
+
 /* Text that comes from somebody else (a peer, a client, a file) is escaped before it is logged or printed to
  * a terminal.  Characters that a terminal acts on, or that begin a new line, become visible: control
  * characters are written as \n, \t, \r or \xHH, control characters of Unicode (U+0080 to U+009F, line ends,

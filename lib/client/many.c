@@ -196,6 +196,7 @@ static bool scan_on(struct many_call *call, int *rc, json_t *answer, struct erro
   exchange_finish(&call->exchange);
   call->exchange = (struct exchange){0};
   if (more && ask_port(call, &next, e) == 0 && begin(call, &next, e) == 0) return true;
+  scan_tell(call->scan, call->name.full);
   *e = call->scan->best;
   *rc = e->code;
   return false;

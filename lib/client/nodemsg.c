@@ -133,6 +133,10 @@ int nodemsg_open_any(const struct nodemsg_options *options, const char *remote, 
   char *node = NULL;
   int rc = local_choose(wanted, &node, e);
   if (!rc) return settle(open_local(options, node, out, e), e);
+  if (e && !options->node && wanted) {
+    struct error old = *e;
+    error_set(e, rc, "%s (the node is from NODE_SELF)", old.code ? error_text(&old) : err_sentence(rc));
+  }
   if (rc == ERR_NO_AGENT && wanted && strchr(wanted, '@')) remote = wanted;
   if (rc == ERR_NO_AGENT && remote && (!wanted || remote == wanted))
     rc = open_remote(options, remote, out, e);

@@ -37,6 +37,7 @@ int remote_find(struct nodemsg *m, const struct nodename *name, struct error *e)
     failure = (struct error){0};
     if (ask(m, name, scan.port, &failure) == 0) return 0;
   } while (scan_next(&scan, &failure, m->reached) && transfer_left(m) > 0);
+  scan_tell(&scan, name->full);
   if (e) *e = scan.best;
   return scan.best.code;
 }

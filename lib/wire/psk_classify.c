@@ -75,12 +75,13 @@ static int tls(const struct failure *f, struct error *e) {
 
 static const char *timed_out_while(const struct failure *f) {
   curl_off_t resolved = 0, secured = 0;
+  if (!f->session) return "waiting for the answer"; /* a unix socket has neither a host nor a firewall */
   curl_easy_getinfo(f->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
   /* Over TLS, libcurl knows this time only after the handshake. */
-  curl_off_t connected = f->session && f->session->offered;
+  curl_off_t connected = f->session->offered;
   if (!connected) curl_easy_getinfo(f->easy, CURLINFO_CONNECT_TIME_T, &connected);
   curl_easy_getinfo(f->easy, CURLINFO_APPCONNECT_TIME_T, &secured);
-  if (connected) return secured || !f->session ? "waiting for the answer" : "waiting for the TLS handshake";
+  if (connected) return secured ? "waiting for the answer" : "waiting for the TLS handshake";
   return resolved ? "connecting: is the host up, and does a firewall let it through?"
                   : "resolving the host name";
 }

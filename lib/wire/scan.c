@@ -1,6 +1,7 @@
 /* Invariant: best.code is 0, or best is the first of the most telling failures so far. */
 #include "wire/scan.h"
 
+#include "base/text.h"
 #include "core/nodename.h"
 
 #include <stdio.h>
@@ -56,9 +57,36 @@ static int port_after(const struct scan *s) {
   return next <= NODE_PORT_LAST ? next : 0;
 }
 
+/* Keeps the name of a node that is not meant, from the text of its refusal. */
+static void note_other(struct scan *s, const struct error *e) {
+  const char *at = e->code == ERR_NAME ? strstr(e->text, SCAN_NOT_HERE) : NULL;
+  size_t used = strlen(s->others);
+  if (!at) return;
+  at += sizeof SCAN_NOT_HERE - 1;
+  size_t n = strcspn(at, "@ ");
+  if (at[n] != '@' || n > NODE_NAME_MAX || used + n + 3 > sizeof s->others) return;
+  snprintf(s->others + used, sizeof s->others - used, "%s%.*s", used ? ", " : "", (int)n, at);
+}
+
+void scan_tell(struct scan *s, const char *node) {
+  const char *host = strchr(node, '@');
+  char wanted[NODE_NAME_MAX + 1], other[NODE_NAME_MAX + 1], near[NODE_NAME_MAX + 1] = "";
+  if (s->best.code != ERR_NAME || !*s->others || !host || host - node > NODE_NAME_MAX) return;
+  snprintf(wanted, sizeof wanted, "%.*s", (int)(host - node), node);
+  for (const char *at = s->others; *at; at += strspn(at, ", ")) {
+    size_t n = strcspn(at, ",");
+    snprintf(other, sizeof other, "%.*s", (int)n, at);
+    if (!*near && text_near(wanted, other)) memcpy(near, other, n + 1);
+    at += n;
+  }
+  error_set(&s->best, ERR_NAME, "%s: no node of this name there (name); on %s: %s%s%s%s%s", node, host + 1,
+            s->others, *near ? "; did you mean " : "", near, *near ? host : "", *near ? "?" : "");
+}
+
 bool scan_next(struct scan *s, const struct error *e, bool reached) {
   bool goes_on = rank(e->code) < TELLING && (reached || (e->code != ERR_TCP && e->code != ERR_TIMEOUT));
   if (!s->best.code || rank(e->code) < rank(s->best.code) || rank(e->code) == TELLING) keep(s, e);
+  note_other(s, e);
   int next = goes_on ? port_after(s) : 0;
   if (next) s->port = (uint16_t)next;
   return next;

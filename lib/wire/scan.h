@@ -14,12 +14,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* The words between the two node names of a refusal (ERR_NAME) by a node that is not meant. */
+#define SCAN_NOT_HERE " is not here: this node is "
+
 struct scan {
   uint16_t port;  /* the one to ask now */
   uint16_t hint;  /* the only one to ask, or 0 */
   uint16_t known; /* asked before the range, or 0 */
   uint16_t skip;  /* not asked, or 0 */
   struct error best;
+  char others[256]; /* the nodes of other names that have answered, before their '@': "one, two" */
 };
 
 /* Starts a scan: s->port is the first port to ask.  hint and known may be 0.  A port of the range that is
@@ -34,5 +38,9 @@ bool scan_ends(int code);
  * s->best is the error to report.  `reached` says whether the host itself reacted, by taking or by refusing
  * the connection: a host that does not react on one port does not react on the next. */
 bool scan_next(struct scan *s, const struct error *e, bool reached);
+
+/* Adds to s->best, when it says that only nodes of other names have answered, which these are and which one
+ * is spelled much like `node`.  Call it once, when the scan has failed. */
+void scan_tell(struct scan *s, const char *node);
 
 #endif

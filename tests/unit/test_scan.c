@@ -122,7 +122,38 @@ static void test_cookie_port(void) {
   ok(strlen(s.best.text) == sizeof full.text - 1, "a text that fills its room stays as it is");
 }
 
+/* What a user reads who mistyped a node name. */
+static const char *told(const char *wanted, const char *const *answers, struct scan *s) {
+  struct error e;
+  scan_start(s, 0, 0, 0);
+  for (; *answers; answers++) {
+    error_set(&e, ERR_NAME, "%s" SCAN_NOT_HERE "%s (name)", wanted, *answers);
+    scan_next(s, &e, true);
+  }
+  scan_tell(s, wanted);
+  return s->best.text;
+}
+
+static void test_others(void) {
+  struct scan s;
+  is(told("twoo@rane", (const char *[]){"one@rane", "two@rane", NULL}, &s),
+     "twoo@rane: no node of this name there (name); on rane: one, two; did you mean two@rane?",
+     "a slip in a name: the nodes that are there, and the nearest");
+  is(told("web@rane", (const char *[]){"one@rane", NULL}, &s),
+     "web@rane: no node of this name there (name); on rane: one", "no name is near: none is suggested");
+  is(told("x@rane", (const char *[]){"no name", NULL}, &s), "x@rane" SCAN_NOT_HERE "no name (name)",
+     "a peer that says no node name: its text stays");
+  char name[NODE_NAME_MAX + 8];
+  memset(name, 'a', NODE_NAME_MAX);
+  memcpy(name + NODE_NAME_MAX, "@rane", sizeof "@rane");
+  is(told("b@rane", (const char *[]){name, name, name, name, name, name, NULL}, &s), s.best.text,
+     "names that do not fit are left out");
+  ok(strlen(s.others) < sizeof s.others && strlen(s.others) == 3 * NODE_NAME_MAX + 4,
+     "and the list is bounded");
+}
+
 int main(void) {
+  test_others();
   test_ports();
   test_verdicts();
   test_telling();

@@ -117,7 +117,22 @@ static void test_escape(void) {
   ok(text_escape(small, sizeof small, megabyte, sizeof megabyte) < sizeof small, "long text fits, too");
 }
 
+static void test_near(void) {
+  ok(text_near("twoo", "two") && text_near("tow", "two") && text_near("timeuot", "timeout") &&
+         text_near("wathc", "watch") && text_near("same", "same"),
+     "slips are near");
+  ok(!text_near("a", "bc") && !text_near("one", "two") && !text_near("", "a") && !text_near("timeout", "tag"),
+     "other words are not");
+  char longest[65];
+  memset(longest, 'a', 64);
+  longest[64] = 0;
+  ok(!text_near(longest, longest), "64 bytes are not compared");
+  longest[63] = 0;
+  ok(text_near(longest, longest), "63 are");
+}
+
 int main(void) {
+  test_near();
   test_integer();
   test_utf8();
   test_plain();

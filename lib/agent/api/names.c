@@ -162,7 +162,9 @@ static void register_global(struct request *r, npid pid) {
 /* Registers a local name. Only a process of this node can have one, as in Erlang. */
 static void register_local(struct request *r, npid pid) {
   if (!npid_is_local(pid)) {
-    respond_code(r, ERR_BAD_PID, "a local name is for a process of this node: see the scope global");
+    respond_code(r, ERR_BAD_PID,
+                 "%s: a local name is for a process of this node: leave out --local (scope global)",
+                 json_string_value(json_object_get(request_body(r), "pid")));
     return;
   }
   char why[NAMES_REFUSAL_SIZE];

@@ -5,6 +5,7 @@
 
 #include "wire/json.h"
 #include "wire/octets.h"
+#include "wire/scan.h"
 #include "wire/silence.h"
 #include "wire/url.h"
 
@@ -251,7 +252,7 @@ static int check_addressee(struct request *r) {
   const char *to = header(r, "Node-To"), *self = r->listener->agent->self;
   if (!to || !strcmp(to, self)) return 0;
   r->refused_status = MHD_HTTP_MISDIRECTED_REQUEST;
-  return error_set(&r->refused, ERR_NAME, "%s is not here: this node is %s (name)", to, self);
+  return error_set(&r->refused, ERR_NAME, "%s" SCAN_NOT_HERE "%s (name)", to, self);
 }
 
 static size_t body_max(const struct request *r) {

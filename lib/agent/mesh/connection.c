@@ -14,6 +14,7 @@
 #include "core/nodename.h"
 #include "wire/chunked.h"
 #include "wire/json.h"
+#include "wire/scan.h"
 #include "wire/silence.h"
 
 #include <arpa/inet.h>
@@ -373,7 +374,7 @@ static int take_request(struct connection *c, const char *head) {
   }
   const char *to = chunked_field(head, "Node-To", &n);
   if (to && (n != strlen(self) || memcmp(to, self, n) != 0)) {
-    error_set(&e, ERR_NAME, "%.*s is not here: this node is %s (name)", (int)(n < 200 ? n : 200), to, self);
+    error_set(&e, ERR_NAME, "%.*s" SCAN_NOT_HERE "%s (name)", (int)(n < 200 ? n : 200), to, self);
     return refuse(c, 421, &e);
   }
   buf_puts(&c->head,

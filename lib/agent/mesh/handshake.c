@@ -108,6 +108,7 @@ static int try_next_port(struct peer *p, struct peer_detail *d) {
     p->direct_failed = *d->why;
     more = !scan_ends(d->why->code) || d->why->code == ERR_RESOLVE;
   }
+  if (!more) scan_tell(&p->scan, p->name.full);
   if (more)
     send_offer(p);
   else

@@ -189,8 +189,10 @@ static void explain_failure(const struct command *c, struct error *e) {
     if (f->stage == (uint32_t)stages[i].stage) key = stages[i].key, what = stages[i].what;
   const char *text = spec_text(c->call, key, &n);
   if (f->stage == GUARD_INTERPRETER) {
-    error_set(e, ERR_EXEC_DENIED, "%.*s: bad interpreter: %s%s%s", n, text, f->text, *f->text ? ": " : "",
-              strerror(error));
+    size_t end = strlen(f->text);
+    bool crlf = end && f->text[end - 1] == '\r';
+    error_set(e, ERR_EXEC_DENIED, "%.*s: bad interpreter: %s%s%s%s", n, text, f->text, *f->text ? ": " : "",
+              strerror(error), crlf ? ": its lines end in CR LF: sed -i 's/\\r$//' mends the script" : "");
     return;
   }
   bool missing = f->stage == GUARD_EXEC && error == ENOENT, busy = f->stage == GUARD_FORK;
@@ -198,7 +200,8 @@ static void explain_failure(const struct command *c, struct error *e) {
             missing ? ERR_EXEC
             : busy  ? ERR_BUSY
                     : ERR_EXEC_DENIED,
-            "%.*s: %s%s", n, text, what, missing ? "command not found" : exec_error(error));
+            "%s%.*s%s: %s%s", n ? "" : "\"", n, text, n ? "" : "\"", what,
+            missing ? "command not found" : exec_error(error));
 }
 
 /* Refuses the call of a command that could not be started, and removes its name. This runs before hosted_end,
