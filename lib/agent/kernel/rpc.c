@@ -11,8 +11,9 @@
 
 #define STOPPING "this node is stopping (lost)"
 
+LIST_HEAD(callee_calls, call);
 struct callee { /* a node that is asked */
-  LIST_HEAD(, call) calls;
+  struct callee_calls calls;
   bool lost; /* rpc_node_down fails its calls, and frees it */
 };
 

@@ -683,9 +683,11 @@ bool connections_idle(const struct connections *cs) {
 }
 
 void connections_finish(struct connections *cs) {
-  struct connection *c;
   if (!cs) return;
-  TAILQ_FOREACH(c, &cs->list, in_all) lose(c, ERR_BUSY, "this node is stopping (busy)");
+  for (struct connection *c = TAILQ_FIRST(&cs->list), *next; c; c = next) {
+    next = TAILQ_NEXT(c, in_all);
+    lose(c, ERR_BUSY, "this node is stopping (busy)");
+  }
   uv_close((uv_handle_t *)&cs->prepare, NULL);
   uv_close((uv_handle_t *)&cs->idle, NULL);
 }
