@@ -383,14 +383,16 @@ tool_of() { pgrep -f "^node-spawn .*$T/os_pid"; }
   wait_until is_stopped "$command"
   wait_until cooked
   wait_until grep -qF '{"stopped":20,"stops":2}' "$T/events"
-  # Both jobs are stopped; the first one is continued.
-  type_ 'fg %1\r'
-  wait_until goes_on "$command"
-  wait_until raw
-  type_ '\004'
-  wait_until gone "$tool"
-  wait $follower
+  # Both jobs are stopped, and the command ends.
+  attached=$(pgrep -f "^node-attach -t $pid")
+  run -0 node-kill "$pid"
+  wait_until gone "$command"
+  wait $follower || [ $? -gt 128 ]
   type_ 'fg\r'
+  wait_until eval 'gone "$tool" || gone "$attached"'
+  type_ 'fg\r'
+  wait_until gone "$tool"
+  wait_until gone "$attached"
   wait_until cooked
   quit
 }
