@@ -467,8 +467,9 @@ int series_take_piece(struct peer *p, uint32_t id, const char *line, size_t n) {
 
 /* --- the loss of the link ------------------------------------------------------------------------------- */
 
+/* finish_writing tells the sender of a series whose last piece is written. */
 static void drop_sending(struct sending *t) {
-  tell_sent(t->mesh, t->from);
+  if (!t->whole) tell_sent(t->mesh, t->from);
   t->peer = NULL;
   if (!t->encoding) sending_free(t);
 }
