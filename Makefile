@@ -163,6 +163,9 @@ check: deps
 	$(AGAIN) all $(UNIT) $(FUZZ)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT) $(FUZZ) $(SUITES)
 
+# Builds what every test, `chaos' among them, runs.
+everything: all $(UNIT) $(FUZZ) $(CHAOS)
+
 unit: $(UNIT) $(FUZZ)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT) $(FUZZ)
 
@@ -278,5 +281,5 @@ clean:
 	rm -rf $(BUILD) compile_commands.json
 
 FORCE:
-.PHONY: all check unit demo bench chaos detection lint deps install uninstall clean FORCE
+.PHONY: all check everything unit demo bench chaos detection lint deps install uninstall clean FORCE
 -include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d $O/obj/*/*/*/*.d)
