@@ -1,16 +1,16 @@
-/* Invariant: a node is in the selection once: `seen` has the key of each, which is its full name with the
- * host in lower case, because hosts are compared without case.
+/* Invariant: a node is in the selection once: `seen` has the full name of each.  Names that come from members
+ * and from nodename_parse have one spelling; the host of a pattern is compared in lower case.
  *
  * Ordering: the list of members is one answer.  A member that joins or leaves after that changes nothing. */
 #include "select.h"
 
 #include "base/buf.h"
 #include "base/map.h"
+#include "base/text.h"
 #include "core/nodename.h"
 #include "core/nodeset.h"
 #include "core/tags.h"
 
-#include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,19 +24,19 @@ struct wanted { /* a list of tags of the command line */
 struct selecting {
   struct selection out;
   size_t cap;
-  struct map seen;     /* the selected nodes, by key */
-  struct map excluded; /* full and short names that --exclude has, by key */
+  struct map seen;     /* the full names of the selected nodes */
+  struct map excluded; /* full and short names that --exclude has */
   char **patterns;     /* patterns that --exclude has */
   size_t pattern_count;
   struct wanted tags, without;
-  struct map tags_of; /* key -> the tags of a member, a borrowed object of `answer` */
+  struct map tags_of; /* full name -> the tags of a member, a borrowed object of `answer` */
   json_t *answer;     /* of the asked node, or NULL */
   json_t *members;    /* array of full names, sorted; NULL: no node was asked */
   json_t *lost;       /* array of the full names of members that are down, sorted, or NULL */
   json_t *local;      /* full names of the nodes that run here */
   struct map here, shorts, lost_shorts; /* short name -> struct known, which points into `local`, `members`
                                          * and `lost` */
-  struct map left_out;                  /* the keys of members in `down` */
+  struct map left_out;                  /* the members in `down` */
   const char **down;                    /* members that are left out because they are down; borrowed names */
   size_t down_count;
   struct error *e;
@@ -91,30 +91,13 @@ static char *short_of(const char *name) {
   return tool_need(strndup(name, strcspn(name, "@")));
 }
 
-/* The key of a full name: the name with the host in lower case, and an IPv6 address in its canonical form. */
-static char *key_of(const char *name) {
-  char *key = tool_need(strdup(name)), *host = strchr(key, '@');
-  struct in6_addr address;
-  char text[INET6_ADDRSTRLEN];
-  for (char *at = host; at && *at; at++) *at = (char)tolower((unsigned char)*at);
-  if (!host || host[1] != '[') return key;
-  size_t n = strlen(host);
-  host[n - 1] = '\0';
-  bool address6 =
-      inet_pton(AF_INET6, host + 2, &address) == 1 && inet_ntop(AF_INET6, &address, text, sizeof text);
-  host[n - 1] = ']';
-  if (!address6) return key;
-  struct buf canonical = BUF_INIT;
-  buf_printf(&canonical, "%.*s[%s]", (int)(host + 1 - key), key, text);
-  free(key);
-  return tool_need(buf_take(&canonical));
-}
-
 /* Does the pattern match the full name?  A pattern without '@' is compared with the part before the '@'. */
 static bool pattern_matches(const char *pattern, const char *name) {
-  char *part = strchr(pattern, '@') ? key_of(name) : short_of(name), *key = key_of(pattern);
-  bool yes = matches(key, part);
-  free(key);
+  char *text = tool_need(strdup(pattern)), *host = strchr(text, '@');
+  char *part = host ? tool_need(strdup(name)) : short_of(name);
+  for (char *at = host; at && *at; at++) *at = (char)tolower((unsigned char)*at);
+  bool yes = matches(text, part);
+  free(text);
   free(part);
   return yes;
 }
@@ -134,15 +117,13 @@ static int exclude(void *data, const char *word) {
   }
   struct nodename name;
   if (!is_short(word) && nodename_parse(word, &name, s->e)) return ERR_BAD_NODE;
-  char *key = key_of(is_short(word) ? word : name.full);
-  remember(&s->excluded, key, s);
-  free(key);
+  remember(&s->excluded, is_short(word) ? word : name.full, s);
   return 0;
 }
 
-static bool is_excluded(const struct selecting *s, const char *name, const char *key) {
+static bool is_excluded(const struct selecting *s, const char *name) {
   char *part = short_of(name);
-  bool yes = map_get(&s->excluded, key) || map_get(&s->excluded, part);
+  bool yes = map_get(&s->excluded, name) || map_get(&s->excluded, part);
   free(part);
   for (size_t i = 0; !yes && i < s->pattern_count; i++) yes = pattern_matches(s->patterns[i], name);
   return yes;
@@ -162,9 +143,9 @@ static bool has_tag(const json_t *tags, const struct tag *tag) {
   return value && (!*tag->value || strcmp(value, tag->value) == 0);
 }
 
-/* Has the node of this key all tags of --tag, and none of --exclude-tag? */
-static bool has_tags(const struct selecting *s, const char *key) {
-  const json_t *tags = map_get(&s->tags_of, key);
+/* Has the node all tags of --tag, and none of --exclude-tag? */
+static bool has_tags(const struct selecting *s, const char *name) {
+  const json_t *tags = map_get(&s->tags_of, name);
   for (size_t i = 0; i < s->tags.count; i++)
     if (!has_tag(tags, &s->tags.at[i])) return false;
   for (size_t i = 0; i < s->without.count; i++)
@@ -175,17 +156,14 @@ static bool has_tags(const struct selecting *s, const char *key) {
 /* --- the nodes that are selected ----------------------------------------------------------------------- */
 
 static int add(struct selecting *s, const char *name, const char *word) {
-  char *key = key_of(name);
-  if (!map_get(&s->seen, key) && !is_excluded(s, name, key) && has_tags(s, key)) {
-    if (s->out.count == s->cap) {
-      s->cap = s->cap ? 2 * s->cap : 16;
-      s->out.at = tool_need(realloc(s->out.at, s->cap * sizeof *s->out.at));
-    }
-    s->out.at[s->out.count++] =
-        (struct selected){.name = tool_need(strdup(name)), .word = tool_need(strdup(word))};
-    remember(&s->seen, key, s);
+  if (map_get(&s->seen, name) || is_excluded(s, name) || !has_tags(s, name)) return 0;
+  if (s->out.count == s->cap) {
+    s->cap = s->cap ? 2 * s->cap : 16;
+    s->out.at = tool_need(realloc(s->out.at, s->cap * sizeof *s->out.at));
   }
-  free(key);
+  s->out.at[s->out.count++] =
+      (struct selected){.name = tool_need(strdup(name)), .word = tool_need(strdup(word))};
+  remember(&s->seen, name, s);
   return 0;
 }
 
@@ -195,15 +173,30 @@ static int add_full(struct selecting *s, const char *word) {
   return rc ? rc : add(s, name.full, word);
 }
 
+/* The full name of a node whose short name is a likely slip for the word; NULL: there is none. */
+static const char *nearest(const struct selecting *s, const char *word) {
+  const struct map *maps[] = {&s->here, &s->shorts};
+  const char *name;
+  void *value;
+  for (size_t i = 0; i < sizeof maps / sizeof *maps; i++)
+    for (size_t at = 0; map_next(maps[i], &at, &name, NULL, &value);)
+      if (text_near(word, name)) return ((struct known *)value)->name;
+  return NULL;
+}
+
+static int none_has(const struct selecting *s, const char *word) {
+  const char *near = nearest(s, word);
+  return error_set(s->e, ERR_NO_AGENT, "%s: no living member has this name%s%s%s node-list --all lists them",
+                   word, near ? "; did you mean " : "", near ? near : "", near ? "?" : ";");
+}
+
 static int add_short(struct selecting *s, const char *word) {
   int rc = nodename_check_short(word, s->e);
   if (rc) return rc;
   const struct known *k = map_get(&s->here, word);
   if (!k) k = map_get(&s->shorts, word);
   if (!k) k = map_get(&s->lost_shorts, word);
-  if (!k)
-    return error_set(s->e, ERR_NO_AGENT, "%s: no living member has this name; node-list --all lists them",
-                     word);
+  if (!k) return none_has(s, word);
   if (k->list.len)
     return error_set(s->e, ERR_AMBIGUOUS, "%s: several nodes have this name: %s; give the full name", word,
                      k->list.data);
@@ -212,12 +205,9 @@ static int add_short(struct selecting *s, const char *word) {
 
 /* Notes a member that is down and would be selected. */
 static void leave_out(struct selecting *s, const char *name) {
-  char *key = key_of(name);
-  if (!map_get(&s->left_out, key) && !is_excluded(s, name, key) && has_tags(s, key)) {
-    remember(&s->left_out, key, s);
-    s->down[s->down_count++] = name;
-  }
-  free(key);
+  if (map_get(&s->left_out, name) || is_excluded(s, name) || !has_tags(s, name)) return;
+  remember(&s->left_out, name, s);
+  s->down[s->down_count++] = name;
 }
 
 /* Notes the members that are down and match; pattern NULL: all of them. */
@@ -234,11 +224,8 @@ static void leave_out_matching(struct selecting *s, const char *pattern) {
 static char *folded_down(const struct selecting *s) {
   struct buf set = BUF_INIT;
   size_t n = 0;
-  for (size_t i = 0; i < s->down_count; i++) {
-    char *key = key_of(s->down[i]);
-    if (!map_get(&s->seen, key)) s->down[n++] = s->down[i];
-    free(key);
-  }
+  for (size_t i = 0; i < s->down_count; i++)
+    if (!map_get(&s->seen, s->down[i])) s->down[n++] = s->down[i];
   if (!n) return NULL;
   nodeset_fold(&set, s->down, n);
   return tool_need(buf_take(&set));
@@ -318,9 +305,7 @@ static void take_tags(struct selecting *s, const json_t *nodes) {
   json_t *node;
   json_array_foreach(nodes, i, node) {
     json_t *tags = json_object_get(node, "tags");
-    char *key = tags ? key_of(tool_member(node, "node")) : NULL;
-    if (key) remember(&s->tags_of, key, tags);
-    free(key);
+    if (tags) remember(&s->tags_of, tool_member(node, "node"), tags);
   }
 }
 

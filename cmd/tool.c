@@ -257,7 +257,7 @@ void tool_blame(const char *node, struct error *e) {
   struct error old = *e;
   const char *text = old.code ? error_text(&old) : err_sentence(old.code);
   size_t n = old.code == ERR_TIMEOUT ? leading_node(text) : 0;
-  if (strstr(text, node)) return;
+  if (strcasestr(text, node)) return;
   if (n)
     error_set(e, old.code, "%s: %s, through %.*s", node, text + n + 2, (int)n, text);
   else
@@ -301,8 +301,7 @@ void tool_take_node(const struct tool *tool, struct tool_common *common) {
 }
 
 bool tool_is_node(const struct nodemsg *m, const char *node) {
-  struct nodename name;
-  return nodename_parse(node, &name, NULL) == 0 && strcmp(name.full, nodemsg_node(m)) == 0;
+  return nodename_means(node, nodemsg_node(m));
 }
 
 void tool_address(const struct nodemsg *m, const char *node, json_t *request) {

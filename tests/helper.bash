@@ -31,6 +31,7 @@ node_setup() {
   unset NODE_SELF XDG_RUNTIME_DIR XDG_STATE_HOME http_proxy https_proxy all_proxy
   mkdir "$HOME"
   HOST=$(hostname -s)
+  HOST=${HOST,,} # as nodes spell it
   HOSTS=() SWITCH=
   export ASAN_OPTIONS=log_path=$T/sanitizer:detect_stack_use_after_return=1
   export UBSAN_OPTIONS=log_path=$T/sanitizer:print_stacktrace=1

@@ -30,7 +30,10 @@ load tools
   run -0 node-connect -n one --disconnect two
   run -0 node-list -n one
   assert_output ''
-  says_no 3 'three: no living member has this name' node-connect -n one three
+  says_no 3 'three: no living member has this name; node-list' node-connect -n one three
+  says_no 3 "twoo: no living member has this name; did you mean two@$HOST? node-list" node-connect -n one twoo
+  says_no 3 "on: no node of this name is running here, but one@$HOST, two@$HOST; did you mean one@$HOST?" \
+    node-connect -n on two
 }
 
 @test "connects without output, once or again; disconnects" {
@@ -49,6 +52,35 @@ load tools
   run -0 node-list
   assert_output ''
   says_no 1 "two@$HOST is not connected" node-connect --disconnect "two@$HOST"
+}
+
+@test "a host is compared without case, and an IPv6 address as an address" {
+  node-start -d --name one@LocalHost 3>&-
+  node-start -d --name 'two@[0:0::1]' 3>&-
+  run -0 node-list -n one --all
+  assert_output 'one@localhost'
+  run -0 node-connect -n one@LOCALHOST 'two@[0:0:0:0:0:0:0:1]'
+  run -0 node-list -n one
+  assert_output 'two@[::1]'
+  run -0 node-list -n 'two@[::0001]'
+  assert_output 'one@localhost'
+  # What a name means is the same in every place: a node to spawn on, a pid, a pair {name, node}, a selection.
+  run -0 node-spawn -n one 'two@[0::1]' -e 'puts(node.self())'
+  assert_output 'two@[::1]'
+  run -0 node-spawn -n one 'one@LOCALHOST' -e 'puts(node.self())'
+  assert_output 'one@localhost'
+  run -0 node-spawn -n one -e 'register("me", self())
+    send({"me", "one@LOCALHOST"}, "here") send({"me", "two@[0:0::1]"}, "there") puts(receive())'
+  assert_output 'here'
+  pid=$(node-spawn -d -n one --full -e 'puts(receive())')
+  run -0 node-send -n two "${pid/localhost/LOCALHOST}" hello
+  run -0 node-ping -n two one@LocalHost
+  run -0 node-spawn -n one 'two@[::1]' 'two@[0::1]' '*@[::1]' --exclude one@LOCALHOST -e 'puts("once")'
+  assert_equal "$(grep -c once <<<"$output")" 1
+  says_no 1 'is already running' node-start -d --name one@LOCALHOST
+  run -0 node-connect -n one --disconnect 'two@[0::1]'
+  run -0 node-list -n one
+  assert_output ''
 }
 
 @test "a port in the name says where to look" {

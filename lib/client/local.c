@@ -3,6 +3,7 @@
 #include "client/local.h"
 
 #include "base/buf.h"
+#include "base/text.h"
 #include "core/nodename.h"
 #include "core/rundir.h"
 
@@ -80,7 +81,17 @@ int local_nodes(json_t **out, struct error *e) {
 /* Does `wanted`, as "one" or "one@rane", mean the node one@rane? */
 static bool is_meant(const char *wanted, const char *node) {
   size_t n = strlen(wanted);
-  return strncmp(wanted, node, n) == 0 && (node[n] == '\0' || (node[n] == '@' && !strchr(wanted, '@')));
+  return strchr(wanted, '@') ? nodename_means(wanted, node) : strncmp(wanted, node, n) == 0 && node[n] == '@';
+}
+
+/* Is `wanted`, a full name or a short one, a likely slip for the node's name? */
+static bool is_near(const char *wanted, const char *node) {
+  char word[NODE_NAME_MAX + 1], part[NODE_NAME_MAX + 1];
+  size_t n = strcspn(wanted, "@"), length = strcspn(node, "@");
+  if (n >= sizeof word || length >= sizeof part) return false;
+  snprintf(word, sizeof word, "%.*s", (int)n, wanted);
+  snprintf(part, sizeof part, "%.*s", (int)length, node);
+  return text_near(word, part);
 }
 
 /* The names as "one@rane, two@rane"; NULL when memory ran out. */
@@ -96,13 +107,19 @@ static char *listing(json_t *nodes) {
 }
 
 static int none_running(const char *wanted, json_t *nodes, struct error *e) {
+  size_t i;
+  json_t *node;
+  const char *near = NULL;
   if (json_array_size(nodes) == 0)
     return error_set(e, ERR_NO_AGENT,
                      "%s%sno node is running here; start one with: node-start -d --sname NAME",
                      wanted ? wanted : "", wanted ? ": " : "");
   char *list = listing(nodes);
-  error_set(e, ERR_NO_AGENT, "%s: no node of this name is running here, but %s", wanted,
-            list ? list : "others");
+  json_array_foreach(nodes, i, node) {
+    if (!near && is_near(wanted, json_string_value(node))) near = json_string_value(node);
+  }
+  error_set(e, ERR_NO_AGENT, "%s: no node of this name is running here, but %s%s%s%s", wanted,
+            list ? list : "others", near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
   free(list);
   return ERR_NO_AGENT;
 }

@@ -15,14 +15,19 @@
 
 enum { LABEL_MAX = 63 };
 
-static const char *host_ipv6(const char *host, size_t n) {
+/* Reads "[ADDRESS]", of n bytes. */
+static bool read_ipv6(const char *host, size_t n, struct in6_addr *out) {
   char address[INET6_ADDRSTRLEN];
-  struct in6_addr ignored;
   size_t inner = n - 2;
-  if (inner >= sizeof address) return "not an IPv6 address";
+  if (inner >= sizeof address) return false;
   memcpy(address, host + 1, inner);
   address[inner] = 0;
-  return inet_pton(AF_INET6, address, &ignored) == 1 ? NULL : "not an IPv6 address";
+  return inet_pton(AF_INET6, address, out) == 1;
+}
+
+static const char *host_ipv6(const char *host, size_t n) {
+  struct in6_addr ignored;
+  return read_ipv6(host, n, &ignored) ? NULL : "not an IPv6 address";
 }
 
 static const char *host_ipv4(const char *host, size_t n) {
@@ -69,6 +74,20 @@ static const char *host_end(const char *host) {
   return close && (close[1] == ':' || !close[1]) ? close + 1 : NULL;
 }
 
+/* Writes the only spelling of a host that is well-formed: a name in lower case, an IPv6 address as
+ * inet_ntop(3) writes it. An IPv4 address has one spelling. */
+static void canonical_host(const char *host, size_t n, char *out, size_t size) {
+  struct in6_addr address;
+  char text[INET6_ADDRSTRLEN];
+  if (host[0] == '[' && read_ipv6(host, n, &address) && inet_ntop(AF_INET6, &address, text, sizeof text)) {
+    snprintf(out, size, "[%s]", text);
+    return;
+  }
+  for (size_t i = 0; i < n; i++)
+    out[i] = host[i] >= 'A' && host[i] <= 'Z' ? (char)(host[i] - 'A' + 'a') : host[i];
+  out[n] = 0;
+}
+
 int nodename_parse(const char *text, struct nodename *out, struct error *e) {
   size_t name = strspn(text, NAME_SET);
   if (text[name] != '@')
@@ -85,9 +104,14 @@ int nodename_parse(const char *text, struct nodename *out, struct error *e) {
   if (*end && (end[1] == '-' || !text_integer(end + 1, 1, UINT16_MAX, &port)))
     return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: a port is a number from 1 to 65535", text);
   *out = (struct nodename){.port = (uint16_t)port};
-  memcpy(out->full, text, (size_t)(end - text));
-  memcpy(out->host, host, (size_t)(end - host));
+  canonical_host(host, (size_t)(end - host), out->host, sizeof out->host);
+  snprintf(out->full, sizeof out->full, "%.*s@%s", (int)name, text, out->host);
   return 0;
+}
+
+bool nodename_means(const char *text, const char *full) {
+  struct nodename name;
+  return !strcmp(text, full) || (!nodename_parse(text, &name, NULL) && !strcmp(name.full, full));
 }
 
 int nodename_check_short(const char *text, struct error *e) {

@@ -15,6 +15,11 @@ static void test_good(void) {
       {"web@[::1]", "web@[::1]", "[::1]", 0},
       {"web@[fe80::1]:1", "web@[fe80::1]", "[fe80::1]", 1},
       {"n@4chan.org", "n@4chan.org", "4chan.org", 0},
+      {"Two@RANE.Example:4371", "Two@rane.example", "rane.example", 4371},
+      {"web@[FE80:0:0::00a1]:1", "web@[fe80::a1]", "[fe80::a1]", 1},
+      {"web@[0:0:0:0:0:0:0:1]", "web@[::1]", "[::1]", 0},
+      {"web@[::ffff:0a00:5]", "web@[::ffff:10.0.0.5]", "[::ffff:10.0.0.5]", 0},
+      {"web@[::1.2.3.4]", "web@[::1.2.3.4]", "[::1.2.3.4]", 0},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct nodename n = {0};
@@ -67,6 +72,22 @@ static void test_bad(void) {
   }
 }
 
+static void test_meaning(void) {
+  const struct {
+    const char *text, *full;
+    bool means;
+  } cases[] = {
+      {"two@rane", "two@rane", true},       {"two@Rane:4371", "two@rane", true},
+      {"two@[0::1]", "two@[::1]", true},    {"Two@rane", "two@rane", false},
+      {"two@rane", "two@rane.a", false},    {"two@[::2]", "two@[::1]", false},
+      {"two", "two@rane", false},           {"", "two@rane", false},
+      {"two@rane.57.3", "two@rane", false}, {"two@127.0.0.1", "two@[::1]", false},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+    ok(nodename_means(cases[i].text, cases[i].full) == cases[i].means, "\"%s\" %s %s", cases[i].text,
+       cases[i].means ? "means" : "does not mean", cases[i].full);
+}
+
 static void test_lengths(void) {
   char text[1200];
   struct nodename n;
@@ -91,6 +112,7 @@ static void test_lengths(void) {
 int main(void) {
   test_good();
   test_bad();
+  test_meaning();
   test_lengths();
   return tap_end();
 }

@@ -3,6 +3,7 @@
  * suspended connection: so a handler may keep the pointer until it answers. */
 #include "agent/http/request.h"
 
+#include "core/nodename.h"
 #include "wire/json.h"
 #include "wire/octets.h"
 #include "wire/scan.h"
@@ -250,7 +251,7 @@ static int check_caller(struct request *r) {
 
 static int check_addressee(struct request *r) {
   const char *to = header(r, "Node-To"), *self = r->listener->agent->self;
-  if (!to || !strcmp(to, self)) return 0;
+  if (!to || nodename_means(to, self)) return 0;
   r->refused_status = MHD_HTTP_MISDIRECTED_REQUEST;
   return error_set(&r->refused, ERR_NAME, "%s" SCAN_NOT_HERE "%s (name)", to, self);
 }

@@ -403,8 +403,10 @@ static int take_loss(struct peer *from, json_t *v) {
   json_int_t creation;
   int stopped;
   if (json_unpack(v, "[s, s, I, b]", &sign, &node, &creation, &stopped)) return ERR_BAD_VALUE;
-  struct peer *p = map_get(&m->peers, node);
-  if (!strcmp(node, m->config.self)) view_set_us(&from->view, m, false);
+  struct nodename name;
+  if (nodename_parse(node, &name, NULL)) return ERR_BAD_VALUE;
+  struct peer *p = map_get(&m->peers, name.full);
+  if (!strcmp(name.full, m->config.self)) view_set_us(&from->view, m, false);
   if (!p) return 0;
   view_set(&from->view, p, false);
   if (!stopped || p->state != PEER_DOWN || p->join) return 0;

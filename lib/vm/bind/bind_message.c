@@ -191,7 +191,7 @@ static int send_to_node(lua_State *L) {
     return luaL_argerror(L, 1, "a pid, a name, {name, node}, or an alias expected");
   const char *node = lua_tostring(L, -1);
   const struct vm_config *config = process_of(L)->isolate->config;
-  bool here = strcmp(node, nodetab_name(config->nodes, 0)) == 0;
+  bool here = nodename_means(node, nodetab_name(config->nodes, 0));
   npid to = here ? bind_whereis(L, config->names, -2) : NPID_NONE;
   struct term *ask = here ? NULL : term_build("ss", "connect", node);
   lua_pop(L, 1);

@@ -54,7 +54,7 @@ static void get_pid(struct decoder *d) {
   name[n] = '\0';
   struct nodename parsed;
   if (nodename_parse(name, &parsed, NULL) || parsed.port) luaL_error(d->L, "a function is damaged");
-  int rc = nodetab_intern(d->p->isolate->config->nodes, name, creation, &incarnation);
+  int rc = nodetab_intern(d->p->isolate->config->nodes, parsed.full, creation, &incarnation);
   if (rc == ERR_BUSY) incarnation = NODETAB_NOWHERE;
   if (rc && rc != ERR_BUSY) luaL_error(d->L, "%s", err_sentence(rc));
   npid pid = npid_make(incarnation, number & NPID_NUMBER_MAX);
