@@ -67,9 +67,10 @@ static void test_some(void) {
   is(choice("", text), "two@rane", "an empty word names none");
   is(choice("two", text), "two@rane", "a short name");
   is(choice("two@rane", text), "two@rane", "a full name");
-  is(choice("tw", text), "no_agent: tw: no node of this name is running here, but two@rane; did you mean two@rane?",
+  is(choice("tw", text),
+     "no_agent: tw: no node of this name is running here, but two@rane; did you mean two@rane?",
      "the beginning of a name is not the name");
-  is(choice("three", text), "no_agent: three: no node of this name is running here, but two@rane; did you mean two@rane?",
+  is(choice("three", text), "no_agent: three: no node of this name is running here, but two@rane",
      "one that was killed");
   ok(!strncmp(choice(" ", text), "bad_node_name: \" \": not a node name", 34),
      "a word that no node can have: %s", text);
