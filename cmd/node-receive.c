@@ -16,15 +16,16 @@
 
 struct options {
   struct tool_common common;
-  const char *name, *count;
+  const char *name, *global, *count;
   struct tool_words match;
-  bool local, full;
+  bool full;
 };
 
 static const struct tool_option table[] = {
-    {0, "name", "NAME", "register the mailbox under this name", TOOL_TEXT, offsetof(struct options, name)},
-    {0, "local", NULL, "make it a local name, known on this node only (default: a global name)", TOOL_FLAG,
-     offsetof(struct options, local)},
+    {0, "name", "NAME", "register the mailbox under this local name, which this node alone knows", TOOL_TEXT,
+     offsetof(struct options, name)},
+    {0, "global", "NAME", "register it under this global name, which all connected nodes know", TOOL_TEXT,
+     offsetof(struct options, global)},
     {0, "match", "WORD", "print only messages that begin with this word; may be repeated", TOOL_WORDS,
      offsetof(struct options, match)},
     {0, "count", "N", "end after N messages were printed", TOOL_TEXT, offsetof(struct options, count)},
@@ -34,7 +35,7 @@ static const struct tool_option table[] = {
 
 static const struct tool tool = {
     .name = "node-receive",
-    .synopsis = "[--name NAME [--local]] [--match WORD]... [--count N] [OPTION...]",
+    .synopsis = "[--name NAME | --global NAME] [--match WORD]... [--count N] [OPTION...]",
     .summary =
         "Opens a mailbox, and prints its pid on standard error, then each message on standard output, as\n"
         "a JSON array in one line.  The mailbox and its name exist as long as the tool runs.\n",
@@ -115,10 +116,10 @@ static void *end_with_reader(void *unused) {
 
 static json_t *request(const struct options *options) {
   json_t *body = tool_need(json_object());
-  if (!options->name) return body;
-  const char *scope = options->local ? "local" : "global";
-  if (json_object_set_new(body, "name", tool_need(json_string(options->name))) ||
-      json_object_set_new(body, "scope", tool_need(json_string(scope))))
+  const char *name = options->name ? options->name : options->global;
+  if (!name) return body;
+  if (json_object_set_new(body, "name", tool_need(json_string(name))) ||
+      json_object_set_new(body, "scope", tool_need(json_string(options->global ? "global" : "local"))))
     tool_need(NULL);
   return body;
 }
@@ -129,10 +130,12 @@ static int64_t check(const struct options *options) {
   struct error e = {0};
   if (options->common.operands.count || options->common.rest.count)
     tool_usage(&tool, "this tool takes no operands");
-  if (options->local && !options->name) tool_usage(&tool, "--local requires --name");
+  if (options->name && options->global)
+    tool_usage(&tool, "--name and --global exclude each other: a mailbox has one name");
   if (options->count && !text_integer(options->count, 1, INT64_MAX, &count))
     tool_usage(&tool, "--count: %s: not a number of messages, which is 1 or more", options->count);
-  int rc = options->name ? procname_check(options->name, &e) : 0;
+  const char *name = options->name ? options->name : options->global;
+  int rc = name ? procname_check(name, &e) : 0;
   if (rc) tool_fail(&tool, rc, &e);
   return count;
 }

@@ -9,31 +9,39 @@
 
 struct options {
   struct tool_common common;
-  bool local, token, unregister;
+  const char *name, *global; /* one of them is set */
+  bool token, unregister;
 };
 
 static const struct tool_option table[] = {
-    {0, "local", NULL, "a local name, known on this node only (default: a global name)", TOOL_FLAG,
-     offsetof(struct options, local)},
-    {0, "token", NULL, "print the token of the registration, a number that only grows", TOOL_FLAG,
-     offsetof(struct options, token)},
+    {0, "name", "NAME", "a local name, which this node alone knows", TOOL_TEXT,
+     offsetof(struct options, name)},
+    {0, "global", "NAME", "a global name, which all connected nodes know", TOOL_TEXT,
+     offsetof(struct options, global)},
+    {0, "token", NULL, "print the token of the global name's registration, a number that only grows",
+     TOOL_FLAG, offsetof(struct options, token)},
     {0, "unregister", NULL, "remove the name instead", TOOL_FLAG, offsetof(struct options, unregister)},
     TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-register",
-    .synopsis = "[--local | --token] [OPTION...] NAME PID\n--unregister [--local] [OPTION...] NAME",
+    .synopsis = "{--name NAME | --global NAME [--token]} [OPTION...] PID\n"
+                "--unregister {--name NAME | --global NAME} [OPTION...]",
     .summary =
-        "Registers the process PID under NAME on all connected nodes, for as long as the process lives; or\n"
-        "removes NAME.  The exit status is 0 when that was done, and 1 when it was refused.\n",
+        "Registers the process PID under NAME, on its node or on all connected nodes, for as long as the\n"
+        "process lives; or removes NAME.  The exit status is 0 when that was done, and 1 when it was "
+        "refused.\n",
     .options = table,
 };
 
-static int do_register(struct nodemsg *m, const struct options *options, const char *name, const char *pid,
-                       struct error *e) {
-  char *path = tool_path(&tool, "/v1/names/", name, NULL);
+static const char *name_of(const struct options *options) {
+  return options->global ? options->global : options->name;
+}
+
+static int do_register(struct nodemsg *m, const struct options *options, const char *pid, struct error *e) {
+  char *path = tool_path(&tool, "/v1/names/", name_of(options), NULL);
   json_auto_t *body =
-      tool_need(json_pack("{s:s, s:s}", "pid", pid, "scope", options->local ? "local" : "global"));
+      tool_need(json_pack("{s:s, s:s}", "pid", pid, "scope", options->global ? "global" : "local"));
   json_auto_t *entry = NULL;
   int rc = nodemsg_request(m, "PUT", path, body, &entry, e);
   free(path);
@@ -45,8 +53,9 @@ static int do_register(struct nodemsg *m, const struct options *options, const c
   return 0;
 }
 
-static int unregister(struct nodemsg *m, const struct options *options, const char *name, struct error *e) {
-  char *path = tool_path(&tool, "/v1/names/", name, options->local ? "?scope=local" : "?scope=global");
+static int unregister(struct nodemsg *m, const struct options *options, struct error *e) {
+  char *path =
+      tool_path(&tool, "/v1/names/", name_of(options), options->global ? "?scope=global" : "?scope=local");
   json_auto_t *answer = NULL;
   int rc = nodemsg_request(m, "DELETE", path, NULL, &answer, e);
   free(path);
@@ -54,19 +63,23 @@ static int unregister(struct nodemsg *m, const struct options *options, const ch
   return rc;
 }
 
-/* Checks the operands before a node is asked, and exits when they cannot be a name and a pid. */
+/* Checks the words before a node is asked, and exits when they cannot be a name and a pid. */
 static void check_words(const struct options *options) {
   const struct tool_words *words = &options->common.operands;
+  const char *name = name_of(options), *pid = words->count ? words->at[0] : "";
   struct error e = {0};
-  if (options->common.rest.count || words->count != (options->unregister ? 1 : 2))
-    tool_usage(&tool,
-               options->unregister ? "expected one operand: NAME" : "expected two operands: NAME and PID");
-  if (options->token && (options->local || options->unregister))
-    tool_usage(&tool, "--token excludes --local and --unregister: only a new global name has one");
-  int rc = procname_check(words->at[0], &e);
+  if (!options->name == !options->global)
+    tool_usage(&tool, "the name is given by --name NAME, a local name, or by --global NAME, a global one");
+  if (options->unregister && (words->count || options->common.rest.count))
+    tool_usage(&tool, "--unregister takes no operands");
+  if (!options->unregister && (options->common.rest.count || words->count != 1))
+    tool_usage(&tool, "expected one operand: PID");
+  if (options->token && (options->name || options->unregister))
+    tool_usage(&tool, "--token requires --global and excludes --unregister: only a new global name has one");
+  int rc = procname_check(name, &e);
   if (rc) tool_fail(&tool, rc, &e);
-  if (options->unregister || npid_shaped(words->at[1])) return;
-  rc = error_set(&e, ERR_BAD_PID, "%s: %s", words->at[1], err_sentence(ERR_BAD_PID));
+  if (options->unregister || npid_shaped(pid)) return;
+  rc = error_set(&e, ERR_BAD_PID, "%s: %s", pid, err_sentence(ERR_BAD_PID));
   tool_fail(&tool, rc, &e);
 }
 
@@ -74,12 +87,11 @@ int main(int argc, char **argv) {
   struct options options = {0};
   tool_parse(&tool, argc, argv, &options);
   check_words(&options);
-  const char **words = options.common.operands.at;
 
   struct nodemsg *m = tool_open(&tool, &options.common, NULL);
   struct error e = {0};
-  int rc = options.unregister ? unregister(m, &options, words[0], &e)
-                              : do_register(m, &options, words[0], words[1], &e);
+  int rc = options.unregister ? unregister(m, &options, &e)
+                              : do_register(m, &options, options.common.operands.at[0], &e);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   nodemsg_close(m);
   return tool_finish(&tool, status);

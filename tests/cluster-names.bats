@@ -100,9 +100,9 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
   PATIENCE=20 wait_until lists rane two@dune
   PATIENCE=20 wait_until lists arra ''
   old=$(start_listener rane) young=$(start_listener arra)
-  first=$(on rane node-register --token leader "$old")
-  second=$(on arra node-register --token leader "$young")
-  on arra node-register other "$young"
+  first=$(on rane node-register --token --global leader "$old")
+  second=$(on arra node-register --token --global leader "$young")
+  on arra node-register --global other "$young"
   [ "$second" -gt "$first" ]
   plug arra
   on arra node-connect --timeout 20 one@rane
@@ -116,25 +116,25 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
   run -0 grep "^name_conflict" "$(console_of three@arra)"
   assert_output --regexp $'^name_conflict\tleader\t<'
   run ! grep -q name_conflict "$(console_of one@rane)"
-  third=$(on arra node-register --token later "$young")
+  third=$(on arra node-register --token --global later "$young")
   [ "$third" -gt "$second" ]
 }
 
 @test "after a cut between two of three nodes all know the same" {
   three_nodes
   a=$(start_listener rane) c=$(start_listener arra)
-  on rane node-register before "$a"
+  on rane node-register --global before "$a"
   part rane arra
   PATIENCE=20 wait_until lists rane two@dune
   PATIENCE=20 wait_until lists arra two@dune
-  on rane node-register mine "$a"
-  on arra node-register yours "$c"
+  on rane node-register --global mine "$a"
+  on arra node-register --global yours "$c"
   whereis_is dune mine "$a"
   whereis_is dune yours "$c"
   unknown arra mine
   unknown rane yours
   unknown arra before
-  on rane node-register --unregister before
+  on rane node-register --unregister --global before
   heal rane arra
   on arra node-connect --timeout 20 one@rane
   PATIENCE=20 wait_until meshed
@@ -149,7 +149,7 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
   start_node_on arra three --no-mesh
   on dune node-connect one@rane three@arra
   pid=$(start_listener arra)
-  on arra node-register far "$pid"
+  on arra node-register --global far "$pid"
   whereis_is dune far "$pid"
   unknown rane far
   kill -KILL "$(on arra curl -sS --unix-socket "$T/arra/three@arra/sock" http://node/v1/node | jq .os_pid)"
@@ -162,7 +162,7 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
   pid=$(start_listener arra)
   kill -KILL "$(on arra curl -sS --unix-socket "$T/arra/three@arra/sock" http://node/v1/node | jq .os_pid)"
   wait_until lists rane two@dune
-  run -1 on rane node-register thing "$pid"
+  run -1 on rane node-register --global thing "$pid"
   assert_output --partial 'not connected'
   unknown rane thing
   unknown dune thing
@@ -180,7 +180,7 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
   kill -STOP "$frozen"
   for i in 1 2 3 4 5 6; do
     begin=${EPOCHREALTIME/./}
-    on rane node-register "name$i" "$pid"
+    on rane node-register --global "name$i" "$pid"
     took=$((${EPOCHREALTIME/./} - begin))
     echo "name$i: $took us"
     [ $took -lt "${limit:-1000000}" ]
@@ -194,11 +194,11 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
 @test "a request that is repeated gets the token again, from any node" {
   three_nodes
   pid=$(start_listener rane)
-  first=$(on dune node-register --token thing "$pid")
-  [ "$(on arra node-register --token thing "$pid")" = "$first" ]
+  first=$(on dune node-register --token --global thing "$pid")
+  [ "$(on arra node-register --token --global thing "$pid")" = "$first" ]
   [ "$(on rane node-whereis --token thing)" = "$first" ]
-  on arra node-register --unregister thing
+  on arra node-register --unregister --global thing
   unknown rane thing
-  second=$(on dune node-register --token thing "$pid")
+  second=$(on dune node-register --token --global thing "$pid")
   [ "$second" -gt "$first" ]
 }

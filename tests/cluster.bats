@@ -121,7 +121,7 @@ rane_and_dune() {
   on rane node-connect two@dune
   short=$(on dune node-spawn -d --name mine -e 'while true do puts((receive())) end')
   [[ $short == "<0."* ]]
-  on dune node-register theirs "$short"
+  on dune node-register --global theirs "$short"
   portable=$(on dune node-whereis --full theirs)
   [[ $portable == "<two@dune."* ]]
   whereis_is rane theirs "$portable"
@@ -142,14 +142,14 @@ rane_and_dune() {
   wait_until lists dune 'one@rane three@arra'
   wait_until lists arra 'one@rane two@dune'
   pid=$(on rane node-spawn -d --full -e 'receive()')
-  on rane node-register thing "$pid"
+  on rane node-register --global thing "$pid"
   for host in rane dune arra; do whereis_is $host thing "$pid"; done
   other=$(on dune node-spawn -d -e 'receive()')
-  run -1 on dune node-register thing "$other"
+  run -1 on dune node-register --global thing "$other"
   assert_output --partial thing
   on arra node-send thing go
   for host in rane dune arra; do wait_until unknown $host thing; done
-  on dune node-register thing "$other"
+  on dune node-register --global thing "$other"
 }
 
 @test "of two processes that register one name at the same time, one succeeds and all nodes agree" {
@@ -158,9 +158,9 @@ rane_and_dune() {
   for i in 1 2 3 4 5; do
     a=$(on rane node-spawn -d --full -e 'receive()')
     b=$(on dune node-spawn -d --full -e 'receive()')
-    on rane node-register "name$i" "$a" 2>/dev/null &
+    on rane node-register --global "name$i" "$a" 2>/dev/null &
     won_b=0
-    on dune node-register "name$i" "$b" 2>/dev/null || won_b=$?
+    on dune node-register --global "name$i" "$b" 2>/dev/null || won_b=$?
     won_a=0
     wait $! || won_a=$?
     [ $((won_a + won_b)) -eq 1 ]
@@ -174,7 +174,7 @@ rane_and_dune() {
 @test "a node that is killed is lost at once, with a reason, and its names are removed" {
   rane_and_dune
   on rane node-connect two@dune
-  on dune node-register thing "$(on dune node-spawn -d -e 'receive()')"
+  on dune node-register --global thing "$(on dune node-spawn -d -e 'receive()')"
   on rane node-list --watch >"$T/events" 3>&- &
   watcher=$!
   wait_until grep -qx 'nodeup two@dune' "$T/events"
@@ -417,7 +417,7 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   rane_and_dune
   on rane node-connect two@dune
   pid=$(os_pid dune two@dune)
-  on dune node-register sink "$(on dune node-spawn -d -e 'while true do receive() end')"
+  on dune node-register --global sink "$(on dune node-spawn -d -e 'while true do receive() end')"
   kill -STOP "$pid"
   on rane node-spawn -d -e 'local s, sink = string.rep("x", 1000000), global.whereis_name("sink")
     for _ = 1, 100 do send(sink, s) end'

@@ -201,7 +201,7 @@ page_statuses() {
 
 @test "names that a shell would run as code are quoted" {
   start_node one
-  node-register '$(touch${IFS}pwned)' "$(node-spawn -d -e 'receive()')"
+  node-register --global '$(touch${IFS}pwned)' "$(node-spawn -d -e 'receive()')"
   run -0 complete_bash node-whereis ''
   assert_line '\$\(touch\$\{IFS\}pwned\)'
   assert_line console

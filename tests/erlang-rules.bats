@@ -128,7 +128,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
 }
 
 @test "the names of a client are removed as it ends, those of a node as it is lost" {
-  node-receive -n "one@$HOST" --name client >"$T/out" 2>"$T/err" 3>&- &
+  node-receive -n "one@$HOST" --global client >"$T/out" 2>"$T/err" 3>&- &
   wait_until node-whereis -n "two@$HOST" client
   kill -KILL $!
   run_out() { ! node-whereis -n "$1" "$2"; }
@@ -618,7 +618,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
 }
 
 @test "a client: links and monitors report its end, with the reason" {
-  client() { node-receive -n "one@$HOST" --name client >"$T/out" 2>"$T/err" 3>&- & wait_until node-whereis -n "two@$HOST" client; }
+  client() { node-receive -n "one@$HOST" --global client >"$T/out" 2>"$T/err" 3>&- & wait_until node-whereis -n "two@$HOST" client; }
   local watch='trap_exit(true) local pid = global.whereis_name("client") link(pid) local ref = monitor(pid)
     send(pid, "hello") exit(pid, "normal") register("armed", me)
     local function ends(want) local got = {} for _ = 1, 2 do local m = {receive(5000)} got[m[1]] = m[#m] end

@@ -144,7 +144,7 @@ not_there() { run -1 node-send -n "$1" "$2" 'are you there?' && [[ $output = *'n
   run -0 node-kill -n one --on 't*' worker
   run -1 node-whereis -n two --local worker
   run -0 node-whereis -n one --local worker
-  node-register -n two everywhere "$(node-spawn -n two -d --full -e 'receive()')"
+  node-register -n two --global everywhere "$(node-spawn -n two -d --full -e 'receive()')"
   run --separate-stderr -1 node-kill -n one --on one everywhere
   told "one@$HOST"
   run -0 node-whereis -n one everywhere

@@ -23,9 +23,9 @@ ends() {
 
 @test "usage errors" {
   refuses 'takes no operands' node-receive word
-  refuses '--local requires --name' node-receive --local
+  refuses '--name and --global exclude each other' node-receive --name a --global a
   for count in 0 -1 x 1.5 ''; do refuses 'not a number of messages' node-receive --count "$count"; done
-  refuses '' node-receive --name 'a b'
+  refuses '' node-receive --global 'a b'
 }
 
 @test "no node, several nodes, an unknown node" { needs_node node-receive; }
@@ -44,7 +44,7 @@ ends() {
 
 @test "a message from a process, with its pid to answer to" {
   start_node one
-  open --name box
+  open --global box
   node-spawn -d -e 'send(global.whereis_name("box"), "ask", self()) puts("answered: " .. receive())'
   wait_until test -s "$T/out"
   node-send "$(jq -r '.[1]["$pid"]' "$T/out")" 'thank you'
@@ -78,29 +78,29 @@ ends() {
   told '(timeout)'
 }
 
-@test "--name: a global name, removed as the tool ends, and not given twice" {
+@test "--global: a global name, removed as the tool ends, and not given twice" {
   start_node one
   start_node two
   node-connect -n one "two@$HOST"
   export NODE_SELF=one
-  open --name log
+  open --global log
   node-send -n two log 'from two'
   wait_until grep -qxF '["from two"]' "$T/out"
-  says_no 1 'log: the name is taken' node-receive --name log
+  says_no 1 'log: the name is taken' node-receive --global log
   gone() { ! node-whereis -n two log; }
   for signal in INT TERM KILL; do
     kill -s $signal "$tool"
     ends $((128 + $(kill -l $signal)))
     wait_until gone
-    open --name log
+    open --global log
   done
   kill "$tool"
   ends 143
 }
 
-@test "--name --local" {
+@test "--name: a local name" {
   start_node one
-  open --name log --local
+  open --name log
   run -0 node-whereis --local log
   assert_output "$pid"
   says_no 1 log node-whereis log
@@ -110,7 +110,7 @@ ends() {
 
 @test "a closed standard output ends it at once, without a message" {
   start_node one
-  read_one() { node-receive --name log 2>"$T/pid" 3>&- | head -n 1 >"$T/out"; }
+  read_one() { node-receive --global log 2>"$T/pid" 3>&- | head -n 1 >"$T/out"; }
   read_one &
   wait_until grep -q '>' "$T/pid"
   box=$(cat "$T/pid")
@@ -125,7 +125,7 @@ ends() {
 
 @test "the same where SIGPIPE is ignored: 1, with a message" {
   start_node one
-  bash -c 'trap "" PIPE; node-receive --name log 2>"$0" | head -n 1; exit "${PIPESTATUS[0]}"' "$T/err" 3>&- &
+  bash -c 'trap "" PIPE; node-receive --global log 2>"$0" | head -n 1; exit "${PIPESTATUS[0]}"' "$T/err" 3>&- &
   reader=$!
   wait_until node-whereis log
   node-send log only
@@ -151,7 +151,7 @@ ends() {
 @test "a pipeline of many messages runs in constant memory" {
   [ -z "${SAN:-}" ] || skip 'a sanitizer keeps what is freed'
   start_node one
-  open --name log
+  open --global log
   size() { awk '/^VmRSS/ { print $2 }' "/proc/$tool/status"; }
   flood='for i = 1, 50000 do global.send("log", "line", i, ("x"):rep(200)) end'
   node-spawn -e "$flood"
@@ -171,7 +171,7 @@ stands_still() {
   local to=${2:-$1} sender from agent before
   agent=$(api "$1" GET /v1/node | jq .os_pid)
   size() { awk '/^VmRSS/ { print $2 }' "/proc/$agent/status"; }
-  open --name log
+  open --global log
   kill -STOP "$tool"
   before=$(size)
   node-spawn -n "$to" -d --name flood -e \
@@ -213,7 +213,7 @@ stands_still() {
   start_node two
   node-connect -n one "two@$HOST"
   export NODE_SELF=one
-  open --name log
+  open --global log
   node-spawn -e 'register("inbox", global.whereis_name("log"))'
   kill -STOP "$tool"
   node-spawn -n two -d --name flood -e "for i = 1, 20000 do send({'inbox', 'one@$HOST'}, i, ('x'):rep(2000)) end"
@@ -237,7 +237,7 @@ stands_still() {
   start_node two
   node-connect -n one "two@$HOST"
   export NODE_SELF=one
-  open --name log
+  open --global log
   node-spawn -e 'register("inbox", global.whereis_name("log"))'
   kill -STOP "$tool"
   for to in "global.whereis_name('log')" "{'inbox', 'one@$HOST'}"; do
@@ -254,7 +254,7 @@ stands_still() {
 
 @test "a process that prints to a mailbox that is not read waits, too" {
   start_node one
-  open --name log
+  open --global log
   kill -STOP "$tool"
   node-spawn -d --name flood -e 'group_leader(global.whereis_name("log"))
     for i = 1, 30000 do puts(("x"):rep(1000)) end'
@@ -269,7 +269,7 @@ stands_still() {
 
 @test "a message of 100 MB" {
   start_node one
-  open --name log --count 2
+  open --global log --count 2
   node-spawn -e 'global.send("log", ("x"):rep(100000000)) global.send("log", "more")'
   ends 0
   assert_equal "$(wc -c <"$T/out")" $((100000000 + 5 + 9))
@@ -278,7 +278,7 @@ stands_still() {
 @test "a mailbox that is not read, where senders do not wait, is closed" {
   [ -z "${SAN:-}" ] || skip 'more than half a GiB is much for a sanitizer'
   start_node one
-  open --name log
+  open --global log
   kill -STOP "$tool"
   node-spawn -e 'local log = global.whereis_name("log")
     for i = 1, 14 do send_after(0, log, ("x"):rep(50000000)) end'
@@ -303,7 +303,7 @@ stands_still() {
 
 @test "output that cannot be written" {
   start_node one
-  node-receive --name log --count 1 2>"$T/pid" >/dev/full 3>&- &
+  node-receive --global log --count 1 2>"$T/pid" >/dev/full 3>&- &
   tool=$!
   wait_until grep -q '>' "$T/pid"
   node-send log hello
@@ -314,7 +314,7 @@ stands_still() {
 
 @test "long and short messages keep their order" {
   start_node one
-  open --name log --count 30
+  open --global log --count 30
   node-spawn -e 'local log = global.whereis_name("log")
     local long = {} for i = 1, 300000 do long[i] = i end
     for i = 1, 10 do send(log, i, long) send(log, i, "short") send(log, i, ("x"):rep(20000)) end'

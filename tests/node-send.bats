@@ -40,7 +40,7 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   listener --name here
   node-send here 'by local name'
   wait_until heard '{"by local name"}'
-  node-register everywhere "$(node-whereis --local here)"
+  node-register --global everywhere "$(node-whereis --local here)"
   node-send everywhere 'by global name'
   wait_until heard '{"by global name"}'
   says_no 1 nobody node-send nobody word

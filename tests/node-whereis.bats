@@ -28,7 +28,7 @@ PID='<0\.[0-9]+\.[0-9]+>'
 @test "a global name, in short, in full, as JSON" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
-  node-register thing "$pid"
+  node-register --global thing "$pid"
   run -0 node-whereis thing
   assert_output --regexp "^$PID\$"
   assert_output "$pid"
@@ -50,8 +50,8 @@ PID='<0\.[0-9]+\.[0-9]+>'
 @test "all names, one a line" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
-  node-register 'a$(b)"c' "$pid"
-  node-register thing "$pid"
+  node-register --global 'a$(b)"c' "$pid"
+  node-register --global thing "$pid"
   run -0 node-whereis
   assert_line "thing $pid"
   assert_line 'a$(b)"c '"$pid"
@@ -64,7 +64,7 @@ PID='<0\.[0-9]+\.[0-9]+>'
 @test "--token: of one name, of all" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')
-  token=$(node-register --token thing "$pid")
+  token=$(node-register --token --global thing "$pid")
   run -0 node-whereis --token thing
   assert_output "$token"
   run -0 node-whereis --token

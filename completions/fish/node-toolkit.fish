@@ -80,7 +80,6 @@ switch $tool
         complete -c $tool -f -a '(__node_toolkit_names)'
         complete -c $tool -f -a '(__node_toolkit_pids)'
     case node-register
-        complete -c $tool -f -a '(__node_toolkit_names)'
         complete -c $tool -f -a '(__node_toolkit_pids)'
     case node-pipe
         complete -c $tool -f -a '(__node_toolkit_nodes | string replace -r "\$" :)'
