@@ -91,6 +91,7 @@ static void wake(void *data) {
 
 static void on_stop_check(uv_timer_t *t) {
   struct agent *a = t->data;
+  holds_note(&a->holds, "the stop of the node", NULL);
   int64_t ms = (clock_ns() - a->stop_since_ns) / 1000000;
   if (!commands_left(a)) server_end_streams(a);
   bool late = ms > STOP_PATIENCE_MS;
@@ -124,7 +125,9 @@ static void on_hangup(uv_signal_t *s, int number) {
 }
 
 static void on_room(uv_async_t *room) {
-  console_drained(room->data);
+  struct agent *a = room->data;
+  holds_note(&a->holds, "the console", NULL);
+  console_drained(a);
 }
 
 /* --- beginning ------------------------------------------------------------------------------------------ */
@@ -199,6 +202,7 @@ static int make_mesh(struct agent *a, struct error *e) {
   struct connections_config links = {.loop = &a->loop,
                                      .psks = &a->psks,
                                      .self = a->self,
+                                     .holds = &a->holds,
                                      .silence_ms = silence_ms,
                                      .proved = on_link_proved,
                                      .closing = on_link_closing,
@@ -206,12 +210,13 @@ static int make_mesh(struct agent *a, struct error *e) {
   a->carrier.dialler = dialler_new(&a->loop, &a->psks.all[0], a->self, silence_ms, e);
   if (a->carrier.dialler) a->carrier.connections = connections_new(&links, e);
   if (!a->carrier.connections) return e->code;
-  dialler_bound(a->carrier.dialler, &a->limits);
+  dialler_bound(a->carrier.dialler, &a->limits, &a->holds);
   a->carrier.limits = &a->limits;
   struct mesh_config config = {.loop = &a->loop,
                                .nodes = a->nodes,
                                .log = &a->log,
                                .limits = &a->limits,
+                               .holds = &a->holds,
                                .self = a->self,
                                .creation = a->creation,
                                .address = a->address,

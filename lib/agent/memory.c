@@ -12,6 +12,7 @@ static void on_prepare(uv_prepare_t *prepare) {
   struct agent *a = prepare->data;
   if (uv_now(&a->loop) - a->measured_ms < MEMORY_EVERY_MS) return;
   a->measured_ms = uv_now(&a->loop);
+  holds_note(&a->holds, "measuring the memory", NULL);
   vm_measure(a->vm);
   bool is_short = vm_is_short(a->vm);
   if (is_short == a->is_short) return;

@@ -1,5 +1,5 @@
 /* Invariant: what is under `lock` is used by both threads; `loop` by the I/O thread, but for its atomic
- * members; the rest, from watchdog_start to watchdog_stop, by the watcher.
+ * members; `turns` by the I/O thread; the rest, from watchdog_start to watchdog_stop, by the watcher.
  *
  * The I/O thread measures its own holds after the fact: between the return of epoll_wait, which libuv keeps
  * as uv_now, and the check handle it ran callbacks of I/O; between the check handle and the next prepare
@@ -31,6 +31,7 @@ struct watchdog {
   uv_check_t check;
   uv_prepare_t prepare;
   int64_t checked;
+  struct holds_turns turns; /* of the I/O thread alone */
 
   pthread_mutex_t lock;
   pthread_cond_t wake;
@@ -52,7 +53,9 @@ struct watchdog {
 
 static void measure(struct watchdog *w, int64_t begin, int64_t end) {
   struct span s = {.begin = begin, .end = end};
-  if (!holds_span(&w->agent->holds, begin, end, &s.who)) return;
+  bool is_hold = holds_span(&w->agent->holds, begin, end, &s.who);
+  holds_turn(&w->turns, begin, end, &s.who);
+  if (!is_hold) return;
   pthread_mutex_lock(&w->lock);
   if (w->span_count < SPANS) w->spans[w->span_count++] = s;
   pthread_mutex_unlock(&w->lock);
@@ -248,4 +251,8 @@ void watchdog_counts(struct agent *a, struct watchdog_counts *out) {
   pthread_mutex_lock(&w->lock);
   *out = w->counts;
   pthread_mutex_unlock(&w->lock);
+}
+
+const struct holds_turns *watchdog_turns(const struct agent *a) {
+  return &a->watchdog->turns;
 }

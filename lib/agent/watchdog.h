@@ -2,7 +2,7 @@
  * holds.h): by a callback of the loop, by one call into C, by a file that does not answer.  Such holds are
  * counted, and logged with who did it; the log gets at most a few lines at a time.
  *
- * watchdog_init, _start and _stop by the I/O thread; watchdog_counts by any. */
+ * watchdog_init, _start, _stop and _turns by the I/O thread; watchdog_counts by any. */
 #ifndef AGENT_WATCHDOG_H
 #define AGENT_WATCHDOG_H
 
@@ -28,5 +28,9 @@ struct watchdog_counts {
   int64_t loop_longest, scheduler_longest; /* nanoseconds */
 };
 void watchdog_counts(struct agent *a, struct watchdog_counts *out);
+
+/* How much processor time turns of the loop have taken.  I/O thread. */
+struct holds_turns;
+const struct holds_turns *watchdog_turns(const struct agent *a);
 
 #endif

@@ -201,6 +201,7 @@ int agent_make_registry(struct agent *a) {
                                    .globals = a->globals,
                                    .log = &a->log,
                                    .limits = &a->limits,
+                                   .holds = &a->holds,
                                    .self = a->self,
                                    .loop = &a->loop};
   return registry_new(&config, &registry_host, a, &a->registry);

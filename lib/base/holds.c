@@ -1,6 +1,8 @@
 /* Invariant: gaps do not overlap, and each ended at a look; older gaps than HOLDS_GAPS are forgotten. */
 #include "base/holds.h"
 
+#include <string.h>
+
 #define MS INT64_C(1000000)
 
 void holds_look(struct holds_watcher *w, int64_t now) {
@@ -41,4 +43,40 @@ bool holds_line(struct holds_lines *l, int64_t now) {
   if (l->since + HOLDS_LINE_NS > now) return l->dropped++, false;
   l->since += HOLDS_LINE_NS;
   return true;
+}
+
+/* --- turns ---------------------------------------------------------------------------------------------- */
+
+const int holds_steps_ms[HOLDS_STEPS] = {1, 2, 5, 10, 20, 50, 100};
+
+static bool same_text(const char *a, const char *b) {
+  return a == b || (a && b && !strcmp(a, b));
+}
+
+static struct holds_work *work_of(struct holds_turns *t, const struct holds_label *who) {
+  for (int i = 0; i < t->count; i++)
+    if (same_text(t->works[i].who.kind, who->kind) && same_text(t->works[i].who.name, who->name))
+      return &t->works[i];
+  if (t->count > HOLDS_WORKS) return &t->works[HOLDS_WORKS];
+  struct holds_work *w = &t->works[t->count++];
+  w->who = t->count > HOLDS_WORKS ? (struct holds_label){"other work", NULL} : *who;
+  return w;
+}
+
+static void add_turn(struct holds_turns *t, int64_t used, const struct holds_label *who) {
+  for (int i = 0; i < HOLDS_STEPS; i++) t->over[i] += used > holds_steps_ms[i] * MS;
+  if (used <= holds_steps_ms[0] * MS) return;
+  struct holds_work *w = work_of(t, who);
+  if (used > w->longest) w->longest = used;
+}
+
+void holds_turn(struct holds_turns *t, int64_t begin, int64_t end, const struct holds_label *who) {
+  bool is_long = end - begin > MS;
+  if (!is_long && end - t->cpu_at < MS / 2) return;
+  struct timespec clock;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &clock);
+  int64_t cpu = (int64_t)clock.tv_sec * 1000000000 + clock.tv_nsec, used = cpu - t->cpu;
+  if (is_long && t->cpu) add_turn(t, used < end - begin ? used : end - begin, who);
+  t->cpu = cpu;
+  t->cpu_at = end;
 }

@@ -6,7 +6,8 @@
  * system process was stopped or not run, the watcher was not run, either: the time by which it looked too
  * late is a *gap*, and no gap counts as a hold.
  *
- * No function reads a clock but holds_note: times are nanoseconds of clock_ns, given by the caller. */
+ * No function reads a clock but holds_note and holds_turn: times are nanoseconds of clock_ns, given by the
+ * caller. */
 #ifndef BASE_HOLDS_H
 #define BASE_HOLDS_H
 
@@ -16,8 +17,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define HOLDS_NS   INT64_C(100000000)  /* what is longer counts as a hold */
-#define HOLDS_LONG INT64_C(1000000000) /* a hold that is told before it ends */
+#define HOLDS_NS      INT64_C(100000000)  /* what is longer counts as a hold */
+#define HOLDS_LONG    INT64_C(1000000000) /* a hold that is told before it ends */
+#define HOLDS_ROUNDED INT64_C(1000000)    /* the begin of a span may be rounded down by so much */
 
 enum { HOLDS_LOOK_MS = 25, HOLDS_LATE_MS = 50, HOLDS_GAPS = 16 };
 
@@ -76,33 +78,33 @@ struct holds_label {
 
 struct holds_loop {
   struct holds_label now, most;     /* what it does; what has taken the longest since the turn began */
-  int64_t since, longest, named;    /* milliseconds of a coarse clock; named: of all that had a label */
+  int64_t since, longest, named;    /* nanoseconds; named: of all that had a label */
   _Atomic(const char *) kind, name; /* `now`, for the watcher */
   atomic_uint turns;
 };
 
-/* The loop begins to do something else.  Costs a few nanoseconds. */
+/* The loop begins to do something else.  Costs some twenty nanoseconds.  Accepts a loop that is NULL. */
 static inline void holds_note(struct holds_loop *l, const char *kind, const char *name) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-  int64_t ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+  if (!l) return;
+  int64_t now = clock_ns();
   if (l->now.kind) {
-    l->named += ms - l->since;
-    if (ms - l->since > l->longest) l->longest = ms - l->since, l->most = l->now;
+    l->named += now - l->since;
+    if (now - l->since > l->longest) l->longest = now - l->since, l->most = l->now;
   }
-  l->since = ms;
+  l->since = now;
   l->now = (struct holds_label){kind, name};
   atomic_store_explicit(&l->kind, kind, memory_order_relaxed);
   atomic_store_explicit(&l->name, name, memory_order_relaxed);
 }
 
-/* Callbacks ran from begin to end.  True when that was a hold, unless gaps explain it: *who is what took the
+/* Callbacks ran from begin to end.  True when that was a hold, unless gaps explain it.  *who is what took the
  * longest of it.  The next callbacks begin then. */
 static inline bool holds_span(struct holds_loop *l, int64_t begin, int64_t end, struct holds_label *who) {
   bool is_hold = end - begin > HOLDS_NS;
+  *who = (struct holds_label){NULL, NULL};
   if (is_hold || l->now.kind) {
     holds_note(l, NULL, NULL);
-    bool unnamed = (end - begin) / 1000000 - l->named > l->longest;
+    bool unnamed = end - begin - l->named - HOLDS_ROUNDED > l->longest;
     *who = unnamed ? (struct holds_label){NULL, NULL} : l->most;
     l->longest = l->named = 0;
     l->most = l->now;
@@ -110,5 +112,28 @@ static inline bool holds_span(struct holds_loop *l, int64_t begin, int64_t end, 
   atomic_store_explicit(&l->turns, l->turns + 1, memory_order_relaxed);
   return is_hold;
 }
+
+/* How much processor time the callbacks of one turn took, at most: what a machine that runs much else adds is
+ * not in it, and neither is waiting.  For each label the longest; labels beyond HOLDS_WORKS are counted
+ * together. */
+enum { HOLDS_STEPS = 7, HOLDS_WORKS = 64 };
+extern const int holds_steps_ms[HOLDS_STEPS];
+
+struct holds_work {
+  struct holds_label who; /* kind NULL: work that has no name */
+  int64_t longest;        /* nanoseconds */
+};
+
+struct holds_turns {
+  int64_t over[HOLDS_STEPS]; /* spans that took longer than holds_steps_ms */
+  struct holds_work works[HOLDS_WORKS + 1];
+  int count;
+  int64_t cpu, cpu_at; /* the thread's processor time when it was last read, and when that was */
+};
+
+/* Notes a span for which holds_span has said `who`.  To be called on the thread of the loop, for each span.
+ * The thread's clock, which costs a system call, is read at most every half millisecond: the time is right to
+ * within that. */
+void holds_turn(struct holds_turns *t, int64_t begin, int64_t end, const struct holds_label *who);
 
 #endif

@@ -106,11 +106,58 @@ static void test_loop(void) {
   ok(holds_span(&l, 0, 200 * MS, &who) && !who.kind, "work without a label has none");
 }
 
+/* What `work` uses of the processor, as a turn. */
+static void turn(struct holds_turns *t, const char *kind, const char *name, void (*work)(int ms), int ms) {
+  int64_t begin = clock_ns();
+  work(ms);
+  holds_turn(t, begin, clock_ns(), &(struct holds_label){kind, name});
+}
+
+static void wait_for(int ms) {
+  nanosleep(&(struct timespec){.tv_nsec = ms * MS}, NULL);
+}
+
+static void burn(int ms) {
+  struct timespec t;
+  int64_t begin = -1, now_ns = 0;
+  while (begin < 0 || now_ns - begin < ms * MS) {
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    now_ns = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    if (begin < 0) begin = now_ns;
+  }
+}
+
+static void test_turns(void) {
+  static struct holds_turns t;
+  turn(&t, NULL, NULL, wait_for, 1); /* reads the clock */
+  turn(&t, "waiting", NULL, wait_for, 50);
+  ok(t.over[0] == 0, "a turn that waits takes no processor time");
+  turn(&t, "work", "a", burn, 6);
+  ok(t.over[0] >= 1 && t.over[2] == 1 && t.over[6] == 0, "one that works is counted for each step below");
+  char again[] = "work";
+  turn(&t, again, "a", burn, 8);
+  turn(&t, "work", "b", burn, 3);
+  int found = 0;
+  for (int i = 0; i < t.count; i++)
+    found += !strcmp(t.works[i].who.kind, "work") &&
+             t.works[i].longest >= (*t.works[i].who.name == 'a' ? 8 : 3) * MS;
+  ok(found == 2 && t.count <= 3, "for each kind of work the longest is known");
+  static char names[2 * HOLDS_WORKS][8];
+  for (int i = 0; i < 2 * HOLDS_WORKS; i++) {
+    snprintf(names[i], sizeof names[i], "%d", i);
+    turn(&t, "many", names[i], burn, 2);
+  }
+  ok(t.count == HOLDS_WORKS + 1 && !strcmp(t.works[HOLDS_WORKS].who.kind, "other work") &&
+         t.works[HOLDS_WORKS].longest >= 2 * MS,
+     "beyond HOLDS_WORKS they are counted together");
+}
+
 int main(void) {
   test_thread();
   test_idle();
   test_stopped();
   test_lines();
   test_loop();
+  test_turns();
   return tap_end();
 }

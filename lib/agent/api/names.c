@@ -74,6 +74,7 @@ static void on_listing_closed(void *data, bool gone) {
 
 static void on_turn(uv_idle_t *turn) {
   struct listing *l = turn->data;
+  holds_note(&l->agent->holds, "the list of names", NULL);
   bool more = names_walk(l->names, &l->walk, NAMES_SLICE, put_name, l);
   stream_text(l->stream, &l->lines);
   buf_clear(&l->lines);

@@ -140,6 +140,23 @@ static void add_holds(struct buf *text, struct agent *a) {
              (double)c.scheduler_longest / 1e9);
 }
 
+static void add_turns(struct buf *text, struct agent *a) {
+  const struct holds_turns *t = watchdog_turns(a);
+  buf_puts(text, "# HELP node_io_long_turns_total Turns of the I/O thread that took more processor time.\n"
+                 "# TYPE node_io_long_turns_total counter\n");
+  for (int i = 0; i < HOLDS_STEPS; i++)
+    buf_printf(text, "node_io_long_turns_total{over=\"%dms\"} %lld\n", holds_steps_ms[i],
+               (long long)t->over[i]);
+  buf_puts(text, "# HELP node_io_longest_turn_seconds The longest of these turns, by what took most of it.\n"
+                 "# TYPE node_io_longest_turn_seconds gauge\n");
+  for (int i = 0; i < t->count; i++) {
+    const struct holds_label *who = &t->works[i].who;
+    buf_printf(text, "node_io_longest_turn_seconds{work=\"%s%s%s\"} %.4f\n",
+               who->kind ? who->kind : "work that has no name", who->name ? " " : "",
+               who->name ? who->name : "", (double)t->works[i].longest / 1e9);
+  }
+}
+
 static void put_meter(void *data, const char *name, int64_t bytes) {
   buf_printf(data, "node_memory_use_bytes{kind=\"%s\"} %lld\n", name, (long long)bytes);
 }
@@ -201,6 +218,7 @@ static void put_metrics(struct request *r, struct term_reader limits) {
   each_meter(&memory, put_meter, &text);
   add_refused(&text, &server);
   add_holds(&text, a);
+  add_turns(&text, a);
   add_limits(&text, limits);
   size_t n = text.len;
   respond_text(r, "text/plain; version=0.0.4", buf_take(&text), n);

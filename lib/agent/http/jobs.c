@@ -31,6 +31,7 @@ static void on_done(uv_work_t *work, int status) {
   struct job *job = work->data;
   struct jobs *all = server_jobs(job->agent);
   (void)status; /* no job is cancelled */
+  holds_note(&job->agent->holds, "the end of a job of the pool", NULL);
   if (job->large) begin_next(all);
   job->done(job);
 }

@@ -118,6 +118,7 @@ static void seek(uv_work_t *work) {
 
 static void on_sought(uv_work_t *work, int status) {
   struct search *s = work->data;
+  holds_note(&s->agent->holds, "the bounds of the node", NULL);
   (void)status; /* cancelled: -1 stands for what was not found */
   if (s->agent->stopping)
     signal_free(s->call);

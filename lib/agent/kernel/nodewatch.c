@@ -49,6 +49,7 @@ static void drop_first(struct nodewatch *w) {
 
 static void on_turn(uv_idle_t *turn) {
   struct nodewatch *w = turn->data;
+  holds_note(&w->agent->holds, "those who watch nodes", NULL);
   const struct event *e;
   for (int left = NODEWATCH_BATCH; left > 0 && (e = STAILQ_FIRST(&w->queue));) {
     for (; w->at && left > 0; w->at = TAILQ_NEXT(w->at, in_list), left--)

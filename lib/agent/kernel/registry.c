@@ -28,6 +28,7 @@
 #include "agent/kernel/registry.h"
 
 #include "agent/kernel/claims.h"
+#include "base/holds.h"
 #include "base/ring.h"
 #include "core/procname.h"
 
@@ -1235,7 +1236,9 @@ void registry_tick(struct registry *g) {
 }
 
 static void on_tick(uv_timer_t *t) {
-  registry_tick(t->data);
+  struct registry *g = t->data;
+  holds_note(g->config.holds, "waits of the registry", NULL);
+  registry_tick(g);
 }
 
 static void start_tick(struct registry *g) {
@@ -1246,11 +1249,14 @@ static void start_tick(struct registry *g) {
 /* Repeats the flush, as a callback may have registered a name. */
 static void on_prepare(uv_prepare_t *h) {
   struct registry *g = h->data;
+  holds_note(g->config.holds, "changes of global names", NULL);
   while (registry_flush(g)) continue;
   uv_prepare_stop(h);
 }
 
 static void on_idle(uv_idle_t *h) {
+  const struct registry *g = h->data;
+  holds_note(g->config.holds, "the snapshot of global names", NULL);
   if (!registry_slice(h->data)) uv_idle_stop(h);
 }
 

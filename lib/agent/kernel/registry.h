@@ -35,6 +35,7 @@ enum {
   REGISTRY_TIMEOUT_MS = 5000, /* bound on a whole registration */
 };
 
+struct holds_loop;
 struct registry;
 
 /* Takes the reply to a call, as rpc_done of rpc.h does. */
@@ -65,10 +66,11 @@ struct registry_config {
   const struct nodetab *nodes;
   struct names *globals; /* the registry alone changes it */
   const struct log *log;
-  struct limits *limits; /* or NULL */
-  const char *self;      /* name@host */
-  uv_loop_t *loop;       /* NULL: the caller calls registry_flush, _slice and _tick itself */
-  uint32_t slice;        /* names in one part of a snapshot; 0: REGISTRY_SLICE */
+  struct limits *limits;    /* or NULL */
+  struct holds_loop *holds; /* what the loop does (holds_note); or NULL */
+  const char *self;         /* name@host */
+  uv_loop_t *loop;          /* NULL: the caller calls registry_flush, _slice and _tick itself */
+  uint32_t slice;           /* names in one part of a snapshot; 0: REGISTRY_SLICE */
 };
 
 int registry_new(const struct registry_config *config, const struct registry_host *host, void *data,

@@ -73,7 +73,9 @@ static void fail(struct call *c, int code, const char *text) {
 }
 
 static void on_timeout(uv_timer_t *t) {
-  fail(t->data, ERR_TIMEOUT, "no answer in time (timeout)");
+  struct call *c = t->data;
+  holds_note(&c->agent->holds, "a call that timed out", NULL);
+  fail(c, ERR_TIMEOUT, "no answer in time (timeout)");
 }
 
 /* Runs `done` with the error of a call that was not sent. */

@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/holds.h"
 #include "core/loopback.h"
 #include "core/nodename.h"
 #include "wire/chunked.h"
@@ -304,6 +305,7 @@ static void flush(struct connection *c) {
 static void on_prepare(uv_prepare_t *p) {
   struct connections *cs = p->data;
   struct connection *c;
+  holds_note(cs->config.holds, "writing to links", NULL);
   while ((c = TAILQ_FIRST(&cs->dirty))) flush(c);
 }
 
@@ -470,6 +472,7 @@ static void receive(struct connection *c) {
 static void on_idle(uv_idle_t *i) {
   struct connections *cs = i->data;
   struct connection *c;
+  holds_note(cs->config.holds, "reading from links", NULL);
   for (int n = cs->unread_count; n-- && (c = TAILQ_FIRST(&cs->unread));) receive(c);
 }
 
@@ -520,6 +523,7 @@ static void connected(struct connection *c) {
 
 static void on_poll(uv_poll_t *p, int status, int events) {
   struct connection *c = p->data;
+  holds_note(c->all->config.holds, c->stage == OPEN ? "a link" : "the TLS handshake of a link", NULL);
   if (status < 0) {
     events |= UV_READABLE; /* bytes may stand before the error */
     c->polled = 0;         /* libuv has stopped the poll */

@@ -16,6 +16,8 @@
 #include <stdint.h>
 #include <uv.h>
 
+struct holds_loop;
+
 struct connection;
 struct connections; /* what the connections of a node have in common */
 
@@ -32,6 +34,7 @@ struct connections_config {
   uv_loop_t *loop;
   const struct psk_set *psks; /* borrowed, and may change */
   const char *self;           /* this node's name; borrowed */
+  struct holds_loop *holds;   /* what the loop does (holds_note); or NULL */
   int silence_ms;             /* a host that has acknowledged nothing for so long is lost */
   /* The handshake of an accepted socket is done; an accepted socket is about to be closed.  May be NULL. */
   void (*proved)(void *data, int fd);

@@ -9,6 +9,7 @@
 #include "agent/mesh/dial.h"
 
 #include "agent/mesh/resolve.h"
+#include "base/holds.h"
 #include "core/nodename.h"
 #include "wire/exchange.h"
 
@@ -32,6 +33,7 @@ struct dialler {
   const char *self;
   CURLM *multi;
   struct resolver *resolver;
+  struct holds_loop *holds;
   uv_timer_t timer;
   /* Serves timeouts of 0 ms. A timer of 0 ms that is set again as it fires would keep libuv from polling. */
   uv_idle_t soon;
@@ -138,6 +140,7 @@ static void settle(struct dialler *d) {
 }
 
 static void act(struct dialler *d, curl_socket_t fd, int flags) {
+  holds_note(d->holds, "requests to other nodes", NULL);
   int running;
   d->acting = true;
   curl_multi_socket_action(d->multi, fd, flags, &running);
@@ -268,7 +271,8 @@ struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *
   return d;
 }
 
-void dialler_bound(struct dialler *d, struct limits *limits) {
+void dialler_bound(struct dialler *d, struct limits *limits, struct holds_loop *holds) {
+  d->holds = holds;
   resolver_bound(d->resolver, limits);
 }
 

@@ -13,14 +13,16 @@
 
 struct dialler;
 struct limits;
+struct holds_loop;
 
 /* psk is the key that both ends prove to have; self is this node's name, for messages; both are
  * borrowed, as is the loop. A connection is lost when the other host has acknowledged nothing for silence_ms.
  * NULL with *e set. */
 struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, int silence_ms,
                             struct error *e);
-/* The bound LIMIT_LOOKUPS (borrowed; NULL: the default). */
-void dialler_bound(struct dialler *d, struct limits *limits);
+/* The bound LIMIT_LOOKUPS (NULL: the default), and what notes what the loop does (NULL: nothing); both are
+ * borrowed. */
+void dialler_bound(struct dialler *d, struct limits *limits, struct holds_loop *holds);
 size_t dialler_lookups(const struct dialler *d); /* host names that are being resolved */
 bool dialler_idle(const struct dialler *d);      /* true when no request is under way */
 /* Ends each request with an error (its done runs) and closes the handles; dialler_free after the loop has run

@@ -10,6 +10,7 @@
 
 #include "agent/mesh/handshake.h"
 #include "agent/mesh/members.h"
+#include "base/holds.h"
 #include "wire/json.h"
 
 #include <string.h>
@@ -71,6 +72,7 @@ static void lose(struct peer *p, int64_t quiet_ms) {
 
 static void on_due(uv_timer_t *t) {
   struct peer *p = t->data;
+  holds_note(p->mesh->config.holds, "the liveness of a peer", NULL);
   excuse_bulk(p);
   int64_t heartbeat = p->mesh->config.heartbeat_ms, since = quiet_since(p), quiet = now_ms(p->mesh) - since;
   int64_t suspect = suspect_ms(p->mesh), lost = heartbeat * LIVENESS_LOST, next;

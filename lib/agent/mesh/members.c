@@ -14,6 +14,7 @@
 
 #include "agent/mesh/handshake.h"
 #include "agent/mesh/hello.h"
+#include "base/holds.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -203,7 +204,9 @@ static void dial(struct peer *p) {
 }
 
 static void on_retry(uv_timer_t *t) {
-  dial(t->data);
+  struct peer *p = t->data;
+  holds_note(p->mesh->config.holds, "dialling members", NULL);
+  dial(p);
 }
 
 void mesh_join(struct mesh *m, const struct nodename *to) {
@@ -269,7 +272,9 @@ static void flush_news(struct mesh *m) {
 }
 
 static void on_news_due(uv_timer_t *t) {
-  flush_news(t->data);
+  struct mesh *m = t->data;
+  holds_note(m->config.holds, "news of members", NULL);
+  flush_news(m);
 }
 
 static void note_news(struct mesh *m, json_t *change, bool urgent) {

@@ -12,6 +12,7 @@
 #include "agent/mesh/liveness.h"
 #include "agent/mesh/members.h"
 #include "base/clock.h"
+#include "base/holds.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 
 static void on_deadline(uv_timer_t *t) {
   struct peer *p = t->data;
+  holds_note(p->mesh->config.holds, "the deadline of a handshake", NULL);
   struct error e = p->scan.best;
   if (!e.code)
     error_set(&e, ERR_TIMEOUT, "%s: no answer within %g s (timeout)", p->name.full,
@@ -426,6 +428,8 @@ bool mesh_find(struct mesh *m, const char *node, struct member *out) {
 /* --- the mesh's life ------------------------------------------------------------------------------------ */
 
 static void on_heartbeat(uv_timer_t *t) {
+  const struct mesh *m = t->data;
+  holds_note(m->config.holds, "heartbeats", NULL);
   liveness_beat(t->data);
 }
 

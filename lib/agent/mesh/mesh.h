@@ -20,6 +20,8 @@
 #include <jansson.h>
 #include <uv.h>
 
+struct holds_loop;
+
 enum {
   MESH_CONNECT_TIMEOUT_MS = 6000, /* time limit for all ports of a peer together */
   MESH_RETRY_MS = 1000, /* a signal to a peer that could not be reached less than this ago fails without
@@ -70,8 +72,9 @@ struct mesh_config {
   uv_loop_t *loop;
   struct nodetab *nodes;
   const struct log *log;
-  struct limits *limits; /* or NULL */
-  const char *self;      /* name@host */
+  struct limits *limits;    /* or NULL */
+  struct holds_loop *holds; /* what the loop does (holds_note); or NULL */
+  const char *self;         /* name@host */
   uint32_t creation;
   const char *address; /* where this node listens */
   uint16_t port;

@@ -16,6 +16,7 @@
 #include "agent/mesh/series.h"
 
 #include "agent/mesh/handshake.h"
+#include "base/holds.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -251,6 +252,7 @@ static void on_encoded(uv_work_t *work, int status) {
   struct sending *t = work->data;
   struct peer *p = t->peer;
   (void)status; /* no job is cancelled */
+  if (p) holds_note(p->mesh->config.holds, "a long signal to a peer", NULL);
   t->encoding = false;
   if (!p) {
     sending_free(t);
@@ -397,6 +399,7 @@ static void on_decoded(uv_work_t *work, int status) {
   struct receiving *r = work->data;
   struct peer *p = r->peer;
   (void)status;
+  if (p) holds_note(p->mesh->config.holds, "a long signal of a peer", NULL);
   r->decoding = false;
   if (!p) {
     receiving_free(r);

@@ -194,6 +194,7 @@ static bool take_lookup(struct lookup *l) {
 static void on_done(uv_async_t *async) {
   struct search *s = async->data;
   struct lookup *l = s->lookup;
+  holds_note(&s->agent->holds, "the look-up of a user", NULL);
   if (!take_lookup(l)) return; /* never: the thread has said that it is done */
   map_remove(&s->agent->identities->searches, l->name);
   answer(s, l->identity, l->e.code ? &l->e : NULL);

@@ -57,6 +57,7 @@ static bool none(struct agent *a) {
 
 static void on_tick(uv_timer_t *t) {
   struct agent *a = t->data;
+  holds_note(&a->holds, "the search for orphans of commands", NULL);
   const bool done = none(a);
   if (!done && ++a->orphans_tries < ORPHANS_TRIES) return;
   if (!done) log_line(&a->log, "processes that a command has left behind do not end on SIGKILL");

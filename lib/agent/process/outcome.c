@@ -165,7 +165,9 @@ static void drop_first(struct outcomes *all) {
 static void expire(struct agent *a);
 
 static void on_expire(uv_timer_t *t) {
-  expire(t->data);
+  struct agent *a = t->data;
+  holds_note(&a->holds, "old outcomes of commands", NULL);
+  expire(a);
 }
 
 static void expire(struct agent *a) {
