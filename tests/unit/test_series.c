@@ -201,6 +201,27 @@ static void test_many(void) {
   net_free(net);
 }
 
+/* With a pool, jobs end in any order; the first lines of the series do not wait for them. */
+static void test_first_lines(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two, 0);
+  size_t before = written(one, two);
+  one->mesh->config.pool = true;
+  for (uint64_t i = 1; i <= SERIES_MAX + 3; i++) deal(one, two, i, 7, 200000);
+  struct buf *text = &net_peer(one, two->name)->transport->text;
+  char first[64];
+  const char *at = text->data + before;
+  int good = 0;
+  buf_append(text, "", 1);
+  for (int i = 1; i <= SERIES_MAX + 3 && at; i++) {
+    snprintf(first, sizeof first, "[\"pieces\",%d,", i);
+    at = strstr(at, first);
+    good += at != NULL;
+  }
+  ok(good == SERIES_MAX, "%d series begin in the order of their numbers, before a job has ended", good);
+  net_free(net);
+}
+
 static void test_both_ways(void) {
   struct net_node *one, *two;
   struct net *net = two_nodes(&one, &two, 77);
@@ -332,6 +353,7 @@ int main(void) {
   test_passes();
   test_kernel();
   test_many();
+  test_first_lines();
   test_both_ways();
   test_busy();
   test_loss();

@@ -12,7 +12,9 @@
  * (send_all, names, aliases);
  *   - of this node's kernel, or of nobody: those to the same process.  Between the two kernels nothing waits:
  *     what the registry says has its order with the lines of the mesh, and the calls of the kernel have none.
- * Signals of other senders, and the lines of the mesh, pass between the pieces. */
+ * Signals of other senders, and the lines of the mesh, pass between the pieces.
+ * The first lines of series stand in the order of their numbers: they are written as the series begin, not by
+ * the jobs, which may end in another order. */
 #include "agent/mesh/series.h"
 
 #include "agent/mesh/handshake.h"
@@ -239,7 +241,6 @@ static void finish_writing(struct peer *p, struct sending *t) {
 /* Runs in the pool.  The memory of a long term takes long to free, so that is done here, too. */
 static void encode(uv_work_t *work) {
   struct sending *t = work->data;
-  if (!t->out.number) pieces_begin(&t->out, t->mesh->config.nodes, t->id, t->signal, &t->text);
   size_t before = t->text.len;
   t->last = pieces_put(&t->out, &t->text);
   t->n = t->text.len - before;
@@ -269,12 +270,18 @@ static void on_encoded(uv_work_t *work, int status) {
   pump(p);
 }
 
-static void begin_next(struct series *all) {
+/* Writes the first line of the next series.  False: the link is lost. */
+static bool begin_next(struct peer *p) {
+  struct series *all = &p->series;
   struct sending *t = all->waits;
   all->waits = t->next;
   t->id = ++all->sent;
   all->sending++;
   append(all, t);
+  pieces_begin(&t->out, t->mesh->config.nodes, t->id, t->signal, &t->text);
+  if (!peer_write_text(p, &t->text)) return false;
+  buf_clear(&t->text);
+  return true;
 }
 
 static bool may_send(const struct series *all, const struct sending *t) {
@@ -290,7 +297,8 @@ static struct sending *next_turn(struct series *all) {
 
 static void pump(struct peer *p) {
   struct series *all = &p->series;
-  while (all->waits && all->sending < SERIES_MAX) begin_next(all);
+  while (all->waits && all->sending < SERIES_MAX)
+    if (!begin_next(p)) return;
   for (struct sending *t; (t = next_turn(all));) {
     t->encoding = true;
     all->encoding++;
