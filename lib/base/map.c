@@ -4,7 +4,13 @@
  *
  * A map of more than MAP_KEPT slots is halved when a removal leaves less than an eighth of them in use. After
  * that it is at most a quarter full, so it must gain or lose half of its entries before it is rehashed again:
- * a removal costs constant time on average. */
+ * a removal costs constant time on average.
+ *
+ * A table of more than MAP_AT_ONCE slots is rehashed in steps: a map can have a million entries, and its
+ * owner may be the I/O thread.  Until all of its entries are moved, the old table is in `rest`.  A key is in
+ * one of the two; new keys go into the new one.  A slot of the old table that was moved or removed holds
+ * &gone, so that searches go on behind it.  Each put and each removal moves MAP_STEP slots, so that the old
+ * table is empty before the new one is to be rehashed; if it is not, what is left is moved at once. */
 #include "base/map.h"
 
 #include "base/err.h"
@@ -12,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAP_FIRST = 8, MAP_KEPT = 64 };
+enum { MAP_FIRST = 8, MAP_KEPT = 64, MAP_AT_ONCE = 1024, MAP_STEP = 16 };
 
 struct map_slot {
   char *name;    /* NULL for an integer key */
@@ -20,6 +26,14 @@ struct map_slot {
   uint64_t id;   /* the integer key; 0 with a name */
   void *value;
 };
+
+/* The table that a map is being rehashed from. */
+struct map_rest {
+  struct map_slot *slots;
+  size_t cap, at; /* at: the next slot to be moved */
+};
+
+static const char gone; /* the value of a slot of the rest that was moved or removed */
 
 struct key {
   const char *name;
@@ -56,35 +70,74 @@ static bool slot_has(const struct map_slot *s, const struct key *k) {
   return k->name ? strcmp(s->name, k->name) == 0 : s->id == k->id;
 }
 
-/* The slot of the key, or the free slot where it belongs; NULL when the map has no slots yet. */
+/* The slot of the key, or the free slot where it belongs. */
+static struct map_slot *find_in(struct map_slot *slots, size_t cap, const struct key *k) {
+  size_t i = k->hash & (cap - 1);
+  while (slots[i].value && !slot_has(&slots[i], k)) i = (i + 1) & (cap - 1);
+  return &slots[i];
+}
+
+/* The slot of the key in the new table, or NULL. */
 static struct map_slot *find(const struct map *m, const struct key *k) {
-  if (!m->cap) return NULL;
-  size_t i = k->hash & (m->cap - 1);
-  while (m->slots[i].value && !slot_has(&m->slots[i], k)) i = (i + 1) & (m->cap - 1);
-  return &m->slots[i];
+  struct map_slot *s = m->cap ? find_in(m->slots, m->cap, k) : NULL;
+  return s && s->value ? s : NULL;
+}
+
+/* The slot of the key in the old table, or NULL. */
+static struct map_slot *find_rest(const struct map *m, const struct key *k) {
+  struct map_slot *s = m->rest ? find_in(m->rest->slots, m->rest->cap, k) : NULL;
+  return s && s->value ? s : NULL;
 }
 
 static void *get(const struct map *m, struct key k) {
-  struct map_slot *s = find(m, &k);
+  const struct map_slot *s = find(m, &k);
+  if (!s) s = find_rest(m, &k);
   return s ? s->value : NULL;
 }
 
-/* Copies a slot, whose key is not in the map, into the first free slot from its home on. */
+/* Copies a slot, whose key is not in the table, into the first free slot from its home on. */
 static void place(struct map *m, const struct map_slot *s) {
   size_t i = s->hash & (m->cap - 1);
   while (m->slots[i].value) i = (i + 1) & (m->cap - 1);
   m->slots[i] = *s;
-  m->len++;
 }
 
-/* Moves the entries into a table of `cap` slots. */
+/* Marks a slot of the rest.  No key has this hash and this id: the hash of 0 is 0. */
+static void leave(struct map_slot *s) {
+  *s = (struct map_slot){NULL, 1, 0, (void *)&gone};
+}
+
+/* Moves up to n slots of the old table, and frees it when all are moved. */
+static void move_some(struct map *m, size_t n) {
+  struct map_rest *r = m->rest;
+  if (!r) return;
+  for (; n && r->at < r->cap; n--, r->at++) {
+    struct map_slot *s = &r->slots[r->at];
+    if (!s->value || s->value == &gone) continue;
+    place(m, s);
+    leave(s);
+  }
+  if (r->at < r->cap) return;
+  free(r->slots);
+  free(r);
+  m->rest = NULL;
+}
+
+/* Begins to move the entries into a table of `cap` slots; where there are few, moves them all. */
 static int rehash(struct map *m, size_t cap) {
-  struct map other = {.cap = cap, .slots = calloc(cap, sizeof *other.slots)};
-  if (!other.slots) return ERR_NOMEM;
-  for (size_t i = 0; i < m->cap; i++)
-    if (m->slots[i].value) place(&other, &m->slots[i]);
-  free(m->slots);
-  *m = other;
+  move_some(m, SIZE_MAX);
+  struct map_slot *slots = calloc(cap, sizeof *slots);
+  struct map_rest *rest = malloc(sizeof *rest);
+  if (!slots || !rest) {
+    free(slots);
+    free(rest);
+    return ERR_NOMEM;
+  }
+  *rest = (struct map_rest){m->slots, m->cap, 0};
+  m->slots = slots;
+  m->cap = cap;
+  m->rest = rest;
+  if (rest->cap <= MAP_AT_ONCE) move_some(m, SIZE_MAX);
   return 0;
 }
 
@@ -100,19 +153,18 @@ static void shrink(struct map *m) {
 /* Stores the value under the key.  Cannot fail when the key is in the map already. */
 static int put(struct map *m, struct key k, void *value) {
   struct map_slot *s = find(m, &k), fresh = {NULL, k.hash, k.id, value};
-  if (s && s->value) return s->value = value, 0;
+  if (!s) s = find_rest(m, &k);
+  if (s) return s->value = value, 0;
   if (m->len + 1 > m->cap - m->cap / 4 && grow(m)) return ERR_NOMEM;
   if (k.name && !(fresh.name = strdup(k.name))) return ERR_NOMEM;
   place(m, &fresh);
+  m->len++;
+  move_some(m, MAP_STEP);
   return 0;
 }
 
-static void *take(struct map *m, struct key k) {
-  struct map_slot *s = find(m, &k);
-  if (!s || !s->value) return NULL;
-  void *value = s->value;
-  free(s->name);
-  m->len--;
+/* Frees a slot of the new table, and moves those behind it back. */
+static void close_hole(const struct map *m, const struct map_slot *s) {
   size_t mask = m->cap - 1, hole = (size_t)(s - m->slots);
   for (size_t i = (hole + 1) & mask; m->slots[i].value; i = (i + 1) & mask) {
     size_t home = m->slots[i].hash & mask;
@@ -122,13 +174,32 @@ static void *take(struct map *m, struct key k) {
     hole = i;
   }
   m->slots[hole] = (struct map_slot){0};
+}
+
+static void *take(struct map *m, struct key k) {
+  struct map_slot *s = find(m, &k), *old = s ? NULL : find_rest(m, &k);
+  if (!s && !old) return NULL;
+  void *value = s ? s->value : old->value;
+  free(s ? s->name : old->name);
+  m->len--;
+  if (s)
+    close_hole(m, s);
+  else
+    leave(old);
+  move_some(m, MAP_STEP);
   shrink(m);
   return value;
 }
 
+static void free_slots(struct map_slot *slots, size_t cap) {
+  for (size_t i = 0; i < cap; i++) free(slots[i].name);
+  free(slots);
+}
+
 void map_finish(struct map *m) {
-  for (size_t i = 0; i < m->cap; i++) free(m->slots[i].name);
-  free(m->slots);
+  if (m->rest) free_slots(m->rest->slots, m->rest->cap);
+  free(m->rest);
+  free_slots(m->slots, m->cap);
   *m = MAP_INIT;
 }
 
@@ -151,10 +222,18 @@ void *map_remove_id(struct map *m, uint64_t key) {
   return take(m, key_id(key));
 }
 
+/* Places from m->cap on are those of the old table. */
+static const struct map_slot *slot_at(const struct map *m, size_t at) {
+  const struct map_slot *s = at < m->cap ? &m->slots[at] : &m->rest->slots[at - m->cap];
+  return s->value && s->value != &gone ? s : NULL;
+}
+
 bool map_next(const struct map *m, size_t *at, const char **name, uint64_t *id, void **value) {
-  while (*at < m->cap && !m->slots[*at].value) ++*at;
-  if (*at >= m->cap) return false;
-  const struct map_slot *s = &m->slots[(*at)++];
+  size_t end = m->cap + (m->rest ? m->rest->cap : 0);
+  const struct map_slot *s = NULL;
+  while (*at < end && !(s = slot_at(m, *at))) ++*at;
+  if (!s) return false;
+  ++*at;
   if (name) *name = s->name;
   if (id) *id = s->id;
   if (value) *value = s->value;

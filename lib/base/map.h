@@ -1,6 +1,7 @@
 /* map: a hash table from C strings or 64-bit integers to pointers.  Open addressing with linear probing, at
- * most 3/4 full; a removal moves later slots back, so there are no tombstones, and
- * gives memory back when few entries are left.  One owner, no locking. */
+ * most 3/4 full; a removal moves later slots back, and gives memory back when few entries are left.  A large
+ * table is rehashed in steps, so that no put or removal takes long.  One owner, no locking: several threads
+ * may read at a time. */
 #ifndef BASE_MAP_H
 #define BASE_MAP_H
 
@@ -9,10 +10,12 @@
 #include <stdint.h>
 
 struct map_slot;
+struct map_rest;
 struct map {
   struct map_slot *slots;
   size_t cap; /* 0 or a power of two */
   size_t len;
+  struct map_rest *rest; /* what is still to be moved into `slots`, where there is much; else NULL */
 };
 
 #define MAP_INIT ((struct map){0})

@@ -3,8 +3,9 @@
 #include "tap.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-enum { KEYS = 512, STEPS = 200000 };
+enum { KEYS = 512, MANY_KEYS = 50000, STEPS = 200000 };
 
 static char marks[KEYS + 1];
 
@@ -90,11 +91,85 @@ static void test_shrinks(void) {
   map_finish(&m);
 }
 
+/* A walk visits each entry of the model once. */
+static int walk_differs(const struct map *m, void *const *model) {
+  static bool seen[MANY_KEYS];
+  memset(seen, 0, sizeof seen);
+  size_t at = 0, count = 0;
+  const char *name;
+  uint64_t id;
+  void *value;
+  int wrong = 0;
+  for (; map_next(m, &at, &name, &id, &value); count++) {
+    uint64_t k = name ? strtoull(name, NULL, 10) : id;
+    wrong += seen[k] || model[k] != value;
+    seen[k] = true;
+  }
+  return wrong + (count != m->len);
+}
+
+/* A map with so many entries that it is rehashed in steps: it grows, shrinks, and grows again in the middle
+ * of a rehash, and agrees with an array at each step. */
+static void test_steps(bool names) {
+  static void *model[MANY_KEYS];
+  struct map m = MAP_INIT;
+  size_t live = 0, stepwise = 0;
+  int wrong = 0;
+  memset(model, 0, sizeof model);
+  srandom(11);
+  for (int phase = 0; phase < 6; phase++)
+    for (int i = 0; i < 2 * MANY_KEYS; i++) {
+      unsigned k = (unsigned)random() % MANY_KEYS, look = (unsigned)random() % MANY_KEYS;
+      bool puts = random() % 8 ? phase % 2 == 0 : phase % 2 == 1;
+      char name[32];
+      snprintf(name, sizeof name, "%u", k);
+      void *value = puts ? &marks[random() % KEYS] : NULL;
+      live += (puts && !model[k]) - (size_t)(!puts && model[k]);
+      if (puts)
+        wrong += (names ? map_put(&m, name, value) : map_put_id(&m, k, value)) != 0;
+      else
+        wrong += (names ? map_remove(&m, name) : map_remove_id(&m, k)) != model[k];
+      model[k] = value;
+      snprintf(name, sizeof name, "%u", look);
+      wrong += (names ? map_get(&m, name) : map_get_id(&m, look)) != model[look];
+      wrong += m.len != live;
+      if (m.rest && stepwise++ % 500 == 0) wrong += walk_differs(&m, model);
+    }
+  ok(wrong == 0, "while a large map with %s keys is rehashed, it agrees with an array",
+     names ? "string" : "integer");
+  ok(stepwise > 1000, "which takes many steps (%zu)", stepwise);
+  wrong = walk_differs(&m, model);
+  for (unsigned k = 0; k < MANY_KEYS; k++) {
+    char name[32];
+    snprintf(name, sizeof name, "%u", k);
+    wrong += (names ? map_remove(&m, name) : map_remove_id(&m, k)) != model[k];
+  }
+  ok(wrong == 0 && m.len == 0, "all entries can be removed");
+  map_finish(&m);
+}
+
+/* map_finish frees the keys of both tables. */
+static void test_finish(void) {
+  struct map m = MAP_INIT;
+  int bad = 0, i = 0;
+  for (; !m.rest; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "%d", i);
+    bad += map_put(&m, name, &marks[0]) != 0;
+  }
+  ok(!bad && map_get(&m, "0") && m.len == (size_t)i, "a map of %d entries is rehashed in steps", i);
+  map_finish(&m);
+  ok(!map_get(&m, "0") && !m.rest, "and can be freed meanwhile");
+}
+
 int main(void) {
   test_against_model(true);
   test_against_model(false);
   test_walk();
   test_keys();
   test_shrinks();
+  test_steps(true);
+  test_steps(false);
+  test_finish();
   return tap_end();
 }
