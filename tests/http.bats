@@ -456,6 +456,48 @@ raw() {
     local $/; my $bytes = <STDIN>; syswrite($s, $bytes); shutdown($s, 1); print <$s>' "$NODE_RUNTIME_DIR/one@$HOST/sock"
 }
 
+@test "a request of more than one length, or of an unknown coding, is refused, and is the last of its connection" {
+  for field in $'Content-Length: 2\r\nContent-Length: 40' $'Content-Length: 4\r\nTransfer-Encoding: chunked' \
+    'Transfer-Encoding: gzip, chunked' 'Transfer-Encoding: gzip'; do
+    raw <<<$'POST /v1/processes HTTP/1.1\r\nHost: n\r\n'"$field"$'\r\n\r\n2\r\n{}\r\n0\r\n\r\n' >"$T/answer" &&
+      sed '1,/^\r$/d' "$T/answer" | jq -es 'length == 1 and .[0].status == 400 and .[0].code == "usage"' ||
+      fail "$field: $(cat "$T/answer")"
+    raw <<<$'POST /v1/processes HTTP/1.1\r\nHost: n\r\n'"$field"$'\r\n\r\n2\r\n{}\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: n\r\n\r\n' \
+      >"$T/answer"
+    [ "$(grep -c '^HTTP/1.1' "$T/answer")" = 1 ] || fail "$field: $(cat "$T/answer")"
+  done
+}
+
+@test "the refusal of a body that is too long does not wait for its end" {
+  for length in $'Content-Length: 9223372036854775807\r\n\r\n' $'Content-Length: 70000000\r\n\r\n' \
+    $'Transfer-Encoding: chunked\r\n\r\n7fffffff\r\n'"$(head -c 70000 /dev/zero | tr '\0' x)"; do
+    raw <<<$'PUT /v1/names/x HTTP/1.1\r\nHost: n\r\n'"$length" >"$T/answer"
+    sed '1,/^\r$/d' "$T/answer" | jq -es 'length == 1 and .[0].code == "too_large"' || fail "$(head -c 500 "$T/answer")"
+  done
+  head -c 80000000 /dev/zero >"$T/big"
+  http POST /v1/processes -H Expect: --data-binary "@$T/big"
+  problem 413 too_large
+}
+
+@test "the bodies of all requests together are bounded" {
+  node-start -d --sname few --max body=64K --max bodies=64K 3>&-
+  kept() { api few GET /v1/limits | jq -e ".limits[] | select(.name == \"bodies\") | .used $1"; }
+  head -c 40000 /dev/zero | tr '\0' ' ' >"$T/half"
+  mkfifo "$T/body.in"
+  api few POST /v1/processes -T - -o "$T/first" <"$T/body.in" 3>&- &
+  client=$!
+  exec 4>"$T/body.in"
+  cat "$T/half" >&4
+  wait_until kept '>= 40000'
+  api few POST /v1/processes --data-binary "@$T/half" -o "$T/body"
+  jq -e '.status == 503 and .code == "busy" and (.detail | contains("--max bodies"))' "$T/body" || fail "$(cat "$T/body")"
+  exec 4>&-
+  wait $client
+  jq -e '.code == "bad_json"' "$T/first"
+  kept '== 0'
+  api few POST /v1/processes --data-binary "@$T/half" | jq -e '.code == "bad_json"'
+}
+
 @test "broken requests are answered or cut, and harm nobody else" {
   json POST /v1/processes '{"lua": "while true do receive() end", "name": "sink"}'
   long=$(head -c 200000 /dev/zero | tr '\0' x)

@@ -78,7 +78,7 @@ void memory_measure(struct agent *a, struct memory_use *out) {
                              .messages = vm.mail,
                              .tables = vm.tables,
                              .links = (int64_t)mesh_use(a->mesh).waiting,
-                             .clients = (int64_t)server.streams,
+                             .clients = (int64_t)(server.streams + server.bodies),
                              .commands = commands_input(a).waiting + (int64_t)outcomes_memory(a),
                              .output = waiting_output(a)};
   if (!allocator_stats(&malloced)) return;

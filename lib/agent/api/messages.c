@@ -56,6 +56,7 @@ struct sending {
   struct request *request; /* NULL: it is over */
   struct agent *agent;
   struct buf more;
+  size_t kept;    /* bytes of the body that are not parsed, or are being parsed */
   size_t next;    /* in batch.messages */
   uint32_t epoch; /* of the connection to the node of the receiver */
   int64_t taken;  /* messages sent, */
@@ -401,12 +402,21 @@ static void rest(struct sending *s) {
   release(s);
 }
 
+/* While a job parses, it may not be asked how much it has parsed. */
+static void note_kept(struct sending *s) {
+  struct error none;
+  if (s->parses || !s->request) return;
+  s->kept = s->batch.bytes.len + s->more.len;
+  request_keep(s->request, s->kept, &none); /* not more than before */
+}
+
 /* Does what is to be done next, and begins to wait for what must come first.  At most one batch a call is
  * parsed here, and a short one; a job parses others, so the loop does other work in between. */
 static void step(struct sending *s) {
   struct batch *b = &s->batch;
   for (bool first = true;; first = false) {
     if (s->parses || s->waits || s->asks || s->answered) return;
+    note_kept(s);
     send_all(s);
     if (s->waits || s->answered) {
       if (s->waits && s->request && !s->complete) request_hold(s->request);
@@ -428,6 +438,13 @@ static void step(struct sending *s) {
 
 /* --- the request ---------------------------------------------------------------------------------------- */
 
+/* Frees what has come of the body and is not parsed. */
+static void forget(struct sending *s) {
+  buf_finish(&s->more);
+  if (!s->parses) buf_finish(&s->batch.bytes);
+  note_kept(s);
+}
+
 static int on_bytes(void *data, const char *bytes, size_t n) {
   struct sending *s = data;
   struct error e;
@@ -436,13 +453,16 @@ static int on_bytes(void *data, const char *bytes, size_t n) {
   s->unchecked += n;
   bool over = !s->batch.lines && s->batch.bytes.len + s->more.len > body_max(&s->batch);
   if (over) too_large(&s->batch, &e);
-  if (!over && !buf_ok(&s->more)) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  if (over || !buf_ok(&s->more))
+  if (!over && !buf_ok(&s->more)) over = error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM)) != 0;
+  s->kept += n;
+  if (over || !request_keep(s->request, s->kept, &e)) {
     fail(s, &e);
-  else if (s->asks || s->parses || s->waits)
+    forget(s);
+  } else if (s->asks || s->parses || s->waits) {
     request_hold(s->request);
-  else
+  } else {
     step(s);
+  }
   return 0;
 }
 

@@ -23,6 +23,9 @@ static bool is_text(const json_t *v) {
 static bool is_string(const json_t *v) {
   return is_text(v) && (!json_is_string(v) || strlen(json_string_value(v)) == json_string_length(v));
 }
+static bool is_name(const json_t *v) {
+  return json_is_string(v) && is_string(v);
+}
 static bool is_bool(const json_t *v) {
   return json_is_boolean(v);
 }
@@ -93,7 +96,7 @@ static const struct member_rule {
     {"umask", "umask", is_string, "a string of octal digits"},
     {"tty", "tty", is_tty, "an object of rows and cols, numbers from 1 to 65535, and term, a string"},
     {"name", "name", is_string, "a string"},
-    {"node", NULL, is_string, "a node name"},
+    {"node", NULL, is_name, "a node name"},
     {"attach", NULL, is_bool, "true or false"},
 };
 
@@ -124,7 +127,9 @@ static int check_what(const json_t *body, struct error *e) {
 struct spawning {
   struct request_job of;
   struct nodetab *nodes;
-  json_t *body;
+  json_t *body; /* a job frees a long one as soon as it has made the arguments */
+  size_t size;  /* bytes of its text */
+  char *node;   /* where the process is to be; NULL: here */
   struct attachment
       *attachment;          /* leads the process, holds its lease and monitors it; NULL: the console does */
   struct term_writer leads; /* the pairs that say so, */
@@ -168,14 +173,34 @@ static void make_args(struct spawning *s) {
   term_writer_finish(&w);
 }
 
-static void run_spawning(struct job *job) {
-  make_args((struct spawning *)job);
+static void forget_body(struct spawning *s) {
+  json_decref(s->body);
+  s->body = NULL;
 }
 
-static void spawning_free(struct spawning *s) {
+static void run_spawning(struct job *job) {
+  struct spawning *s = (struct spawning *)job;
+  make_args(s);
+  forget_body(s);
+}
+
+static void run_free(struct job *job) {
+  forget_body((struct spawning *)job);
+}
+
+static void on_freed(struct job *job) {
+  free(job);
+}
+
+static void spawning_free(struct agent *a, struct spawning *s) {
   term_writer_finish(&s->leads);
   term_unref(s->args);
-  json_decref(s->body);
+  free(s->node);
+  if (s->body && s->size > JOBS_INLINE) {
+    job_continue(a, &s->of.job, s->size, run_free, on_freed);
+    return;
+  }
+  forget_body(s);
   free(s);
 }
 
@@ -218,12 +243,11 @@ static bool attach(struct request *r, struct spawning *s) {
 /* Has the kernel spawn the process, or tells why it cannot; the request is NULL when it is over. */
 static void spawn(struct agent *a, struct request *r, struct spawning *s) {
   const struct error *e = s->failed.code ? &s->failed : NULL;
-  const char *node = json_string_value(json_object_get(s->body, "node"));
   struct term *args = s->args ? term_ref(s->args) : NULL;
   struct error lost;
   if (!e && !r) error_set(&lost, ERR_LOST, "%s", err_sentence(ERR_LOST)), e = &lost;
   if (!e) {
-    kernel_ask(a, node, args, 0, s->attachment ? attach_spawned : on_spawned,
+    kernel_ask(a, s->node, args, 0, s->attachment ? attach_spawned : on_spawned,
                s->attachment ? (void *)s->attachment : (void *)r);
   } else {
     term_unref(args);
@@ -232,7 +256,7 @@ static void spawn(struct agent *a, struct request *r, struct spawning *s) {
     else if (r)
       respond_error(r, e);
   }
-  spawning_free(s);
+  spawning_free(a, s);
 }
 
 static void on_args(struct job *job) {
@@ -248,17 +272,20 @@ void api_spawn(struct request *r) {
     return;
   }
   s->nodes = a->nodes;
-  s->body = json_incref(request_body(r));
-  bool is_long = request_body_size(r) > JOBS_INLINE;
+  s->body = request_take_body(r);
+  s->size = request_body_size(r);
+  bool is_long = s->size > JOBS_INLINE;
+  const char *node = json_string_value(json_object_get(s->body, "node"));
+  if (node && !(s->node = strdup(node))) error_set(&s->failed, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   put_leads(a, s);
-  if (!is_long) make_args(s); /* checks the body before an attachment is made */
+  if (!is_long && !s->failed.code) make_args(s); /* checks the body before an attachment is made */
   if (!s->failed.code && !attach(r, s)) {
-    spawning_free(s);
+    spawning_free(a, s);
     return;
   }
   if (s->attachment) put_leads(a, s);
   if (is_long && !s->failed.code) {
-    request_job(r, &s->of, run_spawning, on_args);
+    request_job_continue(r, &s->of, run_spawning, on_args);
     return;
   }
   if (s->attachment && !s->failed.code) {

@@ -1,5 +1,8 @@
 /* Invariant: a job waits in the list only while JOBS_LARGE_AT_ONCE large jobs run, so the end of one of them
- * begins the next. */
+ * begins the next.
+ *
+ * Orderings: `done` of a job runs before the next job is chosen, so what `done` gives to job_continue is the
+ * next to begin. */
 #include "agent/http/jobs.h"
 
 #include "agent/http/server.h"
@@ -30,10 +33,11 @@ static void begin_next(struct jobs *all) {
 static void on_done(uv_work_t *work, int status) {
   struct job *job = work->data;
   struct jobs *all = server_jobs(job->agent);
-  (void)status; /* no job is cancelled */
+  bool large = job->large; /* done frees the job */
+  (void)status;            /* no job is cancelled */
   holds_note(&job->agent->holds, "the end of a job of the pool", NULL);
-  if (job->large) begin_next(all);
   job->done(job);
+  if (large) begin_next(all);
 }
 
 /* uv_queue_work fails only for want of a function. */
@@ -43,14 +47,28 @@ static void begin(struct job *job) {
   if (uv_queue_work(&job->agent->loop, &job->work, on_work, on_done)) abort();
 }
 
+/* Begins the job, where it need not wait. */
+static bool begins(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),
+                   void (*done)(struct job *job)) {
+  *job = (struct job){.agent = a, .large = bytes > JOBS_LARGE, .run = run, .done = done};
+  if (job->large && server_jobs(a)->large >= JOBS_LARGE_AT_ONCE) return false;
+  begin(job);
+  return true;
+}
+
 void job_start(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),
                void (*done)(struct job *job)) {
   struct jobs *all = server_jobs(a);
-  *job = (struct job){.agent = a, .large = bytes > JOBS_LARGE, .run = run, .done = done};
-  if (!job->large || all->large < JOBS_LARGE_AT_ONCE) {
-    begin(job);
-    return;
-  }
+  if (begins(a, job, bytes, run, done)) return;
   *all->end = job;
   all->end = &job->next;
+}
+
+void job_continue(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),
+                  void (*done)(struct job *job)) {
+  struct jobs *all = server_jobs(a);
+  if (begins(a, job, bytes, run, done)) return;
+  job->next = all->first;
+  if (!all->first) all->end = &job->next;
+  all->first = job;
 }

@@ -1,8 +1,9 @@
 /* jobs: work that takes longer than the I/O thread may take at a time, done by the threads of libuv's pool.
  *
  * At most JOBS_LARGE_AT_ONCE jobs of more than JOBS_LARGE bytes run at a time, so that they do not occupy
- * all threads of the pool; the others wait, and begin in the order in which they were given. Smaller jobs
- * begin at once. I/O thread only, except for `run`. */
+ * all threads of the pool; the others wait, and begin in the order in which they were given, after those that
+ * go on with what an earlier job has made (job_continue). Smaller jobs begin at once. I/O thread only, except
+ * for `run`. */
 #ifndef AGENT_HTTP_JOBS_H
 #define AGENT_HTTP_JOBS_H
 
@@ -38,5 +39,11 @@ void jobs_init(struct jobs *all);
 /* Has a job on so many bytes done. `done` runs exactly once, never before job_start returns. */
 void job_start(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),
                void (*done)(struct job *job));
+
+/* The same, for a job that uses or frees the result of an earlier one: it begins before all that wait, so
+ * that the results of many requests, which may be much longer than their bodies, are not in memory together.
+ */
+void job_continue(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),
+                  void (*done)(struct job *job));
 
 #endif

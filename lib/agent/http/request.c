@@ -31,8 +31,31 @@ const char *request_segment(const struct request *r) {
 json_t *request_body(const struct request *r) {
   return r->body;
 }
+json_t *request_take_body(struct request *r) {
+  json_t *body = r->body;
+  r->body = NULL;
+  return body;
+}
 size_t request_body_size(const struct request *r) {
   return r->body_size;
+}
+
+bool request_keep(struct request *r, size_t bytes, struct error *e) {
+  struct limits *limits = &r->listener->agent->limits;
+  size_t *all = server_bodies(r->listener->agent), others = *all - r->kept;
+  int64_t most = limit_max(limits, LIMIT_BODIES), one = limit_max(limits, LIMIT_BODY);
+  if (bytes > r->kept && others + bytes > (size_t)(most > one ? most : one)) {
+    limit_error(limits, LIMIT_BODIES, "too many long requests at a time", e);
+    return false;
+  }
+  *all = others + bytes;
+  r->kept = bytes;
+  return true;
+}
+
+static void keep_nothing(struct request *r) {
+  *server_bodies(r->listener->agent) -= r->kept;
+  r->kept = 0;
 }
 
 /* Unescapes the value, because MHD does not (keep_escapes). A value with a broken escape is returned
@@ -132,12 +155,24 @@ void request_job(struct request *r, struct request_job *j, void (*run)(struct jo
   job_start(r->listener->agent, &j->job, r->body_size, run, done);
 }
 
+void request_job_continue(struct request *r, struct request_job *j, void (*run)(struct job *job),
+                          void (*done)(struct job *job)) {
+  j->request = r;
+  r->job = j;
+  job_continue(r->listener->agent, &j->job, r->body_size, run, done);
+}
+
 struct request *request_job_done(struct request_job *j) {
   if (j->request) j->request->job = NULL;
   return j->request;
 }
 
 /* --- bodies that are parsed by a job --- */
+
+static void forget_bytes(struct request *r) {
+  buf_finish(&r->bytes);
+  keep_nothing(r);
+}
 
 /* A body on its way to a tree.  A tree of many nodes is freed by a job, too. */
 struct parsing {
@@ -158,11 +193,11 @@ static void on_freed(struct job *job) {
 }
 
 static void parsing_free(struct agent *a, struct parsing *p, size_t bytes) {
-  job_start(a, &p->of.job, bytes, run_free, on_freed);
+  job_continue(a, &p->of.job, bytes, run_free, on_freed);
 }
 
 static void free_tree(struct request *r) {
-  struct parsing *p = r->body_size > JOBS_INLINE ? calloc(1, sizeof *p) : NULL;
+  struct parsing *p = r->body && r->body_size > JOBS_INLINE ? calloc(1, sizeof *p) : NULL;
   if (!p) {
     json_decref(r->body);
     return;
@@ -189,6 +224,7 @@ static void on_parsed(struct job *job) {
   r->refused = p->failed;
   buf_finish(&p->bytes);
   free(p);
+  keep_nothing(r);
   dispatch_parsed(r);
 }
 
@@ -199,7 +235,7 @@ static bool parse_body(struct request *r) {
   struct parsing *p = r->body_size > JOBS_INLINE ? calloc(1, sizeof *p) : NULL;
   if (!p) {
     r->body = json_parse(r->bytes.data, r->bytes.len, &r->refused);
-    buf_finish(&r->bytes);
+    forget_bytes(r);
     return true;
   }
   p->bytes = r->bytes;
@@ -216,7 +252,7 @@ static void request_free(struct request *r) {
   if (r->upload) r->upload->closed(r->upload_data);
   request_forget_disconnect(r);
   stream_free(r->stream);
-  buf_finish(&r->bytes);
+  forget_bytes(r);
   buf_finish(&r->allow);
   free_tree(r);
   if (r->job) r->job->request = NULL;
@@ -280,6 +316,30 @@ static int check_body(struct request *r) {
   return long_one && !(r->route->flags & ROUTE_UPLOAD) ? refuse_body(r) : 0;
 }
 
+/* Counts the fields Content-Length. */
+static enum MHD_Result count_lengths(void *count, enum MHD_ValueKind kind, const char *key,
+                                     const char *value) {
+  (void)kind, (void)value;
+  *(int *)count += !strcasecmp(key, "Content-Length");
+  return MHD_YES;
+}
+
+/* MHD takes a body of another coding than chunked for one without end, and takes one of several lengths:
+ * other programs may take another (RFC 9112, 6.3), so no request can follow on this connection. */
+static int check_framing(struct request *r) {
+  const char *coding = header(r, "Transfer-Encoding");
+  int lengths = 0;
+  MHD_get_connection_values(r->conn, MHD_HEADER_KIND, count_lengths, &lengths);
+  r->endless = coding || lengths > 1;
+  if (coding && strcasecmp(coding, "chunked") != 0)
+    return error_set(&r->refused, ERR_USAGE,
+                     "Transfer-Encoding: %s: the only coding that is taken is chunked", coding);
+  if (lengths + (coding != NULL) > 1)
+    return error_set(&r->refused, ERR_USAGE,
+                     "the request has more than one length: want one Content-Length, or Transfer-Encoding");
+  return 0;
+}
+
 static struct request *request_new(struct listener *l, struct MHD_Connection *conn, const char *method,
                                    const char *path) {
   struct request *r = calloc(1, sizeof *r);
@@ -291,7 +351,8 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
   r->pprev = &l->requests;
   if (r->next) r->next->pprev = &r->next;
   l->requests = r;
-  if (check_caller(r) || check_addressee(r)) return r;
+  r->asks = header(r, "Expect");
+  if (check_framing(r) || check_caller(r) || check_addressee(r)) return r;
   int code = route_find(l->routes, method, path, &r->route, &r->segment, &r->refused);
   if (code == ERR_METHOD) route_methods(l->routes, path, &r->allow);
   if (code || check_body(r)) return r;
@@ -311,11 +372,13 @@ static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n)
     return r->upload_over ? MHD_NO : MHD_YES;
   }
   if (!r->refused.code && !r->answered && r->bytes.len + n > body_max(r)) refuse_body(r);
-  if (!r->refused.code && !r->answered) {
+  if (!r->refused.code && !r->answered && request_keep(r, r->bytes.len + n, &r->refused)) {
     buf_append(&r->bytes, bytes, n);
     if (!buf_ok(&r->bytes)) error_set(&r->refused, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return MHD_YES;
   }
+  forget_bytes(r);
+  if (!r->answered && is_urgent(r)) answer_refused(r);
   r->discarded += n;
   return r->discarded > HTTP_DISCARD_MAX ? MHD_NO : MHD_YES;
 }
@@ -353,11 +416,12 @@ static enum MHD_Result give_answer(struct request *r) {
 }
 
 /* Answers a request that is refused at once when its client asks whether it may send the body (Expect), or
- * when the body may have no end. */
+ * when the body is long, or may have no end. */
 static enum MHD_Result refuse_first(struct request *r) {
-  bool asks = header(r, "Expect"), uploads = r->route && r->route->flags & ROUTE_UPLOAD;
-  if (r->refused.code && (asks || uploads)) answer_refused(r);
-  return asks && r->answered && !r->early ? give_answer(r) : MHD_YES;
+  if (r->refused.code && !r->answered && (r->asks || is_urgent(r))) answer_refused(r);
+  bool asked = r->asks;
+  r->asks = false;
+  return asked && r->answered && !r->early ? give_answer(r) : MHD_YES;
 }
 
 enum MHD_Result request_on_part(void *cls, struct MHD_Connection *conn, const char *url, const char *method,

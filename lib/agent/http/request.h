@@ -42,6 +42,7 @@ struct request {
   char *segment;
   struct query *queries; /* what request_query has returned */
   struct buf bytes;      /* the body as it arrives */
+  size_t kept;           /* what request_keep was told */
   size_t discarded;      /* bytes of a body that is too large */
   json_t *body;
   struct error refused;    /* why the request is answered without a handler; code 0: a handler answers it */
@@ -49,6 +50,8 @@ struct request {
   struct buf allow;        /* for ERR_METHOD: the methods that its path has */
   struct MHD_Response *response;
   unsigned status;
+  bool endless;            /* the end of its body is not known from the start */
+  bool asks;               /* its client waits to be told that it may send the body (Expect) */
   bool dispatched;         /* the body is complete */
   bool suspended;          /* its connection waits for an answer */
   bool answered;           /* `response` has been given */
@@ -76,9 +79,12 @@ int request_fd(const struct request *r); /* the socket of its connection */
 /* server.c: has MHD run soon, from the loop and not from within a callback, so that MHD handles the
  * connections that were resumed and the responses that were queued. */
 void listener_nudge(struct listener *l);
+/* server.c: the sum of `kept` of all requests. */
+size_t *server_bodies(struct agent *a);
 
 /* response.c: answer answers a request with `response`, which is consumed; answer_refused answers it with the
  * problem in r->refused. */
+bool is_urgent(const struct request *r); /* must the answer not wait for the end of the body? */
 void answer(struct request *r, unsigned status, struct MHD_Response *response);
 void answer_refused(struct request *r);
 

@@ -1,7 +1,7 @@
 /* Invariant: a request is answered once.  When its connection is suspended, the answer resumes it.
  *
- * MHD sends no answer while a body arrives.  An answer that the client of an upload needs before the end of
- * its body, which may never come, is written here; afterwards MHD only discards what still arrives. */
+ * MHD sends no answer while a body arrives.  An answer that the client needs before the end of its body, which
+ * may never come, is written here; afterwards MHD only discards what still arrives. */
 #include "agent/http/request.h"
 
 #include "wire/json.h"
@@ -12,11 +12,12 @@
 #include <string.h>
 #include <sys/socket.h>
 
-/* Does the client send so much more that the answer must not wait for the end of the body? */
-static bool is_urgent(const struct request *r) {
+/* A client that asks first (Expect) has sent nothing yet, and MHD sends it the answer. */
+bool is_urgent(const struct request *r) {
   const char *length = MHD_lookup_connection_value(r->conn, MHD_HEADER_KIND, "Content-Length");
-  bool uploads = r->route && r->route->flags & ROUTE_UPLOAD && !(r->route->flags & ROUTE_REMOTE_ONLY);
-  return uploads && !r->dispatched && (!length || strtoull(length, NULL, 10) > HTTP_PATIENT_MAX);
+  bool of_nodes = r->route && r->route->flags & ROUTE_REMOTE_ONLY;
+  return !r->dispatched && !r->asks && !of_nodes &&
+         (r->endless || (length && strtoull(length, NULL, 10) > HTTP_PATIENT_MAX));
 }
 
 /* Writes bytes to the client; false when the socket does not take all of them at once. */

@@ -21,6 +21,7 @@ struct server {
   struct listener listeners[LISTENERS];
   struct refusals refusals;
   struct jobs jobs;
+  size_t bodies; /* the sum of `kept` of all requests */
 };
 
 /* --- running MHD on the loop --- */
@@ -282,6 +283,10 @@ struct jobs *server_jobs(struct agent *a) {
   return &a->server->jobs;
 }
 
+size_t *server_bodies(struct agent *a) {
+  return &a->server->bodies;
+}
+
 bool server_idle(const struct agent *a) {
   for (int i = 0; i < LISTENERS; i++)
     if (a->server->listeners[i].requests) return false;
@@ -323,11 +328,12 @@ void server_stats(const struct agent *a, struct server_stats *out) {
   out->unproved = gate_guests(s->listeners[REMOTE].gate);
   out->connections = s->listeners[REMOTE].connections - gate_entered(s->listeners[REMOTE].gate);
   out->local = s->listeners[LOCAL].connections;
+  out->bodies = s->bodies;
   out->streams = out->longest = 0;
   for (int i = 0; i < LISTENERS; i++)
     for (const struct request *r = s->listeners[i].requests; r; r = r->next) {
       size_t pending = r->stream ? stream_pending(r->stream) : 0;
-      out->streams += pending + r->bytes.len;
+      out->streams += pending;
       if (pending > out->longest) out->longest = pending;
     }
 }

@@ -18,10 +18,12 @@
 
 enum {
   /* Bytes of a body for a route that is not marked ROUTE_LARGE; a longer one is refused with 413, as is one
-   * of more bytes than LIMIT_BODY, which bounds the others, and one message. */
+   * of more bytes than LIMIT_BODY, which bounds the others, and one message. All bodies together have at most
+   * LIMIT_BODIES bytes, or LIMIT_BODY where that is more. */
   HTTP_BODY_SMALL = 64 << 10,
   HTTP_DISCARD_MAX = 64 << 20, /* bytes of a refused body that are read before the connection is cut */
-  /* A request that is refused while a longer body, or one of unknown length, arrives is answered at once. */
+  /* A request that is refused while a longer body, or one of unknown length, arrives is answered at once, and
+   * is the last of its connection. */
   HTTP_PATIENT_MAX = 64 << 10,
   HTTP_SILENCE_MS = 30000,  /* the node notices that a client's host is gone after so long, */
   HTTP_LEASE_MS = 5000,     /* after so long where the client has a lease (request_lease), */
@@ -56,7 +58,8 @@ struct server_stats {
   int unproved;    /* now: connections that have not yet proved the cookie (gate.h) */
   int connections; /* now: connections that have proved the cookie */
   int local;       /* now: connections to the socket */
-  size_t streams;  /* bytes pending in all streams, and bodies of requests that are being read */
+  size_t streams;  /* bytes pending in all streams */
+  size_t bodies;   /* bytes of bodies that are kept as text (request_keep) */
   size_t longest;  /* bytes pending in the longest stream */
 };
 void server_stats(const struct agent *a, struct server_stats *out);
@@ -74,15 +77,23 @@ const char *request_query(struct request *r,
                           const char *key);            /* unescaped; NULL when the query has no such key */
 bool request_flag(struct request *r, const char *key); /* a query key that is neither "0" nor "false" */
 json_t *request_body(const struct request *r);         /* NULL when there was none */
+json_t *request_take_body(struct request *r);          /* the same; it is the caller's from now on */
 size_t request_body_size(const struct request *r);     /* the bytes of its text */
-/* A job (jobs.h) for a request that is not answered yet, on the bytes of its body; one at a time. `done`
- * calls request_job_done first: it returns the request, or NULL when that is over. */
+/* Says how many bytes of the body are kept as text, until the next call or the end of the request. False,
+ * with *e set, when all requests would then keep more than LIMIT_BODIES; never for fewer bytes than before.
+ */
+bool request_keep(struct request *r, size_t bytes, struct error *e);
+/* A job (jobs.h) for a request that is not answered yet, on the bytes of its body, or, with
+ * request_job_continue, on what an earlier job has made of them; one at a time. `done` calls request_job_done
+ * first: it returns the request, or NULL when that is over. */
 struct request_job {
   struct job job; /* the first member */
   struct request *request;
 };
 void request_job(struct request *r, struct request_job *j, void (*run)(struct job *job),
                  void (*done)(struct job *job));
+void request_job_continue(struct request *r, struct request_job *j, void (*run)(struct job *job),
+                          void (*done)(struct job *job));
 struct request *request_job_done(struct request_job *j);
 
 bool request_is_lines(const struct request *r); /* is the body application/x-ndjson? */

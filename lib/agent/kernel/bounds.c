@@ -74,6 +74,7 @@ static void measure(struct agent *a, const struct vm_largest *largest, int64_t u
   used[LIMIT_UNPROVED] = server.unproved;
   refused[LIMIT_UNPROVED] = server.refused[REFUSAL_CROWDED];
   used[LIMIT_CONNECTIONS] = server.connections > server.local ? server.connections : server.local;
+  used[LIMIT_BODIES] = (int64_t)server.bodies;
   used[LIMIT_STREAM] = (int64_t)server.longest;
   used[LIMIT_COMMANDS] = a->commands;
   used[LIMIT_STDIN] = commands_input(a).longest;
