@@ -13,7 +13,8 @@
  *
  * With --tty, the guard is the leader of the session of the command's terminal, and the parent of the command
  * in it, so Ctrl-Z stops the command (its process group is not orphaned).  The guard reports the stop, and
- * stays: it gives the terminal to the command again when CONT is passed on.
+ * stays: it gives the terminal to the command again when CONT is passed on.  The guard has the terminal open
+ * until it has reported the end.
  *
  * With --keep, processes that the command leaves behind live on: the guard reports the end of the command,
  * and waits for them until the agent ends, so that they do not become children of the agent.  GUARD_KILL and
@@ -27,7 +28,10 @@
  * of `children` never reaches a process that is not a descendant.
  *
  * Orderings: the guard sleeps until the child has executed the command or has failed, so a report
- * of the failure comes before GUARD_STARTED, which the agent then skips. */
+ * of the failure comes before GUARD_STARTED, which the agent then skips.  A command may close its terminal
+ * and go on (programs do so as they exit).  The agent closes its side, which hangs the session up, when
+ * nobody has the terminal open; the guard closes it after the report of the end, so the hang-up finds no
+ * command. */
 #include "core/guard.h"
 
 #include <errno.h>
@@ -67,8 +71,6 @@ struct settings {
 };
 
 struct guard {
-  bool hung_up; /* the agent has closed its side of the terminal, maybe before the end of the command is known
-                 */
   const struct settings *settings;
   pid_t agent;     /* our parent, as long as it lives */
   pid_t command;   /* 0 when it was waited for */
@@ -255,7 +257,8 @@ static bool lead_session(void) {
 static void wait_for_hangup(const struct guard *g) {
   sigset_t all;
   sigfillset(&all);
-  while (!g->hung_up && getppid() == g->agent && sigwaitinfo(&all, NULL) == SIGCHLD) continue;
+  close(STDIN_FILENO);
+  while (getppid() == g->agent && sigwaitinfo(&all, NULL) == SIGCHLD) continue;
 }
 
 /* Reports that the command was stopped, or goes on.  A child that a shell with job control stops is not ours,
@@ -266,15 +269,6 @@ static void note_stops(struct guard *g) {
     g->stopped = info.si_code == CLD_STOPPED;
     report(g->stopped ? GUARD_STOPPED : GUARD_CONTINUED, 0, g->stopped ? info.si_status : 0);
   }
-}
-
-/* Makes the command the foreground of its terminal, as a shell does before it continues a job.  The terminal
- * is opened for this moment only: the agent is to see the end of the output when the command closes it. */
-static void to_foreground(const struct guard *g) {
-  int tty = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
-  if (tty < 0) return; /* the agent has closed it */
-  tcsetpgrp(tty, g->group);
-  close(tty);
 }
 
 static bool start(struct guard *g, char **argv) {
@@ -295,7 +289,7 @@ static bool start(struct guard *g, char **argv) {
   else
     report(GUARD_STARTED, 0, g->command);
   /* Only the command keeps the pipes open, so their readers see the end when the command closes them. */
-  for (int fd = 0; fd < GUARD_REPORT; fd++) close(fd);
+  for (int fd = g->settings->tty ? STDOUT_FILENO : STDIN_FILENO; fd < GUARD_REPORT; fd++) close(fd);
   return g->command > 0;
 }
 
@@ -340,7 +334,6 @@ static bool reap(struct guard *g) {
  * signal that comes because the agent has ended is not passed on: sweep ends the command. */
 static void handle(struct guard *g, int signal, const siginfo_t *info) {
   if (signal == SIGCHLD || signal < 0) return;
-  g->hung_up |= signal == SIGHUP && info->si_code == SI_KERNEL;
   if (signal == GUARD_KILL) {
     g->asked = true;
     g->kill_at = now_ms();
@@ -350,7 +343,8 @@ static void handle(struct guard *g, int signal, const siginfo_t *info) {
   if (signal == GUARD_PASS) signal = info->si_value.sival_int;
   g->asked |=
       signal == SIGTERM || signal == SIGINT || signal == SIGHUP || signal == SIGQUIT || signal == SIGKILL;
-  if (signal == SIGCONT && g->stopped && g->settings->tty) to_foreground(g);
+  /* The command becomes the foreground of its terminal, as a shell does before it continues a job. */
+  if (signal == SIGCONT && g->stopped && g->settings->tty) tcsetpgrp(STDIN_FILENO, g->group);
   signal_group(g, signal);
   if (signal == SIGTERM) signal_group(g, SIGCONT);
 }
@@ -399,8 +393,6 @@ static int end_as(int status) {
 
 /* Waits until no process is left that the command has left behind, or the agent has ended. */
 static void keep(struct guard *g) {
-  report_usage();
-  report(GUARD_ENDED, 0, g->status);
   close(GUARD_REPORT);
   sigset_t all;
   sigfillset(&all);
@@ -525,11 +517,10 @@ int main(int argc, char **argv) {
   free(settings.groups);
   if (!started) return CANNOT;
   wait_for_tree(&g);
-  if (settings.keep)
-    keep(&g);
-  else
-    report_usage();
+  report_usage();
   report(GUARD_LEFT, 0, g.left);
+  if (settings.keep || settings.tty) report(GUARD_ENDED, 0, g.status);
+  if (settings.keep) keep(&g);
   if (settings.tty) wait_for_hangup(&g);
   return end_as(g.status);
 }

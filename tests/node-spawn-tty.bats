@@ -383,17 +383,22 @@ tool_of() { pgrep -f "^node-spawn .*$T/os_pid"; }
   wait_until is_stopped "$command"
   wait_until cooked
   wait_until grep -qF '{"stopped":20,"stops":2}' "$T/events"
-  # Both jobs are stopped, and the command ends.
+  # Both jobs are stopped; the command ends by the end of its input, typed into the first of them.
   attached=$(pgrep -f "^node-attach -t $pid")
-  run -0 node-kill "$pid"
-  wait_until gone "$command"
-  wait $follower || [ $? -gt 128 ]
-  type_ 'fg\r'
-  wait_until eval 'gone "$tool" || gone "$attached"'
-  type_ 'fg\r'
+  type_ 'fg %1\r'
+  wait_until raw
+  wait_until goes_on "$command"
+  type_ '\004'
   wait_until gone "$tool"
+  wait_until gone "$command"
+  wait $follower
+  wait_until cooked
+  type_ 'echo first=$?; fg\r'
+  shows first=0
   wait_until gone "$attached"
   wait_until cooked
+  type_ 'echo second=$?\r'
+  shows second=0
   quit
 }
 
@@ -442,8 +447,16 @@ tool_of() { pgrep -f "^node-spawn .*$T/os_pid"; }
   done
 }
 
-@test "a command that leaves its terminal before it ends: its exit status" {
+# The agent has seen that the command has left its terminal when it has answered two requests after that.
+@test "a command that leaves its terminal before it ends is not hung up: its last words, its exit status" {
   start_node one
-  terminal sh -c 'trap "" HUP; exec <&- >&- 2>&-; sleep 0.3; exit 5' # the time in which the agent hangs up
+  mkfifo "$T/go"
+  terminal sh -c 'exec <&- >&- 2>&-; : >"$0/left"; read -r go <"$0/go"; echo "last words $go" >/dev/tty; exit 5' "$T"
+  wait_until test -e "$T/left"
+  node-ps >/dev/null
+  node-ps >/dev/null
+  exec 6<>"$T/go"
+  echo heard >&6
   ends 5
+  grep -qF 'last words heard' "$T/screen"
 }

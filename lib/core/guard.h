@@ -23,11 +23,12 @@ enum guard_kind {
   GUARD_FAILED = 1, /* number: the errno; stage: what has failed */
   GUARD_STARTED,    /* the command runs; number: its process id */
   GUARD_LEFT,       /* number: how many processes that the command had left behind were ended */
-  GUARD_ENDED,      /* with --keep only: number: the status of the command, as wait(2) gives it */
-  GUARD_CPU,        /* number: µs of CPU time of the command and all that it has waited for */
-  GUARD_RSS,        /* number: bytes of memory that the largest of these processes has used */
-  GUARD_STOPPED,    /* the command itself, not a child of it, was stopped; number: the signal */
-  GUARD_CONTINUED,  /* the command goes on */
+  GUARD_ENDED, /* where the guard goes on (--keep, --tty); number: the status of the command, as wait(2) gives
+                  it */
+  GUARD_CPU,   /* number: µs of CPU time of the command and all that it has waited for */
+  GUARD_RSS,   /* number: bytes of memory that the largest of these processes has used */
+  GUARD_STOPPED,   /* the command itself, not a child of it, was stopped; number: the signal */
+  GUARD_CONTINUED, /* the command goes on */
 };
 
 enum guard_stage {

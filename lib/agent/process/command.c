@@ -57,20 +57,20 @@ struct command {
   struct term *reason; /* why this node has ended the command; NULL: it has not */
   int64_t status;      /* how the OS process ended */
   int signal;
-  int64_t stops;           /* how often it was stopped */
-  int64_t stop_signal;     /* it was stopped by this signal, which was not told yet; 0: no */
-  size_t unflushed;        /* bytes of output since the last flush */
-  bool paused;             /* output is not read until the calls "flush" are answered */
-  npid flush;              /* ref of the call "flush" to the leader, or NPID_NONE */
-  npid flush_to;           /* the leader that the call went to */
-  npid owner;              /* the process whose end also ends the command, or NPID_NONE */
-  npid owner_ref;          /* ref of the monitor of the owner */
-  bool keep;               /* what the command leaves behind lives on */
-  bool started;            /* the guard was started, and holds the struct */
-  bool guard_runs;         /* the guard was not waited for; with `keep`, it may outlive the command */
-  char *cgroup;            /* the directory of its cgroup, or NULL */
-  bool limited;            /* the cgroup has limits */
-  struct outcome *outcome; /* NULL once the command has ended, and before its start */
+  int64_t stops;       /* how often it was stopped */
+  int64_t stop_signal; /* it was stopped by this signal, which was not told yet; 0: no */
+  size_t unflushed;    /* bytes of output since the last flush */
+  bool paused;         /* output is not read until the calls "flush" are answered */
+  npid flush;          /* ref of the call "flush" to the leader, or NPID_NONE */
+  npid flush_to;       /* the leader that the call went to */
+  npid owner;          /* the process whose end also ends the command, or NPID_NONE */
+  npid owner_ref;      /* ref of the monitor of the owner */
+  bool keep;           /* what the command leaves behind lives on */
+  bool started;        /* the guard was started, and holds the struct */
+  bool guard_runs;     /* the guard was not waited for; with `keep` and `tty`, it may outlive the command */
+  char *cgroup;        /* the directory of its cgroup, or NULL */
+  bool limited;        /* the cgroup has limits */
+  struct outcome *outcome;                 /* NULL once the command has ended, and before its start */
   struct command *next_kept, **kept_pprev; /* in agent->kept, while the guard outlives the command */
 };
 
@@ -100,7 +100,7 @@ static void close_handle(struct command *c, void *handle) {
 }
 
 /* hosted_class.free: closes the handles; the last of them frees the struct.  The struct stays while the guard
- * still waits for processes that are kept. */
+ * still waits for processes that are kept, or has not been waited for after a hang-up. */
 static void command_free(struct hosted *p) {
   struct command *c = (struct command *)p;
   struct agent *a = p->agent;
@@ -109,7 +109,7 @@ static void command_free(struct hosted *p) {
   c->cgroup = NULL;
   for (int i = 0; i < PIPES; i++) close_handle(c, &c->pipe[i]);
   close_handle(c, &c->timer);
-  if (c->keep && c->guard_runs && !a->stopping) {
+  if (c->guard_runs && !a->stopping) {
     c->next_kept = a->kept;
     if (c->next_kept) c->next_kept->kept_pprev = &c->next_kept;
     c->kept_pprev = &a->kept;
@@ -489,7 +489,8 @@ static void tell_stop(struct command *c) {
   if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
 }
 
-/* Called when all processes have closed the terminal.  Reads the rest: libuv takes a read that does not fill
+/* Called when all processes have closed the terminal, the guard as the last of them, after its report of the
+ * end.  Reads the rest: libuv takes a read that does not fill
  * its buffer for the last one before a hang-up, but a terminal gives 4 KiB at most.  Then closes the master,
  * which the guard waits for. */
 static void close_terminal(struct command *c) {
@@ -736,7 +737,7 @@ static void take_started(struct command *c, int64_t os_pid) {
   read_output(c);
 }
 
-/* The command has ended and its guard has not: it waits for processes that are kept. */
+/* The command has ended and its guard has not: it waits for processes that are kept, or for the hang-up. */
 static void take_early_end(struct command *c, int status) {
   if (c->running)
     take_end(c, WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
