@@ -498,6 +498,30 @@ raw() {
   api few POST /v1/processes --data-binary "@$T/half" | jq -e '.code == "bad_json"'
 }
 
+@test "where streams hold all connections of the socket, further streams are refused and requests are answered" {
+  node-start -d --sname few --max connections=8 3>&-
+  mkfifo "$T/end"
+  perl -MIO::Socket::UNIX -e '
+    my @all = map { my $s = IO::Socket::UNIX->new($ARGV[0]) or die; print $s "GET /v1/nodes?watch=1 HTTP/1.1\r\nHost: n\r\n\r\n"; $s } 1 .. 8;
+    sysread($_, my $head, 4096) for @all;
+    $| = 1; print "ready\n"; <STDIN>' "$NODE_RUNTIME_DIR/few@$HOST/sock" <"$T/end" >"$T/ready" 3>&- &
+  holder=$!
+  exec 4>"$T/end"
+  wait_until grep -q ready "$T/ready"
+  run -6 node-receive -n few --timeout 5
+  assert_output --partial '--max connections'
+  run -125 node-spawn "few@$HOST" -- touch "$T/began"
+  assert_output --partial '--max connections'
+  run -6 node-monitor -n few console
+  [ ! -e "$T/began" ]
+  run -0 node-ps -n few
+  run -0 node-send -n few console hello
+  exec 4>&-
+  wait $holder
+  free() { node-receive -n few --timeout 0.1 || [ $? = 5 ]; }
+  wait_until free
+}
+
 @test "broken requests are answered or cut, and harm nobody else" {
   json POST /v1/processes '{"lua": "while true do receive() end", "name": "sink"}'
   long=$(head -c 200000 /dev/zero | tr '\0' x)

@@ -244,6 +244,7 @@ static void on_gone(void *data) {
 
 struct attachment *attach_new(struct request *r, bool command) {
   struct agent *a = request_agent(r);
+  if (!request_may_stream(r)) return NULL;
   struct attachment *s = calloc(1, sizeof *s);
   int code = s ? request_on_disconnect(r, on_gone, s) : ERR_NOMEM;
   if (!code) code = hosted_begin(a, &s->hosted, &attach_class, a->console);

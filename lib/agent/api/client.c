@@ -8,6 +8,7 @@
 
 struct client *client_new(struct request *r, size_t size, const struct hosted_class *class) {
   struct agent *a = request_agent(r);
+  if (!request_may_stream(r)) return NULL;
   struct client *c = calloc(1, size);
   int code = c ? hosted_begin(a, &c->hosted, class, a->console) : ERR_NOMEM;
   if (!code) {

@@ -310,6 +310,7 @@ static void tell_up(void *data, const struct member *m) {
 
 static void follow_nodes(struct request *r) {
   static const struct stream_events events = {.closed = on_follower_closed};
+  if (!request_may_stream(r)) return;
   struct follower *f = calloc(1, sizeof *f);
   if (!f) {
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));

@@ -92,9 +92,14 @@ static int on_handshake(gnutls_session_t session, unsigned type, unsigned when, 
   return 0;
 }
 
+/* How many connections there are beyond the bound. */
+static int64_t excess(const struct listener *l) {
+  return l->connections - gate_entered(l->gate) - limit_max(&l->agent->limits, LIMIT_CONNECTIONS);
+}
+
 /* Accepts no connection while there are too many. */
 static void check_count(struct listener *l) {
-  bool full = l->connections - gate_entered(l->gate) >= limit_max(&l->agent->limits, LIMIT_CONNECTIONS);
+  bool full = excess(l) >= (l->remote ? 0 : HTTP_SPARE);
   if (full && !l->full) limit_refuse(&l->agent->limits, LIMIT_CONNECTIONS);
   l->full = full;
   gate_pause(l->gate, full);
@@ -102,7 +107,10 @@ static void check_count(struct listener *l) {
 
 static void on_begin(struct listener *l, struct MHD_Connection *conn) {
   l->connections++;
-  if (!l->remote) return;
+  if (!l->remote) {
+    if (excess(l) > 0) MHD_set_connection_option(conn, MHD_CONNECTION_OPTION_TIMEOUT, HTTP_SPARE_TIMEOUT_S);
+    return;
+  }
   const union MHD_ConnectionInfo *info = MHD_get_connection_info(conn, MHD_CONNECTION_INFO_GNUTLS_SESSION);
   gnutls_handshake_set_hook_function(info->tls_session, GNUTLS_HANDSHAKE_FINISHED, GNUTLS_HOOK_POST,
                                      on_handshake);
@@ -135,6 +143,15 @@ static void enter_link(struct listener *l, int fd, const struct sockaddr *from) 
   l->connections++;
   check_count(l);
   l->routes->link(l->agent, fd, text);
+}
+
+bool request_may_stream(struct request *r) {
+  struct limits *limits = &r->listener->agent->limits;
+  char text[LIMIT_TEXT_SIZE];
+  if (excess(r->listener) <= 0) return true;
+  limit_refuse(limits, LIMIT_CONNECTIONS);
+  respond_code(r, ERR_BUSY, "%s", limit_text(limits, LIMIT_CONNECTIONS, text));
+  return false;
 }
 
 void server_link_proved(struct agent *a, int fd) {

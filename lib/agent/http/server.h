@@ -29,6 +29,10 @@ enum {
   HTTP_LEASE_MS = 5000,     /* after so long where the client has a lease (request_lease), */
   HTTP_WATCH_MS = 2000,     /* or this much later */
   HTTP_IDLE_TIMEOUT_S = 60, /* a connection without traffic for so long is closed */
+  /* So many connections to the socket beyond LIMIT_CONNECTIONS are accepted, for requests that are no streams
+   * (request_may_stream), and closed after so short a time without traffic. */
+  HTTP_SPARE = 32,
+  HTTP_SPARE_TIMEOUT_S = 2,
   /* A stream with more bytes pending is full: senders that can wait are suspended until it drains. */
   HTTP_STREAM_HIGH = 1 << 20,
   /* Bounds (core/limits.h): A stream with more
@@ -126,6 +130,11 @@ struct stream_events {
   void (*drained)(void *data);
   bool octets;
 };
+/* May this request be answered with a stream that may go on for long?  False when the socket has
+ * LIMIT_CONNECTIONS connections without it: the request has then been answered with ERR_BUSY.  To be asked
+ * before anything is begun for the client. */
+bool request_may_stream(struct request *r) MUST_CHECK;
+
 /* Begins a stream. NULL when memory ran out: the request has then been answered with ERR_NOMEM, and no event
  * runs. */
 struct stream *respond_stream(struct request *r, const struct stream_events *events, void *data);
