@@ -510,7 +510,7 @@ raw() {
   wait_until grep -q ready "$T/ready"
   run -6 node-receive -n few --timeout 5
   assert_output --partial '--max connections'
-  run -125 node-spawn "few@$HOST" -- touch "$T/began"
+  run -125 node-spawn -n few -- touch "$T/began"
   assert_output --partial '--max connections'
   run -6 node-monitor -n few console
   [ ! -e "$T/began" ]
