@@ -207,6 +207,10 @@ static bool scan_on(struct many_call *call, int *rc, json_t *answer, struct erro
 static void finish(struct many_call *call, CURLcode result) {
   struct error e = {0};
   json_t *answer = NULL;
+  if (!call->cancelled && exchange_again(&call->exchange, result)) {
+    curl_multi_remove_handle(call->many->multi, call->easy);
+    if (!curl_multi_add_handle(call->many->multi, call->easy)) return;
+  }
   int rc = exchange_outcome(&call->exchange, result, &answer, &e);
   leave(call);
   if (!call->cancelled && !(call->scan && scan_on(call, &rc, answer, &e))) {

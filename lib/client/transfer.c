@@ -39,7 +39,9 @@ int transfer(struct nodemsg *m, const struct exchange_request *request, json_t *
   json_t *answer = NULL;
   int rc = exchange_prepare(&x, m->easy, &r, e);
   if (!rc) {
-    rc = exchange_outcome(&x, curl_easy_perform(m->easy), &answer, e);
+    CURLcode result = curl_easy_perform(m->easy);
+    while (exchange_again(&x, result)) result = curl_easy_perform(m->easy);
+    rc = exchange_outcome(&x, result, &answer, e);
     m->reached = exchange_reached(&x);
   }
   exchange_finish(&x);

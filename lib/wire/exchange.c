@@ -236,6 +236,15 @@ static int stopped(const struct exchange *x, struct error *e) {
   return error_set(e, x->stopped, "%s: %s", x->request.node, sentence);
 }
 
+bool exchange_again(struct exchange *x, CURLcode result) {
+  const struct psk_session *s = &x->session;
+  bool hung_up =
+      result == CURLE_SSL_CONNECT_ERROR && s->offered && s->hung_up && !s->alert && !s->certificate;
+  if (!hung_up || ++x->tries == EXCHANGE_TRIES) return false;
+  x->session = (struct psk_session){.psk = s->psk};
+  return true;
+}
+
 int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struct error *e) {
   const char *node = x->request.node;
   const struct buf *text = &x->answer;

@@ -73,6 +73,7 @@ struct exchange {
   struct buf body, answer;
   struct lines lines;
   struct octets octets;
+  int tries;           /* transfers that the peer has ended by hanging up during the TLS handshake */
   CURLcode result;     /* of the transfer */
   long status;         /* 0: no answer has begun */
   int stopped;         /* why a callback has ended the transfer, or 0 */
@@ -86,6 +87,13 @@ struct exchange {
  * option). */
 int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_request *request,
                      struct error *e) MUST_CHECK;
+
+/* To be called with the result of a transfer: true when the peer has hung up during the TLS handshake, before
+ * anything of the request was sent, as a node does that has too many connections without a proof of the
+ * cookie.  The transfer is then to be run again, on the same handle, instead of exchange_outcome.  False at
+ * the latest after EXCHANGE_TRIES transfers. */
+enum { EXCHANGE_TRIES = 4 };
+bool exchange_again(struct exchange *x, CURLcode result) MUST_CHECK;
 
 /* Returns what the transfer's result means.  0 after a 2xx answer: *answer is a new reference to its JSON,
  * NULL when it was empty or a stream of lines.  Else the code of the node's problem document, the stage that

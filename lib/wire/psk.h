@@ -61,8 +61,8 @@ struct psk_session {
   bool offered;          /* a ClientHello with the PSK was made */
   bool too_short;        /* the cookie is short, and the peer's address is not loopback: nothing was sent */
   bool certificate;      /* the peer showed a certificate and was refused */
-  /* The peer closed the connection instead of answering the ClientHello.  libmicrohttpd refuses a PSK like
-   * this, without an alert, so this counts as a refused cookie; a stranger that hangs up looks the same. */
+  /* The peer closed the connection instead of answering the ClientHello.  A node that refuses the cookie
+   * sends an alert (wire/client_hello.h), so this says nothing about the cookie. */
   bool hung_up;
   int alert; /* the fatal alert the peer sent, or 0 */
 };
@@ -92,6 +92,10 @@ int psk_link_check(const SSL *ssl) MUST_CHECK;
 
 #define PSK_COOKIE_REFUSED                                                                                   \
   "the cookie is refused (cookie): both nodes need the same cookie: see ~/.node.cookie or --cookie-file"
+
+#define PSK_HUNG_UP                                                                                          \
+  "it hangs up during the TLS handshake (lost): is it stopping, or crowded, or is this not the port of a "   \
+  "node?"
 
 /* True when a TLS alert (SSL_AD_…) of the server in a handshake with a PSK says that the key is not the
  * server's. */

@@ -64,7 +64,8 @@ static int tls(const struct failure *f, struct error *e) {
     return error_set(e, ERR_TLS,
                      "%s: what answers there shows a certificate (tls): a node has none; is this its port?",
                      f->peer);
-  if (s && s->offered && (s->hung_up || psk_alert_is_about_key(s->alert))) return cookie(f, e);
+  if (s && s->offered && psk_alert_is_about_key(s->alert)) return cookie(f, e);
+  if (s && s->offered && s->hung_up) return error_set(e, ERR_LOST, "%s: " PSK_HUNG_UP, f->peer);
   if (s && s->alert)
     return error_set(e, ERR_TLS, "%s: the TLS handshake is refused: %s (tls): is this the port of a node?",
                      f->peer, SSL_alert_desc_string_long(s->alert));

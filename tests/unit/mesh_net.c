@@ -217,8 +217,12 @@ struct incoming *net_incoming(struct net_node *at) {
 static void run_open(struct net *net, struct transport *l) {
   if (l->closed) return;
   struct net_node *to = far_of(net, l);
-  if (!to || strcmp(to->name, l->node) != 0 || (to->walled && !l->far)) {
+  if (!to || (to->walled && !l->far)) {
     net_lose(l, ERR_TCP, "connection refused (tcp)");
+    return;
+  }
+  if (strcmp(to->name, l->node) != 0) {
+    net_lose(l, ERR_NAME, "is not here (name)");
     return;
   }
   l->out = net_incoming(to);

@@ -66,6 +66,7 @@ struct end {
   struct place *place;
   struct connection *c;
   int opened, drained, lost, freed, code;
+  int64_t heard; /* what connection_life says in the first event `bytes` */
   char why[256];
   struct buf got;
   size_t sum; /* of the bytes, weighed by where they stand, when `keeps` is false */
@@ -96,6 +97,11 @@ static void on_opened(void *data) {
 
 static int on_bytes(void *data, const char *bytes, size_t n) {
   struct end *e = data;
+  struct connection_life life;
+  if (e->c && !e->n) {
+    connection_life(e->c, &life);
+    e->heard = life.heard_ms;
+  }
   if (e->keeps) buf_append(&e->got, bytes, n);
   for (size_t i = 0; i < n; i++) e->sum += (e->n + i + 1) * (unsigned char)bytes[i];
   e->n += n;
@@ -261,6 +267,7 @@ static void test_both_ways(void) {
   struct connection_life life;
   connection_life(far.c, &life);
   ok(life.heard_ms > 0 && life.in > 9 && !life.queued, "it knows that it has heard the peer");
+  ok(far.heard > 0 && near.heard > 0, "from the first bytes on");
   say(&near, "last\n");
   connection_end(near.c, 5000);
   ok(!connections_idle(p->dialling), "a connection that ends is under way");
@@ -272,6 +279,35 @@ static void test_both_ways(void) {
   ok(connections_idle(p->dialling) && p->closing == 1, "then it is over at both ends");
   buf_finish(&near.got);
   buf_finish(&far.got);
+  place_free(p);
+}
+
+/* Hangs up as soon as the first message of TLS has come. */
+static void *hang_up(void *data) {
+  char bytes[4096];
+  struct pollfd waiting = {*(int *)data, POLLIN, 0};
+  poll(&waiting, 1, 20000);
+  int fd = accept4(waiting.fd, NULL, NULL, SOCK_CLOEXEC);
+  struct pollfd hello = {fd, POLLIN, 0};
+  poll(&hello, 1, 20000);
+  if (recv(fd, bytes, 1, 0) < 0) abort();
+  close(fd); /* bytes are unread: the kernel resets the connection */
+  return NULL;
+}
+
+static void test_hung_up(void) {
+  struct place *p = place_new(&right);
+  struct end near = {0};
+  uint16_t port;
+  pthread_t thread;
+  int fd = listen_on(&port);
+  if (pthread_create(&thread, NULL, hang_up, &fd)) abort();
+  dial(p, &near, "two@b", port);
+  UNTIL(p, near.freed);
+  pthread_join(thread, NULL);
+  close(fd);
+  ok(near.code == ERR_LOST && strstr(near.why, "hangs up") && !near.opened,
+     "a peer that hangs up refuses no cookie: %s", near.why);
   place_free(p);
 }
 
@@ -291,7 +327,7 @@ static void test_refused(void) {
   UNTIL(p, near.freed && far.freed);
   ok(near.code == ERR_NAME && strstr(near.why, "three@c is not here: this node is two@b"),
      "another node is not here: %s", near.why);
-  ok(!far.opened && !near.n, "and nothing else is said");
+  ok(!far.opened && !near.opened && !near.n, "and nothing else is said");
   near = far = (struct end){0};
   dial(p, &near, "two@b", 1);
   UNTIL(p, near.freed);
@@ -498,8 +534,8 @@ static void test_cuts(void) {
     p->next = &far;
     dial(p, &near, "two@b", r.port);
     pour(&near, 300, 7);
-    UNTIL(p, far.n == 300 || (near.freed && far.freed));
-    bool whole = far.n == 300;
+    UNTIL(p, (far.n == 300 && near.opened) || (near.freed && far.freed));
+    bool whole = far.n == 300 && near.opened;
     if (whole && near.c) connection_close(near.c);
     UNTIL(p, near.freed && far.freed);
     bad += (near.lost != 1 && !whole) || far.lost != 1;
@@ -819,6 +855,7 @@ int main(void) {
   signal(SIGPIPE, SIG_IGN);
   test_both_ways();
   test_refused();
+  test_hung_up();
   test_much(false);
   test_much(true);
   test_faults(1, 5000);

@@ -3,10 +3,14 @@
 #include "agent/mesh/dial.h"
 
 #include "tap.h"
+#include "wire/client_hello.h"
+#include "wire/exchange.h"
 
 #include <arpa/inet.h>
 #include <gnutls/gnutls.h>
 #include <microhttpd.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -90,6 +94,53 @@ static int listen_on(uint16_t *port) {
     abort();
   *port = ntohs(at.sin_port);
   return fd;
+}
+
+/* Answers the first message of the connections, one after the other, with nothing (hangs up `hang_ups`
+ * times), then with the alert by which a node refuses the cookie, or by passing the bytes on to a server. */
+struct door {
+  int fd, hang_ups, came;
+  uint16_t port, to; /* to: the server; 0: the alert */
+  pthread_t thread;
+};
+
+static void pass_on(int near, uint16_t port, const unsigned char *bytes, size_t n) {
+  struct sockaddr_in at = {
+      .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
+  int far = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), from, to;
+  unsigned char more[4096];
+  if (connect(far, (struct sockaddr *)&at, sizeof at) || send(far, bytes, n, MSG_NOSIGNAL) < 0) abort();
+  for (ssize_t got = 1; got > 0; got = send(to, more, (size_t)got, MSG_NOSIGNAL)) {
+    struct pollfd fds[] = {{near, POLLIN, 0}, {far, POLLIN, 0}};
+    if (poll(fds, 2, 20000) <= 0) break;
+    from = fds[0].revents ? near : far;
+    to = fds[0].revents ? far : near;
+    if ((got = recv(from, more, sizeof more, 0)) <= 0) break;
+  }
+  close(far);
+}
+
+static void *keep_door(void *data) {
+  struct door *d = data;
+  unsigned char bytes[CLIENT_HELLO_MAX], alert[CLIENT_HELLO_ALERT];
+  size_t alert_n = client_hello_alert(CLIENT_HELLO_COOKIE, alert);
+  for (bool last = false; !last;) {
+    struct pollfd waiting = {d->fd, POLLIN, 0};
+    if (poll(&waiting, 1, 2000) <= 0) break;
+    int fd = accept4(d->fd, NULL, NULL, SOCK_CLOEXEC);
+    ssize_t n = recv(fd, bytes, sizeof bytes, 0);
+    last = d->came++ == d->hang_ups;
+    if (last && d->to && n > 0) pass_on(fd, d->to, bytes, (size_t)n);
+    if (last && !d->to && send(fd, alert, alert_n, MSG_NOSIGNAL) < 0) abort();
+    close(fd);
+  }
+  close(d->fd);
+  return NULL;
+}
+
+static void door_open(struct door *d) {
+  d->fd = listen_on(&d->port);
+  if (pthread_create(&d->thread, NULL, keep_door, d)) abort();
 }
 
 /* --- the client ----------------------------------------------------------------------------------------- */
@@ -184,10 +235,39 @@ static void test_refused(uint16_t port) {
   ask(c, silent_port, "/x", NULL);
   wait_for_done(c);
   ok(c->e.code == ERR_TCP && c->reached, "a port at which nobody listens: %s", c->e.text);
+  struct door d = {0};
+  door_open(&d);
+  ask(c, d.port, "/x", NULL);
+  wait_for_done(c);
+  pthread_join(d.thread, NULL);
+  ok(c->e.code == ERR_COOKIE && c->reached && d.came == 1, "another cookie: %s", c->e.text);
   ask(c, port, "/x", NULL);
   wait_for_done(c);
-  ok(c->e.code == ERR_COOKIE && c->reached, "another cookie: %s", c->e.text);
+  ok(c->e.code == ERR_LOST && c->reached, "who hangs up refuses no cookie: %s", c->e.text);
   client_free(c, false);
+}
+
+/* A node that has too many connections hangs up on some of them: the request is made again. */
+static void test_crowded(uint16_t port) {
+  struct client *c = client_new(&right);
+  struct door d = {.hang_ups = EXCHANGE_TRIES - 1, .to = port};
+  door_open(&d);
+  ask(c, d.port, "/x", json_pack("{s:i}", "a", 1));
+  wait_for_done(c);
+  is(c->body, "[\"PUT\", \"two@b\", \"\", \"{\\\"a\\\":1}\\n\"]", "the last try is answered");
+  client_free(c, false);
+  pthread_join(d.thread, NULL);
+  ok(d.came == EXCHANGE_TRIES, "after %d tries", d.came);
+  c = client_new(&right);
+  d = (struct door){.hang_ups = EXCHANGE_TRIES, .to = port};
+  door_open(&d);
+  ask(c, d.port, "/x", NULL);
+  wait_for_done(c);
+  ok(c->e.code == ERR_LOST && c->reached && strstr(c->e.text, "hangs up"), "there are only so many: %s",
+     c->e.text);
+  client_free(c, false);
+  pthread_join(d.thread, NULL);
+  ok(d.came == EXCHANGE_TRIES, "%d tries", d.came);
 }
 
 /* Host names are looked up outside of libcurl. */
@@ -234,6 +314,7 @@ int main(void) {
   if (!daemon) return 1;
   test_json(port_of(daemon));
   test_refused(port_of(daemon));
+  test_crowded(port_of(daemon));
   test_names(port_of(daemon));
   test_cancel(port_of(daemon));
   MHD_stop_daemon(daemon);

@@ -123,13 +123,17 @@ static void on_answer(void *data, const struct error *e, enum mesh_reply reply) 
   t->answer = e ? *e : (struct error){0};
 }
 
-static void say_offer(struct puppet *t, bool reset, bool one_way) {
+static void offer_at(struct puppet *t, bool reset, int port) {
   json_t *hello = net_hello("two@b", t->creation);
-  if (one_way) json_object_set_new(hello, "port", json_integer(0));
+  if (port >= 0) json_object_set_new(hello, "port", json_integer(port));
   json_object_set_new(hello, "reset", json_boolean(reset));
   t->answered = false;
   mesh_offered(t->one->mesh, hello, "127.0.0.1", on_answer, t);
   json_decref(hello);
+}
+
+static void say_offer(struct puppet *t, bool reset, bool one_way) {
+  offer_at(t, reset, one_way ? 0 : -1);
 }
 
 static int say_hello(struct puppet *t) {
@@ -258,7 +262,7 @@ static const struct {
     /*                wtkrohonbldpPyiu */
     {PEER_DOWN, "FDDDOGDDDDDDDADD"},      {PEER_OFFERING, "FARFOGFFFDDDFAOF"},
     {PEER_RESETTING, "RARROGRRRDDDRAOR"}, {PEER_AWAITING, "AAAAOGAAADDDAAAA"},
-    {PEER_OPENING, "OOOOOGNOODDDOOOA"},   {PEER_OPEN, "NNNNNSNNNDDDNNNN"},
+    {PEER_OPENING, "OOOOOGNOOADDOOOA"},   {PEER_OPEN, "NNNNNSNNNDDDNNNN"},
     {PEER_GREETED, "GGGGGGSGDDDDGGGG"},   {PEER_SYNCING, "SSSSSGSUDDDDSSSS"},
     {PEER_UP, "UUUUUGUUDDUDUUUU"},
 };
@@ -273,7 +277,7 @@ static void check_cell(enum peer_state from, enum peer_event event, char want) {
   bool ended = t->peer->state == PEER_DOWN || renewed;
   ok(letters[t->peer->state] == want && !broken, "%c, %s: %c, not %c%s%s", letters[from], event_names[event],
      want, letters[t->peer->state], broken ? ": " : "", broken ? broken : "");
-  bool unreached = event == PEER_UNREACHED && from == PEER_OPENING;
+  bool unreached = (event == PEER_UNREACHED || event == PEER_LOST) && from == PEER_OPENING;
   ok(!before || before->closed == (ended || unreached), "  its transport %s",
      ended || unreached ? "is closed" : "stays");
   ok(t->one->downs == (ended && from >= PEER_SYNCING), "  ties across it %s",
@@ -288,6 +292,26 @@ static void test_grid(void) {
     for (int event = 0; event < PEER_EVENTS; event++) check_cell(grid[i].from, event, grid[i].to[event]);
 }
 
+/* Another node has the address that a node behind NAT names in its offer: the node is to make the connection.
+ */
+static void test_wrong_address(void) {
+  struct puppet *t = puppet_in(PEER_DOWN);
+  net_start(t->net, 1, "three@c", true, 0);
+  offer_at(t, false, t->net->node[1].port);
+  ok(t->peer->state == PEER_OPENING && !t->answered, "an offer makes this node connect");
+  ok(net_run(t->net) && t->answered && !t->answer.code && t->reply == MESH_AWAITS &&
+         t->peer->state == PEER_AWAITING,
+     "where another node answers, the peer is to connect: %s", t->answer.text);
+  say_hello(t);
+  opened(t);
+  ok(t->peer->state == PEER_SYNCING, "and does so");
+  puppet_free(t);
+  t = puppet_in(PEER_OPENING);
+  net_lose(t->peer->transport, ERR_COOKIE, "the cookie is refused (cookie)");
+  ok(t->answered && t->reply == MESH_AWAITS && t->peer->state == PEER_AWAITING, "another cookie is as good");
+  puppet_free(t);
+}
+
 static void test_why(void) {
   for (enum peer_state s = PEER_GREETED; s < PEER_UP; s++) {
     struct puppet *t = puppet_in(s);
@@ -300,8 +324,10 @@ static void test_why(void) {
     struct puppet *t = puppet_in(s);
     connect_to(t);
     happen(t, PEER_LOST);
-    is(t->one->last.text, "two@b: so long", "a loss in %c says why", letters[s]);
-    ok(!t->answered || (s == PEER_OPENING) == (t->answer.code == ERR_LOST), "  an open offer is answered");
+    if (s == PEER_OPENING)
+      ok(t->answered && t->reply == MESH_AWAITS, "a loss in %c has the peer connect", letters[s]);
+    else
+      is(t->one->last.text, "two@b: so long", "a loss in %c says why", letters[s]);
     puppet_free(t);
   }
 }
@@ -937,6 +963,7 @@ int main(void) {
   test_crossing();
   test_second_offer();
   test_grid();
+  test_wrong_address();
   test_why();
   test_renewed();
   test_rival();

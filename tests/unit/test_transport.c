@@ -219,6 +219,13 @@ static void test_refused(void) {
   ok(p->a.downs == 1 && p->b.greetings == 1 && !p->b.downs, "a stream can be refused: %s", p->a.why.text);
   pair_free(p);
   p = pair_new();
+  p->a.peer = "three@c";
+  open_one(&p->a, NULL);
+  UNTIL(p, p->a.downs);
+  ok(!p->a.ready && p->a.why.code == ERR_NAME && !p->b.greetings, "a stream to another node never opens: %s",
+     p->a.why.text);
+  pair_free(p);
+  p = pair_new();
   p->a.peer_port = 1;
   open_one(&p->a, NULL);
   UNTIL(p, p->a.downs);

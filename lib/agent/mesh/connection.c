@@ -177,11 +177,14 @@ static bool is_cookie_refused(unsigned long error) {
 static void lose_by_tls(struct connection *c, int error, int number) {
   unsigned long first = ERR_peek_error();
   bool eof = error == SSL_ERROR_ZERO_RETURN || ERR_GET_REASON(first) == SSL_R_UNEXPECTED_EOF_WHILE_READING;
+  bool hung_up = eof || (error == SSL_ERROR_SYSCALL && (!number || number == ECONNRESET || number == EPIPE));
   char text[160];
   if (c->stage == SHAKING && is_cookie_refused(first)) {
     lose(c, ERR_COOKIE, PSK_COOKIE_REFUSED);
+  } else if (c->stage == SHAKING && hung_up) {
+    lose(c, ERR_LOST, PSK_HUNG_UP);
   } else if (c->stage == SHAKING) {
-    const char *reason = eof ? "the peer hangs up" : ERR_reason_error_string(first);
+    const char *reason = ERR_reason_error_string(first);
     snprintf(text, sizeof text, "the TLS handshake of the link fails: %s (tls)",
              reason ? reason : "no reason");
     lose(c, ERR_TLS, text);
@@ -204,8 +207,9 @@ static void on_patience(uv_timer_t *t) {
       [OPEN] = "waiting for the first line",
   };
   struct connection *c = t->data;
+  const char *what = c->dialled && c->stage == OPEN ? "waiting for the answer" : whiles[c->stage];
   char text[160];
-  snprintf(text, sizeof text, "timed out (timeout) %s", c->ending ? "ending" : whiles[c->stage]);
+  snprintf(text, sizeof text, "timed out (timeout) %s", c->ending ? "ending" : what);
   lose(c, ERR_TIMEOUT, text);
 }
 
@@ -329,9 +333,9 @@ void connection_end(struct connection *c, int ms) {
 static void set_open(struct connection *c) {
   c->stage = OPEN;
   set_dirty(c, true);
-  c->events->opened(c->data);
 }
 
+/* Sends the request.  What was written before goes out right behind it, because mostly the answer is yes. */
 static void ask(struct connection *c) {
   buf_printf(&c->head,
              "POST " LINK_PATH " HTTP/1.1\r\nHost: %s\r\nNode-To: %s\r\nNode-From: %s\r\n"
@@ -383,6 +387,7 @@ static int take_request(struct connection *c, const char *head) {
            "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n");
   if (!buf_ok(&c->head)) return ERR_NOMEM;
   set_open(c);
+  c->events->opened(c->data);
   return 0;
 }
 
@@ -391,6 +396,9 @@ static int take_answer(struct connection *c, const char *head) {
   if (sscanf(head, "HTTP/1.1 %3d ", &c->status) != 1 || !field_is(head, "Transfer-Encoding", "chunked"))
     return ERR_VERSION;
   c->refused = c->status != OK;
+  if (c->refused || c->ending) return 0;
+  connection_settle(c);
+  c->events->opened(c->data);
   return 0;
 }
 
@@ -434,9 +442,9 @@ static void take_bytes(struct connection *c, const char *bytes, size_t n) {
   }
 }
 
-/* Notes that bytes have come, also when they are no whole record yet. */
-static void note_bytes(struct connection *c, uint64_t before) {
-  if (BIO_number_read(SSL_get_rbio(c->ssl)) != before) c->heard_ms = clock_ns() / 1000000;
+/* Notes that bytes have come, n of the stream, or some that are no whole record yet. */
+static void note_bytes(struct connection *c, int n, uint64_t before) {
+  if (n > 0 || BIO_number_read(SSL_get_rbio(c->ssl)) != before) c->heard_ms = clock_ns() / 1000000;
 }
 
 /* Reads what there is, for about READ_NS.  The socket is not read to its end, because epoll tells of bytes in
@@ -458,13 +466,13 @@ static void receive(struct connection *c) {
       return;
     }
     c->held = error == SSL_ERROR_WANT_WRITE;
+    note_bytes(c, n, before); /* before the events, in which the mesh asks when the peer was last heard */
     if (n <= 0) break;
     take_bytes(c, bytes, (size_t)n);
     now = clock_ns();
     if (!until) until = now + READ_NS;
   } while (!c->closed && SSL_has_pending(c->ssl) && now < until);
   if (c->closed) return;
-  note_bytes(c, before);
   if (c->held != was_held) poll_on(c);
   if (n > 0 && SSL_has_pending(c->ssl)) set_unread(c, true);
 }
@@ -486,7 +494,6 @@ static void proceed(struct connection *c) {
   } else if (code) {
     lose(c, code, "the TLS session of the link does not prove the cookie (tls)");
   } else if (c->dialled) {
-    connection_settle(c);
     ask(c);
   } else {
     c->stage = GREETING;

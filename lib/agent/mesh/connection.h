@@ -22,7 +22,7 @@ struct connection;
 struct connections; /* what the connections of a node have in common */
 
 enum {
-  CONNECTION_PATIENCE_MS = 4000, /* until a connection is opened, and until connection_settle */
+  CONNECTION_PATIENCE_MS = 4000, /* until a connection is opened, and an accepted one is settled */
   /* A chunk with its line and line end fits into one TLS record. */
   CONNECTION_RECORD = 16384,
   CONNECTION_CHUNK = CONNECTION_RECORD - 16,
@@ -55,7 +55,8 @@ void connections_free(struct connections *cs);
 /* No event runs before connection_dial or connection_accept has returned, nor within connection_write, and
  * none but `freed` after connection_close. */
 struct connection_events {
-  /* The handshake is done, and of an accepted connection the request has come. */
+  /* The request of an accepted connection has come; a dialled one was answered that the link is served there.
+   */
   void (*opened)(void *data);
   /* Bytes of the peer's stream.  A code ends the connection, and `lost` has it, unless the event has closed
    * the connection itself. */
@@ -88,7 +89,7 @@ MUST_CHECK int connection_write(struct connection *c, const void *bytes, size_t 
  * after ms.  The bytes of the peer are read and dropped: only `lost` and `freed` run. */
 void connection_end(struct connection *c, int ms);
 
-/* The connection is used: it is no longer closed after CONNECTION_PATIENCE_MS. */
+/* The connection, which was accepted, is used: it is no longer closed after CONNECTION_PATIENCE_MS. */
 void connection_settle(struct connection *c);
 
 /* Resets the connection at once, also in an event of its own.  Accepts NULL. */

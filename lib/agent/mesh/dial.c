@@ -94,7 +94,28 @@ static void fail_request(struct dial_request *r, const struct error *e) {
   free_request(r);
 }
 
+/* What is left of a time limit, at least 1 ms; 0: there is no limit. */
+static long time_left(const struct dial_request *r, int limit_ms) {
+  long left = limit_ms - (long)(uv_now(r->dialler->loop) - r->since_ms);
+  if (!limit_ms) return 0;
+  return left > 0 ? left : 1;
+}
+
+/* Sets the time limits of the transfer to what is left of those of the request. */
+static bool set_limits(const struct dial_request *r) {
+  return !curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, time_left(r, CONNECT_TIMEOUT_MS)) &&
+         !curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, time_left(r, r->timeout_ms));
+}
+
+/* Runs the transfer, which has ended, once more. */
+static bool run_again(const struct dial_request *r) {
+  CURLM *multi = r->dialler->multi;
+  curl_multi_remove_handle(multi, r->easy);
+  return set_limits(r) && !curl_multi_add_handle(multi, r->easy);
+}
+
 static void finish_request(struct dial_request *r, CURLcode result) {
+  if (exchange_again(&r->exchange, result) && run_again(r)) return;
   struct error e = {0};
   json_t *body = NULL;
   unlink_request(r);
@@ -313,13 +334,6 @@ static int request_send(struct dial_request *r, struct error *e) {
   return curl_multi_add_handle(r->dialler->multi, r->easy) ? no_memory(r, e) : 0;
 }
 
-/* What is left of a time limit, at least 1 ms; 0: there is no limit. */
-static long time_left(const struct dial_request *r, int limit_ms) {
-  long left = limit_ms - (long)(uv_now(r->dialler->loop) - r->since_ms);
-  if (!limit_ms) return 0;
-  return left > 0 ? left : 1;
-}
-
 /* resolve_done: sends the request to the addresses, or fails it. */
 static void on_resolved(void *data, int code, const char *addresses) {
   struct dial_request *r = data;
@@ -332,9 +346,7 @@ static void on_resolved(void *data, int code, const char *addresses) {
   }
   snprintf(entry, sizeof entry, "+%s:%u:%s", r->host, r->port, addresses);
   r->addresses = curl_slist_append(NULL, entry);
-  bool failed = !r->addresses || curl_easy_setopt(r->easy, CURLOPT_RESOLVE, r->addresses) ||
-                curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, time_left(r, CONNECT_TIMEOUT_MS)) ||
-                curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, time_left(r, r->timeout_ms));
+  bool failed = !r->addresses || curl_easy_setopt(r->easy, CURLOPT_RESOLVE, r->addresses) || !set_limits(r);
   if (failed || request_send(r, &e)) {
     no_memory(r, &e);
     fail_request(r, &e);

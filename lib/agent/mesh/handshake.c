@@ -197,10 +197,11 @@ static int say_opened(struct peer *p, struct peer_detail *d) {
   return 0;
 }
 
-/* Handles the loss of the connection that this node makes to a peer that has offered a link: when the peer
- * cannot be reached, the peer is to make the connection. */
+/* Handles the loss of the connection that this node makes to a peer that has offered a link: the peer is to
+ * make the connection.  Whatever has failed, and whoever has answered: behind NAT another host may have the
+ * address that the peer has named. */
 static int await_instead(struct peer *p, struct peer_detail *d) {
-  if (!p->answer || (d->why->code != ERR_TCP && d->why->code != ERR_TIMEOUT)) return 0;
+  if (!p->answer) return 0;
   answer_offer(p, NULL, MESH_AWAITS);
   peer_event(p, PEER_UNREACHED, d);
   return DONE;

@@ -75,7 +75,7 @@ enum peer_event {
   PEER_PROVED,    /* the peer has answered the ping that was sent because another node claims its name */
   PEER_ONE_WAY,   /* as OFFER, by a peer that cannot be connected to */
   PEER_INVITED,   /* the answer to our offer: this node has to make the connection */
-  PEER_UNREACHED, /* this node cannot connect to the peer, whose offer it has not answered yet */
+  PEER_UNREACHED, /* this node cannot make the connection to the peer, whose offer it has not answered yet */
   PEER_EVENTS
 };
 

@@ -24,7 +24,7 @@ enum {
 };
 
 struct transport_events {
-  void (*ready)(void *data); /* this node's stream is open: the peer has proved the cookie */
+  void (*ready)(void *data);                     /* this node's stream is open: the peer has taken it */
   int (*line)(void *data, char *text, size_t n); /* a line of the peer; non-zero loses the transport */
   void (*busy)(void *data, bool busy); /* its queue is above HIGH (busy), or has drained to half of HIGH */
   /* The transport is lost; the last event: the transport then frees itself. */
