@@ -339,18 +339,6 @@ ends_soon() {
   assert_output "one@$HOST"
 }
 
-@test "the creation rises with each start, so an old pid is refused" {
-  start_node one
-  pid=$(node-spawn -d -e 'receive()')
-  node-stop
-  wait_until none_left
-  start_node one
-  fresh=$(node-spawn -d -e 'receive()')
-  [ "${pid##*.}" != "${fresh##*.}" ]
-  run -1 node-send "$pid" hello
-  assert_output --partial "$pid"
-}
-
 @test "--cookie works, and is not visible to others" {
   start_node one --cookie 'rather-secret-word'
   node=$(pid_of one)

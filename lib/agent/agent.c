@@ -24,6 +24,7 @@
 #include "agent/process/orphans.h"
 #include "agent/process/outcome.h"
 #include "agent/runtime.h"
+#include "agent/starts.h"
 #include "agent/state.h"
 #include "agent/watchdog.h"
 #include "agent/wiring.h"
@@ -132,13 +133,6 @@ static void on_room(uv_async_t *room) {
 
 /* --- beginning ------------------------------------------------------------------------------------------ */
 
-/* The creation tells the incarnations of a node apart: centiseconds since 2026.  That needs no file, and a
- * node cannot be started, stopped and started again within one centisecond. */
-static uint32_t new_creation(void) {
-  uint32_t c = (uint32_t)((clock_wall_us() - INT64_C(1767225600) * 1000000) / 10000);
-  return c ? c : 1;
-}
-
 /* The directories in which require looks: those of --path, the directory of the node, the modules of
  * node-toolkit. */
 static int make_path(const struct agent_config *config, const char *directory, struct buf *out) {
@@ -176,7 +170,7 @@ static int make_vm(struct agent *a, struct error *e) {
 
 static int make_tables(struct agent *a, struct error *e) {
   int code = 0;
-  a->creation = new_creation();
+  starts_count(a);
   a->nodes = nodetab_new(a->self, a->creation);
   a->names = names_new();
   a->globals = names_new();

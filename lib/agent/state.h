@@ -2,8 +2,8 @@
  * I/O thread. Who changes what: a part that is a pointer to an opaque struct is made, changed and freed by
  * the functions of its own header; `processes` by process/hosted.c, `console` and `console_process` by
  * process/console.c, `commands`, `cgroups` and `kept` by process/command.c, `globals` by kernel/claims.c,
- * `log.sink` and `output` by outputs.c, `psks` by api/cookies.c, `address` and `port` by runtime.c;
- * everything else by agent.c. */
+ * `log.sink` and `output` by outputs.c, `creation` by starts.c, `psks` by api/cookies.c, `address` and `port`
+ * by runtime.c; everything else by agent.c. */
 #ifndef AGENT_STATE_H
 #define AGENT_STATE_H
 

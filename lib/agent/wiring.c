@@ -10,6 +10,7 @@
 #include "agent/mesh/mesh.h"
 #include "agent/process/hosted.h"
 #include "agent/send.h"
+#include "agent/starts.h"
 #include "base/clock.h"
 #include "core/reason.h"
 
@@ -106,6 +107,10 @@ static void on_busy(void *data, uint32_t incarnation, bool busy) {
   vm_set_busy(a->vm, incarnation, busy);
 }
 
+static void on_renewed(void *data, uint32_t creation) {
+  starts_renewed(data, creation);
+}
+
 /* The claims of the node are hidden first: whoever is told of the loss finds no name of the node any more. */
 static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char *reason) {
   struct agent *a = data;
@@ -121,6 +126,7 @@ static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char
 }
 
 const struct mesh_events agent_mesh_events = {
+    .renewed = on_renewed,
     .snapshot = on_snapshot,
     .synced = on_synced,
     .signal = on_signal,

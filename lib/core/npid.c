@@ -1,4 +1,5 @@
-/* Invariant: name, creation and Node-ID of the entries [0, count) never change, and their chunks never move.
+/* Invariant: name, creation and Node-ID of the entries [0, count) never change, except for the creation of
+ * entry 0 (nodetab_renew), and their chunks never move.
  * An entry is complete before count grows (release), so a thread that reads an index below count (acquire)
  * sees the entry.  The maps are used with the lock held: `ids` from a name to its first entry, `entries` from
  * Node-ID and creation to the entry's index + 1. */
@@ -6,6 +7,7 @@
 
 #include "base/map.h"
 #include "base/text.h"
+#include "core/creation.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -22,10 +24,13 @@ enum { ENTRIES_MAX = NODETAB_NOWHERE };
 
 struct entry {
   const char *name; /* shared by all entries of a Node-ID; freed with the first of them */
-  uint32_t creation;
+  _Atomic(uint32_t) creation;
   uint32_t node_id;
   bool owns_name;
-  bool met; /* under the lock */
+  /* under the lock */
+  bool met;
+  uint64_t life;     /* of the incarnation that was met */
+  uint32_t last_met; /* of the first entry of a name: the index of the one that was met last, + 1; 0: none */
   atomic_bool busy;
   atomic_uint parted; /* how many connections have ended */
 };
@@ -63,7 +68,7 @@ struct nodetab *nodetab_new(const char *self, uint32_t creation) {
   if (!t) return NULL;
   pthread_mutex_init(&t->lock, NULL);
   uint32_t ignored;
-  if (nodetab_meet(t, self, creation, &ignored)) return nodetab_free(t), NULL;
+  if (nodetab_meet(t, self, creation, 0, &ignored)) return nodetab_free(t), NULL;
   return t;
 }
 
@@ -156,16 +161,55 @@ int nodetab_intern(struct nodetab *t, const char *name, uint32_t creation, uint3
   return rc;
 }
 
-int nodetab_meet(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) {
+/* May a node be met with this creation and number?  The lock is held; `entry` is that of the creation, or
+ * NULL. */
+static bool may_meet(const struct nodetab *t, const char *name, uint32_t creation, uint64_t life,
+                     const struct entry *entry) {
+  const struct entry *first = map_get(&t->ids, name);
+  const struct entry *last = first && first->last_met ? entry_at(t, first->last_met - 1) : NULL;
+  if (entry && entry->met) return entry->life == life;
+  return !last || last->life == life || creation_newer(creation, atomic_load(&last->creation));
+}
+
+int nodetab_meet(struct nodetab *t, const char *name, uint32_t creation, uint64_t life, uint32_t *out) {
   uint32_t i;
   pthread_mutex_lock(&t->lock);
   struct entry *entry = entry_known(t, name, creation, &i);
-  int rc = entry ? 0 : entry_add(t, name, creation, &i);
+  int rc = may_meet(t, name, creation, life, entry) ? 0 : ERR_NODE_TAKEN;
+  if (!rc && !entry) rc = entry_add(t, name, creation, &i);
   if (!rc) {
     entry = entry_at(t, i);
     if (!entry->met) atomic_fetch_sub(&t->heard, 1);
     entry->met = true;
+    entry->life = life;
+    ((struct entry *)map_get(&t->ids, name))->last_met = i + 1;
     *out = i;
+  }
+  pthread_mutex_unlock(&t->lock);
+  return rc;
+}
+
+bool nodetab_last_met(struct nodetab *t, const char *name, uint32_t *creation, uint64_t *life) {
+  pthread_mutex_lock(&t->lock);
+  const struct entry *first = map_get(&t->ids, name);
+  const struct entry *last = first && first->last_met ? entry_at(t, first->last_met - 1) : NULL;
+  if (last) *creation = atomic_load(&last->creation), *life = last->life;
+  pthread_mutex_unlock(&t->lock);
+  return last;
+}
+
+int nodetab_renew(struct nodetab *t, uint32_t creation) {
+  struct entry *self = entry_at(t, 0);
+  uint32_t old = atomic_load(&self->creation), i;
+  pthread_mutex_lock(&t->lock);
+  int rc = entry_add(t, self->name, old, &i); /* the old creation now leads to an entry of its own */
+  if (!rc) {
+    entry_at(t, i)->met = true;
+    atomic_fetch_sub(&t->heard, 1);
+    /* The new creation leads to entry 0, whether or not it had an entry. */
+    rc = map_put_id(&t->entries, entry_key(0, creation), index_pack(0));
+    int failed = rc ? map_put_id(&t->entries, entry_key(0, old), index_pack(0)) : 0; /* cannot fail */
+    if (!rc && !failed) atomic_store(&self->creation, creation);
   }
   pthread_mutex_unlock(&t->lock);
   return rc;
@@ -193,7 +237,7 @@ const char *nodetab_name(const struct nodetab *t, uint32_t incarnation) {
 
 uint32_t nodetab_creation(const struct nodetab *t, uint32_t incarnation) {
   const struct entry *entry = entry_at(t, incarnation);
-  return entry ? entry->creation : 0;
+  return entry ? atomic_load(&entry->creation) : 0;
 }
 
 uint32_t nodetab_node_id(const struct nodetab *t, uint32_t incarnation) {

@@ -6,8 +6,8 @@
  *
  * `incarnation` is an index into the node table, which has an entry for each pair (node name, creation) that
  * this agent has heard of.  Entry 0 is this node, so a local pid needs no lookup.  Pids are compared, hashed
- * and copied as integers; the pids of a node before and after its restart differ.  Number 0 is the node's
- * kernel: the system process that answers calls (spawn, names, …) of other processes and nodes.
+ * and copied as integers; the pids of a node before and after its restart differ (core/creation.c).  Number 0
+ * is the node's kernel: the system process that answers calls (spawn, names, …) of other processes and nodes.
  *
  * As text, a pid is short, `<Node-ID.Number.Creation>`, or portable, `<two@rane.57.3>`.  The Node-ID is 0 for
  * this node; other node names have 1, 2, … in the order in which this agent came to know them.  A reference
@@ -70,6 +70,10 @@ enum {
 
 /* A table whose entry 0 is this node; NULL when memory ran out. */
 struct nodetab *nodetab_new(const char *self, uint32_t creation);
+
+/* Gives this node another creation.  The pids of the old one are then those of an earlier incarnation of this
+ * node, while index 0 stays this node.  ERR_BUSY, ERR_NOMEM: nothing has changed. */
+int nodetab_renew(struct nodetab *t, uint32_t creation) MUST_CHECK;
 void nodetab_free(struct nodetab *t);
 
 /* Gives the table its bound (borrowed); without it, it has the default.  Before other threads use the table.
@@ -80,7 +84,16 @@ int64_t nodetab_heard_max(const struct nodetab *t);
 /* Stores the index of the entry for (name, creation) in *out, and adds the entry when it is new.  ERR_BUSY:
  * there is no room: for one more node that is heard of, or in the whole table.  ERR_NOMEM. */
 int nodetab_intern(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) MUST_CHECK;
-int nodetab_meet(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out) MUST_CHECK;
+
+/* The same for a node that is met; `life` is the random number of its incarnation.  ERR_NODE_TAKEN: the
+ * creation has been met with another number, or with another number than the last one that was met and is not
+ * newer than that, so it cannot be told from an earlier start of the node.  A pair that has been met is met
+ * again with the same number. */
+int nodetab_meet(struct nodetab *t, const char *name, uint32_t creation, uint64_t life,
+                 uint32_t *out) MUST_CHECK;
+
+/* The last incarnation of a node that was met; false, with the outputs unchanged, when none was. */
+bool nodetab_last_met(struct nodetab *t, const char *name, uint32_t *creation, uint64_t *life);
 
 /* How many nodes were heard of and not met; and how often an entry was refused because there was no room. */
 uint32_t nodetab_heard(const struct nodetab *t);

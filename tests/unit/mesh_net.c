@@ -476,7 +476,14 @@ static void on_peer_beat(void *data, uint32_t incarnation, const json_t *fields)
   n->beats += from && !strcmp(from, nodetab_name(n->nodes, incarnation));
 }
 
-static const struct mesh_events events = {.suspected = on_suspected,
+static void on_renewed(void *data, uint32_t creation) {
+  struct net_node *n = data;
+  n->creation = creation;
+  n->renewals++;
+}
+
+static const struct mesh_events events = {.renewed = on_renewed,
+                                          .suspected = on_suspected,
                                           .beat = on_beat,
                                           .peer_beat = on_peer_beat,
                                           .snapshot = on_snapshot,
@@ -500,7 +507,8 @@ struct net *net_new(uint64_t seed) {
 
 /* A seed that differs for each start of a node, and is the same in each run of the test. */
 static uint64_t net_seed(const struct net *net, const struct net_node *n) {
-  return (UINT64_C(0x9E3779B97F4A7C15) * (n->creation * 64 + (uint64_t)(n - net->node) + 1)) ^ net->seed;
+  return (UINT64_C(0x9E3779B97F4A7C15) * ((uint64_t)n->life * 64 + (uint64_t)(n - net->node) + 1)) ^
+         net->seed;
 }
 
 struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, int connect_timeout_ms) {

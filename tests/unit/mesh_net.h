@@ -38,7 +38,8 @@ struct net_node {
   int synced, downs, self_downs, busy, refused;
   /* Counts of events: a peer is suspected; a peer is no longer suspected; a beat of a peer. */
   int suspicions, relieved, beats;
-  bool frozen; /* lines for the node wait, and its timers do not fire */
+  int renewals; /* how often it has taken another creation */
+  bool frozen;  /* lines for the node wait, and its timers do not fire */
   /* Nobody can connect to the node; and its hello says so (its port is 0).  To be set before net_start. */
   bool walled, dials_only;
 };

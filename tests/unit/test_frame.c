@@ -105,7 +105,7 @@ static void test_invented(void) {
   struct buf line = BUF_INIT;
   struct signal *s = NULL;
   struct error e = {0};
-  if (nodetab_meet(there, "one@rane", 3, &peer)) return;
+  if (nodetab_meet(there, "one@rane", 3, 5, &peer)) return;
   struct frames frames = {.nodes = there, .peer = peer};
   buf_puts(&line, "[\"message\",\"two@dune.9.5\",\"one@rane.1.3\",null,[\"first\"");
   for (int i = 0; i < FOREIGN + 1000; i++) buf_printf(&line, ",{\"$pid\":\"n%d@invented.7.1\"}", i);

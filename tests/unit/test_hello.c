@@ -5,6 +5,7 @@
 #include "wire/psk.h"
 
 #include <lua.h>
+#include <stdlib.h>
 
 /* The configuration of a node, which the hello describes. */
 static struct mesh_config node_made(const char *self) {
@@ -21,7 +22,8 @@ static json_t *hello_made(void) {
 
 static void test_round_trip(void) {
   struct mesh_config two = node_made("two@rane"), one = node_made("one@rane");
-  json_t *v = hello_write(&two, 77777);
+  two.nodes = nodetab_new("two@rane", 77);
+  json_t *v = hello_write(&two, 77777, "one@rane");
   struct hello h = {0};
   struct error e = {0};
   ok(v && !hello_read(&one, v, &h, &e), "what is written can be read: %s", e.text);
@@ -30,8 +32,16 @@ static void test_round_trip(void) {
   ok(h.creation == 77 && h.port == 4371 && h.mesh, "creation, port and mesh");
   ok(h.life == 77777, "the life");
   is(h.tags, "role=db web", "the tags");
+  ok(!h.met && !json_object_get(v, "met"), "a node that has not been met");
   ok(hello_read(&two, v, &h, &e) == ERR_NAME, "our own name is refused");
   json_decref(v);
+  uint32_t ignored;
+  if (nodetab_meet(two.nodes, "one@rane", 6, INT64_MAX, &ignored)) abort();
+  v = hello_write(&two, 77777, "one@rane");
+  ok(v && !hello_read(&one, v, &h, &e) && h.met == 6 && h.met_life == INT64_MAX, "and one that has: %s",
+     e.text);
+  json_decref(v);
+  nodetab_free(two.nodes);
 }
 
 static void test_extremes(void) {
@@ -46,7 +56,7 @@ static void test_extremes(void) {
      "the largest creation and port, no mesh, a member not known");
   is(h.tags, "", "a hello without tags has none");
   a.creation = UINT32_MAX;
-  json_t *back = hello_write(&a, 1);
+  json_t *back = hello_write(&a, 1, "two@rane");
   ok(json_integer_value(json_object_get(back, "creation")) == UINT32_MAX,
      "a large creation is written whole");
   json_decref(back);
@@ -96,6 +106,12 @@ static const struct wrong {
     {"mesh", NULL, ERR_USAGE},
     {"mesh", "1", ERR_USAGE},
     {"life", NULL, ERR_USAGE},
+    {"met", "7", ERR_USAGE},
+    {"met", "[]", ERR_USAGE},
+    {"met", "[3]", ERR_USAGE},
+    {"met", "[\"3\", 5]", ERR_USAGE},
+    {"met", "[-1, 5]", ERR_USAGE},
+    {"met", "[4294967296, 5]", ERR_USAGE},
     {"tags", "7", ERR_USAGE},
     {"tags", "null", ERR_USAGE},
     {"tags", "{\"web\": \"\"}", ERR_USAGE},

@@ -121,13 +121,13 @@ static void test_heard(void) {
   ok(npid_parse(t, "three@rane.1.1", &p, &e) == ERR_BUSY && strstr(e.text, "a bound was hit"), "%s", e.text);
   ok(nodetab_refused(t) == 2, "what has no room is counted");
   ok(!npid_parse(t, "two@rane.9.7", &p, &e), "a pid of a node that is known is read");
-  ok(!nodetab_meet(t, "three@rane", 1, &met) && !npid_parse(t, "three@rane.1.1", &p, NULL) &&
+  ok(!nodetab_meet(t, "three@rane", 1, 5, &met) && !npid_parse(t, "three@rane.1.1", &p, NULL) &&
          npid_incarnation(p) == met,
      "a node that connects has room");
-  ok(!nodetab_meet(t, "two@rane", 7, &again) && !npid_parse(t, "two@rane.9.7", &q, NULL) &&
+  ok(!nodetab_meet(t, "two@rane", 7, 5, &again) && !npid_parse(t, "two@rane.9.7", &q, NULL) &&
          npid_incarnation(q) == again && nodetab_heard(t) == FOREIGN - 1,
      "one that was heard of keeps its index when it is met, and makes room for another");
-  ok(!nodetab_meet(t, "two@rane", 7, &again) && nodetab_heard(t) == FOREIGN - 1, "once");
+  ok(!nodetab_meet(t, "two@rane", 7, 5, &again) && nodetab_heard(t) == FOREIGN - 1, "once");
   ok(!nodetab_intern(t, "four@rane", 1, &at) && nodetab_intern(t, "five@rane", 1, &at) == ERR_BUSY,
      "for one");
   nodetab_free(t);
@@ -155,7 +155,7 @@ static void test_full(void) {
   struct nodetab *t = nodetab_new("one@rane", 0);
   uint32_t at = 0, creation = 1;
   int rc = 0;
-  while (!rc) rc = nodetab_meet(t, "two@rane", creation++, &at);
+  while (!rc) rc = nodetab_meet(t, "two@rane", creation, creation, &at), creation++;
   ok(rc == ERR_BUSY && at == NODETAB_NOWHERE - 1, "a full table says so");
   ok(npid_as_ref(npid_make(NODETAB_NOWHERE, NPID_NUMBER_MAX)) != NPID_NONE, "no reference is NPID_NONE");
   npid p = 0;
@@ -163,7 +163,56 @@ static void test_full(void) {
   nodetab_free(t);
 }
 
+/* A creation belongs to the incarnation that was met with it, and creations of a node never go back. */
+static void test_incarnations(void) {
+  struct nodetab *t = nodetab_new("one@rane", 1);
+  uint32_t first = 0, again = 0, next = 0, ignored = 77, creation = 0, heard = 0;
+  uint64_t life = 0;
+  ok(!nodetab_last_met(t, "two@rane", &creation, &life) && !creation && !life, "nobody has been met");
+  ok(!nodetab_intern(t, "two@rane", 3, &heard) && !nodetab_last_met(t, "two@rane", &creation, &life),
+     "to have heard of a node is not to have met it");
+  ok(!nodetab_meet(t, "two@rane", 3, 10, &first) && first == heard, "met");
+  ok(!nodetab_meet(t, "two@rane", 3, 10, &again) && again == first, "once more");
+  ok(nodetab_last_met(t, "two@rane", &creation, &life) && creation == 3 && life == 10,
+     "it is the last one met");
+  ok(nodetab_meet(t, "two@rane", 3, 11, &ignored) == ERR_NODE_TAKEN && ignored == 77,
+     "its creation with another number is refused");
+  ok(nodetab_meet(t, "two@rane", 1, 11, &ignored) == ERR_NODE_TAKEN, "so is an older creation");
+  ok(!nodetab_meet(t, "two@rane", 4, 11, &next) && next != first, "a newer one is another incarnation");
+  ok(nodetab_meet(t, "two@rane", 3, 10, &ignored) == 0 && ignored == first,
+     "one that lived on is the one that was met");
+  ok(!nodetab_meet(t, "two@rane", 9, 10, &next), "the same incarnation may take a newer creation");
+  ok(!nodetab_meet(t, "two@rane", UINT32_C(1) << 30, 12, &next) &&
+         !nodetab_meet(t, "two@rane", UINT32_C(1) << 31, 12, &next) &&
+         !nodetab_meet(t, "two@rane", UINT32_MAX, 13, &next) && !nodetab_meet(t, "two@rane", 1, 14, &next),
+     "1 is newer than the last creation of all");
+  ok(nodetab_last_met(t, "two@rane", &creation, &life) && creation == 1 && life == 14,
+     "and the last one met");
+  nodetab_free(t);
+}
+
+static void test_renew(void) {
+  struct nodetab *t = nodetab_new("one@rane", 1);
+  char text[NPID_TEXT_SIZE];
+  npid p = 0, old = 0;
+  uint32_t heard = 0;
+  ok(!nodetab_intern(t, "one@rane", 4, &heard) && heard, "somebody has sent a pid of a creation to come");
+  ok(!nodetab_renew(t, 4) && nodetab_creation(t, 0) == 4, "this node takes that creation");
+  is(npid_format(t, npid_make(0, 57), NPID_SHORT, text), "<0.57.4>", "its pids have it");
+  ok(!npid_parse(t, "<0.57.4>", &p, NULL) && p == npid_make(0, 57), "and read back");
+  ok(!npid_parse(t, "one@rane.57.4", &p, NULL) && p == npid_make(0, 57), "in both forms");
+  ok(!npid_parse(t, "<0.57.1>", &old, NULL) && !npid_is_local(old) &&
+         nodetab_node_id(t, npid_incarnation(old)) == 0,
+     "those of the old one are of an earlier incarnation of this node");
+  is(npid_format(t, old, NPID_FULL, text), "<one@rane.57.1>", "and keep their text");
+  ok(nodetab_heard(t) == 1, "that incarnation takes no room of nodes that are heard of");
+  ok(!nodetab_renew(t, 5) && !npid_parse(t, "<0.57.4>", &p, NULL) && !npid_is_local(p), "and so on");
+  nodetab_free(t);
+}
+
 int main(void) {
+  test_incarnations();
+  test_renew();
   test_table();
   test_text();
   test_shape();

@@ -10,6 +10,7 @@
 #include "agent/mesh/hello.h"
 #include "agent/mesh/liveness.h"
 #include "agent/mesh/members.h"
+#include "agent/mesh/renewal.h"
 #include "base/clock.h"
 #include "wire/json.h"
 
@@ -47,8 +48,8 @@ static int write_line(struct peer *p, const char *key, json_t *value) {
 
 /* --- our offer ------------------------------------------------------------------------------------------ */
 
-static json_t *make_hello(const struct mesh *m) {
-  return hello_write(&m->config, m->life);
+static json_t *make_hello(const struct peer *p) {
+  return hello_write(config_of(p), p->mesh->life, p->name.full);
 }
 
 static void on_offer_done(void *data, const struct error *e, bool reached, const char *address,
@@ -76,7 +77,7 @@ static void send_offer(struct peer *p) {
   struct dial_target to = {p->name.full, p->direct ? p->place.address : p->name.host,
                            p->direct ? p->place.port : p->scan.port};
   struct error e;
-  json_t *hello = make_hello(p->mesh);
+  json_t *hello = make_hello(p);
   if (hello) json_object_set_new(hello, "reset", json_boolean(p->state == PEER_RESETTING));
   p->offer = c->transport->offer(c->carrier, &to, hello, c->connect_timeout_ms, on_offer_done, p, &e);
   if (!p->offer) peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
@@ -150,7 +151,7 @@ static int start_stream(struct peer *p, struct incoming *in, struct error *e) {
   struct dial_target to = {p->name.full, p->place.address, p->place.port};
   p->transport = c->transport->open(c->carrier, &to, in, &transport_events, p, e);
   if (!p->transport) return e->code;
-  int code = write_line(p, "hello", make_hello(p->mesh));
+  int code = write_line(p, "hello", make_hello(p));
   if (!code) return 0;
   c->transport->close(p->transport);
   p->transport = NULL;
@@ -289,6 +290,7 @@ static int take_offer(struct mesh *m, json_t *offer, struct peer_detail *d, stru
   if (m->stopping) return error_set(d->refusal, ERR_BUSY, "%s is stopping", m->config.self);
   *out = peer_need(m, &h.name, d->refusal);
   if (!*out) return error_set(d->refusal, ERR_BUSY, "%s: %s", m->config.self, d->refusal->text);
+  renewal(m, &h);
   d->hello = &h;
   d->reset = json_is_true(json_object_get(offer, "reset"));
   int code = peer_event(*out, h.port ? PEER_OFFER : PEER_ONE_WAY, d);
@@ -320,13 +322,25 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
 
 /* --- the peer's stream ---------------------------------------------------------------------------------- */
 
+/* Handles a hello whose creation cannot be told from one of an earlier start of its node. Our own hello,
+ * which says so, makes the node take a newer creation and break this connection (renewal.h): so our stream is
+ * opened for it, unless it is open or on its way already, and the peer's stream is not adopted. */
+static int await_newer(struct peer *p, struct peer_detail *d) {
+  log_line(config_of(p)->log,
+           "%s: its creation %u is one of an earlier start, or older: it is told to take a newer one",
+           p->name.full, (unsigned)d->hello->creation);
+  int code = p->transport ? 0 : peer_event(p, PEER_OFFER, d);
+  return code ? code : DONE;
+}
+
 static int greet(struct peer *p, struct peer_detail *d) {
   const struct mesh_config *c = config_of(p);
   uint32_t incarnation;
-  int code = nodetab_meet(c->nodes, p->name.full, d->hello->creation, &incarnation);
+  if (p->transport && p->life != d->hello->life) return refuse_rival(p, d->refusal);
+  int code = nodetab_meet(c->nodes, p->name.full, d->hello->creation, d->hello->life, &incarnation);
+  if (code == ERR_NODE_TAKEN) return await_newer(p, d);
   if (code) return error_set(d->refusal, code, "%s: %s", p->name.full, err_sentence(code));
   if (!p->transport && (code = open_stream(p, d))) return code;
-  if (p->life != d->hello->life) return refuse_rival(p, d->refusal);
   p->meshes = d->hello->mesh;
   memcpy(p->tags, d->hello->tags, strlen(d->hello->tags) + 1); /* tags_check has bounded them */
   p->incarnation = incarnation;
@@ -354,7 +368,9 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
   int code = line ? hello_read(&m->config, json_object_get(line, "hello"), &h, &e) : e.code;
   if (!code && m->stopping) code = error_set(&e, ERR_BUSY, "%s is stopping", m->config.self);
   if (!code && !(p = peer_need(m, &h.name, &e))) code = e.code;
-  if (p) code = peer_event(p, PEER_HELLO, &d);
+  if (p) code = renewal_by_hello(p, &h, &e);
+  if (p && !code) code = peer_event(p, PEER_HELLO, &d);
+  if (code == DONE) code = 0;
   if (code) log_line(m->config.log, "a stream from %s is refused: %s", d.source, error_text(&e));
   json_decref(line);
   return code;

@@ -7,11 +7,19 @@
 #include <lua.h>
 #include <string.h>
 
-json_t *hello_write(const struct mesh_config *us, uint64_t life) {
-  return json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:s}", "node", us->self, "creation",
-                   (json_int_t)us->creation, "life", (json_int_t)life, "version", PSK_LINK_VERSION, "lua",
-                   LUA_VERSION_NUM, "address", us->address, "port", us->port, "mesh", us->mesh, "tags",
-                   us->tags ? us->tags : "");
+json_t *hello_write(const struct mesh_config *us, uint64_t life, const char *to) {
+  uint32_t met;
+  uint64_t met_life;
+  json_t *v = json_pack("{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s:s}", "node", us->self, "creation",
+                        (json_int_t)us->creation, "life", (json_int_t)life, "version", PSK_LINK_VERSION,
+                        "lua", LUA_VERSION_NUM, "address", us->address, "port", us->port, "mesh", us->mesh,
+                        "tags", us->tags ? us->tags : "");
+  bool known = us->nodes && nodetab_last_met(us->nodes, to, &met, &met_life);
+  if (!v || !known ||
+      !json_object_set_new(v, "met", json_pack("[I, I]", (json_int_t)met, (json_int_t)met_life)))
+    return v;
+  json_decref(v);
+  return NULL;
 }
 
 static bool is_address(const char *text) {
@@ -21,7 +29,7 @@ static bool is_address(const char *text) {
 
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) {
   const char *node;
-  json_int_t creation, life;
+  json_int_t creation, life, met = 0, met_life = 0;
   int version, lua, port, mesh;
   json_error_t why;
   struct hello h = {.tags = ""};
@@ -29,13 +37,16 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
       (version != PSK_LINK_VERSION || lua != LUA_VERSION_NUM))
     return error_set(e, ERR_VERSION, "%s: link version %d with Lua %d, this node has %d with %d (version)",
                      node, version, lua, PSK_LINK_VERSION, LUA_VERSION_NUM);
-  if (!v || json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s?s}", "node", &node,
-                           "creation", &creation, "life", &life, "version", &version, "lua", &lua, "address",
-                           &h.address, "port", &port, "mesh", &mesh, "tags", &h.tags))
+  if (!v ||
+      json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s?s, s?[I, I]}", "node", &node,
+                     "creation", &creation, "life", &life, "version", &version, "lua", &lua, "address",
+                     &h.address, "port", &port, "mesh", &mesh, "tags", &h.tags, "met", &met, &met_life))
     return error_set(e, ERR_USAGE, "a hello is not understood: %s", v ? why.text : "no body");
   if (nodename_parse(node, &h.name, e)) return e->code;
   if (!strcmp(h.name.full, us->self))
     return error_set(e, ERR_NAME, "%s: that is this node's own name (name)", node);
+  if (met < 0 || met > UINT32_MAX)
+    return error_set(e, ERR_USAGE, "%s: a hello that has met the creation %lld", node, (long long)met);
   if (creation < 1 || creation > UINT32_MAX || port < 0 || port > UINT16_MAX)
     return error_set(e, ERR_USAGE, "%s: a hello with creation %lld and port %d", node, (long long)creation,
                      port);
@@ -46,6 +57,8 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
   h.port = (uint16_t)port;
   h.mesh = mesh;
   h.life = (uint64_t)life;
+  h.met = (uint32_t)met;
+  h.met_life = (uint64_t)met_life;
   *out = h;
   return 0;
 }

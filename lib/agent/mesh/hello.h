@@ -1,6 +1,7 @@
 /* hello: who a node is and where it listens: the body of an offer, and the first line of each stream,
- * {"hello": {"node", "creation", "life", "version", "lua", "address", "port", "mesh", "tags"}}; a hello
- * without "tags" has none.  Any thread. */
+ * {"hello": {"node", "creation", "life", "version", "lua", "address", "port", "mesh", "tags", "met"}}; a
+ * hello without "tags" has none.  "met" is [CREATION, LIFE], the incarnation of the receiver that the sender
+ * has met last; it is missing where the sender has met none.  Any thread. */
 #ifndef AGENT_MESH_HELLO_H
 #define AGENT_MESH_HELLO_H
 
@@ -18,10 +19,12 @@ struct hello {
   uint16_t port;    /* 0: the node cannot be connected to */
   bool mesh;        /* the node connects to the members of its peers */
   const char *tags; /* checked text (core/tags.h) */
+  uint32_t met;     /* "met"; 0: it is missing */
+  uint64_t met_life;
 };
 
-/* The hello of this node: a new reference.  NULL when memory ran out. */
-json_t *hello_write(const struct mesh_config *us, uint64_t life);
+/* The hello of this node to the node `to`: a new reference.  NULL when memory ran out. */
+json_t *hello_write(const struct mesh_config *us, uint64_t life, const char *to);
 
 /* Reads the hello of a peer; out points into v.  ERR_USAGE (it is not understood), ERR_VERSION (another
  * PSK_LINK_VERSION or another Lua, whatever else the hello has), ERR_BAD_NODE, ERR_NAME (it has this node's

@@ -15,6 +15,7 @@
 #include "agent/mesh/handshake.h"
 #include "agent/mesh/hello.h"
 #include "base/holds.h"
+#include "core/creation.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -341,7 +342,7 @@ void members_note_rival(struct peer *p, const struct claim *claim) {
  * restarted, and this node will soon notice that its link is lost; or two nodes have that name, and the link
  * is still up at the next heartbeat, when log_rival reports it. */
 static void look_for_rival(struct peer *p, const struct entry *e) {
-  if (e->creation <= nodetab_creation(p->mesh->config.nodes, p->incarnation)) return;
+  if (!creation_newer(e->creation, nodetab_creation(p->mesh->config.nodes, p->incarnation))) return;
   snprintf(p->rival, sizeof p->rival, "%s:%u", e->address, e->port);
   p->rival_due = true;
 }
@@ -350,10 +351,10 @@ static void look_for_rival(struct peer *p, const struct entry *e) {
  * it. */
 static void meet(struct peer *p, struct peer *from, const struct entry *e, bool whole_list) {
   struct mesh *m = p->mesh;
-  if (e->creation <= p->parted) return;
+  if (!creation_newer(e->creation, p->parted)) return;
   p->parted = 0;
   p->named = true;
-  if (e->creation >= nodetab_creation(m->config.nodes, p->incarnation))
+  if (!p->incarnation || !creation_newer(nodetab_creation(m->config.nodes, p->incarnation), e->creation))
     memcpy(p->tags, e->tags, strlen(e->tags) + 1); /* tags_check has bounded them */
   if (is_useful(from, e->address) || !p->place.port) {
     snprintf(p->place.address, sizeof p->place.address, "%s", is_useful(from, e->address) ? e->address : "");

@@ -63,6 +63,9 @@ struct mesh_events {
   void (*beat)(void *data, json_t *fields);
   /* A beat (borrowed) has arrived from a peer that is up. */
   void (*peer_beat)(void *data, uint32_t incarnation, const json_t *fields);
+  /* This node has another creation from now on, because its counter was lost (mesh/renewal.h). All links are
+   * lost next. May be NULL. */
+  void (*renewed)(void *data, uint32_t creation);
   /* The connection with that epoch is lost. Runs for each connection over which signals may have gone. */
   void (*down)(void *data, uint32_t incarnation, uint32_t epoch, const char *reason);
 };
