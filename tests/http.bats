@@ -571,12 +571,42 @@ raw() {
 
 @test "the values of a query are unescaped" {
   for node in "one@$HOST" "one%40$HOST" "%6f%6E%65%40$HOST"; do
-    run -0 api one GET "/v1/processes?node=$node&limit=%31"
+    run -0 api one GET "/v1/processes?node=$node&ended=%30"
     assert_output --partial '"name":"console"'
   done
   for broken in 'one%4' 'one%zz' 'one%00'; do
-    run -0 api one GET "/v1/processes?node=$broken"
-    assert_output --partial '"code":"bad_node_name"'
+    http GET "/v1/processes?node=$broken"
+    problem 400 usage
+  done
+  http GET /v1/processes?node=one%20
+  problem 400 bad_node_name
+}
+
+@test "a parameter that a request does not have, is there twice, or has a value that it cannot have, is refused" {
+  for path in 'processes?limit=1' 'processes?ende' 'processes?ended=banana' 'processes?ended=-1' 'processes?ended=1&ended=0' \
+    'node?x=1' 'nodes?watch=on' 'names?scope' 'processes/console/output?from=1e3' 'processes/console/output?from=' \
+    'processes/console/output?form=1' 'names/x?%73cope=local'; do
+    http GET "/v1/$path"
+    problem 400 usage
+    has ".detail | contains(\"$(sed 's/.*?//; s/[=&].*//' <<<"$path")\")"
+  done
+  http GET '/v1/processes?limit=1'
+  has '.detail | contains("node, ended")'
+  http POST '/v1/processes/console/messages?timeout_ms=-1' -d '["x"]'
+  problem 400 usage
+  http POST '/v1/processes/console/stdin?keep=2' -d x
+  problem 400 usage
+}
+
+@test "a flag without a value is set" {
+  json POST /v1/processes '{"command": ["true"], "attach": true}'
+  for flag in ended ended= ended=1 ended=true; do
+    http GET "/v1/processes?$flag"
+    jq -es 'length == 1 and .[0].what == "true"' "$T/body" || fail "$flag: $(cat "$T/body")"
+  done
+  for flag in ended=0 ended=false; do
+    http GET "/v1/processes?$flag"
+    jq -es 'all(.kind == "console")' "$T/body" || fail "$flag: $(cat "$T/body")"
   done
 }
 

@@ -136,6 +136,32 @@ static void test_methods(void) {
     }
 }
 
+/* --- the query ------------------------------------------------------------------------------------------ */
+
+static void test_query(void) {
+  static const struct route all = {"GET", "/x", NULL, 0, "node from# ended?", "."},
+                            none = {"GET", "/x", NULL, 0, NULL, "."};
+  static const struct {
+    const char *key, *value, *want; /* want: a part of the error; NULL: it is good */
+  } cases[] = {
+      {"node", "x", NULL},       {"node", "", NULL},          {"node", NULL, "node=VALUE"},
+      {"from", "0", NULL},       {"from", "-1", "from=-1"},   {"from", "9223372036854775808", "whole number"},
+      {"from", "", "whole"},     {"from", "1e3", "whole"},    {"from", NULL, "from=VALUE"},
+      {"ended", NULL, NULL},     {"ended", "", NULL},         {"ended", "0", NULL},
+      {"ended", "false", NULL},  {"ended", "true", NULL},     {"ended", "1", NULL},
+      {"ended", "yes", "ended"}, {"ended", "-1", "ended=-1"}, {"ende", "1", "node, from, ended"},
+      {"", "1", "node, from"},   {"from#", "1", "it has"},    {"node from#", "1", "it has"},
+  };
+  struct error e;
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    int code = route_check_query(&all, cases[i].key, cases[i].value, &e);
+    ok(cases[i].want ? code == ERR_USAGE && strstr(e.text, cases[i].want) : !code, "%s=%s: %s", cases[i].key,
+       cases[i].value ? cases[i].value : "(none)", code ? e.text : "good");
+  }
+  ok(route_check_query(&none, "node", "x", &e) == ERR_USAGE && strstr(e.text, "none"),
+     "a route without a query");
+}
+
 /* --- the page ------------------------------------------------------------------------------------------- */
 
 /* The page beside the source this was compiled from, or below $NODE_SOURCE. */
@@ -172,6 +198,23 @@ static void test_page_routes(const char *page) {
     const struct route *r = &api_routes.at[i];
     ok(says(page, "\n.Ss %s %s\n%s\n", r->method, r->path, r->summary), "the page has %s %s: %s", r->method,
        r->path, r->summary);
+  }
+}
+
+/* The section of a route names each parameter of its query. */
+static void test_page_queries(const char *page) {
+  for (size_t i = 0; i < api_routes.count; i++) {
+    const struct route *r = &api_routes.at[i];
+    struct buf heading = BUF_INIT;
+    buf_printf(&heading, "\n.Ss %s %s\n", r->method, r->path);
+    const char *from = strstr(page, heading.data), *to = from ? strstr(from + heading.len, "\n.Ss ") : NULL;
+    buf_finish(&heading);
+    char *section = from ? strndup(from, to ? (size_t)(to - from) : strlen(from)) : NULL;
+    for (const char *at = r->query; at && *at; at += strcspn(at, " "), at += *at == ' ')
+      ok(section && (says(section, "?%.*s", (int)strcspn(at, "?# "), at) ||
+                     says(section, "%.*s=1", (int)strcspn(at, "?# "), at)),
+         "the section of %s %s has the parameter %.*s", r->method, r->path, (int)strcspn(at, "?# "), at);
+    free(section);
   }
 }
 
@@ -229,9 +272,11 @@ int main(void) {
   test_segments();
   test_unknown();
   test_methods();
+  test_query();
   char *page = page_read();
   test_page_routes(page);
   test_page_headings(page);
+  test_page_queries(page);
   test_page_problems(page);
   free(page);
   return tap_end();

@@ -491,7 +491,7 @@ static void on_stop(void *data) {
 static void set_deadline(struct sending *s) {
   const char *text = request_query(s->request, "timeout_ms");
   int64_t ms;
-  if (text && text_integer(text, 0, INT32_MAX, &ms))
+  if (text && text_integer(text, 0, INT64_MAX, &ms))
     uv_timer_start(&s->deadline, on_deadline, (uint64_t)ms, 0);
 }
 

@@ -183,10 +183,7 @@ void api_process_output(struct request *r) {
   struct error e;
   int64_t from = 0;
   npid pid;
-  if (text && !text_integer(text, 0, INT64_MAX, &from)) {
-    respond_code(r, ERR_USAGE, "from=%s: want an offset", text);
-    return;
-  }
+  if (text && !text_integer(text, 0, INT64_MAX, &from)) from = 0; /* the route has checked it */
   if (lookup_pid(a, request_segment(r), &pid, &e)) {
     respond_error(r, &e);
     return;

@@ -3,7 +3,7 @@
 #include "agent/api/routes.h"
 
 static const struct route table[] = {
-#define X(method, path, handler, flags, summary) {method, path, handler, flags, summary},
+#define X(method, path, handler, flags, query, summary) {method, path, handler, flags, query, summary},
     ROUTE_TABLE(X)
 #undef X
 };

@@ -58,21 +58,10 @@ static void keep_nothing(struct request *r) {
   r->kept = 0;
 }
 
-/* Unescapes the value, because MHD does not (keep_escapes). A value with a broken escape is returned
- * unchanged. */
 const char *request_query(struct request *r, const char *key) {
-  const char *raw = MHD_lookup_connection_value(r->conn, MHD_GET_ARGUMENT_KIND, key);
-  if (!raw || !strchr(raw, '%')) return raw;
-  struct buf plain = BUF_INIT;
-  struct query *q = url_unescape(&plain, raw, strlen(raw)) ? NULL : malloc(sizeof *q + plain.len + 1);
-  if (q) {
-    memcpy(q->value, plain.data, plain.len);
-    q->value[plain.len] = 0;
-    q->next = r->queries;
-    r->queries = q;
-  }
-  buf_finish(&plain);
-  return q ? q->value : raw;
+  for (const struct query *q = r->queries; q; q = q->next)
+    if (!strcmp(q->key, key)) return q->value;
+  return NULL;
 }
 
 static const char *header(const struct request *r, const char *key) {
@@ -93,7 +82,7 @@ bool request_octets(const struct request *r) {
 
 bool request_flag(struct request *r, const char *key) {
   const char *v = request_query(r, key);
-  return v && strcmp(v, "0") != 0 && strcmp(v, "false") != 0;
+  return v && !route_is_off(v);
 }
 
 bool request_peer(const struct request *r, char out[64]) {
@@ -316,6 +305,42 @@ static int check_body(struct request *r) {
   return long_one && !(r->route->flags & ROUTE_UPLOAD) ? refuse_body(r) : 0;
 }
 
+/* Reads the value of a key, which MHD does not unescape (keep_escapes), and keeps it. */
+static int take_query(struct request *r, const char *key, const char *raw) {
+  struct buf plain = BUF_INIT;
+  int code = raw ? url_unescape(&plain, raw, strlen(raw)) : 0;
+  struct query *q = code ? NULL : malloc(sizeof *q + plain.len + 1);
+  if (code == ERR_USAGE) {
+    error_set(&r->refused, code,
+              "%s=%s: a %% that is not followed by two hexadecimal digits, or that stands for NUL", key, raw);
+  } else if (!q) {
+    code = error_set(&r->refused, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  } else {
+    if (plain.len) memcpy(q->value, plain.data, plain.len);
+    q->value[plain.len] = 0;
+    q->key = key;
+    q->next = r->queries;
+    r->queries = q;
+    code = route_check_query(r->route, key, raw ? q->value : NULL, &r->refused);
+  }
+  buf_finish(&plain);
+  return code;
+}
+
+/* A callback of MHD for each part of the query; NO ends the walk. */
+static enum MHD_Result on_query(void *request, enum MHD_ValueKind kind, const char *key, const char *value) {
+  struct request *r = request;
+  (void)kind;
+  if (request_query(r, key)) error_set(&r->refused, ERR_USAGE, "%s=: this parameter is there twice", key);
+  return !r->refused.code && !take_query(r, key, value) ? MHD_YES : MHD_NO;
+}
+
+/* Reads the query before anything is done for the request. */
+static int check_query(struct request *r) {
+  MHD_get_connection_values(r->conn, MHD_GET_ARGUMENT_KIND, on_query, r);
+  return r->refused.code;
+}
+
 /* Counts the fields Content-Length. */
 static enum MHD_Result count_lengths(void *count, enum MHD_ValueKind kind, const char *key,
                                      const char *value) {
@@ -355,7 +380,7 @@ static struct request *request_new(struct listener *l, struct MHD_Connection *co
   if (check_framing(r) || check_caller(r) || check_addressee(r)) return r;
   int code = route_find(l->routes, method, path, &r->route, &r->segment, &r->refused);
   if (code == ERR_METHOD) route_methods(l->routes, path, &r->allow);
-  if (code || check_body(r)) return r;
+  if (code || check_query(r) || check_body(r)) return r;
   if (r->route->flags & ROUTE_REMOTE_ONLY && !l->remote)
     error_set(&r->refused, ERR_PERMISSION, "%s is for other nodes, over TLS", path);
   else if (l->agent->stopping)

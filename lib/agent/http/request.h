@@ -29,9 +29,10 @@ struct listener { /* one MHD daemon on the node's loop, for the unix socket or f
   struct request *requests;
 };
 
-struct query { /* an unescaped value of the query */
+struct query { /* a part of the query */
   struct query *next;
-  char value[];
+  const char *key; /* MHD's */
+  char value[];    /* unescaped; "" when it has none */
 };
 
 struct request {
@@ -40,10 +41,10 @@ struct request {
   struct MHD_Connection *conn;
   const struct route *route;
   char *segment;
-  struct query *queries; /* what request_query has returned */
-  struct buf bytes;      /* the body as it arrives */
-  size_t kept;           /* what request_keep was told */
-  size_t discarded;      /* bytes of a body that is too large */
+  struct query *queries;
+  struct buf bytes; /* the body as it arrives */
+  size_t kept;      /* what request_keep was told */
+  size_t discarded; /* bytes of a body that is too large */
   json_t *body;
   struct error refused;    /* why the request is answered without a handler; code 0: a handler answers it */
   unsigned refused_status; /* the HTTP status of `refused`; 0: the status that the error table gives */

@@ -1,7 +1,7 @@
 /* Invariant: a request is answered once.  When its connection is suspended, the answer resumes it.
  *
- * MHD sends no answer while a body arrives.  An answer that the client needs before the end of its body, which
- * may never come, is written here; afterwards MHD only discards what still arrives. */
+ * MHD sends no answer while a body arrives.  An answer that the client needs before the end of its body,
+ * which may never come, is written here; afterwards MHD only discards what still arrives. */
 #include "agent/http/request.h"
 
 #include "wire/json.h"

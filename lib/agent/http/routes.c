@@ -2,6 +2,7 @@
  * rows that a path fits are the methods of that path. */
 #include "agent/http/routes.h"
 
+#include "base/text.h"
 #include "wire/url.h"
 
 #include <stdbool.h>
@@ -65,4 +66,47 @@ int route_find(const struct routes *routes, const char *method, const char *path
     return 0;
   }
   return no_route(routes, method, path, e);
+}
+
+/* --- the query ------------------------------------------------------------------------------------------ */
+
+/* The word of route->query for a key: *n is the length of its name, and what follows says of which kind its
+ * values are.  NULL: the route has no such key. */
+static const char *find_key(const struct route *route, const char *key, size_t *n) {
+  for (const char *at = route->query; at && *at; at += strcspn(at, " "), at += *at == ' ') {
+    *n = strcspn(at, "?# ");
+    if (strlen(key) == *n && !memcmp(at, key, *n)) return at;
+  }
+  return NULL;
+}
+
+static int no_key(const struct route *route, const char *key, struct error *e) {
+  struct buf keys = BUF_INIT;
+  for (const char *at = route->query; at && *at; at += strcspn(at, " "), at += *at == ' ')
+    buf_printf(&keys, "%s%.*s", keys.len ? ", " : "", (int)strcspn(at, "?# "), at);
+  error_set(e, ERR_USAGE, "%s=: %s %s does not have this parameter; it has %s", key, route->method,
+            route->path, keys.len ? keys.data : "none");
+  buf_finish(&keys);
+  return e->code;
+}
+
+bool route_is_off(const char *value) {
+  return !strcmp(value, "0") || !strcmp(value, "false");
+}
+
+static bool is_flag(const char *value) {
+  return !value || !*value || route_is_off(value) || !strcmp(value, "1") || !strcmp(value, "true");
+}
+
+int route_check_query(const struct route *route, const char *key, const char *value, struct error *e) {
+  size_t n = 0;
+  int64_t number;
+  const char *word = find_key(route, key, &n);
+  if (!word) return no_key(route, key, e);
+  if (word[n] == '?')
+    return is_flag(value) ? 0 : error_set(e, ERR_USAGE, "%s=%s: want 0, 1, false or true", key, value);
+  if (!value) return error_set(e, ERR_USAGE, "%s: want %s=VALUE", key, key);
+  if (word[n] == '#' && !text_integer(value, 0, INT64_MAX, &number))
+    return error_set(e, ERR_USAGE, "%s=%s: want a whole number from 0 on", key, value);
+  return 0;
 }

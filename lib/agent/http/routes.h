@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct agent;
@@ -24,6 +25,9 @@ struct route {
   const char *path; /* with at most one "*", which stands for one segment */
   void (*handler)(struct request *r);
   unsigned flags;
+  /* The keys that its query may have, with a blank between them: "key" has any value, "key?" is a flag (no
+   * value, 0, 1, false or true), "key#" a whole number from 0 on.  NULL: none. */
+  const char *query;
   const char *summary;
 };
 
@@ -38,6 +42,12 @@ struct routes {
  * or NULL where the path has no star.  ERR_NO_ROUTE, ERR_METHOD, ERR_USAGE (a broken escape), ERR_NOMEM. */
 int route_find(const struct routes *routes, const char *method, const char *path, const struct route **out,
                char **segment, struct error *e) MUST_CHECK;
+
+/* Checks a key of the query of a request, and its unescaped value (NULL: it has none).  ERR_USAGE: *e says
+ * which keys the route has, or what the value may be. */
+bool route_is_off(const char *value); /* is a flag with this value not set? */
+int route_check_query(const struct route *route, const char *key, const char *value,
+                      struct error *e) MUST_CHECK;
 
 /* Appends the methods that a path has, as "GET, PUT"; nothing when no route has this path. */
 void route_methods(const struct routes *routes, const char *path, struct buf *out);

@@ -79,7 +79,7 @@ const char *
 request_segment(const struct request *r); /* what the route's "*" stands for, unescaped; or NULL */
 const char *request_query(struct request *r,
                           const char *key);            /* unescaped; NULL when the query has no such key */
-bool request_flag(struct request *r, const char *key); /* a query key that is neither "0" nor "false" */
+bool request_flag(struct request *r, const char *key); /* a query key that is neither absent nor 0 or false */
 json_t *request_body(const struct request *r);         /* NULL when there was none */
 json_t *request_take_body(struct request *r);          /* the same; it is the caller's from now on */
 size_t request_body_size(const struct request *r);     /* the bytes of its text */
