@@ -532,7 +532,9 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                .self = name,
                                .creation = creation,
                                .address = "127.0.0.1",
-                               .port = n->dials_only ? 0 : n->port,
+                               .port = n->dials_only ? 0
+                                       : n->says     ? n->says
+                                                     : n->port,
                                .mesh = mesh,
                                .heartbeat_ms = net->heartbeat_ms,
                                .rejoin_ms = net->rejoin_ms,

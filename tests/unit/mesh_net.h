@@ -42,6 +42,7 @@ struct net_node {
   bool frozen;  /* lines for the node wait, and its timers do not fire */
   /* Nobody can connect to the node; and its hello says so (its port is 0).  To be set before net_start. */
   bool walled, dials_only;
+  uint16_t says; /* the port that its hello names instead of its own, or 0.  To be set before net_start. */
 };
 
 /* A user of the meshes that replaces this module's own user, which counts events and checks the order of

@@ -153,6 +153,23 @@ static void test_waits(struct agent_host *h) {
   ok(c.times == 1, "ends with the connection to the node");
 }
 
+/* The node ends while somebody waits: the wait is over without `ready`, and may be left later. */
+static void test_end(struct agent_host *h) {
+  struct witness w;
+  witness_begin(h, &w);
+  struct waiter a = {.host = h, .pid = w.hosted.pid}, b = a;
+  vm_set_full(h->agent.vm, w.hosted.pid, true);
+  ok(flow_await(&h->agent, w.hosted.pid, &a.wait, on_ready, &a) == ERR_BUSY &&
+         flow_await(&h->agent, w.hosted.pid, &b.wait, on_ready, &b) == ERR_BUSY,
+     "two wait as the node ends");
+  flow_free(&h->agent);
+  ok(!a.wait.pprev && !b.wait.pprev && !a.times && !b.times, "they are not listed any more");
+  flow_leave(&a.wait);
+  flow_leave(&b.wait);
+  if (flow_init(&h->agent)) abort();
+  witness_end(&w);
+}
+
 int main(void) {
   struct agent_host *h = agent_host_new();
   test_waits(h);
@@ -160,6 +177,7 @@ int main(void) {
   test_answers(h);
   test_lost_node(h);
   test_other_side(h);
+  test_end(h);
   agent_host_free(h);
   return tap_end();
 }

@@ -511,6 +511,24 @@ static void test_one_way(void) {
   }
 }
 
+/* A node that listened nowhere is restarted with a port, and does not connect by itself. */
+static void test_one_way_no_more(void) {
+  struct net *net = net_made(0);
+  struct net_node *walled = &net->node[2];
+  net->port = 4370; /* in the usual range */
+  walled->walled = walled->dials_only = true;
+  for (int i = 0; i < 4; i++) join(start(net, i), "one@a:4370");
+  net_pass(net, 20000);
+  ok(!pairs_apart(net), "a node that listens nowhere is a member");
+  net_crash(walled);
+  net_pass(net, 5000);
+  walled->walled = walled->dials_only = false;
+  start(net, 2);
+  net_pass(net, 120000);
+  ok(!pairs_apart(net) && !unseen(net), "once it listens, the others find it");
+  net_free(net);
+}
+
 static void keep_missing(void *data, const struct member *member) {
   const struct member **out = data;
   static struct member one;
@@ -567,6 +585,7 @@ int main(void) {
   test_tags();
   test_flood();
   test_one_way();
+  test_one_way_no_more();
   test_two_of_one_way();
   test_schedules();
   return tap_end();

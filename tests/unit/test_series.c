@@ -253,6 +253,25 @@ static void test_busy(void) {
   net_free(net);
 }
 
+/* Processes that send before they see that they have to wait, and what a killed one says last, do not lose
+ * the link; senders that cannot wait are bounded. */
+static void test_bound(void) {
+  enum { MAX = 8 << 20 };
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two, 0);
+  struct limits limits = {.max[LIMIT_PEER_QUEUE] = MAX};
+  one->mesh->config.limits = &limits;
+  for (int i = 0; i < 4; i++) deal(one, two, 100 + (uint64_t)i, 7, MAX + 1);
+  deal(one, two, 100, 7, 10);
+  ok(here[0].busy && !here[0].downs && !here[0].refused,
+     "four long signals of processes wait, and a short one behind");
+  ok(net_run(net) && here[1].count == 5 && !here[0].downs && is_quiet(one, two), "and arrive");
+  for (int i = 0; i < 3; i++) deal(one, two, 0, 7, MAX - 1000);
+  ok(here[0].downs == 1 && here[0].refused && atomic_load(&limits.refused[LIMIT_PEER_QUEUE]) == 1,
+     "of the kernel, which cannot wait, only so much is kept");
+  net_free(net);
+}
+
 static void test_loss(void) {
   struct net_node *one, *two;
   struct net *net = two_nodes(&one, &two, 0);
@@ -356,6 +375,7 @@ int main(void) {
   test_first_lines();
   test_both_ways();
   test_busy();
+  test_bound();
   test_loss();
   test_write_fails();
   test_bad_peer();

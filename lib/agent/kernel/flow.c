@@ -39,10 +39,20 @@ static void drop_calls(struct jam *j, uint32_t node) {
   }
 }
 
+/* A jam without waits stays until its process has room: the kernel gets the signal ROOM then. */
+void flow_leave(struct flow_wait *w) {
+  if (!w->pprev) return;
+  *w->pprev = w->next;
+  if (w->next) w->next->pprev = w->pprev;
+  *w = (struct flow_wait){0};
+}
+
+/* The waits that are left end without `ready`. */
 static void jam_free(struct agent *a, struct jam *j) {
   map_remove_id(&a->flow->jams, j->pid);
   vm_leave_room(a->vm, &j->wait);
   call_drop_all(&j->calls);
+  while (j->waits) flow_leave(j->waits);
   free(j->nodes);
   free(j);
 }
@@ -71,14 +81,6 @@ int flow_await(struct agent *a, npid to, struct flow_wait *w, void (*ready)(void
   if (w->next) w->next->pprev = &w->next;
   j->waits = w;
   return ERR_BUSY;
-}
-
-/* A jam without waits stays until its process has room: the kernel gets the signal ROOM then. */
-void flow_leave(struct flow_wait *w) {
-  if (!w->pprev) return;
-  *w->pprev = w->next;
-  if (w->next) w->next->pprev = w->pprev;
-  *w = (struct flow_wait){0};
 }
 
 /* Ends the waits of a jam that is over.  A wait that ends may begin another. */
@@ -128,6 +130,7 @@ void flow_room(struct agent *a, npid pid) {
   for (size_t i = 0; i < j->nodes_len; i++) tell(a, j->nodes[i], "room", pid);
   call_answer_all(a, &j->calls);
   struct flow_wait *waits = j->waits;
+  j->waits = NULL;
   jam_free(a, j);
   end_waits(waits);
 }

@@ -30,7 +30,7 @@ struct flow_wait {
 };
 
 /* ERR_BUSY: the process has no room; ready(data) runs once when it may have, or has ended, or its node is
- * lost, unless flow_leave comes first.  0, also when memory runs out: no wait was made. */
+ * lost, unless flow_leave or flow_free comes first.  0, also when memory runs out: no wait was made. */
 int flow_await(struct agent *a, npid to, struct flow_wait *w, void (*ready)(void *data),
                void *data) MUST_CHECK;
 void flow_leave(struct flow_wait *w); /* nothing, where the wait is over */

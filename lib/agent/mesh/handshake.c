@@ -78,6 +78,7 @@ static void send_offer(struct peer *p) {
                            p->direct ? p->place.port : p->scan.port};
   struct error e;
   json_t *hello = make_hello(p);
+  p->offered_port = to.port;
   if (hello) json_object_set_new(hello, "reset", json_boolean(p->state == PEER_RESETTING));
   p->offer = c->transport->offer(c->carrier, &to, hello, c->connect_timeout_ms, on_offer_done, p, &e);
   if (!p->offer) peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
@@ -172,10 +173,9 @@ static int open_stream(struct peer *p, struct peer_detail *d) {
 /* Opens our stream to where our offer was answered, as the answer asks for. */
 static int dial_peer(struct peer *p, struct peer_detail *d) {
   struct error e;
-  if (!p->direct) {
-    snprintf(p->place.address, sizeof p->place.address, strchr(d->source, ':') ? "[%s]" : "%s", d->source);
-    p->place.port = p->scan.port;
-  }
+  snprintf(p->place.address, sizeof p->place.address, strchr(d->source, ':') ? "[%s]" : "%s", d->source);
+  p->place.port = p->offered_port;
+  p->dials_only = false;
   p->life = d->life;
   if (!start_stream(p, NULL, &e)) return 0;
   peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
@@ -217,11 +217,16 @@ static int refuse_rival(const struct peer *p, struct error *e) {
                    config_of(p)->self, p->name.full, p->place.address, p->place.port);
 }
 
-/* Refuses an offer while another one is being answered, or while a connection to another OS process of that
- * name is being made. */
-static int refuse_second(struct peer *p, struct peer_detail *d) {
-  if (!p->answer && p->life == d->hello->life) return 0;
-  return error_set(d->refusal, ERR_BUSY, "%s: an offer of this node is already being answered", p->name.full);
+/* Refuses an offer while a connection to another OS process of that name is being made.  Another offer of the
+ * same one takes the place of its first: the peer has given that up, for it makes one at a time. */
+static int take_second(struct peer *p, struct peer_detail *d) {
+  struct error e;
+  if (p->life != d->hello->life)
+    return error_set(d->refusal, ERR_BUSY, "%s: an offer of this node is already being answered",
+                     p->name.full);
+  error_set(&e, ERR_BUSY, "%s has offered once more", p->name.full);
+  answer_offer(p, &e, MESH_TAKEN);
+  return 0;
 }
 
 /* Handles an offer in the name of a peer that is connected. When the same OS process has sent it, the peer
@@ -248,6 +253,13 @@ static bool take_claim(struct peer *p, struct claim *out) {
   return true;
 }
 
+static void refuse_claim(struct peer *p, const struct error *e) {
+  struct claim c;
+  if (!take_claim(p, &c)) return;
+  c.answer(c.data, e, MESH_TAKEN);
+  json_decref(c.hello);
+}
+
 static void begin_claim(struct peer *p, json_t *hello, const struct peer_detail *d, mesh_answer *answer,
                         void *data) {
   struct error e;
@@ -260,19 +272,24 @@ static void begin_claim(struct peer *p, json_t *hello, const struct peer_detail 
   *c = (struct claim){.answer = answer, .data = data, .hello = json_incref(hello), .ping = ++p->mesh->pings};
   snprintf(c->source, sizeof c->source, "%s", d->source);
   int code = write_line(p, "ping", json_integer((json_int_t)c->ping));
-  if (code) peer_fail(p, code, err_sentence(code)); /* the loss of the peer resumes the claim */
+  if (code == ERR_BUSY) {
+    error_set(&e, code,
+              "%s: too much waits for the connected node of this name to ask whether it lives (busy)",
+              p->name.full);
+    refuse_claim(p, &e);
+  } else if (code) {
+    peer_fail(p, code, err_sentence(code)); /* the loss of the peer resumes the claim */
+  }
 }
 
 /* Refuses the node that claims the peer's name, because the peer has answered the ping. */
 static int end_claim(struct peer *p, struct peer_detail *d) {
   (void)d;
-  struct claim c;
   struct error e;
-  if (!take_claim(p, &c)) return 0;
+  if (!p->claim) return 0;
   refuse_rival(p, &e);
-  members_note_rival(p, &c);
-  c.answer(c.data, &e, MESH_TAKEN);
-  json_decref(c.hello);
+  members_note_rival(p, p->claim);
+  refuse_claim(p, &e);
   return 0;
 }
 
@@ -398,10 +415,10 @@ void mesh_names(struct mesh *m, uint32_t incarnation, json_t *names) {
 }
 
 /* Answers a ping, with an echo. The answer is not a pong, because a pong to an earlier beat may be under way
- * already and would not prove that the peer lives. */
+ * already and would not prove that the peer lives.  An echo that does not fit into the queue is dropped. */
 static int take_ping(struct peer *p, const json_t *number) {
   int code = json_is_integer(number) ? write_line(p, "echo", json_incref((json_t *)(uintptr_t)number)) : 0;
-  if (code) peer_fail(p, code, err_sentence(code));
+  if (code && code != ERR_BUSY) peer_fail(p, code, err_sentence(code));
   return json_is_integer(number) ? 0 : ERR_BAD_VALUE;
 }
 
@@ -558,7 +575,7 @@ struct cell {
 #define WITHOUT_TRANSPORT                                                                                    \
   [PEER_OFFER] = {open_stream, PEER_OPENING}, [PEER_ONE_WAY] = {NULL, PEER_AWAITING},                        \
   [PEER_HELLO] = {greet, PEER_GREETED}
-#define ANSWERING [PEER_OFFER] = {refuse_second, 0}, [PEER_ONE_WAY] = {refuse_second, 0}
+#define ANSWERING [PEER_OFFER] = {take_second, 0}, [PEER_ONE_WAY] = {take_second, 0}
 #define LINKED    [PEER_OFFER] = {renew_by_offer, 0}, [PEER_ONE_WAY] = {renew_by_offer, 0}
 #define CONNECTING                                                                                           \
   [PEER_LOST] = {NULL, PEER_DOWN}, [PEER_DEADLINE] = {NULL, PEER_DOWN}, [PEER_PART] = {NULL, PEER_DOWN}
@@ -577,7 +594,8 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
                         [PEER_REFUSED] = {try_next_port, 0},
                         [PEER_INVITED] = {dial_peer, PEER_OPENING},
                         WITHOUT_TRANSPORT, CONNECTING},
-    [PEER_AWAITING]  = {WITHOUT_TRANSPORT, CONNECTING},
+    [PEER_AWAITING]  = {[PEER_INVITED] = {dial_peer, PEER_OPENING},
+                        WITHOUT_TRANSPORT, CONNECTING},
     [PEER_OPENING]   = {ANSWERING,
                         [PEER_HELLO]   = {greet, PEER_GREETED},
                         [PEER_OPENED]  = {say_opened, PEER_OPEN},

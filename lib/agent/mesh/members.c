@@ -161,8 +161,9 @@ bool members_wanted(const struct peer *p) {
 }
 
 /* Keeps why the peer could not be reached, and logs it unless the attempt before failed with the same code.
- */
+ * Of a peer that listens nowhere, `await` has said so. */
 static void note_trouble(struct peer *p, const struct error *why) {
+  if (p->dials_only && !p->join) return;
   bool same = p->trouble.code == why->code;
   p->trouble = *why;
   if (same) return;
@@ -185,18 +186,20 @@ static void retry_later(struct peer *p) {
   dial_after(p, p->backoff_ms / 2 + (int64_t)random_below(m, (uint64_t)p->backoff_ms));
 }
 
-/* Waits for a peer that cannot be connected to. */
+/* Waits for a peer that could not be connected to, by what it has said. */
 static void await(struct peer *p) {
   error_set(&p->trouble, ERR_TCP, "%s: " MESH_DIALS_ONLY, p->name.full);
   settle_dial(p);
   retry_later(p);
 }
 
-/* Connects to the peer, once fewer than MEMBERS_DIALS_MAX others are being connected to. */
+/* Connects to the peer, once fewer than MEMBERS_DIALS_MAX others are being connected to.  A peer that has
+ * said that it listens nowhere is tried at the longest intervals only: it may have been restarted with a
+ * port. */
 static void dial(struct peer *p) {
   if (p->state != PEER_DOWN || p->mesh->stopping) return;
   uv_timer_stop(&p->retry);
-  if (p->dials_only && !p->join) {
+  if (p->dials_only && !p->join && p->backoff_ms < MEMBERS_RETRY_MAX_MS) {
     await(p);
     return;
   }

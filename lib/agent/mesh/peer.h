@@ -14,7 +14,7 @@
  *                 └───────────────hello────────────────▶ GREETED ──opened─▶ SYNCING ───────────────▶ UP
  *
  *        DOWN, OFFERING, RESETTING, AWAITING ──one way──▶ AWAITING        OPENING ──unreached──▶ AWAITING
- *        OFFERING, RESETTING ──invited──▶ OPENING
+ *        OFFERING, RESETTING, AWAITING ──invited──▶ OPENING
  *
  *        every state but DOWN ──lost, part──▶ DOWN      GREETED, SYNCING, UP ──bye──▶ DOWN
  *        every state but DOWN and UP ──deadline──▶ DOWN
@@ -143,6 +143,7 @@ struct peer {
   struct scan scan; /* OFFERING, RESETTING: the port that is tried, and the failures so far */
   bool direct;      /* OFFERING, RESETTING: the offer goes to `place`, which is tried before the scan */
   struct error direct_failed; /* why the offer to `place` failed */
+  uint16_t offered_port;      /* to which our last offer was sent */
   /* Our offer; may still be unanswered when the peer has opened its stream already. */
   struct dial_request *offer;
   mesh_answer *answer; /* OPENING, GREETED: called to answer the peer's offer when our stream is open */

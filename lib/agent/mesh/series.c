@@ -123,8 +123,8 @@ static void check_busy(struct peer *p) {
 }
 
 /* The senders of all but these are suspended while their long signal is sent (mesh_events.sent). */
-static bool waits_freely(const struct sending *t) {
-  return is_no_process(t->from);
+static bool waits_freely(npid from) {
+  return is_no_process(from) || !npid_is_local(from);
 }
 
 static void hold(struct peer *p, size_t weight, bool freely) {
@@ -185,7 +185,7 @@ static void add(struct peer *p, struct signal *s) {
   if (!all->waits) all->waits_end = &all->waits;
   *all->waits_end = t;
   all->waits_end = &t->next;
-  hold(p, t->weight, waits_freely(t));
+  hold(p, t->weight, waits_freely(t->from));
   check_busy(p);
   pump(p);
 }
@@ -198,7 +198,9 @@ void series_send(struct peer *p, struct signal *s) {
     peer_write(p, s);
     return;
   }
-  if (all->held > (uint64_t)limit_max(p->mesh->config.limits, LIMIT_PEER_QUEUE)) {
+  /* A process has one long signal at most, and is suspended meanwhile: it waits, however much is held. */
+  bool freely = ahead || waits_freely(s->from);
+  if (freely && all->later > (uint64_t)limit_max(p->mesh->config.limits, LIMIT_PEER_QUEUE)) {
     limit_refuse(p->mesh->config.limits, LIMIT_PEER_QUEUE);
     refuse(p, s, ERR_BUSY);
     return;
@@ -232,7 +234,7 @@ static void finish_writing(struct peer *p, struct sending *t) {
   npid from = t->from;
   t->whole = true;
   if (t->key != NPID_NONE) map_remove_id(&p->series.by_sender, t->key);
-  release(p, t->weight, waits_freely(t));
+  release(p, t->weight, waits_freely(t->from));
   send_later(p, later); /* may lose the link, and free t */
   check_busy(p);
   tell_sent(p->mesh, from);
