@@ -339,6 +339,12 @@ static void test_wrong_address(void) {
   net_lose(t->peer->transport, ERR_COOKIE, "the cookie is refused (cookie)");
   ok(t->answered && t->reply == MESH_AWAITS && t->peer->state == PEER_AWAITING, "another cookie is as good");
   puppet_free(t);
+  t = puppet_in(PEER_OPENING);
+  const struct transport *l = t->peer->transport;
+  peer_fail(t->peer, ERR_LOST, "this node begins anew (lost)");
+  ok(t->answered && l->closed && t->peer->state == PEER_AWAITING && !net_broken(t->one),
+     "so does a connection that this node gives up");
+  puppet_free(t);
 }
 
 /* A peer that lives, and for which much waits, does not lose its name to another node. */

@@ -203,6 +203,8 @@ static int say_opened(struct peer *p, struct peer_detail *d) {
  * address that the peer has named. */
 static int await_instead(struct peer *p, struct peer_detail *d) {
   if (!p->answer) return 0;
+  carrier_of(p)->close(p->transport);
+  p->transport = NULL;
   answer_offer(p, NULL, MESH_AWAITS);
   peer_event(p, PEER_UNREACHED, d);
   return DONE;
