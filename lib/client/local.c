@@ -116,7 +116,7 @@ static int none_running(const char *wanted, json_t *nodes, struct error *e) {
                      wanted ? wanted : "", wanted ? ": " : "");
   char *list = listing(nodes);
   json_array_foreach(nodes, i, node) {
-    if (!near && is_near(wanted, json_string_value(node))) near = json_string_value(node);
+    if (!near && wanted && is_near(wanted, json_string_value(node))) near = json_string_value(node);
   }
   error_set(e, ERR_NO_AGENT, "%s: no node of this name is running here, but %s%s%s%s", wanted,
             list ? list : "others", near ? "; did you mean " : "", near ? near : "", near ? "?" : "");

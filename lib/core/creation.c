@@ -90,7 +90,7 @@ static int open_file(const char *path, int *out, struct error *e) {
  * the old one opens the new one. */
 static int open_locked(const char *path, int *out, struct error *e) {
   for (int64_t until = clock_ns() + CREATION_PATIENCE_MS * INT64_C(1000000);;) {
-    int fd, code = open_file(path, &fd, e);
+    int fd = -1, code = open_file(path, &fd, e);
     if (code) return code;
     if (!flock(fd, LOCK_EX | LOCK_NB)) {
       if (is_present(fd, path)) return *out = fd, 0;
@@ -161,7 +161,7 @@ static int replace(const char *dir, const char *path, uint32_t number, struct er
 static uint32_t read_copy(const char *dir) {
   char path[PATH_MAX];
   bool ignored;
-  int fd;
+  int fd = -1;
   if (make_path(dir, "creation", path, NULL) || open_file(path, &fd, NULL)) return 0;
   uint32_t number = read_number(fd, &ignored);
   close(fd);
@@ -182,7 +182,7 @@ static uint32_t newer_of(uint32_t a, uint32_t b) {
 
 int creation_take(const char *state, const char *copy, uint32_t *out, struct error *why, struct error *e) {
   char path[PATH_MAX];
-  int fd;
+  int fd = -1;
   bool junk;
   int code = make_path(state, "creation", path, e);
   if (!code) code = open_locked(path, &fd, e);
@@ -203,7 +203,7 @@ int creation_take(const char *state, const char *copy, uint32_t *out, struct err
 
 int creation_raise(const char *state, const char *copy, uint32_t creation, struct error *e) {
   char path[PATH_MAX];
-  int fd;
+  int fd = -1;
   bool ignored;
   int code = make_path(state, "creation", path, e);
   if (!code) code = open_locked(path, &fd, e);
