@@ -394,6 +394,17 @@ group_leader(5)'
   assert_line '{code = 5}'
 }
 
+@test "the report of an error: a pid that its reader can use, and nothing that a terminal acts on" {
+  run -1 node-spawn -n one -e 'error("red \27[31m\r\u{9b}\0é\n\tnext", 0)'
+  assert_line --regexp '^process <0\.[0-9.]+> ended: red \\x1B\[31m\\r\\u009B\\x00é$'
+  assert_line $'\tnext'
+  run -1 node-spawn -n one -e 'error(("x"):rep(1 << 20), 0)'
+  assert_line --regexp 'xxx\.\.\. and 983040 bytes more$'
+  two_nodes
+  run -1 node-spawn -n one "two@$HOST" -e 'error("far")'
+  assert_line --regexp "^process <two@$HOST\.[0-9]+\.1> ended: -e:1: far$"
+}
+
 # --- isolation ---------------------------------------------------------------------------------------------
 
 @test "each process has its own globals, and cannot change the libraries" {

@@ -3,7 +3,9 @@
  * running.  So a process is freed in one place only, between two resumes, never while its own code runs. */
 #include "vm/process/process.h"
 
+#include "base/buf.h"
 #include "base/clock.h"
+#include "base/text.h"
 #include "core/output.h"
 #include "vm/process/parting.h"
 #include "vm/process/budget.h"
@@ -364,10 +366,31 @@ static void end(struct process *p) {
 
 /* --- errors --- */
 
+enum { REPORT_MAX = 64 << 10 }; /* bytes of a message, or of a traceback, in a report: a millisecond */
+
 /* Sends the text to the group leader, as output to stderr. */
 static void put_error(struct process *p, const char *text, size_t n) {
   struct output o = {.is_stderr = true, .from = p->pid, .bytes = text, .n = n};
   isolate_signal(p->isolate, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, output_message(&o));
+}
+
+/* The pid of the process in the form that its leader's node understands: the short one begins with the number
+ * of a node, which is another on each node. */
+static const char *own_pid(const struct process *p, char out[NPID_TEXT_SIZE]) {
+  enum npid_style style = npid_is_local(p->leader) ? NPID_SHORT : NPID_FULL;
+  return npid_format(p->isolate->config->nodes, p->pid, style, out);
+}
+
+/* Appends text of the process for a person to read: line ends and tabs stay, everything else that a terminal
+ * would act on is escaped, and what is longer than REPORT_MAX is cut off. */
+static void put_shown(struct buf *out, const char *text, size_t n) {
+  size_t shown = n < REPORT_MAX ? n : REPORT_MAX;
+  for (size_t at = 0, end; at < shown; at = end + 1) {
+    for (end = at; end < shown && text[end] != '\n' && text[end] != '\t';) end++;
+    buf_escape(out, text + at, end - at);
+    if (end < shown) buf_putc(out, text[end]);
+  }
+  if (shown < n) buf_printf(out, "... and %zu bytes more", n - shown);
 }
 
 /* A C function, so that the __tostring that it calls cannot yield.  Arguments: the __tostring, the error. */
@@ -435,24 +458,23 @@ static int report(lua_State *L) {
   f->reason = error_reason(L);
   if (p->quiet) return 0;
   char pid[NPID_TEXT_SIZE];
-  size_t n;
-  int trace = lua_gettop(L), message = trace - 1;
-  lua_pushfstring(L, "process %s ended: ", npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid));
-  lua_pushvalue(L, message);
-  lua_pushliteral(L, "\n");
-  lua_pushvalue(L, trace);
-  lua_pushliteral(L, "\n");
-  lua_concat(L, 5);
-  const char *text = lua_tolstring(L, -1, &n);
-  put_error(p, text, n);
+  size_t n, m;
+  const char *message = lua_tolstring(L, -2, &n), *trace = lua_tolstring(L, -1, &m);
+  struct buf text = BUF_INIT;
+  buf_printf(&text, "process %s ended: ", own_pid(p, pid));
+  put_shown(&text, message, n);
+  buf_putc(&text, '\n');
+  put_shown(&text, trace, m);
+  buf_putc(&text, '\n');
+  if (buf_ok(&text)) put_error(p, text.data, text.len);
+  buf_finish(&text);
   return 0;
 }
 
 void process_outgrew(struct process *p, const char *what) {
   char pid[NPID_TEXT_SIZE], text[NPID_TEXT_SIZE + 64];
   if (p->preemptible.end) return;
-  npid_format(p->isolate->config->nodes, p->pid, NPID_SHORT, pid);
-  snprintf(text, sizeof text, "process %s ended: %s\n", pid, what);
+  snprintf(text, sizeof text, "process %s ended: %s\n", own_pid(p, pid), what);
   process_doom(p, term_build("s", "memory"));
   put_error(p, text, strlen(text));
 }
