@@ -41,8 +41,10 @@ static const struct tool_option table[] = {
      offsetof(struct spawn_options, directory)},
     {0, "env", "NAME=VALUE", "set a variable in the command's environment; may be repeated", TOOL_WORDS,
      offsetof(struct spawn_options, env)},
-    {0, "name", "NAME", "register the process under this name on its node", TOOL_TEXT,
+    {0, "name", "NAME", "register the process under this local name, which its node alone knows", TOOL_TEXT,
      offsetof(struct spawn_options, name)},
+    {0, "global", "NAME", "register it under this global name, which all connected nodes know", TOOL_TEXT,
+     offsetof(struct spawn_options, global)},
     {0, "user", "USER", "run the command as this user of the node's host; the node must run as root",
      TOOL_TEXT, offsetof(struct spawn_options, user)},
     {0, "nice", "N", "the priority of the command, from -20 to 19", TOOL_TEXT,
@@ -126,11 +128,35 @@ static int open_node(const struct spawn_options *o, json_t *request, struct node
   return 0;
 }
 
+/* Registers the process, which runs already, under the name of --global.  One that has ended needs no name.
+ */
+static int register_global(const struct spawn_options *o, struct nodemsg *m, const char *pid,
+                           struct error *e) {
+  char *path = tool_path(&tool, "/v1/names/", o->global, NULL);
+  json_auto_t *body = tool_need(json_pack("{s:s, s:s}", "pid", pid, "scope", "global"));
+  int rc = nodemsg_request(m, "PUT", path, body, NULL, e);
+  free(path);
+  return rc == ERR_NO_PROCESS ? 0 : rc;
+}
+
+/* Ends a process that did not get its name; its failure is told already. */
+static void end_nameless(struct nodemsg *m, const char *pid) {
+  char *path = tool_path(&tool, "/v1/processes/", pid, NULL);
+  int rc = nodemsg_request(m, "DELETE", path, NULL, NULL, NULL);
+  (void)rc;
+  free(path);
+}
+
 static int spawn_detached(const struct spawn_options *o, struct nodemsg *m, json_t *request) {
   struct error e = {0};
   json_auto_t *answer = NULL;
   int rc = nodemsg_request(m, "POST", "/v1/processes", request, &answer, &e);
   if (rc) return fail(o, rc, &e);
+  const char *pid = tool_member(answer, "pid");
+  if (o->global && (rc = register_global(o, m, pid, &e))) {
+    end_nameless(m, pid);
+    return fail(o, rc, &e);
+  }
   if (o->common.json)
     tool_print(answer);
   else
@@ -198,9 +224,21 @@ static void report_end(const struct attachment *a, const json_t *event) {
   spawn_report_outcome(&tool, who, event);
 }
 
+/* The same for an attached process, over a connection of its own; a failure ends the session, and with it the
+ * process. */
+static int register_attached(const struct attachment *a) {
+  struct nodemsg *m = NULL;
+  int rc = tool_try(&a->options->common, node_of(a->options), &m, a->e);
+  if (!rc) rc = register_global(a->options, m, a->pid, a->e);
+  nodemsg_close(m);
+  return rc;
+}
+
 /* Handles the first line of the stream, which has the pid. */
 static int begin(struct attachment *a, const json_t *event) {
   snprintf(a->pid, sizeof a->pid, "%s", tool_member(event, "pid"));
+  int unnamed = a->options->global ? register_attached(a) : 0;
+  if (unnamed) return unnamed;
   if (a->options->tty)
     a->terminal = terminal_start(&tool, &a->options->common, node_of(a->options), a->pid, a->options->size,
                                  "the node ends the command");
@@ -295,9 +333,8 @@ static int spawn_several(struct spawn_options *o, json_t *request) {
   }
   if (!rc) rc = select_all(o, &words, &m, &nodes, &e);
   if (!rc) select_tell_down(&tool, &nodes);
-  bool one = o->tty || o->events;
-  if (!rc && one && nodes.count > 1)
-    rc = error_set(&e, ERR_USAGE, "%s applies to one node", o->tty ? "--tty" : "--events");
+  const char *one = o->tty ? "--tty" : o->events ? "--events" : o->global ? "--global" : NULL;
+  if (!rc && one && nodes.count > 1) rc = error_set(&e, ERR_USAGE, "%s applies to one node", one);
   if (!rc && nodes.count == 1 && spawn_is_plain(o) &&
       (one || (select_is_name(&words, &o->select) && !spawn_is_harvest(o)))) {
     nodemsg_close(m);

@@ -84,6 +84,12 @@ static void check_events(const struct tool *tool, const struct spawn_options *o)
   check_one(tool, o, "--events");
 }
 
+static void check_global(const struct tool *tool, const struct spawn_options *o) {
+  if (!o->global) return;
+  if (spawn_is_harvest(o)) tool_usage(tool, "--global excludes --json without -d");
+  check_one(tool, o, "--global");
+}
+
 /* Ends the program when the value of the option is an empty word. */
 static void check_word(const struct tool *tool, const char *option, const char *value, const char *what) {
   if (value && !*value) tool_usage(tool, "%s: an empty word is not %s", option, what);
@@ -141,6 +147,7 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
   if (o->input && !spawn_is_command(o)) tool_usage(tool, "-i applies to commands only");
   check_tty(tool, o);
   check_events(tool, o);
+  check_global(tool, o);
   if (o->full && !o->detach) tool_usage(tool, "--full requires -d");
 
   struct error e = {0};
@@ -150,6 +157,7 @@ static void check_usage(const struct tool *tool, const struct spawn_options *o) 
   if (spawn_is_single(o) && o->common.operands.count)
     rc = nodename_parse(o->common.operands.at[0], &node, &e);
   if (!rc && o->name) rc = procname_check(o->name, &e);
+  if (!rc && o->global) rc = procname_check(o->global, &e);
   if (rc) tool_fail(tool, rc, &e);
 }
 

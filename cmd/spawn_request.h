@@ -9,7 +9,7 @@
 struct spawn_options {
   struct tool_common common;                  /* its operands: the NODEs; its rest: the words after "--" */
   const char *code, *file, *function, *shell; /* at most one is set; none: rest is the command */
-  const char *directory, *name, *user, *nice, *umask, *limit, *priority;
+  const char *directory, *name, *global, *user, *nice, *umask, *limit, *priority;
   struct tool_words env;
   bool detach, full, input, keep_children, tty, events;
   struct winsize size; /* of the terminal, when the request was made */

@@ -772,6 +772,41 @@ END
   refuses '' node-spawn -d --name 'a b' -- sleep 300
 }
 
+@test "--global: a global name, of a detached process and of an attached one" {
+  start_node one
+  start_node two
+  node-connect -n one "two@$HOST"
+  pid=$(node-spawn -n one -d --full --name here --global everywhere "two@$HOST" -e 'receive()')
+  run -0 node-whereis -n one --full everywhere
+  assert_output "$pid"
+  run -0 node-whereis -n two --full everywhere
+  assert_output "$pid"
+  run -0 node-whereis -n two --local --full here
+  assert_output "$pid"
+  # A name that is taken: the process is ended, also where it would wait for ever.
+  says_no 1 'everywhere: the name is taken' node-spawn -n one -d --global everywhere -- sleep 300
+  says_no 125 'everywhere: the name is taken' node-spawn -n one --global everywhere -- sleep 300
+  says_no 1 'everywhere: the name is taken' node-spawn -n one --global everywhere -e 'receive()'
+  none() { [ -z "$(node-ps -n one --json | jq -r 'select(.kind == "thread" or .kind == "command") | .pid')" ]; }
+  wait_until none
+  mkfifo "$T/in"
+  node-spawn -n one -i --global attached -- sh -c 'echo out; read -r _' <"$T/in" >"$T/out" 3>&- &
+  exec 5>"$T/in"
+  wait_until node-whereis -n two attached
+  exec 5>&-
+  wait $! || true
+  run -0 cat "$T/out"
+  assert_output out
+  gone() { ! node-whereis -n two attached; }
+  wait_until gone
+  # One that has ended before it has its name is as any other.
+  run -7 node-spawn -n one --global short -- sh -c 'exit 7'
+  refuses 'applies to one node' node-spawn --global x one two -- true
+  refuses '--global excludes --json without -d' node-spawn --global x --json -- true
+  refuses '--global excludes --gather' node-spawn --global x --gather one -- true
+  refuses 'not a process name' node-spawn -n one --global 'a b' -- true
+}
+
 # --- Lua ---------------------------------------------------------------------------------------------------
 
 @test "-e: code, its arguments, its output" {
