@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -338,13 +337,20 @@ static int take_output(void *data, bool is_stderr, const char *bytes, size_t n) 
   return 0;
 }
 
+/* A failure of the node of an end. */
+static void fail_at(struct end *end, int rc, const struct error *e) {
+  struct error named = *e;
+  tool_blame(end->plan->node->name, &named);
+  fail(end->job, rc, &named);
+}
+
 static void on_ended(void *data, int rc, json_t *answer, const struct error *e) {
   struct end *end = data;
   struct error lost = {0};
   (void)answer;
   end->call = NULL;
   if (rc)
-    fail(end->job, rc, e);
+    fail_at(end, rc, e);
   else if (!end->over)
     fail(end->job, error_set(&lost, ERR_LOST, "%s: the connection was lost", end->plan->node->name), &lost);
   end->over = true;
@@ -372,7 +378,7 @@ static void on_found(void *data, int rc, json_t *answer, const struct error *e) 
   (void)answer;
   end->call = NULL;
   if (!rc) rc = spawn(end, &failure);
-  if (rc) fail(end->job, rc, &failure);
+  if (rc) fail_at(end, rc, &failure);
 }
 
 static int remote_start(struct end *end, struct error *e) {
@@ -511,12 +517,6 @@ static bool is_over(const struct job *j) {
 
 /* --- the run -------------------------------------------------------------------------------------------- */
 
-/* The columns of the terminal: a longer line would stay on it in part. */
-static int columns(void) {
-  struct winsize size;
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) || !size.ws_col ? 80 : size.ws_col;
-}
-
 static void show_progress(struct run *r) {
   char text[160], rest[40] = "";
   if (!r->terminal || clock_ns() - r->progress_ns < PROGRESS_MS * 1000000LL) return;
@@ -527,14 +527,14 @@ static void show_progress(struct run *r) {
       rate > 0 && r->total_bytes > r->done_bytes ? (double)(r->total_bytes - r->done_bytes) / rate : 0;
   double share = r->total_bytes ? (double)r->done_bytes / (double)r->total_bytes : 0;
   if (share > 1) share = 1;
-  int room = columns(), bar = room < 100 ? 10 : 20, width = (int)(share * bar);
+  enum { BAR = 10 };
+  int width = (int)(share * BAR);
   if (left > 0 && left < 360000)
     snprintf(rest, sizeof rest, ", %d:%02d:%02d left", (int)left / 3600, (int)left / 60 % 60, (int)left % 60);
   snprintf(text, sizeof text,
            "[%.*s%.*s] %3.0f%%  %" PRIu64 "/%" PRIu64 " files, %.1f of %.1f MB, %.1f MB/s%s", width,
-           "####################", bar - width, "                    ", share * 100, r->done_files,
-           r->total_files, (double)r->done_bytes / 1e6, (double)r->total_bytes / 1e6, rate / 1e6, rest);
-  if (room < (int)sizeof text) text[room > 1 ? room - 1 : 1] = 0;
+           "##########", BAR - width, "          ", share * 100, r->done_files, r->total_files,
+           (double)r->done_bytes / 1e6, (double)r->total_bytes / 1e6, rate / 1e6, rest);
   harvest_progress(text);
 }
 

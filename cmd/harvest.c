@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,9 +21,16 @@
 
 static bool progress_shown;
 
+/* The columns of the terminal. */
+static int columns(void) {
+  struct winsize size;
+  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) || !size.ws_col ? 80 : size.ws_col;
+}
+
 void harvest_progress(const char *text) {
   if (!text && !progress_shown) return;
-  dprintf(STDERR_FILENO, "\r%s\033[K", text ? text : "");
+  /* A line that fills the terminal would be wrapped, and would stay on it in part. */
+  dprintf(STDERR_FILENO, "\r%.*s\033[K", columns() - 1, text ? text : "");
   progress_shown = text;
 }
 

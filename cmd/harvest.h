@@ -62,7 +62,8 @@ int harvest_directory(const char *path, struct error *e) MUST_CHECK;
 
 /* --- the terminal --- */
 
-/* Shows a line on standard error, which the next output replaces; NULL removes the line. */
+/* Shows a line on standard error, as much of it as the terminal is wide, which the next output replaces; NULL
+ * removes the line. */
 void harvest_progress(const char *text);
 
 #endif

@@ -187,6 +187,7 @@ static int attach(const struct options *o, const char *pid) {
   free(home);
   free(s.home);
   if (s.status >= 0) return s.status;
+  if (rc == ERR_TIMEOUT) tool_blame(pid, &e);
   int status = tool_report(&tool, rc, &e);
   return rc == ERR_TIMEOUT ? STATUS_TIMEOUT : rc == ERR_BAD_NODE ? status : STATUS_OWN;
 }

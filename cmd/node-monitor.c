@@ -43,6 +43,7 @@ static const struct table_column columns[] = {
 /* One process, and the thread that waits for its end on a connection of its own. */
 struct waiter {
   const struct options *options;
+  const char *pid; /* as it was given */
   struct nodemsg *m;
   char *path;
   pthread_t thread;
@@ -74,13 +75,17 @@ static void *wait_for(void *data) {
   int rc = nodemsg_stream(w->m, "GET", w->path, NULL, take, w, &e);
   if (!rc && w->status < 0)
     rc = error_set(&e, ERR_LOST, "%s: the connection was lost before the process ended", nodemsg_node(w->m));
+  if (rc == ERR_TIMEOUT && w->process)
+    error_set(&e, rc, "%s: has not ended within %g s", w->pid, w->options->common.timeout);
+  else if (rc == ERR_TIMEOUT)
+    tool_blame(w->pid, &e);
   if (rc) w->status = tool_report(&tool, rc, &e);
   return NULL;
 }
 
 static void waiter_begin(struct waiter *w, const struct options *options, const char *pid) {
   char *home = tool_home_of(pid);
-  *w = (struct waiter){.options = options, .status = -1};
+  *w = (struct waiter){.options = options, .pid = pid, .status = -1};
   w->path = tool_path(&tool, "/v1/processes/", pid, "/monitor");
   w->m = tool_open(&tool, &options->common, home);
   free(home);

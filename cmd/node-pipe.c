@@ -175,10 +175,13 @@ static void on_ended(void *data, int rc, json_t *answer, const struct error *e) 
   if (!s->started) {
     s->ended = true;
     s->run->running--;
-    struct error named;
-    error_set(&named, rc ? rc : ERR_LOST, "%s: %s", s->node, rc ? error_text(e) : "the node gave no answer");
-    fail(s->run, rc ? rc : ERR_LOST,
-         strstr(error_text(&named), s->node) && rc && strstr(error_text(e), s->node) ? e : &named);
+    struct error named = {0};
+    if (rc)
+      named = *e;
+    else
+      rc = error_set(&named, ERR_LOST, "the node gave no answer");
+    tool_blame(s->node, &named);
+    fail(s->run, rc, &named);
     return;
   }
   snprintf(s->reason, sizeof s->reason, "%s", rc == ERR_TIMEOUT ? "timeout" : "noconnection");
@@ -233,7 +236,8 @@ static int spawn(struct stage *s, struct error *e) {
                                  .bytes = r->options->common.json ? NULL : take_output,
                                  .done = on_ended,
                                  .data = s,
-                                 .deadline = r->deadline};
+                                 .deadline = r->deadline,
+                                 .more_ms = LAST_WORDS_S * 1000};
   return many_start(r->many, s->m, &request, &s->call, e);
 }
 
@@ -267,7 +271,8 @@ static void close_input(struct stage *s) {
                                  .read = no_bytes,
                                  .done = on_closed,
                                  .data = s,
-                                 .deadline = s->run->deadline};
+                                 .deadline =
+                                     s->run->deadline ? s->run->deadline + LAST_WORDS_S * 1000000000LL : 0};
   s->input_closed = true;
   int rc = many_start(s->run->many, s->m, &request, &s->closing, &e);
   free(path);
@@ -316,7 +321,7 @@ static void parse(struct stage *s, const char *word) {
     if (digits && c[1 + digits] == ':') c += 1 + digits;
     break;
   }
-  if (!*c) tool_usage(&tool, "%s: expected 'NODE: LINE'", word);
+  if (!*c) tool_usage(&tool, "\"%s\": expected 'NODE: LINE'", word);
   s->node = tool_need(strndup(word, (size_t)(c - word)));
   s->line = c + 1 + strspn(c + 1, " ");
   if (!*s->node) tool_usage(&tool, "an empty word is not a node name");
@@ -364,7 +369,7 @@ int main(int argc, char **argv) {
   if (!r.count) tool_usage(&tool, "'NODE: LINE' is missing");
   name_stages(&r);
   double seconds = options.common.timeout < 1e9 ? options.common.timeout : 1e9;
-  if (seconds > 0) r.deadline = clock_ns() + (int64_t)((seconds + LAST_WORDS_S) * 1e9);
+  if (seconds > 0) r.deadline = clock_ns() + (int64_t)(seconds * 1e9);
   signal(SIGPIPE, SIG_IGN);
   r.many = tool_need(many_new());
   run_all(&r);

@@ -128,6 +128,7 @@ int main(int argc, char **argv) {
   char *path = tool_path(&tool, "/v1/processes/", words->at[0], "/messages");
   struct error e = {0};
   int rc = lines ? send_lines(m, path, options.common.timeout, &e) : send_words(m, path, &options, &e);
+  if (rc == ERR_TIMEOUT) tool_blame(words->at[0], &e);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   free(path);
   free(home);

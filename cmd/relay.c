@@ -4,6 +4,7 @@
 #include "wire/json.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,10 @@ int relay_write(int fd, const char *bytes, size_t n) {
   while (n > 0) {
     ssize_t written = write(fd, bytes, n);
     if (written < 0 && errno == EINTR) continue;
+    if (written < 0 && errno == EAGAIN) { /* somebody else has made the file description non-blocking */
+      poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
+      continue;
+    }
     if (written < 0) return errno;
     bytes += written;
     n -= (size_t)written;

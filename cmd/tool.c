@@ -315,6 +315,7 @@ int tool_each(const struct tool *tool, const struct tool_words *words,
   for (size_t i = 0; i < words->count; i++) {
     struct error e = {0};
     int rc = act(data, words->at[i], &e);
+    if (rc == ERR_TIMEOUT) tool_blame(words->at[i], &e);
     int status = rc ? tool_report(tool, rc, &e) : 0;
     if (status > highest) highest = status;
   }

@@ -98,9 +98,9 @@ void tool_parse(const struct tool *tool, int argc, char **argv, void *values);
 void tool_usage(const struct tool *tool, const char *format, ...)
     __attribute__((noreturn, format(printf, 2, 3)));
 
-/* Has the text of a failure name the node that was asked for, in front where the text does not have it. When
- * the node that passes requests on got no answer in time, the text has that node alone, and comes to blame
- * the node that was asked for. */
+/* Has the text of a failure name the node, or the process, that was asked for, in front where the text does
+ * not have it. When the node that passes requests on got no answer in time, the text has that node alone, and
+ * comes to blame what was asked for. */
 void tool_blame(const char *node, struct error *e);
 
 /* Prints "node-list: TEXT (STAGE)" on stderr: the text of the error, and the stage (tcp, tls, cookie, …) at

@@ -159,3 +159,18 @@ has_line() { grep -qx "$2" "$T/$1"; }
   ends 125
   grep -q noconnection "$T/err"
 }
+
+@test "the node of a process is frozen: the process that was asked for is named, and not the local node alone" {
+  start_node one --heartbeat 30
+  start_node two --heartbeat 30
+  node-connect -n one two
+  pid=$(node-spawn -d --full -n one two -- sleep 300)
+  kill -STOP "$(api two GET /v1/node | jq .os_pid)"
+  slow="$pid: timed out (timeout) waiting for the answer, through one@$HOST"
+  says_no 124 "$slow" node-attach -n one --timeout 0.3 "$pid"
+  says_no 5 "$slow" node-kill -n one --timeout 0.3 "$pid"
+  says_no 5 "$slow" node-kill -n one --timeout 0.3 --signal INT "$pid"
+  says_no 5 "$slow" node-send -n one --timeout 0.3 "$pid" hello
+  says_no 5 "$pid: has not ended within 0.3 s (timeout)" node-monitor -n one --timeout 0.3 "$pid"
+  kill -CONT "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"
+}

@@ -291,6 +291,16 @@ partial_name() {
   assert_equal "$(tr '\r' '\n' <<<"$output" | sed 's/\x1b\[K//g' | awk 'length > 69' | wc -l)" 0
 }
 
+@test "a frozen node is named, and not the local node alone" {
+  start_node one --heartbeat 30
+  start_node two --heartbeat 30
+  node-connect -n one two
+  kill -STOP "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"
+  says_no 5 "node-copy: two@$HOST: timed out (timeout) waiting for the answer, through one@$HOST" \
+    node-copy -n one --timeout 0.5 src/file "two:$T/to/"
+  kill -CONT "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"
+}
+
 @test "a node that is killed during a copy" {
   start_node one
   head -c 96M /dev/urandom >src/big

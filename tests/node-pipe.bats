@@ -104,6 +104,20 @@ none_piping() { ! processes | xargs -r -n 1 -I{} cat /proc/{}/comm 2>/dev/null |
   wait_until none_piping
 }
 
+# The deadline of the run ends the wait for a node, and each other stage has its own on its node.
+@test "a frozen node: the time limit holds for the start of a stage, and the node is named" {
+  start_node one --heartbeat 30
+  start_node two --heartbeat 30
+  node-connect -n one two
+  kill -STOP "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"
+  for stages in 'two:seq 3|one:cat' 'one:seq 3|two:cat'; do
+    run -124 node-pipe -n one --timeout 0.5 "${stages%|*}" "${stages#*|}"
+    assert_output --partial "node-pipe: two@$HOST: timed out (timeout) waiting for the answer, through one@$HOST"
+  done
+  kill -CONT "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"
+  wait_until none_piping
+}
+
 @test "a stage that cannot be started; a node that is lost" {
   pipe_nodes
   run -125 node-pipe 'nine@127.99.0.9: echo' "two: touch $T/started; cat"

@@ -420,6 +420,10 @@ lines_of() { sort <<<"$output"; }
   mesh one two
   run -0 script -qec "node-spawn one two -- sleep 0.4" /dev/null
   assert_output --partial '/2 done, 0 failed, 2 running'
+  # a narrow terminal shows the beginning of the line, which is not wrapped
+  run -0 script -qec "stty cols 20; node-spawn one two -- sleep 0.4" /dev/null
+  assert_output --partial '0/2 done, 0 failed,'
+  refute_output --partial 'failed, '
   run -0 node-spawn one two -- sleep 0.2
   assert_output ''
 }

@@ -958,3 +958,26 @@ END
   says_no 127 'node-spawn: "": command not found' node-spawn -- ''
   says_no 1 'ended with the reason 3' node-spawn -e 'exit(3)'
 }
+
+# The parent holds the pipe, too, and reads once the tool has filled it.
+@test "a standard output that another program has made non-blocking" {
+  start_node one
+  cat >"$T/patient" <<'END'
+use Fcntl;
+pipe my $r, my $w or die;
+fcntl $w, F_SETFL, fcntl($w, F_GETFL, 0) | O_NONBLOCK or die;
+my $pid = fork;
+if (!$pid) { open STDOUT, ">&", $w or die; exec @ARGV }
+vec(my $fds = "", fileno $w, 1) = 1;
+while (1) { my $free = $fds; last unless select undef, $free, undef, 0; select undef, undef, undef, 0.01 }
+close $w;
+my ($n, $bytes) = 0;
+$n += length $bytes while sysread $r, $bytes, 65536;
+waitpid $pid, 0;
+print "$n $?\n";
+END
+  run -0 perl "$T/patient" node-spawn one -- seq 100000
+  assert_output '588895 0'
+  run -0 perl "$T/patient" node-spawn --gather one -- seq 100000
+  assert_output --regexp '^588[0-9]+ 0$'
+}
