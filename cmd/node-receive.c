@@ -72,14 +72,14 @@ static bool is_wanted(const struct tool_words *match, const json_t *message) {
 /* Prints the pid of the mailbox, which is the first line. */
 static void open_box(struct mailbox *box, const char *text, size_t n) {
   char pid[NPID_TEXT_SIZE];
-  json_auto_t *line = tool_need(json_parse(text, n, NULL));
+  json_auto_t *line = tool_need(json_parse_loose(text, n, NULL));
   fprintf(stderr, "%s\n", tool_pid(box->m, line, box->options->full, pid));
   box->open = true;
 }
 
 static bool is_matched(const struct options *options, const char *text, size_t n) {
   if (!options->match.count) return true;
-  json_auto_t *message = tool_need(json_parse(text, n, NULL));
+  json_auto_t *message = tool_need(json_parse_loose(text, n, NULL));
   return is_wanted(&options->match, message);
 }
 

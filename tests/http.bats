@@ -522,6 +522,20 @@ raw() {
   wait_until free
 }
 
+@test "a body with a member that is not known, or with text that has a NUL, is refused" {
+  for request in 'PUT names/x {"pid":"console\u0000x"}' 'PUT names/x {"pid":"console","scop":"local"}' \
+    'PUT names/x {"pid":"console","scope":1}' 'PUT names/x ["console"]' 'DELETE processes/console {"raison":"x"}' \
+    'DELETE processes/console "kill"' 'POST mailboxes {"name":"a\u0000b"}' 'POST mailboxes {"nome":"a"}' 'POST mailboxes []' \
+    'POST processes/console/signal {"signal":"KILL\u0000"}' 'POST processes/console/signal {"signals":1}' \
+    'PUT processes/console/tty {"rows":1,"cols":1,"columns":2}' 'POST processes {"lua":"","node":{"$bytes":"AA=="}}'; do
+    read -r method path body <<<"$request"
+    json "$method" "/v1/$path" "$body"
+    [ "$status" = 400 ] && jq -e '.code == "usage" or .code == "bad_value"' "$T/body" || fail "$request: $status $output"
+  done
+  http GET /v1/processes
+  jq -es 'length == 1 and .[0].name == "console"' "$T/body"
+}
+
 @test "broken requests are answered or cut, and harm nobody else" {
   json POST /v1/processes '{"lua": "while true do receive() end", "name": "sink"}'
   long=$(head -c 200000 /dev/zero | tr '\0' x)

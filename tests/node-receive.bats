@@ -71,6 +71,17 @@ ends() {
   assert_output $'["tick",1,"a"]\n["tick","1"]'
 }
 
+@test "--match: a message with a key that is there twice, or that no tool would send, does not end the receiver" {
+  start_node one
+  open --count 1 --match last
+  for message in '[{"a":1,"a":2}]' '[{"\u0000":1},{"$map":[[1,1],[1,2]]}]' '["last"]'; do
+    api one POST "/v1/processes/$pid/messages" -d "$message" | jq -e .pid
+  done
+  ends 0
+  run -0 cat "$T/out"
+  assert_output '["last"]'
+}
+
 @test "--timeout: 5" {
   start_node one
   run --separate-stderr -5 node-receive --timeout 0.3

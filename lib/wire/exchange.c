@@ -91,7 +91,7 @@ static void set_body(struct exchange *x) {
 static int on_line(void *data, char *text, size_t n) {
   struct exchange *x = data;
   if (n == 0) return 0;
-  json_t *value = json_parse(text, n, &x->reason);
+  json_t *value = json_parse_loose(text, n, &x->reason);
   if (!value) return x->reason.code;
   int rc = x->request.line(x->request.data, value);
   json_decref(value);
@@ -258,7 +258,7 @@ int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struc
   if (x->lines.pending.len || octets_inside(&x->octets))
     return error_set(e, ERR_LOST, "%s: the answer breaks off in the middle of a %s", node,
                      x->request.bytes ? "record" : "line");
-  json_t *value = text->len ? json_parse(text->data, text->len, NULL) : NULL;
+  json_t *value = text->len ? json_parse_loose(text->data, text->len, NULL) : NULL;
   if (text->len && !value)
     return error_set(e, ERR_VERSION, "%s: what answers there is no node (its answer is not JSON)", node);
   *answer = value;

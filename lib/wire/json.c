@@ -37,7 +37,7 @@ json_t *json_from_value(const struct nodetab *nodes, struct term_reader *r) {
   struct error ignored;
   struct buf text = BUF_INIT;
   json_put_value(&text, nodes, r);
-  json_t *v = buf_ok(&text) ? json_parse(text.data, text.len, &ignored) : NULL;
+  json_t *v = buf_ok(&text) ? json_parse_loose(text.data, text.len, &ignored) : NULL;
   buf_finish(&text);
   return v;
 }

@@ -51,7 +51,7 @@ enum json_policy {
  *
  * ERR_BAD_VALUE: *e has the path of the value that is wrong (`[1].a: "$pid" wants a pid`).  ERR_BAD_JSON: *e
  * has the position of the byte.  ERR_TOO_LARGE: a bound of terms.  ERR_NOMEM; from a pid also ERR_BUSY and
- * ERR_NO_PROCESS.  A key that an object has twice is twice in the MAP. */
+ * ERR_NO_PROCESS.  A key that an object has twice is twice in the MAP, and in its JSON. */
 struct json_source {
   const char *start, *at, *end;
 };
@@ -85,8 +85,11 @@ int json_to_bytes(const json_t *v, struct buf *out) MUST_CHECK;
  * when memory ran out, or when v is NULL because it did. */
 void json_line(struct buf *out, const json_t *v);
 
-/* Parses n bytes of text: a new reference, or NULL with the line and column in *e. */
+/* Parses n bytes of text: a new reference, or NULL with the line and column in *e.  An object that has a key
+ * twice is an error; of json_parse_loose, which is for text that a node has written and may have got from
+ * others, the last value of the key counts, as in Lua. */
 json_t *json_parse(const char *text, size_t n, struct error *e);
+json_t *json_parse_loose(const char *text, size_t n, struct error *e);
 
 /* RFC 9457: {"type":"about:blank","title":…,"status":…,"code":…,"exit":…,"detail":…}. */
 json_t *json_problem(const struct error *e);

@@ -166,7 +166,7 @@ static int number(struct decoder *d) {
   else if (good)
     term_put_float(d->w, json_real_value(any));
   json_decref(any);
-  return good ? 0 : (d->at = from, syntax(d, "no number, or one that is too large"));
+  return good ? 0 : (d->at = from, syntax(d, "a number that is malformed or too large"));
 }
 
 /* --- $ forms --- */
@@ -380,7 +380,8 @@ static int scalar(struct decoder *d, char first) {
   case 't': term_put_bool(d->w, true); return word(d, "true");
   case 'f': term_put_bool(d->w, false); return word(d, "false");
   case 0: return syntax(d, "it ends too early");
-  default: return number(d);
+  case '-': return number(d);
+  default: return first >= '0' && first <= '9' ? number(d) : syntax(d, "want a value");
   }
 }
 

@@ -75,9 +75,9 @@ void json_line(struct buf *out, const json_t *v) {
 
 /* --- reading --- */
 
-json_t *json_parse(const char *text, size_t n, struct error *e) {
+static json_t *load(const char *text, size_t n, size_t flags, struct error *e) {
   json_error_t wrong;
-  json_t *v = json_loadb(text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &wrong);
+  json_t *v = json_loadb(text, n, JSON_DECODE_ANY | JSON_ALLOW_NUL | flags, &wrong);
   if (v) return v;
   if (json_error_code(&wrong) == json_error_out_of_memory)
     error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
@@ -86,6 +86,14 @@ json_t *json_parse(const char *text, size_t n, struct error *e) {
   else
     error_set(e, ERR_BAD_JSON, "not JSON: column %d: %s", wrong.column, wrong.text);
   return NULL;
+}
+
+json_t *json_parse(const char *text, size_t n, struct error *e) {
+  return load(text, n, JSON_REJECT_DUPLICATES, e);
+}
+
+json_t *json_parse_loose(const char *text, size_t n, struct error *e) {
+  return load(text, n, 0, e);
 }
 
 /* --- problem documents --- */

@@ -267,6 +267,25 @@ static int read_text(const char *text, size_t n, struct term **out, struct error
   return rc;
 }
 
+/* What a node has got from others is no reason to fail: in Lua and in a tree the last value counts. */
+static void test_twice(void) {
+  static const char text[] = "[{\"a\":1,\"b\":[{\"c\":1,\"c\":2}],\"a\":3}]";
+  struct error e = {0};
+  struct term *t = NULL;
+  ok(!read_text(text, sizeof text - 1, &t, &e), "a key that is there twice is read");
+  struct term_reader r = term_read(t);
+  json_t *v = json_from_value(nodes, &r);
+  ok(json_integer_value(json_object_get(v, "a")) == 3 &&
+         json_integer_value(json_object_get(json_array_get(json_object_get(v, "b"), 0), "c")) == 2,
+     "its last value is in the tree");
+  json_decref(v);
+  term_unref(t);
+  ok(!json_parse("{\"a\":1,\"a\":2}", 13, &e), "a request is refused");
+  v = json_parse_loose("{\"a\":1,\"a\":2}", 13, &e);
+  ok(json_integer_value(json_object_get(v, "a")) == 2, "what a node has written is not");
+  json_decref(v);
+}
+
 static unsigned below(unsigned n) {
   return (unsigned)random() % n;
 }
@@ -388,6 +407,7 @@ int main(void) {
   test_bytes();
   test_problems();
   test_memory();
+  test_twice();
   test_random();
   test_spoiled();
   nodetab_free(nodes);

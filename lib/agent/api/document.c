@@ -5,6 +5,44 @@
 #include "wire/octets.h"
 
 #include <inttypes.h>
+#include <string.h>
+
+/* The word of the list for a key; what follows its *n characters says of which kind its values are.  NULL:
+ * there is none. */
+static const char *find_member(const char *members, const char *key, size_t *n) {
+  for (const char *at = members; *at; at += strcspn(at, " "), at += *at == ' ') {
+    *n = strcspn(at, "$ ");
+    if (strlen(key) == *n && !memcmp(at, key, *n)) return at;
+  }
+  return NULL;
+}
+
+static int odd(const char *members, const char *key, struct error *e) {
+  struct buf all = BUF_INIT;
+  for (const char *at = members; *at; at += strcspn(at, " "), at += *at == ' ')
+    buf_printf(&all, "%s\"%.*s\"", all.len ? ", " : "", (int)strcspn(at, "$ "), at);
+  const char *list = buf_ok(&all) ? all.data : "other members";
+  if (key)
+    error_set(e, ERR_USAGE, "\"%s\": no such member: want a JSON object of %s", key, list);
+  else
+    error_set(e, ERR_USAGE, "want a JSON object of %s", list);
+  buf_finish(&all);
+  return ERR_USAGE;
+}
+
+int document_check(const json_t *body, const char *members, struct error *e) {
+  const char *key;
+  json_t *v;
+  size_t n = 0;
+  if (body && !json_is_object(body)) return odd(members, NULL, e);
+  json_object_foreach((json_t *)(uintptr_t)body, key, v) {
+    const char *word = find_member(members, key, &n);
+    if (!word) return odd(members, key, e);
+    bool text = json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v);
+    if (word[n] == '$' && !text) return error_set(e, ERR_BAD_VALUE, "\"%s\" wants text, without NUL", key);
+  }
+  return 0;
+}
 
 json_t *document_pid(struct agent *a, npid pid) {
   char full[NPID_TEXT_SIZE], brief[NPID_TEXT_SIZE];

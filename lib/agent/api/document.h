@@ -1,4 +1,5 @@
-/* document: the JSON of pids and of the ends of processes in the HTTP interface. I/O thread only. */
+/* document: the JSON of pids, of the ends of processes, and of short requests in the HTTP interface. I/O
+ * thread only. */
 #ifndef AGENT_API_DOCUMENT_H
 #define AGENT_API_DOCUMENT_H
 
@@ -8,6 +9,11 @@
 #include "core/term.h"
 
 #include <jansson.h>
+
+/* Checks the body of a request (NULL: none), which must be an object.  `members` lists what it may have, with
+ * a blank between the keys: "key" has any value, "key$" text without NUL.  ERR_USAGE: another member, or
+ * another kind of body.  ERR_BAD_VALUE: a value that is no such text. */
+int document_check(const json_t *body, const char *members, struct error *e) MUST_CHECK;
 
 /* {"pid": its portable form, "short": its short form}: a new object; NULL when memory ran out. */
 json_t *document_pid(struct agent *a, npid pid);

@@ -4,6 +4,7 @@
  * (vm_set_full), and calls "flush" to the mailbox wait in `flushes`.  A long message is written as JSON by a
  * job; until that is done, the messages behind it wait in `queue`, so all keep their order. */
 #include "agent/api/client.h"
+#include "agent/api/document.h"
 #include "agent/api/routes.h"
 #include "agent/http/jobs.h"
 #include "agent/kernel/registry.h"
@@ -182,12 +183,12 @@ static void on_named(void *data, const struct error *e, bool yes, uint64_t token
     client_begin(&m->client, &mailbox_stream, m->client.hosted.pid);
 }
 
-static int mailbox_options(json_t *body, const char **name, bool *local, struct error *e) {
-  const char *scope = "global";
-  json_error_t why;
-  *name = NULL;
-  if (body && json_unpack_ex(body, &why, JSON_STRICT, "{s?s, s?s}", "name", name, "scope", &scope))
-    return error_set(e, ERR_USAGE, "a mailbox has a \"name\" and a \"scope\", or neither: %s", why.text);
+static int mailbox_options(const json_t *body, const char **name, bool *local, struct error *e) {
+  const char *scope = json_string_value(json_object_get(body, "scope"));
+  int code = document_check(body, "name$ scope$", e);
+  if (code) return code;
+  if (!scope) scope = "global";
+  *name = json_string_value(json_object_get(body, "name"));
   *local = !strcmp(scope, "local");
   if (!*local && strcmp(scope, "global") != 0)
     return error_set(e, ERR_USAGE, "scope %s: want global or local", scope);

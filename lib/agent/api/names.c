@@ -182,10 +182,14 @@ static void register_local(struct request *r, npid pid) {
 void api_names_put(struct request *r) {
   struct agent *a = request_agent(r);
   const json_t *body = request_body(r);
-  const char *text = json_string_value(json_object_get(body, "pid"));
-  enum scope scope = scope_of(r, json_string_value(json_object_get(body, "scope")));
   struct error e;
   npid pid;
+  if (document_check(body, "pid$ scope$", &e)) {
+    respond_error(r, &e);
+    return;
+  }
+  const char *text = json_string_value(json_object_get(body, "pid"));
+  enum scope scope = scope_of(r, json_string_value(json_object_get(body, "scope")));
   if (scope == SCOPE_BAD) return;
   if (!text) {
     respond_code(r, ERR_USAGE, "want a JSON object with \"pid\", and \"scope\" global or local");

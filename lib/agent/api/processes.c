@@ -372,6 +372,10 @@ void api_process_exit(struct request *r) {
   npid pid;
   struct error e;
   struct agent *a = request_agent(r);
+  if (document_check(request_body(r), "reason", &e)) {
+    respond_error(r, &e);
+    return;
+  }
   if (!lookup_named(r, &pid)) return;
   struct term *reason = reason_in(a, request_body(r), &e);
   if (!reason) {

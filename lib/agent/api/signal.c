@@ -12,6 +12,7 @@
 
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct order {
   struct request *request;
@@ -63,15 +64,21 @@ static void on_alive(void *data, const struct error *e, struct term_reader value
 /* The number in a body {"signal": "HUP" | 1}; 0: there is none. */
 static int number_in(const json_t *body) {
   const json_t *v = json_object_get(body, "signal");
-  if (json_is_string(v)) return ossignal_number(json_string_value(v));
+  bool text = json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v);
+  if (json_is_string(v)) return text ? ossignal_number(json_string_value(v)) : 0;
   json_int_t n = json_integer_value(v);
   return n > 0 && n < NSIG ? (int)n : 0;
 }
 
 void api_process_signal(struct request *r) {
   struct agent *a = request_agent(r);
-  int number = number_in(request_body(r));
+  struct error e;
   npid pid;
+  if (document_check(request_body(r), "signal", &e)) {
+    respond_error(r, &e);
+    return;
+  }
+  int number = number_in(request_body(r));
   if (!number) {
     respond_code(r, ERR_USAGE, "want {\"signal\": a name such as \"HUP\", or a number from 1 to %d}",
                  NSIG - 1);

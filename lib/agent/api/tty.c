@@ -1,4 +1,5 @@
 /* PUT /v1/processes/PID/tty: sets the size of the terminal of a command. */
+#include "agent/api/document.h"
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
 #include "agent/kernel/rpc.h"
@@ -20,7 +21,12 @@ static bool side_in(const json_t *body, const char *key, int64_t *out) {
 
 void api_process_tty(struct request *r) {
   int64_t rows, cols;
+  struct error e;
   npid pid;
+  if (document_check(request_body(r), "rows cols", &e)) {
+    respond_error(r, &e);
+    return;
+  }
   if (!side_in(request_body(r), "rows", &rows) || !side_in(request_body(r), "cols", &cols)) {
     respond_code(r, ERR_USAGE, "want {\"rows\": N, \"cols\": N}, numbers from 1 to %d", PTY_SIDE_MAX);
     return;
