@@ -81,13 +81,25 @@ static void keep_tail(struct buf *kept, const char *bytes, size_t n) {
   if (kept->len > HARVEST_KEPT) buf_consume(kept, kept->len - HARVEST_KEPT);
 }
 
-static int file_failed(const struct harvest *h, const char *what, int number, struct error *e) {
-  return error_set(e, ERR_SYSTEM, "%s: %s: %s", h->node, what, strerror(number));
+static const char *temporary_directory(void) {
+  const char *directory = getenv("TMPDIR");
+  return directory && *directory ? directory : "/tmp";
 }
 
 static int open_temporary(void) {
-  const char *directory = getenv("TMPDIR");
-  return open(directory && *directory ? directory : "/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  return open(temporary_directory(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+}
+
+static int temporary_failed(const struct harvest *h, int number, struct error *e) {
+  return error_set(e, ERR_SYSTEM,
+                   "%s: the temporary file of --gather in %s: %s; TMPDIR names another directory", h->node,
+                   temporary_directory(), strerror(number));
+}
+
+/* A file of --outdir could not be written. */
+static int output_failed(const struct harvest *h, int stream, int number, struct error *e) {
+  return error_set(e, ERR_SYSTEM, "%s: --outdir: %s/%s.%s: %s", h->node, h->directory, h->node,
+                   stream == HARVEST_OUT ? "out" : "err", strerror(number));
 }
 
 /* Keeps the bytes: in memory up to HARVEST_KEPT, and all further ones in a temporary file. */
@@ -105,7 +117,7 @@ static int keep(struct harvest *h, struct harvest_stream *s, const char *bytes, 
     buf_finish(&s->kept);
   }
   if (!failed) failed = relay_write(s->fd, bytes, n);
-  return failed ? file_failed(h, "the temporary file of --gather", failed, e) : 0;
+  return failed ? temporary_failed(h, failed, e) : 0;
 }
 
 /* --- one node ------------------------------------------------------------------------------------------- */
@@ -123,14 +135,14 @@ static int open_file(const struct harvest *h, int stream, const char *directory,
   buf_printf(&path, "%s/%s.%s", directory, h->node, stream == HARVEST_OUT ? "out" : "err");
   tool_need(buf_ok(&path) ? path.data : NULL);
   int fd = open(path.data, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0666);
-  if (fd < 0) file_failed(h, path.data, errno, e);
+  if (fd < 0) output_failed(h, stream, errno, e);
   buf_finish(&path);
   return fd;
 }
 
 int harvest_begin(struct harvest *h, enum harvest_mode mode, const char *node, const char *directory,
                   struct error *e) {
-  *h = (struct harvest){.mode = mode, .node = node};
+  *h = (struct harvest){.mode = mode, .node = node, .directory = directory};
   for (int i = 0; i < HARVEST_STREAMS; i++) h->streams[i].fd = -1;
   for (int i = 0; i < HARVEST_STREAMS; i++) {
     struct harvest_stream *s = &h->streams[i];
@@ -154,7 +166,7 @@ int harvest_take(struct harvest *h, int stream, const char *bytes, size_t n, str
   case HARVEST_FILES: failed = relay_write(s->fd, bytes, n); break;
   case HARVEST_TAILS: keep_tail(&s->kept, bytes, n); break;
   }
-  return failed ? file_failed(h, "its file in the directory of --outdir", failed, e) : 0;
+  return failed ? output_failed(h, stream, failed, e) : 0;
 }
 
 int harvest_end(struct harvest *h, struct error *e) {
@@ -167,10 +179,10 @@ int harvest_end(struct harvest *h, struct error *e) {
     EVP_MD_CTX_free(s->hash);
     s->hash = NULL;
     if (h->mode != HARVEST_FILES || s->fd < 0) continue;
-    if (close(s->fd) && !failed) failed = errno;
+    if (close(s->fd) && !failed) failed = output_failed(h, i, errno, e);
     s->fd = -1;
   }
-  return failed ? file_failed(h, "its file in the directory of --outdir", failed, e) : 0;
+  return failed;
 }
 
 static void put(json_t *object, const char *key, json_t *value) {

@@ -27,7 +27,7 @@ enum { HARVEST_OUT, HARVEST_ERR, HARVEST_STREAMS };
 /* The output of one node. */
 struct harvest {
   enum harvest_mode mode;
-  const char *node; /* borrowed */
+  const char *node, *directory; /* borrowed; FILES: where its files are */
   struct harvest_stream {
     struct buf kept; /* LINES: a line that has not ended; GATHERED, TAILS: the output */
     uint64_t bytes;  /* of the output, in all */

@@ -244,7 +244,7 @@ lines_of() { sort <<<"$output"; }
 @test "--gather: a temporary directory that is gone is a failure of each node" {
   mesh one two
   TMPDIR=$T/none run --separate-stderr -125 node-spawn one two --gather -- head -c 300000 /dev/zero
-  told 'temporary file of --gather: No such file or directory'
+  told "temporary file of --gather in $T/none: No such file or directory; TMPDIR names another directory"
 }
 
 @test "--outdir: a file a node and stream" {
@@ -265,7 +265,7 @@ lines_of() { sort <<<"$output"; }
   mkdir "$T/files"
   ln -s /dev/full "$T/files/two@$HOST.out"
   run --separate-stderr -125 node-spawn one two --outdir "$T/files" -- echo hello
-  told "two@$HOST: its file in the directory of --outdir: No space left on device"
+  told "two@$HOST: --outdir: $T/files/two@$HOST.out: No space left on device"
   assert_equal "$(cat "$T/files/one@$HOST.out")" hello
 }
 
@@ -275,15 +275,15 @@ lines_of() { sort <<<"$output"; }
   mkdir "$T/files"
   limited() { unshare -m --propagation private bash -c 'mount -t tmpfs -o size=256k none "$1" && shift && exec "$@"' bash "$T/files" "$@"; }
   run --separate-stderr -125 limited node-spawn one two --outdir "$T/files" --shell 'echo small; [ "$NODE_SELF" = "$1" ] || yes' -- "one@$HOST"
-  told "two@$HOST: its file in the directory of --outdir: No space left on device"
+  told "two@$HOST: --outdir: $T/files/two@$HOST.out: No space left on device"
   refute_regex "$stderr" "one@$HOST:"
   fixed() { unshare -m --propagation private bash -c 'mount -t tmpfs -o ro none "$1" && shift && exec "$@"' bash "$T/files" "$@"; }
   run --separate-stderr -125 fixed node-spawn one two --outdir "$T/files" -- touch "$T/ran"
-  told "one@$HOST: $T/files/one@$HOST.out: Read-only file system"
+  told "one@$HOST: --outdir: $T/files/one@$HOST.out: Read-only file system"
   [ ! -e "$T/ran" ]
   mkdir "$T/files/one@$HOST.out"
   run --separate-stderr -125 node-spawn one two --outdir "$T/files" -- echo text
-  told "one@$HOST: $T/files/one@$HOST.out: Is a directory"
+  told "one@$HOST: --outdir: $T/files/one@$HOST.out: Is a directory"
   assert_equal "$(cat "$T/files/two@$HOST.out")" text
 }
 
