@@ -152,7 +152,7 @@ ends() {
   assert_output "$pid noproc"
   run -1 node-monitor --json "$pid"
   assert_equal "$(jq -c '[.short, .down, .status]' <<<"$output")" "[\"$pid\",\"noproc\",1]"
-  says_no 1 'no such process' node-monitor '<0.1.1>'
+  says_no 1 'no such process' node-monitor '<0.1.999999>'
   says_no 1 'nobody: no process has this name' node-monitor nobody
 }
 
