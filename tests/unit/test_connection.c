@@ -282,6 +282,33 @@ static void test_both_ways(void) {
   place_free(p);
 }
 
+static void on_prepare(uv_prepare_t *h) {
+  say(h->data, "ready\n");
+  uv_prepare_stop(h);
+}
+
+static void test_prepare(void) {
+  struct place *p = place_new(&right);
+  struct end near = {.keeps = true}, far = {.keeps = true};
+  uv_prepare_t h;
+  p->next = &far;
+  dial(p, &near, "two@b", p->port);
+  UNTIL(p, near.opened && far.opened && uv_backend_timeout(&p->loop));
+  uv_prepare_init(&p->loop, &h);
+  h.data = &near;
+  uv_prepare_start(&h, on_prepare);
+  uv_run(&p->loop, UV_RUN_NOWAIT);
+  ok(!uv_backend_timeout(&p->loop), "the loop does not sleep while what a prepare handle has written waits");
+  UNTIL(p, far.n == 6);
+  ok(uv_backend_timeout(&p->loop), "but it does once that is written");
+  uv_close((uv_handle_t *)&h, NULL);
+  connection_close(near.c);
+  UNTIL(p, far.freed && near.freed);
+  buf_finish(&near.got);
+  buf_finish(&far.got);
+  place_free(p);
+}
+
 /* Hangs up as soon as the first message of TLS has come. */
 static void *hang_up(void *data) {
   char bytes[4096];
@@ -854,6 +881,7 @@ int main(void) {
   if (psk_derive(&cookie, &right.all[0]) || psk_derive(&other, &wrong.all[0])) return 1;
   signal(SIGPIPE, SIG_IGN);
   test_both_ways();
+  test_prepare();
   test_refused();
   test_hung_up();
   test_much(false);

@@ -78,7 +78,10 @@ struct connections {
   SSL_CTX *client, *server;
   struct list list, dirty, unread;
   uv_prepare_t prepare; /* active while `dirty` is not empty */
-  uv_idle_t idle;       /* active while `unread` is not empty */
+  /* Active while `dirty` or `unread` is not empty: the loop does not sleep.  Without it, what the prepare
+   * handle of somebody else writes would wait, because a prepare handle that is started meanwhile runs in the
+   * next turn. */
+  uv_idle_t idle;
   int unread_count, ending;
   char scratch[CONNECTION_RECORD];
 };
@@ -90,16 +93,26 @@ static void on_poll(uv_poll_t *p, int status, int events);
 static void on_prepare(uv_prepare_t *p);
 static void on_idle(uv_idle_t *i);
 
+static void set_idle(struct connections *cs) {
+  if (TAILQ_EMPTY(&cs->dirty) && TAILQ_EMPTY(&cs->unread))
+    uv_idle_stop(&cs->idle);
+  else
+    uv_idle_start(&cs->idle, on_idle);
+}
+
 static void set_dirty(struct connection *c, bool dirty) {
   struct connections *cs = c->all;
   if (c->dirty == dirty) return;
   c->dirty = dirty;
-  if (dirty && TAILQ_EMPTY(&cs->dirty)) uv_prepare_start(&cs->prepare, on_prepare);
   if (dirty)
     TAILQ_INSERT_TAIL(&cs->dirty, c, in_dirty);
   else
     TAILQ_REMOVE(&cs->dirty, c, in_dirty);
-  if (TAILQ_EMPTY(&cs->dirty)) uv_prepare_stop(&cs->prepare);
+  if (TAILQ_EMPTY(&cs->dirty))
+    uv_prepare_stop(&cs->prepare);
+  else
+    uv_prepare_start(&cs->prepare, on_prepare);
+  set_idle(cs);
 }
 
 static void set_unread(struct connection *c, bool unread) {
@@ -107,12 +120,11 @@ static void set_unread(struct connection *c, bool unread) {
   if (c->unread == unread) return;
   c->unread = unread;
   cs->unread_count += unread ? 1 : -1;
-  if (unread && TAILQ_EMPTY(&cs->unread)) uv_idle_start(&cs->idle, on_idle);
   if (unread)
     TAILQ_INSERT_TAIL(&cs->unread, c, in_unread);
   else
     TAILQ_REMOVE(&cs->unread, c, in_unread);
-  if (TAILQ_EMPTY(&cs->unread)) uv_idle_stop(&cs->idle);
+  set_idle(cs);
 }
 
 static void poll_for(struct connection *c, int events) {
@@ -480,7 +492,7 @@ static void receive(struct connection *c) {
 static void on_idle(uv_idle_t *i) {
   struct connections *cs = i->data;
   struct connection *c;
-  holds_note(cs->config.holds, "reading from links", NULL);
+  if (!TAILQ_EMPTY(&cs->unread)) holds_note(cs->config.holds, "reading from links", NULL);
   for (int n = cs->unread_count; n-- && (c = TAILQ_FIRST(&cs->unread));) receive(c);
 }
 
