@@ -439,6 +439,8 @@ tool_of() { pgrep -f "^node-spawn .*$T/os_pid"; }
     OPTIONS="-t two@dune" terminal sh -c "echo \$\$ >'$T/command'; echo up; exec sleep 300"
     wait_until test -s "$T/command"
     wait_until raw
+    type_ both # ways are open when the terminal there echoes it
+    shows both
     unplug dune
     PATIENCE=20 ends 125
     grep "node-spawn: two@dune: the connection .*was lost" "$T/screen"
