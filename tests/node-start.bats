@@ -796,6 +796,7 @@ descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
 @test "--max ties: link, monitor, spawn_link and spawn_monitor fail at the bound, and the node goes on" {
   start_node one --max ties=40
   run -0 node-spawn -e 'local other, n = spawn(function() receive() end), 0
+    process_info(group_leader()) -- which then has its ends of the links, too
     local refs, ok, why = {}
     repeat ok, why = pcall(monitor, other) refs[#refs + 1] = ok and why or nil until not ok
     puts(why)
@@ -810,6 +811,24 @@ descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
   wait_until eval '[ "$(used ties)" = 0 ]'
   run -0 node-spawn -e 'spawn_monitor(function() end) puts((receive()))'
   assert_output DOWN
+}
+
+@test "--max ties: those who monitor the console count, also from another node; beyond the bound they hear noproc" {
+  start_node one --max ties=40
+  two_nodes
+  for node in one two; do
+    wait_until eval '[ "$(used ties)" = 0 ]'
+    run -0 node-spawn -n $node -e 'node.spawn(..., function(to) send(to, whereis("console")) end, self())
+      local console, made, refused = receive(), 0, 0
+      process_info(group_leader())
+      for _ = 1, 60 do made = made + (pcall(monitor, console) and 1 or 0) end
+      process_info(console) -- whose answer comes behind what it has sent before
+      while receive(0) == "DOWN" do refused = refused + 1 end
+      puts(made, refused, made > refused, made - refused <= 40)' -- "one@$HOST"
+    assert_output --partial "$(printf 'true\ttrue')"
+  done
+  wait_until eval '[ "$(used ties)" = 0 ]'
+  [ "$(refused ties)" -ge 40 ]
 }
 
 @test "--max names, names-of-one, files: each says its bound" {

@@ -85,6 +85,8 @@ struct agent {
   struct registry *registry;
   struct cookie_reader *cookie_reader;
   struct hosted *processes; /* the list of all hosted processes: hosted_each */
+  struct quota ties_left;   /* of LIMIT_TIES */
+  int64_t ties;             /* ends of links and monitors of hosted processes */
   npid console;             /* the leader of processes that are spawned without another leader */
   struct hosted *console_process;
   struct map children;     /* pid → struct child; process/children.c */

@@ -33,7 +33,7 @@ enum limit_unit { LIMIT_COUNT, LIMIT_BYTES };
   X(LIMIT_MAILBOX,       "mailbox",       LIMIT_BYTES, LIMIT_G,       16 * LIMIT_M, 1024 * LIMIT_G, "messages in the mailbox of a green thread") \
   X(LIMIT_MESSAGES,      "messages",      LIMIT_COUNT, 1 << 24,       65536,        1 << 28,        "messages in the mailbox of a green thread") \
   X(LIMIT_TIMERS,        "timers",        LIMIT_COUNT, 1 << 24,       1,            1 << 30,        "timers of send_after") \
-  X(LIMIT_TIES,          "ties",          LIMIT_COUNT, 1 << 25,       8,            1 << 30,        "ends of links and monitors of green threads") \
+  X(LIMIT_TIES,          "ties",          LIMIT_COUNT, 1 << 25,       8,            1 << 30,        "ends of links and monitors") \
   X(LIMIT_FILES,         "files",         LIMIT_COUNT, 256,           1,            65536,          "files that a green thread has open") \
   X(LIMIT_NAMES,         "names",         LIMIT_COUNT, 1 << 20,       1,            1 << 24,        "local names") \
   X(LIMIT_NAMES_OF_ONE,  "names-of-one",  LIMIT_COUNT, 1024,          1,            16384,          "local names of a process") \

@@ -63,7 +63,7 @@ static void measure(struct agent *a, const struct vm_largest *largest, int64_t u
   used[LIMIT_PROCESSES] = vm.processes + hosted_count(a);
   used[LIMIT_MESSAGES] = largest->messages;
   used[LIMIT_TIMERS] = vm.timers;
-  used[LIMIT_TIES] = vm.ties;
+  used[LIMIT_TIES] = vm.ties + a->ties;
   used[LIMIT_NAMES] = (int64_t)names_count(a->names);
   used[LIMIT_GLOBAL_NAMES] = (int64_t)names.names;
   used[LIMIT_REGISTRATIONS] = (int64_t)names.pending;

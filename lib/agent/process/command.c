@@ -829,8 +829,10 @@ static int introduce(struct command *c, const struct command_spec *p, struct err
   int code = 0;
   if (p->link != NPID_NONE) code = hosted_bond(&c->hosted, p->link, NPID_NONE);
   if (!code && p->monitor != NPID_NONE) code = hosted_bond(&c->hosted, p->monitor, p->monitor_ref);
+  char bound[LIMIT_TEXT_SIZE], why[NAMES_REFUSAL_SIZE];
+  if (code == ERR_BUSY)
+    return error_set(e, code, "%s", limit_text(&c->hosted.agent->limits, LIMIT_TIES, bound));
   if (!code && *p->name) code = names_register(c->hosted.agent->names, p->name, c->hosted.pid, 0);
-  char why[NAMES_REFUSAL_SIZE];
   if (!code) return 0;
   return error_set(e, code, "%s: %s", *p->name ? p->name : "command",
                    names_refusal(c->hosted.agent->names, code, why));

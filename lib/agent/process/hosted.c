@@ -82,6 +82,12 @@ static void fire_bonds(struct hosted *p, struct term *reason) {
   uv_idle_start(&f->turn, on_farewell);
 }
 
+/* LIMIT_TIES bounds the bonds of all hosted processes and the ties of green threads together. */
+static void count_out(struct agent *a, size_t n) {
+  quota_give(&a->ties_left, &a->limits, LIMIT_TIES, (int32_t)n);
+  a->ties -= (int64_t)n;
+}
+
 void hosted_end(struct hosted *p, struct term *reason) {
   struct agent *a = p->agent;
   struct term *normal = reason ? NULL : reason_word("normal");
@@ -90,6 +96,7 @@ void hosted_end(struct hosted *p, struct term *reason) {
   *p->pprev = p->next;
   if (p->next) p->next->pprev = p->pprev;
   names_drop(a->names, p->pid);
+  count_out(a, p->bond_count);
   fire_bonds(p, reason);
   term_unref(normal);
   free(p->what);
@@ -139,9 +146,7 @@ static int note_place(struct hosted *p) {
   return code;
 }
 
-int hosted_bond(struct hosted *p, npid pid, npid ref) {
-  if (find_bond(p, pid, ref)) return 0;
-  if (p->bond_at.len && map_get_id(&p->bond_at, bond_key(pid, ref))) return 0; /* another's reference */
+static int add_bond(struct hosted *p, npid pid, npid ref) {
   if (p->bond_count == p->bond_cap) {
     size_t cap = p->bond_cap ? p->bond_cap * 2 : 4;
     struct bond *bonds = realloc(p->bonds, cap * sizeof *bonds);
@@ -155,7 +160,19 @@ int hosted_bond(struct hosted *p, npid pid, npid ref) {
   return code;
 }
 
+int hosted_bond(struct hosted *p, npid pid, npid ref) {
+  struct agent *a = p->agent;
+  if (find_bond(p, pid, ref)) return 0;
+  if (p->bond_at.len && map_get_id(&p->bond_at, bond_key(pid, ref))) return 0; /* another's reference */
+  if (!quota_take(&a->ties_left, &a->limits, LIMIT_TIES)) return ERR_BUSY;
+  a->ties++;
+  int code = add_bond(p, pid, ref);
+  if (code) count_out(a, 1);
+  return code;
+}
+
 void hosted_forget_bonds(struct hosted *p) {
+  count_out(p->agent, p->bond_count);
   map_finish(&p->bond_at);
   p->bond_count = 0;
 }
@@ -167,6 +184,7 @@ static bool unbond(struct hosted *p, npid pid, npid ref) {
   bool mapped = p->bond_at.len;
   if (mapped) map_remove_id(&p->bond_at, bond_key(pid, ref));
   struct bond last = p->bonds[--p->bond_count];
+  count_out(p->agent, 1);
   if (at - 1 == p->bond_count) return true;
   p->bonds[at - 1] = last;
   /* The key is in the map: replacing its value cannot fail. */
@@ -252,7 +270,8 @@ static void answer(struct hosted *p, struct signal *s) {
 }
 
 /* Handles LINK or MONITOR. A signal that came over a connection which has been lost since makes no bond,
- * because the sender has already been told that this node is down. */
+ * because the sender has already been told that this node is down. Where there is no room for the bond, the
+ * sender is told at once that there is no such process, as by a green thread. */
 static void bind_to(struct hosted *p, const struct signal *s) {
   struct agent *a = p->agent;
   bool lost = s->epoch && s->epoch != nodetab_epoch(a->nodes, npid_incarnation(s->from));
@@ -261,7 +280,9 @@ static void bind_to(struct hosted *p, const struct signal *s) {
     exit_signal(p, reason, false);
     term_unref(reason);
   } else if (!lost && hosted_bond(p, s->from, s->kind == SIGNAL_LINK ? NPID_NONE : s->ref)) {
-    log_line(&a->log, "out of memory: a %s is lost", signal_wire(s->kind));
+    struct term *reason = reason_word("noproc");
+    say_farewell(a, p->pid, &(struct bond){s->from, s->kind == SIGNAL_LINK ? NPID_NONE : s->ref}, reason);
+    term_unref(reason);
   }
 }
 

@@ -71,7 +71,7 @@ bool hosted_any(const struct agent *a, const struct hosted_class *class);
 /* Delivers a signal (consumed) to p. */
 void hosted_signal(struct hosted *p, struct signal *s);
 
-/* Adds a link or a monitor (ref) of pid on p. */
+/* Adds a link or a monitor (ref) of pid on p.  0, ERR_BUSY (LIMIT_TIES) or ERR_NOMEM. */
 int hosted_bond(struct hosted *p, npid pid, npid ref) MUST_CHECK;
 
 /* Removes all links and monitors, which then do not fire. */

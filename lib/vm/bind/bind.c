@@ -107,7 +107,8 @@ void bind_monitor(lua_State *L, npid ref, npid other, const char *gone, bool ali
   struct process *p = process_of(L), *near = isolate_find(p->isolate, other);
   bool nobody = other == NPID_NONE;
   uint32_t epoch = nobody || near ? 0 : isolate_epoch(p->isolate, other);
-  int rc = process_monitor(p, ref, nobody ? NPID_KERNEL : other, epoch);
+  bool room = nobody || process_may_tie_to(p, other);
+  int rc = room ? process_monitor(p, ref, nobody ? NPID_KERNEL : other, epoch) : ERR_BUSY;
   if (rc) bind_raise(L, rc, LIMIT_TIES);
   if (alias && process_alias(p, ref)) {
     process_demonitor(p, ref);

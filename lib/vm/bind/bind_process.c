@@ -87,7 +87,7 @@ static int link(lua_State *L) {
   npid other = bind_check_pid(L, 1);
   if (other == p->pid || process_linked(p, other)) return 0;
   uint32_t epoch = isolate_epoch(p->isolate, other);
-  int rc = process_link(p, other, epoch);
+  int rc = process_may_tie_to(p, other) ? process_link(p, other, epoch) : ERR_BUSY;
   if (rc) return bind_raise(L, rc, LIMIT_TIES);
   if (isolate_tie(p->isolate, SIGNAL_LINK, other, p->pid, NPID_NONE, epoch)) {
     process_link_gone(p, other);

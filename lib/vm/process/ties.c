@@ -60,6 +60,13 @@ bool process_may_tie(struct process *p, int n) {
   return true;
 }
 
+bool process_may_tie_to(struct process *p, npid other) {
+  if (!npid_is_local(other)) return true;
+  if (!process_may_tie(p, 2)) return false;
+  count_out(p->isolate, 0); /* the other one may be of another isolate */
+  return true;
+}
+
 /* An npid as the value of a map: never NULL, as the bits are inverted and NPID_NONE is never kept. */
 static void *as_value(npid pid) {
   return (void *)(uintptr_t)~pid;

@@ -33,6 +33,10 @@ struct ties {
 /* Is there room for n more entries, of processes of this isolate?  If so, the next n are not refused. */
 bool process_may_tie(struct process *p, int n);
 
+/* Is there room for an entry of this process, and for the one of the other where that is of this node?
+ * Otherwise this process would hear only later, from the other, that there is none. */
+bool process_may_tie_to(struct process *p, npid other);
+
 /* Does a link to the process exist that is not void? */
 bool process_linked(const struct process *p, npid other);
 
