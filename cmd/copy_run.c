@@ -484,9 +484,9 @@ static void job_end(struct job *j) {
   harvest_progress(NULL);
   if (j->rc && (*label(j) && !strstr(j->e.text, label(j)))) {
     error_set(&e, j->e.code, "%s: %s", label(j), error_text(&j->e));
-    tool_report(r->tool, j->rc, &e);
+    tool_say(r->tool, j->rc, &e);
   } else if (j->rc) {
-    tool_report(r->tool, j->rc, &j->e);
+    tool_say(r->tool, j->rc, &j->e);
   }
   if (r->options->common.json) describe(j);
 }

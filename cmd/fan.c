@@ -48,11 +48,10 @@ static int report(const struct fan *fan, const struct selected *node, struct res
   if (!r->e.code) error_set(&r->e, r->rc, "%s", err_sentence(r->rc));
   tool_blame(node->name, &r->e);
   if (fan->json) {
-    json_auto_t *object = tool_need(json_pack("{s:s, s:b, s:s, s:s}", "node", node->name, "ok", 0, "stage",
-                                              err_wire(r->rc), "error", error_text(&r->e)));
+    json_auto_t *object = tool_failure(node->name, err_exit(r->rc), r->rc, &r->e);
     tool_print(object);
   }
-  return tool_report(fan->tool, r->rc, &r->e);
+  return tool_say(fan->tool, r->rc, &r->e);
 }
 
 static int show(struct fanning *f, size_t i) {

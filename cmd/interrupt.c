@@ -63,7 +63,7 @@ static void act(struct interrupt *in) {
   if (count == 1 && isatty(STDERR_FILENO))
     fprintf(stderr, "%s: interrupted; a second Ctrl-C ends the command\n", in->tool->name);
   int rc = count == 1 ? ask(in, "POST", "/signal", number, &e) : ask(in, "DELETE", NULL, reason, &e);
-  if (rc && rc != ERR_NO_PROCESS) tool_report(in->tool, rc, &e);
+  if (rc && rc != ERR_NO_PROCESS) tool_say(in->tool, rc, &e);
 }
 
 /* The thread. */

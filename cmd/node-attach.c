@@ -188,8 +188,8 @@ static int attach(const struct options *o, const char *pid) {
   free(s.home);
   if (s.status >= 0) return s.status;
   if (rc == ERR_TIMEOUT) tool_blame(pid, &e);
-  int status = tool_report(&tool, rc, &e);
-  return rc == ERR_TIMEOUT ? STATUS_TIMEOUT : rc == ERR_BAD_NODE ? status : STATUS_OWN;
+  int status = rc == ERR_TIMEOUT ? STATUS_TIMEOUT : rc == ERR_BAD_NODE ? err_exit(rc) : STATUS_OWN;
+  return tool_report_as(&tool, status, rc, &e);
 }
 
 int main(int argc, char **argv) {

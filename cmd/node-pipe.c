@@ -79,7 +79,7 @@ struct run {
 };
 
 static int fail(struct run *r, int rc, const struct error *e) {
-  tool_report(&tool, rc, e);
+  tool_say(&tool, rc, e);
   r->failed = true;
   r->status = rc == ERR_TIMEOUT                         ? STATUS_TIMEOUT
               : rc == ERR_EXEC || rc == ERR_EXEC_DENIED ? err_exit(rc)

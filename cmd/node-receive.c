@@ -31,7 +31,7 @@ static const struct tool_option table[] = {
     {0, "count", "N", "end after N messages were printed", TOOL_TEXT, offsetof(struct options, count)},
     {0, "full", NULL, "print the portable pid, <name@host.number.creation>", TOOL_FLAG,
      offsetof(struct options, full)},
-    TOOL_CONNECTION(struct options)};
+    TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-receive",
@@ -69,11 +69,15 @@ static bool is_wanted(const struct tool_words *match, const json_t *message) {
   return true;
 }
 
-/* Prints the pid of the mailbox, which is the first line. */
+/* Prints the pid of the mailbox, which is the first line; with --json as an object among the messages, which
+ * are arrays. */
 static void open_box(struct mailbox *box, const char *text, size_t n) {
   char pid[NPID_TEXT_SIZE];
   json_auto_t *line = tool_need(json_parse_loose(text, n, NULL));
-  fprintf(stderr, "%s\n", tool_pid(box->m, line, box->options->full, pid));
+  if (box->options->common.json)
+    tool_print(line);
+  else
+    fprintf(stderr, "%s\n", tool_pid(box->m, line, box->options->full, pid));
   box->open = true;
 }
 

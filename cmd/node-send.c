@@ -12,11 +12,12 @@
 #include <unistd.h>
 
 struct options {
-  struct tool_common common; /* common.json: each WORD is a JSON value */
+  struct tool_common common;
+  bool values; /* each WORD is a JSON value */
 };
 
 static const struct tool_option table[] = {{0, "json", NULL, "each WORD is a JSON value, not a string",
-                                            TOOL_FLAG, offsetof(struct options, common.json)},
+                                            TOOL_FLAG, offsetof(struct options, values)},
                                            TOOL_CONNECTION(struct options)};
 
 static const struct tool tool = {
@@ -42,7 +43,7 @@ static int send_words(struct nodemsg *m, const char *path, const struct options 
   json_auto_t *message = tool_need(json_array());
   int rc = 0;
   for (size_t i = 1; i < words->count && !rc; i++)
-    rc = add_value(message, words->at[i], options->common.json, e);
+    rc = add_value(message, words->at[i], options->values, e);
   return rc ? rc : nodemsg_request(m, "POST", path, message, NULL, e);
 }
 

@@ -106,7 +106,7 @@ static const char *node_of(const struct spawn_options *o) {
  * it. */
 static int fail(const struct spawn_options *o, int rc, struct error *e) {
   if (rc == ERR_TIMEOUT && node_of(o)) tool_blame(node_of(o), e);
-  tool_report(&tool, rc, e);
+  tool_say(&tool, rc, e);
   if (o->common.json || o->events) {
     json_auto_t *object = tool_need(json_pack(
         "{s:s?, s:b, s:i, s:s, s:s, s:s}", "node", node_of(o), "ok", 0, "status", spawn_failure_status(o, rc),

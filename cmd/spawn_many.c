@@ -136,7 +136,7 @@ static void report(struct job *j) {
   if (!j->rc)
     fprintf(stderr, "%s: %s: %s\n", j->run->tool->name, j->node->name, j->kind);
   else
-    tool_report(j->run->tool, j->rc, &j->e);
+    tool_say(j->run->tool, j->rc, &j->e);
 }
 
 static void put(json_t *object, const char *key, json_t *value) {
@@ -164,7 +164,7 @@ static void publish(struct job *j) {
   struct error e = {0};
   json_auto_t *object = describe(j);
   if (r->log && joblog_put(r->log, object, &e)) {
-    tool_report(r->tool, ERR_SYSTEM, &e);
+    tool_say(r->tool, ERR_SYSTEM, &e);
     fclose(r->log);
     r->log = NULL;
     r->stopped = "--joblog cannot be written";
@@ -636,7 +636,7 @@ static void prepare(struct run *r) {
   int rc = o->outdir ? harvest_directory(o->outdir, &e) : 0;
   if (!rc && o->joblog) rc = joblog_open(o->joblog, r->nodes, &r->log, &e);
   if (rc) {
-    tool_report(r->tool, rc, &e);
+    tool_say(r->tool, rc, &e);
     exit(spawn_failure_status(o, rc));
   }
   r->terminal = isatty(STDERR_FILENO) && r->count > 1;

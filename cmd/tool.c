@@ -214,6 +214,8 @@ static void fill_standard_descriptors(void) {
       return;
 }
 
+static bool with_json; /* the options that were parsed have --json */
+
 void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {
   fill_standard_descriptors();
   parser_init(tool, argc);
@@ -229,6 +231,7 @@ void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {
   struct tool_words *left = ended && tool->order == TOOL_ANY_ORDER ? &common->rest : &common->operands;
   if (ended) begin_words(left);
   for (; optind < argc; optind++) add_word(left, argv[optind]);
+  with_json = common->json;
 }
 
 /* --- failures ------------------------------------------------------------------------------------------ */
@@ -264,7 +267,7 @@ void tool_blame(const char *node, struct error *e) {
     error_set(e, old.code, "%s: %s", node, text);
 }
 
-int tool_report(const struct tool *tool, int rc, const struct error *e) {
+int tool_say(const struct tool *tool, int rc, const struct error *e) {
   const char *text = e->code ? error_text(e) : err_sentence(rc);
   char stage[32] = "";
   if (is_stage(rc)) snprintf(stage, sizeof stage, " (%s)", err_wire(rc));
@@ -272,6 +275,29 @@ int tool_report(const struct tool *tool, int rc, const struct error *e) {
   fflush(stdout); /* keeps the order of results and messages on a terminal */
   fprintf(stderr, "%s: %s%s\n", tool->name, text, named ? "" : stage);
   return err_exit(rc);
+}
+
+json_t *tool_failure(const char *node, int status, int rc, const struct error *e) {
+  const char *text = e->code ? error_text(e) : err_sentence(rc);
+  char *named = node ? NULL : tool_need(strndup(text, leading_node(text)));
+  if (named) node = *named ? named : NULL;
+  json_t *object = json_pack("{s:s*, s:b, s:i, s:s, s:s}", "node", node, "ok", 0, "status", status, "stage",
+                             err_wire(rc), "error", text);
+  free(named);
+  return tool_need(object);
+}
+
+int tool_report_as(const struct tool *tool, int status, int rc, const struct error *e) {
+  if (with_json) {
+    json_auto_t *object = tool_failure(NULL, status, rc, e);
+    tool_print(object);
+  }
+  tool_say(tool, rc, e);
+  return status;
+}
+
+int tool_report(const struct tool *tool, int rc, const struct error *e) {
+  return tool_report_as(tool, err_exit(rc), rc, e);
 }
 
 void tool_fail(const struct tool *tool, int rc, const struct error *e) {

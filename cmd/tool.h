@@ -4,8 +4,8 @@
  * made from it, the completions of the shells read -h, and tests/completions.bats compares the man page with
  * it.  The parser stores values in a struct of the tool, whose first member is a `struct tool_common`.
  *
- * Only the main thread calls these functions, except tool_path, tool_report, tool_print, tool_pid and
- * tool_need, which any thread may call. */
+ * Only the main thread calls these functions, except tool_path, tool_say, tool_failure, tool_report,
+ * tool_print, tool_pid and tool_need, which any thread may call. */
 #ifndef CMD_TOOL_H
 #define CMD_TOOL_H
 
@@ -105,7 +105,16 @@ void tool_blame(const char *node, struct error *e);
 
 /* Prints "node-list: TEXT (STAGE)" on stderr: the text of the error, and the stage (tcp, tls, cookie, …) at
  * which a node could not be reached.  Returns the exit status of the error. */
+int tool_say(const struct tool *tool, int rc, const struct error *e);
+
+/* What --json prints of a failure: {"node", "ok": false, "status", "stage", "error"}, with the exit status
+ * that goes with it.  node may be NULL: the object then has the node with which the text begins, if any. */
+json_t *tool_failure(const char *node, int status, int rc, const struct error *e);
+
+/* As tool_say; where the options that were parsed have --json, it prints the object of the failure on stdout,
+ * too.  tool_report_as does so with another exit status than that of the error, and returns that. */
 int tool_report(const struct tool *tool, int rc, const struct error *e);
+int tool_report_as(const struct tool *tool, int status, int rc, const struct error *e);
 
 /* Calls tool_report, and exits with the status that it returns. */
 void tool_fail(const struct tool *tool, int rc, const struct error *e) __attribute__((noreturn));

@@ -140,7 +140,8 @@ load tools
   start_node two
   node-connect -n one "two@$HOST"
   run --separate-stderr -5 node-list -n one --watch --json --timeout 0.5
-  assert_output "{\"event\":\"nodeup\",\"node\":\"two@$HOST\"}"
+  assert_line --index 0 "{\"event\":\"nodeup\",\"node\":\"two@$HOST\"}"
+  assert_equal "$(jq -c '[.ok, .stage]' <<<"${lines[1]}")" '[false,"timeout"]'
   told '(timeout)'
 }
 

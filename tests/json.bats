@@ -1,0 +1,54 @@
+#!/usr/bin/env bats
+# What --json prints is alike in all tools.
+
+load helper
+load tools
+
+# fails STATUS STAGE TEXT COMMAND…: the command exits with the status, prints one object that says so, and tells people
+# the same.
+fails() {
+  local status=$1 stage=$2 text=$3
+  shift 3
+  local stderr
+  run --separate-stderr -"$status" "$@"
+  output=$(tail -n 1 <<<"$output")
+  assert_equal "$(jq -c '[.ok, .status, .stage]' <<<"$output")" "[false,$status,\"$stage\"]"
+  assert_regex "$(jq -r .error <<<"$output")" "$text"
+  assert_regex "$stderr" "^$1: .*$text"
+}
+
+@test "a failure is an object with the node, the exit status, the stage and the text" {
+  start_node one
+  export NODE_SELF=one
+  far='no node of this name there'
+  for tool in node-ping node-connect node-stop; do fails 3 name "$far" $tool --json "nix@127.0.0.1"; done
+  assert_equal "$(jq -r .node <<<"$output")" "nix@127.0.0.1"
+  fails 3 no_agent 'no node of this name is running here' node-list --json -n nix
+  fails 3 no_agent 'no living member has this name' node-ps --json nix
+  gone='no such process'
+  for tool in node-kill node-monitor; do fails 1 no_process "$gone" $tool --json '<0.1.999999>'; done
+  fails 125 no_process "$gone" node-attach --json '<0.1.999999>'
+  fails 1 no_process "$gone" node-register --json --name thing '<0.1.999999>'
+  fails 1 no_name 'no process has this name' node-whereis --json nobody
+  fails 125 name "$far" node-spawn --json "nix@127.0.0.1" -- true
+  fails 127 exec 'not found' node-spawn --json -- no-such-command
+  fails 4 permission 'wants a plain file' node-cookie show --json --cookie-file "$T"
+  fails 5 timeout "one@$HOST: no message came" node-receive --json --timeout 0.2
+}
+
+@test "node-receive: the pid is an object among the messages" {
+  start_node one
+  mkfifo "$T/lines"
+  node-receive --json --count 1 >"$T/lines" 3>&- &
+  exec 5<"$T/lines"
+  read -r first <&5
+  node-send "$(jq -r .pid <<<"$first")" hello 2
+  read -r message <&5
+  assert_equal "$message" '["hello","2"]'
+  wait $!
+}
+
+@test "where no node runs, a failure is one, too" {
+  fails 3 no_agent 'no node is running here' node-list --json
+  fails 3 no_agent 'no node is running here' node-ps --json
+}
