@@ -16,9 +16,9 @@ struct options {
   bool values; /* each WORD is a JSON value */
 };
 
-static const struct tool_option table[] = {{0, "json", NULL, "each WORD is a JSON value, not a string",
-                                            TOOL_FLAG, offsetof(struct options, values)},
-                                           TOOL_CONNECTION(struct options)};
+static const struct tool_option table[] = {
+    {0, "json", NULL, "each WORD is a JSON value, not a string", TOOL_FLAG, offsetof(struct options, values)},
+    TOOL_CONNECTION(struct options)};
 
 static const struct tool tool = {
     .name = "node-send",
@@ -42,8 +42,7 @@ static int send_words(struct nodemsg *m, const char *path, const struct options 
   const struct tool_words *words = &options->common.operands;
   json_auto_t *message = tool_need(json_array());
   int rc = 0;
-  for (size_t i = 1; i < words->count && !rc; i++)
-    rc = add_value(message, words->at[i], options->values, e);
+  for (size_t i = 1; i < words->count && !rc; i++) rc = add_value(message, words->at[i], options->values, e);
   return rc ? rc : nodemsg_request(m, "POST", path, message, NULL, e);
 }
 
