@@ -219,7 +219,7 @@ static void converse(struct shell *s) {
       snprintf(text, sizeof text, "....(%s)%d> ", evaluator_node(s->ev), s->shown);
     else
       snprintf(text, sizeof text, "node(%s)%d> ", evaluator_node(s->ev), s->shown);
-    enum prompt_result result = prompt_read(s->prompt, text, &line);
+    enum prompt_result result = prompt_read(s->prompt, text, s->code.len > 0, &line);
     if (result == PROMPT_END) return;
     if (result == PROMPT_ABANDONED)
       buf_clear(&s->code);
@@ -236,9 +236,8 @@ static void run_prompt(struct shell *s) {
   if (home && *home) buf_printf(&history, "%s/.node_history", home);
   s->prompt = tool_need(prompt_open(tool.name, history.data, &events));
   converse(s);
-  int failed = prompt_close(s->prompt);
-  if (failed)
-    fprintf(stderr, "%s: %s: the history was not saved: %s\n", tool.name, history.data, strerror(failed));
+  const char *problem = prompt_close(s->prompt);
+  if (problem) fprintf(stderr, "%s: %s: the history was not saved: %s\n", tool.name, history.data, problem);
   buf_finish(&history);
 }
 

@@ -1,6 +1,8 @@
 /* Invariant: the signals are unblocked only inside ppoll, so no handler ever interrupts libedit. */
 #include "prompt.h"
 
+#include "histfile.h"
+
 #include "base/buf.h"
 
 #include <errno.h>
@@ -12,19 +14,24 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
+#include <wchar.h>
 
-enum { HISTORY_MAX = 1000 };
+enum { PASTE_MAX = 256 << 10 /* characters; the line editor takes a second for as many */ };
+
+static const wchar_t paste_end[] = L"\033[201~";
+enum { PASTE_END = sizeof paste_end / sizeof *paste_end - 1 };
 
 struct prompt {
   EditLine *el;
-  History *history;
-  const char *file;
+  struct histfile *history;
+  bool dumb; /* the terminal does not understand control sequences */
   struct prompt_events events;
   const char *text;
   struct buf line;
-  sigset_t open; /* the signal mask inside ppoll */
+  struct buf entry; /* the text that the history has as its latest entry */
+  sigset_t open;    /* the signal mask inside ppoll */
   enum prompt_result result;
 };
 
@@ -39,8 +46,21 @@ static void catch (int signal) {
   caught[signal] = 1;
 }
 
+static struct termios modes; /* of the terminal before the prompt */
+
+/* Ctrl-\ ends the program whatever it does, also while it waits for a node; the terminal gets its modes back.
+ */
+static void quit(int signal) {
+  static const char plain[] = "\033[?2004l\n";
+  tcsetattr(STDIN_FILENO, TCSANOW, &modes);
+  if (write(STDOUT_FILENO, plain, sizeof plain - 1) < 0) _exit(128 + signal);
+  raise(signal);
+}
+
 static void catch_signals(sigset_t *open) {
   sigset_t ours;
+  if (tcgetattr(STDIN_FILENO, &modes) == 0)
+    sigaction(SIGQUIT, &(struct sigaction){.sa_handler = quit, .sa_flags = (int)SA_RESETHAND}, NULL);
   sigemptyset(&ours);
   for (int i = 0; i < SIGNALS; i++) {
     sigaddset(&ours, signals[i]);
@@ -69,15 +89,21 @@ static int columns(void) {
 
 /* The position after the character c at position `at`, counted as libedit does: a wide character does not
  * begin in the last column, a control character is shown as ^X, a character that cannot be printed as an
- * escape, and a tab moves to the next multiple of 8. */
+ * escape, a tab moves to the next multiple of 8, and a newline to the next row. */
 static int advance(int at, wchar_t c) {
   int room = columns() - at % columns(), width = wcwidth(c);
+  if (c == L'\n') return at + room;
   if (c == L'\t') return at + 8 - at % columns() % 8;
   if (width < 0) return at + (c < 0x80 ? 2 : c < 0x10000 ? 8 : 9);
   return at + (width > room ? room : 0) + width;
 }
 
 void prompt_hide(struct prompt *p) {
+  if (p->dumb) {
+    fputs("\n", stdout);
+    fflush(stdout);
+    return;
+  }
   const LineInfoW *line = el_wline(p->el);
   int at = (int)strlen(p->text); /* a node name is ASCII */
   for (const wchar_t *c = line->buffer; c < line->cursor; c++) at = advance(at, *c);
@@ -110,6 +136,14 @@ static int read_character(wchar_t *out) {
   }
 }
 
+/* Has the terminal mark what is pasted (bracketed paste), or no longer. */
+static void mark_pastes(struct prompt *p, bool on) {
+  const wchar_t *editor = NULL; /* el_get would put it over the line that el_gets has returned */
+  if (p->dumb || el_wget(p->el, EL_EDITOR, &editor) || wcscmp(editor, L"emacs") != 0) return;
+  fputs(on ? "\033[?2004h" : "\033[?2004l", stdout);
+  fflush(stdout);
+}
+
 static int leave(struct prompt *p, enum prompt_result result) {
   p->result = result;
   return 0;
@@ -117,7 +151,8 @@ static int leave(struct prompt *p, enum prompt_result result) {
 
 /* Runs when the program goes on after a stop: sets the terminal up again, because other programs have used it
  * meanwhile. */
-static void resume(EditLine *el) {
+static void resume(struct prompt *p, EditLine *el) {
+  mark_pastes(p, true);
   el_set(el, EL_PREP_TERM, 0);
   el_set(el, EL_PREP_TERM, 1);
   el_set(el, EL_REFRESH);
@@ -132,7 +167,7 @@ static int next_character(EditLine *el, wchar_t *out) {
     int n = ppoll(fds, 2, NULL, &p->open);
     if (n < 0 && errno != EINTR) return leave(p, PROMPT_END);
     if (was_caught(SIGWINCH)) el_resize(el);
-    if (was_caught(SIGCONT)) resume(el);
+    if (was_caught(SIGCONT)) resume(p, el);
     if (is_over()) return leave(p, PROMPT_END);
     if (was_caught(SIGINT)) {
       fputs("^C\n", stdout);
@@ -214,6 +249,49 @@ static unsigned char complete(EditLine *el, int key) {
   return CC_REDISPLAY;
 }
 
+/* --- pasting ------------------------------------------------------------------------------------------- */
+
+/* Reads what is pasted, up to the mark of its end; false when the input ended first.  Of what is too long
+ * only the length is kept.  Newlines come as the Return key. */
+static bool read_paste(EditLine *el, struct buf *text, size_t *length) {
+  wchar_t c;
+  size_t ends = 0; /* so many characters of the mark have come */
+  for (*length = 0; ends < PASTE_END; ++*length) {
+    if (el_wgetc(el, &c) != 1) return false;
+    if (c == L'\r') c = L'\n';
+    ends = c == paste_end[ends] ? ends + 1 : c == paste_end[0];
+    if (*length < PASTE_MAX + PASTE_END) buf_append(text, &c, sizeof c);
+  }
+  *length -= PASTE_END;
+  return true;
+}
+
+static void insert_paste(struct prompt *p, struct buf *text, size_t length) {
+  if (length > PASTE_MAX) {
+    prompt_hide(p);
+    printf("a paste of %zu characters is too long: at most %d; put the text into a file and have it run as a "
+           "script\n",
+           length, PASTE_MAX);
+    return;
+  }
+  text->len = length * sizeof(wchar_t);
+  buf_append(text, L"", sizeof(wchar_t));
+  if (buf_ok(text)) el_winsertstr(p->el, (const wchar_t *)(const void *)text->data);
+}
+
+/* Takes what is pasted as it is: no TAB completes, and no newline ends the text. */
+static unsigned char paste(EditLine *el, int key) {
+  struct prompt *p = NULL;
+  struct buf text = BUF_INIT;
+  size_t length;
+  (void)key;
+  el_get(el, EL_CLIENTDATA, &p);
+  bool whole = read_paste(el, &text, &length);
+  if (whole) insert_paste(p, &text, length);
+  buf_finish(&text);
+  return whole ? CC_REDISPLAY : CC_EOF;
+}
+
 /* --- the prompt ---------------------------------------------------------------------------------------- */
 
 static void set_up(struct prompt *p) {
@@ -222,91 +300,71 @@ static void set_up(struct prompt *p) {
   el_set(p->el, EL_SIGNAL, 0);
   el_set(p->el, EL_PROMPT, prompt_text);
   el_set(p->el, EL_GETCFN, next_character);
-  el_set(p->el, EL_HIST, history, p->history);
+  el_set(p->el, EL_HIST, history, histfile_history(p->history));
   el_wset(p->el, EL_ADDFN, L"node-complete", L"complete a name", complete); /* el_set would leak copies */
+  el_wset(p->el, EL_ADDFN, L"node-paste", L"insert what is pasted", paste);
   el_set(p->el, EL_BIND, "^I", "node-complete", NULL);
   el_set(p->el, EL_BIND, "^R", "em-inc-search-prev", NULL);
+  el_set(p->el, EL_BIND, "\\e[200~", "node-paste", NULL);
   el_source(p->el, NULL);
 }
 
 struct prompt *prompt_open(const char *name, const char *file, const struct prompt_events *events) {
   struct prompt *p = calloc(1, sizeof *p);
+  const char *term = getenv("TERM");
   if (!p) return NULL;
   setlocale(LC_CTYPE, "");
-  *p = (struct prompt){.file = file, .events = *events, .text = ""};
+  *p = (struct prompt){.events = *events, .text = "", .dumb = !term || !*term || strcmp(term, "dumb") == 0};
   p->el = el_init(name, stdin, stdout, stderr);
-  p->history = history_init();
+  p->history = histfile_open(file);
   if (!p->el || !p->history) {
     prompt_close(p);
     return NULL;
   }
-  HistEvent event;
-  history(p->history, &event, H_SETSIZE, HISTORY_MAX);
-  history(p->history, &event, H_SETUNIQUE, 1);
-  if (file) history(p->history, &event, H_LOAD, file);
   set_up(p);
   catch_signals(&p->open);
   return p;
 }
 
-/* Writes a new file that only this user can read: mkstemp makes it with mode 0600. */
-static int write_history(struct prompt *p, char *temporary) {
-  HistEvent event;
-  int fd = mkstemp(temporary);
-  FILE *f = fd < 0 ? NULL : fdopen(fd, "w");
-  if (!f) return errno;
-  errno = 0;
-  bool bad = history(p->history, &event, H_SAVE_FP, f) < 0 || ferror(f);
-  bad |= fclose(f) != 0;
-  return bad ? (errno ? errno : EIO) : 0;
-}
-
-/* Replaces the history in one step, so that a full disk does not destroy the old one.  When the path is not a
- * regular file, such as a link to /dev/null, nothing is written: this is how a user turns the history off. */
-static int save_history(struct prompt *p) {
-  struct stat st;
-  struct buf temporary = BUF_INIT;
-  char *real = realpath(p->file, NULL);
-  const char *file = real ? real : p->file;
-  int failed = 0;
-  if (stat(file, &st) || S_ISREG(st.st_mode)) {
-    buf_printf(&temporary, "%s.XXXXXX", file);
-    failed = buf_ok(&temporary) ? write_history(p, temporary.data) : ENOMEM;
-    if (!failed && rename(temporary.data, file)) failed = errno;
-    if (failed && temporary.data) unlink(temporary.data);
-  }
-  buf_finish(&temporary);
-  free(real);
-  return failed;
-}
-
-int prompt_close(struct prompt *p) {
-  if (!p) return 0;
-  int failed = p->history && p->file && p->el ? save_history(p) : 0;
+const char *prompt_close(struct prompt *p) {
+  if (!p) return NULL;
+  const char *problem = p->history ? histfile_problem(p->history) : NULL;
   if (p->el) el_end(p->el);
-  if (p->history) history_end(p->history);
+  histfile_close(p->history);
   buf_finish(&p->line);
+  buf_finish(&p->entry);
   free(p);
-  return failed;
+  return problem;
 }
 
-enum prompt_result prompt_read(struct prompt *p, const char *text, const char **line) {
-  HistEvent event;
+/* Adds the line to the history: as an entry of its own, or to the latest entry. */
+static void remember(struct prompt *p, const char *line, bool continues) {
+  if (!continues) buf_clear(&p->entry);
+  size_t before = p->entry.len;
+  if (before) buf_putc(&p->entry, '\n');
+  buf_puts(&p->entry, line);
+  if (buf_ok(&p->entry) && p->entry.data[strspn(p->entry.data, " \t\n")])
+    histfile_enter(p->history, p->entry.data, before);
+}
+
+enum prompt_result prompt_read(struct prompt *p, const char *text, bool continues, const char **line) {
   int n = 0;
   p->text = text;
   p->result = PROMPT_LINE;
+  mark_pastes(p, true);
   const char *typed = el_gets(p->el, &n);
+  mark_pastes(p, false);
   if (p->result != PROMPT_LINE) return p->result;
   if (!typed || n <= 0) {
     fputs("\n", stdout);
     return PROMPT_END;
   }
-  if (n > 0 && typed[n - 1] == '\n') n--;
+  while (n > 0 && typed[n - 1] == '\n') n--;
   buf_clear(&p->line);
   buf_append(&p->line, typed, (size_t)n);
   buf_putc(&p->line, '\0');
   if (!buf_ok(&p->line)) return PROMPT_END;
   *line = p->line.data;
-  if (strspn(*line, " \t") < (size_t)n) history(p->history, &event, H_ENTER, *line);
+  remember(p, *line, continues);
   return PROMPT_LINE;
 }

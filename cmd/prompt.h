@@ -1,6 +1,6 @@
 /* prompt: reads lines from a terminal, with editing, history and completion; meanwhile the tool may print
- * above the line.  There is at most one prompt in a program; it handles INT, TERM, HUP, WINCH and CONT from
- * prompt_open on. All functions are for the main thread. */
+ * above the line.  There is at most one prompt in a program; it handles INT, QUIT, TERM, HUP, WINCH and CONT
+ * from prompt_open on.  All functions are for the main thread. */
 #ifndef CMD_PROMPT_H
 #define CMD_PROMPT_H
 
@@ -20,12 +20,11 @@ struct prompt_events {
   void *data;
 };
 
-/* history is the file to keep, or NULL.  Returns NULL when memory ran out or standard input is not a
- * terminal. */
+/* history is the file to keep (histfile.h), or NULL.  Returns NULL when memory ran out or standard input is
+ * not a terminal. */
 struct prompt *prompt_open(const char *name, const char *history, const struct prompt_events *events);
-/* Writes the history and frees the prompt.  Returns 0, or the errno when the history could not be written,
- * which then is unchanged.  Accepts NULL. */
-int prompt_close(struct prompt *p);
+/* Frees the prompt.  Returns NULL, or why not all lines could be written to the history.  Accepts NULL. */
+const char *prompt_close(struct prompt *p);
 
 enum prompt_result {
   PROMPT_LINE,
@@ -33,8 +32,10 @@ enum prompt_result {
   PROMPT_END,       /* Ctrl-D, TERM, HUP, or come returned false */
 };
 
-/* Reads one line with `text` as the prompt.  *line has no newline, and is valid until the next call. */
-enum prompt_result prompt_read(struct prompt *p, const char *text, const char **line);
+/* Reads text with `text` as the prompt: a line, or the lines that were pasted or are recalled together.
+ * continues: in the history it goes on with the entry of the latest call.  *line has no newline at its end,
+ * and is valid until the next call. */
+enum prompt_result prompt_read(struct prompt *p, const char *text, bool continues, const char **line);
 
 /* Erases the line that is being typed from the screen, so that a callback can print; it is drawn again when
  * the callback has returned. */

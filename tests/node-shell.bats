@@ -37,8 +37,11 @@ ends() {
   assert_equal "$status" "$1"
 }
 
+# The process of node-shell at the terminal.
+tool() { pgrep -x node-shell -s "$(pgrep -P "${shell[tty]}")"; }
+
 # What the terminal has shown, without its control sequences; a line that was taken back counts as one.
-screen() { sed -E 's/\r(\x1b\[[0-9]+A)?\x1b\[J/\n/g; s/\x1b\[[0-9;]*[A-Za-z]//g; s/\r//g' "$T/screen.$tty"; }
+screen() { sed -E 's/\r(\x1b\[[0-9]+A)?\x1b\[J/\n/g; s/\x1b\[[0-9;?]*[A-Za-z]//g; s/\r//g' "$T/screen.$tty"; }
 
 @test "help and version" { has_help node-shell; }
 
@@ -235,6 +238,50 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   refute_line --partial setmetatable
 }
 
+@test "what is pasted is taken as it is: tabs, newlines, escapes; Return runs it" {
+  start_node one
+  terminal
+  shows $'\e[?2004h'
+  type_ 'text = \033[200~[[a\tb\r\tno\t\r\033[20]]\rputs((text:gsub("%c", {\033[201~["\\t"] = "<T>", ["\\n"] = "<N>", ["\\027"] = "<E>"})))\n'
+  prompt 2
+  type_ '\033[200~1 + \033[201~ 2\n'
+  prompt 3
+  leave
+  run -0 screen
+  assert_line 'a<T>b<N><T>no<T><N><E>[20'
+  assert_line 3
+}
+
+@test "a paste that is too long is refused, and the line stays" {
+  start_node one
+  terminal
+  type_ '40 + \033[200~'
+  head -c 300000 /dev/zero | tr '\0' 9 >&"${keys[tty]}"
+  type_ '\033[201~2\n'
+  prompt 2
+  leave
+  run -0 screen
+  assert_line --partial 'a paste of 300000 characters is too long: at most 262144'
+  assert_line 42
+}
+
+@test "a terminal without TERM: no control sequences" {
+  start_node one
+  WRAP='env -u TERM' terminal
+  type_ 'register("slow", spawn(function() receive() puts("from below") end))\n'
+  prompt 2
+  type_ '20 +'
+  shows '20 +'
+  node-send slow go
+  shows 'from below'
+  type_ ' 22\n'
+  prompt 3
+  leave
+  run ! grep -q $'\e' "$T/screen.$tty"
+  run -0 screen
+  assert_line 42
+}
+
 @test "the mailbox: receive, flush" {
   start_node one
   terminal
@@ -304,7 +351,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   terminal
   type_ '40 +'
   shows '40 +'
-  tool=$(pgrep -x node-shell -s "$(pgrep -P "${shell[tty]}")")
+  tool=$(tool)
   pts=$(readlink "/proc/$tool/fd/0")
   kill -STOP "$tool"
   stty -F "$pts" sane
@@ -335,7 +382,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   [ "${SAN:-}" = thread ] || waits+=('load("while true do end")()') # nothing is preempted there
   for wait in "${waits[@]}"; do
     type_ "puts(\"begins\") $wait\n"
-    begun() { [ "$(grep -c '^begins' "$T/screen.$tty")" = "$1" ]; }
+    begun() { [ "$(screen | grep -c '^begins')" = "$1" ]; }
     wait_until begun $((n = ${n:-0} + 1))
     type_ '\003'
     prompt $((n + 2))
@@ -359,7 +406,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   prompt 2
   kill -STOP "$two"
   type_ 'puts("begins") node.ping("two@'"$HOST"'")\n'
-  begun() { grep -q '^begins' "$T/screen.$tty"; }
+  begun() { screen | grep '^begins'; }
   wait_until begun
   type_ '\003'
   prompt 3
@@ -379,7 +426,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   type_ 'x = 8\n'
   prompt 2
   type_ 'puts("begins") while true do pcall(function() while true do end end) end\n'
-  begun() { grep -q '^begins' "$T/screen.$tty"; }
+  begun() { screen | grep '^begins'; }
   wait_until begun
   type_ '\003'
   prompt 3
@@ -498,7 +545,7 @@ END
   assert_output "$mode character special file"$'\n''777 symbolic link'
 }
 
-@test "a full disk does not destroy the history" {
+@test "a full disk does not destroy the history: an entry is written whole or not at all" {
   [ "$(id -u)" = 0 ] || skip 'needs root'
   start_node one
   cat >"$T/small" <<'END'
@@ -508,6 +555,7 @@ cat /dev/zero >"$HOME/fill" 2>/dev/null
 cp "$HOME/.node_history" "$T/new"
 END
   { echo _HiStOrY_V2_; printf 'line%d\n' {1..100}; } >"$T/old"
+  printf '%*s\n' $((4096 - 4 - $(stat -c %s "$T/old"))) '' | tr ' ' x >>"$T/old" # 3 bytes are left in its page
   export T
   WRAP="unshare -m sh $T/small" terminal
   type_ 'x = 1\n'
@@ -516,6 +564,75 @@ END
   run -0 screen
   assert_line "node-shell: $HOME/.node_history: the history was not saved: No space left on device"
   cmp "$T/old" "$T/new"
+}
+
+@test "the history: a line is written as it is entered, whatever ends the prompt; whole entries are recalled" {
+  start_node one
+  terminal
+  type_ 'first_line = 1\n'
+  prompt 2
+  type_ 'function twice(x)\n'
+  shows '....('
+  type_ 'return 2 * x\n'
+  type_ 'end\n'
+  prompt 3
+  type_ 'puts("be" .. "gins") receive()\n'
+  shows begins
+  type_ '\034' # Ctrl-\
+  ends 131
+  terminal
+  type_ '\020\020\n' # the function: one entry of three lines
+  prompt 2
+  type_ 'twice(21)\n'
+  prompt 3
+  type_ 'x = 1 +\n'
+  shows '....('
+  kill -KILL "$(tool)"
+  ends 137
+  terminal
+  type_ '\020' # the first line of a statement that was not complete
+  shows 'x = 1 +'
+  type_ ' 4\n'
+  prompt 2
+  type_ 'x, twice\n'
+  prompt 3
+  leave
+  run -0 screen
+  assert_line '5, nil'
+}
+
+@test "the history: several shells write to one file, and lose nothing; it keeps 1000 entries" {
+  start_node one
+  { echo _HiStOrY_V2_; printf 'old%d\n' {1..2001}; } >.node_history
+  ln .node_history before # the file is replaced in one step
+  local n
+  for tty in 1 2 3; do terminal; done
+  [ "$(wc -l <.node_history)" = 1001 ]
+  [ "$(wc -l <before)" = 2002 ]
+  for tty in 1 2 3; do
+    for n in {1..20}; do type_ "x =\n $tty + $n\n"; done
+  done
+  for tty in 1 2 3; do prompt 21; done
+  for tty in 1 2 3; do leave; done
+  sed -n 's/.*\\012\\040\(.\)\\040+\\040/\1 /p' .node_history >written
+  for tty in 1 2 3; do
+    assert_equal "$(grep "^$tty " written)" "$(printf "$tty %d\n" {1..20})"
+  done
+  run -0 head -n 1 .node_history
+  assert_output _HiStOrY_V2_
+}
+
+@test "the history: another program's file is left alone" {
+  start_node one
+  echo precious >.node_history
+  terminal
+  type_ 'x = 1\n'
+  prompt 2
+  leave
+  run -0 screen
+  assert_line --partial 'the history was not saved: it is not a history of this program'
+  run -0 cat .node_history
+  assert_output precious
 }
 
 @test "leaving by Ctrl-D or a hang-up leaves nothing but the node" {
