@@ -214,6 +214,10 @@ struct incoming *net_incoming(struct net_node *at) {
   return at->net->incoming = in;
 }
 
+static void run_ready(struct transport *l) {
+  if (!l->closed) l->events->ready(l->data);
+}
+
 static void run_open(struct net *net, struct transport *l) {
   if (l->closed) return;
   struct net_node *to = far_of(net, l);
@@ -227,7 +231,10 @@ static void run_open(struct net *net, struct transport *l) {
   }
   l->out = net_incoming(to);
   l->out->of = l;
-  l->events->ready(l->data);
+  if (net->seed)
+    push(net, NET_READY, &l->out, l, NULL, 0); /* a stream of its own: lines may overtake the answer */
+  else
+    run_ready(l);
 }
 
 static void cut(struct net *net, struct incoming *in) {
@@ -265,6 +272,7 @@ static void run(struct net *net, struct net_step *s) {
   case NET_OFFER: run_offer(net, s->of); break;
   case NET_ANSWER: run_answer(s->of); break;
   case NET_OPEN: run_open(net, s->of); break;
+  case NET_READY: run_ready(s->of); break;
   case NET_LINE: run_line(net, s->of, s->text); break;
   case NET_END: run_end(s->of); break;
   case NET_CUT: net_lose(s->of, ERR_LOST, "the peer ended the link (lost)"); break;

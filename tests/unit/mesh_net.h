@@ -94,7 +94,7 @@ void net_tick(struct net *net, int ms);
  */
 void net_cut(struct net_node *from, const struct net_node *to, bool cut);
 /* Runs one step of a kind, the oldest; false when there is none. */
-enum net_kind { NET_OFFER, NET_ANSWER, NET_OPEN, NET_LINE, NET_END, NET_CUT };
+enum net_kind { NET_OFFER, NET_ANSWER, NET_OPEN, NET_READY, NET_LINE, NET_END, NET_CUT };
 bool net_step_of(struct net *net, enum net_kind kind);
 
 void net_connect(struct net_node *from, const struct net_node *to);

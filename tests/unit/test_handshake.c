@@ -46,7 +46,7 @@ static void test_ends(void) {
        "state %d ends when the connection does, and when this node parts", states[i]);
     ok((handshake_next(states[i], PEER_DEADLINE) == PEER_DOWN) == (states[i] != PEER_UP),
        "the deadline ends it unless it is up");
-    ok((handshake_next(states[i], PEER_BYE) == PEER_DOWN) == (states[i] >= PEER_GREETED),
+    ok((handshake_next(states[i], PEER_BYE) == PEER_DOWN) == (states[i] >= PEER_SYNCING),
        "a bye ends it once the peer's stream is there");
   }
   for (int e = 0; e < PEER_EVENTS; e++) {

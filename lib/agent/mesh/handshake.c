@@ -439,20 +439,19 @@ static int take_bye(struct peer *p, const json_t *why) {
 /* The lines that are not frames: each is an object with one member. */
 static const struct control {
   const char *key;
-  enum peer_state first; /* in an earlier state of the peer the line is an error */
-  size_t max;            /* bytes of the line */
+  size_t max; /* bytes of the line */
   int (*take)(struct peer *p, const json_t *value);
 } controls[] = {
-    {"names", PEER_GREETED, FRAME_MAX, take_names},
-    {"bye", PEER_GREETED, 4 << 10, take_bye},
-    {"beat", PEER_SYNCING, 64 << 10, liveness_take_beat},
-    {"taken", PEER_SYNCING, 1 << 10, series_take_taken},
-    {"pong", PEER_SYNCING, 1 << 10, liveness_take_pong},
-    {"ping", PEER_SYNCING, 1 << 10, take_ping},
-    {"echo", PEER_SYNCING, 1 << 10, take_echo},
-    {"members", PEER_SYNCING, MEMBERS_LINE_MAX, members_take_list},
-    {"news", PEER_SYNCING, MEMBERS_LINE_MAX, members_take_news},
-    {"resync", PEER_SYNCING, 1 << 10, members_take_resync},
+    {"names", FRAME_MAX, take_names},
+    {"bye", 4 << 10, take_bye},
+    {"beat", 64 << 10, liveness_take_beat},
+    {"taken", 1 << 10, series_take_taken},
+    {"pong", 1 << 10, liveness_take_pong},
+    {"ping", 1 << 10, take_ping},
+    {"echo", 1 << 10, take_echo},
+    {"members", MEMBERS_LINE_MAX, members_take_list},
+    {"news", MEMBERS_LINE_MAX, members_take_news},
+    {"resync", 1 << 10, members_take_resync},
 };
 enum { CONTROLS = sizeof controls / sizeof *controls };
 
@@ -471,7 +470,7 @@ static const struct control *control_of(const char *text, size_t n) {
 static int control_line(struct peer *p, const char *text, size_t n) {
   const struct control *c = control_of(text, n);
   struct error e;
-  if (!c || p->state < c->first) return ERR_BAD_VALUE;
+  if (!c) return ERR_BAD_VALUE;
   if (n > c->max) return ERR_TOO_LARGE;
   json_t *line = json_parse(text, n, &e), *value = json_object_get(line, c->key);
   int code = value ? c->take(p, value) : ERR_BAD_JSON;
@@ -494,14 +493,16 @@ static void tell_lost_pids(struct peer *p) {
   m->lost_pids_ns = now;
 }
 
-/* A peer sends frames after its names, and names only when both streams are open: a frame before SYNCING is
- * an error. */
+/* A peer sends lines behind its hello only when both streams are open, and the first of them are its names.
+ * Where each node has made a connection, such a line can come before the answer on the other connection,
+ * which says that our stream is open: the line says so, too. */
 static int on_line(void *data, char *text, size_t n) {
   struct peer *p = data;
   struct mesh *m = p->mesh;
   if (p->suspected) liveness_line(p);
+  if (p->state == PEER_GREETED) peer_event(p, PEER_OPENED, &(struct peer_detail){0});
+  if (p->state < PEER_SYNCING) return 0; /* the link has been lost */
   if (*text == '{') return control_line(p, text, n);
-  if (p->state < PEER_SYNCING) return ERR_BAD_VALUE;
   struct signal *s;
   struct error e = {0};
   uint32_t series;
@@ -611,7 +612,6 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
     [PEER_GREETED]   = {ANSWERING,
                         [PEER_HELLO]   = {renew_by_hello, 0},
                         [PEER_OPENED]  = {say_opened, PEER_SYNCING},
-                        [PEER_BYE]     = {NULL, PEER_DOWN},
                         CONNECTING},
     [PEER_SYNCING]   = {LINKED,
                         [PEER_HELLO]   = {renew_by_hello, 0},

@@ -16,7 +16,7 @@
  *        DOWN, OFFERING, RESETTING, AWAITING ──one way──▶ AWAITING        OPENING ──unreached──▶ AWAITING
  *        OFFERING, RESETTING, AWAITING ──invited──▶ OPENING
  *
- *        every state but DOWN ──lost, part──▶ DOWN      GREETED, SYNCING, UP ──bye──▶ DOWN
+ *        every state but DOWN ──lost, part──▶ DOWN      SYNCING, UP ──bye──▶ DOWN
  *        every state but DOWN and UP ──deadline──▶ DOWN
  *
  * The node that gets an offer makes the connection.  The node that offers makes it when it has said that it
