@@ -596,6 +596,31 @@ raw() {
   problem 400 bad_node_name
 }
 
+@test "a query of thousands of parameters is refused like any other" {
+  local many
+  many=$(seq -f 'a%.0f=1' -s '&' 9000)
+  http GET "/v1/node?$many"
+  problem 400 usage
+  has '.detail | contains("a1=: GET /v1/node")'
+  http GET "/v1/processes?ended=1&$many"
+  problem 400 usage
+  http GET "/v1/processes?ended=1&node=one%40$HOST&"
+  [ "$status" = 200 ]
+}
+
+@test "a long header is read without pauses, and one that is too long is refused" {
+  local begin=$SECONDS
+  { printf 'X: ' && printf '%0120000d' 0; } >"$T/long"
+  { printf 'X: ' && printf '%0200000d' 0; } >"$T/longer"
+  http GET /v1/node -H "@$T/long"
+  [ "$status" = 200 ]
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    http GET /v1/node -H "@$T/longer"
+    [ "$status" = 431 ]
+  done
+  [ $((SECONDS - begin)) -lt "${SAN:+2}9" ]
+}
+
 @test "a parameter that a request does not have, is there twice, or has a value that it cannot have, is refused" {
   for path in 'processes?limit=1' 'processes?ende' 'processes?ended=banana' 'processes?ended=-1' 'processes?ended=1&ended=0' \
     'node?x=1' 'nodes?watch=on' 'names?scope' 'processes/console/output?from=1e3' 'processes/console/output?from=' \

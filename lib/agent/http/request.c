@@ -1,6 +1,7 @@
-/* Invariant: a request is allocated at MHD's first callback for it and freed by the completion callback.
- * While its handler has returned without an answer, the connection is suspended, and MHD does not complete a
- * suspended connection: so a handler may keep the pointer until it answers. */
+/* Invariant: a request is allocated at MHD's first callback for it, request_on_url, and freed by the
+ * completion callback. It is in its listener's list once its headers are complete (begin). While its handler
+ * has returned without an answer, the connection is suspended, and MHD does not complete a suspended
+ * connection: so a handler may keep the pointer until it answers. */
 #include "agent/http/request.h"
 
 #include "core/nodename.h"
@@ -235,8 +236,23 @@ static bool parse_body(struct request *r) {
 
 /* --- its life --- */
 
+/* MHD would keep each part of a query in the memory of the connection, and 0.9.75 never answers where that
+ * does not suffice. So the query is taken from the URL, which is in MHD's buffer, before MHD reads it. */
+void *request_on_url(void *listener, const char *url, struct MHD_Connection *conn) {
+  struct request *r = calloc(1, sizeof *r);
+  char *query = url ? strchr((char *)(uintptr_t)url, '?') : NULL;
+  if (!r) return NULL;
+  r->listener = listener;
+  r->conn = conn;
+  if (!query) return r;
+  r->query = strdup(query + 1);
+  if (!r->query) error_set(&r->refused, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  query[1] = 0;
+  return r;
+}
+
 static void request_free(struct request *r) {
-  *r->pprev = r->next;
+  if (r->pprev) *r->pprev = r->next;
   if (r->next) r->next->pprev = r->pprev;
   if (r->upload) r->upload->closed(r->upload_data);
   request_forget_disconnect(r);
@@ -246,6 +262,7 @@ static void request_free(struct request *r) {
   free_tree(r);
   if (r->job) r->job->request = NULL;
   free(r->segment);
+  free(r->query);
   for (struct query *q; (q = r->queries);) {
     r->queries = q->next;
     free(q);
@@ -327,17 +344,20 @@ static int take_query(struct request *r, const char *key, const char *raw) {
   return code;
 }
 
-/* A callback of MHD for each part of the query; NO ends the walk. */
-static enum MHD_Result on_query(void *request, enum MHD_ValueKind kind, const char *key, const char *value) {
-  struct request *r = request;
-  (void)kind;
-  if (request_query(r, key)) error_set(&r->refused, ERR_USAGE, "%s=: this parameter is there twice", key);
-  return !r->refused.code && !take_query(r, key, value) ? MHD_YES : MHD_NO;
-}
-
-/* Reads the query before anything is done for the request. */
+/* Reads the query before anything is done for the request, up to the first part that is refused: so a query
+ * of many parts takes no time. */
 static int check_query(struct request *r) {
-  MHD_get_connection_values(r->conn, MHD_GET_ARGUMENT_KIND, on_query, r);
+  for (char *key = r->query, *end, *value; key && *key && !r->refused.code; key = end) {
+    end = key + strcspn(key, "&");
+    if (*end) *end++ = 0;
+    for (char *plus = key; (plus = strchr(plus, '+'));) *plus = ' ';
+    value = strchr(key, '=');
+    if (value) *value++ = 0;
+    if (request_query(r, key))
+      error_set(&r->refused, ERR_USAGE, "%s=: this parameter is there twice", key);
+    else
+      take_query(r, key, value);
+  }
   return r->refused.code;
 }
 
@@ -365,29 +385,25 @@ static int check_framing(struct request *r) {
   return 0;
 }
 
-static struct request *request_new(struct listener *l, struct MHD_Connection *conn, const char *method,
-                                   const char *path) {
-  struct request *r = calloc(1, sizeof *r);
-  if (!r) return NULL;
-  r->listener = l;
+/* The headers of a request are complete: decides whether it is refused. */
+static void begin(struct request *r, const char *method, const char *path) {
+  struct listener *l = r->listener;
   r->silence_ms = HTTP_SILENCE_MS;
-  r->conn = conn;
   r->next = l->requests;
   r->pprev = &l->requests;
   if (r->next) r->next->pprev = &r->next;
   l->requests = r;
   r->asks = header(r, "Expect");
-  if (check_framing(r) || check_caller(r) || check_addressee(r)) return r;
+  if (r->refused.code || check_framing(r) || check_caller(r) || check_addressee(r)) return;
   int code = route_find(l->routes, method, path, &r->route, &r->segment, &r->refused);
   if (code == ERR_METHOD) route_methods(l->routes, path, &r->allow);
-  if (code || check_query(r) || check_body(r)) return r;
+  if (code || check_query(r) || check_body(r)) return;
   if (r->route->flags & ROUTE_REMOTE_ONLY && !l->remote)
     error_set(&r->refused, ERR_PERMISSION, "%s is for other nodes, over TLS", path);
   else if (l->agent->stopping)
     error_set(&r->refused, ERR_BUSY, "%s is stopping", l->agent->self);
   else if (r->route->flags & ROUTE_UPLOAD)
     r->route->handler(r);
-  return r;
 }
 
 static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n) {
@@ -454,9 +470,10 @@ enum MHD_Result request_on_part(void *cls, struct MHD_Connection *conn, const ch
   (void)version;
   struct request *r = *state;
   ((struct listener *)cls)->active = true;
-  if (!r) {
-    *state = r = request_new(cls, conn, method, url);
-    return r ? refuse_first(r) : MHD_NO;
+  if (!r) return MHD_NO;
+  if (!r->pprev) {
+    begin(r, method, url);
+    return refuse_first(r);
   }
   if (*n) {
     enum MHD_Result result = take_body(r, bytes, *n);

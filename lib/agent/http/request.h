@@ -31,7 +31,7 @@ struct listener { /* one MHD daemon on the node's loop, for the unix socket or f
 
 struct query { /* a part of the query */
   struct query *next;
-  const char *key; /* MHD's */
+  const char *key; /* in the request's `query` */
   char value[];    /* unescaped; "" when it has none */
 };
 
@@ -41,6 +41,7 @@ struct request {
   struct MHD_Connection *conn;
   const struct route *route;
   char *segment;
+  char *query; /* of the URL (heap), which check_query cuts into words; NULL: it has none */
   struct query *queries;
   struct buf bytes; /* the body as it arrives */
   size_t kept;      /* what request_keep was told */
@@ -68,8 +69,10 @@ struct request {
   int silence_ms; /* HTTP_SILENCE_MS, or HTTP_LEASE_MS */
 };
 
-/* request.c: callbacks for MHD. request_on_part: a request has begun, or n bytes of its body have arrived, or
- * (0 bytes) its body is complete. request_on_completed: the request is over. */
+/* request.c: callbacks for MHD. request_on_url: the first line of a request has arrived; returns the *state
+ * of the others. request_on_part: a request has begun, or n bytes of its body have arrived, or (0 bytes) its
+ * body is complete. request_on_completed: the request is over. */
+void *request_on_url(void *listener, const char *url, struct MHD_Connection *conn);
 enum MHD_Result request_on_part(void *listener, struct MHD_Connection *conn, const char *url,
                                 const char *method, const char *version, const char *bytes, size_t *n,
                                 void **state);

@@ -43,8 +43,8 @@ static void on_soon(uv_idle_t *i) {
 }
 
 /* While a TLS handshake waits for its peer, libmicrohttpd 0.9.75 asks to be run again at once, which would
- * keep the thread busy.  So after FRUITLESS_MAX such runs in which nothing happened the next run waits, one
- * millisecond longer each time, until something happens. */
+ * keep the thread busy.  So where there are handshakes, the next run after FRUITLESS_MAX such runs in which
+ * nothing happened waits, one millisecond longer each time, until something happens. */
 static void listener_run(struct listener *l) {
   uv_idle_stop(&l->soon); /* before the run, since callbacks in it may ask for another */
   l->active = false;
@@ -53,7 +53,7 @@ static void listener_run(struct listener *l) {
   l->fruitless = l->active ? 0 : l->fruitless + 1;
   MHD_UNSIGNED_LONG_LONG ms;
   bool any = MHD_get_timeout(l->daemon, &ms) == MHD_YES;
-  if (any && !ms && l->fruitless > FRUITLESS_MAX)
+  if (any && !ms && l->fruitless > FRUITLESS_MAX && gate_entered(l->gate))
     ms = l->fruitless < BACKOFF_MAX_MS ? l->fruitless : BACKOFF_MAX_MS;
   if (any && !ms) uv_idle_start(&l->soon, on_soon);
   if (any && ms)
@@ -216,8 +216,8 @@ static struct MHD_Daemon *daemon_start(struct listener *l) {
   };
   return MHD_start_daemon(
       flags | MHD_USE_ERROR_LOG, 0, NULL, NULL, request_on_part, l, MHD_OPTION_EXTERNAL_LOGGER, silent, NULL,
-      MHD_OPTION_NOTIFY_COMPLETED, request_on_completed, NULL, MHD_OPTION_NOTIFY_CONNECTION, on_connection, l,
-      MHD_OPTION_CONNECTION_LIMIT,
+      MHD_OPTION_URI_LOG_CALLBACK, request_on_url, l, MHD_OPTION_NOTIFY_COMPLETED, request_on_completed, NULL,
+      MHD_OPTION_NOTIFY_CONNECTION, on_connection, l, MHD_OPTION_CONNECTION_LIMIT,
       (unsigned)(limit_max(&l->agent->limits, LIMIT_CONNECTIONS) + 2 * GATE_ENTERED_MAX),
       MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
       (size_t)(128 << 10), MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
