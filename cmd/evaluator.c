@@ -99,8 +99,9 @@ static int request(struct evaluator *ev, json_t *message, struct error *e) {
 }
 
 int evaluator_run(struct evaluator *ev, int number, const char *code, size_t len, const char *chunk,
-                  struct error *e) {
-  return request(ev, json_pack("[s, i, o, s]", "eval", number, json_from_bytes(code, len), chunk), e);
+                  json_t *view, struct error *e) {
+  return request(ev, json_pack("[s, i, o, s, o*]", "eval", number, json_from_bytes(code, len), chunk, view),
+                 e);
 }
 
 int evaluator_complete(struct evaluator *ev, int number, const char *line, size_t len, struct error *e) {

@@ -18,9 +18,10 @@ void evaluator_close(struct evaluator *ev);
 
 const char *evaluator_node(const struct evaluator *ev);
 
-/* These functions send requests.  Each answer carries the number of its request. */
+/* These functions send requests.  Each answer carries the number of its request.  view: how a prompt shows
+ * values (shell.lua), or NULL; evaluator_run takes the reference. */
 int evaluator_run(struct evaluator *ev, int number, const char *code, size_t len, const char *chunk,
-                  struct error *e) MUST_CHECK;
+                  json_t *view, struct error *e) MUST_CHECK;
 int evaluator_complete(struct evaluator *ev, int number, const char *line, size_t len,
                        struct error *e) MUST_CHECK;
 int evaluator_interrupt(struct evaluator *ev, struct error *e) MUST_CHECK;

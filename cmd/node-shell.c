@@ -9,6 +9,7 @@
 #include "wire/json.h"
 
 #include <errno.h>
+#include <langinfo.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,23 +112,31 @@ static void take_nothing(struct shell *s, const json_t *text) {
   (void)s, (void)text;
 }
 
+/* The line was a word that leaves the prompt. */
+static void take_leave(struct shell *s, const json_t *text) {
+  (void)text;
+  s->over = true;
+}
+
 static const struct {
   const char *what;
   void (*take)(struct shell *s, const json_t *text);
-} answers[] = {{"done", take_nothing},
-               {"value", take_value},
-               {"error", take_error},
-               {"more", take_more},
-               {"gone", take_gone}};
+} answers[] = {{"done", take_nothing}, {"value", take_value}, {"error", take_error},
+               {"more", take_more},    {"gone", take_gone},   {"leave", take_leave}};
+
+static void take_words(struct shell *s, const json_t *message) {
+  size_t i;
+  json_t *line;
+  s->typed = (size_t)json_integer_value(json_array_get(message, 3));
+  s->words = json_deep_copy(json_array_get(message, 4));
+  json_array_foreach(json_array_get(message, 5), i, line) print_line(s, stdout, line);
+  s->waiting = false;
+}
 
 static void take_answer(struct shell *s, const json_t *message) {
   const char *what = json_string_value(json_array_get(message, 2));
   json_int_t number = json_integer_value(json_array_get(message, 1));
-  if (what && strcmp(what, "words") == 0 && number == s->number) {
-    s->typed = (size_t)json_integer_value(json_array_get(message, 3));
-    s->words = json_deep_copy(json_array_get(message, 4));
-    s->waiting = false;
-  }
+  if (what && strcmp(what, "words") == 0 && number == s->number) take_words(s, message);
   for (size_t i = 0; what && i < sizeof answers / sizeof *answers; i++) {
     if (strcmp(what, answers[i].what) != 0) continue;
     answers[i].take(s, json_array_get(message, 3));
@@ -171,10 +180,8 @@ static json_t *complete(void *data, const char *line, size_t len, size_t *typed)
   struct shell *s = data;
   s->words = NULL;
   if (!sent(s, evaluator_complete(s->ev, ++s->number, line, len, &s->e))) return NULL;
-  while (s->waiting && prompt_wait(s->prompt, COMPLETION_MS) == PROMPT_READY) {
-    prompt_hide(s->prompt);
+  while (s->waiting && prompt_wait(s->prompt, COMPLETION_MS) == PROMPT_READY)
     if (!take_at_prompt(s)) break;
-  }
   s->waiting = false;
   *typed = s->typed;
   return s->words;
@@ -193,6 +200,13 @@ static void wait_for_answer(struct shell *s) {
   }
 }
 
+/* How the prompt shows values. */
+static json_t *view(const struct shell *s) {
+  bool ascii = strcmp(nl_langinfo(CODESET), "UTF-8") != 0;
+  return tool_need(json_pack("{s:i, s:i, s:b, s:b}", "line", s->shown, "width", prompt_columns(), "colours",
+                             prompt_has_colours(s->prompt), "ascii", ascii));
+}
+
 static void run_line(struct shell *s, const char *line) {
   if (s->code.len) buf_putc(&s->code, '\n');
   buf_puts(&s->code, line);
@@ -202,7 +216,8 @@ static void run_line(struct shell *s, const char *line) {
     return;
   }
   s->more = false;
-  if (!sent(s, evaluator_run(s->ev, ++s->number, s->code.data, s->code.len, "=shell", &s->e))) return;
+  if (!sent(s, evaluator_run(s->ev, ++s->number, s->code.data, s->code.len, "=shell", view(s), &s->e)))
+    return;
   wait_for_answer(s);
   end_line(s);
   if (s->more) return;
@@ -228,6 +243,25 @@ static void converse(struct shell *s) {
   }
 }
 
+/* Runs the user's file of definitions, if there is one. */
+static void run_start_file(struct shell *s, const char *home) {
+  struct buf path = BUF_INIT, code = BUF_INIT;
+  buf_printf(&path, "%s/.node_shell.lua", home);
+  FILE *f = tool_need(buf_ok(&path) ? &path : NULL) ? fopen(path.data, "r") : NULL;
+  if (f || errno != ENOENT) {
+    struct error e = {0};
+    if (source_read(f, path.data, &code, &e))
+      fprintf(stderr, "%s: %s\n", tool.name, e.text);
+    else if (code.len > 0 &&
+             sent(s, evaluator_run(s->ev, ++s->number, code.data, code.len, "=.node_shell.lua", NULL, &s->e)))
+      wait_for_answer(s);
+    end_line(s);
+  }
+  if (f) fclose(f);
+  buf_finish(&path);
+  buf_finish(&code);
+}
+
 static void run_prompt(struct shell *s) {
   struct prompt_events events = {
       .fd = evaluator_fd(s->ev), .come = take_at_prompt, .complete = complete, .data = s};
@@ -235,6 +269,9 @@ static void run_prompt(struct shell *s) {
   const char *home = getenv("HOME");
   if (home && *home) buf_printf(&history, "%s/.node_history", home);
   s->prompt = tool_need(prompt_open(tool.name, history.data, &events));
+  printf("Lua 5.4 on %s (node-toolkit %s): help shows what there is, exit leaves\n", evaluator_node(s->ev),
+         NODE_VERSION);
+  if (home && *home) run_start_file(s, home);
   converse(s);
   const char *problem = prompt_close(s->prompt);
   if (problem) fprintf(stderr, "%s: %s: the history was not saved: %s\n", tool.name, history.data, problem);
@@ -246,7 +283,7 @@ static void run_prompt(struct shell *s) {
 static void run_script(struct shell *s) {
   s->rc = source_read(stdin, "standard input", &s->code, &s->e);
   const char *code = s->code.data ? s->code.data : "";
-  if (s->rc || !sent(s, evaluator_run(s->ev, ++s->number, code, s->code.len, "=stdin", &s->e))) return;
+  if (s->rc || !sent(s, evaluator_run(s->ev, ++s->number, code, s->code.len, "=stdin", NULL, &s->e))) return;
   struct pollfd fd = {.fd = evaluator_fd(s->ev), .events = POLLIN};
   while (s->waiting && (poll(&fd, 1, -1) > 0 || errno == EINTR))
     if (!take(s)) return;

@@ -82,7 +82,7 @@ static bool is_over(void) {
 
 /* --- drawing ------------------------------------------------------------------------------------------- */
 
-static int columns(void) {
+int prompt_columns(void) {
   struct winsize size;
   return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
@@ -91,11 +91,16 @@ static int columns(void) {
  * begin in the last column, a control character is shown as ^X, a character that cannot be printed as an
  * escape, a tab moves to the next multiple of 8, and a newline to the next row. */
 static int advance(int at, wchar_t c) {
-  int room = columns() - at % columns(), width = wcwidth(c);
+  int room = prompt_columns() - at % prompt_columns(), width = wcwidth(c);
   if (c == L'\n') return at + room;
-  if (c == L'\t') return at + 8 - at % columns() % 8;
+  if (c == L'\t') return at + 8 - at % prompt_columns() % 8;
   if (width < 0) return at + (c < 0x80 ? 2 : c < 0x10000 ? 8 : 9);
   return at + (width > room ? room : 0) + width;
+}
+
+bool prompt_has_colours(const struct prompt *p) {
+  const char *none = getenv("NO_COLOR");
+  return !p->dumb && !(none && *none);
 }
 
 void prompt_hide(struct prompt *p) {
@@ -107,7 +112,7 @@ void prompt_hide(struct prompt *p) {
   const LineInfoW *line = el_wline(p->el);
   int at = (int)strlen(p->text); /* a node name is ASCII */
   for (const wchar_t *c = line->buffer; c < line->cursor; c++) at = advance(at, *c);
-  int rows = at / columns();
+  int rows = at / prompt_columns();
   fputs("\r", stdout);
   if (rows) printf("\033[%dA", rows);
   fputs("\033[J", stdout);
@@ -209,21 +214,20 @@ static size_t common_length(const json_t *words) {
   return n;
 }
 
-/* Prints the words in columns, below the line. */
+/* Prints the words in columns. */
 static void list_words(const json_t *words) {
-  int width = 0, used = 0;
-  size_t i;
+  size_t width = 2, i;
   json_t *word;
   json_array_foreach(words, i, word) {
-    int n = (int)json_string_length(word) + 2;
+    size_t n = json_string_length(word) + 2;
     if (n > width) width = n;
   }
+  size_t a_line = (size_t)prompt_columns() / width;
+  if (a_line == 0) a_line = 1;
   json_array_foreach(words, i, word) {
-    bool fits = used + 2 * width <= columns();
-    printf("%s%-*s", used ? "" : "\n", width, json_string_value(word));
-    used = fits ? used + width : 0;
+    bool last = (i + 1) % a_line == 0 || i + 1 == json_array_size(words);
+    printf("%-*s%s", last ? 0 : (int)width, json_string_value(word), last ? "\n" : "");
   }
-  fputs("\n", stdout);
   fflush(stdout);
 }
 
@@ -232,13 +236,12 @@ static unsigned char complete(EditLine *el, int key) {
   (void)key;
   el_get(el, EL_CLIENTDATA, &p);
   const LineInfo *line = el_line(el);
-  size_t typed = 0, before = (size_t)(line->cursor - line->buffer);
-  if (strspn(line->buffer, " \t") >= before)
+  size_t typed = 0, n = (size_t)(line->cursor - line->buffer);
+  if (strspn(line->buffer, " \t") >= n)
     return el_insertstr(el, "\t") ? CC_ERROR : CC_REFRESH; /* nothing typed yet: a tab indents */
-  json_auto_t *words =
-      p->events.complete(p->events.data, line->buffer, (size_t)(line->cursor - line->buffer), &typed);
+  prompt_hide(p);
+  json_auto_t *words = p->events.complete(p->events.data, line->buffer, n, &typed);
   size_t common = common_length(words);
-  if (!json_array_size(words)) return CC_REDISPLAY;
   if (common > typed) {
     char *more = strndup(json_string_value(json_array_get(words, 0)) + typed, common - typed);
     if (more) el_insertstr(el, more);
@@ -246,7 +249,8 @@ static unsigned char complete(EditLine *el, int key) {
   } else if (json_array_size(words) > 1) {
     list_words(words);
   }
-  return CC_REDISPLAY;
+  el_set(el, EL_REFRESH);
+  return CC_NORM;
 }
 
 /* --- pasting ------------------------------------------------------------------------------------------- */

@@ -14,8 +14,9 @@ struct prompt_events {
   int fd; /* polled while a line is typed */
   /* Called when fd is readable.  What it prints must end with a newline.  False ends the line. */
   bool (*come)(void *data);
-  /* Called for TAB with the part of the line before the cursor.  Returns an array of words (a new reference),
-   * each of which begins with the last *typed bytes of the line; NULL when there are none. */
+  /* Called for TAB with the part of the line before the cursor; the line is hidden, so it may print.  Returns
+   * an array of words (a new reference), each of which begins with the last *typed bytes of the line; NULL
+   * when there are none. */
   json_t *(*complete)(void *data, const char *line, size_t len, size_t *typed);
   void *data;
 };
@@ -36,6 +37,9 @@ enum prompt_result {
  * continues: in the history it goes on with the entry of the latest call.  *line has no newline at its end,
  * and is valid until the next call. */
 enum prompt_result prompt_read(struct prompt *p, const char *text, bool continues, const char **line);
+
+int prompt_columns(void); /* of the terminal */
+bool prompt_has_colours(const struct prompt *p);
 
 /* Erases the line that is being typed from the screen, so that a callback can print; it is drawn again when
  * the callback has returned. */

@@ -467,6 +467,173 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_line --regexp '^spawn +spawn_link +spawn_monitor'
 }
 
+@test "a banner of one line; exit, quit and help are words of the prompt" {
+  local word
+  start_node one
+  for word in exit quit; do
+    terminal
+    run -0 screen
+    assert_line --regexp "^Lua 5.4 on one@$HOST \(node-toolkit [0-9.]+\): help shows what there is, exit leaves$"
+    type_ 'exit ~= nil\n'
+    prompt 2
+    type_ 'help\n'
+    prompt 3
+    type_ " $word \n"
+    ends 0
+    run -0 screen
+    assert_line 'v([line])'
+    assert_line --regexp '^ .* node\.spawn .*'
+    assert_line --regexp '^ .* require\("supervisor"\).*'
+    assert_line --regexp '[0-9]>  '"$word" # its last line
+  done
+}
+
+@test "h: the documentation of functions, libraries and modules, from where it is kept" {
+  local lines=()
+  start_node one
+  printf '%s\n' 'local m = {}' '--- mine.add(a, b)' '-- Returns the sum.' 'function m.add(a, b) return a + b end' \
+    'return m' >"$HOME/mine.lua"
+  node-stop
+  node-start -d --sname one --path "$HOME" 3>&-
+  terminal
+  at 1 'h(send)' 'send\(dest, \.\.\.\)' '    Sends a message, which consists of all the values after the destination\.'
+  at 1 'h("node.spawn")' 'node\.spawn\(name, f, \.\.\.\)' 'node\.spawn\(name, module, function, \.\.\.\)'
+  at 1 'h(node)' 'node\.ping\(name\)'
+  at 1 'h("server.call")' 'server\.call\(server, request, \[ms\]\)'
+  at 1 'h("mine")' 'mine\.add\(a, b\)' '    Returns the sum\.'
+  at 1 'mine = require("mine") h(mine.add)' '    Returns the sum\.'
+  at 1 'h(string.gsub)' 'string\.gsub has no documentation here; Lua.s own functions: https.*'
+  at 1 'h("nosuch")' 'h: nothing here has the name "nosuch"; h\(\) shows what there is'
+  at 1 'h(nosuch)' 'h: nil has no documentation; give a name in quotes, as in h\("server"\)'
+  leave
+}
+
+@test "v and _: the values of earlier lines" {
+  local lines=()
+  start_node one
+  terminal
+  at 1 'v()' 'v: there is no value of line 0; kept are those of the latest 100 lines'
+  at 1 '{x = 7}, "second"'
+  at 1 '_.x + 1' 8
+  at 1 'y = 1'
+  at 1 'v(), v(2)' '8, \{x = 7\}, "second"'
+  at 1 'v(-1)' '8, \{x = 7\}, "second"'
+  at 1 'v(4)' 'v: there is no value of line 4; .*'
+  leave
+}
+
+@test "values: over several lines where they are long, cut where they are very long, in colours" {
+  local lines=() text
+  start_node one
+  terminal
+  at 1 '{a = 1, {true, "x"}, [{}] = {nil}, ["two words"] = self}' \
+    '\{\{true, "x"\}, a = 1, \["two words"\] = <function>, \[\{\}\] = \{\}\}'
+  at 1 'long = ("x"):rep(40) return {long, {b = long, a = long}}' '\{' "  \"x{40}\"," '  \{' "    a = \"x{40}\"," \
+    "    b = \"x{40}\"" '  \}' '\}'
+  at 1 'long, long' "\"x{40}\"," "\"x{40}\""
+  at 1 't = {} for i = 1, 1000000 do t[i] = i end return t' '  100,' '  …'
+  at 1 't = {} for i = 1, 30 do t = {t} end return t' '\{\{\{\{\{\{\{\{…\}+'
+  at 1 't = {} t.t = t return t' '\{t = \{cycle\}\}'
+  at 1 '("x"):rep(5000)' '"x+"…'
+  at 1 'string.char(27, 91, 194, 155)' '"\\x1b\[\\xc2\\x9b"'
+  at 1 'setmetatable({1}, {__pairs = error, __len = error})' '\{1\}'
+  leave
+  text=$(cat "$T/screen.1")
+  assert [ "${text/$'\e[33m100\e[0m'/}" != "$text" ]
+
+  NO_COLOR=1 terminal
+  type_ '{1, "a", nil, true}\n'
+  prompt 2
+  leave
+  run -0 grep -F '{1, "a", nil, true}' "$T/screen.1"
+  run ! grep -q $'\e\\[3' "$T/screen.1"
+}
+
+@test "a terminal of 20 columns, one of 500, and one without UTF-8" {
+  local lines
+  start_node one
+  WRAP="sh -c 'stty cols 20; exec \"\$0\" \"\$@\"'" terminal
+  type_ 't = {a = 1, b = 2, c = 3}\n'
+  prompt 2
+  type_ 't\n'
+  prompt 3
+  leave
+  run -0 screen
+  assert_line '  a = 1,'
+  assert_line '  c = 3'
+  lines=()
+  WRAP="sh -c 'stty cols 500; exec \"\$0\" \"\$@\"'" terminal
+  at 1 '{("x"):rep(200), ("y"):rep(200)}' '\{"x{200}", "y{200}"\}'
+  leave
+  WRAP='env LC_ALL=C' terminal
+  type_ '{"\\xc3\\xa9", ("x"):rep(3000)}\n'
+  prompt 2
+  leave
+  run -0 screen
+  assert_line --partial '"\xc3\xa9",'
+  assert_line --regexp '^  "x+"\.\.\.$'
+}
+
+@test "i tells what a value is; r loads a module again; a local is told of, once" {
+  local lines=()
+  start_node one
+  node-stop
+  node-start -d --sname one --path "$HOME" 3>&-
+  echo 'return {number = 1}' >mine.lua
+  terminal
+  at 1 'i("tëxt")' 'type +string' 'bytes +5' 'characters +4'
+  at 1 'i(self())' 'kind +thread' 'mailbox +0'
+  at 1 'i(send)' 'name +send' 'usage +send\(dest, \.\.\.\)'
+  at 1 'i({1, 2, x = 3})' 'items +3' 'in a list +2'
+  at 1 'm = require("mine") return m.number' 1
+  echo 'return {number = 22}' >mine.lua
+  at 1 'r("mine").number, m.number' '22, 22'
+  echo 'return )' >mine.lua
+  at 1 'r("mine")' ".*unexpected symbol near '\)'"
+  at 1 'require("mine").number' 22
+  at 1 'local x = 1' 'note: a local variable ends with its line; without "local" it stays'
+  at 1 'local y = 1'
+  leave
+  run -0 grep -c 'note: a local' "$T/screen.1"
+  assert_output 1
+}
+
+@test "TAB: how a function is called, and the modules that require finds" {
+  start_node one
+  terminal
+  type_ 'node.spawn_link\t'
+  shows 'node.spawn_link(name, f, ...)'
+  type_ ' ~= nil\n'
+  prompt 2
+  type_ 'send_after(\t'
+  shows 'Sends a message after the given milliseconds'
+  type_ '0, self())\n'
+  prompt 3
+  type_ 'require("superv\t").start ~= nil\n'
+  prompt 4
+  leave
+  run -0 screen
+  assert_equal "$(grep -cx true <<<"$output")" 2
+}
+
+@test "~/.node_shell.lua runs first; its error is told" {
+  start_node one
+  printf 'function double(x)\n  return 2 * x\nend\nerror("in the file")\n' >.node_shell.lua
+  terminal
+  type_ 'double(21)\n'
+  prompt 2
+  leave
+  run -0 screen
+  assert_line '.node_shell.lua:4: in the file'
+  assert_line 42
+  rm .node_shell.lua
+  mkdir .node_shell.lua
+  terminal
+  leave
+  run -0 screen
+  assert_line --partial "$HOME/.node_shell.lua: Is a directory"
+}
+
 # words LINE: what completes LINE, a word a line, as the shell module tells its client.
 words() {
   node-shell <<END
@@ -555,7 +722,8 @@ cat /dev/zero >"$HOME/fill" 2>/dev/null
 cp "$HOME/.node_history" "$T/new"
 END
   { echo _HiStOrY_V2_; printf 'line%d\n' {1..100}; } >"$T/old"
-  printf '%*s\n' $((4096 - 4 - $(stat -c %s "$T/old"))) '' | tr ' ' x >>"$T/old" # 3 bytes are left in its page
+  fill=$((4096 - 4 - $(stat -c %s "$T/old"))) # then 3 bytes are left in its page
+  printf '%*s\n' "$fill" '' | tr ' ' x >>"$T/old"
   export T
   WRAP="unshare -m sh $T/small" terminal
   type_ 'x = 1\n'

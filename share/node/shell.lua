@@ -4,9 +4,12 @@
 -- leader is the client, runs the code.  When the evaluator ends, the keeper starts another; when the client ends, both
 -- end.
 --
---   to the keeper      "eval", n, code, chunk name · "complete", n, line · "interrupt"
---   to the client      "shell", n, what, …         what: "done" · "value", text · "error", text · "more", error
---                                                  "words", length of what they complete, list · "gone", reason
+--   to the keeper      "eval", n, code, chunk name, view · "complete", n, line · "interrupt"
+--   to the client      "shell", n, what, …         what: "done" · "value", text · "error", text · "more", error · "leave"
+--                                                  "words", length of what they complete, list, lines to show
+--                                                  "gone", reason
+--
+-- view is there for a prompt: {line=, its number, width=, columns, colours=, ascii=, booleans}.
 
 -- Code at the prompt may redefine any global, so the shell uses copies made when it is loaded.
 local send <const>, receive <const>, receive_match <const> = send, receive, receive_match
@@ -16,22 +19,242 @@ local pack <const>, unpack <const>, concat <const>, sort <const> = table.pack, t
 local group_leader <const>, registered <const>, node <const>, global <const> = group_leader, registered, node, global
 local find <const>, match <const>, sub <const> = string.find, string.match, string.sub
 local gsub <const>, gmatch <const>, interrupt <const> = string.gsub, string.gmatch, interrupt
+local format <const>, rawequal <const>, getmetatable <const>, rawlen <const> = string.format, rawequal, getmetatable, rawlen
+local next <const>, utf8len <const>, mathtype <const>, open <const> = next, utf8.len, math.type, io.open
+local functions <const>, process_info <const>, ls <const>, require <const> = functions, process_info, ls, require
+local select <const>, whereis <const> = select, whereis
+local pretty <const> = require("pretty")
 
 local shell = {}
+local OWN_FILE <const> = select(2, ...)
 
 local PATIENCE <const> = 500 -- milliseconds from the interrupt of an evaluation to the kill of its process
 
--- --- evaluation -----------------------------------------------------------------------------------------------
+-- --- documentation --------------------------------------------------------------------------------------------
 
-local function text_of(reason)
-  return type(reason) == "string" and reason or inspect(reason)
+-- Adds the functions that a file documents: "--- usage", once for each call, then "-- sentence".
+local function read_rows(rows, path)
+  local file = path and open(path)
+  if not file then return end
+  local usage
+  for line in file:lines() do
+    local call, sentence = match(line, "^%-%-%- ([%w_.]+%(.*)"), match(line, "^%-%- (.*)")
+    if call then
+      usage = usage and usage .. "\n" .. call or call
+    else
+      if usage and sentence then
+        rows[#rows + 1] = {name = match(usage, "^[%w_.]+"), usage = usage, sentence = sentence}
+      end
+      usage = nil
+    end
+  end
+  file:close()
 end
 
-local function outcome(ok, ...)
+-- The file of a module, or nil.
+local function file_of(module)
+  if not find(module, "^[%w_%-.]+$") then return nil end
+  for template in gmatch(package.path, "[^;]+") do
+    local path = gsub(template, "?", (gsub(module, "%.", "/")))
+    local file = open(path)
+    if file then
+      file:close()
+      return path
+    end
+  end
+end
+
+-- The modules that require finds: those of which each directory has a file of its own.
+local function modules()
+  local found = {}
+  for directory in gmatch(package.path, "([^;?]+)/%?%.lua") do
+    local ok, names = pcall(ls, directory)
+    for _, name in ipairs(ok and names or {}) do
+      name = match(name, "^([%w_-]+)%.lua$")
+      if name then found[name] = true end
+    end
+  end
+  return found
+end
+
+-- The documentation of a function, a list of rows: that of the shell, of the language, or of the module in its name.
+local function rows_of(name)
+  local all = functions()
+  read_rows(all, OWN_FILE)
+  local module = match(name, "^([%w_.%-]+)%.[%w_]+$")
+  if module and module ~= "node" and module ~= "global" then read_rows(all, file_of(module)) end
+  local rows = {}
+  for _, row in ipairs(all) do
+    if row.name == name then rows[#rows + 1] = row end
+  end
+  return rows
+end
+
+-- The name of a function or a library that the code at the prompt can name, or nil.
+local function name_of(value)
+  local places = {{"", _G}}
+  for name, t in pairs(package.loaded) do
+    if type(t) == "table" and name ~= "_G" then places[#places + 1] = {name .. ".", t} end
+  end
+  for _, name in ipairs({"node", "global"}) do places[#places + 1] = {name .. ".", _G[name]} end
+  for _, place in ipairs(places) do
+    if rawequal(place[2], value) then return sub(place[1], 1, -2) end
+    for key, v in pairs(place[2]) do
+      if rawequal(v, value) and type(key) == "string" then return place[1] .. key end
+    end
+  end
+end
+
+local function show_rows(rows)
+  for _, row in ipairs(rows) do
+    puts(row.usage)
+    puts("    " .. row.sentence)
+  end
+end
+
+local function show_all()
+  local own, names = {}, {}
+  read_rows(own, OWN_FILE)
+  show_rows(own)
+  for _, row in ipairs(functions()) do names[#names + 1] = row.name end
+  for name in pairs(modules()) do names[#names + 1] = "require(\"" .. name .. "\")" end
+  sort(names)
+  puts("exit or quit, or Ctrl-D, leaves the prompt.  TAB completes.  h(send), h(node), h(\"server\") tell of:")
+  local line = " "
+  for _, name in ipairs(names) do
+    if #line + #name > 76 then
+      puts(line)
+      line = " "
+    end
+    line = line .. " " .. name
+  end
+  puts(line)
+end
+
+-- --- what the prompt adds to the language ----------------------------------------------------------------------
+
+local KEPT <const> = 100 -- lines whose values are kept
+
+--- h([topic])
+-- Shows what there is, or the documentation of a function, a library or a module.
+local function h(...)
+  local topic = ...
+  if select("#", ...) == 0 then return show_all() end
+  if topic == nil then error("h: nil has no documentation; give a name in quotes, as in h(\"server\")", 0) end
+  local name = type(topic) == "string" and topic or name_of(topic)
+  if not name then error("h: this value has no name; h() shows what there is", 0) end
+  local rows = rows_of(name)
+  if #rows > 0 then return show_rows(rows) end
+  for _, row in ipairs(functions()) do
+    if sub(row.name, 1, #name + 1) == name .. "." then rows[#rows + 1] = row end
+  end
+  if #rows == 0 then read_rows(rows, file_of(name)) end
+  if #rows > 0 then return show_rows(rows) end
+  local library, field = match(name, "^([%w_]+)%.([%w_]+)$")
+  if (library and type(_G[library]) == "table" and _G[library][field]) or _G[name] then
+    return puts(name .. " has no documentation here; Lua's own functions: https://www.lua.org/manual/5.4/manual.html")
+  end
+  error(format("h: nothing here has the name %s; h() shows what there is", inspect(name)), 0)
+end
+
+--- v([line])
+-- Returns the values that a line at the prompt has returned: the latest one, or the one of that number.
+-- A negative number counts back from the present line.  The values of 100 lines are kept.
+local function value_of(results, latest, line)
+  local at = line or latest
+  if at and at < 0 then at = results.line + at end
+  local values = at and results[at]
+  if not values then
+    error(format("v: there is no value of line %s; kept are those of the latest %d lines", at or "0", KEPT), 0)
+  end
+  return unpack(values, 1, values.n)
+end
+
+--- i(value)
+-- Shows what a value is: its type, and what there is to know of it.
+local function i(value)
+  local kind, facts = type(value), {}
+  local function add(name, text) facts[#facts + 1] = format("%-12s %s", name, text) end
+  add("type", mathtype(value) or kind == "userdata" and match(tostring(value), "^<") and "pid or reference" or kind)
+  if kind == "string" then
+    add("bytes", #value)
+    add("characters", utf8len(value) or "not UTF-8")
+    if whereis(value) then add("whereis", inspect(whereis(value))) end
+  elseif kind == "table" then
+    local n = 0
+    for _ in next, value do n = n + 1 end
+    add("items", n)
+    add("in a list", rawlen(value))
+    add("metatable", getmetatable(value) and "yes" or "no")
+  elseif kind == "userdata" then
+    local ok, info = pcall(process_info, value)
+    for _, key in ipairs({"what", "name", "kind", "state", "mailbox", "memory", "leader", "links", "monitors"}) do
+      if ok and info and info[key] ~= nil then add(key, type(info[key]) == "string" and info[key] or inspect(info[key])) end
+    end
+    if ok and not info then add("process", "has ended") end
+  end
+  local name = (kind == "function" or kind == "table") and name_of(value)
+  if name then add("name", name) end
+  for _, row in ipairs(name and rows_of(name) or {}) do add("usage", (gsub(row.usage, "\n", " · "))) end
+  puts(concat(facts, "\n"))
+end
+
+--- r(module)
+-- Loads a module again from its file, and returns it; global variables that have the module get the new one.
+local function r(module)
+  local old = package.loaded[module]
+  package.loaded[module] = nil
+  local ok, new = pcall(require, module)
+  if not ok then
+    package.loaded[module] = old
+    error(new, 0)
+  end
+  for key, value in next, _G do
+    if old ~= nil and rawequal(value, old) then _G[key] = new end
+  end
+  return new
+end
+
+--- flush()
+-- Shows all messages in the mailbox, and removes them.
+local function flush()
+  while true do
+    local message = pack(receive(0))
+    if message.n == 1 and message[1] == nil then return end
+    puts(inspect({unpack(message, 1, message.n)}))
+  end
+end
+
+-- The functions and the results of one evaluator.  results has the packed values by line, and line, the present one.
+local function add_functions(results)
+  _G.flush, _G.i, _G.r, _G.h, _G.help = flush, i, r, h, h
+  _G.v = function(line) return value_of(results, results.latest, line) end
+end
+
+local function keep(results, view, values)
+  results[view.line], results[view.line - KEPT] = values, nil
+  results.latest = view.line
+  _G._ = values[1]
+end
+
+-- --- evaluation -----------------------------------------------------------------------------------------------
+
+local ERROR_MAX <const> = 65536 -- bytes of an error's text that are shown
+
+local function text_of(reason)
+  local text = type(reason) == "string" and reason or inspect(reason)
+  return #text <= ERROR_MAX and text or format("%s... and %d bytes more", sub(text, 1, ERROR_MAX), #text - ERROR_MAX)
+end
+
+local function outcome(results, view, ok, ...)
   local values = pack(...)
   if not ok then return "error", text_of(values[1]) end
   if values.n == 0 then return "done" end
-  for i = 1, values.n do values[i] = inspect(values[i]) end
+  if view then
+    keep(results, view, values)
+    return "value", pretty.text(values, view)
+  end
+  for n = 1, values.n do values[n] = inspect(values[n]) end
   return "value", concat(values, ", ")
 end
 
@@ -41,12 +264,34 @@ local function breaks_off(why, code)
   return find(why, "<eof>$") and (find(code, "\\$") or not find(why, "unfinished string near <eof>$"))
 end
 
+-- Words that are a line of their own at the prompt.
+local function command(word)
+  if word == "exit" or word == "quit" and _G.quit == nil then return "leave" end
+  if word == "help" and rawequal(_G.help, h) then return outcome(nil, nil, pcall(h)) end
+end
+
+-- Says once that a local variable does not last.
+local function tell_of_local(results, code, what)
+  if results.told or what ~= "done" or not find(code, "^%s*local%s") then return end
+  results.told = true
+  puts("note: a local variable ends with its line; without \"local\" it stays")
+end
+
 -- An expression returns its values; "more" says that the code ends in the middle of a statement.
-local function evaluate(code, name)
+local function evaluate(results, code, name, view)
+  if view then
+    results.line = view.line
+    local what, text = command(match(code, "^%s*(%l+)%s*$"))
+    if what then return what, text end
+  end
   local chunk, no_value = load("return " .. code, name)
   local why
   if not chunk then chunk, why = load(code, name) end
-  if chunk then return outcome(pcall(chunk)) end
+  if chunk then
+    local what, text = outcome(results, view, pcall(chunk))
+    if view then tell_of_local(results, code, what) end
+    return what, text
+  end
   if breaks_off(no_value, code) then why = no_value end
   return breaks_off(why, code) and "more" or "error", why
 end
@@ -92,50 +337,56 @@ end
 
 local function candidates(line)
   local strings = gsub(gsub(line, "\\.", ""), "%b\"\"", "")
-  local quoted = match(gsub(strings, "%b''", ""), "[\"']([^\"']*)$")
-  if quoted then return quoted, names() end
+  local before, quoted = match(gsub(strings, "%b''", ""), "^(.*)[\"']([^\"']*)$")
+  if quoted then
+    local loads = find(before, "%f[%w_]require%s*%(?%s*$") or find(before, "%f[%w_][rh]%s*%(%s*$")
+    return quoted, loads and modules() or names()
+  end
   local path, word = match(line, "([%w_%.:]-)([%a_]?[%w_]*)$")
   return word, find(path, "[%.:]$") and fields(path) or globals()
 end
 
+-- The documentation of the function that the line calls, or names in full: a list of lines.
+local function notes(line)
+  local lines, name = {}, match(line, "([%a_][%w_.]*)%(?$")
+  for _, row in ipairs(name and rows_of(name) or {}) do
+    for usage in gmatch(row.usage, "[^\n]+") do lines[#lines + 1] = usage end
+    lines[#lines + 1] = "    " .. row.sentence
+  end
+  return lines
+end
+
 local function complete(line)
+  if find(line, "[%w_]%($") then return "words", 0, {}, notes(line) end
   local word, found = candidates(line)
   local list = {}
   for name in pairs(found) do
     if sub(name, 1, #word) == word then list[#list + 1] = name end
   end
   sort(list)
-  return "words", #word, list
+  return "words", #word, list, #list == 1 and list[1] == word and notes(line) or {}
 end
 
 -- --- the evaluator --------------------------------------------------------------------------------------------
 
--- Prints and removes all messages in the mailbox.
-local function flush()
-  while true do
-    local message = pack(receive(0))
-    if message.n == 1 and message[1] == nil then return end
-    puts(inspect({unpack(message, 1, message.n)}))
-  end
-end
-
 -- An interrupt is an error that evaluate catches, as a rule.  One that comes just before or after that is caught here.
 local function evaluator(client, keeper)
   local current -- the number of the evaluation whose outcome is not yet known
+  local results = {line = 0}
   group_leader(client)
-  _G.flush = flush
+  add_functions(results)
 
   local function serve()
-    local _, what, n, text, name = receive_match({keeper})
+    local _, what, n, text, name, view = receive_match({keeper})
     if what == "eval" then
       current = n
-      local outcome = pack(evaluate(text, name))
+      local outcome = pack(evaluate(results, text, name, view))
       current = nil
       send(client, "shell", n, unpack(outcome, 1, outcome.n))
       send(keeper, "idle", n)
     elseif what == "complete" then
-      local ok, kind, length, list = pcall(complete, text)
-      send(client, "shell", n, "words", ok and length or 0, ok and list or {})
+      local ok, _, length, list, lines = pcall(complete, text)
+      send(client, "shell", n, "words", ok and length or 0, ok and list or {}, ok and lines or {})
     end
   end
 
@@ -158,10 +409,10 @@ function shell.start(client)
   local worker = spawn_monitor(evaluator, client, me)
   monitor(client)
   while true do
-    local what, a, b, c = receive()
+    local what, a, b, c, d = receive()
     if what == "eval" or what == "complete" then
       if what == "eval" then busy = a end
-      send(worker, me, what, a, b, c)
+      send(worker, me, what, a, b, c, d)
     elseif what == "idle" and a == busy then
       busy = nil
     elseif what == "interrupt" and busy then

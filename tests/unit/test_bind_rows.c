@@ -1,6 +1,8 @@
 /* The functions of the process language in their three places: the rows of the bindings, the heads of the
- * functions in share/node, and node-lua(7).  Usage and sentence must be the same, and no place may have
- * a function that another lacks.  Runs in the top directory of the source. */
+ * functions in share/node, and node-lua(7), or node-shell(1) for those of the prompt.  Usage and sentence
+ * must be the same, and no place may have a function that another lacks.  Runs in the top directory of the
+ * source.
+ */
 #include "tap.h"
 
 #include "base/buf.h"
@@ -117,7 +119,7 @@ static void read_page(const char *path) {
   static const char item[] = ".It Fn ";
   char line[LINE_SIZE];
   struct buf text = BUF_INIT, usage = BUF_INIT;
-  size_t first = 0; /* of the entry: all its calls have one text */
+  size_t first = page.len; /* of the entry: all its calls have one text */
   FILE *f = open_file(path);
   while (next_line(f, line)) {
     bool call = strncmp(line, item, strlen(item)) == 0;
@@ -153,12 +155,14 @@ int main(void) {
   read_module("share/node/supervisor.lua");
   read_module("share/node/task.lua");
   read_module("share/node/group.lua");
+  read_module("share/node/shell.lua");
   read_page("man/node-lua.7");
+  read_page("man/node-shell.1");
   ok(code.len > 70, "there are %zu calls of functions", code.len);
   for (size_t i = 0; i < code.len; i++) {
     const char *usage = code.rows[i].usage, *sentence = code.rows[i].sentence;
     struct row *told = find(&page, usage);
-    ok(told, "node-lua(7) has %s", usage);
+    ok(told, "a page has %s", usage);
     if (!told) continue;
     told->met = true;
     size_t n = strlen(sentence);

@@ -347,11 +347,26 @@ void base_env_share(lua_State *L, struct isolate *iso, const char *module) {
 
 /* --- the environment --- */
 
+/* Pushes the directories in which require looks, in the form that Lua's own package.path has. */
+static void push_path(lua_State *L, const char *directories) {
+  luaL_Buffer b;
+  luaL_buffinit(L, &b);
+  for (const char *at = directories; *at; at += strlen(at) + 1) {
+    if (at != directories) luaL_addchar(&b, ';');
+    luaL_addstring(&b, at);
+    luaL_addstring(&b, "/?.lua;");
+    luaL_addstring(&b, at);
+    luaL_addstring(&b, "/?/init.lua");
+  }
+  luaL_pushresult(&b);
+}
+
 static void push_package(lua_State *L, struct process *p) {
-  (void)p;
-  lua_createtable(L, 0, 1);
+  lua_createtable(L, 0, 2);
   require_push_loaded(L);
   lua_setfield(L, -2, "loaded");
+  push_path(L, p->isolate->config->path);
+  lua_setfield(L, -2, "path");
 }
 
 /* Globals that are made for each process when it first uses them. */

@@ -82,6 +82,27 @@ static int inspect(lua_State *L) {
   return 1;
 }
 
+static void set_text(lua_State *L, const char *key, const char *text) {
+  lua_pushstring(L, text);
+  lua_setfield(L, -2, key);
+}
+
+static int functions(lua_State *L) {
+  lua_Integer n = 0;
+  lua_newtable(L);
+  for (const struct bind_library *library = bind_libraries; library->functions; library++) {
+    for (const struct bind_function *f = library->functions; f->name; f++) {
+      lua_createtable(L, 0, 3);
+      lua_pushfstring(L, "%s%s%s", library->name, *library->name ? "." : "", f->name);
+      lua_setfield(L, -2, "name");
+      set_text(L, "usage", f->usage);
+      set_text(L, "sentence", f->sentence);
+      lua_rawseti(L, -2, ++n);
+    }
+  }
+  return 1;
+}
+
 static int group_leader(lua_State *L) {
   struct process *p = process_of(L);
   if (lua_isnoneornil(L, 1)) {
@@ -117,6 +138,8 @@ const struct bind_function bind_output[] = {
      "Writes the values as a line, with tabs between them, to the group leader, or to the process given "
      "first."},
     {"inspect", inspect, "inspect(value)", "Returns the value as text, as it would be written in Lua."},
+    {"functions", functions, "functions()",
+     "Returns a list of the functions of the language, each with its name, its usage and a sentence."},
     {"group_leader", group_leader, "group_leader()\ngroup_leader(leader, [pid])",
      "Returns the group leader, which takes the caller's output, or gives the caller or another process a "
      "new one."},
