@@ -200,6 +200,22 @@ static int load_cookies(const struct options *o, struct setup *s, struct error *
   return code;
 }
 
+/* --- the service manager -------------------------------------------------------------------------------- */
+
+/* Takes the directory that systemd has made for the service (RuntimeDirectory=, StateDirectory=), unless the
+ * user has named another.  The node's commands get `ours` alone: they belong to no service of systemd. */
+static int take_directory(const char *theirs, const char *ours, struct error *e) {
+  const char *list = getenv(theirs), *own = getenv(ours);
+  char first[PATH_MAX];
+  if (list && *list && !(own && *own)) {
+    snprintf(first, sizeof first, "%.*s", (int)strcspn(list, ":"), list);
+    if (*first != '/') return error_set(e, ERR_USAGE, "%s=%s: want an absolute path", theirs, list);
+    if (setenv(ours, first, 1)) return error_system(e, errno, ours);
+  }
+  unsetenv(theirs);
+  return 0;
+}
+
 /* --- the rest of the configuration ---------------------------------------------------------------------- */
 
 /* Parses a number of bytes: 500000, 64M, 2G. */
@@ -265,6 +281,8 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   int64_t schedulers = 0;
   struct nodename ignored;
   if (load_cookies(o, s, e) || choose_name(o, s->name, e)) return e->code;
+  if (take_directory("RUNTIME_DIRECTORY", "NODE_RUNTIME_DIR", e)) return e->code;
+  if (take_directory("STATE_DIRECTORY", "NODE_STATE_DIR", e)) return e->code;
   if (rundir_find(s->runtime_dir, sizeof s->runtime_dir, e) || rundir_make(s->runtime_dir, e)) return e->code;
   if (o->schedulers && !text_integer(o->schedulers, 1, 256, &schedulers))
     return error_set(e, ERR_USAGE, "--schedulers %s: expected a number from 1 to 256", o->schedulers);

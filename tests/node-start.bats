@@ -169,6 +169,27 @@ ended() {
   none_left
 }
 
+# --- what a service manager gives ---------------------------------------------------------------------------
+
+@test "the directories of a service are taken, unless others are named, and commands see them as the node's" {
+  mkdir -m 700 "$T/a" "$T/b"
+  run -0 env -u NODE_RUNTIME_DIR -u NODE_STATE_DIR RUNTIME_DIRECTORY="$T/a:$T/c" STATE_DIRECTORY="$T/b" \
+    node-start -d --sname one 3>&-
+  [ -S "$T/a/one@$HOST/sock" ]
+  [ -s "$T/b/one@$HOST/creation" ]
+  NODE_RUNTIME_DIR=$T/a run -0 node-spawn -- sh -c 'env; node-list --self'
+  assert_line "NODE_RUNTIME_DIR=$T/a"
+  assert_line "NODE_STATE_DIR=$T/b"
+  assert_line "one@$HOST"
+  refute_line --regexp '^(RUNTIME|STATE)_DIRECTORY='
+  NODE_RUNTIME_DIR=$T/a run -0 node-stop
+  RUNTIME_DIRECTORY=$T/a start_node two
+  [ -S "$NODE_RUNTIME_DIR/two@$HOST/sock" ]
+  unset NODE_RUNTIME_DIR
+  RUNTIME_DIRECTORY=a run -2 start_node three
+  assert_output --partial 'RUNTIME_DIRECTORY=a: want an absolute path'
+}
+
 # --- what takes no output ----------------------------------------------------------------------------------
 
 metric() { api one GET /metrics | sed -n "s/^$1 //p"; }

@@ -8,9 +8,11 @@ set -l tool (status basename | string replace -r '\.fish$' '')
 
 # Prints the nodes that run here: each has a directory with a socket.
 function __node_toolkit_local
-    set -l directory /tmp/node-(id -u)
-    test (id -u) = 0; and set directory /run/node
+    set -l user (id -u)
+    set -l directory /tmp/node-$user
+    test -O /run/user/$user; and set directory /run/user/$user/node
     set -q XDG_RUNTIME_DIR[1]; and test -n "$XDG_RUNTIME_DIR"; and set directory $XDG_RUNTIME_DIR/node
+    test $user = 0 -o -O /run/node; and set directory /run/node
     set -q NODE_RUNTIME_DIR[1]; and test -n "$NODE_RUNTIME_DIR"; and set directory $NODE_RUNTIME_DIR
     for socket in $directory/*@*/sock
         string replace -r '.*/([^/]+)/sock$' '$1' -- $socket

@@ -3,26 +3,39 @@
 #include "core/rundir.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define RUNDIR_SYSTEM "/run/node"
+
 /* Removes slashes at the end of the path: with them, lstat would follow a symbolic link. */
 static void drop_slashes(char *path) {
   for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
 }
 
+/* Is the path a directory (no symbolic link) of this user? */
+static bool is_ours(const char *path) {
+  struct stat st;
+  return !lstat(path, &st) && S_ISDIR(st.st_mode) && st.st_uid == geteuid();
+}
+
 int rundir_find(char *out, size_t size, struct error *e) {
   const char *own = getenv("NODE_RUNTIME_DIR"), *session = getenv("XDG_RUNTIME_DIR");
+  char login[32];
+  snprintf(login, sizeof login, "/run/user/%u", (unsigned)geteuid());
   int n;
   if (own && *own)
     n = snprintf(out, size, "%s", own);
+  else if (geteuid() == 0 || is_ours(RUNDIR_SYSTEM))
+    n = snprintf(out, size, RUNDIR_SYSTEM);
   else if (session && *session)
     n = snprintf(out, size, "%s/node", session);
-  else if (geteuid() == 0)
-    n = snprintf(out, size, "/run/node");
+  else if (is_ours(login))
+    n = snprintf(out, size, "%s/node", login);
   else
     n = snprintf(out, size, "/tmp/node-%u", (unsigned)geteuid());
   if (n < 0 || (size_t)n >= size) return error_set(e, ERR_SYSTEM, "the runtime directory's path is too long");

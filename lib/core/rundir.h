@@ -9,8 +9,15 @@
 
 #include "base/err.h"
 
-/* Writes the path of the directory, whether or not it exists: $NODE_RUNTIME_DIR, else $XDG_RUNTIME_DIR/node,
- * else /run/node for root, else /tmp/node-UID.  ERR_SYSTEM when the path is longer than out. */
+/* Writes the path of the directory, whether or not it exists, the first of:
+ *   $NODE_RUNTIME_DIR
+ *   /run/node              for root, and for the user that owns it: the user of a system service
+ *   $XDG_RUNTIME_DIR/node
+ *   /run/user/UID/node     where /run/user/UID belongs to this user
+ *   /tmp/node-UID
+ * /run/node comes before the directories of a login, and theirs is found without XDG_RUNTIME_DIR, so that a
+ * service, a cron job and a login of one user find the same nodes.  ERR_SYSTEM when the path is longer than
+ * out. */
 int rundir_find(char *out, size_t size, struct error *e) MUST_CHECK;
 
 /* 0 when the directory is as it must be, or does not exist.  ERR_PERMISSION, ERR_SYSTEM. */

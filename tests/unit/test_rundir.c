@@ -3,7 +3,10 @@
 
 #include "tap.h"
 
+#include <sched.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,22 +19,53 @@ static const char *below(const char *name) {
 }
 
 static void test_find(void) {
-  char out[64], want[64];
+  char out[64];
   struct error e = {0};
   setenv("NODE_RUNTIME_DIR", "/a/b//", 1);
   setenv("XDG_RUNTIME_DIR", "/run/user/7", 1);
   ok(!rundir_find(out, sizeof out, &e), "NODE_RUNTIME_DIR is found");
   is(out, "/a/b", "without its last slashes, which would hide a symbolic link");
-  setenv("NODE_RUNTIME_DIR", "", 1);
-  ok(!rundir_find(out, sizeof out, &e), "an empty NODE_RUNTIME_DIR counts as unset");
-  is(out, "/run/user/7/node", "then it is in the session's directory");
-  unsetenv("NODE_RUNTIME_DIR");
-  unsetenv("XDG_RUNTIME_DIR");
-  snprintf(want, sizeof want, "/tmp/node-%u", (unsigned)geteuid());
-  ok(!rundir_find(out, sizeof out, &e), "with neither");
-  is(out, geteuid() ? want : "/run/node", "it is where the system has one");
   setenv("NODE_RUNTIME_DIR", "/longer/than/that", 1);
   ok(rundir_find(out, 8, &e) == ERR_SYSTEM && *e.text, "a path that does not fit is refused: %s", e.text);
+}
+
+/* What is found with and without XDG_RUNTIME_DIR. */
+static void finds(const char *with, const char *without, const char *when) {
+  char out[64] = "";
+  struct error e = {0};
+  setenv("NODE_RUNTIME_DIR", "", 1); /* counts as unset */
+  setenv("XDG_RUNTIME_DIR", "/session", 1);
+  ok(!rundir_find(out, sizeof out, &e) && !strcmp(out, with), "%s, with XDG_RUNTIME_DIR: %s", when, out);
+  unsetenv("XDG_RUNTIME_DIR");
+  ok(!rundir_find(out, sizeof out, &e) && !strcmp(out, without), "%s, without: %s", when, out);
+  unsetenv("NODE_RUNTIME_DIR");
+}
+
+/* A /run of its own, seen by this process alone. */
+static bool make_run(void) {
+  return geteuid() == 0 && !unshare(CLONE_NEWNS) && !mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) &&
+         !mount("run", "/run", "tmpfs", 0, "mode=755");
+}
+
+static void test_places(void) {
+  if (!make_run()) {
+    ok(true, "# SKIP only root can make a /run for a test");
+    return;
+  }
+  finds("/run/node", "/run/node", "root");
+  ok(!mkdir("/run/node", 0700) && !mkdir("/run/user", 0755) && !mkdir("/run/user/12345", 0700) &&
+         !seteuid(12345),
+     "a user without a directory in /run");
+  finds("/session/node", "/tmp/node-12345", "where /run/node and /run/user/UID are root's");
+  ok(!seteuid(0) && !chown("/run/user/12345", 12345, 0) && !seteuid(12345), "a login");
+  finds("/session/node", "/run/user/12345/node", "where the user is logged in");
+  ok(!seteuid(0) && !chown("/run/node", 12345, 0) && !seteuid(12345), "a service");
+  finds("/run/node", "/run/node", "where a service of the user runs, too");
+  ok(!seteuid(0) && !rename("/run/node", "/run/other") && !symlink("/run/other", "/run/node") &&
+         !seteuid(12345),
+     "a symbolic link");
+  finds("/session/node", "/run/user/12345/node", "where /run/node is a symbolic link");
+  ok(!seteuid(0), "root again");
 }
 
 static void test_make(void) {
@@ -78,6 +112,7 @@ int main(void) {
   snprintf(base, sizeof base, "/tmp/test_rundir.XXXXXX");
   if (!mkdtemp(base)) return 125;
   test_find();
+  test_places();
   test_make();
   test_modes();
   test_kinds();
