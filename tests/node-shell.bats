@@ -574,6 +574,45 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_line --regexp '^  "x+"\.\.\.$'
 }
 
+@test "an error shows the calls that led to it, between functions that wait, too" {
+  local lines=()
+  start_node one
+  node-stop
+  node-start -d --sname one --path "$HOME" 3>&-
+  printf 'local m = {}\nlocal function inner(x) return x.y.z end\nfunction m.go(x) sleep(1)\nlocal z = inner(x) return z end\nreturn m' \
+    >deep.lua
+  terminal
+  at 1 'deep = require("deep")'
+  at 1 'local x = deep.go({})' ".*deep\.lua:2: attempt to index a nil value \(field 'y'\)" \
+    "	.*deep\.lua:2: in upvalue 'inner'" "	.*deep\.lua:4: in field 'go'" '	shell:1: in main chunk'
+  at 1 'nosuch.field' "shell:1: attempt to index a nil value \(global 'nosuch'\)"
+  leave
+  run -0 screen
+  refute_line --partial shell.lua
+  assert_equal "$(grep -c 'main chunk' <<<"$output")" 1
+}
+
+@test "traced: results as of pcall, the traceback of an error, none of a very deep one" {
+  start_node one
+  run -0 node-shell <<'END'
+puts(traced(function(...) sleep(1) return ... end, 1, nil, 3))
+local ok, why, trace = traced(function() local t = {} setmetatable(t, {}) sleep(1) error(t) end)
+puts(ok, type(why), trace:find("^stack traceback:\n") ~= nil)
+puts(traced(error, "plain", 0))
+function deep() return 1 + deep() end
+ok, why, trace = traced(deep)
+puts(ok, why:find("overflow") ~= nil, trace)
+puts(select("#", traced(pcall, error, "inner")), traced(pcall, error, "inner", 0))
+puts(pcall(traced))
+END
+  assert_line --index 0 $'true\t1\tnil\t3'
+  assert_line --index 1 $'false\ttable\ttrue'
+  assert_line --index 2 --regexp $'^false\tplain\tstack traceback:'
+  assert_line $'false\ttrue\tnil'
+  assert_line $'3\ttrue\tfalse\tinner'
+  assert_line --partial "bad argument #1 to 'traced'"
+}
+
 @test "i tells what a value is; r loads a module again; a local is told of, once" {
   local lines=()
   start_node one

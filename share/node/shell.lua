@@ -22,7 +22,7 @@ local gsub <const>, gmatch <const>, interrupt <const> = string.gsub, string.gmat
 local format <const>, rawequal <const>, getmetatable <const>, rawlen <const> = string.format, rawequal, getmetatable, rawlen
 local next <const>, utf8len <const>, mathtype <const>, open <const> = next, utf8.len, math.type, io.open
 local functions <const>, process_info <const>, ls <const>, require <const> = functions, process_info, ls, require
-local select <const>, whereis <const> = select, whereis
+local select <const>, whereis <const>, traced <const> = select, whereis, traced
 local pretty <const> = require("pretty")
 
 local shell = {}
@@ -246,9 +246,19 @@ local function text_of(reason)
   return #text <= ERROR_MAX and text or format("%s... and %d bytes more", sub(text, 1, ERROR_MAX), #text - ERROR_MAX)
 end
 
+-- The part of a traceback between the error and the chunk, with the chunk; nothing when the chunk has made the error.
+local function calls_of(trace)
+  local calls = {}
+  for line in gmatch(trace or "", "\n(\t[^\n]+)") do
+    if find(line, "^\t%[C%]: in .*'traced'") then break end
+    calls[#calls + 1] = line
+  end
+  return #calls > 1 and "\n" .. concat(calls, "\n") or ""
+end
+
 local function outcome(results, view, ok, ...)
   local values = pack(...)
-  if not ok then return "error", text_of(values[1]) end
+  if not ok then return "error", text_of(values[1]) .. calls_of(values[2]) end
   if values.n == 0 then return "done" end
   if view then
     keep(results, view, values)
@@ -288,7 +298,7 @@ local function evaluate(results, code, name, view)
   local why
   if not chunk then chunk, why = load(code, name) end
   if chunk then
-    local what, text = outcome(results, view, pcall(chunk))
+    local what, text = outcome(results, view, traced(chunk))
     if view then tell_of_local(results, code, what) end
     return what, text
   end

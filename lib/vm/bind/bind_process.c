@@ -225,6 +225,51 @@ static int info(lua_State *L) {
   return bind_call(L, pid, term_build("s", "process_info"), map_or_nil, 0);
 }
 
+enum { TRACED_LEVELS = 10000 /* a traceback walks the stack some twenty times */ };
+
+/* The message handler of traced: replaces the error by a table of the error and the traceback, which only
+ * this function marks so. */
+static int note_trace(lua_State *L) {
+  lua_createtable(L, 2, 0);
+  luaL_setmetatable(L, "traced error");
+  lua_insert(L, 1);
+  lua_rawseti(L, 1, 1);
+  lua_Debug ar;
+  if (lua_getstack(L, TRACED_LEVELS, &ar)) return 1;
+  luaL_traceback(L, L, NULL, 1);
+  lua_rawseti(L, 1, 2);
+  return 1;
+}
+
+/* Stack: the handler, true, and the results or the error.  Lua does not call the handler where memory runs
+ * out. */
+static int trace_finished(lua_State *L, int status, lua_KContext context) {
+  (void)context;
+  if (status == LUA_OK || status == LUA_YIELD) return lua_gettop(L) - 1;
+  lua_pushboolean(L, 0);
+  lua_insert(L, -2);
+  if (!lua_getmetatable(L, -1)) return 2;
+  luaL_getmetatable(L, "traced error");
+  bool traced = lua_rawequal(L, -1, -2);
+  lua_pop(L, 2);
+  if (!traced) return 2;
+  lua_rawgeti(L, -1, 1);
+  lua_rawgeti(L, -2, 2);
+  lua_remove(L, -3);
+  return 3;
+}
+
+static int traced(lua_State *L) {
+  luaL_checkany(L, 1);
+  luaL_newmetatable(L, "traced error");
+  lua_pop(L, 1);
+  lua_pushcfunction(L, note_trace);
+  lua_insert(L, 1);
+  lua_pushboolean(L, 1);
+  lua_insert(L, 2);
+  return trace_finished(L, lua_pcallk(L, lua_gettop(L) - 3, LUA_MULTRET, 1, 0, trace_finished), 0);
+}
+
 const struct bind_function bind_process[] = {
     {"self", self, "self()", "Returns the pid of the running process."},
     {"spawn", spawn, "spawn(f, ...)\nspawn(module, function, ...)",
@@ -250,6 +295,8 @@ const struct bind_function bind_process[] = {
      "Sets whether exit signals become messages to the caller, and returns the former setting."},
     {"interrupt", interrupt, "interrupt(pid)",
      "Raises an error in another process, where it waits or computes."},
+    {"traced", traced, "traced(f, ...)",
+     "Calls a function as pcall does, but returns the traceback of an error as a third value."},
     {"alive", alive, "alive(pid)", "Returns whether a process of this node is alive."},
     {"process_info", info, "process_info(pid)",
      "Returns a table of what is known of a process of any node, or nil when there is no such process."},
