@@ -673,6 +673,24 @@ END
   assert_line --partial "$HOME/.node_shell.lua: Is a directory"
 }
 
+@test "TAB: of many names the first are listed, and what they have in common is inserted" {
+  start_node one
+  terminal
+  type_ 'for i = 100, 999 do register("many" .. i, self()) end\n'
+  prompt 2
+  type_ 'whereis("ma\t'
+  shows 'whereis("many'
+  type_ '\t'
+  shows '900 names; the first 199 and the last:'
+  shows many999
+  type_ '300") == self()\n'
+  prompt 3
+  leave
+  run -0 screen
+  assert_line true
+  refute_line --partial many500
+}
+
 # words LINE: what completes LINE, a word a line, as the shell module tells its client.
 words() {
   node-shell <<END

@@ -366,6 +366,17 @@ local function notes(line)
   return lines
 end
 
+local WORDS_MAX <const> = 200
+
+-- Of a long sorted list only the first words, and the last one, so that what all words begin with stays the same; and
+-- a line that says so, unless they all go on from the typed bytes with the same one.
+local function shorten(list, typed)
+  local n, short = #list, {unpack(list, 1, WORDS_MAX - 1)}
+  short[WORDS_MAX] = list[n]
+  if sub(list[1], 1, typed + 1) == sub(list[n], 1, typed + 1) then return short, {} end
+  return short, {format("%d names; the first %d and the last:", n, WORDS_MAX - 1)}
+end
+
 local function complete(line)
   if find(line, "[%w_]%($") then return "words", 0, {}, notes(line) end
   local word, found = candidates(line)
@@ -374,6 +385,7 @@ local function complete(line)
     if sub(name, 1, #word) == word then list[#list + 1] = name end
   end
   sort(list)
+  if #list > WORDS_MAX then return "words", #word, shorten(list, #word) end
   return "words", #word, list, #list == 1 and list[1] == word and notes(line) or {}
 end
 
