@@ -596,6 +596,25 @@ END
   assert_output next
 }
 
+@test "an environment of 100,000 variables does not hold the node" {
+  start_node one
+  local -a user=()
+  [ "$(id -u)" != 0 ] || user=(--arg user root)
+  jq -n '{command: ["awk", "BEGIN { for (k in ENVIRON) n += k ~ /^V/; print n; exit 3 }"], attach: true} + $ARGS.named +
+    {env: ([range(100000) | {key: "V\(.)", value: ""}] | from_entries)}' "${user[@]}" >"$T/body"
+  ulimit -s unlimited 2>/dev/null || :
+  for _ in 1 2 3; do
+    run -0 api one POST /v1/processes --json @"$T/body"
+    assert_output --partial '100000'
+    assert_output --partial '"status":3'
+  done
+  jq -n '{command: ["true"], env: ([range(100000) | {key: "V\(.)", value: 1}] | from_entries)}' >"$T/body"
+  run -0 api one POST /v1/processes --json @"$T/body"
+  assert_output --partial 'env wants a map of strings'
+  run -0 api one GET /metrics
+  assert_line 'node_io_long_turns_total{over="100ms"} 0'
+}
+
 @test "a directory that is gone: of the tool, of the node, and of --cwd" {
   mkdir "$T/here" "$T/there"
   (cd "$T/there" && start_node one)

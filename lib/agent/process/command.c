@@ -8,6 +8,7 @@
  * its end first: a client that stops itself has then got all that the command showed before. */
 #include "agent/process/command.h"
 
+#include "agent/http/jobs.h"
 #include "agent/process/children.h"
 #include "agent/process/command_spec.h"
 #include "agent/process/hosted.h"
@@ -887,45 +888,98 @@ static void explain_start(const struct command_spec *p, int error, struct error 
   error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY || error == E2BIG ? p->first : 0], why);
 }
 
-/* identity: as whom the command runs; NULL: as the node.  Borrowed. */
-static void spawn_as(struct agent *a, struct signal *call, struct term_reader spec,
-                     const struct identity *identity) {
-  struct error e = {0};
-  struct command_spec p = {0};
+/* Starts the command of a spec that was read, or answers the call (consumed) with the error in e. */
+static void start(struct agent *a, struct signal *call, struct command_spec *p, struct error *e) {
   struct command *c = NULL;
   char why[LIMIT_TEXT_SIZE];
-  if (a->commands >= limit_max(&a->limits, LIMIT_COMMANDS))
-    limit_error(&a->limits, LIMIT_COMMANDS, NULL, &e);
-  else if (!command_spec_read(a, term_is_word(call->term, "exec"), spec, identity, &p, &e) &&
-           !(c = calloc(1, sizeof *c)))
-    error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  if (c && (e.code = hosted_begin(a, &c->hosted, &command_class, p.leader))) {
-    error_set(&e, e.code, "%s", hosted_refusal(a, e.code, why));
+  if (!e->code && a->commands >= limit_max(&a->limits, LIMIT_COMMANDS))
+    limit_error(&a->limits, LIMIT_COMMANDS, NULL, e);
+  if (!e->code && !(c = calloc(1, sizeof *c))) error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  if (c && (e->code = hosted_begin(a, &c->hosted, &command_class, p->leader))) {
+    error_set(e, e->code, "%s", hosted_refusal(a, e->code, why));
     free(c);
     c = NULL;
   }
   if (!c) {
-    command_spec_finish(&p);
-    call_refuse(a, call, &e);
+    call_refuse(a, call, e);
     return;
   }
   a->commands++;
   c->call = call;
   c->flush = NPID_NONE;
-  c->owner = p.owner;
-  c->keep = p.keep;
-  c->kill_after_ms = (uint64_t)p.kill_after_ms;
+  c->owner = p->owner;
+  c->keep = p->keep;
+  c->kill_after_ms = (uint64_t)p->kill_after_ms;
   c->owner_ref = vm_ref(a->vm);
-  c->hosted.what = command_spec_words(&p);
+  c->hosted.what = command_spec_words(p);
   init_handles(c);
   c->outcome = outcome_begin(a, c->hosted.pid, c->hosted.what);
-  if (!c->outcome) error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  int error = e.code || introduce(c, &p, &e) || make_cgroup(c, &p, &e) ? 0 : start_process(c, &p);
-  if (error) explain_start(&p, error, &e);
-  c->cwd = p.cwd;
-  p.cwd = NULL;
-  command_spec_finish(&p);
-  if (e.code) no_start(c, &e);
+  if (!c->outcome) error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  int error = e->code || introduce(c, p, e) || make_cgroup(c, p, e) ? 0 : start_process(c, p);
+  if (error) explain_start(p, error, e);
+  c->cwd = p->cwd;
+  p->cwd = NULL;
+  if (e->code) no_start(c, e);
+}
+
+/* A spec that is read by a job, because it is long. */
+struct reading {
+  struct job job;
+  struct signal *call;
+  struct term_reader spec; /* in the call */
+  bool by_process;
+  struct identity *identity; /* NULL: the node's own */
+  struct command_spec read;
+  struct error e;
+};
+
+static void run_free(struct job *job) {
+  struct reading *r = (struct reading *)job;
+  command_spec_finish(&r->read);
+  identity_free(r->identity);
+}
+
+static void on_freed(struct job *job) {
+  free(job);
+}
+
+static void run_read(struct job *job) {
+  struct reading *r = (struct reading *)job;
+  r->e.code = command_spec_read(job->agent, r->by_process, r->spec, r->identity, &r->read, &r->e);
+}
+
+static void on_read(struct job *job) {
+  struct reading *r = (struct reading *)job;
+  size_t bytes = r->call->term->size;
+  holds_note(&job->agent->holds, "the start of a command with many words", NULL);
+  if (job->agent->stopping)
+    signal_free(r->call);
+  else
+    start(job->agent, r->call, &r->read, &r->e);
+  job_continue(job->agent, job, bytes, run_free, on_freed);
+}
+
+/* identity: as whom the command runs; NULL: as the node.  Borrowed. */
+static void spawn_as(struct agent *a, struct signal *call, struct term_reader spec,
+                     const struct identity *identity) {
+  struct error e = {0};
+  struct command_spec p = {0};
+  bool by_process = term_is_word(call->term, "exec");
+  if (call->term->size <= JOBS_INLINE) {
+    e.code = command_spec_read(a, by_process, spec, identity, &p, &e);
+    start(a, call, &p, &e);
+    command_spec_finish(&p);
+    return;
+  }
+  struct reading *r = malloc(sizeof *r);
+  struct identity *copy = r && identity ? identity_copy(identity) : NULL;
+  if (!r || (identity && !copy)) {
+    free(r);
+    call_refuse_code(a, call, ERR_NOMEM, NULL);
+    return;
+  }
+  *r = (struct reading){.call = call, .spec = spec, .by_process = by_process, .identity = copy};
+  job_start(a, &r->job, call->term->size, run_read, on_read);
 }
 
 /* A call that waits until its user is found. */

@@ -1,5 +1,5 @@
-/* command_spec: the spec of a command (vm.h: "exec"), in the form that child_start takes.  I/O thread only.
- */
+/* command_spec: the spec of a command (vm.h: "exec"), in the form that child_start takes.  Any thread, of an
+ * agent that is running. */
 #ifndef AGENT_PROCESS_COMMAND_SPEC_H
 #define AGENT_PROCESS_COMMAND_SPEC_H
 

@@ -55,13 +55,31 @@ struct identities {
   struct map searches; /* name -> struct search */
 };
 
-static void identity_free(struct identity *i) {
+void identity_free(struct identity *i) {
   if (!i) return;
   free(i->ids);
   free(i->name);
   free(i->home);
   free(i->shell);
   free(i);
+}
+
+/* The strings but ids (taken; NULL: memory ran out) are copied. */
+static struct identity *identity_new(char *ids, const char *name, const char *home, const char *shell,
+                                     bool root) {
+  struct identity *i = calloc(1, sizeof *i);
+  if (!i) {
+    free(ids);
+    return NULL;
+  }
+  *i = (struct identity){ids, strdup(name), strdup(home), strdup(shell), root};
+  if (i->ids && i->name && i->home && i->shell) return i;
+  identity_free(i);
+  return NULL;
+}
+
+struct identity *identity_copy(const struct identity *i) {
+  return identity_new(strdup(i->ids), i->name, i->home, i->shell, i->root);
 }
 
 static int no_memory(struct error *e) {
@@ -91,16 +109,8 @@ static char *ids_of(const struct passwd *pw) {
 }
 
 static struct identity *identity_of(const struct passwd *pw) {
-  struct identity *i = calloc(1, sizeof *i);
-  if (!i) return NULL;
-  i->ids = ids_of(pw);
-  i->name = strdup(pw->pw_name);
-  i->home = strdup(*pw->pw_dir ? pw->pw_dir : "/");
-  i->shell = strdup(*pw->pw_shell ? pw->pw_shell : "/bin/sh");
-  i->root = pw->pw_uid == 0;
-  if (i->ids && i->name && i->home && i->shell) return i;
-  identity_free(i);
-  return NULL;
+  return identity_new(ids_of(pw), pw->pw_name, *pw->pw_dir ? pw->pw_dir : "/",
+                      *pw->pw_shell ? pw->pw_shell : "/bin/sh", pw->pw_uid == 0);
 }
 
 static void look_up(struct lookup *l) {

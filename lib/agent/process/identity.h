@@ -16,6 +16,10 @@ struct identity {
   bool root; /* the user is root */
 };
 
+/* identity_copy: NULL, memory ran out.  identity_free accepts NULL.  Any thread. */
+struct identity *identity_copy(const struct identity *i);
+void identity_free(struct identity *i);
+
 enum { IDENTITY_SEARCHES = 16, IDENTITY_TIMEOUT_MS = 10000 };
 
 /* Runs once, with an identity (borrowed), or NULL and the error (ERR_BAD_VALUE, ERR_TIMEOUT, ERR_SYSTEM,
