@@ -216,6 +216,23 @@ static int take_directory(const char *theirs, const char *ours, struct error *e)
   return 0;
 }
 
+/* Takes the variables of sd_notify(3) and sd_watchdog_enabled(3), which belong to this process alone, and
+ * those of sd_listen_fds(3).  They stay allocated as long as the program. */
+static int take_notify(struct agent_config *config, struct error *e) {
+  const char *to = getenv("NOTIFY_SOCKET"), *period = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+  int64_t us = 0, whose = getpid();
+  if (period && *period && !text_integer(period, 1, INT64_MAX, &us))
+    return error_set(e, ERR_USAGE, "WATCHDOG_USEC=%s: want a number of microseconds", period);
+  if (pid && *pid && !text_integer(pid, 1, INT_MAX, &whose))
+    return error_set(e, ERR_USAGE, "WATCHDOG_PID=%s: want the number of a process", pid);
+  config->notify = to && *to ? tool_need(strdup(to)) : NULL;
+  config->watchdog_us = whose == getpid() ? us : 0;
+  static const char *const theirs[] = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
+                                       "LISTEN_FDS",    "LISTEN_PID",    "LISTEN_FDNAMES"};
+  for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++) unsetenv(theirs[i]);
+  return 0;
+}
+
 /* --- the rest of the configuration ---------------------------------------------------------------------- */
 
 /* Parses a number of bytes: 500000, 64M, 2G. */
@@ -277,6 +294,19 @@ static int choose_limits(const struct options *o, struct limits *l, struct error
   return 0;
 }
 
+/* A directory that is not there is more likely a typo than one that is made later. */
+static int check_path(const struct tool_words *path, struct error *e) {
+  for (size_t i = 0; i < path->count; i++) {
+    struct stat st;
+    const char *dir = path->at[i];
+    if (!*dir) return error_set(e, ERR_USAGE, "--path '': want a directory");
+    if (stat(dir, &st))
+      return error_set(e, errno == ENOENT ? ERR_USAGE : ERR_SYSTEM, "--path %s: %s", dir, strerror(errno));
+    if (!S_ISDIR(st.st_mode)) return error_set(e, ERR_USAGE, "--path %s: not a directory", dir);
+  }
+  return 0;
+}
+
 static int make_setup(const struct options *o, struct setup *s, struct error *e) {
   int64_t schedulers = 0;
   struct nodename ignored;
@@ -286,7 +316,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   if (rundir_find(s->runtime_dir, sizeof s->runtime_dir, e) || rundir_make(s->runtime_dir, e)) return e->code;
   if (o->schedulers && !text_integer(o->schedulers, 1, 256, &schedulers))
     return error_set(e, ERR_USAGE, "--schedulers %s: expected a number from 1 to 256", o->schedulers);
-  if (choose_limits(o, &s->limits, e)) return e->code;
+  if (choose_limits(o, &s->limits, e) || check_path(&o->path, e)) return e->code;
   if (o->heartbeat && (o->heartbeat < 0.1 || o->heartbeat > 3600))
     return error_set(e, ERR_USAGE, "--heartbeat %g: expected seconds from 0.1 to 3600", o->heartbeat);
   if (o->rejoin > REJOIN_MAX_S)
@@ -314,7 +344,8 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .rejoin_ms = (int64_t)(o->rejoin * 1000),
       .heartbeat_ms = o->heartbeat ? (int)(o->heartbeat * 1000) : 2000,
   };
-  int code = choose_console(o, s, e);
+  int code = take_notify(&s->config, e);
+  if (!code) code = choose_console(o, s, e);
   /* The commands of the node, and the tools that they run, talk to this node. */
   if (!code && setenv("NODE_SELF", s->name, 1)) code = error_system(e, errno, "NODE_SELF");
   if (!code) raise_files(s);
@@ -403,6 +434,7 @@ int main(int argc, char **argv) {
   agent_free(agent);
   if (code) tool_fail(&tool, code, &e);
   free(inherited.at);
+  free((void *)(uintptr_t)setup.config.notify);
   free((void *)(uintptr_t)setup.config.path);
   free((void *)(uintptr_t)setup.config.join);
   return 0;

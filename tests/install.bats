@@ -66,3 +66,36 @@ END
     grep -qw "$tool" "$ROOT"/completions/zsh/* || fail "no zsh completion: $tool"
   done
 }
+
+# A node runs whatever its user tells it to, so most of what `security` advises would restrict commands; the
+# figure is kept from growing.
+@test "systemd accepts the units" {
+  command -v systemd-analyze >/dev/null || skip 'systemd-analyze is not installed'
+  make_ install
+  units=$T/to/usr/local/lib/systemd
+  for scope in system user; do
+    mkdir -p "$T/session"
+    XDG_RUNTIME_DIR=$T/session run -0 systemd-analyze --$scope verify --man=no "$units/$scope/node@.service"
+    assert_output ''
+  done
+  sed 's/^WatchdogSec=.*/WatchdogSec=soon/' "$units/system/node@.service" >"$T/node@.service"
+  run systemd-analyze verify --man=no "$T/node@.service"
+  assert_output --partial soon
+  run systemd-analyze security --help
+  [[ $output == *--offline* ]] || skip 'this systemd-analyze judges no files'
+  run -0 systemd-analyze security --offline=true --threshold=96 --no-pager "$units/system/node@.service"
+}
+
+@test "the units start a node with the options of its file, which its commands do not get" {
+  make_ install
+  for scope in system user; do
+    start=$(sed -n 's/^ExecStart=//p' "$T/to/usr/local/lib/systemd/$scope/node@.service")
+    start=${start//%i/$scope} start=${start//\/usr\/local\/bin\//$T/to/usr/local/bin/}
+    export NODE_OPTIONS='-d --tag unit'
+    eval "$start" 3>&-
+    run -0 node-spawn -n "$scope" -- env
+    refute_line --regexp '^NODE_OPTIONS='
+    run -0 node-list -n "$scope" --self --json
+    assert_output --partial '"tags":{"unit":""}'
+  done
+}

@@ -190,6 +190,76 @@ ended() {
   assert_output --partial 'RUNTIME_DIRECTORY=a: want an absolute path'
 }
 
+# Writes the lines of the datagrams that come to a socket, a path or @ and an abstract name, to the file $T/told.
+service_manager() {
+  : >"$T/told"
+  perl -MSocket -e '
+    my ($to, $out) = @ARGV;
+    $to =~ s/^@/\0/;
+    my $s;
+    socket($s, AF_UNIX, SOCK_DGRAM, 0) and bind($s, pack_sockaddr_un($to)) or die "$to: $!";
+    open(my $file, ">", $out) or die "$out: $!";
+    $file->autoflush;
+    print STDOUT "ready\n";
+    close STDOUT;
+    print $file "$_\n" while defined recv($s, $_, 4096, 0);' "$1" "$T/told" >"$T/manager" 3>&- &
+  wait_until grep -q ready "$T/manager"
+}
+told() { grep -qx -- "$1" "$T/told"; }
+beats() { grep -cx WATCHDOG=1 "$T/told"; }
+
+@test "a service manager is told that the node is ready, that it goes on, and that it stops" {
+  for to in "$T/notify" "@${T##*/}"; do
+    service_manager "$to"
+    NOTIFY_SOCKET=$to WATCHDOG_USEC=100000 LISTEN_FDS=0 node-start --sname one >"$T/log" 2>&1 3>&- &
+    node=$!
+    wait_until told READY=1
+    told "STATUS=one@$HOST ready: .*:[0-9]*"
+    more() { [ "$(beats)" -ge 3 ]; }
+    wait_until more
+    run -0 node-spawn -n one -- env
+    refute_line --regexp '^(NOTIFY_SOCKET|WATCHDOG_|LISTEN_)'
+    node-stop one
+    wait $node
+    told STOPPING=1
+  done
+}
+
+@test "no watchdog is fed that is another process's, and none by a node whose schedulers are all held" {
+  service_manager "$T/notify"
+  export NOTIFY_SOCKET=$T/notify WATCHDOG_USEC=100000
+  WATCHDOG_PID=1 node-start --sname other >"$T/log" 2>&1 3>&- &
+  wait_until told READY=1
+  node-stop other
+  wait_until told STOPPING=1
+  [ "$(beats)" -eq 0 ]
+  node-start --sname one --schedulers 1 >"$T/log" 2>&1 3>&- &
+  node=$!
+  fed() { [ "$(beats)" -gt "$1" ]; }
+  wait_until fed 0
+  slow_call $node rename 60000000
+  node-spawn -n one -d -e 'os.rename("/nonexistent", "/there")'
+  quiet() { local n && n=$(beats) && api one GET /v1/node && sleep 0.5 && [ "$(beats)" -eq "$n" ]; }
+  wait_until quiet
+  n=$(beats)
+  kill $! && wait $! || true
+  wait_until fed "$n"
+}
+
+@test "a service manager that cannot be told is named, and the node goes on" {
+  for to in relative @ /; do
+    NOTIFY_SOCKET=$to run -2 start_node one
+    assert_output --partial "NOTIFY_SOCKET=$to: want a path"
+  done
+  NOTIFY_SOCKET=$(printf '/%0200d' 0) run -2 start_node one
+  assert_output --partial 'longer than the 107 bytes'
+  WATCHDOG_USEC=soon run -2 start_node one
+  assert_output --partial 'WATCHDOG_USEC=soon: want a number of microseconds'
+  NOTIFY_SOCKET=$T/nobody start_node one
+  wait_until grep -qx 'node-start: NOTIFY_SOCKET: the service manager: No such file or directory' "$NODE_RUNTIME_DIR/one@$HOST/console.log"
+  run -0 node-list --self
+}
+
 # --- what takes no output ----------------------------------------------------------------------------------
 
 metric() { api one GET /metrics | sed -n "s/^$1 //p"; }
@@ -448,8 +518,12 @@ ends_soon() {
   [ "$(api one GET /v1/node | jq -r .address)" = 127.0.0.1 ]
   port=$(api one GET /v1/node | jq .port)
   [ "$port" -gt 0 ]
-  run ! start_node two --listen "127.0.0.1:$port"
-  assert_output --partial "$port"
+  run -3 start_node two --listen "127.0.0.1:$port"
+  assert_output --partial "cannot listen on 127.0.0.1:$port: in use by another program"
+  for address in 192.0.2.1:4399 '[2001:db8::1]:4399'; do
+    run -3 start_node two --listen "$address"
+    assert_output --partial "cannot listen on $address: no address of this host"
+  done
   for listen in 127.0.0.1:99999 127.0.0.1:x not/an/address; do
     run ! start_node two --listen "$listen"
     assert_output --partial "$listen"
@@ -485,6 +559,10 @@ ends_soon() {
   mkdir "$T/a" "$T/b"
   echo 'return { word = "from a" }' >"$T/a/mine.lua"
   echo 'return { word = "from b" }' >"$T/b/mine.lua"
+  for nothing in '' "$T/none" "$T/a/mine.lua"; do
+    run -2 start_node one --path "$nothing"
+    assert_output --regexp "^node-start: --path ('': want a directory|$nothing: (No such file or|not a) directory)"
+  done
   start_node one --path "$T/a" --path "$T/b"
   run -0 node-spawn -e 'puts(require("mine").word)'
   assert_output 'from a'
@@ -906,9 +984,9 @@ descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
 
 # holds THREAD: how often a thread of this kind of the node "one" was held.
 holds() { api one GET /metrics | sed -n "s/^node_holds_total{thread=\"$1\"} //p"; }
-# slow_call PID CALL: from now on each CALL of a process takes 400 ms.  It blocks the thread that makes it.
+# slow_call PID CALL [US]: from now on each CALL of a process takes 400 ms, or so many microseconds.  It blocks the thread that makes it.
 slow_call() {
-  strace -f -qq -o /dev/null -e trace="$2" -e inject="$2:delay_exit=400000" -p "$1" 3>&- &
+  strace -f -qq -o /dev/null -e trace="$2" -e inject="$2:delay_exit=${3:-400000}" -p "$1" 3>&- &
   wait_until eval '! grep -q "^TracerPid:[[:space:]]*0$" "/proc/'"$1"'/task/"*/status'
 }
 

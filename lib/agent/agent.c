@@ -24,6 +24,7 @@
 #include "agent/process/orphans.h"
 #include "agent/process/outcome.h"
 #include "agent/runtime.h"
+#include "agent/service.h"
 #include "agent/starts.h"
 #include "agent/state.h"
 #include "agent/watchdog.h"
@@ -108,6 +109,7 @@ void agent_stop(struct agent *a) {
   a->stopping = true;
   a->stop_since_ns = clock_ns();
   log_line(&a->log, "%s is stopping", a->self);
+  service_stopping(a);
   server_quiesce(a);
   commands_stop(a);
   attach_stop_all(a);
@@ -315,6 +317,7 @@ static int begin(struct agent *a, struct error *e) {
   code = server_init(a, &api_routes, unix_fd, tcp_fd, e);
   if (!code) code = vm_start(a->vm, e);
   if (!code) code = watchdog_start(a, e);
+  if (!code) code = service_init(a, e);
   int error = code ? 0 : check_spare_files();
   if (error) code = error_system(e, error, "too few descriptors are left for connections");
   write_banner(a, note);
@@ -363,6 +366,7 @@ int agent_run(struct agent *a, struct error *e) {
     if (nodename_parse(*j, &name, e)) return e->code;
     mesh_join(a->mesh, &name);
   }
+  service_ready(a);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   return 0;
 }
@@ -406,6 +410,7 @@ void agent_free(struct agent *a) {
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);
   watchdog_free(a);
+  service_free(a);
   cgroups_free(a->cgroups);
   map_finish(&a->children);
   runtime_finish(a);

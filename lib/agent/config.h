@@ -34,6 +34,10 @@ struct agent_config {
   bool mesh;                   /* connect to every node that a connected node is connected to */
   /* For how long the node tries to reach a node that was lost or is to be joined; 0: not at all. */
   int64_t rejoin_ms;
+  /* Of the service manager (agent/service.h): its socket, a path or @ and an abstract name, or NULL; and
+   * within how many microseconds it must hear of the node again, or 0. */
+  const char *notify;
+  int64_t watchdog_us;
   int heartbeat_ms; /* a node says something on each link at least this often; after four times this in
                        silence a link is lost */
 };

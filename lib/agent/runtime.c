@@ -147,6 +147,30 @@ static int split_listen(const char *text, char *host, size_t size, int64_t *port
   return 0;
 }
 
+/* The error of an address (with its port) on which the system does not let the node listen. */
+static int not_listening(const struct sockaddr *sa, int error, struct error *e) {
+  bool six = sa->sa_family == AF_INET6;
+  char host[INET6_ADDRSTRLEN] = "", text[sizeof host + 16];
+  uint16_t port = ntohs(six ? ((const struct sockaddr_in6 *)(const void *)sa)->sin6_port
+                            : ((const struct sockaddr_in *)(const void *)sa)->sin_port);
+  inet_ntop(sa->sa_family,
+            six ? (const void *)&((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr
+                : (const void *)&((const struct sockaddr_in *)(const void *)sa)->sin_addr,
+            host, sizeof host);
+  snprintf(text, sizeof text, six ? "[%s]:%u" : "%s:%u", host, port);
+  if (error == EADDRINUSE)
+    return error_set(e, ERR_TCP, "cannot listen on %s: in use by another program; choose with --listen :PORT",
+                     text);
+  if (error == EADDRNOTAVAIL)
+    return error_set(e, ERR_TCP,
+                     "cannot listen on %s: no address of this host; choose one with --listen ADDRESS", text);
+  if (error == EACCES)
+    return error_set(e, ERR_PERMISSION, "cannot listen on %s: this port needs a privilege", text);
+  char what[sizeof text + 32];
+  snprintf(what, sizeof what, "cannot listen on %s", text);
+  return error_system(e, error, what);
+}
+
 static int listen_somewhere(struct agent *a, struct sockaddr_storage *sa, socklen_t n, int64_t port, int *out,
                             struct error *e) {
   bool any = port < 0;
@@ -163,9 +187,7 @@ static int listen_somewhere(struct agent *a, struct sockaddr_storage *sa, sockle
     return error_set(e, ERR_BUSY,
                      "all ports from %d to %d are in use: free one, or choose with --listen :PORT", first,
                      last);
-  char what[64];
-  snprintf(what, sizeof what, "cannot listen on port %d", first);
-  return error_system(e, error, what);
+  return not_listening((const struct sockaddr *)sa, error, e);
 }
 
 static int bind_port(struct agent *a, int *out, char *note, size_t size, struct error *e) {

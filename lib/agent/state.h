@@ -33,6 +33,7 @@ struct nodewatch;
 struct registry;
 struct runtime;
 struct cookie_reader;
+struct service;
 
 enum { AGENT_SCRATCH = 64 << 10 };
 
@@ -45,8 +46,9 @@ struct agent {
   struct limits limits;    /* the bounds of the node */
   struct holds_loop holds; /* what the loop does: holds_note */
   struct watchdog *watchdog;
-  struct sink *output; /* the sink of the console; the same as log.sink when both go to one place */
-  struct psk_set psks; /* changed by api/cookies.c */
+  struct service *service; /* NULL: no service manager has asked to be told */
+  struct sink *output;     /* the sink of the console; the same as log.sink when both go to one place */
+  struct psk_set psks;     /* changed by api/cookies.c */
 
   uv_loop_t loop;
   /* The vm has signals for the host: an eventfd and its handle.  Not a uv_async_t, whose receiver spins while
@@ -63,7 +65,7 @@ struct agent {
   uv_timer_t memory_timer;
   uint64_t measured_ms; /* uv_now at the last measurement */
   bool is_short;
-  uv_handle_t *handles[13]; /* the handles above that are initialised */
+  uv_handle_t *handles[15]; /* the handles above that are initialised */
   int handle_count;
   bool stopping;
   int64_t stop_since_ns;
