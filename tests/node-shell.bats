@@ -334,6 +334,24 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   assert_output 1
 }
 
+@test "output arrives above a text of several lines that is being edited" {
+  start_node one
+  terminal
+  type_ 'register("slow", spawn(function() receive() puts("from below") end))\n'
+  prompt 2
+  type_ '\033[200~1 +\n2 +\n\033[201~ 3'
+  wait_until grep -q ' 3' "$T/screen.$tty"
+  node-send slow go
+  shows below
+  type_ ' + 4\n'
+  prompt 3
+  leave
+  run -0 screen
+  assert_line 10
+  run -0 grep -cF $'\r\e[2A\e[J' "$T/screen.$tty"
+  assert_output 1
+}
+
 @test "a process that floods the terminal can be ended from the prompt" {
   [ "${SAN:-}" != thread ] || skip 'a process is not preempted where signals are held back'
   start_node one
