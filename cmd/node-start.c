@@ -381,8 +381,8 @@ static void close_inherited(struct inherited *all) {
 }
 
 /* Forks.  The child gets a session of its own; detach returns the pipe on which it must report that the node
- * is ready. The parent waits for that report and exits with 0, or with the status of the child when that ends
- * first. */
+ * is ready. The parent waits for that report, prints what follows it, and exits with 0, or with the status of
+ * the child when that ends first. */
 static int detach(void) {
   int pipe_fd[2], status = 0;
   char ready;
@@ -395,7 +395,11 @@ static int detach(void) {
     return pipe_fd[1];
   }
   close(pipe_fd[1]);
-  if (read(pipe_fd[0], &ready, 1) == 1) exit(0);
+  if (read(pipe_fd[0], &ready, 1) == 1) {
+    char text[4096];
+    for (ssize_t n; (n = read(pipe_fd[0], text, sizeof text)) > 0;) fwrite(text, 1, (size_t)n, stderr);
+    exit(0);
+  }
   waitpid(child, &status, 0);
   exit(WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : 1);
 }
@@ -408,7 +412,15 @@ static void leave_terminal(struct agent *agent, int ready_fd) {
   agent_detach(agent);
   ssize_t n = write(ready_fd, "+", 1);
   (void)n; /* the parent may have been killed */
-  close(ready_fd);
+}
+
+/* Tells the parent of a node that could not be joined.  The pipe has room for all that is told. */
+static void on_join(void *data, const char *text) {
+  const int *ready_fd = data;
+  if (text)
+    dprintf(*ready_fd, "%s: %s\n", tool.name, text);
+  else
+    close(*ready_fd);
 }
 
 int main(int argc, char **argv) {
@@ -430,6 +442,10 @@ int main(int argc, char **argv) {
   agent_announce(agent);
   if (o.detach) close_inherited(&inherited);
   if (o.detach) leave_terminal(agent, ready_fd);
+  if (o.detach && o.join.count)
+    agent_watch_joins(agent, on_join, &ready_fd);
+  else if (o.detach)
+    close(ready_fd);
   int code = agent_run(agent, &e);
   agent_free(agent);
   if (code) tool_fail(&tool, code, &e);

@@ -551,7 +551,17 @@ ends_soon() {
   start_node two --join "one@$HOST"
   is_connected() { [ "$(node-list -n two)" = "one@$HOST" ]; }
   wait_until is_connected
-  start_node three --join nobody@localhost
+  run --separate-stderr -0 start_node three --join nobody@localhost --join "one@$HOST"
+  # shellcheck disable=SC2154 # run sets it
+  assert_regex "$stderr" "node-start: --join: nobody@localhost: .*; it is tried again"
+  refute_regex "$stderr" "--join: one@"
+  run -0 node-list -n three
+  assert_output --partial "one@$HOST"
+  many=()
+  for i in {1..20}; do many+=(--join "none$i@127.0.0.1:9"); done
+  run --separate-stderr -0 start_node four --rejoin 0 "${many[@]}"
+  [ "$(grep -c -- '--join: none[0-9]*@127.0.0.1:9: connection refused (tcp)' <<<"$stderr")" -eq 16 ]
+  assert_regex "$stderr" '--join: 4 more nodes were not reached'
   wait_until grep -q nobody@localhost "$NODE_RUNTIME_DIR/three@$HOST/console.log"
 }
 

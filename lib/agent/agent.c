@@ -7,6 +7,7 @@
 #include "agent/api/cookies.h"
 #include "agent/api/routes.h"
 #include "agent/http/server.h"
+#include "agent/joins.h"
 #include "agent/kernel/flow.h"
 #include "agent/kernel/kernel.h"
 #include "agent/kernel/registry.h"
@@ -277,8 +278,10 @@ static int make_handles(struct agent *a, struct error *e) {
     a->handles[a->handle_count++] = (uv_handle_t *)&a->orphans;
   if (!failed && !(failed = uv_timer_init(&a->loop, &a->expire)))
     a->handles[a->handle_count++] = (uv_handle_t *)&a->expire;
+  if (!failed && !(failed = uv_timer_init(&a->loop, &a->joins)))
+    a->handles[a->handle_count++] = (uv_handle_t *)&a->joins;
   if (!failed) orphans_init(a);
-  a->grace.data = a->wake.data = a->room.data = a;
+  a->joins.data = a->grace.data = a->wake.data = a->room.data = a;
   if (!failed) failed = memory_init(a);
   if (!failed) failed = watchdog_init(a);
   if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM, on_signal);
@@ -366,6 +369,7 @@ int agent_run(struct agent *a, struct error *e) {
     if (nodename_parse(*j, &name, e)) return e->code;
     mesh_join(a->mesh, &name);
   }
+  joins_start(a);
   service_ready(a);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   return 0;

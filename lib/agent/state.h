@@ -57,6 +57,10 @@ struct agent {
   uv_poll_t wake;
   uv_async_t room; /* `output` has room again */
   uv_signal_t on_term, on_int, on_hup, on_child;
+  uv_timer_t joins; /* this, and the next three: joins.c */
+  void (*joins_told)(void *data, const char *text);
+  void *joins_data;
+  int64_t joins_since_ns;
   uv_timer_t grace;   /* how long a stop may take */
   uv_timer_t orphans; /* process/orphans.c */
   int orphans_tries;
@@ -65,7 +69,7 @@ struct agent {
   uv_timer_t memory_timer;
   uint64_t measured_ms; /* uv_now at the last measurement */
   bool is_short;
-  uv_handle_t *handles[15]; /* the handles above that are initialised */
+  uv_handle_t *handles[16]; /* the handles above that are initialised */
   int handle_count;
   bool stopping;
   int64_t stop_since_ns;

@@ -418,6 +418,12 @@ void mesh_each_missing(struct mesh *m, void (*fn)(void *data, const struct membe
   }
 }
 
+bool mesh_tried(struct mesh *m, const char *node, struct member *out) {
+  const struct peer *p = map_get(&m->peers, node);
+  if (p) *out = member_of(p);
+  return p;
+}
+
 bool mesh_find(struct mesh *m, const char *node, struct member *out) {
   const struct peer *p = map_get(&m->peers, node);
   if (!p || !p->incarnation) return false;

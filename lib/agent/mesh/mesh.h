@@ -158,6 +158,8 @@ void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, c
                       void *data);
 /* Fills *out for a node; false when this node never met it. */
 bool mesh_find(struct mesh *m, const char *node, struct member *out);
+/* The same of a node that is tried, or was, met or not; false when nothing is kept of it. */
+bool mesh_tried(struct mesh *m, const char *node, struct member *out);
 
 /* How much the mesh keeps: nodes, and bytes that wait to be sent, to the one for which most wait and to all.
  * Takes time for each node. */
