@@ -192,7 +192,7 @@ ended() {
 
 # Writes the lines of the datagrams that come to a socket, a path or @ and an abstract name, to the file $T/told.
 service_manager() {
-  : >"$T/told"
+  rm -f "$T/told" "$T/manager"
   perl -MSocket -e '
     my ($to, $out) = @ARGV;
     $to =~ s/^@/\0/;
@@ -203,7 +203,7 @@ service_manager() {
     print STDOUT "ready\n";
     close STDOUT;
     print $file "$_\n" while defined recv($s, $_, 4096, 0);' "$1" "$T/told" >"$T/manager" 3>&- &
-  wait_until grep -q ready "$T/manager"
+  wait_until grep -qs ready "$T/manager"
 }
 told() { grep -qx -- "$1" "$T/told"; }
 beats() { grep -cx WATCHDOG=1 "$T/told"; }
@@ -221,7 +221,7 @@ beats() { grep -cx WATCHDOG=1 "$T/told"; }
     refute_line --regexp '^(NOTIFY_SOCKET|WATCHDOG_|LISTEN_)'
     node-stop one
     wait $node
-    told STOPPING=1
+    wait_until told STOPPING=1
   done
 }
 
