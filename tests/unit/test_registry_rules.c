@@ -679,6 +679,8 @@ static void test_slices(void) {
      "a snapshot of many names is sent in parts");
   json_decref(first);
   registry_unregister(f->registry, "n501", on_done, &o); /* the next name that the snapshot would send */
+  flush(f);
+  buf_clear(&f->said[0]);
   ok(registry_slice(f->registry), "the next part");
   buf_putc(&f->said[0], 0);
   ok(claims_in(f->said[0].data) == REGISTRY_SLICE && strstr(f->said[0].data, "\"more\":true"), "has as many");
@@ -695,6 +697,51 @@ static void test_slices(void) {
   ok(registry_link_synced(f->registry, f->peer[0], theirs), "the last one does");
   json_decref(theirs);
   json_decref(registry_link_begin(f->registry, f->peer[1]));
+  fixture_free(f);
+}
+
+/* A node with so many names that its snapshot has two parts, the second of `more` names. */
+static struct fixture *fixture_of_slices(int more) {
+  struct fixture *f = fixture_new();
+  struct outcome o = {0};
+  char name[32];
+  for (int i = 0; i < REGISTRY_SLICE + more; i++) {
+    snprintf(name, sizeof name, "n%d", i);
+    registry_register(f->registry, name, npid_make(0, 5), false, on_done, &o);
+  }
+  flush(f);
+  json_decref(registry_link_begin(f->registry, f->peer[0]));
+  return f;
+}
+
+static void test_last_slice(void) {
+  struct fixture *f = fixture_of_slices(1);
+  struct outcome o = {0};
+  registry_unregister(f->registry, "n0", on_done, &o); /* the newest name is sent first */
+  ok(registry_slice(f->registry), "when the names of the last part have gone");
+  ok(strstr(said(f, 0), "\"claims\":[],\"more\":false"), "it is sent nevertheless");
+  fixture_free(f);
+}
+
+static void test_resync_in_slices(void) {
+  struct fixture *f = fixture_of_slices(2);
+  struct outcome o = {0};
+  while (registry_slice(f->registry)) continue;
+  said(f, 0);
+  hear(f, 0, "[0,0,0,1,[],[],[]]");
+  flush(f);
+  buf_putc(&f->said[0], 0);
+  ok(claims_in(f->said[0].data) == 1 + REGISTRY_SLICE && strstr(f->said[0].data, ",0,0,2,[["),
+     "all names are sent again in parts, each a cast \"names\"");
+  buf_clear(&f->said[0]);
+  hear(f, 0, "[0,0,0,1,[],[],[]]");
+  ok(!strstr(said(f, 0), ",0,0,2,[["), "once, also when they are asked for meanwhile");
+  registry_unregister(f->registry, "n1", on_done, &o); /* the next name that would be sent */
+  ok(registry_slice(f->registry), "the next part");
+  const char *text = said(f, 0);
+  ok(strstr(text, ",2,0,0,[[\"n1\",") && strstr(text, ",0,0,4,[[\"n0\","),
+     "has what is left, behind the changes: %s", text);
+  ok(!registry_slice(f->registry), "and is the last");
   fixture_free(f);
 }
 
@@ -796,6 +843,8 @@ int main(void) {
   test_odd_rows();
   test_resync();
   test_slices();
+  test_last_slice();
+  test_resync_in_slices();
   test_loss_in_slices();
   test_lost_while_sending();
   test_names_max();

@@ -37,7 +37,6 @@
 
 enum {
   AGAIN_MS = 20, /* time until the arbiter is asked again for a name that it has leased to another home */
-  CHUNK = 1000,  /* how many rows a line has at most */
   LOG_AGAIN_MS = 60000 /* least time between two log lines that say that a peer's names differ */
 };
 /* A claim's token is below TOKEN_MAX.  New tokens follow those that are below TOKEN_SEEN_MAX, so that a peer
@@ -71,6 +70,10 @@ struct expect { /* a round that a peer has not acknowledged */
   struct round *round;
 };
 
+/* What a link is being sent, a part in each turn of the loop: the snapshot, or all names once more, because
+ * the peer has found a difference. */
+enum sending { SENDS_NOTHING, SENDS_SNAPSHOT, SENDS_ALL };
+
 struct link {
   struct ring all;
   struct home home;
@@ -80,7 +83,8 @@ struct link {
   /* The link was lost: its claims are hidden, and are removed in slices with its leases.  It is freed after
    * the last one, but not while the links are visited (`walking`). */
   bool gone;
-  const struct claim *cursor; /* the next own claim that the snapshot for the peer will have; NULL: none */
+  enum sending sending;
+  const struct claim *cursor; /* the next own claim that it will be sent; NULL: only the end is missing */
   /* `wants_all`: the peer has asked for all names of this node; `want_all`: the next flush asks for all names
    * of the peer. */
   bool wants_all, want_all;
@@ -148,7 +152,7 @@ struct registry {
   struct ring links;
   struct map by_node;
   bool walking; /* the links are being visited */
-  int slicing;  /* how many links have not yet been sent the whole snapshot */
+  int slicing;  /* how many links are being sent something in parts */
   int dropping; /* how many links are gone and not yet freed */
 
   struct rows changes;
@@ -453,8 +457,9 @@ static void await_round(struct registry *g, struct pending *p) {
 
 /* --- this node's own claims ----------------------------------------------------------------------------- */
 
-static void set_cursor(struct registry *g, struct link *l, const struct claim *c) {
-  g->slicing += (c != NULL) - (l->cursor != NULL);
+static void set_sending(struct registry *g, struct link *l, enum sending what, const struct claim *c) {
+  g->slicing += (what != SENDS_NOTHING) - (l->sending != SENDS_NOTHING);
+  l->sending = what;
   l->cursor = c;
 }
 
@@ -463,7 +468,7 @@ static void pass_cursors(struct registry *g, const struct claim *c) {
   if (!g->slicing) return;
   for (struct ring *r = g->links.next; r != &g->links; r = r->next) {
     struct link *l = RING_ENTRY(r, struct link, all);
-    if (l->cursor == c) set_cursor(g, l, c->next);
+    if (l->cursor == c) l->cursor = c->next;
   }
 }
 
@@ -972,7 +977,7 @@ static json_t *next_part(struct registry *g, struct link *l) {
       json_decref(rows);
       rows = NULL;
     }
-  set_cursor(g, l, rows ? c : NULL);
+  set_sending(g, l, rows && c ? SENDS_SNAPSHOT : SENDS_NOTHING, c);
   return rows ? json_pack("{s:I, s:o, s:b}", "highest", (json_int_t)g->highest, "claims", rows, "more",
                           c != NULL)
               : NULL;
@@ -1029,20 +1034,26 @@ json_t *registry_link_begin(struct registry *g, uint32_t node) {
   registry_link_down(g, node);
   struct link *l = link_new(g, node);
   if (!l) return NULL;
-  set_cursor(g, l, g->self.claims);
+  l->cursor = g->self.claims;
   json_t *v = next_part(g, l);
   if (!v) registry_link_down(g, node);
-  if (v && l->cursor) start_slices(g);
+  if (v && l->sending) start_slices(g);
   return v;
 }
 
+static void send_part(struct registry *g, struct link *l, int flags);
+
+/* Flushes first: the cast of a part takes the requests of the next flush along, which must follow the changes
+ * before them. */
 bool registry_slice(struct registry *g) {
   if (g->walking || (!g->slicing && !g->dropping)) return false;
+  while (registry_flush(g)) continue;
   drop_slice(g);
   g->walking = true;
   for (struct ring *r = g->links.next; r != &g->links; r = r->next) {
     struct link *l = RING_ENTRY(r, struct link, all);
-    if (!l->gone && l->cursor) g->host->more(g->data, l->home.incarnation, next_part(g, l));
+    if (l->sending == SENDS_SNAPSHOT) g->host->more(g->data, l->home.incarnation, next_part(g, l));
+    if (l->sending == SENDS_ALL) send_part(g, l, 0);
   }
   g->walking = false;
   return true;
@@ -1077,7 +1088,7 @@ void registry_link_down(struct registry *g, uint32_t node) {
   l->gone = true;
   g->dropping++;
   claims_hide(&g->claims, &l->home);
-  set_cursor(g, l, NULL);
+  set_sending(g, l, SENDS_NOTHING, NULL);
   pass_over(g, l);
   drop_slice(g);
   if (g->walking) start_slices(g);
@@ -1117,25 +1128,28 @@ static void send_to(struct registry *g, struct link *l, uint64_t number, int fla
     log_line(g->config.log, "out of memory: %s is not told of names until the next heartbeat", l->home.node);
 }
 
-/* Sends all names of this node, a line for every CHUNK, because the peer has found a difference. */
+/* Sends the next part of all names of this node.  Names that it gets meanwhile are sent as changes. */
+static void send_part(struct registry *g, struct link *l, int flags) {
+  struct rows rows = {0};
+  const struct claim *c = l->cursor;
+  for (; c && rows.count < g->config.slice; c = c->next) row_of_claim(&rows, c);
+  set_sending(g, l, c ? SENDS_ALL : SENDS_NOTHING, c);
+  send_to(g, l, 0, flags | (c ? 0 : CAST_LAST), &rows);
+  rows_finish(&rows);
+}
+
+/* Begins to send all names of this node, because the peer has found a difference. */
 static void send_all(struct registry *g, struct link *l) {
-  const struct claim *c = g->self.claims;
-  int flags = CAST_FIRST;
-  while (!l->gone && !(flags & CAST_LAST)) {
-    struct rows rows = {0};
-    for (; c && rows.count < CHUNK; c = c->next) row_of_claim(&rows, c);
-    if (!c) flags |= CAST_LAST;
-    send_to(g, l, 0, flags, &rows);
-    flags &= ~CAST_FIRST;
-    rows_finish(&rows);
-  }
+  l->cursor = g->self.claims;
+  send_part(g, l, CAST_FIRST);
+  if (l->sending) start_slices(g);
 }
 
 static void flush_to(struct registry *g, struct link *l, const struct rows *changes, struct round *round) {
   int flags = l->want_all ? CAST_WANT_ALL : 0;
   bool asks = round && answers(l);
   bool any = changes->count || l->have || flags || l->requests.count || l->grants.count;
-  bool all = l->wants_all;
+  bool all = l->wants_all && !l->sending; /* what is on its way has all that the peer lacks */
   l->want_all = l->wants_all = false;
   if (asks) add_expect(l, round);
   if (any) send_to(g, l, round ? round->number : 0, flags, changes);
