@@ -75,6 +75,19 @@ int bind_message_to(lua_State *L, enum signal_kind kind, npid to, npid ref, stru
 
 static int send_again(lua_State *L, int status, lua_KContext to);
 
+static int send_term(lua_State *L, struct term *t, lua_KContext to) {
+  return bind_message_to(L, SIGNAL_MESSAGE, (npid)to, NPID_NONE, t);
+}
+
+static int send_urgent_term(lua_State *L, struct term *t, lua_KContext to) {
+  return bind_message_to(L, SIGNAL_URGENT, (npid)to, NPID_NONE, t);
+}
+
+/* To an alias of another node. */
+static int send_term_there(lua_State *L, struct term *t, lua_KContext to) {
+  return bind_message_to(L, SIGNAL_MESSAGE, npid_kernel_of((npid)to), (npid)to, t);
+}
+
 /* Sends the values from index 2 on to an alias (ties.h), a reference of this node or another.  The kernel of
  * another node gets the message with the reference, and passes it on.  An alias takes one message, so nobody
  * waits for room in the mailbox. */
@@ -87,9 +100,8 @@ static int send_to_alias(lua_State *L, npid to) {
     if (hand_over(L, near, 2, last)) return 0;
     to = near->pid;
   }
-  if (npid_is_ref(to) && !npid_is_local(to))
-    return bind_message_to(L, SIGNAL_MESSAGE, npid_kernel_of(to), to, copy_term(L, "message", 2, last));
-  return bind_message_to(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
+  bool there = npid_is_ref(to) && !npid_is_local(to);
+  return copy_term_then(L, "message", 2, there ? send_term_there : send_term, (lua_KContext)to);
 }
 
 /* Sends the values from index 2 on to a pid or an alias. */
@@ -102,7 +114,7 @@ static int send_values(lua_State *L, npid to) {
   }
   if (npid_is_ref(to)) return send_to_alias(L, to);
   if (near && hand_over(L, near, 2, last)) return 0;
-  return bind_message_to(L, SIGNAL_MESSAGE, to, NPID_NONE, copy_term(L, "message", 2, last));
+  return copy_term_then(L, "message", 2, send_term, (lua_KContext)to);
 }
 
 /* --- send_urgent: the receiver is looked up once --- */
@@ -115,7 +127,7 @@ static int send_urgent_to(lua_State *L, npid to) {
     process_wait(p, PROCESS_SENDS, TIMER_NEVER);
     return lua_yieldk(L, 0, (lua_KContext)to, urgent_again);
   }
-  return bind_message_to(L, SIGNAL_URGENT, to, NPID_NONE, copy_term(L, "message", 2, lua_gettop(L)));
+  return copy_term_then(L, "message", 2, send_urgent_term, (lua_KContext)to);
 }
 
 static int urgent_again(lua_State *L, int status, lua_KContext to) {
@@ -228,13 +240,8 @@ void bind_check_takes(lua_State *L) {
 }
 
 static int take(lua_State *L, struct process *p, struct signal **link) {
-  struct signal *s = process_take(p, link);
-  struct term_reader r = term_read(s->term);
-  common_begin(p->isolate, s->term);
-  int n = copy_in_all(L, &r);
-  signal_free(s);
-  p->taken = NULL;
-  return n;
+  process_take(p, link);
+  return copy_taken(L);
 }
 
 /* Returns the message after a wait, or nil.  top: the height of the stack when the wait began; a message that
@@ -369,16 +376,17 @@ static bool matches(lua_State *L, const struct leading *l, const struct term *me
 static int match_called(lua_State *L, int status, lua_KContext context);
 static int match_woken(lua_State *L, int status, lua_KContext context);
 
-static int match_done(struct process *p, int n) {
+static int match_take(lua_State *L, struct process *p, struct signal **link) {
   p->mailbox.matching = false;
-  return n;
+  return take(L, p, link);
 }
 
 static int match_wait(lua_State *L, struct process *p) {
   int64_t deadline = lua_tointeger(L, 2);
   if (deadline != TIMER_NEVER && clock_ns() >= deadline) {
+    p->mailbox.matching = false;
     lua_pushnil(L);
-    return match_done(p, 1);
+    return 1;
   }
   bind_check_suspends(L, "receive_match");
   process_wait(p, PROCESS_MATCHES, deadline);
@@ -396,7 +404,7 @@ static int match_values(lua_State *L) {
   for (unsigned i = 1; *m->mark && !l.never; i++) {
     struct signal *s = *m->mark;
     if (s->next) __builtin_prefetch(s->next->term);
-    if (matches(L, &l, s->term)) return match_done(p, take(L, p, m->mark));
+    if (matches(L, &l, s->term)) return match_take(L, p, m->mark);
     m->mark = &s->next;
     if (i % STRIDE == 0 && bind_gives_way(L, since)) return lua_yieldk(L, 0, 0, match_woken);
   }
@@ -430,7 +438,7 @@ static int match(lua_State *L, bool judged) {
       continue;
     }
     lua_settop(L, 2);
-    if (hit) return match_done(p, take(L, p, m->mark));
+    if (hit) return match_take(L, p, m->mark);
     m->mark = &(*m->mark)->next;
   }
   return match_wait(L, p);
@@ -501,15 +509,9 @@ static int sleep_ms(lua_State *L) {
   return lua_yieldk(L, 0, 0, slept);
 }
 
-static int send_after(lua_State *L) {
-  luaL_checknumber(L, 1);
-  int64_t at = bind_check_deadline(L, 1);
-  npid to = bind_to_pid(L, 2);
-  if (to == NPID_NONE && lua_type(L, 2) != LUA_TSTRING)
-    return luaL_argerror(L, 2, "a pid or a name expected");
+static int set_alarm(lua_State *L, struct term *term, lua_KContext at) {
   struct process *p = process_of(L);
-  npid ref = bind_new_ref(p);
-  struct term *term = copy_term(L, "message", 3, lua_gettop(L));
+  npid to = bind_to_pid(L, 2), ref = bind_new_ref(p);
   int rc = alarm_set(p->isolate, ref, at, p->pid, to, to == NPID_NONE ? lua_tostring(L, 2) : NULL, term);
   if (rc) {
     term_unref(term);
@@ -518,6 +520,14 @@ static int send_after(lua_State *L) {
   bind_check_memory(L);
   copy_push_npid(L, ref);
   return 1;
+}
+
+static int send_after(lua_State *L) {
+  luaL_checknumber(L, 1);
+  int64_t at = bind_check_deadline(L, 1);
+  if (bind_to_pid(L, 2) == NPID_NONE && lua_type(L, 2) != LUA_TSTRING)
+    return luaL_argerror(L, 2, "a pid or a name expected");
+  return copy_term_then(L, "message", 3, set_alarm, at);
 }
 
 static int push_left(lua_State *L, int64_t left) {

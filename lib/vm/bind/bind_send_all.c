@@ -116,14 +116,18 @@ static int deliver(lua_State *L, int status, lua_KContext at) {
   return 0;
 }
 
-int bind_send_all(lua_State *L) {
+static int begin(lua_State *L, struct term *t, lua_KContext context) {
+  (void)context;
   struct process *p = process_of(L);
-  luaL_checktype(L, 1, LUA_TTABLE);
-  if (lua_rawlen(L, 1) == 0 && (lua_pushnil(L), lua_next(L, 1)))
-    return luaL_argerror(L, 1, "a list of pids expected");
-  struct term *t = copy_term(L, "message", 2, lua_gettop(L));
   term_unref(p->reply);
   p->reply = t;
   lua_settop(L, 1);
   return check(L, LUA_OK, 1);
+}
+
+int bind_send_all(lua_State *L) {
+  luaL_checktype(L, 1, LUA_TTABLE);
+  if (lua_rawlen(L, 1) == 0 && (lua_pushnil(L), lua_next(L, 1)))
+    return luaL_argerror(L, 1, "a list of pids expected");
+  return copy_term_then(L, "message", 2, begin, 0);
 }

@@ -1,7 +1,6 @@
-/* A table may be met on many paths: 25 tables, each twice in the next one, are met on 2^25.  So a message
- * that has many tables remembers where the larger ones are in the term, and repeats these bytes instead of
- * walking the table again.  A table with functions is walked again, since a second copy of a function refers
- * to the first. */
+/* A long message is read with a stack of frames beside the Lua stack, which has the tables that are being
+ * filled: so the reading can be suspended between two values (copy_taken).  A short one is read by recursion.
+ */
 #include "vm/copy/copy.h"
 
 #include "vm/copy/array.h"
@@ -9,330 +8,13 @@
 #include "vm/process/common.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
+#include "vm/sched/preempt.h"
+#include "vm/stdlib/pieces.h"
+#include "vm/stdlib/yielding.h"
 
 #include <lauxlib.h>
 #include <limits.h>
-#include <stdio.h>
 #include <string.h>
-
-/* The place of a value, for errors: the chain of keys that lead to it, up to the number of the argument.
- * Lives on the C stack. */
-struct place {
-  const struct place *up;
-  int key; /* stack index of the key; 0: use number */
-  lua_Integer number;
-};
-
-/* Where a table is in the term. */
-struct memo {
-  const void *table;
-  uint32_t start, len;
-  int height; /* how deep its values are nested */
-};
-
-/* From MEMO_FROM tables on, those of MEMO_LEAST bytes or more are remembered, each at a place that its
- * address determines. */
-enum { MEMO_FROM = 1000, MEMO_LEAST = 256, MEMO_PLACES = 256 };
-
-struct copier {
-  lua_State *L;
-  struct isolate *iso;
-  struct term_writer *w;
-  const char *what;
-  uint32_t tables, functions;
-  size_t weighed; /* the part of the term for which weight counts */
-  size_t weight;
-  struct memo memos[MEMO_PLACES]; /* valid from MEMO_FROM tables on */
-};
-
-/* Returns how deep the value is nested: 0 if it is no table. */
-static int put_value(struct copier *c, int index, const struct place *place, int depth);
-
-/* --- errors --- */
-
-static void add_place(lua_State *L, luaL_Buffer *b, const struct place *place) {
-  if (place->up) add_place(L, b, place->up);
-  if (place->key && lua_type(L, place->key) == LUA_TSTRING) {
-    luaL_addchar(b, '.');
-    luaL_addstring(b, lua_tostring(L, place->key));
-  } else if (place->key && !lua_isinteger(L, place->key)) {
-    lua_pushfstring(L, "[%s]", luaL_typename(L, place->key));
-    luaL_addvalue(b);
-  } else {
-    lua_pushfstring(L, "[%I]", place->key ? lua_tointeger(L, place->key) : place->number);
-    luaL_addvalue(b);
-  }
-}
-
-/* Returns the place of the first `keep` keys: a path of a thousand keys would not help the reader of an
- * error. */
-static const struct place *cut(const struct place *place, int keep) {
-  int depth = 0;
-  for (const struct place *at = place; at; at = at->up) depth++;
-  for (; depth > keep; depth--) place = place->up;
-  return place;
-}
-
-static void refuse(struct copier *c, const struct place *place, const char *problem) {
-  lua_State *L = c->L;
-  luaL_Buffer b;
-  luaL_checkstack(L, 20, NULL);
-  luaL_buffinit(L, &b);
-  luaL_addstring(&b, c->what);
-  add_place(L, &b, cut(place, 16));
-  luaL_addstring(&b, ": ");
-  luaL_addstring(&b, problem);
-  luaL_pushresult(&b);
-  luaL_error(L, "%s", lua_tostring(L, -1));
-}
-
-/* --- weight --- */
-
-enum { TABLE_BYTES = 64, SLOT_BYTES = 16, NODE_BYTES = 24, STRING_BYTES = 32, SHORT_MAX = 40 };
-
-/* The least memory that the values need at the receiver; short strings may be there already.  Counts no
- * further than to `enough`. */
-static size_t weigh(struct term_reader r, size_t enough) {
-  size_t sum = 0;
-  while (r.at < r.end && sum <= enough) {
-    struct term_value v = term_next(&r);
-    if (v.tag == TERM_LIST) sum += TABLE_BYTES + (size_t)v.count * SLOT_BYTES;
-    if (v.tag == TERM_MAP || v.tag == TERM_TABLE) sum += TABLE_BYTES + (size_t)v.count * NODE_BYTES;
-    if (v.tag == TERM_STR && v.len > SHORT_MAX) sum += STRING_BYTES + v.len;
-  }
-  return sum;
-}
-
-/* A byte of a term takes this many bytes of memory at most, so short terms need not be weighed. */
-enum { EXPANSION = 32, WEIGH_STEP = 1 << 20 };
-
-/* Called at the end of a table: refuses a message that no process could receive. */
-static void check_weight(struct copier *c, const struct place *place) {
-  size_t limit = c->iso->config->heap_max;
-  if (c->w->failed || c->w->len - c->weighed < WEIGH_STEP || c->w->len < limit / EXPANSION) return;
-  c->weight += weigh((struct term_reader){c->w->data + c->weighed, c->w->data + c->w->len}, limit);
-  c->weighed = c->w->len;
-  if (c->weight <= limit) return;
-  char problem[80];
-  snprintf(problem, sizeof problem, "larger than the memory of a process may be (%zu MiB)", limit >> 20);
-  refuse(c, cut(place, 1), problem);
-}
-
-/* --- tables that were met before --- */
-
-static struct memo *memo_of(struct copier *c, const void *table) {
-  return &c->memos[((uintptr_t)table >> 4) * UINT64_C(0x9e3779b97f4a7c15) >> 56];
-}
-_Static_assert(MEMO_PLACES == 1 << 8, "8 bits of the hash are a place");
-
-/* Writes the table again as it is in the term; returns 0 if it is not known where that is, or if it would be
- * nested too deep here. */
-static int repeat(struct copier *c, const void *table, int depth) {
-  if (c->tables < MEMO_FROM) return 0;
-  const struct memo *m = memo_of(c, table);
-  if (m->table != table || depth + m->height - 1 > TERM_DEPTH_MAX) return 0;
-  uint8_t *to = term_room(c->w, m->len);
-  if (to) {
-    memcpy(to, c->w->data + m->start, m->len);
-    term_close_room(c->w, to + m->len);
-  }
-  return m->height;
-}
-
-static void note(struct copier *c, const void *table, size_t start, int height) {
-  if (c->tables < MEMO_FROM || c->w->failed || c->w->len - start < MEMO_LEAST) return;
-  *memo_of(c, table) = (struct memo){table, (uint32_t)start, (uint32_t)(c->w->len - start), height};
-}
-
-static void count_table(struct copier *c) {
-  if (++c->tables == MEMO_FROM) memset(c->memos, 0, sizeof c->memos);
-}
-
-/* --- out --- */
-
-static int higher(int a, int b) {
-  return a > b ? a : b;
-}
-
-/* Writes the table as a MAP, which becomes a TABLE at the first key that is not a string. */
-static int put_pairs(struct copier *c, int table, const struct place *up, int depth) {
-  lua_State *L = c->L;
-  uint32_t n = 0;
-  int key = lua_gettop(L) + 1, height = 0;
-  bool map = true;
-  struct place place = {up, key, 0};
-  size_t at = term_open(c->w, TERM_MAP);
-  lua_pushnil(L);
-  while (lua_next(L, table)) {
-    if (map && lua_type(L, key) != LUA_TSTRING) {
-      map = false;
-      term_set_table(c->w, at);
-    }
-    height = higher(height, put_value(c, key, &place, depth));
-    height = higher(height, put_value(c, key + 1, &place, depth));
-    lua_pop(L, 1);
-    n++;
-  }
-  term_set_count(c->w, at, n);
-  return height;
-}
-
-/* Are the keys integers from 1 to n, and at least half of these? */
-static bool is_list(lua_State *L, int table, lua_Integer n) {
-  lua_Integer seen = 0;
-  lua_pushnil(L);
-  while (lua_next(L, table)) {
-    lua_pop(L, 1);
-    bool fits = lua_isinteger(L, -1) && lua_tointeger(L, -1) >= 1 && lua_tointeger(L, -1) <= n;
-    if (!fits) {
-      lua_pop(L, 1);
-      return false;
-    }
-    seen++;
-  }
-  return seen >= n - seen;
-}
-
-enum { AT_ONCE = 512 };
-
-/* Writes the numbers at the begin of an array, and returns how many these are. */
-static lua_Integer put_numbers(struct copier *c, const struct array_slot *slots, lua_Integer n) {
-  lua_Integer i = 0;
-  for (lua_Integer end = 0; i == end && i < n;) {
-    end = n - i > AT_ONCE ? i + AT_ONCE : n;
-    uint8_t *at = term_room(c->w, (size_t)(end - i) * TERM_NUMBER_MAX);
-    if (!at) return n;
-    for (; i < end; i++) {
-      if (slots[i].tag == ARRAY_INT) {
-        at = term_write_int(at, slots[i].i);
-      } else if (slots[i].tag == ARRAY_FLOAT) {
-        at = term_write_float(at, slots[i].d);
-      } else {
-        break;
-      }
-    }
-    term_close_room(c->w, at);
-  }
-  return i;
-}
-
-/* slots: the values, if these are in an array, or NULL. */
-static int put_list(struct copier *c, int table, lua_Integer n, const struct array_slot *slots,
-                    const struct place *up, int depth) {
-  size_t at = term_open(c->w, TERM_LIST);
-  int height = 0;
-  struct place place = {up, 0, 0};
-  for (lua_Integer i = (slots ? put_numbers(c, slots, n) : 0) + 1; i <= n && !c->w->failed; i++) {
-    place.number = i;
-    lua_rawgeti(c->L, table, i);
-    height = higher(height, put_value(c, lua_gettop(c->L), &place, depth));
-    lua_pop(c->L, 1);
-  }
-  term_set_count(c->w, at, (uint32_t)n);
-  return height;
-}
-
-static int put_contents(struct copier *c, int table, const struct place *place, int depth) {
-  lua_Integer n = (lua_Integer)lua_rawlen(c->L, table);
-  const struct array_slot *slots = array_of_list(c->L, c->iso, table, (size_t)n);
-  if (slots || is_list(c->L, table, n)) return put_list(c, table, n, slots, place, depth);
-  return put_pairs(c, table, place, depth);
-}
-
-static int put_table(struct copier *c, int table, const struct place *place, int depth) {
-  if (depth > TERM_DEPTH_MAX) refuse(c, place, "nested too deep, or in a cycle");
-  const void *address = lua_topointer(c->L, table);
-  int height = repeat(c, address, depth);
-  if (!height) {
-    size_t start = c->w->len;
-    uint32_t functions = c->functions;
-    luaL_checkstack(c->L, 8, NULL);
-    count_table(c);
-    height = 1 + put_contents(c, table, place, depth);
-    if (functions == c->functions) note(c, address, start, height);
-  }
-  check_weight(c, place);
-  return height;
-}
-
-/* Writes a function, or a table of the library. */
-static void put_function(struct copier *c, int index, const struct place *place) {
-  c->functions++;
-  const char *problem = fn_encode(c->L, index, c->w);
-  if (problem) refuse(c, place, problem);
-}
-
-static int put_value(struct copier *c, int index, const struct place *place, int depth) {
-  lua_State *L = c->L;
-  size_t len;
-  const char *s;
-  switch (lua_type(L, index)) {
-  case LUA_TNIL: term_put_nil(c->w); return 0;
-  case LUA_TBOOLEAN: term_put_bool(c->w, lua_toboolean(L, index)); return 0;
-  case LUA_TNUMBER:
-    if (lua_isinteger(L, index)) {
-      term_put_int(c->w, lua_tointeger(L, index));
-    } else {
-      term_put_float(c->w, lua_tonumber(L, index));
-    }
-    return 0;
-  case LUA_TSTRING:
-    s = lua_tolstring(L, index, &len);
-    term_put_str(c->w, s, len);
-    return 0;
-  case LUA_TLIGHTUSERDATA: term_put_pid(c->w, copy_to_npid(L, index)); return 0;
-  case LUA_TTABLE:
-    if (!fn_is_library(L, index)) return put_table(c, index, place, depth + 1);
-    put_function(c, index, place);
-    return 0;
-  case LUA_TFUNCTION: put_function(c, index, place); return 0;
-  default:
-    lua_pushfstring(L, "a %s cannot be sent", luaL_typename(L, index));
-    refuse(c, place, lua_tostring(L, -1));
-  }
-  return 0;
-}
-
-struct copy copy_begin(lua_State *L) {
-  struct isolate *iso = process_of(L)->isolate;
-  if (iso->written.objects) fn_scope_end(L, &iso->written, iso->refs.written);
-  term_writer_clear(&iso->writer);
-  return (struct copy){L, &iso->writer, ++iso->encodings};
-}
-
-static void raise_failure(const struct copy *c) {
-  luaL_error(c->L, c->w->failed == ERR_TOO_LARGE ? "larger than a message may be (%d MiB)" : "out of memory",
-             (int)(TERM_SIZE_MAX >> 20));
-}
-
-struct term *copy_end(const struct copy *c, uint32_t count) {
-  struct isolate *iso = isolate_of(c->L);
-  if (c->number != iso->encodings) luaL_error(c->L, "another message was begun before the end of this one");
-  if (iso->written.objects) fn_scope_end(c->L, &iso->written, iso->refs.written);
-  struct term *t = term_take(c->w, count);
-  if (!t) raise_failure(c);
-  return t;
-}
-
-void copy_out(const struct copy *c, const char *what, int first, int last) {
-  struct copier out;
-  out.L = c->L, out.iso = process_of(c->L)->isolate, out.w = c->w, out.what = what;
-  out.tables = out.functions = 0;
-  out.weighed = c->w->len, out.weight = 0;
-  for (int i = first; i <= last; i++) {
-    struct place place = {NULL, 0, i - first + 1};
-    put_value(&out, i, &place, 0);
-  }
-  if (c->w->failed) raise_failure(c);
-}
-
-struct term *copy_term(lua_State *L, const char *what, int first, int last) {
-  struct copy c = copy_begin(L);
-  copy_out(&c, what, first, last);
-  return copy_end(&c, last < first ? 0 : (uint32_t)(last - first + 1));
-}
-
-/* --- in --- */
 
 void copy_push_npid(lua_State *L, npid p) {
   if (p == NPID_NONE) {
@@ -346,19 +28,30 @@ npid copy_to_npid(lua_State *L, int index) {
   return lua_islightuserdata(L, index) ? (npid)(uintptr_t)lua_touserdata(L, index) : NPID_NONE;
 }
 
-/* Stores the integers that come next, up to n, into the new table at the top; returns how many. */
-static uint32_t in_integers(lua_State *L, struct term_reader *r, uint32_t n) {
+/* Stores the integers that come next into the new table of n values at the top, which has `from` of them;
+ * goes on to `to` at most.  Returns how many the table has. */
+static uint32_t in_integers(lua_State *L, struct term_reader *r, uint32_t n, uint32_t from, uint32_t to) {
   struct array_slot *slots = array_of_new(L, process_of(L)->isolate, -1, n);
-  uint32_t i = 0;
-  for (int64_t v; slots && i < n && term_next_int(r, &v); i++) slots[i].i = v, slots[i].tag = ARRAY_INT;
+  uint32_t i = from;
+  for (int64_t v; slots && i < to && term_next_int(r, &v); i++) slots[i].i = v, slots[i].tag = ARRAY_INT;
   return i;
 }
 
 static void in_list(lua_State *L, struct term_reader *r, uint32_t count) {
   lua_createtable(L, (int)count, 0);
-  for (uint32_t i = in_integers(L, r, count) + 1; i <= count; i++) {
+  for (uint32_t i = in_integers(L, r, count, 0, count) + 1; i <= count; i++) {
     copy_in(L, r);
     lua_rawseti(L, -2, i);
+  }
+}
+
+/* Stores the pair at the top into the table below it, unless the key is nil or NaN, which a peer can send but
+ * a Lua table cannot have as a key. */
+static void set_pair(lua_State *L) {
+  if (lua_isnil(L, -2) || (lua_type(L, -2) == LUA_TNUMBER && lua_tonumber(L, -2) != lua_tonumber(L, -2))) {
+    lua_pop(L, 2);
+  } else {
+    lua_rawset(L, -3);
   }
 }
 
@@ -367,11 +60,7 @@ static void in_pairs(lua_State *L, struct term_reader *r, uint32_t count) {
   for (uint32_t i = 0; i < count; i++) {
     copy_in(L, r);
     copy_in(L, r);
-    if (lua_isnil(L, -2) || (lua_type(L, -2) == LUA_TNUMBER && lua_tonumber(L, -2) != lua_tonumber(L, -2))) {
-      lua_pop(L, 2); /* nil or NaN, which a peer can send but a Lua table cannot have as a key */
-    } else {
-      lua_rawset(L, -3);
-    }
+    set_pair(L);
   }
 }
 
@@ -408,25 +97,31 @@ static void in_string(lua_State *L, const struct term_value *v) {
   }
 }
 
+/* Pushes a value that is no table.  Needs one place of the stack, and makes room for what a function needs.
+ */
+static void in_leaf(lua_State *L, const struct term_value *v) {
+  switch (v->tag) {
+  case TERM_FALSE: lua_pushboolean(L, 0); return;
+  case TERM_TRUE: lua_pushboolean(L, 1); return;
+  case TERM_INT: lua_pushinteger(L, v->i); return;
+  case TERM_FLOAT: lua_pushnumber(L, v->d); return;
+  case TERM_STR: in_string(L, v); return;
+  case TERM_PID:
+  case TERM_REF: copy_push_npid(L, v->pid); return;
+  case TERM_FN: in_fn(L, v); return;
+  default: lua_pushnil(L);
+  }
+}
+
 void copy_in(lua_State *L, struct term_reader *r) {
   luaL_checkstack(L, 6, NULL);
   struct term_value v = term_next(r);
   switch (v.tag) {
-  case TERM_FALSE: lua_pushboolean(L, 0); return;
-  case TERM_TRUE: lua_pushboolean(L, 1); return;
-  case TERM_INT: lua_pushinteger(L, v.i); return;
-  case TERM_FLOAT: lua_pushnumber(L, v.d); return;
-  case TERM_STR: in_string(L, &v); return;
   case TERM_LIST: in_list(L, r, v.count); return;
   case TERM_MAP:
   case TERM_TABLE: in_pairs(L, r, v.count); return;
-  case TERM_PID:
-  case TERM_REF: copy_push_npid(L, v.pid); return;
-  case TERM_FN: in_fn(L, &v); return;
-  case TERM_NIL:
-  case TERM_END: break;
+  default: in_leaf(L, &v);
   }
-  lua_pushnil(L);
 }
 
 /* --- messages for which the receiver may have no room --- */
@@ -499,7 +194,16 @@ enum { ROOM_LEAST = 1 << 16 }; /* bytes of a term that any process is supposed t
 static bool may_lack_room(lua_State *L, size_t bytes) {
   if (bytes < ROOM_LEAST) return false;
   const struct heap *h = &process_of(L)->isolate->heap;
-  return (int64_t)bytes > (h->limit - h->account->bytes) / EXPANSION;
+  return (int64_t)bytes > (h->limit - h->account->bytes) / COPY_EXPANSION;
+}
+
+/* Makes room for n values on the stack; or pushes one value that stands for them, and returns false. */
+static bool has_stack(lua_State *L, int n) {
+  if (lua_checkstack(L, n < INT_MAX - 20 ? n + 20 : n)) return true;
+  heap_forgive(&process_of(L)->isolate->heap);
+  lua_pushfstring(L, "a message of %d values, which the stack of this process has no room for", n);
+  push_stand_in(L);
+  return false;
 }
 
 /* Pushes all values; or, where the stack has no room for so many, one value that stands for them. */
@@ -507,12 +211,7 @@ static void in_many(lua_State *L, struct term_reader *r) {
   struct term_reader count = *r;
   int n = 0;
   for (; count.at < count.end; n++) term_skip(&count);
-  if (!lua_checkstack(L, n < INT_MAX - 20 ? n + 20 : n)) {
-    heap_forgive(&process_of(L)->isolate->heap);
-    lua_pushfstring(L, "a message of %d values, which the stack of this process has no room for", n);
-    push_stand_in(L);
-    *r = count;
-  }
+  if (!has_stack(L, n)) *r = count;
   while (r->at < r->end) in_guarded(L, r);
 }
 
@@ -523,4 +222,244 @@ int copy_in_all(lua_State *L, struct term_reader *r) {
   while (r->at < r->end) copy_in(L, r);
   if (iso->read.objects) fn_scope_end(L, &iso->read, iso->refs.read);
   return lua_gettop(L) - before;
+}
+
+/* --- long messages --- */
+
+/* A table that is being filled. */
+struct filling {
+  uint32_t i, count;
+  bool pairs, has_key; /* has_key: the key of the next pair is at the top */
+};
+
+struct decoder {
+  struct term_reader r, start; /* start: of the value */
+  uint32_t left;               /* values of the message to be pushed */
+  int depth, work;             /* work: until it looks whether to give way */
+  bool no_room;                /* the process may not hold the value */
+  struct pieces *text;         /* the string at the top, of which a part is there, or NULL; */
+  const char *from;            /* and all its bytes */
+  struct fn_scope scope;       /* while it is suspended */
+  struct filling tables[TERM_DEPTH_MAX];
+};
+
+/* The stack of a value that is being read: the decoder, the tables and keys. */
+enum { DECODER = 1, AT_ONCE = 512, WORK = 2048 };
+
+/* Keeps the functions of the message, which may share variables, while other messages are read. */
+static void suspend(lua_State *L, struct decoder *d, int index) {
+  struct isolate *iso = process_of(L)->isolate;
+  d->scope = iso->read;
+  if (d->scope.stage != FN_NONE) {
+    luaL_checkstack(L, 2, NULL);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.read);
+    lua_setiuservalue(L, index, 1);
+  }
+  fn_scope_end(L, &iso->read, iso->refs.read);
+}
+
+static void resume(lua_State *L, struct decoder *d, int index) {
+  struct process *p = process_of(L);
+  struct isolate *iso = p->isolate;
+  common_begin(iso, p->taken->term);
+  fn_scope_end(L, &iso->read, iso->refs.read);
+  if (d->scope.stage != FN_NONE) {
+    luaL_checkstack(L, 2, NULL);
+    lua_getiuservalue(L, index, 1);
+    lua_rawseti(L, LUA_REGISTRYINDEX, iso->refs.read);
+  }
+  iso->read = d->scope;
+}
+
+static void begin_table(lua_State *L, struct decoder *d, const struct term_value *v) {
+  bool pairs = v->tag != TERM_LIST;
+  if (d->depth == TERM_DEPTH_MAX) luaL_error(L, "a message is nested too deep");
+  luaL_checkstack(L, 20, NULL);
+  lua_createtable(L, pairs ? 0 : (int)v->count, pairs ? (int)v->count : 0);
+  d->tables[d->depth++] = (struct filling){0, v->count, pairs, false};
+}
+
+/* Strings that other receivers may share are pushed in one step. */
+static bool is_in_pieces(lua_State *L, const struct term_value *v) {
+  return v->tag == TERM_STR && v->len > PIECE && !process_of(L)->isolate->common.now;
+}
+
+/* Stores the value at the top into its table; true: it is the whole value. */
+static bool attach(lua_State *L, struct decoder *d) {
+  if (d->depth == 0) return true;
+  struct filling *t = &d->tables[d->depth - 1];
+  if (!t->pairs) {
+    lua_rawseti(L, -2, ++t->i);
+  } else if (!t->has_key) {
+    t->has_key = true;
+  } else {
+    t->has_key = false;
+    t->i++;
+    set_pair(L);
+  }
+  return false;
+}
+
+static void copy_piece(lua_State *L, struct decoder *d) {
+  struct pieces *p = d->text;
+  size_t n = pieces_next(p);
+  memcpy(p->bytes + p->at, d->from + p->at, n);
+  p->at += n;
+  d->work = 0;
+  if (p->at < p->len) return;
+  pieces_finish(L, -1);
+  d->text = NULL;
+}
+
+/* Reads the integers that come next in a list, some at a time. */
+static void read_integers(lua_State *L, struct decoder *d, struct filling *t) {
+  uint32_t end = t->count - t->i > AT_ONCE ? t->i + AT_ONCE : t->count, before = t->i;
+  t->i = in_integers(L, &d->r, t->count, t->i, end);
+  d->work -= (int)(t->i - before) / 8;
+}
+
+/* Begins with a long string, whose pieces are to follow. */
+static void begin_text(lua_State *L, struct decoder *d, const struct term_value *v) {
+  d->no_room = true; /* as long as pieces_push has not returned */
+  d->from = v->s;
+  d->text = pieces_push(L, v->len);
+  d->no_room = false;
+}
+
+/* Reads on: true when the whole value is at the top, false when a long string has begun, or when it is time
+ * to look whether to give way. */
+static bool read_on(lua_State *L, struct decoder *d) {
+  for (; d->work > 0; d->work--) {
+    struct filling *t = d->depth > 0 ? &d->tables[d->depth - 1] : NULL;
+    if (t && !t->pairs && t->i < t->count && *d->r.at == TERM_INT) read_integers(L, d, t);
+    if (t && t->i == t->count) {
+      d->depth--;
+      if (attach(L, d)) return true;
+      continue;
+    }
+    struct term_value v = term_next(&d->r);
+    if (v.tag == TERM_LIST || v.tag == TERM_MAP || v.tag == TERM_TABLE) {
+      begin_table(L, d, &v);
+    } else if (is_in_pieces(L, &v)) {
+      begin_text(L, d, &v);
+      return false;
+    } else {
+      in_leaf(L, &v);
+      if (v.tag == TERM_STR) d->work -= (int)(v.len / 64);
+      if (attach(L, d)) return true;
+    }
+  }
+  return false;
+}
+
+static bool is_due(lua_State *L, struct decoder *d) {
+  if (d->work > 0) return false;
+  d->work = WORK;
+  if (!yielding_due(L)) return false;
+  d->no_room = !is_within(L, &process_of(L)->isolate->heap);
+  return !d->no_room || (lua_pushnil(L), lua_error(L));
+}
+
+static int value_on(lua_State *L, int status, lua_KContext context) {
+  (void)context;
+  struct decoder *d = lua_touserdata(L, DECODER);
+  if (status == LUA_YIELD) resume(L, d, DECODER);
+  for (;;) {
+    if (d->text) {
+      copy_piece(L, d);
+      if (!d->text && attach(L, d)) return 1;
+    } else if (read_on(L, d)) {
+      return 1;
+    }
+    if (!is_due(L, d)) continue;
+    suspend(L, d, DECODER);
+    return lua_yieldk(L, 0, 0, value_on);
+  }
+}
+
+static int long_value(lua_State *L) {
+  return value_on(L, LUA_OK, 0);
+}
+
+/* Puts a stand-in in the place of the value for which there is no room. */
+static void replace_value(lua_State *L, struct decoder *d) {
+  lua_pop(L, 1);
+  heap_forgive(&process_of(L)->isolate->heap);
+  lua_gc(L, LUA_GCCOLLECT);
+  d->r = d->start;
+  struct term_value v = term_next(&d->r);
+  push_no_room(L, &v);
+  d->r = d->start;
+  if (d->left > 1) {
+    term_skip(&d->r);
+  } else {
+    d->r.at = d->r.end;
+  }
+}
+
+/* The reading of a value has ended, with this status. */
+static void end_value(lua_State *L, struct decoder *d, int status) {
+  if (status == LUA_OK || status == LUA_YIELD) {
+    if (!is_within(L, &process_of(L)->isolate->heap)) replace_value(L, d);
+  } else if (status == LUA_ERRMEM || d->no_room) {
+    replace_value(L, d);
+  } else {
+    lua_error(L);
+  }
+  d->left--;
+}
+
+static int end_message(lua_State *L, int n) {
+  struct process *p = process_of(L);
+  struct isolate *iso = p->isolate;
+  if (iso->read.objects) fn_scope_end(L, &iso->read, iso->refs.read);
+  signal_free(p->taken);
+  p->taken = NULL;
+  if (p->preemptible.interrupted) preempt_now(L);
+  return n;
+}
+
+static int values_on(lua_State *L, int status, lua_KContext place);
+
+static int value_read(lua_State *L, int status, lua_KContext place) {
+  end_value(L, lua_touserdata(L, (int)place), status);
+  return values_on(L, LUA_OK, place);
+}
+
+/* place: of the decoder; the values are above it. */
+static int values_on(lua_State *L, int status, lua_KContext place) {
+  struct decoder *d = lua_touserdata(L, (int)place);
+  if (status == LUA_YIELD) resume(L, d, (int)place);
+  while (d->left > 0) {
+    if (d->work <= 0) {
+      d->work = WORK;
+      if (yielding_due(L)) {
+        suspend(L, d, (int)place);
+        return lua_yieldk(L, 0, place, values_on);
+      }
+    }
+    d->start = d->r;
+    d->depth = 0;
+    d->text = NULL;
+    d->no_room = false;
+    lua_pushcfunction(L, long_value);
+    lua_pushvalue(L, (int)place);
+    end_value(L, d, lua_pcallk(L, 1, 1, 0, place, value_read));
+  }
+  return end_message(L, lua_gettop(L) - (int)place);
+}
+
+int copy_taken(lua_State *L) {
+  const struct process *p = process_of(L);
+  struct term *t = p->taken->term;
+  struct term_reader r = term_read(t);
+  common_begin(p->isolate, t);
+  if (r.end - r.at <= PIECE || !lua_isyieldable(L)) return end_message(L, copy_in_all(L, &r));
+  luaL_checkstack(L, 8, NULL);
+  struct decoder *d = lua_newuserdatauv(L, sizeof *d, 1);
+  d->r = r;
+  d->left = t->count;
+  d->work = WORK;
+  if (!has_stack(L, (int)(t->count < INT_MAX ? t->count : INT_MAX))) d->left = 0;
+  return values_on(L, LUA_OK, lua_gettop(L) - (d->left == 0));
 }

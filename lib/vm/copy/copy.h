@@ -49,12 +49,26 @@ void copy_out(const struct copy *c, const char *what, int first, int last);
  */
 struct term *copy_term(lua_State *L, const char *what, int first, int last);
 
+/* copy_term_then makes a term of the values from stack index `first` to the top, and returns
+ * then(L, term, context), which owns the term.  While a long one is made the process gives way to others; so
+ * this is to be called as lua_yieldk is, by `return`.  Raises as copy_out and copy_end do. */
+typedef int copy_then(lua_State *L, struct term *t, lua_KContext context);
+int copy_term_then(lua_State *L, const char *what, int first, copy_then *then, lua_KContext context);
+
 /* copy_in pushes the next value of the term.  copy_in_all pushes all values that are left, and returns their
  * number.  Raises when memory runs out.  In place of a function that cannot be made here (it was made by
  * another Lua, or names a library function that this node lacks) comes one that raises the reason when it is
  * called. */
 void copy_in(lua_State *L, struct term_reader *r);
 int copy_in_all(lua_State *L, struct term_reader *r);
+
+/* copy_taken pushes the values of the message that the process has taken out (process_take), frees it, and
+ * returns their number; while a long one is copied, the process gives way to others.  To be called as
+ * lua_yieldk is, by `return`.  Raises as copy_in does. */
+int copy_taken(lua_State *L);
+
+/* A byte of a term takes this many bytes of memory at most. */
+enum { COPY_EXPANSION = 32 };
 
 enum { COPY_SHARED = 1024 }; /* the longest string that processes of an isolate share */
 

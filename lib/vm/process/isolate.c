@@ -33,6 +33,7 @@ struct isolate *isolate_new(struct vm *vm, const struct isolate_hooks *hooks) {
   iso->vm = vm;
   iso->config = &vm->config;
   iso->hooks = hooks;
+  iso->paused.owner = NPID_NONE;
   return iso;
 }
 
@@ -72,6 +73,7 @@ static void close_state(struct isolate *iso) {
   iso->hooks->close(iso);
   common_forget(iso->L, iso);
   term_writer_finish(&iso->writer);
+  term_writer_finish(&iso->paused.writer);
   buf_finish(&iso->dump);
   lua_close(iso->L);
   iso->L = NULL;

@@ -149,8 +149,12 @@ struct isolate {
   int64_t ties; /* ends of links and monitors of its processes */
   struct quota ties_left, timers_left;
   struct isolate_meters meters;
-  struct term_writer writer;                   /* of one encoding at a time: copy/copy.h */
-  uint32_t encodings;                          /* that have begun */
+  struct term_writer writer; /* of one encoding at a time: copy/copy.h */
+  uint32_t encodings;        /* that have begun */
+  struct {
+    npid owner; /* NPID_NONE: there is none */
+    struct term_writer writer;
+  } paused;                                    /* the encoding that is suspended: copy/copy_out.c */
   struct fn_scope written, read;               /* of the messages that are encoded and decoded */
   struct common common;                        /* strings that receivers of a message share */
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */

@@ -343,6 +343,14 @@ void process_pool_shrink(struct isolate *iso) {
   }
 }
 
+/* Drops the encoding of the process that is suspended, if there is one. */
+static void drop_paused(struct process *p) {
+  struct isolate *iso = p->isolate;
+  if (iso->paused.owner != p->pid) return;
+  iso->paused.owner = NPID_NONE;
+  term_writer_finish(&iso->paused.writer);
+}
+
 static void end(struct process *p) {
   struct isolate *iso = p->isolate;
   uint64_t number = npid_number(p->pid);
@@ -355,6 +363,7 @@ static void end(struct process *p) {
   vm_leave_room(iso->vm, &p->room);
   names_drop(iso->config->names, p->pid);
   if (p->order) spawn_failed(p, "the process ended before it began");
+  drop_paused(p);
   signal_free(p->taken);
   term_unref(p->reply);
   process_charge(p, -p->outside);

@@ -1,0 +1,193 @@
+/* Long messages: they arrive as they were, and others run while they are copied. */
+#include "tap.h"
+#include "vm_host.h"
+
+#include <stdlib.h>
+
+static struct host *host;
+
+static void run(const char *what, const char *code, const char *want) {
+  char *got = host_run(host, code);
+  is(got, want, "%s", what);
+  free(got);
+}
+
+/* What each program may use. */
+#define PRELUDE                                                                                              \
+  "local function digest(v)\n"                                                                               \
+  "  if type(v) == 'string' then return #v + v:byte(1) * 7 + v:byte(#v // 2 + 1) * 3 + v:byte(-1) end\n"     \
+  "  if type(v) == 'number' then return v end\n"                                                             \
+  "  if type(v) ~= 'table' then return 5 end\n"                                                              \
+  "  local sum = #v\n"                                                                                       \
+  "  for k, x in pairs(v) do sum = sum + digest(k) % 1009 * 3 + digest(x) % 1013 end\n"                      \
+  "  return sum\n"                                                                                           \
+  "end\n"                                                                                                    \
+  "local function text(n) return ('0123456789abcdefg'):rep(n // 17) .. ('x'):rep(n % 17) end\n"
+
+/* Each message goes to a process that sends it back, in the same Lua state; beside it run others that send
+ * and receive messages of functions, so that every slice ends in the middle of a copy, and what the copies
+ * keep is mixed up if it can be. */
+#define ECHO                                                                                                 \
+  PRELUDE "local me = self()\n"                                                                              \
+          "local noise = {}\n"                                                                               \
+          "for i = 1, 2 do noise[i] = spawn(function()\n"                                                    \
+          "  local n = 0\n"                                                                                  \
+          "  local function up() n = n + 1 return n end\n"                                                   \
+          "  local function get() return n end\n"                                                            \
+          "  while true do\n"                                                                                \
+          "    send(self(), up, {get}, ('y'):rep(70000), {1, 2, {3}})\n"                                     \
+          "    local u, g, s, t = receive()\n"                                                               \
+          "    if u() ~= g[1]() or #s ~= 70000 or t[3][1] ~= 3 then send(me, 'noise', 'is mixed up') end\n"  \
+          "  end\n"                                                                                          \
+          "end) end\n"                                                                                       \
+          "local function echo(...)\n"                                                                       \
+          "  local p = spawn(function(me) send(me, receive()) end, me)\n"                                    \
+          "  send(p, ...)\n"                                                                                 \
+          "  return receive()\n"                                                                             \
+          "end\n"
+
+#define DONE "for _, p in ipairs(noise) do exit(p, 'kill') end\n"
+
+static void test_values(void) {
+  run("a list of numbers, with other values in between",
+      ECHO "local t = {} for i = 1, 100000 do t[i] = i % 9 == 0 and i / 8 or i % 1000 == 0 and 'x' .. i or "
+           "-i end\n"
+           "t[1] = {} t[77] = true puts(digest(t) == digest(echo(t)))\n" DONE,
+      "true\n");
+  run("a table of tables",
+      ECHO "local t = {}\n"
+           "for i = 1, 8000 do t['k' .. i] = {i, {a = i, [i] = {}, [true] = 'z'}} end\n"
+           "local r = echo(t)\n"
+           "for i = 1, 8000 do local v = r['k' .. i]\n"
+           "  if v[1] ~= i or v[2].a ~= i or next(v[2][i]) or v[2][true] ~= 'z' then puts(i) end\n"
+           "end\n"
+           "puts(digest(t) == digest(r))\n" DONE,
+      "true\n");
+  run("lists with holes and with a hash part",
+      ECHO "local t = {} for i = 60000, 1, -1 do if i % 3 ~= 0 then t[i] = i end end t[60001] = 1\n"
+           "local u = {} for i = 1, 30000 do u[i * 1000003] = i end\n"
+           "local a, b = echo(t, u)\n"
+           "puts(digest(t) == digest(a), digest(u) == digest(b))\n" DONE,
+      "true\ttrue\n");
+  run("long strings, as values and as keys, at all lengths around a piece",
+      ECHO "local t = {}\n"
+           "for i = -2, 2 do t[i] = text(65536 + i) t[text(131072 + i)] = i end\n"
+           "local a, b, c = echo(t, text(3000001), 'end')\n"
+           "for k, v in pairs(t) do if a[k] ~= v then puts('wrong', #k) end end\n"
+           "puts(digest(t) == digest(a), b == text(3000001), c)\n" DONE,
+      "true\ttrue\tend\n");
+  run("many values",
+      ECHO "local t = {} for i = 1, 30000 do t[i] = i % 2 == 0 and i or {i} end\n"
+           "local r = table.pack(echo(table.unpack(t)))\n"
+           "puts(r.n, r[2], r[29999][1], r[30000])\n" DONE,
+      "30000\t2\t29999\t30000\n");
+  run("the same table many times, and deep ones",
+      ECHO "local t = {} for i = 1, 14 do t = {t, t, ('s'):rep(20)} end\n"
+           "local d = {} for i = 1, 590 do d = {d, text(300)} end\n"
+           "local a, b = echo(t, d)\n"
+           "local n = 0 while a do a = a[n % 2 + 1] n = n + 1 end\n"
+           "local m = 0 while b do b = b[1] m = m + 1 end puts(n, m)\n" DONE,
+      "15\t591\n");
+  run("functions that share a variable, with a long text and a long list between them",
+      ECHO "local n = 0\n"
+           "local function up() n = n + 1 end\n"
+           "local function get() return n end\n"
+           "local list = {} for i = 1, 30000 do list[i] = {} end\n"
+           "for i = 1, 3 do\n"
+           "  local u, t, l, g = echo(up, text(5000000), list, {get, up})\n"
+           "  u() g[2]() puts(g[1](), #t, #l)\n"
+           "end\n" DONE,
+      "2\t5000000\t30000\n2\t5000000\t30000\n2\t5000000\t30000\n");
+}
+
+static void test_errors(void) {
+  run("what cannot be sent is named by its place, however late it comes",
+      PRELUDE "local t = {} for i = 1, 50000 do t[i] = {i} end\n"
+              "t[49999][1] = {deep = {[true] = io.open('/dev/null')}}\n"
+              "puts(select(2, pcall(send, self(), 1, t)))\n"
+              "local d = {} for i = 1, 601 do d = {d} end\n"
+              "puts((select(2, pcall(send, self(), d)):gsub('%[1%]%[1%].*: ', '...: ')))\n"
+              "puts(pcall(send, self(), text(80 << 20), text(80 << 20)))\n"
+              "send(self(), 'still') puts(receive())\n",
+      "message[2][49999][1].deep[boolean]: a userdata cannot be sent\nmessage...: nested too deep, or in a "
+      "cycle\n"
+      "false\tlarger than a message may be (128 MiB)\nstill\n");
+}
+
+/* Senders and receivers die in the middle of their copies, again and again; the last ones do not. */
+static void test_deaths(void) {
+  run("death of a sender or a receiver in the middle of a copy",
+      PRELUDE "local me = self()\n"
+              "local function pair()\n"
+              "  local r = spawn(function() while true do local l, s = receive() send(me, #l, #s) end end)\n"
+              "  local s = spawn(function()\n"
+              "    local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+              "    while true do send(r, t, text(1000000)) sleep(0) end\n"
+              "  end)\n"
+              "  return s, r\n"
+              "end\n"
+              "for i = 1, 20 do\n"
+              "  local s, r = pair()\n"
+              "  sleep(3 * i) exit(i % 2 == 0 and s or r, 'kill') sleep(i) exit(s, 'kill') exit(r, 'kill')\n"
+              "end\n"
+              "while receive(0) do end\n"
+              "pair() pair()\n"
+              "for i = 1, 4 do puts(receive()) end\n",
+      "30000\t1000000\n30000\t1000000\n30000\t1000000\n30000\t1000000\n");
+}
+
+static void test_interrupts(void) {
+  run("an interrupt in the middle of a copy ends it, and others can copy",
+      PRELUDE
+      "local nobody, ended = spawn(function() end), 0\n"
+      "local function sends(me)\n"
+      "  local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+      "  local function all() send(me, 'ready') while true do send(nobody, t, text(4000000)) end end\n"
+      "  local ok, why = pcall(all) send(me, why) receive()\n"
+      "end\n"
+      "for i = 1, 8 do\n"
+      "  local p = spawn(sends, self()) receive() sleep(3 * i) interrupt(p)\n"
+      "  if receive() == 'interrupted' then ended = ended + 1 end\n"
+      "end\n"
+      "local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+      "for i = 1, 5 do send(self(), t, text(4000000)) ended = ended + #receive() end puts(ended)\n",
+      "150008\n");
+}
+
+/* On one scheduler, a process that gives way again and again counts its turns beside one that copies.  A copy
+ * in one piece leaves it two or three. */
+#define BESIDE(make, copy)                                                                                   \
+  PRELUDE "local me, most = self(), 0\n"                                                                     \
+          "for round = 1, 3 do\n"                                                                            \
+          "  local busy = spawn(function()\n"                                                                \
+          "    " make " send(me, 'ready') receive_match({'go'}) " copy " send(me, 'done')\n"                 \
+          "  end)\n"                                                                                         \
+          "  receive()\n"                                                                                    \
+          "  send(busy, 'go')\n"                                                                             \
+          "  local turns = 0\n"                                                                              \
+          "  while not receive(0) do sleep(0) turns = turns + 1 end\n"                                       \
+          "  most = math.max(most, turns)\n"                                                                 \
+          "end\n"                                                                                            \
+          "puts(most >= 8 and 'goes on' or 'has had ' .. most .. ' turns')\n"
+
+#define TABLES "local t = {} for i = 1, 300000 do t[i] = {i} end "
+
+static void test_ticker(void) {
+  run("another process beside the sending of a long string",
+      BESIDE("local s = text(60000000)", "send(spawn(function() end), s)"), "goes on\n");
+  run("beside the receiving of one",
+      BESIDE("send(self(), 'x', text(60000000))", "assert(#select(2, receive()) == 60000000)"), "goes on\n");
+  run("beside the sending of many tables", BESIDE(TABLES, "send(spawn(function() end), t)"), "goes on\n");
+  run("beside the receiving of these", BESIDE(TABLES "send(self(), 'x', t)", "receive()"), "goes on\n");
+}
+
+int main(void) {
+  host = host_new(1, (size_t)512 << 20, NULL);
+  test_values();
+  test_errors();
+  test_deaths();
+  test_interrupts();
+  test_ticker();
+  host_free(host);
+  return tap_end();
+}
