@@ -223,7 +223,7 @@ compile_commands.json: $(SOURCES) Makefile
 
 DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
         liblua5.4-dev libssl-dev libedit-dev libjemalloc-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
-        mandoc openssl procps strace vim-tiny zsh fish $(if $(LUA),dpkg-dev)
+        mandoc openssl procps strace vim-tiny zsh fish tmux $(if $(LUA),dpkg-dev)
 
 deps:
 	@missing=$$(for p in $(DEPS); do \

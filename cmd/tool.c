@@ -2,6 +2,8 @@
  * it. */
 #include "tool.h"
 
+#include "complete.h"
+
 #include "base/buf.h"
 #include "base/text.h"
 #include "core/nodename.h"
@@ -218,6 +220,10 @@ static bool with_json; /* the options that were parsed have --json */
 
 void tool_parse(const struct tool *tool, int argc, char **argv, void *values) {
   fill_standard_descriptors();
+  if (argc > 1 && strcmp(argv[1], "--complete") == 0) {
+    complete_print(tool, argv + 2, (size_t)argc - 2);
+    exit(fflush(stdout) ? 1 : 0);
+  }
   parser_init(tool, argc);
   struct tool_common *common = values;
   for (int found; (found = getopt_long(argc, argv, parser.letters, parser.names, NULL)) != -1;) {
