@@ -10,31 +10,32 @@
 #   ^COUTPUT              Ctrl-C is pressed once the lines above are printed; OUTPUT follows
 # and all others are output.
 
-PATIENCE=${PATIENCE:-10}
+# The names here are not those of a session, which shares the shell.
+PATIENCE=${PATIENCE:-${SAN:+40}} PATIENCE=${PATIENCE:-10} # seconds for an output that is waited for
 
 play() {
-  local line command='' shown=()
-  while IFS= read -r line; do
-    case $line in
-      '$ '*) play_command && command=${line:2} shown=() ;;
-      '> '*) command+=$'\n'${line:2} ;;
-      *) shown+=("$line") ;;
+  local play_line play_command='' play_shown=()
+  while IFS= read -r play_line; do
+    case $play_line in
+      '$ '*) play_one && play_command=${play_line:2} play_shown=() ;;
+      '> '*) play_command+=$'\n'${play_line:2} ;;
+      *) play_shown+=("$play_line") ;;
     esac
   done
-  play_command
+  play_one
 }
 
 # Runs the command, whose lines are complete now.
-play_command() {
-  local status=0
-  [ -n "$command" ] || return 0
-  printf '%s\n' "$command" | sed '1s/^/$ /; 2,$s/^/> /'
-  case $'\n'$(printf '%s\n' "${shown[@]}") in
-    *$'\n''^C'*) play_interrupted || status=$? ;;
-    *$'\n''node('*) play_prompt || status=$? ;;
-    *) eval "$command" </dev/null 3>&- || status=$? ;;
+play_one() {
+  local play_status=0
+  [ -n "$play_command" ] || return 0
+  printf '%s\n' "$play_command" | sed '1s/^/$ /; 2,$s/^/> /'
+  case $'\n'$(printf '%s\n' "${play_shown[@]}") in
+    *$'\n''^C'*) play_interrupted || play_status=$? ;;
+    *$'\n''node('*) play_prompt || play_status=$? ;;
+    *) eval "$play_command" </dev/null 3>&- || play_status=$? ;;
   esac
-  [ "$status" = 0 ] || echo "(exit status $status)"
+  [ "$play_status" = 0 ] || echo "(exit status $play_status)"
 }
 
 play_wait() {
@@ -45,48 +46,48 @@ play_wait() {
   done
 }
 
-# has N: $play_out has so many lines, or prompts of node-shell.
+# $play_out has so many lines, or prompts of node-shell.
 play_has_lines() { [ "$(wc -l <"$play_out")" -ge "$1" ]; }
 play_has_prompts() { [ "$(grep -oaE $'\e''\[\?2004h[^ ]+> ' "$play_out" | wc -l)" -ge "$1" ]; }
 
 # Presses Ctrl-C: the processes of the command get SIGINT.  A death by it is what is meant.
 play_interrupted() {
-  local before=0 status=0 pid
-  until [[ ${shown[before]} == '^C'* ]]; do before=$((before + 1)); done
+  local play_before=0 play_status=0 play_pid
+  until [[ ${play_shown[play_before]} == '^C'* ]]; do play_before=$((play_before + 1)); done
   play_out=$(mktemp)
   set -m
-  (eval "$command") >"$play_out" 2>&1 </dev/null 3>&- &
-  pid=$!
+  (eval "$play_command") >"$play_out" 2>&1 </dev/null 3>&- &
+  play_pid=$!
   set +m
-  play_wait play_has_lines "$before" || echo "(no such output within $PATIENCE s)"
-  kill -INT -- "-$pid"
-  wait "$pid" || status=$?
-  head -n "$before" "$play_out"
+  play_wait play_has_lines "$play_before" || echo "(no such output within $PATIENCE s)"
+  kill -INT -- "-$play_pid"
+  wait "$play_pid" || play_status=$?
+  head -n "$play_before" "$play_out"
   printf '^C'
-  tail -n "+$((before + 1))" "$play_out" | grep '' || echo
+  tail -n "+$((play_before + 1))" "$play_out" | grep '' || echo
   rm "$play_out"
-  [ "$status" = 130 ] || return "$status"
+  [ "$play_status" = 130 ] || return "$play_status"
 }
 
 # Types at the prompts of node-shell, each line when its prompt is there, and Ctrl-D at the last one.
 play_prompt() {
-  local keys line typed=0 status=0 pid
-  play_out=$(mktemp) keys=$(mktemp -u)
-  mkfifo "$keys"
-  TERM=xterm NO_COLOR=1 SHELL=/bin/sh script -qefc "$command" "$play_out" <"$keys" >/dev/null 3>&- &
-  pid=$!
-  exec 4>"$keys"
-  for line in "${shown[@]}" $'node()> \004'; do
-    [[ $line =~ ^(node|\.\.\.\.)\([^\)]*\)[0-9]*\>\ (.*) ]] || continue
-    play_wait play_has_prompts $((typed += 1)) || echo "(no prompt within $PATIENCE s)"
+  local play_keys play_line play_typed=0 play_status=0 play_pid
+  play_out=$(mktemp) play_keys=$(mktemp -u)
+  mkfifo "$play_keys"
+  TERM=xterm NO_COLOR=1 SHELL=/bin/sh script -qefc "$play_command" "$play_out" <"$play_keys" >/dev/null 3>&- &
+  play_pid=$!
+  exec 4>"$play_keys"
+  for play_line in "${play_shown[@]}" $'node()> \004'; do
+    [[ $play_line =~ ^(node|\.\.\.\.)\([^\)]*\)[0-9]*\>\ (.*) ]] || continue
+    play_wait play_has_prompts $((play_typed += 1)) || echo "(no prompt within $PATIENCE s)"
     printf '%s' "${BASH_REMATCH[2]}" >&4
     [ "${BASH_REMATCH[2]}" = $'\004' ] || printf '\r' >&4
   done
-  wait "$pid" || status=$?
+  wait "$play_pid" || play_status=$?
   exec 4>&-
   sed -E '1d; s/\x1b\[[0-9;?]*[A-Za-z]//g; s/\r//g; /> \^D$/,$d' "$play_out"
-  rm "$play_out" "$keys"
-  return "$status"
+  rm "$play_out" "$play_keys"
+  return "$play_status"
 }
 
 # What differs from run to run: the numbers of pids, of which equal ones stay equal; durations, ages, sizes, ports; and
@@ -94,7 +95,7 @@ play_prompt() {
 shapes() {
   awk '
     function name(kind, token) {
-      if (!(token in names)) names[token] = kind ++count[kind]
+      if (!(token in names)) names[token] = kind (++count[kind])
       return names[token]
     }
     {
