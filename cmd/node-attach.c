@@ -45,6 +45,7 @@ static const struct tool tool = {
                "then\n"
                "what it writes.  The exit status is that of the command, also when it has ended before.\n"
                "Ctrl-C and Ctrl-\\ leave, with --tty ~. does: the command goes on.\n",
+    .example = "node-attach \"$pid\"",
     .options = table,
 };
 

@@ -19,6 +19,7 @@ static const struct tool tool = {
     .summary =
         "Connects the local node to each NODE (name@host, name@host:port, or the name of a node that runs\n"
         "here), and to all nodes that NODE is connected to; or disconnects it from each NODE.\n",
+    .example = "node-connect two@rane",
     .options = table,
 };
 

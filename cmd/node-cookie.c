@@ -41,6 +41,7 @@ static const struct tool tool = {
         "Makes the cookie file, shows the fingerprints of its cookies or of those that NODE uses, adds a\n"
         "second cookie that is accepted, makes it the one to dial with, and retires the old one.  Nodes\n"
         "that run here and use the file are told at once.\n",
+    .example = "new=$(node-cookie add)",
     .options = options_table,
 };
 

@@ -31,6 +31,7 @@ static const struct tool tool = {
                "name@host, a\n"
                "name, a set such as web[1-40]@rane, or a quoted pattern such as 'web*' over the living "
                "members.\n",
+    .example = "node-copy --delete site/ 'web*:site'",
     .options = table,
 };
 

@@ -38,6 +38,7 @@ static const struct tool tool = {
         "of these processes exist, and 1 when one does not.  With --on or --all, to each process with the "
         "local\n"
         "name NAME on each of these nodes.\n",
+    .example = "node-kill --reason shutdown worker",
     .options = table,
 };
 

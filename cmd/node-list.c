@@ -30,6 +30,7 @@ static const struct tool tool = {
     .name = "node-list",
     .synopsis = "[--self | --all | --known] [-l] [OPTION...]\n--watch [OPTION...]",
     .summary = "Lists the nodes that the local node is connected to, one a line.\n",
+    .example = "node-list -l --known",
     .options = table,
 };
 

@@ -21,6 +21,7 @@ static const struct tool tool = {
     .summary = "Waits until each PID (a pid, or a registered name) has ended, and prints its reason.  The "
                "exit status\n"
                "is the highest of theirs.\n",
+    .example = "node-monitor \"$pid\" || echo \"failed: $?\"",
     .options = table,
 };
 

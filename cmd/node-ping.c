@@ -22,6 +22,7 @@ static const struct tool tool = {
     .summary = "Connects the local node to each NODE where it is not connected yet, and prints the time of "
                "one round\n"
                "trip.  When no node runs here, the tool itself connects to each NODE.\n",
+    .example = "node-ping two@rane nine@rane; echo $?",
     .options = table,
 };
 

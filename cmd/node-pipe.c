@@ -49,6 +49,7 @@ static const struct tool tool = {
     .summary = "Runs each LINE with sh -c on its NODE, and connects the standard output of each to the "
                "standard\n"
                "input of the next.  The bytes go from node to node; the output of the last comes here.\n",
+    .example = "node-pipe 'one: tar -c site' 'two: tar -x'",
     .options = table,
 };
 

@@ -47,6 +47,7 @@ static const struct tool tool = {
         "[NODE...]\n"
         "--all [--ended | --limits] [OPTION...]",
     .summary = "Lists the processes of each NODE, or of the local node, as a table.\n",
+    .example = "node-ps two@rane",
     .options = table,
 };
 

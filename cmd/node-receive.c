@@ -39,6 +39,7 @@ static const struct tool tool = {
     .summary =
         "Opens a mailbox, and prints its pid on standard error, then each message on standard output, as\n"
         "a JSON array in one line.  The mailbox and its name exist as long as the tool runs.\n",
+    .example = "node-receive --global foreman --match done --count 1 --timeout 3600",
     .options = table,
 };
 

@@ -31,6 +31,7 @@ static const struct tool tool = {
         "Registers the process PID under NAME, on its node or on all connected nodes, for as long as the\n"
         "process lives; or removes NAME.  The exit status is 0 when that was done, and 1 when it was "
         "refused.\n",
+    .example = "node-register --global leader \"$pid\" || node-kill \"$pid\"",
     .options = table,
 };
 

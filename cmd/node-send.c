@@ -26,6 +26,7 @@ static const struct tool tool = {
     .summary = "Sends one message, the words, to the process DEST (a pid, or a registered name).  With -, "
                "sends each\n"
                "line of standard input, a JSON array, as one message.  Options must stand before DEST.\n",
+    .example = "node-send log line 'disk full'",
     .options = table,
     .order = TOOL_OPERANDS_FINAL,
 };

@@ -30,6 +30,7 @@ static const struct tool tool = {
         "standard input is not a terminal, runs it as a script: the exit status is 0 when the script "
         "succeeds,\n"
         "and 1 when it fails.  Leaving the prompt does not stop the node.\n",
+    .example = "node-shell one",
     .options = table,
 };
 

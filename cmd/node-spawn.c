@@ -94,6 +94,7 @@ static const struct tool tool = {
         "and its\n"
         "exit status come back to this terminal, unless -d detaches it.  A NODE is name@host, a name,\n"
         "a set such as web[1-40]@rane, or a quoted pattern such as 'web*' over the living members.\n",
+    .example = "node-spawn two@rane -- ls -m",
     .options = table,
 };
 

@@ -88,6 +88,7 @@ static const struct tool tool = {
     .name = "node-start",
     .synopsis = "[--sname NAME | --name NAME@HOST] [-d] [OPTION...]",
     .summary = "Starts a node: a named agent that runs processes and connects to other nodes.\n",
+    .example = "(cd alpha; node-start -d --sname one)",
     .options = options,
     .notes = print_bounds,
 };

@@ -17,6 +17,7 @@ static const struct tool tool = {
     .summary = "Stops each NODE, which runs here (name, or name@host) or elsewhere, and returns once it has "
                "stopped.\n"
                "Without NODE, stops the local node.\n",
+    .example = "node-stop --timeout 5 two@rane",
     .options = table,
 };
 

@@ -28,6 +28,7 @@ static const struct tool tool = {
     .summary = "Prints the pid of the process that is registered under NAME; without NAME, all names and "
                "their pids,\n"
                "one pair a line.\n",
+    .example = "node-whereis ticker",
     .options = table,
 };
 

@@ -52,6 +52,7 @@ __attribute__((noreturn)) static void print_help(const struct tool *tool) {
   printf("\n%s\n", tool->summary);
   for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++) print_option(o);
   if (tool->notes) tool->notes();
+  printf("\nexample: %s\n", tool->example);
   exit(tool_finish(tool, 0));
 }
 

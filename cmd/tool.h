@@ -47,6 +47,7 @@ struct tool {
   const char *name;     /* "node-list" */
   const char *synopsis; /* the usage, without the name; one line for each form */
   const char *summary;  /* one or more lines, each ends with \n */
+  const char *example;  /* a command line, which is in EXAMPLES of the man page, too */
   const struct tool_option *options;
   enum tool_order order;
   void (*notes)(void); /* prints what follows the options in -h; or NULL */

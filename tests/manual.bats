@@ -80,6 +80,15 @@ plays() {
   done
 }
 
+@test "-h of each tool ends with a command of its page" {
+  for tool in "$BUILD"/bin/node-*; do
+    tool=${tool##*/}
+    example=$("$tool" -h | tail -n 1)
+    [[ $example == 'example: '* ]] || fail "$tool -h: no example at the end: $example"
+    examples "$tool.1" | grep -qxF -- "\$ ${example#example: }" || fail "$tool.1: not among its examples: $example"
+  done
+}
+
 @test "node-attach(1)" {
   cluster two@rane
   stub make <<<"echo 'cc -c main.c'; until [ -e '$T/left' ]; do sleep 0.02; done; echo 'all tests pass'"
