@@ -10,7 +10,7 @@ load tools
 terminal() {
   local fd
   export TERM=xterm
-  rm -f "$T/keys.$tty"
+  rm -f "$T/keys.$tty" "$T/screen.$tty"
   mkfifo "$T/keys.$tty"
   SHELL=/bin/sh script -qefc "exec ${WRAP:-} node-shell $*" "$T/screen.$tty" <"$T/keys.$tty" >/dev/null 3>&- &
   shell[tty]=$!
@@ -20,7 +20,7 @@ terminal() {
 }
 tty=1 shell=() keys=()
 type_() { printf '%b' "$1" >&"${keys[tty]}"; }
-shows() { wait_until grep -qF -- "$1" "$T/screen.$tty"; }
+shows() { wait_until grep -qsF -- "$1" "$T/screen.$tty"; }
 
 # prompt N: the N-th prompt is there, and nothing after it.
 prompt() { shows ")$1> "; }
