@@ -1026,11 +1026,11 @@ slow_call() {
   start_node one
   pid=$(api one GET /v1/node | jq .os_pid)
   node-spawn -n one -d -e 'while true do end'
-  for i in 1 2 3; do
+  for i in 1 2; do
     kill -STOP "$pid"
-    sleep 0.4 # the stop itself is what is tested
+    sleep 1.5 # the stop itself is what is tested
     kill -CONT "$pid"
     run -0 api one GET /v1/node
   done
-  api one GET /metrics | awk '/^node_hold_longest_seconds/ { if ($2 > 0.35) exit 1 }'
+  api one GET /metrics | awk '/^node_hold_longest_seconds/ { if ($2 > 1.2) exit 1 }'
 }
