@@ -619,7 +619,7 @@ END
   mkdir "$T/here" "$T/there"
   (cd "$T/there" && start_node one)
   rmdir "$T/there"
-  gone() { (cd "$T/here" && rmdir "$T/here" && "$@"; status=$?; mkdir "$T/here"; exit $status); }
+  gone() { (cd "$T/here" && rmdir "$T/here" && "$@"; status=$?; mkdir "$T/here"; exit "$status"); }
   run -0 gone node-spawn --cwd / -- pwd
   assert_output /
   run -125 gone node-spawn one --outdir files -- echo text

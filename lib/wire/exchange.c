@@ -4,6 +4,7 @@
  */
 #include "wire/exchange.h"
 
+#include "base/clock.h"
 #include "wire/json.h"
 #include "wire/silence.h"
 
@@ -201,7 +202,8 @@ static void set_connection(struct exchange *x) {
 
 int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_request *request,
                      struct error *e) {
-  *x = (struct exchange){.easy = easy, .request = *request, .session.psk = request->psk};
+  *x = (struct exchange){
+      .easy = easy, .request = *request, .session.psk = request->psk, .begun_ns = clock_ns()};
   curl_easy_reset(easy);
   set_connection(x);
   set_target(x);
@@ -242,7 +244,11 @@ bool exchange_again(struct exchange *x, CURLcode result) {
       result == CURLE_SSL_CONNECT_ERROR && s->offered && s->hung_up && !s->alert && !s->certificate;
   if (!hung_up || ++x->tries == EXCHANGE_TRIES) return false;
   x->session = (struct psk_session){.psk = s->psk};
-  return true;
+  if (!x->request.timeout_ms) return true;
+  int64_t now = clock_ns();
+  x->request.timeout_ms -= (long)((now - x->begun_ns) / 1000000);
+  x->begun_ns = now;
+  return x->request.timeout_ms > 0 && !curl_easy_setopt(x->easy, CURLOPT_TIMEOUT_MS, x->request.timeout_ms);
 }
 
 int exchange_outcome(struct exchange *x, CURLcode result, json_t **answer, struct error *e) {

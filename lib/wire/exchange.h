@@ -73,6 +73,7 @@ struct exchange {
   struct buf body, answer;
   struct lines lines;
   struct octets octets;
+  int64_t begun_ns;    /* when the transfer began (clock_ns) */
   int tries;           /* transfers that the peer has ended by hanging up during the TLS handshake */
   CURLcode result;     /* of the transfer */
   long status;         /* 0: no answer has begun */
@@ -91,7 +92,7 @@ int exchange_prepare(struct exchange *x, CURL *easy, const struct exchange_reque
 /* To be called with the result of a transfer: true when the peer has hung up during the TLS handshake, before
  * anything of the request was sent, as a node does that has too many connections without a proof of the
  * cookie.  The transfer is then to be run again, on the same handle, instead of exchange_outcome.  False at
- * the latest after EXCHANGE_TRIES transfers. */
+ * the latest after EXCHANGE_TRIES transfers, and when the time of the request is up. */
 enum { EXCHANGE_TRIES = 4 };
 bool exchange_again(struct exchange *x, CURLcode result) MUST_CHECK;
 
