@@ -81,7 +81,7 @@ CHAOS    := $(patsubst tests/chaos/%.c,$O/chaos/%,$(wildcard tests/chaos/*.c))
 SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*.c tests/fuzz/*.c tests/bench/*.c \
                         tests/chaos/*.c)
 SUITES   := $(wildcard tests/*.bats)
-SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/arrows tests/bench/run tests/bench/names tests/bench/streams tests/bench/large tests/bench/many \
+SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/arrows tests/metrics-check tests/bench/run tests/bench/names tests/bench/streams tests/bench/large tests/bench/many \
                         tests/chaos/run tests/chaos/plan tests/chaos/detect tests/*.bash tests/*/*.bash $(SUITES))
 
 all: $(TOOLS) $(AGENT) $(HELPERS) $O/lib/libnodemsg.a $O/share/node-toolkit

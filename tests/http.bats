@@ -576,13 +576,6 @@ raw() {
   [ "$(jq -r .node "$T"/answer.* | sort | uniq -c | tr -s ' ')" = " 20 one@$HOST" ]
 }
 
-@test "/metrics is Prometheus text" {
-  http GET /metrics
-  [ "$status" = 200 ]
-  [[ $type == text/plain* ]]
-  run ! grep -vE '^#|^[a-z_]+(\{[^}]*\})? [0-9.e+-]+$' "$T/body"
-}
-
 @test "the values of a query are unescaped" {
   for node in "one@$HOST" "one%40$HOST" "%6f%6E%65%40$HOST"; do
     run -0 api one GET "/v1/processes?node=$node&ended=%30"

@@ -2,11 +2,12 @@
 
 #include "agent/http/server.h"
 #include "agent/mesh/mesh.h"
+#include "agent/outputs.h"
 #include "agent/process/command.h"
 #include "agent/process/outcome.h"
 #include "agent/state.h"
 #include "base/allocator.h"
-#include "base/sink.h"
+#include "base/metrics.h"
 
 static void on_prepare(uv_prepare_t *prepare) {
   struct agent *a = prepare->data;
@@ -50,23 +51,13 @@ static int64_t between(int64_t n, int64_t most) {
   return n < 0 || most < 0 ? 0 : n < most ? n : most;
 }
 
-static int64_t waiting_output(const struct agent *a) {
-  struct sink *sinks[] = {a->output, a->log.sink};
-  int64_t sum = 0;
-  for (int i = 0; i < 1 + (a->log.sink != a->output); i++) {
-    struct sink_stats s;
-    sink_stats(sinks[i], &s);
-    sum += (int64_t)(s.waiting[SINK_OUTPUT] + s.waiting[SINK_LOG]);
-  }
-  return sum;
-}
-
 /* The allocator counts blocks by their size classes, and pages that the kernel has not backed; so what is
  * left of the resident memory bounds what the node and the allocator are said to have. */
 void memory_measure(struct agent *a, struct memory_use *out) {
   struct vm_stats vm;
   struct server_stats server;
   struct allocator_stats malloced;
+  struct sink_stats output = outputs_stats(a);
   vm_measure(a->vm);
   vm_stats(a->vm, &vm);
   server_stats(a, &server);
@@ -80,10 +71,36 @@ void memory_measure(struct agent *a, struct memory_use *out) {
                              .links = (int64_t)mesh_use(a->mesh).waiting,
                              .clients = (int64_t)(server.streams + server.bodies),
                              .commands = commands_input(a).waiting + (int64_t)outcomes_memory(a),
-                             .output = waiting_output(a)};
+                             .output = (int64_t)(output.waiting[SINK_OUTPUT] + output.waiting[SINK_LOG])};
   if (!allocator_stats(&malloced)) return;
   int64_t named = out->links + out->clients + out->commands + out->output;
   int64_t left = out->rss - out->program - out->processes - out->unused - out->messages - out->tables - named;
   out->node = between(malloced.allocated - vm.large - vm.mail - named, left);
   out->allocator = between(malloced.resident - malloced.allocated, left - out->node);
+}
+
+void memory_each_use(const struct memory_use *m, void (*fn)(void *data, const char *name, int64_t bytes),
+                     void *data) {
+  const struct {
+    const char *name;
+    int64_t bytes;
+  } uses[] = {{"program", m->program},   {"processes", m->processes}, {"unused", m->unused},
+              {"messages", m->messages}, {"tables", m->tables},       {"links", m->links},
+              {"clients", m->clients},   {"commands", m->commands},   {"output", m->output},
+              {"node", m->node},         {"allocator", m->allocator}};
+  for (size_t i = 0; i < sizeof uses / sizeof *uses; i++) fn(data, uses[i].name, uses[i].bytes);
+}
+
+static void put_use(void *out, const char *name, int64_t bytes) {
+  metrics_put(out, name, &bytes);
+}
+
+void memory_metrics(struct agent *a, struct metrics *out) {
+  static const struct metric rows[] = {{0, sizeof(int64_t), METRIC_GAUGE, METRIC_BYTES,
+                                        "node_memory_use_bytes", "What the resident memory is used for."}};
+  static const struct metric_set set = METRIC_SET("kind", rows);
+  struct memory_use use;
+  memory_measure(a, &use);
+  metrics_open(out, &set);
+  memory_each_use(&use, put_use, out);
 }

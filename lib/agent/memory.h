@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 struct agent;
+struct metrics;
 
 enum {
   MEMORY_EVERY_MS = 50,      /* the loop measures at most that often, */
@@ -33,5 +34,10 @@ struct memory_use {
   int64_t allocator; /* pages that the allocator has beyond its blocks */
 };
 void memory_measure(struct agent *a, struct memory_use *out);
+
+/* Calls fn for each use, in their order above. */
+void memory_each_use(const struct memory_use *m, void (*fn)(void *data, const char *name, int64_t bytes),
+                     void *data);
+void memory_metrics(struct agent *a, struct metrics *out);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "agent/process/console.h"
 #include "base/clock.h"
+#include "base/metrics.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -45,6 +46,36 @@ void outputs_detach(struct agent *a) {
   a->log.sink = a->output;
   sink_free(terminal, OUTPUT_LAST_MS);
   sink_take_standard(a->output);
+}
+
+static void add_sink(struct sink_stats *sum, struct sink *s) {
+  struct sink_stats one;
+  sink_stats(s, &one);
+  for (int k = 0; k < SINK_KINDS; k++) sum->waiting[k] += one.waiting[k];
+  sum->lost_lines += one.lost_lines;
+  sum->lost_bytes += one.lost_bytes;
+}
+
+struct sink_stats outputs_stats(const struct agent *a) {
+  struct sink_stats sum = {0};
+  add_sink(&sum, a->output);
+  if (a->log.sink != a->output) add_sink(&sum, a->log.sink);
+  return sum;
+}
+
+void outputs_metrics(const struct agent *a, struct metrics *out) {
+  static const struct metric rows[] = {
+      {METRIC(struct sink_stats, waiting[SINK_LOG]), METRIC_GAUGE, METRIC_BYTES, "node_log_waiting_bytes",
+       "Log lines that are not yet written."},
+      {METRIC(struct sink_stats, lost_lines), METRIC_COUNTER, METRIC_COUNT, "node_log_lost_lines_total",
+       "Log lines that were lost: too many waited, or writing failed."},
+      {METRIC(struct sink_stats, waiting[SINK_OUTPUT]), METRIC_GAUGE, METRIC_BYTES,
+       "node_console_waiting_bytes", "Console output that is not yet written."},
+      {METRIC(struct sink_stats, lost_bytes), METRIC_COUNTER, METRIC_BYTES, "node_console_lost_bytes_total",
+       "Console output that was lost: too much waited, or writing failed."}};
+  static const struct metric_set set = METRIC_SET(NULL, rows);
+  struct sink_stats stats = outputs_stats(a);
+  metrics_put_set(out, &set, &stats);
 }
 
 static bool is_settled(struct sink *s, int64_t since_ns) {

@@ -5,6 +5,9 @@
 #define AGENT_OUTPUTS_H
 
 #include "agent/state.h"
+#include "base/sink.h"
+
+struct metrics;
 
 enum {
   /* How long a node that stops waits for a terminal, pipe or file that takes no bytes. */
@@ -21,6 +24,10 @@ int outputs_open_file(struct agent *a, struct error *e) MUST_CHECK;
 /* Sends the log to the console file, too, and makes descriptors 1 and 2 that file. Does nothing without a
  * console file. */
 void outputs_detach(struct agent *a);
+
+/* The statistics of the log and of the console; of their one sink, when they share one. */
+struct sink_stats outputs_stats(const struct agent *a);
+void outputs_metrics(const struct agent *a, struct metrics *out);
 
 /* True when everything is written, or when no byte has been taken for OUTPUT_LAST_MS, counted from since_ns
  * (clock_ns) at the earliest. */

@@ -8,6 +8,7 @@
 #include "agent/watchdog.h"
 
 #include "agent/state.h"
+#include "base/metrics.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -21,9 +22,15 @@ struct span {
   struct holds_label who;
 };
 
+struct hold_counts {
+  int64_t holds;   /* since the start */
+  int64_t longest; /* of them, in nanoseconds */
+};
+
 struct held { /* a scheduler */
   struct holds_thread thread;
-  struct vm_pulse who; /* as it was when the hold was counted */
+  struct hold_counts counts; /* under the lock of the watchdog */
+  struct vm_pulse who;       /* as it was when the hold was counted */
 };
 
 struct watchdog {
@@ -38,7 +45,7 @@ struct watchdog {
   bool stopping;
   struct span spans[SPANS];
   int span_count;
-  struct watchdog_counts counts;
+  struct hold_counts counts; /* of the loop */
 
   pthread_t thread;
   bool runs;
@@ -74,10 +81,10 @@ static void on_prepare(uv_prepare_t *prepare) {
 
 /* --- the watcher ---------------------------------------------------------------------------------------- */
 
-static void count(struct watchdog *w, int64_t *holds, int64_t *longest, int64_t more, int64_t held) {
+static void count(struct watchdog *w, struct hold_counts *counts, bool begins, int64_t held) {
   pthread_mutex_lock(&w->lock);
-  *holds += more;
-  if (held > *longest) *longest = held;
+  counts->holds += begins;
+  if (held > counts->longest) counts->longest = held;
   pthread_mutex_unlock(&w->lock);
 }
 
@@ -110,7 +117,7 @@ static void take_spans(struct watchdog *w) {
   for (int i = 0; i < n; i++) {
     int64_t held = holds_without_gaps(&w->watcher, spans[i].begin, spans[i].end);
     if (held <= HOLDS_NS) continue;
-    count(w, &w->counts.loop, &w->counts.loop_longest, 1, held);
+    count(w, &w->counts, true, held);
     tell_loop(w, "was", held, &spans[i].who);
   }
 }
@@ -143,7 +150,7 @@ static void watch_scheduler(struct watchdog *w, int i) {
   vm_pulse(w->agent->vm, i, &pulse);
   enum holds_event event = holds_progress(&w->watcher, &h->thread, pulse.progress, pulse.idle, &held);
   if (event == HOLDS_NOTHING) return;
-  count(w, &w->counts.schedulers, &w->counts.scheduler_longest, event == HOLDS_BEGAN, held);
+  count(w, &h->counts, event == HOLDS_BEGAN, held);
   if (event == HOLDS_BEGAN) h->who = pulse;
   if (event == HOLDS_BEGAN) vm_pulse_who(w->agent->vm, i, true, &h->who);
   if (event == HOLDS_LASTS) tell_scheduler(w, i, "is still", held);
@@ -246,13 +253,68 @@ void watchdog_free(struct agent *a) {
   a->watchdog = NULL;
 }
 
-void watchdog_counts(struct agent *a, struct watchdog_counts *out) {
-  struct watchdog *w = a->watchdog;
+/* --- metrics -------------------------------------------------------------------------------------------- */
+
+static void hold_metrics(struct watchdog *w, struct metrics *out) {
+  static const struct metric rows[] = {{METRIC(struct hold_counts, holds), METRIC_COUNTER, METRIC_COUNT,
+                                        "node_holds_total",
+                                        "How often a thread was held for more than 100 ms."},
+                                       {METRIC(struct hold_counts, longest), METRIC_GAUGE, METRIC_NS,
+                                        "node_hold_longest_seconds", "The longest of these holds."}};
+  static const struct metric one[] = {{METRIC(struct hold_counts, longest), METRIC_GAUGE, METRIC_NS,
+                                       "node_scheduler_hold_longest_seconds",
+                                       "The longest of these holds of one scheduler."}};
+  static const struct metric_set threads = METRIC_SET("thread", rows), each = METRIC_SET("scheduler", one);
+  struct hold_counts all = {0};
+  metrics_open(out, &each);
   pthread_mutex_lock(&w->lock);
-  *out = w->counts;
+  for (int i = 0; i < w->count; i++) {
+    const struct hold_counts *c = &w->schedulers[i].counts;
+    char label[16];
+    snprintf(label, sizeof label, "%d", i);
+    metrics_put(out, label, c);
+    all.holds += c->holds;
+    if (c->longest > all.longest) all.longest = c->longest;
+  }
+  struct hold_counts loop = w->counts;
   pthread_mutex_unlock(&w->lock);
+  metrics_open(out, &threads);
+  metrics_put(out, "io", &loop);
+  metrics_put(out, "scheduler", &all);
 }
 
-const struct holds_turns *watchdog_turns(const struct agent *a) {
-  return &a->watchdog->turns;
+static void turn_metrics(const struct holds_turns *t, struct metrics *out) {
+  static const struct metric over[] = {{0, sizeof(int64_t), METRIC_COUNTER, METRIC_COUNT,
+                                        "node_io_long_turns_total",
+                                        "Turns of the I/O thread that took more processor time."}};
+  static const struct metric longest[] = {{METRIC(struct holds_work, longest), METRIC_GAUGE, METRIC_NS,
+                                           "node_io_longest_turn_seconds",
+                                           "The longest of these turns, by what took most of it."}};
+  static const struct metric_set steps = METRIC_SET("over", over), works = METRIC_SET("work", longest);
+  char label[128];
+  metrics_open(out, &steps);
+  for (int i = 0; i < HOLDS_STEPS; i++) {
+    snprintf(label, sizeof label, "%dms", holds_steps_ms[i]);
+    metrics_put(out, label, &t->over[i]);
+  }
+  metrics_open(out, &works);
+  for (int i = 0; i < t->count; i++) {
+    const struct holds_label *who = &t->works[i].who;
+    snprintf(label, sizeof label, "%s%s%s", who->kind ? who->kind : "work that has no name",
+             who->name ? " " : "", who->name ? who->name : "");
+    metrics_put(out, label, &t->works[i]);
+  }
+}
+
+void watchdog_metrics(struct agent *a, struct metrics *out) {
+  static const struct metric rows[] = {{0, sizeof(int64_t), METRIC_COUNTER, METRIC_NS,
+                                        "node_io_busy_seconds_total",
+                                        "Processor time that the I/O thread has used."}};
+  static const struct metric_set set = METRIC_SET(NULL, rows);
+  struct timespec t;
+  int64_t busy = -1;
+  if (!clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t)) busy = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+  metrics_put_set(out, &set, &busy);
+  hold_metrics(a->watchdog, out);
+  turn_metrics(&a->watchdog->turns, out);
 }

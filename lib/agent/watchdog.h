@@ -2,15 +2,14 @@
  * holds.h): by a callback of the loop, by one call into C, by a file that does not answer.  Such holds are
  * counted, and logged with who did it; the log gets at most a few lines at a time.
  *
- * watchdog_init, _start, _stop and _turns by the I/O thread; watchdog_counts by any. */
+ * watchdog_init, _start, _stop and _metrics by the I/O thread. */
 #ifndef AGENT_WATCHDOG_H
 #define AGENT_WATCHDOG_H
 
 #include "base/err.h"
 
-#include <stdint.h>
-
 struct agent;
+struct metrics;
 struct watchdog;
 
 /* Begins to measure the turns of the loop.  0 or an error of libuv; frees itself in watchdog_free. */
@@ -23,14 +22,7 @@ int watchdog_start(struct agent *a, struct error *e) MUST_CHECK;
 void watchdog_stop(struct agent *a);
 void watchdog_free(struct agent *a); /* when the loop has closed all handles */
 
-struct watchdog_counts {
-  int64_t loop, schedulers;                /* holds since the start */
-  int64_t loop_longest, scheduler_longest; /* nanoseconds */
-};
-void watchdog_counts(struct agent *a, struct watchdog_counts *out);
-
-/* How much processor time turns of the loop have taken.  I/O thread. */
-struct holds_turns;
-const struct holds_turns *watchdog_turns(const struct agent *a);
+/* Writes the metrics of holds, and of how much processor time turns of the loop have taken. */
+void watchdog_metrics(struct agent *a, struct metrics *out);
 
 #endif

@@ -12,6 +12,13 @@ static inline int64_t clock_ns(void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+/* CLOCK_MONOTONIC in tenths of a second, for 13 years; costs a few nanoseconds. */
+static inline uint32_t clock_tenths(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+  return (uint32_t)(t.tv_sec * 10 + t.tv_nsec / 100000000);
+}
+
 /* CLOCK_REALTIME in microseconds since 1970: for time stamps that another host reads. */
 static inline int64_t clock_wall_us(void) {
   struct timespec t;

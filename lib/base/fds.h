@@ -15,6 +15,9 @@ enum fds_user { FDS_FILES, FDS_COMMANDS };
 /* The limit of descriptors, at most 2^20. */
 int fds_limit(void);
 
+/* How many descriptors this process has open; -1: unknown.  Takes time for each of them. */
+int fds_open(void);
+
 /* True when descriptors with this number or a higher one are kept from the user. */
 bool fds_kept(int fd, enum fds_user user);
 

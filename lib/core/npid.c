@@ -6,6 +6,7 @@
 #include "core/npid.h"
 
 #include "base/map.h"
+#include "base/metrics.h"
 #include "base/text.h"
 #include "core/creation.h"
 
@@ -220,6 +221,20 @@ uint32_t nodetab_heard(const struct nodetab *t) {
 }
 uint64_t nodetab_refused(const struct nodetab *t) {
   return atomic_load(&t->refused);
+}
+
+struct heard_stats {
+  int64_t nodes, refused;
+};
+
+void nodetab_metrics(const struct nodetab *t, struct metrics *out) {
+  static const struct metric rows[] = {
+      {METRIC(struct heard_stats, nodes), METRIC_GAUGE, METRIC_COUNT, "node_heard_nodes",
+       "Nodes known by pids alone, which never connected."},
+      {METRIC(struct heard_stats, refused), METRIC_COUNTER, METRIC_COUNT, "node_lost_pids_total",
+       "Pids of such nodes for which there was no room."}};
+  static const struct metric_set set = METRIC_SET(NULL, rows);
+  metrics_put_set(out, &set, &(struct heard_stats){nodetab_heard(t), (int64_t)nodetab_refused(t)});
 }
 
 static bool entry_find(struct nodetab *t, uint32_t id, uint32_t creation, uint32_t *out) {

@@ -59,6 +59,7 @@ static inline npid npid_kernel_of(npid p) {
  * has connected.  Anybody can make up pids, so nodes that were heard of and not met have a bound of their
  * own, LIMIT_FOREIGN; the rest of the table is for nodes that were met.  A node that is met no longer
  * counts as heard of. */
+struct metrics;
 struct nodetab;
 
 enum {
@@ -98,6 +99,7 @@ bool nodetab_last_met(struct nodetab *t, const char *name, uint32_t *creation, u
 /* How many nodes were heard of and not met; and how often an entry was refused because there was no room. */
 uint32_t nodetab_heard(const struct nodetab *t);
 uint64_t nodetab_refused(const struct nodetab *t);
+void nodetab_metrics(const struct nodetab *t, struct metrics *out);
 
 /* Name, creation and Node-ID of an entry; "nonode@nohost", 0 and UINT32_MAX for an index without an entry. */
 const char *nodetab_name(const struct nodetab *t, uint32_t incarnation);

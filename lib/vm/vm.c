@@ -2,6 +2,7 @@
 #include "vm/vm.h"
 
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "vm/bind/base_env.h"
 #include "vm/bind/bind.h"
 #include "vm/bind/boot.h"
@@ -289,19 +290,78 @@ void vm_stats(struct vm *vm, struct vm_stats *out) {
   *out = stats;
 }
 
+struct scheduler_stats {
+  int64_t busy; /* nanoseconds */
+};
+
+static void scheduler_metrics(struct vm *vm, struct metrics *out) {
+  static const struct metric rows[] = {{METRIC(struct scheduler_stats, busy), METRIC_COUNTER, METRIC_NS,
+                                        "node_scheduler_busy_seconds_total",
+                                        "Processor time that a scheduler has used."}};
+  static const struct metric_set set = METRIC_SET("scheduler", rows);
+  metrics_open(out, &set);
+  for (int i = 0; i < vm->sched.count; i++) {
+    char label[16];
+    snprintf(label, sizeof label, "%d", i);
+    metrics_put(out, label, &(struct scheduler_stats){sched_busy_ns(&vm->sched.scheduler[i])});
+  }
+}
+
+void vm_metrics(struct vm *vm, struct metrics *out) {
+  static const struct metric rows[] = {{METRIC(struct vm_stats, processes), METRIC_GAUGE, METRIC_COUNT,
+                                        "node_processes", "Live green threads."},
+                                       {METRIC(struct vm_stats, isolates), METRIC_GAUGE, METRIC_COUNT,
+                                        "node_isolates", "Isolates that host them."},
+                                       {METRIC(struct vm_stats, schedulers), METRIC_GAUGE, METRIC_COUNT,
+                                        "node_schedulers", "Scheduler threads."},
+                                       {METRIC(struct vm_stats, spawned), METRIC_COUNTER, METRIC_COUNT,
+                                        "node_spawned_total", "Green threads spawned."},
+                                       {METRIC(struct vm_stats, messages), METRIC_COUNTER, METRIC_COUNT,
+                                        "node_messages_total", "Messages delivered to green threads."},
+                                       {METRIC(struct vm_stats, rss), METRIC_GAUGE, METRIC_BYTES,
+                                        "node_memory_bytes", "Resident memory of the node."},
+                                       {METRIC(struct vm_stats, memory_max), METRIC_GAUGE, METRIC_BYTES,
+                                        "node_memory_max_bytes",
+                                        "Its bound (node-start --max memory); 0: none."},
+                                       {METRIC(struct vm_stats, shortages), METRIC_COUNTER, METRIC_COUNT,
+                                        "node_memory_shortages_total", "How often the bound was reached."}};
+  static const struct metric_set set = METRIC_SET(NULL, rows);
+  struct vm_stats stats;
+  vm_stats(vm, &stats);
+  metrics_put_set(out, &set, &stats);
+  scheduler_metrics(vm, out);
+}
+
 void vm_find_largest(struct vm *vm, struct vm_largest *out) {
   pthread_mutex_lock(&vm->ptab.lock);
   uint32_t used = vm->ptab.fresh;
   pthread_mutex_unlock(&vm->ptab.lock);
-  *out = (struct vm_largest){0, 0};
+  uint32_t now = clock_tenths();
+  *out = (struct vm_largest){0};
   for (uint32_t i = 0; i < used; i++) {
     const struct ptab_facts *f = &vm->ptab.facts[i];
     if (!atomic_load_explicit(&f->started, memory_order_relaxed)) continue;
     int64_t memory = atomic_load_explicit(&f->memory, memory_order_relaxed);
     int64_t messages = atomic_load_explicit(&f->mailbox, memory_order_relaxed);
     if (memory > out->memory) out->memory = memory;
+    uint32_t since = atomic_load_explicit(&f->unread, memory_order_relaxed);
+    int64_t unread = since && since < now ? (now - since) * INT64_C(100000000) : 0;
+    if (memory > out->memory) out->memory = memory;
     if (messages > out->messages) out->messages = messages;
+    if (unread > out->unread) out->unread = unread;
   }
+}
+
+void vm_largest_metrics(const struct vm_largest *largest, struct metrics *out) {
+  static const struct metric rows[] = {
+      {METRIC(struct vm_largest, memory), METRIC_GAUGE, METRIC_BYTES, "node_heap_largest_bytes",
+       "The most memory that one green thread holds."},
+      {METRIC(struct vm_largest, messages), METRIC_GAUGE, METRIC_COUNT, "node_mailbox_longest",
+       "The most messages in one mailbox."},
+      {METRIC(struct vm_largest, unread), METRIC_GAUGE, METRIC_NS, "node_mailbox_oldest_seconds",
+       "How long the mailbox that has had messages for longest was not empty."}};
+  static const struct metric_set set = METRIC_SET(NULL, rows);
+  metrics_put_set(out, &set, largest);
 }
 
 void vm_pulse(struct vm *vm, int scheduler, struct vm_pulse *out) {

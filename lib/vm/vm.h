@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 struct vm;
+struct metrics;
 
 /* When a mailbox is at its bound, a green thread that sends to it is suspended until there is room, and a
  * client that sends to it gets ERR_BUSY.  Senders that cannot be suspended (timers; other nodes, until flow
@@ -105,13 +106,18 @@ struct vm_stats {
 };
 void vm_stats(struct vm *vm, struct vm_stats *out);
 
+/* Writes the metrics of the vm and of each scheduler; by the thread that owns the vm. */
+void vm_metrics(struct vm *vm, struct metrics *out);
+
 /* The most that one green thread holds.  Looks at each place of the table of processes that was ever used, so
  * it takes milliseconds where there were a million. */
 struct vm_largest {
   int64_t memory;   /* bytes */
   int64_t messages; /* in its mailbox */
+  int64_t unread;   /* nanoseconds since its mailbox was last empty, to within a tenth of a second */
 };
 void vm_find_largest(struct vm *vm, struct vm_largest *out);
+void vm_largest_metrics(const struct vm_largest *largest, struct metrics *out);
 
 /* Measures the memory of the node.  Schedulers do so while they are busy; the host calls it now and then, as
  * its own work takes memory, too. */

@@ -4,6 +4,7 @@
 #include "tap.h"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 int main(void) {
   struct rlimit r;
@@ -17,5 +18,9 @@ int main(void) {
   ok(!fds_room(0, 60, FDS_FILES), "none for half of the limit, with those that are open");
   ok(fds_room(0, 60, FDS_COMMANDS) && !fds_room(0, 80, FDS_COMMANDS), "the count is looked at");
   ok(!fds_room(-1, 1, FDS_FILES), "none when no descriptor can be made");
+  int before = fds_open(), fd = dup(0);
+  ok(before > 0 && fds_open() == before + 1, "those that are open are counted");
+  close(fd);
+  ok(fds_open() == before, "and those that were closed are not");
   return tap_end();
 }

@@ -53,7 +53,7 @@
   X("POST",   "/v1/link",                  api_link_stream,    ROUTE_UPLOAD | ROUTE_REMOTE_ONLY, NULL, \
     "Between nodes: a link, one frame a line, in both directions.")                                               \
   X("GET",    "/metrics",                  api_metrics,        0, NULL, \
-    "Counters in the Prometheus text format.")
+    "Statistics in the Prometheus text format.")
 /* clang-format on */
 
 extern const struct routes api_routes;

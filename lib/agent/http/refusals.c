@@ -2,6 +2,8 @@
  * was logged for it; after that minute another source may get the place. */
 #include "agent/http/refusals.h"
 
+#include "base/metrics.h"
+
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -15,8 +17,13 @@ static const struct {
 #undef X
 };
 
-const char *refusal_label(enum refusal reason) {
-  return reasons[reason].label;
+void refusals_metrics(const struct refusals *r, struct metrics *out) {
+  static const struct metric rows[] = {{0, sizeof *r->counts, METRIC_COUNTER, METRIC_COUNT,
+                                        "node_refused_handshakes_total",
+                                        "Connections refused before they had proved the cookie."}};
+  static const struct metric_set set = METRIC_SET("reason", rows);
+  metrics_open(out, &set);
+  for (int i = 0; i < REFUSAL_REASONS; i++) metrics_put(out, reasons[i].label, &r->counts[i]);
 }
 
 static bool is_due(int64_t logged_ns, int64_t now_ns) {

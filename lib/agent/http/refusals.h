@@ -31,6 +31,8 @@ enum refusal {
       REFUSAL_REASONS
 };
 
+struct metrics;
+
 struct refusal_source {
   uint64_t key; /* of the address; 0: this place is free */
   int64_t logged_ns;
@@ -49,6 +51,7 @@ struct refusals {
 void refusals_note(struct refusals *r, enum refusal reason, uint64_t key, const char *address,
                    int64_t now_ns);
 
-const char *refusal_label(enum refusal reason);
+/* Writes the metric of each reason. */
+void refusals_metrics(const struct refusals *r, struct metrics *out);
 
 #endif

@@ -4,6 +4,7 @@
 #include "agent/http/server.h"
 
 #include "agent/http/request.h"
+#include "base/metrics.h"
 #include "wire/silence.h"
 
 #include <arpa/inet.h>
@@ -353,6 +354,21 @@ void server_stats(const struct agent *a, struct server_stats *out) {
       out->streams += pending;
       if (pending > out->longest) out->longest = pending;
     }
+}
+
+void server_metrics(const struct agent *a, struct metrics *out) {
+  static const struct metric rows[] = {
+      {METRIC(struct server_stats, connections), METRIC_GAUGE, METRIC_COUNT, "node_connections",
+       "Connections to the port that have proved the cookie."},
+      {METRIC(struct server_stats, unproved), METRIC_GAUGE, METRIC_COUNT, "node_unproved_connections",
+       "Connections to the port that have not."},
+      {METRIC(struct server_stats, local), METRIC_GAUGE, METRIC_COUNT, "node_local_connections",
+       "Connections to the socket."}};
+  static const struct metric_set set = METRIC_SET(NULL, rows);
+  struct server_stats stats;
+  server_stats(a, &stats);
+  metrics_put_set(out, &set, &stats);
+  refusals_metrics(&a->server->refusals, out);
 }
 
 void server_free(struct agent *a) {

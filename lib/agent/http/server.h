@@ -41,6 +41,7 @@ enum {
    * further connections wait in the kernel's backlog. */
 };
 
+struct metrics;
 struct request;
 struct routes;
 
@@ -67,6 +68,7 @@ struct server_stats {
   size_t longest;  /* bytes pending in the longest stream */
 };
 void server_stats(const struct agent *a, struct server_stats *out);
+void server_metrics(const struct agent *a, struct metrics *out);
 
 /* The server's part in a connection of a link (routes.h): its handshake is done; its socket is about to be
  * closed. */

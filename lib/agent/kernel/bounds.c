@@ -10,6 +10,7 @@
 #include "agent/process/hosted.h"
 #include "agent/process/outcome.h"
 #include "agent/send.h"
+#include "base/metrics.h"
 #include "base/sink.h"
 
 #include <stdlib.h>
@@ -84,6 +85,26 @@ static void measure(struct agent *a, const struct vm_largest *largest, int64_t u
   add_sinks(a, used, refused);
 }
 
+struct bound_stats {
+  int64_t max, used, refused;
+};
+
+void bounds_metrics(struct agent *a, const struct vm_largest *largest, struct metrics *out) {
+  static const struct metric rows[] = {
+      {METRIC(struct bound_stats, max), METRIC_GAUGE, METRIC_COUNT, "node_limit",
+       "A bound of the node (node-start --max); 0: none."},
+      {METRIC(struct bound_stats, used), METRIC_GAUGE, METRIC_COUNT, "node_limit_used",
+       "What is in use of it: all, or the most of one process, client or peer where it bounds each."},
+      {METRIC(struct bound_stats, refused), METRIC_COUNTER, METRIC_COUNT, "node_limit_refused_total",
+       "How often it was hit."}};
+  static const struct metric_set set = METRIC_SET("name", rows);
+  int64_t used[LIMITS], refused[LIMITS];
+  measure(a, largest, used, refused);
+  metrics_open(out, &set);
+  for (enum limit i = 0; i < LIMITS; i++)
+    metrics_put(out, limit_name(i), &(struct bound_stats){limit_max(&a->limits, i), used[i], refused[i]});
+}
+
 /* --- the call ------------------------------------------------------------------------------------------- */
 
 static void answer(struct agent *a, struct signal *call, const struct vm_largest *largest) {
@@ -131,7 +152,7 @@ static void on_sought(uv_work_t *work, int status) {
 void bounds_op(struct agent *a, struct signal *call, struct term_reader args) {
   (void)args;
   struct search *s = calloc(1, sizeof *s);
-  if (s) *s = (struct search){.work.data = s, .agent = a, .call = call, .largest = {-1, -1}};
+  if (s) *s = (struct search){.work.data = s, .agent = a, .call = call, .largest = {-1, -1, -1}};
   if (s && !uv_queue_work(&a->loop, &s->work, seek, on_sought)) return;
   free(s);
   call_refuse_code(a, call, ERR_NOMEM, NULL);

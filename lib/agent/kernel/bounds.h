@@ -6,11 +6,16 @@
 #include "agent/state.h"
 #include "core/signal.h"
 
+struct metrics;
+
 /* ["limits"] -> LIST of rows, one for each bound.  A row is a LIST: name, unit ("count" or "bytes"), the
  * bound (0: none), what is in use (-1: not known), how often it was hit.  Consumes the call, and answers it
  * later: the greatest process is sought by a thread of the pool.  In use is: of a bound of the node, all; of
  * one for each process, client or peer, the greatest. */
 void bounds_op(struct agent *a, struct signal *call, struct term_reader args);
+
+/* Writes the metrics of each bound; largest is what vm_find_largest has found. */
+void bounds_metrics(struct agent *a, const struct vm_largest *largest, struct metrics *out);
 
 struct bounds_row {
   const char *name, *unit; /* not NUL-terminated */

@@ -29,6 +29,7 @@
 
 #include "agent/kernel/claims.h"
 #include "base/holds.h"
+#include "base/metrics.h"
 #include "base/ring.h"
 #include "core/procname.h"
 
@@ -1371,11 +1372,29 @@ void registry_finish(struct registry *g) {
 }
 
 struct registry_counts registry_counts(const struct registry *g) {
-  return (struct registry_counts){.names = g->self.count,
+  return (struct registry_counts){.known = names_count(g->config.globals),
+                                  .names = g->self.count,
                                   .pending = g->pending_count,
                                   .leases = g->leases.len,
                                   .highest = g->highest,
                                   .registered = g->registered,
                                   .conflicts = g->conflicts,
                                   .resyncs = g->resyncs};
+}
+
+void registry_metrics(const struct registry *g, struct metrics *out) {
+  static const struct metric rows[] = {
+      {METRIC(struct registry_counts, known), METRIC_GAUGE, METRIC_COUNT, "node_global_names",
+       "Names in the global registry."},
+      {METRIC(struct registry_counts, names), METRIC_GAUGE, METRIC_COUNT, "node_own_global_names",
+       "Those of this node's processes."},
+      {METRIC(struct registry_counts, registered), METRIC_COUNTER, METRIC_COUNT,
+       "node_name_registrations_total", "Global names given to processes of this node."},
+      {METRIC(struct registry_counts, conflicts), METRIC_COUNTER, METRIC_COUNT, "node_name_conflicts_total",
+       "Global names that processes of this node have lost to older registrations."},
+      {METRIC(struct registry_counts, resyncs), METRIC_COUNTER, METRIC_COUNT, "node_name_resyncs_total",
+       "Times that the names of another node were not the ones known here, and were asked for again."}};
+  static const struct metric_set set = METRIC_SET(NULL, rows);
+  struct registry_counts counts = registry_counts(g);
+  metrics_put_set(out, &set, &counts);
 }

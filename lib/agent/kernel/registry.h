@@ -36,6 +36,7 @@ enum {
 };
 
 struct holds_loop;
+struct metrics;
 struct registry;
 
 /* Takes the reply to a call, as rpc_done of rpc.h does. */
@@ -146,10 +147,12 @@ enum { REGISTRY_TICK_MS = 20 };
 void registry_tick(struct registry *g);
 
 struct registry_counts {
+  size_t known; /* global names of all nodes */
   size_t names, pending, leases;
   uint64_t highest; /* the largest token seen */
   uint64_t registered, conflicts, resyncs;
 };
 struct registry_counts registry_counts(const struct registry *g);
+void registry_metrics(const struct registry *g, struct metrics *out);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include "agent/mesh/handshake.h"
 #include "agent/mesh/members.h"
+#include "base/clock.h"
 #include "base/holds.h"
 #include "wire/json.h"
 
@@ -96,6 +97,7 @@ void liveness_init(struct peer *p) {
 void liveness_start(struct peer *p) {
   p->asked_ms = 0;
   p->suspected = p->second_look = false;
+  p->round_trip_ns = -1;
   p->moved = life_of(p);
   uv_timer_start(&p->liveness, on_due, (uint64_t)suspect_ms(p->mesh), 0);
 }
@@ -128,6 +130,7 @@ void liveness_beat(struct mesh *m) {
   if (v) json_line(&line, v);
   json_decref(v);
   m->beat_ms[m->beats % PEER_BEATS] = now;
+  m->beat_ns[m->beats % PEER_BEATS] = clock_ns();
   for (size_t i = 0; i < m->count && line.len; i++) {
     struct peer *p = m->all[i];
     if (p->state < PEER_SYNCING) continue;
@@ -160,6 +163,7 @@ int liveness_take_pong(struct peer *p, const json_t *number) {
   uint64_t n = (uint64_t)json_integer_value(number);
   if (!json_is_integer(number) || n > m->beats) return ERR_BAD_VALUE;
   if (!p->asked_ms || n < p->asked) return 0;
+  if (m->beats - n < PEER_BEATS) p->round_trip_ns = clock_ns() - m->beat_ns[n % PEER_BEATS];
   p->asked = n + 1;
   p->asked_ms = n == m->beats || m->beats - n >= PEER_BEATS ? 0 : m->beat_ms[p->asked % PEER_BEATS];
   liveness_line(p);

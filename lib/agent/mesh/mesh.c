@@ -13,6 +13,7 @@
 #include "agent/mesh/members.h"
 #include "base/clock.h"
 #include "base/holds.h"
+#include "base/metrics.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -83,17 +84,81 @@ struct peer *peer_need(struct mesh *m, const struct nodename *name, struct error
   return p;
 }
 
+static struct transport_life life_of(const struct peer *p) {
+  struct transport_life life = {0};
+  if (p->transport) p->mesh->config.transport->life(p->transport, &life);
+  return life;
+}
+
+static size_t waiting_for(const struct peer *p, const struct transport_life *life) {
+  return p->queued + p->series.held + life->waiting;
+}
+
 struct mesh_use mesh_use(const struct mesh *m) {
   struct mesh_use use = {.nodes = m->count};
   for (size_t i = 0; i < m->count; i++) {
-    const struct peer *p = m->all[i];
-    struct transport_life life = {0};
-    if (p->transport) m->config.transport->life(p->transport, &life);
-    size_t waiting = p->queued + p->series.held + life.waiting;
+    struct transport_life life = life_of(m->all[i]);
+    size_t waiting = waiting_for(m->all[i], &life);
     use.waiting += waiting;
     if (waiting > use.longest) use.longest = waiting;
   }
   return use;
+}
+
+struct link_stats {
+  int up;
+  int64_t queue, round_trip, quiet; /* bytes, nanoseconds, nanoseconds */
+  int64_t sent_bytes, received_bytes, sent, received, losses;
+};
+
+static struct link_stats link_stats(const struct peer *p) {
+  struct link_stats s = {.up = p->state == PEER_UP,
+                         .round_trip = -1,
+                         .quiet = -1,
+                         .sent_bytes = -1,
+                         .received_bytes = -1,
+                         .sent = p->sent,
+                         .received = p->received,
+                         .losses = p->losses};
+  struct transport_life life = life_of(p);
+  s.queue = (int64_t)waiting_for(p, &life);
+  if (!s.up) return s;
+  int64_t quiet_ms = (int64_t)uv_now(p->mesh->config.loop) - life.heard_ms;
+  s.quiet = quiet_ms > 0 ? quiet_ms * 1000000 : 0;
+  s.round_trip = p->round_trip_ns;
+  s.received_bytes = (int64_t)life.in;
+  s.sent_bytes = (int64_t)(life.out + life.waiting);
+  return s;
+}
+
+void mesh_metrics(const struct mesh *m, struct metrics *out) {
+  static const struct metric rows[] = {
+      {METRIC(struct link_stats, up), METRIC_GAUGE, METRIC_COUNT, "node_link_up",
+       "1: this node is connected to the node; 0: it was."},
+      {METRIC(struct link_stats, queue), METRIC_GAUGE, METRIC_BYTES, "node_link_queue_bytes",
+       "Data that waits to be sent to the node, or that its host has not acknowledged."},
+      {METRIC(struct link_stats, round_trip), METRIC_GAUGE, METRIC_NS, "node_link_round_trip_seconds",
+       "Time from the last heartbeat that the node has answered to its answer."},
+      {METRIC(struct link_stats, quiet), METRIC_GAUGE, METRIC_NS, "node_link_heard_seconds",
+       "Time since the node was last heard."},
+      {METRIC(struct link_stats, sent), METRIC_COUNTER, METRIC_COUNT, "node_link_sent_frames_total",
+       "Signals sent to the node: messages, links, monitors, calls."},
+      {METRIC(struct link_stats, received), METRIC_COUNTER, METRIC_COUNT, "node_link_received_frames_total",
+       "Signals received from the node."},
+      {METRIC(struct link_stats, sent_bytes), METRIC_COUNTER, METRIC_BYTES, "node_link_sent_bytes_total",
+       "Data sent to the node over the present link."},
+      {METRIC(struct link_stats, received_bytes), METRIC_COUNTER, METRIC_BYTES,
+       "node_link_received_bytes_total",
+       "Data received from the node over the present link, with what TLS adds."},
+      {METRIC(struct link_stats, losses), METRIC_COUNTER, METRIC_COUNT, "node_link_losses_total",
+       "How often the link to the node was lost, without a farewell."}};
+  static const struct metric_set set = METRIC_SET("node", rows);
+  metrics_open(out, &set);
+  for (size_t i = 0; i < m->count; i++) {
+    if (!m->all[i]->incarnation) continue;
+    struct link_stats stats = link_stats(m->all[i]);
+    metrics_put(out, m->all[i]->name.full, &stats);
+  }
 }
 
 /* --- subscribers and waiters ---------------------------------------------------------------------------- */
@@ -322,6 +387,7 @@ static const char *without_name(const struct peer *p, const char *text) {
 
 void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why) {
   struct mesh *m = p->mesh;
+  p->losses += from >= PEER_SYNCING && event == PEER_LOST;
   p->failed_ms = from == PEER_UP ? 0 : (int64_t)uv_now(m->config.loop);
   p->busy = p->transport_busy = false;
   series_drop(p);

@@ -32,6 +32,7 @@ enum {
 #define MESH_DIALS_ONLY "it listens nowhere (--listen none), and connects by itself"
 
 struct mesh;
+struct metrics;
 struct incoming;        /* a stream that a peer has opened to this node (transport.h) */
 struct transport_class; /* what carries links (transport.h) */
 
@@ -167,6 +168,9 @@ struct mesh_use {
   size_t nodes, longest, waiting;
 };
 struct mesh_use mesh_use(const struct mesh *m);
+
+/* Writes the metrics of the link to each node that this one has met. */
+void mesh_metrics(const struct mesh *m, struct metrics *out);
 
 /* A subscriber gets each nodeup (why is NULL) and nodedown from mesh_subscribe on. In its event it may
  * unsubscribe itself, but no other subscriber. The caller provides the storage. */

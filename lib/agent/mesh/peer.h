@@ -161,11 +161,13 @@ struct peer {
   int64_t asked_ms;            /* when that beat was sent; 0: every beat was answered */
   struct transport_life moved; /* the state of the transport at the last beat */
   bool suspected;              /* quiet for more than 1.5 heartbeats */
+  int64_t round_trip_ns;       /* of the last beat that was answered; -1: none */
   /* The peer was quiet for too long; it is lost if it is still quiet once the sockets have been read. */
   bool second_look;
 
   struct signal *queue, **queue_end; /* signals to the peer, until SYNCING */
   size_t queued;                     /* the weight of the queued signals */
+  int64_t sent, received, losses;    /* signals, and ends of the link without a farewell, since the start */
   struct series series;              /* from SYNCING on: the long signals of both directions */
   bool transport_busy;               /* the queue of the transport is above TRANSPORT_QUEUE_HIGH */
   bool busy;                         /* the user was told that the way to the peer is busy */
@@ -220,11 +222,11 @@ struct mesh {
   uv_timer_t heartbeat;
   uint64_t beats; /* sent so far */
   /* When the last PEER_BEATS beats were sent, each at its number modulo PEER_BEATS. */
-  int64_t beat_ms[PEER_BEATS];
-  struct frames frames; /* scratch: the frame being read */
-  struct buf line;      /* scratch: the frame being written */
-  uint64_t lost_pids;   /* nodetab_refused at the last log line about it */
-  int64_t lost_pids_ns; /* when that line was logged */
+  int64_t beat_ms[PEER_BEATS], beat_ns[PEER_BEATS]; /* by the loop's clock, and by clock_ns */
+  struct frames frames;                             /* scratch: the frame being read */
+  struct buf line;                                  /* scratch: the frame being written */
+  uint64_t lost_pids;                               /* nodetab_refused at the last log line about it */
+  int64_t lost_pids_ns;                             /* when that line was logged */
   bool stopping;
 };
 

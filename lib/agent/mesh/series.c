@@ -191,6 +191,7 @@ static void add(struct peer *p, struct signal *s) {
 }
 
 void series_send(struct peer *p, struct signal *s) {
+  p->sent++;
   struct series *all = &p->series;
   npid key = all->by_sender.len ? order_key(s->to, s->from) : NPID_NONE;
   struct sending *ahead = key == NPID_NONE ? NULL : map_get_id(&all->by_sender, key);
@@ -348,6 +349,7 @@ static void deliver(struct peer *p, struct signal *s, uint32_t before) {
     return;
   }
   s->epoch = nodetab_epoch(p->mesh->config.nodes, p->incarnation);
+  p->received++;
   p->mesh->events->signal(p->mesh->data, p->incarnation, s);
 }
 

@@ -11,6 +11,7 @@
 #include "agent/send.h"
 #include "base/clock.h"
 #include "base/map.h"
+#include "base/metrics.h"
 #include "core/output.h"
 #include "core/reason.h"
 
@@ -18,7 +19,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Identifier, label: how commands end. */
+#define END_TABLE(X)                                                                                         \
+  X(END_DONE, "done")       /* with the exit status 0 */                                                     \
+  X(END_FAILED, "failed")   /* with another one */                                                           \
+  X(END_SIGNAL, "signal")   /* by a signal that the node has not sent */                                     \
+  X(END_TIMEOUT, "timeout") /* ended by the node, at the deadline */                                         \
+  X(END_ENDED, "ended")     /* ended by the node for another reason */                                       \
+  X(END_NO_START, "not_started")
+
+enum end {
+#define X(id, label) id,
+  END_TABLE(X)
+#undef X
+      ENDS
+};
+
 struct outcomes {
+  int64_t by_end[ENDS];
   struct map known;             /* pid → struct outcome */
   struct outcome *first, *last; /* the queue of ended records */
   struct outcome *stripped;     /* the first one whose output was not dropped; NULL: none is left */
@@ -136,6 +154,22 @@ size_t outcomes_memory(const struct agent *a) {
   return a->outcomes->memory;
 }
 
+void outcomes_metrics(const struct agent *a, struct metrics *out) {
+  static const struct metric row[] = {
+      {0, sizeof a->commands, METRIC_GAUGE, METRIC_COUNT, "node_commands", "Commands that run."}};
+  static const struct metric rows[] = {{0, sizeof(int64_t), METRIC_COUNTER, METRIC_COUNT,
+                                        "node_commands_ended_total", "Commands that have ended, by how."}};
+  static const struct metric_set running = METRIC_SET(NULL, row), ended = METRIC_SET("outcome", rows);
+  static const char *const labels[] = {
+#define X(id, label) label,
+      END_TABLE(X)
+#undef X
+  };
+  metrics_put_set(out, &running, &a->commands);
+  metrics_open(out, &ended);
+  for (int i = 0; i < ENDS; i++) metrics_put(out, labels[i], &a->outcomes->by_end[i]);
+}
+
 int outcomes_init(struct agent *a) {
   a->outcomes = calloc(1, sizeof *a->outcomes);
   return a->outcomes ? 0 : ERR_NOMEM;
@@ -241,8 +275,20 @@ void outcome_exited(struct outcome *o, int64_t status, int signal) {
   o->signal = signal;
 }
 
+/* Reasons other than those of reason_exit are why the node had to end the command. */
+static enum end end_of(const struct term *reason) {
+  struct term_reader r = term_read(reason);
+  const char *word;
+  size_t n;
+  if (term_is_word(reason, "normal")) return END_DONE;
+  if (term_is_word(reason, "timeout")) return END_TIMEOUT;
+  if (term_next(&r).tag != TERM_LIST || !term_get_str(&r, &word, &n)) return END_ENDED;
+  return n == 6 && !memcmp(word, "signal", 6) ? END_SIGNAL : END_FAILED;
+}
+
 void outcome_end(struct outcome *o, struct term *reason) {
   struct outcomes *all = o->agent->outcomes;
+  all->by_end[end_of(reason)]++;
   o->reason = term_ref(reason);
   o->kept_ns = clock_ns();
   o->ended_ns = o->ended_ns ? o->ended_ns : o->kept_ns;
@@ -401,6 +447,7 @@ void outcome_release(struct outcome *o) {
 }
 
 void outcome_cancel(struct outcome *o, int status) {
+  if (o) o->agent->outcomes->by_end[END_NO_START]++;
   struct term *reason = o && o->follower_count ? reason_exit(status, 0) : NULL;
   struct term *end = reason ? outcome_message(o, reason) : NULL;
   if (end) outcome_tell(o, end);

@@ -15,6 +15,8 @@
 #include "agent/state.h"
 #include "core/signal.h"
 
+struct metrics;
+
 enum {
   OUTCOME_KEPT_MS = 10 * 60 * 1000,
   OUTCOME_TAIL = 64 << 10,
@@ -61,7 +63,8 @@ struct outcome {
 };
 
 int outcomes_init(struct agent *a) MUST_CHECK;
-size_t outcomes_count(const struct agent *a);  /* commands that have ended and are known */
+size_t outcomes_count(const struct agent *a); /* commands that have ended and are known */
+void outcomes_metrics(const struct agent *a, struct metrics *out);
 size_t outcomes_memory(const struct agent *a); /* bytes of output that are kept, of all commands */
 void outcomes_finish(struct agent *a); /* accepts a node whose outcomes_init has failed, or never ran */
 

@@ -3,6 +3,7 @@
 #ifndef VM_PROCESS_FACTS_H
 #define VM_PROCESS_FACTS_H
 
+#include "base/clock.h"
 #include "vm/process/process.h"
 #include "vm/sched/ptab.h"
 
@@ -37,7 +38,11 @@ static inline void facts_leader(struct process *p) {
 }
 
 static inline void facts_mailbox(struct process *p) {
-  atomic_store_explicit(&p->preemptible.facts->mailbox, p->mailbox.count, memory_order_relaxed);
+  struct ptab_facts *f = p->preemptible.facts;
+  bool unread = p->mailbox.count > 0;
+  atomic_store_explicit(&f->mailbox, p->mailbox.count, memory_order_relaxed);
+  if (unread != (atomic_load_explicit(&f->unread, memory_order_relaxed) != 0))
+    atomic_store_explicit(&f->unread, unread ? clock_tenths() : 0, memory_order_relaxed);
 }
 
 /* To be called when the process has stopped running, and has not ended. */

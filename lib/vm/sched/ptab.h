@@ -37,6 +37,7 @@ struct ptab_facts {
   _Atomic(const char *) what; /* where its code begins, or NULL; read under facts_lock only */
   _Atomic uint32_t mailbox;   /* messages */
   _Atomic uint32_t ticks;     /* SCHED_TICK_NS each, that found it running: preempt.c */
+  _Atomic uint32_t unread;    /* clock_tenths when its mailbox was last empty; 0: it is empty */
   _Atomic uint8_t state;      /* enum process_state */
   _Atomic uint8_t priority;   /* enum process_priority */
 };

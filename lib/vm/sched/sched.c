@@ -433,6 +433,13 @@ int sched_start(struct schedulers *all, struct error *e) {
   return rc;
 }
 
+int64_t sched_busy_ns(const struct scheduler *s) {
+  clockid_t clock;
+  struct timespec t;
+  if (!s->has_thread || pthread_getcpuclockid(s->thread, &clock) || clock_gettime(clock, &t)) return -1;
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static int join(struct scheduler *s, const struct timespec *until) {
   if (!s->has_thread) return 0;
   rouse(s);

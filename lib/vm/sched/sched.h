@@ -155,6 +155,9 @@ int sched_start(struct schedulers *all, struct error *e) MUST_CHECK;
 /* Ends the threads, each after its slice, and joins them.  ERR_TIMEOUT: one has not ended by `until`. */
 int sched_stop(struct schedulers *all, const struct timespec *until) MUST_CHECK;
 
+/* The processor time that a scheduler has used, in nanoseconds; -1: its thread does not run. */
+int64_t sched_busy_ns(const struct scheduler *s);
+
 /* After a sched_stop that returned 0, or a sched_init that failed. */
 void sched_finish(struct schedulers *all);
 
