@@ -10,6 +10,11 @@
 
 enum { DECAY_MS = 1000 };
 
+/* What jemalloc reads as the program starts.  By default it returns a block of over 8 MB to the kernel as
+ * soon as that is freed, so that long messages and lists would be made of pages that are all new. */
+extern const char *const malloc_conf;
+const char *const malloc_conf = "oversize_threshold:0";
+
 /* jemalloc's control function (jemalloc(3)); NULL in a program without jemalloc. */
 __attribute__((weak)) int mallctl(const char *name, void *old, size_t *old_size, void *fresh,
                                   size_t fresh_size);
