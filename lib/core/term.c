@@ -86,7 +86,7 @@ bool term_reserve(struct term_writer *w, size_t n) {
 }
 
 /* Room for n more bytes at data + len, or NULL once the writer has failed. */
-static uint8_t *reserve(struct term_writer *w, size_t n) {
+static inline uint8_t *reserve(struct term_writer *w, size_t n) {
   if (!w->failed && n <= w->cap - w->len && w->data) return w->data + w->len;
   return writer_grow(w, n);
 }

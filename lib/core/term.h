@@ -97,9 +97,15 @@ void term_set_byte(struct term_writer *w, size_t at, uint8_t byte);
 
 /* For many numbers in a row: term_room makes room for n more bytes and returns where they go, or NULL when
  * the writer has failed; term_write_int and term_write_float write a number there, at most TERM_NUMBER_MAX
- * bytes, and return its end; term_close_room takes the end of the last one. */
-enum { TERM_NUMBER_MAX = 11 };
+ * bytes, term_write_head the TERM_HEAD bytes with which a LIST, MAP or TABLE begins, and they return where
+ * that ends; term_close_room takes the end of the last one.  Without it, nothing was appended. */
+enum { TERM_NUMBER_MAX = 11, TERM_HEAD = 5 };
 uint8_t *term_room(struct term_writer *w, size_t n);
+static inline uint8_t *term_write_head(uint8_t *at, enum term_tag tag, uint32_t count) {
+  *at = (uint8_t)tag;
+  memcpy(at + 1, &count, sizeof count);
+  return at + TERM_HEAD;
+}
 static inline uint8_t *term_write_int(uint8_t *at, int64_t v) {
   uint64_t rest = (uint64_t)v << 1 ^ (v < 0 ? UINT64_MAX : 0);
   *at++ = TERM_INT;
@@ -158,13 +164,12 @@ struct term_value term_next(struct term_reader *r);
 static inline bool term_next_int(struct term_reader *r, int64_t *out) {
   if (r->at == r->end || *r->at != TERM_INT) return false;
   const uint8_t *at = r->at + 1;
-  uint64_t raw = 0, byte;
-  int shift = 0;
-  do {
-    byte = *at++;
-    raw |= (byte & 0x7F) << shift;
-    shift += 7;
-  } while (byte >= 0x80);
+  uint64_t raw = *at++;
+  if (raw >= 0x80) { /* each byte takes off the bit that told of it */
+    raw += ((uint64_t)*at++ - 1) << 7;
+    if (at[-1] >= 0x80) raw += ((uint64_t)*at++ - 1) << 14;
+    for (int shift = 21; at[-1] >= 0x80; shift += 7) raw += ((uint64_t)*at++ - 1) << shift;
+  }
   r->at = at;
   *out = (int64_t)(raw >> 1 ^ (raw & 1 ? UINT64_MAX : 0));
   return true;

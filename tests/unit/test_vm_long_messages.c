@@ -63,6 +63,25 @@ static void test_values(void) {
            "end\n"
            "puts(digest(t) == digest(r))\n" DONE,
       "true\n");
+  run("short lists of numbers, and tables that are none",
+      ECHO
+      "local kinds = {\n"
+      "  function(i, n) local l = {} for k = 1, n do l[k] = k % 2 == 0 and i + k or i / 8 end return l end,\n"
+      "  function(i, n) local l = {} for k = 1, n do l[k] = -i * k end l[n] = 'x' return l end,\n"
+      "  function(i, n) local l = {} for k = 1, n do l[k] = i end l[n // 2] = nil return l end,\n"
+      "  function(i, n) local l = {} for k = 1, n do l[k] = i end l.n = n return l end,\n"
+      "  function(i, n) return {[0] = i, [n + 2] = n} end,\n"
+      "}\n"
+      "local t = {}\n"
+      "for i = 1, 6000 do t[i] = kinds[i % #kinds + 1](i, i % 24) end\n"
+      "local function same(a, b)\n"
+      "  for k, v in pairs(a) do if math.type(v) ~= math.type(b[k]) or v ~= b[k] then return false end end\n"
+      "  return true\n"
+      "end\n"
+      "local r, wrong = echo(t), 0\n"
+      "for i = 1, 6000 do if not same(t[i], r[i]) or not same(r[i], t[i]) then wrong = wrong + 1 end end\n"
+      "puts(#r, wrong)\n" DONE,
+      "6000\t0\n");
   run("lists with holes and with a hash part",
       ECHO "local t = {} for i = 60000, 1, -1 do if i % 3 ~= 0 then t[i] = i end end t[60001] = 1\n"
            "local u = {} for i = 1, 30000 do u[i * 1000003] = i end\n"
@@ -170,13 +189,13 @@ static void test_interrupts(void) {
           "end\n"                                                                                            \
           "puts(most >= 8 and 'goes on' or 'has had ' .. most .. ' turns')\n"
 
-#define TABLES "local t = {} for i = 1, 150000 do t[i] = {i} end "
+#define TABLES "local t = {} for i = 1, 300000 do t[i] = {i} end "
 
 static void test_ticker(void) {
   run("another process beside the sending of a long string",
-      BESIDE("local s = text(20000000)", "send(spawn(function() end), s)"), "goes on\n");
+      BESIDE("local s = text(60000000)", "send(spawn(function() end), s)"), "goes on\n");
   run("beside the receiving of one",
-      BESIDE("send(self(), 'x', text(20000000))", "assert(#select(2, receive()) == 20000000)"), "goes on\n");
+      BESIDE("send(self(), 'x', text(60000000))", "assert(#select(2, receive()) == 60000000)"), "goes on\n");
   run("beside the sending of many tables", BESIDE(TABLES, "send(spawn(function() end), t)"), "goes on\n");
   run("beside the receiving of these", BESIDE(TABLES "send(self(), 'x', t)", "receive()"), "goes on\n");
 }

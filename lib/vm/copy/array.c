@@ -28,14 +28,19 @@ static size_t length(const struct layout *t) {
   return power;
 }
 
-const struct array_slot *array_of_list(lua_State *L, const struct isolate *iso, int index, size_t n) {
+const struct array_slot *array_of_list(const struct isolate *iso, const void *table, size_t n) {
   if (!iso->knows_arrays || n == 0) return NULL;
-  const struct layout *t = layout_of(L, index);
+  const struct layout *t = table;
   size_t len = length(t);
   if (t->lastfree || len < n) return NULL;
   for (size_t i = n; i < len; i++)
     if (!array_is_nil(&t->array[i])) return NULL;
   return t->array;
+}
+
+bool array_is_short(const struct isolate *iso, const void *table, size_t most) {
+  const struct layout *t = table;
+  return iso->knows_arrays && !t->lastfree && t->alimit > 0 && t->alimit <= most;
 }
 
 struct array_slot *array_of_new(lua_State *L, const struct isolate *iso, int index, size_t n) {

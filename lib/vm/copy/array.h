@@ -34,9 +34,12 @@ static inline bool array_is_nil(const struct array_slot *s) {
 /* As the isolate opens: tries whether the layout is the one assumed. */
 void array_open(lua_State *L, struct isolate *iso);
 
-/* The first n values of the table at index, if all other keys of the table are nil; else NULL.  n: its raw
- * length.  Some of the n values may be nil. */
-const struct array_slot *array_of_list(lua_State *L, const struct isolate *iso, int index, size_t n);
+/* The first n values of the table at this address (lua_topointer), if all other keys of the table are nil;
+ * else NULL.  n: its raw length.  Some of the n values may be nil. */
+const struct array_slot *array_of_list(const struct isolate *iso, const void *table, size_t n);
+
+/* Has the table at this address an array alone, of about `most` slots or fewer?  Else it can be long, too. */
+bool array_is_short(const struct isolate *iso, const void *table, size_t most);
 
 /* The n slots of the table at index, which lua_createtable(L, n, 0) has just made; NULL: not known.  The
  * caller may store integers and floats there. */

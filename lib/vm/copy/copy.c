@@ -32,15 +32,20 @@ npid copy_to_npid(lua_State *L, int index) {
  * goes on to `to` at most.  Returns how many the table has. */
 static uint32_t in_integers(lua_State *L, struct term_reader *r, uint32_t n, uint32_t from, uint32_t to) {
   struct array_slot *slots = array_of_new(L, process_of(L)->isolate, -1, n);
+  struct term_reader at = *r;
   uint32_t i = from;
-  for (int64_t v; slots && i < to && term_next_int(r, &v); i++) slots[i].i = v, slots[i].tag = ARRAY_INT;
+  for (int64_t v; slots && i < to && term_next_int(&at, &v); i++) slots[i].i = v, slots[i].tag = ARRAY_INT;
+  *r = at;
   return i;
 }
 
+static void in_value(lua_State *L, struct term_reader *r);
+
 static void in_list(lua_State *L, struct term_reader *r, uint32_t count) {
+  luaL_checkstack(L, 6, NULL);
   lua_createtable(L, (int)count, 0);
   for (uint32_t i = in_integers(L, r, count, 0, count) + 1; i <= count; i++) {
-    copy_in(L, r);
+    in_value(L, r);
     lua_rawseti(L, -2, i);
   }
 }
@@ -48,7 +53,8 @@ static void in_list(lua_State *L, struct term_reader *r, uint32_t count) {
 /* Stores the pair at the top into the table below it, unless the key is nil or NaN, which a peer can send but
  * a Lua table cannot have as a key. */
 static void set_pair(lua_State *L) {
-  if (lua_isnil(L, -2) || (lua_type(L, -2) == LUA_TNUMBER && lua_tonumber(L, -2) != lua_tonumber(L, -2))) {
+  int type = lua_type(L, -2);
+  if (type == LUA_TNIL || (type == LUA_TNUMBER && lua_tonumber(L, -2) != lua_tonumber(L, -2))) {
     lua_pop(L, 2);
   } else {
     lua_rawset(L, -3);
@@ -56,10 +62,11 @@ static void set_pair(lua_State *L) {
 }
 
 static void in_pairs(lua_State *L, struct term_reader *r, uint32_t count) {
+  luaL_checkstack(L, 6, NULL);
   lua_createtable(L, 0, (int)count);
   for (uint32_t i = 0; i < count; i++) {
-    copy_in(L, r);
-    copy_in(L, r);
+    in_value(L, r);
+    in_value(L, r);
     set_pair(L);
   }
 }
@@ -113,8 +120,8 @@ static void in_leaf(lua_State *L, const struct term_value *v) {
   }
 }
 
-void copy_in(lua_State *L, struct term_reader *r) {
-  luaL_checkstack(L, 6, NULL);
+/* As copy_in, where the stack has a place. */
+static void in_value(lua_State *L, struct term_reader *r) {
   struct term_value v = term_next(r);
   switch (v.tag) {
   case TERM_LIST: in_list(L, r, v.count); return;
@@ -122,6 +129,11 @@ void copy_in(lua_State *L, struct term_reader *r) {
   case TERM_TABLE: in_pairs(L, r, v.count); return;
   default: in_leaf(L, &v);
   }
+}
+
+void copy_in(lua_State *L, struct term_reader *r) {
+  luaL_checkstack(L, 1, NULL);
+  in_value(L, r);
 }
 
 /* --- messages for which the receiver may have no room --- */
@@ -158,7 +170,7 @@ static void push_no_room(lua_State *L, const struct term_value *v) {
   push_stand_in(L);
 }
 
-static int in_value(lua_State *L) {
+static int in_call(lua_State *L) {
   copy_in(L, lua_touserdata(L, 1));
   return 1;
 }
@@ -174,7 +186,7 @@ static bool is_within(lua_State *L, const struct heap *h) {
 static void in_guarded(lua_State *L, struct term_reader *r) {
   struct heap *h = &process_of(L)->isolate->heap;
   struct term_reader start = *r, again = start;
-  lua_pushcfunction(L, in_value);
+  lua_pushcfunction(L, in_call);
   lua_pushlightuserdata(L, r);
   int status = lua_pcall(L, 1, 1, 0);
   if (status == LUA_OK && is_within(L, h)) return;
@@ -271,12 +283,17 @@ static void resume(lua_State *L, struct decoder *d, int index) {
   iso->read = d->scope;
 }
 
-static void begin_table(lua_State *L, struct decoder *d, const struct term_value *v) {
+/* Begins a table; true: it is a short list of integers, or empty, and so complete. */
+static bool begin_table(lua_State *L, struct decoder *d, const struct term_value *v) {
   bool pairs = v->tag != TERM_LIST;
   if (d->depth == TERM_DEPTH_MAX) luaL_error(L, "a message is nested too deep");
   luaL_checkstack(L, 20, NULL);
   lua_createtable(L, pairs ? 0 : (int)v->count, pairs ? (int)v->count : 0);
-  d->tables[d->depth++] = (struct filling){0, v->count, pairs, false};
+  uint32_t i = pairs || v->count > AT_ONCE ? 0 : in_integers(L, &d->r, v->count, 0, v->count);
+  d->work -= (int)i / 8;
+  if (i == v->count) return true;
+  d->tables[d->depth++] = (struct filling){i, v->count, pairs, false};
+  return false;
 }
 
 /* Strings that other receivers may share are pushed in one step. */
@@ -339,7 +356,7 @@ static bool read_on(lua_State *L, struct decoder *d) {
     }
     struct term_value v = term_next(&d->r);
     if (v.tag == TERM_LIST || v.tag == TERM_MAP || v.tag == TERM_TABLE) {
-      begin_table(L, d, &v);
+      if (begin_table(L, d, &v) && attach(L, d)) return true;
     } else if (is_in_pieces(L, &v)) {
       begin_text(L, d, &v);
       return false;

@@ -25,7 +25,8 @@
 
 /* A table that is being written. */
 struct frame {
-  int table;  /* its stack index; above it are a key and its value */
+  int table; /* its stack index; above it are a key and its value */
+  const void *address;
   int height; /* how deep its values are nested, as far as they are written */
   enum frame_stage { CHECKS, LIST, PAIRS, VALUE } stage;
   bool map;                       /* PAIRS and VALUE: all keys so far are strings */
@@ -57,7 +58,8 @@ struct copier {
   size_t weight;
   const uint8_t *from; /* bytes that are being copied, for which there is room: of the value at the top */
   size_t left;
-  int work; /* until it looks whether to give way */
+  size_t at_once; /* the length of the longest string that is written in one step */
+  int work;       /* until it looks whether to give way */
   int depth;
 
   /* Of an encoding that may be suspended: */
@@ -192,11 +194,12 @@ static void put_function(struct copier *c, int index) {
   if (problem) refuse(c, KEYS_SHOWN, problem);
 }
 
-/* Writes a value that is no table, function, userdata or thread; false: it is one of these. */
-static inline bool put_scalar(lua_State *L, struct term_writer *w, int index) {
+/* Writes a value that is no table, function, userdata or thread, nor a string of more than at_once bytes;
+ * false: it is one of these. */
+static inline bool put_scalar(lua_State *L, struct term_writer *w, int index, int type, size_t at_once) {
   size_t len;
   const char *s;
-  switch (lua_type(L, index)) {
+  switch (type) {
   case LUA_TNIL: term_put_nil(w); return true;
   case LUA_TBOOLEAN: term_put_bool(w, lua_toboolean(L, index)); return true;
   case LUA_TNUMBER:
@@ -208,6 +211,7 @@ static inline bool put_scalar(lua_State *L, struct term_writer *w, int index) {
     return true;
   case LUA_TSTRING:
     s = lua_tolstring(L, index, &len);
+    if (len > at_once) return false;
     term_put_str(w, s, len);
     return true;
   case LUA_TLIGHTUSERDATA: term_put_pid(w, copy_to_npid(L, index)); return true;
@@ -215,15 +219,51 @@ static inline bool put_scalar(lua_State *L, struct term_writer *w, int index) {
   }
 }
 
-/* Writes the value, and returns true; or returns false: it is one to begin with. */
-static bool put_value(struct copier *c, int index) {
+/* Writes the numbers from slots[i] on, up to `end`, and returns where in the term they end; *i gets the index
+ * of the first slot that is none of them. */
+static uint8_t *write_numbers(uint8_t *at, const struct array_slot *slots, lua_Integer *i, lua_Integer end) {
+  lua_Integer k = *i;
+  for (; k < end; k++) {
+    const struct array_slot *slot = &slots[k];
+    if (slot->tag == ARRAY_INT) {
+      at = term_write_int(at, slot->i);
+    } else if (slot->tag == ARRAY_FLOAT) {
+      at = term_write_float(at, slot->d);
+    } else {
+      break;
+    }
+  }
+  *i = k;
+  return at;
+}
+
+enum { SHORT = 20 }; /* numbers, which take fewer bytes than MEMO_LEAST */
+_Static_assert(TERM_HEAD + SHORT * TERM_NUMBER_MAX < MEMO_LEAST, "a short list is not remembered");
+
+/* Writes the table if it is a short list of numbers, as most of those are of which a message has very many.
+ */
+static bool put_short_list(struct copier *c, int index) {
   lua_State *L = c->L;
-  switch (lua_type(L, index)) {
-  case LUA_TSTRING:
-    if (c->pauses && lua_rawlen(L, index) > PIECE) return false;
-    break;
+  const void *address = lua_topointer(L, index);
+  if (!array_is_short(c->iso, address, SHORT) || c->depth == TERM_DEPTH_MAX) return false;
+  lua_Integer i = 0, n = (lua_Integer)lua_rawlen(L, index);
+  if (n > SHORT) return false;
+  const struct array_slot *slots = array_of_list(c->iso, address, (size_t)n);
+  uint8_t *at = slots ? term_room(c->w, TERM_HEAD + (size_t)n * TERM_NUMBER_MAX) : NULL;
+  if (!at) return false;
+  at = write_numbers(term_write_head(at, TERM_LIST, (uint32_t)n), slots, &i, n);
+  if (i < n) return false;
+  term_close_room(c->w, at);
+  raise_height(c, 1);
+  return true;
+}
+
+/* Writes the value, and returns true; or returns false: it is one to begin with. */
+static bool put_value(struct copier *c, int index, int type) {
+  lua_State *L = c->L;
+  switch (type) {
   case LUA_TTABLE:
-    if (!fn_is_library(L, index)) return false;
+    if (!fn_is_library(L, index)) return put_short_list(c, index);
     put_function(c, index);
     return true;
   case LUA_TFUNCTION: put_function(c, index); return true;
@@ -232,7 +272,7 @@ static bool put_value(struct copier *c, int index) {
     lua_pushfstring(L, "a %s cannot be sent", luaL_typename(L, index));
     refuse(c, KEYS_SHOWN, lua_tostring(L, -1));
   }
-  return put_scalar(L, c->w, index);
+  return put_scalar(L, c->w, index, type, c->at_once);
 }
 
 /* The count follows the tag, and that of a list is written first, so that check_weight knows it. */
@@ -250,22 +290,26 @@ static void begin_pairs(struct copier *c, struct frame *f) {
   lua_pushnil(c->L);
 }
 
-/* A table is a list if its keys are integers from 1 to n, and at least half of these. */
-static void begin_table(struct copier *c) {
+/* A table is a list if its keys are integers from 1 to n, and at least half of these.  When n is 0, the pairs
+ * show whether it is empty. */
+static void begin_table(struct copier *c, const void *address) {
   lua_State *L = c->L;
   if (c->depth == TERM_DEPTH_MAX) refuse(c, KEYS_SHOWN, "nested too deep, or in a cycle");
   luaL_checkstack(L, 8, NULL);
   count_table(c);
   struct frame *f = &c->frames[c->depth++];
   f->table = lua_gettop(L);
+  f->address = address;
   f->height = 0;
   f->count = 0;
   f->functions = c->functions;
   f->start = c->w->len;
   f->n = (lua_Integer)lua_rawlen(L, f->table);
-  f->slots = array_of_list(L, c->iso, f->table, (size_t)f->n);
+  f->slots = array_of_list(c->iso, address, (size_t)f->n);
   if (f->slots) {
     begin_list(c, f);
+  } else if (f->n == 0) {
+    begin_pairs(c, f);
   } else {
     f->stage = CHECKS;
     f->i = 0;
@@ -278,7 +322,8 @@ static void begin_value(struct copier *c) {
   lua_State *L = c->L;
   size_t len;
   if (lua_type(L, -1) == LUA_TTABLE) {
-    if (!repeat(c, lua_topointer(L, -1))) begin_table(c);
+    const void *address = lua_topointer(L, -1);
+    if (!repeat(c, address)) begin_table(c, address);
     return;
   }
   const char *s = lua_tolstring(L, -1, &len);
@@ -287,13 +332,14 @@ static void begin_value(struct copier *c) {
 }
 
 static void end_table(struct copier *c, struct frame *f) {
-  const void *address = lua_topointer(c->L, f->table);
   int height = 1 + f->height;
-  if (f->stage == PAIRS) {
+  if (f->stage == PAIRS && f->count == 0) {
+    term_set_byte(c->w, f->start, TERM_LIST);
+  } else if (f->stage == PAIRS) {
     term_set_count(c->w, f->start + 1, f->count);
     if (f->start < c->weighed) c->weight += (size_t)f->count * NODE_BYTES;
   }
-  if (f->functions == c->functions) note(c, address, f->start, height);
+  if (f->functions == c->functions) note(c, f->address, f->start, height);
   lua_settop(c->L, f->table - 1);
   c->depth--;
   raise_height(c, height);
@@ -335,31 +381,20 @@ static void check_keys(struct copier *c, struct frame *f) {
 
 /* Writes the numbers that come next in an array, AT_ONCE at most. */
 static void put_numbers(struct copier *c, struct frame *f) {
-  lua_Integer end = f->n - f->i > AT_ONCE ? f->i + AT_ONCE : f->n;
+  lua_Integer end = f->n - f->i > AT_ONCE ? f->i + AT_ONCE : f->n, before = f->i;
   uint8_t *at = term_room(c->w, (size_t)(end - f->i) * TERM_NUMBER_MAX);
   if (!at) return;
-  for (; f->i < end; f->i++) {
-    const struct array_slot *slot = &f->slots[f->i];
-    if (slot->tag == ARRAY_INT) {
-      at = term_write_int(at, slot->i);
-    } else if (slot->tag == ARRAY_FLOAT) {
-      at = term_write_float(at, slot->d);
-    } else {
-      break;
-    }
-  }
-  term_close_room(c->w, at);
+  term_close_room(c->w, write_numbers(at, f->slots, &f->i, end));
+  c->work -= (int)(f->i - before) / 8;
 }
 
 /* Writes some elements; false: one is a value to begin with. */
 static bool put_elements(struct copier *c, struct frame *f) {
   lua_State *L = c->L;
-  lua_Integer before = f->i;
   if (f->slots && (f->slots[f->i].tag & 0x0f) == LUA_TNUMBER) put_numbers(c, f);
-  c->work -= (int)(f->i - before) / 8;
   for (lua_Integer end = f->i + AT_ONCE; f->i < f->n && f->i < end;) {
-    lua_rawgeti(L, f->table, ++f->i);
-    if (!put_value(c, lua_gettop(L))) {
+    int type = lua_rawgeti(L, f->table, ++f->i);
+    if (!put_value(c, f->table + 1, type)) {
       begin_value(c);
       return false;
     }
@@ -380,20 +415,21 @@ static void put_pairs(struct copier *c, struct frame *f) {
         end_table(c, f);
         return;
       }
+      int type = lua_type(L, key);
       f->count++;
-      if (f->map && lua_type(L, key) != LUA_TSTRING) {
+      if (f->map && type != LUA_TSTRING) {
         f->map = false;
         term_set_table(c->w, f->start + 1);
       }
       f->stage = VALUE;
-      if (!put_value(c, key)) {
+      if (!put_value(c, key, type)) {
         lua_pushvalue(L, key);
         begin_value(c);
         return;
       }
     }
     f->stage = PAIRS;
-    if (!put_value(c, key + 1)) {
+    if (!put_value(c, key + 1, lua_type(L, key + 1))) {
       begin_value(c);
       return;
     }
@@ -434,7 +470,7 @@ static bool run(struct copier *c) {
     } else if (c->next > c->last) {
       check_weight(c);
       return true;
-    } else if (!put_value(c, c->next++)) {
+    } else if (c->next++, !put_value(c, c->next - 1, lua_type(c->L, c->next - 1))) {
       luaL_checkstack(c->L, 8, NULL);
       lua_pushvalue(c->L, c->next - 1);
       begin_value(c);
@@ -478,7 +514,8 @@ struct term *copy_end(const struct copy *c, uint32_t count) {
 void copy_out(const struct copy *c, const char *what, int first, int last) {
   struct copier out;
   out.L = c->L, out.iso = process_of(c->L)->isolate, out.what = what;
-  out.first = first, out.last = last, out.pauses = false;
+  out.first = first, out.last = last;
+  out.pauses = false, out.at_once = SIZE_MAX;
   begin(&out, c->w);
   run(&out);
   if (c->w->failed) raise_failure(c);
@@ -583,7 +620,8 @@ static int long_term_then(lua_State *L, const char *what, int first, copy_then *
   struct copy begun = copy_begin(L);
   c.L = L, c.iso = process_of(L)->isolate, c.what = what;
   c.first = first, c.last = lua_gettop(L);
-  c.pauses = true, c.again = false;
+  c.pauses = true, c.at_once = PIECE;
+  c.again = false;
   c.then = then, c.context = context;
   c.number = begun.number;
   begin(&c, begun.w);
@@ -594,7 +632,7 @@ static int long_term_then(lua_State *L, const char *what, int first, copy_then *
 /* Writes values of which none is a table, a function, or a long string. */
 static struct term *scalars(lua_State *L, int first, int last) {
   struct copy c = copy_begin(L);
-  for (int i = first; i <= last; i++) put_scalar(L, c.w, i);
+  for (int i = first; i <= last; i++) put_scalar(L, c.w, i, lua_type(L, i), SIZE_MAX);
   return copy_end(&c, last < first ? 0 : (uint32_t)(last - first + 1));
 }
 
