@@ -100,7 +100,7 @@ static void offer_nodes_with(struct completion *c, const char *suffix) {
     offer(c, word, "node, runs here");
   }
   json_array_foreach(known, i, row) {
-    bool up = json_is_true(json_object_get(row, "connected")) || json_is_true(json_object_get(row, "self"));
+    bool up = json_is_true(json_object_get(row, "connected"));
     snprintf(word, sizeof word, "%s%s", tool_member(row, "node"), suffix);
     offer(c, word, up ? "node, connected" : "node, down");
   }

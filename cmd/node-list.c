@@ -101,18 +101,13 @@ static const struct table_column events[] = {{.key = "event", .put = table_text}
                                              {.key = "reason", .put = table_text},
                                              TABLE_LAST};
 
-/* Adds a row for the asked node itself, in the form of an entry of its list. */
 static int list_self(struct nodemsg *m, struct table *nodes, struct error *e) {
   json_auto_t *self = NULL;
-  int rc = nodemsg_request(m, "GET", "/v1/node", NULL, &self, e);
-  if (rc) return rc;
-  json_t *tags = json_object_get(self, "tags");
-  json_auto_t *entry =
-      tool_need(json_pack("{s:O*, s:O*, s:O*, s:b, s:b, s:O*}", "node", json_object_get(self, "node"), "id",
-                          json_object_get(self, "id"), "creation", json_object_get(self, "creation"),
-                          "connected", 0, "self", 1, "tags", json_object_size(tags) ? tags : NULL));
-  table_row(nodes, entry);
-  return 0;
+  char *path = tool_path(&tool, "/v1/nodes/", nodemsg_node(m), NULL);
+  int rc = nodemsg_request(m, "GET", path, NULL, &self, e);
+  free(path);
+  if (!rc) table_row(nodes, self);
+  return rc;
 }
 
 static int list_scope(struct nodemsg *m, const char *scope, bool remarks, struct table *nodes,

@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct options {
   struct tool_common common;
@@ -27,7 +28,7 @@ static const struct tool tool = {
     .synopsis = "[--local] [--full | --token] [OPTION...] [NAME]",
     .summary = "Prints the pid of the process that is registered under NAME; without NAME, all names and "
                "their pids,\n"
-               "one pair a line.\n",
+               "one pair a line, sorted by name.\n",
     .example = "node-whereis ticker",
     .options = table,
 };
@@ -47,27 +48,58 @@ static const struct table_column *columns_of(const struct options *options, bool
   return one ? pid_alone : pairs;
 }
 
+/* The lines of the list, as they came, until all have come. */
 struct lines {
-  struct table *names;
+  struct buf text; /* of each, its name, a NUL, and the line with its newline */
+  struct line {
+    size_t name, text, n; /* where they begin in the text, and the bytes of the line */
+  } * at;
+  size_t count, room;
   struct rows read;
   struct error *e;
 };
 
-static int print(void *data, char *text, size_t n) {
+static int keep(void *data, char *text, size_t n) {
   struct lines *l = data;
-  json_t *row = l->names->json ? NULL : rows_read(&l->read, text, n);
-  if (l->names->json)
-    fwrite(text, 1, n + 1, stdout);
-  else if (row)
-    table_row(l->names, row);
-  return row || l->names->json ? 0 : error_set(l->e, ERR_VERSION, "a line of the list is not JSON");
+  const json_t *row = rows_read(&l->read, text, n);
+  if (!row) return error_set(l->e, ERR_VERSION, "a line of the list is not JSON");
+  const char *name = tool_member(row, "name");
+  if (l->count == l->room) {
+    l->room = l->room ? 2 * l->room : 64;
+    l->at = tool_need(realloc(l->at, l->room * sizeof *l->at));
+  }
+  size_t begin = l->text.len;
+  buf_append(&l->text, name, strlen(name) + 1);
+  l->at[l->count++] = (struct line){begin, l->text.len, n + 1};
+  buf_append(&l->text, text, n + 1);
+  return buf_ok(&l->text) ? 0 : ERR_NOMEM;
+}
+
+/* name2 comes before name10. */
+static int compare(const void *a, const void *b, void *text) {
+  const struct line *x = a, *y = b;
+  return strverscmp((const char *)text + x->name, (const char *)text + y->name);
+}
+
+static void print(struct lines *l, struct table *names) {
+  if (l->count) qsort_r(l->at, l->count, sizeof *l->at, compare, l->text.data);
+  for (size_t i = 0; i < l->count; i++) {
+    const char *text = l->text.data + l->at[i].text;
+    if (names->json)
+      fwrite(text, 1, l->at[i].n, stdout);
+    else
+      table_row(names, rows_read(&l->read, text, l->at[i].n - 1));
+  }
 }
 
 static int list(struct nodemsg *m, const char *scope, struct table *names, struct error *e) {
-  struct lines l = {.names = names, .e = e};
+  struct lines l = {.e = e};
   char *path = tool_path(&tool, "/v1/names?scope=", scope, NULL);
-  int rc = nodemsg_stream_text(m, "GET", path, NULL, print, NULL, &l, e);
+  int rc = nodemsg_stream_text(m, "GET", path, NULL, keep, NULL, &l, e);
+  if (!rc) print(&l, names);
   rows_finish(&l.read);
+  buf_finish(&l.text);
+  free(l.at);
   free(path);
   return rc;
 }

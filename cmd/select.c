@@ -279,9 +279,9 @@ static int by_version(const void *a, const void *b) {
   return strverscmp(json_string_value(*(json_t *const *)a), json_string_value(*(json_t *const *)b));
 }
 
-/* Is the member up?  The asked node itself is not connected. */
+/* Is the member up? */
 static bool is_up(const json_t *node) {
-  return json_is_true(json_object_get(node, "connected")) || json_is_true(json_object_get(node, "self"));
+  return json_is_true(json_object_get(node, "connected"));
 }
 
 /* The full names of the members that are up, or of those that are down, sorted. */

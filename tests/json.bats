@@ -52,3 +52,40 @@ fails() {
   fails 3 no_agent 'no node is running here' node-list --json
   fails 3 no_agent 'no node is running here' node-ps --json
 }
+
+@test "the words of a command are a list, too" {
+  start_node one
+  export NODE_SELF=one
+  pid=$(node-spawn -d -- sh -c 'exec sleep 300' 'a  b' '')
+  words='["sh","-c","exec sleep 300","a  b",""]'
+  assert_equal "$(node-ps --json | jq -c 'select(.kind == "command") | [.what, .argv]')" "[\"sh -c exec sleep 300 a  b \",$words]"
+  lua 'puts(inspect(process_info(exec{"sleep", "300"}).argv), inspect(process_info(self()).argv))'
+  assert_output '{"sleep", "300"}'$'\t''nil'
+  node-kill "$pid"
+  has_ended() { node-ps --ended --json | jq -e --argjson words "$words" 'select(.argv == $words)' >/dev/null; }
+  wait_until has_ended
+}
+
+@test "lists are sorted, numbers by their value, and the node itself is connected to itself" {
+  for node in n10 n2 n1; do start_node $node; done
+  export NODE_SELF=n2
+  node-connect n10 n1
+  all="n1@$HOST"$'\n'"n2@$HOST"$'\n'"n10@$HOST"
+  run -0 node-list --all
+  assert_output "$all"
+  run -0 node-list --known --json
+  assert_equal "$(jq -r .node <<<"$output")" "$all"
+  assert_equal "$(jq -c '[.connected, .self]' <<<"$output" | sort | uniq -c | xargs)" '2 [true,false] 1 [true,true]'
+  assert_equal "$(node-list --self --json)" "$(jq -c 'select(.self)' <<<"$output")"
+  assert_equal "$(api n2 GET "/v1/nodes/n2@$HOST" | jq -c .)" "$(node-list --self --json)"
+  assert_equal "$(api n2 DELETE "/v1/nodes/n2@$HOST" | jq -r .code)" usage
+  run -0 node-ps --all --json
+  assert_equal "$(jq -r .node <<<"$output" | uniq)" "$all"
+  for name in w10 w9 a; do node-receive --name $name --timeout 60 2>/dev/null 3>&- & done
+  names_there() { [ "$(node-whereis --local | wc -l)" = 4 ]; }
+  wait_until names_there
+  assert_equal "$(node-whereis --local | cut -d ' ' -f 1 | xargs)" 'a console w9 w10'
+  assert_equal "$(node-whereis --local --json | jq -r .name | xargs)" 'a console w9 w10'
+  for node in n1 n2 n10; do node-stop $node; done
+  wait
+}

@@ -33,7 +33,8 @@ static npid pid_of(const struct agent_host *h, int i) {
 }
 
 static struct outcome *begin(struct agent_host *h, int i) {
-  struct outcome *o = outcome_begin(&h->agent, pid_of(h, i), "true");
+  static char text[] = "true";
+  struct outcome *o = outcome_begin(&h->agent, pid_of(h, i), (struct words){text, sizeof text});
   if (!o) abort();
   return o;
 }

@@ -11,6 +11,7 @@
 #include "agent/kernel/census.h"
 #include "agent/kernel/kernel.h"
 #include "agent/kernel/rpc.h"
+#include "core/words.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -57,6 +58,23 @@ static void put_number(struct buf *out, const char *head, int64_t n) {
   buf_append(out, at, (size_t)(digits + sizeof digits - at));
 }
 
+/* Writes what a process is, as one line and, of a command, as a list. */
+static void put_what(struct buf *out, struct census_text what) {
+  if (!words_are(what.s, what.n)) {
+    put_text(out, ",\"what\":", what);
+    return;
+  }
+  struct buf line = BUF_INIT;
+  size_t at = 0, length;
+  const char *head = ",\"argv\":[", *word;
+  words_line(what.s, what.n, &line);
+  put_text(out, ",\"what\":", (struct census_text){line.data, buf_ok(&line) ? line.len : 0});
+  for (; (word = words_next(what.s, what.n, &at, &length)); head = ",")
+    put_text(out, head, (struct census_text){word, length});
+  buf_putc(out, ']');
+  buf_finish(&line);
+}
+
 /* Written by hand, as a node can have a million processes. */
 static void put_row(struct agent *a, struct buf *out, const struct census_row *row) {
   put_pid(a, out, "{\"pid\":\"", row->pid, NPID_BARE);
@@ -70,9 +88,21 @@ static void put_row(struct agent *a, struct buf *out, const struct census_row *r
   if (row->memory >= 0) put_number(out, ",\"memory\":", row->memory);
   if (row->run_ms >= 0) put_number(out, ",\"run_ms\":", row->run_ms);
   if (row->os_pid >= 0) put_number(out, ",\"os_pid\":", row->os_pid);
-  put_text(out, ",\"what\":", row->what);
+  put_what(out, row->what);
   if (row->name.n) put_text(out, ",\"name\":", row->name);
   buf_puts(out, "}\n");
+}
+
+static void add_what(json_t *row, struct census_text what) {
+  struct buf line = BUF_INIT;
+  size_t at = 0, length;
+  json_t *argv = json_array();
+  words_line(what.s, what.n, &line);
+  json_object_set_new(row, "what", json_from_bytes(line.data, buf_ok(&line) ? line.len : 0));
+  for (const char *word; (word = words_next(what.s, what.n, &at, &length));)
+    json_array_append_new(argv, json_from_bytes(word, length));
+  json_object_set_new(row, "argv", argv);
+  buf_finish(&line);
 }
 
 /* Reads and writes one [pid, MAP, words, ns since the end] of a command that has ended. */
@@ -81,10 +111,10 @@ static bool put_ended(struct agent *a, struct buf *out, struct term_reader *r) {
   int64_t since_ns = 0;
   if (term_next(r).tag != TERM_LIST || !term_get_pid(r, &pid)) return false;
   json_auto_t *row = document_pid(a, pid), *outcome = json_from_value(a->nodes, r);
-  json_t *what = json_from_value(a->nodes, r);
+  struct census_text what;
+  if (!term_get_str(r, &what.s, &what.n) || !term_get_int(r, &since_ns)) return false;
   if (row && outcome) json_object_update_missing(row, outcome);
-  json_object_set_new(row, "what", what);
-  if (!term_get_int(r, &since_ns)) return false;
+  add_what(row, what);
   json_object_set_new(row, "age_ms", json_integer(since_ns / 1000000));
   json_line(out, row);
   return row;

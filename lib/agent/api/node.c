@@ -57,8 +57,8 @@ void api_node_stop(struct request *r) {
 
 /* --- other nodes ---------------------------------------------------------------------------------------- */
 
-/* The JSON of a node. Facts that are not known are left out, as are members that report a problem where there
- * is none. */
+/* The JSON of a node.  A node is connected when signals reach it, so this node always is.  Facts that are not
+ * known are left out, as are members that report a problem where there is none. */
 static json_t *node_json(struct agent *a, const struct member *m) {
   bool self = !strcmp(m->node, a->self), met = m->creation != 0;
   json_t *v = json_pack("{s:s, s:b, s:b}", "node", m->node, "connected", m->up, "self", self);
@@ -79,6 +79,25 @@ static json_t *self_json(struct agent *a) {
       a, &(struct member){.node = a->self, .creation = a->creation, .up = true, .tags = a->config->tags});
 }
 
+static int compare_names(const void *a, const void *b) {
+  const json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
+  const char *left = json_string_value(json_is_object(x) ? json_object_get(x, "node") : x);
+  const char *right = json_string_value(json_is_object(y) ? json_object_get(y, "node") : y);
+  return strverscmp(left ? left : "", right ? right : "");
+}
+
+/* Sorts an array of nodes, or of the names of nodes: web2 before web10.  When memory ran out, it stays as it
+ * is. */
+static void sort_nodes(json_t *nodes) {
+  size_t n = json_array_size(nodes);
+  json_t **all = calloc(n + 1, sizeof *all);
+  if (!all) return;
+  for (size_t i = 0; i < n; i++) all[i] = json_incref(json_array_get(nodes, i));
+  qsort(all, n, sizeof *all, compare_names);
+  for (size_t i = 0; i < n; i++) json_array_set_new(nodes, i, all[i]);
+  free(all);
+}
+
 struct listing {
   struct agent *agent;
   json_t *nodes;
@@ -95,6 +114,7 @@ static void add_node(void *data, const struct member *m) {
   if (!m->up && !l->known) return;
   json_t *v = node_json(l->agent, m), *unseen = l->unseen ? json_array() : NULL;
   if (unseen) mesh_each_unseen(l->agent->mesh, m->node, add_unseen, unseen);
+  sort_nodes(unseen);
   if (json_array_size(unseen)) json_object_set(v, "unseen", unseen);
   json_decref(unseen);
   json_array_append_new(l->nodes, v);
@@ -163,6 +183,7 @@ void api_nodes_list(struct request *r) {
   if (strcmp(scope, "connected") != 0) json_array_append_new(l.nodes, self_json(a));
   mesh_each(a->mesh, add_node, &l);
   if (mesh || request_flag(r, "down")) mesh_each_missing(a->mesh, add_missing, &l);
+  sort_nodes(l.nodes);
   respond_json(r, 200, json_pack("{s:o}", "nodes", l.nodes));
 }
 
@@ -179,7 +200,9 @@ void api_nodes_get(struct request *r) {
   struct nodename name;
   struct member m;
   if (!named_node(r, &name)) return;
-  if (mesh_find(request_agent(r)->mesh, name.full, &m) && m.up)
+  if (!strcmp(name.full, request_agent(r)->self))
+    respond_json(r, 200, self_json(request_agent(r)));
+  else if (mesh_find(request_agent(r)->mesh, name.full, &m) && m.up)
     respond_json(r, 200, node_json(request_agent(r), &m));
   else
     respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);
@@ -205,7 +228,9 @@ void api_nodes_connect(struct request *r) {
 void api_nodes_part(struct request *r) {
   struct nodename name;
   if (!named_node(r, &name)) return;
-  if (mesh_disconnect(request_agent(r)->mesh, name.full, "disconnected"))
+  if (!strcmp(name.full, request_agent(r)->self))
+    respond_code(r, ERR_USAGE, "%s: a node cannot be disconnected from itself", name.full);
+  else if (mesh_disconnect(request_agent(r)->mesh, name.full, "disconnected"))
     respond_json(r, 200, json_pack("{s:s, s:b}", "node", name.full, "connected", 0));
   else
     respond_code(r, ERR_NOT_CONNECTED, "%s is not connected", name.full);

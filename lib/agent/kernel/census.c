@@ -46,6 +46,11 @@ static struct census_text text_of(const char *s) {
   return (struct census_text){s, n};
 }
 
+/* The words of a command, or the kind of another process that is no green thread. */
+static struct census_text what_of(const struct hosted *p) {
+  return p->words.text ? (struct census_text){p->words.text, p->words.n} : text_of(p->class->kind);
+}
+
 static void put_process(struct agent *a, struct term_writer *w, const struct vm_row *row, int64_t now_ns) {
   const struct hosted *p = row->host;
   char name[256] = "";
@@ -55,9 +60,7 @@ static void put_process(struct agent *a, struct term_writer *w, const struct vm_
                            .kind = text_of(p ? p->class->kind : "thread"),
                            .state = text_of(p ? hosted_state(p) : row->state),
                            .priority = text_of(p || !strcmp(row->priority, "normal") ? "" : row->priority),
-                           .what = text_of(!p        ? row->what
-                                           : p->what ? p->what
-                                                     : p->class->kind),
+                           .what = p ? what_of(p) : text_of(row->what),
                            .name = text_of(name),
                            .age_ms = (now_ns - (p ? p->started_ns : row->started_ns)) / 1000000,
                            .mailbox = p ? -1 : (int64_t)row->mailbox,

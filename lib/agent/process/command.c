@@ -911,9 +911,9 @@ static void start(struct agent *a, struct signal *call, struct command_spec *p, 
   c->keep = p->keep;
   c->kill_after_ms = (uint64_t)p->kill_after_ms;
   c->owner_ref = vm_ref(a->vm);
-  c->hosted.what = command_spec_words(p);
+  c->hosted.words = command_spec_words(p);
   init_handles(c);
-  c->outcome = outcome_begin(a, c->hosted.pid, c->hosted.what);
+  c->outcome = outcome_begin(a, c->hosted.pid, c->hosted.words);
   if (!c->outcome) error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   int error = e->code || introduce(c, p, e) || make_cgroup(c, p, e) ? 0 : start_process(c, p);
   if (error) explain_start(p, error, e);

@@ -291,22 +291,8 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
   return 0;
 }
 
-/* The bytes of text that fit into n without cutting a character of UTF-8. */
-static size_t whole_characters(const char *text, size_t n) {
-  while (n && ((unsigned char)text[n] & 0xc0) == 0x80) n--;
-  return n;
-}
-
-char *command_spec_words(const struct command_spec *p) {
-  struct buf b = BUF_INIT;
-  for (char **w = p->argv + p->first; *w && b.len <= COMMAND_WHAT; w++) {
-    const char *slash = p->libexec && w == p->argv + p->first ? strrchr(*w, '/') : NULL;
-    const char *word = slash ? slash + 1 : *w;
-    if (w > p->argv + p->first) buf_putc(&b, ' ');
-    buf_append(&b, word, strnlen(word, COMMAND_WHAT + 1));
-  }
-  if (b.len <= COMMAND_WHAT) return buf_take(&b);
-  char *cut = buf_ok(&b) ? strndup(b.data, whole_characters(b.data, COMMAND_WHAT)) : NULL;
-  buf_finish(&b);
-  return cut;
+struct words command_spec_words(const struct command_spec *p) {
+  char *const *words = p->argv + p->first;
+  const char *slash = p->libexec ? strrchr(*words, '/') : NULL;
+  return words_make(slash ? slash + 1 : *words, words, COMMAND_WHAT);
 }

@@ -7,6 +7,7 @@
 #include "agent/process/identity.h"
 #include "agent/state.h"
 #include "core/term.h"
+#include "core/words.h"
 
 enum {
   COMMAND_GRACE_MS = 5000, /* from TERM to KILL, unless the spec says otherwise */
@@ -46,8 +47,7 @@ void command_spec_finish(struct command_spec *p);
 /* Has the guard start the command in this cgroup. 0 or ERR_NOMEM. */
 int command_spec_cgroup(struct command_spec *p, const char *path) MUST_CHECK;
 
-/* The words of the command with blanks between them, for people, cut after COMMAND_WHAT bytes; a helper by
- * its name, without its directory. A heap string, or NULL when memory ran out. */
-char *command_spec_words(const struct command_spec *p);
+/* The words of the command, cut after COMMAND_WHAT bytes; a helper by its name, without its directory. */
+struct words command_spec_words(const struct command_spec *p);
 
 #endif

@@ -99,7 +99,7 @@ void hosted_end(struct hosted *p, struct term *reason) {
   count_out(a, p->bond_count);
   fire_bonds(p, reason);
   term_unref(normal);
-  free(p->what);
+  words_finish(&p->words);
   if (p->class->free) p->class->free(p);
 }
 
@@ -223,6 +223,24 @@ static void put_bonds(struct term_writer *w, const char *key, const struct hoste
   term_set_count(w, at, count);
 }
 
+/* Writes what the process is, and the words of a command also as a LIST. Returns how many keys it has
+ * written.
+ */
+static uint32_t put_what(struct term_writer *w, const struct hosted *p) {
+  struct buf line = BUF_INIT;
+  if (p->words.text)
+    words_line(p->words.text, p->words.n, &line);
+  else
+    buf_puts(&line, p->class->kind);
+  term_put_text(w, "what");
+  term_put_str(w, line.data, buf_ok(&line) ? line.len : 0);
+  buf_finish(&line);
+  if (!p->words.text) return 1;
+  term_put_text(w, "argv");
+  words_put(p->words, w);
+  return 2;
+}
+
 /* The reply to "info" or (everything) "process_info": [true, MAP] with the same keys as for a green
  * thread. */
 static struct term *info(struct hosted *p, bool everything) {
@@ -235,7 +253,7 @@ static struct term *info(struct hosted *p, bool everything) {
   term_put_pid(&w, p->leader);
   term_put_text(&w, "started");
   term_put_int(&w, p->started_ns);
-  put_text(&w, "what", p->what ? p->what : p->class->kind);
+  uint32_t what = put_what(&w, p);
   char name[256];
   bool named = names_of(p->agent->names, p->pid, name, sizeof name);
   if (named) put_text(&w, "name", name);
@@ -247,7 +265,7 @@ static struct term *info(struct hosted *p, bool everything) {
     put_bonds(&w, "links", p, true);
     put_bonds(&w, "monitored_by", p, false);
   }
-  term_set_count(&w, at, 5 + named + (p->os_pid != 0) + 2 * everything);
+  term_set_count(&w, at, 4 + what + named + (p->os_pid != 0) + 2 * everything);
   struct term *t = term_from_writer(&w, 2);
   term_writer_finish(&w);
   return t;

@@ -9,6 +9,7 @@
 #include "agent/state.h"
 #include "base/map.h"
 #include "core/signal.h"
+#include "core/words.h"
 
 enum { HOSTED_FAREWELLS = 1000 };
 
@@ -41,9 +42,9 @@ struct hosted {
   size_t bond_count, bond_cap;
   struct map bond_at; /* where each bond is, once there are many (hosted.c) */
   int64_t started_ns;
-  int64_t os_pid; /* of a command that runs; else 0 */
-  bool stopped;   /* a command that SIGSTOP, Ctrl-Z, or the like has stopped */
-  char *what;     /* one line for people (heap; freed by hosted_end), or NULL: the kind */
+  int64_t os_pid;     /* of a command that runs; else 0 */
+  bool stopped;       /* a command that SIGSTOP, Ctrl-Z, or the like has stopped */
+  struct words words; /* of a command (owned) */
 };
 
 /* The word for the state of p, as node-ps shows it. */

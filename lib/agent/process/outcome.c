@@ -181,7 +181,7 @@ static void outcome_free(struct outcome *o) {
   for (int i = 0; i < 2; i++) tail_drop(all, &o->tails[i]);
   free(o->followers);
   term_unref(o->reason);
-  free(o->what);
+  words_finish(&o->words);
   free(o);
 }
 
@@ -228,19 +228,19 @@ void outcomes_finish(struct agent *a) {
   a->outcomes = NULL;
 }
 
-struct outcome *outcome_begin(struct agent *a, npid pid, const char *what) {
+struct outcome *outcome_begin(struct agent *a, npid pid, struct words words) {
   struct outcome *o = calloc(1, sizeof *o);
   if (!o) return NULL;
   *o = (struct outcome){.agent = a,
                         .pid = pid,
-                        .what = strdup(what ? what : ""),
+                        .words = words_copy(words),
                         .started_us = clock_wall_us(),
                         .started_ns = clock_ns(),
                         .os_pid = -1,
                         .cpu_us = -1,
                         .max_rss = -1};
-  if (o->what && !map_put_id(&a->outcomes->known, pid, o)) return o;
-  free(o->what);
+  if (o->words.text && !map_put_id(&a->outcomes->known, pid, o)) return o;
+  words_finish(&o->words);
   free(o);
   return NULL;
 }
@@ -550,7 +550,7 @@ static void put_row(struct term_writer *w, const struct outcome *o) {
   size_t list = term_open(w, TERM_LIST);
   term_put_pid(w, o->pid);
   put_outcome(w, o, o->reason, false);
-  term_put_text(w, o->what);
+  term_put_str(w, o->words.text, o->words.n);
   term_put_int(w, clock_ns() - o->ended_ns);
   term_set_count(w, list, 4);
 }

@@ -14,6 +14,7 @@
 
 #include "agent/state.h"
 #include "core/signal.h"
+#include "core/words.h"
 
 struct metrics;
 
@@ -45,7 +46,7 @@ struct outcome_follower {
 struct outcome {
   struct agent *agent;
   npid pid;
-  char *what;
+  struct words words;           /* of the command */
   int64_t started_us;           /* wall clock */
   int64_t started_ns, ended_ns; /* ended_ns 0: the OS process has not ended */
   int64_t kept_ns;              /* when the command and its output had ended, and the record began to age */
@@ -68,8 +69,8 @@ void outcomes_metrics(const struct agent *a, struct metrics *out);
 size_t outcomes_memory(const struct agent *a); /* bytes of output that are kept, of all commands */
 void outcomes_finish(struct agent *a); /* accepts a node whose outcomes_init has failed, or never ran */
 
-/* Begins the record of a command; what: one line about it, which is copied.  NULL: memory ran out. */
-struct outcome *outcome_begin(struct agent *a, npid pid, const char *what);
+/* Begins the record of a command; its words are copied.  NULL: memory ran out. */
+struct outcome *outcome_begin(struct agent *a, npid pid, struct words words);
 
 /* Removes the record of a command that did not start, and tells its followers that it has ended with this
  * exit status.  Accepts NULL. */
