@@ -20,7 +20,10 @@ struct options {
   struct tool_common common;
 };
 
-static const struct tool_option table[] = {TOOL_CONNECTION(struct options)};
+static const struct tool_option table[] = {
+    {0, "json", NULL, "print the values of a script, or why it failed, as one JSON object", TOOL_FLAG,
+     offsetof(struct options, common.json)},
+    TOOL_CONNECTION(struct options)};
 
 static const struct tool tool = {
     .name = "node-shell",
@@ -39,6 +42,7 @@ enum { COMPLETION_MS = 1000 /* how long the prompt waits for the words of a comp
 struct shell {
   struct evaluator *ev;
   struct prompt *prompt; /* NULL: a script runs */
+  bool json;             /* the outcome of the script is printed as an object */
   struct buf code;       /* the lines of the chunk so far */
   int number;            /* of the latest request */
   int shown;             /* the number that the prompt shows */
@@ -86,9 +90,34 @@ static void take_value(struct shell *s, const json_t *text) {
   print_line(s, stdout, text);
 }
 
+/* Prints the object of a script that has failed. */
+static void print_failure(const struct shell *s, const json_t *text) {
+  struct error e = {0};
+  json_auto_t *object = tool_failure(evaluator_node(s->ev), 1, ERR_CODE, &e);
+  if (json_object_set(object, "error", (json_t *)(uintptr_t)text)) tool_need(NULL);
+  tool_print(object);
+}
+
 static void take_error(struct shell *s, const json_t *text) {
+  if (s->json) print_failure(s, text);
   print_line(s, stderr, text);
   s->status = 1;
+}
+
+/* Takes the reference to values. */
+static void print_values(const struct shell *s, json_t *values) {
+  json_auto_t *object =
+      tool_need(json_pack("{s:s, s:b, s:o}", "node", evaluator_node(s->ev), "ok", 1, "values", values));
+  tool_print(object);
+}
+
+/* The values of a script, as the message has them from the 4th member on. */
+static void take_values(struct shell *s, const json_t *message) {
+  json_t *values = tool_need(json_array());
+  for (size_t i = 3; i < json_array_size(message); i++)
+    if (json_array_append(values, json_array_get(message, i))) tool_need(NULL);
+  print_values(s, values);
+  s->waiting = false;
 }
 
 /* The chunk is not complete: a prompt asks for another line, a script has failed. */
@@ -105,6 +134,8 @@ static void take_gone(struct shell *s, const json_t *reason) {
   s->status = !word || strcmp(word, "normal") != 0;
   buf_printf(&line, "%s: the process that ran this code has ended: %s", tool.name, word ? word : "?");
   json_auto_t *text = tool_need(json_from_bytes(line.data, line.len));
+  if (s->json && !s->status) print_values(s, tool_need(json_array()));
+  if (s->json && s->status) print_failure(s, text);
   if (s->prompt || s->status) print_line(s, stderr, text);
   buf_finish(&line);
 }
@@ -138,6 +169,7 @@ static void take_answer(struct shell *s, const json_t *message) {
   const char *what = json_string_value(json_array_get(message, 2));
   json_int_t number = json_integer_value(json_array_get(message, 1));
   if (what && strcmp(what, "words") == 0 && number == s->number) take_words(s, message);
+  if (what && strcmp(what, "values") == 0 && number == s->number) take_values(s, message);
   for (size_t i = 0; what && i < sizeof answers / sizeof *answers; i++) {
     if (strcmp(what, answers[i].what) != 0) continue;
     answers[i].take(s, json_array_get(message, 3));
@@ -284,7 +316,9 @@ static void run_prompt(struct shell *s) {
 static void run_script(struct shell *s) {
   s->rc = source_read(stdin, "standard input", &s->code, &s->e);
   const char *code = s->code.data ? s->code.data : "";
-  if (s->rc || !sent(s, evaluator_run(s->ev, ++s->number, code, s->code.len, "=stdin", NULL, &s->e))) return;
+  if (s->rc) return;
+  json_t *view = s->json ? tool_need(json_pack("{s:b}", "json", 1)) : NULL;
+  if (!sent(s, evaluator_run(s->ev, ++s->number, code, s->code.len, "=stdin", view, &s->e))) return;
   struct pollfd fd = {.fd = evaluator_fd(s->ev), .events = POLLIN};
   while (s->waiting && (poll(&fd, 1, -1) > 0 || errno == EINTR))
     if (!take(s)) return;
@@ -296,8 +330,8 @@ int main(int argc, char **argv) {
   struct tool_common *common = &options.common;
   tool_take_node(&tool, common);
 
-  struct shell s = {0};
   bool script = !isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO);
+  struct shell s = {.json = script && common->json};
   int rc = evaluator_open(&tool, common, &s.ev, &s.e);
   if (rc) tool_fail(&tool, rc, &s.e);
   if (script)

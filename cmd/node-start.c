@@ -70,6 +70,8 @@ static const struct tool_option options[] = {
      TOOL_SECONDS, AT(heartbeat)},
     {0, "rejoin", "SEC", "try lost nodes again for so long (default: 86400; 0: never)", TOOL_SECONDS,
      AT(rejoin)},
+    {0, "json", NULL, "print the node, or why it did not start, as one JSON object", TOOL_FLAG,
+     AT(common.json)},
     {0, "no-mesh", NULL, "do not connect to the nodes that a connected node is connected to", TOOL_FLAG,
      AT(no_mesh)},
     TOOL_LAST,
@@ -424,6 +426,12 @@ static void on_join(void *data, const char *text) {
     close(*ready_fd);
 }
 
+static void print_facts(const struct agent *agent) {
+  json_auto_t *facts = tool_need(agent_facts(agent));
+  tool_print(facts);
+  if (fflush(stdout)) exit(tool_finish(&tool, 1));
+}
+
 int main(int argc, char **argv) {
   struct options o = {.rejoin = REJOIN_S};
   struct setup setup = {0};
@@ -440,6 +448,7 @@ int main(int argc, char **argv) {
   if (o.detach && (ready_fd = detach()) < 0)
     tool_fail(&tool, error_set(&e, ERR_SYSTEM, "cannot detach: %s", strerror(errno)), &e);
   if (agent_new(&setup.config, &agent, &e)) tool_fail(&tool, e.code, &e);
+  if (o.common.json) print_facts(agent);
   agent_announce(agent);
   if (o.detach) close_inherited(&inherited);
   if (o.detach) leave_terminal(agent, ready_fd);

@@ -53,6 +53,59 @@ fails() {
   fails 3 no_agent 'no node is running here' node-ps --json
 }
 
+@test "node-start: the object of the node, or why it did not start" {
+  run --separate-stderr -0 node-start -d --json --sname one 3>&-
+  assert_equal "${#lines[@]}" 1
+  assert_equal "$(jq -r '[.node, .ok, .address] | @tsv' <<<"$output")" "one@$HOST"$'\ttrue\t'"$(node_member .address)"
+  assert_equal "$(jq -c '[.os_pid, .creation, .port, .console]' <<<"$output")" "$(node_member -c '[.os_pid, .creation, .port, .console]')"
+  run -0 curl -s --unix-socket "$(jq -r .socket <<<"$output")" http://node/v1/node
+  assert_equal "$(jq -r .node <<<"$output")" "one@$HOST"
+  fails 1 name_taken 'already running here' node-start -d --json --sname one
+  assert_equal "$(jq -r .node <<<"$output")" "one@$HOST"
+  fails 3 tcp 'address' node-start --json --sname two --listen 192.0.2.1:0
+  fails 4 permission 'wants a plain file' node-start --json --sname two --cookie-file "$T"
+  run --separate-stderr -0 node-start -d --json --sname two --listen none 3>&-
+  assert_equal "$(jq -c '[.ok, has("address"), has("port")]' <<<"$output")" '[true,false,false]'
+}
+
+node_member() { api one GET /v1/node | jq -r "$@"; }
+
+@test "node-start: in the foreground the console follows the object" {
+  mkfifo "$T/out"
+  node-start --json --sname one >"$T/out" 2>/dev/null 3>&- &
+  exec 5<"$T/out"
+  read -r first <&5
+  assert_equal "$(jq -r .node <<<"$first")" "one@$HOST"
+  node-spawn -d -n one -e 'puts("next")' >"$T/pid"
+  read -r next <&5
+  assert_equal "$next" next
+  node-stop one
+  wait $!
+}
+
+# script STATUS WANTED CODE: what node-shell --json prints of a script.
+script() {
+  local stderr
+  run --separate-stderr "-$1" node-shell --json one <<<"$3"
+  output=$(tail -n 1 <<<"$output")
+  assert_equal "$(jq -c '[.node, .ok, .status, .stage, .values]' <<<"$output")" "[\"one@$HOST\",$2]"
+}
+
+@test "node-shell: the values of a script as JSON, or why it failed" {
+  start_node one
+  script 0 'true,null,null,[1,null,"two",[3],{"four":5}]' '1, nil, "two", {3}, {four = 5}'
+  script 0 'true,null,null,[]' 'x = 1'
+  script 0 'true,null,null,[]' 'exit()'
+  script 0 'true,null,null,["last"]' 'puts("first") return "last"'
+  script 1 'false,1,"code",null' 'error("no luck")'
+  assert_regex "$(jq -r .error <<<"$output")" '^stdin:1: no luck'
+  script 1 'false,1,"code",null' 'nope('
+  script 1 'false,1,"code",null' 'exit("gone")'
+  script 1 'false,1,"code",null' 'io.open("/dev/null")'
+  assert_regex "$(jq -r .error <<<"$output")" 'userdata'
+  fails 3 no_agent 'no node of this name is running here' node-shell --json nix </dev/null
+}
+
 @test "the words of a command are a list, too" {
   start_node one
   export NODE_SELF=one

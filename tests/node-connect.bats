@@ -77,7 +77,7 @@ load tools
   run -0 node-ping -n two one@LocalHost
   run -0 node-spawn -n one 'two@[::1]' 'two@[0::1]' '*@[::1]' --exclude one@LOCALHOST -e 'puts("once")'
   assert_equal "$(grep -c once <<<"$output")" 1
-  says_no 1 'is already running' node-start -d --name one@LOCALHOST
+  says_no 1 'already running here' node-start -d --name one@LOCALHOST
   run -0 node-connect -n one --disconnect 'two@[0::1]'
   run -0 node-list -n one
   assert_output ''

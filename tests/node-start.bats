@@ -401,9 +401,9 @@ ends_soon() {
 @test "a second node of the same name is refused, a node of another name is not" {
   start_node one
   run -1 start_node one
-  assert_output --partial "one@$HOST is already running (pid $(pid_of one))"
+  assert_output --partial "one@$HOST: this node is already running here (pid $(pid_of one))"
   run -1 node-start --sname one
-  assert_output --partial "one@$HOST is already running"
+  assert_output --partial "one@$HOST: this node is already running here"
   start_node two
   [ "$(pid_of one)" != "$(pid_of two)" ]
 }

@@ -359,6 +359,19 @@ void agent_announce(struct agent *a) {
   sink_put(a->log.sink, SINK_LOG, line, (size_t)n);
 }
 
+json_t *agent_facts(const struct agent *a) {
+  json_t *facts = json_pack("{s:s, s:b, s:i, s:I, s:s}", "node", a->self, "ok", 1, "os_pid", (int)getpid(),
+                            "creation", (json_int_t)a->creation, "socket", runtime_socket(a));
+  const char *console = sink_path(a->output);
+  int failed = !facts;
+  if (!failed && a->port) failed = json_object_set_new(facts, "address", json_string(a->address));
+  if (!failed && a->port) failed = json_object_set_new(facts, "port", json_integer(a->port));
+  if (!failed && console) failed = json_object_set_new(facts, "console", json_string(console));
+  if (!failed) return facts;
+  json_decref(facts);
+  return NULL;
+}
+
 void agent_detach(struct agent *a) {
   outputs_detach(a);
 }

@@ -8,6 +8,8 @@
 #include "agent/config.h"
 #include "base/err.h"
 
+#include <jansson.h>
+
 struct agent;
 
 /* Makes the node: takes its name on this host (ERR_NAME_TAKEN when a node of that name runs), binds its
@@ -18,6 +20,11 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
 
 /* Logs "one@rane ready: …" for the user. To be called once agent_new has returned. */
 void agent_announce(struct agent *a);
+
+/* The node, for the program that has started it, a new reference: {"node", "ok": true, "os_pid", "creation",
+ * "socket"}, "address" and "port" where it listens, "console" where that is a file.  NULL: memory ran out.
+ * To be called before agent_run. */
+json_t *agent_facts(const struct agent *a);
 
 /* For a node in the background: the log goes to the console file, too, and descriptors 1 and 2 are that file.
  * Waits, for a bounded time, until the terminal has taken what was logged before. */

@@ -49,9 +49,10 @@ static int take_name(struct agent *a, struct runtime *rt, struct error *e) {
   if (lock_name(rt->lock)) {
     ssize_t n = read(rt->lock, pid, sizeof pid - 1);
     pid[n > 0 ? strcspn(pid, "\n") : 0] = 0;
-    return error_set(e, ERR_NAME_TAKEN,
-                     "%s is already running%s%s%s: stop it with node-stop, or choose another name", a->self,
-                     *pid ? " (pid " : "", pid, *pid ? ")" : "");
+    return error_set(
+        e, ERR_NAME_TAKEN,
+        "%s: this node is already running here%s%s%s: stop it with node-stop, or choose another name",
+        a->self, *pid ? " (pid " : "", pid, *pid ? ")" : "");
   }
   int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
   if (ftruncate(rt->lock, 0) || pwrite(rt->lock, pid, (size_t)n, 0) != n) return error_system(e, errno, path);
@@ -234,6 +235,10 @@ int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t 
     rt->lock = -1;
   }
   return code;
+}
+
+const char *runtime_socket(const struct agent *a) {
+  return a->runtime->sock;
 }
 
 void runtime_finish(struct agent *a) {

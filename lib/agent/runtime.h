@@ -13,6 +13,9 @@
 int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size,
                  struct error *e) MUST_CHECK;
 
+/* The path of the unix socket. */
+const char *runtime_socket(const struct agent *a);
+
 /* Removes the socket and releases the name. */
 void runtime_finish(struct agent *a);
 

@@ -5,11 +5,12 @@
 -- end.
 --
 --   to the keeper      "eval", n, code, chunk name, view · "complete", n, line · "interrupt"
---   to the client      "shell", n, what, …         what: "done" · "value", text · "error", text · "more", error · "leave"
+--   to the client      "shell", n, what, …         what: "done" · "value", text · "values", … · "error", text · "more", error · "leave"
 --                                                  "words", length of what they complete, list, lines to show
 --                                                  "gone", reason
 --
--- view is there for a prompt: {line=, its number, width=, columns, colours=, ascii=, booleans}.
+-- view is there for a prompt: {line=, its number, width=, columns, colours=, ascii=, booleans}; {json=true}: the client
+-- wants the values themselves.
 
 -- Code at the prompt may redefine any global, so the shell uses copies made when it is loaded.
 local send <const>, receive <const>, receive_match <const> = send, receive, receive_match
@@ -259,6 +260,7 @@ end
 local function outcome(results, view, ok, ...)
   local values = pack(...)
   if not ok then return "error", text_of(values[1]) .. calls_of(values[2]) end
+  if view and view.json then return "values", unpack(values, 1, values.n) end
   if values.n == 0 then return "done" end
   if view then
     keep(results, view, values)
@@ -289,7 +291,8 @@ end
 
 -- An expression returns its values; "more" says that the code ends in the middle of a statement.
 local function evaluate(results, code, name, view)
-  if view then
+  local prompt = view and view.line
+  if prompt then
     results.line = view.line
     local what, text = command(match(code, "^%s*(%l+)%s*$"))
     if what then return what, text end
@@ -297,9 +300,10 @@ local function evaluate(results, code, name, view)
   local chunk, no_value = load("return " .. code, name)
   local why
   if not chunk then chunk, why = load(code, name) end
+  if chunk and not prompt then return outcome(results, view, traced(chunk)) end
   if chunk then
     local what, text = outcome(results, view, traced(chunk))
-    if view then tell_of_local(results, code, what) end
+    tell_of_local(results, code, what)
     return what, text
   end
   if breaks_off(no_value, code) then why = no_value end
@@ -404,7 +408,8 @@ local function evaluator(client, keeper)
       current = n
       local outcome = pack(evaluate(results, text, name, view))
       current = nil
-      send(client, "shell", n, unpack(outcome, 1, outcome.n))
+      local sent, why = pcall(send, client, "shell", n, unpack(outcome, 1, outcome.n))
+      if not sent then send(client, "shell", n, "error", text_of(why)) end -- a value that no message can have
       send(keeper, "idle", n)
     elseif what == "complete" then
       local ok, _, length, list, lines = pcall(complete, text)
