@@ -48,7 +48,7 @@ AGENT_LIBS  = $(eval AGENT_LIBS := $(WRAP_LUA) $(call static_lua,$(call pkg,--li
 # Lua is linked statically: functions travel as bytecode, so the build determines which Lua a node has; and calls into
 # Lua are the hot path.
 static_lua  = $(patsubst -llua%,$(if $(LUA),$(LUA_LIB),-Wl$(comma)-Bstatic -llua% -Wl$(comma)-Bdynamic),$1)
-# lib/vm/stdlib/concat.c says why.  The checked Lua has an assertion that forbids the remedy.
+# lib/vm/lua/concat.c says why.  The checked Lua has an assertion that forbids the remedy.
 WRAP_LUA    = $(if $(LUA),,$(foreach f,luaT_tryconcatTM,-Wl$(comma)--wrap=$f -Wl$(comma)-u$(comma)__wrap_$f))
 LUA_LIB     = $(if $(LUA),$O/lua/liblua.a)
 # One scheduler frees what another has allocated: threads would wait for the locks of libc's malloc.  jemalloc has no

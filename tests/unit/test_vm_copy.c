@@ -174,7 +174,7 @@ static const char *const calls_back[] = {
     "table.sort({evil(), evil(), evil()})",
     "local x <close> = evil()",
 #if LUA_VERSION_RELEASE_NUM > LUA_VERSION_NUM * 100 + 4 || !defined LUA_IS_CHECKED
-    /* the fault that stdlib/concat.c repairs */
+    /* the fault that lua/concat.c repairs */
     "local x = evil() .. 'x'",
 #endif
     "local x = evil() == evil()",

@@ -5,12 +5,12 @@
 
 #include "vm/copy/array.h"
 #include "vm/copy/fn.h"
+#include "vm/lua/pieces.h"
+#include "vm/lua/yield.h"
 #include "vm/process/common.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/sched/preempt.h"
-#include "vm/stdlib/pieces.h"
-#include "vm/stdlib/yielding.h"
 
 #include <lauxlib.h>
 #include <limits.h>
@@ -372,7 +372,7 @@ static bool read_on(lua_State *L, struct decoder *d) {
 static bool is_due(lua_State *L, struct decoder *d) {
   if (d->work > 0) return false;
   d->work = WORK;
-  if (!yielding_due(L)) return false;
+  if (!yield_due(L)) return false;
   d->no_room = !is_within(L, &process_of(L)->isolate->heap);
   return !d->no_room || (lua_pushnil(L), lua_error(L));
 }
@@ -450,7 +450,7 @@ static int values_on(lua_State *L, int status, lua_KContext place) {
   while (d->left > 0) {
     if (d->work <= 0) {
       d->work = WORK;
-      if (yielding_due(L)) {
+      if (yield_due(L)) {
         suspend(L, d, (int)place);
         return lua_yieldk(L, 0, place, values_on);
       }

@@ -13,11 +13,11 @@
 
 #include "vm/copy/array.h"
 #include "vm/copy/fn.h"
+#include "vm/lua/pieces.h"
+#include "vm/lua/yield.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/sched/preempt.h"
-#include "vm/stdlib/pieces.h"
-#include "vm/stdlib/yielding.h"
 
 #include <lauxlib.h>
 #include <stdio.h>
@@ -456,7 +456,7 @@ enum { WORK = 2048 }; /* what takes a tenth of a millisecond, or some */
 static bool is_due(struct copier *c) {
   if (c->work > 0) return false;
   c->work = WORK;
-  return c->pauses && yielding_due(c->L);
+  return c->pauses && yield_due(c->L);
 }
 
 /* Writes values; false: the process is to give way before the next ones. */

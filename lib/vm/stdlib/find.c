@@ -4,8 +4,9 @@
  * Stack of a search: the arguments, then the search. */
 #include "vm/stdlib/yielding.h"
 
+#include "vm/lua/pieces.h"
+#include "vm/lua/yield.h"
 #include "vm/stdlib/pattern.h"
-#include "vm/stdlib/pieces.h"
 
 #include <lauxlib.h>
 #include <stdbool.h>
@@ -100,7 +101,7 @@ static int plain_on(lua_State *L, int status, lua_KContext context) {
       same = equal ? same + part : 0;
       at += !equal;
     }
-    if (same == n || !yielding_due(L)) continue;
+    if (same == n || !yield_due(L)) continue;
     lua_settop(L, 2);
     lua_pushinteger(L, (lua_Integer)at);
     return lua_yieldk(L, 0, (lua_KContext)same, plain_on);

@@ -2,7 +2,8 @@
  * code, piece by piece, so that it can be preempted. */
 #include "vm/stdlib/yielding.h"
 
-#include "vm/stdlib/pieces.h"
+#include "vm/lua/pieces.h"
+#include "vm/lua/yield.h"
 
 #include <ctype.h>
 #include <lauxlib.h>
@@ -49,7 +50,7 @@ static int quote_on(lua_State *L, int status, lua_KContext context) {
       memcpy(p->bytes + p->at, out, n);
       p->at += n;
     }
-    if (yielding_due(L)) return lua_yieldk(L, 0, 0, quote_on);
+    if (yield_due(L)) return lua_yieldk(L, 0, 0, quote_on);
   }
   if (!p) {
     p = pieces_push(L, q->total + 2);
@@ -255,7 +256,7 @@ static int format_from(lua_State *L, struct place place) {
   for (int n = 1; next_text(L, &place); n++) {
     if (lua_type(L, place.arg) == LUA_TTABLE && yielding_text(L, place.arg, as_context(place), format_called))
       yielding_text_done(L, place.arg);
-    if (n % BATCH == 0 && yielding_due(L)) return lua_yieldk(L, 0, as_context(place), format_woken);
+    if (n % BATCH == 0 && yield_due(L)) return lua_yieldk(L, 0, as_context(place), format_woken);
   }
   return finish_format(L);
 }

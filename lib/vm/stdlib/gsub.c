@@ -6,8 +6,9 @@
  * subject[0, at). */
 #include "vm/stdlib/yielding.h"
 
+#include "vm/lua/pieces.h"
+#include "vm/lua/yield.h"
 #include "vm/stdlib/pattern.h"
-#include "vm/stdlib/pieces.h"
 
 #include <ctype.h>
 #include <lauxlib.h>
@@ -204,7 +205,7 @@ static bool catch_up(lua_State *L, size_t to) {
   const struct gsub *g = state_of(L);
   while (to - g->at > PIECE) {
     keep(L, g->at + PIECE);
-    if (yielding_due(L)) return false;
+    if (yield_due(L)) return false;
   }
   keep(L, to);
   return true;
@@ -237,7 +238,7 @@ static int go_on(lua_State *L) {
       keep(L, state_of(L)->at + 1);
       pattern_from(m, state_of(L)->at);
     }
-  } while (!yielding_due(L));
+  } while (!yield_due(L));
   return lua_yieldk(L, 0, 0, resumed);
 }
 

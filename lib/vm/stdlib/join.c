@@ -5,7 +5,8 @@
  * since no other process can reach it. */
 #include "vm/stdlib/yielding.h"
 
-#include "vm/stdlib/pieces.h"
+#include "vm/lua/pieces.h"
+#include "vm/lua/yield.h"
 
 #include <inttypes.h>
 #include <lauxlib.h>
@@ -54,7 +55,7 @@ static int measure_on(lua_State *L, int status, lua_KContext context) {
   size_t len = 0, separator = lua_rawlen(L, SEPARATOR);
   for (int n = 0; j->next <= j->last; n++) {
     if (n == BATCH) {
-      if (yielding_due(L)) return lua_yieldk(L, 0, 0, measure_on);
+      if (yield_due(L)) return lua_yieldk(L, 0, 0, measure_on);
       n = 0;
     }
     lua_Integer i = j->next;
@@ -98,7 +99,7 @@ static int write_on(lua_State *L, int status, lua_KContext context) {
   size_t pause = p->at + 2 * PIECE;
   for (int n = 0; p->at < p->len; n++) {
     if (n == BATCH || p->at >= pause) {
-      if (yielding_due(L)) return lua_yieldk(L, 0, 0, write_on);
+      if (yield_due(L)) return lua_yieldk(L, 0, 0, write_on);
       n = 0, pause = p->at + 2 * PIECE;
     }
     if (!write_element(L, j, p)) continue;

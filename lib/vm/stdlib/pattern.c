@@ -6,7 +6,7 @@
  * the rest of the pattern does not match, the choices are tried, newest first. */
 #include "vm/stdlib/pattern.h"
 
-#include "vm/stdlib/yielding.h"
+#include "vm/lua/yield.h"
 
 #include <ctype.h>
 #include <lauxlib.h>
@@ -298,7 +298,7 @@ enum pattern_state pattern_run(lua_State *L, struct pattern *m) {
   enum pattern_state state = PATTERN_PAUSED;
   while (state == PATTERN_PAUSED) {
     for (m->steps = STEPS; m->steps > 0 && state == PATTERN_PAUSED; m->steps--) state = step(L, m);
-    if (state == PATTERN_PAUSED && yielding_due(L)) return state;
+    if (state == PATTERN_PAUSED && yield_due(L)) return state;
   }
   return state;
 }

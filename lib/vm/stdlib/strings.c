@@ -2,7 +2,8 @@
  * string.byte, pack, packsize and unpack, and utf8.codepoint: their work is bounded. */
 #include "vm/stdlib/yielding.h"
 
-#include "vm/stdlib/pieces.h"
+#include "vm/lua/pieces.h"
+#include "vm/lua/yield.h"
 
 #include <ctype.h>
 #include <lauxlib.h>
@@ -56,7 +57,7 @@ static int fill_on(lua_State *L, int status, lua_KContext context) {
     size_t n = pieces_next(p);
     step(L, p, text, n);
     p->at += n;
-    if (p->at < p->len && yielding_due(L)) return lua_yieldk(L, 0, context, fill_on);
+    if (p->at < p->len && yield_due(L)) return lua_yieldk(L, 0, context, fill_on);
   }
   pieces_finish(L, PIECES);
   lua_settop(L, PIECES);
@@ -194,7 +195,7 @@ static int offset_on(lua_State *L, int status, lua_KContext left) {
   }
   lua_settop(L, 1);
   lua_pushinteger(L, at);
-  return yielding_due(L) ? lua_yieldk(L, 0, left, offset_on) : offset_on(L, LUA_OK, left);
+  return yield_due(L) ? lua_yieldk(L, 0, left, offset_on) : offset_on(L, LUA_OK, left);
 }
 
 /* Lua's own function raises the errors, and finds the begin of a character (n is 0). */

@@ -5,7 +5,8 @@
  * arguments ask for.  The functions here return the same results and raise the same errors.  They leave short
  * work that calls nothing to Lua's own functions.
  *
- * The files of stdlib/ do not use the structures of processes: they ask Lua's hook whether to yield. */
+ * The files of stdlib/ do not use the structures of processes: they ask Lua's hook whether to yield
+ * (lua/yield.h). */
 #ifndef VM_STDLIB_YIELDING_H
 #define VM_STDLIB_YIELDING_H
 
@@ -26,10 +27,6 @@ void yielding_ipairs(lua_State *L);  /* ipairs, of the basic functions */
 
 /* A function of the library returns so many values at most: more take too long to push. */
 enum { YIELDING_VALUES = 250000 };
-
-/* Is the C function to yield now?  A loop asks between two pieces of its work; when the answer is true, it
- * calls lua_yieldk.  Raises when the process cannot yield here and must stop. */
-bool yielding_due(lua_State *L);
 
 /* table.concat for a table without a metatable at index 1, whose separator at index 2 is a string, a number
  * or nil.  yielding_join returns its result, or raises an error by calling Lua's own function `original`. */

@@ -5,9 +5,7 @@
  * with this block.  Lua then copies the bytes to where they are already, which memcpy does not do for a long
  * string.  Where the bytes of a string lie in its block is found out by a sample, so another Lua may place
  * them otherwise. */
-#include "vm/stdlib/pieces.h"
-
-#include "vm/stdlib/yielding.h"
+#include "vm/lua/pieces.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
@@ -116,18 +114,4 @@ void pieces_finish(lua_State *L, int index) {
   push_with(L, &a, (struct text){p->bytes, p->len});
   if (a.done) p->block = NULL;
   lua_replace(L, index);
-}
-
-/* To take the core, the scheduler sets a hook, which yields or raises at the next Lua instruction.  A C
- * function executes no instruction, so it looks for the hook itself, and does what the hook would do. */
-bool yielding_due(lua_State *L) {
-  if (!lua_gethookmask(L)) return false;
-  if (lua_isyieldable(L)) {
-    lua_sethook(L, NULL, 0, 0);
-    return true;
-  }
-  lua_Debug event = {0};
-  event.event = LUA_HOOKCOUNT;
-  lua_gethook(L)(L, &event); /* raises, when the callback has had its time or its process must end */
-  return false;
 }

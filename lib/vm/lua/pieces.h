@@ -5,8 +5,8 @@
  * will lie.  The caller fills it at its own pace, and pieces_finish makes it a string without a copy.
  *
  * The block belongs to the process that runs, and counts against its memory, as that of a string does. */
-#ifndef VM_STDLIB_PIECES_H
-#define VM_STDLIB_PIECES_H
+#ifndef VM_LUA_PIECES_H
+#define VM_LUA_PIECES_H
 
 #include <lua.h>
 #include <stdbool.h>
