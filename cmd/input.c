@@ -1,5 +1,5 @@
 /* Invariant: the thread blocks in two places only, and input_stop ends both waits: in poll, which also waits
- * for `stop`, and in the transfer, which the node ends once the command has ended. */
+ * for `stop`, and in the transfer, which nodemsg_cancel ends. */
 #include "input.h"
 
 #include <errno.h>
@@ -101,6 +101,7 @@ int input_start(const struct tool *tool, struct nodemsg *m, const char *pid, enu
 void input_stop(struct input *in) {
   if (!in) return;
   eventfd_write(in->stop, 1);
+  nodemsg_cancel(in->m);
   pthread_join(in->thread, NULL);
   input_free(in);
 }

@@ -431,6 +431,8 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   kill -CONT "$pid"
 }
 
+seconds_since() { echo $(((${EPOCHREALTIME/./} - $1) / 1000000)); }
+
 @test "a tool that talks to a node of another host notices within eight seconds that the host is gone" {
   start_node_on dune two
   up='echo up; sleep 300'
@@ -441,6 +443,19 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   unplug dune
   PATIENCE=20 wait_until grep -q 'two@dune: the connection was lost' "$T/err"
   PATIENCE=20 wait_until grep -q 'two@dune: the connection was lost' "$T/err-i"
+}
+
+@test "a tool whose command reads no input ends when its host is gone" {
+  start_node_on dune two
+  on rane timeout 60 node-spawn -i two@dune -- sh -c 'echo up; sleep 300' </dev/zero >"$T/out" 2>"$T/err" 3>&- &
+  local tool=$! status=0
+  wait_until grep -q up "$T/out"
+  unplug dune
+  local begin=${EPOCHREALTIME/./}
+  wait $tool || status=$?
+  [ $status -eq 125 ]
+  grep -q 'two@dune: the connection was lost' "$T/err"
+  [ "$(seconds_since "$begin")" -lt 20 ]
 }
 
 # --- the lease of a command --------------------------------------------------------------------------------
@@ -455,7 +470,6 @@ lease() {
   wait_until test -s "$T/$name"
 }
 ended() { [ ! -e "/proc/$(cat "$T/$1")" ]; }
-seconds_since() { echo $(((${EPOCHREALTIME/./} - $1) / 1000000)); }
 
 @test "a tool that is cut off loses its command within 8 s, and at its deadline" {
   start_node_on dune two

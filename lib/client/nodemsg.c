@@ -188,6 +188,10 @@ int nodemsg_output(struct nodemsg *m, const char *method, const char *path, json
   return transfer(m, &r, NULL, e);
 }
 
+void nodemsg_cancel(struct nodemsg *m) {
+  atomic_store(&m->cancelled, true);
+}
+
 int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *data, char *bytes, size_t size),
                    void *data, struct error *e) {
   struct exchange_request r = {.method = "POST", .path = path, .read = read, .data = data};

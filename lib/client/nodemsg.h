@@ -81,6 +81,10 @@ int nodemsg_output(struct nodemsg *m, const char *method, const char *path, json
 int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *data, char *bytes, size_t size),
                    void *data, struct error *e) MUST_CHECK;
 
+/* Ends the call that is under way on the handle, within about a second, and each later one: it returns
+ * ERR_LOST.  Any thread may call this. */
+void nodemsg_cancel(struct nodemsg *m);
+
 /* Stops the node and waits for its end: until the process of a local node has ended, or the connection to a
  * node on another host has closed. */
 int nodemsg_stop(struct nodemsg *m, struct error *e) MUST_CHECK;

@@ -26,6 +26,7 @@ void transfer_complete(const struct nodemsg *m, int64_t left, struct exchange_re
   r->connect_ms = CONNECT_MS;
   r->silence_ms = SILENCE_MS;
   r->more_ms = m->more_ms;
+  r->cancelled = &m->cancelled;
   r->timeout_ms = left == INT64_MAX ? 0 : (long)(left / 1000000 + 1);
 }
 

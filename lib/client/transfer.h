@@ -8,19 +8,21 @@
 #include "wire/psk.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct nodemsg {
-  CURL *easy;       /* used for all exchanges, as it keeps the connection */
-  char *node;       /* full name */
-  char *word;       /* of a remote node: the name with its hint of a port, as it was given; else NULL */
-  char *base;       /* the URL before the path: "http://localhost", "https://rane:4370" */
-  char *socket;     /* a local node's socket, NULL for a remote one */
-  struct psk psk;   /* a remote one's key */
-  bool reached;     /* the host has reacted to the last transfer (exchange_reached) */
-  int64_t deadline; /* clock_ns, or 0: none */
-  long more_ms;     /* how much later the deadline of a stream is that has begun */
+  CURL *easy;            /* used for all exchanges, as it keeps the connection */
+  char *node;            /* full name */
+  char *word;            /* of a remote node: the name with its hint of a port, as it was given; else NULL */
+  char *base;            /* the URL before the path: "http://localhost", "https://rane:4370" */
+  char *socket;          /* a local node's socket, NULL for a remote one */
+  struct psk psk;        /* a remote one's key */
+  bool reached;          /* the host has reacted to the last transfer (exchange_reached) */
+  int64_t deadline;      /* clock_ns, or 0: none */
+  long more_ms;          /* how much later the deadline of a stream is that has begun */
+  atomic_bool cancelled; /* nodemsg_cancel */
 };
 
 /* Runs the request.  The caller sets its method, path, body, read, line and data; this function sets the rest

@@ -9,11 +9,14 @@
 #include "wire/silence.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 enum {
   UPLOAD_BUFFER = 256 << 10, /* bytes of one read of a body that is a stream */
+  LOOK_MS = 900,             /* between two looks at the sockets */
 };
 
 /* --- setting up ----------------------------------------------------------------------------------------- */
@@ -165,22 +168,40 @@ static void set_answer(struct exchange *x) {
   SET(x, CURLOPT_PRIVATE, x->request.data);
 }
 
-/* libcurl calls this when it has made a socket: bounds how long the host may be silent. */
+/* libcurl calls this when it has made a socket: bounds how long the host may be silent.  During the first
+ * request on a connection, CURLINFO_ACTIVESOCKET does not give its socket: a duplicate is kept here, which
+ * is another connection's at no time. */
 static int on_socket(void *data, curl_socket_t fd, curlsocktype purpose) {
-  const struct exchange *x = data;
+  struct exchange *x = data;
   (void)purpose;
   silence_bound(fd, x->request.silence_ms, x->request.cuts);
+  if (x->request.cuts || x->socket_n == EXCHANGE_SOCKETS) return CURL_SOCKOPT_OK;
+  int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+  if (copy >= 0) x->sockets[x->socket_n++] = copy;
   return CURL_SOCKOPT_OK;
 }
 
-/* libcurl calls this every second: ends the transfer when the connection is lost (wire/silence.h). */
+static void end_if_lost(const struct exchange *x, int fd) {
+  if (silence_is_lost(fd, x->request.silence_ms)) shutdown(fd, SHUT_RDWR);
+}
+
+/* Ends the transfer when its connection is lost (wire/silence.h). */
+static void look_at_sockets(struct exchange *x) {
+  int64_t now = clock_ns();
+  if (now - x->looked_ns < LOOK_MS * 1000000LL) return;
+  x->looked_ns = now;
+  for (int i = 0; i < x->socket_n; i++) end_if_lost(x, x->sockets[i]);
+  curl_socket_t kept = CURL_SOCKET_BAD;
+  if (!curl_easy_getinfo(x->easy, CURLINFO_ACTIVESOCKET, &kept)) end_if_lost(x, kept);
+}
+
+/* libcurl calls this every second, and whenever bytes have come or gone. */
 static int on_progress(void *data, curl_off_t dl, curl_off_t dn, curl_off_t ul, curl_off_t un) {
-  const struct exchange *x = data;
-  curl_socket_t fd = CURL_SOCKET_BAD;
+  struct exchange *x = data;
   (void)dl, (void)dn, (void)ul, (void)un;
-  if (!curl_easy_getinfo(x->easy, CURLINFO_ACTIVESOCKET, &fd) && silence_is_lost(fd, x->request.silence_ms))
-    shutdown(fd, SHUT_RDWR);
-  return 0;
+  if (x->request.cancelled && atomic_load(x->request.cancelled)) x->stopped = ERR_LOST;
+  if (!x->request.socket && x->request.silence_ms) look_at_sockets(x);
+  return x->stopped;
 }
 
 static void set_connection(struct exchange *x) {
@@ -191,9 +212,10 @@ static void set_connection(struct exchange *x) {
   SET(x, CURLOPT_CONNECTTIMEOUT_MS, r->connect_ms);
   SET(x, CURLOPT_TIMEOUT_MS, r->timeout_ms);
   if (r->idle_s) SET(x, CURLOPT_MAXAGE_CONN, r->idle_s);
-  if (r->socket || !r->silence_ms) return;
-  SET(x, CURLOPT_SOCKOPTFUNCTION, on_socket);
-  SET(x, CURLOPT_SOCKOPTDATA, x);
+  if (!r->socket && r->silence_ms) {
+    SET(x, CURLOPT_SOCKOPTFUNCTION, on_socket);
+    SET(x, CURLOPT_SOCKOPTDATA, x);
+  }
   if (r->cuts) return;
   SET(x, CURLOPT_XFERINFOFUNCTION, on_progress);
   SET(x, CURLOPT_XFERINFODATA, x);
@@ -282,6 +304,7 @@ bool exchange_reached(const struct exchange *x) {
 }
 
 void exchange_finish(struct exchange *x) {
+  while (x->socket_n) close(x->sockets[--x->socket_n]);
   curl_slist_free_all(x->headers);
   lines_finish(&x->lines);
   octets_finish(&x->octets);

@@ -20,6 +20,7 @@
 
 #include <curl/curl.h>
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -52,6 +53,9 @@ struct exchange_request {
    * function the bytes of output between them, which are borrowed; what it returns has the same meaning. */
   int (*bytes)(void *data, bool is_stderr, const char *bytes, size_t n);
   void *data; /* for the callbacks; also the easy handle's CURLOPT_PRIVATE */
+  /* Unless NULL: once it is true, the transfer ends within about a second with ERR_LOST.  Any thread may set
+   * it.  Ignored with `cuts`. */
+  const atomic_bool *cancelled;
 
   size_t answer_max; /* bytes of the document, or of one line: more is ERR_TOO_LARGE */
   long connect_ms;   /* for resolving, TCP and TLS together */
@@ -64,6 +68,8 @@ struct exchange_request {
 
 #define EXCHANGE_PAUSE ((ssize_t)CURL_READFUNC_PAUSE)
 
+enum { EXCHANGE_SOCKETS = 8 /* sockets of one exchange whose silence is looked for */ };
+
 struct exchange {
   CURL *easy;
   CURLcode setup; /* the first failure of curl_easy_setopt */
@@ -73,7 +79,10 @@ struct exchange {
   struct buf body, answer;
   struct lines lines;
   struct octets octets;
-  int64_t begun_ns;    /* when the transfer began (clock_ns) */
+  int64_t begun_ns;              /* when the transfer began (clock_ns) */
+  int64_t looked_ns;             /* when its sockets were last looked at */
+  int sockets[EXCHANGE_SOCKETS]; /* duplicates of those that libcurl has made for it */
+  int socket_n;
   int tries;           /* transfers that the peer has ended by hanging up during the TLS handshake */
   CURLcode result;     /* of the transfer */
   long status;         /* 0: no answer has begun */

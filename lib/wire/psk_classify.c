@@ -74,9 +74,18 @@ static int tls(const struct failure *f, struct error *e) {
                    f->peer);
 }
 
+/* Was the request made on a connection that an earlier one had left open?  libcurl then knows the port at
+ * this end, but has asked for no key. */
+static bool is_used_again(const struct failure *f) {
+  long port = 0;
+  curl_easy_getinfo(f->easy, CURLINFO_LOCAL_PORT, &port);
+  return port > 0 && !f->session->offered;
+}
+
 static const char *timed_out_while(const struct failure *f) {
   curl_off_t resolved = 0, secured = 0;
   if (!f->session) return "waiting for the answer"; /* a unix socket has neither a host nor a firewall */
+  if (is_used_again(f)) return "waiting for the answer";
   curl_easy_getinfo(f->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
   /* Over TLS, libcurl knows this time only after the handshake. */
   curl_off_t connected = f->session->offered;

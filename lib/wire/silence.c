@@ -27,7 +27,7 @@ void silence_bound(int fd, int ms, bool reads) {
 bool silence_is_lost(int fd, int ms) {
   struct tcp_info info = {0};
   socklen_t n = sizeof info;
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n)) return false;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) || info.tcpi_state == TCP_SYN_SENT) return false;
   bool unanswered = (info.tcpi_unacked && info.tcpi_retransmits) || info.tcpi_probes >= 2;
   return unanswered && info.tcpi_last_ack_recv > (unsigned)ms;
 }

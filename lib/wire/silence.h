@@ -12,8 +12,8 @@
  * to time instead. */
 void silence_bound(int fd, int ms, bool reads);
 
-/* Have sent bytes not been acknowledged for ms although the other host has room for them?  False for any
- * other socket than TCP. */
+/* Have sent bytes not been acknowledged for ms although the other host has room for them?  False for a
+ * connection that is still being made, and for any other socket than TCP. */
 bool silence_is_lost(int fd, int ms);
 
 #endif

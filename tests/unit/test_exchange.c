@@ -1,9 +1,14 @@
 #include "wire/exchange.h"
 
+#include "base/clock.h"
 #include "http_server.h"
 #include "tap.h"
 
+#include <arpa/inet.h>
+#include <linux/filter.h>
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 /* --- the client --- */
 
@@ -238,6 +243,99 @@ static void test_nobody(void) {
   trial_finish(&t);
 }
 
+/* --- the loss of the host --- */
+
+/* Returns a socket that listens on loopback and whose connections are taken by the kernel only; *port gets
+ * its port. */
+static int listen_on(int *port) {
+  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  socklen_t n = sizeof at;
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (bind(fd, (struct sockaddr *)&at, n) || listen(fd, 4) || getsockname(fd, (struct sockaddr *)&at, &n))
+    abort();
+  *port = ntohs(at.sin_port);
+  return fd;
+}
+
+/* From now on, the socket and the connections that it accepts drop each packet that has data. */
+static void drop_data(int fd) {
+  struct sock_filter code[] = {
+      BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 12), /* the upper four bits: words of the TCP header */
+      BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 4),
+      BPF_STMT(BPF_ALU | BPF_LSH | BPF_K, 2),
+      BPF_STMT(BPF_MISC | BPF_TAX, 0),
+      BPF_STMT(BPF_LD | BPF_W | BPF_LEN, 0),
+      BPF_JUMP(BPF_JMP | BPF_JGT | BPF_X, 0, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, 0),
+      BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+  };
+  struct sock_fprog program = {sizeof code / sizeof *code, code};
+  if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program)) abort();
+}
+
+static void test_lost(void) {
+  struct trial t;
+  int port = 0, fd = listen_on(&port);
+  drop_data(fd);
+  trial_init(&t, port);
+  t.request.silence_ms = 1000;
+  ok(run(&t) == ERR_LOST, "a host that acknowledges nothing of the first request is lost: %s", t.e.text);
+  trial_finish(&t);
+  close(fd);
+}
+
+struct cancelling {
+  int64_t bytes;
+  atomic_bool cancelled;
+};
+
+/* Gives zeros without end; at the first read, the transfer is cancelled. */
+static ssize_t read_and_cancel(void *data, char *bytes, size_t size) {
+  struct cancelling *c = data;
+  atomic_store(&c->cancelled, true);
+  memset(bytes, 0, size);
+  c->bytes += (int64_t)size;
+  return (ssize_t)size;
+}
+
+static void test_cancelled(void) {
+  struct trial t;
+  struct cancelling c = {0};
+  int port = 0, fd = listen_on(&port);
+  trial_init(&t, port);
+  t.request.method = "POST", t.request.read = read_and_cancel, t.request.type = "application/octet-stream";
+  t.request.data = &c, t.request.cancelled = &c.cancelled;
+  ok(run(&t) == ERR_LOST && c.bytes, "an upload that nobody reads ends when it is cancelled: %s", t.e.text);
+  trial_finish(&t);
+  close(fd);
+}
+
+/* The peer has hung up during the handshake of a request that began so many ms ago. */
+static bool again_after(struct exchange *x, int ms) {
+  x->begun_ns = clock_ns() - ms * 1000000LL;
+  x->session.offered = x->session.hung_up = true;
+  return exchange_again(x, CURLE_SSL_CONNECT_ERROR);
+}
+
+static void test_again(void) {
+  struct trial t;
+  struct exchange x;
+  trial_init(&t, 9);
+  if (!ok(exchange_prepare(&x, t.easy, &t.request, &t.e) == 0, "a request: %s", t.e.text)) return;
+  ok(!exchange_again(&x, CURLE_COULDNT_CONNECT) && !exchange_again(&x, CURLE_SSL_CONNECT_ERROR),
+     "a transfer that failed otherwise than by a hang-up is not run again");
+  ok(again_after(&x, 15000) && x.request.timeout_ms <= 5000, "the second has what is left of the time limit");
+  ok(!again_after(&x, 6000), "after the time limit there is no third");
+  exchange_finish(&x);
+  t.request.timeout_ms = 0;
+  if (!ok(exchange_prepare(&x, t.easy, &t.request, &t.e) == 0, "one without a limit: %s", t.e.text)) return;
+  int tries = 1;
+  while (again_after(&x, 1000000)) tries++;
+  ok(tries == EXCHANGE_TRIES, "is run %d times", tries);
+  exchange_finish(&x);
+  trial_finish(&t);
+}
+
 int main(void) {
   setenv("http_proxy", "http://127.0.0.1:9", 1);
   setenv("ALL_PROXY", "http://127.0.0.1:9", 1);
@@ -248,6 +346,9 @@ int main(void) {
   test_upload();
   test_outcomes();
   test_nobody();
+  test_lost();
+  test_cancelled();
+  test_again();
   curl_global_cleanup();
   return tap_end();
 }

@@ -12,6 +12,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -42,13 +43,16 @@ static int give_psk(void *data, const struct MHD_Connection *connection, const c
   return *key ? 0 : -1;
 }
 
+static sem_t silence_ends; /* the answer to /silent waits for it */
+
 /* Answers with the properties of the session as the server knows them: "TLS1.3 AES-128-GCM SHA256 group
  * X25519". */
 static enum MHD_Result answer(void *data, struct MHD_Connection *connection, const char *url,
                               const char *method, const char *version, const char *upload, size_t *n,
                               void **state) {
-  (void)data, (void)url, (void)method, (void)version, (void)upload, (void)n;
+  (void)data, (void)method, (void)version, (void)upload, (void)n;
   if (!*state) return *state = (void *)1, MHD_YES;
+  if (strcmp(url, "/silent") == 0) sem_wait(&silence_ends);
   char text[128] = "plain";
   const union MHD_ConnectionInfo *info =
       MHD_get_connection_info(connection, MHD_CONNECTION_INFO_GNUTLS_SESSION);
@@ -433,6 +437,24 @@ static void test_unproven_reuse(void) {
   MHD_stop_daemon(web);
 }
 
+static void test_silent_reuse(void) {
+  struct MHD_Daemon *node = serve_node();
+  struct visit v;
+  char url[64];
+  sem_init(&silence_ends, 0, 0);
+  snprintf(url, sizeof url, "https://127.0.0.1:%d/", port_of(node));
+  CURL *easy = visitor(url);
+  ok(again(easy, &right, &v) == 0 && v.session.offered, "a connection with the PSK");
+  snprintf(url, sizeof url, "https://127.0.0.1:%d/silent", port_of(node));
+  curl_easy_setopt(easy, CURLOPT_URL, url);
+  curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, 200L);
+  ok(again(easy, &right, &v) == ERR_TIMEOUT && strstr(v.e.text, "(timeout) waiting for the answer"),
+     "used again, when the node says nothing: %s", v.e.text);
+  sem_post(&silence_ends);
+  curl_easy_cleanup(easy);
+  MHD_stop_daemon(node);
+}
+
 static void test_no_server(void) {
   struct visit v;
   int port = 0, fd = listen_on(&port);
@@ -469,6 +491,7 @@ int main(void) {
   test_impostors();
   test_old();
   test_unproven_reuse();
+  test_silent_reuse();
   test_no_server();
   curl_global_cleanup();
   return tap_end();
