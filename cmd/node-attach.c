@@ -4,6 +4,7 @@
  * --json nothing else is written to 1.  SIGINT and SIGQUIT are blocked in every thread; the thread `leave`
  * waits for them; with --tty the terminal takes them. */
 #include "input.h"
+#include "parse.h"
 #include "relay.h"
 #include "interrupt.h"
 #include "tool.h"
@@ -195,7 +196,7 @@ static int attach(const struct options *o, const char *pid) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
   if (words->count != 1 || options.common.rest.count) tool_usage(&tool, "expected one PID");
   if (options.tty && options.common.json) tool_usage(&tool, "--tty excludes --json");

@@ -1,4 +1,5 @@
 /* node-connect: connects a node to others, or disconnects it from them. */
+#include "parse.h"
 #include "select.h"
 #include "tool.h"
 
@@ -50,7 +51,7 @@ static int connect_word(void *data, const char *word, struct error *e) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   const struct tool_words *nodes = &options.common.operands;
   if (!nodes->count || options.common.rest.count) tool_usage(&tool, "NODE is missing");
 

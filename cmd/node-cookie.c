@@ -1,4 +1,5 @@
 /* node-cookie: makes the cookie file, shows fingerprints, and changes the cookie of a running cluster. */
+#include "parse.h"
 #include "table.h"
 #include "tool.h"
 
@@ -345,7 +346,7 @@ static const struct command *choose(const struct options *o) {
 int main(int argc, char **argv) {
   struct options options = {0};
   prctl(PR_SET_DUMPABLE, 0); /* this program has the cookie in its memory */
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   const struct command *command = choose(&options);
   const struct tool_words *words = &options.common.operands;
   return tool_finish(&tool, command->run(&options, words->count > 1 ? words->at[1] : NULL));

@@ -1,5 +1,6 @@
 /* node-copy: copies files and directories between this host and nodes. */
 #include "copy_run.h"
+#include "parse.h"
 
 #include <stdint.h>
 #include <stdio.h>
@@ -180,7 +181,7 @@ int main(int argc, char **argv) {
   struct side from = {0}, to = {0};
   struct nodemsg *m = NULL;
   size_t count = 0;
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   parse_operands(&options, &from, &to);
   check(&options, &from, &to);
   select_side(&options, &from, &m);

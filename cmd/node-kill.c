@@ -1,5 +1,6 @@
 /* node-kill: sends exit signals to processes. */
 #include "fan.h"
+#include "parse.h"
 #include "select.h"
 #include "tool.h"
 
@@ -168,7 +169,7 @@ static json_t *body_of(const struct options *o) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   if (options.signal && strcmp(options.signal, "list") == 0) return list_signals();
   if (!options.common.operands.count || options.common.rest.count) tool_usage(&tool, "PID is missing");
   json_auto_t *body = body_of(&options);

@@ -1,4 +1,5 @@
 /* node-list: lists the nodes that are connected. */
+#include "parse.h"
 #include "table.h"
 #include "tool.h"
 
@@ -146,7 +147,7 @@ static int watch(struct nodemsg *m, const struct options *options, struct error 
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   if (options.common.operands.count || options.common.rest.count)
     tool_usage(&tool, "this tool takes no operands");
   if (options.watch && (options.scope || options.details))

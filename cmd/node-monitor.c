@@ -1,5 +1,6 @@
 /* node-monitor: waits until processes end, and prints why they ended. */
 #include "base/text.h"
+#include "parse.h"
 #include "table.h"
 #include "tool.h"
 
@@ -111,7 +112,7 @@ static void raise_limit(void) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   const struct tool_words *pids = &options.common.operands;
   if (!pids->count || options.common.rest.count) tool_usage(&tool, "PID is missing");
 

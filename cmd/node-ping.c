@@ -1,5 +1,6 @@
 /* node-ping: measures the round trip to nodes, or reports why they cannot be reached. */
 #include "fan.h"
+#include "parse.h"
 #include "select.h"
 #include "tool.h"
 
@@ -68,7 +69,7 @@ static void show(void *data, const struct selected *node, json_t *answer) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
   if (!select_is_given(words, &options.select) || options.common.rest.count)
     tool_usage(&tool, "NODE is missing");

@@ -7,6 +7,7 @@
  * behind the last byte, and by this program when that stage has ended, in case it was killed.  Each piece of
  * the helper is answered before it ends, so no byte comes after the second. */
 #include "input.h"
+#include "parse.h"
 #include "relay.h"
 #include "select.h"
 #include "tool.h"
@@ -357,7 +358,7 @@ static int status_of(const struct run *r) {
 int main(int argc, char **argv) {
   struct options options = {0};
   static struct run r;
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   r.options = &options;
   const struct tool_words *lists[] = {&options.common.operands, &options.common.rest};
   for (size_t k = 0; k < 2; k++)

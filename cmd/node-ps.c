@@ -1,5 +1,6 @@
 /* node-ps: lists the processes of a node. */
 #include "fan.h"
+#include "parse.h"
 #include "rows.h"
 #include "select.h"
 #include "table.h"
@@ -401,7 +402,7 @@ static void check_usage(const struct options *o) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
   check_usage(&options);
   bool one = select_is_single(words, &options.select);

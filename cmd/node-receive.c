@@ -1,4 +1,5 @@
 /* node-receive: opens a mailbox and prints the messages that arrive. */
+#include "parse.h"
 #include "tool.h"
 
 #include "base/text.h"
@@ -147,7 +148,7 @@ static int64_t check(const struct options *options) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   struct mailbox box = {.options = &options, .left = check(&options)};
 
   struct nodemsg *m = tool_open(&tool, &options.common, NULL);

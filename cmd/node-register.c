@@ -1,4 +1,5 @@
 /* node-register: registers a process under a name, or removes the name. */
+#include "parse.h"
 #include "tool.h"
 
 #include "core/procname.h"
@@ -86,7 +87,7 @@ static void check_words(const struct options *options) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   check_words(&options);
 
   struct nodemsg *m = tool_open(&tool, &options.common, NULL);

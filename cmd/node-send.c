@@ -1,4 +1,5 @@
 /* node-send: sends messages to a process. */
+#include "parse.h"
 #include "tool.h"
 
 #include "base/clock.h"
@@ -119,7 +120,7 @@ static int send_lines(struct nodemsg *m, const char *path, double timeout, struc
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
   if (words->count < 2) tool_usage(&tool, "DEST and at least one WORD are needed");
   bool lines = words->count == 2 && strcmp(words->at[1], "-") == 0;

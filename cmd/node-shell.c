@@ -2,6 +2,7 @@
  *
  * Invariant: at most one request waits for its answer; answers carry the number of their request. */
 #include "evaluator.h"
+#include "parse.h"
 #include "prompt.h"
 #include "source.h"
 
@@ -326,7 +327,7 @@ static void run_script(struct shell *s) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   struct tool_common *common = &options.common;
   tool_take_node(&tool, common);
 

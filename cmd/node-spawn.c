@@ -5,6 +5,7 @@
 #include "input.h"
 #include "interrupt.h"
 #include "joblog.h"
+#include "parse.h"
 #include "relay.h"
 #include "spawn_many.h"
 #include "spawn_request.h"
@@ -356,7 +357,7 @@ static int spawn_several(struct spawn_options *o, json_t *request) {
 
 int main(int argc, char **argv) {
   struct spawn_options options = {.max_fail = -1, .kill_after = -1};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   json_auto_t *request = spawn_request(&tool, &options);
   int status = spawn_is_single(&options) && !spawn_is_harvest(&options) ? spawn_one(&options, request)
                                                                         : spawn_several(&options, request);

@@ -7,6 +7,7 @@
 #include "core/rundir.h"
 #include "core/statedir.h"
 #include "core/tags.h"
+#include "parse.h"
 #include "tool.h"
 
 #include <dirent.h>
@@ -442,7 +443,7 @@ int main(int argc, char **argv) {
   list_inherited(&inherited);
   hide_words(argc, argv);
   prctl(PR_SET_DUMPABLE, 0); /* no core file, and no other process of the user, reads its memory */
-  tool_parse(&tool, argc, argv, &o);
+  parse_words(&tool, argc, argv, &o);
   if (o.common.operands.count) tool_usage(&tool, "%s: this tool takes no operands", o.common.operands.at[0]);
   if (make_setup(&o, &setup, &e)) tool_fail(&tool, e.code, &e);
   if (o.detach && (ready_fd = detach()) < 0)

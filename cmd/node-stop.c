@@ -1,5 +1,6 @@
 /* node-stop: stops a node, and waits until it has stopped. */
 #include "fan.h"
+#include "parse.h"
 #include "select.h"
 #include "tool.h"
 
@@ -73,7 +74,7 @@ static int stop_several(struct options *options) {
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
   if (options.common.rest.count) tool_usage(&tool, "no word can follow --");
   bool one = !select_is_given(words, &options.select) || select_is_name(words, &options.select);

@@ -1,4 +1,5 @@
 /* node-whereis: prints the pid that a name is registered for. */
+#include "parse.h"
 #include "rows.h"
 #include "table.h"
 #include "tool.h"
@@ -118,7 +119,7 @@ static int look_up(struct nodemsg *m, const char *name, const char *scope, struc
 
 int main(int argc, char **argv) {
   struct options options = {0};
-  tool_parse(&tool, argc, argv, &options);
+  parse_words(&tool, argc, argv, &options);
   const struct tool_words *words = &options.common.operands;
   const char *name = words->count ? words->at[0] : NULL;
   if (words->count > 1 || options.common.rest.count) tool_usage(&tool, "at most one NAME can be given");

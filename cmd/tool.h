@@ -1,8 +1,8 @@
-/* tool: what all tools share: the parser of options, the help, the connection to a node, messages, output.
+/* tool: what all tools share: the form of their options, the connection to a node, messages, output.
  *
- * A tool is one constant `struct tool`.  Its table of options is the only list of them: the parser and -h are
- * made from it, the completions of the shells read -h, and tests/completions.bats compares the man page with
- * it.  The parser stores values in a struct of the tool, whose first member is a `struct tool_common`.
+ * A tool is one constant `struct tool`.  Its table of options is the only list of them: the parser, -h
+ * (parse.h) and the completions (complete.h) read it, and tests/completions.bats compares the man page with
+ * -h.  The parser stores values in a struct of the tool, whose first member is a `struct tool_common`.
  *
  * Only the main thread calls these functions, except tool_path, tool_say, tool_failure, tool_report,
  * tool_print, tool_pid and tool_need, which any thread may call. */
@@ -91,10 +91,6 @@ struct tool_common {
   {0, NULL, NULL, NULL, TOOL_END, 0}
 /* clang-format on */
 
-/* Parses argv into *values, which begins with a struct tool_common.  Exits on -h, on --version and on a
- * mistake. Lists of words end with NULL, and live as long as the program. */
-void tool_parse(const struct tool *tool, int argc, char **argv, void *values);
-
 /* Prints "node-list: TEXT" and how to get help on stderr, and exits 2. */
 void tool_usage(const struct tool *tool, const char *format, ...)
     __attribute__((noreturn, format(printf, 2, 3)));
@@ -112,7 +108,10 @@ int tool_say(const struct tool *tool, int rc, const struct error *e);
  * that goes with it.  node may be NULL: the object then has the node with which the text begins, if any. */
 json_t *tool_failure(const char *node, int status, int rc, const struct error *e);
 
-/* As tool_say; where the options that were parsed have --json, it prints the object of the failure on stdout,
+/* From now on, tool_report prints objects, too: the command line has --json. */
+void tool_set_json(bool on);
+
+/* As tool_say; with --json it prints the object of the failure on stdout,
  * too.  tool_report_as does so with another exit status than that of the error, and returns that. */
 int tool_report(const struct tool *tool, int rc, const struct error *e);
 int tool_report_as(const struct tool *tool, int status, int rc, const struct error *e);
