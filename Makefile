@@ -236,8 +236,10 @@ deps:
 
 # --- install -----------------------------------------------------------------------------------------------
 
-# One table for install and uninstall: mode, directory, files.
+# One table for install and uninstall: mode, directory (below PREFIX, unless it begins with a slash), files.
 TO := $(DESTDIR)$(PREFIX)
+# fish looks below /usr/local only where XDG_DATA_DIRS says so; this directory is for what the administrator installs.
+FISH_DIR ?= $(if $(filter /usr/local,$(PREFIX)),/etc/fish/completions,share/fish/vendor_completions.d)
 define INSTALLED
 $(call $1,755,bin,$(TOOLS) $(AGENT))
 $(call $1,755,libexec/node-toolkit,$(HELPERS))
@@ -254,10 +256,11 @@ $(call $1,644,share/man/man3,$(wildcard man/*.3))
 $(call $1,644,share/man/man7,$(wildcard man/*.7))
 $(call $1,644,share/bash-completion/completions,$(wildcard completions/bash/*))
 $(call $1,644,share/zsh/site-functions,$(wildcard completions/zsh/*))
-$(call $1,644,share/fish/vendor_completions.d,$(wildcard completions/fish/*))
+$(call $1,644,$(FISH_DIR),$(wildcard completions/fish/*))
 endef
-put  = $(if $3,$(Q)install -d $(TO)/$2 && install -m $1 $3 $(TO)/$2)
-drop = $(if $3,$(Q)rm -f $(addprefix $(TO)/$2/,$(notdir $3)))
+at   = $(if $(filter /%,$1),$(DESTDIR)$1,$(TO)/$1)
+put  = $(if $3,$(Q)install -d $(call at,$2) && install -m $1 $3 $(call at,$2))
+drop = $(if $3,$(Q)rm -f $(addprefix $(call at,$2)/,$(notdir $3)))
 UNITS := $(patsubst share/%,$O/%,$(wildcard share/systemd/*/*.service))
 
 install: all $O/nodemsg.pc $(UNITS)

@@ -15,8 +15,10 @@ tools() { basename -a "$ROOT"/cmd/node-*.c | sed 's/\.c$//' | grep -vxE 'node-(g
     run -0 "$tool" --version
     [ -s "$T/to/usr/local/share/man/man1/$tool.1" ]
     [ -s "$T/to/usr/local/share/bash-completion/completions/$tool" ]
-    [ -s "$T/to/usr/local/share/fish/vendor_completions.d/$tool.fish" ]
+    [ -s "$T/to/etc/fish/completions/$tool.fish" ]
   done
+  run -0 env -u XDG_DATA_DIRS fish -c 'printf "%s\n" $fish_complete_path'
+  assert_line /etc/fish/completions
   [ -x "$T/to/usr/local/libexec/node-toolkit/node-guard" ]
   [ -x "$T/to/usr/local/libexec/node-toolkit/node-files" ]
   [ -x "$T/to/usr/local/libexec/node-toolkit/node-feed" ]
