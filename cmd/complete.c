@@ -88,36 +88,79 @@ static json_t *known_nodes(struct completion *c) {
   return json_incref(json_object_get(answer, "nodes"));
 }
 
-/* Offers the nodes that run here and those that the asked one has met, each with the suffix. */
-static void offer_nodes_with(struct completion *c, const char *suffix) {
+/* Which nodes may be called by their short name? */
+enum brief {
+  BRIEF_NONE,
+  BRIEF_LOCAL,   /* those that run here */
+  BRIEF_MEMBERS, /* and the members, where one alone has the name */
+};
+
+/* How many of the nodes that are up, full names or nodes of GET /v1/nodes, have the short name of this one?
+ */
+static size_t count_namesakes(const json_t *nodes, const char *node) {
+  size_t i, count = 0, n = strcspn(node, "@") + 1;
+  const json_t *row;
+  json_array_foreach(nodes, i, row) {
+    const char *other = json_is_string(row) ? json_string_value(row) : tool_member(row, "node");
+    bool up = json_is_string(row) || json_is_true(json_object_get(row, "connected"));
+    count += up && strncmp(other, node, n) == 0;
+  }
+  return count;
+}
+
+/* Offers the short name of a node, or the full one: where the short one may not stand, and once an @ is
+ * typed. */
+static void offer_node(struct completion *c, const char *node, bool brief, const char *suffix,
+                       const char *state) {
+  char word[512], line[512];
+  brief = brief && !strchr(c->at, '@');
+  snprintf(word, sizeof word, "%.*s%s", (int)(brief ? strcspn(node, "@") : strlen(node)), node, suffix);
+  snprintf(line, sizeof line, "%s, %s", brief ? node : "node", state);
+  offer(c, word, line);
+}
+
+/* Offers the nodes that run here and those that the asked one has met, each with the suffix.  A short name
+ * means the node that runs here, else the only member of that name. */
+static void offer_nodes_as(struct completion *c, enum brief brief, json_t *known, const char *suffix) {
   json_auto_t *local = nodemsg_local_nodes();
-  json_auto_t *known = known_nodes(c);
+  json_auto_t *here = json_object();
   size_t i;
   const json_t *row;
-  char word[512];
   json_array_foreach(local, i, row) {
-    snprintf(word, sizeof word, "%s%s", json_string_value(row), suffix);
-    offer(c, word, "node, runs here");
+    const char *node = json_string_value(row);
+    offer_node(c, node, brief && count_namesakes(local, node) == 1, suffix, "runs here");
+    if (json_object_set_new(here, node, json_true())) return;
   }
   json_array_foreach(known, i, row) {
+    const char *node = tool_member(row, "node");
     bool up = json_is_true(json_object_get(row, "connected"));
-    snprintf(word, sizeof word, "%s%s", tool_member(row, "node"), suffix);
-    offer(c, word, up ? "node, connected" : "node, down");
+    bool alone = up && !count_namesakes(local, node) && count_namesakes(known, node) == 1;
+    if (!json_object_get(here, node))
+      offer_node(c, node, brief == BRIEF_MEMBERS && alone, suffix, up ? "connected" : "down");
   }
 }
 
-static void offer_nodes(struct completion *c) {
-  offer_nodes_with(c, "");
-}
-static void offer_places(struct completion *c) {
-  offer_nodes_with(c, ":");
+static void offer_known(struct completion *c, enum brief brief, const char *suffix) {
+  json_auto_t *known = known_nodes(c);
+  offer_nodes_as(c, brief, known, suffix);
 }
 
+/* The NODE of an option: --join takes full names, and -n short names of nodes that run here. */
+static void offer_node_argument(struct completion *c) {
+  bool joins = !strcmp(c->pending->name, "join"), asked = !strcmp(c->pending->name, "node");
+  offer_known(c, joins ? BRIEF_NONE : asked ? BRIEF_LOCAL : BRIEF_MEMBERS, "");
+}
+static void offer_node_to_ask(struct completion *c) {
+  offer_known(c, BRIEF_LOCAL, "");
+}
+static void offer_nodes(struct completion *c) {
+  offer_known(c, BRIEF_MEMBERS, "");
+}
+static void offer_places(struct completion *c) {
+  offer_known(c, BRIEF_MEMBERS, ":");
+}
 static void offer_local(struct completion *c) {
-  json_auto_t *local = nodemsg_local_nodes();
-  size_t i;
-  const json_t *name;
-  json_array_foreach(local, i, name) offer(c, json_string_value(name), "node, runs here");
+  offer_nodes_as(c, BRIEF_LOCAL, NULL, "");
 }
 
 /* Offers the tags of the living members, with and without their values. */
@@ -350,17 +393,17 @@ static void offer_users(struct completion *c) {
 }
 
 static void offer_copy(struct completion *c) {
-  offer_places(c);
   puts("files");
+  offer_places(c);
 }
 
 /* The argument of an option, by its name in -h. */
 static const struct {
   const char *argument;
   void (*offer)(struct completion *c);
-} arguments[] = {{"NODE", offer_nodes},      {"TAG", offer_tags},    {"BOUND=VALUE", offer_bounds},
-                 {"SIG", offer_signals},     {"USER", offer_users},  {"FILE", offer_files},
-                 {"DIR", offer_directories}, {"SEC", offer_seconds}, {"MODULE.FUNCTION", offer_modules}};
+} arguments[] = {{"NODE", offer_node_argument}, {"TAG", offer_tags},    {"BOUND=VALUE", offer_bounds},
+                 {"SIG", offer_signals},        {"USER", offer_users},  {"FILE", offer_files},
+                 {"DIR", offer_directories},    {"SEC", offer_seconds}, {"MODULE.FUNCTION", offer_modules}};
 
 /* The operands of a tool; `first_only`: there is one. */
 static const struct {
@@ -372,7 +415,7 @@ static const struct {
                 {"node-kill", offer_processes, false},  {"node-monitor", offer_processes, false},
                 {"node-ping", offer_nodes, false},      {"node-pipe", offer_places, false},
                 {"node-ps", offer_nodes, false},        {"node-register", offer_pids, true},
-                {"node-send", offer_processes, true},   {"node-shell", offer_nodes, true},
+                {"node-send", offer_processes, true},   {"node-shell", offer_node_to_ask, true},
                 {"node-spawn", offer_nodes, false},     {"node-stop", offer_local, false},
                 {"node-whereis", offer_names, true}};
 

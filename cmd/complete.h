@@ -4,10 +4,10 @@
  * without their quotes, up to the cursor; the last one is the one at the cursor, and may be empty.  What is
  * printed is
  *
+ *   files | directories | users    first, if at all: complete this in the shell's own way
+ *   command N               first and alone: the words from the Nth on (1: the first after the tool) are a
+ *                           command of their own
  *   WORD<TAB>DESCRIPTION    a word that begins with the one at the cursor; the description may be empty
- *   files | directories | users    complete this in the shell's own way
- *   command N               the words from the Nth on (1: the first after the tool) are a command of their
- * own
  *
  * At most COMPLETE_MAX words are printed, and none that has a control character, which a terminal would act
  * on. The nodes are asked for at most $NODE_COMPLETION_SECONDS (default: 0.15), so that a node that does not

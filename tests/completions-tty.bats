@@ -78,7 +78,7 @@ lists() {
 }
 
 everywhere() {
-  completes 'node-ping o' "node-ping one@$HOST"
+  completes 'node-ping o' "node-ping one "
   completes "node-ping one@${HOST:0:1}" "node-ping one@$HOST"
   completes 'node-list --wa' 'node-list --watch'
   completes "node-spawn one --pri" 'node-spawn one --priority'

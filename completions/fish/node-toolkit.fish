@@ -10,7 +10,8 @@ function __node_toolkit
     set -l at (contains -i -- $tool (string replace -r '.*/' '' -- $words)); or return
     set -l words $words[$at..-1]
     set -l raw (commandline -ct)
-    set -l word (string replace -ra '[\\\\\'"]' '' -- "$raw")
+    # The word may end within quotes, which are then closed.
+    set -l word (string unescape -- "$raw" || string unescape -- "$raw'" || string unescape -- "$raw\"" || echo -- "$raw")
     set -l front (string match -r -- '^--[a-z-]+=' $word)
     set -l value (string replace -r -- '^--[a-z-]+=' '' "$word")
     for line in ($words[1] --complete $words[2..-1] "$word" 2>/dev/null)
