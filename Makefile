@@ -44,7 +44,7 @@ pkg         = $(or $(shell pkg-config $1),$(error libraries are missing: run `ma
 PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(patsubst -I%,-isystem%,$(call pkg,--cflags $(AGENT_PACKAGES))))$(PKG_CFLAGS)
 TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIBS)
 EDIT_LIBS   = $(eval EDIT_LIBS := $(call pkg,--libs libedit))$(EDIT_LIBS)
-AGENT_LIBS  = $(eval AGENT_LIBS := $(WRAP_LUA) $(call static_lua,$(call pkg,--libs $(AGENT_PACKAGES))) $(MALLOC) -lm -lpthread -lrt)$(AGENT_LIBS)
+AGENT_LIBS  = $(eval AGENT_LIBS := $(WRAP_LUA) $(call static_lua,$(call pkg,--libs $(AGENT_PACKAGES))) $(MALLOC) -lresolv -lm -lpthread -lrt)$(AGENT_LIBS)
 # Lua is linked statically: functions travel as bytecode, so the build determines which Lua a node has; and calls into
 # Lua are the hot path.
 static_lua  = $(patsubst -llua%,$(if $(LUA),$(LUA_LIB),-Wl$(comma)-Bstatic -llua% -Wl$(comma)-Bdynamic),$1)
@@ -178,7 +178,7 @@ fuzz:
 	@set -e; for source in tests/fuzz/fuzz_*.c; do \
 	  name=$$(basename $$source .c | sed s/fuzz_//); dir=$O/fuzzer/$$name; mkdir -p $$dir; \
 	  clang -std=gnu11 $(DEFINES) -Ilib $(PKG_CFLAGS) -g -O1 $(FUZZER) -o $$dir.run $$source \
-	    $(wildcard lib/base/*.c lib/core/*.c lib/wire/*.c) $(TOOL_LIBS) -lpthread; \
+	    $(wildcard lib/base/*.c lib/core/*.c lib/wire/*.c) $(TOOL_LIBS) -lresolv -lpthread; \
 	  split -l 1 -a 4 tests/fuzz/$$name.corpus $$dir/given.; \
 	  $$dir.run -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -verbosity=0 -print_final_stats=0 -artifact_prefix=$$dir.found. $$dir; \
 	done

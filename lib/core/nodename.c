@@ -88,23 +88,30 @@ static void canonical_host(const char *host, size_t n, char *out, size_t size) {
   out[n] = 0;
 }
 
+const char *nodename_place(const char *text, struct nodename *out) {
+  const char *end = host_end(text);
+  if (!end) return "an IPv6 address wants [brackets]";
+  const char *wrong = host_wrong(text, (size_t)(end - text));
+  if (wrong) return wrong;
+  int64_t port = 0;
+  if (*end && (end[1] == '-' || !text_integer(end + 1, 1, UINT16_MAX, &port)))
+    return "a port is a number from 1 to 65535";
+  *out = (struct nodename){.port = (uint16_t)port};
+  canonical_host(text, (size_t)(end - text), out->host, sizeof out->host);
+  return NULL;
+}
+
 int nodename_parse(const char *text, struct nodename *out, struct error *e) {
+  struct nodename place;
   size_t name = strspn(text, NAME_SET);
   if (text[name] != '@')
     return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: want name@host, the name of A-Z a-z 0-9 _ -",
                      text);
   if (name == 0 || name > NODE_NAME_MAX)
     return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: 1 to 64 bytes stand before the '@'", text);
-  const char *host = text + name + 1, *end = host_end(host);
-  if (!end)
-    return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: an IPv6 address wants [brackets]", text);
-  const char *wrong = host_wrong(host, (size_t)(end - host));
+  const char *wrong = nodename_place(text + name + 1, &place);
   if (wrong) return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: %s", text, wrong);
-  int64_t port = 0;
-  if (*end && (end[1] == '-' || !text_integer(end + 1, 1, UINT16_MAX, &port)))
-    return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: a port is a number from 1 to 65535", text);
-  *out = (struct nodename){.port = (uint16_t)port};
-  canonical_host(host, (size_t)(end - host), out->host, sizeof out->host);
+  *out = place;
   snprintf(out->full, sizeof out->full, "%.*s@%s", (int)name, text, out->host);
   return 0;
 }

@@ -30,6 +30,10 @@ struct nodename {
 /* Reads text into *out.  ERR_BAD_NODE: *e quotes the text and says what is wrong with it. */
 int nodename_parse(const char *text, struct nodename *out, struct error *e) MUST_CHECK;
 
+/* Reads what stands behind the '@' of a node name, HOST or HOST:PORT, into host and port of *out, whose name
+ * is then empty.  Returns NULL, or what is wrong with the text. */
+const char *nodename_place(const char *text, struct nodename *out) MUST_CHECK;
+
 /* Does the text, whatever its spelling and its hint, name the node of that full name, which nodename_parse
  * has written? */
 bool nodename_means(const char *text, const char *full);

@@ -90,7 +90,7 @@ static void stop(struct place *p) {
 
 static struct lookup *ask(struct place *p, const char *host, int ms) {
   struct error e;
-  struct lookup *l = resolve(p->resolver, host, ms, on_done, NULL, &e);
+  struct lookup *l = resolve(p->resolver, RESOLVE_ADDRESSES, host, ms, on_done, NULL, &e);
   if (!l) printf("# %s\n", e.text);
   return l;
 }
@@ -196,10 +196,11 @@ static void test_bound(void) {
     snprintf(host, sizeof host, "bad%d", i);
     ask(&p, host, 60000);
   }
-  ok(!resolve(p.resolver, "good", 1, on_done, NULL, &e) && e.code == ERR_BUSY &&
+  ok(!resolve(p.resolver, RESOLVE_ADDRESSES, "good", 1, on_done, NULL, &e) && e.code == ERR_BUSY &&
          strstr(e.text, "good: a bound was hit: at most 4096 host names"),
      "one name too many: %s", e.text);
-  ok(resolve(p.resolver, "bad7", 60000, on_done, NULL, &e), "one that waits already can be asked for");
+  ok(resolve(p.resolver, RESOLVE_ADDRESSES, "bad7", 60000, on_done, NULL, &e),
+     "one that waits already can be asked for");
   wait_for_inside(RESOLVE_THREADS);
   resolver_finish(p.resolver); /* threads are still waiting for DNS */
   uv_run(&p.loop, UV_RUN_DEFAULT);

@@ -23,7 +23,6 @@
 
 enum {
   ANSWER_MAX = 16 << 20,
-  CONNECT_TIMEOUT_MS = 4000,
   IDLE_S = 2, /* how long an idle connection is kept; after a longer time its node may have closed it */
 };
 
@@ -103,7 +102,7 @@ static long time_left(const struct dial_request *r, int limit_ms) {
 
 /* Sets the time limits of the transfer to what is left of those of the request. */
 static bool set_limits(const struct dial_request *r) {
-  return !curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, time_left(r, CONNECT_TIMEOUT_MS)) &&
+  return !curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, time_left(r, DIAL_CONNECT_MS)) &&
          !curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, time_left(r, r->timeout_ms));
 }
 
@@ -297,6 +296,10 @@ void dialler_bound(struct dialler *d, struct limits *limits, struct holds_loop *
   resolver_bound(d->resolver, limits);
 }
 
+struct resolver *dialler_resolver(const struct dialler *d) {
+  return d->resolver;
+}
+
 size_t dialler_lookups(const struct dialler *d) {
   return resolver_names(d->resolver);
 }
@@ -370,7 +373,7 @@ static int request_start(struct dial_request *r, const struct dial_target *to, s
   given.psk = d->psk;
   given.data = r;
   given.answer_max = ANSWER_MAX;
-  given.connect_ms = CONNECT_TIMEOUT_MS;
+  given.connect_ms = DIAL_CONNECT_MS;
   given.idle_s = IDLE_S;
   given.silence_ms = d->silence_ms;
   given.cuts = true;
@@ -383,7 +386,8 @@ static int request_start(struct dial_request *r, const struct dial_target *to, s
   r->timeout_ms = (int)given.timeout_ms;
   if (is_address(to->host))
     code = request_send(r, e);
-  else if (!(r->lookup = resolve(d->resolver, to->host, CONNECT_TIMEOUT_MS, on_resolved, r, e)))
+  else if (!(r->lookup =
+                 resolve(d->resolver, RESOLVE_ADDRESSES, to->host, DIAL_CONNECT_MS, on_resolved, r, e)))
     code = e->code;
   if (code) return code;
   r->next = d->requests;

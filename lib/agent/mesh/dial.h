@@ -14,6 +14,9 @@
 struct dialler;
 struct limits;
 struct holds_loop;
+struct resolver;
+
+enum { DIAL_CONNECT_MS = 4000 }; /* for resolving, TCP and TLS together */
 
 /* psk is the key that both ends prove to have; self is this node's name, for messages; both are
  * borrowed, as is the loop. A connection is lost when the other host has acknowledged nothing for silence_ms.
@@ -23,6 +26,7 @@ struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *
 /* The bound LIMIT_LOOKUPS (NULL: the default), and what notes what the loop does (NULL: nothing); both are
  * borrowed. */
 void dialler_bound(struct dialler *d, struct limits *limits, struct holds_loop *holds);
+struct resolver *dialler_resolver(const struct dialler *d);
 size_t dialler_lookups(const struct dialler *d); /* host names that are being resolved */
 bool dialler_idle(const struct dialler *d);      /* true when no request is under way */
 /* Ends each request with an error (its done runs) and closes the handles; dialler_free after the loop has run
@@ -31,7 +35,8 @@ void dialler_finish(struct dialler *d);
 void dialler_free(struct dialler *d);
 
 struct dial_target {
-  const char *node; /* the name of the node, for the Node-To header and error messages */
+  const char *node; /* the name of the node, for the Node-To header and error messages; or any other text for
+                       the messages, and whatever node listens there may answer */
   const char *host; /* the host to connect to: a name, or an address (IPv6 in brackets) */
   uint16_t port;
 };

@@ -5,11 +5,13 @@
  * thread is looking up stays until the thread is done.
  *
  * Orderings: all lookups of a resolver are in the order of their deadlines as long as they have the same time
- * limit; a lookup with a shorter limit after one with a longer limit would end late. The only user, dial.c,
- * uses one limit. */
+ * limit; a lookup with a shorter limit after one with a longer limit would end late. All users take
+ * DIAL_CONNECT_MS. */
 #include "agent/mesh/resolve.h"
 
 #include "base/map.h"
+#include "core/nodename.h"
+#include "wire/srv.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -39,9 +41,8 @@ struct name {
   struct lookups lookups; /* used only by the I/O thread */
   TAILQ_ENTRY(name) next; /* in the pool's list of waiting names or of answers */
   enum stage stage;       /* under the pool's lock */
-  bool found;             /* addresses were found */
-  char addresses[RESOLVE_TEXT_SIZE];
-  char host[];
+  char *answer;           /* NULL: there is none, or it is not known yet */
+  char key[];             /* in the resolver's map: a letter for what is asked for, then the host */
 };
 TAILQ_HEAD(names_list, name);
 
@@ -64,6 +65,13 @@ struct resolver {
   struct lookups lookups; /* in the order of their deadlines */
 };
 
+static const char letters[] = {[RESOLVE_ADDRESSES] = 'a', [RESOLVE_SERVICES] = 's'};
+
+static void name_free(struct name *n) {
+  free(n->answer);
+  free(n);
+}
+
 /* --- the threads ---------------------------------------------------------------------------------------- */
 
 static void pool_let_go(struct pool *p) {
@@ -72,7 +80,7 @@ static void pool_let_go(struct pool *p) {
   if (!last) return;
   for (struct name *n; (n = TAILQ_FIRST(&p->answers));) {
     TAILQ_REMOVE(&p->answers, n, next);
-    free(n);
+    name_free(n);
   }
   pthread_mutex_destroy(&p->lock);
   free(p);
@@ -93,13 +101,22 @@ static void add_address(char out[RESOLVE_TEXT_SIZE], const struct sockaddr *at) 
     snprintf(out + n, RESOLVE_TEXT_SIZE - n, "%s%s", n ? "," : "", text);
 }
 
-static void look_up(const struct pool *p, struct name *n) {
+static void ask_addresses(const struct pool *p, const char *host, char out[RESOLVE_TEXT_SIZE]) {
   const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
   struct addrinfo *list = NULL;
-  if (p->query(n->host, NULL, &hints, &list)) return;
-  for (const struct addrinfo *at = list; at; at = at->ai_next) add_address(n->addresses, at->ai_addr);
+  *out = 0;
+  if (p->query(host, NULL, &hints, &list)) return;
+  for (const struct addrinfo *at = list; at; at = at->ai_next) add_address(out, at->ai_addr);
   freeaddrinfo(list);
-  n->found = *n->addresses;
+}
+
+static void look_up(const struct pool *p, struct name *n) {
+  char answer[RESOLVE_TEXT_SIZE];
+  if (n->key[0] == letters[RESOLVE_SERVICES])
+    srv_ask(n->key + 1, answer, sizeof answer);
+  else
+    ask_addresses(p, n->key + 1, answer);
+  n->answer = *answer ? strdup(answer) : NULL;
 }
 
 /* Looks up names until none waits. */
@@ -191,25 +208,25 @@ static void forget(struct lookup *l) {
 /* Frees a name when it has no lookups left and no thread has begun to look it up. */
 static void release(struct resolver *r, struct name *n) {
   if (!TAILQ_EMPTY(&n->lookups) || !take_back(r->pool, n)) return;
-  map_remove(&r->names, n->host);
-  free(n);
+  map_remove(&r->names, n->key);
+  name_free(n);
 }
 
-static void end(struct lookup *l, int code, const char *addresses) {
+static void end(struct lookup *l, const char *answer) {
   resolve_done *done = l->done;
   void *data = l->data;
   forget(l);
-  done(data, code, addresses);
+  done(data, answer ? 0 : ERR_RESOLVE, answer);
 }
 
 static void on_answered(uv_async_t *a) {
   struct resolver *r = a->data;
   for (struct name *n; (n = take_answer(r->pool));) {
-    map_remove(&r->names, n->host); /* a later lookup of the name asks DNS again */
+    map_remove(&r->names, n->key); /* a later lookup of the name asks DNS again */
     for (struct lookup *l; (l = TAILQ_FIRST(&n->lookups));)
       // NOLINTNEXTLINE(clang-analyzer-unix.Malloc): `end` takes the lookup out of the list
-      end(l, n->found ? 0 : ERR_RESOLVE, n->found ? n->addresses : NULL);
-    free(n);
+      end(l, n->answer);
+    name_free(n);
   }
   set_timer(r);
 }
@@ -228,36 +245,39 @@ static void on_timer(uv_timer_t *t) {
   set_timer(r);
 }
 
-static struct name *name_new(struct resolver *r, const char *host, struct error *e) {
-  size_t size = strlen(host) + 1;
+static struct name *name_new(struct resolver *r, const char *key, struct error *e) {
+  const char *host = key + 1;
+  size_t size = strlen(key) + 1;
   if (r->names.len >= (size_t)limit_max(r->limits, LIMIT_LOOKUPS)) {
     limit_error(r->limits, LIMIT_LOOKUPS, host, e);
     return NULL;
   }
   struct name *n = calloc(1, sizeof *n + size);
-  if (!n || map_put(&r->names, host, n)) {
+  if (!n || map_put(&r->names, key, n)) {
     free(n);
     error_set(e, ERR_NOMEM, "%s: %s", host, err_sentence(ERR_NOMEM));
     return NULL;
   }
-  memcpy(n->host, host, size);
+  memcpy(n->key, key, size);
   TAILQ_INIT(&n->lookups);
   if (hand_over(r->pool, n)) return n;
-  map_remove(&r->names, host);
+  map_remove(&r->names, key);
   free(n);
   error_set(e, ERR_BUSY, "%s: no thread can be started to resolve the host name (busy)", host);
   return NULL;
 }
 
-struct lookup *resolve(struct resolver *r, const char *host, int timeout_ms, resolve_done *done, void *data,
-                       struct error *e) {
+struct lookup *resolve(struct resolver *r, enum resolve_what what, const char *host, int timeout_ms,
+                       resolve_done *done, void *data, struct error *e) {
+  char key[NODE_HOST_MAX + 4];
   struct lookup *l = malloc(sizeof *l);
   if (!l) {
     error_set(e, ERR_NOMEM, "%s: %s", host, err_sentence(ERR_NOMEM));
     return NULL;
   }
-  struct name *n = map_get(&r->names, host);
-  if (!n && !(n = name_new(r, host, e))) {
+  snprintf(key, sizeof key, "%c%s", letters[what], host);
+  struct name *n = map_get(&r->names, key);
+  if (!n && !(n = name_new(r, key, e))) {
     free(l);
     return NULL;
   }

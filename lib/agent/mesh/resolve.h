@@ -1,7 +1,7 @@
-/* resolve: the addresses of host names, by getaddrinfo in a few threads.
+/* resolve: the addresses of host names, by getaddrinfo in a few threads, and their SRV records (wire/srv.h).
  *
- * getaddrinfo blocks for as long as DNS does not answer, and cannot be stopped. So at most RESOLVE_THREADS
- * run it at a time, whatever the number of names; the other names wait in the order of their requests.
+ * A thread blocks for as long as DNS does not answer, and cannot be stopped. So at most RESOLVE_THREADS
+ * run at a time, whatever the number of names; the other names wait in the order of their requests.
  * Requests for a name that waits or is being looked up share one lookup by a thread. A lookup whose time
  * limit is over ends with ERR_TIMEOUT, whether it waits or a thread is busy with it. I/O thread only. */
 #ifndef AGENT_MESH_RESOLVE_H
@@ -13,8 +13,13 @@
 #include <uv.h>
 
 enum {
-  RESOLVE_THREADS = 8,    /* they end when no name waits */
-  RESOLVE_TEXT_SIZE = 512 /* bytes of text for a host's addresses; addresses that do not fit are left out */
+  RESOLVE_THREADS = 8,      /* they end when no name waits */
+  RESOLVE_TEXT_SIZE = 8192, /* bytes of text of an answer; what does not fit is left out */
+};
+
+enum resolve_what {
+  RESOLVE_ADDRESSES, /* "10.0.0.5,[::1]" */
+  RESOLVE_SERVICES,  /* of SRV records: "web.example:4370,db.example:4371" */
 };
 
 struct resolver;
@@ -32,14 +37,14 @@ size_t resolver_names(const struct resolver *r);                /* that wait or 
 void resolver_finish(struct resolver *r);
 void resolver_free(struct resolver *r);
 
-/* Runs once, later than resolve has returned: with 0 and the addresses ("10.0.0.5,[::1]", borrowed), or with
- * ERR_RESOLVE, ERR_TIMEOUT or ERR_NOMEM and NULL. */
-typedef void resolve_done(void *data, int code, const char *addresses);
+/* Runs once, later than resolve has returned: with 0 and the answer (borrowed), or with ERR_RESOLVE,
+ * ERR_TIMEOUT or ERR_NOMEM and NULL. */
+typedef void resolve_done(void *data, int code, const char *answer);
 
-/* Asks for the addresses of a host name.  NULL with *e set: ERR_BUSY (LIMIT_LOOKUPS, or no thread can be
- * started), ERR_NOMEM; done then never runs. */
-struct lookup *resolve(struct resolver *r, const char *host, int timeout_ms, resolve_done *done, void *data,
-                       struct error *e);
+/* Asks for the addresses or the services of a host name.  NULL with *e set: ERR_BUSY (LIMIT_LOOKUPS, or no
+ * thread can be started), ERR_NOMEM; done then never runs. */
+struct lookup *resolve(struct resolver *r, enum resolve_what what, const char *host, int timeout_ms,
+                       resolve_done *done, void *data, struct error *e);
 void resolve_cancel(struct lookup *l); /* done does not run; accepts NULL */
 
 #endif
