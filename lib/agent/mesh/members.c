@@ -213,19 +213,46 @@ static void on_retry(uv_timer_t *t) {
   dial(p);
 }
 
-void mesh_join(struct mesh *m, const struct nodename *to) {
-  /* The same --join list, with this node in it, may be given to all nodes. */
-  if (!strcmp(to->full, m->config.self)) return;
+/* The peer of a node that is to be joined; NULL: it is this node itself, or there is no room. */
+static struct peer *joined_peer(struct mesh *m, const struct nodename *name) {
   struct error e;
-  struct peer *p = peer_need(m, to, &e);
-  if (!p) {
-    log_line(m->config.log, "--join: %s", error_text(&e));
-    return;
-  }
+  /* The same --join list, with this node in it, may be given to all nodes. */
+  if (!strcmp(name->full, m->config.self)) return NULL;
+  struct peer *p = peer_need(m, name, &e);
+  if (!p) log_line(m->config.log, "--join: %s", error_text(&e));
+  return p;
+}
+
+static void join(struct peer *p) {
   p->join = true;
-  if (p->state == PEER_DOWN) p->name.port = to->port;
   want(p);
   dial(p);
+}
+
+void mesh_join(struct mesh *m, const struct nodename *to) {
+  struct peer *p = joined_peer(m, to);
+  if (!p) return;
+  if (p->state == PEER_DOWN) p->name.port = to->port;
+  join(p);
+}
+
+void mesh_found(struct mesh *m, const struct nodename *node, uint32_t creation, const char *address,
+                uint16_t port) {
+  struct peer *p = joined_peer(m, node);
+  if (!p || p->state != PEER_DOWN || !creation_newer(creation, p->parted)) return;
+  p->parted = 0;
+  p->name.port = 0;
+  p->place.port = port;
+  snprintf(p->place.address, sizeof p->place.address, "%s", address);
+  p->dials_only = false;
+  join(p);
+}
+
+void mesh_unjoin(struct mesh *m, const struct nodename *node) {
+  struct peer *p = map_get(&m->peers, node->full);
+  if (!p || !p->join) return;
+  p->join = false;
+  if (p->state == PEER_DOWN) want_no_more(p);
 }
 
 /* --- what this node tells ------------------------------------------------------------------------------- */

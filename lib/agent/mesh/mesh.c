@@ -490,6 +490,14 @@ bool mesh_tried(struct mesh *m, const char *node, struct member *out) {
   return p;
 }
 
+bool mesh_is_linked(const struct mesh *m, const char *address, uint16_t port) {
+  for (size_t i = 0; i < m->count; i++) {
+    const struct peer *p = m->all[i];
+    if (p->state == PEER_UP && p->place.port == port && !strcmp(p->place.address, address)) return true;
+  }
+  return false;
+}
+
 bool mesh_find(struct mesh *m, const char *node, struct member *out) {
   const struct peer *p = map_get(&m->peers, node);
   if (!p || !p->incarnation) return false;

@@ -109,6 +109,14 @@ void mesh_connect(struct mesh *m, const struct nodename *to, mesh_done *done, vo
  * logged. */
 void mesh_join(struct mesh *m, const struct nodename *to);
 
+/* As mesh_join, for a node that has answered with its name and creation at that place (an address as the host
+ * of a URL).  From a node that this node has parted from it stays apart until that node is started again. */
+void mesh_found(struct mesh *m, const struct nodename *node, uint32_t creation, const char *address,
+                uint16_t port);
+
+/* Undoes mesh_join and mesh_found: a node that is not connected is not tried again. */
+void mesh_unjoin(struct mesh *m, const struct nodename *node);
+
 /* Ends the link to a node, with a farewell that has the reason; false when the node is not up. */
 bool mesh_disconnect(struct mesh *m, const char *node, const char *reason);
 
@@ -157,6 +165,8 @@ void mesh_each_missing(struct mesh *m, void (*fn)(void *data, const struct membe
  * mesh. */
 void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, const char *unseen),
                       void *data);
+/* True when this node is connected to one that listens there. */
+bool mesh_is_linked(const struct mesh *m, const char *address, uint16_t port);
 /* Fills *out for a node; false when this node never met it. */
 bool mesh_find(struct mesh *m, const char *node, struct member *out);
 /* The same of a node that is tried, or was, met or not; false when nothing is kept of it. */
