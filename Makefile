@@ -44,6 +44,7 @@ pkg         = $(or $(shell pkg-config $1),$(error libraries are missing: run `ma
 PKG_CFLAGS  = $(eval PKG_CFLAGS := $$(patsubst -I%,-isystem%,$(call pkg,--cflags $(AGENT_PACKAGES))))$(PKG_CFLAGS)
 TOOL_LIBS   = $(eval TOOL_LIBS := $(call pkg,--libs $(TOOL_PACKAGES)))$(TOOL_LIBS)
 EDIT_LIBS   = $(eval EDIT_LIBS := $(call pkg,--libs libedit))$(EDIT_LIBS)
+SCREEN_LIBS = $(eval SCREEN_LIBS := $(call pkg,--libs ncursesw))$(SCREEN_LIBS)
 AGENT_LIBS  = $(eval AGENT_LIBS := $(WRAP_LUA) $(call static_lua,$(call pkg,--libs $(AGENT_PACKAGES))) $(MALLOC) -lresolv -lm -lpthread -lrt)$(AGENT_LIBS)
 # Lua is linked statically: functions travel as bytecode, so the build determines which Lua a node has; and calls into
 # Lua are the hot path.
@@ -111,6 +112,7 @@ $O/lib/%.a: $O/flags
 
 $(TOOLS): LIBS = $(TOOL_LIBS)
 $O/bin/node-shell: LIBS = $(TOOL_LIBS) $(EDIT_LIBS)
+$O/bin/node-top: LIBS = $(TOOL_LIBS) $(SCREEN_LIBS)
 $(TOOLS): $O/bin/%: $O/obj/cmd/%.o $O/lib/libtool.a $O/lib/libnodemsg.a
 
 $(AGENT): LIBS = $(AGENT_LIBS)
@@ -224,7 +226,7 @@ compile_commands.json: $(SOURCES) Makefile
 # --- the Debian packages ----------------------------------------------------------------------------------
 
 DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
-        liblua5.4-dev libssl-dev libedit-dev libjemalloc-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
+        liblua5.4-dev libssl-dev libedit-dev libncurses-dev libjemalloc-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
         mandoc openssl procps strace vim-tiny zsh fish tmux $(if $(LUA),dpkg-dev)
 
 deps:

@@ -417,7 +417,7 @@ static const struct {
                 {"node-ps", offer_nodes, false},        {"node-register", offer_pids, true},
                 {"node-send", offer_processes, true},   {"node-shell", offer_node_to_ask, true},
                 {"node-spawn", offer_nodes, false},     {"node-stop", offer_local, false},
-                {"node-whereis", offer_names, true}};
+                {"node-top", offer_nodes, false},       {"node-whereis", offer_names, true}};
 
 static void offer_argument(struct completion *c, const struct tool_option *o) {
   if (strchr(o->argument, '|')) offer_words(c, o->argument, '|');

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 
+#include <limits.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,16 +105,30 @@ static void print_row(const struct table *table, const json_t *row) {
 
 /* --- columns ------------------------------------------------------------------------------------------- */
 
-static int width_of(const char *text) {
+/* Passes over the characters that fit into so many columns, and returns how many bytes they have; *width
+ * becomes how many columns. */
+static size_t measure(const char *text, int columns, int *width) {
   wchar_t wide;
-  size_t plain = ascii(text);
-  int width = (int)plain;
-  text += plain;
-  for (int n; (n = mbtowc(&wide, text, MB_CUR_MAX)) > 0; text += n) {
-    int columns = wcwidth(wide);
-    width += columns > 0 ? columns : 0;
+  size_t at = ascii(text);
+  if (at > (size_t)columns) at = (size_t)columns;
+  *width = (int)at;
+  for (int n; (n = mbtowc(&wide, text + at, MB_CUR_MAX)) > 0; at += (size_t)n) {
+    int more = wcwidth(wide) > 0 ? wcwidth(wide) : 0;
+    if (*width + more > columns) break;
+    *width += more;
   }
+  return at;
+}
+
+static int width_of(const char *text) {
+  int width;
+  measure(text, INT_MAX, &width);
   return width;
+}
+
+size_t table_fit(const char *text, int columns) {
+  int width;
+  return measure(text, columns > 0 ? columns : 0, &width);
 }
 
 /* Returns the text of a cell, or of the heading when row is NULL; valid until the next call with this buffer.
@@ -127,18 +142,19 @@ static const char *cell(const struct table *table, const struct table_column *c,
   return text->len ? text->data : "";
 }
 
-static int column_width(const struct table *table, const struct table_column *c) {
+static void widen(int *widest, int width) {
+  if (width > *widest) *widest = width;
+}
+
+void table_widths(const struct table *table, const json_t *rows, size_t from, size_t to, int *widths) {
   struct buf text = BUF_INIT;
-  int widest = width_of(c->head);
-  size_t i;
-  json_t *row;
-  if (c->least > widest) widest = c->least;
-  json_array_foreach(table->rows, i, row) {
-    int width = width_of(cell(table, c, row, &text));
-    if (width > widest) widest = width;
+  for (const struct table_column *c = table->columns; c->put; c++, widths++) {
+    widen(widths, width_of(c->head));
+    widen(widths, c->least);
+    for (size_t i = from; i < to; i++)
+      widen(widths, width_of(cell(table, c, json_array_get(rows, i), &text)));
   }
   buf_finish(&text);
-  return widest;
 }
 
 static void put_blanks(struct buf *line, int n) {
@@ -158,14 +174,18 @@ static void put_padded(struct buf *line, const struct table_column *c, int width
   if (!last) put_blanks(line, 1);
 }
 
-/* Prints the line of a row, or of the headings when row is NULL. */
-static void print_aligned(const struct table *table, const int *widths, const json_t *row) {
-  struct buf line = BUF_INIT, text = BUF_INIT;
+void table_line(const struct table *table, const int *widths, const json_t *row, struct buf *line) {
+  struct buf text = BUF_INIT;
   for (const struct table_column *c = table->columns; c->put; c++)
-    put_padded(&line, c, widths[c - table->columns], cell(table, c, row, &text));
-  while (line.len && line.data[line.len - 1] == ' ') line.len--; /* blanks of a last cell that is empty */
-  write_line(&line);
+    put_padded(line, c, widths[c - table->columns], cell(table, c, row, &text));
+  while (line->len && line->data[line->len - 1] == ' ') line->len--; /* blanks of a last cell that is empty */
   buf_finish(&text);
+}
+
+static void print_aligned(const struct table *table, const int *widths, const json_t *row) {
+  struct buf line = BUF_INIT;
+  table_line(table, widths, row, &line);
+  write_line(&line);
   buf_finish(&line);
 }
 
@@ -182,7 +202,7 @@ static void print_kept(struct table *table) {
   json_t *row;
   while (table->columns[n].put) n++;
   table->widths = tool_need(calloc(n + 1, sizeof *table->widths));
-  for (size_t c = 0; c < n; c++) table->widths[c] = column_width(table, &table->columns[c]);
+  table_widths(table, table->rows, 0, json_array_size(table->rows), table->widths);
   print_aligned(table, table->widths, NULL);
   json_array_foreach(table->rows, i, row) {
     print_aligned(table, table->widths, row);

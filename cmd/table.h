@@ -63,6 +63,17 @@ void table_rows(struct table *table, const json_t *rows);
 /* Prints the rows that were kept.  empty: prints the headings also where there is no row. */
 void table_end(struct table *table, bool empty);
 
+/* --- lines of a headed table, for a tool that shows them itself ---------------------------------------- */
+
+/* Widens widths[] (one for each column; 0 at first) to the headings and to the rows from..to of an array. */
+void table_widths(const struct table *table, const json_t *rows, size_t from, size_t to, int *widths);
+
+/* Appends the line of a row, or of the headings when row is NULL, without a newline. */
+void table_line(const struct table *table, const int *widths, const json_t *row, struct buf *line);
+
+/* How many bytes at the start of a text fit into so many columns of a terminal. */
+size_t table_fit(const char *text, int columns);
+
 /* --- texts of members ---------------------------------------------------------------------------------- */
 
 /* Writes a string as it is, and nothing for any other value. */

@@ -4,8 +4,8 @@
  * (parse.h) and the completions (complete.h) read it, and tests/completions.bats compares the man page with
  * -h.  The parser stores values in a struct of the tool, whose first member is a `struct tool_common`.
  *
- * Only the main thread calls these functions, except tool_path, tool_say, tool_failure, tool_report,
- * tool_print, tool_pid and tool_need, which any thread may call. */
+ * Only the main thread calls these functions, except tool_path, tool_blame, tool_say, tool_failure,
+ * tool_report, tool_print, tool_pid and tool_need, which any thread may call. */
 #ifndef CMD_TOOL_H
 #define CMD_TOOL_H
 

@@ -6,7 +6,7 @@ load tools
 
 # Every tool; a test below compares this list with what was built.
 TOOLS='node-attach node-connect node-cookie node-copy node-kill node-list node-monitor node-ping node-pipe node-ps node-receive node-register node-send
-node-shell node-spawn node-start node-stop node-whereis'
+node-shell node-spawn node-start node-stop node-top node-whereis'
 
 # The long options in a tool's help.
 options_of() { "$1" -h | sed -nE 's/^  (-.,|   ) (--[a-z-]+).*/\2/p' | sort; }

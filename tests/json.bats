@@ -25,6 +25,7 @@ fails() {
   assert_equal "$(jq -r .node <<<"$output")" "nix@127.0.0.1"
   fails 3 no_agent 'no node of this name is running here' node-list --json -n nix
   fails 3 no_agent 'no living member has this name' node-ps --json nix
+  fails 3 no_agent 'no living member has this name' node-top --once --json nix
   gone='no such process'
   for tool in node-kill node-monitor; do fails 1 no_process "$gone" $tool --json '<0.1.999999>'; done
   fails 125 no_process "$gone" node-attach --json '<0.1.999999>'

@@ -209,6 +209,19 @@ END
   plays node-ps.1
 }
 
+@test "node-top(1)" {
+  cluster
+  # As in node-ps(1): some KB of memory, and some time.
+  {
+    echo 'local t = {} for i = 1, 1e5 do t[i % 400] = i end'
+    echo 'while true do receive() end'
+  } >tick.lua
+  on dune node-spawn -d --name tick -f tick.lua
+  on dune node-spawn -d --name busy -e 'local t = {} for i = 1, 200 do t[i] = i end sleep(1e6)'
+  on dune node-send busy x
+  plays node-top.1
+}
+
 @test "node-receive(1)" {
   cluster two@rane
   until on rane node-send log line 'disk full on two@rane'; do sleep 0.02; done >/dev/null 2>&1 3>&- &

@@ -90,8 +90,8 @@ play_prompt() {
   return "$play_status"
 }
 
-# What differs from run to run: the numbers of pids, of which equal ones stay equal; durations, ages, sizes, ports; and
-# the width of columns.
+# What differs from run to run: the numbers of pids, of which equal ones stay equal; durations, ages, sizes, loads, ports;
+# and the width of columns.
 shapes() {
   awk '
     function name(kind, token) {
@@ -110,6 +110,7 @@ shapes() {
       s/:43[0-9]{2}\b/:PORT/g
       s/\b[0-9]+(\.[0-9]+)? ?(us|ms|s|m|h|d)\b/TIME/g
       s/\b[0-9]+(\.[0-9]+)? ?[KMG]i?B?\b/SIZE/g
+      s/\b[0-9]+\.[0-9]%/LOAD/g
       s/  +/ /g; s/-----+/---/g; s/ $//'
 }
 

@@ -1,5 +1,6 @@
 # fish completion for node-toolkit: node-attach node-connect node-cookie node-copy node-kill node-list node-monitor
-# node-ping node-pipe node-ps node-receive node-register node-send node-shell node-spawn node-start node-stop node-whereis.
+# node-ping node-pipe node-ps node-receive node-register node-send node-shell node-spawn node-start node-stop node-top
+# node-whereis.
 # fish loads this file by links that have the names of the tools, and the name of the link says which tool to complete.
 #
 # The tool itself says what can stand at the cursor (cmd/complete.h), in one call; this file only shows it.

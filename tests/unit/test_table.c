@@ -108,8 +108,43 @@ static void test_texts(void) {
   }
 }
 
+/* Lines for a tool that shows the table itself. */
+static void test_own_lines(void) {
+  struct table t = {.columns = columns, .headed = true};
+  struct buf line = BUF_INIT;
+  int widths[4] = {0};
+  json_t *rows =
+      json_loads("[{\"name\": \"ticker\", \"id\": 123456}, {\"name\": \"漢\", \"mailbox\": 3}]", 0, NULL);
+  table_widths(&t, rows, 1, 2, widths);
+  ok(widths[0] == 4 && widths[1] == 4 && widths[2] == 4 && widths[3] == 4, "widths of some rows");
+  table_widths(&t, rows, 0, 2, widths);
+  ok(widths[0] == 6 && widths[2] == 6, "which other rows widen");
+  table_line(&t, widths, NULL, &line);
+  is(line.data, "NAME   MAIL ID     WHAT", "the headings");
+  buf_clear(&line);
+  table_line(&t, widths, json_array_get(rows, 1), &line);
+  is(line.data, "漢        3 -      -", "a row");
+  buf_finish(&line);
+  json_decref(rows);
+}
+
+static void test_fit(void) {
+  static const struct {
+    const char *text;
+    int columns;
+    size_t bytes;
+  } fits[] = {{"", 5, 0},     {"abc", 0, 0},   {"abc", -1, 0},     {"abc", 2, 2},  {"abc", 3, 3},
+              {"abc", 9, 3},  {"aéb", 2, 3},   {"aéb", 3, 4},      {"漢字", 1, 0}, {"漢字", 2, 3},
+              {"漢字", 3, 3}, {"漢字x", 5, 7}, {"e\u0301x", 1, 3}, {"ab漢", 3, 2}, {"ab漢", 4, 5}};
+  for (size_t i = 0; i < sizeof fits / sizeof *fits; i++)
+    ok(table_fit(fits[i].text, fits[i].columns) == fits[i].bytes, "%zu bytes of \"%s\" fit into %d columns",
+       fits[i].bytes, fits[i].text, fits[i].columns);
+}
+
 int main(void) {
   test_columns();
+  test_own_lines();
+  test_fit();
   test_lines();
   test_json();
   test_texts();
