@@ -145,10 +145,9 @@ static void offer_known(struct completion *c, enum brief brief, const char *suff
   offer_nodes_as(c, brief, known, suffix);
 }
 
-/* The NODE of an option: --join takes full names, and -n short names of nodes that run here. */
+/* The NODE of an option: -n takes short names of nodes that run here. */
 static void offer_node_argument(struct completion *c) {
-  bool joins = !strcmp(c->pending->name, "join"), asked = !strcmp(c->pending->name, "node");
-  offer_known(c, joins ? BRIEF_NONE : asked ? BRIEF_LOCAL : BRIEF_MEMBERS, "");
+  offer_known(c, !strcmp(c->pending->name, "node") ? BRIEF_LOCAL : BRIEF_MEMBERS, "");
 }
 static void offer_node_to_ask(struct completion *c) {
   offer_known(c, BRIEF_LOCAL, "");
@@ -392,6 +391,32 @@ static void offer_users(struct completion *c) {
   (void)c, puts("users");
 }
 
+/* Offers the files in the directory of the path that was begun behind "file:". */
+static void offer_joined_files(struct completion *c) {
+  static const char start[] = "file:";
+  const char *path = strncmp(c->at, start, sizeof start - 1) == 0 ? c->at + sizeof start - 1 : NULL;
+  const char *slash = path ? strrchr(path, '/') : NULL;
+  char place[4096], word[4096 + 512];
+  if (!path) return;
+  snprintf(place, sizeof place, "%.*s", slash ? (int)(slash - path) + 1 : 0, path);
+  DIR *directory = opendir(*place ? place : ".");
+  for (const struct dirent *entry; directory && !is_full(c) && (entry = readdir(directory));) {
+    const char *name = entry->d_name;
+    if (*name == '.' && (slash ? slash[1] : *path) != '.') continue;
+    snprintf(word, sizeof word, "%s%s%s%s", start, place, name, entry->d_type == DT_DIR ? "/" : "");
+    offer(c, word, entry->d_type == DT_DIR ? "directory" : "file");
+  }
+  if (directory) closedir(directory);
+}
+
+/* What --join takes: full names of nodes, and where there are more of them. */
+static void offer_targets(struct completion *c) {
+  offer_known(c, BRIEF_NONE, "");
+  offer(c, "dns:", "the nodes at the addresses of a name");
+  offer(c, "file:", "the nodes that a file lists");
+  offer_joined_files(c);
+}
+
 static void offer_copy(struct completion *c) {
   puts("files");
   offer_places(c);
@@ -403,7 +428,8 @@ static const struct {
   void (*offer)(struct completion *c);
 } arguments[] = {{"NODE", offer_node_argument}, {"TAG", offer_tags},    {"BOUND=VALUE", offer_bounds},
                  {"SIG", offer_signals},        {"USER", offer_users},  {"FILE", offer_files},
-                 {"DIR", offer_directories},    {"SEC", offer_seconds}, {"MODULE.FUNCTION", offer_modules}};
+                 {"DIR", offer_directories},    {"SEC", offer_seconds}, {"MODULE.FUNCTION", offer_modules},
+                 {"TARGET", offer_targets}};
 
 /* The operands of a tool; `first_only`: there is one. */
 static const struct {

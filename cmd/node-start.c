@@ -3,6 +3,7 @@
 #include "base/allocator.h"
 #include "base/text.h"
 #include "core/cookie_file.h"
+#include "core/jointarget.h"
 #include "core/nodename.h"
 #include "core/rundir.h"
 #include "core/statedir.h"
@@ -56,7 +57,10 @@ static const struct tool_option options[] = {
     {0, "listen", "ADDR:PORT",
      "where to listen (default: the address of HOST, a free port of 4370 to 4385), or none", TOOL_TEXT,
      AT(listen)},
-    {0, "join", "NODE", "connect to NODE when running; may be repeated", TOOL_WORDS, AT(join)},
+    {0, "join", "TARGET",
+     "connect to a NODE, the nodes at the addresses of dns:NAME[:PORT], or those in file:PATH; may be "
+     "repeated",
+     TOOL_WORDS, AT(join)},
     {0, "tag", "TAG", "describe the node by KEY or KEY=VALUE, for node-spawn --tag; may be repeated",
      TOOL_WORDS, AT(tags)},
     {0, "path", "DIR", "look for Lua modules in DIR; may be repeated", TOOL_WORDS, AT(path)},
@@ -313,7 +317,7 @@ static int check_path(const struct tool_words *path, struct error *e) {
 
 static int make_setup(const struct options *o, struct setup *s, struct error *e) {
   int64_t schedulers = 0;
-  struct nodename ignored;
+  struct jointarget ignored;
   if (load_cookies(o, s, e) || choose_name(o, s->name, e)) return e->code;
   if (take_directory("RUNTIME_DIRECTORY", "NODE_RUNTIME_DIR", e)) return e->code;
   if (take_directory("STATE_DIRECTORY", "NODE_STATE_DIR", e)) return e->code;
@@ -326,7 +330,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
   if (o->rejoin > REJOIN_MAX_S)
     return error_set(e, ERR_USAGE, "--rejoin %g: expected seconds up to %d", o->rejoin, REJOIN_MAX_S);
   for (size_t i = 0; i < o->join.count; i++)
-    if (nodename_parse(o->join.at[i], &ignored, e)) return e->code;
+    if (jointarget_parse(o->join.at[i], &ignored, e)) return e->code;
   if (tags_make(o->tags.at, o->tags.count, s->tags, e)) return e->code;
   beside_program("share/node-toolkit", NODE_SHARE_DIR, s->share_dir);
   beside_program("libexec/node-toolkit/node-guard", NODE_LIBEXEC_DIR "/node-guard", s->guard);
@@ -457,9 +461,8 @@ int main(int argc, char **argv) {
     agent_watch_joins(agent, on_join, &ready_fd);
   else if (o.detach)
     close(ready_fd);
-  int code = agent_run(agent, &e);
+  agent_run(agent);
   agent_free(agent);
-  if (code) tool_fail(&tool, code, &e);
   free(inherited.at);
   free((void *)(uintptr_t)setup.config.notify);
   free((void *)(uintptr_t)setup.config.path);

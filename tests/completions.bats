@@ -201,6 +201,16 @@ page_statuses() {
   assert_equal "$(complete_fish 'node-ps --tag ' | sort)" "$tags"
 }
 
+@test "bash and fish: what a node joins" {
+  start_node one
+  mkdir -p conf/.hidden
+  touch conf/nodes other
+  assert_equal "$(NODE_SELF=one complete_bash node-start --join '')" "$(printf '%s\n' dns: file: "one@$HOST")"
+  assert_equal "$(LINE='node-start --join file:c' complete_bash node-start --join file : c)" conf/
+  assert_equal "$(LINE='node-start --join file:conf/' complete_bash node-start --join file : conf/)" conf/nodes
+  assert_equal "$(complete_fish 'node-start --join file:./conf/.h')" file:./conf/.hidden/
+}
+
 @test "bash: processes, by name and by pid" {
   start_node one
   pid=$(node-spawn -d --name worker -e 'receive()')

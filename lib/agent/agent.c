@@ -278,10 +278,8 @@ static int make_handles(struct agent *a, struct error *e) {
     a->handles[a->handle_count++] = (uv_handle_t *)&a->orphans;
   if (!failed && !(failed = uv_timer_init(&a->loop, &a->expire)))
     a->handles[a->handle_count++] = (uv_handle_t *)&a->expire;
-  if (!failed && !(failed = uv_timer_init(&a->loop, &a->joins)))
-    a->handles[a->handle_count++] = (uv_handle_t *)&a->joins;
   if (!failed) orphans_init(a);
-  a->joins.data = a->grace.data = a->wake.data = a->room.data = a;
+  a->grace.data = a->wake.data = a->room.data = a;
   if (!failed) failed = memory_init(a);
   if (!failed) failed = watchdog_init(a);
   if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM, on_signal);
@@ -312,6 +310,7 @@ static int begin(struct agent *a, struct error *e) {
     vm_set_console(a->vm, a->console);
     code = make_mesh(a, e);
   }
+  if (!code) code = joins_init(a, e);
   if (code) {
     close(unix_fd);
     close(tcp_fd);
@@ -376,16 +375,10 @@ void agent_detach(struct agent *a) {
   outputs_detach(a);
 }
 
-int agent_run(struct agent *a, struct error *e) {
-  for (const char *const *j = a->config->join; j && *j; j++) {
-    struct nodename name;
-    if (nodename_parse(*j, &name, e)) return e->code;
-    mesh_join(a->mesh, &name);
-  }
+void agent_run(struct agent *a) {
   joins_start(a);
   service_ready(a);
   uv_run(&a->loop, UV_RUN_DEFAULT);
-  return 0;
 }
 
 /* --- the end -------------------------------------------------------------------------------------------- */
@@ -413,6 +406,7 @@ void agent_free(struct agent *a) {
     log_line(&a->log, "a green thread is held by a call into C that does not return; it is abandoned");
   rpc_finish(a);
   cookie_reader_stop(a);
+  joins_stop(a);
   server_finish(a);
   mesh_finish(a->mesh);
   connections_finish(a->carrier.connections);
@@ -432,6 +426,7 @@ void agent_free(struct agent *a) {
   map_finish(&a->children);
   runtime_finish(a);
   cookie_reader_free(a);
+  joins_free(a);
   mesh_free(a->mesh);
   a->mesh = NULL;
   flow_free(a);

@@ -1,13 +1,21 @@
-/* joins: waits for the first attempt at each node of --join, for a starter that is told how it went
- * (agent_watch_joins in agent.h).  I/O thread only. */
+/* joins: connects to the nodes that --join names (core/jointarget.h), and tells a starter how the first
+ * attempt at each went (agent_watch_joins in agent.h).  I/O thread only. */
 #ifndef AGENT_JOINS_H
 #define AGENT_JOINS_H
+
+#include "base/err.h"
 
 struct agent;
 
 enum { JOINS_LOOK_MS = 20, JOINS_WAIT_MS = 2000, JOINS_TOLD_MAX = 16 };
 
-/* Begins to wait, after the last mesh_join. */
+/* Reads the texts of the agent's configuration; after the loop and the mesh are made.  ERR_BAD_NODE,
+ * ERR_NOMEM. */
+int joins_init(struct agent *a, struct error *e) MUST_CHECK;
 void joins_start(struct agent *a);
+/* Closes its handles, and connects to nothing more; free after the loop has run to its end.  Both do nothing
+ * where joins_init has not run. */
+void joins_stop(struct agent *a);
+void joins_free(struct agent *a);
 
 #endif

@@ -34,6 +34,7 @@ struct registry;
 struct runtime;
 struct cookie_reader;
 struct service;
+struct joins;
 
 enum { AGENT_SCRATCH = 64 << 10 };
 
@@ -57,10 +58,6 @@ struct agent {
   uv_poll_t wake;
   uv_async_t room; /* `output` has room again */
   uv_signal_t on_term, on_int, on_hup, on_child;
-  uv_timer_t joins; /* this, and the next three: joins.c */
-  void (*joins_told)(void *data, const char *text);
-  void *joins_data;
-  int64_t joins_since_ns;
   uv_timer_t grace;   /* how long a stop may take */
   uv_timer_t orphans; /* process/orphans.c */
   int orphans_tries;
@@ -86,6 +83,7 @@ struct agent {
   struct transport_carrier carrier; /* its dialler and connections are made and freed by agent.c */
   struct server *server;
   struct mesh *mesh;
+  struct joins *joins;
   struct flow *flow;
   struct nodewatch *nodewatch;
   struct registry *registry;

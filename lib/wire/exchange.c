@@ -43,7 +43,7 @@ static void set_headers(struct exchange *x) {
   const struct exchange_request *r = &x->request;
   add_field(x, "Content-Type", r->read ? r->type : "application/json");
   add_field(x, "Expect", ""); /* no round trip to ask whether a body is welcome */
-  if (!r->socket)
+  if (!r->socket && strchr(r->node, '@'))
     add_field(x, "Node-To", r->node); /* a node of another name on this port then refuses the request */
   if (r->from) add_field(x, "Node-From", r->from);
   if (r->read) add_field(x, "Transfer-Encoding", "chunked");

@@ -26,9 +26,11 @@
 
 /* Strings and body are borrowed by exchange_prepare; node, socket and data until exchange_finish. */
 struct exchange_request {
-  const char *node;   /* full name of the node that is meant: for messages, and over TCP the Node-To field */
-  const char *base;   /* the URL before the path: "https://rane:4370"; "http://localhost" with a socket */
-  const char *socket; /* path of the node's unix socket, or NULL: TCP */
+  /* Full name of the node that is meant: for messages, and over TCP the Node-To field.  A text without '@' is
+   * for messages alone: any node may answer. */
+  const char *node;
+  const char *base;      /* the URL before the path: "https://rane:4370"; "http://localhost" with a socket */
+  const char *socket;    /* path of the node's unix socket, or NULL: TCP */
   const struct psk *psk; /* the key for https; NULL: plain HTTP.  Borrowed until exchange_finish */
   const char *method;    /* "GET", "PUT", … */
   const char *path;      /* with its escapes: "/v1/nodes" */
