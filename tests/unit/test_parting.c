@@ -9,19 +9,24 @@
 
 static struct still st;
 
-/* How often a process has got an answer from another one when `code` has told it (`other`) to stop. */
+/* How often a process has got an answer from another one when `code` has told it (`other`) to stop.  Once all
+ * wait, a node is lost whose process `far` is known to `code`. */
 static int64_t turns_beside(const char *code) {
   still_clear(&st);
+  npid far = npid_make(st.far, 1);
   char chunk[1000];
   snprintf(chunk, sizeof chunk,
-           "local me, n = self(), 0\n"
+           "local far, me, n = receive(), self(), 0\n"
            "local echo = spawn(function() while true do send(receive(), 'echo') end end)\n"
            "spawn(function() local other = me %s end)\n"
            "receive()\n"
            "repeat n = n + 1 send(echo, me) receive_match({'echo'}) until receive(0)\n"
            "send(group_leader(), n)",
            code);
-  still_spawn(&st, chunk);
+  struct process *p = still_spawn(&st, chunk);
+  vm_deliver(st.vm, signal_new(SIGNAL_MESSAGE, p->pid, st.tester, NPID_NONE, term_build("p", far)));
+  still_run(&st);
+  vm_node_down(st.vm, st.far, nodetab_part(st.nodes, st.far), "noconnection");
   still_run(&st);
   struct signal *s = still_take(&st, SIGNAL_MESSAGE);
   if (!s) return -1;
@@ -44,6 +49,23 @@ static void test_turns(void) {
       "for _ = 1, 5000 do monitor(p) end "
       "send(other, 'begin') send(p, 'end') for _ = 1, 5000 do receive() end send(other, 'stop')");
   ok(n >= LEAST, "and beside the end of one that also watches 5,000 times (%lld times)", (long long)n);
+}
+
+/* Between the ties of a lost node, too; those by the next connection do not fire. */
+static void test_loss(void) {
+  int64_t n = turns_beside("for _ = 1, 20000 do monitor(far) end receive() send(other, 'begin') "
+                           "for _ = 2, 20000 do receive() end send(other, 'stop')");
+  ok(n >= LEAST, "a process runs between the 20,000 DOWNs of a lost node (%lld times)", (long long)n);
+  n = turns_beside("for _ = 1, 20000 do monitor(far) end receive() send(other, 'begin') "
+                   "trap_exit(true) link(far) local late = monitor(far) "
+                   "for _ = 2, 20000 do local d, ref = receive() assert(d == 'DOWN' and ref ~= late) end "
+                   "assert(not receive(0)) send(other, 'stop')");
+  ok(n >= LEAST, "and a link and a monitor made meanwhile, by the next connection, stay (%lld)",
+     (long long)n);
+  n = turns_beside("local p = spawn(function() for _ = 1, 20000 do monitor(far) end receive() "
+                   "  send(other, 'begin') exit('enough') end) "
+                   "monitor(p) receive() send(other, 'stop')");
+  ok(n >= 0, "a process may end while its ties fire");
 }
 
 /* Ends the process, which is waiting, and makes the first step of its parting only. */
@@ -85,6 +107,7 @@ int main(void) {
   struct vm_config limits = {.schedulers = 1, .heap_max = (size_t)64 << 20};
   still_init(&st, &limits);
   test_turns();
+  test_loss();
   test_nothing_left();
   test_freed();
   still_finish(&st);

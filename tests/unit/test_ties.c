@@ -4,6 +4,7 @@
 #include "still_vm.h"
 #include "tap.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 static struct still st;
@@ -21,7 +22,9 @@ static struct term *noconnection(void) {
 
 static void node_down(uint32_t incarnation, uint32_t epoch) {
   struct term *reason = noconnection();
-  process_node_down(p, incarnation, epoch, reason);
+  struct ties_loss lost = {.incarnation = incarnation, .epoch = epoch, .reason = reason, .pid = NPID_NONE};
+  process_node_down(p, &lost, INT_MAX);
+  ties_loss_next(&lost);
   term_unref(reason);
 }
 

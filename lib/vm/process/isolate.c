@@ -34,6 +34,7 @@ struct isolate *isolate_new(struct vm *vm, const struct isolate_hooks *hooks) {
   iso->config = &vm->config;
   iso->hooks = hooks;
   iso->paused.owner = NPID_NONE;
+  iso->loss.ties.pid = NPID_NONE;
   return iso;
 }
 
@@ -65,6 +66,8 @@ static void close_state(struct isolate *iso) {
   iso->pool = NULL;
   iso->ready = iso->preempted = iso->low = (struct queue){NULL, NULL, 0};
   parting_drop_all(iso);
+  ties_loss_next(&iso->loss.ties);
+  iso->loss.slot = 0;
   alarm_drop_all(iso);
   map_finish(&iso->aliases);
   timers_finish(&iso->timers);
@@ -247,12 +250,22 @@ int isolate_tie(struct isolate *iso, enum signal_kind kind, npid to, npid from, 
   return 0;
 }
 
-static void node_down(struct isolate *iso, struct signal *s) {
-  uint32_t incarnation = npid_incarnation(s->from);
-  for (uint32_t i = 0; i < iso->slots_len; i++)
-    if (iso->slots[i] && iso->slots[i]->alive)
-      process_node_down(iso->slots[i], incarnation, s->epoch, s->term);
-  signal_free(s);
+/* Fires up to *left ties of a lost node, and takes them off *left; false: there are more.  A process that has
+ * got the slot of an ended one meanwhile has no tie of the lost connection. */
+static bool node_down(struct isolate *iso, const struct signal *s, int *left) {
+  struct ties_loss *l = &iso->loss.ties;
+  l->incarnation = npid_incarnation(s->from);
+  l->epoch = s->epoch;
+  l->reason = s->term;
+  for (; iso->loss.slot < iso->slots_len; iso->loss.slot++, ties_loss_next(l)) {
+    struct process *p = iso->slots[iso->loss.slot];
+    if (!p || !p->alive || (l->pid != NPID_NONE && l->pid != p->pid)) continue;
+    int done = process_node_down(p, l, *left);
+    *left -= done;
+    if (!*left) return false;
+  }
+  iso->loss.slot = 0;
+  return true;
 }
 
 static void receive_spawn(struct isolate *iso, struct signal *s) {
@@ -276,7 +289,8 @@ static void receive_signal(struct isolate *iso, struct signal *s) {
 
 enum {
   RECEIVED = 256
-}; /* signals handled at a time: processes get their turn between those of a large crowd */
+}; /* signals handled, or ties of a lost node fired, at a time: processes get their turn between those of a
+      large crowd */
 
 static struct signal *next_signal(struct isolate *iso) {
   if (!iso->incoming) {
@@ -287,15 +301,18 @@ static struct signal *next_signal(struct isolate *iso) {
   return iso->incoming;
 }
 
-/* Afterwards the inbox was empty, or signals are left in `incoming`: else a wake-up could be lost. */
+/* Afterwards the inbox was empty, or signals are left in `incoming`: else a wake-up could be lost.  The loss
+ * of a node stays in `incoming` until all its ties have fired, so it comes before what the node sends by the
+ * next connection. */
 static void take_inbox(struct isolate *iso) {
   struct signal *s;
-  for (int n = 0; (s = next_signal(iso)) && n < RECEIVED; n++) {
+  for (int left = RECEIVED; left > 0 && (s = next_signal(iso)); left--) {
+    if (s->kind == SIGNAL_NODEDOWN && !node_down(iso, s, &left)) return;
     iso->incoming = s->next;
     if (s->kind == SIGNAL_SPAWN) {
       receive_spawn(iso, s);
     } else if (s->kind == SIGNAL_NODEDOWN) {
-      node_down(iso, s);
+      signal_free(s);
     } else {
       receive_signal(iso, s);
     }

@@ -94,6 +94,17 @@ struct tidy {   /* tidy.h */
   uint8_t stage;
 };
 
+/* The loss of a connection to a node, and how far its ties are fired: of one process after the other.  `pid`
+ * is NPID_NONE at first. */
+struct ties_loss {
+  uint32_t incarnation, epoch;
+  struct term *reason; /* borrowed */
+  npid pid;            /* the present process */
+  int kind;            /* of its ties that are being fired, counted from 1 */
+  uint64_t *keys;      /* their keys, count of them */
+  size_t count;
+};
+
 /* As it was when the isolate last ran; any thread may read it.  Bytes, if not said otherwise. */
 struct isolate_meters {
   _Atomic int64_t held;     /* by the accounts */
@@ -135,7 +146,11 @@ struct isolate {
   struct signal *incoming;    /* taken from the inbox, and not yet handled; oldest first */
   struct {
     struct parting *first, *last;
-  } partings;             /* of ended processes: parting.h */
+  } partings; /* of ended processes: parting.h */
+  struct {
+    struct ties_loss ties;
+    uint32_t slot;        /* of its present process */
+  } loss;                 /* the node whose loss is first in `incoming`, while its ties are being fired */
   struct process **slots; /* every process made here, live or pooled; NULL: an unused slot */
   uint32_t slots_len, slots_cap;
   uint32_t holes; /* unused slots below slots_len, */

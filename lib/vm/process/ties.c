@@ -5,7 +5,11 @@
  * Orderings: both ends may link and unlink at the same time.  So the end that unlinks keeps its entry, marked
  * as void, until UNLINK_ACK comes.  Signals over the link that the other end sent before the ack are ignored.
  * So is its LINK, because the UNLINK removes the entry that this LINK made at the other end.  This is the
- * link protocol of Erlang's distribution: in whatever order the signals cross, both ends agree in the end. */
+ * link protocol of Erlang's distribution: in whatever order the signals cross, both ends agree in the end.
+ *
+ * The ties of a lost connection are fired in steps, between which processes run: they may remove ties whose
+ * keys are listed, and tie themselves by a later connection under such a key.  So each key is looked up
+ * again, and what it leads to outlives the loss where its epoch is later. */
 #include "vm/process/ties.h"
 
 #include "vm/process/process.h"
@@ -310,27 +314,71 @@ static bool monitor_outlives(const struct process *p, npid ref, uint32_t epoch) 
   return value && epoch_of(value) > epoch;
 }
 
-void process_node_down(struct process *p, uint32_t incarnation, uint32_t epoch, struct term *reason) {
-  uint64_t *keys = NULL;
-  bool calls = p->call != NPID_NONE && npid_incarnation(p->callee) == incarnation && p->call_epoch;
-  bool call_lost = calls && p->call_epoch <= epoch;
-  if (call_lost)
+static void lose_link(struct process *p, uint64_t key, const struct ties_loss *l) {
+  if (link_to(p, key) && !process_link_outlives(p, key, l->epoch))
+    fire(p, SIGNAL_LINK_EXIT, key, NPID_NONE, l->reason);
+}
+
+static void lose_monitor(struct process *p, uint64_t key, const struct ties_loss *l) {
+  npid other = as_npid(map_get_id(&p->ties->monitors, key));
+  bool outlives = key == p->callee_ref ? p->call_epoch > l->epoch : monitor_outlives(p, key, l->epoch);
+  if (other != NPID_NONE && !outlives) fire(p, SIGNAL_DOWN, other, key, l->reason);
+}
+
+static void lose_watcher(struct process *p, uint64_t key, const struct ties_loss *l) {
+  (void)l;
+  process_unwatch(p, key);
+}
+
+static const struct {
+  size_t map; /* its place in struct ties */
+  void (*lose)(struct process *p, uint64_t key, const struct ties_loss *l);
+} losses[] = {{offsetof(struct ties, links), lose_link},
+              {offsetof(struct ties, monitors), lose_monitor},
+              {offsetof(struct ties, watchers), lose_watcher}};
+enum { LOSSES = sizeof losses / sizeof *losses };
+
+static void lose_call(struct process *p, const struct ties_loss *l) {
+  bool calls = p->call != NPID_NONE && npid_incarnation(p->callee) == l->incarnation && p->call_epoch;
+  if (calls && p->call_epoch <= l->epoch)
     isolate_signal(p->isolate, SIGNAL_REPLY, p->pid, p->callee, p->call,
                    term_build("bss", 0, "lost", "the connection to the node was lost"));
-  if (!p->ties) return;
-  size_t n = keys_of_node(&p->ties->links, incarnation, &keys);
-  for (size_t i = 0; i < n; i++)
-    if (!process_link_outlives(p, keys[i], epoch)) fire(p, SIGNAL_LINK_EXIT, keys[i], NPID_NONE, reason);
-  free(keys);
-  keys = NULL;
-  n = keys_of_node(&p->ties->monitors, incarnation, &keys);
-  for (size_t i = 0; i < n; i++) {
-    bool outlives = keys[i] == p->callee_ref ? calls && !call_lost : monitor_outlives(p, keys[i], epoch);
-    if (!outlives) fire(p, SIGNAL_DOWN, as_npid(map_get_id(&p->ties->monitors, keys[i])), keys[i], reason);
+}
+
+static void forget_keys(struct ties_loss *l) {
+  free(l->keys);
+  l->keys = NULL;
+  l->count = 0;
+}
+
+/* Goes on to the next kind of ties; false: there is none. */
+static bool next_kind(struct process *p, struct ties_loss *l) {
+  forget_keys(l);
+  if (!p->ties || l->kind == LOSSES) return false;
+  const struct map *m = (const void *)((const char *)p->ties + losses[l->kind++].map);
+  l->count = keys_of_node(m, l->incarnation, &l->keys);
+  return true;
+}
+
+int process_node_down(struct process *p, struct ties_loss *l, int n) {
+  if (l->pid != p->pid) {
+    ties_loss_next(l);
+    l->pid = p->pid;
+    lose_call(p, l);
   }
-  free(keys);
-  keys = NULL;
-  n = keys_of_node(&p->ties->watchers, incarnation, &keys);
-  for (size_t i = 0; i < n; i++) process_unwatch(p, keys[i]);
-  free(keys);
+  for (int done = 0;;) {
+    if (!l->count) {
+      if (!next_kind(p, l)) return done;
+      continue;
+    }
+    if (done == n) return n;
+    losses[l->kind - 1].lose(p, l->keys[--l->count], l);
+    done++;
+  }
+}
+
+void ties_loss_next(struct ties_loss *l) {
+  forget_keys(l);
+  l->pid = NPID_NONE;
+  l->kind = 0;
 }

@@ -84,8 +84,12 @@ struct process *process_take_alias(struct isolate *iso, npid ref);
 int process_watch(struct process *p, npid ref, npid watcher) MUST_CHECK;
 void process_unwatch(struct process *p, npid ref);
 
-/* Fires the links and monitors of the connection with this epoch, which is lost, and of earlier ones. */
-void process_node_down(struct process *p, uint32_t incarnation, uint32_t epoch, struct term *reason);
+/* Fires up to n links and monitors of the lost connection, and of earlier ones.  Returns how many; less than
+ * n: these were the last of the process. */
+int process_node_down(struct process *p, struct ties_loss *l, int n);
+
+/* Forgets the present process. */
+void ties_loss_next(struct ties_loss *l);
 
 /* The ties of a process that has ended, and how far they are cut. */
 struct ties_cut {
