@@ -23,6 +23,7 @@
 struct rpc;
 struct outcomes;
 struct hosted;
+struct hosted_later;
 struct command;
 struct cgroups;
 struct identities;
@@ -88,10 +89,11 @@ struct agent {
   struct nodewatch *nodewatch;
   struct registry *registry;
   struct cookie_reader *cookie_reader;
-  struct hosted *processes; /* the list of all hosted processes: hosted_each */
-  struct quota ties_left;   /* of LIMIT_TIES */
-  int64_t ties;             /* ends of links and monitors of hosted processes */
-  npid console;             /* the leader of processes that are spawned without another leader */
+  struct hosted *processes;          /* the list of all hosted processes: hosted_each */
+  struct hosted_later *hosted_later; /* process/hosted.c, or NULL */
+  struct quota ties_left;            /* of LIMIT_TIES */
+  int64_t ties;                      /* ends of links and monitors of hosted processes */
+  npid console;                      /* the leader of processes that are spawned without another leader */
   struct hosted *console_process;
   struct map children;     /* pid → struct child; process/children.c */
   int commands;            /* how many commands there are; process/command.c */

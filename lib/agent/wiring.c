@@ -120,7 +120,7 @@ static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char
   vm_set_busy(a->vm, incarnation, false);
   flow_node_down(a, incarnation);
   vm_node_down(a->vm, incarnation, epoch, reason);
-  hosted_node_down(a, incarnation, word);
+  hosted_node_down(a, &(struct hosted_loss){incarnation, epoch, word});
   term_unref(word);
   rpc_node_down(a, incarnation);
 }

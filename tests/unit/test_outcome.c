@@ -194,7 +194,11 @@ static void test_followers(struct agent_host *h) {
   ok(outcome_flushing(o), "the slowest of them counts");
   outcome_down(o, o->followers[0].ref);
   ok(!outcome_flushing(o), "unless it ends");
-  outcome_node_down(o, h->far);
+  struct hosted_loss lost = {.incarnation = h->far, .epoch = nodetab_epoch(h->agent.nodes, h->far) - 1};
+  outcome_node_down(o, &lost);
+  ok(o->follower_count > 0, "the loss of an earlier connection changes nothing");
+  lost.epoch++;
+  outcome_node_down(o, &lost);
   ok(o->follower_count == 0, "a lost node takes its followers with it");
   end(o);
 }

@@ -23,6 +23,7 @@ struct attachment {
   bool octets;  /* the client wants octets */
   npid ref;     /* ref of its monitor of the process */
   npid pid;     /* the process; NPID_NONE until the spawn has succeeded */
+  uint32_t epoch;         /* of the connection by which it was spawned */
   struct buf held;        /* lines of output that arrived while the code was being loaded */
   struct signal *flushes; /* calls that wait until the stream is no longer full */
   uv_timer_t *deadline;   /* of a green thread (a command has its own), or NULL */
@@ -171,12 +172,10 @@ static void attach_down(struct hosted *p, const struct signal *sig) {
   end(s, NULL);
 }
 
-static void attach_node_down(struct hosted *p, uint32_t incarnation) {
+static void attach_node_down(struct hosted *p, const struct hosted_loss *lost) {
   struct attachment *s = (struct attachment *)p;
-  if (s->pid == NPID_NONE || npid_incarnation(s->pid) != incarnation) return;
-  struct term *reason = reason_word("noconnection");
-  finish_stream(s, reason);
-  term_unref(reason);
+  if (s->pid == NPID_NONE || !hosted_is_lost(lost, s->pid, s->epoch)) return;
+  finish_stream(s, lost->reason);
   end(s, NULL);
 }
 
@@ -279,6 +278,7 @@ void attach_spawned(void *attachment, const struct error *e, struct term_reader 
   struct request *r = s->request;
   bool spawned = !e && term_get_pid(&values, &s->pid);
   s->request = NULL;
+  if (spawned) s->epoch = hosted_epoch(s->hosted.agent, s->pid);
   if (!r) { /* give_up has answered the request */
     if (spawned) let_go(s, s->pid);
   } else if (e) {

@@ -19,7 +19,8 @@
 
 struct monitor {
   struct client client;
-  npid pid; /* the process that is monitored */
+  npid pid;       /* the process that is monitored */
+  uint32_t epoch; /* of the connection by which it is */
   npid ref;
   struct term *reason; /* of the DOWN, while the home of the process is asked for the outcome */
   bool closed;         /* the stream is closed */
@@ -80,12 +81,10 @@ static void monitor_down(struct hosted *p, const struct signal *s) {
   outcome_ask(p->agent, m->pid, false, on_outcome, m);
 }
 
-static void monitor_node_down(struct hosted *p, uint32_t incarnation) {
+static void monitor_node_down(struct hosted *p, const struct hosted_loss *lost) {
   struct monitor *m = (struct monitor *)p;
-  if (npid_incarnation(m->pid) != incarnation || m->reason) return;
-  struct term *reason = reason_word("noconnection");
-  tell_end(m, reason, NULL);
-  term_unref(reason);
+  if (!hosted_is_lost(lost, m->pid, m->epoch) || m->reason) return;
+  tell_end(m, lost->reason, NULL);
 }
 
 /* Removes the monitor, so that a long-lived process does not collect a monitor for each client that has hung
@@ -116,6 +115,7 @@ void api_process_monitor(struct request *r) {
   struct monitor *m = (struct monitor *)client_new(r, sizeof *m, &monitor_class);
   if (!m) return;
   m->pid = pid;
+  m->epoch = hosted_epoch(a, pid);
   m->ref = vm_ref(a->vm);
   npid self = m->client.hosted.pid, ref = m->ref;
   /* May free m; the vm then drops the DOWN, because the client is no longer a process. */

@@ -23,7 +23,8 @@
 
 struct follower {
   struct client client;
-  npid pid; /* the command */
+  npid pid;       /* the command */
+  uint32_t epoch; /* of the connection by which it is followed */
   int64_t next;
   bool octets; /* the client wants octets */
   struct buf held;
@@ -120,17 +121,15 @@ static void on_drained(void *data) {
   answer_flushes(data);
 }
 
-static void tell_lost(struct follower *f) {
-  struct term *reason = reason_word("noconnection");
+static void tell_lost(struct follower *f, const struct term *reason) {
   stream_line(f->client.stream, document_end(f->client.hosted.agent, "exit", reason, reason_status(reason)));
-  term_unref(reason);
   stream_end(f->client.stream);
   client_end(&f->client, NULL);
 }
 
-static void follower_node_down(struct hosted *p, uint32_t incarnation) {
+static void follower_node_down(struct hosted *p, const struct hosted_loss *lost) {
   struct follower *f = (struct follower *)p;
-  if (f->client.stream && npid_incarnation(f->pid) == incarnation) tell_lost(f);
+  if (f->client.stream && hosted_is_lost(lost, f->pid, f->epoch)) tell_lost(f, lost->reason);
 }
 
 /* hosted_class.free: the struct lives on for its stream. */
@@ -165,6 +164,7 @@ static void on_follow(void *data, const struct error *e, struct term_reader valu
     client_refuse(&f->client, &named);
     return;
   }
+  f->epoch = hosted_epoch(f->client.hosted.agent, f->pid);
   if (!client_begin(&f->client, &output_stream, f->pid)) return;
   stream_text(f->client.stream, &f->held);
   buf_finish(&f->held);

@@ -58,19 +58,20 @@ struct command {
   struct term *reason; /* why this node has ended the command; NULL: it has not */
   int64_t status;      /* how the OS process ended */
   int signal;
-  int64_t stops;       /* how often it was stopped */
-  int64_t stop_signal; /* it was stopped by this signal, which was not told yet; 0: no */
-  size_t unflushed;    /* bytes of output since the last flush */
-  bool paused;         /* output is not read until the calls "flush" are answered */
-  npid flush;          /* ref of the call "flush" to the leader, or NPID_NONE */
-  npid flush_to;       /* the leader that the call went to */
-  npid owner;          /* the process whose end also ends the command, or NPID_NONE */
-  npid owner_ref;      /* ref of the monitor of the owner */
-  bool keep;           /* what the command leaves behind lives on */
-  bool started;        /* the guard was started, and holds the struct */
-  bool guard_runs;     /* the guard was not waited for; with `keep` and `tty`, it may outlive the command */
-  char *cgroup;        /* the directory of its cgroup, or NULL */
-  bool limited;        /* the cgroup has limits */
+  int64_t stops;        /* how often it was stopped */
+  int64_t stop_signal;  /* it was stopped by this signal, which was not told yet; 0: no */
+  size_t unflushed;     /* bytes of output since the last flush */
+  bool paused;          /* output is not read until the calls "flush" are answered */
+  npid flush;           /* ref of the call "flush" to the leader, or NPID_NONE */
+  npid flush_to;        /* the leader that the call went to, */
+  uint32_t flush_epoch; /* and by which connection */
+  npid owner;           /* the process whose end also ends the command, or NPID_NONE */
+  npid owner_ref;       /* ref of the monitor of the owner */
+  bool keep;            /* what the command leaves behind lives on */
+  bool started;         /* the guard was started, and holds the struct */
+  bool guard_runs;      /* the guard was not waited for; with `keep` and `tty`, it may outlive the command */
+  char *cgroup;         /* the directory of its cgroup, or NULL */
+  bool limited;         /* the cgroup has limits */
   struct outcome *outcome;                 /* NULL once the command has ended, and before its start */
   struct command *next_kept, **kept_pprev; /* in agent->kept, while the guard outlives the command */
 };
@@ -419,6 +420,7 @@ static void output_pause(struct command *c) {
   struct term *t = term_build("s", "flush");
   c->flush = vm_ref(c->hosted.agent->vm);
   c->flush_to = c->hosted.leader;
+  c->flush_epoch = hosted_epoch(c->hosted.agent, c->flush_to);
   agent_send(c->hosted.agent, SIGNAL_CALL, c->flush_to, c->hosted.pid, c->flush, t);
   term_unref(t);
   outcome_flush(c->outcome);
@@ -698,11 +700,11 @@ static void command_message(struct hosted *p, const struct signal *s) {
 /* --- its start ------------------------------------------------------------------------------------------ */
 
 /* Expects no answers to "flush" from a node that is lost. */
-static void command_node_down(struct hosted *p, uint32_t incarnation) {
+static void command_node_down(struct hosted *p, const struct hosted_loss *lost) {
   struct command *c = (struct command *)p;
   if (!c->outcome) return;
-  outcome_node_down(c->outcome, incarnation);
-  if (c->flush != NPID_NONE && npid_incarnation(c->flush_to) == incarnation) c->flush = NPID_NONE;
+  outcome_node_down(c->outcome, lost);
+  if (c->flush != NPID_NONE && hosted_is_lost(lost, c->flush_to, c->flush_epoch)) c->flush = NPID_NONE;
   output_check(c);
 }
 
@@ -888,11 +890,20 @@ static void explain_start(const struct command_spec *p, int error, struct error 
   error_set(e, code, "%s: %s", p->argv[code == ERR_BUSY || error == E2BIG ? p->first : 0], why);
 }
 
+/* The node may have begun to stop, and the connection by which the call came may have been lost, while the
+ * user was sought or the spec was read: nothing would end the command then. */
+static int check_call(const struct agent *a, const struct signal *call, struct error *e) {
+  if (a->stopping) return error_set(e, ERR_BUSY, "%s is stopping", a->self);
+  if (call->epoch && call->epoch != hosted_epoch(a, call->from))
+    return error_set(e, ERR_LOST, "the connection was lost before the command began");
+  return 0;
+}
+
 /* Starts the command of a spec that was read, or answers the call (consumed) with the error in e. */
 static void start(struct agent *a, struct signal *call, struct command_spec *p, struct error *e) {
   struct command *c = NULL;
   char why[LIMIT_TEXT_SIZE];
-  if (!e->code && a->commands >= limit_max(&a->limits, LIMIT_COMMANDS))
+  if (!e->code && !check_call(a, call, e) && a->commands >= limit_max(&a->limits, LIMIT_COMMANDS))
     limit_error(&a->limits, LIMIT_COMMANDS, NULL, e);
   if (!e->code && !(c = calloc(1, sizeof *c))) error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (c && (e->code = hosted_begin(a, &c->hosted, &command_class, p->leader))) {
@@ -952,10 +963,7 @@ static void on_read(struct job *job) {
   struct reading *r = (struct reading *)job;
   size_t bytes = r->call->term->size;
   holds_note(&job->agent->holds, "the start of a command with many words", NULL);
-  if (job->agent->stopping)
-    signal_free(r->call);
-  else
-    start(job->agent, r->call, &r->read, &r->e);
+  start(job->agent, r->call, &r->read, &r->e);
   job_continue(job->agent, job, bytes, run_free, on_freed);
 }
 
@@ -991,9 +999,7 @@ struct waiting {
 
 static void on_identity(void *data, const struct identity *identity, const struct error *e) {
   struct waiting *w = data;
-  if (w->agent->stopping)
-    signal_free(w->call);
-  else if (e)
+  if (e)
     call_refuse(w->agent, w->call, e);
   else
     spawn_as(w->agent, w->call, w->spec, identity);

@@ -117,15 +117,15 @@ static void put_rest(struct console *c, npid pid) {
 }
 
 /* The keys are collected first, because put_rest removes entries, and the map must not change in between. */
-static void console_node_down(struct hosted *p, uint32_t incarnation) {
+static void console_node_down(struct hosted *p, const struct hosted_loss *lost) {
   struct console *c = (struct console *)p;
-  npid *lost = malloc((c->begun.len + 1) * sizeof *lost);
+  npid *pids = malloc((c->begun.len + 1) * sizeof *pids);
   size_t count = 0;
   uint64_t key;
-  for (size_t at = 0; lost && map_next(&c->begun, &at, NULL, &key, NULL);)
-    if (npid_incarnation(key >> 1) == incarnation) lost[count++] = key >> 1;
-  for (size_t i = 0; i < count; i++) put_rest(c, lost[i]);
-  free(lost);
+  for (size_t at = 0; pids && map_next(&c->begun, &at, NULL, &key, NULL);)
+    if (npid_incarnation(key >> 1) == lost->incarnation) pids[count++] = key >> 1;
+  for (size_t i = 0; i < count; i++) put_rest(c, pids[i]);
+  free(pids);
 }
 
 static void drop_begun(struct console *c) {

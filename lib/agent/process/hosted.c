@@ -5,14 +5,23 @@
  * more.
  *
  * Orderings: a process that has ended sends nothing, so the signals to those it is bound with have no order
- * to keep among each other, and may be spread over several turns of the loop. */
+ * to keep among each other, and may be spread over several turns of the loop.
+ *
+ * The loss of a node is told in several turns, too, and the node may come back in between.  So each bond, and
+ * whatever a class keeps of a process of another node, has the epoch of its connection, and the walk for a
+ * loss takes what is not later than the lost connection.  What is added meanwhile is later: signals of a lost
+ * connection make no bond (bind_to).  A process that begins meanwhile is put before all others, so no walk
+ * comes to it.  A bond that is removed leaves its place to the last one: where that one was looked at already
+ * it is not lost, and else its new place is still to be looked at. */
 #include "agent/process/hosted.h"
 
 #include "agent/send.h"
 #include "base/clock.h"
 #include "core/reason.h"
 
+#include <limits.h>
 #include <stdlib.h>
+#include <sys/queue.h>
 
 enum { BONDS_FEW = 16 };
 
@@ -34,52 +43,123 @@ const char *hosted_refusal(const struct agent *a, int code, char out[LIMIT_TEXT_
   return code == ERR_BUSY ? limit_text(&a->limits, LIMIT_PROCESSES, out) : err_sentence(code);
 }
 
-/* The signals of an ended process to those that it was linked with or monitored by, which are sent a number a
- * turn.  The handle keeps the loop alive until all are sent, also while the node ends. */
-struct farewell {
+/* --- what is done in later turns of the loop ------------------------------------------------------------ */
+
+struct errand {
+  STAILQ_ENTRY(errand) in_queue;
+  /* Does up to *left pieces of work, and takes them off *left; true: all is done. */
+  bool (*step)(struct agent *a, struct errand *e, int *left);
+  void (*free)(struct errand *e);
+  struct hosted *at; /* of a walk over the processes: the next one; else NULL */
+  bool begun;        /* `at` was looked at, and some of its bonds may be left */
+};
+STAILQ_HEAD(errands, errand);
+
+/* Exists while there are errands; the handle keeps the loop alive until all are done, also while the node
+ * ends. */
+struct hosted_later {
   uv_idle_t turn;
   struct agent *agent;
+  struct errands queue;
+};
+
+static void on_later_closed(uv_handle_t *h) {
+  free(h->data);
+}
+
+/* Does the oldest errands, up to HOSTED_FAREWELLS pieces of work. */
+static void on_later(uv_idle_t *turn) {
+  struct hosted_later *later = turn->data;
+  struct agent *a = later->agent;
+  int left = HOSTED_FAREWELLS;
+  holds_note(&a->holds, "the ends of processes and nodes that many were tied to", NULL);
+  for (struct errand *e; left > 0 && (e = STAILQ_FIRST(&later->queue));) {
+    if (!e->step(a, e, &left)) continue;
+    STAILQ_REMOVE_HEAD(&later->queue, in_queue);
+    e->free(e);
+  }
+  if (!STAILQ_EMPTY(&later->queue)) return;
+  a->hosted_later = NULL;
+  uv_close((uv_handle_t *)turn, on_later_closed);
+}
+
+/* Puts an errand behind the others. ERR_NOMEM. */
+static int do_later(struct agent *a, struct errand *e) {
+  struct hosted_later *later = a->hosted_later;
+  if (!later) {
+    if (!(later = malloc(sizeof *later))) return ERR_NOMEM;
+    later->agent = a;
+    STAILQ_INIT(&later->queue);
+    uv_idle_init(&a->loop, &later->turn);
+    later->turn.data = later;
+    uv_idle_start(&later->turn, on_later);
+    a->hosted_later = later;
+  }
+  STAILQ_INSERT_TAIL(&later->queue, e, in_queue);
+  return 0;
+}
+
+/* A walk that stands at p goes on behind it. */
+static void walk_past(struct errand *e, const struct hosted *p) {
+  if (e->at != p) return;
+  e->at = p->next;
+  e->begun = false;
+}
+
+static void walks_past(const struct hosted *p) {
+  const struct hosted_later *later = p->agent->hosted_later;
+  struct errand *e;
+  if (later) STAILQ_FOREACH(e, &later->queue, in_queue) walk_past(e, p);
+}
+
+/* --- the end of a process ------------------------------------------------------------------------------- */
+
+/* The signals of an ended process to those that it was linked with or monitored by. */
+struct farewell {
+  struct errand errand;
   npid pid;
   struct term *reason;
   struct bond *bonds;
-  size_t left;
+  size_t count;
 };
 
 static void say_farewell(struct agent *a, npid pid, const struct bond *b, struct term *reason) {
   agent_send(a, b->ref == NPID_NONE ? SIGNAL_LINK_EXIT : SIGNAL_DOWN, b->pid, pid, b->ref, reason);
 }
 
-static void on_farewell_closed(uv_handle_t *h) {
-  struct farewell *f = h->data;
+static bool farewell_step(struct agent *a, struct errand *e, int *left) {
+  struct farewell *f = (struct farewell *)e;
+  for (; f->count && *left > 0; (*left)--) say_farewell(a, f->pid, &f->bonds[--f->count], f->reason);
+  return !f->count;
+}
+
+static void farewell_free(struct errand *e) {
+  struct farewell *f = (struct farewell *)e;
   term_unref(f->reason);
   free(f->bonds);
   free(f);
 }
 
-static void on_farewell(uv_idle_t *turn) {
-  struct farewell *f = turn->data;
-  holds_note(&f->agent->holds, "the end of a process that many monitored", NULL);
-  for (int i = 0; f->left && i < HOSTED_FAREWELLS; i++)
-    say_farewell(f->agent, f->pid, &f->bonds[--f->left], f->reason);
-  if (!f->left) uv_close((uv_handle_t *)turn, on_farewell_closed);
-}
-
 /* Sends the signals, those beyond HOSTED_FAREWELLS later; takes the bonds. */
 static void fire_bonds(struct hosted *p, struct term *reason) {
   struct agent *a = p->agent;
-  struct farewell *f = p->bond_count > HOSTED_FAREWELLS ? malloc(sizeof *f) : NULL;
-  size_t later = f ? p->bond_count - HOSTED_FAREWELLS : 0;
-  while (p->bond_count > later) say_farewell(a, p->pid, &p->bonds[--p->bond_count], reason);
+  struct farewell f = {.errand = {.step = farewell_step, .free = farewell_free},
+                       .pid = p->pid,
+                       .reason = term_ref(reason),
+                       .bonds = p->bonds,
+                       .count = p->bond_count};
+  int now = HOSTED_FAREWELLS, all = INT_MAX;
   map_finish(&p->bond_at);
-  if (!f) {
-    free(p->bonds);
-    return;
+  bool done = farewell_step(a, &f.errand, &now);
+  struct farewell *kept = done ? NULL : malloc(sizeof *kept);
+  if (kept) {
+    *kept = f;
+    if (!do_later(a, &kept->errand)) return;
+    free(kept);
   }
-  *f = (struct farewell){
-      .agent = a, .pid = p->pid, .reason = term_ref(reason), .bonds = p->bonds, .left = later};
-  uv_idle_init(&a->loop, &f->turn);
-  f->turn.data = f;
-  uv_idle_start(&f->turn, on_farewell);
+  farewell_step(a, &f.errand, &all);
+  term_unref(f.reason);
+  free(f.bonds);
 }
 
 /* LIMIT_TIES bounds the bonds of all hosted processes and the ties of green threads together. */
@@ -92,6 +172,7 @@ void hosted_end(struct hosted *p, struct term *reason) {
   struct agent *a = p->agent;
   struct term *normal = reason ? NULL : reason_word("normal");
   if (!reason) reason = normal;
+  walks_past(p);
   vm_host_remove(a->vm, p->pid);
   *p->pprev = p->next;
   if (p->next) p->next->pprev = p->pprev;
@@ -115,6 +196,10 @@ bool hosted_any(const struct agent *a, const struct hosted_class *class) {
   for (const struct hosted *p = a->processes; p; p = p->next)
     if (p->class == class) return true;
   return false;
+}
+
+uint32_t hosted_epoch(const struct agent *a, npid pid) {
+  return nodetab_epoch(a->nodes, npid_incarnation(pid));
 }
 
 /* The key of a bond in bond_at: references are unique, and no reference is a pid. */
@@ -154,7 +239,7 @@ static int add_bond(struct hosted *p, npid pid, npid ref) {
     p->bonds = bonds;
     p->bond_cap = cap;
   }
-  p->bonds[p->bond_count++] = (struct bond){pid, ref};
+  p->bonds[p->bond_count++] = (struct bond){pid, ref, hosted_epoch(p->agent, pid)};
   int code = note_place(p);
   p->bond_count -= code != 0;
   return code;
@@ -287,19 +372,40 @@ static void answer(struct hosted *p, struct signal *s) {
   signal_free(s);
 }
 
+/* Is there a link by a later connection than the one by which the signal came? */
+static bool is_late(const struct hosted *p, const struct signal *s) {
+  size_t at = s->epoch ? find_bond(p, s->from, NPID_NONE) : 0;
+  return at && p->bonds[at - 1].epoch > s->epoch;
+}
+
+/* Fires a link by a lost connection that the walk for its loss has not come to: one by the present connection
+ * is to take its place.  False: p has ended. */
+static bool fire_stale(struct hosted *p, npid other) {
+  struct agent *a = p->agent;
+  npid pid = p->pid;
+  size_t at = find_bond(p, other, NPID_NONE);
+  if (!at || p->bonds[at - 1].epoch == hosted_epoch(a, other)) return true;
+  struct term *reason = reason_word("noconnection");
+  unbond(p, other, NPID_NONE);
+  exit_signal(p, reason, false);
+  term_unref(reason);
+  return vm_host_process(a->vm, pid);
+}
+
 /* Handles LINK or MONITOR. A signal that came over a connection which has been lost since makes no bond,
  * because the sender has already been told that this node is down. Where there is no room for the bond, the
  * sender is told at once that there is no such process, as by a green thread. */
 static void bind_to(struct hosted *p, const struct signal *s) {
   struct agent *a = p->agent;
-  bool lost = s->epoch && s->epoch != nodetab_epoch(a->nodes, npid_incarnation(s->from));
-  if (lost && s->kind == SIGNAL_LINK) {
+  npid pid = p->pid, ref = s->kind == SIGNAL_LINK ? NPID_NONE : s->ref;
+  bool link = ref == NPID_NONE, lost = s->epoch && s->epoch != hosted_epoch(a, s->from);
+  if (lost && link) {
     struct term *reason = reason_word("noconnection");
     exit_signal(p, reason, false);
     term_unref(reason);
-  } else if (!lost && hosted_bond(p, s->from, s->kind == SIGNAL_LINK ? NPID_NONE : s->ref)) {
+  } else if (!lost && ((link && !fire_stale(p, s->from)) || hosted_bond(p, s->from, ref))) {
     struct term *reason = reason_word("noproc");
-    say_farewell(a, p->pid, &(struct bond){s->from, s->kind == SIGNAL_LINK ? NPID_NONE : s->ref}, reason);
+    say_farewell(a, pid, &(struct bond){.pid = s->from, .ref = ref}, reason);
     term_unref(reason);
   }
 }
@@ -313,7 +419,7 @@ void hosted_signal(struct hosted *p, struct signal *s) {
   case SIGNAL_LINK:
   case SIGNAL_MONITOR: bind_to(p, s); break;
   case SIGNAL_UNLINK: /* no UNLINK of a hosted process can be under way, since none unlinks by itself */
-    unbond(p, s->from, NPID_NONE);
+    if (!is_late(p, s)) unbond(p, s->from, NPID_NONE);
     agent_send(p->agent, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);
     break;
   case SIGNAL_DEMONITOR: unbond(p, s->from, s->ref); break;
@@ -331,32 +437,70 @@ void hosted_signal(struct hosted *p, struct signal *s) {
   case SIGNAL_CALL: answer(p, s); return;
   case SIGNAL_EXIT: exit_signal(p, s->term, term_is_word(s->term, "kill")); break;
   case SIGNAL_LINK_EXIT:
-    if (unbond(p, s->from, NPID_NONE)) exit_signal(p, s->term, false);
+    if (!is_late(p, s) && unbond(p, s->from, NPID_NONE)) exit_signal(p, s->term, false);
     break;
   default: break;
   }
   signal_free(s);
 }
 
-struct lost_node {
-  uint32_t incarnation;
-  struct term *reason;
+/* --- the loss of a node --------------------------------------------------------------------------------- */
+
+/* A walk over the processes that there were at the loss of a node.  Bonds are looked at from the last one
+ * down: the first `left` of them are still to be looked at. */
+struct walk {
+  struct errand errand;
+  struct hosted_loss lost;
+  size_t left;
 };
 
-static void lose_node(struct hosted *p, void *data) {
-  const struct lost_node *lost = data;
-  for (size_t i = p->bond_count; i-- > 0;) {
-    struct bond b = p->bonds[i];
-    if (npid_incarnation(b.pid) != lost->incarnation) continue;
-    if (b.ref == NPID_NONE)
-      agent_send(p->agent, SIGNAL_LINK_EXIT, p->pid, b.pid, NPID_NONE, lost->reason);
-    else
-      unbond(p, b.pid, b.ref);
-  }
-  if (p->class->node_down) p->class->node_down(p, lost->incarnation);
+/* Removes a bond that is lost; a link fires, which may end p. */
+static void lose_bond(struct hosted *p, struct bond b, const struct hosted_loss *lost) {
+  if (!hosted_is_lost(lost, b.pid, b.epoch)) return;
+  unbond(p, b.pid, b.ref);
+  if (b.ref == NPID_NONE) exit_signal(p, lost->reason, false);
 }
 
-void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason) {
-  struct lost_node lost = {incarnation, reason};
-  hosted_each(a, NULL, lose_node, &lost);
+static bool walk_step(struct agent *a, struct errand *e, int *left) {
+  struct walk *w = (struct walk *)e;
+  (void)a;
+  for (struct hosted *p; (p = e->at) && *left > 0;) {
+    if (!e->begun) {
+      e->begun = true;
+      w->left = SIZE_MAX;
+      *left -= HOSTED_VISIT;
+      if (p->class->node_down) p->class->node_down(p, &w->lost);
+      continue; /* p may have ended */
+    }
+    if (w->left > p->bond_count) w->left = p->bond_count;
+    if (!w->left) {
+      walk_past(e, p);
+      continue;
+    }
+    (*left)--;
+    lose_bond(p, p->bonds[--w->left], &w->lost);
+  }
+  return !e->at;
+}
+
+static void walk_free(struct errand *e) {
+  term_unref(((struct walk *)e)->lost.reason);
+  free(e);
+}
+
+void hosted_node_down(struct agent *a, const struct hosted_loss *lost) {
+  struct walk *w = a->processes ? malloc(sizeof *w) : NULL;
+  if (!a->processes) return;
+  if (w) {
+    *w = (struct walk){.errand = {.step = walk_step, .free = walk_free, .at = a->processes}, .lost = *lost};
+    w->lost.reason = term_ref(lost->reason);
+  }
+  bool first = !a->hosted_later;
+  if (!w || do_later(a, &w->errand)) {
+    log_line(&a->log, "out of memory: the loss of %s is not told to commands and clients",
+             nodetab_name(a->nodes, lost->incarnation));
+    if (w) walk_free(&w->errand);
+  } else if (first) {
+    on_later(&a->hosted_later->turn);
+  }
 }

@@ -11,9 +11,22 @@
 #include "core/signal.h"
 #include "core/words.h"
 
-enum { HOSTED_FAREWELLS = 1000 };
+/* What is done in a turn of the loop: signals of ended processes, or looks at the links and monitors of those
+ * that live; a look at a process counts as HOSTED_VISIT of them. */
+enum { HOSTED_FAREWELLS = 1000, HOSTED_VISIT = 16 };
 
 struct hosted;
+
+/* The loss of the connection to a node: of all that goes by it, or by an earlier one. */
+struct hosted_loss {
+  uint32_t incarnation, epoch;
+  struct term *reason;
+};
+
+/* Is what a hosted process has with `pid`, since the connection with that epoch, lost? */
+static inline bool hosted_is_lost(const struct hosted_loss *lost, npid pid, uint32_t epoch) {
+  return npid_incarnation(pid) == lost->incarnation && epoch <= lost->epoch;
+}
 
 struct hosted_class {
   const char *kind;                                          /* "command", "client", "console" */
@@ -21,15 +34,16 @@ struct hosted_class {
   bool (*call)(struct hosted *p, struct signal *s);          /* true: it took the call and will reply */
   void (*exit)(struct hosted *p, struct term *reason,
                bool kill); /* an exit signal that ends the process; NULL: hosted_end */
-  void (*down)(struct hosted *p, const struct signal *s);    /* a process it monitors ended */
-  void (*reply)(struct hosted *p, const struct signal *s);   /* to a call it made */
-  void (*node_down)(struct hosted *p, uint32_t incarnation); /* the connection to a node is lost; may end p */
+  void (*down)(struct hosted *p, const struct signal *s);              /* a process it monitors ended */
+  void (*reply)(struct hosted *p, const struct signal *s);             /* to a call it made */
+  void (*node_down)(struct hosted *p, const struct hosted_loss *lost); /* may end p */
   void (*free)(struct hosted *p); /* after hosted_end: frees what is its own, and p; may be NULL */
 };
 
 struct bond { /* a link with `pid`, or a monitor by which `pid` monitors the hosted process */
   npid pid;
-  npid ref; /* NPID_NONE for a link */
+  npid ref;       /* NPID_NONE for a link */
+  uint32_t epoch; /* of the connection to the node of `pid`; 0 within this node */
 };
 
 struct hosted {
@@ -78,8 +92,12 @@ int hosted_bond(struct hosted *p, npid pid, npid ref) MUST_CHECK;
 /* Removes all links and monitors, which then do not fire. */
 void hosted_forget_bonds(struct hosted *p);
 
-/* Handles the loss of a node: links with its processes fire with reason (borrowed), monitors that its
- * processes hold are removed, and class->node_down runs for each process. */
-void hosted_node_down(struct agent *a, uint32_t incarnation, struct term *reason);
+/* Handles the loss of a node: class->node_down runs for each process that there is, links with processes of
+ * the node fire with the reason (borrowed), and monitors that its processes hold are removed; in later turns
+ * of the loop where there is much to look at. */
+void hosted_node_down(struct agent *a, const struct hosted_loss *lost);
+
+/* The epoch of the present connection to the node of a pid. */
+uint32_t hosted_epoch(const struct agent *a, npid pid);
 
 #endif

@@ -433,9 +433,9 @@ void outcome_down(struct outcome *o, npid ref) {
     if (o->followers[i].ref == ref) remove_follower(o, i);
 }
 
-void outcome_node_down(struct outcome *o, uint32_t incarnation) {
+void outcome_node_down(struct outcome *o, const struct hosted_loss *lost) {
   for (size_t i = o->follower_count; i-- > 0;)
-    if (npid_incarnation(o->followers[i].pid) == incarnation) remove_follower(o, i);
+    if (hosted_is_lost(lost, o->followers[i].pid, o->followers[i].epoch)) remove_follower(o, i);
 }
 
 void outcome_release(struct outcome *o) {
@@ -519,7 +519,8 @@ static int follow(struct outcome *o, npid who) {
   }
   struct outcome_follower *more = realloc(o->followers, (o->follower_count + 1) * sizeof *more);
   if (!more) return ERR_NOMEM;
-  struct outcome_follower f = {.pid = who, .ref = vm_ref(o->agent->vm), .flush = NPID_NONE};
+  struct outcome_follower f = {
+      .pid = who, .ref = vm_ref(o->agent->vm), .epoch = hosted_epoch(o->agent, who), .flush = NPID_NONE};
   o->followers = more;
   o->followers[o->follower_count++] = f;
   agent_send(o->agent, SIGNAL_MONITOR, who, o->pid, f.ref, NULL);

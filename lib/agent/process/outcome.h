@@ -12,6 +12,7 @@
 #ifndef AGENT_PROCESS_OUTCOME_H
 #define AGENT_PROCESS_OUTCOME_H
 
+#include "agent/process/hosted.h"
 #include "agent/state.h"
 #include "core/signal.h"
 #include "core/words.h"
@@ -39,8 +40,9 @@ struct outcome_tail { /* the last bytes of a stream; byte `own` is at bytes[own 
 };
 
 struct outcome_follower {
-  npid pid, ref; /* ref: of the command's monitor of it */
-  npid flush;    /* ref of the call "flush" under way, or NPID_NONE */
+  npid pid, ref;  /* ref: of the command's monitor of it */
+  uint32_t epoch; /* of the connection by which it follows */
+  npid flush;     /* ref of the call "flush" under way, or NPID_NONE */
 };
 
 struct outcome {
@@ -104,7 +106,7 @@ void outcome_forget_flushes(struct outcome *o);
 
 /* Removes followers: the one with this monitor, or those of a lost node. */
 void outcome_down(struct outcome *o, npid ref);
-void outcome_node_down(struct outcome *o, uint32_t incarnation);
+void outcome_node_down(struct outcome *o, const struct hosted_loss *lost);
 /* Removes all followers, and their monitors. */
 void outcome_release(struct outcome *o);
 
