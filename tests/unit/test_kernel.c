@@ -111,8 +111,41 @@ static void test_census(struct agent_host *h) {
   for (int i = 0; i <= CENSUS_PAGE; i++) witness_end(&w[i]);
 }
 
+/* The words of a command that is to run, as a call. */
+static struct term *command(void) {
+  struct term_writer w = TERM_WRITER_INIT;
+  term_put_text(&w, "exec");
+  size_t map = term_open(&w, TERM_MAP);
+  term_put_text(&w, "argv");
+  size_t list = term_open(&w, TERM_LIST);
+  term_put_text(&w, "true");
+  term_set_count(&w, list, 1);
+  term_set_count(&w, map, 1);
+  struct term *t = term_from_writer(&w, 2);
+  term_writer_finish(&w);
+  return t;
+}
+
+/* A command does not begin when nothing would end it. */
+static void test_late_commands(struct agent_host *h) {
+  h->config.guard = "guard";
+  char text[256] = "";
+  h->agent.stopping = true;
+  is(call(h, command()), "false busy near@here is stopping", "a node that is stopping begins no command");
+  h->agent.stopping = false;
+  struct signal *s =
+      signal_new(SIGNAL_CALL, NPID_KERNEL, npid_make(h->far, 57), vm_ref(h->agent.vm), command());
+  s->epoch = nodetab_part(h->agent.nodes, h->far);
+  kernel_signal(&h->agent, s);
+  s = agent_host_sent(h, SIGNAL_REPLY);
+  ok(s && refused(agent_host_text(h, s->term, text), "lost") && !h->agent.commands,
+     "nor does one that was asked for over a lost connection: %s", text);
+  signal_free(s);
+}
+
 int main(void) {
   struct agent_host *h = agent_host_new();
+  test_late_commands(h);
   test_small_calls(h);
   test_names(h);
   test_census(h);
