@@ -745,6 +745,54 @@ static void test_resync_in_slices(void) {
   fixture_free(f);
 }
 
+/* The peer has sent all its names, and hardly any of those that are known here was among them. */
+static void test_sweep_in_slices(void) {
+  struct fixture *f = fixture_new();
+  enum { MANY_NAMES = 3 * REGISTRY_SLICE };
+  char *many = many_claims(MANY_NAMES, 5);
+  link_up(f, 0, many);
+  free(many);
+  hear(f, 0, "[0,0,0,2,[[\"n7\",9,9000]],[],[]]");
+  hear(f, 0, "[0,0,0,4,[],[],[]]");
+  int left = shown_of(f, MANY_NAMES);
+  ok(left > MANY_NAMES / 2 && left < MANY_NAMES,
+     "names that a peer has no more are removed in slices: %d of %d left", left, MANY_NAMES);
+  version(f, 0, 1, 0);
+  ok(registry_counts(f->registry).resyncs == 0, "its version is not compared meanwhile");
+  hear(f, 0, "[0,0,0,0,[[\"n8\",9,9001],[\"new\",9,9002]],[],[]]");
+  hear(f, 0, "[0,0,0,0,[[\"n0\",5]],[],[]]"); /* the oldest: the last one that would be looked at */
+  hear(f, 0, "[0,0,0,2,[[\"n9\",9,9003]],[],[]]");
+  ok(!registry_slice(f->registry), "the slices end where it begins to send all its names again");
+  hear(f, 0, "[0,0,0,0,[[\"n7\",9,9000],[\"n8\",9,9001],[\"new\",9,9002]],[],[]]");
+  hear(f, 0, "[0,0,0,4,[],[],[]]");
+  int slices = 0;
+  while (registry_slice(f->registry)) slices++;
+  ok(slices > 0 && shown_of(f, MANY_NAMES) == 3 && names_count(f->globals) == 4,
+     "and what they have left is removed after that, in %d more slices", slices);
+  version(f, 0, 1, 0);
+  ok(registry_counts(f->registry).resyncs == 1, "then versions are compared again");
+  fixture_free(f);
+}
+
+/* What the peer drops, or adds, while its names are being swept. */
+static void test_changes_in_sweep(void) {
+  struct fixture *f = fixture_new();
+  enum { MANY_NAMES = 2 * REGISTRY_SLICE + 1 };
+  char *many = many_claims(MANY_NAMES, 5), row[64];
+  link_up(f, 0, many);
+  free(many);
+  hear(f, 0, "[0,0,0,6,[],[],[]]");
+  for (int i = 0; i < MANY_NAMES; i++) { /* each is dropped once, also the next one to be looked at */
+    snprintf(row, sizeof row, "[0,0,0,0,[[\"n%d\",%d]],[],[]]", MANY_NAMES - 1 - i, MANY_NAMES - 1 - i + 5);
+    hear(f, 0, row);
+  }
+  ok(names_count(f->globals) == 0 && !registry_slice(f->registry), "a claim that is dropped is not swept");
+  link_up(f, 1, "[[\"x\",9,5,5,0]]");
+  hear(f, 1, "[0,0,0,6,[],[],[]]");
+  ok(shown(f, "x") == NPID_NONE, "few names are swept at once");
+  fixture_free(f);
+}
+
 static void test_lost_while_sending(void) {
   struct fixture *f = fixture_new();
   struct outcome o = {0};
@@ -845,6 +893,8 @@ int main(void) {
   test_slices();
   test_last_slice();
   test_resync_in_slices();
+  test_sweep_in_slices();
+  test_changes_in_sweep();
   test_loss_in_slices();
   test_lost_while_sending();
   test_names_max();

@@ -19,6 +19,10 @@
  * the grant: whichever comes second finds the effect of the first. So no name outlives its process.
  *  - As a link goes, its claims are hidden before anybody is told that the node is down, so no name of a lost
  *    node is found from then on; they are removed in slices.  A later link to the node has claims of its own.
+ *  - Once a peer has sent all its names, those that were not among them are removed in slices.  A claim of
+ * the peer that comes meanwhile stays: it has the mark of these names, and stands before all that is still to
+ * be looked at.  Versions are not compared meanwhile.  Where the peer begins to send all names once more, the
+ *    slices end, as the marks mean another set from then on; what they have left is removed with that set.
  *  - Nothing is assumed between two links.  Two homes may hold grants of two arbiters for one name, when
  *    their views of the cluster differ.  Both then publish, each hears of the other's claim over the link
  *    between them, and the home of the younger claim withdraws it (claims.h).
@@ -89,7 +93,10 @@ struct link {
   /* `wants_all`: the peer has asked for all names of this node; `want_all`: the next flush asks for all names
    * of the peer. */
   bool wants_all, want_all;
-  uint32_t mark;     /* how many times the peer has begun to send all its names */
+  uint32_t mark; /* how many times the peer has begun to send all its names */
+  /* The peer has sent all its names: from this claim on, those that were not among them are still to be
+   * removed; NULL: they are. */
+  struct claim *sweep;
   int64_t logged_ms; /* when a difference was last logged; 0: never */
   uint64_t have;     /* number of the peer's round that the next flush acknowledges; 0: none */
   struct rows requests, grants;
@@ -155,6 +162,7 @@ struct registry {
   bool walking; /* the links are being visited */
   int slicing;  /* how many links are being sent something in parts */
   int dropping; /* how many links are gone and not yet freed */
+  int sweeping; /* how many have a `sweep` */
 
   struct rows changes;
   uint64_t rounds; /* begun so far */
@@ -821,6 +829,11 @@ void registry_down(struct registry *g, npid pid) {
 
 /* --- what a peer says of its names ---------------------------------------------------------------------- */
 
+static void set_sweep(struct registry *g, struct link *l, struct claim *c) {
+  g->sweeping += (c != NULL) - (l->sweep != NULL);
+  l->sweep = c;
+}
+
 static void on_claim(struct registry *g, struct link *l, const char *name, const struct claim_terms *terms) {
   struct lease *lease = map_get(&g->leases, name);
   if (lease && lease->link == l) lease_free(g, lease);
@@ -834,9 +847,11 @@ static void on_claim(struct registry *g, struct link *l, const char *name, const
   if (own && claim_precedes(c, own)) yield(g, own, c);
 }
 
-static void on_drop(struct registry *g, const struct link *l, const char *name, uint64_t token) {
+static void on_drop(struct registry *g, struct link *l, const char *name, uint64_t token) {
   struct claim *c = claims_of(&g->claims, &l->home, name);
-  if (c && c->terms.token == token) claims_remove(&g->claims, c);
+  if (!c || c->terms.token != token) return;
+  if (l->sweep == c) set_sweep(g, l, c->next);
+  claims_remove(&g->claims, c);
 }
 
 static bool good_token(int64_t token) {
@@ -904,12 +919,22 @@ static bool hear_rows(struct registry *g, struct link *l, struct term_reader *r,
   return true;
 }
 
-/* Removes the claims that were not among all names that the peer has sent. */
-static void sweep(struct registry *g, struct link *l) {
-  for (struct claim *c = l->home.claims, *next; c; c = next) {
+/* Looks at *left claims of the sweep, and removes those that were not among all names that the peer has sent.
+ */
+static void sweep_some(struct registry *g, struct link *l, uint32_t *left) {
+  struct claim *c = l->sweep;
+  for (struct claim *next; c && *left; c = next, (*left)--) {
     next = c->next;
     if (c->mark != l->mark) claims_remove(&g->claims, c);
   }
+  set_sweep(g, l, c);
+}
+
+static void sweep_slice(struct registry *g) {
+  uint32_t left = g->config.slice;
+  for (struct ring *r = g->links.next; g->sweeping && r != &g->links; r = r->next)
+    sweep_some(g, RING_ENTRY(r, struct link, all), &left);
+  if (g->sweeping) start_slices(g);
 }
 
 void registry_heard(struct registry *g, uint32_t node, struct term_reader r) {
@@ -920,9 +945,15 @@ void registry_heard(struct registry *g, uint32_t node, struct term_reader r) {
     return;
   l->slow = false;
   saw_token(g, highest);
-  if (flags & CAST_FIRST) l->mark++;
+  if (flags & CAST_FIRST) {
+    l->mark++;
+    set_sweep(g, l, NULL);
+  }
   bool whole = hear_rows(g, l, &r, hear_change);
-  if (whole && flags & CAST_LAST) sweep(g, l);
+  if (whole && flags & CAST_LAST) {
+    set_sweep(g, l, l->home.claims);
+    sweep_slice(g);
+  }
   if (number > 0) l->have = (uint64_t)number;
   if (flags & CAST_WANT_ALL) l->wants_all = true;
   if (number > 0 || flags & CAST_WANT_ALL) mark_dirty(g);
@@ -953,7 +984,7 @@ void registry_version_heard(struct registry *g, uint32_t node, const json_t *ver
     return;
   l->slow = false;
   saw_token(g, highest);
-  if ((size_t)count == l->home.count && (uint64_t)sum == l->home.sum) return;
+  if (l->sweep || ((size_t)count == l->home.count && (uint64_t)sum == l->home.sum)) return;
   log_difference(g, l, count);
   g->resyncs++;
   l->want_all = true;
@@ -1047,9 +1078,10 @@ static void send_part(struct registry *g, struct link *l, int flags);
 /* Flushes first: the cast of a part takes the requests of the next flush along, which must follow the changes
  * before them. */
 bool registry_slice(struct registry *g) {
-  if (g->walking || (!g->slicing && !g->dropping)) return false;
+  if (g->walking || (!g->slicing && !g->dropping && !g->sweeping)) return false;
   while (registry_flush(g)) continue;
   drop_slice(g);
+  sweep_slice(g);
   g->walking = true;
   for (struct ring *r = g->links.next; r != &g->links; r = r->next) {
     struct link *l = RING_ENTRY(r, struct link, all);
@@ -1090,6 +1122,7 @@ void registry_link_down(struct registry *g, uint32_t node) {
   g->dropping++;
   claims_hide(&g->claims, &l->home);
   set_sending(g, l, SENDS_NOTHING, NULL);
+  set_sweep(g, l, NULL);
   pass_over(g, l);
   drop_slice(g);
   if (g->walking) start_slices(g);

@@ -139,7 +139,8 @@ void registry_version_heard(struct registry *g, uint32_t node, const json_t *ver
 bool registry_flush(struct registry *g);
 
 /* Sends one further part of each snapshot that is not yet sent as a whole, and removes a part of what lost
- * links have left, so that the loop does other work between parts. False when there was nothing to do. */
+ * links have left, and of what peers do not have any more, so that the loop does other work between parts.
+ * False when there was nothing to do. */
 bool registry_slice(struct registry *g);
 
 /* Ends waits and leases whose time is over. To be called every REGISTRY_TICK_MS. */
