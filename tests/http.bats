@@ -688,3 +688,16 @@ ended() { api one GET "/v1/processes/$1/outcome" | jq -e 'has("status") or has("
   http GET "/v1/processes/$pid/output?from=-1"
   problem 400 usage
 }
+
+@test "a list of thousands of nodes holds no other request up" {
+  local joins=() longest
+  for i in {1..4000}; do joins+=(--join "n$i@127.0.0.$((i % 200 + 2)):1"); done
+  start_node many --listen 127.0.0.1:0 "${joins[@]}" >/dev/null 2>&1
+  for _ in 1 2 3; do
+    run -0 api many GET '/v1/nodes?scope=known&mesh=1'
+    [ "$(jq '[.nodes[].node] | unique | length' <<<"$output")" = 4001 ]
+  done
+  longest=$(api many GET /metrics | sed -n 's/^node_io_longest_turn_seconds{work="\(GET .v1.nodes\|the list of nodes\)"} //p' |
+    sort -g | tail -n 1)
+  awk -v s="${longest:-0}" -v most="${SAN:+1}" 'BEGIN { exit !(s < (most ? 0.05 : 0.005)) }' || fail "$longest s"
+}

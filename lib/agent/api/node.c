@@ -98,12 +98,27 @@ static void sort_nodes(json_t *nodes) {
   free(all);
 }
 
+/* A list that is being made: a slice a turn of the loop, in which each node is as it was in its turn; then,
+ * where there are many, a job sorts and writes it. */
 struct listing {
+  struct request_job of;
   struct agent *agent;
   json_t *nodes;
-  bool known;  /* the list has nodes that are not up, too */
-  bool unseen; /* the list says of each node which nodes it does not see */
+  bool known;   /* the list has nodes that are not up, too, */
+  bool missing; /* and those that are tried again */
+  bool unseen;  /* the list says of each node which nodes it does not see */
+  size_t at;    /* of mesh_walk */
+  int left;     /* of NODES_SLICE in this turn */
+  struct buf text;
+  uv_idle_t turn;
 };
+enum { NODES_SLICE = 2000, NODES_ROW = 20 }; /* a node counts as many names of nodes that it does not see */
+
+static void listing_free(struct listing *l) {
+  json_decref(l->nodes);
+  buf_finish(&l->text);
+  free(l);
+}
 
 static void add_unseen(void *data, const char *node) {
   json_array_append_new(data, json_string(node));
@@ -111,19 +126,61 @@ static void add_unseen(void *data, const char *node) {
 
 static void add_node(void *data, const struct member *m) {
   struct listing *l = data;
-  if (!m->up && !l->known) return;
-  json_t *v = node_json(l->agent, m), *unseen = l->unseen ? json_array() : NULL;
+  l->left -= NODES_ROW;
+  if (!m->up && !(l->known && m->creation) && !(l->missing && m->missing)) return;
+  json_t *v = node_json(l->agent, m), *unseen = l->unseen && m->up ? json_array() : NULL;
   if (unseen) mesh_each_unseen(l->agent->mesh, m->node, add_unseen, unseen);
-  sort_nodes(unseen);
+  l->left -= (int)json_array_size(unseen);
   if (json_array_size(unseen)) json_object_set(v, "unseen", unseen);
   json_decref(unseen);
   json_array_append_new(l->nodes, v);
 }
 
-/* Adds a node that is not up, unless add_node has added it. */
-static void add_missing(void *data, const struct member *m) {
-  struct listing *l = data;
-  if (!l->known || !m->creation) json_array_append_new(l->nodes, node_json(l->agent, m));
+/* Adds the nodes of a slice; false: these were the last. */
+static bool collect(struct listing *l) {
+  bool more = true;
+  for (l->left = NODES_SLICE; more && l->left > 0;) more = mesh_walk(l->agent->mesh, &l->at, 1, add_node, l);
+  return more;
+}
+
+/* On a thread of the pool, where there are many nodes. */
+static void run_write(struct job *job) {
+  struct listing *l = (struct listing *)job;
+  size_t i;
+  json_t *node;
+  json_array_foreach(l->nodes, i, node) sort_nodes(json_object_get(node, "unseen"));
+  sort_nodes(l->nodes);
+  json_t *v = json_pack("{s:o}", "nodes", l->nodes);
+  l->nodes = NULL;
+  json_line(&l->text, v);
+  json_decref(v);
+}
+
+/* r: NULL, when the request is over. */
+static void give_list(struct listing *l, struct request *r) {
+  size_t n = l->text.len;
+  if (r) respond_text(r, "application/json", buf_take(&l->text), n);
+  listing_free(l);
+}
+
+static void on_written(struct job *job) {
+  struct listing *l = (struct listing *)job;
+  give_list(l, request_job_done(&l->of));
+}
+
+static void on_collected(uv_handle_t *h) {
+  struct listing *l = h->data;
+  struct request *r = request_job_done(&l->of);
+  if (r)
+    request_job(r, &l->of, run_write, on_written);
+  else
+    listing_free(l);
+}
+
+static void on_turn(uv_idle_t *turn) {
+  struct listing *l = turn->data;
+  holds_note(&l->agent->holds, "the list of nodes", NULL);
+  if (!l->of.request || !collect(l)) uv_close((uv_handle_t *)turn, on_collected);
 }
 
 struct follower { /* a client that gets nodeup and nodedown as a stream */
@@ -144,8 +201,12 @@ static void on_follower_closed(void *data, bool gone) {
   free(f);
 }
 
-static void tell_up(void *data, const struct member *m) {
-  if (m->up) on_change(data, m->node, NULL);
+/* Written by hand, as a node may be connected to thousands. */
+static void put_up(void *lines, const struct member *m) {
+  if (!m->up) return;
+  buf_puts(lines, "{\"event\":\"nodeup\",\"node\":");
+  json_put_bytes(lines, m->node, strlen(m->node));
+  buf_puts(lines, "}\n");
 }
 
 static void follow_nodes(struct request *r) {
@@ -163,7 +224,10 @@ static void follow_nodes(struct request *r) {
     return;
   }
   mesh_subscribe(request_agent(r)->mesh, &f->subscriber);
-  mesh_each(request_agent(r)->mesh, tell_up, f);
+  struct buf lines = BUF_INIT;
+  mesh_each(request_agent(r)->mesh, put_up, &lines);
+  stream_text(f->stream, &lines);
+  buf_finish(&lines);
 }
 
 void api_nodes_list(struct request *r) {
@@ -178,13 +242,26 @@ void api_nodes_list(struct request *r) {
     respond_code(r, ERR_USAGE, "scope=%s: want connected, all or known", scope);
     return;
   }
-  bool mesh = request_flag(r, "mesh");
-  struct listing l = {a, json_array(), !strcmp(scope, "known"), mesh};
-  if (strcmp(scope, "connected") != 0) json_array_append_new(l.nodes, self_json(a));
-  mesh_each(a->mesh, add_node, &l);
-  if (mesh || request_flag(r, "down")) mesh_each_missing(a->mesh, add_missing, &l);
-  sort_nodes(l.nodes);
-  respond_json(r, 200, json_pack("{s:o}", "nodes", l.nodes));
+  struct listing *l = calloc(1, sizeof *l);
+  if (!l) {
+    respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return;
+  }
+  l->agent = a;
+  l->nodes = json_array();
+  l->known = !strcmp(scope, "known");
+  l->unseen = request_flag(r, "mesh");
+  l->missing = l->unseen || request_flag(r, "down");
+  if (strcmp(scope, "connected") != 0) json_array_append_new(l->nodes, self_json(a));
+  if (!collect(l)) {
+    run_write(&l->of.job);
+    give_list(l, r);
+    return;
+  }
+  request_slices(r, &l->of);
+  uv_idle_init(&a->loop, &l->turn);
+  l->turn.data = l;
+  uv_idle_start(&l->turn, on_turn);
 }
 
 /* Reads the node name in the path of a request. False when the segment is not a node name: the request has

@@ -138,17 +138,20 @@ void request_lease(struct request *r) {
 
 /* --- jobs --- */
 
-void request_job(struct request *r, struct request_job *j, void (*run)(struct job *job),
-                 void (*done)(struct job *job)) {
+void request_slices(struct request *r, struct request_job *j) {
   j->request = r;
   r->job = j;
+}
+
+void request_job(struct request *r, struct request_job *j, void (*run)(struct job *job),
+                 void (*done)(struct job *job)) {
+  request_slices(r, j);
   job_start(r->listener->agent, &j->job, r->body_size, run, done);
 }
 
 void request_job_continue(struct request *r, struct request_job *j, void (*run)(struct job *job),
                           void (*done)(struct job *job)) {
-  j->request = r;
-  r->job = j;
+  request_slices(r, j);
   job_continue(r->listener->agent, &j->job, r->body_size, run, done);
 }
 

@@ -101,6 +101,9 @@ void request_job(struct request *r, struct request_job *j, void (*run)(struct jo
 void request_job_continue(struct request *r, struct request_job *j, void (*run)(struct job *job),
                           void (*done)(struct job *job));
 struct request *request_job_done(struct request_job *j);
+/* The same for work that is done on the loop, in slices, without a job: `request` is NULL once the request is
+ * over. */
+void request_slices(struct request *r, struct request_job *j);
 
 bool request_is_lines(const struct request *r); /* is the body application/x-ndjson? */
 bool request_peer(const struct request *r,

@@ -579,14 +579,20 @@ void members_told(struct peer *p) {
 
 /* --- the heartbeat -------------------------------------------------------------------------------------- */
 
+/* The members among the peers 64 * word, … that this node is connected to and p is not, p left out: a bit for
+ * each. */
+static uint64_t unseen_of(const struct peer *p, size_t word) {
+  uint64_t lacks = p->mesh->ours.bits[word] & ~(word < p->view.words ? p->view.bits[word] : 0);
+  return word == p->index / 64 ? lacks & ~(UINT64_C(1) << (p->index % 64)) : lacks;
+}
+
 /* Counts the peers of this node that the peer's view lacks, apart from the peer itself; *first becomes one of
  * them. */
 static size_t count_unseen(const struct peer *p, const struct peer **first) {
   const struct mesh *m = p->mesh;
   size_t count = 0;
   for (size_t word = 0; word < m->ours.words; word++) {
-    uint64_t lacks = m->ours.bits[word] & ~(word < p->view.words ? p->view.bits[word] : 0);
-    if (word == p->index / 64) lacks &= ~(UINT64_C(1) << (p->index % 64));
+    uint64_t lacks = unseen_of(p, word);
     if (lacks) *first = m->all[word * 64 + (size_t)__builtin_ctzll(lacks)];
     count += (size_t)__builtin_popcountll(lacks);
   }
@@ -629,10 +635,9 @@ void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, c
                       void *data) {
   const struct peer *p = map_get(&m->peers, node);
   if (!p || !view_has(&m->ours, p)) return;
-  for (size_t i = 0; i < m->count; i++) {
-    const struct peer *other = m->all[i];
-    if (other != p && view_has(&m->ours, other) && !view_has(&p->view, other)) fn(data, other->name.full);
-  }
+  for (size_t word = 0; word < m->ours.words; word++)
+    for (uint64_t lacks = unseen_of(p, word); lacks; lacks &= lacks - 1)
+      fn(data, m->all[word * 64 + (size_t)__builtin_ctzll(lacks)]->name.full);
 }
 
 /* --- life ----------------------------------------------------------------------------------------------- */

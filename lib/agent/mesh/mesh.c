@@ -457,6 +457,7 @@ static struct member member_of(const struct peer *p) {
       .creation = p->incarnation ? nodetab_creation(nodes, p->incarnation) : 0,
       .id = nodetab_node_id(nodes, p->incarnation),
       .up = p->state == PEER_UP,
+      .missing = p->state != PEER_UP && members_wanted(p),
       .suspected = p->state == PEER_UP && p->suspected,
       .address = p->place.address,
       .port = p->place.port,
@@ -476,12 +477,13 @@ void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *membe
   }
 }
 
-void mesh_each_missing(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data) {
-  for (size_t i = 0; i < m->count; i++) {
-    if (m->all[i]->state == PEER_UP || !members_wanted(m->all[i])) continue;
-    struct member member = member_of(m->all[i]);
+bool mesh_walk(struct mesh *m, size_t *at, size_t n, void (*fn)(void *data, const struct member *member),
+               void *data) {
+  for (; n && *at < m->count; n--) {
+    struct member member = member_of(m->all[(*at)++]);
     fn(data, &member);
   }
+  return *at < m->count;
 }
 
 bool mesh_tried(struct mesh *m, const char *node, struct member *out) {

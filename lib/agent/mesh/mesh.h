@@ -149,6 +149,7 @@ struct member {
   npid kernel;
   uint32_t creation, id; /* creation 0: this node has never met it, and it has no id and no kernel */
   bool up;
+  bool missing;        /* not up, and tried again */
   bool suspected;      /* up, and quiet for more than 1.5 heartbeats */
   const char *address; /* the address on which it listens, as the host of a URL; "" when not known */
   uint16_t port;
@@ -159,8 +160,11 @@ struct member {
 };
 /* Every node ever met (up or not), in the order of meeting. */
 void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data);
-/* Every node that is not up and is being tried again, met or not. */
-void mesh_each_missing(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data);
+/* Visits up to n of the nodes that are up, were up, or are tried, met or not: those from *at on, which is 0
+ * at first.  False: these were the last.  A node that is new meanwhile is visited; one that has taken the
+ * place of another that was never met may be missed. */
+bool mesh_walk(struct mesh *m, size_t *at, size_t n, void (*fn)(void *data, const struct member *member),
+               void *data);
 /* Calls fn for each member that this node is connected to and the peer `node` is not, where both nodes
  * mesh. */
 void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, const char *unseen),
