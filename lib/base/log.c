@@ -22,3 +22,24 @@ void log_line(const struct log *log, const char *format, ...) {
   }
   buf_finish(&text);
 }
+
+static bool is_over(const struct log_limit *l, int64_t now_ms) {
+  return now_ms - l->begun_ms >= LOG_BURST_MS;
+}
+
+bool log_admits(struct log_limit *l, int64_t now_ms) {
+  if (!l->lines || (is_over(l, now_ms) && !l->left_out)) *l = (struct log_limit){.begun_ms = now_ms};
+  bool good = l->lines < LOG_BURST;
+  if (good)
+    l->lines++;
+  else
+    l->left_out++;
+  return good;
+}
+
+unsigned log_left_out(struct log_limit *l, int64_t now_ms) {
+  unsigned n = l->left_out;
+  if (!n || !is_over(l, now_ms)) return 0;
+  *l = (struct log_limit){0};
+  return n;
+}

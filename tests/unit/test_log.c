@@ -13,7 +13,24 @@ static const char *written(const struct log *log, int fd, char *text, size_t siz
   return text;
 }
 
+/* Of many lines about one thing few are logged, and it is said how many were not. */
+static void test_limit(void) {
+  struct log_limit l = {0};
+  int admitted = 0;
+  for (int i = 0; i < 3 * LOG_BURST; i++) admitted += log_admits(&l, 5 + i);
+  ok(admitted == LOG_BURST, "%d of %d lines of one moment are admitted", admitted, 3 * LOG_BURST);
+  ok(!log_left_out(&l, 5 + LOG_BURST_MS - 1), "how many are left out is told when the minute is over");
+  ok(!log_admits(&l, 5 + LOG_BURST_MS), "before that no line is admitted");
+  ok(log_left_out(&l, 5 + LOG_BURST_MS) == 2 * LOG_BURST + 1, "and all are counted");
+  ok(!log_left_out(&l, 5 + 2 * LOG_BURST_MS), "once");
+  ok(log_admits(&l, 5 + LOG_BURST_MS), "then lines are admitted again");
+  admitted = 0;
+  for (int i = 1; i < 5 * LOG_BURST; i++) admitted += log_admits(&l, 5 + (1 + i) * (int64_t)LOG_BURST_MS);
+  ok(admitted == 5 * LOG_BURST - 1, "rare lines are all admitted");
+}
+
 int main(void) {
+  test_limit();
   char text[8192], page[6000];
   int ends[2];
   struct error e;

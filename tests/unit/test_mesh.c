@@ -6,7 +6,10 @@
 
 #include "tap.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 enum { PEERS = 4096 };
 
@@ -1021,7 +1024,58 @@ static void test_schedules(void) {
   ok(good == count, "%d of %d schedules end well", good, count);
 }
 
+/* --- the log -------------------------------------------------------------------------------------------- */
+
+static int lines_with(const char *text, const char *what) {
+  int n = 0;
+  for (const char *at = text; (at = strstr(at, what)); at++) n++;
+  return n;
+}
+
+/* A peer that links again and again. */
+static void test_log(void) {
+  enum { LINKS = 200 };
+  static char text[65536];
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two);
+  struct error e;
+  int ends[2];
+  if (pipe2(ends, O_NONBLOCK)) abort();
+  struct sink_config config = {.prefix = "one", .max = {1 << 20}, .fd = ends[1]};
+  if (sink_new(&config, &one->log.sink, &e)) abort();
+  one->log.prefix = "one";
+  for (int i = 0; i < LINKS; i++) {
+    net_connect(two, one);
+    net_run(net);
+    mesh_disconnect(two->mesh, "one@a", "disconnected");
+    net_run(net);
+  }
+  ok(one->downs == LINKS, "a peer links and parts %d times", LINKS);
+  net_pass(net, LOG_BURST_MS + 2 * NET_HEARTBEAT);
+  sink_flush(one->log.sink, 10000);
+  ssize_t n = read(ends[0], text, sizeof text - 1);
+  text[n > 0 ? n : 0] = 0;
+  char summary[128];
+  snprintf(summary, sizeof summary, "one: two@b: %d more lines about it were left out; it is down now\n",
+           2 * LINKS - LOG_BURST);
+  ok(lines_with(text, "\n") == LOG_BURST + 1, "the log has %d lines of it", lines_with(text, "\n"));
+  ok(strstr(text, summary), "the last one says how many were left out, and how the peer is");
+  net_connect(two, one);
+  net_run(net);
+  sink_flush(one->log.sink, 10000);
+  n = read(ends[0], text, sizeof text - 1);
+  text[n > 0 ? n : 0] = 0;
+  is(text, "one: two@b is up\n", "then its links are logged again");
+  struct sink *sink = one->log.sink;
+  one->log.sink = NULL;
+  net_free(net);
+  sink_free(sink, 10000);
+  close(ends[0]);
+  close(ends[1]);
+}
+
 int main(void) {
+  test_log();
   test_meet();
   test_hello_first();
   test_answer_first();

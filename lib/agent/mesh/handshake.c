@@ -322,7 +322,7 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
   struct peer_detail d = {.source = source, .refusal = &e};
   struct peer *p = NULL;
   if (take_offer(m, hello, &d, &p) || !p) {
-    if (e.code == ERR_VERSION)
+    if (e.code == ERR_VERSION && peer_may_log(m, p))
       log_line(m->config.log, "an offer from %s is refused: %s", source, error_text(&e));
     answer(data, &e, MESH_TAKEN);
     return;
@@ -345,9 +345,10 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
  * which says so, makes the node take a newer creation and break this connection (renewal.h): so our stream is
  * opened for it, unless it is open or on its way already, and the peer's stream is not adopted. */
 static int await_newer(struct peer *p, struct peer_detail *d) {
-  log_line(config_of(p)->log,
-           "%s: its creation %u is one of an earlier start, or older: it is told to take a newer one",
-           p->name.full, (unsigned)d->hello->creation);
+  if (peer_may_log(p->mesh, p))
+    log_line(config_of(p)->log,
+             "%s: its creation %u is one of an earlier start, or older: it is told to take a newer one",
+             p->name.full, (unsigned)d->hello->creation);
   int code = p->transport ? 0 : peer_event(p, PEER_OFFER, d);
   return code ? code : DONE;
 }
@@ -390,7 +391,8 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
   if (p) code = renewal_by_hello(p, &h, &e);
   if (p && !code) code = peer_event(p, PEER_HELLO, &d);
   if (code == DONE) code = 0;
-  if (code) log_line(m->config.log, "a stream from %s is refused: %s", d.source, error_text(&e));
+  if (code && peer_may_log(m, p))
+    log_line(m->config.log, "a stream from %s is refused: %s", d.source, error_text(&e));
   json_decref(line);
   return code;
 }
@@ -511,7 +513,8 @@ static int on_line(void *data, char *text, size_t n) {
   if (pieces_is_piece(text, n, &series)) return series_take_piece(p, series, text, n);
   int code = frame_read(&m->frames, text, n, &s, &e);
   if (code) {
-    log_line(m->config.log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
+    if (peer_may_log(m, p))
+      log_line(m->config.log, "%s: a frame is refused: %s", p->name.full, error_text(&e));
     return code;
   }
   if (nodetab_refused(m->config.nodes) != m->lost_pids) tell_lost_pids(p);

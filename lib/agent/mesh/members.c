@@ -166,7 +166,7 @@ static void note_trouble(struct peer *p, const struct error *why) {
   if (p->dials_only && !p->join) return;
   bool same = p->trouble.code == why->code;
   p->trouble = *why;
-  if (same) return;
+  if (same || !peer_may_log(p->mesh, p)) return;
   log_line(p->mesh->config.log, "%s%s%s", p->join ? "--join: " : "", error_text(why),
            p->until_ms ? "; it is tried again" : "");
 }
@@ -282,7 +282,7 @@ static void tell_all(struct peer *p) {
   json_t *list = json_array();
   for (size_t i = 0; i < m->count; i++)
     if (m->all[i]->state == PEER_UP && m->all[i]->meshes) json_array_append_new(list, member_json(m->all[i]));
-  if (tell(p, "members", list))
+  if (tell(p, "members", list) && peer_may_log(m, p))
     log_line(m->config.log, "%s: the list of members is not sent now: its queue is full", p->name.full);
 }
 
@@ -498,7 +498,9 @@ void members_take_digest(struct peer *p, const json_t *fields) {
   if (!meshes(p) || p->state != PEER_UP || !json_is_integer(digest)) return;
   if ((uint64_t)json_integer_value(digest) == p->view.digest || m->told_full) return;
   m->resyncs++;
-  log_line(m->config.log, "%s: its members differ from what it has told; it is asked for them", p->name.full);
+  if (peer_may_log(m, p))
+    log_line(m->config.log, "%s: its members differ from what it has told; it is asked for them",
+             p->name.full);
   int code = tell(p, "resync", json_true());
   (void)code; /* after a failure the next digest differs, too, and this node asks again */
 }
@@ -623,9 +625,25 @@ static void log_incomplete(struct mesh *m) {
   }
 }
 
+/* Logs how many lines peer_may_log has left out, and of each peer how it is now. */
+static void log_left_out_lines(struct mesh *m) {
+  int64_t now = now_ms(m);
+  unsigned n = log_left_out(&m->refusals, now);
+  if (n) log_line(m->config.log, "%u more lines about refused offers and streams were left out", n);
+  m->left_out = m->refusals.left_out > 0;
+  for (size_t i = 0; i < m->count; i++) {
+    struct peer *p = m->all[i];
+    if ((n = log_left_out(&p->lines, now)))
+      log_line(m->config.log, "%s: %u more lines about it were left out; it is %s now", p->name.full, n,
+               p->state == PEER_UP ? "up" : "down");
+    if (p->lines.left_out) m->left_out = true;
+  }
+}
+
 void members_beat(struct mesh *m, json_t *fields) {
   flush_news(m);
   log_incomplete(m);
+  if (m->left_out) log_left_out_lines(m);
   json_object_set_new(fields, "members", json_integer((json_int_t)m->ours.digest));
 }
 

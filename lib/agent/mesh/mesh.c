@@ -44,6 +44,7 @@ static struct peer *reuse_peer(struct mesh *m, const struct nodename *name) {
     members_forget(p);
     p->name = *name;
     p->failed_ms = 0;
+    p->lines = (struct log_limit){0};
     members_named(p);
     return p;
   }
@@ -175,9 +176,18 @@ void mesh_unsubscribe(struct mesh_subscriber *s) {
   if (s->next) s->next->pprev = s->pprev;
 }
 
+bool peer_may_log(struct mesh *m, struct peer *p) {
+  bool good = log_admits(p ? &p->lines : &m->refusals, (int64_t)uv_now(m->config.loop));
+  if (!good) m->left_out = true;
+  return good;
+}
+
 /* Logs a nodeup (why is NULL) or a nodedown, and calls the subscribers. */
-static void publish(struct mesh *m, const char *node, const char *why) {
-  log_line(m->config.log, why ? "%s is down: %s" : "%s is up%s", node, why ? why : "");
+static void publish(struct peer *p, const char *why) {
+  struct mesh *m = p->mesh;
+  const char *node = p->name.full;
+  if (peer_may_log(m, p))
+    log_line(m->config.log, why ? "%s is down: %s" : "%s is up%s", node, why ? why : "");
   for (struct mesh_subscriber *s = m->subscribers, *next; s; s = next) {
     next = s->next;
     s->event(s->data, node, why);
@@ -374,7 +384,7 @@ void peer_leave_down(struct peer *p) {
 
 void peer_enter_up(struct peer *p) {
   members_up(p);
-  publish(p->mesh, p->name.full, NULL);
+  publish(p, NULL);
   peer_check_joined(p);
   members_told(p);
 }
@@ -397,7 +407,7 @@ void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event
     uint32_t epoch = nodetab_part(m->config.nodes, p->incarnation);
     m->events->down(m->data, p->incarnation, epoch, "noconnection");
   }
-  if (from == PEER_UP) publish(m, p->name.full, without_name(p, error_text(why)));
+  if (from == PEER_UP) publish(p, without_name(p, error_text(why)));
   refuse_queue(p);
   peer_tell_waiters(p, why);
   members_told(p);

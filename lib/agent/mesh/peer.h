@@ -191,6 +191,8 @@ struct peer {
   char rival[NODE_HOST_MAX + 16];       /* where a second node of its name listens, or "" */
   int64_t rival_ms;                     /* when the rival was last logged; 0: not yet */
   bool rival_due;                       /* the rival is to be logged at the next heartbeat */
+
+  struct log_limit lines; /* of peer_may_log */
 };
 
 struct mesh {
@@ -227,8 +229,14 @@ struct mesh {
   struct buf line;                                  /* scratch: the frame being written */
   uint64_t lost_pids;                               /* nodetab_refused at the last log line about it */
   int64_t lost_pids_ns;                             /* when that line was logged */
+  struct log_limit refusals; /* of lines about offers and streams of nobody that is known */
+  bool left_out;             /* lines about peers, or of `refusals`, were left out, which is not logged yet */
   bool stopping;
 };
+
+/* May a line about a peer be logged that the peer can cause again and again, as by linking?  p: NULL, for an
+ * offer or a stream of nobody that is known.  Heartbeats log how many were left out. */
+bool peer_may_log(struct mesh *m, struct peer *p);
 
 /* The peer of that name, which is made if this node has none; NULL when there is no room for it. */
 struct peer *peer_get(struct mesh *m, const struct nodename *name);

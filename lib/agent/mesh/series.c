@@ -358,7 +358,8 @@ void series_deliver(struct peer *p, struct signal *s) {
 }
 
 static int wrong(struct peer *p, int code, const char *what) {
-  log_line(p->mesh->config.log, "%s: a piece is refused: %s", p->name.full, what);
+  if (peer_may_log(p->mesh, p))
+    log_line(p->mesh->config.log, "%s: a piece is refused: %s", p->name.full, what);
   return code;
 }
 
