@@ -132,6 +132,22 @@ local t = {} for _ = 1, 500 do t = {t} end send(self(), t) error("500: " .. #rec
   assert_output $'1\n2\n3\nnil'
 }
 
+@test "a long message to a name of another node, and long arguments of a process there" {
+  two_nodes
+  run -0 node-spawn -n "two@$HOST" -d -e 'register("echo", self())
+    local pid, t, s = receive() send(pid, #t, t[9][1], #s)'
+  wait_until node-whereis -n "two@$HOST" --local echo
+  lua 'local two, t = ..., {}
+       for i = 1, 100000 do t[i] = {i} end
+       local s = ("x"):rep(500000)
+       local function sum(a, b, ...) exit(#a + #b + select("#", ...)) end
+       send({"echo", two}, self(), t, s) puts(receive(20000))
+       local pid, ref = node.spawn_monitor(two, sum, t, s, 1, 2)
+       local what, r, p, reason = receive(20000)
+       puts(what, r == ref, p == pid, reason)' "two@$HOST"
+  assert_output $'100000\t9\t500000\nDOWN\ttrue\ttrue\t600002'
+}
+
 @test "send: dead, malformed and unknown destinations" {
   refused 'send(nil, 1)
 send(5, 1)

@@ -46,6 +46,13 @@ static void run(const char *what, const char *code, const char *want) {
           "  return receive()\n"                                                                             \
           "end\n"
 
+/* The same, where the values are the arguments of the process. */
+#define ECHO_ARGUMENTS                                                                                       \
+  ECHO "local function echo(...)\n"                                                                          \
+       "  spawn(function(me, ...) send(me, ...) end, self(), ...)\n"                                         \
+       "  return receive()\n"                                                                                \
+       "end\n"
+
 #define DONE "for _, p in ipairs(noise) do exit(p, 'kill') end\n"
 
 static void test_values(void) {
@@ -119,6 +126,77 @@ static void test_values(void) {
       "2\t5000000\t30000\n2\t5000000\t30000\n2\t5000000\t30000\n");
 }
 
+static void test_arguments(void) {
+  run("arguments of a process",
+      ECHO_ARGUMENTS
+      "local t = {} for i = 1, 8000 do t['k' .. i] = {i, {a = i, [i] = {}, [true] = 'z'}} end\n"
+      "for i = 1, 3 do\n"
+      "  local a, b, c, d = echo(t, nil, text(1000001), i)\n"
+      "  puts(digest(t) == digest(a), b, c == text(1000001), d)\n"
+      "end\n" DONE,
+      "true\tnil\ttrue\t1\ntrue\tnil\ttrue\t2\ntrue\tnil\ttrue\t3\n");
+  run("functions among them that share a variable with each other",
+      ECHO_ARGUMENTS
+      "local n = 0\n"
+      "local u, t, g = echo(function() n = n + 1 end, text(3000000), {function() return n end})\n"
+      "u() u() puts(g[1](), #t, n)\n" DONE,
+      "2\t3000000\t0\n");
+  run("the ties of a process with long arguments",
+      ECHO "local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+           "trap_exit(true)\n"
+           "local p, ref = spawn_opt({link = true, monitor = true, priority = 'low'},\n"
+           "  function(...) exit(priority() .. select('#', ...) .. #...) end, t, 2)\n"
+           "for i = 1, 2 do\n"
+           "  local what, a, b, c = receive()\n"
+           "  puts(what, a == p or a == ref, what == 'DOWN' and c or b)\n"
+           "end\n"
+           "local q, r = spawn_monitor(function(l) exit(#l) end, t)\n"
+           "local what, a, b, c = receive() puts(what, a == r, c)\n" DONE,
+      "EXIT\ttrue\tlow230000\nDOWN\ttrue\tlow230000\nDOWN\ttrue\t30000\n");
+  run("a function by its name",
+      ECHO "local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+           "spawn('_G', 'send', self(), t, text(100000))\n"
+           "local a, b = receive() puts(#a, #b)\n" DONE,
+      "30000\t100000\n");
+  run("what cannot be an argument is named by its place",
+      PRELUDE "local t = {} for i = 1, 50000 do t[i] = {i} end\n"
+              "t[49999][1] = io.open('/dev/null')\n"
+              "puts(select(2, pcall(spawn, print, 1, t)))\n",
+      "argument[2][49999][1]: a userdata cannot be sent\n");
+}
+
+static void test_predicates(void) {
+  run("a predicate sees long messages as they are",
+      ECHO "local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+           "for i = 1, 5 do send(self(), i, t, text(100000 + i)) end\n"
+           "local function wanted(i, l, s) return i == 4 and #l == 30000 and #s == 100004 end\n"
+           "local i, l, s = receive_match(wanted) puts(i, #l, #s)\n"
+           "puts(receive_match(wanted, 0))\n"
+           "for _ = 1, 4 do puts((receive())) end\n" DONE,
+      "4\t30000\t100004\nnil\n1\n2\n3\n5\n");
+  run("an urgent message that comes while a long one is judged",
+      ECHO "local t, me = {}, self() for i = 1, 30000 do t[i] = {i} end\n"
+           "local p = spawn(function()\n"
+           "  receive_match({'go'})\n"
+           "  for i = 1, 20 do send(me, receive_match(function(i) return i == 'urgent' end)) end\n"
+           "end)\n"
+           "for i = 1, 3 do send(p, i, t) end send(p, 'go')\n"
+           "for i = 1, 20 do send_urgent(p, 'urgent', i) puts(select(2, receive()) == i) end\n" DONE,
+      "true\ntrue\ntrue\ntrue\ntrue\ntrue\ntrue\ntrue\ntrue\ntrue\n"
+      "true\ntrue\ntrue\ntrue\ntrue\ntrue\ntrue\ntrue\ntrue\ntrue\n");
+}
+
+static void test_reasons(void) {
+  run("a long reason",
+      ECHO "local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+           "trap_exit(true)\n"
+           "spawn_link(function(t) exit(t) end, t)\n"
+           "puts(#select(3, receive()))\n"
+           "local p = spawn_link(function() receive() end) exit(p, t)\n"
+           "puts(#select(3, receive()))\n" DONE,
+      "30000\n30000\n");
+}
+
 static void test_errors(void) {
   run("what cannot be sent is named by its place, however late it comes",
       PRELUDE "local t = {} for i = 1, 50000 do t[i] = {i} end\n"
@@ -155,6 +233,32 @@ static void test_deaths(void) {
       "30000\t1000000\n30000\t1000000\n30000\t1000000\n30000\t1000000\n");
 }
 
+/* Parents and their children die while arguments are copied out of the ones and into the others. */
+static void test_deaths_of_spawns(void) {
+  run("death of a parent or a child while arguments are copied",
+      PRELUDE "local me = self()\n"
+              "local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+              "local function parent()\n"
+              "  return spawn(function()\n"
+              "    local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+              "    while true do\n"
+              "      spawn_link(function(l, s) send(me, #l, #s) end, t, text(1000000)) sleep(0)\n"
+              "    end\n"
+              "  end)\n"
+              "end\n"
+              "for i = 1, 20 do local p = parent() sleep(3 * i) exit(p, 'kill') end\n"
+              "local ended = 0\n"
+              "for i = 1, 20 do\n"
+              "  local p = spawn_monitor(function() receive() end, t, text(1000000))\n"
+              "  if i % 4 > 0 then sleep(i % 4 - 1) end exit(p, 'kill')\n"
+              "  while receive() ~= 'DOWN' do end ended = ended + 1\n"
+              "end\n"
+              "local p = parent()\n"
+              "puts(ended, receive())\n"
+              "exit(p, 'kill')\n",
+      "20\t30000\t1000000\n");
+}
+
 static void test_interrupts(void) {
   run("an interrupt in the middle of a copy ends it, and others can copy",
       PRELUDE
@@ -182,7 +286,7 @@ static void test_interrupts(void) {
           "    " make " send(me, 'ready') receive_match({'go'}) " copy " send(me, 'done')\n"                 \
           "  end)\n"                                                                                         \
           "  receive()\n"                                                                                    \
-          "  send(busy, 'go')\n"                                                                             \
+          "  send_urgent(busy, 'go')\n"                                                                      \
           "  local turns = 0\n"                                                                              \
           "  while not receive(0) do sleep(0) turns = turns + 1 end\n"                                       \
           "  most = math.max(most, turns) end\n"                                                             \
@@ -197,14 +301,37 @@ static void test_ticker(void) {
   run("beside the receiving of one",
       BESIDE("send(self(), 'x', text(60000000))", "assert(#select(2, receive()) == 60000000)"), "goes on\n");
   run("beside the sending of many tables", BESIDE(TABLES, "send(spawn(function() end), t)"), "goes on\n");
+  run("beside a spawn with these", BESIDE(TABLES, "spawn(function() end, t)"), "goes on\n");
+  run("beside the process that gets these",
+      PRELUDE "local me, most = self(), 0\n"
+              "for round = 1, 3 do if most < 8 then\n"
+              "  spawn(function() " TABLES
+              " spawn(function() send(me, 'done') end, t) send(me, 'sent') end)\n"
+              "  receive()\n"
+              "  local turns = 0\n"
+              "  while not receive(0) do sleep(0) turns = turns + 1 end\n"
+              "  most = math.max(most, turns) end\n"
+              "end\n"
+              "puts(most >= 8 and 'goes on' or 'has had ' .. most .. ' turns')\n",
+      "goes on\n");
+  run("beside an exit with these", BESIDE(TABLES, "pcall(exit, spawn(function() receive() end), t)"),
+      "goes on\n");
+  run("beside a predicate of Lua's library",
+      BESIDE("for i = 1, 200000 do send(self(), i, 0) end", "receive_match(math.ult, 0)"), "goes on\n");
+  run("beside a predicate that gets many tables",
+      BESIDE(TABLES "send(self(), 'x', t) t = nil", "receive_match(function() end, 0)"), "goes on\n");
   run("beside the receiving of these", BESIDE(TABLES "send(self(), 'x', t)", "receive()"), "goes on\n");
 }
 
 int main(void) {
   host = host_new(1, (size_t)512 << 20, NULL);
   test_values();
+  test_arguments();
+  test_predicates();
+  test_reasons();
   test_errors();
   test_deaths();
+  test_deaths_of_spawns();
   test_interrupts();
   test_ticker();
   host_free(host);

@@ -104,15 +104,16 @@ void bind_signal(lua_State *L, enum signal_kind kind, npid to, npid ref, struct 
  * with the reason `gone`.  alias: ref is to be an alias (process_alias). */
 void bind_monitor(lua_State *L, npid ref, npid other, const char *gone, bool alias);
 
-/* Spawns a process of this node, and returns its pid.  From index first on, the stack has a function and its
- * arguments; or the name of a module, the name of one of its functions, and the arguments.  Both sides of the
- * ties are made. */
+/* Spawns a process of this node, and returns the results: its pid, and the reference of the monitor if there
+ * is one.  From index first to the top, the stack has a function and its arguments; or the name of a module,
+ * the name of one of its functions, and the arguments.  Both sides of the ties are made.  While it copies
+ * many arguments, the process gives way to others; so this is to be called as lua_yieldk is, by `return`. */
 struct bind_child {
   bool link;    /* to the running process */
   npid monitor; /* a fresh reference under which the running process monitors it, or NPID_NONE */
   enum process_priority priority;
 };
-npid bind_spawn(lua_State *L, int first, struct bind_child how);
+int bind_spawn(lua_State *L, int first, struct bind_child how);
 
 /* Returns true for a function at index, false for the names of a module and a function from index on; raises
  * for any other value. */

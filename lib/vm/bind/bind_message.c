@@ -5,10 +5,10 @@
 #include "vm/bind/bind.h"
 
 #include "base/clock.h"
-#include "vm/process/alarm.h"
 #include "vm/copy/copy.h"
+#include "vm/lua/yield.h"
+#include "vm/process/alarm.h"
 #include "vm/process/budget.h"
-#include "vm/process/common.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/signals.h"
@@ -166,14 +166,22 @@ static int named_answered(lua_State *L, int status, lua_KContext context) {
   return 0;
 }
 
-static int send_named(lua_State *L, npid kernel, struct term *term) {
+static int send_named(lua_State *L, struct term *term, lua_KContext context) {
   struct process *p = process_of(L);
+  npid kernel = (npid)context;
   p->named += (uint32_t)(sizeof(struct signal) + term->size);
   if (p->named >= NAMED_WINDOW) {
     p->named = 0;
     return bind_call(L, kernel, term, named_answered, 0);
   }
   return bind_message_to(L, SIGNAL_CALL, kernel, NPID_NONE, term);
+}
+
+static uint32_t put_name(const struct copy *c, lua_KContext context) {
+  (void)context;
+  term_put_text(c->w, "send");
+  term_put_text(c->w, lua_tostring(c->L, 1));
+  return 3;
 }
 
 /* Sends to the name at index 1 on another node.  Runs when the reply with the pid of that node's kernel has
@@ -185,14 +193,7 @@ static int send_there(lua_State *L, int status, lua_KContext context) {
   npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
   lua_pop(L, n);
   if (kernel == NPID_NONE) return 0; /* as a message to a dead pid, the message is dropped without an error */
-  int last = lua_gettop(L);
-  struct copy c = copy_begin(L);
-  term_put_text(c.w, "send");
-  term_put_text(c.w, lua_tostring(L, 1));
-  size_t at = term_open(c.w, TERM_LIST);
-  copy_out(&c, "message", 2, last);
-  term_set_count(c.w, at, (uint32_t)(last - 1));
-  return send_named(L, kernel, copy_end(&c, 3));
+  return copy_list_then(L, "message", 2, put_name, send_named, (lua_KContext)kernel);
 }
 
 /* {name, node} is data: it is read without metamethods. */
@@ -373,7 +374,7 @@ static bool matches(lua_State *L, const struct leading *l, const struct term *me
   return l->certain == l->all || begins(message, l->bytes, l->all) || fits(L, message);
 }
 
-static int match_called(lua_State *L, int status, lua_KContext context);
+static int match_on(lua_State *L, int status, lua_KContext stage);
 static int match_woken(lua_State *L, int status, lua_KContext context);
 
 static int match_take(lua_State *L, struct process *p, struct signal **link) {
@@ -412,47 +413,54 @@ static int match_values(lua_State *L) {
   return match_wait(L, p);
 }
 
-static void call_predicate(lua_State *L, struct term *message) {
-  common_begin(isolate_of(L), message);
-  struct term_reader r = term_read(message);
-  lua_pushvalue(L, 1);
-  int n = copy_in_all(L, &r);
-  lua_callk(L, n, 1, 0, match_called);
+static int pushed(lua_State *L, int n, lua_KContext context) {
+  (void)L, (void)context;
+  return n;
 }
 
-/* Searches from the mark on.  judged: the predicate was called for the message at the mark, and its result is
- * at the top. */
-static int match(lua_State *L, bool judged) {
+/* Returns the values of the message at the mark. */
+static int values_at_mark(lua_State *L) {
+  struct term *t = (*process_of(L)->mailbox.mark)->term;
+  return copy_in_then(L, t, term_read(t), t ? t->count : 0, pushed, 0);
+}
+
+/* What comes next for the message at the mark.  CALLED: the predicate, at 3, is to be called with the values
+ * above it.  JUDGED: its result is at the top. */
+enum match_stage { MATCH_BEGIN, MATCH_CALLED, MATCH_JUDGED };
+
+/* Searches from the mark on. */
+static int match(lua_State *L, enum match_stage stage) {
   struct process *p = process_of(L);
   struct mailbox *m = &p->mailbox;
   if (!lua_isfunction(L, 1)) return match_values(L);
   while (*m->mark) {
-    if (!judged) {
+    if (stage == MATCH_BEGIN) {
+      if (yield_due(L)) return lua_yieldk(L, 0, 0, match_woken);
       m->restarted = false;
-      call_predicate(L, (*m->mark)->term);
+      lua_pushvalue(L, 1);
+      lua_pushcfunction(L, values_at_mark);
+      lua_callk(L, 0, LUA_MULTRET, MATCH_CALLED, match_on);
     }
+    if (stage != MATCH_JUDGED) lua_callk(L, lua_gettop(L) - 3, 1, MATCH_JUDGED, match_on);
+    stage = MATCH_BEGIN;
     bool hit = lua_toboolean(L, -1);
-    judged = false;
-    if (m->restarted) { /* the mark is at another message than the one that was judged */
-      lua_settop(L, 2);
-      continue;
-    }
     lua_settop(L, 2);
+    if (m->restarted) continue; /* the mark is at another message than the one that was judged */
     if (hit) return match_take(L, p, m->mark);
     m->mark = &(*m->mark)->next;
   }
   return match_wait(L, p);
 }
 
-static int match_called(lua_State *L, int status, lua_KContext context) {
-  (void)status, (void)context;
-  return match(L, true);
+static int match_on(lua_State *L, int status, lua_KContext stage) {
+  (void)status;
+  return match(L, (enum match_stage)stage);
 }
 
 static int match_woken(lua_State *L, int status, lua_KContext context) {
   (void)status, (void)context;
   preempt_check(L);
-  return match(L, false);
+  return match(L, MATCH_BEGIN);
 }
 
 /* Is the reference among the leading values of the pattern? */
@@ -485,7 +493,7 @@ static int receive_match(lua_State *L) {
   struct mailbox *m = &process_of(L)->mailbox;
   m->mark = first_candidate(L, m);
   m->matching = true;
-  return match(L, false);
+  return match(L, MATCH_BEGIN);
 }
 
 /* --- time --- */

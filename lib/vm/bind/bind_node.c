@@ -78,63 +78,56 @@ static int node_monitor(lua_State *L) {
 /* --- spawning elsewhere ---
  * The stack holds the node's name, then what to run there.  The first call connects the node
  * and returns the pid of its kernel; the second goes to that kernel, and spawns.  mode: LINK, MONITOR, or
- * both; with MONITOR the reference is at the top of the stack during the second call. */
+ * both.  For the second call the kernel takes the place of the name, and the reference of the monitor, or
+ * nil, comes between it and what to run. */
 
 enum { LINK = 1, MONITOR = 2 };
+enum { KERNEL = 1, REF, CODE };
 
 static int spawned(lua_State *L, int status, lua_KContext mode) {
   (void)status;
   int n = bind_take_reply(L);
   lua_settop(L, lua_gettop(L) - n + 1);
   if (!(mode & MONITOR)) return 1;
-  lua_insert(L, -2); /* the pid before the reference */
+  lua_pushvalue(L, REF);
   return 2;
 }
 
 static void put_code(const struct copy *c, bool function) {
   if (function) {
     term_put_text(c->w, "fn");
-    copy_out(c, "function", 2, 2);
+    copy_out(c, "function", CODE, CODE);
   } else {
     term_put_text(c->w, "module");
-    copy_out(c, "module", 2, 2);
+    copy_out(c, "module", CODE, CODE);
     term_put_text(c->w, "function");
-    copy_out(c, "function", 3, 3);
+    copy_out(c, "function", CODE + 1, CODE + 1);
   }
 }
 
-/* ["spawn", spec]; the arguments are on the stack behind the code, up to index last. */
-static struct term *spawn_term(lua_State *L, int last, bool link, npid ref) {
-  struct process *p = process_of(L);
-  bool function = bind_is_function(L, 2);
-  int first = function ? 3 : 4;
-  struct copy c = copy_begin(L);
-  term_put_text(c.w, "spawn");
-  size_t at = term_open(c.w, TERM_MAP);
-  put_code(&c, function);
-  term_put_text(c.w, "args");
-  size_t args = term_open(c.w, TERM_LIST);
-  copy_out(&c, "argument", first, last);
-  term_set_count(c.w, args, (uint32_t)(last - first + 1));
-  bind_put_pid(c.w, "leader", p->leader);
-  if (link) bind_put_pid(c.w, "link", p->pid);
-  if (ref != NPID_NONE) bind_put_monitor(c.w, p->pid, ref);
-  term_set_count(c.w, at, (uint32_t)((function ? 1 : 2) + 2 + link + (ref != NPID_NONE)));
-  return copy_end(&c, 2);
+/* Writes "spawn" and the spec, up to the arguments. */
+static uint32_t put_spec(const struct copy *c, lua_KContext mode) {
+  lua_State *L = c->L;
+  const struct process *p = process_of(L);
+  bool function = lua_isfunction(L, CODE), link = mode & LINK, monitor = mode & MONITOR;
+  term_put_text(c->w, "spawn");
+  size_t at = term_open(c->w, TERM_MAP);
+  term_set_count(c->w, at, (uint32_t)((function ? 1 : 2) + 2 + link + monitor));
+  put_code(c, function);
+  bind_put_pid(c->w, "leader", p->leader);
+  if (link) bind_put_pid(c->w, "link", p->pid);
+  if (monitor) bind_put_monitor(c->w, p->pid, copy_to_npid(L, REF));
+  term_put_text(c->w, "args");
+  return 2;
 }
 
-static int ask_kernel(lua_State *L, npid kernel, lua_KContext mode) {
+static int ask_kernel(lua_State *L, struct term *term, lua_KContext mode) {
   struct process *p = process_of(L);
-  int last = lua_gettop(L);
-  npid ref = mode & MONITOR ? bind_new_ref(p) : NPID_NONE;
-  struct term *term = spawn_term(L, last, mode & LINK, ref);
-  if (ref != NPID_NONE) {
-    copy_push_npid(L, ref);
-    int rc = process_monitor(p, ref, kernel, 0);
-    if (rc) {
-      term_unref(term);
-      return bind_raise(L, rc, LIMIT_TIES);
-    }
+  npid kernel = copy_to_npid(L, KERNEL), ref = copy_to_npid(L, REF);
+  int rc = ref == NPID_NONE ? 0 : process_monitor(p, ref, kernel, 0);
+  if (rc) {
+    term_unref(term);
+    return bind_raise(L, rc, LIMIT_TIES);
   }
   p->callee_ref = ref;
   return bind_call(L, kernel, term, spawned, mode);
@@ -146,18 +139,19 @@ static int connected(lua_State *L, int status, lua_KContext mode) {
   npid kernel = n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
   lua_pop(L, n);
   if (kernel == NPID_NONE) return luaL_error(L, "the node has no kernel");
-  return ask_kernel(L, kernel, mode);
+  copy_push_npid(L, kernel);
+  lua_replace(L, KERNEL);
+  copy_push_npid(L, mode & MONITOR ? bind_new_ref(process_of(L)) : NPID_NONE);
+  lua_insert(L, REF);
+  return copy_list_then(L, "argument", CODE + (lua_isfunction(L, CODE) ? 1 : 2), put_spec, ask_kernel, mode);
 }
 
 static int spawn_on(lua_State *L, lua_KContext mode) {
   const char *name = luaL_checkstring(L, 1);
   bind_is_function(L, 2);
   if (strcmp(name, own_name(L)) == 0) {
-    struct process *p = process_of(L);
-    npid ref = mode & MONITOR ? bind_new_ref(p) : NPID_NONE;
-    copy_push_npid(L, bind_spawn(L, 2, (struct bind_child){.link = mode & LINK, .monitor = ref}));
-    if (ref != NPID_NONE) copy_push_npid(L, ref);
-    return mode & MONITOR ? 2 : 1;
+    npid ref = mode & MONITOR ? bind_new_ref(process_of(L)) : NPID_NONE;
+    return bind_spawn(L, 2, (struct bind_child){.link = mode & LINK, .monitor = ref});
   }
   return bind_call(L, NPID_KERNEL, term_build("ss", "connect", name), connected, mode);
 }

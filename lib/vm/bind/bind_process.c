@@ -18,20 +18,15 @@ static int self(lua_State *L) {
 }
 
 static int spawn(lua_State *L) {
-  copy_push_npid(L, bind_spawn(L, 1, (struct bind_child){.monitor = NPID_NONE}));
-  return 1;
+  return bind_spawn(L, 1, (struct bind_child){.monitor = NPID_NONE});
 }
 
 static int spawn_link(lua_State *L) {
-  copy_push_npid(L, bind_spawn(L, 1, (struct bind_child){.link = true, .monitor = NPID_NONE}));
-  return 1;
+  return bind_spawn(L, 1, (struct bind_child){.link = true, .monitor = NPID_NONE});
 }
 
 static int spawn_monitor(lua_State *L) {
-  npid ref = bind_new_ref(process_of(L));
-  copy_push_npid(L, bind_spawn(L, 1, (struct bind_child){.monitor = ref}));
-  copy_push_npid(L, ref);
-  return 2;
+  return bind_spawn(L, 1, (struct bind_child){.monitor = bind_new_ref(process_of(L))});
 }
 
 /* The priority that the string at index names; an error about argument 1 when there is none of that name. */
@@ -67,11 +62,7 @@ static struct bind_child check_options(lua_State *L) {
 }
 
 static int spawn_opt(lua_State *L) {
-  struct bind_child how = check_options(L);
-  copy_push_npid(L, bind_spawn(L, 1, how));
-  if (how.monitor == NPID_NONE) return 1;
-  copy_push_npid(L, how.monitor);
-  return 2;
+  return bind_spawn(L, 1, check_options(L));
 }
 
 static int priority(lua_State *L) {
@@ -159,21 +150,28 @@ static int leave(lua_State *L) {
   return luaL_error(L, "the process ends");
 }
 
+static int exit_self(lua_State *L, struct term *reason, lua_KContext context) {
+  (void)context;
+  process_doom(process_of(L), reason);
+  return leave(L);
+}
+
+static int exit_other(lua_State *L, struct term *reason, lua_KContext to) {
+  bind_signal(L, SIGNAL_EXIT, (npid)to, NPID_NONE, reason);
+  if (process_of(L)->preemptible.end) return leave(L);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 static int exit_process(lua_State *L) {
-  struct process *p = process_of(L);
   if (lua_gettop(L) < 2) {
     lua_settop(L, 1);
-    struct term *reason = lua_isnil(L, 1) ? term_build("s", "normal") : copy_term(L, "reason", 1, 1);
-    if (!reason) return luaL_error(L, "out of memory");
-    process_doom(p, reason);
-    return leave(L);
+    if (lua_isnil(L, 1)) lua_pushliteral(L, "normal"), lua_replace(L, 1);
+    return copy_term_then(L, "reason", 1, exit_self, 0);
   }
   npid to = bind_check_pid(L, 1);
   lua_settop(L, 2);
-  bind_signal(L, SIGNAL_EXIT, to, NPID_NONE, copy_term(L, "reason", 2, 2));
-  if (p->preemptible.end) return leave(L);
-  lua_pushboolean(L, 1);
-  return 1;
+  return copy_term_then(L, "reason", 2, exit_other, (lua_KContext)to);
 }
 
 static int interrupt(lua_State *L) {

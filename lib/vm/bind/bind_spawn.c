@@ -54,71 +54,90 @@ static struct process *start_clone(lua_State *L, struct process *p, struct facto
   return q;
 }
 
-static struct term *make_order(lua_State *L, struct process *p, int first, struct bind_child how) {
-  int last = lua_gettop(L);
-  bool function = bind_is_function(L, first);
-  int args = first + (function ? 1 : 2);
-  struct copy c = copy_begin(L);
-  term_put_pid(c.w, p->leader);
-  term_put_int(c.w, spawn_flags(how.link, how.priority));
-  if (how.monitor != NPID_NONE) {
-    term_put_pid(c.w, how.monitor);
-  } else {
-    term_put_nil(c.w);
-  }
-  if (function) {
-    copy_out(&c, "function", first, first);
-    term_put_nil(c.w), term_put_nil(c.w);
-  } else {
-    term_put_nil(c.w);
-    copy_out(&c, "module", first, first + 1);
-  }
-  size_t at = term_open(c.w, TERM_LIST);
-  copy_out(&c, "argument", args, last);
-  term_set_count(c.w, at, (uint32_t)(last - args + 1));
-  return copy_end(&c, 7);
+/* Makes the parent's side of the ties, and returns the results of the spawn. */
+static int end_spawn(lua_State *L, npid pid, struct bind_child how) {
+  struct process *p = process_of(L);
+  p->spawned = true;
+  int rc = how.link ? process_link(p, pid, 0) : 0;
+  if (rc == 0 && how.monitor != NPID_NONE) rc = process_monitor(p, how.monitor, pid, 0);
+  if (rc) return bind_raise(L, rc, LIMIT_TIES);
+  luaL_checkstack(L, 2, NULL);
+  copy_push_npid(L, pid);
+  if (how.monitor == NPID_NONE) return 1;
+  copy_push_npid(L, how.monitor);
+  return 2;
 }
 
-static npid send_order(lua_State *L, struct process *p, int first, struct bind_child how) {
+/* --- by an order ---
+ *
+ * While it is made the process may give way, so what it is made of is on the stack: from the place that is
+ * the context on, these values, the function or the two names, and the arguments. */
+enum { HOW_LINK, HOW_MONITOR, HOW_PRIORITY, HOW };
+
+static void insert_how(lua_State *L, int at, struct bind_child how) {
+  luaL_checkstack(L, HOW, NULL);
+  lua_pushboolean(L, how.link);
+  lua_insert(L, at + HOW_LINK);
+  copy_push_npid(L, how.monitor);
+  lua_insert(L, at + HOW_MONITOR);
+  lua_pushinteger(L, how.priority);
+  lua_insert(L, at + HOW_PRIORITY);
+}
+
+static struct bind_child how_at(lua_State *L, int at) {
+  return (struct bind_child){.link = lua_toboolean(L, at + HOW_LINK),
+                             .monitor = copy_to_npid(L, at + HOW_MONITOR),
+                             .priority = (enum process_priority)lua_tointeger(L, at + HOW_PRIORITY)};
+}
+
+static uint32_t put_order(const struct copy *c, lua_KContext at) {
+  lua_State *L = c->L;
+  struct bind_child how = how_at(L, (int)at);
+  int code = (int)at + HOW;
+  term_put_pid(c->w, process_of(L)->leader);
+  term_put_int(c->w, spawn_flags(how.link, how.priority));
+  term_put_pid(c->w, how.monitor); /* nil, if there is none */
+  if (lua_isfunction(L, code)) {
+    copy_out(c, "function", code, code);
+    term_put_nil(c->w), term_put_nil(c->w);
+  } else {
+    term_put_nil(c->w);
+    copy_out(c, "module", code, code + 1);
+  }
+  return 7;
+}
+
+static int send_order(lua_State *L, struct term *order, lua_KContext at) {
+  struct process *p = process_of(L);
+  struct bind_child how = how_at(L, (int)at);
   struct isolate *to = placement_is_home(p) ? p->isolate : placement_elsewhere(p);
-  struct term *order = make_order(L, p, first, how);
   npid pid = NPID_NONE;
   int rc = ERR_NOMEM;
   if (to)
     rc = spawn_send(p, to, order, &pid);
   else
     term_unref(order);
-  if (rc) bind_raise(L, rc, LIMIT_PROCESSES);
-  return pid;
+  if (rc) return bind_raise(L, rc, LIMIT_PROCESSES);
+  return end_spawn(L, pid, how);
 }
 
-static void tie_spawned(lua_State *L, struct process *p, npid pid, struct bind_child how) {
-  int rc = how.link ? process_link(p, pid, 0) : 0;
-  if (rc == 0 && how.monitor != NPID_NONE) rc = process_monitor(p, how.monitor, pid, 0);
-  if (rc) bind_raise(L, rc, LIMIT_TIES);
+static int spawn_by_order(lua_State *L, int first, struct bind_child how) {
+  int arguments = first + HOW + (lua_isfunction(L, first) ? 1 : 2);
+  insert_how(L, first, how);
+  return copy_list_then(L, "argument", arguments, put_order, send_order, first);
 }
 
-npid bind_spawn(lua_State *L, int first, struct bind_child how) {
+int bind_spawn(lua_State *L, int first, struct bind_child how) {
   struct process *p = process_of(L);
-  int last = lua_gettop(L);
-  npid pid;
+  int last = lua_gettop(L), ties = how.link + (how.monitor != NPID_NONE);
   if (p->isolate->scarce && budget_denies_spawn(p)) luaL_error(L, "%s", BUDGET_TEXT);
-  int ties = how.link + (how.monitor != NPID_NONE);
   if (ties && !process_may_tie(p, ties)) bind_raise(L, ERR_BUSY, LIMIT_TIES);
   struct factory *f = NULL;
   if (bind_is_function(L, first) && placement_is_home(p) && copy_all_scalar(L, first + 1, last))
     f = fn_clone(L, first);
-  if (f) {
-    struct process *q = start_clone(L, p, f, first + 1, last, how.priority);
-    pid = q->pid;
-    const struct spawn_order o = {
-        .link = how.link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = how.monitor};
-    if (ties && spawn_tie(q, &o)) process_doom(q, term_build("s", "memory"));
-  } else {
-    pid = send_order(L, p, first, how);
-  }
-  p->spawned = true;
-  tie_spawned(L, p, pid, how);
-  lua_settop(L, last);
-  return pid;
+  if (!f) return spawn_by_order(L, first, how);
+  struct process *q = start_clone(L, p, f, first + 1, last, how.priority);
+  const struct spawn_order o = {.link = how.link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = how.monitor};
+  if (ties && spawn_tie(q, &o)) process_doom(q, term_build("s", "memory"));
+  return end_spawn(L, q->pid, how);
 }

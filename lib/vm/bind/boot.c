@@ -34,6 +34,18 @@ static int run(lua_State *L, int nargs) {
   return 0;
 }
 
+static int answer_and_run(lua_State *L, int nargs, lua_KContext context) {
+  (void)context;
+  spawn_answer(process_of(L), NULL);
+  return run(L, nargs);
+}
+
+/* Calls the function at the top with the arguments, the LIST at r. */
+static int run_with(lua_State *L, struct term_reader r) {
+  uint32_t n = term_next(&r).count;
+  return copy_in_then(L, process_of(L)->order->term, r, n, answer_and_run, 0);
+}
+
 /* Replaces the module at the top by one of its functions.  Returns NULL, or what is wrong. */
 static const char *pick_function(lua_State *L, const char *module, const char *function) {
   if (lua_istable(L, -1)) {
@@ -58,10 +70,7 @@ static int boot_module(lua_State *L, int status, lua_KContext context) {
   if (problem) return luaL_error(L, "%s", problem);
   struct term_reader r = spawn_read_order(p->isolate->config, p->order).rest;
   term_skip(&r), term_skip(&r), term_skip(&r);
-  uint32_t n = term_next(&r).count;
-  copy_in_all(L, &r);
-  spawn_answer(p, NULL);
-  return run(L, (int)n);
+  return run_with(L, r);
 }
 
 static int boot_host(lua_State *L, struct process *p);
@@ -77,10 +86,7 @@ int boot_process(lua_State *L) {
     if (p->isolate->decoded)
       facts_set_label(p, factory_label(L, p->isolate, p->isolate->decoded, lua_gettop(L)));
     term_skip(&o.rest), term_skip(&o.rest);
-    uint32_t n = term_next(&o.rest).count;
-    copy_in_all(L, &o.rest);
-    spawn_answer(p, NULL);
-    return run(L, (int)n);
+    return run_with(L, o.rest);
   }
   term_skip(&o.rest);
   push_str(L, &o.rest);

@@ -1,5 +1,6 @@
 /* A long message is read with a stack of frames beside the Lua stack, which has the tables that are being
- * filled: so the reading can be suspended between two values (copy_taken).  A short one is read by recursion.
+ * filled: so the reading can be suspended between two values (copy_in_then).  A short one is read by
+ * recursion.
  */
 #include "vm/copy/copy.h"
 
@@ -245,13 +246,16 @@ struct filling {
 };
 
 struct decoder {
+  struct term *term;
   struct term_reader r, start; /* start: of the value */
-  uint32_t left;               /* values of the message to be pushed */
-  int depth, work;             /* work: until it looks whether to give way */
-  bool no_room;                /* the process may not hold the value */
-  struct pieces *text;         /* the string at the top, of which a part is there, or NULL; */
-  const char *from;            /* and all its bytes */
-  struct fn_scope scope;       /* while it is suspended */
+  copy_pushed *then;
+  lua_KContext context;
+  uint32_t left;         /* values to be pushed */
+  int depth, work;       /* work: until it looks whether to give way */
+  bool no_room;          /* the process may not hold the value */
+  struct pieces *text;   /* the string at the top, of which a part is there, or NULL; */
+  const char *from;      /* and all its bytes */
+  struct fn_scope scope; /* while it is suspended */
   struct filling tables[TERM_DEPTH_MAX];
 };
 
@@ -271,9 +275,8 @@ static void suspend(lua_State *L, struct decoder *d, int index) {
 }
 
 static void resume(lua_State *L, struct decoder *d, int index) {
-  struct process *p = process_of(L);
-  struct isolate *iso = p->isolate;
-  common_begin(iso, p->taken->term);
+  struct isolate *iso = process_of(L)->isolate;
+  common_begin(iso, d->term);
   fn_scope_end(L, &iso->read, iso->refs.read);
   if (d->scope.stage != FN_NONE) {
     luaL_checkstack(L, 2, NULL);
@@ -426,14 +429,17 @@ static void end_value(lua_State *L, struct decoder *d, int status) {
   d->left--;
 }
 
-static int end_message(lua_State *L, int n) {
+/* Takes the decoder from below the values. */
+static int end_values(lua_State *L, int place) {
+  const struct decoder *d = lua_touserdata(L, place);
   struct process *p = process_of(L);
   struct isolate *iso = p->isolate;
+  copy_pushed *then = d->then;
+  lua_KContext context = d->context;
   if (iso->read.objects) fn_scope_end(L, &iso->read, iso->refs.read);
-  signal_free(p->taken);
-  p->taken = NULL;
   if (p->preemptible.interrupted) preempt_now(L);
-  return n;
+  lua_remove(L, place);
+  return then(L, lua_gettop(L) - place + 1, context);
 }
 
 static int values_on(lua_State *L, int status, lua_KContext place);
@@ -463,20 +469,34 @@ static int values_on(lua_State *L, int status, lua_KContext place) {
     lua_pushvalue(L, (int)place);
     end_value(L, d, lua_pcallk(L, 1, 1, 0, place, value_read));
   }
-  return end_message(L, lua_gettop(L) - (int)place);
+  return end_values(L, (int)place);
+}
+
+int copy_in_then(lua_State *L, struct term *t, struct term_reader r, uint32_t count, copy_pushed *then,
+                 lua_KContext context) {
+  common_begin(process_of(L)->isolate, t);
+  if (r.end - r.at <= PIECE || !lua_isyieldable(L)) return then(L, copy_in_all(L, &r), context);
+  luaL_checkstack(L, 8, NULL);
+  struct decoder *d = lua_newuserdatauv(L, sizeof *d, 1);
+  int place = lua_gettop(L);
+  d->term = t;
+  d->r = r;
+  d->left = has_stack(L, count < INT_MAX ? (int)count : INT_MAX) ? count : 0;
+  d->then = then;
+  d->context = context;
+  d->work = WORK;
+  return values_on(L, LUA_OK, place);
+}
+
+static int taken(lua_State *L, int n, lua_KContext context) {
+  (void)context;
+  struct process *p = process_of(L);
+  signal_free(p->taken);
+  p->taken = NULL;
+  return n;
 }
 
 int copy_taken(lua_State *L) {
-  const struct process *p = process_of(L);
-  struct term *t = p->taken->term;
-  struct term_reader r = term_read(t);
-  common_begin(p->isolate, t);
-  if (r.end - r.at <= PIECE || !lua_isyieldable(L)) return end_message(L, copy_in_all(L, &r));
-  luaL_checkstack(L, 8, NULL);
-  struct decoder *d = lua_newuserdatauv(L, sizeof *d, 1);
-  d->r = r;
-  d->left = t->count;
-  d->work = WORK;
-  if (!has_stack(L, (int)(t->count < INT_MAX ? t->count : INT_MAX))) d->left = 0;
-  return values_on(L, LUA_OK, lua_gettop(L) - (d->left == 0));
+  struct term *t = process_of(L)->taken->term;
+  return copy_in_then(L, t, term_read(t), t ? t->count : 0, taken, 0);
 }

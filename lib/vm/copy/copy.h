@@ -55,6 +55,13 @@ struct term *copy_term(lua_State *L, const char *what, int first, int last);
 typedef int copy_then(lua_State *L, struct term *t, lua_KContext context);
 int copy_term_then(lua_State *L, const char *what, int first, copy_then *then, lua_KContext context);
 
+/* As copy_term_then, for a term in which the values are the LIST behind what `head` writes.  head returns the
+ * number of values at the top, with the LIST, if that is one of them; it runs again when the encoding begins
+ * again. */
+typedef uint32_t copy_head(const struct copy *c, lua_KContext context);
+int copy_list_then(lua_State *L, const char *what, int first, copy_head *head, copy_then *then,
+                   lua_KContext context);
+
 /* copy_in pushes the next value of the term.  copy_in_all pushes all values that are left, and returns their
  * number.  Raises when memory runs out.  In place of a function that cannot be made here (it was made by
  * another Lua, or names a library function that this node lacks) comes one that raises the reason when it is
@@ -62,9 +69,16 @@ int copy_term_then(lua_State *L, const char *what, int first, copy_then *then, l
 void copy_in(lua_State *L, struct term_reader *r);
 int copy_in_all(lua_State *L, struct term_reader *r);
 
+/* copy_in_then pushes the values from r on, of which there are `count`, up to the end of the term, and
+ * returns then(L, n, context); n: how many it has pushed.  While it copies many bytes, the process gives way
+ * to others; so this is to be called as lua_yieldk is, by `return`.  The caller keeps the term until then. In
+ * place of a value for which the process has no room comes one that says so.  Raises as copy_in does. */
+typedef int copy_pushed(lua_State *L, int n, lua_KContext context);
+int copy_in_then(lua_State *L, struct term *t, struct term_reader r, uint32_t count, copy_pushed *then,
+                 lua_KContext context);
+
 /* copy_taken pushes the values of the message that the process has taken out (process_take), frees it, and
- * returns their number; while a long one is copied, the process gives way to others.  To be called as
- * lua_yieldk is, by `return`.  Raises as copy_in does. */
+ * returns their number; by copy_in_then. */
 int copy_taken(lua_State *L);
 
 /* A byte of a term takes this many bytes of memory at most. */

@@ -64,9 +64,11 @@ struct copier {
 
   /* Of an encoding that may be suspended: */
   bool pauses;
-  bool again; /* it is to begin again */
+  bool again;      /* it is to begin again */
+  copy_head *head; /* or NULL */
   copy_then *then;
   lua_KContext context;
+  uint32_t count;        /* of the values at the top of the term */
   uint32_t number;       /* of the encoding */
   struct fn_scope scope; /* while it is suspended */
 
@@ -533,6 +535,18 @@ struct term *copy_term(lua_State *L, const char *what, int first, int last) {
 
 static int go_on(struct copier *c);
 
+static uint32_t values(const struct copier *c) {
+  return c->last < c->first ? 0 : (uint32_t)(c->last - c->first + 1);
+}
+
+static void begin_all(struct copier *c) {
+  struct copy begun = copy_begin(c->L);
+  c->number = begun.number;
+  c->count = c->head ? c->head(&begun, c->context) : values(c);
+  if (c->head) term_set_count(begun.w, term_open(begun.w, TERM_LIST), values(c));
+  begin(c, begun.w);
+}
+
 /* Moves the encoding out of the way of others. */
 static void suspend(struct copier *c) {
   struct isolate *iso = c->iso;
@@ -573,8 +587,7 @@ static int woken(lua_State *L, int status, lua_KContext place) {
     if (is_another_paused(c)) return lua_yieldk(L, 0, place, woken);
     c->again = false;
     lua_settop(L, (int)place);
-    c->number = copy_begin(L).number;
-    begin(c, &c->iso->writer);
+    begin_all(c);
   } else {
     if (c->iso->paused.owner != process_of(L)->pid)
       return luaL_error(L, "another message was begun meanwhile");
@@ -609,23 +622,23 @@ static int go_on(struct copier *c) {
   if (c->w->failed) raise_failure(&done);
   copy_then *then = c->then;
   lua_KContext context = c->context;
-  int first = c->first, last = c->last;
-  struct term *t = copy_end(&done, last < first ? 0 : (uint32_t)(last - first + 1));
+  int last = c->last;
+  struct term *t = copy_end(&done, c->count);
   lua_settop(L, last);
   return then(L, t, context);
 }
 
-static int long_term_then(lua_State *L, const char *what, int first, copy_then *then, lua_KContext context) {
+int copy_list_then(lua_State *L, const char *what, int first, copy_head *head, copy_then *then,
+                   lua_KContext context) {
   struct copier c;
-  struct copy begun = copy_begin(L);
   c.L = L, c.iso = process_of(L)->isolate, c.what = what;
   c.first = first, c.last = lua_gettop(L);
   c.pauses = true, c.at_once = PIECE;
   c.again = false;
-  c.then = then, c.context = context;
-  c.number = begun.number;
-  begin(&c, begun.w);
+  c.head = head, c.then = then, c.context = context;
+  luaL_checkstack(L, 1, NULL);
   lua_pushnil(L);
+  begin_all(&c);
   return go_on(&c);
 }
 
@@ -639,5 +652,5 @@ static struct term *scalars(lua_State *L, int first, int last) {
 int copy_term_then(lua_State *L, const char *what, int first, copy_then *then, lua_KContext context) {
   int last = lua_gettop(L);
   if (copy_all_scalar(L, first, last)) return then(L, scalars(L, first, last), context);
-  return long_term_then(L, what, first, then, context);
+  return copy_list_then(L, what, first, NULL, then, context);
 }
