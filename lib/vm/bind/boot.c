@@ -107,13 +107,24 @@ static bool find_text(lua_State *L, struct term_reader spec, const char *key) {
   return true;
 }
 
-static int push_arguments(lua_State *L, struct term_reader spec) {
-  struct term_reader r;
-  struct term_value list;
-  if (!term_map_find(spec, "args", &r) || (list = term_next(&r)).tag != TERM_LIST) return 0;
-  luaL_checkstack(L, (int)(list.count < 100000 ? list.count : 100000) + 8, "too many arguments");
-  for (uint32_t i = 0; i < list.count; i++) copy_in(L, &r);
-  return (int)list.count;
+/* The arguments, and their number. */
+static struct term_reader find_arguments(struct term_reader spec, uint32_t *count) {
+  struct term_reader r, next;
+  *count = 0;
+  if (!term_map_find(spec, "args", &r)) return (struct term_reader){0};
+  next = r;
+  term_skip(&next);
+  struct term_value list = term_next(&r);
+  if (list.tag == TERM_LIST) *count = list.count;
+  return list.tag == TERM_LIST ? (struct term_reader){r.at, next.at} : (struct term_reader){0};
+}
+
+static int run_host(lua_State *L, int nargs, lua_KContext context) {
+  (void)context;
+  struct process *p = process_of(L);
+  term_unref(p->reply);
+  p->reply = NULL;
+  return run(L, nargs);
 }
 
 /* Calls the function at the top.  Before its first instruction the process has its name and ties, and the
@@ -141,10 +152,9 @@ static int begin(lua_State *L, struct process *p) {
   term_unref(p->reply);
   p->reply = term_ref(p->order->term);
   spawn_answer(p, term_build("bp", 1, p->pid));
-  int nargs = push_arguments(L, o.rest);
-  term_unref(p->reply);
-  p->reply = NULL;
-  return run(L, nargs);
+  uint32_t n;
+  struct term_reader r = find_arguments(o.rest, &n);
+  return copy_in_then(L, p->reply, r, n, run_host, 0);
 }
 
 static int load_source(lua_State *L, struct process *p, struct term_reader spec) {
