@@ -255,6 +255,7 @@ $(call $1,644,include/node-toolkit/base,lib/base/err.h)
 $(call $1,644,include/node-toolkit,lib/client/nodemsg.h)
 $(call $1,644,share/node-toolkit/node,$(wildcard share/node/*))
 $(call $1,644,share/node-toolkit/examples,$(wildcard share/examples/*))
+$(call $1,644,share/node-toolkit/grafana,$(wildcard share/grafana/*))
 $(call $1,644,share/man/man1,$(wildcard man/*.1))
 $(call $1,644,share/man/man3,$(wildcard man/*.3))
 $(call $1,644,share/man/man7,$(wildcard man/*.7))
@@ -273,7 +274,7 @@ install: all $O/nodemsg.pc $(UNITS)
 uninstall:
 	$(call INSTALLED,drop)
 	$(Q)for d in include/node-toolkit/base include/node-toolkit libexec/node-toolkit share/node-toolkit/node \
-	  share/node-toolkit/examples share/node-toolkit; do rmdir $(TO)/$$d 2>/dev/null || :; done
+	  share/node-toolkit/examples share/node-toolkit/grafana share/node-toolkit; do rmdir $(TO)/$$d 2>/dev/null || :; done
 
 $O/nodemsg.pc: Makefile $O/flags
 	@printf '%s\n' 'Name: nodemsg' 'Description: talk to a node of node-toolkit' 'Version: $(VERSION)' \

@@ -149,3 +149,31 @@ declared() {
   api one POST /v1/processes -d "{\"lua\": \"files = {} for i = 1, 20 do files[i] = io.open('/dev/null') end receive()\"}"
   wait_until is_above node_descriptors $((before + 19))
 }
+
+@test "the dashboard has every metric, with labels that it has, and no other" {
+  local dashboard=$ROOT/share/grafana/node-toolkit.json
+  metrics | awk '/^# HELP/ { print $3 }' | sort >"$T/declared"
+  jq -r '.panels[].targets[]?.expr | scan("node_[a-z_]+")' "$dashboard" | sort -u >"$T/shown"
+  run -0 diff "$T/declared" "$T/shown"
+  # The labels of a query are those that Prometheus adds, and those that the manual has for its metrics.
+  manual | sed -n 's/^\([a-z_]*\){\([a-z]*\)}.*/\1 \2/p' >"$T/labels"
+  jq -r '.panels[].targets[]? | .expr as $e | .legendFormat + " " + .expr |
+    [scan("[{][{]([a-z]+)[}][}]"), scan("by \\(([a-z, ]+)\\)")] | flatten | map(split(", ")) | flatten | unique[] |
+    select(. != "instance") | "\(.) \($e)"' "$dashboard" >"$T/uses"
+  [ "$(wc -l <"$T/uses")" -gt 10 ]
+  while read -r label expr; do
+    grep -oE 'node_[a-z_]+' <<<"$expr" | grep -qxFf <(awk -v l="$label" '$2 == l { print $1 }' "$T/labels") ||
+      fail "no metric has the label $label: $expr"
+  done <"$T/uses"
+}
+
+@test "the dashboard is one that Grafana can read" {
+  jq -e '
+    (.title | length > 0) and .schemaVersion >= 36 and ([.templating.list[].name] == ["datasource", "instance"])
+    and ([.panels[].id] | length == (unique | length))
+    and ([.panels[] | select(.type != "row").title] | length == (unique | length))
+    and all(.panels[]; .gridPos.w > 0 and .gridPos.x + .gridPos.w <= 24)
+    and all(.panels[] | select(.type != "row"); .targets | length > 0 and all(.expr | contains("$instance")))
+    and ([.panels[].gridPos | range(.x; .x + .w) as $x | range(.y; .y + .h) as $y | [$x, $y]]
+         | length == (unique | length))' "$ROOT/share/grafana/node-toolkit.json"
+}
