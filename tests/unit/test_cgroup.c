@@ -145,6 +145,29 @@ static void test_late(void) {
   cgroups_free(c);
 }
 
+/* Each limit needs its own controller only. */
+static void test_controllers(struct cgroups *c) {
+  static const struct {
+    struct cgroup_limits limits;
+    const char *controller, *text;
+  } rows[] = {{{.memory = 1 << 20}, "memory", "+memory"},
+              {{.cpu = 50}, "cpu", "+cpu"},
+              {{.pids = 7}, "pids", "+pids"}};
+  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+    struct error e = {0};
+    char *path = NULL;
+    put("cgroup.controllers", rows[i].controller);
+    put("cgroup.subtree_control", "");
+    put("node.one@rane/cgroup.subtree_control", "");
+    make_group("node.one@rane/2.1");
+    ok(!cgroup_make(c, "2.1", &rows[i].limits, NULL, 0, &path, &e), "a limit of %s: %s", rows[i].controller,
+       e.text);
+    is(text_of("cgroup.subtree_control"), rows[i].text, "the controller is on for the node");
+    is(text_of("node.one@rane/cgroup.subtree_control"), rows[i].text, "and for its commands");
+    free(path);
+  }
+}
+
 static void test_limits(void) {
   struct error e = {0};
   struct cgroup_limits some = {.memory = 1 << 20, .cpu = 250, .pids = 7}, none = {0};
@@ -156,14 +179,11 @@ static void test_limits(void) {
      e.text);
   put("cgroup.controllers", "cpuset cpu io memory pids\n");
   ok(cgroup_make(c, "1.1", &some, NULL, 0, &path, &e) == ERR_PERMISSION && !path, "not writable: %s", e.text);
-  put("cgroup.subtree_control", "");
-  put("node.one@rane/cgroup.subtree_control", "");
+  test_controllers(c);
   ok(cgroup_make(c, "1.1", &some, NULL, 0, &path, &e) == ERR_PERMISSION && !path, "no file: %s", e.text);
   ok(access(path_of("node.one@rane/1.1"), F_OK), "the group is removed again");
   make_group("node.one@rane/1.1");
   ok(!cgroup_make(c, "1.1", &some, NULL, 0, &path, &e), "limits are set");
-  is(text_of("cgroup.subtree_control"), "+memory +cpu +pids", "the controllers are on for the node");
-  is(text_of("node.one@rane/cgroup.subtree_control"), "+memory +cpu +pids", "and for its commands");
   is(text_of("node.one@rane/1.1/memory.max"), "1048576", "memory");
   is(text_of("node.one@rane/1.1/cpu.max"), "250000 100000", "cpu");
   is(text_of("node.one@rane/1.1/pids.max"), "7", "pids");

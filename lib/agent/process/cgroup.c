@@ -24,7 +24,9 @@ enum {
 
 struct cgroups {
   char *own, *home; /* directories */
-  bool enabled;     /* the groups of commands can have limits */
+  bool moved;       /* the node is in the group "agent" below its own */
+  unsigned enabled; /* a bit for each row of the table of limits that the groups of commands can have */
+  unsigned taken;   /* of these, those whose controller was off in the own group before */
   char *late[LATE_MAX];
   size_t late_count, next_late;
 };
@@ -164,25 +166,23 @@ static void remove_late(struct cgroups *c, size_t tries) {
   }
 }
 
-void cgroups_free(struct cgroups *c) {
-  char number[32];
-  if (!c) return;
-  remove_late(c, c->late_count);
-  for (size_t i = 0; i < c->late_count; i++) free(c->late[i]);
-  if (c->enabled) { /* the node goes back to where it was started, so that its own group can be removed */
-    char *agent = join(c->home, "agent");
-    snprintf(number, sizeof number, "%ld", (long)getpid());
-    write_file(c->own, "cgroup.procs", number);
-    if (agent) rmdir(agent);
-    free(agent);
-  }
-  rmdir(c->home);
-  free(c->home);
-  free(c->own);
-  free(c);
-}
-
 /* --- limits --------------------------------------------------------------------------------------------- */
+
+/* cpu.max is the time in each period, in microseconds, and the period. */
+static const struct {
+  const char *controller, *file;
+  size_t limit; /* where it is in a struct cgroup_limits */
+  int64_t factor;
+  const char *rest;
+} rows[] = {{"memory", "memory.max", offsetof(struct cgroup_limits, memory), 1, ""},
+            {"cpu", "cpu.max", offsetof(struct cgroup_limits, cpu), 1000, " 100000"},
+            {"pids", "pids.max", offsetof(struct cgroup_limits, pids), 1, ""}};
+
+enum { ROWS = sizeof rows / sizeof *rows };
+
+static int64_t limit_of(const struct cgroup_limits *limits, size_t row) {
+  return *(const int64_t *)(const void *)((const char *)limits + rows[row].limit);
+}
 
 bool cgroup_is_limited(const struct cgroup_limits *limits) {
   return limits->memory || limits->cpu || limits->pids;
@@ -196,9 +196,9 @@ static int refuse(struct error *e, const struct cgroups *c, const char *what) {
       what, c->own);
 }
 
-/* Moves the node and its guards from the own group into the group "agent". */
-static void move_out(const struct cgroups *c, const pid_t *guards, size_t count) {
-  char number[32], *agent = join(c->home, "agent");
+/* Moves the node and its guards from the own group into the group "agent", where later guards start, too. */
+static void move_out(struct cgroups *c, const pid_t *guards, size_t count) {
+  char number[32], *agent = c->moved ? NULL : join(c->home, "agent");
   if (agent && (mkdir(agent, 0755) == 0 || errno == EEXIST)) {
     snprintf(number, sizeof number, "%ld", (long)getpid());
     write_file(agent, "cgroup.procs", number);
@@ -206,6 +206,7 @@ static void move_out(const struct cgroups *c, const pid_t *guards, size_t count)
       snprintf(number, sizeof number, "%ld", (long)guards[i]);
       write_file(agent, "cgroup.procs", number);
     }
+    c->moved = true;
   }
   free(agent);
 }
@@ -218,44 +219,79 @@ static bool has_word(const char *list, const char *word) {
   return false;
 }
 
-/* Has the kernel offer the limits in the groups of commands. */
-static int enable(struct cgroups *c, const pid_t *guards, size_t count, struct error *e) {
-  static const char *const controllers[] = {"memory", "cpu", "pids"};
-  static const char all[] = "+memory +cpu +pids";
+/* Returns 0 or an errno. */
+static int offer(const char *directory, char sign, const char *controller) {
+  char text[32];
+  snprintf(text, sizeof text, "%c%s", sign, controller);
+  return write_file(directory, "cgroup.subtree_control", text);
+}
+
+/* Has the kernel offer what the controller limits in the groups of commands. */
+static int enable(struct cgroups *c, size_t row, const pid_t *guards, size_t count, struct error *e) {
+  const char *controller = rows[row].controller;
   char list[512], what[64];
-  if (c->enabled) return 0;
+  if (c->enabled & 1U << row) return 0;
   read_file(c->own, "cgroup.controllers", list, sizeof list);
-  for (size_t i = 0; i < sizeof controllers / sizeof *controllers; i++) {
-    if (has_word(list, controllers[i])) continue;
-    snprintf(what, sizeof what, "there is no controller \"%s\"", controllers[i]);
+  if (!has_word(list, controller)) {
+    snprintf(what, sizeof what, "there is no controller \"%s\"", controller);
     return refuse(e, c, what);
   }
-  int error = write_file(c->own, "cgroup.subtree_control", all);
-  if (error == EBUSY) {
-    move_out(c, guards, count);
-    error = write_file(c->own, "cgroup.subtree_control", all);
-  }
-  if (error) return refuse(e, c, error == EBUSY ? "there are other processes" : strerror(error));
-  error = write_file(c->home, "cgroup.subtree_control", all);
-  if (error) return refuse(e, c, strerror(error));
-  c->enabled = true;
+  move_out(c, guards, count);
+  read_file(c->own, "cgroup.subtree_control", list, sizeof list);
+  bool taken = !has_word(list, controller);
+  int error = taken ? offer(c->own, '+', controller) : 0;
+  if (!error && (error = offer(c->home, '+', controller)) && taken) offer(c->own, '-', controller);
+  /* EOPNOTSUPP: beside processes, the kernel offers cpu and pids to groups of threads only. */
+  if (error)
+    return refuse(e, c,
+                  error == EBUSY || error == EOPNOTSUPP ? "there are other processes" : strerror(error));
+  c->enabled |= 1U << row;
+  if (taken) c->taken |= 1U << row;
   return 0;
 }
 
-static int set_limits(const char *path, const struct cgroup_limits *l, struct error *e) {
-  /* cpu.max is the time in each period, in microseconds, and the period. */
-  const struct {
-    const char *name;
-    int64_t value;
-    const char *rest;
-  } rows[] = {
-      {"memory.max", l->memory, ""}, {"cpu.max", l->cpu * 1000, " 100000"}, {"pids.max", l->pids, ""}};
-  for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+static int enable_all(struct cgroups *c, const struct cgroup_limits *limits, const pid_t *guards,
+                      size_t count, struct error *e) {
+  for (size_t i = 0; i < ROWS; i++) {
+    int code = limit_of(limits, i) ? enable(c, i, guards, count, e) : 0;
+    if (code) return code;
+  }
+  return 0;
+}
+
+/* Puts the node back into the own group, so that the groups below it can be removed.  The kernel lets it in
+ * once no controller is on there. */
+static void move_back(struct cgroups *c) {
+  char number[32], *agent = join(c->home, "agent");
+  for (size_t i = 0; i < ROWS; i++) {
+    if (c->enabled & 1U << i) offer(c->home, '-', rows[i].controller);
+    if (c->taken & 1U << i) offer(c->own, '-', rows[i].controller);
+  }
+  snprintf(number, sizeof number, "%ld", (long)getpid());
+  write_file(c->own, "cgroup.procs", number);
+  if (agent) rmdir(agent);
+  free(agent);
+}
+
+void cgroups_free(struct cgroups *c) {
+  if (!c) return;
+  remove_late(c, c->late_count);
+  bool kept = c->late_count; /* and its limits, too */
+  for (size_t i = 0; i < c->late_count; i++) free(c->late[i]);
+  if (c->moved && !kept) move_back(c);
+  rmdir(c->home);
+  free(c->home);
+  free(c->own);
+  free(c);
+}
+
+static int set_limits(const char *path, const struct cgroup_limits *limits, struct error *e) {
+  for (size_t i = 0; i < ROWS; i++) {
     char text[64];
-    if (!rows[i].value) continue;
-    snprintf(text, sizeof text, "%lld%s", (long long)rows[i].value, rows[i].rest);
-    int error = write_file(path, rows[i].name, text);
-    if (error) return error_set(e, ERR_PERMISSION, "limits: %s: %s", rows[i].name, strerror(error));
+    if (!limit_of(limits, i)) continue;
+    snprintf(text, sizeof text, "%lld%s", (long long)(limit_of(limits, i) * rows[i].factor), rows[i].rest);
+    int error = write_file(path, rows[i].file, text);
+    if (error) return error_set(e, ERR_PERMISSION, "limits: %s: %s", rows[i].file, strerror(error));
   }
   return 0;
 }
@@ -272,14 +308,13 @@ static int make_group(const struct cgroups *c, const char *path) {
 
 int cgroup_make(struct cgroups *c, const char *name, const struct cgroup_limits *limits, const pid_t *guards,
                 size_t guard_count, char **path, struct error *e) {
-  bool limited = cgroup_is_limited(limits);
-  int code = limited ? enable(c, guards, guard_count, e) : 0;
+  int code = enable_all(c, limits, guards, guard_count, e);
   if (code) return code;
   char *made = join(c->home, name);
   if (!made) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   int error = make_group(c, made);
   if (error) code = error_set(e, ERR_SYSTEM, "cgroup %s: %s", made, strerror(error));
-  if (!code && limited && (code = set_limits(made, limits, e))) rmdir(made);
+  if (!code && (code = set_limits(made, limits, e))) rmdir(made);
   if (code)
     free(made);
   else
