@@ -5,7 +5,6 @@
 
 #include "base/clock.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -108,8 +107,11 @@ static json_t *node_row(const struct top_node *n, const double *values, int64_t 
 struct reading {
   struct top_node *node;
   const struct top_view *view;
+  bool all; /* the filter has every process of this node */
   struct rows rows;
   json_t *kept;
+  bool full;     /* TOP_ROWS are kept, */
+  double lowest; /* and the last of them has this value */
   struct map ran;
   double seconds; /* since the last sample; 0: there was none */
   struct error *e;
@@ -117,36 +119,47 @@ struct reading {
 
 /* The number in a short pid, "<0.57.3>". */
 static uint64_t number_of(const json_t *row) {
-  uint64_t number = 0;
-  return sscanf(tool_member(row, "short"), "<%*u.%" SCNu64 ".", &number) == 1 ? number : 0;
+  const char *dot = strchr(tool_member(row, "short"), '.');
+  return dot ? strtoull(dot + 1, NULL, 10) : 0;
 }
 
-static void set_load(struct reading *r, json_t *row, int64_t run_ms) {
+/* The load of a process, whose time is noted for the next sample; -1: it is no green thread. */
+static double load_of(struct reading *r, const json_t *row) {
+  const json_t *run = json_object_get(row, "run_ms");
+  if (!run) return -1;
   uint64_t number = number_of(row);
+  int64_t run_ms = json_integer_value(run), before = (intptr_t)map_get_id(&r->node->ran, number);
   double age = (double)json_integer_value(json_object_get(row, "age_ms")) / 1000, seconds = r->seconds;
-  int64_t before = (intptr_t)map_get_id(&r->node->ran, number);
   if (run_ms > 0 && map_put_id(&r->ran, number, (void *)(intptr_t)run_ms)) tool_need(NULL);
   if (before > run_ms) before = 0; /* another process has the number */
   if (seconds <= 0 || age < seconds) seconds = age;
-  double load = seconds > 0 ? (double)(run_ms - before) / 1000 / seconds : 0;
-  if (json_object_set_new(row, "load", json_real(load))) tool_need(NULL);
+  return seconds > 0 ? (double)(run_ms - before) / 1000 / seconds : 0;
 }
 
-static bool is_wanted(const json_t *row, const char *filter) {
-  static const char *const words[] = {"node", "short", "pid", "kind", "name", "state", "what"};
-  bool found = !*filter;
+static bool is_wanted(const struct reading *r, const json_t *row) {
+  static const char *const words[] = {"short", "pid", "kind", "name", "state", "what"};
+  bool found = r->all;
   for (size_t i = 0; !found && i < sizeof words / sizeof *words; i++)
-    found = strcasestr(tool_member(row, words[i]), filter);
+    found = strcasestr(tool_member(row, words[i]), r->view->filter);
   return found;
 }
 
+static void keep(struct reading *r, json_t *row, double load) {
+  if (json_object_set_new(row, "node", json_string(r->node->node->name)) ||
+      (load >= 0 && json_object_set_new(row, "load", json_real(load))) || json_array_append(r->kept, row))
+    tool_need(NULL);
+  if (json_array_size(r->kept) < 2 * TOP_ROWS) return;
+  arrange(r->kept, r->view->sort, TOP_ROWS);
+  r->full = true;
+  r->lowest = value_of(json_array_get(r->kept, TOP_ROWS - 1), r->view->sort);
+}
+
+/* Most rows of a long list are not kept: no member is added to them, so that the next one is read fast. */
 static void take(struct reading *r, json_t *row) {
-  const json_t *run = json_object_get(row, "run_ms");
-  if (json_object_set_new(row, "node", json_string(r->node->node->name))) tool_need(NULL);
-  if (run) set_load(r, row, json_integer_value(run));
-  if (!is_wanted(row, r->view->filter)) return;
-  if (json_array_append(r->kept, row)) tool_need(NULL);
-  if (json_array_size(r->kept) > 2 * TOP_ROWS) arrange(r->kept, r->view->sort, TOP_ROWS);
+  double load = load_of(r, row);
+  if (!is_wanted(r, row)) return;
+  double value = r->view->sort == TOP_LOAD ? load : value_of(row, r->view->sort);
+  if (!r->full || value > r->lowest) keep(r, row, load);
 }
 
 static int on_process(void *data, char *text, size_t n) {
@@ -170,6 +183,7 @@ static int read_node(struct top_node *n, struct nodemsg *m, const struct top_vie
   if (restarted) map_finish(&n->ran), n->ran = MAP_INIT;
   struct reading r = {.node = n,
                       .view = view,
+                      .all = strcasestr(n->node->name, view->filter),
                       .kept = tool_need(json_array()),
                       .seconds = n->sampled_ns && !restarted ? (double)(now - n->sampled_ns) / 1e9 : 0,
                       .e = e};

@@ -62,6 +62,7 @@ restored() {
 
 # A process that computes, and one with a mailbox.
 two_processes() {
+  needs_preemption
   busy=$(node-spawn -d --name spinner -e 'while true do end')
   idle=$(node-spawn -d --name sleeper -e 'sleep(1e6)')
   node-send sleeper a
@@ -84,7 +85,6 @@ two_processes() {
 }
 
 @test "--once --json prints objects" {
-  needs_preemption
   two_processes
   node-spawn -d -- sleep 300
   run -0 node-top --once --json -d 0.5
