@@ -689,6 +689,20 @@ ended() { api one GET "/v1/processes/$1/outcome" | jq -e 'has("status") or has("
   problem 400 usage
 }
 
+@test "a mailbox that is killed while its name is being registered does not begin" {
+  local two
+  two_nodes
+  two=$(api two GET /v1/node | jq .os_pid)
+  node-spawn -n "one@$HOST" -d -e 'local p repeat sleep(1) p = global.whereis_name("box") until p exit(p, "kill")'
+  kill -STOP "$two" # the registration waits for it
+  json POST /v1/mailboxes '{"name": "box"}'
+  kill -CONT "$two"
+  problem 502 lost
+  has '.detail | contains("exit signal")'
+  lua 'puts(global.whereis_name("box"))'
+  assert_output nil
+}
+
 @test "what is no request is refused with a status" {
   local host=$'Host: x\r\n' many
   printf -v many '%0140000d' 0

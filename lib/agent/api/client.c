@@ -36,18 +36,26 @@ void client_closed(struct client *c) {
 void client_exit(struct hosted *p, struct term *reason, bool kill) {
   (void)kill;
   struct client *c = (struct client *)p;
-  if (!c->stream) return; /* its request is not answered yet */
   client_end(c, reason);
-  stream_end(c->stream);
+  if (c->stream) stream_end(c->stream); /* else client_begin or client_refuse says why */
 }
 
 void client_refuse(struct client *c, const struct error *e) {
+  struct error ended;
+  if (c->ended) {
+    error_set(&ended, ERR_LOST, "an exit signal ended the process of this request before it was answered");
+    e = &ended;
+  }
   respond_error(c->request, e);
   client_closed(c);
 }
 
 bool client_begin(struct client *c, const struct stream_events *events, npid first) {
   struct request *r = c->request;
+  if (c->ended) {
+    client_refuse(c, NULL);
+    return false;
+  }
   c->request = NULL;
   c->stream = respond_stream(r, events, c);
   if (!c->stream) {

@@ -18,8 +18,9 @@ struct client { /* the first member of a mailbox and of a monitor */
  * the error, and NULL is returned. */
 struct client *client_new(struct request *r, size_t size, const struct hosted_class *class);
 
-/* Answers the request with a stream whose first line is the pid `first`; when that fails, ends and frees the
- * client, and returns false. The caller's stream_events.closed must call client_closed last. */
+/* Answers the request with a stream whose first line is the pid `first`; when that fails, or an exit signal
+ * has ended the process, ends and frees the client, and returns false. The caller's stream_events.closed must
+ * call client_closed last. */
 bool client_begin(struct client *c, const struct stream_events *events, npid first);
 
 /* Answers the request with an error; ends and frees the client. */
@@ -31,7 +32,8 @@ void client_end(struct client *c, struct term *reason);
 /* Ends the process and frees the client, because its stream is closed. */
 void client_closed(struct client *c);
 
-/* hosted_class.exit: an exit signal ends the process and its stream. */
+/* hosted_class.exit: an exit signal ends the process and its stream; a request that is not answered yet gets
+ * an error, once it would have been answered. */
 void client_exit(struct hosted *p, struct term *reason, bool kill);
 
 #endif
