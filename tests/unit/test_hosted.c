@@ -113,7 +113,7 @@ static void test_loss(struct agent_host *h) {
   link_from(h, &young, h->far, 2);
   for (int i = MANY; i < MANY + 10; i++) signal_from(h, &watched, SIGNAL_MONITOR, i);
   for (int i = 0; i < MANY; i += 3) signal_from(h, &watched, SIGNAL_DEMONITOR, i);
-  for (int i = 0; i < 2 * MANY / HOSTED_FAREWELLS; i++) agent_host_pump(h);
+  for (int i = 0; i < 2 * HOSTED_REMOVAL * MANY / HOSTED_FAREWELLS; i++) agent_host_pump(h);
   ok(!h->agent.hosted_later, "after some turns nothing is left to do");
   ok(watched.hosted.bond_count == 10, "the monitors by the next connection stay (%zu)",
      watched.hosted.bond_count);
@@ -144,7 +144,7 @@ static void test_stale_link(struct agent_host *h) {
   signal_free(s);
   witness_end(&watched);
   take_sent(h, SIGNAL_DOWN, NULL);
-  for (int i = 0; i < 2 * LATE / HOSTED_FAREWELLS; i++) agent_host_pump(h);
+  for (int i = 0; i < 2 * HOSTED_REMOVAL * LATE / HOSTED_FAREWELLS; i++) agent_host_pump(h);
   ok(!h->agent.hosted_later, "a walk goes on behind a process that ends");
 }
 

@@ -454,11 +454,12 @@ struct walk {
   size_t left;
 };
 
-/* Removes a bond that is lost; a link fires, which may end p. */
-static void lose_bond(struct hosted *p, struct bond b, const struct hosted_loss *lost) {
-  if (!hosted_is_lost(lost, b.pid, b.epoch)) return;
+/* Removes a bond that is lost; a link fires, which may end p.  Returns how many looks that counts as. */
+static int lose_bond(struct hosted *p, struct bond b, const struct hosted_loss *lost) {
+  if (!hosted_is_lost(lost, b.pid, b.epoch)) return 1;
   unbond(p, b.pid, b.ref);
   if (b.ref == NPID_NONE) exit_signal(p, lost->reason, false);
+  return HOSTED_REMOVAL;
 }
 
 static bool walk_step(struct agent *a, struct errand *e, int *left) {
@@ -477,8 +478,8 @@ static bool walk_step(struct agent *a, struct errand *e, int *left) {
       walk_past(e, p);
       continue;
     }
-    (*left)--;
-    lose_bond(p, p->bonds[--w->left], &w->lost);
+    w->left--;
+    *left -= lose_bond(p, p->bonds[w->left], &w->lost);
   }
   return !e->at;
 }

@@ -11,9 +11,9 @@
 #include "core/signal.h"
 #include "core/words.h"
 
-/* What is done in a turn of the loop: signals of ended processes, or looks at the links and monitors of those
- * that live; a look at a process counts as HOSTED_VISIT of them. */
-enum { HOSTED_FAREWELLS = 1000, HOSTED_VISIT = 16 };
+/* Bounds what is done in a turn of the loop: HOSTED_FAREWELLS signals of ended processes; or as many looks at
+ * links and monitors, of which the removal of one, and a look at a process, count as more. */
+enum { HOSTED_FAREWELLS = 1000, HOSTED_REMOVAL = 4, HOSTED_VISIT = 16 };
 
 struct hosted;
 
