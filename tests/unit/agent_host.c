@@ -175,8 +175,11 @@ const char *agent_host_text(struct agent_host *h, const struct term *t, char out
 
 void agent_host_call(struct agent_host *h, uint32_t node, struct term *args, char out[256]) {
   npid ref = vm_ref(h->agent.vm);
-  vm_deliver(h->agent.vm, signal_new(SIGNAL_CALL, NPID_KERNEL, npid_make(node, 57), ref, args));
-  struct signal *s = agent_host_sent(h, SIGNAL_REPLY);
+  struct signal *s = signal_new(SIGNAL_CALL, NPID_KERNEL, npid_make(node, 57), ref, args);
+  if (!s) abort();
+  s->epoch = nodetab_epoch(h->agent.nodes, node);
+  vm_deliver(h->agent.vm, s);
+  s = agent_host_sent(h, SIGNAL_REPLY);
   *out = 0;
   if (s && s->ref == ref) agent_host_text(h, s->term, out);
   signal_free(s);

@@ -25,6 +25,12 @@ static const char *said(struct agent_host *h, const char *what, npid pid) {
   return text;
 }
 
+/* The node is lost, and comes back. */
+static void lose(struct agent_host *h, uint32_t node) {
+  nodetab_part(h->agent.nodes, node);
+  flow_node_down(&h->agent, node);
+}
+
 static void test_hold_and_room(struct agent_host *h) {
   struct witness w;
   witness_begin(h, &w);
@@ -66,7 +72,7 @@ static void test_answers(struct agent_host *h) {
   is(text, "", "without room the answer waits");
   agent_host_call(h, h->farther, term_build("ssl", "send", "sink", list), text);
   is(text, "", "each of them");
-  flow_node_down(&h->agent, h->farther);
+  lose(h, h->farther);
   vm_set_full(h->agent.vm, w.hosted.pid, false);
   struct signal *s = agent_host_sent(h, SIGNAL_REPLY);
   ok(s && npid_incarnation(s->to) == h->far, "it comes once there is room");
@@ -85,10 +91,41 @@ static void test_lost_node(struct agent_host *h) {
   flow_arrived(&h->agent, h->far, w.hosted.pid);
   flow_arrived(&h->agent, h->farther, w.hosted.pid);
   sent(h, h->far), sent(h, h->farther);
-  flow_node_down(&h->agent, h->far);
+  lose(h, h->far);
   vm_set_full(h->agent.vm, w.hosted.pid, false);
   is(sent(h, h->farther), said(h, "room", w.hosted.pid), "room is told to the nodes that are there");
   is(sent(h, h->far), "nothing", "and not to a lost one");
+  witness_end(&w);
+}
+
+/* A node that comes back in the same jam is told again; of its calls, those by the lost connection are void.
+ */
+static void test_back(struct agent_host *h) {
+  enum { CALLS = 2 * FLOW_ANSWERS };
+  struct witness w;
+  char text[256];
+  witness_begin(h, &w);
+  npid pid = w.hosted.pid;
+  if (names_register(h->agent.names, "back", pid, 0)) abort();
+  struct term *list = term_build("s", "hello");
+  vm_set_full(h->agent.vm, pid, true);
+  flow_arrived(&h->agent, h->far, pid);
+  is(sent(h, h->far), said(h, "hold", pid), "a node is told to hold");
+  agent_host_call(h, h->far, term_build("ssl", "send", "back", list), text);
+  lose(h, h->far);
+  flow_arrived(&h->agent, h->far, pid);
+  is(sent(h, h->far), said(h, "hold", pid), "and again, when it was lost and is back");
+  for (int i = 0; i < CALLS; i++) agent_host_call(h, h->far, term_build("ssl", "send", "back", list), text);
+  vm_set_full(h->agent.vm, pid, false);
+  agent_host_pump(h);
+  int soon = 0, all = 0;
+  for (struct signal *s = h->sent; s; s = s->next) soon += s->kind == SIGNAL_REPLY;
+  is(sent(h, h->far), said(h, "room", pid), "it is told of room, once");
+  is(sent(h, h->far), "nothing", "and not for each connection");
+  for (struct signal *s; (s = agent_host_sent(h, SIGNAL_REPLY)); all++) signal_free(s);
+  ok(soon >= FLOW_ANSWERS && soon < CALLS && all == CALLS,
+     "its calls are answered in slices, but for the one by the lost connection: %d, %d", soon, all);
+  term_unref(list);
   witness_end(&w);
 }
 
@@ -106,7 +143,7 @@ static void test_other_side(struct agent_host *h) {
   agent_host_call(h, h->far, term_build("sp", "hold", others), text);
   ok(vm_lack(vm, others) == NPID_NONE, "a node cannot hold the processes of another");
   agent_host_call(h, h->far, term_build("sp", "hold", theirs), text);
-  flow_node_down(&h->agent, h->far);
+  lose(h, h->far);
   ok(vm_lack(vm, theirs) == NPID_NONE, "what a lost node has said is void");
 }
 
@@ -148,7 +185,7 @@ static void test_waits(struct agent_host *h) {
   vm_hold(h->agent.vm, theirs, true);
   ok(flow_await(&h->agent, theirs, &c.wait, on_ready, &c) == ERR_BUSY,
      "a wait for a process of another node");
-  flow_node_down(&h->agent, h->far);
+  lose(h, h->far);
   sent(h, h->far);
   ok(c.times == 1, "ends with the connection to the node");
 }
@@ -176,6 +213,7 @@ int main(void) {
   test_hold_and_room(h);
   test_answers(h);
   test_lost_node(h);
+  test_back(h);
   test_other_side(h);
   test_end(h);
   agent_host_free(h);

@@ -1,6 +1,10 @@
 /* Invariant: a jam exists from the moment when a process is found to lack room until it is found to have
  * room. As long as the jam exists, the kernel waits for the signal ROOM of that process. Within one jam a
- * node is told "hold" once, and "room" once. */
+ * node is told "hold" once, and "room" once, by each connection.
+ *
+ * Orderings: what a jam keeps of a node belongs to the connection by which it came.  It is not sought when
+ * that is lost, but found to be void, by its epoch, when the jam is over.  The answers of a jam go to callers
+ * that wait for them, one each, so they have no order, and may be spread over several turns of the loop. */
 #include "agent/kernel/flow.h"
 
 #include "agent/send.h"
@@ -8,13 +12,17 @@
 
 #include <stdlib.h>
 
+struct told { /* a node, and by which connection it was told */
+  uint32_t node, epoch;
+};
+
 struct jam {
   npid pid; /* the process, of this node */
   struct room_wait *wait;
   struct signal *calls; /* to be answered when the jam is over */
   struct flow_wait *waits;
   size_t nodes_len;
-  uint32_t *nodes; /* incarnations of the nodes that were told "hold" */
+  struct told *nodes; /* that were told "hold" */
 };
 
 struct flow {
@@ -27,17 +35,58 @@ static void tell(struct agent *a, uint32_t node, const char *what, npid pid) {
   term_unref(t);
 }
 
-/* Frees the calls of a lost node unanswered: their callers have been told of the loss. */
-static void drop_calls(struct jam *j, uint32_t node) {
-  for (struct signal **at = &j->calls, *s; (s = *at);) {
-    if (npid_incarnation(s->from) != node) {
-      at = &s->next;
-      continue;
-    }
-    *at = s->next;
-    signal_free(s);
+/* --- answers -------------------------------------------------------------------------------------------- */
+
+/* Exists while calls are left to be answered; the handle keeps the loop alive until then. */
+struct answers {
+  uv_idle_t turn;
+  struct agent *agent;
+  struct signal *calls;
+};
+
+static bool is_current(const struct agent *a, uint32_t node, uint32_t epoch) {
+  return epoch == nodetab_epoch(a->nodes, node);
+}
+
+/* Answers up to FLOW_ANSWERS calls.  Those of a lost connection are freed unanswered: their callers have been
+ * told of the loss. */
+static void answer_some(struct agent *a, struct signal **calls) {
+  for (int i = 0; *calls && i < FLOW_ANSWERS; i++) {
+    struct signal *call = *calls;
+    *calls = call->next;
+    call->next = NULL;
+    if (is_current(a, npid_incarnation(call->from), call->epoch))
+      call_answer(a, call, NULL);
+    else
+      signal_free(call);
   }
 }
+
+static void on_answers_closed(uv_handle_t *h) {
+  free(h->data);
+}
+
+static void on_answers(uv_idle_t *turn) {
+  struct answers *all = turn->data;
+  holds_note(&all->agent->holds, "the answers to many that waited for room", NULL);
+  answer_some(all->agent, &all->calls);
+  if (!all->calls) uv_close((uv_handle_t *)turn, on_answers_closed);
+}
+
+/* Answers calls, those beyond FLOW_ANSWERS in later turns of the loop. */
+static void answer_all(struct agent *a, struct signal *calls) {
+  answer_some(a, &calls);
+  struct answers *later = calls ? malloc(sizeof *later) : NULL;
+  while (calls && !later) answer_some(a, &calls);
+  if (!later) return;
+  later->agent = a;
+  later->calls = calls;
+  uv_idle_init(&a->loop, &later->turn);
+  later->turn.data = later;
+  uv_idle_start(&later->turn, on_answers);
+}
+
+/* --- jams ----------------------------------------------------------------------------------------------- */
 
 /* A jam without waits stays until its process has room: the kernel gets the signal ROOM then. */
 void flow_leave(struct flow_wait *w) {
@@ -94,19 +143,23 @@ static void end_waits(struct flow_wait *waits) {
   }
 }
 
-static bool is_told(const struct jam *j, uint32_t node) {
+/* The place of a node in the list of those that were told "hold"; a new one where there is none.  NULL:
+ * memory ran out. */
+static struct told *told_at(struct jam *j, uint32_t node) {
   for (size_t i = 0; i < j->nodes_len; i++)
-    if (j->nodes[i] == node) return true;
-  return false;
+    if (j->nodes[i].node == node) return &j->nodes[i];
+  struct told *nodes = realloc(j->nodes, (j->nodes_len + 1) * sizeof *nodes);
+  if (!nodes) return NULL;
+  j->nodes = nodes;
+  nodes[j->nodes_len] = (struct told){.node = node};
+  return &nodes[j->nodes_len++];
 }
 
 void flow_arrived(struct agent *a, uint32_t from, npid to) {
   struct jam *j = jam_at(a, to);
-  if (!j || is_told(j, from)) return;
-  uint32_t *nodes = realloc(j->nodes, (j->nodes_len + 1) * sizeof *nodes);
-  if (!nodes) return;
-  j->nodes = nodes;
-  j->nodes[j->nodes_len++] = from;
+  struct told *t = j ? told_at(j, from) : NULL;
+  if (!t || (t->epoch && is_current(a, from, t->epoch))) return;
+  t->epoch = nodetab_epoch(a->nodes, from);
   tell(a, from, "hold", to);
 }
 
@@ -127,23 +180,17 @@ void flow_room(struct agent *a, npid pid) {
   if (!j) return;
   vm_leave_room(a->vm, &j->wait);
   if (await(a, j)) return;
-  for (size_t i = 0; i < j->nodes_len; i++) tell(a, j->nodes[i], "room", pid);
-  call_answer_all(a, &j->calls);
+  for (size_t i = 0; i < j->nodes_len; i++)
+    if (is_current(a, j->nodes[i].node, j->nodes[i].epoch)) tell(a, j->nodes[i].node, "room", pid);
+  answer_all(a, j->calls);
+  j->calls = NULL;
   struct flow_wait *waits = j->waits;
   j->waits = NULL;
   jam_free(a, j);
   end_waits(waits);
 }
 
-static void forget(struct jam *j, uint32_t node) {
-  for (size_t i = 0; i < j->nodes_len; i++)
-    if (j->nodes[i] == node) j->nodes[i] = j->nodes[--j->nodes_len];
-  drop_calls(j, node);
-}
-
 void flow_node_down(struct agent *a, uint32_t incarnation) {
-  void *jam;
-  for (size_t at = 0; map_next(&a->flow->jams, &at, NULL, NULL, &jam);) forget(jam, incarnation);
   vm_unhold_node(a->vm, incarnation);
 }
 

@@ -17,6 +17,8 @@ void flow_free(struct agent *a); /* before the vm */
  * this node: sends "hold" when the process has no room. */
 void flow_arrived(struct agent *a, uint32_t from, npid to);
 
+enum { FLOW_ANSWERS = 500 }; /* of one jam, in a turn of the loop */
+
 /* Answers a call (consumed), without values, once the process `to` of this node has room or has ended; at
  * once when it already has. */
 void flow_answer(struct agent *a, struct signal *call, npid to);
@@ -38,8 +40,8 @@ void flow_leave(struct flow_wait *w); /* nothing, where the wait is over */
 /* Handles the signal ROOM to the kernel: the process has room again, or has ended. */
 void flow_room(struct agent *a, npid pid);
 
-/* Handles the loss of a node: forgets which calls "hold" it was sent, and ends the holds on processes of that
- * node. */
+/* Handles the loss of a node, whose connection has ended in the table of nodes: ends the holds on its
+ * processes. */
 void flow_node_down(struct agent *a, uint32_t incarnation);
 
 /* Handle the calls "hold" and "room" (consumed) of another node: the pid in args must be of a process of that
