@@ -118,7 +118,7 @@ static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char
   holds_note(&a->holds, "the loss of", nodetab_name(a->nodes, incarnation));
   registry_link_down(a->registry, incarnation);
   vm_set_busy(a->vm, incarnation, false);
-  flow_node_down(a, incarnation);
+  flow_node_down(a, incarnation, epoch);
   vm_node_down(a->vm, incarnation, epoch, reason);
   hosted_node_down(a, &(struct hosted_loss){incarnation, epoch, word});
   term_unref(word);

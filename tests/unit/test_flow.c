@@ -27,8 +27,7 @@ static const char *said(struct agent_host *h, const char *what, npid pid) {
 
 /* The node is lost, and comes back. */
 static void lose(struct agent_host *h, uint32_t node) {
-  nodetab_part(h->agent.nodes, node);
-  flow_node_down(&h->agent, node);
+  flow_node_down(&h->agent, node, nodetab_part(h->agent.nodes, node));
 }
 
 static void test_hold_and_room(struct agent_host *h) {
@@ -147,6 +146,25 @@ static void test_other_side(struct agent_host *h) {
   ok(vm_lack(vm, theirs) == NPID_NONE, "what a lost node has said is void");
 }
 
+static int held(struct agent_host *h, int n) {
+  int count = 0;
+  for (int i = 1; i <= n; i++) count += vm_lack(h->agent.vm, npid_make(h->far, (uint64_t)i)) != NPID_NONE;
+  return count;
+}
+
+/* Many holds of a lost node, which comes back in between. */
+static void test_many_holds(struct agent_host *h) {
+  enum { HOLDS = 4 * VM_UNHOLDS, AGAIN = 10 };
+  for (int i = 1; i <= HOLDS; i++) vm_hold(h->agent.vm, npid_make(h->far, (uint64_t)i), true);
+  lose(h, h->far);
+  ok(held(h, HOLDS) == HOLDS - VM_UNHOLDS, "holds of a lost node end in slices: %d are left", held(h, HOLDS));
+  for (int i = 1; i <= AGAIN; i++) vm_hold(h->agent.vm, npid_make(h->far, (uint64_t)i), true);
+  for (int i = 0; i < HOLDS / VM_UNHOLDS; i++) agent_host_pump(h);
+  ok(held(h, HOLDS) == AGAIN, "those by the next connection stay: %d", held(h, HOLDS));
+  lose(h, h->far);
+  ok(held(h, HOLDS) == 0, "until that is lost");
+}
+
 struct waiter {
   struct agent_host *host;
   struct flow_wait wait;
@@ -215,6 +233,7 @@ int main(void) {
   test_lost_node(h);
   test_back(h);
   test_other_side(h);
+  test_many_holds(h);
   test_end(h);
   agent_host_free(h);
   return tap_end();

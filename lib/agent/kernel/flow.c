@@ -190,8 +190,36 @@ void flow_room(struct agent *a, npid pid) {
   end_waits(waits);
 }
 
-void flow_node_down(struct agent *a, uint32_t incarnation) {
-  vm_unhold_node(a->vm, incarnation);
+/* The end of the holds of a lost node, a slice a turn of the loop.  A hold that comes meanwhile, by the next
+ * connection, has a later epoch and stays; senders that one of the others suspends wait a few turns longer.
+ */
+struct unholding {
+  uv_idle_t turn;
+  struct agent *agent;
+  uint32_t incarnation, epoch;
+};
+
+static void on_unheld(uv_handle_t *h) {
+  free(h->data);
+}
+
+static void on_unholding(uv_idle_t *turn) {
+  const struct unholding *u = turn->data;
+  holds_note(&u->agent->holds, "the full processes of a lost node", NULL);
+  if (!vm_unhold_node(u->agent->vm, u->incarnation, u->epoch)) uv_close((uv_handle_t *)turn, on_unheld);
+}
+
+void flow_node_down(struct agent *a, uint32_t incarnation, uint32_t epoch) {
+  if (!vm_unhold_node(a->vm, incarnation, epoch)) return;
+  struct unholding *u = malloc(sizeof *u);
+  while (!u && vm_unhold_node(a->vm, incarnation, epoch)) continue;
+  if (!u) return;
+  u->agent = a;
+  u->incarnation = incarnation;
+  u->epoch = epoch;
+  uv_idle_init(&a->loop, &u->turn);
+  u->turn.data = u;
+  uv_idle_start(&u->turn, on_unholding);
 }
 
 /* --- calls of other nodes

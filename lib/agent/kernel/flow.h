@@ -40,9 +40,9 @@ void flow_leave(struct flow_wait *w); /* nothing, where the wait is over */
 /* Handles the signal ROOM to the kernel: the process has room again, or has ended. */
 void flow_room(struct agent *a, npid pid);
 
-/* Handles the loss of a node, whose connection has ended in the table of nodes: ends the holds on its
- * processes. */
-void flow_node_down(struct agent *a, uint32_t incarnation);
+/* Handles the loss of a connection to a node, which has ended in the table of nodes: ends the holds on
+ * processes of the node that came by it, in later turns of the loop where there are many. */
+void flow_node_down(struct agent *a, uint32_t incarnation, uint32_t epoch);
 
 /* Handle the calls "hold" and "room" (consumed) of another node: the pid in args must be of a process of that
  * node. */

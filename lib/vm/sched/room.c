@@ -29,17 +29,15 @@ void vm_set_busy(struct vm *vm, uint32_t incarnation, bool busy) {
 }
 
 void vm_hold(struct vm *vm, npid pid, bool held) {
-  waits_hold(&vm->waits, pid, held);
+  waits_hold(&vm->waits, pid, held, nodetab_epoch(vm->config.nodes, npid_incarnation(pid)));
   if (!held) tell(vm, pid);
 }
 
-void vm_unhold_node(struct vm *vm, uint32_t incarnation) {
-  npid pids[256];
-  size_t n;
-  do {
-    n = waits_held_of(&vm->waits, incarnation, pids, sizeof pids / sizeof *pids);
-    for (size_t i = 0; i < n; i++) vm_hold(vm, pids[i], false);
-  } while (n > 0);
+bool vm_unhold_node(struct vm *vm, uint32_t incarnation, uint32_t epoch) {
+  npid pids[VM_UNHOLDS];
+  size_t n = waits_held_of(&vm->waits, incarnation, epoch, pids, VM_UNHOLDS);
+  for (size_t i = 0; i < n; i++) vm_hold(vm, pids[i], false);
+  return n == VM_UNHOLDS;
 }
 
 /* The key of a process that sends a long signal: a pid that no process has. */
@@ -48,7 +46,7 @@ static npid sending_key(npid who) {
 }
 
 void vm_sending(struct vm *vm, npid who) {
-  waits_hold(&vm->waits, sending_key(who), true);
+  waits_hold(&vm->waits, sending_key(who), true, 0);
 }
 
 void vm_sent(struct vm *vm, npid who) {

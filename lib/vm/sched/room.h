@@ -29,8 +29,10 @@ void vm_set_busy(struct vm *vm, uint32_t incarnation, bool busy);
 /* Marks a process of another node as full, or not, when its node has reported that. */
 void vm_hold(struct vm *vm, npid pid, bool held);
 
-/* Marks all processes of a node as not full. */
-void vm_unhold_node(struct vm *vm, uint32_t incarnation);
+/* Marks up to VM_UNHOLDS processes of a node as not full, of those that were marked while the connection with
+ * that epoch, or an earlier one, was the present one; true: there may be more. */
+enum { VM_UNHOLDS = 256 };
+bool vm_unhold_node(struct vm *vm, uint32_t incarnation, uint32_t epoch);
 
 /* The key (waits.h) of what lacks room for one more message to this pid, of this node or another; NPID_NONE
  * when nothing does. */

@@ -89,9 +89,14 @@ struct signal *waits_end(struct waits *w, npid key) {
 
 /* --- processes of other nodes --- */
 
-void waits_hold(struct waits *w, npid pid, bool held) {
+/* The value in held: the epoch, plus 1, as it may be 0. */
+static void *as_value(uint32_t epoch) {
+  return (void *)((uintptr_t)epoch + 1);
+}
+
+void waits_hold(struct waits *w, npid pid, bool held, uint32_t epoch) {
   pthread_mutex_lock(&w->lock);
-  if (!held || map_put_id(&w->held, pid, w)) map_remove_id(&w->held, pid);
+  if (!held || map_put_id(&w->held, pid, as_value(epoch))) map_remove_id(&w->held, pid);
   atomic_store(&w->held_count, w->held.len);
   pthread_mutex_unlock(&w->lock);
 }
@@ -104,12 +109,14 @@ bool waits_held(struct waits *w, npid pid) {
   return has;
 }
 
-size_t waits_held_of(struct waits *w, uint32_t incarnation, npid *out, size_t max) {
+size_t waits_held_of(struct waits *w, uint32_t incarnation, uint32_t epoch, npid *out, size_t max) {
   size_t n = 0;
   uint64_t pid;
+  void *value;
   pthread_mutex_lock(&w->lock);
-  for (size_t at = 0; n < max && map_next(&w->held, &at, NULL, &pid, NULL);)
-    if (npid_incarnation(pid) == incarnation) out[n++] = pid;
+  for (size_t at = 0; n < max && map_next(&w->held, &at, NULL, &pid, &value);)
+    if (npid_incarnation(pid) == incarnation && (uintptr_t)value <= (uintptr_t)as_value(epoch))
+      out[n++] = pid;
   pthread_mutex_unlock(&w->lock);
   return n;
 }

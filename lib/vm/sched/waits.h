@@ -23,7 +23,7 @@ struct waits {
   atomic_size_t count, for_inbox; /* all waits, and the waits whose key is an inbox */
   atomic_size_t held_count;       /* the length of held: while it is 0, waits_held takes no lock */
   pthread_mutex_t lock;           /* of the maps */
-  struct map held;                /* the full processes of other nodes */
+  struct map held;                /* the full processes of other nodes -> epoch + 1 */
   struct map by_key;              /* key -> the newest of its waits */
 };
 
@@ -43,12 +43,13 @@ void waits_leave(struct waits *w, struct room_wait *wait); /* accepts NULL */
  * key, and returns their signals ROOM, oldest wait first, linked by next, for the caller to deliver. */
 struct signal *waits_end(struct waits *w, npid key) MUST_CHECK;
 
-/* Notes that a process of another node is full, or is no longer full.  When memory runs out the process
- * counts as not full. */
-void waits_hold(struct waits *w, npid pid, bool held);
+/* Notes that a process of another node is full, which came by the connection with that epoch, or is no longer
+ * full.  When memory runs out the process counts as not full. */
+void waits_hold(struct waits *w, npid pid, bool held, uint32_t epoch);
 bool waits_held(struct waits *w, npid pid);
 
-/* Up to max of the full processes of one node; returns how many. */
-size_t waits_held_of(struct waits *w, uint32_t incarnation, npid *out, size_t max);
+/* Up to max of the full processes of one node, of the connection with that epoch, and of earlier ones;
+ * returns how many. */
+size_t waits_held_of(struct waits *w, uint32_t incarnation, uint32_t epoch, npid *out, size_t max);
 
 #endif
