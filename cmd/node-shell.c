@@ -277,39 +277,46 @@ static void converse(struct shell *s) {
   }
 }
 
-/* Runs the user's file of definitions, if there is one. */
-static void run_start_file(struct shell *s, const char *home) {
+/* Reads the user's file of definitions, if there is one.  To be called while Ctrl-C still ends the program,
+ * since the file may be a FIFO. */
+static struct buf read_start_file(const char *home) {
   struct buf path = BUF_INIT, code = BUF_INIT;
+  struct error e = {0};
   buf_printf(&path, "%s/.node_shell.lua", home);
   FILE *f = tool_need(buf_ok(&path) ? &path : NULL) ? fopen(path.data, "r") : NULL;
-  if (f || errno != ENOENT) {
-    struct error e = {0};
-    if (source_read(f, path.data, &code, &e))
-      fprintf(stderr, "%s: %s\n", tool.name, e.text);
-    else if (code.len > 0 &&
-             sent(s, evaluator_run(s->ev, ++s->number, code.data, code.len, "=.node_shell.lua", NULL, &s->e)))
-      wait_for_answer(s);
-    end_line(s);
+  if ((f || errno != ENOENT) && source_read(f, path.data, &code, &e)) {
+    fprintf(stderr, "%s: %s\n", tool.name, e.text);
+    buf_clear(&code);
   }
   if (f) fclose(f);
   buf_finish(&path);
-  buf_finish(&code);
+  return code;
+}
+
+static void run_start_file(struct shell *s, const struct buf *code) {
+  if (code->len > 0 &&
+      sent(s, evaluator_run(s->ev, ++s->number, code->data, code->len, "=.node_shell.lua", NULL, &s->e)))
+    wait_for_answer(s);
+  end_line(s);
 }
 
 static void run_prompt(struct shell *s) {
   struct prompt_events events = {
       .fd = evaluator_fd(s->ev), .come = take_at_prompt, .complete = complete, .data = s};
-  struct buf history = BUF_INIT;
+  struct buf history = BUF_INIT, start = BUF_INIT;
   const char *home = getenv("HOME");
-  if (home && *home) buf_printf(&history, "%s/.node_history", home);
-  s->prompt = tool_need(prompt_open(tool.name, history.data, &events));
   printf("Lua 5.4 on %s (node-toolkit %s): help shows what there is, exit leaves\n", evaluator_node(s->ev),
          NODE_VERSION);
-  if (home && *home) run_start_file(s, home);
+  fflush(stdout);
+  if (home && *home) buf_printf(&history, "%s/.node_history", home);
+  if (home && *home) start = read_start_file(home);
+  s->prompt = tool_need(prompt_open(tool.name, history.data, &events));
+  run_start_file(s, &start);
   converse(s);
   const char *problem = prompt_close(s->prompt);
   if (problem) fprintf(stderr, "%s: %s: the history was not saved: %s\n", tool.name, history.data, problem);
   buf_finish(&history);
+  buf_finish(&start);
 }
 
 /* --- a script ------------------------------------------------------------------------------------------ */

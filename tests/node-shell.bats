@@ -6,7 +6,7 @@ load helper
 load tools
 
 # terminal ARG…: node-shell on a terminal, in the background; type_ and shows talk to it, leave ends it.  $WRAP goes
-# before it.
+# before it; $FIRST, instead of the prompt, is what it shows first.
 terminal() {
   local fd
   export TERM=xterm
@@ -16,7 +16,7 @@ terminal() {
   shell[tty]=$!
   exec {fd}>"$T/keys.$tty"
   keys[tty]=$fd
-  shows "node("
+  shows "${FIRST:-node(}"
 }
 tty=1 shell=() keys=()
 type_() { printf '%b' "$1" >&"${keys[tty]}"; }
@@ -508,11 +508,9 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
 
 @test "h: the documentation of functions, libraries and modules, from where it is kept" {
   local lines=()
-  start_node one
+  start_node one --path "$HOME"
   printf '%s\n' 'local m = {}' '--- mine.add(a, b)' '-- Returns the sum.' 'function m.add(a, b) return a + b end' \
     'return m' >"$HOME/mine.lua"
-  node-stop
-  node-start -d --sname one --path "$HOME" 3>&-
   terminal
   at 1 'h(send)' 'send\(dest, \.\.\.\)' '    Sends a message, which consists of all the values after the destination\.'
   at 1 'h("node.spawn")' 'node\.spawn\(name, f, \.\.\.\)' 'node\.spawn\(name, module, function, \.\.\.\)'
@@ -594,9 +592,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
 
 @test "an error shows the calls that led to it, between functions that wait, too" {
   local lines=()
-  start_node one
-  node-stop
-  node-start -d --sname one --path "$HOME" 3>&-
+  start_node one --path "$HOME"
   printf 'local m = {}\nlocal function inner(x) return x.y.z end\nfunction m.go(x) sleep(1)\nlocal z = inner(x) return z end\nreturn m' \
     >deep.lua
   terminal
@@ -633,9 +629,7 @@ END
 
 @test "i tells what a value is; r loads a module again; a local is told of, once" {
   local lines=()
-  start_node one
-  node-stop
-  node-start -d --sname one --path "$HOME" 3>&-
+  start_node one --path "$HOME"
   echo 'return {number = 1}' >mine.lua
   terminal
   at 1 'i("tëxt")' 'type +string' 'bytes +5' 'characters +4'
@@ -689,6 +683,34 @@ END
   leave
   run -0 screen
   assert_line --partial "$HOME/.node_shell.lua: Is a directory"
+}
+
+@test "~/.node_shell.lua that does not return: Ctrl-C ends it, and the prompt comes" {
+  start_node one
+  endless=('receive()' 'sh("sleep 1000")' 'while true do pcall(receive) end')
+  [ "${SAN:-}" = thread ] || endless+=('while true do end') # nothing is preempted there
+  for code in "${endless[@]}"; do
+    echo "puts('begins') $code" >.node_shell.lua
+    FIRST=begins terminal
+    type_ '\003'
+    prompt 1
+    type_ '6 * 7\n'
+    prompt 2
+    leave
+    run -0 screen
+    assert_line 42
+    assert_line --regexp 'interrupted|has ended'
+  done
+}
+
+@test "~/.node_shell.lua that cannot be read to its end: Ctrl-C ends the tool" {
+  start_node one
+  mkfifo .node_shell.lua
+  exec {held}<>.node_shell.lua
+  FIRST='Lua 5.4' WRAP='env --default-signal=INT' terminal # bash has it ignored
+  type_ '\003'
+  ends 130
+  exec {held}>&-
 }
 
 @test "TAB: of many names the first are listed, and what they have in common is inserted" {
