@@ -207,10 +207,16 @@ static int take_bytes(struct end *end, const char *bytes, size_t n) {
   }
   if (found)
     return fail(end->job,
-                error_set(&e, ERR_VERSION, "%s: not the protocol of this node-copy", label(end->job)), &e);
+                error_set(&e, ERR_VERSION,
+                          "%s: the node-files there speaks another protocol: both ends need the same version "
+                          "of node-toolkit",
+                          label(end->job)),
+                &e);
   if (!buf_ok(&end->partial) || !buf_ok(&end->other->input) ||
       end->other->input.len > FILES_CREDIT + (4 << 20))
-    return fail(end->job, error_set(&e, ERR_NOMEM, "%s: too much is under way", label(end->job)), &e);
+    return fail(
+        end->job,
+        error_set(&e, ERR_NOMEM, "%s: out of memory: too much waits for the other end", label(end->job)), &e);
   return 0;
 }
 
@@ -243,13 +249,14 @@ static void local_child(struct end *end, int fd) {
 
 static int local_start(struct end *end, struct error *e) {
   int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) return error_system(e, errno, "socketpair");
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+    return error_system(e, errno, "the end of this host cannot be started");
   fflush(NULL);
   end->child = fork();
   if (!end->child) local_child(end, pair[1]);
   close(pair[1]);
   end->fd = pair[0];
-  if (end->child < 0) return error_system(e, errno, "fork");
+  if (end->child < 0) return error_system(e, errno, "the end of this host cannot be started");
   fcntl(end->fd, F_SETFL, O_NONBLOCK);
   return 0;
 }

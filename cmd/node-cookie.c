@@ -335,8 +335,12 @@ static const struct command *choose(const struct options *o) {
     tool_usage(&tool, "expected one command: make, show, add, promote, retire or reload");
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
     if (strcmp(commands[i].name, words->at[0]) == 0) c = &commands[i];
-  if (!c) tool_usage(&tool, "%s: no such command", words->at[0]);
-  if (words->count > (c->operand ? 2 : 1)) tool_usage(&tool, "%s: too many operands", c->name);
+  if (!c)
+    tool_usage(&tool, "%s: no such command: expected make, show, add, promote, retire or reload",
+               words->at[0]);
+  if (words->count > (c->operand ? 2 : 1))
+    tool_usage(&tool, "%s: too many operands: it takes %s%s", c->name, c->operand ? "a " : "none",
+               c->operand ? c->operand : "");
   if (c->needs_operand && words->count < 2) tool_usage(&tool, "%s: expected a %s", c->name, c->operand);
   if (o->common.node && !c->takes_node) tool_usage(&tool, "%s acts on a file: it takes no -n", c->name);
   if (o->secret && c->run != show) tool_usage(&tool, "--secret goes with show");

@@ -181,7 +181,7 @@ static void on_ended(void *data, int rc, json_t *answer, const struct error *e) 
     if (rc)
       named = *e;
     else
-      rc = error_set(&named, ERR_LOST, "the node gave no answer");
+      rc = error_set(&named, ERR_LOST, "%s: the node has ended the stage without saying how", s->node);
     tool_blame(s->node, &named);
     fail(s->run, rc, &named);
     return;

@@ -160,9 +160,10 @@ struct collector {
   const struct options *options;
   struct table *table; /* NULL: rows are kept */
   json_t *rows;
-  bool full;         /* there are --top rows, */
-  json_int_t lowest; /* and the last of them has this value */
-  struct error *e;   /* gets an error that ends the list */
+  bool full;               /* there are --top rows, */
+  json_int_t lowest;       /* and the last of them has this value */
+  const struct nodemsg *m; /* the node that lists them */
+  struct error *e;         /* gets an error that ends the list */
   struct rows read;
 };
 
@@ -272,11 +273,14 @@ static int on_text(void *data, char *text, size_t n) {
     take_text(c, row, text, n);
     return 0;
   }
-  return row ? on_line(c, row) : error_set(c->e, ERR_VERSION, "a line of the list is not JSON");
+  return row ? on_line(c, row)
+             : error_set(c->e, ERR_VERSION, "%s: a line of its list is not JSON: is its version another one?",
+                         nodemsg_node(c->m));
 }
 
 static int fetch(struct nodemsg *m, struct collector *c, const char *node, struct error *e) {
   char *path = path_to(c->options, m, node);
+  c->m = m;
   c->e = e;
   int rc = nodemsg_stream_text(m, "GET", path, NULL, on_text, NULL, c, e);
   rows_finish(&c->read);

@@ -57,13 +57,16 @@ struct lines {
   } * at;
   size_t count, room;
   struct rows read;
+  const struct nodemsg *m; /* the node that lists them */
   struct error *e;
 };
 
 static int keep(void *data, char *text, size_t n) {
   struct lines *l = data;
   const json_t *row = rows_read(&l->read, text, n);
-  if (!row) return error_set(l->e, ERR_VERSION, "a line of the list is not JSON");
+  if (!row)
+    return error_set(l->e, ERR_VERSION, "%s: a line of its list is not JSON: is its version another one?",
+                     nodemsg_node(l->m));
   const char *name = tool_member(row, "name");
   if (l->count == l->room) {
     l->room = l->room ? 2 * l->room : 64;
@@ -94,7 +97,7 @@ static void print(struct lines *l, struct table *names) {
 }
 
 static int list(struct nodemsg *m, const char *scope, struct table *names, struct error *e) {
-  struct lines l = {.e = e};
+  struct lines l = {.m = m, .e = e};
   char *path = tool_path(&tool, "/v1/names?scope=", scope, NULL);
   int rc = nodemsg_stream_text(m, "GET", path, NULL, keep, NULL, &l, e);
   if (!rc) print(&l, names);

@@ -117,14 +117,14 @@ static double read_seconds(const struct tool *tool, const struct tool_option *o,
   errno = 0;
   double value = strtod(text, &end);
   if (!*text || *end || errno || !isfinite(value) || value < 0)
-    tool_usage(tool, "--%s: %s: not a number of seconds", o->name, text);
+    tool_usage(tool, "--%s: %s: not a number of seconds, 0 or more", o->name, text);
   return value;
 }
 
 static int64_t read_count(const struct tool *tool, const struct tool_option *o, const char *text) {
   int64_t value;
   if (!text_integer(text, 0, INT32_MAX, &value))
-    tool_usage(tool, "--%s: %s: not a whole number", o->name, text);
+    tool_usage(tool, "--%s: %s: not a whole number, 0 or more", o->name, text);
   return value;
 }
 
@@ -150,12 +150,17 @@ static void set_option(const struct tool *tool, const struct tool_option *o, cha
   }
 }
 
-/* How many long options begin with the word ("--no")? */
-static int count_matches(const struct tool *tool, const char *word) {
-  int n = 0;
-  for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++)
-    n += strncmp(o->name, word + 2, strcspn(word + 2, "=")) == 0;
-  return n;
+/* Reports a word with which several long options begin ("--no"). */
+static void mistake_ambiguous(const struct tool *tool, const char *word) {
+  struct buf list = BUF_INIT;
+  int count = 0;
+  for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++) {
+    if (strncmp(o->name, word + 2, strcspn(word + 2, "=")) != 0) continue;
+    buf_printf(&list, "%s--%s", count++ ? ", " : "", o->name);
+  }
+  tool_need(buf_ok(&list) ? &list : NULL);
+  if (count > 1) tool_usage(tool, "%s: several options begin like this: %s", word, list.data);
+  buf_finish(&list);
 }
 
 /* The long option that is spelled much like the word ("--timeuot"); NULL: there is none. */
@@ -177,7 +182,7 @@ __attribute__((noreturn)) static void mistake(const struct tool *tool, int found
   if (o) tool_usage(tool, "--%s takes no argument", o->name);
   if (optopt) tool_usage(tool, "-%c: no such option", optopt);
   const char *word = argv[optind - 1];
-  if (count_matches(tool, word) > 1) tool_usage(tool, "%s: several options begin like this", word);
+  mistake_ambiguous(tool, word);
   const char *near = nearest_option(tool, word);
   tool_usage(tool, "%s: no such option%s%s%s", word, near ? "; did you mean --" : "", near ? near : "",
              near ? "?" : "");

@@ -26,8 +26,8 @@ files() { (shopt -s nullglob && echo "$FILE"*); }
 
 @test "mistakes in the command line" {
   refuses 'expected one command' node-cookie
-  refuses 'break: no such command' node-cookie break
-  refuses 'make: too many operands' node-cookie make here
+  refuses 'break: no such command: expected make, show' node-cookie break
+  refuses 'make: too many operands: it takes none' node-cookie make here
   refuses 'show: too many operands' node-cookie show 12 34
   refuses 'promote: expected a FINGERPRINT' node-cookie promote
   refuses 'retire: expected a FINGERPRINT' node-cookie retire

@@ -66,6 +66,8 @@ ended() {
     run -2 node-start --sname one --console-max "$size"
     assert_output --partial "--console-max $size"
   done
+  run -2 node-start --ma 1
+  assert_line 'node-start: --ma: several options begin like this: --max-heap, --max-memory, --max'
 }
 
 @test "bad names are refused, with the name in the message" {

@@ -101,7 +101,10 @@ static void on_stop_check(uv_timer_t *t) {
   if ((commands_left(a) || !server_idle(a) || !outputs_settled(a, a->stop_since_ns)) && !late) return;
   /* Farewells to peers are still being sent; the time is bounded, because a peer may be dead. */
   if (!connections_idle(a->carrier.connections) && ms < FAREWELL_MS) return;
-  if (late) log_line(&a->log, "not everything ended within %d s", STOP_PATIENCE_MS / 1000);
+  if (late)
+    log_line(&a->log,
+             "commands, requests or output had not ended within %d s: the node ends without waiting for them",
+             STOP_PATIENCE_MS / 1000);
   uv_stop(&a->loop);
 }
 

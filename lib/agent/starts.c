@@ -14,7 +14,7 @@
 /* Writes the state directory of the node, which is made, and its runtime directory. */
 static int find(const struct agent *a, char state[PATH_MAX], char copy[PATH_MAX], struct error *e) {
   if (snprintf(copy, PATH_MAX, "%s/%s", a->config->runtime_dir, a->self) >= PATH_MAX)
-    return error_set(e, ERR_SYSTEM, "the runtime directory's path is too long");
+    return error_set(e, ERR_SYSTEM, "the runtime directory's path is too long: set NODE_RUNTIME_DIR");
   return statedir_make(a->self, state, PATH_MAX, e);
 }
 

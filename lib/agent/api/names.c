@@ -17,7 +17,7 @@ enum scope { SCOPE_BAD, SCOPE_GLOBAL, SCOPE_LOCAL };
 static enum scope scope_of(struct request *r, const char *text) {
   if (!text || !strcmp(text, "global")) return SCOPE_GLOBAL;
   if (!strcmp(text, "local")) return SCOPE_LOCAL;
-  respond_code(r, ERR_USAGE, "scope %s: want global or local", text);
+  respond_code(r, ERR_USAGE, "scope=%s: want global or local", text);
   return SCOPE_BAD;
 }
 

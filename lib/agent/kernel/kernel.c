@@ -370,7 +370,9 @@ static void on_call(struct agent *a, struct signal *s) {
         ops[i].run(a, s, r);
         return;
       }
-  call_refuse_code(a, s, ERR_USAGE, "this node does not know this call");
+  struct error e;
+  error_set(&e, ERR_USAGE, "%s does not know the call \"%s\": is its version an older one?", a->self, name);
+  call_refuse(a, s, &e);
 }
 
 void kernel_signal(struct agent *a, struct signal *s) {

@@ -269,7 +269,8 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
     return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
   if (!p->cwd && identity && !(p->cwd = strdup(identity->home)))
     return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  if (!term_map_find(spec, "argv", &at)) return error_set(e, ERR_USAGE, "no command");
+  if (!term_map_find(spec, "argv", &at))
+    return error_set(e, ERR_USAGE, "argv is missing: a command wants a list of words");
   if (command_spec_argv(p, at, a->config, identity, e)) return e->code;
   if (command_spec_env(p, spec, identity, e)) return e->code;
   if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;

@@ -308,7 +308,7 @@ void identities_finish(struct agent *a) {
   struct error e;
   void *value;
   if (!a->identities) return;
-  error_set(&e, ERR_LOST, "the node ends");
+  error_set(&e, ERR_LOST, "%s is stopping", a->self);
   for (size_t at = 0; map_next(&a->identities->searches, &at, NULL, NULL, &value);) {
     struct search *s = value;
     answer(s, NULL, &e);

@@ -551,7 +551,7 @@ static int open_all(lua_State *L) {
   struct isolate *iso = lua_touserdata(L, 1);
   struct isolate_refs *refs = &iso->refs;
   struct buf header = BUF_INIT;
-  if (!bytecode_header(L, &header)) return luaL_error(L, "no bytecode");
+  if (!bytecode_header(L, &header)) return luaL_error(L, "out of memory");
   memcpy(iso->bytecode, header.data, BYTECODE_HEADER);
   buf_finish(&header);
   refs->threads = new_ref(L), refs->envs = new_ref(L), refs->loaded = new_ref(L);
