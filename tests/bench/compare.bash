@@ -24,7 +24,7 @@ compare() {
   medians "$2" >"$2.median"
   printf '%-28s %10s %10s %7s\n' "ns each, median of $runs" ours BEAM ratio
   awk -F '\t' '
-    NR == FNR { beam[$1] = $2; next }
+    FILENAME == ARGV[1] { beam[$1] = $2; next } # it may be empty
     $1 in beam { printf "%-28s %10.1f %10.1f %7.2f\n", $1, $2, beam[$1], $2 / beam[$1]; next }
     { printf "%-28s %10.1f %10s %7s\n", $1, $2, "-", "-" }' "$2.median" "$1.median"
 }
