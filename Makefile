@@ -7,6 +7,7 @@
 #   make fuzz           run each target of tests/fuzz for FUZZ_SECONDS, with clang's libFuzzer
 #   make chaos          kill and cut off five nodes, as SEED (1) says, for MINUTES (1); see tests/chaos/run
 #   make detection      measure how soon the loss of a node is noticed, TRIES (10) of each kind; see tests/chaos/detect
+#   make pictures       install what is missing, and draw the pictures of README.md; the chart is of the latest make bench
 #   make unit           build and run the unit tests, and replay the fuzz targets' corpora
 #   make lint bench clean deps compile_commands.json
 #
@@ -84,7 +85,7 @@ SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*
 # What is about texts and files starts no thread that another suite does not start, and is left out with SAN=thread.
 TEXTS    := $(patsubst %,tests/%.bats,completions completions-tty install json manual node-cookie readme)
 SUITES   := $(filter-out $(if $(findstring thread,$(SAN)),$(TEXTS)),$(wildcard tests/*.bats))
-SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/arrows tests/metrics-check tests/bench/run tests/bench/names tests/bench/streams tests/bench/large tests/bench/many \
+SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/pictures tests/arrows tests/metrics-check tests/bench/run tests/bench/names tests/bench/streams tests/bench/large tests/bench/many \
                         tests/chaos/run tests/chaos/plan tests/chaos/detect tests/*.bash tests/*/*.bash $(SUITES))
 
 all: $(TOOLS) $(AGENT) $(HELPERS) $O/lib/libnodemsg.a $O/share/node-toolkit
@@ -191,6 +192,10 @@ demo: deps
 	$(AGAIN) all
 	@BUILD=$(abspath $O) tests/demo
 
+pictures: deps
+	$(AGAIN) all $(BENCH)
+	@BUILD=$(abspath $O) tests/pictures
+
 bench: all $(BENCH)
 	@BUILD=$(abspath $O) tests/bench/run
 	@BUILD=$(abspath $O) tests/bench/names
@@ -227,7 +232,7 @@ compile_commands.json: $(SOURCES) Makefile
 
 DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
         liblua5.4-dev libssl-dev libedit-dev libncurses-dev libjemalloc-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
-        mandoc openssl procps strace vim-tiny zsh fish tmux $(if $(LUA),dpkg-dev)
+        mandoc openssl procps strace vim-tiny zsh fish tmux $(if $(LUA),dpkg-dev) $(if $(filter pictures,$(MAKECMDGOALS)),termtosvg gnuplot-nox)
 
 deps:
 	@missing=$$(for p in $(DEPS); do \
@@ -289,5 +294,5 @@ clean:
 	rm -rf $(BUILD) compile_commands.json
 
 FORCE:
-.PHONY: all check everything unit demo bench chaos detection lint deps install uninstall clean FORCE
+.PHONY: all check everything unit demo pictures bench chaos detection lint deps install uninstall clean FORCE
 -include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d $O/obj/*/*/*/*.d)
