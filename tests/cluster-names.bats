@@ -191,6 +191,32 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
   agree
 }
 
+@test "two members that freeze together hold up a registration no longer than one" {
+  start_node_on rane one
+  start_node_on dune two
+  start_node_on arra three
+  on rane node-connect two@dune three@arra
+  wait_until meshed
+  local a b pid limit=${SAN:+5000000}
+  a=$(on dune curl -sS --unix-socket "$T/dune/two@dune/sock" http://node/v1/node | jq .os_pid)
+  b=$(on arra curl -sS --unix-socket "$T/arra/three@arra/sock" http://node/v1/node | jq .os_pid)
+  pid=$(start_listener rane)
+  # Either may be the arbiter of a name, and either may be the next in rank.
+  for i in 1 2 3 4 5 6 7 8; do
+    kill -STOP "$a" "$b"
+    begin=${EPOCHREALTIME/./}
+    on rane node-register --global "name$i" "$pid"
+    took=$((${EPOCHREALTIME/./} - begin))
+    kill -CONT "$a" "$b"
+    echo "name$i: $took us"
+    [ $took -lt "${limit:-1300000}" ]
+    # What it hears of them ends that it passes them over.
+    on dune node-register --global "two$i" "$(start_listener dune)"
+    on arra node-register --global "three$i" "$(start_listener arra)"
+  done
+  wait_until agree
+}
+
 @test "a request that is repeated gets the token again, from any node" {
   three_nodes
   pid=$(start_listener rane)

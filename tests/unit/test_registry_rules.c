@@ -458,6 +458,67 @@ static void test_frozen_arbiter(void) {
   fixture_free(f);
 }
 
+/* How long a registration takes, in ticks of the registry, while the peers 0 and 1 answer nothing, and peer 2
+ * answers at once. */
+static int64_t time_beside_two_frozen(const char *name) {
+  struct fixture *f = fixture_new();
+  struct outcome o = {0};
+  for (int i = 0; i < PEERS; i++) link_up(f, i, "[]");
+  int64_t begin = f->now_ms;
+  registry_register(f->registry, name, npid_make(0, 5), false, on_done, &o);
+  while (!o.times && f->now_ms - begin < 2 * REGISTRY_TIMEOUT_MS) {
+    int id = request_at(f, 2, name);
+    if (id > 0) grant(f, 2, id, 9000);
+    hear(f, 2, "[0,0,100,0,[],[],[]]");
+    flush(f);
+    if (o.times) break;
+    f->now_ms += REGISTRY_TICK_MS;
+    registry_tick(f->registry);
+  }
+  int64_t ms = f->now_ms - begin;
+  ok(o.yes && registry_counts(f->registry).pending == 0, "%s is registered beside two frozen nodes: %lld ms",
+     name, (long long)ms);
+  fixture_free(f);
+  return ms;
+}
+
+static void test_frozen_together(void) {
+  int64_t most = 0, least = INT64_MAX;
+  char name[32];
+  for (int i = 0; i < 20; i++) {
+    snprintf(name, sizeof name, "x%d", i);
+    int64_t ms = time_beside_two_frozen(name);
+    if (ms > most) most = ms;
+    if (ms < least) least = ms;
+  }
+  ok(least >= REGISTRY_PATIENCE_MS && most <= REGISTRY_PATIENCE_MS + REGISTRY_PROBE_MS + 2 * REGISTRY_TICK_MS,
+     "two nodes that freeze together cost their times together: %lld to %lld ms", (long long)least,
+     (long long)most);
+}
+
+/* A name is leased to a home that is then frozen: force has it when the lease is over. */
+static void test_frozen_home(void) {
+  struct fixture *f = fixture_new();
+  struct outcome o = {0};
+  char name[32], line[96];
+  for (int i = 0; i < 2; i++) link_up(f, i, "[]");
+  snprintf(name, sizeof name, "%s", name_of_arbiter(f, -1, 0));
+  snprintf(line, sizeof line, "[0,0,0,0,[],[[1,\"%s\",false]],[]]", name);
+  hear(f, 0, line);
+  int64_t begin = f->now_ms;
+  registry_register(f->registry, name, npid_make(0, 5), true, on_done, &o);
+  for (; !o.times && f->now_ms - begin < 2 * REGISTRY_TIMEOUT_MS; f->now_ms += REGISTRY_TICK_MS) {
+    registry_tick(f->registry);
+    flush(f);
+    hear(f, 1, "[0,0,100,0,[],[],[]]");
+    flush(f);
+  }
+  int64_t ms = f->now_ms - begin;
+  ok(o.yes && ms >= REGISTRY_LEASE_MS && ms <= REGISTRY_LEASE_MS + 4 * REGISTRY_TICK_MS,
+     "a name that is leased to a frozen home is taken by force as the lease ends: %lld ms", (long long)ms);
+  fixture_free(f);
+}
+
 static void test_frozen_member(void) {
   struct fixture *f = fixture_new();
   struct outcome o = {0}, next = {0}, third = {0};
@@ -885,6 +946,8 @@ int main(void) {
   test_forward();
   test_leases();
   test_frozen_arbiter();
+  test_frozen_together();
+  test_frozen_home();
   test_frozen_member();
   test_conflict();
   test_replaced();

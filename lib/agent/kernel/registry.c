@@ -28,7 +28,9 @@
  *    between them, and the home of the younger claim withdraws it (claims.h).
  *  - A grant that arrives after its request was given up is void: its number is no longer in `asked`, and the
  *    release is under way.  A grant that has taken half of the lease is void, too, as the arbiter may give
- *    the name to another home before this one has published. */
+ *    the name to another home before this one has published.  Half of the lease is the time after which a
+ *    request is given up, so only a home that was stopped meanwhile finds such a grant; and the change that
+ *    publishes the name has the other half to arrive, behind the request, which took no longer than that. */
 #include "agent/kernel/registry.h"
 
 #include "agent/kernel/claims.h"
@@ -62,7 +64,7 @@ struct rows { /* encoded rows, to be sent by the next flush */
   uint32_t count;
 };
 
-struct round { /* the changes of one flush, on their way to the peers */
+struct round { /* the changes of one flush, maybe none, on their way to the peers */
   struct ring queue;
   uint64_t number;
   int64_t since_ms;
@@ -129,7 +131,7 @@ struct pending { /* a registration under way, or, with the pid NPID_NONE, the re
   struct ring queue; /* in `asking`, `again`, the pending of a round, or `ended` */
   struct ring at_arbiter, of_process;
   npid pid;
-  bool force;
+  bool force, probed; /* probed: it has had all peers asked whether they answer */
   uint64_t id, token;
   struct link *arbiter;
   int64_t began_ms, since_ms;
@@ -445,23 +447,26 @@ static void add_expect(struct link *l, struct round *round) {
   round->open++;
 }
 
+/* The round of the next flush; NULL: out of memory. */
+static struct round *next_round(struct registry *g) {
+  struct round *r = g->open_round;
+  mark_dirty(g);
+  if (r || !(r = malloc(sizeof *r))) return r;
+  *r = (struct round){.open = 0};
+  ring_init(&r->queue);
+  ring_init(&r->pending);
+  return g->open_round = r;
+}
+
 /* Has a registration wait until the peers have acknowledged the changes of the next flush. */
 static void await_round(struct registry *g, struct pending *p) {
-  struct round *r = g->open_round;
+  struct round *r = next_round(g);
   p->stage = STAGE_PUBLISHING;
   ring_out(&p->queue);
-  mark_dirty(g);
-  if (!r) {
-    r = g->open_round = malloc(sizeof *r);
-    if (!r) { /* the change is sent, but the registration does not wait for the peers */
-      end_pending(g, p, 0, NULL, true);
-      return;
-    }
-    *r = (struct round){.open = 0};
-    ring_init(&r->queue);
-    ring_init(&r->pending);
-  }
-  ring_push(&r->pending, &p->queue);
+  if (r)
+    ring_push(&r->pending, &p->queue);
+  else /* the change is sent, but the registration does not wait for the peers */
+    end_pending(g, p, 0, NULL, true);
 }
 
 /* --- this node's own claims ----------------------------------------------------------------------------- */
@@ -1182,7 +1187,7 @@ static void send_all(struct registry *g, struct link *l) {
 static void flush_to(struct registry *g, struct link *l, const struct rows *changes, struct round *round) {
   int flags = l->want_all ? CAST_WANT_ALL : 0;
   bool asks = round && answers(l);
-  bool any = changes->count || l->have || flags || l->requests.count || l->grants.count;
+  bool any = asks || changes->count || l->have || flags || l->requests.count || l->grants.count;
   bool all = l->wants_all && !l->sending; /* what is on its way has all that the peer lacks */
   l->want_all = l->wants_all = false;
   if (asks) add_expect(l, round);
@@ -1230,6 +1235,15 @@ bool registry_flush(struct registry *g) {
 
 /* --- time ----------------------------------------------------------------------------------------------- */
 
+/* Begins a round when the first registration of the queue has waited for its grant for REGISTRY_PROBE_MS: the
+ * peers that do not acknowledge it are passed over with the arbiter, instead of one after the other. */
+static void tick_probe(struct registry *g, const struct ring *queue, int64_t now) {
+  struct ring *r = ring_first(queue);
+  struct pending *p = r ? RING_ENTRY(r, struct pending, queue) : NULL;
+  if (!p || p->probed || now - p->began_ms < REGISTRY_PROBE_MS) return;
+  p->probed = next_round(g);
+}
+
 static void tick_asking(struct registry *g, int64_t now) {
   for (struct ring *r; (r = ring_first(&g->asking));) {
     struct pending *p = RING_ENTRY(r, struct pending, queue);
@@ -1276,6 +1290,8 @@ static bool idle(const struct registry *g) {
 void registry_tick(struct registry *g) {
   int64_t now = now_of(g);
   if (g->walking) return;
+  tick_probe(g, &g->asking, now);
+  tick_probe(g, &g->again, now);
   tick_asking(g, now);
   tick_again(g, now);
   tick_rounds(g, now);

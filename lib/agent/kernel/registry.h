@@ -11,7 +11,9 @@
  *
  * The registry does not wait for a peer that does not answer within REGISTRY_PATIENCE_MS or that the mesh
  * suspects: the node next in rank arbitrates, and a registration ends without the peer's acknowledgement. The
- * peer still gets the changes, in order, over its link.
+ * peer still gets the changes, in order, over its link. The waits for several such peers overlap: a
+ * registration that has no grant after REGISTRY_PROBE_MS has every peer acknowledge a round without changes,
+ * so that all that do not answer are known REGISTRY_PATIENCE_MS later.
  *
  * When two claims of one name meet, the older registration stays (claims.h); the home of the other withdraws
  * it and sends its process ("name_conflict", name, winner).
@@ -31,7 +33,8 @@
 enum {
   REGISTRY_SLICE = 500, /* names in one part of a snapshot; a part takes half a millisecond */
   REGISTRY_PATIENCE_MS = 800,
-  REGISTRY_LEASE_MS = 5000,
+  REGISTRY_PROBE_MS = 100, /* after so long without a grant, all peers are asked whether they answer */
+  REGISTRY_LEASE_MS = 2 * REGISTRY_PATIENCE_MS,
   REGISTRY_TIMEOUT_MS = 5000, /* bound on a whole registration */
 };
 
