@@ -38,7 +38,8 @@ int rundir_find(char *out, size_t size, struct error *e) {
     n = snprintf(out, size, "%s/node", login);
   else
     n = snprintf(out, size, "/tmp/node-%u", (unsigned)geteuid());
-  if (n < 0 || (size_t)n >= size) return error_set(e, ERR_SYSTEM, "the runtime directory's path is too long: set NODE_RUNTIME_DIR");
+  if (n < 0 || (size_t)n >= size)
+    return error_set(e, ERR_SYSTEM, "the runtime directory's path is too long: set NODE_RUNTIME_DIR");
   drop_slashes(out);
   return 0;
 }
