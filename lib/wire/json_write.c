@@ -58,11 +58,11 @@ static void put_base64(struct buf *out, const char *form, const void *bytes, siz
 /* Would "text" be longer than base64?  Only control characters make it so, each with six bytes. */
 static bool base64_is_shorter(const char *s, size_t n) {
   enum { FORM = sizeof "{\"$bytes\":\"\"}" };
-  size_t control = 0;
+  size_t control = 0, most = (n / 3 + FORM) / 5;
   if (n < FORM) return false;
-  for (size_t i = 0; i < n; i++)
+  for (size_t i = 0; i < n && control <= most; i++)
     control += (unsigned char)s[i] < ' ' && s[i] != '\n' && s[i] != '\t' && s[i] != '\r';
-  return control * 5 > n / 3 + FORM;
+  return control > most;
 }
 
 void json_put_bytes(struct buf *out, const char *s, size_t n) {
