@@ -4,6 +4,7 @@
 #   make demo           install what is missing, build, and show two nodes at work
 #   make check          install what is missing, build, and run every test
 #   make install        into PREFIX (below DESTDIR); make uninstall removes the files again
+#   make deb            build the Debian packages into build/deb (needs debhelper)
 #   make fuzz           run each target of tests/fuzz for FUZZ_SECONDS, with clang's libFuzzer
 #   make chaos          kill and cut off five nodes, as SEED (1) says, for MINUTES (1); see tests/chaos/run
 #   make detection      measure how soon the loss of a node is noticed, TRIES (10) of each kind; see tests/chaos/detect
@@ -11,13 +12,14 @@
 #   make unit           build and run the unit tests, and replay the fuzz targets' corpora
 #   make lint bench clean deps compile_commands.json
 #
-# Variables: CC CFLAGS LDFLAGS PREFIX DESTDIR BUILD V=1.  Two further variables select a build in another directory:
+# Variables: CC CFLAGS LDFLAGS PREFIX LIBDIR DESTDIR BUILD V=1.  Two further variables select a build in another directory:
 #   SAN=address,undefined or SAN=thread   compiles with these sanitizers
 #   LUA=checked                           links a Lua with its assertions and API checks on, built from Debian's source
 # A new tool is a new file cmd/node-NAME.c: this file lists no tools.
 
 VERSION := 0.1.0
 PREFIX  ?= /usr/local
+LIBDIR  ?= lib
 BUILD   ?= build
 CFLAGS  ?= -O2 -g
 comma   := ,
@@ -252,8 +254,8 @@ FISH_DIR ?= $(if $(filter /usr/local,$(PREFIX)),/etc/fish/completions,share/fish
 define INSTALLED
 $(call $1,755,bin,$(TOOLS) $(AGENT))
 $(call $1,755,libexec/node-toolkit,$(HELPERS))
-$(call $1,644,lib,$O/lib/libnodemsg.a)
-$(call $1,644,lib/pkgconfig,$O/nodemsg.pc)
+$(call $1,644,$(LIBDIR),$O/lib/libnodemsg.a)
+$(call $1,644,$(LIBDIR)/pkgconfig,$O/nodemsg.pc)
 $(call $1,644,lib/systemd/system,$(filter $O/systemd/system/%,$(UNITS)))
 $(call $1,644,lib/systemd/user,$(filter $O/systemd/user/%,$(UNITS)))
 $(call $1,644,include/node-toolkit/base,lib/base/err.h)
@@ -284,15 +286,24 @@ uninstall:
 $O/nodemsg.pc: Makefile $O/flags
 	@printf '%s\n' 'Name: nodemsg' 'Description: talk to a node of node-toolkit' 'Version: $(VERSION)' \
 	  'Requires: jansson libcurl libssl libcrypto' \
-	  'Cflags: -I$(PREFIX)/include/node-toolkit' 'Libs: -L$(PREFIX)/lib -lnodemsg' >$@
+	  'Cflags: -I$(PREFIX)/include/node-toolkit' 'Libs: -L$(PREFIX)/$(LIBDIR) -lnodemsg' >$@
 
 $O/systemd/%: share/systemd/% $O/flags
 	@mkdir -p $(@D)
 	@sed 's|@PREFIX@|$(PREFIX)|g' $< >$@
 
+# The packaging is below share/debian, and dpkg wants it at the top: the packages are built from a copy of the tree.
+DEB := $(BUILD)/deb
+deb:
+	$(Q)rm -rf $(DEB) && mkdir -p $(DEB)/node-toolkit
+	$(Q)cp -a .ci Makefile HACKING.md LICENSE README.md cmd completions lib man share tests $(DEB)/node-toolkit
+	$(Q)mv $(DEB)/node-toolkit/share/debian $(DEB)/node-toolkit/debian
+	$(Q)cd $(DEB)/node-toolkit && env -u MAKEFLAGS -u BUILD dpkg-buildpackage -b -us -uc
+	$(Q)rm -rf $(DEB)/node-toolkit && ls $(DEB)/*.deb
+
 clean:
 	rm -rf $(BUILD) compile_commands.json
 
 FORCE:
-.PHONY: all check everything unit demo pictures bench chaos detection lint deps install uninstall clean FORCE
+.PHONY: all check everything unit demo pictures bench chaos detection lint deps install uninstall deb clean FORCE
 -include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d $O/obj/*/*/*/*.d)
