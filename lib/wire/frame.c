@@ -2,9 +2,13 @@
  */
 #include "wire/frame.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 enum { WRITER_KEEP = 256 << 10 }; /* after a larger message the writer's memory is freed */
+
+#define OCTETS "[\"octets\","
+#define VALUE  "{\"$octets\":"
 
 #define SHAPE "want [kind, to, from, ref, values]"
 
@@ -42,21 +46,81 @@ void frame_put_head(const struct nodetab *nodes, const struct signal *s, struct 
   write_npid(nodes, s->ref, out);
 }
 
+/* The next value, when it is a string that goes as octets; moves behind it either way. */
+static struct term_value next_octets(struct term_reader *r) {
+  struct term_reader at = *r;
+  struct term_value v = term_next(&at);
+  term_skip(r);
+  return v.tag == TERM_STR && v.len >= FRAME_OCTETS_MIN ? v : (struct term_value){.tag = TERM_NIL};
+}
+
+/* Appends the octets (out may be NULL), and returns how many there are. */
+static size_t put_octets(const struct term *t, struct buf *out) {
+  size_t n = 0;
+  if (!t || t->size < FRAME_OCTETS_MIN) return 0;
+  for (struct term_reader r = term_read(t); r.at < r.end;) {
+    struct term_value v = next_octets(&r);
+    if (v.tag == TERM_NIL) continue;
+    n += v.len;
+    if (out) buf_append(out, v.s, v.len);
+  }
+  return n;
+}
+
+static void put_values(struct buf *out, const struct nodetab *nodes, const struct term *t) {
+  struct term_reader r = term_read(t);
+  for (char before = '['; r.at < r.end; before = ',') {
+    struct term_reader at = r;
+    struct term_value v = next_octets(&r);
+    buf_putc(out, before);
+    if (v.tag == TERM_STR)
+      buf_printf(out, VALUE "%" PRIu32 "}", v.len);
+    else
+      json_put_value(out, nodes, &at);
+  }
+  buf_putc(out, ']');
+}
+
 int frame_write(const struct nodetab *nodes, const struct signal *s, struct buf *out) {
-  size_t before = out->len;
-  buf_putc(out, '[');
+  size_t before = out->len, octets = put_octets(s->term, NULL);
+  if (octets)
+    buf_printf(out, OCTETS "%zu,", octets);
+  else
+    buf_putc(out, '[');
   frame_put_head(nodes, s, out);
   buf_putc(out, ',');
-  if (s->term)
+  if (octets)
+    put_values(out, nodes, s->term);
+  else if (s->term)
     json_put_term(out, nodes, s->term);
   else
     buf_puts(out, "null");
   buf_puts(out, "]\n");
+  if (octets) put_octets(s->term, out);
   if (buf_ok(out)) return 0;
   out->failed = false;
   out->len = before;
   if (out->data) out->data[before] = 0;
   return ERR_NOMEM;
+}
+
+/* Reads a number of octets behind a text, and moves behind it.  False: there is none. */
+static bool get_size(const char **at, const char *end, const char *before, size_t *out) {
+  size_t n = strlen(before);
+  const char *from = *at, *digit;
+  if ((size_t)(end - from) <= n || memcmp(from, before, n) != 0 || from[n] < '1' || from[n] > '9')
+    return false;
+  *out = 0;
+  for (digit = from + n; digit < end && *digit >= '0' && *digit <= '9'; digit++)
+    *out = *out > FRAME_MAX ? SIZE_MAX / 10 : *out * 10 + (size_t)(*digit - '0');
+  if (*out > FRAME_MAX) *out = SIZE_MAX;
+  *at = digit;
+  return true;
+}
+
+size_t frame_octets(const char *line, size_t n) {
+  size_t octets = 0;
+  return get_size(&line, line + n, OCTETS, &octets) ? octets : 0;
 }
 
 static int bad(struct error *e, const char *what) {
@@ -94,12 +158,39 @@ int frame_check_values(const struct signal *s, uint32_t count, struct error *e) 
   return count < shapes[s->kind].values ? bad(e, "values are missing") : 0;
 }
 
+static int get_value(struct frames *f, struct json_source *in, struct error *e) {
+  size_t n;
+  if (!get_size(&in->at, in->end, VALUE, &n))
+    return json_get_value(in, f->nodes, JSON_WITH_CODE, &f->writer, e);
+  if (n > (size_t)(f->octets_end - f->octets) || !json_eat(in, '}'))
+    return bad(e, "a value has octets that do not follow");
+  term_put_str(&f->writer, f->octets, n);
+  f->octets += n;
+  return f->writer.failed ? error_set(e, f->writer.failed, "%s", err_sentence(f->writer.failed)) : 0;
+}
+
+/* Reads the array of values of a line with octets. */
+static int get_values(struct frames *f, struct json_source *in, uint32_t *count, struct error *e) {
+  if (!json_eat(in, '[')) return bad(e, SHAPE);
+  do {
+    int rc = get_value(f, in, e);
+    if (rc) return rc;
+    ++*count;
+  } while (json_eat(in, ','));
+  if (!json_eat(in, ']')) return bad(e, SHAPE);
+  return f->octets == f->octets_end ? 0 : bad(e, "octets follow that no value has");
+}
+
 static int read_values(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
   uint32_t count = 0;
   if (!json_eat(in, ',')) return bad(e, SHAPE);
   bool none = json_get_null(in);
   term_writer_clear(&f->writer);
-  int rc = none ? 0 : json_get_values(in, f->nodes, JSON_WITH_CODE, &f->writer, &count, e);
+  int rc = 0;
+  if (f->octets)
+    rc = none ? bad(e, SHAPE) : get_values(f, in, &count, e);
+  else if (!none)
+    rc = json_get_values(in, f->nodes, JSON_WITH_CODE, &f->writer, &count, e);
   if (rc) return rc;
   if (!json_eat(in, ']') || in->at != in->end) return bad(e, SHAPE);
   if ((rc = frame_check_values(s, count, e))) return rc;
@@ -117,8 +208,21 @@ int frame_read_head(struct frames *f, struct json_source *in, struct signal *s, 
   return read_heads(f, in, s, e);
 }
 
+/* Reads what comes before the kind, and finds the octets. */
+static int read_start(struct frames *f, struct json_source *in, struct error *e) {
+  size_t n;
+  f->octets = NULL;
+  if (!get_size(&in->at, in->end, OCTETS, &n)) return json_eat(in, '[') ? 0 : bad(e, SHAPE);
+  const char *newline = memchr(in->at, '\n', (size_t)(in->end - in->at));
+  if (!newline || (size_t)(in->end - newline - 1) != n) return bad(e, "its octets do not follow");
+  f->octets = newline + 1;
+  f->octets_end = in->end;
+  in->end = newline;
+  return json_eat(in, ',') ? 0 : bad(e, SHAPE);
+}
+
 static int read_signal(struct frames *f, struct json_source *in, struct signal *s, struct error *e) {
-  if (!json_eat(in, '[')) return bad(e, SHAPE);
+  if (read_start(f, in, e)) return ERR_BAD_VALUE;
   int rc = frame_read_head(f, in, s, e);
   return rc ? rc : read_values(f, in, s, e);
 }

@@ -2,7 +2,12 @@
  *
  *   ["message", to, from, ref, values]\n     to, from, ref: "two@rane.57.3" or null; values: array or null
  *
- * The first string is signal_wire of the kind.  A link also carries empty lines (heartbeats) and JSON objects
+ * The first string is signal_wire of the kind.  Long strings among the values themselves, not those within
+ * lists and maps, are octets that follow the line, in the order of the values, `size` bytes together:
+ *
+ *   ["octets", size, "message", to, from, ref, values]\n…     a value: {"$octets":n}, for the next n of them
+ *
+ * A link also carries empty lines (heartbeats) and JSON objects
  * (the hello, the names, the farewell): the mesh reads and writes these, not this module.  One owner, no
  * locking. */
 #ifndef WIRE_FRAME_H
@@ -17,20 +22,28 @@
  * pids with the longest names, and for the lines of the mesh.  Longer terms go in pieces (wire/pieces.h). */
 enum { FRAME_MAX = 16 << 20 };
 
-/* Appends the line to out.  0, or ERR_NOMEM with out as it was. */
+/* A shorter string is JSON. */
+enum { FRAME_OCTETS_MIN = 1024 };
+
+/* Appends the line, and its octets, to out.  0, or ERR_NOMEM with out as it was. */
 int frame_write(const struct nodetab *nodes, const struct signal *s, struct buf *out) MUST_CHECK;
 
 /* The state of reading from one peer. */
 struct frames {
   struct nodetab *nodes;
-  uint32_t peer;             /* the peer's incarnation */
-  struct term_writer writer; /* keeps its memory from line to line */
+  uint32_t peer;                   /* the peer's incarnation */
+  struct term_writer writer;       /* keeps its memory from line to line */
+  const char *octets, *octets_end; /* of the line that is being read, those that no value has got yet */
 };
 void frames_finish(struct frames *f);
 
-/* Reads one line (without its newline); the signal is the caller's.  ERR_BAD_VALUE: the line is not such an
- * array; `from` is not a pid of the peer's incarnation, so a peer cannot speak for other nodes; or `to` is
- * not a pid of this node.  Else the errors of json_get_values. */
+/* How many octets follow a line of a link; SIZE_MAX: more than FRAME_MAX. */
+size_t frame_octets(const char *line, size_t n);
+
+/* Reads one line (without its newline, or with its octets); the signal is the caller's.  ERR_BAD_VALUE: the
+ * line is not such an array; `from` is not a pid of the peer's incarnation, so a peer cannot speak for other
+ * nodes; or `to` is not a pid of this node; or the octets are not those of its values.  Else the errors of
+ * json_get_values. */
 int frame_read(struct frames *f, const char *line, size_t n, struct signal **out, struct error *e) MUST_CHECK;
 
 /* Parts of a frame, for pieces.c: `"kind", to, from, ref`, and whether a signal of this kind may have so many

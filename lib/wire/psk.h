@@ -76,7 +76,7 @@ int psk_prepare(CURL *easy, struct psk_session *session) MUST_CHECK;
 /* The version of the protocol between nodes: nodes of two versions do not connect.  PSK_LINK_PROTOCOL names
  * it by ALPN (RFC 7301), and a hello has it as a number.  By that name, in the first message of a client, a
  * server tells the connections of links from those of requests. */
-#define PSK_LINK_VERSION        6
+#define PSK_LINK_VERSION        7
 #define PSK_LINK_NAME(version)  "node-link/" #version
 #define PSK_LINK_NAMED(version) PSK_LINK_NAME(version)
 #define PSK_LINK_PROTOCOL       PSK_LINK_NAMED(PSK_LINK_VERSION)

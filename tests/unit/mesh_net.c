@@ -1,6 +1,7 @@
 #include "mesh_net.h"
 
 #include "agent/mesh/hello.h"
+#include "wire/frame.h"
 #include "wire/psk.h"
 
 #include <lua.h>
@@ -139,7 +140,9 @@ static int fake_write(struct transport *l, const char *bytes, size_t n) {
   buf_append(&l->text, bytes, n);
   for (const char *at = bytes, *end = bytes + n, *next; at < end; at = next) {
     next = (const char *)memchr(at, '\n', (size_t)(end - at)) + 1;
-    push(l->from->net, NET_LINE, l, l, at, (size_t)(next - at - 1));
+    size_t len = (size_t)(next - at - 1), octets = frame_octets(at, len);
+    next += octets;
+    push(l->from->net, NET_LINE, l, l, at, octets ? len + 1 + octets : len);
   }
   return 0;
 }

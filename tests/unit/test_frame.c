@@ -13,7 +13,8 @@ static struct signal *carry(struct signal *s, struct buf *line) {
   struct error e = {0};
   bool good = nodetab_intern(there, "one@rane", 3, &peer) == 0 && frame_write(here, s, line) == 0;
   struct frames frames = {.nodes = there, .peer = peer};
-  good = good && frame_read(&frames, line->data, line->len - 1, &out, &e) == 0;
+  size_t newline = frame_octets(line->data, line->len) ? 0 : 1; /* which ends a line without octets */
+  good = good && frame_read(&frames, line->data, line->len - newline, &out, &e) == 0;
   frames_finish(&frames);
   if (!good) printf("# %s\n", e.text);
   signal_free(s);
@@ -55,6 +56,55 @@ static void test_line(void) {
   buf_finish(&line);
 }
 
+/* A value that is a long string goes as octets, whatever it holds; a short one, and one in a list, as JSON.
+ */
+static void test_octets(void) {
+  static char zeros[FRAME_OCTETS_MIN + 1], lines[FRAME_OCTETS_MIN];
+  const char head[] =
+      "[\"octets\",2049,\"message\",\"two@dune.9.5\",null,null,[\"out\",{\"$octets\":1025},[\"\\n";
+  const char tail[] = "\"],{\"$octets\":1024},7]]\n";
+  struct term_writer w = TERM_WRITER_INIT;
+  memset(lines, '\n', sizeof lines);
+  term_put_text(&w, "out");
+  term_put_str(&w, zeros, sizeof zeros);
+  term_set_count(&w, term_open(&w, TERM_LIST), 1);
+  term_put_str(&w, lines, sizeof lines);
+  term_put_str(&w, lines, sizeof lines);
+  term_put_int(&w, 7);
+  struct term *t = term_take(&w, 5);
+  struct buf line = BUF_INIT;
+  struct signal *s =
+      carry(signal_new(SIGNAL_MESSAGE, npid_make(1, 9), NPID_NONE, NPID_NONE, term_ref(t)), &line);
+  ok(s && s->term->count == 5 && s->term->size == t->size && !memcmp(s->term->bytes, t->bytes, t->size),
+     "long strings arrive as they were");
+  size_t text = sizeof head - 1 + 2 * (FRAME_OCTETS_MIN - 1) + sizeof tail - 1;
+  ok(line.len == text + sizeof zeros + sizeof lines && !memcmp(line.data, head, sizeof head - 1) &&
+         !memcmp(line.data + text - (sizeof tail - 1), tail, sizeof tail - 1) &&
+         !memcmp(line.data + text, zeros, sizeof zeros) &&
+         !memcmp(line.data + text + sizeof zeros, lines, sizeof lines),
+     "as octets behind the line");
+  ok(frame_octets(line.data, text - 1) == sizeof zeros + sizeof lines, "and the line says how many");
+  term_unref(t);
+  signal_free(s);
+  term_writer_finish(&w);
+  buf_finish(&line);
+
+  const struct {
+    const char *line;
+    size_t octets;
+  } sizes[] = {{"[\"octets\",16777216,", FRAME_MAX},
+               {"[\"octets\",16777217,", SIZE_MAX},
+               {"[\"octets\",9223372036854775808,", SIZE_MAX},
+               {"[\"octets\",18446744073709551617,", SIZE_MAX},
+               {"[\"octets\",-1,", 0},
+               {"[\"octets\",0,", 0},
+               {"[\"octets\",", 0},
+               {"[\"octet", 0},
+               {"[\"message\",7,", 0}};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    ok(frame_octets(sizes[i].line, strlen(sizes[i].line)) == sizes[i].octets, "octets: %s", sizes[i].line);
+}
+
 static void test_bad(void) {
   const char *lines[] = {
       "",
@@ -82,6 +132,19 @@ static void test_bad(void) {
       "[\"link\",\"two@dune.9.5\",null,null,null]",
       "[\"unlink\",\"two@dune.9.5\",\"one@rane.1.3\",null,null]",
       "[\"call\",\"two@dune.9.5\",\"one@rane.1.3\",null,[]]",
+      "[\"message\",\"two@dune.9.5\",null,null,[{\"$octets\":2}]]",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[{\"$octets\":2}]]",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[{\"$octets\":2}]]\na",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[{\"$octets\":2}]]\nabc",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[{\"$octets\":1}]]\nab",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[{\"$octets\":3}]]\nab",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[{\"$octets\":2},{\"$octets\":2}]]\nab",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[{\"$octets\":18446744073709551618}]]\nab",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[[{\"$octets\":2}]]]\nab",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[{\"$octets\":2}],1]\nab",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,null]\nab",
+      "[\"octets\",2,\"message\",\"two@dune.9.5\",null,null,[]]\nab",
+      "[\"octets\",0,\"message\",\"two@dune.9.5\",null,null,[]]\n",
   };
   uint32_t peer = 0;
   if (nodetab_intern(there, "one@rane", 3, &peer)) return;
@@ -131,6 +194,7 @@ int main(void) {
   there = nodetab_new("two@dune", 5);
   test_kinds();
   test_line();
+  test_octets();
   test_bad();
   test_invented();
   nodetab_free(here);

@@ -39,6 +39,46 @@ static void test_cuts(void) {
   ok(!wrong, "the same lines from pieces of every size");
 }
 
+/* As many octets follow a line as its number says. */
+static size_t number_of(const char *line, size_t n) {
+  return n && *line == '#' ? strtoul(line + 1, NULL, 10) : 0;
+}
+
+static int on_octets(void *data, char *text, size_t n) {
+  struct seen *s = data;
+  buf_append(&s->text, text, n);
+  buf_putc(&s->text, '|');
+  return 0;
+}
+
+static void test_octets(void) {
+  static const char stream[] = "one\n#5\n\n#9\n\0two\n#1\nx#3\nab";
+  static const char seen[] = "one|#5\n\n#9\n\0|two|#1\nx|";
+  int wrong = 0;
+  for (size_t cut = 1; cut < sizeof stream; cut++) {
+    struct lines l;
+    struct seen s = {0};
+    lines_init(&l, 9);
+    l.octets = number_of;
+    for (size_t at = 0; at < sizeof stream - 1; at += cut) {
+      size_t n = sizeof stream - 1 - at < cut ? sizeof stream - 1 - at : cut;
+      wrong += lines_split(&l, stream + at, n, on_octets, &s) != 0;
+    }
+    wrong += s.text.len != sizeof seen - 1 || memcmp(s.text.data, seen, sizeof seen - 1) != 0;
+    wrong += l.pending.len != 5 || l.whole != 6;
+    buf_finish(&s.text);
+    lines_finish(&l);
+  }
+  ok(!wrong, "octets behind lines, from pieces of every size; too few wait for the rest");
+  struct lines l;
+  struct seen s = {0};
+  lines_init(&l, 9);
+  l.octets = number_of;
+  ok(lines_split(&l, "#10\n", 4, on_octets, &s) == ERR_TOO_LARGE && !s.text.len && !l.pending.len,
+     "too many are refused before they come");
+  lines_finish(&l);
+}
+
 static void test_bounds(void) {
   struct lines l;
   struct seen s = {.stop_at = SIZE_MAX};
@@ -81,6 +121,7 @@ static void test_memory(void) {
 
 int main(void) {
   test_cuts();
+  test_octets();
   test_bounds();
   test_stop();
   test_memory();

@@ -136,6 +136,7 @@ static struct incoming *incoming_new(struct transport_carrier *carrier, const ch
   if (!in) return NULL;
   in->carrier = carrier;
   lines_init(&in->lines, FRAME_MAX);
+  in->lines.octets = frame_octets;
   snprintf(in->address, sizeof in->address, "%s", address);
   return in;
 }

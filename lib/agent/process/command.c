@@ -401,10 +401,12 @@ void commands_stop(struct agent *a) {
 
 /* --- output --------------------------------------------------------------------------------------------- */
 
+/* What is read at once goes to another node as one frame: a message with it is not SIGNAL_LONG. */
 static void on_alloc(uv_handle_t *h, size_t hint, uv_buf_t *out) {
+  enum { AROUND = 128 /* the most bytes of a message around its output */ };
   (void)hint;
   struct command *c = h->data;
-  *out = uv_buf_init(c->hosted.agent->scratch, AGENT_SCRATCH);
+  *out = uv_buf_init(c->hosted.agent->scratch, SIGNAL_LONG - AROUND);
 }
 
 static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes);
