@@ -7,7 +7,7 @@ load helper
 setup_file() {
   [ -z "${SAN:-}" ] || skip 'packages have no sanitizers'
   [ "$(id -u)" = 0 ] || skip 'needs root'
-  command -v dh >/dev/null && command -v lintian >/dev/null || skip 'debhelper or lintian is not installed'
+  command -v dh lintian | wc -l | grep -qx 2 || skip 'debhelper or lintian is not installed'
   export PACKAGES=$BATS_FILE_TMPDIR/deb
   DEB_BUILD_OPTIONS="nocheck parallel=$(nproc)" make -s -C "$BATS_TEST_DIRNAME/.." deb DEB="$PACKAGES" \
     >"$BATS_FILE_TMPDIR/log" 2>&1 || { tail -n 40 "$BATS_FILE_TMPDIR/log"; return 1; }
