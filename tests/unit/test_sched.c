@@ -29,8 +29,8 @@ static void run(struct runnable *r, struct scheduler *s) {
   f->turns++;
   r->scheduler = s;
   atomic_store(&r->state, RUNNABLE_RUNNING);
-  f->may = sched_may_compute(s, r, SCHED_NORMAL);
-  f->low_may = sched_may_compute(s, r, SCHED_LOW);
+  f->may = sched_may_compute(s, r, SCHED_CLASS_NORMAL);
+  f->low_may = sched_may_compute(s, r, SCHED_CLASS_LOW);
   if (f->act == COMPUTE || f->act == REQUEUE) {
     d.woken = f->act == REQUEUE;
     d.normal = f->computing, d.low = f->low;

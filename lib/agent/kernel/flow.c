@@ -96,9 +96,8 @@ void flow_leave(struct flow_wait *w) {
   *w = (struct flow_wait){0};
 }
 
-/* The waits that are left end without `ready`. */
+/* Frees a jam that is no longer in the map.  The waits that are left end without `ready`. */
 static void jam_free(struct agent *a, struct jam *j) {
-  map_remove_id(&a->flow->jams, j->pid);
   vm_leave_room(a->vm, &j->wait);
   call_drop_all(&j->calls);
   while (j->waits) flow_leave(j->waits);
@@ -119,6 +118,7 @@ static struct jam *jam_at(struct agent *a, npid pid) {
   if (j || vm_lack(a->vm, pid) == NPID_NONE || !(j = calloc(1, sizeof *j))) return j;
   j->pid = pid;
   if (!map_put_id(&a->flow->jams, pid, j) && await(a, j)) return j;
+  map_remove_id(&a->flow->jams, pid);
   jam_free(a, j);
   return NULL;
 }
@@ -132,10 +132,9 @@ int flow_await(struct agent *a, npid to, struct flow_wait *w, void (*ready)(void
   return ERR_BUSY;
 }
 
-/* Ends the waits of a jam that is over.  A wait that ends may begin another. */
-static void end_waits(struct flow_wait *waits) {
-  if (waits) waits->pprev = &waits;
-  for (struct flow_wait *w; (w = waits);) {
+/* Ends the waits of a jam that is over.  A wait that ends may begin another, of another jam. */
+static void end_waits(struct jam *j) {
+  for (struct flow_wait *w; (w = j->waits);) {
     void (*ready)(void *data) = w->ready;
     void *data = w->data;
     flow_leave(w);
@@ -184,10 +183,9 @@ void flow_room(struct agent *a, npid pid) {
     if (is_current(a, j->nodes[i].node, j->nodes[i].epoch)) tell(a, j->nodes[i].node, "room", pid);
   answer_all(a, j->calls);
   j->calls = NULL;
-  struct flow_wait *waits = j->waits;
-  j->waits = NULL;
+  map_remove_id(&a->flow->jams, pid);
+  end_waits(j);
   jam_free(a, j);
-  end_waits(waits);
 }
 
 /* The end of the holds of a lost node, a slice a turn of the loop.  A hold that comes meanwhile, by the next
@@ -257,7 +255,10 @@ static struct jam *any_jam(const struct flow *p) {
 
 void flow_free(struct agent *a) {
   if (!a->flow) return;
-  for (struct jam *j; (j = any_jam(a->flow));) jam_free(a, j);
+  for (struct jam *j; (j = any_jam(a->flow));) {
+    map_remove_id(&a->flow->jams, j->pid);
+    jam_free(a, j);
+  }
   map_finish(&a->flow->jams);
   free(a->flow);
   a->flow = NULL;

@@ -365,7 +365,7 @@ static bool wants_to_compute(const struct isolate *iso) {
 
 /* May a process that computes run in this turn? */
 static bool may_compute(const struct isolate *iso) {
-  enum sched_class class = iso->preempted.first ? SCHED_NORMAL : SCHED_LOW;
+  enum sched_class class = iso->preempted.first ? SCHED_CLASS_NORMAL : SCHED_CLASS_LOW;
   return wants_to_compute(iso) && sched_may_compute(iso->runnable.scheduler, &iso->runnable, class);
 }
 

@@ -97,7 +97,7 @@ static int64_t charged(int64_t at, int64_t now, int64_t turn, bool goes_on) {
 static bool enter_heap(struct computing *c, struct runnable *r) {
   if (timers_add(&c->order[r->class], &r->turn)) return false;
   atomic_fetch_add(&c->len, 1);
-  if (r->class == SCHED_NORMAL) atomic_fetch_add(&c->normal, 1);
+  if (r->class == SCHED_CLASS_NORMAL) atomic_fetch_add(&c->normal, 1);
   atomic_store(&r->computes, true);
   return true;
 }
@@ -105,14 +105,14 @@ static bool enter_heap(struct computing *c, struct runnable *r) {
 static void leave_heap(struct computing *c, struct runnable *r) {
   timers_remove(&c->order[r->class], &r->turn);
   atomic_store(&r->computes, false);
-  if (r->class == SCHED_NORMAL) atomic_fetch_sub(&c->normal, 1);
+  if (r->class == SCHED_CLASS_NORMAL) atomic_fetch_sub(&c->normal, 1);
   atomic_fetch_sub(&c->len, 1);
 }
 
 /* Charges r for its turn.  r is in no heap. */
 static void charge(struct computing *c, struct runnable *r, const struct sched_demand *d, bool goes_on) {
-  enum sched_class class = d->normal || !d->low ? SCHED_NORMAL : SCHED_LOW;
-  unsigned processes = class == SCHED_LOW ? d->low : d->normal ? d->normal : 1;
+  enum sched_class class = d->normal || !d->low ? SCHED_CLASS_NORMAL : SCHED_CLASS_LOW;
+  unsigned processes = class == SCHED_CLASS_LOW ? d->low : d->normal ? d->normal : 1;
   int64_t now = atomic_load_explicit(&c->now[class], memory_order_relaxed);
   if (class != r->class) r->turn.at = now;
   r->class = class;
@@ -136,13 +136,13 @@ static struct runnable *runnable_of_turn(struct timer *t) {
 /* Called under the lock. */
 static enum sched_class next_class(struct scheduler *s) {
   struct computing *c = &s->all->computing;
-  bool normal = c->order[SCHED_NORMAL].len, low = c->order[SCHED_LOW].len;
+  bool normal = c->order[SCHED_CLASS_NORMAL].len, low = c->order[SCHED_CLASS_LOW].len;
   if (!normal || (low && s->above_low >= SCHED_LOW_TURN - 1)) {
     s->above_low = 0;
-    return SCHED_LOW;
+    return SCHED_CLASS_LOW;
   }
   s->above_low = low ? s->above_low + 1 : 0;
-  return SCHED_NORMAL;
+  return SCHED_CLASS_NORMAL;
 }
 
 static struct runnable *dequeue_computing(struct scheduler *s) {
@@ -163,9 +163,9 @@ static struct runnable *dequeue_computing(struct scheduler *s) {
 bool sched_may_compute(const struct scheduler *s, const struct runnable *r, enum sched_class class) {
   const struct computing *c = &s->all->computing;
   if (s->computes) return true;
-  if (class == SCHED_LOW && atomic_load_explicit(&s->woken.len, memory_order_relaxed) > 0) return false;
+  if (class == SCHED_CLASS_LOW && atomic_load_explicit(&s->woken.len, memory_order_relaxed) > 0) return false;
   if (atomic_load_explicit(&c->len, memory_order_relaxed) == 0) return true;
-  if (class == SCHED_LOW) return false;
+  if (class == SCHED_CLASS_LOW) return false;
   return atomic_load_explicit(&c->normal, memory_order_relaxed) == 0 ||
          r->turn.at <= atomic_load_explicit(&c->now[class], memory_order_relaxed);
 }

@@ -54,7 +54,7 @@ enum { SCHED_TICK_NS = 500000, SCHED_PATIENCE = 8 /* ticks */, SCHED_LOW_TURN = 
 
 enum runnable_state { RUNNABLE_IDLE, RUNNABLE_QUEUED, RUNNABLE_RUNNING, RUNNABLE_NOTIFIED };
 
-enum sched_class { SCHED_NORMAL, SCHED_LOW, SCHED_CLASSES };
+enum sched_class { SCHED_CLASS_NORMAL, SCHED_CLASS_LOW, SCHED_CLASSES };
 
 /* The first member of the struct that a scheduler runs.  Zero-initialized it is idle, with an empty inbox. */
 struct runnable {
