@@ -222,8 +222,9 @@ static void test_concat(void) {
   }
   run("where a function cannot wait, a __concat that moves the stack is an error",
       "local me = self() local function deep(n) if n == 0 then return 0 end return 1 + deep(n - 1) end\n"
-      "local o = setmetatable({}, {__concat = function() deep(500) return 'x' end})\n"
-      "spawn(function() send(me, pcall(load, function() return o .. 'x' end)) end)\n"
+      "local o = setmetatable({}, {__concat = function() deep(500) return 'return 1' end})\n"
+      "local function source() local all = o and o .. 'x' o = nil return all end\n"
+      "spawn(function() send(me, pcall(load, source)) end)\n"
       "local ok, _, why = receive() puts(ok, why)",
 #if LUA_VERSION_RELEASE_NUM > 50404
       "true\tnil\n"
