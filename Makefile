@@ -5,6 +5,7 @@
 #   make check          install what is missing, build, and run every test
 #   make install        into PREFIX (below DESTDIR); make uninstall removes the files again
 #   make deb            build the Debian packages into build/deb (needs debhelper)
+#   make check-on SUITE=trixie   `make check' on another release of Debian (needs root and debootstrap)
 #   make fuzz           run each target of tests/fuzz for FUZZ_SECONDS, with clang's libFuzzer
 #   make chaos          kill and cut off five nodes, as SEED (1) says, for MINUTES (1); see tests/chaos/run
 #   make detection      measure how soon the loss of a node is noticed, TRIES (10) of each kind; see tests/chaos/detect
@@ -87,7 +88,7 @@ SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*
 # What is about texts and files starts no thread that another suite does not start, and is left out with SAN=thread.
 TEXTS    := $(patsubst %,tests/%.bats,completions completions-tty install json manual node-cookie readme)
 SUITES   := $(filter-out $(if $(findstring thread,$(SAN)),$(TEXTS)),$(wildcard tests/*.bats))
-SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/pictures tests/arrows tests/metrics-check tests/bench/run tests/bench/names tests/bench/streams tests/bench/large tests/bench/many \
+SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/pictures tests/arrows tests/check-on tests/metrics-check tests/bench/run tests/bench/names tests/bench/streams tests/bench/large tests/bench/many \
                         tests/chaos/run tests/chaos/plan tests/chaos/detect tests/*.bash tests/*/*.bash $(SUITES))
 
 all: $(TOOLS) $(AGENT) $(HELPERS) $O/lib/libnodemsg.a $O/share/node-toolkit
@@ -169,6 +170,9 @@ AGAIN = +@$(MAKE) $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc))
 check: deps
 	$(AGAIN) all $(UNIT) $(FUZZ)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/run $(UNIT) $(FUZZ) $(SUITES)
+
+check-on:
+	@BUILD=$(BUILD) tests/check-on $(or $(SUITE),$(error which release? As in: make check-on SUITE=trixie)) check
 
 # Builds what every test, `chaos' among them, runs.
 everything: all $(UNIT) $(FUZZ) $(CHAOS)
@@ -305,5 +309,5 @@ clean:
 	rm -rf $(BUILD) compile_commands.json
 
 FORCE:
-.PHONY: all check everything unit demo pictures bench chaos detection lint deps install uninstall deb clean FORCE
+.PHONY: all check check-on everything unit demo pictures bench chaos detection lint deps install uninstall deb clean FORCE
 -include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d $O/obj/*/*/*/*.d)
