@@ -73,8 +73,8 @@ member() { tail -n 1 <<<"$output" | jq -c ".$1"; }
   mkdir "$T/to"
   node-copy src/file "one:$T/to/new"
   assert_equal "$(cat "$T/to/new")" hello
-  run -0 node-ps --ended --json
-  assert_equal "$(jq -r .what <<<"$output" | cut -d ' ' -f 1)" node-files # without its directory
+  helper_ended() { [ "$(node-ps --ended --json | jq -r .what | cut -d ' ' -f 1)" = node-files ]; } # without its directory
+  wait_until helper_ended
   node-copy src/file "one:$T/to"
   assert_equal "$(cat "$T/to/file")" hello
   chmod 400 "$T/to/file"
