@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "loopback.h"
 #include "tap.h"
 
 #include <arpa/inet.h>
@@ -164,23 +165,13 @@ static void on_nothing(uv_timer_t *t) {
   (void)t;
 }
 
-static int listen_on(uint16_t *port) {
-  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t n = sizeof at;
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (bind(fd, (struct sockaddr *)&at, n) || listen(fd, 16) || getsockname(fd, (struct sockaddr *)&at, &n))
-    abort();
-  *port = ntohs(at.sin_port);
-  return fd;
-}
-
 static struct place *place_with(const struct psk_set *dials_with, unsigned key_records) {
   struct place *p = calloc(1, sizeof *p);
   struct error e;
   uv_loop_init(&p->loop);
   uv_timer_init(&p->loop, &p->patience);
   uv_timer_start(&p->patience, on_patience, 60000, 0);
-  p->fd = listen_on(&p->port);
+  p->fd = loopback_listen(&p->port);
   uv_poll_init(&p->loop, &p->listening, p->fd);
   p->listening.data = p;
   uv_poll_start(&p->listening, UV_READABLE, on_listening);
@@ -327,7 +318,7 @@ static void test_hung_up(void) {
   struct end near = {0};
   uint16_t port;
   pthread_t thread;
-  int fd = listen_on(&port);
+  int fd = loopback_listen(&port);
   if (pthread_create(&thread, NULL, hang_up, &fd)) abort();
   dial(p, &near, "two@b", port);
   UNTIL(p, near.freed);
@@ -522,7 +513,7 @@ static void *run_relay(void *data) {
 
 static void relay_start(struct relay *r, uint16_t to, size_t most) {
   *r = (struct relay){.to = to, .most = most, .seed = (unsigned)most, .cut = r->cut};
-  r->listening = listen_on(&r->port);
+  r->listening = loopback_listen(&r->port);
   fcntl(r->listening, F_SETFL, 0);
   if (pthread_create(&r->thread, NULL, run_relay, r)) abort();
 }
@@ -863,7 +854,7 @@ static void test_other_version(void) {
   struct end near = {0};
   uint16_t port;
   pthread_t thread;
-  int fd = listen_on(&port);
+  int fd = loopback_listen(&port);
   fcntl(fd, F_SETFL, 0);
   if (pthread_create(&thread, NULL, run_server, &fd)) abort();
   dial(p, &near, "two@b", port);

@@ -2,6 +2,7 @@
  * does. */
 #include "agent/mesh/dial.h"
 
+#include "loopback.h"
 #include "tap.h"
 #include "wire/client_hello.h"
 #include "wire/exchange.h"
@@ -85,17 +86,6 @@ static uint16_t port_of(struct MHD_Daemon *daemon) {
   return MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_BIND_PORT)->port;
 }
 
-/* A listening socket that nobody accepts from. */
-static int listen_on(uint16_t *port) {
-  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t n = sizeof at;
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (bind(fd, (struct sockaddr *)&at, n) || listen(fd, 4) || getsockname(fd, (struct sockaddr *)&at, &n))
-    abort();
-  *port = ntohs(at.sin_port);
-  return fd;
-}
-
 /* Answers the first message of the connections, one after the other, with nothing (hangs up `hang_ups`
  * times), then with the alert by which a node refuses the cookie, or by passing the bytes on to a server. */
 struct door {
@@ -139,7 +129,7 @@ static void *keep_door(void *data) {
 }
 
 static void door_open(struct door *d) {
-  d->fd = listen_on(&d->port);
+  d->fd = loopback_listen(&d->port);
   if (pthread_create(&d->thread, NULL, keep_door, d)) abort();
 }
 
@@ -230,7 +220,7 @@ static void test_json(uint16_t port) {
 static void test_refused(uint16_t port) {
   struct client *c = client_new(&wrong);
   uint16_t silent_port;
-  int fd = listen_on(&silent_port);
+  int fd = loopback_listen(&silent_port);
   close(fd);
   ask(c, silent_port, "/x", NULL);
   wait_for_done(c);
@@ -293,7 +283,7 @@ static void test_names(uint16_t port) {
 static void test_cancel(uint16_t port) {
   struct client *c = client_new(&right);
   uint16_t silent_port;
-  int fd = listen_on(&silent_port);
+  int fd = loopback_listen(&silent_port);
   dial_cancel(ask(c, silent_port, "/x", NULL));
   dial_cancel(NULL);
   dial_cancel(ask(c, port, "/x", NULL));

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "http_server.h"
+#include "loopback.h"
 #include "tap.h"
 
 #include <arpa/inet.h>
@@ -245,18 +246,6 @@ static void test_nobody(void) {
 
 /* --- the loss of the host --- */
 
-/* Returns a socket that listens on loopback and whose connections are taken by the kernel only; *port gets
- * its port. */
-static int listen_on(int *port) {
-  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t n = sizeof at;
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (bind(fd, (struct sockaddr *)&at, n) || listen(fd, 4) || getsockname(fd, (struct sockaddr *)&at, &n))
-    abort();
-  *port = ntohs(at.sin_port);
-  return fd;
-}
-
 /* From now on, the socket and the connections that it accepts drop each packet that has data. */
 static void drop_data(int fd) {
   struct sock_filter code[] = {
@@ -275,7 +264,8 @@ static void drop_data(int fd) {
 
 static void test_lost(void) {
   struct trial t;
-  int port = 0, fd = listen_on(&port);
+  uint16_t port = 0;
+  int fd = loopback_listen(&port);
   drop_data(fd);
   trial_init(&t, port);
   t.request.silence_ms = 1000;
@@ -301,7 +291,8 @@ static ssize_t read_and_cancel(void *data, char *bytes, size_t size) {
 static void test_cancelled(void) {
   struct trial t;
   struct cancelling c = {0};
-  int port = 0, fd = listen_on(&port);
+  uint16_t port = 0;
+  int fd = loopback_listen(&port);
   trial_init(&t, port);
   t.request.method = "POST", t.request.read = read_and_cancel, t.request.type = "application/octet-stream";
   t.request.data = &c, t.request.cancelled = &c.cancelled;

@@ -2,6 +2,7 @@
  * other servers. */
 #include "wire/psk.h"
 
+#include "loopback.h"
 #include "tap.h"
 
 #include <arpa/inet.h>
@@ -130,17 +131,6 @@ static struct MHD_Daemon *serve_web(void) {
 
 static int port_of(struct MHD_Daemon *daemon) {
   return MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_BIND_PORT)->port;
-}
-
-/* Returns a listening socket on loopback; *port gets its port. */
-static int listen_on(int *port) {
-  struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t n = sizeof at;
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (bind(fd, (struct sockaddr *)&at, n) || listen(fd, 4) || getsockname(fd, (struct sockaddr *)&at, &n))
-    return -1;
-  *port = ntohs(at.sin_port);
-  return fd;
 }
 
 /* --- the client --- */
@@ -341,7 +331,8 @@ static void test_wrong(void) {
 
 /* A server that answers any bytes with one text, and closes the connection. */
 struct parrot {
-  int fd, port;
+  int fd;
+  uint16_t port;
   const char *says;
   pthread_t thread;
   bool heard;
@@ -358,7 +349,7 @@ static void *parrot_run(void *data) {
 
 static bool parrot_start(struct parrot *p, const char *says) {
   *p = (struct parrot){.says = says};
-  p->fd = listen_on(&p->port);
+  p->fd = loopback_listen(&p->port);
   return pthread_create(&p->thread, NULL, parrot_run, p) == 0;
 }
 
@@ -413,7 +404,8 @@ static void *old_server(void *data) {
 static void test_old(void) {
   struct visit v;
   pthread_t thread;
-  int port = 0, fd = listen_on(&port);
+  uint16_t port = 0;
+  int fd = loopback_listen(&port);
   if (!ok(pthread_create(&thread, NULL, old_server, &fd) == 0, "a server of TLS 1.2")) return;
   ok(visit("127.0.0.1", port, &right, &v) == ERR_TLS && v.session.alert && !v.len, "is told by its alert: %s",
      v.e.text);
@@ -457,7 +449,8 @@ static void test_silent_reuse(void) {
 
 static void test_no_server(void) {
   struct visit v;
-  int port = 0, fd = listen_on(&port);
+  uint16_t port = 0;
+  int fd = loopback_listen(&port);
   CURL *easy;
   char url[64];
   snprintf(url, sizeof url, "https://127.0.0.1:%d/", port);
