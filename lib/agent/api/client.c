@@ -40,11 +40,16 @@ void client_exit(struct hosted *p, struct term *reason, bool kill) {
   if (c->stream) stream_end(c->stream); /* else client_begin or client_refuse says why */
 }
 
+static void refuse_ended(struct client *c) {
+  respond_code(c->request, ERR_LOST,
+               "an exit signal ended the process of this request before it was answered");
+  client_closed(c);
+}
+
 void client_refuse(struct client *c, const struct error *e) {
-  struct error ended;
   if (c->ended) {
-    error_set(&ended, ERR_LOST, "an exit signal ended the process of this request before it was answered");
-    e = &ended;
+    refuse_ended(c);
+    return;
   }
   respond_error(c->request, e);
   client_closed(c);
@@ -53,7 +58,7 @@ void client_refuse(struct client *c, const struct error *e) {
 bool client_begin(struct client *c, const struct stream_events *events, npid first) {
   struct request *r = c->request;
   if (c->ended) {
-    client_refuse(c, NULL);
+    refuse_ended(c);
     return false;
   }
   c->request = NULL;
