@@ -704,19 +704,19 @@ ended() { api one GET "/v1/processes/$1/outcome" | jq -e 'has("status") or has("
 }
 
 @test "what is no request is refused with a status" {
-  local host=$'Host: x\r\n' many
+  local field=$'Host: x\r\n' many
   printf -v many '%0140000d' 0
   refused() { # STATUS REQUEST
     run curl -s --max-time 20 --unix-socket "$NODE_RUNTIME_DIR/one@$HOST/sock" telnet://node -T - <<<"$2" # may be cut
     [[ $output == "HTTP/1."?" $1 "* ]] || fail "$1: ${output:0:100}"
   }
-  refused 414 "GET /v1/$many HTTP/1.1"$'\r\n'"$host"$'\r\n'
-  refused 431 $'GET /v1/node HTTP/1.1\r\n'"${host}X: $many"$'\r\n\r\n'
-  refused 400 $'GET /v1/node HTTP/1.1\r\n'"$host"$'no header\r\n\r\n'
-  refused 400 $'POST /v1/mailboxes HTTP/1.1\r\n'"$host"$'Content-Length: abc\r\n\r\n'
-  refused 400 $'POST /v1/mailboxes HTTP/1.1\r\n'"$host"$'Transfer-Encoding: chunked\r\n\r\nzz\r\n'
-  refused 413 $'POST /v1/mailboxes HTTP/1.1\r\n'"$host"$'Content-Length: 99999999999999999999\r\n\r\n'
-  refused 505 $'GET /v1/node HTTP/3.0\r\n'"$host"$'\r\n'
+  refused 414 "GET /v1/$many HTTP/1.1"$'\r\n'"$field"$'\r\n'
+  refused 431 $'GET /v1/node HTTP/1.1\r\n'"${field}X: $many"$'\r\n\r\n'
+  refused 400 $'GET /v1/node HTTP/1.1\r\n'"$field"$'no header\r\n\r\n'
+  refused 400 $'POST /v1/mailboxes HTTP/1.1\r\n'"$field"$'Content-Length: abc\r\n\r\n'
+  refused 400 $'POST /v1/mailboxes HTTP/1.1\r\n'"$field"$'Transfer-Encoding: chunked\r\n\r\nzz\r\n'
+  refused 413 $'POST /v1/mailboxes HTTP/1.1\r\n'"$field"$'Content-Length: 99999999999999999999\r\n\r\n'
+  refused 505 $'GET /v1/node HTTP/3.0\r\n'"$field"$'\r\n'
   http GET /v1/node
   [ "$status" = 200 ]
 }
