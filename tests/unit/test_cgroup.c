@@ -113,7 +113,11 @@ static void test_left(void) {
   mkdir(path_of(living), 0755);
   mkdir(path_of("node.three@rane"), 0755);
   mkdir(path_of("other.4194305"), 0755);
+  struct cgroups *elsewhere = cgroups_new_at(own, "four@rane.4194305");
   cgroups_clean_at(own);
+  ok(!access(path_of("node.four@rane.4194305"), F_OK),
+     "the group of a node that runs in another namespace of pids stays");
+  cgroups_free(elsewhere);
   ok(access(path_of("node.one@rane.b.4194305"), F_OK), "the group of a node that was killed is removed");
   ok(!access(path_of("node.two@rane.4194305/7.1"), F_OK), "but not one that is in use");
   ok(!access(path_of(living), F_OK), "nor that of a node that runs");

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ enum {
 
 struct cgroups {
   char *own, *home; /* directories */
+  int lock;         /* a descriptor of home, locked while the node lives */
   bool moved;       /* the node is in the group "agent" below its own */
   unsigned enabled; /* a bit for each row of the table of limits that the groups of commands can have */
   unsigned taken;   /* of these, those whose controller was off in the own group before */
@@ -91,6 +93,15 @@ static void clean(const char *home) {
   if (groups) closedir(groups);
 }
 
+/* Does no living node have the group?  A node in another namespace of pids has a number that means nothing
+ * here, but it has the lock of its group. */
+static bool is_unlocked(int own, const char *name) {
+  int group = openat(own, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  bool unlocked = group >= 0 && flock(group, LOCK_EX | LOCK_NB) == 0;
+  if (group >= 0) close(group);
+  return unlocked;
+}
+
 /* Is this the group of a node of this user that was killed?  That of a node which runs has the number of a
  * process that lives. */
 static bool is_left(int own, const char *name) {
@@ -99,7 +110,8 @@ static bool is_left(int own, const char *name) {
   if (strncmp(name, "node.", 5) != 0 || !number) return false;
   long pid = strtol(number + 1, NULL, 10);
   return pid > 0 && kill((pid_t)pid, 0) < 0 && errno == ESRCH &&
-         fstatat(own, name, &group, AT_SYMLINK_NOFOLLOW) == 0 && group.st_uid == geteuid();
+         fstatat(own, name, &group, AT_SYMLINK_NOFOLLOW) == 0 && group.st_uid == geteuid() &&
+         is_unlocked(own, name);
 }
 
 void cgroups_clean_at(const char *own) {
@@ -143,6 +155,8 @@ struct cgroups *cgroups_new_at(const char *own, const char *name) {
   c->own = strdup(own);
   if (asprintf(&c->home, "%s/node.%s", own, name) < 0) c->home = NULL;
   if (c->own && c->home && (mkdir(c->home, 0755) == 0 || errno == EEXIST) && access(c->home, W_OK) == 0) {
+    c->lock = open(c->home, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (c->lock >= 0) flock(c->lock, LOCK_SH | LOCK_NB);
     clean(c->home);
     return c;
   }
@@ -279,6 +293,7 @@ void cgroups_free(struct cgroups *c) {
   bool kept = c->late_count; /* and its limits, too */
   for (size_t i = 0; i < c->late_count; i++) free(c->late[i]);
   if (c->moved && !kept) move_back(c);
+  if (c->lock >= 0) close(c->lock);
   rmdir(c->home);
   free(c->home);
   free(c->own);
