@@ -277,7 +277,7 @@ endef
 at   = $(if $(filter /%,$1),$(DESTDIR)$1,$(TO)/$1)
 put  = $(if $3,$(Q)install -d $(call at,$2) && install -m $1 $3 $(call at,$2))
 drop = $(if $3,$(Q)rm -f $(addprefix $(call at,$2)/,$(notdir $3)))
-UNITS := $(patsubst share/%,$O/%,$(wildcard share/systemd/*/*.service))
+UNITS := $(patsubst share/%,$O/%,$(wildcard share/systemd/*/*))
 
 install: all $O/nodemsg.pc $(UNITS)
 	$(call INSTALLED,put)

@@ -224,9 +224,28 @@ static int take_directory(const char *theirs, const char *ours, struct error *e)
   return 0;
 }
 
-/* Takes the variables of sd_notify(3) and sd_watchdog_enabled(3), which belong to this process alone, and
- * those of sd_listen_fds(3).  They stay allocated as long as the program. */
-static int take_notify(struct agent_config *config, struct error *e) {
+/* Takes the socket that sd_listen_fds(3) gives to this process: descriptor 3.  The node gets a copy, because
+ * node-start -d closes what it was started with. */
+static int take_socket(struct agent_config *config, struct error *e) {
+  enum { FIRST = 3 }; /* SD_LISTEN_FDS_START */
+  const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+  int64_t whose, n;
+  if (!pid || !*pid || !count || !*count) return 0;
+  if (!text_integer(pid, 1, INT_MAX, &whose))
+    return error_set(e, ERR_USAGE, "LISTEN_PID=%s: expected the number of a process", pid);
+  if (!text_integer(count, 0, INT_MAX, &n) || n > 1)
+    return error_set(e, ERR_USAGE, "LISTEN_FDS=%s: expected one socket at most, the node's unix socket",
+                     count);
+  if (whose != getpid() || n == 0) return 0;
+  config->socket_fd = fcntl(FIRST, F_DUPFD_CLOEXEC, FIRST + 1);
+  if (config->socket_fd < 0 || fcntl(FIRST, F_SETFD, FD_CLOEXEC))
+    return error_system(e, errno, "LISTEN_FDS=1: descriptor 3");
+  return 0;
+}
+
+/* Takes the variables of sd_notify(3), sd_watchdog_enabled(3) and sd_listen_fds(3), which belong to this
+ * process alone.  They stay allocated as long as the program. */
+static int take_service(struct agent_config *config, struct error *e) {
   const char *to = getenv("NOTIFY_SOCKET"), *period = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
   int64_t us = 0, whose = getpid();
   if (period && *period && !text_integer(period, 1, INT64_MAX, &us))
@@ -235,6 +254,7 @@ static int take_notify(struct agent_config *config, struct error *e) {
     return error_set(e, ERR_USAGE, "WATCHDOG_PID=%s: want the number of a process", pid);
   config->notify = to && *to ? tool_need(strdup(to)) : NULL;
   config->watchdog_us = whose == getpid() ? us : 0;
+  if (take_socket(config, e)) return e->code;
   static const char *const theirs[] = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
                                        "LISTEN_FDS",    "LISTEN_PID",    "LISTEN_FDNAMES"};
   for (size_t i = 0; i < sizeof theirs / sizeof *theirs; i++) unsetenv(theirs[i]);
@@ -352,7 +372,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .rejoin_ms = (int64_t)(o->rejoin * 1000),
       .heartbeat_ms = o->heartbeat ? (int)(o->heartbeat * 1000) : 2000,
   };
-  int code = take_notify(&s->config, e);
+  int code = take_service(&s->config, e);
   if (!code) code = choose_console(o, s, e);
   /* The commands of the node, and the tools that they run, talk to this node. */
   if (!code && setenv("NODE_SELF", s->name, 1)) code = error_system(e, errno, "NODE_SELF");

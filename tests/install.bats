@@ -79,6 +79,8 @@ END
     mkdir -p "$T/session"
     XDG_RUNTIME_DIR=$T/session run -0 systemd-analyze --$scope verify --man=no "$units/$scope/node@.service"
     assert_output ''
+    XDG_RUNTIME_DIR=$T/session run -0 systemd-analyze --$scope verify --man=no "$units/$scope/node@.socket"
+    assert_output ''
   done
   sed 's/^WatchdogSec=.*/WatchdogSec=soon/' "$units/system/node@.service" >"$T/node@.service"
   run systemd-analyze verify --man=no "$T/node@.service"

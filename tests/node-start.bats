@@ -227,6 +227,71 @@ beats() { grep -cx WATCHDOG=1 "$T/told"; }
   done
 }
 
+# Listens on a unix socket, as systemd does for a unit of sockets, and runs a command with it as descriptor 3 when
+# somebody connects, until the file $T/over is there.
+socket_manager() {
+  perl -MSocket -MPOSIX=dup2 -e '
+    my ($path, $over, @command) = @ARGV;
+    my $s;
+    $^F = 255; # no descriptor is closed by exec
+    socket($s, AF_UNIX, SOCK_STREAM, 0) and bind($s, pack_sockaddr_un($path)) and listen($s, 16) or die $!;
+    my $bits = "";
+    vec($bits, fileno $s, 1) = 1;
+    until (-e $over) {
+      select(my $ready = $bits, undef, undef, 0.02) > 0 or next;
+      my $pid = fork // die $!;
+      if (!$pid) {
+        @ENV{qw(LISTEN_PID LISTEN_FDS)} = ($$, 1);
+        dup2(fileno $s, 3) // die $!;
+        exec @command or die $!;
+      }
+      waitpid($pid, 0);
+    }' "$1" "$T/over" "${@:2}" >>"$T/log" 2>&1 3>&- &
+  manager=$!
+  wait_until test -S "$1"
+}
+
+@test "a service manager that listens on the socket starts the node for the tool that names it, again and again" {
+  (umask 077 && mkdir -p "$NODE_RUNTIME_DIR/one@$HOST")
+  socket_manager "$NODE_RUNTIME_DIR/one@$HOST/sock" node-start --sname one
+  run -3 node-list
+  refute_output --partial one@
+  run -125 node-spawn -n two -- true
+  for _ in 1 2; do
+    run -0 node-spawn -n one -- env
+    refute_line --regexp '^LISTEN_'
+    run -0 node-spawn -- sh -c 'ls /proc/self/fd | wc -l'
+    assert_output 4
+    run -0 stat -c %a "$NODE_RUNTIME_DIR/one@$HOST/sock"
+    assert_output 600
+    node-stop one
+  done
+  run -0 node-stop --timeout 20 one # which starts it
+  touch "$T/over"
+  wait $manager
+  run -0 grep -c ' ready: ' "$T/log"
+  assert_output 3
+  # What is left of a manager that has ended is no node.
+  run -125 node-spawn -n one -- true
+  assert_output --partial 'no node is running here'
+}
+
+@test "a socket that is not the node's is refused, and so are two; one for another process is left alone" {
+  other=$T/other
+  socket_manager "$other" node-start --sname one
+  perl -MSocket -e 'my $s; socket($s, AF_UNIX, SOCK_STREAM, 0); connect($s, pack_sockaddr_un($ARGV[0])) or die $!' "$other"
+  refused() { grep -q "expected ListenStream=$NODE_RUNTIME_DIR/one@$HOST/sock" "$T/log"; }
+  wait_until refused
+  touch "$T/over"
+  wait $manager
+  [ -S "$other" ]
+  run -2 env LISTEN_PID=soon LISTEN_FDS=1 node-start --sname one
+  assert_output --partial 'LISTEN_PID=soon: expected the number of a process'
+  run -2 env LISTEN_PID=1 LISTEN_FDS=2 node-start --sname one
+  assert_output --partial 'LISTEN_FDS=2: expected one socket at most'
+  LISTEN_PID=1 LISTEN_FDS=1 start_node one
+}
+
 @test "no watchdog is fed that is another process's, and none by a node whose schedulers are all held" {
   service_manager "$T/notify"
   export NOTIFY_SOCKET=$T/notify WATCHDOG_USEC=100000

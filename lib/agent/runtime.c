@@ -1,5 +1,6 @@
 /* Invariant: the lock file is locked from runtime_init until runtime_finish or the end of the OS process.
- * Only the holder of the lock removes or makes the socket. */
+ * Only the holder of the lock removes or makes the socket, and it removes none that a service manager made.
+ */
 #include "agent/runtime.h"
 
 #include "agent/http/server.h"
@@ -17,6 +18,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +29,7 @@ struct runtime {
   char dir[4096];
   char sock[4200];
   int lock;
+  bool given; /* the service manager made the socket, and listens on it when the node has ended */
 };
 
 /* Locks the lock file. Tries again when the lock is held, because a tool that checks whether a node runs
@@ -75,6 +78,34 @@ static int bind_unix(struct runtime *rt, int *out, struct error *e) {
     if (fd >= 0) close(fd);
     return e->code;
   }
+  *out = fd;
+  return 0;
+}
+
+/* Is the descriptor a unix stream socket that listens on the file of this path? */
+static bool listens_on(int fd, const char *path) {
+  struct sockaddr_un sa = {0};
+  struct stat bound, wanted;
+  int type = 0, listens = 0;
+  socklen_t size = sizeof sa - 1, of_type = sizeof type, of_listens = sizeof listens;
+  return !getsockname(fd, (struct sockaddr *)&sa, &size) && sa.sun_family == AF_UNIX &&
+         !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &of_type) && type == SOCK_STREAM &&
+         !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &of_listens) && listens &&
+         !stat(sa.sun_path, &bound) && !stat(path, &wanted) && bound.st_dev == wanted.st_dev &&
+         bound.st_ino == wanted.st_ino;
+}
+
+/* Takes over the socket that the service manager listens on. */
+static int take_unix(struct agent *a, struct runtime *rt, int *out, struct error *e) {
+  int fd = a->config->socket_fd, flags = fcntl(fd, F_GETFL);
+  if (!listens_on(fd, rt->sock))
+    return error_set(e, ERR_USAGE,
+                     "the socket of the service manager is not the one of %s: expected ListenStream=%s",
+                     a->self, rt->sock);
+  rt->given = true;
+  /* By listen, SO_PEERCRED of a tool becomes this process, for whose end node-stop waits. */
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || chmod(rt->sock, 0600) || listen(fd, 256))
+    return error_system(e, errno, rt->sock);
   *out = fd;
   return 0;
 }
@@ -227,7 +258,7 @@ int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t 
   if (!code) code = rundir_make(rt->dir, e);
   if (!code) code = take_name(a, rt, e);
   if (!code) code = bind_port(a, tcp_fd, note, size, e);
-  if (!code) code = bind_unix(rt, unix_fd, e);
+  if (!code) code = a->config->socket_fd ? take_unix(a, rt, unix_fd, e) : bind_unix(rt, unix_fd, e);
   if (code && *tcp_fd >= 0) close(*tcp_fd);
   if (code && rt->lock >= 0 &&
       code == ERR_NAME_TAKEN) { /* runtime_finish must not remove the other node's socket */
@@ -245,7 +276,7 @@ void runtime_finish(struct agent *a) {
   struct runtime *rt = a->runtime;
   if (!rt) return;
   if (rt->lock >= 0) {
-    unlink(rt->sock);
+    if (!rt->given) unlink(rt->sock);
     close(rt->lock);
   }
   free(rt);

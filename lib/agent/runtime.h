@@ -6,7 +6,8 @@
 
 #include "agent/state.h"
 
-/* Takes the name and binds both sockets: *unix_fd and *tcp_fd are then the caller's. Fills a->address and
+/* Takes the name and binds both sockets, or takes the unix socket that a service manager holds for the node:
+ * *unix_fd and *tcp_fd are then the caller's. Fills a->address and
  * a->port; note (size bytes) gets a sentence that the user should see, or "". ERR_NAME_TAKEN, ERR_PERMISSION,
  * ERR_RESOLVE, ERR_TCP, ERR_COOKIE, ERR_USAGE, ERR_BUSY, ERR_SYSTEM. The caller calls runtime_finish even
  * after a failure. */

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -34,6 +35,41 @@ static bool is_running(int dir, const char *node) {
   bool held = flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
   close(fd);
   return held;
+}
+
+char *local_socket(const char *node, struct error *e) {
+  char path[4096];
+  if (directory(path, sizeof path, e)) return NULL;
+  struct buf out = BUF_INIT;
+  buf_printf(&out, "%s/%s/sock", path, node);
+  if (buf_ok(&out) && out.len >= sizeof((struct sockaddr_un *)NULL)->sun_path) {
+    error_set(e, ERR_SYSTEM, "%s: too long for a socket's path; set NODE_RUNTIME_DIR to a shorter one",
+              out.data);
+    buf_finish(&out);
+    return NULL;
+  }
+  if (!buf_ok(&out)) error_set(e, ERR_NOMEM, "out of memory");
+  return buf_take(&out);
+}
+
+/* Does somebody listen on the node's socket although it does not run: a service manager, which starts the
+ * node for the connection that this test makes? */
+static bool is_held(const char *node) {
+  struct sockaddr_un sa = {.sun_family = AF_UNIX};
+  struct error ignored = {0};
+  char *path = local_socket(node, &ignored);
+  int fd = path ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+  if (path) memcpy(sa.sun_path, path, strlen(path) + 1);
+  bool held = fd >= 0 && (!connect(fd, (const struct sockaddr *)&sa, sizeof sa) || errno == EAGAIN);
+  if (fd >= 0) close(fd);
+  free(path);
+  return held;
+}
+
+/* Does `wanted`, as "one" or "one@rane", mean the node one@rane? */
+static bool is_meant(const char *wanted, const char *node) {
+  size_t n = strlen(wanted);
+  return strchr(wanted, '@') ? nodename_means(wanted, node) : strncmp(wanted, node, n) == 0 && node[n] == '@';
 }
 
 static int by_name(const void *a, const void *b) {
@@ -62,7 +98,8 @@ static int sorted(json_t *array, json_t **out) {
   return 0;
 }
 
-int local_nodes(json_t **out, struct error *e) {
+/* Stores the nodes that run, or, where a name is wanted, those that it means and a service manager holds. */
+static int find_nodes(const char *wanted, json_t **out, struct error *e) {
   char path[4096];
   int rc = directory(path, sizeof path, e);
   if (rc) return rc;
@@ -70,18 +107,19 @@ int local_nodes(json_t **out, struct error *e) {
   if (!found) return ERR_NOMEM;
   DIR *dir = opendir(path);
   if (!dir && errno != ENOENT) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
-  for (struct dirent *d; dir && (d = readdir(dir));)
-    if (strchr(d->d_name, '@') && is_running(dirfd(dir), d->d_name) &&
-        json_array_append_new(found, json_string(d->d_name)))
+  for (struct dirent *d; dir && (d = readdir(dir));) {
+    const char *node = d->d_name;
+    if (strchr(node, '@') &&
+        (wanted ? is_meant(wanted, node) && is_held(node) : is_running(dirfd(dir), node)) &&
+        json_array_append_new(found, json_string(node)))
       rc = ERR_NOMEM;
+  }
   if (dir) closedir(dir);
   return rc ? rc : sorted(found, out);
 }
 
-/* Does `wanted`, as "one" or "one@rane", mean the node one@rane? */
-static bool is_meant(const char *wanted, const char *node) {
-  size_t n = strlen(wanted);
-  return strchr(wanted, '@') ? nodename_means(wanted, node) : strncmp(wanted, node, n) == 0 && node[n] == '@';
+int local_nodes(json_t **out, struct error *e) {
+  return find_nodes(NULL, out, e);
 }
 
 /* Is `wanted`, a full name or a short one, a likely slip for the node's name? */
@@ -139,7 +177,7 @@ static int check_name(const char *wanted, struct error *e) {
 }
 
 int local_choose(const char *wanted, char **out, struct error *e) {
-  json_auto_t *nodes = NULL;
+  json_auto_t *nodes = NULL, *held = NULL;
   int rc = local_nodes(&nodes, e);
   if (rc) return rc;
   if (wanted && !*wanted) wanted = NULL;
@@ -150,7 +188,11 @@ int local_choose(const char *wanted, char **out, struct error *e) {
     if ((!wanted || is_meant(wanted, json_string_value(node))) && json_array_append(meant, node))
       return ERR_NOMEM;
   }
-  if (json_array_size(meant) == 0 && wanted) rc = check_name(wanted, e);
+  if (json_array_size(meant) == 0 && wanted) {
+    rc = check_name(wanted, e);
+    if (!rc) rc = find_nodes(wanted, &held, e);
+    if (!rc && json_array_extend(meant, held)) rc = ERR_NOMEM;
+  }
   if (rc) return rc;
   if (json_array_size(meant) == 0) return none_running(wanted, nodes, e);
   if (json_array_size(meant) > 1) return several_running(meant, e);
@@ -158,19 +200,4 @@ int local_choose(const char *wanted, char **out, struct error *e) {
   if (!name) return ERR_NOMEM;
   *out = name;
   return 0;
-}
-
-char *local_socket(const char *node, struct error *e) {
-  char path[4096];
-  if (directory(path, sizeof path, e)) return NULL;
-  struct buf out = BUF_INIT;
-  buf_printf(&out, "%s/%s/sock", path, node);
-  if (buf_ok(&out) && out.len >= sizeof((struct sockaddr_un *)NULL)->sun_path) {
-    error_set(e, ERR_SYSTEM, "%s: too long for a socket's path; set NODE_RUNTIME_DIR to a shorter one",
-              out.data);
-    buf_finish(&out);
-    return NULL;
-  }
-  if (!buf_ok(&out)) error_set(e, ERR_NOMEM, "out of memory");
-  return buf_take(&out);
 }

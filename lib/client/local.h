@@ -2,7 +2,8 @@
  *
  * In the runtime directory (core/rundir.h) each node has a directory, which has the node's full name.  The
  * node runs as long as its agent holds the lock (flock) on the file `lock` in it; the directory alone may be
- * left from a node that was killed. Any thread. */
+ * left from a node that was killed.  A service manager may listen on the socket of a node that does not run,
+ * and start it for the first connection: such a node is found by its name alone. Any thread. */
 #ifndef CLIENT_LOCAL_H
 #define CLIENT_LOCAL_H
 
@@ -15,9 +16,10 @@
 int local_nodes(json_t **out, struct error *e) MUST_CHECK;
 
 /* Chooses a running node: `wanted` is its full name, or the part before '@'; NULL or "" stands for the only
- * running node. *out is a string that the caller frees.  ERR_NO_AGENT: there is no such node.  ERR_BAD_NODE:
- * there is none, and there cannot be.  ERR_AMBIGUOUS: there are several, and *e lists them.  And the errors
- * of local_nodes. */
+ * running node.  Where none runs that is wanted, one counts that a service manager starts, as it does by
+ * this. *out is a string that the caller frees.  ERR_NO_AGENT: there is no such node.  ERR_BAD_NODE: there is
+ * none, and there cannot be.  ERR_AMBIGUOUS: there are several, and *e lists them.  And the errors of
+ * local_nodes. */
 int local_choose(const char *wanted, char **out, struct error *e) MUST_CHECK;
 
 /* The path of a node's socket, which the caller frees; NULL with *e set when it cannot be made. */

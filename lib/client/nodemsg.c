@@ -198,12 +198,13 @@ int nodemsg_upload(struct nodemsg *m, const char *path, ssize_t (*read)(void *da
   return transfer(m, &r, NULL, e);
 }
 
-/* The descriptor to poll for the end of the node: the process of a local node, else the connection.  On a
+/* The descriptor to poll for the end of the node, whose process it has told: the process of a local node,
+ * else the connection; also where the peer is the service manager that listened for the node.  On a
  * connection only the hang-up counts, as TLS may still send records. */
-static struct pollfd sign_of_life(struct nodemsg *m, int connection) {
+static struct pollfd sign_of_life(struct nodemsg *m, int connection, json_int_t told) {
   struct ucred peer;
   socklen_t size = sizeof peer;
-  if (m->socket && getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0) {
+  if (m->socket && getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.pid == told) {
     int process = pidfd_open(peer.pid, 0);
     if (process >= 0) return (struct pollfd){.fd = process, .events = POLLIN};
   }
@@ -222,12 +223,13 @@ static int wait_gone(struct nodemsg *m, struct pollfd *life, struct error *e) {
 }
 
 int nodemsg_stop(struct nodemsg *m, struct error *e) {
-  int rc = nodemsg_request(m, "GET", "/v1/node", NULL, NULL, e);
+  json_auto_t *node = NULL;
+  int rc = nodemsg_request(m, "GET", "/v1/node", NULL, &node, e);
   if (rc) return rc;
   curl_socket_t connection = CURL_SOCKET_BAD;
   curl_easy_getinfo(m->easy, CURLINFO_ACTIVESOCKET, &connection);
   if (connection == CURL_SOCKET_BAD) return error_set(e, ERR_LOST, "%s: the connection was lost", m->node);
-  struct pollfd life = sign_of_life(m, connection);
+  struct pollfd life = sign_of_life(m, connection, json_integer_value(json_object_get(node, "os_pid")));
   if (life.fd < 0) return error_set(e, ERR_SYSTEM, "%s: %s", m->node, strerror(errno));
   rc = nodemsg_request(m, "DELETE", "/v1/node", NULL, NULL, e);
   if (!rc) rc = wait_gone(m, &life, e);

@@ -5,8 +5,11 @@
 
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static char dir[128];
@@ -100,6 +103,22 @@ static void test_socket(void) {
      "one that is too long: %s", e.text);
 }
 
+static void test_held(void) {
+  char text[640];
+  struct sockaddr_un sa = {.sun_family = AF_UNIX};
+  snprintf(sa.sun_path, sizeof sa.sun_path, "%s", at("three@rane", "sock"));
+  int lock = make_node("three@rane", false), fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (bind(fd, (struct sockaddr *)&sa, sizeof sa)) sa.sun_path[0] = 0;
+  ok(strstr(choice("three", text), "no_agent: "), "a socket on which nobody listens is no node: %s", text);
+  is(listen(fd, 1) ? "" : choice("three", text), "three@rane", "one is on which a service manager listens");
+  is(choice("three@RANE", text), "three@rane", "by its full name too");
+  is(choice("three", text), "three@rane", "also when its queue is full");
+  ok(!strstr(nodes(text), "three"), "it does not run: %s", text);
+  close(fd);
+  close(lock);
+  ok(strstr(choice("three", text), "no_agent: "), "it ends with the service manager: %s", text);
+}
+
 static void test_permission(void) {
   char text[640];
   chmod(dir, 0777);
@@ -116,6 +135,7 @@ int main(void) {
   mkdir(dir, 0700);
   test_some();
   test_socket();
+  test_held();
   test_permission();
   scratch_free(parent);
   return tap_end();
