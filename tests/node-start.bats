@@ -285,6 +285,14 @@ socket_manager() {
   touch "$T/over"
   wait $manager
   [ -S "$other" ]
+  # A node that cannot start leaves the socket of the service manager.
+  (umask 077 && mkdir -p "$NODE_RUNTIME_DIR/one@$HOST")
+  rm "$T/over"
+  socket_manager "$NODE_RUNTIME_DIR/one@$HOST/sock" node-start --sname one --listen 127.0.0.1:0:0
+  run timeout 1 node-spawn -n one -- true
+  touch "$T/over"
+  wait $manager
+  [ -S "$NODE_RUNTIME_DIR/one@$HOST/sock" ]
   run -2 env LISTEN_PID=soon LISTEN_FDS=1 node-start --sname one
   assert_output --partial 'LISTEN_PID=soon: expected the number of a process'
   run -2 env LISTEN_PID=1 LISTEN_FDS=2 node-start --sname one

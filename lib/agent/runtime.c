@@ -102,7 +102,6 @@ static int take_unix(struct agent *a, struct runtime *rt, int *out, struct error
     return error_set(e, ERR_USAGE,
                      "the socket of the service manager is not the one of %s: expected ListenStream=%s",
                      a->self, rt->sock);
-  rt->given = true;
   /* By listen, SO_PEERCRED of a tool becomes this process, for whose end node-stop waits. */
   if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || chmod(rt->sock, 0600) || listen(fd, 256))
     return error_system(e, errno, rt->sock);
@@ -250,6 +249,7 @@ int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t 
   struct runtime *rt = a->runtime = calloc(1, sizeof *rt);
   if (!rt) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   rt->lock = -1;
+  rt->given = a->config->socket_fd != 0;
   *note = 0;
   *unix_fd = *tcp_fd = -1;
   snprintf(rt->dir, sizeof rt->dir, "%s/%s", a->config->runtime_dir, a->self);
@@ -258,7 +258,7 @@ int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t 
   if (!code) code = rundir_make(rt->dir, e);
   if (!code) code = take_name(a, rt, e);
   if (!code) code = bind_port(a, tcp_fd, note, size, e);
-  if (!code) code = a->config->socket_fd ? take_unix(a, rt, unix_fd, e) : bind_unix(rt, unix_fd, e);
+  if (!code) code = rt->given ? take_unix(a, rt, unix_fd, e) : bind_unix(rt, unix_fd, e);
   if (code && *tcp_fd >= 0) close(*tcp_fd);
   if (code && rt->lock >= 0 &&
       code == ERR_NAME_TAKEN) { /* runtime_finish must not remove the other node's socket */
