@@ -233,10 +233,11 @@ static int take_socket(struct agent_config *config, struct error *e) {
   if (!pid || !*pid || !count || !*count) return 0;
   if (!text_integer(pid, 1, INT_MAX, &whose))
     return error_set(e, ERR_USAGE, "LISTEN_PID=%s: expected the number of a process", pid);
+  if (whose != getpid()) return 0;
   if (!text_integer(count, 0, INT_MAX, &n) || n > 1)
     return error_set(e, ERR_USAGE, "LISTEN_FDS=%s: expected one socket at most, the node's unix socket",
                      count);
-  if (whose != getpid() || n == 0) return 0;
+  if (n == 0) return 0;
   config->socket_fd = fcntl(FIRST, F_DUPFD_CLOEXEC, FIRST + 1);
   if (config->socket_fd < 0 || fcntl(FIRST, F_SETFD, FD_CLOEXEC))
     return error_system(e, errno, "LISTEN_FDS=1: descriptor 3");

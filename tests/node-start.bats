@@ -295,9 +295,31 @@ socket_manager() {
   [ -S "$NODE_RUNTIME_DIR/one@$HOST/sock" ]
   run -2 env LISTEN_PID=soon LISTEN_FDS=1 node-start --sname one
   assert_output --partial 'LISTEN_PID=soon: expected the number of a process'
-  run -2 env LISTEN_PID=1 LISTEN_FDS=2 node-start --sname one
+  run -2 sh -c 'LISTEN_PID=$$ LISTEN_FDS=2 exec node-start --sname one'
   assert_output --partial 'LISTEN_FDS=2: expected one socket at most'
-  LISTEN_PID=1 LISTEN_FDS=1 start_node one
+  rm "$NODE_RUNTIME_DIR/one@$HOST/sock"
+  for count in 1 2 many; do
+    LISTEN_PID=1 LISTEN_FDS=$count start_node one
+    node-stop one
+  done
+}
+
+@test "a node that is started by hand does not take the place of a service manager's socket" {
+  (umask 077 && mkdir -p "$NODE_RUNTIME_DIR/one@$HOST")
+  sock=$NODE_RUNTIME_DIR/one@$HOST/sock
+  socket_manager "$sock" node-start --sname one
+  before=$(stat -c %i "$sock")
+  run -1 start_node one
+  assert_output "node-start: one@$HOST: a service manager listens on $sock, and starts this node for the tool \
+that names it: node-list -n one; to start it otherwise, stop that: systemctl stop node@one.socket"
+  assert_equal "$(stat -c %i "$sock")" "$before"
+  [ ! -s "$T/log" ] # the manager has started nothing
+  run -0 node-spawn -n one -- echo 'a command'
+  assert_output 'a command'
+  node-stop one
+  touch "$T/over"
+  wait $manager
+  start_node one # over the file that the manager has left
 }
 
 @test "no watchdog is fed that is another process's, and none by a node whose schedulers are all held" {

@@ -38,7 +38,9 @@ struct agent_config {
    * within how many microseconds it must hear of the node again, or 0. */
   const char *notify;
   int64_t watchdog_us;
-  int socket_fd;    /* the listening unix socket that it holds for the node, which takes it over; 0: none */
+  /* The node's unix socket, on which the service manager listens as well; the agent takes ownership of the
+   * descriptor.  0: the agent makes the socket. */
+  int socket_fd;
   int heartbeat_ms; /* a node says something on each link at least this often; after four times this in
                        silence a link is lost */
 };

@@ -1,6 +1,8 @@
 /* Invariant: the lock file is locked from runtime_init until runtime_finish or the end of the OS process.
  * Only the holder of the lock removes or makes the socket, and it removes none that a service manager made.
- */
+ *
+ * Orderings: as a node is killed, the system may unlock its lock file before it closes its socket.  So
+ * bind_unix waits a moment for a socket that a process has; only a service manager keeps it for longer. */
 #include "agent/runtime.h"
 
 #include "agent/http/server.h"
@@ -23,7 +25,8 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOCK_TRIES = 10 };
+enum { TRIES = 10 };
+static const struct timespec moment = {.tv_nsec = 5000000}; /* between two tries */
 
 struct runtime {
   char dir[4096];
@@ -35,9 +38,8 @@ struct runtime {
 /* Locks the lock file. Tries again when the lock is held, because a tool that checks whether a node runs
  * holds a shared lock for a moment; only a lock that stays held means that a node runs. */
 static int lock_name(int fd) {
-  const struct timespec moment = {.tv_nsec = 5000000};
   int failed = flock(fd, LOCK_EX | LOCK_NB);
-  for (int tries = 0; failed && tries < LOCK_TRIES; tries++) {
+  for (int tries = 0; failed && tries < TRIES; tries++) {
     nanosleep(&moment, NULL);
     failed = flock(fd, LOCK_EX | LOCK_NB);
   }
@@ -62,7 +64,25 @@ static int take_name(struct agent *a, struct runtime *rt, struct error *e) {
   return 0;
 }
 
-static int bind_unix(struct runtime *rt, int *out, struct error *e) {
+/* Does a process have the socket for longer than a moment? */
+static bool is_held(const char *path) {
+  bool held = rundir_socket_held(path);
+  for (int tries = 0; held && tries < TRIES; tries++) {
+    nanosleep(&moment, NULL);
+    held = rundir_socket_held(path);
+  }
+  return held;
+}
+
+static int held_by_manager(const struct agent *a, const struct runtime *rt, struct error *e) {
+  int n = (int)strcspn(a->self, "@");
+  return error_set(e, ERR_NAME_TAKEN,
+                   "%s: a service manager listens on %s, and starts this node for the tool that names it: "
+                   "node-list -n %.*s; to start it otherwise, stop that: systemctl stop node@%.*s.socket",
+                   a->self, rt->sock, n, a->self, n, a->self);
+}
+
+static int bind_unix(const struct agent *a, struct runtime *rt, int *out, struct error *e) {
   struct sockaddr_un sa = {.sun_family = AF_UNIX};
   if (strlen(rt->sock) >= sizeof sa.sun_path)
     return error_set(
@@ -70,7 +90,8 @@ static int bind_unix(struct runtime *rt, int *out, struct error *e) {
         "%s: longer than the %zu bytes a socket's path may have: set NODE_RUNTIME_DIR to a shorter one",
         rt->sock, sizeof sa.sun_path - 1);
   memcpy(sa.sun_path, rt->sock, strlen(rt->sock) + 1);
-  unlink(rt->sock); /* a socket here was left by a node that was killed, because this node has the lock */
+  if (is_held(rt->sock)) return held_by_manager(a, rt, e);
+  unlink(rt->sock); /* left by a node that was killed, because this node has the lock */
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0 || fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&sa, sizeof sa) || chmod(rt->sock, 0600) ||
       listen(fd, 256)) {
@@ -258,10 +279,10 @@ int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t 
   if (!code) code = rundir_make(rt->dir, e);
   if (!code) code = take_name(a, rt, e);
   if (!code) code = bind_port(a, tcp_fd, note, size, e);
-  if (!code) code = rt->given ? take_unix(a, rt, unix_fd, e) : bind_unix(rt, unix_fd, e);
+  if (!code) code = rt->given ? take_unix(a, rt, unix_fd, e) : bind_unix(a, rt, unix_fd, e);
   if (code && *tcp_fd >= 0) close(*tcp_fd);
   if (code && rt->lock >= 0 &&
-      code == ERR_NAME_TAKEN) { /* runtime_finish must not remove the other node's socket */
+      code == ERR_NAME_TAKEN) { /* runtime_finish must not remove the other process's socket */
     close(rt->lock);
     rt->lock = -1;
   }

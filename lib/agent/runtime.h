@@ -6,11 +6,11 @@
 
 #include "agent/state.h"
 
-/* Takes the name and binds both sockets, or takes the unix socket that a service manager holds for the node:
- * *unix_fd and *tcp_fd are then the caller's. Fills a->address and
- * a->port; note (size bytes) gets a sentence that the user should see, or "". ERR_NAME_TAKEN, ERR_PERMISSION,
- * ERR_RESOLVE, ERR_TCP, ERR_COOKIE, ERR_USAGE, ERR_BUSY, ERR_SYSTEM. The caller calls runtime_finish even
- * after a failure. */
+/* Takes the name, and binds the unix socket and the port; where config->socket_fd is given, it is the unix
+ * socket instead.  *unix_fd and *tcp_fd are then the caller's.  Fills a->address and a->port; note (size
+ * bytes) gets a sentence that the user should see, or "".  ERR_NAME_TAKEN (a node of this name runs, or a
+ * service manager listens on its socket), ERR_PERMISSION, ERR_RESOLVE, ERR_TCP, ERR_COOKIE, ERR_USAGE,
+ * ERR_BUSY, ERR_SYSTEM.  The caller calls runtime_finish even after a failure. */
 int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t size,
                  struct error *e) MUST_CHECK;
 

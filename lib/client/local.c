@@ -52,16 +52,12 @@ char *local_socket(const char *node, struct error *e) {
   return buf_take(&out);
 }
 
-/* Does somebody listen on the node's socket although it does not run: a service manager, which starts the
- * node for the connection that this test makes? */
+/* Does a process have the node's socket although the node does not run: a service manager, which starts the
+ * node for the first connection? */
 static bool is_held(const char *node) {
-  struct sockaddr_un sa = {.sun_family = AF_UNIX};
   struct error ignored = {0};
   char *path = local_socket(node, &ignored);
-  int fd = path ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
-  if (path) memcpy(sa.sun_path, path, strlen(path) + 1);
-  bool held = fd >= 0 && (!connect(fd, (const struct sockaddr *)&sa, sizeof sa) || errno == EAGAIN);
-  if (fd >= 0) close(fd);
+  bool held = path && rundir_socket_held(path);
   free(path);
   return held;
 }

@@ -3,11 +3,12 @@
 #include "core/rundir.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define RUNDIR_SYSTEM "/run/node"
@@ -57,4 +58,17 @@ int rundir_check(const char *path, struct error *e) {
 int rundir_make(const char *path, struct error *e) {
   if (mkdir(path, 0700) && errno != EEXIST) return error_system(e, errno, path);
   return rundir_check(path, e);
+}
+
+/* A connection of another type than the socket's is refused with EPROTOTYPE where a process has the socket,
+ * and with ECONNREFUSED where none has; neither reaches the process. */
+bool rundir_socket_held(const char *path) {
+  struct sockaddr_un sa = {.sun_family = AF_UNIX};
+  size_t n = strlen(path);
+  if (n >= sizeof sa.sun_path) return false;
+  memcpy(sa.sun_path, path, n + 1);
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  bool held = fd >= 0 && connect(fd, (const struct sockaddr *)&sa, sizeof sa) && errno == EPROTOTYPE;
+  if (fd >= 0) close(fd);
+  return held;
 }

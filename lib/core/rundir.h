@@ -9,6 +9,8 @@
 
 #include "base/err.h"
 
+#include <stdbool.h>
+
 /* Writes the path of the directory, whether or not it exists, the first of:
  *   $NODE_RUNTIME_DIR
  *   /run/node              for root, and for the user that owns it: the user of a system service
@@ -25,5 +27,9 @@ int rundir_check(const char *path, struct error *e) MUST_CHECK;
 
 /* Makes the directory, with mode 0700, when it does not exist; then rundir_check. */
 int rundir_make(const char *path, struct error *e) MUST_CHECK;
+
+/* Has a process bound the stream socket at this path?  The process does not notice the question, so a service
+ * manager that listens there starts nothing. */
+bool rundir_socket_held(const char *path);
 
 #endif
