@@ -10,7 +10,7 @@
 #include "agent/joins.h"
 #include "agent/kernel/flow.h"
 #include "agent/kernel/kernel.h"
-#include "agent/kernel/registry.h"
+#include "agent/registry/registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/dial.h"
 #include "agent/mesh/mesh.h"
@@ -420,6 +420,7 @@ void agent_free(struct agent *a) {
   kernel_finish(a);
   registry_finish(a->registry);
   a->registry = NULL;
+  a->mesh_registry = NULL;
   for (int i = 0; i < a->handle_count; i++) uv_close(a->handles[i], NULL);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);

@@ -88,6 +88,7 @@ struct agent {
   struct flow *flow;
   struct nodewatch *nodewatch;
   struct registry *registry;
+  struct mesh_registry *mesh_registry; /* the same one */
   struct cookie_reader *cookie_reader;
   struct hosted *processes;          /* the list of all hosted processes: hosted_each */
   struct hosted_later *hosted_later; /* process/hosted.c, or NULL */

@@ -5,7 +5,7 @@
 
 #include "agent/kernel/flow.h"
 #include "agent/kernel/kernel.h"
-#include "agent/kernel/registry.h"
+#include "agent/registry/mesh_registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
 #include "agent/process/hosted.h"
@@ -49,27 +49,27 @@ void agent_undeliverable(struct agent *a, struct signal *s, int code, const char
 
 static json_t *on_snapshot(void *data, uint32_t incarnation) {
   const struct agent *a = data;
-  return registry_link_begin(a->registry, incarnation);
+  return mesh_registry_link_begin(a->mesh_registry, incarnation);
 }
 
 static bool on_synced(void *data, uint32_t incarnation, const json_t *names) {
   const struct agent *a = data;
-  return registry_link_synced(a->registry, incarnation, names);
+  return mesh_registry_link_synced(a->mesh_registry, incarnation, names);
 }
 
 static void on_suspected(void *data, uint32_t incarnation, bool suspected) {
   const struct agent *a = data;
-  registry_link_suspect(a->registry, incarnation, suspected);
+  mesh_registry_link_suspect(a->mesh_registry, incarnation, suspected);
 }
 
 static void on_beat(void *data, json_t *fields) {
   const struct agent *a = data;
-  json_object_set_new(fields, "names", registry_version(a->registry));
+  json_object_set_new(fields, "names", mesh_registry_version(a->mesh_registry));
 }
 
 static void on_peer_beat(void *data, uint32_t incarnation, const json_t *fields) {
   const struct agent *a = data;
-  registry_version_heard(a->registry, incarnation, json_object_get(fields, "names"));
+  mesh_registry_version_heard(a->mesh_registry, incarnation, json_object_get(fields, "names"));
 }
 
 /* A message to an alias of this node comes as one to the kernel, with the alias as its reference. */
@@ -116,7 +116,7 @@ static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char
   struct agent *a = data;
   struct term *word = reason_word(reason);
   holds_note(&a->holds, "the loss of", nodetab_name(a->nodes, incarnation));
-  registry_link_down(a->registry, incarnation);
+  mesh_registry_link_down(a->mesh_registry, incarnation);
   vm_set_busy(a->vm, incarnation, false);
   flow_node_down(a, incarnation, epoch);
   vm_node_down(a->vm, incarnation, epoch, reason);
@@ -210,5 +210,7 @@ int agent_make_registry(struct agent *a) {
                                    .holds = &a->holds,
                                    .self = a->self,
                                    .loop = &a->loop};
-  return registry_new(&config, &registry_host, a, &a->registry);
+  int code = mesh_registry_new(&config, &registry_host, a, &a->mesh_registry);
+  if (!code) a->registry = mesh_registry_base(a->mesh_registry);
+  return code;
 }

@@ -2,7 +2,7 @@
 
 #include "agent/kernel/flow.h"
 #include "agent/kernel/kernel.h"
-#include "agent/kernel/registry.h"
+#include "agent/registry/mesh_registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/transport.h"
@@ -115,7 +115,7 @@ static void route_all(struct agent_host *h) {
 
 void agent_host_pump(struct agent_host *h) {
   do route_all(h);
-  while (registry_flush(h->agent.registry));
+  while (mesh_registry_flush(h->agent.mesh_registry));
   uv_run(&h->agent.loop, UV_RUN_NOWAIT);
 }
 

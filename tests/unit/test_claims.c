@@ -1,5 +1,5 @@
 /* Claims: which of two takes precedence on every node, and which one is shown when one is dropped. */
-#include "agent/kernel/claims.h"
+#include "agent/registry/claims.h"
 
 #include "tap.h"
 

@@ -3,7 +3,7 @@
  * that). The linker puts the functions below in place of the allocator's (see the Makefile). */
 #include "agent_host.h"
 
-#include "agent/kernel/registry.h"
+#include "agent/registry/mesh_registry.h"
 #include "base/buf.h"
 #include "core/names.h"
 #include "tap.h"
@@ -204,14 +204,14 @@ static bool work_registry(void) {
   struct registry *g = h->agent.registry;
   registry_register(g, "one", w.hosted.pid, false, note, &taken);
   agent_host_pump(h);
-  json_t *names = registry_link_begin(g, h->far);
+  json_t *names = mesh_registry_link_begin(h->agent.mesh_registry, h->far);
   bool told = json_array_size(json_object_get(names, "claims")) == 1;
   json_decref(names);
   json_t *theirs = json_pack("{s:i, s:[[s, i, i, i, i]]}", "highest", 9, "claims", "two", 5, 9, 9, 0);
-  registry_link_synced(g, h->far, theirs);
+  mesh_registry_link_synced(h->agent.mesh_registry, h->far, theirs);
   json_decref(theirs);
   bool merged = names_whereis(h->agent.globals, "two", NULL) != NPID_NONE;
-  registry_link_down(g, h->far);
+  mesh_registry_link_down(h->agent.mesh_registry, h->far);
   registry_unregister(g, "one", note, &given);
   agent_host_pump(h);
   fail_at = 0;

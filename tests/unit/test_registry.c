@@ -6,7 +6,7 @@
  * number. */
 #include "mesh_net.h"
 
-#include "agent/kernel/registry.h"
+#include "agent/registry/mesh_registry.h"
 #include "base/ring.h"
 #include "tap.h"
 
@@ -46,6 +46,7 @@ struct call { /* a call of one registry to another, while the call or its answer
 };
 
 struct machine { /* the registry and the processes of a node */
+  struct mesh_registry *mesh_registry;
   struct registry *registry;
   struct names *globals;
   struct process process[PROCESSES];
@@ -226,7 +227,7 @@ static void on_call(struct net_node *n, uint32_t node, const struct signal *s) {
   if (!term_get_str(&r, &text, &len) || len >= sizeof op) abort();
   memcpy(op, text, len);
   if (!strcmp(op, "names"))
-    registry_heard(machine_of(n)->registry, node, r);
+    mesh_registry_heard(machine_of(n)->mesh_registry, node, r);
   else
     serve(n, s, op, r);
 }
@@ -240,11 +241,11 @@ static void on_reply(struct machine *m, const struct signal *s) {
 /* --- the events of the mesh ----------------------------------------------------------------------------- */
 
 static json_t *on_snapshot(void *data, uint32_t node) {
-  return registry_link_begin(machine_of(data)->registry, node);
+  return mesh_registry_link_begin(machine_of(data)->mesh_registry, node);
 }
 
 static bool on_synced(void *data, uint32_t node, const json_t *v) {
-  return registry_link_synced(machine_of(data)->registry, node, v);
+  return mesh_registry_link_synced(machine_of(data)->mesh_registry, node, v);
 }
 
 static void on_signal(void *data, uint32_t node, struct signal *s) {
@@ -264,15 +265,15 @@ static void on_busy(void *data, uint32_t node, bool busy) {
 }
 
 static void on_suspected(void *data, uint32_t node, bool suspected) {
-  registry_link_suspect(machine_of(data)->registry, node, suspected);
+  mesh_registry_link_suspect(machine_of(data)->mesh_registry, node, suspected);
 }
 
 static void on_beat(void *data, json_t *fields) {
-  json_object_set_new(fields, "names", registry_version(machine_of(data)->registry));
+  json_object_set_new(fields, "names", mesh_registry_version(machine_of(data)->mesh_registry));
 }
 
 static void on_peer_beat(void *data, uint32_t node, const json_t *fields) {
-  registry_version_heard(machine_of(data)->registry, node, json_object_get(fields, "names"));
+  mesh_registry_version_heard(machine_of(data)->mesh_registry, node, json_object_get(fields, "names"));
 }
 
 static void fail_calls(struct machine *m, uint32_t node) {
@@ -288,7 +289,7 @@ static void on_down(void *data, uint32_t node, uint32_t epoch, const char *reaso
   (void)epoch, (void)reason;
   struct machine *m = machine_of(data);
   fail_calls(m, node);
-  registry_link_down(m->registry, node);
+  mesh_registry_link_down(m->mesh_registry, node);
 }
 
 static const struct mesh_events events = {.snapshot = on_snapshot,
@@ -321,7 +322,8 @@ static void on_started(struct net_node *n) {
                                    .self = n->name,
                                    .loop = &n->loop,
                                    .slice = 1};
-  if (registry_new(&config, &host, n, &m->registry)) abort();
+  if (mesh_registry_new(&config, &host, n, &m->mesh_registry)) abort();
+  m->registry = mesh_registry_base(m->mesh_registry);
 }
 
 static void on_stopping(struct net_node *n) {
@@ -352,8 +354,8 @@ static bool on_idle(struct net *net) {
   for (int i = 0; i < NODES; i++) {
     struct net_node *n = &net->node[i];
     if (!n->alive || n->frozen) continue;
-    any |= registry_flush(machine_of(n)->registry);
-    any |= registry_slice(machine_of(n)->registry);
+    any |= mesh_registry_flush(machine_of(n)->mesh_registry);
+    any |= mesh_registry_slice(machine_of(n)->mesh_registry);
     any |= deliver_down(machine_of(n));
   }
   return any;
@@ -520,9 +522,9 @@ static void act(struct world *w, const struct style *style) {
   else if (what == 20 && style->faults)
     do_fault(w, style, n, other);
   else if (what == 21)
-    registry_slice(machine_of(n)->registry);
+    mesh_registry_slice(machine_of(n)->mesh_registry);
   else
-    registry_flush(machine_of(n)->registry);
+    mesh_registry_flush(machine_of(n)->mesh_registry);
 }
 
 static bool is_up(const struct net_node *a, const struct net_node *b) {

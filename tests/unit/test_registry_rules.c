@@ -1,6 +1,6 @@
 /* The registry of one node, whose peers the test plays: the lines that it sends, how it handles the lines of
  * peers, and its bounds. */
-#include "agent/kernel/registry.h"
+#include "agent/registry/mesh_registry.h"
 
 #include "base/buf.h"
 #include "tap.h"
@@ -14,6 +14,7 @@ enum { NAMES = 1 << 16, PENDING = 1 << 14 }; /* the defaults of the bounds */
 enum { PEERS = 3, MANY = 1 << 17 };
 
 struct fixture {
+  struct mesh_registry *mesh_registry;
   struct registry *registry;
   struct names *globals;
   struct nodetab *nodes;
@@ -68,7 +69,7 @@ static void cast(void *data, uint32_t node, struct term *args) {
   for (int i = 0; i < PEERS; i++)
     if (f->peer[i] == node) json_put_term(&f->said[i], f->nodes, args);
   term_unref(args);
-  if (node == f->lost_by_cast) registry_link_down(f->registry, node);
+  if (node == f->lost_by_cast) mesh_registry_link_down(f->mesh_registry, node);
 }
 
 static void more(void *data, uint32_t node, json_t *part) {
@@ -119,7 +120,8 @@ static struct fixture *fixture_new(void) {
     if (nodetab_intern(f->nodes, names[i], 7, &f->peer[i])) abort();
   struct registry_config config = {
       .nodes = f->nodes, .globals = f->globals, .log = &silent, .self = "self@here"};
-  if (registry_new(&config, &host, f, &f->registry)) abort();
+  if (mesh_registry_new(&config, &host, f, &f->mesh_registry)) abort();
+  f->registry = mesh_registry_base(f->mesh_registry);
   return f;
 }
 
@@ -134,16 +136,16 @@ static void fixture_free(struct fixture *f) {
 
 /* Begins a link to peer i, whose snapshot has these claims (JSON). */
 static void link_up(struct fixture *f, int i, const char *claims) {
-  json_t *mine = registry_link_begin(f->registry, f->peer[i]);
+  json_t *mine = mesh_registry_link_begin(f->mesh_registry, f->peer[i]);
   json_t *theirs = json_pack("{s:i, s:o}", "highest", 1, "claims", json_loads(claims, 0, NULL));
   if (!mine || !theirs) abort();
-  registry_link_synced(f->registry, f->peer[i], theirs);
+  mesh_registry_link_synced(f->mesh_registry, f->peer[i], theirs);
   json_decref(mine);
   json_decref(theirs);
 }
 
 static void flush(struct fixture *f) {
-  for (int i = 0; registry_flush(f->registry); i++)
+  for (int i = 0; mesh_registry_flush(f->mesh_registry); i++)
     if (i > 1000) abort();
 }
 
@@ -164,7 +166,7 @@ static void hear(struct fixture *f, int i, const char *json) {
   uint32_t count;
   if (json_get_values(&s, f->nodes, JSON_DATA, &w, &count, &e)) abort();
   struct term *t = term_from_writer(&w, count);
-  registry_heard(f->registry, f->peer[i], term_read(t));
+  mesh_registry_heard(f->mesh_registry, f->peer[i], term_read(t));
   term_unref(t);
   term_writer_finish(&w);
 }
@@ -323,7 +325,7 @@ static void test_refusals(void) {
   grant(f, 0, id, 7000);
   said(f, 0);
   f->now_ms += 20;
-  registry_tick(f->registry);
+  mesh_registry_tick(f->mesh_registry);
   text = said(f, 0);
   ok(shown(f, name) == NPID_NONE && strstr(text, "false]],[]]"),
      "so is one that has waited for half of the lease: it is asked for again: %s", text);
@@ -405,14 +407,14 @@ static void test_leases(void) {
   ok(registry_counts(f->registry).leases == 1, "so is one whose name is published");
   hear(f, 0, "[0,0,0,0,[],[[2,\"db\",false],[3,\"db\",true]],[]]");
   ok(strstr(said(f, 0), "[[2,0],[3,5003]]]"), "a name that is held is granted by force alone");
-  registry_link_down(f->registry, f->peer[0]);
-  registry_link_down(f->registry, f->peer[1]);
+  mesh_registry_link_down(f->mesh_registry, f->peer[0]);
+  mesh_registry_link_down(f->mesh_registry, f->peer[1]);
   ok(!registry_counts(f->registry).leases, "a lost link ends its leases");
   link_up(f, 0, "[]");
   link_up(f, 1, "[]");
   hear(f, 0, "[0,0,0,0,[],[[1,\"db\",false]],[]]");
   f->now_ms += REGISTRY_LEASE_MS;
-  registry_tick(f->registry);
+  mesh_registry_tick(f->mesh_registry);
   hear(f, 1, "[0,0,0,0,[],[[9,\"db\",false]],[]]");
   ok(strstr(said(f, 1), "[[9,5005]]]"), "and a home that never publishes loses it in time");
   fixture_free(f);
@@ -441,10 +443,10 @@ static void test_frozen_arbiter(void) {
   registry_register(f->registry, name, npid_make(0, 5), false, on_done, &o);
   ok(request_at(f, 0, name) > 0, "the first in rank is asked");
   f->now_ms += REGISTRY_PATIENCE_MS - 1;
-  registry_tick(f->registry);
+  mesh_registry_tick(f->mesh_registry);
   ok(request_at(f, 1, name) < 0 && shown(f, name) == NPID_NONE, "it has its time");
   f->now_ms += 1;
-  registry_tick(f->registry);
+  mesh_registry_tick(f->mesh_registry);
   int next = request_at(f, 1, name);
   if (next > 0) grant(f, 1, next, 9000);
   ok(shown(f, name) == npid_make(0, 5), "then the next in rank arbitrates");
@@ -473,7 +475,7 @@ static int64_t time_beside_two_frozen(const char *name) {
     flush(f);
     if (o.times) break;
     f->now_ms += REGISTRY_TICK_MS;
-    registry_tick(f->registry);
+    mesh_registry_tick(f->mesh_registry);
   }
   int64_t ms = f->now_ms - begin;
   ok(o.yes && registry_counts(f->registry).pending == 0, "%s is registered beside two frozen nodes: %lld ms",
@@ -508,7 +510,7 @@ static void test_frozen_home(void) {
   int64_t begin = f->now_ms;
   registry_register(f->registry, name, npid_make(0, 5), true, on_done, &o);
   for (; !o.times && f->now_ms - begin < 2 * REGISTRY_TIMEOUT_MS; f->now_ms += REGISTRY_TICK_MS) {
-    registry_tick(f->registry);
+    mesh_registry_tick(f->mesh_registry);
     flush(f);
     hear(f, 1, "[0,0,100,0,[],[],[]]");
     flush(f);
@@ -530,7 +532,7 @@ static void test_frozen_member(void) {
   flush(f);
   ok(!o.times, "a registration waits for each peer");
   f->now_ms += REGISTRY_PATIENCE_MS;
-  registry_tick(f->registry);
+  mesh_registry_tick(f->mesh_registry);
   flush(f);
   ok(o.times == 1 && o.yes, "but not for longer than a second");
   registry_register(f->registry, "z1", npid_make(0, 5), false, on_done, &next);
@@ -540,7 +542,7 @@ static void test_frozen_member(void) {
   registry_register(f->registry, name_of_arbiter(f, -1, 1), npid_make(0, 5), false, on_done, &third);
   flush(f);
   ok(!third.times, "until the peer is heard again");
-  registry_link_suspect(f->registry, f->peer[0], true);
+  mesh_registry_link_suspect(f->mesh_registry, f->peer[0], true);
   flush(f);
   ok(third.times == 1 && third.yes, "a peer that is suspected is not waited for either");
   fixture_free(f);
@@ -561,9 +563,9 @@ static void test_conflict(void) {
   ok(f->told_pid == npid_make(0, 5) && shown(f, "db") == npid_make(f->peer[1], 8), "who has it now");
   const char *text = said(f, 0);
   ok(strstr(text, "[[\"db\","), "and the name is withdrawn everywhere: %s", text);
-  registry_link_down(f->registry, f->peer[1]);
+  mesh_registry_link_down(f->mesh_registry, f->peer[1]);
   ok(shown(f, "db") == npid_make(f->peer[0], 9), "when its link goes, the next in age is known");
-  registry_link_down(f->registry, f->peer[0]);
+  mesh_registry_link_down(f->mesh_registry, f->peer[0]);
   ok(shown(f, "db") == NPID_NONE, "exactly what a link brought goes with it");
   fixture_free(f);
 }
@@ -608,26 +610,26 @@ static void test_odd_rows(void) {
   hear(f, 0, "[4611686018427387903,0,0,0,[[\"last\",9,4611686018427387903]],[],[]]");
   ok(registry_counts(f->registry).highest < 10000, "a token that no clock gives is not followed");
   struct outcome o = {0};
-  registry_link_suspect(f->registry, f->peer[0], true);
+  mesh_registry_link_suspect(f->mesh_registry, f->peer[0], true);
   registry_register(f->registry, "last", npid_make(0, 5), true, on_done, &o);
   for (int i = 0; i < 1000 && !o.times; i++) {
     flush(f);
     f->now_ms += 20;
-    registry_tick(f->registry);
+    mesh_registry_tick(f->mesh_registry);
   }
   ok(o.code == ERR_TIMEOUT, "a registration above which there is no token cannot be replaced: %s", o.text);
   o.times = 0;
-  registry_heard(f->registry, f->peer[2], (struct term_reader){0});
-  registry_version_heard(f->registry, f->peer[2], NULL);
-  registry_link_down(f->registry, f->peer[2]);
-  registry_link_suspect(f->registry, f->peer[2], true);
+  mesh_registry_heard(f->mesh_registry, f->peer[2], (struct term_reader){0});
+  mesh_registry_version_heard(f->mesh_registry, f->peer[2], NULL);
+  mesh_registry_link_down(f->mesh_registry, f->peer[2]);
+  mesh_registry_link_suspect(f->mesh_registry, f->peer[2], true);
   ok(!o.times, "a node without a link is not listened to");
   fixture_free(f);
 }
 
 static void version(struct fixture *f, int i, size_t count, int64_t sum) {
   json_t *v = json_pack("[I, I, I]", (json_int_t)count, (json_int_t)sum, (json_int_t)1);
-  registry_version_heard(f->registry, f->peer[i], v);
+  mesh_registry_version_heard(f->mesh_registry, f->peer[i], v);
   json_decref(v);
 }
 
@@ -652,7 +654,7 @@ static void test_resync(void) {
   hear(peer, 1, "[0,0,0,1,[],[],[]]");
   text = said(peer, 1);
   ok(strstr(text, ",0,0,6,[[\"y\",9,"), "who is asked sends all: %s", text);
-  json_t *v = registry_version(peer->registry);
+  json_t *v = mesh_registry_version(peer->mesh_registry);
   ok(json_array_size(v) == 3 && json_integer_value(json_array_get(v, 0)) == 1,
      "and puts its version in the beat");
   json_decref(v);
@@ -693,7 +695,7 @@ static void test_loss_in_slices(void) {
   link_up(f, 0, claims);
   link_up(f, 1, "[[\"n7\",8,9000,9000,0],[\"n1400\",8,9001,9001,0]]");
   ok(shown_of(f, ALL) == ALL && names_count(f->globals) == ALL, "a peer has many names");
-  registry_link_down(f->registry, f->peer[0]);
+  mesh_registry_link_down(f->mesh_registry, f->peer[0]);
   int left = shown_of(f, ALL);
   ok(left <= 2 && names_count(f->globals) > REGISTRY_SLICE,
      "once it is lost none of them is found, while most are still to be removed (%d, %zu)", left,
@@ -710,17 +712,17 @@ static void test_loss_in_slices(void) {
   link_up(f, 0, "[[\"n8\",11,9003,9003,0]]");
   ok(shown(f, "n8") == npid_make(f->peer[0], 11), "and for the peer itself, when it is back");
   int turns = 0;
-  while (registry_slice(f->registry)) turns++;
+  while (mesh_registry_slice(f->mesh_registry)) turns++;
   ok(turns >= 2, "the rest goes in slices: %d", turns);
   ok(names_count(f->globals) == 5 && shown_of(f, ALL) == 5 && shown(f, "n7") == npid_make(f->peer[1], 8) &&
          shown(f, "n1400") == npid_make(f->peer[1], 8),
      "and leaves what others claim: %zu", names_count(f->globals));
-  registry_link_down(f->registry, f->peer[0]);
+  mesh_registry_link_down(f->mesh_registry, f->peer[0]);
   link_up(f, 0, claims);
-  registry_link_down(f->registry, f->peer[0]);
+  mesh_registry_link_down(f->mesh_registry, f->peer[0]);
   link_up(f, 0, claims);
   ok(shown_of(f, ALL) == ALL, "a node that is lost and back at once has its names");
-  registry_link_down(f->registry, f->peer[0]); /* two lost links are under removal at the end */
+  mesh_registry_link_down(f->mesh_registry, f->peer[0]); /* two lost links are under removal at the end */
   free(claims);
   fixture_free(f);
 }
@@ -734,7 +736,7 @@ static void test_slices(void) {
     registry_register(f->registry, name, npid_make(0, 5), false, on_done, &o);
   }
   flush(f);
-  json_t *first = registry_link_begin(f->registry, f->peer[0]);
+  json_t *first = mesh_registry_link_begin(f->mesh_registry, f->peer[0]);
   ok(json_array_size(json_object_get(first, "claims")) == REGISTRY_SLICE &&
          json_is_true(json_object_get(first, "more")),
      "a snapshot of many names is sent in parts");
@@ -742,22 +744,22 @@ static void test_slices(void) {
   registry_unregister(f->registry, "n501", on_done, &o); /* the next name that the snapshot would send */
   flush(f);
   buf_clear(&f->said[0]);
-  ok(registry_slice(f->registry), "the next part");
+  ok(mesh_registry_slice(f->mesh_registry), "the next part");
   buf_putc(&f->said[0], 0);
   ok(claims_in(f->said[0].data) == REGISTRY_SLICE && strstr(f->said[0].data, "\"more\":true"), "has as many");
   buf_clear(&f->said[0]);
-  ok(registry_slice(f->registry), "and there is one more");
+  ok(mesh_registry_slice(f->mesh_registry), "and there is one more");
   buf_putc(&f->said[0], 0);
   ok(claims_in(f->said[0].data) == 1 && strstr(f->said[0].data, "\"more\":false"),
      "with what is left, as one name has gone meanwhile: %s", f->said[0].data);
-  ok(!registry_slice(f->registry), "which is the last");
+  ok(!mesh_registry_slice(f->mesh_registry), "which is the last");
   json_t *theirs = json_loads("{\"highest\":1,\"claims\":[[\"x\",1,5,5,0]],\"more\":true}", 0, NULL);
-  ok(!registry_link_synced(f->registry, f->peer[0], theirs) && shown(f, "x") != NPID_NONE,
+  ok(!mesh_registry_link_synced(f->mesh_registry, f->peer[0], theirs) && shown(f, "x") != NPID_NONE,
      "a part of the peer's does not complete it");
   json_object_set_new(theirs, "more", json_false());
-  ok(registry_link_synced(f->registry, f->peer[0], theirs), "the last one does");
+  ok(mesh_registry_link_synced(f->mesh_registry, f->peer[0], theirs), "the last one does");
   json_decref(theirs);
-  json_decref(registry_link_begin(f->registry, f->peer[1]));
+  json_decref(mesh_registry_link_begin(f->mesh_registry, f->peer[1]));
   fixture_free(f);
 }
 
@@ -771,7 +773,7 @@ static struct fixture *fixture_of_slices(int more) {
     registry_register(f->registry, name, npid_make(0, 5), false, on_done, &o);
   }
   flush(f);
-  json_decref(registry_link_begin(f->registry, f->peer[0]));
+  json_decref(mesh_registry_link_begin(f->mesh_registry, f->peer[0]));
   return f;
 }
 
@@ -779,7 +781,7 @@ static void test_last_slice(void) {
   struct fixture *f = fixture_of_slices(1);
   struct outcome o = {0};
   registry_unregister(f->registry, "n0", on_done, &o); /* the newest name is sent first */
-  ok(registry_slice(f->registry), "when the names of the last part have gone");
+  ok(mesh_registry_slice(f->mesh_registry), "when the names of the last part have gone");
   ok(strstr(said(f, 0), "\"claims\":[],\"more\":false"), "it is sent nevertheless");
   fixture_free(f);
 }
@@ -787,7 +789,7 @@ static void test_last_slice(void) {
 static void test_resync_in_slices(void) {
   struct fixture *f = fixture_of_slices(2);
   struct outcome o = {0};
-  while (registry_slice(f->registry)) continue;
+  while (mesh_registry_slice(f->mesh_registry)) continue;
   said(f, 0);
   hear(f, 0, "[0,0,0,1,[],[],[]]");
   flush(f);
@@ -798,11 +800,11 @@ static void test_resync_in_slices(void) {
   hear(f, 0, "[0,0,0,1,[],[],[]]");
   ok(!strstr(said(f, 0), ",0,0,2,[["), "once, also when they are asked for meanwhile");
   registry_unregister(f->registry, "n1", on_done, &o); /* the next name that would be sent */
-  ok(registry_slice(f->registry), "the next part");
+  ok(mesh_registry_slice(f->mesh_registry), "the next part");
   const char *text = said(f, 0);
   ok(strstr(text, ",2,0,0,[[\"n1\",") && strstr(text, ",0,0,4,[[\"n0\","),
      "has what is left, behind the changes: %s", text);
-  ok(!registry_slice(f->registry), "and is the last");
+  ok(!mesh_registry_slice(f->mesh_registry), "and is the last");
   fixture_free(f);
 }
 
@@ -823,11 +825,11 @@ static void test_sweep_in_slices(void) {
   hear(f, 0, "[0,0,0,0,[[\"n8\",9,9001],[\"new\",9,9002]],[],[]]");
   hear(f, 0, "[0,0,0,0,[[\"n0\",5]],[],[]]"); /* the oldest: the last one that would be looked at */
   hear(f, 0, "[0,0,0,2,[[\"n9\",9,9003]],[],[]]");
-  ok(!registry_slice(f->registry), "the slices end where it begins to send all its names again");
+  ok(!mesh_registry_slice(f->mesh_registry), "the slices end where it begins to send all its names again");
   hear(f, 0, "[0,0,0,0,[[\"n7\",9,9000],[\"n8\",9,9001],[\"new\",9,9002]],[],[]]");
   hear(f, 0, "[0,0,0,4,[],[],[]]");
   int slices = 0;
-  while (registry_slice(f->registry)) slices++;
+  while (mesh_registry_slice(f->mesh_registry)) slices++;
   ok(slices > 0 && shown_of(f, MANY_NAMES) == 3 && names_count(f->globals) == 4,
      "and what they have left is removed after that, in %d more slices", slices);
   version(f, 0, 1, 0);
@@ -847,7 +849,8 @@ static void test_changes_in_sweep(void) {
     snprintf(row, sizeof row, "[0,0,0,0,[[\"n%d\",%d]],[],[]]", MANY_NAMES - 1 - i, MANY_NAMES - 1 - i + 5);
     hear(f, 0, row);
   }
-  ok(names_count(f->globals) == 0 && !registry_slice(f->registry), "a claim that is dropped is not swept");
+  ok(names_count(f->globals) == 0 && !mesh_registry_slice(f->mesh_registry),
+     "a claim that is dropped is not swept");
   link_up(f, 1, "[[\"x\",9,5,5,0]]");
   hear(f, 1, "[0,0,0,6,[],[],[]]");
   ok(shown(f, "x") == NPID_NONE, "few names are swept at once");
@@ -865,7 +868,7 @@ static void test_lost_while_sending(void) {
   flush(f);
   f->now_ms += REGISTRY_PATIENCE_MS;
   for (int i = 0; i < 8 && !o.times; i++) {
-    registry_tick(f->registry);
+    mesh_registry_tick(f->mesh_registry);
     flush(f);
     f->now_ms += REGISTRY_PATIENCE_MS;
   }
@@ -915,7 +918,7 @@ static void test_pending_max(void) {
   ok(o.times == 1 && o.code == ERR_BUSY, "registrations under way are bounded: %s", o.text);
   flush(f);
   f->now_ms += REGISTRY_PATIENCE_MS;
-  registry_tick(f->registry);
+  mesh_registry_tick(f->mesh_registry);
   flush(f);
   for (int k = 0; k < i; k++) ended += all[k].times == 1 && all[k].yes;
   ok(ended == i, "and end although the peer never answers: %d", ended);

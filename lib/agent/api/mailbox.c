@@ -7,7 +7,7 @@
 #include "agent/api/document.h"
 #include "agent/api/routes.h"
 #include "agent/http/jobs.h"
-#include "agent/kernel/registry.h"
+#include "agent/registry/registry.h"
 #include "agent/send.h"
 #include "core/procname.h"
 #include "wire/json.h"

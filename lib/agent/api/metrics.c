@@ -3,7 +3,7 @@
 #include "agent/api/routes.h"
 #include "agent/http/server.h"
 #include "agent/kernel/bounds.h"
-#include "agent/kernel/registry.h"
+#include "agent/registry/registry.h"
 #include "agent/memory.h"
 #include "agent/mesh/mesh.h"
 #include "agent/outputs.h"

@@ -5,7 +5,7 @@
 #include "agent/api/document.h"
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
-#include "agent/kernel/registry.h"
+#include "agent/registry/registry.h"
 #include "core/procname.h"
 #include "wire/json.h"
 

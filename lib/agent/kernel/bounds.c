@@ -3,7 +3,7 @@
 #include "agent/kernel/bounds.h"
 
 #include "agent/http/server.h"
-#include "agent/kernel/registry.h"
+#include "agent/registry/registry.h"
 #include "agent/mesh/dial.h"
 #include "agent/mesh/mesh.h"
 #include "agent/process/command.h"

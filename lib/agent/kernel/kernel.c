@@ -5,7 +5,7 @@
 #include "agent/kernel/census.h"
 #include "agent/kernel/flow.h"
 #include "agent/kernel/nodewatch.h"
-#include "agent/kernel/registry.h"
+#include "agent/registry/mesh_registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
 #include "agent/process/command.h"
@@ -229,7 +229,8 @@ static void op_name_unregister(struct agent *a, struct signal *call, struct term
 
 /* Passes a cast of a peer's registry to this node's registry. */
 static void op_names(struct agent *a, struct signal *call, struct term_reader r) {
-  if (call->from == npid_kernel_of(call->from)) registry_heard(a->registry, npid_incarnation(call->from), r);
+  if (call->from == npid_kernel_of(call->from))
+    mesh_registry_heard(a->mesh_registry, npid_incarnation(call->from), r);
   call_answer(a, call, NULL);
 }
 

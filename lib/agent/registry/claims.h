@@ -10,8 +10,8 @@
  *
  * The table `globals`, which whereis reads, has for each name the claim that takes precedence.  One owner, no
  * locking (globals has its own lock). */
-#ifndef AGENT_KERNEL_CLAIMS_H
-#define AGENT_KERNEL_CLAIMS_H
+#ifndef AGENT_REGISTRY_CLAIMS_H
+#define AGENT_REGISTRY_CLAIMS_H
 
 #include "base/map.h"
 #include "base/ring.h"

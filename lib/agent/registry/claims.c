@@ -1,7 +1,7 @@
 /* Invariant: each claim is in the list of its home and in the list of its name, which begins in `by_name` and
  * is in the order of precedence.  A home's count and sum are those of its list.  globals has a name exactly
  * while by_name has it, with the pid and token of the first claim of the list. */
-#include "agent/kernel/claims.h"
+#include "agent/registry/claims.h"
 
 #include <stdlib.h>
 #include <string.h>

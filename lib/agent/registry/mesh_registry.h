@@ -1,6 +1,6 @@
-/* registry: the cluster's global names. A name belongs to the *home* of its process, the node that the
- * process runs on, and only that node publishes it. Every node knows the names of the nodes that it has a
- * link to, so whereis only reads the table `globals`.
+/* mesh_registry: the registry of global names (registry.h) of nodes that form a mesh. A name belongs to the
+ * *home* of its process, the node that the process runs on, and only that node publishes it. Every node knows
+ * the names of the nodes that it has a link to, so whereis only reads the table `globals`.
  *
  * Registering: the node that gets the request asks the home. The home asks the name's *arbiter*, which is the
  * node that ranks highest for the name in rendezvous hashing; the arbiter grants the name with a *token*. The
@@ -20,9 +20,10 @@
  *
  * The registry calls its node through a table of functions, so that it runs in a unit test without a vm. I/O
  * thread only. */
-#ifndef AGENT_KERNEL_REGISTRY_H
-#define AGENT_KERNEL_REGISTRY_H
+#ifndef AGENT_REGISTRY_MESH_REGISTRY_H
+#define AGENT_REGISTRY_MESH_REGISTRY_H
 
+#include "agent/registry/registry.h"
 #include "base/log.h"
 #include "core/names.h"
 #include "core/term.h"
@@ -39,8 +40,7 @@ enum {
 };
 
 struct holds_loop;
-struct metrics;
-struct registry;
+struct mesh_registry;
 
 /* Takes the reply to a call, as rpc_done of rpc.h does. */
 typedef void registry_reply(void *data, const struct error *e, struct term_reader values);
@@ -48,13 +48,13 @@ typedef void registry_reply(void *data, const struct error *e, struct term_reade
 /* What the registry needs of its node. */
 struct registry_host {
   bool (*alive)(void *data, npid pid);
-  /* Arranges that registry_down is called once for this process of this node: when it ends, or soon when it
-   * has ended already. */
+  /* Arranges that registry_down of registry.h is called once for this process of this node: when it ends, or
+   * soon when it has ended already. */
   MUST_CHECK int (*watch)(void *data, npid pid);
   /* Sends a message (borrowed; NULL: out of memory) to a process of this node. */
   void (*tell)(void *data, npid pid, struct term *message);
   /* Sends [op, …] (consumed) to the registry of a node with a link, without a reply. When sending loses the
-   * link, registry_link_down runs before the function returns. */
+   * link, mesh_registry_link_down runs before the function returns. */
   void (*cast)(void *data, uint32_t node, struct term *args);
   /* Sends the next part of the snapshot (consumed; NULL: out of memory). May lose the link as `cast` may. */
   void (*more)(void *data, uint32_t node, json_t *snapshot);
@@ -73,90 +73,57 @@ struct registry_config {
   struct limits *limits;    /* or NULL */
   struct holds_loop *holds; /* what the loop does (holds_note); or NULL */
   const char *self;         /* name@host */
-  uv_loop_t *loop;          /* NULL: the caller calls registry_flush, _slice and _tick itself */
+  uv_loop_t *loop;          /* NULL: the caller calls mesh_registry_flush, _slice and _tick itself */
   uint32_t slice;           /* names in one part of a snapshot; 0: REGISTRY_SLICE */
 };
 
-int registry_new(const struct registry_config *config, const struct registry_host *host, void *data,
-                 struct registry **out) MUST_CHECK;
-/* Ends the registrations under way with ERR_LOST.  Accepts NULL.  With a loop, the memory is freed when the
- * loop runs next. */
-void registry_finish(struct registry *g);
-
-/* --- names ---------------------------------------------------------------------------------------------- */
-
-/* Runs exactly once, maybe before the call returns. With e NULL, yes is true when the name was registered or
- * removed, and false when the name is taken (register) or no process has it (unregister). token is the token
- * of the registration. */
-typedef void registry_done(void *data, const struct error *e, bool yes, uint64_t token);
-
-/* Registers a name for a process of any node. With force, a process that has the name loses it. When the
- * process itself has the name already, the outcome is yes with its present token. ERR_NO_PROCESS: the
- * process has ended, or its node is not connected. ERR_BUSY: LIMIT_GLOBAL_NAMES or LIMIT_REGISTRATIONS.
- * ERR_TIMEOUT. */
-void registry_register(struct registry *g, const char *name, npid pid, bool force, registry_done *done,
-                       void *data);
-
-/* Removes a name, whichever node's process has it. */
-void registry_unregister(struct registry *g, const char *name, registry_done *done, void *data);
-
-/* Removes a registration of a process of this node, if it has that token. Serves the call ["name_unregister",
- * name, token] of another node. */
-void registry_unregister_own(struct registry *g, const char *name, uint64_t token, registry_done *done,
-                             void *data);
-
-/* Removes the names of a watched process, which has ended, and ends its registrations with ERR_NO_PROCESS. */
-void registry_down(struct registry *g, npid pid);
+int mesh_registry_new(const struct registry_config *config, const struct registry_host *host, void *data,
+                      struct mesh_registry **out) MUST_CHECK;
+/* What it does for all of the node, by the functions of registry.h; registry_finish ends both.  With a loop,
+ * the memory is freed when the loop runs next. */
+struct registry *mesh_registry_base(struct mesh_registry *g);
 
 /* --- links ---------------------------------------------------------------------------------------------- */
 
 /* Begins a link to a node. Returns the first part of the snapshot of this node's names (NULL: out of memory),
  * which must be sent to the peer before anything else. The registry casts to the node from now on. */
-json_t *registry_link_begin(struct registry *g, uint32_t node);
+json_t *mesh_registry_link_begin(struct mesh_registry *g, uint32_t node);
 
 /* Reads a part of the peer's snapshot (borrowed). True when it was the last part: this node then knows all
  * names of the peer. */
-bool registry_link_synced(struct registry *g, uint32_t node, const json_t *snapshot);
+bool mesh_registry_link_synced(struct mesh_registry *g, uint32_t node, const json_t *snapshot);
 
-/* Ends a link, and hides the names that came over it, which are then removed in slices (registry_slice). */
-void registry_link_down(struct registry *g, uint32_t node);
+/* Ends a link, and hides the names that came over it, which are then removed in slices (mesh_registry_slice).
+ */
+void mesh_registry_link_down(struct mesh_registry *g, uint32_t node);
 
 /* Tells the registry whether the node is suspected to be frozen or cut off. Registrations do not wait for a
  * suspected node. */
-void registry_link_suspect(struct registry *g, uint32_t node, bool suspected);
+void mesh_registry_link_suspect(struct mesh_registry *g, uint32_t node, bool suspected);
 
 /* Handles a cast of a peer's registry: the values behind the word "names". */
-void registry_heard(struct registry *g, uint32_t node, struct term_reader args);
+void mesh_registry_heard(struct mesh_registry *g, uint32_t node, struct term_reader args);
 
-/* registry_version: the version of this node's names, for a heartbeat, which must be sent before any later
- * line; NULL: out of memory. registry_version_heard: compares the version (borrowed) of a peer with the
- * version of the peer's names that this node knows, and asks the peer for all of its names when the two
- * differ. */
-json_t *registry_version(struct registry *g);
-void registry_version_heard(struct registry *g, uint32_t node, const json_t *version);
+/* mesh_registry_version: the version of this node's names, for a heartbeat, which must be sent before any
+ * later line; NULL: out of memory. mesh_registry_version_heard: compares the version (borrowed) of a peer
+ * with the version of the peer's names that this node knows, and asks the peer for all of its names when the
+ * two differ. */
+json_t *mesh_registry_version(struct mesh_registry *g);
+void mesh_registry_version_heard(struct mesh_registry *g, uint32_t node, const json_t *version);
 
 /* --- time ----------------------------------------------------------------------------------------------- */
 
 /* Sends the changes, requests and grants since the last flush, one line for each peer, and runs the callbacks
  * of registrations that have ended. False when there was nothing to do. */
-bool registry_flush(struct registry *g);
+bool mesh_registry_flush(struct mesh_registry *g);
 
 /* Sends one further part of each snapshot that is not yet sent as a whole, and removes a part of what lost
  * links have left, and of what peers do not have any more, so that the loop does other work between parts.
  * False when there was nothing to do. */
-bool registry_slice(struct registry *g);
+bool mesh_registry_slice(struct mesh_registry *g);
 
 /* Ends waits and leases whose time is over. To be called every REGISTRY_TICK_MS. */
 enum { REGISTRY_TICK_MS = 20 };
-void registry_tick(struct registry *g);
-
-struct registry_counts {
-  size_t known; /* global names of all nodes */
-  size_t names, pending, leases;
-  uint64_t highest; /* the largest token seen */
-  uint64_t registered, conflicts, resyncs;
-};
-struct registry_counts registry_counts(const struct registry *g);
-void registry_metrics(const struct registry *g, struct metrics *out);
+void mesh_registry_tick(struct mesh_registry *g);
 
 #endif
