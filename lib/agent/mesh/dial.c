@@ -1,25 +1,20 @@
-/* Invariant: a request is in the multi handle and in the dialler's list from dial_json until its end, and its
- * `done` runs in finish_request or fail_request, when it has left both.  Each socket of libcurl has a uv_poll
- * handle, which is freed once uv has closed it, later than the socket.  libcurl never looks up a host name:
- * it would start a thread for each, and wait for that thread when the request ends.  A request for a host
- * name waits outside of libcurl until resolve.h has the addresses.
+/* Invariant: a request is in the dialler's list from dial_json until its end; it is a transfer under way, or
+ * waits for the addresses of its host. Its `done` runs in finish_request or fail_request, when it has left
+ * the list.
  *
- * Orderings: `done` runs after libcurl has returned (tell_users), so that it may start and cancel requests.
+ * Orderings: `done` runs after libcurl has returned (transfers.h), so that it may start and cancel requests.
  */
 #include "agent/mesh/dial.h"
 
 #include "agent/mesh/resolve.h"
-#include "base/holds.h"
+#include "agent/mesh/transfers.h"
 #include "core/nodename.h"
 #include "wire/exchange.h"
 
 #include <arpa/inet.h>
-#include <curl/curl.h>
-#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 enum {
   ANSWER_MAX = 16 << 20,
@@ -30,21 +25,15 @@ struct dialler {
   uv_loop_t *loop;
   const struct psk *psk;
   const char *self;
-  CURLM *multi;
+  struct transfers *transfers;
   struct resolver *resolver;
-  struct holds_loop *holds;
-  uv_timer_t timer;
-  /* Serves timeouts of 0 ms. A timer of 0 ms that is set again as it fires would keep libuv from polling. */
-  uv_idle_t soon;
   int silence_ms;
   struct dial_request *requests;
-  struct dial_socket *changed; /* sockets whose wanted events may differ from those polled for */
-  bool acting;                 /* libcurl runs; settle follows it */
 };
 
 struct dial_request {
+  struct transfer transfer; /* first, so that a request can be had from its transfer */
   struct dialler *dialler;
-  CURL *easy;
   struct exchange exchange;
   char node[NODENAME_SIZE];
   struct lookup *lookup; /* the lookup of the host's addresses, until they are known */
@@ -53,34 +42,24 @@ struct dial_request {
   int timeout_ms;
   char host[NODE_HOST_MAX + 3];
   uint16_t port;
-  curl_socket_t fd; /* the socket of its connection, as libcurl last reported it; or CURL_SOCKET_BAD */
   dial_done *done;
   void *data;
   struct dial_request *next, **pprev;
 };
 
-struct dial_socket {
-  struct dialler *dialler;
-  uv_poll_t poll;
-  curl_socket_t fd;
-  int wanted, polled; /* events that libcurl wants; events that uv_poll polls for */
-  bool changed;       /* it is in the dialler's list `changed` */
-  struct dial_socket *next;
-};
-
-/* --- the loop ------------------------------------------------------------------------------------------- */
+/* --- the end of a request ------------------------------------------------------------------------------- */
 
 static void unlink_request(struct dial_request *r) {
   if (r->lookup)
     resolve_cancel(r->lookup);
   else
-    curl_multi_remove_handle(r->dialler->multi, r->easy);
+    transfers_stop(r->dialler->transfers, &r->transfer);
   *r->pprev = r->next;
   if (r->next) r->next->pprev = r->pprev;
 }
 
 static void free_request(struct dial_request *r) {
-  curl_easy_cleanup(r->easy);
+  curl_easy_cleanup(r->transfer.easy);
   exchange_finish(&r->exchange);
   curl_slist_free_all(r->addresses);
   free(r);
@@ -102,15 +81,13 @@ static long time_left(const struct dial_request *r, int limit_ms) {
 
 /* Sets the time limits of the transfer to what is left of those of the request. */
 static bool set_limits(const struct dial_request *r) {
-  return !curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, time_left(r, DIAL_CONNECT_MS)) &&
-         !curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, time_left(r, r->timeout_ms));
+  return !curl_easy_setopt(r->transfer.easy, CURLOPT_CONNECTTIMEOUT_MS, time_left(r, DIAL_CONNECT_MS)) &&
+         !curl_easy_setopt(r->transfer.easy, CURLOPT_TIMEOUT_MS, time_left(r, r->timeout_ms));
 }
 
 /* Runs the transfer, which has ended, once more. */
-static bool run_again(const struct dial_request *r) {
-  CURLM *multi = r->dialler->multi;
-  curl_multi_remove_handle(multi, r->easy);
-  return set_limits(r) && !curl_multi_add_handle(multi, r->easy);
+static bool run_again(struct dial_request *r) {
+  return set_limits(r) && !transfers_start(r->dialler->transfers, &r->transfer);
 }
 
 static void finish_request(struct dial_request *r, CURLcode result) {
@@ -120,163 +97,29 @@ static void finish_request(struct dial_request *r, CURLcode result) {
   unlink_request(r);
   const char *address = NULL;
   int code = exchange_outcome(&r->exchange, result, &body, &e);
-  curl_easy_getinfo(r->easy, CURLINFO_PRIMARY_IP, &address);
+  curl_easy_getinfo(r->transfer.easy, CURLINFO_PRIMARY_IP, &address);
   r->done(r->data, code ? &e : NULL, exchange_reached(&r->exchange), address ? address : "", body);
   json_decref(body);
   free_request(r);
 }
 
-/* Runs `done` of the requests that have ended. */
-static void tell_users(struct dialler *d) {
-  CURLMsg *m;
-  int left;
-  while ((m = curl_multi_info_read(d->multi, &left))) {
-    if (m->msg != CURLMSG_DONE) continue;
-    struct dial_request *r = NULL;
-    curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&r);
-    finish_request(r, m->data.result);
-  }
+static void on_ended(struct transfer *t, CURLcode result) {
+  finish_request((struct dial_request *)t, result);
 }
 
-static void on_event(uv_poll_t *p, int status, int events);
-
-/* Makes uv_poll poll for the events that libcurl wants. After each piece that libcurl sends it asks for
- * UV_WRITABLE, although the socket mostly is writable and nothing is left to send. So settle first lets
- * libcurl try to write; mostly libcurl then asks only for the events that are polled for already, and a
- * message costs no epoll_ctl. A socket that cannot be polled is reported to libcurl as failed. */
-static void settle(struct dialler *d) {
-  for (struct dial_socket *w; (w = d->changed);) {
-    int running;
-    d->changed = w->next;
-    w->changed = false;
-    if (w->wanted & ~w->polled & UV_WRITABLE)
-      curl_multi_socket_action(d->multi, w->fd, CURL_CSELECT_OUT, &running);
-    if (w->wanted == w->polled || uv_is_closing((uv_handle_t *)&w->poll))
-      continue; /* nothing to change, or the handle is closed and not yet freed */
-    w->polled = w->wanted;
-    if (uv_poll_start(&w->poll, w->polled, on_event))
-      curl_multi_socket_action(d->multi, w->fd, CURL_CSELECT_ERR, &running);
-  }
-}
-
-static void act(struct dialler *d, curl_socket_t fd, int flags) {
-  holds_note(d->holds, "requests to other nodes", NULL);
-  int running;
-  d->acting = true;
-  curl_multi_socket_action(d->multi, fd, flags, &running);
-  settle(d);
-  d->acting = false;
-  tell_users(d);
-}
-
-static void on_event(uv_poll_t *p, int status, int events) {
-  struct dial_socket *w = p->data;
-  int flags = (events & UV_READABLE ? CURL_CSELECT_IN : 0) | (events & UV_WRITABLE ? CURL_CSELECT_OUT : 0);
-  act(w->dialler, w->fd, status < 0 ? CURL_CSELECT_ERR : flags);
-}
-
-static void run_timers(struct dialler *d) {
-  uv_idle_stop(&d->soon);
-  act(d, CURL_SOCKET_TIMEOUT, 0);
-}
-
-static void on_timeout(uv_timer_t *t) {
-  run_timers(t->data);
-}
-static void on_soon(uv_idle_t *i) {
-  run_timers(i->data);
-}
-
-static void free_socket(uv_handle_t *h) {
-  free(h->data);
-}
-
-static void note_change(struct dialler *d, struct dial_socket *w) {
-  if (w->changed) return;
-  w->changed = true;
-  w->next = d->changed;
-  d->changed = w;
-  if (!d->acting) uv_idle_start(&d->soon, on_soon);
-}
-
-static void forget_change(struct dialler *d, struct dial_socket *w) {
-  for (struct dial_socket **at = &d->changed; *at; at = &(*at)->next) {
-    if (*at != w) continue;
-    *at = w->next;
-    return;
-  }
-}
-
-static struct dial_socket *socket_new(struct dialler *d, curl_socket_t fd) {
-  struct dial_socket *w = calloc(1, sizeof *w);
-  if (!w || uv_poll_init_socket(d->loop, &w->poll, fd)) {
-    free(w);
-    return NULL;
-  }
-  w->dialler = d;
-  w->fd = fd;
-  w->poll.data = w;
-  if (!curl_multi_assign(d->multi, fd, w)) return w;
-  uv_close((uv_handle_t *)&w->poll, free_socket);
-  return NULL;
-}
-
-/* Notes the socket of a request's connection. When two sockets race to connect, libcurl names the winner
- * last. */
-static void note_socket(CURL *easy, curl_socket_t fd, bool polled) {
-  struct dial_request *r = NULL;
-  curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&r);
-  if (r && (polled || r->fd == fd)) r->fd = polled ? fd : CURL_SOCKET_BAD;
-}
-
-static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *socket_data) {
-  struct dialler *d = cls;
-  struct dial_socket *w = socket_data;
-  note_socket(easy, fd, what != CURL_POLL_REMOVE);
-  if (what == CURL_POLL_REMOVE) {
-    if (!w) return 0;
-    curl_multi_assign(d->multi, fd, NULL);
-    forget_change(d, w);
-    uv_poll_stop(&w->poll);
-    uv_close((uv_handle_t *)&w->poll, free_socket);
-    return 0;
-  }
-  if (!w && !(w = socket_new(d, fd))) return -1;
-  w->wanted = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-  note_change(d, w);
-  return 0;
-}
-
-static int on_timer(CURLM *multi, long ms, void *cls) {
-  (void)multi;
-  struct dialler *d = cls;
-  uv_timer_stop(&d->timer);
-  if (!ms)
-    uv_idle_start(&d->soon, on_soon);
-  else if (ms > 0)
-    uv_timer_start(&d->timer, on_timeout, (uint64_t)ms, 0);
-  return 0;
-}
-
-static bool set_callbacks(struct dialler *d) {
-  return !curl_multi_setopt(d->multi, CURLMOPT_SOCKETFUNCTION, on_socket) &&
-         !curl_multi_setopt(d->multi, CURLMOPT_SOCKETDATA, d) &&
-         !curl_multi_setopt(d->multi, CURLMOPT_TIMERFUNCTION, on_timer) &&
-         !curl_multi_setopt(d->multi, CURLMOPT_TIMERDATA, d);
-}
+/* --- the dialler ---------------------------------------------------------------------------------------- */
 
 struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *self, int silence_ms,
                             struct error *e) {
   struct dialler *d = calloc(1, sizeof *d);
-  if (d) d->multi = curl_multi_init();
-  if (!d || !d->multi || !set_callbacks(d)) {
-    if (d) curl_multi_cleanup(d->multi);
+  if (d) d->transfers = transfers_new(loop, "requests to other nodes");
+  if (!d || !d->transfers) {
     free(d);
     error_set(e, ERR_NOMEM, "libcurl does not start");
     return NULL;
   }
   if (!(d->resolver = resolver_new(loop, getaddrinfo))) {
-    curl_multi_cleanup(d->multi);
+    transfers_finish(d->transfers);
     free(d);
     error_set(e, ERR_NOMEM, "no thread can resolve host names");
     return NULL;
@@ -285,14 +128,11 @@ struct dialler *dialler_new(uv_loop_t *loop, const struct psk *psk, const char *
   d->psk = psk;
   d->self = self;
   d->silence_ms = silence_ms;
-  uv_timer_init(loop, &d->timer);
-  uv_idle_init(loop, &d->soon);
-  d->timer.data = d->soon.data = d;
   return d;
 }
 
 void dialler_bound(struct dialler *d, struct limits *limits, struct holds_loop *holds) {
-  d->holds = holds;
+  transfers_bound(d->transfers, holds);
   resolver_bound(d->resolver, limits);
 }
 
@@ -315,10 +155,8 @@ void dialler_finish(struct dialler *d) {
     error_set(&e, ERR_BUSY, "%s: given up, as %s is stopping (busy)", r->node, d->self);
     fail_request(r, &e); // NOLINT(clang-analyzer-unix.Malloc)
   }
-  curl_multi_cleanup(d->multi);
+  transfers_finish(d->transfers);
   resolver_finish(d->resolver);
-  uv_close((uv_handle_t *)&d->timer, NULL);
-  uv_close((uv_handle_t *)&d->soon, NULL);
 }
 
 void dialler_free(struct dialler *d) {
@@ -334,7 +172,7 @@ static int no_memory(const struct dial_request *r, struct error *e) {
 
 /* Gives the request to libcurl. */
 static int request_send(struct dial_request *r, struct error *e) {
-  return curl_multi_add_handle(r->dialler->multi, r->easy) ? no_memory(r, e) : 0;
+  return transfers_start(r->dialler->transfers, &r->transfer) ? no_memory(r, e) : 0;
 }
 
 /* resolve_done: sends the request to the addresses, or fails it. */
@@ -349,7 +187,8 @@ static void on_resolved(void *data, int code, const char *addresses) {
   }
   snprintf(entry, sizeof entry, "+%s:%u:%s", r->host, r->port, addresses);
   r->addresses = curl_slist_append(NULL, entry);
-  bool failed = !r->addresses || curl_easy_setopt(r->easy, CURLOPT_RESOLVE, r->addresses) || !set_limits(r);
+  bool failed =
+      !r->addresses || curl_easy_setopt(r->transfer.easy, CURLOPT_RESOLVE, r->addresses) || !set_limits(r);
   if (failed || request_send(r, &e)) {
     no_memory(r, &e);
     fail_request(r, &e);
@@ -371,14 +210,13 @@ static int request_start(struct dial_request *r, const struct dial_target *to, s
   given.node = r->node;
   given.base = base;
   given.psk = d->psk;
-  given.data = r;
   given.answer_max = ANSWER_MAX;
   given.connect_ms = DIAL_CONNECT_MS;
   given.idle_s = IDLE_S;
   given.silence_ms = d->silence_ms;
   given.cuts = true;
-  if (!(r->easy = curl_easy_init())) return no_memory(r, e);
-  int code = exchange_prepare(&r->exchange, r->easy, &given, e);
+  if (!(r->transfer.easy = curl_easy_init())) return no_memory(r, e);
+  int code = exchange_prepare(&r->exchange, r->transfer.easy, &given, e);
   if (code) return code;
   snprintf(r->host, sizeof r->host, "%s", to->host);
   r->port = to->port;
@@ -405,7 +243,8 @@ static struct dial_request *request_new(struct dialler *d, const struct dial_tar
     error_set(e, ERR_NOMEM, "%s: %s", to->node, err_sentence(ERR_NOMEM));
     return NULL;
   }
-  *r = (struct dial_request){.dialler = d, .done = done, .data = data, .fd = CURL_SOCKET_BAD};
+  *r = (struct dial_request){
+      .dialler = d, .done = done, .data = data, .transfer = {.ended = on_ended, .fd = CURL_SOCKET_BAD}};
   if (!request_start(r, to, given, e)) return r;
   free_request(r);
   return NULL;
@@ -420,12 +259,9 @@ struct dial_request *dial_json(struct dialler *d, const struct dial_target *to, 
   return r;
 }
 
-/* Resets the connection, so that it ends at once even when the other host does not take bytes that were sent
- * before. */
 void dial_cancel(struct dial_request *r) {
   if (!r) return;
-  const struct linger at_once = {1, 0};
-  if (r->fd != CURL_SOCKET_BAD) setsockopt(r->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  transfer_reset(&r->transfer);
   unlink_request(r);
   free_request(r);
 }
