@@ -45,6 +45,7 @@
   X(ERR_NO_AGENT,      "no_agent",         503, 3, "no node is running here")                                \
   X(ERR_AMBIGUOUS,     "ambiguous",        400, 2, "several nodes are running here")                         \
   X(ERR_LOST,          "lost",             502, 3, "the connection was lost")                                \
+  X(ERR_ETCD,          "etcd",             503, 5, "etcd does not answer")                                    \
   X(ERR_SYSTEM,        "system",           500, 125, "a system call failed")
 /* clang-format on */
 

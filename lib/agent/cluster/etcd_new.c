@@ -1,0 +1,128 @@
+/* Starts and frees the client, and counts what it does. */
+#include "agent/cluster/etcd_parts.h"
+
+#include "base/metrics.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool is_address(const char *host) {
+  struct in_addr ignored;
+  return *host == '[' || inet_pton(AF_INET, host, &ignored) == 1;
+}
+
+static int take_endpoints(struct etcd *c, const char *const *urls, struct error *e) {
+  int count = 0;
+  while (urls[count]) count++;
+  if (!count) return error_set(e, ERR_USAGE, "etcd: no endpoint is named");
+  if (!(c->endpoints = calloc((size_t)count, sizeof *c->endpoints)))
+    return error_set(e, ERR_NOMEM, "etcd: %s", err_sentence(ERR_NOMEM));
+  for (; c->count < count; c->count++) {
+    struct etcd_endpoint *endpoint = &c->endpoints[c->count];
+    int code = etcd_url_parse(urls[c->count], &endpoint->url, e);
+    if (code) return code;
+    endpoint->is_address = is_address(endpoint->url.host);
+  }
+  return 0;
+}
+
+/* Where the nodes of a cluster begin, by chance, so that each endpoint has its share of them. */
+static int any_of(int count) {
+  unsigned n = 0;
+  return uv_random(NULL, NULL, &n, sizeof n, 0, NULL) ? 0 : (int)(n % (unsigned)count);
+}
+
+static int take_file(char **out, const char *path, struct error *e) {
+  if (!path) return 0;
+  if (access(path, R_OK)) return error_system(e, errno, path);
+  return (*out = strdup(path)) ? 0 : error_set(e, ERR_NOMEM, "etcd: %s", err_sentence(ERR_NOMEM));
+}
+
+static int take_user(struct etcd_login *l, const char *user, const char *password, struct error *e) {
+  if (!user) return 0;
+  l->user = strdup(user);
+  l->password = strdup(password ? password : "");
+  return l->user && l->password ? 0 : error_set(e, ERR_NOMEM, "etcd: %s", err_sentence(ERR_NOMEM));
+}
+
+static int take_config(struct etcd *c, const struct etcd_config *config, struct error *e) {
+  int code = take_endpoints(c, config->endpoints, e);
+  if (!code) code = take_file(&c->ca, config->ca, e);
+  if (!code) code = take_file(&c->cert, config->cert, e);
+  if (!code) code = take_file(&c->key, config->key, e);
+  if (!code) code = take_user(&c->login, config->user, config->password, e);
+  return code;
+}
+
+static int start(struct etcd *c, struct error *e) {
+  if (!(c->transfers = transfers_new(c->loop, "requests to etcd")))
+    return error_set(e, ERR_NOMEM, "etcd: libcurl does not start");
+  if ((c->resolver = resolver_new(c->loop, getaddrinfo))) return 0;
+  transfers_finish(c->transfers);
+  return error_set(e, ERR_NOMEM, "etcd: no thread can resolve host names");
+}
+
+int etcd_new(const struct etcd_config *config, struct etcd **out, struct error *e) {
+  struct etcd *c = calloc(1, sizeof *c);
+  if (!c) return error_set(e, ERR_NOMEM, "etcd: %s", err_sentence(ERR_NOMEM));
+  c->loop = config->loop;
+  c->log = config->log;
+  int code = take_config(c, config, e);
+  if (!code) code = start(c, e);
+  if (code) {
+    etcd_free(c);
+    return code;
+  }
+  c->current = any_of(c->count);
+  uv_timer_init(c->loop, &c->deadline);
+  uv_idle_init(c->loop, &c->soon);
+  c->deadline.data = c->soon.data = c;
+  for (int i = 0; i < LANES; i++) {
+    TAILQ_INIT(&c->lanes[i].waiting);
+    TAILQ_INIT(&c->lanes[i].under_way);
+  }
+  TAILQ_INIT(&c->opening);
+  TAILQ_INIT(&c->open);
+  TAILQ_INIT(&c->talking);
+  *out = c;
+  return 0;
+}
+
+void etcd_free(struct etcd *c) {
+  if (!c) return;
+  for (int i = 0; c->endpoints && i < c->count; i++) free(c->endpoints[i].addresses);
+  if (c->login.password) explicit_bzero(c->login.password, strlen(c->login.password));
+  char *const texts[] = {c->ca, c->cert, c->key, c->login.user, c->login.password, c->login.line};
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) free(texts[i]);
+  free(c->endpoints);
+  resolver_free(c->resolver);
+  free(c);
+}
+
+void etcd_metrics(const struct etcd *c, struct metrics *out) {
+  static const struct metric rows[] = {
+      {METRIC(struct etcd_stats, requests), METRIC_COUNTER, METRIC_COUNT, "node_etcd_requests_total",
+       "Requests to etcd."},
+      {METRIC(struct etcd_stats, failures), METRIC_COUNTER, METRIC_COUNT, "node_etcd_failures_total",
+       "Requests to etcd that failed."},
+      {METRIC(struct etcd_stats, moves), METRIC_COUNTER, METRIC_COUNT, "node_etcd_moves_total",
+       "How often the node went to another endpoint of etcd, since one had failed."},
+      {METRIC(struct etcd_stats, waiting), METRIC_GAUGE, METRIC_COUNT, "node_etcd_waiting_requests",
+       "Requests that wait to be sent to etcd."},
+      {METRIC(struct etcd_stats, watches), METRIC_GAUGE, METRIC_COUNT, "node_etcd_watches",
+       "Watches of etcd that are open."},
+      {METRIC(struct etcd_stats, away), METRIC_GAUGE, METRIC_NS, "node_etcd_away_seconds",
+       "For how long etcd has not answered; 0: it answers."},
+      {METRIC(struct etcd_stats, revision), METRIC_GAUGE, METRIC_COUNT, "node_etcd_revision",
+       "The revision of etcd's store that the node has seen."},
+  };
+  static const struct metric_set set = METRIC_SET(NULL, rows);
+  struct etcd_stats stats = c->stats;
+  stats.waiting = (int64_t)c->waiting;
+  stats.away = etcd_away_ms(c) * 1000000;
+  stats.revision = c->revision;
+  metrics_put_set(out, &set, &stats);
+}
