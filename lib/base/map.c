@@ -157,6 +157,7 @@ static int put(struct map *m, struct key k, void *value) {
   if (s) return s->value = value, 0;
   if (m->len + 1 > m->cap - m->cap / 4 && grow(m)) return ERR_NOMEM;
   if (k.name && !(fresh.name = strdup(k.name))) return ERR_NOMEM;
+  m->named |= k.name != NULL;
   place(m, &fresh);
   m->len++;
   move_some(m, MAP_STEP);
@@ -191,15 +192,15 @@ static void *take(struct map *m, struct key k) {
   return value;
 }
 
-static void free_slots(struct map_slot *slots, size_t cap) {
-  for (size_t i = 0; i < cap; i++) free(slots[i].name);
+static void free_slots(struct map_slot *slots, size_t cap, bool named) {
+  for (size_t i = 0; named && i < cap; i++) free(slots[i].name);
   free(slots);
 }
 
 void map_finish(struct map *m) {
-  if (m->rest) free_slots(m->rest->slots, m->rest->cap);
+  if (m->rest) free_slots(m->rest->slots, m->rest->cap, m->named);
   free(m->rest);
-  free_slots(m->slots, m->cap);
+  free_slots(m->slots, m->cap, m->named);
   *m = MAP_INIT;
 }
 

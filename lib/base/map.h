@@ -15,6 +15,7 @@ struct map {
   struct map_slot *slots;
   size_t cap; /* 0 or a power of two */
   size_t len;
+  bool named;            /* it has, or had, string keys */
   struct map_rest *rest; /* what is still to be moved into `slots`, where there is much; else NULL */
 };
 
