@@ -347,6 +347,7 @@ int agent_new(const struct agent_config *config, struct agent **out, struct erro
     free(a);
     return e->code;
   }
+  errands_init(&a->errands, &a->loop, &a->holds);
   if (outputs_init(a, e) || make_handles(a, e) || begin(a, e)) {
     agent_free(a);
     return e->code;
@@ -407,6 +408,7 @@ void agent_free(struct agent *a) {
   bool held = a->vm && vm_stop(a->vm);
   if (held)
     log_line(&a->log, "a green thread is held by a call into C that does not return; it is abandoned");
+  errands_finish(&a->errands);
   rpc_finish(a);
   cookie_reader_stop(a);
   joins_stop(a);

@@ -8,6 +8,7 @@
 #define AGENT_STATE_H
 
 #include "agent/config.h"
+#include "agent/errands.h"
 #include "agent/mesh/transport.h"
 #include "base/holds.h"
 #include "base/log.h"
@@ -23,7 +24,7 @@
 struct rpc;
 struct outcomes;
 struct hosted;
-struct hosted_later;
+struct hosted_walk;
 struct command;
 struct cgroups;
 struct identities;
@@ -76,7 +77,8 @@ struct agent {
   struct names *names;   /* local names; changed under its own lock, by scheduler threads too */
   struct names *globals; /* global names, of the whole cluster; scheduler threads only read it */
   struct vm *vm;
-  struct signal *taken; /* signals from the vm that are not routed yet, oldest first */
+  struct errands errands; /* of the parts of the node; any part may add one */
+  struct signal *taken;   /* signals from the vm that are not routed yet, oldest first */
 
   struct runtime *runtime;
   struct rpc *rpc;
@@ -90,11 +92,11 @@ struct agent {
   struct registry *registry;
   struct mesh_registry *mesh_registry; /* the same one */
   struct cookie_reader *cookie_reader;
-  struct hosted *processes;          /* the list of all hosted processes: hosted_each */
-  struct hosted_later *hosted_later; /* process/hosted.c, or NULL */
-  struct quota ties_left;            /* of LIMIT_TIES */
-  int64_t ties;                      /* ends of links and monitors of hosted processes */
-  npid console;                      /* the leader of processes that are spawned without another leader */
+  struct hosted *processes;  /* the list of all hosted processes: hosted_each */
+  struct hosted_walk *walks; /* over the processes; process/hosted.c */
+  struct quota ties_left;    /* of LIMIT_TIES */
+  int64_t ties;              /* ends of links and monitors of hosted processes */
+  npid console;              /* the leader of processes that are spawned without another leader */
   struct hosted *console_process;
   struct map children;     /* pid → struct child; process/children.c */
   int commands;            /* how many commands there are; process/command.c */

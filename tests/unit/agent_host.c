@@ -52,6 +52,7 @@ struct agent_host *agent_host_new(void) {
   if (uv_loop_init(&a->loop) || nodetab_intern(a->nodes, "far@there", 7, &h->far) ||
       nodetab_intern(a->nodes, "farther@there", 8, &h->farther))
     abort();
+  errands_init(&a->errands, &a->loop, NULL);
   struct vm_config config = {.nodes = a->nodes,
                              .names = a->names,
                              .globals = a->globals,
@@ -68,6 +69,7 @@ struct agent_host *agent_host_new(void) {
 void agent_host_free(struct agent_host *h) {
   struct agent *a = &h->agent;
   agent_host_pump(h);
+  errands_finish(&a->errands);
   rpc_finish(a);
   mesh_finish(a->mesh);
   kernel_finish(a);

@@ -114,7 +114,7 @@ static void test_loss(struct agent_host *h) {
   for (int i = MANY; i < MANY + 10; i++) signal_from(h, &watched, SIGNAL_MONITOR, i);
   for (int i = 0; i < MANY; i += 3) signal_from(h, &watched, SIGNAL_DEMONITOR, i);
   for (int i = 0; i < 2 * HOSTED_REMOVAL * MANY / HOSTED_FAREWELLS; i++) agent_host_pump(h);
-  ok(!h->agent.hosted_later, "after some turns nothing is left to do");
+  ok(errands_idle(&h->agent.errands), "after some turns nothing is left to do");
   ok(watched.hosted.bond_count == 10, "the monitors by the next connection stay (%zu)",
      watched.hosted.bond_count);
   ok(!lives(h, &linked, pid), "the link has fired");
@@ -145,7 +145,7 @@ static void test_stale_link(struct agent_host *h) {
   witness_end(&watched);
   take_sent(h, SIGNAL_DOWN, NULL);
   for (int i = 0; i < 2 * HOSTED_REMOVAL * LATE / HOSTED_FAREWELLS; i++) agent_host_pump(h);
-  ok(!h->agent.hosted_later, "a walk goes on behind a process that ends");
+  ok(errands_idle(&h->agent.errands), "a walk goes on behind a process that ends");
 }
 
 /* A late signal by a lost connection does not end a link by the present one. */

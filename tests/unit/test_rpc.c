@@ -105,26 +105,64 @@ static void test_node_down(struct agent_host *h) {
 /* A `done` that calls again. */
 struct chain {
   struct agent_host *host;
-  int length;
+  struct outcome next;
 };
 
 static void again(void *data, const struct error *e, struct term_reader values) {
   struct chain *c = data;
   (void)e, (void)values;
-  if (++c->length < 3)
-    rpc_call(&c->host->agent, npid_make(c->host->far, 0), term_build("s", "echo"), 0, again, c);
+  call(c->host, c->host->far, 0, &c->next);
 }
 
 static void test_nested(struct agent_host *h) {
   struct chain c = {.host = h};
   rpc_call(&h->agent, npid_make(h->far, 0), term_build("s", "echo"), 0, again, &c);
   rpc_node_down(&h->agent, h->far);
-  ok(c.length == 3, "calls that are made as others fail to the same lost node fail too");
+  agent_host_pump(h);
+  ok(!c.next.done, "a call that is made as another one fails goes by the next connection");
+  rpc_node_down(&h->agent, h->far);
+  ok(c.next.times == 1 && c.next.code == ERR_LOST, "until that is lost");
+}
+
+static int ended(const struct outcome *all, int n) {
+  int count = 0;
+  for (int i = 0; i < n; i++) count += all[i].times == 1;
+  return count;
+}
+
+/* The calls to a lost node end in slices; new calls to the node, and the answers to others, come between. */
+static void test_many(struct agent_host *h) {
+  enum { SLICE = ERRANDS_TURN / RPC_LOSS, CALLS = 10 * SLICE };
+  static struct outcome all[CALLS];
+  struct outcome next, late;
+  for (int i = 0; i < CALLS; i++) call(h, h->far, 0, &all[i]);
+  call(h, h->far, 1, &late);
+  rpc_node_down(&h->agent, h->far);
+  ok(ended(all, CALLS) < SLICE + 1, "at the loss of a node a slice of the calls ends: %d of %d",
+     ended(all, CALLS), CALLS);
+  call(h, h->far, 0, &next);
+  int turns = 0;
+  for (; !errands_idle(&h->agent.errands); turns++) {
+    int before = ended(all, CALLS);
+    agent_host_pump(h);
+    if (ended(all, CALLS) - before > SLICE) break;
+  }
+  ok(errands_idle(&h->agent.errands) && turns >= CALLS / SLICE - 1, "a slice a turn: %d turns", turns);
+  ok(ended(all, CALLS) == CALLS && late.times == 1, "each call ends once");
+  ok(!next.done, "a call that began meanwhile does not");
+  rpc_node_down(&h->agent, h->far);
+  ok(next.times == 1 && next.code == ERR_LOST, "until its own connection is lost");
+  while (h->sent) signal_free(agent_host_sent(h, h->sent->kind));
 }
 
 static void test_finish(struct agent_host *h) {
+  static struct outcome lost[ERRANDS_TURN];
   struct outcome open, after;
-  call(h, h->far, 60000, &open);
+  call(h, h->farther, 60000, &open);
+  for (int i = 0; i < ERRANDS_TURN; i++) call(h, h->far, 60000, &lost[i]);
+  rpc_node_down(&h->agent, h->far);
+  errands_finish(&h->agent.errands);
+  ok(ended(lost, ERRANDS_TURN) == ERRANDS_TURN, "calls that are ending end with the node");
   rpc_finish(&h->agent);
   ok(open.times == 1 && open.code == ERR_LOST, "a call that is open as the node ends fails: %s", open.text);
   call(h, h->far, 0, &after);
@@ -140,6 +178,7 @@ int main(void) {
   test_timeout(h);
   test_node_down(h);
   test_nested(h);
+  test_many(h);
   test_finish(h);
   return tap_end();
 }

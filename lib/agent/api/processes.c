@@ -310,14 +310,14 @@ void api_process_get(struct request *r) {
 }
 
 /* A request whose signal is sent once the node of the process has said that the process is alive. */
-struct errand {
+struct exit_request {
   struct request *request;
   npid pid;
   enum signal_kind kind;
   struct term *term;
 };
 
-static void run_errand(const struct errand *k) {
+static void carry_out(const struct exit_request *k) {
   struct agent *a = request_agent(k->request);
   agent_send(a, k->kind, k->pid, NPID_KERNEL, NPID_NONE, k->term);
   term_unref(k->term);
@@ -325,7 +325,7 @@ static void run_errand(const struct errand *k) {
 }
 
 static void on_alive(void *data, const struct error *e, struct term_reader values) {
-  struct errand *k = data;
+  struct exit_request *k = data;
   struct error gone;
   if (!e && term_next(&values).tag != TERM_TRUE) {
     lookup_no_process(request_segment(k->request), &gone);
@@ -335,17 +335,17 @@ static void on_alive(void *data, const struct error *e, struct term_reader value
     respond_error(k->request, e);
     term_unref(k->term);
   } else {
-    run_errand(k);
+    carry_out(k);
   }
   free(k);
 }
 
 /* Sends the signal (its term is consumed) and answers the request, at once for a process of this node. */
-static void send_errand(struct request *r, npid pid, enum signal_kind kind, struct term *t) {
+static void send_signal(struct request *r, npid pid, enum signal_kind kind, struct term *t) {
   struct agent *a = request_agent(r);
-  struct errand now = {r, pid, kind, t}, *k;
+  struct exit_request now = {r, pid, kind, t}, *k;
   if (npid_is_local(pid)) {
-    run_errand(&now);
+    carry_out(&now);
   } else if ((k = malloc(sizeof *k))) {
     *k = now;
     const char *node = nodetab_name(a->nodes, npid_incarnation(pid));
@@ -382,5 +382,5 @@ void api_process_exit(struct request *r) {
     respond_error(r, &e);
     return;
   }
-  send_errand(r, pid, SIGNAL_EXIT, reason);
+  send_signal(r, pid, SIGNAL_EXIT, reason);
 }

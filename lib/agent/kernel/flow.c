@@ -1,10 +1,13 @@
-/* Invariant: a jam exists from the moment when a process is found to lack room until it is found to have
- * room. As long as the jam exists, the kernel waits for the signal ROOM of that process. Within one jam a
- * node is told "hold" once, and "room" once, by each connection.
+/* Invariant: a jam exists from the moment when a process is found to lack room until all that waited for its
+ * end are told. While the process lacks room, the kernel waits for the signal ROOM of that process, and a
+ * node whose message comes is told "hold" once by each connection.  Once there is room, the jam is an errand:
+ * it tells the nodes "room", answers the calls and ends the waits, a slice a turn of the loop.  When the
+ * process is found to lack room again in between, the errand ends, and those that it has not told wait on.
  *
- * Orderings: what a jam keeps of a node belongs to the connection by which it came.  It is not sought when
- * that is lost, but found to be void, by its epoch, when the jam is over.  The answers of a jam go to callers
- * that wait for them, one each, so they have no order, and may be spread over several turns of the loop. */
+ * Orderings: a node is not told "hold" for a new message while it was not told "room" for an older one: so
+ * the two never cross.  What a jam keeps of a node belongs to the connection by which it came.  It is not
+ * sought when that is lost, but found to be void, by its epoch, when the jam is over.  The answers of a jam
+ * go to callers that wait for them, one each, so they have no order. */
 #include "agent/kernel/flow.h"
 
 #include "agent/send.h"
@@ -12,17 +15,24 @@
 
 #include <stdlib.h>
 
-struct told { /* a node, and by which connection it was told */
+struct told { /* a node, and by which connection it was told "hold" */
+  STAILQ_ENTRY(told) in_list;
   uint32_t node, epoch;
 };
 
+TAILQ_HEAD(flow_waits, flow_wait);
+STAILQ_HEAD(told_nodes, told);
+
 struct jam {
-  npid pid; /* the process, of this node */
-  struct room_wait *wait;
-  struct signal *calls; /* to be answered when the jam is over */
-  struct flow_wait *waits;
-  size_t nodes_len;
-  struct told *nodes; /* that were told "hold" */
+  struct errand end; /* while there is room */
+  struct agent *agent;
+  npid pid;                          /* the process, of this node */
+  struct room_wait *wait;            /* while it lacks room */
+  bool ending;                       /* `end` is in the queue of errands */
+  struct signal *calls, **calls_end; /* to be answered when the jam is over, oldest first */
+  struct flow_waits waits;           /* oldest first */
+  struct told_nodes told;            /* oldest first */
+  struct map nodes;                  /* incarnation → struct told, of `told` */
 };
 
 struct flow {
@@ -35,123 +45,86 @@ static void tell(struct agent *a, uint32_t node, const char *what, npid pid) {
   term_unref(t);
 }
 
-/* --- answers -------------------------------------------------------------------------------------------- */
+/* --- jams ----------------------------------------------------------------------------------------------- */
 
-/* Exists while calls are left to be answered; the handle keeps the loop alive until then. */
-struct answers {
-  uv_idle_t turn;
-  struct agent *agent;
-  struct signal *calls;
-};
+/* A jam without waits stays until its process has room: the kernel gets the signal ROOM then. */
+void flow_leave(struct flow_wait *w) {
+  if (!w->jam) return;
+  TAILQ_REMOVE(&w->jam->waits, w, in_list);
+  *w = (struct flow_wait){0};
+}
 
 static bool is_current(const struct agent *a, uint32_t node, uint32_t epoch) {
   return epoch == nodetab_epoch(a->nodes, node);
 }
 
-/* Answers up to FLOW_ANSWERS calls.  Those of a lost connection are freed unanswered: their callers have been
- * told of the loss. */
-static void answer_some(struct agent *a, struct signal **calls) {
-  for (int i = 0; *calls && i < FLOW_ANSWERS; i++) {
-    struct signal *call = *calls;
-    *calls = call->next;
-    call->next = NULL;
-    if (is_current(a, npid_incarnation(call->from), call->epoch))
-      call_answer(a, call, NULL);
-    else
-      signal_free(call);
-  }
-}
-
-static void on_answers_closed(uv_handle_t *h) {
-  free(h->data);
-}
-
-static void on_answers(uv_idle_t *turn) {
-  struct answers *all = turn->data;
-  holds_note(&all->agent->holds, "the answers to many that waited for room", NULL);
-  answer_some(all->agent, &all->calls);
-  if (!all->calls) uv_close((uv_handle_t *)turn, on_answers_closed);
-}
-
-/* Answers calls, those beyond FLOW_ANSWERS in later turns of the loop. */
-static void answer_all(struct agent *a, struct signal *calls) {
-  answer_some(a, &calls);
-  struct answers *later = calls ? malloc(sizeof *later) : NULL;
-  while (calls && !later) answer_some(a, &calls);
-  if (!later) return;
-  later->agent = a;
-  later->calls = calls;
-  uv_idle_init(&a->loop, &later->turn);
-  later->turn.data = later;
-  uv_idle_start(&later->turn, on_answers);
-}
-
-/* --- jams ----------------------------------------------------------------------------------------------- */
-
-/* A jam without waits stays until its process has room: the kernel gets the signal ROOM then. */
-void flow_leave(struct flow_wait *w) {
-  if (!w->pprev) return;
-  *w->pprev = w->next;
-  if (w->next) w->next->pprev = w->pprev;
-  *w = (struct flow_wait){0};
+static struct told *take_told(struct jam *j) {
+  struct told *t = STAILQ_FIRST(&j->told);
+  if (!t) return NULL;
+  STAILQ_REMOVE_HEAD(&j->told, in_list);
+  map_remove_id(&j->nodes, t->node);
+  return t;
 }
 
 /* Frees a jam that is no longer in the map.  The waits that are left end without `ready`. */
-static void jam_free(struct agent *a, struct jam *j) {
-  vm_leave_room(a->vm, &j->wait);
+static void jam_free(struct jam *j) {
+  vm_leave_room(j->agent->vm, &j->wait);
   call_drop_all(&j->calls);
-  while (j->waits) flow_leave(j->waits);
-  free(j->nodes);
+  while (!TAILQ_EMPTY(&j->waits)) flow_leave(TAILQ_FIRST(&j->waits));
+  for (struct told *t; (t = take_told(j));) free(t);
+  map_finish(&j->nodes);
   free(j);
 }
 
 /* Has the vm send the kernel ROOM for the process of a jam. False when the process has room, or when memory
  * runs out: then only the bound of the mailbox limits senders. */
-static bool await(struct agent *a, struct jam *j) {
-  return vm_await_room(a->vm, j->pid, NPID_KERNEL, &j->wait) == ERR_BUSY;
+static bool await(struct jam *j) {
+  return vm_await_room(j->agent->vm, j->pid, NPID_KERNEL, &j->wait) == ERR_BUSY;
 }
 
-/* Returns the jam of a process, and makes it when the process lacks room. NULL when the process has room or
- * memory runs out. */
+static bool end_step(struct errand *e, int *left);
+static void end_done(struct errand *e);
+
+/* Returns the jam of a process that lacks room, and makes one where there is none. NULL when the process has
+ * room or memory runs out. */
 static struct jam *jam_at(struct agent *a, npid pid) {
   struct jam *j = map_get_id(&a->flow->jams, pid);
-  if (j || vm_lack(a->vm, pid) == NPID_NONE || !(j = calloc(1, sizeof *j))) return j;
+  if (j && j->wait) return j;
+  if (vm_lack(a->vm, pid) == NPID_NONE) return NULL;
+  if (j) return await(j) ? j : NULL;
+  if (!(j = calloc(1, sizeof *j))) return NULL;
+  j->end =
+      (struct errand){.name = "those who waited for room in a process", .step = end_step, .done = end_done};
+  j->agent = a;
   j->pid = pid;
-  if (!map_put_id(&a->flow->jams, pid, j) && await(a, j)) return j;
+  j->calls_end = &j->calls;
+  TAILQ_INIT(&j->waits);
+  STAILQ_INIT(&j->told);
+  if (!map_put_id(&a->flow->jams, pid, j) && await(j)) return j;
   map_remove_id(&a->flow->jams, pid);
-  jam_free(a, j);
+  jam_free(j);
   return NULL;
 }
 
 int flow_await(struct agent *a, npid to, struct flow_wait *w, void (*ready)(void *data), void *data) {
   struct jam *j = jam_at(a, to);
   if (!j) return 0;
-  *w = (struct flow_wait){.next = j->waits, .pprev = &j->waits, .ready = ready, .data = data};
-  if (w->next) w->next->pprev = &w->next;
-  j->waits = w;
+  *w = (struct flow_wait){.jam = j, .ready = ready, .data = data};
+  TAILQ_INSERT_TAIL(&j->waits, w, in_list);
   return ERR_BUSY;
 }
 
-/* Ends the waits of a jam that is over.  A wait that ends may begin another, of another jam. */
-static void end_waits(struct jam *j) {
-  for (struct flow_wait *w; (w = j->waits);) {
-    void (*ready)(void *data) = w->ready;
-    void *data = w->data;
-    flow_leave(w);
-    ready(data);
-  }
-}
-
-/* The place of a node in the list of those that were told "hold"; a new one where there is none.  NULL:
- * memory ran out. */
+/* The place of a node in a jam; a new one where there is none.  NULL: memory ran out. */
 static struct told *told_at(struct jam *j, uint32_t node) {
-  for (size_t i = 0; i < j->nodes_len; i++)
-    if (j->nodes[i].node == node) return &j->nodes[i];
-  struct told *nodes = realloc(j->nodes, (j->nodes_len + 1) * sizeof *nodes);
-  if (!nodes) return NULL;
-  j->nodes = nodes;
-  nodes[j->nodes_len] = (struct told){.node = node};
-  return &nodes[j->nodes_len++];
+  struct told *t = map_get_id(&j->nodes, node);
+  if (t || !(t = malloc(sizeof *t))) return t;
+  if (map_put_id(&j->nodes, node, t)) {
+    free(t);
+    return NULL;
+  }
+  *t = (struct told){.node = node};
+  STAILQ_INSERT_TAIL(&j->told, t, in_list);
+  return t;
 }
 
 void flow_arrived(struct agent *a, uint32_t from, npid to) {
@@ -171,40 +144,100 @@ void flow_answer(struct agent *a, struct signal *call, npid to) {
   term_unref(
       call->term); /* frees the message, which may be long: the answer needs only the call's pids and ref */
   call->term = NULL;
-  call_defer(&j->calls, call);
+  call->next = NULL;
+  *j->calls_end = call;
+  j->calls_end = &call->next;
+}
+
+/* --- the end of a jam ----------------------------------------------------------------------------------- */
+
+static void tell_room(struct jam *j) {
+  struct told *t = take_told(j);
+  if (is_current(j->agent, t->node, t->epoch)) tell(j->agent, t->node, "room", j->pid);
+  free(t);
+}
+
+/* Answers the oldest call; frees one of a lost connection unanswered: its caller has been told of the loss.
+ */
+static void answer_one(struct jam *j) {
+  struct signal *call = j->calls;
+  j->calls = call->next;
+  if (!j->calls) j->calls_end = &j->calls;
+  call->next = NULL;
+  if (is_current(j->agent, npid_incarnation(call->from), call->epoch))
+    call_answer(j->agent, call, NULL);
+  else
+    signal_free(call);
+}
+
+static void end_oldest_wait(struct jam *j) {
+  struct flow_wait *w = TAILQ_FIRST(&j->waits);
+  void (*ready)(void *data) = w->ready;
+  void *data = w->data;
+  flow_leave(w);
+  ready(data);
+}
+
+/* Tells one of those who wait.  Returns how many pieces of an errand that counts as; 0: nobody waits. */
+static int tell_one(struct jam *j) {
+  bool told = !STAILQ_EMPTY(&j->told);
+  if (!told && !j->calls) {
+    if (TAILQ_EMPTY(&j->waits)) return 0;
+    end_oldest_wait(j);
+    return ERRANDS_TURN / FLOW_WAITS;
+  }
+  if (told)
+    tell_room(j);
+  else
+    answer_one(j);
+  return ERRANDS_TURN / FLOW_ANSWERS;
+}
+
+/* Tells some that there is room; ends early where there is none any more. */
+static bool end_step(struct errand *e, int *left) {
+  struct jam *j = (struct jam *)e;
+  for (int cost; !j->wait && *left > 0; *left -= cost)
+    if (!(cost = tell_one(j))) return true;
+  return j->wait;
+}
+
+static void end_done(struct errand *e) {
+  struct jam *j = (struct jam *)e;
+  j->ending = false;
+  if (j->wait) return;
+  map_remove_id(&j->agent->flow->jams, j->pid);
+  jam_free(j);
 }
 
 void flow_room(struct agent *a, npid pid) {
   struct jam *j = map_get_id(&a->flow->jams, pid);
-  if (!j) return;
+  if (!j || !j->wait) return;
   vm_leave_room(a->vm, &j->wait);
-  if (await(a, j)) return;
-  for (size_t i = 0; i < j->nodes_len; i++)
-    if (is_current(a, j->nodes[i].node, j->nodes[i].epoch)) tell(a, j->nodes[i].node, "room", pid);
-  answer_all(a, j->calls);
-  j->calls = NULL;
-  map_remove_id(&a->flow->jams, pid);
-  end_waits(j);
-  jam_free(a, j);
+  if (await(j) || j->ending) return;
+  j->ending = true;
+  errands_begin(&a->errands, &j->end);
 }
 
-/* The end of the holds of a lost node, a slice a turn of the loop.  A hold that comes meanwhile, by the next
- * connection, has a later epoch and stays; senders that one of the others suspends wait a few turns longer.
- */
+/* --- holds of a lost node ------------------------------------------------------------------------------- */
+
+/* The end of the holds of a lost node.  A hold that comes meanwhile, by the next connection, has a later
+ * epoch and stays; senders that one of the others suspends wait a few turns longer. */
 struct unholding {
-  uv_idle_t turn;
+  struct errand errand;
   struct agent *agent;
   uint32_t incarnation, epoch;
 };
 
-static void on_unheld(uv_handle_t *h) {
-  free(h->data);
+static bool unhold_step(struct errand *e, int *left) {
+  const struct unholding *u = (const struct unholding *)e;
+  bool more = true;
+  for (; more && *left > 0; *left -= ERRANDS_TURN)
+    more = vm_unhold_node(u->agent->vm, u->incarnation, u->epoch);
+  return !more;
 }
 
-static void on_unholding(uv_idle_t *turn) {
-  const struct unholding *u = turn->data;
-  holds_note(&u->agent->holds, "the full processes of a lost node", NULL);
-  if (!vm_unhold_node(u->agent->vm, u->incarnation, u->epoch)) uv_close((uv_handle_t *)turn, on_unheld);
+static void unhold_done(struct errand *e) {
+  free(e);
 }
 
 void flow_node_down(struct agent *a, uint32_t incarnation, uint32_t epoch) {
@@ -212,16 +245,15 @@ void flow_node_down(struct agent *a, uint32_t incarnation, uint32_t epoch) {
   struct unholding *u = malloc(sizeof *u);
   while (!u && vm_unhold_node(a->vm, incarnation, epoch)) continue;
   if (!u) return;
-  u->agent = a;
-  u->incarnation = incarnation;
-  u->epoch = epoch;
-  uv_idle_init(&a->loop, &u->turn);
-  u->turn.data = u;
-  uv_idle_start(&u->turn, on_unholding);
+  *u = (struct unholding){
+      .errand = {.name = "the full processes of a lost node", .step = unhold_step, .done = unhold_done},
+      .agent = a,
+      .incarnation = incarnation,
+      .epoch = epoch};
+  errands_add(&a->errands, &u->errand);
 }
 
-/* --- calls of other nodes
- * --------------------------------------------------------------------------------------- */
+/* --- calls of other nodes ------------------------------------------------------------------------------- */
 
 static void note(struct agent *a, struct signal *call, struct term_reader r, bool held) {
   npid pid;
@@ -238,8 +270,7 @@ void flow_op_room(struct agent *a, struct signal *call, struct term_reader args)
   note(a, call, args, false);
 }
 
-/* --- its life ---------------------------------------------------------------------------------------------
- */
+/* --- its life ------------------------------------------------------------------------------------------- */
 
 int flow_init(struct agent *a) {
   a->flow = calloc(1, sizeof *a->flow);
@@ -257,7 +288,7 @@ void flow_free(struct agent *a) {
   if (!a->flow) return;
   for (struct jam *j; (j = any_jam(a->flow));) {
     map_remove_id(&a->flow->jams, j->pid);
-    jam_free(a, j);
+    jam_free(j);
   }
   map_finish(&a->flow->jams);
   free(a->flow);

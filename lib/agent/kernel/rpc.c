@@ -1,6 +1,9 @@
 /* Invariant: a call is in `open`, and in the list of the node that it asks, from rpc_call until its end. Only
  * `finish` removes a call, and it runs the call's `done` once. A callee is in `callees` while it has calls,
- * until its node is lost: a call that a `done` begins as others fail belongs to another callee. */
+ * until its node is lost: a call that begins later belongs to another callee.
+ *
+ * Orderings: the calls of a lost callee end in slices.  Until its turn comes, such a call may also end with
+ * its timeout, or with a reply that a hosted process of this node has sent before. */
 #include "agent/kernel/rpc.h"
 
 #include "base/map.h"
@@ -13,8 +16,10 @@
 
 LIST_HEAD(callee_calls, call);
 struct callee { /* a node that is asked */
+  struct errand loss;
   struct callee_calls calls;
-  bool lost; /* rpc_node_down fails its calls, and frees it */
+  bool lost; /* the errand fails its calls, and frees it */
+  char why[NODENAME_SIZE + 64];
 };
 
 struct call {
@@ -129,19 +134,32 @@ void rpc_reply(struct agent *a, const struct signal *s) {
   finish(c, &e, (struct term_reader){0});
 }
 
+/* Fails calls of a lost callee. */
+static bool loss_step(struct errand *e, int *left) {
+  struct callee *to = (struct callee *)e;
+  for (struct call *c; *left > 0 && (c = LIST_FIRST(&to->calls)); *left -= RPC_LOSS)
+    fail(c, ERR_LOST, to->why);
+  return LIST_EMPTY(&to->calls);
+}
+
+static void loss_done(struct errand *e) {
+  free(e);
+}
+
 /* Fails the calls of a callee, and frees it. */
-static void lose(struct rpc *rpc, struct callee *to, uint32_t node, const char *text) {
-  map_remove_id(&rpc->callees, node);
+static void lose(struct agent *a, struct callee *to, uint32_t node, const char *why) {
+  map_remove_id(&a->rpc->callees, node);
   to->lost = true;
-  for (struct call *c; (c = LIST_FIRST(&to->calls));) fail(c, ERR_LOST, text);
-  free(to);
+  snprintf(to->why, sizeof to->why, "%s", why);
+  to->loss = (struct errand){.name = "calls to a lost node", .step = loss_step, .done = loss_done};
+  errands_begin(&a->errands, &to->loss);
 }
 
 void rpc_node_down(struct agent *a, uint32_t incarnation) {
-  char text[NODENAME_SIZE + 64];
-  snprintf(text, sizeof text, "%s: the connection was lost (lost)", nodetab_name(a->nodes, incarnation));
-  for (struct callee *to; (to = map_get_id(&a->rpc->callees, incarnation));)
-    lose(a->rpc, to, incarnation, text);
+  struct callee *to = map_get_id(&a->rpc->callees, incarnation);
+  char why[sizeof to->why];
+  snprintf(why, sizeof why, "%s: the connection was lost (lost)", nodetab_name(a->nodes, incarnation));
+  if (to) lose(a, to, incarnation, why);
 }
 
 void rpc_finish(struct agent *a) {
@@ -149,7 +167,7 @@ void rpc_finish(struct agent *a) {
   uint64_t node;
   void *to;
   for (size_t at = 0; map_next(&a->rpc->callees, &at, NULL, &node, &to); at = 0)
-    lose(a->rpc, to, (uint32_t)node, STOPPING);
+    lose(a, to, (uint32_t)node, STOPPING);
   map_finish(&a->rpc->callees);
   map_finish(&a->rpc->open);
   free(a->rpc);

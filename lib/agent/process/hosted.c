@@ -21,7 +21,6 @@
 
 #include <limits.h>
 #include <stdlib.h>
-#include <sys/queue.h>
 
 enum { BONDS_FEW = 16 };
 
@@ -43,73 +42,28 @@ const char *hosted_refusal(const struct agent *a, int code, char out[LIMIT_TEXT_
   return code == ERR_BUSY ? limit_text(&a->limits, LIMIT_PROCESSES, out) : err_sentence(code);
 }
 
-/* --- what is done in later turns of the loop ------------------------------------------------------------ */
+/* --- walks ---------------------------------------------------------------------------------------------- */
 
-struct errand {
-  STAILQ_ENTRY(errand) in_queue;
-  /* Does up to *left pieces of work, and takes them off *left; true: all is done. */
-  bool (*step)(struct agent *a, struct errand *e, int *left);
-  void (*free)(struct errand *e);
-  struct hosted *at; /* of a walk over the processes: the next one; else NULL */
+/* A walk over the processes that there were at the loss of a node.  Bonds are looked at from the last one
+ * down: the first `left` of them are still to be looked at. */
+struct hosted_walk {
+  struct errand errand;
+  struct hosted_walk *next, **pprev; /* in agent->walks */
+  struct hosted_loss lost;
+  struct hosted *at; /* the next process; NULL: all were looked at */
   bool begun;        /* `at` was looked at, and some of its bonds may be left */
+  size_t left;
 };
-STAILQ_HEAD(errands, errand);
-
-/* Exists while there are errands; the handle keeps the loop alive until all are done, also while the node
- * ends. */
-struct hosted_later {
-  uv_idle_t turn;
-  struct agent *agent;
-  struct errands queue;
-};
-
-static void on_later_closed(uv_handle_t *h) {
-  free(h->data);
-}
-
-/* Does the oldest errands, up to HOSTED_FAREWELLS pieces of work. */
-static void on_later(uv_idle_t *turn) {
-  struct hosted_later *later = turn->data;
-  struct agent *a = later->agent;
-  int left = HOSTED_FAREWELLS;
-  holds_note(&a->holds, "the ends of processes and nodes that many were tied to", NULL);
-  for (struct errand *e; left > 0 && (e = STAILQ_FIRST(&later->queue));) {
-    if (!e->step(a, e, &left)) continue;
-    STAILQ_REMOVE_HEAD(&later->queue, in_queue);
-    e->free(e);
-  }
-  if (!STAILQ_EMPTY(&later->queue)) return;
-  a->hosted_later = NULL;
-  uv_close((uv_handle_t *)turn, on_later_closed);
-}
-
-/* Puts an errand behind the others. ERR_NOMEM. */
-static int do_later(struct agent *a, struct errand *e) {
-  struct hosted_later *later = a->hosted_later;
-  if (!later) {
-    if (!(later = malloc(sizeof *later))) return ERR_NOMEM;
-    later->agent = a;
-    STAILQ_INIT(&later->queue);
-    uv_idle_init(&a->loop, &later->turn);
-    later->turn.data = later;
-    uv_idle_start(&later->turn, on_later);
-    a->hosted_later = later;
-  }
-  STAILQ_INSERT_TAIL(&later->queue, e, in_queue);
-  return 0;
-}
 
 /* A walk that stands at p goes on behind it. */
-static void walk_past(struct errand *e, const struct hosted *p) {
-  if (e->at != p) return;
-  e->at = p->next;
-  e->begun = false;
+static void walk_past(struct hosted_walk *w, const struct hosted *p) {
+  if (w->at != p) return;
+  w->at = p->next;
+  w->begun = false;
 }
 
 static void walks_past(const struct hosted *p) {
-  const struct hosted_later *later = p->agent->hosted_later;
-  struct errand *e;
-  if (later) STAILQ_FOREACH(e, &later->queue, in_queue) walk_past(e, p);
+  for (struct hosted_walk *w = p->agent->walks; w; w = w->next) walk_past(w, p);
 }
 
 /* --- the end of a process ------------------------------------------------------------------------------- */
@@ -117,6 +71,7 @@ static void walks_past(const struct hosted *p) {
 /* The signals of an ended process to those that it was linked with or monitored by. */
 struct farewell {
   struct errand errand;
+  struct agent *agent;
   npid pid;
   struct term *reason;
   struct bond *bonds;
@@ -127,13 +82,13 @@ static void say_farewell(struct agent *a, npid pid, const struct bond *b, struct
   agent_send(a, b->ref == NPID_NONE ? SIGNAL_LINK_EXIT : SIGNAL_DOWN, b->pid, pid, b->ref, reason);
 }
 
-static bool farewell_step(struct agent *a, struct errand *e, int *left) {
+static bool farewell_step(struct errand *e, int *left) {
   struct farewell *f = (struct farewell *)e;
-  for (; f->count && *left > 0; (*left)--) say_farewell(a, f->pid, &f->bonds[--f->count], f->reason);
+  for (; f->count && *left > 0; (*left)--) say_farewell(f->agent, f->pid, &f->bonds[--f->count], f->reason);
   return !f->count;
 }
 
-static void farewell_free(struct errand *e) {
+static void farewell_done(struct errand *e) {
   struct farewell *f = (struct farewell *)e;
   term_unref(f->reason);
   free(f->bonds);
@@ -142,22 +97,26 @@ static void farewell_free(struct errand *e) {
 
 /* Sends the signals, those beyond HOSTED_FAREWELLS later; takes the bonds. */
 static void fire_bonds(struct hosted *p, struct term *reason) {
-  struct agent *a = p->agent;
-  struct farewell f = {.errand = {.step = farewell_step, .free = farewell_free},
-                       .pid = p->pid,
-                       .reason = term_ref(reason),
-                       .bonds = p->bonds,
-                       .count = p->bond_count};
+  struct farewell f = {
+      .errand = {.name = "the end of a process that many were tied to",
+                 .step = farewell_step,
+                 .done = farewell_done},
+      .agent = p->agent,
+      .pid = p->pid,
+      .reason = term_ref(reason),
+      .bonds = p->bonds,
+      .count = p->bond_count,
+  };
   int now = HOSTED_FAREWELLS, all = INT_MAX;
   map_finish(&p->bond_at);
-  bool done = farewell_step(a, &f.errand, &now);
+  bool done = farewell_step(&f.errand, &now);
   struct farewell *kept = done ? NULL : malloc(sizeof *kept);
   if (kept) {
     *kept = f;
-    if (!do_later(a, &kept->errand)) return;
-    free(kept);
+    errands_add(&p->agent->errands, &kept->errand);
+    return;
   }
-  farewell_step(a, &f.errand, &all);
+  farewell_step(&f.errand, &all);
   term_unref(f.reason);
   free(f.bonds);
 }
@@ -446,14 +405,6 @@ void hosted_signal(struct hosted *p, struct signal *s) {
 
 /* --- the loss of a node --------------------------------------------------------------------------------- */
 
-/* A walk over the processes that there were at the loss of a node.  Bonds are looked at from the last one
- * down: the first `left` of them are still to be looked at. */
-struct walk {
-  struct errand errand;
-  struct hosted_loss lost;
-  size_t left;
-};
-
 /* Removes a bond that is lost; a link fires, which may end p.  Returns how many looks that counts as. */
 static int lose_bond(struct hosted *p, struct bond b, const struct hosted_loss *lost) {
   if (!hosted_is_lost(lost, b.pid, b.epoch)) return 1;
@@ -462,12 +413,11 @@ static int lose_bond(struct hosted *p, struct bond b, const struct hosted_loss *
   return HOSTED_REMOVAL;
 }
 
-static bool walk_step(struct agent *a, struct errand *e, int *left) {
-  struct walk *w = (struct walk *)e;
-  (void)a;
-  for (struct hosted *p; (p = e->at) && *left > 0;) {
-    if (!e->begun) {
-      e->begun = true;
+static bool walk_step(struct errand *e, int *left) {
+  struct hosted_walk *w = (struct hosted_walk *)e;
+  for (struct hosted *p; (p = w->at) && *left > 0;) {
+    if (!w->begun) {
+      w->begun = true;
       w->left = SIZE_MAX;
       *left -= HOSTED_VISIT;
       if (p->class->node_down) p->class->node_down(p, &w->lost);
@@ -475,33 +425,39 @@ static bool walk_step(struct agent *a, struct errand *e, int *left) {
     }
     if (w->left > p->bond_count) w->left = p->bond_count;
     if (!w->left) {
-      walk_past(e, p);
+      walk_past(w, p);
       continue;
     }
     w->left--;
     *left -= lose_bond(p, p->bonds[w->left], &w->lost);
   }
-  return !e->at;
+  return !w->at;
 }
 
-static void walk_free(struct errand *e) {
-  term_unref(((struct walk *)e)->lost.reason);
-  free(e);
+static void walk_done(struct errand *e) {
+  struct hosted_walk *w = (struct hosted_walk *)e;
+  *w->pprev = w->next;
+  if (w->next) w->next->pprev = w->pprev;
+  term_unref(w->lost.reason);
+  free(w);
 }
 
 void hosted_node_down(struct agent *a, const struct hosted_loss *lost) {
-  struct walk *w = a->processes ? malloc(sizeof *w) : NULL;
+  struct hosted_walk *w = a->processes ? malloc(sizeof *w) : NULL;
   if (!a->processes) return;
-  if (w) {
-    *w = (struct walk){.errand = {.step = walk_step, .free = walk_free, .at = a->processes}, .lost = *lost};
-    w->lost.reason = term_ref(lost->reason);
-  }
-  bool first = !a->hosted_later;
-  if (!w || do_later(a, &w->errand)) {
+  if (!w) {
     log_line(&a->log, "out of memory: the loss of %s is not told to commands and clients",
              nodetab_name(a->nodes, lost->incarnation));
-    if (w) walk_free(&w->errand);
-  } else if (first) {
-    on_later(&a->hosted_later->turn);
+    return;
   }
+  *w = (struct hosted_walk){
+      .errand = {.name = "the loss of a node that many were tied to", .step = walk_step, .done = walk_done},
+      .next = a->walks,
+      .pprev = &a->walks,
+      .lost = *lost,
+      .at = a->processes};
+  w->lost.reason = term_ref(lost->reason);
+  if (w->next) w->next->pprev = &w->next;
+  a->walks = w;
+  errands_begin(&a->errands, &w->errand);
 }
