@@ -308,10 +308,26 @@ static bool is_due(struct net *net, const struct net_step *s) {
   return true;
 }
 
+static bool has_errands(const struct net_node *n) {
+  return n->alive && !n->frozen && !errands_idle(&n->mesh->errands);
+}
+
+bool net_turn(struct net *net) {
+  for (int i = 0; i < NET_NODES; i++) {
+    if (!has_errands(&net->node[i])) continue;
+    uv_idle_t *turn = &net->node[i].mesh->errands.turn;
+    turn->idle_cb(turn);
+    return true;
+  }
+  return false;
+}
+
 bool net_step(struct net *net) {
   size_t count = 0, pick;
   for (struct net_step *s = net->first; s; s = s->next) count += is_due(net, s);
-  if (!count) return false;
+  if (!count) return net_turn(net);
+  for (int i = 0; net->seed && i < NET_NODES; i++)
+    if (has_errands(&net->node[i]) && net_random(net, 2)) return net_turn(net);
   pick = net->seed ? net_random(net, count) : 0;
   for (struct net_step **at = &net->first; *at; at = &(*at)->next) {
     if (!is_due(net, *at) || pick--) continue;
@@ -435,6 +451,10 @@ static bool on_synced(void *data, uint32_t incarnation, const json_t *names) {
 static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
   struct net_node *n = data;
   struct net_node *from = node_named(n->net, nodetab_name(n->nodes, incarnation));
+  if (s->kind == SIGNAL_CALL) { /* it has no number */
+    signal_free(s);
+    return;
+  }
   struct net_pair *pair = &from->to[n - n->net->node];
   uint64_t connection = ((uint64_t)(unsigned)n->life << 52) | (uint64_t)incarnation << 32 | s->epoch;
   int number = (int)number_of(s);
@@ -554,6 +574,7 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                .transport = &fake,
                                .carrier = n};
   if (mesh_new(&config, net->user ? net->user->events : &events, n, &n->mesh)) abort();
+  if (net->seed) n->mesh->errands.slice = 1 + (int)(net->seed % 16);
   if (net->user) net->user->started(n);
   return n;
 }
@@ -664,7 +685,7 @@ static const char *broken_peer(const struct peer *p) {
     return "a transport from OPENING on, and not before";
   if (p->transport && p->transport->closed) return "its transport lives";
   if (p->answer && !answers) return "an unanswered offer of the peer's in OPENING and GREETED alone";
-  if (p->queue && (p->state == PEER_DOWN || p->state >= PEER_SYNCING))
+  if (p->queue && !p->draining && (p->state == PEER_DOWN || p->state >= PEER_SYNCING))
     return "a queue while connecting alone";
   if (p->state == PEER_DOWN && (p->offer || p->waiters)) return "nothing under way when down";
   if (p->waiters && !uv_is_active((const uv_handle_t *)&p->deadline)) return "a deadline for those who wait";

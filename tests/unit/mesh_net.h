@@ -85,6 +85,10 @@ void net_crash(struct net_node *n); /* the node dies: its connections break, and
 /* Runs one step; false when there is none.  net_run runs them all, and fails after very many. */
 bool net_step(struct net *net);
 bool net_run(struct net *net);
+/* Does a slice of the errands of a node that has some, as a turn of its loop does; false when none has.  A
+ * net with a seed does it between other steps, in small slices; one without does it when no other step is
+ * due. */
+bool net_turn(struct net *net);
 /* Lets time pass: fires the timers of all nodes as they are due, and runs all steps in between.  False when
  * steps never end. */
 bool net_pass(struct net *net, int ms);

@@ -749,6 +749,93 @@ static void test_unreachable(void) {
   net_free(net);
 }
 
+enum { SLICE = ERRANDS_TURN / MESH_DRAIN, SIGNALS = 4 * SLICE };
+
+/* Runs the steps that are no slices of errands. */
+static void run_steps(struct net *net) {
+  while (net->first && net_step(net)) continue;
+}
+
+/* Many signals for a node that cannot be reached: a slice of them is refused in a turn, and what is sent
+ * meanwhile is refused behind them. */
+static void test_many_refused(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two);
+  net_stop(two);
+  for (int i = 0; i < SIGNALS; i++) net_send(one, two);
+  run_steps(net);
+  ok(net_state(one, two) == PEER_DOWN && one->refused == SLICE,
+     "with %d signals for a node that is not there, %d are refused at once", SIGNALS, one->refused);
+  ok(!net_broken(one), "%s", "and the others wait");
+  net_send(one, two);
+  ok(one->refused == SLICE && !one->to[1].refused[SIGNALS + 1], "a later one waits behind them");
+  int turns = 0;
+  for (int before = one->refused; net_turn(net) && one->refused - before <= SLICE; turns++)
+    before = one->refused;
+  ok(one->refused == SIGNALS + 1 && turns == SIGNALS / SLICE, "all are refused in %d turns", turns);
+  ok(net_peer(one, "two@b")->queued == 0 && !net_broken(one), "and nothing is left");
+  net_free(net);
+}
+
+/* The same for a node that comes up: signals go out in slices and in order, and a call between the kernels
+ * passes them. */
+static void test_many_sent(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two);
+  uint32_t incarnation;
+  for (int i = 0; i < SIGNALS; i++) net_send(one, two);
+  while (net_state(one, two) < PEER_SYNCING && net_step(net)) continue;
+  struct peer *p = net_peer(one, "two@b");
+  ok(p->sent == SLICE, "with %d signals for a node that comes up, %d are sent at once", SIGNALS,
+     (int)p->sent);
+  net_send(one, two);
+  if (nodetab_intern(one->nodes, "two@b", two->creation, &incarnation)) abort();
+  struct signal *s =
+      signal_new(SIGNAL_CALL, npid_make(incarnation, 0), NPID_KERNEL, NPID_NONE, term_build("s", "echo"));
+  s->epoch = nodetab_epoch(one->nodes, incarnation);
+  mesh_send(one->mesh, s);
+  ok(p->sent == SLICE + 1, "a signal of a process waits behind them, one of the kernel does not");
+  net_turn(net);
+  ok(p->sent == 2 * SLICE + 1, "in the next turn as many: %d", (int)p->sent);
+  ok(net_run(net) && one->to[1].received == SIGNALS + 1 && !one->to[1].gaps, "all arrive, in their order");
+  net_free(net);
+}
+
+/* The link is lost while they are sent: what was not sent is refused, in slices. */
+static void test_many_lost(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two);
+  for (int i = 0; i < SIGNALS; i++) net_send(one, two);
+  run_steps(net);
+  peer_fail(net_peer(one, "two@b"), ERR_LOST, "cut (lost)");
+  ok(net_state(one, two) == PEER_DOWN && !one->refused, "the link is lost as they are sent");
+  net_turn(net);
+  ok(one->refused == SLICE, "those that were not sent are refused in slices: %d", one->refused);
+  while (net_turn(net)) continue;
+  ok(one->refused == SIGNALS - SLICE, "to the last: %d", one->refused);
+  net_send(one, two);
+  ok(net_run(net) && one->to[1].received && net_state(one, two) == PEER_UP,
+     "and the next one connects again");
+  net_free(net);
+}
+
+/* The node comes up while signals are being refused: those whose turn it is then are sent. */
+static void test_back_while_refused(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two);
+  net_stop(two);
+  for (int i = 0; i < SIGNALS; i++) net_send(one, two);
+  run_steps(net);
+  int refused = one->refused;
+  two = net_start(net, 1, "two@b", true, 0);
+  net_connect(two, one);
+  run_steps(net);
+  ok(net_state(one, two) == PEER_UP && one->refused == refused, "a node comes up before all are refused");
+  ok(net_run(net) && !one->to[1].gaps && one->refused == SIGNALS,
+     "signals for its earlier incarnation are refused all the same");
+  net_free(net);
+}
+
 static void test_busy(void) {
   struct net_node *one, *two;
   struct net *net = two_nodes(&one, &two);
@@ -1104,6 +1191,10 @@ int main(void) {
   test_loopback_only();
   test_many();
   test_queue();
+  test_many_refused();
+  test_many_sent();
+  test_many_lost();
+  test_back_while_refused();
   test_unreachable();
   test_busy();
   test_write_fails();

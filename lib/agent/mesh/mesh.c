@@ -1,9 +1,14 @@
 /* Invariant: there is one struct peer for each node name that this node has heard of.  It is kept until
  * mesh_free; when the table is full, the place of a peer that was never met is given to another name.  Only
- * handshake.c changes a peer's state.
+ * handshake.c changes a peer's state.  A queue that is not empty waits for the handshake to end, or is being
+ * drained: in DOWN its signals are refused, and from SYNCING on they are sent, a slice a turn of the loop.
  *
  * Orderings: signals to one peer go out in the order of mesh_send: they wait in the peer's queue until
- * SYNCING, the queue is written behind this node's names, and later signals behind the queue. A connection
+ * SYNCING, the queue is written behind this node's names, and later signals behind the queue. A signal that
+ * cannot be sent waits behind the queue, too, before it is refused: so the answers to one sender keep the
+ * order of its signals. Each signal of the queue is judged when its turn comes: one that was queued before a
+ * failure may still be sent, if the peer has come up since and the signal's connection was not lost. Only
+ * signals between the two kernels pass the queue, as they pass long signals (series.c). A connection
  * that is lost is first ended in the table of nodes (its epoch), then told to the user, then to the
  * subscribers and the waiters: so each of them finds the connection already gone. */
 #include "agent/mesh/mesh.h"
@@ -16,6 +21,7 @@
 #include "base/metrics.h"
 #include "wire/json.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -38,7 +44,7 @@ static struct peer *reuse_peer(struct mesh *m, const struct nodename *name) {
   for (size_t i = 0; i < m->count; i++) {
     m->reused = (m->reused + 1) % m->count;
     struct peer *p = m->all[m->reused];
-    if (p->state != PEER_DOWN || p->incarnation || p->waiters || p->queue || p->join) continue;
+    if (p->state != PEER_DOWN || p->incarnation || p->waiters || p->queue || p->draining || p->join) continue;
     if (map_put(&m->peers, name->full, p)) return NULL;
     map_remove(&m->peers, p->name.full);
     members_forget(p);
@@ -259,10 +265,15 @@ void peer_write(struct peer *p, struct signal *s) {
 }
 
 void peer_check_busy(struct peer *p) {
-  bool busy = p->transport_busy || p->series.busy;
+  size_t queued_max = p->busy ? TRANSPORT_QUEUE_HIGH / 2 : TRANSPORT_QUEUE_HIGH;
+  bool busy = p->transport_busy || p->series.busy || p->queued > queued_max;
   if (p->state < PEER_SYNCING || busy == p->busy) return;
   p->busy = busy;
   p->mesh->events->busy(p->mesh->data, p->incarnation, busy);
+}
+
+static bool is_linked(const struct peer *p, const struct signal *s) {
+  return p->state >= PEER_SYNCING && p->incarnation == npid_incarnation(s->to);
 }
 
 static void set_busy(struct mesh *m, const struct signal *s, bool busy) {
@@ -274,34 +285,24 @@ static void enqueue(struct peer *p, struct signal *s) {
   *p->queue_end = s;
   p->queue_end = &s->next;
   p->queued += signal_weight(s);
-  if (p->queued > TRANSPORT_QUEUE_HIGH) set_busy(p->mesh, s, true);
+  if (is_linked(p, s))
+    peer_check_busy(p);
+  else if (p->queued > TRANSPORT_QUEUE_HIGH)
+    set_busy(p->mesh, s, true);
 }
 
-/* Empties the queue and returns its signals, oldest first.  Senders that wait for room in the queue are
- * resumed. */
-static struct signal *take_queue(struct peer *p) {
-  struct signal *all = p->queue;
-  p->queue = NULL;
-  p->queue_end = &p->queue;
-  p->queued = 0;
-  for (const struct signal *s = all; s; s = s->next) set_busy(p->mesh, s, false);
-  return all;
-}
-
-void peer_send_queue(struct peer *p) {
-  struct mesh *m = p->mesh;
-  for (struct signal *s = take_queue(p), *next; s; s = next) {
-    next = s->next;
-    mesh_send(m, s);
-  }
-}
-
-static void refuse_queue(struct peer *p) {
-  struct mesh *m = p->mesh;
-  for (struct signal *s = take_queue(p), *next; s; s = next) {
-    next = s->next;
-    undeliverable(m, s, ERR_LOST, "noconnection");
-  }
+/* Takes the oldest signal off the queue.  Senders that wait for room in the queue are resumed. */
+static struct signal *dequeue(struct peer *p) {
+  struct signal *s = p->queue;
+  p->queue = s->next;
+  if (!p->queue) p->queue_end = &p->queue;
+  p->queued -= signal_weight(s);
+  s->next = NULL;
+  if (is_linked(p, s))
+    peer_check_busy(p);
+  else
+    set_busy(p->mesh, s, false);
+  return s;
 }
 
 /* True when this signal is worth a new connection. Unlinks, demonitors, exits of links, DOWNs and replies are
@@ -327,27 +328,76 @@ static void ignore_outcome(void *data, const struct error *e, npid kernel) {
   (void)data, (void)e, (void)kernel;
 }
 
-/* Sends a signal to a node that is not connected, or to an earlier incarnation of a connected node: queues
- * the signal and connects, or gives the signal up. */
-static void send_unconnected(struct mesh *m, struct peer *p, struct signal *s) {
-  /* The pid came from another node, and this node has never met the node of the pid. */
-  if (!p && !m->stopping) {
-    struct nodename name;
-    struct error e;
-    if (!nodename_parse(nodetab_name(m->config.nodes, npid_incarnation(s->to)), &name, &e))
-      p = peer_get(m, &name);
+/* What is to be done with a signal whose turn it is. */
+enum fate {
+  FATE_SENT,     /* the link is up */
+  FATE_WAITS,    /* for the link */
+  FATE_LOST,     /* the connection for which it was sent is lost */
+  FATE_NOBODY,   /* it is to an earlier incarnation of a connected node */
+  FATE_HOPELESS, /* there is no link, and none is sought for it */
+};
+
+/* p: NULL, where there is no room for the peer. */
+static enum fate fate_of(const struct mesh *m, const struct peer *p, const struct signal *s) {
+  if (s->epoch != nodetab_epoch(m->config.nodes, npid_incarnation(s->to))) return FATE_LOST;
+  if (!p) return FATE_HOPELESS;
+  if (p->state >= PEER_SYNCING) return is_linked(p, s) ? FATE_SENT : FATE_NOBODY;
+  bool hopeless = p->state == PEER_DOWN && (failed_lately(p) || !needs_connection(s));
+  return hopeless || m->stopping ? FATE_HOPELESS : FATE_WAITS;
+}
+
+/* Sends the signal (consumed), or gives it up. */
+static void settle(struct mesh *m, struct peer *p, struct signal *s, enum fate fate) {
+  if (fate == FATE_SENT)
+    series_send(p, s);
+  else
+    undeliverable(m, s, fate == FATE_LOST ? ERR_LOST : ERR_NO_PROCESS,
+                  fate == FATE_NOBODY ? "noproc" : "noconnection");
+}
+
+/* Connects to a peer that is down and for which a signal waits. */
+static void want_link(struct peer *p) {
+  if (p->state == PEER_DOWN) mesh_connect(p->mesh, &p->name, ignore_outcome, NULL);
+}
+
+static bool drain_step(struct errand *e, int *left) {
+  struct peer *p = (struct peer *)((char *)e - offsetof(struct peer, drain));
+  for (; p->queue && *left > 0; *left -= MESH_DRAIN) {
+    enum fate fate = fate_of(p->mesh, p, p->queue);
+    if (fate == FATE_WAITS) want_link(p);
+    if (fate == FATE_WAITS && p->state != PEER_DOWN) return true;
+    settle(p->mesh, p, dequeue(p), fate);
   }
-  if (p && p->state >= PEER_SYNCING) {
-    undeliverable(m, s, ERR_NO_PROCESS, "noproc");
-    return;
-  }
-  bool give_up = p && p->state == PEER_DOWN && (failed_lately(p) || !needs_connection(s));
-  if (!p || give_up || m->stopping || p->queued > (uint64_t)limit_max(m->config.limits, LIMIT_PEER_QUEUE)) {
-    undeliverable(m, s, ERR_NO_PROCESS, "noconnection");
-    return;
-  }
-  enqueue(p, s);
-  mesh_connect(m, &p->name, ignore_outcome, NULL);
+  return !p->queue;
+}
+
+static void drain_done(struct errand *e) {
+  struct peer *p = (struct peer *)((char *)e - offsetof(struct peer, drain));
+  p->draining = false;
+}
+
+static void drain(struct peer *p) {
+  if (!p->queue || p->draining) return;
+  p->draining = true;
+  p->drain =
+      (struct errand){.name = "signals that waited for a node", .step = drain_step, .done = drain_done};
+  errands_begin(&p->mesh->errands, &p->drain);
+}
+
+void peer_send_queue(struct peer *p) {
+  p->busy = p->queued > TRANSPORT_QUEUE_HIGH;
+  p->mesh->events->busy(p->mesh->data, p->incarnation, p->busy);
+  drain(p);
+}
+
+/* The peer of the node to which a signal goes, which this node may never have met: the pid came from another
+ * one.  NULL: there is no room for it. */
+static struct peer *peer_of(struct mesh *m, const struct signal *s) {
+  const char *node = nodetab_name(m->config.nodes, npid_incarnation(s->to));
+  struct peer *p = map_get(&m->peers, node);
+  struct nodename name;
+  struct error e;
+  return p || m->stopping || nodename_parse(node, &name, &e) ? p : peer_get(m, &name);
 }
 
 void mesh_send(struct mesh *m, struct signal *s) {
@@ -358,15 +408,18 @@ void mesh_send(struct mesh *m, struct signal *s) {
     undeliverable(m, s, ERR_NO_PROCESS, "noproc");
     return;
   }
-  if (s->epoch != nodetab_epoch(nodes, incarnation)) { /* it was sent over a connection that is lost */
-    undeliverable(m, s, ERR_LOST, "noconnection");
+  struct peer *p = peer_of(m, s);
+  bool behind = p && p->queue && !(is_linked(p, s) && series_is_free(s));
+  enum fate fate = behind ? FATE_WAITS : fate_of(m, p, s);
+  bool full = p && p->queued > (uint64_t)limit_max(m->config.limits, LIMIT_PEER_QUEUE);
+  if (!p || fate != FATE_WAITS || full) {
+    settle(m, p, s, fate == FATE_WAITS ? FATE_HOPELESS : fate);
     return;
   }
-  struct peer *p = map_get(&m->peers, nodetab_name(nodes, incarnation));
-  if (p && p->state >= PEER_SYNCING && p->incarnation == incarnation)
-    series_send(p, s);
-  else
-    send_unconnected(m, p, s);
+  enqueue(p, s);
+  if (p->draining) return;
+  want_link(p);
+  if (p->state == PEER_DOWN) drain(p);
 }
 
 /* --- up and down ---------------------------------------------------------------------------------------- */
@@ -408,9 +461,9 @@ void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event
     m->events->down(m->data, p->incarnation, epoch, "noconnection");
   }
   if (from == PEER_UP) publish(p, without_name(p, error_text(why)));
-  refuse_queue(p);
   peer_tell_waiters(p, why);
   members_told(p);
+  if (p->state == PEER_DOWN) drain(p);
 }
 
 /* --- connecting and parting ----------------------------------------------------------------------------- */
@@ -539,6 +592,7 @@ int mesh_new(const struct mesh_config *config, const struct mesh_events *events,
     m->random = (uint64_t)clock_ns();
   m->life = m->random & INT64_MAX;
   members_init(m);
+  errands_init(&m->errands, config->loop, config->holds);
   uint64_t ms = (uint64_t)config->heartbeat_ms;
   uv_timer_init(config->loop, &m->heartbeat);
   m->heartbeat.data = m;
@@ -559,6 +613,7 @@ void mesh_stop(struct mesh *m) {
 void mesh_finish(struct mesh *m) {
   if (!m) return;
   mesh_stop(m);
+  errands_finish(&m->errands);
   uv_close((uv_handle_t *)&m->heartbeat, NULL);
   members_finish(m);
   for (size_t i = 0; i < m->count; i++) {

@@ -36,12 +36,13 @@
 #ifndef AGENT_MESH_PEER_H
 #define AGENT_MESH_PEER_H
 
-#include "core/tags.h"
+#include "agent/errands.h"
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/series.h"
 #include "agent/mesh/transport.h"
 #include "base/buf.h"
 #include "base/map.h"
+#include "core/tags.h"
 #include "wire/frame.h"
 #include "wire/scan.h"
 
@@ -94,6 +95,8 @@ struct peer_detail {
   bool known;              /* OFFER, output: the peer is connected already, and nothing is to be done */
   bool claims;             /* OFFER, output: another OS process than the connected one has sent it */
 };
+
+enum { MESH_DRAIN = 4 }; /* how many pieces of an errand a signal of a queue counts as */
 
 enum { PEER_BEATS = 8 }; /* how many times of beats are kept: more beats than a link may leave unanswered */
 
@@ -165,13 +168,15 @@ struct peer {
   /* The peer was quiet for too long; it is lost if it is still quiet once the sockets have been read. */
   bool second_look;
 
-  struct signal *queue, **queue_end; /* signals to the peer, until SYNCING */
+  struct signal *queue, **queue_end; /* signals to the peer that wait for the link or behind others */
   size_t queued;                     /* the weight of the queued signals */
-  int64_t sent, received, losses;    /* signals, and ends of the link without a farewell, since the start */
-  struct series series;              /* from SYNCING on: the long signals of both directions */
-  bool transport_busy;               /* the queue of the transport is above TRANSPORT_QUEUE_HIGH */
-  bool busy;                         /* the user was told that the way to the peer is busy */
-  int64_t failed_ms;                 /* when connecting last failed; 0: never, or the peer was up since */
+  struct errand drain;               /* in DOWN and from SYNCING on, until the queue is empty (mesh.c) */
+  bool draining;
+  int64_t sent, received, losses; /* signals, and ends of the link without a farewell, since the start */
+  struct series series;           /* from SYNCING on: the long signals of both directions */
+  bool transport_busy;            /* the queue of the transport is above TRANSPORT_QUEUE_HIGH */
+  bool busy;                      /* the user was told that the way to the peer is busy */
+  int64_t failed_ms;              /* when connecting last failed; 0: never, or the peer was up since */
 
   /* members.c */
   uint64_t hash;        /* hash of the name */
@@ -225,6 +230,7 @@ struct mesh {
   uint64_t beats; /* sent so far */
   /* When the last PEER_BEATS beats were sent, each at its number modulo PEER_BEATS. */
   int64_t beat_ms[PEER_BEATS], beat_ns[PEER_BEATS]; /* by the loop's clock, and by clock_ns */
+  struct errands errands;                           /* the queues of peers */
   struct frames frames;                             /* scratch: the frame being read */
   struct buf line;                                  /* scratch: the frame being written */
   uint64_t lost_pids;                               /* nodetab_refused at the last log line about it */
@@ -254,7 +260,7 @@ void peer_check_joined(struct peer *p);
 /* Tells the waiters the outcome: why is NULL when the peer is up. */
 void peer_tell_waiters(struct peer *p, const struct error *why);
 
-/* Tells the user whether senders to the peer must wait: the transport or the series are busy. */
+/* Tells the user whether senders to the peer must wait: the queue, the transport or the series are busy. */
 void peer_check_busy(struct peer *p);
 
 /* Writes a signal (consumed) as a frame; or lines; or a line of JSON (consumed; NULL: memory ran out).  When
@@ -263,7 +269,7 @@ void peer_write(struct peer *p, struct signal *s);
 bool peer_write_text(struct peer *p, const struct buf *lines);
 bool peer_write_json(struct peer *p, json_t *line);
 
-/* Writes the queued signals to the transport. */
+/* Has the queued signals of a peer that is SYNCING sent, in later turns of the loop where there are many. */
 void peer_send_queue(struct peer *p);
 
 #endif

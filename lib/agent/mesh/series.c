@@ -95,6 +95,10 @@ static npid order_key(npid to, npid from) {
   return is_no_process(to) ? NPID_NONE : to;
 }
 
+bool series_is_free(const struct signal *s) {
+  return order_key(s->to, s->from) == NPID_NONE;
+}
+
 /* --- the pool ------------------------------------------------------------------------------------------- */
 
 /* Without a pool the work is done at once: a test sees then each step. */

@@ -49,6 +49,9 @@ struct series {                       /* of a peer; zeroed: none */
   unsigned drops;                     /* how often series_drop has run */
 };
 
+/* True for a signal from one kernel to another: it keeps no order with other signals, and passes them. */
+bool series_is_free(const struct signal *s);
+
 /* Sends a signal (consumed) of a peer that is up or syncing: at once, or in pieces, or behind the pieces of
  * an earlier signal of its sender. */
 void series_send(struct peer *p, struct signal *s);
