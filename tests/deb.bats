@@ -58,7 +58,7 @@ PROGRAM
 exec chroot "$1/root" env -i PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root LC_ALL=C.UTF-8 sh -euc '
   dpkg -i /packages/*.deb >/dev/null 2>&1
   id -un node-toolkit
-  stat -c "%n %a %U" /run/node /var/lib/node
+  stat -c "%n %a %U" /run/node /var/lib/node-toolkit /var/lib/node-toolkit/home
   test -s /lib/systemd/system/node@.service
   test -s /usr/share/man/man1/node-start.1.gz && test -s /usr/share/bash-completion/completions/node-spawn
   node-start -d --sname packaged --listen 127.0.0.1:0 >/dev/null 2>&1
@@ -73,8 +73,9 @@ exec chroot "$1/root" env -i PATH=/usr/bin:/bin:/usr/sbin:/sbin HOME=/root LC_AL
 END
   run -0 unshare -m --propagation private sh "$T/try" "$T" "$PACKAGES"
   assert_output "node-toolkit
-/run/node 700 root
-/var/lib/node 700 root
+/run/node 755 root
+/var/lib/node-toolkit 755 root
+/var/lib/node-toolkit/home 700 node-toolkit
 a command
 function
 a program

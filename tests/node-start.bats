@@ -322,6 +322,85 @@ that names it: node-list -n one; to start it otherwise, stop that: systemctl sto
   start_node one # over the file that the manager has left
 }
 
+# As the units of the system do: root's /run/node and /var/lib/node-toolkit, and in them a directory for each node, of
+# the user as whom it runs.
+@test "services of different users share /run/node, where each user finds the own nodes and takes no other's name" {
+  [ "$(id -u)" = 0 ] && unshare --mount --pid --fork true 2>/dev/null || skip 'needs root, and namespaces'
+  cat >"$T/host" <<'END'
+set -eu
+mount -t tmpfs -o mode=755 none /run
+mount -t tmpfs -o mode=755 none /var/lib
+mkdir /run/build /run/home /run/node /var/lib/node-toolkit
+mount --bind "$BUILD" /run/build
+PATH=/run/build/bin:$PATH
+umask 077
+unset NODE_RUNTIME_DIR NODE_STATE_DIR
+as() {
+  local id=$1
+  shift
+  mkdir -p "/run/home/$id"
+  chown "$id:$id" "/run/home/$id"
+  chmod 711 /run/home
+  HOME=/run/home/$id setpriv --reuid "$id" --regid "$id" --clear-groups --inh-caps=-all "$@"
+}
+service() { # NODE USER
+  for dir in /run/node /var/lib/node-toolkit; do
+    mkdir "$dir/$1@$HOST"
+    chown "$2:$2" "$dir/$1@$HOST"
+  done
+  as "$2" env NODE_RUNTIME_DIR=/run/node NODE_STATE_DIR=/var/lib/node-toolkit \
+    node-start -d --sname "$1" --listen none --cookie a-cookie-of-enough-bytes >/dev/null 2>&1
+}
+# What root's node-start makes, all may read.
+rmdir /run/node /var/lib/node-toolkit
+node-start -d --sname root --listen none --cookie a-cookie-of-enough-bytes >/dev/null 2>&1
+stat -c '%n %a' /run/node /var/lib/node-toolkit
+service web 12345
+service db 12346
+for id in 0 12345 12346; do as "$id" node-list --self; done
+as 12345 node-spawn -- sh -c 'id -u; node-list --self'
+# A user's other node is found beside that of the service.
+mkdir -p /run/user/12345
+chmod 755 /run/user
+chown 12345:12345 /run/user/12345
+as 12345 node-start -d --sname mine --listen none --cookie a-cookie-of-enough-bytes >/dev/null 2>&1
+stat -c '%n %U' "/run/user/12345/node/mine@$HOST/sock"
+as 12345 node-list 2>&1 || true
+as 12345 node-spawn -n web -- echo 'from web'
+as 12345 node-spawn -n mine -- echo 'from mine'
+# The name of another's service is not to be had, nor is what another user offers followed.
+as 12345 env NODE_RUNTIME_DIR=/run/node NODE_STATE_DIR=/run/home/12345 \
+  node-start -d --sname db2 --listen none --cookie a-cookie-of-enough-bytes 2>&1 || echo "status $?"
+as 12345 chmod 777 "/run/node/web@$HOST"
+as 12345 chmod 666 "/run/node/web@$HOST/sock" "/run/node/web@$HOST/lock"
+as 12346 node-spawn -n web -- true 2>&1 || echo "status $?"
+as 12346 node-spawn -n db -- id -u
+as 12345 chmod 700 "/run/node/web@$HOST"
+as 12345 node-stop web
+as 12345 node-list --self
+END
+  export BUILD HOST
+  run -0 unshare --mount --pid --fork --kill-child --mount-proc --propagation private bash "$T/host" 3>&-
+  assert_output "/run/node 755
+/var/lib/node-toolkit 755
+root@$HOST
+web@$HOST
+db@$HOST
+12345
+web@$HOST
+/run/user/12345/node/mine@$HOST/sock UNKNOWN
+node-list: several nodes are running here: mine@$HOST, web@$HOST; choose one with -n NODE or NODE_SELF
+from web
+from mine
+node-start: /run/node/db2@$HOST: you may not make this directory: choose another with NODE_RUNTIME_DIR or \
+NODE_STATE_DIR, or let the service manager make it (node-start(1), SERVICES)
+status 4
+node-spawn: web: no node of this name is running here, but db@$HOST
+status 125
+12346
+mine@$HOST"
+}
+
 @test "no watchdog is fed that is another process's, and none by a node whose schedulers are all held" {
   service_manager "$T/notify"
   export NOTIFY_SOCKET=$T/notify WATCHDOG_USEC=100000

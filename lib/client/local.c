@@ -19,17 +19,41 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int directory(char *out, size_t size, struct error *e) {
-  int code = rundir_find(out, size, e);
-  return code ? code : rundir_check(out, e);
+/* The runtime directories in which this user's nodes may be; the first is that of the nodes that he starts.
+ */
+struct places {
+  char own[4096];
+  const char *at[2];
+  size_t count;
+};
+
+static int find_places(struct places *p, struct error *e) {
+  struct error ignored;
+  const char *services = rundir_services();
+  int code = rundir_find(p->own, sizeof p->own, e);
+  if (!code) code = rundir_check(p->own, e);
+  p->count = 0;
+  p->at[p->count++] = p->own;
+  if (services && !rundir_check(services, &ignored)) p->at[p->count++] = services;
+  return code;
+}
+
+/* Is the node's directory one that no other user could have made? */
+static bool is_ours(const char *dir, const char *node) {
+  struct error ignored;
+  struct buf path = BUF_INIT;
+  buf_printf(&path, "%s/%s", dir, node);
+  bool ours = buf_ok(&path) && !rundir_check(path.data, &ignored);
+  buf_finish(&path);
+  return ours;
 }
 
 /* Is the lock of the node held?  The test takes a shared lock, so that several programs can test at the same
  * time. */
-static bool is_running(int dir, const char *node) {
+static bool is_running(const char *dir, const char *node) {
   struct buf path = BUF_INIT;
-  buf_printf(&path, "%s/lock", node);
-  int fd = buf_ok(&path) ? openat(dir, path.data, O_RDONLY | O_CLOEXEC | O_NOCTTY) : -1;
+  buf_printf(&path, "%s/%s/lock", dir, node);
+  int fd = buf_ok(&path) ? open(path.data, O_RDONLY | O_CLOEXEC | O_NOCTTY) : -1;
   buf_finish(&path);
   if (fd < 0) return false;
   bool held = flock(fd, LOCK_SH | LOCK_NB) && errno == EWOULDBLOCK;
@@ -37,11 +61,9 @@ static bool is_running(int dir, const char *node) {
   return held;
 }
 
-char *local_socket(const char *node, struct error *e) {
-  char path[4096];
-  if (directory(path, sizeof path, e)) return NULL;
+static char *socket_path(const char *dir, const char *node, struct error *e) {
   struct buf out = BUF_INIT;
-  buf_printf(&out, "%s/%s/sock", path, node);
+  buf_printf(&out, "%s/%s/sock", dir, node);
   if (buf_ok(&out) && out.len >= sizeof((struct sockaddr_un *)NULL)->sun_path) {
     error_set(e, ERR_SYSTEM, "%s: too long for a socket's path; set NODE_RUNTIME_DIR to a shorter one",
               out.data);
@@ -54,12 +76,21 @@ char *local_socket(const char *node, struct error *e) {
 
 /* Does a process have the node's socket although the node does not run: a service manager, which starts the
  * node for the first connection? */
-static bool is_held(const char *node) {
+static bool is_held(const char *dir, const char *node) {
   struct error ignored = {0};
-  char *path = local_socket(node, &ignored);
+  char *path = socket_path(dir, node, &ignored);
   bool held = path && rundir_socket_held(path);
   free(path);
   return held;
+}
+
+char *local_socket(const char *node, struct error *e) {
+  struct places p;
+  size_t i = 0;
+  if (find_places(&p, e)) return NULL;
+  while (i < p.count && !(is_ours(p.at[i], node) && (is_running(p.at[i], node) || is_held(p.at[i], node))))
+    i++;
+  return socket_path(p.at[i < p.count ? i : 0], node, e);
 }
 
 /* Does `wanted`, as "one" or "one@rane", mean the node one@rane? */
@@ -73,6 +104,7 @@ static int by_name(const void *a, const void *b) {
   return strcmp(json_string_value(*left), json_string_value(*right));
 }
 
+/* Stores the sorted strings; one that is there twice, because both directories have it, comes once. */
 static int sorted(json_t *array, json_t **out) {
   size_t n = json_array_size(array);
   json_t **items = calloc(n ? n : 1, sizeof *items), *result = json_array();
@@ -84,7 +116,8 @@ static int sorted(json_t *array, json_t **out) {
   for (size_t i = 0; i < n; i++) items[i] = json_array_get(array, i);
   qsort(items, n, sizeof *items, by_name);
   int failed = 0;
-  for (size_t i = 0; i < n; i++) failed |= json_array_append(result, items[i]);
+  for (size_t i = 0; i < n; i++)
+    if (i == 0 || !json_equal(items[i - 1], items[i])) failed |= json_array_append(result, items[i]);
   free(items);
   if (failed) {
     json_decref(result);
@@ -94,23 +127,30 @@ static int sorted(json_t *array, json_t **out) {
   return 0;
 }
 
-/* Stores the nodes that run, or, where a name is wanted, those that it means and a service manager holds. */
-static int find_nodes(const char *wanted, json_t **out, struct error *e) {
-  char path[4096];
-  int rc = directory(path, sizeof path, e);
-  if (rc) return rc;
-  json_auto_t *found = json_array();
-  if (!found) return ERR_NOMEM;
+/* Adds the nodes of a directory that run, or, where a name is wanted, those that it means and a service
+ * manager holds. */
+static int add_nodes(const char *path, const char *wanted, json_t *found, struct error *e) {
+  int rc = 0;
   DIR *dir = opendir(path);
   if (!dir && errno != ENOENT) return error_set(e, ERR_SYSTEM, "%s: %s", path, strerror(errno));
   for (struct dirent *d; dir && (d = readdir(dir));) {
     const char *node = d->d_name;
-    if (strchr(node, '@') &&
-        (wanted ? is_meant(wanted, node) && is_held(node) : is_running(dirfd(dir), node)) &&
+    if (strchr(node, '@') && (!wanted || is_meant(wanted, node)) && is_ours(path, node) &&
+        (wanted ? is_held(path, node) : is_running(path, node)) &&
         json_array_append_new(found, json_string(node)))
       rc = ERR_NOMEM;
   }
   if (dir) closedir(dir);
+  return rc;
+}
+
+static int find_nodes(const char *wanted, json_t **out, struct error *e) {
+  struct places p;
+  int rc = find_places(&p, e);
+  if (rc) return rc;
+  json_auto_t *found = json_array();
+  if (!found) return ERR_NOMEM;
+  for (size_t i = 0; i < p.count && !rc; i++) rc = add_nodes(p.at[i], wanted, found, e);
   return rc ? rc : sorted(found, out);
 }
 

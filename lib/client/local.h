@@ -1,9 +1,10 @@
 /* local: the nodes that run on this host for this user.
  *
- * In the runtime directory (core/rundir.h) each node has a directory, which has the node's full name.  The
- * node runs as long as its agent holds the lock (flock) on the file `lock` in it; the directory alone may be
- * left from a node that was killed.  A service manager may listen on the socket of a node that does not run,
- * and start it for the first connection: such a node is found by its name alone. Any thread. */
+ * In the runtime directories (core/rundir.h) each node has a directory, which has the node's full name.  A
+ * node counts if its directory is this user's or root's.  The node runs as long as its agent holds the lock
+ * (flock) on the file `lock` in it; the directory alone may be left from a node that was killed.  A service
+ * manager may listen on the socket of a node that does not run, and start it for the first connection: such a
+ * node is found by its name alone. Any thread. */
 #ifndef CLIENT_LOCAL_H
 #define CLIENT_LOCAL_H
 

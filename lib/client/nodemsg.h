@@ -93,8 +93,8 @@ int nodemsg_stop(struct nodemsg *m, struct error *e) MUST_CHECK;
  * "/ping".  The caller frees the string; NULL when memory ran out. */
 char *nodemsg_path(const char *prefix, const char *segment, const char *suffix);
 
-/* Stores the path of the runtime directory, which holds the sockets of the local nodes (see node-toolkit(7)),
- * in out[size]. With make, the directory is created if it does not exist. */
+/* Stores the path of the runtime directory, which holds the sockets of the nodes that this user starts (see
+ * node-toolkit(7)), in out[size]. With make, the directory is created if it does not exist. */
 int nodemsg_runtime_dir(char *out, size_t size, bool make, struct error *e) MUST_CHECK;
 
 /* The names of the nodes that run here for this user, sorted: a new JSON array of strings.  NULL: memory ran

@@ -11,8 +11,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define RUNDIR_SYSTEM "/run/node"
-
 /* Removes slashes at the end of the path: with them, lstat would follow a symbolic link. */
 static void drop_slashes(char *path) {
   for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--) path[n - 1] = 0;
@@ -31,7 +29,7 @@ int rundir_find(char *out, size_t size, struct error *e) {
   int n;
   if (own && *own)
     n = snprintf(out, size, "%s", own);
-  else if (geteuid() == 0 || is_ours(RUNDIR_SYSTEM))
+  else if (geteuid() == 0)
     n = snprintf(out, size, RUNDIR_SYSTEM);
   else if (session && *session)
     n = snprintf(out, size, "%s/node", session);
@@ -45,19 +43,33 @@ int rundir_find(char *out, size_t size, struct error *e) {
   return 0;
 }
 
+const char *rundir_services(void) {
+  const char *own = getenv("NODE_RUNTIME_DIR");
+  return geteuid() == 0 || (own && *own) ? NULL : RUNDIR_SYSTEM;
+}
+
 int rundir_check(const char *path, struct error *e) {
   struct stat st;
   if (lstat(path, &st)) return errno == ENOENT ? 0 : error_system(e, errno, path);
-  if (S_ISDIR(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & (S_IWGRP | S_IWOTH))) return 0;
-  return error_set(e, ERR_PERMISSION,
-                   "%s: must be a directory (no symbolic link) of yours that nobody else may write to "
-                   "(chmod 700, or choose another with NODE_RUNTIME_DIR or NODE_STATE_DIR)",
-                   path);
+  if (S_ISDIR(st.st_mode) && (st.st_uid == geteuid() || st.st_uid == 0) &&
+      !(st.st_mode & (S_IWGRP | S_IWOTH)))
+    return 0;
+  return error_set(
+      e, ERR_PERMISSION,
+      "%s: must be a directory (no symbolic link) of yours or root's that nobody else may write to "
+      "(chmod 700, or choose another with NODE_RUNTIME_DIR or NODE_STATE_DIR)",
+      path);
 }
 
 int rundir_make(const char *path, struct error *e) {
-  if (mkdir(path, 0700) && errno != EEXIST) return error_system(e, errno, path);
-  return rundir_check(path, e);
+  bool shared = !strcmp(path, RUNDIR_SYSTEM) || !strcmp(path, STATEDIR_SYSTEM);
+  if (!mkdir(path, 0700)) return shared && chmod(path, 0755) ? error_system(e, errno, path) : 0;
+  if (errno == EACCES)
+    return error_set(e, ERR_PERMISSION,
+                     "%s: you may not make this directory: choose another with NODE_RUNTIME_DIR or "
+                     "NODE_STATE_DIR, or let the service manager make it (node-start(1), SERVICES)",
+                     path);
+  return errno == EEXIST ? rundir_check(path, e) : error_system(e, errno, path);
 }
 
 /* A connection of another type than the socket's is refused with EPROTOTYPE where a process has the socket,

@@ -35,7 +35,7 @@ int statedir_find(char *out, size_t size, struct error *e) {
   } else if (state && *state) {
     n = snprintf(out, size, "%s/node-toolkit", state);
   } else if (geteuid() == 0) {
-    n = snprintf(out, size, "/var/lib/node-toolkit");
+    n = snprintf(out, size, STATEDIR_SYSTEM);
   } else {
     const char *home = find_home(space, sizeof space);
     if (!home) return error_set(e, ERR_SYSTEM, "no home directory: set HOME or NODE_STATE_DIR");

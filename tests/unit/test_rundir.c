@@ -59,13 +59,11 @@ static void test_places(void) {
   finds("/session/node", "/tmp/node-12345", "where /run/node and /run/user/UID are root's");
   ok(!seteuid(0) && !chown("/run/user/12345", 12345, 0) && !seteuid(12345), "a login");
   finds("/session/node", "/run/user/12345/node", "where the user is logged in");
-  ok(!seteuid(0) && !chown("/run/node", 12345, 0) && !seteuid(12345), "a service");
-  finds("/run/node", "/run/node", "where a service of the user runs, too");
-  ok(!seteuid(0) && !rename("/run/node", "/run/other") && !symlink("/run/other", "/run/node") &&
-         !seteuid(12345),
-     "a symbolic link");
-  finds("/session/node", "/run/user/12345/node", "where /run/node is a symbolic link");
-  ok(!seteuid(0), "root again");
+  is(rundir_services(), "/run/node", "services of the user are elsewhere");
+  setenv("NODE_RUNTIME_DIR", "/a", 1);
+  ok(!rundir_services(), "unless NODE_RUNTIME_DIR says where all nodes are");
+  unsetenv("NODE_RUNTIME_DIR");
+  ok(!seteuid(0) && !rundir_services(), "those of root are where its other nodes are");
 }
 
 static void test_make(void) {
@@ -77,6 +75,28 @@ static void test_make(void) {
   ok(!rundir_make(below("made"), &e), "and it may be there already");
   ok(rundir_make(below("none/made"), &e) == ERR_SYSTEM && strstr(e.text, "none/made"),
      "below one that does not exist it cannot be made: %s", e.text);
+}
+
+/* The directory of the system, in which a service of another user has one of its own. */
+static void test_system(void) {
+  struct stat st;
+  struct error e = {0};
+  if (geteuid() != 0) {
+    ok(true, "# SKIP only root can make it");
+    return;
+  }
+  mode_t mask = umask(077);
+  ok(!rmdir("/run/node") && !rundir_make("/run/node", &e) && !stat("/run/node", &st) &&
+         (st.st_mode & 07777) == 0755,
+     "root makes it for all to read, whatever the umask");
+  umask(mask);
+  ok(!mkdir("/run/node/web@rane", 0700) && !chown("/run/node/web@rane", 12345, 0) && !seteuid(12345),
+     "the service manager gives a user a directory in it");
+  ok(!rundir_make("/run/node", &e) && !rundir_make("/run/node/web@rane", &e), "which the user takes");
+  ok(rundir_make("/run/node/one@rane", &e) == ERR_PERMISSION && strstr(e.text, "SERVICES"),
+     "but no other: %s", e.text);
+  ok(!seteuid(0) && rundir_check("/run/node/web@rane", &e) == ERR_PERMISSION,
+     "nor does root follow what the user may replace");
 }
 
 static void test_modes(void) {
@@ -114,6 +134,7 @@ int main(void) {
   test_find();
   test_places();
   test_make();
+  test_system();
   test_modes();
   test_kinds();
   unlink(below("link"));
