@@ -522,6 +522,35 @@ setmetatable({}, {__gc = print})'
   assert_output $'true\n{"caught\\n"}\n{"captured\\n"}\tdone\n{"captured\\n"}\tdone'
 }
 
+@test "spawn and send: what a function has captured may have any size and depth, also on another node" {
+  two_nodes
+  lua 'local me, n, list, f, t = self(), 0, {}, function() return 0 end, {s = ("x"):rep(200000)}
+       local last = list
+       for i = 1, 20000 do list = {next = list, i} end
+       last.next = list
+       for i = 1, 5000 do local g = f f = function() n = n + 1 return g end end
+       for i = 1, 10000 do t[i] = {i, "k" .. i} end
+       local function check()
+         local at, links, calls, sum, g = list, 0, 0, 0, f
+         repeat links, at = links + 1, at.next until at == list
+         while g ~= 0 do calls, g = calls + 1, g() end
+         for i, v in ipairs(t) do sum = sum + (v[1] == i and v[2] == "k" .. i and 1 or 0) end
+         return links, calls, n, sum, #t.s
+       end
+       for _, where in ipairs{node.self(), ...} do
+         node.spawn(where, function() send(me, check()) end) puts(receive(20000))
+         node.spawn(where, function(get) n = n + 5 local _, _, n = get() send(me, n) end, check) puts(receive(20000))
+         local pid = node.spawn(where, function() send(me, (receive()())) end) send(pid, check) puts(receive(20000))
+         for i = 0, 3 do
+           local pid, ref = node.spawn_monitor(where, function() receive() return check end)
+           sleep(10 * i) exit(pid, "kill")
+           local _, from, _, why = receive_match({"DOWN", ref}, 20000) puts(from == ref, why)
+         end
+       end' "two@$HOST"
+  local of_one=$'20001\t5001\t5000\t10000\t200000\n5005\n20001\ntrue\tkilled\ntrue\tkilled\ntrue\tkilled\ntrue\tkilled'
+  assert_output "$of_one"$'\n'"$of_one"
+}
+
 @test "inspect: values as they are written, cycles and depth without end" {
   lua 'local t = {1, "two", x = {y = 1.0}} t.me = t
        puts(inspect(t), inspect(nil), inspect("a\nb\0\255"), inspect(0/0))

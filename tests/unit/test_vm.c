@@ -152,13 +152,23 @@ static void test_functions(void) {
       "spawn(function(f) f() f() send(me, n) end, up) puts(receive(), n)\n"
       "spawn(function(list) list[1]() send(me, n) end, {up}) puts(receive(), n)",
       "7\t5\n6\t5\n");
-  run("as many levels as a message may have pass in a function",
-      "local list for i = 1, 599 do list = {next = list} end local me = self()\n"
+  run("any number of levels passes in a function",
+      "local list for i = 1, 100000 do list = {next = list} end local me = self()\n"
       "spawn(function() local n = 0 while list do n, list = n + 1, list.next end send(me, n) end) "
       "puts(receive())\n"
-      "list = nil for i = 1, 601 do list = {next = list} end\n"
-      "puts((select(2, pcall(spawn, function() return list end)):gsub('.*: ', '')))",
-      "599\nnested too deep\n");
+      "local f = function() return 0 end\n"
+      "for i = 1, 100000 do local g = f f = function() return g, i end end\n"
+      "send(self(), f) f = receive() local n, i = 0 while f ~= 0 do n, f = n + 1, f() end puts(n)",
+      "100000\n100001\n");
+  run("what cannot be sent is named however deep it is, by the last functions that lead to it",
+      "local f = io.open('/dev/null') for i = 1, 100000 do local g = {f} f = function() return g end end\n"
+      "local ok, e = pcall(spawn, f) puts(ok, e:sub(1, 60), select(2, e:gsub('the function at', '')))\n"
+      "local function two() return {f} end local list = {{two}}\n"
+      "f = io.open('/dev/null') puts((select(2, pcall(spawn, function() return list end))))",
+      "false\tfunction[1]: the function at test:1 cannot be sent: 'g': the\t15\n"
+      "function[1]: the function at test:4 cannot be sent: 'list': the function at test:3 cannot be sent: "
+      "'f': "
+      "a userdata cannot be sent\n");
   run("recursive and cyclic upvalues",
       "local function fact(n) return n < 2 and 1 or n * fact(n - 1) end\n"
       "local t = {} t.t = t\n"

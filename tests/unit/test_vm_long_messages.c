@@ -165,6 +165,88 @@ static void test_arguments(void) {
       "argument[2][49999][1]: a userdata cannot be sent\n");
 }
 
+/* What the functions of these programs capture: `same` compares the copies. */
+#define CAPTURES                                                                                             \
+  ECHO "local function same(a, b, seen)\n"                                                                   \
+       "  if type(a) ~= 'table' then return a == b and math.type(a) == math.type(b) end\n"                   \
+       "  if seen[a] then return seen[a] == b end\n"                                                         \
+       "  seen[a] = b\n"                                                                                     \
+       "  for k, v in pairs(a) do if not same(v, b[k], seen) then return false end end\n"                    \
+       "  for k in pairs(b) do if a[k] == nil then return false end end\n"                                   \
+       "  return #a == #b\n"                                                                                 \
+       "end\n"
+
+static void test_captured(void) {
+  run("a table that a function has captured",
+      CAPTURES
+      "local t = {} for i = 1, 100000 do t[i] = i % 9 == 0 and i / 8 or i % 5 == 0 and {i} or -i end\n"
+      "for i = 1, 30000 do t['k' .. i], t[-i], t[i + 0.5] = {a = {}}, true, i end\n"
+      "local r = echo(function() return t end)()\n"
+      "puts(same(t, r, {}), r ~= t)\n" DONE,
+      "true\ttrue\n");
+  run("lists with holes, and tables of all kinds, among very many",
+      CAPTURES "local t = {}\n"
+               "for i = 1, 20000 do\n"
+               "  local l = {} for k = 1, i % 30 do l[k] = k * i end\n"
+               "  if i % 3 == 0 then l[i % 30 // 2] = nil end if i % 5 == 0 then l.n = i end\n"
+               "  if i % 7 == 0 then l[i + 100] = l end t[i] = l\n"
+               "end\n"
+               "puts(same(t, echo(function() return t end)(), {}))\n" DONE,
+      "true\n");
+  run("a chain, a cycle, a table on many paths, and metatables",
+      CAPTURES "local list, last = {} last = list\n"
+               "for i = 1, 100000 do list = setmetatable({next = list, n = i}, {__len = function() return i "
+               "end}) end\n"
+               "last.next = list\n"
+               "local t = {} for i = 1, 1000 do t = {t, t, t} end\n"
+               "local l, u = echo(function() return list, t end)()\n"
+               "local at, n, sum = l, 0, 0\n"
+               "repeat n, sum, at = n + 1, sum + #at, at.next until at == l\n"
+               "local m = 0 while u[1] do m, u = m + (u[1] == u[3] and 1 or 0), u[2] end\n"
+               "puts(n, sum, m)\n" DONE,
+      "100001\t5000050000\t1000\n");
+  run("functions that have captured functions, and variables that these share",
+      CAPTURES "local n = 0\n"
+               "local function f() n = n + 1 return n end\n"
+               "local all = {}\n"
+               "for i = 1, 50000 do local g = f f = function() n = n + 1 return g, n end all[i] = f end\n"
+               "local g, list = echo(function() return f, all end)()\n"
+               "local calls = 0 while type(g) == 'function' do calls, g = calls + 1, g() end\n"
+               "puts(calls, g, n, #list, list[50000] ~= f, select(2, list[7]()))\n" DONE,
+      "50001\t50001\t0\t50000\ttrue\t50002\n");
+  run("long strings, as variables, keys and values, at all lengths around a piece",
+      CAPTURES
+      "local t, s = {}, text(3000001)\n"
+      "for i = -2, 2 do t[i] = text(65536 + i) t[text(131072 + i)] = i t['x' .. text(65535 + i)] = {} end\n"
+      "local a, b, c = echo(function() return t, s, 'end' end)()\n"
+      "puts(same(t, a, {}), b == s, c)\n"
+      "puts(#echo(function() return s end)())\n" DONE,
+      "true\ttrue\tend\n3000001\n");
+  run("between other values, in a table, as a key, and as arguments of a process",
+      CAPTURES
+      "local t, n = {}, 0 for i = 1, 30000 do t[i] = {i} end\n"
+      "local function up() n = n + 1 return t, n end\n"
+      "local function get() return t, n end\n"
+      "local a, list, s, b = echo(up, {text(70000), {up, k = up}, [get] = 1}, text(1000000), get)\n"
+      "a() list[2][1]() list[2].k()\n"
+      "local u, m = b() puts(same(t, u, {}), m, list[b], a() == u, #s, n)\n"
+      "spawn(function(f, l) f() l[1]() send(me, select(2, get())) end, up, {up}) puts(receive())\n" DONE,
+      "true\t3\t1\ttrue\t1000000\t0\n2\n");
+  run("a table with weak keys or values keeps what else refers to",
+      CAPTURES "local kept, weak = {}, setmetatable({}, {__mode = 'k'})\n"
+               "for i = 1, 20000 do local k = {i} kept[i] = k weak[k] = {i} weak[{}] = {} end\n"
+               "local k, w = echo(function() return kept, weak end)() collectgarbage()\n"
+               "local n = 0 for i = 1, 20000 do if w[k[i]][1] == i then n = n + 1 end end puts(n)\n" DONE,
+      "20000\n");
+  run("what cannot be sent, at the end",
+      CAPTURES "local t = {} for i = 1, 50000 do t[i] = {i} end t[50000][1] = io.open('/dev/null')\n"
+               "for _ = 1, 3 do puts((select(2, pcall(spawn, function() return t end)))) end\n"
+               "t[50000][1] = 1 puts(#echo(function() return t end)())\n" DONE,
+      "function[1]: the function at test:36 cannot be sent: 't': a userdata cannot be sent\n"
+      "function[1]: the function at test:36 cannot be sent: 't': a userdata cannot be sent\n"
+      "function[1]: the function at test:36 cannot be sent: 't': a userdata cannot be sent\n50000\n");
+}
+
 static void test_predicates(void) {
   run("a predicate sees long messages as they are",
       ECHO "local t = {} for i = 1, 30000 do t[i] = {i} end\n"
@@ -233,6 +315,48 @@ static void test_deaths(void) {
       "30000\t1000000\n30000\t1000000\n30000\t1000000\n30000\t1000000\n");
 }
 
+static void test_deaths_with_captures(void) {
+  run("death of a sender or a receiver in the middle of a function",
+      PRELUDE "local me = self()\n"
+              "local function pair()\n"
+              "  local r = spawn(function() while true do local f = receive() send(me, #f()) end end)\n"
+              "  local s = spawn(function()\n"
+              "    local t, s = {}, text(1000000) for i = 1, 30000 do t[i] = {i} end\n"
+              "    local function f() return t, s end\n"
+              "    while true do send(r, f) sleep(0) end\n"
+              "  end)\n"
+              "  return s, r\n"
+              "end\n"
+              "for i = 1, 20 do\n"
+              "  local s, r = pair()\n"
+              "  sleep(3 * i) exit(i % 2 == 0 and s or r, 'kill') sleep(i) exit(s, 'kill') exit(r, 'kill')\n"
+              "end\n"
+              "while receive(0) do end\n"
+              "pair() pair()\n"
+              "for i = 1, 4 do puts(receive()) end\n",
+      "30000\n30000\n30000\n30000\n");
+  run("death of a parent or a child in the middle of the function of a spawn",
+      PRELUDE "local me = self()\n"
+              "local t = {} for i = 1, 30000 do t[i] = {i} end\n"
+              "local function parent()\n"
+              "  return spawn(function()\n"
+              "    local l = #t\n"
+              "    while true do spawn_link(function() send(me, #t) end) sleep(0) end\n"
+              "  end)\n"
+              "end\n"
+              "for i = 1, 20 do local p = parent() sleep(3 * i) exit(p, 'kill') end\n"
+              "local ended = 0\n"
+              "for i = 1, 20 do\n"
+              "  local p = spawn_monitor(function() receive() return t end)\n"
+              "  if i % 4 > 0 then sleep(i % 4 - 1) end exit(p, 'kill')\n"
+              "  while receive() ~= 'DOWN' do end ended = ended + 1\n"
+              "end\n"
+              "local p = parent()\n"
+              "puts(ended, receive())\n"
+              "exit(p, 'kill')\n",
+      "20\t30000\n");
+}
+
 /* Parents and their children die while arguments are copied out of the ones and into the others. */
 static void test_deaths_of_spawns(void) {
   run("death of a parent or a child while arguments are copied",
@@ -295,6 +419,22 @@ static void test_interrupts(void) {
 
 #define TABLES "local t = {} for i = 1, 300000 do t[i] = {i} end "
 
+#define LIST "local t = {} for i = 1, 3000000 do t[i] = i end "
+
+/* The same beside the process whose function has captured t, as it begins. */
+#define BESIDE_CHILD(make)                                                                                   \
+  PRELUDE "local me, most = self(), 0\n"                                                                     \
+          "for round = 1, 3 do if most < 8 then\n"                                                           \
+          "  spawn(function()\n"                                                                             \
+          "    " make " spawn(function() send(me, 'done', t and 1) end) send(me, 'sent')\n"                  \
+          "  end)\n"                                                                                         \
+          "  receive_match({'sent'})\n"                                                                      \
+          "  local turns = 0\n"                                                                              \
+          "  while not receive(0) do sleep(0) turns = turns + 1 end\n"                                       \
+          "  most = math.max(most, turns) end\n"                                                             \
+          "end\n"                                                                                            \
+          "puts(most >= 8 and 'goes on' or 'has had ' .. most .. ' turns')\n"
+
 static void test_ticker(void) {
   run("another process beside the sending of a long string",
       BESIDE("local s = text(60000000)", "send(spawn(function() end), s)"), "goes on\n");
@@ -314,6 +454,18 @@ static void test_ticker(void) {
               "end\n"
               "puts(most >= 8 and 'goes on' or 'has had ' .. most .. ' turns')\n",
       "goes on\n");
+  run("beside the sending of a function that has captured these",
+      BESIDE(TABLES "local f = function() return t end", "send(spawn(function() end), f)"), "goes on\n");
+  run("beside a spawn of it", BESIDE(TABLES "local f = function() return t end", "spawn(f)"), "goes on\n");
+  run("beside the receiving of it", BESIDE(TABLES "send(self(), 'x', function() return t end)", "receive()"),
+      "goes on\n");
+  run("beside the process that is it", BESIDE_CHILD(TABLES), "goes on\n");
+  run("beside a function that has captured a list", BESIDE_CHILD(LIST), "goes on\n");
+  run("beside one that has captured a long string", BESIDE_CHILD("local t = text(60000000)"), "goes on\n");
+  run("beside one that has captured a chain", BESIDE_CHILD("local t for i = 1, 300000 do t = {t} end"),
+      "goes on\n");
+  run("beside one that has captured functions",
+      BESIDE_CHILD("local t for i = 1, 100000 do local f = t t = function() return f end end"), "goes on\n");
   run("beside an exit with these", BESIDE(TABLES, "pcall(exit, spawn(function() receive() end), t)"),
       "goes on\n");
 #ifndef __SANITIZE_THREAD__ /* which holds signals back until a system call: nothing is preempted there */
@@ -329,11 +481,13 @@ int main(void) {
   host = host_new(1, (size_t)512 << 20, NULL);
   test_values();
   test_arguments();
+  test_captured();
   test_predicates();
   test_reasons();
   test_errors();
   test_deaths();
   test_deaths_of_spawns();
+  test_deaths_with_captures();
   test_interrupts();
   test_ticker();
   host_free(host);

@@ -193,7 +193,8 @@ static int send_there(lua_State *L, int status, lua_KContext context) {
   npid kernel = ok && n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
   lua_pop(L, n);
   if (kernel == NPID_NONE) return 0; /* as a message to a dead pid, the message is dropped without an error */
-  return copy_list_then(L, "message", 2, put_name, send_named, (lua_KContext)kernel);
+  static const struct copy_form form = {.head = put_name, .list = true, .what = "message"};
+  return copy_form_then(L, 2, &form, send_named, (lua_KContext)kernel);
 }
 
 /* {name, node} is data: it is read without metamethods. */

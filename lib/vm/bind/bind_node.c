@@ -93,19 +93,19 @@ static int spawned(lua_State *L, int status, lua_KContext mode) {
   return 2;
 }
 
-static void put_code(const struct copy *c, bool function) {
-  if (function) {
-    term_put_text(c->w, "fn");
-    copy_out(c, "function", CODE, CODE);
-  } else {
-    term_put_text(c->w, "module");
-    copy_out(c, "module", CODE, CODE);
-    term_put_text(c->w, "function");
-    copy_out(c, "function", CODE + 1, CODE + 1);
-  }
+static void put_arguments_key(const struct copy *c, lua_KContext mode) {
+  (void)mode;
+  term_put_text(c->w, "args");
 }
 
-/* Writes "spawn" and the spec, up to the arguments. */
+static void put_names(const struct copy *c) {
+  term_put_text(c->w, "module");
+  copy_out(c, "module", CODE, CODE);
+  term_put_text(c->w, "function");
+  copy_out(c, "function", CODE + 1, CODE + 1);
+}
+
+/* Writes "spawn" and the spec, up to the function, or if there are names, up to the arguments. */
 static uint32_t put_spec(const struct copy *c, lua_KContext mode) {
   lua_State *L = c->L;
   const struct process *p = process_of(L);
@@ -113,11 +113,11 @@ static uint32_t put_spec(const struct copy *c, lua_KContext mode) {
   term_put_text(c->w, "spawn");
   size_t at = term_open(c->w, TERM_MAP);
   term_set_count(c->w, at, (uint32_t)((function ? 1 : 2) + 2 + link + monitor));
-  put_code(c, function);
+  if (!function) put_names(c);
   bind_put_pid(c->w, "leader", p->leader);
   if (link) bind_put_pid(c->w, "link", p->pid);
   if (monitor) bind_put_monitor(c->w, p->pid, copy_to_npid(L, REF));
-  term_put_text(c->w, "args");
+  term_put_text(c->w, function ? "fn" : "args");
   return 2;
 }
 
@@ -134,6 +134,12 @@ static int ask_kernel(lua_State *L, struct term *term, lua_KContext mode) {
 }
 
 static int connected(lua_State *L, int status, lua_KContext mode) {
+  static const struct copy_form function = {.head = put_spec,
+                                            .code = 1,
+                                            .middle = put_arguments_key,
+                                            .list = true,
+                                            .what = "argument"},
+                                named = {.head = put_spec, .list = true, .what = "argument"};
   (void)status;
   int n = bind_take_reply(L);
   npid kernel = n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
@@ -143,7 +149,8 @@ static int connected(lua_State *L, int status, lua_KContext mode) {
   lua_replace(L, KERNEL);
   copy_push_npid(L, mode & MONITOR ? bind_new_ref(process_of(L)) : NPID_NONE);
   lua_insert(L, REF);
-  return copy_list_then(L, "argument", CODE + (lua_isfunction(L, CODE) ? 1 : 2), put_spec, ask_kernel, mode);
+  bool is_function = lua_isfunction(L, CODE);
+  return copy_form_then(L, CODE + (is_function ? 0 : 2), is_function ? &function : &named, ask_kernel, mode);
 }
 
 static int spawn_on(lua_State *L, lua_KContext mode) {

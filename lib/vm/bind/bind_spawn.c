@@ -90,21 +90,23 @@ static struct bind_child how_at(lua_State *L, int at) {
                              .priority = (enum process_priority)lua_tointeger(L, at + HOW_PRIORITY)};
 }
 
-static uint32_t put_order(const struct copy *c, lua_KContext at) {
-  lua_State *L = c->L;
-  struct bind_child how = how_at(L, (int)at);
-  int code = (int)at + HOW;
-  term_put_pid(c->w, process_of(L)->leader);
+static void put_how(const struct copy *c, int at) {
+  struct bind_child how = how_at(c->L, at);
+  term_put_pid(c->w, process_of(c->L)->leader);
   term_put_int(c->w, spawn_flags(how.link, how.priority));
   term_put_pid(c->w, how.monitor); /* nil, if there is none */
-  if (lua_isfunction(L, code)) {
-    copy_out(c, "function", code, code);
-    term_put_nil(c->w), term_put_nil(c->w);
-  } else {
-    term_put_nil(c->w);
-    copy_out(c, "module", code, code + 1);
-  }
-  return 7;
+}
+
+static uint32_t put_order(const struct copy *c, lua_KContext at) {
+  put_how(c, (int)at);
+  term_put_nil(c->w), term_put_nil(c->w);
+  return 5;
+}
+
+static uint32_t put_named_order(const struct copy *c, lua_KContext at) {
+  put_how(c, (int)at);
+  copy_out(c, "module", (int)at + HOW, (int)at + HOW + 1);
+  return 5;
 }
 
 static int send_order(lua_State *L, struct term *order, lua_KContext at) {
@@ -122,9 +124,12 @@ static int send_order(lua_State *L, struct term *order, lua_KContext at) {
 }
 
 static int spawn_by_order(lua_State *L, int first, struct bind_child how) {
-  int arguments = first + HOW + (lua_isfunction(L, first) ? 1 : 2);
+  static const struct copy_form function = {.head = put_order, .code = 1, .what = "argument"},
+                                named = {.head = put_named_order, .what = "argument"};
+  bool is_function = lua_isfunction(L, first);
   insert_how(L, first, how);
-  return copy_list_then(L, "argument", arguments, put_order, send_order, first);
+  return copy_form_then(L, first + HOW + (is_function ? 0 : 2), is_function ? &function : &named, send_order,
+                        first);
 }
 
 int bind_spawn(lua_State *L, int first, struct bind_child how) {

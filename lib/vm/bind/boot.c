@@ -5,9 +5,7 @@
 #include "vm/bind/bind.h"
 #include "vm/bind/require.h"
 #include "vm/copy/copy.h"
-#include "vm/copy/factory.h"
 #include "vm/copy/fn.h"
-#include "vm/process/facts.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/spawn.h"
@@ -40,10 +38,15 @@ static int answer_and_run(lua_State *L, int nargs, lua_KContext context) {
   return run(L, nargs);
 }
 
-/* Calls the function at the top with the arguments, the LIST at r. */
-static int run_with(lua_State *L, struct term_reader r) {
-  uint32_t n = term_next(&r).count;
-  return copy_in_then(L, process_of(L)->order->term, r, n, answer_and_run, 0);
+/* Reads the values of an order, the last ones of its term. */
+static int read_values(lua_State *L, struct process *p, struct term_reader r, copy_pushed *then) {
+  enum { BEFORE = 5 }; /* spawn.h */
+  return copy_in_then(L, p->order->term, r, p->order->term->count - BEFORE, then, 0);
+}
+
+/* Calls the first one of the values with the others. */
+static int run_function(lua_State *L, int n, lua_KContext context) {
+  return answer_and_run(L, n - 1, context);
 }
 
 /* Replaces the module at the top by one of its functions.  Returns NULL, or what is wrong. */
@@ -69,8 +72,8 @@ static int boot_module(lua_State *L, int status, lua_KContext context) {
   const char *problem = pick_function(L, lua_tostring(L, 1), lua_tostring(L, 2));
   if (problem) return luaL_error(L, "%s", problem);
   struct term_reader r = spawn_read_order(p->isolate->config, p->order).rest;
-  term_skip(&r), term_skip(&r), term_skip(&r);
-  return run_with(L, r);
+  term_skip(&r), term_skip(&r);
+  return read_values(L, p, r, answer_and_run);
 }
 
 static int boot_host(lua_State *L, struct process *p);
@@ -81,14 +84,10 @@ int boot_process(lua_State *L) {
   struct spawn_order o = spawn_read_order(p->isolate->config, p->order);
   if (o.host) return boot_host(L, p);
   struct term_reader peek = o.rest;
-  if (term_next(&peek).tag == TERM_FN) {
-    copy_in(L, &o.rest);
-    if (p->isolate->decoded)
-      facts_set_label(p, factory_label(L, p->isolate, p->isolate->decoded, lua_gettop(L)));
+  if (term_next(&peek).tag == TERM_NIL) {
     term_skip(&o.rest), term_skip(&o.rest);
-    return run_with(L, o.rest);
+    return read_values(L, p, o.rest, run_function);
   }
-  term_skip(&o.rest);
   push_str(L, &o.rest);
   push_str(L, &o.rest);
   lua_pushcfunction(L, require_module);
@@ -168,20 +167,20 @@ static int load_source(lua_State *L, struct process *p, struct term_reader spec)
   return begin(L, p);
 }
 
-static int decode_function(lua_State *L) {
-  struct term_reader *r = lua_touserdata(L, 1);
-  struct term_value v = term_next(r);
-  if (v.tag != TERM_FN) return luaL_error(L, "'fn' is no function");
-  fn_decode(L, v.s, v.len); /* raises, unlike copy_in, when the function cannot be made here */
-  return 1;
+static int function_loaded(lua_State *L, int n, lua_KContext context) {
+  (void)n, (void)context;
+  struct process *p = process_of(L);
+  if (!lua_isfunction(L, -1))
+    return refuse(p, "out_of_memory", "the memory of a process has no room for 'fn'");
+  const char *why = copy_why_not(L, lua_gettop(L));
+  return why ? refuse(p, "code", why) : begin(L, p);
 }
 
 static int load_function(lua_State *L, struct process *p, struct term_reader fn) {
-  lua_pushcfunction(L, decode_function);
-  lua_pushlightuserdata(L, &fn);
-  if (lua_pcall(L, 1, 1, 0) != LUA_OK) return refuse(p, "code", bind_text(L, -1));
-  if (!lua_isfunction(L, -1)) return refuse(p, "code", "'fn' is no function");
-  return begin(L, p);
+  struct term_reader end = fn, peek = fn;
+  if (term_next(&peek).tag != TERM_FN) return refuse(p, "code", "'fn' is no function");
+  term_skip(&end);
+  return copy_in_then(L, p->order->term, (struct term_reader){fn.at, end.at}, 1, function_loaded, 0);
 }
 
 /* Stack: the module's name, the function's name, the module or an error. */

@@ -72,12 +72,6 @@ static void in_pairs(lua_State *L, struct term_reader *r, uint32_t count) {
   }
 }
 
-static int decode_fn(lua_State *L) {
-  const struct term_value *v = lua_touserdata(L, 1);
-  fn_decode(L, v->s, v->len);
-  return 1;
-}
-
 /* Raises the reason, upvalue 1: stands in for a function that cannot be made here, and for the metamethods of
  * a value that has no room. */
 static int raise_reason(lua_State *L) {
@@ -89,12 +83,21 @@ static int raise_reason(lua_State *L) {
 
 /* Pushes the function, or if it cannot be made here, a function that raises the reason. */
 static void in_fn(lua_State *L, const struct term_value *v) {
-  lua_pushcfunction(L, decode_fn);
-  lua_pushlightuserdata(L, (void *)(uintptr_t)v);
-  int status = lua_pcall(L, 1, 1, 0);
-  if (status == LUA_OK) return;
-  if (status == LUA_ERRMEM) lua_error(L);
-  lua_pushcclosure(L, raise_reason, 1);
+  struct fn_reader f;
+  enum fn_step step;
+  fn_read_begin(L, &f, v->s, v->len);
+  f.whole = true;
+  do {
+    int work = INT_MAX;
+    step = fn_read_on(L, &f, &work);
+  } while (step == FN_GOES_ON);
+  if (step == FN_REFUSED) lua_pushcclosure(L, raise_reason, 1);
+}
+
+const char *copy_why_not(lua_State *L, int index) {
+  if (lua_tocfunction(L, index) != raise_reason) return NULL;
+  lua_getupvalue(L, index, 1);
+  return lua_tostring(L, -1);
 }
 
 static void in_string(lua_State *L, const struct term_value *v) {
@@ -228,13 +231,22 @@ static void in_many(lua_State *L, struct term_reader *r) {
   while (r->at < r->end) in_guarded(L, r);
 }
 
-int copy_in_all(lua_State *L, struct term_reader *r) {
-  struct isolate *iso = process_of(L)->isolate;
+static int in_all(lua_State *L, struct term_reader *r) {
   int before = lua_gettop(L);
   if (may_lack_room(L, (size_t)(r->end - r->at))) in_many(L, r);
   while (r->at < r->end) copy_in(L, r);
-  if (iso->read.objects) fn_scope_end(L, &iso->read, iso->refs.read);
   return lua_gettop(L) - before;
+}
+
+static void end_scope(lua_State *L) {
+  struct isolate *iso = process_of(L)->isolate;
+  if (iso->read.objects) fn_scope_end(L, &iso->read, iso->refs.read);
+}
+
+int copy_in_all(lua_State *L, struct term_reader *r) {
+  int n = in_all(L, r);
+  end_scope(L);
+  return n;
 }
 
 /* --- long messages --- */
@@ -250,11 +262,13 @@ struct decoder {
   struct term_reader r, start; /* start: of the value */
   copy_pushed *then;
   lua_KContext context;
-  uint32_t left;         /* values to be pushed */
-  int depth, work;       /* work: until it looks whether to give way */
-  bool no_room;          /* the process may not hold the value */
-  struct pieces *text;   /* the string at the top, of which a part is there, or NULL; */
-  const char *from;      /* and all its bytes */
+  uint32_t left;       /* values to be pushed */
+  int depth, work;     /* work: until it looks whether to give way */
+  bool no_room;        /* the process may not hold the value */
+  struct pieces *text; /* the string at the top, of which a part is there, or NULL; */
+  const char *from;    /* and all its bytes */
+  bool in_function;    /* a function is being read: */
+  struct fn_reader fn;
   struct fn_scope scope; /* while it is suspended */
   struct filling tables[TERM_DEPTH_MAX];
 };
@@ -320,6 +334,15 @@ static bool attach(lua_State *L, struct decoder *d) {
   return false;
 }
 
+/* Begins with a long string, whose pieces are to follow. */
+static void begin_text(lua_State *L, struct decoder *d, const char *bytes, size_t len) {
+  d->no_room = true; /* as long as pieces_push has not returned */
+  d->from = bytes;
+  d->text = pieces_push(L, len);
+  d->no_room = false;
+}
+
+/* Pushes the next piece of a long string. */
 static void copy_piece(lua_State *L, struct decoder *d) {
   struct pieces *p = d->text;
   size_t n = pieces_next(p);
@@ -331,6 +354,19 @@ static void copy_piece(lua_State *L, struct decoder *d) {
   d->text = NULL;
 }
 
+/* Goes on with a function; true: it is the whole value. */
+static bool read_function(lua_State *L, struct decoder *d) {
+  enum fn_step step = fn_read_on(L, &d->fn, &d->work);
+  if (step == FN_GOES_ON) return false;
+  if (step == FN_TEXT) {
+    begin_text(L, d, d->fn.text, d->fn.len);
+    return false;
+  }
+  d->in_function = false;
+  if (step == FN_REFUSED) lua_pushcclosure(L, raise_reason, 1);
+  return attach(L, d);
+}
+
 /* Reads the integers that come next in a list, some at a time. */
 static void read_integers(lua_State *L, struct decoder *d, struct filling *t) {
   uint32_t end = t->count - t->i > AT_ONCE ? t->i + AT_ONCE : t->count, before = t->i;
@@ -338,16 +374,8 @@ static void read_integers(lua_State *L, struct decoder *d, struct filling *t) {
   d->work -= (int)(t->i - before) / 8;
 }
 
-/* Begins with a long string, whose pieces are to follow. */
-static void begin_text(lua_State *L, struct decoder *d, const struct term_value *v) {
-  d->no_room = true; /* as long as pieces_push has not returned */
-  d->from = v->s;
-  d->text = pieces_push(L, v->len);
-  d->no_room = false;
-}
-
-/* Reads on: true when the whole value is at the top, false when a long string has begun, or when it is time
- * to look whether to give way. */
+/* Reads on: true when the whole value is at the top, false when a long string or function has begun, or when
+ * it is time to look whether to give way. */
 static bool read_on(lua_State *L, struct decoder *d) {
   for (; d->work > 0; d->work--) {
     struct filling *t = d->depth > 0 ? &d->tables[d->depth - 1] : NULL;
@@ -361,11 +389,16 @@ static bool read_on(lua_State *L, struct decoder *d) {
     if (v.tag == TERM_LIST || v.tag == TERM_MAP || v.tag == TERM_TABLE) {
       if (begin_table(L, d, &v) && attach(L, d)) return true;
     } else if (is_in_pieces(L, &v)) {
-      begin_text(L, d, &v);
+      begin_text(L, d, v.s, v.len);
+      return false;
+    } else if (v.tag == TERM_FN && v.len > PIECE) {
+      fn_read_begin(L, &d->fn, v.s, v.len);
+      d->in_function = true;
       return false;
     } else {
       in_leaf(L, &v);
       if (v.tag == TERM_STR) d->work -= (int)(v.len / 64);
+      if (v.tag == TERM_FN) d->work -= (int)(v.len / 16);
       if (attach(L, d)) return true;
     }
   }
@@ -387,7 +420,9 @@ static int value_on(lua_State *L, int status, lua_KContext context) {
   for (;;) {
     if (d->text) {
       copy_piece(L, d);
-      if (!d->text && attach(L, d)) return 1;
+      if (!d->text && !d->in_function && attach(L, d)) return 1;
+    } else if (d->in_function) {
+      if (read_function(L, d)) return 1;
     } else if (read_on(L, d)) {
       return 1;
     }
@@ -429,14 +464,18 @@ static void end_value(lua_State *L, struct decoder *d, int status) {
   d->left--;
 }
 
+/* Does the reader end where the message ends?  If not, later values may share variables with these. */
+static bool is_last(const struct term *t, const struct term_reader *r) {
+  return !t || r->end == t->bytes + t->size;
+}
+
 /* Takes the decoder from below the values. */
 static int end_values(lua_State *L, int place) {
   const struct decoder *d = lua_touserdata(L, place);
   struct process *p = process_of(L);
-  struct isolate *iso = p->isolate;
   copy_pushed *then = d->then;
   lua_KContext context = d->context;
-  if (iso->read.objects) fn_scope_end(L, &iso->read, iso->refs.read);
+  if (is_last(d->term, &d->r)) end_scope(L);
   if (p->preemptible.interrupted) preempt_now(L);
   lua_remove(L, place);
   return then(L, lua_gettop(L) - place + 1, context);
@@ -464,6 +503,7 @@ static int values_on(lua_State *L, int status, lua_KContext place) {
     d->start = d->r;
     d->depth = 0;
     d->text = NULL;
+    d->in_function = false;
     d->no_room = false;
     lua_pushcfunction(L, long_value);
     lua_pushvalue(L, (int)place);
@@ -475,7 +515,11 @@ static int values_on(lua_State *L, int status, lua_KContext place) {
 int copy_in_then(lua_State *L, struct term *t, struct term_reader r, uint32_t count, copy_pushed *then,
                  lua_KContext context) {
   common_begin(process_of(L)->isolate, t);
-  if (r.end - r.at <= PIECE || !lua_isyieldable(L)) return then(L, copy_in_all(L, &r), context);
+  if (r.end - r.at <= PIECE || !lua_isyieldable(L)) {
+    int n = in_all(L, &r);
+    if (is_last(t, &r)) end_scope(L);
+    return then(L, n, context);
+  }
   luaL_checkstack(L, 8, NULL);
   struct decoder *d = lua_newuserdatauv(L, sizeof *d, 1);
   int place = lua_gettop(L);

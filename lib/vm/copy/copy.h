@@ -55,11 +55,21 @@ struct term *copy_term(lua_State *L, const char *what, int first, int last);
 typedef int copy_then(lua_State *L, struct term *t, lua_KContext context);
 int copy_term_then(lua_State *L, const char *what, int first, copy_then *then, lua_KContext context);
 
-/* As copy_term_then, for a term in which the values are the LIST behind what `head` writes.  head returns the
- * number of values at the top, with the LIST, if that is one of them; it runs again when the encoding begins
- * again. */
-typedef uint32_t copy_head(const struct copy *c, lua_KContext context);
-int copy_list_then(lua_State *L, const char *what, int first, copy_head *head, copy_then *then,
+/* As copy_term_then, for a term that has more than the values:
+ *   head    writes what comes first, and returns the number of values at the top of the term without those of
+ *           the stack; it runs again when the encoding begins again
+ *   what    how errors call the values, as in copy_out
+ *   code    1: the first of the values is a function to be called, which errors call so; else 0
+ *   middle  writes what comes behind the code; NULL: nothing
+ *   list    the values behind the code are one LIST, which `head` counts */
+struct copy_form {
+  uint32_t (*head)(const struct copy *c, lua_KContext context);
+  void (*middle)(const struct copy *c, lua_KContext context);
+  int code;
+  bool list;
+  const char *what;
+};
+int copy_form_then(lua_State *L, int first, const struct copy_form *form, copy_then *then,
                    lua_KContext context);
 
 /* copy_in pushes the next value of the term.  copy_in_all pushes all values that are left, and returns their
@@ -69,13 +79,18 @@ int copy_list_then(lua_State *L, const char *what, int first, copy_head *head, c
 void copy_in(lua_State *L, struct term_reader *r);
 int copy_in_all(lua_State *L, struct term_reader *r);
 
-/* copy_in_then pushes the values from r on, of which there are `count`, up to the end of the term, and
- * returns then(L, n, context); n: how many it has pushed.  While it copies many bytes, the process gives way
- * to others; so this is to be called as lua_yieldk is, by `return`.  The caller keeps the term until then. In
- * place of a value for which the process has no room comes one that says so.  Raises as copy_in does. */
+/* copy_in_then pushes the values of r, of which there are `count`, and returns then(L, n, context); n: how
+ * many it has pushed.  While it copies many bytes, the process gives way to others; so this is to be called
+ * as lua_yieldk is, by `return`.  Functions in values that r ends before, and that `then` reads at once, may
+ * share variables with these.  The caller keeps the term until then. In place of a value for which the
+ * process has no room comes one that says so.  Raises as copy_in does. */
 typedef int copy_pushed(lua_State *L, int n, lua_KContext context);
 int copy_in_then(lua_State *L, struct term *t, struct term_reader r, uint32_t count, copy_pushed *then,
                  lua_KContext context);
+
+/* If the value at index is a function that stands for one that could not be made here: pushes and returns the
+ * reason; else NULL. */
+const char *copy_why_not(lua_State *L, int index);
 
 /* copy_taken pushes the values of the message that the process has taken out (process_take), frees it, and
  * returns their number; by copy_in_then. */

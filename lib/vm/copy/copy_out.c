@@ -61,11 +61,13 @@ struct copier {
   size_t at_once; /* the length of the longest string that is written in one step */
   int work;       /* until it looks whether to give way */
   int depth;
+  bool in_function; /* a function is being written: */
+  struct fn_writer fn;
 
   /* Of an encoding that may be suspended: */
   bool pauses;
-  bool again;      /* it is to begin again */
-  copy_head *head; /* or NULL */
+  bool again;                   /* it is to begin again */
+  const struct copy_form *form; /* or NULL */
   copy_then *then;
   lua_KContext context;
   uint32_t count;        /* of the values at the top of the term */
@@ -99,8 +101,9 @@ static void refuse(struct copier *c, int keys, const char *problem) {
   luaL_Buffer b;
   luaL_checkstack(L, 20, NULL);
   luaL_buffinit(L, &b);
-  luaL_addstring(&b, c->what);
-  lua_pushfstring(L, "[%d]", c->next - c->first);
+  int code = c->form ? c->form->code : 0, n = c->next - c->first;
+  luaL_addstring(&b, n <= code ? "function" : c->what);
+  lua_pushfstring(L, "[%d]", n <= code ? n : n - code);
   luaL_addvalue(&b);
   for (int i = 0; i < c->depth && i < keys; i++) add_key(L, &b, &c->frames[i]);
   luaL_addstring(&b, ": ");
@@ -189,11 +192,12 @@ static bool repeat(struct copier *c, const void *table) {
 
 /* --- values --- */
 
-/* Writes a function, or a table of the library. */
-static void put_function(struct copier *c, int index) {
+/* Writes a function, or a table of the library, if that is possible in one step. */
+static bool put_function(struct copier *c, int index) {
+  if (!fn_write_flat(c->L, index, c->w)) return false;
   c->functions++;
-  const char *problem = fn_encode(c->L, index, c->w);
-  if (problem) refuse(c, KEYS_SHOWN, problem);
+  c->work--;
+  return true;
 }
 
 /* Writes a value that is no table, function, userdata or thread, nor a string of more than at_once bytes;
@@ -264,11 +268,8 @@ static bool put_short_list(struct copier *c, int index) {
 static bool put_value(struct copier *c, int index, int type) {
   lua_State *L = c->L;
   switch (type) {
-  case LUA_TTABLE:
-    if (!fn_is_library(L, index)) return put_short_list(c, index);
-    put_function(c, index);
-    return true;
-  case LUA_TFUNCTION: put_function(c, index); return true;
+  case LUA_TTABLE: return fn_is_library(L, index) ? put_function(c, index) : put_short_list(c, index);
+  case LUA_TFUNCTION: return put_function(c, index);
   case LUA_TUSERDATA:
   case LUA_TTHREAD:
     lua_pushfstring(L, "a %s cannot be sent", luaL_typename(L, index));
@@ -319,18 +320,39 @@ static void begin_table(struct copier *c, const void *address) {
   }
 }
 
+/* Begins to copy the bytes of the string at the top. */
+static void begin_text(struct copier *c) {
+  size_t len;
+  const char *s = lua_tolstring(c->L, -1, &len);
+  if (term_room(c->w, len)) begin_bytes(c, s, len);
+}
+
 /* Begins with the value at the top, which is popped when it is written. */
 static void begin_value(struct copier *c) {
   lua_State *L = c->L;
-  size_t len;
-  if (lua_type(L, -1) == LUA_TTABLE) {
+  int type = lua_type(L, -1);
+  if (type == LUA_TTABLE) {
     const void *address = lua_topointer(L, -1);
     if (!repeat(c, address)) begin_table(c, address);
-    return;
+  } else if (type == LUA_TFUNCTION) {
+    c->functions++;
+    fn_write_begin(L, &c->fn, lua_gettop(L), c->w);
+    c->in_function = true;
+  } else {
+    term_open_bytes(c->w, TERM_STR, lua_rawlen(L, -1));
+    begin_text(c);
   }
-  const char *s = lua_tolstring(L, -1, &len);
-  term_open_bytes(c->w, TERM_STR, len);
-  if (term_room(c->w, len)) begin_bytes(c, s, len);
+}
+
+/* Goes on with a function, which is at the top when it is written. */
+static void write_function(struct copier *c) {
+  lua_State *L = c->L;
+  switch (fn_write_on(L, &c->fn, &c->work)) {
+  case FN_GOES_ON: break;
+  case FN_TEXT: begin_text(c); break;
+  case FN_REFUSED: refuse(c, KEYS_SHOWN, lua_tostring(L, -1)); break;
+  case FN_DONE: c->in_function = false; lua_pop(L, 1);
+  }
 }
 
 static void end_table(struct copier *c, struct frame *f) {
@@ -461,15 +483,26 @@ static bool is_due(struct copier *c) {
   return c->pauses && yield_due(c->L);
 }
 
+/* Writes what the form has before the next value. */
+static void put_form(struct copier *c) {
+  const struct copy_form *form = c->form;
+  if (!form || c->next != c->first + form->code) return;
+  struct copy head = {c->L, c->w, c->number};
+  if (form->middle) form->middle(&head, c->context);
+  if (form->list) term_set_count(c->w, term_open(c->w, TERM_LIST), (uint32_t)(c->last - c->next + 1));
+}
+
 /* Writes values; false: the process is to give way before the next ones. */
 static bool run(struct copier *c) {
   for (; !c->w->failed; c->work--) {
     if (c->left > 0) {
       copy_bytes(c);
+    } else if (c->in_function) {
+      write_function(c);
     } else if (c->depth > 0) {
       check_weight(c);
       step(c);
-    } else if (c->next > c->last) {
+    } else if (put_form(c), c->next > c->last) {
       check_weight(c);
       return true;
     } else if (c->next++, !put_value(c, c->next - 1, lua_type(c->L, c->next - 1))) {
@@ -490,6 +523,7 @@ static void begin(struct copier *c, struct term_writer *w) {
   c->left = 0;
   c->work = WORK;
   c->depth = 0;
+  c->in_function = false;
 }
 
 struct copy copy_begin(lua_State *L) {
@@ -517,7 +551,7 @@ void copy_out(const struct copy *c, const char *what, int first, int last) {
   struct copier out;
   out.L = c->L, out.iso = process_of(c->L)->isolate, out.what = what;
   out.first = first, out.last = last;
-  out.pauses = false, out.at_once = SIZE_MAX;
+  out.pauses = false, out.at_once = SIZE_MAX, out.form = NULL;
   begin(&out, c->w);
   run(&out);
   if (c->w->failed) raise_failure(c);
@@ -542,8 +576,9 @@ static uint32_t values(const struct copier *c) {
 static void begin_all(struct copier *c) {
   struct copy begun = copy_begin(c->L);
   c->number = begun.number;
-  c->count = c->head ? c->head(&begun, c->context) : values(c);
-  if (c->head) term_set_count(begun.w, term_open(begun.w, TERM_LIST), values(c));
+  c->count = 0;
+  if (c->form) c->count = c->form->head(&begun, c->context);
+  if (!c->form || !c->form->list) c->count += values(c);
   begin(c, begun.w);
 }
 
@@ -628,18 +663,23 @@ static int go_on(struct copier *c) {
   return then(L, t, context);
 }
 
-int copy_list_then(lua_State *L, const char *what, int first, copy_head *head, copy_then *then,
-                   lua_KContext context) {
+static int start(lua_State *L, const char *what, int first, const struct copy_form *form, copy_then *then,
+                 lua_KContext context) {
   struct copier c;
   c.L = L, c.iso = process_of(L)->isolate, c.what = what;
   c.first = first, c.last = lua_gettop(L);
   c.pauses = true, c.at_once = PIECE;
   c.again = false;
-  c.head = head, c.then = then, c.context = context;
+  c.form = form, c.then = then, c.context = context;
   luaL_checkstack(L, 1, NULL);
   lua_pushnil(L);
   begin_all(&c);
   return go_on(&c);
+}
+
+int copy_form_then(lua_State *L, int first, const struct copy_form *form, copy_then *then,
+                   lua_KContext context) {
+  return start(L, form->what, first, form, then, context);
 }
 
 /* Writes values of which none is a table, a function, or a long string. */
@@ -652,5 +692,5 @@ static struct term *scalars(lua_State *L, int first, int last) {
 int copy_term_then(lua_State *L, const char *what, int first, copy_then *then, lua_KContext context) {
   int last = lua_gettop(L);
   if (copy_all_scalar(L, first, last)) return then(L, scalars(L, first, last), context);
-  return copy_list_then(L, what, first, NULL, then, context);
+  return start(L, what, first, NULL, then, context);
 }

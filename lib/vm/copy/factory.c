@@ -48,7 +48,6 @@ void factory_drop_all(struct isolate *iso) {
   }
   map_finish(&iso->factories);
   iso->factory_bytes = 0;
-  iso->decoded = NULL;
   memset(iso->protos, 0, sizeof iso->protos);
 }
 

@@ -30,13 +30,58 @@ bool fn_is_library(lua_State *L, int index);
  * refs.written at the begin of an encoding, isolate->read with refs.read at the end of a decoding. */
 void fn_scope_end(lua_State *L, struct fn_scope *s, int ref);
 
-/* Appends the function (or library) at index as an FN value.  Returns NULL, or why it cannot be sent: a
- * string that is valid while what fn_encode has pushed stays on the stack. */
-const char *fn_encode(lua_State *L, int index, struct term_writer *w);
+/* What a step of writing or reading a function has come to. */
+enum fn_step {
+  FN_GOES_ON, /* the budget is used up */
+  FN_TEXT,    /* the caller is to copy a string */
+  FN_DONE,
+  FN_REFUSED, /* the reason is at the top of the stack */
+};
 
-/* Pushes the function that the payload describes.  Raises when the payload is damaged, was written by another
- * version of Lua, or refers to another value of its message that has not been decoded before. */
-void fn_decode(lua_State *L, const char *payload, size_t len);
+/* Appends the function (or library) at index as an FN value, if its upvalues are plain or globals; else
+ * appends nothing and returns false. */
+bool fn_write_flat(lua_State *L, int index, struct term_writer *w);
+
+/* A function that is being written.  It keeps some values on the stack, from `base` on. */
+struct fn_writer {
+  struct term_writer *w;
+  int base;
+  size_t at;     /* where its length is in the term */
+  uint32_t next; /* the object whose contents are being written */
+  uint8_t stage;
+  int i, count;          /* of a function: upvalues that are done, of how many */
+  uint32_t array, pairs; /* of a table: values that are done with keys of its list, and in all */
+  size_t border;         /* the length of that list */
+};
+
+/* fn_write_begin begins with the function (or library) at index as an FN value, and is followed by calls of
+ * fn_write_on until that returns neither FN_GOES_ON nor FN_TEXT.  At FN_TEXT the string at the top of the
+ * stack is to be appended, and popped.  *work is counted down by one for a value, as far as to 0; between two
+ * calls the process may give way.  Both raise when memory of Lua runs out. */
+void fn_write_begin(lua_State *L, struct fn_writer *f, int index, struct term_writer *w);
+enum fn_step fn_write_on(lua_State *L, struct fn_writer *f, int *work);
+
+/* A function that is being read.  It keeps some values on the stack, from `base` on. */
+struct fn_reader {
+  const char *at, *end;
+  const char *text; /* FN_TEXT: the bytes of the string, NULL: there is none; */
+  uint32_t len;     /* so many */
+  bool whole;       /* strings of any length are copied in one step: there is no FN_TEXT */
+  int base;
+  size_t room;   /* values that tables may still announce */
+  uint32_t next; /* the object whose contents are being read */
+  uint8_t stage;
+  int i, count; /* of a function: upvalues that are done, of how many */
+  const char *problem;
+};
+
+/* fn_read_begin begins with the function that the payload describes, and is followed by calls of fn_read_on
+ * until that returns neither FN_GOES_ON nor FN_TEXT.  At FN_TEXT a string of the bytes at f->text is to be
+ * pushed.  At FN_DONE the function is at the top, and nothing else was pushed.  Refuses a payload that is
+ * damaged, was written by another version of Lua, or refers to another value of its message that has not been
+ * decoded before.  Both raise when memory of Lua runs out. */
+void fn_read_begin(lua_State *L, struct fn_reader *f, const char *payload, size_t len);
+enum fn_step fn_read_on(lua_State *L, struct fn_reader *f, int *work);
 
 /* Can processes of one isolate share the value instead of copying it?  That holds for library functions and
  * library tables, and for all values that are neither tables nor functions. */

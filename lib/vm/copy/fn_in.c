@@ -1,10 +1,19 @@
-/* Decodes functions.  The bytes may come from any peer: each length, number and tag is checked before it is
- * used. */
+/* Reads functions.  The bytes may come from any peer: each length, number and tag is checked before it is
+ * used.
+ *
+ * A Lua table has the objects and cells of the message (refs.read):
+ *   i = 1, 2 …   a list of CHUNK objects
+ *   -1, -2 …     a list of CHUNK cells: object * 256 + upvalue, for the upvalue that had the cell first
+ * A number without an entry belongs to a value that was not decoded.
+ *
+ * The stack, from base on: the function, that table, the object whose contents are being read, a key, its
+ * value. */
 #include "vm/copy/fn.h"
 
 #include "vm/copy/copy.h"
 #include "vm/copy/factory.h"
 #include "vm/copy/fn_format.h"
+#include "vm/lua/pieces.h"
 #include "vm/process/process.h"
 
 #include <lauxlib.h>
@@ -13,274 +22,478 @@
 struct decoder {
   lua_State *L;
   struct process *p;
+  struct isolate *iso;
   struct fn_scope *scope;
-  const char *at, *end;
-  bool begun;  /* the function itself, not one that it reaches, has been made */
-  int objects; /* stack index: number -> object, -cell -> object * 256 + upvalue */
+  struct fn_reader *f;
+  int work;
 };
 
-static void get(struct decoder *d, int depth);
+/* What comes next: the function, an object, or of an object a key, its value, the metatable, a cell, the
+ * value of a new cell. */
+enum stage { ROOT, NEXT, KEYS, VALUES, META, UPVALUES, UPVALUE };
 
+enum { ROOT_PLACE, OBJECTS, OBJECT, KEY };
+enum { TEXT_COST = 64, CODE_COST = 16 }; /* bytes that take as long as a value */
+
+static const char damaged[] = "a function is damaged";
+static const char missing[] =
+    "a function shares variables with another value of its message, which is missing";
+
+static bool fail(struct decoder *d, const char *problem) {
+  d->f->problem = problem;
+  return false;
+}
+
+static int place(const struct decoder *d, int offset) {
+  return d->f->base + offset;
+}
+
+/* --- bytes --- */
+
+/* NULL: there are not so many bytes. */
 static const char *get_raw(struct decoder *d, size_t n) {
-  if (n > (size_t)(d->end - d->at)) luaL_error(d->L, "a function is damaged");
-  d->at += n;
-  return d->at - n;
+  struct fn_reader *f = d->f;
+  if (n > (size_t)(f->end - f->at)) {
+    fail(d, damaged);
+    return NULL;
+  }
+  f->at += n;
+  return f->at - n;
 }
 
-static uint8_t get_u8(struct decoder *d) {
-  return (uint8_t)*get_raw(d, 1);
+static bool get_bytes(struct decoder *d, void *out, size_t n) {
+  const char *from = get_raw(d, n);
+  if (from) memcpy(out, from, n);
+  return from;
 }
 
-static uint32_t get_u32(struct decoder *d) {
+static bool get_u8(struct decoder *d, uint8_t *out) {
+  return get_bytes(d, out, sizeof *out);
+}
+
+static bool get_u32(struct decoder *d, uint32_t *out) {
+  return get_bytes(d, out, sizeof *out);
+}
+
+/* --- simple values --- */
+
+/* Pushes the string; of a long one it notes where it is, and returns false. */
+static bool get_str(struct decoder *d) {
   uint32_t n;
-  memcpy(&n, get_raw(d, sizeof n), sizeof n);
-  return n;
+  const char *s;
+  if (!get_u32(d, &n) || !(s = get_raw(d, n))) return false;
+  if (n > PIECE && !d->f->whole) {
+    d->f->text = s;
+    d->f->len = n;
+    return false;
+  }
+  lua_pushlstring(d->L, s, n);
+  d->work -= (int)(n / TEXT_COST);
+  return true;
 }
 
-static void get_str(struct decoder *d) {
-  uint32_t n = get_u32(d);
-  lua_pushlstring(d->L, get_raw(d, n), n);
-}
-
-static void get_pid(struct decoder *d) {
+static bool get_pid(struct decoder *d) {
   uint64_t number;
-  uint32_t creation, incarnation;
+  uint32_t creation, n, incarnation;
   char name[NODENAME_SIZE];
-  memcpy(&number, get_raw(d, sizeof number), sizeof number);
-  creation = get_u32(d);
-  uint32_t n = get_u32(d);
-  if (n >= sizeof name) luaL_error(d->L, "a function is damaged");
-  memcpy(name, get_raw(d, n), n);
-  name[n] = '\0';
   struct nodename parsed;
-  if (nodename_parse(name, &parsed, NULL) || parsed.port) luaL_error(d->L, "a function is damaged");
-  int rc = nodetab_intern(d->p->isolate->config->nodes, parsed.full, creation, &incarnation);
+  if (!get_bytes(d, &number, sizeof number) || !get_u32(d, &creation) || !get_u32(d, &n)) return false;
+  if (n >= sizeof name || !get_bytes(d, name, n)) return fail(d, damaged);
+  name[n] = '\0';
+  if (nodename_parse(name, &parsed, NULL) || parsed.port) return fail(d, damaged);
+  int rc = nodetab_intern(d->iso->config->nodes, parsed.full, creation, &incarnation);
   if (rc == ERR_BUSY) incarnation = NODETAB_NOWHERE;
-  if (rc && rc != ERR_BUSY) luaL_error(d->L, "%s", err_sentence(rc));
+  if (rc && rc != ERR_BUSY) return fail(d, err_sentence(rc));
   npid pid = npid_make(incarnation, number & NPID_NUMBER_MAX);
   copy_push_npid(d->L, number & REF_BIT ? npid_as_ref(pid) : pid);
+  return true;
 }
 
-static void get_name(struct decoder *d) {
+static int load_library(lua_State *L) {
+  process_of(L)->isolate->hooks->library(L, lua_tostring(L, 1));
+  return 1;
+}
+
+/* Pushes the value of the name at the top, from a module of the node that is not loaded yet. */
+static bool load_name(struct decoder *d) {
   lua_State *L = d->L;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, d->p->isolate->refs.values);
-  get_str(d);
-  lua_pushvalue(L, -1);
-  if (lua_rawget(L, -3) == LUA_TNIL) {
-    lua_pop(L, 1);
-    d->p->isolate->hooks->library(L, lua_tostring(L, -1));
+  lua_pushcfunction(L, load_library);
+  lua_pushvalue(L, -2);
+  int status = lua_pcall(L, 1, 1, 0);
+  if (status == LUA_ERRMEM) lua_error(L);
+  if (status != LUA_OK) {
+    const char *why = lua_tostring(L, -1);
+    return fail(d, why ? why : "a module cannot be loaded");
   }
-  if (lua_isnil(L, -1)) luaL_error(L, "this node has no '%s'", lua_tostring(L, -2));
-  lua_replace(L, -3);
-  lua_pop(L, 1);
+  return !lua_isnil(L, -1) || fail(d, lua_pushfstring(L, "this node has no '%s'", lua_tostring(L, -2)));
 }
 
-/* Gives the next number to the object at the top. */
-static uint32_t enter(struct decoder *d) {
-  lua_pushvalue(d->L, -1);
-  lua_rawseti(d->L, d->objects, ++d->scope->objects);
-  return d->scope->objects;
-}
-
-static void get_meta(struct decoder *d, int depth) {
+static bool get_name(struct decoder *d) {
   lua_State *L = d->L;
-  get(d, depth);
-  if (!lua_istable(L, -1)) luaL_error(L, "a function is damaged");
-  lua_pushliteral(L, "__gc");
-  if (lua_rawget(L, -2) != LUA_TNIL) luaL_error(L, "a table with a __gc metamethod cannot be sent");
-  lua_pop(L, 1);
-  lua_setmetatable(L, -2);
+  uint32_t n;
+  const char *s;
+  if (!get_u32(d, &n) || !(s = get_raw(d, n))) return false;
+  lua_pushlstring(L, s, n);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, d->iso->refs.values);
+  lua_pushvalue(L, -2);
+  bool known = lua_rawget(L, -2) != LUA_TNIL;
+  lua_remove(L, -2);
+  if (!known) lua_pop(L, 1);
+  if (!known && !load_name(d)) return false;
+  lua_remove(L, -2);
+  return true;
 }
 
-static void get_table(struct decoder *d, int depth) {
-  lua_State *L = d->L;
-  lua_newtable(L);
-  enter(d);
-  bool has_meta = get_u8(d);
-  for (;;) {
-    get(d, depth);
-    if (lua_isnil(L, -1)) break;
-    get(d, depth);
-    lua_rawset(L, -3); /* a NaN key, which only a damaged payload has, raises */
-  }
-  lua_pop(L, 1);
-  if (has_meta) get_meta(d, depth);
-}
-
-/* Raises for a reference to something that was not decoded. */
-static int missing(struct decoder *d) {
-  return luaL_error(d->L, "a function shares variables with another value of its message, which is missing");
-}
-
-/* Makes upvalue i of the function at the top the same variable as the upvalue that had the cell first. */
-static void join(struct decoder *d, int i, uint32_t cell) {
-  lua_State *L = d->L;
-  if (lua_rawgeti(L, d->objects, -(lua_Integer)cell) != LUA_TNUMBER) missing(d);
-  lua_Integer owner = lua_tointeger(L, -1);
-  lua_rawgeti(L, d->objects, owner >> 8);
-  lua_upvaluejoin(L, -3, i, -1, (int)(owner & 255));
-  lua_pop(L, 2);
-}
-
-/* Gives the next number to the cell of upvalue i of function `id`. */
-static void new_cell(struct decoder *d, uint32_t id, int i) {
-  lua_pushinteger(d->L, (lua_Integer)id << 8 | i);
-  lua_rawseti(d->L, d->objects, -(lua_Integer)++d->scope->cells);
-}
-
-static void get_upvalue(struct decoder *d, uint32_t id, int i, int depth) {
-  lua_State *L = d->L;
-  uint32_t cell = get_u32(d), cells = d->scope->cells;
-  if (cell == 0 || cell > cells + 1) luaL_error(L, "a function is damaged");
-  if (cell <= cells) {
-    join(d, i, cell);
-    return;
-  }
-  new_cell(d, id, i);
-  get(d, depth);
-  lua_setupvalue(L, -2, i);
-}
-
-/* Pushes an instance; returns how many upvalues it has. */
-static uint32_t get_body(struct decoder *d) {
-  uint32_t len = get_u32(d);
-  const char *body = get_raw(d, len), *problem;
-  struct factory *f = factory_find(d->L, d->p->isolate, body, len, &problem);
-  if (!f) return (uint32_t)luaL_error(d->L, "%s", problem);
-  if (get_u8(d) != f->upvalues) luaL_error(d->L, "a function is damaged");
-  factory_push(d->L, f);
-  if (!d->begun) d->p->isolate->decoded = f;
-  d->begun = true;
-  return f->upvalues;
-}
-
-static void push_objects(struct decoder *d);
-
-/* Numbers the function at the top and its cells; they are entered only if something refers to them. */
-static void number_flat(struct decoder *d, uint32_t upvalues) {
-  if (!get_u8(d)) {
-    d->scope->objects++;
-    d->scope->cells += upvalues;
-    return;
-  }
-  int objects = d->objects;
-  push_objects(d);
-  d->objects = lua_gettop(d->L);
-  lua_pushvalue(d->L, -2);
-  uint32_t id = enter(d);
-  for (uint32_t i = 1; i <= upvalues; i++) new_cell(d, id, (int)i);
-  lua_pop(d->L, 2);
-  d->objects = objects;
-}
-
-static void get_flat(struct decoder *d, int depth) {
-  uint32_t upvalues = get_body(d);
-  number_flat(d, upvalues);
-  for (uint32_t i = 1; i <= upvalues; i++) {
-    uint8_t tag = d->at < d->end ? (uint8_t)*d->at : NIL;
-    if (tag == TABLE || tag == FUNCTION || tag == FLAT || tag == BACK)
-      luaL_error(d->L, "a function is damaged");
-    get(d, depth);
-    lua_setupvalue(d->L, -2, (int)i);
-  }
-}
-
-static void get_function(struct decoder *d, int depth) {
-  uint32_t upvalues = get_body(d), id = enter(d);
-  for (uint32_t i = 1; i <= upvalues; i++) get_upvalue(d, id, (int)i, depth);
-}
-
-static void get_number(struct decoder *d, enum fn_tag tag) {
+static bool get_number(struct decoder *d, enum fn_tag tag) {
   union {
     lua_Integer i;
     lua_Number d;
   } v;
-  memcpy(&v, get_raw(d, sizeof v), sizeof v);
+  if (!get_bytes(d, &v, sizeof v)) return false;
   if (tag == INT) {
     lua_pushinteger(d->L, v.i);
   } else {
     lua_pushnumber(d->L, v.d);
   }
+  return true;
 }
 
-static void get(struct decoder *d, int depth) {
-  lua_State *L = d->L;
-  luaL_checkstack(L, 8, NULL);
-  if (depth > 4 * DEPTH_MAX) luaL_error(L, "a function is nested too deep");
-  uint8_t tag = get_u8(d);
+/* Pushes an instance. */
+static bool get_body(struct decoder *d, uint32_t *upvalues) {
+  uint32_t len;
+  uint8_t count;
+  const char *body, *problem;
+  if (!get_u32(d, &len) || !(body = get_raw(d, len))) return false;
+  struct factory *made = factory_find(d->L, d->iso, body, len, &problem);
+  if (!made) return fail(d, problem);
+  if (!get_u8(d, &count)) return false;
+  if (count != made->upvalues) return fail(d, damaged);
+  factory_push(d->L, made);
+  d->work -= (int)(len / CODE_COST);
+  *upvalues = count;
+  return true;
+}
+
+/* Pushes a value that is no object.  False: there is a problem, or it is a long string. */
+static bool get_plain(struct decoder *d, uint8_t tag) {
   switch (tag) {
-  case NIL: lua_pushnil(L); return;
+  case NIL: lua_pushnil(d->L); return true;
   case FALSE:
-  case TRUE: lua_pushboolean(L, tag == TRUE); return;
+  case TRUE: lua_pushboolean(d->L, tag == TRUE); return true;
   case INT:
-  case FLOAT: get_number(d, tag); return;
-  case STR: get_str(d); return;
-  case PID: get_pid(d); return;
-  case TABLE: get_table(d, depth + 1); return;
-  case FUNCTION: get_function(d, depth + 1); return;
-  case FLAT: get_flat(d, depth + 1); return;
-  case BACK:
-    lua_rawgeti(L, d->objects, get_u32(d));
-    if (lua_isnil(L, -1)) missing(d);
-    return;
-  case NAME: get_name(d); return;
-  case GLOBALS: process_push_env(L, d->p); return;
-  default: luaL_error(L, "a function is damaged");
+  case FLOAT: return get_number(d, tag);
+  case STR: return get_str(d);
+  case PID: return get_pid(d);
+  case NAME: return get_name(d);
+  case GLOBALS: process_push_env(d->L, d->p); return true;
+  default: return fail(d, damaged);
   }
 }
 
-enum { EXPECTED = 8 }; /* cells */
+/* --- objects and cells --- */
+
+enum { EXPECTED = 8 };
+enum kind { OF_OBJECTS = 1, OF_CELLS = -1 };
+
+static lua_Integer chunk_of(enum kind kind, uint32_t n) {
+  return (int)kind * (lua_Integer)((n - 1) / CHUNK + 1);
+}
+
+static lua_Integer place_in_chunk(uint32_t n) {
+  return (n - 1) % CHUNK + 1;
+}
+
+/* Pushes object or cell n; false: it was not decoded. */
+static bool push_entry(struct decoder *d, enum kind kind, uint32_t n) {
+  lua_State *L = d->L;
+  if (n == 0 || lua_rawgeti(L, place(d, OBJECTS), chunk_of(kind, n)) != LUA_TTABLE) return fail(d, missing);
+  int type = lua_rawgeti(L, -1, place_in_chunk(n));
+  lua_remove(L, -2);
+  return type != LUA_TNIL || fail(d, missing);
+}
+
+/* Pops the value of entry n, for the table at index `objects`. */
+static void set_entry(lua_State *L, int objects, enum kind kind, uint32_t n) {
+  if (lua_rawgeti(L, objects, chunk_of(kind, n)) != LUA_TTABLE) {
+    lua_pop(L, 1);
+    lua_createtable(L, n == 1 ? EXPECTED : 0, 0);
+    lua_pushvalue(L, -1);
+    lua_rawseti(L, objects, chunk_of(kind, n));
+  }
+  lua_insert(L, -2);
+  lua_rawseti(L, -2, place_in_chunk(n));
+  lua_pop(L, 1);
+}
+
+/* Gives the next number to the object at the top. */
+static uint32_t enter(struct decoder *d, int objects) {
+  lua_pushvalue(d->L, -1);
+  set_entry(d->L, objects, OF_OBJECTS, ++d->scope->objects);
+  return d->scope->objects;
+}
+
+/* Gives the next number to the cell of upvalue i of an object. */
+static void new_cell(struct decoder *d, int objects, uint32_t object, int i) {
+  lua_pushinteger(d->L, (lua_Integer)object << 8 | i);
+  set_entry(d->L, objects, OF_CELLS, ++d->scope->cells);
+}
 
 /* Pushes the table of the objects of this message, which is made for the first function that needs it. */
 static void push_objects(struct decoder *d) {
   lua_State *L = d->L;
-  int ref = d->p->isolate->refs.read;
+  int ref = d->iso->refs.read;
   if (d->scope->stage == FN_MANY) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, ref);
     return;
   }
-  lua_createtable(L, 4, EXPECTED);
+  lua_createtable(L, 1, 1);
   lua_pushvalue(L, -1);
   lua_rawseti(L, LUA_REGISTRYINDEX, ref);
   d->scope->stage = FN_MANY;
 }
 
+/* Makes a table of the sizes that are announced, of which no more are believed than the payload can have. */
+static bool get_table(struct decoder *d) {
+  struct fn_reader *f = d->f;
+  uint32_t array, pairs;
+  if (!get_u32(d, &array) || !get_u32(d, &pairs)) return false;
+  if (array > f->room || pairs > f->room - array) return fail(d, damaged);
+  f->room -= array + pairs;
+  lua_createtable(d->L, (int)array, (int)pairs);
+  enter(d, place(d, OBJECTS));
+  return true;
+}
+
+static bool get_function(struct decoder *d) {
+  uint32_t upvalues;
+  if (!get_body(d, &upvalues)) return false;
+  enter(d, place(d, OBJECTS));
+  return true;
+}
+
+/* Numbers the flat function at the top and its cells; they are entered only if something refers to them. */
+static void number_flat(struct decoder *d, uint32_t upvalues, bool referred) {
+  if (!referred) {
+    d->scope->objects++;
+    d->scope->cells += upvalues;
+    return;
+  }
+  push_objects(d);
+  lua_insert(d->L, -2);
+  int objects = lua_gettop(d->L) - 1;
+  uint32_t id = enter(d, objects);
+  for (uint32_t i = 1; i <= upvalues; i++) new_cell(d, objects, id, (int)i);
+  lua_remove(d->L, objects);
+}
+
+static bool get_flat(struct decoder *d) {
+  uint32_t upvalues;
+  uint8_t referred, tag;
+  if (d->f->stage != ROOT) return fail(d, damaged);
+  if (!get_body(d, &upvalues) || !get_u8(d, &referred)) return false;
+  number_flat(d, upvalues, referred);
+  for (uint32_t i = 1; i <= upvalues; i++) {
+    if (!get_u8(d, &tag) || !get_plain(d, tag)) return d->f->problem ? false : fail(d, damaged);
+    lua_setupvalue(d->L, -2, (int)i);
+  }
+  d->f->next = d->scope->objects + 1;
+  return true;
+}
+
+/* Pushes a value.  False: there is a problem, or it is a long string. */
+static bool get(struct decoder *d) {
+  uint8_t tag;
+  uint32_t n;
+  d->work--;
+  if (!get_u8(d, &tag)) return false;
+  switch (tag) {
+  case TABLE: return get_table(d);
+  case FUNCTION: return get_function(d);
+  case FLAT: return get_flat(d);
+  case BACK: return get_u32(d, &n) && push_entry(d, OF_OBJECTS, n);
+  default: return get_plain(d, tag);
+  }
+}
+
+/* --- contents --- */
+
+static int count_upvalues(lua_State *L, int index) {
+  lua_Debug ar;
+  lua_pushvalue(L, index);
+  lua_getinfo(L, ">u", &ar);
+  return ar.nups;
+}
+
+/* Begins with the contents of the next object; false: there is none, or a problem. */
+static bool begin_object(struct decoder *d) {
+  lua_State *L = d->L;
+  struct fn_reader *f = d->f;
+  if (f->next > d->scope->objects) return f->at != f->end && fail(d, damaged);
+  lua_settop(L, place(d, OBJECTS));
+  if (!push_entry(d, OF_OBJECTS, f->next)) return false;
+  f->stage = lua_istable(L, -1) ? KEYS : UPVALUES;
+  if (f->stage == KEYS) return true;
+  f->i = 0;
+  f->count = count_upvalues(L, place(d, OBJECT));
+  return true;
+}
+
+static void end_object(struct decoder *d) {
+  d->f->stage = NEXT;
+  d->f->next++;
+}
+
+/* Makes upvalue i of the object the same variable as the upvalue that had the cell first. */
+static bool join(struct decoder *d, int i, uint32_t cell) {
+  lua_State *L = d->L;
+  if (!push_entry(d, OF_CELLS, cell)) return false;
+  lua_Integer owner = lua_tointeger(L, -1);
+  if (!push_entry(d, OF_OBJECTS, (uint32_t)(owner >> 8))) return false;
+  lua_upvaluejoin(L, place(d, OBJECT), i, -1, (int)(owner & 255));
+  lua_pop(L, 2);
+  return true;
+}
+
+/* Goes on to the next upvalue, or to the value that it has if its cell is new. */
+static bool next_upvalue(struct decoder *d) {
+  struct fn_reader *f = d->f;
+  uint32_t cell;
+  d->work--;
+  if (f->i == f->count) {
+    end_object(d);
+    return true;
+  }
+  f->i++;
+  if (!get_u32(d, &cell)) return false;
+  if (cell == 0 || cell > d->scope->cells + 1) return fail(d, damaged);
+  if (cell <= d->scope->cells) return join(d, f->i, cell);
+  new_cell(d, place(d, OBJECTS), f->next, f->i);
+  f->stage = UPVALUE;
+  return true;
+}
+
+static bool set_pair(struct decoder *d) {
+  lua_State *L = d->L;
+  int key = place(d, KEY);
+  if (lua_type(L, key) == LUA_TNUMBER && lua_tonumber(L, key) != lua_tonumber(L, key))
+    return fail(d, damaged); /* NaN */
+  lua_rawset(L, place(d, OBJECT));
+  return true;
+}
+
+/* Stores the metatable at the top, or nil. */
+static bool set_meta(struct decoder *d) {
+  lua_State *L = d->L;
+  if (lua_isnil(L, -1)) return true;
+  if (!lua_istable(L, -1)) return fail(d, damaged);
+  lua_pushliteral(L, "__gc");
+  if (lua_rawget(L, -2) != LUA_TNIL) return fail(d, "a table with a __gc metamethod cannot be sent");
+  lua_pop(L, 1);
+  lua_setmetatable(L, place(d, OBJECT));
+  return true;
+}
+
+/* Stores the value at the top. */
+static bool store(struct decoder *d) {
+  struct fn_reader *f = d->f;
+  switch ((enum stage)f->stage) {
+  case ROOT:
+    lua_replace(d->L, place(d, ROOT_PLACE));
+    f->stage = NEXT;
+    return true;
+  case KEYS: f->stage = lua_isnil(d->L, -1) ? META : VALUES; return true;
+  case VALUES: f->stage = KEYS; return set_pair(d);
+  case META: end_object(d); return set_meta(d);
+  case UPVALUE:
+    lua_setupvalue(d->L, place(d, OBJECT), f->i);
+    f->stage = UPVALUES;
+    return true;
+  case NEXT:
+  case UPVALUES: break;
+  }
+  return true;
+}
+
+/* --- steps --- */
+
 /* Reads how many objects and cells come before this function in its message.  When these were not decoded,
  * since the function comes alone or another one before it could not be made, it is read by itself. */
-static void continue_scope(struct decoder *d) {
+static bool continue_scope(struct decoder *d) {
   struct fn_scope *s = d->scope;
-  uint32_t objects = get_u32(d), cells = get_u32(d);
-  if (objects > TERM_SIZE_MAX || cells > TERM_SIZE_MAX) luaL_error(d->L, "a function is damaged");
-  bool goes_on = objects && s->reader == d->p->pid && s->objects == objects && s->cells == cells;
-  if (goes_on) return;
-  fn_scope_end(d->L, s, d->p->isolate->refs.read);
+  uint32_t objects, cells;
+  if (!get_u32(d, &objects) || !get_u32(d, &cells)) return false;
+  if (objects > TERM_SIZE_MAX || cells > TERM_SIZE_MAX) return fail(d, damaged);
+  d->f->next = objects + 1;
+  if (objects && s->reader == d->p->pid && s->objects == objects && s->cells == cells) return true;
+  fn_scope_end(d->L, s, d->iso->refs.read);
   s->reader = d->p->pid;
   s->objects = objects;
   s->cells = cells;
+  return true;
 }
 
-static void get_payload(struct decoder *d) {
-  lua_State *L = d->L;
-  uint8_t tag = d->at < d->end ? (uint8_t)*d->at : NIL;
-  bool graph = tag != FLAT && tag != NAME;
-  if (graph) {
-    push_objects(d);
-    d->objects = lua_gettop(L);
-  }
-  get(d, 0);
-  if (d->at != d->end) luaL_error(L, "a function is damaged");
-  if (graph) lua_remove(L, -2);
+static bool begin(struct decoder *d) {
+  struct fn_reader *f = d->f;
+  const char *magic = get_raw(d, MAGIC_LEN);
+  if (!magic || memcmp(magic, FN_MAGIC, MAGIC_LEN) != 0) return fail(d, damaged);
+  const char *header = get_raw(d, BYTECODE_HEADER);
+  if (!header) return false;
+  if (memcmp(header, d->iso->bytecode, BYTECODE_HEADER) != 0)
+    return fail(d, "a function was made by another Lua than this node's (" LUA_RELEASE ")");
+  if (!continue_scope(d)) return false;
+  f->room = (size_t)(f->end - f->at) / 2;
+  uint8_t tag = f->at < f->end ? (uint8_t)*f->at : NIL;
+  if (tag == FLAT || tag == NAME) return true;
+  push_objects(d);
+  lua_replace(d->L, place(d, OBJECTS));
+  return true;
 }
 
-void fn_decode(lua_State *L, const char *payload, size_t len) {
+static struct decoder decoder_of(lua_State *L, struct fn_reader *f, int work) {
   struct process *p = process_of(L);
-  struct decoder d = {.L = L, .p = p, .scope = &p->isolate->read, .at = payload, .end = payload + len};
-  p->isolate->decoded = NULL;
-  luaL_checkstack(L, 8, NULL);
-  if (len < HEAD_LEN || memcmp(payload, FN_MAGIC, MAGIC_LEN) != 0) luaL_error(L, "a function is damaged");
-  d.at += MAGIC_LEN + BYTECODE_HEADER;
-  if (memcmp(payload + MAGIC_LEN, p->isolate->bytecode, BYTECODE_HEADER) != 0)
-    luaL_error(L, "a function was made by another Lua than this node's (%s)", LUA_RELEASE);
-  continue_scope(&d);
-  get_payload(&d);
+  return (struct decoder){
+      .L = L, .p = p, .iso = p->isolate, .scope = &p->isolate->read, .f = f, .work = work};
+}
+
+void fn_read_begin(lua_State *L, struct fn_reader *f, const char *payload, size_t len) {
+  struct decoder d = decoder_of(L, f, 0);
+  luaL_checkstack(L, 20, NULL);
+  *f = (struct fn_reader){.at = payload, .end = payload + len, .base = lua_gettop(L) + 1, .stage = ROOT};
+  lua_pushnil(L); /* at ROOT_PLACE */
+  lua_pushnil(L); /* at OBJECTS */
+  begin(&d);
+}
+
+/* Pushes the value that comes next, unless the caller has done so; false: a problem, or a long string. */
+static bool has_value(struct decoder *d) {
+  struct fn_reader *f = d->f;
+  if (!f->text) return get(d);
+  f->text = NULL;
+  return true;
+}
+
+/* Reads some; false: there is a problem, a long string, or nothing more. */
+static bool read_some(struct decoder *d) {
+  switch (d->f->stage) {
+  case NEXT: return begin_object(d);
+  case UPVALUES: return next_upvalue(d);
+  default: return has_value(d) && store(d);
+  }
+}
+
+enum fn_step fn_read_on(lua_State *L, struct fn_reader *f, int *work) {
+  struct decoder d = decoder_of(L, f, *work);
+  bool more = !f->problem;
+  while (more && d.work > 0) more = read_some(&d);
+  *work = d.work;
+  if (f->problem) {
+    lua_pushstring(L, f->problem);
+    lua_replace(L, f->base);
+    lua_settop(L, f->base);
+    return FN_REFUSED;
+  }
+  if (more) return FN_GOES_ON;
+  if (f->text) return FN_TEXT;
+  lua_settop(L, f->base);
+  return FN_DONE;
 }
