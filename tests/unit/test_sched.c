@@ -216,6 +216,25 @@ static void test_patience(void) {
   sched_finish(&all);
 }
 
+/* Schedulers without threads, which pretend to sleep. */
+static void test_wakes_where_it_ran(void) {
+  struct fake f[3] = {{.act = REST}, {.act = REST}, {.act = REST}};
+  if (sched_init(&all, 3, run)) abort();
+  for (int i = 0; i < 3; i++) atomic_store(&all.scheduler[i].asleep, 1);
+  atomic_store(&all.asleep, 3);
+  for (int i = 0; i < 3; i++) f[i].runnable.scheduler = &all.scheduler[i ? 1 : 2];
+  sched_wake(&all, &f[0].runnable);
+  sched_wake(&all, &f[1].runnable);
+  ok(all.scheduler[2].woken.first == &f[0].runnable && all.scheduler[1].woken.first == &f[1].runnable,
+     "one that another thread wakes goes to the sleeping scheduler that ran it last");
+  ok(!all.scheduler[2].asleep && !all.scheduler[1].asleep && all.scheduler[0].asleep && all.asleep == 1,
+     "and that alone is roused");
+  sched_wake(&all, &f[2].runnable);
+  ok(all.scheduler[0].woken.first == &f[2].runnable && !all.asleep,
+     "to another that sleeps when that does not");
+  sched_finish(&all);
+}
+
 #ifndef __SANITIZE_THREAD__ /* ThreadSanitizer delays signals, so there are no ticks in a long turn */
 /* Two scheduler threads that sleep.  One is woken for the hog, which gives the sleeper a deadline, and keeps
  * its scheduler, without Lua, until the sleeper has run.  The other scheduler has fallen asleep before there
@@ -280,6 +299,7 @@ int main(void) {
   test_bounds();
   test_low();
   test_patience();
+  test_wakes_where_it_ran();
   test_deadline();
   return tap_end();
 }

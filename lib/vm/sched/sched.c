@@ -20,14 +20,13 @@
 #include "base/clock.h"
 #include "vm/sched/preempt.h"
 
-#include <errno.h>
-#include <poll.h>
+#include <linux/futex.h>
 #include <semaphore.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* --- queues --- */
@@ -228,16 +227,16 @@ struct scheduler *sched_self(struct schedulers *all) {
 
 /* Marks s as awake.  True for the one caller that found it asleep. */
 static bool claim(struct scheduler *s) {
-  bool asleep = true;
-  return atomic_load(&s->asleep) && atomic_compare_exchange_strong(&s->asleep, &asleep, false);
+  unsigned asleep = 1;
+  return atomic_load(&s->asleep) && atomic_compare_exchange_strong(&s->asleep, &asleep, 0);
 }
 
+/* The thread may sleep again by the time of the system call: it then looks for work once more. */
 static bool rouse(struct scheduler *s) {
   if (!claim(s)) return false;
   atomic_fetch_sub(&s->all->asleep, 1);
-  uint64_t one = 1;
-  ssize_t n = write(s->event, &one, sizeof one); /* cannot fail: the counter stays far below its limit */
-  return n == sizeof one;
+  syscall(SYS_futex, &s->asleep, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+  return true;
 }
 
 void sched_kick(struct schedulers *all) {
@@ -246,10 +245,12 @@ void sched_kick(struct schedulers *all) {
     if (rouse(&all->scheduler[i])) return;
 }
 
-/* Queues work of a thread that is no scheduler: at a sleeping scheduler, or at each scheduler in turn when
- * none sleeps. */
+/* Queues work of a thread that is no scheduler: at a sleeping scheduler, that which ran it last before any
+ * other, or at each scheduler in turn when none sleeps. */
 static void enqueue_from_outside(struct schedulers *all, struct runnable *r) {
-  struct scheduler *s = &all->scheduler[atomic_fetch_add(&all->rotor, 1) % (unsigned)all->count];
+  struct scheduler *s = r->scheduler;
+  if (!s || !atomic_load(&s->asleep))
+    s = &all->scheduler[atomic_fetch_add(&all->rotor, 1) % (unsigned)all->count];
   for (int i = 0; i < all->count && !atomic_load(&s->asleep); i++)
     if (atomic_load(&all->scheduler[i].asleep)) s = &all->scheduler[i];
   enqueue(s, r);
@@ -344,16 +345,11 @@ static bool work_waits(struct schedulers *all) {
   return false;
 }
 
+/* Sleeps while s->asleep is 1; a signal may end the sleep earlier. */
 static void wait_event(struct scheduler *s, int64_t until) {
-  struct pollfd fd = {.fd = s->event, .events = POLLIN};
-  struct timespec left, *timeout = NULL;
-  if (until != TIMER_NEVER) {
-    int64_t ns = until - clock_ns();
-    if (ns < 0) ns = 0;
-    left = (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-    timeout = &left;
-  }
-  ppoll(&fd, 1, timeout, NULL);
+  struct timespec at = {.tv_sec = until / 1000000000, .tv_nsec = until % 1000000000};
+  syscall(SYS_futex, &s->asleep, FUTEX_WAIT_BITSET_PRIVATE, 1, until == TIMER_NEVER ? NULL : &at, NULL,
+          FUTEX_BITSET_MATCH_ANY);
 }
 
 /* The time at which this scheduler must wake for the earliest deadline, or TIMER_NEVER when another sleeping
@@ -373,15 +369,10 @@ static void fall_asleep(struct scheduler *s) {
   struct schedulers *all = s->all;
   int64_t until = cover(&all->sleepers);
   atomic_fetch_add(&all->asleep, 1);
-  atomic_store(&s->asleep, true);
+  atomic_store(&s->asleep, 1);
   if (!work_waits(all)) wait_event(s, until);
   uncover(&all->sleepers, until);
-  if (claim(s)) {
-    atomic_fetch_sub(&all->asleep, 1);
-  } else { /* another thread has roused s: reads the event that it writes */
-    uint64_t n;
-    while (read(s->event, &n, sizeof n) < 0 && errno == EINTR) continue;
-  }
+  if (claim(s)) atomic_fetch_sub(&all->asleep, 1);
 }
 
 /* --- life --- */
@@ -456,16 +447,13 @@ int sched_stop(struct schedulers *all, const struct timespec *until) {
   return rc;
 }
 
-static int init_one(struct scheduler *s, struct schedulers *all, int index) {
-  *s = (struct scheduler){.all = all, .index = index, .event = eventfd(0, EFD_CLOEXEC)};
-  if (s->event < 0) return ERR_SYSTEM;
+static void init_one(struct scheduler *s, struct schedulers *all, int index) {
+  *s = (struct scheduler){.all = all, .index = index};
   pthread_mutex_init(&s->woken.lock, NULL);
   pthread_mutex_init(&s->place_lock, NULL);
-  return 0;
 }
 
 int sched_init(struct schedulers *all, int count, void (*run)(struct runnable *, struct scheduler *)) {
-  int rc = 0;
   *all = (struct schedulers){.run = run};
   pthread_mutex_init(&all->sleepers.lock, NULL);
   pthread_mutex_init(&all->computing.lock, NULL);
@@ -475,14 +463,12 @@ int sched_init(struct schedulers *all, int count, void (*run)(struct runnable *,
   all->has_self = true;
   all->scheduler = calloc((size_t)count, sizeof *all->scheduler);
   if (!all->scheduler) return ERR_NOMEM;
-  for (; all->count < count && rc == 0; all->count += !rc)
-    rc = init_one(&all->scheduler[all->count], all, all->count);
-  return rc;
+  for (; all->count < count; all->count++) init_one(&all->scheduler[all->count], all, all->count);
+  return 0;
 }
 
 void sched_finish(struct schedulers *all) {
   for (int i = 0; i < all->count; i++) {
-    close(all->scheduler[i].event);
     pthread_mutex_destroy(&all->scheduler[i].woken.lock);
     pthread_mutex_destroy(&all->scheduler[i].place_lock);
   }

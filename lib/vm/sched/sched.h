@@ -28,8 +28,9 @@
  *
  * A woken runnable goes into the waker's own queue, so two that talk to each other share a core.  Work that
  * still waits at the next tick wakes a sleeping scheduler, which steals it; so does a deadline that has passed.
- * When there is no work, all
- * threads sleep in ppoll, and no timer ticks. */
+ * When there is no work, all threads sleep on a futex, and no timer ticks.  A runnable that is then woken by a
+ * thread that is no scheduler goes to the scheduler that ran it last, whose core may have its data in the
+ * cache. */
 /* clang-format on */
 #ifndef VM_SCHED_H
 #define VM_SCHED_H
@@ -66,7 +67,8 @@ struct runnable {
   atomic_uint load; /* processes that wanted to compute at the end of its last turn */
   struct inbox inbox;
   struct timer sleep;          /* in schedulers.sleepers */
-  struct scheduler *scheduler; /* runs it, or ran it last; read by that thread, and under a queue's lock */
+  struct scheduler *scheduler; /* runs it, or ran it last; read by that thread, under a queue's lock, and by
+                                the thread that has made an idle runnable QUEUED */
 };
 
 struct run_queue {
@@ -96,8 +98,7 @@ struct scheduler {
   unsigned above_low; /* turns of normal computing runnables since the last one of low priority */
   bool computes;      /* the present turn is that of a computing runnable */
 
-  int event; /* eventfd that ends the thread's sleep */
-  atomic_bool asleep;
+  atomic_uint asleep; /* 1 while the thread sleeps, or is about to: the futex on which it does so */
 
   timer_t timer; /* ticks while the scheduler is busy; this and all below is for preempt.c */
   bool has_timer;
