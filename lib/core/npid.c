@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { HINTS = 64 };
 enum { CHUNK_BITS = 10, CHUNK = 1 << CHUNK_BITS, CHUNKS = NODETAB_MAX / CHUNK };
 
 /* The last index is not used: a reference with that index and the highest number would equal NPID_NONE; nor
@@ -42,12 +43,15 @@ struct nodetab {
   atomic_uint heard; /* entries that are not met */
   _Atomic(uint64_t) refused;
   struct limits *limits; /* or NULL */
-  pthread_mutex_t lock;  /* for adding entries, and for the maps */
+  atomic_uint
+      hints[HINTS];     /* by hint_of: the index of the entry that was last found there; any may be wrong */
+  pthread_mutex_t lock; /* for adding entries, and for the maps */
   struct map ids;
   struct map entries;
 };
 
 #define NOWHERE "nonode@nohost"
+#define NO_PID  "%.300s: not a pid: want <0.57.3> or <name@host.57.3>"
 
 static void *index_pack(uint32_t i) {
   return (void *)((uintptr_t)i + 1);
@@ -282,85 +286,124 @@ uint32_t nodetab_part(struct nodetab *t, uint32_t incarnation) {
 
 /* --- text --- */
 
+/* Writes v in decimal, and returns the end. */
+static char *put_number(char *out, uint64_t v) {
+  char digits[20], *at = digits + sizeof digits;
+  do *--at = (char)('0' + v % 10);
+  while (v /= 10);
+  size_t n = (size_t)(digits + sizeof digits - at);
+  memcpy(out, at, n);
+  return out + n;
+}
+
 char *npid_format(const struct nodetab *t, npid p, enum npid_style style, char out[NPID_TEXT_SIZE]) {
   if (p == NPID_NONE) return memcpy(out, "<none>", sizeof "<none>");
-  uint32_t i = npid_incarnation(p), creation = nodetab_creation(t, i);
-  uint64_t number = npid_number(p);
-  if (style == NPID_SHORT && !npid_is_ref(p)) {
-    snprintf(out, NPID_TEXT_SIZE, "<%" PRIu32 ".%" PRIu64 ".%" PRIu32 ">", nodetab_node_id(t, i), number,
-             creation);
-    return out;
-  }
-  const char *open = style == NPID_BARE ? "" : npid_is_ref(p) ? "#Ref<" : "<";
-  const char *close = style == NPID_BARE ? "" : ">";
-  snprintf(out, NPID_TEXT_SIZE, "%s%s.%" PRIu64 ".%" PRIu32 "%s", open, nodetab_name(t, i), number, creation,
-           close);
+  uint32_t i = npid_incarnation(p);
+  bool framed = style != NPID_BARE;
+  char *at = out;
+  if (framed && npid_is_ref(p)) at = stpcpy(at, "#Ref");
+  if (framed) *at++ = '<';
+  if (style == NPID_SHORT && !npid_is_ref(p))
+    at = put_number(at, nodetab_node_id(t, i));
+  else
+    at = stpcpy(at, nodetab_name(t, i));
+  *at++ = '.';
+  at = put_number(at, npid_number(p));
+  *at++ = '.';
+  at = put_number(at, nodetab_creation(t, i));
+  if (framed) *at++ = '>';
+  *at = 0;
   return out;
 }
 
 /* The three parts of a pid's text. */
 struct parts {
-  char node[NODENAME_SIZE]; /* a node's name, or a Node-ID */
-  bool is_short;
-  uint32_t id;
+  const char *node; /* a node's name, or a Node-ID; not checked */
+  size_t n;         /* its length */
   uint64_t number;
   uint32_t creation;
 };
 
-/* Reads a number without sign and leading zeros, so that each pid has one spelling. */
-static bool plain_number(const char *text, uint64_t max, uint64_t *out) {
-  int64_t v;
-  if ((text[0] == '0' && text[1]) || !text_integer(text, 0, (int64_t)max, &v)) return false;
-  *out = (uint64_t)v;
-  return true;
+/* Reads a dot and a number at the end of text, and takes them off its length.  The number has no leading
+ * zeros, so that each pid has one spelling. */
+static bool cut_number(const char *text, size_t *n, uint64_t max, uint64_t *out) {
+  enum { DIGITS = 15 };
+  size_t at = *n;
+  while (at && text[at - 1] >= '0' && text[at - 1] <= '9') at--;
+  size_t digits = *n - at;
+  if (!at || text[at - 1] != '.' || !digits || digits > DIGITS || (digits > 1 && text[at] == '0'))
+    return false;
+  *out = 0;
+  for (size_t i = at; i < *n; i++) *out = *out * 10 + (uint64_t)(text[i] - '0');
+  *n = at - 1;
+  return *out <= max;
 }
 
-/* Reads the number behind the last dot of text, and cuts it off.  A pid is read from its end, as a host may
- * have dots.
- */
-static bool cut_number(char *text, uint64_t max, uint64_t *out) {
-  char *dot = strrchr(text, '.');
-  if (!dot || !plain_number(dot + 1, max, out)) return false;
-  *dot = 0;
-  return true;
-}
-
+/* A pid is read from its end, as a host may have dots. */
 static bool parts_read(const char *text, struct parts *out) {
-  char word[NPID_TEXT_SIZE];
   size_t n = strlen(text);
   bool framed = n >= 2 && text[0] == '<' && text[n - 1] == '>';
+  uint64_t creation;
   if (framed) text++, n -= 2;
-  if (n >= sizeof word) return false;
-  memcpy(word, text, n);
-  word[n] = 0;
-  uint64_t creation, id;
-  if (!cut_number(word, UINT32_MAX, &creation) || !cut_number(word, NPID_NUMBER_MAX, &out->number))
+  if (n >= NPID_TEXT_SIZE || !cut_number(text, &n, UINT32_MAX, &creation) ||
+      !cut_number(text, &n, NPID_NUMBER_MAX, &out->number))
     return false;
   out->creation = (uint32_t)creation;
-  out->is_short = plain_number(word, UINT32_MAX, &id);
-  if (out->is_short) return out->id = (uint32_t)id, true;
-  struct nodename name;
-  if (nodename_parse(word, &name, NULL) || name.port) return false;
-  memcpy(out->node, name.full, sizeof out->node);
+  out->node = text;
+  out->n = n;
   return true;
+}
+
+/* What the node of a pid is: a Node-ID or, when `name` is not empty, a name. */
+struct node {
+  uint32_t id;
+  struct nodename name;
+};
+
+static bool node_read(const struct parts *parts, struct node *out) {
+  char word[NPID_TEXT_SIZE];
+  int64_t id;
+  memcpy(word, parts->node, parts->n);
+  word[parts->n] = 0;
+  *out = (struct node){0};
+  if (word[0] >= '0' && word[0] <= '9' && text_integer(word, 0, UINT32_MAX, &id))
+    return out->id = (uint32_t)id, word[0] != '0' || !word[1];
+  return !nodename_parse(word, &out->name, NULL) && !out->name.port;
 }
 
 bool npid_shaped(const char *text) {
-  struct parts ignored;
-  return parts_read(text, &ignored);
+  struct parts parts;
+  struct node ignored;
+  return parts_read(text, &parts) && node_read(&parts, &ignored);
+}
+
+/* The hint for a node: FNV-1a of its name and creation. */
+static atomic_uint *hint_of(struct nodetab *t, const struct parts *parts) {
+  uint32_t hash = 2166136261U ^ parts->creation;
+  for (size_t i = 0; i < parts->n; i++) hash = (hash ^ (unsigned char)parts->node[i]) * 16777619U;
+  return &t->hints[hash % HINTS];
+}
+
+/* Finds the entry of a node as the hint says, without a lock, when that has the very name and creation.  For
+ * this node's own name only entry 0 is taken: another entry may have the same creation (nodetab_renew). */
+static bool find_by_hint(const struct nodetab *t, unsigned hint, const struct parts *parts, uint32_t *out) {
+  const struct entry *entry = entry_at(t, hint);
+  *out = hint;
+  return entry && atomic_load(&entry->creation) == parts->creation && (entry->node_id || !hint) &&
+         !strncmp(entry->name, parts->node, parts->n) && !entry->name[parts->n];
 }
 
 /* Finds a node by its name and creation, or adds it. */
 typedef int intern(struct nodetab *t, const char *name, uint32_t creation, uint32_t *out);
 
-static int parts_find(struct nodetab *t, const struct parts *parts, const char *text, intern *by,
-                      uint32_t *out, struct error *e) {
+static int node_find(struct nodetab *t, const struct node *node, uint32_t creation, const char *text,
+                     intern *by, uint32_t *out, struct error *e) {
   int rc;
   char limit[LIMIT_TEXT_SIZE];
-  if (parts->is_short)
-    rc = entry_find(t, parts->id, parts->creation, out) ? 0 : ERR_NO_PROCESS;
+  if (node->name.full[0])
+    rc = by(t, node->name.full, creation, out);
   else
-    rc = by(t, parts->node, parts->creation, out);
+    rc = entry_find(t, node->id, creation, out) ? 0 : ERR_NO_PROCESS;
   if (rc == ERR_NO_PROCESS)
     return error_set(e, rc, "%.300s: no such process: its node is not known here or has started anew", text);
   if (rc == ERR_BUSY)
@@ -382,12 +425,18 @@ static int intern_or_nowhere(struct nodetab *t, const char *name, uint32_t creat
 
 static int parse(struct nodetab *t, const char *text, intern *by, npid *out, struct error *e) {
   struct parts parts;
+  struct node node;
   uint32_t i;
-  if (!parts_read(text, &parts))
-    return error_set(e, ERR_BAD_PID, "%.300s: not a pid: want <0.57.3> or <name@host.57.3>", text);
-  int rc = parts_find(t, &parts, text, by, &i, e);
-  if (!rc) *out = npid_make(i, parts.number);
-  return rc;
+  if (!parts_read(text, &parts)) return error_set(e, ERR_BAD_PID, NO_PID, text);
+  atomic_uint *hint = hint_of(t, &parts);
+  if (!find_by_hint(t, atomic_load_explicit(hint, memory_order_relaxed), &parts, &i)) {
+    if (!node_read(&parts, &node)) return error_set(e, ERR_BAD_PID, NO_PID, text);
+    int rc = node_find(t, &node, parts.creation, text, by, &i, e);
+    if (rc) return rc;
+    atomic_store_explicit(hint, i, memory_order_relaxed);
+  }
+  *out = npid_make(i, parts.number);
+  return 0;
 }
 
 int npid_parse(struct nodetab *t, const char *text, npid *out, struct error *e) {

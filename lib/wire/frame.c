@@ -31,10 +31,13 @@ static const struct shape {
 
 static void write_npid(const struct nodetab *nodes, npid p, struct buf *out) {
   char text[NPID_TEXT_SIZE];
-  if (p == NPID_NONE)
+  if (p == NPID_NONE) {
     buf_puts(out, ",null");
-  else
-    buf_printf(out, ",\"%s\"", npid_format(nodes, p, NPID_BARE, text));
+    return;
+  }
+  buf_puts(out, ",\"");
+  buf_puts(out, npid_format(nodes, p, NPID_BARE, text));
+  buf_putc(out, '"');
 }
 
 void frame_put_head(const struct nodetab *nodes, const struct signal *s, struct buf *out) {

@@ -61,8 +61,13 @@ static int syntax(struct decoder *d, const char *what) {
 
 /* --- tokens --- */
 
+static const char *behind_space(const char *at, const char *end) {
+  while (at < end && (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r')) at++;
+  return at;
+}
+
 static void skip_space(struct decoder *d) {
-  while (d->at < d->end && (*d->at == ' ' || *d->at == '\n' || *d->at == '\t' || *d->at == '\r')) d->at++;
+  d->at = behind_space(d->at, d->end);
 }
 
 /* Skips spaces and returns the next character, or 0 at the end. */
@@ -421,21 +426,36 @@ int json_get_values(struct json_source *s, struct nodetab *nodes, enum json_poli
   return finish(&d, rc, s, e);
 }
 
+/* These three do not make a decoder, which is large, as long as they can do without. */
+
 bool json_eat(struct json_source *s, char c) {
-  struct decoder d = {.at = s->at, .end = s->end};
-  bool there = eat(&d, c);
-  s->at = d.at;
-  return there;
+  s->at = behind_space(s->at, s->end);
+  if (s->at == s->end || *s->at != c) return false;
+  s->at++;
+  return true;
 }
 
 bool json_get_null(struct json_source *s) {
-  struct decoder d = {.at = s->at, .end = s->end};
-  bool there = peek(&d) == 'n' && !word(&d, "null");
-  if (there) s->at = d.at;
-  return there;
+  const char *at = behind_space(s->at, s->end);
+  if (s->end - at < 4 || memcmp(at, "null", 4) != 0) return false;
+  s->at = at + 4;
+  return true;
+}
+
+/* Reads a word without escapes and without bytes above 0x7f. */
+static bool get_plain_word(struct json_source *s, char *out, size_t size) {
+  const char *at = behind_space(s->at, s->end);
+  if (at == s->end || *at++ != '"') return false;
+  size_t n = text_plain(at, (size_t)(s->end - at));
+  if (n >= size || at + n == s->end || at[n] != '"') return false;
+  memcpy(out, at, n);
+  out[n] = 0;
+  s->at = at + n + 1;
+  return true;
 }
 
 bool json_get_word(struct json_source *s, char *out, size_t size) {
+  if (get_plain_word(s, out, size)) return true;
   struct decoder d = decoder_of(s, NULL, JSON_DATA, NULL);
   struct text text;
   bool good = peek(&d) == '"' && !string(&d, &text) && text.n < size && !memchr(text.s, 0, text.n);

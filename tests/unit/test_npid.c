@@ -71,7 +71,12 @@ static void test_shape(void) {
                        "<none>",
                        "<<0.1.3>>",
                        "ticker",
-                       "<@rane.1.3>"};
+                       "<@rane.1.3>",
+                       "<-0.1.3>",
+                       "<00.1.3>",
+                       "<0.1.18446744073709551619>",
+                       "<0.18446744073709551619.3>",
+                       ".1.3"};
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     npid p = 77;
     ok(!npid_shaped(bad[i]) && npid_parse(t, bad[i], &p, NULL) == ERR_BAD_PID && p == 77, "\"%s\" is no pid",
@@ -81,17 +86,45 @@ static void test_shape(void) {
   nodetab_free(t);
 }
 
+/* More nodes than the table has hints, in several creations. */
+static void test_many(void) {
+  enum { MANY = 300, CREATIONS = 3 };
+  struct nodetab *t = nodetab_new("one@rane", 3);
+  npid first[MANY * CREATIONS], p = 0, q = 0;
+  char text[NPID_TEXT_SIZE], again[NPID_TEXT_SIZE];
+  int wrong = 0;
+  for (unsigned round = 0; round < 3; round++) {
+    for (unsigned i = 0; i < MANY * CREATIONS; i++) {
+      snprintf(text, sizeof text, "n%u@rane.%u.%u", i / CREATIONS, i, 1 + i % CREATIONS);
+      wrong += npid_parse(t, text, &p, NULL) != 0 || npid_number(p) != i || (round && p != first[i]);
+      wrong += strcmp(npid_format(t, p, NPID_BARE, again), text) != 0;
+      first[i] = p;
+    }
+  }
+  ok(!wrong && nodetab_heard(t) == MANY * CREATIONS, "%d nodes are each found again", MANY * CREATIONS);
+  ok(!npid_parse(t, "n1@rane.1.1", &p, NULL) && !npid_parse(t, "n1@RANE.1.1", &q, NULL) && p == q,
+     "in each spelling of the host");
+  ok(npid_parse_known(t, "n1@ran.1.1", &q, NULL) == ERR_NO_PROCESS &&
+         npid_parse_known(t, "n1@raneb.1.1", &q, NULL) == ERR_NO_PROCESS &&
+         npid_parse_known(t, "n1@rane.1.9", &q, NULL) == ERR_NO_PROCESS && q == p,
+     "and no other is taken for one");
+  nodetab_free(t);
+}
+
 enum { ADDERS = 4, NAMES = 3000 };
 
 static void *adder(void *data) {
   struct nodetab *t = data;
   char name[32];
+  npid p = 0;
   intptr_t wrong = 0;
   for (unsigned i = 0; i < NAMES; i++) {
     uint32_t at = 0;
     snprintf(name, sizeof name, "n%u@host", i);
     wrong += nodetab_intern(t, name, i, &at) != 0;
     wrong += strcmp(nodetab_name(t, at), name) != 0 || nodetab_creation(t, at) != i;
+    snprintf(name, sizeof name, "n%u@host.7.%u", i, i);
+    wrong += npid_parse(t, name, &p, NULL) != 0 || p != npid_make(at, 7);
   }
   return (void *)wrong;
 }
@@ -197,6 +230,10 @@ static void test_renew(void) {
   npid p = 0, old = 0;
   uint32_t heard = 0;
   ok(!nodetab_intern(t, "one@rane", 4, &heard) && heard, "somebody has sent a pid of a creation to come");
+  for (int i = 0; i < 2; i++)
+    ok(!npid_parse(t, "one@rane.57.4", &p, NULL) && npid_incarnation(p) == heard &&
+           !npid_parse(t, "one@rane.57.1", &p, NULL) && p == npid_make(0, 57),
+       "which is not this node yet, however often its pids are read");
   ok(!nodetab_renew(t, 4) && nodetab_creation(t, 0) == 4, "this node takes that creation");
   is(npid_format(t, npid_make(0, 57), NPID_SHORT, text), "<0.57.4>", "its pids have it");
   ok(!npid_parse(t, "<0.57.4>", &p, NULL) && p == npid_make(0, 57), "and read back");
@@ -204,6 +241,7 @@ static void test_renew(void) {
   ok(!npid_parse(t, "<0.57.1>", &old, NULL) && !npid_is_local(old) &&
          nodetab_node_id(t, npid_incarnation(old)) == 0,
      "those of the old one are of an earlier incarnation of this node");
+  ok(!npid_parse(t, "one@rane.57.1", &p, NULL) && p == old, "in both forms");
   is(npid_format(t, old, NPID_FULL, text), "<one@rane.57.1>", "and keep their text");
   ok(nodetab_heard(t) == 1, "that incarnation takes no room of nodes that are heard of");
   ok(!nodetab_renew(t, 5) && !npid_parse(t, "<0.57.4>", &p, NULL) && !npid_is_local(p), "and so on");
@@ -216,6 +254,7 @@ int main(void) {
   test_table();
   test_text();
   test_shape();
+  test_many();
   test_threads();
   test_heard();
   test_nowhere();
