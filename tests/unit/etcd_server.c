@@ -147,7 +147,7 @@ static void forget(struct store *s, int64_t revision) {
     free(s->history[n].key);
     free(s->history[n++].value);
   }
-  memmove(s->history, s->history + n, (s->count - n) * sizeof *s->history);
+  if (n) memmove(s->history, s->history + n, (s->count - n) * sizeof *s->history);
   s->count -= n;
   s->compacted = revision;
 }
