@@ -238,7 +238,7 @@ compile_commands.json: $(SOURCES) Makefile
 
 DEPS := gcc libc6-dev pkg-config libcurl4-openssl-dev libjansson-dev libmicrohttpd-dev libgnutls28-dev libuv1-dev \
         liblua5.4-dev libssl-dev libedit-dev libncurses-dev libjemalloc-dev bats bats-support bats-assert bats-file bash-completion curl iproute2 jq \
-        mandoc openssl procps strace vim-tiny zsh fish tmux $(if $(LUA),dpkg-dev) $(if $(filter pictures,$(MAKECMDGOALS)),termtosvg gnuplot-nox)
+        etcd-server etcd-client mandoc openssl procps strace vim-tiny zsh fish tmux $(if $(LUA),dpkg-dev) $(if $(filter pictures,$(MAKECMDGOALS)),termtosvg gnuplot-nox)
 
 deps:
 	@missing=$$(for p in $(DEPS); do \
