@@ -939,6 +939,27 @@ END
   done
 }
 
+@test "an exit signal to a client whose process is still being loaded ends both, on every node" {
+  mkdir "$T/lib"
+  echo 'while true do receive(1) end' >"$T/lib/endless.lua"
+  start_node one --path "$T/lib"
+  start_node two --path "$T/lib"
+  export NODE_SELF=one@$HOST
+  clients() { node-ps --json | jq -r 'select(.kind == "client").pid'; }
+  threads() { [ "$(node-ps "$1@$HOST" | grep -c thread)" = "$2" ]; }
+  for node in one two; do
+    node-spawn --timeout 20 "$node@$HOST" -m endless.run 2>"$T/err" 3>&- &
+    tool=$!
+    wait_until threads "$node" 1
+    node-kill "$(clients)"
+    status=0
+    wait $tool || status=$?
+    assert_equal "$status" 1
+    grep -q 'an exit signal ended the client' "$T/err"
+    wait_until threads "$node" 0
+  done
+}
+
 @test "a timeout of attached code has the common status" {
   start_node one
   says_no 5 '(timeout)' node-spawn --timeout 0.3 -e 'receive()'

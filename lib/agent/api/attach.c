@@ -82,14 +82,18 @@ static void on_drained(void *data) {
 static const struct stream_events attach_stream = {
     .closed = on_closed, .drained = on_drained, .octets = true};
 
-/* Answers the request with an error while the code is still being loaded.  attach_spawned then finds no
- * request. */
-static void give_up(struct attachment *s, int code, const char *why) {
+/* Answers the request with an error while the spawn is under way, and ends the attachment with a reason
+ * (borrowed; NULL: "normal").  attach_spawned then finds no request. */
+static void give_up_for(struct attachment *s, struct term *reason, int code, const char *why) {
   struct request *r = s->request;
   s->request = NULL;
   break_lease(s);
-  end(s, NULL);
+  end(s, reason);
   respond_code(r, code, "%s", why);
+}
+
+static void give_up(struct attachment *s, int code, const char *why) {
+  give_up_for(s, NULL, code, why);
 }
 
 /* Writes a line to the stream. A process may send output without ever asking for a flush, so senders that can
@@ -179,11 +183,17 @@ static void attach_node_down(struct hosted *p, const struct hosted_loss *lost) {
   end(s, NULL);
 }
 
-/* An exit signal to the attachment ends its process too. */
+/* An exit signal to the attachment ends its process, too, also while the spawn is under way.  While the node
+ * stops, a spawn that is under way ends with the node. */
 static void attach_exit(struct hosted *p, struct term *reason, bool kill) {
   (void)kill;
   struct attachment *s = (struct attachment *)p;
-  if (s->request) return; /* the spawn is under way */
+  if (s->request) {
+    if (!p->agent->stopping)
+      give_up_for(s, reason, ERR_NO_PROCESS,
+                  "an exit signal ended the client before the process was spawned");
+    return;
+  }
   break_lease(s);
   finish_stream(s, reason);
   end(s, reason);
