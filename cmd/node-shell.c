@@ -133,7 +133,8 @@ static void take_gone(struct shell *s, const json_t *reason) {
   struct buf line = BUF_INIT;
   const char *word = json_string_value(reason);
   s->status = !word || strcmp(word, "normal") != 0;
-  buf_printf(&line, "%s: the process that ran this code has ended: %s", tool.name, word ? word : "?");
+  buf_printf(&line, "%s: the process that ran this code has ended: %s%s", tool.name, word ? word : "?",
+             s->prompt && !s->status ? "; exit without () leaves the prompt" : "");
   json_auto_t *text = tool_need(json_from_bytes(line.data, line.len));
   if (s->json && !s->status) print_values(s, tool_need(json_array()));
   if (s->json && s->status) print_failure(s, text);

@@ -524,6 +524,29 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   leave
 }
 
+@test "a function or a library is shown by its name, and documented by words as a person from iex types them" {
+  local lines=()
+  start_node one
+  terminal
+  at 1 'print' '<function print>'
+  at 1 '_' '<function print>'
+  at 1 'node' '<library node>'
+  at 1 'string, {}' '<library string>, \{\}'
+  at 1 't = {}'
+  at 1 't' '\{\}'
+  at 1 'function mine() end'
+  at 1 '{mine, function() end}' '\{<function mine>, <function shell:1>\}'
+  at 1 'h node.list' 'node\.list\(\)' '    Returns a list of the nodes.*'
+  at 1 'i print' 'type +function' 'name +print'
+  at 1 'r nosuch' "module 'nosuch' not found:.*"
+  at 1 'h nosuch' 'h: nothing here has the name "nosuch"; h\(\) shows what there is'
+  at 1 'error("boom")' 'shell:1: boom'
+  at 1 'exit()' 'node-shell: the process that ran this code has ended: normal; exit without \(\) leaves the prompt'
+  leave
+  run -0 screen
+  refute_line --regexp "shell\.lua:|in function 'error'"
+}
+
 @test "v and _: the values of earlier lines" {
   local lines=()
   start_node one
@@ -543,7 +566,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   start_node one
   terminal
   at 1 '{a = 1, {true, "x"}, [{}] = {nil}, ["two words"] = self}' \
-    '\{\{true, "x"\}, a = 1, \["two words"\] = <function>, \[\{\}\] = \{\}\}'
+    '\{\{true, "x"\}, a = 1, \["two words"\] = <function self>, \[\{\}\] = \{\}\}'
   at 1 'long = ("x"):rep(40) return {long, {b = long, a = long}}' '\{' "  \"x{40}\"," '  \{' "    a = \"x{40}\"," \
     "    b = \"x{40}\"" '  \}' '\}'
   at 1 'long, long' "\"x{40}\"," "\"x{40}\""

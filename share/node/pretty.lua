@@ -3,8 +3,9 @@
 --   pretty.text(values, view)
 --
 -- values is a list as of table.pack.  view has the fields width (columns), colours and ascii (show nothing but ASCII),
--- the latter two booleans.  What is shown is bounded: items of a table, items of all, the depth, and the length of a
--- string; "…" stands for the rest, all of which inspect shows.  As inspect does, it calls no metamethod.
+-- the latter two booleans, and may have name, a function that returns the name of a function or a library, or nil.
+-- What is shown is bounded: items of a table, items of all, the depth, and the length of a string; "…" stands for the
+-- rest, all of which inspect shows.  As inspect does, it calls no metamethod.
 
 local type <const>, next <const>, inspect <const>, rawlen <const> = type, next, inspect, rawlen
 local rawget <const>, mathtype <const> = rawget, math.type
@@ -57,11 +58,16 @@ local function other_keys(t, n, room)
   return keys, more
 end
 
+local function named(kind, value, view)
+  local name = view.name and view.name(value)
+  return name and find(name, "^[%w_.-]+$") and format("<%s %s>", kind, name)
+end
+
 local tree
 
 local function branch(t, view, state, depth)
   if state.open[t] then return leaf("{cycle}", "rest", view) end
-  if next(t) == nil then return leaf(inspect(t), nil, view) end
+  if next(t) == nil then return leaf(named("library", t, view) or inspect(t), nil, view) end
   if depth > DEPTH then return leaf("{…}", "rest", view) end
   local node, n = {items = {}, width = 2}, rawlen(t)
   local function add(key, value)
@@ -101,6 +107,7 @@ end
 function tree(value, view, state, depth)
   local kind = type(value)
   if kind == "table" then return branch(value, view, state, depth) end
+  if kind == "function" then return leaf(named(kind, value, view) or inspect(value), kind, view) end
   if kind ~= "string" then return leaf(inspect(value), kind, view) end
   local text, shorter = cut(value)
   return leaf(inspect(text) .. (shorter and "…" or ""), kind, view)

@@ -91,20 +91,27 @@ local function rows_of(name)
   return rows
 end
 
--- The name of a function or a library that the code at the prompt can name, or nil.
-local function name_of(value)
-  local places = {{"", _G}}
+-- The names of the functions and tables that the code at the prompt can name, by value.
+local function all_names()
+  local names, places = {}, {{"", _G}}
   for name, t in pairs(package.loaded) do
     if type(t) == "table" and name ~= "_G" then places[#places + 1] = {name .. ".", t} end
   end
   for _, name in ipairs({"node", "global"}) do places[#places + 1] = {name .. ".", _G[name]} end
+  local function add(value, name)
+    if (type(value) == "function" or type(value) == "table") and not names[value] then names[value] = name end
+  end
   for _, place in ipairs(places) do
-    if rawequal(place[2], value) then return sub(place[1], 1, -2) end
-    for key, v in pairs(place[2]) do
-      if rawequal(v, value) and type(key) == "string" then return place[1] .. key end
+    if place[1] ~= "" then add(place[2], sub(place[1], 1, -2)) end
+    for key, value in pairs(place[2]) do
+      if type(key) == "string" and key ~= "_" then add(value, place[1] .. key) end
     end
   end
+  return names
 end
+
+-- The name of a function or a library that the code at the prompt can name, or nil.
+local function name_of(value) return all_names()[value] end
 
 local function show_rows(rows)
   for _, row in ipairs(rows) do
@@ -247,14 +254,32 @@ local function text_of(reason)
   return #text <= ERROR_MAX and text or format("%s... and %d bytes more", sub(text, 1, ERROR_MAX), #text - ERROR_MAX)
 end
 
--- The part of a traceback between the error and the chunk, with the chunk; nothing when the chunk has made the error.
+-- The part of a traceback between the error and the chunk, with the chunk; nothing when the chunk has made the error,
+-- or called a function of the shell that has.
 local function calls_of(trace)
-  local calls = {}
+  local calls, own = {}, 0
   for line in gmatch(trace or "", "\n(\t[^\n]+)") do
     if find(line, "^\t%[C%]: in .*'traced'") then break end
-    calls[#calls + 1] = line
+    if find(line, OWN_FILE, 1, true) then own = #calls + 1 end
+    if #calls > 0 or not find(line, "^\t%[C%]: in function 'error'") then calls[#calls + 1] = line end
   end
-  return #calls > 1 and "\n" .. concat(calls, "\n") or ""
+  return #calls > 1 and own == 0 and "\n" .. concat(calls, "\n") or ""
+end
+
+-- Names functions that have one, and libraries, which show no items since they are read-only views.
+local function namer()
+  local names, libraries
+  return function(value)
+    names = names or all_names()
+    local name = names[value]
+    if type(value) == "function" or not name then return name end
+    if not libraries then
+      libraries = {}
+      for loaded in pairs(package.loaded) do libraries[loaded] = true end
+      for _, row in ipairs(functions()) do libraries[match(row.name, "^([%w_]+)%.") or 0] = true end
+    end
+    return libraries[name] and name
+  end
 end
 
 local function outcome(results, view, ok, ...)
@@ -264,6 +289,7 @@ local function outcome(results, view, ok, ...)
   if values.n == 0 then return "done" end
   if view then
     keep(results, view, values)
+    view.name = namer()
     return "value", pretty.text(values, view)
   end
   for n = 1, values.n do values[n] = inspect(values[n]) end
@@ -282,6 +308,15 @@ local function command(word)
   if word == "help" and rawequal(_G.help, h) then return outcome(nil, nil, pcall(h)) end
 end
 
+-- As a person who comes from iex types them: "h node.spawn", "i x", "r counter".
+local WITHOUT_PARENTHESES <const> = {h = 'h("%s")', help = 'help("%s")', r = 'r("%s")', i = "i(%s)"}
+
+local function with_parentheses(code)
+  local word, name = match(code, "^%s*(%l+)%s+([%a_][%w_.]*)%s*$")
+  local form = word and WITHOUT_PARENTHESES[word]
+  return form and format(form, name) or code
+end
+
 -- Says once that a local variable does not last.
 local function tell_of_local(results, code, what)
   if results.told or what ~= "done" or not find(code, "^%s*local%s") then return end
@@ -296,6 +331,7 @@ local function evaluate(results, code, name, view)
     results.line = view.line
     local what, text = command(match(code, "^%s*(%l+)%s*$"))
     if what then return what, text end
+    code = with_parentheses(code)
   end
   local chunk, no_value = load("return " .. code, name)
   local why
