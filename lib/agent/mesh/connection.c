@@ -36,7 +36,10 @@
 
 #define LINK_PATH "/v1/link"
 
+/* READ is how many bytes of the socket are read at once: four whole records, so that the messages in them
+ * wake their receivers together. */
 enum { ANSWER_MAX = 64 << 10, HANDLES = 2, OK = 200, READ_NS = 1000000 };
+enum { TLS_ADDS = 256 /* to a record, at most */, READ = 4 * (CONNECTION_RECORD + TLS_ADDS) };
 
 enum stage {
   CONNECTING, /* TCP */
@@ -503,9 +506,14 @@ static void proceed(struct connection *c) {
   int code = psk_link_check(c->ssl);
   if (code == ERR_VERSION) {
     lose(c, code, "the node there does not speak " PSK_LINK_PROTOCOL ", as this node does (version)");
-  } else if (code) {
+    return;
+  }
+  if (code) {
     lose(c, code, "the TLS session of the link does not prove the cookie (tls)");
-  } else if (c->dialled) {
+    return;
+  }
+  SSL_set_default_read_buffer_len(c->ssl, READ); /* not before: who has not proved the cookie gets little */
+  if (c->dialled) {
     ask(c);
   } else {
     c->stage = GREETING;
