@@ -1,6 +1,11 @@
-/* Invariant: `nodes` of a source has the nodes that were given to the mesh for it.  The timer `look` runs
- * until the starter has been told with NULL, which happens exactly once; not at all when the node ends
- * before. */
+/* Invariant: `nodes` of a source has the nodes that were given to the mesh for it.  The errand `start` begins
+ * the sources, a slice a turn of the loop.  Then the timer `look` runs until all nodes were tried or the time
+ * is over, and then the errand `tell`, until the starter has been told with NULL, which happens exactly once;
+ * not at all when the node ends before.
+ *
+ * Looking and telling walk over the nodes of all sources, a slice at a time.  A source may change its nodes
+ * in between: then a walk may pass over a node, or come to it twice, which changes no more than what the
+ * starter is told. */
 #include "agent/joins.h"
 
 #include "agent/agent.h"
@@ -8,11 +13,23 @@
 #include "agent/mesh/mesh.h"
 #include "agent/state.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* A walk over the sources and their nodes. */
+struct joins_walk {
+  size_t source, at; /* at: of map_next */
+};
+
 struct joins {
+  struct errand start, tell;
+  size_t started;          /* so many sources have begun */
+  struct map named;        /* the names of the nodes that a --join names itself */
+  struct joins_walk tried; /* up to here, all nodes were tried */
+  struct joins_walk said;  /* up to here, the starter was told */
+  bool troubles;           /* the starter was told what is wrong with sources, and is told of nodes now */
   uv_timer_t look;
   void (*told)(void *data, const char *text);
   void *data;
@@ -21,6 +38,9 @@ struct joins {
   size_t count;
   struct join_source all[];
 };
+
+/* How many nodes are looked at each time; and how many pieces of an errand a node counts as. */
+enum { JOINS_SLICE = 500, TELL_COST = 2 };
 
 /* --- sources -------------------------------------------------------------------------------------------- */
 
@@ -67,11 +87,7 @@ void source_clear(struct map *nodes) {
 }
 
 bool source_is_named(const struct agent *a, const char *node) {
-  for (size_t i = 0; i < a->joins->count; i++) {
-    const struct jointarget *t = &a->joins->all[i].target;
-    if (t->kind == JOIN_NODE && !strcmp(t->node.full, node)) return true;
-  }
-  return false;
+  return map_get(&a->joins->named, node);
 }
 
 /* --- the starter ---------------------------------------------------------------------------------------- */
@@ -85,13 +101,30 @@ static const char *trouble_of(struct agent *a, const char *node) {
   return member.up ? NULL : member.trouble;
 }
 
-static bool all_tried(struct agent *a, const struct join_source *s) {
-  const char *node;
-  for (size_t at = 0; map_next(&s->nodes, &at, &node, NULL, NULL);) {
-    const char *trouble = trouble_of(a, node);
-    if (trouble && !*trouble) return false;
+/* The next node of the walk, and its source; false: there is none. */
+static bool next_node(const struct joins *all, struct joins_walk *w, const struct join_source **source,
+                      const char **node) {
+  for (; w->source < all->count; w->source++, w->at = 0) {
+    *source = &all->all[w->source];
+    if (map_next(&(*source)->nodes, &w->at, node, NULL, NULL)) return true;
   }
-  return s->looked;
+  return false;
+}
+
+/* Looks at a slice of the nodes; true when all nodes of all sources were tried. */
+static bool all_tried(struct agent *a) {
+  struct joins *all = a->joins;
+  for (int n = 0; n < JOINS_SLICE; n++) {
+    struct joins_walk here = all->tried;
+    const struct join_source *s;
+    const char *node, *trouble;
+    if (!next_node(all, &all->tried, &s, &node)) break;
+    if ((trouble = trouble_of(a, node)) && !*trouble) { /* it is looked at again the next time */
+      all->tried = here;
+      return false;
+    }
+  }
+  return all->tried.source == all->count;
 }
 
 static void tell_one(struct agent *a, const char *what, const char *trouble, const char *again) {
@@ -101,35 +134,63 @@ static void tell_one(struct agent *a, const char *what, const char *trouble, con
   a->joins->told(a->joins->data, text);
 }
 
-static void tell_nodes(struct agent *a, const struct join_source *s) {
-  const char *node, *again = a->config->rejoin_ms ? "; it is tried again" : "";
-  for (size_t at = 0; map_next(&s->nodes, &at, &node, NULL, NULL);) {
-    const char *trouble = trouble_of(a, node);
-    if (trouble) tell_one(a, s->target.kind == JOIN_NODE ? s->text : node, trouble, again);
-  }
+static void tell_node(struct agent *a, const struct join_source *s, const char *node) {
+  const char *trouble = trouble_of(a, node), *again = a->config->rejoin_ms ? "; it is tried again" : "";
+  if (trouble) tell_one(a, s->target.kind == JOIN_NODE ? s->text : node, trouble, again);
 }
 
-static void tell(struct agent *a) {
+static void tell_source(struct agent *a, const struct join_source *s) {
+  if (s->trouble.code || !s->looked) tell_one(a, s->text, s->looked ? error_text(&s->trouble) : "", "");
+}
+
+/* Tells of the next source, or of the next node; false: of all. */
+static bool tell_next(struct agent *a) {
   struct joins *all = a->joins;
-  char text[128];
-  for (size_t i = 0; i < all->count; i++) {
-    const struct join_source *s = &all->all[i];
-    if (s->trouble.code || !s->looked) tell_one(a, s->text, s->looked ? error_text(&s->trouble) : "", "");
+  const struct join_source *s;
+  const char *node;
+  if (!all->troubles && all->said.source < all->count) {
+    tell_source(a, &all->all[all->said.source++]);
+    return true;
   }
-  for (size_t i = 0; i < all->count; i++) tell_nodes(a, &all->all[i]);
+  if (!all->troubles) all->troubles = true, all->said = (struct joins_walk){0};
+  if (!next_node(all, &all->said, &s, &node)) return false;
+  tell_node(a, s, node);
+  return true;
+}
+
+static struct agent *agent_of(const struct joins *all) {
+  return all->look.data;
+}
+
+static bool tell_step(struct errand *e, int *left) {
+  struct joins *all = (struct joins *)((char *)e - offsetof(struct joins, tell));
+  for (; *left > 0; *left -= TELL_COST)
+    if (agent_of(all)->stopping || !tell_next(agent_of(all))) return true;
+  return false;
+}
+
+static void tell_done(struct errand *e) {
+  struct joins *all = (struct joins *)((char *)e - offsetof(struct joins, tell));
+  char text[128];
+  if (agent_of(all)->stopping) return;
   snprintf(text, sizeof text, "--join: %d more nodes were not reached", all->missing - JOINS_TOLD_MAX);
   if (all->missing > JOINS_TOLD_MAX) all->told(all->data, text);
   all->told(all->data, NULL);
 }
 
+static bool all_looked(const struct joins *all) {
+  for (size_t i = 0; i < all->count; i++)
+    if (!all->all[i].looked) return false;
+  return true;
+}
+
 static void on_look(uv_timer_t *t) {
   struct agent *a = t->data;
   holds_note(&a->holds, "--join", NULL);
-  bool done = (clock_ns() - a->joins->since_ns) / 1000000 >= JOINS_WAIT_MS;
-  for (size_t i = 0; !done && i < a->joins->count; i++)
-    if (!all_tried(a, &a->joins->all[i])) return;
+  bool late = (clock_ns() - a->joins->since_ns) / 1000000 >= JOINS_WAIT_MS;
+  if (!late && (!all_looked(a->joins) || !all_tried(a))) return;
   uv_timer_stop(t);
-  tell(a);
+  errands_begin(&a->errands, &a->joins->tell);
 }
 
 void agent_watch_joins(struct agent *a, void (*told)(void *data, const char *text), void *data) {
@@ -147,6 +208,7 @@ static int source_init(struct agent *a, struct join_source *s, const char *text,
   s->again.data = s;
   a->joins->count++;
   s->looked = s->target.kind == JOIN_NODE;
+  if (s->looked) code = map_put(&a->joins->named, s->target.node.full, s);
   if (s->target.kind == JOIN_DNS) code = join_dns_init(s);
   if (s->target.kind == JOIN_FILE) code = join_file_init(s);
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
@@ -171,11 +233,27 @@ static void source_start(struct join_source *s) {
     mesh_join(s->agent->mesh, &s->target.node);
 }
 
+static bool start_step(struct errand *e, int *left) {
+  struct joins *all = (struct joins *)((char *)e - offsetof(struct joins, start));
+  for (; *left > 0 && all->started < all->count; *left -= JOINS_START) {
+    if (agent_of(all)->stopping) return true;
+    source_start(&all->all[all->started++]);
+  }
+  return all->started == all->count;
+}
+
+static void start_done(struct errand *e) {
+  struct joins *all = (struct joins *)((char *)e - offsetof(struct joins, start));
+  if (!all->told || agent_of(all)->stopping) return;
+  uv_timer_start(&all->look, on_look, 0, JOINS_LOOK_MS);
+}
+
 void joins_start(struct agent *a) {
-  for (size_t i = 0; i < a->joins->count; i++) source_start(&a->joins->all[i]);
-  if (!a->joins->told) return;
-  a->joins->since_ns = clock_ns();
-  uv_timer_start(&a->joins->look, on_look, 0, JOINS_LOOK_MS);
+  struct joins *all = a->joins;
+  all->since_ns = clock_ns();
+  all->start = (struct errand){.name = "--join", .step = start_step, .done = start_done};
+  all->tell = (struct errand){.name = "--join", .step = tell_step, .done = tell_done};
+  errands_begin(&a->errands, &all->start);
 }
 
 void joins_stop(struct agent *a) {
@@ -196,6 +274,7 @@ void joins_free(struct agent *a) {
     if (s->target.kind == JOIN_DNS) join_dns_free(s);
     if (s->target.kind == JOIN_FILE) join_file_free(s);
   }
+  if (a->joins) map_finish(&a->joins->named);
   free(a->joins);
   a->joins = NULL;
 }

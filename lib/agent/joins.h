@@ -8,6 +8,7 @@
 struct agent;
 
 enum { JOINS_LOOK_MS = 20, JOINS_WAIT_MS = 2000, JOINS_TOLD_MAX = 16 };
+enum { JOINS_START = 250 }; /* pieces of an errand that the start of a --join counts as */
 
 /* Reads the texts of the agent's configuration; after the loop and the mesh are made.  ERR_BAD_NODE,
  * ERR_NOMEM. */

@@ -1,5 +1,8 @@
-/* Invariant: from join_file_look to on_read one work item of the source is in libuv's pool; `seen`, `text`,
- * `failure` and `changed` belong to the pool's thread meanwhile.  on_read sets the timer for the next look.
+/* Invariant: from join_file_look to on_read one work item of the source is in libuv's pool; all members of
+ * the struct but `apply` belong to the pool's thread meanwhile.  A file that has changed is then applied by
+ * an errand: it joins the nodes of `now` and leaves those of the source that are not among them, a slice a
+ * turn of the loop, and only then makes `now` the nodes of the source.  Then the timer is set for the next
+ * look.
  *
  * Ordering: `seen` is what fstat says before the file is read, so a change during the reading differs from it
  * at the next look. */
@@ -11,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -18,13 +22,25 @@
 
 /* node-start(1) has these. */
 enum { LOOK_MS = 1000, BYTES_MAX = 256 << 10, NODES_MAX = 1000, BAD_LINES_TOLD = 16 };
+enum { NODE_COST = 8 }; /* pieces of an errand that a node counts as */
+
+struct bad_line {
+  int number;
+  struct error why;
+};
 
 struct join_file {
   uv_work_t work;
   struct stat seen; /* of the file that was read last */
-  bool changed;     /* `text` is to be used */
+  bool changed;     /* `now` is to be applied */
   struct buf text;
   struct error failure;
+  struct map now; /* the nodes of the text: struct nodename, owned */
+  int bad;        /* how many lines name no node; of the first of them: */
+  struct bad_line lines[BAD_LINES_TOLD];
+  struct errand apply;
+  bool joined; /* all of `now`; the walk is over the nodes of the source now */
+  size_t at;   /* of the walk (map_next) */
 };
 
 /* --- on a thread of the pool ---------------------------------------------------------------------------- */
@@ -62,6 +78,26 @@ static int read_changed(struct join_file *f, int fd) {
   return 0;
 }
 
+/* Reads the nodes of the text, and what is wrong with its lines. */
+static void read_nodes(struct join_file *f) {
+  int number = 0;
+  char *save = f->text.data;
+  f->bad = 0;
+  for (char *line; (line = strsep(&save, "\n"));) {
+    struct nodename node;
+    struct error e;
+    number++;
+    int code = jointarget_line(line, &node, &e);
+    if (!code && !*node.full) continue;
+    if (!code && f->now.len == NODES_MAX && !map_get(&f->now, node.full))
+      code = error_set(&e, ERR_TOO_LARGE, "%s: a file lists at most %d nodes", node.full, NODES_MAX);
+    if (!code)
+      source_add(&f->now, &node);
+    else if (++f->bad <= BAD_LINES_TOLD)
+      f->lines[f->bad - 1] = (struct bad_line){number, e};
+  }
+}
+
 static void read_file(uv_work_t *work) {
   const struct join_source *s = work->data;
   struct join_file *f = s->file;
@@ -72,51 +108,70 @@ static void read_file(uv_work_t *work) {
   else
     read_changed(f, fd);
   if (fd >= 0) close(fd);
+  if (f->changed) read_nodes(f);
 }
 
 /* --- on the I/O thread ---------------------------------------------------------------------------------- */
 
-/* Logs what is wrong with a line, and makes it the trouble of the source if it is the first. */
-static void tell_line(struct join_source *s, int number, const struct error *why, int bad) {
-  struct error e;
-  error_set(&e, why->code, "line %d: %s", number, error_text(why));
-  if (bad > BAD_LINES_TOLD) return;
-  if (bad > 1)
-    log_line(&s->agent->log, "--join: %s: %s", s->text, error_text(&e));
-  else
-    source_trouble(s, &e);
+/* Logs what is wrong with lines, and makes the first of it the trouble of the source. */
+static void tell_lines(struct join_source *s) {
+  const struct join_file *f = s->file;
+  if (!f->bad) source_trouble(s, NULL);
+  for (int i = 0; i < f->bad && i < BAD_LINES_TOLD; i++) {
+    struct error e;
+    const struct bad_line *l = &f->lines[i];
+    error_set(&e, l->why.code, "line %d: %s", l->number, error_text(&l->why));
+    if (i)
+      log_line(&s->agent->log, "--join: %s: %s", s->text, error_text(&e));
+    else
+      source_trouble(s, &e);
+  }
 }
 
-/* Reads the nodes of the text, and joins those that the file did not have before. */
-static void join_new(struct join_source *s, struct map *now) {
+/* Joins a node that the file did not have before, or had at another port. */
+static void join_new(const struct join_source *s, const struct nodename *node) {
+  const struct nodename *old = map_get(&s->nodes, node->full);
+  if (!old || old->port != node->port) mesh_join(s->agent->mesh, node);
+}
+
+/* Gives up a node that the file no longer has. */
+static void leave_old(const struct join_source *s, const struct nodename *node) {
+  if (!map_get(&s->file->now, node->full) && !source_is_named(s->agent, node->full))
+    mesh_unjoin(s->agent->mesh, node);
+}
+
+static bool apply_step(struct errand *e, int *left) {
+  struct join_file *f = (struct join_file *)((char *)e - offsetof(struct join_file, apply));
+  const struct join_source *s = f->work.data;
+  for (void *node; !s->agent->stopping && *left > 0; *left -= NODE_COST) {
+    bool more = map_next(f->joined ? &s->nodes : &f->now, &f->at, NULL, NULL, &node);
+    if (!more && f->joined) return true;
+    if (!more)
+      f->joined = true, f->at = 0;
+    else if (f->joined)
+      leave_old(s, node);
+    else
+      join_new(s, node);
+  }
+  return s->agent->stopping;
+}
+
+static void apply_done(struct errand *e) {
+  struct join_file *f = (struct join_file *)((char *)e - offsetof(struct join_file, apply));
+  struct join_source *s = f->work.data;
+  source_clear(&s->nodes);
+  s->nodes = f->now;
+  f->now = MAP_INIT;
+  s->looked = true;
+  source_again(s, LOOK_MS);
+}
+
+static void apply(struct join_source *s) {
   struct join_file *f = s->file;
-  struct error e;
-  int number = 0, bad = 0;
-  char *save = f->text.data;
-  for (char *line; (line = strsep(&save, "\n"));) {
-    struct nodename node;
-    number++;
-    int code = jointarget_line(line, &node, &e);
-    if (!code && !*node.full) continue;
-    if (!code && now->len == NODES_MAX && !map_get(now, node.full))
-      code = error_set(&e, ERR_TOO_LARGE, "%s: a file lists at most %d nodes", node.full, NODES_MAX);
-    if (code) {
-      tell_line(s, number, &e, ++bad);
-      continue;
-    }
-    source_add(now, &node);
-    if (source_add(&s->nodes, &node)) mesh_join(s->agent->mesh, &node);
-  }
-  if (!bad) source_trouble(s, NULL);
-}
-
-/* Gives up the nodes that the file no longer has. */
-static void leave_old(struct join_source *s, const struct map *now) {
-  void *node;
-  for (size_t at = 0; map_next(&s->nodes, &at, NULL, NULL, &node);) {
-    const struct nodename *old = node;
-    if (!map_get(now, old->full) && !source_is_named(s->agent, old->full)) mesh_unjoin(s->agent->mesh, old);
-  }
+  f->apply = (struct errand){.name = "the nodes of a file (--join)", .step = apply_step, .done = apply_done};
+  f->joined = false;
+  f->at = 0;
+  errands_begin(&s->agent->errands, &f->apply);
 }
 
 static void on_read(uv_work_t *work, int status) {
@@ -125,16 +180,13 @@ static void on_read(uv_work_t *work, int status) {
   struct join_file *f = s->file;
   if (s->stopped) return;
   holds_note(&s->agent->holds, "--join", s->text);
-  s->looked = true;
-  if (f->failure.code) {
-    source_trouble(s, &f->failure);
-  } else if (f->changed) {
-    struct map now = MAP_INIT;
-    join_new(s, &now);
-    leave_old(s, &now);
-    source_clear(&s->nodes);
-    s->nodes = now;
+  if (f->failure.code) source_trouble(s, &f->failure);
+  if (f->changed) {
+    tell_lines(s);
+    apply(s);
+    return;
   }
+  s->looked = true;
   source_again(s, LOOK_MS);
 }
 
@@ -153,5 +205,6 @@ int join_file_init(struct join_source *s) {
 
 void join_file_free(struct join_source *s) {
   if (s->file) buf_finish(&s->file->text);
+  if (s->file) source_clear(&s->file->now);
   free(s->file);
 }

@@ -19,7 +19,24 @@ static void wake(void *data) {
 
 /* --- a mesh without peers --- */
 
-static const struct transport_class no_transport;
+static struct dial_request *no_offer(void *carrier, const struct dial_target *to, json_t *hello,
+                                     int timeout_ms, dial_done *done, void *data, struct error *e) {
+  (void)carrier, (void)timeout_ms, (void)done, (void)data;
+  json_decref(hello);
+  error_set(e, ERR_TCP, "%s: there is no network", to->node);
+  return NULL;
+}
+
+static void no_withdraw(struct dial_request *offer) {
+  (void)offer;
+}
+
+static void no_close(struct transport *t) {
+  (void)t;
+}
+
+static const struct transport_class no_transport = {
+    .offer = no_offer, .withdraw = no_withdraw, .close = no_close};
 static const struct mesh_events no_events;
 
 static void make_mesh(struct agent *a) {
