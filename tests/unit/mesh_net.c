@@ -451,7 +451,7 @@ static bool on_synced(void *data, uint32_t incarnation, const json_t *names) {
 static void on_signal(void *data, uint32_t incarnation, struct signal *s) {
   struct net_node *n = data;
   struct net_node *from = node_named(n->net, nodetab_name(n->nodes, incarnation));
-  if (s->kind == SIGNAL_CALL) { /* it has no number */
+  if (s->kind != SIGNAL_MESSAGE) { /* it has no number */
     signal_free(s);
     return;
   }
@@ -567,6 +567,8 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                        : n->says     ? n->says
                                                      : n->port,
                                .mesh = mesh,
+                               .on_demand = net->on_demand,
+                               .idle_ms = net->idle_ms,
                                .heartbeat_ms = net->heartbeat_ms,
                                .rejoin_ms = net->rejoin_ms,
                                .seed = net_seed(net, n),
@@ -653,6 +655,17 @@ void net_send(struct net_node *from, const struct net_node *to) {
   mesh_send(from->mesh, s);
 }
 
+void net_present(struct net_node *of, const struct net_node *there) {
+  struct presence p = {
+      .creation = there->creation, .address = "127.0.0.1", .port = there->dials_only ? 0 : there->port};
+  if (nodename_parse(there->name, &p.node, NULL)) abort();
+  mesh_present(of->mesh, &p);
+}
+
+void net_gone(struct net_node *of, const struct net_node *gone) {
+  mesh_gone(of->mesh, gone->name);
+}
+
 struct peer *net_peer(const struct net_node *of, const char *name) {
   return map_get(&of->mesh->peers, name);
 }
@@ -685,10 +698,18 @@ static const char *broken_peer(const struct peer *p) {
     return "a transport from OPENING on, and not before";
   if (p->transport && p->transport->closed) return "its transport lives";
   if (p->answer && !answers) return "an unanswered offer of the peer's in OPENING and GREETED alone";
-  if (p->queue && !p->draining && (p->state == PEER_DOWN || p->state >= PEER_SYNCING))
-    return "a queue while connecting alone";
-  if (p->state == PEER_DOWN && (p->offer || p->waiters)) return "nothing under way when down";
-  if (p->waiters && !uv_is_active((const uv_handle_t *)&p->deadline)) return "a deadline for those who wait";
+  bool queued = p->state == PEER_DOWN && p->pprev_dial; /* it waits until fewer are being connected to */
+  if (p->queue && !p->draining &&
+      ((p->state == PEER_DOWN && !queued) || (p->state >= PEER_SYNCING && !p->ondemand.asked)))
+    return "a queue while connecting, or while the peer is asked to close the link, alone";
+  if (p->ondemand.asked && p->state != PEER_UP) return "nobody is asked but who is up";
+  if (p->ondemand.dormant && p->state == PEER_UP) return "who is up is not dormant";
+  if (p->ondemand.ended) return "an ended connection is told at once";
+  if (p->state == PEER_DOWN && (p->offer || (p->waiters && !queued))) return "nothing under way when down";
+  if (p->waiters && !queued && !uv_is_active((const uv_handle_t *)&p->deadline))
+    return "a deadline for those who wait";
+  if (p->told_up != (p->state == PEER_UP) && !p->mesh->config.on_demand && !p->ondemand.dormant)
+    return "what is up is told up";
   if (p->state >= PEER_GREETED && !p->incarnation) return "an incarnation from the hello on";
   return NULL;
 }

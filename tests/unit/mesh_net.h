@@ -61,8 +61,10 @@ struct net {
   bool cut[NET_NODES][NET_NODES]; /* bytes of the first node do not reach the second; they wait */
   int64_t rejoin_ms;              /* for nodes that start from now on */
   int heartbeat_ms;               /* for nodes that start from now on; NET_HEARTBEAT at first */
-  uint16_t port;                  /* port of node 0, for nodes that start from now on; 4370 at first */
-  uint64_t now;                   /* of all clocks, in ms */
+  bool on_demand;                 /* the same: net_present and net_gone tell them of nodes */
+  int idle_ms;
+  uint16_t port; /* port of node 0, for nodes that start from now on; 4370 at first */
+  uint64_t now;  /* of all clocks, in ms */
   uint64_t seed;
   unsigned long steps;
   struct net_step *first, **end;
@@ -105,6 +107,9 @@ void net_connect(struct net_node *from, const struct net_node *to);
 void net_connect_at(struct net_node *from,
                     const char *name); /* name may end with a port, which is then the only one tried */
 void net_send(struct net_node *from, const struct net_node *to); /* sends the next message */
+/* On demand: tells `of` that the node is there, as it is now, or that it is gone. */
+void net_present(struct net_node *of, const struct net_node *there);
+void net_gone(struct net_node *of, const struct net_node *gone);
 /* The state in which `of` sees `peer`. */
 enum peer_state net_state(const struct net_node *of, const struct net_node *peer);
 struct peer *net_peer(const struct net_node *of, const char *name);

@@ -118,6 +118,8 @@ static const struct wrong {
     {"tags", "\"b a\"", ERR_USAGE},
     {"tags", "\"a a\"", ERR_USAGE},
     {"tags", "\"a\\n\"", ERR_USAGE},
+    {"demand", "[0, true]", ERR_USAGE},
+    {"demand", "true", ERR_USAGE},
     {"tags", "\"a\\u001b[31m\"", ERR_USAGE},
     {"tags",
      "\"a=0000000000000000000000000000000000000000000000000000000000000000 b c d e f g h i j k l m n o p q\"",
@@ -140,6 +142,16 @@ static void test_wrong(void) {
        "%s %s: %s", w->member, w->json ? w->json : "left out", error_text(&e));
     json_decref(v);
   }
+}
+
+static void test_demand(void) {
+  struct mesh_config a = node_made("one@rane");
+  struct hello h;
+  json_t *v = hello_made();
+  ok(!hello_read(&a, v, &h, NULL) && !h.on_demand, "a hello of a node that does not link on demand");
+  json_object_set_new(v, "demand", json_pack("[i, b]", 7, 1));
+  ok(!hello_read(&a, v, &h, NULL) && h.on_demand && h.dormant && h.number == 7, "and of one that does");
+  json_decref(v);
 }
 
 static void test_no_hello(void) {
@@ -204,6 +216,7 @@ int main(void) {
   test_round_trip();
   test_extremes();
   test_wrong();
+  test_demand();
   test_no_hello();
   test_version_told();
   test_address();

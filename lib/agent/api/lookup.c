@@ -19,7 +19,7 @@ static bool is_stale(struct agent *a, npid pid) {
   struct member m;
   if (!nodetab_node_id(a->nodes, incarnation)) return true;
   return mesh_find(a->mesh, nodetab_name(a->nodes, incarnation), &m) && m.up &&
-         npid_incarnation(m.kernel) != incarnation;
+         m.creation != nodetab_creation(a->nodes, incarnation);
 }
 
 int lookup_no_process(const char *text, struct error *e) {

@@ -62,7 +62,7 @@ void api_node_stop(struct request *r) {
 static json_t *node_json(struct agent *a, const struct member *m) {
   bool self = !strcmp(m->node, a->self), met = m->creation != 0;
   json_t *v = json_pack("{s:s, s:b, s:b}", "node", m->node, "connected", m->up, "self", self);
-  if (met) json_object_set_new(v, "id", json_integer(m->id));
+  if (met && (m->id || self)) json_object_set_new(v, "id", json_integer(m->id));
   if (met) json_object_set_new(v, "creation", json_integer(m->creation));
   if (m->suspected) json_object_set_new(v, "suspected", json_true());
   if (m->address && *m->address) json_object_set_new(v, "address", json_string(m->address));

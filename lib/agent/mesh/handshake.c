@@ -10,6 +10,7 @@
 #include "agent/mesh/hello.h"
 #include "agent/mesh/liveness.h"
 #include "agent/mesh/members.h"
+#include "agent/mesh/ondemand.h"
 #include "agent/mesh/renewal.h"
 #include "base/clock.h"
 #include "wire/json.h"
@@ -48,8 +49,10 @@ static int write_line(struct peer *p, const char *key, json_t *value) {
 
 /* --- our offer ------------------------------------------------------------------------------------------ */
 
-static json_t *make_hello(const struct peer *p) {
-  return hello_write(config_of(p), p->mesh->life, p->name.full);
+static json_t *make_hello(struct peer *p) {
+  json_t *v = hello_write(config_of(p), p->mesh->life, p->name.full);
+  if (v) ondemand_hello(p, v);
+  return v;
 }
 
 static void on_offer_done(void *data, const struct error *e, bool reached, const char *address,
@@ -231,6 +234,15 @@ static int take_second(struct peer *p, struct peer_detail *d) {
   return 0;
 }
 
+/* Handles the end of a link whose peer, the same OS process, has no link.  A peer that was asked to close the
+ * link may have done so, and its answer be under way: then the hellos say whether the connection goes on. */
+static void begin_anew(struct peer *p) {
+  if (ondemand_holds(p))
+    peer_event(p, PEER_DORMANT, &(struct peer_detail){0});
+  else
+    peer_fail(p, ERR_LOST, "it began anew (lost)");
+}
+
 /* Handles an offer in the name of a peer that is connected. When the same OS process has sent it, the peer
  * either does not know of the link yet, or asks for a new link (d->reset). When another OS process has sent
  * it, d->claims is set: the caller sends the connected peer a ping, and the offer waits until the peer
@@ -240,9 +252,9 @@ static int renew_by_offer(struct peer *p, struct peer_detail *d) {
     d->claims = true;
     return p->claim ? refuse_rival(p, d->refusal) : 0;
   }
-  d->known = !d->reset;
+  d->known = !d->reset || ondemand_is_late(p, d->hello);
   if (d->known) return 0;
-  peer_fail(p, ERR_LOST, "it began anew (lost)");
+  begin_anew(p);
   return peer_event(p, d->hello->port ? PEER_OFFER : PEER_ONE_WAY, d);
 }
 
@@ -363,6 +375,7 @@ static int greet(struct peer *p, struct peer_detail *d) {
   if (!p->transport && (code = open_stream(p, d))) return code;
   p->meshes = d->hello->mesh;
   memcpy(p->tags, d->hello->tags, strlen(d->hello->tags) + 1); /* tags_check has bounded them */
+  ondemand_greet(p, d->hello, incarnation);
   p->incarnation = incarnation;
   c->transport->adopt(p->transport, d->stream);
   return 0;
@@ -373,7 +386,7 @@ static int greet(struct peer *p, struct peer_detail *d) {
  * has to send an offer first. */
 static int renew_by_hello(struct peer *p, struct peer_detail *d) {
   if (p->life != d->hello->life) return refuse_rival(p, d->refusal);
-  peer_fail(p, ERR_LOST, "it began anew (lost)");
+  begin_anew(p);
   return peer_event(p, PEER_HELLO, d);
 }
 
@@ -454,6 +467,9 @@ static const struct control {
     {"members", MEMBERS_LINE_MAX, members_take_list},
     {"news", MEMBERS_LINE_MAX, members_take_news},
     {"resync", 1 << 10, members_take_resync},
+    {"idle", 1 << 10, ondemand_take_idle},
+    {"dormant", 1 << 10, ondemand_take_dormant},
+    {"active", 1 << 10, ondemand_take_active},
 };
 enum { CONTROLS = sizeof controls / sizeof *controls };
 
@@ -542,7 +558,16 @@ static int say_bye(struct peer *p, struct peer_detail *d) {
   return 0;
 }
 
+/* Writes the last line of our stream, unless the peer has written its own. */
+static int close_idle(struct peer *p, struct peer_detail *d) {
+  if (!d->last) return 0;
+  carrier_of(p)->part(p->transport, d->last, strlen(d->last));
+  p->transport = NULL;
+  return 0;
+}
+
 static void enter_syncing(struct peer *p) {
+  ondemand_syncing(p);
   liveness_start(p);
   members_syncing(p);
   int code = write_line(p, "names", p->mesh->events->snapshot(p->mesh->data, p->incarnation));
@@ -630,7 +655,8 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
                         [PEER_LOST]    = {NULL, PEER_DOWN},
                         [PEER_DEADLINE] = {stop_waiting, 0},
                         [PEER_PROVED]  = {end_claim, 0},
-                        [PEER_PART]    = {say_bye, PEER_DOWN}},
+                        [PEER_PART]    = {say_bye, PEER_DOWN},
+                        [PEER_DORMANT] = {close_idle, PEER_DOWN}},
 };
 /* clang-format on */
 
@@ -639,7 +665,10 @@ static void enter(struct peer *p, enum peer_state from, enum peer_event event, c
   switch (p->state) {
   case PEER_OFFERING:
   case PEER_RESETTING: send_offer(p); break;
-  case PEER_SYNCING: enter_syncing(p); break;
+  case PEER_GREETED: ondemand_greeted(p); break;
+  case PEER_SYNCING:
+    if (ondemand_greeted(p)) enter_syncing(p);
+    break;
   case PEER_UP: peer_enter_up(p); break;
   case PEER_DOWN: enter_down(p, from, event, d->why); break;
   default: break;

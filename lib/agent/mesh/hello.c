@@ -29,18 +29,18 @@ static bool is_address(const char *text) {
 
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) {
   const char *node;
-  json_int_t creation, life, met = 0, met_life = 0;
-  int version, lua, port, mesh;
+  json_int_t creation, life, met = 0, met_life = 0, number = 0;
+  int version, lua, port, mesh, dormant = 0;
   json_error_t why;
   struct hello h = {.tags = ""};
   if (v && !json_unpack(v, "{s:s, s:i, s:i}", "node", &node, "version", &version, "lua", &lua) &&
       (version != PSK_LINK_VERSION || lua != LUA_VERSION_NUM))
     return error_set(e, ERR_VERSION, "%s: link version %d with Lua %d, this node has %d with %d (version)",
                      node, version, lua, PSK_LINK_VERSION, LUA_VERSION_NUM);
-  if (!v ||
-      json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s?s, s?[I, I]}", "node", &node,
-                     "creation", &creation, "life", &life, "version", &version, "lua", &lua, "address",
-                     &h.address, "port", &port, "mesh", &mesh, "tags", &h.tags, "met", &met, &met_life))
+  if (!v || json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s?s, s?[I, I], s?[I, b]}",
+                           "node", &node, "creation", &creation, "life", &life, "version", &version, "lua",
+                           &lua, "address", &h.address, "port", &port, "mesh", &mesh, "tags", &h.tags, "met",
+                           &met, &met_life, "demand", &number, &dormant))
     return error_set(e, ERR_USAGE, "a hello is not understood: %s", v ? why.text : "no body");
   if (nodename_parse(node, &h.name, e)) return e->code;
   if (!strcmp(h.name.full, us->self))
@@ -50,6 +50,8 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
   if (creation < 1 || creation > UINT32_MAX || port < 0 || port > UINT16_MAX)
     return error_set(e, ERR_USAGE, "%s: a hello with creation %lld and port %d", node, (long long)creation,
                      port);
+  if (json_object_get(v, "demand") && number < 1)
+    return error_set(e, ERR_USAGE, "%s: a hello with the number %lld", node, (long long)number);
   if (!is_address(h.address))
     return error_set(e, ERR_USAGE, "%s: a hello with %.100s, which is no IP address", node, h.address);
   if (tags_check(h.tags, e)) return ERR_USAGE;
@@ -59,6 +61,9 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
   h.life = (uint64_t)life;
   h.met = (uint32_t)met;
   h.met_life = (uint64_t)met_life;
+  h.on_demand = number > 0;
+  h.dormant = dormant;
+  h.number = number;
   *out = h;
   return 0;
 }

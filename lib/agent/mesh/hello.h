@@ -1,6 +1,8 @@
 /* hello: who a node is and where it listens: the body of an offer, and the first line of each stream,
- * {"hello": {"node", "creation", "life", "version", "lua", "address", "port", "mesh", "tags", "met"}}; a
- * hello without "tags" has none.  "met" is [CREATION, LIFE], the incarnation of the receiver that the sender
+ * {"hello": {"node", "creation", "life", "version", "lua", "address", "port", "mesh", "tags", "met",
+ * "demand"}}; a hello without "tags" has none.  "demand" is [NUMBER, DORMANT], when the node links on demand
+ * (ondemand.h): how many hellos it has written to the receiver, this one included, and whether the connection
+ * to the receiver is dormant.  "met" is [CREATION, LIFE], the incarnation of the receiver that the sender
  * has met last; it is missing where the sender has met none.  Any thread. */
 #ifndef AGENT_MESH_HELLO_H
 #define AGENT_MESH_HELLO_H
@@ -21,9 +23,11 @@ struct hello {
   const char *tags; /* checked text (core/tags.h) */
   uint32_t met;     /* "met"; 0: it is missing */
   uint64_t met_life;
+  bool on_demand, dormant; /* "demand" is there, and its values */
+  int64_t number;
 };
 
-/* The hello of this node to the node `to`: a new reference.  NULL when memory ran out. */
+/* The hello of this node to the node `to`, without "demand": a new reference.  NULL when memory ran out. */
 json_t *hello_write(const struct mesh_config *us, uint64_t life, const char *to);
 
 /* Reads the hello of a peer; out points into v.  ERR_USAGE (it is not understood), ERR_VERSION (another

@@ -10,6 +10,7 @@
 
 #include "agent/mesh/handshake.h"
 #include "agent/mesh/members.h"
+#include "agent/mesh/ondemand.h"
 #include "base/clock.h"
 #include "base/holds.h"
 #include "wire/json.h"
@@ -143,6 +144,7 @@ void liveness_beat(struct mesh *m) {
     send_line(p, &line);
   }
   buf_finish(&line);
+  if (m->config.on_demand) ondemand_beat(m);
 }
 
 int liveness_take_beat(struct peer *p, const json_t *fields) {

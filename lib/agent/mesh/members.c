@@ -109,7 +109,8 @@ static void enter_queue(struct peer *p) {
 static void pump(struct mesh *m) {
   if (m->pumping) return;
   m->pumping = true;
-  while (m->first_dial && m->dials < MEMBERS_DIALS_MAX && !m->stopping) {
+  int max = m->config.on_demand ? MESH_DIALS_MAX : MEMBERS_DIALS_MAX;
+  while (m->first_dial && m->dials < max && !m->stopping) {
     struct peer *p = m->first_dial;
     leave_queue(p);
     m->dials++;
@@ -146,7 +147,10 @@ static void forget_sponsor(struct peer *sponsor) {
 }
 
 static void want(struct peer *p) {
-  if (p->mesh->config.rejoin_ms) p->until_ms = now_ms(p->mesh) + p->mesh->config.rejoin_ms;
+  if (p->mesh->config.on_demand)
+    p->until_ms = p->ondemand.present ? INT64_MAX : 0;
+  else if (p->mesh->config.rejoin_ms)
+    p->until_ms = now_ms(p->mesh) + p->mesh->config.rejoin_ms;
 }
 
 static void want_no_more(struct peer *p) {
@@ -207,6 +211,21 @@ static void dial(struct peer *p) {
   pump(p->mesh);
 }
 
+void members_dial(struct peer *p) {
+  uv_timer_stop(&p->retry);
+  enter_queue(p);
+  pump(p->mesh);
+}
+
+void members_undial(struct peer *p) {
+  want_no_more(p);
+}
+
+void members_redial(struct peer *p) {
+  want(p);
+  dial(p);
+}
+
 static void on_retry(uv_timer_t *t) {
   struct peer *p = t->data;
   holds_note(p->mesh->config.holds, "dialling members", NULL);
@@ -252,7 +271,7 @@ void mesh_unjoin(struct mesh *m, const struct nodename *node) {
   struct peer *p = map_get(&m->peers, node->full);
   if (!p || !p->join) return;
   p->join = false;
-  if (p->state == PEER_DOWN) want_no_more(p);
+  if (p->state == PEER_DOWN && !p->waiters && !p->queue) want_no_more(p);
 }
 
 /* --- what this node tells ------------------------------------------------------------------------------- */
@@ -562,10 +581,13 @@ static void part_with(struct peer *p, enum peer_state from, bool farewell, const
 
 void members_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why) {
   bool farewell = event == PEER_BYE || event == PEER_PART;
+  if (event == PEER_DORMANT) return;
   if (from >= PEER_SYNCING)
     part_with(p, from, farewell, why);
   else if (farewell)
     want_no_more(p);
+  else if (p->ondemand.dormant)
+    want(p);
   if (from == PEER_UP)
     p->trouble = *why; /* not logged here: `publish` logs it as the nodedown */
   else if (p->until_ms || p->join)

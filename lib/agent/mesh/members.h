@@ -48,6 +48,13 @@ void members_named(struct peer *p); /* called once the peer has the new name */
 /* True when the peer is being tried again, or is about to be tried. */
 bool members_wanted(const struct peer *p);
 
+/* Connects to a peer that is DOWN, once fewer peers than the bound are being connected to; members_undial: no
+ * longer. */
+void members_dial(struct peer *p);
+void members_undial(struct peer *p);
+/* On demand: connects to a present peer whose link was lost, and tries again. */
+void members_redial(struct peer *p);
+
 /* Called by the mesh when a peer enters or leaves a state. */
 void members_leave_down(struct peer *p);
 void members_syncing(struct peer *p); /* sends the whole set of members, before this node's names */

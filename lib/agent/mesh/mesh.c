@@ -1,7 +1,8 @@
 /* Invariant: there is one struct peer for each node name that this node has heard of.  It is kept until
  * mesh_free; when the table is full, the place of a peer that was never met is given to another name.  Only
- * handshake.c changes a peer's state.  A queue that is not empty waits for the handshake to end, or is being
- * drained: in DOWN its signals are refused, and from SYNCING on they are sent, a slice a turn of the loop.
+ * handshake.c changes a peer's state.  A queue that is not empty waits for the handshake to end, or to begin
+ * (in the queue of dials), or for the answer of a peer that was asked to close the link, or is being drained:
+ * in DOWN its signals are refused, and from SYNCING on they are sent, a slice a turn of the loop.
  *
  * Orderings: signals to one peer go out in the order of mesh_send: they wait in the peer's queue until
  * SYNCING, the queue is written behind this node's names, and later signals behind the queue. A signal that
@@ -16,6 +17,7 @@
 #include "agent/mesh/handshake.h"
 #include "agent/mesh/liveness.h"
 #include "agent/mesh/members.h"
+#include "agent/mesh/ondemand.h"
 #include "base/clock.h"
 #include "base/holds.h"
 #include "base/metrics.h"
@@ -44,12 +46,15 @@ static struct peer *reuse_peer(struct mesh *m, const struct nodename *name) {
   for (size_t i = 0; i < m->count; i++) {
     m->reused = (m->reused + 1) % m->count;
     struct peer *p = m->all[m->reused];
-    if (p->state != PEER_DOWN || p->incarnation || p->waiters || p->queue || p->draining || p->join) continue;
+    if (p->state != PEER_DOWN || p->incarnation || p->waiters || p->queue || p->draining || p->join ||
+        p->ondemand.present)
+      continue;
     if (map_put(&m->peers, name->full, p)) return NULL;
     map_remove(&m->peers, p->name.full);
     members_forget(p);
     p->name = *name;
     p->failed_ms = 0;
+    p->ondemand = (struct ondemand){0};
     p->lines = (struct log_limit){0};
     members_named(p);
     return p;
@@ -188,10 +193,11 @@ bool peer_may_log(struct mesh *m, struct peer *p) {
   return good;
 }
 
-/* Logs a nodeup (why is NULL) or a nodedown, and calls the subscribers. */
-static void publish(struct peer *p, const char *why) {
+void peer_tell(struct peer *p, const char *why) {
   struct mesh *m = p->mesh;
   const char *node = p->name.full;
+  if (p->told_up == !why) return;
+  p->told_up = !why;
   if (peer_may_log(m, p))
     log_line(m->config.log, why ? "%s is down: %s" : "%s is up%s", node, why ? why : "");
   for (struct mesh_subscriber *s = m->subscribers, *next; s; s = next) {
@@ -257,11 +263,18 @@ void peer_write(struct peer *p, struct signal *s) {
   buf_clear(line);
   buf_shrink(line);
   if (!code) {
+    peer_count(p, s, true);
     signal_free(s);
     return;
   }
   peer_fail(p, code, err_sentence(code));
   undeliverable(m, s, code, "noconnection");
+}
+
+void peer_count(struct peer *p, const struct signal *s, bool sent) {
+  p->sent += sent;
+  p->received += !sent;
+  ondemand_signal(p, s);
 }
 
 void peer_check_busy(struct peer *p) {
@@ -305,9 +318,10 @@ static struct signal *dequeue(struct peer *p) {
   return s;
 }
 
-/* True when this signal is worth a new connection. Unlinks, demonitors, exits of links, DOWNs and replies are
- * not: the links, monitors and calls that they refer to ended with the previous connection. */
-static bool needs_connection(const struct signal *s) {
+/* True when this signal is worth a new link. Unlinks, demonitors, exits of links, DOWNs and replies are not,
+ * unless the connection goes on: the links, monitors and calls that they refer to ended with it. */
+static bool needs_connection(const struct peer *p, const struct signal *s) {
+  if (p->ondemand.dormant) return true;
   switch (s->kind) {
   case SIGNAL_MESSAGE:
   case SIGNAL_URGENT:
@@ -337,12 +351,18 @@ enum fate {
   FATE_HOPELESS, /* there is no link, and none is sought for it */
 };
 
+/* Is the peer down, and not to be dialled as soon as fewer others are? */
+static bool is_away(const struct peer *p) {
+  return p->state == PEER_DOWN && !p->pprev_dial;
+}
+
 /* p: NULL, where there is no room for the peer. */
 static enum fate fate_of(const struct mesh *m, const struct peer *p, const struct signal *s) {
   if (s->epoch != nodetab_epoch(m->config.nodes, npid_incarnation(s->to))) return FATE_LOST;
   if (!p) return FATE_HOPELESS;
+  if (ondemand_holds(p)) return FATE_WAITS;
   if (p->state >= PEER_SYNCING) return is_linked(p, s) ? FATE_SENT : FATE_NOBODY;
-  bool hopeless = p->state == PEER_DOWN && (failed_lately(p) || !needs_connection(s));
+  bool hopeless = is_away(p) && (failed_lately(p) || !needs_connection(p, s));
   return hopeless || m->stopping ? FATE_HOPELESS : FATE_WAITS;
 }
 
@@ -357,7 +377,7 @@ static void settle(struct mesh *m, struct peer *p, struct signal *s, enum fate f
 
 /* Connects to a peer that is down and for which a signal waits. */
 static void want_link(struct peer *p) {
-  if (p->state == PEER_DOWN) mesh_connect(p->mesh, &p->name, ignore_outcome, NULL);
+  if (is_away(p)) mesh_connect(p->mesh, &p->name, ignore_outcome, NULL);
 }
 
 static bool drain_step(struct errand *e, int *left) {
@@ -365,7 +385,7 @@ static bool drain_step(struct errand *e, int *left) {
   for (; p->queue && *left > 0; *left -= MESH_DRAIN) {
     enum fate fate = fate_of(p->mesh, p, p->queue);
     if (fate == FATE_WAITS) want_link(p);
-    if (fate == FATE_WAITS && p->state != PEER_DOWN) return true;
+    if (fate == FATE_WAITS && !is_away(p)) return true;
     settle(p->mesh, p, dequeue(p), fate);
   }
   return !p->queue;
@@ -419,7 +439,7 @@ void mesh_send(struct mesh *m, struct signal *s) {
   enqueue(p, s);
   if (p->draining) return;
   want_link(p);
-  if (p->state == PEER_DOWN) drain(p);
+  if (is_away(p)) drain(p);
 }
 
 /* --- up and down ---------------------------------------------------------------------------------------- */
@@ -429,6 +449,7 @@ void peer_leave_down(struct peer *p) {
   const char *own_host = strchr(c->self, '@') + 1;
   bool here = !strcmp(own_host, p->name.host);
   members_leave_down(p);
+  ondemand_leave_down(p);
   p->direct = p->place.address[0] && p->place.port && (!p->name.port || p->name.port == p->place.port);
   p->direct_failed = (struct error){0};
   scan_start(&p->scan, p->name.port, p->place.port, here ? c->port : 0);
@@ -437,7 +458,7 @@ void peer_leave_down(struct peer *p) {
 
 void peer_enter_up(struct peer *p) {
   members_up(p);
-  publish(p, NULL);
+  if (ondemand_up(p)) peer_tell(p, NULL);
   peer_check_joined(p);
   members_told(p);
 }
@@ -448,22 +469,32 @@ static const char *without_name(const struct peer *p, const char *text) {
   return strncmp(text, p->name.full, n) != 0 || strncmp(text + n, ": ", 2) != 0 ? text : text + n + 2;
 }
 
+void peer_end_connection(struct peer *p, uint32_t incarnation) {
+  struct mesh *m = p->mesh;
+  uint32_t epoch = nodetab_part(m->config.nodes, incarnation);
+  ondemand_untie(p);
+  m->events->down(m->data, incarnation, epoch, "noconnection");
+}
+
+/* Signals may have been sent over a connection that is SYNCING, UP or dormant, which may have linked
+ * processes. */
 void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event, const struct error *why) {
   struct mesh *m = p->mesh;
+  bool dormant = event == PEER_DORMANT, was_dormant = p->ondemand.dormant;
+  bool lost = !dormant && (from >= PEER_SYNCING || was_dormant);
+  bool told = p->told_up && !dormant && (from == PEER_UP || was_dormant || !p->ondemand.present);
   p->losses += from >= PEER_SYNCING && event == PEER_LOST;
   p->failed_ms = from == PEER_UP ? 0 : (int64_t)uv_now(m->config.loop);
   p->busy = p->transport_busy = false;
   series_drop(p);
   members_down(p, from, event, why);
+  ondemand_down(p, lost, dormant);
   p->joins = 0;
-  if (from >= PEER_SYNCING) { /* signals may have been sent, which may have linked processes */
-    uint32_t epoch = nodetab_part(m->config.nodes, p->incarnation);
-    m->events->down(m->data, p->incarnation, epoch, "noconnection");
-  }
-  if (from == PEER_UP) publish(p, without_name(p, error_text(why)));
-  peer_tell_waiters(p, why);
+  if (lost) peer_end_connection(p, p->incarnation);
+  if (told) peer_tell(p, without_name(p, error_text(why)));
+  if (!dormant) peer_tell_waiters(p, why);
   members_told(p);
-  if (p->state == PEER_DOWN) drain(p);
+  if (is_away(p)) drain(p);
 }
 
 /* --- connecting and parting ----------------------------------------------------------------------------- */
@@ -494,7 +525,10 @@ void mesh_connect(struct mesh *m, const struct nodename *to, mesh_done *done, vo
   }
   if (p->state == PEER_DOWN) p->name.port = to->port;
   p->parted = 0;
-  peer_event(p, PEER_WANTED, &(struct peer_detail){0});
+  if (m->config.on_demand && p->state == PEER_DOWN)
+    members_dial(p);
+  else
+    peer_event(p, PEER_WANTED, &(struct peer_detail){0});
 }
 
 static void part(struct peer *p, const char *reason) {
@@ -512,29 +546,40 @@ bool mesh_disconnect(struct mesh *m, const char *node, const char *reason) {
 
 /* --- members -------------------------------------------------------------------------------------------- */
 
+/* Was it met, or is it present? */
+static bool is_known(const struct peer *p) {
+  return p->incarnation || p->ondemand.present;
+}
+
+/* The incarnation that was met last is that of the peer, unless the peer is up with another creation. */
 static struct member member_of(const struct peer *p) {
   const struct nodetab *nodes = p->mesh->config.nodes;
-  return (struct member){
-      .node = p->name.full,
-      .kernel = npid_make(p->incarnation, 0),
-      .creation = p->incarnation ? nodetab_creation(nodes, p->incarnation) : 0,
-      .id = nodetab_node_id(nodes, p->incarnation),
-      .up = p->state == PEER_UP,
-      .missing = p->state != PEER_UP && members_wanted(p),
-      .suspected = p->state == PEER_UP && p->suspected,
-      .address = p->place.address,
-      .port = p->place.port,
-      .trouble = p->state == PEER_UP || !p->trouble.code ? "" : without_name(p, error_text(&p->trouble)),
-      .retry_ms = !p->dials_only && uv_is_active((const uv_handle_t *)&p->retry)
-                      ? (int64_t)uv_timer_get_due_in(&p->retry)
-                      : -1,
-      .tags = p->tags,
-      .rival = p->rival_due ? "" : p->rival};
+  uint32_t creation = p->incarnation ? nodetab_creation(nodes, p->incarnation) : 0;
+  bool met =
+      p->incarnation && (p->state >= PEER_SYNCING || !p->told_up || creation == p->ondemand.up_creation);
+  if (!met && p->ondemand.present) creation = p->ondemand.creation;
+  return (struct member){.node = p->name.full,
+                         .kernel = met ? npid_make(p->incarnation, 0) : NPID_NONE,
+                         .creation = creation,
+                         .id = met ? nodetab_node_id(nodes, p->incarnation) : 0,
+                         .up = p->told_up,
+                         .linked = p->state == PEER_UP,
+                         .missing = !p->told_up && members_wanted(p),
+                         .suspected = p->state == PEER_UP && p->suspected,
+                         .address = p->place.address,
+                         .port = p->place.port,
+                         .trouble =
+                             p->told_up || !p->trouble.code ? "" : without_name(p, error_text(&p->trouble)),
+                         .retry_ms = !p->dials_only && uv_is_active((const uv_handle_t *)&p->retry)
+                                         ? (int64_t)uv_timer_get_due_in(&p->retry)
+                                         : -1,
+                         .tags = p->tags,
+                         .rival = p->rival_due ? "" : p->rival};
 }
 
 void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data) {
   for (size_t i = 0; i < m->count; i++) {
-    if (!m->all[i]->incarnation) continue;
+    if (!is_known(m->all[i])) continue;
     struct member member = member_of(m->all[i]);
     fn(data, &member);
   }
@@ -565,7 +610,7 @@ bool mesh_is_linked(const struct mesh *m, const char *address, uint16_t port) {
 
 bool mesh_find(struct mesh *m, const char *node, struct member *out) {
   const struct peer *p = map_get(&m->peers, node);
-  if (!p || !p->incarnation) return false;
+  if (!p || !is_known(p)) return false;
   *out = member_of(p);
   return true;
 }
@@ -583,6 +628,7 @@ int mesh_new(const struct mesh_config *config, const struct mesh_events *events,
   struct mesh *m = calloc(1, sizeof *m);
   if (!m) return ERR_NOMEM;
   m->config = *config;
+  if (m->config.on_demand) m->config.mesh = false;
   if (!m->config.connect_timeout_ms) m->config.connect_timeout_ms = MESH_CONNECT_TIMEOUT_MS;
   m->events = events;
   m->data = data;
@@ -605,9 +651,19 @@ uint64_t mesh_life(const struct mesh *m) {
   return m->life;
 }
 
+/* Parts from a peer, or gives up one that was not dialled yet. */
+static void leave(struct peer *p) {
+  struct error e;
+  part(p, MESH_STOPPED);
+  if (p->state != PEER_DOWN || !p->pprev_dial) return;
+  members_undial(p);
+  drain(p);
+  peer_tell_waiters(p, error_set(&e, ERR_LOST, "%s: " MESH_STOPPED, p->name.full) ? &e : NULL);
+}
+
 void mesh_stop(struct mesh *m) {
   m->stopping = true;
-  for (size_t i = 0; i < m->count; i++) part(m->all[i], MESH_STOPPED);
+  for (size_t i = 0; i < m->count; i++) leave(m->all[i]);
 }
 
 void mesh_finish(struct mesh *m) {
@@ -620,6 +676,7 @@ void mesh_finish(struct mesh *m) {
     uv_close((uv_handle_t *)&m->all[i]->deadline, NULL);
     uv_close((uv_handle_t *)&m->all[i]->liveness, NULL);
     members_close(m->all[i]);
+    ondemand_untie(m->all[i]);
   }
 }
 

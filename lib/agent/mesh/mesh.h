@@ -24,8 +24,12 @@ struct holds_loop;
 
 enum {
   MESH_CONNECT_TIMEOUT_MS = 6000, /* time limit for all ports of a peer together */
-  MESH_RETRY_MS = 1000, /* a signal to a peer that could not be reached less than this ago fails without
-                           another attempt */
+  MESH_RETRY_MS = 1000,     /* a signal to a peer that could not be reached less than this ago fails without
+                               another attempt */
+  MESH_IDLE_MS = 300000,    /* on demand: a link without signals and ties for this long is closed; */
+  MESH_LINKS_MANY = 64,     /* while there are more links than this, */
+  MESH_IDLE_MANY_MS = 1000, /* for this long */
+  MESH_DIALS_MAX = 64,      /* on demand: how many links this node makes at a time */
 };
 
 #define MESH_STOPPED    "stopped" /* the farewell of a node that stops */
@@ -83,6 +87,8 @@ struct mesh_config {
   const char *address; /* where this node listens */
   uint16_t port;
   bool mesh;        /* this node also connects to the members of its peers */
+  bool on_demand;   /* mesh_present and mesh_gone say which nodes there are; `mesh` is then false */
+  int idle_ms;      /* on demand: 0 stands for MESH_IDLE_MS */
   bool pool;        /* long signals are encoded and decoded by libuv's pool; else at once, by this thread */
   const char *tags; /* of this node (core/tags.h); NULL: none */
   int heartbeat_ms;
@@ -117,7 +123,7 @@ void mesh_found(struct mesh *m, const struct nodename *node, uint32_t creation, 
 /* Undoes mesh_join and mesh_found: a node that is not connected is not tried again. */
 void mesh_unjoin(struct mesh *m, const struct nodename *node);
 
-/* Ends the link to a node, with a farewell that has the reason; false when the node is not up. */
+/* Ends the link to a node, with a farewell that has the reason; false when there is none. */
 bool mesh_disconnect(struct mesh *m, const char *node, const char *reason);
 
 /* Sends a signal (consumed) to a pid of another node, connecting first if need be. */
@@ -147,8 +153,10 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n);
 struct member {
   const char *node; /* name@host */
   npid kernel;
-  uint32_t creation, id; /* creation 0: this node has never met it, and it has no id and no kernel */
-  bool up;
+  uint32_t creation,
+      id;              /* id 0: this node has never met it, and kernel is NPID_NONE; creation 0: not known */
+  bool up;             /* the subscribers were told nodeup last: it is connected, or on demand (below) */
+  bool linked;         /* it is connected */
   bool missing;        /* not up, and tried again */
   bool suspected;      /* up, and quiet for more than 1.5 heartbeats */
   const char *address; /* the address on which it listens, as the host of a URL; "" when not known */
@@ -158,7 +166,7 @@ struct member {
   const char *tags;    /* its tags (core/tags.h), as its last hello or another member has told them */
   const char *rival; /* where a second living node of the same name listens, which this node refuses; or "" */
 };
-/* Every node ever met (up or not), in the order of meeting. */
+/* Every node ever met (up or not) or present, in the order of meeting. */
 void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data);
 /* Visits up to n of the nodes that are up, were up, or are tried, met or not: those from *at on, which is 0
  * at first.  False: these were the last.  A node that is new meanwhile is visited; one that has taken the
@@ -171,10 +179,32 @@ void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, c
                       void *data);
 /* True when this node is connected to one that listens there. */
 bool mesh_is_linked(const struct mesh *m, const char *address, uint16_t port);
-/* Fills *out for a node; false when this node never met it. */
+/* Fills *out for a node; false when this node never met it, and it is not present. */
 bool mesh_find(struct mesh *m, const char *node, struct member *out);
 /* The same of a node that is tried, or was, met or not; false when nothing is kept of it. */
 bool mesh_tried(struct mesh *m, const char *node, struct member *out);
+
+/* A mesh on demand is told by its user which nodes there are.  A link to a node is made by the first
+ * mesh_connect, or signal that is worth one, and closed when it is idle (mesh/ondemand.h), which is told to
+ * nobody.  A node is up from the first of mesh_present and its link on.  It is down
+ *
+ * - when its link is lost, or cannot be made again after it was closed.  The node is then dialled as long as
+ *   it is present, and up again once it is linked, or present with a newer creation;
+ * - when it is told gone, and no link to it is up.
+ *
+ * mesh_present: the node is there, with that creation (1 to UINT32_MAX) and those tags (checked, core/tags.h;
+ * NULL: none), and listens at that address (the host of a URL; an address for all of a host, as 0.0.0.0,
+ * stands for the host of its name) and port (0: nowhere).  May be told again, also with other values.  A node
+ * for which there is no room (LIMIT_NODES) is left out, with a line in the log. */
+struct presence {
+  struct nodename node;
+  uint32_t creation;
+  const char *address;
+  uint16_t port;
+  const char *tags;
+};
+void mesh_present(struct mesh *m, const struct presence *there);
+void mesh_gone(struct mesh *m, const char *node);
 
 /* How much the mesh keeps: nodes, and bytes that wait to be sent, to the one for which most wait and to all.
  * Takes time for each node. */

@@ -16,7 +16,7 @@
  *        DOWN, OFFERING, RESETTING, AWAITING ──one way──▶ AWAITING        OPENING ──unreached──▶ AWAITING
  *        OFFERING, RESETTING, AWAITING ──invited──▶ OPENING
  *
- *        every state but DOWN ──lost, part──▶ DOWN      SYNCING, UP ──bye──▶ DOWN
+ *        every state but DOWN ──lost, part──▶ DOWN      SYNCING, UP ──bye──▶ DOWN      UP ──dormant──▶ DOWN
  *        every state but DOWN and UP ──deadline──▶ DOWN
  *
  * The node that gets an offer makes the connection.  The node that offers makes it when it has said that it
@@ -77,6 +77,7 @@ enum peer_event {
   PEER_ONE_WAY,   /* as OFFER, by a peer that cannot be connected to */
   PEER_INVITED,   /* the answer to our offer: this node has to make the connection */
   PEER_UNREACHED, /* this node cannot make the connection to the peer, whose offer it has not answered yet */
+  PEER_DORMANT,   /* both nodes have agreed to close the idle link (ondemand.h) */
   PEER_EVENTS
 };
 
@@ -86,6 +87,7 @@ struct peer_detail {
   bool reached;              /* REFUSED: the host has accepted or refused the connection */
   uint64_t life;             /* INVITED: the peer's */
   const char *reason;        /* PART: the reason in the farewell to the peer */
+  const char *last;          /* DORMANT: the last line of this node's stream; NULL: the peer has sent its */
   const struct hello *hello; /* OFFER, HELLO: borrowed */
   const char *source; /* OFFER, HELLO: the address from which it came; INVITED: the address of the peer */
   bool reset;         /* OFFER: the peer has no link to this node */
@@ -111,6 +113,25 @@ struct waiter {
 struct place {
   char address[NODE_HOST_MAX + 3]; /* as the host of a URL; "" when not known */
   uint16_t port;                   /* 0: not known */
+};
+
+/* What ondemand.c keeps of a peer. */
+struct ondemand {
+  bool present;         /* mesh_present was called last, and not mesh_gone; */
+  uint32_t creation;    /* its creation; */
+  struct place place;   /* and where the peer listens */
+  uint32_t up_creation; /* while told_up: the creation that the subscribers were told of */
+  uint32_t lost;  /* the creation with which the peer went down: to be present with it does not make it up */
+  int64_t hellos; /* how many this node has written to the peer */
+  int64_t number; /* SYNCING, UP: the number of the peer's hello; 0: the peer does not link on demand */
+  bool dormant;   /* until UP: the last link was closed as idle, and its connection goes on */
+  bool asked;     /* UP: this node has asked the peer to close the link, and sends no signal meanwhile */
+  bool ended;     /* a connection has ended during a handshake, which the user is told next: */
+  uint32_t ended_incarnation, ended_epoch;
+  struct map ties;   /* UP, DORMANT: what keeps the link: monitors by ref, links by their two pids */
+  bool ties_unknown; /* memory ran out for one: the link is kept */
+  int64_t used_ms;   /* when the last signal went over the link */
+  int64_t sent_before, received_before; /* p->sent and p->received when the link began */
 };
 
 /* The nodes that a peer says it is connected to. */
@@ -177,6 +198,8 @@ struct peer {
   bool transport_busy;            /* the queue of the transport is above TRANSPORT_QUEUE_HIGH */
   bool busy;                      /* the user was told that the way to the peer is busy */
   int64_t failed_ms;              /* when connecting last failed; 0: never, or the peer was up since */
+  bool told_up;                   /* the subscribers were told nodeup last */
+  struct ondemand ondemand;
 
   /* members.c */
   uint64_t hash;        /* hash of the name */
@@ -248,6 +271,15 @@ bool peer_may_log(struct mesh *m, struct peer *p);
 struct peer *peer_get(struct mesh *m, const struct nodename *name);
 /* The same; NULL with *e set when there is no room (LIMIT_NODES), which is counted, or memory ran out. */
 struct peer *peer_need(struct mesh *m, const struct nodename *name, struct error *e);
+
+/* Tells the subscribers, and the log, nodeup (why: NULL) or nodedown, unless they were told that last. */
+void peer_tell(struct peer *p, const char *why);
+
+/* Ends the present connection to that incarnation of the peer, over which signals may have gone. */
+void peer_end_connection(struct peer *p, uint32_t incarnation);
+
+/* A signal of the link was written, or handed to the user. */
+void peer_count(struct peer *p, const struct signal *s, bool sent);
 
 /* handshake.c calls these when a peer changes its state. */
 void peer_leave_down(struct peer *p); /* starts the deadline and the scan */

@@ -186,6 +186,7 @@ static void add(struct peer *p, struct signal *s) {
   *t = (struct sending){
       .peer = p, .mesh = p->mesh, .signal = s, .key = key, .from = s->from, .weight = signal_weight(s)};
   t->work.data = t;
+  peer_count(p, s, true);
   if (!all->waits) all->waits_end = &all->waits;
   *all->waits_end = t;
   all->waits_end = &t->next;
@@ -195,7 +196,6 @@ static void add(struct peer *p, struct signal *s) {
 }
 
 void series_send(struct peer *p, struct signal *s) {
-  p->sent++;
   struct series *all = &p->series;
   npid key = all->by_sender.len ? order_key(s->to, s->from) : NPID_NONE;
   struct sending *ahead = key == NPID_NONE ? NULL : map_get_id(&all->by_sender, key);
@@ -353,7 +353,7 @@ static void deliver(struct peer *p, struct signal *s, uint32_t before) {
     return;
   }
   s->epoch = nodetab_epoch(p->mesh->config.nodes, p->incarnation);
-  p->received++;
+  peer_count(p, s, false);
   p->mesh->events->signal(p->mesh->data, p->incarnation, s);
 }
 
@@ -492,6 +492,11 @@ static void drop_sending(struct sending *t) {
   if (!t->whole) tell_sent(t->mesh, t->from);
   t->peer = NULL;
   if (!t->encoding) sending_free(t);
+}
+
+bool series_idle(const struct peer *p) {
+  const struct series *all = &p->series;
+  return !all->sends && !all->waits && !all->receives;
 }
 
 void series_drop(struct peer *p) {

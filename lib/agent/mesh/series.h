@@ -64,6 +64,9 @@ int series_take_first(struct peer *p, const char *line, size_t n) MUST_CHECK;
 int series_take_piece(struct peer *p, uint32_t id, const char *line, size_t n) MUST_CHECK;
 int series_take_taken(struct peer *p, const json_t *value) MUST_CHECK;
 
+/* No long signal is under way, in either direction. */
+bool series_idle(const struct peer *p);
+
 /* The link is lost: drops all series, and the signals behind them. */
 void series_drop(struct peer *p);
 
