@@ -35,7 +35,6 @@
 
 #include "agent/registry/parts.h"
 #include "base/holds.h"
-#include "base/metrics.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -322,6 +321,12 @@ static void remove_own(struct registry *base, const char *name, uint64_t token, 
   remove_own_claim(mesh_of(base), name, token, done, data);
 }
 
+static void whereis(struct registry *base, const char *name, registry_found *found, void *data) {
+  uint64_t token = 0;
+  npid pid = names_whereis(mesh_of(base)->config.globals, name, &token);
+  found(data, NULL, pid, token, false);
+}
+
 static void add_handles(struct mesh_registry *g) {
   uv_prepare_init(g->config.loop, &g->flush);
   uv_timer_init(g->config.loop, &g->tick);
@@ -400,29 +405,13 @@ static struct registry_counts counts_of(const struct registry *base) {
                                   .resyncs = g->resyncs};
 }
 
-static void put_metrics(const struct registry *base, struct metrics *out) {
-  static const struct metric rows[] = {
-      {METRIC(struct registry_counts, known), METRIC_GAUGE, METRIC_COUNT, "node_global_names",
-       "Names in the global registry."},
-      {METRIC(struct registry_counts, names), METRIC_GAUGE, METRIC_COUNT, "node_own_global_names",
-       "Those of this node's processes."},
-      {METRIC(struct registry_counts, registered), METRIC_COUNTER, METRIC_COUNT,
-       "node_name_registrations_total", "Global names given to processes of this node."},
-      {METRIC(struct registry_counts, conflicts), METRIC_COUNTER, METRIC_COUNT, "node_name_conflicts_total",
-       "Global names that processes of this node have lost to older registrations."},
-      {METRIC(struct registry_counts, resyncs), METRIC_COUNTER, METRIC_COUNT, "node_name_resyncs_total",
-       "Times that the names of another node were not the ones known here, and were asked for again."}};
-  static const struct metric_set set = METRIC_SET(NULL, rows);
-  struct registry_counts counts = counts_of(base);
-  metrics_put_set(out, &set, &counts);
-}
-
 static const struct registry_class mesh_class = {.enter = enter,
                                                  .remove = remove_name,
                                                  .remove_own = remove_own,
                                                  .down = process_down,
+                                                 .whereis = whereis,
                                                  .counts = counts_of,
-                                                 .metrics = put_metrics,
+                                                 .metrics = registry_put_counts,
                                                  .finish = finish};
 
 int mesh_registry_new(const struct registry_config *config, const struct registry_host *host, void *data,

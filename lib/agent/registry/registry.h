@@ -40,6 +40,16 @@ void registry_unregister_own(struct registry *g, const char *name, uint64_t toke
 /* Removes the names of a watched process, which has ended, and ends its registrations with ERR_NO_PROCESS. */
 void registry_down(struct registry *g, npid pid);
 
+/* Runs exactly once, maybe before the call returns.  With e NULL, pid is the process that has the name, or
+ * NPID_NONE, and token the token of the registration.  stale: the answer may be old, as what the registry
+ * stands on does not answer. */
+typedef void registry_found(void *data, const struct error *e, npid pid, uint64_t token, bool stale);
+
+/* Finds the process that has a name: in the table `globals`, or, where the table does not have all names of
+ * the cluster (registry_asks), by asking. */
+void registry_whereis(struct registry *g, const char *name, registry_found *found, void *data);
+bool registry_asks(const struct registry *g);
+
 /* Ends the registrations under way with ERR_LOST, and frees the registry.  Accepts NULL. */
 void registry_finish(struct registry *g);
 
@@ -60,6 +70,8 @@ struct registry_class {
   void (*remove)(struct registry *g, const char *name, registry_done *done, void *data);
   void (*remove_own)(struct registry *g, const char *name, uint64_t token, registry_done *done, void *data);
   void (*down)(struct registry *g, npid pid);
+  void (*whereis)(struct registry *g, const char *name, registry_found *found, void *data);
+  bool asks; /* registry_asks */
   struct registry_counts (*counts)(const struct registry *g);
   void (*metrics)(const struct registry *g, struct metrics *out);
   void (*finish)(struct registry *g);
@@ -68,5 +80,8 @@ struct registry_class {
 struct registry {
   const struct registry_class *class;
 };
+
+/* The metrics of a registry that has no others than its counts. */
+void registry_put_counts(const struct registry *g, struct metrics *out);
 
 #endif

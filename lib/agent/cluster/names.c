@@ -1,0 +1,494 @@
+/* Invariant: `own` has the names that processes of this node have, each with the token of the registration
+ * that etcd has confirmed; `globals` has them too.  Each process with own names or writes is watched.
+ *
+ * The orderings that the registry relies on:
+ *
+ *  - A process is watched before its registration is sent.  This thread handles both its end and the answer
+ * of etcd: whichever comes second finds the effect of the first, so no name outlives its process.
+ *  - There is at most one write of a name under way, and later requests for the name wait for its outcome. So
+ *    the writes of this node for one name are executed in the order in which they were asked for.
+ *  - No order is assumed between nodes, nor between two requests of this node: each write has as a condition
+ *    the revision of the key that it was decided on, and is decided again when that was not the last one.
+ *  - A write whose answer is lost may have been executed, or may be yet.  A later write of the name by this
+ * node has a condition that only one of them can meet, and finds in the key what the other one has left.
+ *  - Every write of a name has the member key of this node as a condition.  So once etcd has dropped the key,
+ *    no write of this node's former life is executed, however late it arrives. */
+#include "agent/cluster/names.h"
+
+#include "agent/cluster/names_parts.h"
+#include "base/holds.h"
+#include "base/metrics.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { TICK_MS = 50, REST_MS = 1000 };
+
+static struct cluster_names *registry_of(struct registry *base) {
+  return RING_ENTRY(base, struct cluster_names, base);
+}
+
+struct registry *cluster_names_base(struct cluster_names *g) {
+  return &g->base;
+}
+
+/* --- own names ------------------------------------------------------------------------------------------ */
+
+struct own *names_own(const struct cluster_names *g, const char *name) {
+  return map_get(&g->own, name);
+}
+
+struct holder *names_holder(struct cluster_names *g, npid pid) {
+  struct holder *h = map_get_id(&g->holders, pid);
+  if (h || !(h = malloc(sizeof *h))) return h;
+  h->pid = pid;
+  ring_init(&h->own);
+  ring_init(&h->writes);
+  if (!map_put_id(&g->holders, pid, h)) {
+    if (!g->config.host->watch(g->config.data, pid)) return h;
+    map_remove_id(&g->holders, pid);
+  }
+  free(h);
+  return NULL;
+}
+
+void names_tell(struct cluster_names *g, npid pid, struct term *message) {
+  g->config.host->tell(g->config.data, pid, message);
+  term_unref(message);
+}
+
+static void tell_sure(struct cluster_names *g, struct own *o, bool sure) {
+  if (o->unsure != sure) return;
+  o->unsure = !sure;
+  names_tell(g, o->pid, term_build("ss", sure ? "name_sure" : "name_unsure", o->name));
+}
+
+static struct own *own_new(struct cluster_names *g, const char *name) {
+  size_t size = strlen(name) + 1;
+  struct own *o = calloc(1, sizeof *o + size);
+  if (!o) return NULL;
+  memcpy(o->name, name, size);
+  ring_init(&o->all);
+  ring_init(&o->of_process);
+  if (map_put(&g->own, name, o)) return free(o), NULL;
+  return o;
+}
+
+/* Moves what stands at an own name, which is about to be removed, to the next one. */
+static void pass(struct cluster_names *g, const struct own *o) {
+  struct ring **at[] = {&g->telling, &g->again, &g->audit};
+  for (size_t i = 0; i < sizeof at / sizeof *at; i++)
+    if (*at[i] == &o->all) *at[i] = o->all.next;
+}
+
+int names_own_put(struct cluster_names *g, const char *name, npid pid, int64_t token, struct lease *lease) {
+  struct own *o = names_own(g, name), *made = NULL;
+  struct holder *h = names_holder(g, pid);
+  struct known *k = map_get(&g->known, name);
+  if (k) names_known_remove(g, k);
+  if (h && !o) o = made = own_new(g, name);
+  if (!h || !o || names_replace(g->config.globals, name, pid, (uint64_t)token, NULL)) {
+    if (made) map_remove(&g->own, name);
+    free(made);
+    return ERR_NOMEM;
+  }
+  if (made) ring_push(&g->all_own, &o->all);
+  ring_out(&o->of_process);
+  ring_push(&h->own, &o->of_process);
+  names_lease_use(lease);
+  names_lease_give(g, o->lease);
+  o->lease = lease;
+  o->pid = pid;
+  o->token = token;
+  if (g->sure) tell_sure(g, o, true);
+  names_start(g);
+  return 0;
+}
+
+void names_own_remove(struct cluster_names *g, struct own *o) {
+  names_unregister(g->config.globals, o->name, (uint64_t)o->token);
+  map_remove(&g->own, o->name);
+  pass(g, o);
+  ring_out(&o->all);
+  ring_out(&o->of_process);
+  names_lease_give(g, o->lease);
+  free(o);
+}
+
+/* --- registering ---------------------------------------------------------------------------------------- */
+
+static void refuse(registry_done *done, void *data, int code, const char *name, const char *what) {
+  struct error e;
+  error_set(&e, code, "%s: %s", name, what ? what : err_sentence(code));
+  done(data, &e, false, 0);
+}
+
+struct forward { /* a call to the registry of another node */
+  registry_done *done;
+  void *data;
+  const char *node;
+};
+
+static void on_forwarded(void *data, const struct error *e, struct term_reader values) {
+  struct forward *f = data;
+  struct error lost;
+  int64_t token = 0;
+  bool yes = !e && term_next(&values).tag == TERM_TRUE;
+  if (!yes || !term_get_int(&values, &token)) token = 0;
+  if (e && !strcmp(error_text(e), "noconnection")) {
+    error_set(&lost, ERR_NOT_CONNECTED, "%s: the node of the process is not connected", f->node);
+    e = &lost;
+  }
+  f->done(f->data, e, yes, (uint64_t)token);
+  free(f);
+}
+
+static void forward(struct cluster_names *g, uint32_t node, const char *name, struct term *args,
+                    registry_done *done, void *data) {
+  struct forward *f = args ? malloc(sizeof *f) : NULL;
+  if (!f) {
+    term_unref(args);
+    refuse(done, data, ERR_NOMEM, name, NULL);
+    return;
+  }
+  *f = (struct forward){done, data, nodetab_name(g->config.nodes, node)};
+  g->config.host->call(g->config.data, node, args, on_forwarded, f);
+}
+
+/* Checks the bounds before a registration begins. */
+static int check_room(const struct cluster_names *g, const struct own *o, const char *name, struct error *e) {
+  bool busy = g->pending >= (size_t)limit_max(g->config.limits, LIMIT_REGISTRATIONS);
+  bool full = !o && g->own.len >= (size_t)limit_max(g->config.limits, LIMIT_GLOBAL_NAMES);
+  if (g->finishing) return error_set(e, ERR_LOST, "%s: this node is stopping", name);
+  if (!busy && !full) return 0;
+  return limit_error(g->config.limits, busy ? LIMIT_REGISTRATIONS : LIMIT_GLOBAL_NAMES, name, e);
+}
+
+/* Handles a request for a name while a write of that name is under way. */
+static void join(struct cluster_names *g, struct write *w, npid pid, bool force, registry_done *done,
+                 void *data) {
+  bool registers = (w->kind == WRITE_REGISTER || w->kind == WRITE_AGAIN) && !w->dead;
+  bool same = registers && w->pid == pid;
+  if (registers && !same && !force) {
+    done(data, NULL, false, 0);
+    return;
+  }
+  struct waiter *waiter = names_waiter(pid, force, done, data);
+  if (!waiter) {
+    refuse(done, data, ERR_NOMEM, w->name, NULL);
+    return;
+  }
+  struct waiter **at = same && w->force >= force ? &w->waiters : &w->behind;
+  if (!w->waiters && !w->behind) w->began_ms = names_now(g);
+  g->pending++;
+  while (*at) at = &(*at)->next;
+  *at = waiter;
+  names_start(g);
+}
+
+static void begin(struct cluster_names *g, const struct own *o, const char *name, npid pid, bool force,
+                  registry_done *done, void *data) {
+  struct write *w = names_write(g, WRITE_REGISTER, name, pid, o ? o->token : 0, done, data);
+  if (!w) {
+    refuse(done, data, ERR_NOMEM, name, NULL);
+    return;
+  }
+  w->force = force;
+  names_pump_writes(g);
+}
+
+void names_enter(struct cluster_names *g, const char *name, npid pid, bool force, registry_done *done,
+                 void *data) {
+  const struct own *o = names_own(g, name);
+  struct write *w = map_get(&g->writes, name);
+  struct error e;
+  if (!npid_is_local(pid))
+    forward(g, npid_incarnation(pid), name, term_build("sspb", "name_register", name, pid, (int)force), done,
+            data);
+  else if (!g->config.host->alive(g->config.data, pid))
+    refuse(done, data, ERR_NO_PROCESS, name, NULL);
+  else if (!w && o && o->unsure)
+    refuse(done, data, ERR_ETCD, name, NULL);
+  else if (!w && o && o->pid == pid)
+    done(data, NULL, true, (uint64_t)o->token);
+  else if (!w && o && !force)
+    done(data, NULL, false, 0);
+  else if (check_room(g, o, name, &e))
+    done(data, &e, false, 0);
+  else if (w)
+    join(g, w, pid, force, done, data);
+  else
+    begin(g, o, name, pid, force, done, data);
+}
+
+static void enter(struct registry *base, const char *name, npid pid, bool force, registry_done *done,
+                  void *data) {
+  names_enter(registry_of(base), name, pid, force, done, data);
+}
+
+/* --- removing ------------------------------------------------------------------------------------------- */
+
+static void remove_own(struct registry *base, const char *name, uint64_t token, registry_done *done,
+                       void *data) {
+  struct cluster_names *g = registry_of(base);
+  struct own *o = names_own(g, name);
+  if (!o || o->token != (int64_t)token || g->finishing) {
+    done(data, NULL, false, 0);
+    return;
+  }
+  if (map_get(&g->writes, name)) { /* the name is changing hands, or is being removed */
+    refuse(done, data, ERR_BUSY, name, "another change of the name is under way");
+    return;
+  }
+  if (!names_write(g, WRITE_REMOVE, name, o->pid, o->token, done, data)) {
+    refuse(done, data, ERR_NOMEM, name, NULL);
+    return;
+  }
+  names_pump_writes(g);
+}
+
+struct removal {
+  struct cluster_names *names;
+  registry_done *done;
+  void *data;
+  char name[];
+};
+
+static void on_found(void *data, const struct error *e, npid pid, uint64_t token, bool stale) {
+  struct removal *r = data;
+  (void)stale;
+  if (e)
+    r->done(r->data, e, false, 0);
+  else if (pid == NPID_NONE)
+    r->done(r->data, NULL, false, 0);
+  else if (npid_is_local(pid))
+    remove_own(&r->names->base, r->name, token, r->done, r->data);
+  else
+    forward(r->names, npid_incarnation(pid), r->name,
+            term_build("ssi", "name_unregister", r->name, (int64_t)token), r->done, r->data);
+  free(r);
+}
+
+static void whereis(struct registry *base, const char *name, registry_found *found, void *data) {
+  struct cluster_names *g = registry_of(base);
+  uint64_t token = 0;
+  npid pid = names_whereis(g->config.globals, name, &token);
+  if (pid == NPID_NONE)
+    names_find(g, name, found, data);
+  else
+    found(data, NULL, pid, token, cluster_names_stale(g, name));
+}
+
+static void remove_name(struct registry *base, const char *name, registry_done *done, void *data) {
+  size_t size = strlen(name) + 1;
+  struct removal *r = malloc(sizeof *r + size);
+  if (!r) {
+    refuse(done, data, ERR_NOMEM, name, NULL);
+    return;
+  }
+  *r = (struct removal){registry_of(base), done, data};
+  memcpy(r->name, name, size);
+  whereis(base, name, on_found, r);
+}
+
+/* Gives up an own name: the table has it no longer, and its key is removed when etcd answers. */
+static void give_up(struct cluster_names *g, struct own *o) {
+  bool removes = !map_get(&g->writes, o->name);
+  struct write *w = removes ? names_write(g, WRITE_CLEAN, o->name, o->pid, o->token, NULL, NULL) : NULL;
+  if (removes && !w)
+    log_line(g->config.log, "out of memory: the key of the global name %s stays until its lease ends",
+             o->name);
+  names_own_remove(g, o);
+}
+
+static void end_writes(struct cluster_names *g, struct holder *h) {
+  struct error e;
+  for (struct ring *r; (r = ring_first(&h->writes));) {
+    struct write *w = RING_ENTRY(r, struct write, of_process);
+    ring_out(r);
+    w->dead = true;
+    error_set(&e, ERR_NO_PROCESS, "%s: %s", w->name, err_sentence(ERR_NO_PROCESS));
+    if (w->kind == WRITE_REGISTER) names_write_fail(g, w, &e);
+  }
+}
+
+static void process_down(struct registry *base, npid pid) {
+  struct cluster_names *g = registry_of(base);
+  struct holder *h = map_remove_id(&g->holders, pid);
+  if (!h) return;
+  end_writes(g, h);
+  for (struct ring *r; (r = ring_first(&h->own));) give_up(g, RING_ENTRY(r, struct own, of_process));
+  free(h);
+  names_pump_writes(g);
+}
+
+/* --- whether this node is a member ---------------------------------------------------------------------- */
+
+void cluster_names_member(struct cluster_names *g, int64_t member) {
+  bool changed = g->member != member;
+  g->member = member;
+  if (!member || !changed) return;
+  g->again = g->all_own.next;
+  names_start_slices(g);
+  names_pump_writes(g);
+}
+
+void cluster_names_sure(struct cluster_names *g, bool sure) {
+  if (g->sure == sure) return;
+  g->sure = sure;
+  g->telling = g->all_own.next;
+  names_start_slices(g);
+}
+
+static void tell_next(struct cluster_names *g) {
+  for (int left = NAMES_SLICE; left && g->telling && g->telling != &g->all_own; left--) {
+    struct own *o = RING_ENTRY(g->telling, struct own, all);
+    g->telling = g->telling->next;
+    tell_sure(g, o, g->sure);
+    if (!g->sure && g->config.strict) give_up(g, o);
+  }
+  if (g->telling == &g->all_own) g->telling = NULL;
+}
+
+static void write_next(struct cluster_names *g) {
+  for (int left = NAMES_SLICE; left && g->again && g->again != &g->all_own; left--) {
+    struct own *o = RING_ENTRY(g->again, struct own, all);
+    g->again = g->again->next;
+    names_write_again(g, o);
+  }
+  if (g->again == &g->all_own) g->again = NULL;
+  names_pump_writes(g);
+}
+
+/* --- time ----------------------------------------------------------------------------------------------- */
+
+static bool busy(const struct cluster_names *g) {
+  return g->writes.len || g->lookups.len || !ring_empty(&g->polled);
+}
+
+static void on_tick(uv_timer_t *t) {
+  struct cluster_names *g = t->data;
+  int64_t now = names_now(g);
+  holds_note(g->config.holds, "global names on etcd", NULL);
+  names_tick_leases(g, now);
+  names_audit(g, now);
+  names_tick_writes(g, now);
+  names_tick_reads(g, now);
+  uv_timer_set_repeat(t, busy(g) ? TICK_MS : REST_MS);
+}
+
+void names_start(struct cluster_names *g) {
+  if (g->finishing || uv_timer_get_repeat(&g->tick) == TICK_MS) return;
+  uv_timer_start(&g->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+static void on_slice(uv_idle_t *h) {
+  struct cluster_names *g = h->data;
+  holds_note(g->config.holds, "global names on etcd", NULL);
+  tell_next(g);
+  write_next(g);
+  if (!names_read_slice(g) && !g->telling && !g->again) uv_idle_stop(h);
+}
+
+void names_start_slices(struct cluster_names *g) {
+  if (!g->finishing) uv_idle_start(&g->slice, on_slice);
+}
+
+/* --- its life ------------------------------------------------------------------------------------------- */
+
+static void free_all(struct cluster_names *g) {
+  if (g->handles || g->requests) return;
+  map_finish(&g->own);
+  map_finish(&g->holders);
+  map_finish(&g->writes);
+  map_finish(&g->known);
+  map_finish(&g->owners);
+  map_finish(&g->lookups);
+  free(g->self_key);
+  free(g);
+}
+
+void names_request_done(struct cluster_names *g) {
+  g->requests--;
+  if (g->finishing) free_all(g);
+}
+
+static void on_closed(uv_handle_t *h) {
+  struct cluster_names *g = h->data;
+  g->handles--;
+  free_all(g);
+}
+
+static void end_all_writes(struct cluster_names *g) {
+  struct error e;
+  for (struct ring *lists[] = {&g->queued, &g->sent}, **l = lists; l < lists + 2; l++)
+    for (struct ring *r; (r = ring_first(*l));) {
+      struct write *w = RING_ENTRY(r, struct write, queue);
+      w->tried = w->sent = false;
+      error_set(&e, ERR_LOST, "%s: this node is stopping", w->name);
+      w->kind = WRITE_REGISTER;
+      names_write_fail(g, w, &e);
+    }
+}
+
+static void finish(struct registry *base) {
+  struct cluster_names *g = registry_of(base);
+  size_t at = 0;
+  void *value;
+  g->finishing = true;
+  end_all_writes(g);
+  names_reads_finish(g);
+  for (struct ring *r; (r = ring_first(&g->all_own));) names_own_remove(g, RING_ENTRY(r, struct own, all));
+  names_leases_finish(g);
+  while (map_next(&g->holders, &at, NULL, NULL, &value)) free(value);
+  uv_close((uv_handle_t *)&g->tick, on_closed);
+  uv_close((uv_handle_t *)&g->slice, on_closed);
+}
+
+static struct registry_counts counts_of(const struct registry *base) {
+  const struct cluster_names *g = (const struct cluster_names *)base;
+  return (struct registry_counts){.known = names_count(g->config.globals),
+                                  .names = g->own.len,
+                                  .pending = g->pending,
+                                  .highest = (uint64_t)g->highest,
+                                  .registered = g->registered,
+                                  .conflicts = g->conflicts,
+                                  .resyncs = g->resyncs};
+}
+
+static const struct registry_class names_class = {.enter = enter,
+                                                  .remove = remove_name,
+                                                  .remove_own = remove_own,
+                                                  .down = process_down,
+                                                  .whereis = whereis,
+                                                  .asks = true,
+                                                  .counts = counts_of,
+                                                  .metrics = registry_put_counts,
+                                                  .finish = finish};
+
+int cluster_names_new(const struct cluster_names_config *config, struct cluster_names **out) {
+  struct cluster_names *g = calloc(1, sizeof *g);
+  char key[NAMES_KEY_SIZE];
+  if (!g) return ERR_NOMEM;
+  g->config = *config;
+  g->self_key = strdup(names_member_key(g, config->self, key));
+  if (!g->self_key) return free(g), ERR_NOMEM;
+  g->base.class = &names_class;
+  g->sure = true;
+  struct ring *lists[] = {&g->all_own, &g->queued, &g->sent,        &g->leases,
+                          &g->watched, &g->polled, &g->owners_gone, &g->asking};
+  for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) ring_init(lists[i]);
+  for (int i = 0; i < NAMES_SHARDS; i++) {
+    g->shards[i].names = g;
+    ring_init(&g->shards[i].known);
+  }
+  g->audited_ms = names_now(g);
+  uv_timer_init(config->loop, &g->tick);
+  uv_idle_init(config->loop, &g->slice);
+  g->tick.data = g->slice.data = g;
+  g->handles = 2;
+  uv_timer_start(&g->tick, on_tick, REST_MS, REST_MS);
+  uv_unref((uv_handle_t *)&g->tick);
+  *out = g;
+  return 0;
+}

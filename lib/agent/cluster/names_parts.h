@@ -1,0 +1,241 @@
+/* names_parts: what the files of the registry on etcd share; no other file includes it.  names.c has the
+ * invariant of the structs and the orderings.
+ *
+ *   names.c        what the rest of the node calls; own names; the life of the registry
+ *   names_write.c  the queue of writes, and the transactions that they are put together in
+ *   names_lease.c  the leases of own names
+ *   names_read.c   look-ups, what is remembered of them, the watches of shards
+ *   names_row.c    keys and values, written and read */
+#ifndef AGENT_CLUSTER_NAMES_PARTS_H
+#define AGENT_CLUSTER_NAMES_PARTS_H
+
+#include "agent/cluster/etcd.h"
+#include "agent/cluster/names.h"
+#include "base/map.h"
+#include "base/ring.h"
+#include "core/limits.h"
+#include "core/nodename.h"
+
+/* --- own names ------------------------------------------------------------------------------------------ */
+
+/* A lease of own names.  `count` is the number of its names and of the writes under way that use it. */
+struct lease {
+  struct ring all;
+  int64_t id; /* 0: it is being asked for */
+  int64_t kept_ms;
+  bool keeping; /* a keepalive is under way */
+  bool lost;    /* it has run out at etcd: freed once it is not used any more */
+  size_t count;
+  struct cluster_names *names;
+};
+
+struct own { /* a name that a process of this node has */
+  struct ring all, of_process;
+  npid pid;
+  int64_t token;
+  struct lease *lease;
+  bool unsure; /* its process was told so */
+  char name[];
+};
+
+struct holder { /* a watched process */
+  npid pid;
+  struct ring own, writes;
+};
+
+/* --- writes --------------------------------------------------------------------------------------------- */
+
+struct waiter {
+  struct waiter *next;
+  registry_done *done;
+  void *data;
+  npid pid;
+  bool force;
+};
+
+enum write_kind {
+  WRITE_REGISTER,
+  WRITE_AGAIN,  /* of an own name whose key was lost, or is of an earlier life of this member */
+  WRITE_REMOVE, /* of an own name */
+  WRITE_CLEAN   /* of what a registration, whose outcome is not known, may have left */
+};
+
+/* A write under way; at most one for a name.  It is in `queued` or in `sent`. */
+struct write {
+  enum write_kind kind;
+  struct ring queue, of_process;
+  npid pid;
+  bool force;
+  bool sent;    /* it is in a transaction */
+  bool tried;   /* it has been sent, and may have been executed */
+  bool dead;    /* its process has ended */
+  int64_t seen; /* the revision that the key must have; 0: it must not exist */
+  int64_t over; /* token of another node's registration that it replaces by force; 0: none */
+  npid over_pid;
+  int64_t guard; /* `owner` must not be a member with the key of that revision; 0: no condition */
+  int64_t began_ms;
+  struct lease *lease;
+  struct waiter *waiters, *behind; /* who is told the outcome; who begins when the write has ended */
+  char *owner;                     /* of the guard; NULL: none */
+  char name[];
+};
+
+/* --- what was looked up --------------------------------------------------------------------------------- */
+
+struct owner { /* another node that has names in the table */
+  int64_t member;
+  bool gone; /* hides its names; they are removed in slices */
+  struct ring known, all;
+  char node[];
+};
+
+struct known { /* a name of another node, in the table */
+  struct ring of_owner, of_shard, by_time;
+  struct owner *owner;
+  int64_t token, since_ms;
+  uint8_t shard;
+  bool watched; /* in the list of those that stay for NAMES_KEPT_MS */
+  char name[];
+};
+
+struct finder {
+  struct finder *next;
+  registry_found *found;
+  void *data;
+};
+
+struct lookup { /* a look-up under way; at most one for a name */
+  struct ring queue;
+  struct cluster_names *names;
+  bool sent, alone;       /* alone: one member of etcd is asked, for an answer that may be stale */
+  int64_t heard;          /* revision of the last change that a watch has told of the name meanwhile */
+  struct finder *finders; /* none: the name is looked up again because its watch has ended */
+  char name[];
+};
+
+struct shard {
+  struct cluster_names *names;
+  struct etcd_watch *watch; /* or NULL */
+  struct ring known;
+  bool lapsed; /* its watch has ended: its names are looked up again */
+};
+
+/* --- the registry --------------------------------------------------------------------------------------- */
+
+enum {
+  NAMES_BATCH = ETCD_TXN_MAX - 1
+}; /* conditions of writes in one transaction; one more is the member's */
+
+struct cluster_names {
+  struct registry base;
+  struct cluster_names_config config;
+  char *self_key; /* m/NODE of this node */
+  int64_t member;
+  bool sure, finishing;
+  int requests; /* under way at etcd */
+
+  struct map own, holders; /* by name; by pid */
+  struct ring all_own;
+  struct ring *telling; /* the next own name that is told whether it is sure; NULL: all are */
+  struct ring *again;   /* the next own name that is written again; NULL: none */
+  struct ring *audit;   /* the next own name that is compared with its key; NULL: the first */
+  int64_t audited_ms;
+  bool auditing;
+
+  struct map writes; /* by name */
+  struct ring queued, sent;
+  size_t pending; /* registrations that wait for an outcome */
+  bool writing;
+  int64_t held_ms; /* no write is sent before, because one has failed */
+  struct ring leases;
+  struct lease *lease; /* for new names; NULL: none yet */
+
+  struct map known, owners, lookups;
+  struct ring watched, polled; /* of `known`, the oldest first */
+  struct ring owners_gone;
+  struct ring asking; /* look-ups that are not sent */
+  bool reading;
+  int64_t failed_ms; /* when a quorum of etcd last did not answer a read; 0: it has since */
+  struct shard shards[NAMES_SHARDS];
+  int watches;
+
+  uint64_t registered, conflicts, resyncs;
+  int64_t highest;
+  uv_timer_t tick;
+  uv_idle_t slice;
+  int handles;
+};
+
+static inline int64_t names_now(const struct cluster_names *g) {
+  return g->config.host->now_ms(g->config.data);
+}
+
+/* --- names.c -------------------------------------------------------------------------------------------- */
+
+struct own *names_own(const struct cluster_names *g, const char *name);
+/* Has a process have the name; ERR_NOMEM: nothing has changed. */
+int names_own_put(struct cluster_names *g, const char *name, npid pid, int64_t token, struct lease *lease);
+void names_own_remove(struct cluster_names *g, struct own *o);
+struct holder *names_holder(struct cluster_names *g, npid pid);           /* NULL: out of memory */
+void names_tell(struct cluster_names *g, npid pid, struct term *message); /* consumed */
+void names_start(struct cluster_names *g);        /* has the tick run soon, as something is under way */
+void names_start_slices(struct cluster_names *g); /* does what is done in slices, one in each turn */
+void names_request_done(struct cluster_names *g); /* a request to etcd has ended: maybe frees the registry */
+void names_enter(struct cluster_names *g, const char *name, npid pid, bool force, registry_done *done,
+                 void *data);
+
+/* --- names_write.c -------------------------------------------------------------------------------------- */
+
+/* Begins a write of a name that has none.  NULL: out of memory; done does not run. */
+struct write *names_write(struct cluster_names *g, enum write_kind kind, const char *name, npid pid,
+                          int64_t seen, registry_done *done, void *data);
+struct waiter *names_waiter(npid pid, bool force, registry_done *done, void *data);
+void names_write_fail(struct cluster_names *g, struct write *w,
+                      const struct error *e);                    /* tells the waiters */
+void names_write_free(struct cluster_names *g, struct write *w); /* without telling anybody */
+void names_pump_writes(struct cluster_names *g);
+void names_tick_writes(struct cluster_names *g, int64_t now); /* ends what takes too long */
+/* Reads whether an own key is as it was written, and writes it again unless it is. */
+void names_write_again(struct cluster_names *g, struct own *o);
+
+/* --- names_lease.c -------------------------------------------------------------------------------------- */
+
+/* A lease with room for a name, which is counted; NULL: none yet, one is being asked for. */
+struct lease *names_lease_take(struct cluster_names *g);
+void names_lease_use(struct lease *l);                           /* one user more */
+void names_lease_give(struct cluster_names *g, struct lease *l); /* one user less; NULL: nothing */
+void names_lease_lost(struct cluster_names *g, struct lease *l); /* its names are written again, on others */
+void names_tick_leases(struct cluster_names *g, int64_t now);
+void names_leases_finish(struct cluster_names *g);
+
+/* --- names_read.c --------------------------------------------------------------------------------------- */
+
+void names_find(struct cluster_names *g, const char *name, registry_found *found, void *data);
+void names_known_remove(struct cluster_names *g, struct known *k);
+void names_tick_reads(struct cluster_names *g, int64_t now);
+bool names_read_slice(struct cluster_names *g); /* false: nothing is left */
+void names_reads_finish(struct cluster_names *g);
+void names_audit(struct cluster_names *g, int64_t now);
+
+/* --- names_row.c ---------------------------------------------------------------------------------------- */
+
+enum { NAMES_KEY_SIZE = 768 };
+
+struct row { /* what the value of a key says */
+  npid pid;
+  int64_t member, over;
+  char node[NODENAME_SIZE];
+};
+
+uint8_t names_shard(const char *name);
+/* out is returned */
+const char *names_key(const struct cluster_names *g, const char *name, char out[NAMES_KEY_SIZE]);
+const char *names_member_key(const struct cluster_names *g, const char *node, char out[NAMES_KEY_SIZE]);
+const char *names_shard_key(const struct cluster_names *g, int shard, char out[NAMES_KEY_SIZE]);
+const char *names_of_key(const struct cluster_names *g, const char *key); /* the name; NULL: not such a key */
+/* The value, a heap string; NULL: out of memory. */
+char *names_value(const struct cluster_names *g, npid pid, int64_t over);
+/* False when the value is no such object. */
+bool names_read_row(const struct cluster_names *g, const struct etcd_row *from, struct row *out);
+
+#endif

@@ -1,0 +1,463 @@
+/* Invariant: a look-up is in `lookups` under its name until it is answered; it is in `asking` until it is
+ * sent. A name of another node that is in the table `globals` is in `known`, in the lists of its owner and of
+ * its shard, and in `watched` or `polled`.
+ *
+ * The orderings that look-ups rely on:
+ *
+ *  - A look-up is answered for a revision of the store, and the watch of its shard begins with the next one,
+ * or began earlier: no change after the answer is missed.
+ *  - A watch may tell of a change before the answer to a look-up arrives that was executed earlier.  So a
+ *    look-up notes the changes of its name meanwhile (`heard`), and is sent again when its answer is older.
+ *  - A name has the table's entry of the largest revision: a change that is not newer is ignored.
+ *  - When a watch ends, the names of its shard stay, and are looked up again; the first answer begins the
+ * next watch, so the others, which are of the same or a later revision, miss nothing either. */
+#include "agent/cluster/names_parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { READ_MAX = ETCD_TXN_MAX, FAILED_MS = 1000 };
+
+struct reading {
+  struct cluster_names *names;
+  size_t n;
+  struct lookup *lookups[READ_MAX];
+};
+
+static void pump_reads(struct cluster_names *g);
+
+/* --- names of other nodes in the table -------------------------------------------------------------------
+ */
+
+static struct owner *owner_of(struct cluster_names *g, const char *node, int64_t member) {
+  struct owner *o = map_get(&g->owners, node);
+  size_t size = strlen(node) + 1;
+  if (o && o->member == member) return o;
+  if (o) cluster_names_gone(g, node);
+  if (!(o = calloc(1, sizeof *o + size))) return NULL;
+  memcpy(o->node, node, size);
+  o->member = member;
+  ring_init(&o->known);
+  ring_init(&o->all);
+  if (map_put(&g->owners, node, o)) return free(o), NULL;
+  return o;
+}
+
+static void owner_unuse(struct cluster_names *g, struct owner *o) {
+  if (!ring_empty(&o->known)) return;
+  if (!o->gone) map_remove(&g->owners, o->node);
+  ring_out(&o->all);
+  free(o);
+}
+
+void names_known_remove(struct cluster_names *g, struct known *k) {
+  names_unregister(g->config.globals, k->name, (uint64_t)k->token);
+  map_remove(&g->known, k->name);
+  ring_out(&k->of_owner);
+  ring_out(&k->of_shard);
+  ring_out(&k->by_time);
+  owner_unuse(g, k->owner);
+  free(k);
+}
+
+void cluster_names_gone(struct cluster_names *g, const char *node) {
+  struct owner *o = map_remove(&g->owners, node);
+  if (!o) return;
+  names_hide(g->config.globals, &o->gone);
+  ring_push(&g->owners_gone, &o->all);
+  names_start_slices(g);
+}
+
+static struct known *known_new(struct cluster_names *g, const char *name) {
+  size_t size = strlen(name) + 1;
+  struct known *k = calloc(1, sizeof *k + size);
+  if (!k) return NULL;
+  memcpy(k->name, name, size);
+  k->shard = names_shard(name);
+  if (map_put(&g->known, name, k)) return free(k), NULL;
+  ring_init(&k->of_owner);
+  ring_init(&k->of_shard);
+  ring_init(&k->by_time);
+  return k;
+}
+
+/* Puts a name of another node into the table.  Without memory it is not remembered. */
+static void remember(struct cluster_names *g, const char *name, const struct row *row, int64_t token) {
+  struct known *k = map_get(&g->known, name);
+  if (k && k->token > token) return;
+  if (k) names_known_remove(g, k);
+  while (g->known.len >= NAMES_CACHE_MAX) {
+    struct ring *r = ring_first(&g->polled);
+    if (!r) r = ring_first(&g->watched);
+    names_known_remove(g, RING_ENTRY(r, struct known, by_time));
+  }
+  struct owner *o = owner_of(g, row->node, row->member);
+  if (!o) return;
+  k = known_new(g, name);
+  if (!k || names_replace_in(g->config.globals, name, row->pid, (uint64_t)token, &o->gone, NULL)) {
+    if (k) map_remove(&g->known, name);
+    free(k);
+    owner_unuse(g, o);
+    return;
+  }
+  k->owner = o;
+  k->token = token;
+  k->since_ms = names_now(g);
+  k->watched = g->shards[k->shard].watch != NULL;
+  ring_push(&o->known, &k->of_owner);
+  ring_push(&g->shards[k->shard].known, &k->of_shard);
+  ring_push(k->watched ? &g->watched : &g->polled, &k->by_time);
+  names_start(g);
+}
+
+static void forget(struct cluster_names *g, const char *name, int64_t revision) {
+  struct known *k = map_get(&g->known, name);
+  if (k && k->token < revision) names_known_remove(g, k);
+}
+
+/* --- watches -------------------------------------------------------------------------------------------- */
+
+/* What a watch says of a key. */
+static void hear(struct cluster_names *g, const struct etcd_row *at) {
+  const char *name = names_of_key(g, at->key);
+  struct row row;
+  if (!name) return;
+  struct lookup *l = map_get(&g->lookups, name);
+  struct own *o = names_own(g, name);
+  if (l) l->heard = at->modified;
+  if (o) {
+    if (at->modified > o->token) names_write_again(g, o);
+    return;
+  }
+  struct known *k = map_get(&g->known, name);
+  if (!k) return;
+  bool good = !at->deleted && names_read_row(g, at, &row) && strcmp(row.node, g->config.self) != 0;
+  if (good)
+    remember(g, name, &row, at->modified);
+  else
+    forget(g, name, at->modified);
+}
+
+static void on_changed(void *data, int64_t revision, const struct etcd_row *rows, size_t n) {
+  struct shard *s = data;
+  (void)revision;
+  for (size_t i = 0; i < n; i++) hear(s->names, &rows[i]);
+}
+
+static void on_ended(void *data, const struct error *e) {
+  struct shard *s = data;
+  struct cluster_names *g = s->names;
+  (void)e;
+  s->watch = NULL;
+  g->watches--;
+  if (g->finishing) return;
+  s->lapsed = !ring_empty(&s->known);
+  g->resyncs += s->lapsed;
+  names_start(g);
+}
+
+/* Watches a shard from the revision on that follows an answer. */
+static void watch_shard(struct cluster_names *g, const char *name, int64_t revision) {
+  static const struct etcd_watch_events events = {.changed = on_changed, .ended = on_ended};
+  struct shard *s = &g->shards[names_shard(name)];
+  char key[NAMES_KEY_SIZE];
+  if (s->watch || g->watches >= NAMES_WATCHES) return;
+  s->watch = etcd_watch(g->config.etcd, names_shard_key(g, names_shard(name), key), revision + 1, &events, s);
+  if (s->watch) g->watches++;
+}
+
+static void end_watch(struct cluster_names *g, struct shard *s) {
+  if (!s->watch) return;
+  etcd_unwatch(s->watch);
+  s->watch = NULL;
+  g->watches--;
+}
+
+/* --- look-ups ------------------------------------------------------------------------------------------- */
+
+static struct lookup *lookup_new(struct cluster_names *g, const char *name) {
+  size_t size = strlen(name) + 1;
+  struct lookup *l = calloc(1, sizeof *l + size);
+  if (!l) return NULL;
+  memcpy(l->name, name, size);
+  l->names = g;
+  if (map_put(&g->lookups, name, l)) return free(l), NULL;
+  ring_init(&l->queue);
+  ring_push(&g->asking, &l->queue);
+  return l;
+}
+
+static void answer_lookup(struct cluster_names *g, struct lookup *l, const struct error *e, npid pid,
+                          int64_t token, bool stale) {
+  struct finder *f = l->finders;
+  map_remove(&g->lookups, l->name);
+  ring_out(&l->queue);
+  free(l);
+  for (struct finder *next; f; f = next) {
+    next = f->next;
+    f->found(f->data, e, pid, (uint64_t)token, stale);
+    free(f);
+  }
+}
+
+void names_find(struct cluster_names *g, const char *name, registry_found *found, void *data) {
+  struct lookup *l = map_get(&g->lookups, name);
+  bool full = !l && g->lookups.len >= (size_t)limit_max(g->config.limits, LIMIT_REGISTRATIONS);
+  struct finder *f = g->finishing || full ? NULL : malloc(sizeof *f);
+  struct error e;
+  if (f && !l) l = lookup_new(g, name);
+  if (!l || !f) {
+    free(f);
+    if (full)
+      limit_error(g->config.limits, LIMIT_REGISTRATIONS, name, &e);
+    else
+      error_set(&e, g->finishing ? ERR_LOST : ERR_NOMEM, "%s: %s", name,
+                g->finishing ? "this node is stopping" : err_sentence(ERR_NOMEM));
+    found(data, &e, NPID_NONE, 0, false);
+    return;
+  }
+  *f = (struct finder){l->finders, found, data};
+  l->finders = f;
+  names_start(g);
+  pump_reads(g);
+}
+
+/* An answer of etcd for a name.  alone: of one member, maybe stale. */
+static void answered(struct cluster_names *g, struct lookup *l, const struct etcd_row *at, int64_t revision,
+                     bool alone) {
+  struct row row;
+  struct own *o = names_own(g, l->name);
+  if (!alone && l->heard > revision) {
+    l->heard = 0;
+    l->sent = false;
+    ring_push(&g->asking, &l->queue);
+    return;
+  }
+  bool good = at && at->created && names_read_row(g, at, &row) && strcmp(row.node, g->config.self) != 0 &&
+              g->config.host->present(g->config.data, row.node, row.member);
+  if (o) { /* meanwhile */
+    answer_lookup(g, l, NULL, o->pid, o->token, !g->sure);
+    return;
+  }
+  if (!alone && good) {
+    watch_shard(g, l->name, revision);
+    remember(g, l->name, &row, at->modified);
+  } else if (!alone) {
+    forget(g, l->name, revision + 1);
+  }
+  answer_lookup(g, l, NULL, good ? row.pid : NPID_NONE, good ? at->modified : 0, alone);
+}
+
+static void on_read_alone(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct lookup *l = data;
+  struct cluster_names *g = l->names;
+  struct error away;
+  if (e) {
+    error_set(&away, e->code, "%s: %s", l->name, error_text(e));
+    answer_lookup(g, l, &away, NPID_NONE, 0, false);
+  } else {
+    answered(g, l, answer->n ? answer->rows : NULL, answer->revision, true);
+  }
+  names_request_done(g);
+}
+
+/* Asks one member of etcd, as a quorum does not answer.  A look-up for which nobody waits is made later. */
+static void read_alone(struct cluster_names *g, struct lookup *l) {
+  char key[NAMES_KEY_SIZE];
+  if (!l->finders) {
+    g->shards[names_shard(l->name)].lapsed = true;
+    answer_lookup(g, l, NULL, NPID_NONE, 0, true);
+    return;
+  }
+  struct etcd_range range = {.key = names_key(g, l->name, key), .serializable = true};
+  l->alone = true;
+  g->requests++;
+  etcd_get(g->config.etcd, &range, on_read_alone, l);
+}
+
+static void on_read(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct reading *r = data;
+  struct cluster_names *g = r->names;
+  g->reading = false;
+  g->failed_ms = e ? names_now(g) : 0;
+  for (size_t i = 0; i < r->n; i++) {
+    struct lookup *l = r->lookups[i];
+    if (e)
+      read_alone(g, l);
+    else
+      answered(g, l, i < answer->n ? &answer->rows[i] : NULL, answer->revision, false);
+  }
+  if (!e && answer->revision > g->highest) g->highest = answer->revision;
+  free(r);
+  if (!g->finishing) pump_reads(g);
+  names_request_done(g);
+}
+
+static bool quorum_failed(const struct cluster_names *g) {
+  return g->failed_ms && names_now(g) - g->failed_ms < FAILED_MS;
+}
+
+/* Sends the look-ups that wait: to one member each when a quorum has just not answered, else together. */
+static void pump_reads(struct cluster_names *g) {
+  char key[NAMES_KEY_SIZE];
+  if (quorum_failed(g)) {
+    for (struct ring *r; (r = ring_first(&g->asking));) {
+      ring_out(r);
+      read_alone(g, RING_ENTRY(r, struct lookup, queue));
+    }
+    return;
+  }
+  if (g->reading || ring_empty(&g->asking)) return;
+  struct reading *b = calloc(1, sizeof *b);
+  struct etcd_txn *t = etcd_txn_new();
+  if (!b || !t) {
+    free(b);
+    etcd_txn_free(t);
+    return; /* the tick tries again */
+  }
+  b->names = g;
+  for (struct ring *r; b->n < READ_MAX && (r = ring_first(&g->asking));) {
+    struct lookup *l = RING_ENTRY(r, struct lookup, queue);
+    ring_out(r);
+    l->sent = true;
+    l->heard = 0;
+    b->lookups[b->n++] = l;
+    etcd_txn_get(t, ETCD_THEN, names_key(g, l->name, key));
+  }
+  g->reading = true;
+  g->requests++;
+  etcd_txn_send(g->config.etcd, t, on_read, b);
+}
+
+/* --- time ----------------------------------------------------------------------------------------------- */
+
+/* Looks the names of a shard up again.  The table keeps what it has. */
+static void look_again(struct cluster_names *g, struct shard *s) {
+  s->lapsed = false;
+  for (struct ring *r = s->known.next; r != &s->known; r = r->next) {
+    const struct known *k = RING_ENTRY(r, struct known, of_shard);
+    if (!map_get(&g->lookups, k->name) && !lookup_new(g, k->name)) s->lapsed = true;
+  }
+}
+
+static void expire(struct cluster_names *g, struct ring *list, int64_t before) {
+  for (struct ring *r; (r = ring_first(list));) {
+    struct known *k = RING_ENTRY(r, struct known, by_time);
+    if (k->since_ms > before) return;
+    names_known_remove(g, k);
+  }
+}
+
+static void on_probed(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct cluster_names *g = data;
+  (void)answer;
+  g->reading = false;
+  g->failed_ms = e ? names_now(g) : 0;
+  names_request_done(g);
+}
+
+/* Asks whether a quorum answers again. */
+static void probe(struct cluster_names *g) {
+  struct etcd_range range = {.key = g->self_key, .count_only = true};
+  g->reading = true;
+  g->requests++;
+  etcd_get(g->config.etcd, &range, on_probed, g);
+}
+
+void names_tick_reads(struct cluster_names *g, int64_t now) {
+  if (g->failed_ms && !quorum_failed(g) && !g->reading && ring_empty(&g->asking)) probe(g);
+  bool away = g->failed_ms || !g->sure;
+  if (!away) {
+    expire(g, &g->watched, now - NAMES_KEPT_MS);
+    expire(g, &g->polled, now - NAMES_POLLED_MS);
+  }
+  for (int i = 0; i < NAMES_SHARDS; i++) {
+    struct shard *s = &g->shards[i];
+    if (ring_empty(&s->known)) end_watch(g, s);
+    if (s->lapsed && !quorum_failed(g)) look_again(g, s);
+  }
+  pump_reads(g);
+}
+
+bool names_read_slice(struct cluster_names *g) {
+  int left = NAMES_SLICE;
+  for (struct ring *r; left && (r = ring_first(&g->owners_gone));) {
+    struct owner *o = RING_ENTRY(r, struct owner, all);
+    struct ring *k = ring_first(&o->known);
+    left--;
+    if (k)
+      names_known_remove(g, RING_ENTRY(k, struct known, of_owner)); /* frees the owner with its last name */
+    else
+      owner_unuse(g, o);
+  }
+  return !ring_empty(&g->owners_gone);
+}
+
+bool cluster_names_stale(const struct cluster_names *g, const char *name) {
+  const struct known *k = map_get(&g->known, name);
+  if (!k) return !g->sure;
+  return !g->sure || g->failed_ms || (k->watched && !g->shards[k->shard].watch);
+}
+
+void names_reads_finish(struct cluster_names *g) {
+  struct error e;
+  for (int i = 0; i < NAMES_SHARDS; i++) end_watch(g, &g->shards[i]);
+  error_set(&e, ERR_LOST, "this node is stopping");
+  for (struct ring *r; (r = ring_first(&g->asking));)
+    answer_lookup(g, RING_ENTRY(r, struct lookup, queue), &e, NPID_NONE, 0, false);
+  for (struct ring *lists[] = {&g->watched, &g->polled}, **l = lists; l < lists + 2; l++)
+    for (struct ring *r; (r = ring_first(*l));) names_known_remove(g, RING_ENTRY(r, struct known, by_time));
+}
+
+/* --- the comparison of own names with their keys ----------------------------------------------------------
+ */
+
+struct audit {
+  struct cluster_names *names;
+  size_t n;
+  char *text[READ_MAX]; /* the names */
+};
+
+static void on_audited(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct audit *b = data;
+  struct cluster_names *g = b->names;
+  g->auditing = false;
+  for (size_t i = 0; i < b->n; i++) {
+    struct own *o = e || g->finishing || i >= answer->n ? NULL : names_own(g, b->text[i]);
+    bool differs = o && answer->rows[i].modified != o->token && o->token <= answer->revision;
+    if (differs && !map_get(&g->writes, o->name)) {
+      g->resyncs++;
+      names_write_again(g, o);
+    }
+    free(b->text[i]);
+  }
+  free(b);
+  names_request_done(g);
+}
+
+/* Compares the next own names with their keys, so that each one is compared every NAMES_AUDIT_MS. */
+void names_audit(struct cluster_names *g, int64_t now) {
+  int64_t rounds = (int64_t)g->own.len / READ_MAX + 1;
+  char key[NAMES_KEY_SIZE];
+  if (g->auditing || !g->own.len || now - g->audited_ms < NAMES_AUDIT_MS / rounds) return;
+  struct audit *b = calloc(1, sizeof *b);
+  struct etcd_txn *t = etcd_txn_new();
+  g->audited_ms = now;
+  if (!b || !t) {
+    free(b);
+    etcd_txn_free(t);
+    return;
+  }
+  b->names = g;
+  if (!g->audit) g->audit = g->all_own.next;
+  for (; g->audit != &g->all_own && b->n < READ_MAX; g->audit = g->audit->next) {
+    const struct own *o = RING_ENTRY(g->audit, struct own, all);
+    if (!(b->text[b->n] = strdup(o->name))) break;
+    b->n++;
+    etcd_txn_get(t, ETCD_THEN, names_key(g, o->name, key));
+  }
+  if (g->audit == &g->all_own) g->audit = NULL;
+  g->auditing = true;
+  g->requests++;
+  etcd_txn_send(g->config.etcd, t, on_audited, b);
+}

@@ -1,0 +1,413 @@
+/* Invariant: a write is in `writes` under its name, in `queued` or `sent`, and, but for WRITE_CLEAN, in the
+ * list of its process. At most one transaction of writes is under way; meanwhile others wait, and go together
+ * in the next one.
+ *
+ * A transaction is executed as a whole or not at all.  When it was not, its answer has all its keys as they
+ * were then: a write whose key was as expected is sent again, and any other one is decided by what its key
+ * has. So each answer ends or changes at least one of its writes, or says that this node is no member. */
+#include "agent/cluster/names_parts.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { HOLD_MS = 200 /* after a transaction that etcd has not answered */ };
+
+struct batch {
+  struct cluster_names *names;
+  bool guarded; /* the member key of this node is a condition */
+  size_t n;
+  struct write *writes[NAMES_BATCH];
+};
+
+/* --- its life ------------------------------------------------------------------------------------------- */
+
+struct waiter *names_waiter(npid pid, bool force, registry_done *done, void *data) {
+  struct waiter *w = malloc(sizeof *w);
+  if (w) *w = (struct waiter){NULL, done, data, pid, force};
+  return w;
+}
+
+static struct write *write_new(struct cluster_names *g, const char *name, registry_done *done, void *data) {
+  size_t size = strlen(name) + 1;
+  struct write *w = calloc(1, sizeof *w + size);
+  if (!w) return NULL;
+  memcpy(w->name, name, size);
+  if (done && !(w->waiters = names_waiter(NPID_NONE, false, done, data))) return free(w), NULL;
+  if (map_put(&g->writes, name, w)) return free(w->waiters), free(w), NULL;
+  return w;
+}
+
+struct write *names_write(struct cluster_names *g, enum write_kind kind, const char *name, npid pid,
+                          int64_t seen, registry_done *done, void *data) {
+  struct holder *h = kind == WRITE_CLEAN ? NULL : names_holder(g, pid);
+  struct write *w = h || kind == WRITE_CLEAN ? write_new(g, name, done, data) : NULL;
+  if (!w) return NULL;
+  w->kind = kind;
+  w->pid = pid;
+  w->seen = seen;
+  w->began_ms = names_now(g);
+  g->pending += done != NULL;
+  ring_init(&w->of_process);
+  ring_init(&w->queue);
+  if (h) ring_push(&h->writes, &w->of_process);
+  ring_push(&g->queued, &w->queue);
+  names_start(g);
+  return w;
+}
+
+static void set_guard(struct write *w, const char *owner, int64_t member) {
+  free(w->owner);
+  w->owner = owner ? strdup(owner) : NULL;
+  w->guard = w->owner ? member : 0; /* without memory: no condition, and no write, as `seen` is set by it */
+}
+
+void names_write_free(struct cluster_names *g, struct write *w) {
+  map_remove(&g->writes, w->name);
+  ring_out(&w->queue);
+  ring_out(&w->of_process);
+  names_lease_give(g, w->lease);
+  free(w->owner);
+  free(w);
+}
+
+static void tell_waiters(struct cluster_names *g, struct waiter *w, const struct error *e, bool yes,
+                         int64_t token) {
+  for (struct waiter *next; w; w = next) {
+    next = w->next;
+    g->pending--;
+    w->done(w->data, e, yes, (uint64_t)token);
+    free(w);
+  }
+}
+
+static void begin_behind(struct cluster_names *g, struct waiter *w, const char *name) {
+  for (struct waiter *next; w; w = next) {
+    next = w->next;
+    g->pending--;
+    names_enter(g, name, w->pid, w->force, w->done, w->data);
+    free(w);
+  }
+}
+
+/* Ends a write with an outcome, and tells those who wait for it. */
+static void end(struct cluster_names *g, struct write *w, const struct error *e, bool yes, int64_t token) {
+  struct waiter *waiters = w->waiters, *behind = w->behind;
+  char name[256];
+  snprintf(name, sizeof name, "%s", w->name);
+  names_write_free(g, w);
+  tell_waiters(g, waiters, e, yes, token);
+  begin_behind(g, behind, name);
+}
+
+static bool is_put(const struct write *w) {
+  return w->kind == WRITE_REGISTER || w->kind == WRITE_AGAIN;
+}
+
+/* --- what has become of a write ------------------------------------------------------------------------- */
+
+static void requeue(struct cluster_names *g, struct write *w, int64_t seen) {
+  w->seen = seen;
+  ring_out(&w->queue);
+  ring_push(&g->queued, &w->queue);
+}
+
+/* Turns a write, whose process has ended or whose asker was told of a failure, into the removal of what it
+ * has left. */
+static void clean(struct cluster_names *g, struct write *w, int64_t seen) {
+  w->kind = WRITE_CLEAN;
+  w->dead = w->tried = false;
+  ring_out(&w->of_process);
+  names_lease_give(g, w->lease);
+  w->lease = NULL;
+  w->over = 0;
+  set_guard(w, NULL, 0);
+  requeue(g, w, seen);
+}
+
+/* Tells those who wait for a write that it has failed.  What it may have left, is cleaned up. */
+void names_write_fail(struct cluster_names *g, struct write *w, const struct error *e) {
+  struct waiter *waiters = w->waiters, *behind = w->behind;
+  bool removes = w->kind == WRITE_REMOVE && !w->dead;
+  w->waiters = w->behind = NULL;
+  if (w->sent)
+    w->dead |= w->kind == WRITE_REGISTER;
+  else if (w->kind == WRITE_REGISTER && w->tried)
+    clean(g, w, 0);
+  else if (w->kind == WRITE_REGISTER || removes)
+    names_write_free(g, w);
+  tell_waiters(g, waiters, e, false, 0);
+  tell_waiters(g, behind, e, false, 0);
+}
+
+static void ignore(void *data, const struct error *e, struct term_reader values) {
+  (void)data, (void)e, (void)values;
+}
+
+/* Tells the node whose registration was replaced by force.  When the message is lost, the node finds it as it
+ * compares its names with their keys. */
+static void tell_loser(struct cluster_names *g, const struct write *w) {
+  if (!w->over || npid_is_local(w->over_pid)) return;
+  struct term *t = term_build("ssi", "name_unregister", w->name, w->over);
+  g->config.host->call(g->config.data, npid_incarnation(w->over_pid), t, ignore, NULL);
+}
+
+static void written(struct cluster_names *g, struct write *w, int64_t token) {
+  struct error e;
+  if (w->dead) {
+    clean(g, w, token);
+    return;
+  }
+  if (names_own_put(g, w->name, w->pid, token, w->lease)) {
+    error_set(&e, ERR_NOMEM, "%s: %s", w->name, err_sentence(ERR_NOMEM));
+    w->dead = true;
+    struct waiter *waiters = w->waiters, *behind = w->behind;
+    w->waiters = w->behind = NULL;
+    clean(g, w, token);
+    tell_waiters(g, waiters, &e, false, 0);
+    tell_waiters(g, behind, &e, false, 0);
+    return;
+  }
+  g->registered += w->kind == WRITE_REGISTER;
+  tell_loser(g, w);
+  end(g, w, NULL, true, token);
+}
+
+/* The write was executed, as the revision `token` of the store. */
+static void succeeded(struct cluster_names *g, struct write *w, int64_t token) {
+  struct own *o = names_own(g, w->name);
+  switch (w->kind) {
+  case WRITE_REGISTER:
+  case WRITE_AGAIN: written(g, w, token); break;
+  case WRITE_REMOVE:
+    if (o) names_own_remove(g, o);
+    end(g, w, NULL, true, w->seen);
+    break;
+  case WRITE_CLEAN: end(g, w, NULL, true, 0); break;
+  }
+}
+
+/* Another node has the name: a registration fails, and an own name is lost. `row` is NULL when nobody has. */
+static void lost(struct cluster_names *g, struct write *w, const struct row *row) {
+  struct own *o = names_own(g, w->name);
+  bool replaced = o && row && row->over == o->token;
+  if (o && w->kind == WRITE_AGAIN && !replaced) {
+    g->conflicts++;
+    names_tell(g, o->pid, term_build("ssp", "name_conflict", w->name, row ? row->pid : NPID_NONE));
+  }
+  if (o && w->kind != WRITE_REGISTER) names_own_remove(g, o);
+  end(g, w, NULL, false, 0);
+}
+
+/* Decides on a registration whose key another node has written. */
+static void contest(struct cluster_names *g, struct write *w, int64_t seen, const struct row *row,
+                    bool owner_lives) {
+  bool present = owner_lives || g->config.host->present(g->config.data, row->node, row->member);
+  if (present && !w->force) {
+    lost(g, w, row);
+    return;
+  }
+  set_guard(w, present ? NULL : row->node, row->member);
+  if (!present && !w->owner) { /* out of memory */
+    lost(g, w, row);
+    return;
+  }
+  w->over = present ? seen : 0;
+  w->over_pid = row->pid;
+  requeue(g, w, seen);
+}
+
+/* Decides on a write that was not executed, by what its key has: `at`, and the key of the guard: `owner`. */
+static void decide(struct cluster_names *g, struct write *w, const struct etcd_row *at,
+                   const struct etcd_row *owner) {
+  struct row row;
+  int64_t seen = at->modified;
+  bool owner_lives = owner && owner->created == w->guard;
+  bool known = seen && names_read_row(g, at, &row);
+  bool mine = known && !strcmp(row.node, g->config.self);
+  if (!seen) {
+    w->over = 0;
+    set_guard(w, NULL, 0);
+  }
+  if (is_put(w) && w->dead)
+    clean(g, w, 0);
+  else if (seen == w->seen && !owner_lives)
+    requeue(g, w, seen);
+  else if (w->kind == WRITE_CLEAN && mine && row.pid == w->pid)
+    requeue(g, w, seen);
+  else if (w->kind == WRITE_CLEAN || w->kind == WRITE_REMOVE)
+    lost(g, w, known ? &row : NULL);
+  else if (!seen)
+    requeue(g, w, 0);
+  else if (mine && w->kind == WRITE_REGISTER && !w->force && names_own(g, w->name))
+    lost(g, w, &row);
+  else if (mine)
+    requeue(g, w, seen);
+  else if (known)
+    contest(g, w, seen, &row, owner_lives);
+  else if (w->force)
+    requeue(g, w, seen);
+  else
+    lost(g, w, NULL);
+}
+
+/* --- transactions --------------------------------------------------------------------------------------- */
+
+/* The answer to a transaction that was not executed: the member key (if guarded), then of each write its key
+ * and the key of its guard. */
+static void decide_all(struct batch *b, const struct etcd_answer *answer) {
+  struct cluster_names *g = b->names;
+  size_t at = 0;
+  if (b->guarded && (!answer->n || answer->rows[at++].created != g->member)) g->member = 0;
+  for (size_t i = 0; i < b->n; i++) {
+    struct write *w = b->writes[i];
+    size_t need = 1 + (w->guard != 0);
+    if (at + need > answer->n) {
+      requeue(g, w, w->seen);
+      continue;
+    }
+    const struct etcd_row *row = &answer->rows[at];
+    at += need;
+    w->tried = false; /* had an earlier try been executed, the key would say so */
+    decide(g, w, row, need > 1 ? row + 1 : NULL);
+  }
+}
+
+static void fail_all(struct batch *b, const struct error *e) {
+  struct cluster_names *g = b->names;
+  bool final = e->code != ERR_ETCD && e->code != ERR_LOST && e->code != ERR_NO_NAME && e->code != ERR_BUSY;
+  g->held_ms = names_now(g) + HOLD_MS;
+  for (size_t i = 0; i < b->n; i++) {
+    struct write *w = b->writes[i];
+    if (e->code == ERR_NO_NAME && w->lease) { /* maybe not its own one: the others get a new one as well */
+      names_lease_lost(g, w->lease);
+      names_lease_give(g, w->lease);
+      w->lease = NULL;
+    }
+    if (w->dead && is_put(w))
+      clean(g, w, 0);
+    else
+      requeue(g, w, w->seen);
+  }
+  for (size_t i = 0; i < b->n && final; i++) {
+    struct write *w = map_get(&g->writes, b->writes[i]->name);
+    if (w == b->writes[i] && w->kind == WRITE_REGISTER) names_write_fail(g, w, e);
+  }
+}
+
+static void on_written(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct batch *b = data;
+  struct cluster_names *g = b->names;
+  if (!g->finishing) {
+    for (size_t i = 0; i < b->n; i++) b->writes[i]->sent = false;
+    if (e)
+      fail_all(b, e);
+    else if (!answer->succeeded)
+      decide_all(b, answer);
+    else
+      for (size_t i = 0; i < b->n; i++) succeeded(g, b->writes[i], answer->revision);
+    if (!e && answer->revision > g->highest) g->highest = answer->revision;
+    g->writing = false;
+    if (!e) names_pump_writes(g);
+  }
+  free(b);
+  names_request_done(g);
+}
+
+/* False: the write must wait, for the member key or for a lease. */
+static bool ready(struct cluster_names *g, struct write *w) {
+  if (!is_put(w)) return true;
+  if (!g->member) return false;
+  if (!w->lease) w->lease = names_lease_take(g);
+  return w->lease != NULL;
+}
+
+static void fill(struct batch *b) {
+  struct cluster_names *g = b->names;
+  size_t cost = 0;
+  for (struct ring *r = g->queued.next, *next; r != &g->queued && b->n < NAMES_BATCH; r = next) {
+    struct write *w = RING_ENTRY(r, struct write, queue);
+    next = r->next;
+    if (cost + 1 + (w->guard != 0) > NAMES_BATCH) break;
+    if (!ready(g, w)) continue;
+    cost += 1 + (w->guard != 0);
+    b->guarded |= is_put(w);
+    b->writes[b->n++] = w;
+    w->sent = w->tried = true;
+    ring_out(&w->queue);
+    ring_push(&g->sent, &w->queue);
+  }
+}
+
+static void put_write(const struct cluster_names *g, struct etcd_txn *t, const struct write *w) {
+  char key[NAMES_KEY_SIZE], owner[NAMES_KEY_SIZE];
+  names_key(g, w->name, key);
+  etcd_txn_if_modified(t, key, false, w->seen);
+  etcd_txn_get(t, ETCD_ELSE, key);
+  if (w->guard) {
+    names_member_key(g, w->owner, owner);
+    etcd_txn_if_created(t, owner, true, w->guard);
+    etcd_txn_get(t, ETCD_ELSE, owner);
+  }
+  if (is_put(w)) {
+    char *value = names_value(g, w->pid, w->over);
+    etcd_txn_put(t, ETCD_THEN, key, value ? value : "", w->lease->id);
+    free(value);
+  } else if (w->seen) {
+    etcd_txn_delete(t, ETCD_THEN, key);
+  }
+}
+
+void names_pump_writes(struct cluster_names *g) {
+  if (g->writing || g->finishing || ring_empty(&g->queued) || names_now(g) < g->held_ms) return;
+  struct batch *b = calloc(1, sizeof *b);
+  struct etcd_txn *t = etcd_txn_new();
+  if (!b || !t) {
+    free(b);
+    etcd_txn_free(t);
+    return; /* the tick tries again */
+  }
+  b->names = g;
+  fill(b);
+  if (!b->n) {
+    free(b);
+    etcd_txn_free(t);
+    return;
+  }
+  if (b->guarded) {
+    etcd_txn_if_created(t, g->self_key, false, g->member);
+    etcd_txn_get(t, ETCD_ELSE, g->self_key);
+  }
+  for (size_t i = 0; i < b->n; i++) put_write(g, t, b->writes[i]);
+  g->writing = true;
+  g->requests++;
+  etcd_txn_send(g->config.etcd, t, on_written, b);
+}
+
+/* Fails the registrations and removals that have taken NAMES_ANSWER_MS; those who wait behind one have waited
+ * less, but the write in front of them does not end. */
+static void fail_old(struct cluster_names *g, struct ring *list, int64_t now) {
+  for (struct ring *r = list->next, *next; r != list; r = next) {
+    struct write *w = RING_ENTRY(r, struct write, queue);
+    struct error e;
+    next = r->next;
+    if (!w->waiters && !w->behind) continue;
+    if (now - w->began_ms < NAMES_ANSWER_MS) continue;
+    error_set(&e, ERR_ETCD, "%s: %s", w->name, err_sentence(ERR_ETCD));
+    names_write_fail(g, w, &e);
+  }
+}
+
+void names_tick_writes(struct cluster_names *g, int64_t now) {
+  fail_old(g, &g->queued, now);
+  fail_old(g, &g->sent, now);
+  names_pump_writes(g);
+}
+
+void names_write_again(struct cluster_names *g, struct own *o) {
+  if (map_get(&g->writes, o->name)) return; /* its outcome will tell */
+  if (!names_write(g, WRITE_AGAIN, o->name, o->pid, o->token, NULL, NULL))
+    log_line(g->config.log,
+             "out of memory: the global name %s is not written again until it is compared with its key",
+             o->name);
+}

@@ -1,0 +1,594 @@
+/* The registry of global names on etcd: three nodes, each with a client of its own, on the small etcd of
+ * etcd_server.h. */
+#include "agent/cluster/names.h"
+
+#include "agent/cluster/etcd.h"
+#include "base/buf.h"
+#include "etcd_server.h"
+#include "tap.h"
+#include "wire/json.h"
+
+#include <stdlib.h>
+
+enum { NODES = 3 };
+
+static const struct log silent = {NULL, "test"};
+static const char *const node_names[NODES] = {"a@h", "b@h", "c@h"};
+
+struct node {
+  struct fixture *f;
+  int index;
+  struct nodetab *nodes;
+  struct names *globals;
+  struct etcd *etcd;
+  struct cluster_names *names;
+  struct registry *registry;
+  int64_t member;
+  npid dead;
+  struct buf told; /* the messages to processes */
+};
+
+struct fixture {
+  uv_loop_t loop;
+  uv_timer_t patience;
+  struct etcd_server *m;
+  struct node node[NODES];
+  int64_t ahead_ms; /* of the clock */
+};
+
+struct outcome {
+  int times, code;
+  bool yes, stale;
+  uint64_t token;
+  npid pid;
+};
+
+/* --- the host ------------------------------------------------------------------------------------------- */
+
+static bool is_alive(void *data, npid pid) {
+  const struct node *n = data;
+  return pid != n->dead;
+}
+
+static int watch(void *data, npid pid) {
+  (void)data, (void)pid;
+  return 0;
+}
+
+static void tell(void *data, npid pid, struct term *message) {
+  struct node *n = data;
+  (void)pid;
+  json_put_term(&n->told, n->nodes, message);
+}
+
+static int64_t now_ms(void *data) {
+  const struct node *n = data;
+  return (int64_t)(uv_hrtime() / 1000000) + n->f->ahead_ms;
+}
+
+static bool present(void *data, const char *node, int64_t member) {
+  const struct node *n = data;
+  for (int i = 0; i < NODES; i++)
+    if (!strcmp(node_names[i], node)) return n->f->node[i].member == member;
+  return false;
+}
+
+struct served {
+  cluster_names_reply *done;
+  void *data;
+};
+
+static void on_served(void *data, const struct error *e, bool yes, uint64_t token) {
+  struct served *s = data;
+  struct term *t = term_build("bi", (int)yes, (int64_t)token);
+  s->done(s->data, e, term_read(t));
+  term_unref(t);
+  free(s);
+}
+
+/* Hands a call over to the registry of the node at once. */
+static void call(void *data, uint32_t to, struct term *args, cluster_names_reply *done, void *done_data) {
+  struct node *n = data, *at = NULL;
+  struct term_reader r = term_read(args);
+  struct served *s = malloc(sizeof *s);
+  const char *op, *text;
+  char name[256];
+  size_t op_len, len;
+  npid pid;
+  int64_t token;
+  for (int i = 0; i < NODES; i++)
+    if (!strcmp(node_names[i], nodetab_name(n->nodes, to))) at = &n->f->node[i];
+  if (!at || !s || !term_get_str(&r, &op, &op_len) || !term_get_str(&r, &text, &len)) abort();
+  *s = (struct served){done, done_data};
+  snprintf(name, sizeof name, "%.*s", (int)len, text);
+  if (op_len == strlen("name_register") && term_get_pid(&r, &pid))
+    registry_register(at->registry, name, npid_make(0, npid_number(pid)), term_next(&r).tag == TERM_TRUE,
+                      on_served, s);
+  else if (term_get_int(&r, &token))
+    registry_unregister_own(at->registry, name, (uint64_t)token, on_served, s);
+  else
+    abort();
+  term_unref(args);
+}
+
+static const struct cluster_names_host host = {
+    .alive = is_alive, .watch = watch, .tell = tell, .call = call, .now_ms = now_ms, .present = present};
+
+/* --- the nodes ------------------------------------------------------------------------------------------ */
+
+static void on_impatient(uv_timer_t *t) {
+  (void)t;
+  printf("Bail out! nothing happens\n");
+  exit(1);
+}
+
+/* Makes the member key of a node, as the roster does. */
+static void join_cluster(struct node *n) {
+  char key[64];
+  snprintf(key, sizeof key, "/p/m/%s", node_names[n->index]);
+  etcd_server_delete(n->f->m, key);
+  etcd_server_put(n->f->m, key, "{}");
+  n->member = etcd_server_created(n->f->m, key);
+  cluster_names_member(n->names, n->member);
+}
+
+static void leave_cluster(struct node *n) {
+  char key[64];
+  snprintf(key, sizeof key, "/p/m/%s", node_names[n->index]);
+  etcd_server_delete(n->f->m, key);
+  n->member = 0;
+  for (int i = 0; i < NODES; i++)
+    if (i != n->index) cluster_names_gone(n->f->node[i].names, node_names[n->index]);
+}
+
+static void node_start(struct fixture *f, int i, bool strict) {
+  struct node *n = &f->node[i];
+  const char *urls[] = {etcd_server_url(f->m), NULL};
+  const struct etcd_config client = {.loop = &f->loop, .log = &silent, .endpoints = urls};
+  struct error e;
+  n->f = f;
+  n->index = i;
+  n->dead = NPID_NONE;
+  n->nodes = nodetab_new(node_names[i], 1);
+  n->globals = names_new();
+  if (etcd_new(&client, &n->etcd, &e)) abort();
+  struct cluster_names_config config = {.etcd = n->etcd,
+                                        .prefix = "/p/",
+                                        .nodes = n->nodes,
+                                        .globals = n->globals,
+                                        .log = &silent,
+                                        .self = node_names[i],
+                                        .loop = &f->loop,
+                                        .strict = strict,
+                                        .host = &host,
+                                        .data = n};
+  if (cluster_names_new(&config, &n->names)) abort();
+  n->registry = cluster_names_base(n->names);
+  join_cluster(n);
+}
+
+static struct fixture *fixture_new(bool strict) {
+  struct fixture *f = calloc(1, sizeof *f);
+  if (!f) abort();
+  uv_loop_init(&f->loop);
+  uv_timer_init(&f->loop, &f->patience);
+  uv_timer_start(&f->patience, on_impatient, 30000, 0);
+  f->m = etcd_server_new(&f->loop);
+  for (int i = 0; i < NODES; i++) node_start(f, i, strict);
+  return f;
+}
+
+static void fixture_free(struct fixture *f) {
+  for (int i = 0; i < NODES; i++) {
+    registry_finish(f->node[i].registry);
+    etcd_finish(f->node[i].etcd);
+  }
+  etcd_server_finish(f->m);
+  uv_close((uv_handle_t *)&f->patience, NULL);
+  uv_run(&f->loop, UV_RUN_DEFAULT);
+  ok(!uv_loop_close(&f->loop), "no handle is left behind");
+  for (int i = 0; i < NODES; i++) {
+    struct node *n = &f->node[i];
+    etcd_free(n->etcd);
+    names_free(n->globals);
+    nodetab_free(n->nodes);
+    buf_finish(&n->told);
+  }
+  free(f);
+}
+
+/* --- what they do --------------------------------------------------------------------------------------- */
+
+static void note(void *data, const struct error *e, bool yes, uint64_t token) {
+  struct outcome *o = data;
+  o->times++;
+  o->code = e ? e->code : 0;
+  o->yes = yes;
+  o->token = token;
+}
+
+static void note_found(void *data, const struct error *e, npid pid, uint64_t token, bool stale) {
+  struct outcome *o = data;
+  note(o, e, pid != NPID_NONE, token);
+  o->pid = pid;
+  o->stale = stale;
+}
+
+static void turn(struct fixture *f) {
+  uv_run(&f->loop, UV_RUN_ONCE);
+}
+
+static void wait_for(struct fixture *f, const struct outcome *o) {
+  while (!o->times) turn(f);
+}
+
+static struct outcome enter(struct node *n, const char *name, uint64_t number, bool force) {
+  struct outcome o = {0};
+  registry_register(n->registry, name, npid_make(0, number), force, note, &o);
+  wait_for(n->f, &o);
+  return o;
+}
+
+static struct outcome drop(struct node *n, const char *name) {
+  struct outcome o = {0};
+  registry_unregister(n->registry, name, note, &o);
+  wait_for(n->f, &o);
+  return o;
+}
+
+static struct outcome find(struct node *n, const char *name) {
+  struct outcome o = {0};
+  registry_whereis(n->registry, name, note_found, &o);
+  wait_for(n->f, &o);
+  return o;
+}
+
+static npid in_table(struct node *n, const char *name) {
+  return names_whereis(n->globals, name, NULL);
+}
+
+static const char *text_of(struct node *n, npid pid) {
+  static char text[NPID_TEXT_SIZE];
+  return npid_format(n->nodes, pid, NPID_BARE, text);
+}
+
+static int64_t key_revision(struct fixture *f, const char *name) {
+  struct cluster_names *g = f->node[0].names;
+  char key[512];
+  (void)g;
+  for (int shard = 0; shard < NAMES_SHARDS; shard++) {
+    snprintf(key, sizeof key, "/p/n/%02x/%s", (unsigned)shard, name);
+    int64_t at = etcd_server_modified(f->m, key);
+    if (at) return at;
+  }
+  return 0;
+}
+
+static void delete_key(struct fixture *f, const char *name, bool tell_watches) {
+  char key[512];
+  for (int shard = 0; shard < NAMES_SHARDS; shard++) {
+    snprintf(key, sizeof key, "/p/n/%02x/%s", (unsigned)shard, name);
+    if (!etcd_server_modified(f->m, key)) continue;
+    if (tell_watches)
+      etcd_server_delete(f->m, key);
+    else
+      etcd_server_lose(f->m, key);
+  }
+}
+
+static const char *told(struct node *n) {
+  return n->told.data ? n->told.data : "";
+}
+
+/* --- the tests ------------------------------------------------------------------------------------------ */
+
+static void test_names(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  struct outcome made = enter(a, "one", 7, false), again = enter(a, "one", 7, false);
+  ok(made.yes && made.token == (uint64_t)key_revision(f, "one"), "the token is the revision of the key");
+  ok(again.yes && again.token == made.token, "the same process has the name already, with the same token");
+  ok(!enter(a, "one", 8, false).yes && !enter(b, "one", 7, false).yes, "other processes do not get it");
+  ok(in_table(b, "one") == NPID_NONE, "a node that has not looked up the name does not know it");
+  struct outcome found = find(b, "one");
+  is(text_of(b, found.pid), "a@h.7.1", "the node asks etcd");
+  ok(found.token == made.token && !found.stale, "it gets the token, too");
+  ok(in_table(b, "one") == found.pid, "and remembers the name");
+  ok(!find(b, "none").yes, "a name that nobody has is not found");
+  while (!etcd_server_watches(f->m)) turn(f);
+  struct outcome gone = drop(b, "one");
+  ok(gone.yes && !key_revision(f, "one"), "another node has the name removed");
+  while (in_table(b, "one") != NPID_NONE) turn(f);
+  ok(!find(b, "one").yes, "the watch of its shard tells of that");
+  ok(!drop(b, "one").yes, "nothing is left to be removed");
+  struct outcome later = enter(b, "one", 9, false);
+  ok(later.yes && later.token > made.token, "a later registration has a larger token");
+  fixture_free(f);
+}
+
+static void test_race(void) {
+  struct fixture *f = fixture_new(false);
+  struct outcome o[NODES] = {{0}};
+  int winners = 0;
+  for (int i = 0; i < NODES; i++)
+    registry_register(f->node[i].registry, "one", npid_make(0, 7), false, note, &o[i]);
+  for (int i = 0; i < NODES; i++) wait_for(f, &o[i]), winners += o[i].yes;
+  ok(winners == 1, "of three that register a name at the same time one gets it");
+  for (int i = 0; i < NODES; i++)
+    ok(o[i].code == 0 && (!o[i].yes || o[i].token == (uint64_t)key_revision(f, "one")),
+       "node %d: its answer is right", i);
+  fixture_free(f);
+}
+
+static void test_batches(void) {
+  enum { MANY = 1200 };
+  struct fixture *f = fixture_new(false);
+  static struct outcome o[MANY];
+  char name[32];
+  int good = 0;
+  memset(o, 0, sizeof o);
+  enter(&f->node[1], "n77", 1, false);
+  int before = etcd_server_asked(f->m, "/v3/kv/txn");
+  for (int i = 0; i < MANY; i++) {
+    snprintf(name, sizeof name, "n%d", i);
+    registry_register(f->node[0].registry, name, npid_make(0, 7), false, note, &o[i]);
+  }
+  for (int i = 0; i < MANY; i++) wait_for(f, &o[i]), good += o[i].yes;
+  ok(good == MANY - 1 && !o[77].yes && !o[77].code,
+     "of %d names all but the one that is taken are registered", MANY);
+  int used = etcd_server_asked(f->m, "/v3/kv/txn") - before;
+  ok(used <= 16, "in %d transactions", used);
+  ok(etcd_server_asked(f->m, "/v3/lease/grant") == 3, "a lease has at most %d names", NAMES_OF_LEASE);
+  registry_down(f->node[0].registry, npid_make(0, 7));
+  ok(in_table(&f->node[0], "n5") == NPID_NONE, "the names of a process end with it at once");
+  while (etcd_server_keys(f->m, "/p/n/") > 1) turn(f);
+  ok(key_revision(f, "n77") != 0, "and then their keys, but not those of others");
+  fixture_free(f);
+}
+
+static void test_force(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  struct outcome first = enter(a, "one", 7, false), second = enter(b, "one", 8, true);
+  ok(second.yes && second.token > first.token, "a registration by force replaces another");
+  while (in_table(a, "one") != NPID_NONE) turn(f);
+  is(told(a), "", "the process that had the name is not told of a conflict");
+  is(text_of(a, find(a, "one").pid), "b@h.8.1", "all find the new one");
+  ok(enter(b, "one", 9, true).yes && find(b, "one").pid == npid_make(0, 9), "also on one node");
+  fixture_free(f);
+}
+
+static void test_owner_gone(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1], *c = &f->node[2];
+  struct outcome first = enter(a, "one", 7, false);
+  ok(find(c, "one").yes, "a name is found");
+  leave_cluster(a);
+  ok(in_table(c, "one") == NPID_NONE, "as its node goes, it is hidden");
+  ok(!find(c, "one").yes && key_revision(f, "one") == (int64_t)first.token,
+     "and not found, while its key is there");
+  struct outcome second = enter(b, "one", 8, false);
+  ok(second.yes && second.token > first.token, "it is free");
+  is(text_of(c, find(c, "one").pid), "b@h.8.1", "the new process is found");
+  join_cluster(a);
+  while (!a->told.len) turn(f);
+  is(told(a), "[\"name_conflict\",\"one\",{\"$pid\":\"b@h.8.1\"}]",
+     "a node that returns has lost it, and its process is told");
+  ok(in_table(a, "one") == NPID_NONE, "and does not have it");
+  fixture_free(f);
+}
+
+static void test_owner_returns(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  struct outcome first = enter(a, "one", 7, false);
+  leave_cluster(a);
+  join_cluster(a);
+  while (key_revision(f, "one") == (int64_t)first.token) turn(f);
+  while (!find(b, "one").yes) turn(f);
+  ok(find(b, "one").token == (uint64_t)key_revision(f, "one"),
+     "a node whose member key is a new one registers its names again");
+  ok(enter(a, "one", 7, false).token > first.token, "with a larger token");
+  fixture_free(f);
+}
+
+/* Another node believes that the owner has gone, which is a member. */
+static void test_wrong_belief(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  int64_t member = a->member;
+  enter(a, "one", 7, false);
+  a->member = 0;
+  struct outcome o = enter(b, "one", 8, false);
+  a->member = member;
+  ok(!o.yes && !o.code, "a name is not taken from a node whose member key lives");
+  fixture_free(f);
+}
+
+static void test_away(enum etcd_fault fault, const char *what) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  enter(a, "one", 7, false);
+  enter(a, "two", 7, false);
+  find(b, "one");
+  while (!etcd_server_watches(f->m)) turn(f);
+  etcd_server_fault(f->m, fault);
+  int64_t began = now_ms(a);
+  struct outcome o[2] = {{0}};
+  registry_register(a->registry, "three", npid_make(0, 7), false, note, &o[0]);
+  registry_unregister(a->registry, "two", note, &o[1]);
+  for (int i = 0; i < 2; i++) wait_for(f, &o[i]);
+  int64_t took = now_ms(a) - began;
+  ok(o[0].code == ERR_ETCD && o[1].code == ERR_ETCD, "%s: registrations and removals fail", what);
+  ok(took <= 1500, "%s: within %d ms", what, (int)took);
+  struct outcome two = find(b, "two"), one = find(b, "one");
+  ok(one.yes && one.stale, "%s: a name in the table is found, and marked as stale", what);
+  if (fault == ETCD_NO_LEADER)
+    ok(two.yes && two.stale, "%s: any other one by a read of one member", what);
+  else
+    ok(two.code == ERR_ETCD, "%s: for any other one there is an error", what);
+  f->ahead_ms += 2 * NAMES_KEPT_MS;
+  for (int i = 0; i < 20; i++) turn(f);
+  ok(in_table(b, "one") != NPID_NONE, "%s: names stay in the table", what);
+  etcd_server_fault(f->m, ETCD_WORKS);
+  while (find(b, "two").stale || !find(b, "two").yes) turn(f);
+  ok(enter(a, "three", 7, false).yes, "%s: afterwards names are registered", what);
+  while (find(b, "one").stale || !find(b, "one").yes) turn(f);
+  ok(find(b, "one").yes, "%s: and nothing is stale", what);
+  fixture_free(f);
+}
+
+static void test_lost_answer(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  enter(a, "zero", 7, false); /* a lease is there */
+  etcd_server_fault(f->m, ETCD_LOSES);
+  struct outcome o = enter(a, "one", 7, false);
+  ok(o.code == ERR_ETCD && in_table(a, "one") == NPID_NONE, "a registration whose answers are lost fails");
+  ok(key_revision(f, "one") != 0, "though it was executed");
+  etcd_server_fault(f->m, ETCD_WORKS);
+  while (key_revision(f, "one")) turn(f);
+  ok(!find(&f->node[1], "one").yes, "what it has left is removed");
+  ok(enter(&f->node[1], "one", 8, false).yes, "and the name is free");
+
+  struct outcome late = {0};
+  etcd_server_fault(f->m, ETCD_LOSES);
+  registry_register(a->registry, "two", npid_make(0, 7), false, note, &late);
+  while (!key_revision(f, "two")) turn(f);
+  etcd_server_fault(f->m, ETCD_WORKS);
+  wait_for(f, &late);
+  ok(late.yes && late.token == (uint64_t)key_revision(f, "two"),
+     "a registration that is tried again finds its own key");
+  fixture_free(f);
+}
+
+static void test_unsure(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  enter(a, "one", 7, false);
+  cluster_names_sure(a->names, false);
+  while (!a->told.len) turn(f);
+  is(told(a), "[\"name_unsure\",\"one\"]", "the process of a name is told that it is unsure");
+  ok(find(a, "one").yes && find(a, "one").stale, "the name stays, and is marked as stale");
+  ok(enter(a, "one", 7, false).code == ERR_ETCD, "it cannot be confirmed");
+  buf_clear(&a->told);
+  cluster_names_sure(a->names, true);
+  while (!a->told.len) turn(f);
+  is(told(a), "[\"name_sure\",\"one\"]", "and told that it is sure again");
+  ok(!find(a, "one").stale, "nothing is stale");
+  fixture_free(f);
+}
+
+static void test_strict(void) {
+  struct fixture *f = fixture_new(true);
+  struct node *a = &f->node[0];
+  enter(a, "one", 7, false);
+  cluster_names_sure(a->names, false);
+  while (in_table(a, "one") != NPID_NONE || key_revision(f, "one")) turn(f);
+  is(told(a), "[\"name_unsure\",\"one\"]", "strict: a name is given up when it is unsure");
+  fixture_free(f);
+}
+
+static void test_lease_lost(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  struct outcome one = enter(a, "one", 7, false);
+  enter(a, "two", 8, false);
+  etcd_server_expire(f->m, 0);
+  ok(!key_revision(f, "one"), "the lease of the names runs out");
+  ok(enter(b, "two", 9, false).yes, "another node registers one of them");
+  f->ahead_ms += NAMES_KEEP_MS + 1000;
+  while (!key_revision(f, "one") || !a->told.len) turn(f);
+  while (find(a, "one").token == one.token) turn(f);
+  ok(find(a, "one").token == (uint64_t)key_revision(f, "one"), "the node registers the other one again");
+  ok(find(a, "one").token > one.token, "with a larger token");
+  is(told(a), "[\"name_conflict\",\"two\",{\"$pid\":\"b@h.9.1\"}]",
+     "and the process of the lost one is told");
+  fixture_free(f);
+}
+
+static void test_watches(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  enter(a, "one", 7, false);
+  find(b, "one");
+  while (!etcd_server_watches(f->m)) turn(f);
+  delete_key(f, "one", false);
+  etcd_server_compact(f->m);
+  etcd_server_end_watches(f->m);
+  while (in_table(b, "one") != NPID_NONE) turn(f);
+  ok(!find(b, "one").yes, "when a watch ends, the names of its shard are looked up again");
+  f->ahead_ms += NAMES_AUDIT_MS + 1000;
+  while (!key_revision(f, "one")) turn(f);
+  while (!find(b, "one").yes) turn(f);
+  ok(true, "the owner finds that a key is lost, and writes it again");
+  while (!etcd_server_watches(f->m)) turn(f);
+  f->ahead_ms += NAMES_KEPT_MS + 1000;
+  while (in_table(b, "one") != NPID_NONE || etcd_server_watches(f->m)) turn(f);
+  ok(true, "a name that was looked up leaves the table, and the watch of its shard ends");
+  fixture_free(f);
+}
+
+static void test_many_shards(void) {
+  enum { MANY = 400 };
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  static struct outcome o[MANY], seen[MANY];
+  char name[32];
+  int good = 0;
+  memset(o, 0, sizeof o);
+  memset(seen, 0, sizeof seen);
+  for (int i = 0; i < MANY; i++) {
+    snprintf(name, sizeof name, "n%d", i);
+    registry_register(a->registry, name, npid_make(0, 7), false, note, &o[i]);
+  }
+  for (int i = 0; i < MANY; i++) wait_for(f, &o[i]);
+  for (int i = 0; i < MANY; i++) {
+    snprintf(name, sizeof name, "n%d", i);
+    registry_whereis(b->registry, name, note_found, &seen[i]);
+  }
+  for (int i = 0; i < MANY; i++) wait_for(f, &seen[i]), good += seen[i].yes;
+  ok(good == MANY, "%d names of all shards are found", MANY);
+  while (etcd_server_watches(f->m) < NAMES_WATCHES) turn(f);
+  size_t all = names_count(b->globals);
+  f->ahead_ms += NAMES_POLLED_MS + 100;
+  while (names_count(b->globals) == all) turn(f);
+  ok(etcd_server_watches(f->m) == NAMES_WATCHES, "at most %d shards are watched", NAMES_WATCHES);
+  ok(names_count(b->globals) > 0, "the names of others stay for a second");
+  leave_cluster(a);
+  ok(in_table(b, "n1") == NPID_NONE && in_table(b, "n2") == NPID_NONE, "all are hidden as their node goes");
+  while (names_count(b->globals)) turn(f);
+  ok(true, "and removed in slices");
+  fixture_free(f);
+}
+
+static void test_stop(void) {
+  struct fixture *f = fixture_new(false);
+  struct outcome o[3] = {{0}};
+  enter(&f->node[0], "one", 7, false);
+  registry_register(f->node[0].registry, "two", npid_make(0, 7), false, note, &o[0]);
+  registry_whereis(f->node[0].registry, "four", note_found, &o[1]);
+  registry_unregister(f->node[0].registry, "one", note, &o[2]);
+  fixture_free(f);
+  for (int i = 0; i < 3; i++) ok(o[i].times == 1, "what was under way at the stop is answered once");
+}
+
+int main(void) {
+  test_names();
+  test_race();
+  test_batches();
+  test_force();
+  test_owner_gone();
+  test_owner_returns();
+  test_wrong_belief();
+  test_away(ETCD_NO_LEADER, "no leader");
+  test_away(ETCD_SILENT, "silent");
+  test_lost_answer();
+  test_unsure();
+  test_strict();
+  test_lease_lost();
+  test_watches();
+  test_many_shards();
+  test_stop();
+  return tap_end();
+}
