@@ -189,7 +189,7 @@ fuzz:
 	@set -e; for source in tests/fuzz/fuzz_*.c; do \
 	  name=$$(basename $$source .c | sed s/fuzz_//); dir=$O/fuzzer/$$name; mkdir -p $$dir; \
 	  clang -std=gnu11 $(DEFINES) -Ilib $(PKG_CFLAGS) -g -O1 $(FUZZER) -o $$dir.run $$source \
-	    $(wildcard lib/base/*.c lib/core/*.c lib/wire/*.c) $(TOOL_LIBS) -lresolv -lpthread; \
+	    $(wildcard lib/base/*.c lib/core/*.c lib/wire/*.c lib/agent/cluster/etcd_json.c) $(TOOL_LIBS) -lresolv -lpthread; \
 	  split -l 1 -a 4 tests/fuzz/$$name.corpus $$dir/given.; \
 	  $$dir.run -max_total_time=$(FUZZ_SECONDS) -max_len=2000 -verbosity=0 -print_final_stats=0 -artifact_prefix=$$dir.found. $$dir; \
 	done

@@ -3,6 +3,7 @@
  * that). The linker puts the functions below in place of the allocator's (see the Makefile). */
 #include "agent_host.h"
 
+#include "agent/cluster/etcd_json.h"
 #include "agent/registry/mesh_registry.h"
 #include "base/buf.h"
 #include "core/names.h"
@@ -227,11 +228,81 @@ static bool work_registry(void) {
   return taken && told && merged && given;
 }
 
+/* --- etcd --- */
+
+/* An answer of etcd is read, or refused: jansson does not tell each want of memory from a text that is no
+ * JSON.
+ */
+static bool work_etcd_answers(void) {
+  static const char *const answers[] = {
+      "{\"header\":{\"cluster_id\":\"1\",\"revision\":\"9\"},\"kvs\":[{\"key\":\"YS9i\",\"mod_revision\":"
+      "\"2\",\"value\":"
+      "\"eA==\"},{\"key\":\"YQ==\",\"mod_revision\":\"3\"}]}",
+      "{\"header\":{\"cluster_id\":\"1\"},\"token\":\"abc.12\"}",
+      "{\"error\":\"etcdserver: no leader\",\"code\":14}",
+  };
+  bool good = true;
+  for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+    struct etcd_reading r;
+    good &= !etcd_read(answers[i], strlen(answers[i]), &r);
+    etcd_reading_finish(&r);
+  }
+  return good;
+}
+
+struct etcd_ends {
+  int done, good;
+};
+
+static void on_etcd_done(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct etcd_ends *ends = data;
+  (void)answer;
+  ends->done++;
+  ends->good += e && e->code == ERR_ETCD;
+}
+
+static void on_etcd_ended(void *data, const struct error *e) {
+  on_etcd_done(data, e, NULL);
+}
+
+/* Requests and a watch end exactly once, at an endpoint where nobody listens. */
+static void ask_etcd(struct etcd *c, uv_loop_t *loop, struct etcd_ends *ends) {
+  static const struct etcd_watch_events events = {.ended = on_etcd_ended};
+  struct etcd_txn *t = etcd_txn_new();
+  etcd_get(c, &(struct etcd_range){.key = "k", .prefix = true}, on_etcd_done, ends);
+  etcd_txn_if_created(t, "k", false, 0);
+  etcd_txn_put(t, ETCD_THEN, "k", "v", 0);
+  etcd_txn_send(c, t, on_etcd_done, ends);
+  if (!etcd_watch(c, "k", 1, &events, ends)) ends->done++;
+  while (ends->done < 3) uv_run(loop, UV_RUN_ONCE);
+}
+
+static bool work_etcd(void) {
+  static const struct log silent = {NULL, "test"};
+  uv_loop_t loop;
+  struct etcd_ends ends = {0};
+  struct etcd *c = NULL;
+  struct error e;
+  uv_loop_init(&loop);
+  const struct etcd_config config = {
+      .loop = &loop, .log = &silent, .endpoints = (const char *const[]){"http://127.0.0.1:1", NULL}};
+  int code = etcd_new(&config, &c, &e);
+  if (code && code != ERR_NOMEM) abort();
+  if (!code) ask_etcd(c, &loop, &ends);
+  etcd_finish(c);
+  uv_run(&loop, UV_RUN_DEFAULT);
+  if (uv_loop_close(&loop) || ends.done > 3) abort();
+  etcd_free(c);
+  return ends.good == 3;
+}
+
 int main(void) {
   json_set_alloc_funcs(__wrap_malloc, free);
   try_all("wire", work_wire);
   try_all("names", work_names);
   try_all("vm", work_vm);
   try_all("registry", work_registry);
+  try_all("answers of etcd", work_etcd_answers);
+  try_all("etcd", work_etcd);
   return tap_end();
 }

@@ -1,5 +1,6 @@
 /* Invariant: each socket of libcurl has a uv_poll handle, which is freed once uv has closed it, later than
- * the socket.
+ * the socket; or its transfer is in the list `unwatched`. No callback of libcurl fails: libcurl would end all
+ * transfers of the set, and each that is started later.
  *
  * Orderings: `ended` runs after libcurl has returned (tell_users), so that it may start and stop transfers.
  */
@@ -21,6 +22,7 @@ struct transfers {
   uv_idle_t soon;
   int open;                       /* handles of these two that are not closed */
   struct watched_socket *changed; /* sockets whose wanted events may differ from those polled for */
+  struct transfer *unwatched;     /* transfers that are to be ended, since their sockets have no handles */
   bool acting;                    /* libcurl runs; settle follows it */
 };
 
@@ -33,6 +35,26 @@ struct watched_socket {
   struct watched_socket *next;
 };
 
+static void note_unwatched(struct transfers *all, struct transfer *t) {
+  if (!t || t->unwatched) return;
+  t->unwatched = true;
+  t->next = all->unwatched;
+  all->unwatched = t;
+}
+
+static void forget_unwatched(struct transfers *all, struct transfer *t) {
+  if (!t->unwatched) return;
+  struct transfer **at = &all->unwatched;
+  while (*at != t) at = &(*at)->next;
+  *at = t->next;
+  t->unwatched = false;
+}
+
+static void end(struct transfers *all, struct transfer *t, CURLcode result) {
+  transfers_stop(all, t);
+  t->ended(t, result);
+}
+
 /* Runs `ended` of the transfers that have ended. */
 static void tell_users(struct transfers *all) {
   CURLMsg *m;
@@ -42,9 +64,9 @@ static void tell_users(struct transfers *all) {
     CURLcode result = m->data.result;
     struct transfer *t = NULL;
     curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&t);
-    curl_multi_remove_handle(all->multi, m->easy_handle);
-    t->ended(t, result);
+    end(all, t, result);
   }
+  while (all->unwatched) end(all, all->unwatched, CURLE_OUT_OF_MEMORY);
 }
 
 static void on_event(uv_poll_t *p, int status, int events);
@@ -132,16 +154,17 @@ static struct watched_socket *socket_new(struct transfers *all, curl_socket_t fd
 
 /* Notes the socket of a transfer's connection. When two sockets race to connect, libcurl names the winner
  * last. */
-static void note_socket(CURL *easy, curl_socket_t fd, bool polled) {
+static struct transfer *note_socket(CURL *easy, curl_socket_t fd, bool polled) {
   struct transfer *t = NULL;
   curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&t);
   if (t && (polled || t->fd == fd)) t->fd = polled ? fd : CURL_SOCKET_BAD;
+  return t;
 }
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *socket_data) {
   struct transfers *all = cls;
   struct watched_socket *w = socket_data;
-  note_socket(easy, fd, what != CURL_POLL_REMOVE);
+  struct transfer *t = note_socket(easy, fd, what != CURL_POLL_REMOVE);
   if (what == CURL_POLL_REMOVE) {
     if (!w) return 0;
     curl_multi_assign(all->multi, fd, NULL);
@@ -150,7 +173,11 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *cls, void *so
     uv_close((uv_handle_t *)&w->poll, free_socket);
     return 0;
   }
-  if (!w && !(w = socket_new(all, fd))) return -1;
+  if (!w && !(w = socket_new(all, fd))) {
+    note_unwatched(all, t);
+    if (!all->acting) uv_idle_start(&all->soon, on_soon);
+    return 0;
+  }
   w->wanted = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
   note_change(all, w);
   return 0;
@@ -209,6 +236,7 @@ void transfers_finish(struct transfers *all) {
 
 int transfers_start(struct transfers *all, struct transfer *t) {
   t->fd = CURL_SOCKET_BAD;
+  t->unwatched = false;
   if (curl_easy_setopt(t->easy, CURLOPT_PRIVATE, t) || curl_multi_add_handle(all->multi, t->easy))
     return ERR_NOMEM;
   return 0;
@@ -216,6 +244,7 @@ int transfers_start(struct transfers *all, struct transfer *t) {
 
 void transfers_stop(struct transfers *all, struct transfer *t) {
   curl_multi_remove_handle(all->multi, t->easy);
+  forget_unwatched(all, t);
 }
 
 void transfer_reset(const struct transfer *t) {

@@ -10,6 +10,7 @@
 #include "base/err.h"
 
 #include <curl/curl.h>
+#include <stdbool.h>
 #include <uv.h>
 
 struct transfers;
@@ -27,9 +28,12 @@ void transfers_finish(struct transfers *all);
 struct transfer {
   CURL *easy; /* the caller's, set up but for CURLOPT_PRIVATE */
   /* Runs once, when libcurl has ended the transfer and left its own code; the transfer is then no longer
-   * under way.  It may start and stop any transfer. */
+   * under way.  CURLE_OUT_OF_MEMORY, too: its socket cannot be watched.  It may start and stop any transfer.
+   */
   void (*ended)(struct transfer *t, CURLcode result);
   curl_socket_t fd; /* the socket of its connection, as libcurl last reported it; or CURL_SOCKET_BAD */
+  bool unwatched;   /* its socket cannot be watched, so that it is to end; it is then in a list of the set */
+  struct transfer *next;
 };
 
 /* 0 or ERR_NOMEM.  Not to be called by a callback of libcurl. */
