@@ -53,7 +53,7 @@ static int64_t between(int64_t n, int64_t most) {
 
 /* The allocator counts blocks by their size classes, and pages that the kernel has not backed; so what is
  * left of the resident memory bounds what the node and the allocator are said to have. */
-void memory_measure(struct agent *a, struct memory_use *out) {
+void memory_measure(struct agent *a, size_t links, struct memory_use *out) {
   struct vm_stats vm;
   struct server_stats server;
   struct allocator_stats malloced;
@@ -68,7 +68,7 @@ void memory_measure(struct agent *a, struct memory_use *out) {
                              .unused = between(vm.reserved - vm.heaps, vm.rss),
                              .messages = vm.mail,
                              .tables = vm.tables,
-                             .links = (int64_t)mesh_use(a->mesh).waiting,
+                             .links = (int64_t)links,
                              .clients = (int64_t)(server.streams + server.bodies),
                              .commands = commands_input(a).waiting + (int64_t)outcomes_memory(a),
                              .output = (int64_t)(output.waiting[SINK_OUTPUT] + output.waiting[SINK_LOG])};
@@ -95,12 +95,12 @@ static void put_use(void *out, const char *name, int64_t bytes) {
   metrics_put(out, name, &bytes);
 }
 
-void memory_metrics(struct agent *a, struct metrics *out) {
+void memory_metrics(struct agent *a, size_t links, struct metrics *out) {
   static const struct metric rows[] = {{0, sizeof(int64_t), METRIC_GAUGE, METRIC_BYTES,
                                         "node_memory_use_bytes", "What the resident memory is used for."}};
   static const struct metric_set set = METRIC_SET("kind", rows);
   struct memory_use use;
-  memory_measure(a, &use);
+  memory_measure(a, links, &use);
   metrics_open(out, &set);
   memory_each_use(&use, put_use, out);
 }

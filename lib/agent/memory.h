@@ -3,6 +3,7 @@
 #ifndef AGENT_MEMORY_H
 #define AGENT_MEMORY_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct agent;
@@ -33,11 +34,12 @@ struct memory_use {
   int64_t node;      /* all other blocks: names, connections, nodes */
   int64_t allocator; /* pages that the allocator has beyond its blocks */
 };
-void memory_measure(struct agent *a, struct memory_use *out);
+/* links: what waits for other nodes (mesh_use). */
+void memory_measure(struct agent *a, size_t links, struct memory_use *out);
 
 /* Calls fn for each use, in their order above. */
 void memory_each_use(const struct memory_use *m, void (*fn)(void *data, const char *name, int64_t bytes),
                      void *data);
-void memory_metrics(struct agent *a, struct metrics *out);
+void memory_metrics(struct agent *a, size_t links, struct metrics *out);
 
 #endif

@@ -3,7 +3,7 @@
 #include "mesh_net.h"
 
 #include "agent/mesh/liveness.h"
-
+#include "base/metrics.h"
 #include "tap.h"
 
 #include <fcntl.h>
@@ -750,6 +750,37 @@ static void test_unreachable(void) {
   net_free(net);
 }
 
+/* Writes the metrics of links, n nodes at a time, and returns how often that took. */
+static int write_metrics(const struct net_node *n, size_t slice, struct mesh_use *use, char **text) {
+  struct metrics out = {0};
+  size_t at = 0, len;
+  int calls = 1;
+  *use = (struct mesh_use){0};
+  while (mesh_metrics(n->mesh, &at, slice, use, &out)) calls++;
+  *text = metrics_take(&out, &len);
+  return calls;
+}
+
+static void test_metrics(void) {
+  enum { LINKS = 6 };
+  static const char *names[LINKS] = {"n1@b", "n2@b", "n3@b", "n4@b", "n5@b", "n6@b"};
+  struct net *net = net_new(0);
+  struct net_node *one = net_start(net, 0, "one@a", false, 0);
+  for (int i = 0; i < LINKS; i++) net_connect(one, net_start(net, i + 1, names[i], false, 0));
+  net_run(net);
+  struct mesh_use whole_use, use;
+  char *whole, *text;
+  int calls = write_metrics(one, 1000, &whole_use, &whole);
+  ok(calls == 1 && strstr(whole, "node_link_up{node=\"n6@b\"} 1"), "the metrics of few links in a slice");
+  calls = write_metrics(one, 1, &use, &text);
+  ok(calls == LINKS && use.nodes == LINKS && use.waiting == whole_use.waiting,
+     "or a link at a time: %d calls", calls);
+  is(text, whole, "with the same text");
+  free(text);
+  free(whole);
+  net_free(net);
+}
+
 enum { SLICE = ERRANDS_TURN / MESH_DRAIN, SIGNALS = 4 * SLICE };
 
 /* Runs the steps that are no slices of errands. */
@@ -1192,6 +1223,7 @@ int main(void) {
   test_loopback_only();
   test_many();
   test_queue();
+  test_metrics();
   test_many_refused();
   test_many_sent();
   test_many_lost();

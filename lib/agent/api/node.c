@@ -34,7 +34,7 @@ void api_node_get(struct request *r) {
   vm_stats(a->vm, &vm);
   if (!getcwd(directory, sizeof directory)) directory[0] = 0;
   struct memory_use m;
-  memory_measure(a, &m);
+  memory_measure(a, mesh_use(a->mesh).waiting, &m);
   json_t *memory = json_pack("{s:I, s:I, s:b}", "rss", (json_int_t)m.rss, "max", (json_int_t)m.max, "short",
                              vm_is_short(a->vm));
   memory_each_use(&m, add_meter, memory);

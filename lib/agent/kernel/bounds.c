@@ -50,11 +50,10 @@ static void add_sinks(const struct agent *a, int64_t used[LIMITS], int64_t refus
   }
 }
 
-static void measure(struct agent *a, const struct vm_largest *largest, int64_t used[LIMITS],
-                    int64_t refused[LIMITS]) {
+static void measure(struct agent *a, const struct vm_largest *largest, const struct mesh_use *mesh,
+                    int64_t used[LIMITS], int64_t refused[LIMITS]) {
   struct vm_stats vm;
   struct server_stats server;
-  struct mesh_use mesh = mesh_use(a->mesh);
   struct registry_counts names = registry_counts(a->registry);
   for (int i = 0; i < LIMITS; i++) used[i] = -1, refused[i] = (int64_t)limit_refused(&a->limits, i);
   vm_stats(a->vm, &vm);
@@ -68,8 +67,8 @@ static void measure(struct agent *a, const struct vm_largest *largest, int64_t u
   used[LIMIT_NAMES] = (int64_t)names_count(a->names);
   used[LIMIT_GLOBAL_NAMES] = (int64_t)names.names;
   used[LIMIT_REGISTRATIONS] = (int64_t)names.pending;
-  used[LIMIT_NODES] = (int64_t)mesh.nodes;
-  used[LIMIT_PEER_QUEUE] = (int64_t)mesh.longest;
+  used[LIMIT_NODES] = (int64_t)mesh->nodes;
+  used[LIMIT_PEER_QUEUE] = (int64_t)mesh->longest;
   used[LIMIT_FOREIGN] = nodetab_heard(a->nodes);
   used[LIMIT_LOOKUPS] = (int64_t)dialler_lookups(a->carrier.dialler);
   used[LIMIT_UNPROVED] = server.unproved;
@@ -89,7 +88,8 @@ struct bound_stats {
   int64_t max, used, refused;
 };
 
-void bounds_metrics(struct agent *a, const struct vm_largest *largest, struct metrics *out) {
+void bounds_metrics(struct agent *a, const struct vm_largest *largest, const struct mesh_use *mesh,
+                    struct metrics *out) {
   static const struct metric rows[] = {
       {METRIC(struct bound_stats, max), METRIC_GAUGE, METRIC_COUNT, "node_limit",
        "A bound of the node (node-start --max); 0: none."},
@@ -99,7 +99,7 @@ void bounds_metrics(struct agent *a, const struct vm_largest *largest, struct me
        "How often it was hit."}};
   static const struct metric_set set = METRIC_SET("name", rows);
   int64_t used[LIMITS], refused[LIMITS];
-  measure(a, largest, used, refused);
+  measure(a, largest, mesh, used, refused);
   metrics_open(out, &set);
   for (enum limit i = 0; i < LIMITS; i++)
     metrics_put(out, limit_name(i), &(struct bound_stats){limit_max(&a->limits, i), used[i], refused[i]});
@@ -110,7 +110,8 @@ void bounds_metrics(struct agent *a, const struct vm_largest *largest, struct me
 static void answer(struct agent *a, struct signal *call, const struct vm_largest *largest) {
   int64_t used[LIMITS], refused[LIMITS];
   struct term_writer w = TERM_WRITER_INIT;
-  measure(a, largest, used, refused);
+  struct mesh_use mesh = mesh_use(a->mesh);
+  measure(a, largest, &mesh, used, refused);
   size_t list = term_open(&w, TERM_LIST);
   for (enum limit i = 0; i < LIMITS; i++) {
     size_t row = term_open(&w, TERM_LIST);

@@ -6,6 +6,7 @@
 #include "agent/state.h"
 #include "core/signal.h"
 
+struct mesh_use;
 struct metrics;
 
 /* ["limits"] -> LIST of rows, one for each bound.  A row is a LIST: name, unit ("count" or "bytes"), the
@@ -14,8 +15,10 @@ struct metrics;
  * one for each process, client or peer, the greatest. */
 void bounds_op(struct agent *a, struct signal *call, struct term_reader args);
 
-/* Writes the metrics of each bound; largest is what vm_find_largest has found. */
-void bounds_metrics(struct agent *a, const struct vm_largest *largest, struct metrics *out);
+/* Writes the metrics of each bound; largest is what vm_find_largest has found, and mesh what mesh_metrics has
+ * added up. */
+void bounds_metrics(struct agent *a, const struct vm_largest *largest, const struct mesh_use *mesh,
+                    struct metrics *out);
 
 struct bounds_row {
   const char *name, *unit; /* not NUL-terminated */

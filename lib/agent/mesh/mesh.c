@@ -106,13 +106,17 @@ static size_t waiting_for(const struct peer *p, const struct transport_life *lif
   return p->queued + p->series.held + life->waiting;
 }
 
+static void add_use(struct mesh_use *use, size_t waiting) {
+  use->nodes++;
+  use->waiting += waiting;
+  if (waiting > use->longest) use->longest = waiting;
+}
+
 struct mesh_use mesh_use(const struct mesh *m) {
-  struct mesh_use use = {.nodes = m->count};
+  struct mesh_use use = {0};
   for (size_t i = 0; i < m->count; i++) {
     struct transport_life life = life_of(m->all[i]);
-    size_t waiting = waiting_for(m->all[i], &life);
-    use.waiting += waiting;
-    if (waiting > use.longest) use.longest = waiting;
+    add_use(&use, waiting_for(m->all[i], &life));
   }
   return use;
 }
@@ -143,7 +147,7 @@ static struct link_stats link_stats(const struct peer *p) {
   return s;
 }
 
-void mesh_metrics(const struct mesh *m, struct metrics *out) {
+bool mesh_metrics(const struct mesh *m, size_t *at, size_t n, struct mesh_use *use, struct metrics *out) {
   static const struct metric rows[] = {
       {METRIC(struct link_stats, up), METRIC_GAUGE, METRIC_COUNT, "node_link_up",
        "1: this node is connected to the node; 0: it was."},
@@ -165,12 +169,14 @@ void mesh_metrics(const struct mesh *m, struct metrics *out) {
       {METRIC(struct link_stats, losses), METRIC_COUNTER, METRIC_COUNT, "node_link_losses_total",
        "How often the link to the node was lost, without a farewell."}};
   static const struct metric_set set = METRIC_SET("node", rows);
-  metrics_open(out, &set);
-  for (size_t i = 0; i < m->count; i++) {
-    if (!m->all[i]->incarnation) continue;
-    struct link_stats stats = link_stats(m->all[i]);
-    metrics_put(out, m->all[i]->name.full, &stats);
+  if (!*at) metrics_open(out, &set);
+  for (; n && *at < m->count; n--) {
+    const struct peer *p = m->all[(*at)++];
+    struct link_stats stats = link_stats(p);
+    add_use(use, (size_t)stats.queue);
+    if (p->incarnation) metrics_put(out, p->name.full, &stats);
   }
+  return *at < m->count;
 }
 
 /* --- subscribers and waiters ---------------------------------------------------------------------------- */

@@ -213,8 +213,12 @@ struct mesh_use {
 };
 struct mesh_use mesh_use(const struct mesh *m);
 
-/* Writes the metrics of the link to each node that this one has met. */
-void mesh_metrics(const struct mesh *m, struct metrics *out);
+enum { MESH_MEASURE = 8 }; /* how many pieces of an errand a node counts as in mesh_metrics */
+
+/* Writes the metrics of the link to each node that this one has met, of up to n nodes, from *at on, and adds
+ * these nodes to *use; both are zero at first. False: these were the last. In between, no other set of
+ * metrics may be opened in `out`. */
+bool mesh_metrics(const struct mesh *m, size_t *at, size_t n, struct mesh_use *use, struct metrics *out);
 
 /* A subscriber gets each nodeup (why is NULL) and nodedown from mesh_subscribe on. In its event it may
  * unsubscribe itself, but no other subscriber. The caller provides the storage. */
