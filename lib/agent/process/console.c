@@ -1,6 +1,8 @@
 /* Invariant: a call "flush" that arrives while more than CONSOLE_HIGH bytes wait is in `flushes` until it is
  * answered.  The begin of a line of a command, whose end has not come, is in `begun` until the line ends, is
- * CONSOLE_LINE bytes long, or the command or its node is lost.
+ * CONSOLE_LINE bytes long, or the command or its node is lost.  The loss of a node is an errand, which writes
+ * the lines that it had begun, a slice a turn of the loop; when a command of the node writes again by the
+ * next connection, what it had begun before is written first.
  *
  * Orderings: the I/O thread first puts a call into `flushes` and then reads how many bytes wait; the sink's
  * thread first counts what it has written and then sends agent->room. So every call in `flushes` is followed
@@ -23,7 +25,12 @@ struct console {
   struct hosted hosted;
   /* Calls "flush", to be answered when at most CONSOLE_HIGH bytes wait to be written. */
   struct signal *flushes;
-  struct map begun; /* key_of(pid, stream) → struct buf */
+  struct map begun; /* key_of(pid, stream) → struct begun */
+};
+
+struct begun {
+  struct buf text;
+  uint32_t epoch; /* of the connection by which it came; 0: of this node */
 };
 
 /* --- output of commands ------------------------------------------------------------------------------- */
@@ -45,8 +52,9 @@ static void put_head(struct buf *out, struct agent *a, npid pid) {
 /* A new entry for the begin of a line; NULL when memory runs out, or when there are CONSOLE_BEGUN: any
  * process can send messages that look like the output of a command, and nothing tells the end of such a
  * process. */
-static struct buf *new_begin(struct console *c, uint64_t key) {
-  struct buf *begun = c->begun.len < CONSOLE_BEGUN ? calloc(1, sizeof *begun) : NULL;
+static struct begun *new_begin(struct console *c, uint64_t key) {
+  struct begun *begun = c->begun.len < CONSOLE_BEGUN ? calloc(1, sizeof *begun) : NULL;
+  if (begun) begun->epoch = hosted_epoch(c->hosted.agent, key >> 1);
   if (!begun || !map_put_id(&c->begun, key, begun)) return begun;
   free(begun);
   return NULL;
@@ -56,10 +64,10 @@ static struct buf *new_begin(struct console *c, uint64_t key) {
 static void keep_begin(struct console *c, npid pid, bool is_stderr, const char *bytes, size_t n,
                        struct buf *out) {
   uint64_t key = key_of(pid, is_stderr);
-  struct buf *begun = map_get_id(&c->begun, key);
+  struct begun *begun = map_get_id(&c->begun, key);
   if (!begun) begun = new_begin(c, key);
   if (begun) {
-    buf_append(begun, bytes, n);
+    buf_append(&begun->text, bytes, n);
     return;
   }
   put_head(out, c->hosted.agent, pid);
@@ -70,18 +78,18 @@ static void keep_begin(struct console *c, npid pid, bool is_stderr, const char *
 /* Writes a line, which begins with what was kept of it, and ends with a newline here. */
 static void put_line(struct console *c, npid pid, bool is_stderr, const char *bytes, size_t n,
                      struct buf *out) {
-  struct buf *begun = map_remove_id(&c->begun, key_of(pid, is_stderr));
+  struct begun *begun = map_remove_id(&c->begun, key_of(pid, is_stderr));
   put_head(out, c->hosted.agent, pid);
-  if (begun) buf_append(out, begun->data, begun->len);
+  if (begun) buf_append(out, begun->text.data, begun->text.len);
   buf_append(out, bytes, n);
   buf_putc(out, '\n');
-  if (begun) buf_finish(begun);
+  if (begun) buf_finish(&begun->text);
   free(begun);
 }
 
 static size_t begun_size(struct console *c, npid pid, bool is_stderr) {
-  const struct buf *begun = map_get_id(&c->begun, key_of(pid, is_stderr));
-  return begun ? begun->len : 0;
+  const struct begun *begun = map_get_id(&c->begun, key_of(pid, is_stderr));
+  return begun ? begun->text.len : 0;
 }
 
 static void put_output(struct console *c, const struct buf *out) {
@@ -116,22 +124,52 @@ static void put_rest(struct console *c, npid pid) {
   buf_finish(&out);
 }
 
-/* The keys are collected first, because put_rest removes entries, and the map must not change in between. */
+/* Is the begin of a line by another connection than the present one, so that it goes on no more? */
+static bool is_stale(struct console *c, npid pid, bool is_stderr) {
+  const struct begun *begun = map_get_id(&c->begun, key_of(pid, is_stderr));
+  return begun && begun->epoch != hosted_epoch(c->hosted.agent, pid);
+}
+
+/* The lines that commands of a lost node had begun. */
+struct lost_lines {
+  struct errand errand;
+  struct agent *agent;
+  size_t count;
+  npid pids[];
+};
+
+static bool lost_step(struct errand *e, int *left) {
+  struct lost_lines *l = (struct lost_lines *)e;
+  struct console *c = (struct console *)l->agent->console_process;
+  for (; c && l->count && *left > 0; *left -= CONSOLE_LOST) {
+    npid pid = l->pids[--l->count];
+    if (is_stale(c, pid, false) || is_stale(c, pid, true)) put_rest(c, pid);
+  }
+  return !c || !l->count;
+}
+
+static void lost_done(struct errand *e) {
+  free(e);
+}
+
+/* The pids are collected first, because the map changes as the lines are written. */
 static void console_node_down(struct hosted *p, const struct hosted_loss *lost) {
   struct console *c = (struct console *)p;
-  npid *pids = malloc((c->begun.len + 1) * sizeof *pids);
-  size_t count = 0;
+  struct lost_lines *l = c->begun.len ? malloc(sizeof *l + c->begun.len * sizeof *l->pids) : NULL;
   uint64_t key;
-  for (size_t at = 0; pids && map_next(&c->begun, &at, NULL, &key, NULL);)
-    if (npid_incarnation(key >> 1) == lost->incarnation) pids[count++] = key >> 1;
-  for (size_t i = 0; i < count; i++) put_rest(c, pids[i]);
-  free(pids);
+  void *begun;
+  if (!l) return;
+  *l = (struct lost_lines){.errand = {.name = "lines of a lost node", .step = lost_step, .done = lost_done},
+                           .agent = p->agent};
+  for (size_t at = 0; map_next(&c->begun, &at, NULL, &key, &begun);)
+    if (hosted_is_lost(lost, key >> 1, ((struct begun *)begun)->epoch)) l->pids[l->count++] = key >> 1;
+  errands_add(&p->agent->errands, &l->errand);
 }
 
 static void drop_begun(struct console *c) {
   void *value;
   for (size_t at = 0; map_next(&c->begun, &at, NULL, NULL, &value);) {
-    buf_finish(value);
+    buf_finish(&((struct begun *)value)->text);
     free(value);
   }
   map_finish(&c->begun);
@@ -152,7 +190,9 @@ static void console_message(struct hosted *p, const struct signal *s) {
   struct output o;
   bool output = output_read(s->term, &o);
   if (output && o.at && o.from == s->from) {
-    put_lines((struct console *)p, &o);
+    struct console *c = (struct console *)p;
+    if (is_stale(c, o.from, o.is_stderr)) put_rest(c, o.from);
+    put_lines(c, &o);
     return;
   }
   if (output) {

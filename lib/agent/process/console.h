@@ -16,6 +16,8 @@ enum {
                              and a line says so */
 };
 
+enum { CONSOLE_LOST = 10 }; /* pieces of an errand that the lines of a lost command count as */
+
 int console_init(struct agent *a, struct error *e) MUST_CHECK;
 
 /* Answers the calls "flush" when there is room.  Runs when agent->room was sent. */
