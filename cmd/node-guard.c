@@ -222,8 +222,13 @@ static void enter_cgroup(int directory) {
     close(procs);
     return;
   }
-  report(GUARD_FAILED, GUARD_FORK, errno);
+  report(GUARD_FAILED, GUARD_CGROUP, errno);
   _exit(CANNOT);
+}
+
+/* Which stage has fork_and_wait failed in? */
+static enum guard_stage failed_stage(const struct settings *s, int error) {
+  return s->cgroup && error != EAGAIN && error != ENOMEM ? GUARD_CGROUP : GUARD_FORK;
 }
 
 /* fork, but returns here when the new process has executed its program or has ended: CLONE_VFORK without
@@ -285,7 +290,7 @@ static bool start(struct guard *g, char **argv) {
   g->group = g->command = fork_and_wait(g->settings);
   if (g->command == 0) become(g->settings, argv, self);
   if (g->command < 0)
-    report(GUARD_FAILED, GUARD_FORK, errno);
+    report(GUARD_FAILED, failed_stage(g->settings, errno), errno);
   else
     report(GUARD_STARTED, 0, g->command);
   /* Only the command keeps the pipes open, so their readers see the end when the command closes them. */

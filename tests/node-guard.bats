@@ -332,3 +332,16 @@ in_pid_namespace() {
   done
   rmdir "$group"
 }
+
+@test "--cgroup: a group that is gone is reported apart from a process that cannot be made" {
+  run -125 "$GUARD" --cgroup "$T/none" -- true 3>"$T/report"
+  run reports
+  assert_output '1 8 2'
+  # clone3 fails with ENODEV where the group is removed after it was opened.
+  for error in 'ENODEV 8 19' 'EAGAIN 1 11' 'ENOMEM 1 12'; do
+    ASAN_OPTIONS+=:detect_leaks=0 run strace -f -o /dev/null -e "inject=clone3:error=${error%% *}" \
+      "$GUARD" --cgroup "$T" -- true 3>"$T/report"
+    run reports
+    assert_output "1 ${error#* }"
+  done
+}

@@ -39,6 +39,7 @@ enum guard_stage {
   GUARD_EXEC,        /* executing the command */
   GUARD_INTERPRETER, /* executing the interpreter in its first line; text: the interpreter */
   GUARD_TTY,         /* taking the terminal */
+  GUARD_CGROUP,      /* entering the cgroup */
 };
 
 struct guard_report {

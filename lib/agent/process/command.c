@@ -187,6 +187,11 @@ static void explain_failure(const struct command *c, struct error *e) {
     explain_directory(c, error, e);
     return;
   }
+  if (f->stage == GUARD_CGROUP) {
+    error_set(e, ERR_EXEC_DENIED, "%s: the cgroup of the command: %s", c->cgroup ? c->cgroup : "?",
+              strerror(error));
+    return;
+  }
   for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
     if (f->stage == (uint32_t)stages[i].stage) key = stages[i].key, what = stages[i].what;
   const char *text = spec_text(c->call, key, &n);
@@ -1020,7 +1025,7 @@ void command_spawn(struct agent *a, struct signal *call, struct term_reader spec
   struct waiting *w = malloc(sizeof *w);
   int code = w ? 0 : error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (w) *w = (struct waiting){a, call, spec};
-  if (!code && !term_get_str(&user, &name, &n)) code = error_set(&e, ERR_BAD_VALUE, "user wants a name");
+  if (!code && !term_get_str(&user, &name, &n)) code = error_set(&e, ERR_BAD_VALUE, "user: expected a name");
   if (!code) code = identity_find(a, name, n, on_identity, w, &e);
   if (!code) return;
   free(w);
