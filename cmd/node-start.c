@@ -217,7 +217,7 @@ static int take_directory(const char *theirs, const char *ours, struct error *e)
   char first[PATH_MAX];
   if (list && *list && !(own && *own)) {
     snprintf(first, sizeof first, "%.*s", (int)strcspn(list, ":"), list);
-    if (*first != '/') return error_set(e, ERR_USAGE, "%s=%s: want an absolute path", theirs, list);
+    if (*first != '/') return error_set(e, ERR_USAGE, "%s=%s: expected an absolute path", theirs, list);
     if (setenv(ours, first, 1)) return error_system(e, errno, ours);
   }
   unsetenv(theirs);
@@ -250,9 +250,9 @@ static int take_service(struct agent_config *config, struct error *e) {
   const char *to = getenv("NOTIFY_SOCKET"), *period = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
   int64_t us = 0, whose = getpid();
   if (period && *period && !text_integer(period, 1, INT64_MAX, &us))
-    return error_set(e, ERR_USAGE, "WATCHDOG_USEC=%s: want a number of microseconds", period);
+    return error_set(e, ERR_USAGE, "WATCHDOG_USEC=%s: expected a number of microseconds", period);
   if (pid && *pid && !text_integer(pid, 1, INT_MAX, &whose))
-    return error_set(e, ERR_USAGE, "WATCHDOG_PID=%s: want the number of a process", pid);
+    return error_set(e, ERR_USAGE, "WATCHDOG_PID=%s: expected the number of a process", pid);
   config->notify = to && *to ? tool_need(strdup(to)) : NULL;
   config->watchdog_us = whose == getpid() ? us : 0;
   if (take_socket(config, e)) return e->code;
@@ -328,7 +328,7 @@ static int check_path(const struct tool_words *path, struct error *e) {
   for (size_t i = 0; i < path->count; i++) {
     struct stat st;
     const char *dir = path->at[i];
-    if (!*dir) return error_set(e, ERR_USAGE, "--path '': want a directory");
+    if (!*dir) return error_set(e, ERR_USAGE, "--path '': expected a directory");
     if (stat(dir, &st))
       return error_set(e, errno == ENOENT ? ERR_USAGE : ERR_SYSTEM, "--path %s: %s", dir, strerror(errno));
     if (!S_ISDIR(st.st_mode)) return error_set(e, ERR_USAGE, "--path %s: not a directory", dir);

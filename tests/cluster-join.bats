@@ -157,7 +157,7 @@ zone() {
   start_node_on rane one
   printf '%s\n' 'one@rane:4370 # good' 'no node' '' 'dns:nodes.example' two@ >"$T/nodes"
   run --separate-stderr -0 start_node_on arra three --join "file:$T/nodes"
-  assert_regex "$stderr" "file:$T/nodes: line 2: no node: want one node a line"
+  assert_regex "$stderr" "file:$T/nodes: line 2: no node: expected one node a line"
   lists arra one@rane
   says three@arra "file:$T/nodes: line 4: dns:nodes.example: not a node name"
   says three@arra "file:$T/nodes: line 5: two@: not a node name: the host is empty"

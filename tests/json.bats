@@ -33,7 +33,7 @@ fails() {
   fails 1 no_name 'no process has this name' node-whereis --json nobody
   fails 125 name "$far" node-spawn --json "nix@127.0.0.1" -- true
   fails 127 exec 'not found' node-spawn --json -- no-such-command
-  fails 4 permission 'wants a plain file' node-cookie show --json --cookie-file "$T"
+  fails 4 permission 'expected a plain file' node-cookie show --json --cookie-file "$T"
   fails 5 timeout "one@$HOST: no message came" node-receive --json --timeout 0.2
 }
 
@@ -64,7 +64,7 @@ fails() {
   fails 1 name_taken 'already running here' node-start -d --json --sname one
   assert_equal "$(jq -r .node <<<"$output")" "one@$HOST"
   fails 3 tcp 'address' node-start --json --sname two --listen 192.0.2.1:0
-  fails 4 permission 'wants a plain file' node-start --json --sname two --cookie-file "$T"
+  fails 4 permission 'expected a plain file' node-start --json --sname two --cookie-file "$T"
   run --separate-stderr -0 node-start -d --json --sname two --listen none 3>&-
   assert_equal "$(jq -c '[.ok, has("address"), has("port")]' <<<"$output")" '[true,false,false]'
 }

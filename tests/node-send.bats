@@ -76,7 +76,7 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   pid=$(listener)
   says_no 2 'line 2: [1]: not JSON: byte 4: ' node-send "$pid" - <<<$'[1]\n[2,\n[3]'
   says_no 2 'line 4: not JSON: byte 5: ' node-send "$pid" - <<<$'[1]\n\n \t\n[3] x'
-  says_no 2 'line 1: [0]: "$pid" wants a pid' node-send "$pid" - <<<'[{"$pid":"foo"}]'
+  says_no 2 'line 1: [0]: "$pid": expected a pid' node-send "$pid" - <<<'[{"$pid":"foo"}]'
   says_no 1 'nobody: no process has this name' node-send nobody - <<<'[]'
   says_no 2 'standard input: Is a directory' node-send "$pid" - </
   run -0 node-send "$pid" - </dev/null

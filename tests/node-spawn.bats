@@ -643,7 +643,7 @@ END
   done
   jq -n '{command: ["true"], env: ([range(100000) | {key: "V\(.)", value: 1}] | from_entries)}' >"$T/body"
   run -0 api one POST /v1/processes --json @"$T/body"
-  assert_output --partial 'env wants a map of strings'
+  assert_output --partial 'env: expected a map of strings'
   run -0 api one GET /metrics
   assert_line 'node_io_long_turns_total{over="100ms"} 0'
 }

@@ -189,7 +189,7 @@ ended() {
   [ -S "$NODE_RUNTIME_DIR/two@$HOST/sock" ]
   unset NODE_RUNTIME_DIR
   RUNTIME_DIRECTORY=a run -2 start_node three
-  assert_output --partial 'RUNTIME_DIRECTORY=a: want an absolute path'
+  assert_output --partial 'RUNTIME_DIRECTORY=a: expected an absolute path'
 }
 
 # Writes the lines of the datagrams that come to a socket, a path or @ and an abstract name, to the file $T/told.
@@ -425,12 +425,12 @@ mine@$HOST"
 @test "a service manager that cannot be told is named, and the node goes on" {
   for to in relative @ /; do
     NOTIFY_SOCKET=$to run -2 start_node one
-    assert_output --partial "NOTIFY_SOCKET=$to: want a path"
+    assert_output --partial "NOTIFY_SOCKET=$to: expected a path"
   done
   NOTIFY_SOCKET=$(printf '/%0200d' 0) run -2 start_node one
   assert_output --partial 'longer than the 107 bytes'
   WATCHDOG_USEC=soon run -2 start_node one
-  assert_output --partial 'WATCHDOG_USEC=soon: want a number of microseconds'
+  assert_output --partial 'WATCHDOG_USEC=soon: expected a number of microseconds'
   NOTIFY_SOCKET=$T/nobody start_node one
   wait_until grep -qx 'node-start: NOTIFY_SOCKET: the service manager: No such file or directory' "$NODE_RUNTIME_DIR/one@$HOST/console.log"
   run -0 node-list --self
@@ -747,7 +747,7 @@ ends_soon() {
   echo 'return { word = "from b" }' >"$T/b/mine.lua"
   for nothing in '' "$T/none" "$T/a/mine.lua"; do
     run -2 start_node one --path "$nothing"
-    assert_output --regexp "^node-start: --path ('': want a directory|$nothing: (No such file or|not a) directory)"
+    assert_output --regexp "^node-start: --path ('': expected a directory|$nothing: (No such file or|not a) directory)"
   done
   start_node one --path "$T/a" --path "$T/b"
   run -0 node-spawn -e 'puts(require("mine").word)'

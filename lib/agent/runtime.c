@@ -192,7 +192,7 @@ static int split_listen(const char *text, char *host, size_t size, int64_t *port
   size_t n = colon ? (size_t)(colon - text) : strlen(text);
   *port = -1;
   if ((colon && !text_integer(colon + 1, 0, 65535, port)) || n >= size)
-    return error_set(e, ERR_USAGE, "--listen %s: want ADDRESS:PORT, ADDRESS, :PORT or " AGENT_LISTEN_NONE,
+    return error_set(e, ERR_USAGE, "--listen %s: expected ADDRESS:PORT, ADDRESS, :PORT or " AGENT_LISTEN_NONE,
                      text);
   memcpy(host, text, n);
   host[n] = 0;

@@ -76,8 +76,8 @@ static void on_beat(uv_timer_t *t) {
 static int make_address(struct service *s, const char *text, struct error *e) {
   size_t n = strlen(text);
   if ((*text != '/' && *text != '@') || n < 2)
-    return error_set(e, ERR_USAGE, "NOTIFY_SOCKET=%s: want a path, or @ and the name of an abstract socket",
-                     text);
+    return error_set(e, ERR_USAGE,
+                     "NOTIFY_SOCKET=%s: expected a path, or @ and the name of an abstract socket", text);
   if (n >= sizeof s->to.sun_path)
     return error_set(e, ERR_USAGE, "NOTIFY_SOCKET=%s: longer than the %zu bytes a socket's path may have",
                      text, sizeof s->to.sun_path - 1);

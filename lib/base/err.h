@@ -17,7 +17,7 @@
 #define ERR_TABLE(X)                                                                                         \
   X(ERR_NOMEM,         "out_of_memory",    503, 6, "out of memory")                                          \
   X(ERR_USAGE,         "usage",            400, 2, "the request is not understood")                          \
-  X(ERR_BAD_NODE,      "bad_node_name",    400, 2, "not a node name (want name@host)")                       \
+  X(ERR_BAD_NODE,      "bad_node_name",    400, 2, "not a node name (expected name@host)")                       \
   X(ERR_BAD_NAME,      "bad_name",         400, 2, "not a process name")                                     \
   X(ERR_BAD_PID,       "bad_pid",          400, 2, "not a pid")                                              \
   X(ERR_BAD_JSON,      "bad_json",         400, 2, "not JSON")                                               \

@@ -54,12 +54,13 @@ static int failed(const char *path, int number, struct error *e) {
   int code = number == ENOENT ? ERR_USAGE : number == EACCES || number == EPERM ? ERR_PERMISSION : ERR_SYSTEM;
   if (number == ELOOP)
     return error_set(e, ERR_PERMISSION,
-                     "%s: a symbolic link: the cookie wants a plain file (--cookie-file FILE)", path);
+                     "%s: a symbolic link: expected a plain file with the cookie (--cookie-file FILE)", path);
   return error_set(e, code, "%s: cannot read the cookie: %s", path, strerror(number));
 }
 
 static int check_file(const char *path, const struct stat *st, struct error *e) {
-  if (!S_ISREG(st->st_mode)) return error_set(e, ERR_PERMISSION, "%s: the cookie wants a plain file", path);
+  if (!S_ISREG(st->st_mode))
+    return error_set(e, ERR_PERMISSION, "%s: expected a plain file with the cookie", path);
   if (st->st_uid != geteuid())
     return error_set(e, ERR_PERMISSION,
                      "%s: the cookie file belongs to uid %u, not to you: name your own with"

@@ -12,7 +12,7 @@ static int parse_dns(const char *text, const char *name, struct jointarget *t, s
   const char *wrong = nodename_place(name, &t->node);
   t->kind = JOIN_DNS;
   if (!wrong && *name == '[') wrong = "a name is wanted, and no address in brackets";
-  if (wrong) return error_set(e, ERR_BAD_NODE, "%.300s: want dns:NAME or dns:NAME:PORT: %s", text, wrong);
+  if (wrong) return error_set(e, ERR_BAD_NODE, "%.300s: expected dns:NAME or dns:NAME:PORT: %s", text, wrong);
   if (jointarget_is_service(t) && t->node.port)
     return error_set(e, ERR_BAD_NODE,
                      "%.300s: the ports of a name that begins with '_' are in its SRV records", text);
@@ -27,7 +27,7 @@ int jointarget_parse(const char *text, struct jointarget *out, struct error *e) 
     code = parse_dns(text, name, &t, e);
   } else if ((t.path = behind(text, "file:"))) {
     t.kind = JOIN_FILE;
-    if (!*t.path) code = error_set(e, ERR_BAD_NODE, "%s: want file:PATH", text);
+    if (!*t.path) code = error_set(e, ERR_BAD_NODE, "%s: expected file:PATH", text);
   } else {
     code = nodename_parse(text, &t.node, e);
   }
@@ -44,7 +44,7 @@ int jointarget_line(char *line, struct nodename *out, struct error *e) {
   char *word = line + strspn(line, " \t\r");
   size_t n = strcspn(word, " \t\r"), blank = strspn(word + n, " \t\r");
   if (word[n + blank])
-    return error_set(e, ERR_BAD_NODE, "%.300s: want one node a line, and a '#' before a comment", word);
+    return error_set(e, ERR_BAD_NODE, "%.300s: expected one node a line, and a '#' before a comment", word);
   word[n] = 0;
   *out = (struct nodename){0};
   return *word ? nodename_parse(word, out, e) : 0;

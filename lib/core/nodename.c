@@ -90,7 +90,7 @@ static void canonical_host(const char *host, size_t n, char *out, size_t size) {
 
 const char *nodename_place(const char *text, struct nodename *out) {
   const char *end = host_end(text);
-  if (!end) return "an IPv6 address wants [brackets]";
+  if (!end) return "expected [brackets] around an IPv6 address";
   const char *wrong = host_wrong(text, (size_t)(end - text));
   if (wrong) return wrong;
   int64_t port = 0;
@@ -105,8 +105,8 @@ int nodename_parse(const char *text, struct nodename *out, struct error *e) {
   struct nodename place;
   size_t name = strspn(text, NAME_SET);
   if (text[name] != '@')
-    return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: want name@host, the name of A-Z a-z 0-9 _ -",
-                     text);
+    return error_set(e, ERR_BAD_NODE,
+                     "%.300s: not a node name: expected name@host, the name of A-Z a-z 0-9 _ -", text);
   if (name == 0 || name > NODE_NAME_MAX)
     return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: 1 to 64 bytes stand before the '@'", text);
   const char *wrong = nodename_place(text + name + 1, &place);
@@ -125,6 +125,6 @@ int nodename_check_short(const char *text, struct error *e) {
   size_t n = strspn(text, NAME_SET);
   if (n > 0 && n <= NODE_NAME_MAX && !text[n]) return 0;
   return error_set(e, ERR_BAD_NODE,
-                   "\"%.300s\": not a node name: want name@host, or a name of 1 to 64 of A-Z a-z 0-9 _ -",
+                   "\"%.300s\": not a node name: expected name@host, or a name of 1 to 64 of A-Z a-z 0-9 _ -",
                    text);
 }

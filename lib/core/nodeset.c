@@ -45,7 +45,7 @@ static int expand_range(struct expansion *x, const char *prefix, const char *ran
                         const char *rest) {
   char text[2 * NUMBER_MAX + 2];
   int64_t first, last;
-  if (n == 0 || n >= sizeof text) return malformed(x, "a set wants numbers, as in web[1-40]");
+  if (n == 0 || n >= sizeof text) return malformed(x, "expected numbers, as in web[1-40]");
   memcpy(text, range, n);
   text[n] = '\0';
   char *dash = strchr(text, '-');
@@ -54,7 +54,7 @@ static int expand_range(struct expansion *x, const char *prefix, const char *ran
   bool numbers = width && !text[width] && width <= NUMBER_MAX && text_integer(text, 0, INT32_MAX, &first) &&
                  (!dash || (strspn(dash + 1, DIGITS) == strlen(dash + 1) &&
                             text_integer(dash + 1, 0, INT32_MAX, &last)));
-  if (!numbers) return malformed(x, "a set wants numbers, as in web[1-40]");
+  if (!numbers) return malformed(x, "expected numbers, as in web[1-40]");
   if (!dash) last = first;
   if (last < first) return malformed(x, "a range begins with its smaller number, as in web[1-40]");
   int rc = 0;

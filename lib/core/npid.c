@@ -51,7 +51,7 @@ struct nodetab {
 };
 
 #define NOWHERE "nonode@nohost"
-#define NO_PID  "%.300s: not a pid: want <0.57.3> or <name@host.57.3>"
+#define NO_PID  "%.300s: not a pid: expected <0.57.3> or <name@host.57.3>"
 
 static void *index_pack(uint32_t i) {
   return (void *)((uintptr_t)i + 1);

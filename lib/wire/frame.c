@@ -10,7 +10,7 @@ enum { WRITER_KEEP = 256 << 10 }; /* after a larger message the writer's memory 
 #define OCTETS "[\"octets\","
 #define VALUE  "{\"$octets\":"
 
-#define SHAPE "want [kind, to, from, ref, values]"
+#define SHAPE "expected [kind, to, from, ref, values]"
 
 static const struct shape {
   bool ref, from;  /* must not be null */

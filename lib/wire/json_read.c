@@ -191,7 +191,7 @@ static int base64(struct decoder *d, const char *form,
   if (form_text(d, &text, &rc) && base64_decode(&bytes, text.s, text.n))
     put(d->w, bytes.data, bytes.len);
   else if (!rc)
-    rc = wrong(d, ERR_BAD_VALUE, "\"%s\" wants base64", form);
+    rc = wrong(d, ERR_BAD_VALUE, "\"%s\": expected base64", form);
   buf_finish(&bytes);
   return rc;
 }
@@ -216,7 +216,7 @@ static int read_float(struct decoder *d) {
     for (size_t i = 0; i < sizeof floats / sizeof *floats; i++)
       if (strlen(floats[i].text) == text.n && memcmp(floats[i].text, text.s, text.n) == 0)
         return term_put_float(d->w, floats[i].value), 0;
-  return rc ? rc : wrong(d, ERR_BAD_VALUE, "\"$float\" wants \"nan\", \"inf\" or \"-inf\"");
+  return rc ? rc : wrong(d, ERR_BAD_VALUE, "\"$float\": expected \"nan\", \"inf\" or \"-inf\"");
 }
 
 static int identity(struct decoder *d, const char *form, npid *out) {
@@ -225,11 +225,11 @@ static int identity(struct decoder *d, const char *form, npid *out) {
   char copy[NPID_TEXT_SIZE];
   int rc = 0;
   if (!form_text(d, &text, &rc) || text.n >= sizeof copy || memchr(text.s, 0, text.n))
-    return rc ? rc : wrong(d, ERR_BAD_VALUE, "\"%s\" wants a %s", form, form + 1);
+    return rc ? rc : wrong(d, ERR_BAD_VALUE, "\"%s\": expected a %s", form, form + 1);
   memcpy(copy, text.s, text.n);
   copy[text.n] = 0;
   rc = (d->policy == JSON_WITH_CODE ? npid_parse_foreign : npid_parse)(d->nodes, copy, out, &e);
-  if (rc == ERR_BAD_PID) return wrong(d, ERR_BAD_VALUE, "\"%s\" wants a %s", form, form + 1);
+  if (rc == ERR_BAD_PID) return wrong(d, ERR_BAD_VALUE, "\"%s\": expected a %s", form, form + 1);
   return rc ? wrong(d, rc, "%.200s", error_text(&e)) : 0;
 }
 
@@ -249,7 +249,7 @@ static int read_ref(struct decoder *d) {
 
 /* Reads [key, value]; *tag gets the tag of the key. */
 static int read_pair(struct decoder *d, size_t i, enum term_tag *tag) {
-  static const char want[] = "\"$map\" wants an array of [key, value]";
+  static const char want[] = "\"$map\": expected an array of [key, value]";
   if (!eat(d, '[') || peek(d) == ']') return step(d, wrong(d, ERR_BAD_VALUE, want), "[%zu]", i);
   size_t key = d->w->len;
   int rc = value(d);
@@ -263,12 +263,12 @@ static int read_pair(struct decoder *d, size_t i, enum term_tag *tag) {
 /* Reads the pairs as a MAP when all keys are strings, else as a TABLE.  json_write.c (put_map) writes a MAP
  * in this form when one of its keys cannot be a key of a JSON object. */
 static int read_pairs(struct decoder *d) {
-  if (!eat(d, '[')) return wrong(d, ERR_BAD_VALUE, "\"$map\" wants an array of [key, value]");
+  if (!eat(d, '[')) return wrong(d, ERR_BAD_VALUE, "\"$map\": expected an array of [key, value]");
   size_t at = term_open(d->w, TERM_TABLE), n = 0;
   bool strings = true;
   while (!eat(d, ']')) {
     enum term_tag tag = TERM_NIL;
-    if (n && !eat(d, ',')) return syntax(d, "want , or ]");
+    if (n && !eat(d, ',')) return syntax(d, "expected , or ]");
     int rc = read_pair(d, n++, &tag);
     if (rc) return rc;
     strings = strings && tag == TERM_STR;
@@ -302,10 +302,10 @@ static int no_meaning(struct decoder *d, const char *key, size_t n) {
 static int read_form(struct decoder *d, struct text key) {
   const struct form *form = find_form(key);
   if (!form) return no_meaning(d, key.s, key.n);
-  if (!eat(d, ':')) return syntax(d, "want :");
+  if (!eat(d, ':')) return syntax(d, "expected :");
   int rc = form->read(d);
   if (rc || eat(d, '}')) return rc;
-  return peek(d) == ',' ? no_meaning(d, form->key, strlen(form->key)) : syntax(d, "want }");
+  return peek(d) == ',' ? no_meaning(d, form->key, strlen(form->key)) : syntax(d, "expected }");
 }
 
 static int member(struct decoder *d, struct text key) {
@@ -314,7 +314,7 @@ static int member(struct decoder *d, struct text key) {
   char name[48]; /* a copy for the path: `key` is not valid after the next string */
   snprintf(name, sizeof name, "%.*s", (int)(key.n < 40 ? key.n : 40), key.s);
   term_put_str(d->w, key.s + more, key.n - more);
-  if (!eat(d, ':')) return syntax(d, "want :");
+  if (!eat(d, ':')) return syntax(d, "expected :");
   int rc = value(d);
   return rc ? step(d, rc, ".%s", name) : 0;
 }
@@ -324,8 +324,8 @@ static int object(struct decoder *d) {
   uint32_t n = 0;
   for (d->at++; !eat(d, '}'); n++) {
     struct text key;
-    if (n && !eat(d, ',')) return syntax(d, "want , or }");
-    if (peek(d) != '"') return syntax(d, "want a key");
+    if (n && !eat(d, ',')) return syntax(d, "expected , or }");
+    if (peek(d) != '"') return syntax(d, "expected a key");
     int rc = string(d, &key);
     if (rc) return rc;
     if (n == 0 && key.n > 1 && key.s[0] == '$' && key.s[1] != '$') return read_form(d, key);
@@ -341,7 +341,7 @@ static int object(struct decoder *d) {
 static int elements(struct decoder *d, uint32_t *count) {
   uint32_t n = 0;
   for (; !eat(d, ']'); n++) {
-    if (n && !eat(d, ',')) return syntax(d, "want , or ]");
+    if (n && !eat(d, ',')) return syntax(d, "expected , or ]");
     int rc = value(d);
     if (rc) return step(d, rc, "[%u]", n);
   }
@@ -386,7 +386,7 @@ static int scalar(struct decoder *d, char first) {
   case 'f': term_put_bool(d->w, false); return word(d, "false");
   case 0: return syntax(d, "it ends too early");
   case '-': return number(d);
-  default: return first >= '0' && first <= '9' ? number(d) : syntax(d, "want a value");
+  default: return first >= '0' && first <= '9' ? number(d) : syntax(d, "expected a value");
   }
 }
 
@@ -421,7 +421,7 @@ int json_get_values(struct json_source *s, struct nodetab *nodes, enum json_poli
                     struct term_writer *w, uint32_t *count, struct error *e) {
   struct decoder d = decoder_of(s, nodes, policy, w);
   d.depth = 1;
-  int rc = eat(&d, '[') ? elements(&d, count) : wrong(&d, ERR_BAD_VALUE, "a message wants a JSON array");
+  int rc = eat(&d, '[') ? elements(&d, count) : wrong(&d, ERR_BAD_VALUE, "expected a message, a JSON array");
   if (rc == 0 && w->failed) rc = wrong(&d, w->failed, "%s", err_sentence(w->failed));
   return finish(&d, rc, s, e);
 }

@@ -165,15 +165,15 @@ bool pieces_is_piece(const char *line, size_t n, uint32_t *id) {
 
 static int read_first(struct frames *f, struct pieces_reader *p, struct json_source *s, struct error *e) {
   uint32_t id;
-  if (!get_number(s, &id) || !eat(s, ',')) return bad(e, "want [\"pieces\", id, …]");
+  if (!get_number(s, &id) || !eat(s, ',')) return bad(e, "expected [\"pieces\", id, …]");
   if (id != p->id) return bad(e, "its series is not the next one");
   int rc = frame_read_head(f, s, p->signal, e);
   if (rc) return rc;
   if (!eat(s, ',') || !get_number(s, &p->count) || !eat(s, ',') || !get_number(s, &p->bytes) ||
       !eat(s, ']') || s->at != s->end)
-    return bad(e, "want count and bytes");
+    return bad(e, "expected count and bytes");
   if (p->bytes > TERM_SIZE_MAX) return error_set(e, ERR_TOO_LARGE, "%s", err_sentence(ERR_TOO_LARGE));
-  if (!p->count || p->count > p->bytes) return bad(e, "want a value or more, each of a byte or more");
+  if (!p->count || p->count > p->bytes) return bad(e, "expected a value or more, each of a byte or more");
   return frame_check_values(p->signal, p->count, e);
 }
 
@@ -264,7 +264,7 @@ static int get_bytes(struct pieces_reader *p, struct json_source *s, struct term
   if (rc) return rc;
   struct term_reader r = {p->scratch.data, p->scratch.data + p->scratch.len};
   *out = term_next(&r);
-  return out->tag == TERM_STR && out->len ? 0 : bad(e, "want bytes of a string");
+  return out->tag == TERM_STR && out->len ? 0 : bad(e, "expected bytes of a string");
 }
 
 static int continue_string(struct pieces_reader *p, struct json_source *s, struct error *e) {
@@ -288,10 +288,10 @@ static double float_at(const uint8_t *bytes) {
 
 static int read_floats(struct pieces_reader *p, struct json_source *s, uint32_t n, struct error *e) {
   struct term_value v;
-  if (!n || !eat(s, ',')) return bad(e, "want numbers");
+  if (!n || !eat(s, ',')) return bad(e, "expected numbers");
   int rc = get_bytes(p, s, &v, e);
   if (rc) return rc;
-  if (v.len % 8 || v.len / 8 != n) return bad(e, "want 8 bytes for each number");
+  if (v.len % 8 || v.len / 8 != n) return bad(e, "expected 8 bytes for each number");
   for (uint32_t i = 0; i < n; i++) {
     if (!count_value(p, TERM_FLOAT)) return bad(e, "a number has no place");
     term_put_float(&p->w, float_at((const uint8_t *)v.s + (size_t)i * 8));
@@ -304,11 +304,11 @@ static int read_floats(struct pieces_reader *p, struct json_source *s, uint32_t 
 static int read_open(struct pieces_reader *p, struct json_source *s, struct error *e) {
   uint32_t n;
   char kind = 'l';
-  if (!get_number(s, &n)) return bad(e, "want [n] or [n, \"kind\"]");
+  if (!get_number(s, &n)) return bad(e, "expected [n] or [n, \"kind\"]");
   if (eat(s, ',') && (s->end - s->at < 3 || s->at[0] != '"' || s->at[2] != '"'))
-    return bad(e, "want [n] or [n, \"kind\"]");
+    return bad(e, "expected [n] or [n, \"kind\"]");
   if (s->at < s->end && *s->at == '"') kind = s->at[1], s->at += 3;
-  if (!eat(s, ']')) return bad(e, "want [n] or [n, \"kind\"]");
+  if (!eat(s, ']')) return bad(e, "expected [n] or [n, \"kind\"]");
   switch (kind) {
   case 'l': return open_container(p, TERM_LIST, n, e);
   case 'm': return open_container(p, TERM_MAP, n, e);
@@ -343,7 +343,7 @@ int pieces_read(struct pieces_reader *p, const char *line, size_t n, struct erro
   uint32_t id, number;
   if (!begins(line, n, piece_start, sizeof piece_start - 1) || !get_number(&s, &id) || !eat(&s, ',') ||
       !get_number(&s, &number))
-    return bad(e, "want [\"piece\", id, number, …]");
+    return bad(e, "expected [\"piece\", id, number, …]");
   if (id != p->id || number != p->number + 1) return bad(e, "it is not the next one of its series");
   p->number = number;
   while (eat(&s, ',')) {
@@ -351,5 +351,5 @@ int pieces_read(struct pieces_reader *p, const char *line, size_t n, struct erro
     int rc = read_item(p, &s, e);
     if (rc) return rc;
   }
-  return eat(&s, ']') && s.at == s.end ? 0 : bad(e, "want , or ]");
+  return eat(&s, ']') && s.at == s.end ? 0 : bad(e, "expected , or ]");
 }

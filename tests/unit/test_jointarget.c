@@ -45,7 +45,7 @@ static void test_bad(void) {
       {"dns:::1", "brackets"},
       {"dns:10.0.0.500", "IPv4"},
       {"dns:_node._tcp.example:4370", "SRV"},
-      {"file:", "want file:PATH"},
+      {"file:", "expected file:PATH"},
       {"DNS:nodes", "not a node name"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -55,12 +55,12 @@ static void test_refused(void) {
   is(names("a,,b"), "a,,b: an empty name between commas", "an empty name");
   is(names("a,"), "a,: an empty name between commas", "a comma at the end");
   is(names("a[1-3"), "a[1-3: a bracket is not closed", "an open bracket");
-  is(names("a[]"), "a[]: a set wants numbers, as in web[1-40]", "an empty set");
-  is(names("a[1,]"), "a[1,]: a set wants numbers, as in web[1-40]", "an empty range");
-  is(names("a[x]"), "a[x]: a set wants numbers, as in web[1-40]", "letters");
-  is(names("a[1--2]"), "a[1--2]: a set wants numbers, as in web[1-40]", "two dashes");
-  is(names("a[-2]"), "a[-2]: a set wants numbers, as in web[1-40]", "no first number");
-  is(names("a[99999999999999999999]"), "a[99999999999999999999]: a set wants numbers, as in web[1-40]",
+  is(names("a[]"), "a[]: expected numbers, as in web[1-40]", "an empty set");
+  is(names("a[1,]"), "a[1,]: expected numbers, as in web[1-40]", "an empty range");
+  is(names("a[x]"), "a[x]: expected numbers, as in web[1-40]", "letters");
+  is(names("a[1--2]"), "a[1--2]: expected numbers, as in web[1-40]", "two dashes");
+  is(names("a[-2]"), "a[-2]: expected numbers, as in web[1-40]", "no first number");
+  is(names("a[99999999999999999999]"), "a[99999999999999999999]: expected numbers, as in web[1-40]",
      "a long number");
   is(names("a[3-1]"), "a[3-1]: a range begins with its smaller number, as in web[1-40]", "a reversed range");
   is(names("a[1-999999999]"), "a[1-999999999]: a word can have 10000 names at most", "too many");

@@ -186,7 +186,7 @@ static void refuses(const char *text, const char *why) {
 
 static void test_bad_first(void) {
   refuses("[\"pieces\",2,\"message\",\"two@dune.9.5\",null,null,1,9]\n", "not the next one");
-  refuses("[\"pieces\",x]\n", "want [\"pieces\"");
+  refuses("[\"pieces\",x]\n", "expected [\"pieces\"");
   refuses("[\"pieces\",1,\"shout\",null,null,null,1,9]\n", "kind is unknown");
   refuses("[\"pieces\",1,\"message\",\"one@rane.9.3\",null,null,1,9]\n", "no process of this node");
   refuses("[\"pieces\",1,\"message\",\"two@dune.9.5\",\"two@dune.9.5\",null,1,9]\n",
@@ -203,28 +203,28 @@ static void test_bad_pieces(void) {
   refuses(FIRST("1,9") "[\"piece\",1,2,5]\n", "not the next one");
   refuses(FIRST("2,9") "[\"piece\",1,1,5]\n[\"piece\",1,1,5]\n", "not the next one");
   refuses(FIRST("1,9") "[\"piece\",2,1,5]\n", "not the next one");
-  refuses(FIRST("1,9") "[\"piece\",1]\n", "want [\"piece\"");
+  refuses(FIRST("1,9") "[\"piece\",1]\n", "expected [\"piece\"");
   refuses(FIRST("1,9") "[\"piece\",1,1,5,6]\n", "all its values");
   refuses(FIRST("1,9") "[\"piece\",1,1,5]\n[\"piece\",1,2,5]\n", "all its values");
-  refuses(FIRST("1,9") "[\"piece\",1,1,5\n", "want , or ]");
+  refuses(FIRST("1,9") "[\"piece\",1,1,5\n", "expected , or ]");
   refuses(FIRST("1,9") "[\"piece\",1,1,x]\n", "");
   refuses(FIRST("1,9") "[\"piece\",1,1,\"half]\n", "does not end");
   refuses(FIRST("1,9") "[\"piece\",1,1,{\"$map\":[]}]\n", "no item");
   refuses(FIRST("1,9") "[\"piece\",1,1,{\"a\":1}]\n", "no item");
   refuses(FIRST("1,9") "[\"piece\",1,1,[10]]\n", "longer than its message");
   refuses(FIRST("1,9") "[\"piece\",1,1,[1,\"x\"]]\n", "kind of container");
-  refuses(FIRST("1,9") "[\"piece\",1,1,[1,\"]\n", "want [n]");
-  refuses(FIRST("1,9") "[\"piece\",1,1,[-1]]\n", "want [n]");
+  refuses(FIRST("1,9") "[\"piece\",1,1,[1,\"]\n", "expected [n]");
+  refuses(FIRST("1,9") "[\"piece\",1,1,[-1]]\n", "expected [n]");
   refuses(FIRST("1,40") "[\"piece\",1,1,[1,\"m\"],5,5]\n", "has no place");
   refuses(FIRST("1,40") "[\"piece\",1,1,[1,\"p\"],null,5]\n", "has no place");
   refuses(FIRST("1,40") "[\"piece\",1,1,[1,\"m\"],[0],5]\n", "has no place");
   refuses(FIRST("1,4") "[\"piece\",1,1,\"longer\"]\n", "longer than it said");
   refuses(FIRST("1,9") "[\"piece\",1,1,[4,\"s\"],\"12345\"]\n", "longer than it said");
-  refuses(FIRST("1,9") "[\"piece\",1,1,[4,\"s\"],5]\n", "want bytes");
-  refuses(FIRST("1,9") "[\"piece\",1,1,[4,\"s\"],\"\"]\n", "want bytes");
+  refuses(FIRST("1,9") "[\"piece\",1,1,[4,\"s\"],5]\n", "expected bytes");
+  refuses(FIRST("1,9") "[\"piece\",1,1,[4,\"s\"],\"\"]\n", "expected bytes");
   refuses(FIRST("1,9") "[\"piece\",1,1,[0,\"s\"]]\n", "empty");
   refuses(FIRST("1,9") "[\"piece\",1,1,[2,\"d\"],\"12345678\"]\n", "8 bytes");
-  refuses(FIRST("1,9") "[\"piece\",1,1,[2,\"d\"]]\n", "want numbers");
+  refuses(FIRST("1,9") "[\"piece\",1,1,[2,\"d\"]]\n", "expected numbers");
   refuses(FIRST("1,40") "[\"piece\",1,1,[2,\"d\"],\"1234567812345678\"]\n", "has no place");
 }
 

@@ -23,9 +23,9 @@ static int odd(const char *members, const char *key, struct error *e) {
     buf_printf(&all, "%s\"%.*s\"", all.len ? ", " : "", (int)strcspn(at, "$ "), at);
   const char *list = buf_ok(&all) ? all.data : "other members";
   if (key)
-    error_set(e, ERR_USAGE, "\"%s\": no such member: want a JSON object of %s", key, list);
+    error_set(e, ERR_USAGE, "\"%s\": no such member: expected a JSON object of %s", key, list);
   else
-    error_set(e, ERR_USAGE, "want a JSON object of %s", list);
+    error_set(e, ERR_USAGE, "expected a JSON object of %s", list);
   buf_finish(&all);
   return ERR_USAGE;
 }
@@ -39,7 +39,8 @@ int document_check(const json_t *body, const char *members, struct error *e) {
     const char *word = find_member(members, key, &n);
     if (!word) return odd(members, key, e);
     bool text = json_is_string(v) && strlen(json_string_value(v)) == json_string_length(v);
-    if (word[n] == '$' && !text) return error_set(e, ERR_BAD_VALUE, "\"%s\" wants text, without NUL", key);
+    if (word[n] == '$' && !text)
+      return error_set(e, ERR_BAD_VALUE, "\"%s\": expected text, without NUL", key);
   }
   return 0;
 }

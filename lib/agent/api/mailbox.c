@@ -191,7 +191,7 @@ static int mailbox_options(const json_t *body, const char **name, bool *local, s
   *name = json_string_value(json_object_get(body, "name"));
   *local = !strcmp(scope, "local");
   if (!*local && strcmp(scope, "global") != 0)
-    return error_set(e, ERR_USAGE, "scope=%s: want global or local", scope);
+    return error_set(e, ERR_USAGE, "scope=%s: expected global or local", scope);
   return *name ? procname_check(*name, e) : 0;
 }
 

@@ -17,7 +17,7 @@ enum scope { SCOPE_BAD, SCOPE_GLOBAL, SCOPE_LOCAL };
 static enum scope scope_of(struct request *r, const char *text) {
   if (!text || !strcmp(text, "global")) return SCOPE_GLOBAL;
   if (!strcmp(text, "local")) return SCOPE_LOCAL;
-  respond_code(r, ERR_USAGE, "scope=%s: want global or local", text);
+  respond_code(r, ERR_USAGE, "scope=%s: expected global or local", text);
   return SCOPE_BAD;
 }
 
@@ -192,7 +192,7 @@ void api_names_put(struct request *r) {
   enum scope scope = scope_of(r, json_string_value(json_object_get(body, "scope")));
   if (scope == SCOPE_BAD) return;
   if (!text) {
-    respond_code(r, ERR_USAGE, "want a JSON object with \"pid\", and \"scope\" global or local");
+    respond_code(r, ERR_USAGE, "expected a JSON object with \"pid\", and \"scope\" global or local");
     return;
   }
   if (procname_check(request_segment(r), &e) || lookup_process(a, text, &pid, &e)) {

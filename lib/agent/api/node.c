@@ -239,7 +239,7 @@ void api_nodes_list(struct request *r) {
     return;
   }
   if (strcmp(scope, "connected") != 0 && strcmp(scope, "all") != 0 && strcmp(scope, "known") != 0) {
-    respond_code(r, ERR_USAGE, "scope=%s: want connected, all or known", scope);
+    respond_code(r, ERR_USAGE, "scope=%s: expected connected, all or known", scope);
     return;
   }
   struct listing *l = calloc(1, sizeof *l);

@@ -110,7 +110,7 @@ static int check_what(const json_t *body, struct error *e) {
   bool command = json_object_get(body, "command"), lua = json_object_get(body, "lua"),
        module = json_object_get(body, "module"), function = json_object_get(body, "function");
   if (command + lua + module != 1 || function != module)
-    return error_set(e, ERR_USAGE, "want one of \"command\", \"lua\", or \"module\" with \"function\"");
+    return error_set(e, ERR_USAGE, "expected one of \"command\", \"lua\", or \"module\" with \"function\"");
   if (command && json_object_get(body, "args"))
     return error_set(e, ERR_USAGE, "\"args\" are for code; a command's words are all in \"command\"");
   if (command && json_object_get(body, "priority"))
@@ -143,13 +143,14 @@ static int put_members(struct spawning *s, struct term_writer *w, uint32_t *coun
   const char *key;
   json_t *v;
   struct error *e = &s->failed;
-  if (!json_is_object(s->body)) return error_set(e, ERR_USAGE, "want a JSON object that says what to spawn");
+  if (!json_is_object(s->body))
+    return error_set(e, ERR_USAGE, "expected a JSON object that says what to spawn");
   int code = check_what(s->body, e);
   if (code) return code;
   json_object_foreach(s->body, key, v) {
     const struct member_rule *rule = rule_of(key);
     if (!rule) return error_set(e, ERR_USAGE, "\"%s\": no such member of a spawn", key);
-    if (!rule->is(v)) return error_set(e, ERR_BAD_VALUE, "\"%s\" wants %s", key, rule->want);
+    if (!rule->is(v)) return error_set(e, ERR_BAD_VALUE, "\"%s\": expected %s", key, rule->want);
     if (!rule->spec_key) continue;
     term_put_text(w, rule->spec_key);
     if ((code = json_to_value(s->nodes, v, JSON_DATA, w, e))) return code;

@@ -80,7 +80,7 @@ void api_process_signal(struct request *r) {
   }
   int number = number_in(request_body(r));
   if (!number) {
-    respond_code(r, ERR_USAGE, "want {\"signal\": a name such as \"HUP\", or a number from 1 to %d}",
+    respond_code(r, ERR_USAGE, "expected {\"signal\": a name such as \"HUP\", or a number from 1 to %d}",
                  NSIG - 1);
     return;
   }

@@ -28,7 +28,7 @@ void api_process_tty(struct request *r) {
     return;
   }
   if (!side_in(request_body(r), "rows", &rows) || !side_in(request_body(r), "cols", &cols)) {
-    respond_code(r, ERR_USAGE, "want {\"rows\": N, \"cols\": N}, numbers from 1 to %d", PTY_SIDE_MAX);
+    respond_code(r, ERR_USAGE, "expected {\"rows\": N, \"cols\": N}, numbers from 1 to %d", PTY_SIDE_MAX);
     return;
   }
   if (!lookup_named(r, &pid)) return;

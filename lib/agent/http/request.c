@@ -383,8 +383,9 @@ static int check_framing(struct request *r) {
     return error_set(&r->refused, ERR_USAGE,
                      "Transfer-Encoding: %s: the only coding that is taken is chunked", coding);
   if (lengths + (coding != NULL) > 1)
-    return error_set(&r->refused, ERR_USAGE,
-                     "the request has more than one length: want one Content-Length, or Transfer-Encoding");
+    return error_set(
+        &r->refused, ERR_USAGE,
+        "the request has more than one length: expected one Content-Length, or Transfer-Encoding");
   return 0;
 }
 

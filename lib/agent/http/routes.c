@@ -104,9 +104,9 @@ int route_check_query(const struct route *route, const char *key, const char *va
   const char *word = find_key(route, key, &n);
   if (!word) return no_key(route, key, e);
   if (word[n] == '?')
-    return is_flag(value) ? 0 : error_set(e, ERR_USAGE, "%s=%s: want 0, 1, false or true", key, value);
-  if (!value) return error_set(e, ERR_USAGE, "%s: want %s=VALUE", key, key);
+    return is_flag(value) ? 0 : error_set(e, ERR_USAGE, "%s=%s: expected 0, 1, false or true", key, value);
+  if (!value) return error_set(e, ERR_USAGE, "%s: expected %s=VALUE", key, key);
   if (word[n] == '#' && !text_integer(value, 0, INT64_MAX, &number))
-    return error_set(e, ERR_USAGE, "%s=%s: want a whole number from 0 on", key, value);
+    return error_set(e, ERR_USAGE, "%s=%s: expected a whole number from 0 on", key, value);
   return 0;
 }

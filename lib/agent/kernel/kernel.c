@@ -220,7 +220,7 @@ static void op_name_unregister(struct agent *a, struct signal *call, struct term
   int64_t token;
   if (!get_name(a, call, &r, name)) return;
   if (!term_get_int(&r, &token)) {
-    call_refuse_code(a, call, ERR_USAGE, "name_unregister wants a name and a token");
+    call_refuse_code(a, call, ERR_USAGE, "name_unregister: expected a name and a token");
     return;
   }
   struct pending *k = pending_new(a, call);

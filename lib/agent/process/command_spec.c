@@ -69,7 +69,7 @@ static int command_spec_argv(struct command_spec *p, struct term_reader r, const
   struct term_value list = term_next(&r);
   size_t n = 0;
   if (list.tag != TERM_LIST || !list.count)
-    return error_set(e, ERR_BAD_VALUE, "a command wants a list of words");
+    return error_set(e, ERR_BAD_VALUE, "a command: expected a list of words");
   p->argv = calloc((size_t)list.count + GUARD_WORDS + 1, sizeof *p->argv);
   if (!p->argv) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   p->argv[n++] = strdup(config->guard);
@@ -144,7 +144,8 @@ static int set_map(struct environment *v, struct term_reader at, uint32_t count,
     free(key);
     free(value);
     if (!good)
-      return error_set(e, ERR_BAD_VALUE, "env wants a map of strings; a name is not empty and has no '='");
+      return error_set(e, ERR_BAD_VALUE,
+                       "env: expected a map of strings; a name is not empty and has no '='");
     if (!set) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   }
   return 0;
@@ -160,7 +161,7 @@ static int command_spec_env(struct command_spec *p, struct term_reader spec, con
   bool given = term_map_find(spec, "env", &at);
   if (given) map = term_next(&at);
   if (given && map.tag == TERM_LIST && !map.count) given = false; /* an empty Lua table travels as a LIST */
-  if (given && map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env wants a map of strings");
+  if (given && map.tag != TERM_MAP) return error_set(e, ERR_BAD_VALUE, "env: expected a map of strings");
   if (!given && !identity && !p->term) return 0;
   if (!given) map.count = 0;
   while (environ[base]) base++;
@@ -181,7 +182,7 @@ static int command_spec_nice(struct command_spec *p, struct term_reader spec, st
   int64_t nice;
   if (term_map_find(spec, "nice", &at)) {
     if (!term_get_int(&at, &nice) || nice < -20 || nice > 19)
-      return error_set(e, ERR_BAD_VALUE, "nice wants a number from -20 to 19");
+      return error_set(e, ERR_BAD_VALUE, "nice: expected a number from -20 to 19");
     snprintf(p->nice, sizeof p->nice, "%d", (int)nice);
   }
   if (!term_map_find(spec, "umask", &at)) return 0;
@@ -190,7 +191,7 @@ static int command_spec_nice(struct command_spec *p, struct term_reader spec, st
               strtol(text, NULL, 8) <= 0777;
   if (good) snprintf(p->umask, sizeof p->umask, "%s", text);
   free(text);
-  return good ? 0 : error_set(e, ERR_BAD_VALUE, "umask wants octal digits, up to \"777\"");
+  return good ? 0 : error_set(e, ERR_BAD_VALUE, "umask: expected octal digits, up to \"777\"");
 }
 
 int command_spec_cgroup(struct command_spec *p, const char *path) {
@@ -219,7 +220,7 @@ static int command_spec_limits(struct command_spec *p, struct term_reader spec, 
   for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
     if (term_map_find(map, limits[i].key, &at) &&
         (!term_get_int(&at, limits[i].value) || *limits[i].value <= 0 || *limits[i].value > LIMIT_MAX))
-      return error_set(e, ERR_BAD_VALUE, "limits: %s wants a number from 1 on", limits[i].key);
+      return error_set(e, ERR_BAD_VALUE, "limits: %s: expected a number from 1 on", limits[i].key);
   return 0;
 }
 
@@ -230,10 +231,10 @@ static int command_spec_tty(struct command_spec *p, struct term_reader spec, str
   p->tty = term_map_find(map, "rows", &rows) && term_get_int(&rows, &p->rows) &&
            term_map_find(map, "cols", &cols) && term_get_int(&cols, &p->cols);
   if (!p->tty || p->rows < 1 || p->rows > PTY_SIDE_MAX || p->cols < 1 || p->cols > PTY_SIDE_MAX)
-    return error_set(e, ERR_BAD_VALUE, "tty wants rows and cols, numbers from 1 to %d", PTY_SIDE_MAX);
+    return error_set(e, ERR_BAD_VALUE, "tty: expected rows and cols, numbers from 1 to %d", PTY_SIDE_MAX);
   if (p->keep) return error_set(e, ERR_USAGE, "a command with a terminal leaves no processes behind");
   if (term_map_find(map, "term", &term) && !(p->term = text_at(term)))
-    return error_set(e, ERR_BAD_VALUE, "tty: term wants a string");
+    return error_set(e, ERR_BAD_VALUE, "tty: term: expected a string");
   return 0;
 }
 
@@ -245,7 +246,7 @@ static int command_spec_times(struct command_spec *p, struct term_reader spec, s
   struct term_reader at;
   for (size_t i = 0; i < sizeof times / sizeof *times; i++)
     if (term_map_find(spec, times[i].key, &at) && (!term_get_int(&at, times[i].value) || *times[i].value < 0))
-      return error_set(e, ERR_BAD_VALUE, "%s wants milliseconds", times[i].key);
+      return error_set(e, ERR_BAD_VALUE, "%s: expected milliseconds", times[i].key);
   return 0;
 }
 
@@ -266,11 +267,11 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
   if (command_spec_nice(p, spec, e)) return e->code;
   if (command_spec_tty(p, spec, e)) return e->code;
   if (term_map_find(spec, "cwd", &at) && !(p->cwd = text_at(at)))
-    return error_set(e, ERR_BAD_VALUE, "cwd wants a string");
+    return error_set(e, ERR_BAD_VALUE, "cwd: expected a string");
   if (!p->cwd && identity && !(p->cwd = strdup(identity->home)))
     return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (!term_map_find(spec, "argv", &at))
-    return error_set(e, ERR_USAGE, "argv is missing: a command wants a list of words");
+    return error_set(e, ERR_USAGE, "argv is missing: a command: expected a list of words");
   if (command_spec_argv(p, at, a->config, identity, e)) return e->code;
   if (command_spec_env(p, spec, identity, e)) return e->code;
   if (term_map_find(spec, "stdin", &at)) p->with_stdin = term_next(&at).tag == TERM_TRUE;
@@ -284,7 +285,7 @@ int command_spec_read(struct agent *a, bool by_process, struct term_reader spec,
   }
   if (term_map_find(spec, "name", &at)) {
     char *name = text_at(at);
-    int code = name ? procname_check(name, e) : error_set(e, ERR_BAD_NAME, "a name wants a string");
+    int code = name ? procname_check(name, e) : error_set(e, ERR_BAD_NAME, "name: expected a string");
     if (!code) snprintf(p->name, sizeof p->name, "%s", name);
     free(name);
     return code;

@@ -285,7 +285,8 @@ static struct search *search_of(struct agent *a, const char *name, size_t n, str
 
 int identity_find(struct agent *a, const char *name, size_t n, identity_found *found, void *data,
                   struct error *e) {
-  if (!n || n > IDENTITY_NAME || memchr(name, 0, n)) return error_set(e, ERR_BAD_VALUE, "user wants a name");
+  if (!n || n > IDENTITY_NAME || memchr(name, 0, n))
+    return error_set(e, ERR_BAD_VALUE, "user: expected a name");
   if (geteuid() != 0)
     return error_set(e, ERR_PERMISSION,
                      "user %.*s: this node does not run as root, so it cannot run commands as another user",

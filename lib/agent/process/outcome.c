@@ -587,7 +587,7 @@ void outcome_op_follow(struct agent *a, struct signal *call, struct term_reader 
   npid who;
   if (!o) return;
   if (!term_get_int(&args, &from) || from < 0 || !term_get_pid(&args, &who)) {
-    call_refuse_code(a, call, ERR_USAGE, "follow wants a pid, an offset and a pid");
+    call_refuse_code(a, call, ERR_USAGE, "follow: expected a pid, an offset and a pid");
     return;
   }
   int code = o->reason ? 0 : follow(o, who);

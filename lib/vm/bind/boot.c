@@ -197,7 +197,7 @@ static int boot_host(lua_State *L, struct process *p) {
   if (find_text(L, spec, "lua")) return load_source(L, p, spec);
   if (term_map_find(spec, "fn", &fn)) return load_function(L, p, fn);
   if (!find_text(L, spec, "module") || !find_text(L, spec, "function"))
-    return refuse(p, "usage", "a spawn wants \"lua\", \"fn\", or \"module\" and \"function\"");
+    return refuse(p, "usage", "a spawn: expected \"lua\", \"fn\", or \"module\" and \"function\"");
   lua_pushcfunction(L, require_module);
   lua_pushvalue(L, 1);
   return host_module(L, lua_pcallk(L, 1, 1, 0, 0, host_module), 0);
