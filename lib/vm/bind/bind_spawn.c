@@ -1,5 +1,6 @@
-/* Spawning on this node: a function with plain upvalues is cloned straight onto a new coroutine of the
- * spawner's isolate.  Any other process is spawned by an order (process/spawn.h). */
+/* Spawning on this node: a function that has not captured much is cloned straight onto a new coroutine of the
+ * spawner's isolate, if its arguments are scalars.  Any other process is spawned by an order
+ * (process/spawn.h). */
 #include "vm/bind/bind.h"
 
 #include "vm/copy/copy.h"
@@ -22,14 +23,12 @@ bool bind_is_function(lua_State *L, int index) {
 
 enum { START_STACK = 40 }; /* that process_new and the clone take, beside the arguments */
 
-/* Starts a process of this isolate.  The clone at the top of the stack (above the globals of p, as fn_clone
- * has left them) and the arguments go straight to its coroutine.  The stack gets its room first, because an
- * error after isolate_take_number loses the number. */
-static struct process *start_clone(lua_State *L, struct process *p, struct factory *f, int first, int last,
-                                   enum process_priority priority) {
+/* Makes a process of this isolate, and pushes its globals.  The stack gets its room first, because an error
+ * after isolate_take_number loses the number. */
+static struct process *make_process(lua_State *L, struct process *p, int nargs,
+                                    enum process_priority priority) {
   struct isolate *iso = p->isolate;
-  int clone = lua_gettop(L), n = last - first + 1;
-  luaL_checkstack(L, n + START_STACK, "too many arguments");
+  luaL_checkstack(L, nargs + START_STACK, "too many arguments");
   uint64_t number = isolate_take_number(iso);
   if (!number) bind_raise(L, ERR_BUSY, LIMIT_PROCESSES);
   struct process *q = process_new(L, iso, number, p->leader);
@@ -38,11 +37,14 @@ static struct process *start_clone(lua_State *L, struct process *p, struct facto
     luaL_error(L, "out of memory");
     __builtin_unreachable();
   }
-  facts_set_label(q, factory_label(L, iso, f, clone));
   atomic_fetch_add(&iso->live, 1);
   if (priority != PRIORITY_NORMAL) process_set_priority(q, priority);
-  fn_set_globals(L, clone, clone - 1, clone + 1);
-  lua_pushvalue(L, clone);
+  return q;
+}
+
+/* The function at the top and the arguments go straight to the coroutine of the new process. */
+static void start(lua_State *L, struct process *q, int first, int last) {
+  int n = last - first + 1;
   for (int i = first; i <= last; i++) lua_pushvalue(L, i);
   if (lua_checkstack(q->L, n + 1)) {
     lua_xmove(L, q->L, n + 1);
@@ -51,7 +53,50 @@ static struct process *start_clone(lua_State *L, struct process *p, struct facto
   } else {
     process_doom(q, term_build("s", "memory"));
   }
+}
+
+/* Starts the clone at the top of the stack (above the globals of p, as fn_clone has left them). */
+static struct process *start_clone(lua_State *L, struct process *p, struct factory *f, int first, int last,
+                                   enum process_priority priority) {
+  int clone = lua_gettop(L);
+  struct process *q = make_process(L, p, last - first + 1, priority);
+  facts_set_label(q, factory_label(L, p->isolate, f, clone));
+  fn_set_globals(L, clone, clone - 1, clone + 1);
+  lua_pushvalue(L, clone);
+  start(L, q, first, last);
   return q;
+}
+
+/* Starts a copy of the graph, whose objects are at the top.  The copy is the new process's own, which pays
+ * for its memory; when that cannot be had, it ends, and the error goes on. */
+static struct process *start_graph(lua_State *L, struct process *p, struct fn_graph *g, int first, int last,
+                                   enum process_priority priority) {
+  struct heap *h = &p->isolate->heap;
+  struct process *q = make_process(L, p, last - first + 1, priority);
+  lua_pushcfunction(L, fn_graph_copy);
+  lua_insert(L, g->first);
+  lua_pushlightuserdata(L, g);
+  heap_enter(h, HEAP_SLOT + q->slot);
+  int status = lua_pcall(L, g->objects + 2, 1, 0);
+  heap_enter(h, HEAP_SLOT + p->slot);
+  if (status != LUA_OK) {
+    process_doom(q, term_build("s", "memory"));
+    lua_error(L);
+  }
+  facts_set_label(q, factory_label(L, p->isolate, g->object[0].factory, lua_gettop(L)));
+  start(L, q, first, last);
+  return q;
+}
+
+/* Starts a copy of the function at index `first`, of which the arguments follow up to `last`, in this
+ * isolate; NULL: it is to be spawned by an order. */
+static struct process *start_here(lua_State *L, struct process *p, int first, int last,
+                                  enum process_priority priority) {
+  struct fn_graph g;
+  if (!placement_is_home(p) || !copy_all_scalar(L, first + 1, last)) return NULL;
+  struct factory *f = fn_clone(L, first);
+  if (f) return start_clone(L, p, f, first + 1, last, priority);
+  return fn_graph_scan(L, first, &g) ? start_graph(L, p, &g, first + 1, last, priority) : NULL;
 }
 
 /* Makes the parent's side of the ties, and returns the results of the spawn. */
@@ -137,11 +182,8 @@ int bind_spawn(lua_State *L, int first, struct bind_child how) {
   int last = lua_gettop(L), ties = how.link + (how.monitor != NPID_NONE);
   if (p->isolate->scarce && budget_denies_spawn(p)) luaL_error(L, "%s", BUDGET_TEXT);
   if (ties && !process_may_tie(p, ties)) bind_raise(L, ERR_BUSY, LIMIT_TIES);
-  struct factory *f = NULL;
-  if (bind_is_function(L, first) && placement_is_home(p) && copy_all_scalar(L, first + 1, last))
-    f = fn_clone(L, first);
-  if (!f) return spawn_by_order(L, first, how);
-  struct process *q = start_clone(L, p, f, first + 1, last, how.priority);
+  struct process *q = bind_is_function(L, first) ? start_here(L, p, first, last, how.priority) : NULL;
+  if (!q) return spawn_by_order(L, first, how);
   const struct spawn_order o = {.link = how.link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = how.monitor};
   if (ties && spawn_tie(q, &o)) process_doom(q, term_build("s", "memory"));
   return end_spawn(L, q->pid, how);

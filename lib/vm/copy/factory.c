@@ -48,6 +48,7 @@ void factory_drop_all(struct isolate *iso) {
   }
   map_finish(&iso->factories);
   iso->factory_bytes = 0;
+  iso->factory_drops++;
   memset(iso->protos, 0, sizeof iso->protos);
 }
 

@@ -93,6 +93,34 @@ bool fn_is_plain(lua_State *L, int index, struct isolate *iso);
  * when memory runs out. */
 struct factory *fn_clone(lua_State *L, int index);
 
+/* A function with all that it reaches, if that is not much: as many objects and values as are copied in a
+ * tenth of a millisecond. */
+enum { FN_GRAPH_OBJECTS = 192, FN_GRAPH_KEYS = 256, FN_GRAPH_PLACES = 512, FN_GRAPH_VALUES = 1024 };
+struct fn_graph {
+  struct isolate *iso;
+  int first;   /* stack index of the first object, the function; the others follow */
+  int objects; /* so many */
+  int keys, values;
+  struct fn_met { /* an object or a cell */
+    const void *key;
+    uint32_t number;
+  } met[FN_GRAPH_PLACES];
+  struct fn_object {
+    struct factory *factory; /* of a function; NULL: it is a table, */
+    int array, pairs;        /* with so many values in its parts */
+  } object[FN_GRAPH_OBJECTS];
+};
+
+/* Pushes the objects that the function at index reaches, and returns true; or pushes nothing and returns
+ * false: it reaches too much, a long string, or a value that cannot be copied.  Raises when memory runs out.
+ */
+bool fn_graph_scan(lua_State *L, int index, struct fn_graph *g);
+
+/* As a Lua function: copies the objects, which are followed by the globals that the copy is to have, and by
+ * the graph as light userdata.  Returns the copy of the function.  Nothing may run between the scan and the
+ * copy. */
+int fn_graph_copy(lua_State *L);
+
 /* Sets each upvalue of the function that is the table at `from` to the table at `to` (positive indices). */
 void fn_set_globals(lua_State *L, int function, int from, int to);
 

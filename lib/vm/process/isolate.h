@@ -175,6 +175,7 @@ struct isolate {
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */
   struct map factories;                        /* of functions, by hash of their bytecode */
   size_t factory_bytes;                        /* of all bodies together */
+  uint32_t factory_drops;                      /* how often all factories were dropped */
   struct isolate_proto protos[ISOLATE_PROTOS]; /* functions seen lately: factory.c */
   bool knows_protos, knows_arrays;             /* of Lua: factory.c, array.c */
   struct label *labels[ISOLATE_LABELS];        /* of places where processes began lately: facts.c */
