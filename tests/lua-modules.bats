@@ -234,6 +234,19 @@ nil"
   assert_output no
 }
 
+@test "start_link: a failing init sends an exit signal to a caller that traps exits" {
+  lua 'trap_exit(true)
+    local server, supervisor = require("server"), require("supervisor")
+    local function exits() local what, pid, why = receive(5000) puts(what, math.type(pid), inspect(why)) end
+    puts(server.start_link({init = function() return nil, "stopped" end})) exits()
+    local pid, why = supervisor.start_link({children = {{id = "b", start = function() return nil, "nope" end}}})
+    puts(pid, inspect(why)) exits()'
+  assert_output 'nil	stopped
+EXIT	nil	"stopped"
+nil	{"shutdown", {"failed_to_start_child", "b", "nope"}}
+EXIT	nil	{"shutdown", {"failed_to_start_child", "b", "nope"}}'
+}
+
 @test "server: start_link links it to the caller" {
   lua "$COUNTER"'
     local pid, ref = spawn_monitor(function() server.start_link(counter, {name = "c"}) send("test", "up") receive() end)
@@ -428,6 +441,21 @@ p+ t+'
     end
     puts(receive(0), receive(0), state(sup))'
   assert_output $'true\nslow\tkilled\ntrue\nbrute\tkilled\ntrue\nplain\tshutdown\nslow EXIT\tnil\tslow- brute- plain-'
+}
+
+@test "supervisor: a child whose module lacked a module can be started when that is there" {
+  mkdir -p "$T/path"
+  start_node four --path "$T/path"
+  run -0 node-spawn -n "four@$HOST" --timeout 20 -e 'local dir = ...
+    local function put(name, text) local f = io.open(dir .. "/" .. name, "w") f:write(text) f:close() end
+    put("worker.lua", "require(\"dependency\") return {start = function() return spawn_link(receive) end}")
+    local supervisor = require("supervisor")
+    local sup, child = supervisor.start({}), {id = "x", start = {"worker", "start"}}
+    local pid, why = supervisor.start_child(sup, child) puts(pid, inspect(why))
+    put("dependency.lua", "return 1")
+    puts(alive(supervisor.start_child(sup, child)))' -- "$T/path"
+  assert_line --index 0 --regexp "^nil.*worker\.lua:1: module 'dependency' not found"
+  assert_line --index -1 true
 }
 
 @test "supervisor: children are added, stopped, started and forgotten by hand" {

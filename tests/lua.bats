@@ -834,6 +834,7 @@ file	nil"
        puts(select(2, pcall(function() load() end)))
        local path = os.tmpname() local f = io.open(path, "w") f:write("a\n") f:close()
        local it = io.lines(path) while it() do end puts(select(2, pcall(it))) os.remove(path)
+       puts(xpcall(error, error)) puts(xpcall(error, function() return select(2, pcall(error, "again", 0)) end))
        local len = setmetatable({}, {__len = function() error("len", 0) end, __index = function() return "x" end})
        puts(pcall(table.concat, len, ",", 1, 2)) puts(pcall(table.insert, len, 1, 2, 3))'
   assert_output "string
@@ -843,6 +844,8 @@ file	nil"
 nil	attempt to load a text chunk (mode is 'b')
 -e:6: bad argument #1 to 'load' (function expected, got no value)
 file is already closed
+false	error in error handling
+false	again
 false	len
 false	len"
 }
