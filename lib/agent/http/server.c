@@ -1,6 +1,6 @@
-/* Invariant: libmicrohttpd (MHD) runs from the loop alone, in listener_run: when its epoll descriptor is
- * readable, when a timeout of its own is over, or after listener_nudge.  Nothing calls MHD_run from within a
- * callback of MHD. */
+/* Invariant: only listener_run calls libmicrohttpd (MHD_run). The loop calls listener_run when MHD's epoll
+ * descriptor is readable, when a timeout that MHD has asked for is over, or in the turn after listener_nudge.
+ * So no callback of MHD calls MHD_run. */
 #include "agent/http/server.h"
 
 #include "agent/http/request.h"
@@ -44,10 +44,10 @@ static void on_soon(uv_idle_t *i) {
 }
 
 /* While a TLS handshake waits for its peer, libmicrohttpd 0.9.75 asks to be run again at once, which would
- * keep the thread busy.  So where there are handshakes, the next run after FRUITLESS_MAX such runs in which
- * nothing happened waits, one millisecond longer each time, until something happens. */
+ * keep the thread busy.  So while there are handshakes, and FRUITLESS_MAX runs in a row have done nothing,
+ * the listener delays each further run by one millisecond more than the last, until a run does something. */
 static void listener_run(struct listener *l) {
-  uv_idle_stop(&l->soon); /* before the run, since callbacks in it may ask for another */
+  uv_idle_stop(&l->soon); /* before the run, because callbacks in the run may ask for another run */
   l->active = false;
   holds_note(&l->agent->holds, "HTTP", NULL);
   MHD_run(l->daemon);
@@ -68,7 +68,8 @@ void listener_nudge(struct listener *l) {
   uv_idle_start(&l->soon, on_soon);
 }
 
-/* Cuts the connections to hosts that no longer answer; MHD then reads their end and closes them. */
+/* Cuts the connections to hosts that no longer answer; MHD then reads the end of each such connection and
+ * closes it. */
 static void on_watch(uv_timer_t *t) {
   const struct listener *l = t->data;
   for (const struct request *r = l->requests; r; r = r->next)
@@ -81,7 +82,7 @@ static int socket_of(struct MHD_Connection *conn) {
   return MHD_get_connection_info(conn, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
 }
 
-/* A handshake is done once the client's Finished message is read. */
+/* GnuTLS calls this when it has read the client's Finished message: the handshake is done. */
 static int on_handshake(gnutls_session_t session, unsigned type, unsigned when, unsigned incoming,
                         const gnutls_datum_t *message) {
   (void)type, (void)when, (void)message;
@@ -93,12 +94,12 @@ static int on_handshake(gnutls_session_t session, unsigned type, unsigned when, 
   return 0;
 }
 
-/* How many connections there are beyond the bound. */
+/* By how many the number of connections exceeds the bound. */
 static int64_t excess(const struct listener *l) {
   return l->connections - gate_entered(l->gate) - limit_max(&l->agent->limits, LIMIT_CONNECTIONS);
 }
 
-/* Accepts no connection while there are too many. */
+/* Stops accepting connections while their number exceeds the bound. */
 static void check_count(struct listener *l) {
   bool full = excess(l) >= (l->remote ? 0 : HTTP_SPARE);
   if (full && !l->full) limit_refuse(&l->agent->limits, LIMIT_CONNECTIONS);
@@ -181,8 +182,8 @@ static bool enter(void *data, int fd, const struct sockaddr *from, socklen_t n, 
   return taken;
 }
 
-/* Keeps MHD from unescaping a URL: the path is cut into segments first, so that "%2F" does not separate
- * segments. */
+/* Keeps MHD from unescaping a URL: the server first cuts the path into segments and then unescapes each, so
+ * that "%2F" does not separate segments. */
 static size_t keep_escapes(void *cls, struct MHD_Connection *conn, char *text) {
   (void)cls, (void)conn;
   return strlen(text);
@@ -193,7 +194,7 @@ static int give_psk(void *cls, const struct MHD_Connection *conn, const char *id
   (void)conn;
   const struct listener *l = cls;
   const struct psk *psk = psk_set_find(&l->agent->psks, identity, strlen(identity));
-  *key = psk ? malloc(PSK_SIZE) : NULL; /* MHD frees it */
+  *key = psk ? malloc(PSK_SIZE) : NULL; /* MHD frees the key */
   if (!*key) return -1;
   memcpy(*key, psk->key, PSK_SIZE);
   *n = PSK_SIZE;
@@ -251,8 +252,8 @@ static int listener_start(struct listener *l, struct error *e) {
   return failed ? error_system(e, -failed, "the HTTP server's sockets cannot be watched") : open_gate(l, e);
 }
 
-/* The handles that cannot fail come first, so that listener_finish can close them even when a later step
- * fails. */
+/* Initialises first the handles whose initialisation cannot fail, so that listener_finish can close them even
+ * when a later step fails. */
 static void listener_init(struct listener *l, struct agent *a, const struct routes *routes, int fd,
                           bool remote) {
   *l = (struct listener){.agent = a, .routes = routes, .fd = fd, .remote = remote};
@@ -283,7 +284,8 @@ void server_quiesce(struct agent *a) {
   for (int i = 0; i < LISTENERS; i++) gate_close(a->server->listeners[i].gate);
 }
 
-/* Ends a stream, has an upload with a complete body answered, and cuts one whose body is not complete. */
+/* Ends the request as the node stops: ends a stream, has an upload with a complete body answered, and cuts
+ * the connection of an upload whose body is not complete. */
 static void end_request(struct request *r) {
   if (r->stream) stream_end(r->stream);
   if (r->upload && r->upload->stop && r->dispatched && !r->answered) r->upload->stop(r->upload_data);

@@ -4,15 +4,17 @@
  * is empty while there are at most BONDS_FEW, and has the index of each bond, plus 1, once there have been
  * more.
  *
- * Orderings: a process that has ended sends nothing, so the signals to those it is bound with have no order
- * to keep among each other, and may be spread over several turns of the loop.
+ * Orderings: a process that has ended sends nothing more. The signals that tell its end go to one receiver
+ * each, so they have no order to keep, and an errand may send them in several turns of the loop.
  *
- * The loss of a node is told in several turns, too, and the node may come back in between.  So each bond, and
- * whatever a class keeps of a process of another node, has the epoch of its connection, and the walk for a
- * loss takes what is not later than the lost connection.  What is added meanwhile is later: signals of a lost
- * connection make no bond (bind_to).  A process that begins meanwhile is put before all others, so no walk
- * comes to it.  A bond that is removed leaves its place to the last one: where that one was looked at already
- * it is not lost, and else its new place is still to be looked at. */
+ * An errand walks over the processes in several turns to tell them the loss of a node, and the node may come
+ * back in between.  So each bond, and whatever a class keeps of a process of another node, has the epoch of
+ * its connection, and the walk removes only bonds whose epoch is not later than that of the lost connection.
+ * A bond that is added during the walk has a later epoch, because a signal of a lost connection makes no bond
+ * (bind_to).  A process that begins during the walk is put at the head of the list, which the walk has
+ * passed. When a bond is removed, the last bond moves to its place. A walk looks at the bonds of a process
+ * from the last one down: so the bond that moves was either looked at already, and is not lost, or moves to a
+ * place that the walk has yet to look at. */
 #include "agent/process/hosted.h"
 
 #include "agent/send.h"
@@ -44,18 +46,18 @@ const char *hosted_refusal(const struct agent *a, int code, char out[LIMIT_TEXT_
 
 /* --- walks ---------------------------------------------------------------------------------------------- */
 
-/* A walk over the processes that there were at the loss of a node.  Bonds are looked at from the last one
- * down: the first `left` of them are still to be looked at. */
+/* A walk over the processes that existed when a node was lost.  The walk looks at the bonds of a process from
+ * the last one down: it has yet to look at the first `left` of them. */
 struct hosted_walk {
   struct errand errand;
   struct hosted_walk *next, **pprev; /* in agent->walks */
   struct hosted_loss lost;
-  struct hosted *at; /* the next process; NULL: all were looked at */
-  bool begun;        /* `at` was looked at, and some of its bonds may be left */
+  struct hosted *at; /* the process that the walk looks at next; NULL: it has looked at all */
+  bool begun;        /* the walk has called node_down of `at`, and may have bonds of it left to look at */
   size_t left;
 };
 
-/* A walk that stands at p goes on behind it. */
+/* Moves a walk that stands at p to the process behind p. */
 static void walk_past(struct hosted_walk *w, const struct hosted *p) {
   if (w->at != p) return;
   w->at = p->next;
@@ -68,7 +70,7 @@ static void walks_past(const struct hosted *p) {
 
 /* --- the end of a process ------------------------------------------------------------------------------- */
 
-/* The signals of an ended process to those that it was linked with or monitored by. */
+/* The signals that tell the end of a process to the processes that were linked with it or monitored it. */
 struct farewell {
   struct errand errand;
   struct agent *agent;
@@ -95,7 +97,8 @@ static void farewell_done(struct errand *e) {
   free(f);
 }
 
-/* Sends the signals, those beyond HOSTED_FAREWELLS later; takes the bonds. */
+/* Sends the signals for all bonds of p: HOSTED_FAREWELLS of them at once, and the others in later turns of
+ * the loop. Takes the array of bonds from p. */
 static void fire_bonds(struct hosted *p, struct term *reason) {
   struct farewell f = {
       .errand = {.name = "the end of a process that many were tied to",
@@ -121,7 +124,8 @@ static void fire_bonds(struct hosted *p, struct term *reason) {
   free(f.bonds);
 }
 
-/* LIMIT_TIES bounds the bonds of all hosted processes and the ties of green threads together. */
+/* Gives back n places of LIMIT_TIES, which bounds the bonds of all hosted processes and the ties of green
+ * threads together. */
 static void count_out(struct agent *a, size_t n) {
   quota_give(&a->ties_left, &a->limits, LIMIT_TIES, (int32_t)n);
   a->ties -= (int64_t)n;
@@ -170,7 +174,7 @@ static int put_place(struct hosted *p, size_t i) {
   return map_put_id(&p->bond_at, bond_key(p->bonds[i].pid, p->bonds[i].ref), (void *)(uintptr_t)(i + 1));
 }
 
-/* The place of a bond, plus 1; 0: there is none. */
+/* The index of a bond in p->bonds, plus 1; 0: p has no such bond. */
 static size_t find_bond(const struct hosted *p, npid pid, npid ref) {
   if (p->bond_at.len) {
     size_t at = (uintptr_t)map_get_id(&p->bond_at, bond_key(pid, ref));
@@ -181,7 +185,7 @@ static size_t find_bond(const struct hosted *p, npid pid, npid ref) {
   return 0;
 }
 
-/* Puts the newest bond into bond_at, and all of them when there come to be more than BONDS_FEW. */
+/* Puts the newest bond into bond_at; puts all bonds there when their number first exceeds BONDS_FEW. */
 static int note_place(struct hosted *p) {
   if (p->bond_at.len) return put_place(p, p->bond_count - 1);
   int code = 0;
@@ -207,7 +211,8 @@ static int add_bond(struct hosted *p, npid pid, npid ref) {
 int hosted_bond(struct hosted *p, npid pid, npid ref) {
   struct agent *a = p->agent;
   if (find_bond(p, pid, ref)) return 0;
-  if (p->bond_at.len && map_get_id(&p->bond_at, bond_key(pid, ref))) return 0; /* another's reference */
+  if (p->bond_at.len && map_get_id(&p->bond_at, bond_key(pid, ref)))
+    return 0; /* a monitor of another process has this reference */
   if (!quota_take(&a->ties_left, &a->limits, LIMIT_TIES)) return ERR_BUSY;
   a->ties++;
   int code = add_bond(p, pid, ref);
@@ -221,7 +226,7 @@ void hosted_forget_bonds(struct hosted *p) {
   p->bond_count = 0;
 }
 
-/* Removes a bond; false when there was none. */
+/* Removes a bond; false when p has no such bond. */
 static bool unbond(struct hosted *p, npid pid, npid ref) {
   size_t at = find_bond(p, pid, ref);
   if (!at) return false;
@@ -236,8 +241,8 @@ static bool unbond(struct hosted *p, npid pid, npid ref) {
   return true;
 }
 
-/* An exit signal: "normal" is ignored, anything else ends the process.  "kill" arrives as "killed".  No
- * hosted process traps exits. */
+/* Handles an exit signal: a hosted process ignores the reason "normal", and every other reason ends it.  The
+ * reason "kill" becomes "killed".  No hosted process traps exits. */
 static void exit_signal(struct hosted *p, struct term *reason, bool kill) {
   if (!kill && term_is_word(reason, "normal")) return;
   struct term *killed = kill ? reason_word("killed") : NULL;
@@ -331,14 +336,16 @@ static void answer(struct hosted *p, struct signal *s) {
   signal_free(s);
 }
 
-/* Is there a link by a later connection than the one by which the signal came? */
+/* True when p and the sender have a link whose connection is later than the one over which the signal came.
+ */
 static bool is_late(const struct hosted *p, const struct signal *s) {
   size_t at = s->epoch ? find_bond(p, s->from, NPID_NONE) : 0;
   return at && p->bonds[at - 1].epoch > s->epoch;
 }
 
-/* Fires a link by a lost connection that the walk for its loss has not come to: one by the present connection
- * is to take its place.  False: p has ended. */
+/* Fires the link of p with another process where the link belongs to a lost connection and the walk for that
+ * loss has not reached it: a link over the present connection is about to take its place.  False: p has
+ * ended. */
 static bool fire_stale(struct hosted *p, npid other) {
   struct agent *a = p->agent;
   npid pid = p->pid;
@@ -372,12 +379,12 @@ static void bind_to(struct hosted *p, const struct signal *s) {
 void hosted_signal(struct hosted *p, struct signal *s) {
   switch (s->kind) {
   case SIGNAL_MESSAGE:
-  case SIGNAL_URGENT: /* these have no mailbox in which it could overtake */
+  case SIGNAL_URGENT: /* a hosted process has no mailbox in which the message could overtake others */
     if (p->class->message) p->class->message(p, s);
     break;
   case SIGNAL_LINK:
   case SIGNAL_MONITOR: bind_to(p, s); break;
-  case SIGNAL_UNLINK: /* no UNLINK of a hosted process can be under way, since none unlinks by itself */
+  case SIGNAL_UNLINK: /* a hosted process sends no UNLINK, so none of it can cross this one */
     if (!is_late(p, s)) unbond(p, s->from, NPID_NONE);
     agent_send(p->agent, SIGNAL_UNLINK_ACK, s->from, p->pid, s->ref, NULL);
     break;
@@ -405,7 +412,8 @@ void hosted_signal(struct hosted *p, struct signal *s) {
 
 /* --- the loss of a node --------------------------------------------------------------------------------- */
 
-/* Removes a bond that is lost; a link fires, which may end p.  Returns how many looks that counts as. */
+/* Removes the bond where it belongs to the lost connection; a removed link fires, which may end p.  Returns
+ * how many looks this counts as. */
 static int lose_bond(struct hosted *p, struct bond b, const struct hosted_loss *lost) {
   if (!hosted_is_lost(lost, b.pid, b.epoch)) return 1;
   unbond(p, b.pid, b.ref);

@@ -1,6 +1,7 @@
 /* Orderings: only the thread that changes the level from AMPLE to SHORT, or back, by compare-and-exchange,
- * wakes the isolates; each of them compares its own episode and level with those of the budget when it next
- * runs.  A measurement that is late changes the level by one step that the next one corrects. */
+ * wakes the isolates; each isolate compares its own episode and level with those of the budget when it next
+ * runs.  A measurement that comes late changes the level by one wrong step, which the next measurement
+ * corrects. */
 #include "vm/process/budget.h"
 
 #include "base/allocator.h"
@@ -81,7 +82,8 @@ static bool over_share(const struct process *p) {
   return process_memory(p) + (int64_t)p->mailbox.bytes > share;
 }
 
-/* Garbage does not count: it is collected first, unless the process has grown little since the last time. */
+/* Garbage does not count as memory of a process: the process collects it first, unless the process has grown
+ * little since its last collection. */
 static bool denies(struct process *p) {
   struct vm *vm = p->isolate->vm;
   if (!over_share(p)) return false;
@@ -107,8 +109,8 @@ bool budget_denies_spawn(struct process *p) {
   return counted(p, now == BUDGET_CRITICAL || (now == BUDGET_SHORT && denies(p)));
 }
 
-/* Only one process in BUDGET_PAUSE_NS may be the one that ends, as its memory is free some time later; but a
- * quarter above the bound there is no time for that. */
+/* At most one process ends in each BUDGET_PAUSE_NS, because the memory of a process becomes free only some
+ * time after its end. When the node is a quarter above the bound, it does not wait for that. */
 int64_t budget_limit(const struct process *p) {
   struct vm *vm = p->isolate->vm;
   int64_t limit = (int64_t)vm->config.heap_max;

@@ -1,10 +1,11 @@
-/* Invariant: a label is shared by the processes of one isolate that began at one place; only the thread that
- * runs the isolate counts its uses: by processes, by factories and by its place in iso->labels.  Another
- * thread may be reading its text, but only under facts_lock, so that lock is taken to free it.
+/* Invariant: a label is shared by the processes of one isolate that began at one place. Only the thread that
+ * runs the isolate counts the uses of a label: by processes, by factories and by its place in iso->labels.
+ * Another thread may read the text of a label, but only under facts_lock, so whoever frees a label takes that
+ * lock.
  *
  * A process that is spawned with a function gets the label of its factory (copy/factory.h).  To read where a
- * process begins from its stack takes longer, so others get their label when they first wait or are
- * preempted: those that end before cost nothing. */
+ * process begins from its stack takes longer, so every other process gets its label when it first waits or is
+ * preempted: a process that ends before costs nothing. */
 #include "vm/process/facts.h"
 
 #include "vm/sched/state.h"
@@ -21,10 +22,10 @@ struct label {
   char text[];
 };
 
-/* Reads the outermost Lua function on the stack into ar.  Each lua_getstack takes time for its level, so the
- * last level is found by doubling. */
+/* Reads the outermost Lua function on the stack into ar.  A call of lua_getstack takes time in
+ * proportion to the level, so the search for the last level doubles the level at each call. */
 static bool find_outermost(lua_State *L, lua_Debug *ar) {
-  enum { C_FUNCTIONS = 8 }; /* that may lie below it */
+  enum { C_FUNCTIONS = 8 }; /* how many C functions may lie below the outermost Lua function */
   int low = 1, high = 1;
   while (lua_getstack(L, high, ar)) low = high, high *= 2;
   while (low < high) {
@@ -62,7 +63,7 @@ static struct label *make(const lua_Debug *ar) {
   return l;
 }
 
-/* The label of a place, which the isolate keeps until another place needs its entry. */
+/* Returns the label of a place. The isolate keeps the label until another place needs its entry. */
 static struct label *label_of(struct isolate *iso, const lua_Debug *ar) {
   size_t i = ((uintptr_t)ar->source / 16 + (unsigned)ar->linedefined) % ISOLATE_LABELS;
   if (is_for(iso->labels[i], ar)) return iso->labels[i];

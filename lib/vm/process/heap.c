@@ -1,15 +1,17 @@
 /* Invariant: a block has a header of HEAP_HEADER bytes, its tag: the index of an account, the generation of
  * that account, and whether the block comes from malloc.  The tag of an account changes when its process
- * ends, so a block whose tag is not that of its account is nobody's.  A small block lies in a chunk and has
- * the length of its class; chunks begin at multiples of CHUNK, so a block's address tells its chunk.
- * Chunks come from mmap, so the memory of an isolate that closes returns to the kernel at once.  Lua passes
- * the size at each call, so headers need no size.  Under AddressSanitizer every block comes from malloc, so
- * that it finds accesses beyond a block.
+ * ends, so a block whose tag is not that of its account belongs to no process any more.  A small block lies
+ * in a chunk and has the length of its class; chunks begin at multiples of CHUNK, so the address of a block
+ * tells in which chunk the block lies.  The heap maps chunks with mmap, so the memory of an isolate that
+ * closes returns to the kernel at once.  Lua passes the size of a block at each call, so headers hold no
+ * size.  Under AddressSanitizer every block comes from malloc, so that the sanitizer finds accesses beyond a
+ * block.
  *
- * Trimming first moves all free blocks into limbo, from which nothing is allocated, and counts the bytes in
- * limbo of each chunk.  A chunk whose bytes are all there has no block in use, and can get none: it is
- * unmapped.  A chunk with few blocks in use is parked: its blocks in limbo never return to the free lists,
- * and the pages that they fill return to the kernel; it is unmapped once all of it is free. */
+ * Trimming first moves all free blocks into limbo, a list from which nothing is allocated, and counts for
+ * each chunk how many of its bytes are in limbo.  A chunk whose bytes are all in limbo has no block in use,
+ * and no block of it can be allocated: trimming unmaps the chunk.  Trimming parks a chunk that has few blocks
+ * in use: its blocks in limbo never return to the free lists, and the pages that they fill return to the
+ * kernel; the chunk is unmapped once all of its blocks are free. */
 #include "vm/process/heap.h"
 
 #include <errno.h>
@@ -58,7 +60,7 @@ void heap_init(struct heap *h) {
 /* At the start of a chunk. */
 struct chunk {
   struct chunk *next;
-  size_t limbo; /* bytes of it in limbo; in a parked chunk, those that never return, too */
+  size_t limbo; /* bytes of its blocks in limbo; those of a parked chunk stay there */
   bool parked;
   uint32_t dropped;                    /* pages that have returned to the kernel */
   uint16_t free_in_page[CHUNK / PAGE]; /* limbo, by page */
@@ -133,7 +135,7 @@ static void push_free(void **list, void *block) {
   *list = block;
 }
 
-/* Adds a chunk.  The rest of the old chunk becomes a free block of its size's class. */
+/* Adds a chunk.  The unused rest of the previous chunk becomes a free block of the class of its size. */
 static bool grow(struct heap *h) {
   struct chunk *chunk = map_chunk();
   if (!chunk) return false;
@@ -188,7 +190,7 @@ static void park(struct heap *h) {
     if (c->limbo >= CHUNK - CHUNK / 8 && c->limbo % HEAP_CLASS != NEVER) c->parked = true;
 }
 
-/* Returns the pages of a parked chunk that are free from end to end. */
+/* Returns to the kernel those pages of a parked chunk in which no byte is in use. */
 static void drop_pages(struct heap *h, struct chunk *c) {
   uint32_t dropped = 0;
   for (uint32_t i = 0, pages = CHUNK / PAGE; i < pages; i++) {
@@ -201,7 +203,8 @@ static void drop_pages(struct heap *h, struct chunk *c) {
   c->dropped = dropped;
 }
 
-/* Trimming is due again when an eighth more is free than now. */
+/* Unmaps the chunks that are empty, and sets when the next trimming is due: once an eighth more bytes are
+ * free than now. */
 static void end_trim(struct heap *h) {
   for (struct chunk **link = &h->chunks, *c; (c = *link);) {
     if (!is_empty(c)) {
@@ -228,7 +231,7 @@ static void count_one(struct heap *h) {
   h->trim_at = *(void **)h->trim_at;
 }
 
-/* Puts a block back into its free list, unless its chunk goes or is parked. */
+/* Puts a block back into its free list, unless its chunk is about to be unmapped or is parked. */
 static void sort_one(struct heap *h) {
   void *block = h->trim_at;
   h->trim_at = h->limbo[h->trim_class] = *(void **)block;
@@ -264,10 +267,10 @@ static size_t class_of(size_t n) {
   return (n + HEAP_HEADER + HEAP_CLASS - 1) / HEAP_CLASS;
 }
 
-/* More than the address space has: sums of it and what is held do not overflow. */
+/* A size that no block can have. The sum of this size and of all bytes in use does not overflow. */
 #define LONGEST ((size_t)1 << 60)
 
-/* The bytes that a block for n bytes takes. */
+/* How many bytes a block for n bytes of Lua takes from the heap, with its header. */
 static int64_t cost_of(size_t n) {
   if (n > SMALL_MAX) return (int64_t)((n < LONGEST ? n : LONGEST) + HEAP_HEADER);
   return (int64_t)(class_of(n) * HEAP_CLASS);
@@ -277,7 +280,7 @@ static uint64_t *header_of(void *block) {
   return (uint64_t *)block - 1;
 }
 
-/* A block from the unused part of the newest chunk. */
+/* Cuts a block off the unused part of the newest chunk. */
 static void *take_fresh(struct heap *h, size_t size) {
   if ((size_t)(h->end - h->at) < size && !grow(h)) return NULL;
   void *block = h->at;
@@ -302,7 +305,7 @@ static void *take_large(struct heap *h, size_t n) {
   return block;
 }
 
-/* A block with the tag; without charge. */
+/* Allocates a block and writes the tag into its header, without a charge to an account. */
 static void *take(struct heap *h, size_t n, uint64_t tag) {
   uint64_t *header = n > SMALL_MAX ? take_large(h, n) : take_small(h, class_of(n));
   if (!header) return NULL;
@@ -327,8 +330,8 @@ static void give(struct heap *h, void *block, size_t n) {
 
 /* --- the limit --- */
 
-/* Refuses a request that brings the running process over its bound, or that follows a refused one?
- * asks_again: Lua will collect and ask again when the request is refused. */
+/* True when the request is to be refused, because it brings the running process over its bound, or follows a
+ * request that was refused.  asks_again: Lua collects garbage and asks again when the request is refused. */
 static bool decides(struct heap *h, int64_t more, bool asks_again) {
   int64_t held = h->account->bytes;
   bool second = h->refused;
@@ -350,7 +353,7 @@ static inline bool refuses(struct heap *h, int64_t more, bool asks_again) {
 
 /* --- lua_Alloc --- */
 
-/* The way of most blocks: small, and within the limit. */
+/* Allocates a small block of a process that stays within its limit, as most requests want. */
 static inline void *allocate_small(struct heap *h, size_t class) {
   int64_t cost = (int64_t)(class * HEAP_CLASS);
   uint64_t *header = take_small(h, class);
@@ -381,7 +384,8 @@ static void release(struct heap *h, void *block, size_t n) {
   }
 }
 
-/* Moves the block to one of another length, with the tag. */
+/* Copies the block into a block of another length, writes the tag into its header, and frees the old block.
+ */
 static void *move(struct heap *h, void *block, size_t old_size, size_t new_size, uint64_t tag) {
   if ((*header_of(block) & FROM_MALLOC) && new_size > SMALL_MAX) {
     uint64_t *header = realloc(header_of(block), new_size + HEAP_HEADER);
@@ -397,8 +401,8 @@ static void *move(struct heap *h, void *block, size_t old_size, size_t new_size,
   return moved;
 }
 
-/* When shrinking fails, the block stays as it is, since Lua requires that shrinking succeeds; then Lua frees
- * it with the new size. */
+/* Shrinks a block. When no smaller block can be allocated, the block stays where it is, because Lua requires
+ * that shrinking succeeds; Lua later frees the block with the new size. */
 static void keep_length(struct heap *h, const uint64_t *header, int64_t less) {
   *(*header & FROM_MALLOC ? &h->large : &h->in_use) -= less;
 }
