@@ -409,9 +409,19 @@ static void close_inherited(struct inherited *all) {
   *all = (struct inherited){0};
 }
 
+/* Exits as the child has that ended before the node was ready.  One that ends by itself has told why. */
+static void exit_as(int status) __attribute__((noreturn));
+static void exit_as(int status) {
+  struct error e = {0};
+  if (WIFEXITED(status)) exit(WEXITSTATUS(status) ? WEXITSTATUS(status) : 1);
+  error_set(&e, ERR_SYSTEM, "the node was ended by signal %d (%s) before it was ready", WTERMSIG(status),
+            strsignal(WTERMSIG(status)));
+  tool_fail(&tool, e.code, &e);
+}
+
 /* Forks.  The child gets a session of its own; detach returns the pipe on which it must report that the node
- * is ready. The parent waits for that report, prints what follows it, and exits with 0, or with the status of
- * the child when that ends first. */
+ * is ready. The parent waits for that report, prints what follows it, and exits with 0, or as the child does
+ * when that ends first. */
 static int detach(void) {
   int pipe_fd[2], status = 0;
   char ready;
@@ -430,7 +440,7 @@ static int detach(void) {
     exit(0);
   }
   waitpid(child, &status, 0);
-  exit(WIFEXITED(status) && WEXITSTATUS(status) ? WEXITSTATUS(status) : 1);
+  exit_as(status);
 }
 
 /* Makes the console the standard output and error of the detached node, and reports that the node is ready.

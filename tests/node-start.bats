@@ -192,6 +192,13 @@ ended() {
   assert_output --partial 'RUNTIME_DIRECTORY=a: expected an absolute path'
 }
 
+@test "-d tells that the node was killed before it was ready" {
+  ASAN_OPTIONS+=:detect_leaks=0 run -125 strace -f -o /dev/null -e inject=flock:signal=KILL \
+    "$(command -v node-start)" -d --sname one 3>&-
+  assert_output 'node-start: the node was ended by signal 9 (Killed) before it was ready'
+  start_node one
+}
+
 # Writes the lines of the datagrams that come to a socket, a path or @ and an abstract name, to the file $T/told.
 service_manager() {
   rm -f "$T/told" "$T/manager"
