@@ -473,9 +473,10 @@ static void feed(struct conversation *k) {
     k->watches = false;
     send_text(k, "0\r\n\r\n");
   }
-  for (size_t i = 0; k->watches && i < s->count; i++)
-    if (s->history[i].modified >= k->next_revision && is_in(s->history[i].key, k->prefix, k->end))
-      json_array_append_new(events, event_of(&s->history[i]));
+  size_t new = s->count;
+  while (new && s->history[new - 1].modified >= k->next_revision) new --;
+  for (size_t i = new; k->watches &&i < s->count; i++)
+    if (is_in(s->history[i].key, k->prefix, k->end)) json_array_append_new(events, event_of(&s->history[i]));
   if (k->watches && s->revision >= k->next_revision) k->next_revision = s->revision + 1;
   if (json_array_size(events)) send_result(k, json_pack("{s:O}", "events", events));
   json_decref(events);

@@ -46,7 +46,7 @@ static struct fixture *fixture_new(int members, const char *user, const char *pa
   if (!f) abort();
   uv_loop_init(&f->loop);
   uv_timer_init(&f->loop, &f->patience);
-  uv_timer_start(&f->patience, on_impatient, 20000, 0);
+  uv_timer_start(&f->patience, on_impatient, 60000, 0);
   for (int i = 0; i < members; i++) {
     f->m[i] = i ? etcd_server_join(f->m[0]) : etcd_server_new(&f->loop);
     urls[i] = etcd_server_url(f->m[i]);

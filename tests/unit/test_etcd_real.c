@@ -5,6 +5,7 @@
 #include "tap.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 static const struct log silent = {NULL, "test"};
 
@@ -103,14 +104,21 @@ static struct seen *put_once(struct fixture *f, const char *key, int64_t lease) 
   return wait_for_answer(f);
 }
 
-/* The same, again and again until etcd answers: on a busy machine it may not do so in time. */
+/* Leaves the processor to etcd, which begins, or is slow on a busy machine. */
+static bool has_failed(const struct seen *s) {
+  if (s->e.code != ERR_ETCD) return false;
+  nanosleep(&(struct timespec){0, 20000000}, NULL);
+  return true;
+}
+
+/* The same, again and again until etcd answers. */
 static struct seen *get(struct fixture *f, struct etcd_range range) {
-  while (get_once(f, range)->e.code == ERR_ETCD) continue;
+  while (has_failed(get_once(f, range))) continue;
   return &f->seen;
 }
 
 static struct seen *put(struct fixture *f, const char *key, int64_t lease) {
-  while (put_once(f, key, lease)->e.code == ERR_ETCD) continue;
+  while (has_failed(put_once(f, key, lease))) continue;
   return &f->seen;
 }
 
