@@ -1,0 +1,536 @@
+/* Invariant: while the roster runs and is not refused, either the keeping timer runs, or a request that ends
+ * by starting the timer is under way; the same holds for the reading timer, of which a watch takes the place.
+ * A known node is `absent` when its key was missing in the last list, or was deleted in a time of doubt, and
+ * it is not told gone yet.
+ *
+ * Orderings: pages of a list are read one after another, each as the store is then, and the watch begins
+ * behind the revision of the first one: so the watch repeats some of what the pages have said.  A row that is
+ * not newer than the one that is known changes nothing.  A deletion by the watch is believed at once.  What a
+ * list lacks, and what is deleted within one time of a lease after a watch was lost, is believed only when
+ * that time is over and the watch lives: as etcd comes back, its leases and the nodes need as long to
+ * recover. While etcd does not answer, nothing changes.
+ *
+ * The answer to the creation of the key may be lost: then the key is found there with the lease of this node.
+ */
+#include "agent/cluster/roster.h"
+
+#include "base/map.h"
+#include "core/tags.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RETRY_MS = 500, RELIST_MS = 200, RELIST_MAX_MS = 3200, ABSENT_MS = 250 };
+
+struct known {
+  char node[NODENAME_SIZE];
+  int64_t created, modified;
+  int64_t absent_until; /* when its absence is believed, by the loop's clock; 0: it is present */
+  unsigned list;        /* the last list that had it */
+};
+
+struct roster {
+  struct roster_config config;
+  const struct roster_events *events;
+  void *data;
+  char *self, *address, *tags, *version, *key, *members;
+  bool stopped, left, joined_once;
+
+  /* the key of this node */
+  uv_timer_t keep;
+  int64_t lease, revision;
+  int64_t sent_ms, kept_ms;   /* when the last keepalive, the last answered one, was sent */
+  int64_t rival, rival_since; /* the key that another node has: its creation; when it was first seen */
+  bool renewed, told_away;    /* the value is to be put again; that etcd does not answer is in the log */
+
+  /* the others */
+  uv_timer_t read, absent;
+  struct etcd_watch *watch;
+  struct map known; /* node → struct known */
+  unsigned list;    /* number of the present list */
+  char *after;      /* the last key of the page before, or NULL */
+  int64_t from;     /* the revision of the first page */
+  int64_t doubt_until;
+  int backoff_ms;
+  bool listed_once, told_full, counting;
+};
+
+static int64_t now_ms(const struct roster *r) {
+  return (int64_t)uv_now(r->config.loop);
+}
+
+static int64_t ttl_ms(const struct roster *r) {
+  return r->config.ttl_s * 1000;
+}
+
+/* Logs that etcd does not answer, or answers again, once each. */
+static void note_answer(struct roster *r, const struct error *e) {
+  bool away = e && e->code != ERR_NO_NAME;
+  if (r->told_away == away) return;
+  r->told_away = away;
+  log_line(r->config.log, "cluster: %s", away ? error_text(e) : "etcd answers again");
+}
+
+/* --- the key of this node ------------------------------------------------------------------------------- */
+
+static void on_keep(uv_timer_t *t);
+
+static void keep_after(struct roster *r, int64_t ms) {
+  if (!r->stopped) uv_timer_start(&r->keep, on_keep, ms > 0 ? (uint64_t)ms : 0, 0);
+}
+
+static char *make_value(const struct roster *r) {
+  json_t *v = json_pack("{s:I, s:s, s:i, s:s, s:s}", "creation", (json_int_t)r->config.creation, "address",
+                        r->address, "port", r->config.port, "tags", r->tags, "version", r->version);
+  char *text = v ? json_dumps(v, JSON_COMPACT) : NULL;
+  json_decref(v);
+  return text;
+}
+
+static void refuse(struct roster *r, const struct error *e) {
+  if (r->joined_once) keep_after(r, ttl_ms(r));
+  r->events->refused(r->data, e);
+}
+
+/* A request about the key has failed. */
+static void try_later(struct roster *r, const struct error *e) {
+  note_answer(r, e);
+  bool passes = e->code == ERR_ETCD || e->code == ERR_NOMEM || e->code == ERR_BUSY || e->code == ERR_NO_NAME;
+  if (e->code == ERR_NO_NAME) r->lease = r->revision = 0;
+  if (passes || r->joined_once)
+    keep_after(r, RETRY_MS);
+  else
+    refuse(r, e);
+}
+
+static void be_joined(struct roster *r, int64_t revision) {
+  r->revision = revision;
+  r->kept_ms = r->sent_ms;
+  r->rival = 0;
+  r->joined_once = true;
+  keep_after(r, ttl_ms(r) / 3);
+  r->events->joined(r->data, revision);
+}
+
+/* Another key has the name of this node: it may be of an earlier start, which ends with its lease. */
+static void meet_rival(struct roster *r, const struct etcd_row *row) {
+  struct error e;
+  if (row->created != r->rival) {
+    r->rival = row->created;
+    r->rival_since = now_ms(r);
+  }
+  if (now_ms(r) - r->rival_since <= ttl_ms(r) + 1000) {
+    keep_after(r, RETRY_MS);
+    return;
+  }
+  json_t *v = json_loadb(row->value, row->size, 0, NULL);
+  const char *address = json_string_value(json_object_get(v, "address"));
+  error_set(&e, ERR_NODE_TAKEN,
+            "%s: another living node of the cluster has this name, at %.100s:%d (name taken)", r->self,
+            address ? address : "?", (int)json_integer_value(json_object_get(v, "port")));
+  json_decref(v);
+  r->rival = 0;
+  refuse(r, &e);
+}
+
+static void on_created(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct roster *r = data;
+  if (r->stopped) return;
+  if (e) {
+    try_later(r, e);
+    return;
+  }
+  note_answer(r, NULL);
+  if (answer->succeeded)
+    be_joined(r, answer->revision);
+  else if (answer->n && answer->rows[0].created && answer->rows[0].lease == r->lease)
+    be_joined(r, answer->rows[0].created);
+  else if (answer->n && answer->rows[0].created)
+    meet_rival(r, &answer->rows[0]);
+  else
+    keep_after(r, RETRY_MS);
+}
+
+static void create(struct roster *r) {
+  char *value = make_value(r);
+  struct etcd_txn *t = value ? etcd_txn_new() : NULL;
+  etcd_txn_if_created(t, r->key, false, 0);
+  if (value) etcd_txn_put(t, ETCD_THEN, r->key, value, r->lease);
+  etcd_txn_get(t, ETCD_ELSE, r->key);
+  free(value);
+  if (t)
+    etcd_txn_send(r->config.etcd, t, on_created, r);
+  else
+    keep_after(r, RETRY_MS);
+}
+
+static void on_granted(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct roster *r = data;
+  if (r->stopped) return;
+  if (e) {
+    try_later(r, e);
+    return;
+  }
+  r->lease = answer->lease;
+  create(r);
+}
+
+static void on_kept(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct roster *r = data;
+  if (r->stopped) return;
+  if (e) {
+    try_later(r, e);
+    return;
+  }
+  note_answer(r, NULL);
+  if (!answer->ttl_s) {
+    log_line(r->config.log, "cluster: the lease of this node has ended; it joins again");
+    r->lease = r->revision = 0;
+    keep_after(r, 0);
+    return;
+  }
+  r->kept_ms = r->sent_ms;
+  if (r->revision)
+    keep_after(r, ttl_ms(r) / 3 - (now_ms(r) - r->sent_ms));
+  else
+    create(r);
+}
+
+static void on_renewed(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct roster *r = data;
+  (void)answer;
+  if (r->stopped) return;
+  r->renewed = e != NULL;
+  keep_after(r, e ? RETRY_MS : 0);
+}
+
+/* Puts the value again, if the key is still this node's. */
+static void renew(struct roster *r) {
+  char *value = make_value(r);
+  struct etcd_txn *t = value ? etcd_txn_new() : NULL;
+  etcd_txn_if_created(t, r->key, false, r->revision);
+  if (value) etcd_txn_put(t, ETCD_THEN, r->key, value, r->lease);
+  free(value);
+  if (t)
+    etcd_txn_send(r->config.etcd, t, on_renewed, r);
+  else
+    keep_after(r, RETRY_MS);
+}
+
+static void on_keep(uv_timer_t *t) {
+  struct roster *r = t->data;
+  if (r->renewed && r->revision) {
+    renew(r);
+    return;
+  }
+  r->sent_ms = now_ms(r);
+  if (r->lease)
+    etcd_keepalive(r->config.etcd, r->lease, on_kept, r);
+  else
+    etcd_grant(r->config.etcd, r->config.ttl_s, on_granted, r);
+}
+
+void roster_renewed(struct roster *r, uint32_t creation) {
+  r->config.creation = creation;
+  r->renewed = true;
+  if (uv_is_active((uv_handle_t *)&r->keep)) keep_after(r, 0);
+}
+
+/* --- the others ----------------------------------------------------------------------------------------- */
+
+static bool is_address(const char *text) {
+  size_t n = strlen(text);
+  return n <= NODE_HOST_MAX &&
+         n == strspn(text, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:[]");
+}
+
+/* Reads the value of a key; *out points into v. */
+static bool read_value(json_t *v, struct presence *out) {
+  json_int_t creation, port;
+  if (json_unpack(v, "{s:I, s:s, s:I, s:s}", "creation", &creation, "address", &out->address, "port", &port,
+                  "tags", &out->tags))
+    return false;
+  out->creation = (uint32_t)creation;
+  out->port = (uint16_t)port;
+  return creation >= 1 && creation <= UINT32_MAX && port >= 0 && port <= UINT16_MAX &&
+         is_address(out->address) && !tags_check(out->tags, NULL);
+}
+
+static struct known *know(struct roster *r, const char *node) {
+  struct known *k = map_get(&r->known, node);
+  if (k) return k;
+  if (r->known.len >= ROSTER_MAX) {
+    if (!r->told_full)
+      log_line(r->config.log, "cluster: it has more than %d nodes: others are left out", ROSTER_MAX);
+    r->told_full = true;
+    return NULL;
+  }
+  k = calloc(1, sizeof *k);
+  if (!k || map_put(&r->known, node, k)) {
+    free(k);
+    return NULL;
+  }
+  snprintf(k->node, sizeof k->node, "%s", node);
+  return k;
+}
+
+/* A key that cannot be read is of a node that does not speak this version, and is left out. */
+static void appear(struct roster *r, const struct etcd_row *row) {
+  struct presence there;
+  const char *node = row->key + strlen(r->members);
+  if (!strcmp(node, r->self) || nodename_parse(node, &there.node, NULL)) return;
+  struct known *k = know(r, there.node.full);
+  if (!k) return;
+  k->list = r->list;
+  k->absent_until = 0;
+  if (row->modified <= k->modified) return;
+  k->created = row->created;
+  k->modified = row->modified;
+  json_t *v = json_loadb(row->value, row->size, 0, NULL);
+  if (read_value(v, &there)) r->events->present(r->data, &there);
+  json_decref(v);
+}
+
+static void forget(struct roster *r, struct known *k) {
+  map_remove(&r->known, k->node);
+  r->events->gone(r->data, k->node);
+  free(k);
+}
+
+static void on_absent(uv_timer_t *t);
+
+static void doubt(struct roster *r, struct known *k) {
+  if (!k->absent_until) k->absent_until = now_ms(r) + ttl_ms(r);
+  if (!uv_is_active((uv_handle_t *)&r->absent)) uv_timer_start(&r->absent, on_absent, ABSENT_MS, ABSENT_MS);
+}
+
+/* Believes the absences whose time is over, up to ROSTER_PAGE at a time. */
+static void on_absent(uv_timer_t *t) {
+  struct roster *r = t->data;
+  struct known *over[ROSTER_PAGE];
+  size_t at = 0, n = 0, left = 0;
+  void *value;
+  while (map_next(&r->known, &at, NULL, NULL, &value)) {
+    struct known *k = value;
+    if (!k->absent_until) continue;
+    if (r->watch && k->absent_until <= now_ms(r) && n < ROSTER_PAGE)
+      over[n++] = k;
+    else
+      left++;
+  }
+  if (!left) uv_timer_stop(t);
+  for (size_t i = 0; i < n && !r->stopped; i++) forget(r, over[i]);
+}
+
+static void vanish(struct roster *r, const struct etcd_row *row) {
+  struct known *k = map_get(&r->known, row->key + strlen(r->members));
+  if (!k || row->modified <= k->modified) return;
+  k->modified = row->modified;
+  if (now_ms(r) < r->doubt_until)
+    doubt(r, k);
+  else
+    forget(r, k);
+}
+
+static void on_read(uv_timer_t *t);
+
+static void read_after(struct roster *r, int64_t ms) {
+  if (!r->stopped) uv_timer_start(&r->read, on_read, (uint64_t)ms, 0);
+}
+
+/* The list cannot be read, or the watch is lost: reads anew, ever later. */
+static void read_anew(struct roster *r) {
+  free(r->after);
+  r->after = NULL;
+  read_after(r, r->backoff_ms);
+  r->backoff_ms = r->backoff_ms * 2 < RELIST_MAX_MS ? r->backoff_ms * 2 : RELIST_MAX_MS;
+}
+
+static void on_changed(void *data, int64_t revision, const struct etcd_row *rows, size_t n) {
+  struct roster *r = data;
+  (void)revision;
+  r->backoff_ms = RELIST_MS;
+  for (size_t i = 0; i < n && !r->stopped; i++) {
+    if (rows[i].deleted)
+      vanish(r, &rows[i]);
+    else
+      appear(r, &rows[i]);
+  }
+}
+
+static void on_ended(void *data, const struct error *e) {
+  struct roster *r = data;
+  (void)e;
+  r->watch = NULL;
+  r->counting = false;
+  read_anew(r);
+}
+
+static const struct etcd_watch_events watch_events = {on_changed, on_ended};
+
+/* The last page was read. */
+static void finish_list(struct roster *r) {
+  size_t at = 0;
+  void *value;
+  free(r->after);
+  r->after = NULL;
+  while (map_next(&r->known, &at, NULL, NULL, &value))
+    if (((struct known *)value)->list != r->list) doubt(r, value);
+  if (r->listed_once) r->doubt_until = now_ms(r) + ttl_ms(r);
+  r->listed_once = true;
+  r->watch = etcd_watch(r->config.etcd, r->members, r->from + 1, &watch_events, r);
+  if (r->watch)
+    read_after(r, r->config.count_ms);
+  else
+    read_anew(r);
+}
+
+static void on_page(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct roster *r = data;
+  if (r->stopped) return;
+  if (e) {
+    read_anew(r);
+    return;
+  }
+  if (!r->after) r->from = answer->revision;
+  for (size_t i = 0; i < answer->n && !r->stopped; i++) appear(r, &answer->rows[i]);
+  if (r->stopped) return;
+  char *last = answer->n == ROSTER_PAGE ? strdup(answer->rows[answer->n - 1].key) : NULL;
+  if (answer->n == ROSTER_PAGE && !last) {
+    read_anew(r);
+    return;
+  }
+  free(r->after);
+  r->after = last;
+  if (last)
+    read_after(r, 0);
+  else
+    finish_list(r);
+}
+
+/* Compares how many keys there are: one more or less than is known means that news was lost. */
+static void on_counted(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct roster *r = data;
+  if (r->stopped || !r->counting) return;
+  r->counting = false;
+  size_t known = r->known.len + (r->revision != 0);
+  if (e || (size_t)answer->count == known) {
+    read_after(r, r->config.count_ms);
+    return;
+  }
+  etcd_unwatch(r->watch);
+  r->watch = NULL;
+  read_anew(r);
+}
+
+static void on_read(uv_timer_t *t) {
+  struct roster *r = t->data;
+  struct etcd_range range = {.key = r->members,
+                             .prefix = true,
+                             .count_only = r->watch != NULL,
+                             .limit = ROSTER_PAGE,
+                             .after = r->after};
+  if (r->watch) {
+    r->counting = true;
+    range.limit = 0;
+    etcd_get(r->config.etcd, &range, on_counted, r);
+    return;
+  }
+  if (!r->after) r->list++;
+  etcd_get(r->config.etcd, &range, on_page, r);
+}
+
+/* --- life ----------------------------------------------------------------------------------------------- */
+
+static char *join_text(const char *a, const char *b, const char *c) {
+  size_t n = strlen(a) + strlen(b) + strlen(c) + 1;
+  char *text = malloc(n);
+  if (text) snprintf(text, n, "%s%s%s", a, b, c);
+  return text;
+}
+
+static bool copy_texts(struct roster *r) {
+  const struct roster_config *c = &r->config;
+  r->self = strdup(c->self);
+  r->address = strdup(c->address);
+  r->tags = strdup(c->tags ? c->tags : "");
+  r->version = strdup(c->version ? c->version : "");
+  r->members = join_text(c->prefix, "m/", "");
+  r->key = join_text(c->prefix, "m/", c->self);
+  return r->self && r->address && r->tags && r->version && r->members && r->key;
+}
+
+struct roster *roster_new(const struct roster_config *config, const struct roster_events *events,
+                          void *data) {
+  struct roster *r = calloc(1, sizeof *r);
+  if (!r) return NULL;
+  r->config = *config;
+  r->events = events;
+  r->data = data;
+  if (!r->config.ttl_s) r->config.ttl_s = ROSTER_TTL_S;
+  if (!r->config.count_ms) r->config.count_ms = ROSTER_COUNT_MS;
+  r->backoff_ms = RELIST_MS;
+  if (!copy_texts(r)) {
+    roster_free(r);
+    return NULL;
+  }
+  uv_timer_init(config->loop, &r->keep);
+  uv_timer_init(config->loop, &r->read);
+  uv_timer_init(config->loop, &r->absent);
+  r->keep.data = r->read.data = r->absent.data = r;
+  keep_after(r, 0);
+  read_after(r, 0);
+  return r;
+}
+
+static void on_revoked(void *data, const struct error *e, const struct etcd_answer *answer) {
+  struct roster *r = data;
+  (void)e, (void)answer;
+  r->left = true;
+}
+
+void roster_stop(struct roster *r) {
+  if (!r || r->stopped) return;
+  r->stopped = true;
+  r->left = !r->lease;
+  etcd_unwatch(r->watch);
+  r->watch = NULL;
+  uv_close((uv_handle_t *)&r->keep, NULL);
+  uv_close((uv_handle_t *)&r->read, NULL);
+  uv_close((uv_handle_t *)&r->absent, NULL);
+  if (r->lease) etcd_revoke(r->config.etcd, r->lease, on_revoked, r);
+}
+
+bool roster_has_left(const struct roster *r) {
+  return r->left;
+}
+
+void roster_free(struct roster *r) {
+  size_t at = 0;
+  void *value;
+  if (!r) return;
+  while (map_next(&r->known, &at, NULL, NULL, &value)) free(value);
+  map_finish(&r->known);
+  free(r->self);
+  free(r->address);
+  free(r->tags);
+  free(r->version);
+  free(r->members);
+  free(r->key);
+  free(r->after);
+  free(r);
+}
+
+int64_t roster_revision(const struct roster *r) {
+  return r->revision;
+}
+
+int64_t roster_sure_ms(const struct roster *r) {
+  return r->revision ? r->kept_ms + ttl_ms(r) - now_ms(r) : 0;
+}
+
+int64_t roster_find(const struct roster *r, const char *node) {
+  const struct known *k = map_get(&r->known, node);
+  return k && !k->absent_until ? k->created : 0;
+}

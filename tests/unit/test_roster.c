@@ -1,0 +1,297 @@
+/* The nodes of a cluster, with the small etcd of etcd_server.h.  Leases of the server end only as the test
+ * says; the nodes keep theirs by the clock. */
+#include "agent/cluster/roster.h"
+
+#include "etcd_server.h"
+#include "tap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { NODES = 3, TTL_S = 1 };
+
+static const struct log silent = {NULL, "test"};
+
+struct node {
+  struct fixture *f;
+  struct etcd *etcd;
+  struct roster *roster;
+  int joined, refused, present, gone;
+  int64_t revision;
+  struct error e;
+  struct presence last;
+  char address[64], tags[64], gone_node[64];
+};
+
+struct fixture {
+  uv_loop_t loop;
+  uv_timer_t patience; /* ends a test that hangs */
+  struct etcd_server *m;
+  struct node node[NODES];
+};
+
+static void on_joined(void *data, int64_t revision) {
+  struct node *n = data;
+  n->joined++;
+  n->revision = revision;
+}
+
+static void on_refused(void *data, const struct error *e) {
+  struct node *n = data;
+  n->refused++;
+  n->e = *e;
+}
+
+static void on_present(void *data, const struct presence *there) {
+  struct node *n = data;
+  n->present++;
+  n->last = *there;
+  snprintf(n->address, sizeof n->address, "%s", there->address);
+  snprintf(n->tags, sizeof n->tags, "%s", there->tags);
+}
+
+static void on_gone(void *data, const char *node) {
+  struct node *n = data;
+  n->gone++;
+  snprintf(n->gone_node, sizeof n->gone_node, "%s", node);
+}
+
+static const struct roster_events events = {on_joined, on_refused, on_present, on_gone};
+
+static void on_impatient(uv_timer_t *t) {
+  (void)t;
+  printf("Bail out! nothing happens\n");
+  exit(1);
+}
+
+static struct fixture *fixture_new(void) {
+  struct fixture *f = calloc(1, sizeof *f);
+  if (!f) abort();
+  uv_loop_init(&f->loop);
+  uv_timer_init(&f->loop, &f->patience);
+  uv_timer_start(&f->patience, on_impatient, 60000, 0);
+  f->m = etcd_server_new(&f->loop);
+  return f;
+}
+
+static struct node *begin(struct fixture *f, int i, const char *name, int64_t count_ms) {
+  struct node *n = &f->node[i];
+  const char *urls[] = {etcd_server_url(f->m), NULL};
+  struct error e;
+  *n = (struct node){.f = f};
+  const struct etcd_config config = {.loop = &f->loop, .log = &silent, .endpoints = urls};
+  if (etcd_new(&config, &n->etcd, &e)) abort();
+  const struct roster_config roster = {.loop = &f->loop,
+                                       .log = &silent,
+                                       .etcd = n->etcd,
+                                       .prefix = "/x/",
+                                       .self = name,
+                                       .creation = 7 + (uint32_t)i,
+                                       .address = "127.0.0.1",
+                                       .port = (uint16_t)(4370 + i),
+                                       .tags = "role=db web",
+                                       .version = "1",
+                                       .ttl_s = TTL_S,
+                                       .count_ms = count_ms};
+  n->roster = roster_new(&roster, &events, n);
+  if (!n->roster) abort();
+  return n;
+}
+
+/* The node dies: its lease is not revoked. */
+static void end(struct node *n) {
+  if (!n->roster) return;
+  etcd_finish(n->etcd);
+  roster_stop(n->roster);
+  for (int i = 0; i < 20; i++) uv_run(&n->f->loop, UV_RUN_NOWAIT);
+  roster_free(n->roster);
+  etcd_free(n->etcd);
+  n->roster = NULL;
+}
+
+static void fixture_free(struct fixture *f) {
+  for (int i = 0; i < NODES; i++) end(&f->node[i]);
+  etcd_server_finish(f->m);
+  uv_close((uv_handle_t *)&f->patience, NULL);
+  uv_run(&f->loop, UV_RUN_DEFAULT);
+  ok(!uv_loop_close(&f->loop), "no handle is left behind");
+  free(f);
+}
+
+static void until(struct fixture *f, const int *count, int n) {
+  while (*count < n) uv_run(&f->loop, UV_RUN_ONCE);
+}
+
+static void on_passed(uv_timer_t *t) {
+  *(bool *)t->data = true;
+}
+
+/* For what does not happen. */
+static void pass(struct fixture *f, uint64_t ms) {
+  uv_timer_t t;
+  bool over = false;
+  uv_timer_init(&f->loop, &t);
+  t.data = &over;
+  uv_timer_start(&t, on_passed, ms, 0);
+  while (!over) uv_run(&f->loop, UV_RUN_ONCE);
+  uv_close((uv_handle_t *)&t, NULL);
+  uv_run(&f->loop, UV_RUN_NOWAIT);
+}
+
+static void test_members(void) {
+  struct fixture *f = fixture_new();
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->joined, 1);
+  ok(one->revision == etcd_server_created(f->m, "/x/m/one@a") &&
+         roster_revision(one->roster) == one->revision,
+     "a node joins, by the revision of its key");
+  is(etcd_server_value(f->m, "/x/m/one@a"),
+     "{\"creation\":7,\"address\":\"127.0.0.1\",\"port\":4370,\"tags\":\"role=db web\",\"version\":\"1\"}",
+     "its key says who and where it is");
+  ok(roster_sure_ms(one->roster) > 0 && roster_sure_ms(one->roster) <= TTL_S * 1000, "it is sure of its key");
+  struct node *two = begin(f, 1, "two@b", 0);
+  until(f, &one->present, 1);
+  until(f, &two->present, 1);
+  until(f, &two->joined, 1);
+  ok(!strcmp(one->last.node.full, "two@b") && one->last.creation == 8 && one->last.port == 4371,
+     "a node that has read the keys hears of another");
+  ok(!strcmp(two->last.node.full, "one@a") && !strcmp(two->tags, "role=db web"), "which reads them, too");
+  ok(roster_find(one->roster, "two@b") == two->revision && !roster_find(one->roster, "one@a"),
+     "and knows the revision of its key");
+  roster_renewed(two->roster, 99);
+  until(f, &one->present, 2);
+  ok(one->last.creation == 99 && roster_revision(two->roster) == two->revision, "a new creation is told");
+  roster_stop(two->roster);
+  until(f, &one->gone, 1);
+  ok(!strcmp(one->gone_node, "two@b") && !roster_find(one->roster, "two@b"),
+     "a node that stops is gone at once");
+  while (!roster_has_left(two->roster)) uv_run(&f->loop, UV_RUN_ONCE);
+  ok(!etcd_server_value(f->m, "/x/m/two@b"), "its key is deleted");
+  etcd_server_put(f->m, "/x/m/three@c", "what is that");
+  etcd_server_put(f->m, "/x/m/four", "{}");
+  etcd_server_put(f->m, "/x/m/five@e", "{\"creation\":0,\"address\":\"a b\",\"port\":99999,\"tags\":\"\"}");
+  pass(f, 100);
+  ok(one->present == 2, "keys that are not understood are left out");
+  fixture_free(f);
+}
+
+static void test_many(void) {
+  enum { MANY = 2 * ROSTER_PAGE + 50 };
+  struct fixture *f = fixture_new();
+  for (int i = 0; i < MANY; i++) {
+    char key[64];
+    snprintf(key, sizeof key, "/x/m/n%d@b", i);
+    etcd_server_put(f->m, key, "{\"creation\":3,\"address\":\"127.0.0.1\",\"port\":4999,\"tags\":\"\"}");
+  }
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->present, MANY);
+  pass(f, 100);
+  ok(one->present == MANY, "%d nodes are read by pages, each once", MANY);
+  fixture_free(f);
+}
+
+static void test_name_taken(void) {
+  struct fixture *f = fixture_new();
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->joined, 1);
+  struct node *other = begin(f, 1, "one@a", 0);
+  until(f, &other->refused, 1);
+  ok(other->e.code == ERR_NODE_TAKEN && strstr(other->e.text, "127.0.0.1:4370"),
+     "a living node of the name is told: %s", other->e.text);
+  end(one); /* it dies: its key stays until its lease ends */
+  end(other);
+  struct node *again = begin(f, 1, "one@a", 0);
+  pass(f, 200);
+  ok(!again->joined && !again->refused, "the key of an earlier start is waited for");
+  etcd_server_expire(f->m, 0);
+  until(f, &again->joined, 1);
+  ok(again->revision > 1 && !again->refused, "and the node joins when that has gone");
+  fixture_free(f);
+}
+
+static void test_lease_lost(void) {
+  struct fixture *f = fixture_new();
+  struct node *one = begin(f, 0, "one@a", 0), *two = begin(f, 1, "two@b", 0);
+  until(f, &one->joined, 1);
+  until(f, &two->present, 1);
+  int64_t before = one->revision;
+  etcd_server_expire(f->m, 0);
+  until(f, &two->gone, 1);
+  ok(!strcmp(two->gone_node, "one@a"), "a node whose lease ends is gone");
+  until(f, &one->joined, 2);
+  until(f, &two->present, 2);
+  ok(one->revision > before && two->last.creation == 7, "it joins again by another key, with its creation");
+  fixture_free(f);
+}
+
+static void test_away(void) {
+  struct fixture *f = fixture_new();
+  struct node *one = begin(f, 0, "one@a", 0), *two = begin(f, 1, "two@b", 0);
+  until(f, &one->present, 1);
+  until(f, &two->joined, 1);
+  etcd_server_fault(f->m, ETCD_NO_LEADER);
+  pass(f, 2500);
+  ok(!one->gone && !two->gone && roster_sure_ms(one->roster) <= 0,
+     "without a leader nobody is gone, and no node is sure of its key");
+  etcd_server_fault(f->m, ETCD_WORKS);
+  while (roster_sure_ms(one->roster) <= 0) uv_run(&f->loop, UV_RUN_ONCE);
+  ok(one->joined == 1 && !one->gone, "afterwards it has the same key");
+  etcd_server_fault(f->m, ETCD_DOWN);
+  etcd_server_delete(f->m, "/x/m/two@b"); /* its lease ends, as it cannot reach etcd */
+  end(two);
+  etcd_server_put(f->m, "/x/m/three@c",
+                  "{\"creation\":3,\"address\":\"127.0.0.1\",\"port\":4999,\"tags\":\"\"}");
+  etcd_server_compact(f->m);
+  etcd_server_fault(f->m, ETCD_WORKS);
+  until(f, &one->present, 2);
+  ok(!one->gone && !strcmp(one->last.node.full, "three@c"), "what a list has is believed at once,");
+  until(f, &one->gone, 1);
+  ok(!strcmp(one->gone_node, "two@b"),
+     "what it lacks after the time of a lease, also when history is compacted");
+  fixture_free(f);
+}
+
+static void test_lost_answer(void) {
+  struct fixture *f = fixture_new();
+  etcd_server_fault(f->m, ETCD_LOSES);
+  struct node *one = begin(f, 0, "one@a", 0);
+  pass(f, 1000);
+  etcd_server_fault(f->m, ETCD_WORKS);
+  until(f, &one->joined, 1);
+  ok(one->revision == etcd_server_created(f->m, "/x/m/one@a") && !one->refused,
+     "a node whose answers were lost joins");
+  fixture_free(f);
+}
+
+static void test_lost_news(void) {
+  struct fixture *f = fixture_new();
+  struct node *one = begin(f, 0, "one@a", 300), *two = begin(f, 1, "two@b", 0);
+  until(f, &one->present, 1);
+  until(f, &two->joined, 1);
+  end(two);
+  etcd_server_lose(f->m, "/x/m/two@b");
+  until(f, &one->gone, 1);
+  ok(!strcmp(one->gone_node, "two@b"), "a deletion that no watch was told of is found by counting");
+  fixture_free(f);
+}
+
+static void test_hopeless(void) {
+  struct fixture *f = fixture_new();
+  etcd_server_fault(f->m, ETCD_404);
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->refused, 1);
+  ok(one->e.code == ERR_VERSION && !one->joined, "an etcd without its gateway is told: %s", one->e.text);
+  fixture_free(f);
+}
+
+int main(void) {
+  test_members();
+  test_many();
+  test_name_taken();
+  test_lease_lost();
+  test_away();
+  test_lost_answer();
+  test_lost_news();
+  test_hopeless();
+  return tap_end();
+}
