@@ -148,8 +148,7 @@ static int watch(struct nodemsg *m, const struct options *options, struct error 
 int main(int argc, char **argv) {
   struct options options = {0};
   parse_words(&tool, argc, argv, &options);
-  if (options.common.operands.count || options.common.rest.count)
-    tool_usage(&tool, "this tool takes no operands");
+  parse_no_operands(&tool, &options.common);
   if (options.watch && (options.scope || options.details))
     tool_usage(&tool, "--watch excludes --self, --all, --known and -l");
 

@@ -134,8 +134,7 @@ static json_t *request(const struct options *options) {
 static int64_t check(const struct options *options) {
   int64_t count = INT64_MAX;
   struct error e = {0};
-  if (options->common.operands.count || options->common.rest.count)
-    tool_usage(&tool, "this tool takes no operands");
+  parse_no_operands(&tool, &options->common);
   if (options->name && options->global)
     tool_usage(&tool, "--name and --global exclude each other: a mailbox has one name");
   if (options->count && !text_integer(options->count, 1, INT64_MAX, &count))

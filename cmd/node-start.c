@@ -479,7 +479,7 @@ int main(int argc, char **argv) {
   hide_words(argc, argv);
   prctl(PR_SET_DUMPABLE, 0); /* no core file, and no other process of the user, reads its memory */
   parse_words(&tool, argc, argv, &o);
-  if (o.common.operands.count) tool_usage(&tool, "%s: this tool takes no operands", o.common.operands.at[0]);
+  parse_no_operands(&tool, &o.common);
   if (make_setup(&o, &setup, &e)) tool_fail(&tool, e.code, &e);
   if (o.detach && (ready_fd = detach()) < 0)
     tool_fail(&tool, error_set(&e, ERR_SYSTEM, "cannot detach: %s", strerror(errno)), &e);

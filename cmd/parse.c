@@ -220,3 +220,8 @@ void parse_words(const struct tool *tool, int argc, char **argv, void *values) {
   for (; optind < argc; optind++) add_word(left, argv[optind]);
   tool_set_json(common->json);
 }
+
+void parse_no_operands(const struct tool *tool, const struct tool_common *common) {
+  const struct tool_words *words = common->operands.count ? &common->operands : &common->rest;
+  if (words->count) tool_usage(tool, "\"%s\": this tool takes no operands", words->at[0]);
+}

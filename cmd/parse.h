@@ -8,4 +8,7 @@
  * (complete.h) and on a mistake.  Lists of words end with NULL, and live as long as the program. */
 void parse_words(const struct tool *tool, int argc, char **argv, void *values);
 
+/* Ends a tool that takes no operands where there are some: status 2, with the first of them. */
+void parse_no_operands(const struct tool *tool, const struct tool_common *common);
+
 #endif

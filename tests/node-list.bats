@@ -9,7 +9,7 @@ load tools
   refuses 'no such option' node-list --no-such
   refuses '--wathc: no such option; did you mean --watch?' node-list --wathc
   refuses 'no such option' node-list -z
-  refuses 'takes no operands' node-list two@rane
+  refuses '"two@rane": this tool takes no operands' node-list two@rane
   refuses 'takes no argument' node-list --self=x
   refuses 'needs an argument' node-list -n
   refuses 'not a number of seconds' node-list --timeout soon

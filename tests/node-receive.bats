@@ -22,7 +22,7 @@ ends() {
 @test "help and version" { has_help node-receive; }
 
 @test "usage errors" {
-  refuses 'takes no operands' node-receive word
+  refuses '"word": this tool takes no operands' node-receive -- word
   refuses '--name and --global exclude each other' node-receive --name a --global a
   for count in 0 -1 x 1.5 ''; do refuses 'not a number of messages' node-receive --count "$count"; done
   refuses '' node-receive --global 'a b'
