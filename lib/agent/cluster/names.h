@@ -44,6 +44,7 @@ enum {
   NAMES_TTL_S = 60,
   NAMES_KEEP_MS = 20000, /* a lease is kept alive so often */
   NAMES_ANSWER_MS = 1400,
+  NAMES_PATIENCE_MS = 5000, /* bound on a registration while etcd answers others */
   NAMES_KEPT_MS = 60000,
   NAMES_POLLED_MS = 1000,
   NAMES_WATCHES = 64,

@@ -146,7 +146,8 @@ struct cluster_names {
   struct ring queued, sent;
   size_t pending; /* registrations that wait for an outcome */
   bool writing;
-  int64_t held_ms; /* no write is sent before, because one has failed */
+  int64_t answered_ms; /* when etcd last answered a write */
+  int64_t held_ms;     /* no write is sent before, because one has failed */
   struct ring leases;
   struct lease *lease; /* for new names; NULL: none yet */
 

@@ -306,6 +306,7 @@ static void on_written(void *data, const struct error *e, const struct etcd_answ
       decide_all(b, answer);
     else
       for (size_t i = 0; i < b->n; i++) succeeded(g, b->writes[i], answer->revision);
+    if (!e) g->answered_ms = names_now(g);
     if (!e && answer->revision > g->highest) g->highest = answer->revision;
     g->writing = false;
     if (!e) names_pump_writes(g);
@@ -384,16 +385,18 @@ void names_pump_writes(struct cluster_names *g) {
   etcd_txn_send(g->config.etcd, t, on_written, b);
 }
 
-/* Fails the registrations and removals that have taken NAMES_ANSWER_MS; those who wait behind one have waited
- * less, but the write in front of them does not end. */
+/* Fails the registrations and removals for which etcd has not answered for NAMES_ANSWER_MS, and those that
+ * have waited for their turn for NAMES_PATIENCE_MS, with those who wait behind them. */
 static void fail_old(struct cluster_names *g, struct ring *list, int64_t now) {
   for (struct ring *r = list->next, *next; r != list; r = next) {
     struct write *w = RING_ENTRY(r, struct write, queue);
     struct error e;
     next = r->next;
     if (!w->waiters && !w->behind) continue;
-    if (now - w->began_ms < NAMES_ANSWER_MS) continue;
-    error_set(&e, ERR_ETCD, "%s: %s", w->name, err_sentence(ERR_ETCD));
+    bool away = now - (g->answered_ms > w->began_ms ? g->answered_ms : w->began_ms) >= NAMES_ANSWER_MS;
+    if (!away && now - w->began_ms < NAMES_PATIENCE_MS) continue;
+    int code = away ? ERR_ETCD : ERR_TIMEOUT;
+    error_set(&e, code, "%s: %s", w->name, err_sentence(code));
     names_write_fail(g, w, &e);
   }
 }
