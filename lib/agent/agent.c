@@ -161,6 +161,7 @@ static int make_vm(struct agent *a, struct error *e) {
   struct vm_config config = {.nodes = a->nodes,
                              .names = a->names,
                              .globals = a->globals,
+                             .asks_names = registry_asks(a->registry),
                              .schedulers = a->config->schedulers,
                              .limits = &a->limits,
                              .path = path.data,

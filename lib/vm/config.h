@@ -6,6 +6,7 @@
 #include "core/names.h"
 #include "core/npid.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,6 +14,7 @@ struct vm_config {
   struct nodetab *nodes; /* borrowed; entry 0 is this node */
   struct names *names;   /* local names; borrowed */
   struct names *globals; /* global names, which the host keeps; borrowed */
+  bool asks_names;       /* globals has not all of them: others are asked for by the call "whereis" (vm.h) */
   int schedulers;        /* threads; 0: one a core */
   const char *path;      /* where require looks, and nowhere else: directories, each NUL-terminated, the last
                             one empty; copied */

@@ -161,10 +161,12 @@ void vm_pulse_who(struct vm *vm, int scheduler, bool asks, struct vm_pulse *puls
  *   "register", name, pid     -> boolean      global name; false: taken
  *   "re_register", name, pid  -> true         global name, whoever has it
  *   "unregister", name        -> boolean
+ *   "whereis", name           -> pid, token   of a global name; nothing: no process has it
  *   "send", name, LIST        -> nothing      to a local name of that node (no reply wanted)
  *   "send_all", LIST, LIST    -> nothing      the values to these pids of that node (no reply wanted)
  *
- * whereis of a global name needs no call: vm_config.globals has all global names.
+ * whereis of a global name that vm_config.globals has needs no call; nor does any other one, unless
+ * vm_config.asks_names.
  *
  * CALL "flush" to a pid that is a group leader: [true] once the output sent before it is below the leader's
  * bound.  Every process answers some calls by itself: "flush" and "alive" -> [true], "info" and

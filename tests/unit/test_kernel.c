@@ -42,6 +42,11 @@ static void test_names(struct agent_host *h) {
   is(call(h, term_build("ssp", "register", "db", w.hosted.pid)), "true true", "which may be done again");
   is(call(h, term_build("ssp", "register", "db", other.hosted.pid)), "true false", "for one process alone");
   is(call(h, term_build("ssp", "re_register", "db", other.hosted.pid)), "true true", "or by force");
+  const char *found = call(h, term_build("ss", "whereis", "db"));
+  ok(!strncmp(found, "true near@here.", 15) && strchr(found + 5, ' ') && atoll(strchr(found + 5, ' ')) > 0,
+     "whereis answers its pid and token: %s", found);
+  is(call(h, term_build("ss", "whereis", "none")), "true", "and nothing for a name that nobody has");
+  ok(refused(call(h, term_build("ss", "whereis", "")), "bad_name"), "a name that is none is refused");
   agent_host_call(h, h->far, term_build("sspb", "name_register", "web", w.hosted.pid, 0), text);
   ok(!strncmp(text, "true true ", 10) && atoll(text + 10) > 0, "another node may register our process: %s",
      text);

@@ -342,6 +342,25 @@ static void test_spawning(void) {
       "false\tmodule 'no.such' not found:; no file '/tmp/no/such.lua'; no file '/tmp/no/such/init.lua'\t2\n");
 }
 
+/* On a host whose table of global names has not all of them. */
+static void test_asked_names(void) {
+  host = host_new_with(&(struct vm_config){
+      .schedulers = 2, .heap_max = (size_t)1 << 30, .path = "/tmp\0", .asks_names = true});
+  run("a global name that the table lacks is asked for",
+      "register('w', self()) puts(global.whereis_name('w') == self(), global.token('w'))", "true\t9\n");
+  run("nobody may have it", "puts(global.whereis_name('none'), global.token('none'))", "nil\tnil\n");
+  run("a text that is no name is not asked for", "puts(global.whereis_name('a b'), global.token(''))",
+      "nil\tnil\n");
+  run("a message to it is sent when the answer is there",
+      "register('v', self()) puts(global.send('v', 'hi', 2) == self(), receive())", "true\thi\t2\n");
+  run("or is an error", "puts((select(2, pcall(global.send, 'none', 1)):gsub('^test:1: ', '')))",
+      "no process has the global name 'none'\n");
+  run("a name in the table is not asked for",
+      "global.register_name('t', self()) puts(global.whereis_name('t') == self(), global.token('t'))",
+      "true\t1\n");
+  host_free(host);
+}
+
 int main(void) {
   host = host_new(2, (size_t)1 << 30, "/tmp\0");
   test_basics();
@@ -354,5 +373,6 @@ int main(void) {
   test_inspect();
   test_spawning();
   host_free(host);
+  test_asked_names();
   return tap_end();
 }

@@ -49,6 +49,14 @@ static struct term *answer_names(struct host *h, const char *op, struct term_rea
   return term_build("bb", 1, names_replace(h->globals, name, pid, 1, NULL) == 0);
 }
 
+/* Local names stand for global names that the table lacks (vm_config.asks_names). */
+static struct term *answer_whereis(struct host *h, struct term_reader *r) {
+  char name[256];
+  copy_text(r, name, sizeof name);
+  npid pid = names_whereis(h->names, name, NULL);
+  return pid == NPID_NONE ? term_build("b", 1) : term_build("bpi", 1, pid, INT64_C(9));
+}
+
 static struct term *answer_connect(struct host *h, struct term_reader *r) {
   char name[256];
   copy_text(r, name, sizeof name);
@@ -66,6 +74,8 @@ static void on_call(struct host *h, struct signal *s) {
   }
   if (strstr(op, "register")) {
     reply(h, s, answer_names(h, op, &r));
+  } else if (strcmp(op, "whereis") == 0) {
+    reply(h, s, answer_whereis(h, &r));
   } else if (strcmp(op, "connect") == 0) {
     reply(h, s, answer_connect(h, &r));
   } else if (strcmp(op, "flush") == 0) {

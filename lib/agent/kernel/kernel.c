@@ -198,6 +198,25 @@ static void op_unregister(struct agent *a, struct signal *call, struct term_read
   if (k) registry_unregister(a->registry, name, on_named, k);
 }
 
+static void on_whereis(void *data, const struct error *e, npid pid, uint64_t token, bool stale) {
+  struct pending *k = data;
+  (void)stale;
+  if (e)
+    call_refuse(k->agent, k->call, e);
+  else if (pid == NPID_NONE)
+    call_answer(k->agent, k->call, NULL);
+  else
+    call_answer_take(k->agent, k->call, term_build("pi", pid, (int64_t)token));
+  free(k);
+}
+
+static void op_whereis(struct agent *a, struct signal *call, struct term_reader r) {
+  char name[256];
+  if (!get_name(a, call, &r, name)) return;
+  struct pending *k = pending_new(a, call);
+  if (k) registry_whereis(a->registry, name, on_whereis, k);
+}
+
 /* ["name_register", name, pid, force], from another node, for a process of this node. Answers [done,
  * token]. */
 static void op_name_register(struct agent *a, struct signal *call, struct term_reader r) {
@@ -352,6 +371,7 @@ static const struct op {
     {"register", op_register},
     {"re_register", op_re_register},
     {"unregister", op_unregister},
+    {"whereis", op_whereis},
     {"send", op_send},
     {"send_all", op_send_all},
     {"alive", op_alive},

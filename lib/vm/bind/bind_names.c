@@ -1,5 +1,6 @@
 /* Functions for names.  Local names are read and changed in the table of this node.  Global names are read in
- * the table of this node, and changed by a call to the kernel. */
+ * the table of this node, and changed by a call to the kernel; where the table has not all of them
+ * (vm_config.asks_names), those that it lacks are asked for by a call. */
 #include "vm/bind/bind.h"
 
 #include "base/buf.h"
@@ -123,18 +124,43 @@ static int global_unregister(lua_State *L) {
   return bind_call(L, NPID_KERNEL, term_build("ss", "unregister", check_name(L, 1)), bind_results, 0);
 }
 
+/* Is a name that the table lacks asked for?  A text that is no name of a process belongs to none. */
+static bool is_asked_for(lua_State *L, const char *name) {
+  return config_of(L)->asks_names && !procname_check(name, NULL);
+}
+
+static int ask_for(lua_State *L, const char *name, lua_KFunction then, lua_KContext context) {
+  return bind_call(L, NPID_KERNEL, term_build("ss", "whereis", name), then, context);
+}
+
+/* The value of the reply, pid or token, with that number; nil when no process has the name. */
+static int value_found(lua_State *L, int status, lua_KContext number) {
+  (void)status;
+  int n = bind_take_reply(L);
+  if (n < number)
+    lua_pushnil(L);
+  else
+    lua_pushvalue(L, (int)(number - n - 1));
+  return 1;
+}
+
 static int global_whereis(lua_State *L) {
-  luaL_checkstring(L, 1);
-  copy_push_npid(L, bind_whereis(L, config_of(L)->globals, 1));
+  const char *name = luaL_checkstring(L, 1);
+  npid pid = bind_whereis(L, config_of(L)->globals, 1);
+  if (pid == NPID_NONE && is_asked_for(L, name)) return ask_for(L, name, value_found, 1);
+  copy_push_npid(L, pid);
   return 1;
 }
 
 static int global_token(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
   uint64_t token = 0;
-  if (names_whereis(config_of(L)->globals, luaL_checkstring(L, 1), &token) == NPID_NONE)
-    lua_pushnil(L);
-  else
+  bool found = names_whereis(config_of(L)->globals, name, &token) != NPID_NONE;
+  if (!found && is_asked_for(L, name)) return ask_for(L, name, value_found, 2);
+  if (found)
     lua_pushinteger(L, (lua_Integer)token);
+  else
+    lua_pushnil(L);
   return 1;
 }
 
@@ -149,16 +175,30 @@ static int global_sent(lua_State *L, int status, lua_KContext pid) {
   return 1;
 }
 
-static int global_send(lua_State *L) {
-  const char *name = luaL_checkstring(L, 1);
-  npid pid = bind_whereis(L, config_of(L)->globals, 1);
-  if (pid == NPID_NONE) return luaL_error(L, "no process has the global name '%s'", name);
+static int send_to(lua_State *L, npid pid) {
+  if (pid == NPID_NONE) return luaL_error(L, "no process has the global name '%s'", lua_tostring(L, 1));
   copy_push_npid(L, pid);
   lua_replace(L, 1);
   lua_pushcfunction(L, bind_send);
   lua_insert(L, 1);
   lua_callk(L, lua_gettop(L) - 1, 0, (lua_KContext)pid, global_sent);
   return global_sent(L, LUA_OK, (lua_KContext)pid);
+}
+
+/* Sends to the process that the reply names. */
+static int send_found(lua_State *L, int status, lua_KContext context) {
+  (void)status, (void)context;
+  int n = bind_take_reply(L);
+  npid pid = n ? bind_check_pid(L, -n) : NPID_NONE;
+  lua_pop(L, n);
+  return send_to(L, pid);
+}
+
+static int global_send(lua_State *L) {
+  const char *name = luaL_checkstring(L, 1);
+  npid pid = bind_whereis(L, config_of(L)->globals, 1);
+  if (pid == NPID_NONE && is_asked_for(L, name)) return ask_for(L, name, send_found, 0);
+  return send_to(L, pid);
 }
 
 const struct bind_function bind_global[] = {
