@@ -78,8 +78,10 @@ static void put_remark(const struct table *t, const json_t *node, const char *ke
   const char *rival = json_string_value(json_object_get(node, "rival"));
   const char *trouble = json_string_value(json_object_get(node, "trouble"));
   const json_t *retry = json_object_get(node, "retry_ms"), *unseen = json_object_get(node, "unseen");
+  const char *via = json_string_value(json_object_get(node, "via"));
+  if (via) buf_printf(out, "via %s%s", via, rival || unseen || trouble ? "; " : "");
   if (rival) buf_printf(out, "another node of this name, at %s, is kept out", rival);
-  if (unseen) buf_puts(out, out->len ? "; " : "");
+  if (unseen && rival) buf_puts(out, "; ");
   put_unseen(unseen, out);
   if (trouble) buf_puts(out, trouble);
   if (retry)

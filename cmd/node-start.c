@@ -5,6 +5,7 @@
 #include "core/cookie_file.h"
 #include "core/jointarget.h"
 #include "core/nodename.h"
+#include "core/relays.h"
 #include "core/rundir.h"
 #include "core/statedir.h"
 #include "core/tags.h"
@@ -33,7 +34,7 @@ enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
 struct options {
   struct tool_common common;
   const char *sname, *name, *cookie, *console, *console_max, *listen, *schedulers, *max_heap, *max_memory;
-  struct tool_words join, path, tags, max;
+  struct tool_words join, via, path, tags, max;
   double heartbeat, rejoin;
   bool detach, no_mesh;
 };
@@ -61,6 +62,9 @@ static const struct tool_option options[] = {
      "connect to a NODE, the nodes at the addresses of dns:NAME[:PORT], or those in file:PATH; may be "
      "repeated",
      TOOL_WORDS, AT(join)},
+    {0, "via", "NODE",
+     "connect to NODE, through which nodes that cannot connect to this one reach it; may be repeated",
+     TOOL_WORDS, AT(via)},
     {0, "tag", "TAG", "describe the node by KEY or KEY=VALUE, for node-spawn --tag; may be repeated",
      TOOL_WORDS, AT(tags)},
     {0, "path", "DIR", "look for Lua modules in DIR; may be repeated", TOOL_WORDS, AT(path)},
@@ -108,6 +112,7 @@ struct setup {
   char cookie_file[PATH_MAX];
   char name[NODENAME_SIZE], runtime_dir[PATH_MAX], share_dir[PATH_MAX], guard[PATH_MAX];
   char console[PATH_MAX + 16], files[32], tags[TAGS_SIZE];
+  char *via;
 };
 
 /* Makes name@host from --name or --sname. */
@@ -147,10 +152,13 @@ static void beside_program(const char *relative, const char *installed, char out
   snprintf(out, PATH_MAX, "%s", installed);
 }
 
-/* A copy of the list that ends with NULL, even when it is empty, as agent_config expects. */
-static const char *const *terminated(const struct tool_words *words) {
-  const char **list = tool_need(calloc(words->count + 1, sizeof *list));
+/* A copy of one list, and of another (or NULL), that ends with NULL even when it is empty, as agent_config
+ * expects. */
+static const char *const *terminated(const struct tool_words *words, const struct tool_words *more) {
+  size_t others = more ? more->count : 0;
+  const char **list = tool_need(calloc(words->count + others + 1, sizeof *list));
   if (words->count) memcpy(list, words->at, words->count * sizeof *list);
+  if (others) memcpy(list + words->count, more->at, others * sizeof *list);
   return list;
 }
 
@@ -352,6 +360,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
     return error_set(e, ERR_USAGE, "--rejoin %g: expected seconds up to %d", o->rejoin, REJOIN_MAX_S);
   for (size_t i = 0; i < o->join.count; i++)
     if (jointarget_parse(o->join.at[i], &ignored, e)) return e->code;
+  if (relays_make(o->via.at, o->via.count, s->name, &s->via, e)) return e->code;
   if (tags_make(o->tags.at, o->tags.count, s->tags, e)) return e->code;
   beside_program("share/node-toolkit", NODE_SHARE_DIR, s->share_dir);
   beside_program("libexec/node-toolkit/node-guard", NODE_LIBEXEC_DIR "/node-guard", s->guard);
@@ -359,8 +368,9 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .name = s->name,
       .runtime_dir = s->runtime_dir,
       .listen = o->listen,
-      .path = terminated(&o->path),
-      .join = terminated(&o->join),
+      .path = terminated(&o->path, NULL),
+      .join = terminated(&o->join, &o->via),
+      .via = s->via,
       .cookies = &s->cookies,
       .cookie_file = *s->cookie_file ? s->cookie_file : NULL,
       .version = NODE_VERSION,
@@ -488,7 +498,7 @@ int main(int argc, char **argv) {
   agent_announce(agent);
   if (o.detach) close_inherited(&inherited);
   if (o.detach) leave_terminal(agent, ready_fd);
-  if (o.detach && o.join.count)
+  if (o.detach && (o.join.count || o.via.count))
     agent_watch_joins(agent, on_join, &ready_fd);
   else if (o.detach)
     close(ready_fd);
@@ -498,5 +508,6 @@ int main(int argc, char **argv) {
   free((void *)(uintptr_t)setup.config.notify);
   free((void *)(uintptr_t)setup.config.path);
   free((void *)(uintptr_t)setup.config.join);
+  free(setup.via);
   return 0;
 }

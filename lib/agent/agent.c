@@ -198,6 +198,10 @@ static void on_link_closing(void *data, int fd) {
   server_link_closing(data, fd);
 }
 
+static int on_call(void *data, const char *node, const struct tunnel_call *call, struct error *e) {
+  return mesh_call(((struct agent *)data)->mesh, node, call, e);
+}
+
 static int make_mesh(struct agent *a, struct error *e) {
   int silence_ms = 4 * a->config->heartbeat_ms;
   struct connections_config links = {.loop = &a->loop,
@@ -211,6 +215,16 @@ static int make_mesh(struct agent *a, struct error *e) {
   a->carrier.dialler = dialler_new(&a->loop, &a->psks.all[0], a->self, silence_ms, e);
   if (a->carrier.dialler) a->carrier.connections = connections_new(&links, e);
   if (!a->carrier.connections) return e->code;
+  struct tunnels_config tunnels = {.loop = &a->loop,
+                                   .connections = a->carrier.connections,
+                                   .self = a->self,
+                                   .limits = &a->limits,
+                                   .holds = &a->holds,
+                                   .log = &a->log,
+                                   .call = on_call,
+                                   .data = a};
+  a->carrier.tunnels = tunnels_new(&tunnels);
+  if (!a->carrier.tunnels) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   dialler_bound(a->carrier.dialler, &a->limits, &a->holds);
   a->carrier.limits = &a->limits;
   struct mesh_config config = {.loop = &a->loop,
@@ -225,6 +239,7 @@ static int make_mesh(struct agent *a, struct error *e) {
                                .mesh = a->config->mesh,
                                .pool = true,
                                .tags = a->config->tags,
+                               .via = a->config->via,
                                .heartbeat_ms = a->config->heartbeat_ms,
                                .rejoin_ms = a->config->rejoin_ms,
                                .transport = &transport_http,
@@ -416,6 +431,7 @@ void agent_free(struct agent *a) {
   server_finish(a);
   mesh_finish(a->mesh);
   connections_finish(a->carrier.connections);
+  tunnels_finish(a->carrier.tunnels);
   dialler_finish(a->carrier.dialler);
   if (a->vm) end_processes(a);
   identities_finish(a);
@@ -437,6 +453,7 @@ void agent_free(struct agent *a) {
   mesh_free(a->mesh);
   a->mesh = NULL;
   flow_free(a);
+  tunnels_free(a->carrier.tunnels);
   connections_free(a->carrier.connections);
   dialler_free(a->carrier.dialler);
   server_free(a);

@@ -19,6 +19,8 @@ struct agent_config {
                          the first free port of the range */
   const char *const *path; /* directories for require; NULL ends; may be NULL */
   const char *const *join; /* nodes to connect to once running; NULL ends; may be NULL */
+  const char *via; /* the relays through which others reach this node (core/relays.h), which are also in
+                      `join`; NULL: none */
   struct cookies *cookies; /* agent_new derives the keys from them, and overwrites them */
   /* The absolute path of the file that has the cookies; NULL: they do not come from a file. */
   const char *cookie_file;

@@ -116,7 +116,7 @@ static void on_answer(void *data, const struct error *e, bool reached, const cha
  * for. */
 static bool ask(struct spot *p, struct error *e) {
   struct join_source *s = p->source;
-  const struct dial_target to = {p->address, p->address, p->scan.port};
+  const struct dial_target to = {.node = p->address, .host = p->address, .port = p->scan.port};
   if (mesh_is_linked(s->agent->mesh, p->address, p->scan.port)) {
     s->dns->found++;
     scan_further(p, e);

@@ -43,6 +43,7 @@ enum limit_unit { LIMIT_COUNT, LIMIT_BYTES };
   X(LIMIT_FOREIGN,       "foreign-nodes", LIMIT_COUNT, 65536,         16,           1 << 18,        "nodes that are known by pids alone") \
   X(LIMIT_LOOKUPS,       "lookups",       LIMIT_COUNT, 4096,          8,            65536,          "host names that are being resolved") \
   X(LIMIT_PEER_QUEUE,    "peer-queue",    LIMIT_BYTES, LIMIT_G,       8 * LIMIT_M,  1024 * LIMIT_G, "data that waits for a node that does not read") \
+  X(LIMIT_TUNNELS,       "tunnels",       LIMIT_COUNT, 1024,          1,            16384,          "links of other nodes that go through this node") \
   X(LIMIT_UNPROVED,      "unproved",      LIMIT_COUNT, 1024,          4,            65536,          "connections that have not proved the cookie") \
   X(LIMIT_CONNECTIONS,   "connections",   LIMIT_COUNT, 4096,          8,            65536,          "connections to the port, and as many to the socket") \
   X(LIMIT_BODY,          "body",          LIMIT_BYTES, 16 * LIMIT_M,  4 * LIMIT_K,  LIMIT_G,        "data in the body of a request") \

@@ -93,6 +93,10 @@ int chunked_take(struct chunked *c, const char *bytes, size_t n, const struct ch
       if (!c->left) c->state = CHUNKED_AFTER;
       code = events->body(data, bytes, used);
       break;
+    case CHUNKED_RAW:
+      used = n;
+      code = events->body(data, bytes, n);
+      break;
     case CHUNKED_AFTER:
     case CHUNKED_LAST: code = take_end(c, *bytes); break;
     default: code = ERR_VERSION;

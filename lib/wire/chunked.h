@@ -30,6 +30,7 @@ enum chunked_state {
   CHUNKED_AFTER, /* in the line end behind them */
   CHUNKED_LAST,  /* in the empty line behind the chunk of size 0 */
   CHUNKED_OVER,  /* behind the message */
+  CHUNKED_RAW,   /* behind the head of a message whose body has no chunks, and ends with the connection */
 };
 
 struct chunked {
@@ -43,7 +44,8 @@ struct chunked {
 
 /* What a message is made of.  Either function may return a code, which ends the reading. */
 struct chunked_events {
-  int (*start)(void *data, const char *head); /* the head is complete: lines, each with its \r\n */
+  /* The head is complete: lines, each with its \r\n.  May set the state to CHUNKED_RAW. */
+  int (*start)(void *data, const char *head);
   int (*body)(void *data, const char *bytes, size_t n);
 };
 

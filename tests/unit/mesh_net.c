@@ -1,6 +1,7 @@
 #include "mesh_net.h"
 
 #include "agent/mesh/hello.h"
+#include "core/relays.h"
 #include "wire/frame.h"
 #include "wire/psk.h"
 
@@ -117,6 +118,12 @@ static void run_answer(struct dial_request *o) {
   json_decref(body);
 }
 
+static struct net_node *node_named(struct net *net, const char *name) {
+  for (int i = 0; i < NET_NODES; i++)
+    if (net->node[i].name && !strcmp(net->node[i].name, name)) return &net->node[i];
+  return NULL;
+}
+
 static struct transport *fake_open(void *carrier, const struct dial_target *to, struct incoming *in,
                                    const struct transport_events *events, void *data, struct error *e) {
   (void)e;
@@ -124,7 +131,12 @@ static struct transport *fake_open(void *carrier, const struct dial_target *to, 
   struct transport *l = calloc(1, sizeof *l);
   *l = (struct transport){.next = from->net->transports,
                           .from = from,
-                          .far = in && in->of ? in->of->from : NULL,
+                          .far = in && in->of ? in->of->from
+                                 : to->via    ? node_named(from->net, to->node)
+                                              : NULL,
+                          .relay = in && in->of ? in->of->relay
+                                   : to->via    ? node_named(from->net, to->via->node)
+                                                : NULL,
                           .port = to->port,
                           .events = events,
                           .data = data,
@@ -201,6 +213,10 @@ static const char *fake_source(const struct incoming *in) {
   return "127.0.0.1";
 }
 
+static const char *fake_relay(const struct incoming *in) {
+  return in->of && in->of->relay ? in->of->relay->name : "";
+}
+
 static const struct transport_class fake = {.offer = fake_offer,
                                             .withdraw = fake_withdraw,
                                             .open = fake_open,
@@ -209,7 +225,8 @@ static const struct transport_class fake = {.offer = fake_offer,
                                             .part = fake_part,
                                             .close = fake_close,
                                             .adopt = fake_adopt,
-                                            .source = fake_source};
+                                            .source = fake_source,
+                                            .relay = fake_relay};
 
 struct incoming *net_incoming(struct net_node *at) {
   struct incoming *in = calloc(1, sizeof *in);
@@ -221,6 +238,14 @@ static void run_ready(struct transport *l) {
   if (!l->closed) l->events->ready(l->data);
 }
 
+/* Does the relay of a stream call the node at its far end, as mesh_call does?  A stream that answers another
+ * one comes through the tunnel of that. */
+static bool calls(struct net_node *relay, const struct transport *l) {
+  const struct peer *p = net_peer(relay, l->node), *far = net_peer(l->from, l->node);
+  if (far && far->state == PEER_GREETED) return true;
+  return p && p->state >= PEER_SYNCING && !p->relay && p->via && relays_have(p->via, relay->name);
+}
+
 static void run_open(struct net *net, struct transport *l) {
   if (l->closed) return;
   struct net_node *to = far_of(net, l);
@@ -230,6 +255,10 @@ static void run_open(struct net *net, struct transport *l) {
   }
   if (strcmp(to->name, l->node) != 0) {
     net_lose(l, ERR_NAME, "is not here (name)");
+    return;
+  }
+  if (l->relay && (!l->relay->alive || !calls(l->relay, l))) {
+    net_lose(l, ERR_LOST, "the relay refuses (lost)");
     return;
   }
   l->out = net_incoming(to);
@@ -289,6 +318,11 @@ static bool cut_off(const struct net *net, const struct net_node *from, const st
   return from->frozen || to->frozen || net->cut[from - net->node][to - net->node];
 }
 
+static bool cut_through(const struct net *net, const struct net_node *from, const struct net_node *relay,
+                        const struct net_node *to) {
+  return relay ? cut_off(net, from, relay) || cut_off(net, relay, to) : cut_off(net, from, to);
+}
+
 /* True when a cut or a frozen node holds the step up. */
 static bool is_held(struct net *net, const struct net_step *s) {
   const struct dial_request *o = s->of;
@@ -296,7 +330,8 @@ static bool is_held(struct net *net, const struct net_step *s) {
   bool offer = s->kind == NET_OFFER || s->kind == NET_ANSWER;
   const struct net_node *from = offer ? o->from : l->from;
   const struct net_node *to = offer ? node_at(net, o->port) : far_of(net, l);
-  bool there = cut_off(net, from, to), back = to && cut_off(net, to, from);
+  const struct net_node *relay = offer ? NULL : l->relay;
+  bool there = cut_through(net, from, relay, to), back = to && cut_through(net, to, relay, from);
   return s->kind == NET_LINE || s->kind == NET_END ? there : s->kind == NET_CUT ? back : there || back;
 }
 
@@ -420,12 +455,6 @@ void net_cut(struct net_node *from, const struct net_node *to, bool cut) {
 }
 
 /* --- the user of a mesh --------------------------------------------------------------------------------- */
-
-static struct net_node *node_named(struct net *net, const char *name) {
-  for (int i = 0; i < NET_NODES; i++)
-    if (net->node[i].name && !strcmp(net->node[i].name, name)) return &net->node[i];
-  return NULL;
-}
 
 static int64_t number_of(const struct signal *s) {
   struct term_reader r = term_read(s->term);
@@ -569,6 +598,7 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                .mesh = mesh,
                                .on_demand = net->on_demand,
                                .idle_ms = net->idle_ms,
+                               .via = n->via,
                                .heartbeat_ms = net->heartbeat_ms,
                                .rejoin_ms = net->rejoin_ms,
                                .seed = net_seed(net, n),
@@ -583,6 +613,11 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
 
 void net_stop(struct net_node *n) {
   if (!n->alive) return;
+  for (struct transport *l = n->net->transports; l; l = l->next) {
+    if (l->relay != n || l->closed) continue;
+    drop_lines(n->net, l);
+    net_lose(l, ERR_LOST, "connection reset (lost)");
+  }
   mesh_finish(n->mesh);
   if (n->net->user) n->net->user->stopping(n);
   n->alive = false;

@@ -42,7 +42,8 @@ struct net_node {
   bool frozen;  /* lines for the node wait, and its timers do not fire */
   /* Nobody can connect to the node; and its hello says so (its port is 0).  To be set before net_start. */
   bool walled, dials_only;
-  uint16_t says; /* the port that its hello names instead of its own, or 0.  To be set before net_start. */
+  const char *via; /* its relays, or NULL.  To be set before net_start. */
+  uint16_t says;   /* the port that its hello names instead of its own, or 0.  To be set before net_start. */
 };
 
 /* A user of the meshes that replaces this module's own user, which counts events and checks the order of
@@ -133,6 +134,8 @@ struct transport {
   struct transport *next;
   struct net_node *from;
   struct net_node *far; /* the node that has made the connection; NULL: `from` makes it, to `port` */
+  /* The node through which the connection goes; NULL: directly. Then `far` is the other end in any case. */
+  struct net_node *relay;
   char node[NODENAME_SIZE];
   uint16_t port;
   const struct transport_events *events;

@@ -127,7 +127,8 @@ static void on_freed(void *data) {
   e->c = NULL;
 }
 
-static const struct connection_events events = {on_opened, on_bytes, on_drained, on_lost, on_freed};
+static const struct connection_events events = {
+    .opened = on_opened, .bytes = on_bytes, .drained = on_drained, .lost = on_lost, .freed = on_freed};
 
 static void on_proved(void *data, int fd) {
   (void)fd;
@@ -151,7 +152,7 @@ static void on_listening(uv_poll_t *p, int status, int what) {
   if (fd < 0 || !at->next) abort();
   if (at->small) make_small(fd);
   struct end *e = at->next;
-  e->c = connection_accept(at->accepting, fd, &events, e);
+  e->c = connection_accept(at->accepting, fd, true, &events, e);
   at->next = NULL;
 }
 
@@ -221,7 +222,7 @@ static void place_free(struct place *p) {
 
 static void dial(struct place *p, struct end *near, const char *node, uint16_t port) {
   struct error e;
-  near->c = connection_dial(p->dialling, node, "127.0.0.1", port, &events, near, &e);
+  near->c = connection_dial(p->dialling, node, "127.0.0.1", port, NULL, &events, near, &e);
   if (!near->c) abort();
 }
 
@@ -364,13 +365,15 @@ static void test_refused(void) {
   UNTIL(p, near.freed && far.freed);
   ok(!far.lost && far.n == 6 && near.lost == 1, "a connection may be closed in its own event: %s", near.why);
   struct error e;
-  ok(!connection_dial(p->dialling, "two@b", "host.name", 1, &events, &near, &e) && e.code == ERR_RESOLVE,
+  ok(!connection_dial(p->dialling, "two@b", "host.name", 1, NULL, &events, &near, &e) &&
+         e.code == ERR_RESOLVE,
      "only an address is dialled: %s", e.text);
   place_free(p);
   struct psk_set brief = right;
   brief.all[0].is_short = true;
   p = place_new(&brief);
-  ok(!connection_dial(p->dialling, "two@b", "192.0.2.1", 1, &events, &near, &e) && e.code == ERR_PERMISSION,
+  ok(!connection_dial(p->dialling, "two@b", "192.0.2.1", 1, NULL, &events, &near, &e) &&
+         e.code == ERR_PERMISSION,
      "with a short cookie, one on loopback only: %s", e.text);
   place_free(p);
 }

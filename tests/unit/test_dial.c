@@ -185,7 +185,7 @@ static void on_done(void *data, const struct error *e, bool reached, const char 
 
 static struct dial_request *ask_host(struct client *c, const char *host, uint16_t port, const char *path,
                                      json_t *body) {
-  struct dial_target to = {"two@b", host, port};
+  struct dial_target to = {.node = "two@b", .host = host, .port = port};
   struct error e;
   return dial_json(c->dialler, &to, "PUT", path, body, 15000, on_done, c, &e);
 }

@@ -184,12 +184,16 @@ static void test_many(void) {
 
 /* --- losses --------------------------------------------------------------------------------------------- */
 
-static struct net *mesh_of(int n, uint64_t seed) {
-  struct net *net = net_made(seed);
+static void grow(struct net *net, int n) {
   for (int i = 0; i < n; i++) start(net, i);
   for (int i = 1; i < n; i++) join_first(&net->node[i]);
   net_pass(net, 3000);
-  if (pairs_apart(net)) printf("# seed %d: not complete at first\n", (int)seed);
+  if (pairs_apart(net)) printf("# %d nodes: not complete at first\n", n);
+}
+
+static struct net *mesh_of(int n, uint64_t seed) {
+  struct net *net = net_made(seed);
+  grow(net, n);
   return net;
 }
 
@@ -458,9 +462,20 @@ static void calm_down(struct net *net, int n) {
   }
 }
 
-static const char *run_schedule(uint64_t seed) {
+/* Walls two nodes of a net that have not started: only a relay makes a link between them. */
+static void wall(struct net *net, const char *via, const char *other) {
+  for (int i = 1; i <= 2; i++) {
+    struct net_node *n = &net->node[i];
+    n->walled = n->dials_only = true;
+    n->via = i == 1 ? via : other;
+  }
+}
+
+static const char *run_schedule(uint64_t seed, bool walled) {
   int n = 5;
-  struct net *net = mesh_of(n, seed);
+  struct net *net = net_made(seed);
+  if (walled) wall(net, "one@a four@d", "four@d");
+  grow(net, n);
   const char *what = NULL;
   for (int i = 0; i < 60 && !what; i++) {
     any_act(net, n);
@@ -557,14 +572,116 @@ static void test_two_of_one_way(void) {
   net_free(net);
 }
 
-static void test_schedules(void) {
+static const char *relay_between(const struct net *net, int i, int j) {
+  struct member member;
+  return mesh_find(net->node[i].mesh, names[j], &member) ? member.via : "?";
+}
+
+/* Two nodes that listen nowhere are connected through another one. */
+static void test_relayed(void) {
+  struct net *net = net_made(0);
+  wall(net, "one@a", NULL);
+  for (int i = 0; i < 4; i++) join_first(start(net, i));
+  net_pass(net, 20000);
+  ok(!pairs_apart(net) && !unseen(net), "with a relay two nodes that listen nowhere are connected");
+  is(relay_between(net, 1, 2), "one@a", "one of them knows through which node");
+  is(relay_between(net, 2, 1), "one@a", "and the other");
+  is(relay_between(net, 1, 3), "", "the others are connected directly");
+  struct net_node *two = &net->node[1], *three = &net->node[2];
+  for (int i = 0; i < 10; i++) net_send(two, three), net_send(three, two);
+  net_run(net);
+  ok(two->to[2].received == 10 && three->to[1].received == 10 && !two->to[2].gaps, "messages go both ways");
+  int downs = two->downs;
+  net_crash(&net->node[0]);
+  net_run(net);
+  ok(two->downs == downs + 2 && net_state(two, three) != PEER_UP, "they are apart when the relay is gone");
+  net_pass(net, 60000);
+  ok(pairs_apart(net) == 2, "and remain so");
+  start(net, 0);
+  net_pass(net, 120000);
+  ok(!pairs_apart(net) && !unseen(net), "until it is back");
+  net_crash(three);
+  net_pass(net, 100);
+  start(net, 2);
+  join_first(three);
+  net_pass(net, 20000);
+  ok(!pairs_apart(net), "one that has crashed is connected again");
+  is(relay_between(net, 2, 1), "one@a", "through the relay");
+  net_free(net);
+}
+
+/* Another relay takes the place of one that is gone. */
+static void test_second_relay(void) {
+  struct net *net = net_made(0);
+  wall(net, "one@a four@d", "one@a four@d");
+  for (int i = 0; i < 4; i++) join_first(start(net, i));
+  net_pass(net, 20000);
+  const char *first = relay_between(net, 1, 2);
+  ok(!pairs_apart(net) && *first, "with two relays they are connected through one: %s", first);
+  int i = strcmp(first, "one@a") ? 3 : 0;
+  net_crash(&net->node[i]);
+  net_pass(net, 60000);
+  ok(!pairs_apart(net), "and through the other when that is gone");
+  is(relay_between(net, 1, 2), i ? "one@a" : "four@d", "as they know");
+  net_free(net);
+}
+
+/* A relay that is reached through a relay itself is none. */
+static void test_relay_of_relay(void) {
+  struct net *net = net_made(0);
+  for (int i = 1; i <= 3; i++) net->node[i].walled = net->node[i].dials_only = true;
+  net->node[1].via = "one@a";
+  net->node[3].via = "two@b";
+  for (int i = 0; i < 4; i++) join_first(start(net, i));
+  net_pass(net, 60000);
+  ok(net_state(&net->node[1], &net->node[2]) == PEER_UP, "three@c reaches two@b through its relay");
+  ok(net_state(&net->node[2], &net->node[3]) != PEER_UP, "and not four@d through two@b");
+  const struct member *missing = NULL;
+  size_t at = 0;
+  bool more = true;
+  while (more && !(missing && !strcmp(missing->node, "four@d")))
+    more = mesh_walk(net->node[2].mesh, &at, 1, keep_missing, &missing);
+  ok(missing && strstr(missing->trouble, "no direct link to its relays: two@b"), "it says why: %s",
+     missing ? missing->trouble : "");
+  net_free(net);
+}
+
+/* What a peer may say of relays, and of calls. */
+static void test_relay_lines(void) {
+  static const char *const bad[] = {"{\"call\":5}",
+                                    "{\"call\":{\"id\":0,\"from\":\"x@y\",\"address\":\"\"}}",
+                                    "{\"call\":{\"id\":5,\"from\":\"x\",\"address\":\"\"}}",
+                                    "{\"call\":{\"id\":5,\"from\":\"x@y\",\"address\":\"here\"}}",
+                                    "{\"call\":{\"id\":5,\"address\":\"\"}}",
+                                    "{\"news\":[[\"+\",[\"x@y\",1,\"\",0,\"\",\"a@h  b@h\"]]]}",
+                                    "{\"news\":[[\"+\",[\"x@y\",1,\"\",0,\"\",7]]]}"};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    struct net *net = mesh_of(2, 0);
+    ok(take(&net->node[0], bad[i]) != 0, "%s is refused", bad[i]);
+    net_free(net);
+  }
+  struct net *net = mesh_of(2, 0);
+  struct net_node *one = &net->node[0];
+  const struct tunnel_call call = {5, "x@y", ""};
+  struct error e;
+  ok(!take(one, "{\"call\":{\"id\":5,\"from\":\"x@y\",\"address\":\"10.0.0.9\"}}"),
+     "a call of a node that is no relay is ignored");
+  ok(!take(one, "{\"news\":[[\"+\",[\"x@y\",1,\"\",0,\"\",\"a@h b@h\"]]]}"), "a member with two relays");
+  is(net_peer(one, "x@y")->via, "a@h b@h", "is known with them");
+  ok(mesh_call(one->mesh, "two@b", &call, &e) == ERR_PERMISSION, "%s", e.text);
+  ok(mesh_call(one->mesh, "x@y", &call, &e) == ERR_NOT_CONNECTED, "%s", e.text);
+  net_free(net);
+}
+
+static void test_schedules(bool walled) {
   int good = 0, count = 200;
   for (int i = 1; i <= count; i++) {
-    const char *what = run_schedule((uint64_t)i * UINT64_C(0x9E3779B97F4A7C15));
+    const char *what = run_schedule((uint64_t)i * UINT64_C(0x9E3779B97F4A7C15), walled);
     good += !what;
     if (what) printf("# seed %d: %s\n", i, what);
   }
-  ok(good == count, "%d of %d schedules of crashes, cuts and freezes end well", good, count);
+  ok(good == count, "%d of %d schedules of crashes, cuts and freezes end well%s", good, count,
+     walled ? ", with two nodes that need a relay" : "");
 }
 
 int main(void) {
@@ -588,6 +705,11 @@ int main(void) {
   test_one_way();
   test_one_way_no_more();
   test_two_of_one_way();
-  test_schedules();
+  test_relayed();
+  test_second_relay();
+  test_relay_of_relay();
+  test_relay_lines();
+  test_schedules(false);
+  test_schedules(true);
   return tap_end();
 }

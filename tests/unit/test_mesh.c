@@ -272,9 +272,9 @@ static const enum peer_event ways[PEER_STATES][3] = {
     [PEER_UP] = {PEER_HELLO, PEER_OPENED, PEER_NAMES},
 };
 static const char letters[] = "?DFRAONGSU"; /* of the states */
-static const char *const event_names[] = {"wanted", "taken",   "known",   "refused",   "offer",    "hello",
-                                          "opened", "names",   "bye",     "lost",      "deadline", "part",
-                                          "proved", "one way", "invited", "unreached", "dormant"};
+static const char *const event_names[] = {"wanted", "taken",   "known",   "refused", "offer",     "hello",
+                                          "opened", "names",   "bye",     "lost",    "deadline",  "part",
+                                          "proved", "one way", "invited", "relayed", "unreached", "dormant"};
 
 static struct puppet *puppet_in(enum peer_state state) {
   struct puppet *t = calloc(1, sizeof *t);
@@ -297,17 +297,17 @@ static void puppet_free(struct puppet *t) {
 
 /* The state after each event, from each state. Written here independently of the table. w want t taken k
  * known r refused o offer h hello o opened n names b bye l lost d deadline p part P proved y one way i
- * invited u unreached z dormant */
+ * invited v relayed u unreached z dormant */
 static const struct {
   enum peer_state from;
   const char *to;
 } grid[] = {
-    /*                wtkrohonbldpPyiuz */
-    {PEER_DOWN, "FDDDOGDDDDDDDADDD"},      {PEER_OFFERING, "FARFOGFFFDDDFAOFF"},
-    {PEER_RESETTING, "RARROGRRRDDDRAORR"}, {PEER_AWAITING, "AAAAOGAAADDDAAOAA"},
-    {PEER_OPENING, "OOOOOGNOOADDOOOAO"},   {PEER_OPEN, "NNNNNSNNNDDDNNNNN"},
-    {PEER_GREETED, "GGGGGGSUDDDDGGGGG"},   {PEER_SYNCING, "SSSSSGSUDDDDSSSSS"},
-    {PEER_UP, "UUUUUGUUDDUDUUUUD"},
+    /*                wtkrohonbldpPyivuz */
+    {PEER_DOWN, "FDDDOGDDDDDDDADDDD"},      {PEER_OFFERING, "FARFOGFFFDDDFAOOFF"},
+    {PEER_RESETTING, "RARROGRRRDDDRAOORR"}, {PEER_AWAITING, "AAAAOGAAADDDAAOAAA"},
+    {PEER_OPENING, "OOOOOGNOOADDOOOOAO"},   {PEER_OPEN, "NNNNNSNNNDDDNNNNNN"},
+    {PEER_GREETED, "GGGGGGSUDDDDGGGGGG"},   {PEER_SYNCING, "SSSSSGSUDDDDSSSSSS"},
+    {PEER_UP, "UUUUUGUUDDUDUUUUUD"},
 };
 
 static void check_cell(enum peer_state from, enum peer_event event, char want) {

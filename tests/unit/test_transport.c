@@ -2,6 +2,7 @@
 #include "agent/mesh/transport.h"
 
 #include "base/buf.h"
+#include "base/log.h"
 #include "tap.h"
 
 #include <arpa/inet.h>
@@ -26,7 +27,10 @@ struct node {
   struct error why;
   struct buf lines;
   int line_code, greet_code;
-  bool closes; /* the transport is closed at the next line */
+  bool closes;                   /* the transport is closed at the next line */
+  const struct dial_target *via; /* through which node its stream goes; or NULL */
+  struct node *called;           /* the node that it calls as a relay */
+  struct log log;
 };
 
 static void on_ready(void *data) {
@@ -60,7 +64,7 @@ static void on_down(void *data, const struct error *e) {
 static const struct transport_events events = {on_ready, on_line, on_busy, on_down};
 
 static void open_one(struct node *u, struct incoming *in) {
-  struct dial_target to = {u->peer, "127.0.0.1", u->peer_port};
+  struct dial_target to = {.node = u->peer, .host = "127.0.0.1", .port = u->peer_port, .via = u->via};
   struct error e;
   u->transport = transport_http.open(&u->carrier, &to, in, &events, u, &e);
   if (!u->transport || transport_http.write(u->transport, "hello\n", 6)) abort();
@@ -86,6 +90,15 @@ static void on_listening(uv_poll_t *p, int status, int what) {
   transport_accept(&u->carrier, fd, "10.0.0.2");
 }
 
+/* A relay calls a node, as the mesh does by a line on their link. */
+static int call(void *data, const char *node, const struct tunnel_call *c, struct error *e) {
+  struct node *u = data;
+  struct dial_target self = {.node = u->name, .host = "127.0.0.1", .port = u->port};
+  if (!u->called) return error_set(e, ERR_NOT_CONNECTED, "%s is not connected to %s", u->name, node);
+  transport_http.answer(&u->called->carrier, &self, c);
+  return 0;
+}
+
 static void node_start(struct node *u, uv_loop_t *loop, const char *name, const char *peer) {
   struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   socklen_t n = sizeof at;
@@ -103,6 +116,15 @@ static void node_start(struct node *u, uv_loop_t *loop, const char *name, const 
   u->carrier =
       (struct transport_carrier){.connections = connections_new(&config, &e), .greet = greet, .data = u};
   if (!u->carrier.connections) abort();
+  u->log.prefix = name;
+  struct tunnels_config tunnels = {.loop = loop,
+                                   .connections = u->carrier.connections,
+                                   .self = name,
+                                   .log = &u->log,
+                                   .call = call,
+                                   .data = u};
+  u->carrier.tunnels = tunnels_new(&tunnels);
+  if (!u->carrier.tunnels) abort();
 }
 
 struct pair {
@@ -132,11 +154,13 @@ static struct pair *pair_new(void) {
 static void node_finish(struct node *u) {
   transport_http.close(u->transport);
   connections_finish(u->carrier.connections);
+  tunnels_finish(u->carrier.tunnels);
   uv_close((uv_handle_t *)&u->listening, NULL);
 }
 
 static void node_free(struct node *u) {
   close(u->fd);
+  tunnels_free(u->carrier.tunnels);
   connections_free(u->carrier.connections);
   buf_finish(&u->lines);
 }
@@ -231,7 +255,7 @@ static void test_refused(void) {
   UNTIL(p, p->a.downs);
   ok(p->a.why.code == ERR_TCP && strstr(p->a.why.text, "two@b: connection refused (tcp)"),
      "a node that is not there: %s", p->a.why.text);
-  struct dial_target to = {"two@b", "no.address", 1};
+  struct dial_target to = {.node = "two@b", .host = "no.address", .port = 1};
   struct error e;
   ok(!transport_http.open(&p->a.carrier, &to, NULL, &events, &p->a, &e) && p->a.downs == 1,
      "one that cannot be dialled is told by the return alone: %s", e.text);
@@ -324,6 +348,40 @@ static void test_life(void) {
   pair_free(p);
 }
 
+/* The link goes through a third node. */
+static void test_relayed(void) {
+  struct pair *p = pair_new();
+  struct node relay;
+  node_start(&relay, &p->loop, "relay@r", "");
+  struct dial_target via = {.node = "relay@r", .host = "127.0.0.1", .port = relay.port};
+  p->a.via = &via;
+  open_one(&p->a, NULL);
+  UNTIL(p, p->a.downs);
+  ok(p->a.why.code == ERR_NOT_CONNECTED && strstr(p->a.why.text, "two@b: via relay@r: "),
+     "a relay that does not know the peer: %s", p->a.why.text);
+  relay.called = &p->b;
+  open_one(&p->a, NULL);
+  UNTIL(p, p->a.ready && p->b.ready && p->a.greetings && p->b.greetings);
+  ok(!p->a.accepted && !p->b.accepted && relay.accepted == 3, "both have connected to the relay alone");
+  is(transport_http.relay(p->b.in), "relay@r", "the peer knows the relay,");
+  is(transport_http.source(p->b.in), "10.0.0.2", "and where the stream comes from");
+  say(&p->a, "up\n");
+  say(&p->b, "down\n");
+  UNTIL(p, p->b.lines.len == 3 && p->a.lines.len == 5);
+  ok(!strcmp(heard(&p->a), "down\n"), "lines go both ways");
+  struct transport_life life;
+  UNTIL(p, (transport_http.life(p->a.transport, &life), !life.waiting));
+  ok(life.in > 5 && life.heard_ms > 0, "the transport knows how its bytes move");
+  transport_http.part(p->a.transport, "bye\n", 4);
+  p->a.transport = NULL;
+  UNTIL(p, p->b.downs && p->b.lines.len == 7);
+  is(heard(&p->b), "up\nbye\n", "the farewell arrives");
+  UNTIL(p, !tunnels_relayed(relay.carrier.tunnels));
+  node_finish(&relay);
+  pair_free(p);
+  node_free(&relay);
+}
+
 int main(void) {
   struct cookie cookie = {.bytes = "monster", .len = 7};
   right.count = 1;
@@ -336,5 +394,6 @@ int main(void) {
   test_part();
   test_busy();
   test_life();
+  test_relayed();
   return tap_end();
 }

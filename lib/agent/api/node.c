@@ -67,6 +67,7 @@ static json_t *node_json(struct agent *a, const struct member *m) {
   if (m->suspected) json_object_set_new(v, "suspected", json_true());
   if (m->address && *m->address) json_object_set_new(v, "address", json_string(m->address));
   if (m->port) json_object_set_new(v, "port", json_integer(m->port));
+  if (m->via && *m->via) json_object_set_new(v, "via", json_string(m->via));
   if (m->retry_ms > 0) json_object_set_new(v, "retry_ms", json_integer(m->retry_ms));
   if (m->trouble && *m->trouble) json_object_set_new(v, "trouble", json_string(m->trouble));
   if (m->tags && *m->tags) json_object_set_new(v, "tags", tags_json(m->tags));

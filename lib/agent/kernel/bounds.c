@@ -6,6 +6,7 @@
 #include "agent/registry/registry.h"
 #include "agent/mesh/dial.h"
 #include "agent/mesh/mesh.h"
+#include "agent/mesh/tunnel.h"
 #include "agent/process/command.h"
 #include "agent/process/hosted.h"
 #include "agent/process/outcome.h"
@@ -71,6 +72,7 @@ static void measure(struct agent *a, const struct vm_largest *largest, const str
   used[LIMIT_PEER_QUEUE] = (int64_t)mesh->longest;
   used[LIMIT_FOREIGN] = nodetab_heard(a->nodes);
   used[LIMIT_LOOKUPS] = (int64_t)dialler_lookups(a->carrier.dialler);
+  used[LIMIT_TUNNELS] = (int64_t)tunnels_relayed(a->carrier.tunnels);
   used[LIMIT_UNPROVED] = server.unproved;
   refused[LIMIT_UNPROVED] = server.refused[REFUSAL_CROWDED];
   used[LIMIT_CONNECTIONS] = server.connections > server.local ? server.connections : server.local;

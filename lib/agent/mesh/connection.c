@@ -54,6 +54,7 @@ struct connection {
   void *data;
   char node[NODENAME_SIZE]; /* dialled: who is called */
   char host[72];            /* dialled: its address and port */
+  char *ask;                /* dialled: the head of the request CONNECT; NULL: a link is asked for */
   int fd;
   SSL *ssl;
   uv_poll_t poll;
@@ -61,7 +62,9 @@ struct connection {
   int handles; /* of libuv, not closed yet */
   int polled;  /* the events that `poll` polls for */
   enum stage stage;
-  bool dialled, closed, ending, dirty, unread;
+  bool dialled, counted, closed, ending, dirty, unread;
+  bool raw;       /* the stream of this node has no chunks */
+  bool paused;    /* nothing is read (connection_hold) */
   bool blocked;   /* the socket takes no bytes */
   bool held;      /* TLS reads no further before the socket takes bytes: an answer of its own has to go out */
   bool last_sent; /* the end of this node's stream is sent */
@@ -146,6 +149,7 @@ static void on_handle_closed(uv_handle_t *h) {
   buf_finish(&c->queue);
   buf_finish(&c->record);
   buf_finish(&c->answer);
+  free(c->ask);
   c->events->freed(c->data);
   free(c);
 }
@@ -157,7 +161,7 @@ void connection_close(struct connection *c) {
   set_unread(c, false);
   c->closed = true;
   if (c->ending) c->all->ending--;
-  if (!c->dialled && c->all->config.closing) c->all->config.closing(c->all->config.data, c->fd);
+  if (c->counted && c->all->config.closing) c->all->config.closing(c->all->config.data, c->fd);
   SSL_free(c->ssl);
   setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
   uv_close((uv_handle_t *)&c->poll, on_handle_closed);
@@ -234,6 +238,11 @@ static bool has_output(const struct connection *c) {
   return c->head.len || c->queue.len || c->record.len || (c->ending && !c->last_sent);
 }
 
+static size_t end_chunk(char *out) {
+  memcpy(out, CHUNKED_TAIL, sizeof CHUNKED_TAIL - 1);
+  return sizeof CHUNKED_TAIL - 1;
+}
+
 /* Fills a record: the head of a message, if it is to be sent, and a chunk with what is queued. */
 static size_t make_record(struct connection *c, char out[CONNECTION_RECORD]) {
   size_t n = c->head.len, chunk = CONNECTION_CHUNK - n;
@@ -241,13 +250,14 @@ static size_t make_record(struct connection *c, char out[CONNECTION_RECORD]) {
   buf_finish(&c->head);
   if (chunk > c->queue.len) chunk = c->queue.len;
   if (chunk) {
-    n += chunked_head(out + n, chunk);
+    if (!c->raw) n += chunked_head(out + n, chunk);
     memcpy(out + n, c->queue.data, chunk);
     n += chunk;
-    out[n++] = CHUNKED_TAIL[0];
-    out[n++] = CHUNKED_TAIL[1];
+    if (!c->raw) n += end_chunk(out + n);
     buf_consume(&c->queue, chunk);
     buf_shrink(&c->queue);
+  } else if (c->ending && c->raw) {
+    c->last_sent = true;
   } else if (c->ending && !c->last_sent && n + sizeof CHUNKED_END <= CONNECTION_RECORD) {
     memcpy(out + n, CHUNKED_END, sizeof CHUNKED_END - 1);
     n += sizeof CHUNKED_END - 1;
@@ -300,7 +310,8 @@ static void shut(struct connection *c) {
 
 /* Waits for what an open connection can go on with. */
 static void poll_on(struct connection *c) {
-  poll_for(c, c->held ? UV_WRITABLE : UV_READABLE | (has_output(c) ? UV_WRITABLE : 0));
+  int reads = c->paused ? 0 : UV_READABLE;
+  poll_for(c, c->held ? UV_WRITABLE : reads | (has_output(c) ? UV_WRITABLE : 0));
 }
 
 /* Sends what waits, at most CONNECTION_TURN bytes. */
@@ -313,7 +324,7 @@ static void flush(struct connection *c) {
     const char *bytes = c->record.len ? c->record.data : c->all->scratch;
     size_t n = c->record.len ? c->record.len : make_record(c, c->all->scratch);
     sent += n;
-    more = write_record(c, bytes, n);
+    more = !n || write_record(c, bytes, n);
   }
   if (c->closed) return;
   if (c->last_sent && !has_output(c)) shut(c);
@@ -352,10 +363,13 @@ static void set_open(struct connection *c) {
 
 /* Sends the request.  What was written before goes out right behind it, because mostly the answer is yes. */
 static void ask(struct connection *c) {
-  buf_printf(&c->head,
-             "POST " LINK_PATH " HTTP/1.1\r\nHost: %s\r\nNode-To: %s\r\nNode-From: %s\r\n"
-             "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n",
-             c->host, c->node, c->all->config.self);
+  if (c->ask)
+    buf_puts(&c->head, c->ask);
+  else
+    buf_printf(&c->head,
+               "POST " LINK_PATH " HTTP/1.1\r\nHost: %s\r\nNode-To: %s\r\nNode-From: %s\r\n"
+               "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n",
+               c->host, c->node, c->all->config.self);
   if (buf_ok(&c->head))
     set_open(c);
   else
@@ -382,12 +396,54 @@ static int refuse(struct connection *c, int status, const struct error *e) {
   return 0;
 }
 
+/* Copies the value of a field of a head; "" when the head has none, or a longer one. */
+static void copy_field(const char *head, const char *name, char out[NODENAME_SIZE]) {
+  size_t n;
+  const char *at = chunked_field(head, name, &n);
+  bool good = at && n < NODENAME_SIZE;
+  if (good) memcpy(out, at, n);
+  out[good ? n : 0] = 0;
+}
+
+static int refuse_ask(const struct connection *c, struct error *e) {
+  return error_set(e, ERR_VERSION, "%s: this connection is for POST " LINK_PATH " (version)",
+                   c->all->config.self);
+}
+
+/* A request CONNECT for a tunnel. */
+static int take_ask(struct connection *c, const char *head) {
+  char to[NODENAME_SIZE], from[NODENAME_SIZE], relay[NODENAME_SIZE], call[NODENAME_SIZE];
+  struct error e;
+  copy_field(head, "Node-To", to);
+  copy_field(head, "Node-From", from);
+  copy_field(head, "Node-Via", relay);
+  copy_field(head, "Node-Call", call);
+  const struct connection_ask ask = {to, from, relay, strtoull(call, NULL, 10)};
+  c->in.state = CHUNKED_RAW;
+  if (c->events->asked ? c->events->asked(c->data, &ask, &e) : refuse_ask(c, &e)) connection_refuse(c, &e);
+  return 0;
+}
+
+int connection_admit(struct connection *c) {
+  buf_puts(&c->head, "HTTP/1.1 200 OK\r\n\r\n");
+  if (!buf_ok(&c->head)) return ERR_NOMEM;
+  c->raw = true;
+  connection_settle(c);
+  set_open(c);
+  return 0;
+}
+
+void connection_refuse(struct connection *c, const struct error *e) {
+  if (!c->closed) refuse(c, err_http(e->code), e);
+}
+
 /* The head of the request of an accepted connection. */
 static int take_request(struct connection *c, const char *head) {
   static const char line[] = "POST " LINK_PATH " HTTP/1.1\r\n";
   const char *self = c->all->config.self;
   struct error e;
   size_t n;
+  if (!strncmp(head, "CONNECT ", 8)) return take_ask(c, head);
   if (strncmp(head, line, sizeof line - 1) != 0 || !field_is(head, "Transfer-Encoding", "chunked")) {
     error_set(&e, ERR_VERSION, "%s: this connection is for POST " LINK_PATH " with a chunked body (version)",
               self);
@@ -408,9 +464,13 @@ static int take_request(struct connection *c, const char *head) {
 
 /* The head of the answer to a dialled connection. */
 static int take_answer(struct connection *c, const char *head) {
-  if (sscanf(head, "HTTP/1.1 %3d ", &c->status) != 1 || !field_is(head, "Transfer-Encoding", "chunked"))
-    return ERR_VERSION;
+  if (sscanf(head, "HTTP/1.1 %3d ", &c->status) != 1) return ERR_VERSION;
   c->refused = c->status != OK;
+  c->raw = c->ask && !c->refused;
+  if (c->raw)
+    c->in.state = CHUNKED_RAW;
+  else if (!field_is(head, "Transfer-Encoding", "chunked"))
+    return ERR_VERSION;
   if (c->refused || c->ending) return 0;
   connection_settle(c);
   c->events->opened(c->data);
@@ -486,10 +546,18 @@ static void receive(struct connection *c) {
     take_bytes(c, bytes, (size_t)n);
     now = clock_ns();
     if (!until) until = now + READ_NS;
-  } while (!c->closed && SSL_has_pending(c->ssl) && now < until);
+  } while (!c->closed && !c->paused && SSL_has_pending(c->ssl) && now < until);
   if (c->closed) return;
   if (c->held != was_held) poll_on(c);
-  if (n > 0 && SSL_has_pending(c->ssl)) set_unread(c, true);
+  if (n > 0 && !c->paused && SSL_has_pending(c->ssl)) set_unread(c, true);
+}
+
+void connection_hold(struct connection *c, bool hold) {
+  if (c->closed || c->paused == hold) return;
+  c->paused = hold;
+  if (c->stage < OPEN) return;
+  set_unread(c, !hold && SSL_has_pending(c->ssl));
+  poll_on(c);
 }
 
 static void on_idle(uv_idle_t *i) {
@@ -517,7 +585,7 @@ static void proceed(struct connection *c) {
     ask(c);
   } else {
     c->stage = GREETING;
-    if (c->all->config.proved) c->all->config.proved(c->all->config.data, c->fd);
+    if (c->counted && c->all->config.proved) c->all->config.proved(c->all->config.data, c->fd);
   }
 }
 
@@ -560,7 +628,7 @@ static void on_poll(uv_poll_t *p, int status, int events) {
   } else if (c->stage == SHAKING) {
     shake(c);
   } else {
-    if (events & UV_READABLE || c->held) receive(c);
+    if ((events & UV_READABLE && (!c->paused || status < 0)) || c->held) receive(c);
     if (c->closed) return;
     if (events & UV_WRITABLE) {
       c->blocked = false;
@@ -625,9 +693,23 @@ static socklen_t read_address(const char *text, uint16_t port, union address *ou
   return inet_pton(AF_INET, text, &out->v4.sin_addr) == 1 ? sizeof out->v4 : 0;
 }
 
+/* The head of the request for a tunnel; heap, NULL when memory ran out.  The port is that of the standard: a
+ * node has no other place than its name. */
+static char *make_ask(const struct connection_ask *ask) {
+  struct buf head = BUF_INIT;
+  const char *host = strchr(ask->to, '@');
+  host = host ? host + 1 : ask->to;
+  buf_printf(&head,
+             "CONNECT %s:%d HTTP/1.1\r\nHost: %s:%d\r\nNode-To: %s\r\nNode-From: %s\r\nNode-Via: %s\r\n",
+             host, NODE_PORT_FIRST, host, NODE_PORT_FIRST, ask->to, ask->from, ask->relay);
+  if (ask->call) buf_printf(&head, "Node-Call: %llu\r\n", (unsigned long long)ask->call);
+  buf_puts(&head, "\r\n");
+  return buf_take(&head);
+}
+
 struct connection *connection_dial(struct connections *cs, const char *node, const char *address,
-                                   uint16_t port, const struct connection_events *events, void *data,
-                                   struct error *e) {
+                                   uint16_t port, const struct connection_ask *ask,
+                                   const struct connection_events *events, void *data, struct error *e) {
   union address to;
   socklen_t n = read_address(address, port, &to);
   if (!n) {
@@ -640,26 +722,54 @@ struct connection *connection_dial(struct connections *cs, const char *node, con
               COOKIE_SHORT);
     return NULL;
   }
+  char *head = ask ? make_ask(ask) : NULL;
   int fd = socket(to.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   bool failed = fd < 0 || (connect(fd, &to.any, n) && errno != EINPROGRESS);
   int number = errno;
-  struct connection *c = failed ? NULL : make(cs, fd, true, events, data);
+  struct connection *c = failed || (ask && !head) ? NULL : make(cs, fd, true, events, data);
   if (c) {
     snprintf(c->node, sizeof c->node, "%s", node);
     snprintf(c->host, sizeof c->host, "%s:%u", address, port);
+    c->ask = head;
     return c;
   }
+  free(head);
   if (fd >= 0) close(fd);
   error_set(e, failed ? ERR_TCP : ERR_NOMEM, "%s: %s", node,
             failed ? strerror(number) : err_sentence(ERR_NOMEM));
   return NULL;
 }
 
-struct connection *connection_accept(struct connections *cs, int fd, const struct connection_events *events,
-                                     void *data) {
-  struct connection *c = make(cs, fd, false, events, data);
-  if (!c) connections_discard(cs, fd);
+struct connection *connection_over(struct connections *cs, int fd, const char *node,
+                                   const struct connection_events *events, void *data) {
+  struct connection *c = make(cs, fd, true, events, data);
+  const char *host = strchr(node, '@');
+  if (!c) {
+    close(fd);
+    return NULL;
+  }
+  snprintf(c->node, sizeof c->node, "%s", node);
+  snprintf(c->host, sizeof c->host, "%.*s", (int)sizeof c->host - 1, host ? host + 1 : node);
   return c;
+}
+
+struct connection *connection_accept(struct connections *cs, int fd, bool counted,
+                                     const struct connection_events *events, void *data) {
+  struct connection *c = make(cs, fd, false, events, data);
+  if (c) {
+    c->counted = counted;
+    return c;
+  }
+  if (counted)
+    connections_discard(cs, fd);
+  else
+    close(fd);
+  return NULL;
+}
+
+void connection_hand_over(struct connection *c, const struct connection_events *events, void *data) {
+  c->events = events;
+  c->data = data;
 }
 
 void connections_discard(const struct connections *cs, int fd) {

@@ -3,6 +3,9 @@
  * chunked (wire/chunked.h).  TLS is OpenSSL, and both ends have proved the cookie and the version of the link
  * (wire/psk.h) before a byte of a stream moves.
  *
+ * A node that relays links (mesh/tunnel.h) is asked with CONNECT (RFC 9110, 9.3.6) instead; the two streams
+ * are then the bytes behind the heads of the request and of its answer.
+ *
  * What is written in one turn of the loop goes out before the loop sleeps, in chunks that are a TLS record
  * and a write each.  I/O thread only. */
 #ifndef AGENT_MESH_CONNECTION_H
@@ -19,6 +22,7 @@
 struct holds_loop;
 
 struct connection;
+struct connection_ask;
 struct connections; /* what the connections of a node have in common */
 
 enum {
@@ -52,6 +56,12 @@ bool connections_idle(const struct connections *cs);
 void connections_finish(struct connections *cs);
 void connections_free(struct connections *cs);
 
+/* What CONNECT asks for, in its fields Node-To, Node-From, Node-Via and Node-Call. */
+struct connection_ask {
+  const char *to, *from, *relay; /* names of nodes: `from` asks `relay` for a tunnel to `to` */
+  uint64_t call;                 /* the call of the relay that is answered; 0: none */
+};
+
 /* No event runs before connection_dial or connection_accept has returned, nor within connection_write, and
  * none but `freed` after connection_close. */
 struct connection_events {
@@ -66,18 +76,38 @@ struct connection_events {
    * without a name: "connection reset (lost)". */
   void (*lost)(void *data, int code, const char *what);
   void (*freed)(void *data); /* once, the last event: the connection no longer exists */
+  /* The request of an accepted connection is CONNECT: non-zero with *e set refuses it, else the callee
+   * answers it with connection_admit or connection_refuse.  `ask` is borrowed, and its strings as well. NULL:
+   * the request is refused. */
+  int (*asked)(void *data, const struct connection_ask *ask, struct error *e);
 };
 
-/* Connects to an IP address (IPv6 in brackets) and asks for a link to `node`.  NULL with *e set: no event
- * runs then. */
+/* Connects to an IP address (IPv6 in brackets) and asks for a link to `node`, or, unless `ask` is NULL, for
+ * a tunnel; `ask` is copied.  NULL with *e set: no event runs then. */
 struct connection *connection_dial(struct connections *cs, const char *node, const char *address,
-                                   uint16_t port, const struct connection_events *events, void *data,
-                                   struct error *e);
+                                   uint16_t port, const struct connection_ask *ask,
+                                   const struct connection_events *events, void *data, struct error *e);
 
-/* Serves a link on a socket that was accepted, and owns the socket from now on.  NULL when memory or
- * descriptors ran out: the socket is closed, and no event runs. */
-struct connection *connection_accept(struct connections *cs, int fd, const struct connection_events *events,
-                                     void *data);
+/* Asks for a link to `node` over a connected socket (of a tunnel), and owns the socket from now on.  NULL
+ * when memory or descriptors ran out: the socket is closed, and no event runs. */
+struct connection *connection_over(struct connections *cs, int fd, const char *node,
+                                   const struct connection_events *events, void *data);
+
+/* Serves a link on a socket that was accepted, and owns the socket from now on; `counted`: proved and closing
+ * of the config run for the socket.  NULL as above. */
+struct connection *connection_accept(struct connections *cs, int fd, bool counted,
+                                     const struct connection_events *events, void *data);
+
+/* Gives the connection to another owner: these events run from now on. */
+void connection_hand_over(struct connection *c, const struct connection_events *events, void *data);
+
+/* Answers the request CONNECT of an accepted connection: the streams are open, or *e says why not, and the
+ * connection ends. */
+MUST_CHECK int connection_admit(struct connection *c);
+void connection_refuse(struct connection *c, const struct error *e);
+
+/* Reads no more from the peer, or reads again. */
+void connection_hold(struct connection *c, bool hold);
 
 /* Closes an accepted socket that cannot be served. */
 void connections_discard(const struct connections *cs, int fd);

@@ -39,6 +39,9 @@ struct dial_target {
                        the messages, and whatever node listens there may answer */
   const char *host; /* the host to connect to: a name, or an address (IPv6 in brackets) */
   uint16_t port;
+  /* Through which node a link goes (mesh/tunnel.h), and where that listens; NULL: directly.  Host and port of
+   * the node itself are then not used. */
+  const struct dial_target *via;
 };
 
 /* Runs exactly once, unless the request was cancelled. After a 2xx answer e is NULL, and body its JSON

@@ -11,6 +11,7 @@
 #include "agent/mesh/liveness.h"
 #include "agent/mesh/members.h"
 #include "agent/mesh/ondemand.h"
+#include "agent/mesh/relay.h"
 #include "agent/mesh/renewal.h"
 #include "base/clock.h"
 #include "wire/json.h"
@@ -73,13 +74,23 @@ static void on_offer_done(void *data, const struct error *e, bool reached, const
   peer_event(p, e ? PEER_REFUSED : known ? PEER_KNOWN : invited ? PEER_INVITED : PEER_TAKEN, &d);
 }
 
+/* Has our stream opened through a relay; false: there is none. */
+static bool go_through_relay(struct peer *p) {
+  if (p->state != PEER_OFFERING && p->state != PEER_RESETTING) return false;
+  if (!relay_of(p)) return false;
+  peer_event(p, PEER_RELAYED, &(struct peer_detail){0});
+  return true;
+}
+
 /* Sends our offer: to `place` while `direct` is set, else to the peer's host, at the present port of the
  * scan. */
 static void send_offer(struct peer *p) {
   const struct mesh_config *c = config_of(p);
-  struct dial_target to = {p->name.full, p->direct ? p->place.address : p->name.host,
-                           p->direct ? p->place.port : p->scan.port};
+  struct dial_target to = {.node = p->name.full,
+                           .host = p->direct ? p->place.address : p->name.host,
+                           .port = p->direct ? p->place.port : p->scan.port};
   struct error e;
+  if (p->dials_only && !p->join && go_through_relay(p)) return;
   json_t *hello = make_hello(p);
   p->offered_port = to.port;
   if (hello) json_object_set_new(hello, "reset", json_boolean(p->state == PEER_RESETTING));
@@ -97,13 +108,15 @@ static const struct error *most_telling(const struct peer *p) {
 /* Gives up our offer. */
 static void give_up(struct peer *p) {
   struct error e = *most_telling(p);
+  if (go_through_relay(p)) return;
   if (p->dials_only && (e.code == ERR_TCP || e.code == ERR_NAME))
     error_set(&e, ERR_TCP, "%s: " MESH_DIALS_ONLY " (tcp)", p->name.full);
+  if (p->via) error_set(&e, e.code, "%s; " RELAY_NONE, e.text, p->via);
   peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
 }
 
 /* Called when our offer has failed at one port: sends it to the next port, or gives up with the failure of
- * most_telling. */
+ * most_telling.  A peer that has a relay, and has told where it listens, is not sought elsewhere. */
 static int try_next_port(struct peer *p, struct peer_detail *d) {
   bool more = true;
   if (!p->direct) {
@@ -111,7 +124,7 @@ static int try_next_port(struct peer *p, struct peer_detail *d) {
   } else {
     p->direct = false;
     p->direct_failed = *d->why;
-    more = !scan_ends(d->why->code) || d->why->code == ERR_RESOLVE;
+    more = (!scan_ends(d->why->code) || d->why->code == ERR_RESOLVE) && !relay_of(p);
   }
   if (!more) scan_tell(&p->scan, p->name.full);
   if (more)
@@ -152,7 +165,11 @@ static const struct transport_events transport_events = {on_opened, on_line, on_
  * peer's place), and writes our hello as its first line. */
 static int start_stream(struct peer *p, struct incoming *in, struct error *e) {
   const struct mesh_config *c = config_of(p);
-  struct dial_target to = {p->name.full, p->place.address, p->place.port};
+  struct dial_target relay, to = {.node = p->name.full, .host = p->place.address, .port = p->place.port};
+  if (!in && p->relay) {
+    relay_target(p->relay, &relay);
+    to.via = &relay;
+  }
   p->transport = c->transport->open(c->carrier, &to, in, &transport_events, p, e);
   if (!p->transport) return e->code;
   int code = write_line(p, "hello", make_hello(p));
@@ -165,12 +182,26 @@ static int start_stream(struct peer *p, struct incoming *in, struct error *e) {
 /* Opens our stream to the peer whose hello or offer has come. */
 static int open_stream(struct peer *p, struct peer_detail *d) {
   struct place *at = &p->place;
-  if (hello_address(d->hello, d->source, at->address, sizeof at->address, d->refusal))
-    return d->refusal->code;
+  if (hello_address(d->hello, d->source, at->address, sizeof at->address, d->refusal)) {
+    if (!p->relay) return d->refusal->code;
+    at->address[0] = 0;
+  }
   at->port = d->hello->port;
   p->dials_only = !at->port;
   p->life = d->hello->life;
   return start_stream(p, d->stream, d->refusal);
+}
+
+/* Opens our stream to the peer through a relay. */
+static int dial_relay(struct peer *p, struct peer_detail *d) {
+  struct error e;
+  (void)d;
+  p->relay = relay_of(p);
+  p->life = 0;
+  peer_begin_deadline(p);
+  if (!start_stream(p, NULL, &e)) return 0;
+  peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
+  return DONE;
 }
 
 /* Opens our stream to where our offer was answered, as the answer asks for. */
@@ -208,6 +239,7 @@ static int await_instead(struct peer *p, struct peer_detail *d) {
   if (!p->answer) return 0;
   carrier_of(p)->close(p->transport);
   p->transport = NULL;
+  p->relay = NULL;
   answer_offer(p, NULL, MESH_AWAITS);
   peer_event(p, PEER_UNREACHED, d);
   return DONE;
@@ -222,11 +254,17 @@ static int refuse_rival(const struct peer *p, struct error *e) {
                    config_of(p)->self, p->name.full, p->place.address, p->place.port);
 }
 
+/* Is the hello of another OS process than that for which the transport was made?  A stream through a relay is
+ * opened before anything is known of it: life 0. */
+static bool is_other(const struct peer *p, const struct hello *h) {
+  return p->life && p->life != h->life;
+}
+
 /* Refuses an offer while a connection to another OS process of that name is being made.  Another offer of the
  * same one takes the place of its first: the peer has given that up, for it makes one at a time. */
 static int take_second(struct peer *p, struct peer_detail *d) {
   struct error e;
-  if (p->life != d->hello->life)
+  if (is_other(p, d->hello))
     return error_set(d->refusal, ERR_BUSY, "%s: an offer of this node is already being answered",
                      p->name.full);
   error_set(&e, ERR_BUSY, "%s has offered once more", p->name.full);
@@ -365,14 +403,23 @@ static int await_newer(struct peer *p, struct peer_detail *d) {
   return code ? code : DONE;
 }
 
+/* Notes through which node a stream of the peer comes. */
+static void note_relay(struct peer *p, const struct incoming *in) {
+  const char *relay = carrier_of(p)->relay(in);
+  if (*relay) p->relay = map_get(&p->mesh->peers, relay);
+}
+
 static int greet(struct peer *p, struct peer_detail *d) {
   const struct mesh_config *c = config_of(p);
   uint32_t incarnation;
-  if (p->transport && p->life != d->hello->life) return refuse_rival(p, d->refusal);
+  if (p->transport && is_other(p, d->hello)) return refuse_rival(p, d->refusal);
+  note_relay(p, d->stream);
   int code = nodetab_meet(c->nodes, p->name.full, d->hello->creation, d->hello->life, &incarnation);
   if (code == ERR_NODE_TAKEN) return await_newer(p, d);
   if (code) return error_set(d->refusal, code, "%s: %s", p->name.full, err_sentence(code));
   if (!p->transport && (code = open_stream(p, d))) return code;
+  p->life = d->hello->life;
+  relay_note(p, d->hello->via);
   p->meshes = d->hello->mesh;
   memcpy(p->tags, d->hello->tags, strlen(d->hello->tags) + 1); /* tags_check has bounded them */
   ondemand_greet(p, d->hello, incarnation);
@@ -403,6 +450,7 @@ int mesh_greet(void *mesh, struct incoming *in, const char *text, size_t n) {
   if (!code && !(p = peer_need(m, &h.name, &e))) code = e.code;
   if (p) code = renewal_by_hello(p, &h, &e);
   if (p && !code) code = peer_event(p, PEER_HELLO, &d);
+  if (p && !p->transport) p->relay = NULL;
   if (code == DONE) code = 0;
   if (code && peer_may_log(m, p))
     log_line(m->config.log, "a stream from %s is refused: %s", d.source, error_text(&e));
@@ -470,6 +518,7 @@ static const struct control {
     {"idle", 1 << 10, ondemand_take_idle},
     {"dormant", 1 << 10, ondemand_take_dormant},
     {"active", 1 << 10, ondemand_take_active},
+    {"call", 4 << 10, relay_take_call},
 };
 enum { CONTROLS = sizeof controls / sizeof *controls };
 
@@ -583,6 +632,8 @@ static void enter_down(struct peer *p, enum peer_state from, enum peer_event eve
   liveness_stop(p);
   carrier_of(p)->close(p->transport);
   p->transport = NULL;
+  if (p->relay && from < PEER_SYNCING) relay_failed(p);
+  p->relay = NULL;
   carrier_of(p)->withdraw(p->offer);
   p->offer = NULL;
   answer_offer(p, &e, MESH_TAKEN);
@@ -619,11 +670,13 @@ static const struct cell table[PEER_STATES][PEER_EVENTS] = {
                         [PEER_KNOWN]   = {NULL, PEER_RESETTING},
                         [PEER_REFUSED] = {try_next_port, 0},
                         [PEER_INVITED] = {dial_peer, PEER_OPENING},
+                        [PEER_RELAYED] = {dial_relay, PEER_OPENING},
                         WITHOUT_TRANSPORT, CONNECTING},
     [PEER_RESETTING] = {[PEER_TAKEN]   = {NULL, PEER_AWAITING},
                         [PEER_KNOWN]   = {offer_again, 0},
                         [PEER_REFUSED] = {try_next_port, 0},
                         [PEER_INVITED] = {dial_peer, PEER_OPENING},
+                        [PEER_RELAYED] = {dial_relay, PEER_OPENING},
                         WITHOUT_TRANSPORT, CONNECTING},
     [PEER_AWAITING]  = {[PEER_INVITED] = {dial_peer, PEER_OPENING},
                         WITHOUT_TRANSPORT, CONNECTING},

@@ -1,5 +1,6 @@
 #include "agent/mesh/hello.h"
 
+#include "core/relays.h"
 #include "core/tags.h"
 #include "wire/psk.h"
 
@@ -14,6 +15,10 @@ json_t *hello_write(const struct mesh_config *us, uint64_t life, const char *to)
                         (json_int_t)us->creation, "life", (json_int_t)life, "version", PSK_LINK_VERSION,
                         "lua", LUA_VERSION_NUM, "address", us->address, "port", us->port, "mesh", us->mesh,
                         "tags", us->tags ? us->tags : "");
+  if (v && us->via && *us->via && json_object_set_new(v, "via", json_string(us->via))) {
+    json_decref(v);
+    return NULL;
+  }
   bool known = us->nodes && nodetab_last_met(us->nodes, to, &met, &met_life);
   if (!v || !known ||
       !json_object_set_new(v, "met", json_pack("[I, I]", (json_int_t)met, (json_int_t)met_life)))
@@ -32,15 +37,16 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
   json_int_t creation, life, met = 0, met_life = 0, number = 0;
   int version, lua, port, mesh, dormant = 0;
   json_error_t why;
-  struct hello h = {.tags = ""};
+  struct hello h = {.tags = "", .via = ""};
   if (v && !json_unpack(v, "{s:s, s:i, s:i}", "node", &node, "version", &version, "lua", &lua) &&
       (version != PSK_LINK_VERSION || lua != LUA_VERSION_NUM))
     return error_set(e, ERR_VERSION, "%s: link version %d with Lua %d, this node has %d with %d (version)",
                      node, version, lua, PSK_LINK_VERSION, LUA_VERSION_NUM);
-  if (!v || json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s?s, s?[I, I], s?[I, b]}",
-                           "node", &node, "creation", &creation, "life", &life, "version", &version, "lua",
-                           &lua, "address", &h.address, "port", &port, "mesh", &mesh, "tags", &h.tags, "met",
-                           &met, &met_life, "demand", &number, &dormant))
+  if (!v ||
+      json_unpack_ex(v, &why, 0, "{s:s, s:I, s:I, s:i, s:i, s:s, s:i, s:b, s?s, s?s, s?[I, I], s?[I, b]}",
+                     "node", &node, "creation", &creation, "life", &life, "version", &version, "lua", &lua,
+                     "address", &h.address, "port", &port, "mesh", &mesh, "tags", &h.tags, "via", &h.via,
+                     "met", &met, &met_life, "demand", &number, &dormant))
     return error_set(e, ERR_USAGE, "a hello is not understood: %s", v ? why.text : "no body");
   if (nodename_parse(node, &h.name, e)) return e->code;
   if (!strcmp(h.name.full, us->self))
@@ -54,7 +60,7 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
     return error_set(e, ERR_USAGE, "%s: a hello with the number %lld", node, (long long)number);
   if (!is_address(h.address))
     return error_set(e, ERR_USAGE, "%s: a hello with %.100s, which is no IP address", node, h.address);
-  if (tags_check(h.tags, e)) return ERR_USAGE;
+  if (tags_check(h.tags, e) || relays_check(h.via, e)) return ERR_USAGE;
   h.creation = (uint32_t)creation;
   h.port = (uint16_t)port;
   h.mesh = mesh;

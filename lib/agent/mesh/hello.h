@@ -1,9 +1,9 @@
 /* hello: who a node is and where it listens: the body of an offer, and the first line of each stream,
- * {"hello": {"node", "creation", "life", "version", "lua", "address", "port", "mesh", "tags", "met",
- * "demand"}}; a hello without "tags" has none.  "demand" is [NUMBER, DORMANT], when the node links on demand
- * (ondemand.h): how many hellos it has written to the receiver, this one included, and whether the connection
- * to the receiver is dormant.  "met" is [CREATION, LIFE], the incarnation of the receiver that the sender
- * has met last; it is missing where the sender has met none.  Any thread. */
+ * {"hello": {"node", "creation", "life", "version", "lua", "address", "port", "mesh", "tags", "via", "met",
+ * "demand"}}; a hello without "tags" or "via" (core/relays.h) has none.  "demand" is [NUMBER, DORMANT], when
+ * the node links on demand (ondemand.h): how many hellos it has written to the receiver, this one included,
+ * and whether the connection to the receiver is dormant.  "met" is [CREATION, LIFE], the incarnation of the
+ * receiver that the sender has met last; it is missing where the sender has met none.  Any thread. */
 #ifndef AGENT_MESH_HELLO_H
 #define AGENT_MESH_HELLO_H
 
@@ -21,7 +21,8 @@ struct hello {
   uint16_t port;    /* 0: the node cannot be connected to */
   bool mesh;        /* the node connects to the members of its peers */
   const char *tags; /* checked text (core/tags.h) */
-  uint32_t met;     /* "met"; 0: it is missing */
+  const char *via; /* checked text (core/relays.h): the relays through which the node can be reached; or "" */
+  uint32_t met;    /* "met"; 0: it is missing */
   uint64_t met_life;
   bool on_demand, dormant; /* "demand" is there, and its values */
   int64_t number;

@@ -14,8 +14,10 @@
 
 #include "agent/mesh/handshake.h"
 #include "agent/mesh/hello.h"
+#include "agent/mesh/relay.h"
 #include "base/holds.h"
 #include "core/creation.h"
+#include "core/relays.h"
 #include "wire/json.h"
 
 #include <stdlib.h>
@@ -167,7 +169,7 @@ bool members_wanted(const struct peer *p) {
 /* Keeps why the peer could not be reached, and logs it unless the attempt before failed with the same code.
  * Of a peer that listens nowhere, `await` has said so. */
 static void note_trouble(struct peer *p, const struct error *why) {
-  if (p->dials_only && !p->join) return;
+  if (p->dials_only && !p->join && !p->via) return;
   bool same = p->trouble.code == why->code;
   p->trouble = *why;
   if (same || !peer_may_log(p->mesh, p)) return;
@@ -192,18 +194,26 @@ static void retry_later(struct peer *p) {
 
 /* Waits for a peer that could not be connected to, by what it has said. */
 static void await(struct peer *p) {
-  error_set(&p->trouble, ERR_TCP, "%s: " MESH_DIALS_ONLY, p->name.full);
+  error_set(&p->trouble, ERR_TCP, p->via ? "%s: " MESH_DIALS_ONLY "; " RELAY_NONE : "%s: " MESH_DIALS_ONLY,
+            p->name.full, p->via);
   settle_dial(p);
   retry_later(p);
 }
 
+/* Is the peer to be reached through a relay now?  A node that listens first waits twice for the peer to
+ * connect by itself, since a link without a relay is better, and the peer may learn of this node a heartbeat
+ * later. */
+static bool is_relayed(const struct peer *p) {
+  return (!p->mesh->config.port || p->backoff_ms > 2 * MEMBERS_RETRY_MS) && relay_of(p);
+}
+
 /* Connects to the peer, once fewer than MEMBERS_DIALS_MAX others are being connected to.  A peer that has
- * said that it listens nowhere is tried at the longest intervals only: it may have been restarted with a
- * port. */
+ * said that it listens nowhere, and cannot be reached through a relay, is tried at the longest intervals
+ * only: it may have been restarted with a port. */
 static void dial(struct peer *p) {
   if (p->state != PEER_DOWN || p->mesh->stopping) return;
   uv_timer_stop(&p->retry);
-  if (p->dials_only && !p->join && p->backoff_ms < MEMBERS_RETRY_MAX_MS) {
+  if (p->dials_only && !p->join && p->backoff_ms < MEMBERS_RETRY_MAX_MS && !is_relayed(p)) {
     await(p);
     return;
   }
@@ -278,8 +288,10 @@ void mesh_unjoin(struct mesh *m, const struct nodename *node) {
 
 static json_t *member_json(const struct peer *p) {
   uint32_t creation = nodetab_creation(p->mesh->config.nodes, p->incarnation);
-  return json_pack("[s, I, s, i, s]", p->name.full, (json_int_t)creation, p->place.address, p->place.port,
-                   p->tags);
+  json_t *member = json_pack("[s, I, s, i, s]", p->name.full, (json_int_t)creation, p->place.address,
+                             p->place.port, p->tags);
+  if (p->via) json_array_append_new(member, json_string(p->via));
+  return member;
 }
 
 /* Writes the line {key: value}; value is consumed. */
@@ -338,7 +350,7 @@ static void note_news(struct mesh *m, json_t *change, bool urgent) {
 struct entry {
   struct nodename name;
   uint32_t creation;
-  const char *address, *tags;
+  const char *address, *tags, *via;
   uint16_t port;
 };
 
@@ -358,6 +370,9 @@ static int read_entry(json_t *v, struct entry *out) {
   const json_t *tags = json_array_get(v, 4);
   out->tags = tags ? json_string_value(tags) : "";
   if (!out->tags || tags_check(out->tags, NULL)) return ERR_BAD_VALUE;
+  const json_t *via = json_array_get(v, 5);
+  out->via = via ? json_string_value(via) : "";
+  if (!out->via || relays_check(out->via, NULL)) return ERR_BAD_VALUE;
   out->creation = (uint32_t)creation;
   out->port = (uint16_t)port;
   return nodename_parse(node, &out->name, NULL);
@@ -411,6 +426,7 @@ static void meet(struct peer *p, struct peer *from, const struct entry *e, bool 
     p->dials_only = !e->port;
     if (!p->join) p->name.port = 0;
   }
+  relay_note(p, e->via);
   want(p);
   if (whole_list && from->state == PEER_SYNCING && !p->sponsor) {
     p->sponsor = from;
@@ -718,6 +734,7 @@ void members_forget(struct peer *p) {
   settle_dial(p);
   for (size_t i = 0; i < m->count; i++) view_set(&m->all[i]->view, p, false);
   p->place = (struct place){0};
+  relay_note(p, "");
   p->tags[0] = 0;
   p->parted = 0;
   p->tried_ms = p->rival_ms = 0;

@@ -9,8 +9,8 @@
  *   {"members": [MEMBER, …]}               the sender is connected to exactly these
  *   {"news": [["+", MEMBER] | ["-", NAME, CREATION, STOPPED], …]}     changes, oldest first
  *   {"resync": true}                       asks for the members in whole
- *   MEMBER is [NAME, CREATION, ADDRESS, PORT, TAGS]; TAGS (core/tags.h) may be missing; STOPPED says that the
- * node has stopped in order
+ *   MEMBER is [NAME, CREATION, ADDRESS, PORT, TAGS, VIA]; TAGS (core/tags.h) and VIA (core/relays.h) may be
+ * missing; STOPPED says that the node has stopped in order
  *
  * This node tries again to connect to a node whose link was lost without a farewell, to a node that a peer
  * has named and that was not reached, and to a node that is to be joined (mesh_join). It tries after 1 s,

@@ -18,6 +18,7 @@
 #include "agent/mesh/liveness.h"
 #include "agent/mesh/members.h"
 #include "agent/mesh/ondemand.h"
+#include "agent/mesh/relay.h"
 #include "base/clock.h"
 #include "base/holds.h"
 #include "base/metrics.h"
@@ -450,6 +451,10 @@ void mesh_send(struct mesh *m, struct signal *s) {
 
 /* --- up and down ---------------------------------------------------------------------------------------- */
 
+void peer_begin_deadline(struct peer *p) {
+  uv_timer_start(&p->deadline, on_deadline, (uint64_t)p->mesh->config.connect_timeout_ms, 0);
+}
+
 void peer_leave_down(struct peer *p) {
   const struct mesh_config *c = &p->mesh->config;
   const char *own_host = strchr(c->self, '@') + 1;
@@ -459,7 +464,7 @@ void peer_leave_down(struct peer *p) {
   p->direct = p->place.address[0] && p->place.port && (!p->name.port || p->name.port == p->place.port);
   p->direct_failed = (struct error){0};
   scan_start(&p->scan, p->name.port, p->place.port, here ? c->port : 0);
-  uv_timer_start(&p->deadline, on_deadline, (uint64_t)c->connect_timeout_ms, 0);
+  peer_begin_deadline(p);
 }
 
 void peer_enter_up(struct peer *p) {
@@ -564,23 +569,24 @@ static struct member member_of(const struct peer *p) {
   bool met =
       p->incarnation && (p->state >= PEER_SYNCING || !p->told_up || creation == p->ondemand.up_creation);
   if (!met && p->ondemand.present) creation = p->ondemand.creation;
-  return (struct member){.node = p->name.full,
-                         .kernel = met ? npid_make(p->incarnation, 0) : NPID_NONE,
-                         .creation = creation,
-                         .id = met ? nodetab_node_id(nodes, p->incarnation) : 0,
-                         .up = p->told_up,
-                         .linked = p->state == PEER_UP,
-                         .missing = !p->told_up && members_wanted(p),
-                         .suspected = p->state == PEER_UP && p->suspected,
-                         .address = p->place.address,
-                         .port = p->place.port,
-                         .trouble =
-                             p->told_up || !p->trouble.code ? "" : without_name(p, error_text(&p->trouble)),
-                         .retry_ms = !p->dials_only && uv_is_active((const uv_handle_t *)&p->retry)
-                                         ? (int64_t)uv_timer_get_due_in(&p->retry)
-                                         : -1,
-                         .tags = p->tags,
-                         .rival = p->rival_due ? "" : p->rival};
+  return (struct member){
+      .node = p->name.full,
+      .kernel = met ? npid_make(p->incarnation, 0) : NPID_NONE,
+      .creation = creation,
+      .id = met ? nodetab_node_id(nodes, p->incarnation) : 0,
+      .up = p->told_up,
+      .linked = p->state == PEER_UP,
+      .missing = !p->told_up && members_wanted(p),
+      .suspected = p->state == PEER_UP && p->suspected,
+      .address = p->place.address,
+      .port = p->place.port,
+      .trouble = p->told_up || !p->trouble.code ? "" : without_name(p, error_text(&p->trouble)),
+      .retry_ms = (!p->dials_only || p->via) && uv_is_active((const uv_handle_t *)&p->retry)
+                      ? (int64_t)uv_timer_get_due_in(&p->retry)
+                      : -1,
+      .via = p->state == PEER_UP && p->relay ? p->relay->name.full : "",
+      .tags = p->tags,
+      .rival = p->rival_due ? "" : p->rival};
 }
 
 void mesh_each(struct mesh *m, void (*fn)(void *data, const struct member *member), void *data) {
@@ -688,7 +694,10 @@ void mesh_finish(struct mesh *m) {
 
 void mesh_free(struct mesh *m) {
   if (!m) return;
-  for (size_t i = 0; i < m->count; i++) free(m->all[i]);
+  for (size_t i = 0; i < m->count; i++) {
+    free(m->all[i]->via);
+    free(m->all[i]);
+  }
   free(m->all);
   frames_finish(&m->frames);
   buf_finish(&m->line);

@@ -37,6 +37,7 @@ enum {
 
 struct mesh;
 struct metrics;
+struct tunnel_call;
 struct incoming;        /* a stream that a peer has opened to this node (transport.h) */
 struct transport_class; /* what carries links (transport.h) */
 
@@ -91,6 +92,7 @@ struct mesh_config {
   int idle_ms;      /* on demand: 0 stands for MESH_IDLE_MS */
   bool pool;        /* long signals are encoded and decoded by libuv's pool; else at once, by this thread */
   const char *tags; /* of this node (core/tags.h); NULL: none */
+  const char *via;  /* the relays through which this node can be reached (core/relays.h); NULL: none */
   int heartbeat_ms;
   int64_t rejoin_ms;      /* for how long this node tries to reach a node that was lost; 0: not at all */
   uint64_t seed;          /* seed of the random numbers; 0: taken from the system */
@@ -142,6 +144,10 @@ void mesh_offered(struct mesh *m, json_t *hello, const char *source, mesh_answer
 /* The random number in this node's hello and in its answers to offers. */
 uint64_t mesh_life(const struct mesh *m);
 
+/* Passes a call (mesh/tunnel.h) to a node to which this node is linked directly, and that can be reached
+ * through it.  0, or a code with *e set. */
+int mesh_call(struct mesh *m, const char *node, const struct tunnel_call *call, struct error *e) MUST_CHECK;
+
 /* Sends a further part (consumed) of the names whose first part the event `snapshot` has returned. NULL: out
  * of memory; the link is lost. */
 void mesh_names(struct mesh *m, uint32_t incarnation, json_t *names);
@@ -163,7 +169,8 @@ struct member {
   uint16_t port;
   const char *trouble; /* why it is not up; or "" */
   int64_t retry_ms;    /* time until it is tried again; -1: it is up, or is not tried again */
-  const char *tags;    /* its tags (core/tags.h), as its last hello or another member has told them */
+  const char *via;   /* the node through which the link to it goes; "" when it is down, or linked directly */
+  const char *tags;  /* its tags (core/tags.h), as its last hello or another member has told them */
   const char *rival; /* where a second living node of the same name listens, which this node refuses; or "" */
 };
 /* Every node ever met (up or not) or present, in the order of meeting. */

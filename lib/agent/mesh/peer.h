@@ -14,13 +14,16 @@
  *                 └───────────────hello────────────────▶ GREETED ──opened─▶ SYNCING ───────────────▶ UP
  *
  *        DOWN, OFFERING, RESETTING, AWAITING ──one way──▶ AWAITING        OPENING ──unreached──▶ AWAITING
- *        OFFERING, RESETTING, AWAITING ──invited──▶ OPENING
+ *        OFFERING, RESETTING, AWAITING ──invited──▶ OPENING      OFFERING, RESETTING ──relayed──▶ OPENING
  *
  *        every state but DOWN ──lost, part──▶ DOWN      SYNCING, UP ──bye──▶ DOWN      UP ──dormant──▶ DOWN
  *        every state but DOWN and UP ──deadline──▶ DOWN
  *
  * The node that gets an offer makes the connection.  The node that offers makes it when it has said that it
  * cannot be connected to (one way), or when it turns out to be unreachable: so one direction is enough.
+ *
+ * A peer to which no offer can be sent may be reached through a relay (relay.h): this node then opens its
+ * stream there without an offer, and takes the life of the first hello for the peer's.
  *
  * A hello and an offer say which OS process has sent them (`life`). When the peer of a connection sends
  * another hello (GREETED, SYNCING, UP), or an offer that asks to forget the link (SYNCING, UP), the peer has
@@ -76,6 +79,7 @@ enum peer_event {
   PEER_PROVED,    /* the peer has answered the ping that was sent because another node claims its name */
   PEER_ONE_WAY,   /* as OFFER, by a peer that cannot be connected to */
   PEER_INVITED,   /* the answer to our offer: this node has to make the connection */
+  PEER_RELAYED,   /* our offer has failed, or cannot be sent: our stream is to go through a relay */
   PEER_UNREACHED, /* this node cannot make the connection to the peer, whose offer it has not answered yet */
   PEER_DORMANT,   /* both nodes have agreed to close the idle link (ondemand.h) */
   PEER_EVENTS
@@ -161,7 +165,11 @@ struct peer {
   uint64_t life; /* from PEER_OPENING on: the life in the hello or offer for which the transport was made */
   /* Where our stream goes or last went; or where, as other members say, the peer listens. */
   struct place place;
-  bool dials_only;      /* it cannot be connected to, as its last hello or another member has said */
+  bool dials_only; /* it cannot be connected to, as its last hello or another member has said */
+  char *via; /* the relays through which it can be reached (core/relays.h), as these have said; NULL: none */
+  unsigned via_turn; /* which of them is tried first */
+  /* From PEER_OPENING on: the peer through whose node our stream or the peer's goes; NULL: directly. */
+  struct peer *relay;
   char tags[TAGS_SIZE]; /* of its last hello; or, while it is DOWN, as another member has told them */
 
   struct scan scan; /* OFFERING, RESETTING: the port that is tried, and the failures so far */
@@ -280,6 +288,9 @@ void peer_end_connection(struct peer *p, uint32_t incarnation);
 
 /* A signal of the link was written, or handed to the user. */
 void peer_count(struct peer *p, const struct signal *s, bool sent);
+
+/* Begins the time to connect anew. */
+void peer_begin_deadline(struct peer *p);
 
 /* handshake.c calls these when a peer changes its state. */
 void peer_leave_down(struct peer *p); /* starts the deadline and the scan */

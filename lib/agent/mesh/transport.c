@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct transport {
   const struct transport_events *events;
@@ -37,6 +38,8 @@ struct incoming {
   struct transport *writer, *reader;
   bool greeted; /* the first line of the peer has arrived */
   char address[64];
+  struct tunnel *tunnel;     /* that it goes through, asked for by this node; or NULL */
+  char relay[NODENAME_SIZE]; /* the relay of its tunnel, whoever has asked for it; or "" */
 };
 
 /* --- the end -------------------------------------------------------------------------------------------- */
@@ -120,16 +123,31 @@ static void on_lost(void *data, int code, const char *what) {
   if (in->reader && !in->reader->parting) lose_with(in->reader, code, what);
 }
 
-static void on_freed(void *data) {
-  struct incoming *in = data;
-  if (in->writer) in->writer->out = NULL;
-  if (in->reader) in->reader->in = NULL;
+static void incoming_free(struct incoming *in) {
   lines_finish(&in->lines);
   free(in);
 }
 
-static const struct connection_events connection_events = {on_opened, on_bytes, on_drained, on_lost,
-                                                           on_freed};
+static void on_freed(void *data) {
+  struct incoming *in = data;
+  if (in->writer) in->writer->out = NULL;
+  if (in->reader) in->reader->in = NULL;
+  tunnel_forget(in->tunnel);
+  incoming_free(in);
+}
+
+/* A peer asks this node for a tunnel, by the first request on its connection. */
+static int on_asked(void *data, const struct connection_ask *ask, struct error *e) {
+  struct incoming *in = data;
+  if (*in->relay)
+    return error_set(e, ERR_PERMISSION, "%s: no tunnel goes through another one (permission)", ask->to);
+  int code = tunnel_relay(in->carrier->tunnels, in->connection, in->address, ask, e);
+  if (!code) incoming_free(in); /* the connection has another owner */
+  return code;
+}
+
+static const struct connection_events connection_events = {on_opened, on_bytes, on_drained,
+                                                           on_lost,   on_freed, on_asked};
 
 static struct incoming *incoming_new(struct transport_carrier *carrier, const char *address) {
   struct incoming *in = calloc(1, sizeof *in);
@@ -147,8 +165,51 @@ void transport_accept(struct transport_carrier *carrier, int fd, const char *add
     connections_discard(carrier->connections, fd);
     return;
   }
-  in->connection = connection_accept(carrier->connections, fd, &connection_events, in);
-  if (!in->connection) free(in);
+  in->connection = connection_accept(carrier->connections, fd, true, &connection_events, in);
+  if (!in->connection) incoming_free(in);
+}
+
+/* --- tunnels -------------------------------------------------------------------------------------------- */
+
+/* A tunnel that was called for is open: serves the link that goes through it. */
+static void on_tunnel(void *data, int fd, const struct tunnel_call *call, const char *relay) {
+  struct transport_carrier *carrier = data;
+  struct incoming *in = incoming_new(carrier, call->address);
+  if (!in) {
+    close(fd);
+    return;
+  }
+  snprintf(in->relay, sizeof in->relay, "%s", relay);
+  in->connection = connection_accept(carrier->connections, fd, false, &connection_events, in);
+  if (!in->connection) incoming_free(in);
+}
+
+static void transport_answer(void *carrier, const struct dial_target *relay, const struct tunnel_call *call) {
+  struct transport_carrier *c = carrier;
+  tunnel_answer(c->tunnels, relay, call, on_tunnel, c);
+}
+
+/* The end of a tunnel that was open is also the end of its socket, which is read behind its bytes. */
+static void on_tunnel_ended(void *data, bool opened, int code, const char *what) {
+  struct incoming *in = data;
+  struct connection *c = in->connection;
+  in->tunnel = NULL;
+  if (opened || !c) return;
+  on_lost(in, code, what);
+  connection_close(c);
+}
+
+static struct connection *dial_through(struct transport_carrier *carrier, const struct dial_target *to,
+                                       struct incoming *in, struct error *e) {
+  int fd;
+  snprintf(in->relay, sizeof in->relay, "%s", to->via->node);
+  in->tunnel = tunnel_dial(carrier->tunnels, to->via, to->node, on_tunnel_ended, in, &fd, e);
+  if (!in->tunnel) return NULL;
+  struct connection *c = connection_over(carrier->connections, fd, to->node, &connection_events, in);
+  if (c) return c;
+  tunnel_forget(in->tunnel);
+  error_set(e, ERR_NOMEM, "%s: %s", to->node, err_sentence(ERR_NOMEM));
+  return NULL;
 }
 
 /* --- the class ------------------------------------------------------------------------------------------ */
@@ -158,10 +219,11 @@ static int dial(struct transport *t, struct transport_carrier *carrier, const st
                 struct error *e) {
   struct incoming *in = incoming_new(carrier, to->host);
   if (!in) return error_set(e, ERR_NOMEM, "%s: %s", to->node, err_sentence(ERR_NOMEM));
-  in->connection =
-      connection_dial(carrier->connections, to->node, to->host, to->port, &connection_events, in, e);
+  in->connection = to->via ? dial_through(carrier, to, in, e)
+                           : connection_dial(carrier->connections, to->node, to->host, to->port, NULL,
+                                             &connection_events, in, e);
   if (!in->connection) {
-    free(in);
+    incoming_free(in);
     return e->code;
   }
   t->out = in;
@@ -255,6 +317,10 @@ static const char *incoming_source(const struct incoming *in) {
   return in->address;
 }
 
+static const char *incoming_relay(const struct incoming *in) {
+  return in->relay;
+}
+
 static struct dial_request *offer(void *carrier, const struct dial_target *to, json_t *hello, int timeout_ms,
                                   dial_done *done, void *data, struct error *e) {
   const struct transport_carrier *c = carrier;
@@ -271,4 +337,6 @@ const struct transport_class transport_http = {
     .close = transport_close,
     .adopt = transport_adopt,
     .source = incoming_source,
+    .relay = incoming_relay,
+    .answer = transport_answer,
 };

@@ -8,6 +8,7 @@
 
 #include "agent/mesh/connection.h"
 #include "agent/mesh/dial.h"
+#include "agent/mesh/tunnel.h"
 
 struct transport;
 struct incoming;
@@ -72,6 +73,12 @@ struct transport_class {
 
   /* The address that an incoming stream comes from; "" when unknown. */
   const char *(*source)(const struct incoming *in);
+
+  /* The node through which an incoming stream comes; "" when it comes directly. */
+  const char *(*relay)(const struct incoming *in);
+
+  /* Answers a call of a relay: a stream of a peer comes through it. */
+  void (*answer)(void *carrier, const struct dial_target *relay, const struct tunnel_call *call);
 };
 
 /* Handles the first line of a stream of a peer, which names the node that sent it: makes a transport adopt
@@ -82,6 +89,7 @@ typedef int transport_greet(void *data, struct incoming *in, const char *text, s
 struct transport_carrier {
   struct dialler *dialler;
   struct connections *connections;
+  struct tunnels *tunnels;
   struct limits *limits; /* LIMIT_PEER_QUEUE; NULL: the default */
   transport_greet *greet;
   void *data; /* for greet */
