@@ -14,13 +14,12 @@
 
 enum {
   TURN_BYTES = 16 << 10, /* of lines that are read in a turn of the loop */
-  PAUSE_BYTES = 1 << 20, /* of text that waits to be read: more is not taken from the connection */
 };
 
 struct etcd_watch {
   struct etcd_call call; /* first, so that a watch can be had from its call */
   TAILQ_ENTRY(etcd_watch) link, talking_link;
-  bool sent, begun, talking, paused;
+  bool sent, begun, talking;
   bool over;        /* its call has ended */
   long status;      /* then; 0: not known */
   struct error end; /* then: why */
@@ -141,13 +140,6 @@ static bool has_lines(const struct etcd_watch *w) {
   return w->seen < w->text.len;
 }
 
-/* Takes more from a connection that was paused, once there is room. */
-static void resume(struct etcd_watch *w) {
-  if (!w->paused || w->over || (has_lines(w) && w->text.len > PAUSE_BYTES / 2)) return;
-  w->paused = false;
-  curl_easy_pause(w->call.transfer.easy, CURLPAUSE_CONT);
-}
-
 static void on_read(void *data, int code, struct etcd_reading *reading) {
   struct etcd_watch *w = data;
   struct etcd *c = w->call.c;
@@ -199,7 +191,6 @@ static size_t read_one(struct etcd_watch *w) {
   c->telling = w;
   if (n || !buf_ok(&line)) read_line(w, &line);
   buf_finish(&line);
-  if (c->telling == w) resume(w);
   if (c->telling == w && (whole || w->over) && !w->parse) talk(w);
   c->telling = NULL;
   return n + 1;
@@ -219,10 +210,6 @@ bool etcd_watches_read(struct etcd *c) {
 
 static size_t on_bytes(struct etcd_call *call, const char *bytes, size_t n) {
   struct etcd_watch *w = (struct etcd_watch *)call;
-  if (w->text.len > PAUSE_BYTES && has_lines(w)) {
-    w->paused = true;
-    return CURL_WRITEFUNC_PAUSE;
-  }
   if (n > ETCD_ANSWER_MAX - w->text.len) return 0; /* libcurl ends the transfer */
   buf_append(&w->text, bytes, n);
   if (!w->parse) talk(w);
