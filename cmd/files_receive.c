@@ -359,8 +359,7 @@ static void drop(struct receiver *r, struct file *f, const char *why) {
   answer_failed(r, f, why);
 }
 
-/* --- a file that is there already -------------------------------------------------------------------------
- */
+/* --- a file that is there already ----------------------------------------------------------------------- */
 
 /* Gives a file that has the right contents the right mode and time. */
 static void adjust(struct receiver *r, struct file *f, const struct stat *st) {

@@ -534,8 +534,7 @@ static void run(struct sender *s) {
   }
 }
 
-/* --- the count of all, for a progress bar and before --delete --------------------------------------------
- */
+/* --- the count of all, for a progress bar and before --delete ------------------------------------------- */
 
 struct count {
   uint64_t files, bytes;

@@ -175,8 +175,7 @@ static int tell_nodes(const struct options *o, const char *path) {
   return status;
 }
 
-/* --- the commands: each returns an exit status -----------------------------------------------------------
- */
+/* --- the commands: each returns an exit status ---------------------------------------------------------- */
 
 static int failed(struct file *f, int rc, const struct error *e) {
   finish_file(f);

@@ -154,8 +154,7 @@ int many_start(struct many *p, struct nodemsg *m, const struct many_request *req
   return rc ? error_set(e, rc, "%s: out of memory", nodemsg_node(m)) : start(call, request, out, e);
 }
 
-/* --- the search for a node on its host -------------------------------------------------------------------
- */
+/* --- the search for a node on its host ------------------------------------------------------------------ */
 
 /* The request that asks the present port of the scan which node listens there. */
 static int ask_port(struct many_call *call, struct many_request *r, struct error *e) {

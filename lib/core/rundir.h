@@ -19,10 +19,14 @@
 #define STATEDIR_SYSTEM "/var/lib/node-toolkit"
 
 /* Writes the path of the directory for the nodes that this user starts, whether or not it exists, the first
- * of: $NODE_RUNTIME_DIR RUNDIR_SYSTEM          for root $XDG_RUNTIME_DIR/node /run/user/UID/node     where
- * /run/user/UID belongs to this user /tmp/node-UID The directory of a login is found without XDG_RUNTIME_DIR,
- * so that a cron job and a login of one user find the same nodes.  ERR_SYSTEM when the path is longer than
- * out. */
+ * of:
+ *   $NODE_RUNTIME_DIR
+ *   RUNDIR_SYSTEM          for root
+ *   $XDG_RUNTIME_DIR/node
+ *   /run/user/UID/node     where /run/user/UID belongs to this user
+ *   /tmp/node-UID
+ * The directory of a login is found without XDG_RUNTIME_DIR, so that a cron job and a login of one user find
+ * the same nodes.  ERR_SYSTEM when the path is longer than out. */
 int rundir_find(char *out, size_t size, struct error *e) MUST_CHECK;
 
 /* The other directory that may hold nodes of this user, those of system services; NULL: there is none,

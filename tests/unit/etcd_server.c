@@ -65,8 +65,7 @@ struct etcd_server {
   } asked[16];
 };
 
-/* --- the store -------------------------------------------------------------------------------------------
- */
+/* --- the store ------------------------------------------------------------------------------------------ */
 
 static char *copy_of(const char *text) {
   char *copy = strdup(text);
@@ -170,8 +169,7 @@ static void store_free(struct store *s) {
   free(s);
 }
 
-/* --- JSON ------------------------------------------------------------------------------------------------
- */
+/* --- JSON ----------------------------------------------------------------------------------------------- */
 
 static json_t *number(int64_t n) {
   return json_sprintf("%" PRId64, n);
@@ -218,8 +216,7 @@ static json_t *kv_of(const struct row *row) {
   return kv;
 }
 
-/* --- requests --------------------------------------------------------------------------------------------
- */
+/* --- requests ------------------------------------------------------------------------------------------- */
 
 struct answer {
   int status, code; /* HTTP's, and gRPC's or 0 */
@@ -364,8 +361,7 @@ static const struct {
 };
 enum { PATHS = sizeof paths / sizeof *paths };
 
-/* --- connections -----------------------------------------------------------------------------------------
- */
+/* --- connections ---------------------------------------------------------------------------------------- */
 
 struct writing {
   uv_write_t req;
@@ -449,8 +445,7 @@ static void send_result(struct conversation *k, json_t *v) {
   send_line(k, json_pack("{s:o}", "result", v));
 }
 
-/* --- watches ---------------------------------------------------------------------------------------------
- */
+/* --- watches -------------------------------------------------------------------------------------------- */
 
 static json_t *event_of(const struct change *change) {
   const struct row row = {.key = change->key,
@@ -516,8 +511,7 @@ static void on_watch(struct conversation *k, const json_t *q) {
   feed(k);
 }
 
-/* --- serving ---------------------------------------------------------------------------------------------
- */
+/* --- serving -------------------------------------------------------------------------------------------- */
 
 static void count(struct etcd_server *m, const char *path) {
   size_t i = 0;
@@ -666,8 +660,7 @@ static void on_connection(uv_stream_t *listener, int status) {
     hang_up(k);
 }
 
-/* --- members ---------------------------------------------------------------------------------------------
- */
+/* --- members -------------------------------------------------------------------------------------------- */
 
 /* The kernel chooses the port of the first time; a member that was down listens at the same one again. */
 static void listen_at(struct etcd_server *m) {
@@ -757,8 +750,7 @@ void etcd_server_fault(struct etcd_server *m, enum etcd_fault fault) {
   feed_all(m);
 }
 
-/* --- what a test does ------------------------------------------------------------------------------------
- */
+/* --- what a test does ----------------------------------------------------------------------------------- */
 
 void etcd_server_put(struct etcd_server *m, const char *key, const char *value) {
   put(m->store, key, value, 0, m->store->revision + 1);

@@ -34,8 +34,7 @@ enum etcd_fault {
 };
 void etcd_server_fault(struct etcd_server *m, enum etcd_fault fault);
 
-/* --- the store -------------------------------------------------------------------------------------------
- */
+/* --- the store ------------------------------------------------------------------------------------------ */
 
 void etcd_server_put(struct etcd_server *m, const char *key, const char *value);
 void etcd_server_delete(struct etcd_server *m, const char *key);
@@ -54,15 +53,13 @@ void etcd_server_expire(struct etcd_server *m, int64_t lease); /* 0: all */
 void etcd_server_progress(struct etcd_server *m);    /* tells each watch of the member the revision */
 void etcd_server_end_watches(struct etcd_server *m); /* ends the member's watches, without a word */
 
-/* --- users -----------------------------------------------------------------------------------------------
- */
+/* --- users ---------------------------------------------------------------------------------------------- */
 
 /* From now on requests need the token that this user gets; tokens that were given die, and are then answered
  * with an error, or (rude) by hanging up. */
 void etcd_server_user(struct etcd_server *m, const char *user, const char *password, bool rude);
 
-/* --- what was asked ---------------------------------------------------------------------------------------
- */
+/* --- what was asked ------------------------------------------------------------------------------------- */
 
 int etcd_server_asked(const struct etcd_server *m,
                       const char *path);                  /* requests of the member: "/v3/kv/txn" */

@@ -25,8 +25,7 @@ enum { PATIENCE_MS = 1000 };
 
 static struct psk_set right, wrong;
 
-/* --- faults of the kernel --------------------------------------------------------------------------------
- */
+/* --- faults of the kernel ------------------------------------------------------------------------------- */
 
 /* OpenSSL reads and writes sockets through these two functions, because a program's own definition goes
  * before libc's.  While `faults` is not 0, two of three calls for a TCP socket fail with EAGAIN, and a third

@@ -120,8 +120,7 @@ static struct seen *create(struct fixture *f, const char *key, const char *value
   return wait_for_answer(f);
 }
 
-/* --- what etcd does --------------------------------------------------------------------------------------
- */
+/* --- what etcd does ------------------------------------------------------------------------------------- */
 
 static void test_ranges(void) {
   struct fixture *f = fixture_new(1, NULL, NULL);
@@ -238,8 +237,7 @@ static void test_leases(void) {
   fixture_free(f);
 }
 
-/* --- watches ---------------------------------------------------------------------------------------------
- */
+/* --- watches -------------------------------------------------------------------------------------------- */
 
 static void on_changed(void *data, int64_t revision, const struct etcd_row *rows, size_t n) {
   struct seen *s = data;
@@ -351,8 +349,7 @@ static void test_watch_ends(void) {
   fixture_free(f);
 }
 
-/* --- faults ----------------------------------------------------------------------------------------------
- */
+/* --- faults --------------------------------------------------------------------------------------------- */
 
 static void test_faults(void) {
   static const struct {
@@ -465,8 +462,7 @@ static void test_many_requests(void) {
   fixture_free(f);
 }
 
-/* --- users -----------------------------------------------------------------------------------------------
- */
+/* --- users ---------------------------------------------------------------------------------------------- */
 
 static void test_users(void) {
   for (int rude = 0; rude < 2; rude++) {
@@ -505,8 +501,7 @@ static void test_users(void) {
   fixture_free(f);
 }
 
-/* --- settings --------------------------------------------------------------------------------------------
- */
+/* --- settings ------------------------------------------------------------------------------------------- */
 
 static void test_settings(void) {
   static const char *const bad[] = {"",

@@ -142,8 +142,7 @@ static void on_ended(void *data, const struct error *e) {
 
 static const struct etcd_watch_events events = {on_changed, on_ended};
 
-/* --- tests -----------------------------------------------------------------------------------------------
- */
+/* --- tests ---------------------------------------------------------------------------------------------- */
 
 /* The conditions of registrations: a name is free, its owner lives, it was not changed. */
 static void test_conditions(struct fixture *f) {

@@ -89,8 +89,7 @@ static void test_gsub(void) {
       "false\tinvalid capture index %2\nfalse\tinvalid use of '%' in replacement string\n");
 }
 
-/* --- tables -----------------------------------------------------------------------------------------------
- */
+/* --- tables --------------------------------------------------------------------------------------------- */
 
 /* An empty table whose metamethods read a real one, and wait while they do. */
 #define PROXY                                                                                                \
@@ -139,8 +138,7 @@ static void test_tables(void) {
   }
 }
 
-/* --- text and xpcall --------------------------------------------------------------------------------------
- */
+/* --- text and xpcall ------------------------------------------------------------------------------------ */
 
 #define SLOW                                                                                                 \
   "local slow = setmetatable({}, {__tostring = function() sleep(1) return receive(0) or 'slow' end})\n"      \

@@ -46,8 +46,7 @@ static int64_t left_ms(const struct etcd_request *r) {
   return (int64_t)(r->call.until_ms - uv_now(r->call.c->loop));
 }
 
-/* --- the end of a request --------------------------------------------------------------------------------
- */
+/* --- the end of a request ------------------------------------------------------------------------------- */
 
 static void take_back(struct etcd_request *r) {
   struct etcd_lane *lane = &r->call.c->lanes[r->lane];
@@ -98,8 +97,7 @@ static void refuse_waiting(struct etcd *c, const struct error *e) {
   etcd_watches_refuse(c, e);
 }
 
-/* --- whether etcd answers --------------------------------------------------------------------------------
- */
+/* --- whether etcd answers ------------------------------------------------------------------------------- */
 
 void etcd_blame(struct etcd *c, const struct etcd_call *call) {
   if (c->current != call->endpoint || c->count == 1) return;
@@ -129,8 +127,7 @@ int64_t etcd_away_ms(const struct etcd *c) {
   return c->away_since ? (int64_t)(uv_now(c->loop) - c->away_since) + 1 : 0;
 }
 
-/* --- the token -------------------------------------------------------------------------------------------
- */
+/* --- the token ------------------------------------------------------------------------------------------ */
 
 void etcd_drop_token(struct etcd *c, const struct etcd_call *call) {
   struct etcd_login *l = &c->login;
@@ -192,8 +189,7 @@ static bool has_token(struct etcd *c) {
   return false;
 }
 
-/* --- what an answer means --------------------------------------------------------------------------------
- */
+/* --- what an answer means ------------------------------------------------------------------------------- */
 
 int etcd_check_cluster(struct etcd *c, const struct etcd_call *call, const struct etcd_reading *reading,
                        struct error *e) {
@@ -301,8 +297,7 @@ static void read_now(struct etcd_request *r) {
   etcd_reading_finish(&reading);
 }
 
-/* --- sending ---------------------------------------------------------------------------------------------
- */
+/* --- sending -------------------------------------------------------------------------------------------- */
 
 static size_t on_bytes(struct etcd_call *call, const char *bytes, size_t n) {
   struct etcd_request *r = (struct etcd_request *)call;
@@ -354,8 +349,7 @@ static void send_waiting(struct etcd *c, enum etcd_lane_name name) {
   }
 }
 
-/* --- what waits ------------------------------------------------------------------------------------------
- */
+/* --- what waits ----------------------------------------------------------------------------------------- */
 
 static void on_deadline(uv_timer_t *t);
 
@@ -413,8 +407,7 @@ static void on_deadline(uv_timer_t *t) {
   if (!c->finished) set_deadline(c);
 }
 
-/* --- requests --------------------------------------------------------------------------------------------
- */
+/* --- requests ------------------------------------------------------------------------------------------- */
 
 static void refuse(int code, etcd_done *done, void *data) {
   static const struct etcd_answer nothing;
@@ -490,8 +483,7 @@ void etcd_txn_send(struct etcd *c, struct etcd_txn *t, etcd_done *done, void *da
   submit(c, &(struct etcd_request){.path = "/v3/kv/txn", .linear = true}, &body, done, data);
 }
 
-/* --- the end of the client -------------------------------------------------------------------------------
- */
+/* --- the end of the client ------------------------------------------------------------------------------ */
 
 void etcd_finish(struct etcd *c) {
   struct error e;

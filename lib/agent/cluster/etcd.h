@@ -79,8 +79,9 @@ struct etcd_answer {
  * store is full), ERR_PERMISSION (user, password or certificate are refused), ERR_NO_NAME (the lease has
  * gone, but for a keepalive, whose ttl_s says so), ERR_VERSION (what answers is no etcd, has its gateway
  * switched off, is of another cluster, or its store went back), ERR_TOO_LARGE, ERR_USAGE (etcd does not take
- * the request), ERR_LOST (etcd_finish).  With ERR_NOMEM and ERR_BUSY (ETCD_WAITING_MAX), and after
- * etcd_finish, it may run before the call that makes the request returns; else it runs later. */
+ * the request), ERR_LOST (etcd_finish).  With ERR_NOMEM, ERR_TOO_LARGE (a transaction) and ERR_BUSY
+ * (ETCD_WAITING_MAX), and after etcd_finish, it may run before the call that makes the request returns; else
+ * it runs later. */
 typedef void etcd_done(void *data, const struct error *e, const struct etcd_answer *answer);
 
 /* A range: the key itself, or all keys that begin with it. */

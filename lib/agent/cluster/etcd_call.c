@@ -10,8 +10,7 @@
 
 enum { ADDRESSES_MS = 30000 /* for how long the addresses of a host are used again */ };
 
-/* --- setting up ------------------------------------------------------------------------------------------
- */
+/* --- setting up ----------------------------------------------------------------------------------------- */
 
 static size_t on_bytes(char *bytes, size_t size, size_t n, void *data) {
   struct etcd_call *call = data;
@@ -80,8 +79,7 @@ static bool set_transfer(struct etcd_call *call) {
          !curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
 }
 
-/* --- the addresses of a host -----------------------------------------------------------------------------
- */
+/* --- the addresses of a host ---------------------------------------------------------------------------- */
 
 static int transfer_start(struct etcd_call *call) {
   return set_limits(call) ? transfers_start(call->c->transfers, &call->transfer) : ERR_NOMEM;
@@ -135,8 +133,7 @@ static int begin(struct etcd_call *call) {
   return call->lookup ? 0 : ERR_NOMEM;
 }
 
-/* --- the call --------------------------------------------------------------------------------------------
- */
+/* --- the call ------------------------------------------------------------------------------------------- */
 
 static void on_ended(struct transfer *t, CURLcode result) {
   struct etcd_call *call = (struct etcd_call *)t;
@@ -171,8 +168,7 @@ void etcd_call_finish(struct etcd_call *call) {
   call->headers = call->addresses = NULL;
 }
 
-/* --- reading ---------------------------------------------------------------------------------------------
- */
+/* --- reading -------------------------------------------------------------------------------------------- */
 
 static void on_work(uv_work_t *work) {
   struct etcd_parse *p = work->data;

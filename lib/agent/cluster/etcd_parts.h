@@ -15,8 +15,7 @@ enum {
   ETCD_SILENCE_MS = 8000,
 };
 
-/* --- a call: one POST to the endpoint in use (etcd_call.c) -----------------------------------------------
- */
+/* --- a call: one POST to the endpoint in use (etcd_call.c) ---------------------------------------------- */
 
 struct etcd_call {
   struct transfer transfer; /* first, so that a call can be had from its transfer */
@@ -41,8 +40,7 @@ int etcd_call_start(struct etcd *c, struct etcd_call *call, const char *path, co
 /* Ends it without `ended`, or frees what an ended one holds.  Accepts a call that has not begun. */
 void etcd_call_finish(struct etcd_call *call);
 
-/* --- a text of etcd's, read here or in libuv's pool (etcd_call.c) ----------------------------------------
- */
+/* --- a text of etcd's, read here or in libuv's pool (etcd_call.c) --------------------------------------- */
 
 struct etcd_parse {
   uv_work_t work;
@@ -58,8 +56,7 @@ struct etcd_parse *etcd_parse(uv_loop_t *loop, struct buf *text,
                               void (*done)(void *owner, int code, struct etcd_reading *reading), void *owner);
 void etcd_parse_cancel(struct etcd_parse *p); /* done does not run; accepts NULL */
 
-/* --- what the end of a call means (etcd_verdict.c) --------------------------------------------------------
- */
+/* --- what the end of a call means (etcd_verdict.c) ------------------------------------------------------ */
 
 enum etcd_verdict {
   ETCD_GOOD,
@@ -76,8 +73,7 @@ enum etcd_verdict etcd_judge(const struct etcd_call *call, CURLcode result, long
 enum etcd_verdict etcd_judge_error(const struct etcd_call *call, int code, const char *message,
                                    struct error *e);
 
-/* --- the client -------------------------------------------------------------------------------------------
- */
+/* --- the client ----------------------------------------------------------------------------------------- */
 
 enum etcd_lane_name { LANE_REQUESTS, LANE_KEEPALIVES, LANE_LOGIN, LANES };
 

@@ -11,8 +11,7 @@ static const char *url_of(const struct etcd_call *call) {
   return call->c->endpoints[call->endpoint].url.base;
 }
 
-/* --- errors that etcd names ------------------------------------------------------------------------------
- */
+/* --- errors that etcd names ----------------------------------------------------------------------------- */
 
 enum { ANY = -2 };
 
@@ -50,8 +49,7 @@ enum etcd_verdict etcd_judge_error(const struct etcd_call *call, int code, const
   return errors[i].verdict;
 }
 
-/* --- what is no answer of etcd's -------------------------------------------------------------------------
- */
+/* --- what is no answer of etcd's ------------------------------------------------------------------------ */
 
 static enum etcd_verdict judge_stranger(const struct etcd_call *call, long status, struct error *e) {
   const char *url = url_of(call);
@@ -68,8 +66,7 @@ static enum etcd_verdict judge_stranger(const struct etcd_call *call, long statu
   return status >= 500 ? ETCD_UNSURE : ETCD_ELSEWHERE;
 }
 
-/* --- transfers that failed -------------------------------------------------------------------------------
- */
+/* --- transfers that failed ------------------------------------------------------------------------------ */
 
 static const struct {
   CURLcode result;

@@ -35,8 +35,7 @@ static const char *url_of(const struct etcd_watch *w) {
   return w->call.c->endpoints[w->call.endpoint].url.base;
 }
 
-/* --- the end of a watch ----------------------------------------------------------------------------------
- */
+/* --- the end of a watch --------------------------------------------------------------------------------- */
 
 static void stop_talking(struct etcd_watch *w) {
   if (w->talking) TAILQ_REMOVE(&w->call.c->talking, w, talking_link);
@@ -70,8 +69,7 @@ static void end_failed(struct etcd_watch *w, const struct error *e) {
   end(w, e);
 }
 
-/* --- lines -----------------------------------------------------------------------------------------------
- */
+/* --- lines ---------------------------------------------------------------------------------------------- */
 
 static void talk(struct etcd_watch *w) {
   if (!w->talking) TAILQ_INSERT_TAIL(&w->call.c->talking, w, talking_link);
@@ -205,8 +203,7 @@ bool etcd_watches_read(struct etcd *c) {
   return !TAILQ_EMPTY(&c->talking);
 }
 
-/* --- the call --------------------------------------------------------------------------------------------
- */
+/* --- the call ------------------------------------------------------------------------------------------- */
 
 static size_t on_bytes(struct etcd_call *call, const char *bytes, size_t n) {
   struct etcd_watch *w = (struct etcd_watch *)call;

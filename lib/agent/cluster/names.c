@@ -4,15 +4,16 @@
  * The orderings that the registry relies on:
  *
  *  - A process is watched before its registration is sent.  This thread handles both its end and the answer
- * of etcd: whichever comes second finds the effect of the first, so no name outlives its process.
- *  - There is at most one write of a name under way, and later requests for the name wait for its outcome. So
- *    the writes of this node for one name are executed in the order in which they were asked for.
+ *    of etcd: whichever comes second finds the effect of the first, so no name outlives its process.
+ *  - There is at most one write of a name under way, and later requests for the name wait for its outcome.
+ *    So the writes of this node for one name are executed in the order in which they were asked for.
  *  - No order is assumed between nodes, nor between two requests of this node: each write has as a condition
  *    the revision of the key that it was decided on, and is decided again when that was not the last one.
  *  - A write whose answer is lost may have been executed, or may be yet.  A later write of the name by this
- * node has a condition that only one of them can meet, and finds in the key what the other one has left.
- *  - Every write of a name has the member key of this node as a condition.  So once etcd has dropped the key,
- *    no write of this node's former life is executed, however late it arrives. */
+ *    node has a condition that only one of them can meet, and finds in the key what the other one has left.
+ *  - Whatever puts a name has the member key of this node as a condition.  So once etcd has dropped the key,
+ *    no name of this node's former life is put, however late the request arrives.  A removal has the revision
+ *    of what it removes as its condition, and needs no other. */
 #include "agent/cluster/names.h"
 
 #include "agent/cluster/names_parts.h"

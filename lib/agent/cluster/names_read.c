@@ -26,8 +26,7 @@ struct reading {
 
 static void pump_reads(struct cluster_names *g);
 
-/* --- names of other nodes in the table -------------------------------------------------------------------
- */
+/* --- names of other nodes in the table ------------------------------------------------------------------ */
 
 static struct owner *owner_of(struct cluster_names *g, const char *node, int64_t member) {
   struct owner *o = map_get(&g->owners, node);
@@ -409,8 +408,7 @@ void names_reads_finish(struct cluster_names *g) {
     for (struct ring *r; (r = ring_first(*l));) names_known_remove(g, RING_ENTRY(r, struct known, by_time));
 }
 
-/* --- the comparison of own names with their keys ----------------------------------------------------------
- */
+/* --- the comparison of own names with their keys -------------------------------------------------------- */
 
 struct audit {
   struct cluster_names *names;

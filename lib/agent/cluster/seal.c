@@ -42,8 +42,7 @@ struct seal {
   void *data;
 };
 
-/* --- the end ---------------------------------------------------------------------------------------------
- */
+/* --- the end -------------------------------------------------------------------------------------------- */
 
 static void seal_free(struct seal *s) {
   OPENSSL_cleanse(&s->psks, sizeof s->psks);
@@ -77,8 +76,7 @@ void seal_cancel(struct seal *s) {
   if (s) s->cancelled = true;
 }
 
-/* --- the value -------------------------------------------------------------------------------------------
- */
+/* --- the value ------------------------------------------------------------------------------------------ */
 
 static void put_hex(char *out, const unsigned char *bytes, size_t n) {
   for (size_t i = 0; i < n; i++) sprintf(out + 2 * i, "%02x", bytes[i]);
@@ -107,8 +105,7 @@ static bool value_read(struct seal *s, const char *text, size_t n) {
   return good;
 }
 
-/* --- scrypt, in libuv's pool -----------------------------------------------------------------------------
- */
+/* --- scrypt, in libuv's pool ---------------------------------------------------------------------------- */
 
 static bool stretch(const struct seal *s, const struct psk *psk, unsigned char out[DIGEST]) {
   return EVP_PBE_scrypt((const char *)psk->key, PSK_SIZE, s->salt, SALT, SCRYPT_N, SCRYPT_R, SCRYPT_P,
@@ -129,8 +126,7 @@ static void stretch_all(struct seal *s) {
   if (uv_queue_work(s->loop, &s->work, on_work, on_stretched)) abort();
 }
 
-/* --- reading and writing ---------------------------------------------------------------------------------
- */
+/* --- reading and writing -------------------------------------------------------------------------------- */
 
 static void look(struct seal *s);
 

@@ -165,8 +165,7 @@ static inline bool link_answers(const struct link *l) {
   return !l->gone && !l->suspected && !l->slow;
 }
 
-/* --- mesh_registry.c ------------------------------------------------------------------------------------
- */
+/* --- mesh_registry.c ------------------------------------------------------------------------------------ */
 
 void mesh_registry_mark_dirty(struct mesh_registry *g); /* schedules the flush, before the loop waits next */
 void mesh_registry_start_tick(struct mesh_registry *g); /* starts the timer of the tick */
@@ -176,8 +175,7 @@ bool mesh_registry_is_full(const struct mesh_registry *g, enum limit i, size_t c
 void mesh_registry_begin(struct mesh_registry *g, const char *name, npid pid, bool force, registry_done *done,
                          void *data);
 
-/* --- pending.c ------------------------------------------------------------------------------------------
- */
+/* --- pending.c ------------------------------------------------------------------------------------------ */
 
 /* A registration; NULL: out of memory.  It is counted, and in no list yet. */
 struct pending *pending_new(struct mesh_registry *g, const char *name, npid pid, bool force,
@@ -202,8 +200,7 @@ void round_add_expect(struct link *l, struct round *round);
 void round_drop_expects(struct mesh_registry *g, struct link *l, uint64_t number);
 void round_check(struct mesh_registry *g, struct round *r); /* ends the round when no peer is waited for */
 
-/* --- arbiter.c ------------------------------------------------------------------------------------------
- */
+/* --- arbiter.c ------------------------------------------------------------------------------------------ */
 
 uint64_t arbiter_rank(const char *node); /* the hash of a node name, or of a process name, for the ranking */
 void arbiter_saw_token(struct mesh_registry *g, int64_t token);
@@ -223,8 +220,7 @@ void arbiter_granted(struct mesh_registry *g, struct pending *p, int64_t token);
  * in rank, and rounds end without the peer's acknowledgement. */
 void arbiter_pass_over(struct mesh_registry *g, struct link *l);
 
-/* --- own.c ----------------------------------------------------------------------------------------------
- */
+/* --- own.c ---------------------------------------------------------------------------------------------- */
 
 /* Returns the holder of a process of this node; the first call makes the holder and has the process
  * watched. NULL: out of memory. */
@@ -236,15 +232,13 @@ void own_withdraw(struct mesh_registry *g, struct claim *c);
  * is sent "name_conflict", unless the winner has replaced that registration by force. */
 void own_yield(struct mesh_registry *g, struct claim *own, const struct claim *winner);
 
-/* --- links.c --------------------------------------------------------------------------------------------
- */
+/* --- links.c -------------------------------------------------------------------------------------------- */
 
 /* Removes a slice of what is left of the links that are gone, and frees those of which nothing is. */
 void link_drop_slice(struct mesh_registry *g);
 void link_set_sending(struct mesh_registry *g, struct link *l, enum sending what, const struct claim *c);
 
-/* --- heard.c --------------------------------------------------------------------------------------------
- */
+/* --- heard.c -------------------------------------------------------------------------------------------- */
 
 void heard_claim(struct mesh_registry *g, struct link *l, const char *name, const struct claim_terms *terms);
 bool heard_good_claim(int64_t number, int64_t token, int64_t age, int64_t over);

@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- a registration ----------------------------------------------------------------------------------------
- */
+/* --- a registration ------------------------------------------------------------------------------------- */
 
 struct waiter *pending_waiter(npid pid, bool force, registry_done *done, void *data) {
   struct waiter *w = malloc(sizeof *w);

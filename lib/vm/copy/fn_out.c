@@ -1,9 +1,9 @@
 /* Writes functions.  A Lua table, `seen`, has what was met before in the message:
- *   an object, or the address of a cell   its number; of the globals 0
- *   i = 1, 2 …                            a list of CHUNK objects, each followed by an integer (struct
- * origin) -1, -2 …                              shards, from FEW objects and cells on: tables that have the
- * numbers of later ones; no table grows so long that doubling it would take long The contents of objects are
- * written in the order of their numbers, so the list is also the queue of those that are still to be written.
+ *   an object, the address of a cell   its number; of the globals 0
+ *   1, 2 …      a list of CHUNK objects, each followed by an integer (struct origin)
+ *   -1, -2 …    shards, from FEW objects and cells on: tables that have the numbers of later ones
+ * Shards keep each table so short that doubling it does not take long.  The contents of objects are written
+ * in the order of their numbers, so the list is also the queue of those that are still to be written.
  *
  * The stack, from base on: the globals, `seen`, the object whose contents are being written, a key, its
  * value.
