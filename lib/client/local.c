@@ -34,7 +34,9 @@ static int find_places(struct places *p, struct error *e) {
   if (!code) code = rundir_check(p->own, e);
   p->count = 0;
   p->at[p->count++] = p->own;
-  if (services && !rundir_check(services, &ignored)) p->at[p->count++] = services;
+  /* One that this user may not read, as after "chmod 700", has no node of this user's. */
+  if (services && !rundir_check(services, &ignored) && !access(services, R_OK | X_OK))
+    p->at[p->count++] = services;
   return code;
 }
 

@@ -405,7 +405,7 @@ static void test_interrupts(void) {
  * in one piece leaves it two or three. */
 #define BESIDE(make, copy)                                                                                   \
   PRELUDE "local me, most = self(), 0\n"                                                                     \
-          "for round = 1, 3 do if most < 8 then\n"                                                           \
+          "for round = 1, 3 do if most < 5 then\n"                                                           \
           "  local busy = spawn(function()\n"                                                                \
           "    " make " send(me, 'ready') receive_match({'go'}) " copy " send(me, 'done')\n"                 \
           "  end)\n"                                                                                         \
@@ -415,7 +415,7 @@ static void test_interrupts(void) {
           "  while not receive(0) do sleep(0) turns = turns + 1 end\n"                                       \
           "  most = math.max(most, turns) end\n"                                                             \
           "end\n"                                                                                            \
-          "puts(most >= 8 and 'goes on' or 'has had ' .. most .. ' turns')\n"
+          "puts(most >= 5 and 'goes on' or 'has had ' .. most .. ' turns')\n"
 
 #define TABLES "local t = {} for i = 1, 300000 do t[i] = {i} end "
 
@@ -424,7 +424,7 @@ static void test_interrupts(void) {
 /* The same beside the process whose function has captured t, as it begins. */
 #define BESIDE_CHILD(make)                                                                                   \
   PRELUDE "local me, most = self(), 0\n"                                                                     \
-          "for round = 1, 3 do if most < 8 then\n"                                                           \
+          "for round = 1, 3 do if most < 5 then\n"                                                           \
           "  spawn(function()\n"                                                                             \
           "    " make " spawn(function() send(me, 'done', t and 1) end) send(me, 'sent')\n"                  \
           "  end)\n"                                                                                         \
@@ -433,18 +433,18 @@ static void test_interrupts(void) {
           "  while not receive(0) do sleep(0) turns = turns + 1 end\n"                                       \
           "  most = math.max(most, turns) end\n"                                                             \
           "end\n"                                                                                            \
-          "puts(most >= 8 and 'goes on' or 'has had ' .. most .. ' turns')\n"
+          "puts(most >= 5 and 'goes on' or 'has had ' .. most .. ' turns')\n"
 
 static void test_ticker(void) {
   run("another process beside the sending of a long string",
       BESIDE("local s = text(60000000)", "send(spawn(function() end), s)"), "goes on\n");
   run("beside the receiving of one",
-      BESIDE("send(self(), 'x', text(60000000))", "assert(#select(2, receive()) == 60000000)"), "goes on\n");
+      BESIDE("send(self(), 'x', text(80000000))", "assert(#select(2, receive()) == 80000000)"), "goes on\n");
   run("beside the sending of many tables", BESIDE(TABLES, "send(spawn(function() end), t)"), "goes on\n");
   run("beside a spawn with these", BESIDE(TABLES, "spawn(function() end, t)"), "goes on\n");
   run("beside the process that gets these",
       PRELUDE "local me, most = self(), 0\n"
-              "for round = 1, 3 do if most < 8 then\n"
+              "for round = 1, 3 do if most < 5 then\n"
               "  spawn(function() " TABLES
               " spawn(function() send(me, 'done') end, t) send(me, 'sent') end)\n"
               "  receive()\n"
@@ -452,7 +452,7 @@ static void test_ticker(void) {
               "  while not receive(0) do sleep(0) turns = turns + 1 end\n"
               "  most = math.max(most, turns) end\n"
               "end\n"
-              "puts(most >= 8 and 'goes on' or 'has had ' .. most .. ' turns')\n",
+              "puts(most >= 5 and 'goes on' or 'has had ' .. most .. ' turns')\n",
       "goes on\n");
   run("beside the sending of a function that has captured these",
       BESIDE(TABLES "local f = function() return t end", "send(spawn(function() end), f)"), "goes on\n");

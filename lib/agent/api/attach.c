@@ -184,12 +184,13 @@ static void attach_node_down(struct hosted *p, const struct hosted_loss *lost) {
 }
 
 /* An exit signal to the attachment ends its process, too, also while the spawn is under way.  While the node
- * stops, a spawn that is under way ends with the node. */
+ * stops, a spawn that is under way ends with the node; where the node of the spawn is lost, attach_spawned is
+ * told so, and answers with that error. */
 static void attach_exit(struct hosted *p, struct term *reason, bool kill) {
   (void)kill;
   struct attachment *s = (struct attachment *)p;
   if (s->request) {
-    if (!p->agent->stopping)
+    if (!p->agent->stopping && !term_is_word(reason, "noconnection"))
       give_up_for(s, reason, ERR_NO_PROCESS,
                   "an exit signal ended the client before the process was spawned");
     return;

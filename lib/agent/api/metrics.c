@@ -106,7 +106,7 @@ static void write_text(struct job *job) {
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
     size_t n;
     char *part = metrics_take(parts[i], &n);
-    buf_append(&text, part, n);
+    buf_append(&text, part, part ? n : 0);
     text.failed |= !part;
     free(part);
   }

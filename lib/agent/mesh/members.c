@@ -481,6 +481,7 @@ static int take_loss(struct peer *from, json_t *v) {
   if (!p) return 0;
   view_set(&from->view, p, false);
   if (!stopped || p->state != PEER_DOWN || p->join) return 0;
+  if (p->pprev_dial && (p->waiters || p->queue)) return 0; /* it is still to be dialled, for them */
   uint32_t known = nodetab_creation(m->config.nodes, p->incarnation);
   if (p->incarnation && known != creation) return 0;
   p->parted = (uint32_t)creation;

@@ -9,7 +9,8 @@
  * cannot be sent waits behind the queue, too, before it is refused: so the answers to one sender keep the
  * order of its signals. Each signal of the queue is judged when its turn comes: one that was queued before a
  * failure may still be sent, if the peer has come up since and the signal's connection was not lost. Only
- * signals between the two kernels pass the queue, as they pass long signals (series.c). A connection
+ * signals between the two kernels pass the queue, as they pass long signals (series.c); on demand not while
+ * one of them is in the queue, since "room" must not pass "hold" (kernel/flow.h). A connection
  * that is lost is first ended in the table of nodes (its epoch), then told to the user, then to the
  * subscribers and the waiters: so each of them finds the connection already gone. */
 #include "agent/mesh/mesh.h"
@@ -305,6 +306,7 @@ static void enqueue(struct peer *p, struct signal *s) {
   *p->queue_end = s;
   p->queue_end = &s->next;
   p->queued += signal_weight(s);
+  p->queued_free += series_is_free(s);
   if (is_linked(p, s))
     peer_check_busy(p);
   else if (p->queued > TRANSPORT_QUEUE_HIGH)
@@ -317,6 +319,7 @@ static struct signal *dequeue(struct peer *p) {
   p->queue = s->next;
   if (!p->queue) p->queue_end = &p->queue;
   p->queued -= signal_weight(s);
+  p->queued_free -= series_is_free(s);
   s->next = NULL;
   if (is_linked(p, s))
     peer_check_busy(p);
@@ -358,9 +361,9 @@ enum fate {
   FATE_HOPELESS, /* there is no link, and none is sought for it */
 };
 
-/* Is the peer down, and not to be dialled as soon as fewer others are? */
+/* Is the peer down, and not, on demand, to be dialled as soon as fewer others are? */
 static bool is_away(const struct peer *p) {
-  return p->state == PEER_DOWN && !p->pprev_dial;
+  return p->state == PEER_DOWN && !(p->pprev_dial && p->mesh->config.on_demand);
 }
 
 /* p: NULL, where there is no room for the peer. */
@@ -436,7 +439,8 @@ void mesh_send(struct mesh *m, struct signal *s) {
     return;
   }
   struct peer *p = peer_of(m, s);
-  bool behind = p && p->queue && !(is_linked(p, s) && series_is_free(s));
+  bool passes = p && is_linked(p, s) && series_is_free(s) && !(m->config.on_demand && p->queued_free);
+  bool behind = p && p->queue && !passes;
   enum fate fate = behind ? FATE_WAITS : fate_of(m, p, s);
   bool full = p && p->queued > (uint64_t)limit_max(m->config.limits, LIMIT_PEER_QUEUE);
   if (!p || fate != FATE_WAITS || full) {

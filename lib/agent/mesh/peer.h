@@ -199,6 +199,7 @@ struct peer {
 
   struct signal *queue, **queue_end; /* signals to the peer that wait for the link or behind others */
   size_t queued;                     /* the weight of the queued signals */
+  size_t queued_free;                /* how many of them are between the two kernels (series_is_free) */
   struct errand drain;               /* in DOWN and from SYNCING on, until the queue is empty (mesh.c) */
   bool draining;
   int64_t sent, received, losses; /* signals, and ends of the link without a farewell, since the start */

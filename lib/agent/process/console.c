@@ -130,6 +130,15 @@ static bool is_stale(struct console *c, npid pid, bool is_stderr) {
   return begun && begun->epoch != hosted_epoch(c->hosted.agent, pid);
 }
 
+/* Writes those begins of lines of a command. */
+static void put_stale(struct console *c, npid pid) {
+  struct buf out = BUF_INIT;
+  for (int is_stderr = 0; is_stderr < 2; is_stderr++)
+    if (is_stale(c, pid, is_stderr)) put_line(c, pid, is_stderr, "", 0, &out);
+  put_output(c, &out);
+  buf_finish(&out);
+}
+
 /* The lines that commands of a lost node had begun. */
 struct lost_lines {
   struct errand errand;
@@ -141,10 +150,7 @@ struct lost_lines {
 static bool lost_step(struct errand *e, int *left) {
   struct lost_lines *l = (struct lost_lines *)e;
   struct console *c = (struct console *)l->agent->console_process;
-  for (; c && l->count && *left > 0; *left -= CONSOLE_LOST) {
-    npid pid = l->pids[--l->count];
-    if (is_stale(c, pid, false) || is_stale(c, pid, true)) put_rest(c, pid);
-  }
+  for (; c && l->count && *left > 0; *left -= CONSOLE_LOST) put_stale(c, l->pids[--l->count]);
   return !c || !l->count;
 }
 
@@ -191,8 +197,10 @@ static void console_message(struct hosted *p, const struct signal *s) {
   bool output = output_read(s->term, &o);
   if (output && o.at && o.from == s->from) {
     struct console *c = (struct console *)p;
-    if (is_stale(c, o.from, o.is_stderr)) put_rest(c, o.from);
+    put_stale(c, o.from);
     put_lines(c, &o);
+    /* The connection of the message may have been lost as it waited: nothing tells its loss again. */
+    if (s->epoch && s->epoch != hosted_epoch(p->agent, o.from)) put_rest(c, o.from);
     return;
   }
   if (output) {

@@ -186,6 +186,13 @@ static bool is_within(lua_State *L, const struct heap *h) {
   return !heap_is_over(h, true);
 }
 
+/* The value that was given up may have functions that are half read: no later function may share what these
+ * have. */
+static void forget_functions(lua_State *L) {
+  struct isolate *iso = process_of(L)->isolate;
+  fn_scope_end(L, &iso->read, iso->refs.read);
+}
+
 /* As copy_in, but pushes a stand-in where memory runs out.  So the process does not end because of it. */
 static void in_guarded(lua_State *L, struct term_reader *r) {
   struct heap *h = &process_of(L)->isolate->heap;
@@ -197,6 +204,7 @@ static void in_guarded(lua_State *L, struct term_reader *r) {
   if (status != LUA_OK && status != LUA_ERRMEM) lua_error(L);
   lua_pop(L, 1);
   heap_forgive(h);
+  forget_functions(L);
   lua_gc(L, LUA_GCCOLLECT);
   struct term_value v = term_next(&again);
   push_no_room(L, &v);
@@ -440,6 +448,7 @@ static int long_value(lua_State *L) {
 static void replace_value(lua_State *L, struct decoder *d) {
   lua_pop(L, 1);
   heap_forgive(&process_of(L)->isolate->heap);
+  forget_functions(L);
   lua_gc(L, LUA_GCCOLLECT);
   d->r = d->start;
   struct term_value v = term_next(&d->r);

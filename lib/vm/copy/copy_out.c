@@ -528,7 +528,7 @@ static void begin(struct copier *c, struct term_writer *w) {
 
 struct copy copy_begin(lua_State *L) {
   struct isolate *iso = process_of(L)->isolate;
-  if (iso->written.objects) fn_scope_end(L, &iso->written, iso->refs.written);
+  if (iso->written.stage != FN_NONE) fn_scope_end(L, &iso->written, iso->refs.written);
   term_writer_clear(&iso->writer);
   return (struct copy){L, &iso->writer, ++iso->encodings};
 }
@@ -541,7 +541,7 @@ static void raise_failure(const struct copy *c) {
 struct term *copy_end(const struct copy *c, uint32_t count) {
   struct isolate *iso = isolate_of(c->L);
   if (c->number != iso->encodings) luaL_error(c->L, "another message was begun before the end of this one");
-  if (iso->written.objects) fn_scope_end(c->L, &iso->written, iso->refs.written);
+  if (iso->written.stage != FN_NONE) fn_scope_end(c->L, &iso->written, iso->refs.written);
   struct term *t = term_take(c->w, count);
   if (!t) raise_failure(c);
   return t;

@@ -435,7 +435,9 @@ static bool continue_scope(struct decoder *d) {
 static bool begin(struct decoder *d) {
   struct fn_reader *f = d->f;
   const char *magic = get_raw(d, MAGIC_LEN);
-  if (!magic || memcmp(magic, FN_MAGIC, MAGIC_LEN) != 0) return fail(d, damaged);
+  if (!magic || memcmp(magic, FN_MAGIC, MAGIC_LEN - 1) != 0) return fail(d, damaged);
+  if (magic[MAGIC_LEN - 1] != FN_MAGIC[MAGIC_LEN - 1])
+    return fail(d, "a function was written by another version of node-toolkit");
   const char *header = get_raw(d, BYTECODE_HEADER);
   if (!header) return false;
   if (memcmp(header, d->iso->bytecode, BYTECODE_HEADER) != 0)
@@ -490,6 +492,7 @@ enum fn_step fn_read_on(lua_State *L, struct fn_reader *f, int *work) {
     lua_pushstring(L, f->problem);
     lua_replace(L, f->base);
     lua_settop(L, f->base);
+    fn_scope_end(L, d.scope, d.iso->refs.read); /* no later function may share what is half read */
     return FN_REFUSED;
   }
   if (more) return FN_GOES_ON;

@@ -259,7 +259,7 @@ static void put_flat(struct encoder *e, int index, int env) {
     }
     lua_pop(L, 1);
   }
-  remember(e, index, count, flag);
+  if (!e->problem) remember(e, index, count, flag);
 }
 
 static void put_head(struct encoder *e) {

@@ -3,7 +3,7 @@
  * Another thread may read the text of a label, but only under facts_lock, so whoever frees a label takes that
  * lock.
  *
- * A process that is spawned with a function gets the label of its factory (copy/factory.h).  To read where a
+ * A process that is a clone (bind_spawn.c) gets the label of its factory (copy/factory.h).  To read where a
  * process begins from its stack takes longer, so every other process gets its label when it first waits or is
  * preempted: a process that ends before costs nothing. */
 #include "vm/process/facts.h"

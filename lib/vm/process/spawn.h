@@ -1,8 +1,10 @@
 /* spawn: orders for a new process, from their arrival in an isolate to the answer.
  *
  * An order is a SPAWN signal to the pid that the process will have.  It carries what to run as a term:
- *   of a green thread   [leader, spawn_flags, ref or nil, module or nil, function or nil, values]: the values
- * are the FN, if there is no module, and the arguments of the host         ["spawn", spec] (vm_spawn)
+ *   of a green thread   [leader, spawn_flags, ref or nil, module or nil, function or nil, values]
+ *   of the host         ["spawn", spec] (vm_spawn)
+ *
+ * The values are the function, if there is no module, and the arguments.
  *
  * The order makes a process whose first steps (bind/boot.h) load the code. */
 #ifndef VM_PROCESS_SPAWN_H
