@@ -108,10 +108,12 @@ static const struct error *most_telling(const struct peer *p) {
 /* Gives up our offer. */
 static void give_up(struct peer *p) {
   struct error e = *most_telling(p);
-  if (go_through_relay(p)) return;
+  /* A refusal by the peer itself is one through a relay, too, where its text would be lost. */
+  if ((!scan_ends(e.code) || e.code == ERR_RESOLVE) && go_through_relay(p)) return;
   if (p->dials_only && (e.code == ERR_TCP || e.code == ERR_NAME))
     error_set(&e, ERR_TCP, "%s: " MESH_DIALS_ONLY " (tcp)", p->name.full);
-  if (p->via) error_set(&e, e.code, "%s; " RELAY_NONE, e.text, p->via);
+  const char *missing = relay_missing(p);
+  if (missing) error_set(&e, e.code, "%s; " RELAY_NONE, e.text, missing);
   peer_event(p, PEER_LOST, &(struct peer_detail){.why = &e});
 }
 

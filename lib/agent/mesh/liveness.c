@@ -33,10 +33,12 @@ static int64_t suspect_ms(const struct mesh *m) {
 
 /* True when bytes arrive but answers do not, which means that our direction of the link is dead. *since
  * becomes the time of the beat before the oldest unanswered one: that beat was the last to arrive, and the
- * link may have died right after it. */
+ * link may have died right after it.  Not through a relay: bytes that have left our sockets may still wait
+ * there, and a dead host on the way ends the tunnel (wire/silence.h). */
 static bool is_unanswered(const struct peer *p, int64_t *since) {
   int64_t heard = life_of(p).heard_ms, asked = p->asked_ms - p->mesh->config.heartbeat_ms;
-  if (!p->asked_ms || asked >= heard || now_ms(p->mesh) - heard >= suspect_ms(p->mesh)) return false;
+  if (!p->asked_ms || p->relay) return false;
+  if (asked >= heard || now_ms(p->mesh) - heard >= suspect_ms(p->mesh)) return false;
   *since = asked;
   return true;
 }

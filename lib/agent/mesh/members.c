@@ -194,15 +194,16 @@ static void retry_later(struct peer *p) {
 
 /* Waits for a peer that could not be connected to, by what it has said. */
 static void await(struct peer *p) {
-  error_set(&p->trouble, ERR_TCP, p->via ? "%s: " MESH_DIALS_ONLY "; " RELAY_NONE : "%s: " MESH_DIALS_ONLY,
-            p->name.full, p->via);
+  const char *missing = relay_missing(p);
+  error_set(&p->trouble, ERR_TCP, missing ? "%s: " MESH_DIALS_ONLY "; " RELAY_NONE : "%s: " MESH_DIALS_ONLY,
+            p->name.full, missing);
   settle_dial(p);
   retry_later(p);
 }
 
-/* Is the peer to be reached through a relay now?  A node that listens first waits twice for the peer to
- * connect by itself, since a link without a relay is better, and the peer may learn of this node a heartbeat
- * later. */
+/* Is the peer to be reached through a relay now?  A node that listens first waits three times for the
+ * peer to connect by itself, since a link without a relay is better, and the peer may learn of this node a
+ * heartbeat later. */
 static bool is_relayed(const struct peer *p) {
   return (!p->mesh->config.port || p->backoff_ms > 2 * MEMBERS_RETRY_MS) && relay_of(p);
 }
@@ -574,6 +575,12 @@ static bool has_stopped(const char *why) {
   return n >= len && !strcmp(why + n - len, ": " MESH_STOPPED);
 }
 
+/* Others reach this node through it: so it is tried again also when it has stopped. */
+static bool is_own_relay(const struct peer *p) {
+  const char *via = p->mesh->config.via;
+  return via && relays_have(via, p->name.full);
+}
+
 /* Handles the end of a link that was up or syncing. */
 static void part_with(struct peer *p, enum peer_state from, bool farewell, const struct error *why) {
   struct mesh *m = p->mesh;
@@ -588,7 +595,7 @@ static void part_with(struct peer *p, enum peer_state from, bool farewell, const
   m->views_changed = true;
   p->meshes = p->named = false;
   p->backoff_ms = 0;
-  if (farewell) {
+  if (farewell && !(stopped && is_own_relay(p))) {
     p->parted = creation;
     want_no_more(p);
   } else {

@@ -619,7 +619,9 @@ bool mesh_tried(struct mesh *m, const char *node, struct member *out) {
 bool mesh_is_linked(const struct mesh *m, const char *address, uint16_t port) {
   for (size_t i = 0; i < m->count; i++) {
     const struct peer *p = m->all[i];
-    if (p->state == PEER_UP && p->place.port == port && !strcmp(p->place.address, address)) return true;
+    /* the address of a peer behind a relay may be one of another network */
+    if (p->state == PEER_UP && !p->relay && p->place.port == port && !strcmp(p->place.address, address))
+      return true;
   }
   return false;
 }

@@ -18,6 +18,7 @@
 #include "agent/mesh/members.h"
 #include "base/holds.h"
 #include "core/creation.h"
+#include "core/relays.h"
 
 #include <string.h>
 
@@ -66,11 +67,17 @@ bool ondemand_holds(const struct peer *p) {
   return p->ondemand.asked;
 }
 
+/* Is one of the two nodes a relay of the other?  The calls for tunnels go over their link. */
+static bool is_way(const struct peer *p) {
+  const struct mesh_config *c = &p->mesh->config;
+  return (c->via && relays_have(c->via, p->name.full)) || (p->via && relays_have(p->via, c->self));
+}
+
 /* A peer that is not present is kept: nothing else would say whether it lives. */
 static bool may_close(const struct peer *p) {
   const struct ondemand *o = &p->ondemand;
   return p->state == PEER_UP && o->number && o->present && !o->ties.len && !o->ties_unknown && !p->claim &&
-         !p->waiters && !p->queue && series_idle(p);
+         !p->waiters && !p->queue && series_idle(p) && !is_way(p);
 }
 
 static void say(struct peer *p, const char *key, json_t *value) {

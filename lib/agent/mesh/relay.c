@@ -5,6 +5,7 @@
 #include "agent/mesh/relay.h"
 
 #include "agent/mesh/handshake.h"
+#include "agent/mesh/hello.h"
 #include "core/relays.h"
 #include "wire/json.h"
 
@@ -34,6 +35,10 @@ struct peer *relay_of(const struct peer *p) {
     if (is_near(one) && one != p) near[count++] = one;
   }
   return count ? near[p->via_turn % count] : NULL;
+}
+
+const char *relay_missing(const struct peer *p) {
+  return p->via && !relays_have(p->via, p->mesh->config.self) && !relay_of(p) ? p->via : NULL;
 }
 
 void relay_failed(struct peer *p) {
@@ -84,6 +89,8 @@ int relay_take_call(struct peer *p, const json_t *value) {
   if (id < 1 || nodename_parse(name, &from, NULL)) return ERR_BAD_VALUE;
   if (*address && inet_pton(AF_INET, address, bytes) != 1 && inet_pton(AF_INET6, address, bytes) != 1)
     return ERR_BAD_VALUE;
+  /* It is on the host of the relay: that loopback is not this node's. */
+  if (hello_is_loopback(address) && !hello_is_loopback(p->place.address)) address = "";
   const struct mesh_config *c = &p->mesh->config;
   if (!c->via || !relays_have(c->via, p->name.full) || !is_near(p)) {
     if (peer_may_log(p->mesh, p))

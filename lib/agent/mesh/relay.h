@@ -30,6 +30,9 @@ void relay_note(struct peer *p, const char *list);
 struct peer *relay_of(const struct peer *p);
 void relay_failed(struct peer *p);
 
+/* The relays of p, where this node is none of them and has a direct link to none of them; or NULL. */
+const char *relay_missing(const struct peer *p);
+
 /* Where the relay itself is: *out points into it. */
 void relay_target(const struct peer *relay, struct dial_target *out);
 

@@ -204,7 +204,10 @@ static struct connection *dial_through(struct transport_carrier *carrier, const 
   int fd;
   snprintf(in->relay, sizeof in->relay, "%s", to->via->node);
   in->tunnel = tunnel_dial(carrier->tunnels, to->via, to->node, on_tunnel_ended, in, &fd, e);
-  if (!in->tunnel) return NULL;
+  if (!in->tunnel) {
+    error_set(e, e->code, "%s: via %s", to->node, e->text);
+    return NULL;
+  }
   struct connection *c = connection_over(carrier->connections, fd, to->node, &connection_events, in);
   if (c) return c;
   tunnel_forget(in->tunnel);

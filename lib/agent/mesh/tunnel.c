@@ -114,7 +114,9 @@ static void free_relayed(struct relayed *r) {
   free(r);
 }
 
+/* Only `freed` runs after this: nobody may join the tunnel any more. */
 static void cut(struct relayed *r) {
+  map_remove_id(&r->all->calls, r->id);
   for (int i = 0; i < 2; i++) connection_close(r->ends[i].connection);
 }
 
@@ -147,7 +149,7 @@ static int relay_bytes(void *data, const char *bytes, size_t n) {
 
 static void relay_drained(void *data) {
   struct half *h = data, *other = other_of(h);
-  if (other->connection && connection_queued(h->connection) <= TUNNEL_HIGH / 2)
+  if (other->connection && connection_queued(h->connection) <= TUNNEL_HIGH)
     connection_hold(other->connection, false);
 }
 
@@ -412,7 +414,7 @@ static struct tunnel *make_end(struct tunnels *ts, const struct dial_target *rel
                                const struct connection_ask *ask, struct error *e) {
   struct tunnel *t = calloc(1, sizeof *t);
   if (!t) {
-    error_set(e, ERR_NOMEM, "%s: %s", ask->to, err_sentence(ERR_NOMEM));
+    error_set(e, ERR_NOMEM, "%s: %s", relay->node, err_sentence(ERR_NOMEM));
     return NULL;
   }
   *t = (struct tunnel){.all = ts, .fd = -1};
@@ -435,7 +437,7 @@ struct tunnel *tunnel_dial(struct tunnels *ts, const struct dial_target *relay, 
   int code = make_pair(t, fd);
   if (code) {
     connection_close(t->connection);
-    error_set(e, code, "%s: %s", node, err_sentence(code));
+    error_set(e, code, "%s: %s", relay->node, err_sentence(code));
     return NULL;
   }
   t->ended = ended;
