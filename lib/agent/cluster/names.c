@@ -294,7 +294,9 @@ static void remove_name(struct registry *base, const char *name, registry_done *
 
 /* Gives up an own name: the table has it no longer, and its key is removed when etcd answers. */
 static void give_up(struct cluster_names *g, struct own *o) {
-  bool removes = !map_get(&g->writes, o->name);
+  struct write *under_way = map_get(&g->writes, o->name);
+  bool removes = !under_way;
+  if (under_way && under_way->kind == WRITE_AGAIN) under_way->dead = true;
   struct write *w = removes ? names_write(g, WRITE_CLEAN, o->name, o->pid, o->token, NULL, NULL) : NULL;
   if (removes && !w)
     log_line(g->config.log, "out of memory: the key of the global name %s stays until its lease ends",

@@ -196,7 +196,8 @@ void names_write_fail(struct cluster_names *g, struct write *w,
 void names_write_free(struct cluster_names *g, struct write *w); /* without telling anybody */
 void names_pump_writes(struct cluster_names *g);
 void names_tick_writes(struct cluster_names *g, int64_t now); /* ends what takes too long */
-/* Reads whether an own key is as it was written, and writes it again unless it is. */
+/* Writes an own key again, whose lease or condition was lost, or that differs; nothing while a write of the
+ * name is under way. */
 void names_write_again(struct cluster_names *g, struct own *o);
 
 /* --- names_lease.c -------------------------------------------------------------------------------------- */

@@ -226,6 +226,12 @@ static void answered(struct cluster_names *g, struct lookup *l, const struct etc
                      bool alone) {
   struct row row;
   struct own *o = names_own(g, l->name);
+  if (g->finishing) {
+    struct error e;
+    error_set(&e, ERR_LOST, "%s: this node is stopping", l->name);
+    answer_lookup(g, l, &e, NPID_NONE, 0, false);
+    return;
+  }
   if (!alone && l->heard > revision) {
     l->heard = 0;
     l->sent = false;

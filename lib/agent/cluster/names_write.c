@@ -15,7 +15,8 @@ enum { HOLD_MS = 200 /* after a transaction that etcd has not answered */ };
 
 struct batch {
   struct cluster_names *names;
-  bool guarded; /* the member key of this node is a condition */
+  bool guarded;   /* the member key of this node is a condition */
+  int64_t member; /* its revision in that condition */
   size_t n;
   struct write *writes[NAMES_BATCH];
 };
@@ -100,6 +101,15 @@ static void end(struct cluster_names *g, struct write *w, const struct error *e,
   begin_behind(g, behind, name);
 }
 
+/* The same; then an own name, whose key may be lost or old, is written again. */
+static void end_again(struct cluster_names *g, struct write *w, bool yes, int64_t token) {
+  char name[256];
+  snprintf(name, sizeof name, "%s", w->name);
+  end(g, w, NULL, yes, token);
+  struct own *o = names_own(g, name);
+  if (o) names_write_again(g, o);
+}
+
 static bool is_put(const struct write *w) {
   return w->kind == WRITE_REGISTER || w->kind == WRITE_AGAIN;
 }
@@ -152,7 +162,7 @@ static void tell_loser(struct cluster_names *g, const struct write *w) {
   g->config.host->call(g->config.data, npid_incarnation(w->over_pid), t, ignore, NULL);
 }
 
-static void written(struct cluster_names *g, struct write *w, int64_t token) {
+static void written(struct cluster_names *g, struct write *w, int64_t token, int64_t member) {
   struct error e;
   if (w->dead) {
     clean(g, w, token);
@@ -170,20 +180,23 @@ static void written(struct cluster_names *g, struct write *w, int64_t token) {
   }
   g->registered += w->kind == WRITE_REGISTER;
   tell_loser(g, w);
-  end(g, w, NULL, true, token);
+  if (w->lease->lost || (g->member && g->member != member))
+    end_again(g, w, true, token); /* the key goes with its lease, or is of an earlier life of this member */
+  else
+    end(g, w, NULL, true, token);
 }
 
 /* The write was executed, as the revision `token` of the store. */
-static void succeeded(struct cluster_names *g, struct write *w, int64_t token) {
+static void succeeded(struct cluster_names *g, struct write *w, int64_t token, int64_t member) {
   struct own *o = names_own(g, w->name);
   switch (w->kind) {
   case WRITE_REGISTER:
-  case WRITE_AGAIN: written(g, w, token); break;
+  case WRITE_AGAIN: written(g, w, token, member); break;
   case WRITE_REMOVE:
     if (o) names_own_remove(g, o);
     end(g, w, NULL, true, w->seen);
     break;
-  case WRITE_CLEAN: end(g, w, NULL, true, 0); break;
+  case WRITE_CLEAN: end_again(g, w, true, 0); break;
   }
 }
 
@@ -195,8 +208,11 @@ static void lost(struct cluster_names *g, struct write *w, const struct row *row
     g->conflicts++;
     names_tell(g, o->pid, term_build("ssp", "name_conflict", w->name, row ? row->pid : NPID_NONE));
   }
-  if (o && w->kind != WRITE_REGISTER) names_own_remove(g, o);
-  end(g, w, NULL, false, 0);
+  if (o && (w->kind == WRITE_AGAIN || w->kind == WRITE_REMOVE)) names_own_remove(g, o);
+  if (w->kind == WRITE_CLEAN)
+    end_again(g, w, true, 0);
+  else
+    end(g, w, NULL, false, 0);
 }
 
 /* Decides on a registration whose key another node has written. */
@@ -235,6 +251,8 @@ static void decide(struct cluster_names *g, struct write *w, const struct etcd_r
     requeue(g, w, seen);
   else if (w->kind == WRITE_CLEAN && mine && row.pid == w->pid)
     requeue(g, w, seen);
+  else if (w->kind == WRITE_REMOVE && !seen)
+    succeeded(g, w, 0, 0); /* by an earlier try, or with its lease */
   else if (w->kind == WRITE_CLEAN || w->kind == WRITE_REMOVE)
     lost(g, w, known ? &row : NULL);
   else if (!seen)
@@ -258,7 +276,8 @@ static void decide(struct cluster_names *g, struct write *w, const struct etcd_r
 static void decide_all(struct batch *b, const struct etcd_answer *answer) {
   struct cluster_names *g = b->names;
   size_t at = 0;
-  if (b->guarded && (!answer->n || answer->rows[at++].created != g->member)) g->member = 0;
+  bool gone = b->guarded && (!answer->n || answer->rows[at++].created != b->member);
+  if (gone && g->member == b->member) g->member = 0;
   for (size_t i = 0; i < b->n; i++) {
     struct write *w = b->writes[i];
     size_t need = 1 + (w->guard != 0);
@@ -305,7 +324,7 @@ static void on_written(void *data, const struct error *e, const struct etcd_answ
     else if (!answer->succeeded)
       decide_all(b, answer);
     else
-      for (size_t i = 0; i < b->n; i++) succeeded(g, b->writes[i], answer->revision);
+      for (size_t i = 0; i < b->n; i++) succeeded(g, b->writes[i], answer->revision, b->member);
     if (!e) g->answered_ms = names_now(g);
     if (!e && answer->revision > g->highest) g->highest = answer->revision;
     g->writing = false;
@@ -319,6 +338,10 @@ static void on_written(void *data, const struct error *e, const struct etcd_answ
 static bool ready(struct cluster_names *g, struct write *w) {
   if (!is_put(w)) return true;
   if (!g->member) return false;
+  if (w->lease && w->lease->lost) {
+    names_lease_give(g, w->lease);
+    w->lease = NULL;
+  }
   if (!w->lease) w->lease = names_lease_take(g);
   return w->lease != NULL;
 }
@@ -326,11 +349,16 @@ static bool ready(struct cluster_names *g, struct write *w) {
 static void fill(struct batch *b) {
   struct cluster_names *g = b->names;
   size_t cost = 0;
-  for (struct ring *r = g->queued.next, *next; r != &g->queued && b->n < NAMES_BATCH; r = next) {
+  int looks = NAMES_SLICE;
+  for (struct ring *r = g->queued.next, *next; r != &g->queued && b->n < NAMES_BATCH && looks--; r = next) {
     struct write *w = RING_ENTRY(r, struct write, queue);
     next = r->next;
     if (cost + 1 + (w->guard != 0) > NAMES_BATCH) break;
-    if (!ready(g, w)) continue;
+    if (!ready(g, w)) { /* the next pump looks at others first */
+      ring_out(&w->queue);
+      ring_push(&g->queued, &w->queue);
+      continue;
+    }
     cost += 1 + (w->guard != 0);
     b->guarded |= is_put(w);
     b->writes[b->n++] = w;
@@ -369,6 +397,7 @@ void names_pump_writes(struct cluster_names *g) {
     return; /* the tick tries again */
   }
   b->names = g;
+  b->member = g->member;
   fill(b);
   if (!b->n) {
     free(b);

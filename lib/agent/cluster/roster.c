@@ -53,6 +53,8 @@ struct roster {
   int64_t from;     /* the revision of the first page */
   int64_t doubt_until;
   int backoff_ms;
+  int unread;        /* the error for which the list was not read last; 0: none */
+  int64_t looked_ms; /* when on_absent ran last */
   bool listed_once, told_full, counting;
 };
 
@@ -96,6 +98,7 @@ static void refuse(struct roster *r, const struct error *e) {
 /* A request about the key has failed. */
 static void try_later(struct roster *r, const struct error *e) {
   note_answer(r, e);
+  r->rival = 0; /* as etcd comes back, its leases are whole again */
   bool passes = e->code == ERR_ETCD || e->code == ERR_NOMEM || e->code == ERR_BUSY || e->code == ERR_NO_NAME;
   if (e->code == ERR_NO_NAME) r->lease = r->revision = 0;
   if (passes || r->joined_once)
@@ -172,7 +175,12 @@ static void on_granted(void *data, const struct error *e, const struct etcd_answ
     try_later(r, e);
     return;
   }
+  if (!answer->lease) {
+    keep_after(r, RETRY_MS);
+    return;
+  }
   r->lease = answer->lease;
+  if (answer->ttl_s > r->config.ttl_s) r->config.ttl_s = answer->ttl_s; /* the least that etcd grants */
   create(r);
 }
 
@@ -201,21 +209,24 @@ static void on_renewed(void *data, const struct error *e, const struct etcd_answ
   struct roster *r = data;
   (void)answer;
   if (r->stopped) return;
-  r->renewed = e != NULL;
+  if (e) r->renewed = true;
   keep_after(r, e ? RETRY_MS : 0);
 }
 
 /* Puts the value again, if the key is still this node's. */
 static void renew(struct roster *r) {
+  r->renewed = false; /* true again if the creation changes meanwhile */
   char *value = make_value(r);
   struct etcd_txn *t = value ? etcd_txn_new() : NULL;
   etcd_txn_if_created(t, r->key, false, r->revision);
   if (value) etcd_txn_put(t, ETCD_THEN, r->key, value, r->lease);
   free(value);
-  if (t)
+  if (t) {
     etcd_txn_send(r->config.etcd, t, on_renewed, r);
-  else
+  } else {
+    r->renewed = true;
     keep_after(r, RETRY_MS);
+  }
 }
 
 static void on_keep(uv_timer_t *t) {
@@ -311,6 +322,9 @@ static void on_absent(uv_timer_t *t) {
   struct known *over[ROSTER_PAGE];
   size_t at = 0, n = 0, left = 0;
   void *value;
+  int64_t pause = now_ms(r) - r->looked_ms;
+  r->looked_ms = now_ms(r);
+  if (pause > 4 * ABSENT_MS) return; /* after a stop of the process, the watch's socket is read first */
   while (map_next(&r->known, &at, NULL, NULL, &value)) {
     struct known *k = value;
     if (!k->absent_until) continue;
@@ -347,15 +361,24 @@ static void read_anew(struct roster *r) {
   r->backoff_ms = r->backoff_ms * 2 < RELIST_MAX_MS ? r->backoff_ms * 2 : RELIST_MAX_MS;
 }
 
+/* The key of this node was deleted while its lease may live, as by hand: it is made again. */
+static void lose_key(struct roster *r, const struct etcd_row *row) {
+  if (strcmp(row->key, r->key) != 0 || row->modified <= r->revision) return;
+  r->revision = 0;
+  if (uv_is_active((uv_handle_t *)&r->keep)) keep_after(r, 0);
+}
+
 static void on_changed(void *data, int64_t revision, const struct etcd_row *rows, size_t n) {
   struct roster *r = data;
   (void)revision;
   r->backoff_ms = RELIST_MS;
   for (size_t i = 0; i < n && !r->stopped; i++) {
-    if (rows[i].deleted)
+    if (rows[i].deleted) {
+      lose_key(r, &rows[i]);
       vanish(r, &rows[i]);
-    else
+    } else {
       appear(r, &rows[i]);
+    }
   }
 }
 
@@ -390,9 +413,13 @@ static void on_page(void *data, const struct error *e, const struct etcd_answer 
   struct roster *r = data;
   if (r->stopped) return;
   if (e) {
+    if (e->code != ERR_ETCD && e->code != r->unread)
+      log_line(r->config.log, "cluster: its nodes cannot be read: %s", error_text(e));
+    r->unread = e->code;
     read_anew(r);
     return;
   }
+  r->unread = 0;
   if (!r->after) r->from = answer->revision;
   for (size_t i = 0; i < answer->n && !r->stopped; i++) appear(r, &answer->rows[i]);
   if (r->stopped) return;

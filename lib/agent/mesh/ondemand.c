@@ -109,9 +109,21 @@ int ondemand_take_idle(struct peer *p, const json_t *received) {
   return 0;
 }
 
+/* Ends what is left of a peer that was told gone, and has no link. */
+static void end_gone(struct peer *p) {
+  if (p->state != PEER_DOWN) return;
+  if (p->ondemand.dormant) {
+    p->ondemand.dormant = false;
+    peer_end_connection(p, p->incarnation);
+  }
+  if (p->state == PEER_DOWN) peer_tell(p, "it has left the cluster");
+}
+
 int ondemand_take_dormant(struct peer *p, const json_t *yes) {
   if (!json_is_true(yes) || !p->ondemand.asked) return ERR_BAD_VALUE;
-  return peer_event(p, PEER_DORMANT, &(struct peer_detail){0});
+  int code = peer_event(p, PEER_DORMANT, &(struct peer_detail){0});
+  if (!p->ondemand.present) end_gone(p); /* it was told gone while the link was up */
+  return code;
 }
 
 int ondemand_take_active(struct peer *p, const json_t *yes) {
@@ -163,7 +175,7 @@ static bool is_usable(const char *address) {
 
 void ondemand_leave_down(struct peer *p) {
   const struct ondemand *o = &p->ondemand;
-  if (!o->present || p->name.port) return;
+  if (!o->present || p->name.port || p->state != PEER_OFFERING) return;
   p->place = o->place;
   p->dials_only = !o->place.port;
 }
@@ -220,6 +232,12 @@ void mesh_present(struct mesh *m, const struct presence *there) {
   o->place.port = there->port;
   snprintf(o->place.address, sizeof o->place.address, "%s", is_usable(there->address) ? there->address : "");
   snprintf(p->tags, sizeof p->tags, "%s", there->tags ? there->tags : "");
+  if (!p->waiters && !p->join) p->name.port = 0;
+  if (p->state == PEER_DOWN && o->dormant &&
+      creation_newer(there->creation, nodetab_creation(m->config.nodes, p->incarnation))) {
+    o->dormant = false; /* the incarnation of the connection has ended */
+    peer_end_connection(p, p->incarnation);
+  }
   appear(p, there->creation);
   if (p->state != PEER_DOWN || p->waiters || p->queue) return;
   if (p->told_up)
@@ -237,9 +255,5 @@ void mesh_gone(struct mesh *m, const char *node) {
   p->until_ms = 0;
   if (p->state != PEER_DOWN) return;
   if (!p->waiters && !p->queue) members_undial(p);
-  if (p->ondemand.dormant) {
-    p->ondemand.dormant = false;
-    peer_end_connection(p, p->incarnation);
-  }
-  if (p->state == PEER_DOWN) peer_tell(p, "it has left the cluster");
+  end_gone(p);
 }
