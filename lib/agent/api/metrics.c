@@ -165,7 +165,7 @@ static void on_measured(struct job *job) {
     return;
   }
   request_slices(r, &m->of);
-  m->links = (struct errand){.name = "GET /metrics", .step = links_step, .done = links_done};
+  m->links = (struct errand){.name = "the metrics of links", .step = links_step, .done = links_done};
   errands_begin(&m->agent->errands, &m->links);
 }
 
