@@ -643,9 +643,9 @@ nil"
 @test "exec: cwd, env, timeout, kill" {
   lua 'local function last(pid, ref) return inspect(select(4, receive_match({"DOWN", ref}, 5000))) end
        exec{"sh", "-c", "echo $PWD $A", cwd = "/", env = {A = "b"}} puts((select(3, receive_match({"stdout"}, 5000))))
-       puts(last(exec{"sleep", "300", timeout = 20, monitor = true}))
+       puts(last(exec{"sleep", "300", timeout = 500, monitor = true}))
        local pid, ref = exec{"sleep", "300", monitor = true} exit(pid, "kill") puts(last(pid, ref))
-       pid, ref = exec{"sh", "-c", "trap : TERM; while :; do sleep 0.02; done", timeout = 100, kill_after = 100, monitor = true}
+       pid, ref = exec{"sh", "-c", "trap : TERM; while :; do sleep 0.02; done", timeout = 500, kill_after = 100, monitor = true}
        puts(last(pid, ref))
        puts(pcall(exec, {"true", kill_after = -1}))'
   assert_line --index 0 '/ b'

@@ -182,7 +182,13 @@ static void explain_failure(const struct command *c, struct error *e) {
                 {GUARD_NICE, "argv", "--nice: "}};
   const char *key = "argv", *what = "";
   const struct guard_report *f = &c->failed;
-  int n, error = f->kind ? (int)f->number : ECHILD;
+  int n, error = (int)f->number;
+  if (!f->kind) {
+    const char *argv = spec_text(c->call, "argv", &n);
+    error_set(e, ERR_EXEC_DENIED, "%.*s: it was ended before it had begun, by its timeout or by a signal", n,
+              argv);
+    return;
+  }
   if (f->stage == GUARD_CWD) {
     explain_directory(c, error, e);
     return;
