@@ -419,6 +419,11 @@ static void test_interrupts(void) {
 
 #define TABLES "local t = {} for i = 1, 300000 do t[i] = {i} end "
 
+#define KEYS "local t = {} for i = 1, 500000 do t['k' .. i] = i end "
+
+/* Half of its places are empty, in the part of a table that is a hash. */
+#define HOLES "local t = {} for i = 1000000, 1, -2 do t[i] = i end "
+
 #define LIST "local t = {} for i = 1, 3000000 do t[i] = i end "
 
 /* The same beside the process whose function has captured t, as it begins. */
@@ -440,6 +445,10 @@ static void test_ticker(void) {
       BESIDE("local s = text(60000000)", "send(spawn(function() end), s)"), "goes on\n");
   run("beside the receiving of one",
       BESIDE("send(self(), 'x', text(80000000))", "assert(#select(2, receive()) == 80000000)"), "goes on\n");
+  run("beside the sending of a table with many keys", BESIDE(KEYS, "send(spawn(function() end), t)"),
+      "goes on\n");
+  run("beside the sending of a list with many holes", BESIDE(HOLES, "send(spawn(function() end), t)"),
+      "goes on\n");
   run("beside the sending of many tables", BESIDE(TABLES, "send(spawn(function() end), t)"), "goes on\n");
   run("beside a spawn with these", BESIDE(TABLES, "spawn(function() end, t)"), "goes on\n");
   run("beside the process that gets these",

@@ -194,9 +194,10 @@ static bool repeat(struct copier *c, const void *table) {
 
 /* Writes a function, or a table of the library, if that is possible in one step. */
 static bool put_function(struct copier *c, int index) {
+  size_t start = c->w->len;
   if (!fn_write_flat(c->L, index, c->w)) return false;
   c->functions++;
-  c->work--;
+  c->work -= 1 + (int)((c->w->len - start) / 64);
   return true;
 }
 
@@ -275,7 +276,9 @@ static bool put_value(struct copier *c, int index, int type) {
     lua_pushfstring(L, "a %s cannot be sent", luaL_typename(L, index));
     refuse(c, KEYS_SHOWN, lua_tostring(L, -1));
   }
-  return put_scalar(L, c->w, index, type, c->at_once);
+  if (!put_scalar(L, c->w, index, type, c->at_once)) return false;
+  if (type == LUA_TSTRING) c->work -= (int)(lua_rawlen(L, index) / 64);
+  return true;
 }
 
 /* The count follows the tag, and that of a list is written first, so that check_weight knows it. */
@@ -393,6 +396,7 @@ static void check_keys(struct copier *c, struct frame *f) {
       f->i++;
       continue;
     }
+    c->work -= k / 8;
     lua_settop(L, f->table);
     if (!more && f->i >= f->n - f->i) {
       begin_list(c, f);
@@ -401,6 +405,7 @@ static void check_keys(struct copier *c, struct frame *f) {
     }
     return;
   }
+  c->work -= AT_ONCE / 8;
 }
 
 /* Writes the numbers that come next in an array, AT_ONCE at most. */
@@ -416,7 +421,7 @@ static void put_numbers(struct copier *c, struct frame *f) {
 static bool put_elements(struct copier *c, struct frame *f) {
   lua_State *L = c->L;
   if (f->slots && (f->slots[f->i].tag & 0x0f) == LUA_TNUMBER) put_numbers(c, f);
-  for (lua_Integer end = f->i + AT_ONCE; f->i < f->n && f->i < end;) {
+  for (lua_Integer end = f->i + AT_ONCE; f->i < f->n && f->i < end && c->work > 0;) {
     int type = lua_rawgeti(L, f->table, ++f->i);
     if (!put_value(c, f->table + 1, type)) {
       begin_value(c);
@@ -433,7 +438,7 @@ static bool put_elements(struct copier *c, struct frame *f) {
 static void put_pairs(struct copier *c, struct frame *f) {
   lua_State *L = c->L;
   int key = f->table + 1;
-  for (int k = 0; k < AT_ONCE; k++) {
+  for (int k = 0; k < AT_ONCE && c->work > 0; k++) {
     if (f->stage == PAIRS) {
       if (!lua_next(L, f->table)) {
         end_table(c, f);
@@ -458,6 +463,7 @@ static void put_pairs(struct copier *c, struct frame *f) {
       return;
     }
     lua_pop(L, 1);
+    c->work--;
   }
 }
 

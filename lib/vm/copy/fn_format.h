@@ -10,7 +10,7 @@
  *   TABLE     a new object: u32 array, u32 hash: how many values its parts have, of two bytes or more each
  *   FUNCTION  a new object: u32 length, body (bytecode.h), u8 upvalues
  *   FLAT      u32 length, body, u8 upvalues, u8 is one of its cells or itself referred to later, the value of each
- *             upvalue: a function whose upvalues are plain or globals, and no strings of more than PIECE bytes.  Each
+ *             upvalue: a function whose upvalues are plain or globals, with strings of PIECE bytes in all at most.  Each
  *             of them is a new cell.  Only the first value can be one
  *   BACK      u32 number of an object met before
  *

@@ -208,10 +208,11 @@ static struct origin push_object(struct encoder *e, uint32_t object) {
 /* Is each upvalue plain, or the globals?  Then the function needs no table of what was met before. */
 static bool is_flat(struct encoder *e, int index, int env) {
   lua_State *L = e->L;
+  size_t bytes = 0; /* of its strings */
   bool flat = lua_isfunction(L, index) && !lua_iscfunction(L, index);
   for (int i = 1; flat && lua_getupvalue(L, index, i); i++) {
-    flat = lua_rawequal(L, -1, env) || (fn_is_plain(L, lua_gettop(L), e->iso) &&
-                                        (lua_type(L, -1) != LUA_TSTRING || lua_rawlen(L, -1) <= PIECE));
+    if (lua_type(L, -1) == LUA_TSTRING) bytes += lua_rawlen(L, -1);
+    flat = bytes <= PIECE && (lua_rawequal(L, -1, env) || fn_is_plain(L, lua_gettop(L), e->iso));
     lua_pop(L, 1);
   }
   return flat;
@@ -494,6 +495,7 @@ static bool put_upvalue(struct encoder *e) {
   lua_pushlightuserdata(L, lua_upvalueid(L, place(e, OBJECT), ++f->i));
   bool fresh = number(e, &e->scope->cells, &cell);
   put_u32(e, cell);
+  e->work--;
   if (!fresh) return true;
   lua_getupvalue(L, place(e, OBJECT), f->i);
   return put(e, lua_gettop(L));
