@@ -74,7 +74,7 @@ static bool present(void *data, const char *node, int64_t member) {
 }
 
 struct served {
-  cluster_names_reply *done;
+  registry_reply *done;
   void *data;
 };
 
@@ -87,7 +87,7 @@ static void on_served(void *data, const struct error *e, bool yes, uint64_t toke
 }
 
 /* Hands a call over to the registry of the node at once. */
-static void call(void *data, uint32_t to, struct term *args, cluster_names_reply *done, void *done_data) {
+static void call(void *data, uint32_t to, struct term *args, registry_reply *done, void *done_data) {
   struct node *n = data, *at = NULL;
   struct term_reader r = term_read(args);
   struct served *s = malloc(sizeof *s);

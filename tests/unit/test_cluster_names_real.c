@@ -54,7 +54,7 @@ static void tell(void *data, npid pid, struct term *message) {
 }
 
 /* No test has a node call another one. */
-static void call(void *data, uint32_t to, struct term *args, cluster_names_reply *done, void *done_data) {
+static void call(void *data, uint32_t to, struct term *args, registry_reply *done, void *done_data) {
   (void)data, (void)to, (void)args, (void)done, (void)done_data;
   abort();
 }

@@ -118,42 +118,10 @@ void names_own_remove(struct cluster_names *g, struct own *o) {
 
 /* --- registering ---------------------------------------------------------------------------------------- */
 
-static void refuse(registry_done *done, void *data, int code, const char *name, const char *what) {
-  struct error e;
-  error_set(&e, code, "%s: %s", name, what ? what : err_sentence(code));
-  done(data, &e, false, 0);
-}
-
-struct forward { /* a call to the registry of another node */
-  registry_done *done;
-  void *data;
-  const char *node;
-};
-
-static void on_forwarded(void *data, const struct error *e, struct term_reader values) {
-  struct forward *f = data;
-  struct error lost;
-  int64_t token = 0;
-  bool yes = !e && term_next(&values).tag == TERM_TRUE;
-  if (!yes || !term_get_int(&values, &token)) token = 0;
-  if (e && !strcmp(error_text(e), "noconnection")) {
-    error_set(&lost, ERR_NOT_CONNECTED, "%s: the node of the process is not connected", f->node);
-    e = &lost;
-  }
-  f->done(f->data, e, yes, (uint64_t)token);
-  free(f);
-}
-
 static void forward(struct cluster_names *g, uint32_t node, const char *name, struct term *args,
                     registry_done *done, void *data) {
-  struct forward *f = args ? malloc(sizeof *f) : NULL;
-  if (!f) {
-    term_unref(args);
-    refuse(done, data, ERR_NOMEM, name, NULL);
-    return;
-  }
-  *f = (struct forward){done, data, nodetab_name(g->config.nodes, node)};
-  g->config.host->call(g->config.data, node, args, on_forwarded, f);
+  struct registry_way way = {g->config.host->call, g->config.data, g->config.nodes, node};
+  registry_forward(&way, name, args, done, data);
 }
 
 /* Checks the bounds before a registration begins. */
@@ -176,7 +144,7 @@ static void join(struct cluster_names *g, struct write *w, npid pid, bool force,
   }
   struct waiter *waiter = names_waiter(pid, force, done, data);
   if (!waiter) {
-    refuse(done, data, ERR_NOMEM, w->name, NULL);
+    registry_refuse(done, data, ERR_NOMEM, w->name, NULL);
     return;
   }
   struct waiter **at = same && w->force >= force ? &w->waiters : &w->behind;
@@ -191,7 +159,7 @@ static void begin(struct cluster_names *g, const struct own *o, const char *name
                   registry_done *done, void *data) {
   struct write *w = names_write(g, WRITE_REGISTER, name, pid, o ? o->token : 0, done, data);
   if (!w) {
-    refuse(done, data, ERR_NOMEM, name, NULL);
+    registry_refuse(done, data, ERR_NOMEM, name, NULL);
     return;
   }
   w->force = force;
@@ -207,9 +175,9 @@ void names_enter(struct cluster_names *g, const char *name, npid pid, bool force
     forward(g, npid_incarnation(pid), name, term_build("sspb", "name_register", name, pid, (int)force), done,
             data);
   else if (!g->config.host->alive(g->config.data, pid))
-    refuse(done, data, ERR_NO_PROCESS, name, NULL);
+    registry_refuse(done, data, ERR_NO_PROCESS, name, NULL);
   else if (!w && o && o->unsure)
-    refuse(done, data, ERR_ETCD, name, NULL);
+    registry_refuse(done, data, ERR_ETCD, name, NULL);
   else if (!w && o && o->pid == pid)
     done(data, NULL, true, (uint64_t)o->token);
   else if (!w && o && !force)
@@ -238,11 +206,11 @@ static void remove_own(struct registry *base, const char *name, uint64_t token, 
     return;
   }
   if (map_get(&g->writes, name)) { /* the name is changing hands, or is being removed */
-    refuse(done, data, ERR_BUSY, name, "another change of the name is under way");
+    registry_refuse(done, data, ERR_BUSY, name, "another change of the name is under way");
     return;
   }
   if (!names_write(g, WRITE_REMOVE, name, o->pid, o->token, done, data)) {
-    refuse(done, data, ERR_NOMEM, name, NULL);
+    registry_refuse(done, data, ERR_NOMEM, name, NULL);
     return;
   }
   names_pump_writes(g);
@@ -284,7 +252,7 @@ static void remove_name(struct registry *base, const char *name, registry_done *
   size_t size = strlen(name) + 1;
   struct removal *r = malloc(sizeof *r + size);
   if (!r) {
-    refuse(done, data, ERR_NOMEM, name, NULL);
+    registry_refuse(done, data, ERR_NOMEM, name, NULL);
     return;
   }
   *r = (struct removal){registry_of(base), done, data};

@@ -31,7 +31,7 @@
 #ifndef AGENT_CLUSTER_NAMES_H
 #define AGENT_CLUSTER_NAMES_H
 
-#include "agent/registry/registry.h"
+#include "agent/registry/forward.h"
 #include "base/log.h"
 #include "core/names.h"
 #include "core/term.h"
@@ -57,9 +57,6 @@ struct cluster_names;
 struct etcd;
 struct holds_loop;
 
-/* Takes the reply to a call, as rpc_done of rpc.h does. */
-typedef void cluster_names_reply(void *data, const struct error *e, struct term_reader values);
-
 /* What the registry needs of its node. */
 struct cluster_names_host {
   bool (*alive)(void *data, npid pid);
@@ -67,9 +64,7 @@ struct cluster_names_host {
   MUST_CHECK int (*watch)(void *data, npid pid);
   /* Sends a message (borrowed; NULL: out of memory) to a process of this node. */
   void (*tell)(void *data, npid pid, struct term *message);
-  /* Sends [op, …] (consumed; NULL: out of memory) to the kernel of a node, connecting to the node first if
-   * needed.  done runs exactly once. */
-  void (*call)(void *data, uint32_t node, struct term *args, cluster_names_reply *done, void *done_data);
+  registry_call *call;
   int64_t (*now_ms)(void *data); /* a monotonic clock */
   /* Is a node, other than this one, a member whose key was made by that revision? */
   bool (*present)(void *data, const char *node, int64_t member);

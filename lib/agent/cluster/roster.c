@@ -107,6 +107,12 @@ static void try_later(struct roster *r, const struct error *e) {
     refuse(r, e);
 }
 
+/* Is the answer to a request about the key to be looked at?  What has failed is tried again later. */
+static bool goes_on(struct roster *r, const struct error *e) {
+  if (e && !r->stopped) try_later(r, e);
+  return !e && !r->stopped;
+}
+
 static void be_joined(struct roster *r, int64_t revision) {
   r->revision = revision;
   r->kept_ms = r->sent_ms;
@@ -139,11 +145,7 @@ static void meet_rival(struct roster *r, const struct etcd_row *row) {
 
 static void on_created(void *data, const struct error *e, const struct etcd_answer *answer) {
   struct roster *r = data;
-  if (r->stopped) return;
-  if (e) {
-    try_later(r, e);
-    return;
-  }
+  if (!goes_on(r, e)) return;
   note_answer(r, NULL);
   if (answer->succeeded)
     be_joined(r, answer->revision);
@@ -170,11 +172,7 @@ static void create(struct roster *r) {
 
 static void on_granted(void *data, const struct error *e, const struct etcd_answer *answer) {
   struct roster *r = data;
-  if (r->stopped) return;
-  if (e) {
-    try_later(r, e);
-    return;
-  }
+  if (!goes_on(r, e)) return;
   if (!answer->lease) {
     keep_after(r, RETRY_MS);
     return;
@@ -186,11 +184,7 @@ static void on_granted(void *data, const struct error *e, const struct etcd_answ
 
 static void on_kept(void *data, const struct error *e, const struct etcd_answer *answer) {
   struct roster *r = data;
-  if (r->stopped) return;
-  if (e) {
-    try_later(r, e);
-    return;
-  }
+  if (!goes_on(r, e)) return;
   note_answer(r, NULL);
   if (!answer->ttl_s) {
     log_line(r->config.log, "cluster: the lease of this node has ended; it joins again");

@@ -49,43 +49,11 @@ struct registry *mesh_registry_base(struct mesh_registry *g) {
 
 /* --- registering ---------------------------------------------------------------------------------------- */
 
-static void refuse(registry_done *done, void *data, int code, const char *name, const char *what) {
-  struct error e;
-  error_set(&e, code, "%s: %s", name, what ? what : err_sentence(code));
-  done(data, &e, false, 0);
-}
-
-struct forward { /* a call to the registry of another node */
-  registry_done *done;
-  void *data;
-  const char *node;
-};
-
-static void on_forwarded(void *data, const struct error *e, struct term_reader values) {
-  struct forward *f = data;
-  struct error lost;
-  int64_t token = 0;
-  bool yes = !e && term_next(&values).tag == TERM_TRUE;
-  if (!yes || !term_get_int(&values, &token)) token = 0;
-  if (e && !strcmp(error_text(e), "noconnection")) {
-    error_set(&lost, ERR_NOT_CONNECTED, "%s: the node of the process is not connected", f->node);
-    e = &lost;
-  }
-  f->done(f->data, e, yes, (uint64_t)token);
-  free(f);
-}
-
 /* Calls the registry of the node that owns the process, or the process that has the name. */
 static void forward(struct mesh_registry *g, uint32_t node, const char *name, struct term *args,
                     registry_done *done, void *data) {
-  struct forward *f = args ? malloc(sizeof *f) : NULL;
-  if (!f) {
-    term_unref(args);
-    refuse(done, data, ERR_NOMEM, name, NULL);
-    return;
-  }
-  *f = (struct forward){done, data, nodetab_name(g->config.nodes, node)};
-  g->host->call(g->data, node, args, on_forwarded, f);
+  struct registry_way way = {g->host->call, g->data, g->config.nodes, node};
+  registry_forward(&way, name, args, done, data);
 }
 
 static void begin(struct mesh_registry *g, const char *name, npid pid, bool force, registry_done *done,
@@ -99,7 +67,7 @@ static void begin(struct mesh_registry *g, const char *name, npid pid, bool forc
     p = NULL;
   }
   if (!p) {
-    refuse(done, data, ERR_NOMEM, name, NULL);
+    registry_refuse(done, data, ERR_NOMEM, name, NULL);
     return;
   }
   ring_push(&holder->pending, &p->of_process);
@@ -118,7 +86,7 @@ static void join(struct mesh_registry *g, struct pending *p, npid pid, bool forc
   }
   struct waiter *w = pending_waiter(pid, force, done, data);
   if (!w) {
-    refuse(done, data, ERR_NOMEM, p->name, NULL);
+    registry_refuse(done, data, ERR_NOMEM, p->name, NULL);
     return;
   }
   struct waiter **at = same && p->force >= force ? &p->waiters : &p->behind;
@@ -154,13 +122,13 @@ void mesh_registry_begin(struct mesh_registry *g, const char *name, npid pid, bo
     forward(g, npid_incarnation(pid), name, term_build("sspb", "name_register", name, pid, (int)force), done,
             data);
   else if (!g->host->alive(g->data, pid))
-    refuse(done, data, ERR_NO_PROCESS, name, NULL);
+    registry_refuse(done, data, ERR_NO_PROCESS, name, NULL);
   else if (!p && own && own->terms.pid == pid)
     done(data, NULL, true, own->terms.token);
   else if (!p && !force && claims_best(&g->claims, name))
     done(data, NULL, false, 0);
   else if ((code = check_room(g, own, text, &what)))
-    refuse(done, data, code, name, what);
+    registry_refuse(done, data, code, name, what);
   else if (p)
     join(g, p, pid, force, done, data);
   else
@@ -176,7 +144,7 @@ static void remove_own_claim(struct mesh_registry *g, const char *name, uint64_t
   }
   struct pending *p = pending_new(g, name, NPID_NONE, false, done, data);
   if (!p) {
-    refuse(done, data, ERR_NOMEM, name, NULL);
+    registry_refuse(done, data, ERR_NOMEM, name, NULL);
     return;
   }
   p->token = token;

@@ -23,7 +23,7 @@
 #ifndef AGENT_REGISTRY_MESH_REGISTRY_H
 #define AGENT_REGISTRY_MESH_REGISTRY_H
 
-#include "agent/registry/registry.h"
+#include "agent/registry/forward.h"
 #include "base/log.h"
 #include "core/names.h"
 #include "core/term.h"
@@ -42,9 +42,6 @@ enum {
 struct holds_loop;
 struct mesh_registry;
 
-/* Takes the reply to a call, as rpc_done of rpc.h does. */
-typedef void registry_reply(void *data, const struct error *e, struct term_reader values);
-
 /* What the registry needs of its node. */
 struct registry_host {
   bool (*alive)(void *data, npid pid);
@@ -58,9 +55,7 @@ struct registry_host {
   void (*cast)(void *data, uint32_t node, struct term *args);
   /* Sends the next part of the snapshot (consumed; NULL: out of memory). May lose the link as `cast` may. */
   void (*more)(void *data, uint32_t node, json_t *snapshot);
-  /* Sends [op, …] (consumed; NULL: out of memory) to the kernel of a node, connecting to the node first if
-   * needed. */
-  void (*call)(void *data, uint32_t node, struct term *args, registry_reply *done, void *done_data);
+  registry_call *call;
   int64_t (*now_ms)(void *data);  /* a monotonic clock */
   int64_t (*wall_us)(void *data); /* the wall clock, since 1970; it may jump */
 };
