@@ -22,7 +22,7 @@ ended() {
 @test "-h and --version" {
   run -0 node-start -h
   assert_line --partial 'usage: node-start'
-  for option in --sname --name --detach --console --console-max --cookie --cookie-file --listen --join --path --schedulers \
+  for option in --sname --name --detach --console --console-max --cookie --cookie-file --listen --join --via --path --schedulers \
     --max-heap --max-memory --no-mesh --heartbeat --rejoin --tag; do
     assert_output --partial -- "$option"
   done
@@ -738,6 +738,8 @@ ends_soon() {
   # shellcheck disable=SC2154 # run sets it
   assert_regex "$stderr" "node-start: --join: nobody@localhost: .*; it is tried again"
   refute_regex "$stderr" "--join: one@"
+  run --separate-stderr -0 start_node five --via relay@127.0.0.1:9
+  assert_regex "$stderr" "node-start: --via: relay@127.0.0.1:9: connection refused \(tcp\).*; it is tried again"
   run -0 node-list -n three
   assert_output --partial "one@$HOST"
   many=()

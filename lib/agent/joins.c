@@ -12,6 +12,7 @@
 #include "agent/joins_source.h"
 #include "agent/mesh/mesh.h"
 #include "agent/state.h"
+#include "core/relays.h"
 
 #include <stddef.h>
 #include <stdio.h>
@@ -127,20 +128,24 @@ static bool all_tried(struct agent *a) {
   return all->tried.source == all->count;
 }
 
-static void tell_one(struct agent *a, const char *what, const char *trouble, const char *again) {
+static void tell_one(struct agent *a, const char *option, const char *what, const char *trouble,
+                     const char *again) {
   char text[1024];
   if (++a->joins->missing > JOINS_TOLD_MAX) return;
-  snprintf(text, sizeof text, "--join: %s: %s%s", what, *trouble ? trouble : "no answer yet", again);
+  snprintf(text, sizeof text, "%s: %s: %s%s", option, what, *trouble ? trouble : "no answer yet", again);
   a->joins->told(a->joins->data, text);
 }
 
 static void tell_node(struct agent *a, const struct join_source *s, const char *node) {
   const char *trouble = trouble_of(a, node), *again = a->config->rejoin_ms ? "; it is tried again" : "";
-  if (trouble) tell_one(a, s->target.kind == JOIN_NODE ? s->text : node, trouble, again);
+  bool relay = a->config->via && relays_have(a->config->via, node);
+  if (trouble)
+    tell_one(a, relay ? "--via" : "--join", s->target.kind == JOIN_NODE ? s->text : node, trouble, again);
 }
 
 static void tell_source(struct agent *a, const struct join_source *s) {
-  if (s->trouble.code || !s->looked) tell_one(a, s->text, s->looked ? error_text(&s->trouble) : "", "");
+  if (s->trouble.code || !s->looked)
+    tell_one(a, "--join", s->text, s->looked ? error_text(&s->trouble) : "", "");
 }
 
 /* Tells of the next source, or of the next node; false: of all. */

@@ -106,7 +106,8 @@ int nodename_parse(const char *text, struct nodename *out, struct error *e) {
   size_t name = strspn(text, NAME_SET);
   if (text[name] != '@')
     return error_set(e, ERR_BAD_NODE,
-                     "%.300s: not a node name: expected name@host, the name of A-Z a-z 0-9 _ -", text);
+                     "%.300s: not a node name: expected name@host, where the name has only A-Z a-z 0-9 _ -",
+                     text);
   if (name == 0 || name > NODE_NAME_MAX)
     return error_set(e, ERR_BAD_NODE, "%.300s: not a node name: 1 to 64 bytes stand before the '@'", text);
   const char *wrong = nodename_place(text + name + 1, &place);

@@ -166,6 +166,12 @@ bool members_wanted(const struct peer *p) {
   return p->until_ms > 0 || p->pprev_dial || uv_is_active((const uv_handle_t *)&p->retry);
 }
 
+/* Others reach this node through it: so it is tried again also when it has stopped. */
+static bool is_own_relay(const struct peer *p) {
+  const char *via = p->mesh->config.via;
+  return via && relays_have(via, p->name.full);
+}
+
 /* Keeps why the peer could not be reached, and logs it unless the attempt before failed with the same code.
  * Of a peer that listens nowhere, `await` has said so. */
 static void note_trouble(struct peer *p, const struct error *why) {
@@ -173,8 +179,11 @@ static void note_trouble(struct peer *p, const struct error *why) {
   bool same = p->trouble.code == why->code;
   p->trouble = *why;
   if (same || !peer_may_log(p->mesh, p)) return;
-  log_line(p->mesh->config.log, "%s%s%s", p->join ? "--join: " : "", error_text(why),
-           p->until_ms ? "; it is tried again" : "");
+  log_line(p->mesh->config.log, "%s%s%s",
+           !p->join          ? ""
+           : is_own_relay(p) ? "--via: "
+                             : "--join: ",
+           error_text(why), p->until_ms ? "; it is tried again" : "");
 }
 
 /* Schedules the next attempt, after twice the time that came before the last one; or gives the peer up when
@@ -573,12 +582,6 @@ void members_up(struct peer *p) {
 static bool has_stopped(const char *why) {
   size_t n = strlen(why), len = strlen(": " MESH_STOPPED);
   return n >= len && !strcmp(why + n - len, ": " MESH_STOPPED);
-}
-
-/* Others reach this node through it: so it is tried again also when it has stopped. */
-static bool is_own_relay(const struct peer *p) {
-  const char *via = p->mesh->config.via;
-  return via && relays_have(via, p->name.full);
 }
 
 /* Handles the end of a link that was up or syncing. */
