@@ -142,6 +142,15 @@ LUA
   PATIENCE=40 linked
 }
 
+@test "a relay that has stopped in order, and is started again, relays again" {
+  relayed
+  on arra node-stop
+  wait_until says one@rane 'relay@arra is down: stopped'
+  wait_until says one@rane 'two@dune is down'
+  start_node_on arra relay
+  PATIENCE=40 linked
+}
+
 @test "no link goes through two relays" {
   start_node_on arra relay
   start_node_on dune two --via relay@arra

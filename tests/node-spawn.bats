@@ -960,6 +960,23 @@ END
   done
 }
 
+@test "when a node is lost while it loads a process, the tool says so" {
+  mkdir "$T/lib"
+  echo 'while true do receive(1) end' >"$T/lib/endless.lua"
+  start_node one
+  start_node two --path "$T/lib"
+  export NODE_SELF=one@$HOST
+  node-spawn --timeout 20 "two@$HOST" -m endless.run 2>"$T/err" 3>&- &
+  tool=$!
+  loads() { [ "$(node-ps "two@$HOST" | grep -c thread)" = 1 ]; }
+  wait_until loads
+  kill -KILL "$(api two GET /v1/node | jq .os_pid)"
+  status=0
+  wait $tool || status=$?
+  assert_equal "$status" 3
+  grep -q "two@$HOST: .*lost" "$T/err"
+}
+
 @test "a timeout of attached code has the common status" {
   start_node one
   says_no 5 '(timeout)' node-spawn --timeout 0.3 -e 'receive()'

@@ -385,6 +385,9 @@ as 12346 node-spawn -n db -- id -u
 as 12345 chmod 700 "/run/node/web@$HOST"
 as 12345 node-stop web
 as 12345 node-list --self
+# A directory of services that a user may not read leaves the user's own nodes as they are.
+chmod 700 /run/node
+as 12345 node-list --self
 END
   export BUILD HOST
   run -0 unshare --mount --pid --fork --kill-child --mount-proc --propagation private bash "$T/host" 3>&-
@@ -405,6 +408,7 @@ status 4
 node-spawn: web: no node of this name is running here, but db@$HOST
 status 125
 12346
+mine@$HOST
 mine@$HOST"
 }
 
