@@ -57,9 +57,9 @@ crash() {
 
 @test "a counter that was lost with everything: who has met the node tells it, and no pid reaches a stranger" {
   export NODE_STATE_DIR=$T/state
-  start_node one
+  start_node one --rejoin 0
   start_node two
-  start_node three
+  start_node three --rejoin 0
   node-connect -n one "two@$HOST"
   node-connect -n three "one@$HOST"
   old=$(node-spawn -n two -d --full -e 'receive()')
