@@ -27,6 +27,8 @@
 
 enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
 
+enum { ETCD_PASSWORD_MAX = 1024 };
+
 #define CONSOLE_LEAST (INT64_C(64) << 10)
 #define CONSOLE_MOST  (INT64_C(1) << 40)
 #define CONSOLE_BYTES (INT64_C(64) << 20) /* the default */
@@ -34,9 +36,10 @@ enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
 struct options {
   struct tool_common common;
   const char *sname, *name, *cookie, *console, *console_max, *listen, *schedulers, *max_heap, *max_memory;
+  const char *cluster, *etcd_user, *etcd_password, *etcd_ca, *etcd_cert, *etcd_key;
   struct tool_words join, via, path, tags, max;
   double heartbeat, rejoin;
-  bool detach, no_mesh;
+  bool detach, no_mesh, strict_names;
 };
 
 #define AT(member) offsetof(struct options, member)
@@ -65,6 +68,18 @@ static const struct tool_option options[] = {
     {0, "via", "NODE",
      "connect to NODE, through which nodes that cannot connect to this one reach it; may be repeated",
      TOOL_WORDS, AT(via)},
+    {0, "cluster", "etcd:URL/NAME",
+     "be in the cluster NAME on etcd, whose URLs are separated by commas, and link to its nodes when needed",
+     TOOL_TEXT, AT(cluster)},
+    {0, "etcd-user", "USER", "log in to etcd as USER", TOOL_TEXT, AT(etcd_user)},
+    {0, "etcd-password-file", "FILE", "the file with the password of USER", TOOL_TEXT, AT(etcd_password)},
+    {0, "etcd-ca", "FILE",
+     "trust the certificates of etcd that those in FILE have signed (default: the system's)", TOOL_TEXT,
+     AT(etcd_ca)},
+    {0, "etcd-cert", "FILE", "show the certificate in FILE to etcd", TOOL_TEXT, AT(etcd_cert)},
+    {0, "etcd-key", "FILE", "the key of that certificate", TOOL_TEXT, AT(etcd_key)},
+    {0, "strict-names", NULL, "take global names away from processes when etcd does not answer for 5 s",
+     TOOL_FLAG, AT(strict_names)},
     {0, "tag", "TAG", "describe the node by KEY or KEY=VALUE, for node-spawn --tag; may be repeated",
      TOOL_WORDS, AT(tags)},
     {0, "path", "DIR", "look for Lua modules in DIR; may be repeated", TOOL_WORDS, AT(path)},
@@ -111,7 +126,7 @@ struct setup {
   struct cookies cookies;
   char cookie_file[PATH_MAX];
   char name[NODENAME_SIZE], runtime_dir[PATH_MAX], share_dir[PATH_MAX], guard[PATH_MAX];
-  char console[PATH_MAX + 16], files[32], tags[TAGS_SIZE];
+  char console[PATH_MAX + 16], files[32], tags[TAGS_SIZE], password[ETCD_PASSWORD_MAX + 2];
   char *via;
 };
 
@@ -214,6 +229,68 @@ static int load_cookies(const struct options *o, struct setup *s, struct error *
   if (o->cookie) explicit_bzero((char *)(uintptr_t)o->cookie, strlen(o->cookie)); /* hide_words made it */
   hide_variable();
   return code;
+}
+
+/* --- the cluster on etcd -------------------------------------------------------------------------------- */
+
+static int read_password(const char *path, int fd, char out[ETCD_PASSWORD_MAX + 2], struct error *e) {
+  struct stat st;
+  if (fd < 0 || fstat(fd, &st)) return error_system(e, errno, path);
+  if (!S_ISREG(st.st_mode))
+    return error_set(e, ERR_PERMISSION, "%s: expected a plain file with the password", path);
+  if (st.st_mode & 077)
+    return error_set(e, ERR_PERMISSION, "%s: others may read the password (mode %03o): chmod 600 %s", path,
+                     (unsigned)st.st_mode & 0777, path);
+  ssize_t n = read(fd, out, ETCD_PASSWORD_MAX + 1);
+  if (n < 0) return error_system(e, errno, path);
+  out[n] = 0;
+  size_t length = strcspn(out, "\n");
+  if (!length || length > ETCD_PASSWORD_MAX || strlen(out) > length + 1)
+    return error_set(e, ERR_USAGE, "%s: expected the password, one line of up to %d bytes", path,
+                     ETCD_PASSWORD_MAX);
+  out[length] = 0;
+  return 0;
+}
+
+static int load_password(const char *path, char out[ETCD_PASSWORD_MAX + 2], struct error *e) {
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  int code = read_password(path, fd, out, e);
+  if (fd >= 0) close(fd);
+  return code;
+}
+
+static int need_cluster(const struct options *o, struct error *e) {
+  const struct {
+    bool given;
+    const char *name;
+  } all[] = {{o->etcd_user, "etcd-user"}, {o->etcd_password, "etcd-password-file"},
+             {o->etcd_ca, "etcd-ca"},     {o->etcd_cert, "etcd-cert"},
+             {o->etcd_key, "etcd-key"},   {o->strict_names, "strict-names"}};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    if (all[i].given) return error_set(e, ERR_USAGE, "--%s: this is for a node with --cluster", all[i].name);
+  return 0;
+}
+
+/* Takes the options of a cluster; the password goes into `setup`. */
+static int choose_cluster(const struct options *o, struct setup *s, struct error *e) {
+  if (!o->cluster) return need_cluster(o, e);
+  if (o->join.count || o->via.count)
+    return error_set(e, ERR_USAGE,
+                     "--cluster and --%s exclude each other: etcd tells the node which others there are, and "
+                     "all connect to each other directly",
+                     o->join.count ? "join" : "via");
+  if (!o->etcd_user != !o->etcd_password)
+    return error_set(e, ERR_USAGE, "--etcd-user and --etcd-password-file go together");
+  if (!o->etcd_cert != !o->etcd_key) return error_set(e, ERR_USAGE, "--etcd-cert and --etcd-key go together");
+  if (o->etcd_password && load_password(o->etcd_password, s->password, e)) return e->code;
+  s->config.cluster = o->cluster;
+  s->config.etcd.user = o->etcd_user;
+  s->config.etcd.password = o->etcd_password ? s->password : NULL;
+  s->config.etcd.ca = o->etcd_ca;
+  s->config.etcd.cert = o->etcd_cert;
+  s->config.etcd.key = o->etcd_key;
+  s->config.strict_names = o->strict_names;
+  return 0;
 }
 
 /* --- the service manager -------------------------------------------------------------------------------- */
@@ -383,7 +460,8 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
       .rejoin_ms = (int64_t)(o->rejoin * 1000),
       .heartbeat_ms = o->heartbeat ? (int)(o->heartbeat * 1000) : 2000,
   };
-  int code = take_service(&s->config, e);
+  int code = choose_cluster(o, s, e);
+  if (!code) code = take_service(&s->config, e);
   if (!code) code = choose_console(o, s, e);
   /* The commands of the node, and the tools that they run, talk to this node. */
   if (!code && setenv("NODE_SELF", s->name, 1)) code = error_system(e, errno, "NODE_SELF");
@@ -494,6 +572,7 @@ int main(int argc, char **argv) {
   if (o.detach && (ready_fd = detach()) < 0)
     tool_fail(&tool, error_set(&e, ERR_SYSTEM, "cannot detach: %s", strerror(errno)), &e);
   if (agent_new(&setup.config, &agent, &e)) tool_fail(&tool, e.code, &e);
+  explicit_bzero(setup.password, sizeof setup.password); /* the agent has copied it */
   if (o.common.json) print_facts(agent);
   agent_announce(agent);
   if (o.detach) close_inherited(&inherited);

@@ -11,6 +11,8 @@
 #   on rane COMMAND…                  runs a command on the host rane
 #   start_node_on rane one [OPTION…]  a node on the host rane; its console is in the file $(console_of one@rane)
 #   needs_preemption                  skips the test in a build in which a loop without calls is not preempted
+#   start_etcd ADDR PORT PORT         an etcd, with its ports for clients and for peers; answers; $ETCD is its pid
+#   start_etcd on rane ADDR PORT PORT  the same on a host
 #   api one METHOD PATH [CURL-ARG…]   the HTTP API of a node, by hand
 
 bats_require_minimum_version 1.5.0
@@ -118,6 +120,18 @@ api() {
   local node=$1 method=$2 path=$3
   shift 3
   curl -sS --max-time 20 --unix-socket "$NODE_RUNTIME_DIR/$node@$HOST/sock" -X "$method" "$@" "http://node$path"
+}
+
+# The data of the etcd at an address and port outlives it: started again, it has them.
+start_etcd() {
+  local where=()
+  [ "$1" != on ] || { where=(on "$2") && shift 2; }
+  local client=http://$1:$2 peer=http://$1:$3
+  "${where[@]}" etcd --name m --data-dir "$T/etcd.$1.$2" --listen-client-urls "$client" --unsafe-no-fsync \
+    --advertise-client-urls "$client" --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+    --initial-cluster "m=$peer" >>"$T/etcd.log" 2>&1 3>&- &
+  export ETCD=$!
+  wait_until "${where[@]}" curl -sf "$client/health"
 }
 
 # --- hosts -------------------------------------------------------------------------------------------------

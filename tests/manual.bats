@@ -276,6 +276,7 @@ END
   on rane node-start -d --name web@10.0.0.2 3>&-
   on arra node-start -d --name web@10.0.0.3 3>&-
   mkdir alpha beta
+  start_etcd on rane 10.0.0.2 2379 2380
   plays node-start.1
   run -0 on dune node-list -n web@10.0.0.1
   assert_output $'web@10.0.0.2\nweb@10.0.0.3'

@@ -6,6 +6,7 @@
 #include "agent/api/attach.h"
 #include "agent/api/cookies.h"
 #include "agent/api/routes.h"
+#include "agent/cluster/cluster.h"
 #include "agent/http/server.h"
 #include "agent/joins.h"
 #include "agent/kernel/flow.h"
@@ -117,6 +118,7 @@ void agent_stop(struct agent *a) {
   server_quiesce(a);
   commands_stop(a);
   attach_stop_all(a);
+  cluster_leave(a->cluster);
   mesh_stop(a->mesh);
   uv_timer_start(&a->grace, on_stop_check, STOP_CHECK_MS, STOP_CHECK_MS);
 }
@@ -186,8 +188,8 @@ static int make_tables(struct agent *a, struct error *e) {
   if (!code) code = rpc_init(a);
   if (!code) code = outcomes_init(a);
   if (!code) code = flow_init(a);
-  if (!code) code = agent_make_registry(a);
-  return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
+  if (code) return error_set(e, code, "%s", err_sentence(code));
+  return agent_make_registry(a, e);
 }
 
 static void on_link_proved(void *data, int fd) {
@@ -237,6 +239,7 @@ static int make_mesh(struct agent *a, struct error *e) {
                                .address = a->address,
                                .port = a->port,
                                .mesh = a->config->mesh,
+                               .on_demand = a->cluster != NULL,
                                .pool = true,
                                .tags = a->config->tags,
                                .via = a->config->via,
@@ -244,7 +247,7 @@ static int make_mesh(struct agent *a, struct error *e) {
                                .rejoin_ms = a->config->rejoin_ms,
                                .transport = &transport_http,
                                .carrier = &a->carrier};
-  int code = mesh_new(&config, &agent_mesh_events, a, &a->mesh);
+  int code = mesh_new(&config, agent_mesh_events(a), a, &a->mesh);
   a->carrier.greet = mesh_greet;
   a->carrier.data = a->mesh;
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
@@ -397,6 +400,7 @@ void agent_detach(struct agent *a) {
 
 void agent_run(struct agent *a) {
   joins_start(a);
+  if (a->cluster) cluster_start(a->cluster, a->mesh);
   service_ready(a);
   uv_run(&a->loop, UV_RUN_DEFAULT);
 }
@@ -429,6 +433,7 @@ void agent_free(struct agent *a) {
   cookie_reader_stop(a);
   joins_stop(a);
   server_finish(a);
+  cluster_leave(a->cluster);
   mesh_finish(a->mesh);
   connections_finish(a->carrier.connections);
   tunnels_finish(a->carrier.tunnels);
@@ -440,6 +445,7 @@ void agent_free(struct agent *a) {
   registry_finish(a->registry);
   a->registry = NULL;
   a->mesh_registry = NULL;
+  cluster_finish(a->cluster);
   for (int i = 0; i < a->handle_count; i++) uv_close(a->handles[i], NULL);
   uv_run(&a->loop, UV_RUN_DEFAULT);
   uv_loop_close(&a->loop);
@@ -452,6 +458,7 @@ void agent_free(struct agent *a) {
   joins_free(a);
   mesh_free(a->mesh);
   a->mesh = NULL;
+  cluster_free(a->cluster);
   flow_free(a);
   tunnels_free(a->carrier.tunnels);
   connections_free(a->carrier.connections);

@@ -33,7 +33,14 @@ struct agent_config {
   int schedulers;              /* 0: one a core */
   const char *tags;            /* of the node (core/tags.h); NULL: none */
   const struct limits *limits; /* `max` is copied; NULL: the defaults, and no bound on memory */
-  bool mesh;                   /* connect to every node that a connected node is connected to */
+  /* The cluster on etcd that the node is in (cluster/spec.h), and how etcd knows it (cluster/etcd.h); NULL:
+   * none, and the nodes find each other by their mesh. */
+  const char *cluster;
+  struct {
+    const char *user, *password, *ca, *cert, *key;
+  } etcd;
+  bool strict_names; /* names are given up when this node is no longer sure of them */
+  bool mesh;         /* connect to every node that a connected node is connected to */
   /* For how long the node tries to reach a node that was lost or is to be joined; 0: not at all. */
   int64_t rejoin_ms;
   /* Of the service manager (agent/service.h): its socket, a path or @ and an abstract name, or NULL; and

@@ -37,6 +37,7 @@ struct runtime;
 struct cookie_reader;
 struct service;
 struct joins;
+struct cluster;
 
 enum { AGENT_SCRATCH = 64 << 10 };
 
@@ -89,8 +90,9 @@ struct agent {
   struct joins *joins;
   struct flow *flow;
   struct nodewatch *nodewatch;
+  struct cluster *cluster; /* NULL: the node finds others by its mesh */
   struct registry *registry;
-  struct mesh_registry *mesh_registry; /* the same one */
+  struct mesh_registry *mesh_registry; /* the same one; NULL where there is a cluster */
   struct cookie_reader *cookie_reader;
   struct hosted *processes;  /* the list of all hosted processes: hosted_each */
   struct hosted_walk *walks; /* over the processes; process/hosted.c */

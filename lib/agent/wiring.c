@@ -3,6 +3,7 @@
  * sent later. */
 #include "agent/wiring.h"
 
+#include "agent/cluster/cluster.h"
 #include "agent/kernel/flow.h"
 #include "agent/kernel/kernel.h"
 #include "agent/registry/mesh_registry.h"
@@ -108,15 +109,18 @@ static void on_busy(void *data, uint32_t incarnation, bool busy) {
 }
 
 static void on_renewed(void *data, uint32_t creation) {
-  starts_renewed(data, creation);
+  struct agent *a = data;
+  starts_renewed(a, creation);
+  cluster_renewed(a->cluster, creation);
 }
 
-/* The claims of the node are hidden first: whoever is told of the loss finds no name of the node any more. */
+/* The claims of the node, in a mesh, are hidden first: whoever is told of the loss finds no name of the node
+ * any more. */
 static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char *reason) {
   struct agent *a = data;
   struct term *word = reason_word(reason);
   holds_note(&a->holds, "the loss of", nodetab_name(a->nodes, incarnation));
-  mesh_registry_link_down(a->mesh_registry, incarnation);
+  if (a->mesh_registry) mesh_registry_link_down(a->mesh_registry, incarnation);
   vm_set_busy(a->vm, incarnation, false);
   flow_node_down(a, incarnation, epoch);
   vm_node_down(a->vm, incarnation, epoch, reason);
@@ -125,7 +129,7 @@ static void on_down(void *data, uint32_t incarnation, uint32_t epoch, const char
   rpc_node_down(a, incarnation);
 }
 
-const struct mesh_events agent_mesh_events = {
+static const struct mesh_events mesh_events = {
     .renewed = on_renewed,
     .snapshot = on_snapshot,
     .synced = on_synced,
@@ -138,6 +142,32 @@ const struct mesh_events agent_mesh_events = {
     .peer_beat = on_peer_beat,
     .down = on_down,
 };
+
+/* Nodes whose names are on etcd tell each other of none. */
+static json_t *on_empty_snapshot(void *data, uint32_t incarnation) {
+  (void)data, (void)incarnation;
+  return json_object();
+}
+
+static bool on_empty_synced(void *data, uint32_t incarnation, const json_t *names) {
+  (void)data, (void)incarnation, (void)names;
+  return true;
+}
+
+static const struct mesh_events cluster_events = {
+    .renewed = on_renewed,
+    .snapshot = on_empty_snapshot,
+    .synced = on_empty_synced,
+    .signal = on_signal,
+    .undeliverable = on_undeliverable,
+    .busy = on_busy,
+    .sent = on_sent,
+    .down = on_down,
+};
+
+const struct mesh_events *agent_mesh_events(const struct agent *a) {
+  return a->cluster ? &cluster_events : &mesh_events;
+}
 
 /* --- what the registry needs ---------------------------------------------------------------------------- */
 
@@ -202,7 +232,44 @@ static const struct registry_host registry_host = {.alive = is_alive,
                                                    .now_ms = now_ms,
                                                    .wall_us = wall_us};
 
-int agent_make_registry(struct agent *a) {
+static bool is_present(void *data, const char *node, int64_t member) {
+  const struct agent *a = data;
+  return cluster_has(a->cluster, node, member);
+}
+
+static const struct cluster_names_host names_host = {
+    .alive = is_alive, .watch = watch, .tell = tell, .call = call, .now_ms = now_ms, .present = is_present};
+
+static int make_cluster(struct agent *a, struct error *e) {
+  const struct agent_config *from = a->config;
+  struct cluster_config config = {.loop = &a->loop,
+                                  .log = &a->log,
+                                  .limits = &a->limits,
+                                  .holds = &a->holds,
+                                  .nodes = a->nodes,
+                                  .globals = a->globals,
+                                  .psks = &a->psks,
+                                  .spec = from->cluster,
+                                  .user = from->etcd.user,
+                                  .password = from->etcd.password,
+                                  .ca = from->etcd.ca,
+                                  .cert = from->etcd.cert,
+                                  .key = from->etcd.key,
+                                  .self = a->self,
+                                  .tags = from->tags,
+                                  .version = from->version,
+                                  .creation = a->creation,
+                                  .address = a->address,
+                                  .port = a->port,
+                                  .strict = from->strict_names,
+                                  .host = &names_host,
+                                  .data = a};
+  int code = cluster_new(&config, &a->cluster, e);
+  a->registry = cluster_registry(a->cluster);
+  return code;
+}
+
+static int make_mesh_registry(struct agent *a, struct error *e) {
   struct registry_config config = {.nodes = a->nodes,
                                    .globals = a->globals,
                                    .log = &a->log,
@@ -211,6 +278,11 @@ int agent_make_registry(struct agent *a) {
                                    .self = a->self,
                                    .loop = &a->loop};
   int code = mesh_registry_new(&config, &registry_host, a, &a->mesh_registry);
-  if (!code) a->registry = mesh_registry_base(a->mesh_registry);
-  return code;
+  if (code) return error_set(e, code, "%s", err_sentence(code));
+  a->registry = mesh_registry_base(a->mesh_registry);
+  return 0;
+}
+
+int agent_make_registry(struct agent *a, struct error *e) {
+  return a->config->cluster ? make_cluster(a, e) : make_mesh_registry(a, e);
 }

@@ -6,10 +6,12 @@
 #include "agent/mesh/mesh.h"
 #include "agent/state.h"
 
-extern const struct mesh_events agent_mesh_events; /* their data is the struct agent */
+/* Their data is the struct agent.  After agent_make_registry. */
+const struct mesh_events *agent_mesh_events(const struct agent *a);
 
-/* Makes the registry of global names.  ERR_NOMEM. */
-int agent_make_registry(struct agent *a) MUST_CHECK;
+/* Makes the registry of global names, and the cluster where there is one.  ERR_NOMEM, and the errors of
+ * cluster_new. */
+int agent_make_registry(struct agent *a, struct error *e) MUST_CHECK;
 
 /* Answers a signal (consumed) whose receiver does not exist, as Erlang does. */
 void agent_undeliverable(struct agent *a, struct signal *s, int code, const char *reason);

@@ -78,7 +78,7 @@ struct agent_host *agent_host_new(void) {
                              .console = NPID_NONE,
                              .wake = wake};
   a->vm = vm_new(&config, &e);
-  if (!a->vm || rpc_init(a) || flow_init(a) || agent_make_registry(a)) abort();
+  if (!a->vm || rpc_init(a) || flow_init(a) || agent_make_registry(a, &e)) abort();
   make_mesh(a);
   return h;
 }

@@ -150,7 +150,16 @@ static void test_demand(void) {
   json_t *v = hello_made();
   ok(!hello_read(&a, v, &h, NULL) && !h.on_demand, "a hello of a node that does not link on demand");
   json_object_set_new(v, "demand", json_pack("[i, b]", 7, 1));
-  ok(!hello_read(&a, v, &h, NULL) && h.on_demand && h.dormant && h.number == 7, "and of one that does");
+  struct mesh_config demanding = a;
+  struct error e;
+  demanding.on_demand = true;
+  ok(!hello_read(&demanding, v, &h, NULL) && h.on_demand && h.dormant && h.number == 7,
+     "and of one that does");
+  ok(hello_read(&a, v, &h, &e) == ERR_USAGE && strstr(e.text, "--cluster"), "they refuse each other: %s",
+     e.text);
+  json_object_del(v, "demand");
+  ok(hello_read(&demanding, v, &h, &e) == ERR_USAGE && strstr(e.text, "this node is in a cluster"),
+     "both of them");
   json_decref(v);
 }
 

@@ -483,6 +483,12 @@ void etcd_txn_send(struct etcd *c, struct etcd_txn *t, etcd_done *done, void *da
   submit(c, &(struct etcd_request){.path = "/v3/kv/txn", .linear = true}, &body, done, data);
 }
 
+bool etcd_is_idle(const struct etcd *c) {
+  bool idle = !c->waiting;
+  for (int lane = 0; lane < LANES; lane++) idle = idle && TAILQ_EMPTY(&c->lanes[lane].under_way);
+  return idle;
+}
+
 /* --- the end of the client ------------------------------------------------------------------------------ */
 
 void etcd_finish(struct etcd *c) {

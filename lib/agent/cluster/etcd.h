@@ -140,6 +140,9 @@ void etcd_unwatch(struct etcd_watch *w);
 /* For how long no endpoint has answered, by the loop's clock; 0: the last request was answered. */
 int64_t etcd_away_ms(const struct etcd *c);
 
+/* No request waits, or is under way. */
+bool etcd_is_idle(const struct etcd *c);
+
 struct metrics;
 void etcd_metrics(const struct etcd *c, struct metrics *out);
 

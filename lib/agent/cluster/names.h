@@ -100,6 +100,9 @@ void cluster_names_member(struct cluster_names *g, int64_t member);
 /* Whether this node is sure that its member key lives.  It is at first. */
 void cluster_names_sure(struct cluster_names *g, bool sure);
 
+/* Node is a member, with a key that was made by that revision: what is known of an earlier one is void. */
+void cluster_names_present(struct cluster_names *g, const char *node, int64_t member);
+
 /* Node is no member any more, or one with a key that was made by another revision. */
 void cluster_names_gone(struct cluster_names *g, const char *node);
 

@@ -67,6 +67,11 @@ void cluster_names_gone(struct cluster_names *g, const char *node) {
   names_start_slices(g);
 }
 
+void cluster_names_present(struct cluster_names *g, const char *node, int64_t member) {
+  const struct owner *o = map_get(&g->owners, node);
+  if (o && o->member != member) cluster_names_gone(g, node);
+}
+
 static struct known *known_new(struct cluster_names *g, const char *name) {
   size_t size = strlen(name) + 1;
   struct known *k = calloc(1, sizeof *k + size);

@@ -1,4 +1,4 @@
-/* Invariant: while the roster runs and is not refused, either the keeping timer runs, or a request that ends
+/* Invariant: while the roster runs, either the keeping timer runs, or a request that ends
  * by starting the timer is under way; the same holds for the reading timer, of which a watch takes the place.
  * A known node is `absent` when its key was missing in the last list, or was deleted in a time of doubt, and
  * it is not told gone yet.
@@ -91,7 +91,7 @@ static char *make_value(const struct roster *r) {
 }
 
 static void refuse(struct roster *r, const struct error *e) {
-  if (r->joined_once) keep_after(r, ttl_ms(r));
+  keep_after(r, r->joined_once ? ttl_ms(r) : ROSTER_REFUSED_MS);
   r->events->refused(r->data, e);
 }
 
@@ -554,4 +554,8 @@ int64_t roster_sure_ms(const struct roster *r) {
 int64_t roster_find(const struct roster *r, const char *node) {
   const struct known *k = map_get(&r->known, node);
   return k && !k->absent_until ? k->created : 0;
+}
+
+size_t roster_count(const struct roster *r) {
+  return r->known.len;
 }

@@ -17,11 +17,12 @@
 #include "agent/mesh/mesh.h"
 
 enum {
-  ROSTER_TTL_S = 6,         /* the lease is kept each third of this */
-  ROSTER_COUNT_MS = 600000, /* how often the keys are counted, as etcd before 3.5.22 may lose the news of a
-                               deletion */
-  ROSTER_PAGE = 100,        /* keys of an answer */
-  ROSTER_MAX = 1 << 14,     /* nodes that are remembered */
+  ROSTER_TTL_S = 6,          /* the lease is kept each third of this */
+  ROSTER_COUNT_MS = 600000,  /* how often the keys are counted, as etcd before 3.5.22 may lose the news of a
+                                deletion */
+  ROSTER_PAGE = 100,         /* keys of an answer */
+  ROSTER_MAX = 1 << 14,      /* nodes that are remembered */
+  ROSTER_REFUSED_MS = 30000, /* a node that is refused tries again after so long */
 };
 
 /* Copied, but for the loop, the log and the client, which are borrowed. */
@@ -44,8 +45,8 @@ struct roster_events {
    * after its lease was lost. */
   void (*joined)(void *data, int64_t revision);
   /* This node cannot be in the cluster.  ERR_NODE_TAKEN: a living node has its name, which e says where.
-   * ERR_PERMISSION, ERR_VERSION, ERR_TOO_LARGE, ERR_USAGE: as etcd_done.  Before `joined` the roster makes no
-   * further attempt; afterwards it does. */
+   * ERR_PERMISSION, ERR_VERSION, ERR_TOO_LARGE, ERR_USAGE: as etcd_done.  The roster goes on trying, and runs
+   * this after each attempt that is refused. */
   void (*refused)(void *data, const struct error *e);
   /* A node is there, or is there with other values or by another key; never this node. */
   void (*present)(void *data, const struct presence *there);
@@ -71,5 +72,7 @@ int64_t roster_revision(const struct roster *r);
 int64_t roster_sure_ms(const struct roster *r);
 /* The revision that created the key of another node, as far as is known; 0: there is none. */
 int64_t roster_find(const struct roster *r, const char *node);
+/* How many other nodes there are. */
+size_t roster_count(const struct roster *r);
 
 #endif

@@ -248,7 +248,7 @@ static void op_name_unregister(struct agent *a, struct signal *call, struct term
 
 /* Passes a cast of a peer's registry to this node's registry. */
 static void op_names(struct agent *a, struct signal *call, struct term_reader r) {
-  if (call->from == npid_kernel_of(call->from))
+  if (a->mesh_registry && call->from == npid_kernel_of(call->from))
     mesh_registry_heard(a->mesh_registry, npid_incarnation(call->from), r);
   call_answer(a, call, NULL);
 }

@@ -58,6 +58,11 @@ int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struc
                      port);
   if (json_object_get(v, "demand") && number < 1)
     return error_set(e, ERR_USAGE, "%s: a hello with the number %lld", node, (long long)number);
+  if (us->on_demand != (number > 0))
+    return error_set(
+        e, ERR_USAGE,
+        "%s: %s is in a cluster on etcd (node-start --cluster), and %s is not: they cannot be linked", node,
+        us->on_demand ? "this node" : "it", us->on_demand ? "it" : "this node");
   if (!is_address(h.address))
     return error_set(e, ERR_USAGE, "%s: a hello with %.100s, which is no IP address", node, h.address);
   if (tags_check(h.tags, e) || relays_check(h.via, e)) return ERR_USAGE;

@@ -31,7 +31,8 @@ struct hello {
 /* The hello of this node to the node `to`, without "demand": a new reference.  NULL when memory ran out. */
 json_t *hello_write(const struct mesh_config *us, uint64_t life, const char *to);
 
-/* Reads the hello of a peer; out points into v.  ERR_USAGE (it is not understood), ERR_VERSION (another
+/* Reads the hello of a peer; out points into v.  ERR_USAGE (it is not understood, or one of the two nodes
+ * links on demand and the other does not), ERR_VERSION (another
  * PSK_LINK_VERSION or another Lua, whatever else the hello has), ERR_BAD_NODE, ERR_NAME (it has this node's
  * own name). */
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) MUST_CHECK;
