@@ -648,6 +648,65 @@ END
   assert_line 'node_io_long_turns_total{over="100ms"} 0'
 }
 
+# Posts $T/body, a command with so many words that a thread of the pool starts it, to the node.
+many_words() {
+  jq -n '{command: $ARGS.positional} + $options + {env: ([range(100000) | {key: "V\(.)", value: ""}] | from_entries)}' \
+    --argjson options "$1" --args "${@:2}" >"$T/body"
+}
+
+# The children of the I/O thread of the node, which is the first thread of the agent.
+io_children() {
+  local node
+  node=$(api one GET /v1/node | jq .os_pid)
+  cat "/proc/$node/task/$node/children"
+}
+
+no_command() { [ -z "$(node-ps --json | jq 'select(.kind == "command")')" ]; }
+
+@test "the I/O thread does not wait while the many words of a command are copied: another thread starts it" {
+  start_node one
+  many_words '{"attach": false, "name": "many"}' sleep 300
+  run -0 api one POST /v1/processes --json @"$T/body"
+  node-spawn -d --name few -- sleep 300
+  guard_of() { ps -o ppid= -p "$(node-ps --json | jq --arg name "$1" 'select(.name == $name) | .os_pid')" | tr -d ' '; }
+  run -0 io_children
+  [[ " $output " == *" $(guard_of few) "* ]]
+  [[ " $output " != *" $(guard_of many) "* ]]
+  node-kill many few
+  wait_until no_command
+}
+
+@test "a command with many words is ended, by its timeout or a kill, while it is being started" {
+  start_node one
+  many_words '{"attach": false, "timeout_ms": 1, "name": "many"}' sleep 300
+  for _ in 1 2 3; do
+    run -0 api one POST /v1/processes --json @"$T/body"
+    assert_output --partial 'it was ended before it had begun, by its timeout or by a signal'
+    run -1 node-whereis --local many
+  done
+  many_words '{"attach": false, "name": "many"}' sleep 300
+  for how in kill shutdown; do
+    api one POST /v1/processes --json @"$T/body" >"$T/answer" &
+    wait_until node-kill --reason "$how" many
+    wait $!
+  done
+  wait_until no_command
+  wait_until eval '[ -z "$(io_children)" ]'
+  run -0 node-spawn -- echo next
+  assert_output next
+}
+
+@test "a node stops while commands with many words are being started" {
+  for _ in 1 2 3; do
+    start_node one
+    many_words '{"attach": false, "name": "many"}' sleep 300
+    api one POST /v1/processes --json @"$T/body" >"$T/answer" 2>&1 &
+    wait_until node-whereis -n one --local many
+    node-stop
+    wait $! || : # it was answered, or cut off
+  done
+}
+
 @test "a directory that is gone: of the tool, of the node, and of --cwd" {
   mkdir "$T/here" "$T/there"
   (cd "$T/there" && start_node one)

@@ -19,12 +19,14 @@
 #include "vm/vm.h"
 #include "wire/psk.h"
 
+#include <sys/queue.h>
 #include <uv.h>
 
 struct rpc;
 struct outcomes;
 struct hosted;
 struct hosted_walk;
+struct child_job;
 struct command;
 struct cgroups;
 struct identities;
@@ -100,8 +102,9 @@ struct agent {
   int64_t ties;              /* ends of links and monitors of hosted processes */
   npid console;              /* the leader of processes that are spawned without another leader */
   struct hosted *console_process;
-  struct map children;     /* pid → struct child; process/children.c */
-  int commands;            /* how many commands there are; process/command.c */
+  struct map children;           /* pid → struct child; process/children.c */
+  LIST_HEAD(, child_job) starts; /* starts of children by the pool; process/children.c */
+  int commands;                  /* how many commands there are; process/command.c */
   struct cgroups *cgroups; /* process/cgroup.h, or NULL; sought by process/command.c for the first command */
   bool cgroups_sought;
   struct identities *identities; /* process/identity.c, or NULL */

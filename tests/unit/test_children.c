@@ -29,7 +29,7 @@ static void on_ended(struct child *c, int status, int number) {
 /* Starts sh -c LINE with these descriptors. */
 static int start(struct told *t, const char *line, const int fds[], int count) {
   char *argv[] = {"/bin/sh", "-c", (char *)(uintptr_t)line, NULL};
-  return child_start(a, &t->child, argv, NULL, fds, count, on_ended);
+  return child_start(a, &t->child, &(struct child_program){argv, NULL, fds, count}, on_ended);
 }
 
 /* Returns when the process can be waited for. */
@@ -61,7 +61,8 @@ static void test_ends(void) {
   look();
   ok(three.times == 0 && a->children.len == 0, "the end of one that was forgotten is not told");
   waitpid(pid, NULL, 0);
-  ok(child_start(a, &one.child, missing, NULL, null, 3, on_ended) == ENOENT && a->children.len == 0,
+  const struct child_program program = {missing, NULL, null, 3};
+  ok(child_start(a, &one.child, &program, on_ended) == ENOENT && a->children.len == 0,
      "a program that is missing is told at once");
 }
 
@@ -78,6 +79,47 @@ static void test_stranger(void) {
   int status = 0;
   ok(t.times == 1 && t.status == 4, "a child that ends after a stranger is found: %d", t.status);
   ok(waitpid(stranger, &status, 0) == stranger && WEXITSTATUS(status) == 5, "the stranger is left alone");
+}
+
+/* A process that another thread has started is a stranger until its number is known: its SIGCHLD may have
+ * been handled before, so child_adopt looks at once. */
+static void test_adopted(void) {
+  struct told early = {0}, late = {0};
+  pid_t ended = fork();
+  if (ended == 0) _exit(6);
+  until_ended(ended);
+  look();
+  ok(early.times == 0, "the SIGCHLD of a child that is not known yet tells nothing");
+  ok(child_adopt(a, &early.child, ended, on_ended) == 0 && early.times == 1 && early.status == 6 &&
+         a->children.len == 0,
+     "it is told as soon as the child is known: %d", early.status);
+  pid_t lives = fork();
+  if (lives == 0) _exit(pause());
+  ok(child_adopt(a, &late.child, lives, on_ended) == 0 && late.times == 0 && a->children.len == 1,
+     "one that lives is waited for");
+  kill(lives, SIGKILL);
+  until_ended(lives);
+  look();
+  ok(late.times == 1 && late.signal == SIGKILL, "and its end is told once: %d", late.signal);
+}
+
+/* A start whose words the kernel copies for long is one for a thread of the pool. */
+static void test_long(void) {
+  enum { MANY = 20000 };
+  static const int null[] = {-1, -1, -1};
+  static char *many[MANY + 1];
+  char *few[] = {"/bin/true", NULL}, *none[] = {NULL};
+  char *one = malloc((128 << 10) + 1);
+  char *big[] = {"/bin/true", one, NULL};
+  if (!one) abort();
+  memset(one, 'x', 128 << 10);
+  one[128 << 10] = '\0';
+  for (int i = 0; i < MANY; i++) many[i] = "";
+  ok(!child_is_long(&(struct child_program){few, none, null, 3}), "a start with few words is short");
+  ok(child_is_long(&(struct child_program){many, none, null, 3}), "one with many words is not");
+  ok(child_is_long(&(struct child_program){few, many, null, 3}), "nor one with many variables");
+  ok(child_is_long(&(struct child_program){big, none, null, 3}), "nor one with a long word");
+  free(one);
 }
 
 /* Descriptors whose numbers are below the count change places without harm. */
@@ -125,6 +167,8 @@ int main(void) {
   handle.data = a;
   test_ends();
   test_stranger();
+  test_adopted();
+  test_long();
   test_descriptors();
   test_signals();
   map_finish(&a->children);

@@ -225,6 +225,10 @@ static void move_out(struct cgroups *c, const pid_t *guards, size_t count) {
   free(agent);
 }
 
+bool cgroups_moved(const struct cgroups *c) {
+  return c->moved;
+}
+
 /* Is the word among the words of a list with blanks between them? */
 static bool has_word(const char *list, const char *word) {
   size_t n = strlen(word);

@@ -44,6 +44,9 @@ void cgroups_free(struct cgroups *c);
 int cgroup_make(struct cgroups *c, const char *name, const struct cgroup_limits *limits, const pid_t *guards,
                 size_t guard_count, char **path, struct error *e) MUST_CHECK;
 
+/* Have the guards left the own group, because limits were used? */
+bool cgroups_moved(const struct cgroups *c);
+
 bool cgroup_is_limited(const struct cgroup_limits *limits);
 
 /* Sends SIGKILL to all processes of the group. */

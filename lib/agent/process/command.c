@@ -24,7 +24,7 @@ static struct term *reason_of(const struct command *c) {
   return c->reason ? term_ref(c->reason) : reason_exit(c->status, c->signal);
 }
 
-static void command_release(struct command *c) {
+void command_release(struct command *c) {
   if (--c->holds) return;
   term_unref(c->reason);
   free(c->cwd);
@@ -51,14 +51,13 @@ static void command_free(struct hosted *p) {
   c->cgroup = NULL;
   for (int i = 0; i < PIPES; i++) command_close(c, &c->pipe[i]);
   command_close(c, &c->timer);
-  if (c->guard_runs && !a->stopping) {
+  if (c->guard_runs && !c->start && !a->stopping) {
     c->next_kept = a->kept;
     if (c->next_kept) c->next_kept->kept_pprev = &c->next_kept;
     c->kept_pprev = &a->kept;
     a->kept = c;
   } else if (c->started) {
-    child_forget(a, &c->guard);
-    command_release(c);
+    command_forget_guard(c);
   }
 }
 
@@ -72,8 +71,7 @@ static void kept_end(struct command *c) {
 void commands_forget_kept(struct agent *a) {
   for (struct command *c = a->kept, *next; c; c = next) {
     next = c->next_kept;
-    child_forget(a, &c->guard);
-    command_release(c);
+    command_forget_guard(c);
   }
   a->kept = NULL;
 }
@@ -155,18 +153,26 @@ void command_guard_ended(struct child *guard, int status, int sig) {
  * KILL.
  */
 static void signal_tree(struct command *c, bool kill_it) {
-  if (c->running && c->guard.pid) kill(c->guard.pid, kill_it ? GUARD_KILL : SIGTERM);
+  int number = kill_it ? GUARD_KILL : SIGTERM;
+  if (c->start && c->early != GUARD_KILL) c->early = number;
+  if (c->running && c->guard.pid) kill(c->guard.pid, number);
   if (kill_it && c->cgroup && !c->keep) cgroup_kill(c->cgroup);
-}
-
-static void on_grace(uv_timer_t *t) {
-  signal_tree(t->data, true);
 }
 
 /* Tells the command that its terminal is gone: shells ignore TERM at a terminal. */
 static void hang_up(struct command *c) {
   if (c->tty && c->running && c->guard.pid)
     sigqueue(c->guard.pid, GUARD_PASS, (union sigval){.sival_int = SIGHUP});
+}
+
+void command_signal_early(struct command *c) {
+  if (!c->early) return;
+  hang_up(c);
+  signal_tree(c, c->early == GUARD_KILL);
+}
+
+static void on_grace(uv_timer_t *t) {
+  signal_tree(t->data, true);
 }
 
 static void command_end(struct command *c, bool at_once) {
@@ -261,7 +267,7 @@ static void count_one(struct hosted *p, void *data) {
 }
 
 static void add_guard(struct pid_list *l, const struct command *c) {
-  if (c->guard_runs) l->pids[l->count++] = c->guard.pid;
+  if (c->guard_runs && c->guard.pid) l->pids[l->count++] = c->guard.pid;
 }
 
 static void add_pid(struct hosted *p, void *data) {

@@ -1,9 +1,10 @@
 /* command_guard: starts the guard of a command (cmd/node-guard.c), and reads its reports (core/guard.h).
  *
  * Orderings: the reports come in order, but the end of the guard may be seen before its last reports are
- * read. */
+ * read.  A guard that a thread of the pool starts gets its first signal when that thread is done. */
 #include "agent/process/command_parts.h"
 
+#include "agent/http/jobs.h"
 #include "agent/process/outcome.h"
 #include "agent/process/pipes.h"
 #include "agent/process/pty.h"
@@ -11,6 +12,9 @@
 #include "base/fds.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -105,29 +109,110 @@ static int open_ends(struct command *c, const struct command_spec *p, int ends[P
   return failed;
 }
 
-/* Starts the guard; it inherits the ends of the command. Returns 0 or an errno. */
-static int start_child(struct command *c, const struct command_spec *p, const int ends[PIPES]) {
-  int error = child_start(c->hosted.agent, &c->guard, p->argv, p->env, ends, PIPES, command_guard_ended);
-  if (error) return error;
-  c->started = true;
-  c->holds++;
-  return 0;
-}
-
-/* Returns 0 or an errno. */
-int command_start_guard(struct command *c, const struct command_spec *p) {
-  int ends[PIPES] = {-1, -1, -1, -1};
-  if (!fds_room(uv_backend_fd(&c->hosted.agent->loop), SPAWN_FILES, FDS_COMMANDS)) return EMFILE;
-  int failed = open_ends(c, p, ends);
-  if (!failed) failed = start_child(c, p, ends);
+static void close_ends(const int ends[PIPES]) {
   for (int i = 0; i < PIPES; i++)
     if (ends[i] >= 0) close(ends[i]);
-  if (failed) return failed;
-  c->running = c->guard_runs = true;
+}
+
+/* The start has begun: from now on the command can be ended. */
+static void begin_start(struct command *c, const struct command_spec *p) {
+  c->started = c->running = c->guard_runs = true;
+  c->holds++;
   c->stdin_open = p->with_stdin;
   c->tty = p->tty;
   c->open = c->tty ? 3 : 4;
-  uv_read_start((uv_stream_t *)&c->pipe[REPORT], command_alloc, on_report);
   if (p->timeout_ms > 0) uv_timer_start(&c->timer, command_on_deadline, (uint64_t)p->timeout_ms, 0);
+}
+
+/* The guard could not be started. */
+static void undo_start(struct command *c) {
+  c->started = c->running = c->guard_runs = false;
+  c->holds--; /* the handles still hold the struct */
+}
+
+/* The start of a guard by a thread of the pool. */
+struct guard_start {
+  struct child_job child;
+  struct command *command;  /* whose struct it holds */
+  struct command_spec spec; /* has the words */
+  int ends[PIPES];          /* of the command, until the guard has inherited them */
+};
+
+static void run_finish(struct job *job) {
+  command_spec_finish(&((struct guard_start *)job)->spec);
+}
+
+static void on_finished(struct job *job) {
+  free(job);
+}
+
+static void could_not_start(struct command *c, const struct command_spec *p, int error) {
+  struct error e;
+  undo_start(c);
+  command_explain_start(p, error, &e);
+  command_no_start(c, &e);
+}
+
+/* The guard was started, or could not be.  Meanwhile the command may have been told to end; or it is over, as
+ * the node ends: then the guard notices that the node is gone. */
+static void on_started(struct child_job *job) {
+  struct guard_start *s = (struct guard_start *)job;
+  struct command *c = s->command;
+  struct agent *a = job->job.agent;
+  c->start = NULL;
+  close_ends(s->ends);
+  if (!job->child) {
+    command_release(c);
+  } else if (job->error) {
+    could_not_start(c, &s->spec, job->error);
+  } else {
+    command_signal_early(c);
+    uv_read_start((uv_stream_t *)&c->pipe[REPORT], command_alloc, on_report);
+  }
+  job_continue(a, &job->job, 0, run_finish, on_finished);
+}
+
+/* Has a thread of the pool start the guard, which takes the spec, because posix_spawn returns once the kernel
+ * has copied all words.  Returns 0 or ENOMEM. */
+static int start_in_pool(struct command *c, struct command_spec *p, const int ends[PIPES], size_t bytes) {
+  struct guard_start *s = malloc(sizeof *s);
+  if (!s) return ENOMEM;
+  *s = (struct guard_start){.command = c, .spec = *p};
+  *p = (struct command_spec){0};
+  memcpy(s->ends, ends, sizeof s->ends);
+  const struct child_program program = {s->spec.argv, s->spec.env, s->ends, PIPES};
+  c->start = s;
+  child_job_start(c->hosted.agent, &s->child, &c->guard, &program, bytes, command_guard_ended, on_started);
   return 0;
+}
+
+/* Starts the guard; it inherits the ends of the command, which are closed. Returns 0 or an errno. */
+static int start_child(struct command *c, struct command_spec *p, const int ends[PIPES], size_t bytes) {
+  const struct child_program program = {p->argv, p->env, ends, PIPES};
+  bool is_long = child_is_long(&program);
+  begin_start(c, p);
+  int error = is_long ? start_in_pool(c, p, ends, bytes)
+                      : child_start(c->hosted.agent, &c->guard, &program, command_guard_ended);
+  if (error) undo_start(c);
+  if (error || !is_long) close_ends(ends);
+  if (!error && !is_long) uv_read_start((uv_stream_t *)&c->pipe[REPORT], command_alloc, on_report);
+  return error;
+}
+
+int command_start_guard(struct command *c, struct command_spec *p, size_t bytes) {
+  int ends[PIPES] = {-1, -1, -1, -1};
+  if (!fds_room(uv_backend_fd(&c->hosted.agent->loop), SPAWN_FILES, FDS_COMMANDS)) return EMFILE;
+  int failed = open_ends(c, p, ends);
+  if (!failed) return start_child(c, p, ends, bytes);
+  close_ends(ends);
+  return failed;
+}
+
+void command_forget_guard(struct command *c) {
+  if (c->start) { /* which goes on to hold the struct */
+    child_job_forget(&c->start->child);
+    return;
+  }
+  child_forget(c->hosted.agent, &c->guard);
+  command_release(c);
 }

@@ -20,6 +20,8 @@ enum { IN, OUT, ERR, REPORT, PIPES };
 struct command {
   struct hosted hosted;
   struct child guard;
+  struct guard_start *start; /* the start of the guard by a thread of the pool, while it is under way */
+  int early;                 /* the signal that the guard is to get as soon as it is started, or 0 */
   uv_pipe_t pipe[PIPES];
   uv_timer_t timer; /* fires at the deadline of the command, or kill_after_ms after TERM to send KILL */
   uint64_t kill_after_ms;
@@ -50,7 +52,7 @@ struct command {
   npid owner;           /* the process whose end also ends the command, or NPID_NONE */
   npid owner_ref;       /* ref of the monitor of the owner */
   bool keep;            /* what the command leaves behind lives on */
-  bool started;         /* the guard was started, and holds the struct */
+  bool started;         /* the guard was started, or is being started, and holds the struct */
   bool guard_runs;      /* the guard was not waited for; with `keep` and `tty`, it may outlive the command */
   char *cgroup;         /* the directory of its cgroup, or NULL */
   bool limited;         /* the cgroup has limits */
@@ -72,12 +74,25 @@ void command_take_end(struct command *c, int64_t status, int sig);
  * command. */
 void command_guard_ended(struct child *guard, int status, int sig);
 void command_on_deadline(uv_timer_t *t);
+/* Sends the guard, which was just started, the signal that it was to get meanwhile, if any. */
+void command_signal_early(struct command *c);
+/* Frees the struct, once nobody else holds it. */
+void command_release(struct command *c);
+
+/* --- command_start.c ------------------------------------------------------------------------------------ */
+
+/* Refuses the call of a command that has no guard, and ends the command. */
+void command_no_start(struct command *c, const struct error *e);
 
 /* --- command_guard.c ------------------------------------------------------------------------------------ */
 
 void command_init_handles(struct command *c);
-/* Starts the guard with the pipes, or the terminal, of the command.  Returns 0 or an errno. */
-int command_start_guard(struct command *c, const struct command_spec *p);
+/* Starts the guard with the pipes, or the terminal, of the command; bytes: of the spec.  A thread of the pool
+ * starts a guard with many words: it takes the spec (*p is zeroed), and when it fails, the command ends later
+ * (command_no_start).  Returns 0 or an errno. */
+int command_start_guard(struct command *c, struct command_spec *p, size_t bytes);
+/* Waits no more for the guard, and frees the struct once nobody else holds it. */
+void command_forget_guard(struct command *c);
 
 /* --- command_output.c ----------------------------------------------------------------------------------- */
 

@@ -40,6 +40,10 @@ static int make_cgroup(struct command *c, struct command_spec *p, struct error *
   if (!a->cgroups)
     return error_set(e, ERR_PERMISSION,
                      "limits: this host has no cgroup (version 2) in which the node may make others");
+  if (limited && !LIST_EMPTY(&a->starts) && !cgroups_moved(a->cgroups)) /* a guard that cannot be moved yet */
+    return error_set(e, ERR_BUSY,
+                     "limits: they are used for the first time, while the start of another command is under "
+                     "way; try again");
   if (limited && commands_pids(a, &guards, &guard_count))
     return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   snprintf(name, sizeof name, "%" PRIu64 ".%u", (uint64_t)npid_number(c->hosted.pid), (unsigned)a->creation);
@@ -55,7 +59,7 @@ static int make_cgroup(struct command *c, struct command_spec *p, struct error *
   return code ? error_set(e, code, "%s", err_sentence(code)) : 0;
 }
 
-static void no_start(struct command *c, const struct error *e) {
+void command_no_start(struct command *c, const struct error *e) {
   struct signal *call = c->call;
   c->call = NULL;
   outcome_cancel(c->outcome, err_exit(e->code));
@@ -99,13 +103,14 @@ static void start(struct agent *a, struct signal *call, struct command_spec *p, 
   c->owner_ref = vm_ref(a->vm);
   c->hosted.words = command_spec_words(p);
   command_init_handles(c);
-  c->outcome = outcome_begin(a, c->hosted.pid, c->hosted.words);
-  if (!c->outcome) error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
-  int error = e->code || introduce(c, p, e) || make_cgroup(c, p, e) ? 0 : command_start_guard(c, p);
-  if (error) command_explain_start(p, error, e);
   c->cwd = p->cwd;
   p->cwd = NULL;
-  if (e->code) no_start(c, e);
+  c->outcome = outcome_begin(a, c->hosted.pid, c->hosted.words);
+  if (!c->outcome) error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  size_t bytes = call->term->size;
+  int error = e->code || introduce(c, p, e) || make_cgroup(c, p, e) ? 0 : command_start_guard(c, p, bytes);
+  if (error) command_explain_start(p, error, e);
+  if (e->code) command_no_start(c, e);
 }
 
 /* A spec that is read by a job, because it is long. */
@@ -136,7 +141,7 @@ static void run_read(struct job *job) {
 
 static void on_read(struct job *job) {
   struct reading *r = (struct reading *)job;
-  size_t bytes = r->call->term->size;
+  size_t bytes = r->call->term->size; /* start consumes the call */
   holds_note(&job->agent->holds, "the start of a command with many words", NULL);
   start(job->agent, r->call, &r->read, &r->e);
   job_continue(job->agent, job, bytes, run_free, on_freed);

@@ -1,9 +1,11 @@
 /* Relied upon: a process that ends hands its children to their next subreaper before its own end can be
- * waited for, so the first look after the end of a guard sees them. Guards are started on this thread only,
- * and a command is in the list of hosted processes for as long as its guard was not waited for, so a child of
- * the agent that is not the guard of a command is an orphan. */
+ * waited for, so the first look after the end of a guard sees them. A command is in the list of hosted
+ * processes for as long as its guard was not waited for, so a child of the agent that is not the guard of a
+ * command is an orphan, unless a thread of the pool has started it and its command does not have its pid yet.
+ * The kernel gives orphans to the first thread of the agent, which is none of the pool. */
 #include "agent/process/orphans.h"
 
+#include "agent/process/children.h"
 #include "agent/process/command.h"
 
 #include <dirent.h>
@@ -24,8 +26,10 @@ static int by_number(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static void end_orphan(struct guards *g, pid_t pid) {
+/* parent: the thread of the agent below which the kernel lists the child. */
+static void end_orphan(const struct agent *a, struct guards *g, pid_t parent, pid_t pid) {
   if (g->count && bsearch(&pid, g->pids, g->count, sizeof pid, by_number)) return;
+  if (children_come_from(a, parent)) return;
   g->orphans++;
   kill(pid, SIGKILL);
   waitpid(pid, NULL, WNOHANG);
@@ -33,11 +37,11 @@ static void end_orphan(struct guards *g, pid_t pid) {
 
 /* Ends the orphans among the children of one thread, because the kernel lists children by the thread that has
  * started or adopted them. */
-static void end_orphans_of(struct guards *g, const char *thread) {
+static void end_orphans_of(const struct agent *a, struct guards *g, const char *thread) {
   char path[300];
   snprintf(path, sizeof path, "/proc/self/task/%s/children", thread);
   FILE *children = fopen(path, "re");
-  for (int pid; children && fscanf(children, "%d", &pid) == 1;) end_orphan(g, pid);
+  for (int pid; children && fscanf(children, "%d", &pid) == 1;) end_orphan(a, g, (pid_t)atoi(thread), pid);
   if (children) fclose(children);
 }
 
@@ -48,7 +52,7 @@ static bool none(struct agent *a) {
   if (g.count) qsort(g.pids, g.count, sizeof *g.pids, by_number);
   DIR *threads = opendir("/proc/self/task");
   for (const struct dirent *d; threads && (d = readdir(threads));)
-    if (*d->d_name != '.') end_orphans_of(&g, d->d_name);
+    if (*d->d_name != '.') end_orphans_of(a, &g, d->d_name);
   const bool looked = threads;
   if (threads) closedir(threads);
   free(g.pids);
