@@ -69,9 +69,11 @@ static int copy_config(struct vm *vm, const struct vm_config *config) {
 static int setup(struct vm *vm, const struct vm_config *config) {
   waits_init(&vm->waits);
   refs_init(&vm->refs);
+  vm->no_memory = term_build("s", "memory");
   int copied = copy_config(vm, config), table = ptab_init(&vm->ptab);
   int rc = sched_init(&vm->sched, config->schedulers > 0 ? config->schedulers : cores(), isolate_run);
   if (copied || table || rc) return copied ? copied : table ? table : rc;
+  if (!vm->no_memory) return ERR_NOMEM;
   vm->ptab.max = (uint32_t)vm->config.limits->max[LIMIT_PROCESSES];
   vm->placement = placement_new(vm, &language);
   return vm->placement ? 0 : ERR_NOMEM;
@@ -122,6 +124,7 @@ void vm_free(struct vm *vm) {
   ptab_finish(&vm->ptab);
   refs_finish(&vm->refs);
   waits_finish(&vm->waits);
+  term_unref(vm->no_memory);
   free((char *)vm->config.path);
   free((char *)vm->config.library);
   free((char *)vm->config.directory);

@@ -2,6 +2,7 @@
  * Each run does representative work and undoes it; no run may crash, hang or leak (the sanitizers detect
  * that). The linker puts the functions below in place of the allocator's (see the Makefile). */
 #include "agent_host.h"
+#include "still_vm.h"
 
 #include "agent/cluster/etcd_json.h"
 #include "agent/registry/mesh_registry.h"
@@ -194,6 +195,39 @@ static bool work_vm(void) {
   return ran;
 }
 
+/* --- the end of a process --- */
+
+/* Processes that must end do so, also when there is no memory for the reason. */
+static bool work_end(void) {
+  enum { PROCESSES = 4 };
+  struct still st;
+  struct process *p[PROCESSES];
+  npid pid[PROCESSES];
+  int killed = 0;
+  long armed = fail_at;
+  fail_at = 0; /* the harness needs its memory */
+  still_init(&st, &(struct vm_config){.schedulers = 1});
+  for (int i = 0; i < PROCESSES; i++) {
+    p[i] = still_spawn(&st, "while true do receive() end");
+    pid[i] = p[i]->pid;
+    vm_signal(st.vm, SIGNAL_MONITOR, pid[i], st.tester, vm_ref(st.vm), NULL);
+    still_run(&st);
+    vm_signal(st.vm, SIGNAL_MESSAGE, pid[i], st.tester, NPID_NONE, term_build("s", "wakes the isolate"));
+  }
+  fail_at = armed;
+  for (int i = 0; i < PROCESSES; i++) process_doom(p[i], term_build("s", "killed"));
+  still_run(&st);
+  fail_at = 0;
+  for (int i = 0; i < PROCESSES; i++)
+    if (ptab_find(&st.vm->ptab, npid_number(pid[i]))) abort();
+  for (struct signal *s; (s = still_take(&st, SIGNAL_DOWN));) {
+    killed += term_is_word(s->term, "killed");
+    signal_free(s);
+  }
+  still_finish(&st);
+  return killed == PROCESSES;
+}
+
 /* --- the registry of a node without peers --- */
 
 static void note(void *data, const struct error *e, bool yes, uint64_t token) {
@@ -301,6 +335,7 @@ int main(void) {
   try_all("wire", work_wire);
   try_all("names", work_names);
   try_all("vm", work_vm);
+  try_all("end of a process", work_end);
   try_all("registry", work_registry);
   try_all("answers of etcd", work_etcd_answers);
   try_all("etcd", work_etcd);

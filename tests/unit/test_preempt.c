@@ -165,6 +165,20 @@ static void test_callback(void) {
   hog_finish(&h);
 }
 
+/* A coroutine whose last hook took long to set, because of its deep stack, then has the core for as long. */
+static void test_slow_hook(void) {
+  enum { SLOW = 20 };
+  struct hog h;
+  hog_init(&h, "n = 0 while true do n = n + 1 end");
+  h.preemptible.hook_ticks = SLOW;
+  unsigned before = sched_ticks(&all.scheduler[0]);
+  bool good = finishes(&h);
+  unsigned ticks = sched_ticks(&all.scheduler[0]) - before;
+  ok(good && ticks > SLOW, "after a hook that took %d ticks the next one waits: %u", SLOW, ticks);
+  ok(h.preemptible.hook_ticks < SLOW, "and is measured again: %u", h.preemptible.hook_ticks);
+  hog_finish(&h);
+}
+
 static void test_threads(void) {
   struct error e;
   struct timespec until;
@@ -172,6 +186,7 @@ static void test_threads(void) {
   test_loop();
   test_two();
   test_callback();
+  test_slow_hook();
   clock_gettime(CLOCK_REALTIME, &until);
   until.tv_sec += 60;
   if (sched_stop(&all, &until)) abort();

@@ -51,7 +51,7 @@ static void start(lua_State *L, struct process *q, int first, int last) {
     q->nargs = n;
     process_begin(q);
   } else {
-    process_doom(q, term_build("s", "memory"));
+    process_doom(q, NULL);
   }
 }
 
@@ -80,7 +80,7 @@ static struct process *start_graph(lua_State *L, struct process *p, struct fn_gr
   int status = lua_pcall(L, g->objects + 2, 1, 0);
   heap_enter(h, HEAP_SLOT + p->slot);
   if (status != LUA_OK) {
-    process_doom(q, term_build("s", "memory"));
+    process_doom(q, NULL);
     lua_error(L);
   }
   facts_set_label(q, factory_label(L, p->isolate, g->object[0].factory, lua_gettop(L)));
@@ -185,6 +185,6 @@ int bind_spawn(lua_State *L, int first, struct bind_child how) {
   struct process *q = bind_is_function(L, first) ? start_here(L, p, first, last, how.priority) : NULL;
   if (!q) return spawn_by_order(L, first, how);
   const struct spawn_order o = {.link = how.link ? p->pid : NPID_NONE, .watcher = p->pid, .ref = how.monitor};
-  if (ties && spawn_tie(q, &o)) process_doom(q, term_build("s", "memory"));
+  if (ties && spawn_tie(q, &o)) process_doom(q, NULL);
   return end_spawn(L, q->pid, how);
 }

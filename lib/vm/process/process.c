@@ -231,11 +231,11 @@ void process_charge(struct process *p, int64_t bytes) {
 /* --- death --- */
 
 void process_doom(struct process *p, struct term *reason) {
-  if (p->preemptible.end || !reason) {
+  if (p->preemptible.end) {
     term_unref(reason);
     return;
   }
-  p->preemptible.end = reason;
+  p->preemptible.end = reason ? reason : term_ref(p->isolate->vm->no_memory);
   process_ready(p);
 }
 
@@ -484,7 +484,7 @@ void process_outgrew(struct process *p, const char *what) {
   char pid[NPID_TEXT_SIZE], text[NPID_TEXT_SIZE + 64];
   if (p->preemptible.end) return;
   snprintf(text, sizeof text, "process %s ended: %s\n", own_pid(p, pid), what);
-  process_doom(p, term_build("s", "memory"));
+  process_doom(p, NULL);
   put_error(p, text, strlen(text));
 }
 

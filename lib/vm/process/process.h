@@ -112,8 +112,8 @@ void process_wait(struct process *p, enum process_state state, int64_t at);
 /* Runs the process until it waits, is preempted, or ends. */
 void process_run(struct process *p);
 
-/* Makes the process end with this reason, as soon as it does not run; takes the term.  Later calls change
- * nothing. */
+/* Makes the process end with this reason, as soon as it does not run; takes the term.  NULL: "memory", which
+ * is also the reason when there is no memory for another one. Later calls change nothing. */
 void process_doom(struct process *p, struct term *reason);
 
 /* Makes the process end with the reason "memory"; `what` says which bound it reached, in a message to its

@@ -200,7 +200,7 @@ static void settle_monitor(struct process *p, const struct term *reply) {
   p->callee_ref = NPID_NONE;
   if (ref == NPID_NONE || process_demonitor(p, ref) == NPID_NONE) return;
   if (term_next(&r).tag == TERM_TRUE && term_get_pid(&r, &pid) && process_monitor(p, ref, pid, p->call_epoch))
-    process_doom(p, term_build("s", "memory"));
+    process_doom(p, NULL);
 }
 
 static void on_reply(struct process *p, struct signal *s) {

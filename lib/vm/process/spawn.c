@@ -118,7 +118,7 @@ struct arrival {
 static void lease(struct process *p, npid to) {
   uint32_t epoch = epoch_of(p->isolate->config, p->order, to);
   if (process_link(p, to, epoch) || isolate_tie(p->isolate, SIGNAL_LINK, to, p->pid, NPID_NONE, epoch))
-    process_doom(p, term_build("s", "memory"));
+    process_doom(p, NULL);
 }
 
 /* Runs in lua_pcall.  Leaves a->order set when memory runs out. */
@@ -132,7 +132,7 @@ static int arrive(lua_State *L) {
   lua_pushcfunction(p->L, a->iso->hooks->boot);
   if (o.priority != PRIORITY_NORMAL) process_set_priority(p, o.priority);
   process_begin(p);
-  if (!o.host && spawn_tie(p, &o)) process_doom(p, term_build("s", "memory"));
+  if (!o.host && spawn_tie(p, &o)) process_doom(p, NULL);
   if (o.lease != NPID_NONE) lease(p, o.lease);
   return 0;
 }

@@ -136,6 +136,31 @@ static void note_found(struct scheduler *s, struct ptab_facts *facts, unsigned s
   atomic_store_explicit(&s->asked_switches, switches, memory_order_relaxed);
 }
 
+static int64_t processor_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static uint32_t hook_ticks(lua_State *L) {
+  const struct preemptible *p = preemptible_of(L);
+  return p ? atomic_load_explicit(&p->hook_ticks, memory_order_relaxed) : 0;
+}
+
+/* At most one hook a turn: on a deep stack lua_sethook takes longer than a tick. */
+static void hook(struct scheduler *s, lua_State *L, unsigned switches) {
+  enum { TICKS_MAX = 100 }; /* longer than any stack takes: Lua bounds it */
+  struct preemptible *p = preemptible_of(L);
+  int64_t before = processor_ns();
+  atomic_store_explicit(&s->hook_tick, sched_ticks(s), memory_order_relaxed);
+  atomic_store_explicit(&s->hooked, switches, memory_order_relaxed);
+  preempt_now(L);
+  int64_t ticks = (processor_ns() - before) / SCHED_TICK_NS;
+  if (p)
+    atomic_store_explicit(&p->hook_ticks, (uint32_t)(ticks < TICKS_MAX ? ticks : TICKS_MAX),
+                          memory_order_relaxed);
+}
+
 static void on_tick(int number, siginfo_t *info, void *context) {
   (void)number, (void)context;
   struct scheduler *s = info->si_value.sival_ptr;
@@ -144,15 +169,14 @@ static void on_tick(int number, siginfo_t *info, void *context) {
   atomic_fetch_add_explicit(&s->ticks, 1, memory_order_relaxed);
   lua_State *L = atomic_load_explicit(&s->running, memory_order_relaxed);
   unsigned switches = atomic_load_explicit(&s->switches, memory_order_relaxed);
+  s->again = switches == s->seen ? s->again + 1 : 0;
   note_found(s, L ? count_tick(L) : NULL, switches);
   if (atomic_load(&s->asleep)) {
     atomic_store(&s->ticking, false);
     set_timer(s, 0);
-  } else if (L && switches == s->seen && switches != atomic_load_explicit(&s->hooked, memory_order_relaxed)) {
-    /* At most one hook a turn: on a deep stack lua_sethook takes longer than a tick. */
-    atomic_store_explicit(&s->hook_tick, sched_ticks(s), memory_order_relaxed);
-    atomic_store_explicit(&s->hooked, switches, memory_order_relaxed);
-    preempt_now(L);
+  } else if (L && s->again > hook_ticks(L) &&
+             switches != atomic_load_explicit(&s->hooked, memory_order_relaxed)) {
+    hook(s, L, switches);
   }
   s->seen = switches;
   if (atomic_load(&s->all->asleep) > 0 && work_waits(s)) sched_kick(s->all);

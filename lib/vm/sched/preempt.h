@@ -6,6 +6,10 @@
  * speed.  A tick that finds its scheduler asleep stops the timer; preempt_arm starts it again before the next
  * runnable runs.
  *
+ * lua_sethook takes time for each frame of a coroutine's stack: milliseconds for 100,000.  So a green thread
+ * is hooked only when it has had the core for at least as long as its last hook took to set; deep recursion
+ * is then at most half as fast as it would be alone.
+ *
  * Code that a C function calls back cannot yield.  It runs on for PREEMPT_CALLBACK_TICKS; then the hook
  * raises an error, again at each instruction, until the C function has returned. */
 #ifndef VM_SCHED_PREEMPT_H
@@ -25,10 +29,11 @@ enum { PREEMPT_CALLBACK_TICKS = 1000000000 / SCHED_TICK_NS }; /* a second */
  * extra space of the coroutine (lua_getextraspace) holds a pointer to it, so the same pointer also leads to
  * the green thread. */
 struct preemptible {
-  struct runnable *runnable; /* the runnable that owns the green thread */
-  struct term *end;          /* the reason with which it must end; NULL: it may run on */
-  bool interrupted;          /* it gets an error at its next instruction, or where it waits */
-  struct ptab_facts *facts;  /* of a live process; the handler counts its ticks */
+  struct runnable *runnable;   /* the runnable that owns the green thread */
+  struct term *end;            /* the reason with which it must end; NULL: it may run on */
+  bool interrupted;            /* it gets an error at its next instruction, or where it waits */
+  _Atomic uint32_t hook_ticks; /* how long its last hook took to set; only the handler uses it */
+  struct ptab_facts *facts;    /* of a live process; the handler counts its ticks */
 };
 
 /* Installs the signal's handler.  To be called once, before the first scheduler thread starts. */

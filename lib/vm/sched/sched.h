@@ -103,12 +103,13 @@ struct scheduler {
   timer_t timer; /* ticks while the scheduler is busy; this and all below is for preempt.c */
   bool has_timer;
   atomic_bool ticking;
-  atomic_uint ticks;                  /* counted by the signal handler */
-  _Atomic(lua_State *) running;       /* the green thread that has the core */
-  atomic_uint switches;               /* counts green threads run */
-  unsigned seen;                      /* switches at the last tick; only the handler uses it */
-  atomic_uint hooked, hook_tick;      /* switches and ticks at the last hook */
-  atomic_uint turns;                  /* counts runnables run */
+  atomic_uint ticks;             /* counted by the signal handler */
+  _Atomic(lua_State *) running;  /* the green thread that has the core */
+  atomic_uint switches;          /* counts green threads run */
+  unsigned seen, again;          /* switches at the last tick, and how many ticks before it found the same;
+                                    only the handler uses them */
+  atomic_uint hooked, hook_tick; /* switches and ticks at the last hook */
+  atomic_uint turns;             /* counts runnables run */
   _Atomic(struct ptab_facts *) found; /* of the green thread that the last tick found; NULL: none */
   atomic_bool held; /* somebody asks where the green thread is that keeps the core: on_hook notes it */
   char place[SCHED_PLACE_SIZE]; /* where; under place_lock */

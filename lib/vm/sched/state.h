@@ -34,6 +34,7 @@ struct vm {
   struct runnable
       host; /* owns the host's processes; no scheduler runs it: the host takes its inbox (vm_host_take) */
   struct budget budget;
+  struct term *no_memory;      /* the reason "memory" */
   struct placement *placement; /* the isolates: process/placement.h */
 };
 
