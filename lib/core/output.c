@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+enum { BESIDE = 64 }; /* bytes that the other values take, at most */
+
 void output_put(struct term_writer *w, const struct output *o) {
   term_put_text(w, o->is_stderr ? "stderr" : "stdout");
   term_put_pid(w, o->from);
@@ -12,8 +14,9 @@ void output_put(struct term_writer *w, const struct output *o) {
 
 struct term *output_message(const struct output *o) {
   struct term_writer w = TERM_WRITER_INIT;
+  term_reserve(&w, o->n + BESIDE);
   output_put(&w, o);
-  struct term *t = term_from_writer(&w, output_values(o));
+  struct term *t = term_take_all(&w, output_values(o));
   term_writer_finish(&w);
   return t;
 }

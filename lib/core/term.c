@@ -40,14 +40,16 @@ struct term *term_from_writer(const struct term_writer *w, uint32_t count) {
   return set_head(t, w, count);
 }
 
-/* A block that cannot be made smaller stays as it is. */
 struct term *term_take(struct term_writer *w, uint32_t count) {
-  if (w->failed) return NULL;
-  if (w->len <= TERM_TAKEN) {
-    struct term *copy = term_from_writer(w, count);
-    term_writer_clear(w);
-    return copy;
-  }
+  if (w->failed || w->len > TERM_TAKEN) return term_take_all(w, count);
+  struct term *copy = term_from_writer(w, count);
+  term_writer_clear(w);
+  return copy;
+}
+
+/* A block that cannot be made smaller stays as it is. */
+struct term *term_take_all(struct term_writer *w, uint32_t count) {
+  if (w->failed || !w->len) return term_from_writer(w, count);
   uint8_t *block = w->data - HEAD;
   uint8_t *smaller = w->cap > w->len ? realloc(block, HEAD + w->len) : NULL;
   struct term *t = set_head((struct term *)(void *)(smaller ? smaller : block), w, count);

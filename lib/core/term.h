@@ -134,6 +134,10 @@ struct term *term_from_writer(const struct term_writer *w, uint32_t count);
 enum { TERM_TAKEN = 256 << 10 };
 struct term *term_take(struct term_writer *w, uint32_t count);
 
+/* As term_take, but takes over the memory whatever its size is: for a writer that has about as much as the
+ * term (term_reserve). */
+struct term *term_take_all(struct term_writer *w, uint32_t count);
+
 /* The reader: a position in encoded values. */
 struct term_reader {
   const uint8_t *at, *end;

@@ -5,7 +5,10 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { WRITER_KEEP = 256 << 10 }; /* after a larger message the writer's memory is freed */
+enum {
+  WRITER_KEEP = 256 << 10, /* after a larger message the writer's memory is freed */
+  BESIDE = 256,            /* bytes that the values beside the octets of a term mostly take */
+};
 
 #define OCTETS "[\"octets\","
 #define VALUE  "{\"$octets\":"
@@ -190,6 +193,7 @@ static int read_values(struct frames *f, struct json_source *in, struct signal *
   bool none = json_get_null(in);
   term_writer_clear(&f->writer);
   int rc = 0;
+  if (f->octets) term_reserve(&f->writer, (size_t)(f->octets_end - f->octets) + BESIDE);
   if (f->octets)
     rc = none ? bad(e, SHAPE) : get_values(f, in, &count, e);
   else if (!none)
@@ -197,7 +201,7 @@ static int read_values(struct frames *f, struct json_source *in, struct signal *
   if (rc) return rc;
   if (!json_eat(in, ']') || in->at != in->end) return bad(e, SHAPE);
   if ((rc = frame_check_values(s, count, e))) return rc;
-  if (!none) s->term = term_take(&f->writer, count);
+  if (!none) s->term = f->octets ? term_take_all(&f->writer, count) : term_take(&f->writer, count);
   if (f->writer.cap > WRITER_KEEP) term_writer_finish(&f->writer);
   return none || s->term ? 0 : error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
 }
