@@ -1,12 +1,25 @@
 /* POST /v1/processes/PID/stdin: the body is written to a command's standard input as it comes.
  *
- * Invariant: while a "stdin" call is under way to the command, the request is held, so that MHD reads no more
- * of the body. MHD may still pass on what it had read before, so several calls can be under way. */
+ * The body goes to the command in calls "stdin", each of which is answered when its bytes are written.
+ *
+ * Invariant: while CALLS_MAX calls or more are under way, the request is held, so that MHD reads no more of
+ * the body.  MHD may still pass on what it had read before.  The request is answered when the body is
+ * complete and no call is under way.
+ *
+ * Orderings: the calls have one sender and one receiver, so their bytes, and then "stdin_eof", reach the
+ * command in the order of the body, however many are under way. */
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
 #include "agent/kernel/rpc.h"
+#include "core/signal.h"
 
 #include <stdlib.h>
+
+enum {
+  CALLS_MAX = 16, /* under way at a time: 1 MiB, so that a link of some milliseconds does not stall them */
+  CALL_BYTES = SIGNAL_LONG - 128, /* of a call: with them its term is not SIGNAL_LONG */
+  BESIDE = 32,                    /* bytes of the term beside them, at most */
+};
 
 struct body {
   struct agent *agent;
@@ -15,7 +28,7 @@ struct body {
   bool keep;           /* the end of the body does not close the standard input */
   bool leave;          /* a body that is cut off does not close it */
   unsigned calls;      /* under way; the struct is freed after their answers */
-  bool complete;       /* all of the body has come: the next answer answers the request */
+  bool complete;       /* all of the body has come */
   bool ended;          /* "stdin_eof" was sent */
   struct error failed; /* why the process was not found, or a call was refused */
 };
@@ -38,20 +51,36 @@ static void body_end(struct body *b) {
     free(b);
 }
 
+/* All of the body has come and no call is under way. */
+static void answer(struct body *b) {
+  if (b->failed.code)
+    respond_error(b->request, &b->failed);
+  else
+    respond_json(b->request, 200, json_object());
+}
+
 static void on_answer(void *data, const struct error *e, struct term_reader values) {
   (void)values;
   struct body *b = data;
   b->calls--;
-  if (e) b->failed = *e;
-  if (b->calls) return;
-  if (!b->request)
+  if (e && !b->failed.code) b->failed = *e;
+  if (!b->request && !b->calls)
     body_end(b);
-  else if (!b->complete)
+  else if (b->request && !b->complete && b->calls <= CALLS_MAX / 2)
     request_release(b->request);
-  else if (b->failed.code)
-    respond_error(b->request, &b->failed);
-  else
-    respond_json(b->request, 200, json_object());
+  else if (b->request && b->complete && !b->calls)
+    answer(b);
+}
+
+static void send_bytes(struct body *b, const char *bytes, size_t n) {
+  struct term_writer w = TERM_WRITER_INIT;
+  term_reserve(&w, n + BESIDE);
+  term_put_text(&w, "stdin");
+  term_put_str(&w, bytes, n);
+  struct term *t = term_take_all(&w, 2);
+  term_writer_finish(&w);
+  b->calls++;
+  rpc_call(b->agent, b->pid, t, 0, on_answer, b);
 }
 
 static int on_bytes(void *data, const char *bytes, size_t n) {
@@ -59,27 +88,21 @@ static int on_bytes(void *data, const char *bytes, size_t n) {
   if (b->failed.code)
     /* Discards the rest of the body: a client reads the answer only after it has sent the whole body. */
     return 0;
-  struct term_writer w = TERM_WRITER_INIT;
-  term_put_text(&w, "stdin");
-  term_put_str(&w, bytes, n);
-  struct term *t = term_from_writer(&w, 2);
-  term_writer_finish(&w);
-  b->calls++;
-  request_hold(b->request);
-  rpc_call(b->agent, b->pid, t, 0, on_answer, b);
+  for (size_t part; n && !b->failed.code; bytes += part, n -= part) {
+    part = n < CALL_BYTES ? n : CALL_BYTES;
+    send_bytes(b, bytes, part);
+  }
+  if (b->calls >= CALLS_MAX) request_hold(b->request);
   return 0;
 }
 
 static void on_done(void *data) {
   struct body *b = data;
   b->complete = true;
-  if (b->failed.code) {
-    respond_error(b->request, &b->failed);
-  } else if (b->keep) {
-    respond_json(b->request, 200, json_object());
-  } else {
+  if (!b->failed.code && !b->keep)
     send_eof(b);
-  }
+  else if (!b->calls)
+    answer(b);
 }
 
 static void on_closed(void *data) {
