@@ -48,7 +48,7 @@ enum limit_unit { LIMIT_COUNT, LIMIT_BYTES };
   X(LIMIT_CONNECTIONS,   "connections",   LIMIT_COUNT, 4096,          8,            65536,          "connections to the port, and as many to the socket") \
   X(LIMIT_BODY,          "body",          LIMIT_BYTES, 16 * LIMIT_M,  4 * LIMIT_K,  LIMIT_G,        "data in the body of a request") \
   X(LIMIT_BODIES,        "bodies",        LIMIT_BYTES, 256 * LIMIT_M, 64 * LIMIT_K, 1024 * LIMIT_G, "data in the bodies of all requests") \
-  X(LIMIT_STREAM,        "stream",        LIMIT_BYTES, 512 * LIMIT_M, 2 * LIMIT_M,  1024 * LIMIT_G, "data that waits for a client that does not read") \
+  X(LIMIT_STREAM,        "stream",        LIMIT_BYTES, 512 * LIMIT_M, 4 * LIMIT_M,  1024 * LIMIT_G, "data that waits for a client that does not read") \
   X(LIMIT_COMMANDS,      "commands",      LIMIT_COUNT, 4096,          1,            65536,          "commands that run at a time") \
   X(LIMIT_STDIN,         "stdin",         LIMIT_BYTES, 16 * LIMIT_M,  2 * LIMIT_M,  LIMIT_G,        "data that waits for the standard input of a command") \
   X(LIMIT_OUTCOMES,      "outcomes",      LIMIT_COUNT, 1000,          1,            1 << 20,        "ended commands that are remembered") \

@@ -126,9 +126,7 @@ void command_take_end(struct command *c, int64_t status, int sig) {
   c->status = status;
   c->signal = sig;
   outcome_exited(c->outcome, status, sig);
-  /* What the pipes still hold is bounded: read it without flow control. */
-  outcome_forget_flushes(c->outcome);
-  if (c->paused) command_output_resume(c);
+  command_output_forget(c); /* what the pipes still hold is bounded */
   command_one_over(c);
 }
 

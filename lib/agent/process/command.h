@@ -10,6 +10,9 @@
 #include "core/signal.h"
 
 enum {
+  /* Bytes of output that a command may be ahead of its leader, and of its followers: more is read once they
+   * have answered a call "flush". */
+  COMMAND_OUTPUT_WINDOW = 1 << 20,
   COMMAND_STDIN_HIGH =
       1 << 20, /* with more bytes pending for its standard input, senders that can wait are suspended; above
                   LIMIT_STDIN messages from other senders are dropped, and logged */

@@ -1,11 +1,13 @@
 /* command_output: what a command writes, as messages to its leader and its followers.
  *
- * Invariant: while `paused`, nothing is read from the pipes of output, and calls "flush" are unanswered.
+ * Invariant: while `paused`, nothing is read from the pipes of output, and calls "flush" are unanswered.  No
+ * more than COMMAND_OUTPUT_WINDOW bytes, one read, and what a terminal still held are unflushed.
  *
  * Orderings: what is read is passed on at once, so output keeps the order in which it was read; between
  * stdout and stderr there is none. */
 #include "agent/process/command_parts.h"
 
+#include "agent/process/command.h"
 #include "agent/process/outcome.h"
 #include "agent/send.h"
 #include "core/output.h"
@@ -28,8 +30,8 @@ void command_read_output(struct command *c) {
       uv_read_start((uv_stream_t *)&c->pipe[i], command_alloc, on_output);
 }
 
-static void output_pause(struct command *c) {
-  for (int i = OUT; i <= ERR; i++) uv_read_stop((uv_stream_t *)&c->pipe[i]);
+/* Sends the leader and all followers the call "flush". */
+static void ask_flush(struct command *c) {
   struct term *t = term_build("s", "flush");
   c->flush = vm_ref(c->hosted.agent->vm);
   c->flush_to = c->hosted.leader;
@@ -37,20 +39,40 @@ static void output_pause(struct command *c) {
   agent_send(c->hosted.agent, SIGNAL_CALL, c->flush_to, c->hosted.pid, c->flush, t);
   term_unref(t);
   outcome_flush(c->outcome);
+  c->flushing = c->unflushed;
+}
+
+/* Counts n more bytes of output.  A flush is asked for at half of the window, so that its answer mostly comes
+ * before the window is full. */
+static void count_output(struct command *c, size_t n) {
+  c->unflushed += n;
+  if (!c->flushing && c->unflushed >= COMMAND_OUTPUT_WINDOW / 2) ask_flush(c);
+  if (c->paused || c->unflushed < COMMAND_OUTPUT_WINDOW) return;
+  for (int i = OUT; i <= ERR; i++) uv_read_stop((uv_stream_t *)&c->pipe[i]);
   c->paused = true;
 }
 
-void command_output_resume(struct command *c) {
+static void resume(struct command *c) {
   c->paused = false;
-  c->flush = NPID_NONE;
-  c->unflushed = 0;
   command_read_output(c);
   command_tell_stop(c);
 }
 
-/* Reads output again when the leader and all followers have answered "flush". */
 void command_output_check(struct command *c) {
-  if (c->paused && c->flush == NPID_NONE && !outcome_flushing(c->outcome)) command_output_resume(c);
+  if (!c->flushing || c->flush != NPID_NONE || outcome_flushing(c->outcome)) return;
+  c->unflushed -= c->flushing;
+  c->flushing = 0;
+  if (c->paused)
+    resume(c);
+  else
+    count_output(c, 0);
+}
+
+void command_output_forget(struct command *c) {
+  outcome_forget_flushes(c->outcome);
+  c->flush = NPID_NONE;
+  c->unflushed = c->flushing = 0;
+  if (c->paused) resume(c);
 }
 
 void command_reply(struct hosted *p, const struct signal *s) {
@@ -70,7 +92,7 @@ static void pass_output(struct command *c, bool is_stderr, const char *bytes, si
   agent_send(c->hosted.agent, SIGNAL_MESSAGE, c->hosted.leader, c->hosted.pid, NPID_NONE, t);
   outcome_tell(c->outcome, t);
   term_unref(t);
-  c->unflushed += n;
+  count_output(c, n);
 }
 
 /* Reads what the terminal still holds, which is bounded.  Uses the agent's scratch buffer. */
@@ -99,8 +121,7 @@ void command_tell_stop(struct command *c) {
   agent_send(p->agent, SIGNAL_MESSAGE, p->leader, p->pid, NPID_NONE, t);
   outcome_tell(c->outcome, t);
   term_unref(t);
-  c->unflushed += STOP_COST;
-  if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
+  count_output(c, STOP_COST);
 }
 
 /* Called when all processes have closed the terminal, the guard as the last of them, after its report of the
@@ -124,5 +145,4 @@ static void on_output(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes) {
   }
   if (!n) return;
   pass_output(c, (uv_pipe_t *)stream == &c->pipe[ERR], bytes->base, (size_t)n);
-  if (c->unflushed >= VM_OUTPUT_WINDOW) output_pause(c);
 }

@@ -44,7 +44,8 @@ struct command {
   int signal;
   int64_t stops;        /* how often it was stopped */
   int64_t stop_signal;  /* it was stopped by this signal, which was not told yet; 0: no */
-  size_t unflushed;     /* bytes of output since the last flush */
+  size_t unflushed;     /* bytes of output since the last flush that was answered */
+  size_t flushing;      /* so many of them came before the flush under way; 0: there is none */
   bool paused;          /* output is not read until the calls "flush" are answered */
   npid flush;           /* ref of the call "flush" to the leader, or NPID_NONE */
   npid flush_to;        /* the leader that the call went to, */
@@ -99,9 +100,9 @@ void command_forget_guard(struct command *c);
 /* uv_alloc_cb: the scratch buffer of the agent. */
 void command_alloc(uv_handle_t *h, size_t hint, uv_buf_t *out);
 void command_read_output(struct command *c);
-/* Ends a pause: the output is read again. */
-void command_output_resume(struct command *c);
-/* Reads output again when the leader and all followers have answered "flush". */
+/* The command has ended: expects no answer to the calls "flush" that are under way. */
+void command_output_forget(struct command *c);
+/* Called when a call "flush" may be answered: by the leader and by all followers. */
 void command_output_check(struct command *c);
 /* Tells the leader and the followers that a command with a terminal was stopped, where that was not told yet.
  * Uses the scratch buffer of the agent. */
