@@ -96,21 +96,24 @@ static void give_up(struct attachment *s, int code, const char *why) {
   give_up_for(s, NULL, code, why);
 }
 
-/* Writes a line to the stream. A process may send output without ever asking for a flush, so senders that can
- * wait are suspended while the stream is full. */
-static void pass_on(struct attachment *s, struct buf *line) {
-  stream_text(s->stream, line);
-  if (stream_full(s->stream)) vm_set_full(s->hosted.agent->vm, s->hosted.pid, true);
+/* Where the next lines or records go; NULL: nobody wants them.  Before the stream begins, which is when the
+ * code has been loaded, they are kept. */
+static struct buf *open_lines(struct attachment *s) {
+  return s->stream ? stream_open(s->stream) : s->request ? &s->held : NULL;
 }
 
-/* Keeps a line of output until the stream begins, which is when the code has been loaded. Code that is being
- * loaded cannot be suspended until there is room: it would wait for itself. */
-static void hold(struct attachment *s, const struct buf *line) {
-  buf_append(&s->held, line->data, line->len);
-  if (!buf_ok(&s->held))
+/* Called when something was appended.  A process may send output without ever asking for a flush, so senders
+ * that can wait are suspended while the stream is full.  Code that is being loaded cannot be suspended until
+ * there is room: it would wait for itself. */
+static void close_lines(struct attachment *s) {
+  if (s->stream) {
+    stream_close(s->stream);
+    if (stream_full(s->stream)) vm_set_full(s->hosted.agent->vm, s->hosted.pid, true);
+  } else if (!buf_ok(&s->held)) {
     give_up(s, ERR_NOMEM, err_sentence(ERR_NOMEM));
-  else if (s->held.len > ATTACH_HELD_MAX)
+  } else if (s->held.len > ATTACH_HELD_MAX) {
     give_up(s, ERR_TOO_LARGE, "the code prints more than 16 MiB before it is loaded");
+  }
 }
 
 /* --- the process ---------------------------------------------------------------------------------------- */
@@ -133,18 +136,18 @@ static json_t *outcome_json(const struct attachment *s) {
 static void attach_message(struct hosted *p, const struct signal *sig) {
   struct attachment *s = (struct attachment *)p;
   struct output o;
-  struct buf line = BUF_INIT;
-  if (output_read(sig->term, &o)) {
-    document_put_output(&line, s->octets, &o);
-  } else if (sig->from != s->pid || !document_put_stop(&line, s->octets, sig->term)) {
+  struct buf *lines;
+  bool stop = sig->from == s->pid && term_is_word(sig->term, "stopped");
+  if (!stop && !output_read(sig->term, &o)) {
     keep_outcome(s, sig);
     return;
   }
-  if (s->stream)
-    pass_on(s, &line);
-  else if (s->request)
-    hold(s, &line);
-  buf_finish(&line);
+  if (!(lines = open_lines(s))) return;
+  if (stop)
+    document_put_stop(lines, s->octets, sig->term);
+  else
+    document_put_output(lines, s->octets, &o);
+  close_lines(s);
 }
 
 static bool attach_call(struct hosted *p, struct signal *call) {

@@ -6,7 +6,7 @@
  *
  * Orderings: the first output may come before the answer of the call "follow", because the two have different
  * senders.  Such lines wait in `held`; they are bounded by what a node keeps of a command and by
- * VM_OUTPUT_WINDOW, since the call "flush" is not answered before the stream begins. */
+ * COMMAND_OUTPUT_WINDOW, since the call "flush" is not answered before the stream begins. */
 #include "agent/api/client.h"
 #include "agent/api/document.h"
 #include "agent/api/lookup.h"
@@ -32,11 +32,13 @@ struct follower {
   struct term *end;       /* the end of the command, which came before the answer */
 };
 
-static void put_lines(struct follower *f, struct buf *lines) {
-  if (f->client.stream)
-    stream_text(f->client.stream, lines);
-  else
-    buf_append(&f->held, lines->data, lines->len);
+/* Where the next lines or records go; NULL: nobody wants them. */
+static struct buf *open_lines(struct follower *f) {
+  return f->client.stream ? stream_open(f->client.stream) : &f->held;
+}
+
+static void close_lines(struct follower *f) {
+  if (f->client.stream) stream_close(f->client.stream);
 }
 
 /* Writes an event for the bytes before the offset `at` that are no longer kept. */
@@ -50,18 +52,19 @@ static void put_lost(struct follower *f, int64_t at, struct buf *lines) {
 }
 
 static void take_stop(struct follower *f, const struct term *message) {
-  struct buf line = BUF_INIT;
-  if (document_put_stop(&line, f->octets, message)) put_lines(f, &line);
-  buf_finish(&line);
+  struct buf *lines = open_lines(f);
+  if (!lines) return;
+  document_put_stop(lines, f->octets, message);
+  close_lines(f);
 }
 
 static void take_output(struct follower *f, const struct output *o) {
-  struct buf lines = BUF_INIT;
-  put_lost(f, o->at - (int64_t)o->n, &lines);
-  document_put_output(&lines, f->octets, o);
+  struct buf *lines = open_lines(f);
+  if (!lines) return;
+  put_lost(f, o->at - (int64_t)o->n, lines);
+  document_put_output(lines, f->octets, o);
   f->next = o->at;
-  put_lines(f, &lines);
-  buf_finish(&lines);
+  close_lines(f);
 }
 
 static int64_t member_integer(const json_t *object, const char *key) {

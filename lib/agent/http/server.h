@@ -146,6 +146,10 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
 void stream_line(struct stream *s, json_t *line);           /* a line, or a record; consumes line */
 void stream_text(struct stream *s, const struct buf *text); /* whole lines of JSON text, or whole records */
 void stream_take(struct stream *s, struct buf *lines); /* the same; empties lines, mostly without a copy */
+/* The same without a copy: whole lines or records are to be appended to the buffer that stream_open returns
+ * (NULL: the stream has ended), and stream_close is to be called at once afterwards. */
+struct buf *stream_open(struct stream *s);
+void stream_close(struct stream *s);
 bool stream_full(const struct stream *s);
 /* May the owner of the stream keep more for it? kept: the bytes that the owner keeps already. False when the
  * stream has ended; cuts it when it has more than LIMIT_STREAM with them. */

@@ -137,6 +137,14 @@ void stream_text(struct stream *s, const struct buf *text) {
   appended(s);
 }
 
+struct buf *stream_open(struct stream *s) {
+  return is_open(s) ? &s->pending : NULL;
+}
+
+void stream_close(struct stream *s) {
+  appended(s);
+}
+
 void stream_take(struct stream *s, struct buf *lines) {
   if (s->pending.len) {
     stream_text(s, lines);
