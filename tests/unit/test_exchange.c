@@ -4,6 +4,7 @@
 #include "http_server.h"
 #include "loopback.h"
 #include "tap.h"
+#include "wire/octets.h"
 
 #include <arpa/inet.h>
 #include <linux/filter.h>
@@ -216,6 +217,54 @@ static void test_outcomes(void) {
   }
 }
 
+/* Bytes of the processes, in the answer of test_octets. */
+static int take_bytes(void *data, bool is_stderr, const char *bytes, size_t n) {
+  buf_printf(data, is_stderr ? "err " : "out ");
+  buf_append(data, bytes, n);
+  return n && *bytes == '!' ? ERR_EXEC : 0;
+}
+
+#define OCTETS_OK(body)                                                                                      \
+  "HTTP/1.1 200 OK\r\nContent-Type: " OCTETS_TYPE "\r\nConnection: close\r\n\r\n" body "~"
+
+/* The lengths have no byte 0, because the answers are C strings: they are 16,843,009 and 4,294,967,295. */
+static void test_octets(void) {
+  static const struct {
+    const char *what, *answer;
+    int code;
+    const char *text, *seen;
+  } cases[] = {
+      {"half a record", OCTETS_OK("O\1\1\1\1half"), ERR_LOST, "breaks off in the middle of a record",
+       "out half"},
+      {"half the head of a record", OCTETS_OK("E\xff\xff"), ERR_LOST, "breaks off in the middle of a record",
+       ""},
+      {"the longest record there is", OCTETS_OK("E\xff\xff\xff\xff..."), ERR_LOST, "breaks off", "err ..."},
+      {"a document of that length", OCTETS_OK("J\xff\xff\xff\xff{"), ERR_TOO_LARGE, "larger than the limit",
+       ""},
+      {"a stream that is not known", OCTETS_OK("X\1\1\1\1half"), ERR_VERSION, "two@rane: ", ""},
+      {"lines where octets are wanted", HTTP_OK("1\n2\n", 4) "~", ERR_VERSION, "two@rane: ", ""},
+      {"what its reader refuses", OCTETS_OK("O\1\1\1\1!"), ERR_EXEC, NULL, "out !"},
+      {"a refusal", "HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone~", ERR_SYSTEM,
+       "HTTP status 404: gone", ""},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct http_server s;
+    struct trial t;
+    struct buf seen = BUF_INIT;
+    http_server_start(&s, cases[i].answer, NULL);
+    trial_init(&t, s.port);
+    t.request.line = take_line, t.request.bytes = take_bytes, t.request.data = &seen;
+    int rc = run(&t);
+    bool told = cases[i].text ? t.e.code == rc && strstr(t.e.text, cases[i].text) : !t.e.code;
+    ok(rc == cases[i].code && told, "octets: %s: %s", cases[i].what, t.e.text);
+    is(seen.data ? seen.data : "", cases[i].seen, "and what has come is passed on");
+    trial_finish(&t);
+    http_server_join(&s);
+    http_server_free(&s);
+    buf_finish(&seen);
+  }
+}
+
 static void test_nobody(void) {
   struct http_server s;
   struct trial t;
@@ -336,6 +385,7 @@ int main(void) {
   test_no_body();
   test_upload();
   test_outcomes();
+  test_octets();
   test_nobody();
   test_lost();
   test_cancelled();
