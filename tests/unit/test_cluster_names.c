@@ -33,6 +33,7 @@ struct fixture {
   uv_timer_t patience;
   struct etcd_server *m;
   struct node node[NODES];
+  struct limits limits;
   int64_t ahead_ms; /* of the clock */
 };
 
@@ -157,6 +158,7 @@ static void node_start(struct fixture *f, int i, bool strict) {
                                         .nodes = n->nodes,
                                         .globals = n->globals,
                                         .log = &silent,
+                                        .limits = &f->limits,
                                         .self = node_names[i],
                                         .loop = &f->loop,
                                         .strict = strict,
@@ -245,6 +247,12 @@ static struct outcome find(struct node *n, const char *name) {
 
 static npid in_table(struct node *n, const char *name) {
   return names_whereis(n->globals, name, NULL);
+}
+
+static int64_t token_of(struct node *n, const char *name) {
+  uint64_t token = 0;
+  names_whereis(n->globals, name, &token);
+  return (int64_t)token;
 }
 
 static const char *text_of(struct node *n, npid pid) {
@@ -573,6 +581,262 @@ static void test_stop(void) {
   for (int i = 0; i < 3; i++) ok(o[i].times == 1, "what was under way at the stop is answered once");
 }
 
+/* --- what is done with many names ----------------------------------------------------------------------- */
+
+enum { MANY = 3000, SAMPLE = 100, STEP = 2 * NAMES_SLICE /* a tick and a slice may fall into one turn */ };
+
+static struct outcome many[MANY];
+
+static const char *many_name(int i) {
+  static char name[32];
+  snprintf(name, sizeof name, "n%d", i);
+  return name;
+}
+
+static void begin_many(struct node *n) {
+  memset(many, 0, sizeof many);
+  for (int i = 0; i < MANY; i++)
+    registry_register(n->registry, many_name(i), npid_make(0, 7), false, note, &many[i]);
+}
+
+static void find_many(struct node *n) {
+  memset(many, 0, sizeof many);
+  for (int i = 0; i < MANY; i++) registry_whereis(n->registry, many_name(i), note_found, &many[i]);
+  for (int i = 0; i < MANY; i++) wait_for(n->f, &many[i]);
+}
+
+static int count_many(bool (*good)(const struct outcome *o)) {
+  int n = 0;
+  for (int i = 0; i < MANY; i++) n += good(&many[i]);
+  return n;
+}
+
+static bool is_yes(const struct outcome *o) {
+  return o->yes;
+}
+
+static bool is_answered(const struct outcome *o) {
+  return o->times != 0;
+}
+
+static bool is_away(const struct outcome *o) {
+  return o->code == ERR_ETCD;
+}
+
+static void enter_many(struct node *n) {
+  begin_many(n);
+  for (int i = 0; i < MANY; i++) wait_for(n->f, &many[i]);
+  ok(count_many(is_yes) == MANY, "%d names are registered", MANY);
+}
+
+static int own_names(struct node *n) {
+  return (int)registry_counts(n->registry).names;
+}
+
+static void test_process_with_many(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  struct outcome again = {0};
+  int most = 0, left = 0, visible = 0;
+  enter_many(a);
+  registry_down(a->registry, npid_make(0, 7));
+  for (int i = 0; i < MANY; i++) visible += in_table(a, many_name(i)) != NPID_NONE;
+  ok(!visible, "as their process ends, no name is found any more");
+  ok(own_names(a) >= MANY - NAMES_SLICE, "but at most %d are removed at once", NAMES_SLICE);
+  registry_register(a->registry, many_name(MANY - 1), npid_make(0, 8), false, note, &again);
+  while ((left = own_names(a)) > 1 || !again.times) {
+    turn(f);
+    if (left - own_names(a) > most) most = left - own_names(a);
+  }
+  ok(most && most <= STEP, "the others in slices, of up to %d", most);
+  ok(again.yes && again.token > many[MANY - 1].token,
+     "one that is not yet removed is free for another process");
+  while (etcd_server_keys(f->m, "/p/n/") > 1) turn(f);
+  ok(in_table(a, many_name(MANY - 1)) == npid_make(0, 8) &&
+         key_revision(f, many_name(MANY - 1)) == (int64_t)again.token,
+     "and so are their keys, but not that of the other process");
+  fixture_free(f);
+}
+
+/* A process that ends while it registers many names. */
+static void test_process_registers_many(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  begin_many(a);
+  while (!many[0].times) turn(f);
+  a->dead = npid_make(0, 7);
+  registry_down(a->registry, npid_make(0, 7));
+  for (int i = 0; i < MANY; i++) wait_for(f, &many[i]);
+  ok(count_many(is_yes) < MANY, "registrations of a process that has ended fail, but those made before");
+  while (own_names(a) || etcd_server_keys(f->m, "/p/n/")) turn(f);
+  ok(true, "and leave no name and no key");
+  fixture_free(f);
+}
+
+static void test_many_leases_lost(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  int good = 0;
+  enter_many(a);
+  uint64_t registered = registry_counts(a->registry).registered;
+  int64_t before = etcd_server_revision(f->m);
+  etcd_server_expire(f->m, 0);
+  f->ahead_ms += NAMES_KEEP_MS + 1000;
+  while (etcd_server_keys(f->m, "/p/n/") < MANY) turn(f);
+  while (registry_counts(a->registry).pending) turn(f);
+  for (int i = 0; i < MANY; i += SAMPLE) good += key_revision(f, many_name(i)) > before;
+  ok(good == MANY / SAMPLE && own_names(a) == MANY && registry_counts(a->registry).registered == registered,
+     "when their leases run out, all names are written again");
+  fixture_free(f);
+}
+
+static void test_many_unanswered(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  int most = 0, before = 0;
+  enter(a, "zero", 7, false);
+  etcd_server_fault(f->m, ETCD_SILENT);
+  int64_t began = now_ms(a);
+  begin_many(a);
+  while ((before = count_many(is_answered)) < MANY) {
+    turn(f);
+    int now = count_many(is_answered);
+    if (now - before > most) most = now - before;
+  }
+  int64_t took = now_ms(a) - began;
+  ok(count_many(is_away) == MANY && took <= 2000, "%d registrations fail within %d ms", MANY, (int)took);
+  ok(most <= STEP / 10, "in slices, of up to %d", most);
+  etcd_server_fault(f->m, ETCD_WORKS);
+  while (etcd_server_keys(f->m, "/p/n/") > 1) turn(f);
+  ok(own_names(a) == 1, "and leave nothing");
+  fixture_free(f);
+}
+
+static void test_many_known(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  int most = 0;
+  enter_many(a);
+  find_many(b);
+  ok(count_many(is_yes) == MANY, "and found by another node");
+  f->ahead_ms += NAMES_KEPT_MS + 1000;
+  for (size_t left; (left = names_count(b->globals));) {
+    turn(f);
+    int gone = (int)(left - names_count(b->globals));
+    if (gone > most) most = gone;
+  }
+  ok(most <= STEP, "they leave the table in slices, of up to %d", most);
+  fixture_free(f);
+}
+
+/* All watches end while there is room for few look-ups. */
+static void test_many_looked_up_again(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  enter_many(a);
+  enter(a, "one", 7, false);
+  find_many(b);
+  f->ahead_ms += NAMES_POLLED_MS + 100; /* those of shards that are not watched leave */
+  while (names_count(b->globals) == MANY || etcd_server_watches(f->m) < NAMES_WATCHES) turn(f);
+  for (int i = 0; i < 20; i++) turn(f);
+  int known = (int)names_count(b->globals), before = etcd_server_asked(f->m, "/v3/kv/txn");
+  f->limits.max[LIMIT_REGISTRATIONS] = 4;
+  etcd_server_compact(f->m);
+  etcd_server_end_watches(f->m);
+  while (registry_counts(b->registry).resyncs < NAMES_WATCHES) turn(f);
+  while (etcd_server_asked(f->m, "/v3/kv/txn") == before) turn(f);
+  struct outcome one = find(b, "one");
+  int used = etcd_server_asked(f->m, "/v3/kv/txn") - before;
+  ok(one.yes && used <= 4, "while %d names are looked up again, another one is found, by request %d", known,
+     used);
+  while (etcd_server_watches(f->m) < NAMES_WATCHES) turn(f);
+  int stale = 0;
+  for (int i = 0; i < MANY; i++) stale += cluster_names_stale(b->names, many_name(i));
+  ok(!stale, "and then nothing is stale");
+  fixture_free(f);
+}
+
+/* The same, while etcd fails now and then. */
+static void test_looked_up_again_at_last(void) {
+  static const enum etcd_fault faults[] = {ETCD_NO_LEADER, ETCD_HANGS_UP, ETCD_500, ETCD_SILENT};
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  enter_many(a);
+  find_many(b);
+  for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+    etcd_server_fault(f->m, faults[i]);
+    etcd_server_end_watches(f->m);
+    for (int t = 0; t < 30; t++) turn(f);
+    etcd_server_fault(f->m, ETCD_WORKS);
+    for (int t = 0; t < 10; t++) turn(f);
+  }
+  for (int stale = 1; stale;) {
+    turn(f);
+    stale = 0;
+    for (int i = 0; i < MANY; i++) stale += cluster_names_stale(b->names, many_name(i));
+  }
+  ok(true, "after watches were lost again and again, nothing is stale at last");
+  drop(a, many_name(1));
+  while (find(b, many_name(1)).yes) turn(f);
+  ok(true, "and a removal is heard of");
+  fixture_free(f);
+}
+
+/* --- what a watch tells of nodes that are no members, and removals of which the answer is lost ---------- */
+
+static void test_heard_of_none(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1], *c = &f->node[2];
+  enter(a, "one", 7, false);
+  npid held = find(b, "one").pid;
+  ok(held != NPID_NONE, "a name is found, and watched");
+  while (!etcd_server_watches(f->m)) turn(f);
+  int64_t member = c->member;
+  c->member = 0; /* as far as others have heard */
+  struct outcome o = enter(c, "one", 8, true);
+  npid seen;
+  while ((seen = in_table(b, "one")) == held) turn(f);
+  ok(o.yes && seen == NPID_NONE, "a name that a watch says of a node that is no member is not remembered");
+  ok(!find(b, "one").yes, "nor found");
+  c->member = member;
+  is(text_of(b, find(b, "one").pid), "c@h.8.1", "until that is known as a member");
+  fixture_free(f);
+}
+
+static void test_lost_removal(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  struct outcome one = enter(a, "one", 7, false);
+  etcd_server_fault(f->m, ETCD_LOSES);
+  struct outcome o = drop(a, "one");
+  ok(o.code == ERR_ETCD && !key_revision(f, "one") && in_table(a, "one") != NPID_NONE,
+     "a removal whose answers are lost fails, though it was executed");
+  etcd_server_fault(f->m, ETCD_WORKS);
+  while (!key_revision(f, "one")) turn(f);
+  while (token_of(a, "one") != key_revision(f, "one")) turn(f);
+  struct outcome found = find(b, "one");
+  ok(found.yes && found.token > one.token, "the name, which has stayed, is soon written again");
+  ok(drop(a, "one").yes && !key_revision(f, "one"), "and is removed by the next attempt");
+  fixture_free(f);
+}
+
+/* A removal that has failed for its asker, and of which the answer is still awaited. */
+static void test_late_removal(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  struct outcome o = {0}, one = enter(a, "one", 7, false);
+  etcd_server_fault(f->m, ETCD_SILENT);
+  registry_unregister(a->registry, "one", note, &o);
+  f->ahead_ms += NAMES_ANSWER_MS;
+  wait_for(f, &o);
+  ok(o.code == ERR_ETCD, "a removal without an answer fails");
+  etcd_server_fault(f->m, ETCD_WORKS);
+  while (token_of(a, "one") == (int64_t)one.token) turn(f);
+  ok(token_of(a, "one") == key_revision(f, "one"),
+     "and is not executed later, but the name is written again");
+  fixture_free(f);
+}
+
 int main(void) {
   test_names();
   test_race();
@@ -590,5 +854,15 @@ int main(void) {
   test_watches();
   test_many_shards();
   test_stop();
+  test_process_with_many();
+  test_process_registers_many();
+  test_many_leases_lost();
+  test_many_unanswered();
+  test_many_known();
+  test_many_looked_up_again();
+  test_looked_up_again_at_last();
+  test_heard_of_none();
+  test_lost_removal();
+  test_late_removal();
   return tap_end();
 }

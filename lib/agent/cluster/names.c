@@ -33,89 +33,6 @@ struct registry *cluster_names_base(struct cluster_names *g) {
   return &g->base;
 }
 
-/* --- own names ------------------------------------------------------------------------------------------ */
-
-struct own *names_own(const struct cluster_names *g, const char *name) {
-  return map_get(&g->own, name);
-}
-
-struct holder *names_holder(struct cluster_names *g, npid pid) {
-  struct holder *h = map_get_id(&g->holders, pid);
-  if (h || !(h = malloc(sizeof *h))) return h;
-  h->pid = pid;
-  ring_init(&h->own);
-  ring_init(&h->writes);
-  if (!map_put_id(&g->holders, pid, h)) {
-    if (!g->config.host->watch(g->config.data, pid)) return h;
-    map_remove_id(&g->holders, pid);
-  }
-  free(h);
-  return NULL;
-}
-
-void names_tell(struct cluster_names *g, npid pid, struct term *message) {
-  g->config.host->tell(g->config.data, pid, message);
-  term_unref(message);
-}
-
-static void tell_sure(struct cluster_names *g, struct own *o, bool sure) {
-  if (o->unsure != sure) return;
-  o->unsure = !sure;
-  names_tell(g, o->pid, term_build("ss", sure ? "name_sure" : "name_unsure", o->name));
-}
-
-static struct own *own_new(struct cluster_names *g, const char *name) {
-  size_t size = strlen(name) + 1;
-  struct own *o = calloc(1, sizeof *o + size);
-  if (!o) return NULL;
-  memcpy(o->name, name, size);
-  ring_init(&o->all);
-  ring_init(&o->of_process);
-  if (map_put(&g->own, name, o)) return free(o), NULL;
-  return o;
-}
-
-/* Moves what stands at an own name, which is about to be removed, to the next one. */
-static void pass(struct cluster_names *g, const struct own *o) {
-  struct ring **at[] = {&g->telling, &g->again, &g->audit};
-  for (size_t i = 0; i < sizeof at / sizeof *at; i++)
-    if (*at[i] == &o->all) *at[i] = o->all.next;
-}
-
-int names_own_put(struct cluster_names *g, const char *name, npid pid, int64_t token, struct lease *lease) {
-  struct own *o = names_own(g, name), *made = NULL;
-  struct holder *h = names_holder(g, pid);
-  struct known *k = map_get(&g->known, name);
-  if (k) names_known_remove(g, k);
-  if (h && !o) o = made = own_new(g, name);
-  if (!h || !o || names_replace(g->config.globals, name, pid, (uint64_t)token, NULL)) {
-    if (made) map_remove(&g->own, name);
-    free(made);
-    return ERR_NOMEM;
-  }
-  if (made) ring_push(&g->all_own, &o->all);
-  ring_out(&o->of_process);
-  ring_push(&h->own, &o->of_process);
-  names_lease_use(lease);
-  names_lease_give(g, o->lease);
-  o->lease = lease;
-  o->pid = pid;
-  o->token = token;
-  if (g->sure) tell_sure(g, o, true);
-  names_start(g);
-  return 0;
-}
-
-void names_own_remove(struct cluster_names *g, struct own *o) {
-  names_unregister(g->config.globals, o->name, (uint64_t)o->token);
-  map_remove(&g->own, o->name);
-  pass(g, o);
-  ring_out(&o->all);
-  ring_out(&o->of_process);
-  names_lease_give(g, o->lease);
-  free(o);
-}
-
 /* --- registering ---------------------------------------------------------------------------------------- */
 
 static void forward(struct cluster_names *g, uint32_t node, const char *name, struct term *args,
@@ -136,7 +53,7 @@ static int check_room(const struct cluster_names *g, const struct own *o, const 
 /* Handles a request for a name while a write of that name is under way. */
 static void join(struct cluster_names *g, struct write *w, npid pid, bool force, registry_done *done,
                  void *data) {
-  bool registers = (w->kind == WRITE_REGISTER || w->kind == WRITE_AGAIN) && !w->dead;
+  bool registers = (w->kind == WRITE_REGISTER || w->kind == WRITE_AGAIN) && !names_dead(w);
   bool same = registers && w->pid == pid;
   if (registers && !same && !force) {
     done(data, NULL, false, 0);
@@ -148,7 +65,7 @@ static void join(struct cluster_names *g, struct write *w, npid pid, bool force,
     return;
   }
   struct waiter **at = same && w->force >= force ? &w->waiters : &w->behind;
-  if (!w->waiters && !w->behind) w->began_ms = names_now(g);
+  names_wait(g, w);
   g->pending++;
   while (*at) at = &(*at)->next;
   *at = waiter;
@@ -260,81 +177,14 @@ static void remove_name(struct registry *base, const char *name, registry_done *
   whereis(base, name, on_found, r);
 }
 
-/* Gives up an own name: the table has it no longer, and its key is removed when etcd answers. */
-static void give_up(struct cluster_names *g, struct own *o) {
-  struct write *under_way = map_get(&g->writes, o->name);
-  bool removes = !under_way;
-  if (under_way && under_way->kind == WRITE_AGAIN) under_way->dead = true;
-  struct write *w = removes ? names_write(g, WRITE_CLEAN, o->name, o->pid, o->token, NULL, NULL) : NULL;
-  if (removes && !w)
-    log_line(g->config.log, "out of memory: the key of the global name %s stays until its lease ends",
-             o->name);
-  names_own_remove(g, o);
-}
-
-static void end_writes(struct cluster_names *g, struct holder *h) {
-  struct error e;
-  for (struct ring *r; (r = ring_first(&h->writes));) {
-    struct write *w = RING_ENTRY(r, struct write, of_process);
-    ring_out(r);
-    w->dead = true;
-    error_set(&e, ERR_NO_PROCESS, "%s: %s", w->name, err_sentence(ERR_NO_PROCESS));
-    if (w->kind == WRITE_REGISTER) names_write_fail(g, w, &e);
-  }
-}
-
 static void process_down(struct registry *base, npid pid) {
-  struct cluster_names *g = registry_of(base);
-  struct holder *h = map_remove_id(&g->holders, pid);
-  if (!h) return;
-  end_writes(g, h);
-  for (struct ring *r; (r = ring_first(&h->own));) give_up(g, RING_ENTRY(r, struct own, of_process));
-  free(h);
-  names_pump_writes(g);
-}
-
-/* --- whether this node is a member ---------------------------------------------------------------------- */
-
-void cluster_names_member(struct cluster_names *g, int64_t member) {
-  bool changed = g->member != member;
-  g->member = member;
-  if (!member || !changed) return;
-  g->again = g->all_own.next;
-  names_start_slices(g);
-  names_pump_writes(g);
-}
-
-void cluster_names_sure(struct cluster_names *g, bool sure) {
-  if (g->sure == sure) return;
-  g->sure = sure;
-  g->telling = g->all_own.next;
-  names_start_slices(g);
-}
-
-static void tell_next(struct cluster_names *g) {
-  for (int left = NAMES_SLICE; left && g->telling && g->telling != &g->all_own; left--) {
-    struct own *o = RING_ENTRY(g->telling, struct own, all);
-    g->telling = g->telling->next;
-    tell_sure(g, o, g->sure);
-    if (!g->sure && g->config.strict) give_up(g, o);
-  }
-  if (g->telling == &g->all_own) g->telling = NULL;
-}
-
-static void write_next(struct cluster_names *g) {
-  for (int left = NAMES_SLICE; left && g->again && g->again != &g->all_own; left--) {
-    struct own *o = RING_ENTRY(g->again, struct own, all);
-    g->again = g->again->next;
-    names_write_again(g, o);
-  }
-  if (g->again == &g->all_own) g->again = NULL;
-  names_pump_writes(g);
+  names_process_down(registry_of(base), pid);
 }
 
 /* --- time ----------------------------------------------------------------------------------------------- */
 
 static bool busy(const struct cluster_names *g) {
-  return g->writes.len || g->lookups.len || !ring_empty(&g->polled);
+  return g->writes.len || g->lookups.len || g->lapsed || !ring_empty(&g->polled);
 }
 
 static void on_tick(uv_timer_t *t) {
@@ -344,7 +194,7 @@ static void on_tick(uv_timer_t *t) {
   names_tick_leases(g, now);
   names_audit(g, now);
   names_tick_writes(g, now);
-  names_tick_reads(g, now);
+  names_tick_reads(g);
   uv_timer_set_repeat(t, busy(g) ? TICK_MS : REST_MS);
 }
 
@@ -355,10 +205,12 @@ void names_start(struct cluster_names *g) {
 
 static void on_slice(uv_idle_t *h) {
   struct cluster_names *g = h->data;
+  int left = NAMES_SLICE;
   holds_note(g->config.holds, "global names on etcd", NULL);
-  tell_next(g);
-  write_next(g);
-  if (!names_read_slice(g) && !g->telling && !g->again) uv_idle_stop(h);
+  names_fail_old(g, names_now(g), &left);
+  names_read_slice(g, &left);
+  names_own_slice(g, &left);
+  if (left > 0) uv_idle_stop(h);
 }
 
 void names_start_slices(struct cluster_names *g) {
@@ -404,14 +256,11 @@ static void end_all_writes(struct cluster_names *g) {
 
 static void finish(struct registry *base) {
   struct cluster_names *g = registry_of(base);
-  size_t at = 0;
-  void *value;
   g->finishing = true;
   end_all_writes(g);
   names_reads_finish(g);
-  for (struct ring *r; (r = ring_first(&g->all_own));) names_own_remove(g, RING_ENTRY(r, struct own, all));
+  names_own_finish(g);
   names_leases_finish(g);
-  while (map_next(&g->holders, &at, NULL, NULL, &value)) free(value);
   uv_close((uv_handle_t *)&g->tick, on_closed);
   uv_close((uv_handle_t *)&g->slice, on_closed);
 }
@@ -446,12 +295,13 @@ int cluster_names_new(const struct cluster_names_config *config, struct cluster_
   if (!g->self_key) return free(g), ERR_NOMEM;
   g->base.class = &names_class;
   g->sure = true;
-  struct ring *lists[] = {&g->all_own, &g->queued, &g->sent,        &g->leases,
-                          &g->watched, &g->polled, &g->owners_gone, &g->asking};
+  struct ring *lists[] = {&g->all_own, &g->unleased, &g->holders_gone, &g->queued,      &g->sent,  &g->waited,
+                          &g->leases,  &g->watched,  &g->polled,       &g->owners_gone, &g->asking};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) ring_init(lists[i]);
   for (int i = 0; i < NAMES_SHARDS; i++) {
     g->shards[i].names = g;
     ring_init(&g->shards[i].known);
+    ring_init(&g->shards[i].lapsed);
   }
   g->audited_ms = names_now(g);
   uv_timer_init(config->loop, &g->tick);

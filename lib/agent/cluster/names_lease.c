@@ -56,10 +56,8 @@ void names_lease_lost(struct cluster_names *g, struct lease *l) {
   l->lost = true;
   log_line(g->config.log, "etcd: a lease of global names has run out; %zu names are registered again",
            l->count);
-  for (struct ring *r = g->all_own.next; r != &g->all_own; r = r->next) {
-    struct own *o = RING_ENTRY(r, struct own, all);
-    if (o->lease == l) names_write_again(g, o);
-  }
+  ring_move_all(&l->own, &g->unleased);
+  names_start_slices(g);
 }
 
 /* --- a new one ------------------------------------------------------------------------------------------ */
@@ -88,6 +86,7 @@ struct lease *names_lease_take(struct cluster_names *g) {
   l->names = g;
   l->kept_ms = names_now(g);
   ring_init(&l->all);
+  ring_init(&l->own);
   ring_push(&g->leases, &l->all);
   g->lease = l;
   g->requests++;

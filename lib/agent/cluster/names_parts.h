@@ -1,7 +1,8 @@
 /* names_parts: what the files of the registry on etcd share; no other file includes it.  names.c has the
  * invariant of the structs and the orderings.
  *
- *   names.c        what the rest of the node calls; own names; the life of the registry
+ *   names.c        what the rest of the node calls; the life of the registry
+ *   names_own.c    own names, and what becomes of all of them
  *   names_write.c  the queue of writes, and the transactions that they are put together in
  *   names_lease.c  the leases of own names
  *   names_read.c   look-ups, what is remembered of them, the watches of shards
@@ -21,7 +22,8 @@
 /* A lease of own names.  `count` is the number of its names and of the writes under way that use it. */
 struct lease {
   struct ring all;
-  int64_t id; /* 0: it is being asked for */
+  struct ring own; /* its names; as it is lost they go to `unleased` of the registry */
+  int64_t id;      /* 0: it is being asked for */
   int64_t kept_ms;
   bool keeping; /* a keepalive is under way */
   bool lost;    /* it has run out at etcd: freed once it is not used any more */
@@ -30,7 +32,8 @@ struct lease {
 };
 
 struct own { /* a name that a process of this node has */
-  struct ring all, of_process;
+  struct ring all, of_process, of_lease;
+  struct holder *holder;
   npid pid;
   int64_t token;
   struct lease *lease;
@@ -40,7 +43,8 @@ struct own { /* a name that a process of this node has */
 
 struct holder { /* a watched process */
   npid pid;
-  struct ring own, writes;
+  struct ring own, writes, all;
+  bool gone; /* it has ended, which hides its names (names_hide); they are given up in slices */
 };
 
 /* --- writes --------------------------------------------------------------------------------------------- */
@@ -64,11 +68,14 @@ enum write_kind {
 struct write {
   enum write_kind kind;
   struct ring queue, of_process;
+  struct ring by_age;    /* in `waited` of the registry while somebody waits for it */
+  struct holder *holder; /* or NULL: of WRITE_CLEAN, and of a process that has ended */
   npid pid;
   bool force;
   bool sent;    /* it is in a transaction */
   bool tried;   /* it has been sent, and may have been executed */
-  bool dead;    /* its process has ended */
+  bool dead;    /* its process has ended, or its asker was told that it has failed */
+  bool kept;    /* a removal whose asker was told that it has failed: the name is to stay */
   int64_t seen; /* the revision that the key must have; 0: it must not exist */
   int64_t over; /* token of another node's registration that it replaces by force; 0: none */
   npid over_pid;
@@ -108,8 +115,9 @@ struct lookup { /* a look-up under way; at most one for a name */
   struct ring queue;
   struct cluster_names *names;
   bool sent, alone;       /* alone: one member of etcd is asked, for an answer that may be stale */
+  bool again;             /* it began because a watch has ended */
   int64_t heard;          /* revision of the last change that a watch has told of the name meanwhile */
-  struct finder *finders; /* none: the name is looked up again because its watch has ended */
+  struct finder *finders; /* none: nobody waits for it */
   char name[];
 };
 
@@ -117,7 +125,7 @@ struct shard {
   struct cluster_names *names;
   struct etcd_watch *watch; /* or NULL */
   struct ring known;
-  bool lapsed; /* its watch has ended: its names are looked up again */
+  struct ring lapsed; /* those that are to be looked up again, as their watch has ended */
 };
 
 /* --- the registry --------------------------------------------------------------------------------------- */
@@ -134,17 +142,20 @@ struct cluster_names {
   bool sure, finishing;
   int requests; /* under way at etcd */
 
-  struct map own, holders; /* by name; by pid */
+  struct map own, holders; /* by name; by pid, without those that have ended */
   struct ring all_own;
-  struct ring *telling; /* the next own name that is told whether it is sure; NULL: all are */
-  struct ring *again;   /* the next own name that is written again; NULL: none */
-  struct ring *audit;   /* the next own name that is compared with its key; NULL: the first */
+  struct ring unleased;     /* own names whose lease has run out, to be written again */
+  struct ring holders_gone; /* processes that have ended and still have names or writes */
+  struct ring *telling;     /* the next own name that is told whether it is sure; NULL: all are */
+  struct ring *again;       /* the next own name that is written again; NULL: none */
+  struct ring *audit;       /* the next own name that is compared with its key; NULL: the first */
   int64_t audited_ms;
   bool auditing;
 
   struct map writes; /* by name */
   struct ring queued, sent;
-  size_t pending; /* registrations that wait for an outcome */
+  struct ring waited; /* writes for which somebody waits, in the order of began_ms */
+  size_t pending;     /* registrations that wait for an outcome */
   bool writing;
   int64_t answered_ms; /* when etcd last answered a write */
   int64_t held_ms;     /* no write is sent before, because one has failed */
@@ -156,9 +167,12 @@ struct cluster_names {
   struct ring owners_gone;
   struct ring asking; /* look-ups that are not sent */
   bool reading;
-  int64_t failed_ms; /* when a quorum of etcd last did not answer a read; 0: it has since */
+  size_t looks_again; /* look-ups under way that began because a watch has ended */
+  int alone;          /* requests to one member that are under way */
+  int64_t failed_ms;  /* when a quorum of etcd last did not answer a read; 0: it has since */
   struct shard shards[NAMES_SHARDS];
   int watches;
+  bool lapsed; /* a shard has names that are to be looked up again */
 
   uint64_t registered, conflicts, resyncs;
   int64_t highest;
@@ -171,14 +185,23 @@ static inline int64_t names_now(const struct cluster_names *g) {
   return g->config.host->now_ms(g->config.data);
 }
 
-/* --- names.c -------------------------------------------------------------------------------------------- */
+/* --- names_own.c ---------------------------------------------------------------------------------------- */
 
-struct own *names_own(const struct cluster_names *g, const char *name);
+/* The own name, or NULL; one whose process has ended is given up. */
+struct own *names_own(struct cluster_names *g, const char *name);
 /* Has a process have the name; ERR_NOMEM: nothing has changed. */
 int names_own_put(struct cluster_names *g, const char *name, npid pid, int64_t token, struct lease *lease);
 void names_own_remove(struct cluster_names *g, struct own *o);
 struct holder *names_holder(struct cluster_names *g, npid pid);           /* NULL: out of memory */
 void names_tell(struct cluster_names *g, npid pid, struct term *message); /* consumed */
+void names_process_down(struct cluster_names *g, npid pid);
+/* The work on own names that is done in slices; takes what it has done off *left. */
+void names_own_slice(struct cluster_names *g, int *left);
+void names_audit(struct cluster_names *g, int64_t now); /* compares some own names with their keys */
+void names_own_finish(struct cluster_names *g);
+
+/* --- names.c -------------------------------------------------------------------------------------------- */
+
 void names_start(struct cluster_names *g);        /* has the tick run soon, as something is under way */
 void names_start_slices(struct cluster_names *g); /* does what is done in slices, one in each turn */
 void names_request_done(struct cluster_names *g); /* a request to etcd has ended: maybe frees the registry */
@@ -195,7 +218,12 @@ void names_write_fail(struct cluster_names *g, struct write *w,
                       const struct error *e);                    /* tells the waiters */
 void names_write_free(struct cluster_names *g, struct write *w); /* without telling anybody */
 void names_pump_writes(struct cluster_names *g);
-void names_tick_writes(struct cluster_names *g, int64_t now); /* ends what takes too long */
+void names_tick_writes(struct cluster_names *g, int64_t now);
+/* Fails some of the writes that take too long. */
+void names_fail_old(struct cluster_names *g, int64_t now, int *left);
+/* Somebody waits for a write for which nobody has waited. */
+void names_wait(struct cluster_names *g, struct write *w);
+bool names_dead(const struct write *w); /* its process has ended, or its asker was told that it has failed */
 /* Writes an own key again, whose lease or condition was lost, or that differs; nothing while a write of the
  * name is under way. */
 void names_write_again(struct cluster_names *g, struct own *o);
@@ -214,10 +242,10 @@ void names_leases_finish(struct cluster_names *g);
 
 void names_find(struct cluster_names *g, const char *name, registry_found *found, void *data);
 void names_known_remove(struct cluster_names *g, struct known *k);
-void names_tick_reads(struct cluster_names *g, int64_t now);
-bool names_read_slice(struct cluster_names *g); /* false: nothing is left */
+void names_tick_reads(struct cluster_names *g);
+/* The work on names of others that is done in slices; takes what it has done off *left. */
+void names_read_slice(struct cluster_names *g, int *left);
 void names_reads_finish(struct cluster_names *g);
-void names_audit(struct cluster_names *g, int64_t now);
 
 /* --- names_row.c ---------------------------------------------------------------------------------------- */
 

@@ -16,7 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { READ_MAX = ETCD_TXN_MAX, FAILED_MS = 1000 };
+enum {
+  READ_MAX = ETCD_TXN_MAX,
+  AGAIN_MAX = READ_MAX, /* look-ups under way for which nobody waits */
+  ALONE_MAX = READ_MAX, /* requests to one member under way */
+  COST_REMOVE = 2,      /* of the pieces of a slice */
+  FAILED_MS = 1000
+};
 
 struct reading {
   struct cluster_names *names;
@@ -25,6 +31,7 @@ struct reading {
 };
 
 static void pump_reads(struct cluster_names *g);
+static void look_all_again(struct cluster_names *g);
 
 /* --- names of other nodes in the table ------------------------------------------------------------------ */
 
@@ -121,7 +128,14 @@ static void forget(struct cluster_names *g, const char *name, int64_t revision) 
 
 /* --- watches -------------------------------------------------------------------------------------------- */
 
-/* What a watch says of a key. */
+/* Does the key, if it is one, have a name of another node that is a member by the same key? */
+static bool counts(const struct cluster_names *g, const struct etcd_row *at, struct row *out) {
+  return names_read_row(g, at, out) && strcmp(out->node, g->config.self) != 0 &&
+         g->config.host->present(g->config.data, out->node, out->member);
+}
+
+/* What a watch says of a key.  Where the owner is not known to be a member, the name is forgotten: either it
+ * is none any more, or the roster has not yet heard of it. */
 static void hear(struct cluster_names *g, const struct etcd_row *at) {
   const char *name = names_of_key(g, at->key);
   struct row row;
@@ -135,7 +149,7 @@ static void hear(struct cluster_names *g, const struct etcd_row *at) {
   }
   struct known *k = map_get(&g->known, name);
   if (!k) return;
-  bool good = !at->deleted && names_read_row(g, at, &row) && strcmp(row.node, g->config.self) != 0;
+  bool good = !at->deleted && counts(g, at, &row);
   if (good)
     remember(g, name, &row, at->modified);
   else
@@ -155,8 +169,9 @@ static void on_ended(void *data, const struct error *e) {
   s->watch = NULL;
   g->watches--;
   if (g->finishing) return;
-  s->lapsed = !ring_empty(&s->known);
-  g->resyncs += s->lapsed;
+  g->resyncs += !ring_empty(&s->known);
+  ring_move_all(&s->known, &s->lapsed);
+  g->lapsed = true;
   names_start(g);
 }
 
@@ -196,6 +211,7 @@ static void answer_lookup(struct cluster_names *g, struct lookup *l, const struc
   struct finder *f = l->finders;
   map_remove(&g->lookups, l->name);
   ring_out(&l->queue);
+  g->looks_again -= l->again;
   free(l);
   for (struct finder *next; f; f = next) {
     next = f->next;
@@ -206,7 +222,8 @@ static void answer_lookup(struct cluster_names *g, struct lookup *l, const struc
 
 void names_find(struct cluster_names *g, const char *name, registry_found *found, void *data) {
   struct lookup *l = map_get(&g->lookups, name);
-  bool full = !l && g->lookups.len >= (size_t)limit_max(g->config.limits, LIMIT_REGISTRATIONS);
+  bool full =
+      !l && g->lookups.len - g->looks_again >= (size_t)limit_max(g->config.limits, LIMIT_REGISTRATIONS);
   struct finder *f = g->finishing || full ? NULL : malloc(sizeof *f);
   struct error e;
   if (f && !l) l = lookup_new(g, name);
@@ -243,8 +260,7 @@ static void answered(struct cluster_names *g, struct lookup *l, const struct etc
     ring_push(&g->asking, &l->queue);
     return;
   }
-  bool good = at && at->created && names_read_row(g, at, &row) && strcmp(row.node, g->config.self) != 0 &&
-              g->config.host->present(g->config.data, row.node, row.member);
+  bool good = at && at->created && counts(g, at, &row);
   if (o) { /* meanwhile */
     answer_lookup(g, l, NULL, o->pid, o->token, !g->sure);
     return;
@@ -262,6 +278,7 @@ static void on_read_alone(void *data, const struct error *e, const struct etcd_a
   struct lookup *l = data;
   struct cluster_names *g = l->names;
   struct error away;
+  g->alone--;
   if (e) {
     error_set(&away, e->code, "%s: %s", l->name, error_text(e));
     answer_lookup(g, l, &away, NPID_NONE, 0, false);
@@ -271,16 +288,26 @@ static void on_read_alone(void *data, const struct error *e, const struct etcd_a
   names_request_done(g);
 }
 
+/* A name was not looked up again as its watch has ended: it is, later. */
+static void lapse(struct cluster_names *g, const char *name) {
+  struct known *k = map_get(&g->known, name);
+  if (!k || !k->watched || g->shards[k->shard].watch) return;
+  ring_out(&k->of_shard);
+  ring_push(&g->shards[k->shard].lapsed, &k->of_shard);
+  g->lapsed = true;
+}
+
 /* Asks one member of etcd, as a quorum does not answer.  A look-up for which nobody waits is made later. */
 static void read_alone(struct cluster_names *g, struct lookup *l) {
   char key[NAMES_KEY_SIZE];
+  lapse(g, l->name);
   if (!l->finders) {
-    g->shards[names_shard(l->name)].lapsed = true;
     answer_lookup(g, l, NULL, NPID_NONE, 0, true);
     return;
   }
   struct etcd_range range = {.key = names_key(g, l->name, key), .serializable = true};
   l->alone = true;
+  g->alone++;
   g->requests++;
   etcd_get(g->config.etcd, &range, on_read_alone, l);
 }
@@ -299,7 +326,10 @@ static void on_read(void *data, const struct error *e, const struct etcd_answer 
   }
   if (!e && answer->revision > g->highest) g->highest = answer->revision;
   free(r);
-  if (!g->finishing) pump_reads(g);
+  if (!g->finishing) {
+    if (!e) look_all_again(g);
+    pump_reads(g);
+  }
   names_request_done(g);
 }
 
@@ -311,7 +341,7 @@ static bool quorum_failed(const struct cluster_names *g) {
 static void pump_reads(struct cluster_names *g) {
   char key[NAMES_KEY_SIZE];
   if (quorum_failed(g)) {
-    for (struct ring *r; (r = ring_first(&g->asking));) {
+    for (struct ring *r; g->alone < ALONE_MAX && (r = ring_first(&g->asking));) {
       ring_out(r);
       read_alone(g, RING_ENTRY(r, struct lookup, queue));
     }
@@ -341,21 +371,42 @@ static void pump_reads(struct cluster_names *g) {
 
 /* --- time ----------------------------------------------------------------------------------------------- */
 
-/* Looks the names of a shard up again.  The table keeps what it has. */
-static void look_again(struct cluster_names *g, struct shard *s) {
-  s->lapsed = false;
-  for (struct ring *r = s->known.next; r != &s->known; r = r->next) {
-    const struct known *k = RING_ENTRY(r, struct known, of_shard);
-    if (!map_get(&g->lookups, k->name) && !lookup_new(g, k->name)) s->lapsed = true;
+/* Looks names of a shard up again, of which the watch has ended; the table keeps what it has.  False: some
+ * are left. */
+static bool look_again(struct cluster_names *g, struct shard *s) {
+  for (struct ring *r; (r = ring_first(&s->lapsed));) {
+    struct known *k = RING_ENTRY(r, struct known, of_shard);
+    struct lookup *l = map_get(&g->lookups, k->name); /* of somebody who waits */
+    if (!l && g->looks_again >= AGAIN_MAX) return false;
+    if (!l && !(l = lookup_new(g, k->name))) return false;
+    if (!l->finders && !l->again) g->looks_again++, l->again = true;
+    ring_out(r);
+    ring_push(&s->known, r);
   }
+  return true;
 }
 
-static void expire(struct cluster_names *g, struct ring *list, int64_t before) {
-  for (struct ring *r; (r = ring_first(list));) {
+static void look_all_again(struct cluster_names *g) {
+  if (!g->lapsed || quorum_failed(g)) return;
+  g->lapsed = false;
+  for (int i = 0; i < NAMES_SHARDS; i++)
+    if (!look_again(g, &g->shards[i])) g->lapsed = true;
+}
+
+static void expire(struct cluster_names *g, struct ring *list, int64_t before, int *left) {
+  for (struct ring *r; *left > 0 && (r = ring_first(list)); *left -= COST_REMOVE) {
     struct known *k = RING_ENTRY(r, struct known, by_time);
     if (k->since_ms > before) return;
     names_known_remove(g, k);
   }
+}
+
+/* Forgets what has been in the table for its time, unless it cannot be asked for. */
+static void expire_all(struct cluster_names *g, int *left) {
+  int64_t now = names_now(g);
+  if (g->failed_ms || !g->sure) return;
+  expire(g, &g->watched, now - NAMES_KEPT_MS, left);
+  expire(g, &g->polled, now - NAMES_POLLED_MS, left);
 }
 
 static void on_probed(void *data, const struct error *e, const struct etcd_answer *answer) {
@@ -374,33 +425,29 @@ static void probe(struct cluster_names *g) {
   etcd_get(g->config.etcd, &range, on_probed, g);
 }
 
-void names_tick_reads(struct cluster_names *g, int64_t now) {
+void names_tick_reads(struct cluster_names *g) {
   if (g->failed_ms && !quorum_failed(g) && !g->reading && ring_empty(&g->asking)) probe(g);
-  bool away = g->failed_ms || !g->sure;
-  if (!away) {
-    expire(g, &g->watched, now - NAMES_KEPT_MS);
-    expire(g, &g->polled, now - NAMES_POLLED_MS);
-  }
+  int left = NAMES_SLICE;
+  expire_all(g, &left);
+  if (left <= 0) names_start_slices(g);
   for (int i = 0; i < NAMES_SHARDS; i++) {
     struct shard *s = &g->shards[i];
-    if (ring_empty(&s->known)) end_watch(g, s);
-    if (s->lapsed && !quorum_failed(g)) look_again(g, s);
+    if (ring_empty(&s->known) && ring_empty(&s->lapsed)) end_watch(g, s);
   }
+  look_all_again(g);
   pump_reads(g);
 }
 
-bool names_read_slice(struct cluster_names *g) {
-  int left = NAMES_SLICE;
-  for (struct ring *r; left && (r = ring_first(&g->owners_gone));) {
+void names_read_slice(struct cluster_names *g, int *left) {
+  for (struct ring *r; *left > 0 && (r = ring_first(&g->owners_gone)); *left -= COST_REMOVE) {
     struct owner *o = RING_ENTRY(r, struct owner, all);
     struct ring *k = ring_first(&o->known);
-    left--;
     if (k)
       names_known_remove(g, RING_ENTRY(k, struct known, of_owner)); /* frees the owner with its last name */
     else
       owner_unuse(g, o);
   }
-  return !ring_empty(&g->owners_gone);
+  expire_all(g, left);
 }
 
 bool cluster_names_stale(const struct cluster_names *g, const char *name) {
@@ -417,56 +464,4 @@ void names_reads_finish(struct cluster_names *g) {
     answer_lookup(g, RING_ENTRY(r, struct lookup, queue), &e, NPID_NONE, 0, false);
   for (struct ring *lists[] = {&g->watched, &g->polled}, **l = lists; l < lists + 2; l++)
     for (struct ring *r; (r = ring_first(*l));) names_known_remove(g, RING_ENTRY(r, struct known, by_time));
-}
-
-/* --- the comparison of own names with their keys -------------------------------------------------------- */
-
-struct audit {
-  struct cluster_names *names;
-  size_t n;
-  char *text[READ_MAX]; /* the names */
-};
-
-static void on_audited(void *data, const struct error *e, const struct etcd_answer *answer) {
-  struct audit *b = data;
-  struct cluster_names *g = b->names;
-  g->auditing = false;
-  for (size_t i = 0; i < b->n; i++) {
-    struct own *o = e || g->finishing || i >= answer->n ? NULL : names_own(g, b->text[i]);
-    bool differs = o && answer->rows[i].modified != o->token && o->token <= answer->revision;
-    if (differs && !map_get(&g->writes, o->name)) {
-      g->resyncs++;
-      names_write_again(g, o);
-    }
-    free(b->text[i]);
-  }
-  free(b);
-  names_request_done(g);
-}
-
-/* Compares the next own names with their keys, so that each one is compared every NAMES_AUDIT_MS. */
-void names_audit(struct cluster_names *g, int64_t now) {
-  int64_t rounds = (int64_t)g->own.len / READ_MAX + 1;
-  char key[NAMES_KEY_SIZE];
-  if (g->auditing || !g->own.len || now - g->audited_ms < NAMES_AUDIT_MS / rounds) return;
-  struct audit *b = calloc(1, sizeof *b);
-  struct etcd_txn *t = etcd_txn_new();
-  g->audited_ms = now;
-  if (!b || !t) {
-    free(b);
-    etcd_txn_free(t);
-    return;
-  }
-  b->names = g;
-  if (!g->audit) g->audit = g->all_own.next;
-  for (; g->audit != &g->all_own && b->n < READ_MAX; g->audit = g->audit->next) {
-    const struct own *o = RING_ENTRY(g->audit, struct own, all);
-    if (!(b->text[b->n] = strdup(o->name))) break;
-    b->n++;
-    etcd_txn_get(t, ETCD_THEN, names_key(g, o->name, key));
-  }
-  if (g->audit == &g->all_own) g->audit = NULL;
-  g->auditing = true;
-  g->requests++;
-  etcd_txn_send(g->config.etcd, t, on_audited, b);
 }

@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HOLD_MS = 200 /* after a transaction that etcd has not answered */ };
+enum {
+  HOLD_MS = 200, /* after a transaction that etcd has not answered */
+  COST_FAIL = 10 /* of the pieces of a slice, to tell that a write has failed */
+};
 
 struct batch {
   struct cluster_names *names;
@@ -51,10 +54,23 @@ struct write *names_write(struct cluster_names *g, enum write_kind kind, const c
   g->pending += done != NULL;
   ring_init(&w->of_process);
   ring_init(&w->queue);
+  ring_init(&w->by_age);
+  if (done) ring_push(&g->waited, &w->by_age);
+  w->holder = h;
   if (h) ring_push(&h->writes, &w->of_process);
   ring_push(&g->queued, &w->queue);
   names_start(g);
   return w;
+}
+
+void names_wait(struct cluster_names *g, struct write *w) {
+  if (!ring_empty(&w->by_age)) return;
+  w->began_ms = names_now(g);
+  ring_push(&g->waited, &w->by_age);
+}
+
+bool names_dead(const struct write *w) {
+  return w->dead || (w->holder && w->holder->gone);
 }
 
 static void set_guard(struct write *w, const char *owner, int64_t member) {
@@ -67,6 +83,7 @@ void names_write_free(struct cluster_names *g, struct write *w) {
   map_remove(&g->writes, w->name);
   ring_out(&w->queue);
   ring_out(&w->of_process);
+  ring_out(&w->by_age);
   names_lease_give(g, w->lease);
   free(w->owner);
   free(w);
@@ -127,6 +144,7 @@ static void requeue(struct cluster_names *g, struct write *w, int64_t seen) {
 static void clean(struct cluster_names *g, struct write *w, int64_t seen) {
   w->kind = WRITE_CLEAN;
   w->dead = w->tried = false;
+  w->holder = NULL;
   ring_out(&w->of_process);
   names_lease_give(g, w->lease);
   w->lease = NULL;
@@ -135,17 +153,38 @@ static void clean(struct cluster_names *g, struct write *w, int64_t seen) {
   requeue(g, w, seen);
 }
 
-/* Tells those who wait for a write that it has failed.  What it may have left, is cleaned up. */
+/* Turns a removal whose asker was told that it has failed into a write of the same name.  Either that one is
+ * executed, or the removal, if it is yet to be: the write then finds that the key has gone, and makes it. */
+static void keep_name(struct write *w) {
+  w->kind = WRITE_AGAIN;
+  w->kept = false;
+}
+
+/* Ends a registration that was not sent.  An own name of the same name is written again, as it may have lost
+ * its key meanwhile. */
+static void drop_write(struct cluster_names *g, struct write *w) {
+  struct own *o = names_own(g, w->name);
+  names_write_free(g, w);
+  if (o) names_write_again(g, o);
+}
+
+/* Tells those who wait for a write that it has failed.  What a registration may have left, is cleaned up; a
+ * name that was to be removed stays. */
 void names_write_fail(struct cluster_names *g, struct write *w, const struct error *e) {
   struct waiter *waiters = w->waiters, *behind = w->behind;
-  bool removes = w->kind == WRITE_REMOVE && !w->dead;
+  bool kept = w->kind == WRITE_REMOVE && !names_dead(w);
   w->waiters = w->behind = NULL;
-  if (w->sent)
+  ring_out(&w->by_age);
+  if (w->sent) {
     w->dead |= w->kind == WRITE_REGISTER;
-  else if (w->kind == WRITE_REGISTER && w->tried)
+    w->kept = kept;
+  } else if (kept) {
+    keep_name(w);
+  } else if (w->kind == WRITE_REGISTER && w->tried) {
     clean(g, w, 0);
-  else if (w->kind == WRITE_REGISTER || removes)
-    names_write_free(g, w);
+  } else if (w->kind == WRITE_REGISTER) {
+    drop_write(g, w);
+  }
   tell_waiters(g, waiters, e, false, 0);
   tell_waiters(g, behind, e, false, 0);
 }
@@ -164,7 +203,7 @@ static void tell_loser(struct cluster_names *g, const struct write *w) {
 
 static void written(struct cluster_names *g, struct write *w, int64_t token, int64_t member) {
   struct error e;
-  if (w->dead) {
+  if (names_dead(w)) {
     clean(g, w, token);
     return;
   }
@@ -173,6 +212,7 @@ static void written(struct cluster_names *g, struct write *w, int64_t token, int
     w->dead = true;
     struct waiter *waiters = w->waiters, *behind = w->behind;
     w->waiters = w->behind = NULL;
+    ring_out(&w->by_age);
     clean(g, w, token);
     tell_waiters(g, waiters, &e, false, 0);
     tell_waiters(g, behind, &e, false, 0);
@@ -245,7 +285,7 @@ static void decide(struct cluster_names *g, struct write *w, const struct etcd_r
     w->over = 0;
     set_guard(w, NULL, 0);
   }
-  if (is_put(w) && w->dead)
+  if (is_put(w) && names_dead(w))
     clean(g, w, 0);
   else if (seen == w->seen && !owner_lives)
     requeue(g, w, seen);
@@ -288,6 +328,7 @@ static void decide_all(struct batch *b, const struct etcd_answer *answer) {
     const struct etcd_row *row = &answer->rows[at];
     at += need;
     w->tried = false; /* had an earlier try been executed, the key would say so */
+    if (w->kept) keep_name(w);
     decide(g, w, row, need > 1 ? row + 1 : NULL);
   }
 }
@@ -303,7 +344,8 @@ static void fail_all(struct batch *b, const struct error *e) {
       names_lease_give(g, w->lease);
       w->lease = NULL;
     }
-    if (w->dead && is_put(w))
+    if (w->kept) keep_name(w);
+    if (names_dead(w) && is_put(w))
       clean(g, w, 0);
     else
       requeue(g, w, w->seen);
@@ -416,14 +458,12 @@ void names_pump_writes(struct cluster_names *g) {
 
 /* Fails the registrations and removals for which etcd has not answered for NAMES_ANSWER_MS, and those that
  * have waited for their turn for NAMES_PATIENCE_MS, with those who wait behind them. */
-static void fail_old(struct cluster_names *g, struct ring *list, int64_t now) {
-  for (struct ring *r = list->next, *next; r != list; r = next) {
-    struct write *w = RING_ENTRY(r, struct write, queue);
+void names_fail_old(struct cluster_names *g, int64_t now, int *left) {
+  for (struct ring *r; *left > 0 && (r = ring_first(&g->waited)); *left -= COST_FAIL) {
+    struct write *w = RING_ENTRY(r, struct write, by_age);
     struct error e;
-    next = r->next;
-    if (!w->waiters && !w->behind) continue;
     bool away = now - (g->answered_ms > w->began_ms ? g->answered_ms : w->began_ms) >= NAMES_ANSWER_MS;
-    if (!away && now - w->began_ms < NAMES_PATIENCE_MS) continue;
+    if (!away && now - w->began_ms < NAMES_PATIENCE_MS) return; /* nor are the younger ones that old */
     int code = away ? ERR_ETCD : ERR_TIMEOUT;
     error_set(&e, code, "%s: %s", w->name, err_sentence(code));
     names_write_fail(g, w, &e);
@@ -431,13 +471,14 @@ static void fail_old(struct cluster_names *g, struct ring *list, int64_t now) {
 }
 
 void names_tick_writes(struct cluster_names *g, int64_t now) {
-  fail_old(g, &g->queued, now);
-  fail_old(g, &g->sent, now);
+  int left = NAMES_SLICE;
+  names_fail_old(g, now, &left);
+  if (left <= 0) names_start_slices(g);
   names_pump_writes(g);
 }
 
 void names_write_again(struct cluster_names *g, struct own *o) {
-  if (map_get(&g->writes, o->name)) return; /* its outcome will tell */
+  if (g->finishing || o->holder->gone || map_get(&g->writes, o->name)) return; /* its outcome will tell */
   if (!names_write(g, WRITE_AGAIN, o->name, o->pid, o->token, NULL, NULL))
     log_line(g->config.log,
              "out of memory: the global name %s is not written again until it is compared with its key",
