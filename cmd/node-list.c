@@ -41,10 +41,11 @@ static bool is_set(const json_t *node, const char *key) {
 
 static void put_state(const struct table *t, const json_t *node, const char *key, struct buf *out) {
   (void)t, (void)key;
-  const char *state = is_set(node, "self")        ? "self"
-                      : is_set(node, "suspected") ? "silent"
-                      : is_set(node, "connected") ? "connected"
-                                                  : "down";
+  const char *state = is_set(node, "self")                             ? "self"
+                      : is_set(node, "suspected")                      ? "silent"
+                      : !is_set(node, "connected")                     ? "down"
+                      : json_is_false(json_object_get(node, "linked")) ? "member"
+                                                                       : "connected";
   buf_puts(out, state);
 }
 

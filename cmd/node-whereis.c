@@ -12,7 +12,7 @@
 
 struct options {
   struct tool_common common;
-  bool local, full, token;
+  bool local, full, token, details;
 };
 
 static const struct tool_option table[] = {
@@ -22,11 +22,13 @@ static const struct tool_option table[] = {
      offsetof(struct options, full)},
     {0, "token", NULL, "print the token of the registration in the place of the pid", TOOL_FLAG,
      offsetof(struct options, token)},
+    {'l', "long", NULL, "print a table: name, pid, token, and whether this may be old", TOOL_FLAG,
+     offsetof(struct options, details)},
     TOOL_COMMON(struct options)};
 
 static const struct tool tool = {
     .name = "node-whereis",
-    .synopsis = "[--local] [--full | --token] [OPTION...] [NAME]",
+    .synopsis = "[--local] [-l] [--full | --token] [OPTION...] [NAME]",
     .summary = "Prints the pid of the process that is registered under NAME; without NAME, all names and "
                "their pids,\n"
                "one pair a line, sorted by name.\n",
@@ -44,7 +46,20 @@ static const struct table_column tokens[] = {
 
 static const struct table_column token_alone[] = {{.key = "token", .put = table_integer}, TABLE_LAST};
 
+/* Whether etcd could not be asked. */
+static void put_remark(const struct table *t, const json_t *row, const char *key, struct buf *out) {
+  (void)t;
+  if (json_is_true(json_object_get(row, key))) buf_puts(out, key);
+}
+
+static const struct table_column details[] = {{"NAME", "name", table_text, .least = 24},
+                                              {.head = "PID", .put = table_pid, .least = 12},
+                                              {"TOKEN", "token", table_integer, .least = 8},
+                                              {.head = "REMARK", .key = "stale", .put = put_remark},
+                                              TABLE_LAST};
+
 static const struct table_column *columns_of(const struct options *options, bool one) {
+  if (options->details) return details;
   if (options->token) return one ? token_alone : tokens;
   return one ? pid_alone : pairs;
 }
@@ -128,17 +143,21 @@ int main(int argc, char **argv) {
   if (words->count > 1 || options.common.rest.count) tool_usage(&tool, "at most one NAME can be given");
   if (options.token && (options.local || options.full))
     tool_usage(&tool, "--token excludes --local and --full: a local name has none");
+  if (options.token && options.details) tool_usage(&tool, "-l excludes --token, which it prints");
   const char *scope = options.local ? "local" : "global";
   struct error e = {0};
   int rc = name ? procname_check(name, &e) : 0;
   if (rc) tool_fail(&tool, rc, &e);
 
   struct nodemsg *m = tool_open(&tool, &options.common, NULL);
-  struct table names = {
-      .columns = columns_of(&options, name), .m = m, .full = options.full, .json = options.common.json};
+  struct table names = {.columns = columns_of(&options, name),
+                        .m = m,
+                        .full = options.full,
+                        .json = options.common.json,
+                        .headed = options.details};
   table_begin(&names);
   rc = name ? look_up(m, name, scope, &names, &e) : list(m, scope, &names, &e);
-  table_end(&names, true);
+  table_end(&names, !rc);
   int status = rc ? tool_report(&tool, rc, &e) : 0;
   nodemsg_close(m);
   return tool_finish(&tool, status);

@@ -11,7 +11,9 @@
 #   on rane COMMAND…                  runs a command on the host rane
 #   start_node_on rane one [OPTION…]  a node on the host rane; its console is in the file $(console_of one@rane)
 #   needs_preemption                  skips the test in a build in which a loop without calls is not preempted
-#   start_etcd ADDR PORT PORT         an etcd, with its ports for clients and for peers; answers; $ETCD is its pid
+#   free_ports N                      prints N ports of 127.0.0.1 that are free
+#   start_etcd ADDR PORT PORT         an etcd, with its ports for clients and for peers; answers; $ETCD is its pid, and
+#                                     ${ETCD_OPTIONS[@]} are more of its options
 #   start_etcd on rane ADDR PORT PORT  the same on a host
 #   api one METHOD PATH [CURL-ARG…]   the HTTP API of a node, by hand
 
@@ -34,7 +36,7 @@ node_setup() {
   mkdir "$HOME"
   HOST=$(hostname -s)
   HOST=${HOST,,} # as nodes spell it
-  HOSTS=() SWITCH=
+  HOSTS=() ETCD_OPTIONS=() SWITCH=
   export ASAN_OPTIONS=log_path=$T/sanitizer:detect_stack_use_after_return=1
   export UBSAN_OPTIONS=log_path=$T/sanitizer:print_stacktrace=1
   export TSAN_OPTIONS=log_path=$T/sanitizer:suppressions=$ROOT/tests/tsan/suppressions
@@ -122,6 +124,12 @@ api() {
   curl -sS --max-time 20 --unix-socket "$NODE_RUNTIME_DIR/$node@$HOST/sock" -X "$method" "$@" "http://node$path"
 }
 
+free_ports() {
+  perl -MIO::Socket::INET -e '
+    my @all = map { IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1") or die $! } 1 .. shift;
+    print join(" ", map { $_->sockport } @all), "\n"' "$1"
+}
+
 # The data of the etcd at an address and port outlives it: started again, it has them.
 start_etcd() {
   local where=()
@@ -129,7 +137,7 @@ start_etcd() {
   local client=http://$1:$2 peer=http://$1:$3
   "${where[@]}" etcd --name m --data-dir "$T/etcd.$1.$2" --listen-client-urls "$client" --unsafe-no-fsync \
     --advertise-client-urls "$client" --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
-    --initial-cluster "m=$peer" >>"$T/etcd.log" 2>&1 3>&- &
+    --initial-cluster "m=$peer" "${ETCD_OPTIONS[@]}" >>"$T/etcd.log" 2>&1 3>&- &
   export ETCD=$!
   wait_until "${where[@]}" curl -sf "$client/health"
 }

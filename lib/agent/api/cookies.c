@@ -7,6 +7,7 @@
 #include "agent/api/cookies.h"
 
 #include "agent/api/routes.h"
+#include "agent/cluster/cluster.h"
 #include "agent/http/server.h"
 #include "base/buf.h"
 #include "core/cookie_file.h"
@@ -80,6 +81,7 @@ static void use_found(struct agent *a) {
     bool same = same_cookies(&a->psks, &reader->found);
     a->psks = reader->found;
     if (!same) log_cookies(a);
+    if (!same) cluster_cookies_changed(a->cluster);
   }
   if (e->code) log_line(&a->log, "the cookies stay as they are: %s", error_text(e));
   explicit_bzero(&reader->found, sizeof reader->found);

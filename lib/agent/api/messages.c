@@ -3,8 +3,8 @@
  * Invariant: what has arrived of the body is in `bytes`, and belongs to the job while one runs (`parses`);
  * what arrives meanwhile is in `more`.  Messages that are parsed and not yet sent are those from `next` on.
  * The request is held, so that MHD reads no more of the body, while a job runs, while the receiver has no
- * room, or while its node is asked whether it is alive.  The struct is freed once the request is over, no job
- * runs and no question is open.
+ * room, while it is looked up, or while its node is asked whether it is alive (`asks`).  The struct is freed
+ * once the request is over, no job runs and no question is open.
  *
  * Orderings: one batch of lines is parsed and sent at a time, so messages keep the order of the body.  A
  * failure is told after all lines before it were sent.  Messages to another node belong to the connection
@@ -495,11 +495,24 @@ static void set_deadline(struct sending *s) {
     uv_timer_start(&s->deadline, on_deadline, (uint64_t)ms, 0);
 }
 
+static void on_receiver(void *data, const struct error *e, npid to) {
+  struct sending *s = data;
+  s->asks = false;
+  if (s->request && e && !s->answered) {
+    s->answered = true;
+    respond_error(s->request, e);
+  }
+  s->batch.to = to;
+  if (s->request && !s->answered && !npid_is_local(to)) ask(s, true);
+  if (s->request)
+    step(s);
+  else
+    sending_free(s);
+}
+
 void api_process_send(struct request *r) {
   static const struct upload_events events = {on_bytes, on_done, on_closed, on_stop};
   struct agent *a = request_agent(r);
-  npid to;
-  if (!lookup_named(r, &to)) return;
   bool lines = request_is_lines(r);
   struct sending *s = calloc(1, sizeof *s + (lines ? BATCH_MAX : 1) * sizeof(struct message));
   if (!s) {
@@ -510,12 +523,12 @@ void api_process_send(struct request *r) {
   s->agent = a;
   s->batch.nodes = a->nodes;
   s->batch.limits = &a->limits;
-  s->batch.to = to;
   s->batch.lines = lines;
   s->batch.messages = (struct message *)(s + 1);
   uv_timer_init(&a->loop, &s->deadline);
   s->deadline.data = s;
   request_upload(r, &events, s);
   set_deadline(s);
-  if (!npid_is_local(to)) ask(s, true);
+  s->asks = true;
+  lookup_find(a, request_segment(r), LOOKUP_PROCESS, on_receiver, s);
 }

@@ -1,6 +1,7 @@
 /* GET /metrics: the statistics of the node.  Each is declared, with its name and sentence, by the module that
  * has it (base/metrics.h); this is the list of the modules. */
 #include "agent/api/routes.h"
+#include "agent/cluster/cluster.h"
 #include "agent/http/server.h"
 #include "agent/kernel/bounds.h"
 #include "agent/registry/registry.h"
@@ -83,6 +84,7 @@ static void put_rest(struct measurement *m) {
   memory_metrics(a, m->mesh.waiting, out);
   outcomes_metrics(a, out);
   registry_metrics(a->registry, out);
+  if (a->cluster) cluster_metrics(a->cluster, out);
   nodetab_metrics(a->nodes, out);
   server_metrics(a, out);
   outputs_metrics(a, out);

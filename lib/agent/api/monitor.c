@@ -104,14 +104,8 @@ static const struct stream_events monitor_stream = {.closed = on_closed};
 static const struct hosted_class monitor_class = {
     .kind = "client", .down = monitor_down, .node_down = monitor_node_down, .exit = client_exit};
 
-void api_process_monitor(struct request *r) {
+static void on_pid(struct request *r, npid pid) {
   struct agent *a = request_agent(r);
-  struct error e;
-  npid pid;
-  if (lookup_pid(a, request_segment(r), &pid, &e)) {
-    respond_error(r, &e);
-    return;
-  }
   struct monitor *m = (struct monitor *)client_new(r, sizeof *m, &monitor_class);
   if (!m) return;
   m->pid = pid;
@@ -121,4 +115,8 @@ void api_process_monitor(struct request *r) {
   /* May free m; the vm then drops the DOWN, because the client is no longer a process. */
   client_begin(&m->client, &monitor_stream, pid);
   agent_send(a, SIGNAL_MONITOR, pid, self, ref, NULL);
+}
+
+void api_process_monitor(struct request *r) {
+  lookup_named(r, LOOKUP_PID, on_pid);
 }

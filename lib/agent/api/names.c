@@ -1,10 +1,14 @@
 /* Registered names: /v1/names.
  *
+ * In a cluster on etcd, the table of global names has those that processes of this node have, and those that
+ * it has looked up lately; others are asked for.
+ *
  * Invariant: of a list, `turn` runs exactly while rows are left and its stream is not full.  Each turn of the
- * loop writes NAMES_SLICE rows. */
+ * loop writes LISTING_SLICE rows. */
 #include "agent/api/document.h"
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
+#include "agent/cluster/cluster.h"
 #include "agent/registry/registry.h"
 #include "core/procname.h"
 #include "wire/json.h"
@@ -26,16 +30,17 @@ static struct names *table(struct request *r, enum scope scope) {
   return scope == SCOPE_LOCAL ? a->names : a->globals;
 }
 
-static json_t *name_json(struct agent *a, const char *name, npid pid, uint64_t token) {
+static json_t *name_json(struct agent *a, const char *name, npid pid, uint64_t token, bool stale) {
   json_t *v = document_pid(a, pid);
   if (v) json_object_set_new(v, "name", json_string(name));
   if (v && token) json_object_set_new(v, "token", json_integer((json_int_t)token));
+  if (v && stale) json_object_set_new(v, "stale", json_true());
   return v;
 }
 
 /* --- all names ------------------------------------------------------------------------------------------ */
 
-enum { NAMES_SLICE = 500 };
+enum { LISTING_SLICE = 500 };
 
 struct listing {
   struct agent *agent;
@@ -57,6 +62,7 @@ static void put_name(void *data, const char *name, npid pid, uint64_t token) {
   buf_puts(&l->lines, "\",\"name\":");
   json_put_bytes(&l->lines, name, strlen(name));
   if (token) buf_printf(&l->lines, ",\"token\":%llu", (unsigned long long)token);
+  if (token && cluster_is_stale(l->agent->cluster, name)) buf_puts(&l->lines, ",\"stale\":true");
   buf_puts(&l->lines, "}\n");
 }
 
@@ -75,7 +81,7 @@ static void on_listing_closed(void *data, bool gone) {
 static void on_turn(uv_idle_t *turn) {
   struct listing *l = turn->data;
   holds_note(&l->agent->holds, "the list of names", NULL);
-  bool more = names_walk(l->names, &l->walk, NAMES_SLICE, put_name, l);
+  bool more = names_walk(l->names, &l->walk, LISTING_SLICE, put_name, l);
   stream_text(l->stream, &l->lines);
   buf_clear(&l->lines);
   if (!more || stream_full(l->stream)) uv_idle_stop(turn);
@@ -111,26 +117,44 @@ void api_names_list(struct request *r) {
 
 /* --- one name ------------------------------------------------------------------------------------------- */
 
+static void on_found(void *data, const struct error *e, npid pid, uint64_t token, bool stale) {
+  struct request *r = data;
+  const char *name = request_segment(r);
+  struct error none;
+  if (!e && pid == NPID_NONE) {
+    lookup_no_name(name, &none);
+    e = &none;
+  }
+  if (e)
+    respond_error(r, e);
+  else
+    respond_json(r, 200, name_json(request_agent(r), name, pid, token, stale));
+}
+
 void api_names_get(struct request *r) {
   enum scope scope = scope_of(r, request_query(r, "scope"));
   const char *name = request_segment(r);
-  uint64_t token = 0;
+  struct agent *a = request_agent(r);
   if (scope == SCOPE_BAD) return;
-  npid pid = names_whereis(table(r, scope), name, &token);
-  if (pid == NPID_NONE)
-    respond_code(r, ERR_NO_NAME, "%s: no process has this name", name);
+  if (scope == SCOPE_GLOBAL && !procname_check(name, NULL))
+    registry_whereis(a->registry, name, on_found, r);
   else
-    respond_json(r, 200, name_json(request_agent(r), name, pid, token));
+    on_found(r, NULL, names_whereis(table(r, scope), name, NULL), 0, false);
 }
 
-static void respond_taken(struct request *r, enum scope scope) {
+/* pid: of the process that has the name, or NPID_NONE. */
+static void respond_taken(struct request *r, npid pid) {
   struct agent *a = request_agent(r);
   char text[NPID_TEXT_SIZE];
   const char *name = request_segment(r);
-  npid pid = names_whereis(table(r, scope), name, NULL);
   npid_format(a->nodes, pid, NPID_SHORT, text);
   respond_code(r, ERR_NAME_TAKEN, "%s: the name is taken%s%s", name, pid == NPID_NONE ? "" : " by ",
                pid == NPID_NONE ? "" : text);
+}
+
+static void on_winner(void *data, const struct error *e, npid pid, uint64_t token, bool stale) {
+  (void)e, (void)token, (void)stale;
+  respond_taken(data, pid);
 }
 
 struct registering { /* a request that waits for the registry to register a name */
@@ -144,9 +168,9 @@ static void on_registered(void *data, const struct error *e, bool yes, uint64_t 
   if (e)
     respond_error(r, e);
   else if (yes)
-    respond_json(r, 200, name_json(request_agent(r), request_segment(r), k->pid, token));
+    respond_json(r, 200, name_json(request_agent(r), request_segment(r), k->pid, token, false));
   else
-    respond_taken(r, SCOPE_GLOBAL);
+    registry_whereis(request_agent(r)->registry, request_segment(r), on_winner, r);
   free(k);
 }
 
@@ -172,37 +196,41 @@ static void register_local(struct request *r, npid pid) {
   char why[NAMES_REFUSAL_SIZE];
   int code = names_register(request_agent(r)->names, request_segment(r), pid, 0);
   if (code == ERR_NAME_TAKEN)
-    respond_taken(r, SCOPE_LOCAL);
+    respond_taken(r, names_whereis(request_agent(r)->names, request_segment(r), NULL));
   else if (code)
     respond_code(r, code, "%s", names_refusal(request_agent(r)->names, code, why));
   else
-    respond_json(r, 200, name_json(request_agent(r), request_segment(r), pid, 0));
+    respond_json(r, 200, name_json(request_agent(r), request_segment(r), pid, 0, false));
+}
+
+/* The process that is to have the name was found. */
+static void on_process(void *data, const struct error *e, npid pid) {
+  struct request *r = data;
+  if (e)
+    respond_error(r, e);
+  else if (scope_of(r, json_string_value(json_object_get(request_body(r), "scope"))) == SCOPE_LOCAL)
+    register_local(r, pid);
+  else
+    register_global(r, pid);
 }
 
 void api_names_put(struct request *r) {
-  struct agent *a = request_agent(r);
   const json_t *body = request_body(r);
   struct error e;
-  npid pid;
   if (document_check(body, "pid$ scope$", &e)) {
     respond_error(r, &e);
     return;
   }
   const char *text = json_string_value(json_object_get(body, "pid"));
-  enum scope scope = scope_of(r, json_string_value(json_object_get(body, "scope")));
-  if (scope == SCOPE_BAD) return;
+  if (scope_of(r, json_string_value(json_object_get(body, "scope"))) == SCOPE_BAD) return;
   if (!text) {
     respond_code(r, ERR_USAGE, "expected a JSON object with \"pid\", and \"scope\" global or local");
     return;
   }
-  if (procname_check(request_segment(r), &e) || lookup_process(a, text, &pid, &e)) {
+  if (procname_check(request_segment(r), &e))
     respond_error(r, &e);
-    return;
-  }
-  if (scope == SCOPE_LOCAL)
-    register_local(r, pid);
   else
-    register_global(r, pid);
+    lookup_find(request_agent(r), text, LOOKUP_PROCESS, on_process, r);
 }
 
 static void on_unregistered(void *data, const struct error *e, bool yes, uint64_t token) {

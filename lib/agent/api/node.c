@@ -64,6 +64,7 @@ static json_t *node_json(struct agent *a, const struct member *m) {
   json_t *v = json_pack("{s:s, s:b, s:b}", "node", m->node, "connected", m->up, "self", self);
   if (met && (m->id || self)) json_object_set_new(v, "id", json_integer(m->id));
   if (met) json_object_set_new(v, "creation", json_integer(m->creation));
+  if (m->up && !m->linked && !self) json_object_set_new(v, "linked", json_false());
   if (m->suspected) json_object_set_new(v, "suspected", json_true());
   if (m->address && *m->address) json_object_set_new(v, "address", json_string(m->address));
   if (m->port) json_object_set_new(v, "port", json_integer(m->port));

@@ -35,13 +35,7 @@ static void on_outcome(void *data, const struct error *e, struct term_reader val
   free(k);
 }
 
-void api_process_outcome(struct request *r) {
-  struct error e;
-  npid pid;
-  if (lookup_pid(request_agent(r), request_segment(r), &pid, &e)) {
-    respond_error(r, &e);
-    return;
-  }
+static void on_pid(struct request *r, npid pid) {
   struct question *k = malloc(sizeof *k);
   if (!k) {
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
@@ -49,4 +43,8 @@ void api_process_outcome(struct request *r) {
   }
   *k = (struct question){r, pid};
   outcome_ask(request_agent(r), pid, true, on_outcome, k);
+}
+
+void api_process_outcome(struct request *r) {
+  lookup_named(r, LOOKUP_PID, on_pid);
 }

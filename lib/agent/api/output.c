@@ -180,17 +180,11 @@ static void on_follow(void *data, const struct error *e, struct term_reader valu
   }
 }
 
-void api_process_output(struct request *r) {
+static void on_pid(struct request *r, npid pid) {
   struct agent *a = request_agent(r);
   const char *text = request_query(r, "from");
-  struct error e;
   int64_t from = 0;
-  npid pid;
   if (text && !text_integer(text, 0, INT64_MAX, &from)) from = 0; /* the route has checked it */
-  if (lookup_pid(a, request_segment(r), &pid, &e)) {
-    respond_error(r, &e);
-    return;
-  }
   struct follower *f = (struct follower *)client_new(r, sizeof *f, &follower_class);
   if (!f) return;
   f->pid = pid;
@@ -199,4 +193,8 @@ void api_process_output(struct request *r) {
   const char *home = npid_is_local(pid) ? NULL : nodetab_name(a->nodes, npid_incarnation(pid));
   kernel_ask(a, home, term_build("spip", "follow", pid, from, f->client.hosted.pid), RPC_TIMEOUT_MS,
              on_follow, f);
+}
+
+void api_process_output(struct request *r) {
+  lookup_named(r, LOOKUP_PID, on_pid);
 }

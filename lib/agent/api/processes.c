@@ -299,15 +299,17 @@ void api_spawn(struct request *r) {
 
 /* --- one process ---------------------------------------------------------------------------------------- */
 
-void api_process_get(struct request *r) {
-  npid pid;
-  if (!lookup_named(r, &pid)) return;
+static void give_process(struct request *r, npid pid) {
   struct agent *a = request_agent(r);
   const struct hosted *p = npid_is_local(pid) ? vm_host_process(a->vm, pid) : NULL;
   json_t *v = document_pid(a, pid);
   if (v && npid_is_local(pid)) json_object_set_new(v, "kind", json_string(p ? p->class->kind : "thread"));
   if (v) json_object_set_new(v, "node", json_string(nodetab_name(a->nodes, npid_incarnation(pid))));
   respond_json(r, 200, v);
+}
+
+void api_process_get(struct request *r) {
+  lookup_named(r, LOOKUP_PROCESS, give_process);
 }
 
 /* A request whose signal is sent once the node of the process has said that the process is alive. */
@@ -369,19 +371,21 @@ static struct term *reason_in(struct agent *a, const json_t *body, struct error 
   return code ? NULL : t;
 }
 
-void api_process_exit(struct request *r) {
-  npid pid;
+static void end_process(struct request *r, npid pid) {
   struct error e;
-  struct agent *a = request_agent(r);
-  if (document_check(request_body(r), "reason", &e)) {
-    respond_error(r, &e);
-    return;
-  }
-  if (!lookup_named(r, &pid)) return;
-  struct term *reason = reason_in(a, request_body(r), &e);
+  struct term *reason = reason_in(request_agent(r), request_body(r), &e);
   if (!reason) {
     respond_error(r, &e);
     return;
   }
   send_signal(r, pid, SIGNAL_EXIT, reason);
+}
+
+void api_process_exit(struct request *r) {
+  struct error e;
+  if (document_check(request_body(r), "reason", &e)) {
+    respond_error(r, &e);
+    return;
+  }
+  lookup_named(r, LOOKUP_PROCESS, end_process);
 }

@@ -70,30 +70,31 @@ static int number_in(const json_t *body) {
   return n > 0 && n < NSIG ? (int)n : 0;
 }
 
-void api_process_signal(struct request *r) {
+static void on_process(struct request *r, npid pid) {
   struct agent *a = request_agent(r);
-  struct error e;
-  npid pid;
-  if (document_check(request_body(r), "signal", &e)) {
-    respond_error(r, &e);
-    return;
-  }
-  int number = number_in(request_body(r));
-  if (!number) {
-    respond_code(r, ERR_USAGE, "expected {\"signal\": a name such as \"HUP\", or a number from 1 to %d}",
-                 NSIG - 1);
-    return;
-  }
-  if (!lookup_named(r, &pid)) return;
   struct order *o = malloc(sizeof *o);
   if (!o) {
     respond_code(r, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return;
   }
-  *o = (struct order){r, pid, number};
+  *o = (struct order){r, pid, number_in(request_body(r))};
   if (npid_is_local(pid))
     order(o);
   else
     kernel_ask(a, nodetab_name(a->nodes, npid_incarnation(pid)), term_build("sp", "alive", pid),
                RPC_TIMEOUT_MS, on_alive, o);
+}
+
+void api_process_signal(struct request *r) {
+  struct error e;
+  if (document_check(request_body(r), "signal", &e)) {
+    respond_error(r, &e);
+    return;
+  }
+  if (!number_in(request_body(r))) {
+    respond_code(r, ERR_USAGE, "expected {\"signal\": a name such as \"HUP\", or a number from 1 to %d}",
+                 NSIG - 1);
+    return;
+  }
+  lookup_named(r, LOOKUP_PROCESS, on_process);
 }

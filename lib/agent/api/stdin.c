@@ -3,7 +3,8 @@
  * The body goes to the command in calls "stdin", each of which is answered when its bytes are written.
  *
  * Invariant: while CALLS_MAX calls or more are under way, the request is held, so that MHD reads no more of
- * the body.  MHD may still pass on what it had read before.  The request is answered when the body is
+ * the body; so it is while the process is looked up.  MHD may still pass on what it had read before, which
+ * waits in `early` until the process is known.  The request is answered when the body is
  * complete and no call is under way.
  *
  * Orderings: the calls have one sender and one receiver, so their bytes, and then "stdin_eof", reach the
@@ -27,8 +28,11 @@ struct body {
   npid pid;
   bool keep;           /* the end of the body does not close the standard input */
   bool leave;          /* a body that is cut off does not close it */
+  bool looks;          /* the process is being looked up */
+  struct buf early;    /* bytes that have come meanwhile */
   unsigned calls;      /* under way; the struct is freed after their answers */
-  bool complete;       /* all of the body has come */
+  bool done;           /* all of the body has come, */
+  bool complete;       /* and was passed on */
   bool ended;          /* "stdin_eof" was sent */
   struct error failed; /* why the process was not found, or a call was refused */
 };
@@ -44,8 +48,8 @@ static void send_eof(struct body *b) {
 /* The request is over and no call is under way. When the client has hung up in the middle of the body, the
  * standard input is closed first. */
 static void body_end(struct body *b) {
-  bool cut = !b->complete && !b->leave && !b->failed.code && !b->ended;
-  if (cut)
+  bool ends = b->done ? !b->keep : !b->leave;
+  if (ends && !b->failed.code && !b->ended)
     send_eof(b);
   else
     free(b);
@@ -83,21 +87,26 @@ static void send_bytes(struct body *b, const char *bytes, size_t n) {
   rpc_call(b->agent, b->pid, t, 0, on_answer, b);
 }
 
-static int on_bytes(void *data, const char *bytes, size_t n) {
-  struct body *b = data;
-  if (b->failed.code)
-    /* Discards the rest of the body: a client reads the answer only after it has sent the whole body. */
-    return 0;
+/* Discards them after a failure: a client reads the answer only after it has sent the whole body. */
+static void pass_on(struct body *b, const char *bytes, size_t n) {
   for (size_t part; n && !b->failed.code; bytes += part, n -= part) {
     part = n < CALL_BYTES ? n : CALL_BYTES;
     send_bytes(b, bytes, part);
   }
-  if (b->calls >= CALLS_MAX) request_hold(b->request);
+}
+
+static int on_bytes(void *data, const char *bytes, size_t n) {
+  struct body *b = data;
+  if (b->looks)
+    buf_append(&b->early, bytes, n);
+  else
+    pass_on(b, bytes, n);
+  if (b->looks || b->calls >= CALLS_MAX) request_hold(b->request);
   return 0;
 }
 
-static void on_done(void *data) {
-  struct body *b = data;
+/* All of the body has come, and was passed on. */
+static void complete(struct body *b) {
   b->complete = true;
   if (!b->failed.code && !b->keep)
     send_eof(b);
@@ -105,10 +114,32 @@ static void on_done(void *data) {
     answer(b);
 }
 
+static void on_done(void *data) {
+  struct body *b = data;
+  b->done = true;
+  if (!b->looks) complete(b);
+}
+
 static void on_closed(void *data) {
   struct body *b = data;
   b->request = NULL;
-  if (!b->calls) body_end(b);
+  if (!b->calls && !b->looks) body_end(b);
+}
+
+static void on_process(void *data, const struct error *e, npid pid) {
+  struct body *b = data;
+  b->looks = false;
+  b->pid = pid;
+  if (e) b->failed = *e;
+  if (!buf_ok(&b->early)) error_set(&b->failed, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  pass_on(b, b->early.data, b->early.len);
+  buf_finish(&b->early);
+  if (!b->request && !b->calls)
+    body_end(b);
+  else if (b->request && b->done)
+    complete(b);
+  else if (b->request && b->calls < CALLS_MAX)
+    request_release(b->request);
 }
 
 void api_process_stdin(struct request *r) {
@@ -122,7 +153,7 @@ void api_process_stdin(struct request *r) {
   b->request = r;
   b->keep = request_flag(r, "keep");
   b->leave = request_flag(r, "leave");
-  int code = lookup_process(b->agent, request_segment(r), &b->pid, &b->failed);
-  (void)code; /* b->failed keeps it until the body is complete */
+  b->looks = true;
   request_upload(r, &events, b);
+  lookup_find(b->agent, request_segment(r), LOOKUP_PROCESS, on_process, b);
 }

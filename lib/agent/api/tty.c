@@ -19,10 +19,17 @@ static bool side_in(const json_t *body, const char *key, int64_t *out) {
   return *out > 0 && *out <= PTY_SIDE_MAX;
 }
 
+/* The body has been checked. */
+static void on_process(struct request *r, npid pid) {
+  int64_t rows = 0, cols = 0;
+  side_in(request_body(r), "rows", &rows);
+  side_in(request_body(r), "cols", &cols);
+  rpc_call(request_agent(r), pid, term_build("sii", "tty", rows, cols), RPC_TIMEOUT_MS, on_resized, r);
+}
+
 void api_process_tty(struct request *r) {
   int64_t rows, cols;
   struct error e;
-  npid pid;
   if (document_check(request_body(r), "rows cols", &e)) {
     respond_error(r, &e);
     return;
@@ -31,6 +38,5 @@ void api_process_tty(struct request *r) {
     respond_code(r, ERR_USAGE, "expected {\"rows\": N, \"cols\": N}, numbers from 1 to %d", PTY_SIDE_MAX);
     return;
   }
-  if (!lookup_named(r, &pid)) return;
-  rpc_call(request_agent(r), pid, term_build("sii", "tty", rows, cols), RPC_TIMEOUT_MS, on_resized, r);
+  lookup_named(r, LOOKUP_PROCESS, on_process);
 }

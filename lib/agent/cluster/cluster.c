@@ -313,7 +313,7 @@ bool cluster_has(const struct cluster *c, const char *node, int64_t member) {
 }
 
 bool cluster_is_stale(const struct cluster *c, const char *name) {
-  return cluster_names_stale(c->names, name);
+  return c && cluster_names_stale(c->names, name);
 }
 
 struct counts {

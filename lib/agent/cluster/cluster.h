@@ -60,14 +60,14 @@ void cluster_leave(struct cluster *c);
 void cluster_finish(struct cluster *c);
 void cluster_free(struct cluster *c); /* after the loop has run until its handles are closed */
 
-/* The node has another creation; or its psks have changed.  Both accept NULL. */
+/* The node has another creation; its psks have changed.  Both accept NULL. */
 void cluster_renewed(struct cluster *c, uint32_t creation);
 void cluster_cookies_changed(struct cluster *c);
 
 /* Is a node, other than this one, a member whose key was made by that revision? */
 bool cluster_has(const struct cluster *c, const char *node, int64_t member);
 
-/* True when what the table of global names has for the name may be old (registry.h). */
+/* True when what the table of global names has for the name may be old (registry.h).  Accepts NULL. */
 bool cluster_is_stale(const struct cluster *c, const char *name);
 
 void cluster_metrics(const struct cluster *c, struct metrics *out);

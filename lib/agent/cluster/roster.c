@@ -42,7 +42,8 @@ struct roster {
   int64_t lease, revision;
   int64_t sent_ms, kept_ms;   /* when the last keepalive, the last answered one, was sent */
   int64_t rival, rival_since; /* the key that another node has: its creation; when it was first seen */
-  bool renewed, told_away;    /* the value is to be put again; that etcd does not answer is in the log */
+  bool renewed;               /* the value is to be put again */
+  bool told_trouble;          /* why the key cannot be kept is in the log */
 
   /* the others */
   uv_timer_t read, absent;
@@ -66,12 +67,13 @@ static int64_t ttl_ms(const struct roster *r) {
   return r->config.ttl_s * 1000;
 }
 
-/* Logs that etcd does not answer, or answers again, once each. */
+/* Logs why the key cannot be kept, and that it can again, once each; that etcd does not answer is in the log
+ * by etcd.c. */
 static void note_answer(struct roster *r, const struct error *e) {
-  bool away = e && e->code != ERR_NO_NAME;
-  if (r->told_away == away) return;
-  r->told_away = away;
-  log_line(r->config.log, "cluster: %s", away ? error_text(e) : "etcd answers again");
+  bool trouble = e && e->code != ERR_NO_NAME && e->code != ERR_ETCD;
+  if (r->told_trouble == trouble) return;
+  r->told_trouble = trouble;
+  log_line(r->config.log, "cluster: %s", trouble ? error_text(e) : "the key of this node can be kept again");
 }
 
 /* --- the key of this node ------------------------------------------------------------------------------- */

@@ -573,6 +573,7 @@ static struct member member_of(const struct peer *p) {
   bool met =
       p->incarnation && (p->state >= PEER_SYNCING || !p->told_up || creation == p->ondemand.up_creation);
   if (!met && p->ondemand.present) creation = p->ondemand.creation;
+  bool told = p->ondemand.present && p->state == PEER_DOWN;
   return (struct member){
       .node = p->name.full,
       .kernel = met ? npid_make(p->incarnation, 0) : NPID_NONE,
@@ -582,8 +583,8 @@ static struct member member_of(const struct peer *p) {
       .linked = p->state == PEER_UP,
       .missing = !p->told_up && members_wanted(p),
       .suspected = p->state == PEER_UP && p->suspected,
-      .address = p->place.address,
-      .port = p->place.port,
+      .address = told ? p->ondemand.place.address : p->place.address,
+      .port = told ? p->ondemand.place.port : p->place.port,
       .trouble = p->told_up || !p->trouble.code ? "" : without_name(p, error_text(&p->trouble)),
       .retry_ms = (!p->dials_only || p->via) && uv_is_active((const uv_handle_t *)&p->retry)
                       ? (int64_t)uv_timer_get_due_in(&p->retry)
