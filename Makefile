@@ -24,7 +24,7 @@ LIBDIR  ?= lib
 BUILD   ?= build
 CFLAGS  ?= -O2 -g
 comma   := ,
-O       := $(BUILD)$(if $(LUA),/lua-$(LUA))$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
+O       := $(patsubst $(CURDIR)/%,%,$(BUILD))$(if $(LUA),/lua-$(LUA))$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 Q       := $(if $(V),,@)
 
 MAKEFLAGS += --no-builtin-rules --no-print-directory
