@@ -3,6 +3,7 @@
  * has a byte that is not plain ends the run, where the instructions tell which byte it is at that byte. */
 #include "base/text.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -224,6 +225,10 @@ void buf_escape(struct buf *b, const char *bytes, size_t n) {
   }
 }
 
+static bool same_letter(char a, char b) {
+  return tolower((unsigned char)a) == tolower((unsigned char)b);
+}
+
 /* Damerau's distance (optimal string alignment), with three rows of the table. */
 bool text_near(const char *a, const char *b) {
   enum { LONGEST = 63 };
@@ -235,10 +240,11 @@ bool text_near(const char *a, const char *b) {
     unsigned char *row = rows[i % 3], *above = rows[(i - 1) % 3], *before = rows[(i + 1) % 3];
     row[0] = (unsigned char)i;
     for (size_t j = 1; j <= m; j++) {
-      int least = above[j - 1] + (a[i - 1] != b[j - 1]);
+      int least = above[j - 1] + !same_letter(a[i - 1], b[j - 1]);
       if (above[j] + 1 < least) least = above[j] + 1;
       if (row[j - 1] + 1 < least) least = row[j - 1] + 1;
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && before[j - 2] + 1 < least)
+      if (i > 1 && j > 1 && same_letter(a[i - 1], b[j - 2]) && same_letter(a[i - 2], b[j - 1]) &&
+          before[j - 2] + 1 < least)
         least = before[j - 2] + 1;
       row[j] = (unsigned char)least;
     }

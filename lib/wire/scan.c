@@ -68,10 +68,13 @@ static void note_other(struct scan *s, const struct error *e) {
   snprintf(s->others + used, sizeof s->others - used, "%s%.*s", used ? ", " : "", (int)n, at);
 }
 
+/* Where a node has refused the cookie, it may be the one that is meant: then the names of the others come
+ * last. */
 void scan_tell(struct scan *s, const char *node) {
   const char *host = strchr(node, '@');
   char wanted[NODE_NAME_MAX + 1], other[NODE_NAME_MAX + 1], near[NODE_NAME_MAX + 1] = "";
-  if (s->best.code != ERR_NAME || !*s->others || !host || host - node > NODE_NAME_MAX) return;
+  bool named = s->best.code == ERR_NAME, refused = s->best.code == ERR_COOKIE;
+  if ((!named && !refused) || !*s->others || !host || host - node > NODE_NAME_MAX) return;
   snprintf(wanted, sizeof wanted, "%.*s", (int)(host - node), node);
   for (const char *at = s->others; *at; at += strspn(at, ", ")) {
     size_t n = strcspn(at, ",");
@@ -79,8 +82,11 @@ void scan_tell(struct scan *s, const char *node) {
     if (!*near && text_near(wanted, other)) memcpy(near, other, n + 1);
     at += n;
   }
-  error_set(&s->best, ERR_NAME, "%s: no node of this name there (name); on %s: %s%s%s%s%s", node, host + 1,
-            s->others, *near ? "; did you mean " : "", near, *near ? host : "", *near ? "?" : "");
+  if (named) error_set(&s->best, ERR_NAME, "%s: no node of this name there (name)", node);
+  size_t n = strlen(s->best.text);
+  snprintf(s->best.text + n, sizeof s->best.text - n, "; on %s%s: %s%s%s%s%s", host + 1,
+           refused ? " with this cookie" : "", s->others, *near ? "; did you mean " : "", near,
+           *near ? host : "", *near ? "?" : "");
 }
 
 bool scan_next(struct scan *s, const struct error *e, bool reached) {

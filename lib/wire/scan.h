@@ -39,8 +39,8 @@ bool scan_ends(int code);
  * the connection: a host that does not react on one port does not react on the next. */
 bool scan_next(struct scan *s, const struct error *e, bool reached);
 
-/* Adds to s->best, when it says that only nodes of other names have answered, which these are and which one
- * is spelled much like `node`.  Call it once, when the scan has failed. */
+/* Adds to s->best, where nodes of other names have answered, which these are and which one is spelled much
+ * like `node`.  Call it once, when the scan has failed. */
 void scan_tell(struct scan *s, const char *node);
 
 #endif

@@ -143,6 +143,13 @@ static void test_others(void) {
      "web@rane: no node of this name there (name); on rane: one", "no name is near: none is suggested");
   is(told("x@rane", (const char *[]){"no name", NULL}, &s), "x@rane" SCAN_NOT_HERE "no name (name)",
      "a peer that says no node name: its text stays");
+  struct error other = {ERR_NAME, "twoo@rane" SCAN_NOT_HERE "two@rane (name)"};
+  scan_start(&s, 0, 0, 0);
+  fail(&s, ERR_COOKIE, true), scan_next(&s, &other, true), fail(&s, ERR_TCP, true);
+  scan_tell(&s, "twoo@rane");
+  ok(s.best.code == ERR_COOKIE && !strcmp(s.best.text, "cookie (port 4370); on rane with this cookie: two; "
+                                                       "did you mean two@rane?"),
+     "beside a node that refuses the cookie, those that take it are told: %s", s.best.text);
   char name[NODE_NAME_MAX + 8];
   memset(name, 'a', NODE_NAME_MAX);
   memcpy(name + NODE_NAME_MAX, "@rane", sizeof "@rane");
