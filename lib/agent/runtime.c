@@ -251,7 +251,7 @@ static int bind_port(struct agent *a, int *out, char *note, size_t size, struct 
   if (nodename_parse(a->self, &name, e)) return e->code;
   if (a->config->listen && !strcmp(a->config->listen, AGENT_LISTEN_NONE)) {
     snprintf(a->address, sizeof a->address, "0.0.0.0"); /* of a hello: stands for all addresses */
-    return psk_set_check(&a->psks, a->address, e);
+    return psk_set_check(&a->psks, NULL, e);
   }
   if (a->config->listen && split_listen(a->config->listen, host, sizeof host, &port, e)) return e->code;
   if (*host && !resolve(host, &sa, &n))

@@ -71,11 +71,12 @@ const struct psk *psk_set_find(const struct psk_set *set, const void *identity, 
 int psk_set_check(const struct psk_set *set, const char *address, struct error *e) {
   bool any = false;
   for (size_t i = 0; i < set->count; i++) any |= set->all[i].is_short;
-  if (!any || loopback_text(address)) return 0;
+  if (!any || (address && loopback_text(address))) return 0;
   return error_set(e, ERR_COOKIE,
-                   "a cookie of fewer than %d bytes is too short to listen on %s (cookie): make a longer one"
-                   " with node-cookie, or listen on loopback only: --listen 127.0.0.1",
-                   COOKIE_SHORT, address);
+                   "a cookie of fewer than %d bytes is too short %s%s (cookie): make a longer one with"
+                   " node-cookie, or listen on loopback only: --listen 127.0.0.1",
+                   COOKIE_SHORT, address ? "to listen on " : "for a node that listens nowhere",
+                   address ? address : "");
 }
 
 /* --- what OpenSSL calls during a handshake --- */

@@ -258,6 +258,10 @@ static void test_short(void) {
            psk_set_check(&fine, cases[i].address, NULL) == 0,
        "listening on %s with a short one%s%s", cases[i].address, code ? ": " : "", e.text);
   }
+  struct error e = {0};
+  ok(psk_set_check(&lone, NULL, &e) == ERR_COOKIE && strstr(e.text, "listens nowhere") &&
+         psk_set_check(&fine, NULL, NULL) == 0,
+     "listening nowhere with a short one: %s", e.text);
 }
 
 static void test_short_dialled(void) {

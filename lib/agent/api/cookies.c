@@ -77,7 +77,7 @@ static bool same_cookies(const struct psk_set *a, const struct psk_set *b) {
 static void use_found(struct agent *a) {
   struct cookie_reader *reader = a->cookie_reader;
   struct error *e = &reader->failure;
-  if (!e->code && !psk_set_check(&reader->found, a->address, e)) {
+  if (!e->code && !psk_set_check(&reader->found, a->port ? a->address : NULL, e)) {
     bool same = same_cookies(&a->psks, &reader->found);
     a->psks = reader->found;
     if (!same) log_cookies(a);
