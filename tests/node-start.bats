@@ -740,10 +740,10 @@ ends_soon() {
   wait_until is_connected
   run --separate-stderr -0 start_node three --join nobody@localhost --join "one@$HOST"
   # shellcheck disable=SC2154 # run sets it
-  assert_regex "$stderr" "node-start: --join: nobody@localhost: .*; it is tried again"
+  assert_regex "$stderr" "node-start: --join: nobody@localhost: .* \(it is tried again\)"
   refute_regex "$stderr" "--join: one@"
   run --separate-stderr -0 start_node five --via relay@127.0.0.1:9
-  assert_regex "$stderr" "node-start: --via: relay@127.0.0.1:9: connection refused \(tcp\).*; it is tried again"
+  assert_regex "$stderr" "node-start: --via: relay@127.0.0.1:9: connection refused \(tcp\).* \(it is tried again\)"
   run -0 node-list -n three
   assert_output --partial "one@$HOST"
   many=()

@@ -183,7 +183,7 @@ static void note_trouble(struct peer *p, const struct error *why) {
            !p->join          ? ""
            : is_own_relay(p) ? "--via: "
                              : "--join: ",
-           error_text(why), p->until_ms ? "; it is tried again" : "");
+           error_text(why), p->until_ms ? " (it is tried again)" : "");
 }
 
 /* Schedules the next attempt, after twice the time that came before the last one; or gives the peer up when
