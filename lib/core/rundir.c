@@ -3,6 +3,7 @@
 #include "core/rundir.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,14 +62,27 @@ int rundir_check(const char *path, struct error *e) {
       path);
 }
 
+/* The directory could not be made: may the user not enter the one above, which has it perhaps, or not write
+ * there? */
+static int not_made(const char *path, struct error *e) {
+  const char *slash = strrchr(path, '/');
+  char above[4096];
+  snprintf(above, sizeof above, "%.*s", slash ? (int)(slash - path) : 0, path);
+  if (*above && faccessat(AT_FDCWD, above, X_OK, AT_EACCESS))
+    return error_set(e, ERR_PERMISSION,
+                     "%s: you may not enter %s: choose another directory with NODE_RUNTIME_DIR or "
+                     "NODE_STATE_DIR, or let its owner open it (chmod a+x)",
+                     path, above);
+  return error_set(e, ERR_PERMISSION,
+                   "%s: you may not make this directory: choose another with NODE_RUNTIME_DIR or "
+                   "NODE_STATE_DIR, or let the service manager make it (node-start(1), SERVICES)",
+                   path);
+}
+
 int rundir_make(const char *path, struct error *e) {
   bool shared = !strcmp(path, RUNDIR_SYSTEM) || !strcmp(path, STATEDIR_SYSTEM);
   if (!mkdir(path, 0700)) return shared && chmod(path, 0755) ? error_system(e, errno, path) : 0;
-  if (errno == EACCES)
-    return error_set(e, ERR_PERMISSION,
-                     "%s: you may not make this directory: choose another with NODE_RUNTIME_DIR or "
-                     "NODE_STATE_DIR, or let the service manager make it (node-start(1), SERVICES)",
-                     path);
+  if (errno == EACCES) return not_made(path, e);
   return errno == EEXIST ? rundir_check(path, e) : error_system(e, errno, path);
 }
 

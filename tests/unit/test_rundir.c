@@ -97,6 +97,13 @@ static void test_system(void) {
      "but no other: %s", e.text);
   ok(!seteuid(0) && rundir_check("/run/node/web@rane", &e) == ERR_PERMISSION,
      "nor does root follow what the user may replace");
+  ok(!chmod("/run/node", 0700) && !rundir_make("/run/node", &e) && !stat("/run/node", &st) &&
+         (st.st_mode & 07777) == 0700,
+     "one that root has closed stays closed");
+  ok(!seteuid(12345) && rundir_make("/run/node/web@rane", &e) == ERR_PERMISSION &&
+         strstr(e.text, "enter /run/node:"),
+     "and a user is told that: %s", e.text);
+  ok(!seteuid(0) && !chmod("/run/node", 0755), "root opens it again");
 }
 
 static void test_modes(void) {
