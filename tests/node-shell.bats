@@ -570,7 +570,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   at 1 'long = ("x"):rep(40) return {long, {b = long, a = long}}' '\{' "  \"x{40}\"," '  \{' "    a = \"x{40}\"," \
     "    b = \"x{40}\"" '  \}' '\}'
   at 1 'long, long' "\"x{40}\"," "\"x{40}\""
-  at 1 't = {} for i = 1, 1000000 do t[i] = i end return t' '  100,' '  …'
+  at 1 't = {} for i = 1, 1000000 do t[i] = i end return t' '  1, 2, 3, 4, .{55,65},' '  ([0-9]+, )+100, …'
   at 1 't = {} for i = 1, 30 do t = {t} end return t' '\{\{\{\{\{\{\{\{…\}+'
   at 1 't = {} t.t = t return t' '\{t = \{cycle\}\}'
   at 1 '("x"):rep(5000)' '"x+"…'

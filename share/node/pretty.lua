@@ -16,6 +16,7 @@ local utf8len <const>, utf8offset <const> = utf8.len, utf8.offset
 local pretty = {}
 
 local ITEMS <const>, ALL <const>, DEPTH <const>, STRING <const> = 100, 1000, 6, 2000
+local SHORT <const> = 30 -- columns of an item of a list that stands on a line with others
 local SCAN <const> = 10000 -- keys of one table that are looked at, of which those in order are shown
 local COLOURS <const> = {string = "32", number = "33", boolean = "35", ["nil"] = "35", userdata = "36", rest = "2"}
 
@@ -121,12 +122,15 @@ local function put(out, node, view, indent, used)
     return
   end
   local flat = indent + used + node.width <= view.width
-  local inner = indent + 2
+  local inner, filled = indent + 2, 0 -- the columns of a line of short items; 0: there is none
   out[#out + 1] = "{"
   for i = 1, #node.items do
     local item = node.items[i]
-    if i > 1 then out[#out + 1] = flat and ", " or "," end
-    if not flat then out[#out + 1] = "\n" .. rep(" ", inner) end
+    local short = not flat and not item.key and not item.node.items and item.node.width <= SHORT
+    local beside = short and filled > 0 and filled + item.node.width + 3 <= view.width
+    filled = short and (beside and filled + 2 or inner) + item.node.width or 0
+    if i > 1 then out[#out + 1] = (flat or beside) and ", " or "," end
+    if not flat and not beside then out[#out + 1] = "\n" .. rep(" ", inner) end
     if item.key then out[#out + 1] = item.key .. " = " end
     put(out, item.node, view, flat and 0 or inner, flat and -1000000 or (item.key and #item.key + 3 or 0) + 1)
   end
