@@ -156,6 +156,15 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   [ "$(node-ps | wc -l)" -ge 30003 ]
 }
 
+@test "many commands are all listed, each with the time that it has used" {
+  start_node one
+  node-spawn -d -e 'for _ = 1, 100 do exec({"sleep", "1000"}) end register("made", self()) receive()'
+  wait_until node-whereis --local made
+  run -0 node-ps --json
+  assert_equal "$(jq -r 'select(.kind == "command" and .run_ms >= 0).pid' <<<"$output" | sort -u | wc -l)" 100
+  assert_equal "${#lines[@]}" 102
+}
+
 @test "a process that has ended is not listed" {
   start_node one
   pid=$(node-spawn -d -e 'receive()')

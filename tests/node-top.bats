@@ -90,11 +90,21 @@ two_processes() {
   run -0 node-top --once --json -d 0.5
   jq -se --arg node "one@$HOST" '
     .[0].node == $node and (.[0] | has("pid") | not) and .[0].processes == 2 and .[0].commands == 1
-    and .[0].mailbox == 2 and .[0].memory > 1e6 and .[0].uptime_ms > 0 and .[0].load > 0.2
+    and .[0].mailbox == 2 and .[0].memory > 1e6 and .[0].uptime_ms > 0 and .[0].load > 0.02
     and (.[1:] | length == 4 and all(.node == $node and has("pid")))
-    and .[1].name == "spinner" and .[1].load > 0.2 and .[1].load < 1.5
-    and (.[] | select(.name == "sleeper")).load < 0.2
-    and (.[] | select(.kind == "command") | has("load") | not)' <<<"$output"
+    and .[1].name == "spinner" and .[1].load > 0.02 and .[1].load < 1.5
+    and (.[] | select(.name == "sleeper")).load < .[1].load
+    and (.[] | select(.kind == "command")).load < .[1].load' <<<"$output" || fail "$output"
+}
+
+# Without a cgroup, the time of a command is that of its first process.
+@test "the load of a command, and its time, come from its processes" {
+  node-spawn -d --name worker -- sh -c 'while :; do :; done'
+  computes() { [ "$(node-ps --name worker --json | jq '.run_ms > 100')" = true ]; }
+  wait_until computes
+  run -0 node-top --once --json -d 0.5
+  jq -se '.[0].load < 0.5 and .[1].name == "worker" and .[1].load > 0.02 and .[1].load < 1.5 and .[1].run_ms > 100' \
+    <<<"$output"
 }
 
 @test "the load is that of the time between two looks" {

@@ -51,8 +51,10 @@ static struct census_text what_of(const struct hosted *p) {
   return p->words.text ? (struct census_text){p->words.text, p->words.n} : text_of(p->class->kind);
 }
 
-static void put_process(struct agent *a, struct term_writer *w, const struct vm_row *row, int64_t now_ns) {
+/* Returns how many files of the kernel were read. */
+static int put_process(struct agent *a, struct term_writer *w, const struct vm_row *row, int64_t now_ns) {
   const struct hosted *p = row->host;
+  bool measured = p && p->class->run_ms;
   char name[256] = "";
   names_of(a->names, row->pid, name, sizeof name);
   struct census_row out = {.pid = row->pid,
@@ -67,20 +69,34 @@ static void put_process(struct agent *a, struct term_writer *w, const struct vm_
                            .memory = p ? -1 : row->memory,
                            .run_ms = p ? -1 : row->run_ms,
                            .os_pid = p && p->os_pid ? p->os_pid : -1};
+  if (measured) out.run_ms = p->class->run_ms(p);
   put_row(w, &out);
+  return measured;
+}
+
+/* Appends the rows of a page as a LIST, and moves the cursor. */
+static void put_page(struct agent *a, struct term_writer *w, uint32_t *cursor) {
+  struct vm_row rows[CENSUS_STEP];
+  int64_t now_ns = clock_ns();
+  size_t at = term_open(w, TERM_LIST), count = 0, step = CENSUS_STEP;
+  int files = 0;
+  while (*cursor != CENSUS_END && step == CENSUS_STEP && count < CENSUS_PAGE && files < CENSUS_FILES) {
+    step = vm_rows(a->vm, cursor, rows, CENSUS_STEP);
+    for (size_t i = 0; i < step; i++) files += put_process(a, w, &rows[i], now_ns);
+    count += step;
+  }
+  term_set_count(w, at, (uint32_t)count);
 }
 
 void census_op(struct agent *a, struct signal *call, struct term_reader args) {
-  struct vm_row rows[CENSUS_PAGE];
-  int64_t from = 0, now_ns = clock_ns();
+  int64_t from = 0;
   if (!term_get_int(&args, &from) || from < 0 || from > CENSUS_END) from = 0;
   uint32_t cursor = (uint32_t)from;
-  struct term_writer w = TERM_WRITER_INIT;
-  size_t n = cursor == CENSUS_END ? 0 : vm_rows(a->vm, &cursor, rows, CENSUS_PAGE);
+  struct term_writer w = TERM_WRITER_INIT, page = TERM_WRITER_INIT;
+  put_page(a, &page, &cursor);
   term_put_int(&w, cursor);
-  size_t at = term_open(&w, TERM_LIST);
-  for (size_t i = 0; i < n; i++) put_process(a, &w, &rows[i], now_ns);
-  term_set_count(&w, at, (uint32_t)n);
-  call_answer_take(a, call, term_from_writer(&w, 2));
+  if (!page.failed) term_put_raw(&w, page.data, page.len);
+  call_answer_take(a, call, page.failed ? NULL : term_from_writer(&w, 2));
+  term_writer_finish(&page);
   term_writer_finish(&w);
 }

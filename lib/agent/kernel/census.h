@@ -6,7 +6,11 @@
 #include "agent/state.h"
 #include "core/signal.h"
 
-enum { CENSUS_PAGE = 256 }; /* processes of a page, so that a page takes less than 1 ms */
+enum {
+  CENSUS_PAGE = 256, /* processes of a page, so that a page takes less than 1 ms */
+  CENSUS_STEP = 32,  /* they are read so many at a time; */
+  CENSUS_FILES = 32, /* a page ends once so many files of the kernel were read, for the time of commands */
+};
 
 /* The end of the list, as the cursor of an answer. */
 #define CENSUS_END VM_ROWS_END

@@ -37,6 +37,8 @@ struct hosted_class {
   void (*down)(struct hosted *p, const struct signal *s);              /* a process it monitors ended */
   void (*reply)(struct hosted *p, const struct signal *s);             /* to a call it made */
   void (*node_down)(struct hosted *p, const struct hosted_loss *lost); /* may end p */
+  /* The processor time of p in ms; -1: not known.  Reads a file of the kernel.  NULL: p has none. */
+  int64_t (*run_ms)(const struct hosted *p);
   void (*free)(struct hosted *p); /* after hosted_end: frees what is its own, and p; may be NULL */
 };
 
