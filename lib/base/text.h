@@ -21,8 +21,8 @@ size_t text_plain(const char *bytes, size_t n);
 bool text_utf8(const char *bytes, size_t n);
 
 /* Is one word a likely slip for the other: at most two letters (one, in words of up to three) were left out,
- * added, changed, or exchanged with the next?  Upper and lower case are the same.  Words of more than 63 bytes
- * are not compared. */
+ * added, changed, or exchanged with the next?  Upper and lower case are the same.  Words of more than 63
+ * bytes are not compared. */
 bool text_near(const char *a, const char *b);
 
 /* Text that comes from somebody else (a peer, a client, a file) is escaped before it is logged or printed to

@@ -51,7 +51,8 @@ int psk_set_derive(const struct cookies *cookies, struct psk_set *out) MUST_CHEC
 const struct psk *psk_set_find(const struct psk_set *set, const void *identity, size_t n);
 
 /* May a server with these keys listen on this IP address, or, where it is NULL, listen nowhere and connect to
- * others?  ERR_COOKIE when one of the cookies is short and the address, as text, is not a loopback address. */
+ * others?  ERR_COOKIE when one of the cookies is short and the address, as text, is not a loopback
+ * address. */
 int psk_set_check(const struct psk_set *set, const char *address, struct error *e) MUST_CHECK;
 
 /* What a client's TLS handshake has seen, for psk_classify.  Must stay valid until the transfer ends; a
