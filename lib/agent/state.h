@@ -43,6 +43,8 @@ struct cluster;
 
 enum { AGENT_SCRATCH = 64 << 10 };
 
+LIST_HEAD(child_jobs, child_job);
+
 struct agent {
   const struct agent_config *config;
   const char *self; /* name@host */
@@ -102,10 +104,10 @@ struct agent {
   int64_t ties;              /* ends of links and monitors of hosted processes */
   npid console;              /* the leader of processes that are spawned without another leader */
   struct hosted *console_process;
-  struct map children;           /* pid → struct child; process/children.c */
-  LIST_HEAD(, child_job) starts; /* starts of children by the pool; process/children.c */
-  int commands;                  /* how many commands there are; process/command.c */
-  struct cgroups *cgroups; /* process/cgroup.h, or NULL; sought by process/command.c for the first command */
+  struct map children;      /* pid → struct child; process/children.c */
+  struct child_jobs starts; /* starts of children by the pool; process/children.c */
+  int commands;             /* how many commands there are; process/command.c */
+  struct cgroups *cgroups;  /* process/cgroup.h, or NULL; sought by process/command.c for the first command */
   bool cgroups_sought;
   struct identities *identities; /* process/identity.c, or NULL */
   struct command *kept;          /* commands that have ended and whose guards have not; process/command.c */
