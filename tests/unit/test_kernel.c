@@ -1,6 +1,7 @@
-/* The calls that the kernel answers without other nodes, and the census of processes. */
+/* The calls that the kernel answers without other nodes, the census of processes, and rows of bounds. */
 #include "agent/kernel/kernel.h"
 
+#include "agent/kernel/bounds.h"
 #include "agent/kernel/census.h"
 #include "agent_host.h"
 #include "tap.h"
@@ -74,6 +75,7 @@ static void test_names(struct agent_host *h) {
 struct found {
   struct agent_host *host;
   bool done;
+  int64_t next;
   char text[256];
 };
 
@@ -83,6 +85,7 @@ static void on_census(void *data, const struct error *e, struct term_reader r) {
   int64_t next = 0;
   struct census_row row = {0};
   bool good = !e && term_get_int(&r, &next);
+  f->next = good ? next : CENSUS_END;
   struct term_value list = term_next(&r);
   char text[NPID_TEXT_SIZE] = "";
   if (!good || list.tag != TERM_LIST) return;
@@ -91,8 +94,9 @@ static void on_census(void *data, const struct error *e, struct term_reader r) {
            (int)row.kind.n, row.kind.s, (int)row.name.n, row.name.s, text);
 }
 
+static struct found f; /* by the latest census */
+
 static const char *census(struct agent_host *h, int64_t from) {
-  static struct found f;
   f = (struct found){.host = h};
   rpc_call(&h->agent, NPID_KERNEL, term_build("si", "processes", from), 0, on_census, &f);
   return agent_host_until(h, &f.done) ? f.text : "no answer";
@@ -114,6 +118,56 @@ static void test_census(struct agent_host *h) {
   ok(!strncmp(census(h, CENSUS_END), "0 ", 2), "nothing after the end");
   ok(!strncmp(census(h, -5), want, strlen(want)), "a cursor that cannot be is the first");
   for (int i = 0; i <= CENSUS_PAGE; i++) witness_end(&w[i]);
+}
+
+/* Is the only value of a term (consumed) a row of bounds? */
+static bool is_row(struct term *t) {
+  struct bounds_row row;
+  struct term_reader r = term_read(t);
+  bool good = bounds_read(&r, &row);
+  term_unref(t);
+  return good;
+}
+
+/* A term whose only value is a LIST of the values of another (consumed). */
+static struct term *listed(struct term *values) {
+  struct term *t = term_build("l", values);
+  term_unref(values);
+  return t;
+}
+
+static void test_bounds_rows(void) {
+  const int64_t one = 1;
+  ok(is_row(listed(term_build("ssiii", "a", "count", one, one, one))), "a row of bounds");
+  ok(!is_row(listed(term_build("ssii", "a", "count", one, one))), "one that is too short");
+  ok(!is_row(listed(term_build("ssiiii", "a", "count", one, one, one, one))), "or too long");
+  ok(!is_row(listed(term_build("ssiis", "a", "count", one, one, "x"))), "or has a word for a number");
+  ok(!is_row(term_build("i", one)) && !is_row(term_build("")), "what is no list is no row");
+}
+
+static int measured;
+
+static int64_t measure(const struct hosted *p) {
+  (void)p;
+  return ++measured;
+}
+
+/* What is read from files of the kernel for each process is bounded, too. */
+static void test_census_files(struct agent_host *h) {
+  enum { ALL = 2 * (CENSUS_FILES + CENSUS_STEP) };
+  static const struct hosted_class class = {.kind = "costly", .run_ms = measure};
+  static struct hosted all[ALL];
+  int pages = 0, most = 0;
+  for (int i = 0; i < ALL; i++)
+    if (hosted_begin(&h->agent, &all[i], &class, NPID_NONE)) abort();
+  for (int64_t from = 0; from != CENSUS_END && pages < ALL; from = f.next, pages++) {
+    int before = measured;
+    census(h, from);
+    if (measured - before > most) most = measured - before;
+  }
+  ok(measured == ALL && pages > 1 && most <= CENSUS_FILES + CENSUS_STEP,
+     "a page ends once %d files were read: %d of %d in %d pages", CENSUS_FILES, most, measured, pages);
+  for (int i = 0; i < ALL; i++) hosted_end(&all[i], NULL);
 }
 
 /* The words of a command that is to run, as a call. */
@@ -154,6 +208,8 @@ int main(void) {
   test_small_calls(h);
   test_names(h);
   test_census(h);
+  test_census_files(h);
+  test_bounds_rows();
   agent_host_free(h);
   return tap_end();
 }

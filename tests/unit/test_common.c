@@ -1,0 +1,127 @@
+/* The long strings that receivers of one message share: what is shared, what is not, and what is held. */
+#include "vm/process/common.h"
+
+#include "still_vm.h"
+#include "tap.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { HEAP_MAX = 16 << 20, LONG = COMMON_LEAST + 1 };
+
+static struct still st;
+static struct isolate *iso;
+static lua_State *L;
+
+/* A message of one string of n bytes. */
+static struct term *message(size_t n, char fill) {
+  struct term_writer w = TERM_WRITER_INIT;
+  char *bytes = malloc(n);
+  if (!bytes) abort();
+  memset(bytes, fill, n);
+  term_put_str(&w, bytes, n);
+  free(bytes);
+  struct term *t = term_from_writer(&w, 1);
+  term_writer_finish(&w);
+  if (!t) abort();
+  return t;
+}
+
+/* Pushes the string of a message as a receiver gets it, and returns where it is. */
+static const char *receive(struct term *t, struct term *now) {
+  struct term_reader r = term_read(t);
+  const char *s;
+  size_t n;
+  if (!term_get_str(&r, &s, &n)) abort();
+  common_begin(iso, now);
+  common_push(L, iso, s, n);
+  common_begin(iso, NULL);
+  const char *made = lua_tolstring(L, -1, &n);
+  if (!made || memcmp(made, s, n) != 0) abort();
+  return made;
+}
+
+static int refs(struct term *t) {
+  return (int)atomic_load(&t->refs);
+}
+
+static void test_shared(void) {
+  int64_t before = heap_held(&iso->heap, HEAP_COMMON);
+  struct term *t = message(LONG, 'a'), *other = message(LONG, 'a'), *brief = message(COMMON_LEAST / 2, 'b');
+  struct term *second = term_ref(t), *brief_too = term_ref(brief), *other_too = term_ref(other);
+  const char *one = receive(t, t), *two = receive(t, t);
+  ok(one == two, "a long string that two receivers get is one string");
+  ok(heap_held(&iso->heap, HEAP_COMMON) > before, "which counts for no process");
+  ok(receive(other, other) != one, "an equal string of another message is another one");
+  ok(receive(t, other) != one, "and so is one that is not of the message that is decoded");
+  ok(receive(t, NULL) != one, "or of none");
+  ok(refs(brief) == 2 && receive(brief, brief) && refs(brief) == 2, "a short message is not held");
+  ok(refs(t) == 3 && refs(other) == 3, "a message with shared strings is held once");
+  term_unref(second);
+  ok(receive(t, t) == one, "also for the last receiver");
+  common_forget(L, iso);
+  ok(refs(t) == 1 && refs(other) == 2, "and not any more when the strings are forgotten");
+  ok(one[0] == 'a' && one[LONG - 1] == 'a', "the receivers keep what they got");
+  term_unref(t), term_unref(other), term_unref(other_too), term_unref(brief), term_unref(brief_too);
+  lua_settop(L, 0);
+}
+
+static void test_alone(void) {
+  struct term *t = message(LONG, 'a');
+  const char *one = receive(t, t);
+  ok(receive(t, t) != one && refs(t) == 1, "a message that nobody else holds shares nothing");
+  term_unref(t);
+  lua_settop(L, 0);
+}
+
+/* With one message more than are held, all are forgotten. */
+static void test_many(void) {
+  struct term *all[COMMON_TERMS + 1], *held[COMMON_TERMS + 1];
+  int before = 0, after = 0;
+  for (int i = 0; i <= COMMON_TERMS; i++) all[i] = message(LONG, 'a'), held[i] = term_ref(all[i]);
+  for (int i = 0; i < COMMON_TERMS; i++) receive(all[i], all[i]);
+  for (int i = 0; i < COMMON_TERMS; i++) before += refs(all[i]) == 3;
+  receive(all[COMMON_TERMS], all[COMMON_TERMS]);
+  for (int i = 0; i < COMMON_TERMS; i++) after += refs(all[i]) == 2;
+  ok(before == COMMON_TERMS && after == COMMON_TERMS && refs(all[COMMON_TERMS]) == 3,
+     "of %d messages with long strings the latest are held", COMMON_TERMS + 1);
+  common_forget(L, iso);
+  for (int i = 0; i <= COMMON_TERMS; i++) term_unref(all[i]), term_unref(held[i]);
+  lua_settop(L, 0);
+}
+
+static void test_room(void) {
+  struct term *big = message(HEAP_MAX / COMMON_PART, 'a'),
+              *half = message(HEAP_MAX / COMMON_PART / 2 + 1, 'b'),
+              *rest = message(HEAP_MAX / COMMON_PART / 2 + 1, 'c');
+  struct term *held[] = {term_ref(big), term_ref(half), term_ref(rest)};
+  lua_gc(L, LUA_GCCOLLECT); /* what was shared before is not held */
+  const char *one = receive(big, big);
+  ok(receive(big, big) != one, "a string of 1/%d of a process's limit is not shared", COMMON_PART);
+  one = receive(half, half);
+  ok(receive(half, half) == one, "one of half of that is");
+  one = receive(rest, rest);
+  ok(receive(rest, rest) != one, "but not a second one beside it");
+  common_forget(L, iso);
+  lua_settop(L, 0);
+  lua_gc(L, LUA_GCCOLLECT);
+  one = receive(rest, rest);
+  ok(receive(rest, rest) == one, "until the collector has freed the first");
+  common_forget(L, iso);
+  for (int i = 0; i < 3; i++) term_unref(held[i]);
+  term_unref(big), term_unref(half), term_unref(rest);
+  lua_settop(L, 0);
+}
+
+int main(void) {
+  still_init(&st, &(struct vm_config){.schedulers = 1, .heap_max = HEAP_MAX});
+  iso = still_spawn(&st, "receive()")->isolate;
+  L = lua_newthread(iso->L);
+  test_shared();
+  test_alone();
+  test_many();
+  test_room();
+  lua_pop(iso->L, 1);
+  still_finish(&st);
+  return tap_end();
+}
