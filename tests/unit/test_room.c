@@ -23,6 +23,65 @@ static bool told(npid from) {
 
 /* --- waits by themselves --- */
 
+/* Ends a wait that tells nobody. */
+static void leave(struct waits *w, struct room_wait *wait) {
+  if (waits_leave(w, wait)) abort();
+}
+
+/* Counts and frees the signals: each is to be that of the wait after the last one. */
+static int count_told(struct signal *s, uint64_t *next) {
+  int n = 0;
+  for (struct signal *after; s; s = after, n++) {
+    after = s->next;
+    if (npid_number(s->to) != (*next)++) abort();
+    signal_free(s);
+  }
+  return n;
+}
+
+/* However many wait, few are told at once; each of these tells few others, until all are told, in their
+ * order. */
+static void test_many(void) {
+  enum { MANY = 100000 };
+  static struct room_wait *wait[MANY];
+  struct waits w;
+  waits_init(&w);
+  npid key = npid_make(0, 5);
+  uint64_t next = 0;
+  int most = 0, told, left = 0;
+  for (uint64_t i = 0; i < MANY; i++) wait[i] = waits_enter(&w, key, key, npid_make(0, i));
+  told = count_told(waits_end(&w, key), &next);
+  ok(told == WAITS_AT_ONCE, "of %d that wait, %d are told", MANY, told);
+  for (; left < told; left++) {
+    int more = count_told(waits_leave(&w, wait[left]), &next);
+    told += more;
+    if (more > most) most = more;
+  }
+  ok(told == MANY && most == WAITS_EACH, "each tells %d others, until %d are told", most, told);
+  ok(!atomic_load(&w.count) && !w.by_key.len, "then nobody waits");
+  waits_finish(&w);
+}
+
+/* Those who leave before they are told, and those who come meanwhile. */
+static void test_many_leave(void) {
+  enum { MANY = 1000 };
+  struct room_wait *wait[MANY];
+  struct waits w;
+  waits_init(&w);
+  npid key = npid_make(0, 5);
+  for (uint64_t i = 0; i < MANY; i++) wait[i] = waits_enter(&w, key, key, npid_make(0, i));
+  uint64_t next = 0;
+  int told = count_told(waits_end(&w, key), &next);
+  for (int i = MANY - 1; i >= MANY / 2; i--) leave(&w, wait[i]);
+  struct room_wait *late = waits_enter(&w, key, key, npid_make(0, MANY));
+  for (int left = 0; left < told; left++) told += count_told(waits_leave(&w, wait[left]), &next);
+  ok(told == MANY / 2, "those who leave are not told: %d", told);
+  ok(atomic_load(&w.count) == 1 && w.by_key.len == 1, "one who comes later waits");
+  leave(&w, late);
+  ok(!atomic_load(&w.count) && !w.by_key.len, "until it leaves");
+  waits_finish(&w);
+}
+
 static void test_waits(void) {
   struct waits w;
   waits_init(&w);
@@ -31,7 +90,7 @@ static void test_waits(void) {
   struct room_wait *b = waits_enter(&w, key, key, npid_make(0, 12));
   struct room_wait *c = waits_enter(&w, key, key, npid_make(0, 13));
   struct room_wait *other = waits_enter(&w, npid_make(0, 6), npid_make(0, 6), npid_make(0, 14));
-  waits_leave(&w, b);
+  leave(&w, b);
   struct signal *s = waits_end(&w, key);
   ok(s && s->to == npid_make(0, 11) && s->from == key && s->next && s->next->to == npid_make(0, 13) &&
          !s->next->next,
@@ -39,7 +98,7 @@ static void test_waits(void) {
   ok(!waits_end(&w, key), "each of them once");
   ok(atomic_load(&w.count) == 1, "one that waits for another key still does");
   signal_free(s->next), signal_free(s);
-  waits_leave(&w, a), waits_leave(&w, c), waits_leave(&w, other), waits_leave(&w, NULL);
+  leave(&w, a), leave(&w, c), leave(&w, other), leave(&w, NULL);
   ok(atomic_load(&w.count) == 0 && w.by_key.len == 0, "nothing is left once all have left");
   waits_finish(&w);
 }
@@ -53,7 +112,7 @@ static void test_leaving(void) {
   for (int gone = 0; gone < 3; gone++) {
     struct room_wait *wait[3];
     for (int i = 0; i < 3; i++) wait[i] = waits_enter(&w, key, key, npid_make(0, 10 + (uint64_t)i));
-    waits_leave(&w, wait[gone]);
+    leave(&w, wait[gone]);
     struct signal *s = waits_end(&w, key);
     for (int i = 0; i < 3; i++) {
       if (i == gone) continue;
@@ -61,7 +120,7 @@ static void test_leaving(void) {
       good = good && s && s->to == npid_make(0, 10 + (uint64_t)i);
       signal_free(s);
       s = next;
-      waits_leave(&w, wait[i]);
+      leave(&w, wait[i]);
     }
     good = good && !s;
   }
@@ -260,6 +319,8 @@ static void test_rounds(void) {
 int main(void) {
   test_waits();
   test_leaving();
+  test_many();
+  test_many_leave();
   test_held();
   still_init(&st, &(struct vm_config){.schedulers = 2, .mailbox_bytes = BOUND});
   test_mailbox();

@@ -558,6 +558,6 @@ void process_free(struct process *p) {
   signal_free(p->order);
   signal_free(p->taken);
   term_unref(p->reply);
-  vm_leave_room(p->isolate->vm, &p->room);
+  vm_forget_room(p->isolate->vm, &p->room);
   heap_alloc(&p->isolate->heap, p, sizeof *p, 0);
 }

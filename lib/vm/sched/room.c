@@ -1,6 +1,7 @@
 /* Ordering: a sender enters its wait, and then looks again whether the receiver lacks room (vm_await_room).
  * A thread that makes room stores that first, and then looks for waits (tell).  All these accesses are
- * seq_cst, so either the sender sees the room, or the other thread sees the wait: no wait is missed. */
+ * seq_cst, so either the sender sees the room, or the other thread sees the wait: no wait is missed.  Where
+ * many wait, some are told, and each of these, as it leaves its wait, tells others (waits.h). */
 #include "vm/sched/room.h"
 
 #include "vm/sched/deliver.h"
@@ -8,13 +9,16 @@
 
 enum { INBOX_MAX = 256 << 20 }; /* bytes of signals in the inbox of one isolate, or of the host */
 
-/* Delivers the signal ROOM to each process that waits for the key. */
-static void tell(struct vm *vm, npid key) {
-  struct signal *s = waits_end(&vm->waits, key);
+static void deliver_all(struct vm *vm, struct signal *s) {
   for (struct signal *next; s; s = next) {
     next = s->next;
     vm_deliver(vm, s);
   }
+}
+
+/* Delivers the signal ROOM to processes that wait for the key. */
+static void tell(struct vm *vm, npid key) {
+  deliver_all(vm, waits_end(&vm->waits, key));
 }
 
 void vm_set_full(struct vm *vm, npid pid, bool full) {
@@ -98,6 +102,14 @@ int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) {
 }
 
 void vm_leave_room(struct vm *vm, struct room_wait **w) {
-  waits_leave(&vm->waits, *w);
+  deliver_all(vm, waits_leave(&vm->waits, *w));
+  *w = NULL;
+}
+
+void vm_forget_room(struct vm *vm, struct room_wait **w) {
+  for (struct signal *s = waits_leave(&vm->waits, *w), *next; s; s = next) {
+    next = s->next;
+    signal_free(s);
+  }
   *w = NULL;
 }

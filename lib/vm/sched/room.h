@@ -41,10 +41,12 @@ npid vm_lack(struct vm *vm, npid to);
 /* Waits until there may be room at `to`.
  *   0          there is room: no wait was made
  *   ERR_BUSY   the signal ROOM will go to `who`, from `to`, once there may be room.  *out is the caller's to
- *              end with vm_leave_room, after the signal or instead of it; then the caller looks again
+ *              end with vm_leave_room, soon after the signal, or instead of it; then the caller looks again
  *   ERR_NOMEM */
 int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) MUST_CHECK;
 void vm_leave_room(struct vm *vm, struct room_wait **w); /* *w may be NULL, and is NULL afterwards */
+/* The same as the vm ends, when nobody is told any more. */
+void vm_forget_room(struct vm *vm, struct room_wait **w);
 
 /* A long signal (signal_is_long) of a green thread to another node: the sender calls vm_sending before it
  * delivers the signal, and then waits with vm_await_sent, as with vm_await_room, until the host calls vm_sent

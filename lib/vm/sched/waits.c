@@ -1,19 +1,40 @@
-/* Invariant: a wait is in the list of its key until waits_leave, or until waits_end says that the key has
- * room.  The signal is allocated with the wait, so that waits_end cannot run out of memory; it is NULL once
- * waits_end has returned it.  count and for_inbox count the waits that are in lists, held_count is the length
- * of held; all of them change only under the lock. */
+/* Invariant: a wait is in the ring of its key until waits_leave, or until waits_end moves the ring to
+ * `ending`, because the key has room; there until waits_leave, or until it is told.  The signal is allocated
+ * with the wait, so that nothing can run out of memory as it is told; it is NULL from then on.  A key has a
+ * ring exactly while waits are in it.  While waits are in `ending`, there is one that was told and has not
+ * left: so one that leaves is always to come, and tells others.  count and for_inbox count the waits that are
+ * in rings, held_count is the length of held; all of them change only under the lock. */
 #include "vm/sched/waits.h"
 
 #include <stdlib.h>
 
 struct room_wait {
-  struct room_wait *next, *prev; /* waits for the same key, newest first */
+  struct waits_ring ring; /* first */
   struct signal *signal;
   npid key;
 };
 
+/* The waits for a key, oldest first. */
+struct key_waits {
+  struct waits_ring ring; /* first */
+  npid key;
+};
+
+static void ring_init(struct waits_ring *r) {
+  r->next = r->prev = r;
+}
+
+/* Puts the rings from first to last, which are linked, before r. */
+static void ring_insert(struct waits_ring *r, struct waits_ring *first, struct waits_ring *last) {
+  first->prev = r->prev;
+  last->next = r;
+  r->prev->next = first;
+  r->prev = last;
+}
+
 void waits_init(struct waits *w) {
   *w = (struct waits){.held = MAP_INIT, .by_key = MAP_INIT};
+  ring_init(&w->ending);
   pthread_mutex_init(&w->lock, NULL);
 }
 
@@ -29,25 +50,53 @@ npid waits_key_of_inbox(const struct inbox *in) {
 
 /* --- waiting --- */
 
-/* Called under the lock, as is remove_wait. */
+/* The ring of a key, which is made where there is none; NULL when memory ran out.  Called under the lock, as
+ * are the following functions. */
+static struct key_waits *ring_of(struct waits *w, npid key) {
+  struct key_waits *k = map_get_id(&w->by_key, key);
+  if (k || !(k = malloc(sizeof *k))) return k;
+  ring_init(&k->ring);
+  k->key = key;
+  if (!map_put_id(&w->by_key, key, k)) return k;
+  free(k);
+  return NULL;
+}
+
+static void drop_ring(struct waits *w, struct key_waits *k) {
+  map_remove_id(&w->by_key, k->key);
+  free(k);
+}
+
 static int insert_wait(struct waits *w, struct room_wait *wait) {
-  struct room_wait *first = map_get_id(&w->by_key, wait->key);
-  if (map_put_id(&w->by_key, wait->key, wait)) return ERR_NOMEM;
-  wait->next = first;
-  if (first) first->prev = wait;
+  struct key_waits *k = ring_of(w, wait->key);
+  if (!k) return ERR_NOMEM;
+  ring_insert(&k->ring, &wait->ring, &wait->ring);
   atomic_fetch_add(&w->count, 1);
   if (npid_is_ref(wait->key)) atomic_fetch_add(&w->for_inbox, 1);
   return 0;
 }
 
 static void remove_wait(struct waits *w, struct room_wait *wait) {
-  if (wait->next) wait->next->prev = wait->prev;
-  if (wait->prev)
-    wait->prev->next = wait->next;
-  else if (!wait->next || map_put_id(&w->by_key, wait->key, wait->next)) /* replaces, so needs no memory */
-    map_remove_id(&w->by_key, wait->key);
+  struct waits_ring *next = wait->ring.next, *prev = wait->ring.prev;
+  next->prev = prev;
+  prev->next = next;
+  if (next == prev && next != &w->ending) drop_ring(w, (struct key_waits *)next); /* it was the last one */
   atomic_fetch_sub(&w->count, 1);
   if (npid_is_ref(wait->key)) atomic_fetch_sub(&w->for_inbox, 1);
+}
+
+/* Takes the signals of up to max of the waits that are to be told, oldest first. */
+static struct signal *take_told(struct waits *w, int max) {
+  struct signal *told = NULL, **end = &told;
+  for (; max > 0 && w->ending.next != &w->ending; max--) {
+    struct room_wait *wait = (struct room_wait *)w->ending.next;
+    remove_wait(w, wait);
+    *end = wait->signal;
+    wait->signal = NULL;
+    (*end)->next = NULL;
+    end = &(*end)->next;
+  }
+  return told;
 }
 
 struct room_wait *waits_enter(struct waits *w, npid key, npid to, npid who) {
@@ -64,25 +113,29 @@ struct room_wait *waits_enter(struct waits *w, npid key, npid to, npid who) {
   return NULL;
 }
 
-void waits_leave(struct waits *w, struct room_wait *wait) {
-  if (!wait) return;
+struct signal *waits_leave(struct waits *w, struct room_wait *wait) {
+  struct signal *told = NULL;
+  if (!wait) return NULL;
   pthread_mutex_lock(&w->lock);
-  if (wait->signal) remove_wait(w, wait);
+  if (wait->signal)
+    remove_wait(w, wait);
+  else
+    told = take_told(w, WAITS_EACH);
   pthread_mutex_unlock(&w->lock);
   signal_free(wait->signal);
   free(wait);
+  return told;
 }
 
 struct signal *waits_end(struct waits *w, npid key) {
-  struct signal *told = NULL;
   if (!atomic_load(&w->count)) return NULL;
   pthread_mutex_lock(&w->lock);
-  for (struct room_wait *wait; (wait = map_get_id(&w->by_key, key));) { /* newest first */
-    remove_wait(w, wait);
-    wait->signal->next = told;
-    told = wait->signal;
-    wait->signal = NULL;
+  struct key_waits *k = map_get_id(&w->by_key, key);
+  if (k) {
+    ring_insert(&w->ending, k->ring.next, k->ring.prev);
+    drop_ring(w, k);
   }
+  struct signal *told = take_told(w, WAITS_AT_ONCE);
   pthread_mutex_unlock(&w->lock);
   return told;
 }

@@ -19,12 +19,21 @@
 
 struct room_wait;
 
+struct waits_ring { /* a list without an end */
+  struct waits_ring *next, *prev;
+};
+
+/* How many waits are told when their key has room, and how many others by each that was told, as it leaves.
+ * So nobody who makes room works for long, however many wait. */
+enum { WAITS_AT_ONCE = 64, WAITS_EACH = 2 };
+
 struct waits {
   atomic_size_t count, for_inbox; /* all waits, and the waits whose key is an inbox */
   atomic_size_t held_count;       /* the length of held: while it is 0, waits_held takes no lock */
   pthread_mutex_t lock;           /* of the maps */
   struct map held;                /* the full processes of other nodes -> epoch + 1 */
-  struct map by_key;              /* key -> the newest of its waits */
+  struct map by_key;              /* key -> the ring of its waits */
+  struct waits_ring ending;       /* the waits whose keys have room, and that are still to be told */
 };
 
 void waits_init(struct waits *w);
@@ -34,13 +43,15 @@ void waits_finish(struct waits *w);
 npid waits_key_of_inbox(const struct inbox *in);
 
 /* Adds a wait for the key.  When the key has room again, the signal ROOM goes to `who`, once, from `to`.  The
- * caller owns the wait and ends it with waits_leave, after the signal or instead of it.  NULL when memory ran
- * out. */
+ * caller owns the wait and ends it with waits_leave, soon after the signal, or instead of it.  NULL when
+ * memory ran out. */
 struct room_wait *waits_enter(struct waits *w, npid key, npid to, npid who);
-void waits_leave(struct waits *w, struct room_wait *wait); /* accepts NULL */
+/* Accepts NULL.  Returns signals ROOM for others, linked by next, for the caller to deliver. */
+struct signal *waits_leave(struct waits *w, struct room_wait *wait) MUST_CHECK;
 
-/* Call it when the key has room again, after storing with seq_cst that there is room.  Ends all waits for the
- * key, and returns their signals ROOM, oldest wait first, linked by next, for the caller to deliver. */
+/* Call it when the key has room again, after storing with seq_cst that there is room.  All waits for the
+ * key are over; returns the signals ROOM of some, oldest wait first, linked by next, for the caller to
+ * deliver. waits_leave returns the others, as those leave that were told. */
 struct signal *waits_end(struct waits *w, npid key) MUST_CHECK;
 
 /* Notes that a process of another node is full, which came by the connection with that epoch, or is no longer
