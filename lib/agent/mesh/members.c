@@ -20,6 +20,7 @@
 #include "core/relays.h"
 #include "wire/json.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,20 +107,39 @@ static void enter_queue(struct peer *p) {
   m->end_dial = &p->next_dial;
 }
 
-/* Connects to peers of the queue while fewer than MEMBERS_DIALS_MAX are being connected to.  A connection
- * that fails at once calls pump again; the inner call returns, and the loop of the outer one goes on. */
-static void pump(struct mesh *m) {
-  if (m->pumping) return;
-  m->pumping = true;
+static bool may_dial(const struct mesh *m) {
   int max = m->config.on_demand ? MESH_DIALS_MAX : MEMBERS_DIALS_MAX;
-  while (m->first_dial && m->dials < max && !m->stopping) {
+  return m->first_dial && m->dials < max && !m->stopping;
+}
+
+/* A connection that fails at once calls pump again: the errand is in the queue then, and its loop goes on. */
+static bool dials_step(struct errand *e, int *left) {
+  struct mesh *m = (struct mesh *)((char *)e - offsetof(struct mesh, dialling));
+  for (; *left > 0 && may_dial(m); *left -= MEMBERS_DIAL_COST) {
     struct peer *p = m->first_dial;
     leave_queue(p);
     m->dials++;
     p->dialling = true;
     peer_event(p, PEER_WANTED, &(struct peer_detail){0});
   }
-  m->pumping = false;
+  return !may_dial(m);
+}
+
+static void dials_done(struct errand *e) {
+  struct mesh *m = (struct mesh *)((char *)e - offsetof(struct mesh, dialling));
+  m->is_dialling = false;
+}
+
+/* Connects to peers of the queue while fewer than the bound are being connected to: to the first one at once,
+ * to the others in later turns of the loop, because libcurl takes up to half a millisecond to begin one. */
+static void pump(struct mesh *m) {
+  if (m->is_dialling || !may_dial(m)) return;
+  m->is_dialling = true;
+  m->dialling = (struct errand){.name = "connecting to nodes", .step = dials_step, .done = dials_done};
+  if (m->dials)
+    errands_add(&m->errands, &m->dialling);
+  else
+    errands_begin(&m->errands, &m->dialling);
 }
 
 static void on_retry(uv_timer_t *t);

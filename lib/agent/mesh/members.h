@@ -28,6 +28,7 @@
 enum {
   MEMBERS_LINE_MAX = 4 << 20, /* bytes of a line: more than the default of LIMIT_NODES needs */
   MEMBERS_DIALS_MAX = 16,     /* how many connections members.c makes at a time */
+  MEMBERS_DIAL_COST = 500,    /* how many pieces of an errand the begin of a connection counts as */
   MEMBERS_NEWS_MS = 20,       /* how long an urgent change waits for further changes before it is sent */
   /* How long a node waits for a member that a change has named to connect by itself. */
   MEMBERS_PATIENCE_MS = 200,

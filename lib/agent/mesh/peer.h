@@ -252,7 +252,8 @@ struct mesh {
   uv_timer_t news_due;
   int dials;                           /* peers that members.c is connecting to */
   struct peer *first_dial, **end_dial; /* queue of the peers that members.c will connect to */
-  bool pumping;                        /* the queue is being emptied */
+  struct errand dialling;              /* in `errands` while it connects to peers of that queue, */
+  bool is_dialling;                    /* that is, while this is true */
   bool views_changed;                  /* a view has changed since the last heartbeat */
   int unsettled;                       /* heartbeats since the mesh was last complete */
   bool told_incomplete, told_full;     /* the log has a line about an incomplete mesh, about a full table */
