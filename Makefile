@@ -8,6 +8,7 @@
 #   make check-on SUITE=trixie   `make check' on another release of Debian (needs root and debootstrap)
 #   make fuzz           run each target of tests/fuzz for FUZZ_SECONDS, with clang's libFuzzer
 #   make chaos          kill and cut off five nodes, as SEED (1) says, for MINUTES (1); see tests/chaos/run
+#   make scale          start N (60) nodes on an etcd of three members, and measure them; see tests/scale/run
 #   make detection      measure how soon the loss of a node is noticed, TRIES (10) of each kind; see tests/chaos/detect
 #   make pictures       install what is missing, and draw the pictures of README.md; the chart is of the latest make bench
 #   make unit           build and run the unit tests, and replay the fuzz targets' corpora
@@ -89,7 +90,7 @@ SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*
 TEXTS    := $(patsubst %,tests/%.bats,completions completions-tty install json manual node-cookie readme)
 SUITES   := $(filter-out $(if $(findstring thread,$(SAN)),$(TEXTS)),$(wildcard tests/*.bats))
 SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/pictures tests/arrows tests/check-on tests/metrics-check tests/bench/run tests/bench/names tests/bench/streams tests/bench/large tests/bench/many \
-                        tests/chaos/run tests/chaos/plan tests/chaos/detect tests/*.bash tests/*/*.bash $(SUITES))
+                        tests/chaos/run tests/chaos/plan tests/chaos/detect tests/scale/run tests/*.bash tests/*/*.bash $(SUITES))
 
 all: $(TOOLS) $(AGENT) $(HELPERS) $O/lib/libnodemsg.a $O/share/node-toolkit
 
@@ -216,6 +217,9 @@ MINUTES ?= 1
 chaos: all $(CHAOS)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/chaos/run $(SEED) $(MINUTES) $(PLAN)
 
+scale: all
+	@BUILD=$(abspath $O) tests/scale/run $(N)
+
 detection: all $(CHAOS)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/chaos/detect $(TRIES)
 
@@ -309,5 +313,5 @@ clean:
 	rm -rf $(BUILD) compile_commands.json
 
 FORCE:
-.PHONY: all check check-on everything unit demo pictures bench chaos detection lint deps install uninstall deb clean FORCE
+.PHONY: all check check-on everything unit demo pictures bench chaos scale detection lint deps install uninstall deb clean FORCE
 -include $(wildcard $O/obj/*/*.d $O/obj/*/*/*.d $O/obj/*/*/*/*.d)
