@@ -123,15 +123,25 @@ static int list(struct nodemsg *m, const char *scope, struct table *names, struc
   return rc;
 }
 
+static int get_name(struct nodemsg *m, const char *name, const char *scope, json_t **entry, struct error *e) {
+  char *query = tool_path(&tool, "?scope=", scope, NULL);
+  char *path = tool_path(&tool, "/v1/names/", name, query);
+  int rc = nodemsg_request(m, "GET", path, NULL, entry, e);
+  free(query);
+  free(path);
+  return rc;
+}
+
+/* Who looks for a local name among the global ones is told so. */
 static int look_up(struct nodemsg *m, const char *name, const char *scope, struct table *names,
                    struct error *e) {
   json_auto_t *entry = NULL;
-  char *query = tool_path(&tool, "?scope=", scope, NULL);
-  char *path = tool_path(&tool, "/v1/names/", name, query);
-  int rc = nodemsg_request(m, "GET", path, NULL, &entry, e);
-  free(query);
-  free(path);
+  struct error other = {0};
+  int rc = get_name(m, name, scope, &entry, e);
   if (!rc) table_row(names, entry);
+  if (rc == ERR_NO_NAME && !strcmp(scope, "global") && !get_name(m, name, "local", &entry, &other))
+    error_set(e, rc, "%s: no process has this global name, but a local one of %s: node-whereis --local %s",
+              name, nodemsg_node(m), name);
   return rc;
 }
 

@@ -44,7 +44,8 @@ PID='<0\.[0-9]+\.[0-9]+>'
   start_node one
   run -0 node-whereis --local console
   assert_output --regexp "^$PID\$"
-  says_no 1 'console' node-whereis console
+  says_no 1 "console: no process has this global name, but a local one of one@$HOST: node-whereis --local console" \
+    node-whereis console
 }
 
 @test "all names, one a line" {
