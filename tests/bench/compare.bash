@@ -28,3 +28,11 @@ compare() {
     $1 in beam { printf "%-28s %10.1f %10.1f %7.2f\n", $1, $2, beam[$1], $2 / beam[$1]; next }
     { printf "%-28s %10.1f %10s %7s\n", $1, $2, "-", "-" }' "$2.median" "$1.median"
 }
+
+# worked PID…: hundredths of a second that these processes, what they have waited for, and the children of this shell
+# have worked.
+worked() {
+  local pid files=()
+  for pid; do files+=("/proc/$pid/stat"); done
+  awk -v self="$$" '{ n += $16 + $17 } $1 != self { n += $14 + $15 } END { print n }' "${files[@]}" "/proc/$$/stat"
+}
