@@ -15,7 +15,8 @@
 #include <unistd.h>
 
 enum {
-  UPLOAD_BUFFER = 256 << 10, /* bytes of one read of a body that is a stream */
+  UPLOAD_BUFFER = 256 << 10, /* bytes of one read of a body that is a stream, */
+  STREAM_BUFFER = 128 << 10, /* and of an answer that is one: as many as a node writes at once */
   LOOK_MS = 900,             /* between two looks at the sockets */
 };
 
@@ -163,6 +164,7 @@ static size_t on_write(char *bytes, size_t size, size_t n, void *data) {
 static void set_answer(struct exchange *x) {
   lines_init(&x->lines, x->request.answer_max);
   octets_init(&x->octets, x->request.answer_max);
+  if (x->request.bytes || x->request.text) SET(x, CURLOPT_BUFFERSIZE, (long)STREAM_BUFFER);
   SET(x, CURLOPT_WRITEFUNCTION, on_write);
   SET(x, CURLOPT_WRITEDATA, x);
   SET(x, CURLOPT_PRIVATE, x->request.data);

@@ -1,24 +1,30 @@
 /* POST /v1/processes/PID/stdin: the body is written to a command's standard input as it comes.
  *
- * The body goes to the command in calls "stdin", each of which is answered when its bytes are written.
+ * The body goes to the command in calls "stdin".  A call is answered when its bytes are written; of long
+ * parts only each QUIET_MAX bytes, the others are calls that ask for no answer.
  *
- * Invariant: while CALLS_MAX calls or more are under way, the request is held, so that MHD reads no more of
+ * Invariant: while WINDOW bytes or more are not answered, the request is held, so that MHD reads no more of
  * the body; so it is while the process is looked up.  MHD may still pass on what it had read before, which
- * waits in `early` until the process is known.  The request is answered when the body is
- * complete and no call is under way.
+ * waits in `early` until the process is known.  The request is answered when the body is complete and no call
+ * is under way.  The bytes of a call that asks for no answer count as those of the next one that does, and
+ * when the body is complete there is one.
  *
  * Orderings: the calls have one sender and one receiver, so their bytes, and then "stdin_eof", reach the
- * command in the order of the body, however many are under way. */
+ * command in the order of the body, however many are under way, and an answer says how all calls before it
+ * have ended. */
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
 #include "agent/kernel/rpc.h"
+#include "agent/send.h"
 #include "core/signal.h"
 
 #include <stdlib.h>
 
 enum {
-  CALLS_MAX = 16, /* under way at a time: 1 MiB, so that a link of some milliseconds does not stall them */
-  CALL_BYTES = SIGNAL_LONG - 128, /* of a call: with them its term is not SIGNAL_LONG */
+  WINDOW = 1 << 20,               /* so that a link of some milliseconds does not stall the body */
+  QUIET_MAX = 256 << 10,          /* bytes that are sent without asking for an answer, */
+  QUIET_PART = 16 << 10,          /* in parts that are at least so long */
+  CALL_BYTES = SIGNAL_LONG - 128, /* of a call, at most: with them its term is not SIGNAL_LONG */
   BESIDE = 32,                    /* bytes of the term beside them, at most */
 };
 
@@ -31,28 +37,48 @@ struct body {
   bool looks;          /* the process is being looked up */
   struct buf early;    /* bytes that have come meanwhile */
   unsigned calls;      /* under way; the struct is freed after their answers */
+  size_t unanswered;   /* bytes that were sent, and are not known to be written */
+  size_t quiet;        /* of them: those for whose answer no call under way asks */
   bool done;           /* all of the body has come, */
   bool complete;       /* and was passed on */
   bool ended;          /* "stdin_eof" was sent */
   struct error failed; /* why the process was not found, or a call was refused */
 };
 
+/* A call that is under way. */
+struct call {
+  struct body *body;
+  size_t bytes; /* its own, and those before it without an answer */
+};
+
 static void on_answer(void *data, const struct error *e, struct term_reader values);
 
-static void send_eof(struct body *b) {
+/* Sends a call (consumed), and asks for its answer.  False when memory ran out. */
+static bool ask(struct body *b, struct term *args) {
+  struct call *c = malloc(sizeof *c);
+  if (!c) {
+    term_unref(args);
+    if (!b->failed.code) error_set(&b->failed, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+    return false;
+  }
+  *c = (struct call){b, b->quiet};
+  b->quiet = 0;
   b->calls++;
+  rpc_call(b->agent, b->pid, args, 0, on_answer, c); /* it may have ended already */
+  return true;
+}
+
+static bool send_eof(struct body *b) {
   b->ended = true;
-  rpc_call(b->agent, b->pid, term_build("s", "stdin_eof"), 0, on_answer, b);
+  return ask(b, term_build("s", "stdin_eof"));
 }
 
 /* The request is over and no call is under way. When the client has hung up in the middle of the body, the
  * standard input is closed first. */
 static void body_end(struct body *b) {
   bool ends = b->done ? !b->keep : !b->leave;
-  if (ends && !b->failed.code && !b->ended)
-    send_eof(b);
-  else
-    free(b);
+  bool cut = ends && !b->failed.code && !b->ended;
+  if (!cut || !send_eof(b)) free(b);
 }
 
 /* All of the body has come and no call is under way. */
@@ -65,12 +91,15 @@ static void answer(struct body *b) {
 
 static void on_answer(void *data, const struct error *e, struct term_reader values) {
   (void)values;
-  struct body *b = data;
+  struct call *c = data;
+  struct body *b = c->body;
   b->calls--;
+  b->unanswered -= c->bytes;
+  free(c);
   if (e && !b->failed.code) b->failed = *e;
   if (!b->request && !b->calls)
     body_end(b);
-  else if (b->request && !b->complete && b->calls <= CALLS_MAX / 2)
+  else if (b->request && !b->complete && (b->unanswered <= WINDOW / 2 || b->failed.code))
     request_release(b->request);
   else if (b->request && b->complete && !b->calls)
     answer(b);
@@ -83,8 +112,14 @@ static void send_bytes(struct body *b, const char *bytes, size_t n) {
   term_put_str(&w, bytes, n);
   struct term *t = term_take_all(&w, 2);
   term_writer_finish(&w);
-  b->calls++;
-  rpc_call(b->agent, b->pid, t, 0, on_answer, b);
+  b->unanswered += n;
+  b->quiet += n;
+  if (t && n >= QUIET_PART && b->quiet < QUIET_MAX) {
+    agent_send(b->agent, SIGNAL_CALL, b->pid, NPID_KERNEL, NPID_NONE, t);
+    term_unref(t);
+  } else {
+    ask(b, t);
+  }
 }
 
 /* Discards them after a failure: a client reads the answer only after it has sent the whole body. */
@@ -95,23 +130,26 @@ static void pass_on(struct body *b, const char *bytes, size_t n) {
   }
 }
 
+static bool must_wait(const struct body *b) {
+  return b->unanswered >= WINDOW && b->calls;
+}
+
 static int on_bytes(void *data, const char *bytes, size_t n) {
   struct body *b = data;
   if (b->looks)
     buf_append(&b->early, bytes, n);
   else
     pass_on(b, bytes, n);
-  if (b->looks || b->calls >= CALLS_MAX) request_hold(b->request);
+  if (b->looks || must_wait(b)) request_hold(b->request);
   return 0;
 }
 
 /* All of the body has come, and was passed on. */
 static void complete(struct body *b) {
-  b->complete = true;
-  if (!b->failed.code && !b->keep)
-    send_eof(b);
-  else if (!b->calls)
-    answer(b);
+  if (b->quiet && !b->failed.code) send_bytes(b, "", 0);
+  if (!b->keep && !b->failed.code) send_eof(b);
+  b->complete = true; /* not before: a call that ends at once does not answer the request */
+  if (!b->calls) answer(b);
 }
 
 static void on_done(void *data) {
@@ -132,13 +170,15 @@ static void on_process(void *data, const struct error *e, npid pid) {
   b->pid = pid;
   if (e) b->failed = *e;
   if (!buf_ok(&b->early)) error_set(&b->failed, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
+  b->calls++; /* a call that ends at once does not free the struct */
   pass_on(b, b->early.data, b->early.len);
+  b->calls--;
   buf_finish(&b->early);
   if (!b->request && !b->calls)
     body_end(b);
   else if (b->request && b->done)
     complete(b);
-  else if (b->request && b->calls < CALLS_MAX)
+  else if (b->request && !must_wait(b))
     request_release(b->request);
 }
 

@@ -53,8 +53,8 @@ static void on_written(uv_write_t *w, int status) {
   free(w->data);
 }
 
-/* A call "stdin". The reply is sent when the bytes are written, so that the caller sends no more than the
- * command reads. */
+/* A call "stdin". The reply, if the caller asks for one, is sent when the bytes are written, so that the
+ * caller sends no more than the command reads. */
 struct stdin_write {
   uv_write_t write;
   struct agent *agent;
@@ -63,7 +63,9 @@ struct stdin_write {
 
 static void on_stdin_written(uv_write_t *w, int status) {
   struct stdin_write *f = w->data;
+  struct command *c = w->handle->data;
   struct error e;
+  if (status && !c->tty) c->stdin_failed = status; /* another process may open the terminal again */
   if (status) error_set(&e, ERR_SYSTEM, "the command's standard input: %s", uv_strerror(status));
   if (status)
     call_refuse(f->agent, f->call, &e);
@@ -92,7 +94,10 @@ static void write_stdin(struct command *c, struct signal *call) {
   f->write.data = f;
   uv_buf_t b = uv_buf_init((char *)(uintptr_t)bytes,
                            (unsigned)n); /* the bytes stay in the call, which on_stdin_written frees */
-  int failed = uv_write(&f->write, (uv_stream_t *)&c->pipe[IN], &b, 1, on_stdin_written);
+  f->write.handle = (uv_stream_t *)&c->pipe[IN];
+  /* After a failure all fail: the caller may have asked for no answer to the one that did. */
+  int failed = c->stdin_failed;
+  if (!failed) failed = uv_write(&f->write, f->write.handle, &b, 1, on_stdin_written);
   if (failed) on_stdin_written(&f->write, failed);
 }
 

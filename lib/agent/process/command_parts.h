@@ -33,6 +33,7 @@ struct command {
   bool ending;         /* it was sent TERM, and KILL follows when the timer fires */
   bool tty;            /* it has a terminal */
   bool stdin_open, stdin_full;
+  int stdin_failed;           /* the error of libuv with which a call "stdin" has failed; 0: none has */
   struct guard_report failed; /* why the guard could not start the command; kind 0: it could */
   union {
     struct guard_report report;
