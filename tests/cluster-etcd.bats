@@ -195,6 +195,9 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le "$1" ] || fail "it took $ms ms, expe
   took node-register -n one --global later "$(node-spawn -n one -d -- sleep 60)"
   [ "$status" = 5 ]
   within 1500
+  took node-register -n two --unregister --global db
+  [ "$status" = 5 ]
+  within 1500
   took node-spawn -n two -e 'local ok, why = pcall(global.register_name, "lua", self()) puts(ok, why)'
   assert_output --partial etcd
   run -0 node-spawn -n three -- echo local
@@ -314,6 +317,49 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le "$1" ] || fail "it took $ms ms, expe
   chmod 644 "$T/good"
   run -4 member three --etcd-user nodes --etcd-password-file "$T/good"
   assert_output --partial 'chmod 600'
+}
+
+@test "--etcd-ca, --etcd-cert, --etcd-key: TLS with certificates of both" {
+  mkdir "$T/tls"
+  (cd "$T/tls" && certificates) >"$T/openssl.log" 2>&1
+  read -r CLIENT PEER < <(free_ports 2)
+  etcd --name tls --data-dir "$T/etcd.tls" --listen-client-urls "https://127.0.0.1:$CLIENT" --unsafe-no-fsync \
+    --advertise-client-urls "https://127.0.0.1:$CLIENT" --listen-peer-urls "http://127.0.0.1:$PEER" \
+    --cert-file "$T/tls/server.pem" --key-file "$T/tls/server.key" --trusted-ca-file "$T/tls/ca.pem" \
+    --client-cert-auth >>"$T/etcd.log" 2>&1 3>&- &
+  CLUSTER=etcd:https://127.0.0.1:$CLIENT/here
+  local all=(--etcd-ca "$T/tls/ca.pem" --etcd-cert "$T/tls/client.pem" --etcd-key "$T/tls/client.key")
+  member one "${all[@]}"
+  member two "${all[@]}"
+  wait_until sees one 1
+  wait_until sees two 1
+  run -4 member three "${all[@]:2}"
+  assert_output --partial -- '--etcd-ca'
+  run -125 member three --etcd-ca "$T/tls/missing.pem"
+  assert_output --partial missing.pem
+}
+certificates() {
+  local curve=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes) name
+  openssl req -x509 "${curve[@]}" -days 2 -subj /CN=ca -keyout ca.key -out ca.pem || return
+  echo 'subjectAltName=IP:127.0.0.1' >extensions
+  for name in server client; do
+    openssl req "${curve[@]}" -subj "/CN=$name" -keyout $name.key -out $name.csr &&
+      openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions \
+        -out $name.pem || return
+  done
+}
+
+@test "a cookie that turns out to be wrong when etcd is back: the log says so, and the node stays alone" {
+  members one
+  etcd_down
+  NODE_COOKIE=aCookieThatIsNotTheOneOfThisCluster member two
+  etcd_up
+  wait_until says two 'this cluster has another cookie'
+  run -0 node-spawn -n two -- echo works
+  wait_until says one 'it answers again'
+  sees one 0
+  run -0 control get --keys-only --prefix /node-toolkit/v1/here/m/
+  refute_output --partial two
 }
 
 @test "a cluster changes its cookie: who has the new one joins" {

@@ -138,7 +138,7 @@ start_etcd() {
   "${where[@]}" etcd --name m --data-dir "$T/etcd.$1.$2" --listen-client-urls "$client" --unsafe-no-fsync \
     --advertise-client-urls "$client" --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
     --initial-cluster "m=$peer" "${ETCD_OPTIONS[@]}" >>"$T/etcd.log" 2>&1 3>&- &
-  export ETCD=$!
+  export ETCD=$! # for the suite that stops it
   wait_until "${where[@]}" curl -sf "$client/health"
 }
 

@@ -237,8 +237,18 @@ static bool is_present(void *data, const char *node, int64_t member) {
   return cluster_has(a->cluster, node, member);
 }
 
-static const struct cluster_names_host names_host = {
-    .alive = is_alive, .watch = watch, .tell = tell, .call = call, .now_ms = now_ms, .present = is_present};
+static bool is_behind(void *data, int64_t member) {
+  const struct agent *a = data;
+  return cluster_is_behind(a->cluster, member);
+}
+
+static const struct cluster_names_host names_host = {.alive = is_alive,
+                                                     .watch = watch,
+                                                     .tell = tell,
+                                                     .call = call,
+                                                     .now_ms = now_ms,
+                                                     .present = is_present,
+                                                     .behind = is_behind};
 
 static int make_cluster(struct agent *a, struct error *e) {
   const struct agent_config *from = a->config;

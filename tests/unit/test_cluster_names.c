@@ -35,6 +35,7 @@ struct fixture {
   struct node node[NODES];
   struct limits limits;
   int64_t ahead_ms; /* of the clock */
+  bool lags;        /* the nodes have not heard of any other yet */
 };
 
 struct outcome {
@@ -69,7 +70,7 @@ static int64_t now_ms(void *data) {
 
 static bool present(void *data, const char *node, int64_t member) {
   const struct node *n = data;
-  for (int i = 0; i < NODES; i++)
+  for (int i = 0; i < NODES && !n->f->lags; i++)
     if (!strcmp(node_names[i], node)) return n->f->node[i].member == member;
   return false;
 }
@@ -112,8 +113,18 @@ static void call(void *data, uint32_t to, struct term *args, registry_reply *don
   term_unref(args);
 }
 
-static const struct cluster_names_host host = {
-    .alive = is_alive, .watch = watch, .tell = tell, .call = call, .now_ms = now_ms, .present = present};
+static bool behind(void *data, int64_t member) {
+  const struct node *n = data;
+  return member > 0 && n->f->lags;
+}
+
+static const struct cluster_names_host host = {.alive = is_alive,
+                                               .watch = watch,
+                                               .tell = tell,
+                                               .call = call,
+                                               .now_ms = now_ms,
+                                               .present = present,
+                                               .behind = behind};
 
 /* --- the nodes ------------------------------------------------------------------------------------------ */
 
@@ -384,6 +395,31 @@ static void test_owner_gone(void) {
      "a node that returns has lost it, and its process is told");
   ok(in_table(a, "one") == NPID_NONE, "and does not have it");
   fixture_free(f);
+}
+
+/* The roster hears of the owner later than the name is looked up. */
+static void test_unheard_owner(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1], *c = &f->node[2];
+  struct outcome one = enter(a, "one", 7, false), early = {0}, never = {0};
+  f->lags = true;
+  registry_whereis(b->registry, "one", note_found, &early);
+  ok(!find(b, "none").yes && find(b, "none").code == 0, "a name that nobody has is not found at once");
+  for (int i = 0; i < 5; i++) find(b, "none");
+  ok(!early.times, "that of a node of which the roster has not heard yet is asked for again");
+  f->lags = false;
+  wait_for(f, &early);
+  ok(early.yes && early.token == one.token, "and found once it has");
+  f->lags = true;
+  registry_whereis(c->registry, "one", note_found, &never);
+  for (int i = 0; i < 5; i++) find(c, "none");
+  f->ahead_ms += NAMES_ANSWER_MS;
+  wait_for(f, &never);
+  ok(never.code == ERR_ETCD, "where it does not, the look-up fails in time");
+  registry_whereis(c->registry, "one", note_found, &never);
+  for (int i = 0; i < 5; i++) find(c, "none");
+  fixture_free(f);
+  ok(never.times == 2 && never.code == ERR_LOST, "a look-up that waits ends with the registry");
 }
 
 static void test_owner_returns(void) {
@@ -843,6 +879,7 @@ int main(void) {
   test_batches();
   test_force();
   test_owner_gone();
+  test_unheard_owner();
   test_owner_returns();
   test_wrong_belief();
   test_away(ETCD_NO_LEADER, "no leader");

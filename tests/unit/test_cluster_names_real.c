@@ -71,8 +71,18 @@ static bool present(void *data, const char *node, int64_t member) {
   return false;
 }
 
-static const struct cluster_names_host host = {
-    .alive = is_alive, .watch = watch, .tell = tell, .call = call, .now_ms = now_ms, .present = present};
+static bool behind(void *data, int64_t member) {
+  (void)data, (void)member;
+  return false;
+}
+
+static const struct cluster_names_host host = {.alive = is_alive,
+                                               .watch = watch,
+                                               .tell = tell,
+                                               .call = call,
+                                               .now_ms = now_ms,
+                                               .present = present,
+                                               .behind = behind};
 
 /* --- the nodes ------------------------------------------------------------------------------------------ */
 

@@ -312,6 +312,10 @@ bool cluster_has(const struct cluster *c, const char *node, int64_t member) {
   return c->roster && member && roster_find(c->roster, node) == member;
 }
 
+bool cluster_is_behind(const struct cluster *c, int64_t member) {
+  return !c->roster || roster_is_behind(c->roster, member);
+}
+
 bool cluster_is_stale(const struct cluster *c, const char *name) {
   return c && cluster_names_stale(c->names, name);
 }

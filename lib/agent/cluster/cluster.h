@@ -39,7 +39,7 @@ struct cluster_config {
   const char *address;                   /* the IP address on which the node listens */
   uint16_t port;                         /* 0: nowhere */
   bool strict;                           /* names are given up when they become unsure */
-  const struct cluster_names_host *host; /* its `present` may call cluster_has */
+  const struct cluster_names_host *host; /* its functions may call cluster_has and cluster_is_behind */
   void *data;
 };
 
@@ -66,6 +66,9 @@ void cluster_cookies_changed(struct cluster *c);
 
 /* Is a node, other than this one, a member whose key was made by that revision? */
 bool cluster_has(const struct cluster *c, const char *node, int64_t member);
+
+/* May there be a member, by a key of up to that revision, of which the roster has not told yet? */
+bool cluster_is_behind(const struct cluster *c, int64_t member);
 
 /* True when what the table of global names has for the name may be old (registry.h).  Accepts NULL. */
 bool cluster_is_stale(const struct cluster *c, const char *name);

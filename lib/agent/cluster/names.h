@@ -68,6 +68,8 @@ struct cluster_names_host {
   int64_t (*now_ms)(void *data); /* a monotonic clock */
   /* Is a node, other than this one, a member whose key was made by that revision? */
   bool (*present)(void *data, const char *node, int64_t member);
+  /* May a node be a member, by a key that was made by that revision, of which this node has not heard yet? */
+  bool (*behind)(void *data, int64_t member);
 };
 
 /* Copied; the objects that it points at are borrowed. */

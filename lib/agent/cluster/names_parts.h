@@ -117,6 +117,7 @@ struct lookup { /* a look-up under way; at most one for a name */
   bool sent, alone;       /* alone: one member of etcd is asked, for an answer that may be stale */
   bool again;             /* it began because a watch has ended */
   int64_t heard;          /* revision of the last change that a watch has told of the name meanwhile */
+  int64_t late_ms;        /* when it first waited for the roster; 0: it has not */
   struct finder *finders; /* none: nobody waits for it */
   char name[];
 };
@@ -166,6 +167,7 @@ struct cluster_names {
   struct ring watched, polled; /* of `known`, the oldest first */
   struct ring owners_gone;
   struct ring asking; /* look-ups that are not sent */
+  struct ring late;   /* those that the next tick sends again, as the roster has not heard of the owner yet */
   bool reading;
   size_t looks_again; /* look-ups under way that began because a watch has ended */
   int alone;          /* requests to one member that are under way */

@@ -1,6 +1,7 @@
 /* Invariant: a look-up is in `lookups` under its name until it is answered; it is in `asking` until it is
  * sent. A name of another node that is in the table `globals` is in `known`, in the lists of its owner and of
- * its shard, and in `watched` or `polled`.
+ * its shard, and in `watched` or `polled`.  A look-up whose answer names an owner of which the roster may not
+ * have heard yet waits in `late`.
  *
  * The orderings that look-ups rely on:
  *
@@ -8,6 +9,9 @@
  * or began earlier: no change after the answer is missed.
  *  - A watch may tell of a change before the answer to a look-up arrives that was executed earlier.  So a
  *    look-up notes the changes of its name meanwhile (`heard`), and is sent again when its answer is older.
+ *  - The roster may hear of a node later than a look-up reads of a name of that node, as there is no order
+ *    between the two.  The answer is then not believed: it is asked for again, until the roster has heard of
+ *    all that happened before the name was given.
  *  - A name has the table's entry of the largest revision: a change that is not newer is ignored.
  *  - When a watch ends, the names of its shard stay, and are looked up again; the first answer begins the
  * next watch, so the others, which are of the same or a later revision, miss nothing either. */
@@ -243,6 +247,35 @@ void names_find(struct cluster_names *g, const char *name, registry_found *found
   pump_reads(g);
 }
 
+/* Is the owner of the name maybe a member of which the roster has not heard yet? */
+static bool is_early(const struct cluster_names *g, const struct etcd_row *at) {
+  struct row row;
+  return at && at->created && names_read_row(g, at, &row) && strcmp(row.node, g->config.self) != 0 &&
+         !g->config.host->present(g->config.data, row.node, row.member) &&
+         g->config.host->behind(g->config.data, row.member);
+}
+
+/* Has the look-up made again, or ended when that was done for too long. */
+static void wait_for_roster(struct cluster_names *g, struct lookup *l) {
+  struct error e;
+  int64_t now = names_now(g);
+  if (!l->late_ms) l->late_ms = now;
+  if (now - l->late_ms < NAMES_ANSWER_MS) {
+    l->sent = false;
+    ring_push(&g->late, &l->queue);
+    return;
+  }
+  error_set(&e, ERR_ETCD, "%s: it is not known yet which nodes the cluster has (etcd)", l->name);
+  answer_lookup(g, l, &e, NPID_NONE, 0, false);
+}
+
+static void ask_late(struct cluster_names *g) {
+  for (struct ring *r; (r = ring_first(&g->late));) {
+    ring_out(r);
+    ring_push(&g->asking, r);
+  }
+}
+
 /* An answer of etcd for a name.  alone: of one member, maybe stale. */
 static void answered(struct cluster_names *g, struct lookup *l, const struct etcd_row *at, int64_t revision,
                      bool alone) {
@@ -258,6 +291,10 @@ static void answered(struct cluster_names *g, struct lookup *l, const struct etc
     l->heard = 0;
     l->sent = false;
     ring_push(&g->asking, &l->queue);
+    return;
+  }
+  if (!alone && !o && is_early(g, at)) {
+    wait_for_roster(g, l);
     return;
   }
   bool good = at && at->created && counts(g, at, &row);
@@ -435,6 +472,7 @@ void names_tick_reads(struct cluster_names *g) {
     if (ring_empty(&s->known) && ring_empty(&s->lapsed)) end_watch(g, s);
   }
   look_all_again(g);
+  ask_late(g);
   pump_reads(g);
 }
 
@@ -460,6 +498,7 @@ void names_reads_finish(struct cluster_names *g) {
   struct error e;
   for (int i = 0; i < NAMES_SHARDS; i++) end_watch(g, &g->shards[i]);
   error_set(&e, ERR_LOST, "this node is stopping");
+  ask_late(g);
   for (struct ring *r; (r = ring_first(&g->asking));)
     answer_lookup(g, RING_ENTRY(r, struct lookup, queue), &e, NPID_NONE, 0, false);
   for (struct ring *lists[] = {&g->watched, &g->polled}, **l = lists; l < lists + 2; l++)

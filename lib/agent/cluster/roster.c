@@ -52,6 +52,7 @@ struct roster {
   unsigned list;    /* number of the present list */
   char *after;      /* the last key of the page before, or NULL */
   int64_t from;     /* the revision of the first page */
+  int64_t heard;    /* all changes up to this one were told */
   int64_t doubt_until;
   int backoff_ms;
   int unread;        /* the error for which the list was not read last; 0: none */
@@ -366,7 +367,6 @@ static void lose_key(struct roster *r, const struct etcd_row *row) {
 
 static void on_changed(void *data, int64_t revision, const struct etcd_row *rows, size_t n) {
   struct roster *r = data;
-  (void)revision;
   r->backoff_ms = RELIST_MS;
   for (size_t i = 0; i < n && !r->stopped; i++) {
     if (rows[i].deleted) {
@@ -376,6 +376,7 @@ static void on_changed(void *data, int64_t revision, const struct etcd_row *rows
       appear(r, &rows[i]);
     }
   }
+  if (revision > r->heard) r->heard = revision;
 }
 
 static void on_ended(void *data, const struct error *e) {
@@ -396,6 +397,7 @@ static void finish_list(struct roster *r) {
   r->after = NULL;
   while (map_next(&r->known, &at, NULL, NULL, &value))
     if (((struct known *)value)->list != r->list) doubt(r, value);
+  if (r->from > r->heard) r->heard = r->from;
   if (r->listed_once) r->doubt_until = now_ms(r) + ttl_ms(r);
   r->listed_once = true;
   r->watch = etcd_watch(r->config.etcd, r->members, r->from + 1, &watch_events, r);
@@ -556,6 +558,10 @@ int64_t roster_sure_ms(const struct roster *r) {
 int64_t roster_find(const struct roster *r, const char *node) {
   const struct known *k = map_get(&r->known, node);
   return k && !k->absent_until ? k->created : 0;
+}
+
+bool roster_is_behind(const struct roster *r, int64_t revision) {
+  return revision > r->heard;
 }
 
 size_t roster_count(const struct roster *r) {

@@ -72,6 +72,8 @@ int64_t roster_revision(const struct roster *r);
 int64_t roster_sure_ms(const struct roster *r);
 /* The revision that created the key of another node, as far as is known; 0: there is none. */
 int64_t roster_find(const struct roster *r, const char *node);
+/* May there have been a change, up to that revision, of which the roster has not told yet? */
+bool roster_is_behind(const struct roster *r, int64_t revision);
 /* How many other nodes there are. */
 size_t roster_count(const struct roster *r);
 
