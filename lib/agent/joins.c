@@ -137,7 +137,7 @@ static void tell_one(struct agent *a, const char *option, const char *what, cons
 }
 
 static void tell_node(struct agent *a, const struct join_source *s, const char *node) {
-  const char *trouble = trouble_of(a, node), *again = a->config->rejoin_ms ? "; it is tried again" : "";
+  const char *trouble = trouble_of(a, node), *again = a->config->rejoin_ms ? " (it is tried again)" : "";
   bool relay = a->config->via && relays_have(a->config->via, node);
   if (trouble)
     tell_one(a, relay ? "--via" : "--join", s->target.kind == JOIN_NODE ? s->text : node, trouble, again);
