@@ -71,6 +71,47 @@ carries() {
   done
 }
 
+@test "a body for a standard input is answered once it was written, and with what could not be" {
+  local node pid body
+  two_nodes
+  make_content random
+  head -c 100000 "$T/random" >"$T/some"
+  printf x >"$T/byte"
+  for node in one two; do
+    spawn() { node-spawn -d --full "$@" "$node@$HOST"; }
+    post() { api one POST "/v1/processes/$pid/stdin$1" -H Expect: --data-binary "@$T/$2"; }
+    pid=$(spawn -i --shell "cat >'$T/copy'")
+    for body in random byte some; do [ "$(post '?keep' $body)" = '{}' ]; done
+    wait_until same_size "$T/copy" "$T/random" "$T/byte" "$T/some"
+    [ "$(post '' random)" = '{}' ]
+    node-monitor "$pid" || :
+    cat "$T/random" "$T/byte" "$T/some" "$T/random" | cmp - "$T/copy"
+
+    pid=$(spawn --shell 'exec sleep 60')
+    for body in byte some random; do post '' $body | jq -e '.code == "usage"'; done
+    node-kill "$pid"
+    rm "$T/copy"
+  done
+}
+same_size() { [ "$(stat -c %s "$1")" = "$(cat "${@:2}" | wc -c)" ]; }
+
+@test "a body for a command that has closed its standard input is refused, however long it is" {
+  local node body
+  two_nodes
+  make_content zeros
+  head -c 100000 "$T/zeros" >"$T/some"
+  for node in one two; do
+    for body in zeros some; do
+      pid=$(node-spawn -d -i --full "$node@$HOST" --shell "exec <&-; : >'$T/closed'; exec sleep 60")
+      wait_until test -e "$T/closed"
+      api one POST "/v1/processes/$pid/stdin" -H Expect: --data-binary "@$T/$body" | tee "$T/answer" |
+        jq -e '.code == "system" and (.detail | test("standard input: broken pipe"))' || { cat "$T/answer" && return 1; }
+      node-kill "$pid"
+      rm "$T/closed"
+    done
+  done
+}
+
 # --- memory and backpressure -------------------------------------------------------------------------------
 
 os_pid() { api "$1" GET /v1/node | jq .os_pid; }
