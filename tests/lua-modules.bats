@@ -140,6 +140,21 @@ LUA
   assert_output 'in order'
 }
 
+# A look at all that is queued takes thousands of times as long as a call.
+@test "server: a call, and receive_match of a new reference, pass over a long mailbox" {
+  lua 'local server = require("server")
+       local srv = server.start({init = function() return 0 end, handle_call = function(st, r) return "reply", r end})
+       local mirror = spawn(function() while true do local ref = receive() send(ref, ref) end end)
+       local function call(i) assert(server.call(srv, i) == i) end
+       local function match() local ref = monitor(mirror, true) send(mirror, ref) receive_match(ref) end
+       local function time(f) local t = monotonic() for i = 1, 100 do f(i) end return monotonic() - t end
+       local called, matched = time(call), time(match)
+       for i = 1, 100000 do send(self(), "queued", i) end
+       local slow, slower = time(call), time(match)
+       puts(slow < 100 * called or slow, slower < 100 * matched or slower)'
+  assert_output "true	true"
+}
+
 @test "server: to call itself is an error, not a wait without end" {
   lua 'local server = require("server")
     local pid = server.start({handle_call = function(_, f) return "reply", select(2, pcall(server[f], self(), 1)) end})
