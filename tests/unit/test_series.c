@@ -222,6 +222,71 @@ static void test_first_lines(void) {
   net_free(net);
 }
 
+/* --- slices --------------------------------------------------------------------------------------------- */
+
+enum { BEHIND = 120, SLICE = 10 };
+
+/* The signals behind a long one are written in several turns of the loop. */
+static void test_written_in_slices(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two, 0);
+  one->mesh->errands.slice = SLICE * MESH_DRAIN;
+  deal(one, two, 5, 7, 600000);
+  for (size_t i = 0; i < BEHIND; i++) deal(one, two, 5, 7, 30);
+  size_t before = series_of(one, two)->later, weight = before / BEHIND, most = 0;
+  for (size_t now; net_step(net); before = now) {
+    now = series_of(one, two)->later;
+    if (before - now > most) most = before - now;
+  }
+  ok(weight && most == SLICE * weight, "%zu of %d signals are written in a turn", most / weight, BEHIND);
+  ok(here[1].count == BEHIND + 1 && came(two, 0, 5, 600000) && here[0].sent == 1, "all arrive");
+  ok(is_quiet(one, two) && is_quiet(two, one), "nothing is left of them");
+  net_free(net);
+}
+
+/* A job decodes the long one, while those behind it come. */
+static void test_delivered_in_slices(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two, 0);
+  two->mesh->config.pool = true;
+  two->mesh->errands.slice = SLICE;
+  deal(one, two, 5, 7, 100000);
+  for (size_t i = 0; i < BEHIND; i++) deal(one, two, 5, 7, 30);
+  ok(net_run(net) && !here[1].count, "what is behind a signal that is being decoded waits");
+  while (!here[1].count) uv_run(two->mesh->config.loop, UV_RUN_ONCE);
+  ok(here[1].count == 1 + SLICE, "of %d signals %d are delivered in a turn", BEHIND, here[1].count - 1);
+  deal(one, two, 5, 7, 50);
+  int most = 0;
+  for (int before = here[1].count; net_step(net); before = here[1].count)
+    if (here[1].count - before > most) most = here[1].count - before;
+  ok(most == SLICE && here[1].count == BEHIND + 2, "and in each of the next: %d", most);
+  ok(came(two, 0, 5, 100000) && came(two, BEHIND + 1, 5, 50), "what comes meanwhile is the last");
+  ok(is_quiet(one, two) && is_quiet(two, one), "nothing is left of them");
+  net_free(net);
+}
+
+/* In small slices, which the loss of the link ends. */
+static void test_slices_and_loss(void) {
+  int good = 0, bad = 0;
+  for (uint64_t seed = 1; seed <= 60; seed++) {
+    struct net_node *one, *two;
+    struct net *net = two_nodes(&one, &two, seed);
+    for (int i = 0; i < 3; i++) {
+      deal(one, two, 5, 7, 100000 + (size_t)i);
+      for (size_t k = 0; k < 20; k++) deal(one, two, 5, 7, 30);
+    }
+    for (uint64_t i = 0; seed % 2 && i < 20 + 7 * seed && net_step(net); i++) continue;
+    if (seed % 2) net_lose(net_peer(one, "two@b")->transport, ERR_LOST, "connection reset (lost)");
+    if (!net_run(net)) break;
+    bool whole = here[1].count == 63;
+    for (int i = 0; i < here[1].count; i++) bad += !came(two, i, 5, i % 21 ? 30 : 100000);
+    good += (whole || seed % 2) && is_quiet(one, two) && is_quiet(two, one) && here[0].sent <= 3;
+    net_free(net);
+  }
+  ok(good == 60, "%d of 60: all arrive, or the link is lost and nothing is left", good);
+  ok(!bad, "what arrives is in order");
+}
+
 static void test_both_ways(void) {
   struct net_node *one, *two;
   struct net *net = two_nodes(&one, &two, 77);
@@ -373,6 +438,9 @@ int main(void) {
   test_kernel();
   test_many();
   test_first_lines();
+  test_written_in_slices();
+  test_delivered_in_slices();
+  test_slices_and_loss();
   test_both_ways();
   test_busy();
   test_bound();

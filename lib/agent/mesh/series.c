@@ -1,8 +1,10 @@
 /* Invariant: a long signal is in p->series.waits until it begins, in p->series.sends until the peer has
- * decoded all of it, and in p->series.by_sender until its last piece is written.  A signal that arrives is in
- * p->series.receives from its first line until it is decoded.  A job of the pool has its series for itself:
- * nobody else touches the fields `out`, `text` and `signal` of a sending, or `in` and `text` of a receiving,
- * while it runs.  A series whose link is lost during a job has no peer, and the job frees it at its end.
+ * decoded all of it, and in p->series.by_sender until its last piece is written; in both until the signals
+ * behind it are written, too, which an errand does.  A signal that arrives is in p->series.receives from its
+ * first line until it is decoded, and an errand has delivered the signals behind it.  A job of the pool has
+ * its series for itself: nobody else touches the fields `out`, `text` and `signal` of a sending, or `in` and
+ * `text` of a receiving, while it runs.  A series whose link is lost during a job or an errand has no peer,
+ * and is freed at the end of that.
  *
  * Orderings that are relied on.  Signals from one process to another arrive in the order in which they were
  * sent.  To keep it, a signal waits behind the series of its sender: here until the last piece is written, so
@@ -21,6 +23,7 @@
 #include "base/holds.h"
 #include "wire/json.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +40,8 @@ struct sending {
   npid from;     /* its sender */
   size_t weight; /* and its weight */
   struct queue later;
+  struct errand drain; /* writes them, after the last piece */
+  bool draining;
   uint32_t id;
   bool encoding;
   bool whole;    /* the last piece is written */
@@ -57,7 +62,8 @@ struct receiving {
   struct buf unread; /* lines that have come, */
   struct buf text;   /* and those that are being decoded */
   struct queue later;
-  bool decoding;
+  struct errand rest; /* delivers them, after the signal */
+  bool decoding, delivering;
   struct error e; /* of the last decoding */
   uv_work_t work;
 };
@@ -69,6 +75,14 @@ static void queue_push(struct queue *q, struct signal *s) {
   if (!q->first) q->end = &q->first;
   *q->end = s;
   q->end = &s->next;
+}
+
+static struct signal *queue_pop(struct queue *q) {
+  struct signal *s = q->first;
+  if (!s) return NULL;
+  q->first = s->next;
+  s->next = NULL;
+  return s;
 }
 
 static struct signal *queue_take(struct queue *q) {
@@ -174,17 +188,24 @@ static void detach(struct series *all, const struct sending *t) {
   }
 }
 
-static void add(struct peer *p, struct signal *s) {
+/* later: the signals behind it. */
+static void add(struct peer *p, struct signal *s, struct queue later) {
   struct series *all = &p->series;
   struct sending *t = calloc(1, sizeof *t);
   npid key = order_key(s->to, s->from);
   if (!t || (key != NPID_NONE && map_put_id(&all->by_sender, key, t))) {
     free(t);
+    free_all(queue_take(&later));
     refuse(p, s, ERR_NOMEM);
     return;
   }
-  *t = (struct sending){
-      .peer = p, .mesh = p->mesh, .signal = s, .key = key, .from = s->from, .weight = signal_weight(s)};
+  *t = (struct sending){.peer = p,
+                        .mesh = p->mesh,
+                        .signal = s,
+                        .later = later,
+                        .key = key,
+                        .from = s->from,
+                        .weight = signal_weight(s)};
   t->work.data = t;
   peer_count(p, s, true);
   if (!all->waits) all->waits_end = &all->waits;
@@ -211,7 +232,7 @@ void series_send(struct peer *p, struct signal *s) {
     return;
   }
   if (!ahead) {
-    add(p, s);
+    add(p, s, (struct queue){0});
     return;
   }
   hold(p, signal_weight(s), true);
@@ -219,30 +240,66 @@ void series_send(struct peer *p, struct signal *s) {
   check_busy(p);
 }
 
+/* The peer has decoded all of it, and nothing waits behind it. */
+static void retire(struct peer *p, struct sending *t) {
+  detach(&p->series, t);
+  p->series.sending--;
+  sending_free(t);
+}
+
+/* The next one behind a series is long, too: it takes the place of the series, with those behind it. */
+static void hand_over(struct peer *p, struct sending *t, struct signal *s) {
+  struct queue rest = t->later;
+  t->later.first = NULL;
+  map_remove_id(&p->series.by_sender, t->key);
+  add(p, s, rest);
+}
+
 /* The signals that waited behind a series follow it, in their order; the loss of the link drops the rest. */
-static void send_later(struct peer *p, struct signal *s) {
-  unsigned drops = p->series.drops;
-  for (struct signal *next; s; s = next) {
-    next = s->next;
-    s->next = NULL;
-    if (drops != p->series.drops) {
-      signal_free(s);
-      continue;
-    }
+static bool drain_step(struct errand *e, int *left) {
+  struct sending *t = (struct sending *)((char *)e - offsetof(struct sending, drain));
+  struct peer *p = t->peer;
+  for (struct signal *s; *left > 0 && t->peer && (s = queue_pop(&t->later)); *left -= MESH_DRAIN) {
     release(p, signal_weight(s), true);
-    series_send(p, s);
+    if (signal_is_long(s))
+      hand_over(p, t, s);
+    else
+      peer_write(p, s);
   }
+  if (t->peer) check_busy(p);
+  return !t->peer || !t->later.first;
+}
+
+static void drain_done(struct errand *e) {
+  struct sending *t = (struct sending *)((char *)e - offsetof(struct sending, drain));
+  struct peer *p = t->peer;
+  t->draining = false;
+  if (!p) {
+    sending_free(t);
+    return;
+  }
+  if (t->key != NPID_NONE && map_get_id(&p->series.by_sender, t->key) == t)
+    map_remove_id(&p->series.by_sender, t->key);
+  if (t->flying) return;
+  retire(p, t);
+  pump(p);
 }
 
 static void finish_writing(struct peer *p, struct sending *t) {
-  struct signal *later = queue_take(&t->later);
+  struct mesh *m = p->mesh;
   npid from = t->from;
   t->whole = true;
-  if (t->key != NPID_NONE) map_remove_id(&p->series.by_sender, t->key);
   release(p, t->weight, waits_freely(t->from));
-  send_later(p, later); /* may lose the link, and free t */
+  if (t->later.first) {
+    t->draining = true;
+    t->drain = (struct errand){
+        .name = "signals behind a long one to a peer", .step = drain_step, .done = drain_done};
+    errands_begin(&m->errands, &t->drain); /* may lose the link, and free t */
+  } else if (t->key != NPID_NONE) {
+    map_remove_id(&p->series.by_sender, t->key);
+  }
   check_busy(p);
-  tell_sent(p->mesh, from);
+  tell_sent(m, from);
 }
 
 /* Runs in the pool.  The memory of a long term takes long to free, so that is done here, too. */
@@ -322,11 +379,7 @@ int series_take_taken(struct peer *p, const json_t *value) {
   if (json_array_size(value) != 2 || !t || n < 1 || (uint64_t)n > t->flying) return ERR_BAD_VALUE;
   t->flying -= (size_t)n;
   all->flying -= (size_t)n;
-  if (t->whole && !t->flying) {
-    detach(all, t);
-    all->sending--;
-    sending_free(t);
-  }
+  if (t->whole && !t->flying && !t->draining) retire(p, t);
   pump(p);
   return 0;
 }
@@ -367,29 +420,38 @@ static int wrong(struct peer *p, int code, const char *what) {
   return code;
 }
 
+static bool rest_step(struct errand *e, int *left) {
+  struct receiving *r = (struct receiving *)((char *)e - offsetof(struct receiving, rest));
+  for (struct signal *s; *left > 0 && r->peer && (s = queue_pop(&r->later)); (*left)--)
+    deliver(r->peer, s, r->id);
+  return !r->peer || !r->later.first;
+}
+
+static void rest_done(struct errand *e) {
+  struct receiving *r = (struct receiving *)((char *)e - offsetof(struct receiving, rest));
+  struct receiving **at = r->peer ? &r->peer->series.receives : NULL;
+  while (at && *at != r) at = &(*at)->next;
+  if (at) *at = r->next;
+  receiving_free(r);
+}
+
 /* The signal is complete: hands it and those behind it to the user. */
 static void complete(struct peer *p, struct receiving *r) {
-  unsigned drops = p->series.drops;
-  uint32_t id = r->id;
+  struct mesh *m = p->mesh;
   struct signal *s = pieces_take(r->in);
   if (!s) {
     peer_fail(p, ERR_NOMEM, err_sentence(ERR_NOMEM));
     return;
   }
-  s->next = queue_take(&r->later);
-  struct receiving **at = &p->series.receives;
-  while (*at != r) at = &(*at)->next;
-  *at = r->next;
   p->series.receiving--;
-  receiving_free(r);
-  for (struct signal *next; s; s = next) {
-    next = s->next;
-    s->next = NULL;
-    if (drops == p->series.drops)
-      deliver(p, s, id);
-    else
-      signal_free(s);
-  }
+  r->delivering = true;
+  r->rest =
+      (struct errand){.name = "signals behind a long one of a peer", .step = rest_step, .done = rest_done};
+  deliver(p, s, r->id); /* may lose the link */
+  if (r->later.first)
+    errands_begin(&m->errands, &r->rest);
+  else
+    rest_done(&r->rest);
 }
 
 /* Runs in the pool. */
@@ -474,7 +536,7 @@ int series_take_first(struct peer *p, const char *line, size_t n) {
 
 int series_take_piece(struct peer *p, uint32_t id, const char *line, size_t n) {
   struct receiving *r = p->series.receives;
-  while (r && r->id != id) r = r->next;
+  while (r && (r->id != id || r->delivering)) r = r->next;
   if (!r) return wrong(p, ERR_BAD_VALUE, "no such signal comes in pieces");
   if (n > PIECE_LINE_MAX || r->unread.len + n > SERIES_UNREAD_MAX)
     return wrong(p, ERR_TOO_LARGE, "more comes than may");
@@ -491,7 +553,7 @@ int series_take_piece(struct peer *p, uint32_t id, const char *line, size_t n) {
 static void drop_sending(struct sending *t) {
   if (!t->whole) tell_sent(t->mesh, t->from);
   t->peer = NULL;
-  if (!t->encoding) sending_free(t);
+  if (!t->encoding && !t->draining) sending_free(t);
 }
 
 bool series_idle(const struct peer *p) {
@@ -514,6 +576,6 @@ void series_drop(struct peer *p) {
   for (struct receiving *r; (r = all.receives);) {
     all.receives = r->next;
     r->peer = NULL;
-    if (!r->decoding) receiving_free(r);
+    if (!r->decoding && !r->delivering) receiving_free(r);
   }
 }
