@@ -147,6 +147,7 @@ watch_memory() {
 }
 check_memory() {
   local i most_kb=$((40 << 10))
+  [ -z "${SAN:-}" ] || return 0 # a sanitizer keeps what was freed
   for i in "${!WATCHED[@]}"; do
     [ -d "/proc/${WATCHED[i]}" ] || continue # the tool has ended
     echo "process ${WATCHED[i]}: ${HELD[i]} kB, then $(peak_kb "${WATCHED[i]}") kB"
@@ -166,7 +167,7 @@ read_slowly() {
   watch_memory $tool
   wait_until steady "$(cat "$T/writer")"
   echo "written: $(written "$(cat "$T/writer")")"
-  [ "$(written "$(cat "$T/writer")")" -lt $((16 << 20)) ]
+  [ "$(written "$(cat "$T/writer")")" -lt $((8 << 20)) ]
   check_memory
   [ "$(head -c $(($(total) - 1000)) <&9 | tail -c 1 | od -An -tx1)" = ' 00' ]
   check_memory
@@ -185,7 +186,7 @@ feed_slowly() {
   watch_memory
   wait_until steady $writer
   echo "written: $(written $writer)"
-  [ "$(written $writer)" -lt $((16 << 20)) ]
+  [ "$(written $writer)" -lt $((8 << 20)) ]
   check_memory
   echo >"$T/go"
   wait $writer
