@@ -6,6 +6,7 @@
 #include "agent/kernel/flow.h"
 #include "agent/kernel/nodewatch.h"
 #include "agent/registry/mesh_registry.h"
+#include "agent/http/jobs.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
 #include "agent/process/command.h"
@@ -299,12 +300,53 @@ static void op_alive(struct agent *a, struct signal *call, struct term_reader r)
 
 /* --- spawn ---------------------------------------------------------------------------------------------- */
 
-static void op_spawn(struct agent *a, struct signal *call, struct term_reader r) {
-  struct term_reader found;
-  if (term_map_find(r, "argv", &found))
-    command_spawn(a, call, r);
+/* A spawn whose spec is looked through: what is it, and has it a user? */
+struct spawning {
+  struct job job;
+  struct signal *call;
+  struct term_reader spec, user;
+  bool is_command, has_user;
+};
+
+static void look_through(struct spawning *s) {
+  struct term_reader argv;
+  s->is_command = term_map_find(s->spec, "argv", &argv);
+  s->has_user = s->is_command && term_map_find(s->spec, "user", &s->user);
+}
+
+static void spawn_it(struct agent *a, const struct spawning *s) {
+  if (s->is_command)
+    command_spawn(a, s->call, s->spec, s->has_user ? &s->user : NULL);
   else
-    vm_spawn(a->vm, call);
+    vm_spawn(a->vm, s->call);
+}
+
+static void run_look_through(struct job *job) {
+  look_through((struct spawning *)job);
+}
+
+static void on_looked_through(struct job *job) {
+  struct spawning *s = (struct spawning *)job;
+  holds_note(&job->agent->holds, "the spawn of a long call", NULL);
+  if (job->agent->stopping)
+    call_refuse_code(job->agent, s->call, ERR_BUSY, "the node is stopping");
+  else
+    spawn_it(job->agent, s);
+  free(s);
+}
+
+/* A job looks through a long spec: a value of it may have a million elements, or variables. */
+static void op_spawn(struct agent *a, struct signal *call, struct term_reader r) {
+  struct spawning here = {.call = call, .spec = r}, *s = NULL;
+  if (call->term->size > JOBS_INLINE && !(s = malloc(sizeof *s))) {
+    call_refuse_code(a, call, ERR_NOMEM, NULL);
+  } else if (s) {
+    *s = here;
+    job_start(a, &s->job, call->term->size, run_look_through, on_looked_through);
+  } else {
+    look_through(&here);
+    spawn_it(a, &here);
+  }
 }
 
 struct outgoing { /* a call that waits until its node is connected */

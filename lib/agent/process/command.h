@@ -18,9 +18,11 @@ enum {
                   LIMIT_STDIN messages from other senders are dropped, and logged */
 };
 
-/* Starts the command of a call ["spawn" | "exec", MAP] (vm.h); the reader `spec` stands at the MAP.  Consumes
+/* Starts the command of a call ["spawn" | "exec", MAP] (vm.h); the reader `spec` stands at the MAP, and
+ * `user` at the value of its key "user"; NULL: it has none.  Consumes
  * the call, which is answered once the command runs or has failed to start. */
-void command_spawn(struct agent *a, struct signal *call, struct term_reader spec);
+void command_spawn(struct agent *a, struct signal *call, struct term_reader spec,
+                   const struct term_reader *user);
 
 /* Sends every command an exit signal with the reason "shutdown". */
 void commands_stop(struct agent *a);

@@ -186,19 +186,20 @@ static void on_identity(void *data, const struct identity *identity, const struc
   free(w);
 }
 
-void command_spawn(struct agent *a, struct signal *call, struct term_reader spec) {
+void command_spawn(struct agent *a, struct signal *call, struct term_reader spec,
+                   const struct term_reader *user) {
   struct error e;
-  struct term_reader user;
   const char *name;
   size_t n;
-  if (!term_map_find(spec, "user", &user)) {
+  if (!user) {
     spawn_as(a, call, spec, NULL);
     return;
   }
   struct waiting *w = malloc(sizeof *w);
   int code = w ? 0 : error_set(&e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   if (w) *w = (struct waiting){a, call, spec};
-  if (!code && !term_get_str(&user, &name, &n)) code = error_set(&e, ERR_BAD_VALUE, "user: expected a name");
+  struct term_reader at = *user;
+  if (!code && !term_get_str(&at, &name, &n)) code = error_set(&e, ERR_BAD_VALUE, "user: expected a name");
   if (!code) code = identity_find(a, name, n, on_identity, w, &e);
   if (!code) return;
   free(w);
