@@ -305,6 +305,8 @@ int cluster_names_new(const struct cluster_names_config *config, struct cluster_
     ring_init(&g->shards[i].lapsed);
   }
   g->audited_ms = names_now(g);
+  g->batch = NAMES_BATCH;
+  g->random = uv_hrtime() ^ (uintptr_t)g;
   uv_timer_init(config->loop, &g->tick);
   uv_idle_init(config->loop, &g->slice);
   g->tick.data = g->slice.data = g;

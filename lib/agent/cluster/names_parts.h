@@ -160,6 +160,10 @@ struct cluster_names {
   bool writing;
   int64_t answered_ms; /* when etcd last answered a write */
   int64_t held_ms;     /* no write is sent before, because one has failed */
+  int64_t hold_ms;     /* for how long the next failure holds the writes */
+  int64_t sent_ms;     /* when the transaction under way was sent */
+  size_t batch;        /* conditions in the next transaction */
+  uint64_t random;
   struct ring leases;
   struct lease *lease; /* for new names; NULL: none yet */
 

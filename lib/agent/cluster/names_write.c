@@ -11,8 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Where etcd has more to do than it can, transactions time out though they are executed later, so that their
+ * work is done in vain and asked for again.  So after one that was not answered in time the next one is half
+ * as large, and all wait for up to twice as long as the time before: small ones get through, and with each
+ * that does they grow again.  HOLD_MAX_MS is less than NAMES_ANSWER_MS, so that each registration is tried.
+ */
 enum {
   HOLD_MS = 200, /* after a transaction that etcd has not answered */
+  HOLD_MAX_MS = 1200,
+  LATE_MS = ETCD_REQUEST_MS - 100, /* an error after that time is one of etcd that is slow or stopped */
+  BATCH_LEAST = 4,
+  BATCH_STEP = 8,
   COST_FAIL = 10 /* of the pieces of a slice, to tell that a write has failed */
 };
 
@@ -333,10 +342,27 @@ static void decide_all(struct batch *b, const struct etcd_answer *answer) {
   }
 }
 
+static void hold(struct cluster_names *g) {
+  bool late = names_now(g) - g->sent_ms >= LATE_MS;
+  int64_t most = late && g->hold_ms > HOLD_MS ? g->hold_ms : HOLD_MS;
+  g->random ^= g->random << 13;
+  g->random ^= g->random >> 7;
+  g->random ^= g->random << 17;
+  g->held_ms = names_now(g) + most / 2 + (int64_t)(g->random % (uint64_t)(most / 2 + 1));
+  if (!late) return;
+  g->hold_ms = most * 2 < HOLD_MAX_MS ? most * 2 : HOLD_MAX_MS;
+  g->batch = g->batch / 2 > BATCH_LEAST ? g->batch / 2 : BATCH_LEAST;
+}
+
+static void let_go(struct cluster_names *g) {
+  g->hold_ms = 0;
+  g->batch = g->batch + BATCH_STEP < NAMES_BATCH ? g->batch + BATCH_STEP : NAMES_BATCH;
+}
+
 static void fail_all(struct batch *b, const struct error *e) {
   struct cluster_names *g = b->names;
   bool final = e->code != ERR_ETCD && e->code != ERR_LOST && e->code != ERR_NO_NAME && e->code != ERR_BUSY;
-  g->held_ms = names_now(g) + HOLD_MS;
+  hold(g);
   for (size_t i = 0; i < b->n; i++) {
     struct write *w = b->writes[i];
     if (e->code == ERR_NO_NAME && w->lease) { /* maybe not its own one: the others get a new one as well */
@@ -367,7 +393,7 @@ static void on_written(void *data, const struct error *e, const struct etcd_answ
       decide_all(b, answer);
     else
       for (size_t i = 0; i < b->n; i++) succeeded(g, b->writes[i], answer->revision, b->member);
-    if (!e) g->answered_ms = names_now(g);
+    if (!e) g->answered_ms = names_now(g), let_go(g);
     if (!e && answer->revision > g->highest) g->highest = answer->revision;
     g->writing = false;
     if (!e) names_pump_writes(g);
@@ -392,10 +418,10 @@ static void fill(struct batch *b) {
   struct cluster_names *g = b->names;
   size_t cost = 0;
   int looks = NAMES_SLICE;
-  for (struct ring *r = g->queued.next, *next; r != &g->queued && b->n < NAMES_BATCH && looks--; r = next) {
+  for (struct ring *r = g->queued.next, *next; r != &g->queued && b->n < g->batch && looks--; r = next) {
     struct write *w = RING_ENTRY(r, struct write, queue);
     next = r->next;
-    if (cost + 1 + (w->guard != 0) > NAMES_BATCH) break;
+    if (cost + 1 + (w->guard != 0) > g->batch) break;
     if (!ready(g, w)) { /* the next pump looks at others first */
       ring_out(&w->queue);
       ring_push(&g->queued, &w->queue);
@@ -452,6 +478,7 @@ void names_pump_writes(struct cluster_names *g) {
   }
   for (size_t i = 0; i < b->n; i++) put_write(g, t, b->writes[i]);
   g->writing = true;
+  g->sent_ms = names_now(g);
   g->requests++;
   etcd_txn_send(g->config.etcd, t, on_written, b);
 }
