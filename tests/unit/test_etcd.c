@@ -439,6 +439,27 @@ static void test_frozen_member(void) {
   fixture_free(f);
 }
 
+/* A request that is not answered in time, by a member that answers others meanwhile. */
+static void test_slow_request(void) {
+  struct fixture *f = fixture_new(2, NULL, NULL);
+  struct seen w = {0}, late = {0};
+  etcd_watch(f->c, "m/", 2, &events, &w);
+  while (etcd_server_watches(f->m[0]) + etcd_server_watches(f->m[1]) < 1) uv_run(&f->loop, UV_RUN_ONCE);
+  struct etcd_server *at = f->m[etcd_server_watches(f->m[1])];
+  etcd_server_fault(at, ETCD_SILENT);
+  etcd_txn_send(f->c, creation("k", "x", 0), on_done, &late);
+  while (!etcd_server_asked(at, "/v3/kv/txn")) uv_run(&f->loop, UV_RUN_ONCE);
+  etcd_server_fault(at, ETCD_WORKS);
+  ok(!get(f, "k")->e.code && !late.done, "a later request is answered before it");
+  until(f, &late.done, 1);
+  ok(late.e.code == ERR_ETCD && !get(f, "k")->e.code && !w.ended, "that it fails ends no watch: %s",
+     late.e.text);
+  etcd_server_put(at, "m/one", "1");
+  until(f, &w.changes, 1);
+  ok(etcd_server_asked(at, "/v3/kv/range") == 2, "and the client stays with the member");
+  fixture_free(f);
+}
+
 static void test_many_requests(void) {
   struct fixture *f = fixture_new(1, NULL, NULL);
   struct seen refused = {0};
@@ -561,6 +582,7 @@ int main(void) {
   test_next_endpoint();
   test_lost_answers();
   test_frozen_member();
+  test_slow_request();
   test_many_requests();
   test_users();
   test_metrics();

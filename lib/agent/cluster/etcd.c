@@ -101,6 +101,7 @@ static void refuse_waiting(struct etcd *c, const struct error *e) {
 
 void etcd_blame(struct etcd *c, const struct etcd_call *call) {
   if (c->current != call->endpoint || c->count == 1) return;
+  if (c->endpoints[call->endpoint].good_ms > call->began_ms) return;
   c->current = (c->current + 1) % c->count;
   c->moved = true;
   c->stats.moves++;
@@ -113,8 +114,10 @@ static void note_silence(struct etcd *c, uint64_t since_ms, const struct error *
 }
 
 /* When another endpoint had failed, its watches are silent, maybe: they end. */
-static void note_answer(struct etcd *c) {
+static void note_answer(const struct etcd_call *call) {
+  struct etcd *c = call->c;
   uint64_t now = uv_now(c->loop);
+  c->endpoints[call->endpoint].good_ms = now;
   if (c->moved) etcd_watches_moved(c);
   c->moved = false;
   if (!c->away_since) return;
@@ -225,12 +228,12 @@ static bool may_repeat(const struct etcd_request *r, bool executed) {
 
 static void on_good(struct etcd_request *r, struct error *e, const struct etcd_reading *reading) {
   (void)e;
-  if (!r->alone) note_answer(r->call.c);
+  if (!r->alone) note_answer(&r->call);
   finish(r, NULL, &reading->answer);
 }
 
 static void on_refused(struct etcd_request *r, struct error *e, const struct etcd_reading *reading) {
-  if (reading && !r->alone) note_answer(r->call.c);
+  if (reading && !r->alone) note_answer(&r->call);
   finish(r, e, NULL);
 }
 

@@ -20,9 +20,10 @@ enum {
 struct etcd_call {
   struct transfer transfer; /* first, so that a call can be had from its transfer */
   struct etcd *c;
-  int endpoint;          /* its index */
-  int token;             /* the number of the token that it is sent with */
-  uint64_t until_ms;     /* its time limit, by uv_now */
+  int endpoint;      /* its index */
+  int token;         /* the number of the token that it is sent with */
+  uint64_t until_ms; /* its time limit, by uv_now */
+  uint64_t began_ms;
   bool endless;          /* the limit is that of connecting alone */
   struct lookup *lookup; /* until the addresses of the host are known */
   struct curl_slist *headers, *addresses;
@@ -90,6 +91,7 @@ struct etcd_endpoint {
   bool is_address;   /* the host is no name */
   char *addresses;   /* of the host's name, for CURLOPT_RESOLVE; NULL: not known */
   uint64_t asked_ms; /* when they were asked for */
+  uint64_t good_ms;  /* when it last answered what needs a quorum; 0: never */
 };
 
 struct etcd_stats {
@@ -137,7 +139,9 @@ struct etcd {
 
 /* Has what waits looked at in the next turn of the loop. */
 void etcd_soon(struct etcd *c);
-/* The endpoint of the call has failed: the next call is made to the next endpoint. */
+/* The endpoint of the call has failed: the next call is made to the next endpoint, unless this one has
+ * answered another call meanwhile. Then it is etcd that has more to do than it can, and to move on, and to
+ * begin the watches anew, would add to that. */
 void etcd_blame(struct etcd *c, const struct etcd_call *call);
 /* The token with which a call was refused is no longer used: the next call logs in. */
 void etcd_drop_token(struct etcd *c, const struct etcd_call *call);
