@@ -117,6 +117,7 @@ void etcd_real_kill(struct etcd_real *r, int member) {
 
 void etcd_real_freeze(const struct etcd_real *r, int member, bool frozen) {
   kill(r->member[member].pid, frozen ? SIGSTOP : SIGCONT);
+  if (frozen) waitpid(r->member[member].pid, NULL, WUNTRACED); /* until it has stopped */
 }
 
 void etcd_real_free(struct etcd_real *r) {
