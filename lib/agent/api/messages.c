@@ -368,6 +368,7 @@ static void gather(struct sending *s) {
     b->bytes = s->more;
     s->more = empty;
   } else {
+    if (!b->lines && s->request) request_make_room(s->request, &b->bytes, body_max(b));
     buf_append(&b->bytes, s->more.data, s->more.len);
     buf_clear(&s->more);
   }

@@ -410,6 +410,12 @@ static void begin(struct request *r, const char *method, const char *path) {
     r->route->handler(r);
 }
 
+void request_make_room(const struct request *r, struct buf *b, size_t max) {
+  const char *length = b->len < HTTP_BODY_MUCH ? NULL : header(r, "Content-Length");
+  size_t all = length ? strtoull(length, NULL, 10) : 0;
+  if (all > b->len && all <= max) buf_reserve(b, all - b->len);
+}
+
 static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n) {
   if (r->upload && !r->answered) {
     holds_note(&r->listener->agent->holds, r->route->method, r->route->path);
@@ -418,6 +424,7 @@ static enum MHD_Result take_body(struct request *r, const char *bytes, size_t n)
   }
   if (!r->refused.code && !r->answered && r->bytes.len + n > body_max(r)) refuse_body(r);
   if (!r->refused.code && !r->answered && request_keep(r, r->bytes.len + n, &r->refused)) {
+    request_make_room(r, &r->bytes, body_max(r));
     buf_append(&r->bytes, bytes, n);
     if (!buf_ok(&r->bytes)) error_set(&r->refused, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
     return MHD_YES;

@@ -21,6 +21,7 @@ enum {
    * of more bytes than LIMIT_BODY, which bounds the others, and one message. All bodies together have at most
    * LIMIT_BODIES bytes, or LIMIT_BODY where that is more. */
   HTTP_BODY_SMALL = 64 << 10,
+  HTTP_BODY_MUCH = 512 << 10,  /* request_make_room */
   HTTP_DISCARD_MAX = 64 << 20, /* bytes of a refused body that are read before the connection is cut */
   /* A request that is refused while a longer body, or one of unknown length, arrives is answered at once, and
    * is the last of its connection. */
@@ -85,6 +86,10 @@ bool request_flag(struct request *r, const char *key); /* a query key that is ne
 json_t *request_body(const struct request *r);         /* NULL when there was none */
 json_t *request_take_body(struct request *r);          /* the same; it is the caller's from now on */
 size_t request_body_size(const struct request *r);     /* the bytes of its text */
+/* Makes room in b, which has what has come of the body, for the rest, once much has come; nothing happens
+ * where the length is not known, or over max.  A buffer that grows as a body comes is moved again and again,
+ * which takes milliseconds each time. */
+void request_make_room(const struct request *r, struct buf *b, size_t max);
 /* Says how many bytes of the body are kept as text, until the next call or the end of the request. False,
  * with *e set, when all requests would then keep more than LIMIT_BODIES; never for fewer bytes than before.
  */

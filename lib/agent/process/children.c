@@ -81,7 +81,7 @@ static int set_signals(posix_spawnattr_t *attributes) {
 static int start(const struct child_program *program, pid_t *pid) {
   enum { FDS_MAX = 8 };
   int low[FDS_MAX] = {-1, -1, -1, -1, -1, -1, -1, -1}, count = program->count;
-  char *const *argv = program->argv, *const *env = program->env;
+  char *const *env = program->env ? program->env : environ;
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
   if (count > FDS_MAX) return EINVAL;
@@ -90,7 +90,7 @@ static int start(const struct child_program *program, pid_t *pid) {
   if (!error) {
     error = add_actions(&actions, program->fds, count, low);
     if (!error) error = set_signals(&attributes);
-    if (!error) error = posix_spawn(pid, argv[0], &actions, &attributes, argv, env ? env : environ);
+    if (!error) error = posix_spawn(pid, program->argv[0], &actions, &attributes, program->argv, env);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
   }
