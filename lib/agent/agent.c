@@ -72,6 +72,7 @@ static void on_wake(uv_poll_t *w, int status, int events) {
   eventfd_t count;
   eventfd_read(a->wake_fd, &count);
   int64_t until = clock_ns() + ROUTE_NS;
+  lanes_set_routing(&a->lanes, true);
   while (a->taken || (a->taken = vm_host_take(a->vm))) {
     holds_note(&a->holds, "signals of processes", NULL);
     for (int i = 0; a->taken && i < ROUTE_BATCH; i++) {
@@ -84,6 +85,12 @@ static void on_wake(uv_poll_t *w, int status, int events) {
     eventfd_write(a->wake_fd, 1);
     return;
   }
+  lanes_set_routing(&a->lanes, false);
+}
+
+static bool send_directly(void *data, struct signal *s) {
+  struct agent *a = data;
+  return lanes_send(&a->lanes, s);
 }
 
 static void wake(void *data) {
@@ -171,9 +178,11 @@ static int make_vm(struct agent *a, struct error *e) {
                              .directory = directory,
                              .console = NPID_NONE,
                              .wake = wake,
+                             .direct = send_directly,
                              .data = a};
   a->vm = vm_new(&config, e);
   buf_finish(&path);
+  if (a->vm) lanes_init(&a->lanes, a->nodes, vm_host_inbox(a->vm));
   return a->vm ? 0 : e->code;
 }
 
@@ -210,6 +219,7 @@ static int make_mesh(struct agent *a, struct error *e) {
                                      .psks = &a->psks,
                                      .self = a->self,
                                      .holds = &a->holds,
+                                     .lanes = &a->lanes,
                                      .silence_ms = silence_ms,
                                      .proved = on_link_proved,
                                      .closing = on_link_closing,
@@ -234,6 +244,7 @@ static int make_mesh(struct agent *a, struct error *e) {
                                .log = &a->log,
                                .limits = &a->limits,
                                .holds = &a->holds,
+                               .lanes = &a->lanes,
                                .self = a->self,
                                .creation = a->creation,
                                .address = a->address,
@@ -468,6 +479,7 @@ void agent_free(struct agent *a) {
   outputs_finish(a);
   /* A scheduler thread that does not end still uses the rest; the OS frees it when the process ends. */
   if (held) return;
+  if (a->vm) lanes_finish(&a->lanes);
   vm_free(a->vm);
   names_free(a->names);
   names_free(a->globals);

@@ -9,6 +9,7 @@
 
 #include "agent/config.h"
 #include "agent/errands.h"
+#include "agent/mesh/lanes.h"
 #include "agent/mesh/transport.h"
 #include "base/holds.h"
 #include "base/log.h"
@@ -88,6 +89,7 @@ struct agent {
   struct runtime *runtime;
   struct rpc *rpc;
   struct outcomes *outcomes;
+  struct lanes lanes;               /* by which schedulers write to links; made with the vm */
   struct transport_carrier carrier; /* its dialler and connections are made and freed by agent.c */
   struct server *server;
   struct mesh *mesh;

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct signal;
+
 struct vm_config {
   struct nodetab *nodes; /* borrowed; entry 0 is this node */
   struct names *names;   /* local names; borrowed */
@@ -29,6 +31,10 @@ struct vm_config {
   size_t memory_max;          /* bytes of resident memory of the whole node; 0 in limits, too: no bound */
   int64_t (*rss)(void *data); /* measures it; NULL: allocator_rss */
   void (*wake)(void *data);   /* called by any thread when the host's inbox is no longer empty */
+  /* A scheduler has signals for another node, oldest first, linked by `next`, and nothing else to run.  True:
+   * the host has sent them, and owns them; false: they go into the host's inbox, as all others do.  NULL:
+   * none is sent so. */
+  bool (*direct)(void *data, struct signal *s);
   void *data;
 };
 

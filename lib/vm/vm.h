@@ -41,6 +41,7 @@ void vm_free(struct vm *vm);
 
 /* Takes all signals out of the host's inbox, oldest first, linked by next; the caller owns them. */
 struct signal *vm_host_take(struct vm *vm);
+const struct inbox *vm_host_inbox(const struct vm *vm);
 
 /* Gives a pid to a process of the host; vm_host_process returns its object.  ERR_BUSY at LIMIT_PROCESSES; but
  * PTAB_SPARE places are kept for the host, so that tools and commands work where green threads take all. */

@@ -159,9 +159,27 @@ static int fake_write(struct transport *l, const char *bytes, size_t n) {
   return 0;
 }
 
+static bool is_free(void *owner) {
+  const struct transport *l = owner;
+  return !l->write_code;
+}
+
+static void write_directly(void *owner, const char *bytes, size_t n) {
+  struct transport *l = owner;
+  if (l->closed || fake_write(l, bytes, n)) abort();
+}
+
+static struct lane *fake_lane(struct transport *l) {
+  static const struct lane_owner owner = {is_free, write_directly};
+  l->lane.class = &owner;
+  l->lane.owner = l;
+  return &l->lane;
+}
+
 /* Ends the near end: the far end then reads the end of the stream, and its writes fail. */
 static void retire(struct transport *l) {
   struct net *net = l->from->net;
+  lane_close(&l->from->lanes, &l->lane);
   if (l->in) {
     l->in->transport = NULL;
     l->in->cut = true;
@@ -192,6 +210,7 @@ static void fake_part(struct transport *l, const char *bytes, size_t n) {
     fake_close(l);
     return;
   }
+  lane_close(&l->from->lanes, &l->lane);
   l->closed = l->parted = true;
   if (l->in) l->in->transport = NULL;
   l->in = NULL;
@@ -221,6 +240,7 @@ static const struct transport_class fake = {.offer = fake_offer,
                                             .withdraw = fake_withdraw,
                                             .open = fake_open,
                                             .write = fake_write,
+                                            .lane = fake_lane,
                                             .life = fake_life,
                                             .part = fake_part,
                                             .close = fake_close,
@@ -580,6 +600,7 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
   n->creation = creation;
   n->log = (struct log){NULL, ""};
   n->nodes = nodetab_new(name, creation);
+  lanes_init(&n->lanes, n->nodes, &n->inbox);
   n->life++;
   n->alive = true;
   n->crashing = false;
@@ -603,6 +624,7 @@ struct net_node *net_start(struct net *net, int i, const char *name, bool mesh, 
                                .rejoin_ms = net->rejoin_ms,
                                .seed = net_seed(net, n),
                                .connect_timeout_ms = connect_timeout_ms,
+                               .lanes = &n->lanes,
                                .transport = &fake,
                                .carrier = n};
   if (mesh_new(&config, net->user ? net->user->events : &events, n, &n->mesh)) abort();
@@ -624,6 +646,7 @@ void net_stop(struct net_node *n) {
   uv_run(&n->loop, UV_RUN_DEFAULT);
   if (uv_loop_close(&n->loop)) abort();
   mesh_free(n->mesh);
+  lanes_finish(&n->lanes);
   nodetab_free(n->nodes);
   n->mesh = NULL;
   n->nodes = NULL;
@@ -679,6 +702,13 @@ void net_connect_at(struct net_node *from, const char *text) {
   mesh_connect(from->mesh, &name, on_connected, from);
 }
 
+void net_signal(struct net_node *from, struct signal *s) {
+  if (lanes_send(&from->lanes, s))
+    from->net->by_lane++;
+  else
+    mesh_send(from->mesh, s);
+}
+
 void net_send(struct net_node *from, const struct net_node *to) {
   struct net_pair *pair = &from->to[to - from->net->node];
   uint32_t incarnation;
@@ -687,7 +717,7 @@ void net_send(struct net_node *from, const struct net_node *to) {
   struct term *t = term_build("i", (int64_t)++pair->sent);
   struct signal *s = signal_new(SIGNAL_MESSAGE, npid_make(incarnation, 7), npid_make(0, 5), NPID_NONE, t);
   s->epoch = nodetab_epoch(from->nodes, incarnation);
-  mesh_send(from->mesh, s);
+  net_signal(from, s);
 }
 
 void net_present(struct net_node *of, const struct net_node *there) {
@@ -745,6 +775,8 @@ static const char *broken_peer(const struct peer *p) {
     return "a deadline for those who wait";
   if (p->told_up != (p->state == PEER_UP) && !p->mesh->config.on_demand && !p->ondemand.dormant)
     return "what is up is told up";
+  if (p->lane && (!p->lane->open || p->state < PEER_SYNCING || p->queue || !series_sends_none(p)))
+    return "a lane while nothing waits alone";
   if (p->state >= PEER_GREETED && !p->incarnation) return "an incarnation from the hello on";
   return NULL;
 }

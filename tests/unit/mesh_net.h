@@ -9,6 +9,7 @@
 #define TESTS_UNIT_MESH_NET_H
 
 #include "agent/mesh/handshake.h"
+#include "agent/mesh/lanes.h"
 
 enum { NET_NODES = 24, NET_MESSAGES = 4096, NET_HEARTBEAT = 100 };
 
@@ -29,6 +30,8 @@ struct net_node {
   int life;
   uv_loop_t loop;
   struct nodetab *nodes;
+  struct inbox inbox; /* of the lanes; stays empty */
+  struct lanes lanes;
   struct mesh *mesh;
   struct log log;
   struct net_pair to[NET_NODES];
@@ -68,6 +71,7 @@ struct net {
   uint64_t now;  /* of all clocks, in ms */
   uint64_t seed;
   unsigned long steps;
+  unsigned long by_lane; /* how many signals went by lanes (net_signal) */
   struct net_step *first, **end;
   struct dial_request *offers;  /* newest first */
   struct transport *transports; /* newest first */
@@ -108,6 +112,8 @@ void net_connect(struct net_node *from, const struct net_node *to);
 void net_connect_at(struct net_node *from,
                     const char *name); /* name may end with a port, which is then the only one tried */
 void net_send(struct net_node *from, const struct net_node *to); /* sends the next message */
+/* Sends a signal (consumed) of a process of the node: by a lane if it may, else by the mesh. */
+void net_signal(struct net_node *from, struct signal *s);
 /* On demand: tells `of` that the node is there, as it is now, or that it is gone. */
 void net_present(struct net_node *of, const struct net_node *there);
 void net_gone(struct net_node *of, const struct net_node *gone);
@@ -145,6 +151,7 @@ struct transport {
   bool closed, parted;
   struct transport_life life;
   int write_code; /* the code with which a write fails */
+  struct lane lane;
 };
 
 struct incoming {

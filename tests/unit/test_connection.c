@@ -6,9 +6,11 @@
 #include "agent/mesh/connection.h"
 
 #include "base/buf.h"
+#include "agent/mesh/lanes.h"
 #include "base/clock.h"
 #include "loopback.h"
 #include "tap.h"
+#include "wire/frame.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,7 +18,9 @@
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -31,7 +35,7 @@ static struct psk_set right, wrong;
  * before libc's.  While `faults` is not 0, two of three calls for a TCP socket fail with EAGAIN, and a third
  * moves no more than `faults` bytes. */
 static size_t faults;
-static unsigned faulted;
+static atomic_uint faulted;
 
 static bool is_tcp(int fd) {
   int type;
@@ -42,7 +46,7 @@ static bool is_tcp(int fd) {
 /* How many of n bytes may be moved now; 0: EAGAIN. */
 static size_t limited(int fd, size_t n) {
   if (!faults || !is_tcp(fd)) return n;
-  if (++faulted % 3) return 0;
+  if ((atomic_fetch_add(&faulted, 1) + 1) % 3) return 0;
   return n < faults ? n : faults;
 }
 
@@ -165,7 +169,7 @@ static void on_nothing(uv_timer_t *t) {
   (void)t;
 }
 
-static struct place *place_with(const struct psk_set *dials_with, unsigned key_records) {
+static struct place *place_for(const struct psk_set *dials_with, unsigned key_records, struct lanes *lanes) {
   struct place *p = calloc(1, sizeof *p);
   struct error e;
   uv_loop_init(&p->loop);
@@ -178,6 +182,7 @@ static struct place *place_with(const struct psk_set *dials_with, unsigned key_r
   struct connections_config a = {.loop = &p->loop,
                                  .psks = dials_with,
                                  .self = "one@a",
+                                 .lanes = lanes,
                                  .silence_ms = 8000,
                                  .patience_ms = PATIENCE_MS,
                                  .key_records = key_records};
@@ -194,6 +199,10 @@ static struct place *place_with(const struct psk_set *dials_with, unsigned key_r
   p->accepting = connections_new(&b, &e);
   if (!p->dialling || !p->accepting) abort();
   return p;
+}
+
+static struct place *place_with(const struct psk_set *dials_with, unsigned key_records) {
+  return place_for(dials_with, key_records, NULL);
 }
 
 static struct place *place_new(const struct psk_set *dials_with) {
@@ -298,6 +307,148 @@ static void test_prepare(void) {
   buf_finish(&near.got);
   buf_finish(&far.got);
   place_free(p);
+}
+
+/* --- lanes ---------------------------------------------------------------------------------------------- */
+
+enum { WRITERS = 2 };
+
+struct writers {
+  struct nodetab *nodes;
+  uint32_t other;
+  struct inbox inbox;
+  struct lanes lanes;
+  atomic_int next, left; /* the number of the next writer, and writers that have not ended */
+  atomic_llong direct;
+  int64_t each; /* how many signals each of them sends */
+  pthread_t thread[WRITERS];
+};
+
+static void *run_writer(void *data) {
+  struct writers *w = data;
+  uint64_t self = (uint64_t)atomic_fetch_add(&w->next, 1);
+  for (int64_t i = 1; i <= w->each; i++) {
+    struct signal *s =
+        signal_new(SIGNAL_MESSAGE, npid_make(w->other, 7), npid_make(0, self), NPID_NONE, term_build("i", i));
+    if (!s) abort();
+    s->epoch = 1;
+    if (lanes_send(&w->lanes, s)) continue;
+    inbox_push(&w->inbox, s);
+    while (atomic_load(&w->inbox.head)) sched_yield();
+  }
+  atomic_fetch_sub(&w->left, 1);
+  return NULL;
+}
+
+static void writers_init(struct writers *w, int64_t each) {
+  *w = (struct writers){.each = each, .next = 1, .left = WRITERS};
+  w->nodes = nodetab_new("one@a", 1);
+  if (!w->nodes || nodetab_intern(w->nodes, "two@b", 1, &w->other)) abort();
+  lanes_init(&w->lanes, w->nodes, &w->inbox);
+}
+
+static void writers_start(struct writers *w, struct connection *c) {
+  lane_open(&w->lanes, connection_lane(c), w->other, &w->direct);
+  for (int i = 0; i < WRITERS; i++)
+    if (pthread_create(&w->thread[i], NULL, run_writer, w)) abort();
+}
+
+/* Routes what the writers could not write; c: NULL, to nowhere. */
+static void writers_route(struct writers *w, struct connection *c) {
+  struct buf line = BUF_INIT;
+  lanes_set_routing(&w->lanes, true);
+  for (struct signal *s = inbox_take(&w->inbox), *next; s; s = next) {
+    next = s->next;
+    if (frame_write(w->nodes, s, &line) || (c && connection_write(c, line.data, line.len))) abort();
+    buf_clear(&line);
+    signal_free(s);
+  }
+  lanes_set_routing(&w->lanes, false);
+  buf_finish(&line);
+}
+
+static void writers_finish(struct writers *w) {
+  lanes_finish(&w->lanes);
+  nodetab_free(w->nodes);
+}
+
+/* Reads the frames of all writers; -1: those of one are not in order. */
+static int64_t count_frames(const struct buf *got) {
+  int64_t last[WRITERS + 1] = {0}, n = 0;
+  char *at = got->data, *end = at + got->len, *next;
+  for (; at < end && (next = memchr(at, '\n', (size_t)(end - at))); at = next + 1, n++) {
+    unsigned long from;
+    long long number;
+    *next = 0;
+    const char *writer = strstr(at, "one@a."), *value = strrchr(at, '[');
+    if (!writer || !value || sscanf(writer, "one@a.%lu.", &from) != 1 ||
+        sscanf(value, "[%lld]", &number) != 1 || from > WRITERS || number != ++last[from])
+      return -1;
+  }
+  return n;
+}
+
+/* Threads write while the loop writes and reads; every bytes: what the kernel moves at a time, 0: all. */
+static void test_lanes(size_t most, int64_t each) {
+  struct writers w;
+  struct end near = {0}, far = {.keeps = true};
+  writers_init(&w, each);
+  struct place *p = place_for(&right, 50, &w.lanes);
+  p->next = &far;
+  dial(p, &near, "two@b", p->port);
+  UNTIL(p, near.opened && far.opened);
+  faults = most;
+  writers_start(&w, near.c);
+  while (atomic_load(&w.left) || atomic_load(&w.inbox.head)) {
+    writers_route(&w, near.c);
+    uv_run(&p->loop, UV_RUN_NOWAIT);
+    if (connection_write(far.c, "x", 1)) abort();
+  }
+  for (int i = 0; i < WRITERS; i++) pthread_join(w.thread[i], NULL);
+  struct connection_life life;
+  connection_life(near.c, &life);
+  connection_end(near.c, 5000);
+  UNTIL(p, near.freed && far.freed);
+  faults = 0;
+  int64_t direct = atomic_load(&w.direct);
+  ok(count_frames(&far.got) == WRITERS * each, "%lld of %lld signals are written by %d threads, all in order",
+     (long long)direct, (long long)(WRITERS * each), WRITERS);
+  ok(direct > 0 && life.direct > 20 * (uint64_t)direct && life.direct < far.n, "and %llu bytes are counted",
+     (unsigned long long)life.direct);
+  buf_finish(&far.got);
+  place_free(p);
+  writers_finish(&w);
+}
+
+/* The connection is closed, or lost, while threads write to it. */
+static void test_lanes_end(bool lost, size_t most) {
+  struct writers w;
+  struct end near = {0}, far = {.keeps = true};
+  writers_init(&w, 3000);
+  struct place *p = place_for(&right, 50, &w.lanes);
+  p->next = &far;
+  p->small = true;
+  dial(p, &near, "two@b", p->port);
+  UNTIL(p, near.opened && far.opened);
+  faults = most;
+  writers_start(&w, near.c);
+  while (far.n < 20000) {
+    writers_route(&w, near.c);
+    uv_run(&p->loop, UV_RUN_NOWAIT);
+  }
+  connection_close(lost ? far.c : near.c);
+  while (atomic_load(&w.left) || atomic_load(&w.inbox.head)) {
+    writers_route(&w, NULL);
+    uv_run(&p->loop, UV_RUN_NOWAIT);
+  }
+  for (int i = 0; i < WRITERS; i++) pthread_join(w.thread[i], NULL);
+  UNTIL(p, near.freed && far.freed);
+  faults = 0;
+  ok(near.lost == lost && far.lost == !lost && count_frames(&far.got) > 0 && w.lanes.open.len == 0,
+     "a connection is %s while threads write to it: %s", lost ? "lost" : "closed", lost ? near.why : far.why);
+  buf_finish(&far.got);
+  place_free(p);
+  writers_finish(&w);
 }
 
 /* Hangs up as soon as the first message of TLS has come. */
@@ -439,7 +590,7 @@ static void test_faults(size_t most, size_t much) {
   connection_end(near.c, 5000);
   UNTIL(p, near.freed && far.freed);
   ok(far.lost == 1 && far.code == ERR_LOST && near.code == ERR_LOST && faulted > 100,
-     "and the end: %s (%u calls)", far.why, faulted);
+     "and the end: %s (%u calls)", far.why, atomic_load(&faulted));
   faults = 0;
   place_free(p);
 }
@@ -892,5 +1043,8 @@ int main(void) {
   test_demanding_peer(false);
   test_demanding_peer(true);
   test_other_version();
+  test_lanes(0, 20000);
+  test_lanes(50, 2000);
+  for (int i = 0; i < 4; i++) test_lanes_end(i & 1, i & 2 ? 50 : 0);
   return tap_end();
 }

@@ -121,6 +121,100 @@ static void test_refs(void) {
   signal_free(s);
 }
 
+/* --- the host sends at once ----------------------------------------------------------------------------- */
+
+static struct {
+  bool takes;
+  int calls;
+  struct signal *last; /* taken by the last call */
+} direct;
+
+static void free_all(struct signal *s) {
+  for (struct signal *next; s; s = next) {
+    next = s->next;
+    signal_free(s);
+  }
+}
+
+static bool on_direct(void *data, struct signal *s) {
+  (void)data;
+  direct.calls++;
+  if (!direct.takes) return false;
+  free_all(direct.last);
+  direct.last = s;
+  return true;
+}
+
+static void begin_turn(bool takes) {
+  still_clear(&st);
+  st.vm->sched.scheduler[0].lingered = false;
+  direct.calls = 0;
+  direct.takes = takes;
+}
+
+static void send_far(enum signal_kind kind, uint64_t to) {
+  vm_signal(st.vm, kind, npid_make(st.far, to), NPID_NONE, NPID_NONE, NULL);
+}
+
+static bool are(const struct signal *s, uint64_t first, uint64_t second) {
+  bool good = s && npid_number(s->to) == first;
+  return good && (second ? s->next && npid_number(s->next->to) == second && !s->next->next : !s->next);
+}
+
+/* Are these the signals in the host's inbox? */
+static bool took(uint64_t first, uint64_t second) {
+  struct signal *s = vm_host_take(st.vm);
+  bool good = are(s, first, second);
+  free_all(s);
+  return good;
+}
+
+static void test_direct(void) {
+  struct scheduler *self = &st.vm->sched.scheduler[0];
+  st.vm->config.direct = on_direct;
+  begin_turn(true);
+  send_far(SIGNAL_MESSAGE, 5);
+  ok(!direct.calls && took(5, 0), "a thread that is no scheduler has the host send its signals");
+  pthread_setspecific(st.vm->sched.self, self);
+  send_far(SIGNAL_MESSAGE, 6);
+  ok(direct.calls == 1 && are(direct.last, 6, 0) && !vm_host_take(st.vm), "a scheduler sends one itself,");
+  ok(direct.last->epoch == nodetab_epoch(st.nodes, st.far), "for the present connection,");
+  send_far(SIGNAL_MESSAGE, 7);
+  ok(direct.calls == 1 && took(7, 0), "but only one in a turn");
+  begin_turn(true);
+  vm_signal(st.vm, SIGNAL_CALL, NPID_KERNEL, NPID_NONE, NPID_NONE, NULL);
+  atomic_store(&self->woken.len, 1);
+  send_far(SIGNAL_MESSAGE, 8);
+  atomic_store(&self->woken.len, 0);
+  ok(!direct.calls && took(0, 8), "and none for the node itself, nor while others wait for the core");
+  begin_turn(false);
+  int before = st.wakes;
+  send_far(SIGNAL_MESSAGE, 9);
+  ok(direct.calls == 1 && st.wakes == before + 1 && took(9, 0),
+     "what the host cannot send at once goes into its inbox");
+  begin_turn(true);
+  send_far(SIGNAL_REPLY, 10);
+  ok(!direct.calls && !vm_host_take(st.vm), "a reply waits,");
+  send_far(SIGNAL_MESSAGE, 11);
+  ok(direct.calls == 1 && are(direct.last, 10, 11), "and goes with the next signal,");
+  begin_turn(true);
+  send_far(SIGNAL_REPLY, 12);
+  vm_end_turn(self);
+  vm_end_turn(self);
+  ok(direct.calls == 1 && are(direct.last, 12, 0), "or at the end of the turn,");
+  begin_turn(false);
+  send_far(SIGNAL_REPLY, 13);
+  send_far(SIGNAL_MESSAGE, 14);
+  ok(direct.calls == 1 && took(13, 14), "or before the next signal into the inbox");
+  begin_turn(true);
+  send_far(SIGNAL_MESSAGE, 15);
+  send_far(SIGNAL_REPLY, 16);
+  ok(direct.calls == 1 && took(16, 0), "a reply that comes second does not wait");
+  pthread_setspecific(st.vm->sched.self, NULL);
+  st.vm->config.direct = NULL;
+  free_all(direct.last);
+}
+
 /* Replaces vm_config.wake of still_vm, which counts without a lock, because several threads of this test call
  * it. */
 static void nothing(void *data) {
@@ -133,6 +227,7 @@ int main(void) {
   test_host();
   test_threads();
   test_refs();
+  test_direct();
   st.vm->config.wake = nothing;
   test_order();
   still_finish(&st);

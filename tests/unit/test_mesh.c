@@ -1108,7 +1108,7 @@ static const char *disagreement(struct net *net) {
 }
 
 /* Runs a schedule: random events at three nodes while their lines are on the way. */
-static const char *run_schedule(uint64_t seed) {
+static const char *run_schedule(uint64_t seed, unsigned long *by_lane) {
   struct net *net = net_new(seed);
   const char *what = NULL;
   net_start(net, 0, "one@a", true, 0);
@@ -1129,18 +1129,21 @@ static const char *run_schedule(uint64_t seed) {
     settle(net);
     if (!both_are(&net->node[0], &net->node[1], PEER_UP)) what = "they can meet afterwards";
   }
+  *by_lane += net->by_lane;
   net_free(net);
   return what;
 }
 
 static void test_schedules(void) {
   int good = 0, count = 500;
+  unsigned long by_lane = 0;
   for (int i = 1; i <= count; i++) {
-    const char *what = run_schedule((uint64_t)i * UINT64_C(0x9E3779B97F4A7C15));
+    const char *what = run_schedule((uint64_t)i * UINT64_C(0x9E3779B97F4A7C15), &by_lane);
     good += !what;
     if (what) printf("# seed %d: %s\n", i, what);
   }
   ok(good == count, "%d of %d schedules end well", good, count);
+  ok(by_lane > 500, "with %lu messages that went by lanes", by_lane);
 }
 
 /* --- the log -------------------------------------------------------------------------------------------- */

@@ -117,7 +117,7 @@ static void deal(struct net_node *one, const struct net_node *two, uint64_t from
   struct signal *s =
       signal_new(SIGNAL_MESSAGE, npid_make(incarnation, to), npid_make(0, from), NPID_NONE, text(n));
   s->epoch = nodetab_epoch(one->nodes, incarnation);
-  mesh_send(one->mesh, s);
+  net_signal(one, s);
 }
 
 static bool came(const struct net_node *n, int i, uint64_t from, size_t at_least) {
@@ -141,6 +141,33 @@ static bool is_quiet(const struct net_node *one, const struct net_node *two) {
 }
 
 /* --- order ---------------------------------------------------------------------------------------------- */
+
+static void test_lane(void) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two, 0);
+  const struct peer *p = net_peer(one, two->name);
+  deal(one, two, 5, 7, 10);
+  ok(p->lane && !net->by_lane, "a signal that goes while nothing waits opens the lane");
+  deal(one, two, 5, 7, 20);
+  deal(one, two, 6, 7, 30);
+  ok(net->by_lane == 2, "by which the next ones go");
+  deal(one, two, 5, 7, 20 << 20);
+  ok(!p->lane, "a long signal closes it");
+  deal(one, two, 5, 7, 40);
+  deal(one, two, 6, 7, 50);
+  ok(!p->lane && net->by_lane == 2, "and it stays closed");
+  ok(net_run(net) && came(two, 0, 5, 10) && came(two, 1, 5, 20) && came(two, 2, 6, 30) &&
+         came(two, 3, 6, 50) && came(two, 4, 5, 20 << 20) && came(two, 5, 5, 40),
+     "so signals keep their order");
+  deal(one, two, 5, 7, 60);
+  deal(one, two, 5, 7, 70);
+  ok(p->lane && net->by_lane == 3, "until the long one has been sent");
+  mesh_disconnect(one->mesh, two->name, "disconnected");
+  ok(!p->lane, "the end of the link closes it");
+  deal(one, two, 5, 7, 80);
+  ok(net->by_lane == 3 && !p->lane, "and a signal waits for the next link");
+  net_free(net);
+}
 
 static void test_passes(void) {
   struct net_node *one, *two;
@@ -434,6 +461,7 @@ static void test_taken_too_much(void) {
 }
 
 int main(void) {
+  test_lane();
   test_passes();
   test_kernel();
   test_many();

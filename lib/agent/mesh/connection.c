@@ -5,9 +5,16 @@
  *
  * Orderings: the events run from the loop alone (on_poll, on_prepare, on_idle, on_patience).  The bytes of a
  * stream are sent in the order of connection_write.  A connection whose TLS session holds bytes that it has
- * not given out yet is in the list `unread`, because epoll does not know of them. */
+ * not given out yet is in the list `unread`, because epoll does not know of them.
+ *
+ * Other threads.  While the lane of a connection is open, schedulers write to it (write_directly), if nothing
+ * else waits to be written.  So the TLS session, and the members that are marked, are used under the lock of
+ * the lanes from the time on that the lane may be open; events run without the lock.  What the socket does
+ * not take from a scheduler becomes the `record`, which the loop, told by `stuck`, goes on with.  It finds an
+ * error, too: the session fails again as the loop writes. */
 #include "agent/mesh/connection.h"
 
+#include "agent/mesh/lanes.h"
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/holds.h"
@@ -65,17 +72,22 @@ struct connection {
   bool dialled, counted, closed, ending, dirty, unread;
   bool raw;       /* the stream of this node has no chunks */
   bool paused;    /* nothing is read (connection_hold) */
-  bool blocked;   /* the socket takes no bytes */
-  bool held;      /* TLS reads no further before the socket takes bytes: an answer of its own has to go out */
   bool last_sent; /* the end of this node's stream is sent */
   bool refused;   /* dialled: the answer is a refusal, which is read into `answer` */
   int status;     /* dialled: of the answer */
-  struct buf head; /* what goes before the next chunk: the head of a message */
-  struct buf queue, record, answer;
+  struct buf answer;
   struct chunked in;
+  struct lane lane; /* closed before the connection is `ending` or `closed` */
+  /* these, down to `direct`, under the lock */
+  bool blocked; /* the socket takes no bytes */
+  bool held;    /* TLS reads no further before the socket takes bytes: an answer of its own has to go out */
+  bool stuck;   /* in the list `stuck`: a scheduler has made it `blocked`, which the loop does not know yet */
+  struct buf head; /* what goes before the next chunk: the head of a message */
+  struct buf queue, record;
   unsigned records; /* sent with the present key */
+  uint64_t direct;  /* bytes of the stream that schedulers have written */
   int64_t heard_ms;
-  TAILQ_ENTRY(connection) in_all, in_dirty, in_unread;
+  TAILQ_ENTRY(connection) in_all, in_dirty, in_unread, in_stuck;
 };
 TAILQ_HEAD(list, connection);
 
@@ -89,10 +101,21 @@ struct connections {
    * next turn. */
   uv_idle_t idle;
   int unread_count, ending;
-  char scratch[CONNECTION_RECORD];
+  /* for the lanes */
+  struct list stuck;               /* under the lock */
+  uv_async_t on_stuck;             /* the list is not empty */
+  char scratch[CONNECTION_RECORD]; /* under the lock of the lanes */
 };
 
 static void on_poll(uv_poll_t *p, int status, int events);
+
+static void lock(const struct connection *c) {
+  lanes_lock(c->all->config.lanes);
+}
+
+static void unlock(const struct connection *c) {
+  lanes_unlock(c->all->config.lanes);
+}
 
 /* --- the lists ------------------------------------------------------------------------------------------ */
 
@@ -133,6 +156,13 @@ static void set_unread(struct connection *c, bool unread) {
   set_idle(cs);
 }
 
+/* Under the lock. */
+static void unstick(struct connection *c) {
+  if (!c->stuck) return;
+  c->stuck = false;
+  TAILQ_REMOVE(&c->all->stuck, c, in_stuck);
+}
+
 static void poll_for(struct connection *c, int events) {
   if (c->closed || c->polled == events) return;
   c->polled = events;
@@ -157,6 +187,10 @@ static void on_handle_closed(uv_handle_t *h) {
 void connection_close(struct connection *c) {
   const struct linger at_once = {1, 0};
   if (!c || c->closed) return;
+  lane_close(c->all->config.lanes, &c->lane);
+  lock(c);
+  unstick(c);
+  unlock(c);
   set_dirty(c, false);
   set_unread(c, false);
   c->closed = true;
@@ -234,6 +268,7 @@ static void on_patience(uv_timer_t *t) {
 
 /* --- writing -------------------------------------------------------------------------------------------- */
 
+/* Under the lock, as are the functions down to write_record. */
 static bool has_output(const struct connection *c) {
   return c->head.len || c->queue.len || c->record.len || (c->ending && !c->last_sent);
 }
@@ -243,6 +278,14 @@ static size_t end_chunk(char *out) {
   return sizeof CHUNKED_TAIL - 1;
 }
 
+/* Writes a chunk, and returns its length. */
+static size_t put_chunk(const struct connection *c, char *out, const char *bytes, size_t n) {
+  size_t at = c->raw ? 0 : chunked_head(out, n);
+  memcpy(out + at, bytes, n);
+  at += n;
+  return c->raw ? at : at + end_chunk(out + at);
+}
+
 /* Fills a record: the head of a message, if it is to be sent, and a chunk with what is queued. */
 static size_t make_record(struct connection *c, char out[CONNECTION_RECORD]) {
   size_t n = c->head.len, chunk = CONNECTION_CHUNK - n;
@@ -250,10 +293,7 @@ static size_t make_record(struct connection *c, char out[CONNECTION_RECORD]) {
   buf_finish(&c->head);
   if (chunk > c->queue.len) chunk = c->queue.len;
   if (chunk) {
-    if (!c->raw) n += chunked_head(out + n, chunk);
-    memcpy(out + n, c->queue.data, chunk);
-    n += chunk;
-    if (!c->raw) n += end_chunk(out + n);
+    n += put_chunk(c, out + n, c->queue.data, chunk);
     buf_consume(&c->queue, chunk);
     buf_shrink(&c->queue);
   } else if (c->ending && c->raw) {
@@ -273,20 +313,23 @@ static void change_key(struct connection *c) {
   SSL_key_update(c->ssl, SSL_KEY_UPDATE_NOT_REQUESTED);
 }
 
+/* Why a write has failed; all zero: it has not. */
+struct failure {
+  int tls, number; /* of SSL_get_error, and errno */
+  bool no_memory;
+};
+
 /* Writes bytes; what the socket does not take now goes into `record`.  Returns false when the socket takes no
- * more, or the connection is lost. */
-static bool write_record(struct connection *c, const char *bytes, size_t n) {
+ * more, or the write has failed. */
+static bool write_record(struct connection *c, const char *bytes, size_t n, struct failure *why) {
   struct buf rest = BUF_INIT;
   ERR_clear_error();
   errno = 0;
   int taken = SSL_write(c->ssl, bytes, (int)n), number = errno;
   if (taken <= 0) {
     int error = SSL_get_error(c->ssl, taken);
-    if (error != SSL_ERROR_WANT_WRITE && error != SSL_ERROR_WANT_READ) {
-      lose_by_tls(c, error, number);
-      return false;
-    }
-    c->blocked = true;
+    c->blocked = error == SSL_ERROR_WANT_WRITE || error == SSL_ERROR_WANT_READ;
+    if (!c->blocked) *why = (struct failure){.tls = error, .number = number};
     taken = 0;
   }
   if ((size_t)taken == n) {
@@ -297,8 +340,15 @@ static bool write_record(struct connection *c, const char *bytes, size_t n) {
   buf_append(&rest, bytes + taken, n - (size_t)taken);
   buf_finish(&c->record);
   c->record = rest;
-  if (!buf_ok(&rest)) lose(c, ERR_NOMEM, err_sentence(ERR_NOMEM));
-  return !c->closed && !c->blocked;
+  why->no_memory = !buf_ok(&rest);
+  return !why->no_memory && !why->tls && !c->blocked;
+}
+
+static void lose_by(struct connection *c, const struct failure *why) {
+  if (why->tls)
+    lose_by_tls(c, why->tls, why->number);
+  else
+    lose(c, ERR_NOMEM, err_sentence(ERR_NOMEM));
 }
 
 /* Ends this node's direction of the connection, once its stream is sent. */
@@ -311,25 +361,37 @@ static void shut(struct connection *c) {
 /* Waits for what an open connection can go on with. */
 static void poll_on(struct connection *c) {
   int reads = c->paused ? 0 : UV_READABLE;
-  poll_for(c, c->held ? UV_WRITABLE : reads | (has_output(c) ? UV_WRITABLE : 0));
+  lock(c);
+  int events = c->held ? UV_WRITABLE : reads | (has_output(c) ? UV_WRITABLE : 0);
+  unlock(c);
+  poll_for(c, events);
 }
 
 /* Sends what waits, at most CONNECTION_TURN bytes. */
 static void flush(struct connection *c) {
-  size_t before = c->queue.len, sent = 0;
+  size_t before, after, sent = 0;
   bool more = true;
+  struct failure why = {0};
   set_dirty(c, false);
   if (c->stage < OPEN) return;
+  lock(c);
+  before = c->queue.len;
   while (more && sent < CONNECTION_TURN && has_output(c)) {
     const char *bytes = c->record.len ? c->record.data : c->all->scratch;
     size_t n = c->record.len ? c->record.len : make_record(c, c->all->scratch);
     sent += n;
-    more = !n || write_record(c, bytes, n);
+    more = !n || write_record(c, bytes, n, &why);
   }
-  if (c->closed) return;
-  if (c->last_sent && !has_output(c)) shut(c);
+  after = c->queue.len;
+  bool over = c->last_sent && !has_output(c);
+  unlock(c);
+  if (why.tls || why.no_memory) {
+    lose_by(c, &why);
+    return;
+  }
+  if (over) shut(c);
   poll_on(c);
-  if (c->queue.len < before && !c->ending) c->events->drained(c->data);
+  if (after < before && !c->ending) c->events->drained(c->data);
 }
 
 static void on_prepare(uv_prepare_t *p) {
@@ -340,18 +402,69 @@ static void on_prepare(uv_prepare_t *p) {
 }
 
 int connection_write(struct connection *c, const void *bytes, size_t n) {
+  lock(c);
   buf_append(&c->queue, bytes, n);
-  if (!buf_ok(&c->queue)) return ERR_NOMEM;
-  if (c->stage == OPEN && !c->blocked) set_dirty(c, true);
+  bool good = buf_ok(&c->queue), waits = c->blocked;
+  unlock(c);
+  if (!good) return ERR_NOMEM;
+  if (c->stage == OPEN && !waits) set_dirty(c, true);
   return 0;
 }
 
 void connection_end(struct connection *c, int ms) {
   if (c->closed || c->ending) return;
+  lane_close(c->all->config.lanes, &c->lane);
   c->ending = true;
   c->all->ending++;
   uv_timer_start(&c->patience, on_patience, (uint64_t)ms, 0);
   if (c->stage == OPEN && !c->blocked) set_dirty(c, true);
+}
+
+/* --- schedulers ----------------------------------------------------------------------------------------- */
+
+static bool is_free(void *owner) {
+  const struct connection *c = owner;
+  return !has_output(c) && !c->blocked && !c->held;
+}
+
+static void write_directly(void *owner, const char *bytes, size_t n) {
+  struct connection *c = owner;
+  struct failure why = {0};
+  c->direct += n;
+  if (write_record(c, c->all->scratch, put_chunk(c, c->all->scratch, bytes, n), &why)) return;
+  c->blocked = c->stuck = true;
+  TAILQ_INSERT_TAIL(&c->all->stuck, c, in_stuck);
+  uv_async_send(&c->all->on_stuck);
+}
+
+static const struct lane_owner lane_owner = {is_free, write_directly};
+
+_Static_assert((int)LANE_FRAME_MAX < (int)CONNECTION_CHUNK, "a frame of a lane is one record");
+
+/* The next connection that is stuck, which is so no longer; NULL: there is none. */
+static struct connection *take_stuck(struct connections *cs) {
+  lanes_lock(cs->config.lanes);
+  struct connection *c = TAILQ_FIRST(&cs->stuck);
+  if (c) unstick(c);
+  lanes_unlock(cs->config.lanes);
+  return c;
+}
+
+static void on_stuck(uv_async_t *a) {
+  struct connections *cs = a->data;
+  holds_note(cs->config.holds, "writing to links", NULL);
+  for (struct connection *c; (c = take_stuck(cs));)
+    if (buf_ok(&c->record))
+      poll_on(c);
+    else
+      lose(c, ERR_NOMEM, err_sentence(ERR_NOMEM));
+}
+
+struct lane *connection_lane(struct connection *c) {
+  bool may = c->all->config.lanes && c->stage == OPEN && !c->closed && !c->ending && !c->refused;
+  c->lane.class = &lane_owner;
+  c->lane.owner = c;
+  return may ? &c->lane : NULL;
 }
 
 /* --- heads ---------------------------------------------------------------------------------------------- */
@@ -517,9 +630,34 @@ static void take_bytes(struct connection *c, const char *bytes, size_t n) {
   }
 }
 
-/* Notes that bytes have come, n of the stream, or some that are no whole record yet. */
-static void note_bytes(struct connection *c, int n, uint64_t before) {
-  if (n > 0 || BIO_number_read(SSL_get_rbio(c->ssl)) != before) c->heard_ms = clock_ns() / 1000000;
+/* What a read has brought: so many bytes (0 or less: none, and why). */
+struct reading {
+  int n, error, number; /* error of SSL_get_error, and errno */
+  bool heard;           /* the socket has given bytes, which may be no whole record yet */
+  bool more;            /* the TLS session holds bytes that it has not given out */
+};
+
+static struct reading read_some(struct connection *c, char bytes[CONNECTION_RECORD]) {
+  struct reading r;
+  lock(c);
+  uint64_t before = BIO_number_read(SSL_get_rbio(c->ssl));
+  ERR_clear_error();
+  errno = 0;
+  r.n = SSL_read(c->ssl, bytes, CONNECTION_RECORD);
+  r.number = errno;
+  r.error = r.n > 0 ? 0 : SSL_get_error(c->ssl, r.n);
+  c->held = r.error == SSL_ERROR_WANT_WRITE;
+  r.heard = r.n > 0 || BIO_number_read(SSL_get_rbio(c->ssl)) != before;
+  r.more = SSL_has_pending(c->ssl);
+  unlock(c);
+  return r;
+}
+
+static bool has_unread(const struct connection *c) {
+  lock(c);
+  bool pending = SSL_has_pending(c->ssl);
+  unlock(c);
+  return pending;
 }
 
 /* Reads what there is, for about READ_NS.  The socket is not read to its end, because epoll tells of bytes in
@@ -527,36 +665,32 @@ static void note_bytes(struct connection *c, int n, uint64_t before) {
 static void receive(struct connection *c) {
   char bytes[CONNECTION_RECORD];
   int64_t now, until = 0;
-  int n;
-  uint64_t before = BIO_number_read(SSL_get_rbio(c->ssl));
+  struct reading r;
   bool was_held = c->held;
   set_unread(c, false);
   do {
-    ERR_clear_error();
-    errno = 0;
-    n = SSL_read(c->ssl, bytes, sizeof bytes);
-    int number = errno, error = n > 0 ? 0 : SSL_get_error(c->ssl, n);
-    if (error && error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
-      lose_by_tls(c, error, number);
+    r = read_some(c, bytes);
+    if (r.error && r.error != SSL_ERROR_WANT_READ && r.error != SSL_ERROR_WANT_WRITE) {
+      lose_by_tls(c, r.error, r.number);
       return;
     }
-    c->held = error == SSL_ERROR_WANT_WRITE;
-    note_bytes(c, n, before); /* before the events, in which the mesh asks when the peer was last heard */
-    if (n <= 0) break;
-    take_bytes(c, bytes, (size_t)n);
+    now = clock_ns();
+    if (r.heard) c->heard_ms = now / 1000000; /* before the events, in which the mesh asks for it */
+    if (r.n <= 0) break;
+    take_bytes(c, bytes, (size_t)r.n);
     now = clock_ns();
     if (!until) until = now + READ_NS;
-  } while (!c->closed && !c->paused && SSL_has_pending(c->ssl) && now < until);
+  } while (!c->closed && !c->paused && r.more && now < until);
   if (c->closed) return;
   if (c->held != was_held) poll_on(c);
-  if (n > 0 && !c->paused && SSL_has_pending(c->ssl)) set_unread(c, true);
+  if (r.n > 0 && !c->paused && r.more) set_unread(c, true);
 }
 
 void connection_hold(struct connection *c, bool hold) {
   if (c->closed || c->paused == hold) return;
   c->paused = hold;
   if (c->stage < OPEN) return;
-  set_unread(c, !hold && SSL_has_pending(c->ssl));
+  set_unread(c, !hold && has_unread(c));
   poll_on(c);
 }
 
@@ -631,7 +765,9 @@ static void on_poll(uv_poll_t *p, int status, int events) {
     if ((events & UV_READABLE && (!c->paused || status < 0)) || c->held) receive(c);
     if (c->closed) return;
     if (events & UV_WRITABLE) {
+      lock(c);
       c->blocked = false;
+      unlock(c);
       flush(c);
     }
     if (!c->polled) poll_on(c);
@@ -782,16 +918,22 @@ void connection_settle(struct connection *c) {
 }
 
 size_t connection_queued(const struct connection *c) {
-  return c->queue.len + c->record.len;
+  lock(c);
+  size_t n = c->queue.len + c->record.len;
+  unlock(c);
+  return n;
 }
 
 void connection_life(const struct connection *c, struct connection_life *out) {
   int unacked = 0;
   if (!c->closed && ioctl(c->fd, SIOCOUTQ, &unacked)) unacked = 0;
+  lock(c);
   *out = (struct connection_life){.heard_ms = c->heard_ms,
                                   .in = c->closed ? 0 : BIO_number_read(SSL_get_rbio(c->ssl)),
-                                  .queued = connection_queued(c),
-                                  .unacked = (size_t)unacked};
+                                  .queued = c->queue.len + c->record.len,
+                                  .unacked = (size_t)unacked,
+                                  .direct = c->direct};
+  unlock(c);
 }
 
 /* --- what they have in common --------------------------------------------------------------------------- */
@@ -800,22 +942,25 @@ struct connections *connections_new(const struct connections_config *config, str
   struct connections *cs = calloc(1, sizeof *cs);
   if (cs) cs->client = psk_link_context(config->psks, false);
   if (cs) cs->server = psk_link_context(config->psks, true);
-  if (!cs || !cs->client || !cs->server) {
+  int failed = cs && config->lanes ? uv_async_init(config->loop, &cs->on_stuck, on_stuck) : 0;
+  if (!cs || !cs->client || !cs->server || failed) {
     if (cs) SSL_CTX_free(cs->client);
     if (cs) SSL_CTX_free(cs->server);
     free(cs);
     error_set(e, ERR_TLS, "OpenSSL cannot make the context of links (tls)");
     return NULL;
   }
+  if (config->lanes) uv_unref((uv_handle_t *)&cs->on_stuck);
   cs->config = *config;
   if (!cs->config.patience_ms) cs->config.patience_ms = CONNECTION_PATIENCE_MS;
   if (!cs->config.key_records) cs->config.key_records = CONNECTION_KEY_RECORDS;
   TAILQ_INIT(&cs->list);
   TAILQ_INIT(&cs->dirty);
   TAILQ_INIT(&cs->unread);
+  TAILQ_INIT(&cs->stuck);
   uv_prepare_init(config->loop, &cs->prepare);
   uv_idle_init(config->loop, &cs->idle);
-  cs->prepare.data = cs->idle.data = cs;
+  cs->prepare.data = cs->idle.data = cs->on_stuck.data = cs;
   return cs;
 }
 
@@ -831,6 +976,7 @@ void connections_finish(struct connections *cs) {
   }
   uv_close((uv_handle_t *)&cs->prepare, NULL);
   uv_close((uv_handle_t *)&cs->idle, NULL);
+  if (cs->config.lanes) uv_close((uv_handle_t *)&cs->on_stuck, NULL);
 }
 
 void connections_free(struct connections *cs) {

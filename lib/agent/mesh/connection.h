@@ -7,7 +7,7 @@
  * are then the bytes behind the heads of the request and of its answer.
  *
  * What is written in one turn of the loop goes out before the loop sleeps, in chunks that are a TLS record
- * and a write each.  I/O thread only. */
+ * and a write each.  I/O thread only, but other threads write by the lane (lanes.h). */
 #ifndef AGENT_MESH_CONNECTION_H
 #define AGENT_MESH_CONNECTION_H
 
@@ -20,6 +20,8 @@
 #include <uv.h>
 
 struct holds_loop;
+struct lane;
+struct lanes;
 
 struct connection;
 struct connection_ask;
@@ -39,6 +41,7 @@ struct connections_config {
   const struct psk_set *psks; /* borrowed, and may change */
   const char *self;           /* this node's name; borrowed */
   struct holds_loop *holds;   /* what the loop does (holds_note); or NULL */
+  struct lanes *lanes;        /* by which other threads write; or NULL: none does */
   int silence_ms;             /* a host that has acknowledged nothing for so long is lost */
   /* The handshake of an accepted socket is done; an accepted socket is about to be closed.  May be NULL. */
   void (*proved)(void *data, int fd);
@@ -115,6 +118,9 @@ void connections_discard(const struct connections *cs, int fd);
 /* Queues bytes of this node's stream.  ERR_NOMEM. */
 MUST_CHECK int connection_write(struct connection *c, const void *bytes, size_t n);
 
+/* The lane of an open connection, by which other threads may write to it (lanes.h); NULL: it has none. */
+struct lane *connection_lane(struct connection *c);
+
 /* Ends this node's stream behind what is queued, and closes the connection when the peer has closed it, or
  * after ms.  The bytes of the peer are read and dropped: only `lost` and `freed` run. */
 void connection_end(struct connection *c, int ms);
@@ -133,6 +139,7 @@ struct connection_life {
   uint64_t in;      /* bytes that have come in, with what TLS adds */
   size_t queued;    /* connection_queued */
   size_t unacked;   /* bytes, with what TLS adds, that the peer's host has not acknowledged */
+  uint64_t direct;  /* bytes of this node's stream that were written by the lane */
 };
 /* Asks the kernel: not for each message. */
 void connection_life(const struct connection *c, struct connection_life *out);

@@ -16,6 +16,7 @@
 #include "agent/mesh/mesh.h"
 
 #include "agent/mesh/handshake.h"
+#include "agent/mesh/lanes.h"
 #include "agent/mesh/liveness.h"
 #include "agent/mesh/members.h"
 #include "agent/mesh/ondemand.h"
@@ -135,7 +136,7 @@ static struct link_stats link_stats(const struct peer *p) {
                          .quiet = -1,
                          .sent_bytes = -1,
                          .received_bytes = -1,
-                         .sent = p->sent,
+                         .sent = p->sent + atomic_load_explicit(&p->sent_directly, memory_order_relaxed),
                          .received = p->received,
                          .losses = p->losses};
   struct transport_life life = life_of(p);
@@ -301,7 +302,25 @@ static void set_busy(struct mesh *m, const struct signal *s, bool busy) {
   m->events->busy(m->data, npid_incarnation(s->to), busy);
 }
 
+void peer_close_lane(struct peer *p) {
+  if (p->lane) lane_close(p->mesh->config.lanes, p->lane);
+  p->lane = NULL;
+}
+
+/* Opens the lane when nothing waits for the peer.  On demand there is none: the mesh has to see each signal.
+ */
+static void open_lane(struct peer *p) {
+  const struct mesh_config *c = &p->mesh->config;
+  if (p->lane || !c->lanes || c->on_demand || p->state < PEER_SYNCING || p->queue || !series_sends_none(p))
+    return;
+  struct lane *lane = c->transport->lane(p->transport);
+  if (!lane) return;
+  lane_open(c->lanes, lane, p->incarnation, &p->sent_directly);
+  if (lane->open) p->lane = lane;
+}
+
 static void enqueue(struct peer *p, struct signal *s) {
+  peer_close_lane(p);
   s->next = NULL;
   *p->queue_end = s;
   p->queue_end = &s->next;
@@ -378,11 +397,13 @@ static enum fate fate_of(const struct mesh *m, const struct peer *p, const struc
 
 /* Sends the signal (consumed), or gives it up. */
 static void settle(struct mesh *m, struct peer *p, struct signal *s, enum fate fate) {
-  if (fate == FATE_SENT)
+  if (fate == FATE_SENT) {
     series_send(p, s);
-  else
-    undeliverable(m, s, fate == FATE_LOST ? ERR_LOST : ERR_NO_PROCESS,
-                  fate == FATE_NOBODY ? "noproc" : "noconnection");
+    open_lane(p);
+    return;
+  }
+  undeliverable(m, s, fate == FATE_LOST ? ERR_LOST : ERR_NO_PROCESS,
+                fate == FATE_NOBODY ? "noproc" : "noconnection");
 }
 
 /* Connects to a peer that is down and for which a signal waits. */
@@ -498,6 +519,7 @@ void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event
   bool dormant = event == PEER_DORMANT, was_dormant = p->ondemand.dormant;
   bool lost = !dormant && (from >= PEER_SYNCING || was_dormant);
   bool told = p->told_up && !dormant && (from == PEER_UP || was_dormant || !p->ondemand.present);
+  peer_close_lane(p);
   p->losses += from >= PEER_SYNCING && event == PEER_LOST;
   p->failed_ms = from == PEER_UP ? 0 : (int64_t)uv_now(m->config.loop);
   p->busy = p->transport_busy = false;

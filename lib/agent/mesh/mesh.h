@@ -21,6 +21,7 @@
 #include <uv.h>
 
 struct holds_loop;
+struct lanes;
 
 enum {
   MESH_CONNECT_TIMEOUT_MS = 6000, /* time limit for all ports of a peer together */
@@ -83,6 +84,7 @@ struct mesh_config {
   const struct log *log;
   struct limits *limits;    /* or NULL */
   struct holds_loop *holds; /* what the loop does (holds_note); or NULL */
+  struct lanes *lanes;      /* by which schedulers send; or NULL: none does */
   const char *self;         /* name@host */
   uint32_t creation;
   const char *address; /* where this node listens */

@@ -202,6 +202,8 @@ struct peer {
   size_t queued_free;                /* how many of them are between the two kernels (series_is_free) */
   struct errand drain;               /* in DOWN and from SYNCING on, until the queue is empty (mesh.c) */
   bool draining;
+  struct lane *lane;          /* of the transport, and open: nothing is queued, nor goes in pieces; or NULL */
+  atomic_llong sent_directly; /* signals that were sent by lanes, since the start; `sent` has the others */
   int64_t sent, received, losses; /* signals, and ends of the link without a farewell, since the start */
   struct series series;           /* from SYNCING on: the long signals of both directions */
   bool transport_busy;            /* the queue of the transport is above TRANSPORT_QUEUE_HIGH */
@@ -316,5 +318,8 @@ bool peer_write_json(struct peer *p, json_t *line);
 
 /* Has the queued signals of a peer that is SYNCING sent, in later turns of the loop where there are many. */
 void peer_send_queue(struct peer *p);
+
+/* Closes the lane, before a signal is queued, goes in pieces, or the link ends. */
+void peer_close_lane(struct peer *p);
 
 #endif

@@ -12,6 +12,8 @@ static bool is_due(const struct mesh *m, const struct hello *h) {
 void renewal(struct mesh *m, const struct hello *h) {
   if (!is_due(m, h)) return;
   uint32_t old = m->config.creation, creation = creation_after(h->met);
+  for (size_t i = 0; i < m->count; i++)
+    peer_close_lane(m->all[i]); /* no pid of the new creation goes by them */
   int code = nodetab_renew(m->config.nodes, creation);
   if (code) {
     log_line(m->config.log, "%s cannot begin anew: %s", m->config.self, err_sentence(code));

@@ -192,6 +192,7 @@ static void detach(struct series *all, const struct sending *t) {
 static void add(struct peer *p, struct signal *s, struct queue later) {
   struct series *all = &p->series;
   struct sending *t = calloc(1, sizeof *t);
+  peer_close_lane(p); /* what its sender sends next waits behind the signal */
   npid key = order_key(s->to, s->from);
   if (!t || (key != NPID_NONE && map_put_id(&all->by_sender, key, t))) {
     free(t);
@@ -554,6 +555,10 @@ static void drop_sending(struct sending *t) {
   if (!t->whole) tell_sent(t->mesh, t->from);
   t->peer = NULL;
   if (!t->encoding && !t->draining) sending_free(t);
+}
+
+bool series_sends_none(const struct peer *p) {
+  return !p->series.sends && !p->series.waits;
 }
 
 bool series_idle(const struct peer *p) {

@@ -66,6 +66,8 @@ int series_take_taken(struct peer *p, const json_t *value) MUST_CHECK;
 
 /* No long signal is under way, in either direction. */
 bool series_idle(const struct peer *p);
+/* Does no signal go to the peer in pieces, and does none wait behind one? */
+bool series_sends_none(const struct peer *p);
 
 /* The link is lost: drops all series, and the signals behind them. */
 void series_drop(struct peer *p);

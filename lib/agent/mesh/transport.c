@@ -268,15 +268,20 @@ static int transport_write(struct transport *t, const char *bytes, size_t n) {
   return 0;
 }
 
+static struct lane *transport_lane(struct transport *t) {
+  return t->out && t->out->connection && !t->parting ? connection_lane(t->out->connection) : NULL;
+}
+
 static void transport_life(const struct transport *t, struct transport_life *out) {
   struct connection_life ours = {0}, theirs = {0};
   if (t->out && t->out->connection) connection_life(t->out->connection, &ours);
   if (t->in && t->in->connection) connection_life(t->in->connection, &theirs);
   size_t left = ours.queued + ours.unacked;
-  if (left > t->written) left = t->written; /* it also counts the bytes that TLS and HTTP add */
+  uint64_t written = t->written + ours.direct;
+  if (left > written) left = written; /* it also counts the bytes that TLS and HTTP add */
   *out = (struct transport_life){.heard_ms = theirs.heard_ms > t->opened_ms ? theirs.heard_ms : t->opened_ms,
                                  .in = theirs.in,
-                                 .out = t->written - left,
+                                 .out = written - left,
                                  .waiting = left};
 }
 
@@ -335,6 +340,7 @@ const struct transport_class transport_http = {
     .withdraw = dial_cancel,
     .open = transport_open,
     .write = transport_write,
+    .lane = transport_lane,
     .life = transport_life,
     .part = transport_part,
     .close = transport_close,

@@ -57,6 +57,10 @@ struct transport_class {
   /* Queues whole lines.  ERR_BUSY when more than LIMIT_PEER_QUEUE bytes wait already, ERR_NOMEM. */
   MUST_CHECK int (*write)(struct transport *t, const char *bytes, size_t n);
 
+  /* The lane on which other threads may write to this node's stream (lanes.h); NULL: there is none now.  The
+   * transport closes the lane before the stream ends. */
+  struct lane *(*lane)(struct transport *t);
+
   /* Fills *out from the two connections.  May be called at any time. */
   void (*life)(const struct transport *t, struct transport_life *out);
 

@@ -1,15 +1,66 @@
 /* Lock order: vm_deliver takes only the lock of a scheduler's queue and, for a reference, the lock of its
- * shard (refs.h).  So a caller may hold any other lock. */
+ * shard (refs.h); by config.direct, the host may try one of its own.  So a caller may hold any other lock.
+ *
+ * A scheduler that has parked a signal sends it together with the next one to another node, or before that,
+ * and at the end of its turn: so signals of a process keep their order. */
 #include "vm/sched/deliver.h"
 
 #include "vm/sched/state.h"
 
-/* Puts the signal into the host's inbox.  Does not call `wake` from a scheduler thread that is still running
- * after vm_stop has timed out: the host may have been freed. */
-static void to_host(struct vm *vm, struct signal *s) {
-  if (!s->epoch && !npid_is_local(s->to)) s->epoch = nodetab_epoch(vm->config.nodes, npid_incarnation(s->to));
+#include <stddef.h>
+
+/* Does not call `wake` from a scheduler thread that is still running after vm_stop has timed out: the host
+ * may have been freed. */
+static void to_inbox(struct vm *vm, struct signal *s) {
   bool gone = atomic_load(&vm->sched.stopping) && sched_self(&vm->sched);
   if (inbox_push(&vm->host.inbox, s) && vm->config.wake && !gone) vm->config.wake(vm->config.data);
+}
+
+static bool directly(struct vm *vm, struct signal *s) {
+  return !atomic_load(&vm->sched.stopping) && vm->config.direct(vm->config.data, s);
+}
+
+/* A reply, which is the first signal of a new process, is parked: what the process sends next goes with it.
+ */
+static bool may_park(const struct signal *s) {
+  return s->kind == SIGNAL_REPLY;
+}
+
+/* Sends what a scheduler has parked, and s, which is to another node, or NULL, behind it. */
+static void send_parked(struct vm *vm, struct scheduler *self, struct signal *s) {
+  struct signal *first = self->parked;
+  self->parked = NULL;
+  first->next = s;
+  if (s) s->next = NULL;
+  if (directly(vm, first)) return;
+  to_inbox(vm, first);
+  if (s) to_inbox(vm, s);
+}
+
+static void to_node(struct vm *vm, struct scheduler *self, struct signal *s) {
+  s->next = NULL;
+  if (self->parked)
+    send_parked(vm, self, s);
+  else if (!sched_may_linger(self))
+    to_inbox(vm, s);
+  else if (may_park(s))
+    self->parked = s;
+  else if (!directly(vm, s))
+    to_inbox(vm, s);
+}
+
+static void to_host(struct vm *vm, struct signal *s) {
+  bool remote = !npid_is_local(s->to);
+  struct scheduler *self = vm->config.direct ? sched_self(&vm->sched) : NULL;
+  if (!s->epoch && remote) s->epoch = nodetab_epoch(vm->config.nodes, npid_incarnation(s->to));
+  if (remote && self)
+    to_node(vm, self, s);
+  else
+    to_inbox(vm, s);
+}
+
+void vm_end_turn(struct scheduler *s) {
+  if (s->parked) send_parked((struct vm *)((char *)s->all - offsetof(struct vm, sched)), s, NULL);
 }
 
 /* The runnable that owns the process or the reference, which may be the host's runnable; NULL: nothing owns

@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 
+struct scheduler;
 struct vm;
 
 /* Hands a signal (always consumed) to the process s->to:
@@ -16,6 +17,9 @@ struct vm;
  *   nobody               vm_nobody answers
  * Order from one sender to one receiver is kept. */
 void vm_deliver(struct vm *vm, struct signal *s);
+
+/* To be called by a scheduler at the end of each turn: sends what vm_deliver has parked. */
+void vm_end_turn(struct scheduler *s);
 
 /* Makes a signal and delivers it.  When memory runs out the signal is lost, as on a broken connection.  Owns
  * term. */

@@ -169,6 +169,13 @@ bool sched_may_compute(const struct scheduler *s, const struct runnable *r, enum
          r->turn.at <= atomic_load_explicit(&c->now[class], memory_order_relaxed);
 }
 
+bool sched_may_linger(struct scheduler *s) {
+  bool may = !s->lingered && atomic_load_explicit(&s->woken.len, memory_order_relaxed) == 0 &&
+             atomic_load_explicit(&s->all->computing.len, memory_order_relaxed) == 0;
+  s->lingered |= may;
+  return may;
+}
+
 /* Moves a runnable that was woken while it was queued as computing to a queue of the woken: that of the
  * calling thread's scheduler, or of the one that ran it last. */
 static void promote(struct schedulers *all, struct runnable *r) {
@@ -206,6 +213,7 @@ static struct runnable *find_work(struct scheduler *s) {
 
 static void run_turn(struct runnable *r, struct scheduler *s) {
   atomic_store_explicit(&s->turns, s->turns + 1, memory_order_relaxed);
+  s->lingered = false;
   preempt_arm(s);
   atomic_exchange(&r->state, RUNNABLE_RUNNING);
   r->scheduler = s;

@@ -93,10 +93,12 @@ struct scheduler {
   bool has_thread;
 
   struct run_queue woken;
-  /* Only the thread uses these three. */
-  unsigned computed;  /* ticks at the end of the last turn of a computing runnable */
-  unsigned above_low; /* turns of normal computing runnables since the last one of low priority */
-  bool computes;      /* the present turn is that of a computing runnable */
+  /* Only the thread uses these five. */
+  unsigned computed;     /* ticks at the end of the last turn of a computing runnable */
+  unsigned above_low;    /* turns of normal computing runnables since the last one of low priority */
+  bool computes;         /* the present turn is that of a computing runnable */
+  bool lingered;         /* sched_may_linger was true in the present turn */
+  struct signal *parked; /* to another node, until the next one or the end of the turn (deliver.c); or NULL */
 
   atomic_uint asleep; /* 1 while the thread sleeps, or is about to: the futex on which it does so */
 
@@ -198,6 +200,10 @@ void sched_sleep_until(struct runnable *r, int64_t at);
 /* May processes of r that compute run in this turn of s, although none is woken?  True in a turn that r has
  * got for them, or when no other runnable has waited longer for one. */
 bool sched_may_compute(const struct scheduler *s, const struct runnable *r, enum sched_class class);
+
+/* May the runnable that s runs do work of the host, such as a write to a socket?  True once a turn, and only
+ * while no other runnable waits: so the work of many is left to the host, which does it together. */
+bool sched_may_linger(struct scheduler *s);
 
 /* What a runnable wants after a turn. */
 struct sched_demand {
