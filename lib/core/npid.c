@@ -33,7 +33,7 @@ struct entry {
   bool met;
   uint64_t life;     /* of the incarnation that was met */
   uint32_t last_met; /* of the first entry of a name: the index of the one that was met last, + 1; 0: none */
-  atomic_bool busy;
+  atomic_bool busy, up;
   atomic_uint parted; /* how many connections have ended */
 };
 
@@ -272,6 +272,21 @@ void nodetab_set_busy(struct nodetab *t, uint32_t incarnation, bool busy) {
 bool nodetab_busy(const struct nodetab *t, uint32_t incarnation) {
   const struct entry *entry = entry_at(t, incarnation);
   return entry && atomic_load(&entry->busy);
+}
+
+void nodetab_set_up(struct nodetab *t, uint32_t incarnation, bool up) {
+  struct entry *entry = entry_at(t, incarnation);
+  if (entry) atomic_store(&entry->up, up);
+}
+
+bool nodetab_find_up(struct nodetab *t, const char *name, uint32_t *out) {
+  pthread_mutex_lock(&t->lock);
+  const struct entry *first = map_get(&t->ids, name);
+  uint32_t last = first ? first->last_met : 0;
+  pthread_mutex_unlock(&t->lock);
+  if (!last || !atomic_load(&entry_at(t, last - 1)->up)) return false;
+  *out = last - 1;
+  return true;
 }
 
 uint32_t nodetab_epoch(const struct nodetab *t, uint32_t incarnation) {

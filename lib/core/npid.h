@@ -117,6 +117,11 @@ uint32_t nodetab_part(struct nodetab *t, uint32_t incarnation);
 void nodetab_set_busy(struct nodetab *t, uint32_t incarnation, bool busy);
 bool nodetab_busy(const struct nodetab *t, uint32_t incarnation);
 
+/* Is a node linked, and are its members as well (mesh_connect would be done at once)?  The mesh sets it.  The
+ * incarnation of the node of that full name that is so; false: none is. */
+void nodetab_set_up(struct nodetab *t, uint32_t incarnation, bool up);
+bool nodetab_find_up(struct nodetab *t, const char *name, uint32_t *out);
+
 enum npid_style { NPID_SHORT, NPID_FULL, NPID_BARE /* portable without <>, as in JSON */ };
 
 /* Writes the text of a pid or reference into out, NUL-terminated, and returns out.  NPID_NONE is "<none>". */

@@ -775,6 +775,10 @@ static const char *broken_peer(const struct peer *p) {
     return "a deadline for those who wait";
   if (p->told_up != (p->state == PEER_UP) && !p->mesh->config.on_demand && !p->ondemand.dormant)
     return "what is up is told up";
+  uint32_t up;
+  bool found = nodetab_find_up(p->mesh->config.nodes, p->name.full, &up);
+  if (found ? p->state != PEER_UP || up != p->incarnation : p->state == PEER_UP && !p->joins)
+    return "who is up and joined, and no other, is so in the table of nodes";
   if (p->lane && (!p->lane->open || p->state < PEER_SYNCING || p->queue || !series_sends_none(p)))
     return "a lane while nothing waits alone";
   if (p->state >= PEER_GREETED && !p->incarnation) return "an incarnation from the hello on";

@@ -211,7 +211,12 @@ static void test_incarnations(void) {
   ok(nodetab_meet(t, "two@rane", 3, 11, &ignored) == ERR_NODE_TAKEN && ignored == 77,
      "its creation with another number is refused");
   ok(nodetab_meet(t, "two@rane", 1, 11, &ignored) == ERR_NODE_TAKEN, "so is an older creation");
+  ok(!nodetab_find_up(t, "two@rane", &ignored), "a node that is met need not be up");
+  nodetab_set_up(t, first, true);
+  ok(nodetab_find_up(t, "two@rane", &ignored) && ignored == first, "it is up when that is set,");
+  ok(!nodetab_find_up(t, "two@dune", &ignored), "and no other node,");
   ok(!nodetab_meet(t, "two@rane", 4, 11, &next) && next != first, "a newer one is another incarnation");
+  ok(!nodetab_find_up(t, "two@rane", &ignored), "nor is that as its earlier one was");
   ok(nodetab_meet(t, "two@rane", 3, 10, &ignored) == 0 && ignored == first,
      "one that lived on is the one that was met");
   ok(!nodetab_meet(t, "two@rane", 9, 10, &next), "the same incarnation may take a newer creation");

@@ -237,7 +237,9 @@ void peer_tell_waiters(struct peer *p, const struct error *why) {
 }
 
 void peer_check_joined(struct peer *p) {
-  if (p->state == PEER_UP && !p->joins) peer_tell_waiters(p, NULL);
+  if (p->state != PEER_UP || p->joins) return;
+  nodetab_set_up(p->mesh->config.nodes, p->incarnation, true);
+  peer_tell_waiters(p, NULL);
 }
 
 /* --- signals to a peer ---------------------------------------------------------------------------------- */
@@ -520,6 +522,7 @@ void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event
   bool lost = !dormant && (from >= PEER_SYNCING || was_dormant);
   bool told = p->told_up && !dormant && (from == PEER_UP || was_dormant || !p->ondemand.present);
   peer_close_lane(p);
+  nodetab_set_up(m->config.nodes, p->incarnation, false);
   p->losses += from >= PEER_SYNCING && event == PEER_LOST;
   p->failed_ms = from == PEER_UP ? 0 : (int64_t)uv_now(m->config.loop);
   p->busy = p->transport_busy = false;

@@ -76,10 +76,10 @@ static int node_monitor(lua_State *L) {
 }
 
 /* --- spawning elsewhere ---
- * The stack holds the node's name, then what to run there.  The first call connects the node
- * and returns the pid of its kernel; the second goes to that kernel, and spawns.  mode: LINK, MONITOR, or
- * both.  For the second call the kernel takes the place of the name, and the reference of the monitor, or
- * nil, comes between it and what to run. */
+ * The stack holds the node's name, then what to run there.  The first call, which a node that is connected by
+ * its full name does not need, connects the node and returns the pid of its kernel; the second goes to that
+ * kernel, and spawns.  mode: LINK, MONITOR, or both.  For the second call the kernel takes the place of the
+ * name, and the reference of the monitor, or nil, comes between it and what to run. */
 
 enum { LINK = 1, MONITOR = 2 };
 enum { KERNEL = 1, REF, CODE };
@@ -133,24 +133,28 @@ static int ask_kernel(lua_State *L, struct term *term, lua_KContext mode) {
   return bind_call(L, kernel, term, spawned, mode);
 }
 
-static int connected(lua_State *L, int status, lua_KContext mode) {
+static int spawn_at(lua_State *L, npid kernel, lua_KContext mode) {
   static const struct copy_form function = {.head = put_spec,
                                             .code = 1,
                                             .middle = put_arguments_key,
                                             .list = true,
                                             .what = "argument"},
                                 named = {.head = put_spec, .list = true, .what = "argument"};
-  (void)status;
-  int n = bind_take_reply(L);
-  npid kernel = n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
-  lua_pop(L, n);
-  if (kernel == NPID_NONE) return luaL_error(L, "the node has no kernel");
   copy_push_npid(L, kernel);
   lua_replace(L, KERNEL);
   copy_push_npid(L, mode & MONITOR ? bind_new_ref(process_of(L)) : NPID_NONE);
   lua_insert(L, REF);
   bool is_function = lua_isfunction(L, CODE);
   return copy_form_then(L, CODE + (is_function ? 0 : 2), is_function ? &function : &named, ask_kernel, mode);
+}
+
+static int connected(lua_State *L, int status, lua_KContext mode) {
+  (void)status;
+  int n = bind_take_reply(L);
+  npid kernel = n > 0 ? bind_to_pid(L, -n) : NPID_NONE;
+  lua_pop(L, n);
+  if (kernel == NPID_NONE) return luaL_error(L, "the node has no kernel");
+  return spawn_at(L, kernel, mode);
 }
 
 static int spawn_on(lua_State *L, lua_KContext mode) {
@@ -160,6 +164,9 @@ static int spawn_on(lua_State *L, lua_KContext mode) {
     npid ref = mode & MONITOR ? bind_new_ref(process_of(L)) : NPID_NONE;
     return bind_spawn(L, 2, (struct bind_child){.link = mode & LINK, .monitor = ref});
   }
+  uint32_t incarnation;
+  if (nodetab_find_up(process_of(L)->isolate->config->nodes, name, &incarnation))
+    return spawn_at(L, npid_make(incarnation, 0), mode);
   return bind_call(L, NPID_KERNEL, term_build("ss", "connect", name), connected, mode);
 }
 
