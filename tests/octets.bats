@@ -119,13 +119,13 @@ os_pid() { api "$1" GET /v1/node | jq .os_pid; }
 now_kb() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 peak_kb() { awk '/^VmHWM/ { print $2 }' "/proc/$1/status"; }
 reset_peak() { echo 5 >"/proc/$1/clear_refs"; }
-# Bytes that a process has written; steady: none for a while, after it has written some.
+# Bytes that a process has written; steady: some, and no more than in the ten calls before.
 written() { awk '/^wchar/ { print $2 }' "/proc/$1/io"; }
 steady() {
-  local before
-  before=$(written "$1") || return
-  sleep 0.3
-  [ "$before" -gt 0 ] && [ "$(written "$1")" = "$before" ]
+  local before=${WRITTEN:-0}
+  WRITTEN=$(written "$1") || return
+  SAME=$((WRITTEN > 0 && WRITTEN == before ? ${SAME:-0} + 1 : 0))
+  [ $SAME -ge 10 ]
 }
 # A process that this shell has started ends with a status.
 ends_with() {

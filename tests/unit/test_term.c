@@ -138,8 +138,41 @@ static void test_limit(void) {
   term_writer_finish(&w);
 }
 
+/* term_take copies a term of at most TERM_TAKEN bytes; term_take_all takes every one over. */
+static void test_take(void) {
+  static char bytes[2 * TERM_TAKEN];
+  static const size_t sizes[] = {0, 1, 1000, 65536, TERM_TAKEN, sizeof bytes};
+  memset(bytes, 'x', sizeof bytes);
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    for (int all = 0; all < 2; all++) {
+      struct term_writer w = TERM_WRITER_INIT;
+      const char *at = NULL;
+      size_t n = 0;
+      if (sizes[i] & 1) term_reserve(&w, sizes[i] + 64);
+      term_put_str(&w, bytes, sizes[i]);
+      struct term *t = all ? term_take_all(&w, 1) : term_take(&w, 1);
+      struct term_reader r = term_read(t);
+      bool same = term_get_str(&r, &at, &n) && n == sizes[i] && memcmp(at, bytes, n) == 0 && r.at == r.end;
+      ok(same && t->count == 1 && !w.len && (!all || !w.data), "%zu bytes, %s", sizes[i],
+         all ? "all" : "taken");
+      term_put_nil(&w);
+      ok(w.len == 1 && !w.failed, "and the writer writes again");
+      term_unref(t);
+      term_writer_finish(&w);
+    }
+  }
+  struct term_writer w = TERM_WRITER_INIT;
+  struct term *t = term_take_all(&w, 0);
+  ok(t && !t->size && !t->count, "a term of nothing");
+  term_unref(t);
+  w.failed = ERR_NOMEM;
+  ok(!term_take_all(&w, 0), "a writer that has failed makes none");
+  term_writer_finish(&w);
+}
+
 int main(void) {
   test_values();
+  test_take();
   test_nested();
   test_build();
   test_words();
