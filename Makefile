@@ -89,7 +89,7 @@ SOURCES  := $(wildcard lib/*/*.c lib/*/*/*.c cmd/*.c tests/tsan/*.c tests/unit/*
 # What is about texts and files starts no thread that another suite does not start, and is left out with SAN=thread.
 TEXTS    := $(patsubst %,tests/%.bats,completions completions-tty install json manual node-cookie readme)
 SUITES   := $(filter-out $(if $(findstring thread,$(SAN)),$(TEXTS)),$(wildcard tests/*.bats))
-SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/pictures tests/arrows tests/check-on tests/metrics-check tests/bench/run tests/bench/names tests/bench/streams tests/bench/large tests/bench/many \
+SCRIPTS  := $(wildcard .ci/run tests/run tests/demo tests/pictures tests/arrows tests/check-on tests/metrics-check tests/bench/run tests/bench/names tests/bench/lines tests/bench/streams tests/bench/large tests/bench/many \
                         tests/chaos/run tests/chaos/plan tests/chaos/detect tests/scale/run tests/*.bash tests/*/*.bash $(SUITES))
 
 all: $(TOOLS) $(AGENT) $(HELPERS) $O/lib/libnodemsg.a $O/share/node-toolkit
