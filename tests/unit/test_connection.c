@@ -25,7 +25,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 1000 };
+enum { SHORT_MS = 1000, LONG_MS = 30000 };
+static int patience_ms = LONG_MS; /* of the connections: short only where a test waits for its end */
 
 static struct psk_set right, wrong;
 
@@ -184,13 +185,13 @@ static struct place *place_for(const struct psk_set *dials_with, unsigned key_re
                                  .self = "one@a",
                                  .lanes = lanes,
                                  .silence_ms = 8000,
-                                 .patience_ms = PATIENCE_MS,
+                                 .patience_ms = patience_ms,
                                  .key_records = key_records};
   struct connections_config b = {.loop = &p->loop,
                                  .psks = &right,
                                  .self = "two@b",
                                  .silence_ms = 8000,
-                                 .patience_ms = PATIENCE_MS,
+                                 .patience_ms = patience_ms,
                                  .key_records = key_records,
                                  .proved = on_proved,
                                  .closing = on_closing,
@@ -782,6 +783,7 @@ static void misbehave(const char *what, struct client c, const char *body, int c
 }
 
 static void test_peers(void) {
+  patience_ms = SHORT_MS;
   misbehave("half a chunk", (struct client){.text = ASK "5\r\nabc"}, "abc", ERR_LOST);
   misbehave("half a record", (struct client){.text = ASK "5\r\nabcde\r\n", .truncate = 7}, "", ERR_LOST);
   misbehave("a length of 2^63", (struct client){.text = ASK "1\r\na\r\n8000000000000000\r\n", .waits = true},
@@ -795,6 +797,7 @@ static void test_peers(void) {
             (struct client){.text = ASK ASK, .slowly = true, .waits = true}, "", ERR_TIMEOUT);
   misbehave("no request in time", (struct client){.text = "", .waits = true}, "", ERR_TIMEOUT);
   misbehave("no line in time", (struct client){.text = ASK, .waits = true}, "", ERR_TIMEOUT);
+  patience_ms = LONG_MS;
 }
 
 /* A client that has TLS change keys, over and over, with answers that it does not read. */
