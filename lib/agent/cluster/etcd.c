@@ -101,7 +101,7 @@ static void refuse_waiting(struct etcd *c, const struct error *e) {
 
 void etcd_blame(struct etcd *c, const struct etcd_call *call) {
   if (c->current != call->endpoint || c->count == 1) return;
-  if (c->endpoints[call->endpoint].good_ms > call->began_ms) return;
+  if (c->endpoints[call->endpoint].good >= call->number) return;
   c->current = (c->current + 1) % c->count;
   c->moved = true;
   c->stats.moves++;
@@ -117,7 +117,7 @@ static void note_silence(struct etcd *c, uint64_t since_ms, const struct error *
 static void note_answer(const struct etcd_call *call) {
   struct etcd *c = call->c;
   uint64_t now = uv_now(c->loop);
-  c->endpoints[call->endpoint].good_ms = now;
+  c->endpoints[call->endpoint].good = c->calls;
   if (c->moved) etcd_watches_moved(c);
   c->moved = false;
   if (!c->away_since) return;

@@ -146,7 +146,7 @@ int etcd_call_start(struct etcd *c, struct etcd_call *call, const char *path, co
                     const char *header) {
   call->c = c;
   call->endpoint = c->current;
-  call->began_ms = uv_now(c->loop);
+  call->number = ++c->calls;
   call->token = c->login.number;
   call->transfer = (struct transfer){.easy = curl_easy_init(), .ended = on_ended, .fd = CURL_SOCKET_BAD};
   bool good = call->transfer.easy && set_headers(call, header) && set_transfer(call) && set_tls(call) &&

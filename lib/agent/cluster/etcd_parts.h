@@ -20,10 +20,10 @@ enum {
 struct etcd_call {
   struct transfer transfer; /* first, so that a call can be had from its transfer */
   struct etcd *c;
-  int endpoint;      /* its index */
-  int token;         /* the number of the token that it is sent with */
-  uint64_t until_ms; /* its time limit, by uv_now */
-  uint64_t began_ms;
+  int endpoint;          /* its index */
+  int token;             /* the number of the token that it is sent with */
+  uint64_t until_ms;     /* its time limit, by uv_now */
+  uint64_t number;       /* of the call: from 1 on */
   bool endless;          /* the limit is that of connecting alone */
   struct lookup *lookup; /* until the addresses of the host are known */
   struct curl_slist *headers, *addresses;
@@ -91,7 +91,7 @@ struct etcd_endpoint {
   bool is_address;   /* the host is no name */
   char *addresses;   /* of the host's name, for CURLOPT_RESOLVE; NULL: not known */
   uint64_t asked_ms; /* when they were asked for */
-  uint64_t good_ms;  /* when it last answered what needs a quorum; 0: never */
+  uint64_t good;     /* how many calls had begun when it last answered what needs a quorum */
 };
 
 struct etcd_stats {
@@ -119,6 +119,7 @@ struct etcd {
 
   struct etcd_endpoint *endpoints;
   int count, current; /* current: the one in use */
+  uint64_t calls;     /* that have begun */
   bool moved;         /* it has not answered since it came into use */
   char *ca, *cert, *key;
   struct etcd_login login;
