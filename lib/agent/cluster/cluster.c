@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { UNSURE_MS = 100, FAREWELL_TICK_MS = 10 };
+enum { UNSURE_MS = 100, SURE_MS = 1000, FAREWELL_TICK_MS = 10 };
 
 struct cluster {
   struct cluster_config config;
@@ -150,12 +150,14 @@ struct registry *cluster_registry(struct cluster *c) {
 
 static void on_tick(uv_timer_t *t);
 
-/* Tells the registry what is known of the key of this node, and looks again when it may have ended. */
+/* Tells the registry what is known of the key of this node, and looks again when it may have ended, or the
+ * roster may have learnt that it has. */
 static void look(struct cluster *c) {
   int64_t sure_ms = c->roster ? roster_sure_ms(c->roster) - CLUSTER_MARGIN_MS : 0;
   cluster_names_member(c->names, c->roster ? roster_revision(c->roster) : 0);
   cluster_names_sure(c->names, sure_ms > 0);
-  if (c->roster) uv_timer_start(&c->tick, on_tick, sure_ms > 0 ? (uint64_t)sure_ms : UNSURE_MS, 0);
+  int64_t next_ms = sure_ms <= 0 ? UNSURE_MS : sure_ms < SURE_MS ? sure_ms : SURE_MS;
+  if (c->roster) uv_timer_start(&c->tick, on_tick, (uint64_t)next_ms, 0);
 }
 
 static void on_joined(void *data, int64_t revision) {
@@ -240,6 +242,8 @@ static void on_tick(uv_timer_t *t) {
   holds_note(c->config.holds, "the cluster on etcd", NULL);
   if (c->roster)
     look(c);
+  else if (c->seal) /* as the cookies have changed: on_seal goes on */
+    return;
   else if (!c->sealed)
     check_seal(c);
   else if (make_roster(c))
