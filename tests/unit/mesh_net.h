@@ -66,7 +66,7 @@ struct net {
   int64_t rejoin_ms;              /* for nodes that start from now on */
   int heartbeat_ms;               /* for nodes that start from now on; NET_HEARTBEAT at first */
   bool on_demand;                 /* the same: net_present and net_gone tell them of nodes */
-  int idle_ms;
+  int idle_ms, links_many;
   uint16_t port; /* port of node 0, for nodes that start from now on; 4370 at first */
   uint64_t now;  /* of all clocks, in ms */
   uint64_t seed;

@@ -105,8 +105,8 @@ static void test_present(void) {
   begin(&t);
   struct member m = member_at(t.one, "two@b");
   ok(m.node && m.up && !m.linked && t.l.ups == 1, "a node that is present is up, and not linked");
-  ok(m.creation == t.two->creation && !m.id && m.kernel == NPID_NONE && m.port == 0,
-     "its creation is known, and no pid of it");
+  ok(m.creation == t.two->creation && !m.id && m.kernel == NPID_NONE && m.port == t.two->port,
+     "its creation and address are known, and no pid of it");
   ok(net_run(t.net) && net_pass(t.net, 100 * NET_HEARTBEAT) && !transports(t.net),
      "no link is made for that");
   net_present(t.one, t.two);
@@ -325,6 +325,61 @@ static void test_many_links(void) {
   net_run(net);
   net_pass(net, 2 * MESH_IDLE_MANY_MS);
   ok(transports(net) == 2 * (NET_NODES - 1), "few links are kept although they are idle");
+  net_free(net);
+}
+
+/* A node that begins to talk with all others, and has links_many of 4; tie: it monitors a process of each. */
+static struct net *begin_crowd(bool tie) {
+  static char names[NET_NODES][16];
+  struct net *net = net_on_demand(0);
+  net->idle_ms = 60000;
+  net->links_many = 4;
+  struct net_node *one = net_start(net, 0, "one@a", true, 0);
+  for (int i = 1; i < NET_NODES; i++) {
+    snprintf(names[i], sizeof names[i], "n%d@b", i);
+    net_present(one, net_start(net, i, names[i], true, 0));
+    net_present(&net->node[i], one);
+  }
+  for (int i = 1; i < NET_NODES; i++) {
+    if (tie)
+      send_tie(one, &net->node[i], SIGNAL_MONITOR, npid_as_ref(npid_make(0, (uint64_t)i)));
+    else
+      net_send(one, &net->node[i]);
+  }
+  return net;
+}
+
+/* How many nodes the first one has a link to, or makes one. */
+static int links_of(const struct net *net) {
+  int count = 0;
+  for (int i = 1; i < NET_NODES; i++) count += net_state(&net->node[0], &net->node[i]) != PEER_DOWN;
+  return count;
+}
+
+static void test_crowd(void) {
+  struct net *net = begin_crowd(false);
+  const struct net_node *one = &net->node[0];
+  int most = 0, ms = 0, heard = 0;
+  for (; ms < 5000 && heard < NET_NODES - 1; ms += 10) {
+    heard = 0;
+    net_pass(net, 10);
+    if (links_of(net) > most) most = links_of(net);
+    for (int i = 1; i < NET_NODES; i++) heard += one->to[i].received > 0;
+  }
+  ok(heard == NET_NODES - 1 && !one->downs && !one->refused, "a node tells all others something in %d ms",
+     ms);
+  ok(most == 4, "over at most 4 links at a time: %d", most);
+  net_pass(net, 1000);
+  ok(links_of(net) <= 4 && !one->mesh->first_dial && !uv_is_active((uv_handle_t *)&one->mesh->crowd.timer),
+     "and no further link is closed once none waits");
+  net_free(net);
+  net = begin_crowd(true);
+  one = &net->node[0];
+  net_pass(net, 200);
+  ok(links_of(net) == 4, "links that are used stay, and others wait for them");
+  net_pass(net, (NET_NODES / 4 + 1) * 300);
+  ok(links_of(net) == NET_NODES - 1 && !one->downs && !one->refused, "but not for long: %d links",
+     links_of(net));
   net_free(net);
 }
 
@@ -671,6 +726,7 @@ int main(void) {
   test_offer_first();
   test_lines();
   test_many_links();
+  test_crowd();
   test_loss();
   test_gone_linked();
   test_gone_dormant();

@@ -14,6 +14,7 @@
 
 #include "agent/mesh/handshake.h"
 #include "agent/mesh/hello.h"
+#include "agent/mesh/ondemand.h"
 #include "agent/mesh/relay.h"
 #include "base/holds.h"
 #include "core/creation.h"
@@ -107,9 +108,9 @@ static void enter_queue(struct peer *p) {
   m->end_dial = &p->next_dial;
 }
 
-static bool may_dial(const struct mesh *m) {
+static bool may_dial(struct mesh *m) {
   int max = m->config.on_demand ? MESH_DIALS_MAX : MEMBERS_DIALS_MAX;
-  return m->first_dial && m->dials < max && !m->stopping;
+  return m->first_dial && m->dials < max && !m->stopping && ondemand_has_room(m);
 }
 
 /* A connection that fails at once calls pump again: the errand is in the queue then, and its loop goes on. */
@@ -140,6 +141,10 @@ static void pump(struct mesh *m) {
     errands_add(&m->errands, &m->dialling);
   else
     errands_begin(&m->errands, &m->dialling);
+}
+
+void members_pump(struct mesh *m) {
+  pump(m);
 }
 
 static void on_retry(uv_timer_t *t);

@@ -53,6 +53,8 @@ bool members_wanted(const struct peer *p);
  * longer. */
 void members_dial(struct peer *p);
 void members_undial(struct peer *p);
+/* Connects to peers that wait for that, as there may be room now (ondemand_has_room). */
+void members_pump(struct mesh *m);
 /* On demand: connects to a present peer whose link was lost, and tries again. */
 void members_redial(struct peer *p);
 

@@ -495,6 +495,7 @@ void peer_leave_down(struct peer *p) {
 }
 
 void peer_enter_up(struct peer *p) {
+  p->mesh->links++;
   members_up(p);
   if (ondemand_up(p)) peer_tell(p, NULL);
   peer_check_joined(p);
@@ -523,6 +524,7 @@ void peer_enter_down(struct peer *p, enum peer_state from, enum peer_event event
   bool told = p->told_up && !dormant && (from == PEER_UP || was_dormant || !p->ondemand.present);
   peer_close_lane(p);
   nodetab_set_up(m->config.nodes, p->incarnation, false);
+  m->links -= from == PEER_UP;
   p->losses += from >= PEER_SYNCING && event == PEER_LOST;
   p->failed_ms = from == PEER_UP ? 0 : (int64_t)uv_now(m->config.loop);
   p->busy = p->transport_busy = false;
@@ -682,6 +684,7 @@ int mesh_new(const struct mesh_config *config, const struct mesh_events *events,
     m->random = (uint64_t)clock_ns();
   m->life = m->random & INT64_MAX;
   members_init(m);
+  ondemand_init(m);
   errands_init(&m->errands, config->loop, config->holds);
   uint64_t ms = (uint64_t)config->heartbeat_ms;
   uv_timer_init(config->loop, &m->heartbeat);
@@ -716,6 +719,7 @@ void mesh_finish(struct mesh *m) {
   errands_finish(&m->errands);
   uv_close((uv_handle_t *)&m->heartbeat, NULL);
   members_finish(m);
+  ondemand_finish(m);
   for (size_t i = 0; i < m->count; i++) {
     uv_close((uv_handle_t *)&m->all[i]->deadline, NULL);
     uv_close((uv_handle_t *)&m->all[i]->liveness, NULL);

@@ -29,7 +29,8 @@ enum {
                                another attempt */
   MESH_IDLE_MS = 300000,    /* on demand: a link without signals and ties for this long is closed; */
   MESH_LINKS_MANY = 64,     /* while there are more links than this, */
-  MESH_IDLE_MANY_MS = 1000, /* for this long */
+  MESH_IDLE_MANY_MS = 1000, /* for this long, */
+  MESH_IDLE_CROWD_MS = 50,  /* or, as others are needed, for this long */
   MESH_DIALS_MAX = 64,      /* on demand: how many links this node makes at a time */
 };
 
@@ -92,6 +93,7 @@ struct mesh_config {
   bool mesh;        /* this node also connects to the members of its peers */
   bool on_demand;   /* mesh_present and mesh_gone say which nodes there are; `mesh` is then false */
   int idle_ms;      /* on demand: 0 stands for MESH_IDLE_MS */
+  int links_many;   /* on demand: 0 stands for MESH_LINKS_MANY */
   bool pool;        /* long signals are encoded and decoded by libuv's pool; else at once, by this thread */
   const char *tags; /* of this node (core/tags.h); NULL: none */
   const char *via;  /* the relays through which this node can be reached (core/relays.h); NULL: none */

@@ -22,6 +22,12 @@
 
 #include <string.h>
 
+enum {
+  CROWD_MS = 20,       /* while links wait, idle ones are looked for so often, */
+  CROWD_ASKS = 16,     /* and at most so many are asked at once */
+  CROWD_WAIT_MS = 250, /* after so long without an end of a link, more are made */
+};
+
 static int64_t now_ms(const struct mesh *m) {
   return (int64_t)uv_now(m->config.loop);
 }
@@ -89,15 +95,58 @@ static void ask(struct peer *p) {
   say(p, "idle", json_integer(p->received - p->ondemand.received_before));
 }
 
+/* Asks to close up to max links that have been idle for so long. */
+static void ask_idle(struct mesh *m, int64_t idle_ms, size_t max) {
+  for (size_t i = 0; i < m->count && max; i++) {
+    struct peer *p = m->all[i];
+    if (p->ondemand.asked || now_ms(m) - p->ondemand.used_ms < idle_ms || !may_close(p)) continue;
+    ask(p);
+    max--;
+  }
+}
+
+static int links_many(const struct mesh *m) {
+  return m->config.links_many ? m->config.links_many : MESH_LINKS_MANY;
+}
+
 void ondemand_beat(struct mesh *m) {
   int64_t idle_ms = m->config.idle_ms ? m->config.idle_ms : MESH_IDLE_MS;
-  size_t links = 0;
-  for (size_t i = 0; i < m->count; i++) links += m->all[i]->state == PEER_UP;
-  if (links > MESH_LINKS_MANY && idle_ms > MESH_IDLE_MANY_MS) idle_ms = MESH_IDLE_MANY_MS;
-  for (size_t i = 0; i < m->count; i++) {
-    struct peer *p = m->all[i];
-    if (!p->ondemand.asked && now_ms(m) - p->ondemand.used_ms >= idle_ms && may_close(p)) ask(p);
+  if (m->links > links_many(m) && idle_ms > MESH_IDLE_MANY_MS) idle_ms = MESH_IDLE_MANY_MS;
+  ask_idle(m, idle_ms, SIZE_MAX);
+}
+
+static void on_crowd(uv_timer_t *t) {
+  struct mesh *m = t->data;
+  struct crowd *c = &m->crowd;
+  holds_note(m->config.holds, "links that wait for others to close", NULL);
+  if (!m->first_dial || m->stopping) {
+    uv_timer_stop(t);
+    c->max = 0;
+  } else if (now_ms(m) - c->since_ms < CROWD_WAIT_MS) {
+    ask_idle(m, MESH_IDLE_CROWD_MS, CROWD_ASKS);
+  } else {
+    c->max = m->links + m->dials + links_many(m);
+    c->since_ms = now_ms(m);
+    members_pump(m);
   }
+}
+
+bool ondemand_has_room(struct mesh *m) {
+  struct crowd *c = &m->crowd;
+  if (!m->config.on_demand || m->links + m->dials < (c->max ? c->max : links_many(m))) return true;
+  if (uv_is_active((const uv_handle_t *)&c->timer)) return false;
+  c->since_ms = now_ms(m);
+  uv_timer_start(&c->timer, on_crowd, CROWD_MS, CROWD_MS);
+  return false;
+}
+
+void ondemand_init(struct mesh *m) {
+  uv_timer_init(m->config.loop, &m->crowd.timer);
+  m->crowd.timer.data = m;
+}
+
+void ondemand_finish(struct mesh *m) {
+  uv_close((uv_handle_t *)&m->crowd.timer, NULL);
 }
 
 int ondemand_take_idle(struct peer *p, const json_t *received) {
@@ -200,6 +249,7 @@ bool ondemand_up(struct peer *p) {
 
 void ondemand_down(struct peer *p, bool lost, bool dormant) {
   struct ondemand *o = &p->ondemand;
+  p->mesh->crowd.since_ms = now_ms(p->mesh);
   o->asked = false;
   o->dormant = dormant;
   if (lost) o->lost = nodetab_creation(p->mesh->config.nodes, p->incarnation);

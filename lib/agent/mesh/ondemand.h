@@ -26,6 +26,14 @@ bool ondemand_holds(const struct peer *p);
 /* A signal went over the link: notes when, and the tie that it makes or ends. */
 void ondemand_signal(struct peer *p, const struct signal *s);
 
+void ondemand_init(struct mesh *m);
+void ondemand_finish(struct mesh *m); /* closes its handle */
+
+/* May another link be made now?  On demand, while there are `links_many`, a link that is needed waits for
+ * others to become idle, which are closed for it.  Where none ends for a while, as all are used, more are
+ * made nevertheless, `links_many` at a time.  When there is room again, members_pump is called. */
+bool ondemand_has_room(struct mesh *m);
+
 /* Called every heartbeat: asks to close the links that are idle. */
 void ondemand_beat(struct mesh *m);
 

@@ -234,6 +234,13 @@ struct peer {
   struct log_limit lines; /* of peer_may_log */
 };
 
+/* On demand, links that are needed wait while there are many. */
+struct crowd {
+  uv_timer_t timer; /* runs while they wait */
+  int max;          /* how many there may be now; 0: links_many of the config */
+  int64_t since_ms; /* when the wait began, or a link last ended */
+};
+
 struct mesh {
   struct mesh_config config;
   const struct mesh_events *events;
@@ -256,6 +263,8 @@ struct mesh {
   struct peer *first_dial, **end_dial; /* queue of the peers that members.c will connect to */
   struct errand dialling;              /* in `errands` while it connects to peers of that queue, */
   bool is_dialling;                    /* that is, while this is true */
+  int links;                           /* peers that are UP */
+  struct crowd crowd;                  /* ondemand.c */
   bool views_changed;                  /* a view has changed since the last heartbeat */
   int unsettled;                       /* heartbeats since the mesh was last complete */
   bool told_incomplete, told_full;     /* the log has a line about an incomplete mesh, about a full table */
