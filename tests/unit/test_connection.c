@@ -414,8 +414,9 @@ static void test_lanes(size_t most, int64_t each) {
   int64_t direct = atomic_load(&w.direct);
   ok(count_frames(&far.got) == WRITERS * each, "%lld of %lld signals are written by %d threads, all in order",
      (long long)direct, (long long)(WRITERS * each), WRITERS);
-  ok(direct > 0 && life.direct > 20 * (uint64_t)direct && life.direct < far.n, "and %llu bytes are counted",
-     (unsigned long long)life.direct);
+  /* Where the kernel takes 50 bytes at a time, there may always be some that wait. */
+  bool counted = direct ? life.direct > 20 * (uint64_t)direct && life.direct < far.n : most && !life.direct;
+  ok(counted, "and %llu bytes are counted", (unsigned long long)life.direct);
   buf_finish(&far.got);
   place_free(p);
   writers_finish(&w);
