@@ -218,7 +218,7 @@ chaos: all $(CHAOS)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/chaos/run $(SEED) $(MINUTES) $(PLAN)
 
 scale: all
-	@BUILD=$(abspath $O) tests/scale/run $(N)
+	@BUILD=$(abspath $O) SLACK=$(SLACK) tests/scale/run $(N)
 
 detection: all $(CHAOS)
 	@BUILD=$(abspath $O) SAN=$(SAN) tests/chaos/detect $(TRIES)
