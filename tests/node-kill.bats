@@ -53,9 +53,9 @@ gone() { ! node-send "$1" 'are you there?'; }
   assert_line asked
   assert_line --regexp '^node-spawn: <.*>: please$'
 
-  node-spawn --name stubborn -- sh -c 'trap "" TERM; echo ready; sleep 300' >"$T/out" 2>"$T/err" 3>&- &
+  node-spawn --name stubborn -- sh -c 'trap "" TERM; echo ready; sleep 300' >"$T/stubborn" 2>"$T/err" 3>&- &
   tool=$!
-  wait_until grep -qx ready "$T/out"
+  wait_until grep -qx ready "$T/stubborn"
   node-kill stubborn
   status=0
   wait $tool || status=$?

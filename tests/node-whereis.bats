@@ -98,7 +98,8 @@ PID='<0\.[0-9]+\.[0-9]+>'
   [ "$(wc -l <"$T/out")" = 100001 ]
   node-whereis --local --json | head -n 1 | jq -e '.name == "console" and (.pid | length > 0)'
   # A reader that stops costs no more than what a stream may hold.
-  api one GET '/v1/names?scope=local' >"$T/slow" 3>&- &
+  curl -sS --limit-rate 2M --unix-socket "$NODE_RUNTIME_DIR/one@$HOST/sock" 'http://node/v1/names?scope=local' \
+    >"$T/slow" 3>&- &
   reader=$!
   wait_until test -s "$T/slow"
   kill -STOP $reader
