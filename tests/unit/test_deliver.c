@@ -121,6 +121,38 @@ static void test_refs(void) {
   signal_free(s);
 }
 
+/* --- wake-ups ------------------------------------------------------------------------------------------- */
+
+static npid last; /* gets a message while its isolate handles signals that came before */
+
+/* Called as the first of them is answered: the message arrives, and the slice of the isolate is over. */
+static void on_answer(void *data) {
+  npid to = last;
+  (void)data;
+  last = NPID_NONE;
+  if (to == NPID_NONE) return;
+  atomic_fetch_add(&st.vm->sched.scheduler[0].ticks, 1);
+  vm_signal(st.vm, SIGNAL_MESSAGE, to, st.tester, NPID_NONE, term_build("i", INT64_C(1)));
+}
+
+/* However many signals that wake nobody are left when a slice ends. */
+static void test_wakes(void) {
+  void (*wake)(void *data) = st.vm->config.wake;
+  int missed = 0;
+  st.vm->config.wake = on_answer;
+  for (int n = 1; n <= 600; n++) {
+    npid pid = still_spawn(&st, "receive()")->pid;
+    still_clear(&st);
+    last = pid;
+    vm_signal(st.vm, SIGNAL_UNLINK, pid, st.tester, vm_ref(st.vm), NULL);
+    for (int i = 1; i < n; i++) vm_signal(st.vm, SIGNAL_DEMONITOR, pid, st.tester, vm_ref(st.vm), NULL);
+    still_run(&st);
+    missed += vm_alive(st.vm, pid);
+  }
+  ok(!missed, "a message that arrives at the end of a slice wakes its isolate (%d of 600 did not)", missed);
+  st.vm->config.wake = wake;
+}
+
 /* --- the host sends at once ----------------------------------------------------------------------------- */
 
 static struct {
@@ -227,6 +259,7 @@ int main(void) {
   test_host();
   test_threads();
   test_refs();
+  test_wakes();
   test_direct();
   st.vm->config.wake = nothing;
   test_order();

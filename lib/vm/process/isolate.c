@@ -301,12 +301,12 @@ static struct signal *next_signal(struct isolate *iso) {
   return iso->incoming;
 }
 
-/* Afterwards the inbox was empty, or signals are left in `incoming`: else a wake-up could be lost.  The loss
- * of a node stays in `incoming` until all its ties have fired, so it comes before what the node sends by the
- * next connection. */
+/* Afterwards the inbox was empty, or signals are left in `incoming`: else a wake-up could be lost, as a turn
+ * may begin with both, and with the wake-up for the inbox used up.  The loss of a node stays in `incoming`
+ * until all its ties have fired, so it comes before what the node sends by the next connection. */
 static void take_inbox(struct isolate *iso) {
   struct signal *s;
-  for (int left = RECEIVED; left > 0 && (s = next_signal(iso)); left--) {
+  for (int left = RECEIVED; (s = next_signal(iso)) && left > 0; left--) {
     if (s->kind == SIGNAL_NODEDOWN && !node_down(iso, s, &left)) return;
     iso->incoming = s->next;
     if (s->kind == SIGNAL_SPAWN) {
