@@ -7,9 +7,10 @@ local supervisor = require("supervisor")
 
 local leader = self()
 
--- Reports that it has started, and fails.
+-- Reports that it has started, and fails as soon as that was read: so the supervisor is monitored by then.
 local function worker()
   send(leader, "started", self())
+  receive()
   exit("out of luck")
 end
 
@@ -26,10 +27,11 @@ local top = assert(supervisor.start({
 local ref = monitor(top)
 local starts = 0
 repeat
-  local kind, _, _, reason = receive()
+  local kind, from, _, reason = receive()
   if kind == "started" then
     starts = starts + 1
     puts("start " .. starts)
+    send(from, "fail")
   end
   if kind == "DOWN" then puts("the supervisor gave up: " .. inspect(reason)) end
 until kind == "DOWN"
