@@ -276,6 +276,24 @@ static void test_cookies(void) {
   finish(f, "cookies that change");
 }
 
+/* The cookies change while etcd does not answer. */
+static void test_cookies_away(void) {
+  struct fixture *f = joined();
+  char seal[300];
+  snprintf(seal, sizeof seal, "%s", etcd_server_value(f->m, PREFIX "c"));
+  etcd_server_fault(f->m, ETCD_HANGS_UP);
+  f->psks = keys_of(TWO "\n" ONE);
+  int asked = etcd_server_asked(f->m, "/v3/kv/range");
+  cluster_cookies_changed(f->c);
+  while (etcd_server_asked(f->m, "/v3/kv/range") == asked) turn(f);
+  pass(f, 100);
+  ok(!strcmp(etcd_server_value(f->m, PREFIX "c"), seal), "without etcd the seal stays");
+  etcd_server_fault(f->m, ETCD_WORKS);
+  while (!strcmp(etcd_server_value(f->m, PREFIX "c"), seal)) turn(f);
+  ok(true, "and is changed when etcd answers again");
+  finish(f, "cookies that change without etcd");
+}
+
 static void test_refused(void) {
   struct fixture *f = fixture_new();
   etcd_server_put(f->m, PREFIX "zoo", "elephant");
@@ -325,6 +343,7 @@ static void test_usage(void) {
 int main(void) {
   test_life();
   test_cookies();
+  test_cookies_away();
   test_refused();
   test_silent_end();
   test_ends();

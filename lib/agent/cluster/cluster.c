@@ -28,7 +28,7 @@ struct cluster {
   struct roster *roster;
   uv_timer_t tick;
   bool sealed, left, has_tick;
-  bool again;        /* the cookies have changed while the seal was being checked */
+  bool again;        /* the cookies have changed, and the seal is to be checked again */
   bool told_waiting; /* it is in the log that the node is not in the cluster yet */
   int64_t finish_until;
 };
@@ -214,7 +214,10 @@ static void on_unsealed(struct cluster *c, const struct error *e) {
   bool away = e->code == ERR_ETCD || e->code == ERR_NOMEM || e->code == ERR_BUSY;
   if (!away || !c->told_waiting) log_line(c->config.log, "cluster: %s", error_text(e));
   if (away) c->told_waiting = true;
-  if (!c->roster) retry(c, away ? CLUSTER_RETRY_MS : CLUSTER_AGAIN_MS);
+  if (c->roster)
+    c->again = away; /* on_tick goes on when etcd answers */
+  else
+    retry(c, away ? CLUSTER_RETRY_MS : CLUSTER_AGAIN_MS);
 }
 
 static void on_seal(void *data, const struct error *e) {
@@ -234,12 +237,15 @@ static void on_seal(void *data, const struct error *e) {
 static void check_seal(struct cluster *c) {
   c->again = false;
   c->seal = seal_check(c->config.loop, c->etcd, c->spec.prefix, c->config.psks, on_seal, c);
-  if (!c->seal && !c->roster) retry(c, CLUSTER_RETRY_MS);
+  if (c->seal) return;
+  c->again = true;
+  if (!c->roster) retry(c, CLUSTER_RETRY_MS);
 }
 
 static void on_tick(uv_timer_t *t) {
   struct cluster *c = t->data;
   holds_note(c->config.holds, "the cluster on etcd", NULL);
+  if (c->roster && c->again && !c->seal && !etcd_away_ms(c->etcd)) check_seal(c);
   if (c->roster)
     look(c);
   else if (c->seal) /* as the cookies have changed: on_seal goes on */
