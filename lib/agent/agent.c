@@ -432,17 +432,27 @@ static void end_processes(struct agent *a) {
   }
 }
 
+static void end_registry(struct agent *a) {
+  registry_finish(a->registry);
+  a->registry = NULL;
+  a->mesh_registry = NULL;
+}
+
 void agent_free(struct agent *a) {
   if (!a) return;
   a->stopping = true;
   watchdog_stop(a);
   bool held = a->vm && vm_stop(a->vm);
+  uv_update_time(&a->loop); /* that may have taken seconds, of which no time limit is to count */
   if (held)
     log_line(&a->log, "a green thread is held by a call into C that does not return; it is abandoned");
   errands_finish(&a->errands);
   rpc_finish(a);
   cookie_reader_stop(a);
   joins_stop(a);
+  /* A registry on etcd may be waited for by requests, which are answered before the server ends.  That of a
+   * mesh answers in less time than STOP_PATIENCE_MS, and is still told of the links that are lost. */
+  if (a->cluster) end_registry(a);
   server_finish(a);
   cluster_leave(a->cluster);
   mesh_finish(a->mesh);
@@ -453,9 +463,7 @@ void agent_free(struct agent *a) {
   identities_finish(a);
   commands_forget_kept(a);
   kernel_finish(a);
-  registry_finish(a->registry);
-  a->registry = NULL;
-  a->mesh_registry = NULL;
+  end_registry(a);
   cluster_finish(a->cluster);
   for (int i = 0; i < a->handle_count; i++) uv_close(a->handles[i], NULL);
   uv_run(&a->loop, UV_RUN_DEFAULT);

@@ -295,6 +295,17 @@ static void delete_key(struct fixture *f, const char *name, bool tell_watches) {
   }
 }
 
+/* Has the name registered for a process of another node, by nobody. */
+static void put_key(struct fixture *f, const char *name, const struct node *owner, const char *pid) {
+  char key[512], value[256];
+  snprintf(value, sizeof value, "{\"pid\":\"%s\",\"node\":\"%s\",\"member\":%lld}", pid,
+           node_names[owner->index], (long long)owner->member);
+  for (int shard = 0; shard < NAMES_SHARDS; shard++) {
+    snprintf(key, sizeof key, "/p/n/%02x/%s", (unsigned)shard, name);
+    if (etcd_server_modified(f->m, key)) etcd_server_put(f->m, key, value);
+  }
+}
+
 static const char *told(struct node *n) {
   return n->told.data ? n->told.data : "";
 }
@@ -420,6 +431,25 @@ static void test_unheard_owner(void) {
   for (int i = 0; i < 5; i++) find(c, "none");
   fixture_free(f);
   ok(never.times == 2 && never.code == ERR_LOST, "a look-up that waits ends with the registry");
+}
+
+/* A name that is in the table has gone to a node of which the roster has not heard yet, and no watch has told
+ * of that. */
+static void test_unheard_change(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1], *c = &f->node[2];
+  enter(a, "one", 7, false);
+  find(b, "one");
+  while (!etcd_server_watches(f->m)) turn(f);
+  f->lags = true;
+  etcd_server_end_watches(f->m);
+  put_key(f, "one", c, "c@h.8.1");
+  while (in_table(b, "one") != NPID_NONE) turn(f);
+  ok(true, "a name that has gone to an unknown node is not in the table any more");
+  f->ahead_ms += NAMES_ANSWER_MS;
+  f->lags = false;
+  is(text_of(b, find(b, "one").pid), "c@h.8.1", "and is found when the roster has heard of that");
+  fixture_free(f);
 }
 
 static void test_owner_returns(void) {
@@ -608,13 +638,19 @@ static void test_many_shards(void) {
 
 static void test_stop(void) {
   struct fixture *f = fixture_new(false);
-  struct outcome o[3] = {{0}};
+  struct outcome o[4] = {{0}};
+  int answered = 0;
   enter(&f->node[0], "one", 7, false);
   registry_register(f->node[0].registry, "two", npid_make(0, 7), false, note, &o[0]);
   registry_whereis(f->node[0].registry, "four", note_found, &o[1]);
-  registry_unregister(f->node[0].registry, "one", note, &o[2]);
+  registry_whereis(f->node[0].registry, "five", note_found, &o[2]);
+  registry_unregister(f->node[0].registry, "one", note, &o[3]);
+  registry_finish(f->node[0].registry);
+  f->node[0].registry = NULL;
+  for (int i = 0; i < 4; i++) answered += o[i].times;
+  ok(answered == 4, "the stop answers what is under way, before etcd does");
   fixture_free(f);
-  for (int i = 0; i < 3; i++) ok(o[i].times == 1, "what was under way at the stop is answered once");
+  for (int i = 0; i < 4; i++) ok(o[i].times == 1, "once");
 }
 
 /* --- what is done with many names ----------------------------------------------------------------------- */
@@ -756,6 +792,36 @@ static void test_many_unanswered(void) {
   fixture_free(f);
 }
 
+static void test_many_unfound(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *b = &f->node[1];
+  find(b, "none");
+  etcd_server_fault(f->m, ETCD_SILENT);
+  int64_t began = now_ms(b);
+  find_many(b);
+  int64_t took = now_ms(b) - began;
+  ok(count_many(is_away) == MANY && took <= 3000, "%d look-ups fail within %d ms", MANY, (int)took);
+  etcd_server_fault(f->m, ETCD_WORKS);
+  while (find(b, "none").code) turn(f);
+  ok(true, "and later ones do not");
+  fixture_free(f);
+}
+
+/* Many processes that take a name from each other. */
+static void test_many_force(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  memset(many, 0, sizeof many);
+  for (int i = 0; i < SAMPLE; i++)
+    registry_register(a->registry, "one", npid_make(0, (uint64_t)i + 1), true, note, &many[i]);
+  for (int i = 0; i < SAMPLE; i++) wait_for(f, &many[i]);
+  int good = 0;
+  for (int i = 0; i < SAMPLE; i++) good += many[i].yes && (!i || many[i].token > many[i - 1].token);
+  ok(good == SAMPLE && in_table(a, "one") == npid_make(0, SAMPLE),
+     "registrations of a name by force are made in the order in which they were asked for");
+  fixture_free(f);
+}
+
 static void test_many_known(void) {
   struct fixture *f = fixture_new(false);
   struct node *a = &f->node[0], *b = &f->node[1];
@@ -794,9 +860,12 @@ static void test_many_looked_up_again(void) {
   ok(one.yes && used <= 4, "while %d names are looked up again, another one is found, by request %d", known,
      used);
   while (etcd_server_watches(f->m) < NAMES_WATCHES) turn(f);
-  int stale = 0;
-  for (int i = 0; i < MANY; i++) stale += cluster_names_stale(b->names, many_name(i));
-  ok(!stale, "and then nothing is stale");
+  for (int stale = 1; stale;) {
+    turn(f);
+    stale = 0;
+    for (int i = 0; i < MANY; i++) stale += cluster_names_stale(b->names, many_name(i));
+  }
+  ok(true, "and then nothing is stale");
   fixture_free(f);
 }
 
@@ -888,6 +957,7 @@ int main(void) {
   test_force();
   test_owner_gone();
   test_unheard_owner();
+  test_unheard_change();
   test_owner_returns();
   test_wrong_belief();
   test_away(ETCD_NO_LEADER, "no leader");
@@ -903,6 +973,8 @@ int main(void) {
   test_process_registers_many();
   test_many_leases_lost();
   test_many_unanswered();
+  test_many_unfound();
+  test_many_force();
   test_many_known();
   test_many_looked_up_again();
   test_looked_up_again_at_last();

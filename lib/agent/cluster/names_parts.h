@@ -101,7 +101,8 @@ struct known { /* a name of another node, in the table */
   struct owner *owner;
   int64_t token, since_ms;
   uint8_t shard;
-  bool watched; /* in the list of those that stay for NAMES_KEPT_MS */
+  bool watched;   /* in the list of those that stay for NAMES_KEPT_MS */
+  unsigned watch; /* the number of the watch since which it was looked up, or that told of it */
   char name[];
 };
 
@@ -116,6 +117,7 @@ struct lookup { /* a look-up under way; at most one for a name */
   struct cluster_names *names;
   bool sent, alone;       /* alone: one member of etcd is asked, for an answer that may be stale */
   bool again;             /* it began because a watch has ended */
+  int64_t since_ms;       /* when it began to wait in `asking` */
   int64_t heard;          /* revision of the last change that a watch has told of the name meanwhile */
   int64_t late_ms;        /* when it first waited for the roster; 0: it has not */
   struct finder *finders; /* none: nobody waits for it */
@@ -125,6 +127,7 @@ struct lookup { /* a look-up under way; at most one for a name */
 struct shard {
   struct cluster_names *names;
   struct etcd_watch *watch; /* or NULL */
+  unsigned ended;           /* how many watches of it have ended by themselves */
   struct ring known;
   struct ring lapsed; /* those that are to be looked up again, as their watch has ended */
 };
@@ -170,12 +173,13 @@ struct cluster_names {
   struct map known, owners, lookups;
   struct ring watched, polled; /* of `known`, the oldest first */
   struct ring owners_gone;
-  struct ring asking; /* look-ups that are not sent */
+  struct ring asking; /* look-ups that are not sent, in the order of since_ms */
   struct ring late;   /* those that the next tick sends again, as the roster has not heard of the owner yet */
   bool reading;
   size_t looks_again; /* look-ups under way that began because a watch has ended */
   int alone;          /* requests to one member that are under way */
   int64_t failed_ms;  /* when a quorum of etcd last did not answer a read; 0: it has since */
+  int64_t read_ms;    /* when etcd, or one member of it, last answered a read */
   struct shard shards[NAMES_SHARDS];
   int watches;
   bool lapsed; /* a shard has names that are to be looked up again */

@@ -14,7 +14,8 @@
  *    all that happened before the name was given.
  *  - A name has the table's entry of the largest revision: a change that is not newer is ignored.
  *  - When a watch ends, the names of its shard stay, and are looked up again; the first answer begins the
- * next watch, so the others, which are of the same or a later revision, miss nothing either. */
+ * next watch, so the others, which are of the same or a later revision, miss nothing either.  Until such a
+ * name was looked up it may be old, though the next watch runs: its number (known.watch) tells. */
 #include "agent/cluster/names_parts.h"
 
 #include <stdlib.h>
@@ -25,6 +26,7 @@ enum {
   AGAIN_MAX = READ_MAX, /* look-ups under way for which nobody waits */
   ALONE_MAX = READ_MAX, /* requests to one member under way */
   COST_REMOVE = 2,      /* of the pieces of a slice */
+  COST_FAIL = 10,       /* the same, to tell that a look-up has failed */
   FAILED_MS = 1000
 };
 
@@ -119,6 +121,7 @@ static void remember(struct cluster_names *g, const char *name, const struct row
   k->token = token;
   k->since_ms = names_now(g);
   k->watched = g->shards[k->shard].watch != NULL;
+  k->watch = g->shards[k->shard].ended;
   ring_push(&o->known, &k->of_owner);
   ring_push(&g->shards[k->shard].known, &k->of_shard);
   ring_push(k->watched ? &g->watched : &g->polled, &k->by_time);
@@ -171,6 +174,7 @@ static void on_ended(void *data, const struct error *e) {
   struct cluster_names *g = s->names;
   (void)e;
   s->watch = NULL;
+  s->ended++;
   g->watches--;
   if (g->finishing) return;
   g->resyncs += !ring_empty(&s->known);
@@ -196,7 +200,20 @@ static void end_watch(struct cluster_names *g, struct shard *s) {
   g->watches--;
 }
 
+/* Does a watch tell all that has become of the name since it was looked up?  Or is it not to be watched? */
+static bool is_current(const struct cluster_names *g, const struct known *k) {
+  const struct shard *s = &g->shards[k->shard];
+  return !k->watched || (s->watch && k->watch == s->ended);
+}
+
 /* --- look-ups ------------------------------------------------------------------------------------------- */
+
+/* Has the look-up, which is in no list, sent soon. */
+static void enqueue(struct cluster_names *g, struct lookup *l) {
+  l->sent = false;
+  l->since_ms = names_now(g);
+  ring_push(&g->asking, &l->queue);
+}
 
 static struct lookup *lookup_new(struct cluster_names *g, const char *name) {
   size_t size = strlen(name) + 1;
@@ -206,8 +223,16 @@ static struct lookup *lookup_new(struct cluster_names *g, const char *name) {
   l->names = g;
   if (map_put(&g->lookups, name, l)) return free(l), NULL;
   ring_init(&l->queue);
-  ring_push(&g->asking, &l->queue);
+  enqueue(g, l);
   return l;
+}
+
+static void tell_finders(struct finder *f, const struct error *e, npid pid, int64_t token, bool stale) {
+  for (struct finder *next; f; f = next) {
+    next = f->next;
+    f->found(f->data, e, pid, (uint64_t)token, stale);
+    free(f);
+  }
 }
 
 static void answer_lookup(struct cluster_names *g, struct lookup *l, const struct error *e, npid pid,
@@ -217,11 +242,7 @@ static void answer_lookup(struct cluster_names *g, struct lookup *l, const struc
   ring_out(&l->queue);
   g->looks_again -= l->again;
   free(l);
-  for (struct finder *next; f; f = next) {
-    next = f->next;
-    f->found(f->data, e, pid, (uint64_t)token, stale);
-    free(f);
-  }
+  tell_finders(f, e, pid, token, stale);
 }
 
 void names_find(struct cluster_names *g, const char *name, registry_found *found, void *data) {
@@ -255,10 +276,21 @@ static bool is_early(const struct cluster_names *g, const struct etcd_row *at) {
          g->config.host->behind(g->config.data, row.member);
 }
 
-/* Has the look-up made again, or ended when that was done for too long. */
-static void wait_for_roster(struct cluster_names *g, struct lookup *l) {
+/* A name was not looked up again as its watch has ended: it is, later. */
+static void lapse(struct cluster_names *g, const char *name) {
+  struct known *k = map_get(&g->known, name);
+  if (!k || is_current(g, k)) return;
+  ring_out(&k->of_shard);
+  ring_push(&g->shards[k->shard].lapsed, &k->of_shard);
+  g->lapsed = true;
+}
+
+/* Has the look-up made again, or ended when that was done for too long.  What the table has for the name was
+ * replaced by that revision. */
+static void wait_for_roster(struct cluster_names *g, struct lookup *l, int64_t modified) {
   struct error e;
   int64_t now = names_now(g);
+  forget(g, l->name, modified);
   if (!l->late_ms) l->late_ms = now;
   if (now - l->late_ms < NAMES_ANSWER_MS) {
     l->sent = false;
@@ -266,13 +298,14 @@ static void wait_for_roster(struct cluster_names *g, struct lookup *l) {
     return;
   }
   error_set(&e, ERR_ETCD, "%s: it is not known yet which nodes the cluster has (etcd)", l->name);
+  lapse(g, l->name);
   answer_lookup(g, l, &e, NPID_NONE, 0, false);
 }
 
 static void ask_late(struct cluster_names *g) {
   for (struct ring *r; (r = ring_first(&g->late));) {
     ring_out(r);
-    ring_push(&g->asking, r);
+    enqueue(g, RING_ENTRY(r, struct lookup, queue));
   }
 }
 
@@ -289,12 +322,11 @@ static void answered(struct cluster_names *g, struct lookup *l, const struct etc
   }
   if (!alone && l->heard > revision) {
     l->heard = 0;
-    l->sent = false;
-    ring_push(&g->asking, &l->queue);
+    enqueue(g, l);
     return;
   }
   if (!alone && !o && is_early(g, at)) {
-    wait_for_roster(g, l);
+    wait_for_roster(g, l, at->modified);
     return;
   }
   bool good = at && at->created && counts(g, at, &row);
@@ -320,18 +352,10 @@ static void on_read_alone(void *data, const struct error *e, const struct etcd_a
     error_set(&away, e->code, "%s: %s", l->name, error_text(e));
     answer_lookup(g, l, &away, NPID_NONE, 0, false);
   } else {
+    g->read_ms = names_now(g);
     answered(g, l, answer->n ? answer->rows : NULL, answer->revision, true);
   }
   names_request_done(g);
-}
-
-/* A name was not looked up again as its watch has ended: it is, later. */
-static void lapse(struct cluster_names *g, const char *name) {
-  struct known *k = map_get(&g->known, name);
-  if (!k || !k->watched || g->shards[k->shard].watch) return;
-  ring_out(&k->of_shard);
-  ring_push(&g->shards[k->shard].lapsed, &k->of_shard);
-  g->lapsed = true;
 }
 
 /* Asks one member of etcd, as a quorum does not answer.  A look-up for which nobody waits is made later. */
@@ -361,6 +385,7 @@ static void on_read(void *data, const struct error *e, const struct etcd_answer 
     else
       answered(g, l, i < answer->n ? &answer->rows[i] : NULL, answer->revision, false);
   }
+  if (!e) g->read_ms = names_now(g);
   if (!e && answer->revision > g->highest) g->highest = answer->revision;
   free(r);
   if (!g->finishing) {
@@ -438,6 +463,22 @@ static void expire(struct cluster_names *g, struct ring *list, int64_t before, i
   }
 }
 
+/* Fails the look-ups that wait to be sent, as names_fail_old the writes.  One that has failed as its watch
+ * has ended is made later. */
+static void fail_old(struct cluster_names *g, int *left) {
+  int64_t now = names_now(g);
+  for (struct ring *r; *left > 0 && (r = ring_first(&g->asking)); *left -= COST_FAIL) {
+    struct lookup *l = RING_ENTRY(r, struct lookup, queue);
+    struct error e;
+    bool away = now - (g->read_ms > l->since_ms ? g->read_ms : l->since_ms) >= NAMES_ANSWER_MS;
+    if (!away && now - l->since_ms < NAMES_PATIENCE_MS) return;
+    int code = away ? ERR_ETCD : ERR_TIMEOUT;
+    error_set(&e, code, "%s: %s", l->name, err_sentence(code));
+    lapse(g, l->name);
+    answer_lookup(g, l, &e, NPID_NONE, 0, false);
+  }
+}
+
 /* Forgets what has been in the table for its time, unless it cannot be asked for. */
 static void expire_all(struct cluster_names *g, int *left) {
   int64_t now = names_now(g);
@@ -451,6 +492,7 @@ static void on_probed(void *data, const struct error *e, const struct etcd_answe
   (void)answer;
   g->reading = false;
   g->failed_ms = e ? names_now(g) : 0;
+  if (!e) g->read_ms = names_now(g);
   names_request_done(g);
 }
 
@@ -465,6 +507,7 @@ static void probe(struct cluster_names *g) {
 void names_tick_reads(struct cluster_names *g) {
   if (g->failed_ms && !quorum_failed(g) && !g->reading && ring_empty(&g->asking)) probe(g);
   int left = NAMES_SLICE;
+  fail_old(g, &left);
   expire_all(g, &left);
   if (left <= 0) names_start_slices(g);
   for (int i = 0; i < NAMES_SHARDS; i++) {
@@ -485,19 +528,28 @@ void names_read_slice(struct cluster_names *g, int *left) {
     else
       owner_unuse(g, o);
   }
+  fail_old(g, left);
   expire_all(g, left);
 }
 
 bool cluster_names_stale(const struct cluster_names *g, const char *name) {
   const struct known *k = map_get(&g->known, name);
   if (!k) return !g->sure;
-  return !g->sure || g->failed_ms || (k->watched && !g->shards[k->shard].watch);
+  return !g->sure || g->failed_ms || !is_current(g, k);
 }
 
 void names_reads_finish(struct cluster_names *g) {
   struct error e;
+  size_t at = 0;
+  void *value;
   for (int i = 0; i < NAMES_SHARDS; i++) end_watch(g, &g->shards[i]);
   error_set(&e, ERR_LOST, "this node is stopping");
+  while (map_next(&g->lookups, &at, NULL, NULL, &value)) { /* those that are sent end as etcd_finish runs */
+    struct lookup *l = value;
+    struct finder *f = l->finders;
+    l->finders = NULL;
+    tell_finders(f, &e, NPID_NONE, 0, false);
+  }
   ask_late(g);
   for (struct ring *r; (r = ring_first(&g->asking));)
     answer_lookup(g, RING_ENTRY(r, struct lookup, queue), &e, NPID_NONE, 0, false);

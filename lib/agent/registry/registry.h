@@ -50,7 +50,7 @@ typedef void registry_found(void *data, const struct error *e, npid pid, uint64_
 void registry_whereis(struct registry *g, const char *name, registry_found *found, void *data);
 bool registry_asks(const struct registry *g);
 
-/* Ends the registrations under way with ERR_LOST, and frees the registry.  Accepts NULL. */
+/* Ends the registrations and look-ups under way with ERR_LOST, and frees the registry.  Accepts NULL. */
 void registry_finish(struct registry *g);
 
 struct registry_counts {
