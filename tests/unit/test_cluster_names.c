@@ -466,6 +466,27 @@ static void test_owner_returns(void) {
   fixture_free(f);
 }
 
+/* The node has another creation, while one of its names is being registered. */
+static void test_renewed(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  struct outcome one = enter(a, "one", 7, false), two = {0};
+  is(text_of(b, find(b, "one").pid), "a@h.7.1", "the pid of a name has the creation of its node");
+  registry_register(a->registry, "two", npid_make(0, 8), false, note, &two);
+  while (!key_revision(f, "two")) turn(f);
+  if (nodetab_renew(a->nodes, 2)) abort();
+  cluster_names_renewed(a->names);
+  while (key_revision(f, "one") == (int64_t)one.token) turn(f);
+  while (token_of(b, "one") != key_revision(f, "one")) turn(f);
+  is(text_of(b, in_table(b, "one")), "a@h.7.2", "as the node gets another one, its names are written again");
+  wait_for(f, &two);
+  int64_t first = (int64_t)two.token;
+  while (token_of(a, "two") == first) turn(f);
+  while (strcmp(text_of(b, find(b, "two").pid), "a@h.8.2") != 0) turn(f);
+  ok(two.yes, "and those that were just being registered, too");
+  fixture_free(f);
+}
+
 /* Another node believes that the owner has gone, which is a member. */
 static void test_wrong_belief(void) {
   struct fixture *f = fixture_new(false);
@@ -950,6 +971,22 @@ static void test_late_removal(void) {
   fixture_free(f);
 }
 
+/* The same, when it was executed. */
+static void test_late_executed_removal(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  struct outcome o = {0}, one = enter(a, "one", 7, false);
+  registry_unregister(a->registry, "one", note, &o);
+  f->ahead_ms += NAMES_ANSWER_MS;
+  uv_sleep(100); /* the tick is then due before the request is sent */
+  turn(f);
+  ok(o.code == ERR_ETCD, "a removal fails for its asker before it is sent");
+  while (token_of(a, "one") == (int64_t)one.token) turn(f);
+  while (!key_revision(f, "one") || token_of(a, "one") != key_revision(f, "one")) turn(f);
+  ok(token_of(a, "one") > (int64_t)one.token, "it is executed, and then the name is written again");
+  fixture_free(f);
+}
+
 int main(void) {
   test_names();
   test_race();
@@ -959,6 +996,7 @@ int main(void) {
   test_unheard_owner();
   test_unheard_change();
   test_owner_returns();
+  test_renewed();
   test_wrong_belief();
   test_away(ETCD_NO_LEADER, "no leader");
   test_away(ETCD_SILENT, "silent");
@@ -981,5 +1019,6 @@ int main(void) {
   test_heard_of_none();
   test_lost_removal();
   test_late_removal();
+  test_late_executed_removal();
   return tap_end();
 }

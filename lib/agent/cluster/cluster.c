@@ -269,7 +269,9 @@ void cluster_start(struct cluster *c, struct mesh *mesh) {
 void cluster_renewed(struct cluster *c, uint32_t creation) {
   if (!c) return;
   c->config.creation = creation;
-  if (c->roster && !c->left) roster_renewed(c->roster, creation);
+  if (c->left) return;
+  cluster_names_renewed(c->names);
+  if (c->roster) roster_renewed(c->roster, creation);
 }
 
 /* The seal is written again when the first cookie is another one. */

@@ -67,7 +67,7 @@ static void join(struct cluster_names *g, struct write *w, npid pid, bool force,
   struct waiter **at = same && w->force >= force ? &w->waiters : &w->behind;
   names_wait(g, w);
   g->pending++;
-  while (*at) at = &(*at)->next;
+  waiter->next = *at;
   *at = waiter;
   names_start(g);
 }

@@ -99,6 +99,10 @@ struct registry *cluster_names_base(struct cluster_names *g);
  * names of this node are written again. */
 void cluster_names_member(struct cluster_names *g, int64_t member);
 
+/* This node has another creation (mesh/renewal.h): its names are written again, as their keys have pids of
+ * the earlier one, which other nodes refuse. */
+void cluster_names_renewed(struct cluster_names *g);
+
 /* Whether this node is sure that its member key lives.  It is at first. */
 void cluster_names_sure(struct cluster_names *g, bool sure);
 

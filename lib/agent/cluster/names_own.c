@@ -169,6 +169,12 @@ void cluster_names_member(struct cluster_names *g, int64_t member) {
   names_pump_writes(g);
 }
 
+void cluster_names_renewed(struct cluster_names *g) {
+  g->renewals++;
+  g->again = g->all_own.next;
+  names_start_slices(g);
+}
+
 void cluster_names_sure(struct cluster_names *g, bool sure) {
   if (g->sure == sure) return;
   g->sure = sure;

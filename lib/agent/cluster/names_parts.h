@@ -82,7 +82,7 @@ struct write {
   int64_t guard; /* `owner` must not be a member with the key of that revision; 0: no condition */
   int64_t began_ms;
   struct lease *lease;
-  struct waiter *waiters, *behind; /* who is told the outcome; who begins when the write has ended */
+  struct waiter *waiters, *behind; /* who is told the outcome; who begins after it; the last one is first */
   char *owner;                     /* of the guard; NULL: none */
   char name[];
 };
@@ -143,6 +143,7 @@ struct cluster_names {
   struct cluster_names_config config;
   char *self_key; /* m/NODE of this node */
   int64_t member;
+  unsigned renewals; /* how often the node has got another creation */
   bool sure, finishing;
   int requests; /* under way at etcd */
 

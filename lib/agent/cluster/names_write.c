@@ -29,6 +29,7 @@ struct batch {
   struct cluster_names *names;
   bool guarded;   /* the member key of this node is a condition */
   int64_t member; /* its revision in that condition */
+  unsigned renewals;
   size_t n;
   struct write *writes[NAMES_BATCH];
 };
@@ -108,7 +109,18 @@ static void tell_waiters(struct cluster_names *g, struct waiter *w, const struct
   }
 }
 
+static struct waiter *reversed(struct waiter *w) {
+  struct waiter *all = NULL;
+  for (struct waiter *next; w; w = next) {
+    next = w->next;
+    w->next = all;
+    all = w;
+  }
+  return all;
+}
+
 static void begin_behind(struct cluster_names *g, struct waiter *w, const char *name) {
+  w = reversed(w);
   for (struct waiter *next; w; w = next) {
     next = w->next;
     g->pending--;
@@ -163,9 +175,10 @@ static void clean(struct cluster_names *g, struct write *w, int64_t seen) {
 }
 
 /* Turns a removal whose asker was told that it has failed into a write of the same name.  Either that one is
- * executed, or the removal, if it is yet to be: the write then finds that the key has gone, and makes it. */
-static void keep_name(struct write *w) {
-  w->kind = WRITE_AGAIN;
+ * executed, or the removal, if it is yet to be: the write then finds that the key has gone, and makes it.  A
+ * name that was given up meanwhile is removed. */
+static void keep_name(struct cluster_names *g, struct write *w) {
+  if (names_own(g, w->name)) w->kind = WRITE_AGAIN;
   w->kept = false;
 }
 
@@ -188,7 +201,7 @@ void names_write_fail(struct cluster_names *g, struct write *w, const struct err
     w->dead |= w->kind == WRITE_REGISTER;
     w->kept = kept;
   } else if (kept) {
-    keep_name(w);
+    keep_name(g, w);
   } else if (w->kind == WRITE_REGISTER && w->tried) {
     clean(g, w, 0);
   } else if (w->kind == WRITE_REGISTER) {
@@ -210,7 +223,7 @@ static void tell_loser(struct cluster_names *g, const struct write *w) {
   g->config.host->call(g->config.data, npid_incarnation(w->over_pid), t, ignore, NULL);
 }
 
-static void written(struct cluster_names *g, struct write *w, int64_t token, int64_t member) {
+static void written(struct cluster_names *g, struct write *w, int64_t token, bool outdated) {
   struct error e;
   if (names_dead(w)) {
     clean(g, w, token);
@@ -229,19 +242,25 @@ static void written(struct cluster_names *g, struct write *w, int64_t token, int
   }
   g->registered += w->kind == WRITE_REGISTER;
   tell_loser(g, w);
-  if (w->lease->lost || (g->member && g->member != member))
+  if (w->lease->lost || outdated)
     end_again(g, w, true, token); /* the key goes with its lease, or is of an earlier life of this member */
   else
     end(g, w, NULL, true, token);
 }
 
-/* The write was executed, as the revision `token` of the store. */
-static void succeeded(struct cluster_names *g, struct write *w, int64_t token, int64_t member) {
+/* The write was executed, as the revision `token` of the store.  outdated: the node has another member key,
+ * or another creation, than it had then. */
+static void succeeded(struct cluster_names *g, struct write *w, int64_t token, bool outdated) {
   struct own *o = names_own(g, w->name);
   switch (w->kind) {
   case WRITE_REGISTER:
-  case WRITE_AGAIN: written(g, w, token, member); break;
+  case WRITE_AGAIN: written(g, w, token, outdated); break;
   case WRITE_REMOVE:
+    if (w->kept) keep_name(g, w);
+    if (w->kind == WRITE_AGAIN) {
+      requeue(g, w, 0);
+      break;
+    }
     if (o) names_own_remove(g, o);
     end(g, w, NULL, true, w->seen);
     break;
@@ -301,7 +320,7 @@ static void decide(struct cluster_names *g, struct write *w, const struct etcd_r
   else if (w->kind == WRITE_CLEAN && mine && row.pid == w->pid)
     requeue(g, w, seen);
   else if (w->kind == WRITE_REMOVE && !seen)
-    succeeded(g, w, 0, 0); /* by an earlier try, or with its lease */
+    succeeded(g, w, 0, false); /* by an earlier try, or with its lease */
   else if (w->kind == WRITE_CLEAN || w->kind == WRITE_REMOVE)
     lost(g, w, known ? &row : NULL);
   else if (!seen)
@@ -337,7 +356,7 @@ static void decide_all(struct batch *b, const struct etcd_answer *answer) {
     const struct etcd_row *row = &answer->rows[at];
     at += need;
     w->tried = false; /* had an earlier try been executed, the key would say so */
-    if (w->kept) keep_name(w);
+    if (w->kept) keep_name(g, w);
     decide(g, w, row, need > 1 ? row + 1 : NULL);
   }
 }
@@ -370,7 +389,7 @@ static void fail_all(struct batch *b, const struct error *e) {
       names_lease_give(g, w->lease);
       w->lease = NULL;
     }
-    if (w->kept) keep_name(w);
+    if (w->kept) keep_name(g, w);
     if (names_dead(w) && is_put(w))
       clean(g, w, 0);
     else
@@ -380,6 +399,11 @@ static void fail_all(struct batch *b, const struct error *e) {
     struct write *w = map_get(&g->writes, b->writes[i]->name);
     if (w == b->writes[i] && w->kind == WRITE_REGISTER) names_write_fail(g, w, e);
   }
+}
+
+static bool is_outdated(const struct batch *b) {
+  const struct cluster_names *g = b->names;
+  return (g->member && g->member != b->member) || g->renewals != b->renewals;
 }
 
 static void on_written(void *data, const struct error *e, const struct etcd_answer *answer) {
@@ -392,7 +416,7 @@ static void on_written(void *data, const struct error *e, const struct etcd_answ
     else if (!answer->succeeded)
       decide_all(b, answer);
     else
-      for (size_t i = 0; i < b->n; i++) succeeded(g, b->writes[i], answer->revision, b->member);
+      for (size_t i = 0; i < b->n; i++) succeeded(g, b->writes[i], answer->revision, is_outdated(b));
     if (!e) g->answered_ms = names_now(g), let_go(g);
     if (!e && answer->revision > g->highest) g->highest = answer->revision;
     g->writing = false;
@@ -466,6 +490,7 @@ void names_pump_writes(struct cluster_names *g) {
   }
   b->names = g;
   b->member = g->member;
+  b->renewals = g->renewals;
   fill(b);
   if (!b->n) {
     free(b);
