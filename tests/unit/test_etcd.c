@@ -202,6 +202,10 @@ static void test_transactions(void) {
      f->seen.e.text);
   etcd_txn_send(f->c, NULL, on_done, &f->seen);
   ok(f->seen.done == before + 2 && f->seen.e.code == ERR_NOMEM, "a transaction without memory");
+  t = etcd_txn_new();
+  etcd_txn_put(t, ETCD_THEN, "n", NULL, 0);
+  etcd_txn_send(f->c, t, on_done, &f->seen);
+  ok(f->seen.done == before + 3 && f->seen.e.code == ERR_NOMEM, "and one with a value that there is not");
   fixture_free(f);
 }
 

@@ -109,6 +109,7 @@ void etcd_txn_free(struct etcd_txn *t);
  * Revision 0: the key does not exist. */
 void etcd_txn_if_created(struct etcd_txn *t, const char *key, bool not, int64_t revision);
 void etcd_txn_if_modified(struct etcd_txn *t, const char *key, bool not, int64_t revision);
+/* value NULL: memory ran out as it was made. */
 void etcd_txn_put(struct etcd_txn *t, enum etcd_part part, const char *key, const char *value, int64_t lease);
 void etcd_txn_get(struct etcd_txn *t, enum etcd_part part, const char *key);
 void etcd_txn_delete(struct etcd_txn *t, enum etcd_part part, const char *key);

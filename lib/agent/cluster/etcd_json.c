@@ -127,7 +127,10 @@ void etcd_txn_put(struct etcd_txn *t, enum etcd_part part, const char *key, cons
   buf_puts(out, "{\"request_put\":{\"key\":");
   put_text(out, key);
   buf_puts(out, ",\"value\":");
-  put_text(out, value);
+  if (value)
+    put_text(out, value);
+  else
+    out->failed = true;
   if (lease) buf_printf(out, ",\"lease\":\"%" PRId64 "\"", lease);
   buf_puts(out, "}}");
 }

@@ -472,7 +472,7 @@ static void put_write(const struct cluster_names *g, struct etcd_txn *t, const s
   }
   if (is_put(w)) {
     char *value = names_value(g, w->pid, w->over);
-    etcd_txn_put(t, ETCD_THEN, key, value ? value : "", w->lease->id);
+    etcd_txn_put(t, ETCD_THEN, key, value, w->lease->id);
     free(value);
   } else if (w->seen) {
     etcd_txn_delete(t, ETCD_THEN, key);
