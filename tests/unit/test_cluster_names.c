@@ -828,6 +828,31 @@ static void test_many_unfound(void) {
   fixture_free(f);
 }
 
+/* Many wait for one look-up. */
+static void test_many_ask(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  struct outcome one = enter(a, "one", 7, false);
+  int most = 0, before = 0, good = 0;
+  memset(many, 0, sizeof many);
+  for (int i = 0; i < MANY; i++) registry_whereis(b->registry, "one", note_found, &many[i]);
+  while ((before = count_many(is_answered)) < MANY) {
+    turn(f);
+    int now = count_many(is_answered);
+    if (now - before > most) most = now - before;
+  }
+  for (int i = 0; i < MANY; i++) good += many[i].times == 1 && many[i].token == one.token;
+  ok(good == MANY && most <= STEP / 2, "%d that ask for one name are told once, in slices of up to %d", MANY,
+     most);
+  memset(many, 0, sizeof many);
+  for (int i = 0; i < MANY; i++) registry_whereis(b->registry, "none", note_found, &many[i]);
+  while (!count_many(is_answered)) turn(f);
+  fixture_free(f);
+  good = 0;
+  for (int i = 0; i < MANY; i++) good += many[i].times == 1 && !many[i].yes;
+  ok(good == MANY, "and those that are not told yet as the node stops, too");
+}
+
 /* Many processes that take a name from each other. */
 static void test_many_force(void) {
   struct fixture *f = fixture_new(false);
@@ -1012,6 +1037,7 @@ int main(void) {
   test_many_leases_lost();
   test_many_unanswered();
   test_many_unfound();
+  test_many_ask();
   test_many_force();
   test_many_known();
   test_many_looked_up_again();

@@ -295,9 +295,9 @@ int cluster_names_new(const struct cluster_names_config *config, struct cluster_
   if (!g->self_key) return free(g), ERR_NOMEM;
   g->base.class = &names_class;
   g->sure = true;
-  struct ring *lists[] = {&g->all_own, &g->unleased,    &g->holders_gone, &g->queued,
-                          &g->sent,    &g->waited,      &g->leases,       &g->watched,
-                          &g->polled,  &g->owners_gone, &g->asking,       &g->late};
+  struct ring *lists[] = {&g->all_own, &g->unleased, &g->holders_gone, &g->queued, &g->sent,
+                          &g->waited,  &g->leases,   &g->watched,      &g->polled, &g->owners_gone,
+                          &g->asking,  &g->late,     &g->answers};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) ring_init(lists[i]);
   for (int i = 0; i < NAMES_SHARDS; i++) {
     g->shards[i].names = g;

@@ -124,6 +124,15 @@ struct lookup { /* a look-up under way; at most one for a name */
   char name[];
 };
 
+struct answer { /* of a look-up for which many wait: those who are not told yet */
+  struct ring all;
+  struct finder *finders;
+  struct error e; /* code 0: none */
+  npid pid;
+  int64_t token;
+  bool stale;
+};
+
 struct shard {
   struct cluster_names *names;
   struct etcd_watch *watch; /* or NULL */
@@ -175,7 +184,8 @@ struct cluster_names {
   struct ring watched, polled; /* of `known`, the oldest first */
   struct ring owners_gone;
   struct ring asking; /* look-ups that are not sent, in the order of since_ms */
-  struct ring late;   /* those that the next tick sends again, as the roster has not heard of the owner yet */
+  struct ring answers;
+  struct ring late; /* those that the next tick sends again, as the roster has not heard of the owner yet */
   bool reading;
   size_t looks_again; /* look-ups under way that began because a watch has ended */
   int alone;          /* requests to one member that are under way */

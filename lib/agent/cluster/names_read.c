@@ -18,6 +18,7 @@
  * name was looked up it may be old, though the next watch runs: its number (known.watch) tells. */
 #include "agent/cluster/names_parts.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,7 +26,9 @@ enum {
   READ_MAX = ETCD_TXN_MAX,
   AGAIN_MAX = READ_MAX, /* look-ups under way for which nobody waits */
   ALONE_MAX = READ_MAX, /* requests to one member under way */
-  COST_REMOVE = 2,      /* of the pieces of a slice */
+  TELL_AT_ONCE = 8,     /* of those who wait for a look-up; the others are told in slices */
+  COST_TELL = 2,        /* of the pieces of a slice */
+  COST_REMOVE = 2,      /* the same */
   COST_FAIL = 10,       /* the same, to tell that a look-up has failed */
   FAILED_MS = 1000
 };
@@ -227,22 +230,45 @@ static struct lookup *lookup_new(struct cluster_names *g, const char *name) {
   return l;
 }
 
-static void tell_finders(struct finder *f, const struct error *e, npid pid, int64_t token, bool stale) {
-  for (struct finder *next; f; f = next) {
-    next = f->next;
-    f->found(f->data, e, pid, (uint64_t)token, stale);
-    free(f);
+/* Tells the next one who waits. */
+static void tell_one(struct answer *a) {
+  struct finder *f = a->finders;
+  a->finders = f->next;
+  f->found(f->data, a->e.code ? &a->e : NULL, a->pid, (uint64_t)a->token, a->stale);
+  free(f);
+}
+
+/* Tells them all, or the first of them, and the others in slices.  Without memory all are told at once. */
+static void tell_all(struct cluster_names *g, struct answer *a) {
+  for (int i = 0; a->finders && (g->finishing || i < TELL_AT_ONCE); i++) tell_one(a);
+  struct answer *rest = a->finders ? malloc(sizeof *rest) : NULL;
+  while (a->finders && !rest) tell_one(a);
+  if (!rest) return;
+  *rest = *a;
+  ring_init(&rest->all);
+  ring_push(&g->answers, &rest->all);
+  names_start_slices(g);
+}
+
+static void tell_rest(struct cluster_names *g, int *left) {
+  for (struct ring *r; *left > 0 && (r = ring_first(&g->answers)); *left -= COST_TELL) {
+    struct answer *a = RING_ENTRY(r, struct answer, all);
+    tell_one(a);
+    if (a->finders) continue;
+    ring_out(&a->all);
+    free(a);
   }
 }
 
 static void answer_lookup(struct cluster_names *g, struct lookup *l, const struct error *e, npid pid,
                           int64_t token, bool stale) {
-  struct finder *f = l->finders;
+  struct answer a = {.finders = l->finders, .pid = pid, .token = token, .stale = stale};
+  if (e) a.e = *e;
   map_remove(&g->lookups, l->name);
   ring_out(&l->queue);
   g->looks_again -= l->again;
   free(l);
-  tell_finders(f, e, pid, token, stale);
+  tell_all(g, &a);
 }
 
 void names_find(struct cluster_names *g, const char *name, registry_found *found, void *data) {
@@ -528,6 +554,7 @@ void names_read_slice(struct cluster_names *g, int *left) {
     else
       owner_unuse(g, o);
   }
+  tell_rest(g, left);
   fail_old(g, left);
   expire_all(g, left);
 }
@@ -541,15 +568,17 @@ bool cluster_names_stale(const struct cluster_names *g, const char *name) {
 void names_reads_finish(struct cluster_names *g) {
   struct error e;
   size_t at = 0;
+  int all = INT_MAX;
   void *value;
   for (int i = 0; i < NAMES_SHARDS; i++) end_watch(g, &g->shards[i]);
   error_set(&e, ERR_LOST, "this node is stopping");
   while (map_next(&g->lookups, &at, NULL, NULL, &value)) { /* those that are sent end as etcd_finish runs */
     struct lookup *l = value;
-    struct finder *f = l->finders;
+    struct answer a = {.finders = l->finders, .e = e};
     l->finders = NULL;
-    tell_finders(f, &e, NPID_NONE, 0, false);
+    tell_all(g, &a);
   }
+  tell_rest(g, &all);
   ask_late(g);
   for (struct ring *r; (r = ring_first(&g->asking));)
     answer_lookup(g, RING_ENTRY(r, struct lookup, queue), &e, NPID_NONE, 0, false);
