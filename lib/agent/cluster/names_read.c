@@ -566,7 +566,7 @@ bool cluster_names_stale(const struct cluster_names *g, const char *name) {
 }
 
 void names_reads_finish(struct cluster_names *g) {
-  struct error e;
+  struct error e = {0};
   size_t at = 0;
   int all = INT_MAX;
   void *value;
