@@ -50,11 +50,6 @@ static const struct isolate_hooks language = {.open = base_env_open,
                                               .boot = boot_process,
                                               .text = bind_text};
 
-static void run(struct runnable *r, struct scheduler *s) {
-  isolate_run(r, s);
-  vm_end_turn(s);
-}
-
 static int copy_config(struct vm *vm, const struct vm_config *config) {
   vm->config = *config;
   if (!config->limits) vm->config.limits = &vm->limits;
@@ -76,7 +71,7 @@ static int setup(struct vm *vm, const struct vm_config *config) {
   refs_init(&vm->refs);
   vm->no_memory = term_build("s", "memory");
   int copied = copy_config(vm, config), table = ptab_init(&vm->ptab);
-  int rc = sched_init(&vm->sched, config->schedulers > 0 ? config->schedulers : cores(), run);
+  int rc = sched_init(&vm->sched, config->schedulers > 0 ? config->schedulers : cores(), isolate_run);
   if (copied || table || rc) return copied ? copied : table ? table : rc;
   if (!vm->no_memory) return ERR_NOMEM;
   vm->ptab.max = (uint32_t)vm->config.limits->max[LIMIT_PROCESSES];

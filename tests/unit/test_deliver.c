@@ -158,7 +158,9 @@ static void test_wakes(void) {
 static struct {
   bool takes;
   int calls;
-  struct signal *last; /* taken by the last call */
+  struct signal *last;     /* taken by the last call */
+  const struct process *p; /* or NULL; at that call, */
+  bool alone;              /* no other scheduler could run its isolate */
 } direct;
 
 static void free_all(struct signal *s) {
@@ -171,6 +173,7 @@ static void free_all(struct signal *s) {
 static bool on_direct(void *data, struct signal *s) {
   (void)data;
   direct.calls++;
+  if (direct.p) direct.alone = atomic_load(&direct.p->isolate->runnable.state) == RUNNABLE_RUNNING;
   if (!direct.takes) return false;
   free_all(direct.last);
   direct.last = s;
@@ -247,6 +250,41 @@ static void test_direct(void) {
   free_all(direct.last);
 }
 
+/* Replaces vm_config.wake of still_vm: the slice is over then. */
+static void tick(void *data) {
+  (void)data;
+  atomic_fetch_add(&st.vm->sched.scheduler[0].ticks, 1);
+}
+
+/* A process answers a call of another node, and its turn ends. */
+static bool answers_alone(uint64_t from) {
+  direct.alone = false;
+  begin_turn(true);
+  vm_signal(st.vm, SIGNAL_CALL, direct.p->pid, npid_make(st.far, from), vm_ref(st.vm),
+            term_build("s", "alive"));
+  still_run(&st);
+  return direct.calls == 1 && are(direct.last, from, 0) && direct.alone;
+}
+
+static void test_end_of_turn(void) {
+  void (*wake)(void *data) = st.vm->config.wake;
+  direct.p = still_spawn(&st, "receive() puts('x') receive()");
+  direct.last = NULL;
+  st.vm->config.direct = on_direct;
+  pthread_setspecific(st.vm->sched.self, &st.vm->sched.scheduler[0]);
+  ok(answers_alone(17),
+     "a reply that waits is sent before another scheduler may run the isolate that rests,");
+  st.vm->config.wake = tick;
+  vm_signal(st.vm, SIGNAL_MESSAGE, direct.p->pid, st.tester, NPID_NONE, term_build("i", INT64_C(1)));
+  ok(answers_alone(18), "or whose slice is over");
+  st.vm->config.wake = wake;
+  pthread_setspecific(st.vm->sched.self, NULL);
+  st.vm->config.direct = NULL;
+  vm_signal(st.vm, SIGNAL_MESSAGE, direct.p->pid, st.tester, NPID_NONE, term_build("i", INT64_C(1)));
+  still_run(&st);
+  free_all(direct.last);
+}
+
 /* Replaces vm_config.wake of still_vm, which counts without a lock, because several threads of this test call
  * it. */
 static void nothing(void *data) {
@@ -261,6 +299,7 @@ int main(void) {
   test_refs();
   test_wakes();
   test_direct();
+  test_end_of_turn();
   st.vm->config.wake = nothing;
   test_order();
   still_finish(&st);

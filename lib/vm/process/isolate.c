@@ -406,6 +406,7 @@ static bool rest(struct isolate *iso) {
   if (iso->common.terms_len) common_forget(iso->L, iso);
   leave_shut(iso);
   publish(iso);
+  vm_end_turn(iso->runnable.scheduler);
   return sched_rest(&iso->runnable);
 }
 
@@ -447,5 +448,6 @@ void isolate_run(struct runnable *r, struct scheduler *s) {
     }
   }
   publish(iso);
+  vm_end_turn(s);
   requeue(iso, begin, preempted);
 }

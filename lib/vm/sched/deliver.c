@@ -2,7 +2,8 @@
  * shard (refs.h); by config.direct, the host may try one of its own.  So a caller may hold any other lock.
  *
  * A scheduler that has parked a signal sends it together with the next one to another node, or before that,
- * and at the end of its turn: so signals of a process keep their order. */
+ * and at the end of its turn, before another scheduler may run the runnable: so signals of a process keep
+ * their order. */
 #include "vm/sched/deliver.h"
 
 #include "vm/sched/state.h"

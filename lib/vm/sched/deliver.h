@@ -18,7 +18,8 @@ struct vm;
  * Order from one sender to one receiver is kept. */
 void vm_deliver(struct vm *vm, struct signal *s);
 
-/* To be called by a scheduler at the end of each turn: sends what vm_deliver has parked. */
+/* To be called by a scheduler at the end of each turn, before the runnable rests or is queued, since another
+ * scheduler may run it from then on: sends what vm_deliver has parked. */
 void vm_end_turn(struct scheduler *s);
 
 /* Makes a signal and delivers it.  When memory runs out the signal is lost, as on a broken connection.  Owns
