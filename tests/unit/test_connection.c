@@ -13,6 +13,7 @@
 #include "wire/frame.h"
 
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/ssl.h>
@@ -63,6 +64,15 @@ ssize_t write(int fd, const void *bytes, size_t n) {
   if (most || !n) return syscall(SYS_write, fd, bytes, most);
   errno = EAGAIN;
   return -1;
+}
+
+/* OpenSSL refuses a setting of the contexts. */
+static bool refuses;
+
+int SSL_CTX_set_num_tickets(SSL_CTX *ctx, size_t n) {
+  int (*real)(SSL_CTX *, size_t);
+  *(void **)&real = dlsym(RTLD_NEXT, "SSL_CTX_set_num_tickets");
+  return refuses ? 0 : real(ctx, n);
 }
 
 /* --- a node's end --------------------------------------------------------------------------------------- */
@@ -281,6 +291,20 @@ static void test_both_ways(void) {
   buf_finish(&near.got);
   buf_finish(&far.got);
   place_free(p);
+}
+
+static void test_no_context(void) {
+  uv_loop_t loop;
+  struct lanes lanes;
+  struct error e = {0};
+  lanes_init(&lanes, NULL, NULL);
+  uv_loop_init(&loop);
+  refuses = true;
+  ok(!connections_new(&(struct connections_config){.loop = &loop, .psks = &right, .lanes = &lanes}, &e) &&
+         e.code == ERR_TLS && !uv_loop_close(&loop),
+     "where OpenSSL refuses the settings there are no connections, and no handle is left behind: %s", e.text);
+  refuses = false;
+  lanes_finish(&lanes);
 }
 
 static void on_prepare(uv_prepare_t *h) {
@@ -1047,6 +1071,7 @@ int main(void) {
   test_demanding_peer(false);
   test_demanding_peer(true);
   test_other_version();
+  test_no_context();
   test_lanes(0, 20000);
   test_lanes(50, 2000);
   for (int i = 0; i < 4; i++) test_lanes_end(i & 1, i & 2 ? 50 : 0);

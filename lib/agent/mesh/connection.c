@@ -156,7 +156,14 @@ static void set_unread(struct connection *c, bool unread) {
   set_idle(cs);
 }
 
-/* Under the lock. */
+/* Both under the lock. */
+static void stick(struct connection *c) {
+  c->blocked = true;
+  if (c->stuck) return; /* the loop has written what was left, and has not come to on_stuck yet */
+  c->stuck = true;
+  TAILQ_INSERT_TAIL(&c->all->stuck, c, in_stuck);
+}
+
 static void unstick(struct connection *c) {
   if (!c->stuck) return;
   c->stuck = false;
@@ -370,12 +377,14 @@ static void poll_on(struct connection *c) {
 /* Sends what waits, at most CONNECTION_TURN bytes. */
 static void flush(struct connection *c) {
   size_t before, after, sent = 0;
-  bool more = true;
+  bool more;
   struct failure why = {0};
   set_dirty(c, false);
   if (c->stage < OPEN) return;
   lock(c);
   before = c->queue.len;
+  why.no_memory = !buf_ok(&c->record); /* a scheduler could not keep what is next */
+  more = !why.no_memory;
   while (more && sent < CONNECTION_TURN && has_output(c)) {
     const char *bytes = c->record.len ? c->record.data : c->all->scratch;
     size_t n = c->record.len ? c->record.len : make_record(c, c->all->scratch);
@@ -432,8 +441,7 @@ static void write_directly(void *owner, const char *bytes, size_t n) {
   struct failure why = {0};
   c->direct += n;
   if (write_record(c, c->all->scratch, put_chunk(c, c->all->scratch, bytes, n), &why)) return;
-  c->blocked = c->stuck = true;
-  TAILQ_INSERT_TAIL(&c->all->stuck, c, in_stuck);
+  stick(c);
   uv_async_send(&c->all->on_stuck);
 }
 
@@ -441,11 +449,13 @@ static const struct lane_owner lane_owner = {is_free, write_directly};
 
 _Static_assert((int)LANE_FRAME_MAX < (int)CONNECTION_CHUNK, "a frame of a lane is one record");
 
-/* The next connection that is stuck, which is so no longer; NULL: there is none. */
-static struct connection *take_stuck(struct connections *cs) {
+/* The next connection that is stuck, which is so no longer; NULL: there is none.  *good: memory has not run
+ * out for what was to be written. */
+static struct connection *take_stuck(struct connections *cs, bool *good) {
   lanes_lock(cs->config.lanes);
   struct connection *c = TAILQ_FIRST(&cs->stuck);
   if (c) unstick(c);
+  *good = c && buf_ok(&c->record);
   lanes_unlock(cs->config.lanes);
   return c;
 }
@@ -453,8 +463,9 @@ static struct connection *take_stuck(struct connections *cs) {
 static void on_stuck(uv_async_t *a) {
   struct connections *cs = a->data;
   holds_note(cs->config.holds, "writing to links", NULL);
-  for (struct connection *c; (c = take_stuck(cs));)
-    if (buf_ok(&c->record))
+  bool good;
+  for (struct connection *c; (c = take_stuck(cs, &good));)
+    if (good)
       poll_on(c);
     else
       lose(c, ERR_NOMEM, err_sentence(ERR_NOMEM));
@@ -942,8 +953,8 @@ struct connections *connections_new(const struct connections_config *config, str
   struct connections *cs = calloc(1, sizeof *cs);
   if (cs) cs->client = psk_link_context(config->psks, false);
   if (cs) cs->server = psk_link_context(config->psks, true);
-  int failed = cs && config->lanes ? uv_async_init(config->loop, &cs->on_stuck, on_stuck) : 0;
-  if (!cs || !cs->client || !cs->server || failed) {
+  bool good = cs && cs->client && cs->server;
+  if (!good || (config->lanes && uv_async_init(config->loop, &cs->on_stuck, on_stuck))) {
     if (cs) SSL_CTX_free(cs->client);
     if (cs) SSL_CTX_free(cs->server);
     free(cs);
