@@ -295,6 +295,22 @@ static void test_delivered_in_slices(void) {
   net_free(net);
 }
 
+/* The sender of a long signal goes on when those behind it are written, too, or dropped. */
+static void test_sent_after_slices(bool lost) {
+  struct net_node *one, *two;
+  struct net *net = two_nodes(&one, &two, 0);
+  one->mesh->errands.slice = SLICE * MESH_DRAIN;
+  deal(one, two, 5, 7, 600000);
+  for (size_t i = 0; i < BEHIND; i++) deal(one, two, 5, 7, 30);
+  size_t all = series_of(one, two)->later;
+  while (series_of(one, two)->later == all && net_step(net)) continue;
+  ok(series_of(one, two)->later && !here[0].sent, "its sender waits while some are written");
+  if (lost) net_lose(net_peer(one, "two@b")->transport, ERR_LOST, "connection reset (lost)");
+  ok(net_run(net) && here[0].sent == 1 && is_quiet(one, two), "and is told once, %s",
+     lost ? "when the link is lost" : "after the last one");
+  net_free(net);
+}
+
 /* In small slices, which the loss of the link ends. */
 static void test_slices_and_loss(void) {
   int good = 0, bad = 0;
@@ -471,6 +487,8 @@ int main(void) {
   test_first_lines();
   test_written_in_slices();
   test_delivered_in_slices();
+  test_sent_after_slices(false);
+  test_sent_after_slices(true);
   test_slices_and_loss();
   test_both_ways();
   test_busy();

@@ -256,7 +256,8 @@ static void hand_over(struct peer *p, struct sending *t, struct signal *s) {
   add(p, s, rest);
 }
 
-/* The signals that waited behind a series follow it, in their order; the loss of the link drops the rest. */
+/* The signals that waited behind a series follow it, in their order; the loss of the link drops the rest.
+ * Only then does the sender go on: its next long signal would wait behind them, and be dropped unseen. */
 static bool drain_step(struct errand *e, int *left) {
   struct sending *t = (struct sending *)((char *)e - offsetof(struct sending, drain));
   struct peer *p = t->peer;
@@ -274,6 +275,8 @@ static bool drain_step(struct errand *e, int *left) {
 static void drain_done(struct errand *e) {
   struct sending *t = (struct sending *)((char *)e - offsetof(struct sending, drain));
   struct peer *p = t->peer;
+  struct mesh *m = t->mesh;
+  npid from = t->from;
   t->draining = false;
   if (!p) {
     sending_free(t);
@@ -281,26 +284,26 @@ static void drain_done(struct errand *e) {
   }
   if (t->key != NPID_NONE && map_get_id(&p->series.by_sender, t->key) == t)
     map_remove_id(&p->series.by_sender, t->key);
-  if (t->flying) return;
-  retire(p, t);
-  pump(p);
+  if (!t->flying) {
+    retire(p, t);
+    pump(p);
+  }
+  tell_sent(m, from);
 }
 
 static void finish_writing(struct peer *p, struct sending *t) {
-  struct mesh *m = p->mesh;
-  npid from = t->from;
   t->whole = true;
   release(p, t->weight, waits_freely(t->from));
   if (t->later.first) {
     t->draining = true;
     t->drain = (struct errand){
         .name = "signals behind a long one to a peer", .step = drain_step, .done = drain_done};
-    errands_begin(&m->errands, &t->drain); /* may lose the link, and free t */
-  } else if (t->key != NPID_NONE) {
-    map_remove_id(&p->series.by_sender, t->key);
+    errands_begin(&t->mesh->errands, &t->drain); /* may lose the link, and free t */
+  } else {
+    if (t->key != NPID_NONE) map_remove_id(&p->series.by_sender, t->key);
+    tell_sent(t->mesh, t->from);
   }
   check_busy(p);
-  tell_sent(m, from);
 }
 
 /* Runs in the pool.  The memory of a long term takes long to free, so that is done here, too. */
@@ -550,9 +553,9 @@ int series_take_piece(struct peer *p, uint32_t id, const char *line, size_t n) {
 
 /* --- the loss of the link ------------------------------------------------------------------------------- */
 
-/* finish_writing tells the sender of a series whose last piece is written. */
+/* The sender of a series was told when the last piece, and what was behind it, was written. */
 static void drop_sending(struct sending *t) {
-  if (!t->whole) tell_sent(t->mesh, t->from);
+  if (!t->whole || t->draining) tell_sent(t->mesh, t->from);
   t->peer = NULL;
   if (!t->encoding && !t->draining) sending_free(t);
 }
@@ -568,7 +571,7 @@ bool series_idle(const struct peer *p) {
 
 void series_drop(struct peer *p) {
   struct series all = p->series;
-  p->series = (struct series){.drops = all.drops + 1};
+  p->series = (struct series){0};
   map_finish(&all.by_sender);
   for (struct sending *t; (t = all.sends);) {
     all.sends = t->next;

@@ -46,7 +46,6 @@ struct series {                       /* of a peer; zeroed: none */
   struct receiving *receives;         /* in the order in which they began; */
   unsigned receiving;                 /* how many */
   uint32_t received;                  /* the id of the last one */
-  unsigned drops;                     /* how often series_drop has run */
 };
 
 /* True for a signal from one kernel to another: it keeps no order with other signals, and passes them. */
