@@ -93,6 +93,26 @@ carries() {
     rm "$T/copy"
   done
 }
+
+@test "a body is not said to be written where the connection was lost in its middle" {
+  local pid tool
+  two_nodes
+  pid=$(node-spawn -d -i --full "two@$HOST" --shell "cat >'$T/copy'")
+  mkfifo "$T/pipe"
+  head -c 40000 /dev/zero >"$T/zeros"
+  api one POST "/v1/processes/$pid/stdin" -H Expect: -T - <"$T/pipe" >"$T/answer" 3>&- &
+  tool=$!
+  exec 9>"$T/pipe"
+  cat "$T/zeros" >&9
+  wait_until same_size "$T/copy" "$T/zeros"
+  node-connect --disconnect "two@$HOST"
+  node-connect "two@$HOST"
+  cat "$T/zeros" >&9
+  exec 9>&-
+  wait $tool
+  jq -e '.code == "lost" and (.detail | startswith("two@"))' "$T/answer"
+  node-kill "$pid"
+}
 same_size() { [ "$(stat -c %s "$1")" = "$(cat "${@:2}" | wc -c)" ]; }
 
 @test "a body for a command that has closed its standard input is refused, however long it is" {

@@ -7,7 +7,8 @@
  * the body; so it is while the process is looked up.  MHD may still pass on what it had read before, which
  * waits in `early` until the process is known.  The request is answered when the body is complete and no call
  * is under way.  The bytes of a call that asks for no answer count as those of the next one that does, and
- * when the body is complete there is one.
+ * when the body is complete there is one.  Such a call goes over a link that is up, and with the answer to
+ * the next one, over the same connection, it has arrived: so no bytes are lost without an error.
  *
  * Orderings: the calls have one sender and one receiver, so their bytes, and then "stdin_eof", reach the
  * command in the order of the body, however many are under way, and an answer says how all calls before it
@@ -15,6 +16,8 @@
 #include "agent/api/lookup.h"
 #include "agent/api/routes.h"
 #include "agent/kernel/rpc.h"
+#include "agent/mesh/mesh.h"
+#include "agent/process/hosted.h"
 #include "agent/send.h"
 #include "core/signal.h"
 
@@ -38,7 +41,8 @@ struct body {
   struct buf early;    /* bytes that have come meanwhile */
   unsigned calls;      /* under way; the struct is freed after their answers */
   size_t unanswered;   /* bytes that were sent, and are not known to be written */
-  size_t quiet;        /* of them: those for whose answer no call under way asks */
+  size_t quiet;        /* of them: those for whose answer no call under way asks, */
+  uint32_t epoch;      /* and by which connection they went */
   bool done;           /* all of the body has come, */
   bool complete;       /* and was passed on */
   bool ended;          /* "stdin_eof" was sent */
@@ -105,8 +109,29 @@ static void on_answer(void *data, const struct error *e, struct term_reader valu
     answer(b);
 }
 
+static const char *node_of(const struct body *b) {
+  return nodetab_name(b->agent->nodes, npid_incarnation(b->pid));
+}
+
+/* Is the process of this node, or of one that is linked? */
+static bool is_near(const struct body *b) {
+  struct member m;
+  return npid_is_local(b->pid) || (mesh_find(b->agent->mesh, node_of(b), &m) && m.linked);
+}
+
+/* Has the connection ended by which bytes went that nothing has answered? */
+static bool is_cut(struct body *b) {
+  uint32_t epoch = hosted_epoch(b->agent, b->pid);
+  bool cut = b->quiet && b->epoch != epoch;
+  b->epoch = epoch;
+  return cut &&
+         error_set(&b->failed, ERR_LOST,
+                   "%s: the connection was lost (lost): the last bytes may not have arrived", node_of(b));
+}
+
 static void send_bytes(struct body *b, const char *bytes, size_t n) {
   struct term_writer w = TERM_WRITER_INIT;
+  if (is_cut(b)) return;
   term_reserve(&w, n + BESIDE);
   term_put_text(&w, "stdin");
   term_put_str(&w, bytes, n);
@@ -114,7 +139,7 @@ static void send_bytes(struct body *b, const char *bytes, size_t n) {
   term_writer_finish(&w);
   b->unanswered += n;
   b->quiet += n;
-  if (t && n >= QUIET_PART && b->quiet < QUIET_MAX) {
+  if (t && n >= QUIET_PART && b->quiet < QUIET_MAX && is_near(b)) {
     agent_send(b->agent, SIGNAL_CALL, b->pid, NPID_KERNEL, NPID_NONE, t);
     term_unref(t);
   } else {
