@@ -249,7 +249,7 @@ bool ondemand_up(struct peer *p) {
 
 void ondemand_down(struct peer *p, bool lost, bool dormant) {
   struct ondemand *o = &p->ondemand;
-  p->mesh->crowd.since_ms = now_ms(p->mesh);
+  if (lost || dormant) p->mesh->crowd.since_ms = now_ms(p->mesh);
   o->asked = false;
   o->dormant = dormant;
   if (lost) o->lost = nodetab_creation(p->mesh->config.nodes, p->incarnation);
