@@ -65,7 +65,7 @@ static void on_stdin_written(uv_write_t *w, int status) {
   struct stdin_write *f = w->data;
   struct command *c = w->handle->data;
   struct error e;
-  if (!status) status = c->stdin_failed; /* one before it has failed in the same turn of the loop */
+  if (!status) status = c->stdin_failed;           /* one before it has failed in the same turn of the loop */
   if (status && !c->tty) c->stdin_failed = status; /* another process may open the terminal again */
   if (status) error_set(&e, ERR_SYSTEM, "the command's standard input: %s", uv_strerror(status));
   if (status)
