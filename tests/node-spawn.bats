@@ -438,11 +438,12 @@ own_cgroup() {
 }
 
 @test "each command runs in a cgroup of its own, which ends with it" {
+  # The node has a name of its own: one of the same name, of another suite, would remove what this one has left.
   own=$(own_cgroup) || skip 'needs a cgroup of version 2'
-  start_node one
+  start_node grouped
   run -0 node-spawn -- sh -c 'sed -n "s/^0:://p" /proc/self/cgroup'
-  assert_output --regexp "/node\.one@$HOST\.[0-9]+/[0-9]+\.[0-9]+\$"
-  own=$own/node.one@$HOST.$(api one GET /v1/node | jq .os_pid)
+  assert_output --regexp "/node\.grouped@$HOST\.[0-9]+/[0-9]+\.[0-9]+\$"
+  own=$own/node.grouped@$HOST.$(api grouped GET /v1/node | jq .os_pid)
   groups() { [ "$(find "$own" -mindepth 1 -type d | wc -l)" = "$1" ]; }
   wait_until groups 0
   # The guard is killed, and its command ends in the cgroup whoever is its parent.
@@ -457,10 +458,10 @@ own_cgroup() {
   kill -KILL "${own##*.}"
   wait_until test ! -e "/proc/${own##*.}"
   [ -e "$own" ]
-  start_node one
+  start_node grouped
   run -0 node-spawn -- true
   [ ! -e "$own" ]
-  own=${own%.*}.$(api one GET /v1/node | jq .os_pid)
+  own=${own%.*}.$(api grouped GET /v1/node | jq .os_pid)
   [ -e "$own" ]
   node-stop
   [ ! -e "$own" ]
