@@ -183,6 +183,16 @@ static void process_down(struct registry *base, npid pid) {
 
 /* --- time ----------------------------------------------------------------------------------------------- */
 
+bool names_late(const char *name, int64_t now, int64_t began_ms, int64_t answered_ms, struct error *e) {
+  if (now - began_ms >= NAMES_ANSWER_MS && now - answered_ms >= NAMES_ANSWER_MS)
+    error_set(e, ERR_ETCD, "%s: etcd has not answered in time (etcd): is it there, with a leader?", name);
+  else if (now - began_ms >= NAMES_PATIENCE_MS)
+    error_set(e, ERR_TIMEOUT, "%s: more requests of this node wait for etcd than it answers (timeout)", name);
+  else
+    return false;
+  return true;
+}
+
 static bool busy(const struct cluster_names *g) {
   return g->writes.len || g->lookups.len || g->lapsed || !ring_empty(&g->polled);
 }

@@ -228,6 +228,10 @@ void names_start_slices(struct cluster_names *g); /* does what is done in slices
 void names_request_done(struct cluster_names *g); /* a request to etcd has ended: maybe frees the registry */
 void names_enter(struct cluster_names *g, const char *name, npid pid, bool force, registry_done *done,
                  void *data);
+/* What began then for the name is to fail, with *e, because etcd has answered nothing of its kind for
+ * NAMES_ANSWER_MS, or because it has waited for its turn for NAMES_PATIENCE_MS.  answered_ms: when etcd last
+ * answered something of that kind. */
+bool names_late(const char *name, int64_t now, int64_t began_ms, int64_t answered_ms, struct error *e);
 
 /* --- names_write.c -------------------------------------------------------------------------------------- */
 

@@ -496,10 +496,7 @@ static void fail_old(struct cluster_names *g, int *left) {
   for (struct ring *r; *left > 0 && (r = ring_first(&g->asking)); *left -= COST_FAIL) {
     struct lookup *l = RING_ENTRY(r, struct lookup, queue);
     struct error e;
-    bool away = now - (g->read_ms > l->since_ms ? g->read_ms : l->since_ms) >= NAMES_ANSWER_MS;
-    if (!away && now - l->since_ms < NAMES_PATIENCE_MS) return;
-    int code = away ? ERR_ETCD : ERR_TIMEOUT;
-    error_set(&e, code, "%s: %s", l->name, err_sentence(code));
+    if (!names_late(l->name, now, l->since_ms, g->read_ms, &e)) return;
     lapse(g, l->name);
     answer_lookup(g, l, &e, NPID_NONE, 0, false);
   }

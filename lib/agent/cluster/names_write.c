@@ -508,16 +508,12 @@ void names_pump_writes(struct cluster_names *g) {
   etcd_txn_send(g->config.etcd, t, on_written, b);
 }
 
-/* Fails the registrations and removals for which etcd has not answered for NAMES_ANSWER_MS, and those that
- * have waited for their turn for NAMES_PATIENCE_MS, with those who wait behind them. */
+/* Fails the registrations and removals that are late, with those who wait behind them. */
 void names_fail_old(struct cluster_names *g, int64_t now, int *left) {
   for (struct ring *r; *left > 0 && (r = ring_first(&g->waited)); *left -= COST_FAIL) {
     struct write *w = RING_ENTRY(r, struct write, by_age);
     struct error e;
-    bool away = now - (g->answered_ms > w->began_ms ? g->answered_ms : w->began_ms) >= NAMES_ANSWER_MS;
-    if (!away && now - w->began_ms < NAMES_PATIENCE_MS) return; /* nor are the younger ones that old */
-    int code = away ? ERR_ETCD : ERR_TIMEOUT;
-    error_set(&e, code, "%s: %s", w->name, err_sentence(code));
+    if (!names_late(w->name, now, w->began_ms, g->answered_ms, &e)) return; /* nor are the younger ones */
     names_write_fail(g, w, &e);
   }
 }
