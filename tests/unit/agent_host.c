@@ -5,49 +5,16 @@
 #include "agent/registry/mesh_registry.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
-#include "agent/mesh/transport.h"
 #include "agent/wiring.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "no_network.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static void wake(void *data) {
   (void)data; /* nothing to wake: the test calls agent_host_pump */
-}
-
-/* --- a mesh without peers --- */
-
-static struct dial_request *no_offer(void *carrier, const struct dial_target *to, json_t *hello,
-                                     int timeout_ms, dial_done *done, void *data, struct error *e) {
-  (void)carrier, (void)timeout_ms, (void)done, (void)data;
-  json_decref(hello);
-  error_set(e, ERR_TCP, "%s: there is no network", to->node);
-  return NULL;
-}
-
-static void no_withdraw(struct dial_request *offer) {
-  (void)offer;
-}
-
-static void no_close(struct transport *t) {
-  (void)t;
-}
-
-static const struct transport_class no_transport = {
-    .offer = no_offer, .withdraw = no_withdraw, .close = no_close};
-static const struct mesh_events no_events;
-
-static void make_mesh(struct agent *a) {
-  struct mesh_config config = {.loop = &a->loop,
-                               .nodes = a->nodes,
-                               .log = &a->log,
-                               .self = a->self,
-                               .creation = a->creation,
-                               .heartbeat_ms = 3600000,
-                               .transport = &no_transport};
-  if (mesh_new(&config, &no_events, a, &a->mesh)) abort();
 }
 
 /* --- its life --- */
@@ -79,7 +46,8 @@ struct agent_host *agent_host_new(void) {
                              .wake = wake};
   a->vm = vm_new(&config, &e);
   if (!a->vm || rpc_init(a) || flow_init(a) || agent_make_registry(a, &e)) abort();
-  make_mesh(a);
+  a->mesh = no_network_mesh((struct mesh_config){
+      .loop = &a->loop, .nodes = a->nodes, .log = &a->log, .self = a->self, .creation = a->creation});
   return h;
 }
 

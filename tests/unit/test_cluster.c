@@ -4,9 +4,11 @@
 #include "agent/cluster/cluster.h"
 
 #include "agent/cluster/seal.h"
-#include "agent/mesh/transport.h"
 #include "agent/registry/registry.h"
+#include "cluster_host.h"
 #include "etcd_server.h"
+#include "no_network.h"
+#include "patience.h"
 #include "tap.h"
 
 #include <stdlib.h>
@@ -30,31 +32,12 @@ struct fixture {
 
 /* --- a node without processes, and without a network ---------------------------------------------------- */
 
-static bool is_alive(void *data, npid pid) {
-  (void)data, (void)pid;
-  return true;
-}
-
-static int watch(void *data, npid pid) {
-  (void)data, (void)pid;
-  return 0;
-}
-
-static void tell(void *data, npid pid, struct term *message) {
-  (void)data, (void)pid, (void)message;
-}
-
 static void call(void *data, uint32_t node, struct term *args, registry_reply *done, void *done_data) {
   struct error e;
   (void)data, (void)node;
   term_unref(args);
   error_set(&e, ERR_TCP, "there is no network");
   done(done_data, &e, (struct term_reader){0});
-}
-
-static int64_t now_ms(void *data) {
-  (void)data;
-  return (int64_t)(uv_hrtime() / 1000000);
 }
 
 static bool present(void *data, const char *node, int64_t member) {
@@ -67,59 +50,23 @@ static bool behind(void *data, int64_t member) {
   return cluster_is_behind(f->c, member);
 }
 
-static const struct cluster_names_host host = {.alive = is_alive,
-                                               .watch = watch,
-                                               .tell = tell,
+static const struct cluster_names_host host = {.alive = cluster_host_alive,
+                                               .watch = cluster_host_watch,
+                                               .tell = cluster_host_tell,
                                                .call = call,
-                                               .now_ms = now_ms,
+                                               .now_ms = cluster_host_now_ms,
                                                .present = present,
                                                .behind = behind};
-
-static struct dial_request *no_offer(void *carrier, const struct dial_target *to, json_t *hello,
-                                     int timeout_ms, dial_done *done, void *data, struct error *e) {
-  (void)carrier, (void)timeout_ms, (void)done, (void)data;
-  json_decref(hello);
-  error_set(e, ERR_TCP, "%s: there is no network", to->node);
-  return NULL;
-}
-
-static void no_withdraw(struct dial_request *offer) {
-  (void)offer;
-}
-
-static void no_close(struct transport *t) {
-  (void)t;
-}
-
-static const struct transport_class no_transport = {
-    .offer = no_offer, .withdraw = no_withdraw, .close = no_close};
-static const struct mesh_events no_events;
-
-static struct psk_set keys_of(const char *text) {
-  struct cookies cookies;
-  struct psk_set set;
-  struct error e;
-  if (cookies_parse("the test", text, strlen(text), &cookies, &e) || psk_set_derive(&cookies, &set)) abort();
-  return set;
-}
-
-static void on_impatient(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
 
 static struct fixture *fixture_new(void) {
   struct fixture *f = calloc(1, sizeof *f);
   if (!f) abort();
   uv_loop_init(&f->loop);
-  uv_timer_init(&f->loop, &f->patience);
-  uv_timer_start(&f->patience, on_impatient, 60000, 0);
-  uv_unref((uv_handle_t *)&f->patience);
+  patience_begin(&f->patience, &f->loop, 60000);
   f->m = etcd_server_new(&f->loop);
   f->nodes = nodetab_new("one@a", 7);
   f->globals = names_new();
-  f->psks = keys_of(ONE);
+  f->psks = cluster_keys(ONE);
   return f;
 }
 
@@ -149,31 +96,15 @@ static void make(struct fixture *f) {
                              .creation = 7,
                              .address = "::1",
                              .port = 4370,
-                             .on_demand = true,
-                             .heartbeat_ms = 3600000,
-                             .transport = &no_transport};
+                             .on_demand = true};
   etcd_server_fault(f->m, ETCD_DOWN);
-  if (cluster_new(&config, &f->c, &e) || mesh_new(&mesh, &no_events, f, &f->mesh)) abort();
+  if (cluster_new(&config, &f->c, &e)) abort();
+  f->mesh = no_network_mesh(mesh);
   etcd_server_fault(f->m, ETCD_WORKS);
 }
 
 static void turn(struct fixture *f) {
   uv_run(&f->loop, UV_RUN_ONCE);
-}
-
-static void on_passed(uv_timer_t *t) {
-  *(bool *)t->data = true;
-}
-
-static void pass(struct fixture *f, uint64_t ms) {
-  bool over = false;
-  uv_timer_t timer;
-  uv_timer_init(&f->loop, &timer);
-  timer.data = &over;
-  uv_timer_start(&timer, on_passed, ms, 0);
-  while (!over) turn(f);
-  uv_close((uv_handle_t *)&timer, NULL);
-  uv_run(&f->loop, UV_RUN_NOWAIT);
 }
 
 /* The end of a node, as agent_free does it: how many milliseconds the loop still ran. */
@@ -182,14 +113,15 @@ static int64_t finish(struct fixture *f, const char *what) {
   mesh_finish(f->mesh);
   registry_finish(cluster_registry(f->c));
   cluster_finish(f->c);
-  int64_t begun = now_ms(f);
+  int64_t begun = cluster_host_now_ms(NULL);
   bool silent_etcd = !strcmp(what, "a silent etcd");
-  while (silent_etcd ? now_ms(f) - begun < CLUSTER_FAREWELL_MS : etcd_server_keys(f->m, PREFIX "m/") > 0)
+  while (silent_etcd ? cluster_host_now_ms(NULL) - begun < CLUSTER_FAREWELL_MS
+                     : etcd_server_keys(f->m, PREFIX "m/") > 0)
     turn(f);
   etcd_server_finish(f->m);
   uv_close((uv_handle_t *)&f->patience, NULL);
   uv_run(&f->loop, UV_RUN_DEFAULT);
-  int64_t took = now_ms(f) - begun;
+  int64_t took = cluster_host_now_ms(NULL) - begun;
   if (uv_loop_close(&f->loop)) ok(false, "a handle is left behind: %s", what);
   mesh_free(f->mesh);
   cluster_free(f->c);
@@ -218,19 +150,6 @@ static struct fixture *joined(void) {
 
 /* --- the tests ------------------------------------------------------------------------------------------ */
 
-struct outcome {
-  int times, code;
-  bool yes;
-};
-
-static void note(void *data, const struct error *e, bool yes, uint64_t token) {
-  struct outcome *o = data;
-  (void)token;
-  o->times++;
-  o->code = e ? e->code : 0;
-  o->yes = yes;
-}
-
 static void test_life(void) {
   static const char other[] = "{\"creation\":3,\"address\":\"127.0.0.1\",\"port\":4999,\"tags\":\"\"}";
   struct fixture *f = joined();
@@ -249,7 +168,7 @@ static void test_life(void) {
   etcd_server_delete(f->m, PREFIX "m/two@b");
   while (is_up(f, "two@b")) turn(f);
   ok(!cluster_has(f->c, "two@b", member), "and none without it");
-  registry_register(cluster_registry(f->c), "web", npid_make(0, 7), false, note, &o);
+  registry_register(cluster_registry(f->c), "web", npid_make(0, 7), false, outcome_done, &o);
   while (!o.times) turn(f);
   ok(o.yes && etcd_server_keys(f->m, PREFIX "n/") == 1, "a name is registered by the key of the node");
   cluster_renewed(f->c, 9);
@@ -263,15 +182,15 @@ static void test_cookies(void) {
   struct fixture *f = joined();
   char seal[300];
   snprintf(seal, sizeof seal, "%s", etcd_server_value(f->m, PREFIX "c"));
-  f->psks = keys_of(TWO "\n" ONE);
+  f->psks = cluster_keys(TWO "\n" ONE);
   for (int i = 0; i < 3; i++) cluster_cookies_changed(f->c);
   while (!strcmp(etcd_server_value(f->m, PREFIX "c"), seal)) turn(f);
   ok(true, "a node whose first cookie is another one changes the seal");
-  f->psks = keys_of(ONE);
+  f->psks = cluster_keys(ONE);
   cluster_cookies_changed(f->c);
   int asked = etcd_server_asked(f->m, "/v3/kv/range");
   while (etcd_server_asked(f->m, "/v3/kv/range") == asked) turn(f);
-  pass(f, 200);
+  patience_pass(&f->loop, 200);
   ok(revision_of(f, PREFIX "m/one@a"), "one that has not the cookie of the others any more stays a member");
   finish(f, "cookies that change");
 }
@@ -282,11 +201,11 @@ static void test_cookies_away(void) {
   char seal[300];
   snprintf(seal, sizeof seal, "%s", etcd_server_value(f->m, PREFIX "c"));
   etcd_server_fault(f->m, ETCD_HANGS_UP);
-  f->psks = keys_of(TWO "\n" ONE);
+  f->psks = cluster_keys(TWO "\n" ONE);
   int asked = etcd_server_asked(f->m, "/v3/kv/range");
   cluster_cookies_changed(f->c);
   while (etcd_server_asked(f->m, "/v3/kv/range") == asked) turn(f);
-  pass(f, 100);
+  patience_pass(&f->loop, 100);
   ok(!strcmp(etcd_server_value(f->m, PREFIX "c"), seal), "without etcd the seal stays");
   etcd_server_fault(f->m, ETCD_WORKS);
   while (!strcmp(etcd_server_value(f->m, PREFIX "c"), seal)) turn(f);
@@ -300,7 +219,7 @@ static void test_refused(void) {
   make(f);
   cluster_start(f->c, f->mesh);
   while (etcd_server_asked(f->m, "/v3/kv/range") < 2) turn(f);
-  pass(f, 100);
+  patience_pass(&f->loop, 100);
   ok(!revision_of(f, PREFIX "m/one@a"), "a node joins no prefix of somebody else");
   finish(f, "a refused node");
 }
@@ -320,7 +239,7 @@ static void test_ends(void) {
     struct fixture *f = fixture_new();
     make(f);
     if (ms) cluster_start(f->c, f->mesh);
-    if (ms) pass(f, ms - 1);
+    if (ms) patience_pass(&f->loop, ms - 1);
     if (ms % 3 == 0) cluster_cookies_changed(f->c);
     finish(f, "an early end");
   }

@@ -2,9 +2,10 @@
  * etcd_server.h. */
 #include "agent/cluster/names.h"
 
-#include "agent/cluster/etcd.h"
 #include "base/buf.h"
+#include "cluster_host.h"
 #include "etcd_server.h"
+#include "patience.h"
 #include "tap.h"
 #include "wire/json.h"
 
@@ -38,23 +39,11 @@ struct fixture {
   bool lags;        /* the nodes have not heard of any other yet */
 };
 
-struct outcome {
-  int times, code;
-  bool yes, stale;
-  uint64_t token;
-  npid pid;
-};
-
 /* --- the host ------------------------------------------------------------------------------------------- */
 
 static bool is_alive(void *data, npid pid) {
   const struct node *n = data;
   return pid != n->dead;
-}
-
-static int watch(void *data, npid pid) {
-  (void)data, (void)pid;
-  return 0;
 }
 
 static void tell(void *data, npid pid, struct term *message) {
@@ -65,7 +54,7 @@ static void tell(void *data, npid pid, struct term *message) {
 
 static int64_t now_ms(void *data) {
   const struct node *n = data;
-  return (int64_t)(uv_hrtime() / 1000000) + n->f->ahead_ms;
+  return cluster_host_now_ms(NULL) + n->f->ahead_ms;
 }
 
 static bool present(void *data, const char *node, int64_t member) {
@@ -119,7 +108,7 @@ static bool behind(void *data, int64_t member) {
 }
 
 static const struct cluster_names_host host = {.alive = is_alive,
-                                               .watch = watch,
+                                               .watch = cluster_host_watch,
                                                .tell = tell,
                                                .call = call,
                                                .now_ms = now_ms,
@@ -127,12 +116,6 @@ static const struct cluster_names_host host = {.alive = is_alive,
                                                .behind = behind};
 
 /* --- the nodes ------------------------------------------------------------------------------------------ */
-
-static void on_impatient(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
 
 /* Makes the member key of a node, as the roster does. */
 static void join_cluster(struct node *n) {
@@ -155,15 +138,12 @@ static void leave_cluster(struct node *n) {
 
 static void node_start(struct fixture *f, int i, bool strict) {
   struct node *n = &f->node[i];
-  const char *urls[] = {etcd_server_url(f->m), NULL};
-  const struct etcd_config client = {.loop = &f->loop, .log = &silent, .endpoints = urls};
-  struct error e;
   n->f = f;
   n->index = i;
   n->dead = NPID_NONE;
   n->nodes = nodetab_new(node_names[i], 1);
   n->globals = names_new();
-  if (etcd_new(&client, &n->etcd, &e)) abort();
+  n->etcd = cluster_client(&f->loop, etcd_server_url(f->m));
   struct cluster_names_config config = {.etcd = n->etcd,
                                         .prefix = "/p/",
                                         .nodes = n->nodes,
@@ -184,8 +164,7 @@ static struct fixture *fixture_new(bool strict) {
   struct fixture *f = calloc(1, sizeof *f);
   if (!f) abort();
   uv_loop_init(&f->loop);
-  uv_timer_init(&f->loop, &f->patience);
-  uv_timer_start(&f->patience, on_impatient, 30000, 0);
+  patience_begin(&f->patience, &f->loop, 30000);
   f->m = etcd_server_new(&f->loop);
   for (int i = 0; i < NODES; i++) node_start(f, i, strict);
   return f;
@@ -212,21 +191,6 @@ static void fixture_free(struct fixture *f) {
 
 /* --- what they do --------------------------------------------------------------------------------------- */
 
-static void note(void *data, const struct error *e, bool yes, uint64_t token) {
-  struct outcome *o = data;
-  o->times++;
-  o->code = e ? e->code : 0;
-  o->yes = yes;
-  o->token = token;
-}
-
-static void note_found(void *data, const struct error *e, npid pid, uint64_t token, bool stale) {
-  struct outcome *o = data;
-  note(o, e, pid != NPID_NONE, token);
-  o->pid = pid;
-  o->stale = stale;
-}
-
 static void turn(struct fixture *f) {
   uv_run(&f->loop, UV_RUN_ONCE);
 }
@@ -237,21 +201,21 @@ static void wait_for(struct fixture *f, const struct outcome *o) {
 
 static struct outcome enter(struct node *n, const char *name, uint64_t number, bool force) {
   struct outcome o = {0};
-  registry_register(n->registry, name, npid_make(0, number), force, note, &o);
+  registry_register(n->registry, name, npid_make(0, number), force, outcome_done, &o);
   wait_for(n->f, &o);
   return o;
 }
 
 static struct outcome drop(struct node *n, const char *name) {
   struct outcome o = {0};
-  registry_unregister(n->registry, name, note, &o);
+  registry_unregister(n->registry, name, outcome_done, &o);
   wait_for(n->f, &o);
   return o;
 }
 
 static struct outcome find(struct node *n, const char *name) {
   struct outcome o = {0};
-  registry_whereis(n->registry, name, note_found, &o);
+  registry_whereis(n->registry, name, outcome_found, &o);
   wait_for(n->f, &o);
   return o;
 }
@@ -341,7 +305,7 @@ static void test_race(void) {
   struct outcome o[NODES] = {{0}};
   int winners = 0;
   for (int i = 0; i < NODES; i++)
-    registry_register(f->node[i].registry, "one", npid_make(0, 7), false, note, &o[i]);
+    registry_register(f->node[i].registry, "one", npid_make(0, 7), false, outcome_done, &o[i]);
   for (int i = 0; i < NODES; i++) wait_for(f, &o[i]), winners += o[i].yes;
   ok(winners == 1, "of three that register a name at the same time one gets it");
   for (int i = 0; i < NODES; i++)
@@ -361,7 +325,7 @@ static void test_batches(void) {
   int before = etcd_server_asked(f->m, "/v3/kv/txn");
   for (int i = 0; i < MANY; i++) {
     snprintf(name, sizeof name, "n%d", i);
-    registry_register(f->node[0].registry, name, npid_make(0, 7), false, note, &o[i]);
+    registry_register(f->node[0].registry, name, npid_make(0, 7), false, outcome_done, &o[i]);
   }
   for (int i = 0; i < MANY; i++) wait_for(f, &o[i]), good += o[i].yes;
   ok(good == MANY - 1 && !o[77].yes && !o[77].code,
@@ -414,7 +378,7 @@ static void test_unheard_owner(void) {
   struct node *a = &f->node[0], *b = &f->node[1], *c = &f->node[2];
   struct outcome one = enter(a, "one", 7, false), early = {0}, never = {0};
   f->lags = true;
-  registry_whereis(b->registry, "one", note_found, &early);
+  registry_whereis(b->registry, "one", outcome_found, &early);
   ok(!find(b, "none").yes && find(b, "none").code == 0, "a name that nobody has is not found at once");
   for (int i = 0; i < 5; i++) find(b, "none");
   ok(!early.times, "that of a node of which the roster has not heard yet is asked for again");
@@ -422,12 +386,12 @@ static void test_unheard_owner(void) {
   wait_for(f, &early);
   ok(early.yes && early.token == one.token, "and found once it has");
   f->lags = true;
-  registry_whereis(c->registry, "one", note_found, &never);
+  registry_whereis(c->registry, "one", outcome_found, &never);
   for (int i = 0; i < 5; i++) find(c, "none");
   f->ahead_ms += NAMES_ANSWER_MS;
   wait_for(f, &never);
   ok(never.code == ERR_ETCD, "where it does not, the look-up fails in time");
-  registry_whereis(c->registry, "one", note_found, &never);
+  registry_whereis(c->registry, "one", outcome_found, &never);
   for (int i = 0; i < 5; i++) find(c, "none");
   fixture_free(f);
   ok(never.times == 2 && never.code == ERR_LOST, "a look-up that waits ends with the registry");
@@ -472,7 +436,7 @@ static void test_renewed(void) {
   struct node *a = &f->node[0], *b = &f->node[1];
   struct outcome one = enter(a, "one", 7, false), two = {0};
   is(text_of(b, find(b, "one").pid), "a@h.7.1", "the pid of a name has the creation of its node");
-  registry_register(a->registry, "two", npid_make(0, 8), false, note, &two);
+  registry_register(a->registry, "two", npid_make(0, 8), false, outcome_done, &two);
   while (!key_revision(f, "two")) turn(f);
   if (nodetab_renew(a->nodes, 2)) abort();
   cluster_names_renewed(a->names);
@@ -510,8 +474,8 @@ static void test_away(enum etcd_fault fault, const char *what) {
   etcd_server_fault(f->m, fault);
   int64_t began = now_ms(a);
   struct outcome o[2] = {{0}};
-  registry_register(a->registry, "three", npid_make(0, 7), false, note, &o[0]);
-  registry_unregister(a->registry, "two", note, &o[1]);
+  registry_register(a->registry, "three", npid_make(0, 7), false, outcome_done, &o[0]);
+  registry_unregister(a->registry, "two", outcome_done, &o[1]);
   for (int i = 0; i < 2; i++) wait_for(f, &o[i]);
   int64_t took = now_ms(a) - began;
   ok(o[0].code == ERR_ETCD && o[1].code == ERR_ETCD, "%s: registrations and removals fail", what);
@@ -548,7 +512,7 @@ static void test_lost_answer(void) {
 
   struct outcome late = {0};
   etcd_server_fault(f->m, ETCD_LOSES);
-  registry_register(a->registry, "two", npid_make(0, 7), false, note, &late);
+  registry_register(a->registry, "two", npid_make(0, 7), false, outcome_done, &late);
   while (!key_revision(f, "two")) turn(f);
   etcd_server_fault(f->m, ETCD_WORKS);
   wait_for(f, &late);
@@ -635,12 +599,12 @@ static void test_many_shards(void) {
   memset(seen, 0, sizeof seen);
   for (int i = 0; i < MANY; i++) {
     snprintf(name, sizeof name, "n%d", i);
-    registry_register(a->registry, name, npid_make(0, 7), false, note, &o[i]);
+    registry_register(a->registry, name, npid_make(0, 7), false, outcome_done, &o[i]);
   }
   for (int i = 0; i < MANY; i++) wait_for(f, &o[i]);
   for (int i = 0; i < MANY; i++) {
     snprintf(name, sizeof name, "n%d", i);
-    registry_whereis(b->registry, name, note_found, &seen[i]);
+    registry_whereis(b->registry, name, outcome_found, &seen[i]);
   }
   for (int i = 0; i < MANY; i++) wait_for(f, &seen[i]), good += seen[i].yes;
   ok(good == MANY, "%d names of all shards are found", MANY);
@@ -662,10 +626,10 @@ static void test_stop(void) {
   struct outcome o[4] = {{0}};
   int answered = 0;
   enter(&f->node[0], "one", 7, false);
-  registry_register(f->node[0].registry, "two", npid_make(0, 7), false, note, &o[0]);
-  registry_whereis(f->node[0].registry, "four", note_found, &o[1]);
-  registry_whereis(f->node[0].registry, "five", note_found, &o[2]);
-  registry_unregister(f->node[0].registry, "one", note, &o[3]);
+  registry_register(f->node[0].registry, "two", npid_make(0, 7), false, outcome_done, &o[0]);
+  registry_whereis(f->node[0].registry, "four", outcome_found, &o[1]);
+  registry_whereis(f->node[0].registry, "five", outcome_found, &o[2]);
+  registry_unregister(f->node[0].registry, "one", outcome_done, &o[3]);
   registry_finish(f->node[0].registry);
   f->node[0].registry = NULL;
   for (int i = 0; i < 4; i++) answered += o[i].times;
@@ -688,7 +652,7 @@ static const char *many_name(int i) {
 
 static void begin_some(struct node *n, int from, int to) {
   for (int i = from; i < to; i++)
-    registry_register(n->registry, many_name(i), npid_make(0, 7), false, note, &many[i]);
+    registry_register(n->registry, many_name(i), npid_make(0, 7), false, outcome_done, &many[i]);
 }
 
 static void begin_many(struct node *n) {
@@ -698,7 +662,7 @@ static void begin_many(struct node *n) {
 
 static void find_many(struct node *n) {
   memset(many, 0, sizeof many);
-  for (int i = 0; i < MANY; i++) registry_whereis(n->registry, many_name(i), note_found, &many[i]);
+  for (int i = 0; i < MANY; i++) registry_whereis(n->registry, many_name(i), outcome_found, &many[i]);
   for (int i = 0; i < MANY; i++) wait_for(n->f, &many[i]);
 }
 
@@ -744,7 +708,7 @@ static void test_process_with_many(void) {
   for (int i = 0; i < MANY; i++) visible += in_table(a, many_name(i)) != NPID_NONE;
   ok(!visible, "as their process ends, no name is found any more");
   ok(own_names(a) >= MANY - NAMES_SLICE, "but at most %d are removed at once", NAMES_SLICE);
-  registry_register(a->registry, many_name(MANY - 1), npid_make(0, 8), false, note, &again);
+  registry_register(a->registry, many_name(MANY - 1), npid_make(0, 8), false, outcome_done, &again);
   while ((left = own_names(a)) > 1 || !again.times) {
     turn(f);
     if (left - own_names(a) > most) most = left - own_names(a);
@@ -835,7 +799,7 @@ static void test_many_ask(void) {
   struct outcome one = enter(a, "one", 7, false);
   int most = 0, before = 0, good = 0;
   memset(many, 0, sizeof many);
-  for (int i = 0; i < MANY; i++) registry_whereis(b->registry, "one", note_found, &many[i]);
+  for (int i = 0; i < MANY; i++) registry_whereis(b->registry, "one", outcome_found, &many[i]);
   while ((before = count_many(is_answered)) < MANY) {
     turn(f);
     int now = count_many(is_answered);
@@ -845,7 +809,7 @@ static void test_many_ask(void) {
   ok(good == MANY && most <= STEP / 2, "%d that ask for one name are told once, in slices of up to %d", MANY,
      most);
   memset(many, 0, sizeof many);
-  for (int i = 0; i < MANY; i++) registry_whereis(b->registry, "none", note_found, &many[i]);
+  for (int i = 0; i < MANY; i++) registry_whereis(b->registry, "none", outcome_found, &many[i]);
   while (!count_many(is_answered)) turn(f);
   fixture_free(f);
   good = 0;
@@ -859,7 +823,7 @@ static void test_many_force(void) {
   struct node *a = &f->node[0];
   memset(many, 0, sizeof many);
   for (int i = 0; i < SAMPLE; i++)
-    registry_register(a->registry, "one", npid_make(0, (uint64_t)i + 1), true, note, &many[i]);
+    registry_register(a->registry, "one", npid_make(0, (uint64_t)i + 1), true, outcome_done, &many[i]);
   for (int i = 0; i < SAMPLE; i++) wait_for(f, &many[i]);
   int good = 0;
   for (int i = 0; i < SAMPLE; i++) good += many[i].yes && (!i || many[i].token > many[i - 1].token);
@@ -985,7 +949,7 @@ static void test_late_removal(void) {
   struct node *a = &f->node[0];
   struct outcome o = {0}, one = enter(a, "one", 7, false);
   etcd_server_fault(f->m, ETCD_SILENT);
-  registry_unregister(a->registry, "one", note, &o);
+  registry_unregister(a->registry, "one", outcome_done, &o);
   f->ahead_ms += NAMES_ANSWER_MS;
   wait_for(f, &o);
   ok(o.code == ERR_ETCD, "a removal without an answer fails");
@@ -1001,7 +965,7 @@ static void test_late_executed_removal(void) {
   struct fixture *f = fixture_new(false);
   struct node *a = &f->node[0];
   struct outcome o = {0}, one = enter(a, "one", 7, false);
-  registry_unregister(a->registry, "one", note, &o);
+  registry_unregister(a->registry, "one", outcome_done, &o);
   f->ahead_ms += NAMES_ANSWER_MS;
   uv_sleep(100); /* the tick is then due before the request is sent */
   turn(f);

@@ -2,8 +2,9 @@
  * names of a node that has gone, and an etcd that is stopped for a while. */
 #include "agent/cluster/names.h"
 
-#include "agent/cluster/etcd.h"
+#include "cluster_host.h"
 #include "etcd_real.h"
+#include "patience.h"
 #include "tap.h"
 
 #include <stdlib.h>
@@ -31,37 +32,12 @@ struct fixture {
   struct node node[NODES];
 };
 
-struct outcome {
-  int times, code;
-  bool yes;
-  uint64_t token;
-};
-
 /* --- the host ------------------------------------------------------------------------------------------- */
-
-static bool is_alive(void *data, npid pid) {
-  (void)data, (void)pid;
-  return true;
-}
-
-static int watch(void *data, npid pid) {
-  (void)data, (void)pid;
-  return 0;
-}
-
-static void tell(void *data, npid pid, struct term *message) {
-  (void)data, (void)pid, (void)message;
-}
 
 /* No test has a node call another one. */
 static void call(void *data, uint32_t to, struct term *args, registry_reply *done, void *done_data) {
   (void)data, (void)to, (void)args, (void)done, (void)done_data;
   abort();
-}
-
-static int64_t now_ms(void *data) {
-  (void)data;
-  return (int64_t)(uv_hrtime() / 1000000);
 }
 
 static bool present(void *data, const char *node, int64_t member) {
@@ -76,21 +52,15 @@ static bool behind(void *data, int64_t member) {
   return false;
 }
 
-static const struct cluster_names_host host = {.alive = is_alive,
-                                               .watch = watch,
-                                               .tell = tell,
+static const struct cluster_names_host host = {.alive = cluster_host_alive,
+                                               .watch = cluster_host_watch,
+                                               .tell = cluster_host_tell,
                                                .call = call,
-                                               .now_ms = now_ms,
+                                               .now_ms = cluster_host_now_ms,
                                                .present = present,
                                                .behind = behind};
 
 /* --- the nodes ------------------------------------------------------------------------------------------ */
-
-static void on_impatient(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
 
 static void on_joined(void *data, const struct error *e, const struct etcd_answer *answer) {
   struct node *n = data;
@@ -113,14 +83,11 @@ static void join_cluster(struct node *n) {
 
 static void node_start(struct fixture *f, int i) {
   struct node *n = &f->node[i];
-  const char *urls[] = {f->real->member[0].url, NULL};
-  const struct etcd_config client = {.loop = &f->loop, .log = &silent, .endpoints = urls};
-  struct error e;
   n->f = f;
   n->index = i;
   n->nodes = nodetab_new(node_names[i], 1);
   n->globals = names_new();
-  if (etcd_new(&client, &n->etcd, &e)) abort();
+  n->etcd = cluster_client(&f->loop, f->real->member[0].url);
   struct cluster_names_config config = {.etcd = n->etcd,
                                         .prefix = "/p/",
                                         .nodes = n->nodes,
@@ -133,19 +100,6 @@ static void node_start(struct fixture *f, int i) {
   if (cluster_names_new(&config, &n->names)) abort();
   n->registry = cluster_names_base(n->names);
   join_cluster(n);
-}
-
-static void note(void *data, const struct error *e, bool yes, uint64_t token) {
-  struct outcome *o = data;
-  o->times++;
-  o->code = e ? e->code : 0;
-  o->yes = yes;
-  o->token = token;
-}
-
-static void note_found(void *data, const struct error *e, npid pid, uint64_t token, bool stale) {
-  (void)stale;
-  note(data, e, pid != NPID_NONE, token);
 }
 
 static void wait_for(struct fixture *f, const struct outcome *o) {
@@ -162,7 +116,8 @@ static void race(struct fixture *f) {
     for (int n = 0; n < NODES; n++)
       for (int i = 0; i < NAMES; i++) {
         snprintf(name, sizeof name, "race%d", i);
-        registry_register(f->node[n].registry, name, npid_make(0, (uint64_t)k + 1), false, note, &o[i][n][k]);
+        registry_register(f->node[n].registry, name, npid_make(0, (uint64_t)k + 1), false, outcome_done,
+                          &o[i][n][k]);
       }
   for (int i = 0; i < NAMES; i++) {
     int winners = 0;
@@ -182,38 +137,38 @@ static void plenty(struct fixture *f) {
   static struct outcome o[PLENTY], seen[PLENTY];
   char name[32];
   int good = 0, found = 0;
-  int64_t began = now_ms(NULL), registered;
+  int64_t began = cluster_host_now_ms(NULL), registered;
   for (int i = 0; i < PLENTY; i++) {
     snprintf(name, sizeof name, "plenty%d", i);
-    registry_register(f->node[0].registry, name, npid_make(0, 7), false, note, &o[i]);
+    registry_register(f->node[0].registry, name, npid_make(0, 7), false, outcome_done, &o[i]);
   }
   for (int i = 0; i < PLENTY; i++) wait_for(f, &o[i]), good += o[i].yes;
-  registered = now_ms(NULL);
+  registered = cluster_host_now_ms(NULL);
   for (int i = 0; i < PLENTY; i++) {
     snprintf(name, sizeof name, "plenty%d", i);
-    registry_whereis(f->node[1].registry, name, note_found, &seen[i]);
+    registry_whereis(f->node[1].registry, name, outcome_found, &seen[i]);
   }
   for (int i = 0; i < PLENTY; i++) wait_for(f, &seen[i]), found += seen[i].yes && seen[i].token == o[i].token;
   ok(good == PLENTY, "%d names are registered, in %d ms", PLENTY, (int)(registered - began));
   ok(found == PLENTY, "another node finds all, in %d ms, with their tokens",
-     (int)(now_ms(NULL) - registered));
+     (int)(cluster_host_now_ms(NULL) - registered));
 }
 
 static void replace(struct fixture *f) {
   struct outcome first = {0}, second = {0}, third = {0};
   int64_t member = f->node[0].member;
-  registry_register(f->node[0].registry, "heir", npid_make(0, 7), false, note, &first);
+  registry_register(f->node[0].registry, "heir", npid_make(0, 7), false, outcome_done, &first);
   wait_for(f, &first);
   f->node[0].member = 0; /* others believe that it has gone, but its key is there */
-  registry_register(f->node[1].registry, "heir", npid_make(0, 8), false, note, &second);
+  registry_register(f->node[1].registry, "heir", npid_make(0, 8), false, outcome_done, &second);
   wait_for(f, &second);
   ok(first.yes && !second.yes && !second.code, "a name is not taken from a node whose member key is there");
   etcd_real_control(f->real, 0, "del /p/m/a@h");
-  registry_register(f->node[1].registry, "heir", npid_make(0, 8), false, note, &third);
+  registry_register(f->node[1].registry, "heir", npid_make(0, 8), false, outcome_done, &third);
   wait_for(f, &third);
   ok(third.yes && third.token > first.token, "but from one whose key has gone, with a larger token");
   struct outcome late = {0};
-  registry_register(f->node[0].registry, "late", npid_make(0, 7), false, note, &late);
+  registry_register(f->node[0].registry, "late", npid_make(0, 7), false, outcome_done, &late);
   wait_for(f, &late);
   ok(late.code == ERR_ETCD && member != 0, "a node without its member key registers nothing");
 }
@@ -221,16 +176,16 @@ static void replace(struct fixture *f) {
 static void stopped(struct fixture *f) {
   struct outcome o = {0}, again = {0};
   etcd_real_freeze(f->real, 0, true);
-  int64_t began = now_ms(NULL);
-  registry_register(f->node[2].registry, "stopped", npid_make(0, 7), false, note, &o);
+  int64_t began = cluster_host_now_ms(NULL);
+  registry_register(f->node[2].registry, "stopped", npid_make(0, 7), false, outcome_done, &o);
   wait_for(f, &o);
-  int64_t took = now_ms(NULL) - began;
+  int64_t took = cluster_host_now_ms(NULL) - began;
   ok(o.code == ERR_ETCD && took <= 1500, "while etcd is stopped, a registration fails, after %d ms",
      (int)took);
   etcd_real_freeze(f->real, 0, false);
   while (!again.yes) {
     again = (struct outcome){0};
-    registry_register(f->node[2].registry, "stopped", npid_make(0, 7), false, note, &again);
+    registry_register(f->node[2].registry, "stopped", npid_make(0, 7), false, outcome_done, &again);
     wait_for(f, &again);
   }
   ok(again.yes, "and succeeds afterwards");
@@ -240,8 +195,7 @@ int main(void) {
   struct fixture *f = calloc(1, sizeof *f);
   if (!f) abort();
   uv_loop_init(&f->loop);
-  uv_timer_init(&f->loop, &f->patience);
-  uv_timer_start(&f->patience, on_impatient, 60000, 0);
+  patience_begin(&f->patience, &f->loop, 60000);
   f->real = etcd_real_new(1, false, NULL);
   for (int i = 0; i < NODES; i++) node_start(f, i);
   race(f);

@@ -9,6 +9,7 @@
 #include "agent/mesh/lanes.h"
 #include "base/clock.h"
 #include "loopback.h"
+#include "patience.h"
 #include "tap.h"
 #include "wire/frame.h"
 
@@ -170,12 +171,6 @@ static void on_listening(uv_poll_t *p, int status, int what) {
   at->next = NULL;
 }
 
-static void on_patience(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
-
 static void on_nothing(uv_timer_t *t) {
   (void)t;
 }
@@ -184,8 +179,7 @@ static struct place *place_for(const struct psk_set *dials_with, unsigned key_re
   struct place *p = calloc(1, sizeof *p);
   struct error e;
   uv_loop_init(&p->loop);
-  uv_timer_init(&p->loop, &p->patience);
-  uv_timer_start(&p->patience, on_patience, 60000, 0);
+  patience_begin(&p->patience, &p->loop, 60000);
   p->fd = loopback_listen(&p->port);
   uv_poll_init(&p->loop, &p->listening, p->fd);
   p->listening.data = p;

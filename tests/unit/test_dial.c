@@ -3,6 +3,7 @@
 #include "agent/mesh/dial.h"
 
 #include "loopback.h"
+#include "patience.h"
 #include "tap.h"
 #include "wire/client_hello.h"
 #include "wire/exchange.h"
@@ -146,18 +147,11 @@ struct client {
   char body[512];
 };
 
-static void on_impatient(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
-
 static struct client *client_new(const struct psk *psk) {
   struct client *c = calloc(1, sizeof *c);
   struct error e;
   uv_loop_init(&c->loop);
-  uv_timer_init(&c->loop, &c->patience);
-  uv_timer_start(&c->patience, on_impatient, 20000, 0);
+  patience_begin(&c->patience, &c->loop, 20000);
   c->dialler = dialler_new(&c->loop, psk, "one@a", 8000, &e);
   if (!c->dialler) abort();
   return c;

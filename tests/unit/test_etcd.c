@@ -3,6 +3,7 @@
 
 #include "base/metrics.h"
 #include "etcd_server.h"
+#include "patience.h"
 #include "tap.h"
 
 #include <stdlib.h>
@@ -32,12 +33,6 @@ struct fixture {
   struct seen seen;
 };
 
-static void on_impatient(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
-
 /* A cluster of so many members, and a client that knows them. */
 static struct fixture *fixture_new(int members, const char *user, const char *password) {
   struct fixture *f = calloc(1, sizeof *f);
@@ -45,8 +40,7 @@ static struct fixture *fixture_new(int members, const char *user, const char *pa
   struct error e;
   if (!f) abort();
   uv_loop_init(&f->loop);
-  uv_timer_init(&f->loop, &f->patience);
-  uv_timer_start(&f->patience, on_impatient, 60000, 0);
+  patience_begin(&f->patience, &f->loop, 60000);
   for (int i = 0; i < members; i++) {
     f->m[i] = i ? etcd_server_join(f->m[0]) : etcd_server_new(&f->loop);
     urls[i] = etcd_server_url(f->m[i]);

@@ -2,6 +2,7 @@
 #include "agent/cluster/etcd.h"
 
 #include "etcd_real.h"
+#include "patience.h"
 #include "tap.h"
 
 #include <stdlib.h>
@@ -24,12 +25,6 @@ struct fixture {
   struct etcd *c;
   struct seen seen;
 };
-
-static void on_impatient(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
 
 static struct etcd *client_new(struct fixture *f, const char *user, const char *password) {
   const char *urls[ETCD_REAL_MEMBERS + 1] = {0};
@@ -54,8 +49,7 @@ static struct fixture *fixture_new(int members, bool tls, const char *option) {
   struct fixture *f = calloc(1, sizeof *f);
   if (!f) abort();
   uv_loop_init(&f->loop);
-  uv_timer_init(&f->loop, &f->patience);
-  uv_timer_start(&f->patience, on_impatient, 120000, 0);
+  patience_begin(&f->patience, &f->loop, 120000);
   f->real = etcd_real_new(members, tls, option);
   f->c = client_new(f, NULL, NULL);
   return f;

@@ -2,7 +2,9 @@
  * says; the nodes keep theirs by the clock. */
 #include "agent/cluster/roster.h"
 
+#include "cluster_host.h"
 #include "etcd_server.h"
+#include "patience.h"
 #include "tap.h"
 
 #include <stdlib.h>
@@ -58,29 +60,19 @@ static void on_gone(void *data, const char *node) {
 
 static const struct roster_events events = {on_joined, on_refused, on_present, on_gone};
 
-static void on_impatient(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
-
 static struct fixture *fixture_new(void) {
   struct fixture *f = calloc(1, sizeof *f);
   if (!f) abort();
   uv_loop_init(&f->loop);
-  uv_timer_init(&f->loop, &f->patience);
-  uv_timer_start(&f->patience, on_impatient, 60000, 0);
+  patience_begin(&f->patience, &f->loop, 60000);
   f->m = etcd_server_new(&f->loop);
   return f;
 }
 
 static struct node *begin(struct fixture *f, int i, const char *name, int64_t count_ms) {
   struct node *n = &f->node[i];
-  const char *urls[] = {etcd_server_url(f->m), NULL};
-  struct error e;
   *n = (struct node){.f = f};
-  const struct etcd_config config = {.loop = &f->loop, .log = &silent, .endpoints = urls};
-  if (etcd_new(&config, &n->etcd, &e)) abort();
+  n->etcd = cluster_client(&f->loop, etcd_server_url(f->m));
   const struct roster_config roster = {.loop = &f->loop,
                                        .log = &silent,
                                        .etcd = n->etcd,
@@ -122,22 +114,6 @@ static void until(struct fixture *f, const int *count, int n) {
   while (*count < n) uv_run(&f->loop, UV_RUN_ONCE);
 }
 
-static void on_passed(uv_timer_t *t) {
-  *(bool *)t->data = true;
-}
-
-/* For what does not happen. */
-static void pass(struct fixture *f, uint64_t ms) {
-  uv_timer_t t;
-  bool over = false;
-  uv_timer_init(&f->loop, &t);
-  t.data = &over;
-  uv_timer_start(&t, on_passed, ms, 0);
-  while (!over) uv_run(&f->loop, UV_RUN_ONCE);
-  uv_close((uv_handle_t *)&t, NULL);
-  uv_run(&f->loop, UV_RUN_NOWAIT);
-}
-
 static void test_members(void) {
   struct fixture *f = fixture_new();
   struct node *one = begin(f, 0, "one@a", 0);
@@ -170,7 +146,7 @@ static void test_members(void) {
   etcd_server_put(f->m, "/x/m/three@c", "what is that");
   etcd_server_put(f->m, "/x/m/four", "{}");
   etcd_server_put(f->m, "/x/m/five@e", "{\"creation\":0,\"address\":\"a b\",\"port\":99999,\"tags\":\"\"}");
-  pass(f, 100);
+  patience_pass(&f->loop, 100);
   ok(one->present == 2, "keys that are not understood are left out");
   fixture_free(f);
 }
@@ -185,7 +161,7 @@ static void test_many(void) {
   }
   struct node *one = begin(f, 0, "one@a", 0);
   until(f, &one->present, MANY);
-  pass(f, 100);
+  patience_pass(&f->loop, 100);
   ok(one->present == MANY, "%d nodes are read by pages, each once", MANY);
   fixture_free(f);
 }
@@ -201,7 +177,7 @@ static void test_name_taken(void) {
   end(one); /* it dies: its key stays until its lease ends */
   end(other);
   struct node *again = begin(f, 1, "one@a", 0);
-  pass(f, 200);
+  patience_pass(&f->loop, 200);
   ok(!again->joined && !again->refused, "the key of an earlier start is waited for");
   etcd_server_expire(f->m, 0);
   until(f, &again->joined, 1);
@@ -230,7 +206,7 @@ static void test_away(void) {
   until(f, &one->present, 1);
   until(f, &two->joined, 1);
   etcd_server_fault(f->m, ETCD_NO_LEADER);
-  pass(f, 2500);
+  patience_pass(&f->loop, 2500);
   ok(!one->gone && !two->gone && roster_sure_ms(one->roster) <= 0,
      "without a leader nobody is gone, and no node is sure of its key");
   etcd_server_fault(f->m, ETCD_WORKS);
@@ -255,7 +231,7 @@ static void test_lost_answer(void) {
   struct fixture *f = fixture_new();
   etcd_server_fault(f->m, ETCD_LOSES);
   struct node *one = begin(f, 0, "one@a", 0);
-  pass(f, 1000);
+  patience_pass(&f->loop, 1000);
   etcd_server_fault(f->m, ETCD_WORKS);
   until(f, &one->joined, 1);
   ok(one->revision == etcd_server_created(f->m, "/x/m/one@a") && !one->refused,

@@ -4,6 +4,7 @@
 #include "agent/cluster/roster.h"
 
 #include "etcd_real.h"
+#include "patience.h"
 #include "tap.h"
 
 #include <stdlib.h>
@@ -68,19 +69,12 @@ static const struct roster_events events = {on_joined, on_refused, on_present, o
 
 /* --- the nodes ------------------------------------------------------------------------------------------ */
 
-static void on_impatient(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
-
 static struct fixture *fixture_new(int members) {
   struct fixture *f = calloc(1, sizeof *f);
   if (!f) abort();
   uv_loop_init(&f->loop);
   uv_loop_init(&f->slow);
-  uv_timer_init(&f->loop, &f->patience);
-  uv_timer_start(&f->patience, on_impatient, 90000, 0);
+  patience_begin(&f->patience, &f->loop, 90000);
   f->real = etcd_real_new(members, false, NULL);
   return f;
 }
@@ -151,22 +145,6 @@ static int64_t now_ms(void) {
 /* Runs the loop of all nodes but the last one until the condition holds. */
 #define UNTIL(f, condition)                                                                                  \
   while (!(condition)) uv_run(&(f)->loop, UV_RUN_ONCE)
-
-static void on_passed(uv_timer_t *t) {
-  *(bool *)t->data = true;
-}
-
-/* For what does not happen. */
-static void pass(struct fixture *f, uint64_t ms) {
-  uv_timer_t t;
-  bool over = false;
-  uv_timer_init(&f->loop, &t);
-  t.data = &over;
-  uv_timer_start(&t, on_passed, ms, 0);
-  UNTIL(f, over);
-  uv_close((uv_handle_t *)&t, NULL);
-  uv_run(&f->loop, UV_RUN_NOWAIT);
-}
 
 static bool runs(const struct node *n) {
   return n->roster && roster_revision(n->roster);
@@ -251,14 +229,14 @@ static void test_killed(struct fixture *f) {
   int before = all_gone(f), joined = f->node[0].joined;
   etcd_real_kill(f->real, 0);
   UNTIL(f, all_sure(f, NODES - 1, false));
-  pass(f, 1000 * TTL_S);
+  patience_pass(&f->loop, 1000 * TTL_S);
   ok(all_gone(f) == before, "while etcd does not run nobody is gone, and no node is sure of its key");
   end(&f->node[3]); /* dies meanwhile */
   etcd_real_start(f->real, 0);
   UNTIL(f, all_sure(f, NODES - 1, true));
   ok(all_gone(f) == before && f->node[0].joined == joined, "when it runs again, nodes have their keys");
   UNTIL(f, all_gone(f) == before + 3);
-  pass(f, 1000 * TTL_S);
+  patience_pass(&f->loop, 1000 * TTL_S);
   ok(all_gone(f) == before + 3 && all_right(f, NODES - 1),
      "and the one that has died meanwhile is gone, but no other one");
 }
@@ -346,7 +324,7 @@ static void test_leader(void) {
   UNTIL(f, all_right(f, NODES - 1));
   etcd_real_kill(f->real, leader);
   int64_t began = now_ms();
-  pass(f, 1000 * TTL_S);
+  patience_pass(&f->loop, 1000 * TTL_S);
   UNTIL(f, all_sure(f, NODES - 1, true) && now_ms() - began >= 3000 * TTL_S);
   ok(!all_gone(f) && all_right(f, NODES - 1), "a leader that is killed costs no node its key");
   end(&f->node[2]);

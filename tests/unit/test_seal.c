@@ -2,14 +2,13 @@
 #include "agent/cluster/seal.h"
 
 #include "agent/cluster/spec.h"
+#include "cluster_host.h"
 #include "etcd_server.h"
 #include "tap.h"
 
 #include <stdlib.h>
 
 #define PREFIX "/node-toolkit/v1/x/"
-
-static const struct log silent = {NULL, "test"};
 
 struct seen {
   int done;
@@ -24,13 +23,10 @@ struct fixture {
 
 static struct fixture *fixture_new(void) {
   struct fixture *f = calloc(1, sizeof *f);
-  struct error e;
   if (!f) abort();
   uv_loop_init(&f->loop);
   f->m = etcd_server_new(&f->loop);
-  const char *urls[] = {etcd_server_url(f->m), NULL};
-  const struct etcd_config config = {.loop = &f->loop, .log = &silent, .endpoints = urls};
-  if (etcd_new(&config, &f->c, &e)) abort();
+  f->c = cluster_client(&f->loop, etcd_server_url(f->m));
   return f;
 }
 
@@ -49,18 +45,9 @@ static void on_done(void *data, const struct error *e) {
   s->e = e ? *e : (struct error){0};
 }
 
-/* The keys of a list of cookies. */
-static struct psk_set keys_of(const char *text) {
-  struct cookies cookies;
-  struct psk_set set;
-  struct error e;
-  if (cookies_parse("the test", text, strlen(text), &cookies, &e) || psk_set_derive(&cookies, &set)) abort();
-  return set;
-}
-
 static struct seen check(struct fixture *f, const char *cookies) {
   struct seen s = {0};
-  struct psk_set keys = keys_of(cookies);
+  struct psk_set keys = cluster_keys(cookies);
   seal_check(&f->loop, f->c, PREFIX, &keys, on_done, &s);
   while (!s.done) uv_run(&f->loop, UV_RUN_ONCE);
   return s;
@@ -121,7 +108,7 @@ static void test_race(void) {
   struct fixture *f = fixture_new();
   struct seen seen[NODES] = {0};
   struct seal *seal[NODES];
-  struct psk_set one = keys_of(ONE), two = keys_of(TWO);
+  struct psk_set one = cluster_keys(ONE), two = cluster_keys(TWO);
   for (int i = 0; i < NODES; i++)
     seal[i] = seal_check(&f->loop, f->c, PREFIX, i % 2 ? &two : &one, on_done, &seen[i]);
   seal_cancel(seal[0]);

@@ -3,6 +3,7 @@
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "patience.h"
 #include "tap.h"
 
 #include <arpa/inet.h>
@@ -133,17 +134,10 @@ struct pair {
   struct node a, b;
 };
 
-static void on_patience(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
-
 static struct pair *pair_new(void) {
   struct pair *p = calloc(1, sizeof *p);
   uv_loop_init(&p->loop);
-  uv_timer_init(&p->loop, &p->patience);
-  uv_timer_start(&p->patience, on_patience, 60000, 0);
+  patience_begin(&p->patience, &p->loop, 60000);
   node_start(&p->a, &p->loop, "one@a", "two@b");
   node_start(&p->b, &p->loop, "two@b", "one@a");
   p->a.peer_port = p->b.port;

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "loopback.h"
+#include "patience.h"
 #include "tap.h"
 
 #include <errno.h>
@@ -88,11 +89,6 @@ static void on_listening(uv_poll_t *p, int status, int what) {
   if (!g->c) abort();
 }
 
-static void on_patience(uv_timer_t *t) {
-  (void)t;
-  printf("Bail out! nothing happens\n");
-  exit(1);
-}
 static void on_tick(uv_timer_t *t) {
   (void)t;
 }
@@ -154,8 +150,7 @@ static struct net *net_with(const struct psk_set *of_one, int idle_ms) {
   struct net *net = calloc(1, sizeof *net);
   net->idle_ms = idle_ms;
   uv_loop_init(&net->loop);
-  uv_timer_init(&net->loop, &net->patience);
-  uv_timer_start(&net->patience, on_patience, 60000, 0);
+  patience_begin(&net->patience, &net->loop, 60000);
   uv_timer_init(&net->loop, &net->tick); /* the sockets of the ends are looked at this often */
   uv_timer_start(&net->tick, on_tick, 1, 1);
   net->log.prefix = "test";
