@@ -42,7 +42,7 @@ struct conversation { /* a connection */
   uv_tcp_t tcp;
   struct etcd_server *m;
   struct conversation *next;
-  struct buf in;
+  struct buf in, out; /* out: what is to be written when the member is not ETCD_LATE any more */
   bool watches, closing;
   char prefix[512], end[512];
   int64_t next_revision;
@@ -375,17 +375,24 @@ static void on_written(uv_write_t *req, int status) {
   free(w);
 }
 
-static void send_text(struct conversation *k, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void send_text(struct conversation *k, const char *format, ...) {
+static void flush(struct conversation *k) {
+  if (!k->out.len || k->m->fault == ETCD_LATE) return;
   struct writing *w = calloc(1, sizeof *w);
   if (!w) abort();
-  va_list args;
-  va_start(args, format);
-  buf_vprintf(&w->text, format, args);
-  va_end(args);
+  w->text = k->out;
+  k->out = BUF_INIT;
   uv_buf_t bytes = uv_buf_init(w->text.data, (unsigned)w->text.len);
   w->req.data = w;
   if (k->closing || uv_write(&w->req, (uv_stream_t *)&k->tcp, &bytes, 1, on_written)) on_written(&w->req, 0);
+}
+
+static void send_text(struct conversation *k, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void send_text(struct conversation *k, const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  buf_vprintf(&k->out, format, args);
+  va_end(args);
+  flush(k);
 }
 
 static void leave_store(struct etcd_server *m);
@@ -397,6 +404,7 @@ static void on_closed(uv_handle_t *h) {
   while (*at != k) at = &(*at)->next;
   *at = k->next;
   buf_finish(&k->in);
+  buf_finish(&k->out);
   free(k);
   leave_store(m);
 }
@@ -746,7 +754,10 @@ void etcd_server_fault(struct etcd_server *m, enum etcd_fault fault) {
   }
   if (was_down && fault != ETCD_DOWN && !m->listens) listen_at(m);
   for (struct conversation *k = m->conversations; k; k = k->next)
-    if (fault == ETCD_NO_LEADER && k->watches) end_for_want_of_leader(k);
+    if (fault == ETCD_NO_LEADER && k->watches)
+      end_for_want_of_leader(k);
+    else
+      flush(k);
   feed_all(m);
 }
 

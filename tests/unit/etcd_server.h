@@ -25,6 +25,7 @@ enum etcd_fault {
   ETCD_SILENT,      /* takes connections and requests, and answers nothing: the process is stopped */
   ETCD_HANGS_UP,    /* closes the connection after a request, unanswered and not executed */
   ETCD_LOSES,       /* executes the request, and closes the connection instead of answering */
+  ETCD_LATE,        /* executes requests, and answers them when it has another fault, or none */
   ETCD_HALF,        /* closes the connection in the middle of the answer, or of the next line of a watch */
   ETCD_NO_LEADER,   /* only serializable reads are answered; watches end */
   ETCD_OLD,         /* its revision is 1 */
