@@ -242,6 +242,10 @@ static void test_direct(void) {
   send_far(SIGNAL_MESSAGE, 14);
   ok(direct.calls == 1 && took(13, 14), "or before the next signal into the inbox");
   begin_turn(true);
+  send_far(SIGNAL_LINK, 17);
+  send_far(SIGNAL_REPLY, 18);
+  ok(direct.calls == 1 && are(direct.last, 17, 18), "a link and the reply behind it go together");
+  begin_turn(true);
   send_far(SIGNAL_MESSAGE, 15);
   send_far(SIGNAL_REPLY, 16);
   ok(direct.calls == 1 && took(16, 0), "a reply that comes second does not wait");

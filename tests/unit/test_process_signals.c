@@ -7,6 +7,7 @@
 #include "still_vm.h"
 #include "tap.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 enum { BOUND = 8 }; /* messages of a mailbox */
@@ -148,6 +149,25 @@ static void test_replies(void) {
   ok(process_demonitor(p, monitor) == NPID_NONE, "and ends when nothing was");
 }
 
+/* The connection ends when the LINK of a process that was spawned has come, but not the reply. */
+static void test_lost_reply(void) {
+  struct term *reason = word("noconnection");
+  struct ties_loss lost = {.incarnation = st.far, .epoch = 1, .reason = reason, .pid = NPID_NONE};
+  npid ref = vm_ref(st.vm), child;
+  begin(true);
+  p->call = ref, p->callee = npid_make(st.far, 0), p->call_epoch = 1;
+  give(SIGNAL_LINK, npid_make(st.far, 8), vm_ref(st.vm), 1, NULL);
+  ok(p->child == NPID_NONE, "a link by another process says nothing of a call");
+  give(SIGNAL_LINK, far1, ref, 1, NULL);
+  process_node_down(p, &lost, INT_MAX);
+  ties_loss_next(&lost);
+  struct term_reader r = term_read(p->reply);
+  ok(p->call == NPID_NONE && term_next(&r).tag == TERM_TRUE && term_get_pid(&r, &child) && child == far1,
+     "a spawn whose process has linked itself succeeds without its reply");
+  ok(p->mailbox.count == 2 && newest_is("EXIT"), "and the exit signal of the lost link follows");
+  term_unref(reason);
+}
+
 /* --- info --- */
 
 static struct term_value field(struct term *t, const char *key) {
@@ -215,6 +235,7 @@ int main(void) {
   test_bounds();
   test_order();
   test_replies();
+  test_lost_reply();
   test_info();
   test_states();
   still_finish(&st);

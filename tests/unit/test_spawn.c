@@ -125,6 +125,26 @@ static void test_send(void) {
   signal_free(d);
 }
 
+/* The node of the caller may be lost between the LINK and the reply of the new process. */
+static void test_link_of_call(void) {
+  struct process *near = still_spawn(&st, "receive()");
+  npid far = npid_make(st.far, 9), other = npid_make(st.far, 10), ref = vm_ref(st.vm), call = vm_ref(st.vm);
+  static const char *const whose[] = {"the LINK to the process that asked for a new one has the call's ref",
+                                      "one to another process has none"};
+  for (int i = 0; i < 2; i++) {
+    uint64_t number = isolate_take_number(near->isolate);
+    still_clear(&st);
+    ptab_set(&st.vm->ptab, number, &near->isolate->runnable, NULL);
+    atomic_fetch_add(&near->isolate->live, 1);
+    vm_deliver(st.vm, signal_new(SIGNAL_SPAWN, npid_make(0, number), far, call,
+                                 host_order(i ? other : far, st.tester, ref)));
+    still_run(&st);
+    struct signal *link = still_take(&st, SIGNAL_LINK);
+    ok(link && link->to == (i ? other : far) && link->ref == (i ? NPID_NONE : call), "%s", whose[i]);
+    signal_free(link);
+  }
+}
+
 static size_t count_processes(void) {
   struct vm_row rows[64];
   uint32_t cursor = 0;
@@ -183,6 +203,7 @@ int main(void) {
   test_read();
   test_tie();
   test_lost();
+  test_link_of_call();
   test_send();
   test_killed();
   test_full();

@@ -136,6 +136,7 @@ int bind_call(lua_State *L, npid to, struct term *term, lua_KFunction then, lua_
   npid ref = isolate_ref(p->isolate);
   p->call = ref;
   p->callee = to;
+  p->child = NPID_NONE;
   term_unref(p->reply);
   p->reply = NULL;
   p->call_epoch = isolate_epoch(p->isolate, to);

@@ -144,7 +144,8 @@ static int begin(lua_State *L, struct process *p) {
   }
   if (spawn_tie(p, &o)) return refuse(p, "out_of_memory", "out of memory");
   /* The linked process may have ended by now; it, or its node, then answers the LINK with an exit signal. */
-  if (o.link != NPID_NONE && isolate_tie(p->isolate, SIGNAL_LINK, o.link, p->pid, NPID_NONE, o.epoch))
+  npid call = o.link == p->order->from ? p->order->ref : NPID_NONE;
+  if (o.link != NPID_NONE && isolate_tie(p->isolate, SIGNAL_LINK, o.link, p->pid, call, o.epoch))
     return refuse(p, "out_of_memory", "out of memory");
   /* spawn_answer frees the order, but the arguments are read from its term after that.  p->reply keeps it:
    * the end of the process drops it when there is no memory for the arguments. */

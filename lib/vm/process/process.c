@@ -115,6 +115,7 @@ static void blank(struct process *p, struct isolate *iso, lua_State *co, uint32_
                         .slot = slot,
                         .call = NPID_NONE,
                         .callee_ref = NPID_NONE,
+                        .child = NPID_NONE,
                         .next = iso->pool};
   mailbox_init(&p->mailbox);
 }

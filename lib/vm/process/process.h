@@ -53,6 +53,7 @@ struct process {
   npid leader;
   npid call;       /* ref of the pending call, or NPID_NONE */
   npid callee;     /* the receiver of that call */
+  npid child;      /* what that call has spawned, by its LINK that came before the reply; or NPID_NONE */
   npid callee_ref; /* the ref of the monitor for the process that the call spawns, or NPID_NONE */
   struct term *reply;
   struct alarm *alarms;   /* that it has set for itself */

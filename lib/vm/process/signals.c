@@ -115,9 +115,13 @@ static void on_link_exit(struct process *p, struct signal *s) {
   }
 }
 
+/* The LINK of a process that p waits for carries the ref of that call: should the reply be lost with the
+ * connection, p still knows whose exit signal follows. */
 static void on_link(struct process *p, struct signal *s) {
   if (process_link_by(p, s->from, s->epoch))
     isolate_signal(p->isolate, SIGNAL_LINK_EXIT, s->from, p->pid, NPID_NONE, term_build("s", "noproc"));
+  else if (s->ref == p->call && s->ref != NPID_NONE)
+    p->child = s->from;
   signal_free(s);
 }
 

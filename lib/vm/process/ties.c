@@ -338,11 +338,15 @@ static const struct {
               {offsetof(struct ties, watchers), lose_watcher}};
 enum { LOSSES = sizeof losses / sizeof *losses };
 
+/* A call whose process has linked itself has succeeded, although its reply is lost: the exit signal of that
+ * link follows the answer. */
 static void lose_call(struct process *p, const struct ties_loss *l) {
   bool calls = p->call != NPID_NONE && npid_incarnation(p->callee) == l->incarnation && p->call_epoch;
-  if (calls && p->call_epoch <= l->epoch)
-    isolate_signal(p->isolate, SIGNAL_REPLY, p->pid, p->callee, p->call,
-                   term_build("bss", 0, "lost", "the connection to the node was lost"));
+  if (!calls || p->call_epoch > l->epoch) return;
+  struct term *answer = p->child != NPID_NONE
+                            ? term_build("bp", 1, p->child)
+                            : term_build("bss", 0, "lost", "the connection to the node was lost");
+  isolate_signal(p->isolate, SIGNAL_REPLY, p->pid, p->callee, p->call, answer);
 }
 
 static void forget_keys(struct ties_loss *l) {

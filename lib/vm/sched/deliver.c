@@ -21,10 +21,10 @@ static bool directly(struct vm *vm, struct signal *s) {
   return !atomic_load(&vm->sched.stopping) && vm->config.direct(vm->config.data, s);
 }
 
-/* A reply, which is the first signal of a new process, is parked: what the process sends next goes with it.
- */
+/* The first signals of a new process, its LINK and the reply to its spawner, are parked: each goes with what
+ * the process sends next. */
 static bool may_park(const struct signal *s) {
-  return s->kind == SIGNAL_REPLY;
+  return s->kind == SIGNAL_REPLY || s->kind == SIGNAL_LINK;
 }
 
 /* Sends what a scheduler has parked, and s, which is to another node, or NULL, behind it. */
