@@ -1210,6 +1210,28 @@ slow_call() {
   api one GET /metrics | awk '/^node_hold_longest_seconds/ { n++; if ($2 < 0.3) exit 1 } END { exit n != 2 }'
 }
 
+# rests OS-PID: does the thread of the watchdog wake less than ten times in a second?
+rests() {
+  local status before
+  status=$(grep -lx watchdog "/proc/$1/task/"*/comm)
+  status=${status%comm}status
+  before=$(awk '/^voluntary/ { print $2 }' "$status")
+  sleep 1 # what happens in a second is what is tested
+  [ $(($(awk '/^voluntary/ { print $2 }' "$status") - before)) -lt 10 ]
+}
+
+@test "the watchdog: it rests while its node does, not while a process runs" {
+  needs_preemption
+  start_node one
+  pid=$(api one GET /v1/node | jq .os_pid)
+  wait_until rests "$pid"
+  busy=$(node-spawn -n one -d -e 'while true do end')
+  run rests "$pid"
+  [ "$status" = 1 ]
+  node-kill -n one "$busy"
+  wait_until rests "$pid"
+}
+
 @test "the watchdog: a stopped node is not a held one" {
   needs_preemption
   start_node one

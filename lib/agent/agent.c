@@ -98,6 +98,10 @@ static void wake(void *data) {
   eventfd_write(a->wake_fd, 1); /* cannot fail: the counter stays far below its limit */
 }
 
+static void on_awake(void *data) {
+  watchdog_wake(data);
+}
+
 /* --- stopping ------------------------------------------------------------------------------------------- */
 
 static void on_stop_check(uv_timer_t *t) {
@@ -179,6 +183,7 @@ static int make_vm(struct agent *a, struct error *e) {
                              .console = NPID_NONE,
                              .wake = wake,
                              .direct = send_directly,
+                             .awake = on_awake,
                              .data = a};
   a->vm = vm_new(&config, e);
   buf_finish(&path);
@@ -313,8 +318,8 @@ static int make_handles(struct agent *a, struct error *e) {
     a->handles[a->handle_count++] = (uv_handle_t *)&a->expire;
   if (!failed) orphans_init(a);
   a->grace.data = a->wake.data = a->room.data = a;
+  if (!failed) failed = watchdog_init(a); /* before all that has a prepare handle */
   if (!failed) failed = memory_init(a);
-  if (!failed) failed = watchdog_init(a);
   if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM, on_signal);
   if (!failed) failed = watch_signal(a, &a->on_int, SIGINT, on_signal);
   if (!failed) failed = watch_signal(a, &a->on_hup, SIGHUP, on_hangup);

@@ -1,5 +1,9 @@
-/* Invariant: what is under `lock` is used by both threads; `loop` by the I/O thread, but for its atomic
+/* Invariant: what is under `lock` is used by all threads; `loop` by the I/O thread, but for its atomic
  * members; `turns` by the I/O thread; the rest, from watchdog_start to watchdog_stop, by the watcher.
+ *
+ * Ordering of rest: the watcher sets `rests`, and then looks at all schedulers once more.  A scheduler is
+ * marked as awake first, and then looks at `rests` (watchdog_wake).  So either the watcher sees that it is
+ * awake, or the scheduler sees that the watcher rests.
  *
  * The I/O thread measures its own holds after the fact: between the return of epoll_wait, which libuv keeps
  * as uv_now, and the check handle it ran callbacks of I/O; between the check handle and the next prepare
@@ -43,6 +47,7 @@ struct watchdog {
   pthread_mutex_t lock;
   pthread_cond_t wake;
   bool stopping;
+  atomic_bool rests; /* set by the watcher; who resets it signals `wake` */
   struct span spans[SPANS];
   int span_count;
   struct hold_counts counts; /* of the loop */
@@ -50,6 +55,7 @@ struct watchdog {
   pthread_t thread;
   bool runs;
   struct holds_watcher watcher;
+  bool woken; /* by a scheduler, for this look */
   struct holds_lines lines;
   struct holds_thread loop;
   struct held *schedulers;
@@ -122,8 +128,9 @@ static void take_spans(struct watchdog *w) {
   }
 }
 
-/* Tells a hold that has not ended; only work that has a label can be told from waiting. */
-static void watch_loop(struct watchdog *w) {
+/* Tells a hold that has not ended; only work that has a label can be told from waiting.  True: the loop has
+ * none. */
+static bool watch_loop(struct watchdog *w) {
   struct holds_loop *l = &w->agent->holds;
   struct holds_label who = {atomic_load_explicit(&l->kind, memory_order_relaxed),
                             atomic_load_explicit(&l->name, memory_order_relaxed)};
@@ -131,6 +138,7 @@ static void watch_loop(struct watchdog *w) {
   int64_t held;
   enum holds_event event = holds_progress(&w->watcher, &w->loop, turns, !who.kind, &held);
   if (event == HOLDS_LASTS) tell_loop(w, "is still", held, &who);
+  return !who.kind;
 }
 
 static void tell_scheduler(struct watchdog *w, int i, const char *verb, int64_t held) {
@@ -143,43 +151,73 @@ static void tell_scheduler(struct watchdog *w, int i, const char *verb, int64_t 
   tell(w, text);
 }
 
-static void watch_scheduler(struct watchdog *w, int i) {
+/* True: the scheduler is idle. */
+static bool watch_scheduler(struct watchdog *w, int i) {
   struct vm_pulse pulse;
   struct held *h = &w->schedulers[i];
   int64_t held;
   vm_pulse(w->agent->vm, i, &pulse);
   enum holds_event event = holds_progress(&w->watcher, &h->thread, pulse.progress, pulse.idle, &held);
-  if (event == HOLDS_NOTHING) return;
+  if (event == HOLDS_NOTHING) return pulse.idle;
   count(w, &h->counts, event == HOLDS_BEGAN, held);
   if (event == HOLDS_BEGAN) h->who = pulse;
   if (event == HOLDS_BEGAN) vm_pulse_who(w->agent->vm, i, true, &h->who);
   if (event == HOLDS_LASTS) tell_scheduler(w, i, "is still", held);
-  if (event != HOLDS_ENDED) return;
+  if (event != HOLDS_ENDED) return pulse.idle;
   struct vm_pulse after = h->who;
   vm_pulse_who(w->agent->vm, i, false, &after);
   if (h->who.pid == NPID_NONE) h->who = after;
   memcpy(h->who.place, after.place, sizeof h->who.place);
   tell_scheduler(w, i, "was", held);
+  return pulse.idle;
 }
 
 static void look(struct watchdog *w) {
   holds_look(&w->watcher, clock_ns());
   take_spans(w);
-  watch_loop(w);
-  for (int i = 0; i < w->count; i++) watch_scheduler(w, i);
+  bool idle = watch_loop(w);
+  for (int i = 0; i < w->count; i++)
+    if (!watch_scheduler(w, i)) idle = false;
+  holds_saw(&w->watcher, idle && !w->woken);
+}
+
+static bool all_idle(struct watchdog *w) {
+  struct vm_pulse pulse = {.idle = true};
+  for (int i = 0; i < w->count && pulse.idle; i++) vm_pulse(w->agent->vm, i, &pulse);
+  return pulse.idle;
+}
+
+/* Begins to rest when it is time to; true unless a scheduler is awake after all. */
+static bool may_rest(struct watchdog *w) {
+  if (holds_pause_ms(&w->watcher) != HOLDS_REST_MS) return false;
+  atomic_store(&w->rests, true);
+  if (all_idle(w)) return true;
+  atomic_store(&w->rests, false);
+  holds_saw(&w->watcher, false);
+  return false;
 }
 
 /* Waits for the next look; false when the watchdog stops. */
 static bool wait_for_look(struct watchdog *w) {
-  struct timespec until;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_nsec += HOLDS_LOOK_MS * 1000000L;
-  if (until.tv_nsec >= 1000000000) until.tv_nsec -= 1000000000, until.tv_sec++;
+  bool rests = may_rest(w);
+  int64_t ns = holds_pause_ms(&w->watcher) * INT64_C(1000000) + clock_ns();
+  struct timespec until = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
   pthread_mutex_lock(&w->lock);
-  while (!w->stopping && !pthread_cond_timedwait(&w->wake, &w->lock, &until)) continue;
+  while (!w->stopping && rests == atomic_load(&w->rests) &&
+         !pthread_cond_timedwait(&w->wake, &w->lock, &until))
+    continue;
   bool goes_on = !w->stopping;
   pthread_mutex_unlock(&w->lock);
+  w->woken = rests && !atomic_exchange(&w->rests, false);
   return goes_on;
+}
+
+void watchdog_wake(struct agent *a) {
+  struct watchdog *w = a->watchdog;
+  if (!atomic_load(&w->rests) || !atomic_exchange(&w->rests, false)) return;
+  pthread_mutex_lock(&w->lock);
+  pthread_cond_signal(&w->wake);
+  pthread_mutex_unlock(&w->lock);
 }
 
 static void *watch(void *data) {

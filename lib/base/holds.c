@@ -6,11 +6,20 @@
 #define MS INT64_C(1000000)
 
 void holds_look(struct holds_watcher *w, int64_t now) {
-  int64_t due = w->looked + HOLDS_LOOK_MS * MS;
+  int pause = holds_pause_ms(w);
+  int64_t due = w->looked + pause * MS;
   bool late = w->looked && now - due > HOLDS_LATE_MS * MS;
-  w->step = !w->looked ? 0 : late ? HOLDS_LOOK_MS * MS : now - w->looked;
+  w->step = !w->looked ? 0 : late || pause > HOLDS_LOOK_MS ? HOLDS_LOOK_MS * MS : now - w->looked;
   if (late) w->gaps[w->next++ % HOLDS_GAPS] = (struct holds_gap){due, now};
   w->looked = now;
+}
+
+void holds_saw(struct holds_watcher *w, bool idle) {
+  w->idle = !idle ? 0 : w->idle < HOLDS_IDLE_LOOKS ? w->idle + 1 : w->idle;
+}
+
+int holds_pause_ms(const struct holds_watcher *w) {
+  return w->idle < HOLDS_IDLE_LOOKS ? HOLDS_LOOK_MS : HOLDS_REST_MS;
 }
 
 int64_t holds_without_gaps(const struct holds_watcher *w, int64_t begin, int64_t end) {

@@ -2,7 +2,8 @@
  *
  * Two threads use it.  The *loop* is a thread that runs an event loop: it tells when the callbacks of a turn
  * have begun and ended (holds_span), and what it is doing (holds_note).  The *watcher* is a thread that looks
- * every HOLDS_LOOK_MS at counters of other threads (holds_look, holds_progress).  When the whole operating-
+ * every HOLDS_LOOK_MS at counters of other threads (holds_look, holds_progress); it *rests* while these are
+ * idle, and looks every HOLDS_REST_MS only (holds_saw, holds_pause_ms).  When the whole operating-
  * system process was stopped or not run, the watcher was not run, either: the time by which it looked too
  * late is a *gap*, and no gap counts as a hold.
  *
@@ -21,7 +22,7 @@
 #define HOLDS_LONG    INT64_C(1000000000) /* a hold that is told before it ends */
 #define HOLDS_ROUNDED INT64_C(1000000)    /* the begin of a span may be rounded down by so much */
 
-enum { HOLDS_LOOK_MS = 25, HOLDS_LATE_MS = 50, HOLDS_GAPS = 16 };
+enum { HOLDS_LOOK_MS = 25, HOLDS_REST_MS = 250, HOLDS_IDLE_LOOKS = 4, HOLDS_LATE_MS = 50, HOLDS_GAPS = 16 };
 
 /* --- by the watcher ------------------------------------------------------------------------------------- */
 
@@ -31,13 +32,22 @@ struct holds_gap {
 
 struct holds_watcher {
   int64_t looked; /* when it looked last; 0: never */
-  int64_t step;   /* between the last two looks, without a gap */
+  int64_t step;   /* between the last two looks, without gap and rest */
+  int idle;       /* looks in a row that have seen all threads idle, up to HOLDS_IDLE_LOOKS: then it rests */
   struct holds_gap gaps[HOLDS_GAPS];
   unsigned next;
 };
 
-/* To be called first at each look.  What is more than HOLDS_LATE_MS later than HOLDS_LOOK_MS is a gap. */
+/* To be called first at each look.  What is more than HOLDS_LATE_MS later than holds_pause_ms after the last
+ * one is a gap; it may be earlier. */
 void holds_look(struct holds_watcher *w, int64_t now);
+
+/* To be called last at each look: are all threads idle, and has none of them woken the watcher for this look?
+ */
+void holds_saw(struct holds_watcher *w, bool idle);
+
+/* How long to wait until the next look. */
+int holds_pause_ms(const struct holds_watcher *w);
 
 /* The time from begin to end without the last gaps. */
 int64_t holds_without_gaps(const struct holds_watcher *w, int64_t begin, int64_t end);

@@ -35,6 +35,7 @@ struct vm_config {
    * the host has sent them, and owns them; false: they go into the host's inbox, as all others do.  NULL:
    * none is sent so. */
   bool (*direct)(void *data, struct signal *s);
+  void (*awake)(void *data); /* called by a scheduler that gets work again, or looks for some; or NULL */
   void *data;
 };
 

@@ -72,6 +72,8 @@ static int setup(struct vm *vm, const struct vm_config *config) {
   vm->no_memory = term_build("s", "memory");
   int copied = copy_config(vm, config), table = ptab_init(&vm->ptab);
   int rc = sched_init(&vm->sched, config->schedulers > 0 ? config->schedulers : cores(), isolate_run);
+  vm->sched.awake = config->awake;
+  vm->sched.awake_data = config->data;
   if (copied || table || rc) return copied ? copied : table ? table : rc;
   if (!vm->no_memory) return ERR_NOMEM;
   vm->ptab.max = (uint32_t)vm->config.limits->max[LIMIT_PROCESSES];

@@ -73,6 +73,33 @@ static void test_stopped(void) {
   ok(holds_without_gaps(&w, now - 2000 * MS, now) == 50 * MS, "of many gaps the last are known");
 }
 
+static void test_rest(void) {
+  struct holds_thread t = {.progress = 7};
+  int64_t held;
+  begin();
+  for (int i = 0; i < HOLDS_IDLE_LOOKS - 1; i++) look(25), holds_saw(&w, true);
+  ok(holds_pause_ms(&w) == HOLDS_LOOK_MS, "the watcher does not rest after a few idle looks");
+  look(25), holds_saw(&w, true);
+  ok(holds_pause_ms(&w) == HOLDS_REST_MS, "after some more it does");
+  look(250), holds_saw(&w, true);
+  ok(holds_without_gaps(&w, now - 200 * MS, now) == 200 * MS && holds_pause_ms(&w) == HOLDS_REST_MS,
+     "its rest is no gap");
+  look(320);
+  ok(holds_without_gaps(&w, now - 320 * MS, now) == 250 * MS, "but what is longer than that is");
+  holds_progress(&w, &t, 7, true, &held);
+  holds_saw(&w, true);
+  look(250);
+  ok(holds_progress(&w, &t, 7, false, &held) == HOLDS_NOTHING && held == 25 * MS,
+     "nobody was held while it has rested");
+  holds_saw(&w, true);
+  look(100);
+  ok(holds_without_gaps(&w, now - 100 * MS, now) == 100 * MS, "a thread that wakes it makes no gap");
+  holds_saw(&w, false);
+  ok(holds_pause_ms(&w) == HOLDS_LOOK_MS, "but it rests no more");
+  look(100);
+  ok(holds_without_gaps(&w, now - 100 * MS, now) == 25 * MS, "and a late look is a gap again");
+}
+
 static void test_lines(void) {
   struct holds_lines l = {0};
   int lines = 0;
@@ -156,6 +183,7 @@ int main(void) {
   test_thread();
   test_idle();
   test_stopped();
+  test_rest();
   test_lines();
   test_loop();
   test_turns();

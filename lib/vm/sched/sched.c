@@ -381,6 +381,7 @@ static void fall_asleep(struct scheduler *s) {
   if (!work_waits(all)) wait_event(s, until);
   uncover(&all->sleepers, until);
   if (claim(s)) atomic_fetch_sub(&all->asleep, 1);
+  if (all->awake && !atomic_load(&all->stopping)) all->awake(all->awake_data);
 }
 
 /* --- life --- */

@@ -139,6 +139,8 @@ struct schedulers {
   /* Runs r for a slice, by the thread of s.  Returns when sched_rest has returned true; or after it has
    * called sched_requeue, because sched_slice_over is true. */
   void (*run)(struct runnable *r, struct scheduler *s);
+  void (*awake)(void *data); /* called by a scheduler that has slept, when it is marked as awake; or NULL */
+  void *awake_data;
   pthread_key_t self; /* the scheduler of this thread, or NULL */
   bool has_self;
   atomic_int asleep; /* schedulers that wait for work */
