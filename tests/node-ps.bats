@@ -156,13 +156,25 @@ row() { awk -v pid="$1" -v column="$2" '$1 == pid { print $column }' <<<"$output
   [ "$(node-ps | wc -l)" -ge 30003 ]
 }
 
-@test "many commands are all listed, each with the time that it has used" {
+@test "many commands are all listed, each with the time that it has used, and its memory" {
   start_node one
   node-spawn -d -e 'for _ = 1, 100 do exec({"sleep", "1000"}) end register("made", self()) receive()'
   wait_until node-whereis --local made
   run -0 node-ps --json
-  assert_equal "$(jq -r 'select(.kind == "command" and .run_ms >= 0).pid' <<<"$output" | sort -u | wc -l)" 100
+  assert_equal "$(jq -r 'select(.kind == "command" and .run_ms >= 0 and .memory > 50000).pid' <<<"$output" | sort -u | wc -l)" 100
   assert_equal "${#lines[@]}" 102
+}
+
+# Without a cgroup, the memory of a command is that of its first process.
+@test "--sort memory: the command that has most comes first" {
+  start_node one
+  node-spawn -d -- sleep 1000
+  node-spawn -d --name large -- perl -e '$x = "x" x 3e7; $y = $x . "y"; $| = 1; print "made\n"; sleep 1000'
+  node-spawn -d -e 'receive()'
+  large() { [ "$(node-ps --name large --json | jq '.memory > 5e7')" = true ]; }
+  wait_until large
+  run -0 node-ps --sort memory --top 1
+  assert_line --regexp '^<[0-9.]+> command +large +runs +- +[0-9]+M '
 }
 
 @test "a process that has ended is not listed" {

@@ -94,7 +94,8 @@ two_processes() {
     and (.[1:] | length == 4 and all(.node == $node and has("pid")))
     and .[1].name == "spinner" and .[1].load > 0.02 and .[1].load < 1.5
     and (.[] | select(.name == "sleeper")).load < .[1].load
-    and (.[] | select(.kind == "command")).load < .[1].load' <<<"$output" || fail "$output"
+    and (.[] | select(.kind == "command")).load < .[1].load
+    and (.[] | select(.kind == "command")).memory > 50000' <<<"$output" || fail "$output"
 }
 
 # Without a cgroup, the time of a command is that of its first process.

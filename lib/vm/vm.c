@@ -202,6 +202,7 @@ static void read_facts(struct vm *vm, uint32_t i, struct vm_row *row) {
   row->started_ns = atomic_load_explicit(&f->started, memory_order_relaxed);
   if (!row->started_ns) { /* the rest is that of the last process of this place */
     *row = (struct vm_row){.pid = row->pid,
+                           .place = i,
                            .leader = vm->config.console,
                            .state = process_state_word(PROCESS_FREE),
                            .priority = process_priority_word(PRIORITY_NORMAL),
@@ -224,6 +225,7 @@ static bool read_row(struct vm *vm, uint32_t i, struct vm_row *row) {
   uint64_t number = atomic_load_explicit(&slot->number, memory_order_acquire);
   if (!number) return false;
   row->pid = npid_make(0, number);
+  row->place = i;
   bool hosted = atomic_load_explicit(&slot->owner, memory_order_relaxed) == &vm->host;
   row->host = hosted ? atomic_load_explicit(&slot->object, memory_order_relaxed) : NULL;
   row->priority = NULL;

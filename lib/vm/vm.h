@@ -51,9 +51,10 @@ void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live proce
 
 enum { VM_WHAT_SIZE = 80, VM_PLACE_SIZE = 80 };
 
-/* What is known of a live process without asking it.  Of a process of the host: pid and host only. */
+/* What is known of a live process without asking it.  Of a process of the host: pid, place and host only. */
 struct vm_row {
   npid pid, leader;
+  uint32_t place;          /* the cursor by which the list begins with it */
   void *host;              /* the object of a process of the host; NULL: a green thread */
   const char *state;       /* a word: ready running receive sleep call send */
   const char *priority;    /* a word: low normal high; NULL of a process of the host */

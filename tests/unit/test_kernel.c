@@ -145,28 +145,33 @@ static void test_bounds_rows(void) {
   ok(!is_row(term_build("i", one)) && !is_row(term_build("")), "what is no list is no row");
 }
 
-static int measured;
+static int measured, files_each;
 
-static int64_t measure(const struct hosted *p) {
+static void measure(const struct hosted *p, struct usage *out) {
   (void)p;
-  return ++measured;
+  measured++;
+  out->files = files_each;
 }
 
-/* What is read from files of the kernel for each process is bounded, too. */
+/* What is read from files of the kernel for each process is bounded, too: a page ends within a step. */
 static void test_census_files(struct agent_host *h) {
   enum { ALL = 2 * (CENSUS_FILES + CENSUS_STEP) };
-  static const struct hosted_class class = {.kind = "costly", .run_ms = measure};
+  static const struct hosted_class class = {.kind = "costly", .usage = measure};
   static struct hosted all[ALL];
-  int pages = 0, most = 0;
   for (int i = 0; i < ALL; i++)
     if (hosted_begin(&h->agent, &all[i], &class, NPID_NONE)) abort();
-  for (int64_t from = 0; from != CENSUS_END && pages < ALL; from = f.next, pages++) {
-    int before = measured;
-    census(h, from);
-    if (measured - before > most) most = measured - before;
+  for (files_each = 1; files_each <= USAGE_PROCESSES; files_each += USAGE_PROCESSES - 1) {
+    int pages = 0, most = 0, limit = (CENSUS_FILES + files_each - 1) / files_each;
+    measured = 0;
+    for (int64_t from = 0; from != CENSUS_END && pages <= ALL; from = f.next, pages++) {
+      int before = measured;
+      census(h, from);
+      if (measured - before > most) most = measured - before;
+    }
+    ok(measured == ALL && pages > 1 && most == limit,
+       "a page ends once %d files were read, %d for each process: %d of %d in %d pages", CENSUS_FILES,
+       files_each, most, measured, pages);
   }
-  ok(measured == ALL && pages > 1 && most <= CENSUS_FILES + CENSUS_STEP,
-     "a page ends once %d files were read: %d of %d in %d pages", CENSUS_FILES, most, measured, pages);
   for (int i = 0; i < ALL; i++) hosted_end(&all[i], NULL);
 }
 

@@ -54,9 +54,10 @@ static struct census_text what_of(const struct hosted *p) {
 /* Returns how many files of the kernel were read. */
 static int put_process(struct agent *a, struct term_writer *w, const struct vm_row *row, int64_t now_ns) {
   const struct hosted *p = row->host;
-  bool measured = p && p->class->run_ms;
+  struct usage usage = {.run_ms = p ? -1 : row->run_ms, .memory = p ? -1 : row->memory};
   char name[256] = "";
   names_of(a->names, row->pid, name, sizeof name);
+  if (p && p->class->usage) p->class->usage(p, &usage);
   struct census_row out = {.pid = row->pid,
                            .leader = p ? p->leader : row->leader,
                            .kind = text_of(p ? p->class->kind : "thread"),
@@ -66,24 +67,24 @@ static int put_process(struct agent *a, struct term_writer *w, const struct vm_r
                            .name = text_of(name),
                            .age_ms = (now_ns - (p ? p->started_ns : row->started_ns)) / 1000000,
                            .mailbox = p ? -1 : (int64_t)row->mailbox,
-                           .memory = p ? -1 : row->memory,
-                           .run_ms = p ? -1 : row->run_ms,
+                           .memory = usage.memory,
+                           .run_ms = usage.run_ms,
                            .os_pid = p && p->os_pid ? p->os_pid : -1};
-  if (measured) out.run_ms = p->class->run_ms(p);
   put_row(w, &out);
-  return measured;
+  return usage.files;
 }
 
 /* Appends the rows of a page as a LIST, and moves the cursor. */
 static void put_page(struct agent *a, struct term_writer *w, uint32_t *cursor) {
   struct vm_row rows[CENSUS_STEP];
   int64_t now_ns = clock_ns();
-  size_t at = term_open(w, TERM_LIST), count = 0, step = CENSUS_STEP;
+  size_t at = term_open(w, TERM_LIST), count = 0, step = CENSUS_STEP, i;
   int files = 0;
   while (*cursor != CENSUS_END && step == CENSUS_STEP && count < CENSUS_PAGE && files < CENSUS_FILES) {
     step = vm_rows(a->vm, cursor, rows, CENSUS_STEP);
-    for (size_t i = 0; i < step; i++) files += put_process(a, w, &rows[i], now_ns);
-    count += step;
+    for (i = 0; i < step && files < CENSUS_FILES; i++) files += put_process(a, w, &rows[i], now_ns);
+    count += i;
+    if (i < step) *cursor = rows[i].place;
   }
   term_set_count(w, at, (uint32_t)count);
 }

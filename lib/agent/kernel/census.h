@@ -9,7 +9,7 @@
 enum {
   CENSUS_PAGE = 256, /* processes of a page, so that a page takes less than 1 ms */
   CENSUS_STEP = 32,  /* they are read so many at a time; */
-  CENSUS_FILES = 32, /* a page ends once so many files of the kernel were read, for the time of commands */
+  CENSUS_FILES = 64, /* a page ends once so many files of the kernel were read, for what commands use */
 };
 
 /* The end of the list, as the cursor of an answer. */

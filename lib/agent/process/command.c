@@ -9,9 +9,9 @@
 #include "agent/process/command.h"
 
 #include "agent/process/command_parts.h"
-#include "agent/process/cputime.h"
 #include "agent/process/orphans.h"
 #include "agent/process/outcome.h"
+#include "agent/process/usage.h"
 #include "agent/send.h"
 #include "core/reason.h"
 
@@ -238,11 +238,10 @@ void command_on_deadline(uv_timer_t *t) {
   command_end(c, false);
 }
 
-/* hosted_class.run_ms. */
-static int64_t command_run_ms(const struct hosted *p) {
+/* hosted_class.usage. */
+static void command_usage(const struct hosted *p, struct usage *out) {
   const struct command *c = (const struct command *)p;
-  int64_t ms = c->running && c->cgroup ? cputime_of_cgroup(c->cgroup) : -1;
-  return ms < 0 && c->running && p->os_pid ? cputime_of_process(p->os_pid) : ms;
+  if (c->running) usage_measure(c->cgroup, p->os_pid, out);
 }
 
 /* --- the class ------------------------------------------------------------------------------------------ */
@@ -254,7 +253,7 @@ const struct hosted_class command_class = {.kind = "command",
                                            .down = command_down,
                                            .reply = command_reply,
                                            .node_down = command_node_down,
-                                           .run_ms = command_run_ms,
+                                           .usage = command_usage,
                                            .free = command_free};
 
 /* --- all commands --------------------------------------------------------------------------------------- */

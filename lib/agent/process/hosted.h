@@ -6,6 +6,7 @@
 #ifndef AGENT_PROCESS_HOSTED_H
 #define AGENT_PROCESS_HOSTED_H
 
+#include "agent/process/usage.h"
 #include "agent/state.h"
 #include "base/map.h"
 #include "core/signal.h"
@@ -37,8 +38,9 @@ struct hosted_class {
   void (*down)(struct hosted *p, const struct signal *s);              /* a process it monitors ended */
   void (*reply)(struct hosted *p, const struct signal *s);             /* to a call it made */
   void (*node_down)(struct hosted *p, const struct hosted_loss *lost); /* may end p */
-  /* The processor time of p in ms; -1: not known.  Reads a file of the kernel.  NULL: p has none. */
-  int64_t (*run_ms)(const struct hosted *p);
+  /* Measures what p uses; what stays -1 is not known.  Reads files of the kernel.  NULL: it has no such
+   * usage. */
+  void (*usage)(const struct hosted *p, struct usage *out);
   void (*free)(struct hosted *p); /* after hosted_end: frees what is its own, and p; may be NULL */
 };
 
