@@ -7,6 +7,7 @@
 #include "core/nodename.h"
 #include "core/relays.h"
 #include "core/rundir.h"
+#include "core/secret_file.h"
 #include "core/statedir.h"
 #include "core/tags.h"
 #include "parse.h"
@@ -26,8 +27,6 @@
 #include <unistd.h>
 
 enum { REJOIN_S = 24 * 3600, REJOIN_MAX_S = 10 * 365 * 24 * 3600 };
-
-enum { ETCD_PASSWORD_MAX = 1024 };
 
 #define CONSOLE_LEAST (INT64_C(64) << 10)
 #define CONSOLE_MOST  (INT64_C(1) << 40)
@@ -126,7 +125,7 @@ struct setup {
   struct cookies cookies;
   char cookie_file[PATH_MAX];
   char name[NODENAME_SIZE], runtime_dir[PATH_MAX], share_dir[PATH_MAX], guard[PATH_MAX];
-  char console[PATH_MAX + 16], files[32], tags[TAGS_SIZE], password[ETCD_PASSWORD_MAX + 2];
+  char console[PATH_MAX + 16], files[32], tags[TAGS_SIZE], password[SECRET_PASSWORD_MAX + 1];
   char *via;
 };
 
@@ -233,32 +232,6 @@ static int load_cookies(const struct options *o, struct setup *s, struct error *
 
 /* --- the cluster on etcd -------------------------------------------------------------------------------- */
 
-static int read_password(const char *path, int fd, char out[ETCD_PASSWORD_MAX + 2], struct error *e) {
-  struct stat st;
-  if (fd < 0 || fstat(fd, &st)) return error_system(e, errno, path);
-  if (!S_ISREG(st.st_mode))
-    return error_set(e, ERR_PERMISSION, "%s: expected a plain file with the password", path);
-  if (st.st_mode & 077)
-    return error_set(e, ERR_PERMISSION, "%s: others may read the password (mode %03o): chmod 600 %s", path,
-                     (unsigned)st.st_mode & 0777, path);
-  ssize_t n = read(fd, out, ETCD_PASSWORD_MAX + 1);
-  if (n < 0) return error_system(e, errno, path);
-  out[n] = 0;
-  size_t length = strcspn(out, "\n");
-  if (!length || length > ETCD_PASSWORD_MAX || strlen(out) > length + 1)
-    return error_set(e, ERR_USAGE, "%s: expected the password, one line of up to %d bytes", path,
-                     ETCD_PASSWORD_MAX);
-  out[length] = 0;
-  return 0;
-}
-
-static int load_password(const char *path, char out[ETCD_PASSWORD_MAX + 2], struct error *e) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  int code = read_password(path, fd, out, e);
-  if (fd >= 0) close(fd);
-  return code;
-}
-
 static int need_cluster(const struct options *o, struct error *e) {
   const struct {
     bool given;
@@ -281,8 +254,11 @@ static int choose_cluster(const struct options *o, struct setup *s, struct error
                      o->join.count ? "join" : "via");
   if (!o->etcd_user != !o->etcd_password)
     return error_set(e, ERR_USAGE, "--etcd-user and --etcd-password-file go together");
+  if (o->etcd_user && (!*o->etcd_user || !text_utf8(o->etcd_user, strlen(o->etcd_user))))
+    return error_set(e, ERR_USAGE, "--etcd-user: expected the name of a user of etcd, in UTF-8");
   if (!o->etcd_cert != !o->etcd_key) return error_set(e, ERR_USAGE, "--etcd-cert and --etcd-key go together");
-  if (o->etcd_password && load_password(o->etcd_password, s->password, e)) return e->code;
+  if (o->etcd_password && secret_password_load(o->etcd_password, "--etcd-password-file", s->password, e))
+    return e->code;
   s->config.cluster = o->cluster;
   s->config.etcd.user = o->etcd_user;
   s->config.etcd.password = o->etcd_password ? s->password : NULL;

@@ -310,8 +310,27 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le $(($1 + 1000)) ] || fail "it took $m
   assert_output --partial '--etcd-user'
   (umask 077 && echo geheim >"$T/good" && echo bad >"$T/bad" && : >"$T/empty")
   run -4 member one --etcd-user nodes --etcd-password-file "$T/bad"
-  run -2 member one --etcd-user nodes --etcd-password-file "$T/empty"
-  run -125 member one --etcd-user nodes --etcd-password-file "$T/missing"
+  refuses() { # refuses STATUS TEXT FILE
+    run "-$1" member one --etcd-user nodes --etcd-password-file "$3"
+    assert_output --partial "$3: "
+    assert_output --partial "$2"
+  }
+  refuses 2 'No such file' "$T/missing"
+  run -2 member one --etcd-user $'n\xf6des' --etcd-password-file "$T/good"
+  assert_output --partial '--etcd-user: expected the name of a user of etcd, in UTF-8'
+  (umask 077 && printf 'geh\0eim\n' >"$T/zero" && printf 'geh\351im\n' >"$T/latin" && printf 'geheim\r\n' >"$T/dos" &&
+    printf 'geheim\nmore\n' >"$T/lines" && printf '%01025d' 0 >"$T/long" && cp "$T/good" "$T/theirs")
+  refuses 2 'first line is empty' "$T/empty"
+  refuses 2 'zero byte' "$T/zero"
+  refuses 2 'not UTF-8' "$T/latin"
+  refuses 2 'carriage return' "$T/dos"
+  refuses 2 'more than one line' "$T/lines"
+  refuses 2 'longer than' "$T/long"
+  ln -s good "$T/link"
+  refuses 4 'a symbolic link' "$T/link"
+  refuses 4 'a plain file' "$T"
+  chown 65534 "$T/theirs"
+  refuses 4 'belongs to uid 65534, not to you: name your own with --etcd-password-file' "$T/theirs"
   member one --etcd-user nodes --etcd-password-file "$T/good"
   member two --etcd-user nodes --etcd-password-file "$T/good"
   wait_until sees one 1

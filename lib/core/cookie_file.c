@@ -7,6 +7,8 @@
  * that the name still leads to that inode. */
 #include "core/cookie_file.h"
 
+#include "core/secret_file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -50,67 +52,21 @@ int cookie_find(const char *file, struct cookie_source *out, struct error *e) {
 
 /* --- reading -------------------------------------------------------------------------------------------- */
 
-static int failed(const char *path, int number, struct error *e) {
-  int code = number == ENOENT ? ERR_USAGE : number == EACCES || number == EPERM ? ERR_PERMISSION : ERR_SYSTEM;
-  if (number == ELOOP)
-    return error_set(e, ERR_PERMISSION,
-                     "%s: a symbolic link: expected a plain file with the cookie (--cookie-file FILE)", path);
-  return error_set(e, code, "%s: cannot read the cookie: %s", path, strerror(number));
-}
-
-static int check_file(const char *path, const struct stat *st, struct error *e) {
-  if (!S_ISREG(st->st_mode))
-    return error_set(e, ERR_PERMISSION, "%s: expected a plain file with the cookie", path);
-  if (st->st_uid != geteuid())
-    return error_set(e, ERR_PERMISSION,
-                     "%s: the cookie file belongs to uid %u, not to you: name your own with"
-                     " --cookie-file",
-                     path, (unsigned)st->st_uid);
-  if (st->st_mode & 077)
-    return error_set(e, ERR_PERMISSION, "%s: others may read the cookie (mode %03o): chmod 600 %s", path,
-                     (unsigned)st->st_mode & 0777, path);
-  return 0;
-}
-
-/* Reads up to n bytes and returns how many; -1 with errno set when reading fails. */
-static ssize_t read_full(int fd, char *out, size_t n) {
-  size_t have = 0;
-  while (have < n) {
-    ssize_t got = read(fd, out + have, n - have);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return -1;
-    if (got == 0) break;
-    have += (size_t)got;
-  }
-  return (ssize_t)have;
-}
+static const struct secret_kind kind = {"cookie", "--cookie-file"};
 
 static int read_set(const char *what, int fd, struct cookies *out, struct error *e) {
   char text[COOKIES_TEXT_MAX + 1]; /* one more than the longest text, to notice a longer one */
-  ssize_t n = read_full(fd, text, sizeof text);
-  int code = n < 0 ? failed(what, errno, e) : cookies_parse(what, text, (size_t)n, out, e);
+  size_t n = 0;
+  int code = secret_file_read(&kind, what, fd, text, sizeof text, &n, e);
+  if (!code) code = cookies_parse(what, text, n, out, e);
   explicit_bzero(text, sizeof text);
   return code;
-}
-
-/* Opens a cookie file and checks what it is; -1 with *e set. */
-static int open_file(const char *path, struct stat *st, struct error *e) {
-  /* O_NONBLOCK: to open a FIFO without it would block; check_file then refuses it. */
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-  if (fd < 0 || fstat(fd, st)) {
-    failed(path, errno, e);
-    if (fd >= 0) close(fd);
-    return -1;
-  }
-  if (!check_file(path, st, e)) return fd;
-  close(fd);
-  return -1;
 }
 
 int cookie_file_read(const char *path, struct cookies *out, struct error *e) {
   struct error why = {0};
   struct stat st;
-  int fd = open_file(path, &st, &why), code = fd < 0 ? why.code : read_set(path, fd, out, &why);
+  int fd = secret_file_open(&kind, path, &st, &why), code = fd < 0 ? why.code : read_set(path, fd, out, &why);
   if (fd >= 0) close(fd);
   return code ? error_set(e, code, "%s", why.text) : 0;
 }
@@ -195,7 +151,7 @@ int cookie_file_write(const char *path, const struct cookies *set, struct error 
 int cookie_file_lock(const char *path, int *lock, struct cookies *out, struct error *e) {
   struct error why = {0};
   struct stat mine, now;
-  int fd = open_file(path, &mine, &why), code = fd < 0 ? why.code : 0;
+  int fd = secret_file_open(&kind, path, &mine, &why), code = fd < 0 ? why.code : 0;
   bool held = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
   if (fd >= 0 && (!held || stat(path, &now) || now.st_ino != mine.st_ino || now.st_dev != mine.st_dev))
     code = error_set(&why, ERR_BUSY, "%s: another program is changing this file: try again", path);
