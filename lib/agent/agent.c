@@ -7,6 +7,7 @@
 #include "agent/api/cookies.h"
 #include "agent/api/routes.h"
 #include "agent/cluster/cluster.h"
+#include "agent/http/jobs.h"
 #include "agent/http/server.h"
 #include "agent/joins.h"
 #include "agent/kernel/flow.h"
@@ -197,7 +198,8 @@ static int make_tables(struct agent *a, struct error *e) {
   a->nodes = nodetab_new(a->self, a->creation);
   a->names = names_new();
   a->globals = names_new();
-  if (!a->nodes || !a->names || !a->globals) code = ERR_NOMEM;
+  a->jobs = jobs_new();
+  if (!a->nodes || !a->names || !a->globals || !a->jobs) code = ERR_NOMEM;
   if (!code) nodetab_bound(a->nodes, &a->limits), names_bound(a->names, &a->limits);
   if (!code) code = rpc_init(a);
   if (!code) code = outcomes_init(a);
@@ -431,10 +433,8 @@ static void end_processes(struct agent *a) {
   struct term *reason = reason_word("shutdown");
   hosted_each(a, NULL, end_process, reason);
   term_unref(reason);
-  for (struct signal *s; (s = a->taken);) {
-    a->taken = s->next;
-    signal_free(s);
-  }
+  signals_free(a->taken);
+  a->taken = NULL;
 }
 
 static void end_registry(struct agent *a) {
@@ -488,6 +488,7 @@ void agent_free(struct agent *a) {
   connections_free(a->carrier.connections);
   dialler_free(a->carrier.dialler);
   server_free(a);
+  jobs_free(a->jobs);
   outcomes_finish(a);
   outputs_finish(a);
   /* A scheduler thread that does not end still uses the rest; the OS frees it when the process ends. */

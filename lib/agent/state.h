@@ -1,7 +1,7 @@
 /* state: what the parts of a node share.  agent.c makes, owns and frees it.  Every part may read it, on the
  * I/O thread. Who changes what: a part that is a pointer to an opaque struct is made, changed and freed by
  * the functions of its own header; `processes` by process/hosted.c, `console` and `console_process` by
- * process/console.c, `commands`, `cgroups` and `kept` by process/command.c, `globals` by kernel/claims.c,
+ * process/console.c, `commands`, `cgroups` and `kept` by process/command*.c, `globals` by the registry,
  * `log.sink` and `output` by outputs.c, `creation` by starts.c, `psks` by api/cookies.c, `address` and `port`
  * by runtime.c; everything else by agent.c. */
 #ifndef AGENT_STATE_H
@@ -32,6 +32,7 @@ struct command;
 struct cgroups;
 struct identities;
 struct server;
+struct jobs;
 struct mesh;
 struct flow;
 struct nodewatch;
@@ -92,6 +93,7 @@ struct agent {
   struct lanes lanes;               /* by which schedulers write to links; made with the vm */
   struct transport_carrier carrier; /* its dialler and connections are made and freed by agent.c */
   struct server *server;
+  struct jobs *jobs; /* http/jobs.h: work for the pool of threads */
   struct mesh *mesh;
   struct joins *joins;
   struct flow *flow;

@@ -81,26 +81,52 @@ static void test_stranger(void) {
   ok(waitpid(stranger, &status, 0) == stranger && WEXITSTATUS(status) == 5, "the stranger is left alone");
 }
 
-/* A process that another thread has started is a stranger until its number is known: its SIGCHLD may have
- * been handled before, so child_adopt looks at once. */
-static void test_adopted(void) {
-  struct told early = {0}, late = {0};
-  pid_t ended = fork();
-  if (ended == 0) _exit(6);
-  until_ended(ended);
+struct told_start {
+  struct child_job job;
+  struct told told;
+  bool done;
+};
+
+static void on_done(struct child_job *job) {
+  struct told_start *s = (struct told_start *)job;
+  s->done = true;
+  ok(s->told.times == 0, "no end is told before the start");
+}
+
+/* Has a thread of the pool start sh -c LINE. */
+static void start_in_pool(struct told_start *s, char *line) {
+  static const int null[] = {-1, -1, -1};
+  static char *argv[] = {"/bin/sh", "-c", NULL, NULL};
+  argv[2] = line;
+  child_job_start(a, &s->job, &s->told.child, &(struct child_program){argv, NULL, null, 3}, 0, on_ended,
+                  on_done);
+}
+
+/* A child that a thread of the pool has started is a stranger until the loop hears of the start: its SIGCHLD
+ * may have been handled before, so whether it has ended is looked at then. */
+static void test_pool(void) {
+  static const int null[] = {-1, -1, -1};
+  struct told other = {0};
+  struct told_start early = {0}, late = {0};
+  siginfo_t info;
+  if (start(&other, "exec sleep 300", null, 3)) abort(); /* so that waitid waits, for the other one */
+  start_in_pool(&early, "exit 6");
+  if (waitid(P_ALL, 0, &info, WEXITED | WNOWAIT)) abort();
   look();
-  ok(early.times == 0, "the SIGCHLD of a child that is not known yet tells nothing");
-  ok(child_adopt(a, &early.child, ended, on_ended) == 0 && early.times == 1 && early.status == 6 &&
-         a->children.len == 0,
-     "it is told as soon as the child is known: %d", early.status);
-  pid_t lives = fork();
-  if (lives == 0) _exit(pause());
-  ok(child_adopt(a, &late.child, lives, on_ended) == 0 && late.times == 0 && a->children.len == 1,
-     "one that lives is waited for");
+  ok(!early.done && early.told.times == 0, "the SIGCHLD of a child that is not known yet tells nothing");
+  uv_run(&a->loop, UV_RUN_DEFAULT);
+  ok(early.done && early.told.times == 1 && early.told.status == 6 && a->children.len == 1,
+     "it is told as soon as the child is known: %d", early.told.status);
+  start_in_pool(&late, "exec sleep 300");
+  uv_run(&a->loop, UV_RUN_DEFAULT);
+  pid_t lives = late.told.child.pid;
+  ok(late.done && lives > 0 && late.told.times == 0 && a->children.len == 2, "one that lives is waited for");
   kill(lives, SIGKILL);
+  kill(other.child.pid, SIGKILL);
   until_ended(lives);
+  until_ended(other.child.pid);
   look();
-  ok(late.times == 1 && late.signal == SIGKILL, "and its end is told once: %d", late.signal);
+  ok(late.told.times == 1 && late.told.signal == SIGKILL, "and its end is told once: %d", late.told.signal);
 }
 
 /* A start whose words the kernel copies for long is one for a thread of the pool. */
@@ -165,13 +191,17 @@ int main(void) {
   a = calloc(1, sizeof *a);
   if (!a) abort();
   handle.data = a;
+  if (uv_loop_init(&a->loop) || !(a->jobs = jobs_new())) abort();
+  LIST_INIT(&a->starts);
   test_ends();
   test_stranger();
-  test_adopted();
+  test_pool();
   test_long();
   test_descriptors();
   test_signals();
   map_finish(&a->children);
+  jobs_free(a->jobs);
+  if (uv_loop_close(&a->loop)) abort();
   free(a);
   return tap_end();
 }

@@ -5,13 +5,23 @@
  * next to begin. */
 #include "agent/http/jobs.h"
 
-#include "agent/http/server.h"
+#include "agent/state.h"
 
 #include <stdlib.h>
 
-void jobs_init(struct jobs *all) {
-  *all = (struct jobs){0};
-  all->end = &all->first;
+struct jobs {
+  struct job *first, **end; /* those that wait */
+  int large;                /* how many large jobs run */
+};
+
+struct jobs *jobs_new(void) {
+  struct jobs *all = calloc(1, sizeof *all);
+  if (all) all->end = &all->first;
+  return all;
+}
+
+void jobs_free(struct jobs *all) {
+  free(all);
 }
 
 static void on_work(uv_work_t *work) {
@@ -32,7 +42,7 @@ static void begin_next(struct jobs *all) {
 
 static void on_done(uv_work_t *work, int status) {
   struct job *job = work->data;
-  struct jobs *all = server_jobs(job->agent);
+  struct jobs *all = job->agent->jobs;
   bool large = job->large; /* done frees the job */
   (void)status;            /* no job is cancelled */
   holds_note(&job->agent->holds, "the end of a job of the pool", NULL);
@@ -42,7 +52,7 @@ static void on_done(uv_work_t *work, int status) {
 
 /* uv_queue_work fails only for want of a function. */
 static void begin(struct job *job) {
-  if (job->large) server_jobs(job->agent)->large++;
+  if (job->large) job->agent->jobs->large++;
   job->work.data = job;
   if (uv_queue_work(&job->agent->loop, &job->work, on_work, on_done)) abort();
 }
@@ -51,14 +61,14 @@ static void begin(struct job *job) {
 static bool begins(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),
                    void (*done)(struct job *job)) {
   *job = (struct job){.agent = a, .large = bytes > JOBS_LARGE, .run = run, .done = done};
-  if (job->large && server_jobs(a)->large >= JOBS_LARGE_AT_ONCE) return false;
+  if (job->large && a->jobs->large >= JOBS_LARGE_AT_ONCE) return false;
   begin(job);
   return true;
 }
 
 void job_start(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),
                void (*done)(struct job *job)) {
-  struct jobs *all = server_jobs(a);
+  struct jobs *all = a->jobs;
   if (begins(a, job, bytes, run, done)) return;
   *all->end = job;
   all->end = &job->next;
@@ -66,7 +76,7 @@ void job_start(struct agent *a, struct job *job, size_t bytes, void (*run)(struc
 
 void job_continue(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),
                   void (*done)(struct job *job)) {
-  struct jobs *all = server_jobs(a);
+  struct jobs *all = a->jobs;
   if (begins(a, job, bytes, run, done)) return;
   job->next = all->first;
   if (!all->first) all->end = &job->next;

@@ -29,12 +29,10 @@ struct job {
   void (*done)(struct job *job); /* afterwards, on the I/O thread */
 };
 
-/* What waits; owned by the server. */
-struct jobs {
-  struct job *first, **end;
-  int large; /* how many large jobs run */
-};
-void jobs_init(struct jobs *all);
+/* The jobs of a node (agent->jobs).  NULL when memory runs out. */
+struct jobs *jobs_new(void);
+/* Frees it, once no job waits or runs; accepts NULL. */
+void jobs_free(struct jobs *all);
 
 /* Has a job on so many bytes done. `done` runs exactly once, never before job_start returns. */
 void job_start(struct agent *a, struct job *job, size_t bytes, void (*run)(struct job *job),

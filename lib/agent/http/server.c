@@ -21,7 +21,6 @@ enum { FRUITLESS_MAX = 4, BACKOFF_MAX_MS = 20 };
 struct server {
   struct listener listeners[LISTENERS];
   struct refusals refusals;
-  struct jobs jobs;
   size_t bodies; /* the sum of `kept` of all requests */
 };
 
@@ -273,7 +272,6 @@ int server_init(struct agent *a, const struct routes *routes, int unix_fd, int t
     return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   }
   s->refusals.log = &a->log;
-  jobs_init(&s->jobs);
   listener_init(&s->listeners[LOCAL], a, routes, unix_fd, false);
   listener_init(&s->listeners[REMOTE], a, routes, tcp_fd, true);
   int code = listener_start(&s->listeners[LOCAL], e);
@@ -297,10 +295,6 @@ static void end_request(struct request *r) {
 void server_end_streams(struct agent *a) {
   for (int i = 0; i < LISTENERS; i++)
     for (struct request *r = a->server->listeners[i].requests; r; r = r->next) end_request(r);
-}
-
-struct jobs *server_jobs(struct agent *a) {
-  return &a->server->jobs;
 }
 
 size_t *server_bodies(struct agent *a) {

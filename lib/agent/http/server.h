@@ -55,7 +55,6 @@ void server_end_streams(struct agent *a); /* ends the answers that would go on f
 bool server_idle(const struct agent *a);  /* no request is under way */
 void server_finish(struct agent *a);      /* closes its handles; the loop runs once more before server_free */
 void server_free(struct agent *a);
-struct jobs *server_jobs(struct agent *a); /* for jobs.c */
 
 /* Counts of connections. Takes time for each open request. */
 struct server_stats {

@@ -5,7 +5,7 @@
  * Orderings: a child may end before child_start has returned; SIGCHLD is handled in a later turn of the loop,
  * when the child is in the map.  Signals of several ends may be one SIGCHLD.  The SIGCHLD of a child that a
  * thread of the pool starts may be handled before the child is in the map: then it is a stranger, which is
- * not waited for, and child_adopt, which puts it there, looks at once whether it has ended.  A thread of the
+ * not waited for, and on_started, which puts it there, looks at once whether it has ended.  A thread of the
  * pool stores its id before it starts a child, so whoever sees the child below that thread sees the id. */
 #include "agent/process/children.h"
 
@@ -130,13 +130,6 @@ int child_start(struct agent *a, struct child *c, const struct child_program *pr
   pid_t pid;
   int error = start(program, &pid);
   return error ? error : take_in(a, c, pid, ended);
-}
-
-int child_adopt(struct agent *a, struct child *c, pid_t pid,
-                void (*ended)(struct child *c, int status, int signal)) {
-  int error = take_in(a, c, pid, ended);
-  if (!error) take(a, c);
-  return error;
 }
 
 static void run_start(struct job *job) {

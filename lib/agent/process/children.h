@@ -60,11 +60,6 @@ void child_job_start(struct agent *a, struct child_job *s, struct child *c,
                      void (*ended)(struct child *c, int status, int signal),
                      void (*done)(struct child_job *s));
 
-/* Waits for a child of the agent whose number was not in the map until now, and that may have ended.  `ended`
- * may run before this returns.  Returns 0 or ENOMEM: then the child is killed. */
-int child_adopt(struct agent *a, struct child *c, pid_t pid,
-                void (*ended)(struct child *c, int status, int signal)) MUST_CHECK;
-
 /* Does this thread of the agent start children whose numbers are not known yet?  Those that it started before
  * its id was read from /proc are known to this function. */
 bool children_come_from(const struct agent *a, pid_t thread);
