@@ -9,28 +9,16 @@
 #include <stdlib.h>
 
 struct room_wait {
-  struct waits_ring ring; /* first */
+  struct ring ring;
   struct signal *signal;
   npid key;
 };
 
 /* The waits for a key, oldest first. */
 struct key_waits {
-  struct waits_ring ring; /* first */
+  struct ring ring;
   npid key;
 };
-
-static void ring_init(struct waits_ring *r) {
-  r->next = r->prev = r;
-}
-
-/* Puts the rings from first to last, which are linked, before r. */
-static void ring_insert(struct waits_ring *r, struct waits_ring *first, struct waits_ring *last) {
-  first->prev = r->prev;
-  last->next = r;
-  r->prev->next = first;
-  r->prev = last;
-}
 
 void waits_init(struct waits *w) {
   *w = (struct waits){.held = MAP_INIT, .by_key = MAP_INIT};
@@ -70,17 +58,17 @@ static void drop_ring(struct waits *w, struct key_waits *k) {
 static int insert_wait(struct waits *w, struct room_wait *wait) {
   struct key_waits *k = ring_of(w, wait->key);
   if (!k) return ERR_NOMEM;
-  ring_insert(&k->ring, &wait->ring, &wait->ring);
+  ring_push(&k->ring, &wait->ring);
   atomic_fetch_add(&w->count, 1);
   if (npid_is_ref(wait->key)) atomic_fetch_add(&w->for_inbox, 1);
   return 0;
 }
 
 static void remove_wait(struct waits *w, struct room_wait *wait) {
-  struct waits_ring *next = wait->ring.next, *prev = wait->ring.prev;
-  next->prev = prev;
-  prev->next = next;
-  if (next == prev && next != &w->ending) drop_ring(w, (struct key_waits *)next); /* it was the last one */
+  struct ring *next = wait->ring.next;
+  ring_out(&wait->ring);
+  if (ring_empty(next) && next != &w->ending) /* it was the last one */
+    drop_ring(w, RING_ENTRY(next, struct key_waits, ring));
   atomic_fetch_sub(&w->count, 1);
   if (npid_is_ref(wait->key)) atomic_fetch_sub(&w->for_inbox, 1);
 }
@@ -88,8 +76,8 @@ static void remove_wait(struct waits *w, struct room_wait *wait) {
 /* Takes the signals of up to max of the waits that are to be told, oldest first. */
 static struct signal *take_told(struct waits *w, int max) {
   struct signal *told = NULL, **end = &told;
-  for (; max > 0 && w->ending.next != &w->ending; max--) {
-    struct room_wait *wait = (struct room_wait *)w->ending.next;
+  for (struct ring *r; max > 0 && (r = ring_first(&w->ending)); max--) {
+    struct room_wait *wait = RING_ENTRY(r, struct room_wait, ring);
     remove_wait(w, wait);
     *end = wait->signal;
     wait->signal = NULL;
@@ -132,7 +120,7 @@ struct signal *waits_end(struct waits *w, npid key) {
   pthread_mutex_lock(&w->lock);
   struct key_waits *k = map_get_id(&w->by_key, key);
   if (k) {
-    ring_insert(&w->ending, k->ring.next, k->ring.prev);
+    ring_move_all(&k->ring, &w->ending);
     drop_ring(w, k);
   }
   struct signal *told = take_told(w, WAITS_AT_ONCE);

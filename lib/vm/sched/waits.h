@@ -8,6 +8,7 @@
 
 #include "base/err.h"
 #include "base/map.h"
+#include "base/ring.h"
 #include "core/npid.h"
 #include "core/signal.h"
 
@@ -19,10 +20,6 @@
 
 struct room_wait;
 
-struct waits_ring { /* a list without an end */
-  struct waits_ring *next, *prev;
-};
-
 /* How many waits are told when their key has room, and how many others by each that was told, as it leaves.
  * So nobody who makes room works for long, however many wait. */
 enum { WAITS_AT_ONCE = 64, WAITS_EACH = 2 };
@@ -33,7 +30,7 @@ struct waits {
   pthread_mutex_t lock;           /* of the maps */
   struct map held;                /* the full processes of other nodes -> epoch + 1 */
   struct map by_key;              /* key -> the ring of its waits */
-  struct waits_ring ending;       /* the waits whose keys have room, and that are still to be told */
+  struct ring ending;             /* the waits whose keys have room, and that are still to be told */
 };
 
 void waits_init(struct waits *w);
