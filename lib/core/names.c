@@ -175,18 +175,14 @@ const char *names_refusal(const struct names *n, int code, char out[NAMES_REFUSA
   return out;
 }
 
-int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) {
-  return names_replace_in(n, name, pid, token, NULL, before);
-}
-
 void names_hide(struct names *n, bool *hidden) {
   lock(n);
   *hidden = true;
   unlock(n);
 }
 
-int names_replace_in(struct names *n, const char *name, npid pid, uint64_t token, const bool *hidden,
-                     npid *before) {
+int names_replace(struct names *n, const char *name, npid pid, uint64_t token, const bool *hidden,
+                  npid *before) {
   lock(n);
   struct names_entry *entry = map_get(&n->by_name, name);
   npid had = entry ? entry->pid : NPID_NONE;

@@ -38,16 +38,14 @@ enum { NAMES_REFUSAL_SIZE = 128 };
 const char *names_refusal(const struct names *n, int code, char out[NAMES_REFUSAL_SIZE]);
 
 /* Registers pid under the name, also when another process has the name; the caller keeps the bounds.  *before
- * (unless NULL) gets the pid that had the name, or NPID_NONE.  ERR_NOMEM: nothing has changed. */
-int names_replace(struct names *n, const char *name, npid pid, uint64_t token, npid *before) MUST_CHECK;
-
-/* The same for a group of entries that can be hidden at once: from names_hide(hidden) on, no reader finds an
- * entry of the group, while they are removed one by one.  *hidden is the caller's, false at first; it is
- * changed by names_hide alone, and stays valid until the last entry of the group has been removed or
- * replaced.
- */
-int names_replace_in(struct names *n, const char *name, npid pid, uint64_t token, const bool *hidden,
-                     npid *before) MUST_CHECK;
+ * (unless NULL) gets the pid that had the name, or NPID_NONE.  ERR_NOMEM: nothing has changed.
+ *
+ * Entries with the same `hidden` (unless NULL) are a group that can be hidden at once: from
+ * names_hide(hidden) on, no reader finds an entry of the group, while they are removed one by one.  *hidden
+ * is the caller's, false at first; it is changed by names_hide alone, and stays valid until the last entry of
+ * the group has been removed or replaced. */
+int names_replace(struct names *n, const char *name, npid pid, uint64_t token, const bool *hidden,
+                  npid *before) MUST_CHECK;
 void names_hide(struct names *n, bool *hidden);
 
 /* Removes the name; with a token other than 0, only if it is that registration's.  False: nothing was

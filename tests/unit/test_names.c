@@ -25,17 +25,18 @@ static void test_register(struct names *n) {
   ok(names_register(n, "x", a, 11) == 0 && names_whereis(n, "x", &token) == a && token == 11, "registered");
   ok(names_register(n, "x", b, 12) == ERR_NAME_TAKEN && names_register(n, "x", a, 12) == ERR_NAME_TAKEN,
      "taken");
-  ok(names_replace(n, "x", b, 13, &before) == 0 && before == a && names_whereis(n, "x", &token) == b &&
+  ok(names_replace(n, "x", b, 13, NULL, &before) == 0 && before == a && names_whereis(n, "x", &token) == b &&
          token == 13,
      "replaced");
   ok(names_drop(n, a) == 0 && names_count(n) == 1, "and it is no longer the first one's");
-  ok(names_replace(n, "x", b, 14, &before) == 0 && before == b && names_whereis(n, "x", &token) == b &&
+  ok(names_replace(n, "x", b, 14, NULL, &before) == 0 && before == b && names_whereis(n, "x", &token) == b &&
          token == 14,
      "replaced by itself: a new token");
   ok(!names_unregister(n, "x", 13) && names_whereis(n, "x", NULL) == b, "an old token takes nothing away");
   ok(names_unregister(n, "x", 14) && !names_unregister(n, "x", 0) && names_count(n) == 0,
      "unregistered once");
-  ok(names_replace(n, "new", a, 1, &before) == 0 && before == NPID_NONE && names_unregister(n, "new", 0),
+  ok(names_replace(n, "new", a, 1, NULL, &before) == 0 && before == NPID_NONE &&
+         names_unregister(n, "new", 0),
      "replacing nobody registers");
 }
 
@@ -112,7 +113,7 @@ static void test_walk(struct names *n) {
   is(v.seen, "a b ", "after as many as were wanted, the oldest first");
   names_unregister(n, "c", 0);
   names_unregister(n, "a", 0);
-  if (names_replace(n, "f", b, 9, NULL) || names_register(n, "h", a, 9)) abort();
+  if (names_replace(n, "f", b, 9, NULL, NULL) || names_register(n, "h", a, 9)) abort();
   ok(names_walk(n, &w, 1, on_visit, &v), "it goes on behind what was removed");
   names_drop(n, b);
   ok(!names_walk(n, &w, 9, on_visit, &v), "to the end");
@@ -156,7 +157,7 @@ static void test_against_model(struct names *n) {
     case 8:
     case 9:
     case 10:
-      wrong += names_replace(n, name, pid, 0, &before) != 0 || before != model[k];
+      wrong += names_replace(n, name, pid, 0, NULL, &before) != 0 || before != model[k];
       model[k] = pid;
       break;
     default:

@@ -49,7 +49,7 @@ struct race {
 static void *change(void *data) {
   struct race *r = data;
   for (npid i = 1; i <= CHANGES; i++) {
-    if (names_replace(r->names, "name", i, 0, NULL)) abort();
+    if (names_replace(r->names, "name", i, 0, NULL, NULL)) abort();
     atomic_store(&r->done, i);
     if (i % 2) {
       for (volatile unsigned spin = i / 2 % 400; spin > 0; spin--) continue;

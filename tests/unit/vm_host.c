@@ -46,7 +46,7 @@ static struct term *answer_names(struct host *h, const char *op, struct term_rea
   if (strcmp(op, "unregister") == 0) return term_build("bb", 1, names_unregister(h->globals, name, 0));
   term_get_pid(r, &pid);
   if (strcmp(op, "register") == 0) return term_build("bb", 1, names_register(h->globals, name, pid, 1) == 0);
-  return term_build("bb", 1, names_replace(h->globals, name, pid, 1, NULL) == 0);
+  return term_build("bb", 1, names_replace(h->globals, name, pid, 1, NULL, NULL) == 0);
 }
 
 /* Local names stand for global names that the table lacks (vm_config.asks_names). */

@@ -75,7 +75,7 @@ int names_own_put(struct cluster_names *g, const char *name, npid pid, int64_t t
   struct known *k = map_get(&g->known, name);
   if (k) names_known_remove(g, k);
   if (h && !o) o = made = own_new(g, name);
-  if (!h || !o || names_replace_in(g->config.globals, name, pid, (uint64_t)token, &h->gone, NULL)) {
+  if (!h || !o || names_replace(g->config.globals, name, pid, (uint64_t)token, &h->gone, NULL)) {
     if (made) map_remove(&g->own, name);
     free(made);
     return ERR_NOMEM;

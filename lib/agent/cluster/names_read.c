@@ -114,7 +114,7 @@ static void remember(struct cluster_names *g, const char *name, const struct row
   struct owner *o = owner_of(g, row->node, row->member);
   if (!o) return;
   k = known_new(g, name);
-  if (!k || names_replace_in(g->config.globals, name, row->pid, (uint64_t)token, &o->gone, NULL)) {
+  if (!k || names_replace(g->config.globals, name, row->pid, (uint64_t)token, &o->gone, NULL)) {
     if (k) map_remove(&g->known, name);
     free(k);
     owner_unuse(g, o);

@@ -76,8 +76,8 @@ static void list_out(struct claim *c) {
 /* Makes the first claim of a name's list the entry of the name in globals. On failure globals is
  * unchanged. */
 static int show(struct claims *t, const struct claim *first) {
-  return names_replace_in(t->globals, first->name, first->terms.pid, first->terms.token, &first->home->gone,
-                          NULL);
+  return names_replace(t->globals, first->name, first->terms.pid, first->terms.token, &first->home->gone,
+                       NULL);
 }
 
 /* Inserts a claim into the list of its name by precedence, and returns the new first claim. */
