@@ -14,10 +14,18 @@
 
 /* --- the writer, in an isolate made by hand --- */
 
+/* A term of the values on the stack. */
+static struct term *copy_stack(lua_State *L) {
+  struct copy c = copy_begin(L);
+  int n = lua_gettop(L);
+  copy_out(&c, "message", 1, n);
+  return copy_end(&c, (uint32_t)n);
+}
+
 static int nested(lua_State *L) {
   struct copy outer = copy_begin(L);
   size_t at = term_open(outer.w, TERM_LIST);
-  term_unref(copy_term(L, "message", 1, lua_gettop(L)));
+  term_unref(copy_stack(L));
   term_set_count(outer.w, at, 0);
   term_unref(copy_end(&outer, 1));
   return 0;
@@ -30,7 +38,7 @@ static int abandoned(lua_State *L) {
 }
 
 static int alone(lua_State *L) {
-  struct term *t = copy_term(L, "message", 1, lua_gettop(L));
+  struct term *t = copy_stack(L);
   bool whole = t->count == 1 && term_is_word(t, "text");
   term_unref(t);
   lua_pushboolean(L, whole);

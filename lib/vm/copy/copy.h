@@ -45,10 +45,6 @@ struct term *copy_end(const struct copy *c, uint32_t count);
  * "argument") is how the error calls the values. */
 void copy_out(const struct copy *c, const char *what, int first, int last);
 
-/* One whole encoding: a term of the values at stack indices first..last.  Raises as copy_out and copy_end do.
- */
-struct term *copy_term(lua_State *L, const char *what, int first, int last);
-
 /* copy_term_then makes a term of the values from stack index `first` to the top, and returns
  * then(L, term, context), which owns the term.  While a long one is made the process gives way to others; so
  * this is to be called as lua_yieldk is, by `return`.  Raises as copy_out and copy_end do. */

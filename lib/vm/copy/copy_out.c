@@ -563,12 +563,6 @@ void copy_out(const struct copy *c, const char *what, int first, int last) {
   if (c->w->failed) raise_failure(c);
 }
 
-struct term *copy_term(lua_State *L, const char *what, int first, int last) {
-  struct copy c = copy_begin(L);
-  copy_out(&c, what, first, last);
-  return copy_end(&c, last < first ? 0 : (uint32_t)(last - first + 1));
-}
-
 /* --- encodings that may be suspended ---
  *
  * The place above the values is for the copier, once this was suspended. */

@@ -82,13 +82,6 @@ int64_t ptab_bytes(struct ptab *t) {
   return fresh * (int64_t)(sizeof *t->slots + sizeof *t->facts);
 }
 
-uint32_t ptab_taken(struct ptab *t) {
-  pthread_mutex_lock(&t->lock);
-  uint32_t n = taken(t);
-  pthread_mutex_unlock(&t->lock);
-  return n;
-}
-
 static uint64_t next_turn(uint64_t number) {
   uint64_t next = number + CAPACITY;
   return next <= NPID_NUMBER_MAX ? next : number % CAPACITY;

@@ -65,9 +65,6 @@ size_t ptab_take_spare(struct ptab *t, uint64_t *out);
 /* Bytes of the arrays in use. */
 int64_t ptab_bytes(struct ptab *t);
 
-/* How many numbers are taken, with those that isolates keep for their next processes. */
-uint32_t ptab_taken(struct ptab *t);
-
 /* Gives back numbers whose processes have ended or were never made. */
 void ptab_give(struct ptab *t, const uint64_t *numbers, size_t n);
 
