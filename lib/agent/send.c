@@ -50,7 +50,3 @@ static struct signal *take_first(struct signal **list) {
 void call_answer_all(struct agent *a, struct signal **list) {
   while (*list) call_answer(a, take_first(list), NULL);
 }
-
-void call_drop_all(struct signal **list) {
-  while (*list) signal_free(take_first(list));
-}

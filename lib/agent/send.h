@@ -19,9 +19,8 @@ void call_refuse(struct agent *a, struct signal *call, const struct error *e);
 void call_refuse_code(struct agent *a, struct signal *call, int code, const char *text);
 
 /* A list of calls that one event will answer: call_defer adds a call (consumed), call_answer_all answers all
- * of them, without values, and call_drop_all frees them unanswered. */
+ * of them, without values; signals_free frees them unanswered. */
 void call_defer(struct signal **list, struct signal *call);
 void call_answer_all(struct agent *a, struct signal **list);
-void call_drop_all(struct signal **list);
 
 #endif

@@ -19,6 +19,13 @@ void signal_free(struct signal *s) {
   free(s);
 }
 
+void signals_free(struct signal *s) {
+  for (struct signal *next; s; s = next) {
+    next = s->next;
+    signal_free(s);
+  }
+}
+
 static const char *const wires[SIGNAL_KINDS] = {
 #define X(kind, wire) [kind] = wire,
     SIGNAL_TABLE(X)

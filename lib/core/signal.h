@@ -53,8 +53,7 @@ struct signal {
   npid from; /* NPID_NONE: no process sent it */
   npid ref;  /* NPID_NONE: the kind has none */
   struct term *term;
-  uint32_t
-      epoch; /* number of the connection that carries the signal (nodetab_epoch); 0: none, or not yet set */
+  uint32_t epoch; /* of the connection that carries the signal (nodetab_epoch); 0: none, or not yet set */
   uint8_t kind;
 };
 
@@ -62,6 +61,8 @@ struct signal {
  * reference is then still the caller's. */
 struct signal *signal_new(enum signal_kind kind, npid to, npid from, npid ref, struct term *term);
 void signal_free(struct signal *s); /* accepts NULL */
+/* Frees signals that are linked by `next`; s: the first of them, or NULL. */
+void signals_free(struct signal *s);
 
 /* The bytes that a signal counts against bounds. */
 static inline size_t signal_weight(const struct signal *s) {

@@ -110,19 +110,11 @@ int vm_stop(struct vm *vm) {
   return sched_stop(&vm->sched, &until);
 }
 
-static void free_signals(struct signal *s) {
-  while (s) {
-    struct signal *next = s->next;
-    signal_free(s);
-    s = next;
-  }
-}
-
 void vm_free(struct vm *vm) {
   if (!vm || vm_stop(vm)) return;
   placement_free(vm->placement);
   sched_finish(&vm->sched);
-  free_signals(inbox_take(&vm->host.inbox));
+  signals_free(inbox_take(&vm->host.inbox));
   ptab_finish(&vm->ptab);
   refs_finish(&vm->refs);
   waits_finish(&vm->waits);

@@ -67,10 +67,7 @@ void agent_host_free(struct agent_host *h) {
   names_free(a->names);
   names_free(a->globals);
   nodetab_free(a->nodes);
-  for (struct signal *s; (s = h->sent);) {
-    h->sent = s->next;
-    signal_free(s);
-  }
+  signals_free(h->sent);
   free(h);
 }
 

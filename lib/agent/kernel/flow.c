@@ -69,7 +69,7 @@ static struct told *take_told(struct jam *j) {
 /* Frees a jam that is no longer in the map.  The waits that are left end without `ready`. */
 static void jam_free(struct jam *j) {
   vm_leave_room(j->agent->vm, &j->wait);
-  call_drop_all(&j->calls);
+  signals_free(j->calls);
   while (!TAILQ_EMPTY(&j->waits)) flow_leave(TAILQ_FIRST(&j->waits));
   for (struct told *t; (t = take_told(j));) free(t);
   map_finish(&j->nodes);

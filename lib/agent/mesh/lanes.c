@@ -41,13 +41,6 @@ static bool is_short(const struct signal *s) {
   return !s;
 }
 
-static void free_all(struct signal *s) {
-  for (struct signal *next; s; s = next) {
-    next = s->next;
-    signal_free(s);
-  }
-}
-
 bool lanes_send(struct lanes *l, struct signal *s) {
   if (!is_short(s) || pthread_mutex_trylock(&l->lock)) return false;
   struct lane *lane = find(l, s);
@@ -58,7 +51,7 @@ bool lanes_send(struct lanes *l, struct signal *s) {
   }
   buf_clear(&l->frame);
   pthread_mutex_unlock(&l->lock);
-  if (n) free_all(s);
+  if (n) signals_free(s);
   return n;
 }
 

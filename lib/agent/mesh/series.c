@@ -91,13 +91,6 @@ static struct signal *queue_take(struct queue *q) {
   return all;
 }
 
-static void free_all(struct signal *s) {
-  for (struct signal *next; s; s = next) {
-    next = s->next;
-    signal_free(s);
-  }
-}
-
 /* Is it the kernel of a node, or nobody? */
 static bool is_no_process(npid p) {
   return p == NPID_NONE || npid_number(p) == 0;
@@ -166,7 +159,7 @@ static void refuse(struct peer *p, struct signal *s, int code) {
 }
 
 static void sending_free(struct sending *t) {
-  free_all(queue_take(&t->later));
+  signals_free(queue_take(&t->later));
   signal_free(t->signal);
   buf_finish(&t->text);
   free(t);
@@ -196,7 +189,7 @@ static void add(struct peer *p, struct signal *s, struct queue later) {
   npid key = order_key(s->to, s->from);
   if (!t || (key != NPID_NONE && map_put_id(&all->by_sender, key, t))) {
     free(t);
-    free_all(queue_take(&later));
+    signals_free(queue_take(&later));
     refuse(p, s, ERR_NOMEM);
     return;
   }
@@ -391,7 +384,7 @@ int series_take_taken(struct peer *p, const json_t *value) {
 /* --- receiving ------------------------------------------------------------------------------------------ */
 
 static void receiving_free(struct receiving *r) {
-  free_all(queue_take(&r->later));
+  signals_free(queue_take(&r->later));
   pieces_free(r->in);
   buf_finish(&r->unread);
   buf_finish(&r->text);

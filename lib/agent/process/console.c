@@ -236,7 +236,7 @@ static void console_free(struct hosted *p) {
   sink_on_room(p->agent->output, 0, NULL, NULL);
   p->agent->console_process = NULL;
   drop_begun(c);
-  call_drop_all(&c->flushes);
+  signals_free(c->flushes);
   free(c);
 }
 

@@ -88,17 +88,10 @@ static void close_state(struct isolate *iso) {
   quota_return(&iso->ties_left, iso->config->limits, LIMIT_TIES);
 }
 
-static void free_signals(struct signal *s) {
-  for (struct signal *next; s; s = next) {
-    next = s->next;
-    signal_free(s);
-  }
-}
-
 void isolate_free(struct isolate *iso) {
   close_state(iso);
-  free_signals(iso->incoming);
-  free_signals(inbox_take(&iso->runnable.inbox));
+  signals_free(iso->incoming);
+  signals_free(inbox_take(&iso->runnable.inbox));
   map_finish(&iso->ref_blocks);
   free(iso);
 }

@@ -7,11 +7,7 @@ void mailbox_init(struct mailbox *m) {
 }
 
 void mailbox_finish(struct mailbox *m) {
-  while (m->first) {
-    struct signal *s = m->first;
-    m->first = s->next;
-    signal_free(s);
-  }
+  signals_free(m->first);
   mailbox_init(m);
 }
 

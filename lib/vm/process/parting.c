@@ -89,10 +89,7 @@ void parting_drop_all(struct isolate *iso) {
   while (iso->partings.first) {
     struct parting *t = pop(iso);
     ties_free(iso, t->ties.ties);
-    for (struct signal *s = t->messages, *next; s; s = next) {
-      next = s->next;
-      signal_free(s);
-    }
+    signals_free(t->messages);
     alarm_drop(iso, &t->alarms, ALL);
     finish(iso, t);
     free(t);

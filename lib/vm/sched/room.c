@@ -107,9 +107,6 @@ void vm_leave_room(struct vm *vm, struct room_wait **w) {
 }
 
 void vm_forget_room(struct vm *vm, struct room_wait **w) {
-  for (struct signal *s = waits_leave(&vm->waits, *w), *next; s; s = next) {
-    next = s->next;
-    signal_free(s);
-  }
+  signals_free(waits_leave(&vm->waits, *w));
   *w = NULL;
 }
