@@ -90,7 +90,6 @@ static json_t *known_nodes(struct completion *c) {
 
 /* Which nodes may be called by their short name? */
 enum brief {
-  BRIEF_NONE,
   BRIEF_LOCAL,   /* those that run here */
   BRIEF_MEMBERS, /* and the members, where one alone has the name */
 };
@@ -128,7 +127,7 @@ static void offer_nodes_as(struct completion *c, enum brief brief, json_t *known
   const json_t *row;
   json_array_foreach(local, i, row) {
     const char *node = json_string_value(row);
-    offer_node(c, node, brief && count_namesakes(local, node) == 1, suffix, "runs here");
+    offer_node(c, node, count_namesakes(local, node) == 1, suffix, "runs here");
     if (json_object_set_new(here, node, json_true())) return;
   }
   json_array_foreach(known, i, row) {
@@ -145,9 +144,10 @@ static void offer_known(struct completion *c, enum brief brief, const char *suff
   offer_nodes_as(c, brief, known, suffix);
 }
 
-/* The NODE of an option: -n takes short names of nodes that run here. */
+/* The NODE of an option: -n and --via take short names of nodes that run here. */
 static void offer_node_argument(struct completion *c) {
-  offer_known(c, !strcmp(c->pending->name, "node") ? BRIEF_LOCAL : BRIEF_MEMBERS, "");
+  bool here = !strcmp(c->pending->name, "node") || !strcmp(c->pending->name, "via");
+  offer_known(c, here ? BRIEF_LOCAL : BRIEF_MEMBERS, "");
 }
 static void offer_node_to_ask(struct completion *c) {
   offer_known(c, BRIEF_LOCAL, "");
@@ -409,12 +409,17 @@ static void offer_joined_files(struct completion *c) {
   if (directory) closedir(directory);
 }
 
-/* What --join takes: full names of nodes, and where there are more of them. */
+/* What --join takes: nodes, and where there are more of them. */
 static void offer_targets(struct completion *c) {
-  offer_known(c, BRIEF_NONE, "");
+  offer_known(c, BRIEF_LOCAL, "");
   offer(c, "dns:", "the nodes at the addresses of a name");
   offer(c, "file:", "the nodes that a file lists");
   offer_joined_files(c);
+}
+
+static void offer_clusters(struct completion *c) {
+  offer(c, "etcd:http://", "URL/NAME: the cluster NAME on the etcd at this URL");
+  offer(c, "etcd:https://", "the same over TLS: see --etcd-ca");
 }
 
 static void offer_copy(struct completion *c) {
@@ -426,10 +431,17 @@ static void offer_copy(struct completion *c) {
 static const struct {
   const char *argument;
   void (*offer)(struct completion *c);
-} arguments[] = {{"NODE", offer_node_argument}, {"TAG", offer_tags},    {"BOUND=VALUE", offer_bounds},
-                 {"SIG", offer_signals},        {"USER", offer_users},  {"FILE", offer_files},
-                 {"DIR", offer_directories},    {"SEC", offer_seconds}, {"MODULE.FUNCTION", offer_modules},
-                 {"TARGET", offer_targets}};
+} arguments[] = {{"NODE", offer_node_argument},
+                 {"TAG", offer_tags},
+                 {"BOUND=VALUE", offer_bounds},
+                 {"SIG", offer_signals},
+                 {"USER", offer_users},
+                 {"FILE", offer_files},
+                 {"DIR", offer_directories},
+                 {"SEC", offer_seconds},
+                 {"MODULE.FUNCTION", offer_modules},
+                 {"TARGET", offer_targets},
+                 {"etcd:URL/NAME", offer_clusters}};
 
 /* The operands of a tool; `first_only`: there is one. */
 static const struct {

@@ -2,6 +2,7 @@
 #include "agent/agent.h"
 #include "base/allocator.h"
 #include "base/text.h"
+#include "client/local.h"
 #include "core/cookie_file.h"
 #include "core/jointarget.h"
 #include "core/nodename.h"
@@ -232,6 +233,23 @@ static int load_cookies(const struct options *o, struct setup *s, struct error *
 
 /* --- the cluster on etcd -------------------------------------------------------------------------------- */
 
+/* A file that is not there is more likely a typo than a fault of the host. */
+static int bad_file(const char *option, const char *path, struct error *e) {
+  int error = errno;
+  return error_set(e, error == ENOENT ? ERR_USAGE : ERR_SYSTEM, "--%s %s: %s", option, *path ? path : "''",
+                   strerror(error));
+}
+
+/* The files that libcurl reads with each connection. */
+static int check_files(const struct options *o, struct error *e) {
+  const struct {
+    const char *path, *option;
+  } all[] = {{o->etcd_ca, "etcd-ca"}, {o->etcd_cert, "etcd-cert"}, {o->etcd_key, "etcd-key"}};
+  for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+    if (all[i].path && access(all[i].path, R_OK)) return bad_file(all[i].option, all[i].path, e);
+  return 0;
+}
+
 static int need_cluster(const struct options *o, struct error *e) {
   const struct {
     bool given;
@@ -257,6 +275,7 @@ static int choose_cluster(const struct options *o, struct setup *s, struct error
   if (o->etcd_user && (!*o->etcd_user || !text_utf8(o->etcd_user, strlen(o->etcd_user))))
     return error_set(e, ERR_USAGE, "--etcd-user: expected the name of a user of etcd, in UTF-8");
   if (!o->etcd_cert != !o->etcd_key) return error_set(e, ERR_USAGE, "--etcd-cert and --etcd-key go together");
+  if (check_files(o, e)) return e->code;
   if (o->etcd_password && secret_password_load(o->etcd_password, "--etcd-password-file", s->password, e))
     return e->code;
   s->config.cluster = o->cluster;
@@ -390,9 +409,21 @@ static int check_path(const struct tool_words *path, struct error *e) {
     struct stat st;
     const char *dir = path->at[i];
     if (!*dir) return error_set(e, ERR_USAGE, "--path '': expected a directory");
-    if (stat(dir, &st))
-      return error_set(e, errno == ENOENT ? ERR_USAGE : ERR_SYSTEM, "--path %s: %s", dir, strerror(errno));
+    if (stat(dir, &st)) return bad_file("path", dir, e);
     if (!S_ISDIR(st.st_mode)) return error_set(e, ERR_USAGE, "--path %s: not a directory", dir);
+  }
+  return 0;
+}
+
+/* Puts the full names of nodes that run here in place of short ones. */
+static int complete_names(const struct tool_words *words, struct error *e) {
+  for (size_t i = 0; i < words->count; i++) {
+    const char *word = words->at[i];
+    char *full = NULL;
+    if (!*word || strpbrk(word, "@:/")) continue;
+    int code = local_choose(word, &full, e);
+    if (code) return code == e->code ? code : error_set(e, code, "%s", err_sentence(code));
+    words->at[i] = full;
   }
   return 0;
 }
@@ -411,6 +442,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
     return error_set(e, ERR_USAGE, "--heartbeat %g: expected seconds from 0.1 to 3600", o->heartbeat);
   if (o->rejoin > REJOIN_MAX_S)
     return error_set(e, ERR_USAGE, "--rejoin %g: expected seconds up to %d", o->rejoin, REJOIN_MAX_S);
+  if (complete_names(&o->join, e) || complete_names(&o->via, e)) return e->code;
   for (size_t i = 0; i < o->join.count; i++)
     if (jointarget_parse(o->join.at[i], &ignored, e)) return e->code;
   if (relays_make(o->via.at, o->via.count, s->name, &s->via, e)) return e->code;

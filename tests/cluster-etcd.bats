@@ -285,7 +285,9 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le $(($1 + 1000)) ] || fail "it took $m
   CLUSTER=etcd:$URL/foreign run -2 member two
   assert_output --partial 'give the cluster another name'
   CLUSTER=etcd:$URL run -2 member two
-  assert_output --partial 'expected etcd:URL,URL/NAME'
+  assert_output --partial -- "--cluster etcd:$URL: expected etcd:URL,URL/NAME"
+  CLUSTER='' run -2 member two
+  assert_output --partial -- "--cluster '': expected etcd:URL,URL/NAME"
   CLUSTER=etcd:http://127.0.0.1:$PEER/here run -3 member two
   assert_output --partial 'enable-grpc-gateway: true'
   run -2 member two --join "one@$HOST"
@@ -356,7 +358,8 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le $(($1 + 1000)) ] || fail "it took $m
   wait_until sees two 1
   run -4 member three "${all[@]:2}"
   assert_output --partial -- '--etcd-ca'
-  run -125 member three --etcd-ca "$T/tls/missing.pem"
+  run -2 member three --etcd-ca "$T/tls/missing.pem"
+  assert_output --partial -- "--etcd-ca $T/tls/missing.pem: No such file"
   assert_output --partial missing.pem
 }
 certificates() {

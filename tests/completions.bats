@@ -174,7 +174,7 @@ page_statuses() {
   assert_equal "$(words_of node-spawn t)" $'three\ntwo'
   assert_equal "$(words_of node-spawn two@)" two@localhost
   assert_equal "$(words_of node-copy three)" $'files\nthree:'
-  assert_equal "$(words_of node-start --join t)" $'three@localhost\ntwo@localhost'
+  assert_equal "$(words_of node-start --join t)" $'three\ntwo'
   run -0 node-ping --complete tw
   assert_output $'two\ttwo@localhost, runs here'
   # From another runtime directory, the nodes are members, or known and down.
@@ -188,7 +188,10 @@ page_statuses() {
   wait_until all_met
   run -0 words_of node-spawn ''
   assert_output "$(printf '%s\n' four one@localhost "one@$HOST" three@localhost two | sort)"
-  assert_equal "$(words_of node-list -n tw)" two@localhost # -n: short names of nodes that run here
+  for option in 'node-list -n' 'node-start --join' 'node-start --via'; do
+    # shellcheck disable=SC2086 # tool and option
+    assert_equal "$(words_of $option tw)" two@localhost # here, short names are those of nodes that run here
+  done
   node-stop four
 }
 
@@ -205,10 +208,19 @@ page_statuses() {
   start_node one
   mkdir -p conf/.hidden
   touch conf/nodes other
-  assert_equal "$(NODE_SELF=one complete_bash node-start --join '')" "$(printf '%s\n' dns: file: "one@$HOST")"
+  assert_equal "$(NODE_SELF=one complete_bash node-start --join '')" "$(printf '%s\n' dns: file: one)"
   assert_equal "$(LINE='node-start --join file:c' complete_bash node-start --join file : c)" conf/
   assert_equal "$(LINE='node-start --join file:conf/' complete_bash node-start --join file : conf/)" conf/nodes
   assert_equal "$(complete_fish 'node-start --join file:./conf/.h')" file:./conf/.hidden/
+}
+
+@test "bash and fish: a cluster on etcd" {
+  touch secret
+  assert_equal "$(complete_bash node-start --etcd-password-file sec)" secret
+  assert_equal "$(complete_fish 'node-start --etcd-ca sec')" secret
+  assert_equal "$(LINE='node-start --cluster etcd:' complete_bash node-start --cluster etcd :)" $'http://\nhttps://'
+  assert_equal "$(complete_fish 'node-start --cluster e')" $'etcd:http://\netcd:https://'
+  assert_equal "$(words_of node-start --etcd- | xargs)" '--etcd-ca --etcd-cert --etcd-key --etcd-password-file --etcd-user'
 }
 
 @test "bash: processes, by name and by pid" {

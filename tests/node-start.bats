@@ -738,6 +738,11 @@ ends_soon() {
   start_node two --join "one@$HOST"
   is_connected() { [ "$(node-list -n two)" = "one@$HOST" ]; }
   wait_until is_connected
+  start_node short --join two --via one # the nodes of these names that run here
+  linked_to_two() { [ "$(node-list -n short)" = "$(printf '%s\n' "one@$HOST" "two@$HOST")" ]; }
+  wait_until linked_to_two
+  run -3 node-start --sname never --join oen
+  assert_output --partial "oen: no node of this name is running here, but one@$HOST, short@$HOST, two@$HOST; did you mean one@$HOST?"
   run --separate-stderr -0 start_node three --join nobody@localhost --join "one@$HOST"
   # shellcheck disable=SC2154 # run sets it
   assert_regex "$stderr" "node-start: --join: nobody@localhost: .* \(it is tried again\)"

@@ -200,11 +200,16 @@ static int none_running(const char *wanted, json_t *nodes, struct error *e) {
   return ERR_NO_AGENT;
 }
 
-static int several_running(json_t *nodes, struct error *e) {
-  char *list = listing(nodes);
-  error_set(e, ERR_AMBIGUOUS, "several nodes are running here: %s; choose one with -n NODE or NODE_SELF",
-            list ? list : "more than can be listed");
-  free(list);
+static int several_running(const char *wanted, json_t *nodes, struct error *e) {
+  char *listed = listing(nodes);
+  const char *list = listed ? listed : "more than can be listed";
+  if (wanted)
+    error_set(e, ERR_AMBIGUOUS, "%s: several nodes of this name are running here: %s; give the full name",
+              wanted, list);
+  else
+    error_set(e, ERR_AMBIGUOUS, "several nodes are running here: %s; choose one with -n NODE or NODE_SELF",
+              list);
+  free(listed);
   return ERR_AMBIGUOUS;
 }
 
@@ -233,7 +238,7 @@ int local_choose(const char *wanted, char **out, struct error *e) {
   }
   if (rc) return rc;
   if (json_array_size(meant) == 0) return none_running(wanted, nodes, e);
-  if (json_array_size(meant) > 1) return several_running(meant, e);
+  if (json_array_size(meant) > 1) return several_running(wanted, meant, e);
   char *name = strdup(json_string_value(json_array_get(meant, 0)));
   if (!name) return ERR_NOMEM;
   *out = name;

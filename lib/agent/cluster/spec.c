@@ -43,11 +43,10 @@ int cluster_spec_parse(const char *text, struct cluster_spec *out, struct error 
   bool known = strncmp(text, kind, sizeof kind - 1) == 0;
   const char *urls = text + sizeof kind - 1, *name = known ? name_of(urls) : NULL;
   if (!name || !is_name(name))
-    return error_set(
-        e, ERR_USAGE,
-        "%s: expected etcd:URL,URL/NAME, where the URLs are those of etcd, and NAME is the cluster's "
-        "own: letters, digits, and . _ -",
-        text);
+    return error_set(e, ERR_USAGE,
+                     "--cluster %s: expected etcd:URL,URL/NAME, where the URLs are those of etcd, as "
+                     "http://10.0.0.1:2379, and NAME is the cluster's own: letters, digits, and . _ -",
+                     *text ? text : "''");
   int code = parse_urls(urls, name - 1, &spec, e);
   if (code) return code;
   snprintf(spec.prefix, sizeof spec.prefix, "%s%s/", CLUSTER_KEYS, name);
