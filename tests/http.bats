@@ -459,10 +459,13 @@ raw() {
     local $/; my $bytes = <STDIN>; syswrite($s, $bytes); shutdown($s, 1); print <$s>' "$NODE_RUNTIME_DIR/one@$HOST/sock"
 }
 
+# libmicrohttpd refuses some codings by itself from version 1.0 on, with a page of its own.
 @test "a request of more than one length, or of an unknown coding, is refused, and is the last of its connection" {
   for field in $'Content-Length: 2\r\nContent-Length: 40' $'Content-Length: 4\r\nTransfer-Encoding: chunked' \
     'Transfer-Encoding: gzip, chunked' 'Transfer-Encoding: gzip'; do
-    raw <<<$'POST /v1/processes HTTP/1.1\r\nHost: n\r\n'"$field"$'\r\n\r\n2\r\n{}\r\n0\r\n\r\n' >"$T/answer" &&
+    raw <<<$'POST /v1/processes HTTP/1.1\r\nHost: n\r\n'"$field"$'\r\n\r\n2\r\n{}\r\n0\r\n\r\n' >"$T/answer"
+    grep -q '^HTTP/1.1 400 ' "$T/answer" || fail "$field: $(cat "$T/answer")"
+    [[ $field == Transfer-* ]] && grep -q '^<html>.*Transfer-Encoding' "$T/answer" ||
       sed '1,/^\r$/d' "$T/answer" | jq -es 'length == 1 and .[0].status == 400 and .[0].code == "usage"' ||
       fail "$field: $(cat "$T/answer")"
     raw <<<$'POST /v1/processes HTTP/1.1\r\nHost: n\r\n'"$field"$'\r\n\r\n2\r\n{}\r\n0\r\n\r\nGET /metrics HTTP/1.1\r\nHost: n\r\n\r\n' \
@@ -606,14 +609,10 @@ raw() {
 
 @test "a long header is read without pauses, and one that is too long is refused" {
   local begin=$SECONDS
-  { printf 'X: ' && printf '%0120000d' 0; } >"$T/long"
-  { printf 'X: ' && printf '%0200000d' 0; } >"$T/longer"
-  http GET /v1/node -H "@$T/long"
-  [ "$status" = 200 ]
-  for _ in 1 2 3 4 5 6 7 8 9 10; do
-    http GET /v1/node -H "@$T/longer"
-    [ "$status" = 431 ]
-  done
+  # The status of a request with a header of so many bytes, which curl cuts from some length on.
+  long() { printf 'GET /v1/node HTTP/1.1\r\nHost: n\r\nConnection: close\r\nX: %0*d\r\n\r\n' "$1" 0 | raw | sed -n '1s/^HTTP[^ ]* \([0-9]*\).*/\1/p'; }
+  assert_equal "$(long 120000)" 200
+  for _ in 1 2 3 4 5 6 7 8 9 10; do assert_equal "$(long 200000)" 431; done
   [ $((SECONDS - begin)) -lt "${SAN:+2}9" ]
 }
 
