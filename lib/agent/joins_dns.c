@@ -9,13 +9,13 @@
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/resolve.h"
 #include "agent/state.h"
+#include "base/random.h"
 #include "wire/scan.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 enum {
   ADDRESSES_MAX = 64, /* of a name; node-start(1) says so */
@@ -48,9 +48,7 @@ struct join_dns {
 /* Half of the time to one and a half of it, so that nodes that were started together do not search together.
  */
 static uint64_t shifted(int ms) {
-  uint32_t random = 0;
-  if (getrandom(&random, sizeof random, GRND_NONBLOCK) != sizeof random) random = 0;
-  return (uint64_t)ms / 2 + random % (uint32_t)ms;
+  return (uint64_t)ms / 2 + random_number() % (uint64_t)ms;
 }
 
 static void tell_failure(struct join_source *s) {

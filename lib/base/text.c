@@ -147,6 +147,16 @@ bool text_utf8(const char *bytes, size_t n) {
   return true;
 }
 
+void text_hex(char *out, const void *bytes, size_t n) {
+  static const char digits[] = "0123456789abcdef";
+  const unsigned char *at = bytes;
+  for (size_t i = 0; i < n; i++) {
+    *out++ = digits[at[i] >> 4];
+    *out++ = digits[at[i] & 15];
+  }
+  *out = '\0';
+}
+
 /* --- text of others ------------------------------------------------------------------------------------- */
 
 enum { ESCAPE_MAX = 12 };

@@ -1,5 +1,5 @@
-/* text: reading decimal numbers, checking UTF-8, and escaping text of peers and clients before it is shown.
- * Any thread. */
+/* text: reading decimal numbers, writing hexadecimal digits, checking UTF-8, and escaping text of peers and
+ * clients before it is shown. Any thread. */
 #ifndef BASE_TEXT_H
 #define BASE_TEXT_H
 
@@ -19,6 +19,9 @@ size_t text_plain(const char *bytes, size_t n);
 
 /* Are the n bytes well-formed UTF-8 (no surrogates, no overlong forms)? */
 bool text_utf8(const char *bytes, size_t n);
+
+/* Writes bytes as 2 * n hexadecimal digits, in lower case, and a NUL. */
+void text_hex(char *out, const void *bytes, size_t n);
 
 /* Is one word a likely slip for the other: at most two letters (one, in words of up to three) were left out,
  * added, changed, or exchanged with the next?  Upper and lower case are the same.  Words of more than 63

@@ -2,10 +2,12 @@
  * before the function returns. */
 #include "core/cookie.h"
 
+#include "base/random.h"
+#include "base/text.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 
 /* Reads line number set->count + 1. */
 static int take_line(const char *what, const char *line, size_t n, struct cookies *set, struct error *e) {
@@ -54,10 +56,9 @@ size_t cookies_text(const struct cookies *set, char out[COOKIES_TEXT_MAX]) {
 
 int cookie_make(struct cookie *out, struct error *e) {
   unsigned char secret[COOKIE_RANDOM / 2];
-  if (getrandom(secret, sizeof secret, 0) != (ssize_t)sizeof secret)
-    return error_system(e, errno, "random bytes for a cookie");
+  if (random_bytes(secret, sizeof secret)) return error_system(e, errno, "random bytes for a cookie");
   *out = (struct cookie){.len = COOKIE_RANDOM};
-  for (size_t i = 0; i < sizeof secret; i++) snprintf(out->bytes + 2 * i, 3, "%02x", secret[i]);
+  text_hex(out->bytes, secret, sizeof secret);
   explicit_bzero(secret, sizeof secret);
   return 0;
 }

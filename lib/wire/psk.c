@@ -4,6 +4,7 @@
  * of a short cookie, on_socket makes sockets for loopback addresses only. */
 #include "wire/psk.h"
 
+#include "base/text.h"
 #include "core/loopback.h"
 
 #include <openssl/core_names.h>
@@ -41,8 +42,10 @@ int psk_derive(const struct cookie *cookie, struct psk *out) {
   bool good = derive(cookie, PSK_INFO, psk.key, sizeof psk.key) &&
               derive(cookie, PSK_PRINT_INFO, print, sizeof print);
   char *at = stpcpy(psk.identity, PSK_IDENTITY);
-  for (size_t i = 0; good && i < sizeof print; i++) snprintf(at + 2 * i, 3, "%02x", print[i]);
-  if (good) *out = psk;
+  if (good) {
+    text_hex(at, print, sizeof print);
+    *out = psk;
+  }
   OPENSSL_cleanse(&psk, sizeof psk);
   return good ? 0 : ERR_TLS;
 }

@@ -2,6 +2,7 @@
  * other servers. */
 #include "wire/psk.h"
 
+#include "base/text.h"
 #include "loopback.h"
 #include "tap.h"
 
@@ -196,7 +197,7 @@ static void test_derive(void) {
   /* HKDF-SHA-256, no salt: openssl kdf -keylen 32 -kdfopt digest:SHA256 -kdfopt key:monster -kdfopt info:…
    * HKDF */
   char hex[2 * PSK_SIZE + 1];
-  for (int i = 0; i < PSK_SIZE; i++) snprintf(hex + 2 * i, 3, "%02x", a.key[i]);
+  text_hex(hex, a.key, PSK_SIZE);
   is(hex, "de2df8cf263949be13a2373214d3f5847ee4fb24f7f303f2340a6efa492ec5ac",
      "the key is the one RFC 5869 gives");
   is(a.identity, "node-toolkit/1:9065e6ee330d5618",

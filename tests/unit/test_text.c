@@ -131,11 +131,20 @@ static void test_near(void) {
   ok(text_near(longest, longest), "63 are");
 }
 
+static void test_hex(void) {
+  char out[9] = "xxxxxxxx";
+  text_hex(out, "\x00\x9f\xa0\xff", 4);
+  is(out, "009fa0ff", "bytes as hexadecimal digits");
+  text_hex(out, "", 0);
+  is(out, "", "and none as none");
+}
+
 int main(void) {
   test_near();
   test_integer();
   test_utf8();
   test_plain();
   test_escape();
+  test_hex();
   return tap_end();
 }

@@ -2,6 +2,7 @@
 #include "agent/cluster/etcd_parts.h"
 
 #include "base/metrics.h"
+#include "base/random.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -27,12 +28,6 @@ static int take_endpoints(struct etcd *c, const char *const *urls, struct error 
     endpoint->is_address = is_address(endpoint->url.host);
   }
   return 0;
-}
-
-/* Where the nodes of a cluster begin, by chance, so that each endpoint has its share of them. */
-static int any_of(int count) {
-  unsigned n = 0;
-  return uv_random(NULL, NULL, &n, sizeof n, 0, NULL) ? 0 : (int)(n % (unsigned)count);
 }
 
 static int take_file(char **out, const char *path, struct error *e) {
@@ -76,7 +71,7 @@ int etcd_new(const struct etcd_config *config, struct etcd **out, struct error *
     etcd_free(c);
     return code;
   }
-  c->current = any_of(c->count);
+  c->current = (int)(random_number() % (unsigned)c->count); /* so that each has its share of the nodes */
   uv_timer_init(c->loop, &c->deadline);
   uv_idle_init(c->loop, &c->soon);
   c->deadline.data = c->soon.data = c;

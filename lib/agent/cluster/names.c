@@ -19,6 +19,7 @@
 #include "agent/cluster/names_parts.h"
 #include "base/holds.h"
 #include "base/metrics.h"
+#include "base/random.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -316,7 +317,7 @@ int cluster_names_new(const struct cluster_names_config *config, struct cluster_
   }
   g->audited_ms = names_now(g);
   g->batch = NAMES_BATCH;
-  g->random = uv_hrtime() ^ (uintptr_t)g;
+  g->random = random_number();
   uv_timer_init(config->loop, &g->tick);
   uv_idle_init(config->loop, &g->slice);
   g->tick.data = g->slice.data = g;

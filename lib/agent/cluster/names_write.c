@@ -7,6 +7,8 @@
  * has. So each answer ends or changes at least one of its writes, or says that this node is no member. */
 #include "agent/cluster/names_parts.h"
 
+#include "base/random.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -364,10 +366,7 @@ static void decide_all(struct batch *b, const struct etcd_answer *answer) {
 static void hold(struct cluster_names *g) {
   bool late = names_now(g) - g->sent_ms >= LATE_MS;
   int64_t most = late && g->hold_ms > HOLD_MS ? g->hold_ms : HOLD_MS;
-  g->random ^= g->random << 13;
-  g->random ^= g->random >> 7;
-  g->random ^= g->random << 17;
-  g->held_ms = names_now(g) + most / 2 + (int64_t)(g->random % (uint64_t)(most / 2 + 1));
+  g->held_ms = names_now(g) + most / 2 + (int64_t)(random_next(&g->random) % (uint64_t)(most / 2 + 1));
   if (!late) return;
   g->hold_ms = most * 2 < HOLD_MAX_MS ? most * 2 : HOLD_MAX_MS;
   g->batch = g->batch / 2 > BATCH_LEAST ? g->batch / 2 : BATCH_LEAST;

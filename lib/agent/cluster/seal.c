@@ -6,11 +6,12 @@
 #include "agent/cluster/seal.h"
 
 #include "base/buf.h"
+#include "base/random.h"
+#include "base/text.h"
 #include "wire/json.h"
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,10 +79,6 @@ void seal_cancel(struct seal *s) {
 
 /* --- the value ------------------------------------------------------------------------------------------ */
 
-static void put_hex(char *out, const unsigned char *bytes, size_t n) {
-  for (size_t i = 0; i < n; i++) sprintf(out + 2 * i, "%02x", bytes[i]);
-}
-
 static bool take_hex(const json_t *object, const char *name, unsigned char *out, size_t n) {
   const char *text = json_string_value(json_object_get(object, name));
   if (!text || strlen(text) != 2 * n) return false;
@@ -92,8 +89,8 @@ static bool take_hex(const json_t *object, const char *name, unsigned char *out,
 
 static void value_write(const struct seal *s, char out[256]) {
   char salt[2 * SALT + 1], digest[2 * DIGEST + 1];
-  put_hex(salt, s->salt, SALT);
-  put_hex(digest, s->digest, DIGEST);
+  text_hex(salt, s->salt, SALT);
+  text_hex(digest, s->digest, DIGEST);
   snprintf(out, 256, "{\"version\": %d, \"salt\": \"%s\", \"cookie\": \"%s\"}", VERSION, salt, digest);
 }
 
@@ -169,7 +166,7 @@ static void on_stretched(uv_work_t *work, int status) {
 }
 
 static void make(struct seal *s) {
-  if (RAND_bytes(s->salt, SALT) != 1)
+  if (random_bytes(s->salt, SALT))
     fail(s, ERR_SYSTEM, "there are no random bytes");
   else
     stretch_all(s);

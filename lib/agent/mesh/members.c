@@ -17,6 +17,7 @@
 #include "agent/mesh/ondemand.h"
 #include "agent/mesh/relay.h"
 #include "base/holds.h"
+#include "base/random.h"
 #include "core/creation.h"
 #include "core/relays.h"
 #include "wire/json.h"
@@ -31,12 +32,9 @@ static int64_t now_ms(const struct mesh *m) {
   return (int64_t)uv_now(m->config.loop);
 }
 
-/* A number from 0 to below - 1 (xorshift). It is used only for jitter, so it may be predictable. */
+/* A number from 0 to below - 1, for jitter. */
 static uint64_t random_below(struct mesh *m, uint64_t below) {
-  m->random ^= m->random << 13;
-  m->random ^= m->random >> 7;
-  m->random ^= m->random << 17;
-  return m->random % below;
+  return random_next(&m->random) % below;
 }
 
 /* FNV-1a, then mixed so that the digest of a set can be the exclusive or of its members. */

@@ -24,12 +24,12 @@
 #include "base/clock.h"
 #include "base/holds.h"
 #include "base/metrics.h"
+#include "base/random.h"
 #include "wire/json.h"
 
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 /* --- peers ---------------------------------------------------------------------------------------------- */
 
@@ -679,9 +679,7 @@ int mesh_new(const struct mesh_config *config, const struct mesh_events *events,
   m->events = events;
   m->data = data;
   m->frames.nodes = config->nodes;
-  m->random = config->seed;
-  if ((!m->random && getrandom(&m->random, sizeof m->random, 0) != sizeof m->random) || !m->random)
-    m->random = (uint64_t)clock_ns();
+  m->random = config->seed ? config->seed : random_number();
   m->life = m->random & INT64_MAX;
   members_init(m);
   ondemand_init(m);

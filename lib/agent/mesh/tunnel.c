@@ -13,6 +13,7 @@
 #include "base/holds.h"
 #include "base/log.h"
 #include "base/map.h"
+#include "base/random.h"
 #include "core/nodename.h"
 
 #include <errno.h>
@@ -20,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -200,8 +200,7 @@ static int make_relayed(struct tunnels *ts, const struct connection_ask *ask, st
   struct relayed *r = calloc(1, sizeof *r);
   if (!r) return ERR_NOMEM;
   do {
-    if (getrandom(&r->id, sizeof r->id, 0) != sizeof r->id) r->id = (uint64_t)clock_ns();
-    r->id &= INT64_MAX;
+    r->id = random_number() & INT64_MAX;
   } while (!r->id || map_get_id(&ts->calls, r->id));
   if (map_put_id(&ts->calls, r->id, r)) {
     free(r);
