@@ -817,6 +817,93 @@ static void test_many_ask(void) {
   ok(good == MANY, "and those that are not told yet as the node stops, too");
 }
 
+/* Takes turns until all are answered; the most in one turn. */
+static int most_in_a_turn(struct fixture *f) {
+  int most = 0, before = 0;
+  while ((before = count_many(is_answered)) < MANY) {
+    turn(f);
+    int now = count_many(is_answered);
+    if (now - before > most) most = now - before;
+  }
+  return most;
+}
+
+static void enter_one_often(struct node *n, uint64_t number) {
+  memset(many, 0, sizeof many);
+  for (int i = 0; i < MANY; i++)
+    registry_register(n->registry, "one", npid_make(0, number), false, outcome_done, &many[i]);
+}
+
+/* Many wait for the outcome of one registration, for the end of a removal, and for an etcd that is silent. */
+static void test_many_wait(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  struct outcome removed = {0};
+  enter(a, "zero", 7, false); /* a lease is there */
+  enter_one_often(a, 7);
+  int most = most_in_a_turn(f);
+  ok(count_many(is_yes) == MANY && most <= STEP / 2,
+     "%d that register one name for one process are told in slices, of up to %d", MANY, most);
+  ok(many[0].token == many[MANY - 1].token && many[0].token == (uint64_t)key_revision(f, "one"),
+     "with one token");
+  registry_unregister(a->registry, "one", outcome_done, &removed);
+  enter_one_often(a, 8);
+  most = most_in_a_turn(f);
+  ok(removed.yes && count_many(is_yes) == MANY && most <= STEP / 2,
+     "those who wait for a removal begin in slices, of up to %d", most);
+  ok(!registry_counts(a->registry).pending, "and none is counted any more");
+  registry_unregister(a->registry, "one", outcome_done, &removed);
+  wait_for(f, &removed);
+  while (key_revision(f, "one")) turn(f);
+  etcd_server_fault(f->m, ETCD_SILENT);
+  enter_one_often(a, 9);
+  most = most_in_a_turn(f);
+  ok(count_many(is_away) == MANY && most <= STEP / 2, "and fail in slices, of up to %d", most);
+  etcd_server_fault(f->m, ETCD_WORKS);
+  fixture_free(f);
+}
+
+/* One that asks while others, which asked earlier, are yet to begin. */
+static void test_order_of_many(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  struct outcome removed = {0}, forced = {0};
+  enter(a, "one", 7, false);
+  registry_unregister(a->registry, "one", outcome_done, &removed);
+  enter_one_often(a, 8);
+  while (count_many(is_answered) < 2) turn(f);
+  int before = count_many(is_answered);
+  registry_register(a->registry, "one", npid_make(0, 9), true, outcome_done, &forced);
+  wait_for(f, &forced);
+  ok(before < MANY && count_many(is_yes) == MANY && forced.yes && in_table(a, "one") == npid_make(0, 9),
+     "a registration by force is made behind those that were asked for before");
+  fixture_free(f);
+}
+
+/* The end of a node that has many names, and knows many. */
+static void test_many_at_the_end(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  int most = 0;
+  enter_many(a);
+  find_many(b);
+  for (int i = 0; i < 2; i++) {
+    registry_finish(f->node[i].registry);
+    f->node[i].registry = NULL;
+  }
+  size_t left = names_count(a->globals) + names_count(b->globals), now;
+  ok(left >= 2 * MANY - 2 * NAMES_SLICE, "the end of a registry frees no more than a slice of its names");
+  for (; left; left = now) {
+    turn(f);
+    now = names_count(a->globals) + names_count(b->globals);
+    if ((int)(left - now) > most) most = (int)(left - now);
+  }
+  ok(most <= STEP, "the others in slices, of up to %d for two nodes", most);
+  while (etcd_server_keys(f->m, "/p/n/")) turn(f);
+  ok(true, "and their keys are gone");
+  fixture_free(f);
+}
+
 /* Many processes that take a name from each other. */
 static void test_many_force(void) {
   struct fixture *f = fixture_new(false);
@@ -1005,6 +1092,9 @@ int main(void) {
   test_many_unanswered();
   test_many_unfound();
   test_many_ask();
+  test_many_wait();
+  test_order_of_many();
+  test_many_at_the_end();
   test_many_force();
   test_many_known();
   test_many_looked_up_again();

@@ -21,6 +21,7 @@
 #include "base/metrics.h"
 #include "base/random.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,11 +66,12 @@ static void join(struct cluster_names *g, struct write *w, npid pid, bool force,
     registry_refuse(done, data, ERR_NOMEM, w->name, NULL);
     return;
   }
-  struct waiter **at = same && w->force >= force ? &w->waiters : &w->behind;
   names_wait(g, w);
   g->pending++;
-  waiter->next = *at;
-  *at = waiter;
+  if (same && w->force >= force)
+    STAILQ_INSERT_TAIL(&w->waiters, waiter, next);
+  else
+    STAILQ_INSERT_TAIL(&w->behind, waiter, next);
   names_start(g);
 }
 
@@ -84,8 +86,8 @@ static void begin(struct cluster_names *g, const struct own *o, const char *name
   names_pump_writes(g);
 }
 
-void names_enter(struct cluster_names *g, const char *name, npid pid, bool force, registry_done *done,
-                 void *data) {
+void names_enter_now(struct cluster_names *g, const char *name, npid pid, bool force, registry_done *done,
+                     void *data) {
   const struct own *o = names_own(g, name);
   struct write *w = map_get(&g->writes, name);
   struct error e;
@@ -110,7 +112,13 @@ void names_enter(struct cluster_names *g, const char *name, npid pid, bool force
 
 static void enter(struct registry *base, const char *name, npid pid, bool force, registry_done *done,
                   void *data) {
-  names_enter(registry_of(base), name, pid, force, done, data);
+  struct cluster_names *g = registry_of(base);
+  struct waiter *w =
+      names_resumes(g, name) && npid_is_local(pid) ? names_waiter(pid, force, done, data) : NULL;
+  if (w)
+    names_resume_behind(g, name, w);
+  else
+    names_enter_now(g, name, pid, force, done, data);
 }
 
 /* --- removing ------------------------------------------------------------------------------------------- */
@@ -123,7 +131,8 @@ static void remove_own(struct registry *base, const char *name, uint64_t token, 
     done(data, NULL, false, 0);
     return;
   }
-  if (map_get(&g->writes, name)) { /* the name is changing hands, or is being removed */
+  if (map_get(&g->writes, name) ||
+      names_resumes(g, name)) { /* the name is changing hands, or is being removed */
     registry_refuse(done, data, ERR_BUSY, name, "another change of the name is under way");
     return;
   }
@@ -218,6 +227,7 @@ static void on_slice(uv_idle_t *h) {
   struct cluster_names *g = h->data;
   int left = NAMES_SLICE;
   holds_note(g->config.holds, "global names on etcd", NULL);
+  names_answer_slice(g, &left);
   names_fail_old(g, names_now(g), &left);
   names_read_slice(g, &left);
   names_own_slice(g, &left);
@@ -238,6 +248,7 @@ static void free_all(struct cluster_names *g) {
   map_finish(&g->known);
   map_finish(&g->owners);
   map_finish(&g->lookups);
+  map_finish(&g->resuming);
   free(g->self_key);
   free(g);
 }
@@ -253,27 +264,29 @@ static void on_closed(uv_handle_t *h) {
   free_all(g);
 }
 
-static void end_all_writes(struct cluster_names *g) {
-  struct error e;
-  for (struct ring *lists[] = {&g->queued, &g->sent}, **l = lists; l < lists + 2; l++)
-    for (struct ring *r; (r = ring_first(*l));) {
-      struct write *w = RING_ENTRY(r, struct write, queue);
-      w->tried = w->sent = false;
-      error_set(&e, ERR_LOST, "%s: this node is stopping", w->name);
-      w->kind = WRITE_REGISTER;
-      names_write_fail(g, w, &e);
-    }
+/* Frees a slice of all there is. */
+static void on_end(uv_idle_t *h) {
+  struct cluster_names *g = h->data;
+  int left = NAMES_SLICE;
+  holds_note(g->config.holds, "the end of global names on etcd", NULL);
+  names_writes_end(g, &left);
+  names_own_end(g, &left);
+  names_known_end(g, &left);
+  if (left > 0) uv_close((uv_handle_t *)h, on_closed);
 }
 
+/* Those who wait are told before it returns; the leases are revoked as soon as can be. */
 static void finish(struct registry *base) {
   struct cluster_names *g = registry_of(base);
+  int all = INT_MAX;
   g->finishing = true;
-  end_all_writes(g);
+  names_writes_finish(g);
   names_reads_finish(g);
-  names_own_finish(g);
+  names_answer_slice(g, &all);
   names_leases_finish(g);
   uv_close((uv_handle_t *)&g->tick, on_closed);
-  uv_close((uv_handle_t *)&g->slice, on_closed);
+  uv_idle_stop(&g->slice);
+  uv_idle_start(&g->slice, on_end);
 }
 
 static struct registry_counts counts_of(const struct registry *base) {
@@ -308,7 +321,7 @@ int cluster_names_new(const struct cluster_names_config *config, struct cluster_
   g->sure = true;
   struct ring *lists[] = {&g->all_own, &g->unleased, &g->holders_gone, &g->queued, &g->sent,
                           &g->waited,  &g->leases,   &g->watched,      &g->polled, &g->owners_gone,
-                          &g->asking,  &g->late,     &g->answers};
+                          &g->asking,  &g->late,     &g->answers,      &g->resumed};
   for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) ring_init(lists[i]);
   for (int i = 0; i < NAMES_SHARDS; i++) {
     g->shards[i].names = g;

@@ -32,12 +32,15 @@ static void let_go(struct cluster_names *g, struct lease *l) {
   lease_free(l);
 }
 
+/* Revokes the leases; each is freed when its names and its requests have ended. */
 void names_leases_finish(struct cluster_names *g) {
   for (struct ring *r = g->leases.next, *next; r != &g->leases; r = next) {
     struct lease *l = RING_ENTRY(r, struct lease, all);
     next = r->next;
-    l->count = 0;
-    let_go(g, l); /* a request under way frees it as it ends */
+    if (!l->id) continue; /* on_granted goes on */
+    end_lease(g, l);
+    l->lost = true;
+    let_go(g, l);
   }
 }
 

@@ -150,12 +150,10 @@ static int end_some(struct cluster_names *g) {
 
 void names_process_down(struct cluster_names *g, npid pid) {
   struct holder *h = map_remove_id(&g->holders, pid);
-  int left = NAMES_SLICE;
   if (!h) return;
   names_hide(g->config.globals, &h->gone);
   ring_push(&g->holders_gone, &h->all);
-  names_own_slice(g, &left);
-  if (left <= 0) names_start_slices(g);
+  names_start_slices(g);
 }
 
 /* --- all names ------------------------------------------------------------------------------------------ */
@@ -277,13 +275,14 @@ void names_audit(struct cluster_names *g, int64_t now) {
 
 /* --- the end -------------------------------------------------------------------------------------------- */
 
-void names_own_finish(struct cluster_names *g) {
-  size_t at = 0;
-  void *value;
-  for (struct ring *r; (r = ring_first(&g->all_own));) names_own_remove(g, RING_ENTRY(r, struct own, all));
-  while (map_next(&g->holders, &at, NULL, NULL, &value)) free(value);
-  for (struct ring *r; (r = ring_first(&g->holders_gone));) {
+void names_own_end(struct cluster_names *g, int *left) {
+  for (struct ring *r; *left > 0 && (r = ring_first(&g->all_own)); *left -= COST_GIVE_UP)
+    names_own_remove(g, RING_ENTRY(r, struct own, all));
+  for (struct ring *r; *left > 0 && (r = ring_first(&g->holders_gone)); *left -= COST_TELL) {
     ring_out(r);
     free(RING_ENTRY(r, struct holder, all));
   }
+  void *value;
+  for (; *left > 0 && map_next(&g->holders, &g->holders_at, NULL, NULL, &value); *left -= COST_TELL)
+    free(value);
 }

@@ -6,6 +6,7 @@
  *   names_write.c  the queue of writes, and the transactions that they are put together in
  *   names_lease.c  the leases of own names
  *   names_read.c   look-ups, what is remembered of them, the watches of shards
+ *   names_answer.c tells those who wait, in slices
  *   names_row.c    keys and values, written and read */
 #ifndef AGENT_CLUSTER_NAMES_PARTS_H
 #define AGENT_CLUSTER_NAMES_PARTS_H
@@ -16,6 +17,8 @@
 #include "base/ring.h"
 #include "core/limits.h"
 #include "core/nodename.h"
+
+#include <sys/queue.h>
 
 /* --- own names ------------------------------------------------------------------------------------------ */
 
@@ -47,15 +50,29 @@ struct holder { /* a watched process */
   bool gone; /* it has ended, which hides its names (names_hide); they are given up in slices */
 };
 
-/* --- writes --------------------------------------------------------------------------------------------- */
+/* --- who waits ------------------------------------------------------------------------------------------ */
 
 struct waiter {
-  struct waiter *next;
-  registry_done *done;
+  STAILQ_ENTRY(waiter) next;
+  registry_done *done;   /* of a registration or removal; counted in `pending` of the registry */
+  registry_found *found; /* of a look-up */
   void *data;
-  npid pid;
-  bool force;
+  npid pid;   /* of a registration */
+  bool force; /* the same */
 };
+
+STAILQ_HEAD(waiters, waiter);
+
+struct answer {
+  struct ring all;
+  struct waiters waiters; /* those who are not told yet */
+  struct error e;         /* code 0: none */
+  npid pid;
+  int64_t token;
+  bool yes, stale;
+};
+
+/* --- writes --------------------------------------------------------------------------------------------- */
 
 enum write_kind {
   WRITE_REGISTER,
@@ -82,8 +99,8 @@ struct write {
   int64_t guard; /* `owner` must not be a member with the key of that revision; 0: no condition */
   int64_t began_ms;
   struct lease *lease;
-  struct waiter *waiters, *behind; /* who is told the outcome; who begins after it; the last one is first */
-  char *owner;                     /* of the guard; NULL: none */
+  struct waiters waiters, behind; /* who is told the outcome; who begins after it */
+  char *owner;                    /* of the guard; NULL: none */
   char name[];
 };
 
@@ -106,12 +123,6 @@ struct known { /* a name of another node, in the table */
   char name[];
 };
 
-struct finder {
-  struct finder *next;
-  registry_found *found;
-  void *data;
-};
-
 struct lookup { /* a look-up under way; at most one for a name */
   struct ring queue;
   struct cluster_names *names;
@@ -120,17 +131,8 @@ struct lookup { /* a look-up under way; at most one for a name */
   int64_t since_ms;       /* when it began to wait in `asking` */
   int64_t heard;          /* revision of the last change that a watch has told of the name meanwhile */
   int64_t late_ms;        /* when it first waited for the roster; 0: it has not */
-  struct finder *finders; /* none: nobody waits for it */
+  struct waiters waiters; /* none: nobody waits for it */
   char name[];
-};
-
-struct answer { /* of a look-up for which many wait: those who are not told yet */
-  struct ring all;
-  struct finder *finders;
-  struct error e; /* code 0: none */
-  npid pid;
-  int64_t token;
-  bool stale;
 };
 
 struct shard {
@@ -157,6 +159,7 @@ struct cluster_names {
   int requests; /* under way at etcd */
 
   struct map own, holders; /* by name; by pid, without those that have ended */
+  size_t holders_at;       /* which of them are freed, at the end of the registry */
   struct ring all_own;
   struct ring unleased;     /* own names whose lease has run out, to be written again */
   struct ring holders_gone; /* processes that have ended and still have names or writes */
@@ -170,6 +173,9 @@ struct cluster_names {
   struct ring queued, sent;
   struct ring waited; /* writes for which somebody waits, in the order of began_ms */
   size_t pending;     /* registrations that wait for an outcome */
+  struct ring answers;
+  struct ring resumed; /* requests that wait no longer for a write, by name, */
+  struct map resuming; /* and which names these are of */
   bool writing;
   int64_t answered_ms; /* when etcd last answered a write */
   int64_t held_ms;     /* no write is sent before, because one has failed */
@@ -184,8 +190,7 @@ struct cluster_names {
   struct ring watched, polled; /* of `known`, the oldest first */
   struct ring owners_gone;
   struct ring asking; /* look-ups that are not sent, in the order of since_ms */
-  struct ring answers;
-  struct ring late; /* those that the next tick sends again, as the roster has not heard of the owner yet */
+  struct ring late;   /* those that the next tick sends again, as the roster has not heard of the owner yet */
   bool reading;
   size_t looks_again; /* look-ups under way that began because a watch has ended */
   int alone;          /* requests to one member that are under way */
@@ -219,15 +224,17 @@ void names_process_down(struct cluster_names *g, npid pid);
 /* The work on own names that is done in slices; takes what it has done off *left. */
 void names_own_slice(struct cluster_names *g, int *left);
 void names_audit(struct cluster_names *g, int64_t now); /* compares some own names with their keys */
-void names_own_finish(struct cluster_names *g);
+/* Frees own names and watched processes at the end of the registry. */
+void names_own_end(struct cluster_names *g, int *left);
 
 /* --- names.c -------------------------------------------------------------------------------------------- */
 
 void names_start(struct cluster_names *g);        /* has the tick run soon, as something is under way */
 void names_start_slices(struct cluster_names *g); /* does what is done in slices, one in each turn */
 void names_request_done(struct cluster_names *g); /* a request to etcd has ended: maybe frees the registry */
-void names_enter(struct cluster_names *g, const char *name, npid pid, bool force, registry_done *done,
-                 void *data);
+/* Registers a name; earlier requests for it have begun. */
+void names_enter_now(struct cluster_names *g, const char *name, npid pid, bool force, registry_done *done,
+                     void *data);
 /* What began then for the name is to fail, with *e, because etcd has answered nothing of its kind for
  * NAMES_ANSWER_MS, or because it has waited for its turn for NAMES_PATIENCE_MS.  answered_ms: when etcd last
  * answered something of that kind. */
@@ -238,12 +245,14 @@ bool names_late(const char *name, int64_t now, int64_t began_ms, int64_t answere
 /* Begins a write of a name that has none.  NULL: out of memory; done does not run. */
 struct write *names_write(struct cluster_names *g, enum write_kind kind, const char *name, npid pid,
                           int64_t seen, registry_done *done, void *data);
-struct waiter *names_waiter(npid pid, bool force, registry_done *done, void *data);
 void names_write_fail(struct cluster_names *g, struct write *w,
                       const struct error *e);                    /* tells the waiters */
 void names_write_free(struct cluster_names *g, struct write *w); /* without telling anybody */
 void names_pump_writes(struct cluster_names *g);
 void names_tick_writes(struct cluster_names *g, int64_t now);
+/* Tells those who wait for a write that this node stops. */
+void names_writes_finish(struct cluster_names *g);
+void names_writes_end(struct cluster_names *g, int *left); /* frees the writes at the end of the registry */
 /* Fails some of the writes that take too long. */
 void names_fail_old(struct cluster_names *g, int64_t now, int *left);
 /* Somebody waits for a write for which nobody has waited. */
@@ -270,7 +279,21 @@ void names_known_remove(struct cluster_names *g, struct known *k);
 void names_tick_reads(struct cluster_names *g);
 /* The work on names of others that is done in slices; takes what it has done off *left. */
 void names_read_slice(struct cluster_names *g, int *left);
-void names_reads_finish(struct cluster_names *g);
+void names_reads_finish(struct cluster_names *g); /* tells those who wait */
+void names_known_end(struct cluster_names *g,
+                     int *left); /* frees names of others at the end of the registry */
+
+/* --- names_answer.c ------------------------------------------------------------------------------------- */
+
+struct waiter *names_waiter(npid pid, bool force, registry_done *done, void *data); /* NULL: out of memory */
+/* Tells those who wait; their list is taken. */
+void names_answer(struct cluster_names *g, struct answer *a);
+/* Begins requests for the name, which have waited for a write of it; their list is taken. */
+void names_resume(struct cluster_names *g, const char *name, struct waiters *all);
+bool names_resumes(const struct cluster_names *g, const char *name); /* are some of these yet to begin? */
+/* Has a request begin behind those.  It is counted. */
+void names_resume_behind(struct cluster_names *g, const char *name, struct waiter *w);
+void names_answer_slice(struct cluster_names *g, int *left);
 
 /* --- names_row.c ---------------------------------------------------------------------------------------- */
 

@@ -26,9 +26,7 @@ enum {
   READ_MAX = ETCD_TXN_MAX,
   AGAIN_MAX = READ_MAX, /* look-ups under way for which nobody waits */
   ALONE_MAX = READ_MAX, /* requests to one member under way */
-  TELL_AT_ONCE = 8,     /* of those who wait for a look-up; the others are told in slices */
-  COST_TELL = 2,        /* of the pieces of a slice */
-  COST_REMOVE = 2,      /* the same */
+  COST_REMOVE = 2,      /* of the pieces of a slice */
   COST_FAIL = 10,       /* the same, to tell that a look-up has failed */
   FAILED_MS = 1000
 };
@@ -225,61 +223,34 @@ static struct lookup *lookup_new(struct cluster_names *g, const char *name) {
   memcpy(l->name, name, size);
   l->names = g;
   if (map_put(&g->lookups, name, l)) return free(l), NULL;
+  STAILQ_INIT(&l->waiters);
   ring_init(&l->queue);
   enqueue(g, l);
   return l;
 }
 
-/* Tells the next one who waits. */
-static void tell_one(struct answer *a) {
-  struct finder *f = a->finders;
-  a->finders = f->next;
-  f->found(f->data, a->e.code ? &a->e : NULL, a->pid, (uint64_t)a->token, a->stale);
-  free(f);
-}
-
-/* Tells them all, or the first of them, and the others in slices.  Without memory all are told at once. */
-static void tell_all(struct cluster_names *g, struct answer *a) {
-  for (int i = 0; a->finders && (g->finishing || i < TELL_AT_ONCE); i++) tell_one(a);
-  struct answer *rest = a->finders ? malloc(sizeof *rest) : NULL;
-  while (a->finders && !rest) tell_one(a);
-  if (!rest) return;
-  *rest = *a;
-  ring_init(&rest->all);
-  ring_push(&g->answers, &rest->all);
-  names_start_slices(g);
-}
-
-static void tell_rest(struct cluster_names *g, int *left) {
-  for (struct ring *r; *left > 0 && (r = ring_first(&g->answers)); *left -= COST_TELL) {
-    struct answer *a = RING_ENTRY(r, struct answer, all);
-    tell_one(a);
-    if (a->finders) continue;
-    ring_out(&a->all);
-    free(a);
-  }
-}
-
 static void answer_lookup(struct cluster_names *g, struct lookup *l, const struct error *e, npid pid,
                           int64_t token, bool stale) {
-  struct answer a = {.finders = l->finders, .pid = pid, .token = token, .stale = stale};
+  struct answer a = {.pid = pid, .token = token, .stale = stale};
+  STAILQ_INIT(&a.waiters);
+  STAILQ_CONCAT(&a.waiters, &l->waiters);
   if (e) a.e = *e;
   map_remove(&g->lookups, l->name);
   ring_out(&l->queue);
   g->looks_again -= l->again;
   free(l);
-  tell_all(g, &a);
+  names_answer(g, &a);
 }
 
 void names_find(struct cluster_names *g, const char *name, registry_found *found, void *data) {
   struct lookup *l = map_get(&g->lookups, name);
   bool full =
       !l && g->lookups.len - g->looks_again >= (size_t)limit_max(g->config.limits, LIMIT_REGISTRATIONS);
-  struct finder *f = g->finishing || full ? NULL : malloc(sizeof *f);
+  struct waiter *w = g->finishing || full ? NULL : calloc(1, sizeof *w);
   struct error e;
-  if (f && !l) l = lookup_new(g, name);
-  if (!l || !f) {
-    free(f);
+  if (w && !l) l = lookup_new(g, name);
+  if (!l || !w) {
+    free(w);
     if (full)
       limit_error(g->config.limits, LIMIT_REGISTRATIONS, name, &e);
     else
@@ -288,8 +259,9 @@ void names_find(struct cluster_names *g, const char *name, registry_found *found
     found(data, &e, NPID_NONE, 0, false);
     return;
   }
-  *f = (struct finder){l->finders, found, data};
-  l->finders = f;
+  w->found = found;
+  w->data = data;
+  STAILQ_INSERT_TAIL(&l->waiters, w, next);
   names_start(g);
   pump_reads(g);
 }
@@ -328,8 +300,8 @@ static void wait_for_roster(struct cluster_names *g, struct lookup *l, int64_t m
   answer_lookup(g, l, &e, NPID_NONE, 0, false);
 }
 
-static void ask_late(struct cluster_names *g) {
-  for (struct ring *r; (r = ring_first(&g->late));) {
+static void ask_late(struct cluster_names *g, int *left) {
+  for (struct ring *r; *left > 0 && (r = ring_first(&g->late)); --*left) {
     ring_out(r);
     enqueue(g, RING_ENTRY(r, struct lookup, queue));
   }
@@ -339,13 +311,13 @@ static void ask_late(struct cluster_names *g) {
 static void answered(struct cluster_names *g, struct lookup *l, const struct etcd_row *at, int64_t revision,
                      bool alone) {
   struct row row;
-  struct own *o = names_own(g, l->name);
   if (g->finishing) {
     struct error e;
     error_set(&e, ERR_LOST, "%s: this node is stopping", l->name);
     answer_lookup(g, l, &e, NPID_NONE, 0, false);
     return;
   }
+  struct own *o = names_own(g, l->name);
   if (!alone && l->heard > revision) {
     l->heard = 0;
     enqueue(g, l);
@@ -388,7 +360,7 @@ static void on_read_alone(void *data, const struct error *e, const struct etcd_a
 static void read_alone(struct cluster_names *g, struct lookup *l) {
   char key[NAMES_KEY_SIZE];
   lapse(g, l->name);
-  if (!l->finders) {
+  if (STAILQ_EMPTY(&l->waiters)) {
     answer_lookup(g, l, NULL, NPID_NONE, 0, true);
     return;
   }
@@ -467,7 +439,7 @@ static bool look_again(struct cluster_names *g, struct shard *s) {
     struct lookup *l = map_get(&g->lookups, k->name); /* of somebody who waits */
     if (!l && g->looks_again >= AGAIN_MAX) return false;
     if (!l && !(l = lookup_new(g, k->name))) return false;
-    if (!l->finders && !l->again) g->looks_again++, l->again = true;
+    if (STAILQ_EMPTY(&l->waiters) && !l->again) g->looks_again++, l->again = true;
     ring_out(r);
     ring_push(&s->known, r);
   }
@@ -538,7 +510,7 @@ void names_tick_reads(struct cluster_names *g) {
     if (ring_empty(&s->known) && ring_empty(&s->lapsed)) end_watch(g, s);
   }
   look_all_again(g);
-  ask_late(g);
+  ask_late(g, &left);
   pump_reads(g);
 }
 
@@ -551,7 +523,6 @@ void names_read_slice(struct cluster_names *g, int *left) {
     else
       owner_unuse(g, o);
   }
-  tell_rest(g, left);
   fail_old(g, left);
   expire_all(g, left);
 }
@@ -571,14 +542,18 @@ void names_reads_finish(struct cluster_names *g) {
   error_set(&e, ERR_LOST, "this node is stopping");
   while (map_next(&g->lookups, &at, NULL, NULL, &value)) { /* those that are sent end as etcd_finish runs */
     struct lookup *l = value;
-    struct answer a = {.finders = l->finders, .e = e};
-    l->finders = NULL;
-    tell_all(g, &a);
+    struct answer a = {.e = e};
+    STAILQ_INIT(&a.waiters);
+    STAILQ_CONCAT(&a.waiters, &l->waiters);
+    names_answer(g, &a);
   }
-  tell_rest(g, &all);
-  ask_late(g);
+  ask_late(g, &all);
   for (struct ring *r; (r = ring_first(&g->asking));)
     answer_lookup(g, RING_ENTRY(r, struct lookup, queue), &e, NPID_NONE, 0, false);
+}
+
+void names_known_end(struct cluster_names *g, int *left) {
   for (struct ring *lists[] = {&g->watched, &g->polled}, **l = lists; l < lists + 2; l++)
-    for (struct ring *r; (r = ring_first(*l));) names_known_remove(g, RING_ENTRY(r, struct known, by_time));
+    for (struct ring *r; *left > 0 && (r = ring_first(*l)); *left -= COST_REMOVE)
+      names_known_remove(g, RING_ENTRY(r, struct known, by_time));
 }

@@ -24,7 +24,8 @@ enum {
   LATE_MS = ETCD_REQUEST_MS - 100, /* an error after that time is one of etcd that is slow or stopped */
   BATCH_LEAST = 4,
   BATCH_STEP = 8,
-  COST_FAIL = 10 /* of the pieces of a slice, to tell that a write has failed */
+  COST_FAIL = 10, /* of the pieces of a slice, to tell that a write has failed */
+  COST_FREE = 1   /* the same */
 };
 
 struct batch {
@@ -38,19 +39,16 @@ struct batch {
 
 /* --- its life ------------------------------------------------------------------------------------------- */
 
-struct waiter *names_waiter(npid pid, bool force, registry_done *done, void *data) {
-  struct waiter *w = malloc(sizeof *w);
-  if (w) *w = (struct waiter){NULL, done, data, pid, force};
-  return w;
-}
-
 static struct write *write_new(struct cluster_names *g, const char *name, registry_done *done, void *data) {
   size_t size = strlen(name) + 1;
   struct write *w = calloc(1, sizeof *w + size);
   if (!w) return NULL;
   memcpy(w->name, name, size);
-  if (done && !(w->waiters = names_waiter(NPID_NONE, false, done, data))) return free(w), NULL;
-  if (map_put(&g->writes, name, w)) return free(w->waiters), free(w), NULL;
+  STAILQ_INIT(&w->waiters);
+  STAILQ_INIT(&w->behind);
+  struct waiter *waiter = done ? names_waiter(NPID_NONE, false, done, data) : NULL;
+  if ((done && !waiter) || map_put(&g->writes, name, w)) return free(waiter), free(w), NULL;
+  if (waiter) STAILQ_INSERT_TAIL(&w->waiters, waiter, next);
   return w;
 }
 
@@ -101,51 +99,34 @@ void names_write_free(struct cluster_names *g, struct write *w) {
   free(w);
 }
 
-static void tell_waiters(struct cluster_names *g, struct waiter *w, const struct error *e, bool yes,
-                         int64_t token) {
-  for (struct waiter *next; w; w = next) {
-    next = w->next;
-    g->pending--;
-    w->done(w->data, e, yes, (uint64_t)token);
-    free(w);
-  }
-}
-
-static struct waiter *reversed(struct waiter *w) {
-  struct waiter *all = NULL;
-  for (struct waiter *next; w; w = next) {
-    next = w->next;
-    w->next = all;
-    all = w;
-  }
-  return all;
-}
-
-static void begin_behind(struct cluster_names *g, struct waiter *w, const char *name) {
-  w = reversed(w);
-  for (struct waiter *next; w; w = next) {
-    next = w->next;
-    g->pending--;
-    names_enter(g, name, w->pid, w->force, w->done, w->data);
-    free(w);
-  }
-}
-
 /* Ends a write with an outcome, and tells those who wait for it. */
-static void end(struct cluster_names *g, struct write *w, const struct error *e, bool yes, int64_t token) {
-  struct waiter *waiters = w->waiters, *behind = w->behind;
+static void end(struct cluster_names *g, struct write *w, bool yes, int64_t token) {
+  struct answer a = {.waiters = STAILQ_HEAD_INITIALIZER(a.waiters), .yes = yes, .token = token};
+  struct waiters behind = STAILQ_HEAD_INITIALIZER(behind);
   char name[256];
   snprintf(name, sizeof name, "%s", w->name);
+  STAILQ_CONCAT(&a.waiters, &w->waiters);
+  STAILQ_CONCAT(&behind, &w->behind);
   names_write_free(g, w);
-  tell_waiters(g, waiters, e, yes, token);
-  begin_behind(g, behind, name);
+  names_answer(g, &a);
+  names_resume(g, name, &behind);
+}
+
+/* Takes all who wait for a write, to tell them that it has failed. */
+static struct answer take_waiters(struct write *w, const struct error *e) {
+  struct answer a = {.e = *e};
+  STAILQ_INIT(&a.waiters);
+  STAILQ_CONCAT(&a.waiters, &w->waiters);
+  STAILQ_CONCAT(&a.waiters, &w->behind);
+  ring_out(&w->by_age);
+  return a;
 }
 
 /* The same; then an own name, whose key may be lost or old, is written again. */
 static void end_again(struct cluster_names *g, struct write *w, bool yes, int64_t token) {
   char name[256];
   snprintf(name, sizeof name, "%s", w->name);
-  end(g, w, NULL, yes, token);
+  end(g, w, yes, token);
   struct own *o = names_own(g, name);
   if (o) names_write_again(g, o);
 }
@@ -195,10 +176,8 @@ static void drop_write(struct cluster_names *g, struct write *w) {
 /* Tells those who wait for a write that it has failed.  What a registration may have left, is cleaned up; a
  * name that was to be removed stays. */
 void names_write_fail(struct cluster_names *g, struct write *w, const struct error *e) {
-  struct waiter *waiters = w->waiters, *behind = w->behind;
+  struct answer a = take_waiters(w, e);
   bool kept = w->kind == WRITE_REMOVE && !names_dead(w);
-  w->waiters = w->behind = NULL;
-  ring_out(&w->by_age);
   if (w->sent) {
     w->dead |= w->kind == WRITE_REGISTER;
     w->kept = kept;
@@ -209,8 +188,7 @@ void names_write_fail(struct cluster_names *g, struct write *w, const struct err
   } else if (w->kind == WRITE_REGISTER) {
     drop_write(g, w);
   }
-  tell_waiters(g, waiters, e, false, 0);
-  tell_waiters(g, behind, e, false, 0);
+  names_answer(g, &a);
 }
 
 static void ignore(void *data, const struct error *e, struct term_reader values) {
@@ -233,13 +211,9 @@ static void written(struct cluster_names *g, struct write *w, int64_t token, boo
   }
   if (names_own_put(g, w->name, w->pid, token, w->lease)) {
     error_set(&e, ERR_NOMEM, "%s: %s", w->name, err_sentence(ERR_NOMEM));
-    w->dead = true;
-    struct waiter *waiters = w->waiters, *behind = w->behind;
-    w->waiters = w->behind = NULL;
-    ring_out(&w->by_age);
+    struct answer a = take_waiters(w, &e);
     clean(g, w, token);
-    tell_waiters(g, waiters, &e, false, 0);
-    tell_waiters(g, behind, &e, false, 0);
+    names_answer(g, &a);
     return;
   }
   g->registered += w->kind == WRITE_REGISTER;
@@ -247,7 +221,7 @@ static void written(struct cluster_names *g, struct write *w, int64_t token, boo
   if (w->lease->lost || outdated)
     end_again(g, w, true, token); /* the key goes with its lease, or is of an earlier life of this member */
   else
-    end(g, w, NULL, true, token);
+    end(g, w, true, token);
 }
 
 /* The write was executed, as the revision `token` of the store.  outdated: the node has another member key,
@@ -264,7 +238,7 @@ static void succeeded(struct cluster_names *g, struct write *w, int64_t token, b
       break;
     }
     if (o) names_own_remove(g, o);
-    end(g, w, NULL, true, w->seen);
+    end(g, w, true, w->seen);
     break;
   case WRITE_CLEAN: end_again(g, w, true, 0); break;
   }
@@ -282,7 +256,7 @@ static void lost(struct cluster_names *g, struct write *w, const struct row *row
   if (w->kind == WRITE_CLEAN)
     end_again(g, w, true, 0);
   else
-    end(g, w, NULL, false, 0);
+    end(g, w, false, 0);
 }
 
 /* Decides on a registration whose key another node has written. */
@@ -530,4 +504,22 @@ void names_write_again(struct cluster_names *g, struct own *o) {
     log_line(g->config.log,
              "out of memory: the global name %s is not written again until it is compared with its key",
              o->name);
+}
+
+/* --- the end -------------------------------------------------------------------------------------------- */
+
+void names_writes_finish(struct cluster_names *g) {
+  struct error e;
+  for (struct ring *r; (r = ring_first(&g->waited));) {
+    struct write *w = RING_ENTRY(r, struct write, by_age);
+    error_set(&e, ERR_LOST, "%s: this node is stopping", w->name);
+    struct answer a = take_waiters(w, &e);
+    names_answer(g, &a);
+  }
+}
+
+void names_writes_end(struct cluster_names *g, int *left) {
+  for (struct ring *lists[] = {&g->queued, &g->sent}, **l = lists; l < lists + 2; l++)
+    for (struct ring *r; *left > 0 && (r = ring_first(*l)); *left -= COST_FREE)
+      names_write_free(g, RING_ENTRY(r, struct write, queue));
 }
