@@ -768,7 +768,7 @@ END
   local pid creation n group
   pid=$(cat "$NODE_RUNTIME_DIR/one@$HOST/lock")
   creation=$(api one GET /v1/node | jq .creation)
-  within() { nsenter -t "$pid" -m "$@"; }
+  within() { nsenter -t "$pid" -m -r "$@"; }
   for n in {1..60}; do
     group=$own/node.one@$HOST.$pid/$n.$creation
     within sh -c 'mkdir -p "$1" && cd "$1" && : >memory.max && : >cgroup.kill && printf "oom 1\noom_kill 1\n" >memory.events;
