@@ -259,6 +259,32 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le $(($1 + 1000)) ] || fail "it took $m
   wait_until whereis_is one web "$pid"
 }
 
+@test "a node that stood still for longer than its lease: others have its names then, and its processes are told" {
+  members one two
+  member strict --strict-names
+  wait_until sees strict 2
+  local pid
+  listener one web
+  listener strict db
+  wait_until node-whereis -n two web
+  wait_until node-whereis -n two db
+  local frozen=("$(os_pid one)" "$(os_pid strict)")
+  kill -STOP "${frozen[@]}"
+  wait_until sees two 0
+  pid=$(listener two web)
+  listener two db
+  wait_until whereis_is two web "$pid"
+  wait_until node-whereis -n two db
+  kill -CONT "${frozen[@]}"
+  wait_until says one $'^name_conflict\tweb'
+  wait_until says strict $'^name_unsure\tdb'
+  wait_until whereis_is one web "$pid"
+  for node in one two strict; do wait_until sees "$node" 2; done
+  wait_until whereis_is strict web "$pid"
+  run -0 node-whereis -n strict --full db
+  assert_output --partial "<two@$HOST."
+}
+
 @test "a node starts while etcd is away, works, and joins later" {
   etcd_down
   took member one

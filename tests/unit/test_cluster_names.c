@@ -548,6 +548,65 @@ static void test_strict(void) {
   fixture_free(f);
 }
 
+/* Registrations that etcd executes while the node is not sure that it is a member. */
+static void test_registered_unsure(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0];
+  cluster_names_sure(a->names, false);
+  struct outcome one = enter(a, "one", 7, false);
+  ok(one.yes, "a name can be registered while the node is not sure");
+  is(told(a), "[\"name_unsure\",\"one\"]", "and is unsure from the start");
+  ok(enter(a, "one", 7, false).code == ERR_ETCD, "so it cannot be confirmed");
+  buf_clear(&a->told);
+  cluster_names_sure(a->names, true);
+  while (!a->told.len) turn(f);
+  is(told(a), "[\"name_sure\",\"one\"]", "until the node is sure");
+  fixture_free(f);
+}
+
+static void test_strict_registered_unsure(void) {
+  struct fixture *f = fixture_new(true);
+  struct node *a = &f->node[0];
+  struct outcome early = {0}, late = {0};
+  enter(a, "zero", 7, false);
+  cluster_names_sure(a->names, false);
+  int64_t began = now_ms(a);
+  struct outcome one = enter(a, "one", 7, false);
+  int64_t took = now_ms(a) - began;
+  ok(one.code == ERR_ETCD && took <= 1500 && !key_revision(f, "one"),
+     "strict: a registration while the node is not sure fails within %d ms", (int)took);
+  ok(in_table(a, "zero") == NPID_NONE && in_table(a, "one") == NPID_NONE, "strict: and the node has no name");
+  registry_register(a->registry, "two", npid_make(0, 7), false, outcome_done, &early);
+  cluster_names_sure(a->names, true);
+  wait_for(f, &early);
+  ok(early.yes, "strict: one that waits is made when the node is sure");
+
+  for (int again = 0; again < 2; again++) {
+    late = (struct outcome){0};
+    etcd_server_fault(f->m, ETCD_LATE);
+    registry_register(a->registry, again ? "four" : "three", npid_make(0, 7), false, outcome_done, &late);
+    while (!key_revision(f, again ? "four" : "three")) turn(f);
+    int64_t first = key_revision(f, again ? "four" : "three");
+    cluster_names_sure(a->names, false);
+    etcd_server_fault(f->m, ETCD_WORKS);
+    if (again) {
+      wait_for(f, &late);
+      while (key_revision(f, "four")) turn(f);
+      ok(late.code == ERR_ETCD && in_table(a, "four") == NPID_NONE,
+         "strict: or it fails, and what it has left is removed");
+    } else {
+      for (int i = 0; i < 10; i++) turn(f);
+      ok(!late.times && in_table(a, "three") == NPID_NONE,
+         "strict: one that was executed as the node became unsure is not believed");
+      cluster_names_sure(a->names, true);
+      wait_for(f, &late);
+      ok(late.yes && (int64_t)late.token > first && (int64_t)late.token == key_revision(f, "three"),
+         "strict: it is made again");
+    }
+  }
+  fixture_free(f);
+}
+
 static void test_lease_lost(void) {
   struct fixture *f = fixture_new(false);
   struct node *a = &f->node[0], *b = &f->node[1];
@@ -1082,6 +1141,8 @@ int main(void) {
   test_lost_answer();
   test_unsure();
   test_strict();
+  test_registered_unsure();
+  test_strict_registered_unsure();
   test_lease_lost();
   test_watches();
   test_many_shards();

@@ -96,7 +96,7 @@ void names_enter_now(struct cluster_names *g, const char *name, npid pid, bool f
             data);
   else if (!g->config.host->alive(g->config.data, pid))
     registry_refuse(done, data, ERR_NO_PROCESS, name, NULL);
-  else if (!w && o && o->unsure)
+  else if (!w && o && (o->unsure || !g->sure))
     registry_refuse(done, data, ERR_ETCD, name, NULL);
   else if (!w && o && o->pid == pid)
     done(data, NULL, true, (uint64_t)o->token);

@@ -25,7 +25,8 @@
  * cannot be sure that its own member key lives (cluster_names_sure), its processes get ("name_unsure", NAME)
  * for each name, and ("name_sure", NAME) when it can again; a registration that was lost meanwhile is made
  * again, with a larger token, unless another node has the name: the process then gets ("name_conflict", NAME,
- * WINNER).  With `strict`, names are given up instead when they become unsure.
+ * WINNER).  A name that is registered while the node is not sure is unsure from the start.  With `strict`,
+ * names are given up instead when they become unsure, and none is registered until the node is sure again.
  *
  * I/O thread only. */
 #ifndef AGENT_CLUSTER_NAMES_H

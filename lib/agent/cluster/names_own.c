@@ -91,7 +91,7 @@ int names_own_put(struct cluster_names *g, const char *name, npid pid, int64_t t
   o->holder = h;
   o->pid = pid;
   o->token = token;
-  if (g->sure) tell_sure(g, o, true);
+  tell_sure(g, o, g->sure);
   names_start(g);
   return 0;
 }

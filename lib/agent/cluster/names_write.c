@@ -131,6 +131,11 @@ static void end_again(struct cluster_names *g, struct write *w, bool yes, int64_
   if (o) names_write_again(g, o);
 }
 
+/* Does this node give names up, as it is not sure that it is a member? */
+static bool is_barred(const struct cluster_names *g) {
+  return g->config.strict && !g->sure;
+}
+
 static bool is_put(const struct write *w) {
   return w->kind == WRITE_REGISTER || w->kind == WRITE_AGAIN;
 }
@@ -207,6 +212,10 @@ static void written(struct cluster_names *g, struct write *w, int64_t token, boo
   struct error e;
   if (names_dead(w)) {
     clean(g, w, token);
+    return;
+  }
+  if (is_barred(g)) { /* it is made again when the node is sure, unless that takes too long */
+    requeue(g, w, token);
     return;
   }
   if (names_own_put(g, w->name, w->pid, token, w->lease)) {
@@ -399,10 +408,10 @@ static void on_written(void *data, const struct error *e, const struct etcd_answ
   names_request_done(g);
 }
 
-/* False: the write must wait, for the member key or for a lease. */
+/* False: the write must wait, for the member key, until the node is sure of it, or for a lease. */
 static bool ready(struct cluster_names *g, struct write *w) {
   if (!is_put(w)) return true;
-  if (!g->member) return false;
+  if (!g->member || is_barred(g)) return false;
   if (w->lease && w->lease->lost) {
     names_lease_give(g, w->lease);
     w->lease = NULL;
@@ -481,12 +490,14 @@ void names_pump_writes(struct cluster_names *g) {
   etcd_txn_send(g->config.etcd, t, on_written, b);
 }
 
-/* Fails the registrations and removals that are late, with those who wait behind them. */
+/* Fails the registrations and removals that are late, with those who wait behind them.  While names are given
+ * up, it does not count that etcd answers others. */
 void names_fail_old(struct cluster_names *g, int64_t now, int *left) {
   for (struct ring *r; *left > 0 && (r = ring_first(&g->waited)); *left -= COST_FAIL) {
     struct write *w = RING_ENTRY(r, struct write, by_age);
     struct error e;
-    if (!names_late(w->name, now, w->began_ms, g->answered_ms, &e)) return; /* nor are the younger ones */
+    int64_t answered_ms = is_barred(g) ? w->began_ms : g->answered_ms;
+    if (!names_late(w->name, now, w->began_ms, answered_ms, &e)) return; /* nor are the younger ones */
     names_write_fail(g, w, &e);
   }
 }
