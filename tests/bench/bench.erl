@@ -168,7 +168,9 @@ answer() -> receive {From, _, Last} -> From ! Last, answer() end.
 
 shares() ->
     M = scaled(10000) * 1000000, Me = self(),
-    _ = [spawn(fun() -> count(Me, erlang:monotonic_time(nanosecond) + M, 0) end) || _ <- lists:seq(1, 1000)],
+    Pids = [spawn(fun() -> receive Stop -> count(Me, Stop, 0) end end) || _ <- lists:seq(1, 1000)],
+    Stop = erlang:monotonic_time(nanosecond) + M,
+    [P ! Stop || P <- Pids],
     Counts = [receive {counted, N} -> N end || _ <- lists:seq(1, 1000)],
     Mean = lists:sum(Counts) / 1000,
     say("least of 1,000 counters, %", lists:min(Counts) / Mean * 100),

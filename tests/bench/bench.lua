@@ -219,16 +219,17 @@ local function many_to_one()
   end)
 end
 
--- A thousand processes count for ten seconds.  What the one with the least has counted, and the one with the most,
--- in percent of the mean.
+-- A thousand processes count for the same ten seconds.  What the one with the least has counted, and the one with the
+-- most, in percent of the mean.
 local function shares()
-  local n, ms, me, counts, sum = 1000, 10000 // SCALE, self(), {}, 0
-  local function count(me, ms)
-    local stop, i = monotonic() + ms * 1000000, 0
+  local n, ms, me, pids, counts, sum = 1000, 10000 // SCALE, self(), {}, {}, 0
+  local function count(me)
+    local stop, i = receive(), 0
     while monotonic() < stop do i = i + 1 end
     send(me, i)
   end
-  for _ = 1, n do spawn(count, me, ms) end
+  for i = 1, n do pids[i] = spawn(count, me) end
+  send_all(pids, monotonic() + ms * 1000000)
   for i = 1, n do
     counts[i] = receive()
     sum = sum + counts[i]

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum act { REST, COMPUTE, REQUEUE, WOKEN_MEANWHILE };
+enum act { REST, COMPUTE, REQUEUE, JOINED, WOKEN_MEANWHILE };
 
 struct fake {
   struct runnable runnable; /* first */
@@ -31,10 +31,14 @@ static void run(struct runnable *r, struct scheduler *s) {
   atomic_store(&r->state, RUNNABLE_RUNNING);
   f->may = sched_may_compute(s, r, SCHED_CLASS_NORMAL);
   f->low_may = sched_may_compute(s, r, SCHED_CLASS_LOW);
-  if (f->act == COMPUTE || f->act == REQUEUE) {
-    d.woken = f->act == REQUEUE;
-    d.normal = f->computing, d.low = f->low;
-    d.used = d.woken || !f->may ? 0 : f->used ? f->used : 1;
+  if (f->act == COMPUTE || f->act == REQUEUE || f->act == JOINED) {
+    d.woken = f->act != COMPUTE;
+    d.normal = f->act == JOINED ? ++f->computing : f->computing, d.low = f->low;
+    d.used = f->act == JOINED ? SCHED_TICK_NS
+                              : (int64_t)(d.woken || !f->may ? 0
+                                          : f->used          ? f->used
+                                                             : 1) *
+                                    SCHED_TICK_NS;
     sched_requeue(r, d);
     return;
   }
@@ -131,6 +135,22 @@ static void test_thousand(void) {
   sched_finish(&all);
 }
 
+/* A crowd that is woken at once joins those that compute one by one, each with a slice behind it. */
+static void test_joining(void) {
+  struct fake crowd = {.act = JOINED}, other = {.act = COMPUTE, .computing = 200};
+  begin();
+  sched_wake(&all, &other.runnable);
+  step(1);
+  sched_wake(&all, &crowd.runnable);
+  step(200);
+  ok(crowd.turns == 200 && crowd.computing == 200, "those that are woken come before all that compute");
+  crowd.act = COMPUTE;
+  step(801);
+  ok(crowd.turns > 470 && crowd.turns < 530, "and have their share of the turns then, no less: %d of 1000",
+     crowd.turns);
+  sched_finish(&all);
+}
+
 /* One that is woken again and again gets no more than its share for what computes in it, and no less. */
 static void test_often_woken(void) {
   struct fake loops[9], busy = {.act = COMPUTE};
@@ -216,6 +236,46 @@ static void test_patience(void) {
   sched_finish(&all);
 }
 
+/* The patience of one that computes alone gives it no turns at the cost of a crowd that is woken, and has
+ * less. */
+static void test_alone(void) {
+  struct fake alone = {.act = COMPUTE}, crowd = {.act = JOINED};
+  begin();
+  struct scheduler *s = &all.scheduler[0];
+  sched_wake(&all, &alone.runnable);
+  step(10);
+  sched_wake(&all, &crowd.runnable);
+  for (int i = 0; i < 100; i++) {
+    step(1);
+    atomic_fetch_add(&s->ticks, 1);
+  }
+  ok(crowd.turns >= 98, "a crowd that is woken has its turns before one that has computed longer: %d of 100",
+     crowd.turns);
+  crowd.act = COMPUTE;
+  int before = alone.turns;
+  step(2000);
+  ok(alone.turns > before, "which has its share later");
+  sched_finish(&all);
+}
+
+/* One that computes alone goes a long way in virtual time with each turn: those that join begin with the
+ * others.
+ */
+static void test_begins_with_others(void) {
+  struct fake first = {.act = COMPUTE, .computing = 100}, late = {.act = JOINED};
+  begin();
+  sched_wake(&all, &first.runnable);
+  step(1);
+  atomic_store(&all.computing.now[SCHED_CLASS_NORMAL], 8 * SCHED_TICK_NS); /* by the turn of one alone */
+  sched_wake(&all, &late.runnable);
+  step(100);
+  late.act = COMPUTE;
+  step(2000);
+  ok(late.turns > 950 && late.turns < 1150,
+     "those that join late begin with those that wait: %d of 2100 turns", late.turns);
+  sched_finish(&all);
+}
+
 /* Schedulers without threads, which pretend to sleep. */
 static void test_wakes_where_it_ran(void) {
   struct fake f[3] = {{.act = REST}, {.act = REST}, {.act = REST}};
@@ -295,10 +355,13 @@ int main(void) {
   test_woken_first();
   test_shares();
   test_thousand();
+  test_joining();
   test_often_woken();
   test_bounds();
   test_low();
   test_patience();
+  test_alone();
+  test_begins_with_others();
   test_wakes_where_it_ran();
   test_deadline();
   return tap_end();

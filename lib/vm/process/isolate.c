@@ -18,6 +18,7 @@
 #include "vm/process/tidy.h"
 #include "vm/process/ties.h"
 #include "vm/sched/deliver.h"
+#include "vm/sched/preempt.h"
 #include "vm/sched/room.h"
 #include "vm/sched/state.h"
 
@@ -365,6 +366,7 @@ static bool may_compute(const struct isolate *iso) {
 /* The next process that computes: of every SCHED_LOW_TURN of them, one is of low priority. */
 static struct process *next_computing(struct isolate *iso) {
   bool low = iso->low.first && (!iso->preempted.first || iso->above_low >= SCHED_LOW_TURN - 1);
+  if (!iso->served) iso->began = preempt_begin_slice(iso->runnable.scheduler);
   iso->served = true;
   iso->above_low = low ? 0 : iso->above_low + (iso->low.first != NULL);
   return pop(low ? &iso->low : &iso->preempted);
@@ -403,14 +405,21 @@ static bool rest(struct isolate *iso) {
   return sched_rest(&iso->runnable);
 }
 
-/* Ends a turn that began at the tick `begin`, when so many processes were preempted. */
+/* The processor time that processes which compute have used in a turn that began at the tick `begin`, when so
+ * many were preempted.  Woken ones that used up a slice are charged by the ticks. */
+static int64_t used(const struct isolate *iso, unsigned begin, unsigned preempted) {
+  if (iso->served) return clock_thread_ns() - iso->began;
+  unsigned ticks = sched_ticks(iso->runnable.scheduler) - begin;
+  return iso->preempted.len > preempted ? (int64_t)ticks * SCHED_TICK_NS : 0;
+}
+
+/* Ends such a turn. */
 static void requeue(struct isolate *iso, unsigned begin, unsigned preempted) {
-  bool computed = iso->served || iso->preempted.len > preempted;
   sched_requeue(&iso->runnable,
                 (struct sched_demand){.woken = iso->ready.first || iso->incoming || iso->partings.first,
                                       .normal = iso->preempted.len,
                                       .low = iso->low.len,
-                                      .used = computed ? sched_ticks(iso->runnable.scheduler) - begin : 0,
+                                      .used = used(iso, begin, preempted),
                                       .deadline = next_deadline(iso)});
 }
 

@@ -138,7 +138,8 @@ struct isolate {
   struct queue ready;     /* processes that were woken, a few that are new, and all of high priority */
   struct queue preempted; /* processes that compute: they have used up a slice, or given it up by sleep(0) */
   struct queue low;       /* all of low priority that want to run */
-  bool served;            /* a process of the last two queues has run in this slice */
+  bool served;            /* a process of the last two queues has run in this slice, */
+  int64_t began;          /* the first at this processor time of the scheduler's thread */
   bool owed;              /* such processes wait, and none has run in the last slice */
   uint8_t above_low;      /* preempted processes that have run since the last one of low priority */
   struct timers timers;   /* of the waits of processes */

@@ -21,9 +21,11 @@
 enum {
   TICK_SIGNAL = SIGURG, /* the default action ignores it, so a late tick does no harm */
   FIRST_TICK = 2,       /* ticks from preempt_arm to the first tick */
-  RETRY = 1000,         /* instructions from a hook that could not yield to the next hook */
-  RETRY_SPREAD = 256,   /* fewer than this many instructions are added to RETRY, so that the hook does not
-                           always hit the same place of a loop */
+  SLICE_NS =
+      SCHED_TICK_NS * 3 / 4, /* of processor time: less than a tick, as ticks come a little early or late */
+  RETRY = 1000,              /* instructions from a hook that could not yield to the next hook */
+  RETRY_SPREAD = 256, /* fewer than this many instructions are added to RETRY, so that the hook does not
+                         always hit the same place of a loop */
 };
 
 /* The first tick comes late, because a scheduler that is busy for a short moment mostly sleeps again by then.
@@ -136,26 +138,36 @@ static void note_found(struct scheduler *s, struct ptab_facts *facts, unsigned s
   atomic_store_explicit(&s->asked_switches, switches, memory_order_relaxed);
 }
 
-static int64_t processor_ns(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+/* How long L's last hook took to set. */
+static int64_t hook_ns(lua_State *L) {
+  const struct preemptible *p = preemptible_of(L);
+  return p ? (int64_t)atomic_load_explicit(&p->hook_ticks, memory_order_relaxed) * SCHED_TICK_NS : 0;
 }
 
-static uint32_t hook_ticks(lua_State *L) {
-  const struct preemptible *p = preemptible_of(L);
-  return p ? atomic_load_explicit(&p->hook_ticks, memory_order_relaxed) : 0;
+/* Notes who has the core.  True when that is the green thread of the last tick, and it has had the core for a
+ * slice. */
+static bool had_slice(struct scheduler *s, lua_State *L, unsigned switches) {
+  int64_t now = clock_thread_ns();
+  if (switches == s->seen) return now - s->since >= SLICE_NS + hook_ns(L);
+  s->seen = switches;
+  s->since = now;
+  return false;
+}
+
+int64_t preempt_begin_slice(struct scheduler *s) {
+  s->seen = atomic_load_explicit(&s->switches, memory_order_relaxed) + 1;
+  return s->since = clock_thread_ns();
 }
 
 /* At most one hook a turn: on a deep stack lua_sethook takes longer than a tick. */
 static void hook(struct scheduler *s, lua_State *L, unsigned switches) {
   enum { TICKS_MAX = 100 }; /* longer than any stack takes: Lua bounds it */
   struct preemptible *p = preemptible_of(L);
-  int64_t before = processor_ns();
+  int64_t before = clock_thread_ns();
   atomic_store_explicit(&s->hook_tick, sched_ticks(s), memory_order_relaxed);
   atomic_store_explicit(&s->hooked, switches, memory_order_relaxed);
   preempt_now(L);
-  int64_t ticks = (processor_ns() - before) / SCHED_TICK_NS;
+  int64_t ticks = (clock_thread_ns() - before) / SCHED_TICK_NS;
   if (p)
     atomic_store_explicit(&p->hook_ticks, (uint32_t)(ticks < TICKS_MAX ? ticks : TICKS_MAX),
                           memory_order_relaxed);
@@ -169,16 +181,14 @@ static void on_tick(int number, siginfo_t *info, void *context) {
   atomic_fetch_add_explicit(&s->ticks, 1, memory_order_relaxed);
   lua_State *L = atomic_load_explicit(&s->running, memory_order_relaxed);
   unsigned switches = atomic_load_explicit(&s->switches, memory_order_relaxed);
-  s->again = switches == s->seen ? s->again + 1 : 0;
   note_found(s, L ? count_tick(L) : NULL, switches);
   if (atomic_load(&s->asleep)) {
     atomic_store(&s->ticking, false);
     set_timer(s, 0);
-  } else if (L && s->again > hook_ticks(L) &&
+  } else if (L && had_slice(s, L, switches) &&
              switches != atomic_load_explicit(&s->hooked, memory_order_relaxed)) {
     hook(s, L, switches);
   }
-  s->seen = switches;
   if (atomic_load(&s->all->asleep) > 0 && work_waits(s)) sched_kick(s->all);
   errno = saved;
 }

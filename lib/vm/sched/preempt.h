@@ -1,10 +1,10 @@
 /* preempt: takes the core from a green thread that keeps it.
  *
- * While a scheduler is busy, a timer signals its thread every SCHED_TICK_NS.  When the handler finds the
- * green thread that also ran at the last tick, it sets a count hook on its coroutine (Lua allows lua_sethook
- * in a signal handler), and the hook yields at the next instruction.  Code that is not signalled runs at full
- * speed.  A tick that finds its scheduler asleep stops the timer; preempt_arm starts it again before the next
- * runnable runs.
+ * While a scheduler is busy, a timer signals its thread every SCHED_TICK_NS.  When the handler finds a green
+ * thread that has had the core for most of a tick, in processor time, it sets a count hook on its coroutine
+ * (Lua allows lua_sethook in a signal handler), and the hook yields at the next instruction.  Code that is
+ * not signalled runs at full speed.  A tick that finds its scheduler asleep stops the timer; preempt_arm
+ * starts it again before the next runnable runs.
  *
  * lua_sethook takes time for each frame of a coroutine's stack: milliseconds for 100,000.  So a green thread
  * is hooked only when it has had the core for at least as long as its last hook took to set; deep recursion
@@ -56,6 +56,11 @@ static inline void preempt_enter(struct scheduler *s, lua_State *L) {
 static inline void preempt_leave(struct scheduler *s) {
   atomic_store_explicit(&s->running, NULL, memory_order_relaxed);
 }
+
+/* To be called before the preempt_enter of a green thread that computes: its slice begins now, at the
+ * processor time (clock_thread_ns) that this returns.  That of any other one begins with the first tick that
+ * finds it. */
+int64_t preempt_begin_slice(struct scheduler *s);
 
 /* Makes the green thread raise the error "interrupted" at its next instruction, if preempt_check has not
  * raised it before: the continuation of a wait calls that.  For a green thread that does not run. */

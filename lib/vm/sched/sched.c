@@ -75,22 +75,10 @@ static struct runnable *dequeue(struct run_queue *q) {
 
 /* --- the computing runnables --- */
 
-/* Virtual time: ticks for each process, with STRIDE_BITS binary places.  A runnable that cannot keep up, as
- * it has one core at most, or that was not there, is at most BEHIND ticks late: it does not get more than
- * that in one go.  One that a long call of C has carried away is at most AHEAD ticks early. */
-enum { STRIDE_BITS = 16, BEHIND = 16, AHEAD = 64 };
-
-static int64_t stride(unsigned ticks, unsigned processes) {
-  return ((int64_t)ticks << STRIDE_BITS) / processes;
-}
-
-/* The virtual time after a turn that is to be charged.  goes_on: the runnable wanted to compute at the end of
- * the turn before this one, too. */
-static int64_t charged(int64_t at, int64_t now, int64_t turn, bool goes_on) {
-  int64_t least = goes_on ? now - stride(BEHIND, 1) : now, most = now + stride(AHEAD, 1);
-  at = (at < least ? least : at) + turn;
-  return at < most ? at : most;
-}
+/* Virtual time: nanoseconds of processor time for each process.  A runnable that cannot keep up, as it has
+ * one core at most, or that was not there, is at most BEHIND late: it does not get more than that in one go.
+ * One that a long call of C has carried away is at most AHEAD early. */
+enum { BEHIND = 16 * SCHED_TICK_NS, AHEAD = 64 * SCHED_TICK_NS };
 
 /* Called under the lock, as is leave_heap.  False: no memory. */
 static bool enter_heap(struct computing *c, struct runnable *r) {
@@ -108,21 +96,44 @@ static void leave_heap(struct computing *c, struct runnable *r) {
   atomic_fetch_sub(&c->len, 1);
 }
 
-/* Charges r for its turn.  r is in no heap. */
-static void charge(struct computing *c, struct runnable *r, const struct sched_demand *d, bool goes_on) {
-  enum sched_class class = d->normal || !d->low ? SCHED_CLASS_NORMAL : SCHED_CLASS_LOW;
-  unsigned processes = class == SCHED_CLASS_LOW ? d->low : d->normal ? d->normal : 1;
-  int64_t now = atomic_load_explicit(&c->now[class], memory_order_relaxed);
-  if (class != r->class) r->turn.at = now;
-  r->class = class;
-  r->turn.at = charged(r->turn.at, now, stride(d->used, processes), goes_on);
+/* Where processes that did not compute before begin: with those that wait for their turn and have had the
+ * least.  These can be far behind `now`, as one process alone in its runnable goes a long way in a turn. */
+static int64_t beginning(const struct computing *c, enum sched_class class) {
+  int64_t next = timers_next(&c->order[class]),
+          now = atomic_load_explicit(&c->now[class], memory_order_relaxed);
+  return next < now ? next : now;
 }
 
-static bool enqueue_computing(struct schedulers *all, struct runnable *r, const struct sched_demand *d,
-                              bool goes_on) {
-  struct computing *c = &all->computing;
+static int64_t clamp(int64_t n, int64_t least, int64_t most) {
+  return n < least ? least : n > most ? most : n;
+}
+
+/* Charges r, which is in no heap, for its turn.  Its virtual time is the mean of those of its processes: as
+ * many as before have gone on, the others have joined them.  A runnable in which none computed may have an
+ * advance, which it keeps, but it has not been kept waiting.  Called under the lock. */
+static void charge(struct computing *c, struct runnable *r, const struct sched_demand *d) {
+  enum sched_class class = d->normal || !d->low ? SCHED_CLASS_NORMAL : SCHED_CLASS_LOW;
+  int64_t all = class == SCHED_CLASS_LOW ? d->low : d->normal ? d->normal : 1;
+  int64_t went_on = clamp(r->members, 1, all);
+  int64_t now = atomic_load_explicit(&c->now[class], memory_order_relaxed), start = beginning(c, class),
+          at = r->turn.at;
+  if (class != r->class || (!r->members && at < start)) at = start;
+  int64_t ahead =
+      went_on * clamp(at - now, -BEHIND, AHEAD) + (all - went_on) * clamp(start - now, -BEHIND, 0);
+  r->class = class;
+  r->members = (unsigned)all;
+  r->turn.at = now + clamp((ahead + d->used) / all, -BEHIND, AHEAD);
+}
+
+static void charge_woken(struct computing *c, struct runnable *r, const struct sched_demand *d) {
   pthread_mutex_lock(&c->lock);
-  charge(c, r, d, goes_on);
+  charge(c, r, d);
+  pthread_mutex_unlock(&c->lock);
+}
+
+static bool enqueue_computing(struct computing *c, struct runnable *r, const struct sched_demand *d) {
+  pthread_mutex_lock(&c->lock);
+  charge(c, r, d);
   bool done = enter_heap(c, r);
   pthread_mutex_unlock(&c->lock);
   return done;
@@ -192,11 +203,28 @@ static void promote(struct schedulers *all, struct runnable *r) {
   pthread_mutex_unlock(&c->lock);
 }
 
+/* Do processes compute in the next woken runnable that have had less than the next computing one?  They are a
+ * crowd that was woken at once, and their turn as woken ones is also their share. */
+static bool woken_have_less(struct scheduler *s) {
+  struct computing *c = &s->all->computing;
+  pthread_mutex_lock(&c->lock);
+  int64_t next = timers_next(&c->order[SCHED_CLASS_NORMAL]);
+  pthread_mutex_lock(&s->woken.lock);
+  const struct runnable *r = s->woken.first;
+  bool less = r && r->members && r->class == SCHED_CLASS_NORMAL && r->turn.at < next;
+  pthread_mutex_unlock(&s->woken.lock);
+  pthread_mutex_unlock(&c->lock);
+  return less;
+}
+
 /* Have the computing runnables waited for SCHED_PATIENCE ticks? */
 static bool computing_is_due(struct scheduler *s) {
   unsigned ticks = sched_ticks(s);
   if (atomic_load(&s->all->computing.len) == 0) s->computed = ticks;
-  return ticks - s->computed >= SCHED_PATIENCE;
+  if (ticks - s->computed < SCHED_PATIENCE) return false;
+  if (!woken_have_less(s)) return true;
+  s->computed = ticks;
+  return false;
 }
 
 /* The next runnable, in this order: a computing one when those have waited for SCHED_PATIENCE ticks, one that
@@ -289,6 +317,7 @@ static void note_load(struct runnable *r, unsigned computing) {
 bool sched_rest(struct runnable *r) {
   int running = RUNNABLE_RUNNING;
   note_load(r, 0);
+  r->members = 0;
   if (atomic_compare_exchange_strong(&r->state, &running, RUNNABLE_IDLE)) return true;
   atomic_exchange(&r->state, RUNNABLE_RUNNING);
   return false;
@@ -296,12 +325,12 @@ bool sched_rest(struct runnable *r) {
 
 void sched_requeue(struct runnable *r, struct sched_demand d) {
   struct scheduler *s = r->scheduler;
-  bool goes_on = sched_load(r) > 0;
   if (!d.woken && d.deadline != TIMER_NEVER) sched_sleep_until(r, d.deadline);
   note_load(r, d.normal + (d.low + SCHED_LOW_TURN - 1) / SCHED_LOW_TURN);
-  if (d.woken && d.used) charge(&s->all->computing, r, &d, goes_on);
+  if (!d.normal && !d.low) r->members = 0;
+  if (d.woken && d.used) charge_woken(&s->all->computing, r, &d);
   atomic_exchange(&r->state, RUNNABLE_QUEUED);
-  if (d.woken || !enqueue_computing(s->all, r, &d, goes_on)) {
+  if (d.woken || !enqueue_computing(&s->all->computing, r, &d)) {
     enqueue(s, r);
     return;
   }

@@ -14,13 +14,14 @@
  *
  * A scheduler takes runnables that were woken, by a signal or by the clock, before those that only compute:
  * an event waits for the end of one slice, however many endless loops there are.  After SCHED_PATIENCE ticks
- * without a turn for the computing ones, one of them comes first.
+ * without a turn for the computing ones, one of them comes first; but not before a woken one with processes
+ * that were made to give up the core, and have had less of it.
  *
  * The woken runnables wait in a queue of each scheduler, the computing ones in a heap that all schedulers
- * share, ordered by virtual time (stride scheduling): the ticks that a runnable has computed, divided by the
- * number of processes that compute in it.  The runnable with the least comes first.  So all processes that
- * compute get equal shares of all cores, in whichever isolates they are; but one isolate never has more than
- * one core.  A runnable that is woken while it waits in the heap keeps its virtual time: its woken processes
+ * share, ordered by virtual time (stride scheduling): the processor time that each process of a runnable has
+ * computed, on average.  The runnable with the least comes first.  So all processes that compute get equal
+ * shares of all cores, in whichever isolates they are; but one isolate never has more than one core.  Those
+ * that join begin with those that wait and have had the least.  A runnable that is woken while it waits in the heap keeps its virtual time: its woken processes
  * run at once, and those that compute only when their turn has come (sched_may_compute).
  *
  * There are two such heaps.  Runnables in which only processes of low priority compute wait in the second
@@ -60,7 +61,8 @@ enum sched_class { SCHED_CLASS_NORMAL, SCHED_CLASS_LOW, SCHED_CLASSES };
 /* The first member of the struct that a scheduler runs.  Zero-initialized it is idle, with an empty inbox. */
 struct runnable {
   struct runnable *next, *prev; /* in a queue of the woken, under the queue's lock */
-  struct timer turn;            /* in a heap of the computing; `at` is its virtual time */
+  struct timer turn;            /* in a heap of the computing; `at` is its virtual time, */
+  unsigned members;             /* the mean of so many processes; 0: none computed in the last turn */
   enum sched_class class;       /* of that heap; both change under the lock of the heaps */
   atomic_bool computes;         /* it is in that heap */
   atomic_int state;
@@ -108,8 +110,8 @@ struct scheduler {
   atomic_uint ticks;             /* counted by the signal handler */
   _Atomic(lua_State *) running;  /* the green thread that has the core */
   atomic_uint switches;          /* counts green threads run */
-  unsigned seen, again;          /* switches at the last tick, and how many ticks before it found the same;
-                                    only the handler uses them */
+  unsigned seen;                 /* switches at the last tick that found another green thread than before, */
+  int64_t since;                 /* and the thread's processor time then: its slice began at the latest */
   atomic_uint hooked, hook_tick; /* switches and ticks at the last hook */
   atomic_uint turns;             /* counts runnables run */
   _Atomic(struct ptab_facts *) found; /* of the green thread that the last tick found; NULL: none */
@@ -211,7 +213,7 @@ bool sched_may_linger(struct scheduler *s);
 struct sched_demand {
   bool woken;           /* it has woken work: it goes to the end of its scheduler's queue */
   unsigned normal, low; /* processes that want to compute, by their priority */
-  unsigned used;        /* ticks of this turn in which such processes have run */
+  int64_t used;         /* processor time, in ns, of this turn in which such processes have run */
   int64_t deadline;     /* not woken: it comes after the woken runnables until it is woken or this has come */
 };
 
