@@ -11,7 +11,7 @@
  * that it never overtakes a piece on the link, and at the receiver until that series, which may still be
  * decoded, has been delivered.  Which signals have the same sender:
  *   - of a process: all of them, since the kernel over there may pass a signal on to another process
- * (send_all, names, aliases);
+ *     (send_all, names, aliases);
  *   - of this node's kernel, or of nobody: those to the same process.  Between the two kernels nothing waits:
  *     what the registry says has its order with the lines of the mesh, and the calls of the kernel have none.
  * Signals of other senders, and the lines of the mesh, pass between the pieces.

@@ -13,19 +13,20 @@ enum {
   /* Bytes of output that a command may be ahead of its leader, and of its followers: more is read once they
    * have answered a call "flush". */
   COMMAND_OUTPUT_WINDOW = 1 << 20,
-  COMMAND_STDIN_HIGH =
-      1 << 20, /* with more bytes pending for its standard input, senders that can wait are suspended; above
-                  LIMIT_STDIN messages from other senders are dropped, and logged */
+  /* With more bytes pending for its standard input, senders that can wait are suspended; above LIMIT_STDIN
+   * messages from other senders are dropped, and logged. */
+  COMMAND_STDIN_HIGH = 1 << 20,
 };
 
 /* Starts the command of a call ["spawn" | "exec", MAP] (vm.h); the reader `spec` stands at the MAP, and
- * `user` at the value of its key "user"; NULL: it has none.  Consumes
- * the call, which is answered once the command runs or has failed to start. */
+ * `user` at the value of its key "user"; NULL: it has none.  Consumes the call, which is answered once the
+ * command runs or has failed to start. */
 void command_spawn(struct agent *a, struct signal *call, struct term_reader spec,
                    const struct term_reader *user);
 
 /* Sends every command an exit signal with the reason "shutdown". */
 void commands_stop(struct agent *a);
+
 /* Bytes that wait for standard inputs: for the one for which most wait, and for all.  Takes time for each
  * hosted process. */
 struct commands_input {

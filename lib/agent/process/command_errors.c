@@ -23,8 +23,7 @@ static const char *spec_text(const struct signal *call, const char *key, int *n)
 static const char *exec_error(int error) {
   if (error != E2BIG) return strerror(error);
   return "Argument list too long: one word or variable may have 128 KiB, and all of them together a quarter "
-         "of "
-         "the limit of the stack (ulimit -s); pass more by standard input (-i) or in a file";
+         "of the limit of the stack (ulimit -s); pass more by standard input (-i) or in a file";
 }
 
 /* The guard could not enter the directory: that of the spec, or the home of the user. */

@@ -53,8 +53,8 @@ static void on_written(uv_write_t *w, int status) {
   free(w->data);
 }
 
-/* A call "stdin". The reply, if the caller asks for one, is sent when the bytes are written, so that the
- * caller sends no more than the command reads. */
+/* Handles the call ["stdin", bytes].  The reply, if the caller asks for one, is sent when the bytes are
+ * written, so that the caller sends no more than the command reads. */
 struct stdin_write {
   uv_write_t write;
   struct agent *agent;
@@ -93,9 +93,9 @@ static void write_stdin(struct command *c, struct signal *call) {
   }
   *f = (struct stdin_write){.agent = c->hosted.agent, .call = call};
   f->write.data = f;
-  uv_buf_t b = uv_buf_init((char *)(uintptr_t)bytes,
-                           (unsigned)n); /* the bytes stay in the call, which on_stdin_written frees */
   f->write.handle = (uv_stream_t *)&c->pipe[IN];
+  /* The bytes stay in the call, which on_stdin_written frees. */
+  uv_buf_t b = uv_buf_init((char *)(uintptr_t)bytes, (unsigned)n);
   /* After a failure all fail: the caller may have asked for no answer to the one that did. */
   int failed = c->stdin_failed;
   if (!failed) failed = uv_write(&f->write, f->write.handle, &b, 1, on_stdin_written);
@@ -137,6 +137,7 @@ static void pass_signal(struct command *c, struct signal *call) {
     call_answer_take(a, call, term_build("i", c->stops));
 }
 
+/* Handles the call ["tty", rows, cols]: the terminal gets another size. */
 static void resize(struct command *c, struct signal *call) {
   struct term_reader r = term_read(call->term);
   int64_t rows = 0, cols = 0;
@@ -153,24 +154,23 @@ static void resize(struct command *c, struct signal *call) {
     call_answer(c->hosted.agent, call, NULL);
 }
 
+/* A terminal has no end; Ctrl-D is a byte. */
+static void take_eof(struct command *c, struct signal *call) {
+  if (c->stdin_open && !c->tty) end_stdin(c);
+  call_answer(c->hosted.agent, call, NULL);
+}
+
 bool command_call(struct hosted *p, struct signal *call) {
-  struct command *c = (struct command *)p;
-  if (term_is_word(call->term, "tty")) {
-    resize(c, call);
-    return true;
-  }
-  if (term_is_word(call->term, "signal")) {
-    pass_signal(c, call);
-    return true;
-  }
-  if (term_is_word(call->term, "stdin")) {
-    write_stdin(c, call);
-    return true;
-  }
-  if (!term_is_word(call->term, "stdin_eof")) return false;
-  if (c->stdin_open && !c->tty) end_stdin(c); /* a terminal has no end; Ctrl-D is a byte */
-  call_answer(p->agent, call, NULL);
-  return true;
+  static const struct {
+    const char *word;
+    void (*handle)(struct command *c, struct signal *call); /* answers the call */
+  } calls[] = {{"stdin", write_stdin}, {"stdin_eof", take_eof}, {"signal", pass_signal}, {"tty", resize}};
+  for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+    if (term_is_word(call->term, calls[i].word)) {
+      calls[i].handle((struct command *)p, call);
+      return true;
+    }
+  return false;
 }
 
 /* Writes the strings of a message, one after the other, to the standard input. */

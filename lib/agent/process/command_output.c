@@ -125,9 +125,8 @@ void command_tell_stop(struct command *c) {
 }
 
 /* Called when all processes have closed the terminal, the guard as the last of them, after its report of the
- * end.  Reads the rest: libuv takes a read that does not fill
- * its buffer for the last one before a hang-up, but a terminal gives 4 KiB at most.  Then closes the master,
- * which the guard waits for. */
+ * end.  Reads the rest: libuv takes a read that does not fill its buffer for the last one before a hang-up,
+ * but a terminal gives 4 KiB at most.  Then closes the master, which the guard waits for. */
 static void close_terminal(struct command *c) {
   read_terminal(c);
   c->stdin_open = false;
