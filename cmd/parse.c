@@ -163,6 +163,11 @@ static void mistake_ambiguous(const struct tool *tool, const char *word) {
   buf_finish(&list);
 }
 
+/* The tools in which a name can be global have --name for a local one. */
+static bool is_opposite(const char *word, const char *option) {
+  return !strcmp(word, "local") && !strcmp(option, "global");
+}
+
 /* The long option that is spelled much like the word ("--timeuot"); NULL: there is none. */
 static const char *nearest_option(const struct tool *tool, const char *word) {
   char name[64];
@@ -170,7 +175,7 @@ static const char *nearest_option(const struct tool *tool, const char *word) {
   if (n >= sizeof name) return NULL;
   snprintf(name, sizeof name, "%.*s", (int)n, word + 2);
   for (const struct tool_option *o = tool->options; o->kind != TOOL_END; o++)
-    if (text_near(name, o->name)) return o->name;
+    if (text_near(name, o->name)) return is_opposite(name, o->name) ? "name" : o->name;
   return NULL;
 }
 

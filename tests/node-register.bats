@@ -22,6 +22,12 @@ load tools
   for pid in x 1 1.2 '<0.1' 0.-1.1 0.x.1; do refuses 'not a pid' node-register --name name "$pid"; done
 }
 
+@test "--local is told as --name; an empty name is quoted" {
+  refuses '--local: no such option; did you mean --name?' node-register --local web 0.1.1
+  start_node one
+  refuses '"": not a process name: it is empty' node-register --name '' 0.1.1
+}
+
 @test "no node, several nodes, an unknown node" { needs_node node-register --name name 0.1.1; }
 
 @test "the exit status says whether the name was registered" {
@@ -106,5 +112,5 @@ load tools
 @test "a local name for a process of another node: use --global" {
   start_node one
   two_nodes
-  says_no 2 'a process of another node has global names (--global' node-register -n one --name far "$(node-spawn -n one -d "two@$HOST" -e 'receive()')"
+  says_no 2 'give one of another node a global name (--global)' node-register -n one --name far "$(node-spawn -n one -d "two@$HOST" -e 'receive()')"
 }

@@ -30,5 +30,6 @@ static const char *procname_wrong(const char *text) {
 
 int procname_check(const char *text, struct error *e) {
   const char *wrong = procname_wrong(text);
-  return wrong ? error_set(e, ERR_BAD_NAME, "%.300s: not a process name: %s", text, wrong) : 0;
+  return wrong ? error_set(e, ERR_BAD_NAME, "%.300s: not a process name: %s", *text ? text : "\"\"", wrong)
+               : 0;
 }

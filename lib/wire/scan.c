@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* The failures after which the next port is asked, the most telling first.  Any other failure ends the scan
  * and is the one reported: either no port can do better (ERR_RESOLVE), or the node that was meant has
@@ -57,36 +58,48 @@ static int port_after(const struct scan *s) {
   return next <= NODE_PORT_LAST ? next : 0;
 }
 
-/* Keeps the name of a node that is not meant, from the text of its refusal. */
+/* Keeps the name of a node that is not meant, from the text of its refusal, "two@rane is not here: this node
+ * is one@rane (name)"; with its host if that is another word than the one that was asked for. */
 static void note_other(struct scan *s, const struct error *e) {
-  const char *at = e->code == ERR_NAME ? strstr(e->text, SCAN_NOT_HERE) : NULL;
-  size_t used = strlen(s->others);
-  if (!at) return;
-  at += sizeof SCAN_NOT_HERE - 1;
-  size_t n = strcspn(at, "@ ");
-  if (at[n] != '@' || n > NODE_NAME_MAX || used + n + 3 > sizeof s->others) return;
+  const char *words = e->code == ERR_NAME ? strstr(e->text, SCAN_NOT_HERE) : NULL;
+  const char *asked = words ? memchr(e->text, '@', (size_t)(words - e->text)) : NULL;
+  if (!asked) return;
+  const char *at = words + sizeof SCAN_NOT_HERE - 1;
+  size_t n = strcspn(at, "@ "), all = strcspn(at, " "), used = strlen(s->others);
+  size_t host = (size_t)(words - asked);
+  if (at[n] != '@' || n > NODE_NAME_MAX || all - n > NODE_HOST_MAX) return;
+  if (all - n != host || strncasecmp(at + n, asked, host) != 0) n = all;
+  if (used + n + 3 > sizeof s->others) return;
   snprintf(s->others + used, sizeof s->others - used, "%s%.*s", used ? ", " : "", (int)n, at);
+}
+
+/* Is a node, of which the name alone is told where it has the host that was asked for, a likely slip for the
+ * name? */
+static bool is_slip(const char *wanted, const char *other) {
+  char name[NODENAME_SIZE];
+  snprintf(name, sizeof name, "%.*s", (int)strcspn(other, "@"), other);
+  return text_near(wanted, name) || (strchr(other, '@') && !strcmp(wanted, name));
 }
 
 /* Where a node has refused the cookie, it may be the one that is meant: then the names of the others come
  * last. */
 void scan_tell(struct scan *s, const char *node) {
   const char *host = strchr(node, '@');
-  char wanted[NODE_NAME_MAX + 1], other[NODE_NAME_MAX + 1], near[NODE_NAME_MAX + 1] = "";
+  char wanted[NODE_NAME_MAX + 1], other[NODENAME_SIZE], near[NODENAME_SIZE] = "";
   bool named = s->best.code == ERR_NAME, refused = s->best.code == ERR_COOKIE;
   if ((!named && !refused) || !*s->others || !host || host - node > NODE_NAME_MAX) return;
   snprintf(wanted, sizeof wanted, "%.*s", (int)(host - node), node);
   for (const char *at = s->others; *at; at += strspn(at, ", ")) {
     size_t n = strcspn(at, ",");
     snprintf(other, sizeof other, "%.*s", (int)n, at);
-    if (!*near && text_near(wanted, other)) memcpy(near, other, n + 1);
+    if (!*near && is_slip(wanted, other)) memcpy(near, other, sizeof near);
     at += n;
   }
   if (named) error_set(&s->best, ERR_NAME, "%s: no node of this name there (name)", node);
   size_t n = strlen(s->best.text);
   snprintf(s->best.text + n, sizeof s->best.text - n, "; on %s%s: %s%s%s%s%s", host + 1,
            refused ? " with this cookie" : "", s->others, *near ? "; did you mean " : "", near,
-           *near ? host : "", *near ? "?" : "");
+           *near && !strchr(near, '@') ? host : "", *near ? "?" : "");
 }
 
 bool scan_next(struct scan *s, const struct error *e, bool reached) {

@@ -23,7 +23,8 @@ struct scan {
   uint16_t known; /* asked before the range, or 0 */
   uint16_t skip;  /* not asked, or 0 */
   struct error best;
-  char others[256]; /* the nodes of other names that have answered, before their '@': "one, two" */
+  char others[512]; /* the nodes of other names that have answered: "one, two@dune", without the host asked
+                       for */
 };
 
 /* Starts a scan: s->port is the first port to ask.  hint and known may be 0.  A port of the range that is

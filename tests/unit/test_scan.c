@@ -141,6 +141,12 @@ static void test_others(void) {
      "a slip in a name: the nodes that are there, and the nearest");
   is(told("web@rane", (const char *[]){"one@rane", NULL}, &s),
      "web@rane: no node of this name there (name); on rane: one", "no name is near: none is suggested");
+  is(told("two@10.0.0.1", (const char *[]){"one@rane", "two@rane", NULL}, &s),
+     "two@10.0.0.1: no node of this name there (name); on 10.0.0.1: one@rane, two@rane; did you mean "
+     "two@rane?",
+     "nodes that call their host by another name are told with it");
+  is(told("one@RANE", (const char *[]){"two@rane", NULL}, &s),
+     "one@RANE: no node of this name there (name); on RANE: two", "hosts are compared without case");
   is(told("x@rane", (const char *[]){"no name", NULL}, &s), "x@rane" SCAN_NOT_HERE "no name (name)",
      "a peer that says no node name: its text stays");
   struct error other = {ERR_NAME, "twoo@rane" SCAN_NOT_HERE "two@rane (name)"};
@@ -153,9 +159,10 @@ static void test_others(void) {
   char name[NODE_NAME_MAX + 8];
   memset(name, 'a', NODE_NAME_MAX);
   memcpy(name + NODE_NAME_MAX, "@rane", sizeof "@rane");
-  is(told("b@rane", (const char *[]){name, name, name, name, name, name, NULL}, &s), s.best.text,
-     "names that do not fit are left out");
-  ok(strlen(s.others) == 3 * NODE_NAME_MAX + 4, "and the list is bounded");
+  is(told("b@rane", (const char *[]){name, name, name, name, name, name, name, name, name, NULL}, &s),
+     s.best.text, "names that do not fit are left out");
+  ok(strlen(s.others) <= sizeof s.others - 1 && strlen(s.others) > sizeof s.others - NODE_NAME_MAX - 3,
+     "and the list is bounded");
 }
 
 int main(void) {

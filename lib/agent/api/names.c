@@ -188,8 +188,8 @@ static void register_global(struct request *r, npid pid) {
 static void register_local(struct request *r, npid pid) {
   if (!npid_is_local(pid)) {
     respond_code(r, ERR_BAD_PID,
-                 "%s: a local name is for a process of this node; a process of another node has global names "
-                 "(--global, scope global)",
+                 "%s: a local name is for a process of this node: give one of another node a global name "
+                 "(--global)",
                  json_string_value(json_object_get(request_body(r), "pid")));
     return;
   }
