@@ -697,6 +697,29 @@ static void test_stop(void) {
   for (int i = 0; i < 4; i++) ok(o[i].times == 1, "once");
 }
 
+/* A value that nobody of the cluster has written: it is too long, though it begins as one that counts. */
+static void test_foreign_value(void) {
+  enum { LONG = 400 << 10 };
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  char *value = malloc(LONG + 1), key[64] = "";
+  if (!value) abort();
+  enter(a, "one", 7, false);
+  for (int shard = 0; shard < NAMES_SHARDS && !etcd_server_created(f->m, key); shard++)
+    snprintf(key, sizeof key, "/p/n/%02x/one", (unsigned)shard);
+  int n = snprintf(value, LONG, "%s", etcd_server_value(f->m, key));
+  memset(value + n, ' ', (size_t)(LONG - n));
+  value[LONG] = 0;
+  ok(find(b, "one").yes, "a name is found");
+  etcd_server_put(f->m, key, value);
+  while (in_table(b, "one") != NPID_NONE) turn(f);
+  ok(!find(b, "one").yes, "a value that is too long is not read, and counts for nobody");
+  ok(!enter(b, "one", 8, false).yes, "the key is not taken from whoever has written it,");
+  ok(enter(b, "one", 8, true).yes, "but by force");
+  free(value);
+  fixture_free(f);
+}
+
 /* --- what is done with many names ----------------------------------------------------------------------- */
 
 enum { MANY = 3000, SAMPLE = 100, STEP = 2 * NAMES_SLICE /* a tick and a slice may fall into one turn */ };
@@ -1147,6 +1170,7 @@ int main(void) {
   test_watches();
   test_many_shards();
   test_stop();
+  test_foreign_value();
   test_process_with_many();
   test_process_registers_many();
   test_many_leases_lost();

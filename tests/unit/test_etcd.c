@@ -1,6 +1,7 @@
 /* The client of etcd, on a loop of the test, with the small etcd of etcd_server.h. */
 #include "agent/cluster/etcd.h"
 
+#include "agent/cluster/etcd_json.h"
 #include "base/metrics.h"
 #include "etcd_server.h"
 #include "patience.h"
@@ -20,6 +21,8 @@ struct row {
 
 struct seen { /* the last answer, or the last change of a watch */
   int done, changes, ended;
+  size_t told, most; /* rows that a watch has told, in all, and at a time */
+  int64_t early;     /* the revision that was told though not all its rows had been; 0: none */
   struct error e;
   struct etcd_answer answer;
   struct row rows[ROWS];
@@ -138,7 +141,7 @@ static void test_ranges(void) {
   ok(!s->answer.n && s->answer.count == 3, "how many there are");
   s = get_all(f, (struct etcd_range){.key = "b/", .limit = 2});
   ok(s->answer.n == 2 && s->answer.count == 3, "a page");
-  s = get_all(f, (struct etcd_range){.key = "b/", .limit = 2, .after = "b/2"});
+  s = get_all(f, (struct etcd_range){.key = "b/", .limit = 2, .after = "b/2", .after_size = 3});
   ok(s->answer.n == 1 && !strcmp(s->rows[0].key, "b/3"), "the page after it");
   s = get_all(f, (struct etcd_range){.key = ""});
   ok(s->answer.n == 5, "all keys");
@@ -240,7 +243,10 @@ static void test_leases(void) {
 static void on_changed(void *data, int64_t revision, const struct etcd_row *rows, size_t n) {
   struct seen *s = data;
   s->changes++;
+  if (n && rows[0].modified <= s->answer.revision) s->early = rows[0].modified;
   s->answer = (struct etcd_answer){.revision = revision, .n = n};
+  s->told += n;
+  if (n > s->most) s->most = n;
   keep_rows(s, rows, n);
 }
 
@@ -299,9 +305,61 @@ static void test_watch_of_many(void) {
   ok(w.changes == 3000 && !strcmp(w.rows[0].key, "k/2999"), "each change is told, in order");
   struct seen late = {0};
   etcd_watch(f->c, "k/", 2, &events, &late);
-  until(f, &late.changes, 1);
-  ok(late.answer.n == 3000 && late.answer.revision == 3001, "all of them in one line");
+  int turns = 0;
+  for (int changes = 0; late.answer.revision<3001; turns += late.changes> changes, changes = late.changes)
+    uv_run(&f->loop, UV_RUN_ONCE);
+  ok(late.told == 3000 && late.most == ETCD_ROWS && turns == late.changes && !late.early,
+     "all of them in one line, of which %d are told in a turn", (int)late.most);
   fixture_free(f);
+}
+
+/* Many deletions of one revision, as when a lease ends; and a watch that is ended amid them. */
+static void test_watch_of_one_revision(void) {
+  struct fixture *f = fixture_new(1, NULL, NULL);
+  struct seen w = {0}, other = {0};
+  char key[32];
+  etcd_grant(f->c, 60, on_done, &f->seen);
+  int64_t lease = wait_for_answer(f)->answer.lease;
+  for (int from = 0; from < 300; from += 100) {
+    struct etcd_txn *t = etcd_txn_new();
+    for (int i = from; i < from + 100; i++) {
+      snprintf(key, sizeof key, "k/%04d", i);
+      etcd_txn_put(t, ETCD_THEN, key, "v", lease);
+    }
+    etcd_txn_send(f->c, t, on_done, &f->seen);
+    wait_for_answer(f);
+  }
+  int64_t before = etcd_server_revision(f->m[0]);
+  etcd_watch(f->c, "k/", before + 1, &events, &w);
+  struct etcd_watch *ends = etcd_watch(f->c, "k/", before + 1, &events, &other);
+  until_watches(f, f->m[0], 2);
+  etcd_server_expire(f->m[0], lease);
+  until(f, &other.changes, 1);
+  etcd_unwatch(ends);
+  while (w.answer.revision < etcd_server_revision(f->m[0])) uv_run(&f->loop, UV_RUN_ONCE);
+  ok(w.told == 300 && w.most <= ETCD_ROWS && !w.early, "a revision is told with the last of its rows");
+  ok(other.changes == 1, "and the rest is not told by a watch that was ended");
+  fixture_free(f);
+}
+
+/* Keys and values that others have written. */
+static void test_foreign_rows(void) {
+  static const char answer[] =
+      "{\"header\":{\"cluster_id\":\"1\",\"revision\":\"5\"},\"kvs\":[{\"key\":\"YQBi\","
+      "\"mod_revision\":\"5\",\"value\":\"eHl6\"}]}";
+  struct etcd_reading r;
+  int code = etcd_read(answer, strlen(answer), &r);
+  const struct etcd_row *row = code ? NULL : r.answer.rows;
+  ok(row && row->key_size == 3 && row->size == 3 && !etcd_row_fits(row, 10, 10),
+     "a key with a NUL does not fit");
+  etcd_reading_finish(&r);
+  struct etcd_row fits = {.key = "ab", .value = "xyz", .key_size = 2, .size = 3};
+  ok(etcd_row_fits(&fits, 2, 3) && !etcd_row_fits(&fits, 1, 3) && !etcd_row_fits(&fits, 2, 2),
+     "nor does a longer key or value");
+  struct buf after = BUF_INIT;
+  etcd_write_range(&after, &(struct etcd_range){.key = "a", .after = "a\0b", .after_size = 3});
+  ok(buf_ok(&after) && strstr(after.data, "YQBiAA=="), "a page can begin behind a key with a NUL");
+  buf_finish(&after);
 }
 
 static void test_watch_ends(void) {
@@ -575,6 +633,8 @@ int main(void) {
   test_leases();
   test_watch();
   test_watch_of_many();
+  test_watch_of_one_revision();
+  test_foreign_rows();
   test_watch_ends();
   test_faults();
   test_next_endpoint();

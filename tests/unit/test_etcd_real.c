@@ -180,7 +180,7 @@ static void test_pages(struct fixture *f) {
   ok(!f->seen.e.code, "transactions of %d operations: %s", ETCD_TXN_MAX, error_text(&f->seen.e));
   struct seen *s = get(f, (struct etcd_range){.key = "p/", .prefix = true});
   ok(s->answer.n == 1024 && s->answer.count == 1024, "an answer of 1024 rows");
-  s = get(f, (struct etcd_range){.key = "p/", .prefix = true, .limit = 100, .after = "p/0999"});
+  s = get(f, (struct etcd_range){.key = "p/", .prefix = true, .limit = 100, .after = "p/0999", .after_size = 6});
   ok(s->answer.n == 24, "a page of 24");
   s = get(f, (struct etcd_range){.key = "p/", .prefix = true, .count_only = true, .serializable = true});
   ok(!s->answer.n && s->answer.count == 1024, "a count");

@@ -166,6 +166,38 @@ static void test_many(void) {
   fixture_free(f);
 }
 
+/* What others have written below the prefix: values that are long, and so many of these that a page of them
+ * is more than what is read. */
+static void test_foreign_values(void) {
+  enum { LONG = 200 << 10, FOREIGN = 30 };
+  struct fixture *f = fixture_new();
+  char *value = malloc(LONG + 1), key[64];
+  if (!value) abort();
+  int n = snprintf(value, LONG, "{\"creation\":3,\"address\":\"127.0.0.1\",\"port\":1,\"tags\":\"\"}");
+  memset(value + n, ' ', (size_t)(LONG - n));
+  value[LONG] = 0;
+  for (int i = 0; i < FOREIGN; i++) {
+    snprintf(key, sizeof key, "/x/m/n%d@b", i);
+    etcd_server_put(f->m, key, value);
+  }
+  etcd_server_put(f->m, "/x/m/two@b",
+                  "{\"creation\":3,\"address\":\"127.0.0.1\",\"port\":4999,\"tags\":\"\"}");
+  etcd_server_put(f->m, "/x/m/\x1b[2J", "{}");
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->present, 1);
+  until(f, &one->joined, 1);
+  while (!etcd_server_watches(f->m)) uv_run(&f->loop, UV_RUN_ONCE);
+  ok(one->present == 1 && roster_count(one->roster) == 1, "long values of others are left out, and not read");
+  etcd_server_put(f->m, "/x/m/two@b", value);
+  etcd_server_delete(f->m, "/x/m/n1@b");
+  etcd_server_put(f->m, "/x/m/three@b",
+                  "{\"creation\":3,\"address\":\"127.0.0.1\",\"port\":1,\"tags\":\"\"}");
+  until(f, &one->present, 2);
+  ok(!one->gone && !one->refused, "also by the watch");
+  free(value);
+  fixture_free(f);
+}
+
 static void test_name_taken(void) {
   struct fixture *f = fixture_new();
   struct node *one = begin(f, 0, "one@a", 0);
@@ -263,6 +295,7 @@ static void test_hopeless(void) {
 int main(void) {
   test_members();
   test_many();
+  test_foreign_values();
   test_name_taken();
   test_lease_lost();
   test_away();

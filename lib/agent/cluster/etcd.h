@@ -30,9 +30,10 @@
 enum {
   ETCD_REQUEST_MS = 1000, /* time limit of a request, at the server and here together with ETCD_GRACE_MS */
   ETCD_GRACE_MS = 300,
-  ETCD_TXN_MAX = 128, /* operations in one transaction: etcd's own default */
-  ETCD_ANSWER_MAX = 16 << 20,
-  ETCD_WAITING_MAX = 4096, /* requests that wait */
+  ETCD_TXN_MAX = 128,        /* operations in one transaction: etcd's own default */
+  ETCD_ANSWER_MAX = 3 << 20, /* a value has at most 1.5 MiB, 2 MiB as base64 */
+  ETCD_WAITING_MAX = 4096,   /* requests that wait */
+  ETCD_ROWS = 64,            /* changes that a watch tells in a turn of the loop */
 };
 
 /* Copied. */
@@ -56,13 +57,16 @@ void etcd_free(struct etcd *c);
 /* --- requests ------------------------------------------------------------------------------------------- */
 
 struct etcd_row {
-  const char *key;
-  const char *value; /* NUL-terminated too */
-  size_t size;
+  const char *key, *value; /* NUL-terminated, and others may have written NULs into them, too */
+  size_t key_size, size;
   int64_t created, modified; /* revisions */
   int64_t lease;             /* 0: none */
   bool deleted;              /* of a watch: the key was deleted, by the revision `modified` */
 };
+
+/* Is the key a text of up to so many bytes, with a value of up to so many?  Others may have written below a
+ * prefix what none of these nodes writes: it is told by this before it is read, as that may take long. */
+bool etcd_row_fits(const struct etcd_row *row, size_t key, size_t value);
 
 /* What a request was answered; borrowed.  Fields that its kind of request does not have are 0. */
 struct etcd_answer {
@@ -91,6 +95,7 @@ struct etcd_range {
   bool serializable; /* answered by one member alone, maybe stale, also without a quorum */
   int64_t limit;     /* of rows; 0: none */
   const char *after; /* only keys that sort after this one, or NULL: for the pages of a long range */
+  size_t after_size;
 };
 void etcd_get(struct etcd *c, const struct etcd_range *range, etcd_done *done, void *data);
 
@@ -121,8 +126,9 @@ void etcd_txn_send(struct etcd *c, struct etcd_txn *t, etcd_done *done, void *da
 
 struct etcd_watch;
 struct etcd_watch_events {
-  /* Everything up to that revision, but what the rows (borrowed) say, was told before. n 0: nothing has
-   * changed up to there. */
+  /* Everything up to that revision, but what the rows (borrowed, at most ETCD_ROWS) say, was told before.  n
+   * 0: nothing has changed up to there.  Rows may be of later revisions, when more rows follow in the next
+   * turn of the loop. */
   void (*changed)(void *data, int64_t revision, const struct etcd_row *rows, size_t n);
   /* The watch has ended, with the last call of a function of this table: the connection was lost, etcd has no
    * leader, or the revision from which it was to begin is compacted.  The caller reads the range again and

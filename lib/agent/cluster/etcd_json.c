@@ -40,7 +40,7 @@ static void put_end(struct buf *out, const char *prefix) {
 void etcd_write_range(struct buf *out, const struct etcd_range *range) {
   buf_puts(out, "{\"key\":");
   if (range->after)
-    put_bytes(out, range->after, strlen(range->after) + 1); /* with its NUL: the next key that there can be */
+    put_bytes(out, range->after, range->after_size + 1); /* with its NUL: the next key that there can be */
   else
     put_text(out, range->key);
   if (range->prefix) buf_puts(out, ",\"range_end\":"), put_end(out, range->key);
@@ -189,20 +189,23 @@ static const char *take_bytes(struct etcd_reading *r, const json_t *object, cons
   return buf_ok(&r->bytes) ? r->bytes.data + before : NULL;
 }
 
+bool etcd_row_fits(const struct etcd_row *row, size_t key, size_t value) {
+  return row->key_size <= key && row->size <= value && !memchr(row->key, 0, row->key_size);
+}
+
 static struct etcd_row *next_row(struct etcd_reading *r) {
   return (struct etcd_row *)(uintptr_t)&r->answer.rows[r->answer.n++];
 }
 
 static int take_row(struct etcd_reading *r, const json_t *kv, bool deleted) {
   struct etcd_row *row = next_row(r);
-  size_t n = 0;
   *row = (struct etcd_row){.created = integer_of(kv, "create_revision"),
                            .modified = integer_of(kv, "mod_revision"),
                            .lease = integer_of(kv, "lease"),
                            .deleted = deleted};
-  row->key = take_bytes(r, kv, "key", &n);
+  row->key = take_bytes(r, kv, "key", &row->key_size);
   row->value = take_bytes(r, kv, "value", &row->size);
-  return row->key && n && row->value && row->modified > 0 ? 0 : ERR_VERSION;
+  return row->key && row->key_size && row->value && row->modified > 0 ? 0 : ERR_VERSION;
 }
 
 static int take_rows(struct etcd_reading *r, const json_t *kvs) {

@@ -1,7 +1,7 @@
 /* Invariant: a watch is in the list `opening` until its first line has come, afterwards in `open`; in
  * `talking`, too, when its text may have a whole line, or when its call has ended and what is left of its
- * text is still to be read.  While a long line is read in the pool (parse), no other line of the watch is
- * read.
+ * text is still to be read.  While a long line is read in the pool (parse), or a line with many rows is told
+ * (line), no other line of the watch is read.
  *
  * Orderings relied on: etcd sends the events of a watch in the order of their revisions, all those of one
  * revision in one line; a line without events tells that all up to its revision were sent.
@@ -14,6 +14,7 @@
 
 enum {
   TURN_BYTES = 16 << 10, /* of lines that are read in a turn of the loop */
+  ROW_BYTES = TURN_BYTES / ETCD_ROWS,
 };
 
 struct etcd_watch {
@@ -26,7 +27,9 @@ struct etcd_watch {
   struct buf body, text;
   size_t seen; /* bytes at the start of text that have no newline */
   struct etcd_parse *parse;
-  int64_t told; /* all up to this revision was told */
+  struct etcd_reading line; /* the line that is being told; all zero: none is */
+  size_t at;                /* the row of it that is told next */
+  int64_t told;             /* all up to this revision was told */
   const struct etcd_watch_events *events;
   void *data;
 };
@@ -50,6 +53,7 @@ void etcd_unwatch(struct etcd_watch *w) {
   TAILQ_REMOVE(w->begun ? &c->open : &c->opening, w, link);
   c->stats.watches--;
   etcd_parse_cancel(w->parse);
+  etcd_reading_finish(&w->line);
   etcd_call_finish(&w->call);
   buf_finish(&w->body);
   buf_finish(&w->text);
@@ -85,15 +89,43 @@ static void begin(struct etcd_watch *w) {
   TAILQ_INSERT_TAIL(&c->open, w, link);
 }
 
-/* The rows that are new: etcd, when it was restored from a copy, may send others. */
-static void tell(struct etcd_watch *w, const struct etcd_answer *answer) {
-  const struct etcd_row *rows = answer->rows;
-  size_t n = answer->n;
-  while (n && rows->modified <= w->told) rows++, n--;
-  int64_t revision = answer->n ? answer->rows[answer->n - 1].modified : answer->revision;
+/* Tells up to ETCD_ROWS rows.  Returns how many; the line is freed behind the last one. */
+static size_t tell_some(struct etcd_watch *w) {
+  struct etcd *c = w->call.c;
+  struct etcd_reading line = w->line; /* the function may end the watch */
+  const struct etcd_answer *all = &line.answer;
+  const struct etcd_row *rows = all->n ? &all->rows[w->at] : NULL;
+  size_t n = all->n - w->at;
+  bool more = n > ETCD_ROWS;
+  if (more) n = ETCD_ROWS;
+  w->at += n;
+  w->told = more     ? rows[n].modified - 1 /* more rows of that revision may follow */
+            : all->n ? all->rows[all->n - 1].modified
+                     : all->revision;
+  w->line = (struct etcd_reading){0};
+  w->events->changed(w->data, w->told, rows, n);
+  if (more && c->telling == w)
+    w->line = line;
+  else
+    etcd_reading_finish(&line);
+  return n;
+}
+
+/* Tells the rows that are new, of a line that is taken: etcd, when it was restored from a copy, may send
+ * others. */
+static void tell(struct etcd_watch *w, struct etcd_reading *line) {
+  const struct etcd_answer *all = &line->answer;
+  int64_t revision = all->n ? all->rows[all->n - 1].modified : all->revision;
   if (revision <= w->told) return;
-  w->told = revision;
-  w->events->changed(w->data, revision, rows, n);
+  for (w->at = 0; w->at < all->n && all->rows[w->at].modified <= w->told;) w->at++;
+  w->line = *line;
+  *line = (struct etcd_reading){0};
+  tell_some(w);
+}
+
+/* Is a line being told? */
+static bool is_telling(const struct etcd_watch *w) {
+  return w->line.answer.rows;
 }
 
 /* What the verdict about a watch means for the client. */
@@ -119,7 +151,7 @@ static void end_cancelled(struct etcd_watch *w, const struct etcd_reading *readi
   end(w, &e);
 }
 
-static void take_line(struct etcd_watch *w, int code, const struct etcd_reading *reading) {
+static void take_line(struct etcd_watch *w, int code, struct etcd_reading *reading) {
   struct error e;
   if (code || reading->code > 0)
     end_judged(w, code, code ? NULL : reading);
@@ -130,7 +162,7 @@ static void take_line(struct etcd_watch *w, int code, const struct etcd_reading 
   else if (reading->created)
     begin(w);
   else
-    tell(w, &reading->answer);
+    tell(w, reading);
 }
 
 /* Is there text that may have a whole line? */
@@ -180,6 +212,13 @@ static size_t read_one(struct etcd_watch *w) {
   struct etcd *c = w->call.c;
   struct buf line = BUF_INIT;
   if (w->parse) return 0; /* on_read goes on */
+  if (is_telling(w)) {
+    c->telling = w;
+    size_t told = tell_some(w);
+    if (c->telling == w) talk(w);
+    c->telling = NULL;
+    return told * ROW_BYTES;
+  }
   bool whole = next_line(w, &line);
   if (!whole && w->over) {
     end_over(w);

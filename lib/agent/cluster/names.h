@@ -50,6 +50,7 @@ enum {
   NAMES_POLLED_MS = 1000,
   NAMES_WATCHES = 64,
   NAMES_CACHE_MAX = 65536, /* names that were looked up */
+  NAMES_VALUE_MAX = 1024,  /* bytes of a value; a longer one was written by no node */
   NAMES_SLICE = 500,       /* names in one turn of the loop, where all are visited */
   NAMES_AUDIT_MS = 600000  /* so often each own name is compared with its key */
 };

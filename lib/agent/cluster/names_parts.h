@@ -310,7 +310,8 @@ uint8_t names_shard(const char *name);
 const char *names_key(const struct cluster_names *g, const char *name, char out[NAMES_KEY_SIZE]);
 const char *names_member_key(const struct cluster_names *g, const char *node, char out[NAMES_KEY_SIZE]);
 const char *names_shard_key(const struct cluster_names *g, int shard, char out[NAMES_KEY_SIZE]);
-const char *names_of_key(const struct cluster_names *g, const char *key); /* the name; NULL: not such a key */
+/* The name that the row of a shard is of; NULL: it is of none. */
+const char *names_of_row(const struct cluster_names *g, const struct etcd_row *row);
 /* The value, a heap string; NULL: out of memory. */
 char *names_value(const struct cluster_names *g, npid pid, int64_t over);
 /* False when the value is no such object. */

@@ -145,7 +145,7 @@ static bool counts(const struct cluster_names *g, const struct etcd_row *at, str
 /* What a watch says of a key.  Where the owner is not known to be a member, the name is forgotten: either it
  * is none any more, or the roster has not yet heard of it. */
 static void hear(struct cluster_names *g, const struct etcd_row *at) {
-  const char *name = names_of_key(g, at->key);
+  const char *name = names_of_row(g, at);
   struct row row;
   if (!name) return;
   struct lookup *l = map_get(&g->lookups, name);

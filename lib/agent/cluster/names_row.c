@@ -27,10 +27,9 @@ const char *names_member_key(const struct cluster_names *g, const char *node, ch
   return out;
 }
 
-const char *names_of_key(const struct cluster_names *g, const char *key) {
-  size_t n = strlen(g->config.prefix);
-  if (strncmp(key, g->config.prefix, n) != 0 || strlen(key) <= n + 5) return NULL;
-  return key + n + 5; /* n/HH/ */
+const char *names_of_row(const struct cluster_names *g, const struct etcd_row *row) {
+  size_t n = strlen(g->config.prefix) + strlen("n/HH/");
+  return row->key_size > n && etcd_row_fits(row, NAMES_KEY_SIZE, SIZE_MAX) ? row->key + n : NULL;
 }
 
 char *names_value(const struct cluster_names *g, npid pid, int64_t over) {
@@ -49,7 +48,7 @@ bool names_read_row(const struct cluster_names *g, const struct etcd_row *from, 
   json_int_t member, over = 0;
   json_error_t at;
   struct error e;
-  json_t *v = json_loadb(from->value, from->size, 0, &at);
+  json_t *v = from->size <= NAMES_VALUE_MAX ? json_loadb(from->value, from->size, 0, &at) : NULL;
   bool good = v &&
               !json_unpack_ex(v, &at, 0, "{s:s, s:s, s:I, s?I}", "pid", &pid, "node", &node, "member",
                               &member, "over", &over) &&

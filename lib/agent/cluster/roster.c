@@ -51,8 +51,10 @@ struct roster {
   struct map known; /* node → struct known */
   unsigned list;    /* number of the present list */
   char *after;      /* the last key of the page before, or NULL */
-  int64_t from;     /* the revision of the first page */
-  int64_t heard;    /* all changes up to this one were told */
+  size_t after_size;
+  int page;      /* how many keys are asked for at a time */
+  int64_t from;  /* the revision of the first page */
+  int64_t heard; /* all changes up to this one were told */
   int64_t doubt_until;
   int backoff_ms;
   int unread;        /* the error for which the list was not read last; 0: none */
@@ -136,7 +138,7 @@ static void meet_rival(struct roster *r, const struct etcd_row *row) {
     keep_after(r, RETRY_MS);
     return;
   }
-  json_t *v = json_loadb(row->value, row->size, 0, NULL);
+  json_t *v = row->size <= ROSTER_VALUE_MAX ? json_loadb(row->value, row->size, 0, NULL) : NULL;
   const char *address = json_string_value(json_object_get(v, "address"));
   error_set(&e, ERR_NODE_TAKEN,
             "%s: another living node of the cluster has this name, at %.100s:%d (name taken)", r->self,
@@ -283,11 +285,16 @@ static struct known *know(struct roster *r, const char *node) {
   return k;
 }
 
+/* May nodes of this version have written the key? */
+static bool is_own(const struct roster *r, const struct etcd_row *row) {
+  return etcd_row_fits(row, strlen(r->members) + NODENAME_SIZE, ROSTER_VALUE_MAX);
+}
+
 /* A key that cannot be read is of a node that does not speak this version, and is left out. */
 static void appear(struct roster *r, const struct etcd_row *row) {
   struct presence there;
   const char *node = row->key + strlen(r->members);
-  if (!strcmp(node, r->self) || nodename_parse(node, &there.node, NULL)) return;
+  if (!is_own(r, row) || !strcmp(node, r->self) || nodename_parse(node, &there.node, NULL)) return;
   struct known *k = know(r, there.node.full);
   if (!k) return;
   k->list = r->list;
@@ -335,7 +342,7 @@ static void on_absent(uv_timer_t *t) {
 }
 
 static void vanish(struct roster *r, const struct etcd_row *row) {
-  struct known *k = map_get(&r->known, row->key + strlen(r->members));
+  struct known *k = is_own(r, row) ? map_get(&r->known, row->key + strlen(r->members)) : NULL;
   if (!k || row->modified <= k->modified) return;
   k->modified = row->modified;
   if (now_ms(r) < r->doubt_until)
@@ -360,7 +367,7 @@ static void read_anew(struct roster *r) {
 
 /* The key of this node was deleted while its lease may live, as by hand: it is made again. */
 static void lose_key(struct roster *r, const struct etcd_row *row) {
-  if (strcmp(row->key, r->key) != 0 || row->modified <= r->revision) return;
+  if (!is_own(r, row) || strcmp(row->key, r->key) != 0 || row->modified <= r->revision) return;
   r->revision = 0;
   if (uv_is_active((uv_handle_t *)&r->keep)) keep_after(r, 0);
 }
@@ -407,9 +414,28 @@ static void finish_list(struct roster *r) {
     read_anew(r);
 }
 
+/* Others have written what makes the page too long: it is read in smaller ones. */
+static bool shorten(struct roster *r, const struct error *e) {
+  if (!e || e->code != ERR_TOO_LARGE || r->page == 1) return false;
+  r->page /= 2;
+  read_after(r, 0);
+  return true;
+}
+
+/* Notes the last key of a page that is full.  False: out of memory. */
+static bool note_last(struct roster *r, const struct etcd_answer *answer) {
+  const struct etcd_row *last = answer->n >= (size_t)r->page ? &answer->rows[answer->n - 1] : NULL;
+  free(r->after);
+  r->after = last ? malloc(last->key_size + 1) : NULL;
+  if (!last || !r->after) return !last;
+  memcpy(r->after, last->key, last->key_size + 1);
+  r->after_size = last->key_size;
+  return true;
+}
+
 static void on_page(void *data, const struct error *e, const struct etcd_answer *answer) {
   struct roster *r = data;
-  if (r->stopped) return;
+  if (r->stopped || shorten(r, e)) return;
   if (e) {
     if (e->code != ERR_ETCD && e->code != r->unread)
       log_line(r->config.log, "cluster: its nodes cannot be read: %s", error_text(e));
@@ -421,14 +447,9 @@ static void on_page(void *data, const struct error *e, const struct etcd_answer 
   if (!r->after) r->from = answer->revision;
   for (size_t i = 0; i < answer->n && !r->stopped; i++) appear(r, &answer->rows[i]);
   if (r->stopped) return;
-  char *last = answer->n == ROSTER_PAGE ? strdup(answer->rows[answer->n - 1].key) : NULL;
-  if (answer->n == ROSTER_PAGE && !last) {
+  if (!note_last(r, answer))
     read_anew(r);
-    return;
-  }
-  free(r->after);
-  r->after = last;
-  if (last)
+  else if (r->after)
     read_after(r, 0);
   else
     finish_list(r);
@@ -454,8 +475,9 @@ static void on_read(uv_timer_t *t) {
   struct etcd_range range = {.key = r->members,
                              .prefix = true,
                              .count_only = r->watch != NULL,
-                             .limit = ROSTER_PAGE,
-                             .after = r->after};
+                             .limit = r->page,
+                             .after = r->after,
+                             .after_size = r->after_size};
   if (r->watch) {
     r->counting = true;
     range.limit = 0;
@@ -496,6 +518,7 @@ struct roster *roster_new(const struct roster_config *config, const struct roste
   if (!r->config.ttl_s) r->config.ttl_s = ROSTER_TTL_S;
   if (!r->config.count_ms) r->config.count_ms = ROSTER_COUNT_MS;
   r->backoff_ms = RELIST_MS;
+  r->page = ROSTER_PAGE;
   if (!copy_texts(r)) {
     roster_free(r);
     return NULL;

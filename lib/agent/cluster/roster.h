@@ -20,7 +20,8 @@ enum {
   ROSTER_TTL_S = 6,          /* the lease is kept each third of this */
   ROSTER_COUNT_MS = 600000,  /* how often the keys are counted, as etcd before 3.5.22 may lose the news of a
                                 deletion */
-  ROSTER_PAGE = 100,         /* keys of an answer */
+  ROSTER_PAGE = 100,         /* keys of an answer; fewer, where others have written long values */
+  ROSTER_VALUE_MAX = 1024,   /* bytes of a value; a longer one was written by no node */
   ROSTER_MAX = 1 << 14,      /* nodes that are remembered */
   ROSTER_REFUSED_MS = 30000, /* a node that is refused tries again after so long */
 };

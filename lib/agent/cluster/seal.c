@@ -23,6 +23,7 @@ enum {
   SCRYPT_N = 4096, /* 4 MiB of memory, and some ten milliseconds */
   SCRYPT_R = 8,
   SCRYPT_P = 1,
+  VALUE_MAX = 256,
   TRIES = 8, /* each of which another node has hindered */
 };
 
@@ -87,15 +88,15 @@ static bool take_hex(const json_t *object, const char *name, unsigned char *out,
   return true;
 }
 
-static void value_write(const struct seal *s, char out[256]) {
+static void value_write(const struct seal *s, char out[VALUE_MAX]) {
   char salt[2 * SALT + 1], digest[2 * DIGEST + 1];
   text_hex(salt, s->salt, SALT);
   text_hex(digest, s->digest, DIGEST);
-  snprintf(out, 256, "{\"version\": %d, \"salt\": \"%s\", \"cookie\": \"%s\"}", VERSION, salt, digest);
+  snprintf(out, VALUE_MAX, "{\"version\": %d, \"salt\": \"%s\", \"cookie\": \"%s\"}", VERSION, salt, digest);
 }
 
 static bool value_read(struct seal *s, const char *text, size_t n) {
-  json_t *v = json_parse_loose(text, n, NULL);
+  json_t *v = n < VALUE_MAX ? json_parse_loose(text, n, NULL) : NULL;
   bool good = v && json_integer_value(json_object_get(v, "version")) == VERSION &&
               take_hex(v, "salt", s->salt, SALT) && take_hex(v, "cookie", s->digest, DIGEST);
   json_decref(v);
@@ -138,7 +139,7 @@ static void on_put(void *data, const struct error *e, const struct etcd_answer *
 
 /* Writes the seal of the first key, unless another node has changed what this node has read. */
 static void put(struct seal *s) {
-  char value[256];
+  char value[VALUE_MAX];
   struct etcd_txn *t = etcd_txn_new();
   memcpy(s->digest, s->made[0], DIGEST);
   value_write(s, value);
