@@ -7,7 +7,6 @@
 #include "files_send.h"
 
 #include "base/err.h"
-#include "base/text.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -11,7 +11,6 @@
 
 #include "base/buf.h"
 #include "base/text.h"
-#include "wire/json.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -12,9 +12,7 @@
 
 #include "base/buf.h"
 #include "base/text.h"
-#include "core/nodename.h"
 #include "core/npid.h"
-#include "wire/json.h"
 
 #include <errno.h>
 #include <signal.h>

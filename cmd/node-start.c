@@ -1,5 +1,6 @@
 /* node-start: runs a node, in the foreground with the terminal as its console, or detached. */
 #include "agent/agent.h"
+#include "agent/joins.h"
 #include "base/allocator.h"
 #include "base/text.h"
 #include "client/local.h"
@@ -586,7 +587,7 @@ int main(int argc, char **argv) {
   if (o.detach) close_inherited(&inherited);
   if (o.detach) leave_terminal(agent, ready_fd);
   if (o.detach && (o.join.count || o.via.count))
-    agent_watch_joins(agent, on_join, &ready_fd);
+    joins_watch(agent, on_join, &ready_fd);
   else if (o.detach)
     close(ready_fd);
   agent_run(agent);

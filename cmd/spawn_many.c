@@ -16,10 +16,8 @@
 #include "relay.h"
 
 #include "base/clock.h"
-#include "base/text.h"
 #include "client/many.h"
 #include "core/nodeset.h"
-#include "wire/json.h"
 
 #include <errno.h>
 #include <signal.h>

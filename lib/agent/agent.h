@@ -30,12 +30,6 @@ json_t *agent_facts(const struct agent *a);
  * Waits, for a bounded time, until the terminal has taken what was logged before. */
 void agent_detach(struct agent *a);
 
-/* Has `told` called on the I/O thread with a sentence for each node of --join that was not reached at the
- * first attempt, or within 2 seconds, and for each name in DNS and file that names none, for at most 16 of
- * them, and then once with NULL.  To be called before
- * agent_run. */
-void agent_watch_joins(struct agent *a, void (*told)(void *data, const char *text), void *data);
-
 /* Runs until SIGTERM, SIGINT or a stop request; then stops in order: no new requests, commands ended,
  * links closed. */
 void agent_run(struct agent *a);

@@ -8,7 +8,6 @@
  * starter is told. */
 #include "agent/joins.h"
 
-#include "agent/agent.h"
 #include "agent/joins_source.h"
 #include "agent/mesh/mesh.h"
 #include "agent/state.h"
@@ -198,7 +197,7 @@ static void on_look(uv_timer_t *t) {
   errands_begin(&a->errands, &a->joins->tell);
 }
 
-void agent_watch_joins(struct agent *a, void (*told)(void *data, const char *text), void *data) {
+void joins_watch(struct agent *a, void (*told)(void *data, const char *text), void *data) {
   a->joins->told = told;
   a->joins->data = data;
 }

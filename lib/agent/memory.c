@@ -1,7 +1,6 @@
 #include "agent/memory.h"
 
 #include "agent/http/server.h"
-#include "agent/mesh/mesh.h"
 #include "agent/outputs.h"
 #include "agent/process/command.h"
 #include "agent/process/outcome.h"

@@ -2,7 +2,6 @@
  * outputs_finish. */
 #include "agent/outputs.h"
 
-#include "agent/process/console.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 

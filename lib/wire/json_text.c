@@ -2,8 +2,6 @@
  * so they are printed by json_put_real. */
 #include "wire/json.h"
 
-#include "base/text.h"
-
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -3,7 +3,6 @@
  * etcd says to it then is tested by tests/cluster-etcd.bats. */
 #include "agent/cluster/cluster.h"
 
-#include "agent/cluster/seal.h"
 #include "agent/registry/registry.h"
 #include "cluster_host.h"
 #include "etcd_server.h"

@@ -40,7 +40,7 @@ static void test_many(struct agent_host *h, struct told *told) {
   }
   h->config.join = join;
   if (joins_init(&h->agent, &e)) abort();
-  agent_watch_joins(&h->agent, on_told, told);
+  joins_watch(&h->agent, on_told, told);
   joins_start(&h->agent);
   ok(begun(h) == SLICE, "of %d --join, a slice begins at once: %zu", JOINS, begun(h));
   size_t most = 0;

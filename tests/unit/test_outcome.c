@@ -3,7 +3,6 @@
 #include "agent/process/outcome.h"
 
 #include "agent_host.h"
-#include "base/buf.h"
 #include "core/output.h"
 #include "core/reason.h"
 #include "tap.h"

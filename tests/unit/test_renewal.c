@@ -3,7 +3,6 @@
 #include "mesh_net.h"
 
 #include "agent/mesh/renewal.h"
-#include "core/creation.h"
 
 #include "tap.h"
 

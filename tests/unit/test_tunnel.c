@@ -1,7 +1,6 @@
 /* Tunnels over loopback: the two ends and the relay are three nodes on one loop. */
 #include "agent/mesh/tunnel.h"
 
-#include "base/buf.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "loopback.h"

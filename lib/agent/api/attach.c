@@ -4,7 +4,6 @@
 #include "agent/api/attach.h"
 
 #include "agent/api/document.h"
-#include "agent/kernel/rpc.h"
 #include "agent/process/hosted.h"
 #include "agent/send.h"
 #include "core/output.h"

@@ -18,7 +18,6 @@
 #include "agent/kernel/flow.h"
 #include "agent/kernel/kernel.h"
 #include "agent/kernel/rpc.h"
-#include "agent/send.h"
 #include "base/text.h"
 #include "wire/json.h"
 

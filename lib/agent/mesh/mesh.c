@@ -20,8 +20,6 @@
 #include "agent/mesh/liveness.h"
 #include "agent/mesh/members.h"
 #include "agent/mesh/ondemand.h"
-#include "agent/mesh/relay.h"
-#include "base/clock.h"
 #include "base/holds.h"
 #include "base/metrics.h"
 #include "base/random.h"

@@ -4,8 +4,8 @@
  * given up: what it leads to is a connection that proves the cookie, and whose hello says who it is. */
 #include "agent/mesh/relay.h"
 
-#include "agent/mesh/handshake.h"
 #include "agent/mesh/hello.h"
+#include "agent/mesh/peer.h"
 #include "core/relays.h"
 #include "wire/json.h"
 

@@ -21,7 +21,6 @@
 
 #include "agent/mesh/handshake.h"
 #include "base/holds.h"
-#include "wire/json.h"
 
 #include <stddef.h>
 #include <stdlib.h>

@@ -9,7 +9,6 @@
 #include "agent/mesh/tunnel.h"
 
 #include "base/buf.h"
-#include "base/clock.h"
 #include "base/holds.h"
 #include "base/log.h"
 #include "base/map.h"

@@ -5,8 +5,6 @@
  * with a later one. */
 #include "agent/process/cgroup.h"
 
-#include "base/buf.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>

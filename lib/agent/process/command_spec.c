@@ -3,7 +3,6 @@
 #include "agent/process/command_spec.h"
 
 #include "agent/process/pty.h"
-#include "base/buf.h"
 #include "base/map.h"
 #include "core/procname.h"
 

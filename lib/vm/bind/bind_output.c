@@ -5,7 +5,6 @@
 
 #include "core/output.h"
 #include "vm/copy/copy.h"
-#include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/stdlib/yielding.h"
 

@@ -5,7 +5,6 @@
 #include "vm/bind/bind.h"
 #include "vm/bind/require.h"
 #include "vm/copy/copy.h"
-#include "vm/copy/fn.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/process/spawn.h"

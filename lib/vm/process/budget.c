@@ -11,7 +11,6 @@
 #include "vm/process/process.h"
 #include "vm/process/signals.h"
 #include "vm/process/tidy.h"
-#include "vm/sched/preempt.h"
 #include "vm/sched/state.h"
 
 #include <lua.h>
