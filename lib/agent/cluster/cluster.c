@@ -55,6 +55,7 @@ struct check {
   uv_timer_t limit;
   struct etcd *etcd;
   struct seal *seal; /* NULL: the check is over */
+  const char *spec;
   struct error *e;
 };
 
@@ -67,13 +68,15 @@ static void on_checked(void *data, const struct error *e) {
 
 static void on_limit(uv_timer_t *t) {
   struct check *k = t->data;
-  if (k->seal) error_set(k->e, ERR_ETCD, "etcd does not answer within %d s (etcd)", CLUSTER_START_MS / 1000);
+  if (k->seal)
+    error_set(k->e, ERR_ETCD, "%s: no answer of etcd within %d s (etcd): is it there, with a leader?",
+              k->spec, CLUSTER_START_MS / 1000);
   uv_stop(t->loop);
 }
 
 static int run_check(const struct cluster *c, uv_loop_t *loop, struct error *e) {
   static const struct log silent;
-  struct check k = {.e = e};
+  struct check k = {.spec = c->config.spec, .e = e};
   int code = make_etcd(c, loop, &silent, &k.etcd, e);
   if (code) return code;
   uv_timer_init(loop, &k.limit);

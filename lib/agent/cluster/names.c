@@ -133,7 +133,7 @@ static void remove_own(struct registry *base, const char *name, uint64_t token, 
   }
   if (map_get(&g->writes, name) ||
       names_resumes(g, name)) { /* the name is changing hands, or is being removed */
-    registry_refuse(done, data, ERR_BUSY, name, "another change of the name is under way");
+    registry_refuse(done, data, ERR_BUSY, name, "another change of the name is under way: try again");
     return;
   }
   if (!names_write(g, WRITE_REMOVE, name, o->pid, o->token, done, data)) {
@@ -197,7 +197,8 @@ bool names_late(const char *name, int64_t now, int64_t began_ms, int64_t answere
   if (now - began_ms >= NAMES_ANSWER_MS && now - answered_ms >= NAMES_ANSWER_MS)
     error_set(e, ERR_ETCD, "%s: etcd has not answered in time (etcd): is it there, with a leader?", name);
   else if (now - began_ms >= NAMES_PATIENCE_MS)
-    error_set(e, ERR_TIMEOUT, "%s: more requests of this node wait for etcd than it answers (timeout)", name);
+    error_set(e, ERR_TIMEOUT,
+              "%s: etcd answers too slowly for all that this node asks it (timeout): try again", name);
   else
     return false;
   return true;

@@ -295,7 +295,8 @@ static void wait_for_roster(struct cluster_names *g, struct lookup *l, int64_t m
     ring_push(&g->late, &l->queue);
     return;
   }
-  error_set(&e, ERR_ETCD, "%s: it is not known yet which nodes the cluster has (etcd)", l->name);
+  error_set(&e, ERR_ETCD, "%s: this node has not read yet which nodes are in the cluster (etcd): try again",
+            l->name);
   lapse(g, l->name);
   answer_lookup(g, l, &e, NPID_NONE, 0, false);
 }

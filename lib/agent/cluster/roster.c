@@ -272,7 +272,8 @@ static struct known *know(struct roster *r, const char *node) {
   if (k) return k;
   if (r->known.len >= ROSTER_MAX) {
     if (!r->told_full)
-      log_line(r->config.log, "cluster: it has more than %d nodes: others are left out", ROSTER_MAX);
+      log_line(r->config.log, "cluster: there are more than %d nodes: this node knows no more of them",
+               ROSTER_MAX);
     r->told_full = true;
     return NULL;
   }
