@@ -15,6 +15,8 @@
 enum {
   TURN_BYTES = 16 << 10, /* of lines that are read in a turn of the loop */
   ROW_BYTES = TURN_BYTES / ETCD_ROWS,
+  UNREAD_MAX =
+      16 << 20, /* of a watch: as a node goes on that stood still, the sockets have much to be read */
 };
 
 struct etcd_watch {
@@ -246,7 +248,7 @@ bool etcd_watches_read(struct etcd *c) {
 
 static size_t on_bytes(struct etcd_call *call, const char *bytes, size_t n) {
   struct etcd_watch *w = (struct etcd_watch *)call;
-  if (n > ETCD_ANSWER_MAX - w->text.len) return 0; /* libcurl ends the transfer */
+  if (n > UNREAD_MAX - w->text.len) return 0; /* libcurl ends the transfer */
   buf_append(&w->text, bytes, n);
   if (!w->parse) talk(w);
   return buf_ok(&w->text) ? n : 0;
