@@ -1,4 +1,12 @@
-/* etcd_parts: what the files of the client share.  Private to them; I/O thread only. */
+/* etcd_parts: what the files of the client of etcd share; no other file includes it.  I/O thread only.
+ *
+ *   etcd.c          requests, endpoints and tokens
+ *   etcd_new.c      its life, and its metrics
+ *   etcd_call.c     a call: one POST to an endpoint
+ *   etcd_watch.c    watches of keys
+ *   etcd_verdict.c  what an answer means: whether another endpoint, or a new token, may do better
+ *   etcd_json.c     requests written, and answers read
+ *   etcd_url.c      the address of an endpoint */
 #ifndef AGENT_CLUSTER_ETCD_PARTS_H
 #define AGENT_CLUSTER_ETCD_PARTS_H
 
