@@ -417,13 +417,15 @@ static int check_path(const struct tool_words *path, struct error *e) {
 }
 
 /* Puts the full names of nodes that run here in place of short ones. */
-static int complete_names(const struct tool_words *words, struct error *e) {
+static int complete_names(const char *option, const struct tool_words *words, struct error *e) {
   for (size_t i = 0; i < words->count; i++) {
-    const char *word = words->at[i];
+    struct error why = {0};
     char *full = NULL;
-    if (!*word || strpbrk(word, "@:/")) continue;
-    int code = local_choose(word, &full, e);
-    if (code) return code == e->code ? code : error_set(e, code, "%s", err_sentence(code));
+    if (!*words->at[i] || strpbrk(words->at[i], "@:/")) continue;
+    int code = local_choose(words->at[i], &full, &why);
+    if (code)
+      return error_set(e, code, "--%s: %s; one that runs elsewhere is NAME@HOST", option,
+                       why.code ? why.text : err_sentence(code));
     words->at[i] = full;
   }
   return 0;
@@ -443,7 +445,7 @@ static int make_setup(const struct options *o, struct setup *s, struct error *e)
     return error_set(e, ERR_USAGE, "--heartbeat %g: expected seconds from 0.1 to 3600", o->heartbeat);
   if (o->rejoin > REJOIN_MAX_S)
     return error_set(e, ERR_USAGE, "--rejoin %g: expected seconds up to %d", o->rejoin, REJOIN_MAX_S);
-  if (complete_names(&o->join, e) || complete_names(&o->via, e)) return e->code;
+  if (complete_names("join", &o->join, e) || complete_names("via", &o->via, e)) return e->code;
   for (size_t i = 0; i < o->join.count; i++)
     if (jointarget_parse(o->join.at[i], &ignored, e)) return e->code;
   if (relays_make(o->via.at, o->via.count, s->name, &s->via, e)) return e->code;

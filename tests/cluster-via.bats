@@ -187,7 +187,9 @@ LUA
 }
 
 @test "what --via takes" {
-  for words in '--via one@rane' '--via a@b --via a@b' '--via nonsense' \
+  run -3 on rane node-start --name one@rane --via nonsense
+  assert_output --partial -- 'node-start: --via: nonsense: no node'
+  for words in '--via one@rane' '--via a@b --via a@b' \
     '--via a@b --via b@b --via c@b --via d@b --via e@b'; do
     # shellcheck disable=SC2086 # words
     run -2 on rane node-start --name one@rane $words

@@ -742,7 +742,7 @@ ends_soon() {
   linked_to_two() { [ "$(node-list -n short)" = "$(printf '%s\n' "one@$HOST" "two@$HOST")" ]; }
   wait_until linked_to_two
   run -3 node-start --sname never --join oen
-  assert_output --partial "oen: no node of this name is running here, but one@$HOST, short@$HOST, two@$HOST; did you mean one@$HOST?"
+  assert_output --partial "--join: oen: no node of this name is running here, but one@$HOST, short@$HOST, two@$HOST; did you mean one@$HOST?"
   run --separate-stderr -0 start_node three --join nobody@localhost --join "one@$HOST"
   # shellcheck disable=SC2154 # run sets it
   assert_regex "$stderr" "node-start: --join: nobody@localhost: .* \(it is tried again\)"
