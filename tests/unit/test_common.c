@@ -1,5 +1,6 @@
 /* The long strings that receivers of one message share: what is shared, what is not, and what is held. */
 #include "vm/process/common.h"
+#include "vm/copy/copy.h"
 
 #include "still_vm.h"
 #include "tap.h"
@@ -113,14 +114,106 @@ static void test_room(void) {
   lua_settop(L, 0);
 }
 
+/* A message of one list: a number, a boolean, strings of 100 bytes; and a list in it, if nested. */
+static struct term *list_message(bool nested) {
+  enum { STRINGS = 20 };
+  struct term_writer w = TERM_WRITER_INIT;
+  char text[100];
+  size_t list = term_open(&w, TERM_LIST);
+  term_put_int(&w, 7);
+  term_put_bool(&w, true);
+  for (int i = 0; i < STRINGS; i++) {
+    memset(text, 'a' + i, sizeof text);
+    term_put_str(&w, text, sizeof text);
+  }
+  if (nested) term_set_count(&w, term_open(&w, TERM_LIST), 0);
+  term_set_count(&w, list, STRINGS + 2 + nested);
+  struct term *t = term_from_writer(&w, 1);
+  term_writer_finish(&w);
+  if (!t) abort();
+  return t;
+}
+
+/* Pushes the value of a message as a receiver gets it. */
+static void receive_value(struct term *t) {
+  struct term_reader r = term_read(t);
+  common_begin(iso, t);
+  copy_in(L, &r);
+  common_begin(iso, NULL);
+  if (r.at != r.end) abort();
+}
+
+static const void *item(int list, int i) {
+  lua_rawgeti(L, list, i);
+  const void *at = lua_tostring(L, -1);
+  lua_pop(L, 1);
+  return at;
+}
+
+static void test_lists(void) {
+  struct term *t = list_message(false), *nested = list_message(true);
+  struct term *held[] = {term_ref(t), term_ref(nested)};
+  for (int i = 0; i < 3; i++) {
+    receive_value(t);
+    ok(lua_rawlen(L, -1) == 22 && lua_rawgeti(L, -1, 1) == LUA_TNUMBER &&
+           lua_rawgeti(L, -2, 2) == LUA_TBOOLEAN,
+       "receiver %d of a list gets all of it", i + 1);
+    lua_pop(L, 2);
+  }
+  ok(item(1, 3) == item(2, 3) && item(2, 22) == item(3, 22), "the receivers share its strings");
+  lua_pushinteger(L, 8);
+  lua_rawseti(L, 2, 1);
+  receive_value(t);
+  lua_rawgeti(L, 3, 1), lua_rawgeti(L, 4, 1);
+  ok(lua_tointeger(L, -1) == 7 && lua_tointeger(L, -2) == 7, "but each has a list of its own");
+  lua_settop(L, 0);
+  for (int i = 0; i < 2; i++) receive_value(nested);
+  lua_rawgeti(L, 1, 23), lua_rawgeti(L, 2, 23);
+  ok(lua_istable(L, -1) && lua_istable(L, -2) && !lua_rawequal(L, -1, -2) && item(1, 3) == item(2, 3),
+     "a list within a list is made for each, too");
+  lua_settop(L, 0);
+  common_forget(L, iso);
+  for (int i = 0; i < 2; i++) term_unref(held[i]);
+  term_unref(t), term_unref(nested);
+}
+
+/* The collector is at each of its stages while lists are received, and what is kept is forgotten. */
+static void test_collected(void) {
+  int good = 0, rounds = 5000;
+  struct term *t = list_message(false), *held = term_ref(t);
+  lua_newtable(L);
+  for (int i = 0; i < rounds; i++) {
+    receive_value(t);
+    lua_rawseti(L, 1, i % 7 + 1);
+    lua_gc(L, LUA_GCSTEP, 0);
+    if (i % 50 == 49) common_forget(L, iso);
+    lua_rawgeti(L, 1, i * 3 % 7 + 1);
+    if (lua_isnil(L, -1)) {
+      good++;
+    } else {
+      const char *last = item(2, 22);
+      good += last[0] == 'a' + 19 && last[99] == 'a' + 19;
+    }
+    lua_settop(L, 1);
+  }
+  ok(good == rounds, "what was received stays, whenever the collector runs: %d of %d", good, rounds);
+  lua_settop(L, 0);
+  common_forget(L, iso);
+  term_unref(held), term_unref(t);
+}
+
 int main(void) {
   still_init(&st, &(struct vm_config){.schedulers = 1, .heap_max = HEAP_MAX});
-  iso = still_spawn(&st, "receive()")->isolate;
+  struct process *p = still_spawn(&st, "receive()");
+  iso = p->isolate;
   L = lua_newthread(iso->L);
+  *(struct process **)lua_getextraspace(L) = p;
   test_shared();
   test_alone();
   test_many();
   test_room();
+  test_lists();
+  test_collected();
   lua_pop(iso->L, 1);
   still_finish(&st);
   return tap_end();

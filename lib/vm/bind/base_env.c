@@ -10,7 +10,6 @@
 #include "vm/copy/factory.h"
 #include "vm/stdlib/files.h"
 #include "vm/copy/fn.h"
-#include "vm/process/common.h"
 #include "vm/process/isolate.h"
 #include "vm/bind/prelude.h"
 #include "vm/process/process.h"
@@ -564,7 +563,6 @@ static int open_all(lua_State *L) {
   open_bindings(L, iso, base);
   factory_open(L, iso);
   array_open(L, iso);
-  common_open(L, iso);
   protect_strings(L);
   open_pids(L);
   open_prelude(L, base);

@@ -1,6 +1,7 @@
 /* The layout of a table in Lua 5.4.  `alimit` is the length of the array, or, where bit 7 of `flags` is set,
  * a hint for the length operator; then the length is the next power of two.  `lastfree` is NULL while the
- * table has no hash part. */
+ * table has no hash part.  A table is white if it has one of the bits WHITE of `marked`: the collector has
+ * not come to it in this cycle, so any value may be stored in it without telling the collector. */
 #include "vm/copy/array.h"
 
 #include "vm/process/isolate.h"
@@ -15,7 +16,7 @@ struct layout {
   void *node, *lastfree;
 };
 
-enum { NOT_REAL = 1 << 7 };
+enum { NOT_REAL = 1 << 7, WHITE = 3 << 3 };
 
 static struct layout *layout_of(lua_State *L, int index) {
   return (struct layout *)(uintptr_t)lua_topointer(L, index);
@@ -49,10 +50,36 @@ struct array_slot *array_of_new(lua_State *L, const struct isolate *iso, int ind
   return t->alimit == n ? t->array : NULL;
 }
 
+size_t array_is_flat(lua_State *L, const struct isolate *iso, int index, size_t least) {
+  enum { FLAT = 1 << LUA_TBOOLEAN | 1 << LUA_TLIGHTUSERDATA | 1 << LUA_TNUMBER | 1 << LUA_TSTRING };
+  if (!iso->knows_arrays) return 0;
+  const struct layout *t = layout_of(L, index);
+  size_t n = t->alimit;
+  if (t->flags & NOT_REAL || t->lastfree || n < least) return 0;
+  for (size_t i = 0; i < n; i++)
+    if (!(FLAT >> (t->array[i].tag & 0x0f) & 1)) return 0;
+  return n;
+}
+
+bool array_copy(lua_State *L, const struct isolate *iso, int index, size_t n) {
+  index = lua_absindex(L, index);
+  lua_createtable(L, (int)n, 0);
+  struct array_slot *to = array_of_new(L, iso, -1, n);
+  const struct layout *t = layout_of(L, -1), *from = layout_of(L, index);
+  if (to && t->marked & WHITE && from->alimit == n) {
+    memcpy(to, from->array, n * sizeof *to);
+    return true;
+  }
+  lua_pop(L, 1);
+  return false;
+}
+
 /* The table at the top was made with room for two values, and has 7 and 0.5. */
 static bool has_layout(lua_State *L) {
   const struct layout *t = layout_of(L, -1);
   if (t->alimit != 2 || t->flags & NOT_REAL || t->lastfree) return false;
+  bool one_white = (t->marked & WHITE) && (t->marked & WHITE) != WHITE;
+  if (t->type != LUA_TTABLE || !one_white) return false;
   return t->array[0].tag == ARRAY_INT && t->array[0].i == 7 && t->array[1].tag == ARRAY_FLOAT &&
          t->array[1].d == 0.5;
 }

@@ -45,4 +45,12 @@ bool array_is_short(const struct isolate *iso, const void *table, size_t most);
  * caller may store integers and floats there. */
 struct array_slot *array_of_new(lua_State *L, const struct isolate *iso, int index, size_t n);
 
+/* The length of the table at index, if it is a list of `least` numbers, strings, booleans, pids and
+ * references or more, and nothing else; else 0. */
+size_t array_is_flat(lua_State *L, const struct isolate *iso, int index, size_t least);
+
+/* Pushes a copy of the list at index, of which array_is_flat has told the length.  False, and nothing is
+ * pushed: it must be copied value by value. */
+bool array_copy(lua_State *L, const struct isolate *iso, int index, size_t n);
+
 #endif

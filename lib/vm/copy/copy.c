@@ -42,13 +42,36 @@ static uint32_t in_integers(lua_State *L, struct term_reader *r, uint32_t n, uin
 
 static void in_value(lua_State *L, struct term_reader *r);
 
+enum { LIST_KEPT = 8 }; /* a list of so many values, or more, is kept for the next receiver */
+
+/* Pushes the list that was kept of an earlier receiver of this message. */
+static bool in_kept(lua_State *L, struct isolate *iso, struct term_reader *r, uint32_t count) {
+  size_t n = common_find(L, iso, r->at);
+  if (!n) return false;
+  bool copied = array_copy(L, iso, -1, count);
+  lua_remove(L, copied ? -2 : -1);
+  if (copied) r->at += n;
+  return copied;
+}
+
+static void push_copy(lua_State *L, struct isolate *iso) {
+  size_t n = array_is_flat(L, iso, -1, LIST_KEPT);
+  if (!n || !array_copy(L, iso, -1, n)) lua_pushnil(L);
+}
+
 static void in_list(lua_State *L, struct term_reader *r, uint32_t count) {
+  struct isolate *iso = isolate_of(L);
+  const uint8_t *start = r->at;
   luaL_checkstack(L, 6, NULL);
+  bool shared = count >= LIST_KEPT && iso->common.now;
+  if (shared && in_kept(L, iso, r, count)) return;
   lua_createtable(L, (int)count, 0);
   for (uint32_t i = in_integers(L, r, count, 0, count) + 1; i <= count; i++) {
     in_value(L, r);
     lua_rawseti(L, -2, i);
   }
+  if (shared)
+    common_keep(L, iso, start, (size_t)(r->at - start), count * sizeof(struct array_slot), push_copy);
 }
 
 /* Stores the pair at the top into the table below it, unless the key is nil or NaN, which a peer can send but
@@ -101,7 +124,7 @@ const char *copy_why_not(lua_State *L, int index) {
 }
 
 static void in_string(lua_State *L, const struct term_value *v) {
-  if (v->len > COMMON_LEAST) {
+  if (v->len > COMMON_LONG) {
     common_push(L, isolate_of(L), v->s, v->len);
   } else {
     lua_pushlstring(L, v->s, v->len);

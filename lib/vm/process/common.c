@@ -1,30 +1,47 @@
-/* Invariant: each place of common.strings that is not NULL lies in one of common.terms, which are held; so no
- * other string can have the same address.  The table refs.common has that string at the same place.  It was
- * made with room for all places, so storing in it allocates nothing. */
+/* Invariant: each place that is not unused lies in one of common.terms, which are held; so no other value can
+ * have the same address.  The table refs.common has that value at the same index.  It was made with room for
+ * all, so storing in it allocates nothing.  Both are made when the first value is kept, as most isolates keep
+ * none. */
 #include "vm/process/common.h"
 
 #include <lauxlib.h>
+#include <stdlib.h>
 #include <string.h>
 
-void common_open(lua_State *L, struct isolate *iso) {
-  lua_createtable(L, COMMON_STRINGS, 0);
-  iso->refs.common = luaL_ref(L, LUA_REGISTRYINDEX);
-  iso->common = (struct common){0};
+/* Makes the places, and the table, which belong to the isolate. */
+static void open_places(lua_State *L, struct isolate *iso) {
+  uint32_t process = iso->heap.owner;
+  heap_enter(&iso->heap, HEAP_ISOLATE);
+  lua_createtable(L, COMMON_VALUES, 0);
+  int ref = luaL_ref(L, LUA_REGISTRYINDEX);
+  heap_enter(&iso->heap, process);
+  iso->common.places = calloc(COMMON_VALUES, sizeof *iso->common.places);
+  if (!iso->common.places) {
+    luaL_unref(L, LUA_REGISTRYINDEX, ref);
+    luaL_error(L, "out of memory");
+  }
+  iso->refs.common = ref;
+}
+
+void common_close(struct isolate *iso) {
+  common_forget(iso->L, iso);
+  free(iso->common.places);
+  iso->common.places = NULL;
 }
 
 void common_forget(lua_State *L, struct isolate *iso) {
   struct common *c = &iso->common;
   c->now = NULL;
-  if (c->strings_len) {
+  if (c->values_len) {
     lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.common);
-    for (int i = 0; i < COMMON_STRINGS; i++) {
-      if (!c->strings[i]) continue;
-      c->strings[i] = NULL;
+    for (int i = 0; i < COMMON_VALUES; i++) {
+      if (!c->places[i].at) continue;
+      c->places[i].at = NULL;
       lua_pushboolean(L, 0);
       lua_rawseti(L, -2, i + 1);
     }
     lua_pop(L, 1);
-    c->strings_len = 0;
+    c->values_len = 0;
   }
   while (c->terms_len) term_unref(c->terms[--c->terms_len]);
 }
@@ -47,18 +64,54 @@ void common_begin(struct isolate *iso, struct term *t) {
   c->now = t;
 }
 
-static bool is_in(const struct term *t, const char *s) {
-  return t && (uintptr_t)s - (uintptr_t)t->bytes < t->size;
+static bool is_in(const struct term *t, const void *at) {
+  return t && (uintptr_t)at - (uintptr_t)t->bytes < t->size;
 }
 
-static uint32_t place_of(const char *s) {
-  return (uint32_t)((uintptr_t)s * UINT64_C(0x9e3779b97f4a7c15) >> 58);
+static uint32_t place_of(const void *at) {
+  return (uint32_t)((uintptr_t)at * UINT64_C(0x9e3779b97f4a7c15) >> 54);
 }
-_Static_assert(COMMON_STRINGS == 1 << 6, "6 bits of the hash are a place");
+_Static_assert(COMMON_VALUES == 1 << 10, "10 bits of the hash are a place");
 
 static bool has_room(const struct isolate *iso, size_t n) {
   size_t held = (size_t)heap_held(&iso->heap, HEAP_COMMON), bound = iso->config->heap_max / COMMON_PART;
   return n < bound && held < bound - n;
+}
+
+size_t common_find(lua_State *L, struct isolate *iso, const void *at) {
+  const struct common *c = &iso->common;
+  if (!c->now || !c->values_len) return 0;
+  uint32_t place = place_of(at);
+  if (c->places[place].at != at || !is_in(c->now, at)) return 0;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.common);
+  lua_rawgeti(L, -1, (lua_Integer)place + 1);
+  lua_replace(L, -2);
+  return c->places[place].n;
+}
+
+/* Keeps the value at the top, and leaves it there. */
+static void keep(lua_State *L, struct isolate *iso, const void *at, size_t n) {
+  struct common *c = &iso->common;
+  if (!c->places) open_places(L, iso);
+  struct common_place *place = &c->places[place_of(at)];
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.common);
+  lua_pushvalue(L, -2);
+  lua_rawseti(L, -2, place - c->places + 1);
+  lua_pop(L, 1);
+  c->values_len += place->at == NULL;
+  *place = (struct common_place){at, n};
+}
+
+void common_keep(lua_State *L, struct isolate *iso, const void *at, size_t n, size_t bytes,
+                 void (*make)(lua_State *L, struct isolate *iso)) {
+  if (!is_in(iso->common.now, at) || !has_room(iso, bytes)) return;
+  /* If malloc fails in make, the process is charged for nothing until its turn ends. */
+  uint32_t process = iso->heap.owner;
+  heap_enter(&iso->heap, HEAP_COMMON);
+  make(L, iso);
+  heap_enter(&iso->heap, process);
+  if (!lua_isnil(L, -1)) keep(L, iso, at, n);
+  lua_pop(L, 1);
 }
 
 /* If malloc fails here, the process is charged for nothing until its turn ends. */
@@ -70,22 +123,14 @@ static void push_charged_to(lua_State *L, struct heap *h, uint32_t owner, const 
 }
 
 void common_push(lua_State *L, struct isolate *iso, const char *s, size_t n) {
-  struct common *c = &iso->common;
-  uint32_t place = place_of(s);
-  bool shared = is_in(c->now, s);
-  if (shared && c->strings[place] == s) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.common);
-    lua_rawgeti(L, -1, (lua_Integer)place + 1);
-    lua_remove(L, -2);
-  } else if (shared && has_room(iso, n)) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.common);
-    push_charged_to(L, &iso->heap, HEAP_COMMON, s, n);
-    lua_pushvalue(L, -1);
-    lua_rawseti(L, -3, (lua_Integer)place + 1);
-    lua_remove(L, -2);
-    c->strings_len += c->strings[place] == NULL;
-    c->strings[place] = s;
-  } else {
+  if (!is_in(iso->common.now, s)) {
     lua_pushlstring(L, s, n);
+    return;
+  }
+  luaL_checkstack(L, 5, NULL);
+  if (!common_find(L, iso, s)) {
+    bool room = has_room(iso, n);
+    push_charged_to(L, &iso->heap, room ? HEAP_COMMON : iso->heap.owner, s, n);
+    if (room) keep(L, iso, s, n);
   }
 }

@@ -75,7 +75,7 @@ static void close_state(struct isolate *iso) {
   timers_finish(&iso->alarm_timers);
   facts_close(iso);
   iso->hooks->close(iso);
-  common_forget(iso->L, iso);
+  common_close(iso);
   term_writer_finish(&iso->writer);
   term_writer_finish(&iso->paused.writer);
   buf_finish(&iso->dump);
