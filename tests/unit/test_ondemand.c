@@ -328,7 +328,10 @@ static void test_many_links(void) {
   net_free(net);
 }
 
-/* A node that begins to talk with all others, and has links_many of 4; tie: it monitors a process of each. */
+enum { STRANGERS = 1000 };
+
+/* A node that begins to talk with all others but the strangers, and has links_many of 4; tie: it monitors a
+ * process of each. */
 static struct net *begin_crowd(bool tie) {
   static char names[NET_NODES][16];
   struct net *net = net_on_demand(0);
@@ -339,6 +342,11 @@ static struct net *begin_crowd(bool tie) {
     snprintf(names[i], sizeof names[i], "n%d@b", i);
     net_present(one, net_start(net, i, names[i], true, 0));
     net_present(&net->node[i], one);
+  }
+  for (int i = 0; i < STRANGERS; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "stranger%d@c", i);
+    net_present(one, &(struct net_node){.name = name, .port = 4999, .creation = 3});
   }
   for (int i = 1; i < NET_NODES; i++) {
     if (tie)
@@ -369,6 +377,10 @@ static void test_crowd(void) {
   ok(heard == NET_NODES - 1 && !one->downs && !one->refused, "a node tells all others something in %d ms",
      ms);
   ok(most == 4, "over at most 4 links at a time: %d", most);
+  ok(one->mesh->crowd.looked <= (unsigned long)(ms / 20 + ms / NET_HEARTBEAT + 2) * 4 &&
+         one->mesh->crowd.looked >= (unsigned long)NET_NODES - 5,
+     "of %d nodes only those with links are looked at: %lu times", (int)one->mesh->count,
+     one->mesh->crowd.looked);
   net_pass(net, 1000);
   ok(links_of(net) <= 4 && !one->mesh->first_dial && !uv_is_active((uv_handle_t *)&one->mesh->crowd.timer),
      "and no further link is closed once none waits");

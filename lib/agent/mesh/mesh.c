@@ -71,6 +71,7 @@ static struct peer *add_peer(struct mesh *m, const struct nodename *name) {
     free(p);
     return NULL;
   }
+  ring_init(&p->linked);
   p->index = m->count;
   m->all[m->count++] = p;
   p->mesh = m;

@@ -24,8 +24,11 @@
 
 enum {
   CROWD_MS = 20,       /* while links wait, idle ones are looked for so often, */
+  CROWD_LOOKS = 256,   /* at most among so many, */
   CROWD_ASKS = 16,     /* and at most so many are asked at once */
   CROWD_WAIT_MS = 250, /* after so long without an end of a link, more are made */
+  SWEEP_LOOK_COST = 1, /* of the pieces of an errand */
+  SWEEP_ASK_COST = 8,  /* the same */
 };
 
 static int64_t now_ms(const struct mesh *m) {
@@ -95,24 +98,52 @@ static void ask(struct peer *p) {
   say(p, "idle", json_integer(p->received - p->ondemand.received_before));
 }
 
-/* Asks to close up to max links that have been idle for so long. */
-static void ask_idle(struct mesh *m, int64_t idle_ms, size_t max) {
-  for (size_t i = 0; i < m->count && max; i++) {
-    struct peer *p = m->all[i];
-    if (p->ondemand.asked || now_ms(m) - p->ondemand.used_ms < idle_ms || !may_close(p)) continue;
-    ask(p);
-    max--;
-  }
+/* Looks at the linked peer that was looked at longest ago: has the link been idle for so long?  Then asks to
+ * close it, which is true. */
+static bool look_at_next(struct mesh *m, int64_t idle_ms) {
+  struct ring *r = ring_first(&m->crowd.linked);
+  if (!r) return false;
+  struct peer *p = RING_ENTRY(r, struct peer, linked);
+  ring_out(r);
+  ring_push(&m->crowd.linked, r);
+  m->crowd.looked++;
+  if (p->ondemand.asked || now_ms(m) - p->ondemand.used_ms < idle_ms || !may_close(p)) return false;
+  ask(p);
+  return true;
 }
 
 static int links_many(const struct mesh *m) {
   return m->config.links_many ? m->config.links_many : MESH_LINKS_MANY;
 }
 
-void ondemand_beat(struct mesh *m) {
+static bool sweep_step(struct errand *e, int *left) {
+  struct crowd *c = RING_ENTRY(e, struct crowd, sweep);
+  struct mesh *m = RING_ENTRY(c, struct mesh, crowd);
   int64_t idle_ms = m->config.idle_ms ? m->config.idle_ms : MESH_IDLE_MS;
   if (m->links > links_many(m) && idle_ms > MESH_IDLE_MANY_MS) idle_ms = MESH_IDLE_MANY_MS;
-  ask_idle(m, idle_ms, SIZE_MAX);
+  for (; *left > 0 && c->sweep_left > 0; c->sweep_left--)
+    *left -= look_at_next(m, idle_ms) ? SWEEP_ASK_COST : SWEEP_LOOK_COST;
+  return c->sweep_left <= 0;
+}
+
+static void sweep_done(struct errand *e) {
+  RING_ENTRY(e, struct crowd, sweep)->sweeping = false;
+}
+
+void ondemand_beat(struct mesh *m) {
+  struct crowd *c = &m->crowd;
+  if (c->sweeping) return;
+  c->sweeping = true;
+  c->sweep_left = m->links;
+  c->sweep = (struct errand){.name = "closing links that are idle", .step = sweep_step, .done = sweep_done};
+  errands_begin(&m->errands, &c->sweep);
+}
+
+/* Asks a few links that have just become idle; where there are very many, the next call looks at others. */
+static void ask_crowd(struct mesh *m) {
+  int asks = CROWD_ASKS;
+  for (int looks = m->links < CROWD_LOOKS ? m->links : CROWD_LOOKS; looks && asks; looks--)
+    asks -= look_at_next(m, MESH_IDLE_CROWD_MS);
 }
 
 static void on_crowd(uv_timer_t *t) {
@@ -123,7 +154,7 @@ static void on_crowd(uv_timer_t *t) {
     uv_timer_stop(t);
     c->max = 0;
   } else if (now_ms(m) - c->since_ms < CROWD_WAIT_MS) {
-    ask_idle(m, MESH_IDLE_CROWD_MS, CROWD_ASKS);
+    ask_crowd(m);
   } else {
     c->max = m->links + m->dials + links_many(m);
     c->since_ms = now_ms(m);
@@ -141,6 +172,7 @@ bool ondemand_has_room(struct mesh *m) {
 }
 
 void ondemand_init(struct mesh *m) {
+  ring_init(&m->crowd.linked);
   uv_timer_init(m->config.loop, &m->crowd.timer);
   m->crowd.timer.data = m;
 }
@@ -242,6 +274,7 @@ bool ondemand_up(struct peer *p) {
   uint32_t creation = nodetab_creation(p->mesh->config.nodes, p->incarnation);
   o->dormant = false;
   o->lost = 0;
+  if (p->mesh->config.on_demand) ring_push(&p->mesh->crowd.linked, &p->linked);
   if (p->told_up && o->up_creation != creation) peer_tell(p, "it began anew");
   o->up_creation = creation;
   return p->state == PEER_UP;
@@ -250,6 +283,7 @@ bool ondemand_up(struct peer *p) {
 void ondemand_down(struct peer *p, bool lost, bool dormant) {
   struct ondemand *o = &p->ondemand;
   if (lost || dormant) p->mesh->crowd.since_ms = now_ms(p->mesh);
+  ring_out(&p->linked);
   o->asked = false;
   o->dormant = dormant;
   if (lost) o->lost = nodetab_creation(p->mesh->config.nodes, p->incarnation);

@@ -39,6 +39,7 @@
 #ifndef AGENT_MESH_PEER_H
 #define AGENT_MESH_PEER_H
 
+#include "base/ring.h"
 #include "agent/errands.h"
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/series.h"
@@ -211,6 +212,7 @@ struct peer {
   int64_t failed_ms;              /* when connecting last failed; 0: never, or the peer was up since */
   bool told_up;                   /* the subscribers were told nodeup last */
   struct ondemand ondemand;
+  struct ring linked; /* UP, on demand: in mesh->crowd.linked */
 
   /* members.c */
   uint64_t hash;        /* hash of the name */
@@ -234,11 +236,16 @@ struct peer {
   struct log_limit lines; /* of peer_may_log */
 };
 
-/* On demand, links that are needed wait while there are many. */
+/* On demand, links that are needed wait while there are many, and those that are idle are closed. */
 struct crowd {
-  uv_timer_t timer; /* runs while they wait */
-  int max;          /* how many there may be now; 0: links_many of the config */
-  int64_t since_ms; /* when the wait began, or a link last ended */
+  struct ring linked;   /* the peers that are UP; the one that was looked at last is the last one */
+  struct errand sweep;  /* in `errands` of the mesh while all of these are looked at, */
+  bool sweeping;        /* that is, while this is true; */
+  int sweep_left;       /* and how many of them still are */
+  unsigned long looked; /* how often one was looked at, since the start */
+  uv_timer_t timer;     /* runs while they wait */
+  int max;              /* how many there may be now; 0: links_many of the config */
+  int64_t since_ms;     /* when the wait began, or a link last ended */
 };
 
 struct mesh {
