@@ -2,12 +2,12 @@
  * has taken it; each message is a deep copy, so the two threads share no JSON value. */
 #include "evaluator.h"
 
+#include "base/thread.h"
 #include "wire/json.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -59,14 +59,9 @@ static void *read_stream(void *data) {
   return NULL;
 }
 
-/* Starts the thread with all signals blocked: they are for the main thread, which may wait for them. */
+/* The thread gets no signals: the main thread may wait for them. */
 static void begin_thread(struct evaluator *ev) {
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  bool failed = pthread_create(&ev->thread, NULL, read_stream, ev) != 0;
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
-  tool_need(failed ? NULL : ev);
+  tool_need(thread_start(&ev->thread, 0, read_stream, ev) ? NULL : ev);
 }
 
 /* --- messages ------------------------------------------------------------------------------------------ */

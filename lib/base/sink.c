@@ -12,10 +12,10 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/outlet.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -278,14 +278,8 @@ static void init_locks(struct sink *s) {
   pthread_condattr_destroy(&monotonic);
 }
 
-/* Starts the thread with all signals blocked: other threads of the program wait for signals, and SIGXFSZ must
- * not end the process. */
 static int start(struct sink *s, struct error *e) {
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  int failed = pthread_create(&s->thread, NULL, run, s);
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  int failed = thread_start(&s->thread, 0, run, s);
   return failed ? error_system(e, failed, "the thread that writes the log cannot be started") : 0;
 }
 

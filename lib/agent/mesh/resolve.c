@@ -10,13 +10,13 @@
 #include "agent/mesh/resolve.h"
 
 #include "base/map.h"
+#include "base/thread.h"
 #include "core/nodename.h"
 #include "wire/srv.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -138,20 +138,9 @@ static void *thread_run(void *data) {
   return NULL;
 }
 
-/* Starts a thread, which gets no signals.  The lock is held. */
-static bool thread_start(struct pool *p) {
-  pthread_t thread;
-  pthread_attr_t how;
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_attr_init(&how);
-  pthread_attr_setdetachstate(&how, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&how, STACK_SIZE);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  bool started = !pthread_create(&thread, &how, thread_run, p);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  pthread_attr_destroy(&how);
-  if (!started) return false;
+/* Starts one more thread.  The lock is held. */
+static bool pool_grow(struct pool *p) {
+  if (thread_start(NULL, STACK_SIZE, thread_run, p)) return false;
   p->threads++;
   p->holders++;
   return true;
@@ -161,7 +150,7 @@ static bool thread_start(struct pool *p) {
  * started. */
 static bool hand_over(struct pool *p, struct name *n) {
   pthread_mutex_lock(&p->lock);
-  bool served = (p->threads < RESOLVE_THREADS && thread_start(p)) || p->threads;
+  bool served = (p->threads < RESOLVE_THREADS && pool_grow(p)) || p->threads;
   if (served) TAILQ_INSERT_TAIL(&p->waiting, n, next);
   pthread_mutex_unlock(&p->lock);
   return served;

@@ -10,12 +10,12 @@
 
 #include "base/buf.h"
 #include "base/map.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <grp.h>
 #include <pthread.h>
 #include <pwd.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -151,22 +151,6 @@ static void *thread_run(void *data) {
   return NULL;
 }
 
-/* Starts the thread, which gets no signals. */
-static bool thread_start(struct lookup *l) {
-  pthread_t thread;
-  pthread_attr_t how;
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_attr_init(&how);
-  pthread_attr_setdetachstate(&how, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&how, STACK_SIZE);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  bool started = !pthread_create(&thread, &how, thread_run, l);
-  pthread_sigmask(SIG_SETMASK, &before, NULL);
-  pthread_attr_destroy(&how);
-  return started;
-}
-
 /* --- on the loop ---------------------------------------------------------------------------------------- */
 
 /* Ends all requests of the search.  A request may begin another one, which then waits in the search. */
@@ -264,7 +248,7 @@ static struct search *begin(struct agent *a, const char *name, size_t n, struct 
     no_memory(e);
     return NULL;
   }
-  if (thread_start(s->lookup)) return s;
+  if (!thread_start(NULL, STACK_SIZE, thread_run, s->lookup)) return s;
   error_set(e, ERR_BUSY, "user %.*s: no thread can be started to look up the user (busy)", (int)n, name);
   map_remove(&a->identities->searches, s->lookup->name);
   lookup_free(s->lookup);
