@@ -23,6 +23,7 @@ load tools
   start_node one
   run -0 node-list
   assert_output ''
+  [ -S "$(node-list --self --json | jq -r .socket)" ]
   run -0 node-list --self
   assert_output "one@$HOST"
   run -0 node-list --all

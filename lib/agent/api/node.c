@@ -4,6 +4,7 @@
 #include "agent/memory.h"
 #include "agent/kernel/rpc.h"
 #include "agent/mesh/mesh.h"
+#include "agent/runtime.h"
 #include "base/clock.h"
 #include "core/tags.h"
 #include "wire/json.h"
@@ -73,6 +74,7 @@ static json_t *node_json(struct agent *a, const struct member *m) {
   if (m->trouble && *m->trouble) json_object_set_new(v, "trouble", json_string(m->trouble));
   if (m->tags && *m->tags) json_object_set_new(v, "tags", tags_json(m->tags));
   if (m->rival && *m->rival) json_object_set_new(v, "rival", json_string(m->rival));
+  if (self) json_object_set_new(v, "socket", json_string(runtime_socket(a)));
   return v;
 }
 
