@@ -741,6 +741,21 @@ enum peer_state net_state(const struct net_node *of, const struct net_node *peer
   return p ? p->state : PEER_DOWN;
 }
 
+int net_apart(const struct net *net) {
+  int apart = 0;
+  for (int i = 0; i < NET_NODES; i++)
+    for (int j = 0; j < NET_NODES; j++)
+      apart += i != j && net->node[i].alive && net->node[j].alive &&
+               net_state(&net->node[i], &net->node[j]) != PEER_UP;
+  return apart;
+}
+
+void net_join(struct net_node *n, const char *name) {
+  struct nodename to;
+  if (nodename_parse(name, &to, NULL)) abort();
+  mesh_join(n->mesh, &to);
+}
+
 void net_deadlines(struct net_node *n) {
   struct error e;
   for (size_t i = 0; i < n->mesh->count; i++) {

@@ -117,8 +117,11 @@ void net_signal(struct net_node *from, struct signal *s);
 /* On demand: tells `of` that the node is there, as it is now, or that it is gone. */
 void net_present(struct net_node *of, const struct net_node *there);
 void net_gone(struct net_node *of, const struct net_node *gone);
+void net_join(struct net_node *n, const char *name); /* mesh_join, with NAME@HOST[:PORT] */
 /* The state in which `of` sees `peer`. */
 enum peer_state net_state(const struct net_node *of, const struct net_node *peer);
+/* How many living nodes are not connected to how many others: 2 for two nodes that are apart. */
+int net_apart(const struct net *net);
 struct peer *net_peer(const struct net_node *of, const char *name);
 /* Fires the deadline of every peer that is neither down nor up. */
 void net_deadlines(struct net_node *n);

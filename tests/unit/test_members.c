@@ -29,29 +29,13 @@ static struct net_node *start(struct net *net, int i) {
   return net_start(net, i, names[i], true, 0);
 }
 
-static void join(struct net_node *n, const char *name) {
-  struct nodename to;
-  if (nodename_parse(name, &to, NULL)) abort();
-  mesh_join(n->mesh, &to);
-}
-
 static void join_first(struct net_node *n) {
-  join(n, "one@a:4900");
+  net_join(n, "one@a:4900");
 }
 
 static void count_one(void *data, const char *unseen) {
   (void)unseen;
   ++*(int *)data;
-}
-
-/* Counts the pairs of living nodes that are not connected. */
-static int pairs_apart(const struct net *net) {
-  int apart = 0;
-  for (int i = 0; i < NET_NODES; i++)
-    for (int j = 0; j < NET_NODES; j++)
-      apart += i != j && net->node[i].alive && net->node[j].alive &&
-               net_state(&net->node[i], &net->node[j]) != PEER_UP;
-  return apart;
 }
 
 /* Counts the cases in which a node believes that one peer is not connected to another. */
@@ -86,7 +70,7 @@ static void test_at_once(void) {
       for (uint64_t k = net_random(net, 12); k; k--) net_step(net);
     }
     net_pass(net, 3000);
-    complete += !pairs_apart(net);
+    complete += !net_apart(net);
     net_pass(net, 2 * SLOW_HEARTBEAT);
     if (unseen(net)) printf("# seed %d: %d are not seen\n", seed, unseen(net));
     complete -= unseen(net) != 0;
@@ -101,7 +85,7 @@ static void test_at_once(void) {
 static void test_join_self(void) {
   struct net *net = net_made(0);
   struct net_node *one = start(net, 0);
-  join(one, "one@a:4900");
+  net_join(one, "one@a:4900");
   ok(net_pass(net, 5000) && !one->mesh->count, "a node that is to join itself does nothing");
   net_free(net);
 }
@@ -155,7 +139,7 @@ static void test_bound(void) {
   for (int i = 0; i < 200; i++) {
     char name[64];
     snprintf(name, sizeof name, "far%d@x:5999", i);
-    join(one, name);
+    net_join(one, name);
   }
   int before = offers(net), most = 0;
   for (int now; net_turn(net); before = now) {
@@ -176,14 +160,14 @@ static void test_many(void) {
   for (int i = 0; i < NET_NODES; i++) start(net, i);
   for (int i = 1; i < NET_NODES; i++) join_first(&net->node[i]);
   net_pass(net, 3000);
-  ok(!pairs_apart(net), "%d nodes at once are one mesh within 3 s: %d pairs are missing", NET_NODES,
-     pairs_apart(net));
+  ok(!net_apart(net), "%d nodes at once are one mesh within 3 s: %d pairs are missing", NET_NODES,
+     net_apart(net));
   struct net_node *last = &net->node[NET_NODES - 1];
   net_crash(last);
   start(net, NET_NODES - 1);
   join_first(last);
   net_run(net);
-  ok(!pairs_apart(net), "one that joins %d is connected to all without waiting for time to pass",
+  ok(!net_apart(net), "one that joins %d is connected to all without waiting for time to pass",
      NET_NODES - 1);
   net_free(net);
 }
@@ -194,7 +178,7 @@ static void grow(struct net *net, int n) {
   for (int i = 0; i < n; i++) start(net, i);
   for (int i = 1; i < n; i++) join_first(&net->node[i]);
   net_pass(net, 3000);
-  if (pairs_apart(net)) printf("# %d nodes: not complete at first\n", n);
+  if (net_apart(net)) printf("# %d nodes: not complete at first\n", n);
 }
 
 static struct net *mesh_of(int n, uint64_t seed) {
@@ -213,11 +197,11 @@ static void test_heal(void) {
   struct net *net = mesh_of(4, 0);
   cut_halves(net, 4, true);
   net_pass(net, 5 * SLOW_HEARTBEAT);
-  ok(pairs_apart(net) == 8, "two halves that are cut off lose each other");
+  ok(net_apart(net) == 8, "two halves that are cut off lose each other");
   net_pass(net, 600000);
   cut_halves(net, 4, false);
   net_pass(net, 46000);
-  ok(!pairs_apart(net), "and find each other when that is over, though it has lasted");
+  ok(!net_apart(net), "and find each other when that is over, though it has lasted");
   net_pass(net, 2 * SLOW_HEARTBEAT);
   ok(!unseen(net) && !resyncs(net), "each then knows that all see all");
   net_free(net);
@@ -230,7 +214,7 @@ static void test_partial(void) {
   net_cut(one, two, true);
   net_cut(two, one, true);
   net_pass(net, 6 * SLOW_HEARTBEAT);
-  ok(pairs_apart(net) == 2, "a cut between two of three parts these two");
+  ok(net_apart(net) == 2, "a cut between two of three parts these two");
   mesh_each_unseen(three->mesh, "one@a", count_one, &count);
   mesh_each_unseen(three->mesh, "two@b", count_one, &count);
   ok(count == 2, "which the third can show");
@@ -239,7 +223,7 @@ static void test_partial(void) {
   net_cut(one, two, false);
   net_cut(two, one, false);
   net_pass(net, 46000);
-  ok(!pairs_apart(net) && !unseen(net) && !three->mesh->told_incomplete, "until it is over");
+  ok(!net_apart(net) && !unseen(net) && !three->mesh->told_incomplete, "until it is over");
   net_free(net);
 }
 
@@ -253,7 +237,7 @@ static void test_farewell(void) {
   struct net_node *two = start(net, 1);
   join_first(two);
   net_pass(net, 3000);
-  ok(!pairs_apart(net), "and is met again when it comes back");
+  ok(!net_apart(net), "and is met again when it comes back");
   net_free(net);
 }
 
@@ -264,23 +248,23 @@ static void test_parted(void) {
   net_pass(net, 1000);
   int before = offers(net);
   net_pass(net, 120000);
-  ok(pairs_apart(net) == 2 && offers(net) == before,
+  ok(net_apart(net) == 2 && offers(net) == before,
      "two nodes that somebody has parted stay so, though a third sees both");
   net_crash(three);
   start(net, 2);
   join_first(three);
   net_pass(net, 5000);
-  ok(pairs_apart(net) == 2 && net_state(three, two) == PEER_UP, "also when others come and go");
+  ok(net_apart(net) == 2 && net_state(three, two) == PEER_UP, "also when others come and go");
   net_connect(two, one);
   net_pass(net, 2 * SLOW_HEARTBEAT);
-  ok(!pairs_apart(net) && !unseen(net), "until one of them connects");
+  ok(!net_apart(net) && !unseen(net), "until one of them connects");
   mesh_disconnect(one->mesh, "two@b", "disconnected");
   net_pass(net, 1000);
   net_crash(two);
   start(net, 1);
   net_connect(two, three);
   net_pass(net, 3000);
-  ok(!pairs_apart(net), "or has been started again");
+  ok(!net_apart(net), "or has been started again");
   net_free(net);
 }
 
@@ -290,7 +274,7 @@ static void test_restart(void) {
   start(net, 1);
   join_first(&net->node[1]);
   net_pass(net, 1500);
-  ok(!pairs_apart(net), "a node that is killed and started again at once is let in by all");
+  ok(!net_apart(net), "a node that is killed and started again at once is let in by all");
   net_free(net);
 }
 
@@ -489,7 +473,7 @@ static const char *run_schedule(uint64_t seed, bool walled) {
   }
   calm_down(net, n);
   net_pass(net, 100000);
-  if (!what && pairs_apart(net)) what = "all are connected to all in the end";
+  if (!what && net_apart(net)) what = "all are connected to all in the end";
   if (!what && unseen(net)) what = "each knows that";
   if (!what && resyncs(net)) what = "what is told is enough";
   net_free(net);
@@ -506,28 +490,28 @@ static void test_one_way(void) {
     const char *how = says ? "says so" : "does not know it";
     for (int i = 0; i < 5; i++) join_first(start(net, i));
     net_pass(net, 20000);
-    ok(!pairs_apart(net) && !unseen(net), "a node that cannot be connected to, and %s, is a member", how);
+    ok(!net_apart(net) && !unseen(net), "a node that cannot be connected to, and %s, is a member", how);
     struct net_node *late = start(net, 5);
     join_first(late);
     net_pass(net, 20000);
-    ok(!pairs_apart(net), "it connects to a node that comes later");
+    ok(!net_apart(net), "it connects to a node that comes later");
     for (int i = 0; i < 6; i++) {
       net_cut(walled, &net->node[i], i != 2);
       net_cut(&net->node[i], walled, i != 2);
     }
     net_pass(net, 20000);
-    ok(pairs_apart(net) == 10, "when it is cut off it is lost");
+    ok(net_apart(net) == 10, "when it is cut off it is lost");
     for (int i = 0; i < 6; i++) {
       net_cut(walled, &net->node[i], false);
       net_cut(&net->node[i], walled, false);
     }
     net_pass(net, 90000);
-    ok(!pairs_apart(net) && !unseen(net), "and it comes back");
+    ok(!net_apart(net) && !unseen(net), "and it comes back");
     net_crash(walled);
     start(net, 2);
     join_first(walled);
     net_pass(net, 90000);
-    ok(!pairs_apart(net), "so it does when it has crashed");
+    ok(!net_apart(net), "so it does when it has crashed");
     net_free(net);
   }
 }
@@ -538,15 +522,15 @@ static void test_one_way_no_more(void) {
   struct net_node *walled = &net->node[2];
   net->port = 4370; /* in the usual range */
   walled->walled = walled->dials_only = true;
-  for (int i = 0; i < 4; i++) join(start(net, i), "one@a:4370");
+  for (int i = 0; i < 4; i++) net_join(start(net, i), "one@a:4370");
   net_pass(net, 20000);
-  ok(!pairs_apart(net), "a node that listens nowhere is a member");
+  ok(!net_apart(net), "a node that listens nowhere is a member");
   net_crash(walled);
   net_pass(net, 5000);
   walled->walled = walled->dials_only = false;
   start(net, 2);
   net_pass(net, 120000);
-  ok(!pairs_apart(net) && !unseen(net), "once it listens, the others find it");
+  ok(!net_apart(net) && !unseen(net), "once it listens, the others find it");
   net_free(net);
 }
 
@@ -563,7 +547,7 @@ static void test_two_of_one_way(void) {
   for (int i = 1; i <= 2; i++) net->node[i].walled = net->node[i].dials_only = true;
   for (int i = 0; i < 3; i++) join_first(start(net, i));
   net_pass(net, 20000);
-  ok(pairs_apart(net) == 2, "two nodes that listen nowhere are apart, and connected to all others");
+  ok(net_apart(net) == 2, "two nodes that listen nowhere are apart, and connected to all others");
   const struct member *missing = NULL;
   size_t at = 0;
   while (mesh_walk(net->node[1].mesh, &at, 1, keep_missing, &missing)) continue;
@@ -589,7 +573,7 @@ static void test_relayed(void) {
   wall(net, "one@a", NULL);
   for (int i = 0; i < 4; i++) join_first(start(net, i));
   net_pass(net, 20000);
-  ok(!pairs_apart(net) && !unseen(net), "with a relay two nodes that listen nowhere are connected");
+  ok(!net_apart(net) && !unseen(net), "with a relay two nodes that listen nowhere are connected");
   is(relay_between(net, 1, 2), "one@a", "one of them knows through which node");
   is(relay_between(net, 2, 1), "one@a", "and the other");
   is(relay_between(net, 1, 3), "", "the others are connected directly");
@@ -602,16 +586,16 @@ static void test_relayed(void) {
   net_run(net);
   ok(two->downs == downs + 2 && net_state(two, three) != PEER_UP, "they are apart when the relay is gone");
   net_pass(net, 60000);
-  ok(pairs_apart(net) == 2, "and remain so");
+  ok(net_apart(net) == 2, "and remain so");
   start(net, 0);
   net_pass(net, 120000);
-  ok(!pairs_apart(net) && !unseen(net), "until it is back");
+  ok(!net_apart(net) && !unseen(net), "until it is back");
   net_crash(three);
   net_pass(net, 100);
   start(net, 2);
   join_first(three);
   net_pass(net, 20000);
-  ok(!pairs_apart(net), "one that has crashed is connected again");
+  ok(!net_apart(net), "one that has crashed is connected again");
   is(relay_between(net, 2, 1), "one@a", "through the relay");
   net_free(net);
 }
@@ -623,11 +607,11 @@ static void test_second_relay(void) {
   for (int i = 0; i < 4; i++) join_first(start(net, i));
   net_pass(net, 20000);
   const char *first = relay_between(net, 1, 2);
-  ok(!pairs_apart(net) && *first, "with two relays they are connected through one: %s", first);
+  ok(!net_apart(net) && *first, "with two relays they are connected through one: %s", first);
   int i = strcmp(first, "one@a") ? 3 : 0;
   net_crash(&net->node[i]);
   net_pass(net, 60000);
-  ok(!pairs_apart(net), "and through the other when that is gone");
+  ok(!net_apart(net), "and through the other when that is gone");
   is(relay_between(net, 1, 2), i ? "one@a" : "four@d", "as they know");
   net_free(net);
 }

@@ -26,34 +26,19 @@ static struct net *net_made(uint64_t seed) {
   return net;
 }
 
-static void join(struct net_node *n, const char *name) {
-  struct nodename to;
-  if (nodename_parse(name, &to, NULL)) abort();
-  mesh_join(n->mesh, &to);
-}
-
 /* Starts node i; its creation is the one that follows on `last`. */
 static struct net_node *start_after(struct net *net, int i, uint32_t last) {
   net->node[i].creation = last == UINT32_MAX ? 0 : last;
   struct net_node *n = net_start(net, i, names[i], true, 0);
-  join(n, i ? "one@a:4900" : "two@b:4901");
+  net_join(n, i ? "one@a:4900" : "two@b:4901");
   return n;
-}
-
-static int pairs_apart(const struct net *net) {
-  int apart = 0;
-  for (int i = 0; i < NET_NODES; i++)
-    for (int j = 0; j < NET_NODES; j++)
-      apart += i != j && net->node[i].alive && net->node[j].alive &&
-               net_state(&net->node[i], &net->node[j]) != PEER_UP;
-  return apart;
 }
 
 static struct net *mesh_of(int count, uint32_t last) {
   struct net *net = net_made(0);
   for (int i = 0; i < count; i++) start_after(net, i, last);
   net_pass(net, 5000);
-  if (pairs_apart(net)) abort();
+  if (net_apart(net)) abort();
   return net;
 }
 
@@ -79,7 +64,7 @@ static void test_lost(void) {
   net_crash(two);
   start_after(net, 1, 4);
   net_pass(net, 2 * HEARTBEAT);
-  ok(!pairs_apart(net), "two comes again with that creation: it is connected to all within two heartbeats");
+  ok(!net_apart(net), "two comes again with that creation: it is connected to all within two heartbeats");
   ok(two->renewals == 1 && two->creation == 6 && nodetab_creation(two->nodes, 0) == 6, "as creation 6");
   ok(index_of(one, "two@b") != in_one && index_of(three, "two@b") != in_three, "it is another node to all");
   ok(one->downs >= 1 && three->downs >= 1, "to which the earlier one went down");
@@ -88,11 +73,11 @@ static void test_lost(void) {
   net_crash(two);
   start_after(net, 1, 1);
   net_pass(net, 2 * HEARTBEAT);
-  ok(!pairs_apart(net) && two->creation == 7, "with an older creation it is the same");
+  ok(!net_apart(net) && two->creation == 7, "with an older creation it is the same");
   net_crash(two);
   start_after(net, 1, 20);
   net_pass(net, 2 * HEARTBEAT);
-  ok(!pairs_apart(net) && two->creation == 21, "with a newer one nothing is to be done");
+  ok(!net_apart(net) && two->creation == 21, "with a newer one nothing is to be done");
   net_free(net);
 }
 
@@ -105,7 +90,7 @@ static void test_claim(void) {
   two->frozen = true;
   net->node[2].creation = 4;
   struct net_node *again = net_start(net, 2, "two@b", true, 0);
-  join(again, "one@a:4900");
+  net_join(again, "one@a:4900");
   net_pass(net, 30 * HEARTBEAT);
   ok(net_peer(again, "one@a")->state == PEER_UP && again->creation == 6, "it takes the name, and a creation");
   ok(index_of(one, "two@b") != index && refuses(one, index), "pids of the earlier one are refused");
@@ -121,11 +106,11 @@ static void test_one_way(void) {
     walled->dials_only = says;
     for (int i = 0; i < 3; i++) start_after(net, i, 4);
     net_pass(net, 20000);
-    if (pairs_apart(net)) abort();
+    if (net_apart(net)) abort();
     net_crash(walled);
     start_after(net, 2, 4);
     net_pass(net, 60000);
-    ok(!pairs_apart(net) && walled->creation == 6, "a node that dials only, and %s, is back as creation %u",
+    ok(!net_apart(net) && walled->creation == 6, "a node that dials only, and %s, is back as creation %u",
        says ? "says so" : "does not know it", (unsigned)walled->creation);
     net_free(net);
   }
@@ -138,13 +123,12 @@ static void test_wrap(void) {
   net_crash(two);
   start_after(net, 1, UINT32_MAX);
   net_pass(net, 2 * HEARTBEAT);
-  ok(!pairs_apart(net) && two->creation == 1 && !two->renewals,
-     "1 follows on the last creation, and is newer");
+  ok(!net_apart(net) && two->creation == 1 && !two->renewals, "1 follows on the last creation, and is newer");
   ok(refuses(one, index), "pids of the last creation are refused");
   net_crash(two);
   start_after(net, 1, UINT32_MAX - 1);
   net_pass(net, 2 * HEARTBEAT);
-  ok(!pairs_apart(net) && two->creation == 2, "the last one after that is older");
+  ok(!net_apart(net) && two->creation == 2, "the last one after that is older");
   net_free(net);
 }
 
@@ -162,7 +146,7 @@ static void test_once(void) {
     json_decref(hello);
   }
   ok(one->renewals == 1 && one->creation == 10, "told three times, it begins anew once");
-  ok(net_pass(net, 2 * HEARTBEAT) && !pairs_apart(net), "and is connected again within two heartbeats");
+  ok(net_pass(net, 2 * HEARTBEAT) && !net_apart(net), "and is connected again within two heartbeats");
   net_free(net);
 }
 
@@ -233,7 +217,7 @@ static const char *run_schedule(uint64_t seed) {
   for (int i = 1; i < COUNT; i++) connect_to(&net->node[i], 0);
   net_pass(net, 60000);
   if (!what && is_mixed(net, all)) what = "an index means two incarnations";
-  if (!what && pairs_apart(net)) what = "nodes are apart in the end";
+  if (!what && net_apart(net)) what = "nodes are apart in the end";
   net_free(net);
   return what;
 }
