@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "core/output.h"
 #include "vm/process/parting.h"
+#include "vm/lua/trace.h"
 #include "vm/process/budget.h"
 #include "vm/process/facts.h"
 #include "vm/sched/preempt.h"
@@ -464,7 +465,7 @@ static int report(lua_State *L) {
   lua_xmove(p->L, L, 1);
   ask_text(L, p);
   p->isolate->hooks->text(L, -1);
-  luaL_traceback(L, p->L, NULL, 0);
+  trace_push(L, p->L);
   f->reason = error_reason(L);
   if (p->quiet) return 0;
   char pid[NPID_TEXT_SIZE];
