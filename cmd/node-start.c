@@ -387,6 +387,9 @@ static int choose_console(const struct options *o, struct setup *s, struct error
   }
   char dir[PATH_MAX];
   int code = statedir_make(s->name, dir, sizeof dir, e);
+  if (code == ERR_SYSTEM)
+    return error_set(e, code, "%s: choose another directory with NODE_STATE_DIR, or a file with --console",
+                     e->text);
   if (!code) snprintf(s->console, sizeof s->console, "%s/console.log", dir);
   return code;
 }

@@ -149,6 +149,10 @@ within() {
   wait_until none_left
   run -0 within ro,mode=700 bash -c 'start_node one --console "$T/log"' 3>&-
   assert_output --partial 'Read-only file system'
+  run -125 within ro,mode=700 node-start -d --sname two
+  assert_output "node-start: $T/state/two@$HOST: Read-only file system: choose another directory with NODE_STATE_DIR, or a file with --console"
+  NODE_RUNTIME_DIR=$T/state run -125 within ro,mode=700 node-start --sname two
+  assert_output "node-start: $T/state/two@$HOST: Read-only file system: choose another directory with NODE_RUNTIME_DIR"
   node-stop one
   wait_until none_left
   chown 65534 "$T/state"

@@ -278,6 +278,7 @@ int runtime_init(struct agent *a, int *unix_fd, int *tcp_fd, char *note, size_t 
   int code = rundir_make(a->config->runtime_dir, e);
   if (!code) code = rundir_make(rt->dir, e);
   if (!code) code = take_name(a, rt, e);
+  if (code == ERR_SYSTEM) error_set(e, code, "%s: choose another directory with NODE_RUNTIME_DIR", e->text);
   if (!code) code = bind_port(a, tcp_fd, note, size, e);
   if (!code) code = rt->given ? take_unix(a, rt, unix_fd, e) : bind_unix(a, rt, unix_fd, e);
   if (code && *tcp_fd >= 0) close(*tcp_fd);
