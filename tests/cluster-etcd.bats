@@ -389,14 +389,16 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le $(($1 + 1000)) ] || fail "it took $m
   assert_output --partial missing.pem
 }
 certificates() {
-  local curve=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes) name
+  local curve=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
   openssl req -x509 "${curve[@]}" -days 2 -subj /CN=ca -keyout ca.key -out ca.pem || return
   echo 'subjectAltName=IP:127.0.0.1' >extensions
-  for name in server client; do
-    openssl req "${curve[@]}" -subj "/CN=$name" -keyout $name.key -out $name.csr &&
-      openssl x509 -req -in $name.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile extensions \
-        -out $name.pem || return
-  done
+  certify() { # NAME SUBJECT DAYS
+    openssl req "${curve[@]}" -subj "$2" -keyout "$1.key" -out "$1.csr" &&
+      openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days "$3" -extfile extensions \
+        -out "$1.pem"
+  }
+  certify expired /CN=expired 0 && certify server /CN=server 2 && certify client /CN=client 2 &&
+    certify nameless /O=nodes 2
 }
 
 @test "a cookie that turns out to be wrong when etcd is back: the log says so, and the node stays alone" {

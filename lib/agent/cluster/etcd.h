@@ -47,7 +47,8 @@ struct etcd_config {
 
 struct etcd;
 
-/* ERR_NOMEM, ERR_USAGE, ERR_SYSTEM with *e set.  Connects to nothing yet. */
+/* ERR_NOMEM, ERR_USAGE, ERR_SYSTEM, ERR_PERMISSION (the certificate has expired) with *e set.  Connects to
+ * nothing yet. */
 int etcd_new(const struct etcd_config *config, struct etcd **out, struct error *e) MUST_CHECK;
 /* Ends each request and watch with ERR_LOST (their callbacks run), and closes the handles; etcd_free after
  * the loop has run once more.  Both accept NULL. */

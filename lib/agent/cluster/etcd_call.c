@@ -76,6 +76,7 @@ static bool set_transfer(struct etcd_call *call) {
          !curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) &&
          !curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_bytes) &&
          !curl_easy_setopt(easy, CURLOPT_WRITEDATA, call) &&
+         !curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->why) &&
          !curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, on_socket);
 }
 
@@ -147,6 +148,7 @@ int etcd_call_start(struct etcd *c, struct etcd_call *call, const char *path, co
   call->c = c;
   call->endpoint = c->current;
   call->number = ++c->calls;
+  call->why[0] = 0;
   call->token = c->login.number;
   call->transfer = (struct transfer){.easy = curl_easy_init(), .ended = on_ended, .fd = CURL_SOCKET_BAD};
   bool good = call->transfer.easy && set_headers(call, header) && set_transfer(call) && set_tls(call) &&

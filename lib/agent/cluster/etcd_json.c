@@ -313,10 +313,20 @@ static int take(struct etcd_reading *r, const json_t *v, size_t text) {
   return code;
 }
 
+static bool is_about_common_name(const char *text, size_t n) {
+  static const char start[] = ETCD_COMMON_NAME;
+  return n >= sizeof start - 1 && memcmp(text, start, sizeof start - 1) == 0;
+}
+
 int etcd_read(const char *text, size_t n, struct etcd_reading *out) {
   struct error e;
   json_t *v = json_parse_loose(text, n, &e);
   *out = (struct etcd_reading){0};
+  if (!v && is_about_common_name(text, n)) {
+    out->code = 7;
+    text_escape(out->message, sizeof out->message, text, text[n - 1] == '\n' ? n - 1 : n);
+    return 0;
+  }
   if (!v) return e.code == ERR_NOMEM ? ERR_NOMEM : ERR_VERSION;
   int code = take(out, v, n);
   json_decref(v);

@@ -19,6 +19,9 @@ int etcd_write_txn(struct buf *out, const struct etcd_txn *t) MUST_CHECK;
 
 /* --- answers -------------------------------------------------------------------------------------------- */
 
+/* How the one text of the gateway begins that is no JSON.  It is read as an error of code 7. */
+#define ETCD_COMMON_NAME "CommonName of client"
+
 /* An answer, or a line of a watch. */
 struct etcd_reading {
   struct etcd_answer answer; /* its rows and texts belong to the reading */

@@ -6,8 +6,13 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static bool is_address(const char *host) {
@@ -36,6 +41,30 @@ static int take_file(char **out, const char *path, struct error *e) {
   return (*out = strdup(path)) ? 0 : error_set(e, ERR_NOMEM, "etcd: %s", err_sentence(ERR_NOMEM));
 }
 
+static int bad_time(const char *path, const char *what, const ASN1_TIME *when, struct error *e) {
+  struct tm tm = {0};
+  char text[32] = "?";
+  if (ASN1_TIME_to_tm(when, &tm)) strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &tm);
+  return error_set(e, ERR_PERMISSION, "%s: this certificate %s %s: name one that is valid (--etcd-cert)",
+                   path, what, text);
+}
+
+/* Is the certificate valid at this time?  etcd would only end the connection.  A file that cannot be read as
+ * a certificate is told by libcurl. */
+static int check_time(const char *path, struct error *e) {
+  FILE *f = path ? fopen(path, "re") : NULL;
+  X509 *certificate = f ? PEM_read_X509(f, NULL, NULL, NULL) : NULL;
+  int code = 0;
+  if (f) fclose(f);
+  if (!certificate) return ERR_clear_error(), 0;
+  if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0)
+    code = bad_time(path, "has expired, at", X509_get0_notAfter(certificate), e);
+  else if (X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0)
+    code = bad_time(path, "is not valid before", X509_get0_notBefore(certificate), e);
+  X509_free(certificate);
+  return code;
+}
+
 static int take_user(struct etcd_login *l, const char *user, const char *password, struct error *e) {
   if (!user) return 0;
   l->user = strdup(user);
@@ -48,6 +77,7 @@ static int take_config(struct etcd *c, const struct etcd_config *config, struct 
   if (!code) code = take_file(&c->ca, config->ca, e);
   if (!code) code = take_file(&c->cert, config->cert, e);
   if (!code) code = take_file(&c->key, config->key, e);
+  if (!code) code = check_time(c->cert, e);
   if (!code) code = take_user(&c->login, config->user, config->password, e);
   return code;
 }

@@ -35,6 +35,7 @@ struct etcd_call {
   bool endless;          /* the limit is that of connecting alone */
   struct lookup *lookup; /* until the addresses of the host are known */
   struct curl_slist *headers, *addresses;
+  char why[CURL_ERROR_SIZE]; /* what libcurl says of the failure; "": nothing */
   /* Takes bytes of the answer's body: how many; 0 ends the transfer.  Runs inside of libcurl, so that it
    * must not touch a transfer. */
   size_t (*bytes)(struct etcd_call *call, const char *bytes, size_t n);

@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define OPTIONS "see --etcd-user of node-start(1)"
+#define LOGIN "check --etcd-user and --etcd-password-file"
+#define ROLE  "its user needs a role that may read and write /node-toolkit/v1/NAME/"
 
 static const char *url_of(const struct etcd_call *call) {
   return call->c->endpoints[call->endpoint].url.base;
@@ -21,31 +22,37 @@ static const struct {
   const char *has;
   enum etcd_verdict verdict;
   int err;
+  const char *remedy; /* or NULL */
 } errors[] = {
-    {ANY, "user name is empty", ETCD_TOKEN, ERR_PERMISSION},
-    {ANY, "invalid auth token", ETCD_TOKEN, ERR_PERMISSION},
-    {ANY, "auth store is old", ETCD_TOKEN, ERR_PERMISSION},
-    {ANY, "authentication failed", ETCD_REFUSED, ERR_PERMISSION},
-    {ANY, "permission denied", ETCD_REFUSED, ERR_PERMISSION},
-    {ANY, "too large", ETCD_REFUSED, ERR_TOO_LARGE},
-    {ANY, "larger than max", ETCD_REFUSED, ERR_TOO_LARGE},
-    {ANY, "too many operations", ETCD_REFUSED, ERR_TOO_LARGE},
-    {3, "", ETCD_REFUSED, ERR_USAGE},
-    {5, "", ETCD_REFUSED, ERR_NO_NAME},
-    {7, "", ETCD_REFUSED, ERR_PERMISSION},
-    {8, "", ETCD_REFUSED, ERR_ETCD},
-    {9, "", ETCD_REFUSED, ERR_USAGE},
-    {14, "no leader", ETCD_ELSEWHERE, ERR_ETCD},
-    {16, "", ETCD_TOKEN, ERR_PERMISSION},
-    {ANY, "", ETCD_UNSURE, ERR_ETCD},
+    {ANY, "user name is empty", ETCD_TOKEN, ERR_PERMISSION,
+     "etcd has users: give --etcd-user and --etcd-password-file"},
+    {ANY, "invalid auth token", ETCD_TOKEN, ERR_PERMISSION, LOGIN},
+    {ANY, "auth store is old", ETCD_TOKEN, ERR_PERMISSION, LOGIN},
+    {ANY, "authentication failed", ETCD_REFUSED, ERR_PERMISSION, LOGIN},
+    {ANY, "permission denied", ETCD_REFUSED, ERR_PERMISSION, ROLE},
+    {ANY, ETCD_COMMON_NAME, ETCD_REFUSED, ERR_PERMISSION,
+     "while etcd has users, its gateway takes no certificate with a common name (CN): name one without in "
+     "--etcd-cert"},
+    {ANY, "too large", ETCD_REFUSED, ERR_TOO_LARGE, NULL},
+    {ANY, "larger than max", ETCD_REFUSED, ERR_TOO_LARGE, NULL},
+    {ANY, "too many operations", ETCD_REFUSED, ERR_TOO_LARGE, NULL},
+    {3, "", ETCD_REFUSED, ERR_USAGE, NULL},
+    {5, "", ETCD_REFUSED, ERR_NO_NAME, NULL},
+    {7, "", ETCD_REFUSED, ERR_PERMISSION, ROLE},
+    {8, "", ETCD_REFUSED, ERR_ETCD, NULL},
+    {9, "", ETCD_REFUSED, ERR_USAGE, NULL},
+    {14, "no leader", ETCD_ELSEWHERE, ERR_ETCD, NULL},
+    {16, "", ETCD_TOKEN, ERR_PERMISSION, LOGIN},
+    {ANY, "", ETCD_UNSURE, ERR_ETCD, NULL},
 };
 
 enum etcd_verdict etcd_judge_error(const struct etcd_call *call, int code, const char *message,
                                    struct error *e) {
   size_t i = 0;
   while ((errors[i].code != ANY && errors[i].code != code) || !strstr(message, errors[i].has)) i++;
-  error_set(e, errors[i].err, "%s: etcd answers: %s (%s)%s", url_of(call), *message ? message : "an error",
-            err_wire(errors[i].err), errors[i].err == ERR_PERMISSION ? ": " OPTIONS : "");
+  const char *remedy = errors[i].remedy;
+  error_set(e, errors[i].err, "%s: etcd answers: %s (%s)%s%s", url_of(call), *message ? message : "an error",
+            err_wire(errors[i].err), remedy ? ": " : "", remedy ? remedy : "");
   return errors[i].verdict;
 }
 
@@ -62,9 +69,16 @@ static enum etcd_verdict judge_stranger(const struct etcd_call *call, long statu
   else if (status >= 500)
     error_set(e, ERR_ETCD, "%s: HTTP status %ld, and no answer of etcd (etcd)", url, status);
   else
-    error_set(e, ERR_VERSION, "%s: what answers there is no etcd (HTTP status %ld, version)", url, status);
+    error_set(e, ERR_VERSION,
+              "%s: what answers there, with HTTP status %ld, is no etcd (version): expected a URL for its "
+              "clients, one of --listen-client-urls of etcd",
+              url, status);
   return status >= 500 ? ETCD_UNSURE : ETCD_ELSEWHERE;
 }
+
+#define HUNG_UP "it has closed the connection without an answer"
+#define CERTIFICATE                                                                                          \
+  ": does it want a certificate (--etcd-cert), or another one than this, or has this one expired?"
 
 /* --- transfers that failed ------------------------------------------------------------------------------ */
 
@@ -73,21 +87,27 @@ static const struct {
   enum etcd_verdict verdict;
   int err;
   const char *sentence;
+  const char *with_tls; /* NULL: the same */
 } failures[] = {
-    {CURLE_COULDNT_RESOLVE_HOST, ETCD_ELSEWHERE, ERR_ETCD, "the host name cannot be resolved"},
-    {CURLE_COULDNT_CONNECT, ETCD_ELSEWHERE, ERR_ETCD, "no connection: does etcd run there?"},
+    {CURLE_COULDNT_RESOLVE_HOST, ETCD_ELSEWHERE, ERR_ETCD, "the host name cannot be resolved", NULL},
+    {CURLE_COULDNT_CONNECT, ETCD_ELSEWHERE, ERR_ETCD, "no connection: does etcd run there?", NULL},
     {CURLE_SSL_CONNECT_ERROR, ETCD_ELSEWHERE, ERR_ETCD,
-     "no TLS: is the URL http://, or does etcd want a certificate (--etcd-cert)?"},
+     "no TLS: is the URL http://, or does etcd want a certificate (--etcd-cert)?", NULL},
     {CURLE_PEER_FAILED_VERIFICATION, ETCD_ELSEWHERE, ERR_PERMISSION,
-     "its certificate is not trusted, or is not for this host: see --etcd-ca"},
-    {CURLE_SSL_CACERT_BADFILE, ETCD_REFUSED, ERR_PERMISSION, "--etcd-ca: the file has no certificate"},
+     "its certificate is not trusted, or is not for this host: see --etcd-ca", NULL},
+    {CURLE_SSL_CACERT_BADFILE, ETCD_REFUSED, ERR_PERMISSION, "--etcd-ca: the file has no certificate", NULL},
     {CURLE_SSL_CERTPROBLEM, ETCD_REFUSED, ERR_PERMISSION,
-     "--etcd-cert or --etcd-key: the files are no certificate and its key"},
-    {CURLE_OPERATION_TIMEDOUT, ETCD_UNSURE, ERR_ETCD, "no answer in time"},
-    {CURLE_WEIRD_SERVER_REPLY, ETCD_ELSEWHERE, ERR_VERSION, "what answers there is no etcd"},
-    {CURLE_UNSUPPORTED_PROTOCOL, ETCD_ELSEWHERE, ERR_VERSION, "what answers there is no etcd"},
-    {CURLE_WRITE_ERROR, ETCD_REFUSED, ERR_TOO_LARGE, "the answer is larger than the limit"},
-    {CURLE_OUT_OF_MEMORY, ETCD_REFUSED, ERR_NOMEM, "out of memory"},
+     "--etcd-cert or --etcd-key: the files are no certificate and its key", NULL},
+    {CURLE_OPERATION_TIMEDOUT, ETCD_UNSURE, ERR_ETCD, "no answer in time", NULL},
+    {CURLE_GOT_NOTHING, ETCD_UNSURE, ERR_ETCD, HUNG_UP ": is the URL https://?", HUNG_UP CERTIFICATE},
+    {CURLE_SEND_ERROR, ETCD_UNSURE, ERR_ETCD, HUNG_UP, HUNG_UP CERTIFICATE},
+    {CURLE_RECV_ERROR, ETCD_UNSURE, ERR_ETCD, HUNG_UP, HUNG_UP CERTIFICATE},
+    {CURLE_PARTIAL_FILE, ETCD_UNSURE, ERR_ETCD,
+     "the answer breaks off: has etcd ended, or a proxy between it and the node?", NULL},
+    {CURLE_WEIRD_SERVER_REPLY, ETCD_ELSEWHERE, ERR_VERSION, "what answers there is no etcd", NULL},
+    {CURLE_UNSUPPORTED_PROTOCOL, ETCD_ELSEWHERE, ERR_VERSION, "what answers there is no etcd", NULL},
+    {CURLE_WRITE_ERROR, ETCD_REFUSED, ERR_TOO_LARGE, "the answer is larger than the limit", NULL},
+    {CURLE_OUT_OF_MEMORY, ETCD_REFUSED, ERR_NOMEM, "out of memory", NULL},
 };
 enum { FAILURES = sizeof failures / sizeof *failures };
 
@@ -103,12 +123,23 @@ static bool was_connected(const struct etcd_call *call) {
   return before > 0;
 }
 
+/* What OpenSSL says of a failure of TLS, or NULL. */
+static const char *detail_of(const struct etcd_call *call, CURLcode result, bool tls) {
+  bool about_tls = result == CURLE_SSL_CONNECT_ERROR || result == CURLE_PEER_FAILED_VERIFICATION ||
+                   result == CURLE_SEND_ERROR || result == CURLE_RECV_ERROR;
+  return tls && about_tls && strstr(call->why, "SSL") ? call->why : NULL;
+}
+
 static enum etcd_verdict judge_failure(const struct etcd_call *call, CURLcode result, struct error *e) {
   int i = 0;
   while (i < FAILURES && failures[i].result != result) i++;
   int err = i < FAILURES ? failures[i].err : ERR_ETCD;
   const char *sentence = i < FAILURES ? failures[i].sentence : curl_easy_strerror(result);
-  error_set(e, err, "%s: %s (%s)", url_of(call), sentence, err_wire(err));
+  bool tls = strncmp(url_of(call), "https:", strlen("https:")) == 0;
+  const char *detail = detail_of(call, result, tls);
+  if (i < FAILURES && tls && failures[i].with_tls) sentence = failures[i].with_tls;
+  error_set(e, err, "%s: %s (%s)%s%s", url_of(call), sentence, err_wire(err), detail ? ": " : "",
+            detail ? detail : "");
   if (was_hung_up_on(call, result)) return ETCD_TOKEN;
   enum etcd_verdict verdict = i < FAILURES ? failures[i].verdict : ETCD_UNSURE;
   return verdict == ETCD_UNSURE && !was_connected(call) ? ETCD_ELSEWHERE : verdict;

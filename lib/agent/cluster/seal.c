@@ -198,7 +198,10 @@ static void on_key(void *data, const struct error *e, const struct etcd_answer *
     etcd_get(s->etcd, &(struct etcd_range){.key = s->prefix, .prefix = true, .count_only = true}, on_count,
              s);
   else if (!value_read(s, answer->rows[0].value, answer->rows[0].size))
-    fail(s, ERR_VERSION, "its value is not what a node of this version writes (version)");
+    fail(s, ERR_VERSION,
+         "its value is not what a node of this version writes (version): is it of another program, or of "
+         "nodes of "
+         "another version?  Give the cluster another name");
   else
     stretch_all(s);
 }
