@@ -198,6 +198,50 @@ static void test_foreign_values(void) {
   fixture_free(f);
 }
 
+static void put_node(struct fixture *f, int i) {
+  char key[64];
+  snprintf(key, sizeof key, "/x/m/n%d@b", i);
+  etcd_server_put(f->m, key, "{\"creation\":3,\"address\":\"127.0.0.1\",\"port\":4999,\"tags\":\"\"}");
+}
+
+/* Puts nodes, one after another, until the watch is ended.  Returns how many. */
+static int burst(struct fixture *f, struct node *one, int first) {
+  int n = 0;
+  for (; etcd_server_watches(f->m); n++) {
+    int before = one->present;
+    put_node(f, first + n);
+    until(f, &one->present, before + 1);
+    uv_run(&f->loop, UV_RUN_NOWAIT);
+  }
+  return n;
+}
+
+static void test_burst(void) {
+  enum { MORE = 40 };
+  struct fixture *f = fixture_new();
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->joined, 1);
+  while (!etcd_server_watches(f->m)) uv_run(&f->loop, UV_RUN_ONCE);
+  int n = burst(f, one, 0), asked = etcd_server_asked(f->m, "/v3/watch");
+  ok(n > 4 && n < 20 && one->present == n, "%d nodes come one after another, and each is told at once", n);
+  for (int i = 0; i < MORE; i++) put_node(f, n + i);
+  etcd_server_delete(f->m, "/x/m/n0@b");
+  for (int i = 0; i < 10; i++) uv_run(&f->loop, UV_RUN_NOWAIT);
+  ok(one->present == n && !one->gone, "those that come then are not told at once");
+  until(f, &one->gone, 1);
+  ok(one->present == n + MORE && !strcmp(one->gone_node, "n0@b") &&
+         etcd_server_asked(f->m, "/v3/watch") == asked + 1,
+     "but all together, by one watch, in the order of their changes");
+  put_node(f, 1000);
+  ok(roster_is_behind(one->roster, etcd_server_revision(f->m)), "who is asked meanwhile is behind");
+  for (int i = 0; i < 200 && etcd_server_asked(f->m, "/v3/watch") == asked + 1; i++)
+    uv_run(&f->loop, UV_RUN_NOWAIT);
+  ok(etcd_server_asked(f->m, "/v3/watch") == asked + 2, "and watches again at once");
+  until(f, &one->present, n + MORE + 1);
+  ok(!roster_is_behind(one->roster, etcd_server_revision(f->m)), "so it catches up");
+  fixture_free(f);
+}
+
 static void test_name_taken(void) {
   struct fixture *f = fixture_new();
   struct node *one = begin(f, 0, "one@a", 0);
@@ -296,6 +340,7 @@ int main(void) {
   test_members();
   test_many();
   test_foreign_values();
+  test_burst();
   test_name_taken();
   test_lease_lost();
   test_away();

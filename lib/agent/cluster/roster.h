@@ -9,7 +9,8 @@
  * while the node lived; the creation of the node (core/creation.h), which its pids have, does not, and is in
  * the value.
  *
- * Every node reads all keys, and watches them.  I/O thread only. */
+ * Every node reads all keys, and watches them.  Many changes at once are told together, up to two seconds
+ * late where nodes come, half a second where nodes go.  I/O thread only. */
 #ifndef AGENT_CLUSTER_ROSTER_H
 #define AGENT_CLUSTER_ROSTER_H
 
@@ -73,8 +74,9 @@ int64_t roster_revision(const struct roster *r);
 int64_t roster_sure_ms(const struct roster *r);
 /* The revision that created the key of another node, as far as is known; 0: there is none. */
 int64_t roster_find(const struct roster *r, const char *node);
-/* May there have been a change, up to that revision, of which the roster has not told yet? */
-bool roster_is_behind(const struct roster *r, int64_t revision);
+/* May there have been a change, up to that revision, of which the roster has not told yet?  Then it does not
+ * wait for others to be told with it. */
+bool roster_is_behind(struct roster *r, int64_t revision);
 /* How many other nodes there are. */
 size_t roster_count(const struct roster *r);
 
