@@ -295,7 +295,8 @@ static void on_etcd_done(void *data, const struct error *e, const struct etcd_an
   ends->good += e && e->code == ERR_ETCD;
 }
 
-static void on_etcd_ended(void *data, const struct error *e) {
+static void on_etcd_ended(void *data, const struct error *e, bool compacted) {
+  (void)compacted;
   on_etcd_done(data, e, NULL);
 }
 

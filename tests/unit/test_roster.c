@@ -18,7 +18,7 @@ struct node {
   struct fixture *f;
   struct etcd *etcd;
   struct roster *roster;
-  int joined, refused, present, gone;
+  int joined, kept, refused, present, gone;
   int64_t revision;
   struct error e;
   struct presence last;
@@ -58,7 +58,12 @@ static void on_gone(void *data, const char *node) {
   snprintf(n->gone_node, sizeof n->gone_node, "%s", node);
 }
 
-static const struct roster_events events = {on_joined, on_refused, on_present, on_gone};
+static void on_kept(void *data) {
+  struct node *n = data;
+  n->kept++;
+}
+
+static const struct roster_events events = {on_joined, on_kept, on_refused, on_present, on_gone};
 
 static struct fixture *fixture_new(void) {
   struct fixture *f = calloc(1, sizeof *f);
@@ -242,6 +247,42 @@ static void test_burst(void) {
   fixture_free(f);
 }
 
+static void test_lost_watch(void) {
+  struct fixture *f = fixture_new();
+  put_node(f, 1);
+  put_node(f, 2);
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->joined, 1);
+  until(f, &one->present, 2);
+  while (!etcd_server_watches(f->m)) uv_run(&f->loop, UV_RUN_ONCE);
+  put_node(f, 2);
+  until(f, &one->present, 3);
+  int asked = etcd_server_asked(f->m, "/v3/kv/range");
+  etcd_server_end_watches(f->m);
+  etcd_server_delete(f->m, "/x/m/n1@b");
+  put_node(f, 3);
+  until(f, &one->present, 4);
+  ok(etcd_server_asked(f->m, "/v3/kv/range") == asked,
+     "a watch that is lost begins again where it has ended, and no list is read");
+  ok(!one->gone, "a deletion of that time is not believed at once");
+  until(f, &one->gone, 1);
+  ok(!strcmp(one->gone_node, "n1@b"), "but later");
+  fixture_free(f);
+}
+
+static void test_kept(void) {
+  struct fixture *f = fixture_new();
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->joined, 1);
+  until(f, &one->kept, 2);
+  ok(roster_sure_ms(one->roster) > TTL_S * 500, "each time that the key is kept is told");
+  etcd_server_delete(f->m, "/x/m/one@a");
+  int kept = one->kept;
+  while (roster_revision(one->roster)) uv_run(&f->loop, UV_RUN_ONCE);
+  ok(one->kept > kept, "and that it is lost");
+  fixture_free(f);
+}
+
 static void test_name_taken(void) {
   struct fixture *f = fixture_new();
   struct node *one = begin(f, 0, "one@a", 0);
@@ -341,6 +382,8 @@ int main(void) {
   test_many();
   test_foreign_values();
   test_burst();
+  test_lost_watch();
+  test_kept();
   test_name_taken();
   test_lease_lost();
   test_away();

@@ -65,7 +65,11 @@ static void on_gone(void *data, const char *node) {
   n->there[index_of(node)] = false;
 }
 
-static const struct roster_events events = {on_joined, on_refused, on_present, on_gone};
+static void on_kept(void *data) {
+  (void)data;
+}
+
+static const struct roster_events events = {on_joined, on_kept, on_refused, on_present, on_gone};
 
 /* --- the nodes ------------------------------------------------------------------------------------------ */
 
@@ -281,7 +285,8 @@ static void on_event(void *data, int64_t revision, const struct etcd_row *rows, 
   (void)data, (void)revision, (void)rows, (void)n;
 }
 
-static void on_cancelled(void *data, const struct error *e) {
+static void on_cancelled(void *data, const struct error *e, bool compacted) {
+  (void)compacted;
   *(struct error *)data = *e;
 }
 

@@ -1,5 +1,6 @@
-/* Invariant: from cluster_start to cluster_leave, either a check of the seal is under way, or the timer
- * `tick` runs.  The roster is made once, when the seal was found to fit, and lives until cluster_free.
+/* Invariant: from cluster_start until the roster is made, either a check of the seal is under way, or the
+ * timer `tick` runs; afterwards it runs while this node is sure of its key, or the seal is to be checked
+ * again.  The roster is made once, when the seal was found to fit, and lives until cluster_free.
  *
  * Orderings: the registry learns that a node is gone before the mesh does, so that whoever is told of
  * nodedown finds no name of the node.  It learns of its own key before it learns that the key is sure.  None
@@ -15,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { UNSURE_MS = 100, SURE_MS = 1000, FAREWELL_TICK_MS = 10 };
+enum { FAREWELL_TICK_MS = 10 };
 
 struct cluster {
   struct cluster_config config;
@@ -153,20 +154,28 @@ struct registry *cluster_registry(struct cluster *c) {
 
 static void on_tick(uv_timer_t *t);
 
-/* Tells the registry what is known of the key of this node, and looks again when it may have ended, or the
- * roster may have learnt that it has. */
+/* Tells the registry what is known of the key of this node, and looks again when that may have ended, or when
+ * the seal is to be checked. */
 static void look(struct cluster *c) {
   int64_t sure_ms = c->roster ? roster_sure_ms(c->roster) - CLUSTER_MARGIN_MS : 0;
   cluster_names_member(c->names, c->roster ? roster_revision(c->roster) : 0);
   cluster_names_sure(c->names, sure_ms > 0);
-  int64_t next_ms = sure_ms <= 0 ? UNSURE_MS : sure_ms < SURE_MS ? sure_ms : SURE_MS;
-  if (c->roster) uv_timer_start(&c->tick, on_tick, (uint64_t)next_ms, 0);
+  if (!c->roster || c->left) return;
+  int64_t next_ms = sure_ms > 0 && !(c->again && sure_ms > CLUSTER_RETRY_MS) ? sure_ms : CLUSTER_RETRY_MS;
+  if (sure_ms > 0 || c->again)
+    uv_timer_start(&c->tick, on_tick, (uint64_t)next_ms, 0);
+  else
+    uv_timer_stop(&c->tick);
 }
 
 static void on_joined(void *data, int64_t revision) {
   struct cluster *c = data;
   log_line(c->config.log, "cluster: this node is a member, by revision %lld", (long long)revision);
   look(c);
+}
+
+static void on_kept(void *data) {
+  look(data);
 }
 
 static void on_refused(void *data, const struct error *e) {
@@ -186,7 +195,7 @@ static void on_gone(void *data, const char *node) {
   mesh_gone(c->mesh, node);
 }
 
-static const struct roster_events roster_events = {on_joined, on_refused, on_present, on_gone};
+static const struct roster_events roster_events = {on_joined, on_kept, on_refused, on_present, on_gone};
 
 static bool make_roster(struct cluster *c) {
   const struct cluster_config *from = &c->config;
@@ -218,7 +227,7 @@ static void on_unsealed(struct cluster *c, const struct error *e) {
   if (!away || !c->told_waiting) log_line(c->config.log, "cluster: %s", error_text(e));
   if (away) c->told_waiting = true;
   if (c->roster)
-    c->again = away; /* on_tick goes on when etcd answers */
+    c->again = away, look(c); /* on_tick goes on when etcd answers */
   else
     retry(c, away ? CLUSTER_RETRY_MS : CLUSTER_AGAIN_MS);
 }
@@ -242,7 +251,7 @@ static void check_seal(struct cluster *c) {
   c->seal = seal_check(c->config.loop, c->etcd, c->spec.prefix, c->config.psks, on_seal, c);
   if (c->seal) return;
   c->again = true;
-  if (!c->roster) retry(c, CLUSTER_RETRY_MS);
+  retry(c, CLUSTER_RETRY_MS);
 }
 
 static void on_tick(uv_timer_t *t) {

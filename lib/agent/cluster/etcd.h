@@ -132,9 +132,10 @@ struct etcd_watch_events {
    * turn of the loop. */
   void (*changed)(void *data, int64_t revision, const struct etcd_row *rows, size_t n);
   /* The watch has ended, with the last call of a function of this table: the connection was lost, etcd has no
-   * leader, or the revision from which it was to begin is compacted.  The caller reads the range again and
-   * begins another watch. */
-  void (*ended)(void *data, const struct error *e);
+   * leader, or (compacted) etcd no longer has the changes from the revision on from which it was to begin.
+   * The caller begins another watch behind what this one has told; where that is compacted, it reads the
+   * range before. */
+  void (*ended)(void *data, const struct error *e, bool compacted);
 };
 
 /* Watches all keys that begin with the prefix, from that revision on.  NULL: out of memory. */

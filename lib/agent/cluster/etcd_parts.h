@@ -21,6 +21,7 @@ enum {
   ETCD_INLINE = 8 << 10, /* a shorter text is read on the I/O thread, a longer one in libuv's pool */
   ETCD_CONNECT_MS = 400, /* for resolving, TCP and TLS together, where there is another endpoint */
   ETCD_SILENCE_MS = 8000,
+  ETCD_OPENING_MS = 3000, /* until the first line of a watch */
 };
 
 /* --- a call: one POST to the endpoint in use (etcd_call.c) ---------------------------------------------- */

@@ -62,11 +62,15 @@ void etcd_unwatch(struct etcd_watch *w) {
   free(w);
 }
 
-static void end(struct etcd_watch *w, const struct error *e) {
+static void end_with(struct etcd_watch *w, const struct error *e, bool compacted) {
   const struct etcd_watch_events *events = w->events;
   void *data = w->data;
   etcd_unwatch(w);
-  events->ended(data, e);
+  events->ended(data, e, compacted);
+}
+
+static void end(struct etcd_watch *w, const struct error *e) {
+  end_with(w, e, false);
 }
 
 /* Ends the watch, since its endpoint does not do what it should. */
@@ -150,7 +154,7 @@ static void end_cancelled(struct etcd_watch *w, const struct etcd_reading *readi
   else
     error_set(&e, ERR_ETCD, "%s: the watch is cancelled (etcd): its revision is compacted, up to %" PRId64,
               url_of(w), reading->compacted);
-  end(w, &e);
+  end_with(w, &e, reading->compacted);
 }
 
 static void take_line(struct etcd_watch *w, int code, struct etcd_reading *reading) {
@@ -342,7 +346,7 @@ struct etcd_watch *etcd_watch(struct etcd *c, const char *prefix, int64_t from,
   if (!w) return NULL;
   *w = (struct etcd_watch){.told = from - 1, .events = events, .data = data};
   w->call = (struct etcd_call){.c = c, .endless = true, .bytes = on_bytes, .ended = on_ended};
-  w->call.until_ms = uv_now(c->loop) + ETCD_REQUEST_MS + ETCD_GRACE_MS;
+  w->call.until_ms = uv_now(c->loop) + ETCD_OPENING_MS;
   etcd_write_watch(&w->body, prefix, from);
   TAILQ_INSERT_TAIL(&c->opening, w, link);
   c->stats.watches++;

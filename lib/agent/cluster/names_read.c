@@ -170,10 +170,10 @@ static void on_changed(void *data, int64_t revision, const struct etcd_row *rows
   for (size_t i = 0; i < n; i++) hear(s->names, &rows[i]);
 }
 
-static void on_ended(void *data, const struct error *e) {
+static void on_ended(void *data, const struct error *e, bool compacted) {
   struct shard *s = data;
   struct cluster_names *g = s->names;
-  (void)e;
+  (void)e, (void)compacted;
   s->watch = NULL;
   s->ended++;
   g->watches--;

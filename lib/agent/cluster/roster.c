@@ -22,14 +22,22 @@
 #include "agent/cluster/roster.h"
 
 #include "base/map.h"
+#include "base/random.h"
 #include "core/tags.h"
 
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { RETRY_MS = 500, RELIST_MS = 200, RELIST_MAX_MS = 3200, ABSENT_MS = 250 };
-enum { BURST_MS = 500, BURST_ROWS = 8, PAUSE_MS = 250, PAUSE_GONE_MS = 500, PAUSE_MAX_MS = 2000 };
+enum { RETRY_MS = 500, RETRY_MAX_MS = 4000, RELIST_MS = 200, RELIST_MAX_MS = 3200, ABSENT_MS = 250 };
+enum {
+  BURST_MS = 500,
+  BURST_ROWS = 8,
+  PAUSE_MS = 250,
+  PAUSE_GONE_MS = 500,
+  PAUSE_MAX_MS = 2000,
+  WORKS_MS = 5000
+};
 
 /* The rows that the watch has told lately: since the first of them, or since a pause began. */
 struct burst {
@@ -57,6 +65,7 @@ struct roster {
   uv_timer_t keep;
   int64_t lease, revision;
   int64_t sent_ms, kept_ms;   /* when the last keepalive, the last answered one, was sent */
+  int retry_ms;               /* how long the next attempt waits that follows a failure */
   int64_t rival, rival_since; /* the key that another node has: its creation; when it was first seen */
   bool renewed;               /* the value is to be put again */
   bool told_trouble;          /* why the key cannot be kept is in the log */
@@ -74,7 +83,10 @@ struct roster {
   int64_t doubt_until;
   int64_t count_at; /* when the keys are counted */
   struct burst burst;
-  bool paused; /* the watch was ended in a burst */
+  bool paused;      /* the watch has ended, and is to begin again behind what it has told */
+  bool lost;        /* not as this node has ended it */
+  bool told;        /* the present watch has told something */
+  int64_t begun_ms; /* when it began */
   uint64_t random;
   int backoff_ms;
   int unread;        /* the error for which the list was not read last; 0: none */
@@ -88,6 +100,11 @@ static int64_t now_ms(const struct roster *r) {
 
 static int64_t ttl_ms(const struct roster *r) {
   return r->config.ttl_s * 1000;
+}
+
+/* A number from 0 to below - 1, so that the nodes of a cluster do not all do something at once. */
+static int64_t random_below(struct roster *r, int below) {
+  return (int64_t)(random_next(&r->random) % (uint64_t)below);
 }
 
 /* Logs why the key cannot be kept, and that it can again, once each; that etcd does not answer is in the log
@@ -115,6 +132,20 @@ static char *make_value(const struct roster *r) {
   return text;
 }
 
+/* Tries again, later and later, as etcd may have too much to do; but soon enough for the lease when etcd is
+ * back. */
+static void retry_keep(struct roster *r) {
+  int most = r->lease ? (int)ttl_ms(r) / 4 : RETRY_MAX_MS;
+  int ms = r->retry_ms < most ? r->retry_ms : most;
+  keep_after(r, ms / 2 + random_below(r, ms));
+  r->retry_ms = 2 * ms;
+}
+
+static void lose_lease(struct roster *r) {
+  r->lease = r->revision = 0;
+  r->events->kept(r->data);
+}
+
 static void refuse(struct roster *r, const struct error *e) {
   keep_after(r, r->joined_once ? ttl_ms(r) : ROSTER_REFUSED_MS);
   r->events->refused(r->data, e);
@@ -125,9 +156,9 @@ static void try_later(struct roster *r, const struct error *e) {
   note_answer(r, e);
   r->rival = 0; /* as etcd comes back, its leases are whole again */
   bool passes = e->code == ERR_ETCD || e->code == ERR_NOMEM || e->code == ERR_BUSY || e->code == ERR_NO_NAME;
-  if (e->code == ERR_NO_NAME) r->lease = r->revision = 0;
+  if (e->code == ERR_NO_NAME) lose_lease(r);
   if (passes || r->joined_once)
-    keep_after(r, RETRY_MS);
+    retry_keep(r);
   else
     refuse(r, e);
 }
@@ -140,6 +171,7 @@ static bool goes_on(struct roster *r, const struct error *e) {
 
 static void be_joined(struct roster *r, int64_t revision) {
   r->revision = revision;
+  r->retry_ms = RETRY_MS;
   r->kept_ms = r->sent_ms;
   r->rival = 0;
   r->joined_once = true;
@@ -213,15 +245,18 @@ static void on_kept(void *data, const struct error *e, const struct etcd_answer 
   note_answer(r, NULL);
   if (!answer->ttl_s) {
     log_line(r->config.log, "cluster: the lease of this node has ended; it joins again");
-    r->lease = r->revision = 0;
+    lose_lease(r);
     keep_after(r, 0);
     return;
   }
   r->kept_ms = r->sent_ms;
-  if (r->revision)
-    keep_after(r, ttl_ms(r) / 3 - (now_ms(r) - r->sent_ms));
-  else
+  r->retry_ms = RETRY_MS;
+  if (!r->revision) {
     create(r);
+    return;
+  }
+  keep_after(r, ttl_ms(r) / 3 - (now_ms(r) - r->sent_ms));
+  r->events->kept(r->data);
 }
 
 static void on_renewed(void *data, const struct error *e, const struct etcd_answer *answer) {
@@ -382,7 +417,7 @@ static void read_after(struct roster *r, int64_t ms) {
 static void read_anew(struct roster *r) {
   free(r->after);
   r->after = NULL;
-  read_after(r, r->backoff_ms);
+  read_after(r, r->backoff_ms / 2 + random_below(r, r->backoff_ms));
   r->backoff_ms = r->backoff_ms * 2 < RELIST_MAX_MS ? r->backoff_ms * 2 : RELIST_MAX_MS;
 }
 
@@ -391,14 +426,7 @@ static void lose_key(struct roster *r, const struct etcd_row *row) {
   if (!is_own(r, row) || strcmp(row->key, r->key) != 0 || row->modified <= r->revision) return;
   r->revision = 0;
   if (uv_is_active((uv_handle_t *)&r->keep)) keep_after(r, 0);
-}
-
-/* A number from 0 to below - 1 (xorshift), so that the nodes of a cluster do not all begin at once. */
-static int64_t random_below(struct roster *r, int below) {
-  r->random ^= r->random << 13;
-  r->random ^= r->random >> 7;
-  r->random ^= r->random << 17;
-  return (int64_t)(r->random % (uint64_t)below);
+  r->events->kept(r->data);
 }
 
 /* Notes what the watch has told: true when a pause is to begin.  After a pause, another one does where it
@@ -428,6 +456,7 @@ static void pause_watch(struct roster *r) {
 static void on_changed(void *data, int64_t revision, const struct etcd_row *rows, size_t n) {
   struct roster *r = data;
   bool gone = false;
+  r->told = true;
   r->backoff_ms = RELIST_MS;
   for (size_t i = 0; i < n && !r->stopped; i++) {
     if (rows[i].deleted) {
@@ -443,11 +472,15 @@ static void on_changed(void *data, int64_t revision, const struct etcd_row *rows
   if (n && !r->stopped && is_burst(r, n, gone) && n < ETCD_ROWS) pause_watch(r);
 }
 
-static void on_ended(void *data, const struct error *e) {
+/* The watch begins again where it has ended, unless etcd no longer has what has happened since, or cannot
+ * tell it: then the watch ends soon again, without having told anything. */
+static void on_ended(void *data, const struct error *e, bool compacted) {
   struct roster *r = data;
+  bool worked = r->told || now_ms(r) - r->begun_ms > WORKS_MS || etcd_away_ms(r->config.etcd);
   (void)e;
   r->watch = NULL;
   r->counting = false;
+  r->lost = r->paused = worked && !compacted;
   read_anew(r);
 }
 
@@ -455,7 +488,9 @@ static const struct etcd_watch_events watch_events = {on_changed, on_ended};
 
 static void begin_watch(struct roster *r, int64_t from) {
   int64_t left = r->count_at - now_ms(r);
-  r->paused = false;
+  if (r->lost) r->doubt_until = now_ms(r) + ttl_ms(r);
+  r->lost = r->paused = r->told = false;
+  r->begun_ms = now_ms(r);
   r->watch = etcd_watch(r->config.etcd, r->members, from, &watch_events, r);
   if (r->watch)
     read_after(r, left > 0 ? left : 0);
@@ -589,7 +624,8 @@ struct roster *roster_new(const struct roster_config *config, const struct roste
   if (!r->config.count_ms) r->config.count_ms = ROSTER_COUNT_MS;
   r->backoff_ms = RELIST_MS;
   r->page = ROSTER_PAGE;
-  r->random = uv_hrtime() ^ (uintptr_t)r;
+  r->random = random_number();
+  r->retry_ms = RETRY_MS;
   if (!copy_texts(r)) {
     roster_free(r);
     return NULL;
