@@ -120,8 +120,13 @@ static int list_scope(struct nodemsg *m, const char *scope, bool remarks, struct
   char *path = tool_path(&tool, remarks ? "/v1/nodes?mesh=1&scope=" : "/v1/nodes?scope=", scope, NULL);
   int rc = nodemsg_request(m, "GET", path, NULL, &answer, e);
   free(path);
-  if (!rc) table_rows(nodes, json_object_get(answer, "nodes"));
-  return rc;
+  if (rc) return rc;
+  table_rows(nodes, json_object_get(answer, "nodes"));
+  if (json_is_true(json_object_get(answer, "stale")))
+    fprintf(stderr,
+            "%s: %s: etcd does not answer, or the node has not joined its cluster yet: the list may be old\n",
+            tool.name, nodemsg_node(m));
+  return 0;
 }
 
 static int list(struct nodemsg *m, const struct options *options, struct error *e) {

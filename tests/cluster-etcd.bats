@@ -292,11 +292,16 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le $(($1 + 1000)) ] || fail "it took $m
   within 3000
   assert_output --partial 'this node starts, and joins it later'
   run -0 node-spawn -n one -- echo works
+  run --separate-stderr -0 node-list -n one
+  # shellcheck disable=SC2154 # run sets it
+  assert_equal "$output/$stderr" "/node-list: one@$HOST: etcd does not answer, or the node has not joined its cluster yet: the list may be old"
   run -5 node-register -n one --global web "$(node-spawn -n one -d -- sleep 60)"
   etcd_up
   member two
   wait_until sees one 1
   wait_until sees two 1
+  fresh() { [ -z "$(node-list -n one 2>&1 >/dev/null)" ]; }
+  wait_until fresh
   node-register -n one --global web "$(node-spawn -n one -d -- sleep 60)"
   wait_until node-whereis -n two web
 }

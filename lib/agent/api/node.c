@@ -1,5 +1,6 @@
 /* The node itself and the nodes it is connected to: /v1/node, /v1/nodes. */
 #include "agent/api/routes.h"
+#include "agent/cluster/cluster.h"
 #include "agent/http/server.h"
 #include "agent/memory.h"
 #include "agent/kernel/rpc.h"
@@ -111,6 +112,7 @@ struct listing {
   bool known;   /* the list has nodes that are not up, too, */
   bool missing; /* and those that are tried again */
   bool unseen;  /* the list says of each node which nodes it does not see */
+  bool stale;   /* etcd does not say which nodes the cluster has now */
   size_t at;    /* of mesh_walk */
   int left;     /* of NODES_SLICE in this turn */
   struct buf text;
@@ -156,6 +158,7 @@ static void run_write(struct job *job) {
   sort_nodes(l->nodes);
   json_t *v = json_pack("{s:o}", "nodes", l->nodes);
   l->nodes = NULL;
+  if (l->stale) json_object_set_new(v, "stale", json_true());
   json_line(&l->text, v);
   json_decref(v);
 }
@@ -255,6 +258,7 @@ void api_nodes_list(struct request *r) {
   l->nodes = json_array();
   l->known = !strcmp(scope, "known");
   l->unseen = request_flag(r, "mesh");
+  l->stale = a->cluster && !cluster_is_sure(a->cluster);
   l->missing = l->unseen || request_flag(r, "down");
   if (strcmp(scope, "connected") != 0) json_array_append_new(l->nodes, self_json(a));
   if (!collect(l)) {

@@ -340,6 +340,10 @@ bool cluster_is_behind(const struct cluster *c, int64_t member) {
   return !c->roster || roster_is_behind(c->roster, member);
 }
 
+bool cluster_is_sure(const struct cluster *c) {
+  return c->roster && roster_sure_ms(c->roster) > CLUSTER_MARGIN_MS;
+}
+
 bool cluster_is_stale(const struct cluster *c, const char *name) {
   return c && cluster_names_stale(c->names, name);
 }
@@ -356,11 +360,8 @@ void cluster_metrics(const struct cluster *c, struct metrics *out) {
        "1: this node has a key there for sure; 0: it has none, or etcd does not answer."},
   };
   static const struct metric_set set = METRIC_SET(NULL, rows);
-  struct counts counts = {0};
-  if (c->roster) {
-    counts.members = (int64_t)roster_count(c->roster);
-    counts.member = roster_sure_ms(c->roster) > CLUSTER_MARGIN_MS;
-  }
+  struct counts counts = {.members = c->roster ? (int64_t)roster_count(c->roster) : 0,
+                          .member = cluster_is_sure(c)};
   metrics_put_set(out, &set, &counts);
   etcd_metrics(c->etcd, out);
 }

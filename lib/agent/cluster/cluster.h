@@ -70,6 +70,10 @@ bool cluster_has(const struct cluster *c, const char *node, int64_t member);
 /* May there be a member, by a key of up to that revision, of which the roster has not told yet? */
 bool cluster_is_behind(const struct cluster *c, int64_t member);
 
+/* Is the key of this node there for sure?  If not, etcd has not answered of late, or the node has not joined
+ * yet, and what is known of other nodes may be old. */
+bool cluster_is_sure(const struct cluster *c);
+
 /* True when what the table of global names has for the name may be old (registry.h).  Accepts NULL. */
 bool cluster_is_stale(const struct cluster *c, const char *name);
 
