@@ -280,11 +280,11 @@ static int choose_cluster(const struct options *o, struct setup *s, struct error
   if (o->etcd_password && secret_password_load(o->etcd_password, "--etcd-password-file", s->password, e))
     return e->code;
   s->config.cluster = o->cluster;
-  s->config.etcd.user = o->etcd_user;
-  s->config.etcd.password = o->etcd_password ? s->password : NULL;
-  s->config.etcd.ca = o->etcd_ca;
-  s->config.etcd.cert = o->etcd_cert;
-  s->config.etcd.key = o->etcd_key;
+  s->config.etcd = (struct etcd_access){.user = o->etcd_user,
+                                        .password = o->etcd_password ? s->password : NULL,
+                                        .ca = o->etcd_ca,
+                                        .cert = o->etcd_cert,
+                                        .key = o->etcd_key};
   s->config.strict_names = o->strict_names;
   return 0;
 }

@@ -2,6 +2,7 @@
 #ifndef AGENT_CONFIG_H
 #define AGENT_CONFIG_H
 
+#include "agent/cluster/etcd_access.h"
 #include "core/cookie.h"
 #include "core/limits.h"
 
@@ -33,12 +34,10 @@ struct agent_config {
   int schedulers;              /* 0: one a core */
   const char *tags;            /* of the node (core/tags.h); NULL: none */
   const struct limits *limits; /* `max` is copied; NULL: the defaults, and no bound on memory */
-  /* The cluster on etcd that the node is in (cluster/spec.h), and how etcd knows it (cluster/etcd.h); NULL:
-   * none, and the nodes find each other by their mesh. */
+  /* The cluster on etcd that the node is in (cluster/spec.h); NULL: none, and the nodes find each other by
+   * their mesh. */
   const char *cluster;
-  struct {
-    const char *user, *password, *ca, *cert, *key;
-  } etcd;
+  struct etcd_access etcd;
   bool strict_names; /* names are given up when this node is no longer sure of them */
   bool mesh;         /* connect to every node that a connected node is connected to */
   /* For how long the node tries to reach a node that was lost or is to be joined; 0: not at all. */

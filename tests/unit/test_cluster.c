@@ -253,7 +253,7 @@ static void test_usage(void) {
   ok(cluster_new(&config, &f->c, &e) == ERR_USAGE && !cluster_registry(f->c), "a bad name: %s", e.text);
   cluster_free(f->c);
   config.spec = "etcd:http://127.0.0.1:1/x";
-  config.ca = "/nonexistent/ca.pem";
+  config.etcd.ca = "/nonexistent/ca.pem";
   ok(cluster_new(&config, &f->c, &e) == ERR_SYSTEM && !cluster_registry(f->c), "a missing file: %s", e.text);
   finish(f, "a cluster that was not made");
 }

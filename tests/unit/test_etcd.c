@@ -50,7 +50,7 @@ static struct fixture *fixture_new(int members, const char *user, const char *pa
     urls[i] = etcd_server_url(f->m[i]);
   }
   const struct etcd_config config = {
-      .loop = &f->loop, .log = &silent, .endpoints = urls, .user = user, .password = password};
+      .loop = &f->loop, .log = &silent, .endpoints = urls, .access = {.user = user, .password = password}};
   if (etcd_new(&config, &f->c, &e)) abort();
   return f;
 }
@@ -609,7 +609,7 @@ static void test_settings(void) {
   const struct etcd_config file = {.loop = &loop,
                                    .log = &silent,
                                    .endpoints = (const char *const[]){"https://a", NULL},
-                                   .ca = "/nowhere/ca.pem"};
+                                   .access = {.ca = "/nowhere/ca.pem"}};
   ok(etcd_new(&file, &c, &e) == ERR_SYSTEM && strstr(e.text, "/nowhere/ca.pem"), "no such file: %s", e.text);
   uv_run(&loop, UV_RUN_DEFAULT);
   ok(!uv_loop_close(&loop), "nothing is left behind");

@@ -37,8 +37,8 @@ static struct etcd *client_new(struct fixture *f, const char *user, const char *
   snprintf(cert, sizeof cert, "%s/client.pem", f->real->directory);
   snprintf(key, sizeof key, "%s/client.key", f->real->directory);
   struct etcd_config config = {
-      .loop = &f->loop, .log = &silent, .endpoints = urls, .user = user, .password = password};
-  if (f->real->tls) config.ca = ca, config.cert = cert, config.key = key;
+      .loop = &f->loop, .log = &silent, .endpoints = urls, .access = {.user = user, .password = password}};
+  if (f->real->tls) config.access.ca = ca, config.access.cert = cert, config.access.key = key;
   if (etcd_new(&config, &c, &e)) {
     printf("Bail out! %s\n", e.text);
     exit(1);
@@ -182,7 +182,8 @@ static void test_pages(struct fixture *f) {
   ok(!f->seen.e.code, "transactions of %d operations: %s", ETCD_TXN_MAX, error_text(&f->seen.e));
   struct seen *s = get(f, (struct etcd_range){.key = "p/", .prefix = true});
   ok(s->answer.n == 1024 && s->answer.count == 1024, "an answer of 1024 rows");
-  s = get(f, (struct etcd_range){.key = "p/", .prefix = true, .limit = 100, .after = "p/0999", .after_size = 6});
+  s = get(f,
+          (struct etcd_range){.key = "p/", .prefix = true, .limit = 100, .after = "p/0999", .after_size = 6});
   ok(s->answer.n == 24, "a page of 24");
   s = get(f, (struct etcd_range){.key = "p/", .prefix = true, .count_only = true, .serializable = true});
   ok(!s->answer.n && s->answer.count == 1024, "a count");

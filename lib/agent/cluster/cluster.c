@@ -40,14 +40,7 @@ static int make_etcd(const struct cluster *c, uv_loop_t *loop, const struct log 
                      struct error *e) {
   const char *endpoints[CLUSTER_ENDPOINTS + 1] = {0};
   for (int i = 0; i < c->spec.count; i++) endpoints[i] = c->spec.endpoints[i].base;
-  struct etcd_config config = {.loop = loop,
-                               .log = log,
-                               .endpoints = endpoints,
-                               .user = c->config.user,
-                               .password = c->config.password,
-                               .ca = c->config.ca,
-                               .cert = c->config.cert,
-                               .key = c->config.key};
+  struct etcd_config config = {.loop = loop, .log = log, .endpoints = endpoints, .access = c->config.etcd};
   return etcd_new(&config, out, e);
 }
 

@@ -9,6 +9,7 @@
 #ifndef AGENT_CLUSTER_CLUSTER_H
 #define AGENT_CLUSTER_CLUSTER_H
 
+#include "agent/cluster/etcd_access.h"
 #include "agent/cluster/names.h"
 #include "agent/mesh/mesh.h"
 #include "wire/psk.h"
@@ -31,9 +32,9 @@ struct cluster_config {
   struct holds_loop *holds;
   struct nodetab *nodes;
   struct names *globals;
-  const struct psk_set *psks;                    /* read whenever the seal is checked */
-  const char *spec;                              /* etcd:URL,URL/NAME */
-  const char *user, *password, *ca, *cert, *key; /* as in etcd.h */
+  const struct psk_set *psks; /* read whenever the seal is checked */
+  const char *spec;           /* etcd:URL,URL/NAME */
+  struct etcd_access etcd;
   const char *self, *tags, *version;
   uint32_t creation;
   const char *address;                   /* the IP address on which the node listens */

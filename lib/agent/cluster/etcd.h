@@ -19,6 +19,7 @@
 #ifndef AGENT_CLUSTER_ETCD_H
 #define AGENT_CLUSTER_ETCD_H
 
+#include "agent/cluster/etcd_access.h"
 #include "base/err.h"
 #include "base/log.h"
 
@@ -36,13 +37,12 @@ enum {
   ETCD_ROWS = 64,            /* changes that a watch tells in a turn of the loop */
 };
 
-/* Copied. */
+/* The texts are copied; the loop and the log are borrowed. */
 struct etcd_config {
   uv_loop_t *loop;
   const struct log *log;
   const char *const *endpoints; /* http:// or https://, host and port; NULL ends */
-  const char *user, *password;  /* or NULL */
-  const char *ca, *cert, *key;  /* files in PEM, or NULL */
+  struct etcd_access access;
 };
 
 struct etcd;

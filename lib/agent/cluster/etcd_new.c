@@ -73,12 +73,13 @@ static int take_user(struct etcd_login *l, const char *user, const char *passwor
 }
 
 static int take_config(struct etcd *c, const struct etcd_config *config, struct error *e) {
+  const struct etcd_access *access = &config->access;
   int code = take_endpoints(c, config->endpoints, e);
-  if (!code) code = take_file(&c->ca, config->ca, e);
-  if (!code) code = take_file(&c->cert, config->cert, e);
-  if (!code) code = take_file(&c->key, config->key, e);
+  if (!code) code = take_file(&c->ca, access->ca, e);
+  if (!code) code = take_file(&c->cert, access->cert, e);
+  if (!code) code = take_file(&c->key, access->key, e);
   if (!code) code = check_time(c->cert, e);
-  if (!code) code = take_user(&c->login, config->user, config->password, e);
+  if (!code) code = take_user(&c->login, access->user, access->password, e);
   return code;
 }
 
