@@ -824,6 +824,28 @@ memory_of() { api one GET /v1/node | jq ".memory.$1"; }
   [ "$(grep VmHWM "/proc/$(api one GET /v1/node | jq .os_pid)/status" | tr -dc 0-9)" -lt 250000 ]
 }
 
+resident_mb() { echo $(($(memory_of rss) >> 20)); }
+
+@test "--max-memory: mailboxes of many that nobody reads fill the node to its bound only, and give it back" {
+  [ -z "${SAN:-}" ] || skip 'a sanitizer takes memory of its own'
+  start_node one --max-memory 100M
+  node-spawn -n one -d -e 'local boxes = {}
+    for i = 1, 20 do
+      local box = spawn(function() receive_match({"never"}) end)
+      boxes[i] = box
+      spawn(function() for k = 1, 25 do send(box, ("m"):rep(1 << 20) .. k) end end)
+    end
+    register("owner", self())
+    receive()
+    for _, box in ipairs(boxes) do exit(box, "kill") end'
+  wait_until eval '[ "$(memory_of short)" = true ]'
+  run -0 node-ps -n one --sort mailbox
+  [ "$(memory_of messages)" -gt $((40 << 20)) ]
+  [ "$(grep VmHWM "/proc/$(api one GET /v1/node | jq .os_pid)/status" | tr -dc 0-9)" -lt 160000 ]
+  run -0 node-send -n one owner go
+  wait_until eval '[ "$(memory_of short)" = false ] && [ "$(resident_mb)" -lt 50 ]'
+}
+
 # adds_up: the meters of the node "one" add up to its resident memory within a fifth.
 adds_up() {
   run -0 api one GET /v1/node
