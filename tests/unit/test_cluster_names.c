@@ -647,6 +647,43 @@ static void test_watches(void) {
   fixture_free(f);
 }
 
+/* An old etcd that loses the news of a deletion, while the watch lives. */
+static void test_lost_news(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  enter(a, "one", 7, false);
+  find(b, "one");
+  while (!etcd_server_watches(f->m)) turn(f);
+  delete_key(f, "one", false);
+  for (int i = 0; i < 20; i++) turn(f);
+  ok(find(b, "one").yes && etcd_server_watches(f->m) == 1,
+     "a deletion that a watch is not told of is not known");
+  f->ahead_ms += NAMES_KEPT_MS + 100;
+  while (in_table(b, "one") != NPID_NONE) turn(f);
+  ok(!find(b, "one").yes, "for NAMES_KEPT_MS at most");
+  fixture_free(f);
+}
+
+/* The lease of the node has ended, and the node has not heard of that. */
+static void test_no_member(void) {
+  struct fixture *f = fixture_new(false);
+  struct node *a = &f->node[0], *b = &f->node[1];
+  struct outcome one = {0};
+  enter(a, "zero", 7, false);
+  etcd_server_delete(f->m, "/p/m/a@h");
+  int asked = etcd_server_asked(f->m, "/v3/kv/txn");
+  registry_register(a->registry, "one", npid_make(0, 7), false, outcome_done, &one);
+  while (etcd_server_asked(f->m, "/v3/kv/txn") == asked) turn(f);
+  for (int i = 0; i < 20; i++) turn(f);
+  ok(!key_revision(f, "one") && !one.times, "a node whose key has gone writes no name");
+  ok(enter(b, "one", 8, false).yes, "another one does");
+  wait_for(f, &one);
+  ok(one.code == ERR_ETCD && in_table(a, "one") == NPID_NONE, "and the first one fails");
+  join_cluster(a);
+  ok(!enter(a, "one", 7, false).yes && enter(a, "two", 7, false).yes, "until the node has joined again");
+  fixture_free(f);
+}
+
 static void test_many_shards(void) {
   enum { MANY = 400 };
   struct fixture *f = fixture_new(false);
@@ -673,6 +710,21 @@ static void test_many_shards(void) {
   while (names_count(b->globals) == all) turn(f);
   ok(etcd_server_watches(f->m) == NAMES_WATCHES, "at most %d shards are watched", NAMES_WATCHES);
   ok(names_count(b->globals) > 0, "the names of others stay for a second");
+  f->ahead_ms += NAMES_POLLED_MS + 100;
+  int polled = MANY;
+  while (polled == MANY) { /* until those of shards that are not watched have left */
+    turn(f);
+    for (polled = 0; polled < MANY; polled++) {
+      snprintf(name, sizeof name, "n%d", polled);
+      if (in_table(b, name) == NPID_NONE) break;
+    }
+  }
+  struct outcome again = find(b, name), moved = enter(a, name, 9, true);
+  ok(again.yes && moved.yes && etcd_server_watches(f->m) == NAMES_WATCHES,
+     "a name of another shard is found, too");
+  f->ahead_ms += NAMES_POLLED_MS + 100;
+  while (token_of(b, name) == (int64_t)again.token) turn(f);
+  ok(find(b, name).token == moved.token, "and asked for again after a second, when it has moved");
   leave_cluster(a);
   ok(in_table(b, "n1") == NPID_NONE && in_table(b, "n2") == NPID_NONE, "all are hidden as their node goes");
   while (names_count(b->globals)) turn(f);
@@ -1169,6 +1221,8 @@ int main(void) {
   test_lease_lost();
   test_watches();
   test_many_shards();
+  test_lost_news();
+  test_no_member();
   test_stop();
   test_foreign_value();
   test_process_with_many();

@@ -2,6 +2,7 @@
  * says; the nodes keep theirs by the clock. */
 #include "agent/cluster/roster.h"
 
+#include "base/clock.h"
 #include "cluster_host.h"
 #include "etcd_server.h"
 #include "patience.h"
@@ -74,6 +75,12 @@ static struct fixture *fixture_new(void) {
   return f;
 }
 
+/* The clock of leases; slept_ms: for how long the host has slept. */
+static int64_t slept_ms;
+static int64_t lease_ms(void) {
+  return clock_boot_ms() + slept_ms;
+}
+
 static struct node *begin(struct fixture *f, int i, const char *name, int64_t count_ms) {
   struct node *n = &f->node[i];
   *n = (struct node){.f = f};
@@ -89,7 +96,8 @@ static struct node *begin(struct fixture *f, int i, const char *name, int64_t co
                                        .tags = "role=db web",
                                        .version = "1",
                                        .ttl_s = TTL_S,
-                                       .count_ms = count_ms};
+                                       .count_ms = count_ms,
+                                       .lease_ms = lease_ms};
   n->roster = roster_new(&roster, &events, n);
   if (!n->roster) abort();
   return n;
@@ -344,6 +352,22 @@ static void test_away(void) {
   fixture_free(f);
 }
 
+/* The host sleeps for longer than the lease lasts, while the clock of the loop stands still. */
+static void test_sleep(void) {
+  struct fixture *f = fixture_new();
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->joined, 1);
+  ok(roster_sure_ms(one->roster) > 0, "the key of a node that has just joined is there for sure");
+  slept_ms = 1000 * TTL_S;
+  etcd_server_expire(f->m, 0);
+  ok(roster_sure_ms(one->roster) <= 0, "not so once the host has slept for the time of the lease");
+  until(f, &one->joined, 2);
+  ok(roster_sure_ms(one->roster) > 0 && one->revision == etcd_server_created(f->m, "/x/m/one@a"),
+     "and the node joins again");
+  slept_ms = 0;
+  fixture_free(f);
+}
+
 static void test_lost_answer(void) {
   struct fixture *f = fixture_new();
   etcd_server_fault(f->m, ETCD_LOSES);
@@ -388,6 +412,7 @@ int main(void) {
   test_lease_lost();
   test_away();
   test_lost_answer();
+  test_sleep();
   test_lost_news();
   test_hopeless();
   return tap_end();

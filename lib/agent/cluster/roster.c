@@ -17,10 +17,14 @@
  * begins it again later, behind the last revision that it was told: then etcd tells all that has happened
  * since in one line. The pauses grow while that goes on; they are shorter where nodes are gone.
  *
+ * For how long the key is there for sure is told by a clock that goes on while the host sleeps, as that of
+ * etcd does; all timers stand still then.
+ *
  * The answer to the creation of the key may be lost: then the key is found there with the lease of this node.
  */
 #include "agent/cluster/roster.h"
 
+#include "base/clock.h"
 #include "base/map.h"
 #include "base/random.h"
 #include "core/tags.h"
@@ -64,7 +68,7 @@ struct roster {
   /* the key of this node */
   uv_timer_t keep;
   int64_t lease, revision;
-  int64_t sent_ms, kept_ms;   /* when the last keepalive, the last answered one, was sent */
+  int64_t sent_ms, kept_ms;   /* when the last keepalive, the last answered one, was sent, by lease_ms */
   int retry_ms;               /* how long the next attempt waits that follows a failure */
   int64_t rival, rival_since; /* the key that another node has: its creation; when it was first seen */
   bool renewed;               /* the value is to be put again */
@@ -255,7 +259,7 @@ static void on_kept(void *data, const struct error *e, const struct etcd_answer 
     create(r);
     return;
   }
-  keep_after(r, ttl_ms(r) / 3 - (now_ms(r) - r->sent_ms));
+  keep_after(r, ttl_ms(r) / 3 - (r->config.lease_ms() - r->sent_ms));
   r->events->kept(r->data);
 }
 
@@ -289,7 +293,7 @@ static void on_keep(uv_timer_t *t) {
     renew(r);
     return;
   }
-  r->sent_ms = now_ms(r);
+  r->sent_ms = r->config.lease_ms();
   if (r->lease)
     etcd_keepalive(r->config.etcd, r->lease, on_kept, r);
   else
@@ -622,6 +626,7 @@ struct roster *roster_new(const struct roster_config *config, const struct roste
   r->data = data;
   if (!r->config.ttl_s) r->config.ttl_s = ROSTER_TTL_S;
   if (!r->config.count_ms) r->config.count_ms = ROSTER_COUNT_MS;
+  if (!r->config.lease_ms) r->config.lease_ms = clock_boot_ms;
   r->backoff_ms = RELIST_MS;
   r->page = ROSTER_PAGE;
   r->random = random_number();
@@ -682,7 +687,7 @@ int64_t roster_revision(const struct roster *r) {
 }
 
 int64_t roster_sure_ms(const struct roster *r) {
-  return r->revision ? r->kept_ms + ttl_ms(r) - now_ms(r) : 0;
+  return r->revision ? r->kept_ms + ttl_ms(r) - r->config.lease_ms() : 0;
 }
 
 int64_t roster_find(const struct roster *r, const char *node) {

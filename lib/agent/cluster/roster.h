@@ -38,7 +38,8 @@ struct roster_config {
   const char *address; /* where the node listens, as the host of a URL */
   uint16_t port;       /* 0: nowhere */
   const char *tags, *version;
-  int64_t ttl_s, count_ms; /* 0: ROSTER_TTL_S, ROSTER_COUNT_MS */
+  int64_t ttl_s, count_ms;   /* 0: ROSTER_TTL_S, ROSTER_COUNT_MS */
+  int64_t (*lease_ms)(void); /* the clock by which its lease ends; NULL: clock_boot_ms */
 };
 
 /* An event may call every function of the roster except roster_free. */
