@@ -56,10 +56,12 @@ static const struct tool tool = {
 static void put_run(const struct table *t, const json_t *row, const char *key, struct buf *out) {
   (void)t;
   const json_t *ms = json_object_get(row, key);
-  if (ms)
-    buf_printf(out, "%.1fs", json_number_value(ms) / 1000);
-  else
+  if (!ms) {
     buf_putc(out, '-');
+    return;
+  }
+  table_tenths(out, (json_integer_value(ms) + 50) / 100);
+  buf_putc(out, 's');
 }
 
 /* The state, and the priority if it is not normal, as in "ready/low". */

@@ -45,9 +45,15 @@ void table_integer(const struct table *table, const json_t *row, const char *key
   (void)table;
   const json_t *n = json_object_get(row, key);
   if (n)
-    buf_printf(out, "%lld", (long long)json_integer_value(n));
+    buf_number(out, json_integer_value(n), 1);
   else
     buf_putc(out, '-');
+}
+
+void table_tenths(struct buf *out, int64_t n) {
+  buf_number(out, n / 10, 1);
+  buf_putc(out, '.');
+  buf_number(out, n % 10, 1);
 }
 
 void table_bytes(const struct table *table, const json_t *row, const char *key, struct buf *out) {
@@ -56,10 +62,16 @@ void table_bytes(const struct table *table, const json_t *row, const char *key, 
   double n = json_number_value(bytes);
   const char *unit = "\0KMGT";
   for (; n >= 999.5 && unit[1]; unit++) n /= 1024;
-  if (!bytes)
+  if (!bytes) {
     buf_putc(out, '-');
-  else
-    buf_printf(out, *unit && n < 9.95 ? "%.1f%.1s" : "%.0f%.1s", n, unit);
+    return;
+  }
+  if (*unit && n < 9.95) {
+    table_tenths(out, (int64_t)(n * 10 + 0.5));
+  } else {
+    buf_number(out, (int64_t)(n + 0.5), 1);
+  }
+  if (*unit) buf_putc(out, *unit);
 }
 
 void table_age(const struct table *table, const json_t *row, const char *key, struct buf *out) {
@@ -71,7 +83,8 @@ void table_age(const struct table *table, const json_t *row, const char *key, st
   long long age = json_integer_value(json_object_get(row, key)) / 1000;
   size_t i = 0;
   while (i + 1 < sizeof units / sizeof *units && age < units[i].seconds) i++;
-  buf_printf(out, "%lld%c", age / units[i].seconds, units[i].letter);
+  buf_number(out, age / units[i].seconds, 1);
+  buf_putc(out, units[i].letter);
 }
 
 void table_pid(const struct table *table, const json_t *row, const char *key, struct buf *out) {

@@ -89,6 +89,9 @@ table_put table_integer;
 /* Writes a number of bytes in at most four characters: 512, 1.5K, 23M; '-' when the member is missing. */
 table_put table_bytes;
 
+/* Appends n tenths as a decimal number with one place; n >= 0. */
+void table_tenths(struct buf *out, int64_t n);
+
 /* Writes milliseconds, rounded down to the largest unit: 5s, 12m, 3h, 40d. */
 table_put table_age;
 

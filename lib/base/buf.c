@@ -54,6 +54,15 @@ void buf_putc(struct buf *b, char c) {
   buf_append(b, &c, 1);
 }
 
+void buf_number(struct buf *b, int64_t n, int digits) {
+  char text[64];
+  size_t at = sizeof text;
+  uint64_t left = n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
+  for (; (left || digits > 0) && at > 1; left /= 10, digits--) text[--at] = (char)('0' + left % 10);
+  if (n < 0) text[--at] = '-';
+  buf_append(b, text + at, sizeof text - at);
+}
+
 void buf_printf(struct buf *b, const char *format, ...) {
   va_list args;
   va_start(args, format);

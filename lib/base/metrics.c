@@ -45,19 +45,12 @@ static int64_t read_value(const struct metric *row, const void *values) {
 
 /* Not with printf: a node has some ten samples for each link, and writes them between two turns of its loop.
  */
-static void put_number(struct buf *out, int64_t value, int digits) {
-  char text[24];
-  size_t at = sizeof text;
-  for (; value || digits > 0; value /= 10, digits--) text[--at] = (char)('0' + value % 10);
-  buf_append(out, text + at, sizeof text - at);
-}
-
 static void put_value(struct buf *out, enum metric_unit unit, int64_t value) {
   enum { NS = 1000000000, NS_DIGITS = 9 };
-  put_number(out, unit == METRIC_NS ? value / NS : value, 1);
+  buf_number(out, unit == METRIC_NS ? value / NS : value, 1);
   if (unit != METRIC_NS) return;
   buf_putc(out, '.');
-  put_number(out, value % NS, NS_DIGITS);
+  buf_number(out, value % NS, NS_DIGITS);
 }
 
 void metrics_put(struct metrics *m, const char *label, const void *values) {

@@ -25,6 +25,22 @@ static void test_printf(void) {
   buf_finish(&b);
 }
 
+static void test_number(void) {
+  static const int64_t numbers[] = {0, 7, -7, 10, 1234567890123456789, INT64_MAX, INT64_MIN};
+  struct buf b = BUF_INIT;
+  char wanted[32];
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    buf_clear(&b);
+    buf_number(&b, numbers[i], 1);
+    snprintf(wanted, sizeof wanted, "%lld", (long long)numbers[i]);
+    is(b.data, wanted, "the number %s", wanted);
+  }
+  buf_clear(&b);
+  buf_number(&b, 42, 9);
+  is(b.data, "000000042", "with at least nine digits");
+  buf_finish(&b);
+}
+
 static void test_take(void) {
   struct buf b = BUF_INIT;
   char *text = buf_take(&b);
@@ -49,6 +65,7 @@ static void test_failure(void) {
 int main(void) {
   test_growth();
   test_printf();
+  test_number();
   test_take();
   test_failure();
   return tap_end();

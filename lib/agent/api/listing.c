@@ -49,13 +49,8 @@ static void put_pid(struct agent *a, struct buf *out, const char *head, npid pid
 }
 
 static void put_number(struct buf *out, const char *head, int64_t n) {
-  char digits[24], *at = digits + sizeof digits;
-  uint64_t left = n < 0 ? 0 - (uint64_t)n : (uint64_t)n;
-  do *--at = (char)('0' + left % 10);
-  while (left /= 10);
-  if (n < 0) *--at = '-';
   buf_puts(out, head);
-  buf_append(out, at, (size_t)(digits + sizeof digits - at));
+  buf_number(out, n, 1);
 }
 
 /* Writes what a process is, as one line and, of a command, as a list. */
