@@ -499,6 +499,31 @@ static void test_frozen_member(void) {
 }
 
 /* A request that is not answered in time, by a member that answers others meanwhile. */
+/* Many watches begin, and end as their member is frozen. */
+static void test_many_watches(void) {
+  enum { MANY = 20, AT_ONCE = 4 };
+  struct fixture *f = fixture_new(2, NULL, NULL);
+  struct seen w = {0};
+  int most = 0, open = 0, ended = 0;
+  for (int i = 0; i < MANY; i++) etcd_watch(f->c, "m/", 2, &events, &w);
+  for (int now; open < MANY; open = now) {
+    uv_run(&f->loop, UV_RUN_ONCE);
+    now = etcd_server_watches(f->m[0]) + etcd_server_watches(f->m[1]);
+    if (now - open > most) most = now - open;
+  }
+  ok(most <= AT_ONCE, "of %d watches %d begin in a turn of the loop", MANY, most);
+  bool at = etcd_server_watches(f->m[1]);
+  etcd_server_fault(f->m[at], ETCD_SILENT);
+  get(f, "k");
+  etcd_get(f->c, &(struct etcd_range){.key = "k"}, on_done, &f->seen);
+  for (most = 0; ended < MANY; ended = w.ended) {
+    uv_run(&f->loop, UV_RUN_ONCE);
+    if (w.ended - ended > most) most = w.ended - ended;
+  }
+  ok(most <= 2 * AT_ONCE, "and %d end", most);
+  fixture_free(f);
+}
+
 static void test_slow_request(void) {
   struct fixture *f = fixture_new(2, NULL, NULL);
   struct seen w = {0}, late = {0};
@@ -643,6 +668,7 @@ int main(void) {
   test_next_endpoint();
   test_lost_answers();
   test_frozen_member();
+  test_many_watches();
   test_slow_request();
   test_many_requests();
   test_users();

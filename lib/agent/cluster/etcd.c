@@ -118,7 +118,8 @@ static void note_answer(const struct etcd_call *call) {
   struct etcd *c = call->c;
   uint64_t now = uv_now(c->loop);
   c->endpoints[call->endpoint].good = c->calls;
-  if (c->moved) etcd_watches_moved(c);
+  if (c->moved) c->moving = etcd_watches_moved(c);
+  if (c->moving) etcd_soon(c);
   c->moved = false;
   if (!c->away_since) return;
   if (log_admits(&c->lines, (int64_t)now))
@@ -381,6 +382,8 @@ static void on_soon(uv_idle_t *i) {
   struct etcd *c = i->data;
   uv_idle_stop(i);
   if (etcd_watches_read(c)) etcd_soon(c);
+  if (c->moving && !c->moved) c->moving = etcd_watches_moved(c);
+  if (c->moving && !c->moved) etcd_soon(c);
   for (int lane = LANES; lane--;) send_waiting(c, (enum etcd_lane_name)lane);
   if (!TAILQ_EMPTY(&c->opening) && has_token(c)) etcd_watches_send(c);
   if (!c->finished) set_deadline(c);

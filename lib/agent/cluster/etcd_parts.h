@@ -131,6 +131,7 @@ struct etcd {
   int count, current; /* current: the one in use */
   uint64_t calls;     /* that have begun */
   bool moved;         /* it has not answered since it came into use */
+  bool moving;        /* watches at other endpoints are to end */
   char *ca, *cert, *key;
   struct etcd_login login;
 
@@ -168,8 +169,9 @@ bool etcd_watches_read(struct etcd *c);
 void etcd_watches_refuse(struct etcd *c, const struct error *e);
 /* When the first of the watches that wait for their first line is late; 0: none waits. */
 uint64_t etcd_watches_until(const struct etcd *c);
-void etcd_watches_late(struct etcd *c);  /* ends those that are late */
-void etcd_watches_moved(struct etcd *c); /* ends those at other endpoints than the one in use */
+void etcd_watches_late(struct etcd *c); /* ends those that are late */
+/* Ends some of those at other endpoints than the one in use.  True: there may be more. */
+bool etcd_watches_moved(struct etcd *c);
 void etcd_watches_finish(struct etcd *c, const struct error *e);
 
 #endif

@@ -13,6 +13,8 @@
 #include <string.h>
 
 enum {
+  AT_ONCE = 4, /* watches that wait for their first line after they were sent, and that are ended in a turn:
+                  each one may cost a TLS handshake */
   TURN_BYTES = 16 << 10, /* of lines that are read in a turn of the loop */
   ROW_BYTES = TURN_BYTES / ETCD_ROWS,
   UNREAD_MAX =
@@ -54,6 +56,7 @@ void etcd_unwatch(struct etcd_watch *w) {
   stop_talking(w);
   TAILQ_REMOVE(w->begun ? &c->open : &c->opening, w, link);
   c->stats.watches--;
+  etcd_soon(c); /* others may be sent */
   etcd_parse_cancel(w->parse);
   etcd_reading_finish(&w->line);
   etcd_call_finish(&w->call);
@@ -292,9 +295,18 @@ static struct etcd_watch *first_elsewhere(const struct etcd_watches *all, int en
   return w;
 }
 
+/* How many wait for their first line. */
+static int count_sent(const struct etcd *c) {
+  int n = 0;
+  const struct etcd_watch *w;
+  TAILQ_FOREACH(w, &c->opening, link) n += w->sent;
+  return n;
+}
+
 void etcd_watches_send(struct etcd *c) {
   struct error e;
-  for (struct etcd_watch *w; (w = first_unsent(&c->opening));) {
+  int room = AT_ONCE - count_sent(c);
+  for (struct etcd_watch *w; room > 0 && (w = first_unsent(&c->opening)); room--) {
     int code = send_watch(w);
     if (!code) continue;
     error_set(&e, code, "etcd: %s", err_sentence(code));
@@ -324,14 +336,17 @@ void etcd_watches_late(struct etcd *c) {
   }
 }
 
-void etcd_watches_moved(struct etcd *c) {
+bool etcd_watches_moved(struct etcd *c) {
   struct error e;
-  struct etcd_watch *w;
-  while ((w = first_elsewhere(&c->open, c->current)) || (w = first_elsewhere(&c->opening, c->current))) {
+  struct etcd_watch *w = NULL;
+  for (int n = 0; n < AT_ONCE; n++) {
+    if (!(w = first_elsewhere(&c->open, c->current))) w = first_elsewhere(&c->opening, c->current);
+    if (!w) return false;
     error_set(&e, ERR_ETCD, "%s: the watch is given up, since this endpoint did not answer (etcd)",
               url_of(w));
     end(w, &e);
   }
+  return true;
 }
 
 void etcd_watches_finish(struct etcd *c, const struct error *e) {
