@@ -1,9 +1,18 @@
 /* state: what the parts of a node share.  agent.c makes, owns and frees it.  Every part may read it, on the
- * I/O thread. Who changes what: a part that is a pointer to an opaque struct is made, changed and freed by
- * the functions of its own header; `processes` by process/hosted.c, `console` and `console_process` by
- * process/console.c, `commands`, `cgroups` and `kept` by process/command*.c, `globals` by the registry,
- * `log.sink` and `output` by outputs.c, `creation` by starts.c, `psks` by api/cookies.c, `address` and `port`
- * by runtime.c; everything else by agent.c. */
+ * I/O thread.  A part that is a pointer to an opaque struct is made, changed and freed by the functions of
+ * its own header, which agent.c calls.  The rest is changed by agent.c, but
+ *
+ *   processes, walks, ties, ties_left             process/hosted.c
+ *   console, console_process                      process/console.c
+ *   commands, cgroups, cgroups_sought, kept       process/command*.c
+ *   children, starts                              process/children.c
+ *   cluster, registry, mesh_registry              wiring.c, which makes them
+ *   globals                                       the registry
+ *   log.sink, output                              outputs.c
+ *   creation                                      starts.c
+ *   psks                                          api/cookies.c
+ *   address, port                                 runtime.c
+ */
 #ifndef AGENT_STATE_H
 #define AGENT_STATE_H
 
