@@ -1,5 +1,5 @@
--- Calls every function that a process has (but os.tmpname, which leaves a file) with objects whose metamethods
--- misbehave.  Prints "true true" when all calls were made and their processes have ended.
+-- Calls every function that a process has (but os.tmpname, which leaves a file), and the methods of files, with
+-- objects whose metamethods misbehave.  Prints "true true" when all calls were made and their processes have ended.
 local events = {"__len", "__index", "__newindex", "__pairs", "__tostring", "__close", "__eq", "__lt", "__le", "__concat",
   "__call", "__unm", "__add", "__name"}
 local sink = spawn(function() while true do receive() end end)
@@ -33,6 +33,12 @@ local function collect(prefix, t)
 end
 collect("", _G)
 for _, name in ipairs{"server", "supervisor", "task", "group"} do collect(name .. ".", require(name)) end
+for _, method in ipairs{"read", "write", "lines", "seek", "setvbuf", "flush", "close"} do
+  calls[#calls + 1] = function(...)
+    local file <close> = io.open("/dev/null", "r+")
+    return file[method](file, ...)
+  end
+end
 local open, count = {}, 0
 for act in pairs(acts) do
   for _, f in ipairs(calls) do
