@@ -6,8 +6,10 @@
 
 #include "tap.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { IDLE = 5 * NET_HEARTBEAT, ROUND = IDLE + 2 * NET_HEARTBEAT };
 
@@ -118,6 +120,41 @@ static void test_present(void) {
   net_present(t.one, t.one);
   ok(t.l.ups == 1, "this node itself is no other node");
   net_free(t.net);
+}
+
+/* Many nodes that come at once. */
+static void test_log(void) {
+  enum { MANY = 100 };
+  static char text[65536];
+  struct pair t;
+  struct error e;
+  struct presence p = {.creation = 1, .address = "127.0.0.1", .port = 1, .tags = ""};
+  int ends[2], lines = 0;
+  if (pipe2(ends, O_NONBLOCK)) abort();
+  struct sink_config config = {.prefix = "one", .max = {1 << 20}, .fd = ends[1]};
+  begin(&t);
+  if (sink_new(&config, &t.one->log.sink, &e)) abort();
+  t.one->log.prefix = "one";
+  for (int i = 0; i < MANY; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "n%d@c", i);
+    if (nodename_parse(name, &p.node, NULL)) abort();
+    mesh_present(t.one->mesh, &p);
+  }
+  ok(t.l.ups == MANY + 1, "%d nodes come at once, and each is told", MANY);
+  net_pass(t.net, LOG_BURST_MS + 2 * NET_HEARTBEAT);
+  sink_flush(t.one->log.sink, 10000);
+  ssize_t n = read(ends[0], text, sizeof text - 1);
+  text[n > 0 ? n : 0] = 0;
+  for (const char *at = text; (at = strchr(at, '\n')); at++) lines++;
+  ok(lines <= LOG_BURST + 1, "the log has %d lines of them", lines);
+  ok(strstr(text, " more nodes without a link came or went"), "the last one says that others were left out");
+  struct sink *sink = t.one->log.sink;
+  t.one->log.sink = NULL;
+  net_free(t.net);
+  sink_free(sink, 10000);
+  close(ends[0]);
+  close(ends[1]);
 }
 
 static void test_restart(void) {
@@ -727,6 +764,7 @@ static void test_quiet_schedules(void) {
 
 int main(void) {
   test_present();
+  test_log();
   test_restart();
   test_tags();
   test_link();

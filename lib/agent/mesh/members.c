@@ -702,7 +702,10 @@ static void log_left_out_lines(struct mesh *m) {
   int64_t now = now_ms(m);
   unsigned n = log_left_out(&m->refusals, now);
   if (n) log_line(m->config.log, "%u more lines about refused offers and streams were left out", n);
-  m->left_out = m->refusals.left_out > 0;
+  n = log_left_out(&m->comings, now);
+  if (n)
+    log_line(m->config.log, "%u more nodes without a link came or went (node-list shows who is there)", n);
+  m->left_out = m->refusals.left_out || m->comings.left_out;
   for (size_t i = 0; i < m->count; i++) {
     struct peer *p = m->all[i];
     if ((n = log_left_out(&p->lines, now)))

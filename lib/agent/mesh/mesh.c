@@ -201,13 +201,21 @@ bool peer_may_log(struct mesh *m, struct peer *p) {
   return good;
 }
 
+/* May it be logged that the peer is up, or down?  Those of a large cluster that have no link are many. */
+static bool may_log_state(struct peer *p) {
+  struct mesh *m = p->mesh;
+  bool is_distant = m->config.on_demand && p->state == PEER_DOWN;
+  if (!is_distant || log_admits(&m->comings, (int64_t)uv_now(m->config.loop))) return peer_may_log(m, p);
+  m->left_out = true;
+  return false;
+}
+
 void peer_tell(struct peer *p, const char *why) {
   struct mesh *m = p->mesh;
   const char *node = p->name.full;
   if (p->told_up == !why) return;
   p->told_up = !why;
-  if (peer_may_log(m, p))
-    log_line(m->config.log, why ? "%s is down: %s" : "%s is up%s", node, why ? why : "");
+  if (may_log_state(p)) log_line(m->config.log, why ? "%s is down: %s" : "%s is up%s", node, why ? why : "");
   for (struct mesh_subscriber *s = m->subscribers, *next; s; s = next) {
     next = s->next;
     s->event(s->data, node, why);

@@ -287,7 +287,8 @@ struct mesh {
   uint64_t lost_pids;                               /* nodetab_refused at the last log line about it */
   int64_t lost_pids_ns;                             /* when that line was logged */
   struct log_limit refusals; /* of lines about offers and streams of nobody that is known */
-  bool left_out;             /* lines about peers, or of `refusals`, were left out, which is not logged yet */
+  struct log_limit comings;  /* of lines about members that come and go without a link */
+  bool left_out;             /* lines about peers, or of these two, were left out, which is not logged yet */
   bool stopping;
 };
 
