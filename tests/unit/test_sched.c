@@ -258,6 +258,27 @@ static void test_alone(void) {
   sched_finish(&all);
 }
 
+/* Processes that wake each other all the time, beside one of theirs that computes, hold up nobody. */
+static void test_ring(void) {
+  struct fake alone = {.act = COMPUTE}, ring = {.act = JOINED};
+  begin();
+  struct scheduler *s = &all.scheduler[0];
+  sched_wake(&all, &alone.runnable);
+  step(10);
+  sched_wake(&all, &ring.runnable);
+  step(1);
+  ring.act = REQUEUE;
+  int before = alone.turns;
+  for (int i = 0; i < 1000; i++) {
+    step(1);
+    atomic_fetch_add(&s->ticks, 1);
+  }
+  ok(alone.turns - before >= 1000 / (SCHED_PATIENCE + 2),
+     "one that computes has its turns beside those who are woken all the time: %d of 1000",
+     alone.turns - before);
+  sched_finish(&all);
+}
+
 /* One that computes alone goes a long way in virtual time with each turn: those that join begin with the
  * others.
  */
@@ -361,6 +382,7 @@ int main(void) {
   test_low();
   test_patience();
   test_alone();
+  test_ring();
   test_begins_with_others();
   test_wakes_where_it_ran();
   test_deadline();

@@ -204,14 +204,15 @@ static void promote(struct schedulers *all, struct runnable *r) {
 }
 
 /* Do processes compute in the next woken runnable that have had less than the next computing one?  They are a
- * crowd that was woken at once, and their turn as woken ones is also their share. */
+ * crowd that was woken at once, and their turn as woken ones is also their share.  A runnable whose woken
+ * processes only hand each other messages is none: those of it that compute have nothing of its turns. */
 static bool woken_have_less(struct scheduler *s) {
   struct computing *c = &s->all->computing;
   pthread_mutex_lock(&c->lock);
   int64_t next = timers_next(&c->order[SCHED_CLASS_NORMAL]);
   pthread_mutex_lock(&s->woken.lock);
   const struct runnable *r = s->woken.first;
-  bool less = r && r->members && r->class == SCHED_CLASS_NORMAL && r->turn.at < next;
+  bool less = r && r->joining && r->members && r->class == SCHED_CLASS_NORMAL && r->turn.at < next;
   pthread_mutex_unlock(&s->woken.lock);
   pthread_mutex_unlock(&c->lock);
   return less;
@@ -318,6 +319,7 @@ bool sched_rest(struct runnable *r) {
   int running = RUNNABLE_RUNNING;
   note_load(r, 0);
   r->members = 0;
+  r->joining = false;
   if (atomic_compare_exchange_strong(&r->state, &running, RUNNABLE_IDLE)) return true;
   atomic_exchange(&r->state, RUNNABLE_RUNNING);
   return false;
@@ -328,6 +330,7 @@ void sched_requeue(struct runnable *r, struct sched_demand d) {
   if (!d.woken && d.deadline != TIMER_NEVER) sched_sleep_until(r, d.deadline);
   note_load(r, d.normal + (d.low + SCHED_LOW_TURN - 1) / SCHED_LOW_TURN);
   if (!d.normal && !d.low) r->members = 0;
+  r->joining = d.woken && d.used;
   if (d.woken && d.used) charge_woken(&s->all->computing, r, &d);
   atomic_exchange(&r->state, RUNNABLE_QUEUED);
   if (d.woken || !enqueue_computing(&s->all->computing, r, &d)) {

@@ -63,6 +63,7 @@ struct runnable {
   struct runnable *next, *prev; /* in a queue of the woken, under the queue's lock */
   struct timer turn;            /* in a heap of the computing; `at` is its virtual time, */
   unsigned members;             /* the mean of so many processes; 0: none computed in the last turn */
+  bool joining;                 /* processes of it that were woken used up a slice in its last turn */
   enum sched_class class;       /* of that heap; both change under the lock of the heaps */
   atomic_bool computes;         /* it is in that heap */
   atomic_int state;
