@@ -108,7 +108,7 @@ static size_t tell_some(struct etcd_watch *w) {
   bool more = n > ETCD_ROWS;
   if (more) n = ETCD_ROWS;
   w->at += n;
-  w->told = more     ? rows[n].modified - 1 /* more rows of that revision may follow */
+  w->told = more     ? all->rows[w->at].modified - 1 /* more rows of that revision may follow */
             : all->n ? all->rows[all->n - 1].modified
                      : all->revision;
   w->line = (struct etcd_reading){0};
