@@ -19,8 +19,8 @@ static struct frame *frame_at(lua_State *from, int level) {
 /* Finds the outermost frames, and returns the number of all; 0: not known. */
 static int find_last(lua_State *from, struct frame *last[TRACE_LAST]) {
   int n = 0;
-  struct frame *f = frame_at(from, 0);
-  if (LUA_VERSION_NUM != 504 || f->previous != frame_at(from, 1) || f->previous->next != f) return 0;
+  struct frame *f = frame_at(from, 0), *caller = frame_at(from, 1);
+  if (LUA_VERSION_NUM != 504 || !f || !caller || f->previous != caller || caller->next != f) return 0;
   for (; f->previous; f = f->previous) last[n++ % TRACE_LAST] = f;
   return n;
 }
