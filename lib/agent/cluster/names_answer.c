@@ -105,8 +105,9 @@ static struct resumed *resumed_new(struct cluster_names *g, const char *name) {
 }
 
 void names_resume(struct cluster_names *g, const char *name, struct waiters *all) {
-  if (!STAILQ_EMPTY(all)) begin_one(g, name, all);
-  struct resumed *r = STAILQ_EMPTY(all) || g->finishing ? NULL : resumed_new(g, name);
+  struct resumed *r = map_get(&g->resuming, name); /* these asked earlier */
+  if (!r && !STAILQ_EMPTY(all)) begin_one(g, name, all);
+  if (!r && !STAILQ_EMPTY(all) && !g->finishing) r = resumed_new(g, name);
   while (!STAILQ_EMPTY(all) && !r) begin_one(g, name, all);
   if (!r) return;
   STAILQ_CONCAT(&r->waiters, all);
