@@ -37,9 +37,10 @@ enum { RETRY_MS = 500, RETRY_MAX_MS = 4000, RELIST_MS = 200, RELIST_MAX_MS = 320
 enum {
   BURST_MS = 500,
   BURST_ROWS = 8,
+  PAUSE_NODE_MS = 4,
   PAUSE_MS = 250,
-  PAUSE_GONE_MS = 500,
-  PAUSE_MAX_MS = 2000,
+  PAUSE_GONE_MS = 400,
+  PAUSE_MAX_MS = 1600,
   WORKS_MS = 5000
 };
 
@@ -293,6 +294,7 @@ static void on_keep(uv_timer_t *t) {
     renew(r);
     return;
   }
+  if (r->revision) r->events->kept(r->data); /* the host may have slept */
   r->sent_ms = r->config.lease_ms();
   if (r->lease)
     etcd_keepalive(r->config.etcd, r->lease, on_kept, r);
@@ -445,8 +447,15 @@ static bool is_burst(struct roster *r, size_t rows, bool gone) {
   return b->rows > BURST_ROWS;
 }
 
-static void pause_watch(struct roster *r) {
+/* The more nodes there are, the more a burst costs, and the longer it lasts. */
+static int longest_pause(const struct roster *r) {
+  size_t ms = r->known.len * PAUSE_NODE_MS;
   int most = r->burst.gone ? PAUSE_GONE_MS : PAUSE_MAX_MS;
+  return ms < PAUSE_MS ? PAUSE_MS : ms < (size_t)most ? (int)ms : most;
+}
+
+static void pause_watch(struct roster *r) {
+  int most = longest_pause(r);
   int ms = r->burst.pause_ms ? 2 * r->burst.pause_ms : PAUSE_MS;
   if (ms > most) ms = most;
   r->burst = (struct burst){.since_ms = now_ms(r), .pause_ms = ms};

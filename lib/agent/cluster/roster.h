@@ -47,7 +47,7 @@ struct roster_events {
   /* This node is in the cluster, by a key that was created by that revision.  Runs again, with another one,
    * after its lease was lost. */
   void (*joined)(void *data, int64_t revision);
-  /* The key was kept, or lost: roster_sure_ms and roster_revision have changed. */
+  /* The key was kept, or lost, or is to be kept: roster_sure_ms and roster_revision may have changed. */
   void (*kept)(void *data);
   /* This node cannot be in the cluster.  ERR_NODE_TAKEN: a living node has its name, which e says where.
    * ERR_PERMISSION, ERR_VERSION, ERR_TOO_LARGE, ERR_USAGE: as etcd_done.  The roster goes on trying, and runs
