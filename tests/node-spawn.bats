@@ -657,11 +657,11 @@ many_words() {
     --argjson options "$1" --args "${@:2}" >"$T/body"
 }
 
-# The children of the I/O thread of the node, which is the first thread of the agent.
+# The children of the threads that run the loop of the node.  Those of the pool, which are younger, inherit their name.
 io_children() {
   local node
   node=$(api one GET /v1/node | jq .os_pid)
-  cat "/proc/$node/task/$node/children"
+  grep -lx poller "/proc/$node/task/"*/comm | sort -t / -k 5n | head -n 2 | sed 's/comm$/children/' | xargs cat
 }
 
 no_command() { [ -z "$(node-ps --json | jq 'select(.kind == "command")')" ]; }

@@ -94,6 +94,14 @@ static bool send_directly(void *data, struct signal *s) {
   return lanes_send(&a->lanes, s);
 }
 
+static bool turn(void *data) {
+  struct agent *a = data;
+  watchdog_begin_turn(a);
+  bool goes_on = uv_run(&a->loop, UV_RUN_ONCE) && !a->ended;
+  watchdog_end_turn(a);
+  return goes_on;
+}
+
 static void wake(void *data) {
   const struct agent *a = data;
   eventfd_write(a->wake_fd, 1); /* cannot fail: the counter stays far below its limit */
@@ -118,7 +126,7 @@ static void on_stop_check(uv_timer_t *t) {
     log_line(&a->log,
              "commands, requests or output had not ended within %d s: the node ends without waiting for them",
              STOP_PATIENCE_MS / 1000);
-  uv_stop(&a->loop);
+  a->ended = true;
 }
 
 void agent_stop(struct agent *a) {
@@ -185,6 +193,7 @@ static int make_vm(struct agent *a, struct error *e) {
                              .wake = wake,
                              .direct = send_directly,
                              .awake = on_awake,
+                             .turn = turn,
                              .data = a};
   a->vm = vm_new(&config, e);
   buf_finish(&path);
@@ -420,7 +429,7 @@ void agent_run(struct agent *a) {
   joins_start(a);
   if (a->cluster) cluster_start(a->cluster, a->mesh);
   service_ready(a);
-  uv_run(&a->loop, UV_RUN_DEFAULT);
+  vm_run(a->vm);
 }
 
 /* --- the end -------------------------------------------------------------------------------------------- */

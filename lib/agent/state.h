@@ -87,6 +87,7 @@ struct agent {
   uv_handle_t *handles[16]; /* the handles above that are initialised */
   int handle_count;
   bool stopping;
+  bool ended; /* the loop does no further turn */
   int64_t stop_since_ns;
 
   struct nodetab *nodes;

@@ -6,9 +6,10 @@
  * awake, or the scheduler sees that the watcher rests.
  *
  * The I/O thread measures its own holds after the fact: between the return of epoll_wait, which libuv keeps
- * as uv_now, and the check handle it ran callbacks of I/O; between the check handle and the next prepare
- * handle those of timers and closed handles.  It puts a hold into `spans`.  The watcher, which knows the
- * gaps, counts and logs it; so a hold of a stopped process is judged after the watcher has run again. */
+ * as uv_now, and the check handle it ran callbacks of I/O; between the check handle and the end of the turn
+ * those of timers and closed handles, and between its begin and the prepare handle those of timers.  It puts
+ * a hold into `spans`.  The watcher, which knows the gaps, counts and logs it; so a hold of a stopped process
+ * is judged after the watcher has run again. */
 #include "agent/watchdog.h"
 
 #include "agent/state.h"
@@ -41,7 +42,8 @@ struct watchdog {
   struct agent *agent;
   uv_check_t check;
   uv_prepare_t prepare;
-  int64_t checked;
+  int64_t checked;          /* up to when the present turn has been measured */
+  pthread_t looper;         /* that runs it */
   struct holds_turns turns; /* of the I/O thread alone */
 
   pthread_mutex_t lock;
@@ -58,8 +60,9 @@ struct watchdog {
   bool woken; /* by a scheduler, for this look */
   struct holds_lines lines;
   struct holds_thread loop;
-  struct held *schedulers;
-  int count;
+  struct held
+      *schedulers; /* `count` of them, and behind them the VM_POLLERS, as they may run green threads */
+  int count, pollers;
 };
 
 /* --- the loop's own measure ----------------------------------------------------------------------------- */
@@ -83,6 +86,20 @@ static void on_check(uv_check_t *check) {
 static void on_prepare(uv_prepare_t *prepare) {
   struct watchdog *w = prepare->data;
   if (w->checked) measure(w, w->checked, clock_ns());
+}
+
+void watchdog_begin_turn(struct agent *a) {
+  struct watchdog *w = a->watchdog;
+  w->checked = clock_ns();
+  if (pthread_equal(w->looper, pthread_self())) return;
+  w->looper = pthread_self();
+  holds_other_thread(&w->turns);
+}
+
+void watchdog_end_turn(struct agent *a) {
+  struct watchdog *w = a->watchdog;
+  measure(w, w->checked, clock_ns());
+  w->checked = 0;
 }
 
 /* --- the watcher ---------------------------------------------------------------------------------------- */
@@ -145,9 +162,10 @@ static void tell_scheduler(struct watchdog *w, int i, const char *verb, int64_t 
   const struct vm_pulse *p = &w->schedulers[i].who;
   char text[512], pid[NPID_TEXT_SIZE] = "a green thread, or the work of its isolate";
   if (p->pid != NPID_NONE) npid_format(w->agent->nodes, p->pid, NPID_SHORT, pid);
-  snprintf(text, sizeof text, "scheduler %d %s held for %lld ms by %s%s%s%s%s%s", i, verb,
-           (long long)(held / 1000000), pid, *p->what ? " (" : "", p->what, *p->what ? ")" : "",
-           *p->place ? " at " : "", p->place);
+  bool polls = i >= w->count;
+  snprintf(text, sizeof text, "%s %d %s held for %lld ms by %s%s%s%s%s%s", polls ? "poller" : "scheduler",
+           polls ? i - w->count : i, verb, (long long)(held / 1000000), pid, *p->what ? " (" : "", p->what,
+           *p->what ? ")" : "", *p->place ? " at " : "", p->place);
   tell(w, text);
 }
 
@@ -176,14 +194,14 @@ static void look(struct watchdog *w) {
   holds_look(&w->watcher, clock_ns());
   take_spans(w);
   bool idle = watch_loop(w);
-  for (int i = 0; i < w->count; i++)
+  for (int i = 0; i < w->count + w->pollers; i++)
     if (!watch_scheduler(w, i)) idle = false;
   holds_saw(&w->watcher, idle && !w->woken);
 }
 
 static bool all_idle(struct watchdog *w) {
   struct vm_pulse pulse = {.idle = true};
-  for (int i = 0; i < w->count && pulse.idle; i++) vm_pulse(w->agent->vm, i, &pulse);
+  for (int i = 0; i < w->count + w->pollers && pulse.idle; i++) vm_pulse(w->agent->vm, i, &pulse);
   return pulse.idle;
 }
 
@@ -260,9 +278,10 @@ int watchdog_start(struct agent *a, struct error *e) {
   struct watchdog *w = a->watchdog;
   struct vm_stats vm;
   vm_stats(a->vm, &vm);
-  w->schedulers = calloc((size_t)vm.schedulers, sizeof *w->schedulers);
-  if (!w->schedulers) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   w->count = vm.schedulers;
+  w->pollers = VM_POLLERS;
+  w->schedulers = calloc((size_t)(w->count + w->pollers), sizeof *w->schedulers);
+  if (!w->schedulers) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   int failed = pthread_create(&w->thread, NULL, watch, w);
   if (failed) return error_system(e, failed, "the watchdog's thread cannot be started");
   pthread_setname_np(w->thread, "watchdog");
@@ -306,10 +325,11 @@ static void hold_metrics(struct watchdog *w, struct metrics *out) {
   struct hold_counts all = {0};
   metrics_open(out, &each);
   pthread_mutex_lock(&w->lock);
-  for (int i = 0; i < w->count; i++) {
+  for (int i = 0; i < w->count + w->pollers; i++) {
     const struct hold_counts *c = &w->schedulers[i].counts;
-    char label[16];
-    snprintf(label, sizeof label, "%d", i);
+    bool polls = i >= w->count;
+    char label[32];
+    snprintf(label, sizeof label, "%s%d", polls ? "poller " : "", polls ? i - w->count : i);
     metrics_put(out, label, c);
     all.holds += c->holds;
     if (c->longest > all.longest) all.longest = c->longest;
@@ -347,11 +367,10 @@ static void turn_metrics(const struct holds_turns *t, struct metrics *out) {
 void watchdog_metrics(struct agent *a, struct metrics *out) {
   static const struct metric rows[] = {{0, sizeof(int64_t), METRIC_COUNTER, METRIC_NS,
                                         "node_io_busy_seconds_total",
-                                        "Processor time that the I/O thread has used."}};
+                                        "Processor time that the two threads of the loop have used, with "
+                                        "what they have run of green threads."}};
   static const struct metric_set set = METRIC_SET(NULL, rows);
-  struct timespec t;
-  int64_t busy = -1;
-  if (!clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t)) busy = (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+  int64_t busy = vm_loop_ns(a->vm);
   metrics_put_set(out, &set, &busy);
   hold_metrics(a->watchdog, out);
   turn_metrics(&a->watchdog->turns, out);

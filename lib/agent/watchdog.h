@@ -21,7 +21,12 @@ int watchdog_init(struct agent *a) MUST_CHECK;
 /* Starts the thread, after vm_start.  ERR_SYSTEM. */
 int watchdog_start(struct agent *a, struct error *e) MUST_CHECK;
 
-/* A scheduler is awake: a watchdog that rests looks again.  Costs one load of memory otherwise. */
+/* Around each turn of the loop, by the thread that runs it. */
+void watchdog_begin_turn(struct agent *a);
+void watchdog_end_turn(struct agent *a);
+
+/* A scheduler is awake, or a thread has taken over the loop: a watchdog that rests looks again.  Costs one
+ * load of memory otherwise. */
 void watchdog_wake(struct agent *a);
 
 /* Ends the thread, before vm_stop.  Accepts a node without one. */

@@ -138,8 +138,13 @@ struct holds_turns {
   int64_t over[HOLDS_STEPS]; /* spans that took longer than holds_steps_ms */
   struct holds_work works[HOLDS_WORKS + 1];
   int count;
-  int64_t cpu, cpu_at; /* the thread's processor time when it was last read, and when that was */
+  int64_t cpu, cpu_at; /* the thread's processor time when it was last read, and when that was; or 0 */
 };
+
+/* Another thread runs the loop from now on. */
+static inline void holds_other_thread(struct holds_turns *t) {
+  t->cpu = t->cpu_at = 0;
+}
 
 /* Notes a span for which holds_span has said `who`.  To be called on the thread of the loop, for each span.
  * The thread's clock, which costs a system call, is read at most every half millisecond: the time is right to

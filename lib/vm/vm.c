@@ -72,6 +72,7 @@ static int setup(struct vm *vm, const struct vm_config *config) {
   vm->no_memory = term_build("s", "memory");
   int copied = copy_config(vm, config), table = ptab_init(&vm->ptab);
   int rc = sched_init(&vm->sched, config->schedulers > 0 ? config->schedulers : cores(), isolate_run);
+  if (rc == 0 && config->turn) rc = pollers_init(&vm->sched.pollers, config->turn, config->data);
   vm->sched.awake = config->awake;
   vm->sched.awake_data = config->data;
   if (copied || table || rc) return copied ? copied : table ? table : rc;
@@ -101,6 +102,22 @@ void vm_set_console(struct vm *vm, npid console) {
 
 int vm_start(struct vm *vm, struct error *e) {
   return sched_start(&vm->sched, e);
+}
+
+void vm_run(struct vm *vm) {
+  pollers_run(&vm->sched);
+}
+
+_Static_assert((int)VM_POLLERS == (int)POLLERS, "vm.h does not include the scheduler");
+
+int64_t vm_loop_ns(const struct vm *vm) {
+  int64_t all = 0;
+  for (int i = 0; i < POLLERS; i++) {
+    int64_t ns = sched_busy_ns(&vm->sched.scheduler[vm->sched.count + i]);
+    if (ns < 0) return -1;
+    all += ns;
+  }
+  return all;
 }
 
 int vm_stop(struct vm *vm) {

@@ -32,6 +32,12 @@ struct vm *vm_new(const struct vm_config *config, struct error *e);
 void vm_set_console(struct vm *vm, npid console);
 int vm_start(struct vm *vm, struct error *e) MUST_CHECK; /* starts the scheduler threads */
 
+/* Runs the host's loop until config.turn has returned false; after vm_start. */
+void vm_run(struct vm *vm);
+
+/* The processor time of the threads that do so, in nanoseconds; -1: they do not run. */
+int64_t vm_loop_ns(const struct vm *vm);
+
 /* Stops the scheduler threads, each at the end of its slice, and joins them.  ERR_TIMEOUT: a call that cannot
  * be interrupted (reading a file of a server that does not answer, for example) has held a thread for
  * VM_STOP_PATIENCE_MS.  That thread does not call the host any more, but still uses the vm, so vm_free then
@@ -49,7 +55,7 @@ int vm_host_add(struct vm *vm, void *object, npid *out) MUST_CHECK;
 void vm_host_remove(struct vm *vm, npid pid);
 void *vm_host_process(struct vm *vm, npid pid); /* NULL when it is no live process of the host */
 
-enum { VM_WHAT_SIZE = 80, VM_PLACE_SIZE = 80 };
+enum { VM_WHAT_SIZE = 80, VM_PLACE_SIZE = 80, VM_POLLERS = 2 /* threads that run the host's loop */ };
 
 /* What is known of a live process without asking it.  Of a process of the host: pid, place and host only. */
 struct vm_row {
@@ -128,7 +134,8 @@ void vm_measure(struct vm *vm);
 /* Is the memory over its bound, by the last measurement? */
 bool vm_is_short(struct vm *vm);
 
-/* Is the scheduler with this index (below vm_stats.schedulers) held?  As preempt_pulse; any thread. */
+/* Is the scheduler with this index (below vm_stats.schedulers; VM_POLLERS more are the threads of the host's
+ * loop, while they run a green thread) held?  As preempt_pulse; any thread. */
 struct vm_pulse {
   unsigned progress, switches;
   bool idle;

@@ -25,7 +25,7 @@ struct core {
 struct placement {
   struct vm *vm;
   const struct isolate_hooks *hooks;
-  struct core *cores; /* one a scheduler */
+  struct core *cores; /* one a scheduler, and one a poller */
   pthread_mutex_t lock;
   struct isolate **all;
   size_t len, cap;
@@ -35,7 +35,7 @@ struct placement {
 };
 
 struct placement *placement_new(struct vm *vm, const struct isolate_hooks *hooks) {
-  size_t size = (size_t)vm->sched.count * sizeof(struct core);
+  size_t size = ((size_t)vm->sched.count + POLLERS) * sizeof(struct core);
   struct placement *pl = malloc(sizeof *pl);
   struct core *cores = aligned_alloc(_Alignof(struct core), size);
   if (!pl || !cores) {

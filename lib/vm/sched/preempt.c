@@ -237,8 +237,8 @@ void preempt_finish(struct scheduler *s) {
 }
 
 struct ptab_facts *preempt_found(struct scheduler *s, unsigned switches) {
-  if (atomic_load_explicit(&s->found_switches, memory_order_relaxed) == switches)
-    return atomic_load_explicit(&s->found, memory_order_relaxed);
+  struct ptab_facts *found = atomic_load_explicit(&s->found, memory_order_relaxed);
+  if (found && atomic_load_explicit(&s->found_switches, memory_order_relaxed) == switches) return found;
   if (atomic_load_explicit(&s->asked_switches, memory_order_relaxed) == switches)
     return atomic_load_explicit(&s->asked, memory_order_relaxed);
   return NULL;

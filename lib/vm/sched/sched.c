@@ -3,7 +3,8 @@
  * and `class` under the lock of the heaps `computing`, which is taken before that of a scheduler.
  *
  * Ordering of sleep: a scheduler sets `asleep`, and then looks at all queues once more.  Another thread
- * queues its work first, and then looks for sleeping schedulers.  So either the scheduler sees the work, or
+ * queues its work first, and then looks for sleeping schedulers; a poller, which looks for no work itself, is
+ * such a thread.  So either the scheduler sees the work, or
  * the thread sees the sleeper.  promote counts a runnable in its new queue before it leaves the count of the
  * old one, and work_waits reads the old one first, so that it sees the runnable in one of them.
  *
@@ -187,6 +188,12 @@ bool sched_may_linger(struct scheduler *s) {
   return may;
 }
 
+/* s, or for a poller each scheduler in turn. */
+static struct scheduler *with_queue(struct schedulers *all, struct scheduler *s) {
+  if (s && !sched_is_poller(s)) return s;
+  return &all->scheduler[atomic_fetch_add(&all->rotor, 1) % (unsigned)all->count];
+}
+
 /* Moves a runnable that was woken while it was queued as computing to a queue of the woken: that of the
  * calling thread's scheduler, or of the one that ran it last. */
 static void promote(struct schedulers *all, struct runnable *r) {
@@ -197,10 +204,11 @@ static void promote(struct schedulers *all, struct runnable *r) {
   if (atomic_load(&r->computes)) {
     atomic_fetch_add(&c->len, 1); /* stays counted here until it is counted there */
     leave_heap(c, r);
-    enqueue(self ? self : r->scheduler, r);
+    enqueue(with_queue(all, self ? self : r->scheduler), r);
     atomic_fetch_sub(&c->len, 1);
   }
   pthread_mutex_unlock(&c->lock);
+  if (!self || sched_is_poller(self)) sched_kick(all);
 }
 
 /* Do processes compute in the next woken runnable that have had less than the next computing one?  They are a
@@ -282,12 +290,9 @@ void sched_kick(struct schedulers *all) {
     if (rouse(&all->scheduler[i])) return;
 }
 
-/* Queues work of a thread that is no scheduler: at a sleeping scheduler, that which ran it last before any
- * other, or at each scheduler in turn when none sleeps. */
-static void enqueue_from_outside(struct schedulers *all, struct runnable *r) {
-  struct scheduler *s = r->scheduler;
-  if (!s || !atomic_load(&s->asleep))
-    s = &all->scheduler[atomic_fetch_add(&all->rotor, 1) % (unsigned)all->count];
+void sched_place(struct schedulers *all, struct runnable *r) {
+  struct scheduler *s = with_queue(all, r->scheduler);
+  if (!atomic_load(&s->asleep)) s = with_queue(all, NULL);
   for (int i = 0; i < all->count && !atomic_load(&s->asleep); i++)
     if (atomic_load(&all->scheduler[i].asleep)) s = &all->scheduler[i];
   enqueue(s, r);
@@ -302,11 +307,10 @@ void sched_wake(struct schedulers *all, struct runnable *r) {
   if (state == RUNNABLE_QUEUED) promote(all, r);
   if (state != RUNNABLE_IDLE) return;
   struct scheduler *s = sched_self(all);
-  if (s) {
+  if (s && !sched_is_poller(s))
     enqueue(s, r);
-  } else {
-    enqueue_from_outside(all, r);
-  }
+  else if (s || !pollers_take(all, r))
+    sched_place(all, r);
 }
 
 /* --- the end of a turn --- */
@@ -334,7 +338,10 @@ void sched_requeue(struct runnable *r, struct sched_demand d) {
   if (d.woken && d.used) charge_woken(&s->all->computing, r, &d);
   atomic_exchange(&r->state, RUNNABLE_QUEUED);
   if (d.woken || !enqueue_computing(&s->all->computing, r, &d)) {
-    enqueue(s, r);
+    if (sched_is_poller(s))
+      sched_place(s->all, r);
+    else
+      enqueue(s, r);
     return;
   }
   bool due = d.deadline != TIMER_NEVER && d.deadline <= clock_ns();
@@ -416,6 +423,23 @@ static void fall_asleep(struct scheduler *s) {
   if (all->awake && !atomic_load(&all->stopping)) all->awake(all->awake_data);
 }
 
+/* --- pollers --- */
+
+/* What the slice has left, a deadline that no sleeping scheduler covers or a runnable that computes, is for a
+ * scheduler to see. */
+void sched_lend(struct scheduler *s, struct runnable *r) {
+  struct schedulers *all = s->all;
+  pthread_setspecific(all->self, s);
+  atomic_store(&s->asleep, 0);
+  s->computes = false;
+  run_turn(r, s);
+  atomic_store(&s->asleep, 1);
+  pthread_setspecific(all->self, NULL);
+  if (atomic_load(&all->computing.len) > 0 ||
+      atomic_load(&all->sleepers.next) < atomic_load(&all->sleepers.covered))
+    sched_kick(all);
+}
+
 /* --- life --- */
 
 struct start {
@@ -425,20 +449,28 @@ struct start {
   sem_t done; /* posted when code and *e are final and the thread no longer uses this struct */
 };
 
-static void *sched_main(void *data) {
-  struct start *start = data;
-  struct scheduler *s = start->s;
+static void schedule(struct scheduler *s) {
   struct schedulers *all = s->all;
   pthread_setspecific(all->self, s);
-  prctl(PR_SET_NAME, "scheduler");
-  prctl(PR_SET_TIMERSLACK, 1UL);
-  int code = start->code = preempt_init(s, start->e);
-  sem_post(&start->done);
-  if (code) return NULL;
   while (!atomic_load(&all->stopping)) {
     wake_due(all, clock_ns());
     if (!sched_step(s)) fall_asleep(s);
   }
+}
+
+static void *sched_main(void *data) {
+  struct start *start = data;
+  struct scheduler *s = start->s;
+  bool polls = sched_is_poller(s);
+  prctl(PR_SET_NAME, polls ? "poller" : "scheduler");
+  prctl(PR_SET_TIMERSLACK, 1UL);
+  int code = start->code = preempt_init(s, start->e);
+  sem_post(&start->done);
+  if (code) return NULL;
+  if (polls)
+    pollers_main(s);
+  else
+    schedule(s);
   preempt_finish(s);
   return NULL;
 }
@@ -461,7 +493,8 @@ static int start_one(struct scheduler *s, struct error *e) {
 int sched_start(struct schedulers *all, struct error *e) {
   int rc = preempt_install();
   if (rc) return error_set(e, rc, "no signal handler for the time slices");
-  for (int i = 0; i < all->count && rc == 0; i++) rc = start_one(&all->scheduler[i], e);
+  int threads = all->count + (all->pollers.turn ? POLLERS : 0);
+  for (int i = 0; i < threads && rc == 0; i++) rc = start_one(&all->scheduler[i], e);
   return rc;
 }
 
@@ -474,7 +507,7 @@ int64_t sched_busy_ns(const struct scheduler *s) {
 
 static int join(struct scheduler *s, const struct timespec *until) {
   if (!s->has_thread) return 0;
-  rouse(s);
+  if (!sched_is_poller(s)) rouse(s);
   if (pthread_timedjoin_np(s->thread, NULL, until)) return ERR_TIMEOUT;
   s->has_thread = false;
   return 0;
@@ -483,13 +516,15 @@ static int join(struct scheduler *s, const struct timespec *until) {
 int sched_stop(struct schedulers *all, const struct timespec *until) {
   int rc = 0;
   atomic_store(&all->stopping, true);
-  for (int i = 0; i < all->count; i++)
+  pollers_stop(&all->pollers);
+  for (int i = 0; i < all->count + POLLERS; i++)
     if (join(&all->scheduler[i], until)) rc = ERR_TIMEOUT;
   return rc;
 }
 
 static void init_one(struct scheduler *s, struct schedulers *all, int index) {
   *s = (struct scheduler){.all = all, .index = index};
+  atomic_store(&s->asleep, index >= all->count);
   pthread_mutex_init(&s->woken.lock, NULL);
   pthread_mutex_init(&s->place_lock, NULL);
 }
@@ -502,18 +537,20 @@ int sched_init(struct schedulers *all, int count, void (*run)(struct runnable *,
   atomic_store(&all->sleepers.covered, TIMER_NEVER);
   if (pthread_key_create(&all->self, NULL)) return ERR_SYSTEM;
   all->has_self = true;
-  all->scheduler = calloc((size_t)count, sizeof *all->scheduler);
+  all->scheduler = calloc((size_t)count + POLLERS, sizeof *all->scheduler);
   if (!all->scheduler) return ERR_NOMEM;
-  for (; all->count < count; all->count++) init_one(&all->scheduler[all->count], all, all->count);
+  all->count = count;
+  for (int i = 0; i < count + POLLERS; i++) init_one(&all->scheduler[i], all, i);
   return 0;
 }
 
 void sched_finish(struct schedulers *all) {
-  for (int i = 0; i < all->count; i++) {
+  for (int i = 0; all->scheduler && i < all->count + POLLERS; i++) {
     pthread_mutex_destroy(&all->scheduler[i].woken.lock);
     pthread_mutex_destroy(&all->scheduler[i].place_lock);
   }
   free(all->scheduler);
+  pollers_finish(&all->pollers);
   timers_finish(&all->sleepers.timers);
   for (int i = 0; i < SCHED_CLASSES; i++) timers_finish(&all->computing.order[i]);
   if (all->has_self) pthread_key_delete(all->self);

@@ -38,6 +38,7 @@
 
 #include "base/err.h"
 #include "core/signal.h"
+#include "vm/sched/pollers.h"
 #include "vm/sched/timers.h"
 
 #include <lua.h>
@@ -125,6 +126,10 @@ struct scheduler {
   atomic_uint asked_switches;         /* at that value of switches */
   atomic_bool asks;                   /* the question */
   unsigned measured;                  /* ticks when it last measured the memory; for process/budget.c */
+
+  /* Of a poller (pollers.h). */
+  struct runnable *taken; /* to be run after this turn of the loop; or NULL */
+  unsigned woke;          /* runnables in this turn */
 };
 
 /* The runnables that sleep until a deadline. */
@@ -137,7 +142,7 @@ struct sleepers {
 
 struct schedulers {
   int count;
-  struct scheduler *scheduler; /* `count` of them */
+  struct scheduler *scheduler; /* `count` of them; behind them those of the POLLERS, which have no queue */
   struct computing computing;
   /* Runs r for a slice, by the thread of s.  Returns when sched_rest has returned true; or after it has
    * called sched_requeue, because sched_slice_over is true. */
@@ -150,6 +155,7 @@ struct schedulers {
   atomic_uint rotor; /* chooses the scheduler for work that comes from other threads */
   atomic_bool stopping;
   struct sleepers sleepers;
+  struct pollers pollers;
 };
 
 /* --- life: by the thread that owns the vm --- */
@@ -157,8 +163,8 @@ struct schedulers {
 int sched_init(struct schedulers *all, int count,
                void (*run)(struct runnable *, struct scheduler *)) MUST_CHECK;
 
-/* Starts the threads.  Each needs a timer: after a failure *e says which limit prevents it, and the threads
- * that did start run until sched_stop. */
+/* Starts the threads, those of the pollers, too.  Each needs a timer: after a failure *e says which limit
+ * prevents it, and the threads that did start run until sched_stop. */
 int sched_start(struct schedulers *all, struct error *e) MUST_CHECK;
 
 /* Ends the threads, each after its slice, and joins them.  ERR_TIMEOUT: one has not ended by `until`. */
@@ -183,6 +189,19 @@ struct scheduler *sched_self(struct schedulers *all);
 
 /* Runs the next runnable for one slice, as the thread of s does.  False when there is none. */
 bool sched_step(struct scheduler *s);
+
+/* --- by pollers --- */
+
+static inline bool sched_is_poller(const struct scheduler *s) {
+  return s->index >= s->all->count;
+}
+
+/* Queues r, which is QUEUED, at a scheduler, and wakes that if it sleeps: one that sleeps before one that
+ * does not, and the one that ran r last before any other. */
+void sched_place(struct schedulers *all, struct runnable *r);
+
+/* Runs r, which is QUEUED and in no queue, for one slice by the thread of the poller s. */
+void sched_lend(struct scheduler *s, struct runnable *r);
 
 /* --- for schedulers.run: by the scheduler that runs r --- */
 
