@@ -318,9 +318,10 @@ static void hold_metrics(struct watchdog *w, struct metrics *out) {
                                         "How often a thread was held for more than 100 ms."},
                                        {METRIC(struct hold_counts, longest), METRIC_GAUGE, METRIC_NS,
                                         "node_hold_longest_seconds", "The longest of these holds."}};
-  static const struct metric one[] = {{METRIC(struct hold_counts, longest), METRIC_GAUGE, METRIC_NS,
-                                       "node_scheduler_hold_longest_seconds",
-                                       "The longest of these holds of one scheduler."}};
+  static const struct metric one[] = {
+      {METRIC(struct hold_counts, longest), METRIC_GAUGE, METRIC_NS, "node_scheduler_hold_longest_seconds",
+       "The longest of these holds of one scheduler, or of a poller, a thread "
+       "of the loop, by a green thread that it ran."}};
   static const struct metric_set threads = METRIC_SET("thread", rows), each = METRIC_SET("scheduler", one);
   struct hold_counts all = {0};
   metrics_open(out, &each);
