@@ -513,11 +513,15 @@ static int join(struct scheduler *s, const struct timespec *until) {
   return 0;
 }
 
+static int places(const struct schedulers *all) {
+  return all->scheduler ? all->count + POLLERS : 0;
+}
+
 int sched_stop(struct schedulers *all, const struct timespec *until) {
   int rc = 0;
   atomic_store(&all->stopping, true);
   pollers_stop(&all->pollers);
-  for (int i = 0; i < all->count + POLLERS; i++)
+  for (int i = 0; i < places(all); i++)
     if (join(&all->scheduler[i], until)) rc = ERR_TIMEOUT;
   return rc;
 }
@@ -545,7 +549,7 @@ int sched_init(struct schedulers *all, int count, void (*run)(struct runnable *,
 }
 
 void sched_finish(struct schedulers *all) {
-  for (int i = 0; all->scheduler && i < all->count + POLLERS; i++) {
+  for (int i = 0; i < places(all); i++) {
     pthread_mutex_destroy(&all->scheduler[i].woken.lock);
     pthread_mutex_destroy(&all->scheduler[i].place_lock);
   }
