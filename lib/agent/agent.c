@@ -94,6 +94,32 @@ static bool send_directly(void *data, struct signal *s) {
   return lanes_send(&a->lanes, s);
 }
 
+static void on_hurry(uv_idle_t *i) {
+  (void)i;
+}
+
+/* What wakes a process before the loop waits, a timer or another prepare handle, has the loop not wait: libuv
+ * does not while an idle handle is active.  Runs after all other prepare handles. */
+static void on_last_prepare(uv_prepare_t *p) {
+  struct agent *a = p->data;
+  if (!a->vm || vm_may_wait(a->vm))
+    uv_idle_stop(&a->hurry);
+  else
+    uv_idle_start(&a->hurry, on_hurry);
+}
+
+/* To be called before other prepare handles are started: libuv runs the one that was started first last. */
+static int watch_waits(struct agent *a) {
+  int failed = uv_prepare_init(&a->loop, &a->last_prepare);
+  if (!failed) a->handles[a->handle_count++] = (uv_handle_t *)&a->last_prepare;
+  if (!failed && !(failed = uv_idle_init(&a->loop, &a->hurry)))
+    a->handles[a->handle_count++] = (uv_handle_t *)&a->hurry;
+  a->last_prepare.data = a;
+  if (!failed) failed = uv_prepare_start(&a->last_prepare, on_last_prepare);
+  uv_unref((uv_handle_t *)&a->last_prepare);
+  return failed;
+}
+
 static bool turn(void *data) {
   struct agent *a = data;
   watchdog_begin_turn(a);
@@ -329,7 +355,8 @@ static int make_handles(struct agent *a, struct error *e) {
     a->handles[a->handle_count++] = (uv_handle_t *)&a->expire;
   if (!failed) orphans_init(a);
   a->grace.data = a->wake.data = a->room.data = a;
-  if (!failed) failed = watchdog_init(a); /* before all that has a prepare handle */
+  if (!failed) failed = watch_waits(a);
+  if (!failed) failed = watchdog_init(a); /* before all that has a prepare handle and does work */
   if (!failed) failed = memory_init(a);
   if (!failed) failed = watch_signal(a, &a->on_term, SIGTERM, on_signal);
   if (!failed) failed = watch_signal(a, &a->on_int, SIGINT, on_signal);

@@ -76,6 +76,8 @@ struct agent {
   uv_poll_t wake;
   uv_async_t room; /* `output` has room again */
   uv_signal_t on_term, on_int, on_hup, on_child;
+  uv_prepare_t last_prepare;
+  uv_idle_t hurry;    /* active while the loop must not wait */
   uv_timer_t grace;   /* how long a stop may take */
   uv_timer_t orphans; /* process/orphans.c */
   int orphans_tries;
@@ -84,7 +86,7 @@ struct agent {
   uv_timer_t memory_timer;
   uint64_t measured_ms; /* uv_now at the last measurement */
   bool is_short;
-  uv_handle_t *handles[16]; /* the handles above that are initialised */
+  uv_handle_t *handles[20]; /* the handles above that are initialised */
   int handle_count;
   bool stopping;
   bool ended; /* the loop does no further turn */

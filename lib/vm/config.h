@@ -37,8 +37,9 @@ struct vm_config {
   bool (*direct)(void *data, struct signal *s);
   void (*awake)(void *data); /* called by a scheduler that gets work again, or looks for some, and by a
                                 thread that goes on with the host's loop beside a process; or NULL */
-  /* Runs one turn of the host's loop, which waits for an event, for vm_run; false: the loop has ended. Called
-   * by two threads of the vm, never by both at once.  NULL: the host runs its loop itself. */
+  /* Runs one turn of the host's loop, for vm_run; false: the loop has ended.  The turn waits for an event
+   * where vm_may_wait, asked at last, allows it.  Called by two threads of the vm, never by both at once.
+   * NULL: the host runs its loop itself. */
   bool (*turn)(void *data);
   void *data;
 };

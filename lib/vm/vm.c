@@ -108,6 +108,10 @@ void vm_run(struct vm *vm) {
   pollers_run(&vm->sched);
 }
 
+bool vm_may_wait(const struct vm *vm) {
+  return pollers_may_wait(&vm->sched.pollers);
+}
+
 _Static_assert((int)VM_POLLERS == (int)POLLERS, "vm.h does not include the scheduler");
 
 int64_t vm_loop_ns(const struct vm *vm) {

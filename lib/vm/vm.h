@@ -35,6 +35,9 @@ int vm_start(struct vm *vm, struct error *e) MUST_CHECK; /* starts the scheduler
 /* Runs the host's loop until config.turn has returned false; after vm_start. */
 void vm_run(struct vm *vm);
 
+/* In a turn of the loop: true unless the turn has woken a process that its thread is to run afterwards. */
+bool vm_may_wait(const struct vm *vm);
+
 /* The processor time of the threads that do so, in nanoseconds; -1: they do not run. */
 int64_t vm_loop_ns(const struct vm *vm);
 

@@ -54,8 +54,8 @@ static void run(struct runnable *r, struct scheduler *s) {
 static struct {
   sem_t event, done;
   struct fake *wakes[2];
-  bool ends;
-  pthread_t thread; /* ran the last turn */
+  bool ends, may_wait; /* may_wait: at the end of the last turn */
+  pthread_t thread;    /* ran the last turn */
 } loop;
 
 static bool turn(void *data) {
@@ -64,6 +64,7 @@ static bool turn(void *data) {
   loop.thread = pthread_self();
   for (int i = 0; i < 2; i++)
     if (loop.wakes[i]) sched_wake(&all, &loop.wakes[i]->runnable);
+  loop.may_wait = pollers_may_wait(&all.pollers);
   bool goes_on = !loop.ends;
   sem_post(&loop.done);
   return goes_on;
@@ -104,9 +105,11 @@ static void test_one(void) {
     settle(true);
     if (!do_turn(&a, NULL) || !wait_for(&a.ran)) break;
   } while (!by_poller(&a) && time(NULL) < until.tv_sec);
-  ok(by_poller(&a), "a poller runs the one that its turn has woken");
+  ok(by_poller(&a) && !loop.may_wait,
+     "a poller runs the one that its turn has woken, and must not wait first");
   settle(true);
-  ok(do_turn(&a, &b) && wait_for(&a.ran) && wait_for(&b.ran) && !by_poller(&a) && !by_poller(&b),
+  ok(do_turn(&a, &b) && wait_for(&a.ran) && wait_for(&b.ran) && !by_poller(&a) && !by_poller(&b) &&
+         loop.may_wait,
      "of two, both are run by schedulers");
   settle(true);
   for (int i = 0; i <= POLLERS_LEND; i++)

@@ -77,6 +77,11 @@ bool pollers_take(struct schedulers *all, struct runnable *r) {
   return true;
 }
 
+bool pollers_may_wait(const struct pollers *p) {
+  const struct scheduler *s = p->has_self ? pthread_getspecific(p->self) : NULL;
+  return !s || !s->taken;
+}
+
 static bool is_short(const struct inbox *in) {
   int n = 0;
   for (const struct signal *s = atomic_load(&in->head); s && n <= POLLERS_LEND; s = s->next) n++;

@@ -32,8 +32,8 @@ enum {
 };
 
 struct pollers {
-  bool (*turn)(void *data); /* runs a turn of the loop, which waits for an event; false: the loop has ended.
-                               NULL: there are no pollers */
+  bool (*turn)(void *data); /* runs a turn of the loop, which waits for an event if pollers_may_wait then;
+                               false: the loop has ended.  NULL: there are no pollers */
   void *data;
   pthread_key_t self; /* the poller of this thread, or NULL */
   bool has_self;
@@ -62,5 +62,8 @@ void pollers_stop(struct pollers *p);
 
 /* A thread that is no scheduler has made r QUEUED.  True: it is a poller, and runs r after this turn. */
 bool pollers_take(struct schedulers *all, struct runnable *r);
+
+/* Has the calling thread, in a turn of the loop, no such r?  The turn is not to wait for events with one. */
+bool pollers_may_wait(const struct pollers *p);
 
 #endif
