@@ -72,7 +72,7 @@ int nodemsg_stream_text(struct nodemsg *m, const char *method, const char *path,
  * output too. */
 int nodemsg_output(struct nodemsg *m, const char *method, const char *path, json_t *body,
                    int (*line)(void *data, json_t *value),
-                   int (*bytes)(void *data, bool is_stderr, const char *bytes, size_t n), void *data,
+                   int (*bytes)(void *data, bool err, const char *bytes, size_t n), void *data,
                    struct error *e) MUST_CHECK;
 
 /* Makes one POST request whose body is a stream of bytes, and calls read for the next ones: read puts up to
