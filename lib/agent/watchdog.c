@@ -280,7 +280,7 @@ int watchdog_start(struct agent *a, struct error *e) {
   vm_stats(a->vm, &vm);
   w->count = vm.schedulers;
   w->pollers = VM_POLLERS;
-  w->schedulers = calloc((size_t)(w->count + w->pollers), sizeof *w->schedulers);
+  w->schedulers = calloc((size_t)w->count + (size_t)w->pollers, sizeof *w->schedulers);
   if (!w->schedulers) return error_set(e, ERR_NOMEM, "%s", err_sentence(ERR_NOMEM));
   int failed = pthread_create(&w->thread, NULL, watch, w);
   if (failed) return error_system(e, failed, "the watchdog's thread cannot be started");
