@@ -35,7 +35,7 @@ static void run(struct runnable *r, struct scheduler *s) {
   struct fake *f = (struct fake *)r;
   enum act act = f->act;
   f->act = REST;
-  inbox_take(&r->inbox);
+  signals_free(inbox_take(&r->inbox));
   atomic_store(&f->by, s->index);
   atomic_fetch_add(&f->ran_times, 1);
   if (act == HOLD)

@@ -472,7 +472,7 @@ static void test_ticker(void) {
 #ifndef __SANITIZE_THREAD__ /* which holds signals back until a system call: nothing is preempted there */
   run("beside a function that has captured a list", BESIDE_CHILD(LIST), "goes on\n");
 #endif
-  run("beside one that has captured a long string", BESIDE_CHILD("local t = text(60000000)"), "goes on\n");
+  run("beside one that has captured a long string", BESIDE_CHILD("local t = text(100000000)"), "goes on\n");
   run("beside one that has captured a chain", BESIDE_CHILD("local t for i = 1, 300000 do t = {t} end"),
       "goes on\n");
   run("beside one that has captured functions",
