@@ -82,6 +82,8 @@ static int held_by_manager(const struct agent *a, const struct runtime *rt, stru
                    a->self, rt->sock, n, a->self, n, a->self);
 }
 
+/* The queue of the socket is as long as it may be: a tool connects for each node that it asks, and to connect
+ * fails at once where the queue is full. */
 static int bind_unix(const struct agent *a, struct runtime *rt, int *out, struct error *e) {
   struct sockaddr_un sa = {.sun_family = AF_UNIX};
   if (strlen(rt->sock) >= sizeof sa.sun_path)
@@ -94,7 +96,7 @@ static int bind_unix(const struct agent *a, struct runtime *rt, int *out, struct
   unlink(rt->sock); /* left by a node that was killed, because this node has the lock */
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0 || fchmod(fd, 0600) || bind(fd, (struct sockaddr *)&sa, sizeof sa) || chmod(rt->sock, 0600) ||
-      listen(fd, 256)) {
+      listen(fd, SOMAXCONN)) {
     error_system(e, errno, rt->sock);
     if (fd >= 0) close(fd);
     return e->code;
@@ -124,7 +126,7 @@ static int take_unix(struct agent *a, struct runtime *rt, int *out, struct error
                      "the socket of the service manager is not the one of %s: expected ListenStream=%s",
                      a->self, rt->sock);
   /* By listen, SO_PEERCRED of a tool becomes this process, for whose end node-stop waits. */
-  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || chmod(rt->sock, 0600) || listen(fd, 256))
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) || chmod(rt->sock, 0600) || listen(fd, SOMAXCONN))
     return error_system(e, errno, rt->sock);
   *out = fd;
   return 0;
