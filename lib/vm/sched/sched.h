@@ -21,8 +21,9 @@
  * share, ordered by virtual time (stride scheduling): the processor time that each process of a runnable has
  * computed, on average.  The runnable with the least comes first.  So all processes that compute get equal
  * shares of all cores, in whichever isolates they are; but one isolate never has more than one core.  Those
- * that join begin with those that wait and have had the least.  A runnable that is woken while it waits in the heap keeps its virtual time: its woken processes
- * run at once, and those that compute only when their turn has come (sched_may_compute).
+ * that join begin with those that wait and have had the least.  A runnable that is woken while it waits in the
+ * heap keeps its virtual time: its woken processes run at once, and those that compute only when their turn
+ * has come (sched_may_compute).
  *
  * There are two such heaps.  Runnables in which only processes of low priority compute wait in the second
  * one: it is served when the first is empty, and at every SCHED_LOW_TURN-th turn.
