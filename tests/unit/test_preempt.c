@@ -90,18 +90,20 @@ static void test_must_end(void) {
 
 static void test_no_timer(void) {
   struct rlimit was, none;
-  struct scheduler s = {.all = &all, .index = 3};
-  struct error e = {0};
+  struct schedulers four = {.count = 4};
+  struct scheduler s = {.all = &four, .index = 3}, poller = {.all = &four, .index = 5};
+  struct error e = {0}, of_poller = {0};
   sigset_t mask;
   getrlimit(RLIMIT_SIGPENDING, &was);
   none = (struct rlimit){0, was.rlim_max};
   pthread_sigmask(SIG_SETMASK, NULL, &mask);
   setrlimit(RLIMIT_SIGPENDING, &none);
-  int code = preempt_init(&s, &e);
+  int code = preempt_init(&s, &e), poller_code = preempt_init(&poller, &of_poller);
   setrlimit(RLIMIT_SIGPENDING, &was);
   pthread_sigmask(SIG_SETMASK, &mask, NULL);
   ok(code == ERR_SYSTEM && strstr(e.text, "scheduler 3") && strstr(e.text, "ulimit -i"),
      "a scheduler that gets no timer says which limit is in the way");
+  ok(poller_code == ERR_SYSTEM && strstr(of_poller.text, "poller 1"), "so does a poller");
   preempt_arm(&s);
   ok(!s.has_timer && !atomic_load(&s.ticking), "and arms none");
   preempt_finish(&s);

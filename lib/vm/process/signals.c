@@ -120,7 +120,8 @@ static void on_link_exit(struct process *p, struct signal *s) {
 static void on_link(struct process *p, struct signal *s) {
   if (process_link_by(p, s->from, s->epoch))
     isolate_signal(p->isolate, SIGNAL_LINK_EXIT, s->from, p->pid, NPID_NONE, term_build("s", "noproc"));
-  else if (s->ref == p->call && s->ref != NPID_NONE)
+  else if (s->ref == p->call && s->ref != NPID_NONE &&
+           npid_incarnation(s->from) == npid_incarnation(p->callee))
     p->child = s->from;
   signal_free(s);
 }

@@ -203,14 +203,17 @@ int preempt_install(void) {
  * (RLIMIT_SIGPENDING). */
 static int no_timer(const struct scheduler *s, int code, struct error *e) {
   struct rlimit limit;
+  bool polls = sched_is_poller(s);
+  const char *what = polls ? "poller" : "scheduler";
+  int number = polls ? s->index - s->all->count : s->index;
   if (code != EAGAIN || getrlimit(RLIMIT_SIGPENDING, &limit))
-    return error_set(e, ERR_SYSTEM, "scheduler %d has no timer for its time slices: %s", s->index,
+    return error_set(e, ERR_SYSTEM, "%s %d has no timer for its time slices: %s", what, number,
                      strerror(code));
-  return error_set(
-      e, ERR_SYSTEM,
-      "scheduler %d has no timer for its time slices: every scheduler takes one pending signal, and "
-      "this user may have %llu: raise `ulimit -i`, or start fewer schedulers",
-      s->index, (unsigned long long)limit.rlim_cur);
+  return error_set(e, ERR_SYSTEM,
+                   "%s %d has no timer for its time slices: every scheduler, and each of the two pollers, "
+                   "takes one pending signal, and this user may have %llu: raise `ulimit -i`, or start fewer "
+                   "schedulers",
+                   what, number, (unsigned long long)limit.rlim_cur);
 }
 
 int preempt_init(struct scheduler *s, struct error *e) {
