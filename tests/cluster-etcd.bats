@@ -233,7 +233,7 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le $(($1 + 1000)) ] || fail "it took $m
   members one
   local pid
   pid=$(node-spawn -n one -d -- sleep 60)
-  kill -STOP "$ETCD"
+  freeze "$ETCD"
   took node-register -n one --global later "$pid"
   kill -CONT "$ETCD"
   assert_equal "$status" 5
@@ -269,7 +269,7 @@ within() { [ -n "${SAN:-}" ] || [ "$ms" -le $(($1 + 1000)) ] || fail "it took $m
   wait_until node-whereis -n two web
   wait_until node-whereis -n two db
   local frozen=("$(os_pid one)" "$(os_pid strict)")
-  kill -STOP "${frozen[@]}"
+  freeze "${frozen[@]}"
   wait_until sees two 0
   pid=$(listener two web)
   listener two db

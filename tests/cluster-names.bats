@@ -177,7 +177,7 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
   frozen=$(on arra curl -sS --unix-socket "$T/arra/three@arra/sock" http://node/v1/node | jq .os_pid)
   pid=$(start_listener rane)
   local limit=${SAN:+5000000}
-  kill -STOP "$frozen"
+  freeze "$frozen"
   for i in 1 2 3 4 5 6; do
     begin=${EPOCHREALTIME/./}
     on rane node-register --global "name$i" "$pid"
@@ -203,7 +203,7 @@ resyncs() { on "$1" curl -sS --unix-socket "$T/$1/$2/sock" http://node/metrics |
   pid=$(start_listener rane)
   # Either may be the arbiter of a name, and either may be the next in rank.
   for i in 1 2 3 4 5 6 7 8; do
-    kill -STOP "$a" "$b"
+    freeze "$a" "$b"
     begin=${EPOCHREALTIME/./}
     on rane node-register --global "name$i" "$pid"
     took=$((${EPOCHREALTIME/./} - begin))

@@ -347,7 +347,7 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   rane_and_dune --heartbeat 0.4
   on rane node-connect two@dune
   pid=$(os_pid dune two@dune)
-  kill -STOP "$pid"
+  freeze "$pid"
   wait_until remark rane 'two@dune +[0-9]+ +silent'
   wait_until remark rane 'two@dune +[0-9]+ +down +- +silent for'
   kill -CONT "$pid"
@@ -418,7 +418,7 @@ remark() { on "$1" node-list -l | grep -qE "$2"; }
   on rane node-connect two@dune
   pid=$(os_pid dune two@dune)
   on dune node-register --global sink "$(on dune node-spawn -d -e 'while true do receive() end')"
-  kill -STOP "$pid"
+  freeze "$pid"
   on rane node-spawn -d -e 'local s, sink = string.rep("x", 1000000), global.whereis_name("sink")
     for _ = 1, 100 do send(sink, s) end'
   full() { on rane ss -tn | awk '$3 > 1000000 { found = 1 } END { exit !found }'; }

@@ -323,7 +323,7 @@ page_statuses() {
 @test "a node that does not answer delays a prompt by a moment only" {
   start_node one
   pid=$(api one GET /v1/node | jq .os_pid)
-  kill -STOP "$pid"
+  freeze "$pid"
   best=999999999
   for _ in 1 2 3; do
     start=${EPOCHREALTIME/./}

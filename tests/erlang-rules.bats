@@ -691,7 +691,7 @@ break_two() { kill -KILL "$(api two GET /v1/node | jq .os_pid)"; }
   wait_until node-whereis -n "one@$HOST" --local ready
   local two
   two=$(api two GET /v1/node | jq .os_pid)
-  kill -STOP "$two"
+  freeze "$two"
   node-send -n "one@$HOST" ready go
   wait_until node-whereis -n "one@$HOST" --local sending
   kill -CONT "$two"

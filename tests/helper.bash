@@ -104,6 +104,15 @@ wait_until() {
   done
 }
 
+# freeze PID…: stops the processes, and returns once each of their threads stands still.  Until the thread that takes
+# SIGSTOP has run, the others go on.
+freeze() {
+  kill -STOP "$@"
+  local pid
+  for pid; do wait_until all_stopped "$pid"; done
+}
+all_stopped() { ! grep -h '^State:' /proc/"$1"/task/*/status | grep -vqE '[TtZX] \('; }
+
 # Descriptor 3 is closed, because bats waits for every process that holds it.
 start_node() { node-start -d --sname "$@" 3>&-; }
 

@@ -696,7 +696,7 @@ ended() { api one GET "/v1/processes/$1/outcome" | jq -e 'has("status") or has("
   two_nodes
   two=$(api two GET /v1/node | jq .os_pid)
   node-spawn -n "one@$HOST" -d -e 'local p repeat sleep(1) p = global.whereis_name("box") until p exit(p, "kill")'
-  kill -STOP "$two" # the registration waits for it
+  freeze "$two" # the registration waits for it
   json POST /v1/mailboxes '{"name": "box"}'
   kill -CONT "$two"
   problem 502 lost

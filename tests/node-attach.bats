@@ -165,7 +165,7 @@ has_line() { grep -qx "$2" "$T/$1"; }
   start_node two --heartbeat 30
   node-connect -n one two
   pid=$(node-spawn -d --full -n one two -- sleep 300)
-  kill -STOP "$(api two GET /v1/node | jq .os_pid)"
+  freeze "$(api two GET /v1/node | jq .os_pid)"
   slow="$pid: timed out (timeout) waiting for the answer, through one@$HOST"
   says_no 124 "$slow" node-attach -n one --timeout 0.3 "$pid"
   says_no 5 "$slow" node-kill -n one --timeout 0.3 "$pid"

@@ -223,7 +223,7 @@ files() { (shopt -s nullglob && echo "$FILE"*); }
   start_node one
   start_node two
   pid=$(api one GET /v1/node | jq .os_pid)
-  kill -STOP "$pid"
+  freeze "$pid"
   run --separate-stderr -5 node-cookie add --timeout 0.5
   new=$output
   told "one@$HOST: timed out"

@@ -300,7 +300,7 @@ partial_name() {
   start_node one --heartbeat 30
   start_node two --heartbeat 30
   node-connect -n one two
-  kill -STOP "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"
+  freeze "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"
   says_no 5 "node-copy: two@$HOST: timed out (timeout) waiting for the answer, through one@$HOST" \
     node-copy -n one --timeout 0.5 src/file "two:$T/to/"
   kill -CONT "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"

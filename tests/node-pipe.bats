@@ -109,7 +109,7 @@ none_piping() { ! processes | xargs -r -n 1 -I{} cat /proc/{}/comm 2>/dev/null |
   start_node one --heartbeat 30
   start_node two --heartbeat 30
   node-connect -n one two
-  kill -STOP "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"
+  freeze "$(<"$NODE_RUNTIME_DIR/two@$HOST/lock")"
   for stages in 'two:seq 3|one:cat' 'one:seq 3|two:cat'; do
     run -124 node-pipe -n one --timeout 0.5 "${stages%|*}" "${stages#*|}"
     assert_output --partial "node-pipe: two@$HOST: timed out (timeout) waiting for the answer, through one@$HOST"

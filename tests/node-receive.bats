@@ -183,7 +183,7 @@ stands_still() {
   agent=$(api "$1" GET /v1/node | jq .os_pid)
   size() { awk '/^VmRSS/ { print $2 }' "/proc/$agent/status"; }
   open --global log
-  kill -STOP "$tool"
+  freeze "$tool"
   before=$(size)
   node-spawn -n "$to" -d --name flood -e \
     'for i = 1, 20000 do global.send("log", "thread", i, ("x"):rep(2000)) end'
@@ -226,7 +226,7 @@ stands_still() {
   export NODE_SELF=one
   open --global log
   node-spawn -e 'register("inbox", global.whereis_name("log"))'
-  kill -STOP "$tool"
+  freeze "$tool"
   node-spawn -n two -d --name flood -e "for i = 1, 20000 do send({'inbox', 'one@$HOST'}, i, ('x'):rep(2000)) end"
   doomed=$(node-spawn -n two -d --full --name doomed \
     -e "while true do send({'inbox', 'one@$HOST'}, 'doomed', ('x'):rep(2000)) end")
@@ -250,7 +250,7 @@ stands_still() {
   export NODE_SELF=one
   open --global log
   node-spawn -e 'register("inbox", global.whereis_name("log"))'
-  kill -STOP "$tool"
+  freeze "$tool"
   for to in "global.whereis_name('log')" "{'inbox', 'one@$HOST'}"; do
     node-spawn -n two -d -e "local to = $to while #node.list() > 0 do send(to, ('x'):rep(2000)) end puts('through')"
   done
@@ -266,7 +266,7 @@ stands_still() {
 @test "a process that prints to a mailbox that is not read waits, too" {
   start_node one
   open --global log
-  kill -STOP "$tool"
+  freeze "$tool"
   node-spawn -d --name flood -e 'group_leader(global.whereis_name("log"))
     for i = 1, 30000 do puts(("x"):rep(1000)) end'
   waits() { [ "$(node-ps --json | jq -r 'select(.name == "flood").state')" = call ]; }
@@ -290,7 +290,7 @@ stands_still() {
   [ -z "${SAN:-}" ] || skip 'more than half a GiB is much for a sanitizer'
   start_node one
   open --global log
-  kill -STOP "$tool"
+  freeze "$tool"
   node-spawn -e 'local log = global.whereis_name("log")
     for i = 1, 14 do send_after(0, log, ("x"):rep(50000000)) end'
   gone() { ! node-whereis log; }

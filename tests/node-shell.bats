@@ -371,7 +371,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   shows '40 +'
   tool=$(tool)
   pts=$(readlink "/proc/$tool/fd/0")
-  kill -STOP "$tool"
+  freeze "$tool"
   stty -F "$pts" sane
   edits() { stty -F "$pts" -a | grep -q -e -icanon; }
   run ! edits
@@ -422,7 +422,7 @@ answered() { screen | awk -v line="> $1" 'shown; index($0, line) { shown = 1 }' 
   terminal -n one
   type_ 'x = 8\n'
   prompt 2
-  kill -STOP "$two"
+  freeze "$two"
   type_ 'puts("begins") node.ping("two@'"$HOST"'")\n'
   begun() { screen | grep '^begins'; }
   wait_until begun

@@ -182,7 +182,7 @@ lines_of() { sort <<<"$output"; }
 @test "a frozen node: the others are done, and it times out" {
   mesh one two three
   frozen=$(cat "$NODE_RUNTIME_DIR/two@$HOST/lock")
-  kill -STOP "$frozen"
+  freeze "$frozen"
   run --separate-stderr -124 node-spawn --timeout 1 one two three -- echo hello
   kill -CONT "$frozen"
   assert_equal "$(grep -c "^node-spawn: two@$HOST: timed out .*, through one@$HOST$" <<<"$stderr")" 1

@@ -169,7 +169,7 @@ naps() { [ "$(pgrep -cfx "sleep $NAP")" = "$1" ]; }
   node-spawn --timeout 1 -- sleep "$NAP" 3>&- &
   tool=$!
   wait_until naps 1
-  kill -STOP $tool
+  freeze $tool
   wait_until naps 0
   kill -CONT $tool
   status=0
@@ -186,7 +186,7 @@ naps() { [ "$(pgrep -cfx "sleep $NAP")" = "$1" ]; }
 @test "--timeout: a node that is frozen before it answers" {
   start_node one
   agent=$(api one GET /v1/node | jq .os_pid)
-  kill -STOP "$agent"
+  freeze "$agent"
   begin=$EPOCHSECONDS
   says_no 124 '(timeout)' node-spawn --timeout 0.5 -- true
   [ $((EPOCHSECONDS - begin)) -le 2 ]

@@ -1265,7 +1265,7 @@ rests() {
   pid=$(api one GET /v1/node | jq .os_pid)
   node-spawn -n one -d -e 'while true do end'
   for i in 1 2; do
-    kill -STOP "$pid"
+    freeze "$pid"
     sleep 1.5 # the stop itself is what is tested
     kill -CONT "$pid"
     run -0 api one GET /v1/node

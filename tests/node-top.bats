@@ -127,7 +127,7 @@ two_processes() {
   run -0 node-top --once -d 0 --json "t*"
   assert_equal "$(jq -r .node <<<"$output" | sort -u)" "two@$HOST"
   pid=$(api two GET /v1/node | jq .os_pid)
-  kill -STOP "$pid"
+  freeze "$pid"
   local stderr
   run -5 --separate-stderr node-top --once -d 0 --json --timeout 1 one two
   kill -CONT "$pid"
@@ -350,7 +350,7 @@ pidof_top() { pgrep -P "$(tmux_ display-message -p '#{pane_pid}')" -x node-top; 
   pid=$(api two GET /v1/node | jq .os_pid)
   top --all --timeout 1
   shows "^two@$HOST +[0-9.]+%"
-  kill -STOP "$pid"
+  freeze "$pid"
   shows "^two@$HOST +- .*(timed out|no answer)"
   shows '1 without an answer|2 nodes \(1'
   shows "^one@$HOST +[0-9.]+%"

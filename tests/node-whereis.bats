@@ -102,7 +102,7 @@ PID='<0\.[0-9]+\.[0-9]+>'
     >"$T/slow" 3>&- &
   reader=$!
   wait_until test -s "$T/slow"
-  kill -STOP $reader
+  freeze $reader
   run -0 node-whereis --local n7.7
   kill -CONT $reader
   wait $reader
