@@ -818,6 +818,36 @@ static bool is_away(const struct outcome *o) {
   return o->code == ERR_ETCD;
 }
 
+static int answered(const struct fixture *f) {
+  (void)f;
+  return count_many(is_answered);
+}
+
+/* How many names are in the tables of the first two nodes. */
+static int in_tables(const struct fixture *f) {
+  return (int)(names_count(f->node[0].globals) + names_count(f->node[1].globals));
+}
+
+/* Turns the loop until what is counted is `end`; returns the most by which it changes in one turn. */
+static int most_in_a_turn(struct fixture *f, int (*count)(const struct fixture *), int end) {
+  int most = 0;
+  for (int before; (before = count(f)) != end;) {
+    turn(f);
+    int change = abs(count(f) - before);
+    if (change > most) most = change;
+  }
+  return most;
+}
+
+/* Turns the loop until the node takes none of the many names for stale. */
+static void wait_until_fresh(struct node *n) {
+  for (int stale = 1; stale;) {
+    turn(n->f);
+    stale = 0;
+    for (int i = 0; i < MANY; i++) stale += cluster_names_stale(n->names, many_name(i));
+  }
+}
+
 /* By and by: none waits for as long as NAMES_PATIENCE_MS, however slow the machine is. */
 static void enter_many(struct node *n) {
   memset(many, 0, sizeof many);
@@ -892,16 +922,11 @@ static void test_many_leases_lost(void) {
 static void test_many_unanswered(void) {
   struct fixture *f = fixture_new(false);
   struct node *a = &f->node[0];
-  int most = 0, before = 0;
   enter(a, "zero", 7, false);
   etcd_server_fault(f->m, ETCD_SILENT);
   int64_t began = now_ms(a);
   begin_many(a);
-  while ((before = count_many(is_answered)) < MANY) {
-    turn(f);
-    int now = count_many(is_answered);
-    if (now - before > most) most = now - before;
-  }
+  int most = most_in_a_turn(f, answered, MANY);
   int64_t took = now_ms(a) - began;
   ok(count_many(is_away) == MANY && took <= 2000, "%d registrations fail within %d ms", MANY, (int)took);
   ok(most <= STEP / 10, "in slices, of up to %d", most);
@@ -931,14 +956,10 @@ static void test_many_ask(void) {
   struct fixture *f = fixture_new(false);
   struct node *a = &f->node[0], *b = &f->node[1];
   struct outcome one = enter(a, "one", 7, false);
-  int most = 0, before = 0, good = 0;
+  int good = 0;
   memset(many, 0, sizeof many);
   for (int i = 0; i < MANY; i++) registry_whereis(b->registry, "one", outcome_found, &many[i]);
-  while ((before = count_many(is_answered)) < MANY) {
-    turn(f);
-    int now = count_many(is_answered);
-    if (now - before > most) most = now - before;
-  }
+  int most = most_in_a_turn(f, answered, MANY);
   for (int i = 0; i < MANY; i++) good += many[i].times == 1 && many[i].token == one.token;
   ok(good == MANY && most <= STEP / 2, "%d that ask for one name are told once, in slices of up to %d", MANY,
      most);
@@ -949,17 +970,6 @@ static void test_many_ask(void) {
   good = 0;
   for (int i = 0; i < MANY; i++) good += many[i].times == 1 && !many[i].yes;
   ok(good == MANY, "and those that are not told yet as the node stops, too");
-}
-
-/* Takes turns until all are answered; the most in one turn. */
-static int most_in_a_turn(struct fixture *f) {
-  int most = 0, before = 0;
-  while ((before = count_many(is_answered)) < MANY) {
-    turn(f);
-    int now = count_many(is_answered);
-    if (now - before > most) most = now - before;
-  }
-  return most;
 }
 
 static void enter_one_often(struct node *n, uint64_t number) {
@@ -975,14 +985,14 @@ static void test_many_wait(void) {
   struct outcome removed = {0};
   enter(a, "zero", 7, false); /* a lease is there */
   enter_one_often(a, 7);
-  int most = most_in_a_turn(f);
+  int most = most_in_a_turn(f, answered, MANY);
   ok(count_many(is_yes) == MANY && most <= STEP / 2,
      "%d that register one name for one process are told in slices, of up to %d", MANY, most);
   ok(many[0].token == many[MANY - 1].token && many[0].token == (uint64_t)key_revision(f, "one"),
      "with one token");
   registry_unregister(a->registry, "one", outcome_done, &removed);
   enter_one_often(a, 8);
-  most = most_in_a_turn(f);
+  most = most_in_a_turn(f, answered, MANY);
   ok(removed.yes && count_many(is_yes) == MANY && most <= STEP / 2,
      "those who wait for a removal begin in slices, of up to %d", most);
   ok(!registry_counts(a->registry).pending, "and none is counted any more");
@@ -991,7 +1001,7 @@ static void test_many_wait(void) {
   while (key_revision(f, "one")) turn(f);
   etcd_server_fault(f->m, ETCD_SILENT);
   enter_one_often(a, 9);
-  most = most_in_a_turn(f);
+  most = most_in_a_turn(f, answered, MANY);
   ok(count_many(is_away) == MANY && most <= STEP / 2, "and fail in slices, of up to %d", most);
   etcd_server_fault(f->m, ETCD_WORKS);
   fixture_free(f);
@@ -1018,20 +1028,15 @@ static void test_order_of_many(void) {
 static void test_many_at_the_end(void) {
   struct fixture *f = fixture_new(false);
   struct node *a = &f->node[0], *b = &f->node[1];
-  int most = 0;
   enter_many(a);
   find_many(b);
   for (int i = 0; i < 2; i++) {
     registry_finish(f->node[i].registry);
     f->node[i].registry = NULL;
   }
-  size_t left = names_count(a->globals) + names_count(b->globals), now;
-  ok(left >= 2 * MANY - 2 * NAMES_SLICE, "the end of a registry frees no more than a slice of its names");
-  for (; left; left = now) {
-    turn(f);
-    now = names_count(a->globals) + names_count(b->globals);
-    if ((int)(left - now) > most) most = (int)(left - now);
-  }
+  ok(in_tables(f) >= 2 * MANY - 2 * NAMES_SLICE,
+     "the end of a registry frees no more than a slice of its names");
+  int most = most_in_a_turn(f, in_tables, 0);
   ok(most <= STEP, "the others in slices, of up to %d for two nodes", most);
   while (etcd_server_keys(f->m, "/p/n/")) turn(f);
   ok(true, "and their keys are gone");
@@ -1056,16 +1061,11 @@ static void test_many_force(void) {
 static void test_many_known(void) {
   struct fixture *f = fixture_new(false);
   struct node *a = &f->node[0], *b = &f->node[1];
-  int most = 0;
   enter_many(a);
   find_many(b);
   ok(count_many(is_yes) == MANY, "and found by another node");
   f->ahead_ms += NAMES_KEPT_MS + 1000;
-  for (size_t left; (left = names_count(b->globals));) {
-    turn(f);
-    int gone = (int)(left - names_count(b->globals));
-    if (gone > most) most = gone;
-  }
+  int most = most_in_a_turn(f, in_tables, MANY); /* those of their owner stay */
   ok(most <= STEP, "they leave the table in slices, of up to %d", most);
   fixture_free(f);
 }
@@ -1091,11 +1091,7 @@ static void test_many_looked_up_again(void) {
   ok(one.yes && used <= 4, "while %d names are looked up again, another one is found, by request %d", known,
      used);
   while (etcd_server_watches(f->m) < NAMES_WATCHES) turn(f);
-  for (int stale = 1; stale;) {
-    turn(f);
-    stale = 0;
-    for (int i = 0; i < MANY; i++) stale += cluster_names_stale(b->names, many_name(i));
-  }
+  wait_until_fresh(b);
   ok(true, "and then nothing is stale");
   fixture_free(f);
 }
@@ -1114,11 +1110,7 @@ static void test_looked_up_again_at_last(void) {
     etcd_server_fault(f->m, ETCD_WORKS);
     for (int t = 0; t < 10; t++) turn(f);
   }
-  for (int stale = 1; stale;) {
-    turn(f);
-    stale = 0;
-    for (int i = 0; i < MANY; i++) stale += cluster_names_stale(b->names, many_name(i));
-  }
+  wait_until_fresh(b);
   ok(true, "after watches were lost again and again, nothing is stale at last");
   drop(a, many_name(1));
   while (find(b, many_name(1)).yes) turn(f);
