@@ -20,7 +20,7 @@ enum {
   LIVENESS_BULK = 4096, /* more bytes than this in a heartbeat are more than beats and pongs */
 };
 
-void liveness_init(struct peer *p); /* initialises the peer's timer; peer_finish closes it */
+void liveness_init(struct peer *p); /* initialises the peer's timer; mesh_finish closes it */
 
 /* Watch the peer's link from SYNCING until DOWN. */
 void liveness_start(struct peer *p);

@@ -639,7 +639,7 @@ void members_down(struct peer *p, enum peer_state from, enum peer_event event, c
   else if (p->ondemand.dormant)
     want(p);
   if (from == PEER_UP)
-    p->trouble = *why; /* not logged here: `publish` logs it as the nodedown */
+    p->trouble = *why; /* not logged here: peer_tell logs it as the nodedown */
   else if (p->until_ms || p->join)
     note_trouble(p, why);
   if (!p->until_ms) p->join = false;

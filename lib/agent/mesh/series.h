@@ -36,7 +36,7 @@ struct series {                       /* of a peer; zeroed: none */
   struct sending *sends;              /* those that have begun, in the order of their turns; */
   unsigned sending;                   /* how many */
   struct sending *waits, **waits_end; /* those that have not begun, oldest first */
-  struct map by_sender;               /* those that are not sent completely, by what is_ordered compares */
+  struct map by_sender;               /* those that are not sent completely, by order_key */
   uint32_t sent;                      /* the id of the last one that has begun */
   size_t flying;                      /* bytes of pieces that the peer has not decoded, */
   unsigned encoding;                  /* and pieces that are being encoded */

@@ -38,7 +38,7 @@ bool heard_good_claim(int64_t number, int64_t token, int64_t age, int64_t over) 
          age <= token && over >= 0 && over < token;
 }
 
-/* Applies a row of row_of_claim or row_of_drop, and moves r behind the row. */
+/* Applies a row of cast_rows_add_claim or cast_rows_add_drop, and moves r behind the row. */
 static void hear_change(struct mesh_registry *g, struct link *l, struct term_reader *r) {
   struct term_reader row = *r;
   struct term_value head = term_next(&row);

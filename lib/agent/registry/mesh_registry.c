@@ -316,7 +316,7 @@ static void end_all(struct mesh_registry *g) {
   void *value;
   while (g->pending.len && map_next(&g->pending, &at, NULL, NULL, &value)) {
     pending_end(g, value, ERR_LOST, "this node is stopping", false);
-    at = 0; /* end_pending has changed the map */
+    at = 0; /* pending_end has changed the map */
   }
   for (struct ring *r; (r = ring_first(&g->waiting));) {
     struct round *round = RING_ENTRY(r, struct round, queue);

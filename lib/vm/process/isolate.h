@@ -1,4 +1,4 @@
-/* isolate: one lua_State with up to ISOLATE_MAX green threads, its inbox, its ready queues and its timers. At
+/* isolate: one lua_State with up to PLACEMENT_MAX green threads, its inbox, its ready queues and its timers. At
  * any moment at most one scheduler runs it.  Other threads may only use the inbox, the runnable's state,
  * live, open and the counters.  The struct lives as long as the vm, so a signal to a process that has ended
  * still has a valid isolate to go to, which answers that the process does not exist. */
