@@ -1,8 +1,5 @@
 /* Invariant: the bit of a peer in the view of another is set exactly when the other has said, by the lines
- * that have come so far, that it is connected to the peer. mesh->ours has the peers that are UP and mesh. A
- * peer is in the queue of dials, or its retry timer runs, only while it is DOWN. A peer has a sponsor, the
- * peer whose list of members has named it, until it is UP, or DOWN after a try; sponsor->joins counts the
- * peers of a sponsor.
+ * that have come so far, that it is connected to the peer.  mesh->ours has the peers that are UP and mesh.
  *
  * Orderings: the members, the changes and the digest go over one stream in the order in which they happen,
  * and the changes that are known are sent before each digest: so a digest that differs from the view is the
@@ -10,32 +7,19 @@
  * that the other has lost, this node tries to connect to that member until a peer says that the member has
  * stopped. A peer that enters SYNCING is sent the members as they are then, and later also the changes that
  * were noted before and not yet sent: applied once more, in order, these lead to the same set. */
-#include "agent/mesh/members.h"
+#include "agent/mesh/members_parts.h"
 
-#include "agent/mesh/handshake.h"
 #include "agent/mesh/hello.h"
-#include "agent/mesh/ondemand.h"
 #include "agent/mesh/relay.h"
 #include "base/holds.h"
-#include "base/random.h"
 #include "core/creation.h"
 #include "core/relays.h"
 #include "wire/json.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { RIVAL_LOG_MS = 60000 };
-
-static int64_t now_ms(const struct mesh *m) {
-  return (int64_t)uv_now(m->config.loop);
-}
-
-/* A number from 0 to below - 1, for jitter. */
-static uint64_t random_below(struct mesh *m, uint64_t below) {
-  return random_next(&m->random) % below;
-}
 
 /* FNV-1a, then mixed so that the digest of a set can be the exclusive or of its members. */
 static uint64_t hash_of(const char *name) {
@@ -82,239 +66,6 @@ static void view_set_us(struct view *v, const struct mesh *m, bool us) {
 static void view_clear(struct view *v) {
   free(v->bits);
   *v = (struct view){0};
-}
-
-/* --- dialling ------------------------------------------------------------------------------------------- */
-
-static void leave_queue(struct peer *p) {
-  if (!p->pprev_dial) return;
-  *p->pprev_dial = p->next_dial;
-  if (p->next_dial)
-    p->next_dial->pprev_dial = p->pprev_dial;
-  else
-    p->mesh->end_dial = p->pprev_dial;
-  p->next_dial = NULL;
-  p->pprev_dial = NULL;
-}
-
-static void enter_queue(struct peer *p) {
-  struct mesh *m = p->mesh;
-  if (p->pprev_dial) return;
-  p->next_dial = NULL;
-  p->pprev_dial = m->end_dial;
-  *m->end_dial = p;
-  m->end_dial = &p->next_dial;
-}
-
-static bool may_dial(struct mesh *m) {
-  int max = m->config.on_demand ? MESH_DIALS_MAX : MEMBERS_DIALS_MAX;
-  return m->first_dial && m->dials < max && !m->stopping && ondemand_has_room(m);
-}
-
-/* A connection that fails at once calls pump again: the errand is in the queue then, and its loop goes on. */
-static bool dials_step(struct errand *e, int *left) {
-  struct mesh *m = (struct mesh *)((char *)e - offsetof(struct mesh, dialling));
-  for (; *left > 0 && may_dial(m); *left -= MEMBERS_DIAL_COST) {
-    struct peer *p = m->first_dial;
-    leave_queue(p);
-    m->dials++;
-    p->dialling = true;
-    peer_event(p, PEER_WANTED, &(struct peer_detail){0});
-  }
-  return !may_dial(m);
-}
-
-static void dials_done(struct errand *e) {
-  struct mesh *m = (struct mesh *)((char *)e - offsetof(struct mesh, dialling));
-  m->is_dialling = false;
-}
-
-/* Connects to peers of the queue while fewer than the bound are being connected to: to the first one at once,
- * to the others in later turns of the loop, because libcurl takes up to half a millisecond to begin one. */
-static void pump(struct mesh *m) {
-  if (m->is_dialling || !may_dial(m)) return;
-  m->is_dialling = true;
-  m->dialling = (struct errand){.name = "connecting to nodes", .step = dials_step, .done = dials_done};
-  if (m->dials)
-    errands_add(&m->errands, &m->dialling);
-  else
-    errands_begin(&m->errands, &m->dialling);
-}
-
-void members_pump(struct mesh *m) {
-  pump(m);
-}
-
-static void on_retry(uv_timer_t *t);
-
-static void dial_after(struct peer *p, int64_t ms) {
-  if (p->pprev_dial) return;
-  uv_timer_start(&p->retry, on_retry, ms > 0 ? (uint64_t)ms : 0, 0);
-}
-
-/* Ends a try to connect: the peer no longer counts in mesh->dials, nor in the `joins` of its sponsor. */
-static void settle_dial(struct peer *p) {
-  struct mesh *m = p->mesh;
-  struct peer *sponsor = p->sponsor;
-  p->sponsor = NULL;
-  if (p->dialling) m->dials--;
-  p->dialling = false;
-  if (sponsor && sponsor->joins && !--sponsor->joins) peer_check_joined(sponsor);
-}
-
-static void forget_sponsor(struct peer *sponsor) {
-  struct mesh *m = sponsor->mesh;
-  for (size_t i = 0; sponsor->joins && i < m->count; i++) {
-    if (m->all[i]->sponsor != sponsor) continue;
-    m->all[i]->sponsor = NULL;
-    sponsor->joins--;
-  }
-}
-
-static void want(struct peer *p) {
-  if (p->mesh->config.on_demand)
-    p->until_ms = p->ondemand.present ? INT64_MAX : 0;
-  else if (p->mesh->config.rejoin_ms)
-    p->until_ms = now_ms(p->mesh) + p->mesh->config.rejoin_ms;
-}
-
-static void want_no_more(struct peer *p) {
-  p->until_ms = 0;
-  p->join = false;
-  uv_timer_stop(&p->retry);
-  leave_queue(p);
-}
-
-bool members_wanted(const struct peer *p) {
-  return p->until_ms > 0 || p->pprev_dial || uv_is_active((const uv_handle_t *)&p->retry);
-}
-
-/* Others reach this node through it: so it is tried again also when it has stopped. */
-static bool is_own_relay(const struct peer *p) {
-  const char *via = p->mesh->config.via;
-  return via && relays_have(via, p->name.full);
-}
-
-/* Keeps why the peer could not be reached, and logs it unless the attempt before failed with the same code.
- * Of a peer that listens nowhere, `await` has said so. */
-static void note_trouble(struct peer *p, const struct error *why) {
-  if (p->dials_only && !p->join && !p->via) return;
-  bool same = p->trouble.code == why->code;
-  p->trouble = *why;
-  if (same || !peer_may_log(p->mesh, p)) return;
-  log_line(p->mesh->config.log, "%s%s%s",
-           !p->join          ? ""
-           : is_own_relay(p) ? "--via: "
-                             : "--join: ",
-           error_text(why), p->until_ms ? " (it is tried again)" : "");
-}
-
-/* Schedules the next attempt, after twice the time that came before the last one; or gives the peer up when
- * until_ms has passed. */
-static void retry_later(struct peer *p) {
-  struct mesh *m = p->mesh;
-  if (!p->until_ms || m->stopping) return;
-  if (now_ms(m) >= p->until_ms) {
-    log_line(m->config.log, "%s: it is not tried again", p->name.full);
-    want_no_more(p);
-    return;
-  }
-  int backoff = p->backoff_ms ? p->backoff_ms * 2 : MEMBERS_RETRY_MS;
-  p->backoff_ms = backoff < MEMBERS_RETRY_MAX_MS ? backoff : MEMBERS_RETRY_MAX_MS;
-  dial_after(p, p->backoff_ms / 2 + (int64_t)random_below(m, (uint64_t)p->backoff_ms));
-}
-
-/* Waits for a peer that could not be connected to, by what it has said. */
-static void await(struct peer *p) {
-  const char *missing = relay_missing(p);
-  error_set(&p->trouble, ERR_TCP, missing ? "%s: " MESH_DIALS_ONLY "; " RELAY_NONE : "%s: " MESH_DIALS_ONLY,
-            p->name.full, missing);
-  settle_dial(p);
-  retry_later(p);
-}
-
-/* Is the peer to be reached through a relay now?  A node that listens first waits three times for the
- * peer to connect by itself, since a link without a relay is better, and the peer may learn of this node a
- * heartbeat later. */
-static bool is_relayed(const struct peer *p) {
-  return (!p->mesh->config.port || p->backoff_ms > 2 * MEMBERS_RETRY_MS) && relay_of(p);
-}
-
-/* Connects to the peer, once fewer than MEMBERS_DIALS_MAX others are being connected to.  A peer that has
- * said that it listens nowhere, and cannot be reached through a relay, is tried at the longest intervals
- * only: it may have been restarted with a port. */
-static void dial(struct peer *p) {
-  if (p->state != PEER_DOWN || p->mesh->stopping) return;
-  uv_timer_stop(&p->retry);
-  if (p->dials_only && !p->join && p->backoff_ms < MEMBERS_RETRY_MAX_MS && !is_relayed(p)) {
-    await(p);
-    return;
-  }
-  enter_queue(p);
-  pump(p->mesh);
-}
-
-void members_dial(struct peer *p) {
-  uv_timer_stop(&p->retry);
-  enter_queue(p);
-  pump(p->mesh);
-}
-
-void members_undial(struct peer *p) {
-  want_no_more(p);
-}
-
-void members_redial(struct peer *p) {
-  want(p);
-  dial(p);
-}
-
-static void on_retry(uv_timer_t *t) {
-  struct peer *p = t->data;
-  holds_note(p->mesh->config.holds, "dialling members", NULL);
-  dial(p);
-}
-
-/* The peer of a node that is to be joined; NULL: it is this node itself, or there is no room. */
-static struct peer *joined_peer(struct mesh *m, const struct nodename *name) {
-  struct error e;
-  /* The same --join list, with this node in it, may be given to all nodes. */
-  if (!strcmp(name->full, m->config.self)) return NULL;
-  struct peer *p = peer_need(m, name, &e);
-  if (!p) log_line(m->config.log, "--join: %s", error_text(&e));
-  return p;
-}
-
-static void join(struct peer *p) {
-  p->join = true;
-  want(p);
-  dial(p);
-}
-
-void mesh_join(struct mesh *m, const struct nodename *to) {
-  struct peer *p = joined_peer(m, to);
-  if (!p) return;
-  if (p->state == PEER_DOWN) p->name.port = to->port;
-  join(p);
-}
-
-void mesh_found(struct mesh *m, const struct nodename *node, uint32_t creation, const char *address,
-                uint16_t port) {
-  struct peer *p = joined_peer(m, node);
-  if (!p || p->state != PEER_DOWN || !creation_newer(creation, p->parted)) return;
-  p->parted = 0;
-  p->name.port = 0;
-  p->place.port = port;
-  snprintf(p->place.address, sizeof p->place.address, "%s", address);
-  p->dials_only = false;
-  join(p);
-}
-
-void mesh_unjoin(struct mesh *m, const struct nodename *node) {
-  struct peer *p = map_get(&m->peers, node->full);
-  if (!p || !p->join) return;
-  p->join = false;
-  if (p->state == PEER_DOWN && !p->waiters && !p->queue) want_no_more(p);
 }
 
 /* --- what this node tells ------------------------------------------------------------------------------- */
@@ -421,8 +172,8 @@ static bool is_useful(const struct peer *from, const char *address) {
 static void log_rival(struct peer *p) {
   struct mesh *m = p->mesh;
   p->rival_due = false;
-  if (p->rival_ms && now_ms(m) - p->rival_ms < RIVAL_LOG_MS) return;
-  p->rival_ms = now_ms(m);
+  if (p->rival_ms && members_now(m) - p->rival_ms < RIVAL_LOG_MS) return;
+  p->rival_ms = members_now(m);
   log_line(
       m->config.log,
       "two living nodes are named %s: this node is connected to the one at %s:%u, and not to the one at %s",
@@ -460,18 +211,18 @@ static void meet(struct peer *p, struct peer *from, const struct entry *e, bool 
     if (!p->join) p->name.port = 0;
   }
   relay_note(p, e->via);
-  want(p);
+  members_want(p);
   if (whole_list && from->state == PEER_SYNCING && !p->sponsor) {
     p->sponsor = from;
     from->joins++;
-    dial(p);
+    members_dial_now(p);
     return;
   }
   int64_t patience =
       strcmp(m->config.self, p->name.full) < 0 ? MEMBERS_PATIENCE_MS : MEMBERS_PATIENCE_MORE_MS;
-  int64_t since = p->tried_ms ? now_ms(m) - p->tried_ms : INT64_MAX;
+  int64_t since = p->tried_ms ? members_now(m) - p->tried_ms : INT64_MAX;
   if (since < MEMBERS_RETRY_MS) patience += MEMBERS_RETRY_MS - since;
-  dial_after(p, patience + (int64_t)random_below(m, MEMBERS_PATIENCE_MS / 2));
+  members_dial_after(p, patience + (int64_t)members_random(m, MEMBERS_PATIENCE_MS / 2));
 }
 
 static int take_entry(struct peer *from, json_t *v, bool whole_list) {
@@ -518,8 +269,8 @@ static int take_loss(struct peer *from, json_t *v) {
   uint32_t known = nodetab_creation(m->config.nodes, p->incarnation);
   if (p->incarnation && known != creation) return 0;
   p->parted = (uint32_t)creation;
-  want_no_more(p);
-  settle_dial(p);
+  members_undial(p);
+  members_settle_dial(p);
   return 0;
 }
 
@@ -578,8 +329,8 @@ void members_take_digest(struct peer *p, const json_t *fields) {
 
 void members_leave_down(struct peer *p) {
   uv_timer_stop(&p->retry);
-  leave_queue(p);
-  p->tried_ms = now_ms(p->mesh);
+  members_leave_queue(p);
+  p->tried_ms = members_now(p->mesh);
 }
 
 void members_syncing(struct peer *p) {
@@ -616,16 +367,16 @@ static void part_with(struct peer *p, enum peer_state from, bool farewell, const
     view_set(&m->ours, p, false);
     note_news(m, json_pack("[s, s, I, b]", "-", p->name.full, (json_int_t)creation, (int)stopped), stopped);
   }
-  forget_sponsor(p);
+  members_forget_sponsor(p);
   view_clear(&p->view);
   m->views_changed = true;
   p->meshes = p->named = false;
   p->backoff_ms = 0;
-  if (farewell && !(stopped && is_own_relay(p))) {
+  if (farewell && !(stopped && members_is_own_relay(p))) {
     p->parted = creation;
-    want_no_more(p);
+    members_undial(p);
   } else {
-    want(p);
+    members_want(p);
   }
 }
 
@@ -635,20 +386,20 @@ void members_down(struct peer *p, enum peer_state from, enum peer_event event, c
   if (from >= PEER_SYNCING)
     part_with(p, from, farewell, why);
   else if (farewell)
-    want_no_more(p);
+    members_undial(p);
   else if (p->ondemand.dormant)
-    want(p);
+    members_want(p);
   if (from == PEER_UP)
     p->trouble = *why; /* not logged here: peer_tell logs it as the nodedown */
   else if (p->until_ms || p->join)
-    note_trouble(p, why);
+    members_note_trouble(p, why);
   if (!p->until_ms) p->join = false;
-  retry_later(p);
+  members_retry_later(p);
 }
 
 void members_told(struct peer *p) {
-  settle_dial(p);
-  pump(p->mesh);
+  members_settle_dial(p);
+  members_pump(p->mesh);
 }
 
 /* --- the heartbeat -------------------------------------------------------------------------------------- */
@@ -699,7 +450,7 @@ static void log_incomplete(struct mesh *m) {
 
 /* Logs how many lines peer_may_log has left out, and of each peer how it is now. */
 static void log_left_out_lines(struct mesh *m) {
-  int64_t now = now_ms(m);
+  int64_t now = members_now(m);
   unsigned n = log_left_out(&m->refusals, now);
   if (n) log_line(m->config.log, "%u more lines about refused offers and streams were left out", n);
   n = log_left_out(&m->comings, now);
@@ -722,7 +473,7 @@ void members_beat(struct mesh *m, json_t *fields) {
   json_object_set_new(fields, "members", json_integer((json_int_t)m->ours.digest));
 }
 
-/* --- queries --------------------------------------------------------------------------------- */
+/* --- queries -------------------------------------------------------------------------------------------- */
 
 void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, const char *unseen),
                       void *data) {
@@ -767,8 +518,8 @@ void members_close(struct peer *p) {
 
 void members_forget(struct peer *p) {
   struct mesh *m = p->mesh;
-  want_no_more(p);
-  settle_dial(p);
+  members_undial(p);
+  members_settle_dial(p);
   for (size_t i = 0; i < m->count; i++) view_set(&m->all[i]->view, p, false);
   p->place = (struct place){0};
   relay_note(p, "");

@@ -49,9 +49,9 @@ void members_named(struct peer *p); /* called once the peer has the new name */
 /* True when the peer is being tried again, or is about to be tried. */
 bool members_wanted(const struct peer *p);
 
-/* Connects to a peer that is DOWN, once fewer peers than the bound are being connected to; members_undial: no
- * longer. */
+/* Connects to a peer that is DOWN, once fewer peers than the bound are being connected to. */
 void members_dial(struct peer *p);
+/* The peer is neither to be connected to, nor tried again, nor joined. */
 void members_undial(struct peer *p);
 /* Connects to peers that wait for that, as there may be room now (ondemand_has_room). */
 void members_pump(struct mesh *m);

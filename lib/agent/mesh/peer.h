@@ -1,6 +1,16 @@
-/* peer: a node as the mesh sees it, and the states in which a connection to it can be.  Shared by mesh.c
- * (peers and signals), handshake.c (states), members.c (who sees whom) and liveness.c (heartbeats), and
- * private to them and to their tests.
+/* peer: a node as the mesh sees it, and the states in which a connection to it can be.  Private to the mesh
+ * and its tests.
+ *
+ *   mesh.c        peers, subscribers, connecting and parting, the life of the mesh
+ *   mesh_send.c   signals to a peer, and its queue
+ *   mesh_query.c  members, links and metrics
+ *   handshake.c   the states of a peer
+ *   members.c     who is connected to whom; members_dial.c: attempts to connect, again and again
+ *   ondemand.c    links by need
+ *   liveness.c    heartbeats
+ *   series.c      long signals, in pieces
+ *   relay.c       which links go through a third node
+ *   renewal.c     a lost counter of creations
  *
  *              wanted              taken
  *        DOWN ───────▶ OFFERING ──────────▶ AWAITING
@@ -39,13 +49,13 @@
 #ifndef AGENT_MESH_PEER_H
 #define AGENT_MESH_PEER_H
 
-#include "base/ring.h"
 #include "agent/errands.h"
 #include "agent/mesh/mesh.h"
 #include "agent/mesh/series.h"
 #include "agent/mesh/transport.h"
 #include "base/buf.h"
 #include "base/map.h"
+#include "base/ring.h"
 #include "core/tags.h"
 #include "wire/frame.h"
 #include "wire/scan.h"
@@ -201,7 +211,7 @@ struct peer {
   struct signal *queue, **queue_end; /* signals to the peer that wait for the link or behind others */
   size_t queued;                     /* the weight of the queued signals */
   size_t queued_free;                /* how many of them are between the two kernels (series_is_free) */
-  struct errand drain;               /* in DOWN and from SYNCING on, until the queue is empty (mesh.c) */
+  struct errand drain;               /* in DOWN and from SYNCING on, until the queue is empty (mesh_send.c) */
   bool draining;
   struct lane *lane;          /* of the transport, and open: nothing is queued, nor goes in pieces; or NULL */
   atomic_llong sent_directly; /* signals that were sent by lanes, since the start; `sent` has the others */
@@ -335,6 +345,12 @@ bool peer_write_json(struct peer *p, json_t *line);
 
 /* Has the queued signals of a peer that is SYNCING sent, in later turns of the loop where there are many. */
 void peer_send_queue(struct peer *p);
+/* Has the queued signals of a peer that is DOWN refused, in the same way, unless it is about to be dialled.
+ */
+void peer_refuse_queue(struct peer *p);
+
+/* Cuts "two@rane: " off "two@rane: connection reset": the caller prints the name itself. */
+const char *peer_without_name(const struct peer *p, const char *text);
 
 /* Closes the lane, before a signal is queued, goes in pieces, or the link ends. */
 void peer_close_lane(struct peer *p);
