@@ -43,10 +43,8 @@ static const struct tool_option table[] = {
 
 static const struct tool tool = {
     .name = "node-ps",
-    .synopsis =
-        "[--ended | --limits] [--full] [--sort KEY] [--top N] [--state STATE] [--name GLOB] [OPTION...] "
-        "[NODE...]\n"
-        "--all [--ended | --limits] [OPTION...]",
+    .synopsis = "[--ended | --limits] [OPTION...] [NODE...]\n"
+                "--all [--ended | --limits] [OPTION...]",
     .summary = "Lists the processes of each NODE, or of the local node, as a table.\n",
     .example = "node-ps two@rane",
     .options = table,

@@ -68,7 +68,7 @@ end
 function task.async(f, ...) return check(start(node.self(), true, f, ...)) end
 
 --- task.async_on(node, f, ...)
--- Starts a task on a node that is linked to the caller, and returns it.
+-- Starts a task on a node, linked to the caller, and returns it.
 function task.async_on(name, f, ...) return check(start(name, true, f, ...)) end
 
 --- task.async_nolink(f, ...)

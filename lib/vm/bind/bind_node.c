@@ -195,9 +195,9 @@ const struct bind_function bind_node[] = {
      "Starts a process on a node, and returns its pid."},
     {"spawn_link", node_spawn_link,
      "node.spawn_link(name, f, ...)\nnode.spawn_link(name, module, function, ...)",
-     "Starts a process on a node that is linked to the caller, and returns its pid."},
+     "Starts a process on a node, linked to the caller, and returns its pid."},
     {"spawn_monitor", node_spawn_monitor,
      "node.spawn_monitor(name, f, ...)\nnode.spawn_monitor(name, module, function, ...)",
-     "Starts a process on a node that the caller monitors, and returns its pid and the reference."},
+     "Starts a process on a node, monitored by the caller, and returns its pid and the reference."},
     {NULL, NULL, NULL, NULL},
 };
