@@ -8,7 +8,7 @@
 #include "vm/copy/fn.h"
 #include "vm/lua/pieces.h"
 #include "vm/lua/yield.h"
-#include "vm/process/common.h"
+#include "vm/process/multicast.h"
 #include "vm/process/isolate.h"
 #include "vm/process/process.h"
 #include "vm/sched/preempt.h"
@@ -46,7 +46,7 @@ enum { LIST_KEPT = 8 }; /* a list of so many values, or more, is kept for the ne
 
 /* Pushes the list that was kept of an earlier receiver of this message. */
 static bool in_kept(lua_State *L, struct isolate *iso, struct term_reader *r, uint32_t count) {
-  size_t n = common_find(L, iso, r->at);
+  size_t n = multicast_find(L, iso, r->at);
   if (!n) return false;
   bool copied = array_copy(L, iso, -1, count);
   lua_remove(L, copied ? -2 : -1);
@@ -63,7 +63,7 @@ static void in_list(lua_State *L, struct term_reader *r, uint32_t count) {
   struct isolate *iso = isolate_of(L);
   const uint8_t *start = r->at;
   luaL_checkstack(L, 6, NULL);
-  bool shared = count >= LIST_KEPT && iso->common.now;
+  bool shared = count >= LIST_KEPT && iso->multicast.now;
   if (shared && in_kept(L, iso, r, count)) return;
   lua_createtable(L, (int)count, 0);
   for (uint32_t i = in_integers(L, r, count, 0, count) + 1; i <= count; i++) {
@@ -71,7 +71,7 @@ static void in_list(lua_State *L, struct term_reader *r, uint32_t count) {
     lua_rawseti(L, -2, i);
   }
   if (shared)
-    common_keep(L, iso, start, (size_t)(r->at - start), count * sizeof(struct array_slot), push_copy);
+    multicast_keep(L, iso, start, (size_t)(r->at - start), count * sizeof(struct array_slot), push_copy);
 }
 
 /* Stores the pair at the top into the table below it, unless the key is nil or NaN, which a peer can send but
@@ -124,8 +124,8 @@ const char *copy_why_not(lua_State *L, int index) {
 }
 
 static void in_string(lua_State *L, const struct term_value *v) {
-  if (v->len > COMMON_LONG) {
-    common_push(L, isolate_of(L), v->s, v->len);
+  if (v->len > MULTICAST_LONG) {
+    multicast_push(L, isolate_of(L), v->s, v->len);
   } else {
     lua_pushlstring(L, v->s, v->len);
   }
@@ -321,7 +321,7 @@ static void suspend(lua_State *L, struct decoder *d, int index) {
 
 static void resume(lua_State *L, struct decoder *d, int index) {
   struct isolate *iso = process_of(L)->isolate;
-  common_begin(iso, d->term);
+  multicast_begin(iso, d->term);
   fn_scope_end(L, &iso->read, iso->refs.read);
   if (d->scope.stage != FN_NONE) {
     luaL_checkstack(L, 2, NULL);
@@ -346,7 +346,7 @@ static bool begin_table(lua_State *L, struct decoder *d, const struct term_value
 
 /* Strings that other receivers may share are pushed in one step. */
 static bool is_in_pieces(lua_State *L, const struct term_value *v) {
-  return v->tag == TERM_STR && v->len > PIECE && !process_of(L)->isolate->common.now;
+  return v->tag == TERM_STR && v->len > PIECE && !process_of(L)->isolate->multicast.now;
 }
 
 /* Stores the value at the top into its table; true: it is the whole value. */
@@ -546,7 +546,7 @@ static int values_on(lua_State *L, int status, lua_KContext place) {
 
 int copy_in_then(lua_State *L, struct term *t, struct term_reader r, uint32_t count, copy_pushed *then,
                  lua_KContext context) {
-  common_begin(process_of(L)->isolate, t);
+  multicast_begin(process_of(L)->isolate, t);
   if (r.end - r.at <= PIECE || !lua_isyieldable(L)) {
     int n = in_all(L, &r);
     if (is_last(t, &r)) end_scope(L);

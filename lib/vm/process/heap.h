@@ -9,8 +9,8 @@
  * heap_total.
  *
  * Two things are shared, and belong to the process that made them first: short strings (up to 40 bytes), and
- * the code of functions.  Long strings that several receivers of one message share belong to HEAP_COMMON
- * (common.h).
+ * the code of functions.  Long strings that several receivers of one message share belong to HEAP_MULTICAST
+ * (multicast.h).
  *
  * The limit.  A process may hold `limit` bytes.  It may also have garbage that is not yet collected, so an
  * allocation that brings its account over 17/16 of the limit is refused first; Lua then collects, and asks
@@ -29,7 +29,7 @@ enum { HEAP_CLASS = 8, HEAP_HEADER = 8, HEAP_SMALL_MAX = 1024 };
 enum { HEAP_CLASSES = (HEAP_SMALL_MAX + HEAP_HEADER) / HEAP_CLASS + 1 };
 
 /* The first accounts; that of the process in slot s is HEAP_SLOT + s. */
-enum heap_owner { HEAP_ISOLATE, HEAP_NOBODY, HEAP_COMMON, HEAP_SLOT };
+enum heap_owner { HEAP_ISOLATE, HEAP_NOBODY, HEAP_MULTICAST, HEAP_SLOT };
 
 struct heap_account {
   uint64_t tag; /* in the headers of the blocks of its present owner */

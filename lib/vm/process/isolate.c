@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "vm/process/alarm.h"
 #include "vm/process/budget.h"
-#include "vm/process/common.h"
+#include "vm/process/multicast.h"
 #include "vm/process/facts.h"
 #include "vm/process/parting.h"
 #include "vm/process/placement.h"
@@ -75,7 +75,7 @@ static void close_state(struct isolate *iso) {
   timers_finish(&iso->alarm_timers);
   facts_close(iso);
   iso->hooks->close(iso);
-  common_close(iso);
+  multicast_close(iso);
   term_writer_finish(&iso->writer);
   term_writer_finish(&iso->paused.writer);
   buf_finish(&iso->dump);
@@ -398,7 +398,7 @@ static bool rest(struct isolate *iso) {
   int64_t next = next_deadline(iso), tidy = tidy_at(iso);
   if (tidy < next) next = tidy;
   if (next != TIMER_NEVER) sched_sleep_until(&iso->runnable, next);
-  if (iso->common.terms_len) common_forget(iso->L, iso);
+  if (iso->multicast.terms_len) multicast_forget(iso->L, iso);
   leave_shut(iso);
   publish(iso);
   vm_end_turn(iso->runnable.scheduler);

@@ -1,5 +1,5 @@
-/* isolate: one lua_State with up to PLACEMENT_MAX green threads, its inbox, its ready queues and its timers. At
- * any moment at most one scheduler runs it.  Other threads may only use the inbox, the runnable's state,
+/* isolate: one lua_State with up to PLACEMENT_MAX green threads, its inbox, its ready queues and its timers.
+ * At any moment at most one scheduler runs it.  Other threads may only use the inbox, the runnable's state,
  * live, open and the counters.  The struct lives as long as the vm, so a signal to a process that has ended
  * still has a valid isolate to go to, which answers that the process does not exist. */
 #ifndef VM_PROCESS_ISOLATE_H
@@ -61,7 +61,7 @@ struct isolate_refs {
   int modules;   /* path -> compiled module */
   int witnesses; /* weak: place in protos -> a closure */
   int written;   /* false, the only function of the message that is encoded, or object or cell -> number */
-  int common;    /* place in common.places + 1 -> string or list */
+  int multicast; /* place in multicast.places + 1 -> string or list */
   int read;      /* false, or of the message that is decoded: number -> object (copy/fn_in.c) */
 };
 
@@ -78,19 +78,19 @@ struct isolate_proto {
   struct factory *factory;
 };
 
-enum { COMMON_TERMS = 8, COMMON_VALUES = 1024 };
+enum { MULTICAST_TERMS = 8, MULTICAST_VALUES = 1024 };
 
-struct common_place {
+struct multicast_place {
   const void *at; /* where the value is in its term; NULL: an unused place */
   size_t n;       /* its bytes there */
 };
 
-/* Values that were made for one receiver of a message, for the next one (common.h). */
-struct common {
+/* Values that were made for one receiver of a message, for the next one (multicast.h). */
+struct multicast {
   const struct term *now; /* the message that is decoded, if it is one of `terms` */
-  struct term *terms[COMMON_TERMS];
+  struct term *terms[MULTICAST_TERMS];
   uint32_t terms_len, values_len;
-  struct common_place *places; /* COMMON_VALUES by hash; NULL until the first value is kept */
+  struct multicast_place *places; /* MULTICAST_VALUES by hash; NULL until the first value is kept */
 };
 
 struct tidy {   /* tidy.h */
@@ -177,7 +177,7 @@ struct isolate {
     struct term_writer writer;
   } paused;                                    /* the encoding that is suspended: copy/copy_out.c */
   struct fn_scope written, read;               /* of the messages that are encoded and decoded */
-  struct common common;                        /* values that receivers of a message share */
+  struct multicast multicast;                  /* values that receivers of a message share */
   uint8_t bytecode[32];                        /* header of this Lua's bytecode */
   struct map factories;                        /* of functions, by hash of their bytecode */
   size_t factory_bytes;                        /* of all bodies together */

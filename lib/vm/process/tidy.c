@@ -15,7 +15,7 @@ enum { BLOCKS = 4096, GC_STEPS = 8 };
 
 /* What may be garbage of ended processes: the strings that receivers share may have lost all of them. */
 static int64_t unowned(const struct isolate *iso) {
-  return heap_held(&iso->heap, HEAP_NOBODY) + heap_held(&iso->heap, HEAP_COMMON);
+  return heap_held(&iso->heap, HEAP_NOBODY) + heap_held(&iso->heap, HEAP_MULTICAST);
 }
 
 /* More than TIDY_LEAST, and half as much as the last collection has left, and a quarter of the isolate. */

@@ -1,5 +1,5 @@
 /* The long strings that receivers of one message share: what is shared, what is not, and what is held. */
-#include "vm/process/common.h"
+#include "vm/process/multicast.h"
 #include "vm/copy/copy.h"
 
 #include "still_vm.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEAP_MAX = 16 << 20, LONG = COMMON_LEAST + 1 };
+enum { HEAP_MAX = 16 << 20, LONG = MULTICAST_LEAST + 1 };
 
 static struct still st;
 static struct isolate *iso;
@@ -34,9 +34,9 @@ static const char *receive(struct term *t, struct term *now) {
   const char *s;
   size_t n;
   if (!term_get_str(&r, &s, &n)) abort();
-  common_begin(iso, now);
-  common_push(L, iso, s, n);
-  common_begin(iso, NULL);
+  multicast_begin(iso, now);
+  multicast_push(L, iso, s, n);
+  multicast_begin(iso, NULL);
   const char *made = lua_tolstring(L, -1, &n);
   if (!made || memcmp(made, s, n) != 0) abort();
   return made;
@@ -47,12 +47,13 @@ static int refs(struct term *t) {
 }
 
 static void test_shared(void) {
-  int64_t before = heap_held(&iso->heap, HEAP_COMMON);
-  struct term *t = message(LONG, 'a'), *other = message(LONG, 'a'), *brief = message(COMMON_LEAST / 2, 'b');
+  int64_t before = heap_held(&iso->heap, HEAP_MULTICAST);
+  struct term *t = message(LONG, 'a'), *other = message(LONG, 'a'),
+              *brief = message(MULTICAST_LEAST / 2, 'b');
   struct term *second = term_ref(t), *brief_too = term_ref(brief), *other_too = term_ref(other);
   const char *one = receive(t, t), *two = receive(t, t);
   ok(one == two, "a long string that two receivers get is one string");
-  ok(heap_held(&iso->heap, HEAP_COMMON) > before, "which counts for no process");
+  ok(heap_held(&iso->heap, HEAP_MULTICAST) > before, "which counts for no process");
   ok(receive(other, other) != one, "an equal string of another message is another one");
   ok(receive(t, other) != one, "and so is one that is not of the message that is decoded");
   ok(receive(t, NULL) != one, "or of none");
@@ -60,7 +61,7 @@ static void test_shared(void) {
   ok(refs(t) == 3 && refs(other) == 3, "a message with shared strings is held once");
   term_unref(second);
   ok(receive(t, t) == one, "also for the last receiver");
-  common_forget(L, iso);
+  multicast_forget(L, iso);
   ok(refs(t) == 1 && refs(other) == 2, "and not any more when the strings are forgotten");
   ok(one[0] == 'a' && one[LONG - 1] == 'a', "the receivers keep what they got");
   term_unref(t), term_unref(other), term_unref(other_too), term_unref(brief), term_unref(brief_too);
@@ -77,38 +78,38 @@ static void test_alone(void) {
 
 /* With one message more than are held, all are forgotten. */
 static void test_many(void) {
-  struct term *all[COMMON_TERMS + 1], *held[COMMON_TERMS + 1];
+  struct term *all[MULTICAST_TERMS + 1], *held[MULTICAST_TERMS + 1];
   int before = 0, after = 0;
-  for (int i = 0; i <= COMMON_TERMS; i++) all[i] = message(LONG, 'a'), held[i] = term_ref(all[i]);
-  for (int i = 0; i < COMMON_TERMS; i++) receive(all[i], all[i]);
-  for (int i = 0; i < COMMON_TERMS; i++) before += refs(all[i]) == 3;
-  receive(all[COMMON_TERMS], all[COMMON_TERMS]);
-  for (int i = 0; i < COMMON_TERMS; i++) after += refs(all[i]) == 2;
-  ok(before == COMMON_TERMS && after == COMMON_TERMS && refs(all[COMMON_TERMS]) == 3,
-     "of %d messages with long strings the latest are held", COMMON_TERMS + 1);
-  common_forget(L, iso);
-  for (int i = 0; i <= COMMON_TERMS; i++) term_unref(all[i]), term_unref(held[i]);
+  for (int i = 0; i <= MULTICAST_TERMS; i++) all[i] = message(LONG, 'a'), held[i] = term_ref(all[i]);
+  for (int i = 0; i < MULTICAST_TERMS; i++) receive(all[i], all[i]);
+  for (int i = 0; i < MULTICAST_TERMS; i++) before += refs(all[i]) == 3;
+  receive(all[MULTICAST_TERMS], all[MULTICAST_TERMS]);
+  for (int i = 0; i < MULTICAST_TERMS; i++) after += refs(all[i]) == 2;
+  ok(before == MULTICAST_TERMS && after == MULTICAST_TERMS && refs(all[MULTICAST_TERMS]) == 3,
+     "of %d messages with long strings the latest are held", MULTICAST_TERMS + 1);
+  multicast_forget(L, iso);
+  for (int i = 0; i <= MULTICAST_TERMS; i++) term_unref(all[i]), term_unref(held[i]);
   lua_settop(L, 0);
 }
 
 static void test_room(void) {
-  struct term *big = message(HEAP_MAX / COMMON_PART, 'a'),
-              *half = message(HEAP_MAX / COMMON_PART / 2 + 1, 'b'),
-              *rest = message(HEAP_MAX / COMMON_PART / 2 + 1, 'c');
+  struct term *big = message(HEAP_MAX / MULTICAST_PART, 'a'),
+              *half = message(HEAP_MAX / MULTICAST_PART / 2 + 1, 'b'),
+              *rest = message(HEAP_MAX / MULTICAST_PART / 2 + 1, 'c');
   struct term *held[] = {term_ref(big), term_ref(half), term_ref(rest)};
   lua_gc(L, LUA_GCCOLLECT); /* what was shared before is not held */
   const char *one = receive(big, big);
-  ok(receive(big, big) != one, "a string of 1/%d of a process's limit is not shared", COMMON_PART);
+  ok(receive(big, big) != one, "a string of 1/%d of a process's limit is not shared", MULTICAST_PART);
   one = receive(half, half);
   ok(receive(half, half) == one, "one of half of that is");
   one = receive(rest, rest);
   ok(receive(rest, rest) != one, "but not a second one beside it");
-  common_forget(L, iso);
+  multicast_forget(L, iso);
   lua_settop(L, 0);
   lua_gc(L, LUA_GCCOLLECT);
   one = receive(rest, rest);
   ok(receive(rest, rest) == one, "until the collector has freed the first");
-  common_forget(L, iso);
+  multicast_forget(L, iso);
   for (int i = 0; i < 3; i++) term_unref(held[i]);
   term_unref(big), term_unref(half), term_unref(rest);
   lua_settop(L, 0);
@@ -137,9 +138,9 @@ static struct term *list_message(bool nested) {
 /* Pushes the value of a message as a receiver gets it. */
 static void receive_value(struct term *t) {
   struct term_reader r = term_read(t);
-  common_begin(iso, t);
+  multicast_begin(iso, t);
   copy_in(L, &r);
-  common_begin(iso, NULL);
+  multicast_begin(iso, NULL);
   if (r.at != r.end) abort();
 }
 
@@ -172,7 +173,7 @@ static void test_lists(void) {
   ok(lua_istable(L, -1) && lua_istable(L, -2) && !lua_rawequal(L, -1, -2) && item(1, 3) == item(2, 3),
      "a list within a list is made for each, too");
   lua_settop(L, 0);
-  common_forget(L, iso);
+  multicast_forget(L, iso);
   for (int i = 0; i < 2; i++) term_unref(held[i]);
   term_unref(t), term_unref(nested);
 }
@@ -186,7 +187,7 @@ static void test_collected(void) {
     receive_value(t);
     lua_rawseti(L, 1, i % 7 + 1);
     lua_gc(L, LUA_GCSTEP, 0);
-    if (i % 50 == 49) common_forget(L, iso);
+    if (i % 50 == 49) multicast_forget(L, iso);
     lua_rawgeti(L, 1, i * 3 % 7 + 1);
     if (lua_isnil(L, -1)) {
       good++;
@@ -198,7 +199,7 @@ static void test_collected(void) {
   }
   ok(good == rounds, "what was received stays, whenever the collector runs: %d of %d", good, rounds);
   lua_settop(L, 0);
-  common_forget(L, iso);
+  multicast_forget(L, iso);
   term_unref(held), term_unref(t);
 }
 

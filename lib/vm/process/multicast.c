@@ -1,8 +1,8 @@
-/* Invariant: each place that is not unused lies in one of common.terms, which are held; so no other value can
- * have the same address.  The table refs.common has that value at the same index.  It was made with room for
- * all, so storing in it allocates nothing.  Both are made when the first value is kept, as most isolates keep
- * none. */
-#include "vm/process/common.h"
+/* Invariant: each place that is not unused lies in one of multicast.terms, which are held; so no other value
+ * can have the same address.  The table refs.multicast has that value at the same index.  It was made with
+ * room for all, so storing in it allocates nothing.  Both are made when the first value is kept, as most
+ * isolates keep none. */
+#include "vm/process/multicast.h"
 
 #include <lauxlib.h>
 #include <stdlib.h>
@@ -12,29 +12,29 @@
 static void open_places(lua_State *L, struct isolate *iso) {
   uint32_t process = iso->heap.owner;
   heap_enter(&iso->heap, HEAP_ISOLATE);
-  lua_createtable(L, COMMON_VALUES, 0);
+  lua_createtable(L, MULTICAST_VALUES, 0);
   int ref = luaL_ref(L, LUA_REGISTRYINDEX);
   heap_enter(&iso->heap, process);
-  iso->common.places = calloc(COMMON_VALUES, sizeof *iso->common.places);
-  if (!iso->common.places) {
+  iso->multicast.places = calloc(MULTICAST_VALUES, sizeof *iso->multicast.places);
+  if (!iso->multicast.places) {
     luaL_unref(L, LUA_REGISTRYINDEX, ref);
     luaL_error(L, "out of memory");
   }
-  iso->refs.common = ref;
+  iso->refs.multicast = ref;
 }
 
-void common_close(struct isolate *iso) {
-  common_forget(iso->L, iso);
-  free(iso->common.places);
-  iso->common.places = NULL;
+void multicast_close(struct isolate *iso) {
+  multicast_forget(iso->L, iso);
+  free(iso->multicast.places);
+  iso->multicast.places = NULL;
 }
 
-void common_forget(lua_State *L, struct isolate *iso) {
-  struct common *c = &iso->common;
+void multicast_forget(lua_State *L, struct isolate *iso) {
+  struct multicast *c = &iso->multicast;
   c->now = NULL;
   if (c->values_len) {
-    lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.common);
-    for (int i = 0; i < COMMON_VALUES; i++) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.multicast);
+    for (int i = 0; i < MULTICAST_VALUES; i++) {
       if (!c->places[i].at) continue;
       c->places[i].at = NULL;
       lua_pushboolean(L, 0);
@@ -46,19 +46,19 @@ void common_forget(lua_State *L, struct isolate *iso) {
   while (c->terms_len) term_unref(c->terms[--c->terms_len]);
 }
 
-static bool is_known(const struct common *c, const struct term *t) {
+static bool is_known(const struct multicast *c, const struct term *t) {
   for (uint32_t i = 0; i < c->terms_len; i++)
     if (c->terms[i] == t) return true;
   return false;
 }
 
-void common_begin(struct isolate *iso, struct term *t) {
-  struct common *c = &iso->common;
+void multicast_begin(struct isolate *iso, struct term *t) {
+  struct multicast *c = &iso->multicast;
   c->now = NULL;
-  if (!t || t->size <= COMMON_LEAST) return;
+  if (!t || t->size <= MULTICAST_LEAST) return;
   if (!is_known(c, t)) {
     if (atomic_load_explicit(&t->refs, memory_order_relaxed) == 1) return;
-    if (c->terms_len == COMMON_TERMS) common_forget(iso->L, iso);
+    if (c->terms_len == MULTICAST_TERMS) multicast_forget(iso->L, iso);
     c->terms[c->terms_len++] = term_ref(t);
   }
   c->now = t;
@@ -71,19 +71,19 @@ static bool is_in(const struct term *t, const void *at) {
 static uint32_t place_of(const void *at) {
   return (uint32_t)((uintptr_t)at * UINT64_C(0x9e3779b97f4a7c15) >> 54);
 }
-_Static_assert(COMMON_VALUES == 1 << 10, "10 bits of the hash are a place");
+_Static_assert(MULTICAST_VALUES == 1 << 10, "10 bits of the hash are a place");
 
 static bool has_room(const struct isolate *iso, size_t n) {
-  size_t held = (size_t)heap_held(&iso->heap, HEAP_COMMON), bound = iso->config->heap_max / COMMON_PART;
+  size_t held = (size_t)heap_held(&iso->heap, HEAP_MULTICAST), bound = iso->config->heap_max / MULTICAST_PART;
   return n < bound && held < bound - n;
 }
 
-size_t common_find(lua_State *L, struct isolate *iso, const void *at) {
-  const struct common *c = &iso->common;
+size_t multicast_find(lua_State *L, struct isolate *iso, const void *at) {
+  const struct multicast *c = &iso->multicast;
   if (!c->now || !c->values_len) return 0;
   uint32_t place = place_of(at);
   if (c->places[place].at != at || !is_in(c->now, at)) return 0;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.common);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.multicast);
   lua_rawgeti(L, -1, (lua_Integer)place + 1);
   lua_replace(L, -2);
   return c->places[place].n;
@@ -91,23 +91,23 @@ size_t common_find(lua_State *L, struct isolate *iso, const void *at) {
 
 /* Keeps the value at the top, and leaves it there. */
 static void keep(lua_State *L, struct isolate *iso, const void *at, size_t n) {
-  struct common *c = &iso->common;
+  struct multicast *c = &iso->multicast;
   if (!c->places) open_places(L, iso);
-  struct common_place *place = &c->places[place_of(at)];
-  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.common);
+  struct multicast_place *place = &c->places[place_of(at)];
+  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.multicast);
   lua_pushvalue(L, -2);
   lua_rawseti(L, -2, place - c->places + 1);
   lua_pop(L, 1);
   c->values_len += place->at == NULL;
-  *place = (struct common_place){at, n};
+  *place = (struct multicast_place){at, n};
 }
 
-void common_keep(lua_State *L, struct isolate *iso, const void *at, size_t n, size_t bytes,
-                 void (*make)(lua_State *L, struct isolate *iso)) {
-  if (!is_in(iso->common.now, at) || !has_room(iso, bytes)) return;
+void multicast_keep(lua_State *L, struct isolate *iso, const void *at, size_t n, size_t bytes,
+                    void (*make)(lua_State *L, struct isolate *iso)) {
+  if (!is_in(iso->multicast.now, at) || !has_room(iso, bytes)) return;
   /* If malloc fails in make, the process is charged for nothing until its turn ends. */
   uint32_t process = iso->heap.owner;
-  heap_enter(&iso->heap, HEAP_COMMON);
+  heap_enter(&iso->heap, HEAP_MULTICAST);
   make(L, iso);
   heap_enter(&iso->heap, process);
   if (!lua_isnil(L, -1)) keep(L, iso, at, n);
@@ -122,15 +122,15 @@ static void push_charged_to(lua_State *L, struct heap *h, uint32_t owner, const 
   heap_enter(h, process);
 }
 
-void common_push(lua_State *L, struct isolate *iso, const char *s, size_t n) {
-  if (!is_in(iso->common.now, s)) {
+void multicast_push(lua_State *L, struct isolate *iso, const char *s, size_t n) {
+  if (!is_in(iso->multicast.now, s)) {
     lua_pushlstring(L, s, n);
     return;
   }
   luaL_checkstack(L, 5, NULL);
-  if (!common_find(L, iso, s)) {
+  if (!multicast_find(L, iso, s)) {
     bool room = has_room(iso, n);
-    push_charged_to(L, &iso->heap, room ? HEAP_COMMON : iso->heap.owner, s, n);
+    push_charged_to(L, &iso->heap, room ? HEAP_MULTICAST : iso->heap.owner, s, n);
     if (room) keep(L, iso, s, n);
   }
 }
