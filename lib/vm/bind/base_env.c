@@ -1,173 +1,24 @@
-/* Invariant: a process reaches a table that other processes read only through a proxy.  A read of the proxy
- * returns a value of the real table, which is a function, a string or a number. */
+/* Invariant: a process reaches a table that other processes read only through a proxy (proxy.h). */
 #include "vm/bind/base_env.h"
 
 #include "base/buf.h"
 #include "vm/bind/bind.h"
+#include "vm/bind/guarded.h"
+#include "vm/bind/prelude.h"
+#include "vm/bind/proxy.h"
+#include "vm/bind/require.h"
 #include "vm/copy/array.h"
 #include "vm/copy/bytecode.h"
 #include "vm/copy/copy.h"
 #include "vm/copy/factory.h"
-#include "vm/stdlib/files.h"
-#include "vm/copy/fn.h"
 #include "vm/process/isolate.h"
-#include "vm/bind/prelude.h"
 #include "vm/process/process.h"
-#include "vm/bind/require.h"
+#include "vm/stdlib/files.h"
 #include "vm/stdlib/yielding.h"
 
 #include <lualib.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* --- guarded forms of Lua's own functions --- */
-
-/* setmetatable refuses __gc: a finalizer would run in whichever process collects garbage. */
-static int base_setmetatable(lua_State *L) {
-  int type = lua_type(L, 2);
-  luaL_checktype(L, 1, LUA_TTABLE);
-  if (type != LUA_TNIL && type != LUA_TTABLE) return luaL_typeerror(L, 2, "nil or table");
-  if (luaL_getmetafield(L, 1, "__metatable") != LUA_TNIL)
-    return luaL_error(L, "cannot change a protected metatable");
-  if (type == LUA_TTABLE) {
-    lua_pushliteral(L, "__gc");
-    if (lua_rawget(L, 2) != LUA_TNIL) return luaL_error(L, "__gc is not available in a process");
-  }
-  lua_settop(L, 2);
-  lua_setmetatable(L, 1);
-  return 1;
-}
-
-static int base_rawset(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  luaL_checkany(L, 2);
-  luaL_checkany(L, 3);
-  if (fn_is_library(L, 1)) return luaL_error(L, "the standard library cannot be changed");
-  lua_settop(L, 3);
-  lua_rawset(L, 1);
-  return 1;
-}
-
-/* Refuses a chunk of text as Lua does: nil and the reason. */
-static int refuse_text(lua_State *L, const char *mode) {
-  luaL_pushfail(L);
-  lua_pushfstring(L, "attempt to load a text chunk (mode is '%s')", mode);
-  return 2;
-}
-
-enum { LOAD_MAX = 4 << 20 }; /* the parser cannot be suspended, and reads about 60 bytes in a microsecond */
-
-/* Refuses a chunk that is too long, in the same way. */
-static int refuse_long(lua_State *L) {
-  luaL_pushfail(L);
-  lua_pushfstring(L, "a chunk may have %d bytes", LOAD_MAX);
-  return 2;
-}
-
-/* The reader function of load, and the number of bytes that it has returned, are the upvalues. */
-static int read_bounded(lua_State *L) {
-  lua_settop(L, 0);
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_call(L, 0, 1);
-  lua_Integer total = lua_tointeger(L, lua_upvalueindex(2));
-  if (lua_type(L, 1) == LUA_TSTRING) total += (lua_Integer)lua_rawlen(L, 1);
-  if (total > LOAD_MAX) return luaL_error(L, "a chunk may have %d bytes", LOAD_MAX);
-  lua_pushinteger(L, total);
-  lua_replace(L, lua_upvalueindex(2));
-  return 1;
-}
-
-/* Puts read_bounded in place of the reader function, which is argument 1. */
-static void bound_reader(lua_State *L) {
-  lua_pushvalue(L, 1);
-  lua_pushinteger(L, 0);
-  lua_pushcclosure(L, read_bounded, 2);
-  lua_replace(L, 1);
-}
-
-/* load(chunk, name, mode, globals): text only; globals are those of the process by default.  Upvalue: Lua's
- * load. */
-static int base_load(lua_State *L) {
-  bool own_globals = lua_gettop(L) < 4;
-  const char *mode = luaL_optstring(L, 3, "bt");
-  if (!lua_isstring(L, 1)) luaL_checktype(L, 1, LUA_TFUNCTION);
-  if (!strchr(mode, 't')) return refuse_text(L, mode);
-  if (lua_isfunction(L, 1)) {
-    bound_reader(L);
-  } else if (lua_rawlen(L, 1) > LOAD_MAX) {
-    return refuse_long(L);
-  }
-  lua_settop(L, 4);
-  lua_pushliteral(L, "t");
-  lua_replace(L, 3);
-  if (own_globals) {
-    process_push_env(L, process_of(L));
-    lua_replace(L, 4);
-  }
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_insert(L, 1);
-  lua_call(L, 4, LUA_MULTRET);
-  return lua_gettop(L);
-}
-
-static int base_collectgarbage(lua_State *L) {
-  const char *what = luaL_optstring(L, 1, "count");
-  if (strcmp(what, "count") != 0) return luaL_argerror(L, 1, "only \"count\" is available in a process");
-  lua_pushnumber(L, (lua_Number)process_memory(process_of(L)) / 1024);
-  return 1;
-}
-
-/* A handler that fails is called again, with its own error; after HANDLER_TRIES failures the error is
- * "error in error handling", as in Lua, where the C stack bounds the number. */
-enum { HANDLER_TRIES = 10 };
-
-static int xpcall_handled(lua_State *L, int status, lua_KContext tries);
-
-/* Stack: the handler, and the error for it. */
-static int call_handler(lua_State *L, lua_KContext tries) {
-  lua_pushvalue(L, 1);
-  lua_insert(L, 2);
-  return xpcall_handled(L, lua_pcallk(L, 1, 1, 0, tries, xpcall_handled), tries);
-}
-
-/* Stack: the handler, and its result, or its own error. */
-static int xpcall_handled(lua_State *L, int status, lua_KContext tries) {
-  if (status != LUA_OK && status != LUA_YIELD) {
-    if (tries + 1 < HANDLER_TRIES) return call_handler(L, tries + 1);
-    lua_pushliteral(L, "error in error handling");
-    lua_replace(L, 2);
-  }
-  lua_pushboolean(L, 0);
-  lua_replace(L, 1);
-  return 2;
-}
-
-/* Stack: the handler, and the results, or the error. */
-static int xpcall_finished(lua_State *L, int status, lua_KContext context) {
-  (void)context;
-  if (status == LUA_OK || status == LUA_YIELD) {
-    lua_pushboolean(L, 1);
-    lua_replace(L, 1);
-    return lua_gettop(L);
-  }
-  return call_handler(L, 0);
-}
-
-/* The handler runs after the stack is unwound, so that it can yield.  It cannot tell the difference, as
- * processes have no debug library. */
-static int base_xpcall(lua_State *L) {
-  luaL_checktype(L, 2, LUA_TFUNCTION);
-  lua_pushvalue(L, 2);
-  lua_insert(L, 1);
-  lua_remove(L, 3);
-  return xpcall_finished(L, lua_pcallk(L, lua_gettop(L) - 2, LUA_MULTRET, 0, 0, xpcall_finished), 0);
-}
-
-static const luaL_Reg guarded[] = {
-    {"setmetatable", base_setmetatable}, {"rawset", base_rawset}, {"collectgarbage", base_collectgarbage},
-    {"tostring", yielding_tostring},     {"xpcall", base_xpcall}, {NULL, NULL},
-};
 
 /* --- which of Lua's functions a process has --- */
 
@@ -263,88 +114,15 @@ static void copy_names(lua_State *L, int from, const char *const *names) {
   }
 }
 
-/* --- proxies --- */
-
-static int refuse_write(lua_State *L) {
-  return luaL_error(L, "the standard library cannot be changed");
-}
-
-static int next_pair(lua_State *L) {
-  lua_settop(L, 2);
-  if (lua_next(L, lua_upvalueindex(1))) return 2;
-  lua_pushnil(L);
-  return 1;
-}
-
-/* pairs of a proxy walks the real table, but does not return it. */
-static int walk(lua_State *L) {
-  lua_pushvalue(L, lua_upvalueindex(1));
-  lua_pushcclosure(L, next_pair, 1);
-  return 1;
-}
-
-static void protect_metatable(lua_State *L) {
-  lua_pushboolean(L, 0);
-  lua_setfield(L, -2, "__metatable");
-}
-
-/* Replaces the table at the top by a proxy for it. */
-static void make_proxy(lua_State *L) {
-  lua_newtable(L);
-  lua_createtable(L, 0, 4);
-  lua_pushvalue(L, -3);
-  lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, refuse_write);
-  lua_setfield(L, -2, "__newindex");
-  lua_pushvalue(L, -3);
-  lua_pushcclosure(L, walk, 1);
-  lua_setfield(L, -2, "__pairs");
-  protect_metatable(L);
-  lua_setmetatable(L, -2);
-  lua_replace(L, -2);
-}
-
-/* --- names of library values, by which functions that travel refer to them --- */
-
-static void note_name(lua_State *L, struct isolate *iso, const char *name) {
-  int value = lua_gettop(L);
-  if (!lua_isfunction(L, value) && !lua_istable(L, value)) return;
-  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.names);
-  lua_pushvalue(L, value);
-  lua_pushstring(L, name);
-  lua_rawset(L, -3);
-  lua_rawgeti(L, LUA_REGISTRYINDEX, iso->refs.values);
-  lua_pushvalue(L, value);
-  lua_setfield(L, -2, name);
-  lua_pop(L, 2);
-}
-
-static void note_fields(lua_State *L, struct isolate *iso, const char *library) {
-  lua_pushnil(L);
-  while (lua_next(L, -2)) {
-    char name[128];
-    snprintf(name, sizeof name, "%s%s%s", library, *library ? "." : "", lua_tostring(L, -2));
-    note_name(L, iso, name);
-    lua_pop(L, 1);
-  }
-}
+/* --- the environment --- */
 
 /* Pops the library at the top: gives names to its values, and puts a proxy for it into the table at index
  * base. */
 static void finish_library(lua_State *L, struct isolate *iso, int base, const char *name) {
-  note_fields(L, iso, name);
-  make_proxy(L);
+  proxy_note_fields(L, iso, name);
+  proxy_make(L);
   lua_setfield(L, base, name);
 }
-
-void base_env_share(lua_State *L, struct isolate *iso, const char *module) {
-  note_fields(L, iso, module);
-  note_name(L, iso, module);
-  make_proxy(L);
-  note_name(L, iso, module);
-}
-
-/* --- the environment --- */
 
 /* Pushes the directories in which require looks, in the form that Lua's own package.path has. */
 static void push_path(lua_State *L, const char *directories) {
@@ -409,7 +187,7 @@ static int walk_globals(lua_State *L) {
     lua_setfield(L, 2, lazy[i].name);
   }
   copy_fields(L, 1, 2);
-  lua_pushcclosure(L, next_pair, 1);
+  lua_pushcclosure(L, proxy_next_pair, 1);
   return 1;
 }
 
@@ -456,11 +234,8 @@ static void open_base(lua_State *L, int base) {
   int from = lua_gettop(L);
   lua_pushvalue(L, base);
   copy_names(L, from, base_names);
-  lua_getfield(L, from, "load");
-  lua_pushcclosure(L, base_load, 1);
-  lua_setfield(L, -2, "load");
   yielding_ipairs(L);
-  luaL_setfuncs(L, guarded, 0);
+  guarded_functions(L, from);
   lua_settop(L, from - 1);
 }
 
@@ -480,10 +255,10 @@ static int new_ref(lua_State *L) {
 static void protect_strings(lua_State *L) {
   lua_pushliteral(L, "");
   lua_getmetatable(L, -1);
-  protect_metatable(L);
+  proxy_protect_metatable(L);
   lua_pop(L, 2);
   luaL_getmetatable(L, LUA_FILEHANDLE);
-  protect_metatable(L);
+  proxy_protect_metatable(L);
   lua_pop(L, 1);
 }
 
@@ -502,7 +277,7 @@ static void open_pids(lua_State *L) {
   lua_setfield(L, -2, "__tostring");
   lua_pushliteral(L, "pid");
   lua_setfield(L, -2, "__name");
-  protect_metatable(L);
+  proxy_protect_metatable(L);
   lua_setmetatable(L, -2);
   lua_pop(L, 1);
 }
@@ -518,7 +293,7 @@ static void open_env(lua_State *L, struct isolate *iso, int base) {
   lua_pushvalue(L, base);
   lua_pushcclosure(L, walk_globals, 1);
   lua_setfield(L, -2, "__pairs");
-  protect_metatable(L);
+  proxy_protect_metatable(L);
   iso->refs.env_meta = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
@@ -531,11 +306,11 @@ static void open_shared(lua_State *L, struct isolate *iso, int base) {
   lua_createtable(L, 0, 3);
   lua_pushvalue(L, base);
   lua_setfield(L, -2, "__index");
-  lua_pushcfunction(L, refuse_write);
+  lua_pushcfunction(L, proxy_refuse_write);
   lua_setfield(L, -2, "__newindex");
-  protect_metatable(L);
+  proxy_protect_metatable(L);
   lua_setmetatable(L, -2);
-  note_name(L, iso, "globals of modules");
+  proxy_note_name(L, iso, "globals of modules");
   iso->refs.shared = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
@@ -567,7 +342,7 @@ static int open_all(lua_State *L) {
   open_pids(L);
   open_prelude(L, base);
   lua_pushvalue(L, base);
-  note_fields(L, iso, "");
+  proxy_note_fields(L, iso, "");
   lua_pop(L, 1);
   name_globals(L, base);
   open_shared(L, iso, base);

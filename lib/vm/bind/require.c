@@ -4,8 +4,8 @@
 #include "vm/bind/require.h"
 
 #include "base/buf.h"
-#include "vm/bind/base_env.h"
 #include "vm/bind/bind.h"
+#include "vm/bind/proxy.h"
 #include "vm/copy/bytecode.h"
 #include "vm/copy/factory.h"
 #include "vm/process/isolate.h"
@@ -243,7 +243,7 @@ static int load_shared(lua_State *L) {
   lua_pushvalue(L, 2);
   lua_call(L, 2, 1);
   if (!lua_istable(L, -1)) return luaL_error(L, "module '%s' is no table", name);
-  base_env_share(L, iso, name);
+  proxy_share(L, iso, name);
   return 1;
 }
 
