@@ -50,6 +50,14 @@ uint64_t limit_refused(const struct limits *l, enum limit i) {
   return l ? atomic_load_explicit(&l->refused[i], memory_order_relaxed) : 0;
 }
 
+void limit_use(struct limits *l, enum limit i, int64_t n) {
+  if (l) atomic_fetch_add_explicit(&l->taken[i], n, memory_order_relaxed);
+}
+
+int64_t limit_used(const struct limits *l, enum limit i) {
+  return l ? atomic_load_explicit(&l->taken[i], memory_order_relaxed) : 0;
+}
+
 /* --- values --------------------------------------------------------------------------------------------- */
 
 static const char suffixes[] = "KMG";

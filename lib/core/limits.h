@@ -40,7 +40,9 @@ enum limit_unit { LIMIT_COUNT, LIMIT_BYTES };
   X(LIMIT_GLOBAL_NAMES,  "global-names",  LIMIT_COUNT, 65536,         1,            1 << 20,        "global names of processes of this node") \
   X(LIMIT_REGISTRATIONS, "registrations", LIMIT_COUNT, 16384,         4,            1 << 20,        "registrations of global names under way") \
   X(LIMIT_NODES,         "nodes",         LIMIT_COUNT, 4096,          1,            16384,          "other nodes, connected or tried again") \
+  X(LIMIT_MEMBERS,       "members",       LIMIT_COUNT, 16384,         16,           1 << 18,        "other nodes of a cluster that are known") \
   X(LIMIT_FOREIGN,       "foreign-nodes", LIMIT_COUNT, 65536,         16,           1 << 18,        "nodes that are known by pids alone") \
+  X(LIMIT_ETCD,          "etcd-requests", LIMIT_COUNT, 4096,          16,           65536,          "requests to etcd that wait") \
   X(LIMIT_LOOKUPS,       "lookups",       LIMIT_COUNT, 4096,          8,            65536,          "host names that are being resolved") \
   X(LIMIT_PEER_QUEUE,    "peer-queue",    LIMIT_BYTES, LIMIT_G,       8 * LIMIT_M,  1024 * LIMIT_G, "data that waits for a node that does not read") \
   X(LIMIT_TUNNELS,       "tunnels",       LIMIT_COUNT, 1024,          1,            16384,          "links of other nodes that go through this node") \
@@ -50,6 +52,7 @@ enum limit_unit { LIMIT_COUNT, LIMIT_BYTES };
   X(LIMIT_BODIES,        "bodies",        LIMIT_BYTES, 256 * LIMIT_M, 64 * LIMIT_K, 1024 * LIMIT_G, "data in the bodies of all requests") \
   X(LIMIT_STREAM,        "stream",        LIMIT_BYTES, 512 * LIMIT_M, 4 * LIMIT_M,  1024 * LIMIT_G, "data that waits for a client that does not read") \
   X(LIMIT_COMMANDS,      "commands",      LIMIT_COUNT, 4096,          1,            65536,          "commands that run at a time") \
+  X(LIMIT_USERS,         "users",         LIMIT_COUNT, 16,            1,            1024,           "users that are being looked up") \
   X(LIMIT_STDIN,         "stdin",         LIMIT_BYTES, 16 * LIMIT_M,  2 * LIMIT_M,  LIMIT_G,        "data that waits for the standard input of a command") \
   X(LIMIT_OUTCOMES,      "outcomes",      LIMIT_COUNT, 1000,          1,            1 << 20,        "ended commands that are remembered") \
   X(LIMIT_OUTPUT,        "output",        LIMIT_BYTES, 64 * LIMIT_M,  LIMIT_M,      64 * LIMIT_G,   "last output of commands that is kept") \
@@ -68,7 +71,7 @@ enum limit {
 struct limits {
   int64_t max[LIMITS]; /* 0: the default */
   _Atomic uint64_t refused[LIMITS];
-  _Atomic int64_t taken[LIMITS]; /* of quotas */
+  _Atomic int64_t taken[LIMITS]; /* of quotas, and by limit_use */
 };
 
 /* Sets each bound that is 0 to its default. */
@@ -88,6 +91,11 @@ static inline int64_t limit_max(const struct limits *l, enum limit i) {
 /* Counts a refusal. */
 void limit_refuse(struct limits *l, enum limit i);
 uint64_t limit_refused(const struct limits *l, enum limit i);
+
+/* Counts n more (negative: fewer) in use of a bound that has no quota, for who lists the bounds: limit_used.
+ */
+void limit_use(struct limits *l, enum limit i, int64_t n);
+int64_t limit_used(const struct limits *l, enum limit i);
 
 /* Reads BOUND=VALUE into *l; a VALUE is a whole number, or, of bytes, one such as 64K, 100M or 2G. ERR_USAGE:
  * the text lists what there is.  limit_set takes the VALUE alone. */

@@ -356,6 +356,10 @@ void vm_metrics(struct vm *vm, struct metrics *out) {
   scheduler_metrics(vm, out);
 }
 
+static void raise_to(int64_t *most, int64_t n) {
+  if (n > *most) *most = n;
+}
+
 void vm_find_largest(struct vm *vm, struct vm_largest *out) {
   pthread_mutex_lock(&vm->ptab.lock);
   uint32_t used = vm->ptab.fresh;
@@ -365,14 +369,12 @@ void vm_find_largest(struct vm *vm, struct vm_largest *out) {
   for (uint32_t i = 0; i < used; i++) {
     const struct ptab_facts *f = &vm->ptab.facts[i];
     if (!atomic_load_explicit(&f->started, memory_order_relaxed)) continue;
-    int64_t memory = atomic_load_explicit(&f->memory, memory_order_relaxed);
-    int64_t messages = atomic_load_explicit(&f->mailbox, memory_order_relaxed);
-    if (memory > out->memory) out->memory = memory;
     uint32_t since = atomic_load_explicit(&f->unread, memory_order_relaxed);
-    int64_t unread = since && since < now ? (now - since) * INT64_C(100000000) : 0;
-    if (memory > out->memory) out->memory = memory;
-    if (messages > out->messages) out->messages = messages;
-    if (unread > out->unread) out->unread = unread;
+    raise_to(&out->memory, atomic_load_explicit(&f->memory, memory_order_relaxed));
+    raise_to(&out->messages, atomic_load_explicit(&f->mailbox, memory_order_relaxed));
+    raise_to(&out->mail, INT64_C(1024) * atomic_load_explicit(&f->mail, memory_order_relaxed));
+    raise_to(&out->files, atomic_load_explicit(&f->files, memory_order_relaxed));
+    raise_to(&out->unread, since && since < now ? (now - since) * INT64_C(100000000) : 0);
   }
 }
 

@@ -125,6 +125,8 @@ void vm_metrics(struct vm *vm, struct metrics *out);
 struct vm_largest {
   int64_t memory;   /* bytes */
   int64_t messages; /* in its mailbox */
+  int64_t mail;     /* bytes of these, in whole KiB */
+  int64_t files;    /* open */
   int64_t unread;   /* nanoseconds since its mailbox was last empty, to within a tenth of a second */
 };
 void vm_find_largest(struct vm *vm, struct vm_largest *out);

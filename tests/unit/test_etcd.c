@@ -34,6 +34,7 @@ struct fixture {
   uv_timer_t patience; /* ends a test that hangs */
   struct etcd_server *m[3];
   struct etcd *c;
+  struct limits limits;
   struct seen seen;
 };
 
@@ -49,8 +50,11 @@ static struct fixture *fixture_new(int members, const char *user, const char *pa
     f->m[i] = i ? etcd_server_join(f->m[0]) : etcd_server_new(&f->loop);
     urls[i] = etcd_server_url(f->m[i]);
   }
-  const struct etcd_config config = {
-      .loop = &f->loop, .log = &silent, .endpoints = urls, .access = {.user = user, .password = password}};
+  const struct etcd_config config = {.loop = &f->loop,
+                                     .log = &silent,
+                                     .limits = &f->limits,
+                                     .endpoints = urls,
+                                     .access = {.user = user, .password = password}};
   if (etcd_new(&config, &f->c, &e)) abort();
   return f;
 }
@@ -545,25 +549,30 @@ static void test_slow_request(void) {
 }
 
 static void test_many_requests(void) {
+  enum { WAITING = 4000 };
   struct fixture *f = fixture_new(1, NULL, NULL);
   struct seen refused = {0};
   for (int i = 0; i < 500; i++) etcd_get(f->c, &(struct etcd_range){.key = "k"}, on_done, &f->seen);
   until(f, &f->seen.done, 500);
+  f->limits.max[LIMIT_ETCD] = WAITING;
   ok(!f->seen.e.code && etcd_server_connections(f->m[0]) <= 4, "many requests share a few connections");
   etcd_server_fault(f->m[0], ETCD_SILENT);
   f->seen.done = 0;
-  for (int i = 0; i < ETCD_WAITING_MAX; i++)
-    etcd_get(f->c, &(struct etcd_range){.key = "k"}, on_done, &f->seen);
+  for (int i = 0; i < WAITING; i++) etcd_get(f->c, &(struct etcd_range){.key = "k"}, on_done, &f->seen);
   etcd_get(f->c, &(struct etcd_range){.key = "k"}, on_done, &refused);
-  ok(refused.done == 1 && refused.e.code == ERR_BUSY, "one that is too many: %s", refused.e.text);
+  ok(refused.done == 1 && refused.e.code == ERR_BUSY && strstr(refused.e.text, "--max etcd-requests"),
+     "one that is too many: %s", refused.e.text);
+  ok(limit_used(&f->limits, LIMIT_ETCD) == WAITING && limit_refused(&f->limits, LIMIT_ETCD) == 1,
+     "the bound has its use and its hits counted");
   etcd_server_fault(f->m[0], ETCD_WORKS);
   etcd_keepalive(f->c, 1, on_done, &refused);
   until(f, &refused.done, 2);
-  ok(!refused.e.code && f->seen.done < ETCD_WAITING_MAX, "a keepalive does not wait behind them");
+  ok(!refused.e.code && f->seen.done < WAITING, "a keepalive does not wait behind them");
   etcd_server_fault(f->m[0], ETCD_SILENT);
   uint64_t since = uv_now(&f->loop);
-  until(f, &f->seen.done, ETCD_WAITING_MAX);
+  until(f, &f->seen.done, WAITING);
   ok(uv_now(&f->loop) - since < 1500, "those that wait end in time, too");
+  ok(limit_used(&f->limits, LIMIT_ETCD) == 0, "and count no more");
   fixture_free(f);
 }
 

@@ -103,17 +103,22 @@ static void test_no_answer(struct agent_host *h) {
 }
 
 static void test_bound(struct agent_host *h) {
-  struct request many[IDENTITY_SEARCHES], more;
+  enum { MANY = 16 /* the default of LIMIT_USERS */ };
+  struct request many[MANY], more;
   struct error e;
   char name[32];
-  for (int i = 0; i < IDENTITY_SEARCHES; i++) {
+  for (int i = 0; i < MANY; i++) {
     snprintf(name, sizeof name, "slow%d", i);
     if (find(h, name, &many[i], &e)) abort();
   }
-  ok(find(h, "slow", &more, &e) == ERR_BUSY, "look-ups are bounded: %s", e.text);
+  ok(find(h, "slow", &more, &e) == ERR_BUSY, "look-ups are bounded");
+  is(e.text, "user slow: a bound was hit: at most 16 users that are being looked up (node-start --max users)",
+     "by a bound that has a name");
+  ok(identities_count(&h->agent) == MANY && limit_refused(&h->agent.limits, LIMIT_USERS) == 1,
+     "whose use, and hits, are counted");
   ok(!find(h, "slow3", &more, &e), "a user that is being looked up needs no further one");
   let_answer(true);
-  for (int i = 0; i < IDENTITY_SEARCHES; i++) agent_host_until(h, &many[i].done);
+  for (int i = 0; i < MANY; i++) agent_host_until(h, &many[i].done);
   ok(agent_host_until(h, &more.done), "all are answered");
   let_answer(false);
 }

@@ -81,12 +81,15 @@ static int64_t lease_ms(void) {
   return clock_boot_ms() + slept_ms;
 }
 
+static struct limits *limits; /* of the nodes that begin from now on */
+
 static struct node *begin(struct fixture *f, int i, const char *name, int64_t count_ms) {
   struct node *n = &f->node[i];
   *n = (struct node){.f = f};
   n->etcd = cluster_client(&f->loop, etcd_server_url(f->m));
   const struct roster_config roster = {.loop = &f->loop,
                                        .log = &silent,
+                                       .limits = limits,
                                        .etcd = n->etcd,
                                        .prefix = "/x/",
                                        .self = name,
@@ -401,6 +404,26 @@ static void test_hopeless(void) {
   fixture_free(f);
 }
 
+/* Beyond LIMIT_MEMBERS a node knows no more nodes. */
+static void test_bound(void) {
+  struct limits few = {.max = {[LIMIT_MEMBERS] = 1}};
+  struct fixture *f = fixture_new();
+  limits = &few;
+  struct node *one = begin(f, 0, "one@a", 0);
+  limits = NULL;
+  put_node(f, 1);
+  until(f, &one->present, 1);
+  ok(limit_used(&few, LIMIT_MEMBERS) == 1 && !limit_refused(&few, LIMIT_MEMBERS),
+     "a node counts those it knows");
+  put_node(f, 2);
+  while (!limit_refused(&few, LIMIT_MEMBERS)) uv_run(&f->loop, UV_RUN_ONCE);
+  ok(one->present == 1 && roster_count(one->roster) == 1, "beyond its bound it knows no more");
+  etcd_server_delete(f->m, "/x/m/n1@b");
+  until(f, &one->gone, 1);
+  ok(limit_used(&few, LIMIT_MEMBERS) == 0, "one that has gone does not count");
+  fixture_free(f);
+}
+
 int main(void) {
   test_members();
   test_many();
@@ -415,5 +438,6 @@ int main(void) {
   test_sleep();
   test_lost_news();
   test_hopeless();
+  test_bound();
   return tap_end();
 }

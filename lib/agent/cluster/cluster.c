@@ -40,7 +40,8 @@ static int make_etcd(const struct cluster *c, uv_loop_t *loop, const struct log 
                      struct error *e) {
   const char *endpoints[CLUSTER_ENDPOINTS + 1] = {0};
   for (int i = 0; i < c->spec.count; i++) endpoints[i] = c->spec.endpoints[i].base;
-  struct etcd_config config = {.loop = loop, .log = log, .endpoints = endpoints, .access = c->config.etcd};
+  struct etcd_config config = {
+      .loop = loop, .log = log, .limits = c->config.limits, .endpoints = endpoints, .access = c->config.etcd};
   return etcd_new(&config, out, e);
 }
 
@@ -194,6 +195,7 @@ static bool make_roster(struct cluster *c) {
   const struct cluster_config *from = &c->config;
   struct roster_config config = {.loop = from->loop,
                                  .log = from->log,
+                                 .limits = from->limits,
                                  .etcd = c->etcd,
                                  .prefix = c->spec.prefix,
                                  .self = from->self,

@@ -60,6 +60,11 @@ static void take_back(struct etcd_request *r) {
   etcd_soon(r->call.c); /* the next one may be sent */
 }
 
+static void count_waiting(struct etcd *c, int n) {
+  c->waiting += (size_t)n;
+  limit_use(c->limits, LIMIT_ETCD, n);
+}
+
 static void finish(struct etcd_request *r, const struct error *e, const struct etcd_answer *answer) {
   static const struct etcd_answer nothing;
   struct etcd *c = r->call.c;
@@ -67,7 +72,7 @@ static void finish(struct etcd_request *r, const struct error *e, const struct e
     take_back(r);
   } else {
     TAILQ_REMOVE(&c->lanes[r->lane].waiting, r, link);
-    c->waiting--;
+    count_waiting(c, -1);
   }
   if (e) c->stats.failures++;
   r->done(r->data, e, answer ? answer : &nothing);
@@ -81,7 +86,7 @@ static void wait_again(struct etcd_request *r) {
   struct etcd *c = r->call.c;
   take_back(r);
   TAILQ_INSERT_HEAD(&c->lanes[r->lane].waiting, r, link);
-  c->waiting++;
+  count_waiting(c, 1);
 }
 
 /* Fails the requests that wait, but not those that their `done` makes. */
@@ -337,7 +342,7 @@ static void send_request(struct etcd_request *r) {
   }
   TAILQ_REMOVE(&lane->waiting, r, link);
   TAILQ_INSERT_TAIL(&lane->under_way, r, link);
-  c->waiting--;
+  count_waiting(c, -1);
   lane->running++;
   r->sent = true;
   r->tries++;
@@ -415,10 +420,13 @@ static void on_deadline(uv_timer_t *t) {
 
 /* --- requests ------------------------------------------------------------------------------------------- */
 
-static void refuse(int code, etcd_done *done, void *data) {
+static void refuse(struct etcd *c, int code, etcd_done *done, void *data) {
   static const struct etcd_answer nothing;
   struct error e;
-  error_set(&e, code, "etcd: %s", code == ERR_BUSY ? "too many requests wait" : err_sentence(code));
+  if (code == ERR_BUSY)
+    limit_error(c->limits, LIMIT_ETCD, "etcd", &e);
+  else
+    error_set(&e, code, "etcd: %s", err_sentence(code));
   done(data, &e, &nothing);
 }
 
@@ -426,11 +434,11 @@ static void refuse(int code, etcd_done *done, void *data) {
 static void submit(struct etcd *c, const struct etcd_request *given, struct buf *body, etcd_done *done,
                    void *data) {
   struct etcd_request *r = buf_ok(body) ? malloc(sizeof *r) : NULL;
-  bool full = c->waiting >= ETCD_WAITING_MAX && given->lane == LANE_REQUESTS;
+  bool full = given->lane == LANE_REQUESTS && (int64_t)c->waiting >= limit_max(c->limits, LIMIT_ETCD);
   if (!r || full || c->finished) {
     free(r);
     buf_finish(body);
-    refuse(c->finished ? ERR_LOST : full ? ERR_BUSY : ERR_NOMEM, done, data);
+    refuse(c, c->finished ? ERR_LOST : full ? ERR_BUSY : ERR_NOMEM, done, data);
     return;
   }
   *r = *given;
@@ -441,7 +449,7 @@ static void submit(struct etcd *c, const struct etcd_request *given, struct buf 
   r->done = done;
   r->data = data;
   TAILQ_INSERT_TAIL(&c->lanes[r->lane].waiting, r, link);
-  c->waiting++;
+  count_waiting(c, 1);
   c->stats.requests++;
   etcd_soon(c);
 }
@@ -483,7 +491,7 @@ void etcd_txn_send(struct etcd *c, struct etcd_txn *t, etcd_done *done, void *da
   etcd_txn_free(t);
   if (code) {
     buf_finish(&body);
-    refuse(code, done, data);
+    refuse(c, code, done, data);
     return;
   }
   submit(c, &(struct etcd_request){.path = "/v3/kv/txn", .linear = true}, &body, done, data);

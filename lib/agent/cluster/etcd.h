@@ -22,6 +22,7 @@
 #include "agent/cluster/etcd_access.h"
 #include "base/err.h"
 #include "base/log.h"
+#include "core/limits.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,14 +34,14 @@ enum {
   ETCD_GRACE_MS = 300,
   ETCD_TXN_MAX = 128,        /* operations in one transaction: etcd's own default */
   ETCD_ANSWER_MAX = 3 << 20, /* a value has at most 1.5 MiB, 2 MiB as base64 */
-  ETCD_WAITING_MAX = 4096,   /* requests that wait */
   ETCD_ROWS = 64,            /* changes that a watch tells in a turn of the loop */
 };
 
-/* The texts are copied; the loop and the log are borrowed. */
+/* The texts are copied; the loop, the log and the limits are borrowed. */
 struct etcd_config {
   uv_loop_t *loop;
   const struct log *log;
+  struct limits *limits;        /* or NULL */
   const char *const *endpoints; /* http:// or https://, host and port; NULL ends */
   struct etcd_access access;
 };
@@ -85,7 +86,7 @@ struct etcd_answer {
  * gone, but for a keepalive, whose ttl_s says so), ERR_VERSION (what answers is no etcd, has its gateway
  * switched off, is of another cluster, or its store went back), ERR_TOO_LARGE, ERR_USAGE (etcd does not take
  * the request), ERR_LOST (etcd_finish).  With ERR_NOMEM, ERR_TOO_LARGE (a transaction) and ERR_BUSY
- * (ETCD_WAITING_MAX), and after etcd_finish, it may run before the call that makes the request returns; else
+ * (LIMIT_ETCD), and after etcd_finish, it may run before the call that makes the request returns; else
  * it runs later. */
 typedef void etcd_done(void *data, const struct error *e, const struct etcd_answer *answer);
 

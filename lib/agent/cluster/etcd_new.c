@@ -96,6 +96,7 @@ int etcd_new(const struct etcd_config *config, struct etcd **out, struct error *
   if (!c) return error_set(e, ERR_NOMEM, "etcd: %s", err_sentence(ERR_NOMEM));
   c->loop = config->loop;
   c->log = config->log;
+  c->limits = config->limits;
   int code = take_config(c, config, e);
   if (!code) code = start(c, e);
   if (code) {

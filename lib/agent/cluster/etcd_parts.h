@@ -121,6 +121,7 @@ struct etcd_login {
 struct etcd {
   uv_loop_t *loop;
   const struct log *log;
+  struct limits *limits;
   struct transfers *transfers;
   struct resolver *resolver;
   uv_timer_t deadline; /* of what waits longest */

@@ -331,10 +331,12 @@ static bool read_value(json_t *v, struct presence *out) {
 static struct known *know(struct roster *r, const char *node) {
   struct known *k = map_get(&r->known, node);
   if (k) return k;
-  if (r->known.len >= ROSTER_MAX) {
+  if ((int64_t)r->known.len >= limit_max(r->config.limits, LIMIT_MEMBERS)) {
+    char text[LIMIT_TEXT_SIZE];
+    limit_refuse(r->config.limits, LIMIT_MEMBERS);
     if (!r->told_full)
-      log_line(r->config.log, "cluster: there are more than %d nodes: this node knows no more of them",
-               ROSTER_MAX);
+      log_line(r->config.log, "cluster: this node knows no more of the nodes: %s",
+               limit_text(r->config.limits, LIMIT_MEMBERS, text));
     r->told_full = true;
     return NULL;
   }
@@ -344,6 +346,7 @@ static struct known *know(struct roster *r, const char *node) {
     return NULL;
   }
   snprintf(k->node, sizeof k->node, "%s", node);
+  limit_use(r->config.limits, LIMIT_MEMBERS, 1);
   return k;
 }
 
@@ -371,6 +374,7 @@ static void appear(struct roster *r, const struct etcd_row *row) {
 
 static void forget(struct roster *r, struct known *k) {
   map_remove(&r->known, k->node);
+  limit_use(r->config.limits, LIMIT_MEMBERS, -1);
   r->events->gone(r->data, k->node);
   free(k);
 }
@@ -680,6 +684,7 @@ void roster_free(struct roster *r) {
   void *value;
   if (!r) return;
   while (map_next(&r->known, &at, NULL, NULL, &value)) free(value);
+  limit_use(r->config.limits, LIMIT_MEMBERS, -(int64_t)r->known.len);
   map_finish(&r->known);
   free(r->self);
   free(r->address);

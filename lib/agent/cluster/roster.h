@@ -23,14 +23,14 @@ enum {
                                 deletion */
   ROSTER_PAGE = 100,         /* keys of an answer; fewer, where others have written long values */
   ROSTER_VALUE_MAX = 1024,   /* bytes of a value; a longer one was written by no node */
-  ROSTER_MAX = 1 << 14,      /* nodes that are remembered */
   ROSTER_REFUSED_MS = 30000, /* a node that is refused tries again after so long */
 };
 
-/* Copied, but for the loop, the log and the client, which are borrowed. */
+/* Copied, but for the loop, the log, the limits and the client, which are borrowed. */
 struct roster_config {
   uv_loop_t *loop;
   const struct log *log;
+  struct limits *limits; /* or NULL */
   struct etcd *etcd;
   const char *prefix; /* of the keys of the cluster; ends with '/' */
   const char *self;   /* name@host */

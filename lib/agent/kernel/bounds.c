@@ -9,6 +9,7 @@
 #include "agent/mesh/tunnel.h"
 #include "agent/process/command.h"
 #include "agent/process/hosted.h"
+#include "agent/process/identity.h"
 #include "agent/process/outcome.h"
 #include "agent/send.h"
 #include "base/metrics.h"
@@ -62,7 +63,9 @@ static void measure(struct agent *a, const struct vm_largest *largest, const str
   used[LIMIT_MEMORY] = vm.rss;
   used[LIMIT_HEAP] = largest->memory;
   used[LIMIT_PROCESSES] = vm.processes + hosted_count(a);
+  used[LIMIT_MAILBOX] = largest->mail;
   used[LIMIT_MESSAGES] = largest->messages;
+  used[LIMIT_FILES] = largest->files;
   used[LIMIT_TIMERS] = vm.timers;
   used[LIMIT_TIES] = vm.ties + a->ties;
   used[LIMIT_NAMES] = (int64_t)names_count(a->names);
@@ -71,6 +74,9 @@ static void measure(struct agent *a, const struct vm_largest *largest, const str
   used[LIMIT_NODES] = (int64_t)mesh->nodes;
   used[LIMIT_PEER_QUEUE] = (int64_t)mesh->longest;
   used[LIMIT_FOREIGN] = nodetab_heard(a->nodes);
+  used[LIMIT_MEMBERS] = limit_used(&a->limits, LIMIT_MEMBERS);
+  used[LIMIT_ETCD] = limit_used(&a->limits, LIMIT_ETCD);
+  used[LIMIT_USERS] = identities_count(a);
   used[LIMIT_LOOKUPS] = (int64_t)dialler_lookups(a->carrier.dialler);
   used[LIMIT_TUNNELS] = (int64_t)tunnels_relayed(a->carrier.tunnels);
   used[LIMIT_UNPROVED] = server.unproved;
@@ -155,7 +161,7 @@ static void on_sought(uv_work_t *work, int status) {
 void bounds_op(struct agent *a, struct signal *call, struct term_reader args) {
   (void)args;
   struct search *s = calloc(1, sizeof *s);
-  if (s) *s = (struct search){.work.data = s, .agent = a, .call = call, .largest = {-1, -1, -1}};
+  if (s) *s = (struct search){.work.data = s, .agent = a, .call = call, .largest = {-1, -1, -1, -1, -1}};
   if (s && !uv_queue_work(&a->loop, &s->work, seek, on_sought)) return;
   free(s);
   call_refuse_code(a, call, ERR_NOMEM, NULL);

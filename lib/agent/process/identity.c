@@ -238,9 +238,10 @@ static struct search *search_new(struct agent *a, const char *name, size_t n) {
 
 /* Begins a search.  NULL, with *e set, when that is not possible. */
 static struct search *begin(struct agent *a, const char *name, size_t n, struct error *e) {
-  if (a->identities->searches.len >= IDENTITY_SEARCHES) {
-    error_set(e, ERR_BUSY, "user %.*s: a bound was hit: %d users are being looked up (busy)", (int)n, name,
-              IDENTITY_SEARCHES);
+  if ((int64_t)a->identities->searches.len >= limit_max(&a->limits, LIMIT_USERS)) {
+    char text[LIMIT_TEXT_SIZE];
+    limit_refuse(&a->limits, LIMIT_USERS);
+    error_set(e, ERR_BUSY, "user %.*s: %s", (int)n, name, limit_text(&a->limits, LIMIT_USERS, text));
     return NULL;
   }
   struct search *s = search_new(a, name, n);
@@ -287,6 +288,10 @@ int identity_find(struct agent *a, const char *name, size_t n, identity_found *f
   *s->last = w;
   s->last = &w->next;
   return 0;
+}
+
+int64_t identities_count(const struct agent *a) {
+  return a->identities ? (int64_t)a->identities->searches.len : 0;
 }
 
 void identities_finish(struct agent *a) {

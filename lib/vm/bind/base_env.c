@@ -70,6 +70,7 @@ static struct file_list *files_of(lua_State *L) {
   }
   p->files->max = (unsigned)limit_max(limits, LIMIT_FILES);
   p->files->refused = &limits->refused[LIMIT_FILES];
+  p->files->told = &p->preemptible.facts->files;
   return p->files;
 }
 
@@ -81,6 +82,7 @@ static int io_lines(lua_State *L) {
 }
 
 void base_env_leave(struct process *p) {
+  p->files->told = NULL; /* the place may be another process's now */
   files_close(p->files);
   free(p->files);
   p->files = NULL;

@@ -102,6 +102,8 @@ void facts_begin(struct process *p) {
   struct ptab_facts *f = p->preemptible.facts = ptab_facts(&p->isolate->vm->ptab, npid_number(p->pid));
   atomic_store_explicit(&f->memory, 0, memory_order_relaxed);
   atomic_store_explicit(&f->mailbox, 0, memory_order_relaxed);
+  atomic_store_explicit(&f->mail, 0, memory_order_relaxed);
+  atomic_store_explicit(&f->files, 0, memory_order_relaxed);
   atomic_store_explicit(&f->unread, 0, memory_order_relaxed);
   atomic_store_explicit(&f->ticks, 0, memory_order_relaxed);
   atomic_store_explicit(&f->started, p->started, memory_order_relaxed);

@@ -41,6 +41,7 @@ static inline void facts_mailbox(struct process *p) {
   struct ptab_facts *f = p->preemptible.facts;
   bool unread = p->mailbox.count > 0;
   atomic_store_explicit(&f->mailbox, p->mailbox.count, memory_order_relaxed);
+  atomic_store_explicit(&f->mail, (uint32_t)(p->mailbox.bytes >> 10), memory_order_relaxed);
   if (unread != (atomic_load_explicit(&f->unread, memory_order_relaxed) != 0))
     atomic_store_explicit(&f->unread, unread ? clock_tenths() : 0, memory_order_relaxed);
 }

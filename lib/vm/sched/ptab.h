@@ -36,10 +36,12 @@ struct ptab_facts {
   _Atomic uint64_t leader;
   _Atomic(const char *) what; /* where its code begins, or NULL; read under facts_lock only */
   _Atomic uint32_t mailbox;   /* messages */
+  _Atomic uint32_t mail;      /* KiB of messages in the mailbox */
   _Atomic uint32_t ticks;     /* SCHED_TICK_NS each, that found it running: preempt.c */
   _Atomic uint32_t unread;    /* clock_tenths when its mailbox was last empty; 0: it is empty */
   _Atomic uint8_t state;      /* enum process_state */
   _Atomic uint8_t priority;   /* enum process_priority */
+  _Atomic uint32_t files;     /* that it has open */
 };
 
 struct ptab {

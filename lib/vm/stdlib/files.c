@@ -24,19 +24,24 @@ struct file { /* the userdata of a file handle, as Lua's io library knows it, wi
   struct file_list *list;
 };
 
+static void count(struct file_list *list, int n) {
+  list->count += (unsigned)n;
+  if (list->told) atomic_store_explicit(list->told, list->count, memory_order_relaxed);
+}
+
 static void list_in(struct file *f, struct file_list *list) {
   f->list = list;
   f->next = list->first;
   f->pprev = &list->first;
   if (f->next) f->next->pprev = &f->next;
   list->first = f;
-  list->count++;
+  count(list, 1);
 }
 
 static void list_out(struct file *f) {
   *f->pprev = f->next;
   if (f->next) f->next->pprev = f->pprev;
-  f->list->count--;
+  count(f->list, -1);
   f->list->collected = false;
 }
 

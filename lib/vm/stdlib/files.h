@@ -16,6 +16,7 @@ struct file;
 struct file_list { /* zero-initialized, but for `max`, it is empty */
   struct file *first;
   unsigned count, max;       /* files that the process has open, and may have */
+  _Atomic uint32_t *told;    /* holds `count` for other threads; NULL: nothing does */
   _Atomic uint64_t *refused; /* counts the files that were refused for it; NULL: nothing does */
   bool collected; /* at the bound, a collection has closed nothing; false again when a file is closed */
 };
