@@ -414,9 +414,9 @@ static void uncover(struct sleepers *sl, int64_t mine) {
 
 static void fall_asleep(struct scheduler *s) {
   struct schedulers *all = s->all;
-  int64_t until = cover(&all->sleepers);
   atomic_fetch_add(&all->asleep, 1);
   atomic_store(&s->asleep, 1);
+  int64_t until = cover(&all->sleepers); /* only now: a poller sets a deadline, then looks who is asleep */
   if (!work_waits(all)) wait_event(s, until);
   uncover(&all->sleepers, until);
   if (claim(s)) atomic_fetch_sub(&all->asleep, 1);
