@@ -1,80 +1,28 @@
 /* Invariant: a file is in the window from its FILE until it is answered, and holds its directory open.  One
- * file at a time is written (`now`); up to BATCH files are written, but not yet synced and renamed
+ * file at a time is written (`now`); up to FILES_BATCH files are written, but not yet synced and renamed
  * (`written`), so that one commit of the file system's journal serves many small files.
  *
  * Orderings: those of files_wire.h.  A directory gets its mode and time, and is cleaned for --delete, when
  * the walk has left it and each of its files is answered, since a rename in it changes its time. */
-#include "files_receive.h"
+#include "files_receive_parts.h"
 
 #include "base/err.h"
-#include "base/map.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <unistd.h>
 
-#define TEMPORARY ".node-copy."
-
 enum {
-  BATCH = 64,
   BATCH_BYTES = 32 << 20,
   CREDIT_STEP = 1 << 20,
   READ_MOST = 256 << 10,
   OUTPUT_FULL = 64 << 10,
-};
-
-struct place {
-  int fd; /* -1: it does not exist (dry run), or is dead */
-  unsigned refs;
-  char *path; /* for messages: "" or "a/b/" */
-  mode_t mode;
-  int64_t mtime;
-  bool set;  /* give it this mode and time in the end */
-  bool dead; /* it has failed: what is in it is refused without a message */
-  bool clean, touched;
-  struct map seen; /* the names in it, when clean is set: the others are removed */
-};
-
-struct file {
-  uint64_t id;
-  struct place *place; /* NULL: this slot of the window is free */
-  char name[256];
-  char temporary[64];
-  mode_t mode;
-  int64_t mtime;
-  uint64_t size;
-  int fd; /* the temporary file; -1: it is not open */
-  uint64_t at;
-  struct files_digest *digest; /* of what it has */
-};
-
-struct receiver {
-  struct files_options options;
-  int in, out;
-  struct buf input, output;
-  bool broken, ended;
-  bool unseen; /* the sender has not seen all: remove nothing any more */
-  const char *destination;
-  char single[256]; /* the name of the only source */
-  struct place *top;
-  struct place *stack[FILES_DEPTH_MAX + 2];
-  size_t depth;
-  struct file window[FILES_WINDOW];
-  struct file *now;
-  struct file *written[BATCH];
-  size_t written_count;
-  uint64_t written_bytes;
-  uint64_t taken, told; /* bytes of frames */
-  uint64_t files, equal, bytes, deleted;
 };
 
 static volatile sig_atomic_t stopped;
@@ -84,15 +32,19 @@ static void on_term(int number) {
   stopped = 1;
 }
 
+bool receive_is_stopped(void) {
+  return stopped;
+}
+
 /* --- messages ------------------------------------------------------------------------------------------- */
 
-static void problem(struct receiver *r, const char *directory, const char *name, const char *why) {
+void receive_problem(struct receiver *r, const char *directory, const char *name, const char *why) {
   struct error e;
   error_set(&e, ERR_SYSTEM, "%.300s%.150s: %s", directory, name, why);
   files_problem(&r->output, FILES_FAILURE, e.text);
 }
 
-static void item(struct receiver *r, char what, const char *directory, const char *name) {
+void receive_item(struct receiver *r, char what, const char *directory, const char *name) {
   if (!r->options.list) return;
   size_t at = files_begin(&r->output, FILES_ITEM), n = strlen(directory);
   files_put(&r->output, 1, (unsigned char)what);
@@ -102,226 +54,11 @@ static void item(struct receiver *r, char what, const char *directory, const cha
   files_end(&r->output, at);
 }
 
-/* --- removing ------------------------------------------------------------------------------------------- */
-
-static int remove_at(int at, const char *name, unsigned depth);
-
-static int remove_all(int fd, unsigned depth) {
-  DIR *dir = fdopendir(fd);
-  int failed = 0;
-  if (!dir) {
-    close(fd);
-    return errno;
-  }
-  for (const struct dirent *d; (d = readdir(dir));)
-    if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0 && !failed)
-      failed = remove_at(fd, d->d_name, depth + 1);
-  closedir(dir);
-  return failed;
-}
-
-/* Removes a name and all below it; returns 0 or an errno. */
-static int remove_at(int at, const char *name, unsigned depth) {
-  if (!unlinkat(at, name, 0) || errno == ENOENT) return 0;
-  if (errno != EISDIR && errno != EPERM) return errno;
-  if (depth > FILES_DEPTH_MAX) return ELOOP;
-  int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (fd < 0) return errno;
-  int failed = remove_all(fd, depth);
-  if (failed) return failed;
-  return unlinkat(at, name, AT_REMOVEDIR) ? errno : 0;
-}
-
-/* Is the name the temporary file of another copy that runs? */
-static bool in_use(int at, const char *name) {
-  if (strncmp(name, TEMPORARY, sizeof TEMPORARY - 1) != 0) return false;
-  int fd = openat(at, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-  bool used = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0;
-  if (fd >= 0) close(fd);
-  return used;
-}
-
-/* Removes what the sender does not have. */
-static void clean(struct receiver *r, struct place *p) {
-  int fd = openat(p->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-  if (!dir) {
-    problem(r, p->path, "", strerror(errno));
-    if (fd >= 0) close(fd);
-    return;
-  }
-  for (const struct dirent *d; (d = readdir(dir));) {
-    if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") || map_get(&p->seen, d->d_name)) continue;
-    if (in_use(p->fd, d->d_name)) continue;
-    int failed = r->options.dry ? 0 : remove_at(p->fd, d->d_name, 0);
-    if (failed) {
-      problem(r, p->path, d->d_name, strerror(failed));
-      continue;
-    }
-    r->deleted++;
-    p->touched = true;
-    item(r, '-', p->path, d->d_name);
-  }
-  closedir(dir);
-}
-
-/* --- directories ---------------------------------------------------------------------------------------- */
-
-static struct place *place_new(int fd, const char *above, const char *name) {
-  struct place *p = calloc(1, sizeof *p);
-  size_t n = strlen(name);
-  if (p && asprintf(&p->path, "%s%s%s", above, name, n && name[n - 1] != '/' ? "/" : "") < 0) p->path = NULL;
-  if (!p || !p->path) {
-    free(p);
-    return NULL;
-  }
-  p->fd = fd;
-  p->refs = 1;
-  p->dead = fd < 0;
-  return p;
-}
-
-static void place_end(struct receiver *r, struct place *p) {
-  if (p->fd < 0) return;
-  if (p->clean && !r->unseen && !r->broken && !stopped) clean(r, p);
-  if (r->options.dry) return;
-  const struct timespec times[] = {{.tv_nsec = UTIME_OMIT}, files_timespec(p->mtime)};
-  if (p->set && (fchmod(p->fd, p->mode) || futimens(p->fd, times))) problem(r, p->path, "", strerror(errno));
-  if (p->touched && fsync(p->fd) && errno != EINVAL) problem(r, p->path, "", strerror(errno));
-}
-
-static void place_unref(struct receiver *r, struct place *p) {
-  if (!p || --p->refs) return;
-  place_end(r, p);
-  if (p->fd >= 0) close(p->fd);
-  map_finish(&p->seen);
-  free(p->path);
-  free(p);
-}
-
-/* Opens a directory by its path, and makes what does not exist of it. */
-static int open_path(const char *path, bool make) {
-  char part[PATH_MAX];
-  int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd >= 0 || errno != ENOENT || !make) return fd;
-  if ((size_t)snprintf(part, sizeof part, "%s", path) >= sizeof part) {
-    errno = ENAMETOOLONG;
-    return -1;
-  }
-  for (char *slash = strchr(part + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-    *slash = 0;
-    if (mkdir(part, 0777) && errno != EEXIST) return -1;
-    *slash = '/';
-  }
-  if (mkdir(part, 0777) && errno != EEXIST) return -1;
-  return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-}
-
-/* Opens the destination when the first thing arrives that goes into it. For a single file, that is its
- * directory, unless the destination is a directory; r->single becomes the name of the file in it. */
-static void open_top(struct receiver *r) {
-  char path[PATH_MAX];
-  struct stat st;
-  size_t n = strlen(r->destination);
-  bool too_long = n >= sizeof path;
-  bool directory = !n || r->destination[n - 1] == '/' || (!stat(r->destination, &st) && S_ISDIR(st.st_mode));
-  snprintf(path, sizeof path, "%s", n ? r->destination : ".");
-  if (*r->single && !directory) {
-    char *slash = strrchr(path, '/');
-    const char *name = slash ? slash + 1 : path;
-    too_long = strlen(name) >= sizeof r->single;
-    if (!too_long) memcpy(r->single, name, strlen(name) + 1);
-    if (slash)
-      slash[slash == path] = 0;
-    else
-      snprintf(path, sizeof path, ".");
-  }
-  int fd = too_long ? -1 : open_path(path, !r->options.dry);
-  int failed = fd < 0 ? (too_long ? ENAMETOOLONG : errno) : 0;
-  if (failed && !(r->options.dry && failed == ENOENT)) problem(r, path, "", strerror(failed));
-  if (!(r->top = place_new(fd, "", strcmp(path, ".") == 0 ? "" : path))) {
-    r->broken = true;
-    if (fd >= 0) close(fd);
-    return;
-  }
-  if (r->options.dry && failed == ENOENT) r->top->dead = false;
-}
-
-/* The directory that was entered last. */
-static struct place *here(struct receiver *r) {
-  if (!r->depth && !r->top) open_top(r);
-  return r->depth ? r->stack[r->depth - 1] : r->top;
-}
-
-static bool note_name(struct receiver *r, struct place *p, const char *name) {
-  if (p->clean && map_put(&p->seen, name, r)) r->broken = true;
-  return !r->broken;
-}
-
-/* Opens the directory `name`, or makes it: a descriptor, or -1 with errno. -2: it would be made. */
-static int open_directory(struct receiver *r, struct place *above, const char *name) {
-  const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
-  if (r->options.dry && above->fd < 0) return -2;
-  int fd = openat(above->fd, name, flags);
-  if (fd >= 0 || errno != ENOENT) return fd;
-  if (r->options.dry) return -2;
-  if (mkdirat(above->fd, name, 0700)) return errno == EEXIST ? openat(above->fd, name, flags) : -1;
-  above->touched = true;
-  item(r, 'd', above->path, name);
-  return openat(above->fd, name, flags);
-}
-
-static bool take_directory(struct receiver *r, struct files_frame *f) {
-  char name[256];
-  uint64_t mode, mtime;
-  if (!files_get_name(f, name) || !files_get(f, 4, &mode) || !files_get(f, 8, &mtime)) return false;
-  if (r->depth > FILES_DEPTH_MAX || (!*name && r->depth)) return false;
-  struct place *above = here(r), *p;
-  if (!above || !note_name(r, above, *name ? name : ".")) return false;
-  int fd = -1;
-  bool dead = above->dead;
-  if (!dead) fd = *name ? open_directory(r, above, name) : above->fd < 0 ? -2 : dup(above->fd);
-  if (!dead && fd == -1) {
-    struct stat st;
-    bool link = (errno == ELOOP || errno == ENOTDIR) && !fstatat(above->fd, name, &st, AT_SYMLINK_NOFOLLOW) &&
-                S_ISLNK(st.st_mode);
-    problem(r, above->path, name, link ? "is a symbolic link, which is not followed" : strerror(errno));
-  }
-  if (fd == -2) item(r, 'd', above->path, name);
-  if (!(p = place_new(fd, above->path, name))) return false;
-  if (fd == -2) p->fd = -1, p->dead = false;
-  p->mode = mode & (0777 | S_ISVTX);
-  p->mtime = (int64_t)mtime;
-  p->set = fd >= 0;
-  p->clean = r->options.remove && fd >= 0;
-  struct stat st;
-  if (fd >= 0 && !r->options.dry && !fstat(fd, &st) && (st.st_mode & 0700) != 0700)
-    fchmod(fd, (st.st_mode & 07777) | 0700);
-  r->stack[r->depth++] = p;
-  return true;
-}
-
-static bool take_up(struct receiver *r, struct files_frame *f) {
-  uint64_t failed;
-  if (!r->depth || !files_get(f, 1, &failed)) return false;
-  struct place *p = r->stack[--r->depth];
-  if (failed) p->clean = false;
-  place_unref(r, p);
-  return true;
-}
-
 /* --- the answers ---------------------------------------------------------------------------------------- */
-
-static void close_file(struct file *f) {
-  files_digest_free(f->digest);
-  if (f->fd >= 0) close(f->fd);
-  f->digest = NULL;
-  f->fd = -1;
-}
 
 static void forget(struct receiver *r, struct file *f) {
   if (r->now == f) r->now = NULL;
-  close_file(f);
+  temporary_close(f);
   struct place *p = f->place;
   f->place = NULL;
   place_unref(r, p);
@@ -401,72 +138,10 @@ static bool ask_compare(struct receiver *r, struct file *f) {
   return true;
 }
 
-/* --- the temporary file --------------------------------------------------------------------------------- */
-
-static uint64_t hash(uint64_t h, const void *bytes, size_t n) {
-  for (const unsigned char *c = bytes; n--; c++) h = (h ^ *c) * UINT64_C(0x100000001b3);
-  return h;
-}
-
-static void name_temporary(struct file *f) {
-  const uint64_t seed = UINT64_C(0xcbf29ce484222325);
-  uint64_t id = hash(hash(seed, &f->size, sizeof f->size), &f->mtime, sizeof f->mtime);
-  snprintf(f->temporary, sizeof f->temporary, TEMPORARY "%016" PRIx64 "%016" PRIx64,
-           hash(seed, f->name, strlen(f->name)), id);
-}
-
-/* Does the descriptor have the lock of the file that has the temporary name?  Another copy may have renamed
- * it between the two calls. */
-static bool lock_temporary(const struct file *f) {
-  struct stat named, opened;
-  return !flock(f->fd, LOCK_EX | LOCK_NB) && !fstat(f->fd, &opened) &&
-         !fstatat(f->place->fd, f->temporary, &named, AT_SYMLINK_NOFOLLOW) && named.st_ino == opened.st_ino;
-}
-
-/* Is it a file of our own, so that nobody else can write to it? */
-static bool is_own(int fd) {
-  struct stat st;
-  return !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() && st.st_nlink == 1;
-}
-
-/* Opens the temporary file and locks it; 0 or an errno.  EBUSY: another copy is writing it.  What is there
- * and is not a file of our own is removed first. */
-static int open_temporary(struct file *f, bool make) {
-  const int flags = O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-  f->fd = openat(f->place->fd, f->temporary, flags);
-  bool there = f->fd >= 0 || errno != ENOENT, foreign = there && (f->fd < 0 || !is_own(f->fd));
-  if (f->fd < 0 && there && errno == EMFILE) return EMFILE;
-  if (foreign) {
-    if (f->fd >= 0) close(f->fd);
-    f->fd = -1;
-    if (unlinkat(f->place->fd, f->temporary, 0) && errno != ENOENT) return errno;
-  }
-  if (f->fd < 0 && !make) return ENOENT;
-  if (f->fd < 0) f->fd = openat(f->place->fd, f->temporary, flags | O_CREAT | O_EXCL, 0600);
-  if (f->fd < 0) return errno == EEXIST ? EBUSY : errno;
-  if (lock_temporary(f)) return 0;
-  close(f->fd);
-  f->fd = -1;
-  return EBUSY;
-}
-
-/* Opens what an interrupted copy has left of the file, with its digest; false: nothing that helps. */
-static bool open_partial(struct file *f) {
-  struct stat st;
-  if (open_temporary(f, false)) return false;
-  f->at = fstat(f->fd, &st) ? 0 : (uint64_t)st.st_size;
-  if (f->at > f->size) f->at = f->size;
-  f->at -= f->at % 4096;
-  f->digest = f->at ? files_digest_new() : NULL;
-  if (f->digest && !files_digest_file(f->digest, f->fd, 0, f->at)) return true;
-  close_file(f);
-  return false;
-}
-
 static void ask(struct receiver *r, struct file *f) {
   uint8_t value[FILES_DIGEST] = {0};
   f->at = 0;
-  if (f->size >= FILES_KEEP && open_partial(f)) files_digest_value(f->digest, f->at, value);
+  if (f->size >= FILES_KEEP && temporary_open_partial(f)) files_digest_value(f->digest, f->at, value);
   size_t at = files_begin(&r->output, FILES_WANT);
   files_put(&r->output, 8, f->id);
   files_put(&r->output, 8, f->at);
@@ -476,7 +151,7 @@ static void ask(struct receiver *r, struct file *f) {
 
 /* Would be copied: dry run. */
 static void pretend(struct receiver *r, struct file *f) {
-  item(r, '+', f->place->path, f->name);
+  receive_item(r, '+', f->place->path, f->name);
   answer_done(r, f, false);
 }
 
@@ -509,15 +184,15 @@ static bool take_file(struct receiver *r, struct files_frame *frame) {
       !files_get(frame, 8, &mtime) || !files_get(frame, 8, &size) || !*name || size > INT64_MAX)
     return false;
   struct file *f = &r->window[id % FILES_WINDOW];
-  struct place *p = here(r);
+  struct place *p = place_here(r);
   if (f->place || !p) return false;
   if (*r->single && !r->depth) memcpy(name, r->single, sizeof name);
-  if (!note_name(r, p, name)) return false;
+  if (!place_note_name(r, p, name)) return false;
   *f = (struct file){
       .id = id, .place = p, .mode = mode & 0777, .mtime = (int64_t)mtime, .size = size, .fd = -1};
   memcpy(f->name, name, sizeof name);
   p->refs++;
-  name_temporary(f);
+  temporary_name(f);
   consider(r, f);
   return true;
 }
@@ -549,7 +224,7 @@ static void place_written(struct receiver *r) {
       continue;
     }
     f->place->touched = true;
-    item(r, '+', f->place->path, f->name);
+    receive_item(r, '+', f->place->path, f->name);
     answer_done(r, f, false);
   }
   r->written_count = 0;
@@ -575,10 +250,10 @@ static bool take_start(struct receiver *r, struct files_frame *frame) {
     pretend(r, f);
     return true;
   }
-  int failed = f->fd >= 0 ? 0 : open_temporary(f, true);
+  int failed = f->fd >= 0 ? 0 : temporary_open(f, true);
   if (failed == EBUSY) { /* under a name that no other copy uses */
     snprintf(f->temporary, sizeof f->temporary, TEMPORARY "%d.%" PRIu64, (int)getpid(), id);
-    failed = open_temporary(f, true);
+    failed = temporary_open(f, true);
   }
   if (!offset) {
     files_digest_free(f->digest);
@@ -631,7 +306,7 @@ static bool take_finish(struct receiver *r, struct files_frame *frame) {
   r->now = NULL;
   r->written[r->written_count++] = f;
   r->written_bytes += f->size;
-  if (r->written_count == BATCH || r->written_bytes >= BATCH_BYTES) place_written(r);
+  if (r->written_count == FILES_BATCH || r->written_bytes >= BATCH_BYTES) place_written(r);
   return true;
 }
 
@@ -668,21 +343,21 @@ static bool take_link(struct receiver *r, struct files_frame *frame) {
   if (!files_get_name(frame, name) || !*name || !files_get_text(frame, &text, &n) || n >= sizeof target ||
       memchr(text, 0, n) || !files_get(frame, 8, &mtime))
     return false;
-  struct place *p = here(r);
+  struct place *p = place_here(r);
   memcpy(target, text, n);
   target[n] = 0;
   if (!p) return false;
   if (*r->single && !r->depth) memcpy(name, r->single, sizeof name);
-  if (!note_name(r, p, name)) return false;
+  if (!place_note_name(r, p, name)) return false;
   if (p->dead) return true;
   ssize_t is = p->fd < 0 ? -1 : readlinkat(p->fd, name, old, sizeof old);
   if (is == (ssize_t)n && !memcmp(old, target, n)) return true;
   int failed = r->options.dry ? 0 : make_link(p, name, target, (int64_t)mtime);
   p->touched |= !failed;
   if (failed)
-    problem(r, p->path, name, strerror(failed));
+    receive_problem(r, p->path, name, strerror(failed));
   else
-    item(r, 'l', p->path, name);
+    receive_item(r, 'l', p->path, name);
   return true;
 }
 
@@ -725,10 +400,10 @@ static bool take(struct receiver *r, struct files_frame *frame) {
   static const struct {
     enum files_type type;
     bool (*take)(struct receiver *r, struct files_frame *frame);
-  } table[] = {{FILES_DATA, take_data},     {FILES_FILE, take_file},     {FILES_START, take_start},
-               {FILES_FINISH, take_finish}, {FILES_DIR, take_directory}, {FILES_UP, take_up},
-               {FILES_LINK, take_link},     {FILES_SAME, take_same},     {FILES_ABORT, take_abort},
-               {FILES_BEGIN, take_begin},   {FILES_TOTAL, take_total},   {FILES_PROBLEM, take_problem},
+  } table[] = {{FILES_DATA, take_data},     {FILES_FILE, take_file},           {FILES_START, take_start},
+               {FILES_FINISH, take_finish}, {FILES_DIR, place_take_directory}, {FILES_UP, place_take_up},
+               {FILES_LINK, take_link},     {FILES_SAME, take_same},           {FILES_ABORT, take_abort},
+               {FILES_BEGIN, take_begin},   {FILES_TOTAL, take_total},         {FILES_PROBLEM, take_problem},
                {FILES_END, take_end}};
   for (size_t i = 0; i < sizeof table / sizeof *table; i++)
     if (table[i].type == frame->type) return table[i].take(r, frame);
