@@ -99,7 +99,7 @@ int temporary_open(struct file *f, bool make);
 /* Opens what an interrupted copy has left of the file, with its digest; false: nothing that helps. */
 bool temporary_open_partial(struct file *f);
 
-/* Closes it, and frees the digest. */
+/* Closes the temporary file of a file, and frees the digest. */
 void temporary_close(struct file *f);
 
 #endif

@@ -17,7 +17,7 @@
 #define ERR_TABLE(X)                                                                                         \
   X(ERR_NOMEM,         "out_of_memory",    503, 6, "out of memory")                                          \
   X(ERR_USAGE,         "usage",            400, 2, "the request is not understood")                          \
-  X(ERR_BAD_NODE,      "bad_node_name",    400, 2, "not a node name (expected name@host)")                       \
+  X(ERR_BAD_NODE,      "bad_node_name",    400, 2, "not a node name (expected name@host)")                   \
   X(ERR_BAD_NAME,      "bad_name",         400, 2, "not a process name")                                     \
   X(ERR_BAD_PID,       "bad_pid",          400, 2, "not a pid")                                              \
   X(ERR_BAD_JSON,      "bad_json",         400, 2, "not JSON")                                               \
@@ -45,7 +45,7 @@
   X(ERR_NO_AGENT,      "no_agent",         503, 3, "no node is running here")                                \
   X(ERR_AMBIGUOUS,     "ambiguous",        400, 2, "several nodes are running here")                         \
   X(ERR_LOST,          "lost",             502, 3, "the connection was lost")                                \
-  X(ERR_ETCD,          "etcd",             503, 5, "etcd does not answer")                                    \
+  X(ERR_ETCD,          "etcd",             503, 5, "etcd does not answer")                                   \
   X(ERR_SYSTEM,        "system",           500, 125, "a system call failed")
 /* clang-format on */
 

@@ -31,8 +31,8 @@ struct scan {
  * `skip` is not asked: the caller listens there itself; 0: none. */
 void scan_start(struct scan *s, uint16_t hint, uint16_t known, uint16_t skip);
 
-/* Is it a failure after which no other port is asked?  Either no port can do better, or the node that is
- * meant has answered with a refusal. */
+/* Is the code that of a failure after which no other port is asked?  Either no port can do better, or the
+ * node that is meant has answered with a refusal. */
 bool scan_ends(int code);
 
 /* Takes the failure of s->port.  True: s->port is now the next port to ask.  False: the scan has failed, and

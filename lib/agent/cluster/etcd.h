@@ -142,7 +142,7 @@ struct etcd_watch_events {
 /* Watches all keys that begin with the prefix, from that revision on.  NULL: out of memory. */
 struct etcd_watch *etcd_watch(struct etcd *c, const char *prefix, int64_t from,
                               const struct etcd_watch_events *events, void *data);
-/* Ends it; none of its functions runs any more.  Accepts NULL. */
+/* Ends a watch; none of its events runs any more.  Accepts NULL. */
 void etcd_unwatch(struct etcd_watch *w);
 
 /* --- state ---------------------------------------------------------------------------------------------- */

@@ -48,7 +48,7 @@ struct etcd_call {
  * The caller has set until_ms, endless, bytes and ended.  0 or ERR_NOMEM, and `ended` then does not run. */
 int etcd_call_start(struct etcd *c, struct etcd_call *call, const char *path, const struct buf *body,
                     const char *header) MUST_CHECK;
-/* Ends it without `ended`, or frees what an ended one holds.  Accepts a call that has not begun. */
+/* Ends a call without `ended`, or frees what an ended call holds.  Accepts a call that has not begun. */
 void etcd_call_finish(struct etcd_call *call);
 
 /* --- a text of etcd's, read here or in libuv's pool (etcd_call.c) --------------------------------------- */

@@ -276,7 +276,7 @@ static void on_end(uv_idle_t *h) {
   if (left > 0) uv_close((uv_handle_t *)h, on_closed);
 }
 
-/* Those who wait are told before it returns; the leases are revoked as soon as can be. */
+/* registry_class.finish: tells those who wait before it returns, and has the leases revoked. */
 static void finish(struct registry *base) {
   struct cluster_names *g = registry_of(base);
   int all = INT_MAX;

@@ -205,7 +205,7 @@ static int write_some(struct cluster_names *g) {
   return COST_WRITE;
 }
 
-/* Those whose lease has run out. */
+/* Writes an own name again whose lease has run out. */
 static int lease_some(struct cluster_names *g) {
   struct ring *r = ring_first(&g->unleased);
   if (!r) return 0;

@@ -122,7 +122,8 @@ static struct answer take_waiters(struct write *w, const struct error *e) {
   return a;
 }
 
-/* The same; then an own name, whose key may be lost or old, is written again. */
+/* Ends a write as `end` does; then writes the name again if it is an own one, as its key may be lost or old.
+ */
 static void end_again(struct cluster_names *g, struct write *w, bool yes, int64_t token) {
   char name[256];
   snprintf(name, sizeof name, "%s", w->name);

@@ -36,10 +36,9 @@ enum {
   HTTP_SPARE_TIMEOUT_S = 2,
   /* A stream with more bytes pending is full: senders that can wait are suspended until it drains. */
   HTTP_STREAM_HIGH = 1 << 20,
-  /* Bounds (core/limits.h): A stream with more
-   * bytes pending than LIMIT_STREAM is cut; senders that can wait are suspended (vm_lack) long before. There
-   * are LIMIT_CONNECTIONS connections on the socket, and as many on the port that have proved the cookie;
-   * further connections wait in the kernel's backlog. */
+  /* Bounds (core/limits.h): a stream with more bytes pending than LIMIT_STREAM is cut; senders that can wait
+   * are suspended (vm_lack) long before.  There are LIMIT_CONNECTIONS connections on the socket, and as many
+   * on the port that have proved the cookie; further connections wait in the kernel's backlog. */
 };
 
 struct metrics;
@@ -105,8 +104,8 @@ void request_job(struct request *r, struct request_job *j, void (*run)(struct jo
 void request_job_continue(struct request *r, struct request_job *j, void (*run)(struct job *job),
                           void (*done)(struct job *job));
 struct request *request_job_done(struct request_job *j);
-/* The same for work that is done on the loop, in slices, without a job: `request` is NULL once the request is
- * over. */
+/* request_job for work that is done on the loop, in slices, without a job: `request` is NULL once the request
+ * is over. */
 void request_slices(struct request *r, struct request_job *j);
 
 bool request_is_lines(const struct request *r); /* is the body application/x-ndjson? */
@@ -150,8 +149,8 @@ struct stream *respond_stream(struct request *r, const struct stream_events *eve
 void stream_line(struct stream *s, json_t *line);           /* a line, or a record; consumes line */
 void stream_text(struct stream *s, const struct buf *text); /* whole lines of JSON text, or whole records */
 void stream_take(struct stream *s, struct buf *lines); /* the same; empties lines, mostly without a copy */
-/* The same without a copy: whole lines or records are to be appended to the buffer that stream_open returns
- * (NULL: the stream has ended), and stream_close is to be called at once afterwards. */
+/* stream_text without a copy: whole lines or records are to be appended to the buffer that stream_open
+ * returns (NULL: the stream has ended), and stream_close is to be called at once afterwards. */
 struct buf *stream_open(struct stream *s);
 void stream_close(struct stream *s);
 bool stream_full(const struct stream *s);

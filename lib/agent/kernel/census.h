@@ -17,9 +17,9 @@ enum {
 
 /* ["processes", cursor] -> cursor of the next page, LIST of rows.  The cursor of the first page is 0, and the
  * answer with the last page has CENSUS_END.  A page may be empty before the end.  A row is a LIST: pid,
- * leader, kind, state, priority ("": the normal one), what (of
- * a command: its words, core/words.h), name ("": none), age in ms, mailbox, memory, time
- * run in ms, OS pid; -1 where a process has no such number.  Consumes the call. */
+ * leader, kind, state, priority ("": the normal one), what (of a command: its words, core/words.h), name
+ * ("": none), age in ms, mailbox (messages), memory (bytes), time run in ms, OS pid; -1 where a process has
+ * no such number.  Consumes the call. */
 void census_op(struct agent *a, struct signal *call, struct term_reader args);
 
 struct census_text { /* bytes in the answer */

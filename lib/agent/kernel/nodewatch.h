@@ -10,13 +10,13 @@
 
 enum { NODEWATCH_BATCH = 1000 };
 
-/* Begins to tell a process, unless it is told already.  The kernel monitors it. 0 or ERR_NOMEM. */
+/* Subscribes a process, unless it is subscribed.  The kernel monitors it.  0 or ERR_NOMEM. */
 int nodewatch_add(struct agent *a, npid pid) MUST_CHECK;
 
-/* Ends it.  ended: the process has ended, so the kernel's monitor has fired. */
+/* Ends the subscription of a process.  ended: the process has ended, so the kernel's monitor has fired. */
 void nodewatch_remove(struct agent *a, npid pid, bool ended);
 
-/* Removes all; the loop runs once more before the agent is freed. */
+/* Ends all subscriptions; the loop runs once more before the agent is freed. */
 void nodewatch_finish(struct agent *a);
 
 #endif

@@ -32,9 +32,8 @@ struct hello {
 json_t *hello_write(const struct mesh_config *us, uint64_t life, const char *to);
 
 /* Reads the hello of a peer; out points into v.  ERR_USAGE (it is not understood, or one of the two nodes
- * links on demand and the other does not), ERR_VERSION (another
- * PSK_LINK_VERSION or another Lua, whatever else the hello has), ERR_BAD_NODE, ERR_NAME (it has this node's
- * own name). */
+ * links on demand and the other does not), ERR_VERSION (another PSK_LINK_VERSION or another Lua, whatever
+ * else the hello has), ERR_BAD_NODE, ERR_NAME (it has this node's own name). */
 int hello_read(const struct mesh_config *us, json_t *v, struct hello *out, struct error *e) MUST_CHECK;
 
 /* True when an address, as text or as the host of a URL, is on loopback. */

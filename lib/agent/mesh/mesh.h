@@ -192,7 +192,8 @@ void mesh_each_unseen(struct mesh *m, const char *node, void (*fn)(void *data, c
 bool mesh_is_linked(const struct mesh *m, const char *address, uint16_t port);
 /* Fills *out for a node; false when this node never met it, and it is not present. */
 bool mesh_find(struct mesh *m, const char *node, struct member *out);
-/* The same of a node that is tried, or was, met or not; false when nothing is kept of it. */
+/* Fills *out for a node that this node tries, or has tried, to connect to, met or not; false when nothing is
+ * kept of it. */
 bool mesh_tried(struct mesh *m, const char *node, struct member *out);
 
 /* A mesh on demand is told by its user which nodes there are.  A link to a node is made by the first

@@ -1,9 +1,9 @@
 /* relay: which links go through a third node (mesh/tunnel.h), and the calls for them.
  *
  * A node that is started with --via names its relays (core/relays.h) in its hello, and members tell them on
- * (members.h).  A node that cannot connect to it asks one of them for a
- * tunnel: one to which it is linked itself, directly.  The relay calls the node over their link, which must
- * be direct, too, so a tunnel never goes through another one:
+ * (members.h).  A node that cannot connect to it asks one of them for a tunnel: one to which it is linked
+ * itself, directly.  The relay calls the node over their link, which must be direct, too, so a tunnel never
+ * goes through another one:
  *
  *   {"call": {"id": N, "from": NAME, "address": ADDRESS}}    NAME asks from the IP address ADDRESS ("" when
  * it is not known) for a tunnel to the receiver

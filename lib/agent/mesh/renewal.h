@@ -11,8 +11,8 @@
  * the connections that it makes are begun again by members.c; the offer may then be handled as any other. */
 void renewal(struct mesh *m, const struct hello *h);
 
-/* The same for the hello of a stream. ERR_LOST, with *e set: the peer had a transport, which is lost, so the
- * stream must be refused. */
+/* Looks at what the sender of the hello of a stream has met, as renewal does.  ERR_LOST, with *e set: the
+ * peer had a transport, which is lost, so the stream must be refused. */
 int renewal_by_hello(struct peer *p, const struct hello *h, struct error *e) MUST_CHECK;
 
 #endif

@@ -90,7 +90,7 @@ static struct signal *queue_take(struct queue *q) {
   return all;
 }
 
-/* Is it the kernel of a node, or nobody? */
+/* Is the pid that of the kernel of a node, or of nobody? */
 static bool is_no_process(npid p) {
   return p == NPID_NONE || npid_number(p) == 0;
 }

@@ -33,7 +33,8 @@ struct child_program {
   int count;
 };
 
-/* Has it so many words that a thread of the pool is to start it?  Takes microseconds, whatever it has. */
+/* Has the program so many words that a thread of the pool is to start it?  Takes microseconds, whatever it
+ * has. */
 bool child_is_long(const struct child_program *program);
 
 /* Starts the program.  `ended` runs once, unless the child is forgotten before.  Returns 0 or an errno. */

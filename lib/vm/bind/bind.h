@@ -55,7 +55,7 @@ bool bind_awaits_room(lua_State *L, struct process *p, const struct process *nea
  * as it goes on. */
 bool bind_deliver(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
 
-/* The same as the last act of a function without results, to be used as `return bind_message_to(…)`. */
+/* bind_deliver as the last act of a function without results, to be used as `return bind_message_to(…)`. */
 int bind_message_to(lua_State *L, enum signal_kind kind, npid to, npid ref, struct term *term);
 
 /* A loop in C reads bind_now as it begins, and asks bind_gives_way from time to time: true when the slice is

@@ -28,10 +28,11 @@ enum {
   BUDGET_PAUSE_NS = 100000000,    /* between the ends of two processes */
 };
 
-/* Measures, and changes the level.  Any thread. */
+/* Measures the memory of the node, and changes the level by it.  Any thread. */
 void budget_measure(struct vm *vm);
 
-/* The same, when the scheduler has been busy for BUDGET_TICKS since it did so.  By the scheduler's thread. */
+/* Does so when the scheduler has been busy for BUDGET_TICKS since it last measured.  By the scheduler's
+ * thread. */
 void budget_tick(struct vm *vm, struct scheduler *s);
 
 /* Collects the isolate's garbage once a shortage, and lets full mailboxes be filled again after it.  Called

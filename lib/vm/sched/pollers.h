@@ -63,7 +63,8 @@ void pollers_stop(struct pollers *p);
 /* A thread that is no scheduler has made r QUEUED.  True: it is a poller, and runs r after this turn. */
 bool pollers_take(struct schedulers *all, struct runnable *r);
 
-/* Has the calling thread, in a turn of the loop, no such r?  The turn is not to wait for events with one. */
+/* True when pollers_take has given the calling thread nothing to run in this turn of the loop: only then may
+ * the turn wait for events. */
 bool pollers_may_wait(const struct pollers *p);
 
 #endif

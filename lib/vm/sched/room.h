@@ -45,7 +45,7 @@ npid vm_lack(struct vm *vm, npid to);
  *   ERR_NOMEM */
 int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) MUST_CHECK;
 void vm_leave_room(struct vm *vm, struct room_wait **w); /* *w may be NULL, and is NULL afterwards */
-/* The same as the vm ends, when nobody is told any more. */
+/* Ends a wait as the vm ends: tells nobody else that there may be room. */
 void vm_forget_room(struct vm *vm, struct room_wait **w);
 
 /* A long signal (signal_is_long) of a green thread to another node: the sender calls vm_sending before it
