@@ -13,6 +13,10 @@ enum peer_state handshake_next(enum peer_state state, enum peer_event event);
  * refused; *d->refusal then says why. */
 int peer_event(struct peer *p, enum peer_event event, struct peer_detail *d);
 
+/* transport_events.line: takes a line of the peer (peer_line.c).  data is the peer; non-zero: the line is
+ * malformed, or too long, so that the link is lost. */
+int peer_take_line(void *data, char *text, size_t n);
+
 /* Applies PEER_LOST, with the error "NAME: what". */
 void peer_fail(struct peer *p, int code, const char *what);
 

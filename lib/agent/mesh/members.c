@@ -78,18 +78,6 @@ static json_t *member_json(const struct peer *p) {
   return member;
 }
 
-/* Writes the line {key: value}; value is consumed. */
-static int tell(struct peer *p, const char *key, json_t *value) {
-  struct buf line = BUF_INIT;
-  json_t *v = json_pack("{s:o}", key, value);
-  if (v) json_line(&line, v);
-  json_decref(v);
-  int code =
-      !v || !buf_ok(&line) ? ERR_NOMEM : p->mesh->config.transport->write(p->transport, line.data, line.len);
-  buf_finish(&line);
-  return code;
-}
-
 /* Sends the whole set of members. When the line cannot be written, the next digest differs, and the peer asks
  * again. */
 static void tell_all(struct peer *p) {
@@ -97,7 +85,7 @@ static void tell_all(struct peer *p) {
   json_t *list = json_array();
   for (size_t i = 0; i < m->count; i++)
     if (m->all[i]->state == PEER_UP && m->all[i]->meshes) json_array_append_new(list, member_json(m->all[i]));
-  if (tell(p, "members", list) && peer_may_log(m, p))
+  if (peer_write_line(p, "members", list) && peer_may_log(m, p))
     log_line(m->config.log, "%s: the list of members is not sent now: its queue is full", p->name.full);
 }
 
@@ -321,7 +309,7 @@ void members_take_digest(struct peer *p, const json_t *fields) {
   if (peer_may_log(m, p))
     log_line(m->config.log, "%s: its members differ from what it has told; it is asked for them",
              p->name.full);
-  int code = tell(p, "resync", json_true());
+  int code = peer_write_line(p, "resync", json_true());
   (void)code; /* after a failure the next digest differs, too, and this node asks again */
 }
 

@@ -38,6 +38,17 @@ bool peer_write_json(struct peer *p, json_t *line) {
   return good;
 }
 
+int peer_write_line(struct peer *p, const char *key, json_t *value) {
+  struct buf line = BUF_INIT;
+  json_t *v = json_pack("{s:o}", key, value);
+  if (v) json_line(&line, v);
+  json_decref(v);
+  int code =
+      !v || !buf_ok(&line) ? ERR_NOMEM : p->mesh->config.transport->write(p->transport, line.data, line.len);
+  buf_finish(&line);
+  return code;
+}
+
 /* When the write fails, the connection is given up, so that the peer never gets later signals without this
  * one. */
 void peer_write(struct peer *p, struct signal *s) {

@@ -5,6 +5,7 @@
  *   mesh_send.c   signals to a peer, and its queue
  *   mesh_query.c  members, links and metrics
  *   handshake.c   the states of a peer
+ *   peer_line.c   the lines of a peer, handed to the modules that they belong to
  *   members.c     who is connected to whom; members_dial.c: attempts to connect, again and again
  *   ondemand.c    links by need
  *   liveness.c    heartbeats
@@ -342,6 +343,9 @@ void peer_check_busy(struct peer *p);
 void peer_write(struct peer *p, struct signal *s);
 bool peer_write_text(struct peer *p, const struct buf *lines);
 bool peer_write_json(struct peer *p, json_t *line);
+/* Writes the line {key: value} (value is consumed; NULL: memory ran out).  0, ERR_NOMEM, or ERR_BUSY: as much
+ * waits as may; the link stays. */
+int peer_write_line(struct peer *p, const char *key, json_t *value) MUST_CHECK;
 
 /* Has the queued signals of a peer that is SYNCING sent, in later turns of the loop where there are many. */
 void peer_send_queue(struct peer *p);
