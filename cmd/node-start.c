@@ -256,8 +256,8 @@ static int need_cluster(const struct options *o, struct error *e) {
   return 0;
 }
 
-/* Takes the options of a cluster; the password goes into `setup`. */
-static int choose_cluster(const struct options *o, struct setup *s, struct error *e) {
+/* Do the options of a cluster go together?  No file is looked at. */
+static int check_cluster(const struct options *o, struct error *e) {
   if (!o->cluster) return need_cluster(o, e);
   if (o->join.count || o->via.count)
     return error_set(e, ERR_USAGE,
@@ -269,6 +269,12 @@ static int choose_cluster(const struct options *o, struct setup *s, struct error
   if (o->etcd_user && (!*o->etcd_user || !text_utf8(o->etcd_user, strlen(o->etcd_user))))
     return error_set(e, ERR_USAGE, "--etcd-user: expected the name of a user of etcd, in UTF-8");
   if (!o->etcd_cert != !o->etcd_key) return error_set(e, ERR_USAGE, "--etcd-cert and --etcd-key go together");
+  return 0;
+}
+
+/* Takes the options of a cluster, which check_cluster has passed; the password goes into `setup`. */
+static int choose_cluster(const struct options *o, struct setup *s, struct error *e) {
+  if (!o->cluster) return 0;
   if (check_files(o, e)) return e->code;
   if (o->etcd_password && secret_password_load(o->etcd_password, "--etcd-password-file", s->password, e))
     return e->code;
@@ -430,7 +436,7 @@ static int complete_names(const char *option, const struct tool_words *words, st
 static int make_setup(const struct options *o, struct setup *s, struct error *e) {
   int64_t schedulers = 0;
   struct jointarget ignored;
-  if (load_cookies(o, s, e) || choose_name(o, s->name, e)) return e->code;
+  if (check_cluster(o, e) || load_cookies(o, s, e) || choose_name(o, s->name, e)) return e->code;
   if (take_directory("RUNTIME_DIRECTORY", "NODE_RUNTIME_DIR", e)) return e->code;
   if (take_directory("STATE_DIRECTORY", "NODE_STATE_DIR", e)) return e->code;
   if (rundir_find(s->runtime_dir, sizeof s->runtime_dir, e) || rundir_make(s->runtime_dir, e)) return e->code;

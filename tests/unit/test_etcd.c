@@ -319,6 +319,47 @@ static void test_watch_of_many(void) {
   fixture_free(f);
 }
 
+static void wait_in_pool(uv_work_t *work) {
+  uv_sem_wait(work->data);
+}
+
+static void on_worked(uv_work_t *work, int status) {
+  (void)work, (void)status;
+}
+
+/* What comes faster than it is read waits at the other end; a line that could never be read ends the watch.
+ */
+static void test_watch_that_is_slow(void) {
+  enum { POOL = 4, LINES = 10, VALUE = 3 << 20, LONG = 13 << 20, TURNS = 2000 };
+  struct fixture *f = fixture_new(1, NULL, NULL);
+  struct seen w = {0};
+  uv_work_t busy[POOL] = {0};
+  uv_sem_t go;
+  char *value = calloc(1, LONG + 1);
+  if (!value || uv_sem_init(&go, 0)) abort();
+  memset(value, 'v', VALUE);
+  etcd_watch(f->c, "k/", 2, &events, &w);
+  until_watches(f, f->m[0], 1);
+  for (int i = 0; i < POOL; i++) {
+    busy[i].data = &go;
+    if (uv_queue_work(&f->loop, &busy[i], wait_in_pool, on_worked)) abort();
+  }
+  for (int i = 0; i < LINES; i++) etcd_server_put(f->m[0], "k/one", value);
+  for (int i = 0; i < TURNS; i++) uv_run(&f->loop, UV_RUN_NOWAIT);
+  ok(!w.changes && !w.ended, "%d MB come while no line can be read: the watch waits",
+     LINES * VALUE / 3 * 4 >> 20);
+  for (int i = 0; i < POOL; i++) uv_sem_post(&go);
+  while (w.changes < LINES && !w.ended) uv_run(&f->loop, UV_RUN_ONCE);
+  ok(w.told == LINES && !w.ended, "and tells each of them afterwards");
+  memset(value, 'v', LONG);
+  etcd_server_put(f->m[0], "k/one", value);
+  until(f, &w.ended, 1);
+  ok(w.told == LINES && w.e.code == ERR_TOO_LARGE, "a line that is too long: %s", w.e.text);
+  uv_sem_destroy(&go);
+  free(value);
+  fixture_free(f);
+}
+
 /* Many deletions of one revision, as when a lease ends; and a watch that is ended amid them. */
 static void test_watch_of_one_revision(void) {
   struct fixture *f = fixture_new(1, NULL, NULL);
@@ -670,6 +711,7 @@ int main(void) {
   test_leases();
   test_watch();
   test_watch_of_many();
+  test_watch_that_is_slow();
   test_watch_of_one_revision();
   test_foreign_rows();
   test_watch_ends();

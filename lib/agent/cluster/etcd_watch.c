@@ -17,14 +17,14 @@ enum {
                   each one may cost a TLS handshake */
   TURN_BYTES = 16 << 10, /* of lines that are read in a turn of the loop */
   ROW_BYTES = TURN_BYTES / ETCD_ROWS,
-  UNREAD_MAX =
-      16 << 20, /* of a watch: as a node goes on that stood still, the sockets have much to be read */
+  UNREAD_MAX = 16 << 20, /* of a watch: of a line, and of what is taken from its socket before it is read */
 };
 
 struct etcd_watch {
   struct etcd_call call; /* first, so that a watch can be had from its call */
   TAILQ_ENTRY(etcd_watch) link, talking_link;
   bool sent, begun, talking;
+  bool paused;      /* libcurl keeps what comes, until less is unread */
   bool over;        /* its call has ended */
   long status;      /* then; 0: not known */
   struct error end; /* then: why */
@@ -207,6 +207,14 @@ static void end_over(struct etcd_watch *w) {
   end(w, &e);
 }
 
+/* Lets libcurl go on, which may run on_bytes, once half of what may be unread was read, or nothing can be
+ * before more has come. */
+static void resume(struct etcd_watch *w) {
+  if (!w->paused || w->over || (has_lines(w) && w->text.len > UNREAD_MAX / 2)) return;
+  w->paused = false;
+  curl_easy_pause(w->call.transfer.easy, CURLPAUSE_CONT);
+}
+
 /* Reads a line, or hands it to the pool. */
 static void read_line(struct etcd_watch *w, struct buf *line) {
   struct etcd_reading reading;
@@ -229,6 +237,7 @@ static size_t read_one(struct etcd_watch *w) {
     return told * ROW_BYTES;
   }
   bool whole = next_line(w, &line);
+  resume(w);
   if (!whole && w->over) {
     end_over(w);
     return 0;
@@ -255,7 +264,10 @@ bool etcd_watches_read(struct etcd *c) {
 
 static size_t on_bytes(struct etcd_call *call, const char *bytes, size_t n) {
   struct etcd_watch *w = (struct etcd_watch *)call;
-  if (n > UNREAD_MAX - w->text.len) return 0; /* libcurl ends the transfer */
+  if (n > UNREAD_MAX - w->text.len) {
+    w->paused = w->parse || is_telling(w) || has_lines(w);
+    return w->paused ? CURL_WRITEFUNC_PAUSE : 0; /* a line that is too long ends the transfer */
+  }
   buf_append(&w->text, bytes, n);
   if (!w->parse) talk(w);
   return buf_ok(&w->text) ? n : 0;
