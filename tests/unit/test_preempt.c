@@ -172,12 +172,31 @@ static void test_slow_hook(void) {
   enum { SLOW = 20 };
   struct hog h;
   hog_init(&h, "n = 0 while true do n = n + 1 end");
-  h.preemptible.hook_ticks = SLOW;
+  h.preemptible.hook_us = SLOW * SCHED_TICK_NS / 1000;
   unsigned before = sched_ticks(&all.scheduler[0]);
   bool good = finishes(&h);
   unsigned ticks = sched_ticks(&all.scheduler[0]) - before;
   ok(good && ticks > SLOW, "after a hook that took %d ticks the next one waits: %u", SLOW, ticks);
-  ok(h.preemptible.hook_ticks < SLOW, "and is measured again: %u", h.preemptible.hook_ticks);
+  ok(h.preemptible.hook_us < SLOW * SCHED_TICK_NS / 1000, "and is measured again: %u us",
+     h.preemptible.hook_us);
+  hog_finish(&h);
+}
+
+/* Lua alone would let it be a million calls deep. */
+static void test_deep(void) {
+  struct hog h;
+  lua_Debug ar;
+  hog_init(&h, "local function f() return 1 + f() end\nf()");
+  h.yields_wanted = 1000000;
+  ok(finishes(&h) && h.status == LUA_ERRRUN, "a recursion without end ends with an error");
+  is(lua_tostring(h.L, -1), "[string \"local function f() return 1 + f() end...\"]:1: stack overflow",
+     "which says what and where");
+  ok(lua_getstack(h.L, PREEMPT_CALLS_MAX, &ar) && !lua_getstack(h.L, 4 * PREEMPT_CALLS_MAX, &ar),
+     "soon after %d calls", PREEMPT_CALLS_MAX);
+  hog_finish(&h);
+  hog_init(&h, "local function f(i) if i == 0 then return 0 end return 1 + f(i - 1) end n = f(199990)");
+  h.yields_wanted = 1000000;
+  ok(finishes(&h) && h.status == LUA_OK && counter(&h) == 199990, "one of so many calls ends well");
   hog_finish(&h);
 }
 
@@ -189,6 +208,7 @@ static void test_threads(void) {
   test_two();
   test_callback();
   test_slow_hook();
+  test_deep();
   clock_gettime(CLOCK_REALTIME, &until);
   until.tv_sec += 60;
   if (sched_stop(&all, &until)) abort();

@@ -114,6 +114,25 @@ static void test_callbacks_end(void) {
   }
 }
 
+/* The next process gets the coroutine of the last one that has ended. */
+static void test_after_error_of_hook(void) {
+  static const char *const ends[] = {"while true do end", "local function f() return 1 + f() end f()"};
+  for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+    char code[1024];
+    snprintf(
+        code, sizeof code,
+        "local p, ref = spawn_monitor(function() %s end)\n"
+        "sleep(1) interrupt(p) receive_match{'DOWN', ref} sleep(0)\n"
+        "local hog = spawn(function() local stop = monotonic() + 1e9 while monotonic() < stop do end end)\n"
+        "local worst, last = 0, monotonic()\n"
+        "for i = 1, 50 do sleep(1) local now = monotonic() worst = math.max(worst, now - last) last = now "
+        "end\n"
+        "exit(hog, 'kill') puts(worst < 500000000 or worst)",
+        ends[i]);
+    run("who comes after one that a hook has ended is preempted, too", code, "true\n");
+  }
+}
+
 /* Code that cannot be suspended is cut off after a second, even when it catches errors. */
 static void test_callbacks_are_cut_off(void) {
   run("a reader of load that never returns",
@@ -137,6 +156,10 @@ static void test_close(void) {
       {"is not when it exits", last, "exit('x')", "DOWN x\n"},
       {"cannot keep one that is killed", endless, "exit(self(), 'kill')", "DOWN killed\n"},
       {"cannot keep one that fails", endless, "error('x', 0)", "DOWN error\n"},
+      {"cannot keep one that is interrupted", endless, "send(owner, 'interrupt me') while true do end",
+       "interrupt me DOWN error\n"},
+      {"cannot keep one that recurses without end", endless, "local function f() return 1 + f() end f()",
+       "DOWN error\n"},
   };
   for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
     char code[1024];
@@ -146,6 +169,7 @@ static void test_close(void) {
              "while seen[#seen] ~= 'DOWN' do\n"
              "  local word, _, _, reason = receive() seen[#seen + 1] = word\n"
              "  if word == 'kill me' then exit(pid, 'kill') end\n"
+             "  if word == 'interrupt me' then interrupt(pid) end\n"
              "  if word == 'DOWN' then puts(table.concat(seen, ' ') .. ' ' .. (reason[1] or reason)) end\n"
              "end",
              ends[i].body, ends[i].then);
@@ -154,6 +178,7 @@ static void test_close(void) {
 }
 
 #else
+static void test_after_error_of_hook(void) {}
 static void test_preemption(void) {}
 static void test_callbacks_end(void) {}
 static void test_callbacks_are_cut_off(void) {}
@@ -442,6 +467,7 @@ int main(void) {
   test_preemption();
   test_callbacks_end();
   test_callbacks_are_cut_off();
+  test_after_error_of_hook();
   test_close();
   test_callbacks_wait();
   test_sort();

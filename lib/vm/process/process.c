@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "core/output.h"
 #include "vm/process/parting.h"
+#include "vm/lua/hooks.h"
 #include "vm/lua/trace.h"
 #include "vm/process/budget.h"
 #include "vm/process/facts.h"
@@ -290,6 +291,7 @@ static void leave(struct process *p) {
  * process must still be whole.  If the process must end, the hook stops each of these functions at its first
  * instruction, as a killed process is to run no more code. */
 static void unwind(struct process *p) {
+  hooks_allow(p->L);
   if (p->preemptible.end) preempt_now(p->L);
   enter(p, p->L);
   lua_resetthread(p->L);

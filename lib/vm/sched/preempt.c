@@ -23,6 +23,7 @@ enum {
   FIRST_TICK = 2,       /* ticks from preempt_arm to the first tick */
   SLICE_NS =
       SCHED_TICK_NS * 3 / 4, /* of processor time: less than a tick, as ticks come a little early or late */
+  SHALLOW_US = 100,          /* a hook that took less was not set on a stack of PREEMPT_CALLS_MAX calls */
   RETRY = 1000,              /* instructions from a hook that could not yield to the next hook */
   RETRY_SPREAD = 256, /* fewer than this many instructions are added to RETRY, so that the hook does not
                          always hit the same place of a loop */
@@ -100,10 +101,23 @@ static void note_place(struct scheduler *s, lua_State *L, lua_Debug *ar) {
   pthread_mutex_unlock(&s->place_lock);
 }
 
+/* Raises an error when the calls are too deep.  lua_getstack takes time for each of them. */
+static void check_depth(lua_State *L) {
+  const struct preemptible *p = preemptible_of(L);
+  lua_Debug ar;
+  if (atomic_load_explicit(&p->hook_us, memory_order_relaxed) < SHALLOW_US) return;
+  if (!lua_getstack(L, PREEMPT_CALLS_MAX, &ar)) return;
+  luaL_where(L, 0);
+  lua_pushliteral(L, "stack overflow");
+  lua_concat(L, 2);
+  lua_error(L);
+}
+
 static void on_hook(lua_State *L, lua_Debug *ar) {
   struct scheduler *s = preemptible_of(L)->runnable->scheduler;
   if (atomic_load_explicit(&s->held, memory_order_relaxed)) note_place(s, L, ar);
   preempt_check(L);
+  check_depth(L);
   if (must_yield(L)) {
     lua_yield(L, 0);
   } else {
@@ -141,7 +155,7 @@ static void note_found(struct scheduler *s, struct ptab_facts *facts, unsigned s
 /* How long L's last hook took to set. */
 static int64_t hook_ns(lua_State *L) {
   const struct preemptible *p = preemptible_of(L);
-  return p ? (int64_t)atomic_load_explicit(&p->hook_ticks, memory_order_relaxed) * SCHED_TICK_NS : 0;
+  return p ? (int64_t)atomic_load_explicit(&p->hook_us, memory_order_relaxed) * 1000 : 0;
 }
 
 /* Notes who has the core.  True when that is the green thread of the last tick, and it has had the core for a
@@ -161,16 +175,14 @@ int64_t preempt_begin_slice(struct scheduler *s) {
 
 /* At most one hook a turn: on a deep stack lua_sethook takes longer than a tick. */
 static void hook(struct scheduler *s, lua_State *L, unsigned switches) {
-  enum { TICKS_MAX = 100 }; /* longer than any stack takes: Lua bounds it */
+  enum { US_MAX = 50000 }; /* longer than any stack takes: Lua bounds it */
   struct preemptible *p = preemptible_of(L);
   int64_t before = clock_thread_ns();
   atomic_store_explicit(&s->hook_tick, sched_ticks(s), memory_order_relaxed);
   atomic_store_explicit(&s->hooked, switches, memory_order_relaxed);
   preempt_now(L);
-  int64_t ticks = (clock_thread_ns() - before) / SCHED_TICK_NS;
-  if (p)
-    atomic_store_explicit(&p->hook_ticks, (uint32_t)(ticks < TICKS_MAX ? ticks : TICKS_MAX),
-                          memory_order_relaxed);
+  int64_t us = (clock_thread_ns() - before) / 1000;
+  if (p) atomic_store_explicit(&p->hook_us, (uint32_t)(us < US_MAX ? us : US_MAX), memory_order_relaxed);
 }
 
 static void on_tick(int number, siginfo_t *info, void *context) {

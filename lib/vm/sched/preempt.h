@@ -10,6 +10,10 @@
  * is hooked only when it has had the core for at least as long as its last hook took to set; deep recursion
  * is then at most half as fast as it would be alone.
  *
+ * A recursion that is more than PREEMPT_CALLS_MAX calls deep when it is hooked gets the error "stack
+ * overflow". Lua itself bounds the slots of a stack, of which a call takes one at least: a million calls take
+ * 40 ms where nothing can interrupt, as the stack grows or is freed.
+ *
  * Code that a C function calls back cannot yield.  It runs on for PREEMPT_CALLBACK_TICKS; then the hook
  * raises an error, again at each instruction, until the C function has returned. */
 #ifndef VM_SCHED_PREEMPT_H
@@ -23,17 +27,20 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-enum { PREEMPT_CALLBACK_TICKS = 1000000000 / SCHED_TICK_NS }; /* a second */
+enum {
+  PREEMPT_CALLBACK_TICKS = 1000000000 / SCHED_TICK_NS, /* a second */
+  PREEMPT_CALLS_MAX = 200000,
+};
 
 /* What preemption knows of a green thread.  It is the first member of the green thread's own struct, and the
  * extra space of the coroutine (lua_getextraspace) holds a pointer to it, so the same pointer also leads to
  * the green thread. */
 struct preemptible {
-  struct runnable *runnable;   /* the runnable that owns the green thread */
-  struct term *end;            /* the reason with which it must end; NULL: it may run on */
-  bool interrupted;            /* it gets an error at its next instruction, or where it waits */
-  _Atomic uint32_t hook_ticks; /* how long its last hook took to set; only the handler uses it */
-  struct ptab_facts *facts;    /* of a live process; the handler counts its ticks */
+  struct runnable *runnable; /* the runnable that owns the green thread */
+  struct term *end;          /* the reason with which it must end; NULL: it may run on */
+  bool interrupted;          /* it gets an error at its next instruction, or where it waits */
+  _Atomic uint32_t hook_us;  /* how long its last hook took to set */
+  struct ptab_facts *facts;  /* of a live process; the handler counts its ticks */
 };
 
 /* Installs the signal's handler.  To be called once, before the first scheduler thread starts. */
