@@ -28,9 +28,12 @@ struct metrics;
  * control has stopped them) go on; at twice the bound the process of the mailbox ends with the reason
  * "memory". */
 
+/* The config is copied, but for what it says to be borrowed.  NULL with *e set. */
 struct vm *vm_new(const struct vm_config *config, struct error *e);
+/* Before vm_start: config.console, whose pid can only be made once the vm is there. */
 void vm_set_console(struct vm *vm, npid console);
-int vm_start(struct vm *vm, struct error *e) MUST_CHECK; /* starts the scheduler threads */
+/* Starts the scheduler threads.  A code with *e set: vm_stop is to be called then, too. */
+int vm_start(struct vm *vm, struct error *e) MUST_CHECK;
 
 /* Runs the host's loop until config.turn has returned false; after vm_start. */
 void vm_run(struct vm *vm);
@@ -38,7 +41,7 @@ void vm_run(struct vm *vm);
 /* In a turn of the loop: true unless the turn has woken a process that its thread is to run afterwards. */
 bool vm_may_wait(const struct vm *vm);
 
-/* The processor time of the threads that do so, in nanoseconds; -1: they do not run. */
+/* The processor time of the threads that run the loop, in nanoseconds; -1: they do not run. */
 int64_t vm_loop_ns(const struct vm *vm);
 
 /* Stops the scheduler threads, each at the end of its slice, and joins them.  ERR_TIMEOUT: a call that cannot
@@ -50,6 +53,7 @@ void vm_free(struct vm *vm);
 
 /* Takes all signals out of the host's inbox, oldest first, linked by next; the caller owns them. */
 struct signal *vm_host_take(struct vm *vm);
+/* The inbox itself, for whoever only looks whether it is empty; valid as long as the vm. */
 const struct inbox *vm_host_inbox(const struct vm *vm);
 
 /* Gives a pid to a process of the host; vm_host_process returns its object.  ERR_BUSY at LIMIT_PROCESSES; but
@@ -166,7 +170,11 @@ void vm_pulse_who(struct vm *vm, int scheduler, bool asks, struct vm_pulse *puls
  *                                             "kill_after": ms from TERM to KILL,
  *                                             "libexec": boolean, the first word is a helper's name,
  *                                             "keep": boolean (agent/process/command.h),
- *                                             "user", "umask": STR, "nice": integer]
+ *                                             "stdin": boolean, it has a pipe as its standard input,
+ *                                             "tty": MAP of "rows", "cols": integers and "term": STR,
+ *                                             "limits": MAP of "memory": bytes, "cpu": percent of one core,
+ *                                             and "pids": processes and threads,
+ *                                             "user", "umask": STR of octal digits, "nice": integer]
  *   "connect", node           -> pid          the kernel there (number 0)
  *   "disconnect", node        -> boolean
  *   "nodes"                   -> LIST of STR  connected nodes
@@ -184,9 +192,8 @@ void vm_pulse_who(struct vm *vm, int scheduler, bool asks, struct vm_pulse *puls
  *
  * CALL "flush" to a pid that is a group leader: [true] once the output sent before it is below the leader's
  * bound.  Every process answers some calls by itself: "flush" and "alive" -> [true], "info" and
- * "process_info"
- * -> [true, MAP], the latter with its ties; any other call -> [false, "usage", …].  A call to a process that
- * an earlier signal has ended is answered as a call to a pid without a process. */
+ * "process_info" -> [true, MAP], the latter with its ties; any other call -> [false, "usage", …].  A call to
+ * a process that an earlier signal has ended is answered as a call to a pid without a process. */
 
 /* --- output ------------------------------------------------------------------------------------------------
  * puts/print send the message ("stdout", self, bytes) to the group leader, errors ("stderr", self, bytes);
