@@ -19,13 +19,13 @@
 /* clang-format off */
 /*  kind               wire name      ref           term */
 #define SIGNAL_TABLE(X)                                                                                      \
-  X(SIGNAL_MESSAGE,    "message")     /* -; to the kernel of another node: an alias there; the message's values */ \
+  X(SIGNAL_MESSAGE,    "message")     /* -, alias [1]  the message's values */                               \
   X(SIGNAL_URGENT,     "urgent")      /* -             the message's values; it overtakes messages */        \
   X(SIGNAL_EXIT,       "exit")        /* -             [reason]: a call of exit(pid, reason) */              \
   X(SIGNAL_LINK_EXIT,  "link_exit")   /* -             [reason]: a linked process ended */                   \
   X(SIGNAL_LINK,       "link")        /* -             - */                                                  \
   X(SIGNAL_UNLINK,     "unlink")      /* the unlink    - */                                                  \
-  X(SIGNAL_UNLINK_ACK, "unlink_ack")  /* the unlink    -: acknowledges the UNLINK with this ref */       \
+  X(SIGNAL_UNLINK_ACK, "unlink_ack")  /* the unlink    -: acknowledges the UNLINK with this ref */           \
   X(SIGNAL_MONITOR,    "monitor")     /* the monitor   - */                                                  \
   X(SIGNAL_DEMONITOR,  "demonitor")   /* the monitor   - */                                                  \
   X(SIGNAL_DOWN,       "down")        /* the monitor   [reason] */                                           \
@@ -36,6 +36,7 @@
   X(SIGNAL_NODEDOWN,   NULL)          /* -             [reason]; `from` is the kernel of the lost node */    \
   X(SIGNAL_ROOM,       NULL)          /* -             -: `from` has room for messages again */
 /* clang-format on */
+/* [1] To the kernel of another node, for the process that the alias of that node stands for. */
 
 /* A signal whose term has more bytes goes to another node in pieces (wire/pieces.h). */
 enum { SIGNAL_LONG = 64 << 10 };

@@ -1,6 +1,7 @@
 /* statedir: the state directory, which holds a directory for each node of this user on this host, with what
- * outlives the node and a restart of the host: its console file.  This module finds the directory and checks
- * who owns it, by the rules of core/rundir.h.  Any thread. */
+ * outlives the node and a restart of the host: its console file, and the counter of its starts
+ * (core/creation.h).  This module finds the directory and checks who owns it, by the rules of core/rundir.h.
+ * Any thread. */
 #ifndef CORE_STATEDIR_H
 #define CORE_STATEDIR_H
 

@@ -7,9 +7,8 @@
  *
  *   ["octets", size, "message", to, from, ref, values]\n…     a value: {"$octets":n}, for the next n of them
  *
- * A link also carries empty lines (heartbeats) and JSON objects
- * (the hello, the names, the farewell): the mesh reads and writes these, not this module.  One owner, no
- * locking. */
+ * A link also carries pieces of long signals (wire/pieces.h) and JSON objects (the hello, the names, beats,
+ * the farewell): the mesh reads and writes these, not this module.  One owner, no locking. */
 #ifndef WIRE_FRAME_H
 #define WIRE_FRAME_H
 
