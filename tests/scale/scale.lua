@@ -13,16 +13,20 @@ end
 
 -- --- what a node sees of the others ----------------------------------------------------------------------------
 
--- Writes a line "down NAME MS" or "up NAME MS" to a file in the directory for each node that goes or comes.
+-- Writes a line "down NAME MS" or "up NAME MS" to a file in the directory for each node that goes or comes; those that
+-- come together are flushed together, so that this costs less than what it measures.
 function scale.watch(directory)
   register("watch", self())
   node.monitor(true)
   local file <close> = assert(io.open(directory .. "/" .. node.self(), "a"))
   while true do
-    local what, name = receive()
+    local what, name = receive(0)
+    if not what then
+      file:flush()
+      what, name = receive()
+    end
     if what == "nodedown" or what == "nodeup" then
       file:write(what:sub(5), " ", name, " ", now(), "\n")
-      file:flush()
     elseif what == "end" then
       return
     end
