@@ -258,6 +258,43 @@ static void test_burst(void) {
   fixture_free(f);
 }
 
+static void delete_node(struct fixture *f, int i) {
+  char key[64];
+  snprintf(key, sizeof key, "/x/m/n%d@b", i);
+  etcd_server_delete(f->m, key);
+}
+
+/* Deletes nodes, one after another, until the watch is ended.  Returns how many. */
+static int burst_of_deletions(struct fixture *f, struct node *one) {
+  int n = 0;
+  for (; etcd_server_watches(f->m); n++) {
+    delete_node(f, n);
+    until(f, &one->gone, n + 1);
+    uv_run(&f->loop, UV_RUN_NOWAIT);
+  }
+  return n;
+}
+
+/* In a large cluster fewer changes are a burst, and what comes afterwards waits for longer. */
+static void test_burst_of_many(void) {
+  enum { CROWD = 700, MORE = 80, PAUSE_MS = CROWD };
+  struct fixture *f = fixture_new();
+  for (int i = 0; i < CROWD; i++) put_node(f, i);
+  struct node *one = begin(f, 0, "one@a", 0);
+  until(f, &one->present, CROWD);
+  until(f, &one->joined, 1);
+  while (!etcd_server_watches(f->m)) uv_run(&f->loop, UV_RUN_ONCE);
+  int n = burst_of_deletions(f, one), asked = etcd_server_asked(f->m, "/v3/watch");
+  uint64_t began = uv_now(&f->loop);
+  ok(n > 1 && n < 6, "%d of %d nodes go one after another, and each is told at once", n, CROWD);
+  for (int i = 0; i < MORE; i++) delete_node(f, n + i);
+  until(f, &one->gone, n + MORE);
+  uint64_t took = uv_now(&f->loop) - began;
+  ok(took >= PAUSE_MS * 2 / 3 && took < PAUSE_MS * 4 && etcd_server_asked(f->m, "/v3/watch") == asked + 1,
+     "the others are told together, by one watch, after %d ms", (int)took);
+  fixture_free(f);
+}
+
 static void test_lost_watch(void) {
   struct fixture *f = fixture_new();
   put_node(f, 1);
@@ -429,6 +466,7 @@ int main(void) {
   test_many();
   test_foreign_values();
   test_burst();
+  test_burst_of_many();
   test_lost_watch();
   test_kept();
   test_name_taken();

@@ -12,10 +12,12 @@
  * that time is over and the watch lives: as etcd comes back, its leases and the nodes need as long to
  * recover. While etcd does not answer, nothing changes.
  *
- * A burst: each change costs etcd, and each node that watches, some 70 microseconds when it is told alone,
- * and a fifth of that among others.  So a node that is told of many within BURST_MS ends its watch, and
- * begins it again later, behind the last revision that it was told: then etcd tells all that has happened
- * since in one line. The pauses grow while that goes on; they are shorter where nodes are gone.
+ * A burst: each change costs etcd, and each node that watches, some 60 microseconds each when it is told
+ * alone, and a quarter of that among others; to begin a watch costs as much as some ten changes.  So a node
+ * that is told of many within BURST_MS ends its watch, and begins it again later, behind the last revision
+ * that it was told: then etcd tells all that has happened since in one line. The more nodes watch, the fewer
+ * changes are many, and the longer are the pauses.  Where nodes come, they grow while that goes on; where
+ * nodes are gone, they are shorter.
  *
  * For how long the key is there for sure is told by a clock that goes on while the host sleeps, as that of
  * etcd does; all timers stand still then.
@@ -37,10 +39,13 @@ enum { RETRY_MS = 500, RETRY_MAX_MS = 4000, RELIST_MS = 200, RELIST_MAX_MS = 320
 enum {
   BURST_MS = 500,
   BURST_ROWS = 8,
-  PAUSE_NODE_MS = 4,
+  BURST_LEAST = 2,
+  BURST_TOLD = 2000, /* a burst is of more rows than this, divided by the number of nodes */
   PAUSE_MS = 250,
-  PAUSE_GONE_MS = 400,
+  PAUSE_NODE_MS = 4,
   PAUSE_MAX_MS = 1600,
+  PAUSE_GONE_NODE_MS = 1,
+  PAUSE_GONE_MAX_MS = 700,
   WORKS_MS = 5000
 };
 
@@ -439,6 +444,11 @@ static void lose_key(struct roster *r, const struct etcd_row *row) {
   r->events->kept(r->data);
 }
 
+static size_t longest_burst(const struct roster *r) {
+  size_t rows = BURST_TOLD / (r->known.len + 1);
+  return rows < BURST_LEAST ? BURST_LEAST : rows < BURST_ROWS ? rows : BURST_ROWS;
+}
+
 /* Notes what the watch has told: true when a pause is to begin.  After a pause, another one does where it
  * would save as much. */
 static bool is_burst(struct roster *r, size_t rows, bool gone) {
@@ -448,20 +458,20 @@ static bool is_burst(struct roster *r, size_t rows, bool gone) {
   if (b->pause_ms || !b->rows || ms > BURST_MS) *b = (struct burst){.since_ms = now_ms(r)};
   b->rows += rows;
   b->gone |= gone;
-  return b->rows > BURST_ROWS;
+  return b->rows > longest_burst(r);
 }
 
-/* The more nodes there are, the more a burst costs, and the longer it lasts. */
 static int longest_pause(const struct roster *r) {
-  size_t ms = r->known.len * PAUSE_NODE_MS;
-  int most = r->burst.gone ? PAUSE_GONE_MS : PAUSE_MAX_MS;
+  bool gone = r->burst.gone;
+  size_t ms = r->known.len * (gone ? PAUSE_GONE_NODE_MS : PAUSE_NODE_MS);
+  int most = gone ? PAUSE_GONE_MAX_MS : PAUSE_MAX_MS;
   return ms < PAUSE_MS ? PAUSE_MS : ms < (size_t)most ? (int)ms : most;
 }
 
 static void pause_watch(struct roster *r) {
   int most = longest_pause(r);
   int ms = r->burst.pause_ms ? 2 * r->burst.pause_ms : PAUSE_MS;
-  if (ms > most) ms = most;
+  if (r->burst.gone || ms > most) ms = most;
   r->burst = (struct burst){.since_ms = now_ms(r), .pause_ms = ms};
   etcd_unwatch(r->watch);
   r->watch = NULL;
