@@ -14,15 +14,20 @@
 #include <string.h>
 
 /* Where etcd has more to do than it can, transactions time out though they are executed later, so that their
- * work is done in vain and asked for again.  So after one that was not answered in time the next one is half
- * as large, and all wait for up to twice as long as the time before: small ones get through, and with each
- * that does they grow again.  HOLD_MAX_MS is less than NAMES_ANSWER_MS, so that each registration is tried.
- */
+ * work is asked for again.  So a node begins with a small one, and the next one is larger while the answers
+ * come fast, and smaller when they come late: many nodes that write at once share what etcd can do before
+ * transactions time out.  After one that was not answered in time the next one is half as large, and all wait
+ * for up to twice as long as the time before. HOLD_MAX_MS is less than NAMES_ANSWER_MS, so that each
+ * registration is tried. */
 enum {
   HOLD_MS = 200, /* after a transaction that etcd has not answered */
   HOLD_MAX_MS = 1200,
   LATE_MS = ETCD_REQUEST_MS - 100, /* an error after that time is one of etcd that is slow or stopped */
   BATCH_LEAST = 4,
+  BATCH_FIRST = 8, /* when none was sent for FIRST_MS */
+  FIRST_MS = 5000,
+  FAST_MS = 100, /* an answer within that time doubles the next one; later, it grows by BATCH_STEP */
+  SLOW_MS = 400, /* after an answer that took longer the next one is as much smaller */
   BATCH_STEP = 8,
   COST_FAIL = 10, /* of the pieces of a slice, to tell that a write has failed */
   COST_FREE = 1   /* the same */
@@ -287,9 +292,16 @@ static void contest(struct cluster_names *g, struct write *w, int64_t seen, cons
   requeue(g, w, seen);
 }
 
+/* Has an earlier try of the write, which was not answered, made the key as this one would? */
+static bool was_executed(const struct cluster_names *g, const struct write *w, const struct etcd_row *at,
+                         const struct row *row) {
+  return is_put(w) && at->modified != w->seen && row->pid == w->pid && row->member == g->member &&
+         row->over == w->over && w->lease && at->lease == w->lease->id;
+}
+
 /* Decides on a write that was not executed, by what its key has: `at`, and the key of the guard: `owner`. */
 static void decide(struct cluster_names *g, struct write *w, const struct etcd_row *at,
-                   const struct etcd_row *owner) {
+                   const struct etcd_row *owner, bool outdated) {
   struct row row;
   int64_t seen = at->modified;
   bool owner_lives = owner && owner->created == w->guard;
@@ -301,6 +313,8 @@ static void decide(struct cluster_names *g, struct write *w, const struct etcd_r
   }
   if (is_put(w) && names_dead(w))
     clean(g, w, 0);
+  else if (mine && !names_own(g, w->name) && was_executed(g, w, at, &row))
+    written(g, w, seen, outdated);
   else if (seen == w->seen && !owner_lives)
     requeue(g, w, seen);
   else if (w->kind == WRITE_CLEAN && mine && row.pid == w->pid)
@@ -325,6 +339,11 @@ static void decide(struct cluster_names *g, struct write *w, const struct etcd_r
 
 /* --- transactions --------------------------------------------------------------------------------------- */
 
+static bool is_outdated(const struct batch *b) {
+  const struct cluster_names *g = b->names;
+  return (g->member && g->member != b->member) || g->renewals != b->renewals;
+}
+
 /* The answer to a transaction that was not executed: the member key (if guarded), then of each write its key
  * and the key of its guard. */
 static void decide_all(struct batch *b, const struct etcd_answer *answer) {
@@ -343,28 +362,36 @@ static void decide_all(struct batch *b, const struct etcd_answer *answer) {
     at += need;
     w->tried = false; /* had an earlier try been executed, the key would say so */
     if (w->kept) keep_name(g, w);
-    decide(g, w, row, need > 1 ? row + 1 : NULL);
+    decide(g, w, row, need > 1 ? row + 1 : NULL, is_outdated(b));
   }
 }
 
-static void hold(struct cluster_names *g) {
+static void set_batch(struct cluster_names *g, size_t n) {
+  g->batch = n < BATCH_LEAST ? BATCH_LEAST : n < NAMES_BATCH ? n : NAMES_BATCH;
+}
+
+/* etcd has not executed a transaction of so many writes, or has not said so. */
+static void hold(struct cluster_names *g, size_t n) {
   bool late = names_now(g) - g->sent_ms >= LATE_MS;
   int64_t most = late && g->hold_ms > HOLD_MS ? g->hold_ms : HOLD_MS;
   g->held_ms = names_now(g) + most / 2 + (int64_t)(random_next(&g->random) % (uint64_t)(most / 2 + 1));
   if (!late) return;
   g->hold_ms = most * 2 < HOLD_MAX_MS ? most * 2 : HOLD_MAX_MS;
-  g->batch = g->batch / 2 > BATCH_LEAST ? g->batch / 2 : BATCH_LEAST;
+  set_batch(g, n / 2);
 }
 
-static void let_go(struct cluster_names *g) {
+/* etcd has answered one. */
+static void let_go(struct cluster_names *g, size_t n) {
+  size_t ms = (size_t)(names_now(g) - g->sent_ms);
+  size_t next = ms < FAST_MS ? 2 * n : ms > SLOW_MS ? n * SLOW_MS / ms : n + BATCH_STEP;
   g->hold_ms = 0;
-  g->batch = g->batch + BATCH_STEP < NAMES_BATCH ? g->batch + BATCH_STEP : NAMES_BATCH;
+  if (ms > SLOW_MS || next > g->batch) set_batch(g, next);
 }
 
 static void fail_all(struct batch *b, const struct error *e) {
   struct cluster_names *g = b->names;
   bool final = e->code != ERR_ETCD && e->code != ERR_LOST && e->code != ERR_NO_NAME && e->code != ERR_BUSY;
-  hold(g);
+  hold(g, b->n);
   for (size_t i = 0; i < b->n; i++) {
     struct write *w = b->writes[i];
     if (e->code == ERR_NO_NAME && w->lease) { /* maybe not its own one: the others get a new one as well */
@@ -384,11 +411,6 @@ static void fail_all(struct batch *b, const struct error *e) {
   }
 }
 
-static bool is_outdated(const struct batch *b) {
-  const struct cluster_names *g = b->names;
-  return (g->member && g->member != b->member) || g->renewals != b->renewals;
-}
-
 static void on_written(void *data, const struct error *e, const struct etcd_answer *answer) {
   struct batch *b = data;
   struct cluster_names *g = b->names;
@@ -400,7 +422,7 @@ static void on_written(void *data, const struct error *e, const struct etcd_answ
       decide_all(b, answer);
     else
       for (size_t i = 0; i < b->n; i++) succeeded(g, b->writes[i], answer->revision, is_outdated(b));
-    if (!e) g->answered_ms = names_now(g), let_go(g);
+    if (!e) g->answered_ms = names_now(g), let_go(g, b->n);
     if (!e && answer->revision > g->highest) g->highest = answer->revision;
     g->writing = false;
     if (!e) names_pump_writes(g);
@@ -471,6 +493,7 @@ void names_pump_writes(struct cluster_names *g) {
     etcd_txn_free(t);
     return; /* the tick tries again */
   }
+  if (names_now(g) - g->sent_ms > FIRST_MS && g->batch > BATCH_FIRST) g->batch = BATCH_FIRST;
   b->names = g;
   b->member = g->member;
   b->renewals = g->renewals;
