@@ -73,8 +73,7 @@ void term_put_int(struct term_writer *w, int64_t v);
 void term_put_float(struct term_writer *w, double v);
 void term_put_str(struct term_writer *w, const void *bytes, size_t n);
 void term_put_text(struct term_writer *w, const char *text); /* NUL-terminated */
-void term_put_pid(struct term_writer *w,
-                  npid p); /* a PID, or a REF when npid_is_ref; NIL for NPID_NONE */
+void term_put_pid(struct term_writer *w, npid p); /* a PID, or a REF when npid_is_ref; NIL for NPID_NONE */
 void term_put_fn(struct term_writer *w, const void *bytes, size_t n);
 
 /* Begins a STR or FN of n bytes, which the caller then appends with term_put_raw. */
