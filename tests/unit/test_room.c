@@ -213,6 +213,26 @@ static void test_inboxes(void) {
   ok(vm_lack(st.vm, vm_ref(st.vm)) == NPID_NONE, "a reference lacks nothing");
 }
 
+/* With the bound of mailboxes that a node has. */
+static void test_to_nodes(void) {
+  size_t *bound = &st.vm->config.mailbox_bytes;
+  struct process *p = still_spawn(&st, "receive()");
+  still_clear(&st);
+  *bound = (size_t)1 << 30;
+  fill(npid_make(st.far, 4), ROOM_NODES_BYTES / 2);
+  ok(vm_lack(st.vm, npid_make(st.far, 9)) == NPID_NONE,
+     "the host's inbox takes some messages to other nodes");
+  fill(npid_make(st.far, 4), ROOM_NODES_BYTES / 2);
+  ok(vm_lack(st.vm, npid_make(st.far, 9)) == waits_key_of_inbox(&st.vm->host.inbox),
+     "and no more than its memory is quickly used again");
+  fill(p->pid, ROOM_NODES_BYTES);
+  ok(vm_lack(st.vm, p->pid) == NPID_NONE && vm_lack(st.vm, st.tester) == NPID_NONE,
+     "processes of this node, the host's too, may still be sent to");
+  still_clear(&st);
+  still_run(&st);
+  *bound = BOUND;
+}
+
 static void test_nodes(void) {
   struct room_wait *w, *v;
   npid pid = npid_make(st.far, 9);
@@ -325,6 +345,7 @@ int main(void) {
   still_init(&st, &(struct vm_config){.schedulers = 2, .mailbox_bytes = BOUND});
   test_mailbox();
   test_inboxes();
+  test_to_nodes();
   test_nodes();
   test_race();
   test_rounds();

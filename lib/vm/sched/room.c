@@ -71,8 +71,8 @@ void vm_inbox_taken(struct vm *vm, const struct inbox *in) {
   tell(vm, waits_key_of_inbox(in));
 }
 
-static npid lack_of_inbox(const struct vm *vm, const struct inbox *in) {
-  size_t max = vm->config.mailbox_bytes / 4 < INBOX_MAX ? vm->config.mailbox_bytes / 4 : INBOX_MAX;
+static npid lack_of_inbox(const struct vm *vm, const struct inbox *in, size_t max) {
+  if (max > vm->config.mailbox_bytes / 4) max = vm->config.mailbox_bytes / 4;
   return atomic_load(&in->bytes) <= max ? NPID_NONE : waits_key_of_inbox(in);
 }
 
@@ -80,15 +80,15 @@ npid vm_lack(struct vm *vm, npid to) {
   if (npid_is_ref(to)) return NPID_NONE; /* no process has such a pid, but a peer may send one */
   if (!npid_is_local(to)) {
     if (nodetab_busy(vm->config.nodes, npid_incarnation(to))) return npid_kernel_of(to);
-    return waits_held(&vm->waits, to) ? to : lack_of_inbox(vm, &vm->host.inbox);
+    return waits_held(&vm->waits, to) ? to : lack_of_inbox(vm, &vm->host.inbox, ROOM_NODES_BYTES);
   }
-  if (npid_number(to) == 0) return lack_of_inbox(vm, &vm->host.inbox);
+  if (npid_number(to) == 0) return lack_of_inbox(vm, &vm->host.inbox, INBOX_MAX);
   struct ptab_slot *slot = ptab_find(&vm->ptab, npid_number(to));
   if (!slot) return NPID_NONE;
   bool full = atomic_load(&slot->full), same = ptab_find(&vm->ptab, npid_number(to));
   if (!same) return NPID_NONE; /* the process has ended: `full` may belong to the slot's next process */
   if (full) return to;
-  return lack_of_inbox(vm, &atomic_load_explicit(&slot->owner, memory_order_relaxed)->inbox);
+  return lack_of_inbox(vm, &atomic_load_explicit(&slot->owner, memory_order_relaxed)->inbox, INBOX_MAX);
 }
 
 int vm_await_room(struct vm *vm, npid to, npid who, struct room_wait **out) {
