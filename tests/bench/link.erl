@@ -1,11 +1,12 @@
 %% The programs of link.lua between two nodes of BEAM.  Prints name, tab, nanoseconds per operation.
 -module(link).
--export([main/1, echo/0, drain/0]).
+-export([main/1, echo/0, drain/0, group/2]).
 
 main([Other]) ->
     Node = list_to_atom(Other),
     true = net_kernel:connect_node(Node),
-    pingpong(Node), stream(Node, 100, 300000), stream(Node, 10000, 30000), spawns(Node), halt().
+    pingpong(Node), stream(Node, 100, 300000), stream(Node, 10000, 30000), spawns(Node),
+    spawns_at_once(Node), group(Node), halt().
 
 scaled(N) -> case os:getenv("QUICK", "") of "" -> N; _ -> N div 10 end.
 
@@ -36,3 +37,20 @@ spawns(Node) ->
     time("spawn there and hear back", M, fun() -> spawns(Node, Me, M) end).
 spawns(_, _, 0) -> ok;
 spawns(Node, Me, N) -> spawn(Node, fun() -> Me ! N end), receive N -> spawns(Node, Me, N - 1) end.
+
+spawns_at_once(Node) ->
+    Each = scaled(10000) div 64, Me = self(),
+    time("the same, 64 at once", Each * 64, fun() ->
+        [spawn(fun() -> spawns(Node, self(), Each), Me ! done end) || _ <- lists:seq(1, 64)],
+        [receive done -> ok end || _ <- lists:seq(1, 64)]
+    end).
+
+group(Node) ->
+    Size = 10000, M = scaled(40), spawn(Node, ?MODULE, group, [self(), Size]),
+    Pids = receive L -> L end,
+    time("message to 10,000 members", M, fun() ->
+        [begin [P ! I || P <- Pids], receive I -> ok end end || I <- lists:seq(1, M)]
+    end),
+    [exit(P, kill) || P <- Pids].
+group(From, Size) -> From ! [spawn(fun() -> member(From, I =:= Size) end) || I <- lists:seq(1, Size)].
+member(From, Answers) -> receive M when Answers -> From ! M; _ -> ok end, member(From, Answers).

@@ -47,8 +47,54 @@ local function spawns()
   end)
 end
 
+-- Each of 64 processes spawns, hears back, and goes on.
+local function spawns_at_once()
+  local each = 10000 // scale // 64
+  time('the same, 64 at once', each * 64, function()
+    for _ = 1, 64 do
+      spawn(function()
+        local worker = self()
+        for i = 1, each do
+          node.spawn(other, function() send(worker, i) end)
+          receive()
+        end
+        send(me, 'done')
+      end)
+    end
+    for _ = 1, 64 do receive() end
+  end)
+end
+
+-- A message to all members of a group on the other node, the last of which answers.
+local function group()
+  local size = 10000
+  local first = node.spawn(other, function()
+    local from = receive()
+    local pids = {}
+    for i = 1, size do
+      pids[i] = spawn(function()
+        while true do
+          local message = receive()
+          if i == size then send(from, message) end
+        end
+      end)
+    end
+    send(from, pids)
+  end)
+  send(first, me)
+  local pids = receive()
+  time('message to 10,000 members', 40 // scale, function(n)
+    for i = 1, n do
+      send_all(pids, i)
+      receive()
+    end
+  end)
+end
+
 node.connect(other)
 pingpong()
 stream(100, 300000)
 stream(10000, 30000)
 spawns()
+spawns_at_once()
+group()
