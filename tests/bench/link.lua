@@ -73,10 +73,11 @@ local function group()
     local pids = {}
     for i = 1, size do
       pids[i] = spawn(function()
-        while true do
-          local message = receive()
+        local message
+        repeat
+          message = receive()
           if i == size then send(from, message) end
-        end
+        until message == 'stop'
       end)
     end
     send(from, pids)
@@ -89,6 +90,8 @@ local function group()
       receive()
     end
   end)
+  send_all(pids, 'stop')
+  receive()
 end
 
 node.connect(other)
