@@ -57,9 +57,8 @@ local function hold(boss, first, last, prefix)
   receive_match({"end"})
 end
 
--- Registers so many names by so many processes, from a moment on; prints how many it could not.
-function scale.fill(count, holders, prefix, at)
-  wait_until(at)
+-- Registers so many names by so many processes; prints how many it could not.
+function scale.fill(count, holders, prefix)
   count, holders = tonumber(count), math.min(tonumber(holders), tonumber(count))
   local failed, each = 0, count // holders
   for h = 1, holders do
