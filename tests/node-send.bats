@@ -126,6 +126,20 @@ heard() { grep -qxF -- "$1" "$(console_file one)"; }
   wait_until heard across
 }
 
+@test "to a process of another node, beside a process that sends there as fast as it can" {
+  start_node one
+  start_node two
+  export NODE_SELF=one
+  pid=$(node-spawn -d "two@$HOST" -e 'local n = 0 while true do receive() n = n + 1 puts("has " .. n) end')
+  node-spawn -d -e 'local to = node.spawn((...), function() while true do receive() end end)
+    local text = ("x"):rep(10000)
+    puts("floods")
+    while true do send(to, text) end' -- "two@$HOST"
+  wait_until heard floods
+  for i in {1..20}; do node-send "$pid" "$i"; done
+  wait_until heard 'has 20'
+}
+
 @test "- : to a process of another node: success means that all have arrived; a lost connection is told" {
   start_node one
   start_node two

@@ -327,17 +327,19 @@ static bool must_wait(struct sending *s) {
   return true;
 }
 
-/* Sends the messages that are parsed, as far as there is room. */
+/* Sends the messages that are parsed, as far as there is room.  One that is no line is refused by a receiver
+ * that is full, which may be so for long, but waits for what others fill: the connection, or an inbox. */
 static void send_all(struct sending *s) {
   struct batch *b = &s->batch;
   struct error e;
   while (s->next < b->count && !s->answered) {
     struct message *m = &b->messages[s->next];
+    npid lack = vm_lack(s->agent->vm, b->to);
     if (!can_take(s, &e)) {
       fail(s, &e);
-    } else if (vm_lack(s->agent->vm, b->to) != NPID_NONE && !b->lines) {
+    } else if (lack == b->to && !b->lines) {
       fail_full(s, ERR_BUSY);
-    } else if (vm_lack(s->agent->vm, b->to) != NPID_NONE && must_wait(s)) {
+    } else if (lack != NPID_NONE && must_wait(s)) {
       return;
     } else {
       s->next++;
