@@ -274,7 +274,7 @@ lines_of() { sort <<<"$output"; }
   mesh one two
   mkdir "$T/files"
   limited() { unshare -m --propagation private bash -c 'mount -t tmpfs -o size=256k none "$1" && shift && exec "$@"' bash "$T/files" "$@"; }
-  run --separate-stderr -125 limited node-spawn one two --outdir "$T/files" --shell 'echo small; [ "$NODE_SELF" = "$1" ] || yes' -- "one@$HOST"
+  run --separate-stderr -125 limited node-spawn --width 1 one two --outdir "$T/files" --shell 'echo small; [ "$NODE_SELF" = "$1" ] || yes' -- "one@$HOST"
   told "two@$HOST: --outdir: $T/files/two@$HOST.out: No space left on device"
   refute_regex "$stderr" "one@$HOST:"
   fixed() { unshare -m --propagation private bash -c 'mount -t tmpfs -o ro none "$1" && shift && exec "$@"' bash "$T/files" "$@"; }
