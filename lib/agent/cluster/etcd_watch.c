@@ -207,12 +207,17 @@ static void end_over(struct etcd_watch *w) {
   end(w, &e);
 }
 
+static void on_ended(struct etcd_call *call, CURLcode result, long status);
+
 /* Lets libcurl go on, which may run on_bytes, once half of what may be unread was read, or nothing can be
- * before more has come. */
+ * before more has come.  What on_bytes refuses then is told here, and does not end the transfer. */
 static void resume(struct etcd_watch *w) {
   if (!w->paused || w->over || (has_lines(w) && w->text.len > UNREAD_MAX / 2)) return;
   w->paused = false;
-  curl_easy_pause(w->call.transfer.easy, CURLPAUSE_CONT);
+  CURLcode result = curl_easy_pause(w->call.transfer.easy, CURLPAUSE_CONT);
+  if (!result) return;
+  etcd_call_finish(&w->call);
+  on_ended(&w->call, result, 0);
 }
 
 /* Reads a line, or hands it to the pool. */
