@@ -1169,7 +1169,7 @@ descriptors() { find "/proc/$(pid_of "$1")/fd" -mindepth 1 | wc -l; }
   assert_line --index 2 --partial 'a process may have 2 (node-start --max files)'
   assert_equal "$(refused names) $(refused names-of-one) $(refused files)" '1 1 1'
   assert_equal "$(used files)" 0 # the process has ended
-  node-spawn -n one -d -e 'local kept = io.open("/dev/null") 
+  node-spawn -n one -d -e 'local kept = io.open("/dev/null")
     send(self(), ("m"):rep(200000)) receive_match{"never"}'
   wait_until eval '[ "$(used mailbox)" -ge 199680 ]' # 195 KiB
   assert_equal "$(used files)" 1

@@ -350,7 +350,7 @@ static void test_watch_that_is_slow(void) {
      LINES * VALUE / 3 * 4 >> 20);
   for (int i = 0; i < POOL; i++) uv_sem_post(&go);
   while (w.changes < LINES && !w.ended) uv_run(&f->loop, UV_RUN_ONCE);
-  ok(w.told == LINES && !w.ended, "and tells each of them afterwards");
+  ok(w.told == LINES && !w.ended, "the watch tells each change afterwards");
   memset(value, 'v', LONG);
   etcd_server_put(f->m[0], "k/one", value);
   until(f, &w.ended, 1);
@@ -613,7 +613,7 @@ static void test_many_requests(void) {
   uint64_t since = uv_now(&f->loop);
   until(f, &f->seen.done, WAITING);
   ok(uv_now(&f->loop) - since < 1500, "those that wait end in time, too");
-  ok(limit_used(&f->limits, LIMIT_ETCD) == 0, "and count no more");
+  ok(limit_used(&f->limits, LIMIT_ETCD) == 0, "requests that are answered count no more");
   fixture_free(f);
 }
 

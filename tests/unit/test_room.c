@@ -224,7 +224,7 @@ static void test_to_nodes(void) {
      "the host's inbox takes some messages to other nodes");
   fill(npid_make(st.far, 4), ROOM_NODES_BYTES / 2);
   ok(vm_lack(st.vm, npid_make(st.far, 9)) == waits_key_of_inbox(&st.vm->host.inbox),
-     "and no more than its memory is quickly used again");
+     "and lacks room for more of them beyond ROOM_NODES_BYTES");
   fill(p->pid, ROOM_NODES_BYTES);
   ok(vm_lack(st.vm, p->pid) == NPID_NONE && vm_lack(st.vm, st.tester) == NPID_NONE,
      "processes of this node, the host's too, may still be sent to");

@@ -129,7 +129,7 @@ static void test_after_error_of_hook(void) {
         "end\n"
         "exit(hog, 'kill') puts(worst < 500000000 or worst)",
         ends[i]);
-    run("who comes after one that a hook has ended is preempted, too", code, "true\n");
+    run("a process that gets the coroutine of one that a hook has ended is preempted, too", code, "true\n");
   }
 }
 

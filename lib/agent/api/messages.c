@@ -327,8 +327,9 @@ static bool must_wait(struct sending *s) {
   return true;
 }
 
-/* Sends the messages that are parsed, as far as there is room.  One that is no line is refused by a receiver
- * that is full, which may be so for long, but waits for what others fill: the connection, or an inbox. */
+/* Sends the messages that are parsed, as far as there is room.  A message that is the whole body is refused
+ * while its receiver is full, which may last long; it waits while an inbox, or the connection to another
+ * node, is full of what others send. */
 static void send_all(struct sending *s) {
   struct batch *b = &s->batch;
   struct error e;

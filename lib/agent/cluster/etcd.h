@@ -86,8 +86,8 @@ struct etcd_answer {
  * gone, but for a keepalive, whose ttl_s says so), ERR_VERSION (what answers is no etcd, has its gateway
  * switched off, is of another cluster, or its store went back), ERR_TOO_LARGE, ERR_USAGE (etcd does not take
  * the request), ERR_LOST (etcd_finish).  With ERR_NOMEM, ERR_TOO_LARGE (a transaction) and ERR_BUSY
- * (LIMIT_ETCD), and after etcd_finish, it may run before the call that makes the request returns; else
- * it runs later. */
+ * (LIMIT_ETCD), and after etcd_finish, it may run before the call that makes the request returns; else it
+ * runs later. */
 typedef void etcd_done(void *data, const struct error *e, const struct etcd_answer *answer);
 
 /* A range: the key itself, or all keys that begin with it. */

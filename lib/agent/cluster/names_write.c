@@ -370,7 +370,7 @@ static void set_batch(struct cluster_names *g, size_t n) {
   g->batch = n < BATCH_LEAST ? BATCH_LEAST : n < NAMES_BATCH ? n : NAMES_BATCH;
 }
 
-/* etcd has not executed a transaction of so many writes, or has not said so. */
+/* etcd has not executed a transaction of n writes, or has not said so. */
 static void hold(struct cluster_names *g, size_t n) {
   bool late = names_now(g) - g->sent_ms >= LATE_MS;
   int64_t most = late && g->hold_ms > HOLD_MS ? g->hold_ms : HOLD_MS;
@@ -380,7 +380,7 @@ static void hold(struct cluster_names *g, size_t n) {
   set_batch(g, n / 2);
 }
 
-/* etcd has answered one. */
+/* etcd has answered a transaction of n writes. */
 static void let_go(struct cluster_names *g, size_t n) {
   size_t ms = (size_t)(names_now(g) - g->sent_ms);
   size_t next = ms < FAST_MS ? 2 * n : ms > SLOW_MS ? n * SLOW_MS / ms : n + BATCH_STEP;

@@ -35,7 +35,8 @@ enum { VM_UNHOLDS = 256 };
 bool vm_unhold_node(struct vm *vm, uint32_t incarnation, uint32_t epoch);
 
 /* Bytes of signals in the host's inbox, above which it lacks room for messages to other nodes.  Who sends
- * these fills it as fast as it can: what waits there is to stay in the caches, and its memory in use. */
+ * these fills it as fast as it can: with so few bytes the signals that wait are still in the caches of the
+ * processors, and their memory is soon used again. */
 enum { ROOM_NODES_BYTES = 1 << 20 };
 
 /* The key (waits.h) of what lacks room for one more message to this pid, of this node or another; NPID_NONE
