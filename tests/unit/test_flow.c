@@ -278,6 +278,26 @@ static void test_waits(struct agent_host *h) {
   ok(c.times == 1, "ends with the connection to the node");
 }
 
+/* A process of another node becomes full while the connection to its node is: who waits for the process, as
+ * the lines of a stream do, waits on; who waits for the kernel of the node, as a single message does, is told
+ * of the connection. */
+static void test_way(struct agent_host *h) {
+  npid theirs = npid_make(h->far, 58);
+  struct waiter line = {.host = h, .pid = theirs}, one = {.host = h, .pid = npid_kernel_of(theirs)};
+  vm_set_busy(h->agent.vm, h->far, true);
+  ok(flow_await(&h->agent, line.pid, &line.wait, on_ready, &line) == ERR_BUSY &&
+         flow_await(&h->agent, one.pid, &one.wait, on_ready, &one) == ERR_BUSY,
+     "while a connection is full, two wait");
+  vm_hold(h->agent.vm, theirs, true);
+  vm_set_busy(h->agent.vm, h->far, false);
+  sent(h, h->far);
+  ok(one.times == 1 && !line.times, "with the receiver full by then, who waits for the connection is told");
+  ok(vm_lack(h->agent.vm, theirs) == theirs, "and finds that it is the receiver that lacks room");
+  vm_hold(h->agent.vm, theirs, false);
+  sent(h, h->far);
+  ok(line.times == 1, "who waits for the receiver is told of that");
+}
+
 /* The node ends while somebody waits: the wait is over without `ready`, and may be left later. */
 static void test_end(struct agent_host *h) {
   struct witness w;
@@ -306,6 +326,7 @@ int main(void) {
   test_many_waits(h);
   test_other_side(h);
   test_many_holds(h);
+  test_way(h);
   test_end(h);
   agent_host_free(h);
   return tap_end();

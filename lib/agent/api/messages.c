@@ -319,17 +319,26 @@ static bool can_take(struct sending *s, struct error *e) {
   return s->epoch == nodetab_epoch(s->agent->nodes, npid_incarnation(to)) || (fail_lost(s, e), false);
 }
 
-/* Waits for room: true when there is none yet. */
+/* Waits for room: true when there is none yet.  A line waits for the receiver and for the way to its node; a
+ * message that is the whole body waits for the way alone, and is refused by a receiver that becomes full
+ * meanwhile. */
 static bool must_wait(struct sending *s) {
-  if (flow_await(s->agent, s->batch.to, &s->wait, on_room, s) != ERR_BUSY) return false;
+  npid to = s->batch.lines ? s->batch.to : npid_kernel_of(s->batch.to);
+  if (flow_await(s->agent, to, &s->wait, on_room, s) != ERR_BUSY) return false;
   s->waits = true;
   if (request_on_disconnect(s->request, on_gone, s)) fail_full(s, ERR_NOMEM);
   return true;
 }
 
+/* Is it the receiver that lacks room?  Of one on another node, what lacks room may also be the way there: the
+ * connection, or what this node keeps for other nodes. */
+static bool is_full(const struct sending *s, npid lack) {
+  return lack != NPID_NONE && (npid_is_local(s->batch.to) || lack == s->batch.to);
+}
+
 /* Sends the messages that are parsed, as far as there is room.  A message that is the whole body is refused
- * while its receiver is full, which may last long; it waits while an inbox, or the connection to another
- * node, is full of what others send. */
+ * while its receiver is full, which may last long; it waits while the way to another node is full of what
+ * others send. */
 static void send_all(struct sending *s) {
   struct batch *b = &s->batch;
   struct error e;
@@ -338,7 +347,7 @@ static void send_all(struct sending *s) {
     npid lack = vm_lack(s->agent->vm, b->to);
     if (!can_take(s, &e)) {
       fail(s, &e);
-    } else if (lack == b->to && !b->lines) {
+    } else if (!b->lines && is_full(s, lack)) {
       fail_full(s, ERR_BUSY);
     } else if (lack != NPID_NONE && must_wait(s)) {
       return;

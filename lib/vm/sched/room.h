@@ -3,9 +3,9 @@
  *
  * Four things can lack room: the mailbox of a process of this node, the inbox of an isolate or of the host, a
  * process of another node that its node has reported full, and the connection to another node.  Green threads
- * that send to such a receiver suspend.  The shell is told that a process is full, and waits for the others.
- * Senders that cannot wait (timers, and other nodes until they know) still deliver; a process whose mailbox
- * reaches twice its bound ends with the reason "memory". */
+ * that send to such a receiver suspend.  The shell is told that a process is full, and waits for a
+ * connection. Senders that cannot wait (timers, and other nodes until they know) still deliver; a process
+ * whose mailbox reaches twice its bound ends with the reason "memory". */
 #ifndef VM_SCHED_ROOM_H
 #define VM_SCHED_ROOM_H
 
