@@ -314,19 +314,24 @@ static void test_race(void) {
   fixture_free(f);
 }
 
+/* The first node registers the names n0, n1, … for its process 7. */
+static void register_many(struct fixture *f, struct outcome *o, int count) {
+  char name[32];
+  memset(o, 0, (size_t)count * sizeof *o);
+  for (int i = 0; i < count; i++) {
+    snprintf(name, sizeof name, "n%d", i);
+    registry_register(f->node[0].registry, name, npid_make(0, 7), false, outcome_done, &o[i]);
+  }
+}
+
 static void test_batches(void) {
   enum { MANY = 1200 };
   struct fixture *f = fixture_new(false);
   static struct outcome o[MANY];
-  char name[32];
   int good = 0;
-  memset(o, 0, sizeof o);
   enter(&f->node[1], "n77", 1, false);
   int before = etcd_server_asked(f->m, "/v3/kv/txn"), first = 0;
-  for (int i = 0; i < MANY; i++) {
-    snprintf(name, sizeof name, "n%d", i);
-    registry_register(f->node[0].registry, name, npid_make(0, 7), false, outcome_done, &o[i]);
-  }
+  register_many(f, o, MANY);
   while (!(first = etcd_server_keys(f->m, "/p/n/") - 1)) turn(f);
   ok(first <= 8, "of many names %d are registered at first", first);
   for (int i = 0; i < MANY; i++) wait_for(f, &o[i]), good += o[i].yes;
@@ -347,15 +352,10 @@ static void test_slow_answers(void) {
   enum { MANY = 100 };
   struct fixture *f = fixture_new(false);
   static struct outcome o[MANY];
-  char name[32];
   int good = 0;
-  memset(o, 0, sizeof o);
   enter(&f->node[0], "zero", 7, false); /* a lease is there */
   etcd_server_fault(f->m, ETCD_LATE);
-  for (int i = 0; i < MANY; i++) {
-    snprintf(name, sizeof name, "n%d", i);
-    registry_register(f->node[0].registry, name, npid_make(0, 7), false, outcome_done, &o[i]);
-  }
+  register_many(f, o, MANY);
   while (etcd_server_keys(f->m, "/p/n/") == 1) turn(f);
   int first = etcd_server_keys(f->m, "/p/n/") - 1;
   f->ahead_ms += 800;

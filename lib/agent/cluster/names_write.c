@@ -14,10 +14,10 @@
 #include <string.h>
 
 /* Where etcd has more to do than it can, transactions time out though they are executed later, so that their
- * work is asked for again.  So a node begins with a small one, and the next one is larger while the answers
- * come fast, and smaller when they come late: many nodes that write at once share what etcd can do before
- * transactions time out.  After one that was not answered in time the next one is half as large, and all wait
- * for up to twice as long as the time before. HOLD_MAX_MS is less than NAMES_ANSWER_MS, so that each
+ * work is asked for again.  So a node begins with a small transaction, and the next one is larger while the
+ * answers come fast, and smaller when they come late: many nodes that write at once share what etcd can do
+ * before transactions time out.  After one that was not answered in time the next one is half as large, and
+ * all wait for up to twice as long as the time before. HOLD_MAX_MS is less than NAMES_ANSWER_MS, so that each
  * registration is tried. */
 enum {
   HOLD_MS = 200, /* after a transaction that etcd has not answered */
@@ -30,7 +30,7 @@ enum {
   SLOW_MS = 400, /* after an answer that took longer the next one is as much smaller */
   BATCH_STEP = 8,
   COST_FAIL = 10, /* of the pieces of a slice, to tell that a write has failed */
-  COST_FREE = 1   /* the same */
+  COST_FREE = 1   /* of them, to free a write */
 };
 
 struct batch {

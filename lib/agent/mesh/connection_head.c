@@ -6,7 +6,6 @@
 #include "wire/json.h"
 #include "wire/scan.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <openssl/err.h>
 #include <stdio.h>
-#include <string.h>
 
 void connection_lose(struct connection *c, int code, const char *what) {
   if (c->closed) return;

@@ -142,10 +142,10 @@ int connection_take_head(void *data, const char *head);
 /* Runs the event `lost`, and closes the connection.  Nothing if it is closed. */
 void connection_lose(struct connection *c, int code, const char *what);
 
-/* The same, with the sentence of an errno (0: the peer has reset it); stage: "tcp" or "lost". */
+/* Loses the connection with the sentence of an errno (0: the peer has reset it); stage: "tcp" or "lost". */
 void connection_lose_by_errno(struct connection *c, int number, const char *stage);
 
-/* The same, as an operation on the TLS session has failed: what SSL_get_error says, and errno. */
+/* Loses the connection as an operation on the TLS session has failed: what SSL_get_error says, and errno. */
 void connection_lose_by_tls(struct connection *c, int error, int number);
 
 #endif

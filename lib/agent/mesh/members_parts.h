@@ -23,11 +23,12 @@ void members_want(struct peer *p);
  * mostly waited for. */
 void members_dial_now(struct peer *p);
 
-/* The same, after so many milliseconds, unless it is in the queue of dials. */
+/* Connects to the peer as members_dial_now does, after so many milliseconds, unless it is in the queue of
+ * dials. */
 void members_dial_after(struct peer *p, int64_t ms);
 
-/* The same, after twice the time that came before the last attempt; or gives the peer up, when the time for
- * which it is wanted is over. */
+/* Connects to the peer after twice the time that came before the last attempt; or gives the peer up, when the
+ * time for which it is wanted is over. */
 void members_retry_later(struct peer *p);
 
 /* Takes the peer out of the queue of dials, if it is in it. */

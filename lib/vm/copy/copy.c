@@ -8,8 +8,8 @@
 #include "vm/copy/fn.h"
 #include "vm/lua/pieces.h"
 #include "vm/lua/yield.h"
-#include "vm/process/multicast.h"
 #include "vm/process/isolate.h"
+#include "vm/process/multicast.h"
 #include "vm/process/process.h"
 #include "vm/sched/preempt.h"
 

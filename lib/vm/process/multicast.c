@@ -6,7 +6,6 @@
 
 #include <lauxlib.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Makes the places, and the table, which belong to the isolate. */
 static void open_places(lua_State *L, struct isolate *iso) {
